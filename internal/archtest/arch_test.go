@@ -1,0 +1,107 @@
+// Package archtest holds the layering that docs/ARCHITECTURE.md describes: imports go strictly down.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// layers maps a package, or a folder with "/..." below it, to its layer. A package may import only lower layers.
+var layers = []struct {
+	pattern string
+	layer   int
+}{
+	{"cmd/...", 5},
+	{"bench/...", 4},
+	{"internal/daemon", 4},
+	{"internal/nettest", 4}, // for tests and the bench only
+	{"internal/archtest", 4},
+
+	{"router", 3},
+	{"mesh", 3},
+	{"mesh/dns", 3},
+	{"ipam", 3},
+	{"cni", 3},
+	{"internal/kube", 3},
+
+	{"tap", 2},
+	{"tap/bridge", 2},
+	{"tap/taptest", 2},
+	{"router/underlay/...", 2},
+	{"router/vxlan", 2},
+	{"ipam/store/...", 2},
+	{"cni/link/...", 2},
+	{"internal/masq", 2},
+	{"internal/simnet", 2},
+
+	{"router/...", 1},
+	{"tap/virtio", 1},
+	{"mesh/topology", 1},
+	{"ipam/...", 1},
+	{"internal/kube/policy", 1},
+	{"internal/api", 1},
+
+	{"internal/peer", 0},
+	{"internal/ether", 0},
+}
+
+// seams are the imports within one layer that are meant: an implementation, or the suite of a seam, beside its interface.
+var seams = map[string]string{
+	"weft/tap/taptest":                  "weft/tap",
+	"weft/router/underlay/underlaytest": "weft/router/underlay",
+	"weft/internal/simnet":              "weft/router/underlay",
+	"weft/ipam/store/storetest":         "weft/ipam/store",
+	"weft/cni/link/linktest":            "weft/cni/link",
+	"weft/bench/demo":                   "weft/internal/nettest",
+}
+
+func layerOf(path string) (int, bool) {
+	path = strings.TrimPrefix(path, "weft/")
+	for _, l := range layers {
+		if folder, below := strings.CutSuffix(l.pattern, "/..."); below {
+			if path == folder || strings.HasPrefix(path, folder+"/") {
+				return l.layer, true
+			}
+		} else if path == l.pattern {
+			return l.layer, true
+		}
+	}
+	return 0, false
+}
+
+func TestImportsGoDown(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "weft/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var pkg struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&pkg); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		from, ok := layerOf(pkg.ImportPath)
+		if !ok {
+			t.Errorf("%s is in no layer: give it one here and in docs/ARCHITECTURE.md", pkg.ImportPath)
+			continue
+		}
+		for _, imported := range pkg.Imports {
+			if !strings.HasPrefix(imported, "weft/") || seams[pkg.ImportPath] == imported {
+				continue
+			}
+			if to, ok := layerOf(imported); ok && to >= from {
+				t.Errorf("%s (layer %d) imports %s (layer %d): imports go strictly down", pkg.ImportPath, from, imported, to)
+			}
+		}
+	}
+}

@@ -1,0 +1,116 @@
+// Package ether holds the little of Ethernet that every layer of weft shares: addresses and the 14-byte header.
+package ether
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// HeaderLen is the length of an untagged Ethernet II header: destination, source, EtherType.
+const HeaderLen = 14
+
+// EtherTypes that weft looks at (IEEE 802 numbers).
+const (
+	TypeIPv4 = 0x0800
+	TypeARP  = 0x0806
+	TypeVLAN = 0x8100
+	TypeIPv6 = 0x86dd
+)
+
+// ErrBadAddr is wrapped by the error that ParseAddr returns.
+var ErrBadAddr = errors.New("ether: not a MAC address of 6 bytes")
+
+// Addr is a 48-bit MAC address.
+type Addr [6]byte
+
+// Broadcast is ff:ff:ff:ff:ff:ff.
+var Broadcast = Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Prefixes of the MAC addresses that FromIP makes: locally administered, unicast.
+const (
+	prefixIPv4 = 0x0a57 // then the 4 bytes of the address
+	prefixIPv6 = 0x0e57 // then 4 bytes of its SHA-256
+)
+
+// ParseAddr reads six bytes in hexadecimal, with colons or dashes between them.
+func ParseAddr(s string) (Addr, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != len(Addr{}) {
+		return Addr{}, fmt.Errorf("%w: %q", ErrBadAddr, s)
+	}
+	return Addr(hw), nil
+}
+
+// FromIP returns the MAC address that an interface with the overlay address ip gets: the same on every node,
+// so that a pod which takes over an address is found through neighbour caches that still hold its predecessor.
+func FromIP(ip netip.Addr) Addr {
+	var a Addr
+	ip = ip.Unmap()
+	if ip.Is4() {
+		binary.BigEndian.PutUint16(a[:2], prefixIPv4)
+		b := ip.As4()
+		copy(a[2:], b[:])
+		return a
+	}
+	binary.BigEndian.PutUint16(a[:2], prefixIPv6)
+	b := ip.As16()
+	sum := sha256.Sum256(b[:])
+	copy(a[2:], sum[:4])
+	return a
+}
+
+// Destination returns the destination address of frame, which must hold HeaderLen bytes.
+func Destination(frame []byte) Addr { return Addr(frame[0:6]) }
+
+// Source returns the source address of frame, which must hold HeaderLen bytes.
+func Source(frame []byte) Addr { return Addr(frame[6:12]) }
+
+// Type returns the EtherType of frame, which must hold HeaderLen bytes; a VLAN tag is not looked through.
+func Type(frame []byte) uint16 { return binary.BigEndian.Uint16(frame[12:14]) }
+
+// IsMulticast reports whether a is a group address; the broadcast address is one.
+func (a Addr) IsMulticast() bool { return a[0]&1 == 1 }
+
+// IsZero reports whether a is 00:00:00:00:00:00, which no interface has.
+func (a Addr) IsZero() bool { return a == Addr{} }
+
+// IsLinkLocal reports whether a is one of the 16 addresses that bridges must not forward
+// (01:80:c2:00:00:00 to :0f, IEEE 802.1D table 7-10): spanning tree, pause frames, LACP, LLDP.
+func (a Addr) IsLinkLocal() bool {
+	return a[0] == 0x01 && a[1] == 0x80 && a[2] == 0xc2 && a[3] == 0 && a[4] == 0 && a[5]&0xf0 == 0
+}
+
+// Uint64 returns a as a number, the first byte highest.
+func (a Addr) Uint64() uint64 {
+	return uint64(binary.BigEndian.Uint16(a[:2]))<<32 | uint64(binary.BigEndian.Uint32(a[2:]))
+}
+
+// String returns a in lower case with colons.
+func (a Addr) String() string {
+	var b [17]byte
+	for i, v := range a {
+		hex.Encode(b[3*i:], []byte{v})
+		if i < 5 {
+			b[3*i+2] = ':'
+		}
+	}
+	return string(b[:])
+}
+
+// MarshalText implements encoding.TextMarshaler with the form of String.
+func (a Addr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler through ParseAddr.
+func (a *Addr) UnmarshalText(text []byte) error {
+	parsed, err := ParseAddr(string(text))
+	if err != nil {
+		return err
+	}
+	*a = parsed
+	return nil
+}
