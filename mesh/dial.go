@@ -1,0 +1,280 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Pauses between attempts to reach a target: they grow by half from first to longest, each drawn from ±25 %. While a
+// target is a member, the dialer looks every recheck whether it still is.
+const (
+	firstPause   = 300 * time.Millisecond
+	longestPause = time.Minute
+	recheck      = 10 * time.Second
+	resolveLimit = 3 * time.Second
+)
+
+// dialer tries to join by every target, for ever: a name is resolved again at each attempt, since an address that was
+// right yesterday may be another's today.
+type dialer struct {
+	mesh *Mesh // constant
+
+	triedAll chan struct{} // closed after the first attempt at every target known at the start
+
+	mu      sync.Mutex
+	ctx     context.Context               // guarded by mu: Run's; nil before and after it
+	wg      sync.WaitGroup                // the goroutine of each target
+	active  map[Target]context.CancelFunc // guarded by mu
+	lastErr map[Target]error              // guarded by mu: nil once joined
+}
+
+// TargetStatus is how it stands with a target.
+type TargetStatus struct {
+	Target Target
+	// Err is why the last attempt failed, nil where it did not or none was made yet.
+	Err error
+}
+
+func newDialer(m *Mesh) *dialer {
+	return &dialer{
+		mesh: m, triedAll: make(chan struct{}),
+		active: make(map[Target]context.CancelFunc), lastErr: make(map[Target]error),
+	}
+}
+
+// run dials until ctx ends.
+func (d *dialer) run(ctx context.Context) {
+	targets := slices.Clone(d.mesh.cfg.Peers)
+	for _, s := range d.mesh.cfg.Targets.List() {
+		t, err := ParseTarget(s, d.mesh.cfg.Advertise.Port())
+		if err != nil {
+			d.mesh.log.Warn("a saved target is unusable", "addr", s, "err", err)
+			continue
+		}
+		targets = append(targets, t)
+	}
+	var first sync.WaitGroup
+	d.mu.Lock()
+	d.ctx = ctx
+	for _, t := range targets {
+		d.start(t, &first)
+	}
+	d.mu.Unlock()
+	if d.mesh.cfg.Discovery {
+		d.wg.Go(func() { d.recover(ctx) })
+	}
+	first.Wait()
+	close(d.triedAll)
+	<-ctx.Done()
+	d.mu.Lock()
+	d.ctx = nil // nothing starts from here on
+	d.mu.Unlock()
+	d.wg.Wait()
+}
+
+// start begins to dial t, if it is not dialled already; first, where given, is done after the first attempt. mu is held.
+func (d *dialer) start(t Target, first *sync.WaitGroup) {
+	if _, running := d.active[t]; running {
+		return
+	}
+	ctx, cancel := context.WithCancel(d.ctx)
+	d.active[t] = cancel
+	done := func() {}
+	if first != nil {
+		first.Add(1)
+		done = sync.OnceFunc(first.Done)
+	}
+	d.wg.Go(func() {
+		defer cancel()
+		defer done()
+		d.dial(ctx, t, done)
+	})
+}
+
+// dial tries t until ctx ends and calls tried after each attempt.
+func (d *dialer) dial(ctx context.Context, t Target, tried func()) {
+	pause := firstPause
+	for {
+		err := d.attempt(ctx, t)
+		d.note(t, err)
+		tried()
+		wait := recheck
+		if err == nil {
+			pause = firstPause
+		} else {
+			wait = pause/4*3 + rand.N(pause/2)
+			pause = min(pause+pause/2, longestPause)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// attempt joins by t unless it is a member already.
+func (d *dialer) attempt(ctx context.Context, t Target) error {
+	resolveCtx, cancel := context.WithTimeout(ctx, resolveLimit)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
+	if err != nil {
+		return fmt.Errorf("mesh: resolving target %s: %w", t, err)
+	}
+	for _, a := range addrs {
+		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
+		if addr == d.mesh.cfg.Advertise || d.mesh.roster.aliveAt(addr) {
+			return nil
+		}
+		if err = d.join(addr); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
+}
+
+func (d *dialer) join(addr netip.AddrPort) error {
+	list := d.mesh.list.Load()
+	if list == nil {
+		return ErrNotRunning
+	}
+	_, err := list.Join([]string{addr.String()})
+	return err
+}
+
+// note keeps the outcome of an attempt and logs it where it changed.
+func (d *dialer) note(t Target, err error) {
+	d.mu.Lock()
+	old, known := d.lastErr[t]
+	if _, active := d.active[t]; active {
+		d.lastErr[t] = err
+	}
+	d.mu.Unlock()
+	if err != nil && (!known || old == nil) {
+		d.mesh.log.Warn("target not reached, trying on", "addr", t.String(), "err", err)
+	} else if err == nil && (!known || old != nil) {
+		d.mesh.log.Info("target reached", "addr", t.String())
+	}
+}
+
+// recover dials, with growing pauses, members that are known but not alive: those of earlier runs, and those on the
+// other side of a partition, to whom memberlist stops talking after half a minute.
+func (d *dialer) recover(ctx context.Context) {
+	pause := 2 * time.Second
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/4*3 + rand.N(pause/2)):
+		}
+		lost := d.lost()
+		if len(lost) == 0 {
+			pause = 2 * time.Second
+			continue
+		}
+		pause = min(pause+pause/2, longestPause)
+		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
+		for _, addr := range lost[:min(3, len(lost))] {
+			if d.join(addr) == nil {
+				pause = 2 * time.Second
+			}
+		}
+	}
+}
+
+// lost returns the gossip addresses of members that were seen, did not say good-bye, and are not alive.
+func (d *dialer) lost() []netip.AddrPort {
+	var lost []netip.AddrPort
+	for id, text := range d.mesh.cfg.Targets.Seen() {
+		addr, err := netip.ParseAddrPort(text)
+		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.cfg.Advertise {
+			continue
+		}
+		if m, known := d.mesh.roster.lookup(id); known && m.State != StateDead {
+			continue
+		}
+		lost = append(lost, addr)
+	}
+	return lost
+}
+
+// Connect adds targets and dials them at once; with replace they take the place of all others. The list is durable.
+func (m *Mesh) Connect(targets []Target, replace bool) error {
+	list := m.cfg.Targets.List()
+	if replace {
+		list = nil
+		m.dialer.stopAllBut(targets)
+	}
+	for _, t := range targets {
+		if !slices.Contains(list, t.String()) {
+			list = append(list, t.String())
+		}
+	}
+	if err := m.cfg.Targets.Set(list); err != nil {
+		return err
+	}
+	m.dialer.mu.Lock()
+	defer m.dialer.mu.Unlock()
+	if m.dialer.ctx == nil {
+		return nil // Run starts with them
+	}
+	for _, t := range targets {
+		m.dialer.start(t, nil)
+	}
+	return nil
+}
+
+// Disconnect takes targets away; whoever is a member stays one. Targets not in the list are ignored.
+func (m *Mesh) Disconnect(targets []Target) error {
+	list := slices.DeleteFunc(m.cfg.Targets.List(), func(s string) bool {
+		return slices.ContainsFunc(targets, func(t Target) bool { return t.String() == s })
+	})
+	for _, t := range targets {
+		m.dialer.stop(t)
+	}
+	return m.cfg.Targets.Set(list)
+}
+
+// TargetStatus returns how it stands with each target, ordered by its text.
+func (m *Mesh) TargetStatus() []TargetStatus {
+	m.dialer.mu.Lock()
+	defer m.dialer.mu.Unlock()
+	all := make([]TargetStatus, 0, len(m.dialer.active))
+	for t := range m.dialer.active {
+		all = append(all, TargetStatus{Target: t, Err: m.dialer.lastErr[t]})
+	}
+	slices.SortFunc(all, func(a, b TargetStatus) int {
+		return slices.Compare([]byte(a.Target.String()), []byte(b.Target.String()))
+	})
+	return all
+}
+
+func (d *dialer) stop(t Target) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cancel, running := d.active[t]; running {
+		cancel()
+		delete(d.active, t)
+		delete(d.lastErr, t)
+	}
+}
+
+func (d *dialer) stopAllBut(keep []Target) {
+	d.mu.Lock()
+	var others []Target
+	for t := range d.active {
+		if !slices.Contains(keep, t) {
+			others = append(others, t)
+		}
+	}
+	d.mu.Unlock()
+	for _, t := range others {
+		d.stop(t)
+	}
+}

@@ -1,0 +1,201 @@
+package mesh
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/memberlist"
+
+	"weft/internal/peer"
+)
+
+// MaxBroadcast is the largest broadcast in bytes: one must fit a UDP packet of memberlist's beside its headers.
+const MaxBroadcast = 1024
+
+// unicastQueue is how many messages may wait to be sent; further ones are dropped and counted.
+const unicastQueue = 256
+
+// Errors of a Sender.
+var (
+	ErrTooLong   = errors.New("mesh: broadcast too long")
+	ErrUnknown   = errors.New("mesh: no such member")
+	ErrQueueFull = errors.New("mesh: too many messages wait to be sent")
+)
+
+// ChannelID tells the gossip of the engines apart on the wire.
+type ChannelID uint8
+
+// Channels in use.
+const (
+	ChannelIPAM ChannelID = 1
+	ChannelDNS  ChannelID = 2
+)
+
+// Channel is one engine's gossip. Its methods are called from the mesh's goroutines, also concurrently, and must not
+// block. Slices given to them are theirs to keep.
+type Channel interface {
+	// State returns the full state, sent in a push/pull to a node that joins and now and then to others.
+	State() []byte
+	// Merge takes in a broadcast or a full state and returns what of it was new, as broadcasts to pass on.
+	Merge(msg []byte) (news [][]byte, err error)
+	// Message takes in a unicast.
+	Message(from peer.ID, msg []byte)
+}
+
+// Sender sends the gossip of one channel. Its methods may be called concurrently, and do not block.
+type Sender struct {
+	mesh    *Mesh
+	channel ChannelID
+}
+
+// Broadcast sends msg, of at most MaxBroadcast bytes, to every member, with high probability and in a time that grows
+// with the logarithm of their number. Messages may be lost or arrive again: Channel.State makes up for it.
+func (s Sender) Broadcast(msg []byte) error {
+	if len(msg) > MaxBroadcast {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(msg), MaxBroadcast)
+	}
+	s.mesh.queue.QueueBroadcast(broadcast(append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...)))
+	return nil
+}
+
+// Unicast sends msg to one member over a stream: it arrives once, in no particular order, unless one of the two fails
+// meanwhile, of which the sender hears nothing.
+func (s Sender) Unicast(to peer.ID, msg []byte) error {
+	m, known := s.mesh.roster.lookup(to)
+	if !known || m.State != StateAlive {
+		return fmt.Errorf("%w: %s", ErrUnknown, to)
+	}
+	env := []byte{byte(kindUnicast), byte(s.channel)}
+	env = append(env, s.mesh.cfg.Identity.ID[:]...)
+	env = append(env, to[:]...)
+	env = append(env, msg...)
+	return s.mesh.enqueue(outgoing{to: m.GossipAddr(), name: to.String(), msg: env})
+}
+
+// kind is the first byte of each of weft's messages in memberlist.
+type kind uint8
+
+const (
+	kindBroadcast kind = 1 // channel, payload
+	kindUnicast   kind = 2 // channel, from (8), to (8), payload
+	kindInstance  kind = 3 // see conflict.go
+)
+
+// broadcast is a message in memberlist's queue.
+type broadcast []byte
+
+// Invalidates implements memberlist.Broadcast: deltas do not replace one another.
+func (b broadcast) Invalidates(memberlist.Broadcast) bool { return false }
+
+// Message implements memberlist.Broadcast.
+func (b broadcast) Message() []byte { return b }
+
+// Finished implements memberlist.Broadcast.
+func (b broadcast) Finished() {}
+
+// UniqueBroadcast implements memberlist.UniqueBroadcast: no need to compare it with what is queued.
+func (b broadcast) UniqueBroadcast() {}
+
+// delegate is the mesh as memberlist sees it.
+type delegate struct{ mesh *Mesh }
+
+var (
+	_ memberlist.Delegate         = delegate{}
+	_ memberlist.ConflictDelegate = delegate{}
+)
+
+// NodeMeta implements memberlist.Delegate.
+func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().append(nil) }
+
+// NotifyMsg implements memberlist.Delegate. The bytes are the network's.
+func (d delegate) NotifyMsg(msg []byte) {
+	if len(msg) == 0 {
+		d.mesh.drops.malformed.Add(1)
+		return
+	}
+	body := append([]byte(nil), msg[1:]...) // memberlist uses its buffer again
+	switch kind(msg[0]) {
+	case kindBroadcast:
+		if len(body) < 1 {
+			d.mesh.drops.malformed.Add(1)
+			return
+		}
+		d.mesh.merge(ChannelID(body[0]), body[1:])
+	case kindUnicast:
+		d.unicast(body)
+	case kindInstance:
+		d.mesh.instanceMessage(body)
+	default:
+		d.mesh.drops.unknownKind.Add(1)
+	}
+}
+
+func (d delegate) unicast(body []byte) {
+	const header = 1 + 8 + 8
+	if len(body) < header {
+		d.mesh.drops.malformed.Add(1)
+		return
+	}
+	from, to := peer.ID(body[1:9]), peer.ID(body[9:17])
+	if to != d.mesh.cfg.Identity.ID {
+		d.mesh.drops.misdirected.Add(1) // the address belonged to another node before
+		return
+	}
+	if c, ok := d.mesh.channels[ChannelID(body[0])]; ok {
+		c.Message(from, body[header:])
+		return
+	}
+	d.mesh.drops.unknownKind.Add(1)
+}
+
+// GetBroadcasts implements memberlist.Delegate.
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.mesh.queue.GetBroadcasts(overhead, limit)
+}
+
+// LocalState implements memberlist.Delegate: for each channel its ID, the length (4 bytes, big endian), the state.
+func (d delegate) LocalState(bool) []byte {
+	var b []byte
+	for id, c := range d.mesh.channels {
+		state := c.State()
+		b = append(b, byte(id))
+		b = binary.BigEndian.AppendUint32(b, uint32(len(state)))
+		b = append(b, state...)
+	}
+	return b
+}
+
+// MergeRemoteState implements memberlist.Delegate.
+func (d delegate) MergeRemoteState(b []byte, _ bool) {
+	b = append([]byte(nil), b...)
+	for len(b) > 0 {
+		if len(b) < 5 || uint64(len(b)-5) < uint64(binary.BigEndian.Uint32(b[1:])) {
+			d.mesh.drops.malformed.Add(1)
+			return
+		}
+		n := int(binary.BigEndian.Uint32(b[1:]))
+		d.mesh.merge(ChannelID(b[0]), b[5:5+n])
+		b = b[5+n:]
+	}
+}
+
+// merge hands msg to a channel and passes on what was new to it.
+func (m *Mesh) merge(id ChannelID, msg []byte) {
+	c, ok := m.channels[id]
+	if !ok {
+		m.drops.unknownKind.Add(1)
+		return
+	}
+	news, err := c.Merge(msg)
+	if err != nil {
+		m.drops.rejected.Add(1)
+		m.log.Debug("gossip rejected", "channel", id, "err", err)
+		return
+	}
+	for _, n := range news {
+		if err := m.Sender(id).Broadcast(n); err != nil {
+			m.log.Error("passing gossip on", "channel", id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"weft/internal/peer"
+)
+
+// label separates weft's gossip from that of other users of memberlist on the same port.
+const label = "weft"
+
+// unicastSenders is how many unicasts are sent at once: each is a stream, and one may hang until its timeout.
+const unicastSenders = 8
+
+// leaveTimeout bounds how long Leave waits for the others to hear of it.
+const leaveTimeout = 2 * time.Second
+
+// ErrNotRunning is returned by operations that need Run to be running.
+var ErrNotRunning = errors.New("mesh: not running")
+
+// Config is what a Mesh is made of. All fields but OnChange and Logger are required.
+type Config struct {
+	Identity Identity
+	// Name is the nickname shown to people.
+	Name string
+	// Transport carries memberlist's packets and streams: Listen's, or one in memory in tests.
+	Transport memberlist.Transport
+	// Advertise is the gossip address that the others are told.
+	Advertise netip.AddrPort
+	// DataPort is the UDP port of the data plane that the others are told.
+	DataPort uint16
+	// Targets are the persistent targets.
+	Targets *Targets
+	// Peers are targets for this run, from the command line; parsed already.
+	Peers []Target
+	// Discovery lets the node dial members that it learned of from others in earlier runs, or that it lost.
+	Discovery bool
+	// OnChange is called from Run with all members, ordered by ID, whenever one of them changes, and once at the start.
+	// The slice is the callee's.
+	OnChange func([]Member)
+	// Logger receives the mesh's log; nil discards it.
+	Logger *slog.Logger
+}
+
+// Mesh is one node's membership in the network. New makes it, Run runs it; other methods may be called concurrently.
+type Mesh struct {
+	// constant after New
+	cfg      Config
+	log      *slog.Logger
+	roster   *roster
+	queue    *memberlist.TransmitLimitedQueue
+	channels map[ChannelID]Channel // filled by Register before Run
+	dialer   *dialer
+	started  time.Time
+	instance uint64
+	unicasts chan outgoing
+	failed   chan error
+
+	// atomic
+	list    atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
+	leaving atomic.Bool
+	drops   drops
+}
+
+// drops counts gossip that was thrown away, by reason.
+type drops struct {
+	malformed, unknownKind, misdirected, rejected, unsent, queueFull atomic.Uint64
+}
+
+// outgoing is a message on its way to one member's gossip address.
+type outgoing struct {
+	to   netip.AddrPort
+	name string
+	msg  []byte
+}
+
+// Listen binds the gossip port, UDP and TCP, on addr; an unspecified addr means all addresses.
+func Listen(addr netip.AddrPort, logger *slog.Logger) (memberlist.Transport, error) {
+	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+		BindAddrs: []string{addr.Addr().String()},
+		BindPort:  int(addr.Port()),
+		Logger:    newLogger(orDiscard(logger)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mesh: listening for gossip: %w", err)
+	}
+	return t, nil
+}
+
+// New returns an idle Mesh.
+func New(cfg Config) (*Mesh, error) {
+	switch {
+	case cfg.Identity.ID.IsZero():
+		return nil, errors.New("mesh: no identity")
+	case cfg.Transport == nil:
+		return nil, errors.New("mesh: no transport")
+	case !cfg.Advertise.IsValid():
+		return nil, errors.New("mesh: no address to advertise")
+	case len(cfg.Name) > maxName:
+		return nil, fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
+	}
+	m := &Mesh{
+		cfg:      cfg,
+		log:      orDiscard(cfg.Logger),
+		roster:   newRoster(cfg.Identity.ID),
+		channels: make(map[ChannelID]Channel),
+		started:  time.Now(),
+		instance: rand.Uint64(),
+		unicasts: make(chan outgoing, unicastQueue),
+		failed:   make(chan error, 1),
+	}
+	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
+	m.dialer = newDialer(m)
+	return m, nil
+}
+
+// Register adds a channel; it is called before Run.
+func (m *Mesh) Register(id ChannelID, c Channel) { m.channels[id] = c }
+
+// Sender returns the sender of a channel; it may be used before the channel is registered.
+func (m *Mesh) Sender(id ChannelID) Sender { return Sender{mesh: m, channel: id} }
+
+// Run joins the network and stays in it until ctx ends (nil) or another node turns out to have the same key
+// (ErrDuplicateKey). It closes the transport. Members keep the node as alive for some seconds after it, so that a
+// restart goes unnoticed; Leave says good-bye.
+func (m *Mesh) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	list, err := memberlist.Create(m.listConfig())
+	if err != nil {
+		return fmt.Errorf("mesh: starting: %w", errors.Join(err, m.cfg.Transport.Shutdown()))
+	}
+	m.list.Store(list)
+
+	var wg sync.WaitGroup
+	for range unicastSenders {
+		wg.Go(func() { m.sendUnicasts(ctx, list) })
+	}
+	wg.Go(func() { m.dialer.run(ctx) })
+	err = m.watch(ctx)
+	cancel()
+	m.list.Store(nil)
+	shut := list.Shutdown() // ends what the goroutines are waiting for
+	wg.Wait()
+	if err == nil && shut != nil {
+		err = fmt.Errorf("mesh: stopping: %w", shut)
+	}
+	return err
+}
+
+// Joined is closed when every target was tried once, with or without success.
+func (m *Mesh) Joined() <-chan struct{} { return m.dialer.triedAll }
+
+// Members returns all members, ordered by ID, this node among them.
+func (m *Mesh) Members() []Member { return m.roster.snapshot(time.Now()) }
+
+// HealthScore is memberlist's measure of this node's own health: 0 is well, higher is worse, -1 is not running.
+func (m *Mesh) HealthScore() int {
+	if list := m.list.Load(); list != nil {
+		return list.GetHealthScore()
+	}
+	return -1
+}
+
+// Leave tells the others that this node goes for good and returns when they have heard, or after two seconds. Run
+// goes on until its context ends.
+func (m *Mesh) Leave() error {
+	list := m.list.Load()
+	if list == nil {
+		return ErrNotRunning
+	}
+	m.leaving.Store(true)
+	err := list.UpdateNode(leaveTimeout) // the flag in the metadata tells leaving from dying
+	err = errors.Join(err, list.Leave(leaveTimeout))
+	if err != nil {
+		return fmt.Errorf("mesh: leaving: %w", err)
+	}
+	return nil
+}
+
+// Forget drops a dead member from the roster, and from the addresses that are dialled.
+func (m *Mesh) Forget(id peer.ID) error {
+	m.roster.forget(id)
+	return m.cfg.Targets.Forget(id)
+}
+
+// watch hands out snapshots until ctx ends or the node has to give way.
+func (m *Mesh) watch(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-m.failed:
+			return err
+		case <-m.roster.change:
+		}
+		members := m.roster.snapshot(time.Now())
+		for _, member := range members {
+			if member.Self || member.State != StateAlive {
+				continue
+			}
+			if err := m.cfg.Targets.Remember(member.ID, member.GossipAddr().String()); err != nil {
+				m.log.Warn("remembering a member", "peer", member.ID, "err", err)
+			}
+		}
+		if m.cfg.OnChange != nil {
+			m.cfg.OnChange(members)
+		}
+	}
+}
+
+// fail ends Run with err; only the first counts.
+func (m *Mesh) fail(err error) {
+	select {
+	case m.failed <- err:
+	default:
+	}
+}
+
+func (m *Mesh) enqueue(o outgoing) error {
+	select {
+	case m.unicasts <- o:
+		return nil
+	default:
+		m.drops.queueFull.Add(1)
+		return ErrQueueFull
+	}
+}
+
+func (m *Mesh) sendUnicasts(ctx context.Context, list *memberlist.Memberlist) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-m.unicasts:
+			to := &memberlist.Node{Name: o.name, Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
+			if err := list.SendReliable(to, o.msg); err != nil {
+				m.drops.unsent.Add(1)
+				m.log.Debug("message not sent", "addr", o.to, "err", err)
+			}
+		}
+	}
+}
+
+func (m *Mesh) meta() meta {
+	return meta{
+		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
+		started: m.started, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
+	}
+}
+
+func (m *Mesh) numMembers() int {
+	if list := m.list.Load(); list != nil {
+		return list.NumMembers()
+	}
+	return 1
+}
+
+func (m *Mesh) listConfig() *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+	c.Name = m.cfg.Identity.ID.String()
+	c.Transport = m.cfg.Transport
+	c.BindPort = int(m.cfg.Advertise.Port())
+	c.AdvertiseAddr = m.cfg.Advertise.Addr().String()
+	c.AdvertisePort = int(m.cfg.Advertise.Port())
+	c.Label = label
+	c.TCPTimeout = 5 * time.Second
+	c.EnableCompression = false              // messages are short and binary
+	c.DeadNodeReclaimTime = time.Millisecond // a node that died may come back at another address at once
+	c.Delegate, c.Conflict = delegate{m}, delegate{m}
+	c.Events, c.Alive, c.Ping = m.roster, m.roster, m.roster
+	c.Logger = newLogger(m.log)
+	return c
+}
+
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

@@ -1,0 +1,289 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/peer"
+)
+
+// node is a mesh under test with what its channel has heard.
+type node struct {
+	*Mesh
+	transport *transport
+	stop      context.CancelFunc
+	done      chan struct{}
+	err       error // valid once done is closed
+
+	mu       sync.Mutex
+	heard    map[string]bool // guarded by mu: broadcasts and state
+	messages []string        // guarded by mu: unicasts
+}
+
+func (n *node) State() []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []string
+	for s := range n.heard {
+		all = append(all, s)
+	}
+	return []byte(strings.Join(all, ","))
+}
+
+func (n *node) Merge(msg []byte) (news [][]byte, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if string(msg) == "bad" {
+		return nil, errors.New("bad message")
+	}
+	for s := range strings.SplitSeq(string(msg), ",") {
+		if s != "" && !n.heard[s] {
+			n.heard[s] = true
+			news = append(news, []byte(s))
+		}
+	}
+	return news, nil
+}
+
+func (n *node) Message(from peer.ID, msg []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.messages = append(n.messages, fmt.Sprintf("%s: %s", from, msg))
+}
+
+func (n *node) knows(s string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.heard[s]
+}
+
+// start runs a node until the test ends or stop is called.
+func start(t *testing.T, net *network, name string, id Identity, peers ...*node) *node {
+	t.Helper()
+	targets, err := LoadTargets(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{transport: net.transport(t), done: make(chan struct{}), heard: make(map[string]bool)}
+	cfg := Config{
+		Identity: id, Name: name, Transport: n.transport, Advertise: n.transport.addr, DataPort: 6784,
+		Targets: targets, Discovery: true,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", name),
+	}
+	for _, p := range peers {
+		cfg.Peers = append(cfg.Peers, Target{p.transport.addr.Addr().String(), p.transport.addr.Port()})
+	}
+	if n.Mesh, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	n.Register(ChannelIPAM, n)
+	ctx, cancel := context.WithCancel(t.Context())
+	n.stop = func() {
+		net.setCut(n.transport.addr, true)
+		cancel()
+		<-n.done
+	}
+	go func() {
+		defer close(n.done)
+		n.err = n.Run(ctx)
+	}()
+	t.Cleanup(n.stop)
+	return n
+}
+
+func identity(t *testing.T) Identity {
+	t.Helper()
+	id, err := NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// eventually waits, in the bubble's time, until what holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for range 600 {
+		if holds() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // of the bubble's clock: takes no time
+		synctest.Wait()
+	}
+	t.Fatalf("not within a minute: %s", what)
+}
+
+// sees reports whether n knows other in the given state.
+func (n *node) sees(other *node, state State) bool {
+	return slices.ContainsFunc(n.Members(), func(m Member) bool {
+		return m.ID == other.cfg.Identity.ID && m.State == state && m.Name == other.cfg.Name
+	})
+}
+
+func TestThreeNodesMeetAndGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", identity(t))
+		b := start(t, &net, "b", identity(t), a)
+		c := start(t, &net, "c", identity(t), a)
+		all := []*node{a, b, c}
+		eventually(t, "everybody knows everybody", func() bool {
+			for _, x := range all {
+				for _, y := range all {
+					if !x.sees(y, StateAlive) {
+						return false
+					}
+				}
+			}
+			return true
+		})
+		<-b.Joined()
+
+		if err := b.Sender(ChannelIPAM).Broadcast([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the broadcast arrived", func() bool { return a.knows("hello") && c.knows("hello") })
+
+		if err := b.Sender(ChannelIPAM).Unicast(c.cfg.Identity.ID, []byte("psst")); err != nil {
+			t.Fatal(err)
+		}
+		want := b.cfg.Identity.ID.String() + ": psst"
+		eventually(t, "the unicast arrived", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return slices.Contains(c.messages, want)
+		})
+
+		d := start(t, &net, "d", identity(t), c)
+		eventually(t, "a late node has the full state", func() bool { return d.knows("hello") })
+		stopAll(append(all, d)...)
+	})
+}
+
+func TestDeadLeftAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", identity(t))
+		b := start(t, &net, "b", identity(t), a)
+		c := start(t, &net, "c", identity(t), a)
+		eventually(t, "a sees both", func() bool { return a.sees(b, StateAlive) && a.sees(c, StateAlive) })
+
+		net.setCut(b.transport.addr, true)
+		eventually(t, "a cut-off node is dead", func() bool { return a.sees(b, StateDead) && c.sees(b, StateDead) })
+		time.Sleep(5 * time.Minute) // memberlist has given up by then
+		net.setCut(b.transport.addr, false)
+		eventually(t, "a cut-off node is found again", func() bool { return a.sees(b, StateAlive) && b.sees(c, StateAlive) })
+
+		if err := c.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a node that says good-bye has left", func() bool { return a.sees(c, StateLeft) && b.sees(c, StateLeft) })
+		stopAll(a, b, c)
+	})
+}
+
+func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		id := identity(t)
+		first := start(t, &net, "first", id)
+		other := start(t, &net, "other", identity(t), first)
+		eventually(t, "they met", func() bool { return other.sees(first, StateAlive) })
+		time.Sleep(time.Second)
+
+		clone := start(t, &net, "clone", id, other)
+		<-clone.done
+		if !errors.Is(clone.err, ErrDuplicateKey) {
+			t.Errorf("the clone's Run = %v, want ErrDuplicateKey", clone.err)
+		}
+		if !strings.Contains(clone.err.Error(), first.transport.addr.Addr().String()) {
+			t.Errorf("error %q does not say where the first node is", clone.err)
+		}
+		select {
+		case <-first.done:
+			t.Errorf("the first node stopped as well: %v", first.err)
+		default:
+		}
+		stopAll(first, other)
+	})
+}
+
+func TestNodeReturnsAtAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		id := identity(t)
+		a := start(t, &net, "a", identity(t))
+		old := start(t, &net, "b", id, a)
+		eventually(t, "they met", func() bool { return a.sees(old, StateAlive) })
+		old.stop()
+		again := start(t, &net, "b", id, a)
+		eventually(t, "the new address is known", func() bool {
+			m, _ := a.roster.lookup(id.ID)
+			return m.State == StateAlive && m.GossipAddr() == again.transport.addr
+		})
+		stopAll(a, again)
+	})
+}
+
+func TestConnectAndDisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", identity(t))
+		b := start(t, &net, "b", identity(t))
+		target := Target{a.transport.addr.Addr().String(), a.transport.addr.Port()}
+		time.Sleep(time.Second)
+		if err := b.Connect([]Target{target}, false); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "connected", func() bool { return b.sees(a, StateAlive) })
+		if got := b.cfg.Targets.List(); !slices.Equal(got, []string{target.String()}) {
+			t.Errorf("saved targets %v", got)
+		}
+		nobody := Target{"127.0.0.1", 9}
+		if err := b.Connect([]Target{nobody}, true); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "only the new target is dialled, in vain", func() bool {
+			s := b.TargetStatus()
+			return len(s) == 1 && s[0].Target == nobody && s[0].Err != nil
+		})
+		if err := b.Disconnect([]Target{nobody}); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.cfg.Targets.List(); len(got) != 0 {
+			t.Errorf("targets %v after Disconnect", got)
+		}
+		stopAll(a, b)
+	})
+}
+
+func TestGarbageIsCounted(t *testing.T) {
+	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := delegate{m}
+	for _, msg := range [][]byte{nil, {}, {1}, {2}, {2, 1, 2}, {3}, {9, 9}, {1, 77, 1}, make([]byte, 40)} {
+		d.NotifyMsg(msg)
+		d.MergeRemoteState(msg, true)
+	}
+	if got := m.drops.malformed.Load() + m.drops.unknownKind.Load(); got < 9 {
+		t.Errorf("%d messages counted as garbage", got)
+	}
+}
+
+// stopAll stops nodes and lets the probes run out that memberlist does not cancel.
+func stopAll(nodes ...*node) {
+	for _, n := range nodes {
+		n.stop()
+	}
+	time.Sleep(time.Minute) // of the bubble's clock
+}

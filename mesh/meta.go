@@ -1,0 +1,103 @@
+package mesh
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"weft/internal/peer"
+)
+
+// Versions of weft's own protocol (data plane and gossip channels) that this build speaks.
+const (
+	protocolMin = 1
+	protocolMax = 1
+)
+
+// maxName is the longest nickname in bytes that fits a node's metadata.
+const maxName = 255
+
+// errMeta is wrapped by parseMeta's errors.
+var errMeta = errors.New("mesh: node metadata")
+
+// meta is what each node tells of itself through memberlist: at most 512 bytes.
+//
+//	 0         1       2           4          6          14         22             26           58
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+
+//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname |
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+
+//
+// Numbers are big endian. What follows the nickname's length byte and bytes is ignored: room for later formats.
+type meta struct {
+	leaving      bool
+	dataPort     uint16
+	protoMin     uint8
+	protoMax     uint8
+	started      time.Time // when this run of the node began, by its own clock
+	instance     uint64    // random for each run: tells two processes with one key apart
+	capabilities uint32    // bits; none defined yet
+	public       [peer.KeySize]byte
+	name         string
+}
+
+const (
+	metaFormat      = 1
+	metaFlagLeaving = 1
+	metaFixed       = 2 + 2 + 2 + 8 + 8 + 4 + peer.KeySize + 1
+)
+
+// append writes m behind b.
+func (m meta) append(b []byte) []byte {
+	var flags byte
+	if m.leaving {
+		flags |= metaFlagLeaving
+	}
+	b = append(b, metaFormat, flags)
+	b = binary.BigEndian.AppendUint16(b, m.dataPort)
+	b = append(b, m.protoMin, m.protoMax)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.started.UnixNano()))
+	b = binary.BigEndian.AppendUint64(b, m.instance)
+	b = binary.BigEndian.AppendUint32(b, m.capabilities)
+	b = append(b, m.public[:]...)
+	name := m.name[:min(len(m.name), maxName)]
+	b = append(b, byte(len(name)))
+	return append(b, name...)
+}
+
+// parseMeta reads what append wrote.
+func parseMeta(b []byte) (meta, error) {
+	if len(b) < metaFixed {
+		return meta{}, fmt.Errorf("%w: %d bytes, at least %d wanted", errMeta, len(b), metaFixed)
+	}
+	if b[0] != metaFormat {
+		return meta{}, fmt.Errorf("%w: format %d, this build reads %d", errMeta, b[0], metaFormat)
+	}
+	m := meta{
+		leaving:      b[1]&metaFlagLeaving != 0,
+		dataPort:     binary.BigEndian.Uint16(b[2:]),
+		protoMin:     b[4],
+		protoMax:     b[5],
+		started:      time.Unix(0, int64(binary.BigEndian.Uint64(b[6:]))),
+		instance:     binary.BigEndian.Uint64(b[14:]),
+		capabilities: binary.BigEndian.Uint32(b[22:]),
+		public:       [peer.KeySize]byte(b[26:58]),
+	}
+	n := int(b[58])
+	rest := b[metaFixed:]
+	if len(rest) < n || !utf8.Valid(rest[:n]) {
+		return meta{}, fmt.Errorf("%w: nickname cut short or not UTF-8", errMeta)
+	}
+	m.name = string(rest[:n])
+	return m, nil
+}
+
+// compatible says why a node with metadata m cannot be a peer of this build, or nil.
+func (m meta) compatible() error {
+	if m.protoMin > protocolMax || m.protoMax < protocolMin {
+		return fmt.Errorf("%w: it speaks protocol %d to %d, this node %d to %d: upgrade the older one",
+			errMeta, m.protoMin, m.protoMax, protocolMin, protocolMax)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package mesh
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// network joins the meshes of a test. Unlike memberlist.MockNetwork, whose transports wait for ever for one that was
+// shut down, it loses what nobody takes, and can cut nodes off.
+type network struct {
+	mu    sync.Mutex
+	nodes map[string]*transport // guarded by mu: by address
+	cut   map[string]bool       // guarded by mu: by address
+}
+
+// transport is one node's memberlist.Transport on a network.
+type transport struct {
+	net     *network
+	addr    netip.AddrPort
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+}
+
+var _ memberlist.Transport = (*transport)(nil)
+
+var errNoRoute = errors.New("test network: no route")
+
+func (n *network) transport(t *testing.T) *transport {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.nodes == nil {
+		n.nodes, n.cut = make(map[string]*transport), make(map[string]bool)
+	}
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(len(n.nodes) + 1)}), 6783)
+	tr := &transport{net: n, addr: addr, packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn, 16)}
+	n.nodes[addr.String()] = tr
+	return tr
+}
+
+// setCut takes the node at addr off the network, or puts it back.
+func (n *network) setCut(addr netip.AddrPort, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut[addr.String()] = cut
+}
+
+func (t *transport) to(addr string) (*transport, error) {
+	t.net.mu.Lock()
+	defer t.net.mu.Unlock()
+	peer, ok := t.net.nodes[addr]
+	if !ok || t.net.cut[addr] || t.net.cut[t.addr.String()] {
+		return nil, errNoRoute
+	}
+	return peer, nil
+}
+
+func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	return t.addr.Addr().AsSlice(), int(t.addr.Port()), nil
+}
+
+func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	now := time.Now()
+	peer, err := t.to(addr)
+	if err != nil {
+		return now, nil // lost
+	}
+	from := net.UDPAddrFromAddrPort(t.addr)
+	select {
+	case peer.packets <- &memberlist.Packet{Buf: append([]byte(nil), b...), From: from, Timestamp: now}:
+	default: // lost
+	}
+	return now, nil
+}
+
+func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) {
+	peer, err := t.to(addr)
+	if err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	select {
+	case peer.streams <- far:
+		return near, nil
+	default:
+		return nil, errNoRoute
+	}
+}
+
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
+
+func (t *transport) Shutdown() error {
+	t.net.setCut(t.addr, true)
+	for {
+		select {
+		case c := <-t.streams:
+			_ = c.Close()
+		default:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package mesh
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/peer"
+)
+
+var nobodyAddr = netip.MustParseAddrPort("127.0.0.1:9")
+
+func TestParseTarget(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want Target
+		ok   bool
+	}{
+		{"host1", Target{"host1", 6783}, true},
+		{"host1:7000", Target{"host1", 7000}, true},
+		{"192.168.1.2", Target{"192.168.1.2", 6783}, true},
+		{"192.168.1.2:1", Target{"192.168.1.2", 1}, true},
+		{"fd00::1", Target{"fd00::1", 6783}, true},
+		{"[fd00::1]", Target{"fd00::1", 6783}, true},
+		{"[fd00::1]:7000", Target{"fd00::1", 7000}, true},
+		{"", Target{}, false},
+		{":6783", Target{}, false},
+		{"host:port", Target{}, false},
+		{"host:0", Target{}, false},
+		{"host:65536", Target{}, false},
+		{"http://host", Target{}, false},
+		{"two hosts", Target{}, false},
+		{"-oops", Target{}, false},
+	} {
+		got, err := ParseTarget(tt.in, 6783)
+		if tt.ok != (err == nil) || got != tt.want {
+			t.Errorf("ParseTarget(%q) = %v, %v", tt.in, got, err)
+		}
+		if err != nil && !errors.Is(err, ErrTarget) {
+			t.Errorf("ParseTarget(%q): %v is not ErrTarget", tt.in, err)
+		}
+	}
+}
+
+func TestMetaRoundTrip(t *testing.T) {
+	want := meta{
+		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
+		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot",
+	}
+	b := want.append(nil)
+	got, err := parseMeta(append(b, "a later format's field"...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(meta{})); diff != "" {
+		t.Error(diff)
+	}
+	for n := range len(b) {
+		if _, err := parseMeta(b[:n]); !errors.Is(err, errMeta) {
+			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
+		}
+	}
+	long := meta{name: string(make([]byte, 1000))}
+	if n := len(long.append(nil)); n > 512 {
+		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
+	}
+}
+
+func FuzzParseMeta(f *testing.F) {
+	f.Add(meta{name: "a", started: time.Unix(0, 0)}.append(nil))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parseMeta(b)
+		if err != nil {
+			return
+		}
+		again, err := parseMeta(m.append(nil))
+		if err != nil || again != m {
+			t.Errorf("%+v came back as %+v, %v", m, again, err)
+		}
+	})
+}
+
+func TestIdentityIsKept(t *testing.T) {
+	dir := t.TempDir()
+	first, err := LoadIdentity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadIdentity(dir)
+	if err != nil || again != first {
+		t.Fatalf("second load: %v, %v; want %v", again.ID, err, first.ID)
+	}
+	path := filepath.Join(dir, KeyFile)
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.FileMode(0o600) {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	for _, bad := range []string{"", "hello", keyPrefix, keyPrefix + "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadIdentity(dir); !errors.Is(err, ErrBadKey) {
+			t.Errorf("key file %q: %v, want ErrBadKey", bad, err)
+		}
+		if text, _ := os.ReadFile(path); string(text) != bad {
+			t.Errorf("a bad key file was overwritten with %q", text)
+		}
+	}
+}
+
+func TestTargetsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	targets, err := LoadTargets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(targets.Set([]string{"a:1", "b:2"}), targets.Remember(peer.ID{1}, "10.0.0.1:6783"),
+		targets.Remember(peer.ID{2}, "10.0.0.2:6783"), targets.Forget(peer.ID{2})); err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadTargets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(targets.saved, again.saved); diff != "" {
+		t.Error(diff)
+	}
+	if err := os.WriteFile(filepath.Join(dir, TargetsFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadTargets(dir); !errors.Is(err, ErrTargets) {
+		t.Errorf("a cut file: %v, want ErrTargets", err)
+	}
+}
