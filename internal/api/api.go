@@ -1,0 +1,195 @@
+// Package api is the node daemon's interface on its unix socket: the documents it exchanges, and a client for them.
+//
+// The resources are HTTP under /v1, the bodies JSON. Fields may be added; a reader ignores those it does not know.
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+// DefaultSocket is where the daemon listens when nothing else is said.
+const DefaultSocket = "/run/weft/weft.sock"
+
+// SocketEnv names the environment variable that says where the daemon listens.
+const SocketEnv = "WEFT_SOCKET"
+
+// Auto in place of an address asks the daemon to choose one.
+const Auto = "auto"
+
+// Status is the answer of GET /v1/status: the whole node at a glance.
+type Status struct {
+	Version string  `json:"version"`
+	ID      peer.ID `json:"id"`
+	Name    string  `json:"name"`
+	// Ready says that a pod could join now.
+	Ready bool           `json:"ready"`
+	Range []netip.Prefix `json:"range"`
+	// Bridge and Tap are names of network interfaces, MTU is what pods get.
+	Bridge    string         `json:"bridge"`
+	Tap       string         `json:"tap"`
+	MTU       int            `json:"mtu"`
+	Advertise netip.AddrPort `json:"advertise"`
+	Encrypted bool           `json:"encrypted"`
+	Datapath  string         `json:"datapath"`
+	Offload   []string       `json:"offload"`
+	Queues    int            `json:"queues"`
+	// Peers counts members by state, this node among them.
+	Peers   map[string]int    `json:"peers"`
+	Targets []Target          `json:"targets"`
+	IPAM    string            `json:"ipam"`
+	Exposed []netip.Prefix    `json:"exposed"`
+	FDB     int               `json:"fdb"`
+	Drops   map[string]uint64 `json:"drops"`
+	Since   time.Time         `json:"since"`
+	// Warnings are sentences, each with its mend.
+	Warnings []string `json:"warnings"`
+}
+
+// Target is an address that is dialled for ever, and why it was not reached last time.
+type Target struct {
+	Addr  string `json:"addr"`
+	Error string `json:"error,omitempty"`
+}
+
+// Peer is an element of the answer of GET /v1/peers.
+type Peer struct {
+	ID        peer.ID        `json:"id"`
+	Name      string         `json:"name"`
+	Addr      netip.AddrPort `json:"addr"` // of the data plane
+	State     string         `json:"state"`
+	Self      bool           `json:"self"`
+	Link      string         `json:"link"` // direct, relay, none
+	Via       peer.ID        `json:"via"`
+	Datapath  string         `json:"datapath"`
+	Encrypted bool           `json:"encrypted"`
+	Cipher    string         `json:"cipher"`
+	MTU       int            `json:"mtu"`
+	RTT       float64        `json:"rtt_ms"` // 0 before the first measurement
+
+	TxBytes  uint64            `json:"tx_bytes"`
+	RxBytes  uint64            `json:"rx_bytes"`
+	TxFrames uint64            `json:"tx_frames"`
+	RxFrames uint64            `json:"rx_frames"`
+	Drops    map[string]uint64 `json:"drops"` // by reason
+}
+
+// IPAM is the answer of GET /v1/ipam.
+type IPAM struct {
+	State      string      `json:"state"` // idle, waiting, ready
+	WaitingFor string      `json:"waiting_for"`
+	Ranges     []IPAMRange `json:"ranges"`
+}
+
+// IPAMRange says who owns how much of one range.
+type IPAMRange struct {
+	CIDR   netip.Prefix `json:"cidr"`
+	Owners []IPAMOwner  `json:"owners"`
+}
+
+// IPAMOwner is a node's share of a range.
+type IPAMOwner struct {
+	ID        peer.ID `json:"id"`
+	Name      string  `json:"name"`
+	Addresses uint64  `json:"addresses"`
+	Free      uint64  `json:"free"`
+	Reachable bool    `json:"reachable"`
+}
+
+// Lease is an address in use, as in the answers of /v1/ip.
+type Lease struct {
+	Owner string       `json:"owner"`
+	IP    netip.Prefix `json:"ip"` // the address, with the length of the subnet it is in
+	Since time.Time    `json:"since"`
+}
+
+// AddressRequest is the body of PUT /v1/ip: an address for an owner, a given one where IP is set, else one inside In
+// where that is set, else one of each range.
+type AddressRequest struct {
+	Owner string       `json:"owner"`
+	In    netip.Prefix `json:"in,omitzero"`
+	IP    netip.Addr   `json:"ip,omitzero"`
+}
+
+// JoinRequest is the body of PUT /v1/join: what a network namespace needs to join the overlay. The addresses are
+// leased to Owner; asking again gives the same.
+type JoinRequest struct {
+	Owner string `json:"owner"`
+	// IPs are addresses to have: Auto, "IP" or "IP/LEN". None means Auto.
+	IPs []string `json:"ips,omitempty"`
+}
+
+// Join is the answer to a JoinRequest.
+type Join struct {
+	Bridge    string    `json:"bridge"` // the bridge that the host end of the veth pair goes to
+	MTU       int       `json:"mtu"`
+	Addresses []Address `json:"addresses"`
+}
+
+// Address is an address on the overlay and the way out of it.
+type Address struct {
+	Address netip.Prefix `json:"address"`
+	// Gateway is this node's own address on the bridge in the same family.
+	Gateway netip.Addr `json:"gateway,omitzero"`
+	// MAC is the hardware address that goes with Address.
+	MAC ether.Addr `json:"mac"`
+}
+
+// AttachRequest is the body of PUT and DELETE /v1/attachments: a namespace that the daemon itself joins or takes out.
+type AttachRequest struct {
+	Netns  string   `json:"netns"`  // path, as the daemon sees it
+	Ifname string   `json:"ifname"` // inside the namespace
+	IPs    []string `json:"ips,omitempty"`
+	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
+}
+
+// Attachment is the answer to an AttachRequest.
+type Attachment struct {
+	Owner     string    `json:"owner"`
+	HostLink  string    `json:"host_link"` // the host end of the veth pair
+	Addresses []Address `json:"addresses"`
+}
+
+// ExposeRequest is the body of PUT /v1/expose: CIDR is Auto or an address with a prefix length.
+type ExposeRequest struct {
+	CIDR string `json:"cidr"`
+}
+
+// TargetsRequest is the body of PUT (add, or replace) and DELETE /v1/targets.
+type TargetsRequest struct {
+	Targets []string `json:"targets"`
+	Replace bool     `json:"replace,omitempty"`
+}
+
+// FDBEntry is an element of the answer of GET /v1/fdb.
+type FDBEntry struct {
+	MAC  ether.Addr `json:"mac"`
+	Peer peer.ID    `json:"peer"` // empty: on this node
+	Name string     `json:"name"`
+	Age  float64    `json:"age_s"`
+}
+
+// Route is an element of the answer of GET /v1/routes: the next hop to a peer.
+type Route struct {
+	Peer peer.ID        `json:"peer"`
+	Name string         `json:"name"`
+	Via  peer.ID        `json:"via"`
+	Addr netip.AddrPort `json:"addr"`
+	Hops int            `json:"hops"`
+}
+
+// WaitResult is the answer of GET /v1/wait.
+type WaitResult struct {
+	Done    bool   `json:"done"`
+	Missing string `json:"missing,omitempty"` // a sentence where Done is false
+}
+
+// LeaveResult is the answer of PUT /v1/leave.
+type LeaveResult struct {
+	Released int     `json:"released"` // leases that ended
+	GivenTo  peer.ID `json:"given_to"` // who has this node's address space now; empty if it had none
+	Name     string  `json:"name"`     // of GivenTo
+}

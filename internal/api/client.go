@@ -1,0 +1,196 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxBody bounds what the client reads of an answer.
+const maxBody = 64 << 20
+
+// ErrNoDaemon is wrapped by a client's errors where nothing listens at the socket.
+var ErrNoDaemon = errors.New("no weft daemon answers")
+
+// Client talks to the daemon on this host. Its methods may be called concurrently.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client for the daemon at the given socket; empty means SocketEnv's, or DefaultSocket.
+func NewClient(socket string) *Client {
+	if socket == "" {
+		socket = os.Getenv(SocketEnv)
+	}
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	var d net.Dialer
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Socket returns the path that the client connects to.
+func (c *Client) Socket() string { return c.socket }
+
+// Status returns the node at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.do(ctx, http.MethodGet, "status", nil, nil, &s)
+}
+
+// Peers returns all members of the network, this node among them.
+func (c *Client) Peers(ctx context.Context) (p []Peer, err error) {
+	return p, c.do(ctx, http.MethodGet, "peers", nil, nil, &p)
+}
+
+// IPAM returns who owns how much.
+func (c *Client) IPAM(ctx context.Context) (i IPAM, err error) {
+	return i, c.do(ctx, http.MethodGet, "ipam", nil, nil, &i)
+}
+
+// FDB returns the learned MAC addresses.
+func (c *Client) FDB(ctx context.Context) (f []FDBEntry, err error) {
+	return f, c.do(ctx, http.MethodGet, "fdb", nil, nil, &f)
+}
+
+// Routes returns the next hop to each peer.
+func (c *Client) Routes(ctx context.Context) (r []Route, err error) {
+	return r, c.do(ctx, http.MethodGet, "routes", nil, nil, &r)
+}
+
+// Leases returns the leases of owner, of everybody where owner is empty.
+func (c *Client) Leases(ctx context.Context, owner string) (l []Lease, err error) {
+	q := url.Values{}
+	if owner != "" {
+		q.Set("owner", owner)
+	}
+	return l, c.do(ctx, http.MethodGet, "ip", q, nil, &l)
+}
+
+// Allocate leases an address to an owner.
+func (c *Client) Allocate(ctx context.Context, r AddressRequest) (l []Lease, err error) {
+	return l, c.do(ctx, http.MethodPut, "ip", nil, r, &l)
+}
+
+// Release ends the lease of ip to owner, or all of its leases where ip is empty.
+func (c *Client) Release(ctx context.Context, owner, ip string) error {
+	q := url.Values{"owner": {owner}}
+	if ip != "" {
+		q.Set("ip", ip)
+	}
+	return c.do(ctx, http.MethodDelete, "ip", q, nil, nil)
+}
+
+// Join leases what a namespace needs to join the overlay.
+func (c *Client) Join(ctx context.Context, r JoinRequest) (j Join, err error) {
+	return j, c.do(ctx, http.MethodPut, "join", nil, r, &j)
+}
+
+// Attach has the daemon join a namespace to the overlay.
+func (c *Client) Attach(ctx context.Context, r AttachRequest) (a Attachment, err error) {
+	return a, c.do(ctx, http.MethodPut, "attachments", nil, r, &a)
+}
+
+// Detach has the daemon take a namespace out of the overlay.
+func (c *Client) Detach(ctx context.Context, r AttachRequest) error {
+	return c.do(ctx, http.MethodDelete, "attachments", nil, r, nil)
+}
+
+// Expose gives the bridge an address and returns all that it has.
+func (c *Client) Expose(ctx context.Context, cidr string) (l []Lease, err error) {
+	return l, c.do(ctx, http.MethodPut, "expose", nil, ExposeRequest{CIDR: cidr}, &l)
+}
+
+// Hide takes the bridge's addresses away.
+func (c *Client) Hide(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "expose", nil, nil, nil)
+}
+
+// Connect adds persistent targets, or replaces them.
+func (c *Client) Connect(ctx context.Context, targets []string, replace bool) error {
+	return c.do(ctx, http.MethodPut, "targets", nil, TargetsRequest{Targets: targets, Replace: replace}, nil)
+}
+
+// Forget takes persistent targets away.
+func (c *Client) Forget(ctx context.Context, targets []string) error {
+	return c.do(ctx, http.MethodDelete, "targets", nil, TargetsRequest{Targets: targets}, nil)
+}
+
+// Wait blocks until what holds ("ready", "ipam" or "peers=N"), at most for timeout.
+func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (w WaitResult, err error) {
+	q := url.Values{"for": {what}, "timeout": {timeout.String()}}
+	return w, c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+}
+
+// Leave has the node give its address space away, say good-bye and stop.
+func (c *Client) Leave(ctx context.Context) (l LeaveResult, err error) {
+	return l, c.do(ctx, http.MethodPut, "leave", nil, nil, &l)
+}
+
+// do makes one request; in is the body where it is not nil, out takes the answer where it is not nil.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("api: encoding the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	u := url.URL{Scheme: "http", Host: "weft", Path: "/v1/" + path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return fmt.Errorf("api: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() == nil && isDialError(err) {
+			return fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
+		}
+		return fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("api: reading the daemon's answer: %w", err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return problemOf(resp, text)
+	}
+	if out == nil || len(text) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("api: decoding the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+func isDialError(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+func problemOf(resp *http.Response, text []byte) error {
+	p := &Problem{Kind: KindInternal, Status: resp.StatusCode}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
+		if err := json.Unmarshal(text, p); err != nil {
+			return fmt.Errorf("api: decoding the daemon's error: %w", err)
+		}
+	}
+	return p
+}
