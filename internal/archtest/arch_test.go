@@ -18,7 +18,7 @@ var layers = []struct {
 	{"cmd/...", 5},
 	{"bench/...", 4},
 	{"internal/daemon", 4},
-	{"internal/nettest", 4}, // for tests and the bench only
+	{"internal/nettest/...", 4}, // for tests and the bench only
 	{"internal/archtest", 4},
 
 	{"router", 3},
@@ -56,6 +56,7 @@ var seams = map[string]string{
 	"weft/internal/simnet":              "weft/router/underlay",
 	"weft/ipam/store/storetest":         "weft/ipam/store",
 	"weft/cni/link/linktest":            "weft/cni/link",
+	"weft/internal/nettest/labtest":     "weft/internal/nettest",
 	"weft/bench/demo":                   "weft/internal/nettest",
 }
 

@@ -1,0 +1,128 @@
+package nettest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// ProcessConfig describes a process in the background.
+type ProcessConfig struct {
+	// Name is the stem of the file in the host's folder that takes the output; default: the program's.
+	Name string
+	// Argv is the program and its arguments.
+	Argv []string
+	// Env is added to the environment of the calling process, "K=V" each.
+	Env []string
+}
+
+// Process is a process that runs in a host's namespace in the background. Its methods may be called concurrently.
+type Process struct {
+	// Constant after Start.
+	cmd  *exec.Cmd
+	name string
+	log  string
+	done chan struct{}
+
+	// Written before done is closed, read after.
+	err error
+}
+
+// Start starts a process in the host's namespace. It ends with Stop, Kill, or with the lab.
+func (h *Host) Start(c ProcessConfig) (*Process, error) {
+	if len(c.Argv) == 0 {
+		return nil, errors.New("nettest: no program to start")
+	}
+	if c.Name == "" {
+		c.Name = filepath.Base(c.Argv[0])
+	}
+	p := &Process{name: c.Name, log: filepath.Join(h.dir, c.Name+".log"), done: make(chan struct{})}
+	file, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("nettest: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	// nsenter replaces itself by the program, so the pid is the program's.
+	p.cmd = exec.Command("nsenter", append([]string{"--net=" + h.Path(), "--"}, c.Argv...)...)
+	p.cmd.Env = append(os.Environ(), c.Env...)
+	p.cmd.Stdout, p.cmd.Stderr = file, file
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("nettest: starting %s: %w", c.Name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	h.processes = append(h.processes, p)
+	return p, nil
+}
+
+// Pid returns the process's number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done returns a channel that is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Logs returns what processes of this name have printed on the host so far.
+func (p *Process) Logs() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Wait waits for the process and returns an error if it did not end well.
+func (p *Process) Wait() error {
+	<-p.done
+	if p.err != nil {
+		return fmt.Errorf("nettest: %s: %w", p.name, p.err)
+	}
+	return nil
+}
+
+// Signal sends the process a signal; one that has ended gets none.
+func (p *Process) Signal(s os.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("nettest: signalling %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// Stop asks the process to end with SIGTERM, kills it if it has not within grace, and waits for it. The error says
+// that it had to be killed or did not end well.
+func (p *Process) Stop(grace time.Duration) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return p.Wait()
+	case <-timer.C:
+		p.Kill()
+		return fmt.Errorf("nettest: %s did not end within %s of SIGTERM", p.name, grace)
+	}
+}
+
+// Kill ends the process as a power cut would, and waits for it.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// killProcesses kills what Start started on the host.
+func (h *Host) killProcesses() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.processes {
+		p.Kill()
+	}
+}
