@@ -41,12 +41,18 @@ func (l *lines) Write(b []byte) (int, error) {
 // newNode returns the nth node of a network, idle.
 func newNode(t testing.TB, network *simnet.Network, n int) *node {
 	t.Helper()
+	return newNodeOf(t, network, n, taptest.Config{MTU: 1438})
+}
+
+// newNodeOf is newNode with another device.
+func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config) *node {
+	t.Helper()
 	p := Peer{ID: peer.ID{byte(n + 1)}, Addr: addrOf(n)}
 	conn, err := network.Listen(p.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev := taptest.New(taptest.Config{MTU: 1438})
+	dev := taptest.New(cfg)
 	log := new(lines)
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e, err := New(Config{Self: p.ID, Device: dev, Conns: []underlay.Conn{conn}, Logger: logger})

@@ -2,7 +2,7 @@ package router
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Descriptions of the metrics; docs/ARCHITECTURE.md lists them.
+// Descriptions of the metrics. Names and labels are an interface: dashboards and alerts hold on to them.
 var (
 	descTxBytes    = desc("peer_transmit_bytes_total", "Bytes of frames sent to a peer, its headers on the wire not counted.", "peer")
 	descTxFrames   = desc("peer_transmit_frames_total", "Frames sent to a peer.", "peer")

@@ -37,9 +37,9 @@ type snapshot struct {
 }
 
 // SetPeers replaces all that the engine knows of other nodes by peers, which it does not keep. Where two of them have
-// one ID or one address, the later counts. This node itself may be among them; nothing is sent to it, and datagrams from its own
-// address are dropped as DropOwn. The addresses learned from a peer that is no longer there are forgotten, and its
-// counters; those of a peer that stays go on.
+// one ID or one address, the later counts. This node itself may be among them: nothing is sent to it, and datagrams
+// from its own address are dropped as DropOwn. The addresses learned from a peer that is no longer there are forgotten,
+// and its counters; those of a peer that stays go on.
 func (e *Engine) SetPeers(peers []Peer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

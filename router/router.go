@@ -40,7 +40,8 @@ type Config struct {
 	// Device is the host's side. The engine owns it: Run closes it.
 	Device tap.Device
 	// Conns are the sockets, at least one and at most one for each of the device's queues, as each writes to a queue of
-	// its own. TAP queues send through them in turn. The engine owns them: Run closes them.
+	// its own; TAP queues share them out. Peers know a node by the address that its datagrams come from, so all must
+	// send from the same. The engine owns them: Run closes them.
 	Conns []underlay.Conn
 	// FDBAge is how long an address is known after its last frame, by the second; fdb.DefaultAge where 0. Shorter finds
 	// silent addresses sooner when they have moved; longer floods less.

@@ -156,6 +156,36 @@ func TestManyPeers(t *testing.T) {
 	})
 }
 
+// TestQueues: several TAP queues share a socket, and the database, and lose nothing. The race detector watches.
+func TestQueues(t *testing.T) {
+	const queues, frames = 3, 50
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := run(t, 1)
+		sender := newNodeOf(t, network, 1, taptest.Config{MTU: 1438, Queues: queues})
+		nodes[0].SetPeers([]Peer{sender.peer})
+		sender.SetPeers([]Peer{nodes[0].peer})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- sender.Run(ctx) }()
+		for n := range frames {
+			for q := range queues {
+				f := frame(ether.Broadcast, mac(q), byte(n))
+				go sender.dev.InjectQueue(q, tap.Frame{Data: f})
+			}
+		}
+		if got := settle(nodes); len(got[0]) != queues*frames {
+			t.Errorf("%d frames, want %d", len(got[0]), queues*frames)
+		}
+		if p := sender.Stats().Peers[0]; p.TxFrames != queues*frames || p.TxBytes != 64*queues*frames {
+			t.Errorf("counted %+v", p)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestConfigRefused(t *testing.T) {
 	conn, err := simnet.New(1).Listen(addrOf(0))
 	if err != nil {

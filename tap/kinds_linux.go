@@ -36,7 +36,8 @@ func openOffload(cfg Config) ([]*os.File, error) {
 }
 
 // openPlain makes a TAP without the header and returns a file a queue. water cannot ask for exclusive use; that the
-// name was free a moment ago has to do.
+// name was free a moment ago has to do. Where the kernel refuses, water leaves a descriptor of /dev/net/tun open, with
+// no interface to it.
 func openPlain(cfg Config) ([]*os.File, error) {
 	params := water.PlatformSpecificParams{Name: cfg.Name, MultiQueue: cfg.Queues > 1}
 	var files []*os.File

@@ -226,6 +226,46 @@ func TestNoTun(t *testing.T) {
 	}
 }
 
+// TestReadOnlySysctl: in a container with a read-only /proc/sys the TAP still gets no IPv6 address.
+func TestReadOnlySysctl(t *testing.T) {
+	taptest.RequireRoot(t)
+	type result struct {
+		addrs []netlink.Addr
+		err   error
+	}
+	done := make(chan result)
+	go func() { // its thread ends with it, as it stays locked
+		runtime.LockOSThread()
+		r := result{err: errors.Join(
+			unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWNET),
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""),
+			unix.Mount("", "/proc/sys", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
+		)}
+		if r.err == nil {
+			r.addrs, r.err = addrsOfNewTap()
+		}
+		done <- r
+	}()
+	if r := <-done; r.err != nil || len(r.addrs) != 0 {
+		t.Errorf("addresses %v, %v; want none", r.addrs, r.err)
+	}
+}
+
+// addrsOfNewTap returns the IPv6 addresses of a TAP that Open has just made.
+func addrsOfNewTap() ([]netlink.Addr, error) {
+	d, err := tap.Open(tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	link, err := netlink.LinkByName(d.Name())
+	if err != nil {
+		return nil, err
+	}
+	return netlink.AddrList(link, netlink.FAMILY_V6)
+}
+
 // TestDeleted: an interface that somebody deletes ends the reader with an error, not with silence.
 func TestDeleted(t *testing.T) {
 	taptest.InNamespace(t)
