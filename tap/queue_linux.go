@@ -68,10 +68,10 @@ func (q *queue) ReadFrames(b *Batch) (int, error) {
 		return q.in.n, nil // an error that stays is there again at the next call
 	case q.device.closed.Load():
 		return 0, net.ErrClosed
-	case err == nil:
-		err = q.in.err
+	case err != nil:
+		return 0, q.gone("read", err)
 	}
-	return 0, q.explain("read", err)
+	return 0, q.explain("read", q.in.err)
 }
 
 // read takes frames until there is none left or the batch is full. It returns false to be called again once the
@@ -118,7 +118,7 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	case q.device.closed.Load():
 		return out.n, net.ErrClosed
 	case err != nil:
-		return out.n, q.explain("write", err)
+		return out.n, q.gone("write", err)
 	case out.fatal != nil:
 		return out.n, q.explain("write", out.fatal)
 	}
@@ -172,10 +172,16 @@ func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
 	return errno
 }
 
-// explain says what an error of the descriptor means.
+// explain says what an error of a system call means.
 func (q *queue) explain(verb string, err error) error {
 	if errors.Is(err, unix.EBADFD) {
-		return fmt.Errorf("tap: %s: %s: somebody has deleted the interface: %w", q.device.name, verb, err)
+		return q.gone(verb, err)
 	}
 	return fmt.Errorf("tap: %s: %s: %w", q.device.name, verb, err)
+}
+
+// gone says what it means that a descriptor nobody has closed is no longer good: the kernel lets go of it when its
+// interface is deleted, and whoever waits in the poller hears of that from there.
+func (q *queue) gone(verb string, err error) error {
+	return fmt.Errorf("tap: %s: %s: somebody has deleted the interface: %w", q.device.name, verb, err)
 }
