@@ -11,24 +11,30 @@ const MaxDatagram = 65507
 
 // Datagram is one outer datagram, or many of one size in one buffer.
 type Datagram struct {
-	// Addr is where the datagram goes to or came from. IPv4 addresses are never in their IPv6-mapped form.
+	// Addr is where the datagram goes to or came from. IPv4 addresses are never in their IPv6-mapped form, and no
+	// address has a zone: link-local ones do not name a host to more than its neighbours.
 	Addr netip.AddrPort
 	// Buf is the payload. ReadBatch fills it from the start and cuts it to what arrived.
 	Buf []byte
 	// SegmentSize is 0 for a single datagram; otherwise Buf holds datagrams of this many bytes, the last may be shorter.
 	SegmentSize int
+	// Err is set by WriteBatch: nil where all of Buf left, else why it, or a part of it, did not. The errors are those of
+	// the system (syscall.EMSGSIZE: larger than the path takes), so that setting them allocates nothing.
+	Err error
 }
 
-// Conn is a bound socket. One goroutine may read while others write; two may not read at once.
+// Conn is a bound socket. One goroutine may read while others write; two may not read at once. No call allocates once
+// the first has been made.
 type Conn interface {
-	// ReadBatch waits for a datagram, then fills batch with what is there and returns how many elements it set. Buf
-	// of each element must have its capacity as the buffer's size: it is cut to the length read, and a datagram longer
-	// than it is dropped. Errors that the network reports (ICMP) are not returned. After Close: net.ErrClosed.
+	// ReadBatch waits for a datagram, then fills batch with what is there and returns how many elements it set. Buf of
+	// each element is the buffer up to its capacity; it is cut to the length read. A datagram longer than its buffer is
+	// dropped, and the elements may then have exchanged their buffers. Errors that the network reports (ICMP) are not
+	// returned. After Close: net.ErrClosed.
 	ReadBatch(batch []Datagram) (n int, err error)
 
 	// WriteBatch sends batch in order and returns how many elements left; it does not keep the buffers. An element that
-	// cannot be sent (no route, too large, refused) is skipped, and the error is that of the first such. After Close:
-	// net.ErrClosed.
+	// cannot be sent (no route, too large, refused) is skipped and has its Err set; the error returned is that of the
+	// first such. Several goroutines may call it, and wait for one another. After Close: net.ErrClosed.
 	WriteBatch(batch []Datagram) (n int, err error)
 
 	// LocalAddr is the address that the socket is bound to.

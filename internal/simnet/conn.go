@@ -1,0 +1,213 @@
+package simnet
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"weft/router/underlay"
+)
+
+// depth is how many datagrams a socket holds for its reader; what comes on top is lost, as in the kernel.
+const depth = 1024
+
+var _ underlay.Conn = (*Conn)(nil)
+
+// Conn is a socket of a Network.
+type Conn struct {
+	network *Network
+	addr    netip.AddrPort
+	closed  chan struct{}
+	close   func()
+	pushed  chan struct{} // holds a token while something has come since the reader last looked
+	timer   *time.Timer   // owned by the reader
+
+	mu      sync.Mutex
+	pending []packet // a heap by packet.before
+	free    [][]byte // buffers to use again
+}
+
+// packet is a datagram under way.
+type packet struct {
+	due  time.Time
+	seq  uint64
+	from netip.AddrPort
+	buf  []byte
+}
+
+func (p *packet) before(q *packet) bool {
+	if !p.due.Equal(q.due) {
+		return p.due.Before(q.due)
+	}
+	return p.seq < q.seq
+}
+
+func newConn(n *Network, addr netip.AddrPort) *Conn {
+	c := &Conn{
+		network: n,
+		addr:    addr,
+		closed:  make(chan struct{}),
+		pushed:  make(chan struct{}, 1),
+		timer:   time.NewTimer(0),
+	}
+	c.timer.Stop()
+	c.close = sync.OnceFunc(func() {
+		close(c.closed)
+		n.forget(c)
+	})
+	return c
+}
+
+// LocalAddr implements underlay.Conn.
+func (c *Conn) LocalAddr() netip.AddrPort { return c.addr }
+
+// Close implements underlay.Conn.
+func (c *Conn) Close() error {
+	c.close()
+	return nil
+}
+
+func (c *Conn) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// WriteBatch implements underlay.Conn. What the network loses has left all the same.
+func (c *Conn) WriteBatch(batch []underlay.Datagram) (n int, err error) {
+	if c.isClosed() {
+		return 0, net.ErrClosed
+	}
+	for i := range batch {
+		d := &batch[i]
+		d.Err = c.write(d)
+		switch {
+		case d.Err == nil:
+			n++
+		case err == nil:
+			err = d.Err
+		}
+	}
+	return n, err
+}
+
+func (c *Conn) write(d *underlay.Datagram) error {
+	if !d.Addr.IsValid() || d.Addr.Addr().Zone() != "" {
+		return syscall.EINVAL
+	}
+	size := d.SegmentSize
+	if size <= 0 {
+		size = max(len(d.Buf), 1)
+	}
+	if min(size, len(d.Buf)) > underlay.MaxDatagram {
+		return syscall.EMSGSIZE
+	}
+	for at := 0; at == 0 || at < len(d.Buf); at += size {
+		c.network.send(c.addr, d.Addr, d.Buf[at:min(at+size, len(d.Buf))])
+	}
+	return nil
+}
+
+// ReadBatch implements underlay.Conn.
+func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
+	if len(batch) == 0 {
+		return 0, nil
+	}
+	for {
+		if c.isClosed() {
+			return 0, net.ErrClosed
+		}
+		n, wait := c.take(batch)
+		if n > 0 {
+			return n, nil
+		}
+		var due <-chan time.Time
+		if wait > 0 {
+			c.timer.Reset(wait)
+			due = c.timer.C
+		}
+		select {
+		case <-c.pushed:
+		case <-due:
+		case <-c.closed:
+		}
+		c.timer.Stop()
+	}
+}
+
+// take moves what is due into batch. Where nothing is, wait is the time until something will be, or 0 for never.
+func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for n < len(batch) && len(c.pending) > 0 {
+		if wait = c.pending[0].due.Sub(now); wait > 0 {
+			return n, wait
+		}
+		p := c.pop()
+		if d := &batch[n]; len(p.buf) <= cap(d.Buf) {
+			d.Addr, d.Buf, d.SegmentSize, d.Err = p.from, append(d.Buf[:0], p.buf...), 0, nil
+			n++
+		}
+		c.free = append(c.free, p.buf)
+	}
+	return n, 0
+}
+
+// push adds a datagram, and reports whether there was room.
+func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) == depth {
+		return false
+	}
+	var own []byte
+	if last := len(c.free) - 1; last >= 0 {
+		own, c.free = c.free[last][:0], c.free[:last]
+	}
+	c.pending = append(c.pending, packet{due: due, seq: seq, from: from, buf: append(own, buf...)})
+	c.up(len(c.pending) - 1)
+	select {
+	case c.pushed <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// pop removes the packet that is due first. The heap is written out here as container/heap would box every packet.
+func (c *Conn) pop() packet {
+	first, last := c.pending[0], len(c.pending)-1
+	c.pending[0] = c.pending[last]
+	c.pending[last] = packet{}
+	c.pending = c.pending[:last]
+	for i := 0; ; {
+		least := i
+		for child := 2*i + 1; child <= 2*i+2 && child < last; child++ {
+			if c.pending[child].before(&c.pending[least]) {
+				least = child
+			}
+		}
+		if least == i {
+			return first
+		}
+		c.pending[i], c.pending[least] = c.pending[least], c.pending[i]
+		i = least
+	}
+}
+
+// up moves the packet i towards the root of the heap, to where it belongs.
+func (c *Conn) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !c.pending[i].before(&c.pending[parent]) {
+			return
+		}
+		c.pending[i], c.pending[parent] = c.pending[parent], c.pending[i]
+		i = parent
+	}
+}

@@ -1,0 +1,131 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/internal/simnet"
+	"weft/router/underlay"
+	"weft/tap/taptest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is an engine between a device and a network in memory.
+type node struct {
+	*Engine
+	peer Peer
+	dev  *taptest.Device
+	conn *simnet.Conn
+	log  *lines
+}
+
+// lines counts what is logged, at any level.
+type lines struct{ atomic.Int64 }
+
+// Write implements io.Writer; slog calls it once a line.
+func (l *lines) Write(b []byte) (int, error) {
+	l.Add(1)
+	return len(b), nil
+}
+
+// newNode returns the nth node of a network, idle.
+func newNode(t testing.TB, network *simnet.Network, n int) *node {
+	t.Helper()
+	return newNodeOf(t, network, n, taptest.Config{MTU: 1438})
+}
+
+// newNodeOf is newNode with another device.
+func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config) *node {
+	t.Helper()
+	p := Peer{ID: peer.ID{byte(n + 1)}, Addr: addrOf(n)}
+	conn, err := network.Listen(p.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := taptest.New(cfg)
+	log := new(lines)
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	e, err := New(Config{Self: p.ID, Device: dev, Conns: []underlay.Conn{conn}, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &node{Engine: e, peer: p, dev: dev, conn: conn, log: log}
+}
+
+func addrOf(n int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n + 1)}), 6784)
+}
+
+// run runs nodes that know one another until the test ends. It must be called in a bubble of synctest.
+func run(t *testing.T, size int) (network *simnet.Network, nodes []*node) {
+	t.Helper()
+	network = simnet.New(1)
+	var peers []Peer
+	for n := range size {
+		nodes = append(nodes, newNode(t, network, n))
+		peers = append(peers, nodes[n].peer)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	for _, n := range nodes {
+		n.SetPeers(peers)
+		go func() { ended <- n.Run(ctx) }()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for range nodes {
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}
+	})
+	return network, nodes
+}
+
+// mac returns the nth address of the tests.
+func mac(n int) ether.Addr { return ether.Addr{0x0a, 0, 0, 0, 0, byte(n)} }
+
+// frame returns a frame of 64 bytes that says note.
+func frame(dst, src ether.Addr, note byte) []byte {
+	f := make([]byte, 64)
+	copy(f, dst[:])
+	copy(f[6:], src[:])
+	binary.BigEndian.PutUint16(f[12:], 0x88b5)
+	f[14] = note
+	return f
+}
+
+// deliver injects f at one node and returns which notes every node's host has got when all is quiet again.
+func deliver(t *testing.T, nodes []*node, at int, f []byte) (got [][]byte) {
+	t.Helper()
+	if !nodes[at].dev.Inject(f) {
+		t.Fatal("the device is full")
+	}
+	return settle(nodes)
+}
+
+// settle waits until nothing moves any more and returns the notes of the frames that every node's host has got.
+func settle(nodes []*node) (got [][]byte) {
+	synctest.Wait()
+	got = make([][]byte, len(nodes))
+	for i, n := range nodes {
+		for {
+			f, ok := n.dev.TryNext()
+			if !ok {
+				break
+			}
+			got[i] = append(got[i], f.Data[14])
+		}
+	}
+	return got
+}

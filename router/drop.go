@@ -1,0 +1,96 @@
+package router
+
+import (
+	"sync/atomic"
+
+	"weft/internal/ether"
+)
+
+// Drop is a reason for which a frame or a datagram goes nowhere. The zero Drop is invalid.
+type Drop uint8
+
+// Reasons. Every frame and datagram that is not carried is counted under one.
+const (
+	// Of frames, from the TAP as from a peer.
+	DropRunt      Drop = iota + 1 // shorter than an Ethernet header
+	DropOversize                  // longer than the device's MTU and headers
+	DropLinkLocal                 // for 01:80:c2:00:00:0x, which bridges must not forward
+	DropBadSource                 // from a group address, or from none
+	DropOffload                   // a superframe, or a checksum left to write, which this path does not carry
+
+	// Of frames from the TAP.
+	DropLocal       // for an address on this host: its bridge has not learned it yet
+	DropNoPeer      // for everybody, or for one unknown, when there is no peer
+	DropNoRoute     // for a peer that has no direct link
+	DropSendTooLong // the datagram is larger than the path takes
+	DropSend        // the datagram could not be sent otherwise
+
+	// Of datagrams.
+	DropUnknownPeer // from an address that is no peer's
+	DropOwn         // from this node's own address
+	DropTruncated   // shorter than its headers
+	DropVersion     // of another protocol version
+	DropType        // of a type that is not known
+	DropSession     // for a session that does not exist
+	DropMetadata    // whose metadata contradicts itself or the frame
+	DropDevice      // its frame was refused by the TAP
+
+	numDrops
+)
+
+var dropNames = [numDrops]string{
+	DropRunt: "runt", DropOversize: "oversize", DropLinkLocal: "link_local", DropBadSource: "bad_source",
+	DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route",
+	DropSendTooLong: "send_too_long", DropSend: "send", DropUnknownPeer: "unknown_peer", DropOwn: "own",
+	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session",
+	DropMetadata: "metadata", DropDevice: "device",
+}
+
+// String returns the reason as metrics and JSON have it.
+func (d Drop) String() string {
+	if d == 0 || d >= numDrops {
+		return "invalid"
+	}
+	return dropNames[d]
+}
+
+// MarshalText implements encoding.TextMarshaler with the form of String.
+func (d Drop) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// dropCounters counts drops by reason.
+type dropCounters [numDrops]atomic.Uint64
+
+// nonzero returns the counters that have counted something.
+func (c *dropCounters) nonzero() map[Drop]uint64 {
+	counts := map[Drop]uint64{}
+	for d := range numDrops {
+		if n := c[d].Load(); n > 0 {
+			counts[d] = n
+		}
+	}
+	return counts
+}
+
+// drop counts n drops of one reason, with from or to the peer h where one is known.
+func (e *Engine) drop(h *hop, reason Drop, n int) {
+	e.drops[reason].Add(uint64(n))
+	if h != nil && h.counters != nil {
+		h.counters.drops[reason].Add(uint64(n))
+	}
+}
+
+// check returns why frame may not cross the overlay in either direction, or 0.
+func check(frame []byte, longest int64) Drop {
+	switch {
+	case len(frame) < ether.HeaderLen:
+		return DropRunt
+	case int64(len(frame)) > longest:
+		return DropOversize
+	case ether.Destination(frame).IsLinkLocal():
+		return DropLinkLocal
+	}
+	if source := ether.Source(frame); source.IsMulticast() || source.IsZero() {
+		return DropBadSource
+	}
+	return 0
+}

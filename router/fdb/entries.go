@@ -1,0 +1,42 @@
+package fdb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+// Entry is one line of the table, for people and programs to read.
+type Entry struct {
+	MAC ether.Addr `json:"mac"`
+	// Peer is where MAC was last seen, the zero ID for the host itself.
+	Peer peer.ID `json:"peer"`
+	// Age is how long ago that was, by the second.
+	Age time.Duration `json:"age"`
+}
+
+// Entries returns what Lookup would return at now, sorted by address. It is a copy; changes made meanwhile may or may
+// not be in it.
+func (t *Table) Entries(now time.Time) []Entry {
+	sec := t.seconds(now)
+	entries := make([]Entry, 0, t.Len())
+	for i := range t.buckets {
+		for e := t.buckets[i].Load(); e != nil; e = e.next.Load() {
+			if t.expired(e, sec) {
+				continue
+			}
+			entry := Entry{Age: time.Duration(max(sec-e.seen.Load(), 0)) * time.Second}
+			var mac [8]byte
+			binary.BigEndian.PutUint64(mac[:], e.mac)
+			entry.MAC = ether.Addr(mac[2:])
+			binary.BigEndian.PutUint64(entry.Peer[:], e.where.Load())
+			entries = append(entries, entry)
+		}
+	}
+	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	return entries
+}

@@ -1,0 +1,72 @@
+package router
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Descriptions of the metrics. Names and labels are an interface: dashboards and alerts hold on to them.
+var (
+	descTxBytes    = desc("peer_transmit_bytes_total", "Bytes of frames sent to a peer, its headers on the wire not counted.", "peer")
+	descTxFrames   = desc("peer_transmit_frames_total", "Frames sent to a peer.", "peer")
+	descRxBytes    = desc("peer_receive_bytes_total", "Bytes of frames received from a peer.", "peer")
+	descRxFrames   = desc("peer_receive_frames_total", "Frames received from a peer.", "peer")
+	descPeerDrops  = desc("peer_drops_total", "Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
+	descDrops      = desc("drops_total", "Frames and datagrams that were dropped, those of known peers among them.", "reason")
+	descFDBEntries = desc("fdb_entries", "MAC addresses in the forwarding database.")
+	descFDBRefused = desc("fdb_refused_total", "MAC addresses not learned as the forwarding database was full.")
+	descFDBMoves   = desc("fdb_moves_total", "MAC addresses that turned up elsewhere than they were.")
+	descBatch      = desc("batch_items", "Frames read from the TAP (transmit) or datagrams from a socket (receive) at once.", "direction")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("weft_"+name, help, labels, nil)
+}
+
+// Collector returns a collector of the engine's counters, read at every scrape, for a registry of the caller's.
+func (e *Engine) Collector() prometheus.Collector { return collector{e} }
+
+type collector struct{ engine *Engine }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descTxBytes, descTxFrames, descRxBytes, descRxFrames, descPeerDrops, descDrops,
+		descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.engine.Stats()
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for _, p := range s.Peers {
+		id := p.ID.String()
+		counter(descTxBytes, p.TxBytes, id)
+		counter(descTxFrames, p.TxFrames, id)
+		counter(descRxBytes, p.RxBytes, id)
+		counter(descRxFrames, p.RxFrames, id)
+		for reason, n := range p.Drops {
+			counter(descPeerDrops, n, id, reason.String())
+		}
+	}
+	// All reasons, also those at 0: a rate over a series that begins with its first event misses that event.
+	for reason := Drop(1); reason < numDrops; reason++ {
+		counter(descDrops, s.Drops[reason], reason.String())
+	}
+	ch <- prometheus.MustNewConstMetric(descFDBEntries, prometheus.GaugeValue, float64(s.FDBEntries))
+	counter(descFDBRefused, s.FDBRefused)
+	counter(descFDBMoves, s.FDBMoves)
+	ch <- s.Transmit.histogram("transmit")
+	ch <- s.Receive.histogram("receive")
+}
+
+func (b BatchStats) histogram(direction string) prometheus.Metric {
+	buckets, below := map[float64]uint64{}, uint64(0)
+	for i, n := range b.Sizes[:batchBuckets-1] {
+		below += n
+		buckets[float64(int(1)<<i)] = below
+	}
+	return prometheus.MustNewConstHistogram(descBatch, b.Batches, float64(b.Items), buckets, direction)
+}

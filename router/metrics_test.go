@@ -1,0 +1,77 @@
+package router
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/internal/simnet"
+)
+
+func TestCollector(t *testing.T) {
+	n := newNode(t, simnet.New(1), 0)
+	n.SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
+	o := newOutbound(n.Engine, n.dev.Queues()[0], n.conn)
+	for _, f := range [][]byte{
+		frame(ether.Broadcast, mac(1), 'a'), frame(mac(2), mac(1), 'b'), frame(mac(1), mac(1), 'c'),
+	} {
+		n.dev.Inject(f)
+	}
+	if err := o.step(); err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(n.Collector())
+	const want = `
+# HELP weft_batch_items Frames read from the TAP (transmit) or datagrams from a socket (receive) at once.
+# TYPE weft_batch_items histogram
+weft_batch_items_bucket{direction="receive",le="1"} 0
+weft_batch_items_bucket{direction="receive",le="2"} 0
+weft_batch_items_bucket{direction="receive",le="4"} 0
+weft_batch_items_bucket{direction="receive",le="8"} 0
+weft_batch_items_bucket{direction="receive",le="16"} 0
+weft_batch_items_bucket{direction="receive",le="32"} 0
+weft_batch_items_bucket{direction="receive",le="64"} 0
+weft_batch_items_bucket{direction="receive",le="+Inf"} 0
+weft_batch_items_sum{direction="receive"} 0
+weft_batch_items_count{direction="receive"} 0
+weft_batch_items_bucket{direction="transmit",le="1"} 0
+weft_batch_items_bucket{direction="transmit",le="2"} 0
+weft_batch_items_bucket{direction="transmit",le="4"} 1
+weft_batch_items_bucket{direction="transmit",le="8"} 1
+weft_batch_items_bucket{direction="transmit",le="16"} 1
+weft_batch_items_bucket{direction="transmit",le="32"} 1
+weft_batch_items_bucket{direction="transmit",le="64"} 1
+weft_batch_items_bucket{direction="transmit",le="+Inf"} 1
+weft_batch_items_sum{direction="transmit"} 3
+weft_batch_items_count{direction="transmit"} 1
+# HELP weft_fdb_entries MAC addresses in the forwarding database.
+# TYPE weft_fdb_entries gauge
+weft_fdb_entries 1
+# HELP weft_peer_transmit_bytes_total Bytes of frames sent to a peer, its headers on the wire not counted.
+# TYPE weft_peer_transmit_bytes_total counter
+weft_peer_transmit_bytes_total{peer="0900000000000000"} 128
+# HELP weft_peer_transmit_frames_total Frames sent to a peer.
+# TYPE weft_peer_transmit_frames_total counter
+weft_peer_transmit_frames_total{peer="0900000000000000"} 2
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "weft_batch_items", "weft_fdb_entries",
+		"weft_peer_transmit_bytes_total", "weft_peer_transmit_frames_total"); err != nil {
+		t.Error(err)
+	}
+	if got, err := testutil.GatherAndCount(registry, "weft_drops_total"); err != nil || got != int(numDrops)-1 {
+		t.Errorf("%d series of weft_drops_total, %v; want %d", got, err, numDrops-1)
+	}
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil || len(problems) != 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+	if b, err := json.Marshal(n.Stats().Drops); err != nil || string(b) != `{"local":1}` {
+		t.Errorf("drops as JSON: %s, %v", b, err)
+	}
+}

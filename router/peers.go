@@ -1,0 +1,93 @@
+package router
+
+import (
+	"net/netip"
+	"slices"
+
+	"weft/internal/peer"
+)
+
+// Peer is what the engine must know of a node.
+type Peer struct {
+	ID peer.ID
+	// Addr is where the node's data socket is reached, and what its datagrams come from. Not valid: it has none.
+	Addr netip.AddrPort
+	// Via is the peer that relays to this one, zero where the link is direct. Frames are not carried over relays: those
+	// for such a peer are dropped as DropNoRoute.
+	Via peer.ID
+}
+
+// direct reports whether datagrams can be sent to p itself.
+func (p Peer) direct() bool { return p.Via.IsZero() && p.Addr.IsValid() }
+
+// hop is a peer in a snapshot, constant but for its counters, which it shares with the same peer in other snapshots.
+type hop struct {
+	Peer
+	self     bool
+	counters *peerCounters
+}
+
+// snapshot is all that is known of the peers at a time. It is never changed: who reads it may keep what it says until
+// the end of a batch.
+type snapshot struct {
+	byID   map[peer.ID]*hop
+	byAddr map[netip.AddrPort]*hop
+	// flood are those that a frame for everybody goes to.
+	flood []*hop
+}
+
+// SetPeers replaces all that the engine knows of other nodes by peers, which it does not keep. Where two of them have
+// one ID or one address, the later counts. This node itself may be among them: nothing is sent to it, and datagrams
+// from its own address are dropped as DropOwn. The addresses learned from a peer that is no longer there are forgotten,
+// and its counters; those of a peer that stays go on.
+func (e *Engine) SetPeers(peers []Peer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.peers.Load()
+	after := e.build(before, peers)
+	e.peers.Store(after)
+	for id := range before.byID {
+		if after.byID[id] == nil {
+			n := e.fdb.Forget(id)
+			e.log.Info("peer left the datapath", "peer", id, "addresses", n)
+		}
+	}
+	for id, h := range after.byID {
+		if was := before.byID[id]; was == nil || was.Peer != h.Peer {
+			e.log.Info("peer in the datapath", "peer", id, "addr", h.Addr, "via", h.Via)
+		}
+	}
+}
+
+// build returns the snapshot of peers, with the counters of before.
+func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
+	s := &snapshot{byID: make(map[peer.ID]*hop, len(peers)), byAddr: make(map[netip.AddrPort]*hop, len(peers))}
+	for _, p := range peers {
+		if p.ID.IsZero() {
+			continue
+		}
+		p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
+		h := &hop{Peer: p, self: p.ID == e.self}
+		if p.Addr.IsValid() {
+			s.byAddr[p.Addr] = h
+		}
+		if h.self {
+			continue
+		}
+		if old := before.byID[p.ID]; old != nil {
+			h.counters = old.counters
+		} else if twice := s.byID[p.ID]; twice != nil {
+			h.counters = twice.counters
+		} else {
+			h.counters = new(peerCounters)
+		}
+		s.byID[p.ID] = h
+	}
+	for _, h := range s.byID {
+		if h.direct() {
+			s.flood = append(s.flood, h)
+		}
+	}
+	slices.SortFunc(s.flood, func(a, b *hop) int { return a.ID.Compare(b.ID) })
+	return s
+}

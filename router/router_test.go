@@ -1,0 +1,262 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/internal/simnet"
+	"weft/router/fdb"
+	"weft/router/underlay"
+	"weft/tap"
+	"weft/tap/taptest"
+)
+
+func want(t *testing.T, what string, got, want [][]byte) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s: frames that arrived (-want +got):\n%s", what, diff)
+	}
+}
+
+// TestFloodThenUnicast: a flood arrives at every other node exactly once; an answer teaches where to send.
+func TestFloodThenUnicast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		want(t, "broadcast", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a')), [][]byte{nil, {'a'}, {'a'}})
+		want(t, "multicast", deliver(t, nodes, 0, frame(ether.Addr{0x33, 0x33, 1}, mac(1), 'b')), [][]byte{nil, {'b'}, {'b'}})
+		want(t, "unknown", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}, {'c'}})
+		want(t, "answer", deliver(t, nodes, 1, frame(mac(1), mac(2), 'd')), [][]byte{{'d'}, nil, nil})
+		want(t, "known", deliver(t, nodes, 0, frame(mac(2), mac(1), 'e')), [][]byte{nil, {'e'}, nil})
+		want(t, "known, from a third", deliver(t, nodes, 2, frame(mac(1), mac(3), 'f')), [][]byte{{'f'}, nil, nil})
+	})
+}
+
+// TestMove: an address that turns up elsewhere is there from then on, on every node that hears of it.
+func TestMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		want(t, "before", deliver(t, nodes, 0, frame(mac(2), mac(1), 'b')), [][]byte{nil, {'b'}, nil})
+		deliver(t, nodes, 2, frame(ether.Broadcast, mac(2), 'c'))
+		want(t, "after", deliver(t, nodes, 0, frame(mac(2), mac(1), 'd')), [][]byte{nil, nil, {'d'}})
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(2), 'e'))
+		want(t, "to the host itself", deliver(t, nodes, 0, frame(mac(2), mac(1), 'f')), [][]byte{nil, nil, nil})
+		if s := nodes[0].Stats(); s.FDBMoves != 2 || s.Drops[DropLocal] != 1 {
+			t.Errorf("%d moves, drops %v; want 2 and one local", s.FDBMoves, s.Drops)
+		}
+		wantFDB := []fdb.Entry{{MAC: mac(1)}, {MAC: mac(2)}}
+		if diff := cmp.Diff(wantFDB, nodes[0].FDB()); diff != "" {
+			t.Errorf("FDB (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAgeing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		want(t, "young", deliver(t, nodes, 0, frame(mac(2), mac(1), 'b')), [][]byte{nil, {'b'}, nil})
+		time.Sleep(fdb.DefaultAge + time.Minute)
+		want(t, "aged", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}, {'c'}})
+		if n := nodes[2].Stats().FDBEntries; n != 1 {
+			t.Errorf("%d entries, want 1: the rest has been taken out", n)
+		}
+	})
+}
+
+// TestPeerLeaves: what was learned from it is forgotten, it gets and gives nothing more, and the others' counters go on.
+func TestPeerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		deliver(t, nodes, 2, frame(ether.Broadcast, mac(3), 'b'))
+		nodes[0].SetPeers([]Peer{nodes[2].peer})
+		want(t, "to its address", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, nil, {'c'}})
+		want(t, "a flood from it", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'd')), [][]byte{nil, nil, {'d'}})
+		s := nodes[0].Stats()
+		if len(s.Peers) != 1 || s.Peers[0].ID != nodes[2].peer.ID || s.Peers[0].RxFrames != 1 || s.Peers[0].TxFrames != 1 {
+			t.Errorf("peers %+v", s.Peers)
+		}
+		if s.Drops[DropUnknownPeer] != 1 {
+			t.Errorf("drops %v, want one unknown_peer", s.Drops)
+		}
+		nodes[0].SetPeers([]Peer{nodes[1].peer, nodes[2].peer})
+		want(t, "back again", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'e')), [][]byte{{'e'}, nil, {'e'}})
+		nodes[0].SetPeers(nil)
+		want(t, "all alone", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'f')), [][]byte{nil, nil, nil})
+		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 1 {
+			t.Errorf("drops %v, want one no_peer", s.Drops)
+		}
+	})
+}
+
+// TestPeerMoves: a peer with a new address keeps its counters and what was learned from it.
+func TestPeerMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := run(t, 2)
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		elsewhere, err := network.Listen(addrOf(7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := nodes[1].peer
+		moved.Addr = netip.AddrPortFrom(netip.AddrFrom16(addrOf(7).Addr().As16()), 6784) // mapped, as netip may hold it
+		nodes[0].SetPeers([]Peer{moved})
+		deliver(t, nodes, 0, frame(mac(2), mac(1), 'b'))
+		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
+		if n, err := elsewhere.ReadBatch(batch); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if p := nodes[0].Stats().Peers[0]; p.RxFrames != 1 || p.TxFrames != 1 || p.TxBytes != 64 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+func TestRelayedPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		far := nodes[1].peer
+		far.Via = nodes[2].peer.ID
+		nodes[0].SetPeers([]Peer{far, nodes[2].peer})
+		want(t, "flood", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'b')), [][]byte{nil, nil, {'b'}})
+		want(t, "unicast", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, nil, nil})
+		if p := nodes[0].Stats().Peers[0]; p.Drops[DropNoRoute] != 1 {
+			t.Errorf("drops %v, want one no_route", p.Drops)
+		}
+	})
+}
+
+// TestManyPeers: a flood to more peers than one batch holds.
+func TestManyPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 1)
+		var peers []Peer
+		for n := range 2*outDatagrams + 3 {
+			peers = append(peers, Peer{ID: peer.ID{1: byte(n >> 8), 2: byte(n), 7: 1}, Addr: netip.AddrPortFrom(addrOf(1).Addr(), uint16(n+1))})
+		}
+		nodes[0].SetPeers(peers)
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
+		for _, p := range nodes[0].Stats().Peers {
+			if p.TxFrames != 1 || p.TxBytes != 64 {
+				t.Fatalf("%+v, want one frame", p)
+			}
+		}
+	})
+}
+
+// TestQueues: several TAP queues share a socket, and the database, and lose nothing. The race detector watches.
+func TestQueues(t *testing.T) {
+	const queues, frames = 3, 50
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := run(t, 1)
+		sender := newNodeOf(t, network, 1, taptest.Config{MTU: 1438, Queues: queues})
+		nodes[0].SetPeers([]Peer{sender.peer})
+		sender.SetPeers([]Peer{nodes[0].peer})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- sender.Run(ctx) }()
+		for n := range frames {
+			for q := range queues {
+				f := frame(ether.Broadcast, mac(q), byte(n))
+				go sender.dev.InjectQueue(q, tap.Frame{Data: f})
+			}
+		}
+		if got := settle(nodes); len(got[0]) != queues*frames {
+			t.Errorf("%d frames, want %d", len(got[0]), queues*frames)
+		}
+		if p := sender.Stats().Peers[0]; p.TxFrames != queues*frames || p.TxBytes != 64*queues*frames {
+			t.Errorf("counted %+v", p)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestConfigRefused(t *testing.T) {
+	conn, err := simnet.New(1).Listen(addrOf(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := Config{Self: peer.ID{1}, Device: taptest.New(taptest.Config{}), Conns: []underlay.Conn{conn}}
+	for field, change := range map[string]func(*Config){
+		"Self":   func(c *Config) { c.Self = peer.ID{} },
+		"Device": func(c *Config) { c.Device = nil },
+		"Conns":  func(c *Config) { c.Conns = append(c.Conns, conn) },
+		"FDBAge": func(c *Config) { c.FDBAge = -1 },
+	} {
+		cfg := good
+		change(&cfg)
+		if _, err := New(cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// TestRunEnds: with ctx, quietly; with the device or a socket, with its error; and never a second time.
+func TestRunEnds(t *testing.T) {
+	for name, end := range map[string]func(*node, context.CancelFunc){
+		"context": func(_ *node, cancel context.CancelFunc) { cancel() },
+		"device":  func(n *node, _ context.CancelFunc) { n.dev.Close() },
+		"socket":  func(n *node, _ context.CancelFunc) { n.conn.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				n := newNode(t, simnet.New(1), 0)
+				ended := make(chan error)
+				go func() { ended <- n.Run(ctx) }()
+				synctest.Wait()
+				end(n, cancel)
+				err := <-ended
+				if name == "context" && err != nil || name != "context" && !errors.Is(err, net.ErrClosed) {
+					t.Errorf("Run: %v", err)
+				}
+				_, readErr := n.dev.Queues()[0].ReadFrames(tap.NewBatch(1<<17, 1, 0, 0))
+				_, writeErr := n.conn.WriteBatch(nil)
+				if !errors.Is(readErr, net.ErrClosed) || !errors.Is(writeErr, net.ErrClosed) {
+					t.Errorf("device: %v, socket: %v; want both closed", readErr, writeErr)
+				}
+				if err := n.Run(ctx); err == nil {
+					t.Error("a second Run")
+				}
+			})
+		})
+	}
+}
+
+// TestNoLogFlood: nothing that a stranger sends is logged.
+func TestNoLogFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := run(t, 1)
+		synctest.Wait()
+		before := nodes[0].log.Load()
+		stranger, err := network.Listen(addrOf(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 500 {
+			if _, err := stranger.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: make([]byte, i)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if s := nodes[0].Stats(); s.Drops[DropUnknownPeer] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
+			t.Errorf("drops %v, %d addresses, %d lines of log", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
+		}
+	})
+}

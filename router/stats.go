@@ -1,0 +1,123 @@
+package router
+
+import (
+	"math/bits"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"weft/internal/peer"
+)
+
+// Stats is what an Engine has counted since New. It is a copy, taken counter by counter: sums may be off by what
+// passes meanwhile.
+type Stats struct {
+	// Peers has the peers of the last SetPeers, sorted by ID.
+	Peers []PeerStats
+	// Drops counts by reason, with and without a peer, also of peers that have left. Only what is not 0 is in it.
+	Drops map[Drop]uint64
+	// FDBEntries is the number of addresses known; FDBRefused how often one was not learned as the table was full;
+	// FDBMoves how often one turned up elsewhere than it was.
+	FDBEntries           int
+	FDBRefused, FDBMoves uint64
+	// Transmit tells of the batches of frames read from the TAP, Receive of the batches of datagrams read from sockets.
+	Transmit, Receive BatchStats
+}
+
+// PeerStats is the part of Stats for one peer. Bytes are those of inner frames, from the destination address on.
+type PeerStats struct {
+	ID                peer.ID
+	Addr              netip.AddrPort
+	TxFrames, TxBytes uint64
+	RxFrames, RxBytes uint64
+	Drops             map[Drop]uint64
+}
+
+// BatchStats tells how much work a wake-up finds: batches that grow under load are what makes them pay.
+type BatchStats struct {
+	// Batches counts them; Items counts what was in all of them.
+	Batches, Items uint64
+	// Sizes[i] counts the batches of more than 1<<(i-1) and at most 1<<i items, and the last also what is larger.
+	Sizes [batchBuckets]uint64
+}
+
+const batchBuckets = 8 // 1, 2, 4, 8, 16, 32, 64, 128 and more
+
+// Stats returns what has been counted.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Drops:      e.drops.nonzero(),
+		FDBEntries: e.fdb.Len(),
+		FDBRefused: e.fdb.Refused(),
+		FDBMoves:   e.moves.Load(),
+		Transmit:   e.transmit.stats(),
+		Receive:    e.receive.stats(),
+	}
+	for id, h := range e.peers.Load().byID {
+		c := h.counters
+		s.Peers = append(s.Peers, PeerStats{
+			ID: id, Addr: h.Addr,
+			TxFrames: c.transmit.frames.Load(), TxBytes: c.transmit.bytes.Load(),
+			RxFrames: c.receive.frames.Load(), RxBytes: c.receive.bytes.Load(),
+			Drops: c.drops.nonzero(),
+		})
+	}
+	slices.SortFunc(s.Peers, func(a, b PeerStats) int { return a.ID.Compare(b.ID) })
+	return s
+}
+
+// peerCounters counts for one peer. Its directions are kept a cache line apart, as different goroutines count them.
+type peerCounters struct {
+	transmit traffic
+	_        [64]byte
+	receive  traffic
+	_        [64]byte
+	drops    dropCounters
+}
+
+type traffic struct {
+	frames, bytes atomic.Uint64
+}
+
+// tally adds up a run of frames of one peer, so that a batch costs a few atomic operations and not two a frame.
+type tally struct {
+	of            *traffic
+	frames, bytes uint64
+}
+
+func (t *tally) add(of *traffic, bytes int) {
+	if t.of != of {
+		t.flush()
+		t.of = of
+	}
+	t.frames++
+	t.bytes += uint64(bytes)
+}
+
+func (t *tally) flush() {
+	if t.of != nil {
+		t.of.frames.Add(t.frames)
+		t.of.bytes.Add(t.bytes)
+	}
+	*t = tally{}
+}
+
+// batchCounters is the atomic form of BatchStats.
+type batchCounters struct {
+	items atomic.Uint64
+	sizes [batchBuckets]atomic.Uint64
+}
+
+func (c *batchCounters) count(n int) {
+	c.items.Add(uint64(n))
+	c.sizes[min(bits.Len(uint(max(n, 1)-1)), batchBuckets-1)].Add(1)
+}
+
+func (c *batchCounters) stats() BatchStats {
+	s := BatchStats{Items: c.items.Load()}
+	for i := range c.sizes {
+		s.Sizes[i] = c.sizes[i].Load()
+		s.Batches += s.Sizes[i]
+	}
+	return s
+}

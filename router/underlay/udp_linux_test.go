@@ -1,0 +1,143 @@
+package underlay_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
+)
+
+func listen(t testing.TB, cfg underlay.Config) *underlay.UDP {
+	t.Helper()
+	u, err := underlay.Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	return u
+}
+
+// at returns where u is reached on the loopback interface.
+func at(u *underlay.UDP, ip string) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(ip), u.LocalAddr().Port())
+}
+
+func hasIPv6() bool {
+	conn, err := net.ListenPacket("udp6", "[::1]:0")
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+func TestConformance(t *testing.T) {
+	for name, ip := range map[string]string{"IPv4": "127.0.0.1", "IPv6": "::1"} {
+		t.Run(name, func(t *testing.T) {
+			if ip == "::1" && !hasIPv6() {
+				t.Skip("the host has no IPv6")
+			}
+			underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
+				a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})
+				return underlaytest.Pair{A: a, B: b, AddrA: at(a, ip), AddrB: at(b, ip)}
+			})
+		})
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	first := listen(t, underlay.Config{})
+	port := first.LocalAddr().Port()
+	_, err := underlay.Listen(underlay.Config{Port: port})
+	if !errors.Is(err, underlay.ErrPortInUse) || !strings.Contains(err.Error(), strconv.Itoa(int(port))) {
+		t.Errorf("error %v, want ErrPortInUse and the port", err)
+	}
+}
+
+// TestSource: the whole of 127.0.0.0/8 is the host's, so that a source other than the default shows.
+func TestSource(t *testing.T) {
+	a := listen(t, underlay.Config{Source: netip.MustParseAddr("127.0.0.9")})
+	b := listen(t, underlay.Config{})
+	one := func(to string) netip.AddrPort {
+		if _, err := a.WriteBatch([]underlay.Datagram{{Addr: at(b, to), Buf: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		batch := []underlay.Datagram{{Buf: make([]byte, 10)}}
+		if _, err := b.ReadBatch(batch); err != nil {
+			t.Fatal(err)
+		}
+		return batch[0].Addr
+	}
+	if got, want := one("127.0.0.1"), at(a, "127.0.0.9"); got != want {
+		t.Errorf("came from %s, want %s", got, want)
+	}
+	if hasIPv6() {
+		if got, want := one("::1"), at(a, "::1"); got != want {
+			t.Errorf("of the other family came from %s, want %s", got, want)
+		}
+	}
+	if _, err := underlay.Listen(underlay.Config{Source: netip.MustParseAddr("192.0.2.1")}); !errors.Is(err, underlay.ErrSource) {
+		t.Errorf("foreign source: %v, want ErrSource", err)
+	}
+}
+
+// TestSourceIPv6: the control message of IPv6 is taken by the kernel.
+func TestSourceIPv6(t *testing.T) {
+	if !hasIPv6() {
+		t.Skip("the host has no IPv6")
+	}
+	a, b := listen(t, underlay.Config{Source: netip.MustParseAddr("::1")}), listen(t, underlay.Config{})
+	for _, ip := range []string{"::1", "127.0.0.1"} {
+		if n, err := a.WriteBatch([]underlay.Datagram{{Addr: at(b, ip), Buf: []byte("x")}}); n != 1 || err != nil {
+			t.Errorf("to %s: %d, %v", ip, n, err)
+		}
+	}
+}
+
+// TestRefused: that nobody listens at the other end ends neither direction.
+func TestRefused(t *testing.T) {
+	a, gone, b := listen(t, underlay.Config{}), listen(t, underlay.Config{}), listen(t, underlay.Config{})
+	gone.Close()
+	for range 3 {
+		batch := []underlay.Datagram{{Addr: at(gone, "127.0.0.1"), Buf: []byte("x")}, {Addr: at(b, "127.0.0.1"), Buf: []byte("y")}}
+		if _, err := a.WriteBatch(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.WriteBatch([]underlay.Datagram{{Addr: at(a, "127.0.0.1"), Buf: []byte("z")}}); err != nil {
+		t.Fatal(err)
+	}
+	batch := []underlay.Datagram{{Buf: make([]byte, 10)}}
+	if n, err := a.ReadBatch(batch); n != 1 || err != nil || string(batch[0].Buf) != "z" {
+		t.Errorf("ReadBatch = %d, %v, %q", n, err, batch[0].Buf)
+	}
+}
+
+// BenchmarkLoopback sends batches of full datagrams to itself and receives them.
+func BenchmarkLoopback(b *testing.B) {
+	const n, size = 32, 1458
+	u := listen(b, underlay.Config{})
+	out, in := make([]underlay.Datagram, n), make([]underlay.Datagram, n)
+	for i := range out {
+		out[i] = underlay.Datagram{Addr: at(u, "127.0.0.1"), Buf: make([]byte, size)}
+		in[i].Buf = make([]byte, 2048)
+	}
+	b.SetBytes(n * size)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := u.WriteBatch(out); err != nil {
+			b.Fatal(err)
+		}
+		for got := 0; got < n; {
+			m, err := u.ReadBatch(in)
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += m
+		}
+	}
+}

@@ -1,0 +1,282 @@
+// Package underlaytest holds the conformance suite of underlay.Conn.
+package underlaytest
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/router/underlay"
+)
+
+// patience bounds how long the suite waits for a datagram that must come; nothing is expected to take that long.
+const patience = 10 * time.Second
+
+// Pair is two sockets that reach each other without loss, and the addresses at which they do.
+type Pair struct {
+	A, B         underlay.Conn
+	AddrA, AddrB netip.AddrPort
+}
+
+// TestConn checks that the sockets which open returns keep the contract of underlay.Conn. open is called for every
+// subtest, and closes what it opened in t.Cleanup.
+func TestConn(t *testing.T, open func(t *testing.T) Pair) {
+	for _, tt := range []struct {
+		name string
+		run  func(*testing.T, Pair)
+	}{
+		{"BothWays", testBothWays},
+		{"LongBatch", testLongBatch},
+		{"Sizes", testSizes},
+		{"Segments", testSegments},
+		{"FailingElements", testFailingElements},
+		{"Truncated", testTruncated},
+		{"Writers", testWriters},
+		{"Close", testClose},
+		{"NoAllocation", testNoAllocation},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, open(t)) })
+	}
+}
+
+// payload returns the nth datagram of the suite, of size bytes.
+func payload(n, size int) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(n + i)
+	}
+	return b
+}
+
+// newBatch returns n elements with buffers of size bytes, cut to nothing: ReadBatch goes by the capacity.
+func newBatch(n, size int) []underlay.Datagram {
+	batch := make([]underlay.Datagram, n)
+	for i := range batch {
+		batch[i].Buf = make([]byte, 0, size)
+	}
+	return batch
+}
+
+// receive returns the next want datagrams that c receives, in copies.
+func receive(t *testing.T, c underlay.Conn, want int) (got []underlay.Datagram) {
+	t.Helper()
+	watch := time.AfterFunc(patience, func() { c.Close() })
+	defer watch.Stop()
+	batch := newBatch(8, 1<<16)
+	for len(got) < want {
+		n, err := c.ReadBatch(batch)
+		if err != nil {
+			t.Fatalf("after %d of %d datagrams: %v", len(got), want, err)
+		}
+		if n == 0 {
+			t.Fatal("ReadBatch returns nothing and no error")
+		}
+		for _, d := range batch[:n] {
+			d.Buf = bytes.Clone(d.Buf)
+			got = append(got, d)
+		}
+	}
+	return got
+}
+
+func send(t *testing.T, c underlay.Conn, batch ...underlay.Datagram) {
+	t.Helper()
+	if n, err := c.WriteBatch(batch); n != len(batch) || err != nil {
+		t.Fatalf("WriteBatch = %d of %d, %v", n, len(batch), err)
+	}
+}
+
+// check compares a received datagram.
+func check(t *testing.T, got underlay.Datagram, from netip.AddrPort, want []byte) {
+	t.Helper()
+	if got.Addr != from || got.SegmentSize != 0 || got.Err != nil {
+		t.Fatalf("got a datagram from %s with segment size %d, %v; want it from %s", got.Addr, got.SegmentSize, got.Err, from)
+	}
+	if !bytes.Equal(got.Buf, want) {
+		t.Fatalf("got %d bytes, want %d, or they differ", len(got.Buf), len(want))
+	}
+}
+
+func testBothWays(t *testing.T, p Pair) {
+	if p.A.LocalAddr().Port() != p.AddrA.Port() {
+		t.Errorf("LocalAddr = %s, want the port of %s", p.A.LocalAddr(), p.AddrA)
+	}
+	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: []byte("ping")})
+	check(t, receive(t, p.B, 1)[0], p.AddrA, []byte("ping"))
+	send(t, p.B, underlay.Datagram{Addr: p.AddrA, Buf: []byte("pong")})
+	check(t, receive(t, p.A, 1)[0], p.AddrB, []byte("pong"))
+}
+
+// testLongBatch: more than one system call takes, in order.
+func testLongBatch(t *testing.T, p Pair) {
+	var batch []underlay.Datagram
+	for n := range 150 {
+		batch = append(batch, underlay.Datagram{Addr: p.AddrB, Buf: payload(n, 40+n)})
+	}
+	send(t, p.A, batch...)
+	for n, d := range receive(t, p.B, len(batch)) {
+		check(t, d, p.AddrA, payload(n, 40+n))
+	}
+}
+
+func testSizes(t *testing.T, p Pair) {
+	for _, size := range []int{0, 1, 1472, 1500, 9000} {
+		send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: payload(1, size)})
+		check(t, receive(t, p.B, 1)[0], p.AddrA, payload(1, size))
+	}
+}
+
+// testSegments: one element stands for many datagrams, the last of which may be shorter.
+func testSegments(t *testing.T, p Pair) {
+	whole := payload(3, 70*100+1)
+	send(t, p.A,
+		underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 100},
+		underlay.Datagram{Addr: p.AddrB, Buf: whole[:200], SegmentSize: 100},
+		underlay.Datagram{Addr: p.AddrB, Buf: whole[:50], SegmentSize: 100},
+	)
+	var got []byte
+	datagrams := receive(t, p.B, 71+2+1)
+	for _, d := range datagrams[:71] {
+		if len(d.Buf) > 100 {
+			t.Fatalf("a segment of %d bytes", len(d.Buf))
+		}
+		got = append(got, d.Buf...)
+	}
+	if !bytes.Equal(got, whole) {
+		t.Fatal("the segments are not what was sent")
+	}
+	check(t, datagrams[71], p.AddrA, whole[:100])
+	check(t, datagrams[72], p.AddrA, whole[100:200])
+	check(t, datagrams[73], p.AddrA, whole[:50])
+}
+
+// testFailingElements: what cannot be sent costs itself only, and says why.
+func testFailingElements(t *testing.T, p Pair) {
+	batch := []underlay.Datagram{
+		{Addr: p.AddrB, Buf: payload(0, 100)},
+		{Addr: p.AddrB, Buf: payload(1, underlay.MaxDatagram+100)},
+		{Addr: netip.AddrPort{}, Buf: payload(2, 100)},
+		{Addr: p.AddrB, Buf: payload(3, 100)},
+		{Addr: p.AddrB, Buf: payload(4, 3*underlay.MaxDatagram), SegmentSize: 2 * underlay.MaxDatagram},
+		{Addr: p.AddrB, Buf: payload(5, 100), Err: errors.New("left from before")},
+	}
+	n, err := p.A.WriteBatch(batch)
+	if n != 3 || !errors.Is(err, syscall.EMSGSIZE) {
+		t.Fatalf("WriteBatch = %d, %v; want 3 and EMSGSIZE", n, err)
+	}
+	for i, want := range []error{nil, syscall.EMSGSIZE, syscall.EINVAL, nil, syscall.EMSGSIZE, nil} {
+		if !errors.Is(batch[i].Err, want) {
+			t.Errorf("element %d: %v, want %v", i, batch[i].Err, want)
+		}
+	}
+	got := receive(t, p.B, 3)
+	for i, want := range []int{0, 3, 5} {
+		if i < len(got) && len(got[i].Buf) == 100 {
+			check(t, got[i], p.AddrA, payload(want, 100))
+		}
+	}
+}
+
+// testTruncated: a datagram longer than its buffer is not handed out in part, and those beside it are whole.
+func testTruncated(t *testing.T, p Pair) {
+	send(t, p.A,
+		underlay.Datagram{Addr: p.AddrB, Buf: payload(0, 1001)},
+		underlay.Datagram{Addr: p.AddrB, Buf: payload(1, 1000)},
+		underlay.Datagram{Addr: p.AddrB, Buf: payload(2, 5000)},
+		underlay.Datagram{Addr: p.AddrB, Buf: payload(3, 999)},
+	)
+	watch := time.AfterFunc(patience, func() { p.B.Close() })
+	defer watch.Stop()
+	batch := newBatch(4, 1000)
+	var got []underlay.Datagram
+	for len(got) < 2 {
+		n, err := p.B.ReadBatch(batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range batch[:n] {
+			d.Buf = bytes.Clone(d.Buf)
+			got = append(got, d)
+		}
+	}
+	check(t, got[0], p.AddrA, payload(1, 1000))
+	check(t, got[1], p.AddrA, payload(3, 999))
+	seen := map[*byte]bool{}
+	for _, d := range batch {
+		seen[&d.Buf[:1][0]] = true
+	}
+	if len(seen) != len(batch) {
+		t.Error("two elements share a buffer")
+	}
+}
+
+// testWriters: several goroutines may write.
+func testWriters(t *testing.T, p Pair) {
+	const writers, each = 4, 20
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for n := range each {
+				batch := []underlay.Datagram{{Addr: p.AddrB, Buf: []byte{byte(w), byte(n)}}}
+				if _, err := p.A.WriteBatch(batch); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var next [writers]byte
+	for _, d := range receive(t, p.B, writers*each) {
+		if w, n := d.Buf[0], d.Buf[1]; next[w] != n {
+			t.Fatalf("writer %d: datagram %d, want %d", w, n, next[w])
+		}
+		next[d.Buf[0]]++
+	}
+}
+
+func testClose(t *testing.T, p Pair) {
+	ended := make(chan error)
+	go func() {
+		_, err := p.A.ReadBatch(newBatch(8, 1000))
+		ended <- err
+	}()
+	if err := p.A.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a waiting ReadBatch ends with %v", err)
+	}
+	if _, err := p.A.ReadBatch(newBatch(8, 1000)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ReadBatch after Close: %v", err)
+	}
+	if _, err := p.A.WriteBatch([]underlay.Datagram{{Addr: p.AddrB, Buf: payload(0, 1)}}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("WriteBatch after Close: %v", err)
+	}
+	if err := p.A.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func testNoAllocation(t *testing.T, p Pair) {
+	out := []underlay.Datagram{{Addr: p.AddrB, Buf: payload(0, 1000)}, {Addr: p.AddrB, Buf: payload(1, 1000), SegmentSize: 400}}
+	in := newBatch(8, 1<<16)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := p.A.WriteBatch(out); err != nil {
+			t.Fatal(err)
+		}
+		for got := 0; got < 4; {
+			n, err := p.B.ReadBatch(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += n
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations to send and receive", n)
+	}
+}

@@ -1,0 +1,38 @@
+package wire
+
+import "weft/internal/ether"
+
+// Bytes that a frame costs on the underlay.
+const (
+	// Headroom is what stands before the frame in a datagram.
+	Headroom = HeaderLen + MetaLen
+	// TagLen is the tag of AES-256-GCM and of ChaCha20-Poly1305, behind the frame of a sealed datagram.
+	TagLen = 16
+
+	ipv4Len = 20 // without options
+	ipv6Len = 40 // without extension headers
+	udpLen  = 8
+)
+
+// OverheadPlain is the difference in bytes between the MTU of an IPv4 underlay and that of the overlay, plain: outer IP
+// and UDP, header, metadata, and the inner Ethernet header, which no MTU counts.
+const OverheadPlain = ipv4Len + udpLen + Headroom + ether.HeaderLen
+
+// OverheadSealed is OverheadPlain and the tag.
+const OverheadSealed = OverheadPlain + TagLen
+
+// OverheadIPv6 is what an IPv6 underlay costs on top of either.
+const OverheadIPv6 = ipv6Len - ipv4Len
+
+// MTU returns the overlay's MTU in bytes over an underlay with the given MTU, so that no datagram is fragmented: with
+// 1,500 1,438 plain and 1,422 sealed over IPv4, and 20 less over IPv6. It is never below 0.
+func MTU(underlay int, sealed, ipv6 bool) int {
+	overhead := OverheadPlain
+	if sealed {
+		overhead = OverheadSealed
+	}
+	if ipv6 {
+		overhead += OverheadIPv6
+	}
+	return max(underlay-overhead, 0)
+}

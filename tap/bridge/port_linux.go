@@ -1,0 +1,62 @@
+package bridge
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+)
+
+// AddPort makes the link called name an isolated port of the bridge and brings it up. Isolated ports exchange no
+// frames with one another: what one way into the overlay delivers never leaves by another, so that two of them, the
+// TAP and a VXLAN device, make no loop. Other ports are not touched. A port that is there already is isolated all the
+// same. The error wraps ErrPortTaken or ErrNoIsolation where the one or the other stands in the way; then the link is
+// no port.
+func (b *Bridge) AddPort(name string) error {
+	port, err := b.nl.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("bridge: port %s: %w", name, err)
+	}
+	master := port.Attrs().MasterIndex
+	if master != 0 && master != b.index {
+		return fmt.Errorf("bridge: %s is %w (%s): take it off (ip link set %s nomaster)",
+			name, ErrPortTaken, b.linkName(master), name)
+	}
+	if err := b.nl.LinkSetMasterByIndex(port, b.index); err != nil {
+		return fmt.Errorf("bridge: add %s to %s: %w", name, b.name, err)
+	}
+	if err := b.isolate(port); err != nil {
+		if master == 0 {
+			_ = b.nl.LinkSetNoMaster(port)
+		}
+		return err
+	}
+	if err := b.nl.LinkSetUp(port); err != nil {
+		return fmt.Errorf("bridge: bring port %s up: %w", name, err)
+	}
+	return nil
+}
+
+// isolate isolates port and looks whether that has come about: old kernels pass over attributes they do not know.
+func (b *Bridge) isolate(port netlink.Link) error {
+	name := port.Attrs().Name
+	if err := b.nl.LinkSetIsolated(port, true); err != nil {
+		return fmt.Errorf("bridge: isolate port %s: %w: %w", name, ErrNoIsolation, err)
+	}
+	state, err := b.nl.LinkGetProtinfo(port)
+	if err != nil {
+		return fmt.Errorf("bridge: state of port %s: %w", name, err)
+	}
+	if !state.Isolated {
+		return fmt.Errorf("bridge: isolate port %s: %w", name, ErrNoIsolation)
+	}
+	return nil
+}
+
+// linkName returns the name of the link with index, for an error.
+func (b *Bridge) linkName(index int) string {
+	link, err := b.nl.LinkByIndex(index)
+	if err != nil {
+		return fmt.Sprintf("link %d", index)
+	}
+	return link.Attrs().Name
+}

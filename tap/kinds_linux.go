@@ -1,0 +1,79 @@
+package tap
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/songgao/water"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// openOffload makes a TAP with the virtio-net header and returns a file a queue. Which offloads the kernel may leave to
+// us is set by TUNSETOFFLOAD; as nobody calls it, the kernel finishes every frame before it hands it over.
+func openOffload(cfg Config) ([]*os.File, error) {
+	link := &netlink.Tuntap{
+		LinkAttrs:  netlink.LinkAttrs{Name: cfg.Name},
+		Mode:       netlink.TUNTAP_MODE_TAP,
+		NonPersist: true,
+		Queues:     1,
+		// Exclusive: without it the first queue would silently join a multi-queue TAP that another process has made
+		// since the name was looked up, and steal a share of its frames.
+		Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_TUN_EXCL,
+	}
+	if err := netlink.LinkAdd(link); err != nil {
+		return nil, err
+	}
+	link.Flags &^= netlink.TUNTAP_TUN_EXCL
+	if cfg.Queues > 1 {
+		if _, err := link.AddQueues(cfg.Queues - 1); err != nil {
+			closeAll(link.Fds)
+			return nil, err
+		}
+	}
+	return link.Fds, nil
+}
+
+// openPlain makes a TAP without the header and returns a file a queue. water cannot ask for exclusive use; that the
+// name was free a moment ago has to do. Where the kernel refuses, water leaves a descriptor of /dev/net/tun open, with
+// no interface to it.
+func openPlain(cfg Config) ([]*os.File, error) {
+	params := water.PlatformSpecificParams{Name: cfg.Name, MultiQueue: cfg.Queues > 1}
+	var files []*os.File
+	for range cfg.Queues {
+		ifce, err := water.New(water.Config{DeviceType: water.TAP, PlatformSpecificParams: params})
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		file, err := fileOf(ifce.ReadWriteCloser)
+		if err != nil {
+			ifce.Close()
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// fileOf returns the file in which water keeps a TAP: batches need its descriptor. Children of the process must not
+// inherit that, or the interface would outlive us, and water does not say so to the kernel.
+func fileOf(rwc io.ReadWriteCloser) (*os.File, error) {
+	file, ok := rwc.(*os.File)
+	if !ok {
+		return nil, fmt.Errorf("water keeps a %T where a file was", rwc)
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return file, raw.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
+}
+
+func closeAll(files []*os.File) {
+	for _, file := range files {
+		file.Close()
+	}
+}

@@ -1,0 +1,136 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/tap/virtio"
+)
+
+// Open makes the interface that cfg describes, sets its MTU and brings it up. The interface lives as long as the
+// process: nothing has to be tidied up after a crash. IPv6 is turned off on it: the bridge, not its port, is the host's
+// foot in the overlay, and router solicitations of a port would be carried to every node.
+//
+// The errors wrap ErrConfig, ErrNoTun, ErrPermission or ErrNameInUse where a caller could do something about it;
+// whatever the error, nothing is left behind.
+func Open(cfg Config) (Device, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	features, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("tap: %s: netlink: %w", cfg.Name, err)
+	}
+	d := &device{name: cfg.Name, nl: nl}
+	if err := d.open(cfg, features); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// probe returns the flags that the tun driver knows.
+func probe() (features uint32, err error) {
+	fd, err := unix.Open(netlink.TUN, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return 0, fmt.Errorf("tap: %w (%w): modprobe tun, or in a container mount /dev/net/tun", ErrNoTun, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return 0, fmt.Errorf("tap: open %s: %w: run as root, or allow the container the device (c 10:200 rwm): %w",
+			netlink.TUN, err, ErrPermission)
+	case err != nil:
+		return 0, fmt.Errorf("tap: open %s: %w", netlink.TUN, err)
+	}
+	defer unix.Close(fd)
+	features, err = unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
+	if err != nil {
+		return 0, fmt.Errorf("tap: features of %s: %w", netlink.TUN, err)
+	}
+	return features, nil
+}
+
+// open makes the interface and sets it up. On error, Close takes away what there is.
+func (d *device) open(cfg Config, features uint32) error {
+	if link, err := d.nl.LinkByName(cfg.Name); err == nil {
+		return fmt.Errorf("tap: %s: %w: there is a %s of that name; choose another, or delete it (ip link del %s)",
+			cfg.Name, ErrNameInUse, link.Type(), cfg.Name)
+	}
+	const needed = unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
+	files, vnet, err := []*os.File(nil), 0, error(nil)
+	if cfg.Plain || features&needed != needed {
+		files, err = openPlain(cfg)
+	} else {
+		files, err = openOffload(cfg)
+		vnet = virtio.HeaderLen
+	}
+	if err != nil {
+		return explain(cfg.Name, err)
+	}
+	for i, file := range files {
+		q, err := newQueue(d, file, vnet)
+		if err != nil {
+			for _, rest := range files[i:] {
+				rest.Close()
+			}
+			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
+		}
+		d.queues = append(d.queues, q)
+	}
+	return d.setUp(cfg.MTU)
+}
+
+// explain adds to an error of making the interface what it means. netlink formats the number of the error away, so
+// that its text is all there is to tell by.
+func explain(name string, err error) error {
+	is := func(errno unix.Errno) bool {
+		return errors.Is(err, errno) || strings.HasSuffix(err.Error(), errno.Error())
+	}
+	switch {
+	case is(unix.EBUSY), is(unix.EEXIST):
+		return fmt.Errorf("tap: %s: %w: another process holds it; stop that, or choose another name: %w", name, ErrNameInUse, err)
+	case is(unix.EPERM), is(unix.EACCES):
+		return fmt.Errorf("tap: %s: %w: run as root, or add that capability: %w", name, ErrPermission, err)
+	default:
+		return fmt.Errorf("tap: %s: %w", name, err)
+	}
+}
+
+// setUp brings the new interface into the state that Open promises.
+func (d *device) setUp(mtu int) error {
+	link, err := d.nl.LinkByName(d.name)
+	if err != nil {
+		return fmt.Errorf("tap: %s: %w", d.name, err)
+	}
+	d.index = link.Attrs().Index
+	if err := d.nl.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("tap: %s: set MTU %d: %w", d.name, mtu, err)
+	}
+	if err := d.disableIPv6(link); err != nil {
+		return fmt.Errorf("tap: %s: turn IPv6 off: %w", d.name, err)
+	}
+	if err := d.nl.LinkSetUp(link); err != nil {
+		return fmt.Errorf("tap: %s: bring up: %w", d.name, err)
+	}
+	return nil
+}
+
+// disableIPv6 keeps the kernel from giving link an address. Where /proc/sys is read-only, as in many containers, the
+// interface at least gets no link-local address, without which the kernel solicits nothing.
+func (d *device) disableIPv6(link netlink.Link) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+d.name+"/disable_ipv6", []byte("1"), 0)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil // done, or the kernel has no IPv6
+	}
+	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+	return d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
+}

@@ -1,0 +1,187 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/tap/virtio"
+)
+
+// errBatch is a mistake of the caller's: its Batch could not take one frame even when empty.
+var errBatch = errors.New("tap: the batch has no room for a frame")
+
+// queue is one descriptor of a TAP. The reader owns in, the writer out: they share nothing that changes.
+type queue struct {
+	// Constant after newQueue.
+	device *device
+	file   *os.File
+	raw    syscall.RawConn
+	vnet   int // length of the header before each frame: virtio.HeaderLen or 0
+
+	in  reader
+	out writer
+}
+
+// reader is the state of ReadFrames. It is a field so that the function the poller calls is made only once.
+type reader struct {
+	poll  func(fd uintptr) bool
+	batch *Batch
+	n     int
+	err   error
+}
+
+// writer is the state of WriteFrames.
+type writer struct {
+	poll   func(fd uintptr) bool
+	frames []Frame // still to write
+	n      int     // written
+	err    error   // the first refusal
+	fatal  error
+	header [virtio.HeaderLen]byte
+	iov    [2]unix.Iovec
+}
+
+func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	q := &queue{device: d, file: file, raw: raw, vnet: vnet}
+	q.in.poll, q.out.poll = q.read, q.write
+	return q, nil
+}
+
+// ReadFrames implements Queue. The goroutine sleeps in the runtime's poller, not in a thread of its own.
+func (q *queue) ReadFrames(b *Batch) (int, error) {
+	q.in.batch, q.in.n, q.in.err = b, 0, nil
+	err := q.raw.Read(q.in.poll)
+	q.in.batch = nil
+	switch {
+	case q.in.n > 0:
+		return q.in.n, nil // an error that stays is there again at the next call
+	case q.device.closed.Load():
+		return 0, net.ErrClosed
+	case err != nil:
+		return 0, q.gone("read", err)
+	}
+	return 0, q.explain("read", q.in.err)
+}
+
+// read takes frames until there is none left or the batch is full. It returns false to be called again once the
+// descriptor is readable.
+func (q *queue) read(fd uintptr) (done bool) {
+	in := &q.in
+	for {
+		space := in.batch.Space(q.vnet, MaxFrame)
+		if space == nil {
+			if len(in.batch.Frames()) == 0 {
+				in.err = errBatch
+			}
+			return true
+		}
+		n, err := unix.Read(int(fd), space)
+		switch {
+		case err == unix.EAGAIN:
+			return in.n > 0
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			in.err = err
+			return true
+		case n <= q.vnet:
+			continue
+		}
+		var offload virtio.Header
+		if q.vnet > 0 {
+			offload, _, _ = virtio.Parse(space) // space is longer than a header
+		}
+		in.batch.Append(offload, n-q.vnet)
+		in.n++
+	}
+}
+
+// WriteFrames implements Queue.
+func (q *queue) WriteFrames(frames []Frame) (int, error) {
+	out := &q.out
+	out.frames, out.n, out.err, out.fatal = frames, 0, nil, nil
+	err := q.raw.Write(out.poll)
+	out.frames = nil
+	out.iov[1].Base = nil
+	switch {
+	case q.device.closed.Load():
+		return out.n, net.ErrClosed
+	case err != nil:
+		return out.n, q.gone("write", err)
+	case out.fatal != nil:
+		return out.n, q.explain("write", out.fatal)
+	}
+	return out.n, out.err
+}
+
+// write hands over what is left of the frames. It returns false to be called again once the descriptor is writable.
+func (q *queue) write(fd uintptr) (done bool) {
+	out := &q.out
+	for len(out.frames) > 0 {
+		errno := q.writeOne(fd, &out.frames[0])
+		switch errno {
+		case 0:
+			out.n++
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case unix.EBADFD, unix.EBADF:
+			out.fatal = errno
+			return true
+		default:
+			if out.err == nil {
+				out.err = fmt.Errorf("%w: %s: %d bytes: %w", ErrFrame, q.device.name, len(out.frames[0].Data), errno)
+			}
+		}
+		out.frames = out.frames[1:]
+	}
+	return true
+}
+
+// writeOne writes one frame, with its header before it where the TAP has one.
+func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
+	if len(f.Data) < ether.HeaderLen {
+		return unix.EINVAL
+	}
+	iov := q.out.iov[:]
+	iov[1].Base = &f.Data[0]
+	iov[1].SetLen(len(f.Data))
+	if q.vnet == 0 {
+		if !f.Offload.IsPlain() {
+			return unix.EOPNOTSUPP
+		}
+		iov = iov[1:]
+	} else {
+		f.Offload.Put(q.out.header[:])
+		iov[0].Base = &q.out.header[0]
+		iov[0].SetLen(q.vnet)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	return errno
+}
+
+// explain says what an error of a system call means.
+func (q *queue) explain(verb string, err error) error {
+	if errors.Is(err, unix.EBADFD) {
+		return q.gone(verb, err)
+	}
+	return fmt.Errorf("tap: %s: %s: %w", q.device.name, verb, err)
+}
+
+// gone says what it means that a descriptor nobody has closed is no longer good: the kernel lets go of it when its
+// interface is deleted, and whoever waits in the poller hears of that from there.
+func (q *queue) gone(verb string, err error) error {
+	return fmt.Errorf("tap: %s: %s: somebody has deleted the interface: %w", q.device.name, verb, err)
+}
