@@ -23,38 +23,38 @@ func (r *Ring) FoundingOf(founders []peer.ID) Founding {
 // the same wherever Found is called with the same founders in whatever order. Where founders outnumber the addresses,
 // the last of them get nothing.
 //
-// On a ring that already heard of this founding it adds only what is missing; where something is known within a
-// missing share, the history of that share has moved on and it is left to be learnt. On a ring founded otherwise
-// it returns a *ForeignError. The returned delta holds what was added.
+// On a ring that has heard of this founding already Found changes nothing: what is missing there may have moved on since and
+// is to be learnt from others. On a ring founded otherwise it returns a *ForeignError. The delta holds what was added.
 func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
 	founders = normal(founders)
 	if len(founders) == 0 {
 		return nil, errors.New("ring: no founders")
 	}
 	founding := r.FoundingOf(founders)
-	if r.Founded() && r.founding != founding {
+	switch {
+	case r.founding == founding:
+		return r.pick(nil), nil
+	case r.Founded():
 		return nil, &ForeignError{Ours: r.founding, Theirs: founding}
 	}
-	first := !r.Founded()
 	r.founding = founding
 	n := uint64(len(founders))
 	share, longer := r.Size()/n, r.Size()%n
-	var added []uint64
 	var start uint64
 	for i, id := range founders {
 		end := start + share
 		if uint64(i) < longer {
 			end++
 		}
-		if end > start && (first || !r.knownWithin(Span{start, end})) {
-			t := Token{Start: start, End: end, Owner: id, Version: 1}
-			t.Free = r.capacity(t.Span())
-			r.put(t)
-			added = append(added, start)
+		if end == start {
+			break
 		}
+		t := Token{Start: start, End: end, Owner: id, Version: 1}
+		t.Free = r.capacity(t.Span())
+		r.tokens = append(r.tokens, t)
 		start = end
 	}
-	return r.pick(added), nil
+	return r.Clone(), nil
 }
 
 // Grant gives the span, all of which self must own, to another node. Tokens that reach out of the span are cut; free
@@ -133,12 +133,6 @@ func (r *Ring) cut(offset uint64) []uint64 {
 	low.Version++
 	r.tokens = slices.Insert(r.tokens, i, high)
 	return []uint64{r.tokens[i-1].Start, offset}
-}
-
-// knownWithin reports whether r knows a token that starts within span.
-func (r *Ring) knownWithin(span Span) bool {
-	i, _ := r.find(span.Start)
-	return i < len(r.tokens) && r.tokens[i].Start < span.End
 }
 
 // put inserts t or replaces the token of the same start.

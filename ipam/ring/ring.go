@@ -114,6 +114,17 @@ func (r *Ring) Tokens() []Token { return slices.Clone(r.tokens) }
 // Len is the number of tokens that r knows.
 func (r *Ring) Len() int { return len(r.tokens) }
 
+// Select returns what r knows of the tokens that keep picks: a part that may be encoded and merged as any other ring.
+func (r *Ring) Select(keep func(Token) bool) *Ring {
+	part := &Ring{prefix: r.prefix, founding: r.founding}
+	for _, t := range r.tokens {
+		if keep(t) {
+			part.tokens = append(part.tokens, t)
+		}
+	}
+	return part
+}
+
 // Clone returns an independent copy of r.
 func (r *Ring) Clone() *Ring {
 	return &Ring{prefix: r.prefix, founding: r.founding, tokens: slices.Clone(r.tokens)}
