@@ -3,7 +3,6 @@ package ipam
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -27,11 +26,8 @@ type bus struct {
 	repeat  float64               // of all messages
 	deaf    float64               // of unicasts that are lost without the sender knowing
 	cut     map[peer.ID]bool      // nodes on the other side of a partition
-	mute    bool                  // no whole states are exchanged
 	stopped bool                  // nothing is delivered any more
 	unicast func(from, to int)    // called for every unicast that is sent; may be nil
-	edit    func(*Config)         // changes the configuration of new nodes; may be nil
-	reach   func(a, b *node) bool // whether a can reach b; nil: by life and partition
 }
 
 // node is one allocator, its disk, and its life.
@@ -69,9 +65,6 @@ func (n *node) config(initPeers int, ranges ...string) Config {
 		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
 		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
 	}
-	if testing.Verbose() && false {
-		cfg.Logger = slog.Default()
-	}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
@@ -81,13 +74,16 @@ func (n *node) config(initPeers int, ranges ...string) Config {
 // start makes a node of what is on its disk and runs it.
 func (n *node) start(cfg Config) *Allocator {
 	n.bus.t.Helper()
-	if n.bus.edit != nil {
-		n.bus.edit(&cfg)
-	}
 	a, err := New(cfg)
 	if err != nil {
 		n.bus.t.Fatal(err)
 	}
+	n.launch(a)
+	return a
+}
+
+// launch runs a as the node.
+func (n *node) launch(a *Allocator) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	n.bus.mu.Lock()
@@ -98,7 +94,6 @@ func (n *node) start(cfg Config) *Allocator {
 		_ = a.Run(ctx) // a crashed disk
 	}()
 	go n.exchange(ctx, a)
-	return a
 }
 
 // crash ends a node at once; with it goes what is not on its disk.
@@ -136,7 +131,7 @@ func (b *bus) reachable(from *node, id peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	to := b.find(id)
-	return to.alive && b.cut[from.id] == b.cut[id] && (b.reach == nil || b.reach(from, to))
+	return to.alive && b.cut[from.id] == b.cut[id]
 }
 
 func (b *bus) chance(p float64) bool {
@@ -180,7 +175,7 @@ func (e endpoint) Broadcast(delta []byte) {
 	if len(delta) > MaxDelta {
 		e.bus.t.Errorf("a delta of %d bytes", len(delta))
 	}
-	for range min(4, len(e.bus.nodes)-1) {
+	for range min(3, len(e.bus.nodes)-1) {
 		to := e.bus.nodes[e.bus.intn(len(e.bus.nodes))]
 		if to == e.node || e.bus.chance(e.bus.loss) {
 			continue
@@ -217,11 +212,11 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 func (n *node) exchange(ctx context.Context, a *Allocator) {
 	for {
 		select {
-		case <-time.After(time.Duration(1000+n.bus.intn(3000)) * time.Millisecond):
+		case <-time.After(time.Duration(5000+n.bus.intn(10000)) * time.Millisecond):
 		case <-ctx.Done():
 			return
 		}
-		if to := n.bus.nodes[n.bus.intn(len(n.bus.nodes))]; to != n && !n.bus.mute && n.bus.reachable(n, to.id) {
+		if to := n.bus.nodes[n.bus.intn(len(n.bus.nodes))]; to != n && n.bus.reachable(n, to.id) {
 			n.bus.pushPull(n, to)
 		}
 	}

@@ -123,10 +123,10 @@ func TestPrimeFoundsALazyNode(t *testing.T) {
 			t.Error(err)
 		}
 		o := b.nodes[1].start(b.nodes[1].config(0, "10.32.0.0/12")) // an observer gets its share like anybody
+		b.pushPull(b.nodes[1], b.nodes[0])
 		if err := o.Prime(context.Background()); err != nil || !o.Ready() {
 			t.Error(err)
 		}
-		b.mute = true
 	})
 }
 
