@@ -22,12 +22,12 @@ type bus struct {
 	// Guarded by mu.
 	rng     *rand.Rand
 	nodes   []*node
-	loss    float64               // of broadcasts
-	repeat  float64               // of all messages
-	deaf    float64               // of unicasts that are lost without the sender knowing
-	cut     map[peer.ID]bool      // nodes on the other side of a partition
-	stopped bool                  // nothing is delivered any more
-	unicast func(from, to int)    // called for every unicast that is sent; may be nil
+	loss    float64            // of broadcasts
+	repeat  float64            // of all messages
+	deaf    float64            // of unicasts that are lost without the sender knowing
+	cut     map[peer.ID]bool   // nodes on the other side of a partition
+	stopped bool               // nothing is delivered any more
+	unicast func(from, to int) // called for every unicast that is sent; may be nil
 }
 
 // node is one allocator, its disk, and its life.

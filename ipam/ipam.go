@@ -52,6 +52,7 @@ type Config struct {
 	Store  store.Store // open; stays the caller's to close, after Run has returned
 	Gossip Gossip
 
+	// Reachable and Names are called while the Allocator is locked: they must neither call it nor wait for one who does.
 	Reachable func(peer.ID) bool   // whether a node is alive and can be asked; nil: all are
 	Names     func(peer.ID) string // what people call a node; nil, or an answer of "": its ID
 	Logger    *slog.Logger         // nil: nothing is logged

@@ -85,21 +85,11 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 			a.leases.remove(addr)
 		}
 	}
-	var deltas []*ring.Ring
-	for _, p := range a.pools {
-		p.report(true)
-		var changed []ring.Token
-		for _, span := range p.ring.Owned(a.cfg.Self) {
-			if heir.IsZero() {
-				break
-			}
-			delta, err := p.ring.Grant(a.cfg.Self, heir, span, p.free)
-			if err != nil {
-				return nil, nil, err
-			}
-			changed = append(changed, delta.Tokens()...)
+	deltas := make([]*ring.Ring, len(a.pools))
+	for i, p := range a.pools {
+		if deltas[i], err = p.giveAll(heir); err != nil {
+			return nil, nil, err
 		}
-		deltas = append(deltas, p.ring.Select(func(t ring.Token) bool { return slices.Contains(changed, t) }))
 		p.adopt(&a.leases)
 	}
 	err = a.commit(func(tx store.Tx) error {
@@ -125,6 +115,25 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 		a.flights[f.key] = f
 	}
 	return gifts, messages, nil
+}
+
+// giveAll hands all of this node's tokens to heir, nobody if that is zero, and returns those that changed.
+func (p *pool) giveAll(heir peer.ID) (delta *ring.Ring, err error) {
+	p.report(true)
+	starts := make(map[uint64]bool)
+	for _, span := range p.ring.Owned(p.self) {
+		if heir.IsZero() {
+			break
+		}
+		part, err := p.ring.Grant(p.self, heir, span, p.free)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range part.Tokens() {
+			starts[t.Start] = true
+		}
+	}
+	return p.ring.Select(func(t ring.Token) bool { return starts[t.Start] }), nil
 }
 
 // handOver sends msg to the heir until it confirms.
