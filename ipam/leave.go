@@ -88,6 +88,7 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 	deltas := make([]*ring.Ring, len(a.pools))
 	for i, p := range a.pools {
 		if deltas[i], err = p.giveAll(heir); err != nil {
+			a.broken = err // nothing is written: start again from there
 			return nil, nil, err
 		}
 		p.adopt(&a.leases)

@@ -67,7 +67,7 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 	if !r.owns(self, span) {
 		return nil, fmt.Errorf("%w: [%d, %d) is not all of %s", ErrNotOwner, span.Start, span.End, self)
 	}
-	if len(r.tokens)+2 > MaxTokens {
+	if cuts := r.cuts(span.Start) + r.cuts(span.End); len(r.tokens)+cuts > MaxTokens {
 		return nil, fmt.Errorf("%w: no grant beyond %d", ErrFull, MaxTokens)
 	}
 	changed := r.cut(span.Start)
@@ -119,6 +119,14 @@ func (r *Ring) owns(self peer.ID, span Span) bool {
 		}
 	}
 	return false
+}
+
+// cuts is how many tokens cut would add at offset.
+func (r *Ring) cuts(offset uint64) int {
+	if t, ok := r.TokenAt(offset); ok && t.Start != offset {
+		return 1
+	}
+	return 0
 }
 
 // cut makes a token start at offset, where one that holds it does not already, and returns the starts of those changed.

@@ -178,6 +178,21 @@ func TestGrantCutsAndHandsOn(t *testing.T) {
 	}
 }
 
+func TestAFullRingGrantsWholeTokensOnly(t *testing.T) {
+	r := newRing(t, "10.0.0.0/8")
+	r.founding = Founding{1}
+	for i := range uint64(MaxTokens) {
+		r.tokens = append(r.tokens, Token{Start: 4 * i, End: 4*i + 4, Owner: id(1), Version: 1})
+	}
+	check(t, r)
+	if _, err := r.Grant(id(1), id(2), Span{0, 6}, all); !errors.Is(err, ErrFull) {
+		t.Errorf("a cut: %v", err)
+	}
+	if _, err := r.Grant(id(1), id(2), Span{0, 8}, all); err != nil {
+		t.Errorf("whole tokens: %v", err)
+	}
+}
+
 func TestRecipientNeverOverestimates(t *testing.T) {
 	donor := founded(t, "10.0.0.0/24", 1)
 	delta, err := donor.Grant(id(1), id(2), Span{64, 128}, all)
