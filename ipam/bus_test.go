@@ -1,0 +1,283 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/peer"
+	"weft/ipam/store/storetest"
+)
+
+// bus is gossip in memory: it loses, repeats, delays and so reorders what it carries. Use it within a synctest bubble.
+type bus struct {
+	t  *testing.T
+	mu sync.Mutex
+	// Guarded by mu.
+	rng     *rand.Rand
+	nodes   []*node
+	loss    float64            // of broadcasts
+	repeat  float64            // of all messages
+	deaf    float64            // of unicasts that are lost without the sender knowing
+	cut     map[peer.ID]bool   // nodes on the other side of a partition
+	stopped bool               // nothing is delivered any more
+	unicast func(from, to int) // called for every unicast that is sent; may be nil
+}
+
+// node is one allocator, its disk, and its life.
+type node struct {
+	bus   *bus
+	index int
+	id    peer.ID
+	disk  *storetest.Memory
+
+	// Guarded by bus.mu.
+	alive  bool
+	alloc  *Allocator
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+func nodeID(i int) peer.ID { return peer.ID{byte((i + 1) >> 8), byte(i + 1)} }
+
+// newBus returns a bus with n nodes, not started.
+func newBus(t *testing.T, n int, seed uint64) *bus {
+	b := &bus{t: t, rng: rand.New(rand.NewPCG(seed, 1)), cut: make(map[peer.ID]bool)}
+	for i := range n {
+		b.nodes = append(b.nodes, &node{bus: b, index: i, id: nodeID(i), disk: storetest.NewMemory()})
+	}
+	return b
+}
+
+// config is that of a node of which initPeers must meet.
+func (n *node) config(initPeers int, ranges ...string) Config {
+	cfg := Config{
+		Self:      n.id,
+		InitPeers: initPeers,
+		Store:     n.disk.Reopen(),
+		Gossip:    endpoint{n},
+		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
+		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
+	}
+	for _, r := range ranges {
+		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
+	}
+	return cfg
+}
+
+// start makes a node of what is on its disk and runs it.
+func (n *node) start(cfg Config) *Allocator {
+	n.bus.t.Helper()
+	a, err := New(cfg)
+	if err != nil {
+		n.bus.t.Fatal(err)
+	}
+	n.launch(a)
+	return a
+}
+
+// launch runs a as the node.
+func (n *node) launch(a *Allocator) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	n.bus.mu.Lock()
+	n.alive, n.alloc, n.cancel, n.ended = true, a, cancel, ended
+	n.bus.mu.Unlock()
+	go func() {
+		defer close(ended)
+		_ = a.Run(ctx) // a crashed disk
+	}()
+	go n.exchange(ctx, a)
+}
+
+// crash ends a node at once; with it goes what is not on its disk.
+func (n *node) crash() {
+	n.bus.mu.Lock()
+	n.alive = false
+	n.bus.mu.Unlock()
+	_ = n.disk.Close()
+	n.cancel()
+	<-n.ended
+}
+
+// stop ends all nodes, so that the bubble can end.
+func (b *bus) stop() {
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
+	for _, n := range b.nodes {
+		if n.cancel != nil {
+			n.cancel()
+			<-n.ended
+		}
+	}
+	time.Sleep(time.Minute) // what is in the air lands, and is dropped
+}
+
+func (b *bus) find(id peer.ID) *node {
+	if i := int(id[0])<<8 + int(id[1]) - 1; i >= 0 && i < len(b.nodes) {
+		return b.nodes[i]
+	}
+	return &node{index: 25}
+}
+
+func (b *bus) reachable(from *node, id peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	to := b.find(id)
+	return to.alive && b.cut[from.id] == b.cut[id]
+}
+
+func (b *bus) chance(p float64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rng.Float64() < p
+}
+
+func (b *bus) intn(n int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rng.IntN(n)
+}
+
+// deliver calls f with the allocator that to then is, after a while, and perhaps once more.
+func (b *bus) deliver(from, to *node, f func(a *Allocator)) {
+	times := 1
+	if b.chance(b.repeat) {
+		times = 2
+	}
+	for range times {
+		time.AfterFunc(time.Duration(1+b.intn(30))*time.Millisecond, func() {
+			if !b.reachable(from, to.id) {
+				return
+			}
+			b.mu.Lock()
+			a, stopped := to.alloc, b.stopped
+			b.mu.Unlock()
+			if !stopped {
+				f(a)
+			}
+		})
+	}
+}
+
+// endpoint is a node's Gossip.
+type endpoint struct{ *node }
+
+// Broadcast tells a few nodes, which tell on what is new to them.
+func (e endpoint) Broadcast(delta []byte) {
+	if len(delta) > MaxDelta {
+		e.bus.t.Errorf("a delta of %d bytes", len(delta))
+	}
+	for range min(3, len(e.bus.nodes)-1) {
+		to := e.bus.nodes[e.bus.intn(len(e.bus.nodes))]
+		if to == e.node || e.bus.chance(e.bus.loss) {
+			continue
+		}
+		e.bus.deliver(e.node, to, func(a *Allocator) {
+			deltas, err := a.Merge(slices.Clone(delta))
+			if err != nil {
+				return
+			}
+			for _, d := range deltas {
+				endpoint{to}.Broadcast(d)
+			}
+		})
+	}
+}
+
+var errDown = errors.New("bus: node is down")
+
+func (e endpoint) Unicast(id peer.ID, msg []byte) error {
+	if !e.bus.reachable(e.node, id) {
+		return errDown
+	}
+	to := e.bus.find(id)
+	if e.bus.unicast != nil {
+		e.bus.unicast(e.index, to.index)
+	}
+	if !e.bus.chance(e.bus.deaf) {
+		e.bus.deliver(e.node, to, func(a *Allocator) { a.Message(e.id, slices.Clone(msg)) })
+	}
+	return nil
+}
+
+// exchange compares states with a random other now and then.
+func (n *node) exchange(ctx context.Context, a *Allocator) {
+	for {
+		select {
+		case <-time.After(time.Duration(5000+n.bus.intn(10000)) * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		if to := n.bus.nodes[n.bus.intn(len(n.bus.nodes))]; to != n && n.bus.reachable(n, to.id) {
+			n.bus.pushPull(n, to)
+		}
+	}
+}
+
+// pushPull has two nodes exchange their states, now.
+func (b *bus) pushPull(x, y *node) {
+	for _, pair := range [][2]*node{{x, y}, {y, x}} {
+		state := pair[0].alloc.State()
+		if state == nil {
+			continue
+		}
+		deltas, err := pair[1].alloc.Merge(state)
+		if err != nil {
+			continue
+		}
+		for _, d := range deltas {
+			endpoint{pair[1]}.Broadcast(d)
+		}
+	}
+}
+
+// check demands the invariants of every living node.
+func (b *bus) check() {
+	b.t.Helper()
+	for _, n := range b.nodes {
+		if !n.alive {
+			continue
+		}
+		n.alloc.mu.Lock()
+		err := n.alloc.mend()
+		if err == nil {
+			err = n.alloc.check()
+		}
+		n.alloc.mu.Unlock()
+		if err != nil && !errors.Is(err, storetest.ErrCrash) {
+			b.t.Fatalf("node %d: %v", n.index, err)
+		}
+	}
+}
+
+// startAll starts all nodes of the bus at one instant, as the founding nodes of ranges.
+func (b *bus) startAll(ranges ...string) {
+	for _, n := range b.nodes {
+		n.start(n.config(len(b.nodes), ranges...))
+	}
+}
+
+// eventually demands that ok holds within a minute of the bubble's time.
+func (b *bus) eventually(what string, ok func() bool) {
+	b.t.Helper()
+	for range 600 {
+		synctest.Wait()
+		if ok() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	b.t.Fatalf("not within a minute: %s", what)
+}
+
+func (b *bus) allReady() bool {
+	return !slices.ContainsFunc(b.nodes, func(n *node) bool { return n.alive && !n.alloc.Ready() })
+}

@@ -1,0 +1,256 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/peer"
+	"weft/ipam/ring"
+	"weft/ipam/store"
+	"weft/ipam/store/storetest"
+)
+
+// mute is a Gossip that nobody hears.
+type mute struct{}
+
+func (mute) Broadcast([]byte)              {}
+func (mute) Unicast(peer.ID, []byte) error { return errDown }
+
+// lone returns an allocator that founds alone, with nobody to talk to.
+func lone(t testing.TB, i int, ranges ...string) (*Allocator, *storetest.Memory) {
+	t.Helper()
+	disk := storetest.NewMemory()
+	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: mute{}}
+	for _, r := range ranges {
+		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
+	}
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, disk
+}
+
+func TestMergeOfForeignRings(t *testing.T) {
+	a, _ := lone(t, 0, "10.32.0.0/24")
+	b, _ := lone(t, 1, "10.32.0.0/24")
+	l, err := a.Allocate(t.Context(), "x", whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Allocate(t.Context(), "y", whole); err != nil {
+		t.Fatal(err)
+	}
+	var foreign *ring.ForeignError
+	if _, err := a.Merge(b.State()); !errors.As(err, &foreign) {
+		t.Errorf("Merge: %v", err)
+	}
+	st := a.Status()
+	if len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], foreign.Theirs.String()) || !strings.Contains(st.Warnings[0], "move ipam.db away") {
+		t.Errorf("warnings: %q", st.Warnings)
+	}
+	if got := a.Lookup("x"); len(got) != 1 || got[0] != l {
+		t.Errorf("%+v", got)
+	}
+	if _, err := a.Merge(b.State()); err == nil || len(a.Status().Warnings) != 1 {
+		t.Errorf("warned twice: %q", a.Status().Warnings)
+	}
+}
+
+func TestMergeOfAnotherRange(t *testing.T) {
+	a, _ := lone(t, 0, "10.32.0.0/24")
+	b, _ := lone(t, 1, "fd00::/64", "10.32.0.0/24")
+	if _, err := a.Merge(b.State()); !errors.Is(err, ring.ErrRange) {
+		t.Errorf("votes on a range unknown here: %v", err)
+	}
+	if met, _ := a.pools[0].votes.Waiting(); met != 2 {
+		t.Error("what else the message held was not merged")
+	}
+	c, _ := lone(t, 2, "fd00::/64")
+	if _, err := c.Allocate(t.Context(), "x", whole); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Merge(c.State()); !errors.Is(err, ring.ErrRange) {
+		t.Errorf("a ring of a range unknown here: %v", err)
+	}
+}
+
+// A node that was replaced while it was away (its tokens are another's at a higher version, and in use) lets go and says so.
+func TestLostRangeTakesItsLeasesAlong(t *testing.T) {
+	a, disk := lone(t, 0, "10.32.0.0/24")
+	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
+		t.Fatal(err)
+	}
+	// Another node with a copy of this one's ring, which takes over the lower half.
+	b, _ := lone(t, 1, "10.32.0.0/24")
+	if _, err := b.Merge(a.State()); err != nil {
+		t.Fatal(err)
+	}
+	theirs := b.pools[0].ring
+	if _, err := theirs.Grant(nodeID(0), nodeID(1), ring.Span{Start: 0, End: 128}, ring.Span.Len); err != nil {
+		t.Fatal(err)
+	}
+	theirs.ReportFree(nodeID(1), func(ring.Span) uint64 { return 5 }, nil)
+	deltas, err := a.Merge(b.State())
+	if err != nil || len(deltas) == 0 {
+		t.Fatalf("%d deltas, %v", len(deltas), err)
+	}
+	if err := a.check(); err != nil {
+		t.Error(err)
+	}
+	if st := a.Status(); st.Leases != 0 || len(st.Warnings) != 2 || !strings.Contains(st.Warnings[1], `10.32.0.1, leased by "x"`) {
+		t.Errorf("%+v", st)
+	}
+	if state, _ := disk.Load(); len(state.Leases) != 0 {
+		t.Errorf("still on disk: %+v", state.Leases)
+	}
+	if l, err := a.Allocate(t.Context(), "x", whole); err != nil || l.Addr.String() != "10.32.0.128" {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+func TestStoredLeaseWithoutRangeIsDropped(t *testing.T) {
+	a, disk := lone(t, 0, "10.32.0.0/24")
+	stray := store.Lease{Owner: "x", Addr: netip.MustParseAddr("10.99.0.1"), In: netip.MustParsePrefix("10.99.0.0/24")}
+	if err := disk.Update(func(tx store.Tx) error { return tx.PutLease(stray) }); err != nil {
+		t.Fatal(err)
+	}
+	a, err := New(a.cfg)
+	if err != nil || len(a.Leases()) != 0 {
+		t.Errorf("%v, %v", a.Leases(), err)
+	}
+	if state, _ := disk.Load(); len(state.Leases) != 0 {
+		t.Errorf("still on disk: %+v", state.Leases)
+	}
+}
+
+func TestNewRefusesWhatItCannotRead(t *testing.T) {
+	for name, write := range map[string]func(store.Tx, netip.Prefix) error{
+		"ring": func(tx store.Tx, p netip.Prefix) error { return tx.SetRing(p, []byte("x")) },
+		"other ring": func(tx store.Tx, p netip.Prefix) error {
+			r, _ := ring.New(netip.MustParsePrefix("10.9.0.0/24"))
+			return tx.SetRing(p, r.Append(nil))
+		},
+		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte("x")) },
+		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte{1, 0}) },
+	} {
+		a, disk := lone(t, 0, "10.32.0.0/24")
+		if err := disk.Update(func(tx store.Tx) error { return write(tx, a.pools[0].prefix) }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(a.cfg); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDiskThatFailsForGoodIsSaidAndNothingIsPromised(t *testing.T) {
+	a, disk := lone(t, 0, "10.32.0.0/24")
+	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
+		t.Fatal(err)
+	}
+	disk.OnUpdate(func(int) (bool, bool) { return true, false })
+	for range 2 {
+		if _, err := a.Allocate(t.Context(), "y", whole); !errors.Is(err, storetest.ErrCrash) {
+			t.Errorf("Allocate: %v", err)
+		}
+	}
+	if a.State() != nil {
+		t.Error("gossips what may not be on disk")
+	}
+	if st := a.Status(); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "could not be written") {
+		t.Errorf("%q", st.Warnings)
+	}
+	disk.OnUpdate(nil)
+	disk.Reopen()
+	if l, err := a.Allocate(t.Context(), "y", whole); err != nil || l.Addr.String() != "10.32.0.2" {
+		t.Errorf("after the mend: %+v, %v", l, err)
+	}
+}
+
+func TestLatecomerToTheFoundingIsTold(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, b *bus) {
+		n := b.nodes[0]
+		a := n.start(n.config(1, "10.32.0.0/24"))
+		if err := a.Prime(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		late, _ := lone(t, 1, "10.32.0.0/24")
+		votes := late.State()
+		deltas, err := a.Merge(votes)
+		if err != nil || len(deltas) != 1 {
+			t.Fatalf("%d deltas, %v", len(deltas), err)
+		}
+		if _, err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Founded() {
+			t.Errorf("%v", err)
+		}
+		if deltas, _ := a.Merge(votes); len(deltas) != 0 {
+			t.Error("told again at once")
+		}
+		time.Sleep(retellPause)
+		if deltas, _ := a.Merge(votes); len(deltas) != 1 {
+			t.Error("not told again later")
+		}
+		synctest.Wait()
+	})
+}
+
+func TestTheSameAskIsGrantedOnce(t *testing.T) {
+	a, _ := lone(t, 0, "10.32.0.0/24")
+	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
+		t.Fatal(err)
+	}
+	nothing := a.pools[0].ring.Select(func(ring.Token) bool { return false }).Append(nil)
+	ask := unicast{kind: kindAsk, id: 7, low: 0, end: 1 << 40, ring: nothing}
+	for range 3 {
+		a.Message(nodeID(1), ask.encode())
+	}
+	owners := a.Status().Ranges[0].Owners
+	if len(owners) != 2 || owners[0].Addresses != 128 {
+		t.Errorf("%+v", owners)
+	}
+	ask.id = 8
+	a.Message(nodeID(1), ask.encode())
+	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 64 {
+		t.Errorf("%+v", owners)
+	}
+}
+
+func FuzzMessages(f *testing.F) {
+	a, _ := lone(f, 0, "10.32.0.0/24")
+	f.Add(a.State())
+	if _, err := a.Allocate(context.Background(), "x", whole); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(a.State())
+	r := a.pools[0].ring.Append(nil)
+	for _, m := range []unicast{
+		{kind: kindAsk, id: 1, low: 3, end: 99, ring: r},
+		{kind: kindAsk, id: 2, claim: true, low: 3, end: 4, ring: r},
+		{kind: kindReply, id: 3, outcome: granted, holder: "x", ring: r},
+		{kind: kindHandover, id: 4, ring: r},
+	} {
+		f.Add(m.encode())
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		a, _ := lone(t, 0, "10.32.0.0/24")
+		if _, err := a.Allocate(context.Background(), "x", whole); err != nil {
+			t.Fatal(err)
+		}
+		deltas, _ := a.Merge(msg)
+		for _, d := range deltas {
+			if len(d) > MaxDelta {
+				t.Errorf("a delta of %d bytes", len(d))
+			}
+		}
+		a.Message(nodeID(1), msg)
+		if err := a.check(); err != nil {
+			t.Error(err)
+		}
+	})
+}

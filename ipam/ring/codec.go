@@ -1,0 +1,166 @@
+package ring
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"weft/internal/peer"
+)
+
+// ErrEncoding is wrapped by Decode for bytes that are not the encoding of a valid ring.
+var ErrEncoding = errors.New("ring: bad encoding")
+
+// The encoding of a ring, whole or in part; numbers are unsigned varints (encoding/binary) where not said otherwise:
+//
+//	+---------+--------+---------------+------+--------------+-------+----------
+//	| version | length | first address | bits | founding (8) | count | tokens …
+//	| 1 byte  | 4 | 16 |  4 | 16 bytes  | byte |    bytes     |       |
+//	+---------+--------+---------------+------+--------------+-------+----------
+//
+//	token: start - start of the token before | end - start | owner (8 bytes) | version | free
+const (
+	encodingVersion = 1
+	minTokenLen     = 1 + 1 + 8 + 1 + 1
+	maxTokenLen     = 4*binary.MaxVarintLen64 + 8
+)
+
+// Append appends the encoding of r to dst.
+func (r *Ring) Append(dst []byte) []byte {
+	dst = r.appendHeader(dst)
+	dst = binary.AppendUvarint(dst, uint64(len(r.tokens)))
+	var before uint64
+	for _, t := range r.tokens {
+		dst = appendToken(dst, t, before)
+		before = t.Start
+	}
+	return dst
+}
+
+// Chunks returns encodings of at most limit bytes each that together hold all of r, each of which may be merged alone and
+// in any order. An r without tokens gives nothing. The limit must be 100 at least.
+func (r *Ring) Chunks(limit int) [][]byte {
+	var chunks [][]byte
+	part := &Ring{prefix: r.prefix, founding: r.founding}
+	head := len(r.appendHeader(nil)) + binary.MaxVarintLen32
+	var size int
+	for _, t := range r.tokens {
+		var before uint64
+		if n := len(part.tokens); n > 0 {
+			before = part.tokens[n-1].Start
+		}
+		n := len(appendToken(make([]byte, 0, maxTokenLen), t, before))
+		if len(part.tokens) > 0 && head+size+n > limit {
+			chunks = append(chunks, part.Append(nil))
+			part.tokens, size = nil, 0
+			n = len(appendToken(make([]byte, 0, maxTokenLen), t, 0))
+		}
+		part.tokens = append(part.tokens, t)
+		size += n
+	}
+	if len(part.tokens) > 0 {
+		chunks = append(chunks, part.Append(nil))
+	}
+	return chunks
+}
+
+// Decode reads what Append or Chunks wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and
+// returns a ring that passes Check or an error that wraps ErrEncoding.
+func Decode(b []byte) (*Ring, error) {
+	d := decoder{b: b}
+	if v := d.byte(); v != encodingVersion && !d.short {
+		return nil, fmt.Errorf("%w: version %d, this node reads %d", ErrEncoding, v, encodingVersion)
+	}
+	addr, ok := netip.AddrFromSlice(d.bytes(int(d.byte())))
+	prefix := netip.PrefixFrom(addr, int(d.byte()))
+	founding := d.bytes(len(Founding{}))
+	count := d.uvarint()
+	if d.short || !ok {
+		return nil, fmt.Errorf("%w: cut short", ErrEncoding)
+	}
+	r, err := New(prefix)
+	if err != nil || r.prefix != prefix {
+		return nil, fmt.Errorf("%w: range %q", ErrEncoding, prefix)
+	}
+	r.founding = Founding(founding)
+	if count > MaxTokens || count > uint64(len(d.b)/minTokenLen) {
+		return nil, fmt.Errorf("%w: %d tokens in %d bytes", ErrEncoding, count, len(d.b))
+	}
+	r.tokens = make([]Token, 0, count)
+	var before uint64
+	for range count {
+		t := d.token(before)
+		if t.Version > MaxVersion {
+			return nil, fmt.Errorf("%w: token %d has version %d", ErrEncoding, t.Start, t.Version)
+		}
+		r.tokens = append(r.tokens, t)
+		before = t.Start
+	}
+	if d.short || len(d.b) > 0 {
+		return nil, fmt.Errorf("%w: tokens cut short or followed by %d bytes", ErrEncoding, len(d.b))
+	}
+	if err := r.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEncoding, err)
+	}
+	return r, nil
+}
+
+func (r *Ring) appendHeader(dst []byte) []byte {
+	addr := r.prefix.Addr().AsSlice()
+	dst = append(dst, encodingVersion, byte(len(addr)))
+	dst = append(dst, addr...)
+	dst = append(dst, byte(r.prefix.Bits()))
+	return append(dst, r.founding[:]...)
+}
+
+func appendToken(dst []byte, t Token, before uint64) []byte {
+	dst = binary.AppendUvarint(dst, t.Start-before)
+	dst = binary.AppendUvarint(dst, t.End-t.Start)
+	dst = append(dst, t.Owner[:]...)
+	dst = binary.AppendUvarint(dst, t.Version)
+	return binary.AppendUvarint(dst, t.Free)
+}
+
+// decoder reads from b, and notes where it holds too little. Sums of what it reads may wrap: Check refuses those, as starts
+// must grow and ends lie above starts.
+type decoder struct {
+	b     []byte
+	short bool
+}
+
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.b) {
+		d.short = true
+		n = len(d.b)
+	}
+	b := d.b[:n]
+	d.b = d.b[n:]
+	return b
+}
+
+func (d *decoder) byte() byte {
+	if b := d.bytes(1); len(b) == 1 {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.short = true
+		d.b = nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) token(before uint64) Token {
+	start := before + d.uvarint()
+	end := start + d.uvarint()
+	var owner peer.ID
+	copy(owner[:], d.bytes(len(owner)))
+	return Token{Start: start, End: end, Owner: owner, Version: d.uvarint(), Free: d.uvarint()}
+}

@@ -1,0 +1,208 @@
+package ring
+
+import (
+	"fmt"
+
+	"weft/internal/peer"
+)
+
+// ForeignError is returned where two rings of one range were founded apart. Neither is changed.
+type ForeignError struct{ Ours, Theirs Founding }
+
+// Error implements error.
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("ring: founded apart: ours is %s, theirs %s", e.Ours, e.Theirs)
+}
+
+// Conflict is a contradiction that Merge found and settled. Honest nodes that keep their state never cause one: behind it
+// is a node that runs with a copy of another's state or with an old copy of its own, or one that lies.
+type Conflict struct {
+	Ours   Token // what this node held
+	Theirs Token // what came in
+	Kept   Token // which of them stands; every node settles on the same
+}
+
+// String says what contradicts what, for people.
+func (c Conflict) String() string {
+	return fmt.Sprintf("ring: token [%d, %d) of %s at version %d contradicts [%d, %d) of %s at version %d: kept that of %s",
+		c.Ours.Start, c.Ours.End, c.Ours.Owner, c.Ours.Version,
+		c.Theirs.Start, c.Theirs.End, c.Theirs.Owner, c.Theirs.Version, c.Kept.Owner)
+}
+
+// Merge takes over what incoming, a whole ring or a few tokens of one, knows better; self is the node that r belongs to.
+// The delta holds every token that changed in r, and is what to tell others: empty where nothing was new.
+//
+// Of two tokens with one start the higher version wins. For what honest nodes write this makes merging commutative,
+// associative and idempotent, so views converge in whatever order and however often messages arrive. What honest nodes
+// cannot write is settled and returned as conflicts, never as an error: of two claims the one under which addresses are in
+// use wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once; where it
+// wins over a higher version it writes a version above, which makes every other node follow.
+//
+// The errors are ErrRange, *ForeignError and ErrFull; r is unchanged then. The caller must write r to disk before it acts
+// on tokens that became self's.
+func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Conflict, err error) {
+	if err := r.mergeable(incoming); err != nil {
+		return nil, nil, err
+	}
+	if incoming.Founded() {
+		r.founding = incoming.founding
+	}
+	m := merger{ring: r, self: self}
+	for _, t := range incoming.tokens {
+		m.token(t)
+	}
+	m.overlaps()
+	return r.pick(m.changed), m.conflicts, nil
+}
+
+// mergeable returns why incoming may not be merged at all.
+func (r *Ring) mergeable(incoming *Ring) error {
+	if incoming.prefix != r.prefix {
+		return fmt.Errorf("%w: ours is %s, theirs %s", ErrRange, r.prefix, incoming.prefix)
+	}
+	if r.Founded() && incoming.Founded() && r.founding != incoming.founding {
+		return &ForeignError{Ours: r.founding, Theirs: incoming.founding}
+	}
+	if len(r.tokens)+len(incoming.tokens) <= MaxTokens {
+		return nil
+	}
+	count := len(r.tokens)
+	for _, t := range incoming.tokens {
+		if _, known := r.find(t.Start); !known {
+			count++
+		}
+	}
+	if count > MaxTokens {
+		return fmt.Errorf("%w: %d after the merge", ErrFull, count)
+	}
+	return nil
+}
+
+// merger is one Merge under way.
+type merger struct {
+	ring      *Ring
+	self      peer.ID
+	changed   []uint64
+	conflicts []Conflict
+}
+
+// token merges one incoming token by its start.
+func (m *merger) token(t Token) {
+	i, known := m.ring.find(t.Start)
+	if !known {
+		m.write(t)
+		return
+	}
+	cur := m.ring.tokens[i]
+	switch {
+	case t == cur || t.Version < cur.Version:
+	case t.Version == cur.Version:
+		m.settle(cur, t, m.ring.prefer(t, cur))
+	case cur.Owner != m.self:
+		m.write(t)
+	case t.Owner == m.self: // written by an earlier life of this node, of which it has lost the memory
+		m.settle(cur, t, true)
+	default:
+		m.settle(cur, t, !m.ring.inUse(cur) || m.ring.inUse(t))
+	}
+}
+
+// settle records that cur, which r holds, and t contradict each other, and writes the one that stands.
+func (m *merger) settle(cur, t Token, theirs bool) {
+	kept := cur
+	if theirs {
+		kept = t
+		m.write(t)
+	} else if t.Version > cur.Version {
+		kept.Version = t.Version + 1
+		m.write(kept)
+	}
+	m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: kept})
+}
+
+func (m *merger) write(t Token) {
+	m.ring.put(t)
+	m.changed = append(m.changed, t.Start)
+}
+
+// overlaps settles tokens of others in the middle of self's, which self would have had to create. (In a ring of others a
+// token that reaches over the next is only stale.)
+func (m *merger) overlaps() {
+	for i := 0; i < len(m.ring.tokens); i++ {
+		mine := m.ring.tokens[i]
+		if mine.Owner == m.self && m.ring.effective(i).End < mine.End {
+			m.split(i)
+		}
+	}
+}
+
+// split cuts token i, self's, around all tokens that start within it. Those that lose against it become self's; of the
+// rest of it self keeps what is left between them.
+func (m *merger) split(i int) {
+	mine := m.ring.tokens[i]
+	var gaps []Span
+	at := mine.Start
+	for j := i + 1; j < len(m.ring.tokens) && m.ring.tokens[j].Start < mine.End; j++ {
+		inner := m.ring.tokens[j]
+		if inner.Start > at {
+			gaps = append(gaps, Span{at, inner.Start})
+		}
+		at = max(at, inner.End)
+		if inner.Owner != m.self {
+			m.contest(j, mine)
+		}
+	}
+	if at < mine.End {
+		gaps = append(gaps, Span{at, mine.End})
+	}
+	for _, gap := range gaps {
+		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: 1}
+		if gap.Start == mine.Start {
+			t.Version = mine.Version + 1
+		}
+		t.Free = min(mine.Free, m.ring.capacity(gap))
+		m.write(t)
+	}
+}
+
+// contest settles who owns token j, another's, which lies in mine. Where it is in use it wins, even if mine is as well: it
+// is the later of the two, cut from the other.
+func (m *merger) contest(j int, mine Token) {
+	inner := m.ring.tokens[j]
+	theirs := m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine)
+	kept := inner
+	if !theirs {
+		kept.Owner = m.self
+		kept.Version++
+		kept.End = min(kept.End, mine.End)
+		kept.Free = m.ring.capacity(kept.Span())
+		m.write(kept)
+	}
+	m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: kept})
+}
+
+// prefer reports whether t stands against u, which has the same start and version: a total order, so every node settles
+// the same way in whatever order it learns of the two.
+func (r *Ring) prefer(t, u Token) bool {
+	if a, b := r.inUse(t), r.inUse(u); a != b {
+		return a
+	}
+	if c := t.Owner.Compare(u.Owner); c != 0 {
+		return c < 0
+	}
+	if t.End != u.End {
+		return t.End < u.End
+	}
+	return t.Free < u.Free
+}
+
+// less reports whether t loses against u where both or neither are in use: by version, then by the lower owner.
+func less(t, u Token) bool {
+	if t.Version != u.Version {
+		return t.Version < u.Version
+	}
+	return t.Owner.Compare(u.Owner) > 0
+}
+
+// inUse reports whether the owner of t has reported leases under it.
+func (r *Ring) inUse(t Token) bool { return t.Free < r.capacity(t.Span()) }

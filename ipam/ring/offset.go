@@ -1,0 +1,95 @@
+package ring
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// maxHostBits bounds how much of a range is divided: 2^40 addresses. A longer IPv6 range is used from its start only.
+const maxHostBits = 40
+
+// Size is the number of addresses that r divides: all of its range, at most 2^40.
+func (r *Ring) Size() uint64 { return sizeOf(r.prefix) }
+
+// Usable is the offsets of r's range that may be given out. IPv4 ranges keep back the first address (network) and the last
+// (broadcast), IPv6 ranges the first (subnet-router anycast, RFC 4291 section 2.6.1); ranges of one or two addresses
+// (RFC 3021, RFC 6164) keep back nothing.
+func (r *Ring) Usable() Span {
+	span, _ := r.Hosts(r.prefix)
+	return span
+}
+
+// Offset returns how far addr is from the first address of r; false where addr is outside of what r divides.
+func (r *Ring) Offset(addr netip.Addr) (uint64, bool) {
+	if !r.prefix.Contains(addr) {
+		return 0, false
+	}
+	hi, lo := words(addr)
+	baseHi, baseLo := words(r.prefix.Addr())
+	offset := lo - baseLo
+	if lo < baseLo {
+		hi--
+	}
+	return offset, hi == baseHi && offset < r.Size()
+}
+
+// Addr returns the address at offset, which must be below Size.
+func (r *Ring) Addr(offset uint64) netip.Addr {
+	hi, lo := words(r.prefix.Addr())
+	sum := lo + offset
+	if sum < lo {
+		hi++
+	}
+	if r.prefix.Addr().Is4() {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(sum))
+		return netip.AddrFrom4(b)
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], sum)
+	return netip.AddrFrom16(b)
+}
+
+// Hosts returns the offsets within in that may be given out: neither r's nor in's own first and last addresses, by the
+// rules of Usable. It returns false where in does not start within what r divides, or reaches out of the range.
+func (r *Ring) Hosts(in netip.Prefix) (Span, bool) {
+	if !in.IsValid() || in.Bits() < r.prefix.Bits() {
+		return Span{}, false
+	}
+	start, ok := r.Offset(in.Masked().Addr())
+	if !ok {
+		return Span{}, false
+	}
+	span := trim(in, Span{start, min(start+sizeOf(in), r.Size())})
+	return span.Intersect(trim(r.prefix, Span{0, r.Size()})), true
+}
+
+// trim takes the addresses off span, which is that of p, that p keeps back.
+func trim(p netip.Prefix, span Span) Span {
+	if p.Addr().BitLen()-p.Bits() < 2 {
+		return span
+	}
+	span.Start++
+	if p.Addr().Is4() {
+		span.End--
+	}
+	return span
+}
+
+// capacity is how many addresses of s may be given out.
+func (r *Ring) capacity(s Span) uint64 { return r.Usable().Intersect(s).Len() }
+
+func sizeOf(p netip.Prefix) uint64 {
+	return 1 << min(p.Addr().BitLen()-p.Bits(), maxHostBits)
+}
+
+// words returns addr as a 128-bit number; an IPv4 address is in the low 32 bits.
+func words(addr netip.Addr) (hi, lo uint64) {
+	if addr.Is4() {
+		b := addr.As4()
+		return 0, uint64(binary.BigEndian.Uint32(b[:]))
+	}
+	b := addr.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+}

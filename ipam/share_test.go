@@ -1,0 +1,180 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestClaim(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		x, y := b.nodes[0].alloc, b.nodes[1].alloc
+		claim := func(a *Allocator, owner, addr string) (Lease, error) {
+			return a.Claim(context.Background(), owner, netip.MustParseAddr(addr))
+		}
+		l, err := claim(x, "a", "10.32.0.5")
+		if err != nil || l.Bits != 24 {
+			t.Errorf("own address: %+v, %v", l, err)
+		}
+		if again, err := claim(x, "a", "10.32.0.5"); err != nil || again != l {
+			t.Errorf("again: %+v, %v", again, err)
+		}
+		if got := allocate(t, x, "a", ""); got != l {
+			t.Errorf("allocated beside the claim: %+v", got)
+		}
+		if _, err := claim(x, "b", "10.32.0.5"); !errors.Is(err, ErrLeased) || !strings.Contains(err.Error(), `"a"`) {
+			t.Errorf("another's: %v", err)
+		}
+		if _, err := claim(y, "b", "10.32.0.5"); !errors.Is(err, ErrLeased) || !strings.Contains(err.Error(), `"a" on node na`) {
+			t.Errorf("another's on another node: %v", err)
+		}
+		if l, err := claim(y, "b", "10.32.0.77"); err != nil || l.Addr.String() != "10.32.0.77" {
+			t.Errorf("another node's: %+v, %v", l, err)
+		}
+		for _, addr := range []string{"10.32.0.0", "10.32.0.255", "10.33.0.1", "fd00::1"} {
+			if _, err := claim(x, "b", addr); !errors.Is(err, ErrOutside) {
+				t.Errorf("%s: %v", addr, err)
+			}
+		}
+		b.nodes[0].crash()
+		if _, err := claim(y, "b", "10.32.0.78"); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "node na") {
+			t.Errorf("of a node that is away: %v", err)
+		}
+	})
+}
+
+func TestConcurrentAllocationsShareOneAsk(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		asks := 0
+		b.unicast = func(from, to int) {
+			if from == 1 {
+				asks++
+			}
+		}
+		// All of 10.32.0.0/27 is the first node's.
+		got := make(chan Lease, 10)
+		for i := range 10 {
+			go func() {
+				l, err := b.nodes[1].alloc.Allocate(context.Background(), string(rune('a'+i)), netip.MustParsePrefix("10.32.0.0/27"))
+				if err != nil {
+					t.Error(err)
+				}
+				got <- l
+			}()
+		}
+		seen := make(map[netip.Addr]bool)
+		for range 10 {
+			l := <-got
+			if seen[l.Addr] {
+				t.Errorf("%s twice", l.Addr)
+			}
+			seen[l.Addr] = true
+		}
+		if asks != 1 {
+			t.Errorf("%d asks", asks)
+		}
+	})
+}
+
+func TestExhaustionIsSaidAtOnceAndInFull(t *testing.T) {
+	bubble(t, 4, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/26") // 62 addresses
+		b.eventually("ready", b.allReady)
+		for i := range 62 {
+			allocate(t, b.nodes[i%4].alloc, string(rune('A'+i)), "")
+		}
+		time.Sleep(20 * time.Second)
+		start := time.Now()
+		_, err := b.nodes[2].alloc.Allocate(context.Background(), "one more", whole)
+		if !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "10.32.0.0/26 is full: 62 of 62 addresses leased") {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("took %s", took)
+		}
+		if err := b.nodes[0].alloc.Release("A", netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		allocate(t, b.nodes[2].alloc, "one more", "") // the one address that is free, wherever it is
+		b.nodes[0].crash()
+		b.nodes[1].crash()
+		_, err = b.nodes[2].alloc.Allocate(context.Background(), "and one more", whole)
+		if !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "2 owners unreachable (na, nb): bring them back or `weft reclaim` them") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestSilentOwnersDoNotHoldUpForEver(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/29")
+		b.eventually("ready", b.allReady)
+		b.deaf = 1
+		a := b.nodes[0].alloc
+		allocate(t, a, "x", "")
+		allocate(t, a, "y", "")
+		start := time.Now()
+		_, err := a.Allocate(context.Background(), "z", whole)
+		if !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "2 owners gave no answer (nb, nc)") {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(start); took > 2*answerPatience {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+func TestLeaveGivesEverythingToOne(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		leaver := b.nodes[0].alloc
+		allocate(t, leaver, "x", "")
+		heir, dropped, err := leaver.Leave(context.Background())
+		if err != nil || dropped != 1 || heir.IsZero() || heir == leaver.cfg.Self {
+			t.Fatalf("%s, %d, %v", heir, dropped, err)
+		}
+		if _, err := leaver.Allocate(context.Background(), "y", whole); !errors.Is(err, ErrLeft) {
+			t.Errorf("Allocate after Leave: %v", err)
+		}
+		for _, o := range b.find(heir).alloc.Status().Ranges[0].Owners {
+			if o.ID == leaver.cfg.Self || o.ID == heir && o.Addresses < 170 {
+				t.Errorf("%+v", o)
+			}
+		}
+		// Started again it joins as any other.
+		b.nodes[0].crash()
+		b.nodes[0].start(b.nodes[0].config(3, "10.32.0.0/24"))
+		b.eventually("ready", b.allReady)
+	})
+}
+
+func TestLeaveAlone(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		b.nodes[1].crash()
+		a := b.nodes[0].alloc
+		allocate(t, a, "x", "")
+		if _, _, err := a.Leave(context.Background()); !errors.Is(err, ErrNoHeir) || !strings.Contains(err.Error(), "nb") {
+			t.Errorf("%v", err)
+		}
+		allocate(t, a, "y", "") // nothing has changed
+	})
+	bubble(t, 1, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		allocate(t, b.nodes[0].alloc, "x", "")
+		if heir, dropped, err := b.nodes[0].alloc.Leave(context.Background()); err != nil || !heir.IsZero() || dropped != 1 {
+			t.Errorf("%s, %d, %v", heir, dropped, err)
+		}
+	})
+}
