@@ -114,6 +114,13 @@ func (d *fakeDaemon) Release(_ context.Context, owner, _ string) error {
 	return nil
 }
 
+// failJoin makes Join return err.
+func (d *fakeDaemon) failJoin(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.joinErr = err
+}
+
 func (d *fakeDaemon) owners() (out []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
