@@ -2,9 +2,7 @@ package masq
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 
 	"sigs.k8s.io/knftables"
 )
@@ -68,9 +66,7 @@ func New(ctx context.Context) (*NFT, error) {
 
 func open(f knftables.Family) (knftables.Interface, error) {
 	nft, err := knftables.New(f, Table)
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %w", ErrNoNFT, exec.ErrNotFound)
-	} else if err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
 	return nft, nil
@@ -131,7 +127,7 @@ func (p part) transaction(r Ruleset) *knftables.Transaction {
 		Priority: knftables.PtrTo(knftables.SNATPriority),
 	})
 	if r.Bridge != "" {
-		tx.Add(&knftables.Rule{Chain: chain, Rule: knftables.Concat("oifname", quoted(r.Bridge), "return")})
+		tx.Add(&knftables.Rule{Chain: chain, Rule: knftables.Concat("oifname", `"`+r.Bridge+`"`, "return")})
 	}
 	for _, h := range p.halves {
 		tx.Add(&knftables.Rule{Chain: chain, Rule: knftables.Concat(
@@ -142,6 +138,3 @@ func (p part) transaction(r Ruleset) *knftables.Transaction {
 	}
 	return tx
 }
-
-// quoted is for names that Validate has passed.
-func quoted(name string) string { return `"` + name + `"` }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +44,7 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 		"CheckDiffers":    testCheckDiffers,
 		"AddressesAbsent": testAddressesAbsent,
 		"Cancelled":       testCancelled,
+		"Concurrent":      testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -284,6 +286,34 @@ func testCancelled(t *testing.T, f Fixture) {
 	if _, err := f.Linker.Attach(ctx, s); !errors.Is(err, context.Canceled) {
 		t.Errorf("Attach = %v, want context.Canceled", err)
 	}
+	wantHostLinks(t, f)
+}
+
+// testConcurrent attaches and detaches several pods at once, as a runtime does at the start of a host.
+func testConcurrent(t *testing.T, f Fixture) {
+	var specs []link.Spec
+	for range 8 {
+		specs = append(specs, spec(f, f.NewNetns()))
+	}
+	var wg sync.WaitGroup
+	for _, s := range specs {
+		wg.Go(func() {
+			if _, err := f.Linker.Attach(t.Context(), s); err != nil {
+				t.Errorf("Attach: %v", err)
+			}
+			if err := f.Linker.Check(s); err != nil {
+				t.Errorf("Check: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := f.HostLinks(); len(got) != len(specs) {
+		t.Errorf("%d host ends, want %d", len(got), len(specs))
+	}
+	for _, s := range specs {
+		wg.Go(func() { detach(t, f, s.Netns, s.Ifname, s.HostName) })
+	}
+	wg.Wait()
 	wantHostLinks(t, f)
 }
 
