@@ -57,6 +57,7 @@ var seams = map[string]string{
 	"weft/ipam/store/storetest":         "weft/ipam/store",
 	"weft/cni/link/linktest":            "weft/cni/link",
 	"weft/internal/nettest/labtest":     "weft/internal/nettest",
+	"weft/internal/nettest/cnitest":     "weft/internal/nettest",
 	"weft/bench/demo":                   "weft/internal/nettest",
 }
 

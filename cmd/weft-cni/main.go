@@ -1,0 +1,13 @@
+// Command weft-cni is the CNI plugin of weft, installed as /opt/cni/bin/weft. It speaks the CNI protocol with the
+// container runtime and asks the daemon on this host through its socket; see package weft/cni.
+package main
+
+import (
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"weft/cni"
+)
+
+func main() {
+	skel.PluginMainFuncs(cni.New().Funcs(), cni.Versions(), cni.About)
+}

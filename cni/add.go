@@ -1,0 +1,91 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"weft/cni/link"
+)
+
+// Add joins the container's namespace to the overlay and prints the result. A failure leaves nothing behind.
+//
+// The codes of its errors: 4 the interface exists or its name is bad, 6 and 7 the configuration, 8 the namespace, 11
+// the daemon is away or not ready yet, CodeNoAddress, CodeRefused, and what a delegated plugin says.
+func (p *Plugin) Add(args *skel.CmdArgs) error {
+	ctx, cancel := context.WithTimeout(context.Background(), addTimeout)
+	defer cancel()
+	c, err := p.newCall(args)
+	if err != nil {
+		return err
+	}
+	prev, err := c.prevResult()
+	if err != nil {
+		return err
+	}
+	// Before anything is leased: a second ADD must not end the lease of the first one when it is undone.
+	if _, _, err := p.Links.Addresses(args.Netns, args.IfName); err == nil {
+		return linkError(fmt.Errorf("%w: %q", link.ErrExists, args.IfName))
+	} else if !errors.Is(err, link.ErrNoLink) {
+		return linkError(err)
+	}
+	plan, err := c.newPlan(ctx)
+	if err != nil {
+		return c.undo(ctx, err)
+	}
+	made, err := p.Links.Attach(ctx, plan.spec)
+	if errors.Is(err, link.ErrExists) {
+		return linkError(err) // the attachment that is there keeps its lease
+	} else if err != nil {
+		return c.undo(ctx, linkError(err))
+	}
+	if err := c.print(plan.result(prev, made)); err != nil {
+		return c.undo(ctx, err)
+	}
+	return nil
+}
+
+// print writes the result in the version that the runtime asked for.
+func (c *call) print(res *types100.Result) error {
+	out, err := res.GetAsVersion(c.conf.CNIVersion)
+	if err != nil {
+		return failure(types.ErrInternal, fmt.Errorf("result for version %s: %w", c.conf.CNIVersion, err))
+	}
+	if err := out.PrintTo(c.Out); err != nil {
+		return failure(types.ErrIOFailure, fmt.Errorf("writing the result: %w", err))
+	}
+	return nil
+}
+
+// undo takes back what ADD has done so far and returns cause. When that fails too the runtime's DEL comes after it.
+func (c *call) undo(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := c.Links.Detach(ctx, c.args.Netns, c.args.IfName, c.host); err != nil {
+		return addDetails(cause, "the link is left", err)
+	}
+	if !c.leased {
+		return cause
+	}
+	if err := c.release(ctx); err != nil {
+		return addDetails(cause, "the address may be left", err)
+	}
+	return cause
+}
+
+// addDetails tells the runtime what else went wrong.
+func addDetails(cause error, what string, err error) error {
+	var e *types.Error
+	if !errors.As(cause, &e) {
+		return cause
+	}
+	details := fmt.Sprintf("%s: %v", what, err)
+	if e.Details != "" {
+		details = e.Details + "; " + details
+	}
+	return types.NewError(e.Code, e.Msg, details)
+}

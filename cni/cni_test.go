@@ -1,0 +1,371 @@
+package cni_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+
+	"weft/cni"
+	"weft/cni/link"
+	"weft/cni/link/linktest"
+	"weft/internal/api"
+	"weft/internal/ether"
+)
+
+var noDaemon = fmt.Errorf("%w at %s", api.ErrNoDaemon, socket)
+
+const owner = "cni/net/c1/eth0"
+
+func TestAdd(t *testing.T) {
+	b := newBench()
+	b.add(t, args(`{"dns": {"nameservers": ["10.32.0.1"], "search": ["weft.local"]}}`))
+	host := link.HostLinkName(owner, "eth0")
+	want := `{
+  "cniVersion": "1.1.0",
+  "dns": {"nameservers": ["10.32.0.1"], "search": ["weft.local"]},
+  "interfaces": [
+    {"name": "weave"},
+    {"mac": "` + link.HostLinkMAC(host).String() + `", "mtu": 1422, "name": "` + host + `"},
+    {"mac": "0a:57:0a:20:00:02", "mtu": 1422, "name": "eth0", "sandbox": "/run/netns/pod"}
+  ],
+  "ips": [
+    {"address": "10.32.0.2/12", "gateway": "10.32.0.1", "interface": 2},
+    {"address": "fd32::2/64", "gateway": "fd32::1", "interface": 2}
+  ],
+  "routes": [{"dst": "0.0.0.0/0", "gw": "10.32.0.1"}, {"dst": "::/0", "gw": "fd32::1"}]
+}`
+	if diff := cmp.Diff(parse(t, want), parse(t, b.out.String())); diff != "" {
+		t.Errorf("result (-want +got):\n%s", diff)
+	}
+	if got := b.links.Attached()[0]; !got.Hairpin || got.Bridge != "weave" {
+		t.Errorf("attached %+v", got)
+	}
+	if got := b.daemon.owners(); !slices.Equal(got, []string{owner}) {
+		t.Errorf("owners %v", got)
+	}
+}
+
+func parse(t *testing.T, text string) (v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return v
+}
+
+func TestAddOptions(t *testing.T) {
+	b := newBench()
+	b.add(t, args(`{"mtu": 1300, "hairpin": false}`))
+	if s := b.links.Attached()[0]; s.MTU != 1300 || s.Hairpin {
+		t.Errorf("attached %+v", s)
+	}
+}
+
+// TestWishes looks at where addresses and MACs to have may come from, and which place wins.
+func TestWishes(t *testing.T) {
+	for name, c := range map[string]struct {
+		conf, env string
+		ips       []string
+		mac       string
+	}{
+		"none":          {conf: `{}`, mac: "0a:57:0a:20:00:02"},
+		"CNI_ARGS":      {conf: `{}`, env: "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.32.1.1;MAC=02:00:00:00:00:01", ips: []string{"10.32.1.1"}, mac: "02:00:00:00:00:01"},
+		"CNI_ARGS two":  {conf: `{}`, env: "IP=10.32.1.1/12,fd32::9/64", ips: []string{"10.32.1.1/12", "fd32::9/64"}, mac: "0a:57:0a:20:01:01"},
+		"args":          {conf: `{"args": {"cni": {"ips": ["10.32.1.2"], "mac": "02:00:00:00:00:02"}}}`, env: "IP=10.32.1.1;MAC=02:00:00:00:00:01", ips: []string{"10.32.1.2"}, mac: "02:00:00:00:00:02"},
+		"runtimeConfig": {conf: `{"runtimeConfig": {"ips": ["10.32.1.3/12"], "mac": "02:00:00:00:00:03"}, "args": {"cni": {"ips": ["10.32.1.2"]}}}`, env: "IP=10.32.1.1", ips: []string{"10.32.1.3/12"}, mac: "02:00:00:00:00:03"},
+	} {
+		b := newBench()
+		a := args(c.conf)
+		a.Args = c.env
+		res := b.add(t, a)
+		if got := b.daemon.joins[0].IPs; !slices.Equal(got, c.ips) {
+			t.Errorf("%s: asked for %v, want %v", name, got, c.ips)
+		}
+		if got := res.Interfaces[2].Mac; got != c.mac {
+			t.Errorf("%s: MAC %s, want %s", name, got, c.mac)
+		}
+	}
+	for name, c := range map[string]struct {
+		conf, env string
+		code      uint
+	}{
+		"bad IP":         {conf: `{"runtimeConfig": {"ips": ["10.32"]}}`, code: types.ErrInvalidNetworkConfig},
+		"bad MAC":        {conf: `{"args": {"cni": {"mac": "02"}}}`, code: types.ErrInvalidNetworkConfig},
+		"group MAC":      {conf: `{"runtimeConfig": {"mac": "01:00:00:00:00:00"}}`, code: types.ErrInvalidNetworkConfig},
+		"bad IP in env":  {conf: `{}`, env: "IP=x", code: types.ErrInvalidEnvironmentVariables},
+		"bad MAC in env": {conf: `{}`, env: "MAC=00:00:00:00:00:00", code: types.ErrInvalidEnvironmentVariables},
+		"bad env":        {conf: `{}`, env: "IP", code: types.ErrInvalidEnvironmentVariables},
+	} {
+		b := newBench()
+		a := args(c.conf)
+		a.Args = c.env
+		wantCode(t, name, b.plugin.Add(a), c.code)
+		b.wantNothing(t, name)
+	}
+}
+
+// TestVersions has results in the version that was asked for, and DEL and CHECK understand them.
+func TestVersions(t *testing.T) {
+	for _, v := range cni.Versions().SupportedVersions() {
+		b := newBench()
+		conf := fmt.Sprintf(`{"cniVersion": %q}`, v)
+		if err := b.plugin.Add(args(conf)); err != nil {
+			t.Fatalf("%s: %v", v, err)
+		}
+		res := parse(t, b.out.String()).(map[string]any)
+		if res["cniVersion"] != v || len(res["interfaces"].([]any)) != 3 || len(res["ips"].([]any)) != 2 {
+			t.Errorf("%s: result %s", v, b.out.String())
+		}
+		after := args(conf, `{"prevResult": `+b.out.String()+`}`)
+		if err := b.plugin.Check(after); err != nil {
+			t.Errorf("%s: CHECK: %v", v, err)
+		}
+		for range 2 {
+			if err := b.plugin.Del(after); err != nil {
+				t.Errorf("%s: DEL: %v", v, err)
+			}
+		}
+		b.wantNothing(t, v)
+	}
+}
+
+// TestBehind has a plugin before this one in the chain.
+func TestBehind(t *testing.T) {
+	b := newBench()
+	res := b.add(t, args(`{"prevResult": {"cniVersion": "1.1.0",
+		"interfaces": [{"name": "net0", "sandbox": "/run/netns/pod"}], "ips": [{"address": "192.0.2.2/24", "interface": 0}],
+		"dns": {"nameservers": ["192.0.2.1"]}}}`))
+	if len(res.Interfaces) != 4 || len(res.IPs) != 3 || *res.IPs[0].Interface != 0 || *res.IPs[1].Interface != 3 || res.DNS.Nameservers[0] != "192.0.2.1" {
+		t.Errorf("result %s", b.out.String())
+	}
+	if err := b.plugin.Check(args(`{"prevResult": ` + b.out.String() + `}`)); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+}
+
+func TestAddFails(t *testing.T) {
+	refused := &url.Error{Op: "Put", URL: "http://weft/v1/join", Err: &net.OpError{Op: "read", Err: syscall.ECONNRESET}}
+	for name, c := range map[string]struct {
+		set  func(b *bench, a *skel.CmdArgs)
+		code uint
+		says string
+	}{
+		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = noDaemon }, types.ErrTryAgainLater, socket},
+		"daemon dies": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = refused }, types.ErrTryAgainLater, socket},
+		"daemon hangs": {func(b *bench, _ *skel.CmdArgs) {
+			b.daemon.joinErr = fmt.Errorf("api: %w", context.DeadlineExceeded)
+		}, types.ErrTryAgainLater, socket},
+		"no address": {func(b *bench, _ *skel.CmdArgs) {
+			b.daemon.joinErr = &api.Problem{Kind: api.KindExhausted, Detail: "no address is left in 10.32.0.0/12", Hint: "add a range"}
+		}, cni.CodeNoAddress, "no address is left"},
+		"taken": {func(b *bench, _ *skel.CmdArgs) {
+			b.daemon.joinErr = &api.Problem{Kind: api.KindRefused, Detail: "10.32.0.9 belongs to x"}
+		}, cni.CodeRefused, "belongs to x"},
+		"waiting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindTimeout} }, types.ErrTryAgainLater, ""},
+		"invalid": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid} }, types.ErrInvalidNetworkConfig, ""},
+		"internal": {func(b *bench, _ *skel.CmdArgs) {
+			b.daemon.joinErr = &api.Problem{Kind: api.KindInternal, Status: 500}
+		}, types.ErrInternal, "500"},
+		"no namespace": {func(_ *bench, a *skel.CmdArgs) { a.Netns = "/run/netns/gone" }, types.ErrInvalidNetNS, "CNI_NETNS"},
+		"name in use":  {func(b *bench, _ *skel.CmdArgs) { b.links.AddForeign(netns, "eth0") }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
+		"bad name":     {func(_ *bench, a *skel.CmdArgs) { a.IfName = "sixteen-letters-" }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
+		"no bridge":    {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, link.ErrNoBridge) }, types.ErrTryAgainLater, "bridge"},
+		"kernel":       {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, syscall.EPERM) }, types.ErrInternal, "not permitted"},
+		"bad MTU":      {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": 10}`) }, types.ErrInvalidNetworkConfig, "MTU"},
+		"negative MTU": {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": -1}`) }, types.ErrInvalidNetworkConfig, "mtu"},
+		"bad JSON":     {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": "x"}`) }, types.ErrDecodingFailure, "mtu"},
+		"bad result": {func(_ *bench, a *skel.CmdArgs) {
+			*a = *args(`{"prevResult": {"cniVersion": "9.9.9"}}`)
+		}, types.ErrDecodingFailure, "prevResult"},
+		"no output": {func(b *bench, _ *skel.CmdArgs) { b.plugin.Out = brokenWriter{} }, types.ErrIOFailure, "broken"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench()
+			a := args()
+			c.set(b, a)
+			e := wantCode(t, "ADD", b.plugin.Add(a), c.code)
+			if !strings.Contains(e.Msg, c.says) {
+				t.Errorf("the message is %q, without %q", e.Msg, c.says)
+			}
+			b.daemon.fail = nil
+			b.wantNothing(t, "ADD")
+		})
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+// TestAddTwice must not end the lease of the first.
+func TestAddTwice(t *testing.T) {
+	b := newBench()
+	b.add(t, args())
+	wantCode(t, "second ADD", b.plugin.Add(args()), types.ErrInvalidEnvironmentVariables)
+	elsewhere := args()
+	elsewhere.Netns = "/run/netns/other"
+	b.links.AddNetns(elsewhere.Netns)
+	wantCode(t, "ADD in another namespace", b.plugin.Add(elsewhere), types.ErrInvalidEnvironmentVariables)
+	if got := b.daemon.owners(); !slices.Equal(got, []string{owner}) {
+		t.Errorf("owners %v", got)
+	}
+}
+
+func TestUndoFails(t *testing.T) {
+	b := newBench()
+	b.links.Fail(linktest.OpAttach, syscall.EPERM)
+	b.links.Fail(linktest.OpDetach, syscall.EBUSY)
+	if e := wantCode(t, "ADD", b.plugin.Add(args()), types.ErrInternal); !strings.Contains(e.Details, "link is left") {
+		t.Errorf("details %q", e.Details)
+	}
+}
+
+func TestDel(t *testing.T) {
+	for name, set := range map[string]func(b *bench, a *skel.CmdArgs){
+		"attached":         func(*bench, *skel.CmdArgs) {},
+		"without netns":    func(_ *bench, a *skel.CmdArgs) { a.Netns = "" },
+		"netns gone":       func(b *bench, _ *skel.CmdArgs) { b.links.RemoveNetns(netns) },
+		"link gone":        func(b *bench, _ *skel.CmdArgs) { _ = b.links.Detach(context.Background(), netns, "eth0", "") },
+		"lease gone":       func(b *bench, _ *skel.CmdArgs) { _ = b.daemon.Release(context.Background(), owner, "") },
+		"junk in CNI_ARGS": func(_ *bench, a *skel.CmdArgs) { a.Args = "IP;;=" },
+		"junk in wishes":   func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"runtimeConfig": {"ips": ["x"], "mac": "y"}}`) },
+	} {
+		b := newBench()
+		b.add(t, args())
+		a := args()
+		set(b, a)
+		for range 2 {
+			if err := b.plugin.Del(a); err != nil {
+				t.Errorf("%s: DEL: %v", name, err)
+			}
+		}
+		b.wantNothing(t, name)
+	}
+}
+
+func TestDelUnknown(t *testing.T) {
+	b := newBench()
+	b.links.AddForeign(netns, "eth0")
+	if err := b.plugin.Del(args()); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := b.links.Addresses(netns, "eth0"); err != nil {
+		t.Errorf("the foreign interface: %v", err)
+	}
+}
+
+func TestDelFails(t *testing.T) {
+	b := newBench()
+	b.add(t, args())
+	b.daemon.fail = noDaemon
+	if e := wantCode(t, "DEL", b.plugin.Del(args()), types.ErrTryAgainLater); !strings.Contains(e.Msg, socket) {
+		t.Errorf("the message %q does not name the socket", e.Msg)
+	}
+	if left := b.links.HostLinks(); len(left) > 0 {
+		t.Errorf("DEL without a daemon leaves %v", left)
+	}
+	b.daemon.fail = nil
+	b.links.Fail(linktest.OpDetach, syscall.EPERM)
+	wantCode(t, "DEL", b.plugin.Del(args()), types.ErrInternal)
+	if got := b.daemon.owners(); len(got) != 1 {
+		t.Error("the address was given up though the link is there")
+	}
+}
+
+func TestCheckFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(b *bench)
+		code uint
+	}{
+		"link gone":   {func(b *bench) { _ = b.links.Detach(context.Background(), netns, "eth0", "") }, types.ErrInternal},
+		"lease gone":  {func(b *bench) { _ = b.daemon.Release(context.Background(), owner, "") }, types.ErrInternal},
+		"netns gone":  {func(b *bench) { b.links.RemoveNetns(netns) }, types.ErrInvalidNetNS},
+		"daemon away": {func(b *bench) { b.daemon.fail = noDaemon }, types.ErrTryAgainLater},
+		"other address": {func(b *bench) {
+			b.daemon.leases[owner] = []netip.Prefix{netip.MustParsePrefix("10.32.0.77/12")}
+		}, types.ErrInternal},
+	} {
+		b := newBench()
+		b.add(t, args())
+		c.set(b)
+		wantCode(t, name, b.plugin.Check(args(`{"prevResult": `+b.out.String()+`}`)), c.code)
+	}
+	b := newBench()
+	b.add(t, args())
+	wantCode(t, "no prevResult", b.plugin.Check(args()), types.ErrInvalidNetworkConfig)
+	wantCode(t, "someone's prevResult", b.plugin.Check(args(`{"prevResult": {"cniVersion": "1.1.0"}}`)), types.ErrInvalidNetworkConfig)
+	changed := strings.Replace(b.out.String(), ether.FromIP(netip.MustParseAddr("10.32.0.2")).String(), "02:00:00:00:00:01", 1)
+	wantCode(t, "other MAC", b.plugin.Check(args(`{"prevResult": `+changed+`}`)), types.ErrInternal)
+}
+
+func TestGC(t *testing.T) {
+	b := newBench()
+	keep, drop, gone := args(), args(), args()
+	drop.IfName = "eth1"
+	gone.ContainerID, gone.Netns = "c2", "/run/netns/c2"
+	b.links.AddNetns(gone.Netns)
+	for _, a := range []*skel.CmdArgs{keep, drop, gone} {
+		b.add(t, a)
+	}
+	b.links.RemoveNetns(gone.Netns)
+	others := []string{"cni/other/c1/eth0", "cni/net", "web", "c1/eth0"}
+	for _, o := range others {
+		b.daemon.leases[o] = []netip.Prefix{netip.MustParsePrefix("10.32.9.9/12")}
+	}
+	for range 2 {
+		if err := b.plugin.GC(args(`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c9", "ifname": "eth0"}]}`)); err != nil {
+			t.Fatal(err)
+		}
+		want := append([]string{owner}, others...)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, b.daemon.owners()); diff != "" {
+			t.Errorf("owners (-want +got):\n%s", diff)
+		}
+		if got := b.links.HostLinks(); !slices.Equal(got, []string{link.HostLinkName(owner, "eth0")}) {
+			t.Errorf("host links %v", got)
+		}
+	}
+	b.links.Fail(linktest.OpDetach, syscall.EPERM)
+	wantCode(t, "GC", b.plugin.GC(args()), types.ErrInternal)
+	b.daemon.fail = noDaemon
+	wantCode(t, "GC without a daemon", b.plugin.GC(args()), types.ErrTryAgainLater)
+}
+
+func TestStatus(t *testing.T) {
+	b := newBench()
+	if err := b.plugin.Status(args()); err != nil {
+		t.Error(err)
+	}
+	b.daemon.ready = false
+	if e := wantCode(t, "not ready", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "waiting") || !strings.Contains(e.Details, "start them") {
+		t.Errorf("error %+v", e)
+	}
+	b.daemon.fail = noDaemon
+	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, socket) {
+		t.Errorf("the message %q does not name the socket", e.Msg)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	network, id, ifname, ok := cni.ParseOwner(cni.Owner("net", "c1", "eth0"))
+	if !ok || network != "net" || id != "c1" || ifname != "eth0" || cni.Owner("net", "c1", "eth0") != owner {
+		t.Errorf("ParseOwner = %q, %q, %q, %v", network, id, ifname, ok)
+	}
+	for _, s := range []string{"", "web", "c1/eth0", "cni/net/c1", "cni/net/c1/eth0/x", "cni//c1/eth0", "weft/net/c1/eth0", "cni/net/c1/"} {
+		if _, _, _, ok := cni.ParseOwner(s); ok {
+			t.Errorf("ParseOwner(%q) is ok", s)
+		}
+	}
+}

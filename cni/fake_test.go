@@ -1,0 +1,222 @@
+package cni_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"weft/cni"
+	"weft/cni/link/linktest"
+	"weft/internal/api"
+	"weft/internal/ether"
+)
+
+const (
+	socket = "/run/weft/weft.sock"
+	netns  = "/run/netns/pod"
+)
+
+// fakeDaemon leases addresses out of memory. Its methods may be called concurrently.
+type fakeDaemon struct {
+	mu      sync.Mutex
+	leases  map[string][]netip.Prefix
+	next    int
+	ready   bool
+	exposed []netip.Prefix
+	fail    error // returned by every call
+	joinErr error // returned by Join
+	joins   []api.JoinRequest
+}
+
+func newFakeDaemon() *fakeDaemon {
+	return &fakeDaemon{leases: map[string][]netip.Prefix{}, next: 2, ready: true}
+}
+
+func (d *fakeDaemon) Socket() string { return socket }
+
+func (d *fakeDaemon) Status(context.Context) (api.Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := api.Status{Ready: d.ready, Bridge: "weave", MTU: 1422, IPAM: "waiting", Exposed: d.exposed, Warnings: []string{"two nodes are missing: start them"}}
+	return s, d.fail
+}
+
+func (d *fakeDaemon) Join(_ context.Context, r api.JoinRequest) (api.Join, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.joins = append(d.joins, r)
+	if err := errors.Join(d.fail, d.joinErr); err != nil {
+		return api.Join{}, err
+	}
+	if d.leases[r.Owner] == nil {
+		d.leases[r.Owner] = d.lease(r.IPs)
+	}
+	j := api.Join{Bridge: "weave", MTU: 1422}
+	for _, p := range d.leases[r.Owner] {
+		gw := netip.MustParseAddr("10.32.0.1")
+		if p.Addr().Is6() {
+			gw = netip.MustParseAddr("fd32::1")
+		}
+		j.Addresses = append(j.Addresses, api.Address{Address: p, Gateway: gw, MAC: ether.FromIP(p.Addr())})
+	}
+	return j, nil
+}
+
+func (d *fakeDaemon) lease(ips []string) (out []netip.Prefix) {
+	if len(ips) == 0 {
+		ips = []string{fmt.Sprintf("10.32.0.%d/12", d.next), fmt.Sprintf("fd32::%d/64", d.next)}
+		d.next++
+	}
+	for _, ip := range ips {
+		p, err := netip.ParsePrefix(ip)
+		if err != nil {
+			p = netip.PrefixFrom(netip.MustParseAddr(ip), 12)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (d *fakeDaemon) Leases(_ context.Context, owner string) (out []api.Lease, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for o, ips := range d.leases {
+		for _, ip := range ips {
+			if owner == "" || owner == o {
+				out = append(out, api.Lease{Owner: o, IP: ip})
+			}
+		}
+	}
+	return out, d.fail
+}
+
+func (d *fakeDaemon) Release(_ context.Context, owner, _ string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil {
+		return d.fail
+	}
+	if d.leases[owner] == nil {
+		return &api.Problem{Kind: api.KindNotFound, Detail: "no such owner"}
+	}
+	delete(d.leases, owner)
+	return nil
+}
+
+// failJoin makes Join return err.
+func (d *fakeDaemon) failJoin(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.joinErr = err
+}
+
+func (d *fakeDaemon) owners() (out []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for o := range d.leases {
+		out = append(out, o)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fakeExec is an address manager: it answers what answers says by verb.
+type fakeExec struct {
+	version.PluginDecoder
+	answers map[string]string
+	errs    map[string]error
+	calls   []string
+}
+
+func (e *fakeExec) FindInPath(plugin string, _ []string) (string, error) {
+	if plugin != "static" {
+		return "", fmt.Errorf("failed to find plugin %q in path", plugin)
+	}
+	return "/opt/cni/bin/" + plugin, nil
+}
+
+func (e *fakeExec) ExecPlugin(_ context.Context, _ string, _ []byte, environ []string) ([]byte, error) {
+	verb := ""
+	for _, v := range environ { // the last one counts
+		if after, ok := bytes.CutPrefix([]byte(v), []byte("CNI_COMMAND=")); ok {
+			verb = string(after)
+		}
+	}
+	e.calls = append(e.calls, verb)
+	return []byte(e.answers[verb]), e.errs[verb]
+}
+
+// bench is a plugin on fakes.
+type bench struct {
+	plugin *cni.Plugin
+	daemon *fakeDaemon
+	links  *linktest.Recorder
+	exec   *fakeExec
+	out    bytes.Buffer
+}
+
+func newBench() *bench {
+	b := &bench{daemon: newFakeDaemon(), links: linktest.NewRecorder("weave"), exec: &fakeExec{answers: map[string]string{}, errs: map[string]error{}}}
+	b.links.AddNetns(netns)
+	b.plugin = &cni.Plugin{Links: b.links, Dial: func(string) cni.Daemon { return b.daemon }, Exec: b.exec, Out: &b.out}
+	return b
+}
+
+// args returns a call for container "c1" with more keys in its configuration.
+func args(more ...string) *skel.CmdArgs {
+	conf := map[string]any{"cniVersion": "1.1.0", "name": "net", "type": "weft", "somebody": "else's"}
+	for _, m := range more {
+		if err := json.Unmarshal([]byte(m), &conf); err != nil {
+			panic(err)
+		}
+	}
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		panic(err)
+	}
+	return &skel.CmdArgs{ContainerID: "c1", Netns: netns, IfName: "eth0", StdinData: stdin}
+}
+
+// add runs ADD and returns its result.
+func (b *bench) add(t *testing.T, a *skel.CmdArgs) *types100.Result {
+	t.Helper()
+	b.out.Reset()
+	if err := b.plugin.Add(a); err != nil {
+		t.Fatalf("ADD: %v", err)
+	}
+	res := &types100.Result{}
+	if err := json.Unmarshal(b.out.Bytes(), res); err != nil {
+		t.Fatalf("%v in %s", err, b.out.String())
+	}
+	return res
+}
+
+// wantCode fails the test unless err is one for the runtime with the code.
+func wantCode(t *testing.T, what string, err error, code uint) *types.Error {
+	t.Helper()
+	var e *types.Error
+	if !errors.As(err, &e) || e.Code != code {
+		t.Errorf("%s: %v (%+v), want code %d", what, err, e, code)
+		return &types.Error{}
+	}
+	return e
+}
+
+// wantNothing fails the test if a link or a lease is left.
+func (b *bench) wantNothing(t *testing.T, what string) {
+	t.Helper()
+	if links, owners := b.links.HostLinks(), b.daemon.owners(); len(links)+len(owners) > 0 {
+		t.Errorf("%s leaves links %v and leases of %v", what, links, owners)
+	}
+}

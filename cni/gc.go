@@ -1,0 +1,66 @@
+package cni
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"weft/cni/link"
+)
+
+// GC ends the leases, and removes the links, of this network's attachments that the runtime does not list as valid.
+// Leases that the plugin did not make, or made for other networks, are not its business. It goes on past errors and
+// returns the first.
+func (p *Plugin) GC(args *skel.CmdArgs) error {
+	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
+	defer cancel()
+	c, err := p.newCall(args)
+	if err != nil {
+		return err
+	}
+	if c.delegated() {
+		return delegateError(c.conf, invoke.DelegateGC(ctx, c.conf.IPAM.Type, args.StdinData, p.Exec))
+	}
+	leases, err := c.daemon.Leases(ctx, "")
+	if err != nil {
+		return daemonError(c.daemon, err)
+	}
+	done := map[string]bool{}
+	for _, a := range c.conf.ValidAttachments {
+		done[Owner(c.conf.Name, a.ContainerID, a.IfName)] = true
+	}
+	var errs []error
+	for _, l := range leases {
+		network, _, ifname, ok := ParseOwner(l.Owner)
+		if !ok || network != c.conf.Name || done[l.Owner] {
+			continue
+		}
+		done[l.Owner] = true
+		errs = append(errs, c.collect(ctx, l.Owner, ifname))
+	}
+	return first(errs)
+}
+
+// collect removes what an attachment left.
+func (c *call) collect(ctx context.Context, owner, ifname string) error {
+	if err := c.Links.Detach(ctx, "", ifname, link.HostLinkName(owner, ifname)); err != nil {
+		return linkError(err)
+	}
+	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, owner, "")))
+}
+
+// first returns the first error, with the others as details: the runtime takes one code.
+func first(errs []error) error {
+	all := errors.Join(errs...)
+	var e *types.Error
+	if !errors.As(all, &e) {
+		return all
+	}
+	if all.Error() == e.Error() {
+		return e
+	}
+	return types.NewError(e.Code, e.Msg, all.Error())
+}

@@ -1,0 +1,191 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"weft/cni/link"
+	"weft/internal/api"
+	"weft/internal/ether"
+)
+
+// plan is what an interface is to be: the specification of the link, and what of the result the link does not know.
+type plan struct {
+	spec     link.Spec
+	gateways []netip.Addr // by address of spec; invalid: none
+	dns      types.DNS
+}
+
+// newPlan leases addresses and says what to make of them. On an error the leases are still there.
+func (c *call) newPlan(ctx context.Context) (plan, error) {
+	mac, err := c.conf.wantedMAC(c.args.Args)
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{dns: c.conf.DNS, spec: link.Spec{
+		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
+		MTU: c.conf.MTU, MAC: mac, Hairpin: c.conf.hairpin(), DefaultRoute: true,
+	}}
+	if c.delegated() {
+		err = c.planDelegated(ctx, &p)
+	} else {
+		err = c.planJoin(ctx, &p)
+	}
+	return p, err
+}
+
+// planJoin has the daemon lease the addresses.
+func (c *call) planJoin(ctx context.Context, p *plan) error {
+	ips, err := c.conf.wantedIPs(c.args.Args)
+	if err != nil {
+		return err
+	}
+	join, err := c.daemon.Join(ctx, api.JoinRequest{Owner: c.owner, IPs: ips})
+	c.leased = !errors.Is(err, api.ErrNoDaemon)
+	if err != nil {
+		return daemonError(c.daemon, err)
+	}
+	if len(join.Addresses) == 0 {
+		return failure(types.ErrInternal, errors.New("the daemon gave no address"))
+	}
+	p.on(join.Bridge, join.MTU)
+	for _, a := range join.Addresses {
+		p.spec.Addresses = append(p.spec.Addresses, link.Address{Prefix: a.Address, Gateway: a.Gateway})
+		p.gateways = append(p.gateways, a.Gateway)
+	}
+	if p.spec.MAC.IsZero() {
+		p.spec.MAC = join.Addresses[0].MAC
+	}
+	return nil
+}
+
+// on sets where the link goes, and its MTU where nobody asked for another.
+func (p *plan) on(bridge string, mtu int) {
+	p.spec.Bridge = bridge
+	if p.spec.MTU == 0 {
+		p.spec.MTU = mtu
+	}
+}
+
+// planDelegated has another plugin lease the addresses; the daemon only says where the overlay is.
+func (c *call) planDelegated(ctx context.Context, p *plan) error {
+	status, err := c.daemon.Status(ctx)
+	if err != nil {
+		return daemonError(c.daemon, err)
+	}
+	p.on(status.Bridge, status.MTU)
+	c.leased = true
+	raw, err := invoke.DelegateAdd(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec)
+	if err != nil {
+		return delegateError(c.conf, err)
+	}
+	res, err := types100.NewResultFromResult(raw)
+	if err != nil {
+		return failure(types.ErrDecodingFailure, fmt.Errorf("result of ipam plugin %s: %w", c.conf.IPAM.Type, err))
+	}
+	if len(res.IPs) == 0 {
+		return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam plugin %s gave no address", c.conf.IPAM.Type))
+	}
+	for _, ip := range res.IPs {
+		a := link.Address{Prefix: prefixOf(ip.Address), Gateway: addrOf(ip.Gateway)}
+		if !a.Gateway.IsValid() {
+			a.Gateway = exposed(status, a.Prefix.Addr())
+		}
+		p.spec.Addresses = append(p.spec.Addresses, a)
+		p.gateways = append(p.gateways, a.Gateway)
+	}
+	if p.dns.IsEmpty() {
+		p.dns = res.DNS
+	}
+	return p.route(res.Routes)
+}
+
+// exposed returns the host's own address on the bridge in the family of ip, an invalid one if it has none.
+func exposed(s api.Status, ip netip.Addr) netip.Addr {
+	i := slices.IndexFunc(s.Exposed, func(p netip.Prefix) bool { return p.Addr().Is4() == ip.Is4() })
+	if i < 0 {
+		return netip.Addr{}
+	}
+	return s.Exposed[i].Addr()
+}
+
+// route takes over the routes of a delegated plugin in place of a default route in each family. One without a gateway
+// goes through that of the first address of its family (CONVENTIONS.md).
+func (p *plan) route(routes []*types.Route) error {
+	if len(routes) == 0 {
+		return nil
+	}
+	for i := range p.spec.Addresses {
+		p.spec.Addresses[i].Gateway = netip.Addr{}
+	}
+	for _, r := range routes {
+		if r.MTU != 0 || r.AdvMSS != 0 || r.Priority != 0 || r.Table != nil || r.Scope != nil {
+			return failure(types.ErrUnsupportedField, fmt.Errorf("route %v of the ipam plugin: only dst and gw are supported", r))
+		}
+		dst, gw := prefixOf(r.Dst), addrOf(r.GW)
+		first := slices.IndexFunc(p.spec.Addresses, func(a link.Address) bool { return a.Prefix.Addr().Is4() == dst.Addr().Is4() })
+		if !gw.IsValid() && first >= 0 {
+			gw = p.gateways[first]
+		}
+		// The link leaves a default route alone that is there already.
+		if dst.Bits() == 0 && gw.IsValid() && first >= 0 {
+			p.spec.Addresses[first].Gateway = gw
+			continue
+		}
+		p.spec.Routes = append(p.spec.Routes, link.Route{Dst: dst, Gateway: gw})
+	}
+	return nil
+}
+
+// result returns what the runtime is told of the link, after what plugins before said.
+func (p plan) result(prev *types100.Result, made link.Result) *types100.Result {
+	res := prev
+	if res == nil {
+		res = &types100.Result{}
+	}
+	res.CNIVersion = types100.ImplementedSpecVersion
+	inside := len(res.Interfaces) + 2
+	res.Interfaces = append(res.Interfaces,
+		&types100.Interface{Name: p.spec.Bridge},
+		&types100.Interface{Name: made.HostName, Mac: made.HostMAC.String(), Mtu: made.MTU},
+		&types100.Interface{Name: p.spec.Ifname, Mac: made.MAC.String(), Mtu: made.MTU, Sandbox: p.spec.Netns},
+	)
+	for i, prefix := range made.Addresses {
+		res.IPs = append(res.IPs, &types100.IPConfig{Interface: types100.Int(inside), Address: ipNet(prefix), Gateway: p.gateways[i].AsSlice()})
+	}
+	for _, r := range made.Routes {
+		res.Routes = append(res.Routes, &types.Route{Dst: ipNet(r.Dst), GW: r.Gateway.AsSlice()})
+	}
+	if !p.dns.IsEmpty() {
+		res.DNS = p.dns
+	}
+	return res
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefixOf(n net.IPNet) netip.Prefix {
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addrOf(n.IP), bits)
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// macOf returns the MAC in a result, zero if there is none.
+func macOf(text string) ether.Addr {
+	mac, _ := ether.ParseAddr(text)
+	return mac
+}
