@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"weft/internal/peer"
 )
 
@@ -25,17 +23,16 @@ var ErrDuplicateKey = errors.New("mesh: another node runs with this node's key")
 //	+------------+---------+----------+---------+---------+-----------+
 const instanceFixed = 8 + 8 + 8 + 1 + 2
 
-// NotifyConflict implements memberlist.ConflictDelegate: a node with a known name, from another address. It is called
-// with memberlist's lock held.
-func (d delegate) NotifyConflict(_, other *memberlist.Node) {
-	if other.Name != d.mesh.cfg.Identity.ID.String() {
-		return // the two concerned settle it
+// askPause is how often at most a node asks who else has its key: gossip repeats itself.
+const askPause = 200 * time.Millisecond
+
+// clashed is called when gossip has this node's own ID at another address.
+func (m *Mesh) clashed(at netip.AddrPort) {
+	m.contested.Store(true)
+	now, last := time.Now().UnixNano(), m.asked.Load()
+	if now-last >= int64(askPause) && m.asked.CompareAndSwap(last, now) {
+		m.sendInstance(at, false)
 	}
-	addr, ok := netip.AddrFromSlice(other.Addr)
-	if !ok {
-		return
-	}
-	d.mesh.sendInstance(netip.AddrPortFrom(addr.Unmap(), other.Port), false)
 }
 
 func (m *Mesh) sendInstance(to netip.AddrPort, answer bool) {
@@ -46,7 +43,7 @@ func (m *Mesh) sendInstance(to netip.AddrPort, answer bool) {
 	msg = append(msg, boolByte(answer))
 	msg = binary.BigEndian.AppendUint16(msg, m.cfg.Advertise.Port())
 	msg = append(msg, m.cfg.Advertise.Addr().AsSlice()...)
-	if err := m.enqueue(outgoing{to: to, name: self.String(), msg: msg}); err != nil {
+	if err := m.enqueue(outgoing{to: to, msg: msg}); err != nil {
 		m.log.Debug("asking who else has this key", "addr", to, "err", err)
 	}
 }

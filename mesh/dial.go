@@ -18,6 +18,7 @@ const (
 	longestPause = time.Minute
 	recheck      = 10 * time.Second
 	resolveLimit = 3 * time.Second
+	contestLimit = 2 * time.Second
 )
 
 // dialer tries to join by every target, for ever: a name is resolved again at each attempt, since an address that was
@@ -25,7 +26,7 @@ const (
 type dialer struct {
 	mesh *Mesh // constant
 
-	triedAll chan struct{} // closed after the first attempt at every target known at the start
+	triedAll chan struct{} // closed after the first attempt at every target known at the start, unless Run ends before
 
 	mu      sync.Mutex
 	ctx     context.Context               // guarded by mu: Run's; nil before and after it
@@ -70,12 +71,26 @@ func (d *dialer) run(ctx context.Context) {
 		d.wg.Go(func() { d.recover(ctx) })
 	}
 	first.Wait()
-	close(d.triedAll)
+	if d.settled(ctx) {
+		close(d.triedAll)
+	}
 	<-ctx.Done()
 	d.mu.Lock()
 	d.ctx = nil // nothing starts from here on
 	d.mu.Unlock()
 	d.wg.Wait()
+}
+
+// settled waits for the answer of whoever else claims to have this node's key, if somebody does: where one comes, Run
+// ends. It reports whether ctx has not ended.
+func (d *dialer) settled(ctx context.Context) bool {
+	if d.mesh.contested.Load() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(contestLimit):
+		}
+	}
+	return ctx.Err() == nil
 }
 
 // start begins to dial t, if it is not dialled already; first, where given, is done after the first attempt. mu is held.

@@ -70,7 +70,7 @@ func (s Sender) Unicast(to peer.ID, msg []byte) error {
 	env = append(env, s.mesh.cfg.Identity.ID[:]...)
 	env = append(env, to[:]...)
 	env = append(env, msg...)
-	return s.mesh.enqueue(outgoing{to: m.GossipAddr(), name: to.String(), msg: env})
+	return s.mesh.enqueue(outgoing{to: m.GossipAddr(), msg: env})
 }
 
 // kind is the first byte of each of weft's messages in memberlist.
@@ -100,13 +100,10 @@ func (b broadcast) UniqueBroadcast() {}
 // delegate is the mesh as memberlist sees it.
 type delegate struct{ mesh *Mesh }
 
-var (
-	_ memberlist.Delegate         = delegate{}
-	_ memberlist.ConflictDelegate = delegate{}
-)
+var _ memberlist.Delegate = delegate{}
 
 // NodeMeta implements memberlist.Delegate.
-func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().append(nil) }
+func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().encode() }
 
 // NotifyMsg implements memberlist.Delegate. The bytes are the network's.
 func (d delegate) NotifyMsg(msg []byte) {

@@ -67,9 +67,11 @@ type Mesh struct {
 	failed   chan error
 
 	// atomic
-	list    atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
-	leaving atomic.Bool
-	drops   drops
+	list      atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
+	leaving   atomic.Bool
+	asked     atomic.Int64 // when this node last asked who else has its key: Unix time in nanoseconds
+	contested atomic.Bool  // somebody claims, or claimed, to have this node's key
+	drops     drops
 }
 
 // drops counts gossip that was thrown away, by reason.
@@ -79,9 +81,8 @@ type drops struct {
 
 // outgoing is a message on its way to one member's gossip address.
 type outgoing struct {
-	to   netip.AddrPort
-	name string
-	msg  []byte
+	to  netip.AddrPort
+	msg []byte
 }
 
 // Listen binds the gossip port, UDP and TCP, on addr; an unspecified addr means all addresses.
@@ -112,13 +113,13 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg:      cfg,
 		log:      orDiscard(cfg.Logger),
-		roster:   newRoster(cfg.Identity.ID),
 		channels: make(map[ChannelID]Channel),
 		started:  time.Now(),
 		instance: rand.Uint64(),
 		unicasts: make(chan outgoing, unicastQueue),
 		failed:   make(chan error, 1),
 	}
+	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.clashed)
 	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
 	m.dialer = newDialer(m)
 	return m, nil
@@ -148,6 +149,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { m.dialer.run(ctx) })
 	err = m.watch(ctx)
+	if errors.Is(err, ErrDuplicateKey) {
+		err = errors.Join(err, m.Leave()) // or the others would hold this one for the node until it is dead to them
+	}
 	cancel()
 	m.list.Store(nil)
 	shut := list.Shutdown() // ends what the goroutines are waiting for
@@ -158,7 +162,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	return err
 }
 
-// Joined is closed when every target was tried once, with or without success.
+// Joined is closed when every target was tried once, with or without success, and no other node has been found that
+// has this node's key. It is not closed when Run ends before that.
 func (m *Mesh) Joined() <-chan struct{} { return m.dialer.triedAll }
 
 // Members returns all members, ordered by ID, this node among them.
@@ -243,7 +248,7 @@ func (m *Mesh) sendUnicasts(ctx context.Context, list *memberlist.Memberlist) {
 		case <-ctx.Done():
 			return
 		case o := <-m.unicasts:
-			to := &memberlist.Node{Name: o.name, Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
+			to := &memberlist.Node{Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
 			if err := list.SendReliable(to, o.msg); err != nil {
 				m.drops.unsent.Add(1)
 				m.log.Debug("message not sent", "addr", o.to, "err", err)
@@ -268,16 +273,15 @@ func (m *Mesh) numMembers() int {
 
 func (m *Mesh) listConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
-	c.Name = m.cfg.Identity.ID.String()
+	c.Name = nodeName(m.cfg.Identity.ID, m.cfg.Advertise)
 	c.Transport = m.cfg.Transport
 	c.BindPort = int(m.cfg.Advertise.Port())
 	c.AdvertiseAddr = m.cfg.Advertise.Addr().String()
 	c.AdvertisePort = int(m.cfg.Advertise.Port())
 	c.Label = label
 	c.TCPTimeout = 5 * time.Second
-	c.EnableCompression = false              // messages are short and binary
-	c.DeadNodeReclaimTime = time.Millisecond // a node that died may come back at another address at once
-	c.Delegate, c.Conflict = delegate{m}, delegate{m}
+	c.EnableCompression = false // messages are short and binary
+	c.Delegate = delegate{m}
 	c.Events, c.Alive, c.Ping = m.roster, m.roster, m.roster
 	c.Logger = newLogger(m.log)
 	return c

@@ -233,6 +233,30 @@ func TestNodeReturnsAtAnotherAddress(t *testing.T) {
 	})
 }
 
+// TestNodeAdvertisesAnotherAddress restarts a node with another address while the old one still leads to it: nobody
+// may hold on to the old one.
+func TestNodeAdvertisesAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		id := identity(t)
+		a := start(t, &net, "a", identity(t))
+		old := start(t, &net, "b", id, a)
+		eventually(t, "they met", func() bool { return a.sees(old, StateAlive) })
+		old.stop()
+		again := start(t, &net, "b", id, a)
+		net.alias(old.transport.addr, again.transport.addr)
+		eventually(t, "the new address is known", func() bool {
+			m, _ := a.roster.lookup(id.ID)
+			return m.State == StateAlive && m.GossipAddr() == again.transport.addr
+		})
+		time.Sleep(time.Minute) // the old address is dead by now
+		if !a.sees(again, StateAlive) || len(a.Members()) != 2 || len(again.Members()) != 2 {
+			t.Errorf("members %v and %v", a.Members(), again.Members())
+		}
+		stopAll(a, again)
+	})
+}
+
 func TestConnectAndDisconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network

@@ -48,8 +48,9 @@ const (
 	metaFixed       = 2 + 2 + 2 + 8 + 8 + 4 + peer.KeySize + 1
 )
 
-// append writes m behind b.
-func (m meta) append(b []byte) []byte {
+// encode returns the bytes that stand for m.
+func (m meta) encode() []byte {
+	b := make([]byte, 0, metaFixed+len(m.name))
 	var flags byte
 	if m.leaving {
 		flags |= metaFlagLeaving
@@ -66,7 +67,7 @@ func (m meta) append(b []byte) []byte {
 	return append(b, name...)
 }
 
-// parseMeta reads what append wrote.
+// parseMeta reads what encode wrote.
 func parseMeta(b []byte) (meta, error) {
 	if len(b) < metaFixed {
 		return meta{}, fmt.Errorf("%w: %d bytes, at least %d wanted", errMeta, len(b), metaFixed)

@@ -51,6 +51,14 @@ func (n *network) setCut(addr netip.AddrPort, cut bool) {
 	n.cut[addr.String()] = cut
 }
 
+// alias has the address old lead to where the transport of addr is: a host that keeps an address and advertises another.
+func (n *network) alias(old, addr netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nodes[old.String()] = n.nodes[addr.String()]
+	delete(n.cut, old.String())
+}
+
 func (t *transport) to(addr string) (*transport, error) {
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
@@ -67,8 +75,8 @@ func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	now := time.Now()
-	peer, err := t.to(addr)
-	if err != nil {
+	peer, _ := t.to(addr)
+	if peer == nil {
 		return now, nil // lost
 	}
 	from := net.UDPAddrFromAddrPort(t.addr)

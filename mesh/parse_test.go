@@ -35,6 +35,7 @@ func TestParseTarget(t *testing.T) {
 		{"host:0", Target{}, false},
 		{"host:65536", Target{}, false},
 		{"http://host", Target{}, false},
+		{"host:port:more:", Target{}, false},
 		{"two hosts", Target{}, false},
 		{"-oops", Target{}, false},
 	} {
@@ -53,7 +54,7 @@ func TestMetaRoundTrip(t *testing.T) {
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
 		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot",
 	}
-	b := want.append(nil)
+	b := want.encode()
 	got, err := parseMeta(append(b, "a later format's field"...))
 	if err != nil {
 		t.Fatal(err)
@@ -67,20 +68,20 @@ func TestMetaRoundTrip(t *testing.T) {
 		}
 	}
 	long := meta{name: string(make([]byte, 1000))}
-	if n := len(long.append(nil)); n > 512 {
+	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
 	}
 }
 
 func FuzzParseMeta(f *testing.F) {
-	f.Add(meta{name: "a", started: time.Unix(0, 0)}.append(nil))
+	f.Add(meta{name: "a", started: time.Unix(0, 0)}.encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
 		if err != nil {
 			return
 		}
-		again, err := parseMeta(m.append(nil))
+		again, err := parseMeta(m.encode())
 		if err != nil || again != m {
 			t.Errorf("%+v came back as %+v, %v", m, again, err)
 		}

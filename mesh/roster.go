@@ -16,21 +16,34 @@ import (
 const (
 	// maxMembers bounds the roster; members over it are refused.
 	maxMembers = 10000
-	// leftFor is how long a member that said good-bye stays in the roster.
+	// leftFor is how long a member that said good-bye stays in the roster, and one that is to be found elsewhere now.
 	leftFor = 10 * time.Minute
 )
 
 // errMember is wrapped by the errors with which the roster refuses an alive message.
 var errMember = errors.New("mesh: member refused")
 
+// nodeName is what memberlist knows a node by: its ID and where it is. A node that comes back at another address is
+// another one to memberlist, which would otherwise hold on to the old address for as long as anything answers there.
+func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@" + addr.String() }
+
 // roster keeps what memberlist's callbacks tell of the members. The callbacks come with memberlist's lock held, so
 // they only note the event and wake the engine.
 type roster struct {
-	self   peer.ID       // constant
-	change chan struct{} // constant: holds a token while there is news
+	// constant
+	self    peer.ID
+	name    string                  // this node's
+	clashed func(at netip.AddrPort) // called where somebody elsewhere claims to be this node
+	change  chan struct{}           // holds a token while there is news
 
 	mu      sync.Mutex
-	members map[peer.ID]Member // guarded by mu
+	records map[string]record // guarded by mu: by memberlist's name
+}
+
+// record is a member as memberlist tells it: one place of one node.
+type record struct {
+	Member
+	started time.Time // by the member's clock
 }
 
 var (
@@ -39,40 +52,73 @@ var (
 	_ memberlist.PingDelegate  = (*roster)(nil)
 )
 
-func newRoster(self peer.ID) *roster {
-	return &roster{self: self, change: make(chan struct{}, 1), members: make(map[peer.ID]Member)}
+func newRoster(self peer.ID, at netip.AddrPort, clashed func(netip.AddrPort)) *roster {
+	return &roster{
+		self: self, name: nodeName(self, at), clashed: clashed,
+		change: make(chan struct{}, 1), records: make(map[string]record),
+	}
 }
 
-// snapshot returns the members, ordered by ID, and forgets those that left long before now.
+// snapshot returns the members, one a node, ordered by ID, and forgets what is long past at now.
 func (r *roster) snapshot(now time.Time) []Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]Member, 0, len(r.members))
-	for id, m := range r.members {
-		if m.State == StateLeft && now.Sub(m.Since) > leftFor {
-			delete(r.members, id)
+	best := make(map[peer.ID]record, len(r.records))
+	for _, rec := range r.records {
+		if old, known := best[rec.ID]; !known || rec.beats(old) {
+			best[rec.ID] = rec
+		}
+	}
+	for name, rec := range r.records {
+		superseded := rec.GossipAddr() != best[rec.ID].GossipAddr()
+		if rec.State == StateAlive || rec.State == StateDead && !superseded || now.Sub(rec.Since) <= leftFor {
 			continue
 		}
-		all = append(all, m)
+		delete(r.records, name)
+		if !superseded {
+			delete(best, rec.ID)
+		}
+	}
+	all := make([]Member, 0, len(best))
+	for _, rec := range best {
+		all = append(all, rec.Member)
 	}
 	slices.SortFunc(all, func(a, b Member) int { return a.ID.Compare(b.ID) })
 	return all
+}
+
+// beats reports whether rec is where its node is, rather than other: this process itself, else what is alive, else
+// what was started last.
+func (rec record) beats(other record) bool {
+	switch {
+	case rec.Self != other.Self:
+		return rec.Self
+	case (rec.State == StateAlive) != (other.State == StateAlive):
+		return rec.State == StateAlive
+	default:
+		return rec.started.After(other.started)
+	}
 }
 
 // lookup returns the member with the given ID.
 func (r *roster) lookup(id peer.ID) (Member, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m, ok := r.members[id]
-	return m, ok
+	var best record
+	for _, rec := range r.records {
+		if rec.ID == id && (best.ID.IsZero() || rec.beats(best)) {
+			best = rec
+		}
+	}
+	return best.Member, !best.ID.IsZero()
 }
 
 // aliveAt reports whether some other member is alive at the gossip address addr.
 func (r *roster) aliveAt(addr netip.AddrPort) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, m := range r.members {
-		if m.State == StateAlive && !m.Self && m.GossipAddr() == addr {
+	for _, rec := range r.records {
+		if rec.State == StateAlive && !rec.Self && rec.GossipAddr() == addr {
 			return true
 		}
 	}
@@ -81,13 +127,16 @@ func (r *roster) aliveAt(addr netip.AddrPort) bool {
 
 // NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's or not who they claim to be.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
-	m, err := memberOf(n)
+	rec, err := recordOf(n)
 	if err != nil {
 		return err
 	}
+	if rec.ID == r.self && n.Name != r.name {
+		r.clashed(rec.GossipAddr())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.members[m.ID]; !known && len(r.members) >= maxMembers {
+	if _, known := r.records[n.Name]; !known && len(r.records) >= maxMembers {
 		return fmt.Errorf("%w: %d members are known already", errMember, maxMembers)
 	}
 	return nil
@@ -113,32 +162,28 @@ func (r *roster) AckPayload() []byte { return nil }
 
 // NotifyPingComplete implements memberlist.PingDelegate.
 func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
-	id, err := peer.ParseID(n.Name)
-	if err != nil {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m, known := r.members[id]; known {
-		m.RTT = rtt
-		r.members[id] = m
+	if rec, known := r.records[n.Name]; known {
+		rec.RTT = rtt
+		r.records[n.Name] = rec
 	}
 }
 
 func (r *roster) note(n *memberlist.Node, state State) {
-	m, err := memberOf(n)
+	rec, err := recordOf(n)
 	if err != nil {
 		return // NotifyAlive let nobody in that this can be said of
 	}
-	m.Self, m.State, m.Since = m.ID == r.self, state, time.Now()
+	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	r.mu.Lock()
-	if old, known := r.members[m.ID]; known {
-		m.RTT = old.RTT
+	if old, known := r.records[n.Name]; known {
+		rec.RTT = old.RTT
 		if old.State == state {
-			m.Since = old.Since
+			rec.Since = old.Since
 		}
 	}
-	r.members[m.ID] = m
+	r.records[n.Name] = rec
 	r.mu.Unlock()
 	r.wake()
 }
@@ -146,8 +191,10 @@ func (r *roster) note(n *memberlist.Node, state State) {
 // forget drops a member that is not alive.
 func (r *roster) forget(id peer.ID) {
 	r.mu.Lock()
-	if m, known := r.members[id]; known && m.State != StateAlive {
-		delete(r.members, id)
+	for name, rec := range r.records {
+		if rec.ID == id && rec.State != StateAlive {
+			delete(r.records, name)
+		}
 	}
 	r.mu.Unlock()
 	r.wake()
@@ -160,24 +207,24 @@ func (r *roster) wake() {
 	}
 }
 
-// memberOf reads what a memberlist node says of itself, and checks that its name is the ID of its key.
-func memberOf(n *memberlist.Node) (Member, error) {
+// recordOf reads what a memberlist node says of itself, and checks that its name begins with the ID of its key.
+func recordOf(n *memberlist.Node) (record, error) {
 	md, err := parseMeta(n.Meta)
 	if err != nil {
-		return Member{}, err
+		return record{}, err
 	}
 	if err := md.compatible(); err != nil {
-		return Member{}, err
-	}
-	id := peer.FromPublicKey(md.public)
-	if id.String() != n.Name {
-		return Member{}, fmt.Errorf("%w: it calls itself %q, its key says %s", errMember, n.Name, id)
+		return record{}, err
 	}
 	addr, ok := netip.AddrFromSlice(n.Addr)
 	if !ok {
-		return Member{}, fmt.Errorf("%w: its address %v is none", errMember, n.Addr)
+		return record{}, fmt.Errorf("%w: its address %v is none", errMember, n.Addr)
 	}
-	return Member{
-		ID: id, Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
-	}, nil
+	m := Member{
+		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
+	}
+	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
+		return record{}, fmt.Errorf("%w: it calls itself %q, its key and address say %q", errMember, n.Name, name)
+	}
+	return record{Member: m, started: md.started}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,10 +41,8 @@ func ParseTarget(s string, defaultPort uint16) (Target, error) {
 	host, portText := strings.Trim(s, "[]"), ""
 	if h, p, err := net.SplitHostPort(s); err == nil {
 		host, portText = h, p
-	} else if strings.Count(s, ":") == 1 {
-		return Target{}, fmt.Errorf("%w: %q: %w", ErrTarget, s, err)
 	}
-	if host == "" || strings.ContainsAny(host, "/ \t\n") || strings.HasPrefix(host, "-") {
+	if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") || host == "" || strings.ContainsAny(host, "/ \t\n") || strings.HasPrefix(host, "-") {
 		return Target{}, fmt.Errorf("%w: %q: want HOST or HOST:PORT, an IPv6 address with a port in brackets", ErrTarget, s)
 	}
 	t := Target{Host: host, Port: defaultPort}
