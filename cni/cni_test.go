@@ -24,7 +24,7 @@ import (
 	"weft/internal/ether"
 )
 
-var noDaemon = fmt.Errorf("%w at %s", api.ErrNoDaemon, socket)
+var errNoDaemon = fmt.Errorf("%w at %s", api.ErrNoDaemon, socket)
 
 const owner = "cni/net/c1/eth0"
 
@@ -162,7 +162,7 @@ func TestAddFails(t *testing.T) {
 		code uint
 		says string
 	}{
-		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = noDaemon }, types.ErrTryAgainLater, socket},
+		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater, socket},
 		"daemon dies": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = refused }, types.ErrTryAgainLater, socket},
 		"daemon hangs": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = fmt.Errorf("api: %w", context.DeadlineExceeded)
@@ -269,7 +269,7 @@ func TestDelUnknown(t *testing.T) {
 func TestDelFails(t *testing.T) {
 	b := newBench()
 	b.add(t, args())
-	b.daemon.fail = noDaemon
+	b.daemon.fail = errNoDaemon
 	if e := wantCode(t, "DEL", b.plugin.Del(args()), types.ErrTryAgainLater); !strings.Contains(e.Msg, socket) {
 		t.Errorf("the message %q does not name the socket", e.Msg)
 	}
@@ -292,7 +292,7 @@ func TestCheckFails(t *testing.T) {
 		"link gone":   {func(b *bench) { _ = b.links.Detach(context.Background(), netns, "eth0", "") }, types.ErrInternal},
 		"lease gone":  {func(b *bench) { _ = b.daemon.Release(context.Background(), owner, "") }, types.ErrInternal},
 		"netns gone":  {func(b *bench) { b.links.RemoveNetns(netns) }, types.ErrInvalidNetNS},
-		"daemon away": {func(b *bench) { b.daemon.fail = noDaemon }, types.ErrTryAgainLater},
+		"daemon away": {func(b *bench) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater},
 		"other address": {func(b *bench) {
 			b.daemon.leases[owner] = []netip.Prefix{netip.MustParsePrefix("10.32.0.77/12")}
 		}, types.ErrInternal},
@@ -339,7 +339,7 @@ func TestGC(t *testing.T) {
 	}
 	b.links.Fail(linktest.OpDetach, syscall.EPERM)
 	wantCode(t, "GC", b.plugin.GC(args()), types.ErrInternal)
-	b.daemon.fail = noDaemon
+	b.daemon.fail = errNoDaemon
 	wantCode(t, "GC without a daemon", b.plugin.GC(args()), types.ErrTryAgainLater)
 }
 
@@ -352,7 +352,7 @@ func TestStatus(t *testing.T) {
 	if e := wantCode(t, "not ready", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "waiting") || !strings.Contains(e.Details, "start them") {
 		t.Errorf("error %+v", e)
 	}
-	b.daemon.fail = noDaemon
+	b.daemon.fail = errNoDaemon
 	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, socket) {
 		t.Errorf("the message %q does not name the socket", e.Msg)
 	}

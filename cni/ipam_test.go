@@ -52,7 +52,7 @@ func TestDelegated(t *testing.T) {
 	if err := b.plugin.GC(args(delegated)); err != nil {
 		t.Errorf("GC: %v", err)
 	}
-	b.daemon.fail = noDaemon // DEL does not need it
+	b.daemon.fail = errNoDaemon // DEL does not need it
 	if err := b.plugin.Del(after); err != nil {
 		t.Errorf("DEL: %v", err)
 	}
@@ -117,7 +117,7 @@ func TestDelegatedFails(t *testing.T) {
 			set:  func(b *bench) { b.links.Fail(linktest.OpAttach, link.ErrNoBridge) },
 			code: types.ErrTryAgainLater, calls: []string{"ADD", "DEL"},
 		},
-		"daemon away": {set: func(b *bench) { b.daemon.fail = noDaemon }, code: types.ErrTryAgainLater},
+		"daemon away": {set: func(b *bench) { b.daemon.fail = errNoDaemon }, code: types.ErrTryAgainLater},
 		"no such plugin": {
 			set: func(*bench) {}, conf: `{"ipam": {"type": "nothing"}}`, code: types.ErrInvalidNetworkConfig,
 		},

@@ -116,7 +116,7 @@ func TestRuntimeFails(t *testing.T) {
 	h := newHost(t)
 	h.configure(t, "net", "1.1.0")
 	p := labtest.AddPod(t, h.Host, "a")
-	if err := h.Runtime.Status(t.Context(), "net"); err != nil {
+	if err := h.Status(t.Context(), "net"); err != nil {
 		t.Error(err)
 	}
 	if err := h.Del(t.Context(), "net", p.Path(), cnitest.Options{}); err != nil {

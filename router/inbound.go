@@ -131,12 +131,12 @@ func (in *inbound) decode(datagram []byte, from *hop, longest int64) (frame []by
 
 // wireDrop returns the reason that an error of package wire stands for.
 func wireDrop(err error) Drop {
-	switch err {
-	case wire.ErrShort:
+	switch {
+	case errors.Is(err, wire.ErrShort):
 		return DropTruncated
-	case wire.ErrVersion:
+	case errors.Is(err, wire.ErrVersion):
 		return DropVersion
-	case wire.ErrType:
+	case errors.Is(err, wire.ErrType):
 		return DropType
 	default:
 		return DropMetadata

@@ -148,7 +148,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(queues), "sockets", len(e.conns))
 	err := group.Wait()
 	if ctx.Err() != nil {
-		return nil
+		err = nil // what closing it for the end has made of reads and writes
 	}
 	return err
 }

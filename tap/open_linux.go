@@ -66,7 +66,11 @@ func (d *device) open(cfg Config, features uint32) error {
 			cfg.Name, ErrNameInUse, link.Type(), cfg.Name)
 	}
 	const needed = unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
-	files, vnet, err := []*os.File(nil), 0, error(nil)
+	var (
+		files []*os.File
+		vnet  int
+		err   error
+	)
 	if cfg.Plain || features&needed != needed {
 		files, err = openPlain(cfg)
 	} else {

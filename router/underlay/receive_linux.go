@@ -103,6 +103,7 @@ func isNetwork(errno unix.Errno) bool {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET,
 		unix.ENOPROTOOPT, unix.EPROTO, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.EACCES, unix.ETIMEDOUT:
 		return true
+	default:
+		return false
 	}
-	return false
 }
