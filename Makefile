@@ -1,0 +1,90 @@
+# weft: what a newcomer needs is "make demo" and "make test"; docs/ARCHITECTURE.md says what is where.
+
+BIN      := bin
+COMMANDS := weft weft-cni weft-kube weft-bench
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+export CGO_ENABLED := 0
+
+# What the kernel tests and the demo run: nft, ping, iperf3, the reference CNI plugins.
+SYSTEM_TOOLS := nft ip ping iperf3 tcpdump arping nsenter
+
+# Linters have a module of their own, so that what they need does not mix with what weft needs.
+TOOLS := $(CURDIR)/$(BIN)/tools
+
+.PHONY: all build demo test test-unit check fmt vet lint tidy layering cross vuln bench fuzz clean system-packages
+
+all: build
+
+build:
+	@mkdir -p $(BIN)
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
+
+## demo: three nodes with pods on this machine; needs root
+demo: system-packages build
+	$(BIN)/weft-bench demo --bin $(BIN)
+
+## test: all tests; as root also those with real namespaces, TAPs and nftables
+test: system-packages build
+	CGO_ENABLED=1 go test -race -timeout 10m ./...
+
+## bench: micro-benchmarks
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+## fuzz: each fuzz target for FUZZTIME
+FUZZTIME ?= 20s
+fuzz:
+	@go list ./... | while read -r pkg; do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+## check: everything that needs no tests run
+check: fmt vet lint tidy layering cross vuln
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt -w wanted: $$out"; exit 1; }
+
+vet:
+	go vet ./...
+
+lint: $(TOOLS)/golangci-lint
+	$(TOOLS)/golangci-lint run ./...
+
+$(TOOLS)/golangci-lint: internal/tools/go.mod
+	go -C internal/tools build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(TOOLS)/govulncheck: internal/tools/go.mod
+	go -C internal/tools build -o $@ golang.org/x/vuln/cmd/govulncheck
+
+tidy:
+	go mod tidy -diff
+
+layering:
+	go test ./internal/archtest
+
+cross:
+	GOARCH=arm64 go build -o /dev/null ./cmd/...
+
+# The database of vulnerabilities is on the network: where it cannot be reached, that is said and not held against the tree.
+vuln: $(TOOLS)/govulncheck
+	@out=$$($(TOOLS)/govulncheck ./... 2>&1); code=$$?; \
+	case "$$out" in *"fetching vulnerabilities"*|*"vuln.go.dev"*) echo "govulncheck: its database cannot be reached, skipped"; exit 0;; esac; \
+	echo "$$out"; exit $$code
+
+# Debian, Fedora and Alpine call the same things differently.
+system-packages:
+	@missing=; for t in $(SYSTEM_TOOLS); do command -v $$t >/dev/null 2>&1 || [ -x /usr/sbin/$$t ] || missing="$$missing $$t"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
+	echo "installing what is missing:$$missing"; \
+	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		nftables iproute2 iputils-ping iputils-arping iperf3 tcpdump util-linux containernetworking-plugins gcc libc6-dev >/dev/null; \
+	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux containernetworking-plugins gcc glibc-devel; \
+	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux cni-plugins gcc musl-dev; \
+	else echo "install them by hand:$$missing"; exit 1; fi
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,76 @@
+package settings
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// fill parses args, then fills from the given environment and file.
+func fill(t *testing.T, args []string, env map[string]string, file string) (*pflag.FlagSet, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	flags.Int("mtu", 0, "")
+	flags.String("log-level", "info", "")
+	flags.StringSlice("range", []string{"10.32.0.0/12"}, "")
+	flags.Bool("no-discovery", false, "")
+	flags.String("config", "", "")
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	return flags, Fill(flags, "WEFT_", lookup, "weft.yaml", []byte(file), "config")
+}
+
+func TestPrecedence(t *testing.T) {
+	file := "mtu: 1\nlog-level: file\nrange: [a, b]\nno-discovery: true\n"
+	flags, err := fill(t, []string{"--mtu=3"}, map[string]string{"WEFT_MTU": "2", "WEFT_LOG_LEVEL": "env"}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"mtu": "3", "log-level": "env", "range": "[a,b]", "no-discovery": "true"} {
+		if got := flags.Lookup(name).Value.String(); got != want {
+			t.Errorf("%s = %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestListFromEnvironment(t *testing.T) {
+	flags, err := fill(t, nil, map[string]string{"WEFT_RANGE": "a,b"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := flags.GetStringSlice("range"); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("range = %v", got)
+	}
+}
+
+func TestErrorsNameTheSetting(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		env  map[string]string
+		file string
+		want string
+	}{
+		{"unknown key", nil, "mtus: 1400", `unknown key "mtus"`},
+		{"bad value in the file", nil, "mtu: many", "--mtu: mtu in weft.yaml"},
+		{"bad value in the environment", map[string]string{"WEFT_MTU": "x"}, "", "WEFT_MTU"},
+		{"not a mapping", nil, "- a", "not a YAML mapping"},
+		{"nested", nil, "mtu: {a: b}", "want a value"},
+		{"null", nil, "mtu:", "want a value"},
+		{"broken", nil, "a: [", "not a YAML mapping"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := fill(t, nil, tt.env, tt.file)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+			if _, ok := errors.AsType[*Error](err); !ok && !errors.Is(err, ErrFile) {
+				t.Errorf("error %v is neither *Error nor ErrFile", err)
+			}
+		})
+	}
+}
