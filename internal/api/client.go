@@ -18,6 +18,9 @@ import (
 // maxBody bounds what the client reads of an answer.
 const maxBody = 64 << 20
 
+// daemonPoll is how often Wait looks whether the daemon is there, while it is not.
+const daemonPoll = 100 * time.Millisecond
+
 // ErrNoDaemon is wrapped by a client's errors where nothing listens at the socket.
 var ErrNoDaemon = errors.New("no weft daemon answers")
 
@@ -130,10 +133,22 @@ func (c *Client) Forget(ctx context.Context, targets []string) error {
 	return c.do(ctx, http.MethodDelete, "targets", nil, TargetsRequest{Targets: targets}, nil)
 }
 
-// Wait blocks until what holds ("ready", "ipam" or "peers=N"), at most for timeout.
+// Wait blocks until what holds ("ready", "ipam" or "peers=N"), at most for timeout. A daemon that is not there yet is
+// waited for as well; the error wraps ErrNoDaemon where it never comes.
 func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (w WaitResult, err error) {
-	q := url.Values{"for": {what}, "timeout": {timeout.String()}}
-	return w, c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+	deadline := time.Now().Add(timeout)
+	for {
+		q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
+		err := c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+		if !errors.Is(err, ErrNoDaemon) || time.Now().After(deadline) {
+			return w, err
+		}
+		select {
+		case <-ctx.Done():
+			return w, ctx.Err()
+		case <-time.After(daemonPoll):
+		}
+	}
 }
 
 // Leave has the node give its address space away, say good-bye and stop.

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/api"
+)
+
+func newIPAMCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "ipam",
+		Short: "Show who owns how much of the address range",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			i, err := e.client().IPAM(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return e.show(i, func(w io.Writer) { writeIPAM(w, i) })
+		},
+	})
+}
+
+func writeIPAM(w io.Writer, i api.IPAM) {
+	_, _ = fmt.Fprintf(w, "State: %s", i.State)
+	if i.WaitingFor != "" {
+		_, _ = fmt.Fprintf(w, ", %s", i.WaitingFor)
+	}
+	_, _ = fmt.Fprintln(w)
+	for _, r := range i.Ranges {
+		var total uint64
+		for _, o := range r.Owners {
+			total += o.Addresses
+		}
+		rows := make([][]string, 0, len(r.Owners))
+		for _, o := range r.Owners {
+			rows = append(rows, []string{
+				o.ID.String(), o.Name, strconv.FormatUint(o.Addresses, 10),
+				fmt.Sprintf("%.1f %%", 100*float64(o.Addresses)/float64(total)), strconv.FormatUint(o.Free, 10), yesNo(o.Reachable),
+			})
+		}
+		_, _ = fmt.Fprintf(w, "\n%s\n", r.CIDR)
+		table(w, []string{"OWNER", "NAME", "ADDRESSES", "SHARE", "FREE", "REACHABLE"}, rows)
+	}
+}
+
+func newIPCommand(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ip",
+		Short: "Lease addresses to owners",
+		Args:  subcommandsOnly,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newIPAllocateCommand(e), newIPClaimCommand(e), newIPReleaseCommand(e), newIPLookupCommand(e), newIPListCommand(e))
+	return cmd
+}
+
+func newIPAllocateCommand(e *env) *cobra.Command {
+	var in string
+	cmd := &cobra.Command{
+		Use:   "allocate OWNER [--in CIDR]",
+		Short: "Lease an address of each range, or one in CIDR; the same again for the same owner",
+		Args:  between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := api.AddressRequest{Owner: args[0]}
+			if in != "" {
+				p, err := netip.ParsePrefix(in)
+				if err != nil {
+					return &usageError{fmt.Errorf("--in: %q is no CIDR", in), "Write a part of the range, such as 10.32.5.0/24."}
+				}
+				r.In = p
+			}
+			leases, err := e.client().Allocate(cmd.Context(), r)
+			return e.printLeases(leases, err)
+		},
+	}
+	cmd.Flags().StringVar(&in, "in", "", "a part of the range")
+	return cmd
+}
+
+func newIPClaimCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "claim OWNER IP",
+		Short: "Lease a given address",
+		Args:  between(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ip, err := netip.ParseAddr(args[1])
+			if err != nil {
+				return &usageError{fmt.Errorf("%q is no IP address", args[1]), "Write an address in the range, without a prefix length."}
+			}
+			leases, err := e.client().Allocate(cmd.Context(), api.AddressRequest{Owner: args[0], IP: ip})
+			return e.printLeases(leases, err)
+		},
+	}
+}
+
+func newIPReleaseCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "release OWNER [IP]",
+		Short: "End the leases of an owner, or one of them",
+		Args:  between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ip := ""
+			if len(args) == 2 {
+				a, err := netip.ParseAddr(args[1])
+				if err != nil {
+					return &usageError{fmt.Errorf("%q is no IP address", args[1]), "Write an address that the owner has."}
+				}
+				ip = a.String()
+			}
+			return e.client().Release(cmd.Context(), args[0], ip)
+		},
+	}
+}
+
+func newIPLookupCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "lookup OWNER",
+		Short: "Show the addresses of an owner",
+		Args:  between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			leases, err := e.client().Leases(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if len(leases) == 0 {
+				return fmt.Errorf("%q has no address on this node", args[0])
+			}
+			return e.show(leases, func(io.Writer) { _ = e.printLeases(leases, nil) })
+		},
+	})
+}
+
+func newIPListCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "list",
+		Short: "Show all leases of this node",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			leases, err := e.client().Leases(cmd.Context(), "")
+			if err != nil {
+				return err
+			}
+			return e.show(leases, func(w io.Writer) {
+				rows := make([][]string, 0, len(leases))
+				for _, l := range leases {
+					rows = append(rows, []string{l.IP.String(), l.Owner, l.Since.Local().Format(time.RFC3339)})
+				}
+				table(w, []string{"ADDRESS", "OWNER", "SINCE"}, rows)
+			})
+		},
+	})
+}
+
+// printLeases prints an address a line.
+func (e *env) printLeases(leases []api.Lease, err error) error {
+	for _, l := range leases {
+		_, _ = fmt.Fprintln(e.stdout, l.IP)
+	}
+	return err
+}

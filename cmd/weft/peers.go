@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/api"
+)
+
+func newPeersCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "peers",
+		Short: "Show a row for each node of the network",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			peers, err := e.client().Peers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return e.show(peers, func(w io.Writer) { writePeers(w, peers) })
+		},
+	})
+}
+
+func writePeers(w io.Writer, peers []api.Peer) {
+	rows := make([][]string, 0, len(peers))
+	for _, p := range peers {
+		name := p.Name
+		if p.Self {
+			name += " (this node)"
+		}
+		rtt := "-"
+		if p.RTT > 0 {
+			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
+		}
+		rows = append(rows, []string{
+			p.ID.String(), name, p.Addr.String(), p.State, p.Link, orDash(p.Datapath), strconv.Itoa(p.MTU), rtt,
+			byteCount(p.TxBytes), byteCount(p.RxBytes),
+		})
+	}
+	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "MTU", "RTT", "SENT", "RECEIVED"}, rows)
+}
+
+func newConnectCommand(e *env) *cobra.Command {
+	var replace bool
+	cmd := &cobra.Command{
+		Use:   "connect PEER...",
+		Short: "Add peers to dial for ever; they are remembered over restarts",
+		Args:  between(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.client().Connect(cmd.Context(), args, replace)
+		},
+	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "drop all other remembered peers")
+	return cmd
+}
+
+func newForgetCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget PEER...",
+		Short: "Stop dialling peers; those that are members stay members",
+		Args:  between(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.client().Forget(cmd.Context(), args)
+		},
+	}
+}
+
+func newLeaveCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave",
+		Short: "Give this node's address space to the others, tell them, and stop the daemon",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := e.client().Leave(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if r.GivenTo.IsZero() {
+				_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, nobody was there to take the address space\n", r.Released)
+				return nil
+			}
+			_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, the address space went to %s (%s)\n", r.Released, r.Name, r.GivenTo)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/api"
+)
+
+func newStatusCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "status",
+		Short: "Show the node at a glance",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := e.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return e.show(s, func(w io.Writer) { writeStatus(w, s) })
+		},
+	})
+}
+
+func writeStatus(w io.Writer, s api.Status) {
+	encryption := "off: anybody on the underlay can read and forge the traffic"
+	if s.Encrypted {
+		encryption = "on"
+	}
+	line := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(w, "%12s  %s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("Node", "%s (%s), weft %s, up since %s", s.Name, s.ID, s.Version, s.Since.Local().Format("2006-01-02 15:04:05"))
+	line("Ready", "%s", yesNo(s.Ready))
+	line("Gossip", "%s", s.Advertise)
+	line("Peers", "%s", counts(s.Peers))
+	for _, t := range s.Targets {
+		state := "reached"
+		if t.Error != "" {
+			state = "not reached: " + t.Error
+		}
+		line("Target", "%s %s", t.Addr, state)
+	}
+	line("Datapath", "%s, %d queues, offload %s", s.Datapath, s.Queues, orDash(strings.Join(s.Offload, " ")))
+	line("Bridge", "%s with %s, MTU %d, %d MACs learned", s.Bridge, s.Tap, s.MTU, s.FDB)
+	line("Encryption", "%s", encryption)
+	line("Addresses", "%s, %s", s.IPAM, join(s.Range))
+	if len(s.Exposed) > 0 {
+		line("Exposed", "%s", join(s.Exposed))
+	}
+	if len(s.Drops) > 0 {
+		line("Dropped", "%s", counts(s.Drops))
+	}
+	for _, warning := range s.Warnings {
+		line("Warning", "%s", warning)
+	}
+}
+
+// counts writes "3 alive, 1 dead", in alphabetical order of the names.
+func counts[N int | uint64](m map[string]N) string {
+	parts := make([]string, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%d %s", m[k], k))
+	}
+	return orDash(strings.Join(parts, ", "))
+}
+
+func join[T fmt.Stringer](list []T) string {
+	parts := make([]string, len(list))
+	for i, v := range list {
+		parts[i] = v.String()
+	}
+	return strings.Join(parts, " ")
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

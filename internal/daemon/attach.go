@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"weft/cni/link"
+	"weft/internal/api"
+	"weft/internal/ether"
+	"weft/ipam"
+)
+
+// attachPrefix starts the owners that are made from a namespace and an interface.
+const attachPrefix = "netns:"
+
+func (d *Daemon) handleAttach(r *http.Request, in api.AttachRequest) (api.Attachment, error) {
+	p := d.plane.Load()
+	if p == nil {
+		return api.Attachment{}, errStarting()
+	}
+	owner, err := attachOwner(in)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	held := len(d.ipam.Lookup(owner)) > 0
+	join, err := p.join(r.Context(), api.JoinRequest{Owner: owner, IPs: in.IPs})
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	spec := specOf(in, owner, join)
+	_, err = p.linker.Attach(r.Context(), spec)
+	if errors.Is(err, link.ErrExists) && held && p.linker.Check(spec) == nil {
+		err = nil // attached before, the same way
+	}
+	if err != nil {
+		if !held {
+			err = errors.Join(err, d.ipam.Release(owner, netip.Addr{}))
+		}
+		return api.Attachment{}, linkProblem(err)
+	}
+	return api.Attachment{Owner: owner, HostLink: spec.HostName, Addresses: join.Addresses}, nil
+}
+
+func (d *Daemon) handleDetach(r *http.Request, in api.AttachRequest) (none, error) {
+	p := d.plane.Load()
+	if p == nil {
+		return none{}, errStarting()
+	}
+	owner, err := attachOwner(in)
+	if err != nil {
+		return none{}, err
+	}
+	addrs, _, err := p.linker.Addresses(in.Netns, in.Ifname)
+	if err != nil && !errors.Is(err, link.ErrNetns) && !errors.Is(err, link.ErrNoLink) {
+		return none{}, linkProblem(err)
+	}
+	if err := p.linker.Detach(r.Context(), in.Netns, in.Ifname, ""); err != nil {
+		return none{}, linkProblem(err)
+	}
+	if err := p.linker.Detach(r.Context(), "", "", link.HostLinkName(owner, in.Ifname)); err != nil {
+		return none{}, linkProblem(err)
+	}
+	return none{}, ipamProblem(d.releaseAttachment(owner, addrs))
+}
+
+// releaseAttachment ends the leases of owner, and those of addrs that an attachment holds under another name: the same
+// namespace by another path, such as that of a process.
+func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
+	var errs []error
+	for _, l := range d.ipam.Leases() {
+		mine := l.Owner == owner
+		alias := strings.HasPrefix(l.Owner, attachPrefix) &&
+			slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
+		if !mine && !alias {
+			continue
+		}
+		if err := d.ipam.Release(l.Owner, l.Addr); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// attachOwner returns the owner of an attachment's leases.
+func attachOwner(in api.AttachRequest) (string, error) {
+	switch {
+	case !filepath.IsAbs(in.Netns):
+		return "", problem(api.KindInvalid, "Give the absolute path of a network namespace.", "%q is no absolute path", in.Netns)
+	case in.Ifname == "":
+		return "", problem(api.KindInvalid, "Name the interface inside the namespace, such as eth0.", "the interface name is empty")
+	case in.Owner != "":
+		return in.Owner, nil
+	}
+	return attachPrefix + filepath.Clean(in.Netns) + "/" + in.Ifname, nil
+}
+
+// specOf returns the pair that joins a namespace with the given addresses.
+func specOf(in api.AttachRequest, owner string, join api.Join) link.Spec {
+	spec := link.Spec{
+		Netns: in.Netns, Ifname: in.Ifname, HostName: link.HostLinkName(owner, in.Ifname), Bridge: join.Bridge, MTU: join.MTU,
+		MAC: macOf(join.Addresses), Hairpin: true, DefaultRoute: true,
+	}
+	for _, a := range join.Addresses {
+		spec.Addresses = append(spec.Addresses, link.Address{Prefix: a.Address, Gateway: a.Gateway})
+	}
+	return spec
+}
+
+func macOf(addrs []api.Address) ether.Addr {
+	if len(addrs) == 0 {
+		return ether.Addr{}
+	}
+	return addrs[0].MAC
+}
+
+// linkProblem tells the client what kind of error a Linker's is.
+func linkProblem(err error) error {
+	for _, k := range []struct {
+		err  error
+		kind api.Kind
+		hint string
+	}{
+		{link.ErrNetns, api.KindNotFound, "List namespaces with \"ip netns\", or name a running process with --pid."},
+		{link.ErrExists, api.KindRefused, "Choose another --ifname, or \"weft detach\" it first."},
+		{link.ErrBadName, api.KindInvalid, "An interface name has 1 to 15 characters, without spaces and slashes."},
+		{link.ErrBadSpec, api.KindInvalid, "Check the addresses."},
+		{link.ErrNoBridge, api.KindRefused, "The bridge has vanished: restart the daemon, which makes it again."},
+	} {
+		if errors.Is(err, k.err) {
+			return problem(k.kind, k.hint, "%v", err)
+		}
+	}
+	return fmt.Errorf("daemon: %w", err)
+}

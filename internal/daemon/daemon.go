@@ -1,0 +1,270 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/peer"
+	"weft/ipam"
+	"weft/ipam/store"
+	"weft/mesh"
+	"weft/router"
+	"weft/router/underlay"
+)
+
+// joinPatience is how long the data plane waits for the first attempts at the PEERs: long enough to learn that
+// another node runs with this node's key before any frame is carried under it.
+const joinPatience = 3 * time.Second
+
+// Daemon is one node: the engines and what is under them. Run makes it.
+type Daemon struct {
+	// constant after newDaemon
+	cfg       Config
+	log       *slog.Logger
+	advertise netip.Addr
+	mtu       int
+	started   time.Time
+	identity  mesh.Identity
+	transport memberlist.Transport
+	conn      underlay.Conn
+	mesh      *mesh.Mesh
+	ipam      *ipam.Allocator
+	api       net.Listener
+	http      net.Listener // nil: turned off
+
+	stop context.CancelFunc // ends Run; set before anything is served
+
+	// atomic
+	plane   atomic.Pointer[plane] // nil until the data plane is up
+	members atomic.Pointer[[]mesh.Member]
+}
+
+// Run runs a node until ctx ends, which leaves bridge, pods and addresses as they are, or until it left the network.
+// Where it does not start because of what it was given, the error is a *Refusal and the host is as it was before.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := cfg.preflight(); err != nil {
+		return err
+	}
+	if cfg.Queues == 0 {
+		cfg.Queues = min(runtime.NumCPU(), maxQueues)
+	}
+	self, err := cfg.advertiseAddr(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := openState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(cfg, self, st, log)
+	if err != nil {
+		return errors.Join(err, st.addresses.Close())
+	}
+	err = d.run(ctx)
+	return errors.Join(err, st.addresses.Close())
+}
+
+// newDaemon binds everything that a node listens on and makes its engines.
+func newDaemon(cfg Config, self netip.Addr, st *state, log *slog.Logger) (_ *Daemon, err error) {
+	d := &Daemon{
+		cfg: cfg, log: log, advertise: self, mtu: cfg.overlayMTU(self), started: time.Now(), identity: st.identity,
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeListeners())
+		}
+	}()
+	if d.mtu < minMTU {
+		return nil, refuse("--mtu", "Raise the MTU of the underlay, or set --mtu.", "the underlay leaves %d bytes for pods", d.mtu)
+	}
+	if err = d.listen(); err != nil {
+		return nil, err
+	}
+	if d.mesh, err = mesh.New(d.meshConfig(st)); err != nil {
+		return nil, err
+	}
+	if d.ipam, err = ipam.New(d.ipamConfig(st)); err != nil {
+		return nil, refuse(filepath.Join(cfg.StateDir, store.FileName), "Mend what is said, or start with another --state-dir.", "%w", err)
+	}
+	d.mesh.Register(mesh.ChannelIPAM, d.ipam)
+	return d, nil
+}
+
+// listen binds the ports and sockets.
+func (d *Daemon) listen() (err error) {
+	all := netip.AddrPortFrom(anyAddr(), uint16(d.cfg.Port))
+	if d.transport, err = mesh.Listen(all, d.log); err != nil {
+		return err
+	}
+	source := netip.Addr{} // as the routes choose: behind a NAT the advertised address is not the host's
+	if isLocal(d.advertise) {
+		source = d.advertise // it is what the others know this node by, whatever way a datagram takes
+	}
+	if d.conn, err = underlay.Listen(underlay.Config{Port: uint16(d.cfg.Port + 1), Source: source}); err != nil {
+		return err
+	}
+	if d.cfg.HTTPAddr != "" {
+		var lc net.ListenConfig
+		if d.http, err = lc.Listen(context.Background(), "tcp", d.cfg.HTTPAddr); err != nil {
+			return fmt.Errorf("daemon: --http-addr: %w", err)
+		}
+	}
+	d.api, err = listenSocket(d.cfg.Socket)
+	return err
+}
+
+func (d *Daemon) closeListeners() error {
+	var errs []error
+	if d.transport != nil {
+		errs = append(errs, d.transport.Shutdown())
+	}
+	if d.conn != nil {
+		errs = append(errs, d.conn.Close())
+	}
+	for _, l := range []net.Listener{d.http, d.api} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) meshConfig(st *state) mesh.Config {
+	peers := make([]mesh.Target, 0, len(d.cfg.Peers))
+	for _, p := range d.cfg.Peers {
+		if t, err := mesh.ParseTarget(p, uint16(d.cfg.Port)); err == nil { // Validate let only good ones through
+			peers = append(peers, t)
+		}
+	}
+	return mesh.Config{
+		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
+		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
+		Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
+	}
+}
+
+func (d *Daemon) ipamConfig(st *state) ipam.Config {
+	return ipam.Config{
+		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
+		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Names: d.nameOf, Logger: d.log,
+	}
+}
+
+// run runs the engines until ctx ends, one of them fails, or the node has left.
+func (d *Daemon) run(ctx context.Context) error {
+	ctx, d.stop = context.WithCancel(ctx)
+	defer d.stop()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.mesh.Run(ctx) })
+	group.Go(func() error { return d.ipam.Run(ctx) })
+	group.Go(func() error { return d.runPlane(ctx) })
+	group.Go(func() error { return serve(ctx, d.api, d.apiHandler()) })
+	if d.http != nil {
+		group.Go(func() error { return serve(ctx, d.http, d.httpHandler()) })
+	}
+	d.log.Info("node up", "peer", d.identity.ID, "name", d.cfg.Name, "addr", d.advertise, "mtu", d.mtu)
+	err := group.Wait()
+	d.log.Info("node down", "peer", d.identity.ID)
+	if errors.Is(err, mesh.ErrDuplicateKey) {
+		return refuse(d.cfg.StateDir, "On a copied disk, remove node.key and ipam.db from the copy, and start it again: it then "+
+			"is a node of its own.", "%w", err)
+	}
+	return err
+}
+
+// onMembers takes a new membership from the mesh to the router and to ipam.
+func (d *Daemon) onMembers(members []mesh.Member) {
+	d.members.Store(&members)
+	if p := d.plane.Load(); p != nil {
+		p.router.SetPeers(routerPeers(members))
+	}
+}
+
+// memberList returns the members as the mesh last told them.
+func (d *Daemon) memberList() []mesh.Member {
+	if m := d.members.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+func (d *Daemon) member(id peer.ID) (mesh.Member, bool) {
+	for _, m := range d.memberList() {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return mesh.Member{}, false
+}
+
+func (d *Daemon) reachable(id peer.ID) bool {
+	m, ok := d.member(id)
+	return ok && m.State == mesh.StateAlive
+}
+
+func (d *Daemon) nameOf(id peer.ID) string {
+	m, _ := d.member(id)
+	return m.Name
+}
+
+// routerPeers returns the members that the router has to know: those alive but this node.
+func routerPeers(members []mesh.Member) []router.Peer {
+	peers := make([]router.Peer, 0, len(members))
+	for _, m := range members {
+		if m.State == mesh.StateAlive && !m.Self {
+			peers = append(peers, router.Peer{ID: m.ID, Addr: m.DataAddr()})
+		}
+	}
+	return peers
+}
+
+// ipamGossip is the mesh as ipam sees it.
+type ipamGossip struct{ d *Daemon }
+
+// Broadcast implements ipam.Gossip.
+func (g ipamGossip) Broadcast(delta []byte) {
+	if err := g.d.mesh.Sender(mesh.ChannelIPAM).Broadcast(delta); err != nil {
+		g.d.log.Error("gossip not sent", "err", err)
+	}
+}
+
+// Unicast implements ipam.Gossip.
+func (g ipamGossip) Unicast(to peer.ID, msg []byte) error {
+	return g.d.mesh.Sender(mesh.ChannelIPAM).Unicast(to, msg)
+}
+
+// anyAddr returns the unspecified address that stands for all of the host's, IPv6 included where the host has it.
+func anyAddr() netip.Addr {
+	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { //nolint:noctx // binds and closes at once
+		_ = l.Close()
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+func isLocal(a netip.Addr) bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, n := range addrs {
+		if p, err := netip.ParsePrefix(n.String()); err == nil && p.Addr().Unmap() == a.Unmap() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,120 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"weft/cni/link"
+	"weft/internal/masq"
+	"weft/tap/bridge"
+)
+
+// How often the data plane looks after itself: the bridge, by a cheap look, and the rules, by applying them again, which
+// changes nothing where nobody has flushed them.
+const (
+	bridgeEvery = 2 * time.Second
+	rulesEvery  = 30 * time.Second
+)
+
+// keep mends what others break: a bridge that somebody deleted, a TAP that was taken off it, rules that were flushed.
+// It runs until ctx ends.
+func (p *plane) keep(ctx context.Context) error {
+	bridgeTick, rulesTick := time.NewTicker(bridgeEvery), time.NewTicker(rulesEvery)
+	defer bridgeTick.Stop()
+	defer rulesTick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-bridgeTick.C:
+			if err := p.keepBridge(ctx); err != nil {
+				p.d.log.Warn("mending the bridge", "err", err)
+			}
+		case <-rulesTick.C:
+			p.applyRules(ctx)
+		}
+	}
+}
+
+// keepBridge makes the bridge again where it is gone, with its addresses, the TAP and the pods on it.
+func (p *plane) keepBridge(ctx context.Context) error {
+	info, err := bridge.Inspect(p.d.cfg.Bridge)
+	if err != nil {
+		return err
+	}
+	if info.State == bridge.Found && slices.Contains(info.Ports, p.d.cfg.Tap) {
+		return nil
+	}
+	p.d.log.Warn("the bridge is gone or the TAP is off it: making it good", "bridge", p.d.cfg.Bridge, "tap", p.d.cfg.Tap)
+	br, err := bridge.Ensure(p.d.bridgeConfig())
+	if err != nil {
+		return err
+	}
+	defer br.Close()
+	if err := br.AddPort(p.d.cfg.Tap); err != nil {
+		return err
+	}
+	if err := replug(br.Index()); err != nil {
+		return err
+	}
+	return p.restoreExposed(ctx)
+}
+
+// replug makes the host ends of pods that are on no bridge ports of the one with the given index.
+func replug(bridgeIndex int) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("daemon: listing links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if !strings.HasPrefix(l.Attrs().Name, link.HostPrefix) || l.Attrs().MasterIndex != 0 {
+			continue
+		}
+		errs = append(errs, netlink.LinkSetMasterByIndex(l, bridgeIndex), netlink.LinkSetHairpin(l, true))
+	}
+	return errors.Join(errs...)
+}
+
+// applyRules lets pods reach what is outside of the overlay. Where that cannot be, the overlay itself works all the same:
+// the status warns.
+func (p *plane) applyRules(ctx context.Context) {
+	if p.d.cfg.NoMasquerade {
+		return
+	}
+	var v4, v6 bool
+	for _, r := range p.d.cfg.Ranges {
+		v4, v6 = v4 || r.Addr().Is4(), v6 || r.Addr().Is6()
+	}
+	err := errors.Join(p.masquerade(ctx), masq.EnableForwarding(v4, v6))
+	old := p.rulesErr.Swap(&err)
+	if err != nil && (old == nil || *old == nil) {
+		p.d.log.Warn("pods will not reach beyond the overlay", "err", err)
+	}
+}
+
+func (p *plane) masquerade(ctx context.Context) error {
+	fw, err := masq.New(ctx)
+	if err != nil {
+		return err
+	}
+	return fw.Apply(ctx, masq.Ruleset{Ranges: p.d.cfg.Ranges, Bridge: p.d.cfg.Bridge})
+}
+
+// removeRules takes the masquerading rules away; that there are none, or no nftables, is fine.
+func removeRules(ctx context.Context) error {
+	fw, err := masq.New(ctx)
+	if errors.Is(err, masq.ErrNoNFT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fw.Remove(ctx)
+}

@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/cni/link"
+	"weft/internal/api"
+	"weft/internal/ether"
+	"weft/router"
+	"weft/router/underlay"
+	"weft/tap"
+	"weft/tap/bridge"
+)
+
+// plane is the data plane while it is up: the bridge, the TAP on it, and the router behind the TAP.
+type plane struct {
+	// constant
+	d      *Daemon
+	router *router.Engine
+	linker link.Linker
+
+	// atomic
+	rulesErr atomic.Pointer[error] // why pods do not reach beyond the overlay; nil or nil inside where they do
+}
+
+// errStarting is the answer to what needs the data plane while it is not up yet.
+func errStarting() error {
+	return problem(api.KindRefused, "Try again in a moment, or wait for it: \"weft wait\".", "the node is still starting")
+}
+
+// runPlane brings the data plane up once the targets were tried, and runs it until ctx ends.
+func (d *Daemon) runPlane(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.mesh.Joined():
+	case <-time.After(joinPatience):
+	}
+	p, err := d.openPlane(ctx)
+	if err != nil {
+		return err
+	}
+	d.plane.Store(p)
+	p.router.SetPeers(routerPeers(d.memberList())) // those that onMembers saw before plane was stored
+	if err := p.restoreExposed(ctx); err != nil {
+		d.log.Warn("giving the bridge its address again", "err", err)
+	}
+	d.log.Info("data plane up", "bridge", d.cfg.Bridge, "tap", d.cfg.Tap)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.keep(ctx) })
+	group.Go(func() error { return p.router.Run(ctx) })
+	return group.Wait()
+}
+
+// openPlane makes bridge, TAP, rules and router. What a failed openPlane made it takes away again.
+func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
+	undo := undoList{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo.run())
+		}
+	}()
+	before, err := bridge.Inspect(d.cfg.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	br, err := bridge.Ensure(d.bridgeConfig())
+	if err != nil {
+		return nil, refuse("--bridge", "Choose another name, or mend what is said.", "%w", err)
+	}
+	defer br.Close()
+	undo.add(func() error {
+		if before.State != bridge.Absent {
+			return nil
+		}
+		return bridge.Remove(d.cfg.Bridge)
+	})
+	device, err := tap.Open(tap.Config{Name: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues, Plain: d.cfg.Offload == "off"})
+	if err != nil {
+		return nil, refuse("--tap", "Choose another name, or mend what is said.", "%w", err)
+	}
+	undo.add(device.Close)
+	if err := br.AddPort(d.cfg.Tap); err != nil {
+		return nil, err
+	}
+	p := &plane{d: d, linker: link.New()}
+	p.applyRules(ctx)
+	p.router, err = router.New(router.Config{
+		Self: d.identity.ID, Device: device, Conns: []underlay.Conn{d.conn}, Logger: d.log,
+	})
+	return p, err
+}
+
+// bridgeConfig describes the node's bridge.
+func (d *Daemon) bridgeConfig() bridge.Config {
+	return bridge.Config{Name: d.cfg.Bridge, MTU: d.mtu, MAC: bridgeMAC(d.identity.ID)}
+}
+
+// clear takes the host off the overlay, for a node that leaves: addresses, rules, and the bridge if no pod is on it.
+func (p *plane) clear(ctx context.Context) error {
+	errs := []error{p.hide()}
+	if !p.d.cfg.NoMasquerade {
+		errs = append(errs, removeRules(ctx))
+	}
+	info, err := bridge.Inspect(p.d.cfg.Bridge)
+	errs = append(errs, err)
+	if info.State == bridge.Found && info.Ours && len(info.Ports) <= 1 {
+		errs = append(errs, bridge.Remove(p.d.cfg.Bridge))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("daemon: taking the host off the overlay: %w", err)
+	}
+	return nil
+}
+
+// bridgeMAC returns the address of the bridge: the same for a node at every start, since pods keep it in their
+// neighbour tables.
+func bridgeMAC(id [8]byte) ether.Addr {
+	return ether.Addr{0x06, 0x57, id[0], id[1], id[2], id[3]}
+}
+
+// undoList collects what takes back the steps done so far.
+type undoList []func() error
+
+func (u *undoList) add(f func() error) { *u = append(*u, f) }
+
+// run takes the steps back, the last first.
+func (u *undoList) run() error {
+	var errs []error
+	for i := len(*u) - 1; i >= 0; i-- {
+		errs = append(errs, (*u)[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/masq"
+	"weft/internal/peer"
+	"weft/mesh"
+	"weft/router"
+)
+
+// Values of the documents.
+const (
+	datapathUserspace = "userspace"
+	linkDirect        = "direct"
+	linkNone          = "none"
+)
+
+func (d *Daemon) status() api.Status {
+	s := api.Status{
+		Version: d.cfg.Version, ID: d.identity.ID, Name: d.cfg.Name, Ready: d.ready(),
+		Range: d.cfg.Ranges, Bridge: d.cfg.Bridge, Tap: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues,
+		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)),
+		Datapath:  datapathUserspace, Offload: []string{}, Since: d.started,
+		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
+		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
+	}
+	for _, m := range d.memberList() {
+		s.Peers[m.State.String()]++
+	}
+	for _, t := range d.mesh.TargetStatus() {
+		doc := api.Target{Addr: t.Target.String()}
+		if t.Err != nil {
+			doc.Error = t.Err.Error()
+		}
+		s.Targets = append(s.Targets, doc)
+	}
+	if exposed, err := d.exposed(); err == nil && exposed != nil {
+		s.Exposed = exposed
+	}
+	if p := d.plane.Load(); p != nil {
+		stats := p.router.Stats()
+		s.FDB = stats.FDBEntries
+		s.Drops = dropDocs(stats.Drops)
+	}
+	return s
+}
+
+// ready reports whether a pod could join now. A lone node that has not founded yet would, for the first pod.
+func (d *Daemon) ready() bool {
+	return d.plane.Load() != nil && (d.ipam.Ready() || d.cfg.lone())
+}
+
+// warnings returns what an operator should know, each with its mend.
+func (d *Daemon) warnings() []string {
+	warnings := []string{"The traffic is not encrypted: use this version only on an underlay that you trust."}
+	for _, t := range d.mesh.TargetStatus() {
+		if t.Err != nil {
+			warnings = append(warnings, fmt.Sprintf("Target %s is not reached: check that weft runs there and that TCP and UDP "+
+				"port %d and UDP port %d are open, or \"weft forget\" it.", t.Target, t.Target.Port, t.Target.Port+1))
+		}
+	}
+	addresses := d.ipam.Status()
+	if addresses.WaitingFor != "" {
+		warnings = append(warnings, "No addresses yet: waiting for "+addresses.WaitingFor+".")
+	}
+	warnings = append(warnings, addresses.Warnings...)
+	if p := d.plane.Load(); p != nil {
+		warnings = append(warnings, p.warnings()...)
+	}
+	for _, m := range d.memberList() {
+		if m.State == mesh.StateDead {
+			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
+		}
+	}
+	return warnings
+}
+
+// strangersMany is how many datagrams of unknown origin are worth a warning: some always come while nodes start.
+const strangersMany = 100
+
+// warnings returns what an operator should know of the data plane.
+func (p *plane) warnings() []string {
+	var warnings []string
+	if err := p.rulesErr.Load(); err != nil && *err != nil {
+		warnings = append(warnings, fmt.Sprintf("Pods do not reach beyond the overlay: %v: %s.", *err, masq.Hint))
+	}
+	if n := p.router.Stats().Drops[router.DropUnknownPeer]; n > strangersMany {
+		warnings = append(warnings, fmt.Sprintf("%d datagrams came from addresses that no node advertises: a stranger's, or a node's "+
+			"with several addresses, which then needs --advertise.", n))
+	}
+	return warnings
+}
+
+func (d *Daemon) peers() []api.Peer {
+	stats := make(map[peer.ID]router.PeerStats)
+	if p := d.plane.Load(); p != nil {
+		for _, s := range p.router.Stats().Peers {
+			stats[s.ID] = s
+		}
+	}
+	docs := []api.Peer{}
+	for _, m := range d.memberList() {
+		s := stats[m.ID]
+		doc := api.Peer{
+			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: m.State.String(), Self: m.Self, Link: linkNone, MTU: d.mtu,
+			RTT:     float64(m.RTT) / float64(time.Millisecond),
+			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
+		}
+		if !m.Self && m.State == mesh.StateAlive {
+			doc.Link, doc.Datapath = linkDirect, datapathUserspace
+		}
+		docs = append(docs, doc)
+	}
+	return docs
+}
+
+func (d *Daemon) ipamStatus() api.IPAM {
+	s := d.ipam.Status()
+	doc := api.IPAM{State: string(s.State), WaitingFor: s.WaitingFor, Ranges: []api.IPAMRange{}}
+	for _, r := range s.Ranges {
+		owners := []api.IPAMOwner{}
+		for _, o := range r.Owners {
+			owners = append(owners, api.IPAMOwner{ID: o.ID, Name: o.Name, Addresses: o.Addresses, Free: o.Free, Reachable: o.Reachable})
+		}
+		doc.Ranges = append(doc.Ranges, api.IPAMRange{CIDR: r.CIDR, Owners: owners})
+	}
+	return doc
+}
+
+func (d *Daemon) fdb() []api.FDBEntry {
+	docs := []api.FDBEntry{}
+	if p := d.plane.Load(); p != nil {
+		for _, e := range p.router.FDB() {
+			docs = append(docs, api.FDBEntry{MAC: e.MAC, Peer: e.Peer, Name: d.nameOf(e.Peer), Age: e.Age.Seconds()})
+		}
+	}
+	return docs
+}
+
+func (d *Daemon) routes() []api.Route {
+	docs := []api.Route{}
+	for _, m := range d.memberList() {
+		if !m.Self && m.State == mesh.StateAlive {
+			docs = append(docs, api.Route{Peer: m.ID, Name: m.Name, Via: m.ID, Addr: m.DataAddr(), Hops: 1})
+		}
+	}
+	return docs
+}
+
+func dropDocs(drops map[router.Drop]uint64) map[string]uint64 {
+	docs := make(map[string]uint64, len(drops))
+	for reason, n := range drops {
+		docs[reason.String()] = n
+	}
+	return docs
+}
