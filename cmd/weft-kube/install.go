@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/api"
+	"weft/internal/kube"
+)
+
+// installOptions say where things are.
+type installOptions struct {
+	plugin, binDir, confDir, socket string
+	timeout                         time.Duration
+}
+
+func newInstallCommand() *cobra.Command {
+	var o installOptions
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install the CNI plugin, and its configuration once the daemon is ready for pods",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
+	}
+	cmd.Flags().StringVar(&o.plugin, "plugin", "weft-cni", "the plugin's program")
+	cmd.Flags().StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
+	cmd.Flags().StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
+	cmd.Flags().StringVar(&o.socket, "socket", api.DefaultSocket, "the daemon's API socket")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait for the daemon")
+	return cmd
+}
+
+func runInstall(cmd *cobra.Command, o installOptions) error {
+	if _, err := kube.InstallPlugin(o.plugin, o.binDir); err != nil {
+		return err
+	}
+	result, err := api.NewClient(o.socket).Wait(cmd.Context(), "ready", o.timeout)
+	if err != nil {
+		return err
+	}
+	if !result.Done {
+		return fmt.Errorf("the daemon is not ready after %v: %s", o.timeout, result.Missing)
+	}
+	_, err = kube.WriteConflist(o.confDir, o.socket)
+	return err
+}

@@ -1,0 +1,28 @@
+// Command weft-kube is what a Kubernetes node needs beside the daemon.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use:           "weft-kube",
+		Short:         "What a Kubernetes node needs beside the weft daemon",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newInstallCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "weft-kube: %v\n", err)
+		os.Exit(1)
+	}
+}

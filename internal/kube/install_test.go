@@ -1,0 +1,62 @@
+package kube
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+func TestInstallPlugin(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join(t.TempDir(), "weft-cni")
+	for i, program := range []string{"one", "one", "two"} {
+		if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		changed, err := InstallPlugin(source, dir)
+		if err != nil || changed != (i != 1) {
+			t.Errorf("step %d: changed %v, %v", i, changed, err)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, PluginName))
+		if err != nil || !bytes.Equal(got, []byte(program)) {
+			t.Errorf("step %d: installed %q, %v", i, got, err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, PluginName))
+	if err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestConflistLoads reads what is written with the library that runtimes use.
+func TestConflistLoads(t *testing.T) {
+	dir := t.TempDir()
+	if changed, err := WriteConflist(dir, "/run/weft/weft.sock"); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	list, err := libcni.ConfListFromFile(filepath.Join(dir, ConflistName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list.Name != "weft" || len(list.Plugins) != 2 || list.Plugins[0].Network.Type != PluginName || list.CNIVersion != "1.1.0" {
+		t.Errorf("loaded %q, version %s, %d plugins", list.Name, list.CNIVersion, len(list.Plugins))
+	}
+	if changed, err := WriteConflist(dir, "/run/weft/weft.sock"); err != nil || changed {
+		t.Errorf("the second time: changed %v, %v", changed, err)
+	}
+}
+
+func TestInstallNamesThePath(t *testing.T) {
+	if _, err := WriteConflist("/no/such/folder", "x"); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/folder")) {
+		t.Errorf("error %v does not name the folder", err)
+	}
+	if _, err := InstallPlugin("/no/such/file", t.TempDir()); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/file")) {
+		t.Errorf("error %v does not name the file", err)
+	}
+}
