@@ -203,3 +203,6 @@ func hasIPv6() bool {
 	_, err := os.Stat("/proc/sys/net/ipv6")
 	return err == nil
 }
+
+// Lab returns the lab that the host is in.
+func (h *Host) Lab() *Lab { return h.lab }

@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/cnitest"
+	"weft/internal/nettest/labtest"
+)
+
+// newRuntime returns a container runtime on the node's host, configured as "weft-kube install" does it.
+func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins, "portmap")); err != nil {
+		t.Fatalf("the reference plugins are missing (Debian: containernetworking-plugins): %v", err)
+	}
+	r, err := cnitest.New(n.Host, plugins)
+	if err == nil {
+		err = r.Configure("weft", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "weft", "plugins": [
+			{"type": "weft", "socket": %q, "hairpin": true},
+			{"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}]}`, n.Socket()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestContainersOfTwoNodes has a runtime on each of two nodes make containers, with cnitool as the runtime and the
+// reference portmap plugin behind weft's: they reach each other, and a published port answers.
+func TestContainersOfTwoNodes(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	runtimes := []*cnitest.Runtime{newRuntime(t, nodes[0]), newRuntime(t, nodes[1])}
+	hostBefore := links(t, nodes[1].Host)
+	var pods []*pod
+	options := cnitest.Options{Capabilities: `{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+	for i, n := range nodes {
+		p := labtest.AddPod(t, n.Host, "container")
+		result, err := runtimes[i].Add(testContext(t), "weft", p.Path(), options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+		pods = append(pods, &pod{p, n, addr.Unmap()})
+	}
+	pods[0].reaches(t, pods[1].addr)
+	pods[1].reaches(t, pods[0].addr)
+
+	// A server in the container on b, seen from host a through the published port.
+	server := pods[1].Command(testContext(t), "iperf3", "--server", "--one-off", "--port", "80")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		_, err := nodes[0].Run(testContext(t), "iperf3", "--client", nodes[1].Addr().String(), "--port", "8080", "--bytes", "1M")
+		return err
+	})
+	if err := server.Wait(); err != nil {
+		t.Errorf("the server behind the published port: %v", err)
+	}
+
+	for range 2 { // runtimes delete twice
+		if err := runtimes[1].Del(testContext(t), "weft", pods[1].Path(), options); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff(hostBefore, links(t, nodes[1].Host)); diff != "" {
+		t.Errorf("links of the host: %s", diff)
+	}
+	for _, l := range query[[]api.Lease](t, nodes[1], "ip", "list") {
+		if strings.HasPrefix(l.Owner, "cni/") {
+			t.Errorf("lease left behind: %+v", l)
+		}
+	}
+}
+
+// TestContainerWithoutDaemon asks for a container while the daemon is away: the runtime is told to try again.
+func TestContainerWithoutDaemon(t *testing.T) {
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	runtime := newRuntime(t, nodes[0])
+	p := labtest.AddPod(t, nodes[0].Host, "container")
+	if err := nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := runtime.Add(testContext(t), "weft", p.Path(), cnitest.Options{})
+	if err == nil || !strings.Contains(err.Error(), nodes[0].Socket()) {
+		t.Errorf("ADD without the daemon: %v, want an error that names the socket", err)
+	}
+	up(t, nodes[0])
+	waitReady(t, nodes)
+	if _, err := runtime.Add(testContext(t), "weft", p.Path(), cnitest.Options{}); err != nil {
+		t.Errorf("ADD with the daemon back: %v", err)
+	}
+}

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// Bounds of what a flood of garbage may cost a daemon.
+const (
+	garbageDatagrams = 20000
+	garbageLogLines  = 100
+	garbageGrowth    = 32 << 20 // bytes of resident memory
+)
+
+// TestGarbageAtAllPorts sends random bytes to every port from a host that is no member, and from one that is.
+func TestGarbageAtAllPorts(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
+	p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
+	p.reaches(t, q.addr)
+	lines, memory := logLines(nodes[0]), residentBytes(t, nodes[0])
+
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, port := range []uint16{6783, 6784} {
+		sendGarbage(t, stranger, netip.AddrPortFrom(nodes[0].Addr(), port), random)
+	}
+	for range 20 {
+		dialGarbage(t, stranger, netip.AddrPortFrom(nodes[0].Addr(), 6783), random)
+	}
+
+	p.reaches(t, q.addr)
+	drops := query[api.Status](t, nodes[0], "status").Drops
+	if drops["unknown_peer"] == 0 {
+		t.Errorf("no datagram counted as a stranger's: %v", drops)
+	}
+	if n := logLines(nodes[0]) - lines; n > garbageLogLines {
+		t.Errorf("%d lines logged for it", n)
+	}
+	if n := residentBytes(t, nodes[0]) - memory; n > garbageGrowth {
+		t.Errorf("grew by %d bytes", n)
+	}
+}
+
+// sendGarbage sends datagrams of all lengths; some start like weft's own.
+func sendGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *rand.Rand) {
+	t.Helper()
+	var conn *net.UDPConn
+	err := from.Do(func() (err error) {
+		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range garbageDatagrams {
+		b := make([]byte, random.IntN(1473))
+		for j := range b {
+			b[j] = byte(random.Uint32())
+		}
+		if len(b) > 0 && i%2 == 0 {
+			b[0] = byte(random.IntN(20)) // close to what versions and message types look like
+		}
+		_, _ = conn.Write(b) // a full socket buffer there, or a refusal, is as good as a loss
+	}
+}
+
+// dialGarbage opens a stream, sends what means nothing, and hangs up.
+func dialGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *rand.Rand) {
+	t.Helper()
+	var conn *net.TCPConn
+	err := from.Do(func() (err error) {
+		conn, err = net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(to))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	b := make([]byte, 1+random.IntN(5000))
+	for j := range b {
+		b[j] = byte(random.Uint32())
+	}
+	_, _ = conn.Write(b)
+}
+
+func logLines(n *cluster.Node) int { return strings.Count(n.Process().Logs(), "\n") }
+
+// residentBytes returns the daemon's resident memory.
+func residentBytes(t *testing.T, n *cluster.Node) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.Process().Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}

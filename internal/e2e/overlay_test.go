@@ -1,0 +1,319 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/api"
+	"weft/internal/nettest"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+func TestEveryPairOfPodsPings(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	var pods []*pod
+	for _, n := range nodes {
+		for i := range 2 {
+			pods = append(pods, attach(t, n, fmt.Sprintf("p%d", i)))
+		}
+	}
+	seen := map[netip.Addr]bool{}
+	for _, p := range pods {
+		if seen[p.addr] {
+			t.Errorf("address %s was given twice", p.addr)
+		}
+		seen[p.addr] = true
+	}
+	for _, from := range pods {
+		for _, to := range pods {
+			from.reaches(t, to.addr)
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	status := query[api.Status](t, nodes[0], "status")
+	if !status.Ready || status.Peers["alive"] != 3 || status.MTU != 1438 || status.Bridge != "weave" {
+		t.Errorf("status after all that: %+v", status)
+	}
+}
+
+func TestSharesAreEqual(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	ipam := query[api.IPAM](t, nodes[1], "ipam")
+	if ipam.State != "ready" || len(ipam.Ranges) != 1 || len(ipam.Ranges[0].Owners) != 3 {
+		t.Fatalf("ipam %+v", ipam)
+	}
+	var least, most uint64 = 1 << 62, 0
+	for _, o := range ipam.Ranges[0].Owners {
+		least, most = min(least, o.Addresses), max(most, o.Addresses)
+	}
+	if most-least > 1 {
+		t.Errorf("shares from %d to %d addresses", least, most)
+	}
+}
+
+// TestGroupFramesArriveOnce sends frames to everybody and to a group and counts what each pod gets.
+func TestGroupFramesArriveOnce(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	var pods []*pod
+	for _, n := range nodes {
+		pods = append(pods, attach(t, n, "p"))
+	}
+	for _, to := range []string{"ff:ff:ff:ff:ff:ff", "01:00:5e:01:02:03", "33:33:00:00:00:fb"} {
+		t.Run(to, func(t *testing.T) {
+			sockets := openAll(t, pods)
+			sockets[0].send(t, mac(t, to), "once "+to)
+			sockets[0].send(t, mac(t, to), "after "+to)
+			for i, s := range sockets[1:] {
+				// Frames of one source stay in order: what comes before the second is all there is of the first.
+				got := s.receiveUntil(t, "after "+to)
+				if diff := cmp.Diff([]string{"once " + to, "after " + to}, got); diff != "" {
+					t.Errorf("the pod on %s: %s", nodes[i+1].Label(), diff)
+				}
+			}
+		})
+	}
+}
+
+func TestLinkLocalFramesStay(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")})
+	sockets[0].send(t, mac(t, "01:80:c2:00:00:0e"), "LLDP")
+	sockets[0].send(t, mac(t, "ff:ff:ff:ff:ff:ff"), "marker")
+	if got := sockets[1].receiveUntil(t, "marker"); !slices.Equal(got, []string{"marker"}) {
+		t.Errorf("the other node's pod got %q", got)
+	}
+}
+
+// TestMACMoves has one MAC turn up on two nodes, one after the other: a third node follows.
+func TestMACMoves(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")})
+	const wanderer = "02:00:00:00:00:77"
+	for i, name := range []string{"a", "b", "a"} {
+		text := fmt.Sprintf("hello %d", i)
+		s := sockets[slices.Index([]string{"a", "b"}, name)]
+		s.sendFrom(t, mac(t, wanderer), mac(t, "ff:ff:ff:ff:ff:ff"), text)
+		sockets[2].receiveUntil(t, text)
+		where := ""
+		for _, e := range query[[]api.FDBEntry](t, nodes[2], "fdb") {
+			if e.MAC == mac(t, wanderer) {
+				where = e.Name
+			}
+		}
+		if where != name {
+			t.Errorf("after a frame from %s, c has the MAC behind %q", name, where)
+		}
+	}
+}
+
+// TestNodeDiesAndReturns kills a daemon as a crash does: pods of one node go on, the others see it dead, and all is as
+// before when it is back.
+func TestNodeDiesAndReturns(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	far, near, other := attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[1], "q")
+	far.reaches(t, near.addr)
+	before := do(t, nodes[1], "ip", "list", "--json")
+
+	nodes[1].Process().Kill()
+	waitState(t, nodes[0], "b", "dead")
+	near.reaches(t, other.addr)
+	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
+		if e.Name == "b" {
+			t.Errorf("a still has %s behind the dead b", e.MAC)
+		}
+	}
+
+	up(t, nodes[1], others(nodes, nodes[1])...)
+	waitReady(t, nodes)
+	far.reaches(t, near.addr)
+	if diff := cmp.Diff(before, do(t, nodes[1], "ip", "list", "--json")); diff != "" {
+		t.Errorf("leases after the restart: %s", diff)
+	}
+	late := attach(t, nodes[1], "late")
+	if late.addr == near.addr || late.addr == other.addr {
+		t.Errorf("%s was given again after the restart", late.addr)
+	}
+}
+
+// TestStopAndStart is an upgrade: SIGTERM leaves bridge, pods and addresses.
+func TestStopAndStart(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	p, q, far := attach(t, nodes[0], "p"), attach(t, nodes[0], "q"), attach(t, nodes[1], "p")
+	if err := nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.reaches(t, q.addr)
+	if got := links(t, nodes[0].Host); slices.Contains(got, "weft0") {
+		t.Errorf("the TAP outlives the daemon: %v", got)
+	}
+	up(t, nodes[0], others(nodes, nodes[0])...)
+	waitReady(t, nodes)
+	far.reaches(t, p.addr)
+}
+
+func TestAttachAndDetachLeaveNothing(t *testing.T) {
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	n := nodes[0]
+	do(t, n, "expose")
+	hostBefore, leasesBefore := links(t, n.Host), do(t, n, "ip", "list", "--json")
+
+	p := attach(t, n, "p")
+	again, err := n.Attach(testContext(t), p.Pod)
+	if err != nil || again[0] != p.addr {
+		t.Errorf("attaching again: %v, %v; want %s", again, err, p.addr)
+	}
+	if route := labtest.Run(t, p.Space, "ip", "route", "show", "default"); !strings.HasPrefix(route, "default via 10.32.0.1 ") {
+		t.Errorf("the pod's default route: %q", route)
+	}
+	for range 2 { // the second time there is nothing to do
+		do(t, n, "detach", "--netns", p.Path())
+	}
+	if diff := cmp.Diff(hostBefore, links(t, n.Host)); diff != "" {
+		t.Errorf("links of the host: %s", diff)
+	}
+	if diff := cmp.Diff(leasesBefore, do(t, n, "ip", "list", "--json")); diff != "" {
+		t.Errorf("leases: %s", diff)
+	}
+	if out := labtest.Run(t, p.Space, "ip", "-brief", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("the pod still has eth0: %s", out)
+	}
+}
+
+// TestPodReachesBeyondTheOverlay pings the switch of the lab, which knows no route to pods: only masquerade helps.
+func TestPodReachesBeyondTheOverlay(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	p := attach(t, nodes[0], "p")
+	p.reaches(t, nodes[1].Addr())
+}
+
+// TestExposeAndHide lets a host itself into the overlay and out of it.
+func TestExposeAndHide(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	p := attach(t, nodes[1], "p")
+	first := do(t, nodes[0], "expose")
+	if again := do(t, nodes[0], "expose", "auto"); again != first {
+		t.Errorf("exposed as %s, then as %s", first, again)
+	}
+	host := netip.MustParsePrefix(first)
+	p.reaches(t, host.Addr())
+	do(t, nodes[0], "hide")
+	if s := query[api.Status](t, nodes[0], "status"); len(s.Exposed) != 0 {
+		t.Errorf("still exposed as %v", s.Exposed)
+	}
+	if out := labtest.Run(t, nodes[0].Space, "ip", "-brief", "addr", "show", "weave"); strings.Contains(out, host.Addr().String()) {
+		t.Errorf("the bridge still has its address: %s", out)
+	}
+}
+
+// TestLeaveGivesTheAddressesAway ends a node for good.
+func TestLeaveGivesTheAddressesAway(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	do(t, nodes[1], "leave")
+	if err := nodes[1].Process().Wait(); err != nil {
+		t.Errorf("the daemon after leave: %v", err)
+	}
+	waitState(t, nodes[0], "b", "left")
+	labtest.Until(t, patience, func() error {
+		i := query[api.IPAM](t, nodes[0], "ipam")
+		if n := len(i.Ranges[0].Owners); n != 1 {
+			return fmt.Errorf("%d owners", n)
+		}
+		return nil
+	})
+	if got := links(t, nodes[1].Host); slices.Contains(got, "weave") {
+		t.Errorf("the bridge stayed behind: %v", got)
+	}
+}
+
+// TestLoneNodesMeetLater starts nodes that know of nobody, connects one, and has both in one network.
+func TestLoneNodesMeetLater(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	up(t, nodes[0])
+	up(t, nodes[1])
+	for _, n := range nodes {
+		do(t, n, "wait", "--for", "peers=1")
+	}
+	do(t, nodes[1], "connect", nodes[0].Addr().String())
+	waitReady(t, nodes)
+	attach(t, nodes[0], "p").reaches(t, attach(t, nodes[1], "p").addr)
+}
+
+// TestDeletedBridgeComesBack deletes the bridge under a running daemon, pods and all.
+func TestDeletedBridgeComesBack(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	p, q, far := attach(t, nodes[0], "p"), attach(t, nodes[0], "q"), attach(t, nodes[1], "p")
+	p.reaches(t, far.addr)
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
+	p.reaches(t, far.addr)
+	p.reaches(t, q.addr)
+	p.reaches(t, nodes[1].Addr()) // by way of the bridge's address
+	attach(t, nodes[0], "late").reaches(t, far.addr)
+}
+
+// TestPartitionHeals cuts two nodes apart until each takes the other for dead, and joins them again.
+func TestPartitionHeals(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
+	p.reaches(t, q.addr)
+	if err := nodes[0].Cut(testContext(t), nodes[1].Host); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, nodes[0], "b", "dead")
+	waitState(t, nodes[1], "a", "dead")
+	here, there := attach(t, nodes[0], "q"), attach(t, nodes[1], "q")
+	if here.addr == there.addr {
+		t.Errorf("both sides of the partition gave out %s", here.addr)
+	}
+	if err := nodes[0].Heal(testContext(t), nodes[1].Host); err != nil {
+		t.Fatal(err)
+	}
+	waitReady(t, nodes)
+	here.reaches(t, there.addr)
+	p.reaches(t, q.addr)
+}
+
+// TestDualStackOverIPv6 runs both families of the overlay over an underlay that is IPv6.
+func TestDualStackOverIPv6(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	for i, n := range nodes {
+		up(t, n, "--advertise", n.Addr6().String(), "--range", "10.32.0.0/12", "--range", "fd32::/64", nodes[1-i].Addr6().String())
+	}
+	waitReady(t, nodes)
+	var addrs [][]netip.Addr
+	var pods []*nettest.Pod
+	for _, n := range nodes {
+		p := labtest.AddPod(t, n.Host, "p")
+		a, err := n.Attach(testContext(t), p)
+		if err != nil || len(a) != 2 {
+			t.Fatalf("attach: %v, %v; want an address a family", a, err)
+		}
+		pods, addrs = append(pods, p), append(addrs, a)
+	}
+	for _, to := range addrs[1] {
+		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), pods[0].Space, to) })
+	}
+	if s := query[api.Status](t, nodes[0], "status"); s.MTU != 1418 {
+		t.Errorf("MTU %d over IPv6, want 1418", s.MTU)
+	}
+}
