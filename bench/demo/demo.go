@@ -1,0 +1,179 @@
+// Package demo shows weft at work on one machine: three nodes in network namespaces, a pod on each, pings between all
+// of them, and one TCP stream measured beside the kernel's VXLAN. It removes everything again.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"weft/internal/nettest"
+	"weft/internal/nettest/cluster"
+)
+
+// Config says how to run the demo.
+type Config struct {
+	// Bin is the folder with the weft programs.
+	Bin string
+	// Out takes the story, for people.
+	Out io.Writer
+	// Seconds is how long each throughput measurement takes.
+	Seconds int
+}
+
+// errRoot is returned where the demo may not make namespaces.
+var errRoot = errors.New("demo: it makes network namespaces and needs root: sudo make demo")
+
+// names of the demo's hosts, each with one pod.
+var names = []string{"a", "b", "c"}
+
+// demo is a run.
+type demo struct {
+	cfg   Config
+	lab   *nettest.Lab
+	nodes []*cluster.Node
+	pods  []*nettest.Pod
+	addrs []netip.Addr
+	since []time.Time // when each pod was attached
+}
+
+// Run runs the demo; ctx ends it early. Whatever happens, nothing is left behind.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if os.Geteuid() != 0 {
+		return errRoot
+	}
+	lab, err := nettest.New(nettest.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	d := &demo{cfg: cfg, lab: lab}
+	for _, step := range []func(context.Context) error{d.start, d.attach, d.ping, d.status, d.throughput} {
+		if err := step(ctx); err != nil {
+			return errors.Join(err, d.logs())
+		}
+	}
+	d.say("\nEverything is removed again.\n")
+	return nil
+}
+
+func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.cfg.Out, format, args...) }
+
+// start starts a daemon on each host and waits until all have met and divided the range.
+func (d *demo) start(ctx context.Context) error {
+	for _, name := range names {
+		host, err := d.lab.AddHost(name)
+		if err != nil {
+			return err
+		}
+		d.nodes = append(d.nodes, cluster.NewNode(host, d.cfg.Bin))
+	}
+	d.say("Three hosts, one switch. Starting a node on each:\n")
+	for _, n := range d.nodes {
+		var peers []string
+		for _, other := range d.nodes {
+			if other != n {
+				peers = append(peers, other.Addr().String())
+			}
+		}
+		d.say("  %s$ weft up %s %s\n", n.Label(), peers[0], peers[1])
+		if err := n.Up(peers...); err != nil {
+			return err
+		}
+	}
+	started := time.Now()
+	for _, n := range d.nodes {
+		for _, what := range []string{"peers=3", "ready"} {
+			if _, err := n.Do(ctx, "wait", "--for", what, "--timeout", "20s"); err != nil {
+				return err
+			}
+		}
+	}
+	d.say("All three have met and share the range after %.1f s.\n", time.Since(started).Seconds())
+	return nil
+}
+
+func (d *demo) attach(ctx context.Context) error {
+	d.say("\nA pod on each host:\n")
+	for _, n := range d.nodes {
+		pod, err := n.AddPod("pod")
+		if err != nil {
+			return err
+		}
+		addrs, err := n.Attach(ctx, pod)
+		if err != nil {
+			return err
+		}
+		d.pods, d.addrs, d.since = append(d.pods, pod), append(d.addrs, addrs[0]), append(d.since, time.Now())
+		d.say("  %s$ weft attach --netns %s\n     %s\n", n.Label(), pod.Path(), addrs[0])
+	}
+	return nil
+}
+
+func (d *demo) ping(ctx context.Context) error {
+	last := len(d.pods) - 1
+	if err := cluster.Ping(ctx, d.pods[last].Space, d.addrs[0]); err != nil {
+		return err
+	}
+	d.say("  the newest pod had its first ping answered %d ms after its attach\n", time.Since(d.since[last]).Milliseconds())
+	d.say("\nEvery pod pings every other:\n")
+	for i, from := range d.pods {
+		for j, to := range d.addrs {
+			if i == j {
+				continue
+			}
+			started := time.Now()
+			if err := cluster.Ping(ctx, from.Space, to); err != nil {
+				return fmt.Errorf("demo: the pod on %s cannot ping the pod on %s: %w", names[i], names[j], err)
+			}
+			d.say("  %s -> %s  answered (%d ms with the start of ping)\n", d.addrs[i], to, time.Since(started).Milliseconds())
+		}
+	}
+	return nil
+}
+
+func (d *demo) status(ctx context.Context) error {
+	for _, args := range [][]string{{"status"}, {"peers"}, {"ipam"}} {
+		out, err := d.nodes[0].Do(ctx, args...)
+		if err != nil {
+			return err
+		}
+		d.say("\n  a$ weft %s\n%s\n", args[0], out)
+	}
+	return nil
+}
+
+// throughput measures one TCP stream from pod to pod through weft, and through the kernel's VXLAN on the same hosts.
+func (d *demo) throughput(ctx context.Context) error {
+	d.say("\nOne TCP stream from pod to pod, %d s each (iperf3, cubic, all on this machine):\n", d.cfg.Seconds)
+	weft, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
+	if err != nil {
+		return err
+	}
+	d.say("  weft, userspace      %6.2f Gbit/s\n", weft)
+	baseline, err := newVXLAN(ctx, d.nodes[0].Host, d.nodes[1].Host)
+	if err != nil {
+		return err
+	}
+	vxlan, err := stream(ctx, baseline.pods[0].Space, baseline.pods[1].Space, baseline.addrs[1], d.cfg.Seconds)
+	if err != nil {
+		return err
+	}
+	d.say("  the kernel's VXLAN   %6.2f Gbit/s\n  ratio                %6.2f\n", vxlan, weft/vxlan)
+	return nil
+}
+
+// logs returns what the daemons said, as an error, for a demo that failed.
+func (d *demo) logs() error {
+	var errs []error
+	for _, n := range d.nodes {
+		if p := n.Process(); p != nil {
+			errs = append(errs, fmt.Errorf("--- weft on %s:\n%s", n.Label(), p.Logs()))
+		}
+	}
+	return errors.Join(errs...)
+}
