@@ -88,14 +88,14 @@ func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 	}
 	synctest.Wait()
 	c.audit()
-	c.bus.check()
+	c.check()
 	// And the same after a restart from what is on disk.
 	victim.crash()
 	victim.start(c.config(victim))
 	time.Sleep(30 * time.Second)
 	synctest.Wait()
 	c.audit()
-	c.bus.check()
+	c.check()
 	for _, n := range c.nodes {
 		if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
 			t.Errorf("crash at %d, written %v: node %d: %v", at, written, n.index, warnings)

@@ -197,7 +197,7 @@ func TestNoAddressIsEverLeasedTwice(t *testing.T) {
 			}
 			if done%100 < len(outcomes) {
 				c.audit()
-				c.bus.check()
+				c.check()
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -267,7 +267,7 @@ func (c *cluster) heal() {
 		return !slices.ContainsFunc(c.nodes, func(n *node) bool { return !bytes.Equal(n.alloc.State(), first.State()) })
 	})
 	c.audit()
-	c.bus.check()
+	c.check()
 	var addresses, free uint64
 	for _, o := range first.Status().Ranges[0].Owners {
 		addresses += o.Addresses

@@ -12,7 +12,7 @@ import (
 // FoundingOf returns the identity of the founding of r's range by founders, in any order.
 func (r *Ring) FoundingOf(founders []peer.ID) Founding {
 	h := sha256.New()
-	fmt.Fprintf(h, "weft ring %s", r.prefix)
+	h.Write([]byte("weft ring " + r.prefix.String()))
 	for _, id := range normal(founders) {
 		h.Write(id[:])
 	}
