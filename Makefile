@@ -6,8 +6,8 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
-# What the kernel tests and the demo run: nft, ping, iperf3, the reference CNI plugins.
-SYSTEM_TOOLS := nft ip ping iperf3 tcpdump arping nsenter
+# What the kernel tests and the demo run, beside the reference CNI plugins; gcc is for the race detector.
+SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter gcc
 
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
@@ -25,8 +25,10 @@ demo: system-packages build
 	$(BIN)/weft-bench demo --bin $(BIN)
 
 ## test: all tests; as root also those with real namespaces, TAPs and nftables
+##       (with the race detector, and the address space's simulation once more at its full length without it)
 test: system-packages build
 	CGO_ENABLED=1 go test -race -timeout 10m ./...
+	go test -timeout 10m ./ipam
 
 ## bench: micro-benchmarks
 bench:
@@ -77,11 +79,12 @@ vuln: $(TOOLS)/govulncheck
 # Debian, Fedora and Alpine call the same things differently.
 system-packages:
 	@missing=; for t in $(SYSTEM_TOOLS); do command -v $$t >/dev/null 2>&1 || [ -x /usr/sbin/$$t ] || missing="$$missing $$t"; done; \
+	[ -x /usr/lib/cni/portmap ] || [ -x /usr/libexec/cni/portmap ] || [ -x /opt/cni/bin/portmap ] || missing="$$missing portmap"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
 	echo "installing what is missing:$$missing"; \
 	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		nftables iproute2 iputils-ping iputils-arping iperf3 tcpdump util-linux containernetworking-plugins gcc libc6-dev >/dev/null; \
+		nftables iproute2 iputils-ping iperf3 tcpdump util-linux containernetworking-plugins gcc libc6-dev >/dev/null; \
 	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux containernetworking-plugins gcc glibc-devel; \
 	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux cni-plugins gcc musl-dev; \
 	else echo "install them by hand:$$missing"; exit 1; fi

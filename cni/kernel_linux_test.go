@@ -102,7 +102,7 @@ func TestRuntimeTuned(t *testing.T) {
 // requirePlugin skips the test where a reference plugin is missing, and fails it where tests must not be skipped.
 func requirePlugin(t *testing.T, name string) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins, name)); err == nil {
+	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins(), name)); err == nil {
 		return
 	}
 	if os.Getenv("WEFT_TEST") == "require" {

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -88,6 +90,9 @@ func runUp(ctx context.Context, e *env, flags *pflag.FlagSet, o *upOptions) erro
 		return err
 	}
 	o.Version = buildVersion()
+	// A hang-up is the request to read secret and configuration again. There is nothing yet that could change while
+	// the node runs; it must not end it.
+	signal.Ignore(syscall.SIGHUP)
 	return daemon.Run(ctx, o.Config, log)
 }
 

@@ -19,7 +19,7 @@ import (
 // newRuntime returns a container runtime on the node's host, configured as "weft-kube install" does it.
 func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins, "portmap")); err != nil {
+	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins(), "portmap")); err != nil {
 		t.Fatalf("the reference plugins are missing (Debian: containernetworking-plugins): %v", err)
 	}
 	r, err := cnitest.New(n.Host, plugins)

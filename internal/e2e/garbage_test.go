@@ -38,6 +38,7 @@ func TestGarbageAtAllPorts(t *testing.T) {
 	}
 	for range 20 {
 		dialGarbage(t, stranger, netip.AddrPortFrom(nodes[0].Addr(), 6783), random)
+		dialGarbage(t, nodes[0].Host, netip.MustParseAddrPort("127.0.0.1:6782"), random)
 	}
 
 	p.reaches(t, q.addr)
@@ -66,7 +67,11 @@ func sendGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *ra
 	}
 	defer conn.Close()
 	for i := range garbageDatagrams {
-		b := make([]byte, random.IntN(1473))
+		length := random.IntN(1473)
+		if i%100 == 0 {
+			length = random.IntN(65508) // in fragments
+		}
+		b := make([]byte, length)
 		for j := range b {
 			b[j] = byte(random.Uint32())
 		}

@@ -61,6 +61,24 @@ func TestSharesAreEqual(t *testing.T) {
 	}
 }
 
+// TestTwoNodesAtOneInstant founds with both nodes proposing at once, again and again from nothing.
+func TestTwoNodesAtOneInstant(t *testing.T) {
+	for range 3 {
+		nodes := newNodes(t, "a", "b")
+		start(t, nodes)
+		p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
+		if p.addr == q.addr {
+			t.Errorf("both gave out %s", p.addr)
+		}
+		p.reaches(t, q.addr)
+		for _, n := range nodes {
+			if i := query[api.IPAM](t, n, "ipam"); len(i.Ranges[0].Owners) != 2 {
+				t.Errorf("%s sees the owners %+v", n.Label(), i.Ranges[0].Owners)
+			}
+		}
+	}
+}
+
 // TestGroupFramesArriveOnce sends frames to everybody and to a group and counts what each pod gets.
 func TestGroupFramesArriveOnce(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")

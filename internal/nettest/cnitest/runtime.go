@@ -21,8 +21,17 @@ import (
 	"weft/internal/nettest"
 )
 
-// SystemPlugins is where Debian's containernetworking-plugins has the reference plugins.
-const SystemPlugins = "/usr/lib/cni"
+// SystemPlugins returns the folder of the host's reference plugins, where Debian, Fedora or upstream put them; the first
+// of these where none has any.
+func SystemPlugins() string {
+	folders := []string{"/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"}
+	for _, dir := range folders {
+		if _, err := os.Stat(filepath.Join(dir, "portmap")); err == nil {
+			return dir
+		}
+	}
+	return folders[0]
+}
 
 // Programs that Build makes: the plugin under the name that network configurations know, and the tool.
 const (
@@ -147,7 +156,7 @@ func (r *Runtime) call(ctx context.Context, verb, network, netns string, o Optio
 func (r *Runtime) env(o Options) []string {
 	return []string{
 		"NETCONFPATH=" + r.conf,
-		"CNI_PATH=" + strings.Join([]string{r.bin, SystemPlugins}, string(filepath.ListSeparator)),
+		"CNI_PATH=" + strings.Join([]string{r.bin, SystemPlugins()}, string(filepath.ListSeparator)),
 		"CNI_IFNAME=" + o.Ifname, "CNI_ARGS=" + o.Args, "CAP_ARGS=" + o.Capabilities,
 	}
 }
