@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/crypto/curve25519"
 
 	"weft/internal/peer"
@@ -75,27 +76,8 @@ func createIdentity(path string) (Identity, error) {
 		return Identity{}, err
 	}
 	line := keyPrefix + base64.StdEncoding.EncodeToString(id.private[:]) + "\n"
-	if err := writeFileAtomic(path, []byte(line)); err != nil {
+	if err := renameio.WriteFile(path, []byte(line), 0o600); err != nil {
 		return Identity{}, fmt.Errorf("mesh: writing the node key: %w", err)
 	}
 	return id, nil
-}
-
-// writeFileAtomic puts data at path with mode 0600: the old content or the new, whatever happens in between.
-func writeFileAtomic(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // made with mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

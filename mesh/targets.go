@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/renameio/v2"
+
 	"weft/internal/peer"
 )
 
@@ -144,7 +146,7 @@ func (t *Targets) save(f targetsFile) error {
 	if err != nil {
 		return fmt.Errorf("mesh: writing targets: %w", err)
 	}
-	if err := writeFileAtomic(t.path, append(text, '\n')); err != nil {
+	if err := renameio.WriteFile(t.path, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("mesh: writing targets: %w", err)
 	}
 	t.saved = f

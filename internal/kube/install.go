@@ -5,11 +5,12 @@ package kube
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/google/renameio/v2"
 )
 
 // ConflistName is the file in the runtime's configuration folder that makes weft the network of pods. Runtimes take the
@@ -70,18 +71,8 @@ func replaceFile(path string, content []byte, mode fs.FileMode) (changed bool, e
 	if old, err := os.ReadFile(path); err == nil && statErr == nil && bytes.Equal(old, content) && info.Mode().Perm() == mode {
 		return false, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
+	if err := renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode)); err != nil {
 		return false, fmt.Errorf("kube: writing %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("kube: writing %s: %w", path, err), os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return false, err
-	}
-	return true, os.Rename(f.Name(), path)
+	return true, nil
 }
