@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-
-	"weft/internal/peer"
 )
 
 // label separates weft's gossip from that of other users of memberlist on the same port.
@@ -191,12 +189,6 @@ func (m *Mesh) Leave() error {
 		return fmt.Errorf("mesh: leaving: %w", err)
 	}
 	return nil
-}
-
-// Forget drops a dead member from the roster, and from the addresses that are dialled.
-func (m *Mesh) Forget(id peer.ID) error {
-	m.roster.forget(id)
-	return m.cfg.Targets.Forget(id)
 }
 
 // watch hands out snapshots until ctx ends or the node has to give way.

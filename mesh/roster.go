@@ -188,18 +188,6 @@ func (r *roster) note(n *memberlist.Node, state State) {
 	r.wake()
 }
 
-// forget drops a member that is not alive.
-func (r *roster) forget(id peer.ID) {
-	r.mu.Lock()
-	for name, rec := range r.records {
-		if rec.ID == id && rec.State != StateAlive {
-			delete(r.records, name)
-		}
-	}
-	r.mu.Unlock()
-	r.wake()
-}
-
 func (r *roster) wake() {
 	select {
 	case r.change <- struct{}{}:

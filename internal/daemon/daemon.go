@@ -46,8 +46,14 @@ type Daemon struct {
 	stop context.CancelFunc // ends Run; set before anything is served
 
 	// atomic
-	plane   atomic.Pointer[plane] // nil until the data plane is up
-	members atomic.Pointer[[]mesh.Member]
+	plane   atomic.Pointer[plane]   // nil until the data plane is up
+	members atomic.Pointer[members] // nil until the mesh has told of them
+}
+
+// members is what the mesh last told of all nodes; it is never changed.
+type members struct {
+	list []mesh.Member // ordered by ID
+	byID map[peer.ID]mesh.Member
 }
 
 // Run runs a node until ctx ends, which leaves bridge, pods and addresses as they are, or until it left the network.
@@ -187,28 +193,32 @@ func (d *Daemon) run(ctx context.Context) error {
 }
 
 // onMembers takes a new membership from the mesh to the router and to ipam.
-func (d *Daemon) onMembers(members []mesh.Member) {
-	d.members.Store(&members)
+func (d *Daemon) onMembers(list []mesh.Member) {
+	m := &members{list: list, byID: make(map[peer.ID]mesh.Member, len(list))}
+	for _, member := range list {
+		m.byID[member.ID] = member
+	}
+	d.members.Store(m)
 	if p := d.plane.Load(); p != nil {
-		p.router.SetPeers(routerPeers(members))
+		p.router.SetPeers(routerPeers(list))
 	}
 }
 
 // memberList returns the members as the mesh last told them.
 func (d *Daemon) memberList() []mesh.Member {
 	if m := d.members.Load(); m != nil {
-		return *m
+		return m.list
 	}
 	return nil
 }
 
 func (d *Daemon) member(id peer.ID) (mesh.Member, bool) {
-	for _, m := range d.memberList() {
-		if m.ID == id {
-			return m, true
-		}
+	m := d.members.Load()
+	if m == nil {
+		return mesh.Member{}, false
 	}
-	return mesh.Member{}, false
+	member, ok := m.byID[id]
+	return member, ok
 }
 
 func (d *Daemon) reachable(id peer.ID) bool {

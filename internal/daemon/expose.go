@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/api"
 	"weft/ipam"
@@ -54,8 +56,15 @@ func (p *plane) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	have, err := p.d.exposed()
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range leases {
-		if err := setAddress(p.d.cfg.Bridge, netip.PrefixFrom(l.Addr, l.Bits), netlink.AddrReplace); err != nil {
+		if slices.Contains(have, l.Prefix()) {
+			continue
+		}
+		if err := setAddress(p.d.cfg.Bridge, l.Prefix(), netlink.AddrReplace); err != nil {
 			return nil, err
 		}
 	}
@@ -119,6 +128,9 @@ func setAddress(name string, addr netip.Prefix, op func(netlink.Link, *netlink.A
 	a, err := netlink.ParseAddr(addr.String())
 	if err != nil {
 		return fmt.Errorf("daemon: %w", err)
+	}
+	if addr.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // ipam has seen to it that nobody else has the address
 	}
 	if err := op(link, a); err != nil {
 		return fmt.Errorf("daemon: changing %s on %s: %w", addr, name, err)

@@ -104,7 +104,7 @@ func (d *Daemon) parseTargets(list []string) ([]mesh.Target, error) {
 func leaseDocs(leases []ipam.Lease) []api.Lease {
 	docs := make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
-		docs = append(docs, api.Lease{Owner: l.Owner, IP: netip.PrefixFrom(l.Addr, l.Bits), Since: l.Since})
+		docs = append(docs, api.Lease{Owner: l.Owner, IP: l.Prefix(), Since: l.Since})
 	}
 	return docs
 }

@@ -63,7 +63,7 @@ func (p *plane) lease(ctx context.Context, owner, ip string) ([]netip.Prefix, er
 		}
 		addrs := make([]netip.Prefix, 0, len(leases))
 		for _, l := range leases {
-			addrs = append(addrs, netip.PrefixFrom(l.Addr, l.Bits))
+			addrs = append(addrs, l.Prefix())
 		}
 		return addrs, nil
 	}
