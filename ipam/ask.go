@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -21,6 +22,7 @@ const unanswered = 0xff
 type search struct {
 	what  string           // what is not to be had, for errors
 	tried map[peer.ID]byte // outcomes by node
+	sure  map[peer.ID]bool // who has said what this node owns, which need not be said again
 }
 
 // wait is what an operation waits for: the asks in flight, or else any news.
@@ -35,6 +37,7 @@ type flightKey struct {
 	cidr     netip.Prefix
 	donor    peer.ID
 	claim    bool
+	sure     bool // the donor has said already what the asker owns by its view
 	low, end uint64
 }
 
@@ -76,7 +79,9 @@ func (a *Allocator) seek(p *pool, in netip.Prefix, span ring.Span, s *search) (*
 	}
 	w := &wait{reason: fmt.Sprintf("space in %s", in)}
 	for _, donor := range full {
-		w.flights = append(w.flights, a.ask(p, flightKey{cidr: p.prefix, donor: donor, low: span.Start, end: span.End}))
+		w.flights = append(w.flights, a.ask(p, flightKey{
+			cidr: p.prefix, donor: donor, sure: s.sure[donor], low: span.Start, end: span.End,
+		}))
 	}
 	switch {
 	case len(w.flights) > 0:
@@ -115,7 +120,12 @@ func (a *Allocator) ask(p *pool, key flightKey) *flight {
 	f := &flight{key: key, id: rand.Uint64(), done: make(chan struct{})}
 	a.flights[key] = f
 	nothing := p.ring.Select(func(ring.Token) bool { return false })
-	m := unicast{kind: kindAsk, id: f.id, claim: key.claim, low: key.low, end: key.end, ring: nothing.Append(nil)}
+	m := unicast{
+		kind: kindAsk, id: f.id, claim: key.claim, low: key.low, end: key.end, count: p.owned(a.cfg.Self), ring: nothing.Append(nil),
+	}
+	if key.sure {
+		m.count = math.MaxUint64 // what the donor believes beyond that is old
+	}
 	a.out = append(a.out, outgoing{to: key.donor, msg: m.encode(), sent: func(err error) {
 		if err != nil {
 			a.giveUp(f)
@@ -169,6 +179,12 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 		switch f.outcome {
 		case granted:
 			return nil
+		case owning:
+			if s.sure == nil {
+				s.sure = make(map[peer.ID]bool)
+			}
+			s.sure[f.key.donor] = true
+			continue
 		case leased:
 			return fmt.Errorf("%w: %s: %q on node %s holds the address", ErrLeased, s.what, f.holder, a.name(f.key.donor))
 		}

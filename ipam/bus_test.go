@@ -278,6 +278,19 @@ func (b *bus) eventually(what string, ok func() bool) {
 	b.t.Fatalf("not within a minute: %s", what)
 }
 
+// allInformed reports whether every living node is ready and knows who owns each address.
+func (b *bus) allInformed() bool {
+	return b.allReady() && !slices.ContainsFunc(b.nodes, func(n *node) bool {
+		return n.alive && slices.ContainsFunc(n.alloc.Status().Ranges, func(r RangeStatus) bool {
+			var known uint64
+			for _, o := range r.Owners {
+				known += o.Addresses
+			}
+			return known != 1<<(r.CIDR.Addr().BitLen()-r.CIDR.Bits())
+		})
+	})
+}
+
 func (b *bus) allReady() bool {
 	return !slices.ContainsFunc(b.nodes, func(n *node) bool { return n.alive && !n.alloc.Ready() })
 }

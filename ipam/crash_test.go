@@ -83,6 +83,7 @@ func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 		}
 		n.launch(a)
 	}
+	c.eventually("everybody knows who owns what", c.allInformed)
 	for _, o := range c.script() {
 		c.note([]outcome{o})
 	}

@@ -74,7 +74,7 @@ func (a *Allocator) answer(from peer.ID, m *unicast) error {
 		if err != nil {
 			return err
 		}
-		reply.free = p.free(ring.Span{Start: 0, End: p.ring.Size()})
+		reply.count = p.free(ring.Span{Start: 0, End: p.ring.Size()})
 		reply.ring = delta.Append(nil)
 	}
 	if len(a.served) >= maxPeers {
@@ -85,11 +85,17 @@ func (a *Allocator) answer(from peer.ID, m *unicast) error {
 	return err
 }
 
-// serve grants what is asked for, if it can, and returns what the asker must know of the ring. It sets the outcome.
+// serve grants what is asked for, if it can, and returns what the asker must know of the ring. It sets the outcome. Who
+// owns more than it has heard of, as a founder may of whom the news of the founding was lost, is told of that first: it is
+// no reason to give it a second share.
 func (a *Allocator) serve(p *pool, from peer.ID, m, reply *unicast) (*ring.Ring, error) {
 	asked := ring.Span{Start: m.low, End: m.end}.Intersect(p.ring.Usable())
 	if m.claim {
 		return a.serveClaim(p, from, asked, reply)
+	}
+	if p.owned(from) > m.count {
+		reply.outcome = owning
+		return p.ring.Select(func(t ring.Token) bool { return t.Owner == from }), nil
 	}
 	gift, ok := p.space.Donation(space.Span(asked))
 	if !ok || a.left {

@@ -140,6 +140,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring) (deltas [][]byte, err error) 
 	p.stale = true
 	if !founded {
 		p.adopted = a.cfg.Now()
+		p.fillIn()
 	}
 	ours := delta.Select(func(t ring.Token) bool { return t.Owner == a.cfg.Self }).Len() > 0
 	if ours || len(conflicts) > 0 || !founded {

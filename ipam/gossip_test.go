@@ -214,7 +214,12 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 	if len(owners) != 2 || owners[0].Addresses != 128 {
 		t.Errorf("%+v", owners)
 	}
-	ask.id = 8
+	ask.id = 8 // a new one, by a node that has not heard of the first grant: it is told of that
+	a.Message(nodeID(1), ask.encode())
+	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 128 {
+		t.Errorf("%+v", owners)
+	}
+	ask.id, ask.count = 9, 128 // and one that has
 	a.Message(nodeID(1), ask.encode())
 	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 64 {
 		t.Errorf("%+v", owners)

@@ -64,14 +64,27 @@ func (a *Allocator) heir() (heir peer.ID, err error) {
 			heir = id
 		}
 	}
-	if heir.IsZero() && len(owners) > 0 {
-		var names []string
+	if heir.IsZero() && !a.ownsAll() {
+		names := []string{"the owners that this node has not heard of yet"}
+		if len(owners) > 0 {
+			names = nil
+		}
 		for id := range owners {
 			names = append(names, a.name(id))
 		}
 		return peer.ID{}, fmt.Errorf("%w: none of %s can be reached", ErrNoHeir, list(names))
 	}
 	return heir, nil
+}
+
+// ownsAll reports whether there is nothing of any range that another node owns.
+func (a *Allocator) ownsAll() bool {
+	for _, p := range a.pools {
+		if p.ring.Founded() && p.owned(a.cfg.Self) < p.ring.Size() {
+			return false
+		}
+	}
+	return true
 }
 
 // bequeath drops all leases, gives everything to heir and writes that, and returns what to send it.

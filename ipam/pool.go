@@ -34,6 +34,26 @@ type pool struct {
 // maxWarnings bounds how many warnings a pool keeps.
 const maxWarnings = 8
 
+// fillIn adds to a ring of which this node heard in part what its founding says of the rest, where the electors that it
+// has met prove to be the founders. Without it a founder whose own share is not in what it heard first would ask for
+// another one.
+func (p *pool) fillIn() {
+	var electors []peer.ID
+	for _, s := range p.votes.States() {
+		electors = append(electors, s.Node)
+	}
+	electors = electors[:min(len(electors), paxos.MaxValue)]
+	p.ring.FillIn(electors)
+}
+
+// owned is how many addresses a node owns, as far as this one knows.
+func (p *pool) owned(id peer.ID) (addresses uint64) {
+	for _, s := range p.ring.Owned(id) {
+		addresses += s.Len()
+	}
+	return addresses
+}
+
 func (p *pool) warn(text string) {
 	if slices.Contains(p.warnings, text) {
 		return

@@ -57,15 +57,16 @@ const (
 	none     = 2 // nothing free there
 	leased   = 3 // Holder holds the address that was claimed
 	notOwner = 4 // the address is somebody else's; the ring says whose, if known
+	owning   = 5 // the asker owns more than it knows; the ring says what
 )
 
 // unicast is a message from one node to another; numbers are unsigned varints (encoding/binary):
 //
-//	+---------+------+--------------+-------+-----+-----+---------+------+---------------+--------+------+
-//	| version | kind | id           | claim | low | end | outcome | free | holder length | holder | ring |
-//	| 1 byte  | byte | 8 bytes, big | byte  |     |     | byte    |      |               |        | rest |
-//	|         |      | endian       |       |     |     |         |      |               |        |      |
-//	+---------+------+--------------+-------+-----+-----+---------+------+---------------+--------+------+
+//	+---------+------+--------------+-------+-----+-----+---------+-------+---------------+--------+------+
+//	| version | kind | id           | claim | low | end | outcome | count | holder length | holder | ring |
+//	| 1 byte  | byte | 8 bytes, big | byte  |     |     | byte    |       |               |        | rest |
+//	|         |      | endian       |       |     |     |         |       |               |        |      |
+//	+---------+------+--------------+-------+-----+-----+---------+-------+---------------+--------+------+
 //
 // Ring is an encoded ring of the range in question: of an ask one without tokens, of an answer or handover its tokens.
 type unicast struct {
@@ -74,7 +75,7 @@ type unicast struct {
 	claim    bool   // of an ask: exactly low is wanted, not as much as can be had
 	low, end uint64 // of an ask: the offsets to give from
 	outcome  byte   // of a reply
-	free     uint64 // of a reply: what the other has free in all
+	count    uint64 // of a reply: what the other has free in all; of an ask: what the asker knows to own in all
 	holder   string // of a reply: who holds the address
 	ring     []byte
 }
@@ -90,7 +91,7 @@ func (m *unicast) encode() []byte {
 	b = binary.AppendUvarint(b, m.low)
 	b = binary.AppendUvarint(b, m.end)
 	b = append(b, m.outcome)
-	b = binary.AppendUvarint(b, m.free)
+	b = binary.AppendUvarint(b, m.count)
 	b = binary.AppendUvarint(b, uint64(len(m.holder)))
 	b = append(b, m.holder...)
 	return append(b, m.ring...)
@@ -117,7 +118,7 @@ func decodeUnicast(b []byte) (m unicast, err error) {
 	if len(b) > 0 {
 		m.outcome, b = b[0], b[1:]
 	}
-	m.free = uvarint()
+	m.count = uvarint()
 	n := uvarint()
 	if short || n > uint64(len(b)) {
 		return unicast{}, fmt.Errorf("%w: unicast cut short", ErrMessage)

@@ -23,8 +23,7 @@ func (r *Ring) FoundingOf(founders []peer.ID) Founding {
 // the same wherever Found is called with the same founders in whatever order. Where founders outnumber the addresses,
 // the last of them get nothing.
 //
-// On a ring that has heard of this founding already Found changes nothing: what is missing there may have moved on since and
-// is to be learnt from others. On a ring founded otherwise it returns a *ForeignError. The delta holds what was added.
+// On a ring that has heard of this founding already Found changes nothing: see FillIn. On a ring founded otherwise it returns a *ForeignError. The delta holds what was added.
 func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
 	founders = normal(founders)
 	if len(founders) == 0 {
@@ -38,8 +37,30 @@ func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
 		return nil, &ForeignError{Ours: r.founding, Theirs: founding}
 	}
 	r.founding = founding
+	r.tokens = r.shares(founders)
+	return r.Clone(), nil
+}
+
+// FillIn adds the shares of a founding to a ring that has heard of it only in part: those within which it knows nothing,
+// as where it knows something the share may have moved on. It reports whether founders, in any order, are those of r's
+// founding; where they are not, r stays as it is.
+func (r *Ring) FillIn(founders []peer.ID) bool {
+	if !r.Founded() || r.FoundingOf(founders) != r.founding {
+		return false
+	}
+	for _, t := range r.shares(normal(founders)) {
+		if i, _ := r.find(t.Start); i == len(r.tokens) || r.tokens[i].Start >= t.End {
+			r.put(t)
+		}
+	}
+	return true
+}
+
+// shares returns the tokens with which founders, in normal order, begin.
+func (r *Ring) shares(founders []peer.ID) []Token {
 	n := uint64(len(founders))
 	share, longer := r.Size()/n, r.Size()%n
+	tokens := make([]Token, 0, len(founders))
 	var start uint64
 	for i, id := range founders {
 		end := start + share
@@ -51,10 +72,10 @@ func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
 		}
 		t := Token{Start: start, End: end, Owner: id, Version: 1}
 		t.Free = r.capacity(t.Span())
-		r.tokens = append(r.tokens, t)
+		tokens = append(tokens, t)
 		start = end
 	}
-	return r.Clone(), nil
+	return tokens
 }
 
 // Grant gives the span, all of which self must own, to another node. Tokens that reach out of the span are cut; free

@@ -243,3 +243,46 @@ func TestTotalsWithin(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestFillIn(t *testing.T) {
+	founders := []peer.ID{{1}, {2}, {3}}
+	cidr := netip.MustParsePrefix("10.32.0.0/24")
+	whole, err := New(cidr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := whole.Found(founders); err != nil {
+		t.Fatal(err)
+	}
+	// The second founder has given part of its share away; the third's share is all that the other ring has heard of.
+	moved := whole.Clone()
+	if _, err := moved.Grant(peer.ID{2}, peer.ID{4}, Span{100, 120}, Span.Len); err != nil {
+		t.Fatal(err)
+	}
+	part, err := New(cidr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := moved.Select(func(t Token) bool { return t.Owner == peer.ID{3} || t.Owner == peer.ID{4} })
+	if _, _, err := part.Merge(peer.ID{1}, heard); err != nil {
+		t.Fatal(err)
+	}
+	if part.FillIn(founders[:2]) || part.Len() != 2 {
+		t.Errorf("filled in from the wrong founders: %v", part.Tokens())
+	}
+	if !part.FillIn(founders) {
+		t.Error("not filled in from the founders")
+	}
+	if got := part.Owned(peer.ID{1}); len(got) != 1 || got[0] != (Span{0, 86}) {
+		t.Errorf("the first founder owns %v", got)
+	}
+	if got := part.Owned(peer.ID{2}); len(got) != 0 {
+		t.Errorf("a share that has moved on was filled in as %v", got)
+	}
+	if err := part.Check(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := part.Merge(peer.ID{1}, moved); err != nil || !part.Equal(moved) {
+		t.Errorf("%v; with all of the news it holds %v, want %v", err, part.Tokens(), moved.Tokens())
+	}
+}
