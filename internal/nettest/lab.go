@@ -82,7 +82,7 @@ func New(c Config) (*Lab, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
-	if err := removeStale(); err != nil {
+	if err := removeStale(prefix); err != nil {
 		return nil, err
 	}
 	l := &Lab{config: c, stem: fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), labs.Add(1))}

@@ -20,15 +20,15 @@ import (
 // killTimeout bounds the wait for processes that were sent SIGKILL.
 const killTimeout = 10 * time.Second
 
-// removeStale removes the namespaces and folders of labs whose process is dead.
-func removeStale() error {
+// removeStale removes the namespaces and folders of labs whose process is dead, by names that start with prefix.
+func removeStale(prefix string) error {
 	var names []string
 	entries, err := os.ReadDir(runDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("nettest: %w", err)
 	}
 	for _, e := range entries {
-		if ownerDead(e.Name()) {
+		if ownerDead(prefix, e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -38,15 +38,15 @@ func removeStale() error {
 		return fmt.Errorf("nettest: %w", err)
 	}
 	for _, d := range dirs {
-		if ownerDead(filepath.Base(d)) {
+		if ownerDead(prefix, filepath.Base(d)) {
 			errs = append(errs, os.RemoveAll(d))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// ownerDead reports whether name is that of a lab whose process is no more.
-func ownerDead(name string) bool {
+// ownerDead reports whether name, which starts with prefix, is that of a lab whose process is no more.
+func ownerDead(prefix, name string) bool {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {
 		return false

@@ -35,7 +35,7 @@ func TestOwnerDead(t *testing.T) {
 		"":                                    false,
 		"wl-99999999999999999999999999999999999-a-": false,
 	} {
-		if got := ownerDead(name); got != want {
+		if got := ownerDead(prefix, name); got != want {
 			t.Errorf("ownerDead(%q) = %v, want %v", name, got, want)
 		}
 	}
@@ -45,7 +45,9 @@ func TestRemoveStale(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root; labtest's tests fail where that is an error")
 	}
-	s := &Space{name: fmt.Sprintf("wl-%d-1-a", deadPid(t))}
+	// A prefix of its own: other processes that make labs meanwhile look for stale ones too.
+	const prefix = "wltest-"
+	s := &Space{name: fmt.Sprintf("%s%d-1-a", prefix, deadPid(t))}
 	if err := createSpace(s.name); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func TestRemoveStale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := removeStale(); err != nil {
+	if err := removeStale(prefix); err != nil {
 		t.Error(err)
 	}
 	<-ended
