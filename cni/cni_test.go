@@ -174,6 +174,7 @@ func TestAddFails(t *testing.T) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindRefused, Detail: "10.32.0.9 belongs to x"}
 		}, cni.CodeRefused, "belongs to x"},
 		"waiting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindTimeout} }, types.ErrTryAgainLater, ""},
+		"starting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindStarting} }, types.ErrTryAgainLater, ""},
 		"invalid": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid} }, types.ErrInvalidNetworkConfig, ""},
 		"internal": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindInternal, Status: 500}

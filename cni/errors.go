@@ -54,7 +54,7 @@ func codeOf(k api.Kind) uint {
 		return CodeNoAddress
 	case api.KindRefused:
 		return CodeRefused
-	case api.KindTimeout:
+	case api.KindTimeout, api.KindStarting:
 		return types.ErrTryAgainLater
 	case api.KindInvalid, api.KindNotFound:
 		return types.ErrInvalidNetworkConfig

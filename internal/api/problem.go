@@ -20,6 +20,7 @@ const (
 	KindNotFound  Kind = "not-found" // no such owner, link or namespace
 	KindExhausted Kind = "exhausted" // no address is left
 	KindTimeout   Kind = "timeout"   // what it needs did not come in time
+	KindStarting  Kind = "starting"  // the node is not up yet: the same request may work in a moment
 	KindInternal  Kind = "internal"
 )
 

@@ -137,7 +137,7 @@ func ipamProblem(err error) error {
 		}
 	}
 	if err != nil {
-		return problem(api.KindRefused, "", "%v", err)
+		return problem(api.KindInternal, "See the daemon's log.", "%v", err)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ type plane struct {
 
 // errStarting is the answer to what needs the data plane while it is not up yet.
 func errStarting() error {
-	return problem(api.KindRefused, "Try again in a moment, or wait for it: \"weft wait\".", "the node is still starting")
+	return problem(api.KindStarting, "Try again in a moment, or wait for it: \"weft wait\".", "the node is still starting")
 }
 
 // runPlane brings the data plane up once the targets were tried, and runs it until ctx ends.

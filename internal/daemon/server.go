@@ -108,6 +108,7 @@ var statusOf = map[api.Kind]int{
 	api.KindNotFound:  http.StatusNotFound,
 	api.KindExhausted: http.StatusInsufficientStorage,
 	api.KindTimeout:   http.StatusGatewayTimeout,
+	api.KindStarting:  http.StatusServiceUnavailable,
 	api.KindInternal:  http.StatusInternalServerError,
 }
 

@@ -48,7 +48,8 @@ func TestProblemsReachTheClient(t *testing.T) {
 		{errors.New("disk on fire"), api.KindInternal, "disk on fire"},
 		{ipamProblem(ipam.ErrExhausted), api.KindExhausted, "no address left"},
 		{ipamProblem(ipam.ErrUnknownOwner), api.KindNotFound, "unknown owner"},
-		{ipamProblem(errors.New("else")), api.KindRefused, "else"},
+		{ipamProblem(errors.New("else")), api.KindInternal, "else"},
+		{errStarting(), api.KindStarting, "starting"},
 	} {
 		mux := http.NewServeMux()
 		mux.HandleFunc("PUT /v1/join", handle(log, func(*http.Request, api.JoinRequest) (api.Join, error) { return api.Join{}, tt.err }))
