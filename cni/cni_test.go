@@ -173,9 +173,9 @@ func TestAddFails(t *testing.T) {
 		"taken": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindRefused, Detail: "10.32.0.9 belongs to x"}
 		}, cni.CodeRefused, "belongs to x"},
-		"waiting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindTimeout} }, types.ErrTryAgainLater, ""},
+		"waiting":  {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindTimeout} }, types.ErrTryAgainLater, ""},
 		"starting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindStarting} }, types.ErrTryAgainLater, ""},
-		"invalid": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid} }, types.ErrInvalidNetworkConfig, ""},
+		"invalid":  {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid} }, types.ErrInvalidNetworkConfig, ""},
 		"internal": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindInternal, Status: 500}
 		}, types.ErrInternal, "500"},
