@@ -13,6 +13,9 @@ import (
 // MaxBroadcast is the largest broadcast in bytes: one must fit a UDP packet of memberlist's beside its headers.
 const MaxBroadcast = 1024
 
+// maxQueued is how many broadcasts may wait; beyond it those go that have been sent most often.
+const maxQueued = 4096
+
 // unicastQueue is how many messages may wait to be sent; further ones are dropped and counted.
 const unicastQueue = 256
 
@@ -55,7 +58,11 @@ func (s Sender) Broadcast(msg []byte) error {
 	if len(msg) > MaxBroadcast {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(msg), MaxBroadcast)
 	}
+	if s.mesh.numMembers() <= 1 {
+		return nil // nobody to hear it; who joins gets the full state
+	}
 	s.mesh.queue.QueueBroadcast(broadcast(append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...)))
+	s.mesh.queue.Prune(maxQueued)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -202,16 +203,26 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-m.roster.change:
 		}
 		members := m.roster.snapshot(time.Now())
-		for _, member := range members {
-			if member.Self || member.State != StateAlive {
-				continue
-			}
-			if err := m.cfg.Targets.Remember(member.ID, member.GossipAddr().String()); err != nil {
-				m.log.Warn("remembering a member", "peer", member.ID, "err", err)
-			}
-		}
 		if m.cfg.OnChange != nil {
-			m.cfg.OnChange(members)
+			m.cfg.OnChange(slices.Clone(members))
+		}
+		m.remember(members)
+	}
+}
+
+// remember keeps on disk where the members are that may have to be found again after a restart.
+func (m *Mesh) remember(members []Member) {
+	for _, member := range members {
+		var err error
+		switch {
+		case member.Self:
+		case member.State == StateAlive:
+			err = m.cfg.Targets.Remember(member.ID, member.GossipAddr().String())
+		case member.State == StateLeft:
+			err = m.cfg.Targets.Forget(member.ID)
+		}
+		if err != nil {
+			m.log.Warn("remembering a member", "peer", member.ID, "err", err)
 		}
 	}
 }

@@ -128,6 +128,18 @@ func (t *Targets) Remember(id peer.ID, addr string) error {
 	return t.save(targetsFile{Targets: t.saved.Targets, Seen: seen})
 }
 
+// Forget drops what Remember noted of id.
+func (t *Targets) Forget(id peer.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.saved.Seen[id]; !known {
+		return nil
+	}
+	seen := maps.Clone(t.saved.Seen)
+	delete(seen, id)
+	return t.save(targetsFile{Targets: t.saved.Targets, Seen: seen})
+}
+
 // save writes f and then takes it as the state; mu is held.
 func (t *Targets) save(f targetsFile) error {
 	text, err := json.MarshalIndent(f, "", "  ")

@@ -55,10 +55,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 	code, hint := classify(err)
-	_, _ = fmt.Fprintf(stderr, "weft: %v\n", err)
-	if hint != "" {
-		_, _ = fmt.Fprintf(stderr, "hint: %s\n", hint)
+	separator := "\n"
+	if code == exitUsage {
+		separator = "; " // a refusal is one line
 	}
+	if hint != "" {
+		hint = separator + "hint: " + hint
+	}
+	_, _ = fmt.Fprintf(stderr, "weft: %v%s\n", err, hint)
 	return code
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -173,7 +174,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() == nil && isDialError(err) {
+		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
 			return fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
 		}
 		return fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
@@ -193,11 +194,6 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return fmt.Errorf("api: decoding the daemon's answer: %w", err)
 	}
 	return nil
-}
-
-func isDialError(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }
 
 func problemOf(resp *http.Response, text []byte) error {

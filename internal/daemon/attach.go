@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/ether"
@@ -59,10 +61,14 @@ func (d *Daemon) handleDetach(r *http.Request, in api.AttachRequest) (none, erro
 	if err != nil && !errors.Is(err, link.ErrNetns) && !errors.Is(err, link.ErrNoLink) {
 		return none{}, linkProblem(err)
 	}
-	if err := p.linker.Detach(r.Context(), in.Netns, in.Ifname, ""); err != nil {
-		return none{}, linkProblem(err)
+	if detachErr := p.linker.Detach(r.Context(), in.Netns, in.Ifname, ""); detachErr != nil {
+		return none{}, linkProblem(detachErr)
 	}
-	if err := p.linker.Detach(r.Context(), "", "", link.HostLinkName(owner, in.Ifname)); err != nil {
+	gone := errors.Is(err, link.ErrNetns)
+	if _, missing := netlink.LinkByName(hostLink(owner)); missing == nil && !gone {
+		return none{}, problem(api.KindRefused, "Detach that namespace instead.", "%q is attached in another namespace", owner)
+	}
+	if err := p.linker.Detach(r.Context(), "", "", hostLink(owner)); err != nil {
 		return none{}, linkProblem(err)
 	}
 	return none{}, ipamProblem(d.releaseAttachment(owner, addrs))
@@ -86,6 +92,10 @@ func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
+// hostLink returns the name of the host end of an owner's attachment. An owner has one attachment: the name being taken
+// keeps a second namespace from getting the same addresses.
+func hostLink(owner string) string { return link.HostLinkName(owner, "") }
+
 // attachOwner returns the owner of an attachment's leases.
 func attachOwner(in api.AttachRequest) (string, error) {
 	switch {
@@ -94,7 +104,7 @@ func attachOwner(in api.AttachRequest) (string, error) {
 	case in.Ifname == "":
 		return "", problem(api.KindInvalid, "Name the interface inside the namespace, such as eth0.", "the interface name is empty")
 	case in.Owner != "":
-		return in.Owner, nil
+		return in.Owner, checkOwner(in.Owner)
 	}
 	return attachPrefix + filepath.Clean(in.Netns) + "/" + in.Ifname, nil
 }
@@ -102,7 +112,7 @@ func attachOwner(in api.AttachRequest) (string, error) {
 // specOf returns the pair that joins a namespace with the given addresses.
 func specOf(in api.AttachRequest, owner string, join api.Join) link.Spec {
 	spec := link.Spec{
-		Netns: in.Netns, Ifname: in.Ifname, HostName: link.HostLinkName(owner, in.Ifname), Bridge: join.Bridge, MTU: join.MTU,
+		Netns: in.Netns, Ifname: in.Ifname, HostName: hostLink(owner), Bridge: join.Bridge, MTU: join.MTU,
 		MAC: macOf(join.Addresses), Hairpin: true, DefaultRoute: true,
 	}
 	for _, a := range join.Addresses {

@@ -25,6 +25,7 @@ const (
 // Limits of what an operator may ask for.
 const (
 	minMTU    = 576
+	minMTU6   = 1280
 	maxMTU    = 65535
 	maxQueues = 8
 	maxRanges = 16
@@ -161,6 +162,8 @@ func (c *Config) validateSizes() error {
 	switch {
 	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
 		return refuse("--mtu", "Choose 576 to 65535, or 0 to take it from the underlay.", "%d is out of range", c.MTU)
+	case c.MTU != 0 && c.MTU < minMTU6 && slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Addr().Is6() }):
+		return refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
 	case c.Queues < 0 || c.Queues > maxQueues:
 		return refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
 	case c.InitPeers < FoundersFromPeers || c.InitPeers > 1000:

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,14 +47,10 @@ type Daemon struct {
 	stop context.CancelFunc // ends Run; set before anything is served
 
 	// atomic
-	plane   atomic.Pointer[plane]   // nil until the data plane is up
-	members atomic.Pointer[members] // nil until the mesh has told of them
-}
+	plane atomic.Pointer[plane] // nil until the data plane is up
 
-// members is what the mesh last told of all nodes; it is never changed.
-type members struct {
-	list []mesh.Member // ordered by ID
-	byID map[peer.ID]mesh.Member
+	peersMu sync.Mutex                              // serialises syncPeers
+	members atomic.Pointer[map[peer.ID]mesh.Member] // as the mesh last told; the map is never changed
 }
 
 // Run runs a node until ctx ends, which leaves bridge, pods and addresses as they are, or until it left the network.
@@ -194,30 +191,30 @@ func (d *Daemon) run(ctx context.Context) error {
 
 // onMembers takes a new membership from the mesh to the router and to ipam.
 func (d *Daemon) onMembers(list []mesh.Member) {
-	m := &members{list: list, byID: make(map[peer.ID]mesh.Member, len(list))}
+	byID := make(map[peer.ID]mesh.Member, len(list))
 	for _, member := range list {
-		m.byID[member.ID] = member
+		byID[member.ID] = member
 	}
-	d.members.Store(m)
+	d.members.Store(&byID)
+	d.syncPeers()
+}
+
+// syncPeers tells the router who is alive. Whoever calls it last tells the latest.
+func (d *Daemon) syncPeers() {
+	d.peersMu.Lock()
+	defer d.peersMu.Unlock()
 	if p := d.plane.Load(); p != nil {
-		p.router.SetPeers(routerPeers(list))
+		p.router.SetPeers(routerPeers(d.mesh.Members()))
 	}
 }
 
-// memberList returns the members as the mesh last told them.
-func (d *Daemon) memberList() []mesh.Member {
-	if m := d.members.Load(); m != nil {
-		return m.list
-	}
-	return nil
-}
-
+// member returns what the mesh last told of a node. It takes no lock: ipam asks while it holds its own.
 func (d *Daemon) member(id peer.ID) (mesh.Member, bool) {
-	m := d.members.Load()
-	if m == nil {
+	byID := d.members.Load()
+	if byID == nil {
 		return mesh.Member{}, false
 	}
-	member, ok := m.byID[id]
+	member, ok := (*byID)[id]
 	return member, ok
 }
 

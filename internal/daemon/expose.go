@@ -16,7 +16,7 @@ import (
 )
 
 // exposeOwner holds the leases of the bridge's own addresses. Pods of this node have them as gateway.
-const exposeOwner = "weft:expose"
+const exposeOwner = reservedPrefix + "expose"
 
 func (d *Daemon) handleExpose(r *http.Request, in api.ExposeRequest) ([]api.Lease, error) {
 	p := d.plane.Load()

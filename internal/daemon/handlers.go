@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"weft/internal/api"
 	"weft/ipam"
@@ -45,8 +46,8 @@ func (d *Daemon) handleLeases(r *http.Request, _ none) ([]api.Lease, error) {
 }
 
 func (d *Daemon) handleAllocate(r *http.Request, in api.AddressRequest) ([]api.Lease, error) {
-	if in.Owner == "" {
-		return nil, problem(api.KindInvalid, "Name who the address is for.", "the owner is empty")
+	if err := checkOwner(in.Owner); err != nil {
+		return nil, err
 	}
 	switch {
 	case in.IP.IsValid():
@@ -63,6 +64,9 @@ func (d *Daemon) handleAllocate(r *http.Request, in api.AddressRequest) ([]api.L
 
 func (d *Daemon) handleRelease(r *http.Request, _ none) (none, error) {
 	owner, ip := r.URL.Query().Get("owner"), netip.Addr{}
+	if err := checkOwner(owner); err != nil {
+		return none{}, err
+	}
 	if s := r.URL.Query().Get("ip"); s != "" {
 		var err error
 		if ip, err = netip.ParseAddr(s); err != nil {
@@ -138,6 +142,21 @@ func ipamProblem(err error) error {
 	}
 	if err != nil {
 		return problem(api.KindInternal, "See the daemon's log.", "%v", err)
+	}
+	return nil
+}
+
+// reservedPrefix starts the owners of leases that the daemon itself holds.
+const reservedPrefix = "weft:"
+
+// checkOwner refuses owners that a client may not speak for.
+func checkOwner(owner string) error {
+	switch {
+	case owner == "":
+		return problem(api.KindInvalid, "Name who the address is for.", "the owner is empty")
+	case strings.HasPrefix(owner, reservedPrefix):
+		return problem(api.KindInvalid, "Use another owner; \"weft expose\" and \"weft hide\" change the bridge's own addresses.",
+			"the owner %q is the daemon's own", owner)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ func (d *Daemon) handleJoin(r *http.Request, in api.JoinRequest) (api.Join, erro
 	if p == nil {
 		return api.Join{}, errStarting()
 	}
-	if in.Owner == "" {
-		return api.Join{}, problem(api.KindInvalid, "Name who the addresses are for.", "the owner is empty")
+	if err := checkOwner(in.Owner); err != nil {
+		return api.Join{}, err
 	}
 	return p.join(r.Context(), in)
 }

@@ -44,6 +44,11 @@ func (p *plane) keep(ctx context.Context) error {
 
 // keepBridge makes the bridge again where it is gone, with its addresses, the TAP and the pods on it.
 func (p *plane) keepBridge(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cleared {
+		return nil
+	}
 	info, err := bridge.Inspect(p.d.cfg.Bridge)
 	if err != nil {
 		return err
@@ -68,16 +73,25 @@ func (p *plane) keepBridge(ctx context.Context) error {
 
 // replug makes the host ends of pods that are on no bridge ports of the one with the given index.
 func replug(bridgeIndex int) error {
+	return eachPodLink(0, func(l netlink.Link) error {
+		return errors.Join(netlink.LinkSetMasterByIndex(l, bridgeIndex), netlink.LinkSetHairpin(l, true))
+	})
+}
+
+// unplug deletes the pairs of the pods on the bridge with the given index.
+func unplug(bridgeIndex int) error { return eachPodLink(bridgeIndex, netlink.LinkDel) }
+
+// eachPodLink calls f for the host ends of pods that are ports of the bridge with the given index, of none for 0.
+func eachPodLink(bridgeIndex int, f func(netlink.Link) error) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("daemon: listing links: %w", err)
 	}
 	var errs []error
 	for _, l := range links {
-		if !strings.HasPrefix(l.Attrs().Name, link.HostPrefix) || l.Attrs().MasterIndex != 0 {
-			continue
+		if strings.HasPrefix(l.Attrs().Name, link.HostPrefix) && l.Attrs().MasterIndex == bridgeIndex {
+			errs = append(errs, f(l))
 		}
-		errs = append(errs, netlink.LinkSetMasterByIndex(l, bridgeIndex), netlink.LinkSetHairpin(l, true))
 	}
 	return errors.Join(errs...)
 }
@@ -85,7 +99,9 @@ func replug(bridgeIndex int) error {
 // applyRules lets pods reach what is outside of the overlay. Where that cannot be, the overlay itself works all the same:
 // the status warns.
 func (p *plane) applyRules(ctx context.Context) {
-	if p.d.cfg.NoMasquerade {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.d.cfg.NoMasquerade || p.cleared {
 		return
 	}
 	var v4, v6 bool

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +27,10 @@ type plane struct {
 	d      *Daemon
 	router *router.Engine
 	linker link.Linker
+
+	// mu serialises what changes the host, so that keep does not bring back what clear takes away.
+	mu      sync.Mutex
+	cleared bool // guarded by mu
 
 	// atomic
 	rulesErr atomic.Pointer[error] // why pods do not reach beyond the overlay; nil or nil inside where they do
@@ -47,7 +54,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 		return err
 	}
 	d.plane.Store(p)
-	p.router.SetPeers(routerPeers(d.memberList())) // those that onMembers saw before plane was stored
+	d.syncPeers()
 	if err := p.restoreExposed(ctx); err != nil {
 		d.log.Warn("giving the bridge its address again", "err", err)
 	}
@@ -102,15 +109,21 @@ func (d *Daemon) bridgeConfig() bridge.Config {
 	return bridge.Config{Name: d.cfg.Bridge, MTU: d.mtu, MAC: bridgeMAC(d.identity.ID)}
 }
 
-// clear takes the host off the overlay, for a node that leaves: addresses, rules, and the bridge if no pod is on it.
+// clear takes the host and its pods off the overlay, for a node that leaves: the addresses are others' from now on.
 func (p *plane) clear(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cleared = true
 	errs := []error{p.hide()}
 	if !p.d.cfg.NoMasquerade {
 		errs = append(errs, removeRules(ctx))
 	}
 	info, err := bridge.Inspect(p.d.cfg.Bridge)
-	errs = append(errs, err)
-	if info.State == bridge.Found && info.Ours && len(info.Ports) <= 1 {
+	errs = append(errs, err, unplug(info.Index))
+	others := slices.DeleteFunc(info.Ports, func(port string) bool {
+		return port == p.d.cfg.Tap || strings.HasPrefix(port, link.HostPrefix)
+	})
+	if info.State == bridge.Found && info.Ours && len(others) == 0 {
 		errs = append(errs, bridge.Remove(p.d.cfg.Bridge))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -68,6 +68,9 @@ func (c *Config) checkTun() error {
 
 // checkSocket refuses to start beside another daemon on the same socket.
 func (c *Config) checkSocket() error {
+	if info, err := os.Lstat(c.Socket); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return refuse("--socket", "Name another path, or remove what is there.", "%s exists and is no socket", c.Socket)
+	}
 	d := net.Dialer{Timeout: time.Second}
 	conn, _ := d.DialContext(context.Background(), "unix", c.Socket)
 	if conn == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -84,9 +85,12 @@ func TestClientWithoutADaemon(t *testing.T) {
 
 func TestListenSocketReplacesOneLeftBehind(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "weft.sock")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	old, err := net.Listen("unix", path) //nolint:noctx // binds and stays behind
+	if err != nil {
 		t.Fatal(err)
 	}
+	old.(*net.UnixListener).SetUnlinkOnClose(false)
+	old.Close()
 	l, err := listenSocket(path)
 	if err != nil {
 		t.Fatal(err)

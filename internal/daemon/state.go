@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -33,8 +34,8 @@ func openState(dir string) (*state, error) {
 	s := &state{addresses: addresses}
 	if s.identity, err = mesh.LoadIdentity(dir); err != nil {
 		path := filepath.Join(dir, mesh.KeyFile)
-		return nil, errors.Join(refuse(path, "Restore the file, or remove it: the node then comes back as a new one, and its old "+
-			"address space waits for \"weft reclaim\".", "%w", err), addresses.Close())
+		return nil, errors.Join(refuse(path, "Restore the file, or remove it and "+store.FileName+": the node then comes back as a new "+
+			"one, without its old address space.", "%w", err), addresses.Close())
 	}
 	if s.targets, err = mesh.LoadTargets(dir); err != nil {
 		path := filepath.Join(dir, mesh.TargetsFile)
@@ -54,12 +55,28 @@ func ensureStateDir(dir string) error {
 	if !info.IsDir() {
 		return refuse("--state-dir", "Name a folder.", "%s is a file", dir)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return refuse("--state-dir", "Make it mode 0700: it holds the node's key.", "%w", err)
-		}
+	if err := checkWritable(dir); err != nil {
+		return err
 	}
-	return checkWritable(dir)
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	if !holdsOnlyState(dir) {
+		return refuse("--state-dir", "Name a folder of its own, or make it mode 0700: it will hold the node's key.",
+			"%s holds other files and is open to other users", dir)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return refuse("--state-dir", "Make it mode 0700: it holds the node's key.", "%w", err)
+	}
+	return nil
+}
+
+// holdsOnlyState reports whether dir is empty or has nothing but a node's state in it.
+func holdsOnlyState(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return !slices.Contains([]string{mesh.KeyFile, mesh.TargetsFile, store.FileName, "lost+found"}, e.Name())
+	})
 }
 
 // checkWritable looks for what stops even root: a file system that is mounted read-only.

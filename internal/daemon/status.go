@@ -28,7 +28,7 @@ func (d *Daemon) status() api.Status {
 		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
 		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
 	}
-	for _, m := range d.memberList() {
+	for _, m := range d.mesh.Members() {
 		s.Peers[m.State.String()]++
 	}
 	for _, t := range d.mesh.TargetStatus() {
@@ -71,7 +71,7 @@ func (d *Daemon) warnings() []string {
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}
-	for _, m := range d.memberList() {
+	for _, m := range d.mesh.Members() {
 		if m.State == mesh.StateDead {
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
 		}
@@ -103,7 +103,7 @@ func (d *Daemon) peers() []api.Peer {
 		}
 	}
 	docs := []api.Peer{}
-	for _, m := range d.memberList() {
+	for _, m := range d.mesh.Members() {
 		s := stats[m.ID]
 		doc := api.Peer{
 			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: m.State.String(), Self: m.Self, Link: linkNone, MTU: d.mtu,
@@ -143,7 +143,7 @@ func (d *Daemon) fdb() []api.FDBEntry {
 
 func (d *Daemon) routes() []api.Route {
 	docs := []api.Route{}
-	for _, m := range d.memberList() {
+	for _, m := range d.mesh.Members() {
 		if !m.Self && m.State == mesh.StateAlive {
 			docs = append(docs, api.Route{Peer: m.ID, Name: m.Name, Via: m.ID, Addr: m.DataAddr(), Hops: 1})
 		}

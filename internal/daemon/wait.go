@@ -62,11 +62,11 @@ func (d *Daemon) condition(what string) (func(context.Context) string, error) {
 	return nil, problem(api.KindInvalid, "Wait for ready, ipam or peers=N.", "%q cannot be waited for", what)
 }
 
-func (d *Daemon) missingReady(ctx context.Context) string {
-	if d.plane.Load() == nil {
-		return "the data plane is not up yet"
+func (d *Daemon) missingReady(context.Context) string {
+	if d.ready() {
+		return ""
 	}
-	return d.missingIPAM(ctx)
+	return d.missing()
 }
 
 // missingIPAM also founds the ring where a lone node was waiting for a reason to.
@@ -85,7 +85,7 @@ func (d *Daemon) missingIPAM(ctx context.Context) string {
 
 func (d *Daemon) missingPeers(n int) string {
 	alive := 0
-	for _, m := range d.memberList() {
+	for _, m := range d.mesh.Members() {
 		if m.State == mesh.StateAlive {
 			alive++
 		}

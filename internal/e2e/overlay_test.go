@@ -245,7 +245,11 @@ func TestExposeAndHide(t *testing.T) {
 func TestLeaveGivesTheAddressesAway(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
+	p := attach(t, nodes[1], "p")
 	do(t, nodes[1], "leave")
+	if out := labtest.Run(t, p.Space, "ip", "-brief", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("the pod kept its interface, and with it an address that is another node's: %s", out)
+	}
 	if err := nodes[1].Process().Wait(); err != nil {
 		t.Errorf("the daemon after leave: %v", err)
 	}
@@ -268,7 +272,7 @@ func TestLoneNodesMeetLater(t *testing.T) {
 	up(t, nodes[0])
 	up(t, nodes[1])
 	for _, n := range nodes {
-		do(t, n, "wait", "--for", "peers=1")
+		do(t, n, "wait") // ready, and has founded nothing yet
 	}
 	do(t, nodes[1], "connect", nodes[0].Addr().String())
 	waitReady(t, nodes)
@@ -333,5 +337,32 @@ func TestDualStackOverIPv6(t *testing.T) {
 	}
 	if s := query[api.Status](t, nodes[0], "status"); s.MTU != 1418 {
 		t.Errorf("MTU %d over IPv6, want 1418", s.MTU)
+	}
+}
+
+// TestOneOwnerOneAttachment asks for a second namespace under an owner that has one already: the two would share an
+// address.
+func TestOneOwnerOneAttachment(t *testing.T) {
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	n := nodes[0]
+	first := attach(t, n, "p", "--owner", "x")
+	second := labtest.AddPod(t, n.Host, "q")
+	if addrs, err := n.Attach(testContext(t), second, "--owner", "x", "--ifname", "eth1"); err == nil {
+		t.Errorf("a second namespace got %v, which is the first's", addrs)
+	}
+	if _, err := n.Do(testContext(t), "detach", "--netns", second.Path(), "--owner", "x", "--ifname", "eth1"); err == nil {
+		t.Error("the second namespace was detached under the first's owner")
+	}
+	if out := do(t, n, "ip", "lookup", "x"); !strings.HasPrefix(out, first.addr.String()) {
+		t.Errorf("the first attachment's lease is now %q", out)
+	}
+	do(t, n, "detach", "--netns", first.Path(), "--owner", "x")
+	for _, args := range [][]string{
+		{"ip", "release", "weft:expose"}, {"ip", "allocate", "weft:expose"}, {"attach", "--netns", second.Path(), "--owner", "weft:expose"},
+	} {
+		if _, err := n.Do(testContext(t), args...); err == nil {
+			t.Errorf("weft %v changed what is the daemon's own", args)
+		}
 	}
 }

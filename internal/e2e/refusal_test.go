@@ -191,6 +191,27 @@ func TestCloneStops(t *testing.T) {
 	waitReady(t, nodes)
 }
 
+// TestForeignFilesAreLeftAlone names a file as the socket, and a folder with other things in it as the state directory.
+func TestForeignFilesAreLeftAlone(t *testing.T) {
+	n := newNodes(t, "a")[0]
+	dir := t.TempDir()
+	notes := filepath.Join(dir, "notes.txt")
+	if err := os.WriteFile(notes, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, n, nil, "--socket", "--socket", notes)
+	refused(t, n, nil, "--state-dir", "--state-dir", dir)
+	if text, err := os.ReadFile(notes); err != nil || string(text) != "mine" {
+		t.Errorf("the file is now %q, %v", text, err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the folder is now %v, %v", info.Mode(), err)
+	}
+}
+
 func TestCommandsWithoutADaemon(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	for _, args := range [][]string{{"status"}, {"peers", "--json"}, {"ip", "list"}, {"expose"}, {"wait", "--timeout", "10ms"}} {
