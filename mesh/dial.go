@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -147,30 +148,45 @@ func (d *dialer) attempt(ctx context.Context, t Target) error {
 		if addr == d.mesh.cfg.Advertise || d.mesh.roster.aliveAt(addr) {
 			return nil
 		}
-		if err = d.join(addr); err == nil {
+		if err = d.join(ctx, addr); err == nil {
 			return nil
 		}
 	}
 	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
 }
 
-func (d *dialer) join(addr netip.AddrPort) error {
+// join exchanges states with whoever is at addr. memberlist cannot be interrupted in that: where ctx ends first, what it
+// does ends by itself at the stream's timeout, and nobody waits for it.
+func (d *dialer) join(ctx context.Context, addr netip.AddrPort) error {
 	list := d.mesh.list.Load()
 	if list == nil {
 		return ErrNotRunning
 	}
-	_, err := list.Join([]string{addr.String()})
-	return err
+	done := make(chan error, 1)
+	go func() {
+		_, err := list.Join([]string{addr.String()})
+		done <- err
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		return err
+	}
 }
 
 // note keeps the outcome of an attempt and logs it where it changed.
 func (d *dialer) note(t Target, err error) {
 	d.mu.Lock()
 	old, known := d.lastErr[t]
-	if _, active := d.active[t]; active {
+	_, active := d.active[t]
+	if active {
 		d.lastErr[t] = err
 	}
 	d.mu.Unlock()
+	if !active || errors.Is(err, context.Canceled) {
+		return
+	}
 	if err != nil && (!known || old == nil) {
 		d.mesh.log.Warn("target not reached, trying on", "addr", t.String(), "err", err)
 	} else if err == nil && (!known || old != nil) {
@@ -196,7 +212,7 @@ func (d *dialer) recover(ctx context.Context) {
 		pause = min(pause+pause/2, longestPause)
 		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
 		for _, addr := range lost[:min(3, len(lost))] {
-			if d.join(addr) == nil {
+			if d.join(ctx, addr) == nil {
 				pause = 2 * time.Second
 			}
 		}

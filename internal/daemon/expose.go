@@ -37,7 +37,7 @@ func (d *Daemon) handleExpose(r *http.Request, in api.ExposeRequest) ([]api.Leas
 	}
 	lease.Bits = addr.Bits()
 	if err := setAddress(d.cfg.Bridge, addr, netlink.AddrReplace); err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.ipam.Release(exposeOwner, addr.Addr()))
 	}
 	return leaseDocs([]ipam.Lease{lease}), nil
 }
@@ -50,38 +50,33 @@ func (d *Daemon) handleHide(*http.Request, none) (none, error) {
 	return none{}, p.hide()
 }
 
-// exposeAuto gives the bridge one address of each range, the same as before where it has one.
+// exposeAuto gives the bridge an address of each range, the same as before where it has one.
 func (p *plane) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 	leases, err := p.d.ipam.AllocateAll(ctx, exposeOwner)
 	if err != nil {
 		return nil, err
 	}
+	return leases, p.ensureExposed(leases)
+}
+
+// restoreExposed gives the bridge all the addresses that are leased to it, as after a reboot.
+func (p *plane) restoreExposed() error { return p.ensureExposed(p.d.ipam.Lookup(exposeOwner)) }
+
+// ensureExposed adds those of leases that the bridge does not have, whatever the length there.
+func (p *plane) ensureExposed(leases []ipam.Lease) error {
 	have, err := p.d.exposed()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, l := range leases {
-		if slices.Contains(have, l.Prefix()) {
+		if slices.ContainsFunc(have, func(h netip.Prefix) bool { return h.Addr() == l.Addr }) {
 			continue
 		}
 		if err := setAddress(p.d.cfg.Bridge, l.Prefix(), netlink.AddrReplace); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return leases, nil
-}
-
-// restoreExposed gives the bridge the addresses that it had before a reboot.
-func (p *plane) restoreExposed(ctx context.Context) error {
-	if len(p.d.ipam.Lookup(exposeOwner)) == 0 {
-		return nil
-	}
-	have, err := p.d.exposed()
-	if err != nil || len(have) > 0 {
-		return err // the bridge has outlived the daemon
-	}
-	_, err = p.exposeAuto(ctx)
-	return err
+	return nil
 }
 
 // hide takes the bridge's addresses and their leases away. A bridge that has none is fine.

@@ -33,7 +33,7 @@ func (p *plane) keep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-bridgeTick.C:
-			if err := p.keepBridge(ctx); err != nil {
+			if err := p.keepBridge(); err != nil {
 				p.d.log.Warn("mending the bridge", "err", err)
 			}
 		case <-rulesTick.C:
@@ -43,7 +43,7 @@ func (p *plane) keep(ctx context.Context) error {
 }
 
 // keepBridge makes the bridge again where it is gone, with its addresses, the TAP and the pods on it.
-func (p *plane) keepBridge(ctx context.Context) error {
+func (p *plane) keepBridge() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cleared {
@@ -68,7 +68,7 @@ func (p *plane) keepBridge(ctx context.Context) error {
 	if err := replug(br.Index()); err != nil {
 		return err
 	}
-	return p.restoreExposed(ctx)
+	return p.restoreExposed()
 }
 
 // replug makes the host ends of pods that are on no bridge ports of the one with the given index.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -16,11 +17,12 @@ func (d *Daemon) handleLeave(r *http.Request, _ none) (api.LeaveResult, error) {
 	if p == nil {
 		return api.LeaveResult{}, errStarting()
 	}
-	heir, released, err := d.ipam.Leave(r.Context())
+	ctx := context.WithoutCancel(r.Context()) // a client that hangs up must not stop it half way
+	heir, released, err := d.ipam.Leave(ctx)
 	if err != nil {
 		return api.LeaveResult{}, ipamProblem(err)
 	}
-	if err := p.clear(r.Context()); err != nil {
+	if err := p.clear(ctx); err != nil {
 		d.log.Warn("taking the host off the overlay", "err", err)
 	}
 	if err := d.mesh.Leave(); err != nil {

@@ -55,7 +55,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	}
 	d.plane.Store(p)
 	d.syncPeers()
-	if err := p.restoreExposed(ctx); err != nil {
+	if err := p.restoreExposed(); err != nil {
 		d.log.Warn("giving the bridge its address again", "err", err)
 	}
 	d.log.Info("data plane up", "bridge", d.cfg.Bridge, "tap", d.cfg.Tap)
