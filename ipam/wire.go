@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+
+	"weft/internal/cursor"
 )
 
 // appendPrefix appends cidr: the length of its address in bytes, the address, its bits in one byte.
@@ -98,31 +100,20 @@ func (m *unicast) encode() []byte {
 }
 
 func decodeUnicast(b []byte) (m unicast, err error) {
-	const head = 1 + 1 + 8 + 1
-	short := len(b) < head
-	uvarint := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			short, b = true, nil
-			return 0
-		}
-		b = b[n:]
-		return v
+	r := cursor.Reader{B: b}
+	version := r.Byte()
+	m.kind = r.Byte()
+	if id := r.Bytes(8); len(id) == 8 {
+		m.id = binary.BigEndian.Uint64(id)
 	}
-	if short || b[0] != messageVersion {
+	m.claim = r.Byte() == 1
+	m.low, m.end = r.Uvarint(), r.Uvarint()
+	m.outcome = r.Byte()
+	m.count = r.Uvarint()
+	n := r.Uvarint()
+	if r.Short || version != messageVersion || n > uint64(len(r.B)) {
 		return unicast{}, fmt.Errorf("%w: unicast of %d bytes", ErrMessage, len(b))
 	}
-	m.kind, m.id, m.claim = b[1], binary.BigEndian.Uint64(b[2:]), b[head-1] == 1
-	b = b[head:]
-	m.low, m.end = uvarint(), uvarint()
-	if len(b) > 0 {
-		m.outcome, b = b[0], b[1:]
-	}
-	m.count = uvarint()
-	n := uvarint()
-	if short || n > uint64(len(b)) {
-		return unicast{}, fmt.Errorf("%w: unicast cut short", ErrMessage)
-	}
-	m.holder, m.ring = string(b[:n]), b[n:]
+	m.holder, m.ring = string(r.Bytes(int(n))), r.B
 	return m, nil
 }

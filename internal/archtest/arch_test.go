@@ -47,6 +47,7 @@ var layers = []struct {
 	{"internal/api", 1},
 	{"internal/settings", 1},
 
+	{"internal/cursor", 0},
 	{"internal/peer", 0},
 	{"internal/ether", 0},
 }

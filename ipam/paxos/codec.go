@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"weft/internal/cursor"
 	"weft/internal/peer"
 )
 
@@ -60,24 +61,24 @@ func Chunks(states []State, limit int) [][]byte {
 // Decode reads what Append wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and returns
 // states that an elector can be in or an error that wraps ErrEncoding.
 func Decode(b []byte) ([]State, error) {
-	d := decoder{b: b}
-	if v := d.bytes(1); len(v) == 1 && v[0] != encodingVersion {
+	d := decoder{cursor.Reader{B: b}}
+	if v := d.Bytes(1); len(v) == 1 && v[0] != encodingVersion {
 		return nil, fmt.Errorf("%w: version %d, this node reads %d", ErrEncoding, v[0], encodingVersion)
 	}
-	count := d.uvarint()
-	if d.short || count > MaxElectors || count > uint64(len(d.b)/minStateLen) {
-		return nil, fmt.Errorf("%w: %d states in %d bytes", ErrEncoding, count, len(d.b))
+	count := d.Uvarint()
+	if d.Short || count > MaxElectors || count > uint64(len(d.B)/minStateLen) {
+		return nil, fmt.Errorf("%w: %d states in %d bytes", ErrEncoding, count, len(d.B))
 	}
 	states := make([]State, 0, count)
 	for range count {
 		s := d.state(states)
-		if d.short || !s.valid() {
+		if d.Short || !s.valid() {
 			return nil, fmt.Errorf("%w: state %d", ErrEncoding, len(states))
 		}
 		states = append(states, s)
 	}
-	if len(d.b) > 0 {
-		return nil, fmt.Errorf("%w: followed by %d bytes", ErrEncoding, len(d.b))
+	if len(d.B) > 0 {
+		return nil, fmt.Errorf("%w: followed by %d bytes", ErrEncoding, len(d.B))
 	}
 	return states, nil
 }
@@ -128,52 +129,28 @@ func appendBallot(dst []byte, b Ballot) []byte {
 	return append(dst, b.By[:]...)
 }
 
-// decoder reads from b, and notes where it holds too little.
-type decoder struct {
-	b     []byte
-	short bool
-}
-
-func (d *decoder) bytes(n int) []byte {
-	if n > len(d.b) {
-		d.short = true
-		n = len(d.b)
-	}
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.short = true
-		d.b = nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
+// decoder reads the parts of an encoding.
+type decoder struct{ cursor.Reader }
 
 func (d *decoder) id() (id peer.ID) {
-	copy(id[:], d.bytes(len(id)))
+	copy(id[:], d.Bytes(len(id)))
 	return id
 }
 
 func (d *decoder) ballot() (b Ballot) {
-	if b.Round = d.uvarint(); b.Round != 0 {
+	if b.Round = d.Uvarint(); b.Round != 0 {
 		b.By = d.id()
 	}
 	return b
 }
 
 func (d *decoder) state(before []State) State {
-	s := State{Node: d.id(), Seq: d.uvarint(), Needed: d.uvarint(), Floor: d.uvarint(), Promised: d.ballot(), Accepted: d.ballot()}
-	switch v := d.uvarint(); {
+	s := State{Node: d.id(), Seq: d.Uvarint(), Needed: d.Uvarint(), Floor: d.Uvarint(), Promised: d.ballot(), Accepted: d.ballot()}
+	switch v := d.Uvarint(); {
 	case v == 0:
 	case v <= 1+MaxValue:
-		if v-1 > uint64(len(d.b)/len(peer.ID{})) {
-			d.short = true
+		if v-1 > uint64(len(d.B)/len(peer.ID{})) {
+			d.Short = true
 			return s
 		}
 		for range v - 1 {
@@ -182,7 +159,7 @@ func (d *decoder) state(before []State) State {
 	case v-1-MaxValue <= uint64(len(before)):
 		s.Value = before[uint64(len(before))-(v-1-MaxValue)].Value
 	default:
-		d.short = true
+		d.Short = true
 	}
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"weft/internal/cursor"
 	"weft/internal/peer"
 )
 
@@ -68,15 +69,15 @@ func (r *Ring) Chunks(limit int) [][]byte {
 // Decode reads what Append or Chunks wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and
 // returns a ring that passes Check or an error that wraps ErrEncoding.
 func Decode(b []byte) (*Ring, error) {
-	d := decoder{b: b}
-	if v := d.byte(); v != encodingVersion && !d.short {
+	d := decoder{cursor.Reader{B: b}}
+	if v := d.Byte(); v != encodingVersion && !d.Short {
 		return nil, fmt.Errorf("%w: version %d, this node reads %d", ErrEncoding, v, encodingVersion)
 	}
-	addr, ok := netip.AddrFromSlice(d.bytes(int(d.byte())))
-	prefix := netip.PrefixFrom(addr, int(d.byte()))
-	founding := d.bytes(len(Founding{}))
-	count := d.uvarint()
-	if d.short || !ok {
+	addr, ok := netip.AddrFromSlice(d.Bytes(int(d.Byte())))
+	prefix := netip.PrefixFrom(addr, int(d.Byte()))
+	founding := d.Bytes(len(Founding{}))
+	count := d.Uvarint()
+	if d.Short || !ok {
 		return nil, fmt.Errorf("%w: cut short", ErrEncoding)
 	}
 	r, err := New(prefix)
@@ -84,8 +85,8 @@ func Decode(b []byte) (*Ring, error) {
 		return nil, fmt.Errorf("%w: range %q", ErrEncoding, prefix)
 	}
 	r.founding = Founding(founding)
-	if count > MaxTokens || count > uint64(len(d.b)/minTokenLen) {
-		return nil, fmt.Errorf("%w: %d tokens in %d bytes", ErrEncoding, count, len(d.b))
+	if count > MaxTokens || count > uint64(len(d.B)/minTokenLen) {
+		return nil, fmt.Errorf("%w: %d tokens in %d bytes", ErrEncoding, count, len(d.B))
 	}
 	r.tokens = make([]Token, 0, count)
 	var before uint64
@@ -97,8 +98,8 @@ func Decode(b []byte) (*Ring, error) {
 		r.tokens = append(r.tokens, t)
 		before = t.Start
 	}
-	if d.short || len(d.b) > 0 {
-		return nil, fmt.Errorf("%w: tokens cut short or followed by %d bytes", ErrEncoding, len(d.b))
+	if d.Short || len(d.B) > 0 {
+		return nil, fmt.Errorf("%w: tokens cut short or followed by %d bytes", ErrEncoding, len(d.B))
 	}
 	if err := r.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEncoding, err)
@@ -122,45 +123,14 @@ func appendToken(dst []byte, t Token, before uint64) []byte {
 	return binary.AppendUvarint(dst, t.Free)
 }
 
-// decoder reads from b, and notes where it holds too little. Sums of what it reads may wrap: Check refuses those, as starts
+// decoder reads the parts of an encoding. Sums of what it reads may wrap: Check refuses those, as starts
 // must grow and ends lie above starts.
-type decoder struct {
-	b     []byte
-	short bool
-}
-
-func (d *decoder) bytes(n int) []byte {
-	if n > len(d.b) {
-		d.short = true
-		n = len(d.b)
-	}
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b
-}
-
-func (d *decoder) byte() byte {
-	if b := d.bytes(1); len(b) == 1 {
-		return b[0]
-	}
-	return 0
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.short = true
-		d.b = nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
+type decoder struct{ cursor.Reader }
 
 func (d *decoder) token(before uint64) Token {
-	start := before + d.uvarint()
-	end := start + d.uvarint()
+	start := before + d.Uvarint()
+	end := start + d.Uvarint()
 	var owner peer.ID
-	copy(owner[:], d.bytes(len(owner)))
-	return Token{Start: start, End: end, Owner: owner, Version: d.uvarint(), Free: d.uvarint()}
+	copy(owner[:], d.Bytes(len(owner)))
+	return Token{Start: start, End: end, Owner: owner, Version: d.Uvarint(), Free: d.Uvarint()}
 }
