@@ -29,11 +29,8 @@ var (
 // ChannelID tells the gossip of the engines apart on the wire.
 type ChannelID uint8
 
-// Channels in use.
-const (
-	ChannelIPAM ChannelID = 1
-	ChannelDNS  ChannelID = 2
-)
+// ChannelIPAM is the allocators' channel.
+const ChannelIPAM ChannelID = 1
 
 // Channel is one engine's gossip. Its methods are called from the mesh's goroutines, also concurrently, and must not
 // block. Slices given to them are theirs to keep.

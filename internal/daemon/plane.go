@@ -96,12 +96,15 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	if err := br.AddPort(d.cfg.Tap); err != nil {
 		return nil, err
 	}
-	p := &plane{d: d, linker: link.New()}
-	p.applyRules(ctx)
-	p.router, err = router.New(router.Config{
+	engine, err := router.New(router.Config{
 		Self: d.identity.ID, Device: device, Conns: []underlay.Conn{d.conn}, Logger: d.log,
 	})
-	return p, err
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{d: d, linker: link.New(), router: engine}
+	p.applyRules(ctx) // last: nothing after it can fail and leave them behind
+	return p, nil
 }
 
 // bridgeConfig describes the node's bridge.
@@ -118,18 +121,27 @@ func (p *plane) clear(ctx context.Context) error {
 	if !p.d.cfg.NoMasquerade {
 		errs = append(errs, removeRules(ctx))
 	}
-	info, err := bridge.Inspect(p.d.cfg.Bridge)
-	errs = append(errs, err, unplug(info.Index))
-	others := slices.DeleteFunc(info.Ports, func(port string) bool {
-		return port == p.d.cfg.Tap || strings.HasPrefix(port, link.HostPrefix)
-	})
-	if info.State == bridge.Found && info.Ours && len(others) == 0 {
-		errs = append(errs, bridge.Remove(p.d.cfg.Bridge))
-	}
+	errs = append(errs, p.clearBridge())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("daemon: taking the host off the overlay: %w", err)
 	}
 	return nil
+}
+
+// clearBridge deletes the pods' pairs on the bridge, and the bridge itself if it is ours and others have no port there.
+func (p *plane) clearBridge() error {
+	info, err := bridge.Inspect(p.d.cfg.Bridge)
+	if err != nil || info.State != bridge.Found {
+		return err
+	}
+	err = unplug(info.Index)
+	others := slices.DeleteFunc(info.Ports, func(port string) bool {
+		return port == p.d.cfg.Tap || strings.HasPrefix(port, link.HostPrefix)
+	})
+	if info.Ours && len(others) == 0 {
+		err = errors.Join(err, bridge.Remove(p.d.cfg.Bridge))
+	}
+	return err
 }
 
 // bridgeMAC returns the address of the bridge: the same for a node at every start, since pods keep it in their
