@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+
+	"weft/tap/virtio"
 )
 
 var _ Device = (*device)(nil)
@@ -17,6 +19,7 @@ type device struct {
 	// Constant after Open.
 	name   string
 	index  int
+	offers virtio.Features
 	queues []*queue
 
 	// Guarded by mu; nil after Close. It stays in the network namespace in which Open was called.
@@ -29,6 +32,9 @@ type device struct {
 
 // Name implements Device.
 func (d *device) Name() string { return d.name }
+
+// Features implements Device.
+func (d *device) Features() virtio.Features { return d.offers }
 
 // Queues implements Device.
 func (d *device) Queues() []Queue {

@@ -17,13 +17,8 @@ const MaxFrame = 65535 + 18
 // header: the rest of the batch was written all the same.
 var ErrFrame = errors.New("tap: frame refused by the device")
 
-// Frame is an Ethernet frame, or a superframe where Offload says so.
-type Frame struct {
-	// Offload is what the sender's kernel left to do. Zero for a plain frame.
-	Offload virtio.Header
-	// Data starts with the destination MAC address and has no frame check sequence.
-	Data []byte
-}
+// Frame is an Ethernet frame, or a superframe where its Offload says so.
+type Frame = virtio.Frame
 
 // Queue is one of a device's packet queues. The kernel keeps a flow on one queue. One goroutine may read while another
 // writes; two may not read at once, nor two write.
@@ -43,6 +38,9 @@ type Device interface {
 	Name() string
 	// MTU is the largest payload of a frame in bytes, the Ethernet header not counted.
 	MTU() (int, error)
+	// Features says what the device's frames may leave undone: those that ReadFrames returns leave nothing else undone,
+	// and those given to WriteFrames may not.
+	Features() virtio.Features
 	// Queues returns the device's queues, at least one, the same ones at each call.
 	Queues() []Queue
 	// Close takes the interface away and ends every ReadFrames. It may be called from any goroutine, and again.

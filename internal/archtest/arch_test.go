@@ -33,7 +33,7 @@ var layers = []struct {
 	{"tap/bridge", 2},
 	{"tap/taptest", 2},
 	{"router/underlay/...", 2},
-	{"router/vxlan", 2},
+	{"router/vxlan/...", 2},
 	{"ipam/store/...", 2},
 	{"cni/link/...", 2},
 	{"internal/masq", 2},

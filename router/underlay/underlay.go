@@ -16,7 +16,11 @@ type Datagram struct {
 	Addr netip.AddrPort
 	// Buf is the payload. ReadBatch fills it from the start and cuts it to what arrived.
 	Buf []byte
-	// SegmentSize is 0 for a single datagram; otherwise Buf holds datagrams of this many bytes, the last may be shorter.
+	// More are further pieces of the payload, in order behind Buf, so that the sender need not copy what it cuts. Only
+	// of datagrams that are sent: ReadBatch leaves it alone.
+	More [][]byte
+	// SegmentSize is 0 for a single datagram; otherwise the payload is datagrams of this many bytes, the last may be
+	// shorter. There may be any number of them, and the pieces may end anywhere within them.
 	SegmentSize int
 	// Err is set by WriteBatch: nil where all of Buf left, else why it, or a part of it, did not. The errors are those of
 	// the system (syscall.EMSGSIZE: larger than the path takes), so that setting them allocates nothing.

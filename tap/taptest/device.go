@@ -21,6 +21,8 @@ type Config struct {
 	Name   string // weft0
 	MTU    int    // bytes, 1,500
 	Queues int    // 1
+	// Features are what the device promises; none where 0. It does not hold the test to them.
+	Features virtio.Features
 }
 
 var _ tap.Device = (*Device)(nil)
@@ -30,6 +32,7 @@ var _ tap.Device = (*Device)(nil)
 type Device struct {
 	name   string
 	mtu    int
+	offers virtio.Features
 	queues []tap.Queue
 	in     []*ring // a queue each: host to process
 	out    *ring   // process to host
@@ -45,7 +48,7 @@ func New(cfg Config) *Device {
 		cfg.MTU = 1500
 	}
 	closed := make(chan struct{})
-	d := &Device{name: cfg.Name, mtu: cfg.MTU, out: newRing(closed)}
+	d := &Device{name: cfg.Name, mtu: cfg.MTU, offers: cfg.Features, out: newRing(closed)}
 	d.close = sync.OnceFunc(func() { close(closed) })
 	for range max(cfg.Queues, 1) {
 		in := newRing(closed)
@@ -89,6 +92,9 @@ func (d *Device) Name() string { return d.name }
 
 // MTU implements tap.Device.
 func (d *Device) MTU() (int, error) { return d.mtu, nil }
+
+// Features implements tap.Device.
+func (d *Device) Features() virtio.Features { return d.offers }
 
 // Queues implements tap.Device.
 func (d *Device) Queues() []tap.Queue { return d.queues }
@@ -179,6 +185,9 @@ func (r *ring) put(f tap.Frame) bool {
 	if !full {
 		s := &r.slots[(r.first+r.n)%depth]
 		s.offload, s.data = f.Offload, append(s.data[:0], f.Data...)
+		for _, piece := range f.More {
+			s.data = append(s.data, piece...)
+		}
 		r.n++
 	}
 	r.mu.Unlock()
