@@ -1,0 +1,61 @@
+package virtio
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). It is not yet
+// complemented: a packet with its checksum sums up to 0xffff.
+//
+// Words are added eight bytes at a time and in the order in which they lie in memory, as the sum is the same in both
+// byte orders but for the order of its own two bytes (RFC 1071, section 2).
+func sum(b []byte) uint16 {
+	var total, carry uint64
+	for len(b) >= 64 {
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b), 0)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[8:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[16:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[24:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[32:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[40:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[48:]), carry)
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b[56:]), carry)
+		total += carry
+		b = b[64:]
+	}
+	for len(b) >= 8 {
+		total, carry = bits.Add64(total, binary.LittleEndian.Uint64(b), 0)
+		total += carry
+		b = b[8:]
+	}
+	var rest uint64
+	for i, v := range b {
+		rest |= uint64(v) << (8 * i)
+	}
+	total, carry = bits.Add64(total, rest, 0)
+	return bits.ReverseBytes16(fold(total + carry))
+}
+
+// fold adds up the four words of v in 16 bits. It is 0 only where v is.
+func fold(v uint64) uint16 {
+	v = v>>32 + v&0xffffffff
+	v = v>>32 + v&0xffffffff
+	v = v>>16 + v&0xffff
+	v = v>>16 + v&0xffff
+	return uint16(v)
+}
+
+// pseudo returns the sum of the pseudo-header (RFC 793, section 3.1; RFC 8200, section 8.1) of frame with payload bytes
+// behind its headers, the addresses being those of the IP header: right unless a routing header has others.
+func (l *Layout) pseudo(frame []byte, payload int) uint16 {
+	addresses := frame[l.L3+ipv4Source : l.L3+ipv4Source+8]
+	if l.ipv6 {
+		addresses = frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+	}
+	protocol := uint64(protoUDP)
+	if l.tcp {
+		protocol = protoTCP
+	}
+	return fold(uint64(sum(addresses)) + protocol + uint64(l.HeaderLen-l.L4+payload))
+}

@@ -1,0 +1,73 @@
+package virtio
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
+
+// flows finds the latest entry of each flow in a batch. It is bounded: where there is no room near a flow's place, the
+// flow that stands there is given up, which costs a chance to join and never the order.
+type flows struct {
+	slots      []flowSlot // a power of two
+	generation uint32     // slots of another one are free
+}
+
+type flowSlot struct {
+	generation uint32
+	hash       uint32
+	entry      int32
+}
+
+// maxProbes bounds the search for a flow, whatever flows a sender picks.
+const maxProbes = 8
+
+func newFlows(entries int) flows {
+	return flows{slots: make([]flowSlot, 1<<bits.Len(uint(max(2*entries, maxProbes)))), generation: 1}
+}
+
+// reset forgets all flows.
+func (f *flows) reset() {
+	f.generation++
+	if f.generation == 0 {
+		clear(f.slots)
+		f.generation = 1
+	}
+}
+
+// flowHash returns a number that packets of one flow have in common: addresses, protocol and ports.
+func (l *Layout) flowHash(frame []byte) uint32 {
+	const m1, m2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93 // odd, with bits all over
+	ports := uint64(binary.LittleEndian.Uint32(frame[l.L4:]))
+	if l.tcp {
+		ports |= 1 << 32
+	}
+	h := ports * m1
+	h ^= h >> 32
+	if !l.ipv6 {
+		h = (h ^ binary.LittleEndian.Uint64(frame[l.L3+ipv4Source:])) * m2
+		return uint32(h >> 32)
+	}
+	b := frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+	for i := 0; i < len(b); i += 8 {
+		h = (h ^ binary.LittleEndian.Uint64(b[i:])) * m2
+		h ^= h >> 32
+	}
+	return uint32(h>>32) ^ uint32(h)
+}
+
+// sameFlow reports whether the packets a and b, with the layouts l and m, are of one flow.
+func (l *Layout) sameFlow(a []byte, m *Layout, b []byte) bool {
+	if l.tcp != m.tcp || l.ipv6 != m.ipv6 || !bytes.Equal(a[l.L4:l.L4+4], b[m.L4:m.L4+4]) {
+		return false
+	}
+	return bytes.Equal(l.addresses(a), m.addresses(b))
+}
+
+// addresses returns the two addresses of the IP header of frame.
+func (l *Layout) addresses(frame []byte) []byte {
+	if l.ipv6 {
+		return frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+	}
+	return frame[l.L3+ipv4Source : l.L3+ipv4Source+8]
+}
