@@ -98,7 +98,7 @@ func inspect(frame []byte, kind GSOType, ecn bool, size int) (Layout, error) {
 	if err != nil {
 		return Layout{}, err
 	}
-	if kind != l.kind() || ecn && !l.tcp || size == 0 || size >= gsoByFrags {
+	if kind != l.kind() || ecn && !l.tcp || size <= 0 || size >= gsoByFrags {
 		return Layout{}, ErrGSO
 	}
 	if l.Payload <= 0 {
