@@ -22,40 +22,38 @@ func (j *Joiner) AddFrame(h Header, data []byte) error {
 	if j.Full() {
 		return ErrFull
 	}
-	e := entry{kind: entryWhole, data: data, count: 1, offload: plainHeader(h)}
+	e := j.push(data)
+	e.offload = plainHeader(h)
 	if j.features == 0 {
-		j.entries = append(j.entries, e)
 		return nil
 	}
-	l, err := locate(data)
-	switch {
-	case errors.Is(err, ErrProtocol): // no flow of ours
-		j.entries = append(j.entries, e)
-		return nil
-	case err != nil:
-		j.forget()
-		j.entries = append(j.entries, e)
+	l := &e.layout
+	if err := l.locate(data); err != nil {
+		if !errors.Is(err, ErrProtocol) {
+			j.forget() // of which flow it is cannot be told, but it may be of one of ours
+		}
 		return nil
 	}
-	e.kind, e.layout, e.payload = entryFrame, l, l.Payload
+	e.kind, e.payload = entryFrame, l.Payload
 	able := j.features.Has(l.feature()) && e.joinable()
-	slot, latest := j.find(&l, data)
+	slot, latest := j.find(l, data)
 	if latest != nil {
-		if able && latest.takes(&e) {
-			latest.add(&e)
+		if able && latest.takes(e) {
+			latest.add(e)
 			j.extend(latest, data[l.HeaderLen:])
 			if e.ends(latest) {
 				latest.room = 0
 			}
+			j.pop()
 			return nil
 		}
 		latest.room = 0
 	}
 	if able && e.starts() {
-		e.layout.SegmentSize = e.payload
+		l.SegmentSize = e.payload
 		e.room = l.maxJoined() - 1
 	}
-	j.open(slot, e)
+	j.newest(slot)
 	return nil
 }
 

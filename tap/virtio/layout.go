@@ -80,7 +80,8 @@ func Inspect(h Header, frame []byte) (Layout, error) {
 	if int(h.HdrLen) > len(frame) {
 		return Layout{}, ErrTruncated // the kernel refuses it
 	}
-	l, err := inspect(frame, h.GSOType&^GSOECN, h.GSOType&GSOECN != 0, int(h.GSOSize))
+	var l Layout
+	err := l.inspect(frame, h.GSOType&^GSOECN, h.GSOType&GSOECN != 0, int(h.GSOSize))
 	switch {
 	case err != nil:
 		return Layout{}, err
@@ -92,27 +93,27 @@ func Inspect(h Header, frame []byte) (Layout, error) {
 	return l, nil
 }
 
-// inspect is Inspect for the headers alone, which frame must hold: lengths are those that the headers say.
-func inspect(frame []byte, kind GSOType, ecn bool, size int) (Layout, error) {
-	l, err := locate(frame)
-	if err != nil {
-		return Layout{}, err
+// inspect is Inspect for the headers alone, which frame must hold: lengths are those that the headers say. On an error
+// l is left in any state.
+func (l *Layout) inspect(frame []byte, kind GSOType, ecn bool, size int) error {
+	if err := l.locate(frame); err != nil {
+		return err
 	}
 	if kind != l.kind() || ecn && !l.tcp || size <= 0 || size >= gsoByFrags {
-		return Layout{}, ErrGSO
+		return ErrGSO
 	}
 	if l.Payload <= 0 {
-		return Layout{}, ErrLength
+		return ErrLength
 	}
 	if err := l.checkTransport(frame); err != nil {
-		return Layout{}, err
+		return err
 	}
 	l.Type, l.ECN, l.SegmentSize = kind, ecn, size
 	l.Segments = (l.Payload + size - 1) / size
 	if l.Segments > l.maxSegments() {
-		return Layout{}, ErrGSO
+		return ErrGSO
 	}
-	return l, nil
+	return nil
 }
 
 // kind returns the only kind of superframe that l can be.

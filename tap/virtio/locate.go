@@ -82,16 +82,16 @@ const (
 	protoOptions  = 60
 )
 
-// locate finds the headers of a TCP or UDP packet. Payload is what the IP header says, 0 or less where it contradicts
-// itself, and need not be there. The errors are ErrTruncated, ErrProtocol, ErrFragment and ErrLength.
-func locate(frame []byte) (l Layout, err error) {
+// locate sets l to where the headers of a TCP or UDP packet are. Payload is what the IP header says, 0 or less where it
+// contradicts itself, and need not be there. The errors are ErrTruncated, ErrProtocol, ErrFragment and ErrLength.
+func (l *Layout) locate(frame []byte) error {
 	at, kind, err := skipTags(frame)
 	if err != nil {
-		return Layout{}, err
+		return err
 	}
+	*l = Layout{L3: at}
 	var protocol uint8
 	var packet int
-	l.L3 = at
 	switch kind {
 	case ether.TypeIPv4:
 		at, protocol, packet, err = skipIPv4(frame, at)
@@ -102,7 +102,7 @@ func locate(frame []byte) (l Layout, err error) {
 		err = ErrProtocol
 	}
 	if err != nil {
-		return Layout{}, err
+		return err
 	}
 	l.L4 = at
 	switch protocol {
@@ -117,11 +117,8 @@ func locate(frame []byte) (l Layout, err error) {
 	default:
 		err = ErrProtocol
 	}
-	if err != nil {
-		return Layout{}, err
-	}
 	l.Payload = l.L3 + packet - l.HeaderLen
-	return l, nil
+	return err
 }
 
 // skipTags returns where the payload of an Ethernet frame starts, and its EtherType.

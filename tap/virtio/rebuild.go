@@ -137,57 +137,57 @@ func (j *Joiner) AddSlice(source uint32, s Slice, data []byte) error {
 			return nil
 		}
 	}
-	l, err := s.layout(data)
-	if err != nil {
+	e := j.push(data)
+	l := &e.layout
+	if err := s.locate(l, data); err != nil {
+		j.pop()
 		return err
 	}
-	payload := len(data) - l.HeaderLen
-	e := entry{
-		kind: entrySlice, data: data, count: 1, payload: payload, layout: l, source: source, slice: s, index: s.Index,
-	}
+	e.kind, e.slice, e.source, e.index = entrySlice, s, source, s.Index
+	e.payload = len(data) - l.HeaderLen
 	if !j.features.Has(l.feature()) {
-		j.entries = append(j.entries, e)
 		return nil
 	}
-	e.room = min(l.Segments-s.Index, l.maxJoined()) - 1
-	e.advance()
-	slot, latest := j.find(&l, data)
+	slot, latest := j.find(l, data)
 	if latest != nil {
 		if latest.continues(source, &s, data) {
+			j.pop()
 			j.current = int(slot.entry)
-			j.extend(latest, data[l.HeaderLen:])
+			j.extend(latest, data[s.HeaderLen:])
 			latest.advance()
 			return nil
 		}
 		latest.room = 0
 	}
-	j.current = j.open(slot, e)
+	e.room = min(l.Segments-s.Index, l.maxJoined()) - 1
+	e.advance()
+	j.current = j.newest(slot)
 	return nil
 }
 
-// layout checks the slice s against the headers of data and returns the layout of the superframe it is of.
-func (s *Slice) layout(data []byte) (Layout, error) {
+// locate checks the slice s against the headers of data and sets l to the layout of the superframe it is of.
+func (s *Slice) locate(l *Layout, data []byte) error {
 	if s.HeaderLen < 0 || s.HeaderLen > len(data) {
-		return Layout{}, ErrTruncated
+		return ErrTruncated
 	}
-	l, err := inspect(data[:s.HeaderLen], s.Type, s.ECN, s.SegmentSize)
+	err := l.inspect(data[:s.HeaderLen], s.Type, s.ECN, s.SegmentSize)
 	switch {
 	case err != nil:
-		return Layout{}, err
+		return err
 	case l.HeaderLen != s.HeaderLen, s.Index < 0, s.Index >= l.Segments, s.Last != (s.Index == l.Segments-1):
-		return Layout{}, ErrSlice
+		return ErrSlice
 	case l.L4 != s.CsumStart, l.CsumOffset != s.CsumOffset:
-		return Layout{}, ErrChecksum
+		return ErrChecksum
 	case len(data)-l.HeaderLen != l.segmentLen(s.Index):
-		return Layout{}, ErrLength
+		return ErrLength
 	}
-	return l, nil
+	return nil
 }
 
 // continues reports whether the slice s is the next one of e. Equal headers need no second look: all there is left to
 // check are the payload's length and what changes from slice to slice.
 func (e *entry) continues(source uint32, s *Slice, data []byte) bool {
-	return e.room > 0 && e.source == source && e.slice == *s &&
+	return e.room > 0 && e.kind == entrySlice && e.source == source && e.slice == *s &&
 		len(data) == e.layout.HeaderLen+e.layout.segmentLen(s.Index) &&
 		bytes.Equal(data[:e.layout.HeaderLen], e.data[:e.layout.HeaderLen])
 }
@@ -213,10 +213,24 @@ func (j *Joiner) extend(e *entry, payload []byte) {
 	e.room--
 }
 
-// open adds e, which is the latest of its flow from now on, and returns its place.
-func (j *Joiner) open(slot *flowSlot, e entry) int {
-	at := len(j.entries)
-	j.entries = append(j.entries, e)
+// push adds an entry of data alone, which nothing can join. Entries are set field by field where they lie: they are too
+// large to be copied for every frame. layout, slice and source are the caller's to set, and what is not is not used.
+func (j *Joiner) push(data []byte) *entry {
+	n := len(j.entries)
+	j.entries = j.entries[:n+1]
+	e := &j.entries[n]
+	e.data, e.kind, e.offload = data, entryWhole, Header{}
+	e.count, e.payload, e.room, e.index = 1, 0, 0, 0
+	e.verified, e.fixedID, e.closing = false, false, 0
+	return e
+}
+
+// pop takes back the last entry.
+func (j *Joiner) pop() { j.entries = j.entries[:len(j.entries)-1] }
+
+// newest makes the last entry the latest of the flow in slot, and returns its place.
+func (j *Joiner) newest(slot *flowSlot) int {
+	at := len(j.entries) - 1
 	slot.entry = int32(at)
 	return at
 }
