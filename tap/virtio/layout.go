@@ -71,6 +71,9 @@ type Layout struct {
 // kernel's TAP takes (tun_get_user and virtio_net_hdr_to_skb, include/linux/virtio_net.h) and its segmentation agrees
 // with: it is stricter than both where they would only drop later.
 //
+// A superframe of one segment is better handed to a kernel as a single frame, as Joiner does: the kernel takes TCP
+// options for payload when it decides whether there is anything to cut, and then drops what has nothing to be cut.
+//
 // The frame must be exactly as long as its IP header says: a superframe has no Ethernet padding, and segmentation would
 // take it for payload. The errors are those of this package, unwrapped; Inspect does not allocate.
 func Inspect(h Header, frame []byte) (Layout, error) {
