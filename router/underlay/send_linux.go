@@ -53,7 +53,12 @@ func (u *UDP) WriteBatch(batch []Datagram) (n int, err error) {
 	s.batch = batch
 	defer s.forget()
 	for i := range batch {
-		if err := u.push(i); err != nil {
+		p := start(batch, i)
+		if batch[i].Err = s.check(batch[i].Addr, p.size); batch[i].Err != nil {
+			s.whole.seal()
+			continue
+		}
+		if err := u.push(p); err != nil {
 			return 0, err
 		}
 	}
@@ -79,15 +84,10 @@ func (s *sender) forget() {
 	s.retries, s.resend = 0, resend{}
 }
 
-// push queues element i of the batch. The error is that of a socket that can be used no more.
-func (u *UDP) push(i int) error {
+// push queues the element that p is at the start of. The error is that of a socket that can be used no more.
+func (u *UDP) push(p position) error {
 	s := &u.out
-	d := &s.batch[i]
-	p := start(s.batch, i)
-	if d.Err = s.check(d.Addr, p.size); d.Err != nil {
-		s.whole.seal()
-		return nil
-	}
+	d := &s.batch[p.elem]
 	for first := true; first || p.left > 0; first = false {
 		if s.whole.add(s.batch, &p, d.Addr, s.ipv6) {
 			continue
