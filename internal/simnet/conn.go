@@ -11,7 +11,10 @@ import (
 )
 
 // depth is how many datagrams a socket holds for its reader; what comes on top is lost, as in the kernel.
-const depth = 1024
+const depth = 1 << 14
+
+// maxMerged is how many bytes one element holds at most where a socket merges, as with a kernel's.
+const maxMerged = 1<<16 - 1
 
 var _ underlay.Conn = (*Conn)(nil)
 
@@ -23,6 +26,9 @@ type Conn struct {
 	close   func()
 	pushed  chan struct{} // holds a token while something has come since the reader last looked
 	timer   *time.Timer   // owned by the reader
+
+	writing sync.Mutex
+	joined  []byte // the pieces of a datagram; guarded by writing
 
 	mu      sync.Mutex
 	pending []packet // a heap by packet.before
@@ -100,15 +106,25 @@ func (c *Conn) write(d *underlay.Datagram) error {
 	if !d.Addr.IsValid() || d.Addr.Addr().Zone() != "" {
 		return syscall.EINVAL
 	}
+	whole := d.Buf
+	if len(d.More) > 0 {
+		c.writing.Lock()
+		defer c.writing.Unlock()
+		whole = append(c.joined[:0], d.Buf...)
+		for _, piece := range d.More {
+			whole = append(whole, piece...)
+		}
+		c.joined = whole
+	}
 	size := d.SegmentSize
 	if size <= 0 {
-		size = max(len(d.Buf), 1)
+		size = max(len(whole), 1)
 	}
-	if min(size, len(d.Buf)) > underlay.MaxDatagram {
+	if min(size, len(whole)) > underlay.MaxDatagram {
 		return syscall.EMSGSIZE
 	}
-	for at := 0; at == 0 || at < len(d.Buf); at += size {
-		c.network.send(c.addr, d.Addr, d.Buf[at:min(at+size, len(d.Buf))])
+	for at := 0; at == 0 || at < len(whole); at += size {
+		c.network.send(c.addr, d.Addr, whole[at:min(at+size, len(whole))])
 	}
 	return nil
 }
@@ -142,21 +158,42 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 
 // take moves what is due into batch. Where nothing is, wait is the time until something will be, or 0 for never.
 func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
+	merge := c.network.merge.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	for n < len(batch) && len(c.pending) > 0 {
+	for len(c.pending) > 0 {
 		if wait = c.pending[0].due.Sub(now); wait > 0 {
 			return n, wait
 		}
-		p := c.pop()
-		if d := &batch[n]; len(p.buf) <= cap(d.Buf) {
+		p := &c.pending[0]
+		switch {
+		case merge && n > 0 && join(&batch[n-1], p):
+		case n == len(batch):
+			return n, 0
+		case len(p.buf) <= cap(batch[n].Buf):
+			d := &batch[n]
 			d.Addr, d.Buf, d.SegmentSize, d.Err = p.from, append(d.Buf[:0], p.buf...), 0, nil
 			n++
 		}
-		c.free = append(c.free, p.buf)
+		c.free = append(c.free, c.pop().buf)
 	}
 	return n, 0
+}
+
+// join puts p behind the datagrams in d where a kernel could: from the same sender, and as long as they are, the last at
+// most so.
+func join(d *underlay.Datagram, p *packet) bool {
+	size := d.SegmentSize
+	if size == 0 {
+		size = len(d.Buf)
+	}
+	long := len(d.Buf) + len(p.buf)
+	if d.Addr != p.from || len(p.buf) == 0 || len(p.buf) > size || len(d.Buf)%size != 0 || long > min(cap(d.Buf), maxMerged) {
+		return false
+	}
+	d.Buf, d.SegmentSize = append(d.Buf, p.buf...), size
+	return true
 }
 
 // push adds a datagram, and reports whether there was room.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -40,6 +41,9 @@ type Stats struct {
 
 // Network joins sockets. All methods may be called from any goroutine.
 type Network struct {
+	merge atomic.Bool
+
+	// Guarded by mu.
 	mu       sync.Mutex
 	rand     *rand.Rand
 	conns    map[netip.AddrPort]*Conn
@@ -114,6 +118,10 @@ func (n *Network) Heal() {
 	defer n.mu.Unlock()
 	clear(n.cut)
 }
+
+// SetMerge has sockets merge datagrams of one size from one sender that are due, into elements with a SegmentSize, as the
+// kernel does with UDP_GRO. It loses and reorders nothing.
+func (n *Network) SetMerge(on bool) { n.merge.Store(on) }
 
 // Stats returns the counters.
 func (n *Network) Stats() Stats {

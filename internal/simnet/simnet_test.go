@@ -29,10 +29,51 @@ func listen(t *testing.T, n *Network, addr netip.AddrPort) *Conn {
 }
 
 func TestConformance(t *testing.T) {
-	underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
-		n := New(1)
-		return underlaytest.Pair{A: listen(t, n, addrA), B: listen(t, n, addrB), AddrA: addrA, AddrB: addrB}
-	})
+	for name, merge := range map[string]bool{"single": false, "merging": true} {
+		t.Run(name, func(t *testing.T) {
+			underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
+				n := New(1)
+				n.SetMerge(merge)
+				return underlaytest.Pair{A: listen(t, n, addrA), B: listen(t, n, addrB), AddrA: addrA, AddrB: addrB}
+			})
+		})
+	}
+}
+
+// TestMerge: what is merged is what a kernel could merge, and all of it.
+func TestMerge(t *testing.T) {
+	n := New(1)
+	n.SetMerge(true)
+	a, b, other := listen(t, n, addrA), listen(t, n, addrB), listen(t, n, netip.AddrPortFrom(addrA.Addr(), 1))
+	one := func(c *Conn, size, segment int) {
+		t.Helper()
+		d := underlay.Datagram{Addr: addrB, Buf: make([]byte, size), SegmentSize: segment}
+		if _, err := c.WriteBatch([]underlay.Datagram{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one(a, 250, 100)
+	one(a, 50, 0) // behind one that is shorter than the others
+	one(other, 50, 0)
+	one(other, 60, 0)
+	one(other, 0, 0)
+	one(a, 100*1400, 1400)
+	batch := make([]underlay.Datagram, 10)
+	for i := range batch {
+		batch[i].Buf = make([]byte, 1<<16)
+	}
+	count, err := b.ReadBatch(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got [][2]int
+	for _, d := range batch[:count] {
+		got = append(got, [2]int{len(d.Buf), d.SegmentSize})
+	}
+	want := [][2]int{{250, 100}, {50, 0}, {50, 0}, {60, 0}, {0, 0}, {46 * 1400, 1400}, {46 * 1400, 1400}, {8 * 1400, 1400}}
+	if !slices.Equal(got, want) {
+		t.Errorf("lengths and segment sizes %v, want %v", got, want)
+	}
 }
 
 // number sends datagrams that hold their number from a to b.

@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batchSize is how many datagrams one system call takes or gives at most. Longer batches take more calls.
-const batchSize = 64
-
 // message is struct mmsghdr (recvmmsg(2)): a message header, and how many bytes the kernel received or sent for it.
 type message struct {
 	header unix.Msghdr

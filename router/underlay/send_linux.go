@@ -1,66 +1,65 @@
 package underlay
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// sender is the state of WriteBatch: the arrays that sendmmsg reads, and the function that the poller calls.
+// Bounds of what one sendmmsg takes; a longer batch takes more calls.
+const (
+	sendMessages = 256
+	sendPieces   = 4096
+)
+
+// maxRetries is how often a message is tried again after an error that may be an earlier datagram's: the kernel keeps
+// one such error a socket, and the next call fails with it, whatever it sends (ip(7), IP_RECVERR). Once would do but
+// for a storm of them, in which the next may come before the retry.
+const maxRetries = 3
+
+// sender is the state of WriteBatch, and the functions that the poller calls.
 type sender struct {
 	// Constant after init.
-	poll   func(fd uintptr) bool
-	ipv6   bool
-	source netip.Addr
-	// control is the message that sets the source address of datagrams of source's family; empty where there is none.
-	control []byte
+	poll     func(fd uintptr) bool
+	call     func(fd uintptr, m *message, n int) (sent int, errno unix.Errno) // sendmmsg, but in tests
+	ipv6     bool
+	fragment bool // the kernel may: no Config.DontFragment
+	stats    *counters
+	flagged  *atomic.Bool // tells the reader that the error queue has something
 
-	batch []Datagram // what WriteBatch was given
-	// What is queued for the next sendmmsg: messages[done:queued], each for the element of batch in owner.
-	done, queued int
-	owner        [batchSize]int
-	messages     [batchSize]message
-	iov          [batchSize]unix.Iovec
-	names        [batchSize]sockaddr
+	batch   []Datagram // what WriteBatch was given
+	whole   queue      // as packed; with UDP_SEGMENT while the kernel takes it
+	single  queue      // the datagrams of one message that the kernel would not segment
+	retries int        // of the first message pending
+	resend  resend
 }
 
+// init makes the arrays. The queue single has room for all that a message can hold: cutting it makes more pieces.
 func (s *sender) init(ipv6 bool, source netip.Addr) {
-	s.poll, s.ipv6, s.source = s.send, ipv6, source
-	if source.IsValid() {
-		s.control = sourceControl(source)
-	}
-	for i := range s.messages {
-		h := &s.messages[i].header
-		h.Iov = &s.iov[i]
-		h.SetIovlen(1)
-		h.Name = (*byte)(unsafe.Pointer(&s.names[i]))
-	}
+	s.poll, s.call, s.ipv6 = s.send, sendmmsg, ipv6
+	s.whole.init(sendMessages, sendPieces, source)
+	s.single.init(maxSegments, maxPieces+maxSegments, source)
+	s.whole.segments, s.single.segments = 1, 1
 }
 
-// WriteBatch implements Conn. An element with a segment size goes out as datagrams of that size.
+// WriteBatch implements Conn. A datagram in more than 1,024 pieces cannot be sent: EMSGSIZE.
 func (u *UDP) WriteBatch(batch []Datagram) (n int, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := &u.out
 	s.batch = batch
-	defer func() { s.batch = nil }()
+	defer s.forget()
 	for i := range batch {
-		d := &batch[i]
-		d.Err = nil
-		size := d.SegmentSize
-		if size <= 0 {
-			size = max(len(d.Buf), 1)
+		p := start(batch, i)
+		if batch[i].Err = s.check(batch[i].Addr, p.size); batch[i].Err != nil {
+			s.whole.seal()
+			continue
 		}
-		for at := 0; at == 0 || at < len(d.Buf); at += size {
-			if s.queued == batchSize {
-				if err := u.flush(); err != nil {
-					return 0, err
-				}
-			}
-			s.push(i, d.Addr, d.Buf[at:min(at+size, len(d.Buf))])
+		if err := u.push(p); err != nil {
+			return 0, err
 		}
 	}
 	if err := u.flush(); err != nil {
@@ -77,33 +76,52 @@ func (u *UDP) WriteBatch(batch []Datagram) (n int, err error) {
 	return n, err
 }
 
-// push queues one datagram for the element i of the batch.
-func (s *sender) push(i int, addr netip.AddrPort, buf []byte) {
-	q := s.queued
-	length, errno := put(&s.names[q], addr, s.ipv6)
-	if errno != 0 {
-		s.batch[i].Err = errno
-		return
+// forget lets go of the caller's buffers, and of what a socket that was closed has left.
+func (s *sender) forget() {
+	s.batch = nil
+	s.whole.reset()
+	s.single.reset()
+	s.retries, s.resend = 0, resend{}
+}
+
+// push queues the element that p is at the start of. The error is that of a socket that can be used no more.
+func (u *UDP) push(p position) error {
+	s := &u.out
+	d := &s.batch[p.elem]
+	for first := true; first || p.left > 0; first = false {
+		if s.whole.add(s.batch, &p, d.Addr, s.ipv6) {
+			continue
+		}
+		if err := u.flush(); err != nil {
+			return err
+		}
+		if !s.whole.add(s.batch, &p, d.Addr, s.ipv6) {
+			d.Err = unix.EMSGSIZE // a datagram of too many pieces
+			return nil
+		}
 	}
-	s.owner[q] = i
-	s.iov[q].Base = unsafe.SliceData(buf)
-	s.iov[q].SetLen(len(buf))
-	h := &s.messages[q].header
-	h.Namelen = length
-	h.Control = nil
-	h.SetControllen(0)
-	if len(s.control) > 0 && s.source.Is4() == addr.Addr().Is4() {
-		h.Control = &s.control[0]
-		h.SetControllen(len(s.control))
+	return nil
+}
+
+// check returns why a datagram of size bytes cannot go to addr, whatever the network is like.
+func (s *sender) check(addr netip.AddrPort, size int) error {
+	var name sockaddr
+	if _, errno := put(&name, addr, s.ipv6); errno != 0 {
+		return errno
 	}
-	s.queued++
+	if size > MaxDatagram && (addr.Addr().Is4() || addr.Addr().Is4In6() || size > MaxDatagram6) {
+		return unix.EMSGSIZE
+	}
+	return nil
 }
 
 // flush sends what is queued. The error is that of a socket that can be used no more.
 func (u *UDP) flush() error {
 	s := &u.out
+	s.whole.finish()
 	err := u.raw.Write(s.poll)
-	s.done, s.queued = 0, 0
+	s.whole.reset()
+	s.single.reset()
 	if err != nil {
 		return fmt.Errorf("underlay: %w", err)
 	}
@@ -111,53 +129,69 @@ func (u *UDP) flush() error {
 }
 
 // send calls sendmmsg until all is sent or has failed. The kernel stops at the first message that fails and tells the
-// reason only when that is the first of a call: it is skipped and sending goes on behind it. send returns false to be
+// reason only when that is the first of a call: it is dealt with, and sending goes on behind it. send returns false to be
 // called again once the socket is writable.
 func (s *sender) send(fd uintptr) (done bool) {
-	for s.done < s.queued {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&s.messages[s.done])), uintptr(s.queued-s.done), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			s.done += int(n)
-		case unix.EINTR:
-		case unix.EAGAIN:
+	for {
+		q, n := &s.single, s.resend.next(&s.single)
+		if n == 0 {
+			q, n = &s.whole, s.whole.queued-s.whole.done
+		}
+		if n == 0 {
+			return true
+		}
+		sent, errno := s.call(fd, &q.messages[q.done], n)
+		switch {
+		case errno == 0:
+			s.sent(q, sent)
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
 			return false
+		case isNetwork(errno) && s.retries < maxRetries:
+			s.retries++
+			s.flagged.Store(true)
+			continue
+		case q == &s.whole && q.parts[q.done].segments > 1:
+			s.split(fd, errno)
 		default:
-			if d := &s.batch[s.owner[s.done]]; d.Err == nil {
-				d.Err = errno
-			}
-			s.done++
+			s.fail(q, fd, errno)
+		}
+		s.retries = 0
+		if q == &s.single {
+			s.judge(fd)
 		}
 	}
-	return true
 }
 
-// sourceControl returns the control message that has the kernel send from source: IP_PKTINFO (ip(7)) or IPV6_PKTINFO
-// (RFC 3542, section 6.2). A socket of IPv6 takes the former for mapped addresses.
-func sourceControl(source netip.Addr) []byte {
-	if source.Is4() {
-		b := make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
-		putControl(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
-		ip := source.As4()
-		copy(b[unix.CmsgLen(0)+4:], ip[:]) // struct in_pktinfo: ipi_ifindex, ipi_spec_dst, ipi_addr
-		return b
+// sent counts n messages that the kernel has taken.
+func (s *sender) sent(q *queue, n int) {
+	datagrams := 0
+	for i := range n {
+		datagrams += q.parts[q.done+i].segments
 	}
-	b := make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
-	putControl(b, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
-	ip := source.As16()
-	copy(b[unix.CmsgLen(0):], ip[:]) // struct in6_pktinfo: ipi6_addr, ipi6_ifindex
-	return b
+	q.done += n
+	s.stats.sendMessages.Add(uint64(n))
+	s.stats.sendDatagrams.Add(uint64(datagrams))
 }
 
-// putControl writes a struct cmsghdr, whose length has the width of a pointer.
-func putControl(b []byte, level, kind uint32, size int) {
-	word := int(unsafe.Sizeof(uintptr(0)))
-	if word == 8 {
-		binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(size)))
-	} else {
-		binary.NativeEndian.PutUint32(b, uint32(unix.CmsgLen(size)))
+// fail gives up the first message pending, which is one datagram.
+func (s *sender) fail(q *queue, fd uintptr, errno unix.Errno) {
+	if q == &s.single && s.resend.failed(s, fd, errno) {
+		return
 	}
-	binary.NativeEndian.PutUint32(b[word:], level)
-	binary.NativeEndian.PutUint32(b[word+4:], kind)
+	size := q.parts[q.done].bytes
+	for more := true; more; {
+		if d := &s.batch[q.parts[q.done].start.elem]; d.Err == nil {
+			d.Err = errno
+		}
+		q.done++
+		// Of the same message the others that are as long fare alike, and cost no call.
+		more = q == &s.single && errno == unix.EMSGSIZE && q.pending() && q.parts[q.done].bytes >= size
+	}
+}
+
+func sendmmsg(fd uintptr, m *message, n int) (sent int, errno unix.Errno) {
+	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	return int(r), errno
 }

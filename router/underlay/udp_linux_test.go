@@ -35,17 +35,60 @@ func hasIPv6() bool {
 	return err == nil
 }
 
+// configs are the sockets that all must work alike, by the offloads that they are left.
+var configs = map[string]underlay.Config{
+	"gso,gro": {},
+	"gro":     {NoGSO: true},
+	"gso":     {NoGRO: true},
+	"none":    {NoGSO: true, NoGRO: true},
+}
+
 func TestConformance(t *testing.T) {
 	for name, ip := range map[string]string{"IPv4": "127.0.0.1", "IPv6": "::1"} {
-		t.Run(name, func(t *testing.T) {
-			if ip == "::1" && !hasIPv6() {
-				t.Skip("the host has no IPv6")
-			}
-			underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
-				a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})
-				return underlaytest.Pair{A: a, B: b, AddrA: at(a, ip), AddrB: at(b, ip)}
+		for features, cfg := range configs {
+			t.Run(name+"/"+features, func(t *testing.T) {
+				if ip == "::1" && !hasIPv6() {
+					t.Skip("the host has no IPv6")
+				}
+				underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
+					a, b := listen(t, cfg), listen(t, cfg)
+					if got := a.Features().String(); got != features {
+						t.Fatalf("features %s, want %s", got, features)
+					}
+					return underlaytest.Pair{A: a, B: b, AddrA: at(a, ip), AddrB: at(b, ip)}
+				})
 			})
-		})
+		}
+	}
+}
+
+// TestStats: equal sizes cross the stack together, with the source set too.
+func TestStats(t *testing.T) {
+	a, b := listen(t, underlay.Config{Source: netip.MustParseAddr("127.0.0.9")}), listen(t, underlay.Config{})
+	batch := []underlay.Datagram{{Addr: at(b, "127.0.0.1"), Buf: make([]byte, 60*1000), SegmentSize: 1000}}
+	for range 4 {
+		batch = append(batch, underlay.Datagram{Addr: at(b, "127.0.0.1"), Buf: make([]byte, 1000)})
+	}
+	if _, err := a.WriteBatch(batch); err != nil {
+		t.Fatal(err)
+	}
+	in := []underlay.Datagram{{Buf: make([]byte, 1<<16)}}
+	if _, err := b.ReadBatch(in); err != nil || in[0].Addr != at(a, "127.0.0.9") || in[0].SegmentSize != 1000 {
+		t.Errorf("from %v in segments of %d, %v", in[0].Addr, in[0].SegmentSize, err)
+	}
+	if got := a.Stats(); got != (underlay.Stats{SendMessages: 1, SendDatagrams: 64}) {
+		t.Errorf("sent: %+v", got)
+	}
+	if got := b.Stats(); got != (underlay.Stats{ReceiveMessages: 1, ReceiveDatagrams: 64}) {
+		t.Errorf("received: %+v", got)
+	}
+}
+
+// TestBuffers: what the kernel says it gave is what was asked for, where that is allowed.
+func TestBuffers(t *testing.T) {
+	receive, send := listen(t, underlay.Config{ReceiveBuffer: 100_000, SendBuffer: 50_000}).Buffers()
+	if receive != 100_000 || send != 50_000 {
+		t.Errorf("%d and %d bytes", receive, send)
 	}
 }
 
@@ -114,30 +157,5 @@ func TestRefused(t *testing.T) {
 	batch := []underlay.Datagram{{Buf: make([]byte, 10)}}
 	if n, err := a.ReadBatch(batch); n != 1 || err != nil || string(batch[0].Buf) != "z" {
 		t.Errorf("ReadBatch = %d, %v, %q", n, err, batch[0].Buf)
-	}
-}
-
-// BenchmarkLoopback sends batches of full datagrams to itself and receives them.
-func BenchmarkLoopback(b *testing.B) {
-	const n, size = 32, 1458
-	u := listen(b, underlay.Config{})
-	out, in := make([]underlay.Datagram, n), make([]underlay.Datagram, n)
-	for i := range out {
-		out[i] = underlay.Datagram{Addr: at(u, "127.0.0.1"), Buf: make([]byte, size)}
-		in[i].Buf = make([]byte, 2048)
-	}
-	b.SetBytes(n * size)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := u.WriteBatch(out); err != nil {
-			b.Fatal(err)
-		}
-		for got := 0; got < n; {
-			m, err := u.ReadBatch(in)
-			if err != nil {
-				b.Fatal(err)
-			}
-			got += m
-		}
 	}
 }

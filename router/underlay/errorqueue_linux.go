@@ -1,0 +1,122 @@
+package underlay
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// errorMessages is how many errors one system call takes at most, and errorCalls how many calls are made before the
+// reader looks after datagrams again.
+const (
+	errorMessages = 16
+	errorCalls    = 4
+)
+
+// errorQueue reads the queue in which the kernel keeps what was reported about datagrams sent (ip(7), IP_RECVERR; of a
+// socket of IPv6 both families come through it).
+type errorQueue struct {
+	onError  func(Report) // or nil
+	messages [errorMessages]message
+	names    [errorMessages]sockaddr
+	controls [errorMessages][128]byte
+}
+
+func (q *errorQueue) init(onError func(Report)) {
+	q.onError = onError
+	for i := range q.messages {
+		h := &q.messages[i].header
+		h.Name = (*byte)(unsafe.Pointer(&q.names[i]))
+		h.Control = &q.controls[i][0]
+	}
+}
+
+// drain takes errors out of the queue of fd and reports whether it has left some.
+func (q *errorQueue) drain(fd uintptr, stats *counters) (more bool) {
+	for range errorCalls {
+		n := q.receive(fd)
+		for i := range n {
+			h := &q.messages[i].header
+			r, ok := parseReport(&q.names[i], q.controls[i][:h.Controllen])
+			if !ok {
+				continue
+			}
+			stats.count(r)
+			if q.onError != nil {
+				q.onError(r)
+			}
+		}
+		if n < errorMessages {
+			return false
+		}
+	}
+	return true
+}
+
+// receive fills the arrays, and returns how many errors that is. The datagrams themselves, which come with them, are not
+// asked for.
+func (q *errorQueue) receive(fd uintptr) int {
+	for i := range q.messages {
+		h := &q.messages[i].header
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(len(q.controls[i]))
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&q.messages[0])), errorMessages,
+			unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n)
+		case unix.EINTR:
+		default:
+			return 0
+		}
+	}
+}
+
+// Layout of struct sock_extended_err; the address of who reported follows it.
+const (
+	extendedErrLen = 16
+	errOrigin      = 4
+	errInfo        = 8
+)
+
+// parseReport reads one entry of the error queue: name is where the datagram was to go. ok is false for entries of
+// another kind, such as timestamps.
+func parseReport(name *sockaddr, b []byte) (r Report, ok bool) {
+	for {
+		level, kind, data, rest, more := nextControl(b)
+		if !more {
+			return Report{}, false
+		}
+		b = rest
+		v4 := level == unix.IPPROTO_IP && kind == unix.IP_RECVERR
+		v6 := level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR
+		if !v4 && !v6 || len(data) < extendedErrLen {
+			continue
+		}
+		switch data[errOrigin] {
+		case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6, unix.SO_EE_ORIGIN_LOCAL:
+		default:
+			continue
+		}
+		r = Report{
+			Addr:     addrPort(name),
+			Err:      unix.Errno(binary.NativeEndian.Uint32(data)),
+			Offender: offender(data[extendedErrLen:]),
+		}
+		if r.Err == unix.EMSGSIZE {
+			r.MTU = int(min(binary.NativeEndian.Uint32(data[errInfo:]), 1<<16))
+		}
+		return r, true
+	}
+}
+
+// offender returns the address in the struct sockaddr b, if it has one.
+func offender(b []byte) netip.Addr {
+	var s sockaddr
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&s)), unsafe.Sizeof(s)), b)
+	return addrPort(&s).Addr()
+}

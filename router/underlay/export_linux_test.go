@@ -1,0 +1,54 @@
+package underlay
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Intercept has f see each message before the kernel does, with its segment size or 0: an error of f's is what the kernel
+// would have said of it. To be called before the first WriteBatch.
+func Intercept(u *UDP, f func(segmentSize int) unix.Errno) {
+	u.out.call = func(fd uintptr, m *message, n int) (int, unix.Errno) {
+		for i, m := range unsafe.Slice(m, n) {
+			if errno := f(messageSize(&m.header)); errno != 0 && i == 0 {
+				return 0, errno
+			} else if errno != 0 {
+				n = i
+				break
+			}
+		}
+		return sendmmsg(fd, m, n)
+	}
+}
+
+// messageSize returns the segment size that goes with a message that is to be sent.
+func messageSize(h *unix.Msghdr) int {
+	if h.Control == nil {
+		return 0
+	}
+	level, kind, data, _, _ := nextControl(unsafe.Slice(h.Control, h.Controllen))
+	if level != unix.SOL_UDP || kind != unix.UDP_SEGMENT {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint16(data))
+}
+
+// CountReads counts how often u's reader looks after datagrams, and how often it waits without the runtime's poller. To
+// be called before the first ReadBatch; read only what the reader has left.
+func CountReads(u *UDP) (looks, blind *int) {
+	looks, blind = new(int), new(int)
+	u.in.poll = func(fd uintptr) bool {
+		*looks++
+		return u.in.receive(fd)
+	}
+	u.in.blind = func(fd uintptr) {
+		*blind++
+		u.in.receiveBlind(fd)
+	}
+	return looks, blind
+}
+
+// Control calls f with u's descriptor.
+func Control(u *UDP, f func(fd int)) error { return u.raw.Control(func(fd uintptr) { f(int(fd)) }) }

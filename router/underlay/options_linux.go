@@ -1,0 +1,87 @@
+package underlay
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// setOptions sets what must be set before the socket is bound.
+func setOptions(fd int, cfg Config, shared bool) error {
+	if shared {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("sharing the port: %w", err)
+		}
+	}
+	if err := setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer, DefaultReceiveBuffer); err != nil {
+		return fmt.Errorf("receive buffer: %w", err)
+	}
+	if err := setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SendBuffer, DefaultSendBuffer); err != nil {
+		return fmt.Errorf("send buffer: %w", err)
+	}
+	ipv6, err := isIPv6(fd)
+	if err != nil {
+		return err
+	}
+	discover := unix.IP_PMTUDISC_DONT
+	if cfg.DontFragment {
+		discover = unix.IP_PMTUDISC_PROBE
+	}
+	if err := setDiscover(fd, ipv6, discover); err != nil {
+		return fmt.Errorf("fragmentation: %w", err)
+	}
+	return setBoth(fd, ipv6, unix.IP_RECVERR, unix.IPV6_RECVERR, 1)
+}
+
+// isIPv6 reports whether the socket is of IPv6, and so of both families.
+func isIPv6(fd int) (bool, error) {
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return family == unix.AF_INET6, err
+}
+
+// setDiscover sets how the kernel treats what is too large for the path: one of IP_PMTUDISC, whose values those of IPv6
+// share.
+func setDiscover(fd int, ipv6 bool, how int) error {
+	return setBoth(fd, ipv6, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER, how)
+}
+
+// setBoth sets an option for IPv4, and for IPv6 where the socket has it.
+func setBoth(fd int, ipv6 bool, option4, option6, value int) error {
+	err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, option4, value)
+	if err == nil && ipv6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, option6, value)
+	}
+	return err
+}
+
+// setBuffer asks for a buffer of size bytes beyond the system's limit, and within it where that is not allowed.
+func setBuffer(fd, force, polite, size, standard int) error {
+	if size == 0 {
+		size = standard
+	}
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, polite, size)
+	}
+	return err
+}
+
+// bufferSize returns the size that a buffer has. The kernel keeps twice what it was asked for, the other half for its
+// own bookkeeping (socket(7)).
+func bufferSize(fd, option int) (int, error) {
+	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+	return size / 2, err
+}
+
+// negotiate turns on the offloads that the kernel has and cfg does not forbid.
+func negotiate(fd int, cfg Config) (f Features) {
+	// UDP_SEGMENT goes with each message; 0 changes nothing and asks whether there is such a thing.
+	if !cfg.NoGSO && unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil {
+		f |= GSO
+	}
+	if !cfg.NoGRO && unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil {
+		f |= GRO
+	}
+	return f
+}

@@ -1,0 +1,139 @@
+package underlaytest
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"weft/router/underlay"
+)
+
+// cut returns the datagrams that b is, of size bytes each.
+func cut(b []byte, size int) [][]byte { return slices.Collect(slices.Chunk(b, size)) }
+
+// expect receives the datagrams want from p.A, in order.
+func expect(t *testing.T, p Pair, want ...[]byte) {
+	t.Helper()
+	for n, d := range receive(t, p.B, len(want)) {
+		if !bytes.Equal(d.Buf, want[n]) {
+			t.Fatalf("datagram %d of %d: %d bytes, want %d, or they differ", n, len(want), len(d.Buf), len(want[n]))
+		}
+		check(t, d, p.AddrA, want[n])
+	}
+}
+
+// testSegments: one element stands for many datagrams, the last of which may be shorter.
+func testSegments(t *testing.T, p Pair) {
+	whole := payload(3, 70*100+1)
+	send(t, p.A,
+		underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 100},
+		underlay.Datagram{Addr: p.AddrB, Buf: whole[:200], SegmentSize: 100},
+		underlay.Datagram{Addr: p.AddrB, Buf: whole[:50], SegmentSize: 100},
+	)
+	want := slices.Concat(cut(whole, 100), cut(whole[:200], 100), [][]byte{whole[:50]})
+	expect(t, p, want...)
+}
+
+// testSuperframe: more bytes than any message to a kernel takes.
+func testSuperframe(t *testing.T, p Pair) {
+	whole := payload(5, 300_000)
+	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 1458})
+	expect(t, p, cut(whole, 1458)...)
+}
+
+// testTinySegments: more datagrams than any message to a kernel takes.
+func testTinySegments(t *testing.T, p Pair) {
+	whole := payload(7, 10_000*3-1)
+	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 3})
+	expect(t, p, cut(whole, 3)...)
+}
+
+// testLargestSegments: at the bounds of what may go together.
+func testLargestSegments(t *testing.T, p Pair) {
+	for _, size := range []int{32_700, 32_760, 40_000, 65_400, underlay.MaxDatagram} {
+		whole := payload(size, 2*size+20)
+		send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: size})
+		expect(t, p, cut(whole, size)...)
+	}
+	whole := payload(9, 100)
+	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 1 << 20})
+	expect(t, p, whole)
+}
+
+// testPieces: pieces end anywhere, and some are empty.
+func testPieces(t *testing.T, p Pair) {
+	for _, lengths := range [][]int{{1}, {7, 0, 1}, {99, 1, 100, 101, 0, 0, 3}, {1000}, {0, 62, 38}} {
+		whole := payload(len(lengths), 7000+len(lengths))
+		d := underlay.Datagram{Addr: p.AddrB, SegmentSize: 100}
+		for i, at := 0, 0; at < len(whole); i++ {
+			to := min(at+lengths[i%len(lengths)], len(whole))
+			piece := bytes.Clone(whole[at:to]) // so that they do not adjoin in memory
+			if i == 0 {
+				d.Buf = piece
+			} else {
+				d.More = append(d.More, piece)
+			}
+			at = to
+		}
+		send(t, p.A, d)
+		expect(t, p, cut(whole, 100)...)
+	}
+	send(t, p.A, underlay.Datagram{Addr: p.AddrB, More: [][]byte{nil, []byte("a"), nil, []byte("bc"), nil}})
+	expect(t, p, []byte("abc"))
+}
+
+// testMixedSizes: single datagrams and segmented ones, longer and shorter ones follow one another in one batch.
+func testMixedSizes(t *testing.T, p Pair) {
+	var batch []underlay.Datagram
+	var want [][]byte
+	for n := range 400 {
+		whole := payload(n, []int{1458, 1458, 1458, 82, 1458, 0, 3000, 82, 82, 5000, 1}[n%11])
+		d := underlay.Datagram{Addr: p.AddrB, Buf: whole}
+		switch {
+		case n%4 == 0 && len(whole) > 0:
+			d.SegmentSize = 82
+			want = append(want, cut(whole, 82)...)
+		case n%4 == 1 && len(whole) > 0:
+			d.SegmentSize = 1458
+			want = append(want, cut(whole, 1458)...)
+		default:
+			want = append(want, whole)
+		}
+		batch = append(batch, d)
+	}
+	send(t, p.A, batch...)
+	expect(t, p, want...)
+}
+
+// testEmpty: a datagram without payload is one, wherever it stands.
+func testEmpty(t *testing.T, p Pair) {
+	some := payload(1, 100)
+	send(t, p.A,
+		underlay.Datagram{Addr: p.AddrB},
+		underlay.Datagram{Addr: p.AddrB, SegmentSize: 100},
+		underlay.Datagram{Addr: p.AddrB, Buf: some},
+		underlay.Datagram{Addr: p.AddrB, Buf: some},
+		underlay.Datagram{Addr: p.AddrB, More: [][]byte{nil, {}}},
+		underlay.Datagram{Addr: p.AddrB, Buf: some, SegmentSize: 50},
+	)
+	expect(t, p, nil, nil, some, some, nil, some[:50], some[50:])
+}
+
+// testPeers: a batch goes to several addresses in turn, and each gets its own, in order.
+func testPeers(t *testing.T, p Pair) {
+	var batch []underlay.Datagram
+	var want [2][][]byte
+	for n := range 120 {
+		to := n / 3 % 2
+		whole := payload(n, 400-n%3)
+		batch = append(batch, underlay.Datagram{Addr: [...]netip.AddrPort{p.AddrA, p.AddrB}[to], Buf: whole, SegmentSize: 100})
+		want[to] = append(want[to], cut(whole, 100)...)
+	}
+	send(t, p.A, batch...)
+	for to, c := range []underlay.Conn{p.A, p.B} {
+		for n, d := range receive(t, c, len(want[to])) {
+			check(t, d, p.AddrA, want[to][n])
+		}
+	}
+}
