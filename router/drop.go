@@ -30,7 +30,7 @@ const (
 	DropOwn         // from this node's own address
 	DropTruncated   // shorter than its headers
 	DropVersion     // of another protocol version
-	DropType        // of a type that is not known
+	DropType        // of a type that is not taken here
 	DropSession     // for a session that does not exist
 	DropMetadata    // whose metadata contradicts itself or the frame
 	DropDevice      // its frame was refused by the TAP

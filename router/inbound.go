@@ -116,6 +116,9 @@ func (in *inbound) decode(datagram []byte, from *hop, longest int64) (frame []by
 	if err != nil {
 		return nil, wireDrop(err)
 	}
+	if header.Type != wire.TypeFrame {
+		return nil, DropType
+	}
 	if header.Session != 0 {
 		return nil, DropSession
 	}

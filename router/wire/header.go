@@ -1,5 +1,5 @@
-// Package wire encodes what weft puts before a frame in a datagram: the header, in the clear, and the metadata of the
-// frame, which is sealed with it where there is a secret.
+// Package wire encodes what weft puts into a datagram besides the frame: the header, in the clear, and the metadata of
+// the frame, which is sealed with it where there is a secret.
 //
 //	 0        1                 4                                8 bytes
 //	+--------+-----------------+--------------------------------+
@@ -13,6 +13,12 @@
 //	+-----------------------------------------------------------------------+
 //	| tag, 16 bytes, only where the datagram is sealed                      |
 //	+-----------------------------------------------------------------------+
+//
+// A probe of the path MTU has its own body behind the header, and so has the answer to it, which ends after the size:
+//
+//	+-----------------------------------+-----------------+----------------- - -
+//	| token                             | size            | zeros, up to size      body, 6 bytes and padding, sealed
+//	+-----------------------------------+-----------------+----------------- - -
 //
 // All numbers are big-endian. Everything is pure: no I/O, no allocation, safe for concurrent use.
 package wire
@@ -31,19 +37,24 @@ const HeaderLen = 12
 // MaxSession is the highest session index that the header's 24 bits hold.
 const MaxSession = 1<<24 - 1
 
-// Errors of Parse and ParseMeta; each is a reason to drop a datagram and to count it.
+// Errors of Parse, ParseMeta and ParseProbe; each is a reason to drop a datagram and to count it.
 var (
 	ErrShort   = errors.New("wire: datagram cut short")
 	ErrVersion = errors.New("wire: another protocol version")
 	ErrType    = errors.New("wire: unknown type of datagram")
 	ErrMeta    = errors.New("wire: metadata contradicts itself or the frame")
+	ErrProbe   = errors.New("wire: probe of another size than it says")
 )
 
 // Type says what a datagram carries; it stands in the lower four bits of the first byte. The zero Type is invalid.
 type Type uint8
 
-// TypeFrame is a datagram with metadata and one frame or one slice of a superframe.
-const TypeFrame Type = 1
+// Types of datagram.
+const (
+	TypeFrame      Type = 1 // metadata and one frame, or one slice of a superframe
+	TypeProbe      Type = 2 // a Probe, padded to its size
+	TypeProbeReply Type = 3 // the Probe that arrived, not padded
+)
 
 // Header is the clear part of a datagram.
 type Header struct {
@@ -71,7 +82,7 @@ func Parse(b []byte) (h Header, rest []byte, err error) {
 		Session: first & MaxSession,
 		Counter: binary.BigEndian.Uint64(b[4:]),
 	}
-	if h.Type != TypeFrame {
+	if h.Type < TypeFrame || h.Type > TypeProbeReply {
 		return Header{}, nil, ErrType
 	}
 	return h, b[HeaderLen:], nil

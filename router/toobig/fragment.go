@@ -1,0 +1,119 @@
+package toobig
+
+import "encoding/binary"
+
+// Fragment cuts the IPv4 packet in frame into fragments that fit mtu and gives emit a frame of each, in order; emit must
+// not keep it. The packet may be a fragment itself. All its checksums must have been written: it must not be a
+// superframe, nor one whose checksum is left to write. The errors, before anything was emitted, are ErrMalformed,
+// ErrForbidden and ErrMTU, unwrapped.
+func Fragment(frame []byte, mtu int, emit func(frame []byte)) error {
+	p, ok := parse(frame)
+	if !ok || p.version != 4 {
+		return ErrMalformed
+	}
+	mtu = p.room(mtu)
+	payload, ok := p.payload()
+	later, sound := laterOptions(p.ip[ipv4Len:p.header])
+	switch {
+	case !ok, !sound:
+		return ErrMalformed
+	case p.dontFragment():
+		return ErrForbidden
+	case mtu < minIPv4:
+		return ErrMTU
+	}
+	p.cut(payload, later, mtu, emit)
+	return nil
+}
+
+// cut gives emit the fragments of payload that fit mtu; later are the options of all but the first.
+func (p *packet) cut(payload, later []byte, mtu int, emit func([]byte)) {
+	options := p.ip[ipv4Len:p.header]
+	buf := make([]byte, 0, len(p.link)+mtu)
+	for at, more := 0, true; more; options = later {
+		header := ipv4Len + len(options)
+		n := len(payload) - at
+		if more = header+n > mtu; more {
+			n = (mtu - header) &^ 7 // only the last one need not be a multiple
+		}
+		buf = append(append(append(buf[:0], p.link...), p.ip[:ipv4Len]...), options...)
+		buf = append(buf, payload[at:at+n]...)
+		p.finish(buf[len(p.link):], header, at, more)
+		emit(buf)
+		at += n
+	}
+}
+
+// payload returns what follows the header, without the frame's padding. ok is false where header and frame contradict
+// each other: cutting would give the pieces good checksums.
+func (p *packet) payload() (payload []byte, ok bool) {
+	total := int(binary.BigEndian.Uint16(p.ip[2:]))
+	if total < p.header || total > len(p.ip) || sum(p.ip[:p.header]) != 0xffff {
+		return nil, false
+	}
+	payload = p.ip[p.header:total]
+	field := p.fragmentField()
+	offset := int(field&maskOffset) * 8
+	if field&flagMoreFragments != 0 && (len(payload)%8 != 0 || len(payload) == 0) {
+		return nil, false
+	}
+	return payload, offset+len(payload) <= 1<<16-1
+}
+
+// finish writes into b, a fragment whose header is n bytes long, what differs from the packet: its payload starts at
+// byte at of the packet's, and more says whether some of that follows it.
+func (p *packet) finish(b []byte, n, at int, more bool) {
+	field := p.fragmentField() + uint16(at/8)
+	if more {
+		field |= flagMoreFragments // the last one has it if the packet has it
+	}
+	b[0] = 4<<4 | uint8(n/4)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	binary.BigEndian.PutUint16(b[6:], field)
+	putChecksum(b[:n])
+}
+
+// laterOptions returns those of options that all fragments have, padded to 4 bytes: those whose type has the copied
+// flag (RFC 791, section 3.1). ok is false where the options run over their end.
+func laterOptions(options []byte) (later []byte, ok bool) {
+	const copied = 0x80
+	for len(options) > 0 {
+		switch options[0] {
+		case 0: // end of options
+			options = nil
+			continue
+		case 1: // no operation
+			options = options[1:]
+			continue
+		}
+		if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
+			return nil, false
+		}
+		if n := options[1]; options[0]&copied != 0 {
+			later = append(later, options[:n]...)
+		}
+		options = options[options[1]:]
+	}
+	for len(later)%4 != 0 {
+		later = append(later, 0)
+	}
+	return later, true
+}
+
+// putChecksum writes the checksum of an IPv4 header (RFC 791, section 3.1).
+func putChecksum(header []byte) {
+	header[10], header[11] = 0, 0
+	binary.BigEndian.PutUint16(header[10:], ^sum(header))
+}
+
+// sum returns the ones' complement sum of b, whose length is even: 0xffff for a header with a good checksum.
+func sum(b []byte) uint16 {
+	var s uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}

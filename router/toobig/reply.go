@@ -1,0 +1,100 @@
+package toobig
+
+import (
+	"encoding/binary"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"weft/internal/ether"
+)
+
+// Of the packet in question an error quotes as much as leaves the message within what every host takes: 576 bytes
+// (RFC 1812, section 4.3.2.3) and 1,280 (RFC 4443, section 3.2).
+const (
+	maxReplyIPv4 = 576
+	maxReplyIPv6 = minIPv6
+	icmpLen      = 8
+
+	replyTTL = 64
+	replyTOS = 0xc0 // internetwork control (RFC 1812, section 4.3.2.5)
+)
+
+// Reply builds the frame which tells the sender of frame that mtu bytes are all that its destination can be sent: ICMP
+// destination unreachable, fragmentation needed (RFC 1191), or ICMPv6 packet too big (RFC 4443, section 3.2). It comes
+// from the packet's destination, MAC address and VLAN tags included. ok is false where there is nothing to say, as
+// Classify has it.
+//
+// Of a superframe, frame should be the headers and the payload of the first segment. If the packet's own length is not
+// that of what is there, the quoted header says what is there: hosts do not believe messages about packets that fit.
+//
+// An IPv6 host is never told less than 1,280: it would not listen (RFC 8201, section 4). If a hop takes less than that,
+// packets of up to 1,280 bytes need to be carried in another way.
+func Reply(frame []byte, mtu int) (reply []byte, ok bool) {
+	if Classify(frame, mtu) != NeedsReply {
+		return nil, false
+	}
+	p, _ := parse(frame)
+	var parts []gopacket.SerializableLayer
+	if p.version == 4 {
+		parts = p.replyIPv4(max(p.room(mtu), minIPv4))
+	} else {
+		parts = p.replyIPv6(max(p.room(mtu), minIPv6))
+	}
+	buf := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, parts...)
+	if err != nil {
+		return nil, false
+	}
+	return append(p.replyLink(), buf.Bytes()...), true
+}
+
+// replyLink returns the Ethernet header of the way back, with the same tags.
+func (p *packet) replyLink() []byte {
+	link := make([]byte, 0, maxReplyIPv6+ether.HeaderLen+maxTags*tagLen)
+	link = append(link, p.link[6:12]...)
+	link = append(link, p.link[:6]...)
+	return append(link, p.link[12:]...)
+}
+
+func (p *packet) replyIPv4(mtu int) []gopacket.SerializableLayer {
+	src, dst := p.addresses()
+	quote := p.quote(maxReplyIPv4 - ipv4Len - icmpLen)
+	if held := len(p.ip); int(binary.BigEndian.Uint16(quote[2:])) > held || binary.BigEndian.Uint16(quote[2:]) == 0 {
+		binary.BigEndian.PutUint16(quote[2:], uint16(min(held, 1<<16-1)))
+		putChecksum(quote[:p.header])
+	}
+	return []gopacket.SerializableLayer{
+		&layers.IPv4{
+			Version: 4, TTL: replyTTL, TOS: replyTOS, Protocol: layers.IPProtocolICMPv4, Flags: layers.IPv4DontFragment,
+			SrcIP: dst.AsSlice(), DstIP: src.AsSlice(),
+		},
+		&layers.ICMPv4{
+			TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
+			Seq:      uint16(min(mtu, 1<<16-1)), // next-hop MTU (RFC 1191, section 4)
+		},
+		gopacket.Payload(quote),
+	}
+}
+
+func (p *packet) replyIPv6(mtu int) []gopacket.SerializableLayer {
+	src, dst := p.addresses()
+	quote := p.quote(maxReplyIPv6 - ipv6Len - icmpLen)
+	payload := len(p.ip) - ipv6Len
+	if said := int(binary.BigEndian.Uint16(quote[4:])); said > payload || said == 0 {
+		binary.BigEndian.PutUint16(quote[4:], uint16(min(payload, 1<<16-1)))
+	}
+	network := &layers.IPv6{
+		Version: 6, HopLimit: replyTTL, NextHeader: layers.IPProtocolICMPv6, SrcIP: dst.AsSlice(), DstIP: src.AsSlice(),
+	}
+	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)}
+	_ = icmp.SetNetworkLayerForChecksum(network) // fails only for other layers than IP
+	return []gopacket.SerializableLayer{
+		network, icmp,
+		gopacket.Payload(binary.BigEndian.AppendUint32(nil, uint32(mtu))),
+		gopacket.Payload(quote),
+	}
+}
+
+// quote returns a copy of the first bytes of the packet, limit at most.
+func (p *packet) quote(limit int) []byte { return append([]byte(nil), p.ip[:min(len(p.ip), limit)]...) }
