@@ -81,7 +81,7 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 	}
 	nft, err := knftables.New(knftables.InetFamily, tableName(name))
 	if err != nil {
-		return removed, nil //nolint:nilerr // without nftables there are no rules
+		return removed, nil // without nftables there are no rules
 	}
 	return removed, (&filter{nft: nft}).remove(ctx)
 }

@@ -53,10 +53,10 @@ type Device struct {
 // Open makes the device that cfg describes, replacing one that an earlier run has left behind, and the filter that lets
 // nobody send to it yet. The device is down: bridge.AddPort brings it up as an isolated port.
 //
-// It learns addresses, unlike most that a program manages: see docs/adr/0007-vxlan-learns.md. Its other settings are
-// the kernel's own: the outer TTL is the host's; there are no UDP checksums over IPv4, where the inner packet has its
-// own and hardware can help with those, while over IPv6 RFC 6935 leaves no choice that every path takes; a datagram may
-// be fragmented, which the MTU makes unnecessary.
+// It learns addresses, unlike most that a program manages: see docs/adr/0007-vxlan-learns.md. What is not said here is
+// as the kernel has it. The outer TTL is the host's. Outer UDP has a checksum, also over IPv4, where it could be left
+// out: with local checksum offload (Documentation/networking/checksum-offloads.rst) it costs no look at the payload, and
+// hardware that knows no VXLAN can check it. Datagrams may be fragmented, which the MTU makes unnecessary.
 //
 // The errors wrap ErrConfig, ErrForeign, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller could do something
 // about it; whatever the error, nothing is left behind.

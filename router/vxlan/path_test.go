@@ -231,17 +231,18 @@ func (w *world) step(f []string) error {
 	case "latency":
 		w.latency = duration(f[1])
 	case "run":
-		for range duration(f[1]) / tick {
-			w.tick()
+		for end := w.now.Add(duration(f[1])); w.now.Before(end); {
+			w.tick(end)
 		}
 	case "until":
-		for end := w.now.Add(duration(f[3])); w.paths[f[1]].State().String() != f[2]; w.tick() {
-			if w.now.After(end) {
+		for end := w.now.Add(duration(f[3])); w.paths[f[1]].State().String() != f[2]; w.tick(end) {
+			if !w.now.Before(end) {
 				return fmt.Errorf("is in state %s", w.paths[f[1]].State())
 			}
 		}
 	case "stay":
-		for start := w.now; w.now.Sub(start) < duration(f[3]); w.tick() {
+		start := w.now
+		for end := start.Add(duration(f[3])); w.now.Before(end); w.tick(end) {
 			if got := w.paths[f[1]].State(); got.String() != f[2] {
 				return fmt.Errorf("is in state %s after %s", got, w.now.Sub(start))
 			}
@@ -268,9 +269,22 @@ func duration(s string) time.Duration {
 	return d
 }
 
-// tick lets a moment pass.
-func (w *world) tick() {
-	w.now = w.now.Add(tick)
+// tick lets a moment pass, or the time until something happens, but not beyond end.
+func (w *world) tick(end time.Time) {
+	next := w.now.Add(tick)
+	if len(w.flying) == 0 && !w.busy {
+		next = end
+		for _, p := range w.paths {
+			if due := p.Due(); due.Before(next) {
+				next = due
+			}
+		}
+	}
+	if next.After(w.now) {
+		w.now = next
+	} else {
+		w.now = w.now.Add(tick)
+	}
 	var later []flight
 	for _, f := range w.flying {
 		p := w.paths[f.to]
