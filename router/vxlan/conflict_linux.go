@@ -1,0 +1,130 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
+)
+
+// Check reports what would keep Open from making a device of that name on that UDP port, and changes nothing; it needs
+// no privilege. What an earlier run has left behind does not count. The error wraps ErrForeign or ErrPortInUse.
+func Check(name string, port uint16) error {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("vxlan: netlink: %w", err)
+	}
+	defer nl.Close()
+	return check(nl, name, port)
+}
+
+func check(nl *netlink.Handle, name string, port uint16) error {
+	links, err := nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("vxlan: listing links: %w", err)
+	}
+	left := false // a device of ours, which may hold the port
+	for _, link := range links {
+		attrs := link.Attrs()
+		v, isVXLAN := link.(*netlink.Vxlan)
+		switch {
+		case attrs.Name == name && isOurs(link):
+			left = true
+		case attrs.Name == name:
+			return fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: choose another name, or delete it (ip link del %s)",
+				name, link.Type(), ErrForeign, name)
+		case isVXLAN && v.Port == int(port):
+			// Whatever its VNI is: the kernel would share the port, but the filter would shut it out.
+			return fmt.Errorf("vxlan: %s is a VXLAN device on UDP port %d: %w: choose another --port on all nodes, or delete it "+
+				"(\"ip -d link show type vxlan\" shows it)", attrs.Name, port, ErrForeign)
+		}
+	}
+	if left {
+		return nil
+	}
+	return checkPort(port)
+}
+
+// checkPort tries the UDP port: the kernel would not bind it before the device comes up.
+func checkPort(port uint16) error {
+	var lc net.ListenConfig
+	conn, err := lc.ListenPacket(context.Background(), "udp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: stop what listens there (ss -lnup shows it), or choose another --port on all nodes: %w", ErrPortInUse, err)
+		}
+		return fmt.Errorf("vxlan: UDP port %d: %w", port, err)
+	}
+	return conn.Close()
+}
+
+// isOurs reports whether Open has made link, now or in an earlier life of the daemon.
+func isOurs(link netlink.Link) bool { return link.Type() == "vxlan" && link.Attrs().Alias == alias }
+
+// Remove takes away the device called name and its filter, which a crash has left behind; a node that does not use the
+// kernel path must not have one that goes on to deliver. That there is neither is success, and removed says whether
+// there was a device. ErrForeign says that the name is another's, which is left alone.
+func Remove(ctx context.Context, name string) (removed bool, err error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, fmt.Errorf("vxlan: netlink: %w", err)
+	}
+	defer nl.Close()
+	if removed, err = removeLink(nl, name); err != nil || !removed {
+		return removed, err // without a device there is no filter: Close takes it away last
+	}
+	nft, err := knftables.New(knftables.InetFamily, tableName(name))
+	if err != nil {
+		return removed, nil // without nftables there are no rules
+	}
+	return removed, (&filter{nft: nft}).remove(ctx)
+}
+
+// removeLink deletes the device called name if it is ours.
+func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
+	link, err := nl.LinkByName(name)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("vxlan: %s: %w", name, err)
+	}
+	if !isOurs(link) {
+		return false, fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: left alone", name, link.Type(), ErrForeign)
+	}
+	if err := nl.LinkDel(link); err != nil {
+		return false, fmt.Errorf("vxlan: delete %s: %w", name, err)
+	}
+	return true, nil
+}
+
+// inside calls f on a thread in the device's network namespace, which the processes that f starts are in, too.
+func (d *Device) inside(f func() error) error {
+	runtime.LockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("vxlan: this network namespace: %w", err)
+	}
+	defer here.Close()
+	if here.Equal(d.ns) {
+		defer runtime.UnlockOSThread()
+		return f()
+	}
+	if err := netns.Set(d.ns); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("vxlan: the device's network namespace: %w", err)
+	}
+	err = f()
+	if back := netns.Set(here); back != nil {
+		return errors.Join(err, back) // the thread stays locked, so that it ends with the goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
+}

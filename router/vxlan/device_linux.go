@@ -1,0 +1,264 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+// alias marks a device of ours; "ip link" shows it.
+const alias = "weft"
+
+// maxEntries bounds the device's table of addresses, as pods can make up as many as they like: the router's own bound.
+const maxEntries = 65536
+
+var _ Carrier = (*Device)(nil)
+
+// Device is the VXLAN device of this node, with its forwarding entries and its filter. Its methods may be called from
+// any goroutine; they act in the network namespace in which Open was called.
+type Device struct {
+	// Constant after Open.
+	cfg    Config
+	index  int
+	socket *socket
+
+	// Guarded by filterMu: to change the filter takes milliseconds. filter is nil after Close.
+	filterMu sync.Mutex
+	ns       netns.NsHandle
+	filter   *filter
+	allowed  []netip.Addr
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	nl      *netlink.Handle
+	peers   map[peer.ID]netip.Addr
+	byAddr  map[netip.Addr]peer.ID
+	carried map[peer.ID]bool
+	made    bool
+	closed  bool
+}
+
+// Open makes the device that cfg describes, replacing one that an earlier run has left behind, and the filter that lets
+// nobody send to it yet. The device is down: bridge.AddPort brings it up as an isolated port.
+//
+// It learns addresses, unlike most that a program manages: see docs/adr/0007-vxlan-learns.md. What is not said here is
+// as the kernel has it. The outer TTL is the host's. Outer UDP has a checksum, also over IPv4, where it could be left
+// out: with local checksum offload (Documentation/networking/checksum-offloads.rst) it costs no look at the payload, and
+// hardware that knows no VXLAN can check it. Datagrams may be fragmented, which the MTU makes unnecessary.
+//
+// The errors wrap ErrConfig, ErrForeign, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller could do something
+// about it; whatever the error, nothing is left behind.
+func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Device{
+		cfg: cfg, ns: netns.None(),
+		peers: map[peer.ID]netip.Addr{}, byAddr: map[netip.Addr]peer.ID{}, carried: map[peer.ID]bool{},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.ns, err = netns.Get(); err != nil {
+		return nil, fmt.Errorf("vxlan: this network namespace: %w", err)
+	}
+	if d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("vxlan: netlink: %w", err)
+	}
+	if err := check(d.nl, cfg.Name, cfg.Port); err != nil {
+		return nil, err
+	}
+	if d.filter, err = openFilter(cfg); err != nil {
+		return nil, err
+	}
+	if err := d.filter.apply(ctx, nil); err != nil {
+		return nil, err
+	}
+	if _, err := removeLink(d.nl, cfg.Name); err != nil {
+		return nil, err
+	}
+	if err := checkPort(cfg.Port); err != nil { // what was just removed may have held it
+		return nil, err
+	}
+	return d, d.create()
+}
+
+// create makes the device and the socket for probes.
+func (d *Device) create() error {
+	mac := ProbeMAC(d.cfg.Self)
+	link := &netlink.Vxlan{
+		LinkAttrs: netlink.NewLinkAttrs(),
+		VxlanId:   VNI,
+		SrcAddr:   d.cfg.Local.AsSlice(),
+		Port:      int(d.cfg.Port),
+		Learning:  true,
+		Limit:     maxEntries,
+	}
+	link.Name, link.MTU, link.HardwareAddr = d.cfg.Name, d.cfg.MTU, mac[:]
+	if err := d.nl.LinkAdd(link); err != nil {
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = fmt.Errorf("%w: load the module (modprobe vxlan), or use --datapath userspace: %w", ErrNoVXLAN, err)
+		}
+		return fmt.Errorf("vxlan: make %s: %w", d.cfg.Name, err)
+	}
+	if err := d.nl.LinkSetAlias(link, alias); err != nil { // without it, Close would not know it
+		return errors.Join(fmt.Errorf("vxlan: mark %s: %w", d.cfg.Name, err), d.nl.LinkDel(link))
+	}
+	d.made = true
+	made, err := d.nl.LinkByName(d.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	d.index = made.Attrs().Index
+	if err := d.disableIPv6(made); err != nil {
+		return fmt.Errorf("vxlan: %s: turn IPv6 off: %w", d.cfg.Name, err)
+	}
+	d.socket, err = openSocket(d.index, d.cfg.MTU)
+	return err
+}
+
+// disableIPv6 keeps the kernel from giving the device an address, whose neighbour discovery would go to every peer: the
+// bridge, not its port, is the host's foot in the overlay. Where /proc/sys is read-only, as in many containers, the
+// device at least gets no link-local address, without which the kernel solicits nothing.
+func (d *Device) disableIPv6(link netlink.Link) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+d.cfg.Name+"/disable_ipv6", []byte("1"), 0)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil // done, or the kernel has no IPv6
+	}
+	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+	return d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
+}
+
+// Name returns the device's name.
+func (d *Device) Name() string { return d.cfg.Name }
+
+// MAC returns the device's address, to which peers send their probes.
+func (d *Device) MAC() ether.Addr { return ProbeMAC(d.cfg.Self) }
+
+// Sample is a look at the device.
+type Sample struct {
+	// Ready says that the device is up and a port of a bridge: without that, probes come and go but frames do not.
+	Ready bool
+	// Frames counts what has come in by the device and gone out of it, probes too, and what could not go out.
+	Frames uint64
+	// The parts of Frames and their bytes, inner headers included.
+	RxFrames, RxBytes, TxFrames, TxBytes, TxDropped uint64
+}
+
+// Sample looks at the device. The error wraps ErrGone where somebody has deleted it.
+func (d *Device) Sample() (Sample, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return Sample{}, net.ErrClosed
+	}
+	link, err := d.nl.LinkByIndex(d.index)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
+	}
+	if err != nil {
+		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	attrs := link.Attrs()
+	s := Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0}
+	if c := attrs.Statistics; c != nil {
+		s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = c.RxPackets, c.RxBytes, c.TxPackets, c.TxBytes
+		s.TxDropped = c.TxDropped + c.TxErrors
+	}
+	s.Frames = s.RxFrames + s.TxFrames + s.TxDropped
+	return s, nil
+}
+
+// Ensure puts back what somebody has taken out of the filter, and of the entries that are not learned.
+func (d *Device) Ensure(ctx context.Context) error {
+	d.filterMu.Lock()
+	err := d.applyFilter(ctx)
+	d.filterMu.Unlock()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	return d.putEntries()
+}
+
+// applyFilter applies the filter; filterMu is held.
+func (d *Device) applyFilter(ctx context.Context) error {
+	if d.filter == nil {
+		return net.ErrClosed
+	}
+	return d.inside(func() error { return d.filter.apply(ctx, d.allowed) })
+}
+
+// FilterDrops returns how many datagrams to the device the filter has dropped: "strangers" from addresses that are no
+// peer's, "pods" from the overlay itself.
+func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if d.filter == nil {
+		return nil, net.ErrClosed
+	}
+	err = d.inside(func() error {
+		drops, err = d.filter.drops(ctx)
+		return err
+	})
+	return drops, err
+}
+
+// Close takes the device and the filter away: the kernel must not go on to carry frames for a node that nobody keeps
+// informed. Receive then returns net.ErrClosed. Closing again does nothing.
+func (d *Device) Close() error {
+	return errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the filter is needed to the end
+}
+
+func (d *Device) closeDevice() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	var errs []error
+	if d.socket != nil {
+		errs = append(errs, d.socket.close())
+	}
+	if d.nl != nil {
+		if d.made {
+			_, err := removeLink(d.nl, d.cfg.Name)
+			errs = append(errs, err)
+		}
+		d.nl.Close()
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Device) closeFilter() error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	var errs []error
+	if d.filter != nil {
+		errs = append(errs, d.inside(func() error { return d.filter.remove(context.Background()) }))
+		d.filter = nil
+	}
+	if d.ns.IsOpen() {
+		errs = append(errs, d.ns.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,206 @@
+package vxlan_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"weft/internal/ether"
+	"weft/internal/nettest"
+	"weft/internal/nettest/labtest"
+	"weft/internal/peer"
+	"weft/router/vxlan"
+	"weft/tap/bridge"
+)
+
+// two returns two nodes that carry each other.
+func two(t *testing.T) (a, b *node, stopB func()) {
+	t.Helper()
+	l := labtest.New(t, nettest.Config{})
+	a, b = newNode(t, l, 1, false), newNode(t, l, 2, false)
+	a.run(t, b.peer())
+	stopB = b.run(t, a.peer())
+	a.carries(t, b, true)
+	b.carries(t, a, true)
+	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
+	return a, b, stopB
+}
+
+// behind returns the lines that "bridge fdb" has of an address on the node.
+func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
+	t.Helper()
+	for line := range strings.Lines(labtest.Run(t, n.Space, "bridge", "fdb", "show")) {
+		if strings.HasPrefix(line, m.String()+" ") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// forgotten waits until nothing on the node leads to m through the device.
+func (n *node) forgotten(t *testing.T, m ether.Addr) {
+	t.Helper()
+	labtest.Until(t, patience, func() error {
+		for _, line := range n.behind(t, m) {
+			if strings.Contains(line, "weftvx") {
+				return errors.New(line)
+			}
+		}
+		return nil
+	})
+}
+
+// TestBlocked: a path that is cut, in one direction only, is left by both, with all that was learned of it; and taken
+// again when it works.
+func TestBlocked(t *testing.T) {
+	a, b, _ := two(t)
+	pods := map[*node]ether.Addr{a: mac(t, a.pod.Space, "eth0"), b: mac(t, b.pod.Space, "eth0")}
+	if lines := a.behind(t, pods[b]); len(lines) != 2 {
+		t.Fatalf("entries of the bridge and of the device: %q", lines)
+	}
+	labtest.Run(t, b.Space, "nft", fmt.Sprintf("add table inet cut; add chain inet cut in { type filter hook input priority -10; };"+
+		"add rule inet cut in udp dport %d drop", port))
+	a.carries(t, b, false)
+	b.carries(t, a, false)
+	a.forgotten(t, pods[b])
+	b.forgotten(t, pods[a])
+	if out := labtest.Run(t, a.Space, "bridge", "fdb", "show", "dev", "weftvx"); strings.Contains(out, "00:00:00:00:00:00") {
+		t.Errorf("a flood entry stays:\n%s", out)
+	}
+	labtest.Run(t, b.Space, "nft", "delete table inet cut")
+	a.carries(t, b, true)
+	b.carries(t, a, true)
+	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
+}
+
+// TestLeaves: a node that stops tells its peers, and leaves nothing behind.
+func TestLeaves(t *testing.T) {
+	a, b, stopB := two(t)
+	stopB()
+	a.carries(t, b, false)
+	if out := ip(t, b.Space, "link show type vxlan"); out != "" {
+		t.Errorf("left behind:\n%s", out)
+	}
+	if out := labtest.Run(t, b.Space, "nft", "list", "ruleset"); out != "" {
+		t.Errorf("left behind:\n%s", out)
+	}
+	if _, err := b.dev.Entries(); err == nil {
+		t.Error("Entries of a closed device")
+	}
+}
+
+// TestPeerRemoved: a peer that is no longer to be carried is not, and nothing of it gets in.
+func TestPeerRemoved(t *testing.T) {
+	a, b, _ := two(t)
+	a.sw.SetPeers(nil)
+	a.carries(t, b, false)
+	b.carries(t, a, false)
+	a.forgotten(t, mac(t, b.pod.Space, "eth0"))
+	labtest.Until(t, patience, func() error {
+		if set := labtest.Run(t, a.Space, "nft", "list", "set", "inet", "weft-weftvx", "peers"); strings.Contains(set, "elements") {
+			return errors.New(set)
+		}
+		return nil
+	})
+	a.sw.SetPeers([]vxlan.Peer{b.peer()})
+	a.carries(t, b, true)
+	b.carries(t, a, true)
+}
+
+// TestOffTheBridge: a device that somebody takes off the bridge carries nobody, though probes still come and go.
+func TestOffTheBridge(t *testing.T) {
+	a, b, _ := two(t)
+	ip(t, a.Space, "link set weftvx nomaster")
+	a.carries(t, b, false)
+	err := a.Do(func() error {
+		br, err := bridge.Ensure(bridge.Config{Name: "weave", MTU: mtu})
+		if err != nil {
+			return err
+		}
+		defer br.Close()
+		return br.AddPort("weftvx")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.carries(t, b, true)
+}
+
+// TestDeleted: Run says that the device is gone, and that no peer is carried.
+func TestDeleted(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
+	b.run(t, a.peer())
+	sw, err := vxlan.New(vxlan.SwitchConfig{Device: a.dev, Self: a.id, OnChange: func(id peer.ID, on bool) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.kernel[id] = on
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.sw = sw
+	sw.SetPeers([]vxlan.Peer{b.peer()})
+	ended := make(chan error, 1)
+	go func() { ended <- sw.Run(t.Context()) }()
+	a.carries(t, b, true)
+	ip(t, a.Space, "link del weftvx")
+	if err := <-ended; !errors.Is(err, vxlan.ErrGone) {
+		t.Errorf("Run: %v", err)
+	}
+	a.carries(t, b, false)
+	b.carries(t, a, false)
+}
+
+// TestMoves: what the bridge has learned on the TAP moves to the device with the peer, and also when the other side
+// went on to use userspace for a while; what it has seen at a pod since stays there.
+func TestMoves(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
+	far, late, local, silent := ether.Addr{2, 1}, ether.Addr{2, 2}, ether.Addr{2, 3}, ether.Addr{2, 4}
+	tap, pod := socket(t, a.Space, "tap"), socket(t, a.pod.Space, "eth0")
+	for _, err := range []error{
+		tap.Send(frame(ether.Broadcast, far, "")), tap.Send(frame(ether.Broadcast, local, "")), pod.Send(frame(ether.Broadcast, local, "")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say := func(macs ...ether.Addr) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.learned[b.id] = macs
+	}
+	say(far, local, silent, vxlan.ProbeMAC(b.id))
+	a.run(t, b.peer())
+	b.run(t, a.peer())
+	a.carries(t, b, true)
+	expect := func(m ether.Addr, want ...string) {
+		t.Helper()
+		labtest.Until(t, patience, func() error {
+			lines := a.behind(t, m)
+			ok := len(lines) == len(want)
+			for i := range min(len(lines), len(want)) {
+				ok = ok && strings.Contains(lines[i], want[i])
+			}
+			if !ok {
+				return fmt.Errorf("%s is behind %q, want %q", m, lines, want)
+			}
+			return nil
+		})
+	}
+	expect(far, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
+	expect(local, "dev pod master weave")
+	expect(silent, "dev weftvx dst 192.168.77.2")
+	if err := tap.Send(frame(ether.Broadcast, late, "")); err != nil {
+		t.Fatal(err)
+	}
+	expect(late, "dev weft0 master weave")
+	say(late)
+	expect(late, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
+	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // and entries that were put there move as others
+		t.Fatal(err)
+	}
+	expect(far, "dev weft0 master weave", "dev weftvx dst 192.168.77.2")
+}

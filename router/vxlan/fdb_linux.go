@@ -1,0 +1,319 @@
+package vxlan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+// SetPeers replaces all that the device knows of other nodes by peers: they, and nobody else, may send to it, and can be
+// sent probes. None of them is carried yet; those that were there before go on as they were. What is known of peers
+// that are no longer there, or have another address now, is forgotten. It returns those that the device can reach: not
+// this node itself, none of the other family, and of two that have one address, or whose devices have one MAC address,
+// only the first in order of their IDs.
+func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, err error) {
+	reachable = d.admissible(peers)
+	known := map[peer.ID]netip.Addr{}
+	var allowed []netip.Addr
+	for _, p := range reachable {
+		known[p.ID] = p.Addr
+		allowed = append(allowed, p.Addr)
+	}
+	if err := d.forgetOthers(known); err != nil {
+		return nil, err
+	}
+	d.filterMu.Lock()
+	d.allowed = allowed
+	err = d.applyFilter(ctx)
+	d.filterMu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	for id, addr := range known {
+		d.peers[id], d.byAddr[addr] = addr, id
+	}
+	return reachable, d.putEntries()
+}
+
+// putEntries puts the entries there that are not learned: for probes to all peers, and for floods to those that the
+// kernel carries. What is there already stays. mu is held.
+func (d *Device) putEntries() error {
+	var errs []error
+	for id, addr := range d.peers {
+		errs = append(errs, d.nl.NeighSet(d.entry(ProbeMAC(id), addr, netlink.NUD_PERMANENT)))
+		if d.carried[id] {
+			errs = append(errs, d.nl.NeighAppend(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: entries of %s: %w", d.cfg.Name, err)
+	}
+	return nil
+}
+
+// admissible returns those of peers that the device can reach and tell apart, sorted by ID.
+func (d *Device) admissible(peers []Peer) (reachable []Peer) {
+	addrs := map[netip.Addr]bool{d.cfg.Local: true}
+	macs := map[ether.Addr]bool{ProbeMAC(d.cfg.Self): true}
+	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return a.ID.Compare(b.ID) }) {
+		p.Addr = p.Addr.Unmap()
+		mac := ProbeMAC(p.ID)
+		if p.ID.IsZero() || !usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
+			continue
+		}
+		addrs[p.Addr], macs[mac] = true, true
+		reachable = append(reachable, p)
+	}
+	return reachable
+}
+
+// forgetOthers takes out what is known of peers that are not in known.
+func (d *Device) forgetOthers(known map[peer.ID]netip.Addr) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	var errs []error
+	for id, addr := range d.peers {
+		if known[id] == addr {
+			continue
+		}
+		delete(d.peers, id)
+		delete(d.carried, id)
+		delete(d.byAddr, addr)
+		errs = append(errs, d.purge(addr), ignore(d.nl.NeighDel(d.entry(ProbeMAC(id), addr, netlink.NUD_PERMANENT)), unix.ENOENT))
+	}
+	return errors.Join(errs...)
+}
+
+// Carry has the kernel carry frames to the peer id: those for everybody, and those for macs, which are known to be
+// behind it, as far as the bridge has not seen them anywhere else since. Others are learned. It may be called again
+// with further addresses. Without on it takes back all of that, and what the device has learned of the peer, and has
+// the bridge forget what it has learned from the device, so that it floods again. The error wraps ErrUnknownPeer where
+// the peer is not among those of SetPeers.
+func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	addr, ok := d.peers[id]
+	switch {
+	case !ok && on:
+		return fmt.Errorf("vxlan: %s: %w", id, ErrUnknownPeer)
+	case !ok:
+		return nil // SetPeers has seen to it
+	case !on:
+		delete(d.carried, id)
+		return d.purge(addr)
+	}
+	d.carried[id] = true
+	if err := d.nl.NeighAppend(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)); err != nil {
+		return fmt.Errorf("vxlan: flood entry for %s: %w", addr, err)
+	}
+	return d.move(addr, macs)
+}
+
+// move puts macs behind addr. What the bridge has seen last, and where, goes before what the router has seen: an
+// address that came by another port than the TAP since is not where the router thinks.
+func (d *Device) move(addr netip.Addr, macs []ether.Addr) error {
+	if len(macs) == 0 {
+		return nil
+	}
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	tap := 0
+	if link, err := d.nl.LinkByName(d.cfg.Tap); err == nil {
+		tap = link.Attrs().Index
+	}
+	var errs []error
+	for _, mac := range macs {
+		if d.isProbeMAC(mac) {
+			continue
+		}
+		seen := tables.bridge[mac]
+		if len(seen) == 0 {
+			errs = append(errs, ignore(d.nl.NeighAdd(d.entry(mac, addr, netlink.NUD_REACHABLE)), unix.EEXIST))
+		}
+		for _, at := range seen { // one for each VLAN
+			if at.LinkIndex == tap {
+				errs = append(errs, d.nl.NeighSet(d.entry(mac, addr, netlink.NUD_REACHABLE)), d.nl.NeighSet(d.port(mac, at.Vlan)))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: moving the addresses behind %s: %w", addr, err)
+	}
+	return nil
+}
+
+// isProbeMAC reports whether a peer's device has the address: its entry is not for a pod to change.
+func (d *Device) isProbeMAC(mac ether.Addr) bool {
+	for id := range d.peers {
+		if ProbeMAC(id) == mac {
+			return true
+		}
+	}
+	return mac == ProbeMAC(d.cfg.Self)
+}
+
+// purge takes out all entries of the device that lead to addr but for the probes', and all of the bridge that lead to
+// the device but do not belong to another peer.
+func (d *Device) purge(addr netip.Addr) error {
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	errs := []error{ignore(d.nl.NeighDel(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)), unix.ENOENT)}
+	for mac, remote := range tables.learned {
+		if remote.addr == addr {
+			errs = append(errs, ignore(d.nl.NeighDel(d.entry(mac, addr, netlink.NUD_REACHABLE)), unix.ENOENT))
+		}
+	}
+	for mac, seen := range tables.bridge {
+		if remote, known := tables.learned[mac]; known && remote.addr != addr {
+			continue
+		}
+		for _, at := range seen {
+			if at.LinkIndex == d.index && at.State&netlink.NUD_PERMANENT == 0 {
+				errs = append(errs, ignore(d.nl.NeighDel(d.port(mac, at.Vlan)), unix.ENOENT))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: forgetting what is behind %s: %w", addr, err)
+	}
+	return nil
+}
+
+// entry returns an entry of the device itself: frames to mac go to addr.
+func (d *Device) entry(mac ether.Addr, addr netip.Addr, state int) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: d.index, Family: unix.AF_BRIDGE, State: state, Flags: netlink.NTF_SELF,
+		HardwareAddr: mac[:], IP: addr.AsSlice()}
+}
+
+// port returns an entry of the bridge: frames to mac go out of the device.
+func (d *Device) port(mac ether.Addr, vlan int) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: d.index, Family: unix.AF_BRIDGE, State: netlink.NUD_REACHABLE, Flags: netlink.NTF_MASTER,
+		HardwareAddr: mac[:], Vlan: vlan}
+}
+
+// tables is what the kernel knows of addresses.
+type tables struct {
+	learned map[ether.Addr]remote          // by the device, or put there for a time
+	bridge  map[ether.Addr][]netlink.Neigh // by the device's bridge, one for each VLAN
+}
+
+type remote struct {
+	addr netip.Addr
+	age  time.Duration
+}
+
+// dump reads the tables, which netlink has in one.
+func (d *Device) dump() (tables, error) {
+	link, err := d.nl.LinkByIndex(d.index)
+	if err != nil {
+		return tables{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	entries, err := d.nl.NeighList(0, unix.AF_BRIDGE)
+	for range 3 { // a table that changes meanwhile
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		entries, err = d.nl.NeighList(0, unix.AF_BRIDGE)
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return tables{}, fmt.Errorf("vxlan: reading the tables of addresses: %w", err)
+	}
+	t := tables{map[ether.Addr]remote{}, map[ether.Addr][]netlink.Neigh{}}
+	for _, e := range entries {
+		if len(e.HardwareAddr) != len(ether.Addr{}) {
+			continue
+		}
+		mac := ether.Addr(e.HardwareAddr)
+		addr, isRemote := netip.AddrFromSlice(e.IP)
+		switch {
+		case e.MasterIndex != 0:
+			if e.MasterIndex == link.Attrs().MasterIndex {
+				t.bridge[mac] = append(t.bridge[mac], e)
+			}
+		case e.LinkIndex == d.index && isRemote && e.State&netlink.NUD_PERMANENT == 0:
+			t.learned[mac] = remote{addr, time.Duration(min(e.Used, e.Updated)) * time.Second / userHZ}
+		}
+	}
+	return t, nil
+}
+
+// userHZ is the unit of ages in netlink, on every architecture that Go knows (USER_HZ).
+const userHZ = 100
+
+// Entry is what the device has learned of an address.
+type Entry struct {
+	MAC ether.Addr `json:"mac"`
+	// Peer is the node behind which MAC is, and Addr that node's address on the underlay.
+	Peer peer.ID    `json:"peer"`
+	Addr netip.Addr `json:"addr"`
+	// Age is how long ago a frame from or to MAC was last seen.
+	Age time.Duration `json:"age"`
+}
+
+// Entries returns what the device knows of addresses, sorted by them; not in it are those of the devices themselves.
+func (d *Device) Entries() ([]Entry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	tables, err := d.dump()
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(tables.learned))
+	for mac, r := range tables.learned {
+		entries = append(entries, Entry{MAC: mac, Peer: d.byAddr[r.addr], Addr: r.addr, Age: r.age})
+	}
+	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	return entries, nil
+}
+
+// Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer where the peer is not among
+// those of SetPeers: the device would flood the probe.
+func (d *Device) Send(p Probe) error {
+	d.mu.Lock()
+	_, ok := d.peers[p.To]
+	d.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("vxlan: probe to %s: %w", p.To, ErrUnknownPeer)
+	}
+	return d.socket.send(p)
+}
+
+// Receive waits for a probe. One goroutine may call it. After Close the error is net.ErrClosed.
+func (d *Device) Receive() (Probe, error) { return d.socket.receive() }
+
+// ignore returns err unless it is errno.
+func ignore(err error, errno unix.Errno) error {
+	if errors.Is(err, errno) {
+		return nil
+	}
+	return err
+}

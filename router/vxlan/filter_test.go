@@ -1,0 +1,42 @@
+package vxlan
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/knftables"
+)
+
+const goldenFilter = `add table inet weft-weftvx { comment "weft: who may send to the VXLAN device" ; }
+add chain inet weft-weftvx forward { type filter hook forward priority 0 ; }
+add chain inet weft-weftvx input { type filter hook input priority 0 ; }
+add chain inet weft-weftvx vxlan
+add set inet weft-weftvx peers { type ipv6_addr ; }
+add counter inet weft-weftvx pods
+add counter inet weft-weftvx strangers
+add rule inet weft-weftvx forward iifname "weave" udp dport 6785 ip6 daddr @peers counter name pods drop
+add rule inet weft-weftvx input udp dport 6785 jump vxlan
+add rule inet weft-weftvx vxlan iifname "weave" counter name pods drop
+add rule inet weft-weftvx vxlan ip6 saddr @peers accept
+add rule inet weft-weftvx vxlan counter name strangers drop
+add element inet weft-weftvx peers { fd77::2 }
+`
+
+func TestFilter(t *testing.T) {
+	fake := knftables.NewFake(knftables.InetFamily, tableName("weftvx"))
+	f := &filter{nft: fake, bridge: "weave", port: 6785}
+	for _, addr := range []string{"fd77::1", "fd77::2", "fd77::2"} { // each replaces the one before
+		if err := f.apply(t.Context(), []netip.Addr{netip.MustParseAddr(addr)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(goldenFilter, fake.Dump()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for range 2 {
+		if err := f.remove(t.Context()); err != nil || fake.Dump() != "" {
+			t.Errorf("remove: %v, leaves %q", err, fake.Dump())
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package vxlan_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"weft/internal/peer"
+	"weft/router/vxlan"
+	"weft/tap/taptest"
+)
+
+func config() vxlan.Config {
+	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: netip.MustParseAddr("192.0.2.1"), Self: peer.ID{1}}
+}
+
+func links(t *testing.T) (names []string) {
+	t.Helper()
+	list, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range list {
+		names = append(names, l.Attrs().Name)
+	}
+	return names
+}
+
+func TestOpen(t *testing.T) {
+	taptest.InNamespace(t)
+	for range 2 { // the second time it replaces what a crash has left
+		d, err := vxlan.Open(t.Context(), config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := netlink.LinkByName("weftvx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := link.(*netlink.Vxlan)
+		if v.VxlanId != vxlan.VNI || v.Port != port || !v.Learning || !v.UDPCSum || v.MTU != mtu || v.HardwareAddr.String() != d.MAC().String() ||
+			v.Flags&net.FlagUp != 0 || v.Alias != "weft" {
+			t.Errorf("%+v", v)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			t.Fatal(err)
+		}
+		if addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL); err != nil || len(addrs) != 0 {
+			t.Errorf("addresses %v, %v", addrs, err)
+		}
+		if err := vxlan.Check("weftvx", port); err != nil {
+			t.Errorf("Check beside a device of ours: %v", err)
+		}
+		if s, err := d.Sample(); err != nil || s.Ready {
+			t.Errorf("Sample of a device that is no port: %+v, %v", s, err)
+		}
+		if err := d.Send(vxlan.Probe{To: peer.ID{7}}); !errors.Is(err, vxlan.ErrUnknownPeer) {
+			t.Errorf("Send to a stranger: %v", err)
+		}
+	}
+	for _, want := range []bool{true, false} {
+		if removed, err := vxlan.Remove(t.Context(), "weftvx"); err != nil || removed != want {
+			t.Errorf("Remove: %v, %v", removed, err)
+		}
+	}
+	if diff := cmp.Diff([]string{"lo"}, links(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestInTheWay(t *testing.T) {
+	foreign := func(name string, vni, port int) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Helper()
+			if err := netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: name}, VxlanId: vni, Port: port}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		make func(t *testing.T)
+		want error
+		say  []string
+	}{
+		"same port and VNI":    {foreign("other", vxlan.VNI, port), vxlan.ErrForeign, []string{"other", "6785", "--port", "ip -d link"}},
+		"same port":            {foreign("other", 1, port), vxlan.ErrForeign, []string{"other"}},
+		"other port, same VNI": {foreign("other", vxlan.VNI, 4789), nil, nil},
+		"our name":             {foreign("weftvx", 1, 4789), vxlan.ErrForeign, []string{"weftvx", "ip link del"}},
+		"our name, another kind": {func(t *testing.T) {
+			t.Helper()
+			mustAdd(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "weftvx"}})
+		}, vxlan.ErrForeign, []string{"bridge"}},
+		"a program holds the port": {func(t *testing.T) {
+			t.Helper()
+			c, err := net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+		}, vxlan.ErrPortInUse, []string{"6785", "ss -lnup"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			taptest.InNamespace(t)
+			c.make(t)
+			before := links(t)
+			err := vxlan.Check("weftvx", port)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("Check: %v, want %v", err, c.want)
+			}
+			d, err := vxlan.Open(t.Context(), config())
+			if !errors.Is(err, c.want) {
+				t.Fatalf("Open: %v, want %v", err, c.want)
+			}
+			if err == nil {
+				err = d.Close()
+			} else if errors.Is(err, vxlan.ErrForeign) && strings.HasPrefix(name, "our name") {
+				if _, err := vxlan.Remove(t.Context(), "weftvx"); !errors.Is(err, vxlan.ErrForeign) {
+					t.Errorf("Remove: %v", err)
+				}
+			}
+			for _, word := range c.say {
+				if !strings.Contains(fmt.Sprint(err), word) {
+					t.Errorf("%q does not say %q", err, word)
+				}
+			}
+			if diff := cmp.Diff(before, links(t)); diff != "" {
+				t.Errorf("links (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+func mustAdd(t *testing.T, link netlink.Link) {
+	t.Helper()
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoNFT(t *testing.T) {
+	taptest.InNamespace(t)
+	t.Setenv("PATH", t.TempDir())
+	if _, err := vxlan.Open(t.Context(), config()); !errors.Is(err, vxlan.ErrNoFilter) {
+		t.Errorf("Open: %v", err)
+	}
+	if diff := cmp.Diff([]string{"lo"}, links(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for name, change := range map[string]func(*vxlan.Config){
+		"Name":   func(c *vxlan.Config) { c.Name = "weft vx" },
+		"Bridge": func(c *vxlan.Config) { c.Bridge = "we*" },
+		"Tap":    func(c *vxlan.Config) { c.Tap = c.Name },
+		"Port":   func(c *vxlan.Config) { c.Port = 0 },
+		"MTU":    func(c *vxlan.Config) { c.MTU = 10 },
+		"Local":  func(c *vxlan.Config) { c.Local = netip.MustParseAddr("fe80::1") },
+		"Self":   func(c *vxlan.Config) { c.Self = peer.ID{} },
+	} {
+		c := config()
+		change(&c)
+		if _, err := vxlan.Open(t.Context(), c); !errors.Is(err, vxlan.ErrConfig) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c := config()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAdmissible: peers that the device cannot tell apart, or cannot reach, are not reached.
+func TestAdmissible(t *testing.T) {
+	taptest.InNamespace(t)
+	d, err := vxlan.Open(t.Context(), config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	addr := netip.MustParseAddr
+	got, err := d.SetPeers(t.Context(), []vxlan.Peer{
+		{ID: peer.ID{2}, Addr: addr("::ffff:192.0.2.2")},
+		{ID: peer.ID{1}, Addr: addr("192.0.2.9")},                // this node
+		{ID: peer.ID{3}, Addr: addr("192.0.2.1")},                // this node's address
+		{ID: peer.ID{4}, Addr: addr("192.0.2.2")},                // the first one's address
+		{ID: peer.ID{2, 0, 0, 0, 0, 1}, Addr: addr("192.0.2.4")}, // the first one's MAC
+		{ID: peer.ID{5}, Addr: addr("2001:db8::5")},              // of the other family
+		{ID: peer.ID{6}}, {Addr: addr("192.0.2.6")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")},
+	})
+	want := []vxlan.Peer{{ID: peer.ID{2}, Addr: addr("192.0.2.2")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")}}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if err := d.Carry(peer.ID{5}, true, nil); !errors.Is(err, vxlan.ErrUnknownPeer) {
+		t.Errorf("Carry: %v", err)
+	}
+}

@@ -1,0 +1,112 @@
+package vxlan
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+)
+
+// socket is a packet socket on the device that probes come from and go to. The bridge takes every frame that comes in
+// by its port, so only a socket for all protocols sees any of them before; a filter in the kernel sorts the probes out,
+// and what a frame costs more is to run it.
+type socket struct {
+	// Constant after openSocket.
+	file *os.File
+	size int // of a probe's payload in bytes
+
+	// Owned by the caller of receive.
+	in [ether.HeaderLen + probeLen]byte
+
+	// out is guarded by mu.
+	mu  sync.Mutex
+	out []byte
+
+	// Atomic.
+	bad atomic.Uint64
+}
+
+// openSocket opens a socket on the interface with that index, which may be down.
+func openSocket(index, mtu int) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("vxlan: packet socket: %w", err)
+	}
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
+	err = errors.Join(
+		// Linux 4.20; before, what is sent runs through the filter too, and receive passes it over.
+		ignoreMissing(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)),
+		onlyProbes(fd),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
+	}
+	return &socket{file: os.NewFile(uintptr(fd), "vxlan probes"), size: mtu}, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return err
+}
+
+// onlyProbes has the kernel pass over what is no probe, and cut the padding off what is one.
+func onlyProbes(fd int) error {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: probeType, SkipFalse: 1},
+		bpf.RetConstant{Val: ether.HeaderLen + probeLen},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+}
+
+// receive waits for a probe. The error is net.ErrClosed after close.
+func (s *socket) receive() (Probe, error) {
+	for {
+		n, err := s.file.Read(s.in[:])
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return Probe{}, net.ErrClosed
+		case errors.Is(err, unix.ENETDOWN): // said once, when the device goes down; it may come up again
+			continue
+		case err != nil:
+			return Probe{}, fmt.Errorf("vxlan: receiving probes: %w", err)
+		}
+		if p, err := ParseProbe(s.in[:n]); err == nil {
+			return p, nil
+		}
+		s.bad.Add(1)
+	}
+}
+
+// send sends p to the device of p.To.
+func (s *socket) send(p Probe) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out = p.AppendFrame(s.out[:0], s.size)
+	if _, err := s.file.Write(s.out); err != nil {
+		return fmt.Errorf("vxlan: sending a probe: %w", err)
+	}
+	return nil
+}
+
+func (s *socket) close() error { return s.file.Close() }
