@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -69,10 +70,16 @@ func addrOf(n int) netip.AddrPort {
 // run runs nodes that know one another until the test ends. It must be called in a bubble of synctest.
 func run(t *testing.T, size int) (network *simnet.Network, nodes []*node) {
 	t.Helper()
+	return runOf(t, slices.Repeat([]taptest.Config{{MTU: 1438}}, size)...)
+}
+
+// runOf is run for a node on each of the devices.
+func runOf(t *testing.T, devices ...taptest.Config) (network *simnet.Network, nodes []*node) {
+	t.Helper()
 	network = simnet.New(1)
 	var peers []Peer
-	for n := range size {
-		nodes = append(nodes, newNode(t, network, n))
+	for n, device := range devices {
+		nodes = append(nodes, newNodeOf(t, network, n, device))
 		peers = append(peers, nodes[n].peer)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

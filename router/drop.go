@@ -16,12 +16,13 @@ const (
 	DropOversize                  // longer than the device's MTU and headers
 	DropLinkLocal                 // for 01:80:c2:00:00:0x, which bridges must not forward
 	DropBadSource                 // from a group address, or from none
-	DropOffload                   // a superframe, or a checksum left to write, which this path does not carry
+	DropOffload                   // a superframe, or a checksum left to write, that contradicts its own headers
 
 	// Of frames from the TAP.
 	DropLocal       // for an address on this host: its bridge has not learned it yet
 	DropNoPeer      // for everybody, or for one unknown, when there is no peer
 	DropNoRoute     // for a peer that has no direct link
+	DropTooBig      // longer than the path to the peer takes, and it may not be cut: its sender was told, if that is allowed
 	DropSendTooLong // the datagram is larger than the path takes
 	DropSend        // the datagram could not be sent otherwise
 
@@ -40,7 +41,7 @@ const (
 
 var dropNames = [numDrops]string{
 	DropRunt: "runt", DropOversize: "oversize", DropLinkLocal: "link_local", DropBadSource: "bad_source",
-	DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route",
+	DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route", DropTooBig: "too_big",
 	DropSendTooLong: "send_too_long", DropSend: "send", DropUnknownPeer: "unknown_peer", DropOwn: "own",
 	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session",
 	DropMetadata: "metadata", DropDevice: "device",
@@ -74,17 +75,18 @@ func (c *dropCounters) nonzero() map[Drop]uint64 {
 // drop counts n drops of one reason, with from or to the peer h where one is known.
 func (e *Engine) drop(h *hop, reason Drop, n int) {
 	e.drops[reason].Add(uint64(n))
-	if h != nil && h.counters != nil {
-		h.counters.drops[reason].Add(uint64(n))
+	if h != nil && h.state != nil {
+		h.state.drops[reason].Add(uint64(n))
 	}
 }
 
-// check returns why frame may not cross the overlay in either direction, or 0.
-func check(frame []byte, longest int64) Drop {
+// check returns why frame, or one of the frames of length bytes that it stands for, may not cross the overlay in either
+// direction, or 0.
+func check(frame []byte, length, longest int) Drop {
 	switch {
 	case len(frame) < ether.HeaderLen:
 		return DropRunt
-	case int64(len(frame)) > longest:
+	case length > longest:
 		return DropOversize
 	case ether.Destination(frame).IsLinkLocal():
 		return DropLinkLocal

@@ -29,7 +29,7 @@ func TestDropOutbound(t *testing.T) {
 		DropOversize:  {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
 		DropLinkLocal: {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
 		DropBadSource: {Data: frame(mac(2), ether.Broadcast, 'x')},
-		DropOffload:   {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}},
+		DropOffload:   {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
 	} {
 		t.Run(want.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -80,12 +80,13 @@ func TestDropInbound(t *testing.T) {
 		{"huge", DropOversize, datagram(make([]byte, 60000))},
 		{"version", DropVersion, spoil(0, 0x21)},
 		{"type", DropType, spoil(0, 0x1f)},
-		{"probe", DropType, spoil(0, 0x12)},
-		{"answer to a probe", DropType, spoil(0, 0x13)},
+		{"probe of another size than it says", DropMetadata, spoil(0, 0x12)},
+		{"answer to a probe, too long", DropMetadata, spoil(0, 0x13)},
 		{"session", DropSession, spoil(3, 1)},
 		{"metadata", DropMetadata, spoil(12, 0xff)},
 		{"checksum beyond the frame", DropMetadata, spoil(12, 0x10, 0, 60, 16)},
-		{"checksum left", DropOffload, spoil(12, 0x10, 0, 34, 16)},
+		{"checksum left", 0, spoil(12, 0x10, 0, 34, 16)},
+		{"slice of no superframe", DropOffload, spoil(12, 0x31, 54, 34, 16, 0, 10)},
 		{"link-local", DropLinkLocal, datagram(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x'))},
 		{"group source", DropBadSource, datagram(frame(mac(2), ether.Addr{0x33, 0x33}, 'x'))},
 		{"zero source", DropBadSource, datagram(frame(mac(2), ether.Addr{}, 'x'))},
@@ -133,12 +134,12 @@ func TestDropOwn(t *testing.T) {
 func TestDropSend(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{{ID: peer.ID{8}, Addr: addrOf(8)}, {ID: peer.ID{9}, Addr: addrOf(9)}})
-	o := newOutbound(n.Engine, nil, n.conn)
+	o := newOutbound(n.Engine, nil, nil, n.conn)
 	hops := n.peers.Load().flood
-	if err := o.push(hops[0], make([]byte, underlay.MaxDatagram+1)); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, send{hops[0], 1, 9}); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.push(hops[1], make([]byte, 100)); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, send{hops[1], 1, 100}); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.flush(); err != nil {
@@ -153,13 +154,10 @@ func TestDropSend(t *testing.T) {
 // TestDropDevice: a TAP that refuses a frame costs that frame.
 func TestDropDevice(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
-	in := newInbound(n.Engine, n.conn, n.dev.Queues()[0])
-	in.frames = append(in.frames, tap.Frame{Data: make([]byte, 3)}, tap.Frame{Data: frame(mac(1), mac(2), 'x')})
-	if err := in.flush(); err != nil {
-		t.Fatal(err)
-	}
-	if s := n.Stats(); s.Drops[DropDevice] != 1 || n.dev.Discard() != 1 {
-		t.Errorf("drops %v", s.Drops)
+	h := &host{queue: n.dev.Queues()[0]}
+	lost, err := h.write([]tap.Frame{{Data: make([]byte, 3)}, {Data: frame(mac(1), mac(2), 'x')}})
+	if lost != 1 || err != nil || n.dev.Discard() != 1 {
+		t.Errorf("lost %d, %v", lost, err)
 	}
 }
 
@@ -183,16 +181,16 @@ func FuzzInbound(f *testing.F) {
 	f.Add(append(datagram(frame(mac(1), mac(2), 'x')), datagram(frame(mac(1), mac(2), 'y'))...), 84)
 	n := newNode(f, simnet.New(1), 0)
 	n.SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
-	in := newInbound(n.Engine, n.conn, n.dev.Queues()[0])
+	in := newInbound(n.Engine, n.conn, &host{queue: n.dev.Queues()[0]})
 	from := n.peers.Load().flood[0]
 	f.Fuzz(func(t *testing.T, b []byte, size int) {
 		before := n.Stats()
-		if err := in.split(&underlay.Datagram{Buf: b, SegmentSize: size}, from, n.now(), n.longest.Load()); err != nil {
+		if err := in.split(&underlay.Datagram{Buf: b, SegmentSize: size}, from, n.now(), int(n.longest.Load())); err != nil {
 			t.Fatal(err)
 		}
 		in.sum.flush()
-		for _, f := range in.frames {
-			if reason := check(f.Data, n.longest.Load()); reason != 0 {
+		for _, f := range in.joiner.Frames() {
+			if reason := check(f.Data, 0, int(n.longest.Load())); reason != 0 {
 				t.Errorf("a frame passes that is %s", reason)
 			}
 		}

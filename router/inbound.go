@@ -9,35 +9,44 @@ import (
 	"weft/internal/ether"
 	"weft/router/underlay"
 	"weft/router/wire"
-	"weft/tap"
+	"weft/tap/virtio"
 )
 
-// Sizes of the arena of a socket. Its buffers take any datagram whole, so that none is cut; of a buffer that never
-// sees a long one, only the first page is ever in memory.
+// Sizes of the arena of a socket. Its buffers take any datagram whole, and whatever the kernel has joined of them, so
+// that none is cut; of a buffer that never sees much, only the first page is ever in memory.
 const (
-	inDatagrams = 32
+	inDatagrams = 16
 	inBuffer    = 64 << 10 // bytes
-	inFrames    = 128      // given to the TAP at once: a buffer may hold many datagrams
+	inFrames    = 512      // given to the TAP at once
+	inPieces    = 2048     // of which superframes are put together
 )
 
 // inbound carries frames from one socket to one TAP queue. All of it is owned by the goroutine of run.
 type inbound struct {
 	engine *Engine
 	conn   underlay.Conn
-	queue  tap.Queue
+	host   *host
 
 	batch  []underlay.Datagram
-	frames []tap.Frame // for the TAP; they lie in the buffers of batch
+	joiner *virtio.Joiner // what it holds lies in the buffers of batch
 	sum    tally
+
+	// The answer to a probe, so that it costs no memory.
+	answer  [wire.HeaderLen + wire.ProbeLen]byte
+	answers [1]underlay.Datagram
+
+	// The sender that was last learned: a run of frames mostly has one.
+	learned     ether.Addr
+	learnedFrom *hop
 }
 
-func newInbound(e *Engine, c underlay.Conn, q tap.Queue) *inbound {
+func newInbound(e *Engine, c underlay.Conn, h *host) *inbound {
 	in := &inbound{
 		engine: e,
 		conn:   c,
-		queue:  q,
+		host:   h,
 		batch:  make([]underlay.Datagram, inDatagrams),
-		frames: make([]tap.Frame, 0, inFrames),
+		joiner: virtio.NewJoiner(e.device.Features(), inFrames, inPieces),
 	}
 	arena := make([]byte, inDatagrams*inBuffer)
 	for i := range in.batch {
@@ -63,7 +72,8 @@ func (in *inbound) step() error {
 	}
 	e := in.engine
 	e.receive.count(n)
-	now, peers, longest := e.now(), e.peers.Load(), e.longest.Load()
+	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
+	in.learnedFrom = nil
 	var from *hop
 	var addr netip.AddrPort
 	for i := range in.batch[:n] {
@@ -80,56 +90,93 @@ func (in *inbound) step() error {
 }
 
 // split takes the datagrams that lie in d one by one.
-func (in *inbound) split(d *underlay.Datagram, from *hop, now time.Time, longest int64) error {
+func (in *inbound) split(d *underlay.Datagram, from *hop, now time.Time, longest int) error {
 	size := d.SegmentSize
 	if size <= 0 {
 		size = max(len(d.Buf), 1)
 	}
 	for at := 0; at == 0 || at < len(d.Buf); at += size {
-		frame, reason := in.decode(d.Buf[at:min(at+size, len(d.Buf))], from, longest)
-		if reason != 0 {
-			in.engine.drop(from, reason, 1)
-			continue
-		}
-		in.engine.learn(ether.Source(frame), from.ID, now)
-		in.sum.add(&from.counters.receive, len(frame))
-		if len(in.frames) == cap(in.frames) {
+		if in.joiner.Full() {
 			if err := in.flush(); err != nil {
 				return err
 			}
 		}
-		in.frames = append(in.frames, tap.Frame{Data: frame})
+		if reason := in.take(d.Buf[at:min(at+size, len(d.Buf))], from, now, longest); reason != 0 {
+			in.engine.drop(from, reason, 1)
+		}
 	}
 	return nil
 }
 
-// decode returns the frame in datagram, which from has sent, or why it must not go to the TAP. It goes nowhere else
-// either: a frame from a peer is never sent to another one, or it would circle in the mesh.
-func (in *inbound) decode(datagram []byte, from *hop, longest int64) (frame []byte, reason Drop) {
+// take takes one datagram, which from has sent, or says why it goes nowhere.
+func (in *inbound) take(datagram []byte, from *hop, now time.Time, longest int) (reason Drop) {
 	switch {
 	case from == nil:
-		return nil, DropUnknownPeer
+		return DropUnknownPeer
 	case from.self:
-		return nil, DropOwn
+		return DropOwn
 	}
 	header, rest, err := wire.Parse(datagram)
 	if err != nil {
-		return nil, wireDrop(err)
-	}
-	if header.Type != wire.TypeFrame {
-		return nil, DropType
+		return wireDrop(err)
 	}
 	if header.Session != 0 {
-		return nil, DropSession
+		return DropSession
 	}
+	switch header.Type {
+	case wire.TypeFrame:
+		return in.frame(header, rest, from, now, longest)
+	case wire.TypeProbe:
+		return in.probe(rest, from, len(datagram))
+	case wire.TypeProbeReply:
+		return in.probeReply(rest, from, now)
+	}
+	return DropType
+}
+
+// frame hands the frame, or the slice of a superframe, that follows a wire header to the TAP. It goes nowhere else: a
+// frame from a peer is never sent to another one, or it would circle in the mesh.
+func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Time, longest int) (reason Drop) {
 	meta, frame, err := wire.ParseMeta(rest)
 	if err != nil {
-		return nil, wireDrop(err)
+		return wireDrop(err)
 	}
-	if !meta.IsPlain() {
-		return nil, DropOffload
+	if reason := check(frame, len(frame), longest); reason != 0 {
+		return reason
 	}
-	return frame, check(frame, longest)
+	if meta.Kind == wire.KindNone {
+		err = in.joiner.AddFrame(offloadOf(meta), frame)
+	} else {
+		err = in.joiner.AddSlice(from.number, sliceOf(header, meta), frame)
+	}
+	if err != nil {
+		return DropOffload
+	}
+	if source := ether.Source(frame); from != in.learnedFrom || source != in.learned {
+		in.engine.learn(source, from.ID, now)
+		in.learned, in.learnedFrom = source, from
+	}
+	in.sum.add(&from.state.receive, 1, len(frame))
+	return 0
+}
+
+// offloadOf returns what the kernel must be told of a frame that stands for itself.
+func offloadOf(m wire.Meta) virtio.Header {
+	if !m.Partial {
+		return virtio.Header{}
+	}
+	return virtio.Header{
+		Flags: virtio.FlagNeedsChecksum, CsumStart: uint16(m.CsumStart), CsumOffset: uint16(m.CsumOffset),
+	}
+}
+
+// sliceOf returns the metadata of a slice in the words of virtio.
+func sliceOf(h wire.Header, m wire.Meta) virtio.Slice {
+	return virtio.Slice{
+		Super: h.Counter - uint64(m.Index), Type: typeOf(m.Kind), ECN: m.ECN, HeaderLen: int(m.HeaderLen),
+		CsumStart: int(m.CsumStart), CsumOffset: int(m.CsumOffset), SegmentSize: int(m.SegmentSize),
+		Index: int(m.Index), Last: m.Last,
+	}
 }
 
 // wireDrop returns the reason that an error of package wire stands for.
@@ -146,18 +193,13 @@ func wireDrop(err error) Drop {
 	}
 }
 
-// flush hands the frames to the TAP. One that it refuses costs itself only.
+// flush hands what the joiner holds to the TAP. A frame that it refuses costs itself only.
 func (in *inbound) flush() error {
-	if len(in.frames) == 0 {
-		return nil
-	}
-	n, err := in.queue.WriteFrames(in.frames)
-	if err != nil && !errors.Is(err, tap.ErrFrame) {
-		return err
-	}
-	if lost := len(in.frames) - n; lost > 0 {
+	frames := in.joiner.Frames()
+	lost, err := in.host.write(frames)
+	if lost > 0 {
 		in.engine.drop(nil, DropDevice, lost)
 	}
-	in.frames = in.frames[:0]
-	return nil
+	in.joiner.Reset()
+	return err
 }

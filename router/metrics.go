@@ -8,6 +8,8 @@ var (
 	descTxFrames   = desc("peer_transmit_frames_total", "Frames sent to a peer.", "peer")
 	descRxBytes    = desc("peer_receive_bytes_total", "Bytes of frames received from a peer.", "peer")
 	descRxFrames   = desc("peer_receive_frames_total", "Frames received from a peer.", "peer")
+	descPeerMTU    = desc("peer_mtu_bytes", "Largest packet of a pod that the path to a peer takes.", "peer")
+	descPeerRTT    = desc("peer_rtt_seconds", "Round trip to a peer as the probes of its path measured it; 0 where not known.", "peer")
 	descPeerDrops  = desc("peer_drops_total", "Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
 	descDrops      = desc("drops_total", "Frames and datagrams that were dropped, those of known peers among them.", "reason")
 	descFDBEntries = desc("fdb_entries", "MAC addresses in the forwarding database.")
@@ -28,7 +30,7 @@ type collector struct{ engine *Engine }
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descTxBytes, descTxFrames, descRxBytes, descRxFrames, descPeerDrops, descDrops,
+		descTxBytes, descTxFrames, descRxBytes, descRxFrames, descPeerMTU, descPeerRTT, descPeerDrops, descDrops,
 		descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
 	} {
 		ch <- d
@@ -41,12 +43,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
 	for _, p := range s.Peers {
 		id := p.ID.String()
 		counter(descTxBytes, p.TxBytes, id)
 		counter(descTxFrames, p.TxFrames, id)
 		counter(descRxBytes, p.RxBytes, id)
 		counter(descRxFrames, p.RxFrames, id)
+		gauge(descPeerMTU, float64(p.MTU), id)
+		gauge(descPeerRTT, p.RTT.Seconds(), id)
 		for reason, n := range p.Drops {
 			counter(descPeerDrops, n, id, reason.String())
 		}
@@ -55,7 +62,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason := Drop(1); reason < numDrops; reason++ {
 		counter(descDrops, s.Drops[reason], reason.String())
 	}
-	ch <- prometheus.MustNewConstMetric(descFDBEntries, prometheus.GaugeValue, float64(s.FDBEntries))
+	gauge(descFDBEntries, float64(s.FDBEntries))
 	counter(descFDBRefused, s.FDBRefused)
 	counter(descFDBMoves, s.FDBMoves)
 	ch <- s.Transmit.histogram("transmit")

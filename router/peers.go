@@ -15,16 +15,20 @@ type Peer struct {
 	// Via is the peer that relays to this one, zero where the link is direct. Frames are not carried over relays: those
 	// for such a peer are dropped as DropNoRoute.
 	Via peer.ID
+	// Kernel: frames for everybody reach this peer by the kernel's path, and are not sent to it here. Those for an
+	// address of its own that come out of the TAP all the same are carried: nothing is lost while the bridge learns.
+	Kernel bool
 }
 
 // direct reports whether datagrams can be sent to p itself.
 func (p Peer) direct() bool { return p.Via.IsZero() && p.Addr.IsValid() }
 
-// hop is a peer in a snapshot, constant but for its counters, which it shares with the same peer in other snapshots.
+// hop is a peer in a snapshot, constant but for its state, which it shares with the same peer in other snapshots.
 type hop struct {
 	Peer
-	self     bool
-	counters *peerCounters
+	self   bool
+	number uint32 // its own in the snapshot
+	state  *peerState
 }
 
 // snapshot is all that is known of the peers at a time. It is never changed: who reads it may keep what it says until
@@ -34,6 +38,8 @@ type snapshot struct {
 	byAddr map[netip.AddrPort]*hop
 	// flood are those that a frame for everybody goes to.
 	flood []*hop
+	// kernel is how many are reached by the kernel's path.
+	kernel int
 }
 
 // SetPeers replaces all that the engine knows of other nodes by peers, which it does not keep. Where two of them have
@@ -59,7 +65,7 @@ func (e *Engine) SetPeers(peers []Peer) {
 	}
 }
 
-// build returns the snapshot of peers, with the counters of before.
+// build returns the snapshot of peers, with the state of before.
 func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 	s := &snapshot{byID: make(map[peer.ID]*hop, len(peers)), byAddr: make(map[netip.AddrPort]*hop, len(peers))}
 	for _, p := range peers {
@@ -75,16 +81,24 @@ func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 			continue
 		}
 		if old := before.byID[p.ID]; old != nil {
-			h.counters = old.counters
+			h.state = old.state
+			if old.Addr != p.Addr {
+				e.forgetPath(h)
+			}
 		} else if twice := s.byID[p.ID]; twice != nil {
-			h.counters = twice.counters
+			h.state = twice.state
 		} else {
-			h.counters = new(peerCounters)
+			h.state = new(peerState)
+			e.forgetPath(h)
 		}
+		h.number = uint32(len(s.byID))
 		s.byID[p.ID] = h
 	}
 	for _, h := range s.byID {
-		if h.direct() {
+		switch {
+		case h.Kernel:
+			s.kernel++
+		case h.direct():
 			s.flood = append(s.flood, h)
 		}
 	}

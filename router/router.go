@@ -131,12 +131,18 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	group, inner := errgroup.WithContext(ctx)
 	queues := e.device.Queues()
+	hosts := make([]*host, len(queues))
 	for i, q := range queues {
-		group.Go(newOutbound(e, q, e.conns[i%len(e.conns)]).run)
+		hosts[i] = &host{queue: q}
+		group.Go(newOutbound(e, q, hosts[i], e.conns[i%len(e.conns)]).run)
 	}
 	for i, c := range e.conns {
-		group.Go(newInbound(e, c, queues[i]).run)
+		group.Go(newInbound(e, c, hosts[i]).run)
 	}
+	group.Go(func() error {
+		e.probePaths(inner)
+		return nil
+	})
 	group.Go(func() error {
 		e.keep(inner)
 		return nil
@@ -190,6 +196,19 @@ func (e *Engine) readMTU() error {
 
 // FDB returns what is known of addresses, sorted by them; the zero ID is the host itself.
 func (e *Engine) FDB() []fdb.Entry { return e.fdb.Entries(e.now()) }
+
+// Take returns the addresses that were learned behind a peer and forgets them, for somebody who knows better from now
+// on. It costs next to nothing where no frame has come from the peer since the last call.
+func (e *Engine) Take(id peer.ID) []ether.Addr {
+	h := e.peers.Load().byID[id]
+	if h == nil {
+		return nil
+	}
+	if frames := h.state.receive.frames.Load() + 1; h.state.taken.Swap(frames) == frames {
+		return nil
+	}
+	return e.fdb.Take(id)
+}
 
 // learn notes that mac is at where.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
+	"weft/internal/ether"
 	"weft/internal/peer"
 )
 
@@ -31,6 +33,9 @@ type PeerStats struct {
 	TxFrames, TxBytes uint64
 	RxFrames, RxBytes uint64
 	Drops             map[Drop]uint64
+	// MTU is the largest inner packet in bytes that the path to the peer takes, RTT its round trip, 0 if not known.
+	MTU int
+	RTT time.Duration
 }
 
 // BatchStats tells how much work a wake-up finds: batches that grow under load are what makes them pay.
@@ -54,25 +59,27 @@ func (e *Engine) Stats() Stats {
 		Receive:    e.receive.stats(),
 	}
 	for id, h := range e.peers.Load().byID {
-		c := h.counters
+		c := h.state
 		s.Peers = append(s.Peers, PeerStats{
 			ID: id, Addr: h.Addr,
 			TxFrames: c.transmit.frames.Load(), TxBytes: c.transmit.bytes.Load(),
 			RxFrames: c.receive.frames.Load(), RxBytes: c.receive.bytes.Load(),
-			Drops: c.drops.nonzero(),
+			Drops: c.drops.nonzero(), MTU: h.maxFrame() - ether.HeaderLen, RTT: c.path.rtt(),
 		})
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStats) int { return a.ID.Compare(b.ID) })
 	return s
 }
 
-// peerCounters counts for one peer. Its directions are kept a cache line apart, as different goroutines count them.
-type peerCounters struct {
+// peerState is what changes of a peer. The directions are kept a cache line apart, as different goroutines count them.
+type peerState struct {
 	transmit traffic
 	_        [64]byte
 	receive  traffic
 	_        [64]byte
 	drops    dropCounters
+	taken    atomic.Uint64 // frames received at the last Take, and one
+	path     path
 }
 
 type traffic struct {
@@ -85,12 +92,12 @@ type tally struct {
 	frames, bytes uint64
 }
 
-func (t *tally) add(of *traffic, bytes int) {
+func (t *tally) add(of *traffic, frames, bytes int) {
 	if t.of != of {
 		t.flush()
 		t.of = of
 	}
-	t.frames++
+	t.frames += uint64(frames)
 	t.bytes += uint64(bytes)
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // openOffload makes a TAP with the virtio-net header and returns a file a queue. Which offloads the kernel may leave to
-// us is set by TUNSETOFFLOAD; as nobody calls it, the kernel finishes every frame before it hands it over.
+// us is for negotiate to say: until then, it finishes every frame before it hands it over.
 func openOffload(cfg Config) ([]*os.File, error) {
 	link := &netlink.Tuntap{
 		LinkAttrs:  netlink.LinkAttrs{Name: cfg.Name},

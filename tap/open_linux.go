@@ -82,13 +82,19 @@ func (d *device) open(cfg Config, features uint32) error {
 	}
 	for i, file := range files {
 		q, err := newQueue(d, file, vnet)
+		if err == nil {
+			err = limitWrites(file, sendBuffer)
+		}
 		if err != nil {
-			for _, rest := range files[i:] {
-				rest.Close()
-			}
+			closeAll(files[i:])
 			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
 		}
 		d.queues = append(d.queues, q)
+	}
+	if vnet > 0 {
+		if d.offers, err = negotiate(files[0]); err != nil {
+			return fmt.Errorf("tap: %s: offloads: %w", cfg.Name, err)
+		}
 	}
 	return d.setUp(cfg.MTU)
 }
@@ -109,6 +115,14 @@ func explain(name string, err error) error {
 	}
 }
 
+// What the kernel holds for us, in each direction.
+const (
+	// sendBuffer is in bytes: some hundred superframes, which a pod that is awake takes in a millisecond.
+	sendBuffer = 8 << 20
+	// txQueueLen is in frames or superframes, for each queue: the kernel's own default for a TAP.
+	txQueueLen = 1000
+)
+
 // setUp brings the new interface into the state that Open promises.
 func (d *device) setUp(mtu int) error {
 	link, err := d.nl.LinkByName(d.name)
@@ -118,6 +132,9 @@ func (d *device) setUp(mtu int) error {
 	d.index = link.Attrs().Index
 	if err := d.nl.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("tap: %s: set MTU %d: %w", d.name, mtu, err)
+	}
+	if err := d.nl.LinkSetTxQLen(link, txQueueLen); err != nil {
+		return fmt.Errorf("tap: %s: set txqueuelen %d: %w", d.name, txQueueLen, err)
 	}
 	if err := d.disableIPv6(link); err != nil {
 		return fmt.Errorf("tap: %s: turn IPv6 off: %w", d.name, err)

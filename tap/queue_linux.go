@@ -44,9 +44,13 @@ type writer struct {
 	n      int     // written
 	err    error   // the first refusal
 	fatal  error
+	used   int // of iov, at most, since the last clear: so that no frame is kept alive
 	header [virtio.HeaderLen]byte
-	iov    [2]unix.Iovec
+	iov    [maxIov]unix.Iovec
 }
+
+// maxIov is how many pieces the kernel takes in one call, UIO_MAXIOV: the header, Data and More of a frame.
+const maxIov = MaxPieces + 2
 
 func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
 	raw, err := file.SyscallConn()
@@ -113,7 +117,8 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out.frames, out.n, out.err, out.fatal = frames, 0, nil, nil
 	err := q.raw.Write(out.poll)
 	out.frames = nil
-	out.iov[1].Base = nil
+	clear(out.iov[:out.used])
+	out.used = 0
 	switch {
 	case q.device.closed.Load():
 		return out.n, net.ErrClosed
@@ -152,24 +157,37 @@ func (q *queue) write(fd uintptr) (done bool) {
 
 // writeOne writes one frame, with its header before it where the TAP has one.
 func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
-	if len(f.Data) < ether.HeaderLen {
+	if len(f.Data) < ether.HeaderLen || len(f.More) > MaxPieces {
 		return unix.EINVAL
 	}
-	iov := q.out.iov[:]
-	iov[1].Base = &f.Data[0]
-	iov[1].SetLen(len(f.Data))
+	out := &q.out
+	out.set(1, f.Data)
+	n := 2
+	for _, piece := range f.More {
+		if len(piece) > 0 {
+			out.set(n, piece)
+			n++
+		}
+	}
+	out.used = max(out.used, n)
+	iov := out.iov[:n]
 	if q.vnet == 0 {
 		if !f.Offload.IsPlain() {
 			return unix.EOPNOTSUPP
 		}
 		iov = iov[1:]
 	} else {
-		f.Offload.Put(q.out.header[:])
-		iov[0].Base = &q.out.header[0]
-		iov[0].SetLen(q.vnet)
+		f.Offload.Put(out.header[:])
+		out.set(0, out.header[:])
 	}
 	_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 	return errno
+}
+
+// set makes b the piece i of what is written next.
+func (w *writer) set(i int, b []byte) {
+	w.iov[i].Base = &b[0]
+	w.iov[i].SetLen(len(b))
 }
 
 // explain says what an error of a system call means.

@@ -13,6 +13,9 @@ import (
 // MaxFrame is the longest frame in bytes that a queue reads or writes: a superframe's 64 KiB and its Ethernet header.
 const MaxFrame = 65535 + 18
 
+// MaxPieces is how many pieces the Frames given to a queue may have in More: what the kernel takes in one call.
+const MaxPieces = 1024 - 2
+
 // ErrFrame is wrapped by WriteFrames for a frame that the device refused, such as one shorter than an Ethernet
 // header: the rest of the batch was written all the same.
 var ErrFrame = errors.New("tap: frame refused by the device")

@@ -29,14 +29,18 @@ func (t *Table) Entries(now time.Time) []Entry {
 			if t.expired(e, sec) {
 				continue
 			}
-			entry := Entry{Age: time.Duration(max(sec-e.seen.Load(), 0)) * time.Second}
-			var mac [8]byte
-			binary.BigEndian.PutUint64(mac[:], e.mac)
-			entry.MAC = ether.Addr(mac[2:])
+			entry := Entry{MAC: e.addr(), Age: time.Duration(max(sec-e.seen.Load(), 0)) * time.Second}
 			binary.BigEndian.PutUint64(entry.Peer[:], e.where.Load())
 			entries = append(entries, entry)
 		}
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return entries
+}
+
+// addr returns the address that e is about.
+func (e *entry) addr() ether.Addr {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], e.mac)
+	return ether.Addr(b[2:])
 }

@@ -104,6 +104,19 @@ func (t *Table) Forget(where peer.ID) int {
 	return t.remove(func(e *entry) bool { return e.where.Load() == place })
 }
 
+// Take is Forget, and returns the addresses, in no order.
+func (t *Table) Take(where peer.ID) (macs []ether.Addr) {
+	place := binary.BigEndian.Uint64(where[:])
+	t.remove(func(e *entry) bool {
+		found := e.where.Load() == place
+		if found {
+			macs = append(macs, e.addr())
+		}
+		return found
+	})
+	return macs
+}
+
 // Len returns the number of entries, among them those that have expired since the last Age.
 func (t *Table) Len() int { return int(t.length.Load()) }
 

@@ -9,6 +9,9 @@ import (
 // MetaLen is the length of Meta in bytes.
 const MetaLen = 8
 
+// MaxOffset is the most that HeaderLen, CsumStart and CsumOffset can say: headers longer than that cannot be described.
+const MaxOffset = 1<<8 - 1
+
 // maxSuperframe is the most payload bytes that one superframe stands for: the length field of IPv4 has 16 bits.
 const maxSuperframe = 1<<16 - 1
 

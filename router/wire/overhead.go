@@ -24,6 +24,14 @@ const OverheadSealed = OverheadPlain + TagLen
 // OverheadIPv6 is what an IPv6 underlay costs on top of either.
 const OverheadIPv6 = ipv6Len - ipv4Len
 
+// OuterLen returns the bytes of the IP and UDP headers around a datagram.
+func OuterLen(ipv6 bool) int {
+	if ipv6 {
+		return ipv6Len + udpLen
+	}
+	return ipv4Len + udpLen
+}
+
 // MTU returns the overlay's MTU in bytes over an underlay with the given MTU, so that no datagram is fragmented: with
 // 1,500 1,438 plain and 1,422 sealed over IPv4, and 20 less over IPv6. It is never below 0.
 func MTU(underlay int, sealed, ipv6 bool) int {

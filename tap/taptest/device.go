@@ -132,7 +132,7 @@ func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	for i := range frames {
-		if len(frames[i].Data) < ether.HeaderLen {
+		if len(frames[i].Data) < ether.HeaderLen || len(frames[i].More) > tap.MaxPieces {
 			if err == nil {
 				err = fmt.Errorf("%w: %s: %d bytes", tap.ErrFrame, q.device.name, len(frames[i].Data))
 			}

@@ -42,6 +42,7 @@ func TestDevice(t *testing.T, open func(t *testing.T) Host) {
 		{"ReadFillsBatch", testReadFillsBatch},
 		{"Around", testAround},
 		{"Write", testWrite},
+		{"WritePieces", testWritePieces},
 		{"WriteRefused", testWriteRefused},
 		{"Close", testClose},
 		{"NoAllocation", testNoAllocation},
@@ -208,6 +209,24 @@ func testWriteRefused(t *testing.T, h Host) {
 		t.Fatalf("WriteFrames = %d, %v; want 2 and ErrFrame", n, err)
 	}
 	equal(t, receive(t, h, 2), [][]byte{frame(0, 60), frame(2, 60)})
+}
+
+// testWritePieces: what comes in pieces arrives as one frame.
+func testWritePieces(t *testing.T, h Host) {
+	f := frame(3, 1200)
+	frames := []tap.Frame{
+		{Data: f[:14], More: [][]byte{f[14:15], nil, f[15:700], f[700:]}},
+		{Data: f[:600], More: [][]byte{f[600:]}},
+		{Data: f},
+	}
+	if n, err := h.Device.Queues()[0].WriteFrames(frames); n != len(frames) || err != nil {
+		t.Fatalf("WriteFrames = %d, %v", n, err)
+	}
+	equal(t, receive(t, h, len(frames)), [][]byte{f, f, f})
+	many := tap.Frame{Data: f, More: make([][]byte, tap.MaxPieces+1)}
+	if n, err := h.Device.Queues()[0].WriteFrames([]tap.Frame{many}); n != 0 || !errors.Is(err, tap.ErrFrame) {
+		t.Errorf("too many pieces: %d, %v; want ErrFrame", n, err)
+	}
 }
 
 func testClose(t *testing.T, h Host) {
