@@ -141,8 +141,8 @@ func (c *Config) validateModes() error {
 		known       []string
 	}{
 		{"--cipher", c.Cipher, []string{"auto", "aes-256-gcm", "chacha20-poly1305"}},
-		{"--datapath", c.Datapath, []string{"auto", "userspace", "kernel"}},
-		{"--offload", c.Offload, []string{"auto", "off"}},
+		{"--datapath", c.Datapath, []string{datapathAuto, datapathUserspace, datapathKernel}},
+		{"--offload", c.Offload, []string{"auto", offloadOff}},
 	} {
 		if !slices.Contains(m.known, m.value) {
 			return refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
@@ -151,9 +151,6 @@ func (c *Config) validateModes() error {
 	if c.SecretFile != "" {
 		return refuse("--secret-file", "Start without it, on an underlay that you trust, or wait for a version that seals.",
 			"this version cannot encrypt yet")
-	}
-	if c.Datapath == "kernel" {
-		return refuse("--datapath", "Use auto or userspace.", "this version has no kernel path yet")
 	}
 	return nil
 }

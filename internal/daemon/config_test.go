@@ -50,7 +50,6 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"--range", func(c *Config) { c.Ranges = prefixes("10.0.0.0/8", "10.32.0.0/12") }},
 		{"--cipher", func(c *Config) { c.Cipher = "none" }},
 		{"--datapath", func(c *Config) { c.Datapath = "fast" }},
-		{"--datapath", func(c *Config) { c.Datapath = "kernel" }},
 		{"--offload", func(c *Config) { c.Offload = "" }},
 		{"--secret-file", func(c *Config) { c.SecretFile = "/secret" }},
 		{"--mtu", func(c *Config) { c.MTU = 68 }},

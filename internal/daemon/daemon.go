@@ -38,7 +38,7 @@ type Daemon struct {
 	started   time.Time
 	identity  mesh.Identity
 	transport memberlist.Transport
-	conn      underlay.Conn
+	conns     []*underlay.UDP // one a queue
 	mesh      *mesh.Mesh
 	ipam      *ipam.Allocator
 	api       net.Listener
@@ -117,7 +117,10 @@ func (d *Daemon) listen() (err error) {
 	if isLocal(d.advertise) {
 		source = d.advertise // it is what the others know this node by, whatever way a datagram takes
 	}
-	if d.conn, err = underlay.Listen(underlay.Config{Port: uint16(d.cfg.Port + 1), Source: source}); err != nil {
+	off := d.cfg.Offload == offloadOff
+	if d.conns, err = underlay.ListenQueues(underlay.Config{
+		Port: uint16(d.cfg.Port + 1), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, OnError: d.onReport,
+	}, d.cfg.Queues); err != nil {
 		return err
 	}
 	if d.cfg.HTTPAddr != "" {
@@ -135,8 +138,8 @@ func (d *Daemon) closeListeners() error {
 	if d.transport != nil {
 		errs = append(errs, d.transport.Shutdown())
 	}
-	if d.conn != nil {
-		errs = append(errs, d.conn.Close())
+	for _, c := range d.conns {
+		errs = append(errs, c.Close())
 	}
 	for _, l := range []net.Listener{d.http, d.api} {
 		if l != nil {
@@ -204,7 +207,16 @@ func (d *Daemon) syncPeers() {
 	d.peersMu.Lock()
 	defer d.peersMu.Unlock()
 	if p := d.plane.Load(); p != nil {
-		p.router.SetPeers(routerPeers(d.mesh.Members()))
+		members := d.mesh.Members()
+		p.router.SetPeers(p.kernel.mark(routerPeers(members)))
+		p.kernel.setPeers(members)
+	}
+}
+
+// onReport takes what the network says of a datagram to the router.
+func (d *Daemon) onReport(r underlay.Report) {
+	if p := d.plane.Load(); p != nil {
+		p.router.Report(r)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/pprof"
 	"net/netip"
 	"strings"
 
@@ -35,6 +36,10 @@ func (d *Daemon) apiHandler() http.Handler {
 	mux.HandleFunc("PUT /v1/targets", handle(d.log, d.handleConnect))
 	mux.HandleFunc("DELETE /v1/targets", handle(d.log, d.handleForget))
 	mux.HandleFunc("PUT /v1/leave", handle(d.log, d.handleLeave))
+	// Where the time goes, for "go tool pprof": on the socket only, which is root's.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

@@ -53,7 +53,8 @@ func (p *plane) keepBridge() error {
 	if err != nil {
 		return err
 	}
-	if info.State == bridge.Found && slices.Contains(info.Ports, p.d.cfg.Tap) {
+	kernel := p.kernel.port()
+	if info.State == bridge.Found && slices.Contains(info.Ports, p.d.cfg.Tap) && (kernel == "" || slices.Contains(info.Ports, kernel)) {
 		return nil
 	}
 	p.d.log.Warn("the bridge is gone or the TAP is off it: making it good", "bridge", p.d.cfg.Bridge, "tap", p.d.cfg.Tap)
@@ -64,6 +65,11 @@ func (p *plane) keepBridge() error {
 	defer br.Close()
 	if err := br.AddPort(p.d.cfg.Tap); err != nil {
 		return err
+	}
+	if kernel != "" {
+		if err := br.AddPort(kernel); err != nil { // userspace carries on without it
+			p.d.log.Warn("putting the kernel path back on the bridge", "err", err)
+		}
 	}
 	if err := replug(br.Index()); err != nil {
 		return err

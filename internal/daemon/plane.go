@@ -19,6 +19,7 @@ import (
 	"weft/router/underlay"
 	"weft/tap"
 	"weft/tap/bridge"
+	"weft/tap/virtio"
 )
 
 // plane is the data plane while it is up: the bridge, the TAP on it, and the router behind the TAP.
@@ -27,6 +28,9 @@ type plane struct {
 	d      *Daemon
 	router *router.Engine
 	linker link.Linker
+	// features are what the TAP's kernel and the router leave undone for each other.
+	features virtio.Features
+	kernel   kernelPath
 
 	// mu serialises what changes the host, so that keep does not bring back what clear takes away.
 	mu      sync.Mutex
@@ -62,6 +66,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.keep(ctx) })
 	group.Go(func() error { return p.router.Run(ctx) })
+	group.Go(func() error { return p.kernel.run(ctx) })
 	return group.Wait()
 }
 
@@ -88,7 +93,7 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 		}
 		return bridge.Remove(d.cfg.Bridge)
 	})
-	device, err := tap.Open(tap.Config{Name: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues, Plain: d.cfg.Offload == "off"})
+	device, err := tap.Open(tap.Config{Name: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues, Plain: d.cfg.Offload == offloadOff})
 	if err != nil {
 		return nil, refuse("--tap", "Choose another name, or mend what is said.", "%w", err)
 	}
@@ -97,14 +102,28 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 		return nil, err
 	}
 	engine, err := router.New(router.Config{
-		Self: d.identity.ID, Device: device, Conns: []underlay.Conn{d.conn}, Logger: d.log,
+		Self: d.identity.ID, Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{d: d, linker: link.New(), router: engine}
+	p := &plane{d: d, linker: link.New(), router: engine, features: device.Features()}
+	p.kernel.plane = p
+	if err := p.kernel.open(ctx, br); err != nil {
+		return nil, err
+	}
+	undo.add(p.kernel.close)
 	p.applyRules(ctx) // last: nothing after it can fail and leave them behind
 	return p, nil
+}
+
+// routerConns returns the sockets as the router takes them.
+func (d *Daemon) routerConns() []underlay.Conn {
+	conns := make([]underlay.Conn, len(d.conns))
+	for i, c := range d.conns {
+		conns[i] = c
+	}
+	return conns
 }
 
 // bridgeConfig describes the node's bridge.
@@ -136,7 +155,7 @@ func (p *plane) clearBridge() error {
 	}
 	err = unplug(info.Index)
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
-		return port == p.d.cfg.Tap || strings.HasPrefix(port, link.HostPrefix)
+		return port == p.d.cfg.Tap || port == p.kernel.port() || strings.HasPrefix(port, link.HostPrefix)
 	})
 	if info.Ours && len(others) == 0 {
 		err = errors.Join(err, bridge.Remove(p.d.cfg.Bridge))

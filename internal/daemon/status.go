@@ -10,13 +10,15 @@ import (
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router"
+	"weft/router/underlay"
+	"weft/tap/virtio"
 )
 
 // Values of the documents.
 const (
-	datapathUserspace = "userspace"
-	linkDirect        = "direct"
-	linkNone          = "none"
+	offloadOff = "off"
+	linkDirect = "direct"
+	linkNone   = "none"
 )
 
 func (d *Daemon) status() api.Status {
@@ -24,7 +26,7 @@ func (d *Daemon) status() api.Status {
 		Version: d.cfg.Version, ID: d.identity.ID, Name: d.cfg.Name, Ready: d.ready(),
 		Range: d.cfg.Ranges, Bridge: d.cfg.Bridge, Tap: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)),
-		Datapath:  datapathUserspace, Offload: []string{}, Since: d.started,
+		Datapath:  d.datapath(), Offload: []string{}, Since: d.started,
 		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
 		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
 	}
@@ -45,8 +47,53 @@ func (d *Daemon) status() api.Status {
 		stats := p.router.Stats()
 		s.FDB = stats.FDBEntries
 		s.Drops = dropDocs(stats.Drops)
+		s.Offload = d.offloads(p)
 	}
 	return s
+}
+
+// datapathTo returns who carries frames to a peer.
+func (d *Daemon) datapathTo(id peer.ID) string {
+	if p := d.plane.Load(); p != nil && p.kernel.carries(id) {
+		return datapathKernel
+	}
+	return datapathUserspace
+}
+
+// datapath returns who carries frames to all peers alive; userspace where there are none.
+func (d *Daemon) datapath() string {
+	found := map[string]bool{}
+	for _, m := range d.mesh.Members() {
+		if !m.Self && m.State == mesh.StateAlive {
+			found[d.datapathTo(m.ID)] = true
+		}
+	}
+	switch {
+	case len(found) == 2:
+		return datapathMixed
+	case found[datapathKernel]:
+		return datapathKernel
+	default:
+		return datapathUserspace
+	}
+}
+
+// offloads returns what host and underlay take in one piece, as both were found to be able to.
+func (d *Daemon) offloads(p *plane) []string {
+	names := []string{}
+	for _, f := range []struct {
+		feature virtio.Features
+		name    string
+	}{{virtio.FeatureTSO4, "tso4"}, {virtio.FeatureTSO6, "tso6"}, {virtio.FeatureUSO, "uso"}} {
+		if p.features.Has(f.feature) {
+			names = append(names, f.name)
+		}
+	}
+	all := underlay.GSO | underlay.GRO
+	for _, c := range d.conns {
+		all &= c.Features()
+	}
+	return append(names, all.Names()...)
 }
 
 // ready reports whether a pod could join now. A lone node that has not founded yet would, for the first pod.
@@ -88,6 +135,7 @@ func (p *plane) warnings() []string {
 	if err := p.rulesErr.Load(); err != nil && *err != nil {
 		warnings = append(warnings, fmt.Sprintf("Pods do not reach beyond the overlay: %v: %s.", *err, masq.Hint))
 	}
+	warnings = append(warnings, p.kernel.warnings()...)
 	if n := p.router.Stats().Drops[router.DropUnknownPeer]; n > strangersMany {
 		warnings = append(warnings, fmt.Sprintf("%d datagrams came from addresses that no node advertises: a stranger's, or a node's "+
 			"with several addresses, which then needs --advertise.", n))
@@ -110,8 +158,14 @@ func (d *Daemon) peers() []api.Peer {
 			RTT:     float64(m.RTT) / float64(time.Millisecond),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
+		if s.MTU > 0 {
+			doc.MTU = min(s.MTU, d.mtu)
+		}
+		if s.RTT > 0 {
+			doc.RTT = float64(s.RTT) / float64(time.Millisecond)
+		}
 		if !m.Self && m.State == mesh.StateAlive {
-			doc.Link, doc.Datapath = linkDirect, datapathUserspace
+			doc.Link, doc.Datapath = linkDirect, d.datapathTo(m.ID)
 		}
 		docs = append(docs, doc)
 	}
@@ -135,6 +189,9 @@ func (d *Daemon) fdb() []api.FDBEntry {
 	docs := []api.FDBEntry{}
 	if p := d.plane.Load(); p != nil {
 		for _, e := range p.router.FDB() {
+			docs = append(docs, api.FDBEntry{MAC: e.MAC, Peer: e.Peer, Name: d.nameOf(e.Peer), Age: e.Age.Seconds()})
+		}
+		for _, e := range p.kernel.entries() {
 			docs = append(docs, api.FDBEntry{MAC: e.MAC, Peer: e.Peer, Name: d.nameOf(e.Peer), Age: e.Age.Seconds()})
 		}
 	}

@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/internal/peer"
+	"weft/mesh"
+	"weft/router"
+	"weft/router/vxlan"
+	"weft/tap/bridge"
+)
+
+// Values of --datapath and of the documents.
+const (
+	datapathAuto      = "auto"
+	datapathUserspace = "userspace"
+	datapathKernel    = "kernel"
+	datapathMixed     = "mixed" // of a status: some peers so, some so
+)
+
+// kernelRetry is how long the node waits before it makes the kernel path again that somebody has taken away.
+const kernelRetry = 10 * time.Second
+
+// kernelPath is the part of the data plane that the kernel carries by itself. Without a device all is in userspace.
+type kernelPath struct {
+	plane *plane
+
+	// atomic
+	current atomic.Pointer[kernelRun]
+	err     atomic.Pointer[error] // why there is none; nil or nil inside where there is one, or shall be none
+
+	mu      sync.Mutex
+	carried map[peer.ID]bool // guarded by mu
+}
+
+// kernelRun is the kernel path while there is one.
+type kernelRun struct {
+	device *vxlan.Device
+	engine *vxlan.Switch
+}
+
+// kernelName returns the name of the VXLAN device: one a port, as only one can have a port.
+func (c *Config) kernelName() string { return fmt.Sprintf("weftvx%d", c.kernelPort()) }
+
+func (c *Config) kernelPort() uint16 { return uint16(c.Port + 2) }
+
+// open makes the kernel path where it is wanted. That there can be none is an error only where it was asked for.
+func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
+	cfg := &k.plane.d.cfg
+	if cfg.Datapath == datapathUserspace {
+		_, err := vxlan.Remove(ctx, cfg.kernelName()) // what a run with another --datapath has left behind
+		if err != nil && !errors.Is(err, vxlan.ErrForeign) {
+			k.plane.d.log.Warn("removing the kernel path of an earlier run", "err", err)
+		}
+		return nil
+	}
+	err := k.make(ctx, br)
+	if err != nil && cfg.Datapath == datapathKernel {
+		return refuse("--datapath", "Use auto or userspace, or mend what is said.", "%w", err)
+	}
+	if err != nil {
+		k.plane.d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
+	}
+	return nil
+}
+
+// make makes the device and the engine that moves peers to it.
+func (k *kernelPath) make(ctx context.Context, br *bridge.Bridge) (err error) {
+	defer func() { k.err.Store(&err) }()
+	d := k.plane.d
+	device, err := vxlan.Open(ctx, vxlan.Config{
+		Name: d.cfg.kernelName(), Bridge: d.cfg.Bridge, Tap: d.cfg.Tap, Port: d.cfg.kernelPort(), MTU: d.mtu,
+		Local: d.advertise, Self: d.identity.ID,
+	})
+	if err != nil {
+		return err
+	}
+	engine, err := vxlan.New(vxlan.SwitchConfig{
+		Device: device, Self: d.identity.ID, OnChange: k.onChange, Take: k.plane.router.Take, Logger: d.log,
+	})
+	if err == nil {
+		err = br.AddPort(device.Name())
+	}
+	if err != nil {
+		return errors.Join(err, device.Close())
+	}
+	k.current.Store(&kernelRun{device, engine})
+	return nil
+}
+
+// run moves peers to the kernel and back until ctx ends, and makes the device again where somebody has deleted it.
+func (k *kernelPath) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if run := k.current.Load(); run != nil {
+			err := run.engine.Run(ctx)
+			k.current.Store(nil)
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // what closing it for the end has made of it
+			}
+			k.plane.d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
+			k.err.Store(&err)
+		}
+		if k.plane.d.cfg.Datapath == datapathUserspace {
+			<-ctx.Done()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(kernelRetry):
+			k.again(ctx)
+		}
+	}
+	return nil
+}
+
+// again tries to make the kernel path once more.
+func (k *kernelPath) again(ctx context.Context) {
+	k.plane.mu.Lock()
+	defer k.plane.mu.Unlock()
+	if k.plane.cleared {
+		return
+	}
+	br, err := bridge.Ensure(k.plane.d.bridgeConfig())
+	if err == nil {
+		defer br.Close()
+		err = k.make(ctx, br)
+	}
+	if err != nil {
+		k.plane.d.log.Debug("still no kernel path", "err", err)
+		return
+	}
+	k.plane.d.syncPeers()
+}
+
+// close takes the device away, for a plane that never ran.
+func (k *kernelPath) close() error {
+	if run := k.current.Swap(nil); run != nil {
+		return run.device.Close()
+	}
+	return nil
+}
+
+// port returns the name of the device, or nothing.
+func (k *kernelPath) port() string {
+	if run := k.current.Load(); run != nil {
+		return run.device.Name()
+	}
+	return ""
+}
+
+// onChange takes from the engine who carries a peer from now on.
+func (k *kernelPath) onChange(id peer.ID, kernel bool) {
+	k.mu.Lock()
+	if k.carried == nil {
+		k.carried = map[peer.ID]bool{}
+	}
+	if kernel {
+		k.carried[id] = true
+	} else {
+		delete(k.carried, id)
+	}
+	k.mu.Unlock()
+	k.plane.d.syncPeers()
+}
+
+// carries reports whether the kernel carries frames to a peer.
+func (k *kernelPath) carries(id peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.carried[id]
+}
+
+// setPeers tells the engine who may be carried by the kernel: all who are reached directly, as long as nothing is sealed.
+func (k *kernelPath) setPeers(members []mesh.Member) {
+	run := k.current.Load()
+	if run == nil {
+		return
+	}
+	var peers []vxlan.Peer
+	for _, m := range members {
+		addr := m.DataAddr().Addr()
+		if m.State == mesh.StateAlive && !m.Self && addr.Is4() == k.plane.d.advertise.Is4() {
+			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: addr})
+		}
+	}
+	run.engine.SetPeers(peers)
+}
+
+// mark notes in peers whom the kernel carries.
+func (k *kernelPath) mark(peers []router.Peer) []router.Peer {
+	for i := range peers {
+		peers[i].Kernel = k.carries(peers[i].ID)
+	}
+	return peers
+}
+
+// entries returns the addresses that the kernel has learned.
+func (k *kernelPath) entries() []vxlan.Entry {
+	run := k.current.Load()
+	if run == nil {
+		return nil
+	}
+	entries, err := run.device.Entries()
+	if err != nil {
+		k.plane.d.log.Debug("reading what the kernel has learned", "err", err)
+	}
+	return entries
+}
+
+// warnings returns what an operator should know of the kernel path.
+func (k *kernelPath) warnings() []string {
+	if err := k.err.Load(); err != nil && *err != nil {
+		return []string{fmt.Sprintf("There is no kernel path, all peers are carried in userspace: %v.", *err)}
+	}
+	return nil
+}
