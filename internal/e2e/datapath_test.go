@@ -1,0 +1,311 @@
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// modes are the ways in which the userspace path works, by the flags of the nodes: all must carry everything.
+var modes = []struct {
+	name string
+	args []string
+}{
+	{"offload", []string{"--datapath", "userspace"}},
+	{"no offload", []string{"--datapath", "userspace", "--offload", "off"}},
+	{"one queue", []string{"--datapath", "userspace", "--queues", "1"}},
+	{"four queues", []string{"--datapath", "userspace", "--queues", "4"}},
+}
+
+// TestTransfers: what goes through TCP arrives as it was, in both directions at once, in every mode of the path.
+func TestTransfers(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			_, pods := pair(t, mode.args...)
+			bothWays(t, pods, 64<<20)
+		})
+	}
+}
+
+// TestMixedModes: a node without offloads and one with them understand each other.
+func TestMixedModes(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	up(t, nodes[0], "--datapath", "userspace", nodes[1].Addr().String())
+	up(t, nodes[1], "--datapath", "userspace", "--offload", "off", nodes[0].Addr().String())
+	waitReady(t, nodes)
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
+	pods[0].reaches(t, pods[1].addr)
+	bothWays(t, pods, 64<<20)
+}
+
+// TestTransfersWithLoss: a datagram that is lost costs its own segment, and the stream is whole. The underlay cuts what the
+// nodes send into single datagrams, as a wire does, and drops some of them.
+func TestTransfersWithLoss(t *testing.T) {
+	for _, tt := range []struct {
+		perMille int
+		size     int64
+	}{{1, 256 << 20}, {10, 64 << 20}, {50, 8 << 20}} {
+		t.Run(fmt.Sprintf("%d of 1000", tt.perMille), func(t *testing.T) {
+			nodes, pods := pair(t, "--datapath", "userspace")
+			for _, n := range nodes {
+				labtest.Run(t, n.Space, "ip", "link", "set", "dev", "eth0", "gso_max_segs", "1")
+				lose(t, n, tt.perMille)
+			}
+			bothWays(t, pods, tt.size)
+		})
+	}
+}
+
+// TestChecksums: once the host's kernel has written the checksums that were left open, every packet that reaches the pod
+// has the right ones.
+func TestChecksums(t *testing.T) {
+	nodes, pods := pair(t, "--datapath", "userspace")
+	for _, l := range links(t, nodes[1].Host) {
+		if len(l) > 5 && l[:5] == "vweft" {
+			if err := nodes[1].Space.Do(func() error { return noChecksumOffload(l) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lose(t, nodes[1], 20) // so that parts of superframes are among them
+	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "dev", "eth0", "gso_max_segs", "1")
+	var capture *os.File
+	if err := pods[1].Do(func() (err error) { capture, err = openCapture("eth0"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	verified := make(chan map[string]int, 1)
+	go func() { verified <- verify(t, capture) }()
+	if err := transfer(testContext(t), pods[0], pods[1], 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	sendUDP(t, pods[0], pods[1], 200)
+	labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), pods[0].Space, pods[1].addr) })
+	if err := capture.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if counts := <-verified; counts["tcp"] < 1000 || counts["udp"] < 100 {
+		t.Errorf("only %v packets were seen", counts)
+	}
+}
+
+// TestStatusSaysWhatWasNegotiated: the offloads in use show, and none where they are off.
+func TestStatusSaysWhatWasNegotiated(t *testing.T) {
+	nodes, _ := pair(t)
+	got := query[api.Status](t, nodes[0], "status").Offload
+	for _, want := range []string{"tso4", "tso6", "gso", "gro"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("offloads %v lack %s", got, want)
+		}
+	}
+	nodes, _ = pair(t, "--offload", "off")
+	if got := query[api.Status](t, nodes[0], "status").Offload; len(got) != 0 {
+		t.Errorf("offloads %v though they are off", got)
+	}
+}
+
+// pair starts two nodes with a pod each that reach each other.
+func pair(t *testing.T, args ...string) (nodes []*cluster.Node, pods []*pod) {
+	t.Helper()
+	nodes = newNodes(t, "a", "b")
+	start(t, nodes, args...)
+	pods = []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
+	pods[0].reaches(t, pods[1].addr)
+	return nodes, pods
+}
+
+// lose has the node's host lose some of the datagrams that reach it from other nodes.
+func lose(t *testing.T, n *cluster.Node, perMille int) {
+	t.Helper()
+	for _, command := range []string{
+		"add table inet loss",
+		"add chain inet loss in { type filter hook input priority 0; }",
+		fmt.Sprintf("add rule inet loss in udp dport 6784 numgen random mod 1000 < %d drop", perMille),
+	} {
+		labtest.Run(t, n.Space, "nft", command)
+	}
+}
+
+// bothWays transfers size bytes from each pod to the other at once.
+func bothWays(t *testing.T, pods []*pod, size int64) {
+	t.Helper()
+	errs := make(chan error, 2)
+	for i := range pods {
+		go func() { errs <- transfer(testContext(t), pods[i], pods[1-i], size) }()
+	}
+	for range pods {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// transfer sends size random bytes through a TCP connection and compares the hashes of what went in and what came out.
+func transfer(ctx context.Context, from, to *pod, size int64) error {
+	var l net.Listener
+	if err := to.Do(func() (err error) {
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(to.addr, 0).String())
+		return err
+	}); err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	var conn net.Conn
+	if err := from.Do(func() (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+		return err
+	}); err != nil {
+		return err
+	}
+	sent, received := sha256.New(), sha256.New()
+	done := make(chan error, 1)
+	go func() {
+		random := io.LimitReader(rand.NewChaCha8([32]byte{1}), size)
+		_, err := io.Copy(io.MultiWriter(conn, sent), random)
+		done <- errors.Join(err, conn.Close())
+	}()
+	in, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	deadline, _ := ctx.Deadline()
+	_ = in.SetDeadline(deadline)
+	n, err := io.Copy(received, in)
+	if err = errors.Join(err, <-done); err != nil {
+		return fmt.Errorf("after %d of %d bytes: %w", n, size, err)
+	}
+	if n != size || string(sent.Sum(nil)) != string(received.Sum(nil)) {
+		return fmt.Errorf("%d of %d bytes arrived, with another hash", n, size)
+	}
+	return nil
+}
+
+// sendUDP sends runs of equal datagrams, which the kernel hands to the node as superframes, and single ones.
+func sendUDP(t *testing.T, from, to *pod, runs int) {
+	t.Helper()
+	conn := dialUDP(t, from, netip.AddrPortFrom(to.addr, 9999))
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range runs {
+		segment := []int{0, 100, 1, 1398}[i%4]
+		if err := raw.Control(func(fd uintptr) {
+			if err := unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, segment); err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		// That nobody listens comes back as an error of some later write.
+		_, _ = conn.Write(make([]byte, min(max(segment, 50)*20, max(segment, 1)*60)+i%7))
+	}
+}
+
+// noChecksumOffload has the kernel write all checksums before it sends a packet out of the interface (ethtool -K tx off).
+func noChecksumOffload(ifname string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return ethtool(fd, ifname, 0x17 /* ETHTOOL_STXCSUM */, 0)
+}
+
+// openCapture returns a packet socket that gets all that comes in by the interface.
+func openCapture(ifname string) (*os.File, error) {
+	link, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return nil, err
+	}
+	all := unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, all)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "capture"), errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: link.Index}),
+	)
+}
+
+// verify checks the packets of a capture until it is closed and returns how many it saw of each protocol.
+func verify(t *testing.T, capture *os.File) map[string]int {
+	counts := map[string]int{}
+	buf := make([]byte, 1<<17)
+	for {
+		n, err := capture.Read(buf)
+		if err != nil {
+			return counts
+		}
+		name, err := checkPacket(buf[:n])
+		counts[name]++
+		if err != nil && counts["wrong"] < 3 {
+			counts["wrong"]++
+			t.Errorf("a packet of %d bytes: %v: %x", n, err, buf[:min(n, 80)])
+		}
+	}
+}
+
+// checkPacket checks lengths and checksums of a frame with TCP or UDP over IPv4.
+func checkPacket(f []byte) (protocol string, err error) {
+	if len(f) < 34 || binary.BigEndian.Uint16(f[12:]) != unix.ETH_P_IP {
+		return "other", nil
+	}
+	ip := f[14:]
+	header, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+	if total > len(ip) || total < header || (total < len(ip) && len(f) > 60) {
+		return "ip", fmt.Errorf("total length %d of %d bytes", total, len(ip))
+	}
+	if onesSum(0, ip[:header]) != 0xffff {
+		return "ip", errors.New("checksum of the IPv4 header")
+	}
+	payload := ip[header:total]
+	pseudo := onesSum(uint32(ip[9])+uint32(len(payload)), ip[12:20])
+	switch ip[9] {
+	case unix.IPPROTO_TCP:
+		protocol = "tcp"
+	case unix.IPPROTO_UDP:
+		protocol = "udp"
+		if int(binary.BigEndian.Uint16(payload[4:])) != len(payload) {
+			return protocol, errors.New("length of the UDP header")
+		}
+	default:
+		return "other", nil
+	}
+	if onesSum(pseudo, payload) != 0xffff {
+		return protocol, errors.New("checksum")
+	}
+	return protocol, nil
+}
+
+// onesSum returns the ones' complement sum of 16-bit words (RFC 1071).
+func onesSum(sum uint32, b []byte) uint32 {
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(b[0])<<8 | uint32(b[1])
+	}
+	if len(b) > 0 {
+		sum += uint32(b[0]) << 8
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return sum
+}
+

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestOrder: datagrams of one flow arrive in the order in which they were sent, over any number of queues, mixed with
+// other flows, whether they travel one by one or in superframes. Some may be lost: the senders wait for nobody.
+func TestOrder(t *testing.T) {
+	const flows, runs = 8, 300
+	_, pods := pair(t, "--datapath", "userspace", "--queues", "4")
+	received := make(chan [2]int, flows)
+	for flow := range flows {
+		in := listenUDP(t, pods[1])
+		out := dialUDP(t, pods[0], in.LocalAddr().(*net.UDPAddr).AddrPort())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			last, count, swapped := -1, 0, 0
+			buf := make([]byte, 2048)
+			for {
+				n, err := in.Read(buf)
+				if err != nil || n == 1 { // the end of the flow, or of patience
+					received <- [2]int{count, swapped}
+					return
+				}
+				seq := int(binary.BigEndian.Uint32(buf))
+				if seq <= last {
+					swapped++
+				}
+				last = seq
+				count++
+			}
+		}()
+		go sendInOrder(t, out, flow, runs, ended)
+	}
+	total := 0
+	for range flows {
+		r := <-received
+		total += r[0]
+		if r[1] > 0 {
+			t.Errorf("%d of %d datagrams of a flow came behind later ones", r[1], r[0])
+		}
+	}
+	if total < flows*runs {
+		t.Errorf("only %d datagrams arrived", total)
+	}
+}
+
+// sendInOrder sends runs of numbered datagrams, 20 of one size at a time, every second time as one superframe; then one
+// of one byte, which ends the flow, until ended is closed.
+func sendInOrder(t *testing.T, out *net.UDPConn, flow, runs int, ended <-chan struct{}) {
+	raw, err := out.SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	size := 100 + 150*flow
+	seq := uint32(0)
+	for run := range runs {
+		buf := make([]byte, 0, 20*size)
+		for range 20 {
+			buf = append(binary.BigEndian.AppendUint32(buf, seq), make([]byte, size-4)...)
+			seq++
+		}
+		segment := size * (run % 2)
+		if err := raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, segment) }); err != nil {
+			t.Error(err)
+		}
+		for step := max(segment*20, size); len(buf) > 0; buf = buf[step:] {
+			_, _ = out.Write(buf[:step])
+		}
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 0) })
+	again := time.NewTicker(10 * time.Millisecond) // as this one may be lost like any other
+	defer again.Stop()
+	for {
+		_, _ = out.Write([]byte{0})
+		select {
+		case <-again.C:
+		case <-ended:
+			return
+		}
+	}
+}
+
+func listenUDP(t *testing.T, p *pod) *net.UDPConn {
+	t.Helper()
+	var conn *net.UDPConn
+	if err := p.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.addr, 0)))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetReadBuffer(8 << 20)
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	return conn
+}
+
+func dialUDP(t *testing.T, p *pod, to netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	var conn *net.UDPConn
+	if err := p.Do(func() (err error) {
+		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
