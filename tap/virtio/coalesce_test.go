@@ -363,3 +363,21 @@ func TestFragmentsKeepPlace(t *testing.T) {
 		t.Errorf("%d frames, want two, the fragment, two", len(frames))
 	}
 }
+
+// TestFrameBehindSlice: a frame that continues a run of slices does not join it, as the run is not over.
+func TestFrameBehindSlice(t *testing.T) {
+	p := tcp4(3000)
+	h, frame := p.superframe(1000)
+	cut := split(t, 1, h, frame)
+	again := stream(p, 3, 1000, true)[1] // what slice 1 stands for
+	want := complete([]single{again})[0]
+	j := virtio.NewJoiner(allFeatures, 16, 16)
+	must(t, j.AddSlice(0, cut[0].meta, cut[0].data))
+	must(t, j.AddFrame(again.h, again.data))
+	must(t, j.AddSlice(0, cut[1].meta, cut[1].data))
+	out := j.Frames()
+	if len(out) != 3 {
+		t.Errorf("%d frames, want 3", len(out))
+	}
+	equalFrames(t, wireOf(t, allFeatures, out)[flowOf(want)], [][]byte{cut[0].want, want, cut[1].want})
+}

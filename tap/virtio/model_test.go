@@ -283,7 +283,7 @@ func drawPacket(t *rapid.T, most int) packet {
 		id: rapid.Uint16().Draw(t, "id"), df: rapid.Bool().Draw(t, "df"),
 		tags: rapid.SliceOfN(rapid.SampledFrom([]uint16{0x8100, 0x88a8}), 0, 2).Draw(t, "tags"),
 		seq:  rapid.Uint32().Draw(t, "seq"), ack: rapid.Uint32().Draw(t, "ack"),
-		flags: ack | rapid.Byte().Draw(t, "flags")&(fin|psh|ece|cwr), srcPort: rapid.Uint16().Draw(t, "port"),
+		flags: ack | uint8(uniform(t, 256, "flags"))&(fin|psh|ece|cwr), srcPort: rapid.Uint16().Draw(t, "port"),
 	}
 	if p.ipv6 {
 		p.extension = rapid.SliceOfN(rapid.SampledFrom([]uint8{0, 43, 60}), 0, 3).Draw(t, "extension")

@@ -59,6 +59,9 @@ func wireOf(t fataler, f virtio.Features, frames []virtio.Frame) map[flow][][]by
 	for _, frame := range frames {
 		b := flatten(frame)
 		checkTaken(t, f, frame)
+		if h := frame.Offload; h.GSOType&virtio.GSOECN != 0 && b[h.CsumStart+13]&cwr == 0 {
+			t.Fatalf("%+v, but CWR is not set", h)
+		}
 		for _, one := range segment(frame.Offload, b) {
 			out[flowOf(one)] = append(out[flowOf(one)], one)
 		}
