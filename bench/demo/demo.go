@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 )
@@ -27,6 +28,9 @@ type Config struct {
 
 // errRoot is returned where the demo may not make namespaces.
 var errRoot = errors.New("demo: it makes network namespaces and needs root: sudo make demo")
+
+// switchPatience is how long nodes may take to start and to agree on a path.
+const switchPatience = 20 * time.Second
 
 // names of the demo's hosts, each with one pod.
 var names = []string{"a", "b", "c"}
@@ -74,12 +78,7 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.say("Three hosts, one switch. Starting a node on each:\n")
 	for _, n := range d.nodes {
-		var peers []string
-		for _, other := range d.nodes {
-			if other != n {
-				peers = append(peers, other.Addr().String())
-			}
-		}
+		peers := d.others(n)
 		d.say("  %s$ weft up %s %s\n", n.Label(), peers[0], peers[1])
 		if err := n.Up(peers...); err != nil {
 			return err
@@ -95,6 +94,16 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.say("All three have met and share the range after %.1f s.\n", time.Since(started).Seconds())
 	return nil
+}
+
+// others returns the addresses of all nodes but n.
+func (d *demo) others(n *cluster.Node) (addrs []string) {
+	for _, other := range d.nodes {
+		if other != n {
+			addrs = append(addrs, other.Addr().String())
+		}
+	}
+	return addrs
 }
 
 func (d *demo) attach(ctx context.Context) error {
@@ -147,14 +156,32 @@ func (d *demo) status(ctx context.Context) error {
 	return nil
 }
 
-// throughput measures one TCP stream from pod to pod through weft, and through the kernel's VXLAN on the same hosts.
+// throughput measures one TCP stream from pod to pod through weft, by the kernel's path and in userspace, and through a
+// VXLAN that was set up by hand on the same hosts.
 func (d *demo) throughput(ctx context.Context) error {
 	d.say("\nOne TCP stream from pod to pod, %d s each (iperf3, cubic, all on this machine):\n", d.cfg.Seconds)
-	weft, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
+	if err := d.carriedBy(ctx, "kernel"); err != nil {
+		return err
+	}
+	kernel, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
 	if err != nil {
 		return err
 	}
-	d.say("  weft, userspace      %6.2f Gbit/s\n", weft)
+	d.say("  weft, by the kernel path      %6.2f Gbit/s\n", kernel)
+	// Nodes are restarted as an upgrade would restart them: the pods stay, and keep their addresses.
+	for _, n := range d.nodes[:2] {
+		if err := errors.Join(n.Stop(), n.Up(append([]string{"--datapath", "userspace"}, d.others(n)...)...)); err != nil {
+			return err
+		}
+	}
+	if err := d.carriedBy(ctx, "userspace"); err != nil {
+		return err
+	}
+	userspace, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
+	if err != nil {
+		return err
+	}
+	d.say("  weft, in userspace            %6.2f Gbit/s\n", userspace)
 	baseline, err := newVXLAN(ctx, d.nodes[0].Host, d.nodes[1].Host)
 	if err != nil {
 		return err
@@ -163,8 +190,31 @@ func (d *demo) throughput(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("  the kernel's VXLAN   %6.2f Gbit/s\n  ratio                %6.2f\n", vxlan, weft/vxlan)
+	d.say("  the kernel's VXLAN, by hand   %6.2f Gbit/s\n  ratios to that                %6.2f and %.2f\n", vxlan, kernel/vxlan, userspace/vxlan)
 	return nil
+}
+
+// carriedBy waits until the first two nodes carry frames to each other as said, and their pods reach each other.
+func (d *demo) carriedBy(ctx context.Context, datapath string) error {
+	ctx, cancel := context.WithTimeout(ctx, switchPatience)
+	defer cancel()
+	for i, n := range d.nodes[:2] {
+		if err := nettest.Until(ctx, func() error {
+			var peers []api.Peer
+			if err := n.Query(ctx, &peers, "peers"); err != nil {
+				return err
+			}
+			for _, p := range peers {
+				if p.Name == names[1-i] && p.State == "alive" && p.Datapath == datapath {
+					return nil
+				}
+			}
+			return fmt.Errorf("demo: %s does not reach %s by %s: %+v", names[i], names[1-i], datapath, peers)
+		}); err != nil {
+			return err
+		}
+	}
+	return nettest.Until(ctx, func() error { return cluster.Ping(ctx, d.pods[0].Space, d.addrs[1]) })
 }
 
 // logs returns what the daemons said, as an error, for a demo that failed.

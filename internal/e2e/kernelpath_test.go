@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// kernelDevice is the VXLAN device of a node with the default ports.
+const kernelDevice = "weftvx6785"
+
+// waitDatapath waits until n carries frames to another node as said.
+func waitDatapath(t *testing.T, n *cluster.Node, to, datapath string) {
+	t.Helper()
+	labtest.Until(t, patience, func() error {
+		for _, p := range query[[]api.Peer](t, n, "peers") {
+			if p.Name == to && p.Datapath == datapath {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s does not carry %s by %s", n.Label(), to, datapath)
+	})
+}
+
+// TestKernelPath: nodes with nothing to seal or relay leave their frames to the kernel, for pods that were there before
+// as for those that come later, and broadcasts still reach everybody once.
+func TestKernelPath(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	pods := []*pod{attach(t, nodes[0], "p0"), attach(t, nodes[1], "p0"), attach(t, nodes[2], "p0")}
+	for _, n := range nodes {
+		for _, other := range nodes {
+			if n != other {
+				waitDatapath(t, n, other.Label(), "kernel")
+			}
+		}
+	}
+	pods = append(pods, attach(t, nodes[0], "p1"), attach(t, nodes[1], "p1"), attach(t, nodes[2], "p1"))
+	for _, from := range pods {
+		for _, to := range pods {
+			from.reaches(t, to.addr)
+		}
+	}
+	bothWays(t, []*pod{pods[0], pods[4]}, 64<<20)
+	behind := map[string]int{}
+	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
+		behind[e.Name]++
+	}
+	if behind["b"] < 2 || behind["c"] < 2 {
+		t.Errorf("addresses behind %v, want the pods of b and c among them", behind)
+	}
+	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != "kernel" {
+		t.Errorf("the status says %q", s.Datapath)
+	}
+	if err := nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(links(t, nodes[0].Host), kernelDevice) {
+		t.Error("the device is still there after the node has stopped")
+	}
+}
+
+var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+
+// TestKernelPathBreaks: a firewall begins to eat the kernel's datagrams. Less than a second of traffic is lost until
+// userspace carries it, and once they pass again the kernel does.
+func TestKernelPathBreaks(t *testing.T) {
+	nodes, pods := pair(t)
+	waitDatapath(t, nodes[0], "b", "kernel")
+	waitDatapath(t, nodes[1], "a", "kernel")
+	pods[0].reaches(t, pods[1].addr)
+	const every, count = "0.01", 600
+	pinging := pods[0].Command(testContext(t), "ping", "-i", every, "-c", strconv.Itoa(count), "-W", "1", pods[1].addr.String())
+	var out strings.Builder
+	pinging.Stdout = &out
+	if err := pinging.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{
+		"add table inet eat",
+		"add chain inet eat in { type filter hook input priority -300; }",
+		"add rule inet eat in udp dport 6785 drop",
+	} {
+		labtest.Run(t, nodes[1].Space, "nft", command)
+	}
+	waitDatapath(t, nodes[0], "b", "userspace")
+	waitDatapath(t, nodes[1], "a", "userspace")
+	if err := pinging.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	m := pingSummary.FindStringSubmatch(out.String())
+	if m == nil {
+		t.Fatal(out.String())
+	}
+	received, _ := strconv.Atoi(m[2])
+	if lost := count - received; lost > 100 {
+		t.Errorf("%d pings 10 ms apart were lost, want at most 100: a second's", lost)
+	}
+	labtest.Run(t, nodes[1].Space, "nft", "delete table inet eat")
+	waitDatapath(t, nodes[0], "b", "kernel")
+	bothWays(t, pods, 1<<20)
+}
+
+// TestKernelPathWithOneSide: a node that stays in userspace is reached there.
+func TestKernelPathWithOneSide(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	up(t, nodes[0], others(nodes, nodes[0])...)
+	up(t, nodes[1], append(others(nodes, nodes[1]), "--datapath", "userspace")...)
+	up(t, nodes[2], others(nodes, nodes[2])...)
+	waitReady(t, nodes)
+	waitDatapath(t, nodes[0], "c", "kernel")
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}
+	for _, from := range pods {
+		for _, to := range pods {
+			from.reaches(t, to.addr)
+		}
+	}
+	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != "mixed" {
+		t.Errorf("the status says %q", s.Datapath)
+	}
+}
+
+// TestForeignVXLAN: a device of somebody else's on the port is named, and left alone.
+func TestForeignVXLAN(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	labtest.Run(t, nodes[0].Space, "ip", "link", "add", "theirs", "type", "vxlan", "id", "42", "dstport", "6785", "local", nodes[0].Addr().String())
+	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "theirs", "up")
+	out, err := nodes[0].Do(testContext(t), "up", "--datapath", "kernel", "--state-dir", nodes[0].StateDir(), "--socket", nodes[0].Socket())
+	if err == nil || !strings.Contains(err.Error(), "theirs") {
+		t.Errorf("with --datapath kernel: %s, %v; want a refusal that names the device", out, err)
+	}
+	start(t, nodes)
+	warned := slices.ContainsFunc(query[api.Status](t, nodes[0], "status").Warnings, func(w string) bool {
+		return strings.Contains(w, "theirs")
+	})
+	if !warned {
+		t.Error("no warning names the device")
+	}
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
+	pods[0].reaches(t, pods[1].addr)
+}
+
+// TestKernelPathIsMended: somebody deletes the device; pods go on, and it comes back.
+func TestKernelPathIsMended(t *testing.T) {
+	nodes, pods := pair(t)
+	waitDatapath(t, nodes[0], "b", "kernel")
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)
+	pods[0].reaches(t, pods[1].addr)
+	waitDatapath(t, nodes[0], "b", "kernel")
+	pods[0].reaches(t, pods[1].addr)
+}
