@@ -308,4 +308,3 @@ func onesSum(sum uint32, b []byte) uint32 {
 	}
 	return sum
 }
-

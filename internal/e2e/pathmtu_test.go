@@ -49,4 +49,3 @@ func mtuTo(t *testing.T, n, to *cluster.Node) int {
 	}
 	return 0
 }
-
