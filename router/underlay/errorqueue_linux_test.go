@@ -75,6 +75,24 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// TestReportsAllocate: nothing, at whatever rate they come.
+func TestReportsAllocate(t *testing.T) {
+	told := 0
+	u := listen(t, underlay.Config{OnError: func(underlay.Report) { told++ }})
+	out := []underlay.Datagram{{Addr: closedPort(t, "127.0.0.1"), Buf: []byte("x")}, {Addr: at(u, "127.0.0.1"), Buf: []byte("y")}}
+	in := []underlay.Datagram{{Buf: make([]byte, 10)}}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := u.WriteBatch(out); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.ReadBatch(in); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 || told == 0 {
+		t.Errorf("%v allocations, %d reports", n, told)
+	}
+}
+
 // TestReportMTU: a router that had to drop a datagram tells what it would have taken; the kernel does not hold that against
 // what is sent later. What this host itself cannot send is not reported again.
 func TestReportMTU(t *testing.T) {

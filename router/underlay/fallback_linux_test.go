@@ -158,6 +158,61 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestMessageFails: what has nothing to do with segments costs one call, and all that the message carries.
+func TestMessageFails(t *testing.T) {
+	a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})
+	calls := 0
+	underlay.Intercept(a, func(size int) unix.Errno {
+		if size != 100 {
+			return 0
+		}
+		calls++
+		return unix.EPERM
+	})
+	to := at(b, "127.0.0.1")
+	batch := []underlay.Datagram{
+		{Addr: to, Buf: numbers(3, 90)},
+		{Addr: to, Buf: numbers(3, 100), SegmentSize: 100},
+		{Addr: to, Buf: numbers(1, 100)},
+		{Addr: to, Buf: numbers(70, 100), SegmentSize: 100},
+		{Addr: to, Buf: numbers(3, 90)},
+	}
+	n, err := a.WriteBatch(batch)
+	if n != 2 || !errors.Is(err, syscall.EPERM) || calls > 3 {
+		t.Errorf("%d elements, %v, %d calls; want 2, EPERM, 3", n, err, calls)
+	}
+	for i, d := range batch {
+		if failed := 0 < i && i < 4; (d.Err != nil) != failed {
+			t.Errorf("element %d: %v", i, d.Err)
+		}
+	}
+	if s := a.Stats(); s.Unsegmented != 0 || s.GSODisabled != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestSourceGone: a source address that the host has lost is no reason to give up segmenting, and not tried 64 times.
+func TestSourceGone(t *testing.T) {
+	neighbour(t, 1500)
+	ip(t, "addr add 10.77.1.7/24 dev wul0")
+	u := listen(t, underlay.Config{Source: netip.MustParseAddr("10.77.1.7")})
+	calls := 0
+	underlay.Intercept(u, func(int) unix.Errno { calls++; return 0 })
+	d := []underlay.Datagram{{Addr: netip.MustParseAddrPort("10.77.1.2:9"), Buf: make([]byte, 5000), SegmentSize: 100}}
+	if _, err := u.WriteBatch(d); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, "addr del 10.77.1.7/24 dev wul0")
+	calls = 0
+	if _, err := u.WriteBatch(d); err == nil || !u.Features().Has(underlay.GSO) || calls > 10 {
+		t.Errorf("%v after %d calls, features %s", err, calls, u.Features())
+	}
+	ip(t, "addr add 10.77.1.7/24 dev wul0")
+	if _, err := u.WriteBatch(d); err != nil {
+		t.Errorf("with the address back: %v", err)
+	}
+}
+
 // TestLateError: an error that may be an earlier datagram's is not held against the next one, but one that stays is.
 func TestLateError(t *testing.T) {
 	a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})

@@ -67,3 +67,27 @@ func narrow(t *testing.T, mtu int) {
 		t.Fatalf("forwarding: %v: %s", err, out)
 	}
 }
+
+// twoHosts makes two namespaces that a cable of an Ethernet's MTU joins, and returns their files. The first has 10.77.1.1
+// and fd77::1, the other 10.77.1.2 and fd77::2.
+func twoHosts(t *testing.T) (a, b string) {
+	t.Helper()
+	taptest.RequireRoot(t)
+	names := [2]string{fmt.Sprintf("wul%da", os.Getpid()), fmt.Sprintf("wul%db", os.Getpid())}
+	for _, name := range names {
+		ip(t, "netns add "+name)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() }) //nolint:noctx // t's has ended
+	}
+	ip(t, fmt.Sprintf("-n %s link add wul0 address 02:00:00:00:00:01 type veth peer name wul0 address 02:00:00:00:00:02 netns %s",
+		names[0], names[1]))
+	for i, name := range names {
+		own, other := i+1, 2-i
+		ip(t, fmt.Sprintf("-n %s link set lo up", name))
+		ip(t, fmt.Sprintf("-n %s link set wul0 up", name))
+		ip(t, fmt.Sprintf("-n %s addr add 10.77.1.%d/24 dev wul0", name, own))
+		ip(t, fmt.Sprintf("-n %s addr add fd77::%d/64 dev wul0 nodad", name, own))
+		ip(t, fmt.Sprintf("-n %s neigh add 10.77.1.%d lladdr 02:00:00:00:00:0%[2]d dev wul0", name, other))
+		ip(t, fmt.Sprintf("-n %s neigh add fd77::%d lladdr 02:00:00:00:00:0%[2]d dev wul0", name, other))
+	}
+	return "/run/netns/" + names[0], "/run/netns/" + names[1]
+}

@@ -148,13 +148,16 @@ func (s *sender) send(fd uintptr) (done bool) {
 		switch {
 		case errno == 0:
 			s.sent(q, sent)
+			if sent < n { // the kernel does not tell why, and forgets it
+				s.errors.flagged.Store(true)
+			}
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
 			return false
 		case isNetwork(errno) && s.again(drains):
 			continue
-		case q == &s.whole && q.parts[q.done].segments > 1:
+		case q.parts[q.done].segments > 1 && splits(errno):
 			s.split(fd, errno)
 		default:
 			s.fail(q, fd, errno)
@@ -189,19 +192,32 @@ func (s *sender) sent(q *queue, n int) {
 	s.stats.sendDatagrams.Add(uint64(datagrams))
 }
 
-// fail gives up the first message pending, which is one datagram.
+// fail gives up the first message pending.
 func (s *sender) fail(q *queue, fd uintptr, errno unix.Errno) {
+	cause := s.resend.cause
 	if q == &s.single && s.resend.failed(s, fd, errno) {
 		return
 	}
 	size := q.parts[q.done].bytes
 	for more := true; more; {
-		if d := &s.batch[q.parts[q.done].start.elem]; d.Err == nil {
-			d.Err = errno
-		}
+		s.blame(&q.parts[q.done], errno)
 		q.done++
 		// Of the same message the others that are as long fare alike, and cost no call.
-		more = q == &s.single && errno == unix.EMSGSIZE && q.pending() && q.parts[q.done].bytes >= size
+		more = q == &s.single && (errno == unix.EMSGSIZE || errno == cause) && q.pending() && q.parts[q.done].bytes >= size
+	}
+}
+
+// blame sets the error of all elements that o has a part of.
+func (s *sender) blame(o *part, errno unix.Errno) {
+	p := o.start
+	for bytes := o.bytes; ; {
+		if d := &s.batch[p.elem]; d.Err == nil {
+			d.Err = errno
+		}
+		if bytes -= p.left; bytes <= 0 {
+			return
+		}
+		p = start(s.batch, p.elem+1)
 	}
 }
 
