@@ -3,6 +3,7 @@ package underlay
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,16 @@ const (
 	errorCalls    = 4
 )
 
+// errorSigns are what reader and writers tell each other of the error queue; any goroutine may use them.
+type errorSigns struct {
+	flagged atomic.Bool   // a writer met an error that the queue explains
+	drains  atomic.Uint32 // goes up when the reader begins to empty the queue, and when it ends: odd in between
+}
+
 // errorQueue reads the queue in which the kernel keeps what was reported about datagrams sent (ip(7), IP_RECVERR; of a
 // socket of IPv6 both families come through it).
 type errorQueue struct {
+	signs    errorSigns
 	onError  func(Report) // or nil
 	messages [errorMessages]message
 	names    [errorMessages]sockaddr
@@ -35,6 +43,8 @@ func (q *errorQueue) init(onError func(Report)) {
 
 // drain takes errors out of the queue of fd and reports whether it has left some.
 func (q *errorQueue) drain(fd uintptr, stats *counters) (more bool) {
+	q.signs.drains.Add(1)
+	defer q.signs.drains.Add(1)
 	for range errorCalls {
 		n := q.receive(fd)
 		for i := range n {
@@ -84,7 +94,7 @@ const (
 )
 
 // parseReport reads one entry of the error queue: name is where the datagram was to go. ok is false for entries of
-// another kind, such as timestamps.
+// another kind, such as timestamps, and for what this host's own stack has said: WriteBatch returned that.
 func parseReport(name *sockaddr, b []byte) (r Report, ok bool) {
 	for {
 		level, kind, data, rest, more := nextControl(b)
@@ -98,7 +108,7 @@ func parseReport(name *sockaddr, b []byte) (r Report, ok bool) {
 			continue
 		}
 		switch data[errOrigin] {
-		case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6, unix.SO_EE_ORIGIN_LOCAL:
+		case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6:
 		default:
 			continue
 		}

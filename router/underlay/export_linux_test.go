@@ -2,6 +2,7 @@ package underlay
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,15 +37,15 @@ func messageSize(h *unix.Msghdr) int {
 }
 
 // CountReads counts how often u's reader looks after datagrams, and how often it waits without the runtime's poller. To
-// be called before the first ReadBatch; read only what the reader has left.
-func CountReads(u *UDP) (looks, blind *int) {
-	looks, blind = new(int), new(int)
+// be called before the first ReadBatch.
+func CountReads(u *UDP) (looks, blind *atomic.Int64) {
+	looks, blind = new(atomic.Int64), new(atomic.Int64)
 	u.in.poll = func(fd uintptr) bool {
-		*looks++
+		looks.Add(1)
 		return u.in.receive(fd)
 	}
 	u.in.blind = func(fd uintptr) {
-		*blind++
+		blind.Add(1)
 		u.in.receiveBlind(fd)
 	}
 	return looks, blind

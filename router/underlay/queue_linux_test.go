@@ -55,13 +55,18 @@ func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort) {
 	return got, to
 }
 
+// arena is where the payloads of drawBatch lie, often side by side.
+var arena = func() []byte {
+	b := make([]byte, 1<<18)
+	for i := range b {
+		b[i] = byte(i * i >> 7)
+	}
+	return b
+}()
+
 func drawBatch(t *rapid.T) (batch []Datagram) {
 	addrs := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2"),
 		netip.MustParseAddrPort("[2001:db8::1]:1")}
-	arena := make([]byte, 1<<20)
-	for i := range arena {
-		arena[i] = byte(i * i >> 7)
-	}
 	at := 0
 	piece := func(longest int) []byte {
 		n := rapid.IntRange(0, longest).Draw(t, "piece")
@@ -125,7 +130,6 @@ func TestQueue(t *testing.T) {
 // TestQueuePacks: no more messages, and no more pieces, than are needed.
 func TestQueuePacks(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:1")
-	arena := make([]byte, 1<<20)
 	frames := func(n, size int, addr netip.AddrPort) (batch []Datagram) {
 		for i := range n {
 			batch = append(batch, Datagram{Addr: addr, Buf: arena[i*size : (i+1)*size]})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +21,6 @@ type receiver struct {
 	poll  func(fd uintptr) bool
 	blind func(fd uintptr)
 	stats *counters
-
-	flagged atomic.Bool // the sender met an error that the error queue explains
 
 	batch    []Datagram // the part that one call fills
 	n        int
@@ -102,7 +99,7 @@ func (r *receiver) prepare(batch []Datagram) {
 // Errors in the queue count as readable, and take room in the receive buffer: they are taken out before each sleep, so
 // that every wake-up comes from something new.
 func (r *receiver) receive(fd uintptr) (done bool) {
-	if r.flagged.Load() && r.flagged.Swap(false) {
+	if f := &r.errors.signs.flagged; f.Load() && f.Swap(false) {
 		r.errors.drain(fd, r.stats)
 	}
 	for {

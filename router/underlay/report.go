@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// Report is what the network (ICMP), or this host's own stack, says of a datagram that was sent earlier.
+// Report is what the network (ICMP) says of a datagram that was sent earlier. Where that is one of a message of many, one
+// report may stand for all of them.
 //
 // Nobody vouches for it: whoever can guess addresses and ports can forge one. It is a hint to look again, never a
 // reason to give a peer up, or to believe an MTU that no probe has confirmed.
@@ -17,7 +18,7 @@ type Report struct {
 	// MTU is the size in bytes, IP header counted, that the reporter would have taken; 0 unless Err is EMSGSIZE. A
 	// router of before RFC 1191 says 0 as well.
 	MTU int
-	// Offender is the host that reported; invalid where it is this one.
+	// Offender is the host that says so. It may be this one, which gave up to look for a neighbour.
 	Offender netip.Addr
 }
 

@@ -3,14 +3,14 @@ package underlay
 import "golang.org/x/sys/unix"
 
 // resend is how the datagrams of a message that the kernel would not segment fare alone, in the queue single. What the
-// kernel said has one of these causes, which only sending them tells apart:
+// kernel said has one of several causes, which only sending them tells apart:
 //
 //   - EMSGSIZE: a datagram is larger than the route takes. Fragments cannot be made of segments, whatever the socket
 //     allows. Alone they go out in fragments, or fail, and say so each.
 //   - EINVAL: the same on older kernels, where EMSGSIZE came later, or a kernel, a socket option or a device that does not
 //     segment (a guest's driver of Linux 6.6.44).
+//     Or the message is wrong, such as in a source address that the host has lost: alone they fail as well.
 //   - EIO: a device that computes no checksums on older kernels, or a route through IPsec.
-//   - anything else concerns the message: alone they fail with it again.
 //
 // After EINVAL and EIO segmentation is given up for good where the datagrams go through alone, and would have gone
 // through unfragmented: to learn the latter, the first is sent with fragmentation forbidden.
@@ -26,6 +26,11 @@ func (r *resend) next(q *queue) int {
 		return 1
 	}
 	return q.queued - q.done
+}
+
+// splits reports whether the datagrams of a message that failed with errno may go through alone.
+func splits(errno unix.Errno) bool {
+	return errno == unix.EMSGSIZE || errno == unix.EINVAL || errno == unix.EIO
 }
 
 // split takes the first message pending apart.
@@ -51,7 +56,7 @@ func (s *sender) split(fd uintptr, cause unix.Errno) {
 
 // suspect reports whether the message may have failed for want of segmentation.
 func (s *sender) suspect() bool {
-	return s.whole.segments > 1 && (s.resend.cause == unix.EINVAL || s.resend.cause == unix.EIO)
+	return s.whole.segments > 1 && s.resend.cause != 0 && s.resend.cause != unix.EMSGSIZE
 }
 
 // failed counts a datagram that could not be sent alone, and reports whether it is to be tried once more: where it must

@@ -3,7 +3,6 @@ package underlay
 import (
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +16,12 @@ const (
 
 // maxRetries is how often a message is tried again after an error that may be an earlier datagram's: the kernel keeps
 // one such error a socket, and the next call fails with it, whatever it sends (ip(7), IP_RECVERR). Once would do but
-// for a storm of them, in which the next may come before the retry.
-const maxRetries = 3
+// for a storm of them, in which the next may come before the retry. Not counted, but up to maxAttempts, are errors that
+// came while the reader was emptying the error queue: with each entry that it takes, the kernel puts up the next one's.
+const (
+	maxRetries  = 3
+	maxAttempts = 1000
+)
 
 // sender is the state of WriteBatch, and the functions that the poller calls.
 type sender struct {
@@ -28,13 +31,13 @@ type sender struct {
 	ipv6     bool
 	fragment bool // the kernel may: no Config.DontFragment
 	stats    *counters
-	flagged  *atomic.Bool // tells the reader that the error queue has something
+	errors   *errorSigns // shared with the reader
 
-	batch   []Datagram // what WriteBatch was given
-	whole   queue      // as packed; with UDP_SEGMENT while the kernel takes it
-	single  queue      // the datagrams of one message that the kernel would not segment
-	retries int        // of the first message pending
-	resend  resend
+	batch             []Datagram // what WriteBatch was given
+	whole             queue      // as packed; with UDP_SEGMENT while the kernel takes it
+	single            queue      // the datagrams of one message that the kernel would not segment
+	retries, attempts int        // of the first message pending
+	resend            resend
 }
 
 // init makes the arrays. The queue single has room for all that a message can hold: cutting it makes more pieces.
@@ -81,7 +84,7 @@ func (s *sender) forget() {
 	s.batch = nil
 	s.whole.reset()
 	s.single.reset()
-	s.retries, s.resend = 0, resend{}
+	s.retries, s.attempts, s.resend = 0, 0, resend{}
 }
 
 // push queues the element that p is at the start of. The error is that of a socket that can be used no more.
@@ -140,28 +143,42 @@ func (s *sender) send(fd uintptr) (done bool) {
 		if n == 0 {
 			return true
 		}
+		drains := s.errors.drains.Load()
 		sent, errno := s.call(fd, &q.messages[q.done], n)
 		switch {
 		case errno == 0:
 			s.sent(q, sent)
+			if sent < n { // the kernel does not tell why, and forgets it
+				s.errors.flagged.Store(true)
+			}
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
 			return false
-		case isNetwork(errno) && s.retries < maxRetries:
-			s.retries++
-			s.flagged.Store(true)
+		case isNetwork(errno) && s.again(drains):
 			continue
-		case q == &s.whole && q.parts[q.done].segments > 1:
+		case q.parts[q.done].segments > 1 && splits(errno):
 			s.split(fd, errno)
 		default:
 			s.fail(q, fd, errno)
 		}
-		s.retries = 0
+		s.retries, s.attempts = 0, 0
 		if q == &s.single {
 			s.judge(fd)
 		}
 	}
+}
+
+// again reports whether to try again after an error that may be an earlier datagram's. drains is how often the reader had
+// begun or ended to empty the error queue before.
+func (s *sender) again(drains uint32) bool {
+	s.errors.flagged.Store(true)
+	s.attempts++
+	if drains%2 == 1 || s.errors.drains.Load() != drains {
+		return s.attempts < maxAttempts
+	}
+	s.retries++
+	return s.retries <= maxRetries
 }
 
 // sent counts n messages that the kernel has taken.
@@ -175,19 +192,32 @@ func (s *sender) sent(q *queue, n int) {
 	s.stats.sendDatagrams.Add(uint64(datagrams))
 }
 
-// fail gives up the first message pending, which is one datagram.
+// fail gives up the first message pending.
 func (s *sender) fail(q *queue, fd uintptr, errno unix.Errno) {
+	cause := s.resend.cause
 	if q == &s.single && s.resend.failed(s, fd, errno) {
 		return
 	}
 	size := q.parts[q.done].bytes
 	for more := true; more; {
-		if d := &s.batch[q.parts[q.done].start.elem]; d.Err == nil {
-			d.Err = errno
-		}
+		s.blame(&q.parts[q.done], errno)
 		q.done++
 		// Of the same message the others that are as long fare alike, and cost no call.
-		more = q == &s.single && errno == unix.EMSGSIZE && q.pending() && q.parts[q.done].bytes >= size
+		more = q == &s.single && (errno == unix.EMSGSIZE || errno == cause) && q.pending() && q.parts[q.done].bytes >= size
+	}
+}
+
+// blame sets the error of all elements that o has a part of.
+func (s *sender) blame(o *part, errno unix.Errno) {
+	p := o.start
+	for bytes := o.bytes; ; {
+		if d := &s.batch[p.elem]; d.Err == nil {
+			d.Err = errno
+		}
+		if bytes -= p.left; bytes <= 0 {
+			return
+		}
+		p = start(s.batch, p.elem+1)
 	}
 }
 

@@ -14,7 +14,7 @@ type Stats struct {
 	Unsegmented uint64
 	// GSODisabled is 1 once the socket has given up GSO because the kernel, or a device, does not do it.
 	GSODisabled uint64
-	// Reports is how many errors the network or the kernel has reported about datagrams sent.
+	// Reports is how many errors the network has reported about datagrams sent.
 	Reports ReportStats
 }
 

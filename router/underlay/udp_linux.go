@@ -82,7 +82,7 @@ func newUDP(conn *net.UDPConn, cfg Config) (*UDP, error) {
 	}
 	u.in.init(&u.stats, cfg.OnError)
 	u.out.init(ipv6, cfg.Source)
-	u.out.fragment, u.out.stats, u.out.flagged = !cfg.DontFragment, &u.stats, &u.in.flagged
+	u.out.fragment, u.out.stats, u.out.errors = !cfg.DontFragment, &u.stats, &u.in.errors.signs
 	if u.features.Has(GSO) {
 		u.out.whole.segments = maxSegments
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/plugins/pkg/ns"
+
 	"weft/router/underlay"
 	"weft/router/underlay/underlaytest"
 )
@@ -60,6 +62,33 @@ func TestConformance(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestConformanceOnWire: between two hosts, where what is larger than the MTU goes in fragments.
+func TestConformanceOnWire(t *testing.T) {
+	hostA, hostB := twoHosts(t)
+	for name, ips := range map[string][2]string{"IPv4": {"10.77.1.1", "10.77.1.2"}, "IPv6": {"fd77::1", "fd77::2"}} {
+		for features, cfg := range configs {
+			t.Run(name+"/"+features, func(t *testing.T) {
+				underlaytest.TestConn(t, func(t *testing.T) underlaytest.Pair {
+					a, b := listenIn(t, hostA, cfg), listenIn(t, hostB, cfg)
+					return underlaytest.Pair{A: a, B: b, AddrA: at(a, ips[0]), AddrB: at(b, ips[1])}
+				})
+			})
+		}
+	}
+}
+
+// listenIn is listen in the network namespace of the file path.
+func listenIn(t *testing.T, path string, cfg underlay.Config) (u *underlay.UDP) {
+	t.Helper()
+	if err := ns.WithNetNSPath(path, func(ns.NetNS) error {
+		u = listen(t, cfg)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 // TestStats: equal sizes cross the stack together, with the source set too.

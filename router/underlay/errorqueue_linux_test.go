@@ -1,0 +1,210 @@
+package underlay_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"weft/router/underlay"
+)
+
+// closedPort returns an address on which nobody listens.
+func closedPort(t *testing.T, ip string) netip.AddrPort {
+	t.Helper()
+	u, err := underlay.Listen(underlay.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	return at(u, ip)
+}
+
+// serve reads from u until it is closed. all is closed once want bytes have come.
+func serve(t *testing.T, u *underlay.UDP, want int) (all <-chan struct{}, wait func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		batch := make([]underlay.Datagram, 8)
+		for i := range batch {
+			batch[i].Buf = make([]byte, 1<<16)
+		}
+		for got := 0; ; {
+			n, err := u.ReadBatch(batch)
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("ReadBatch: %v", err)
+				}
+				return
+			}
+			for _, d := range batch[:n] {
+				if got += len(d.Buf); got == want {
+					close(done)
+				}
+			}
+		}
+	})
+	return done, wg.Wait
+}
+
+// TestReports: who was told that nobody listens hears of it, with the address that was asked.
+func TestReports(t *testing.T) {
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		if ip == "::1" && !hasIPv6() {
+			continue
+		}
+		reports := make(chan underlay.Report, 100)
+		u := listen(t, underlay.Config{OnError: func(r underlay.Report) { reports <- r }})
+		_, wait := serve(t, u, -1)
+		gone := closedPort(t, ip)
+		if _, err := u.WriteBatch([]underlay.Datagram{{Addr: gone, Buf: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		want := underlay.Report{Addr: gone, Err: syscall.ECONNREFUSED, Offender: netip.MustParseAddr(ip)}
+		if got := <-reports; got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		u.Close()
+		wait()
+		if got := u.Stats().Reports; got != (underlay.ReportStats{Refused: 1}) {
+			t.Errorf("counted %+v", got)
+		}
+	}
+}
+
+// TestReportsAllocate: nothing, at whatever rate they come.
+func TestReportsAllocate(t *testing.T) {
+	told := 0
+	u := listen(t, underlay.Config{OnError: func(underlay.Report) { told++ }})
+	out := []underlay.Datagram{{Addr: closedPort(t, "127.0.0.1"), Buf: []byte("x")}, {Addr: at(u, "127.0.0.1"), Buf: []byte("y")}}
+	in := []underlay.Datagram{{Buf: make([]byte, 10)}}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := u.WriteBatch(out); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.ReadBatch(in); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 || told == 0 {
+		t.Errorf("%v allocations, %d reports", n, told)
+	}
+}
+
+// TestReportMTU: a router that had to drop a datagram tells what it would have taken; the kernel does not hold that against
+// what is sent later. What this host itself cannot send is not reported again.
+func TestReportMTU(t *testing.T) {
+	narrow(t, 1300)
+	reports := make(chan underlay.Report, 100)
+	u := listen(t, underlay.Config{DontFragment: true, OnError: func(r underlay.Report) { reports <- r }})
+	_, wait := serve(t, u, -1)
+	to := netip.MustParseAddrPort("10.77.2.3:9")
+	segments := []underlay.Datagram{{Addr: to, Buf: make([]byte, 2800), SegmentSize: 1400}}
+	for range 2 {
+		if _, err := u.WriteBatch(segments); err != nil {
+			t.Fatal(err)
+		}
+		want := underlay.Report{Addr: to, Err: syscall.EMSGSIZE, MTU: 1300, Offender: netip.MustParseAddr("10.77.1.2")}
+		if got := <-reports; got != want { // one for the message: it gets as far as there as one
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	if _, err := u.WriteBatch([]underlay.Datagram{{Addr: to, Buf: make([]byte, 2800)}}); !errors.Is(err, syscall.EMSGSIZE) {
+		t.Errorf("a datagram larger than the interface takes: %v", err)
+	}
+	u.Close()
+	wait()
+	if got := u.Stats().Reports; got != (underlay.ReportStats{TooLong: 2}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestErrorsOnly: a socket on which errors wait, and nothing else can be done, is one that the runtime's poller takes for
+// broken. It still receives, and can be closed.
+func TestErrorsOnly(t *testing.T) {
+	neighbour(t, 1500)
+	reports := make(chan underlay.Report, 100)
+	u := listen(t, underlay.Config{NoGSO: true, SendBuffer: 20_000, OnError: func(r underlay.Report) { reports <- r }})
+	b := listen(t, underlay.Config{})
+	looks, blind := underlay.CountReads(u)
+	all, wait := serve(t, u, 3)
+	var unresolved []underlay.Datagram // they stay in the send buffer until the neighbour is given up: seconds
+	for range 12 {
+		unresolved = append(unresolved, underlay.Datagram{Addr: netip.MustParseAddrPort("10.77.1.9:9"), Buf: make([]byte, 1000)})
+	}
+	if _, err := u.WriteBatch(unresolved); err != nil {
+		t.Fatal(err)
+	}
+	gone := closedPort(t, "127.0.0.1")
+	for n := 0; blind.Load() == 0; n++ { // the reader may be under way just then, and meet the error without the poller
+		if n == 1000 {
+			t.Fatal("the poller never refused")
+		}
+		if _, err := u.WriteBatch([]underlay.Datagram{{Addr: gone, Buf: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := (<-reports).Err; got != syscall.ECONNREFUSED {
+			t.Errorf("report: %v", got)
+		}
+	}
+	for _, text := range []string{"a", "b", "c"} {
+		if _, err := b.WriteBatch([]underlay.Datagram{{Addr: at(u, "127.0.0.1"), Buf: []byte(text)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-all
+	u.Close()
+	wait()
+	if looks.Load() > 10_000 {
+		t.Errorf("%d looks, %d without the poller", looks.Load(), blind.Load())
+	}
+}
+
+// TestRefusedStorm: thousands of errors stop neither direction of a socket, and the reader looks no oftener than there is
+// something new.
+func TestRefusedStorm(t *testing.T) {
+	for name, cfg := range configs {
+		t.Run(name, func(t *testing.T) { testRefusedStorm(t, cfg) })
+	}
+}
+
+func testRefusedStorm(t *testing.T, cfg underlay.Config) {
+	const storm, size = 10_000, 1000
+	var refused atomic.Int64
+	cfg.OnError = func(underlay.Report) { refused.Add(1) }
+	a := listen(t, cfg)
+	b := listen(t, underlay.Config{})
+	looks, blind := underlay.CountReads(a)
+	allA, waitA := serve(t, a, storm/10*size)
+	allB, waitB := serve(t, b, storm/10*size)
+	gone := closedPort(t, "127.0.0.1")
+	for range storm / 10 {
+		batch := make([]underlay.Datagram, 0, 11)
+		for range 10 {
+			batch = append(batch, underlay.Datagram{Addr: gone, Buf: []byte("nobody")})
+		}
+		batch = append(batch, underlay.Datagram{Addr: at(b, "127.0.0.1"), Buf: make([]byte, size)})
+		if n, err := a.WriteBatch(batch); n != len(batch) || err != nil {
+			t.Fatalf("%d of %d sent, %v", n, len(batch), err)
+		}
+		if _, err := b.WriteBatch([]underlay.Datagram{{Addr: at(a, "127.0.0.1"), Buf: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-allA
+	<-allB
+	a.Close()
+	b.Close()
+	waitA()
+	waitB()
+	reports := a.Stats().Reports
+	t.Logf("%d datagrams to nobody, %d reports, %d looks", storm, reports.Refused, looks.Load())
+	if reports.Refused == 0 || int64(reports.Refused) != refused.Load() {
+		t.Errorf("counted %+v, told of %d", reports, refused.Load())
+	}
+	if most := 2 * (storm + storm/10); looks.Load() > int64(most) {
+		t.Errorf("%d looks, want at most %d; %d without the poller", looks.Load(), most, blind.Load())
+	}
+}
