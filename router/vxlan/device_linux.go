@@ -168,14 +168,10 @@ func (d *Device) Sample() (Sample, error) {
 	if d.closed {
 		return Sample{}, net.ErrClosed
 	}
-	link, err := d.nl.LinkByIndex(d.index)
-	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
-		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
-	}
+	attrs, err := d.attrs()
 	if err != nil {
-		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+		return Sample{}, err
 	}
-	attrs := link.Attrs()
 	s := Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
 	if c := attrs.Statistics; c != nil {
 		s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = c.RxPackets, c.RxBytes, c.TxPackets, c.TxBytes
@@ -183,6 +179,18 @@ func (d *Device) Sample() (Sample, error) {
 	}
 	s.Frames = s.RxFrames + s.TxFrames + s.TxDropped
 	return s, nil
+}
+
+// attrs returns what the kernel says of the device. mu is held.
+func (d *Device) attrs() (*netlink.LinkAttrs, error) {
+	link, err := d.nl.LinkByIndex(d.index)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	return link.Attrs(), nil
 }
 
 // Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer where the peer is not among

@@ -29,9 +29,9 @@ type remote struct {
 
 // dump reads the tables, which netlink has in one.
 func (d *Device) dump() (tables, error) {
-	link, err := d.nl.LinkByIndex(d.index)
+	own, err := d.attrs()
 	if err != nil {
-		return tables{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+		return tables{}, err
 	}
 	entries, err := d.nl.NeighList(0, unix.AF_BRIDGE)
 	for range 3 { // a table that changes meanwhile
@@ -52,7 +52,7 @@ func (d *Device) dump() (tables, error) {
 		addr, isRemote := netip.AddrFromSlice(e.IP)
 		switch {
 		case e.MasterIndex != 0:
-			if e.MasterIndex == link.Attrs().MasterIndex {
+			if e.MasterIndex == own.MasterIndex {
 				t.bridge[mac] = append(t.bridge[mac], e)
 			}
 		case e.LinkIndex == d.index && isRemote && e.State&netlink.NUD_PERMANENT == 0:
