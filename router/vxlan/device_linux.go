@@ -157,6 +157,8 @@ type Sample struct {
 	Frames uint64
 	// The parts of Frames and their bytes, inner headers included.
 	RxFrames, RxBytes, TxFrames, TxBytes, TxDropped uint64
+	// BadProbes counts frames that came as probes and were none, or of another version.
+	BadProbes uint64
 }
 
 // Sample looks at the device. The error wraps ErrGone where somebody has deleted it.
@@ -166,15 +168,11 @@ func (d *Device) Sample() (Sample, error) {
 	if d.closed {
 		return Sample{}, net.ErrClosed
 	}
-	link, err := d.nl.LinkByIndex(d.index)
-	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
-		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
-	}
+	attrs, err := d.attrs()
 	if err != nil {
-		return Sample{}, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+		return Sample{}, err
 	}
-	attrs := link.Attrs()
-	s := Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0}
+	s := Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
 	if c := attrs.Statistics; c != nil {
 		s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = c.RxPackets, c.RxBytes, c.TxPackets, c.TxBytes
 		s.TxDropped = c.TxDropped + c.TxErrors
@@ -182,6 +180,33 @@ func (d *Device) Sample() (Sample, error) {
 	s.Frames = s.RxFrames + s.TxFrames + s.TxDropped
 	return s, nil
 }
+
+// attrs returns what the kernel says of the device. mu is held.
+func (d *Device) attrs() (*netlink.LinkAttrs, error) {
+	link, err := d.nl.LinkByIndex(d.index)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	return link.Attrs(), nil
+}
+
+// Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer where the peer is not among
+// those of SetPeers: the device would flood the probe.
+func (d *Device) Send(p Probe) error {
+	d.mu.Lock()
+	_, ok := d.peers[p.To]
+	d.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("vxlan: probe to %s: %w", p.To, ErrUnknownPeer)
+	}
+	return d.socket.send(p)
+}
+
+// Receive waits for a probe. One goroutine may call it. After Close the error is net.ErrClosed.
+func (d *Device) Receive() (Probe, error) { return d.socket.receive() }
 
 // Ensure puts back what somebody has taken out of the filter, and of the entries that are not learned.
 func (d *Device) Ensure(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"errors"
 	"time"
 )
 
@@ -66,7 +67,8 @@ func (s *Switch) exit(m *member, now time.Time) {
 }
 
 func (s *Switch) purge(m *member) {
-	if err := s.cfg.Device.Carry(m.ID, false, nil); err != nil {
+	// With the device all of it has gone, and Run ends.
+	if err := s.cfg.Device.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
 		s.log.Warn("taking a peer off the kernel path", "peer", m.ID, "err", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/peer"
 	"weft/router/vxlan"
@@ -197,6 +198,34 @@ func TestAdmissible(t *testing.T) {
 	want := []vxlan.Peer{{ID: peer.ID{2}, Addr: addr("192.0.2.2")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	// What somebody takes out comes back.
+	link, err := netlink.LinkByName("weftvx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Carry(peer.ID{7}, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		entries, err := netlink.NeighList(link.Attrs().Index, unix.AF_BRIDGE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := netlink.NeighDel(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(entries)
+	}
+	for range 2 { // two for probes, one for floods
+		if n := count(); n != 3 {
+			t.Errorf("%d entries", n)
+		}
+		if err := d.Ensure(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := d.Carry(peer.ID{5}, true, nil); !errors.Is(err, vxlan.ErrUnknownPeer) {
 		t.Errorf("Carry: %v", err)

@@ -38,7 +38,7 @@ var pathScripts = map[string]string{
 		until a kernel 2s
 		until b kernel 2s
 		busy
-		stay a kernel 10m`,
+		stay a kernel 1m`,
 	"too long a way": `
 		latency 400ms
 		start a

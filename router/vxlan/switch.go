@@ -155,6 +155,18 @@ func (s *Switch) States() map[peer.ID]State {
 	return maps.Clone(s.states)
 }
 
+// ProbeStats counts probes since New.
+type ProbeStats struct {
+	Sent, Received uint64
+	// Lost are those received of which there were too many at once.
+	Lost uint64
+}
+
+// ProbeStats returns what was counted.
+func (s *Switch) ProbeStats() ProbeStats {
+	return ProbeStats{Sent: s.sent.Load(), Received: s.received.Load(), Lost: s.lost.Load()}
+}
+
 // Run moves peers until ctx ends, which it returns nil for, or until the device fails: the error wraps ErrGone where
 // somebody has deleted it. When it returns no peer is carried by the kernel, all goroutines have ended and the Device
 // is closed. It may be called once.

@@ -10,8 +10,9 @@
 // back several times in a row, and away from it within a second when they no longer do.
 //
 // File by file: probe.go is what a probe looks like on the wire and path.go the decision of one peer, both without
-// I/O; switch.go and program.go are the engine that runs the paths; device_linux.go, fdb_linux.go, socket_linux.go and
-// filter_linux.go are the device, its forwarding entries, the probes' way in and out, and who may send to the device.
+// I/O; switch.go, members.go and program.go are the engine that runs the paths; device_linux.go is the device,
+// conflict_linux.go what may be in its way, fdb_linux.go and tables_linux.go its forwarding entries and the bridge's,
+// socket_linux.go the probes' way in and out, and filter.go who may send to it.
 package vxlan
 
 import (
