@@ -26,6 +26,8 @@ type Config struct {
 	Loads   []load.Load
 	// Rounds is how often, Seconds how long each load measures.
 	Rounds, Seconds int
+	// Budget, unless 0, is how long the run may take: a round that would not end within it, going by those before, is not begun.
+	Budget time.Duration
 	// Patience bounds, over the whole run, what waiting for an idle machine and repeating samples may take; what comes after it
 	// is measured once, and marked where other work was in the way.
 	Patience time.Duration
@@ -48,6 +50,7 @@ var programs = []string{"iperf3", "ping", "ip", "bridge", "nft", "nsenter"}
 type runner struct {
 	cfg      Config
 	results  *sample.Results
+	began    time.Time
 	clock    clock
 	patience time.Duration // what is left of Config.Patience
 }
@@ -58,16 +61,17 @@ func Run(ctx context.Context, cfg Config) (*sample.Results, error) {
 	if err := check(cfg); err != nil {
 		return nil, err
 	}
-	r := &runner{cfg: cfg, patience: cfg.Patience, results: &sample.Results{
+	r := &runner{cfg: cfg, began: time.Now(), patience: cfg.Patience, results: &sample.Results{
 		Command: cfg.Command, Date: time.Now().UTC().Truncate(time.Second), Weft: driver.WeftVersion(ctx, cfg.Bin), Machine: Machine(ctx),
-		Rounds: cfg.Rounds, Seconds: cfg.Seconds, Underlay: underlay(cfg.Plain),
+		Seconds: cfg.Seconds, Underlay: underlay(cfg.Plain),
 	}}
 	for _, l := range cfg.Loads {
 		r.results.Loads = append(r.results.Loads, sample.Load{Name: l.Name, Summary: l.Summary})
 	}
 	r.prepare(ctx)
 	r.clock = newClock(cfg, r.available())
-	for round := 1; round <= cfg.Rounds && ctx.Err() == nil; round++ {
+	for round := 1; round <= cfg.Rounds && ctx.Err() == nil && r.affords(round); round++ {
+		r.results.Rounds = round
 		for i, d := range cfg.Drivers {
 			if r.results.Drivers[i].Unavailable == "" {
 				r.runDriver(ctx, round, i, d)
@@ -128,6 +132,20 @@ func (r *runner) available() (n int) {
 
 // shapes are those that loads may need, in the order in which they are run.
 var shapes = []lab.Shape{lab.Pair, lab.Chain, lab.Three}
+
+// affords reports whether a round fits into what is left of the budget, if it takes as long as those before it.
+func (r *runner) affords(round int) bool {
+	done := time.Duration(round - 1)
+	if r.cfg.Budget == 0 || done == 0 {
+		return true
+	}
+	elapsed := time.Since(r.began)
+	if elapsed+elapsed/done <= r.cfg.Budget {
+		return true
+	}
+	r.say("%d of %d rounds fit into %s", done, r.cfg.Rounds, r.cfg.Budget)
+	return false
+}
 
 // runDriver runs all loads once through a driver, with a new lab for each shape: nothing of an earlier round can be
 // left in it.
