@@ -82,28 +82,36 @@ func (o *Overlay) Alive() error {
 // patience is how long an overlay may take until packets pass.
 const patience = 20 * time.Second
 
-// Ready waits until the first end is reached from all others, and fails at once when a daemon ends meanwhile: then the
-// error wraps ErrUnavailable, with what the daemon said.
+// Ready waits until the first end is reached from all others. It ends as until does.
 func (o *Overlay) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	for _, from := range o.Ends[1:] {
-		err := nettest.Until(ctx, func() error {
-			if o.Alive() != nil {
-				cancel()
-				return nil
-			}
+		err := o.until(ctx, func(ctx context.Context) error {
 			_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", o.Ends[0].Addr.String())
 			return err
 		})
-		if dead := o.Alive(); dead != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, dead)
-		}
 		if err != nil {
 			return fmt.Errorf("driver: no packet passes: %w", err)
 		}
 	}
 	return nil
+}
+
+// until calls f until it returns nil. It ends at once when a daemon does: then the error wraps ErrUnavailable, with what the daemon
+// said last.
+func (o *Overlay) until(ctx context.Context, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := nettest.Until(ctx, func() error {
+		if dead := o.Alive(); dead != nil {
+			cancel()
+			return dead
+		}
+		return f(ctx)
+	})
+	if dead := o.Alive(); dead != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, dead)
+	}
+	return err
 }
 
 // lastWords returns the line of a daemon's log that says best why it ended: the last one that is not a hint.

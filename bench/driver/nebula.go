@@ -62,7 +62,7 @@ func (n *nebula) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = nebulaVersion, nebulaMTU, betweenHosts
 	o.Facts.Encrypted, o.Facts.Cipher = true, "aes-256-gcm"
 	o.Facts.Tuned = []string{fmt.Sprintf("tun.mtu %d instead of 1300", nebulaMTU), "listen.read_buffer and write_buffer 10 MB as its example has them"}
-	return o, o.Ready(ctx)
+	return o, nil
 }
 
 // certs makes an authority and a certificate a node.

@@ -9,10 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"weft/bench/lab"
-	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 )
 
@@ -92,25 +90,16 @@ func others(l *lab.Lab, i int) []string {
 	return addrs
 }
 
-// attach puts a pod on a node's overlay. A node that refused to start is told from one that does not get ready.
+// attach puts a pod on a node's overlay when the node is ready.
 func (w *weft) attach(ctx context.Context, o *Overlay, n *cluster.Node) error {
 	pod, err := n.AddPod("pod")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err = nettest.Until(ctx, func() error {
-		if o.Alive() != nil {
-			cancel()
-			return nil
-		}
+	err = o.until(ctx, func(ctx context.Context) error {
 		_, err := n.Do(ctx, "wait", "--for", "ready", "--timeout", "1s")
 		return err
 	})
-	if dead := o.Alive(); dead != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, dead)
-	}
 	if err != nil {
 		return err
 	}
@@ -136,10 +125,8 @@ func (w *weft) verify(ctx context.Context, o *Overlay, nodes []*cluster.Node) er
 	if err := nodes[0].Query(ctx, &status, "status"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	for _, n := range nodes {
-		if err := nettest.Until(ctx, func() error { return w.peersGo(ctx, n, want) }); err != nil {
+		if err := o.until(ctx, func(ctx context.Context) error { return w.peersGo(ctx, n, want) }); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}

@@ -74,7 +74,7 @@ func (w *wireguard) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	}
 	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = wireguardVersion, wireguardMTU, betweenHosts
 	o.Facts.Encrypted, o.Facts.Cipher = true, "chacha20-poly1305"
-	return o, o.Ready(ctx)
+	return o, nil
 }
 
 // settings returns the i-th node's configuration in the form of the control socket.
@@ -92,19 +92,13 @@ func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int) string {
 
 // configure hands settings to a daemon that may not listen yet.
 func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	var conn net.Conn
-	err := nettest.Until(ctx, func() (err error) {
-		if dead := o.Alive(); dead != nil {
-			cancel()
-			return dead
-		}
+	err := o.until(ctx, func(context.Context) (err error) {
 		conn, err = net.Dial("unix", socket)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte(settings)); err != nil {
@@ -122,19 +116,10 @@ func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings st
 
 // tunnelAddr gives a host's tunnel interface its address and MTU, brings it up, and makes it an end.
 func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, i int, ifname string, mtu int) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := nettest.Until(ctx, func() error {
-		if dead := o.Alive(); dead != nil {
-			cancel()
-			return dead
-		}
+	err := o.until(ctx, func(ctx context.Context) error {
 		_, err := h.Run(ctx, "ip", "link", "set", ifname, "mtu", fmt.Sprint(mtu), "up")
 		return err
 	})
-	if dead := o.Alive(); dead != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, dead)
-	}
 	if err != nil {
 		return err
 	}

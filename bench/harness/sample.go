@@ -58,7 +58,7 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 		r.results.Samples = append(r.results.Samples, s)
 		r.clock.done(ld.Name, time.Duration(s.Seconds*float64(time.Second)))
 		r.say("%s", r.line(s, ld))
-		if dead := o.Alive(); dead != nil {
+		if dead := o.Alive(); dead != nil && i+1 < len(loads) {
 			r.failed(round, d, loads[i+1:], dead, index)
 			break
 		}

@@ -43,8 +43,8 @@ func (l *Lab) Limit(ctx context.Context, mbits int) error {
 		if mbits <= 0 {
 			continue
 		}
-		// The burst is what passes in a millisecond, but no less than a few packets.
-		burst := max(mbits*1000/8, 15_000)
+		// The burst is what passes in a millisecond, but no less than a batch of packets that comes whole.
+		burst := max(mbits*1000/8, 70_000)
 		if _, err := h.Run(ctx, "tc", "qdisc", "add", "dev", underlayIf, "root", "tbf",
 			"rate", fmt.Sprintf("%dmbit", mbits), "burst", fmt.Sprint(burst), "latency", "5ms"); err != nil {
 			return fmt.Errorf("lab: rate: %w", err)

@@ -20,6 +20,7 @@ func tcpLoads() []Load {
 		bulk("tcp16", "sixteen TCP streams", lab.Pair, 16, false),
 		bulk("tcp1r", "one TCP stream the other way", lab.Pair, 1, true),
 		bulk("tcp4r", "four TCP streams the other way", lab.Pair, 4, true),
+		limited(),
 		lossy(),
 		bulk("tcp1-chain", "one TCP stream between hosts with a router in between", lab.Chain, 1, false),
 		incast(),
@@ -69,6 +70,24 @@ func lossy() Load {
 				err = errors.Join(err, e.Lab.Lose(ctx, 0, false), e.Lab.Plain(ctx, whole))
 			}()
 			if err := errors.Join(e.Lab.Plain(ctx, true), e.Lab.Lose(ctx, lossPerMille, false)); err != nil {
+				return Outcome{}, err
+			}
+			return transfer(ctx, e, 1, false)
+		},
+	}
+}
+
+// limit is the rate of the limited underlay, in Mbit/s: little enough that every driver fills it.
+const limit = 400
+
+// limited returns a load of one stream over a slow underlay, where all drivers carry the same and differ by what it costs them.
+func limited() Load {
+	return Load{
+		Name: "tcp1-400m", Shape: lab.Pair, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("one TCP stream over an underlay of %d Mbit/s: what the same traffic costs", limit),
+		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
+			defer func() { err = errors.Join(err, e.Lab.Limit(context.WithoutCancel(ctx), 0)) }()
+			if err := e.Lab.Limit(ctx, limit); err != nil {
 				return Outcome{}, err
 			}
 			return transfer(ctx, e, 1, false)

@@ -18,7 +18,7 @@ type Reading struct {
 type Usage struct {
 	// Elapsed is the time between them.
 	Elapsed time.Duration
-	// Daemons and Machine are CPU time.
+	// Daemons and Machine are CPU time; the machine's is without that of others' processes.
 	Daemons, Machine time.Duration
 	// Foreign is how many cores others' work took on average, with what the hypervisor gave to others.
 	Foreign float64
@@ -48,7 +48,9 @@ func (r Reading) Since(earlier Reading) Usage {
 		Daemons: r.daemons - earlier.daemons,
 		Machine: r.machine.busy - earlier.machine.busy,
 	}
-	others := r.foreign - earlier.foreign + r.machine.stolen - earlier.machine.stolen
+	others := max(r.foreign-earlier.foreign, 0)
+	u.Machine = max(u.Machine-others, 0)
+	others += r.machine.stolen - earlier.machine.stolen
 	if u.Elapsed > 0 && others > 0 { // a process that nobody waited for takes its time with it
 		u.Foreign = others.Seconds() / u.Elapsed.Seconds()
 	}

@@ -115,7 +115,7 @@ func trust(b *strings.Builder, r *sample.Results) {
 			repeated++
 		}
 	}
-	fmt.Fprintf(b, "## How far to trust it\n\n%d samples. %d were repeated because other work took more than a quarter of a core, %d stayed like that, %d failed.\n\n",
+	fmt.Fprintf(b, "## How far to trust it\n\n%d samples: %d were repeated, %d have more than a quarter of a core of other work beside them all the same, %d failed.\n\n",
 		len(r.Samples), repeated, busy, failed)
 	if len(failures) > 0 {
 		b.WriteString(strings.Join(failures, "") + "\n")

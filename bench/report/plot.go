@@ -8,6 +8,7 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 
 	"weft/bench/sample"
 )
@@ -20,10 +21,12 @@ type chart struct {
 
 // charts are the pictures of a report.
 var charts = []chart{
-	{"throughput", "TCP throughput from pod to pod, median", "Gbit/s", []column{{"1 stream", "tcp1", sample.Gbps}, {"4 streams", "tcp4", sample.Gbps}}},
-	{"cpu", "CPU of the daemons a GB, median, lower is better", "s/GB", []column{{"1 stream", "tcp1", sample.DaemonCPU}, {"4 streams", "tcp4", sample.DaemonCPU}}},
-	{"latency", "Round trip of ping, median of the rounds, lower is better", "µs", []column{
-		{"idle p50", "ping", sample.P50}, {"idle p99", "ping", sample.P99}, {"under bulk p50", "ping-bulk", sample.P50}}},
+	{"throughput", "TCP throughput, median of the rounds", "Gbit/s", []column{{"1 stream", "tcp1", sample.Gbps}, {"4 streams", "tcp4", sample.Gbps}}},
+	{"cpu", "CPU of the daemons a GB, median of the rounds, lower is better", "s/GB", []column{{"1 stream", "tcp1", sample.DaemonCPU}, {"4 streams", "tcp4", sample.DaemonCPU}}},
+	{"latency", "Round trip of ping, median of the rounds, lower is better", "µs",
+		[]column{{"p50", "ping", sample.P50}, {"p99", "ping", sample.P99}}},
+	{"latency-bulk", "Round trip of ping beside a TCP stream, median of the rounds, lower is better", "µs",
+		[]column{{"p50", "ping-bulk", sample.P50}, {"p99", "ping-bulk", sample.P99}}},
 }
 
 // formats are those that each picture is written in.
@@ -31,7 +34,7 @@ var formats = []string{".svg", ".png"}
 
 // Size of a picture.
 const (
-	barWidth    = 14 // points
+	barWidth    = 20 // points
 	chartHeight = 3.6 * vg.Inch
 	chartWidth  = 9 * vg.Inch
 )
@@ -69,23 +72,48 @@ func (c chart) plot(r *sample.Results) (*plot.Plot, error) {
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
 	for i, col := range c.bars {
-		values := make(plotter.Values, len(drivers))
-		for j, d := range drivers {
-			values[j] = r.Of(d, col.load, col.metric).Median // 0 where it has none
-		}
-		bars, err := plotter.NewBarChart(values, vg.Points(barWidth))
-		if err != nil {
+		offset := vg.Points(barWidth * (float64(i) - float64(len(c.bars)-1)/2))
+		if err := c.addBars(p, r, drivers, col, palette[i], offset); err != nil {
 			return nil, err
 		}
-		bars.Color, bars.LineStyle.Width = palette[i], 0
-		bars.Offset = vg.Points(barWidth * (float64(i) - float64(len(c.bars)-1)/2))
-		p.Add(bars)
-		p.Legend.Add(col.title, bars)
 	}
 	p.NominalX(drivers...)
+	p.X.Min, p.X.Max = -0.6, float64(len(drivers))-0.4
 	p.Y.Min = 0
 	p.Y.Max *= 1.25 // room for the legend
 	return p, nil
+}
+
+// addBars draws one bar a driver, with its figure above it; where a driver has none, there is neither.
+func (c chart) addBars(p *plot.Plot, r *sample.Results, drivers []string, col column, fill color.Color, offset vg.Length) error {
+	values := make(plotter.Values, len(drivers))
+	var figures plotter.XYLabels
+	for j, d := range drivers {
+		s := r.Of(d, col.load, col.metric)
+		if values[j] = s.Median; s.N > 0 {
+			figures.XYs = append(figures.XYs, plotter.XY{X: float64(j), Y: s.Median})
+			figures.Labels = append(figures.Labels, fmt.Sprintf("%.3g", s.Median))
+		}
+	}
+	if len(figures.Labels) == 0 {
+		return nil
+	}
+	bars, err := plotter.NewBarChart(values, vg.Points(barWidth))
+	if err != nil {
+		return err
+	}
+	bars.Color, bars.LineStyle.Width, bars.Offset = fill, 0, offset
+	labels, err := plotter.NewLabels(figures)
+	if err != nil {
+		return err
+	}
+	labels.Offset = vg.Point{X: offset, Y: vg.Points(2)}
+	for i := range labels.TextStyle {
+		labels.TextStyle[i].Font.Size, labels.TextStyle[i].XAlign = vg.Points(7), draw.XCenter
+	}
+	p.Add(bars, labels)
+	p.Legend.Add(col.title, bars)
+	return nil
 }
 
 // drivers returns those with a figure in the chart.

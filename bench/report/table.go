@@ -18,41 +18,41 @@ type column struct {
 type section struct {
 	title, intro string
 	columns      []column
-	plot         string // name of the picture that goes with it
+	plots        []string // names of the pictures that go with it
 }
 
 // bulk is the columns of one figure for all bulk loads.
 func bulk(m sample.Metric) []column {
 	return []column{
 		{"1 stream", "tcp1", m}, {"4", "tcp4", m}, {"16", "tcp16", m}, {"1, back", "tcp1r", m}, {"4, back", "tcp4r", m},
-		{"1, with loss", "tcp1-loss", m}, {"1, routed", "tcp1-chain", m}, {"2 senders", "incast", m},
+		{"1 at 400 Mbit/s", "tcp1-400m", m}, {"1, with loss", "tcp1-loss", m}, {"1, routed", "tcp1-chain", m}, {"2 senders", "incast", m},
 	}
 }
 
 // sections are the tables, in order: what is steadiest on a shared machine first.
 var sections = []section{
 	{"CPU of the daemons a GB", "Seconds of user and system time of the daemons on all hosts for each GB of TCP payload. It includes what the kernel does inside their " +
-		"system calls, such as the receiver's TCP. The kernel's own overlays have no daemon; the next table has their cost.", bulk(sample.DaemonCPU), "cpu"},
-	{"CPU of the machine a GB", "Everything that ran, both ends of iperf3 included.", bulk(sample.MachineCPU), ""},
-	{"TCP throughput", "Gbit/s as the receiver counted, after a second of warm-up; congestion control cubic.", bulk(sample.Gbps), "throughput"},
-	{"Retransmitted segments", "In the whole of a transfer.", bulk(sample.Retransmits), ""},
+		"system calls, such as the receiver's TCP. The kernel's own overlays have no daemon; the next table has their cost.", bulk(sample.DaemonCPU), []string{"cpu"}},
+	{"CPU of the machine a GB", "Everything that ran, both ends of iperf3 and the kernel included, but for processes that are not the bench's.", bulk(sample.MachineCPU), nil},
+	{"TCP throughput", "Gbit/s as the receiver counted, after a second of warm-up; congestion control cubic.", bulk(sample.Gbps), []string{"throughput"}},
+	{"Retransmitted segments", "In the whole of a transfer.", bulk(sample.Retransmits), nil},
 	{"Datagrams", "Thousands of UDP datagrams a second, counted at the receiver; sizes are of the payload. Without loss: the highest rate with less than 1 % lost.", []column{
 		{"64 B without loss, kpps", "udp64", sample.Kpps}, {"1,400 B without loss, kpps", "udp1400", sample.Kpps},
 		{"1,400 B flood, kpps", "udp-flood", sample.Kpps}, {"flood, lost %", "udp-flood", sample.Lost},
 		{"64 B at 20 kpps, lost %", "udp-20k", sample.Lost}, {"the same, daemon µs a datagram", "udp-20k", sample.PacketCPU},
-	}, ""},
+	}, nil},
 	{"Round trips", "Microseconds. ping sends every 2 ms, so that CPUs go to sleep in between; under bulk, one TCP stream runs beside it.", []column{
 		{"ping p50", "ping", sample.P50}, {"p90", "ping", sample.P90}, {"p99", "ping", sample.P99},
 		{"under bulk p50", "ping-bulk", sample.P50}, {"p90", "ping-bulk", sample.P90}, {"p99", "ping-bulk", sample.P99},
-	}, "latency"},
+	}, []string{"latency", "latency-bulk"}},
 	{"Requests and connections", "64 bytes there and back: over one TCP connection, and over a new one each time with four clients.", []column{
 		{"request p50 µs", "rr", sample.P50}, {"p90", "rr", sample.P90}, {"p99", "rr", sample.P99},
 		{"requests/s", "rr", sample.PerSecond}, {"connections/s", "churn", sample.PerSecond},
-	}, ""},
+	}, nil},
 	{"Memory and idling", "Of the largest daemon; CPU is that of all daemons, in percent of a core.", []column{
 		{"RSS idle, MiB", "idle", sample.RSS}, {"after 1 stream", "tcp1", sample.RSS}, {"after 4", "tcp4", sample.RSS}, {"after 16", "tcp16", sample.RSS},
 		{"CPU idle, %", "idle", sample.IdleCPU},
-	}, ""},
+	}, nil},
 }
 
 // has reports whether any driver has a figure for the column.
@@ -112,8 +112,10 @@ func (s section) markdown(b *strings.Builder, r *sample.Results, pictures string
 		}
 	}
 	table(b, header, rows)
-	if s.plot != "" && pictures != noPictures {
-		fmt.Fprintf(b, "![%s](%s%s.svg)\n\n", s.title, pictures, s.plot)
+	for _, c := range charts {
+		if pictures != noPictures && slices.Contains(s.plots, c.name) && len(c.drivers(r)) > 0 {
+			fmt.Fprintf(b, "![%s](%s%s.svg)\n\n", c.title, pictures, c.name)
+		}
 	}
 }
 
