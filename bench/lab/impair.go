@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -60,17 +61,13 @@ const underlayIf = "eth0"
 // MTU first, and put together on arrival (GRO). Without it a veth hands batches of up to 64 KB over whole, a
 // ride that no wire gives.
 func (l *Lab) Plain(ctx context.Context, plain bool) error {
-	segments := "65535"
-	if plain {
-		segments = "1"
-	}
 	for _, h := range l.Ends {
-		if _, err := h.Run(ctx, "ip", "link", "set", underlayIf, "gso_max_segs", segments); err != nil {
-			return fmt.Errorf("lab: segmentation: %w", err)
-		}
-		if err := h.Do(func() error { return setGRO(underlayIf, plain) }); err != nil {
+		if err := h.Do(func() error { return setFeatures(underlayIf, plainFeature(plain, plain)) }); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}
+	}
+	if err := l.Switch().Do(func() error { return plainPorts(plain) }); err != nil {
+		return fmt.Errorf("lab: %w", err)
 	}
 	l.plain = plain
 	return nil
@@ -78,3 +75,21 @@ func (l *Lab) Plain(ctx context.Context, plain bool) error {
 
 // IsPlain returns what Plain was told last.
 func (l *Lab) IsPlain() bool { return l.plain }
+
+// plainPorts does to the ports of the switch, whose namespace the calling thread is in, what Plain does to the hosts: a veth
+// puts together only what comes from a peer that could not have sent it whole. The switch itself puts nothing together, or it
+// would lose batches and not packets.
+func plainPorts(plain bool) error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if strings.HasPrefix(i.Name, "port") {
+			if err := setFeatures(i.Name, plainFeature(plain, false)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

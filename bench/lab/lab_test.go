@@ -2,9 +2,14 @@ package lab_test
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft/bench/lab"
 	"weft/bench/probe"
@@ -101,7 +106,8 @@ func TestPlainCutsBatches(t *testing.T) {
 		if err := l.Plain(t.Context(), plain); err != nil {
 			t.Fatal(err)
 		}
-		send(t, l)
+		sendTCP(t, l)
+		sendUDP(t, l)
 		shown := labtest.Run(t, l.Switch(), "nft", "list", "table", "bridge", "count")
 		if none := strings.Contains(shown, "packets 0 "); none != plain {
 			t.Errorf("plain %v: %s", plain, shown)
@@ -109,8 +115,34 @@ func TestPlainCutsBatches(t *testing.T) {
 	}
 }
 
-// send sends a few MB over TCP.
-func send(t *testing.T, l *lab.Lab) {
+// sendUDP sends batches of datagrams in one system call each.
+func sendUDP(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.Ends[0].Addr(), 9))
+	err := l.Ends[1].Do(func() error {
+		conn, err := net.DialUDP("udp4", nil, to)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var set error
+		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 1400) })
+		for range 3 {
+			_, _ = conn.Write(make([]byte, 20*1400)) // nobody listens, which later ones are told
+		}
+		return errors.Join(err, set)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sendTCP sends a few MB over TCP.
+func sendTCP(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
