@@ -12,7 +12,7 @@ SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl gcc
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build demo test test-unit check fmt vet lint tidy layering cross vuln bench fuzz clean system-packages
+.PHONY: all build demo test test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
 
 all: build
 
@@ -30,8 +30,14 @@ test: system-packages build
 	CGO_ENABLED=1 go test -race -timeout 10m ./...
 	go test -timeout 10m ./ipam
 
-## bench: micro-benchmarks
-bench:
+## bench: weft beside the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
+##        bin/weft-bench run --help has the rest
+BENCH ?=
+bench: system-packages build
+	$(BIN)/weft-bench run --bin $(BIN) $(BENCH)
+
+## microbench: the benchmarks of the packages
+microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 ## fuzz: each fuzz target for FUZZTIME

@@ -1,0 +1,60 @@
+package driver
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Config is what drivers need to know.
+type Config struct {
+	// Bin is the folder with the weft programs.
+	Bin string
+	// WeftArgs are given to every "weft up", after the bench's own.
+	WeftArgs []string
+}
+
+// Base is the driver that ratios are taken to.
+const Base = "vxlan"
+
+// All returns every driver, in the order of the report.
+func All(c Config) []Driver {
+	return []Driver{
+		raw{},
+		vxlan{},
+		&weft{Config: c, name: "weft", summary: "weft, plain, in userspace", args: []string{"--datapath", "userspace"}},
+		&weft{Config: c, name: "weft-nooffload", summary: "weft, plain, in userspace, without segmentation and checksum offloads",
+			args: []string{"--datapath", "userspace", "--offload", "off"}},
+		&weft{Config: c, name: "weft-kernel", summary: "weft, plain, on its kernel path", args: []string{"--datapath", "kernel"}, path: "kernel"},
+		&weft{Config: c, name: "weft-aes", summary: "weft, sealed with AES-256-GCM", args: []string{"--datapath", "userspace"}, cipher: "aes-256-gcm"},
+		&weft{Config: c, name: "weft-chacha", summary: "weft, sealed with ChaCha20-Poly1305", args: []string{"--datapath", "userspace"}, cipher: "chacha20-poly1305"},
+		&wireguard{},
+		&nebula{},
+		&tinc{},
+		&openvpn{},
+	}
+}
+
+// Select returns the drivers of those names in the order of All; no name selects all.
+func Select(c Config, names []string) ([]Driver, error) {
+	all := All(c)
+	if len(names) == 0 {
+		return all, nil
+	}
+	wanted := map[string]bool{}
+	for _, n := range names {
+		wanted[n] = true
+	}
+	var chosen []Driver
+	var known []string
+	for _, d := range all {
+		known = append(known, d.Name())
+		if wanted[d.Name()] {
+			chosen = append(chosen, d)
+			delete(wanted, d.Name())
+		}
+	}
+	for n := range wanted {
+		return nil, fmt.Errorf("driver: %q is none of %s", n, strings.Join(known, ", "))
+	}
+	return chosen, nil
+}

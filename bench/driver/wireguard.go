@@ -1,0 +1,131 @@
+package driver
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"weft/bench/lab"
+	"weft/internal/nettest"
+)
+
+// wireguard is wireguard-go, the best known tunnel in Go, which has offloads of its own.
+type wireguard struct {
+	program string
+}
+
+// What is measured of wireguard-go.
+const (
+	wireguardPackage = "golang.zx2c4.com/wireguard"
+	wireguardVersion = "v0.0.0-20260522210424-ecfc5a8d5446"
+	wireguardMTU     = nettest.DefaultMTU - 80
+	wireguardPort    = 51820
+	wireguardSockets = "/var/run/wireguard" // wireguard-go has it built in
+)
+
+// Name implements Driver.
+func (*wireguard) Name() string { return "wireguard-go" }
+
+// Summary implements Driver.
+func (*wireguard) Summary() string {
+	return "wireguard-go, a layer 3 tunnel in userspace, ChaCha20-Poly1305"
+}
+
+// Prepare implements Driver.
+func (w *wireguard) Prepare(ctx context.Context, t *Tools) (err error) {
+	w.program, err = t.goTool(ctx, "wireguard", wireguardPackage, wireguardVersion)
+	return err
+}
+
+// Up implements Driver.
+func (w *wireguard) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
+	o := &Overlay{}
+	keys := make([]*ecdh.PrivateKey, len(l.Ends))
+	for i := range keys {
+		var err error
+		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return o, fmt.Errorf("driver: %w", err)
+		}
+	}
+	for i, h := range l.Ends {
+		// The control socket is named after the interface and is in one folder for the machine.
+		ifname := fmt.Sprintf("wb%d-%d", os.Getpid(), i)
+		socket := filepath.Join(wireguardSockets, ifname+".sock")
+		p, err := h.Start(nettest.ProcessConfig{Name: "wireguard", Argv: []string{w.program, "-f", ifname}})
+		if err != nil {
+			return o, err
+		}
+		o.Daemons = append(o.Daemons, p)
+		o.atClose(func() { _ = os.Remove(socket) })
+		if err := w.configure(ctx, o, socket, w.settings(l, keys, i)); err != nil {
+			return o, err
+		}
+		if err := tunnelAddr(ctx, o, h, i, ifname, wireguardMTU); err != nil {
+			return o, err
+		}
+	}
+	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = wireguardVersion, wireguardMTU, betweenHosts
+	o.Facts.Encrypted, o.Facts.Cipher = true, "chacha20-poly1305"
+	return o, nil
+}
+
+// settings returns the i-th node's configuration in the form of the control socket.
+func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "set=1\nprivate_key=%x\nlisten_port=%d\nreplace_peers=true\n", keys[i].Bytes(), wireguardPort)
+	for j, h := range l.Ends {
+		if j != i {
+			fmt.Fprintf(&s, "public_key=%x\nendpoint=%s\nallowed_ip=%s/32\n",
+				keys[j].PublicKey().Bytes(), netip.AddrPortFrom(h.Addr(), wireguardPort), podAddr(j))
+		}
+	}
+	return s.String() + "\n"
+}
+
+// configure hands settings to a daemon that may not listen yet.
+func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings string) error {
+	var conn net.Conn
+	err := o.until(ctx, func(context.Context) (err error) {
+		conn, err = net.Dial("unix", socket)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(settings)); err != nil {
+		return fmt.Errorf("driver: wireguard-go's socket: %w", err)
+	}
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("driver: wireguard-go's socket: %w", err)
+	}
+	if answer != "errno=0\n" {
+		return errors.New("driver: wireguard-go refuses its configuration: " + strings.TrimSpace(answer))
+	}
+	return nil
+}
+
+// tunnelAddr gives a host's tunnel interface its address and MTU, brings it up, and makes it an end.
+func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, i int, ifname string, mtu int) error {
+	err := o.until(ctx, func(ctx context.Context) error {
+		_, err := h.Run(ctx, "ip", "link", "set", ifname, "mtu", fmt.Sprint(mtu), "up")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := h.Run(ctx, "ip", "addr", "add", podAddr(i).String()+"/24", "dev", ifname); err != nil {
+		return err
+	}
+	o.Ends = append(o.Ends, lab.End{Space: h.Space, Addr: podAddr(i)})
+	return nil
+}

@@ -1,0 +1,27 @@
+package load
+
+import (
+	"context"
+	"time"
+
+	"weft/bench/lab"
+	"weft/bench/sample"
+)
+
+// IdleName is the load that does nothing.
+const IdleName = "idle"
+
+// idle waits: the harness measures the daemons beside it.
+func idle() Load {
+	return Load{
+		Name: IdleName, Summary: "nothing is sent: what the daemons take by being there", Shape: lab.Pair, Headline: sample.RSS,
+		Run: func(ctx context.Context, e *Env) (Outcome, error) {
+			select {
+			case <-ctx.Done():
+				return Outcome{}, ctx.Err()
+			case <-time.After(time.Duration(e.Seconds) * time.Second):
+				return Outcome{Values: sample.Values{}}, nil
+			}
+		},
+	}
+}

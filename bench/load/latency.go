@@ -1,0 +1,88 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"weft/bench/lab"
+	"weft/bench/probe"
+	"weft/bench/sample"
+)
+
+// connectors is how many clients open connections at once.
+const connectors = 4
+
+// latencyLoads are those that send little and wait.
+func latencyLoads() []Load {
+	return []Load{
+		{
+			Name: "ping", Summary: "an echo request every 2 ms, nothing else", Shape: lab.Pair, Headline: sample.P50,
+			Run: func(ctx context.Context, e *Env) (Outcome, error) {
+				values, err := ping(ctx, e.Ends[1], e.Ends[0], e.Seconds)
+				return Outcome{Values: values}, err
+			},
+		},
+		{Name: "ping-bulk", Summary: "an echo request every 2 ms beside one TCP stream", Shape: lab.Pair, Headline: sample.P50, Run: pingBulk},
+		{Name: "rr", Summary: "64 bytes there and back over one TCP connection, one at a time", Shape: lab.Pair, Headline: sample.P50, Run: requests},
+		{Name: "churn", Summary: "TCP connections that carry 64 bytes there and back, four at a time", Shape: lab.Pair, Headline: sample.PerSecond, Run: churn},
+	}
+}
+
+// pingBulk pings while a stream runs, after its warm-up.
+func pingBulk(ctx context.Context, e *Env) (Outcome, error) {
+	type result struct {
+		out Outcome
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, err := transfer(ctx, e, 1, false)
+		done <- result{out, err}
+	}()
+	var values sample.Values
+	var err error
+	select {
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-time.After(warmUp * time.Second):
+		values, err = ping(ctx, e.Ends[1], e.Ends[0], max(e.Seconds-1, 1)) // ends before the stream does
+	}
+	bulk := <-done
+	if err := errors.Join(err, bulk.err); err != nil {
+		return Outcome{}, err
+	}
+	maps.Copy(bulk.out.Values, values)
+	return bulk.out, nil
+}
+
+// requests sends one request after the other.
+func requests(ctx context.Context, e *Env) (Outcome, error) {
+	echo, err := probe.Listen(e.Ends[0])
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer echo.Close()
+	trips, err := probe.Requests(ctx, e.Ends[1], echo.Addr(), time.Duration(e.Seconds)*time.Second)
+	if err != nil {
+		return Outcome{}, err
+	}
+	values := percentiles(trips)
+	values[sample.PerSecond] = float64(len(trips)) / float64(e.Seconds)
+	return Outcome{Values: values}, nil
+}
+
+// churn opens and closes connections.
+func churn(ctx context.Context, e *Env) (Outcome, error) {
+	echo, err := probe.Listen(e.Ends[0])
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer echo.Close()
+	rate, err := probe.Connects(ctx, e.Ends[1], echo.Addr(), connectors, time.Duration(e.Seconds)*time.Second)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Values: sample.Values{sample.PerSecond: rate}}, nil
+}

@@ -1,0 +1,128 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"weft/bench/lab"
+	"weft/bench/sample"
+)
+
+// firstPort is where iperf3 listens; further servers at one end take the ports after it.
+const firstPort = 5201
+
+// tcpLoads are the bulk transfers.
+func tcpLoads() []Load {
+	return []Load{
+		bulk("tcp1", "one TCP stream", lab.Pair, 1, false),
+		bulk("tcp4", "four TCP streams", lab.Pair, 4, false),
+		bulk("tcp16", "sixteen TCP streams", lab.Pair, 16, false),
+		bulk("tcp1r", "one TCP stream the other way", lab.Pair, 1, true),
+		bulk("tcp4r", "four TCP streams the other way", lab.Pair, 4, true),
+		limited(),
+		lossy(),
+		bulk("tcp1-chain", "one TCP stream between hosts with a router in between", lab.Chain, 1, false),
+		incast(),
+	}
+}
+
+// bulk returns a load of some TCP streams.
+func bulk(name, summary string, shape lab.Shape, streams int, reverse bool) Load {
+	return Load{
+		Name: name, Summary: summary, Shape: shape, Headline: sample.Gbps,
+		Run: func(ctx context.Context, e *Env) (Outcome, error) {
+			return transfer(ctx, e, streams, reverse)
+		},
+	}
+}
+
+// transfer sends from the second end to the first, or the other way.
+func transfer(ctx context.Context, e *Env, streams int, reverse bool) (Outcome, error) {
+	s := stream{from: e.Ends[1], to: e.Ends[0], streams: streams, reverse: reverse, seconds: e.Seconds, port: firstPort}
+	got, err := s.run(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return outcome(got), nil
+}
+
+func outcome(got received) Outcome {
+	return Outcome{
+		Values: sample.Values{sample.Gbps: got.bitsPerSecond / 1e9, sample.Retransmits: got.retransmits},
+		Bytes:  got.bytes,
+	}
+}
+
+// lossPerMille is how many of 1,000 packets the lossy underlay drops.
+const lossPerMille = 1
+
+// lossy returns a load of one stream over an underlay that drops packets. That it may drop single ones, and not a batch of
+// 45 at a time, the underlay has no segmentation offload meanwhile.
+func lossy() Load {
+	return Load{
+		Name: "tcp1-loss", Shape: lab.Pair, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("one TCP stream while the underlay drops %d of 1,000 packets each way, without segmentation offload below", lossPerMille),
+		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
+			whole := e.Lab.IsPlain()
+			defer func() {
+				ctx := context.WithoutCancel(ctx)
+				err = errors.Join(err, e.Lab.Lose(ctx, 0, false), e.Lab.Plain(ctx, whole))
+			}()
+			if err := errors.Join(e.Lab.Plain(ctx, true), e.Lab.Lose(ctx, lossPerMille, false)); err != nil {
+				return Outcome{}, err
+			}
+			return transfer(ctx, e, 1, false)
+		},
+	}
+}
+
+// limit is the rate of the limited underlay, in Mbit/s: little enough that every driver fills it.
+const limit = 400
+
+// limited returns a load of one stream over a slow underlay, where all drivers carry the same and differ by what it costs them.
+func limited() Load {
+	return Load{
+		Name: "tcp1-400m", Shape: lab.Pair, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("one TCP stream over an underlay of %d Mbit/s: what the same traffic costs", limit),
+		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
+			defer func() { err = errors.Join(err, e.Lab.Limit(context.WithoutCancel(ctx), 0)) }()
+			if err := e.Lab.Limit(ctx, limit); err != nil {
+				return Outcome{}, err
+			}
+			return transfer(ctx, e, 1, false)
+		},
+	}
+}
+
+// incast returns a load of two hosts that send to a third at once.
+func incast() Load {
+	return Load{
+		Name: "incast", Summary: "two hosts send one TCP stream each to a third", Shape: lab.Three, Headline: sample.Gbps,
+		Run: func(ctx context.Context, e *Env) (Outcome, error) {
+			type result struct {
+				got received
+				err error
+			}
+			senders := e.Ends[1:]
+			results := make(chan result, len(senders))
+			for i, from := range senders {
+				s := stream{from: from, to: e.Ends[0], streams: 1, seconds: e.Seconds, port: firstPort + i}
+				go func() {
+					got, err := s.run(ctx)
+					results <- result{got, err}
+				}()
+			}
+			var sum received
+			var errs []error
+			for range senders {
+				r := <-results
+				errs = append(errs, r.err)
+				sum.bitsPerSecond += r.got.bitsPerSecond
+				sum.retransmits += r.got.retransmits
+				sum.bytes += r.got.bytes
+			}
+			return outcome(sum), errors.Join(errs...)
+		},
+	}
+}

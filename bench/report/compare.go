@@ -1,0 +1,81 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+
+	"weft/bench/sample"
+)
+
+// near is how far from 1 a ratio may be to say nothing.
+const near = 0.1
+
+// contests are the figures in which drivers are compared one to one.
+var contests = []column{
+	{"daemon CPU a GB, 1 stream", "tcp1", sample.DaemonCPU},
+	{"machine CPU a GB, 1 stream", "tcp1", sample.MachineCPU},
+	{"1 TCP stream", "tcp1", sample.Gbps},
+	{"4 TCP streams", "tcp4", sample.Gbps},
+	{"16 TCP streams", "tcp16", sample.Gbps},
+	{"1 TCP stream with loss", "tcp1-loss", sample.Gbps},
+	{"2 senders", "incast", sample.Gbps},
+	{"64 B UDP without loss", "udp64", sample.Kpps},
+	{"1,400 B UDP without loss", "udp1400", sample.Kpps},
+	{"1,400 B UDP flood", "udp-flood", sample.Kpps},
+	{"ping p50", "ping", sample.P50},
+	{"ping p99", "ping", sample.P99},
+	{"ping p50 under bulk", "ping-bulk", sample.P50},
+	{"request p50", "rr", sample.P50},
+	{"connections", "churn", sample.PerSecond},
+	{"RSS idle", "idle", sample.RSS},
+}
+
+// comparisons lists where weft is better than another driver, where worse, and where there is no telling.
+func comparisons(b *strings.Builder, r *sample.Results) {
+	var rows [][]string
+	for _, mine := range []string{plain, sealed} {
+		for _, other := range r.Drivers {
+			if row := contest(r, mine, other.Name); row != nil {
+				rows = append(rows, row)
+			}
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "## Wins and losses\n\nEvery figure that both have, as weft's divided by the other's in the same round. Within %.0f %% it counts as even. "+
+		"Sealed weft is compared with what encrypts, plain weft with all.\n\n", near*100)
+	table(b, []string{"", "against", "weft is better", "even", "weft is worse"}, rows)
+}
+
+// contest compares two drivers in all figures that both have.
+func contest(r *sample.Results, mine, other string) []string {
+	against, _ := r.Find(other)
+	if strings.HasPrefix(other, "weft") || mine == sealed && !against.Facts.Encrypted {
+		return nil
+	}
+	var better, even, worse []string
+	for _, c := range contests {
+		s := r.Ratio(mine, other, c.load, c.metric)
+		if s.N == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%s %.2f x", c.title, s.Median)
+		gain := s.Median
+		if !c.metric.Info().HigherIsBetter {
+			gain = 1 / max(s.Median, 1e-9)
+		}
+		switch {
+		case gain > 1+near:
+			better = append(better, text)
+		case gain < 1/(1+near):
+			worse = append(worse, text)
+		default:
+			even = append(even, text)
+		}
+	}
+	if len(better)+len(even)+len(worse) == 0 {
+		return nil
+	}
+	return []string{mine, other, strings.Join(better, "; "), strings.Join(even, "; "), strings.Join(worse, "; ")}
+}

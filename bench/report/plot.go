@@ -1,0 +1,130 @@
+package report
+
+import (
+	"fmt"
+	"image/color"
+	"path/filepath"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+
+	"weft/bench/sample"
+)
+
+// chart is a picture: groups of bars, a group a driver.
+type chart struct {
+	name, title, unit string
+	bars              []column
+}
+
+// charts are the pictures of a report.
+var charts = []chart{
+	{"throughput", "TCP throughput, median of the rounds", "Gbit/s", []column{{"1 stream", "tcp1", sample.Gbps}, {"4 streams", "tcp4", sample.Gbps}}},
+	{"cpu", "CPU of the daemons a GB, median of the rounds, lower is better", "s/GB", []column{{"1 stream", "tcp1", sample.DaemonCPU}, {"4 streams", "tcp4", sample.DaemonCPU}}},
+	{"latency", "Round trip of ping, median of the rounds, lower is better", "µs",
+		[]column{{"p50", "ping", sample.P50}, {"p99", "ping", sample.P99}}},
+	{"latency-bulk", "Round trip of ping beside a TCP stream, median of the rounds, lower is better", "µs",
+		[]column{{"p50", "ping-bulk", sample.P50}, {"p99", "ping-bulk", sample.P99}}},
+}
+
+// formats are those that each picture is written in.
+var formats = []string{".svg", ".png"}
+
+// Size of a picture.
+const (
+	barWidth    = 20 // points
+	chartHeight = 3.6 * vg.Inch
+	chartWidth  = 9 * vg.Inch
+)
+
+// palette tells the bars of a group apart, also without colours.
+var palette = []color.Color{color.RGBA{0x1b, 0x4f, 0x72, 0xff}, color.RGBA{0x5d, 0xad, 0xe2, 0xff}, color.RGBA{0xe6, 0x7e, 0x22, 0xff}}
+
+// Plot writes the pictures into a folder; one that nothing was measured for is left out.
+func Plot(r *sample.Results, dir string) error {
+	for _, c := range charts {
+		p, err := c.plot(r)
+		if err != nil {
+			return fmt.Errorf("report: %s: %w", c.name, err)
+		}
+		if p == nil {
+			continue
+		}
+		for _, format := range formats {
+			if err := p.Save(chartWidth, chartHeight, filepath.Join(dir, c.name+format)); err != nil {
+				return fmt.Errorf("report: %s: %w", c.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// plot draws a chart; nil where there is nothing to draw.
+func (c chart) plot(r *sample.Results) (*plot.Plot, error) {
+	drivers := c.drivers(r)
+	if len(drivers) == 0 {
+		return nil, nil
+	}
+	p := plot.New()
+	p.Title.Text, p.Y.Label.Text = c.title, c.unit
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	for i, col := range c.bars {
+		offset := vg.Points(barWidth * (float64(i) - float64(len(c.bars)-1)/2))
+		if err := c.addBars(p, r, drivers, col, palette[i], offset); err != nil {
+			return nil, err
+		}
+	}
+	p.NominalX(drivers...)
+	p.X.Min, p.X.Max = -0.6, float64(len(drivers))-0.4
+	p.Y.Min = 0
+	p.Y.Max *= 1.25 // room for the legend
+	return p, nil
+}
+
+// addBars draws one bar a driver, with its figure above it; where a driver has none, there is neither.
+func (c chart) addBars(p *plot.Plot, r *sample.Results, drivers []string, col column, fill color.Color, offset vg.Length) error {
+	values := make(plotter.Values, len(drivers))
+	var figures plotter.XYLabels
+	for j, d := range drivers {
+		s := r.Of(d, col.load, col.metric)
+		if values[j] = s.Median; s.N > 0 {
+			figures.XYs = append(figures.XYs, plotter.XY{X: float64(j), Y: s.Median})
+			figures.Labels = append(figures.Labels, fmt.Sprintf("%.3g", s.Median))
+		}
+	}
+	if len(figures.Labels) == 0 {
+		return nil
+	}
+	bars, err := plotter.NewBarChart(values, vg.Points(barWidth))
+	if err != nil {
+		return err
+	}
+	bars.Color, bars.LineStyle.Width, bars.Offset = fill, 0, offset
+	labels, err := plotter.NewLabels(figures)
+	if err != nil {
+		return err
+	}
+	labels.Offset = vg.Point{X: offset, Y: vg.Points(2)}
+	for i := range labels.TextStyle {
+		labels.TextStyle[i].Font.Size, labels.TextStyle[i].XAlign = vg.Points(7), draw.XCenter
+	}
+	p.Add(bars, labels)
+	p.Legend.Add(col.title, bars)
+	return nil
+}
+
+// drivers returns those with a figure in the chart.
+func (c chart) drivers(r *sample.Results) (names []string) {
+	for _, d := range r.Drivers {
+		for _, col := range c.bars {
+			if r.Of(d.Name, col.load, col.metric).N > 0 {
+				names = append(names, d.Name)
+				break
+			}
+		}
+	}
+	return names
+}

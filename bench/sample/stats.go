@@ -1,0 +1,68 @@
+package sample
+
+import (
+	"math"
+	"slices"
+)
+
+// Spread sums up the values of several rounds.
+type Spread struct {
+	Median, Min, Max float64
+	N                int
+}
+
+// Summarise returns the spread of the values; N is 0 where there are none.
+func Summarise(values []float64) Spread {
+	if len(values) == 0 {
+		return Spread{}
+	}
+	return Spread{Quantile(values, 0.5), slices.Min(values), slices.Max(values), len(values)}
+}
+
+// Quantile returns the q-th quantile (0 to 1) of the values, interpolated between neighbours; NaN of no values. The
+// slice stays as it is.
+func Quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	at := q * float64(len(sorted)-1)
+	low := int(at)
+	if low+1 >= len(sorted) {
+		return sorted[len(sorted)-1]
+	}
+	return sorted[low] + (at-float64(low))*(sorted[low+1]-sorted[low])
+}
+
+// byRound returns the values of a figure by round.
+func (r *Results) byRound(driver, load string, m Metric) map[int]float64 {
+	values := map[int]float64{}
+	for _, s := range r.Samples {
+		if v, ok := s.Values[m]; ok && s.Driver == driver && s.Load == load && s.Error == "" {
+			values[s.Round] = v
+		}
+	}
+	return values
+}
+
+// Of sums up a figure over all rounds.
+func (r *Results) Of(driver, load string, m Metric) Spread {
+	var values []float64
+	for _, v := range r.byRound(driver, load, m) {
+		values = append(values, v)
+	}
+	return Summarise(values)
+}
+
+// Ratio sums up, over the rounds that have both, a figure of one driver divided by that of another in the same round:
+// what else the machine did then weighs on both.
+func (r *Results) Ratio(driver, base, load string, m Metric) Spread {
+	bases := r.byRound(base, load, m)
+	var ratios []float64
+	for round, v := range r.byRound(driver, load, m) {
+		if b := bases[round]; b > 0 {
+			ratios = append(ratios, v/b)
+		}
+	}
+	return Summarise(ratios)
+}
