@@ -73,6 +73,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := raisePriority(); err != nil {
+		log.Info("busy pods may delay the network: the node runs at their priority", "err", err)
+	}
 	d, err := newDaemon(cfg, self, st, log)
 	if err != nil {
 		return errors.Join(err, st.addresses.Close())
