@@ -203,7 +203,7 @@ func FuzzInbound(f *testing.F) {
 			datagrams = (len(b) + size - 1) / size
 		}
 		after := n.Stats()
-		counted := int(after.Peers[0].RxFrames - before.Peers[0].RxFrames)
+		counted := int(after.Peers[0].RxFrames - before.Peers[0].RxFrames + after.Probes - before.Probes)
 		for d, count := range after.Drops {
 			counted += int(count - before.Drops[d])
 		}

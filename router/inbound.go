@@ -31,10 +31,6 @@ type inbound struct {
 	joiner *virtio.Joiner // what it holds lies in the buffers of batch
 	sum    tally
 
-	// The answer to a probe, so that it costs no memory.
-	answer  [wire.HeaderLen + wire.ProbeLen]byte
-	answers [1]underlay.Datagram
-
 	// The sender that was last learned: a run of frames mostly has one.
 	learned     ether.Addr
 	learnedFrom *hop

@@ -12,6 +12,7 @@ var (
 	descPeerRTT    = desc("peer_rtt_seconds", "Round trip to a peer as the probes of its path measured it; 0 where not known.", "peer")
 	descPeerDrops  = desc("peer_drops_total", "Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
 	descDrops      = desc("drops_total", "Frames and datagrams that were dropped, those of known peers among them.", "reason")
+	descProbes     = desc("path_probes_received_total", "Probes of the path MTU, and answers to them, that were received.")
 	descFDBEntries = desc("fdb_entries", "MAC addresses in the forwarding database.")
 	descFDBRefused = desc("fdb_refused_total", "MAC addresses not learned as the forwarding database was full.")
 	descFDBMoves   = desc("fdb_moves_total", "MAC addresses that turned up elsewhere than they were.")
@@ -31,7 +32,7 @@ type collector struct{ engine *Engine }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descTxBytes, descTxFrames, descRxBytes, descRxFrames, descPeerMTU, descPeerRTT, descPeerDrops, descDrops,
-		descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
+		descProbes, descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
 	} {
 		ch <- d
 	}
@@ -62,6 +63,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason := Drop(1); reason < numDrops; reason++ {
 		counter(descDrops, s.Drops[reason], reason.String())
 	}
+	counter(descProbes, s.Probes)
 	gauge(descFDBEntries, float64(s.FDBEntries))
 	counter(descFDBRefused, s.FDBRefused)
 	counter(descFDBMoves, s.FDBMoves)

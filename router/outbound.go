@@ -89,7 +89,7 @@ func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) e
 	e := o.engine
 	f, reason := examine(o.batch.Frames()[i], longest)
 	if reason != 0 {
-		e.drop(nil, reason, 1)
+		e.drop(nil, reason, f.frames)
 		return nil
 	}
 	e.learn(ether.Source(f.Data), peer.ID{}, now)
@@ -146,7 +146,7 @@ func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot) (to *hop,
 // encode returns the datagrams of frame i, without an address: one, with its header in the headroom of the batch, or
 // one a slice of a superframe.
 func (o *outbound) encode(i int, f *outgoing) (underlay.Datagram, error) {
-	counter := o.engine.counter.Add(uint64(f.frames)) - uint64(f.frames)
+	counter := o.engine.counters(f.frames)
 	if f.isSuper() {
 		if !o.cut.fits(&f.layout) {
 			if err := o.flush(); err != nil { // what is queued lies in the slicer's memory

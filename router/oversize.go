@@ -65,6 +65,10 @@ func (o *outbound) forwardCut(f *outgoing, to *hop, peers *snapshot) error {
 			return o.pushPlain(frame, to)
 		}
 		for _, to := range peers.flood {
+			if len(frame) > to.maxFrame() {
+				o.engine.drop(to, DropTooBig, 1)
+				continue
+			}
 			if err := o.pushPlain(frame, to); err != nil {
 				return err
 			}
@@ -92,7 +96,7 @@ func (o *outbound) eachFrame(f *outgoing, do func(frame []byte) error) error {
 // pushPlain queues a copy of a plain frame.
 func (o *outbound) pushPlain(frame []byte, to *hop) error {
 	buf := append(make([]byte, wire.Headroom, wire.Headroom+len(frame)), frame...)
-	wire.Header{Type: wire.TypeFrame, Counter: o.engine.counter.Add(1)}.Put(buf)
+	wire.Header{Type: wire.TypeFrame, Counter: o.engine.counters(1)}.Put(buf)
 	wire.Meta{}.Put(buf[wire.HeaderLen:])
 	return o.push(underlay.Datagram{Buf: buf}, send{to, 1, len(frame)})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,8 +32,16 @@ type path struct {
 	mu     sync.Mutex
 	prober *pmtu.Prober // nil until the engine first looks
 	sent   uint64       // frames, at the last look
-	buf    []byte       // of the last probe
 }
+
+// answer is what a peer's probe is answered with.
+type answer struct {
+	to    netip.AddrPort
+	probe wire.Probe
+}
+
+// maxAnswers is how many answers may wait to be sent; a probe that comes on top is as good as lost.
+const maxAnswers = 64
 
 // maxFrame returns the length in bytes of the longest frame that reaches h.
 func (h *hop) maxFrame() int { return int(h.state.path.frame.Load()) }
@@ -50,64 +59,75 @@ func (e *Engine) forgetPath(h *hop) {
 // maxDatagram returns the UDP payload in bytes of the longest frame that pods send: no path needs to take more.
 func (e *Engine) maxDatagram() int { return int(e.longest.Load()) - vlanTag + wire.Headroom }
 
-// probePaths probes the paths to the peers that there is traffic with, until ctx ends.
+// probePaths probes the paths to the peers that there is traffic with, and answers their probes, until ctx ends. It does
+// so apart from all others, as a socket whose buffer is full makes its senders wait.
 func (e *Engine) probePaths(ctx context.Context) {
 	tick := time.NewTicker(pathTick)
 	defer tick.Stop()
+	var buf []byte
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case a := <-e.answers:
+			buf = e.sendProbe(buf, wire.TypeProbeReply, a.to, a.probe, wire.HeaderLen+wire.ProbeLen, nil)
 		case <-tick.C:
-		}
-		now := e.now()
-		for _, h := range e.peers.Load().byID {
-			if h.direct() {
-				e.probePath(h, now)
+			for _, h := range e.peers.Load().byID {
+				if h.direct() {
+					buf = e.probePath(h, buf)
+				}
 			}
 		}
 	}
 }
 
-// probePath sends the probes that are due to h.
-func (e *Engine) probePath(h *hop, now time.Time) {
+// probePath sends the probes that are due to h. It returns buf, which may have grown.
+func (e *Engine) probePath(h *hop, buf []byte) []byte {
 	p := &h.state.path
+	for first := true; ; first = false {
+		size, token, ok := e.nextProbe(h, first)
+		if !ok {
+			return buf
+		}
+		buf = e.sendProbe(buf, wire.TypeProbe, h.Addr, wire.Probe{Token: token, Size: uint16(size)}, size, p)
+	}
+}
+
+// nextProbe asks the prober of h for a probe; the first time in a round it tells it what has happened since the last.
+func (e *Engine) nextProbe(h *hop, first bool) (size int, token uint32, ok bool) {
+	p, now := &h.state.path, e.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.update()
 	if p.prober == nil {
 		p.prober = pmtu.New(pmtu.Config{
 			Base: pathBase, Max: e.maxDatagram(), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
 		})
 	}
-	p.prober.SetMax(e.maxDatagram(), now)
-	if sent := h.state.transmit.frames.Load(); sent != p.sent {
-		p.sent = sent
-		p.prober.Traffic()
-	}
-	for {
-		size, token, ok := p.prober.Next(now)
-		if !ok {
-			break
+	if first {
+		p.prober.SetMax(e.maxDatagram(), now)
+		if sent := h.state.transmit.frames.Load(); sent != p.sent {
+			p.sent = sent
+			p.prober.Traffic()
 		}
-		e.sendProbe(h, size, token, now)
 	}
-	p.update()
+	return p.prober.Next(now)
 }
 
-// sendProbe sends h a probe of size bytes. It is called with h's path locked.
-func (e *Engine) sendProbe(h *hop, size int, token uint32, now time.Time) {
-	p := &h.state.path
-	if len(p.buf) < size {
-		p.buf = make([]byte, size)
+// sendProbe sends a probe of size bytes, or the answer to one. It returns buf, which may have grown. of, where there is
+// one, hears that the probe is too long for this host's own link.
+func (e *Engine) sendProbe(buf []byte, kind wire.Type, to netip.AddrPort, probe wire.Probe, size int, of *path) []byte {
+	if len(buf) < size {
+		buf = make([]byte, size)
 	}
-	buf := p.buf[:size]
-	wire.Header{Type: wire.TypeProbe, Counter: e.counter.Add(1)}.Put(buf)
-	wire.Probe{Token: token, Size: uint16(size)}.Put(buf[wire.HeaderLen:])
-	batch := [1]underlay.Datagram{{Addr: h.Addr, Buf: buf}}
-	_, _ = e.conns[0].WriteBatch(batch[:]) // what is wrong is in Err, or nobody waits for the probe any more
-	if errors.Is(batch[0].Err, syscall.EMSGSIZE) {
-		p.prober.TooBig(size, 0, now)
+	wire.Header{Type: kind, Counter: e.counters(1)}.Put(buf)
+	probe.Put(buf[wire.HeaderLen:size])
+	batch := [1]underlay.Datagram{{Addr: to, Buf: buf[:size]}}
+	_, _ = e.conns[0].WriteBatch(batch[:]) // what does not leave is as good as lost
+	if of != nil && errors.Is(batch[0].Err, syscall.EMSGSIZE) {
+		of.tooBig(size, 0, e.now())
 	}
+	return buf
 }
 
 // update makes what the prober knows the limit of frames. It is called with the path locked.
@@ -120,10 +140,14 @@ func (p *path) update() {
 func (p *path) tooBig(size, most int, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.prober != nil {
-		p.prober.TooBig(size, most, now)
-		p.update()
+	if p.prober == nil {
+		return
 	}
+	if size > 0 {
+		p.prober.Traffic() // there is somebody who wants to send, and nothing leaves that would show it
+	}
+	p.prober.TooBig(size, most, now)
+	p.update()
 }
 
 // rtt returns the round trip as the last probes have measured it, or 0.
@@ -136,17 +160,20 @@ func (p *path) rtt() time.Duration {
 	return p.prober.RTT()
 }
 
-// probe answers a probe of a peer's.
+// probe has a probe of a peer's answered, unless a frame that needs a datagram of this size could not be taken here.
 func (in *inbound) probe(body []byte, from *hop, size int) Drop {
 	p, err := wire.ParseProbe(body, size)
 	if err != nil {
 		return wireDrop(err)
 	}
-	wire.Header{Type: wire.TypeProbeReply, Counter: in.engine.counter.Add(1)}.Put(in.answer[:])
-	p.Put(in.answer[wire.HeaderLen:])
-	batch := in.answers[:]
-	batch[0] = underlay.Datagram{Addr: from.Addr, Buf: in.answer[:]}
-	_, _ = in.conn.WriteBatch(batch) // lost answers are lost probes: the peer asks again
+	in.engine.probes.Add(1)
+	if size > in.engine.maxDatagram() {
+		return 0 // the peer finds out what is the most
+	}
+	select {
+	case in.engine.answers <- answer{from.Addr, p}:
+	default:
+	}
 	return 0
 }
 
@@ -156,6 +183,7 @@ func (in *inbound) probeReply(body []byte, from *hop, now time.Time) Drop {
 	if err != nil {
 		return wireDrop(err)
 	}
+	in.engine.probes.Add(1)
 	p := &from.state.path
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -68,12 +68,12 @@ func (e *Engine) SetPeers(peers []Peer) {
 // build returns the snapshot of peers, with the state of before.
 func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 	s := &snapshot{byID: make(map[peer.ID]*hop, len(peers)), byAddr: make(map[netip.AddrPort]*hop, len(peers))}
-	for _, p := range peers {
+	for i, p := range peers {
 		if p.ID.IsZero() {
 			continue
 		}
 		p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
-		h := &hop{Peer: p, self: p.ID == e.self}
+		h := &hop{Peer: p, self: p.ID == e.self, number: uint32(i)}
 		if p.Addr.IsValid() {
 			s.byAddr[p.Addr] = h
 		}
@@ -91,7 +91,6 @@ func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 			h.state = new(peerState)
 			e.forgetPath(h)
 		}
-		h.number = uint32(len(s.byID))
 		s.byID[p.ID] = h
 	}
 	for _, h := range s.byID {

@@ -85,8 +85,12 @@ type Engine struct {
 	counter  atomic.Uint64 // of Header.Counter: shared, so that a flooded datagram is the same for every peer
 	drops    dropCounters
 	moves    atomic.Uint64
+	probes   atomic.Uint64 // of paths, and answers to them, received
 	transmit batchCounters
 	receive  batchCounters
+
+	// answers to probes that wait to be sent; who finds it full gives up.
+	answers chan answer
 
 	// mu serialises SetPeers.
 	mu sync.Mutex
@@ -115,6 +119,8 @@ func New(cfg Config) (*Engine, error) {
 		age:    cfg.FDBAge,
 		log:    cfg.Logger,
 		now:    cfg.Now,
+
+		answers: make(chan answer, maxAnswers),
 	}
 	e.peers.Store(&snapshot{})
 	if err := e.readMTU(); err != nil {
@@ -209,6 +215,9 @@ func (e *Engine) Take(id peer.ID) []ether.Addr {
 	}
 	return e.fdb.Take(id)
 }
+
+// counters returns the first of n counters in a row that nobody else gets.
+func (e *Engine) counters(n int) uint64 { return e.counter.Add(uint64(n)) - uint64(n) }
 
 // learn notes that mac is at where.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {

@@ -17,6 +17,7 @@ import (
 	"weft/internal/simnet"
 	"weft/router/fdb"
 	"weft/router/underlay"
+	"weft/router/wire"
 	"weft/tap"
 	"weft/tap/taptest"
 )
@@ -257,6 +258,49 @@ func TestNoLogFlood(t *testing.T) {
 		synctest.Wait()
 		if s := nodes[0].Stats(); s.Drops[DropUnknownPeer] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
 			t.Errorf("drops %v, %d addresses, %d lines of log", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
+		}
+	})
+}
+
+// TestCountersNeverRepeat: frames, slices, probes and answers of a node have counters of their own: one day they are nonces.
+func TestCountersNeverRepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures})
+		other, err := network.Listen(addrOf(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[0].SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
+		seen, kinds := map[uint64]bool{}, map[wire.Type]int{}
+		batch := make([]underlay.Datagram, 256)
+		for i := range batch {
+			batch[i].Buf = make([]byte, 2048)
+		}
+		probe := make([]byte, 100)
+		wire.Header{Type: wire.TypeProbe}.Put(probe)
+		wire.Probe{Token: 1, Size: 100}.Put(probe[wire.HeaderLen:])
+		for range 5 {
+			nodes[0].dev.Inject(frame(ether.Broadcast, mac(1), 'x'))
+			nodes[0].dev.InjectQueue(0, superframe(2, 1, 5000, 1000))
+			if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: probe}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // of the bubble: the prober's turn
+			n, err := other.ReadBatch(batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range batch[:n] {
+				header, _, err := wire.Parse(d.Buf)
+				if err != nil || seen[header.Counter] {
+					t.Fatalf("%+v, %v: a counter that was seen before", header, err)
+				}
+				seen[header.Counter] = true
+				kinds[header.Type]++
+			}
+		}
+		if kinds[wire.TypeFrame] != 30 || kinds[wire.TypeProbe] == 0 || kinds[wire.TypeProbeReply] != 5 {
+			t.Errorf("datagrams %v", kinds)
 		}
 	})
 }

@@ -22,6 +22,8 @@ type Stats struct {
 	// FDBMoves how often one turned up elsewhere than it was.
 	FDBEntries           int
 	FDBRefused, FDBMoves uint64
+	// Probes counts the probes of paths, and the answers to them, that were received.
+	Probes uint64
 	// Transmit tells of the batches of frames read from the TAP, Receive of the batches of datagrams read from sockets.
 	Transmit, Receive BatchStats
 }
@@ -55,6 +57,7 @@ func (e *Engine) Stats() Stats {
 		FDBEntries: e.fdb.Len(),
 		FDBRefused: e.fdb.Refused(),
 		FDBMoves:   e.moves.Load(),
+		Probes:     e.probes.Load(),
 		Transmit:   e.transmit.stats(),
 		Receive:    e.receive.stats(),
 	}

@@ -34,8 +34,13 @@ type reader struct {
 	poll  func(fd uintptr) bool
 	batch *Batch
 	n     int
-	err   error
+	// failed counts the frames that could not be read, in one call.
+	failed int
+	err    error
 }
+
+// maxFailed is how many frames in one call may be unreadable before the device is taken to be broken.
+const maxFailed = 64
 
 // writer is the state of WriteFrames.
 type writer struct {
@@ -64,7 +69,7 @@ func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
 
 // ReadFrames implements Queue. The goroutine sleeps in the runtime's poller, not in a thread of its own.
 func (q *queue) ReadFrames(b *Batch) (int, error) {
-	q.in.batch, q.in.n, q.in.err = b, 0, nil
+	q.in.batch, q.in.n, q.in.err, q.in.failed = b, 0, nil, 0
 	err := q.raw.Read(q.in.poll)
 	q.in.batch = nil
 	switch {
@@ -95,6 +100,9 @@ func (q *queue) read(fd uintptr) (done bool) {
 		case err == unix.EAGAIN:
 			return in.n > 0
 		case err == unix.EINTR:
+			continue
+		case err == unix.EINVAL && in.failed < maxFailed:
+			in.failed++ // a superframe that the driver has no words for; it has thrown it away
 			continue
 		case err != nil:
 			in.err = err
@@ -141,7 +149,10 @@ func (q *queue) write(fd uintptr) (done bool) {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			return false
+			if !isWritable(fd) {
+				return false
+			}
+			continue
 		case unix.EBADFD, unix.EBADF:
 			out.fatal = errno
 			return true
@@ -153,6 +164,15 @@ func (q *queue) write(fd uintptr) (done bool) {
 		out.frames = out.frames[1:]
 	}
 	return true
+}
+
+// isWritable asks the driver itself, once it has refused a frame as too many are under way. The driver wakes only those who
+// have asked since, and the runtime's poller, which waits for changes (edge-triggered), asked long before: it would wait for
+// a change that nobody reports.
+func isWritable(fd uintptr) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds[:], 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLOUT != 0
 }
 
 // writeOne writes one frame, with its header before it where the TAP has one.

@@ -26,7 +26,7 @@ const (
 const (
 	minMTU    = 576
 	minMTU6   = 1280
-	maxMTU    = 65535
+	maxMTU    = 65521 // what a TAP takes
 	maxQueues = 8
 	maxRanges = 16
 	ifnameLen = 15 // IFNAMSIZ - 1
@@ -158,8 +158,8 @@ func (c *Config) validateModes() error {
 func (c *Config) validateSizes() error {
 	switch {
 	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
-		return refuse("--mtu", "Choose 576 to 65535, or 0 to take it from the underlay.", "%d is out of range", c.MTU)
-	case c.MTU != 0 && c.MTU < minMTU6 && slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Addr().Is6() }):
+		return refuse("--mtu", "Choose 576 to 65521, or 0 to take it from the underlay.", "%d is out of range", c.MTU)
+	case c.MTU != 0 && c.MTU < minMTU6 && c.hasIPv6():
 		return refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
 	case c.Queues < 0 || c.Queues > maxQueues:
 		return refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
@@ -169,6 +169,11 @@ func (c *Config) validateSizes() error {
 		return refuse("--advertise", "Give the address at which the other nodes reach this one.", "%s is no node's address", c.Advertise)
 	}
 	return nil
+}
+
+// hasIPv6 reports whether pods get IPv6 addresses.
+func (c *Config) hasIPv6() bool {
+	return slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Addr().Is6() })
 }
 
 func (c *Config) validatePeers() error {

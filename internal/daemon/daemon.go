@@ -94,6 +94,10 @@ func newDaemon(cfg Config, self netip.Addr, st *state, log *slog.Logger) (_ *Dae
 			err = errors.Join(err, d.closeListeners())
 		}
 	}()
+	if cfg.hasIPv6() && d.mtu < minMTU6 {
+		return nil, refuse("--range", "Give no IPv6 range, or raise the MTU of the underlay: IPv6 needs 1280 (RFC 8200).",
+			"the underlay leaves %d bytes for pods", d.mtu)
+	}
 	if d.mtu < minMTU {
 		return nil, refuse("--mtu", "Raise the MTU of the underlay, or set --mtu.", "the underlay leaves %d bytes for pods", d.mtu)
 	}

@@ -53,10 +53,7 @@ func (c *Config) kernelPort() uint16 { return uint16(c.Port + 2) }
 func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
 	cfg := &k.plane.d.cfg
 	if cfg.Datapath == datapathUserspace {
-		_, err := vxlan.Remove(ctx, cfg.kernelName()) // what a run with another --datapath has left behind
-		if err != nil && !errors.Is(err, vxlan.ErrForeign) {
-			k.plane.d.log.Warn("removing the kernel path of an earlier run", "err", err)
-		}
+		k.removeLeftover(ctx)
 		return nil
 	}
 	err := k.make(ctx, br)
@@ -65,8 +62,17 @@ func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
 	}
 	if err != nil {
 		k.plane.d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
+		k.removeLeftover(ctx)
 	}
 	return nil
+}
+
+// removeLeftover takes away what a crashed run has left behind: it would go on to carry frames, and nobody would know.
+func (k *kernelPath) removeLeftover(ctx context.Context) {
+	_, err := vxlan.Remove(ctx, k.plane.d.cfg.kernelName())
+	if err != nil && !errors.Is(err, vxlan.ErrForeign) {
+		k.plane.d.log.Warn("removing the kernel path of an earlier run", "err", err)
+	}
 }
 
 // make makes the device and the engine that moves peers to it.
@@ -94,13 +100,14 @@ func (k *kernelPath) make(ctx context.Context, br *bridge.Bridge) (err error) {
 }
 
 // run moves peers to the kernel and back until ctx ends, and makes the device again where somebody has deleted it.
-func (k *kernelPath) run(ctx context.Context) error {
+func (k *kernelPath) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, k.close()) }()
 	for ctx.Err() == nil {
 		if run := k.current.Load(); run != nil {
 			err := run.engine.Run(ctx)
 			k.current.Store(nil)
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // what closing it for the end has made of it
+				return nil // whatever closing it for the end has made of it
 			}
 			k.plane.d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
 			k.err.Store(&err)

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/router/vxlan"
 	"weft/tap/bridge"
 )
 
@@ -24,12 +25,23 @@ const tunDevice = "/dev/net/tun"
 // preflight looks whether the host lets a node run, and changes nothing. Its errors are Refusals.
 func (c *Config) preflight() error {
 	checks := []func() error{
-		c.checkPrivileges, c.checkTun, c.checkSocket, c.checkBridge, c.checkTap, c.checkPorts, c.checkOverlap,
+		c.checkPrivileges, c.checkTun, c.checkSocket, c.checkBridge, c.checkTap, c.checkPorts, c.checkKernelPath, c.checkOverlap,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkKernelPath looks whether the kernel path can be made, where it has been asked for.
+func (c *Config) checkKernelPath() error {
+	if c.Datapath != datapathKernel {
+		return nil
+	}
+	if err := vxlan.Check(c.kernelName(), c.kernelPort()); err != nil {
+		return refuse("--datapath", "Use auto or userspace, or mend what is said.", "%w", err)
 	}
 	return nil
 }

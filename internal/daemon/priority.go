@@ -16,19 +16,23 @@ const niceness = -10
 // raisePriority lets all threads of the process run before those of pods; threads to come inherit it. A process that may
 // not do that (CAP_SYS_NICE) runs on as it is.
 func raisePriority() error {
-	const tasks = "/proc/self/task"
-	threads, err := os.ReadDir(tasks)
-	if err != nil {
-		return fmt.Errorf("daemon: priority: %w", err)
-	}
-	for _, thread := range threads {
-		id, err := strconv.Atoi(thread.Name())
+	raised := map[int]bool{}
+	for before := -1; len(raised) > before; { // again: one that was not raised yet may have started another meanwhile
+		before = len(raised)
+		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
-			continue
+			return fmt.Errorf("daemon: priority: %w", err)
 		}
-		// Per thread: Linux has no priority of a process. One that has just ended needs none.
-		if err := unix.Setpriority(unix.PRIO_PROCESS, id, niceness); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("daemon: priority %d: %w", niceness, err)
+		for _, thread := range threads {
+			id, err := strconv.Atoi(thread.Name())
+			if err != nil || raised[id] {
+				continue
+			}
+			// Per thread: Linux has no priority of a process. One that has just ended needs none.
+			if err := unix.Setpriority(unix.PRIO_PROCESS, id, niceness); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("daemon: priority %d: %w", niceness, err)
+			}
+			raised[id] = true
 		}
 	}
 	return nil

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/internal/api"
@@ -45,7 +47,7 @@ func (d *Daemon) status() api.Status {
 	}
 	if p := d.plane.Load(); p != nil {
 		stats := p.router.Stats()
-		s.FDB = stats.FDBEntries
+		s.FDB = len(d.fdb())
 		s.Drops = dropDocs(stats.Drops)
 		s.Offload = d.offloads(p)
 	}
@@ -158,14 +160,16 @@ func (d *Daemon) peers() []api.Peer {
 			RTT:     float64(m.RTT) / float64(time.Millisecond),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
-		if s.MTU > 0 {
-			doc.MTU = min(s.MTU, d.mtu)
-		}
-		if s.RTT > 0 {
-			doc.RTT = float64(s.RTT) / float64(time.Millisecond)
-		}
 		if !m.Self && m.State == mesh.StateAlive {
 			doc.Link, doc.Datapath = linkDirect, d.datapathTo(m.ID)
+		}
+		if doc.Datapath == datapathUserspace { // the kernel's path is not measured
+			if s.MTU > 0 {
+				doc.MTU = min(s.MTU, d.mtu)
+			}
+			if s.RTT > 0 {
+				doc.RTT = float64(s.RTT) / float64(time.Millisecond)
+			}
 		}
 		docs = append(docs, doc)
 	}
@@ -192,9 +196,13 @@ func (d *Daemon) fdb() []api.FDBEntry {
 			docs = append(docs, api.FDBEntry{MAC: e.MAC, Peer: e.Peer, Name: d.nameOf(e.Peer), Age: e.Age.Seconds()})
 		}
 		for _, e := range p.kernel.entries() {
+			if e.Peer.IsZero() {
+				continue // of a peer that has just gone
+			}
 			docs = append(docs, api.FDBEntry{MAC: e.MAC, Peer: e.Peer, Name: d.nameOf(e.Peer), Age: e.Age.Seconds()})
 		}
 	}
+	slices.SortStableFunc(docs, func(a, b api.FDBEntry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return docs
 }
 

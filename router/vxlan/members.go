@@ -83,9 +83,6 @@ func (s *Switch) send(m *member, p Probe) {
 
 // look looks at the device: whether frames pass, and whether they could.
 func (s *Switch) look(now time.Time) error {
-	if len(s.members) == 0 {
-		return nil
-	}
 	sample, err := s.cfg.Device.Sample()
 	if err != nil {
 		return err
