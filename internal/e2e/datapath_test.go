@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -88,19 +90,34 @@ func TestChecksums(t *testing.T) {
 	if err := pods[1].Do(func() (err error) { capture, err = openCapture("eth0"); return err }); err != nil {
 		t.Fatal(err)
 	}
-	verified := make(chan map[string]int, 1)
-	go func() { verified <- verify(t, capture) }()
+	var seen sync.Map // protocol: *atomic.Int64
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		verify(t, capture, &seen)
+	}()
 	if err := transfer(testContext(t), pods[0], pods[1], 4<<20); err != nil {
 		t.Fatal(err)
 	}
 	sendUDP(t, pods[0], pods[1], 200)
-	labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), pods[0].Space, pods[1].addr) })
+	for protocol, least := range map[string]int64{"tcp": 1000, "udp": 100} {
+		labtest.Until(t, patience, func() error {
+			if n := countOf(&seen, protocol).Load(); n < least {
+				return fmt.Errorf("%d packets of %s were seen", n, protocol)
+			}
+			return nil
+		})
+	}
 	if err := capture.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if counts := <-verified; counts["tcp"] < 1000 || counts["udp"] < 100 {
-		t.Errorf("only %v packets were seen", counts)
-	}
+	<-ended
+}
+
+// countOf returns the counter of a protocol.
+func countOf(seen *sync.Map, protocol string) *atomic.Int64 {
+	n, _ := seen.LoadOrStore(protocol, new(atomic.Int64))
+	return n.(*atomic.Int64)
 }
 
 // TestStatusSaysWhatWasNegotiated: the offloads in use show, and none where they are off.
@@ -245,19 +262,18 @@ func openCapture(ifname string) (*os.File, error) {
 	)
 }
 
-// verify checks the packets of a capture until it is closed and returns how many it saw of each protocol.
-func verify(t *testing.T, capture *os.File) map[string]int {
-	counts := map[string]int{}
+// verify checks the packets of a capture until it is closed, and counts them by protocol.
+func verify(t *testing.T, capture *os.File, seen *sync.Map) {
 	buf := make([]byte, 1<<17)
-	for {
+	for wrong := 0; ; {
 		n, err := capture.Read(buf)
 		if err != nil {
-			return counts
+			return
 		}
-		name, err := checkPacket(buf[:n])
-		counts[name]++
-		if err != nil && counts["wrong"] < 3 {
-			counts["wrong"]++
+		protocol, err := checkPacket(buf[:n])
+		countOf(seen, protocol).Add(1)
+		if err != nil && wrong < 3 {
+			wrong++
 			t.Errorf("a packet of %d bytes: %v: %x", n, err, buf[:min(n, 80)])
 		}
 	}
