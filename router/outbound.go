@@ -32,7 +32,7 @@ type outbound struct {
 
 	batch     *tap.Batch
 	cut       slicer
-	answers   *toobig.Limiter
+	replies   *toobig.Limiter     // to senders of what is too long
 	datagrams []underlay.Datagram // to be sent
 	sends     []send              // sends[i] is about datagrams[i]
 }
@@ -51,7 +51,7 @@ func newOutbound(e *Engine, q tap.Queue, h *host, c underlay.Conn) *outbound {
 		conn:      c,
 		batch:     tap.NewBatch(outArena, outFrames, wire.Headroom, 0),
 		cut:       newSlicer(),
-		answers:   toobig.NewLimiter(),
+		replies:   toobig.NewLimiter(),
 		datagrams: make([]underlay.Datagram, 0, outDatagrams),
 		sends:     make([]send, 0, outDatagrams),
 	}

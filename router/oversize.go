@@ -22,8 +22,8 @@ func (o *outbound) oversize(f *outgoing, to *hop, now time.Time) error {
 		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, mtu) })
 	case toobig.NeedsReply:
 		o.engine.drop(to, DropTooBig, f.frames)
-		if o.answers.Allow(toobig.Source(f.Data), now) {
-			return o.answer(toobig.Reply(f.Data[:f.longest], mtu))
+		if o.replies.Allow(toobig.Source(f.Data), now) {
+			return o.reply(toobig.Reply(f.Data[:f.longest], mtu))
 		}
 	default:
 		o.engine.drop(to, DropTooBig, f.frames)
@@ -31,8 +31,8 @@ func (o *outbound) oversize(f *outgoing, to *hop, now time.Time) error {
 	return nil
 }
 
-// answer hands a frame of the router's own to the host. That the host loses it is of no account: it will be told again.
-func (o *outbound) answer(frame []byte, ok bool) error {
+// reply hands a frame of the router's own to the host. That the host loses it is of no account: it will be told again.
+func (o *outbound) reply(frame []byte, ok bool) error {
 	if !ok {
 		return nil
 	}

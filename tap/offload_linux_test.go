@@ -89,24 +89,12 @@ func neighbour(t *testing.T, name string) *net.UDPConn {
 // nextUDP returns the first frame with UDP over IPv4 that comes out of any queue of d.
 func nextUDP(t *testing.T, d tap.Device) tap.Frame {
 	t.Helper()
-	found := make(chan tap.Frame, 16)
-	for _, q := range d.Queues() {
-		go func() {
-			b := tap.NewBatch(1<<18, 16, 0, 0)
-			for {
-				b.Reset()
-				if _, err := q.ReadFrames(b); err != nil {
-					return
-				}
-				for _, f := range b.Frames() {
-					if len(f.Data) > 34 && binary.BigEndian.Uint16(f.Data[12:]) == unix.ETH_P_IP && f.Data[23] == unix.IPPROTO_UDP {
-						found <- tap.Frame{Offload: f.Offload, Data: append([]byte(nil), f.Data...)}
-						return
-					}
-				}
-			}
-		}()
-	}
+	found := make(chan tap.Frame, 64) // more than the test has sent
+	readAll(d, func(f tap.Frame) {
+		if len(f.Data) > 34 && binary.BigEndian.Uint16(f.Data[12:]) == unix.ETH_P_IP && f.Data[23] == unix.IPPROTO_UDP {
+			found <- tap.Frame{Offload: f.Offload, Data: append([]byte(nil), f.Data...)}
+		}
+	})
 	select {
 	case f := <-found:
 		return f

@@ -72,6 +72,24 @@ func TestState(t *testing.T) {
 	}
 }
 
+// readAll has what comes out of any queue of d given to got, which is called from several goroutines, until d is closed.
+func readAll(d tap.Device, got func(f tap.Frame)) {
+	for _, q := range d.Queues() {
+		go func() {
+			b := tap.NewBatch(1<<18, 16, 0, 0)
+			for {
+				b.Reset()
+				if _, err := q.ReadFrames(b); err != nil {
+					return
+				}
+				for _, f := range b.Frames() {
+					got(f)
+				}
+			}
+		}()
+	}
+}
+
 // TestQueues: every frame comes out of exactly one of several queues.
 func TestQueues(t *testing.T) {
 	const frames = 64
@@ -80,20 +98,7 @@ func TestQueues(t *testing.T) {
 			taptest.InNamespace(t)
 			d := open(t, tap.Config{Name: "wd-tap", MTU: 1500, Queues: 3, Plain: kind.plain})
 			got := make(chan byte, 2*frames)
-			for _, q := range d.Queues() {
-				go func() {
-					b := tap.NewBatch(1<<18, 16, 0, 0)
-					for {
-						b.Reset()
-						if _, err := q.ReadFrames(b); err != nil {
-							return
-						}
-						for _, f := range b.Frames() {
-							got <- f.Data[14]
-						}
-					}
-				}()
-			}
+			readAll(d, func(f tap.Frame) { got <- f.Data[14] })
 			socket := taptest.NewSocket(t, "wd-tap")
 			for n := range frames {
 				f := make([]byte, 60)

@@ -251,12 +251,15 @@ func (d *Daemon) nameOf(id peer.ID) string {
 func routerPeers(members []mesh.Member) []router.Peer {
 	peers := make([]router.Peer, 0, len(members))
 	for _, m := range members {
-		if m.State == mesh.StateAlive && !m.Self {
+		if isLivePeer(m) {
 			peers = append(peers, router.Peer{ID: m.ID, Addr: m.DataAddr()})
 		}
 	}
 	return peers
 }
+
+// isLivePeer reports whether m is another node that is alive.
+func isLivePeer(m mesh.Member) bool { return m.State == mesh.StateAlive && !m.Self }
 
 // ipamGossip is the mesh as ipam sees it.
 type ipamGossip struct{ d *Daemon }

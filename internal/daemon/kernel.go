@@ -144,7 +144,7 @@ func (k *kernelPath) again(ctx context.Context) {
 	k.plane.d.syncPeers()
 }
 
-// close takes the device away, for a plane that never ran.
+// close takes away a device whose engine, which would do so, was never run.
 func (k *kernelPath) close() error {
 	if run := k.current.Swap(nil); run != nil {
 		return run.device.Close()
@@ -191,7 +191,7 @@ func (k *kernelPath) setPeers(members []mesh.Member) {
 	var peers []vxlan.Peer
 	for _, m := range members {
 		addr := m.DataAddr().Addr()
-		if m.State == mesh.StateAlive && !m.Self && addr.Is4() == k.plane.d.advertise.Is4() {
+		if isLivePeer(m) && addr.Is4() == k.plane.d.advertise.Is4() {
 			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: addr})
 		}
 	}

@@ -112,7 +112,6 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	if err := p.kernel.open(ctx, br); err != nil {
 		return nil, err
 	}
-	undo.add(p.kernel.close)
 	p.applyRules(ctx) // last: nothing after it can fail and leave them behind
 	return p, nil
 }

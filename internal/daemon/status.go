@@ -66,7 +66,7 @@ func (d *Daemon) datapathTo(id peer.ID) string {
 func (d *Daemon) datapath() string {
 	found := map[string]bool{}
 	for _, m := range d.mesh.Members() {
-		if !m.Self && m.State == mesh.StateAlive {
+		if isLivePeer(m) {
 			found[d.datapathTo(m.ID)] = true
 		}
 	}
@@ -160,7 +160,7 @@ func (d *Daemon) peers() []api.Peer {
 			RTT:     float64(m.RTT) / float64(time.Millisecond),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
-		if !m.Self && m.State == mesh.StateAlive {
+		if isLivePeer(m) {
 			doc.Link, doc.Datapath = linkDirect, d.datapathTo(m.ID)
 		}
 		if doc.Datapath == datapathUserspace { // the kernel's path is not measured
@@ -209,7 +209,7 @@ func (d *Daemon) fdb() []api.FDBEntry {
 func (d *Daemon) routes() []api.Route {
 	docs := []api.Route{}
 	for _, m := range d.mesh.Members() {
-		if !m.Self && m.State == mesh.StateAlive {
+		if isLivePeer(m) {
 			docs = append(docs, api.Route{Peer: m.ID, Name: m.Name, Via: m.ID, Addr: m.DataAddr(), Hops: 1})
 		}
 	}
