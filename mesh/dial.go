@@ -13,11 +13,13 @@ import (
 )
 
 // Pauses between attempts to reach a target: they grow by half from first to longest, each drawn from ±25 %. While a
-// target is a member, the dialer looks every recheck whether it still is.
+// target is a member, the dialer looks every recheck whether it still is. A node that has learned of a new member has
+// chosen the secret that it seals with after settlePause.
 const (
 	firstPause   = 300 * time.Millisecond
 	longestPause = time.Minute
 	recheck      = 10 * time.Second
+	settlePause  = 300 * time.Millisecond
 	resolveLimit = 3 * time.Second
 	contestLimit = 2 * time.Second
 )
@@ -28,6 +30,8 @@ type dialer struct {
 	mesh *Mesh // constant
 
 	triedAll chan struct{} // closed after the first attempt at every target known at the start, unless Run ends before
+
+	trying sync.Mutex // held while the mesh seals with another key for the sake of one exchange
 
 	mu      sync.Mutex
 	ctx     context.Context               // guarded by mu: Run's; nil before and after it
@@ -155,9 +159,53 @@ func (d *dialer) attempt(ctx context.Context, t Target) error {
 	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
 }
 
-// join exchanges states with whoever is at addr. memberlist cannot be interrupted in that: where ctx ends first, what it
-// does ends by itself at the stream's timeout, and nobody waits for it.
+// join exchanges states with whoever is at addr. A node that opens what this one seals, but answers with a secret that
+// this one does not have, knows from then on what it has: the second time they may understand each other.
 func (d *dialer) join(ctx context.Context, addr netip.AddrPort) error {
+	err := d.exchangeByAnyKey(ctx, addr)
+	if !anotherSecret(err) {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(settlePause):
+		return d.exchangeByAnyKey(ctx, addr)
+	}
+}
+
+// exchangeByAnyKey exchanges states with whoever is at addr, sealed with the present key, and where the node there has
+// another one, with each of those that all members alive can open as well.
+func (d *dialer) exchangeByAnyKey(ctx context.Context, addr netip.AddrPort) error {
+	err := d.exchange(ctx, addr)
+	if !anotherSecret(err) {
+		return err
+	}
+	d.trying.Lock()
+	defer d.trying.Unlock()
+	keys := d.mesh.keys
+	for _, key := range keys.others(d.mesh.Members()) {
+		otherErr := keys.try(key)
+		if otherErr == nil {
+			otherErr = d.exchange(ctx, addr)
+		}
+		if !anotherSecret(otherErr) {
+			err = otherErr
+			break
+		}
+	}
+	return errors.Join(err, keys.done(d.mesh.Members()))
+}
+
+// anotherSecret reports whether err says that both nodes have secrets, and none in common as far as it goes.
+func anotherSecret(err error) bool {
+	e, ok := errors.AsType[*SecretError](err)
+	return ok && e.Why == MismatchOther
+}
+
+// exchange exchanges states with whoever is at addr. memberlist cannot be interrupted in that: where ctx ends first,
+// what it does ends by itself at the stream's timeout, and nobody waits for it.
+func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 	list := d.mesh.list.Load()
 	if list == nil {
 		return ErrNotRunning
@@ -165,7 +213,7 @@ func (d *dialer) join(ctx context.Context, addr netip.AddrPort) error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := list.Join([]string{addr.String()})
-		done <- err
+		done <- secretError(addr, err)
 	}()
 	select {
 	case <-ctx.Done():
@@ -187,7 +235,7 @@ func (d *dialer) note(t Target, err error) {
 	if !active || errors.Is(err, context.Canceled) {
 		return
 	}
-	if err != nil && (!known || old == nil) {
+	if err != nil && (!known || old == nil || errors.Is(err, ErrSecret) != errors.Is(old, ErrSecret)) {
 		d.mesh.log.Warn("target not reached, trying on", "addr", t.String(), "err", err)
 	} else if err == nil && (!known || old != nil) {
 		d.mesh.log.Info("target reached", "addr", t.String())
@@ -212,8 +260,11 @@ func (d *dialer) recover(ctx context.Context) {
 		pause = min(pause+pause/2, longestPause)
 		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
 		for _, addr := range lost[:min(3, len(lost))] {
-			if d.join(ctx, addr) == nil {
+			err := d.join(ctx, addr)
+			if err == nil {
 				pause = 2 * time.Second
+			} else if e, ok := errors.AsType[*SecretError](err); ok {
+				d.mesh.outside.note(e.Addr.Addr(), e.Why, time.Now())
 			}
 		}
 	}

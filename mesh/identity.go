@@ -41,6 +41,9 @@ func NewIdentity() (Identity, error) {
 	return identityOf(private)
 }
 
+// Private returns the private key, for the data plane's handshakes. It must never be logged.
+func (id Identity) Private() [peer.KeySize]byte { return id.private }
+
 // LoadIdentity reads the identity in folder dir, and makes one there at the first start. A file that holds no key is
 // refused, never replaced: with another key the node would be another node, and its addresses nobody's.
 func LoadIdentity(dir string) (Identity, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -18,7 +19,8 @@ const (
 
 // logBridge is an io.Writer that hands memberlist's lines ("[WARN] memberlist: …") to a slog.Logger.
 type logBridge struct {
-	to *slog.Logger // constant
+	to      *slog.Logger // constant
+	outside *strangers   // constant; nil: nobody to tell
 
 	mu         sync.Mutex
 	tokens     int       // guarded by mu: lines that may still be logged
@@ -26,9 +28,10 @@ type logBridge struct {
 	suppressed int       // guarded by mu: lines since the last one logged
 }
 
-// newLogger returns the logger that memberlist wants, writing to to.
-func newLogger(to *slog.Logger) *log.Logger {
-	return log.New(&logBridge{to: to, tokens: logBurst, refilled: time.Now()}, "", 0)
+// newLogger returns the logger that memberlist wants, writing to to. What it says of nodes without a secret in common
+// goes to outside, where that is not nil.
+func newLogger(to *slog.Logger, outside *strangers) *log.Logger {
+	return log.New(&logBridge{to: to, outside: outside, tokens: logBurst, refilled: time.Now()}, "", 0)
 }
 
 // Write implements io.Writer for one line.
@@ -41,6 +44,12 @@ func (b *logBridge) Write(line []byte) (int, error) {
 		}
 	}
 	text = bytes.TrimPrefix(bytes.TrimSpace(text), []byte("memberlist: "))
+	if b.outside != nil && level == slog.LevelWarn {
+		if addr, why, ok := strangerIn(string(text)); ok {
+			b.stranger(addr, why)
+			return len(line), nil
+		}
+	}
 	ctx := context.Background()
 	if !b.to.Enabled(ctx, level) {
 		return len(line), nil
@@ -55,6 +64,17 @@ func (b *logBridge) Write(line []byte) (int, error) {
 	}
 	b.to.LogAttrs(ctx, level, "memberlist", attrs...)
 	return len(line), nil
+}
+
+// stranger says that a node is kept out, where that is news.
+func (b *logBridge) stranger(addr netip.Addr, why Mismatch) {
+	now := time.Now()
+	if !b.outside.note(addr, why, now) {
+		return
+	}
+	if _, ok := b.admit(slog.LevelWarn, now); ok {
+		b.to.Warn("a node is kept out: no secret in common", "addr", addr, "why", "it "+why.String(), "mend", why.Mend())
+	}
 }
 
 // logTags maps memberlist's tags. Its errors are about other nodes and the network, so none is an error of this node.

@@ -44,6 +44,12 @@ type Member struct {
 	Public [peer.KeySize]byte
 	Since  time.Time     // when it entered State, by this node's clock
 	RTT    time.Duration // of the last gossip probe; 0 before the first
+
+	// Capabilities are the member's Config.Capabilities.
+	Capabilities uint32
+	// Accepts are the fingerprints of the secrets that the member can open, its preferred one first; none where it has
+	// no secret. The slice is shared and never changed.
+	Accepts []uint32
 }
 
 // DataAddr is where the member receives datagrams.

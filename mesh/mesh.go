@@ -27,7 +27,7 @@ const leaveTimeout = 2 * time.Second
 // ErrNotRunning is returned by operations that need Run to be running.
 var ErrNotRunning = errors.New("mesh: not running")
 
-// Config is what a Mesh is made of. All fields but OnChange and Logger are required.
+// Config is what a Mesh is made of. All fields but Capabilities, Keys, OnChange and Logger are required.
 type Config struct {
 	Identity Identity
 	// Name is the nickname shown to people.
@@ -38,6 +38,10 @@ type Config struct {
 	Advertise netip.AddrPort
 	// DataPort is the UDP port of the data plane that the others are told.
 	DataPort uint16
+	// Capabilities are bits that the others are told: what this node's data plane can do. The mesh gives them no meaning.
+	Capabilities uint32
+	// Keys seal the gossip, at most MaxKeys, the preferred one first; none leaves it plain. SetKeys replaces them.
+	Keys []GossipKey
 	// Targets are the persistent targets.
 	Targets *Targets
 	// Peers are targets for this run, from the command line; parsed already.
@@ -57,6 +61,8 @@ type Mesh struct {
 	cfg      Config
 	log      *slog.Logger
 	roster   *roster
+	keys     *keyring
+	outside  *strangers
 	queue    *memberlist.TransmitLimitedQueue
 	channels map[ChannelID]Channel // filled by Register before Run
 	dialer   *dialer
@@ -89,7 +95,7 @@ func Listen(addr netip.AddrPort, logger *slog.Logger) (memberlist.Transport, err
 	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
 		BindAddrs: []string{addr.Addr().String()},
 		BindPort:  int(addr.Port()),
-		Logger:    newLogger(orDiscard(logger)),
+		Logger:    newLogger(orDiscard(logger), nil),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mesh: listening for gossip: %w", err)
@@ -109,9 +115,15 @@ func New(cfg Config) (*Mesh, error) {
 	case len(cfg.Name) > maxName:
 		return nil, fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
 	}
+	keys, err := newKeyring(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
 	m := &Mesh{
 		cfg:      cfg,
 		log:      orDiscard(cfg.Logger),
+		keys:     keys,
+		outside:  newStrangers(),
 		channels: make(map[ChannelID]Channel),
 		started:  time.Now(),
 		instance: rand.Uint64(),
@@ -203,10 +215,18 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-m.roster.change:
 		}
 		members := m.roster.snapshot(time.Now())
+		m.settleKeys(members)
 		if m.cfg.OnChange != nil {
 			m.cfg.OnChange(slices.Clone(members))
 		}
 		m.remember(members)
+	}
+}
+
+// settleKeys has gossip sealed so that all members understand it.
+func (m *Mesh) settleKeys(members []Member) {
+	if err := m.keys.settle(members); err != nil {
+		m.log.Error("choosing a secret that all members have", "err", err)
 	}
 }
 
@@ -264,6 +284,7 @@ func (m *Mesh) meta() meta {
 	return meta{
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
 		started: m.started, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
+		capabilities: m.cfg.Capabilities, accepts: m.keys.fingerprints(),
 	}
 }
 
@@ -286,7 +307,10 @@ func (m *Mesh) listConfig() *memberlist.Config {
 	c.EnableCompression = false // messages are short and binary
 	c.Delegate = delegate{m}
 	c.Events, c.Alive, c.Ping = m.roster, m.roster, m.roster
-	c.Logger = newLogger(m.log)
+	c.Logger = newLogger(m.log, m.outside)
+	if m.keys.sealed() {
+		c.Keyring, c.GossipVerifyIncoming, c.GossipVerifyOutgoing = m.keys.ring, true, true
+	}
 	return c
 }
 

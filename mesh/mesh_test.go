@@ -68,6 +68,12 @@ func (n *node) knows(s string) bool {
 // start runs a node until the test ends or stop is called.
 func start(t *testing.T, net *network, name string, id Identity, peers ...*node) *node {
 	t.Helper()
+	return startWith(t, net, name, id, func(*Config) {}, peers...)
+}
+
+// startWith is start with a configuration that change has the last word on.
+func startWith(t *testing.T, net *network, name string, id Identity, change func(*Config), peers ...*node) *node {
+	t.Helper()
 	targets, err := LoadTargets(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +87,7 @@ func start(t *testing.T, net *network, name string, id Identity, peers ...*node)
 	for _, p := range peers {
 		cfg.Peers = append(cfg.Peers, Target{p.transport.addr.Addr().String(), p.transport.addr.Port()})
 	}
+	change(&cfg)
 	if n.Mesh, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}

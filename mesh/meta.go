@@ -25,11 +25,13 @@ var errMeta = errors.New("mesh: node metadata")
 // meta is what each node tells of itself through memberlist: at most 512 bytes.
 //
 //	 0         1       2           4          6          14         22             26           58
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+
-//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname |
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+
+//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts |
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+
 //
-// Numbers are big endian. What follows the nickname's length byte and bytes is ignored: room for later formats.
+// Numbers are big endian. The nickname is a length byte and bytes. The fingerprints of the secrets that the node can
+// open are a byte that counts them and 4 bytes each; a node that has none may end before them. What follows is ignored:
+// room for later formats.
 type meta struct {
 	leaving      bool
 	dataPort     uint16
@@ -37,9 +39,10 @@ type meta struct {
 	protoMax     uint8
 	started      time.Time // when this run of the node began, by its own clock
 	instance     uint64    // random for each run: tells two processes with one key apart
-	capabilities uint32    // bits; none defined yet
+	capabilities uint32    // bits of the data plane's, Config.Capabilities
 	public       [peer.KeySize]byte
 	name         string
+	accepts      []uint32 // at most MaxKeys in what this build writes
 }
 
 const (
@@ -50,7 +53,7 @@ const (
 
 // encode returns the bytes that stand for m.
 func (m meta) encode() []byte {
-	b := make([]byte, 0, metaFixed+len(m.name))
+	b := make([]byte, 0, metaFixed+len(m.name)+1+4*len(m.accepts))
 	var flags byte
 	if m.leaving {
 		flags |= metaFlagLeaving
@@ -64,7 +67,12 @@ func (m meta) encode() []byte {
 	b = append(b, m.public[:]...)
 	name := m.name[:min(len(m.name), maxName)]
 	b = append(b, byte(len(name)))
-	return append(b, name...)
+	b = append(b, name...)
+	b = append(b, byte(len(m.accepts)))
+	for _, fingerprint := range m.accepts {
+		b = binary.BigEndian.AppendUint32(b, fingerprint)
+	}
+	return b
 }
 
 // parseMeta reads what encode wrote.
@@ -90,7 +98,17 @@ func parseMeta(b []byte) (meta, error) {
 	if len(rest) < n || !utf8.Valid(rest[:n]) {
 		return meta{}, fmt.Errorf("%w: nickname cut short or not UTF-8", errMeta)
 	}
-	m.name = string(rest[:n])
+	m.name, rest = string(rest[:n]), rest[n:]
+	if len(rest) == 0 {
+		return m, nil
+	}
+	n, rest = int(rest[0]), rest[1:]
+	if len(rest) < 4*n {
+		return meta{}, fmt.Errorf("%w: fingerprints cut short", errMeta)
+	}
+	for i := range n {
+		m.accepts = append(m.accepts, binary.BigEndian.Uint32(rest[4*i:]))
+	}
 	return m, nil
 }
 

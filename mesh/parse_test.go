@@ -52,7 +52,7 @@ func TestParseTarget(t *testing.T) {
 func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
-		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot",
+		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot", accepts: []uint32{1, 1 << 31},
 	}
 	b := want.encode()
 	got, err := parseMeta(append(b, "a later format's field"...))
@@ -62,12 +62,24 @@ func TestMetaRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(meta{})); diff != "" {
 		t.Error(diff)
 	}
+	older := want
+	older.accepts = nil
+	withoutAccepts := len(b) - 1 - 4*len(want.accepts)
+	if got, err = parseMeta(b[:withoutAccepts]); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(older, got, cmp.AllowUnexported(meta{})); diff != "" {
+		t.Error(diff)
+	}
 	for n := range len(b) {
+		if n == withoutAccepts {
+			continue
+		}
 		if _, err := parseMeta(b[:n]); !errors.Is(err, errMeta) {
 			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
 		}
 	}
-	long := meta{name: string(make([]byte, 1000))}
+	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys)}
 	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
 	}
@@ -75,6 +87,7 @@ func TestMetaRoundTrip(t *testing.T) {
 
 func FuzzParseMeta(f *testing.F) {
 	f.Add(meta{name: "a", started: time.Unix(0, 0)}.encode())
+	f.Add(meta{name: "a", started: time.Unix(0, 0), accepts: []uint32{7}}.encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
@@ -82,8 +95,8 @@ func FuzzParseMeta(f *testing.F) {
 			return
 		}
 		again, err := parseMeta(m.encode())
-		if err != nil || again != m {
-			t.Errorf("%+v came back as %+v, %v", m, again, err)
+		if diff := cmp.Diff(m, again, cmp.AllowUnexported(meta{})); diff != "" || err != nil {
+			t.Errorf("%v: %s", err, diff)
 		}
 	})
 }

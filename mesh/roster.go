@@ -125,6 +125,18 @@ func (r *roster) aliveAt(addr netip.AddrPort) bool {
 	return false
 }
 
+// aliveAtHost reports whether some other member is alive at addr, on whatever port.
+func (r *roster) aliveAtHost(addr netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range r.records {
+		if rec.State == StateAlive && !rec.Self && rec.Addr == addr {
+			return true
+		}
+	}
+	return false
+}
+
 // NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's or not who they claim to be.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	rec, err := recordOf(n)
@@ -210,6 +222,7 @@ func recordOf(n *memberlist.Node) (record, error) {
 	}
 	m := Member{
 		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
+		Capabilities: md.capabilities, Accepts: md.accepts,
 	}
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: it calls itself %q, its key and address say %q", errMember, n.Name, name)

@@ -46,6 +46,7 @@ var layers = []struct {
 	{"internal/kube/policy", 1},
 	{"internal/api", 1},
 	{"internal/settings", 1},
+	{"internal/secret", 1},
 
 	{"internal/cursor", 0},
 	{"internal/peer", 0},

@@ -1,0 +1,374 @@
+package mesh
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// testKeys returns keys by name: one letter each, the preferred one first.
+func testKeys(names string) []GossipKey {
+	var keys []GossipKey
+	for _, name := range names {
+		k := GossipKey{Fingerprint: uint32(name)}
+		copy(k.Key[:], strings.Repeat(string(name), len(k.Key)))
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// startSealed starts a node with the named keys, where "" is none.
+func startSealed(t *testing.T, net *network, name, keys string, peers ...*node) *node {
+	t.Helper()
+	return startWith(t, net, name, identity(t), func(c *Config) { c.Keys = testKeys(keys) }, peers...)
+}
+
+// startCluster starts a node for each element of keys; the later ones dial the earlier ones.
+func startCluster(t *testing.T, net *network, keys ...string) []*node {
+	t.Helper()
+	var all []*node
+	for i, k := range keys {
+		all = append(all, startSealed(t, net, fmt.Sprint("n", i), k, all...))
+	}
+	return all
+}
+
+// sealsWith returns the name of the key that a node seals with.
+func sealsWith(n *node) rune {
+	n.keys.mu.Lock()
+	defer n.keys.mu.Unlock()
+	return rune(n.keys.seals.Fingerprint)
+}
+
+func allMeet(t *testing.T, nodes []*node) {
+	t.Helper()
+	eventually(t, "everybody is alive to everybody", func() bool { return meet(nodes) })
+}
+
+func meet(nodes []*node) bool {
+	for _, x := range nodes {
+		for _, y := range nodes {
+			if !x.sees(y, StateAlive) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// together lets time pass, and fails where a node is not alive to another one for a moment of it.
+func together(t *testing.T, nodes []*node, d time.Duration) {
+	t.Helper()
+	for range d / (100 * time.Millisecond) {
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if !meet(nodes) {
+			t.Fatal("a node was lost to another one")
+		}
+	}
+}
+
+// permutations of three.
+var permutations = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+
+// TestRotationInAnyOrder puts a new secret before the old one node after node, and drops the old one node after node,
+// in all orders: at no moment is a node lost, and in the end the old secret opens nothing.
+func TestRotationInAnyOrder(t *testing.T) {
+	for _, first := range permutations {
+		for _, second := range permutations {
+			t.Run(fmt.Sprint(first, second), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { rotate(t, first, second) })
+			})
+		}
+	}
+}
+
+func rotate(t *testing.T, first, second []int) {
+	var net network
+	nodes := startCluster(t, &net, "o", "o", "o")
+	allMeet(t, nodes)
+	for _, i := range first {
+		if err := nodes[i].SetKeys(testKeys("no")); err != nil {
+			t.Fatal(err)
+		}
+		together(t, nodes, 5*time.Second)
+	}
+	for _, i := range second {
+		if err := nodes[i].SetKeys(testKeys("n")); err != nil {
+			t.Fatal(err)
+		}
+		together(t, nodes, 5*time.Second)
+	}
+	for _, n := range nodes {
+		for _, m := range n.Members() {
+			if diff := cmp.Diff([]uint32{'n'}, m.Accepts); diff != "" {
+				t.Errorf("%s of %s: %s", n.cfg.Name, m.Name, diff)
+			}
+		}
+	}
+	late, stale := startSealed(t, &net, "late", "n", nodes...), startSealed(t, &net, "stale", "o", nodes...)
+	allMeet(t, append(nodes, late))
+	time.Sleep(time.Minute)
+	if len(stale.Members()) != 1 || len(late.Members()) != 4 {
+		t.Errorf("the node with the old secret knows %v", stale.Members())
+	}
+	stopAll(append(nodes, late, stale)...)
+}
+
+// TestJoinsByAnyCommonKey has nodes join whose keys differ, but have one in common.
+func TestJoinsByAnyCommonKey(t *testing.T) {
+	for _, tt := range [][]string{ // the last one joins
+		{"o", "no"},
+		{"no", "o"},
+		{"no", "no", "o"},
+		{"no", "on", "o"},
+		{"o", "o", "no"},
+		{"no", "n"},
+		{"on", "n"},
+		{"ba", "ba", "ca"},
+		{"abc", "bcd", "cde"},
+		{"abcdefgh", "hgfedcba", "h"},
+	} {
+		t.Run(strings.Join(tt, " "), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var net network
+				nodes := startCluster(t, &net, tt...)
+				allMeet(t, nodes)
+				together(t, nodes, time.Minute)
+				stopAll(nodes...)
+			})
+		})
+	}
+}
+
+// TestJoinsWhenTheSecretComes mends the secret of a cluster long after a node has begun to try to join it.
+func TestJoinsWhenTheSecretComes(t *testing.T) {
+	for _, tt := range []struct{ cluster, then, joiner string }{
+		{"b", "ba", "ca"},
+		{"n", "no", "o"}, // the cluster goes on with the new one until the joiner is there
+		{"o", "no", "n"},
+	} {
+		t.Run(fmt.Sprint(tt), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var net network
+				passive := func(keys string) func(*Config) {
+					return func(c *Config) { c.Keys, c.Discovery = testKeys(keys), false }
+				}
+				nodes := []*node{startWith(t, &net, "n0", identity(t), passive(tt.cluster))}
+				nodes = append(nodes, startWith(t, &net, "n1", identity(t), passive(tt.cluster), nodes[0]))
+				allMeet(t, nodes)
+				x := startWith(t, &net, "x", identity(t), passive(tt.joiner), nodes[0])
+				time.Sleep(10 * time.Minute) // its pauses are as long as they get
+				for _, n := range nodes {
+					if err := n.SetKeys(testKeys(tt.then)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				together(t, append(nodes, x), time.Minute)
+				if s := x.TargetStatus()[0]; s.Err != nil {
+					t.Errorf("target after that: %v", s.Err)
+				}
+				stopAll(append(nodes, x)...)
+			})
+		})
+	}
+}
+
+// TestPartitionHealsOverARotation cuts a node off while the others take a new secret: it comes back with the old one.
+func TestPartitionHealsOverARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		nodes := startCluster(t, &net, "o", "o", "o")
+		allMeet(t, nodes)
+		lost := nodes[2]
+		net.setCut(lost.transport.addr, true)
+		eventually(t, "the node is dead to the others", func() bool { return nodes[0].sees(lost, StateDead) && nodes[1].sees(lost, StateDead) })
+		for _, n := range nodes[:2] {
+			if err := n.SetKeys(testKeys("no")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		if got := sealsWith(nodes[0]); got != 'n' {
+			t.Errorf("they seal with %c", got)
+		}
+		net.setCut(lost.transport.addr, false)
+		time.Sleep(3 * time.Minute)
+		together(t, nodes, time.Minute)
+		stopAll(nodes...)
+	})
+}
+
+// TestNewcomerComesBetweenNobody has a node join that has a secret in common with one member, and none with the other.
+func TestNewcomerComesBetweenNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		nodes := startCluster(t, &net, "no", "o")
+		allMeet(t, nodes)
+		x := startSealed(t, &net, "x", "n", nodes[0])
+		together(t, nodes, 10*time.Minute)
+		if s := x.TargetStatus()[0]; !errors.Is(s.Err, ErrSecret) {
+			t.Errorf("the newcomer's target: %v, want ErrSecret", s.Err)
+		}
+		stopAll(append(nodes, x)...)
+	})
+}
+
+// TestNoSecretInCommon keeps nodes out and has both sides say why.
+func TestNoSecretInCommon(t *testing.T) {
+	for _, tt := range []struct {
+		inside, outside string
+		atInside        Mismatch
+		atOutside       Mismatch
+	}{
+		{"a", "b", MismatchOther, MismatchOther},
+		{"ab", "cd", MismatchOther, MismatchOther},
+		{"a", "", MismatchThere, MismatchHere},
+		{"", "b", MismatchHere, MismatchThere},
+	} {
+		t.Run(fmt.Sprintf("%q %q", tt.inside, tt.outside), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var net network
+				var log lockedBuffer
+				logged := func(keys string) func(*Config) {
+					return func(c *Config) {
+						c.Keys, c.Logger = testKeys(keys), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+					}
+				}
+				in := startWith(t, &net, "in", identity(t), logged(tt.inside))
+				out := startWith(t, &net, "out", identity(t), logged(tt.outside), in)
+				time.Sleep(10 * time.Minute)
+
+				e, ok := errors.AsType[*SecretError](out.TargetStatus()[0].Err)
+				if !ok || e.Why != tt.atOutside || e.Addr != in.transport.addr || !strings.Contains(e.Error(), "--secret-file") {
+					t.Errorf("outside: target %v, want mismatch %d", out.TargetStatus()[0].Err, tt.atOutside)
+				}
+				s := in.Strangers()
+				if len(s) != 1 || s[0].Why != tt.atInside || s[0].Addr != out.transport.addr.Addr() {
+					t.Errorf("inside: strangers %v, want one with mismatch %d", s, tt.atInside)
+				}
+				if len(in.Members()) != 1 || len(out.Members()) != 1 {
+					t.Errorf("members %v and %v", in.Members(), out.Members())
+				}
+				text := log.String()
+				if n := strings.Count(text, "a node is kept out"); n != 1 {
+					t.Errorf("%d lines about it:\n%s", n, text)
+				}
+				for _, key := range testKeys(tt.inside + tt.outside) {
+					if strings.Contains(text, string(key.Key[:4])) {
+						t.Error("the log has a key in it")
+					}
+				}
+				out.stop()
+				time.Sleep(5 * time.Minute)
+				if s := in.Strangers(); len(s) != 0 {
+					t.Errorf("strangers %v minutes after the last", s)
+				}
+				stopAll(in)
+			})
+		})
+	}
+}
+
+func TestKeysThatAreRefused(t *testing.T) {
+	cfg := Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr}
+	for _, keys := range []string{"abcdefghi", "aba"} {
+		cfg.Keys = testKeys(keys)
+		if _, err := New(cfg); !errors.Is(err, ErrKeys) {
+			t.Errorf("New with keys %s: %v, want ErrKeys", keys, err)
+		}
+	}
+	cfg.Keys = testKeys("a")
+	sealed, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, keys := range []string{"", "abcdefghi", "bb"} {
+		if err := sealed.SetKeys(testKeys(keys)); !errors.Is(err, ErrKeys) {
+			t.Errorf("SetKeys(%s): %v, want ErrKeys", keys, err)
+		}
+	}
+	if diff := cmp.Diff([]uint32{'a'}, sealed.keys.fingerprints()); diff != "" {
+		t.Error(diff)
+	}
+	cfg.Keys = nil
+	plain, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plain.SetKeys(testKeys("a")); !errors.Is(err, ErrKeys) {
+		t.Errorf("SetKeys of a mesh without keys: %v, want ErrKeys", err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s %x", cfg, cfg, cfg.Keys, testKeys("a"), testKeys("a")); strings.Contains(text, "aaaa") || strings.Contains(text, "6161") {
+		t.Errorf("a key is printed: %s", text)
+	}
+}
+
+// TestReplaceBesideReaders replaces keys while memberlist's goroutines go through the ring, as the race detector sees it.
+func TestReplaceBesideReaders(t *testing.T) {
+	k, err := newKeyring(testKeys("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop.Store(true)
+	readers.Go(func() {
+		for !stop.Load() {
+			for _, key := range k.ring.GetKeys() {
+				if len(key) != 32 {
+					t.Error("a torn key")
+				}
+			}
+		}
+	})
+	for range 200 {
+		for _, keys := range []string{"abcd", "dbe", "e", "fedcba", "bdf", "a"} {
+			if err := k.replace(testKeys(keys)); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, key := range k.ring.GetKeys() {
+				got = append(got, string(key[:1]))
+			}
+			if got[0] != string(k.seals.Key[:1]) || len(got) != len(keys) {
+				t.Fatalf("the ring has %v, want %s", got, keys)
+			}
+			for _, key := range keys {
+				if !strings.Contains(strings.Join(got, ""), string(key)) {
+					t.Fatalf("the ring has %v, want %s", got, keys)
+				}
+			}
+		}
+	}
+}
+
+// lockedBuffer is a buffer that several goroutines write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
