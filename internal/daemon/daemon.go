@@ -166,7 +166,8 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 	return mesh.Config{
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
-		Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
+		Capabilities: uint32(d.cfg.offer()),
+		Discovery:    !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
 	}
 }
 
@@ -252,7 +253,7 @@ func routerPeers(members []mesh.Member) []router.Peer {
 	peers := make([]router.Peer, 0, len(members))
 	for _, m := range members {
 		if isLivePeer(m) {
-			peers = append(peers, router.Peer{ID: m.ID, Addr: m.DataAddr()})
+			peers = append(peers, router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr()})
 		}
 	}
 	return peers

@@ -43,7 +43,7 @@ func TestGarbageAtAllPorts(t *testing.T) {
 
 	p.reaches(t, q.addr)
 	drops := query[api.Status](t, nodes[0], "status").Drops
-	if drops["unknown_peer"] == 0 {
+	if drops["session"] == 0 {
 		t.Errorf("no datagram counted as a stranger's: %v", drops)
 	}
 	if n := logLines(nodes[0]) - lines; n > garbageLogLines {
