@@ -156,6 +156,11 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 	}
 }
 
+// Poll is ReadBatch for those who do not wait: where nothing is due it returns 0 and how long it will be until something
+// is, 0 for never. It is for simulations that drive many nodes by one goroutine, so that the same seed has the same
+// outcome.
+func (c *Conn) Poll(batch []underlay.Datagram) (n int, wait time.Duration) { return c.take(batch) }
+
 // take moves what is due into batch. Where nothing is, wait is the time until something will be, or 0 for never.
 func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
 	merge := c.network.merge.Load()

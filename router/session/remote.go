@@ -20,8 +20,9 @@ const (
 	// graceTime is how long a session still opens after the next one has taken its place, and how long one waits for
 	// its first datagram.
 	graceTime = 10 * time.Second
-	// silenceAfter is how long a peer may say nothing, while it is sent datagrams of which some always have an answer.
-	silenceAfter = 5 * time.Second
+	// answerAfter is how long a node that gets frames may say nothing, and silenceAfter how long its peer waits for that.
+	answerAfter  = 2 * time.Second
+	silenceAfter = 6 * time.Second
 	// keepaliveEach is the longest that nothing is sent while a session is kept: address translators forget after 30
 	// seconds at the soonest.
 	keepaliveEach = 20 * time.Second
@@ -60,12 +61,12 @@ type remote struct {
 	cookieAt time.Time
 
 	// When something last happened on the current session, to a second.
-	usedAt, spokeAt time.Time
-	unheardFrom     time.Time // the first that was sent and since when nothing came; zero for none
-	switchedAt      time.Time // when the current session took its place, or the next one was made
-	renewAt         time.Time // when the current session is to be made anew whatever its age; zero for never
-	endAt           time.Time // when the current session ends whatever its age; zero for never
-	proofs          int       // keepalives sent so that the peer can confirm the current session
+	usedAt, spokeAt, heardAt time.Time
+	unheardFrom              time.Time // the first that was sent and since when nothing came; zero for none
+	switchedAt               time.Time // when the current session took its place, or the next one was made
+	renewAt                  time.Time // when the current session is to be made anew whatever its age; zero for never
+	endAt                    time.Time // when the current session ends whatever its age; zero for never
+	proofs                   int       // keepalives sent so that the peer can confirm the current session
 }
 
 // install makes s the session that seals for r.

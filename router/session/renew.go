@@ -30,12 +30,12 @@ func (n *Node) schedule(now time.Time) {
 // Advance does what is due at now: initiations that had no answer are sent again, sessions that have grown old are made
 // anew, kept or given up.
 func (n *Node) Advance(now time.Time) {
-	sweep := !n.sweepAt.IsZero() && !now.Before(n.sweepAt)
+	sweep := !n.sweepAt.IsZero() && (!now.Before(n.sweepAt) || n.sweepAt.Sub(now) > sweepEach) // a clock may be set back
 	if sweep {
 		n.sweepAt = time.Time{}
 	}
 	for _, r := range n.sorted() {
-		if a := r.attempt; a != nil && !now.Before(a.retryAt) {
+		if a := r.attempt; a != nil && (!now.Before(a.retryAt) || now.Before(a.sentAt)) {
 			n.retry(r, now)
 		}
 		if !sweep {
@@ -73,7 +73,7 @@ func (n *Node) observe(r *remote, now time.Time) {
 	}
 	heard, spoke := s.heard.Swap(false), s.spoke.Swap(false)
 	if heard {
-		r.unheardFrom = time.Time{}
+		r.heardAt, r.unheardFrom = now, time.Time{}
 	}
 	if spoke {
 		r.spokeAt = now
@@ -107,7 +107,8 @@ func (n *Node) renew(r *remote, now time.Time) {
 	if unproven {
 		r.proofs++
 	}
-	if unproven || now.Sub(r.spokeAt) >= keepaliveEach {
+	quiet := now.Sub(r.spokeAt)
+	if unproven || inUse && r.heardAt.After(r.spokeAt) && quiet >= answerAfter || quiet >= keepaliveEach {
 		n.keepalive(r, now)
 	}
 }

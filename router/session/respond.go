@@ -27,8 +27,6 @@ const (
 	strayRate, strayBurst = 1000, 200
 	// tieTime is how long after its first initiation of an attempt a node insists on it.
 	tieTime = 250 * time.Millisecond
-	// crossTime is how far apart two sessions may be made that were begun by both ends at once.
-	crossTime = 2 * time.Second
 )
 
 // Errors of Receive, each a reason to drop a message and to count it. They are returned as they are, and so are those of
@@ -116,11 +114,10 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, b []byte, proven bool
 	if err := n.timely(r, own, said, m, proven, from, now); err != nil {
 		return err
 	}
-	if a := r.attempt; a != nil {
-		if a.number == 1 && now.Sub(a.sentAt) < tieTime && n.self.Compare(r.ID) < 0 && said.time > r.newest {
-			return ErrTie
-		}
-		n.abandon(r)
+	if a := r.attempt; a != nil && n.self.Compare(r.ID) > 0 {
+		n.abandon(r) // both have begun: the one with the lower ID goes on
+	} else if a != nil && a.number == 1 && recent(a.sentAt, tieTime, now) && said.time > r.newest {
+		return ErrTie
 	}
 	r.newest, r.takenAt = said.time, now
 	chosen, err := Choose(n.cfg.Offer, said.offer)
@@ -177,10 +174,10 @@ func (n *Node) Confirm(s *Session, now time.Time) {
 	if r == nil || r.next != s {
 		return
 	}
-	// Both have begun at once, and each has answered the other: the session that the node with the lower ID began is
-	// the one that both send by.
+	// Where this one was made before the peer's answer came to a handshake of this node's own, both have begun at once
+	// and answered each other: the session that the node with the lower ID began is the one that both send by.
 	cur := r.current
-	crossed := cur != nil && cur.initiator && s.created.Sub(cur.created).Abs() < crossTime
+	crossed := cur != nil && cur.initiator && !s.created.After(cur.created)
 	if crossed && n.self.Compare(r.ID) < 0 {
 		n.table.remove(r.previous)
 		r.previous, r.next, r.switchedAt = s, nil, now
