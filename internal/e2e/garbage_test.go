@@ -32,7 +32,7 @@ func TestGarbageAtAllPorts(t *testing.T) {
 	})
 	t.Run("sealed", func(t *testing.T) {
 		nodes := newNodes(t, "a", "b")
-		upSealed(t, nodes, do(t, nodes[0], "secret", "generate"))
+		startWithSecret(t, nodes, do(t, nodes[0], "secret", "generate"))
 		garbageAtAllPorts(t, nodes)
 	})
 }

@@ -20,23 +20,23 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// secretFile returns the path of a node's secret file.
-func secretFile(n *cluster.Node) string { return filepath.Join(n.Dir(), "secret") }
+// secretPath returns the path of a node's secret file.
+func secretPath(n *cluster.Node) string { return filepath.Join(n.Dir(), "secret") }
 
 // setSecret writes a node's secret file, a line for each secret.
 func setSecret(t *testing.T, n *cluster.Node, lines ...string) {
 	t.Helper()
-	if err := os.WriteFile(secretFile(n), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(secretPath(n), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// upSealed starts nodes with the given secrets that all know each other, and waits until they are one network.
-func upSealed(t *testing.T, nodes []*cluster.Node, lines ...string) {
+// startWithSecret starts nodes with the given secrets that all know each other, and waits until they are one network.
+func startWithSecret(t *testing.T, nodes []*cluster.Node, lines ...string) {
 	t.Helper()
 	for _, n := range nodes {
 		setSecret(t, n, lines...)
-		up(t, n, append([]string{"--secret-file", secretFile(n)}, others(nodes, n)...)...)
+		up(t, n, append([]string{"--secret-file", secretPath(n)}, others(nodes, n)...)...)
 	}
 	waitReady(t, nodes)
 }
@@ -108,9 +108,9 @@ func TestOnlyACommonSecretLetsIn(t *testing.T) {
 	in, other, none := nodes[:2], nodes[2], nodes[3]
 	const passphrase = "correct horse battery staple"
 	secret := do(t, other, "secret", "generate")
-	upSealed(t, in, passphrase)
+	startWithSecret(t, in, passphrase)
 	setSecret(t, other, secret)
-	upOutside(t, other, "--secret-file", secretFile(other), in[0].Addr().String())
+	upOutside(t, other, "--secret-file", secretPath(other), in[0].Addr().String())
 	upOutside(t, none, in[0].Addr().String())
 
 	hasWarning(t, other, "Target "+in[0].Addr().String(), "another secret", "--secret-file")
@@ -175,7 +175,7 @@ func TestGossipIsSealed(t *testing.T) {
 			for _, n := range nodes {
 				more := append([]string{}, args...)
 				if sealed {
-					more = append(more, "--secret-file", secretFile(n))
+					more = append(more, "--secret-file", secretPath(n))
 				}
 				up(t, n, append(more, others(nodes, n)...)...)
 			}
@@ -233,7 +233,7 @@ func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	first, second := do(t, nodes[0], "secret", "generate"), do(t, nodes[0], "secret", "generate")
-	upSealed(t, nodes, first)
+	startWithSecret(t, nodes, first)
 	stop := watchAlive(t, nodes)
 	for i, n := range nodes {
 		setSecret(t, n, second, first)
@@ -266,12 +266,12 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 	}
 	late := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "late"), bin)
 	setSecret(t, late, second)
-	up(t, late, "--secret-file", secretFile(late), "--init-peers", "0", nodes[1].Addr().String())
+	up(t, late, "--secret-file", secretPath(late), "--init-peers", "0", nodes[1].Addr().String())
 	waitReady(t, append(nodes, late))
 	stop()
 	stale := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stale"), bin)
 	setSecret(t, stale, first)
-	upOutside(t, stale, "--secret-file", secretFile(stale), nodes[1].Addr().String())
+	upOutside(t, stale, "--secret-file", secretPath(stale), nodes[1].Addr().String())
 	hasWarning(t, stale, "another secret")
 	for _, n := range append(nodes, late, stale) {
 		logsNo(t, n, first, second)
@@ -282,13 +282,13 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 func TestBadReloadChangesNothing(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	secret := do(t, nodes[0], "secret", "generate")
-	upSealed(t, nodes, secret)
+	startWithSecret(t, nodes, secret)
 	stop := watchAlive(t, nodes)
 	for _, line := range []string{"short", secret[:30], ""} {
 		setSecret(t, nodes[0], line)
 		out, err := nodes[0].Weft(testContext(t), "reload").CombinedOutput()
 		exit, ok := errors.AsType[*exec.ExitError](err)
-		if !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), secretFile(nodes[0])) || !strings.Contains(string(out), "hint: ") {
+		if !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), secretPath(nodes[0])) || !strings.Contains(string(out), "hint: ") {
 			t.Errorf("reload with %q: %v, want exit code 1, the file's name and a hint:\n%s", line, err, out)
 		}
 	}
@@ -299,6 +299,6 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if err := nodes[1].Stop(); err != nil {
 		t.Fatal(err)
 	}
-	up(t, nodes[1], "--secret-file", secretFile(nodes[1]), nodes[0].Addr().String()) // it meets the old secret still
+	up(t, nodes[1], "--secret-file", secretPath(nodes[1]), nodes[0].Addr().String()) // it meets the old secret still
 	waitReady(t, nodes)
 }
