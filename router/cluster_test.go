@@ -13,11 +13,14 @@ import (
 	"go.uber.org/goleak"
 
 	"weft/internal/ether"
-	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/tap/taptest"
 )
+
+// cluster is the name of the tests' network.
+const cluster = "test"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -45,10 +48,10 @@ func newNode(t testing.TB, network *simnet.Network, n int) *node {
 	return newNodeOf(t, network, n, taptest.Config{MTU: 1438})
 }
 
-// newNodeOf is newNode with another device.
-func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config) *node {
+// newNodeOf is newNode with another device, and secrets.
+func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config, secrets ...session.Secret) *node {
 	t.Helper()
-	p := Peer{ID: peer.ID{byte(n + 1)}, Addr: addrOf(n)}
+	p := peerOf(n)
 	conn, err := network.Listen(p.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +59,10 @@ func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config)
 	dev := taptest.New(cfg)
 	log := new(lines)
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	e, err := New(Config{Self: p.ID, Device: dev, Conns: []underlay.Conn{conn}, Logger: logger})
+	e, err := New(Config{
+		Private: identityOf(n).private, Cluster: cluster, Secrets: secrets, Offer: anyCipher,
+		Device: dev, Conns: []underlay.Conn{conn}, Logger: logger,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,10 +83,19 @@ func run(t *testing.T, size int) (network *simnet.Network, nodes []*node) {
 func runOf(t *testing.T, devices ...taptest.Config) (network *simnet.Network, nodes []*node) {
 	t.Helper()
 	network = simnet.New(1)
-	var peers []Peer
 	for n, device := range devices {
 		nodes = append(nodes, newNodeOf(t, network, n, device))
-		peers = append(peers, nodes[n].peer)
+	}
+	runNodes(t, nodes)
+	return network, nodes
+}
+
+// runNodes makes nodes known to one another and runs them until the test ends.
+func runNodes(t *testing.T, nodes []*node) {
+	t.Helper()
+	var peers []Peer
+	for _, n := range nodes {
+		peers = append(peers, n.peer)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -96,7 +111,6 @@ func runOf(t *testing.T, devices ...taptest.Config) (network *simnet.Network, no
 			}
 		}
 	})
-	return network, nodes
 }
 
 // mac returns the nth address of the tests.

@@ -22,29 +22,40 @@ const (
 	DropLocal       // for an address on this host: its bridge has not learned it yet
 	DropNoPeer      // for everybody, or for one unknown, when there is no peer
 	DropNoRoute     // for a peer that has no direct link
+	DropNoSession   // for a peer with whom no session has come about in time
 	DropTooBig      // longer than the path to the peer takes, and it may not be cut: its sender was told, if that is allowed
 	DropSendTooLong // the datagram is larger than the path takes
 	DropSend        // the datagram could not be sent otherwise
 
 	// Of datagrams.
-	DropUnknownPeer // from an address that is no peer's
-	DropOwn         // from this node's own address
+	DropUnknownPeer // from nobody that is a peer
 	DropTruncated   // shorter than its headers
 	DropVersion     // of another protocol version
 	DropType        // of a type that is not taken here
 	DropSession     // for a session that does not exist
+	DropForged      // not sealed by the peer, or changed on its way
+	DropReplayed    // came before
+	DropCounter     // with a counter that no datagram of its session has
+	DropNotSealed   // not sealed, and has to be
 	DropMetadata    // whose metadata contradicts itself or the frame
 	DropDevice      // its frame was refused by the TAP
+
+	// Of messages of a handshake.
+	DropSecret     // from somebody without a secret in common with this node, or without knowledge of its key
+	DropBusy       // too many at once
+	DropUnexpected // an answer to nothing
+	DropCipher     // the peer would use none of this node's ciphers
 
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	DropRunt: "runt", DropOversize: "oversize", DropLinkLocal: "link_local", DropBadSource: "bad_source",
-	DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route", DropTooBig: "too_big",
-	DropSendTooLong: "send_too_long", DropSend: "send", DropUnknownPeer: "unknown_peer", DropOwn: "own",
-	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session",
-	DropMetadata: "metadata", DropDevice: "device",
+	DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route", DropNoSession: "no_session",
+	DropTooBig: "too_big", DropSendTooLong: "send_too_long", DropSend: "send", DropUnknownPeer: "unknown_peer",
+	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session", DropForged: "forged",
+	DropReplayed: "replayed", DropCounter: "counter", DropNotSealed: "not_sealed", DropMetadata: "metadata",
+	DropDevice: "device", DropSecret: "secret", DropBusy: "busy", DropUnexpected: "unexpected", DropCipher: "cipher",
 }
 
 // String returns the reason as metrics and JSON have it.

@@ -6,20 +6,13 @@ import (
 	"testing/synctest"
 
 	"weft/internal/ether"
-	"weft/internal/peer"
 	"weft/internal/simnet"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap"
+	"weft/tap/taptest"
 	"weft/tap/virtio"
 )
-
-// datagram returns a good plain datagram that holds f, to be spoilt.
-func datagram(f []byte) []byte {
-	b := make([]byte, wire.Headroom, wire.Headroom+len(f))
-	wire.Header{Type: wire.TypeFrame, Counter: 1}.Put(b)
-	return append(b, f...)
-}
 
 func TestDropOutbound(t *testing.T) {
 	good := tap.Frame{Data: frame(mac(2), mac(1), 'x')}
@@ -59,55 +52,88 @@ func checkDrop(t *testing.T, s Stats, want Drop) {
 
 func TestDropInbound(t *testing.T) {
 	good := frame(mac(2), mac(1), 'x')
-	spoil := func(at int, with ...byte) []byte {
-		b := datagram(good)
-		copy(b[at:], with)
+	long := func(n int) []byte { return bodyOf(append(good[:64:64], make([]byte, n-64)...)) }
+	meta := func(with ...byte) []byte {
+		return append(append(with, make([]byte, wire.MetaLen-len(with))...), good...)
+	}
+	other := func(change func(b []byte)) func(*friend) []byte {
+		return func(f *friend) []byte {
+			b := f.sealed(wire.TypeFrame, bodyOf(good))
+			change(b)
+			return b
+		}
+	}
+	probe := func(size uint16, length int) []byte {
+		b := make([]byte, length)
+		wire.Probe{Size: size}.Put(b)
 		return b
 	}
+	bytesOf := func(n int) func(*friend) []byte { return func(*friend) []byte { return make([]byte, n) } }
+	sealed := func(kind wire.Type, body []byte) func(*friend) []byte {
+		return func(f *friend) []byte { return f.sealed(kind, body) }
+	}
 	for _, tt := range []struct {
-		name     string
-		want     Drop
-		datagram []byte
+		name string
+		want Drop
+		make func(f *friend) []byte
 	}{
-		{"good", 0, datagram(good)},
-		{"as long as may be", 0, datagram(append(good[:64:64], make([]byte, 1438+18-64)...))},
-		{"empty", DropTruncated, nil},
-		{"header cut", DropTruncated, datagram(good)[:11]},
-		{"metadata cut", DropTruncated, datagram(good)[:19]},
-		{"no frame", DropRunt, datagram(nil)},
-		{"runt", DropRunt, datagram(good[:13])},
-		{"oversize", DropOversize, datagram(append(good[:64:64], make([]byte, 1438+18-64+1)...))},
-		{"huge", DropOversize, datagram(make([]byte, 60000))},
-		{"version", DropVersion, spoil(0, 0x21)},
-		{"type", DropType, spoil(0, 0x1f)},
-		{"probe of another size than it says", DropMetadata, spoil(0, 0x12)},
-		{"answer to a probe, too long", DropMetadata, spoil(0, 0x13)},
-		{"session", DropSession, spoil(3, 1)},
-		{"metadata", DropMetadata, spoil(12, 0xff)},
-		{"checksum beyond the frame", DropMetadata, spoil(12, 0x10, 0, 60, 16)},
-		{"checksum left", 0, spoil(12, 0x10, 0, 34, 16)},
-		{"slice of no superframe", DropOffload, spoil(12, 0x31, 54, 34, 16, 0, 10)},
-		{"link-local", DropLinkLocal, datagram(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x'))},
-		{"group source", DropBadSource, datagram(frame(mac(2), ether.Addr{0x33, 0x33}, 'x'))},
-		{"zero source", DropBadSource, datagram(frame(mac(2), ether.Addr{}, 'x'))},
+		{"good", 0, sealed(wire.TypeFrame, bodyOf(good))},
+		{"as long as may be", 0, sealed(wire.TypeFrame, long(1438+18))},
+		{"empty", DropTruncated, bytesOf(0)},
+		{"header cut", DropTruncated, bytesOf(11)},
+		{"version", DropVersion, other(func(b []byte) { b[0] = 0x21 })},
+		{"type", DropType, other(func(b []byte) { b[0] = 0x1f })},
+		{"session", DropSession, other(func(b []byte) { b[3]++ })},
+		{"another type than sealed", DropForged, other(func(b []byte) { b[0] = 0x12 })},
+		{"another counter than sealed", DropForged, other(func(b []byte) { b[11] ^= 1 })},
+		{"counter of no datagram", DropCounter, other(func(b []byte) { b[4] ^= 1 })},
+		{"changed", DropForged, other(func(b []byte) { b[30]++ })},
+		{"tag cut", DropForged, func(f *friend) []byte { return f.sealed(wire.TypeFrame, nil)[:20] }},
+		{"not sealed", DropNotSealed, func(f *friend) []byte { return f.plain(bodyOf(good)) }},
+		{"metadata cut", DropTruncated, sealed(wire.TypeFrame, make([]byte, 7))},
+		{"no frame", DropRunt, sealed(wire.TypeFrame, bodyOf(nil))},
+		{"runt", DropRunt, sealed(wire.TypeFrame, bodyOf(good[:13]))},
+		{"oversize", DropOversize, sealed(wire.TypeFrame, long(1438+18+1))},
+		{"huge", DropOversize, sealed(wire.TypeFrame, long(60000))},
+		{"probe of another size than it says", DropMetadata, sealed(wire.TypeProbe, probe(50, 6))},
+		{"answer to a probe, too long", DropMetadata, sealed(wire.TypeProbeReply, probe(50, 7))},
+		{"metadata", DropMetadata, sealed(wire.TypeFrame, meta(0xff))},
+		{"checksum beyond the frame", DropMetadata, sealed(wire.TypeFrame, meta(0x10, 0, 60, 16))},
+		{"checksum left", 0, sealed(wire.TypeFrame, meta(0x10, 0, 34, 16))},
+		{"slice of no superframe", DropOffload, sealed(wire.TypeFrame, meta(0x31, 54, 34, 16, 0, 10))},
+		{"link-local", DropLinkLocal, sealed(wire.TypeFrame, bodyOf(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x')))},
+		{"group source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{0x33, 0x33}, 'x')))},
+		{"zero source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{}, 'x')))},
+		{"initiation cut", DropTruncated, func(*friend) []byte { return append([]byte{0x16}, make([]byte, 100)...) }},
+		{"initiation by a stranger", DropSecret, func(*friend) []byte {
+			b := append([]byte{0x16}, make([]byte, wire.InitiationLen-1)...)
+			b[15] = 1
+			return b
+		}},
+		{"answer to nothing", DropUnexpected, func(*friend) []byte {
+			b := append([]byte{0x17}, make([]byte, wire.ResponseLen-1)...)
+			b[15] = 1
+			return b
+		}},
+		{"message too long", DropMetadata, func(*friend) []byte { return append([]byte{0x16}, make([]byte, 500)...) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network, nodes := run(t, 1)
+				network := simnet.New(1)
+				n := newNodeOf(t, network, 0, taptest.Config{MTU: 1438}, modes["sealed"]...)
+				runNodes(t, []*node{n})
 				other, err := network.Listen(addrOf(1))
 				if err != nil {
 					t.Fatal(err)
 				}
-				nodes[0].SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
-				if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.datagram}}); err != nil {
+				n.SetPeers([]Peer{peerOf(1)})
+				synctest.Wait()
+				friend := befriend(t, n, 1, modes["sealed"]...)
+				if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.make(friend)}}); err != nil {
 					t.Fatal(err)
 				}
-				got := settle(nodes)
-				s := nodes[0].Stats()
-				checkDrop(t, s, tt.want)
-				if !maps.Equal(s.Drops, s.Peers[0].Drops) {
-					t.Errorf("the peer's drops are %v", s.Peers[0].Drops)
-				}
+				got := settle([]*node{n})
+				checkDrop(t, n.Stats(), tt.want)
 				if (len(got[0]) == 1) != (tt.want == 0) {
 					t.Errorf("the host got %q", got[0])
 				}
@@ -116,30 +142,43 @@ func TestDropInbound(t *testing.T) {
 	}
 }
 
-// TestDropOwn: a datagram that comes back to its sender, or claims to.
-func TestDropOwn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, nodes := run(t, 1)
-		n := nodes[0]
-		n.SetPeers([]Peer{n.peer})
-		if _, err := n.conn.WriteBatch([]underlay.Datagram{{Addr: n.peer.Addr, Buf: datagram(frame(mac(2), mac(1), 'x'))}}); err != nil {
-			t.Fatal(err)
+// TestReplays: a datagram counts once, sealed or not, and none of another session counts.
+func TestReplays(t *testing.T) {
+	for mode, secrets := range modes {
+		h := newHotPath(t, 1, secrets...)
+		h.receiveFrom(h.fromPeer)
+		first := make([]underlay.Datagram, inDatagrams)
+		for i := range first {
+			first[i].Buf = make([]byte, 0, 2000)
+			h.conn.fill(&first[i])
 		}
-		synctest.Wait()
-		checkDrop(t, n.Stats(), DropOwn)
-	})
+		again := 0
+		h.conn.fill = func(d *underlay.Datagram) {
+			f := first[again%len(first)]
+			d.Addr, d.Buf = f.Addr, append(d.Buf[:0], f.Buf...)
+			again++
+		}
+		for range 3 {
+			if err := h.in.step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, s := h.dev.Discard(), h.Stats(); n != inDatagrams || s.Drops[DropReplayed] != 2*inDatagrams {
+			t.Errorf("%s: %d frames of %d arrived, drops %v", mode, n, inDatagrams, s.Drops)
+		}
+	}
 }
 
 // TestDropSend: a datagram that does not leave is counted for its peer, and the others leave.
 func TestDropSend(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
-	n.SetPeers([]Peer{{ID: peer.ID{8}, Addr: addrOf(8)}, {ID: peer.ID{9}, Addr: addrOf(9)}})
+	n.SetPeers([]Peer{peerOf(8), peerOf(9)})
 	o := newOutbound(n.Engine, nil, nil, n.conn)
 	hops := n.peers.Load().flood
-	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, send{hops[0], 1, 9}); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, &lane{addr: addrOf(8)}, send{hops[0], 1, 9}); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, send{hops[1], 1, 100}); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, &lane{addr: addrOf(9)}, send{hops[1], 1, 100}); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.flush(); err != nil {
@@ -174,18 +213,27 @@ func TestDropNames(t *testing.T) {
 	}
 }
 
-// FuzzInbound: whatever a peer sends is carried or counted, once, and what is carried is a frame that may be.
+// FuzzInbound: whatever comes from the network is carried or counted, once, and what is carried is a frame that may be.
+// Of a peer, that is: what is fuzzed is sealed by it, or claims to be its own, as long as it is at all.
 func FuzzInbound(f *testing.F) {
-	f.Add(datagram(frame(mac(1), mac(2), 'x')), 0)
-	f.Add(datagram(nil), 0)
-	f.Add(append(datagram(frame(mac(1), mac(2), 'x')), datagram(frame(mac(1), mac(2), 'y'))...), 84)
+	f.Add(bodyOf(frame(mac(1), mac(2), 'x')), uint8(wire.TypeFrame), true)
+	f.Add(bodyOf(nil), uint8(wire.TypePlain), false)
+	f.Add([]byte{0, 0, 0, 1, 0, 34}, uint8(wire.TypeProbe), true)
+	f.Add([]byte{0x16}, uint8(0), false)
 	n := newNode(f, simnet.New(1), 0)
-	n.SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
+	n.SetPeers([]Peer{peerOf(1)})
+	friend := befriend(f, n, 1)
 	in := newInbound(n.Engine, n.conn, &host{queue: n.dev.Queues()[0]})
-	from := n.peers.Load().flood[0]
-	f.Fuzz(func(t *testing.T, b []byte, size int) {
+	f.Fuzz(func(t *testing.T, b []byte, kind uint8, sealed bool) {
 		before := n.Stats()
-		if err := in.split(&underlay.Datagram{Buf: b, SegmentSize: size}, from, n.now(), int(n.longest.Load())); err != nil {
+		datagram := b
+		switch {
+		case sealed:
+			datagram = friend.sealed(wire.Type(kind&15), b)
+		case kind != 0:
+			datagram = friend.plain(b)
+		}
+		if err := in.split(&underlay.Datagram{Addr: addrOf(1), Buf: datagram}, n.peers.Load(), n.now(), int(n.longest.Load())); err != nil {
 			t.Fatal(err)
 		}
 		in.sum.flush()
@@ -198,17 +246,22 @@ func FuzzInbound(f *testing.F) {
 			t.Fatal(err)
 		}
 		n.dev.Discard()
-		datagrams := 1
-		if size > 0 && len(b) > 0 {
-			datagrams = (len(b) + size - 1) / size
-		}
 		after := n.Stats()
 		counted := int(after.Peers[0].RxFrames - before.Peers[0].RxFrames + after.Probes - before.Probes)
 		for d, count := range after.Drops {
 			counted += int(count - before.Drops[d])
 		}
-		if counted != datagrams {
-			t.Errorf("%d datagrams, %d counted", datagrams, counted)
+		counted += len(n.keys.messages)
+		for len(n.keys.messages) > 0 {
+			<-n.keys.messages
+		}
+		for len(n.answers) > 0 {
+			<-n.answers
+		}
+		silent := sealed && wire.Type(kind&15) == wire.TypeKeepalive
+		tooLong := sealed && wire.Type(kind&15) == wire.TypeProbe && counted == 0
+		if counted != 1 && !silent && !tooLong {
+			t.Errorf("%d datagrams counted", counted)
 		}
 	})
 }

@@ -1,60 +1,88 @@
 package router
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
 	"weft/internal/ether"
-	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/wire"
+	"weft/tap"
+	"weft/tap/taptest"
 )
 
-// nullConn is a socket that takes everything and gives the same batch for ever.
+// nullConn is a socket that takes everything and gives what fill makes, for ever.
 type nullConn struct {
 	underlay.Conn
-	batch []underlay.Datagram
+	fill func(d *underlay.Datagram)
 }
 
 func (c *nullConn) WriteBatch(batch []underlay.Datagram) (int, error) { return len(batch), nil }
 
 func (c *nullConn) ReadBatch(batch []underlay.Datagram) (int, error) {
-	for i, d := range c.batch {
-		batch[i].Addr, batch[i].Buf = d.Addr, append(batch[i].Buf[:0], d.Buf...)
+	for i := range batch {
+		c.fill(&batch[i])
 	}
-	return len(c.batch), nil
+	return len(batch), nil
 }
 
 // hotPath is a node with peers, idle, and the two halves that its goroutines would run.
 type hotPath struct {
 	*node
-	in  *inbound
-	out *outbound
-	// unicast and flood are frames from the host, long ones; the former's destination is known.
+	in     *inbound
+	out    *outbound
+	friend *friend // who sends
+	conn   *nullConn
+	// unicast, super and flood are frames from the host, long ones; the formers' destination is known.
 	unicast, flood []byte
+	super          tap.Frame
+	fromPeer       []byte // a frame from the friend
 }
 
-func newHotPath(t testing.TB, peers int) *hotPath {
+// modes are with and without a secret.
+var modes = map[string][]session.Secret{"plain": nil, "sealed": {{Key: [session.KeyLen]byte{1}}}}
+
+func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 	t.Helper()
-	n := newNode(t, simnet.New(1), 0)
+	n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438, Features: allFeatures}, secrets...)
 	n.now = func() time.Time { return time.Unix(1_700_000_000, 0) }
 	known := make([]Peer, peers)
 	for i := range known {
-		known[i] = Peer{ID: peer.ID{byte(i + 2)}, Addr: addrOf(i + 1)}
+		known[i] = peerOf(i + 1)
 	}
 	n.SetPeers(known)
 	n.learn(mac(2), known[0].ID, n.now())
-	long := func(dst ether.Addr) []byte { return append(frame(dst, mac(1), 'x'), make([]byte, 1452-64)...) }
-	h := &hotPath{node: n, unicast: long(mac(2)), flood: long(ether.Broadcast)}
-	conn := &nullConn{}
-	for range inDatagrams {
-		b := datagram(append(frame(mac(1), mac(2), 'x'), make([]byte, 1452-64)...))
-		conn.batch = append(conn.batch, underlay.Datagram{Addr: addrOf(1), Buf: b})
+	long := func(dst ether.Addr) []byte { return append(frame(dst, mac(1), 'x'), make([]byte, 1420-64)...) }
+	h := &hotPath{node: n, unicast: long(mac(2)), flood: long(ether.Broadcast), super: superframe(2, 1, 60000, 1350),
+		fromPeer: append(frame(mac(1), mac(2), 'x'), make([]byte, 1420-64)...), conn: &nullConn{}}
+	for i := range known {
+		f := befriend(t, n, i+1, secrets...)
+		if i == 0 {
+			h.friend = f
+		}
 	}
 	host := &host{queue: n.dev.Queues()[0]}
-	h.in = newInbound(n.Engine, conn, host)
-	h.out = newOutbound(n.Engine, n.dev.Queues()[0], host, conn)
+	h.in = newInbound(n.Engine, h.conn, host)
+	h.out = newOutbound(n.Engine, n.dev.Queues()[0], host, h.conn)
 	return h
+}
+
+// receiveFrom has the friend send the frame f again and again.
+func (h *hotPath) receiveFrom(f []byte) {
+	body, plain := bodyOf(f), h.tailroom == 0
+	h.conn.fill = func(d *underlay.Datagram) {
+		d.Addr = h.friend.peer.Addr
+		if plain {
+			d.Buf = d.Buf[:wire.HeaderLen]
+			h.friend.session.PutHeader(d.Buf, wire.TypePlain, h.friend.counter())
+			d.Buf = append(d.Buf, body...)
+			return
+		}
+		d.Buf = h.friend.session.Seal(d.Buf[:0], wire.TypeFrame, h.friend.counter(), body)
+	}
 }
 
 // transmit has the host send a batch of f, and carries it.
@@ -69,6 +97,14 @@ func (h *hotPath) transmit(t testing.TB, f []byte) {
 	}
 }
 
+// transmitSuper has the host send a superframe, and carries it.
+func (h *hotPath) transmitSuper(t testing.TB) {
+	h.dev.InjectQueue(0, h.super)
+	if err := h.out.step(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // receive carries a batch of datagrams to the host.
 func (h *hotPath) receive(t testing.TB) {
 	if err := h.in.step(); err != nil {
@@ -80,31 +116,39 @@ func (h *hotPath) receive(t testing.TB) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	h := newHotPath(t, 5)
-	for name, f := range map[string]func(){
-		"unicast": func() { h.transmit(t, h.unicast) },
-		"flood":   func() { h.transmit(t, h.flood) },
-		"receive": func() { h.receive(t) },
-	} {
-		if n := testing.AllocsPerRun(50, f); n != 0 {
-			t.Errorf("%s: %v allocations a batch", name, n)
+	for mode, secrets := range modes {
+		h := newHotPath(t, 5, secrets...)
+		h.receiveFrom(h.fromPeer)
+		for name, f := range map[string]func(){
+			"unicast":    func() { h.transmit(t, h.unicast) },
+			"flood":      func() { h.transmit(t, h.flood) },
+			"superframe": func() { h.transmitSuper(t) },
+			"receive":    func() { h.receive(t) },
+		} {
+			if n := testing.AllocsPerRun(50, f); n != 0 {
+				t.Errorf("%s, %s: %v allocations a batch", mode, name, n)
+			}
 		}
-	}
-	if s := h.Stats(); len(s.Drops) != 0 {
-		t.Errorf("drops %v", s.Drops)
+		if s := h.Stats(); len(s.Drops) != 0 {
+			t.Errorf("%s: drops %v", mode, s.Drops)
+		}
 	}
 }
 
 // TestNoAllocationInDrops: neither does a sender of garbage cost memory.
 func TestNoAllocationInDrops(t *testing.T) {
-	h := newHotPath(t, 1)
-	from := h.peers.Load().flood[0]
-	for _, b := range [][]byte{nil, make([]byte, 5), make([]byte, 100), datagram(nil), datagram(make([]byte, 100))} {
+	h := newHotPath(t, 1, modes["sealed"]...)
+	forged := h.friend.sealed(wire.TypeFrame, bodyOf(frame(mac(1), mac(2), 'x')))
+	forged[len(forged)-1]++
+	unknown := h.friend.plain(nil)
+	unknown[3]++
+	for _, b := range [][]byte{nil, make([]byte, 5), make([]byte, 100), forged, unknown, h.friend.plain(make([]byte, 100))} {
+		spoilt := bytes.Clone(b)
 		if n := testing.AllocsPerRun(50, func() {
-			for _, from := range []*hop{from, nil} {
-				if err := h.in.split(&underlay.Datagram{Buf: b}, from, h.now(), int(h.longest.Load())); err != nil {
-					t.Fatal(err)
-				}
+			copy(spoilt, b) // opening destroys it
+			d := underlay.Datagram{Addr: addrOf(1), Buf: spoilt}
+			if err := h.in.split(&d, h.peers.Load(), h.now(), int(h.longest.Load())); err != nil {
+				t.Fatal(err)
 			}
 		}); n != 0 {
 			t.Errorf("%d bytes: %v allocations", len(b), n)
@@ -114,29 +158,50 @@ func TestNoAllocationInDrops(t *testing.T) {
 
 // The benchmarks show what the engine costs by itself, with the copies of the devices in memory: no system call.
 
-func BenchmarkTransmit(b *testing.B) {
-	h := newHotPath(b, 5)
-	b.SetBytes(int64(outFrames * len(h.unicast)))
-	b.ReportAllocs()
-	for b.Loop() {
-		h.transmit(b, h.unicast)
+func benchmark(b *testing.B, f func(b *testing.B, h *hotPath)) {
+	for mode, secrets := range modes {
+		b.Run(mode, func(b *testing.B) {
+			h := newHotPath(b, 5, secrets...)
+			b.ReportAllocs()
+			f(b, h)
+		})
 	}
+}
+
+func BenchmarkTransmit(b *testing.B) {
+	benchmark(b, func(b *testing.B, h *hotPath) {
+		b.SetBytes(int64(outFrames * len(h.unicast)))
+		for b.Loop() {
+			h.transmit(b, h.unicast)
+		}
+	})
+}
+
+func BenchmarkTransmitSuper(b *testing.B) {
+	benchmark(b, func(b *testing.B, h *hotPath) {
+		b.SetBytes(int64(len(h.super.Data)))
+		for b.Loop() {
+			h.transmitSuper(b)
+		}
+	})
 }
 
 func BenchmarkFlood(b *testing.B) {
-	h := newHotPath(b, 5)
-	b.SetBytes(int64(outFrames * len(h.flood)))
-	b.ReportAllocs()
-	for b.Loop() {
-		h.transmit(b, h.flood)
-	}
+	benchmark(b, func(b *testing.B, h *hotPath) {
+		b.SetBytes(int64(outFrames * len(h.flood)))
+		for b.Loop() {
+			h.transmit(b, h.flood)
+		}
+	})
 }
 
+// BenchmarkReceive has what the sender does in it: no datagram may come twice.
 func BenchmarkReceive(b *testing.B) {
-	h := newHotPath(b, 5)
-	b.SetBytes(int64(inDatagrams * len(h.unicast)))
-	b.ReportAllocs()
-	for b.Loop() {
-		h.receive(b)
-	}
+	benchmark(b, func(b *testing.B, h *hotPath) {
+		h.receiveFrom(h.fromPeer)
+		b.SetBytes(int64(inDatagrams * len(h.unicast)))
+		for b.Loop() {
+			h.receive(b)
+		}
+	})
 }

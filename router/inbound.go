@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap/virtio"
@@ -31,7 +32,10 @@ type inbound struct {
 	joiner *virtio.Joiner // what it holds lies in the buffers of batch
 	sum    tally
 
-	// The sender that was last learned: a run of frames mostly has one.
+	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and who that is with.
+	session *session.Session
+	from    *hop
+	// The source that was last learned.
 	learned     ether.Addr
 	learnedFrom *hop
 }
@@ -69,15 +73,9 @@ func (in *inbound) step() error {
 	e := in.engine
 	e.receive.count(n)
 	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
-	in.learnedFrom = nil
-	var from *hop
-	var addr netip.AddrPort
+	in.session, in.from, in.learnedFrom = nil, nil, nil
 	for i := range in.batch[:n] {
-		d := &in.batch[i]
-		if d.Addr != addr { // a run of datagrams mostly comes from one peer
-			from, addr = peers.byAddr[d.Addr], d.Addr
-		}
-		if err := in.split(d, from, now, longest); err != nil {
+		if err := in.split(&in.batch[i], peers, now, longest); err != nil {
 			return err
 		}
 	}
@@ -86,7 +84,7 @@ func (in *inbound) step() error {
 }
 
 // split takes the datagrams that lie in d one by one.
-func (in *inbound) split(d *underlay.Datagram, from *hop, now time.Time, longest int) error {
+func (in *inbound) split(d *underlay.Datagram, peers *snapshot, now time.Time, longest int) error {
 	size := d.SegmentSize
 	if size <= 0 {
 		size = max(len(d.Buf), 1)
@@ -97,37 +95,66 @@ func (in *inbound) split(d *underlay.Datagram, from *hop, now time.Time, longest
 				return err
 			}
 		}
-		if reason := in.take(d.Buf[at:min(at+size, len(d.Buf))], from, now, longest); reason != 0 {
+		if from, reason := in.take(d.Buf[at:min(at+size, len(d.Buf))], d.Addr, peers, now, longest); reason != 0 {
 			in.engine.drop(from, reason, 1)
 		}
 	}
 	return nil
 }
 
-// take takes one datagram, which from has sent, or says why it goes nowhere.
-func (in *inbound) take(datagram []byte, from *hop, now time.Time, longest int) (reason Drop) {
-	switch {
-	case from == nil:
-		return DropUnknownPeer
-	case from.self:
-		return DropOwn
-	}
+// take takes one datagram that came from addr, or says why it goes nowhere, and whose it is where that is certain.
+func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, now time.Time, longest int) (from *hop, reason Drop) {
 	header, rest, err := wire.Parse(datagram)
 	if err != nil {
-		return wireDrop(err)
-	}
-	if header.Session != 0 {
-		return DropSession
+		return nil, wireDrop(err)
 	}
 	switch header.Type {
-	case wire.TypeFrame:
-		return in.frame(header, rest, from, now, longest)
-	case wire.TypeProbe:
-		return in.probe(rest, from, len(datagram))
-	case wire.TypeProbeReply:
-		return in.probeReply(rest, from, now)
+	case wire.TypeInitiation, wire.TypeResponse, wire.TypeCookie, wire.TypeUnknown:
+		return nil, in.engine.keys.deliver(datagram, addr)
 	}
-	return DropType
+	s := in.sessionOf(header, peers)
+	if s == nil {
+		in.engine.keys.stray(header, addr)
+		return nil, DropSession
+	}
+	from = in.from
+	if from == nil {
+		return nil, DropUnknownPeer // it has just left
+	}
+	if header.Type == wire.TypePlain {
+		if !in.engine.trusts(addr.Addr()) {
+			return from, DropNotSealed
+		}
+		if err := s.AcceptPlain(header); err != nil {
+			return from, sessionDrop(err)
+		}
+		return from, in.frame(header, rest, from, now, longest)
+	}
+	body, newest, err := s.Open(header, datagram)
+	if err != nil {
+		return from, sessionDrop(err)
+	}
+	in.engine.opened(s, from, addr, newest, now)
+	switch header.Type {
+	case wire.TypeFrame:
+		return from, in.frame(header, body, from, now, longest)
+	case wire.TypeProbe:
+		return from, in.probe(body, len(datagram), addr)
+	case wire.TypeProbeReply:
+		return from, in.probeReply(body, from, now)
+	}
+	return from, 0 // a keepalive
+}
+
+// sessionOf returns the session that a datagram is for, or nil, and sets from.
+func (in *inbound) sessionOf(h wire.Header, peers *snapshot) *session.Session {
+	if in.session == nil || in.session.Index() != h.Session {
+		in.session, in.from = in.engine.keys.node.Lookup(h.Session), nil
+		if in.session != nil {
+			in.from = peers.byID[in.session.Peer()]
+		}
+	}
+	return in.session
 }
 
 // frame hands the frame, or the slice of a superframe, that follows a wire header to the TAP. It goes nowhere else: a
@@ -143,7 +170,7 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 	if meta.Kind == wire.KindNone {
 		err = in.joiner.AddFrame(offloadOf(meta), frame)
 	} else {
-		err = in.joiner.AddSlice(from.number, sliceOf(header, meta), frame)
+		err = in.joiner.AddSlice(header.Session, sliceOf(header, meta), frame)
 	}
 	if err != nil {
 		return DropOffload
@@ -152,6 +179,7 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 		in.engine.learn(source, from.ID, now)
 		in.learned, in.learnedFrom = source, from
 	}
+	in.session.Use()
 	in.sum.add(&from.state.receive, 1, len(frame))
 	return 0
 }
@@ -186,6 +214,20 @@ func wireDrop(err error) Drop {
 		return DropType
 	default:
 		return DropMetadata
+	}
+}
+
+// sessionDrop returns the reason that an error of a session stands for.
+func sessionDrop(err error) Drop {
+	switch {
+	case errors.Is(err, session.ErrReplayed):
+		return DropReplayed
+	case errors.Is(err, session.ErrPlain):
+		return DropNotSealed
+	case errors.Is(err, session.ErrCounter):
+		return DropCounter
+	default:
+		return DropForged
 	}
 }
 

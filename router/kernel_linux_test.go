@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/ether"
-	"weft/internal/peer"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/tap"
 	"weft/tap/taptest"
@@ -19,8 +19,14 @@ import (
 
 // TestKernel carries frames with real TAPs and sockets: three nodes in one namespace, joined by its loopback.
 func TestKernel(t *testing.T) {
-	for _, plain := range []bool{false, true} {
-		t.Run(map[bool]string{false: "offload", true: "plain"}[plain], func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		plain bool
+		keys  []session.Secret
+	}{
+		{"offload", false, nil}, {"plain", true, nil}, {"sealed", false, modes["sealed"]}, {"plain, sealed", true, modes["sealed"]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			taptest.InNamespace(t)
 			lo, err := netlink.LinkByName("lo")
 			if err != nil {
@@ -29,9 +35,9 @@ func TestKernel(t *testing.T) {
 			if err := netlink.LinkSetUp(lo); err != nil {
 				t.Fatal(err)
 			}
-			hosts := runKernel(t, plain, "wd-a", "wd-b", "wd-c")
+			hosts := runKernel(t, tt.plain, tt.keys, "wd-a", "wd-b", "wd-c")
 			long := func(dst ether.Addr, src ether.Addr) []byte {
-				return append(frame(dst, src, 'x'), make([]byte, 1438-50)...)
+				return append(frame(dst, src, 'x'), make([]byte, 1422-50)...)
 			}
 			for _, tt := range []struct {
 				from int
@@ -58,7 +64,7 @@ func TestKernel(t *testing.T) {
 }
 
 // runKernel runs an engine on a TAP of each name, and returns the hosts' ends of the TAPs.
-func runKernel(t *testing.T, plain bool, names ...string) (hosts []*taptest.Socket) {
+func runKernel(t *testing.T, plain bool, secrets []session.Secret, names ...string) (hosts []*taptest.Socket) {
 	t.Helper()
 	var engines []*Engine
 	var peers []Peer
@@ -73,8 +79,12 @@ func runKernel(t *testing.T, plain bool, names ...string) (hosts []*taptest.Sock
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		p := Peer{ID: peer.ID{byte(i + 1)}, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), conn.LocalAddr().Port())}
-		e, err := New(Config{Self: p.ID, Device: dev, Conns: []underlay.Conn{conn}, Logger: slog.New(slog.DiscardHandler)})
+		p := peerOf(i)
+		p.Addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), conn.LocalAddr().Port())
+		e, err := New(Config{
+			Private: identityOf(i).private, Offer: anyCipher, Secrets: secrets,
+			Device: dev, Conns: []underlay.Conn{conn}, Logger: slog.New(slog.DiscardHandler),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weft/internal/ether"
-	"weft/internal/peer"
 	"weft/internal/simnet"
 )
 
 func TestCollector(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
-	n.SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
+	n.SetPeers([]Peer{peerOf(1)})
+	befriend(t, n, 1)
 	o := newOutbound(n.Engine, n.dev.Queues()[0], nil, n.conn)
 	for _, f := range [][]byte{
 		frame(ether.Broadcast, mac(1), 'a'), frame(mac(2), mac(1), 'b'), frame(mac(1), mac(1), 'c'),
@@ -27,7 +27,7 @@ func TestCollector(t *testing.T) {
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(n.Collector())
-	const want = `
+	want := `
 # HELP weft_batch_items Frames read from the TAP (transmit) or datagrams from a socket (receive) at once.
 # TYPE weft_batch_items histogram
 weft_batch_items_bucket{direction="receive",le="1"} 0
@@ -55,10 +55,10 @@ weft_batch_items_count{direction="transmit"} 1
 weft_fdb_entries 1
 # HELP weft_peer_transmit_bytes_total Bytes of frames sent to a peer, its headers on the wire not counted.
 # TYPE weft_peer_transmit_bytes_total counter
-weft_peer_transmit_bytes_total{peer="0900000000000000"} 128
+weft_peer_transmit_bytes_total{peer="` + peerOf(1).ID.String() + `"} 128
 # HELP weft_peer_transmit_frames_total Frames sent to a peer.
 # TYPE weft_peer_transmit_frames_total counter
-weft_peer_transmit_frames_total{peer="0900000000000000"} 2
+weft_peer_transmit_frames_total{peer="` + peerOf(1).ID.String() + `"} 2
 `
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "weft_batch_items", "weft_fdb_entries",
 		"weft_peer_transmit_bytes_total", "weft_peer_transmit_frames_total"); err != nil {

@@ -1,10 +1,7 @@
 package router
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"syscall"
 	"time"
 
 	"weft/internal/ether"
@@ -19,41 +16,26 @@ import (
 // superframe that passes 64 KiB, or with 128 small frames: while it is sent, the next one gathers in the kernel.
 const (
 	outFrames    = 128
-	outArena     = 64<<10 + tap.MaxFrame + wire.Headroom // bytes
-	outDatagrams = 256                                   // given to a socket at once: floods make several of a frame
+	outArena     = 64<<10 + tap.MaxFrame + wire.Headroom + wire.TagLen // bytes
+	outDatagrams = 256                                                 // given to a socket at once: floods make several of a frame
 )
 
 // outbound carries frames from one TAP queue to the peers. All of it is owned by the goroutine of run.
 type outbound struct {
-	engine *Engine
-	queue  tap.Queue
-	host   *host // where answers to the frames go
-	conn   underlay.Conn
-
-	batch     *tap.Batch
-	cut       slicer
-	replies   *toobig.Limiter     // to senders of what is too long
-	datagrams []underlay.Datagram // to be sent
-	sends     []send              // sends[i] is about datagrams[i]
-}
-
-// send is what is counted of a datagram, or of a run of them, once it has left.
-type send struct {
-	to            *hop
-	frames, bytes int
+	encoder
+	queue   tap.Queue
+	host    *host // where answers to the frames go
+	batch   *tap.Batch
+	replies *toobig.Limiter // to senders of what is too long
 }
 
 func newOutbound(e *Engine, q tap.Queue, h *host, c underlay.Conn) *outbound {
 	return &outbound{
-		engine:    e,
-		queue:     q,
-		host:      h,
-		conn:      c,
-		batch:     tap.NewBatch(outArena, outFrames, wire.Headroom, 0),
-		cut:       newSlicer(),
-		replies:   toobig.NewLimiter(),
-		datagrams: make([]underlay.Datagram, 0, outDatagrams),
-		sends:     make([]send, 0, outDatagrams),
+		encoder: newEncoder(e, c),
+		queue:   q,
+		host:    h,
+		batch:   tap.NewBatch(outArena, outFrames, wire.Headroom, e.tailroom),
+		replies: toobig.NewLimiter(),
 	}
 }
 
@@ -98,29 +80,58 @@ func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) e
 		e.drop(to, reason, f.frames)
 		return nil
 	}
-	if to != nil && f.longest > to.maxFrame() {
-		return o.oversize(&f, to, now)
-	}
-	if f.isSuper() && !fitsWire(&f.layout) {
-		return o.forwardCut(&f, to, peers)
-	}
-	d, err := o.encode(i, &f)
-	if err != nil {
-		return err
-	}
+	room := o.batch.Around(i)[o.batch.Headroom()-wire.Headroom:]
 	if to != nil {
-		return o.push(d, send{to, f.frames, f.bytes})
+		return o.unicast(&f, room, to, now)
 	}
 	for _, to := range peers.flood {
-		if f.longest > to.maxFrame() {
-			e.drop(to, DropTooBig, f.frames) // nobody is told: a group has no path
-			continue
-		}
-		if err := o.push(d, send{to, f.frames, f.bytes}); err != nil {
+		if err := o.flood(&f, room, to, now); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unicast queues a frame for the one peer that it goes to.
+func (o *outbound) unicast(f *outgoing, room []byte, to *hop, now time.Time) error {
+	l := o.laneFor(f, to, now)
+	switch {
+	case l == nil:
+		return nil
+	case f.longest > to.maxFrame(l):
+		return o.oversize(f, to, l, now)
+	case f.isSuper() && !fitsWire(&f.layout):
+		return o.forwardCut(f, to, l)
+	}
+	return o.carry(f, room, to, l, false)
+}
+
+// flood queues a frame for one of the peers that it goes to.
+func (o *outbound) flood(f *outgoing, room []byte, to *hop, now time.Time) error {
+	l := o.laneFor(f, to, now)
+	switch {
+	case l == nil:
+		return nil
+	case f.longest > to.maxFrame(l):
+		o.engine.drop(to, DropTooBig, f.frames) // nobody is told: a group has no path
+		return nil
+	case f.isSuper() && !fitsWire(&f.layout):
+		return o.forwardCut(f, to, l)
+	}
+	return o.carry(f, room, to, l, true)
+}
+
+// laneFor returns the lane to a peer, or nil where f has to wait for one.
+func (o *outbound) laneFor(f *outgoing, to *hop, now time.Time) *lane {
+	for {
+		l := to.state.crossing.lane.Load()
+		if l.session != nil {
+			return l
+		}
+		if o.engine.wait(to, f, now) {
+			return nil
+		}
+	}
 }
 
 // route returns the hop to which a frame for dst goes, nil for all of them, or why it goes to none. What is known of a
@@ -141,79 +152,4 @@ func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot) (to *hop,
 		return nil, DropNoPeer
 	}
 	return to, 0
-}
-
-// encode returns the datagrams of frame i, without an address: one, with its header in the headroom of the batch, or
-// one a slice of a superframe.
-func (o *outbound) encode(i int, f *outgoing) (underlay.Datagram, error) {
-	counter := o.engine.counters(f.frames)
-	if f.isSuper() {
-		if !o.cut.fits(&f.layout) {
-			if err := o.flush(); err != nil { // what is queued lies in the slicer's memory
-				return underlay.Datagram{}, err
-			}
-		}
-		return o.cut.slice(f, counter), nil
-	}
-	buf := o.batch.Around(i)[o.batch.Headroom()-wire.Headroom:]
-	wire.Header{Type: wire.TypeFrame, Counter: counter}.Put(buf)
-	f.meta().Put(buf[wire.HeaderLen:])
-	return underlay.Datagram{Buf: buf}, nil
-}
-
-// push queues d for the peer of s. A flood queues one d for many: its bytes are shared.
-func (o *outbound) push(d underlay.Datagram, s send) error {
-	if len(o.datagrams) == cap(o.datagrams) {
-		if err := o.send(); err != nil {
-			return err
-		}
-	}
-	d.Addr = s.to.Addr
-	o.datagrams = append(o.datagrams, d)
-	o.sends = append(o.sends, s)
-	return nil
-}
-
-// flush sends what is queued; nothing lies in the slicer's memory any more then.
-func (o *outbound) flush() error {
-	err := o.send()
-	o.cut.reset()
-	return err
-}
-
-// send sends what is queued and counts it.
-func (o *outbound) send() error {
-	if len(o.datagrams) == 0 {
-		return nil
-	}
-	_, err := o.conn.WriteBatch(o.datagrams)
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	var sum tally
-	for i := range o.datagrams {
-		s := &o.sends[i]
-		if err := o.datagrams[i].Err; err != nil {
-			o.engine.drop(s.to, o.sendDrop(err, &o.datagrams[i], s), s.frames)
-			continue
-		}
-		sum.add(&s.to.state.transmit, s.frames, s.bytes)
-	}
-	sum.flush()
-	o.datagrams, o.sends = o.datagrams[:0], o.sends[:0]
-	return nil
-}
-
-// sendDrop returns the reason that the error of a datagram stands for. That it is too long for this host's own link is
-// news for the prober of the path.
-func (o *outbound) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
-	if !errors.Is(err, syscall.EMSGSIZE) {
-		return DropSend
-	}
-	size := d.SegmentSize
-	if size == 0 {
-		size = len(d.Buf)
-	}
-	s.to.state.path.tooBig(size, 0, o.engine.now())
-	return DropSendTooLong
 }

@@ -5,8 +5,6 @@ import (
 
 	"weft/internal/ether"
 	"weft/router/toobig"
-	"weft/router/underlay"
-	"weft/router/wire"
 	"weft/tap"
 	"weft/tap/virtio"
 )
@@ -15,11 +13,11 @@ import (
 
 // oversize sees to a frame that is longer than the path to a peer takes: its sender is told, or it is cut where the
 // sender has left that to the network.
-func (o *outbound) oversize(f *outgoing, to *hop, now time.Time) error {
-	mtu := to.maxFrame() - ether.HeaderLen
+func (o *outbound) oversize(f *outgoing, to *hop, l *lane, now time.Time) error {
+	mtu := to.maxFrame(l) - ether.HeaderLen
 	switch toobig.Classify(f.Data, mtu) {
 	case toobig.NeedsFragments:
-		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, mtu) })
+		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, l, mtu) })
 	case toobig.NeedsReply:
 		o.engine.drop(to, DropTooBig, f.frames)
 		if o.replies.Allow(toobig.Source(f.Data), now) {
@@ -41,14 +39,14 @@ func (o *outbound) reply(frame []byte, ok bool) error {
 }
 
 // fragment sends a plain frame to one peer, in pieces where it is too long.
-func (o *outbound) fragment(frame []byte, to *hop, mtu int) error {
-	if len(frame) <= to.maxFrame() {
-		return o.pushPlain(frame, to)
+func (o *outbound) fragment(frame []byte, to *hop, l *lane, mtu int) error {
+	if len(frame) <= to.maxFrame(l) {
+		return o.carryCopy(frame, to, l)
 	}
 	var failed error
 	err := toobig.Fragment(frame, mtu, func(piece []byte) {
 		if failed == nil {
-			failed = o.pushPlain(piece, to)
+			failed = o.carryCopy(piece, to, l)
 		}
 	})
 	if err != nil {
@@ -57,24 +55,9 @@ func (o *outbound) fragment(frame []byte, to *hop, mtu int) error {
 	return failed
 }
 
-// forwardCut sends a superframe whose headers the metadata has no room to describe, in the frames that it stands for, to
-// one peer, or to all where to is nil.
-func (o *outbound) forwardCut(f *outgoing, to *hop, peers *snapshot) error {
-	return o.eachFrame(f, func(frame []byte) error {
-		if to != nil {
-			return o.pushPlain(frame, to)
-		}
-		for _, to := range peers.flood {
-			if len(frame) > to.maxFrame() {
-				o.engine.drop(to, DropTooBig, 1)
-				continue
-			}
-			if err := o.pushPlain(frame, to); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+// forwardCut sends a superframe whose headers the metadata has no room to describe, in the frames that it stands for.
+func (o *outbound) forwardCut(f *outgoing, to *hop, l *lane) error {
+	return o.eachFrame(f, func(frame []byte) error { return o.carryCopy(frame, to, l) })
 }
 
 // eachFrame calls do with the frames that f stands for, all checksums written, until one call fails.
@@ -93,10 +76,9 @@ func (o *outbound) eachFrame(f *outgoing, do func(frame []byte) error) error {
 	return nil
 }
 
-// pushPlain queues a copy of a plain frame.
-func (o *outbound) pushPlain(frame []byte, to *hop) error {
-	buf := append(make([]byte, wire.Headroom, wire.Headroom+len(frame)), frame...)
-	wire.Header{Type: wire.TypeFrame, Counter: o.engine.counters(1)}.Put(buf)
-	wire.Meta{}.Put(buf[wire.HeaderLen:])
-	return o.push(underlay.Datagram{Buf: buf}, send{to, 1, len(frame)})
+// carryCopy queues a copy of a plain frame.
+func (o *outbound) carryCopy(frame []byte, to *hop, l *lane) error {
+	f := outgoing{Frame: tap.Frame{Data: frame}, longest: len(frame), frames: 1, bytes: len(frame)}
+	w := copyOf(&f, time.Time{})
+	return o.carry(&w.outgoing, w.room, to, l, false)
 }

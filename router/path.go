@@ -27,7 +27,7 @@ const (
 // path is what is known of the underlay between this node and a peer.
 type path struct {
 	// atomic
-	frame atomic.Int64 // length in bytes of the longest frame that fits a datagram
+	datagram atomic.Int64 // length in bytes of the longest datagram that passes
 
 	mu     sync.Mutex
 	prober *pmtu.Prober // nil until the engine first looks
@@ -36,15 +36,15 @@ type path struct {
 
 // answer is what a peer's probe is answered with.
 type answer struct {
-	to    netip.AddrPort
+	by    *lane
 	probe wire.Probe
 }
 
 // maxAnswers is how many answers may wait to be sent; a probe that comes on top is as good as lost.
 const maxAnswers = 64
 
-// maxFrame returns the length in bytes of the longest frame that reaches h.
-func (h *hop) maxFrame() int { return int(h.state.path.frame.Load()) }
+// maxFrame returns the length in bytes of the longest frame that reaches h by l.
+func (h *hop) maxFrame(l *lane) int { return int(h.state.path.datagram.Load()) - l.overhead() }
 
 // forgetPath has h begin again: it is taken to be as good as the host's own link until it has shown otherwise, as nearly
 // all are.
@@ -53,11 +53,13 @@ func (e *Engine) forgetPath(h *hop) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prober = nil
-	p.frame.Store(int64(e.maxDatagram() - wire.Headroom))
+	p.datagram.Store(int64(e.maxDatagram()))
 }
 
 // maxDatagram returns the UDP payload in bytes of the longest frame that pods send: no path needs to take more.
-func (e *Engine) maxDatagram() int { return int(e.longest.Load()) - vlanTag + wire.Headroom }
+func (e *Engine) maxDatagram() int {
+	return int(e.longest.Load()) - vlanTag + wire.Headroom + e.tailroom
+}
 
 // probePaths probes the paths to the peers that there is traffic with, and answers their probes, until ctx ends. It does
 // so apart from all others, as a socket whose buffer is full makes its senders wait.
@@ -70,7 +72,7 @@ func (e *Engine) probePaths(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case a := <-e.answers:
-			buf = e.sendProbe(buf, wire.TypeProbeReply, a.to, a.probe, wire.HeaderLen+wire.ProbeLen, nil)
+			buf = e.sendProbe(buf, wire.TypeProbeReply, a.by, a.probe, wire.HeaderLen+wire.ProbeLen+wire.TagLen, nil)
 		case <-tick.C:
 			for _, h := range e.peers.Load().byID {
 				if h.direct() {
@@ -81,15 +83,19 @@ func (e *Engine) probePaths(ctx context.Context) {
 	}
 }
 
-// probePath sends the probes that are due to h. It returns buf, which may have grown.
+// probePath sends the probes that are due to h, if there is a session by which they could go. It returns buf, which may
+// have grown.
 func (e *Engine) probePath(h *hop, buf []byte) []byte {
-	p := &h.state.path
+	p, l := &h.state.path, h.state.crossing.lane.Load()
+	if l.session == nil {
+		return buf
+	}
 	for first := true; ; first = false {
 		size, token, ok := e.nextProbe(h, first)
 		if !ok {
 			return buf
 		}
-		buf = e.sendProbe(buf, wire.TypeProbe, h.Addr, wire.Probe{Token: token, Size: uint16(size)}, size, p)
+		buf = e.sendProbe(buf, wire.TypeProbe, l, wire.Probe{Token: token, Size: uint16(size)}, size, p)
 	}
 }
 
@@ -116,13 +122,17 @@ func (e *Engine) nextProbe(h *hop, first bool) (size int, token uint32, ok bool)
 
 // sendProbe sends a probe of size bytes, or the answer to one. It returns buf, which may have grown. of, where there is
 // one, hears that the probe is too long for this host's own link.
-func (e *Engine) sendProbe(buf []byte, kind wire.Type, to netip.AddrPort, probe wire.Probe, size int, of *path) []byte {
+func (e *Engine) sendProbe(buf []byte, kind wire.Type, by *lane, probe wire.Probe, size int, of *path) []byte {
 	if len(buf) < size {
 		buf = make([]byte, size)
 	}
-	wire.Header{Type: kind, Counter: e.counters(1)}.Put(buf)
-	probe.Put(buf[wire.HeaderLen:size])
-	batch := [1]underlay.Datagram{{Addr: to, Buf: buf[:size]}}
+	counter, ok := by.session.Reserve(1)
+	if !ok {
+		return buf
+	}
+	body := buf[wire.HeaderLen : size-wire.TagLen]
+	probe.Put(body)
+	batch := [1]underlay.Datagram{{Addr: by.addr, Buf: by.session.Seal(buf[:0], kind, counter, body)}}
 	_, _ = e.conns[0].WriteBatch(batch[:]) // what does not leave is as good as lost
 	if of != nil && errors.Is(batch[0].Err, syscall.EMSGSIZE) {
 		of.tooBig(size, 0, e.now())
@@ -130,9 +140,9 @@ func (e *Engine) sendProbe(buf []byte, kind wire.Type, to netip.AddrPort, probe 
 	return buf
 }
 
-// update makes what the prober knows the limit of frames. It is called with the path locked.
+// update makes what the prober knows the limit of datagrams. It is called with the path locked.
 func (p *path) update() {
-	p.frame.Store(int64(p.prober.Size() - wire.Headroom))
+	p.datagram.Store(int64(p.prober.Size()))
 }
 
 // tooBig notes that a datagram of size bytes was said to be too long, where most is what would do, or 0. Nobody has
@@ -161,7 +171,7 @@ func (p *path) rtt() time.Duration {
 }
 
 // probe has a probe of a peer's answered, unless a frame that needs a datagram of this size could not be taken here.
-func (in *inbound) probe(body []byte, from *hop, size int) Drop {
+func (in *inbound) probe(body []byte, size int, addr netip.AddrPort) Drop {
 	p, err := wire.ParseProbe(body, size)
 	if err != nil {
 		return wireDrop(err)
@@ -171,7 +181,7 @@ func (in *inbound) probe(body []byte, from *hop, size int) Drop {
 		return 0 // the peer finds out what is the most
 	}
 	select {
-	case in.engine.answers <- answer{from.Addr, p}:
+	case in.engine.answers <- answer{&lane{session: in.session, addr: addr}, p}:
 	default:
 	}
 	return 0
@@ -197,7 +207,7 @@ func (in *inbound) probeReply(body []byte, from *hop, now time.Time) Drop {
 // Report takes what the network has said of a datagram: a path that is shorter than assumed, or a peer that is not
 // there. It is a hint from nobody knows whom, and costs a lookup.
 func (e *Engine) Report(r underlay.Report) {
-	if h := e.peers.Load().byAddr[r.Addr]; h != nil && !h.self && r.MTU > 0 {
+	if h := e.peers.Load().byAddr[r.Addr]; h != nil && r.MTU > 0 {
 		h.state.path.tooBig(0, r.MTU-wire.OuterLen(r.Addr.Addr().Is6()), e.now())
 	}
 }

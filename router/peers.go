@@ -10,7 +10,12 @@ import (
 // Peer is what the engine must know of a node.
 type Peer struct {
 	ID peer.ID
-	// Addr is where the node's data socket is reached, and what its datagrams come from. Not valid: it has none.
+	// Public is the node's static key, of which ID is made.
+	Public [peer.KeySize]byte
+	// Accepts are the fingerprints of the secrets that it takes; nil where that is not known.
+	Accepts []uint32
+	// Addr is where the node's data socket is reached, until authenticated datagrams of its own come from elsewhere. Not
+	// valid: it has none.
 	Addr netip.AddrPort
 	// Via is the peer that relays to this one, zero where the link is direct. Frames are not carried over relays: those
 	// for such a peer are dropped as DropNoRoute.
@@ -23,19 +28,20 @@ type Peer struct {
 // direct reports whether datagrams can be sent to p itself.
 func (p Peer) direct() bool { return p.Via.IsZero() && p.Addr.IsValid() }
 
+// equal reports whether nothing has changed that is worth a line in the log.
+func (p Peer) equal(q Peer) bool { return p.Addr == q.Addr && p.Via == q.Via && p.Kernel == q.Kernel }
+
 // hop is a peer in a snapshot, constant but for its state, which it shares with the same peer in other snapshots.
 type hop struct {
 	Peer
-	self   bool
-	number uint32 // its own in the snapshot
-	state  *peerState
+	state *peerState
 }
 
 // snapshot is all that is known of the peers at a time. It is never changed: who reads it may keep what it says until
 // the end of a batch.
 type snapshot struct {
 	byID   map[peer.ID]*hop
-	byAddr map[netip.AddrPort]*hop
+	byAddr map[netip.AddrPort]*hop // by Peer.Addr, for hints that nobody authenticates
 	// flood are those that a frame for everybody goes to.
 	flood []*hop
 	// kernel is how many are reached by the kernel's path.
@@ -43,15 +49,16 @@ type snapshot struct {
 }
 
 // SetPeers replaces all that the engine knows of other nodes by peers, which it does not keep. Where two of them have
-// one ID or one address, the later counts. This node itself may be among them: nothing is sent to it, and datagrams
-// from its own address are dropped as DropOwn. The addresses learned from a peer that is no longer there are forgotten,
-// and its counters; those of a peer that stays go on.
+// one ID, the later counts. This node itself may be among them: nothing is sent to it. The addresses learned from a peer
+// that is no longer there are forgotten, its session and its counters; those of a peer that stays go on.
 func (e *Engine) SetPeers(peers []Peer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before := e.peers.Load()
 	after := e.build(before, peers)
 	e.peers.Store(after)
+	e.keys.setPeers(peers, e.now())
+	e.abandonWaiting(before, after)
 	for id := range before.byID {
 		if after.byID[id] == nil {
 			n := e.fdb.Forget(id)
@@ -59,7 +66,7 @@ func (e *Engine) SetPeers(peers []Peer) {
 		}
 	}
 	for id, h := range after.byID {
-		if was := before.byID[id]; was == nil || was.Peer != h.Peer {
+		if was := before.byID[id]; was == nil || !was.equal(h.Peer) {
 			e.log.Info("peer in the datapath", "peer", id, "addr", h.Addr, "via", h.Via)
 		}
 	}
@@ -68,30 +75,31 @@ func (e *Engine) SetPeers(peers []Peer) {
 // build returns the snapshot of peers, with the state of before.
 func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 	s := &snapshot{byID: make(map[peer.ID]*hop, len(peers)), byAddr: make(map[netip.AddrPort]*hop, len(peers))}
-	for i, p := range peers {
-		if p.ID.IsZero() {
+	for _, p := range peers {
+		if p.ID.IsZero() || p.ID == e.self {
 			continue
 		}
 		p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
-		h := &hop{Peer: p, self: p.ID == e.self, number: uint32(i)}
-		if p.Addr.IsValid() {
-			s.byAddr[p.Addr] = h
+		h := &hop{Peer: p}
+		old := before.byID[p.ID]
+		if old == nil {
+			old = s.byID[p.ID]
 		}
-		if h.self {
-			continue
-		}
-		if old := before.byID[p.ID]; old != nil {
+		if old != nil {
 			h.state = old.state
-			if old.Addr != p.Addr {
-				e.forgetPath(h)
-			}
-		} else if twice := s.byID[p.ID]; twice != nil {
-			h.state = twice.state
 		} else {
-			h.state = new(peerState)
+			h.state = newPeerState()
+		}
+		if old == nil || old.Addr != p.Addr {
 			e.forgetPath(h)
+			h.state.crossing.setLane(func(l lane) lane { return e.laneTo(l.session, p.Addr) })
 		}
 		s.byID[p.ID] = h
+	}
+	for _, h := range s.byID {
+		if h.Addr.IsValid() {
+			s.byAddr[h.Addr] = h
+		}
 	}
 	for _, h := range s.byID {
 		switch {

@@ -1,12 +1,16 @@
 // Package router is the engine of the datapath: it carries Ethernet frames between the host's TAP and the peers.
 //
-// A frame's way, file by file: outbound.go reads it from a TAP queue, checks it, learns its source, finds the hops it
-// goes to and writes the wire header in front of it where it lies; inbound.go takes a datagram from a socket, asks
-// which peer sent it, checks it, learns its source and hands it to the TAP. peers.go is the snapshot of the peers that
-// both read, drop.go the reasons for which a frame goes nowhere, stats.go and metrics.go what was counted.
+// A frame's way, file by file: outbound.go reads it from a TAP queue, checks it (outgoing.go), learns its source and finds
+// the hops that it goes to; encode.go makes datagrams of it, sealed or not, where it lies (slicer.go for superframes);
+// inbound.go takes a datagram from a socket, finds its session, opens it, checks it, learns its source and hands it to
+// the TAP (host.go). oversize.go is the way of what does not fit, and path.go finds out what does.
 //
-// One goroutine owns each TAP queue, and one each socket. They share the forwarding database and the snapshot, both
-// read without a lock, and counters; no frame passes from one goroutine to another.
+// lane.go is how frames go to a peer at present, keys.go makes the sessions that lanes go by, and pending.go keeps frames
+// until there is one. peers.go is the snapshot of the peers that all read, drop.go the reasons for which a frame goes
+// nowhere, stats.go and metrics.go what was counted.
+//
+// One goroutine owns each TAP queue, and one each socket. They share the forwarding database, the snapshot and the
+// sessions, all read without a lock, and counters; no frame passes from one goroutine to another.
 package router
 
 import (
@@ -14,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +28,9 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/router/fdb"
+	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/wire"
 	"weft/tap"
 )
 
@@ -35,13 +42,25 @@ const vlanTag = 4
 
 // Config is what an Engine is made of.
 type Config struct {
-	// Self is this node's own ID.
-	Self peer.ID
+	// Private is this node's static X25519 key, of which its ID is made.
+	Private [session.KeyLen]byte
+	// Cluster is the name of the network; nodes of another one make no session.
+	Cluster string
+	// Secrets are what the node shares with others, the first choice first; see session.Config. Without any, frames are
+	// not sealed, and only strangers off the path are kept out.
+	Secrets []session.Secret
+	// Offer is which ciphers the node would use.
+	Offer session.Offer
+	// Trusts reports whether frames need not be sealed on the way to and from an address, as far as this node is
+	// concerned; nil is never, but always where there are no secrets. It may be called from any goroutine.
+	Trusts func(netip.Addr) bool
+	// OnAgreed is told that Agreed has changed for a peer, by one goroutine, which waits for it; it may be nil.
+	OnAgreed func(peer.ID)
 	// Device is the host's side. The engine owns it: Run closes it.
 	Device tap.Device
 	// Conns are the sockets, at least one and at most one for each of the device's queues, as each writes to a queue of
-	// its own; TAP queues share them out. Peers know a node by the address that its datagrams come from, so all must
-	// send from the same. The engine owns them: Run closes them.
+	// its own; TAP queues share them out. Peers send to where a node's datagrams come from, so all must send from the
+	// same address. The engine owns them: Run closes them.
 	Conns []underlay.Conn
 	// FDBAge is how long an address is known after its last frame, by the second; fdb.DefaultAge where 0. Shorter finds
 	// silent addresses sooner when they have moved; longer floods less.
@@ -55,8 +74,6 @@ type Config struct {
 // Validate returns an error that wraps ErrConfig and names the field that is wrong, or nil.
 func (c Config) Validate() error {
 	switch {
-	case c.Self.IsZero():
-		return fmt.Errorf("router: %w: Self is the zero ID", ErrConfig)
 	case c.Device == nil:
 		return fmt.Errorf("router: %w: Device is missing", ErrConfig)
 	case len(c.Conns) == 0 || len(c.Conns) > len(c.Device.Queues()):
@@ -70,29 +87,36 @@ func (c Config) Validate() error {
 // Engine forwards frames. All methods may be called from any goroutine.
 type Engine struct {
 	// Constant after New.
-	self   peer.ID
-	device tap.Device
-	conns  []underlay.Conn
-	fdb    *fdb.Table
-	age    time.Duration
-	log    *slog.Logger
-	now    func() time.Time
+	self     peer.ID
+	device   tap.Device
+	conns    []underlay.Conn
+	fdb      *fdb.Table
+	age      time.Duration
+	tailroom int // bytes that may have to follow a frame: a tag's where there are secrets
+	onAgreed func(peer.ID)
+	log      *slog.Logger
+	now      func() time.Time
 
 	// Atomic.
 	started  atomic.Bool
 	peers    atomic.Pointer[snapshot]
-	longest  atomic.Int64  // frame in bytes: the device's MTU and the headers it does not count
-	counter  atomic.Uint64 // of Header.Counter: shared, so that a flooded datagram is the same for every peer
+	longest  atomic.Int64 // frame in bytes: the device's MTU and the headers it does not count
+	trust    atomic.Pointer[func(netip.Addr) bool]
 	drops    dropCounters
 	moves    atomic.Uint64
 	probes   atomic.Uint64 // of paths, and answers to them, received
 	transmit batchCounters
 	receive  batchCounters
 
-	// answers to probes that wait to be sent; who finds it full gives up.
-	answers chan answer
+	waitingBytes atomic.Int64 // of frames that wait for sessions
 
-	// mu serialises SetPeers.
+	keys *keys
+
+	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
+	answers chan answer
+	wants   chan peer.ID
+
+	// mu serialises SetPeers and SetTrusts.
 	mu sync.Mutex
 }
 
@@ -111,17 +135,35 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	tailroom := wire.TagLen
+	if len(cfg.Secrets) == 0 {
+		tailroom = 0
+		cfg.Trusts = func(netip.Addr) bool { return true }
+	} else if cfg.Trusts == nil {
+		cfg.Trusts = func(netip.Addr) bool { return false }
+	}
+	keys, err := newKeys(session.Config{
+		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusts: cfg.Trusts,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	e := &Engine{
-		self:   cfg.Self,
-		device: cfg.Device,
-		conns:  cfg.Conns,
-		fdb:    fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
-		age:    cfg.FDBAge,
-		log:    cfg.Logger,
-		now:    cfg.Now,
+		self:     keys.node.ID(),
+		device:   cfg.Device,
+		conns:    cfg.Conns,
+		fdb:      fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
+		age:      cfg.FDBAge,
+		tailroom: tailroom,
+		onAgreed: cfg.OnAgreed,
+		log:      cfg.Logger,
+		now:      cfg.Now,
+		keys:     keys,
 
 		answers: make(chan answer, maxAnswers),
+		wants:   make(chan peer.ID, maxWants),
 	}
+	e.trust.Store(&cfg.Trusts)
 	e.peers.Store(&snapshot{})
 	if err := e.readMTU(); err != nil {
 		return nil, err
@@ -147,6 +189,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		e.probePaths(inner)
+		return nil
+	})
+	group.Go(func() error {
+		e.makeSessions(inner)
 		return nil
 	})
 	group.Go(func() error {
@@ -215,9 +261,6 @@ func (e *Engine) Take(id peer.ID) []ether.Addr {
 	}
 	return e.fdb.Take(id)
 }
-
-// counters returns the first of n counters in a row that nobody else gets.
-func (e *Engine) counters(n int) uint64 { return e.counter.Add(uint64(n)) - uint64(n) }
 
 // learn notes that mac is at where.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {

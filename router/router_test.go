@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/curve25519"
 
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/simnet"
 	"weft/router/fdb"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap"
@@ -88,10 +90,12 @@ func TestPeerLeaves(t *testing.T) {
 		if len(s.Peers) != 1 || s.Peers[0].ID != nodes[2].peer.ID || s.Peers[0].RxFrames != 1 || s.Peers[0].TxFrames != 1 {
 			t.Errorf("peers %+v", s.Peers)
 		}
-		if s.Drops[DropUnknownPeer] != 1 {
-			t.Errorf("drops %v, want one unknown_peer", s.Drops)
+		if s.Drops[DropSession] == 0 {
+			t.Errorf("drops %v, want one for a session that is not there", s.Drops)
 		}
 		nodes[0].SetPeers([]Peer{nodes[1].peer, nodes[2].peer})
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), '-')) // by the old session, and node 1 is told that it is not there
+		time.Sleep(time.Second)
 		want(t, "back again", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'e')), [][]byte{{'e'}, nil, {'e'}})
 		nodes[0].SetPeers(nil)
 		want(t, "all alone", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'f')), [][]byte{nil, nil, nil})
@@ -115,8 +119,8 @@ func TestPeerMoves(t *testing.T) {
 		nodes[0].SetPeers([]Peer{moved})
 		deliver(t, nodes, 0, frame(mac(2), mac(1), 'b'))
 		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
-		if n, err := elsewhere.ReadBatch(batch); n != 1 || err != nil {
-			t.Fatal(n, err)
+		if n, err := elsewhere.ReadBatch(batch); n != 1 || err != nil || batch[0].Buf[0] != 0x15 {
+			t.Fatal(n, err, batch[0].Buf)
 		}
 		if p := nodes[0].Stats().Peers[0]; p.RxFrames != 1 || p.TxFrames != 1 || p.TxBytes != 64 {
 			t.Errorf("%+v", p)
@@ -144,10 +148,24 @@ func TestManyPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 1)
 		var peers []Peer
+		var all []identity
 		for n := range 2*outDatagrams + 3 {
-			peers = append(peers, Peer{ID: peer.ID{1: byte(n >> 8), 2: byte(n), 7: 1}, Addr: netip.AddrPortFrom(addrOf(1).Addr(), uint16(n+1))})
+			i := identity{private: [session.KeyLen]byte{1: byte(n >> 8), 2: byte(n), 7: 1}}
+			public, err := curve25519.X25519(i.private[:], curve25519.Basepoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			i.public = [session.KeyLen]byte(public)
+			i.id = peer.FromPublicKey(i.public)
+			all = append(all, i)
+			peers = append(peers, Peer{ID: i.id, Public: i.public, Addr: netip.AddrPortFrom(addrOf(1).Addr(), uint16(n+1))})
 		}
 		nodes[0].SetPeers(peers)
+		synctest.Wait()
+		for n, i := range all {
+			befriendAs(t, nodes[0], i, peers[n])
+			time.Sleep(50 * time.Millisecond) // of the bubble: initiations are rationed
+		}
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
 		for _, p := range nodes[0].Stats().Peers {
 			if p.TxFrames != 1 || p.TxBytes != 64 {
@@ -192,16 +210,16 @@ func TestConfigRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := Config{Self: peer.ID{1}, Device: taptest.New(taptest.Config{}), Conns: []underlay.Conn{conn}}
+	good := Config{Private: identityOf(0).private, Offer: anyCipher, Device: taptest.New(taptest.Config{}), Conns: []underlay.Conn{conn}}
 	for field, change := range map[string]func(*Config){
-		"Self":   func(c *Config) { c.Self = peer.ID{} },
+		"Offer":  func(c *Config) { c.Offer = 0 },
 		"Device": func(c *Config) { c.Device = nil },
 		"Conns":  func(c *Config) { c.Conns = append(c.Conns, conn) },
 		"FDBAge": func(c *Config) { c.FDBAge = -1 },
 	} {
 		cfg := good
 		change(&cfg)
-		if _, err := New(cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), field) {
+		if _, err := New(cfg); !errors.Is(err, ErrConfig) && !errors.Is(err, session.ErrConfig) || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
@@ -256,13 +274,13 @@ func TestNoLogFlood(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if s := nodes[0].Stats(); s.Drops[DropUnknownPeer] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
+		if s := nodes[0].Stats(); s.Drops[DropTruncated]+s.Drops[DropVersion] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
 			t.Errorf("drops %v, %d addresses, %d lines of log", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
 		}
 	})
 }
 
-// TestCountersNeverRepeat: frames, slices, probes and answers of a node have counters of their own: one day they are nonces.
+// TestCountersNeverRepeat: frames, slices, probes and answers of a session have counters of their own: they are nonces.
 func TestCountersNeverRepeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures})
@@ -270,19 +288,20 @@ func TestCountersNeverRepeat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes[0].SetPeers([]Peer{{ID: peer.ID{9}, Addr: addrOf(1)}})
+		nodes[0].SetPeers([]Peer{peerOf(1)})
+		synctest.Wait()
+		friend := befriend(t, nodes[0], 1)
 		seen, kinds := map[uint64]bool{}, map[wire.Type]int{}
 		batch := make([]underlay.Datagram, 256)
 		for i := range batch {
 			batch[i].Buf = make([]byte, 2048)
 		}
-		probe := make([]byte, 100)
-		wire.Header{Type: wire.TypeProbe}.Put(probe)
-		wire.Probe{Token: 1, Size: 100}.Put(probe[wire.HeaderLen:])
 		for range 5 {
 			nodes[0].dev.Inject(frame(ether.Broadcast, mac(1), 'x'))
 			nodes[0].dev.InjectQueue(0, superframe(2, 1, 5000, 1000))
-			if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: probe}}); err != nil {
+			probe := make([]byte, 100-wire.HeaderLen-wire.TagLen)
+			wire.Probe{Token: 1, Size: 100}.Put(probe)
+			if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: friend.sealed(wire.TypeProbe, probe)}}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second) // of the bubble: the prober's turn
@@ -292,14 +311,14 @@ func TestCountersNeverRepeat(t *testing.T) {
 			}
 			for _, d := range batch[:n] {
 				header, _, err := wire.Parse(d.Buf)
-				if err != nil || seen[header.Counter] {
+				if err != nil || header.Session != friend.session.Index() || seen[header.Counter] {
 					t.Fatalf("%+v, %v: a counter that was seen before", header, err)
 				}
 				seen[header.Counter] = true
 				kinds[header.Type]++
 			}
 		}
-		if kinds[wire.TypeFrame] != 30 || kinds[wire.TypeProbe] == 0 || kinds[wire.TypeProbeReply] != 5 {
+		if kinds[wire.TypePlain] != 30 || kinds[wire.TypeProbe] == 0 || kinds[wire.TypeProbeReply] != 5 {
 			t.Errorf("datagrams %v", kinds)
 		}
 	})

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap/virtio"
@@ -27,18 +28,16 @@ func newSlicer() slicer {
 // reset gives all the memory free.
 func (s *slicer) reset() { s.used, s.pieces = 0, s.pieces[:0] }
 
-// fits reports whether there is room for the slices of a superframe. After reset there is room for any.
-func (s *slicer) fits(l *virtio.Layout) bool {
-	return s.used+l.Segments*(wire.Headroom+l.HeaderLen) <= len(s.heads) && len(s.pieces)+2*l.Segments <= cap(s.pieces)
+// fits reports whether there is room for so many slices with headers of so many bytes. After reset there is room for
+// those of any superframe that fitsWire lets pass.
+func (s *slicer) fits(slices, headers int) bool {
+	return s.used+slices*(wire.Headroom+headers) <= len(s.heads) && len(s.pieces)+2*slices <= cap(s.pieces)
 }
 
 // slice returns the datagrams of f, without an address. The first has the counter first, the others those that follow.
-func (s *slicer) slice(f *outgoing, first uint64) underlay.Datagram {
+func (s *slicer) slice(f *outgoing, by *session.Session, first uint64) underlay.Datagram {
 	l := &f.layout
-	meta := wire.Meta{
-		Kind: kindOf(l.Type), ECN: l.ECN, Partial: true, HeaderLen: uint8(l.HeaderLen), SegmentSize: uint16(l.SegmentSize),
-		CsumStart: uint8(l.L4), CsumOffset: uint8(l.CsumOffset),
-	}
+	meta := metaOf(l)
 	length := wire.Headroom + l.HeaderLen
 	heads := s.heads[s.used : s.used+l.Segments*length]
 	s.used += len(heads)
@@ -46,8 +45,7 @@ func (s *slicer) slice(f *outgoing, first uint64) underlay.Datagram {
 	for i := range l.Segments {
 		head := heads[i*length : (i+1)*length : (i+1)*length]
 		meta.Index, meta.Last = uint16(i), i == l.Segments-1
-		wire.Header{Type: wire.TypeFrame, Counter: first + uint64(i)}.Put(head)
-		meta.Put(head[wire.HeaderLen:])
+		putHead(head, by, first+uint64(i), meta)
 		copy(head[wire.Headroom:], f.Data[:l.HeaderLen])
 		if i > 0 {
 			s.pieces = append(s.pieces, head)
@@ -57,6 +55,16 @@ func (s *slicer) slice(f *outgoing, first uint64) underlay.Datagram {
 	return underlay.Datagram{
 		Buf: heads[:length:length], More: s.pieces[from:len(s.pieces):len(s.pieces)], SegmentSize: length + l.SegmentSize,
 	}
+}
+
+// whole returns the datagram of a frame that stays as it is and where it is, without an address.
+func (s *slicer) whole(f *outgoing, by *session.Session, counter uint64) underlay.Datagram {
+	head := s.heads[s.used : s.used+wire.Headroom : s.used+wire.Headroom]
+	s.used += len(head)
+	putHead(head, by, counter, f.meta())
+	from := len(s.pieces)
+	s.pieces = append(s.pieces, f.Data)
+	return underlay.Datagram{Buf: head, More: s.pieces[from:len(s.pieces):len(s.pieces)]}
 }
 
 // fitsWire reports whether slices of l can say where its headers end.

@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/session"
 )
 
 // Stats is what an Engine has counted since New. It is a copy, taken counter by counter: sums may be off by what
@@ -38,6 +39,12 @@ type PeerStats struct {
 	// MTU is the largest inner packet in bytes that the path to the peer takes, RTT its round trip, 0 if not known.
 	MTU int
 	RTT time.Duration
+	// Cipher is what seals datagrams to the peer, 0 where there is no session. Plain: frames are not sealed.
+	Cipher session.Cipher
+	Plain  bool
+	// Handshakes is how many were begun in a row without an answer; Err is why one that had an answer came to nothing.
+	Handshakes int
+	Err        error
 }
 
 // BatchStats tells how much work a wake-up finds: batches that grow under load are what makes them pay.
@@ -62,13 +69,18 @@ func (e *Engine) Stats() Stats {
 		Receive:    e.receive.stats(),
 	}
 	for id, h := range e.peers.Load().byID {
-		c := h.state
-		s.Peers = append(s.Peers, PeerStats{
-			ID: id, Addr: h.Addr,
+		c, l := h.state, h.state.crossing.lane.Load()
+		info := e.keys.info(id)
+		p := PeerStats{
+			ID: id, Addr: l.addr, Plain: l.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: c.transmit.frames.Load(), TxBytes: c.transmit.bytes.Load(),
 			RxFrames: c.receive.frames.Load(), RxBytes: c.receive.bytes.Load(),
-			Drops: c.drops.nonzero(), MTU: h.maxFrame() - ether.HeaderLen, RTT: c.path.rtt(),
-		})
+			Drops: c.drops.nonzero(), MTU: h.maxFrame(l) - ether.HeaderLen, RTT: c.path.rtt(),
+		}
+		if l.session != nil {
+			p.Cipher = l.session.Cipher()
+		}
+		s.Peers = append(s.Peers, p)
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStats) int { return a.ID.Compare(b.ID) })
 	return s
@@ -83,6 +95,13 @@ type peerState struct {
 	drops    dropCounters
 	taken    atomic.Uint64 // frames received at the last Take, and one
 	path     path
+	crossing crossing
+}
+
+func newPeerState() *peerState {
+	s := new(peerState)
+	s.crossing.lane.Store(&lane{})
+	return s
 }
 
 type traffic struct {

@@ -6,14 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"weft/internal/simnet"
+	"weft/router/session"
 	"weft/router/wire"
 	"weft/tap"
 	"weft/tap/taptest"
 	"weft/tap/virtio"
 )
-
-// allFeatures are what a device of a present kernel offers.
-const allFeatures = virtio.FeatureChecksum | virtio.FeatureTSO4 | virtio.FeatureTSO6 | virtio.FeatureUSO
 
 // superframe returns a TCP superframe over IPv4 from mac(src) to mac(dst) with payload bytes in segments of size bytes.
 func superframe(dst, src byte, payload, size int) tap.Frame {
@@ -144,31 +143,57 @@ func TestSlicerNeverOverflows(t *testing.T) {
 	}
 }
 
-// TestSlices: the datagrams of a superframe are what docs say: headers repeated, payload cut, one after another.
+// TestSlices: the datagrams of a superframe are what docs say: headers repeated, payload cut, one after another. Sealed
+// and opened again they are the same, and the superframe is left as it was.
 func TestSlices(t *testing.T) {
-	f, reason := examine(superframe(2, 1, 3000, 1384), 1438+18)
-	if reason != 0 {
-		t.Fatal(reason)
-	}
-	s := newSlicer()
-	d := s.slice(&f, 100)
-	all := bytes.Clone(d.Buf)
-	for _, piece := range d.More {
-		all = append(all, piece...)
-	}
-	for i := 0; len(all) > 0; i++ {
-		n := min(d.SegmentSize, len(all))
-		header, rest, err := wire.Parse(all[:n])
-		if err != nil || header.Counter != uint64(100+i) {
-			t.Fatalf("slice %d: %+v, %v", i, header, err)
+	for _, secrets := range [][]session.Secret{nil, {{Key: [session.KeyLen]byte{1}}}} {
+		n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438}, secrets...)
+		n.SetPeers([]Peer{peerOf(1)})
+		friend := befriend(t, n, 1, secrets...)
+		f, reason := examine(superframe(2, 1, 3000, 1384), 1438+18)
+		if reason != 0 {
+			t.Fatal(reason)
 		}
-		meta, slice, err := wire.ParseMeta(rest)
-		if err != nil || int(meta.Index) != i || meta.Last != (i == 2) || meta.Kind != wire.KindTCPv4 {
-			t.Fatalf("slice %d: %+v, %v", i, meta, err)
+		w := copyOf(&f, n.now())
+		c := newEncoder(n.Engine, n.conn)
+		h := n.peers.Load().byID[peerOf(1).ID]
+		if err := c.carry(&w.outgoing, w.room, h, h.state.crossing.lane.Load(), true); err != nil {
+			t.Fatal(err)
 		}
-		if want := append(bytes.Clone(f.Data[:54]), f.layout.Segment(f.Data, i)...); !bytes.Equal(slice, want) {
-			t.Fatalf("slice %d differs", i)
+		d := c.datagrams[0]
+		all := bytes.Clone(d.Buf)
+		for _, piece := range d.More {
+			all = append(all, piece...)
 		}
-		all = all[n:]
+		if !bytes.Equal(w.Data, f.Data) {
+			t.Error("the superframe was changed")
+		}
+		i := 0
+		for first := uint64(0); len(all) > 0; i++ {
+			datagram := all[:min(d.SegmentSize, len(all))]
+			all = all[len(datagram):]
+			header, body, err := wire.Parse(datagram)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				first = header.Counter
+			}
+			if secrets != nil {
+				if body, _, err = friend.session.Open(header, datagram); err != nil {
+					t.Fatal(err)
+				}
+			}
+			meta, slice, err := wire.ParseMeta(body)
+			if err != nil || header.Counter != first+uint64(i) || int(meta.Index) != i || meta.Last != (i == 2) || meta.Kind != wire.KindTCPv4 {
+				t.Fatalf("slice %d: %+v, %+v, %v", i, header, meta, err)
+			}
+			if want := append(bytes.Clone(f.Data[:54]), f.layout.Segment(f.Data, i)...); !bytes.Equal(slice, want) {
+				t.Fatalf("slice %d differs", i)
+			}
+		}
+		if i != 3 {
+			t.Errorf("%d slices, want 3", i)
+		}
 	}
 }

@@ -62,7 +62,8 @@ var acrossSeam = map[string]string{
 	"weft/internal/simnet": "weft/router/underlay",
 }
 
-// steps order the packages of the bench among themselves; imports go down here too.
+// steps order packages of one layer among themselves, those of the bench and those that a session is made of; imports go
+// down here too.
 var steps = map[string]int{
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,
@@ -72,6 +73,10 @@ var steps = map[string]int{
 	"weft/bench/lab":     0,
 	"weft/bench/meter":   0,
 	"weft/bench/sample":  0,
+
+	"weft/router/session": 1,
+	"weft/router/wire":    0,
+	"weft/router/replay":  0,
 }
 
 // stepsDown reports whether an import within a layer goes down the steps.

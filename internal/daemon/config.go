@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/api"
 	"weft/mesh"
+	"weft/router/session"
 )
 
 // Default values of a Config that are not its zero values.
@@ -22,6 +23,9 @@ const (
 	DefaultHTTPAddr = "127.0.0.1:6782"
 	DefaultSocket   = api.DefaultSocket
 )
+
+// clusterName is the name of the network: nodes of another one are strangers.
+const clusterName = "weft"
 
 // Limits of what an operator may ask for.
 const (
@@ -144,7 +148,7 @@ func (c *Config) validateModes() error {
 		flag, value string
 		known       []string
 	}{
-		{"--cipher", c.Cipher, []string{"auto", "aes-256-gcm", "chacha20-poly1305"}},
+		{"--cipher", c.Cipher, []string{cipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
 		{"--datapath", c.Datapath, []string{datapathAuto, datapathUserspace, datapathKernel}},
 		{"--offload", c.Offload, []string{"auto", offloadOff}},
 	} {
@@ -153,6 +157,20 @@ func (c *Config) validateModes() error {
 		}
 	}
 	return nil
+}
+
+// cipherAuto leaves the choice of a cipher to both ends.
+const cipherAuto = "auto"
+
+// offer returns the ciphers that this node would use.
+func (c *Config) offer() session.Offer {
+	only := session.Cipher(0)
+	for _, cipher := range []session.Cipher{session.AES256GCM, session.ChaCha20Poly1305} {
+		if c.Cipher == cipher.String() {
+			only = cipher
+		}
+	}
+	return session.NewOffer(only, session.FastAES())
 }
 
 func (c *Config) validateSizes() error {

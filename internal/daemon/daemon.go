@@ -179,7 +179,8 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 	return mesh.Config{
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
-		Keys: gossipKeys(d.secretList()), Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
+		Capabilities: uint32(d.cfg.offer()), Keys: gossipKeys(d.secretList()),
+		Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
 	}
 }
 
@@ -266,7 +267,7 @@ func routerPeers(members []mesh.Member) []router.Peer {
 	peers := make([]router.Peer, 0, len(members))
 	for _, m := range members {
 		if isLivePeer(m) {
-			peers = append(peers, router.Peer{ID: m.ID, Addr: m.DataAddr()})
+			peers = append(peers, router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr()})
 		}
 	}
 	return peers

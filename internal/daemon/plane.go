@@ -102,7 +102,8 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 		return nil, err
 	}
 	engine, err := router.New(router.Config{
-		Self: d.identity.ID, Device: device, Conns: d.routerConns(), Logger: d.log,
+		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
+		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {
 		return nil, err

@@ -136,7 +136,8 @@ func (d *Daemon) warnings() []string {
 	return warnings
 }
 
-// strangersMany is how many datagrams of unknown origin are worth a warning: some always come while nodes start.
+// strangersMany is how many handshakes of strangers are worth a warning: some always come while nodes start, or take a
+// new secret.
 const strangersMany = 100
 
 // warnings returns what an operator should know of the data plane.
@@ -146,9 +147,9 @@ func (p *plane) warnings() []string {
 		warnings = append(warnings, fmt.Sprintf("Pods do not reach beyond the overlay: %v: %s.", *err, masq.Hint))
 	}
 	warnings = append(warnings, p.kernel.warnings()...)
-	if n := p.router.Stats().Drops[router.DropUnknownPeer]; n > strangersMany {
-		warnings = append(warnings, fmt.Sprintf("%d datagrams came from addresses that no node advertises: a stranger's, or a node's "+
-			"with several addresses, which then needs --advertise.", n))
+	if n := p.router.Stats().Drops[router.DropSecret]; n > strangersMany {
+		warnings = append(warnings, fmt.Sprintf("%d handshakes came from nodes that have no secret in common with this one, or from "+
+			"strangers: close the data port to them.", n))
 	}
 	return warnings
 }

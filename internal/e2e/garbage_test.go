@@ -54,7 +54,7 @@ func garbageAtAllPorts(t *testing.T, nodes []*cluster.Node) {
 
 	p.reaches(t, q.addr)
 	drops := query[api.Status](t, nodes[0], "status").Drops
-	if drops["unknown_peer"] == 0 {
+	if drops["session"] == 0 {
 		t.Errorf("no datagram counted as a stranger's: %v", drops)
 	}
 	if n := logLines(nodes[0]) - lines; n > garbageLogLines {

@@ -122,26 +122,53 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 		delete(d.carried, id)
 		return d.purge(addr)
 	}
+	first := !d.carried[id]
 	d.carried[id] = true
 	if err := d.nl.NeighAppend(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)); err != nil {
 		return fmt.Errorf("vxlan: flood entry for %s: %w", addr, err)
 	}
-	return d.move(addr, macs)
+	tap := 0
+	if link, err := d.nl.LinkByName(d.cfg.Tap); err == nil {
+		tap = link.Attrs().Index
+	}
+	if err := d.move(addr, macs, tap); err != nil || !first {
+		return err
+	}
+	return d.forgetTap(tap)
+}
+
+// forgetTap has the bridge forget what it has learned from the TAP, so that it floods again: some of it may be behind
+// the peer without the router's knowledge, as that forgets a peer that is gone for a while.
+func (d *Device) forgetTap(tap int) error {
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for mac, seen := range tables.bridge {
+		for _, at := range seen {
+			if at.LinkIndex == tap && at.State&netlink.NUD_PERMANENT == 0 {
+				entry := d.port(mac, at.Vlan)
+				entry.LinkIndex = tap
+				errs = append(errs, ignore(d.nl.NeighDel(entry), unix.ENOENT))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: forgetting what is behind %s: %w", d.cfg.Tap, err)
+	}
+	return nil
 }
 
 // move puts macs behind addr. What the bridge has seen last, and where, goes before what the router has seen: an
 // address that came by another port than the TAP since is not where the router thinks.
-func (d *Device) move(addr netip.Addr, macs []ether.Addr) error {
+func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 	if len(macs) == 0 {
 		return nil
 	}
 	tables, err := d.dump()
 	if err != nil {
 		return err
-	}
-	tap := 0
-	if link, err := d.nl.LinkByName(d.cfg.Tap); err == nil {
-		tap = link.Attrs().Index
 	}
 	var errs []error
 	for _, mac := range macs {

@@ -3,7 +3,7 @@
 //
 //	 0        1                 4                                8 bytes
 //	+--------+-----------------+--------------------------------+
-//	|ver|type| session         | counter                        |  header, 12 bytes, clear (and authenticated)
+//	|ver|type| session         | counter                        |  header, 12 bytes, clear, and authenticated
 //	+--------+-----------------+                                +
 //	| ... counter              |
 //	+--------+--------+--------+--------+-----------------+-----------------+
@@ -14,11 +14,14 @@
 //	| tag, 16 bytes, only where the datagram is sealed                      |
 //	+-----------------------------------------------------------------------+
 //
-// A probe of the path MTU has its own body behind the header, and so has the answer to it, which ends after the size:
+// A probe of the path MTU has its own body behind the header, and so has the answer to it, which ends after the size; both
+// are sealed:
 //
 //	+-----------------------------------+-----------------+----------------- - -
-//	| token                             | size            | zeros, up to size      body, 6 bytes and padding, sealed
+//	| token                             | size            | zeros, up to size      body, 6 bytes and padding
 //	+-----------------------------------+-----------------+----------------- - -
+//
+// The messages of the handshake are in handshake.go.
 //
 // All numbers are big-endian. Everything is pure: no I/O, no allocation, safe for concurrent use.
 package wire
@@ -37,30 +40,45 @@ const HeaderLen = 12
 // MaxSession is the highest session index that the header's 24 bits hold.
 const MaxSession = 1<<24 - 1
 
-// Errors of Parse, ParseMeta and ParseProbe; each is a reason to drop a datagram and to count it.
+// Errors of the parsers; each is a reason to drop a datagram and to count it.
 var (
 	ErrShort   = errors.New("wire: datagram cut short")
 	ErrVersion = errors.New("wire: another protocol version")
 	ErrType    = errors.New("wire: unknown type of datagram")
 	ErrMeta    = errors.New("wire: metadata contradicts itself or the frame")
 	ErrProbe   = errors.New("wire: probe of another size than it says")
+
+	ErrHandshake = errors.New("wire: message of a handshake of another form")
 )
 
 // Type says what a datagram carries; it stands in the lower four bits of the first byte. The zero Type is invalid.
 type Type uint8
 
-// Types of datagram.
+// Types of datagram. All those of a session but TypePlain are sealed.
 const (
 	TypeFrame      Type = 1 // metadata and one frame, or one slice of a superframe
 	TypeProbe      Type = 2 // a Probe, padded to its size
 	TypeProbeReply Type = 3 // the Probe that arrived, not padded
+	TypeKeepalive  Type = 4 // nothing: it says that the sender is there, and at which address
+	TypePlain      Type = 5 // what TypeFrame has, not sealed, where both ends have agreed to that
+
+	// Of no session yet: see Initiation, Response and Cookie.
+	TypeInitiation Type = 6
+	TypeResponse   Type = 7
+	TypeCookie     Type = 8
+
+	// TypeUnknown answers a datagram of a session that its receiver does not have, by that datagram's own session and
+	// counter and nothing else: somebody who has not seen it cannot make this up.
+	TypeUnknown Type = 9
+
+	lastType = TypeUnknown
 )
 
 // Header is the clear part of a datagram.
 type Header struct {
 	Type Type
 	// Session is the index under which the receiver knows the session: it picks the key without a look at the source
-	// address. 0 is the datagram of no session, which only a network without sessions takes. At most MaxSession.
+	// address. 0 is no session. At most MaxSession.
 	Session uint32
 	// Counter never repeats within what the sender sends to a session: it is the nonce, and what a replay window
 	// checks. The slices of one superframe have consecutive counters, so that counter - index names the superframe.
@@ -82,7 +100,7 @@ func Parse(b []byte) (h Header, rest []byte, err error) {
 		Session: first & MaxSession,
 		Counter: binary.BigEndian.Uint64(b[4:]),
 	}
-	if h.Type < TypeFrame || h.Type > TypeProbeReply {
+	if h.Type < TypeFrame || h.Type > lastType {
 		return Header{}, nil, ErrType
 	}
 	return h, b[HeaderLen:], nil

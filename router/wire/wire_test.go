@@ -36,7 +36,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version 0", func(b []byte) []byte { b[0] = 0x01; return b }, ErrVersion},
 		{"version 2", func(b []byte) []byte { b[0] = 0x21; return b }, ErrVersion},
 		{"type 0", func(b []byte) []byte { b[0] = 0x10; return b }, ErrType},
-		{"type 4", func(b []byte) []byte { b[0] = 0x14; return b }, ErrType},
+		{"type 10", func(b []byte) []byte { b[0] = 0x1a; return b }, ErrType},
 		{"type 15", func(b []byte) []byte { b[0] = 0x1f; return b }, ErrType},
 	} {
 		if _, _, err := Parse(tt.change(bytes.Clone(good))); !errors.Is(err, tt.want) {
@@ -104,7 +104,7 @@ func TestParseMeta(t *testing.T) {
 func TestHeaderRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := Header{
-			Type:    rapid.SampledFrom([]Type{TypeFrame, TypeProbe, TypeProbeReply}).Draw(t, "type"),
+			Type:    rapid.SampledFrom([]Type{TypeFrame, TypeProbe, TypeProbeReply, TypeKeepalive, TypePlain, TypeInitiation, TypeUnknown}).Draw(t, "type"),
 			Session: rapid.Uint32Max(MaxSession).Draw(t, "session"),
 			Counter: rapid.Uint64().Draw(t, "counter"),
 		}

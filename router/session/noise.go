@@ -1,0 +1,86 @@
+package session
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/flynn/noise"
+
+	"weft/internal/peer"
+)
+
+// suite is that of the handshake, whichever cipher seals afterwards: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (The Noise
+// Protocol Framework, revision 34), as in WireGuard.
+var suite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashBLAKE2s)
+
+// party is what one end brings to a handshake.
+type party struct {
+	static   noise.DHKey
+	prologue []byte
+	random   io.Reader
+}
+
+// prologue returns what both ends mix in before all else: what they must agree on without saying it.
+func prologue(cluster string, responder peer.ID) []byte {
+	b := fmt.Appendf(nil, "weft session %d\x00%s\x00", Version, cluster)
+	return append(b, responder[:]...)
+}
+
+// begin returns the state of a handshake in which public is the static key of the responder; this end begins it where
+// it is not nil.
+func (p party) begin(public []byte) (*noise.HandshakeState, error) {
+	state, err := noise.NewHandshakeState(noise.Config{
+		CipherSuite: suite, Random: p.random, Pattern: noise.HandshakeIK, Initiator: public != nil, Prologue: p.prologue,
+		PresharedKeyPlacement: 2, // the key is set once it is known which one
+		StaticKeypair:         p.static, PeerStatic: public,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	return state, nil
+}
+
+// direction is what seals the datagrams of one direction.
+type direction struct {
+	key  [KeyLen]byte
+	from uint64 // the first counter
+}
+
+// derive returns what a direction needs, from the key that the handshake has made for it.
+func derive(state *noise.CipherState, c Cipher) (d direction, err error) {
+	secret := state.UnsafeKey()
+	key, err := hkdf.Expand(sha256.New, secret[:], "weft 1 data "+c.String(), KeyLen)
+	if err != nil {
+		return direction{}, fmt.Errorf("session: %w", err)
+	}
+	from, err := hkdf.Expand(sha256.New, secret[:], "weft 1 counter", 8)
+	if err != nil {
+		return direction{}, fmt.Errorf("session: %w", err)
+	}
+	return direction{key: [KeyLen]byte(key), from: binary.BigEndian.Uint64(from) &^ (maxCounters - 1)}, nil
+}
+
+// arm gives s the keys of a handshake: toResponder and toInitiator are for the two directions.
+func (s *Session) arm(toResponder, toInitiator *noise.CipherState) error {
+	out, in := toInitiator, toResponder
+	if s.initiator {
+		out, in = in, out
+	}
+	sealing, err := derive(out, s.cipher)
+	if err != nil {
+		return err
+	}
+	opening, err := derive(in, s.cipher)
+	if err != nil {
+		return err
+	}
+	s.sealFrom, s.openFrom = sealing.from, opening.from
+	if s.seal, err = s.cipher.newAEAD(sealing.key); err != nil {
+		return err
+	}
+	s.open, err = s.cipher.newAEAD(opening.key)
+	return err
+}
