@@ -184,7 +184,7 @@ func (d *dialer) exchangeByAnyKey(ctx context.Context, addr netip.AddrPort) erro
 	d.trying.Lock()
 	defer d.trying.Unlock()
 	keys := d.mesh.keys
-	for _, key := range keys.others(d.mesh.Members()) {
+	for _, key := range keys.others() {
 		otherErr := keys.try(key)
 		if otherErr == nil {
 			otherErr = d.exchange(ctx, addr)
@@ -194,7 +194,7 @@ func (d *dialer) exchangeByAnyKey(ctx context.Context, addr netip.AddrPort) erro
 			break
 		}
 	}
-	return errors.Join(err, keys.done(d.mesh.Members()))
+	return errors.Join(err, keys.done())
 }
 
 // anotherSecret reports whether err says that both nodes have secrets, and none in common as far as it goes.

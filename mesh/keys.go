@@ -34,7 +34,9 @@ func (k GossipKey) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "key(%08x
 // new secret in any order of its nodes: one that has it already goes on to seal with the old one until every member
 // alive says in its metadata that it can open the new one.
 type keyring struct {
-	ring *memberlist.Keyring // constant; nil: gossip is plain
+	// constant
+	ring    *memberlist.Keyring // nil: gossip is plain
+	members func() []Member     // asked with mu held, so that whoever chooses last knows the latest
 
 	mu     sync.Mutex
 	own    []GossipKey // guarded by mu: the preferred one first
@@ -43,14 +45,14 @@ type keyring struct {
 }
 
 // newKeyring returns the keyring of a mesh; without keys gossip stays plain for as long as the mesh lives.
-func newKeyring(keys []GossipKey) (*keyring, error) {
+func newKeyring(keys []GossipKey, members func() []Member) (*keyring, error) {
 	if len(keys) == 0 {
 		return &keyring{}, nil
 	}
 	if err := checkKeys(keys); err != nil {
 		return nil, err
 	}
-	k := &keyring{own: slices.Clone(keys), seals: keys[0]}
+	k := &keyring{members: members, own: slices.Clone(keys), seals: keys[0]}
 	raw := make([][]byte, len(keys))
 	for i, key := range keys {
 		raw[i] = key.Key[:]
@@ -90,13 +92,13 @@ func (k *keyring) fingerprints() []uint32 {
 
 // settle chooses the key to seal with: the first that all members alive can open. Where there is none, the present one
 // stays: a newcomer that has too little in common with the others cannot come between them.
-func (k *keyring) settle(members []Member) error {
+func (k *keyring) settle() error {
 	if !k.sealed() {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	common := k.common(members)
+	common := k.common()
 	if len(common) == 0 || k.trying && slices.Contains(common, k.seals) {
 		return nil
 	}
@@ -105,10 +107,10 @@ func (k *keyring) settle(members []Member) error {
 
 // others returns the keys that a node at an address not reached with the present one may have; members can open all of
 // them.
-func (k *keyring) others(members []Member) []GossipKey {
+func (k *keyring) others() []GossipKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.DeleteFunc(k.common(members), func(key GossipKey) bool { return key == k.seals })
+	return slices.DeleteFunc(k.common(), func(key GossipKey) bool { return key == k.seals })
 }
 
 // try seals with key from now on, until done.
@@ -123,11 +125,11 @@ func (k *keyring) try(key GossipKey) error {
 }
 
 // done ends what try began.
-func (k *keyring) done(members []Member) error {
+func (k *keyring) done() error {
 	k.mu.Lock()
 	k.trying = false
 	k.mu.Unlock()
-	return k.settle(members)
+	return k.settle()
 }
 
 // replace takes keys in place of those that it has.
@@ -145,19 +147,18 @@ func (k *keyring) replace(keys []GossipKey) error {
 			return fmt.Errorf("%w: %w", ErrKeys, err)
 		}
 	}
-	stale := slices.DeleteFunc(k.own, func(old GossipKey) bool { return slices.Contains(keys, old) })
 	k.own = slices.Clone(keys)
 	if !slices.Contains(k.own, k.seals) {
 		k.seals = k.own[0]
 	}
-	return k.drop(stale)
+	return k.drop()
 }
 
-// drop takes keys off the ring. memberlist removes a key within the slice that its readers go through without a lock,
+// drop takes keys off the ring that are not the mesh's any more. memberlist removes a key within the slice that its readers go through without a lock,
 // which does no harm to them where it is the last. So each key that stays is made the first, for an instant, and in the
 // end the one that seals: those that go are behind them then. mu is held.
-func (k *keyring) drop(stale []GossipKey) error {
-	if len(stale) > 0 {
+func (k *keyring) drop() error {
+	if len(k.ring.GetKeys()) > len(k.own) {
 		for _, key := range k.own {
 			if err := k.ring.UseKey(key.Key[:]); err != nil {
 				return fmt.Errorf("%w: %w", ErrKeys, err)
@@ -176,7 +177,8 @@ func (k *keyring) drop(stale []GossipKey) error {
 }
 
 // common returns the keys that all members alive can open, the preferred one first; mu is held.
-func (k *keyring) common(members []Member) []GossipKey {
+func (k *keyring) common() []GossipKey {
+	members := k.members()
 	var list []GossipKey
 	for _, key := range k.own {
 		if !slices.ContainsFunc(members, func(m Member) bool {
@@ -204,7 +206,7 @@ func (m *Mesh) SetKeys(keys []GossipKey) error {
 	if err := m.keys.replace(keys); err != nil {
 		return err
 	}
-	if err := m.keys.settle(m.Members()); err != nil {
+	if err := m.keys.settle(); err != nil {
 		return err
 	}
 	if list := m.list.Load(); list != nil {

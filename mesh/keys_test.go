@@ -281,6 +281,19 @@ func TestNoSecretInCommon(t *testing.T) {
 	}
 }
 
+func TestCapabilitiesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := startWith(t, &net, "a", identity(t), func(c *Config) { c.Capabilities = 1 << 31 })
+		b := startWith(t, &net, "b", identity(t), func(*Config) {}, a)
+		eventually(t, "they met", func() bool { return b.sees(a, StateAlive) })
+		if m, _ := b.roster.lookup(a.cfg.Identity.ID); m.Capabilities != 1<<31 || len(m.Accepts) != 0 {
+			t.Errorf("capabilities %x, accepts %v", m.Capabilities, m.Accepts)
+		}
+		stopAll(a, b)
+	})
+}
+
 func TestKeysThatAreRefused(t *testing.T) {
 	cfg := Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr}
 	for _, keys := range []string{"abcdefghi", "aba"} {
@@ -317,7 +330,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 
 // TestReplaceBesideReaders replaces keys while memberlist's goroutines go through the ring, as the race detector sees it.
 func TestReplaceBesideReaders(t *testing.T) {
-	k, err := newKeyring(testKeys("a"))
+	k, err := newKeyring(testKeys("a"), func() []Member { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,14 +115,9 @@ func New(cfg Config) (*Mesh, error) {
 	case len(cfg.Name) > maxName:
 		return nil, fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
 	}
-	keys, err := newKeyring(cfg.Keys)
-	if err != nil {
-		return nil, err
-	}
 	m := &Mesh{
 		cfg:      cfg,
 		log:      orDiscard(cfg.Logger),
-		keys:     keys,
 		outside:  newStrangers(),
 		channels: make(map[ChannelID]Channel),
 		started:  time.Now(),
@@ -131,6 +126,10 @@ func New(cfg Config) (*Mesh, error) {
 		failed:   make(chan error, 1),
 	}
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.clashed)
+	var err error
+	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
+		return nil, err
+	}
 	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
 	m.dialer = newDialer(m)
 	return m, nil
@@ -215,7 +214,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-m.roster.change:
 		}
 		members := m.roster.snapshot(time.Now())
-		m.settleKeys(members)
+		m.settleKeys()
 		if m.cfg.OnChange != nil {
 			m.cfg.OnChange(slices.Clone(members))
 		}
@@ -224,8 +223,8 @@ func (m *Mesh) watch(ctx context.Context) error {
 }
 
 // settleKeys has gossip sealed so that all members understand it.
-func (m *Mesh) settleKeys(members []Member) {
-	if err := m.keys.settle(members); err != nil {
+func (m *Mesh) settleKeys() {
+	if err := m.keys.settle(); err != nil {
 		m.log.Error("choosing a secret that all members have", "err", err)
 	}
 }

@@ -27,9 +27,9 @@ func (m Mismatch) String() string {
 	case MismatchOther:
 		return "has another secret than this node"
 	case MismatchThere:
-		return "has no secret, and this node has one"
+		return "has no secret while this node has one"
 	case MismatchHere:
-		return "has a secret, and this node has none"
+		return "has a secret while this node has none"
 	case MismatchUnclear:
 		return "has another secret than this node, or none, or sends garbage"
 	default:

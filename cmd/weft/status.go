@@ -28,10 +28,6 @@ func newStatusCommand(e *env) *cobra.Command {
 }
 
 func writeStatus(w io.Writer, s api.Status) {
-	encryption := "off: anybody on the underlay can read and forge the traffic"
-	if s.Encrypted {
-		encryption = "on"
-	}
 	line := func(name, format string, args ...any) {
 		_, _ = fmt.Fprintf(w, "%12s  %s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -48,7 +44,7 @@ func writeStatus(w io.Writer, s api.Status) {
 	}
 	line("Datapath", "%s, %d queues, offload %s", s.Datapath, s.Queues, orDash(strings.Join(s.Offload, " ")))
 	line("Bridge", "%s with %s, MTU %d, %d MACs learned", s.Bridge, s.Tap, s.MTU, s.FDB)
-	line("Encryption", "%s", encryption)
+	line("Encryption", "%s", encryption(s))
 	line("Addresses", "%s, %s", s.IPAM, join(s.Range))
 	if len(s.Exposed) > 0 {
 		line("Exposed", "%s", join(s.Exposed))
@@ -58,6 +54,20 @@ func writeStatus(w io.Writer, s api.Status) {
 	}
 	for _, warning := range s.Warnings {
 		line("Warning", "%s", warning)
+	}
+}
+
+// encryption says who can read the traffic, and how far a change of secrets is.
+func encryption(s api.Status) string {
+	switch {
+	case !s.Encrypted:
+		return "off: whoever is on the path between two nodes can read their traffic"
+	case s.Droppable:
+		return fmt.Sprintf("on, %d secrets; all nodes alive have the first: the others may be dropped", s.Secrets)
+	case s.Secrets > 1:
+		return fmt.Sprintf("on, %d secrets; some nodes do not have the first yet", s.Secrets)
+	default:
+		return "on"
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,7 +28,6 @@ type upOptions struct {
 	trustedSubnets []string
 	configFile     string
 	logLevel       string
-	logFormat      string
 }
 
 func newUpCommand(e *env) *cobra.Command {
@@ -62,7 +60,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.ranges, "range", []string{daemon.DefaultRange}, "address range of the overlay; repeat it for dual stack")
 	f.IntVar(&o.InitPeers, "init-peers", daemon.FoundersFromPeers,
 		"how many founding nodes must meet before the range is first divided; 0: this node never founds (default: 1 + number of PEERs)")
-	f.StringVar(&o.SecretFile, "secret-file", "", "file with the cluster's secret; with it all traffic is encrypted")
+	f.StringVar(&o.SecretFile, "secret-file", "", "file with the cluster's secrets, one a line; with it all traffic is encrypted")
 	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305")
 	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil, "underlay subnets to which data is not encrypted")
 	f.StringVar(&o.Datapath, "datapath", "auto", "auto, userspace or kernel")
@@ -75,25 +73,31 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.HTTPAddr, "http-addr", daemon.DefaultHTTPAddr, "address of metrics and health checks; empty turns them off")
 	f.StringVar(&o.configFile, "config", "", "YAML file with the flags as keys")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.LogFormat, "log-format", logText, "text or json")
 }
 
 func runUp(ctx context.Context, e *env, flags *pflag.FlagSet, o *upOptions) error {
+	line := recordGiven(flags, o.Peers)
+	if err := o.evaluate(flags); err != nil {
+		return err
+	}
+	program := daemon.Program{Level: &slog.LevelVar{}, Reread: line.reread}
+	program.Level.Set(o.LogLevel)
+	program.Log = newLog(e.stderr, program.Level, o.LogFormat)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	program.Hangups = hangups
+	return daemon.Run(ctx, o.Config, program)
+}
+
+// evaluate makes the Config of the flags that the command line set, and of what else was said.
+func (o *upOptions) evaluate(flags *pflag.FlagSet) error {
 	if err := o.fill(flags); err != nil {
 		return err
 	}
-	if err := o.convert(); err != nil {
-		return err
-	}
-	log, err := newLog(e.stderr, o.logLevel, o.logFormat)
-	if err != nil {
-		return err
-	}
 	o.Version = buildVersion()
-	// A hang-up is the request to read secret and configuration again. There is nothing yet that could change while
-	// the node runs; it must not end it.
-	signal.Ignore(syscall.SIGHUP)
-	return daemon.Run(ctx, o.Config, log)
+	return o.convert()
 }
 
 // fill takes what the command line did not say from the environment and the file.
@@ -112,7 +116,7 @@ func (o *upOptions) fill(flags *pflag.FlagSet) error {
 	return settings.Fill(flags, envPrefix, os.LookupEnv, path, text, "config", "help")
 }
 
-// convert parses the flags that are lists and addresses.
+// convert parses the flags that are lists, addresses and levels.
 func (o *upOptions) convert() (err error) {
 	if o.Ranges, err = parsePrefixes("range", o.ranges); err != nil {
 		return err
@@ -124,6 +128,12 @@ func (o *upOptions) convert() (err error) {
 		if o.Advertise, err = netip.ParseAddr(o.advertise); err != nil {
 			return &usageError{fmt.Errorf("--advertise: %q is no IP address", o.advertise), "Give an address such as 192.168.1.2."}
 		}
+	}
+	if err := o.LogLevel.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return &usageError{fmt.Errorf("--log-level: %q is unknown", o.logLevel), "Choose debug, info, warn or error."}
+	}
+	if o.LogFormat != logText && o.LogFormat != logJSON {
+		return &usageError{fmt.Errorf("--log-format: %q is unknown", o.LogFormat), "Choose text or json."}
 	}
 	return nil
 }
@@ -140,19 +150,17 @@ func parsePrefixes(flag string, list []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
+// Values of --log-format.
+const (
+	logText = "text"
+	logJSON = "json"
+)
+
 // newLog returns the daemon's logger.
-func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, &usageError{fmt.Errorf("--log-level: %q is unknown", level), "Choose debug, info, warn or error."}
+func newLog(w io.Writer, level slog.Leveler, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == logJSON {
+		return slog.New(slog.NewJSONHandler(w, options))
 	}
-	options := &slog.HandlerOptions{Level: l}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	default:
-		return nil, &usageError{errors.New("--log-format: " + format + " is unknown"), "Choose text or json."}
-	}
+	return slog.New(slog.NewTextHandler(w, options))
 }

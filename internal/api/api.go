@@ -34,9 +34,12 @@ type Status struct {
 	MTU       int            `json:"mtu"`
 	Advertise netip.AddrPort `json:"advertise"`
 	Encrypted bool           `json:"encrypted"`
-	Datapath  string         `json:"datapath"`
-	Offload   []string       `json:"offload"`
-	Queues    int            `json:"queues"`
+	// Secrets counts the lines of the secret file; Droppable says that no node alive needs those after the first.
+	Secrets   int      `json:"secrets"`
+	Droppable bool     `json:"secrets_droppable"`
+	Datapath  string   `json:"datapath"`
+	Offload   []string `json:"offload"`
+	Queues    int      `json:"queues"`
 	// Peers counts members by state, this node among them.
 	Peers   map[string]int    `json:"peers"`
 	Targets []Target          `json:"targets"`
@@ -185,6 +188,13 @@ type Route struct {
 type WaitResult struct {
 	Done    bool   `json:"done"`
 	Missing string `json:"missing,omitempty"` // a sentence where Done is false
+}
+
+// Reload is the answer of PUT /v1/reload: what has changed since, by flag.
+type Reload struct {
+	Applied []string `json:"applied"`
+	Restart []string `json:"restart"` // takes effect at the next start
+	Secrets int      `json:"secrets"` // that are in use now
 }
 
 // LeaveResult is the answer of PUT /v1/leave.

@@ -152,6 +152,11 @@ func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (
 	}
 }
 
+// Reload has the node read its configuration and secret file again.
+func (c *Client) Reload(ctx context.Context) (r Reload, err error) {
+	return r, c.do(ctx, http.MethodPut, "reload", nil, nil, &r)
+}
+
 // Leave has the node give its address space away, say good-bye and stop.
 func (c *Client) Leave(ctx context.Context) (l LeaveResult, err error) {
 	return l, c.do(ctx, http.MethodPut, "leave", nil, nil, &l)

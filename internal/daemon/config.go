@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,6 +66,9 @@ type Config struct {
 	NoMasquerade bool
 	AllowOverlap bool
 	HTTPAddr     string // empty: no HTTP
+
+	LogLevel  slog.Level // of Program.Log, which is made before the node
+	LogFormat string
 }
 
 // Validate says which flag is wrong and why, without a look at the host.
@@ -138,7 +142,7 @@ func (c *Config) validateRanges() error {
 	return nil
 }
 
-// validateModes refuses what this version does not know, and what it would only pretend to do.
+// validateModes refuses what this version does not know.
 func (c *Config) validateModes() error {
 	for _, m := range []struct {
 		flag, value string
@@ -151,10 +155,6 @@ func (c *Config) validateModes() error {
 		if !slices.Contains(m.known, m.value) {
 			return refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
 		}
-	}
-	if c.SecretFile != "" {
-		return refuse("--secret-file", "Start without it, on an underlay that you trust, or wait for a version that seals.",
-			"this version cannot encrypt yet")
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"", func(c *Config) { c.Ranges = prefixes("10.32.0.0/12", "fd32::/64") }},
 		{"", func(c *Config) { c.Peers = []string{"host", "host:1", "fd00::1", "[fd00::1]:1"} }},
 		{"", func(c *Config) { c.InitPeers = 0 }},
+		{"", func(c *Config) { c.SecretFile = "/secret" }}, // which is looked at later
 		{"--name", func(c *Config) { c.Name = "" }},
 		{"--name", func(c *Config) { c.Name = strings.Repeat("x", 256) }},
 		{"--state-dir", func(c *Config) { c.StateDir = "" }},
@@ -51,7 +52,6 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"--cipher", func(c *Config) { c.Cipher = "none" }},
 		{"--datapath", func(c *Config) { c.Datapath = "fast" }},
 		{"--offload", func(c *Config) { c.Offload = "" }},
-		{"--secret-file", func(c *Config) { c.SecretFile = "/secret" }},
 		{"--mtu", func(c *Config) { c.MTU = 68 }},
 		{"--queues", func(c *Config) { c.Queues = -1 }},
 		{"--init-peers", func(c *Config) { c.InitPeers = -2 }},

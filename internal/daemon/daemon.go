@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/peer"
+	"weft/internal/secret"
 	"weft/ipam"
 	"weft/ipam/store"
 	"weft/mesh"
@@ -32,6 +33,7 @@ const joinPatience = 3 * time.Second
 type Daemon struct {
 	// constant after newDaemon
 	cfg       Config
+	program   Program
 	log       *slog.Logger
 	advertise netip.Addr
 	mtu       int
@@ -47,7 +49,12 @@ type Daemon struct {
 	stop context.CancelFunc // ends Run; set before anything is served
 
 	// atomic
-	plane atomic.Pointer[plane] // nil until the data plane is up
+	plane   atomic.Pointer[plane]           // nil until the data plane is up
+	secrets atomic.Pointer[[]secret.Secret] // nil or empty: none
+	trusted atomic.Pointer[[]netip.Prefix]  // subnets to which data is not encrypted
+
+	reloadMu sync.Mutex
+	given    Config // guarded by reloadMu: cfg as it was given, with what was reloaded since
 
 	peersMu sync.Mutex                              // serialises syncPeers
 	members atomic.Pointer[map[peer.ID]mesh.Member] // as the mesh last told; the map is never changed
@@ -55,15 +62,16 @@ type Daemon struct {
 
 // Run runs a node until ctx ends, which leaves bridge, pods and addresses as they are, or until it left the network.
 // Where it does not start because of what it was given, the error is a *Refusal and the host is as it was before.
-func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+func Run(ctx context.Context, cfg Config, program Program) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	if err := cfg.preflight(); err != nil {
 		return err
 	}
-	if cfg.Queues == 0 {
-		cfg.Queues = min(runtime.NumCPU(), maxQueues)
+	secrets, err := cfg.loadSecrets()
+	if err != nil {
+		return err
 	}
 	self, err := cfg.advertiseAddr(ctx)
 	if err != nil {
@@ -74,9 +82,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	if err := raisePriority(); err != nil {
-		log.Info("busy pods may delay the network: the node runs at their priority", "err", err)
+		program.Log.Info("busy pods may delay the network: the node runs at their priority", "err", err)
 	}
-	d, err := newDaemon(cfg, self, st, log)
+	d, err := newDaemon(cfg, program, secrets, self, st)
 	if err != nil {
 		return errors.Join(err, st.addresses.Close())
 	}
@@ -85,9 +93,14 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 }
 
 // newDaemon binds everything that a node listens on and makes its engines.
-func newDaemon(cfg Config, self netip.Addr, st *state, log *slog.Logger) (_ *Daemon, err error) {
+func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.Addr, st *state) (_ *Daemon, err error) {
 	d := &Daemon{
-		cfg: cfg, log: log, advertise: self, mtu: cfg.overlayMTU(self), started: time.Now(), identity: st.identity,
+		cfg: cfg, program: program, log: program.Log, advertise: self, mtu: cfg.overlayMTU(self), started: time.Now(),
+		identity: st.identity,
+	}
+	d.initial(cfg, secrets)
+	if cfg.Queues == 0 {
+		d.cfg.Queues = min(runtime.NumCPU(), maxQueues)
 	}
 	defer func() {
 		if err != nil {
@@ -166,8 +179,8 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 	return mesh.Config{
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
-		Capabilities: uint32(d.cfg.offer()),
-		Discovery:    !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
+		Capabilities: uint32(d.cfg.offer()), Keys: gossipKeys(d.secretList()),
+		Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
 	}
 }
 
@@ -186,6 +199,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.mesh.Run(ctx) })
 	group.Go(func() error { return d.ipam.Run(ctx) })
 	group.Go(func() error { return d.runPlane(ctx) })
+	group.Go(func() error { d.watchHangups(ctx); return nil })
 	group.Go(func() error { return serve(ctx, d.api, d.apiHandler()) })
 	if d.http != nil {
 		group.Go(func() error { return serve(ctx, d.http, d.httpHandler()) })

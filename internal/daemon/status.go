@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,7 +33,11 @@ func (d *Daemon) status() api.Status {
 		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
 		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
 	}
-	for _, m := range d.mesh.Members() {
+	members := d.mesh.Members()
+	s.Secrets = len(d.secretList())
+	s.Encrypted = s.Secrets > 0
+	_, s.Droppable = rotation(d.secretList(), members)
+	for _, m := range members {
 		s.Peers[m.State.String()]++
 	}
 	for _, t := range d.mesh.TargetStatus() {
@@ -105,9 +110,12 @@ func (d *Daemon) ready() bool {
 
 // warnings returns what an operator should know, each with its mend.
 func (d *Daemon) warnings() []string {
-	warnings := []string{"The traffic is not encrypted: use this version only on an underlay that you trust."}
+	members := d.mesh.Members()
+	warnings := append([]string{}, d.secretWarnings(members)...) // never nil, so that JSON has a list
 	for _, t := range d.mesh.TargetStatus() {
-		if t.Err != nil {
+		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
+			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: the node there %s: %s.", t.Target, e.Why, e.Why.Mend()))
+		} else if t.Err != nil {
 			warnings = append(warnings, fmt.Sprintf("Target %s is not reached: check that weft runs there and that TCP and UDP "+
 				"port %d and UDP port %d are open, or \"weft forget\" it.", t.Target, t.Target.Port, t.Target.Port+1))
 		}
@@ -120,7 +128,7 @@ func (d *Daemon) warnings() []string {
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}
-	for _, m := range d.mesh.Members() {
+	for _, m := range members {
 		if m.State == mesh.StateDead {
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
 		}

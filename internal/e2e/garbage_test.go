@@ -25,8 +25,19 @@ const (
 
 // TestGarbageAtAllPorts sends random bytes to every port from a host that is no member, and from one that is.
 func TestGarbageAtAllPorts(t *testing.T) {
-	nodes := newNodes(t, "a", "b")
-	start(t, nodes)
+	t.Run("plain", func(t *testing.T) {
+		nodes := newNodes(t, "a", "b")
+		start(t, nodes)
+		garbageAtAllPorts(t, nodes)
+	})
+	t.Run("sealed", func(t *testing.T) {
+		nodes := newNodes(t, "a", "b")
+		startWithSecret(t, nodes, do(t, nodes[0], "secret", "generate"))
+		garbageAtAllPorts(t, nodes)
+	})
+}
+
+func garbageAtAllPorts(t *testing.T, nodes []*cluster.Node) {
 	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
 	p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 	p.reaches(t, q.addr)
@@ -78,6 +89,9 @@ func sendGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *ra
 		if len(b) > 0 && i%2 == 0 {
 			b[0] = byte(random.IntN(20)) // close to what versions and message types look like
 		}
+		if i%3 == 0 {
+			b = append([]byte("\xf4\x04weft"), b[:min(len(b), 65500)]...) // labelled as weft's gossip is
+		}
 		_, _ = conn.Write(b) // a full socket buffer there, or a refusal, is as good as a loss
 	}
 }
@@ -97,6 +111,9 @@ func dialGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *ra
 	b := make([]byte, 1+random.IntN(5000))
 	for j := range b {
 		b[j] = byte(random.Uint32())
+	}
+	if random.IntN(2) == 0 {
+		b = append([]byte("\xf4\x04weft\n"), b...) // weft's gossip, sealed
 	}
 	_, _ = conn.Write(b)
 }

@@ -130,6 +130,8 @@ func TestBadStateIsRefused(t *testing.T) {
 	refused(t, n, nil, "10.32.0.0/12", "--range", "10.48.0.0/12")
 	for _, tt := range []struct{ file, content, want string }{
 		{"node.key", "garbage", "node.key"},
+		{"node.key", "weft-node-key-1 AAAA", "node.key"},
+		{"node.key", "", "node.key"},
 		{"ipam.db", "garbage", "ipam.db"},
 		{"targets.json", "garbage", "targets.json"},
 	} {

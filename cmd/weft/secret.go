@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/secret"
+)
+
+func newSecretCommand(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "secret",
+		Short: "Make secrets for --secret-file",
+		Args:  subcommandsOnly,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "generate",
+		Short: "Print a new secret, a line for the --secret-file of every node",
+		Long: "Print a new secret, a line for the --secret-file of every node. To replace a secret without an outage, put the new\n" +
+			"line before the old one on every node and \"weft reload\" it there, then drop the old line and reload again.",
+		Args: between(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(e.stdout, secret.Generate())
+			return err
+		},
+	})
+	return cmd
+}
