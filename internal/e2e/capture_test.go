@@ -106,11 +106,11 @@ type datagram struct {
 	payload  []byte
 }
 
-// datagrams returns the UDP datagrams among packets that go to a port, or to any where it is 0.
+// datagrams returns the UDP datagrams among packets that go to a port.
 func datagrams(packets []packet, port uint16) []datagram {
 	var list []datagram
 	for _, p := range packets {
-		if d, ok := p.udp(); ok && (port == 0 || d.to.Port() == port) {
+		if d, ok := p.udp(); ok && d.to.Port() == port {
 			list = append(list, d)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // Bounds of a flood of handshakes and of what it may cost.
 const (
 	floodDatagrams = 100_000
-	floodBurst     = 20 // datagrams in a millisecond, where the machine is able to
+	floodBurst     = 25 // datagrams in a millisecond, where the machine is able to
 	floodLogLines  = 100
 	floodGrowth    = 16 << 20 // bytes of resident memory: less than all of the flood
 
@@ -50,7 +50,7 @@ func TestFlood(t *testing.T) {
 		f.send(t, sent)
 	}
 	waitEmpty(t, nodes[0])
-	ping.goesOn(t, 50)
+	ping.goesOn(t, 20)
 	ping.steady(t)
 	if n := drops(t, nodes[:1]) - dropped; n < floodDatagrams/2 {
 		t.Errorf("%d of %d forged datagrams were counted as dropped", n, floodDatagrams)

@@ -14,10 +14,7 @@ import (
 func TestReplay(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
-	for _, n := range nodes {
-		// As on a wire: what the nodes send leaves in single datagrams.
-		labtest.Run(t, n.Space, "ip", "link", "set", "dev", "eth0", "gso_max_segs", "1")
-	}
+	singly(t, nodes)
 	captures := captureUnderlay(t, nodes...)
 	startSealed(t, nodes, newSecret(t))
 	pods := reachingPods(t, nodes)

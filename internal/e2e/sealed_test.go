@@ -126,7 +126,6 @@ func TestNothingInTheClear(t *testing.T) {
 
 	ping := pods[0].pinging(t, pods[1].addr)
 	nodes[1].Process().Kill()
-	waitState(t, nodes[0], "b", "dead")
 	upSealed(t, nodes, nodes[1])
 	waitReady(t, nodes)
 	ping.goesOn(t, 10)
