@@ -125,6 +125,13 @@ func (w *weft) verify(ctx context.Context, o *Overlay, nodes []*cluster.Node) er
 	if err := nodes[0].Query(ctx, &status, "status"); err != nil {
 		return err
 	}
+	for i := range nodes {
+		for _, earlier := range o.Ends[:i] { // a session starts with the first frame
+			if err := o.reach(ctx, o.Ends[i], earlier); err != nil {
+				return err
+			}
+		}
+	}
 	for _, n := range nodes {
 		if err := o.until(ctx, func(ctx context.Context) error { return w.peersGo(ctx, n, want) }); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
