@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"weft/internal/api"
@@ -9,8 +13,8 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestRotation: a cluster goes from one secret to the next under traffic, node by node, by way of files with both. Then the
-// old one opens nothing, the new one does, and no log has either.
+// TestRotation: a cluster goes from one secret to the next under traffic, by way of files with both, by command and by signal.
+// Then the old one opens nothing, the new one does, and no log has either.
 func TestRotation(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	older, newer := newSecret(t), newSecret(t)
@@ -19,16 +23,23 @@ func TestRotation(t *testing.T) {
 	waitCarried(t, nodes[:2], "userspace", aes)
 	ping := pods[0].pinging(t, pods[1].addr)
 	ping.goesOn(t, 15)
-	for _, file := range [][]string{{newer, older}, {newer}} {
-		for _, n := range nodes {
-			writeSecret(t, n, file...)
-			do(t, n, "reload")
-			waitReady(t, nodes)
-			waitCarried(t, nodes[:2], "userspace", aes)
-			ping.goesOn(t, 15)
+	// No waiting between the nodes: until the last one has the new secret it does not understand the first.
+	for _, n := range nodes {
+		writeSecret(t, n, newer, older)
+		do(t, n, "reload")
+	}
+	waitReady(t, nodes)
+	ping.goesOn(t, 40)
+	for _, n := range nodes {
+		writeSecret(t, n, newer)
+		if err := n.Process().Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
 		}
 	}
+	waitReady(t, nodes)
+	ping.goesOn(t, 40)
 	ping.steady(t)
+	waitCarried(t, nodes[:2], "userspace", aes)
 
 	// What a node has in its file now is what the others take.
 	nodes[2].Process().Kill()
@@ -50,9 +61,7 @@ func TestRotation(t *testing.T) {
 	waitReady(t, nodes)
 	for _, n := range append(nodes, late) {
 		for _, secret := range []string{older, newer} {
-			if strings.Contains(n.Process().Logs(), strings.Fields(secret)[1]) {
-				t.Errorf("a secret is in the log of %s", n.Label())
-			}
+			notLogged(t, n, strings.Fields(secret)[1], fmt.Sprintf("%x", secretKey(t, secret)))
 		}
 	}
 }
@@ -65,8 +74,52 @@ func TestPassphrase(t *testing.T) {
 	reachingPods(t, nodes)
 	waitCarried(t, nodes, "userspace", aes)
 	for _, n := range nodes {
-		if strings.Contains(n.Process().Logs(), passphrase) {
-			t.Errorf("the passphrase is in the log of %s", n.Label())
+		notLogged(t, n, passphrase)
+	}
+}
+
+// notLogged fails the test where a node has logged what stands for a secret.
+func notLogged(t *testing.T, n *cluster.Node, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if strings.Contains(n.Process().Logs(), text) {
+			t.Errorf("a secret is in the log of %s", n.Label())
 		}
 	}
+}
+
+// TestBadSecretFile: a file that nobody should rely on is refused, at the start and at a reload, which then changes nothing.
+func TestBadSecretFile(t *testing.T) {
+	nodes, pods := sealedPair(t)
+	stranger := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stranger"), bin)
+	secret := newSecret(t)
+	for _, tt := range []struct {
+		name, text string
+		mode       os.FileMode
+	}{
+		{"empty", "", 0o600},
+		{"blank", "\n\n", 0o600},
+		{"short", "too short\n", 0o600},
+		{"not base64", "weft-secret-1 !!!!\n", 0o600},
+		{"cut off", secret[:len(secret)-8] + "\n", 0o600},
+		{"one good, one bad", secret + "\nshort\n", 0o600},
+		{"read by all", secret + "\n", 0o644},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, n := range []*cluster.Node{stranger, nodes[0]} {
+				if err := errors.Join(os.WriteFile(secretFile(n), []byte(tt.text), tt.mode), os.Chmod(secretFile(n), tt.mode)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			refused(t, stranger, nil, "--secret-file", "--secret-file", secretFile(stranger))
+			out, err := nodes[0].Do(testContext(t), "reload")
+			if err == nil || !strings.Contains(out, secretFile(nodes[0])) && !strings.Contains(out, "--secret-file") {
+				t.Errorf("weft reload: %q, %v; want a refusal that names the file", out, err)
+			}
+			notLogged(t, nodes[0], strings.Fields(secret)[1])
+		})
+	}
+	pods[0].reaches(t, pods[1].addr)
+	waitReady(t, nodes)
+	waitCarried(t, nodes, "userspace", aes)
 }

@@ -41,6 +41,13 @@ func talk(t *testing.T, pods []*pod) marks {
 	return m
 }
 
+// addNames adds the names of nodes, which are in their gossip.
+func (m marks) addNames(nodes []*cluster.Node) {
+	for _, n := range nodes {
+		m["the name of "+n.Label()] = []byte(n.Label())
+	}
+}
+
 // mac returns the hardware address of the pod's interface.
 func (p *pod) mac(t *testing.T) (addr net.HardwareAddr) {
 	t.Helper()
@@ -76,8 +83,8 @@ func (m marks) sealed(t *testing.T, packets []packet) {
 	if n := len(datagrams(packets, kernelPort)); n > 0 {
 		t.Errorf("%d datagrams of the kernel's path", n)
 	}
-	if n := byType(packets); n[sealedFrame] == 0 {
-		t.Errorf("no sealed frame; by their first byte there were %v", n)
+	if n := byType(packets); n[sealedFrame] == 0 || n[plainFrame] > 0 {
+		t.Errorf("no sealed frame, or a plain one; by their first byte there were %v", n)
 	}
 }
 
@@ -96,12 +103,13 @@ const (
 func TestMarksAreReadWithoutSecret(t *testing.T) {
 	for _, datapath := range []string{"userspace", "kernel"} {
 		t.Run(datapath, func(t *testing.T) {
-			nodes := newNodes(t, "a", "b")
+			nodes := newNodes(t, "readable-a", "readable-b")
 			captures := captureUnderlay(t, nodes...)
 			start(t, nodes, "--datapath", datapath)
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, datapath, "")
 			seen := talk(t, pods)
+			seen.addNames(nodes)
 			for i, c := range captures {
 				packets := c.packets(t)
 				seen.readable(t, packets)
@@ -116,7 +124,7 @@ func TestMarksAreReadWithoutSecret(t *testing.T) {
 // TestNothingInTheClear: with a secret, nothing that tells of the pods is on the underlay from before the nodes start, over the crash
 // of one and a reload, and the kernel's path is never taken.
 func TestNothingInTheClear(t *testing.T) {
-	nodes := newNodes(t, "a", "b")
+	nodes := newNodes(t, "readable-a", "readable-b")
 	captures := captureUnderlay(t, nodes...)
 	secret := newSecret(t)
 	startSealed(t, nodes, secret)
@@ -136,7 +144,13 @@ func TestNothingInTheClear(t *testing.T) {
 	ping.goesOn(t, 10)
 	maps.Copy(seen, talk(t, pods))
 	ping.stop(t)
+	for _, n := range nodes {
+		if err := n.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
 
+	seen.addNames(nodes)
 	seen["the secret"], seen["the secret's key"] = []byte(secret), secretKey(t, secret)
 	for _, c := range captures {
 		seen.sealed(t, c.packets(t))
