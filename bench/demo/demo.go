@@ -1,5 +1,6 @@
-// Package demo shows weft at work on one machine: three nodes in network namespaces, a pod on each, pings between all
-// of them, and one TCP stream measured beside the kernel's VXLAN. It removes everything again.
+// Package demo shows weft at work on one machine: three nodes in network namespaces that share a secret, a pod on each, pings
+// between all of them, and one TCP stream, sealed, plain and by the kernel, beside the kernel's VXLAN. It removes everything
+// again.
 package demo
 
 import (
@@ -9,6 +10,8 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"weft/internal/api"
@@ -37,8 +40,10 @@ var names = []string{"a", "b", "c"}
 
 // demo is a run.
 type demo struct {
-	cfg   Config
-	lab   *nettest.Lab
+	cfg        Config
+	lab        *nettest.Lab
+	secretFile string // that all nodes share here; on machines of their own each has a copy
+
 	nodes []*cluster.Node
 	pods  []*nettest.Pod
 	addrs []netip.Addr
@@ -55,7 +60,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	d := &demo{cfg: cfg, lab: lab}
+	d := &demo{cfg: cfg, lab: lab, secretFile: filepath.Join(lab.Dir(), "secret")}
 	for _, step := range []func(context.Context) error{d.start, d.attach, d.ping, d.status, d.throughput} {
 		if err := step(ctx); err != nil {
 			return errors.Join(err, d.logs())
@@ -67,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.cfg.Out, format, args...) }
 
-// start starts a daemon on each host and waits until all have met and divided the range.
+// start makes a secret, starts a daemon on each host and waits until all have met and divided the range.
 func (d *demo) start(ctx context.Context) error {
 	for _, name := range names {
 		host, err := d.lab.AddHost(name)
@@ -76,24 +81,52 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		d.nodes = append(d.nodes, cluster.NewNode(host, d.cfg.Bin))
 	}
-	d.say("Three hosts, one switch. Starting a node on each:\n")
+	secret, err := cluster.GenerateSecret(ctx, d.cfg.Bin)
+	if err == nil {
+		err = os.WriteFile(d.secretFile, []byte(secret+"\n"), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	d.say("Three hosts, one switch. A secret for all, and a node on each:\n  $ weft secret generate > secret\n")
 	for _, n := range d.nodes {
 		peers := d.others(n)
-		d.say("  %s$ weft up %s %s\n", n.Label(), peers[0], peers[1])
-		if err := n.Up(peers...); err != nil {
+		d.say("  %s$ weft up --secret-file secret %s %s\n", n.Label(), peers[0], peers[1])
+	}
+	started := time.Now()
+	if err := d.up(ctx, "--secret-file", d.secretFile); err != nil {
+		return err
+	}
+	d.say("All three have met and share the range after %.1f s.\n", time.Since(started).Seconds())
+	return nil
+}
+
+// up starts all nodes with the given flags and waits until they are one network.
+func (d *demo) up(ctx context.Context, flags ...string) error {
+	for _, n := range d.nodes {
+		if err := n.Up(append(slices.Clone(flags), d.others(n)...)...); err != nil {
 			return err
 		}
 	}
-	started := time.Now()
 	for _, n := range d.nodes {
 		for _, what := range []string{"peers=3", "ready"} {
-			if _, err := n.Do(ctx, "wait", "--for", what, "--timeout", "20s"); err != nil {
+			if _, err := n.Do(ctx, "wait", "--for", what, "--timeout", switchPatience.String()); err != nil {
 				return err
 			}
 		}
 	}
-	d.say("All three have met and share the range after %.1f s.\n", time.Since(started).Seconds())
 	return nil
+}
+
+// restart stops all nodes as an upgrade would, so that pods stay and keep their addresses, and starts them with other flags. All of
+// them, as nodes with a secret and nodes without do not understand each other.
+func (d *demo) restart(ctx context.Context, flags ...string) error {
+	for _, n := range d.nodes {
+		if err := n.Stop(); err != nil {
+			return err
+		}
+	}
+	return d.up(ctx, flags...)
 }
 
 // others returns the addresses of all nodes but n.
@@ -156,32 +189,38 @@ func (d *demo) status(ctx context.Context) error {
 	return nil
 }
 
-// throughput measures one TCP stream from pod to pod through weft, by the kernel's path and in userspace, and through a
-// VXLAN that was set up by hand on the same hosts.
+// ways are how weft carries frames, in the order in which they are measured.
+var ways = []struct {
+	name     string
+	flags    []string // instead of those with the secret; nil: the nodes run as they are
+	datapath string
+	sealed   bool
+}{
+	{"weft, sealed, in userspace", nil, "userspace", true},
+	{"weft, plain, in userspace", []string{"--datapath", "userspace"}, "userspace", false},
+	{"weft, plain, by the kernel", []string{"--datapath", "auto"}, "kernel", false},
+}
+
+// throughput measures one TCP stream from pod to pod through weft in all ways, and through a VXLAN that was set up by hand on
+// the same hosts.
 func (d *demo) throughput(ctx context.Context) error {
 	d.say("\nOne TCP stream from pod to pod, %d s each (iperf3, cubic, all on this machine):\n", d.cfg.Seconds)
-	if err := d.carriedBy(ctx, "kernel"); err != nil {
-		return err
-	}
-	kernel, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
-	if err != nil {
-		return err
-	}
-	d.say("  weft, by the kernel path      %6.2f Gbit/s\n", kernel)
-	// Nodes are restarted as an upgrade would restart them: the pods stay, and keep their addresses.
-	for _, n := range d.nodes[:2] {
-		if err := errors.Join(n.Stop(), n.Up(append([]string{"--datapath", "userspace"}, d.others(n)...)...)); err != nil {
+	rates := make([]float64, len(ways))
+	for i, way := range ways {
+		if way.flags != nil {
+			if err := d.restart(ctx, way.flags...); err != nil {
+				return err
+			}
+		}
+		err := d.carriedBy(ctx, way.datapath, way.sealed)
+		if err == nil {
+			rates[i], err = stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
+		}
+		if err != nil {
 			return err
 		}
+		d.say("  %-28s %6.2f Gbit/s\n", way.name, rates[i])
 	}
-	if err := d.carriedBy(ctx, "userspace"); err != nil {
-		return err
-	}
-	userspace, err := stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
-	if err != nil {
-		return err
-	}
-	d.say("  weft, in userspace            %6.2f Gbit/s\n", userspace)
 	baseline, err := newVXLAN(ctx, d.nodes[0].Host, d.nodes[1].Host)
 	if err != nil {
 		return err
@@ -190,14 +229,19 @@ func (d *demo) throughput(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("  the kernel's VXLAN, by hand   %6.2f Gbit/s\n  ratios to that                %6.2f and %.2f\n", vxlan, kernel/vxlan, userspace/vxlan)
+	d.say("  %-28s %6.2f Gbit/s\n", "the kernel's VXLAN, by hand", vxlan)
+	d.say("  ratios to that: sealed %.2f, plain in userspace %.2f, by the kernel %.2f\n", rates[0]/vxlan, rates[1]/vxlan, rates[2]/vxlan)
 	return nil
 }
 
 // carriedBy waits until the first two nodes carry frames to each other as said, and their pods reach each other.
-func (d *demo) carriedBy(ctx context.Context, datapath string) error {
+func (d *demo) carriedBy(ctx context.Context, datapath string, sealed bool) error {
 	ctx, cancel := context.WithTimeout(ctx, switchPatience)
 	defer cancel()
+	// The first frame is what starts a session.
+	if err := nettest.Until(ctx, func() error { return cluster.Ping(ctx, d.pods[0].Space, d.addrs[1]) }); err != nil {
+		return err
+	}
 	for i, n := range d.nodes[:2] {
 		if err := nettest.Until(ctx, func() error {
 			var peers []api.Peer
@@ -205,16 +249,16 @@ func (d *demo) carriedBy(ctx context.Context, datapath string) error {
 				return err
 			}
 			for _, p := range peers {
-				if p.Name == names[1-i] && p.State == "alive" && p.Datapath == datapath {
+				if p.Name == names[1-i] && p.State == "alive" && p.Datapath == datapath && p.Encrypted == sealed {
 					return nil
 				}
 			}
-			return fmt.Errorf("demo: %s does not reach %s by %s: %+v", names[i], names[1-i], datapath, peers)
+			return fmt.Errorf("demo: %s does not reach %s by %s, encrypted %t: %+v", names[i], names[1-i], datapath, sealed, peers)
 		}); err != nil {
 			return err
 		}
 	}
-	return nettest.Until(ctx, func() error { return cluster.Ping(ctx, d.pods[0].Space, d.addrs[1]) })
+	return nil
 }
 
 // logs returns what the daemons said, as an error, for a demo that failed.

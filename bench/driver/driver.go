@@ -85,13 +85,21 @@ const patience = 20 * time.Second
 // Ready waits until the first end is reached from all others. It ends as until does.
 func (o *Overlay) Ready(ctx context.Context) error {
 	for _, from := range o.Ends[1:] {
-		err := o.until(ctx, func(ctx context.Context) error {
-			_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", o.Ends[0].Addr.String())
+		if err := o.reach(ctx, from, o.Ends[0]); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("driver: no packet passes: %w", err)
 		}
+	}
+	return nil
+}
+
+// reach waits until one end is reached from another. It ends as until does.
+func (o *Overlay) reach(ctx context.Context, from, to lab.End) error {
+	err := o.until(ctx, func(ctx context.Context) error {
+		_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", to.Addr.String())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("driver: no packet passes: %w", err)
 	}
 	return nil
 }

@@ -2,8 +2,6 @@ package driver
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +38,7 @@ func (w *weft) Prepare(context.Context, *Tools) error {
 // Up implements Driver.
 func (w *weft) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o := &Overlay{}
-	args, err := w.arguments(l)
+	args, err := w.arguments(ctx, l)
 	if err != nil {
 		return o, err
 	}
@@ -65,13 +63,15 @@ func (w *weft) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 }
 
 // arguments returns the flags of "weft up", and writes the secret that they name.
-func (w *weft) arguments(l *lab.Lab) ([]string, error) {
+func (w *weft) arguments(ctx context.Context, l *lab.Lab) ([]string, error) {
 	args := append([]string{}, w.args...)
 	if w.cipher != "" {
-		secret := make([]byte, 32)
-		_, _ = rand.Read(secret) // never fails
+		secret, err := cluster.GenerateSecret(ctx, w.Bin)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		file := filepath.Join(l.Dir(), "secret")
-		if err := os.WriteFile(file, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
 			return nil, fmt.Errorf("driver: %w", err)
 		}
 		args = append(args, "--secret-file", file, "--cipher", w.cipher)
@@ -124,6 +124,13 @@ func (w *weft) verify(ctx context.Context, o *Overlay, nodes []*cluster.Node) er
 	}
 	if err := nodes[0].Query(ctx, &status, "status"); err != nil {
 		return err
+	}
+	for i := range nodes {
+		for _, earlier := range o.Ends[:i] { // a session starts with the first frame
+			if err := o.reach(ctx, o.Ends[i], earlier); err != nil {
+				return err
+			}
+		}
 	}
 	for _, n := range nodes {
 		if err := o.until(ctx, func(ctx context.Context) error { return w.peersGo(ctx, n, want) }); err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -20,7 +21,9 @@ func refused(t *testing.T, n *cluster.Node, env []string, want string, args ...s
 	t.Helper()
 	before := links(t, n.Host)
 	argv := append([]string{"up", "--state-dir", n.StateDir(), "--socket", n.Socket()}, args...)
-	cmd := n.Weft(testContext(t), argv...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // it may go on to run
+	defer cancel()
+	cmd := n.Weft(ctx, argv...)
 	cmd.Env = append(cmd.Env, env...)
 	out, err := cmd.CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)

@@ -94,6 +94,16 @@ func (n *Node) Attach(ctx context.Context, pod *nettest.Pod, args ...string) ([]
 
 func (n *Node) program() string { return filepath.Join(n.bin, "weft") }
 
+// GenerateSecret returns a new secret for a cluster: the line that "weft secret generate" prints. bin is the folder of the programs.
+func GenerateSecret(ctx context.Context, bin string) (string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(bin, "weft"), "secret", "generate").CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	if err != nil {
+		return "", fmt.Errorf("weft secret generate: %w: %s", err, text)
+	}
+	return text, nil
+}
+
 // Ping sends one echo request from a namespace and waits up to a second for the answer.
 func Ping(ctx context.Context, from *nettest.Space, to netip.Addr) error {
 	_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", to.String())

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// TestRotation: a cluster goes from one secret to the next under traffic, by way of files with both, by command and by signal.
+// Then the old one opens nothing, the new one does, and no log has either.
+func TestRotation(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	older, newer := newSecret(t), newSecret(t)
+	startSealed(t, nodes, older)
+	pods := reachingPods(t, nodes)
+	waitCarried(t, nodes[:2], "userspace", aes)
+	ping := pods[0].pinging(t, pods[1].addr)
+	ping.goesOn(t, 15)
+	// No waiting between the nodes: until the last one has the new secret it does not understand the first.
+	for _, n := range nodes {
+		writeSecret(t, n, newer, older)
+		do(t, n, "reload")
+	}
+	waitReady(t, nodes)
+	ping.goesOn(t, 40)
+	for _, n := range nodes {
+		writeSecret(t, n, newer)
+		if err := n.Process().Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitReady(t, nodes)
+	ping.goesOn(t, 40)
+	ping.steady(t)
+	waitCarried(t, nodes[:2], "userspace", aes)
+
+	// What a node has in its file now is what the others take.
+	nodes[2].Process().Kill()
+	upSealed(t, nodes, nodes[2])
+	waitReady(t, nodes)
+
+	late := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "late"), bin)
+	writeSecret(t, late, older)
+	upSealed(t, append(nodes, late), late)
+	waitWarning(t, late, "secret")
+	for _, p := range query[[]api.Peer](t, nodes[0], "peers") {
+		if p.Name == late.Label() && p.State == "alive" {
+			t.Error("a node with the old secret has joined")
+		}
+	}
+	if n := query[api.Status](t, late, "status").Peers["alive"]; n != 1 {
+		t.Errorf("the node with the old secret sees %d alive", n)
+	}
+	waitReady(t, nodes)
+	for _, n := range append(nodes, late) {
+		for _, secret := range []string{older, newer} {
+			notLogged(t, n, strings.Fields(secret)[1], fmt.Sprintf("%x", secretKey(t, secret)))
+		}
+	}
+}
+
+// TestPassphrase: a line that a person made up is a secret too.
+func TestPassphrase(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	const passphrase = "correct horse battery staple"
+	startSealed(t, nodes, passphrase)
+	reachingPods(t, nodes)
+	waitCarried(t, nodes, "userspace", aes)
+	for _, n := range nodes {
+		notLogged(t, n, passphrase)
+	}
+}
+
+// notLogged fails the test where a node has logged what stands for a secret.
+func notLogged(t *testing.T, n *cluster.Node, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if strings.Contains(n.Process().Logs(), text) {
+			t.Errorf("a secret is in the log of %s", n.Label())
+		}
+	}
+}
+
+// TestBadSecretFile: a file that nobody should rely on is refused, at the start and at a reload, which then changes nothing.
+func TestBadSecretFile(t *testing.T) {
+	nodes, pods := sealedPair(t)
+	stranger := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stranger"), bin)
+	secret := newSecret(t)
+	for _, tt := range []struct {
+		name, text string
+		mode       os.FileMode
+	}{
+		{"empty", "", 0o600},
+		{"blank", "\n\n", 0o600},
+		{"short", "too short\n", 0o600},
+		{"not base64", "weft-secret-1 !!!!\n", 0o600},
+		{"cut off", secret[:len(secret)-8] + "\n", 0o600},
+		{"one good, one bad", secret + "\nshort\n", 0o600},
+		{"read by all", secret + "\n", 0o644},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, n := range []*cluster.Node{stranger, nodes[0]} {
+				if err := errors.Join(os.WriteFile(secretFile(n), []byte(tt.text), tt.mode), os.Chmod(secretFile(n), tt.mode)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			refused(t, stranger, nil, "--secret-file", "--secret-file", secretFile(stranger))
+			out, err := nodes[0].Do(testContext(t), "reload")
+			if err == nil || !strings.Contains(out, secretFile(nodes[0])) && !strings.Contains(out, "--secret-file") {
+				t.Errorf("weft reload: %q, %v; want a refusal that names the file", out, err)
+			}
+			notLogged(t, nodes[0], strings.Fields(secret)[1])
+		})
+	}
+	pods[0].reaches(t, pods[1].addr)
+	waitReady(t, nodes)
+	waitCarried(t, nodes, "userspace", aes)
+}

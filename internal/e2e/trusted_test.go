@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"testing"
+)
+
+// TestTrustedSubnets: what goes between two nodes that both trust the other's underlay is not sealed, by the datapath that
+// there would be without a secret; where only one does, it is.
+func TestTrustedSubnets(t *testing.T) {
+	const trust = "--trusted-subnets=192.168.77.0/24"
+	for _, tt := range []struct {
+		name             string
+		a, b             []string
+		datapath, cipher string
+	}{
+		{"both", []string{trust}, []string{trust}, "kernel", ""},
+		{"one", []string{trust}, nil, "userspace", aes},
+		{"both in userspace", []string{trust, "--datapath=userspace"}, []string{trust, "--datapath=userspace"}, "userspace", ""},
+		{"another subnet", []string{trust}, []string{"--trusted-subnets=10.99.0.0/16,fd00::/8"}, "userspace", aes},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			nodes := newNodes(t, "a", "b")
+			captures := captureUnderlay(t, nodes...)
+			secret := newSecret(t)
+			for i, args := range [][]string{tt.a, tt.b} {
+				writeSecret(t, nodes[i], secret)
+				upSealed(t, nodes, nodes[i], args...)
+			}
+			waitReady(t, nodes)
+			pods := reachingPods(t, nodes)
+			waitCarried(t, nodes, tt.datapath, tt.cipher)
+			seen := talk(t, pods)
+			for _, c := range captures {
+				packets := c.packets(t)
+				if tt.cipher != "" {
+					seen.sealed(t, packets)
+					continue
+				}
+				seen.readable(t, packets)
+				if n := len(datagrams(packets, kernelPort)); (n > 0) != (tt.datapath == "kernel") {
+					t.Errorf("%d datagrams of the kernel's path", n)
+				}
+				if n := byType(packets); tt.datapath == "userspace" && n[plainFrame] == 0 {
+					t.Errorf("no plain frame; by their first byte there were %v", n)
+				}
+				if n := (marks{"the secret": []byte(secret), "its key": secretKey(t, secret)}).in(packets); len(n) > 0 {
+					t.Errorf("in the clear: %v", n)
+				}
+			}
+		})
+	}
+}
