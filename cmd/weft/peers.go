@@ -37,11 +37,11 @@ func writePeers(w io.Writer, peers []api.Peer) {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		rows = append(rows, []string{
-			p.ID.String(), name, p.Addr.String(), p.State, p.Link, orDash(p.Datapath), strconv.Itoa(p.MTU), rtt,
+			p.ID.String(), name, p.Addr.String(), p.State, p.Link, orDash(p.Datapath), orDash(p.Cipher), strconv.Itoa(p.MTU), rtt,
 			byteCount(p.TxBytes), byteCount(p.RxBytes),
 		})
 	}
-	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "MTU", "RTT", "SENT", "RECEIVED"}, rows)
+	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}, rows)
 }
 
 func newConnectCommand(e *env) *cobra.Command {

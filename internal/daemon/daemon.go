@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config, program Program) error {
 // newDaemon binds everything that a node listens on and makes its engines.
 func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.Addr, st *state) (_ *Daemon, err error) {
 	d := &Daemon{
-		cfg: cfg, program: program, log: program.Log, advertise: self, mtu: cfg.overlayMTU(self), started: time.Now(),
+		cfg: cfg, program: program, log: program.Log, advertise: self, mtu: cfg.overlayMTU(self, len(secrets) > 0), started: time.Now(),
 		identity: st.identity,
 	}
 	d.initial(cfg, secrets)
@@ -195,6 +195,9 @@ func (d *Daemon) ipamConfig(st *state) ipam.Config {
 func (d *Daemon) run(ctx context.Context) error {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
+	if d.sealed() {
+		d.removeKernelPath(ctx) // of a run without a secret: from here on nothing leaves as it is
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.mesh.Run(ctx) })
 	group.Go(func() error { return d.ipam.Run(ctx) })

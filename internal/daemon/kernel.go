@@ -51,27 +51,32 @@ func (c *Config) kernelPort() uint16 { return uint16(c.Port + 2) }
 
 // open makes the kernel path where it is wanted. That there can be none is an error only where it was asked for.
 func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
-	cfg := &k.plane.d.cfg
-	if cfg.Datapath == datapathUserspace {
-		k.removeLeftover(ctx)
+	d := k.plane.d
+	if !d.wantsKernelPath() {
+		d.removeKernelPath(ctx)
 		return nil
 	}
 	err := k.make(ctx, br)
-	if err != nil && cfg.Datapath == datapathKernel {
+	if err != nil && d.cfg.Datapath == datapathKernel {
 		return refuse("--datapath", "Use auto or userspace, or mend what is said.", "%w", err)
 	}
 	if err != nil {
-		k.plane.d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
-		k.removeLeftover(ctx)
+		d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
+		d.removeKernelPath(ctx)
 	}
 	return nil
 }
 
-// removeLeftover takes away what a crashed run has left behind: it would go on to carry frames, and nobody would know.
-func (k *kernelPath) removeLeftover(ctx context.Context) {
-	_, err := vxlan.Remove(ctx, k.plane.d.cfg.kernelName())
+// wantsKernelPath reports whether there is anybody whom the kernel could carry: what is encrypted it does not.
+func (d *Daemon) wantsKernelPath() bool {
+	return d.cfg.Datapath != datapathUserspace && (!d.sealed() || len(*d.trusted.Load()) > 0)
+}
+
+// removeKernelPath takes away what a crashed run has left behind: it would go on to carry frames, and nobody would know.
+func (d *Daemon) removeKernelPath(ctx context.Context) {
+	_, err := vxlan.Remove(ctx, d.cfg.kernelName())
 	if err != nil && !errors.Is(err, vxlan.ErrForeign) {
-		k.plane.d.log.Warn("removing the kernel path of an earlier run", "err", err)
+		d.log.Warn("removing the kernel path of an earlier run", "err", err)
 	}
 }
 
@@ -112,14 +117,12 @@ func (k *kernelPath) run(ctx context.Context) (err error) {
 			k.plane.d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
 			k.err.Store(&err)
 		}
-		if k.plane.d.cfg.Datapath == datapathUserspace {
-			<-ctx.Done()
-			return nil
-		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(kernelRetry):
-			k.again(ctx)
+			if k.plane.d.wantsKernelPath() {
+				k.again(ctx)
+			}
 		}
 	}
 	return nil
@@ -182,7 +185,7 @@ func (k *kernelPath) carries(id peer.ID) bool {
 	return k.carried[id]
 }
 
-// setPeers tells the engine who may be carried by the kernel: all who are reached directly, as long as nothing is sealed.
+// setPeers tells the engine who may be carried by the kernel: who is reached directly, and unsealed.
 func (k *kernelPath) setPeers(members []mesh.Member) {
 	run := k.current.Load()
 	if run == nil {
@@ -191,7 +194,7 @@ func (k *kernelPath) setPeers(members []mesh.Member) {
 	var peers []vxlan.Peer
 	for _, m := range members {
 		addr := m.DataAddr().Addr()
-		if isLivePeer(m) && addr.Is4() == k.plane.d.advertise.Is4() {
+		if isLivePeer(m) && addr.Is4() == k.plane.d.advertise.Is4() && k.plane.d.unsealed(m) {
 			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: addr})
 		}
 	}

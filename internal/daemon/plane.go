@@ -58,6 +58,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 		return err
 	}
 	d.plane.Store(p)
+	d.syncSecrets() // where a reload has changed them since
 	d.syncPeers()
 	if err := p.restoreExposed(); err != nil {
 		d.log.Warn("giving the bridge its address again", "err", err)
@@ -103,6 +104,7 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	}
 	engine, err := router.New(router.Config{
 		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
+		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnAgreed: d.onAgreed,
 		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {

@@ -96,7 +96,13 @@ func (d *Daemon) reload() (api.Reload, error) {
 }
 
 // applyTrusted takes the subnets to which data is not encrypted in place of those in use.
-func (d *Daemon) applyTrusted(list []netip.Prefix) { d.trusted.Store(&list) }
+func (d *Daemon) applyTrusted(list []netip.Prefix) {
+	d.trusted.Store(&list)
+	if p := d.plane.Load(); p != nil {
+		p.router.SetTrusts(d.trusts)
+		d.syncPeers()
+	}
+}
 
 // handleReload answers PUT /v1/reload.
 func (d *Daemon) handleReload(*http.Request, none) (api.Reload, error) {

@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/secret"
 	"weft/mesh"
+	"weft/router/session"
 )
 
 // maxSecretFile is the size of the largest secret file in bytes.
@@ -92,8 +93,19 @@ func (d *Daemon) applySecrets(list []secret.Secret) error {
 		return err
 	}
 	d.secrets.Store(&list)
+	d.syncSecrets()
 	return nil
 }
+
+// syncSecrets takes the secrets in use to the router.
+func (d *Daemon) syncSecrets() {
+	if p := d.plane.Load(); p != nil {
+		p.router.SetSecrets(sessionSecrets(d.secretList()))
+	}
+}
+
+// sealed reports whether this node has a secret. It stays so for as long as the node runs.
+func (d *Daemon) sealed() bool { return len(d.secretList()) > 0 }
 
 // secretList returns the secrets in use, none where the node has none. The slice must not be changed.
 func (d *Daemon) secretList() []secret.Secret {
@@ -110,6 +122,15 @@ func gossipKeys(list []secret.Secret) []mesh.GossipKey {
 		keys = append(keys, mesh.GossipKey{Key: s.GossipKey(), Fingerprint: s.Fingerprint()})
 	}
 	return keys
+}
+
+// sessionSecrets returns secrets as the router takes them.
+func sessionSecrets(list []secret.Secret) []session.Secret {
+	secrets := make([]session.Secret, 0, len(list))
+	for _, s := range list {
+		secrets = append(secrets, session.Secret{Key: s.SessionKey(), Fingerprint: s.Fingerprint()})
+	}
+	return secrets
 }
 
 // rotation says how far a change of secrets is: which nodes cannot open the first one yet, by name, and whether the

@@ -13,6 +13,7 @@ import (
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/tap/virtio"
 )
@@ -129,12 +130,19 @@ func (d *Daemon) warnings() []string {
 		warnings = append(warnings, p.warnings()...)
 	}
 	for _, m := range members {
+		if _, err := session.Choose(d.cfg.offer(), session.Offer(m.Capabilities)); err != nil && isLivePeer(m) {
+			warnings = append(warnings, fmt.Sprintf("No frames pass between this node and %s (%s): each insists on another --cipher. "+
+				"Give both the same, or auto.", m.Name, m.Addr))
+		}
 		if m.State == mesh.StateDead {
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
 		}
 	}
 	return warnings
 }
+
+// handshakesMany is how many handshakes in a row without an answer are worth a warning: they take some seconds.
+const handshakesMany = 5
 
 // strangersMany is how many handshakes of strangers are worth a warning: some always come while nodes start, or take a
 // new secret.
@@ -147,6 +155,12 @@ func (p *plane) warnings() []string {
 		warnings = append(warnings, fmt.Sprintf("Pods do not reach beyond the overlay: %v: %s.", *err, masq.Hint))
 	}
 	warnings = append(warnings, p.kernel.warnings()...)
+	for _, s := range p.router.Stats().Peers {
+		if s.Handshakes >= handshakesMany {
+			warnings = append(warnings, fmt.Sprintf("Node %s (%s) does not answer at %s: open UDP port %d in the firewalls between.",
+				p.d.nameOf(s.ID), s.ID, s.Addr.Addr(), s.Addr.Port()))
+		}
+	}
 	if n := p.router.Stats().Drops[router.DropSecret]; n > strangersMany {
 		warnings = append(warnings, fmt.Sprintf("%d handshakes came from nodes that have no secret in common with this one, or from "+
 			"strangers: close the data port to them.", n))
@@ -171,6 +185,7 @@ func (d *Daemon) peers() []api.Peer {
 		}
 		if isLivePeer(m) {
 			doc.Link, doc.Datapath = linkDirect, d.datapathTo(m.ID)
+			doc.Encrypted, doc.Cipher = d.encryption(m, s)
 		}
 		if doc.Datapath == datapathUserspace { // the kernel's path is not measured
 			if s.MTU > 0 {

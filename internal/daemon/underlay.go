@@ -99,12 +99,12 @@ func (c *Config) inRanges(a netip.Addr) bool {
 }
 
 // overlayMTU returns the MTU for the bridge and the pods: the one given, or what is left of the MTU of the interface
-// that has the address self.
-func (c *Config) overlayMTU(self netip.Addr) int {
+// that has the address self, with room for the tag of sealed datagrams where there is a secret.
+func (c *Config) overlayMTU(self netip.Addr, sealed bool) int {
 	if c.MTU != 0 {
 		return c.MTU
 	}
-	return wire.MTU(underlayMTU(self), false, self.Is6())
+	return wire.MTU(underlayMTU(self), sealed, self.Is6())
 }
 
 func underlayMTU(self netip.Addr) int {
