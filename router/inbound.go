@@ -108,8 +108,7 @@ func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, n
 	if err != nil {
 		return nil, wireDrop(err)
 	}
-	switch header.Type {
-	case wire.TypeInitiation, wire.TypeResponse, wire.TypeCookie, wire.TypeUnknown:
+	if header.Type.IsHandshake() {
 		return nil, in.engine.keys.deliver(datagram, addr)
 	}
 	s := in.sessionOf(header, peers)
@@ -142,8 +141,9 @@ func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, n
 		return from, in.probe(body, len(datagram), addr)
 	case wire.TypeProbeReply:
 		return from, in.probeReply(body, from, now)
+	default: // a keepalive has said all by coming
+		return from, 0
 	}
-	return from, 0 // a keepalive
 }
 
 // sessionOf returns the session that a datagram is for, or nil, and sets from.

@@ -80,6 +80,8 @@ func secretHint(err error) string {
 		return fmt.Sprintf("Make that line a passphrase of %d characters or more, or take one of \"weft secret generate\".", secret.MinPassphrase)
 	case errors.Is(err, secret.ErrTooMany), errors.Is(err, secret.ErrTwice):
 		return "Remove the lines that are not needed: two are enough to replace one secret by another."
+	case errors.Is(err, secret.ErrComment):
+		return "Remove that line, or begin the passphrase with another character."
 	case errors.Is(err, secret.ErrMalformed):
 		return "Copy the whole line as \"weft secret generate\" printed it."
 	default:

@@ -97,6 +97,9 @@ func (s *Space) prepare() error {
 
 // createSpace makes a named network namespace. The thread that does it stays in there and ends with its goroutine.
 func createSpace(name string) error {
+	if err := shareRunDir(); err != nil {
+		return err
+	}
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()

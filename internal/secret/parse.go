@@ -25,6 +25,7 @@ var (
 	ErrTooShort  = fmt.Errorf("a passphrase of less than %d characters", MinPassphrase)
 	ErrMalformed = errors.New("starts like a generated secret, but was cut or mistyped")
 	ErrTwice     = errors.New("the same secret as in a line before it")
+	ErrComment   = errors.New("starts with #, and a secret file has no comments")
 )
 
 // byteOrderMark is what some editors put before the first line; it would be part of a passphrase.
@@ -87,6 +88,9 @@ func split(text []byte) ([]line, error) {
 }
 
 func parseLine(s string) (line, error) {
+	if strings.HasPrefix(s, "#") { // or what everybody can guess would open the network
+		return line{}, ErrComment
+	}
 	encoded, generated := strings.CutPrefix(s, prefix)
 	if !generated {
 		if utf8.RuneCountInString(s) < MinPassphrase {

@@ -85,6 +85,7 @@ func TestParse(t *testing.T) {
 		{"no base64 behind it", generated + " # ours", ErrMalformed, 0, "line 1"},
 		{"twice", generated + "\n" + generated2 + "\n  " + generated, ErrTwice, 0, "line 3"},
 		{"passphrase twice", long + "\n" + long, ErrTwice, 0, "line 2"},
+		{"comment", "# our production secret\n" + generated, ErrComment, 0, "line 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			lines, err := split([]byte(tt.text))

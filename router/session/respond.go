@@ -60,8 +60,9 @@ func (n *Node) Receive(b []byte, from netip.AddrPort, now time.Time) error {
 		return n.cookie(b, now)
 	case wire.TypeUnknown:
 		return n.unknown(h, now)
+	default:
+		return wire.ErrType
 	}
-	return wire.ErrType
 }
 
 // respond takes an initiation: the cheapest check first.
@@ -78,7 +79,7 @@ func (n *Node) respond(b []byte, from netip.AddrPort, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return n.complete(own, m, b, proven, from, now)
+	return n.complete(own, m, proven, from, now)
 }
 
 // secretOf returns the secret that the sender of an initiation has used, or nil.
@@ -93,7 +94,7 @@ func (n *Node) secretOf(covered, given []byte) *ownSecret {
 
 // complete does the work of an initiation that was let in: it makes the session that the peer has to confirm, and sends
 // the response.
-func (n *Node) complete(own *ownSecret, m wire.Initiation, b []byte, proven bool, from netip.AddrPort, now time.Time) error {
+func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from netip.AddrPort, now time.Time) error {
 	state, err := n.party.begin(nil)
 	if err != nil {
 		return err

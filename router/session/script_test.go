@@ -141,12 +141,12 @@ func (w *world) addNodes(d *datadriven.TestData) {
 	cfg := Config{Offer: NewOffer(0, true)}
 	var names []string
 	for _, arg := range d.CmdArgs {
-		switch {
-		case arg.Key == "secrets":
+		switch arg.Key {
+		case "secrets":
 			cfg.Secrets = secretsOf(w.t, strings.Join(arg.Vals, ","))
-		case arg.Key == "trust":
+		case "trust":
 			cfg.Trusts = always
-		case arg.Key == "cipher":
+		case "cipher":
 			for _, c := range []Cipher{AES256GCM, ChaCha20Poly1305} {
 				if c.String() == arg.Vals[0] {
 					cfg.Offer = NewOffer(c, true)
@@ -294,8 +294,7 @@ func (w *world) transmit(from *simNode, to netip.AddrPort, datagram []byte) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	switch h.Type {
-	case wire.TypeFrame, wire.TypePlain, wire.TypeKeepalive:
+	if !h.Type.IsHandshake() {
 		key := fmt.Sprintf("%s %d %d", from.name, h.Session, h.Counter)
 		if w.used[key] {
 			w.t.Fatalf("a counter of %s is used a second time", from.name)

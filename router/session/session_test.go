@@ -21,8 +21,7 @@ func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error
 	if err != nil {
 		return err
 	}
-	switch h.Type {
-	case wire.TypeInitiation, wire.TypeResponse, wire.TypeCookie, wire.TypeUnknown:
+	if h.Type.IsHandshake() {
 		return n.Receive(datagram, from, now)
 	}
 	s := n.Lookup(h.Session)

@@ -74,6 +74,9 @@ const (
 	lastType = TypeUnknown
 )
 
+// IsHandshake reports whether a datagram of this type is for those who make sessions, and of none itself.
+func (t Type) IsHandshake() bool { return t >= TypeInitiation && t <= TypeUnknown }
+
 // Header is the clear part of a datagram.
 type Header struct {
 	Type Type

@@ -1,0 +1,460 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/internal/simnet"
+	"weft/router/session"
+	"weft/router/underlay"
+	"weft/router/wire"
+	"weft/tap/taptest"
+)
+
+// secretOf returns the nth secret of the tests.
+func secretOf(n int) session.Secret {
+	return session.Secret{Key: [session.KeyLen]byte{byte(n)}, Fingerprint: uint32(n)}
+}
+
+// runSealed runs nodes that share secrets, or else have none.
+func runSealed(t *testing.T, size int, secrets ...session.Secret) (*simnet.Network, []*node) {
+	t.Helper()
+	network := simnet.New(1)
+	var nodes []*node
+	for n := range size {
+		nodes = append(nodes, newNodeOf(t, network, n, taptest.Config{MTU: 1422, Features: allFeatures}, secrets...))
+	}
+	runNodes(t, nodes)
+	return network, nodes
+}
+
+// numbered returns a frame of 64 bytes with a number in it, and read takes it out again.
+func numbered(dst, src ether.Addr, n int) []byte {
+	f := frame(dst, src, 'n')
+	copy(f[15:], fmt.Sprintf("%08d", n))
+	return f
+}
+
+// collect returns the numbers of the frames that a node's host has got since the last call, in order.
+func collect(t *testing.T, n *node) (numbers []int) {
+	t.Helper()
+	for {
+		f, ok := n.dev.TryNext()
+		if !ok {
+			return numbers
+		}
+		var number int
+		if _, err := fmt.Sscanf(string(f.Data[15:23]), "%08d", &number); err != nil {
+			t.Fatalf("a frame that nobody sent: %x", f.Data)
+		}
+		numbers = append(numbers, number)
+	}
+}
+
+// TestNothingLostOverRekeys: ten minutes of frames in both directions, more than four changes of keys, and every frame
+// arrives, in order.
+func TestNothingLostOverRekeys(t *testing.T) {
+	for mode, secrets := range modes {
+		t.Run(mode, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network, nodes := runSealed(t, 2, secrets...)
+				network.SetDefault(simnet.Link{Latency: 3 * time.Millisecond})
+				sessions := map[*session.Session]bool{}
+				const frames = 12_000
+				for i := range frames {
+					nodes[0].dev.Inject(numbered(ether.Broadcast, mac(1), i))
+					nodes[1].dev.Inject(numbered(ether.Broadcast, mac(2), i))
+					time.Sleep(50 * time.Millisecond) // of the bubble
+					for k, n := range nodes {
+						for _, h := range n.peers.Load().byID {
+							sessions[h.state.crossing.lane.Load().session] = true
+						}
+						if i%100 == 99 {
+							got := collect(t, n)
+							for j := range got {
+								if j > 0 && got[j] != got[j-1]+1 {
+									t.Fatalf("node %d: %d comes after %d", k, got[j], got[j-1])
+								}
+							}
+						}
+					}
+				}
+				for _, n := range nodes {
+					p := n.Stats().Peers[0]
+					if p.TxFrames != frames || p.RxFrames < frames-1 || len(n.Stats().Drops) != 0 {
+						t.Errorf("%d sent, %d received of %d, drops %v", p.TxFrames, p.RxFrames, frames, n.Stats().Drops)
+					}
+				}
+				if len(sessions) < 2*4 {
+					t.Errorf("%d sessions at both ends in ten minutes", len(sessions))
+				}
+			})
+		})
+	}
+}
+
+// TestFirstFramesWaitInOrder: what is sent before there is a session arrives once there is one, before all that follows.
+func TestFirstFramesWaitInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := runSealed(t, 2, secretOf(1))
+		network.SetDefault(simnet.Link{Latency: 50 * time.Millisecond})
+		for i := range 100 {
+			nodes[0].dev.Inject(numbered(ether.Broadcast, mac(1), i))
+			time.Sleep(3 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		got := collect(t, nodes[1])
+		for i := range got {
+			if got[i] != i {
+				t.Fatalf("frame %d is number %d", i, got[i])
+			}
+		}
+		if len(got) != 100 {
+			t.Errorf("%d of 100 frames arrived", len(got))
+		}
+	})
+}
+
+// TestWaitingIsBounded: frames for a peer that does not answer are kept for a moment, up to a bound, and then counted.
+func TestWaitingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := runSealed(t, 1, secretOf(1))
+		nodes[0].SetPeers([]Peer{peerOf(1)})
+		for i := range 10 * maxWaiting {
+			nodes[0].dev.Inject(numbered(ether.Broadcast, mac(1), i))
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		h := nodes[0].peers.Load().byID[peerOf(1).ID]
+		if n := len(h.state.crossing.waiting); n > maxWaiting || int(nodes[0].waitingBytes.Load()) != 64*n {
+			t.Errorf("%d frames wait, counted as %d bytes", n, nodes[0].waitingBytes.Load())
+		}
+		nodes[0].SetPeers(nil)
+		if nodes[0].waitingBytes.Load() != 0 || nodes[0].Stats().Drops[DropNoSession] != 10*maxWaiting {
+			t.Errorf("%d bytes wait, drops %v", nodes[0].waitingBytes.Load(), nodes[0].Stats().Drops)
+		}
+	})
+}
+
+// spy is a socket that keeps all that is sent through it.
+type spy struct {
+	underlay.Conn
+	sent func(d *underlay.Datagram)
+}
+
+func (s *spy) WriteBatch(batch []underlay.Datagram) (int, error) {
+	for i := range batch {
+		s.sent(&batch[i])
+	}
+	return s.Conn.WriteBatch(batch)
+}
+
+// TestNothingReadable: no piece of a frame leaves a node as it is, whatever way it goes: alone, as a superframe, in
+// pieces, to all or to one.
+func TestNothingReadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New(1)
+		readable, datagrams := atomic.Int64{}, atomic.Int64{}
+		mark := []byte("do not read this")
+		var nodes []*node
+		for k := range 3 {
+			n := newNodeOf(t, network, k, taptest.Config{MTU: 1422, Features: allFeatures}, secretOf(1))
+			n.conns[0] = &spy{n.conns[0], func(d *underlay.Datagram) {
+				datagrams.Add(1)
+				all := bytes.Clone(d.Buf)
+				for _, piece := range d.More {
+					all = append(all, piece...)
+				}
+				if bytes.Contains(all, mark[:8]) {
+					readable.Add(1)
+				}
+			}}
+			nodes = append(nodes, n)
+		}
+		runNodes(t, nodes)
+		marked := func(f []byte) []byte {
+			for i := 60; i+len(mark) < len(f); i += len(mark) {
+				copy(f[i:], mark)
+			}
+			return f
+		}
+		long := func(dst ether.Addr, n int) []byte {
+			return marked(append(frame(dst, mac(1), 'x'), make([]byte, n-64)...))
+		}
+		super := superframe(2, 1, 30000, 1300)
+		super.Data = marked(super.Data)
+		for range 20 {
+			nodes[0].dev.Inject(long(ether.Broadcast, 1400))
+			nodes[0].dev.Inject(long(mac(2), 500))
+			nodes[0].dev.InjectQueue(0, super)
+			nodes[1].dev.Inject(frame(ether.Broadcast, mac(2), 'a'))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if readable.Load() != 0 || datagrams.Load() < 100 {
+			t.Errorf("%d of %d datagrams can be read", readable.Load(), datagrams.Load())
+		}
+	})
+}
+
+// TestRoaming: a peer whose datagrams come from elsewhere is answered there; one of which only unsealed or forged
+// datagrams come from elsewhere is not.
+func TestRoaming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New(1)
+		n := newNodeOf(t, network, 0, taptest.Config{MTU: 1422}, secretOf(1))
+		runNodes(t, []*node{n})
+		sockets := map[int]*simnet.Conn{}
+		for _, at := range []int{1, 7, 8} {
+			conn, err := network.Listen(addrOf(at))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sockets[at] = conn
+		}
+		n.SetPeers([]Peer{peerOf(1)})
+		synctest.Wait()
+		f := befriend(t, n, 1, secretOf(1))
+		send := func(from int, b []byte) {
+			if _, err := sockets[from].WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: b}}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		at := func() netip.AddrPort { return n.Stats().Peers[0].Addr }
+		body := bodyOf(frame(mac(1), mac(2), 'x'))
+		old := f.sealed(wire.TypeFrame, body)
+		forged := f.sealed(wire.TypeFrame, body)
+		forged[40]++
+		send(8, forged)
+		send(8, f.plain(body))
+		if at() != addrOf(1) {
+			t.Fatalf("moved to %s by what anybody could send", at())
+		}
+		fresh := f.sealed(wire.TypeKeepalive, nil)
+		again := bytes.Clone(fresh)
+		send(7, fresh)
+		if at() != addrOf(7) {
+			t.Fatalf("at %s, want where its last datagram came from", at())
+		}
+		send(8, again) // a replay
+		send(8, old)   // sent before the move, and late
+		if at() != addrOf(7) {
+			t.Errorf("moved to %s by a datagram of long ago", at())
+		}
+		n.dev.Inject(frame(ether.Broadcast, mac(1), 'y'))
+		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
+		if got, err := sockets[7].ReadBatch(batch); got != 1 || err != nil {
+			t.Fatal(got, err)
+		}
+		h, _, err := wire.Parse(batch[0].Buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain, _, err := f.session.Open(h, batch[0].Buf); err != nil || !bytes.Contains(plain, []byte{'y'}) {
+			t.Errorf("%x, %v", plain, err)
+		}
+	})
+}
+
+// TestTrust: frames go unsealed only between nodes that trust each other's address, and a reload changes that at once for
+// what this node sends.
+func TestTrust(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			network := simnet.New(1)
+			var agreed atomic.Int64
+			var nodes []*node
+			for k := range 2 {
+				n := newNodeOf(t, network, k, taptest.Config{MTU: 1422}, secretOf(1))
+				n.onAgreed = func(peer.ID) { agreed.Add(1) }
+				if both || k == 0 {
+					n.SetTrusts(func(a netip.Addr) bool { return a == addrOf(1-k).Addr() })
+				}
+				nodes = append(nodes, n)
+			}
+			runNodes(t, nodes)
+			deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
+			want(t, "answer", deliver(t, nodes, 1, frame(mac(1), mac(2), 'b')), [][]byte{{'b'}, nil})
+			for k, n := range nodes {
+				p := n.Stats().Peers[0]
+				if p.Plain != both || n.Agreed(p.ID) != both || p.Cipher == 0 {
+					t.Errorf("both trust: %v; node %d: plain %v, agreed %v", both, k, p.Plain, n.Agreed(p.ID))
+				}
+			}
+			if (agreed.Load() == 2) != both {
+				t.Errorf("%d told of an agreement", agreed.Load())
+			}
+			nodes[1].SetTrusts(func(netip.Addr) bool { return false })
+			if nodes[1].Stats().Peers[0].Plain {
+				t.Error("still plain where it is no longer trusted")
+			}
+			time.Sleep(5 * time.Second) // until the session was made anew
+			want(t, "afterwards", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}})
+			for k, n := range nodes {
+				if p := n.Stats().Peers[0]; p.Plain || n.Agreed(p.ID) {
+					t.Errorf("node %d: still plain", k)
+				}
+			}
+		})
+	}
+}
+
+// TestFloodOfInitiations: neither garbage nor forgeries by somebody who knows this node's key, and the secret, and sends
+// under any address, keep frames from passing, fill memory, or get more than a bounded number of answers.
+func TestFloodOfInitiations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := runSealed(t, 2, secretOf(1))
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
+		want(t, "before", deliver(t, nodes, 1, frame(mac(1), mac(2), 'b')), [][]byte{{'b'}, nil})
+
+		// The forger is no member, but has a key of his own and all that members know.
+		forger, err := session.NewNode(session.Config{Private: identityOf(5).private, Cluster: cluster, Offer: anyCipher, Secrets: []session.Secret{secretOf(1)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers, passed := 0, 0
+		const rounds, each = 1000, 10
+		sockets := make([]*simnet.Conn, 50)
+		for i := range sockets {
+			if sockets[i], err = network.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		target := nodes[0].peer
+		var initiation []byte
+		for i := range rounds {
+			if i%10 == 0 { // each costs the forger as much as it would cost the node
+				forger.SetPeers(nil, time.Now())
+				forger.SetPeers([]session.Peer{{ID: target.ID, Public: target.Public, Addr: target.Addr}}, time.Now())
+				forger.Want(target.ID, time.Now())
+				messages, _ := forger.Take()
+				initiation = messages[0].Datagram
+			}
+			for k := range each {
+				b := bytes.Clone(initiation)
+				if k%2 == 1 {
+					b[50]++
+				}
+				if _, err := sockets[(i*each+k)%len(sockets)].WriteBatch([]underlay.Datagram{{Addr: target.Addr, Buf: b}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			nodes[0].dev.Inject(numbered(mac(2), mac(1), i))
+			time.Sleep(time.Millisecond)
+			passed += len(collect(t, nodes[1]))
+		}
+		synctest.Wait()
+		if passed += len(collect(t, nodes[1])); passed != rounds {
+			t.Errorf("%d of %d frames passed", passed, rounds)
+		}
+		batch := make([]underlay.Datagram, 64)
+		for i := range batch {
+			batch[i].Buf = make([]byte, 2000)
+		}
+		for _, s := range sockets {
+			for {
+				n, _ := s.Poll(batch)
+				if n == 0 {
+					break
+				}
+				for _, d := range batch[:n] {
+					if d.Buf[0]&15 != byte(wire.TypeCookie) {
+						t.Errorf("answered with type %d", d.Buf[0]&15)
+					}
+				}
+				answers += n
+			}
+		}
+		drops := nodes[0].Stats().Drops
+		if answers == 0 || answers > 4000 || drops[DropSecret] < rounds*each/2-1000 || drops[DropBusy]+drops[DropUnknownPeer]+drops[DropReplayed] == 0 {
+			t.Errorf("%d cookies, drops %v", answers, drops)
+		}
+		if n := nodes[0].log.Load(); n > 50 {
+			t.Errorf("%d lines of log", n)
+		}
+	})
+}
+
+// TestManyNodesRestart: all peers of a node begin at once, more than it answers without cookies, and all get through.
+func TestManyNodesRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 60
+		_, nodes := runSealed(t, size, secretOf(1))
+		for _, n := range nodes[1:] {
+			n.dev.Inject(frame(ether.Broadcast, mac(n.id()), 'x'))
+		}
+		time.Sleep(10 * time.Second)
+		for k, n := range nodes {
+			if got := len(collectNotes(n)); got < size-2 {
+				t.Errorf("node %d got %d of %d frames", k, got, size-1)
+			}
+		}
+	})
+}
+
+func (n *node) id() int { return int(n.peer.ID[0]) }
+
+// collectNotes returns the notes of the frames that a node's host has got.
+func collectNotes(n *node) (notes []byte) {
+	for {
+		f, ok := n.dev.TryNext()
+		if !ok {
+			return notes
+		}
+		notes = append(notes, f.Data[14])
+	}
+}
+
+// TestSecretsReplaced: while frames pass, in whichever order the nodes are told, and to a secret that they did not have.
+func TestSecretsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, nodes := runSealed(t, 2, secretOf(1))
+		network.SetDefault(simnet.Link{Latency: 2 * time.Millisecond})
+		ctx, stop := context.WithCancel(t.Context())
+		sent, arrived := 0, 0
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for ; ctx.Err() == nil; sent++ {
+				nodes[0].dev.Inject(numbered(ether.Broadcast, mac(1), sent))
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		accepts := [2][]uint32{{1}, {1}}
+		set := func(k int, numbers ...int) {
+			var list []session.Secret
+			accepts[k] = nil
+			for _, n := range numbers {
+				list = append(list, secretOf(n))
+				accepts[k] = append(accepts[k], uint32(n))
+			}
+			nodes[k].SetSecrets(list)
+			for at, n := range nodes { // as gossip tells it
+				other := nodes[1-at].peer
+				other.Accepts = accepts[1-at]
+				n.SetPeers([]Peer{other})
+			}
+			time.Sleep(15 * time.Second)
+			arrived += len(collect(t, nodes[1]))
+		}
+		time.Sleep(time.Second)
+		set(0, 2, 1)
+		set(1, 2, 1)
+		set(0, 2)
+		set(1, 2)
+		stop()
+		<-ended
+		time.Sleep(time.Second)
+		if arrived += len(collect(t, nodes[1])); arrived != sent {
+			t.Errorf("%d of %d frames arrived", arrived, sent)
+		}
+	})
+}
