@@ -155,8 +155,8 @@ func (d *Daemon) secretWarnings(members []mesh.Member) []string {
 	secrets := d.secretList()
 	var warnings []string
 	if len(secrets) == 0 {
-		warnings = append(warnings, "The traffic is not encrypted: a stranger off its path cannot inject any, but whoever is on the path "+
-			"reads it. Make a secret with \"weft secret generate\" and start every node with it in a --secret-file.")
+		warnings = append(warnings, "The traffic is not encrypted: whoever is on its path reads it, and whoever reaches the gossip port can "+
+			"join. Make a secret with \"weft secret generate\" and start every node with it in a --secret-file.")
 	}
 	if behind, _ := rotation(secrets, members); len(behind) > 0 {
 		warnings = append(warnings, fmt.Sprintf("The first line of the secret file is not in use yet: %s cannot open it. Put it into their "+
