@@ -334,3 +334,26 @@ func TestStrangers(t *testing.T) {
 		return err
 	})
 }
+
+// TestForgottenBehindTheTAP: an address that the bridge knows behind the TAP, and the router no longer, is flooded again
+// once the kernel carries a peer: it may be that peer's.
+func TestForgottenBehindTheTAP(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
+	pods := []*taptest.Socket{socket(t, a.pod.Space, "eth0"), socket(t, b.pod.Space, "eth0")}
+	macs := []ether.Addr{mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")}
+	labtest.Run(t, a.Space, "bridge", "fdb", "replace", macs[1].String(), "dev", "weft0", "master", "dynamic")
+	for _, n := range []*node{a, b} {
+		n.run(t, a.peer(), b.peer())
+	}
+	a.carries(t, b, true)
+	b.carries(t, a, true)
+	for _, f := range [][]byte{frame(macs[1], macs[0], "one"), frame(ether.Broadcast, macs[0], "end")} {
+		if err := pods[0].Send(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := fmt.Sprint(collect(t, pods[1], "end")); got != "[one end]" {
+		t.Errorf("the pod got %s", got)
+	}
+}
