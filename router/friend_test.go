@@ -105,7 +105,7 @@ func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.S
 		own.Take()
 	})
 	by := newEncoder(n.Engine, n.conns[0])
-	n.open(n.peers.Load().byID[as.ID], n.laneTo(s, as.Addr), &by, now)
+	n.open(n.peers.Load().byID[as.ID], s, as.Addr, &by, now)
 	return f
 }
 

@@ -220,7 +220,7 @@ func (e *Engine) settle(by *encoder) {
 		if h == nil {
 			continue // it has left since
 		}
-		e.open(h, e.laneTo(change.Session, change.Addr), by, e.now())
+		e.open(h, change.Session, change.Addr, by, e.now())
 		if s := change.Session; s != nil {
 			e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())
 			if h.state.crossing.agreed.Swap(s.Plain()) != s.Plain() && e.onAgreed != nil {

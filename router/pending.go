@@ -1,9 +1,11 @@
 package router
 
 import (
+	"net/netip"
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/session"
 	"weft/router/wire"
 )
 
@@ -75,12 +77,13 @@ func (e *Engine) want(to *hop) {
 	}
 }
 
-// open makes next the lane to a peer, after what has waited for one has been sent by it: what comes meanwhile waits
-// behind.
-func (e *Engine) open(to *hop, next lane, by *encoder, now time.Time) {
+// open makes a lane to a peer, by s to addr, after what has waited for one has been sent by it: what comes meanwhile
+// waits behind. Without s there is none from now on.
+func (e *Engine) open(to *hop, s *session.Session, addr netip.AddrPort, by *encoder, now time.Time) {
 	c := &to.state.crossing
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	next := e.laneTo(s, addr) // with mu held: who takes trust back looks at all lanes after that
 	if next.session != nil {
 		for i := range c.waiting {
 			w := &c.waiting[i]

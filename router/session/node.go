@@ -185,6 +185,13 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.setSecrets(secrets)
 	for _, r := range n.sorted() {
+		if r.attempt != nil && !n.has(r.attempt.secret.Fingerprint) {
+			n.abandon(r) // what waits for it has another one begun
+		}
+		if r.next != nil && !n.has(r.next.secret) {
+			n.table.remove(r.next)
+			r.next = nil
+		}
 		if r.current != nil && r.current.secret != n.secretFor(r, 0).Fingerprint {
 			r.renewAt = now.Add(n.upTo(renewSpread))
 			if !n.has(r.current.secret) {
