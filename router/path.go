@@ -74,6 +74,7 @@ func (e *Engine) probePaths(ctx context.Context) {
 		case a := <-e.answers:
 			buf = e.sendProbe(buf, wire.TypeProbeReply, a.by, a.probe, wire.HeaderLen+wire.ProbeLen+wire.TagLen, nil)
 		case <-tick.C:
+			e.expireAll(e.now())
 			for _, h := range e.peers.Load().byID {
 				if h.direct() {
 					buf = e.probePath(h, buf)

@@ -33,10 +33,7 @@ func (e *Engine) wait(to *hop, f *outgoing, now time.Time) bool {
 	if c.lane.Load().session != nil {
 		return false
 	}
-	for len(c.waiting) > 0 && now.Sub(c.waiting[0].since) >= waitingFor {
-		e.giveUp(to, &c.waiting[0])
-		c.waiting = c.waiting[1:]
-	}
+	e.expire(to, now)
 	size := int64(len(f.Data))
 	if len(c.waiting) == maxWaiting || e.waitingBytes.Add(size) > maxWaitingBytes {
 		if len(c.waiting) < maxWaiting {
@@ -56,6 +53,30 @@ func copyOf(f *outgoing, now time.Time) waiting {
 	w.Data = room[wire.Headroom : wire.Headroom+len(f.Data)]
 	copy(w.Data, f.Data)
 	return w
+}
+
+// expire drops what has waited too long for a peer. The crossing's mu is held.
+func (e *Engine) expire(to *hop, now time.Time) {
+	c := &to.state.crossing
+	for len(c.waiting) > 0 && now.Sub(c.waiting[0].since) >= waitingFor {
+		e.giveUp(to, &c.waiting[0])
+		c.waiting = c.waiting[1:]
+	}
+	if len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+}
+
+// expireAll drops what has waited too long for any peer: it takes the room of others.
+func (e *Engine) expireAll(now time.Time) {
+	if e.waitingBytes.Load() == 0 {
+		return
+	}
+	for _, h := range e.peers.Load().byID {
+		h.state.crossing.mu.Lock()
+		e.expire(h, now)
+		h.state.crossing.mu.Unlock()
+	}
 }
 
 // giveUp drops a frame that has waited.

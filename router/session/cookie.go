@@ -29,7 +29,7 @@ func (b *baker) turn(now time.Time) error {
 		return nil
 	}
 	b.before = b.now
-	if b.since.IsZero() {
+	if !recent(b.since, 2*cookieAge, now) { // what was made with it is too old
 		if _, err := io.ReadFull(b.rand, b.before[:]); err != nil {
 			return fmt.Errorf("session: random numbers: %w", err)
 		}

@@ -41,6 +41,10 @@ func (n *Node) initiate(r *remote, now time.Time) {
 	if a.number%2 == 1 && r.Addr.IsValid() {
 		a.to = r.Addr // it may be back where it is said to be
 	}
+	if !a.to.IsValid() {
+		n.abandon(r) // it has to begin
+		return
+	}
 	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusts(a.to.Addr())
 	datagram, err := n.initiation(r, a, now)
 	if err != nil {
@@ -147,6 +151,7 @@ func (n *Node) cookie(b []byte, now time.Time) error {
 		return err
 	}
 	r.cookie, r.cookieAt = cookie, now
+	r.attempt.number-- // once more the same: to the same address, by the same secret
 	n.initiate(r, now)
 	return nil
 }

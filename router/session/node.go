@@ -169,8 +169,12 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 		if r.Addr != p.Addr {
 			r.endpoint = p.Addr
 		}
+		others := !slices.Equal(r.Accepts, p.Accepts)
 		r.Peer = p
 		r.Accepts = slices.Clone(p.Accepts)
+		if others {
+			n.checkSecret(r, now)
+		}
 	}
 	for _, r := range n.sorted() {
 		if !present[r.ID] {
@@ -180,8 +184,9 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	}
 }
 
-// SetSecrets replaces the secrets at now. Sessions made with one that is no longer among them are made anew, and end
-// after a short time; those made with one that is no longer the first choice are made anew as well.
+// SetSecrets replaces the secrets at now. Current sessions made with one that is no longer among them are made anew, and
+// end after a short time; those made with one that is no longer the first choice are made anew as well. Handshakes under
+// way by one that is no longer there come to nothing.
 func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.setSecrets(secrets)
 	for _, r := range n.sorted() {
@@ -192,14 +197,21 @@ func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 			n.table.remove(r.next)
 			r.next = nil
 		}
-		if r.current != nil && r.current.secret != n.secretFor(r, 0).Fingerprint {
-			r.renewAt = now.Add(n.upTo(renewSpread))
-			if !n.has(r.current.secret) {
-				r.endAt = now.Add(graceTime)
-			}
+		r.endAt = time.Time{}
+		if r.current != nil && !n.has(r.current.secret) {
+			r.endAt = now.Add(graceTime)
 		}
+		n.checkSecret(r, now)
 	}
 	n.sweepAt = now
+}
+
+// checkSecret has the current session made anew where it was made with a secret that is not this node's first choice.
+func (n *Node) checkSecret(r *remote, now time.Time) {
+	if r.current != nil && r.current.secret != n.secretFor(r, 0).Fingerprint {
+		r.renewAt = now.Add(n.upTo(renewSpread))
+		n.schedule(now)
+	}
 }
 
 func (n *Node) setSecrets(secrets []Secret) {
@@ -230,14 +242,14 @@ func (n *Node) has(fingerprint uint32) bool {
 }
 
 // secretFor returns the secret with which this node begins a handshake: the first that the other accepts, or where none
-// is known to be, each in its turn.
-func (n *Node) secretFor(r *remote, attempt int) Secret {
+// is known to be, each in its turn. It is the same for two initiations in a row, which go to two addresses.
+func (n *Node) secretFor(r *remote, number int) Secret {
 	for _, s := range n.secrets {
 		if slices.Contains(r.Accepts, s.Fingerprint) {
 			return s.Secret
 		}
 	}
-	return n.secrets[attempt%len(n.secrets)].Secret
+	return n.secrets[number/2%len(n.secrets)].Secret
 }
 
 // Want notes that at now a frame waits for a session with a peer. It is to be called again for those that come after it.
@@ -248,7 +260,12 @@ func (n *Node) Want(id peer.ID, now time.Time) {
 	}
 	r.wantedUntil = now.Add(wantedFor)
 	n.schedule(now)
-	answered := r.next != nil && recent(r.next.created, firstPause, now) // the peer is about to confirm that one
+	n.pursue(r, now)
+}
+
+// pursue begins a handshake with r, unless one is under way, or the peer is about to confirm one that it began.
+func (n *Node) pursue(r *remote, now time.Time) {
+	answered := r.next != nil && recent(r.next.created, firstPause, now)
 	if r.attempt == nil && !answered {
 		n.initiate(r, now)
 	}
@@ -268,7 +285,8 @@ type Info struct {
 	Session *Session
 	// Attempts is how many handshakes this node has begun in a row without an answer.
 	Attempts int
-	// Err is why a handshake that came this far failed last, nil where the last one has not: ErrCipher.
+	// Err is why the last handshake came to nothing, where this node knows: ErrCipher, or no random bytes. A session
+	// clears it.
 	Err error
 }
 

@@ -1,84 +1,235 @@
 package session
 
 import (
+	"bytes"
+	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/datadriven"
 
+	"weft/internal/peer"
 	"weft/router/wire"
 )
 
-// counting is a source of bytes that counts up, and notes what was read.
-type counting struct {
-	next byte
-	read []string
-}
+// What the example is made of, beside the keys and ephemeral keys of the Noise project's vectors (noise_test.go). The
+// secret is the first of those that internal/secret's tests pin.
+const (
+	exampleSecret      = "86d532c19b99c91c914539497411b0bceb78067a27d0cba0b20a0aa9a67f38fd"
+	exampleFingerprint = 0x0fc8cd66
+	exampleFrame       = "020000000002" + "020000000001" + "88b6" + "68656c6c6f2c2077656674"
+	exampleAgain       = "6162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f80" // a second ephemeral key
+	exampleNonce       = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7"
+)
 
-// Read implements io.Reader.
-func (c *counting) Read(b []byte) (int, error) {
-	for i := range b {
-		b[i] = c.next
-		c.next++
-	}
-	c.read = append(c.read, fmt.Sprintf("%x", b))
-	return len(b), nil
-}
+// Where the two nodes of the example are.
+var (
+	exampleInitiator = netip.MustParseAddrPort("192.0.2.1:6784")
+	exampleResponder = netip.MustParseAddrPort("192.0.2.2:6784")
+)
 
-// TestExample holds the worked example of docs/PROTOCOL.md: another implementation has to make the same bytes.
+// TestExample runs one handshake with fixed keys, random bytes and time, and compares all that is sent with
+// testdata/example.txt (go test -rewrite writes it anew), which docs/PROTOCOL.md quotes.
+//
+//	handshake cipher=C    a handshake, a keepalive each way, a frame
+//	cookie                an initiation to a node that is busy, and the one after it
 func TestExample(t *testing.T) {
-	datadriven.RunTest(t, "testdata/example.txt", func(t *testing.T, _ *datadriven.TestData) string { return example(t) })
+	datadriven.RunTest(t, "testdata/example.txt", func(t *testing.T, d *datadriven.TestData) string {
+		switch d.Cmd {
+		case "handshake":
+			var name string
+			d.ScanArgs(t, "cipher", &name)
+			return exampleHandshake(t, name)
+		case "cookie":
+			return exampleCookie(t)
+		default:
+			d.Fatalf(t, "unknown command %s", d.Cmd)
+			return ""
+		}
+	})
 }
 
-func example(t *testing.T) string {
-	var b strings.Builder
-	say := func(what string, value any) { fmt.Fprintf(&b, "%s: %x\n", what, value) }
-	now := time.Unix(1_700_000_000, 0)
-	names := []string{"initiator", "responder"}
-	randoms := []*counting{{next: 0x10}, {next: 0x80}}
-	secret := Secret{Fingerprint: 1}
-	for i := range secret.Key {
-		secret.Key[i] = byte(0xa0 + i)
+// TestExampleIsQuoted: the specification shows what the code sends.
+func TestExampleIsQuoted(t *testing.T) {
+	golden, err := os.ReadFile("testdata/example.txt")
+	if err != nil {
+		t.Fatal(err)
 	}
-	say("session key of the secret", secret.Key)
-	var nodes []*Node
-	var peers []Peer
-	for i := range names {
-		private, p := keyOf(t, i)
+	document, err := os.ReadFile(filepath.FromSlash("../../docs/PROTOCOL.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := map[string]bool{}
+	for line := range strings.Lines(string(document)) {
+		quoted[strings.TrimSpace(line)] = true
+	}
+	lines := strings.Split(string(golden), "\n")
+	for i, line := range lines {
+		isOutput := line != "" && line[0] != '#' && line != "----" && (i+1 == len(lines) || lines[i+1] != "----")
+		if isOutput && !quoted[strings.TrimSpace(line)] {
+			t.Errorf("docs/PROTOCOL.md does not have the line\n%s", line)
+		}
+	}
+}
+
+func exampleHandshake(t *testing.T, cipher string) string {
+	nodes, peers := exampleNodes(t, cipher,
+		"0a0b0c00"+vectorEphemeralI, strings.Repeat("00", 2*KeyLen)+"0d0e0f00"+vectorEphemeralR)
+	var out listing
+	out.add("initiator's static public key", peers[0].Public[:])
+	out.add("initiator's ID", peers[0].ID[:])
+	out.add("responder's static public key", peers[1].Public[:])
+	out.add("responder's ID", peers[1].ID[:])
+	out.add("prologue", prologue("weft", peers[1].ID))
+	secret := [KeyLen]byte(unhex(t, exampleSecret))
+	for i, name := range []string{"initiator", "responder"} {
+		key := receiverKey(labelMAC, peers[i].Public, secret)
+		out.add("key of first MACs to the "+name, key[:])
+	}
+
+	nodes[0].Want(peers[1].ID, epoch)
+	initiation := only(t, nodes[0])
+	deliver(t, nodes[1], initiation, exampleInitiator, epoch)
+	response := only(t, nodes[1])
+	deliver(t, nodes[0], response, exampleResponder, epoch)
+	there := only(t, nodes[0])
+	deliver(t, nodes[1], bytes.Clone(there), exampleInitiator, epoch)
+	back := only(t, nodes[1])
+	deliver(t, nodes[0], bytes.Clone(back), exampleResponder, epoch)
+
+	a, b := nodes[0].Info(peers[1].ID).Session, nodes[1].Info(peers[0].ID).Session
+	if a == nil || b == nil || !a.confirmed.Load() || !b.confirmed.Load() {
+		t.Fatal("no session")
+	}
+	out.exampleKeys(t, initiation, response, a)
+	frame := sealed(t, a, wire.TypeFrame, string(make([]byte, wire.MetaLen))+string(unhex(t, exampleFrame)))
+	body, _, err := b.Open(parse(t, frame), bytes.Clone(frame))
+	if err != nil || hex.EncodeToString(body[wire.MetaLen:]) != exampleFrame {
+		t.Fatalf("opened as %x, %v", body, err)
+	}
+	out.add("Initiation", initiation)
+	out.add("Response", response)
+	out.add("Keepalive to the responder", there)
+	out.add("Keepalive to the initiator", back)
+	out.add("Frame to the responder", frame)
+	return out.String()
+}
+
+// exampleKeys adds what the Noise messages of two datagrams say and what comes of them, made a second time without a
+// Node.
+func (l *listing) exampleKeys(t *testing.T, initiation, response []byte, s *Session) {
+	t.Helper()
+	m, errI := wire.ParseInitiation(initiation)
+	r, errR := wire.ParseResponse(response)
+	responder := vectorParty(t, vectorResponder, vectorEphemeralR, "")
+	responder.prologue = prologue("weft", s.peer)
+	state, err := responder.begin(nil)
+	if errI != nil || errR != nil || err != nil {
+		t.Fatal(errI, errR, err)
+	}
+	said, _, _, err := state.ReadMessage(nil, m.Noise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := responsePayload{cipher: s.cipher}.encode()
+	if err := state.SetPresharedKey(unhex(t, exampleSecret)); err != nil {
+		t.Fatal(err)
+	}
+	again, toResponder, toInitiator, err := state.WriteMessage(nil, answer)
+	if err != nil || !bytes.Equal(again, r.Noise) {
+		t.Fatalf("the response is %x, %v", again, err)
+	}
+	l.add("payload of the Initiation", said)
+	l.add("payload of the Response", answer)
+	l.add("handshake hash", state.ChannelBinding())
+	for i, name := range []string{"initiator to responder", "responder to initiator"} {
+		half := toResponder
+		if i == 1 {
+			half = toInitiator
+		}
+		d, err := derive(half, s.cipher)
+		if err != nil || d.from != []uint64{s.sealFrom, s.openFrom}[i] {
+			t.Fatal("another counter", err)
+		}
+		chained := half.UnsafeKey()
+		l.add(name+": key of Split", chained[:])
+		l.add(name+": data key", d.key[:])
+		*l = append(*l, fmt.Sprintf("%s: first counter\n    %016x\n", name, d.from)...)
+	}
+}
+
+func exampleCookie(t *testing.T) string {
+	nodes, peers := exampleNodes(t, AES256GCM.String(),
+		"0a0b0c00"+vectorEphemeralI+"1a1b1c00"+exampleAgain, strings.Repeat("00", 2*KeyLen)+exampleNonce)
+	nodes[1].gate.free = newBucket(0, 0)
+	nodes[0].Want(peers[1].ID, epoch)
+	if err := nodes[1].Receive(only(t, nodes[0]), exampleInitiator, epoch); err == nil {
+		t.Fatal("it is not busy")
+	}
+	cookie := only(t, nodes[1])
+	deliver(t, nodes[0], cookie, exampleResponder, epoch)
+	again := only(t, nodes[0])
+	if !nodes[1].gate.baker.knows(exampleInitiator, again) {
+		t.Fatal("the cookie is not known again")
+	}
+	var out listing
+	key := receiverKey(labelCookie, peers[1].Public, [KeyLen]byte(unhex(t, exampleSecret)))
+	out.add("key of cookies from the responder", key[:])
+	r := nodes[0].remotes[peers[1].ID]
+	out.add("cookie", r.cookie[:])
+	out.add("Cookie", cookie)
+	out.add("Initiation with it", again)
+	return out.String()
+}
+
+// exampleNodes returns initiator and responder, who know each other. Their random bytes are those given, behind 32 that
+// do not show in what is sent.
+func exampleNodes(t *testing.T, cipher string, random ...string) (nodes []*Node, peers []Peer) {
+	t.Helper()
+	only := slices.IndexFunc([]Cipher{AES256GCM, ChaCha20Poly1305}, func(c Cipher) bool { return c.String() == cipher })
+	for i, private := range []string{vectorInitiator, vectorResponder} {
 		n, err := NewNode(Config{
-			Private: private, Cluster: "weft", Secrets: []Secret{secret}, Offer: NewOffer(0, true), Random: randoms[i],
+			Private: [KeyLen]byte(unhex(t, private)), Cluster: "weft", Offer: NewOffer(Cipher(only+1), true),
+			Secrets: []Secret{{Key: [KeyLen]byte(unhex(t, exampleSecret)), Fingerprint: exampleFingerprint}},
+			Random:  bytes.NewReader(unhex(t, strings.Repeat("00", 32)+random[i])),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		randoms[i].read = nil // of what is no part of the protocol
-		say(names[i]+"'s private key", private)
-		say(names[i]+"'s ID", p.ID[:])
-		nodes, peers = append(nodes, n), append(peers, p)
+		nodes = append(nodes, n)
+		peers = append(peers, Peer{
+			ID: peer.FromPublicKey(n.public), Public: n.public, Addr: []netip.AddrPort{exampleInitiator, exampleResponder}[i],
+		})
 	}
-	for i, n := range nodes {
-		n.SetPeers(peers[1-i:2-i], now)
+	for _, n := range nodes {
+		n.SetPeers(peers, epoch)
 	}
-	nodes[0].Want(peers[1].ID, now)
-	initiation, _ := nodes[0].Take()
-	deliver(t, nodes[1], initiation[0].Datagram, peers[0].Addr, now)
-	response, _ := nodes[1].Take()
-	deliver(t, nodes[0], response[0].Datagram, peers[1].Addr, now)
-	keepalive, changes := nodes[0].Take()
-	say("time of the initiation", now.UnixNano())
-	for i, name := range names {
-		fmt.Fprintf(&b, "%s's random bytes, of which the last two are index and ephemeral key: %s\n", name, strings.Join(randoms[i].read, " "))
-	}
-	say("initiation", initiation[0].Datagram)
-	say("response", response[0].Datagram)
-	s := changes[0].Session
-	fmt.Fprintf(&b, "cipher: %s\n", s.Cipher())
-	say("base of the counters to the responder", s.sealFrom)
-	say("base of the counters to the initiator", s.openFrom)
-	say("keepalive", keepalive[0].Datagram)
-	counter, _ := s.Reserve(1)
-	say("frame with the body \"metadataframe\"", s.Seal(nil, wire.TypeFrame, counter, []byte("metadataframe")))
-	return b.String()
+	return nodes, peers
 }
+
+// only returns the one datagram that a node has to send.
+func only(t *testing.T, n *Node) []byte {
+	t.Helper()
+	messages, _ := n.Take()
+	if len(messages) != 1 {
+		t.Fatalf("%d messages", len(messages))
+	}
+	return messages[0].Datagram
+}
+
+// listing is names with bytes in hexadecimal, 32 a line.
+type listing []byte
+
+func (l *listing) add(name string, b []byte) {
+	*l = append(*l, name+"\n"...)
+	for line := range slices.Chunk(b, 32) {
+		*l = append(*l, fmt.Sprintf("    %x\n", line)...)
+	}
+}
+
+func (l listing) String() string { return string(l) }

@@ -20,11 +20,11 @@ const (
 	// graceTime is how long a session still opens after the next one has taken its place, and how long one waits for
 	// its first datagram.
 	graceTime = 10 * time.Second
-	// answerAfter is how long a node that gets frames may say nothing, and silenceAfter how long its peer waits for that.
+	// answerAfter is about how long a node that gets frames says nothing, and silenceAfter how long its peer waits for that.
 	answerAfter  = 2 * time.Second
 	silenceAfter = 6 * time.Second
-	// keepaliveEach is the longest that nothing is sent while a session is kept: address translators forget after 30
-	// seconds at the soonest.
+	// keepaliveEach is about the longest that nothing is sent while a session is kept: address translators forget after
+	// 30 seconds at the soonest.
 	keepaliveEach = 20 * time.Second
 	// wantedFor is how long a handshake is tried for one frame.
 	wantedFor = 10 * time.Second
@@ -52,8 +52,10 @@ type remote struct {
 	attempt  *attempt // a handshake that this node has begun
 
 	wantedUntil time.Time
-	newest      int64     // the time in the last initiation that was taken
-	takenAt     time.Time // when it was taken
+	newest      int64     // the latest time in an initiation that was taken
+	takenAt     time.Time // when the last one was taken
+	late        int64     // the time in the last one that was taken though it was not later than newest
+	lateAt      time.Time // when that was
 	err         error     // see Info.Err
 
 	// cookie is what the peer has given this node, at cookieAt.
@@ -71,10 +73,11 @@ type remote struct {
 
 // install makes s the session that seals for r.
 func (n *Node) install(r *remote, s *Session, now time.Time) {
-	if r.previous != nil && r.previous != s {
+	if r.current != nil { // else the previous one has just ended, and what is under way by it still comes
 		n.table.remove(r.previous)
+		r.previous = r.current
 	}
-	r.previous, r.current = r.current, s
+	r.current = s
 	if r.next == s {
 		r.next = nil
 	}
@@ -84,6 +87,7 @@ func (n *Node) install(r *remote, s *Session, now time.Time) {
 	n.changes = append(n.changes, Change{r.ID, s, r.endpoint})
 	n.abandon(r)
 	n.keepalive(r, now)
+	r.checkTrust(n, now)
 }
 
 // forget ends all that there is with r.

@@ -47,8 +47,8 @@ func (n *Node) Advance(now time.Time) {
 		case r.current != nil:
 			n.observe(r, now)
 			n.renew(r, now)
-		case wanted && r.attempt == nil:
-			n.initiate(r, now)
+		case wanted:
+			n.pursue(r, now)
 		}
 		if wanted || r.current != nil || r.next != nil || r.previous != nil {
 			n.schedule(now)
@@ -58,7 +58,8 @@ func (n *Node) Advance(now time.Time) {
 
 // retry sends the initiation of an attempt again, or gives the attempt up where nothing waits for it any more.
 func (n *Node) retry(r *remote, now time.Time) {
-	if r.current == nil && now.After(r.wantedUntil) {
+	idle := r.current == nil || now.Sub(r.usedAt) >= wantedFor
+	if idle && now.After(r.wantedUntil) {
 		n.abandon(r)
 		return
 	}
@@ -68,7 +69,8 @@ func (n *Node) retry(r *remote, now time.Time) {
 // observe takes down what has happened on the current session since the last sweep.
 func (n *Node) observe(r *remote, now time.Time) {
 	s := r.current
-	if s.used.Swap(false) {
+	used := s.used.Swap(false)
+	if used {
 		r.usedAt = now
 	}
 	heard, spoke := s.heard.Swap(false), s.spoke.Swap(false)
@@ -77,7 +79,7 @@ func (n *Node) observe(r *remote, now time.Time) {
 	}
 	if spoke {
 		r.spokeAt = now
-		if !heard && r.unheardFrom.IsZero() {
+		if used && !heard && r.unheardFrom.IsZero() { // a keepalive has no answer
 			r.unheardFrom = now
 		}
 	}

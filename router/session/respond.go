@@ -59,6 +59,9 @@ func (n *Node) Receive(b []byte, from netip.AddrPort, now time.Time) error {
 	case wire.TypeCookie:
 		return n.cookie(b, now)
 	case wire.TypeUnknown:
+		if len(b) != wire.HeaderLen {
+			return wire.ErrHandshake
+		}
 		return n.unknown(h, now)
 	default:
 		return wire.ErrType
@@ -120,7 +123,11 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 	} else if a != nil && a.number == 1 && recent(a.sentAt, tieTime, now) && said.time > r.newest {
 		return ErrTie
 	}
-	r.newest, r.takenAt = said.time, now
+	if r.takenAt = now; said.time > r.newest {
+		r.newest = said.time
+	} else {
+		r.late, r.lateAt = said.time, now
+	}
 	chosen, err := Choose(n.cfg.Offer, said.offer)
 	if err != nil {
 		r.err = ErrCipher
@@ -155,9 +162,9 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 }
 
 // timely refuses what was recorded. A peer whose clock was set back gets a cookie, by which it shows that its initiation
-// is new nonetheless.
+// is new nonetheless: of those, too, each has to be later than the one before, for as long as a cookie is good.
 func (n *Node) timely(r *remote, own *ownSecret, said initiationPayload, m wire.Initiation, proven bool, from netip.AddrPort, now time.Time) error {
-	if said.time == r.newest {
+	if said.time == r.newest || said.time <= r.late && recent(r.lateAt, 2*cookieAge, now) {
 		return ErrReplayed
 	}
 	if pause := now.Sub(r.takenAt); pause >= 0 && pause < peerPause && !r.takenAt.IsZero() {

@@ -1,0 +1,78 @@
+package session
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// provenInitiation returns an initiation of the first of two nodes that has a cookie of the other's, made at now.
+func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) []byte {
+	t.Helper()
+	r := nodes[0].remotes[peers[1].ID]
+	nodes[0].forget(r)
+	nodes[1].gate.free = newBucket(0, 0)
+	nodes[0].Want(peers[1].ID, now)
+	messages, _ := nodes[0].Take()
+	if nodes[1].gate.baker.knows(peers[0].Addr, messages[0].Datagram) {
+		return messages[0].Datagram // by the cookie of an earlier one
+	}
+	if err := nodes[1].Receive(messages[0].Datagram, peers[0].Addr, now); !errors.Is(err, ErrBusy) {
+		t.Fatalf("without a cookie: %v", err)
+	}
+	cookies, _ := nodes[1].Take()
+	deliver(t, nodes[0], cookies[0].Datagram, peers[1].Addr, now)
+	messages, _ = nodes[0].Take()
+	return messages[0].Datagram
+}
+
+// TestRecordedInitiations: initiations with good cookies are each taken once, in whatever order they are sent again, and
+// none of them when its cookie is too old.
+func TestRecordedInitiations(t *testing.T) {
+	nodes, peers := newNodes(t, Config{}, Config{})
+	now := epoch
+	var recorded [][]byte
+	for range 3 {
+		now = now.Add(time.Second)
+		recorded = append(recorded, provenInitiation(t, nodes, peers, now))
+	}
+	taken := map[int]int{}
+	for range 3 {
+		for _, i := range []int{2, 0, 1, 0, 2, 1} {
+			now = now.Add(100 * time.Millisecond)
+			if nodes[1].Receive(recorded[i], peers[0].Addr, now) == nil {
+				taken[i]++
+			}
+		}
+	}
+	for i := range recorded {
+		if taken[i] != 1 {
+			t.Errorf("initiation %d was taken %d times", i, taken[i])
+		}
+	}
+	now = now.Add(time.Second)
+	old := provenInitiation(t, nodes, peers, now)
+	if err := nodes[1].Receive(old, peers[0].Addr, now.Add(2*cookieAge)); err == nil {
+		t.Error("a cookie of long ago is taken")
+	}
+}
+
+// TestDroppedSecretUnderWay: a handshake by a secret that was dropped meanwhile comes to nothing, at either end.
+func TestDroppedSecretUnderWay(t *testing.T) {
+	for dropped := range 2 {
+		nodes, peers := newNodes(t, Config{Secrets: []Secret{secretOf(1)}}, Config{Secrets: []Secret{secretOf(1)}})
+		nodes[0].Want(peers[1].ID, epoch)
+		initiation, _ := nodes[0].Take()
+		deliver(t, nodes[1], initiation[0].Datagram, peers[0].Addr, epoch)
+		response, _ := nodes[1].Take()
+		nodes[dropped].SetSecrets([]Secret{secretOf(2)}, epoch)
+		_ = nodes[0].Receive(response[0].Datagram, peers[1].Addr, epoch)
+		keepalive, _ := nodes[0].Take()
+		for _, m := range keepalive {
+			_ = receive(nodes[1], m.Datagram, peers[0].Addr, epoch)
+		}
+		if s := nodes[dropped].Info(peers[1-dropped].ID).Session; s != nil {
+			t.Errorf("node %d has a session by a secret that it has dropped", dropped)
+		}
+	}
+}
