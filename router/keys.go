@@ -109,8 +109,12 @@ func (e *Engine) SetSecrets(secrets []session.Secret) {
 	e.keys.with(func(n *session.Node) { n.SetSecrets(secrets, e.now()) })
 }
 
-// SetTrusts replaces Config.Trusts: where frames need not be sealed from now on, as far as this node is concerned.
+// SetTrusts replaces Config.Trusts: where frames need not be sealed from now on, as far as this node is concerned; nil is
+// nowhere.
 func (e *Engine) SetTrusts(trusts func(netip.Addr) bool) {
+	if trusts == nil {
+		trusts = func(netip.Addr) bool { return false }
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.trust.Store(&trusts)
@@ -121,11 +125,13 @@ func (e *Engine) SetTrusts(trusts func(netip.Addr) bool) {
 }
 
 // opened notes that a sealed datagram of a session was opened: the first shows that the peer has it, and one that is
-// later than all others where the peer is.
+// later than all others where the peer is, unless the session has been followed by another that the peer sends by.
 func (e *Engine) opened(s *session.Session, from *hop, addr netip.AddrPort, newest bool, now time.Time) {
 	first := s.Confirm()
 	c := &from.state.crossing
-	moved := newest && c.lane.Load().addr != addr
+	l := c.lane.Load()
+	present := first || l.session == nil || l.session == s || !l.session.Confirmed()
+	moved := (newest || first) && present && l.addr != addr
 	if !first && !moved {
 		return
 	}

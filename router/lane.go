@@ -36,6 +36,7 @@ type crossing struct {
 	// Guarded by mu, which is also held while lane changes.
 	mu      sync.Mutex
 	waiting []waiting
+	gone    bool // the peer has left: nothing may wait any more
 }
 
 // setLane replaces the lane by what f makes of it.

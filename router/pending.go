@@ -33,6 +33,10 @@ func (e *Engine) wait(to *hop, f *outgoing, now time.Time) bool {
 	if c.lane.Load().session != nil {
 		return false
 	}
+	if c.gone { // since the batch began
+		e.drop(to, DropNoSession, f.frames)
+		return true
+	}
 	e.expire(to, now)
 	size := int64(len(f.Data))
 	if len(c.waiting) == maxWaiting || e.waitingBytes.Add(size) > maxWaitingBytes {
@@ -136,7 +140,7 @@ func (e *Engine) abandonWaiting(before, after *snapshot) {
 		for i := range c.waiting {
 			e.giveUp(h, &c.waiting[i])
 		}
-		c.waiting = nil
+		c.waiting, c.gone = nil, true
 		c.mu.Unlock()
 	}
 }

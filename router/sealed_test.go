@@ -458,3 +458,42 @@ func TestSecretsReplaced(t *testing.T) {
 		}
 	})
 }
+
+// TestHeldBackDatagram: one of the session before, held back by somebody on the path, moves nobody.
+func TestHeldBackDatagram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New(1)
+		n := newNodeOf(t, network, 0, taptest.Config{MTU: 1422}, secretOf(1))
+		runNodes(t, []*node{n})
+		elsewhere, err := network.Listen(addrOf(8))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.SetPeers([]Peer{peerOf(1)})
+		synctest.Wait()
+		before := befriend(t, n, 1, secretOf(1))
+		time.Sleep(time.Second)
+		befriend(t, n, 1, secretOf(1)) // the next session
+		held := before.sealed(wire.TypeKeepalive, nil)
+		if _, err := elsewhere.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: held}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if at := n.Stats().Peers[0].Addr; at != addrOf(1) || len(n.Stats().Drops) != 0 {
+			t.Errorf("at %s, drops %v", at, n.Stats().Drops)
+		}
+	})
+}
+
+// TestPeerLeavesInABatch: a frame for a peer that has left since the batch began does not wait for it for ever.
+func TestPeerLeavesInABatch(t *testing.T) {
+	n := newNode(t, simnet.New(1), 0)
+	n.SetPeers([]Peer{peerOf(1)})
+	h := n.peers.Load().byID[peerOf(1).ID]
+	n.SetPeers(nil)
+	f := outgoing{frames: 1, bytes: 64, longest: 64}
+	f.Data = frame(mac(2), mac(1), 'x')
+	if !n.wait(h, &f, n.now()) || n.waitingBytes.Load() != 0 || n.Stats().Drops[DropNoSession] != 1 {
+		t.Errorf("%d bytes wait, drops %v", n.waitingBytes.Load(), n.Stats().Drops)
+	}
+}

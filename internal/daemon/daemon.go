@@ -196,7 +196,10 @@ func (d *Daemon) run(ctx context.Context) error {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	if d.sealed() {
-		d.removeKernelPath(ctx) // of a run without a secret: from here on nothing leaves as it is
+		// Of a run without a secret: from here on nothing leaves as it is.
+		if err := d.removeKernelPath(ctx); err != nil {
+			return errors.Join(err, d.closeListeners())
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.mesh.Run(ctx) })

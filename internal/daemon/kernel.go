@@ -53,8 +53,7 @@ func (c *Config) kernelPort() uint16 { return uint16(c.Port + 2) }
 func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
 	d := k.plane.d
 	if !d.wantsKernelPath() {
-		d.removeKernelPath(ctx)
-		return nil
+		return d.removeKernelPath(ctx)
 	}
 	err := k.make(ctx, br)
 	if err != nil && d.cfg.Datapath == datapathKernel {
@@ -62,7 +61,7 @@ func (k *kernelPath) open(ctx context.Context, br *bridge.Bridge) error {
 	}
 	if err != nil {
 		d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
-		d.removeKernelPath(ctx)
+		return d.removeKernelPath(ctx)
 	}
 	return nil
 }
@@ -72,12 +71,21 @@ func (d *Daemon) wantsKernelPath() bool {
 	return d.cfg.Datapath != datapathUserspace && (!d.sealed() || len(*d.trusted.Load()) > 0)
 }
 
-// removeKernelPath takes away what a crashed run has left behind: it would go on to carry frames, and nobody would know.
-func (d *Daemon) removeKernelPath(ctx context.Context) {
+// removeKernelPath takes away what crashed runs have left behind on the bridge: it would go on to carry frames, and nobody
+// would know. That it cannot is an error only where nothing may leave as it is.
+func (d *Daemon) removeKernelPath(ctx context.Context) error {
 	_, err := vxlan.Remove(ctx, d.cfg.kernelName())
-	if err != nil && !errors.Is(err, vxlan.ErrForeign) {
-		d.log.Warn("removing the kernel path of an earlier run", "err", err)
+	if errors.Is(err, vxlan.ErrForeign) {
+		err = nil
 	}
+	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.cfg.Bridge)); err == nil {
+		return nil
+	}
+	if d.sealed() {
+		return fmt.Errorf("daemon: the kernel path of an earlier run would carry frames unsealed: remove it with \"ip link del\": %w", err)
+	}
+	d.log.Warn("removing the kernel path of an earlier run", "err", err)
+	return nil
 }
 
 // make makes the device and the engine that moves peers to it.

@@ -91,12 +91,14 @@ func secretHint(err error) string {
 
 // applySecrets takes secrets in place of those in use: one or more, where the node was started with some.
 func (d *Daemon) applySecrets(list []secret.Secret) error {
-	if err := d.mesh.SetKeys(gossipKeys(list)); err != nil {
-		return err
+	before := d.secrets.Swap(&list)
+	d.syncSecrets() // before the others hear that this node takes them
+	err := d.mesh.SetKeys(gossipKeys(list))
+	if err != nil {
+		d.secrets.Store(before)
+		d.syncSecrets()
 	}
-	d.secrets.Store(&list)
-	d.syncSecrets()
-	return nil
+	return err
 }
 
 // syncSecrets takes the secrets in use to the router.

@@ -28,6 +28,7 @@ type attempt struct {
 	first  [wire.MACLen]byte // the first MAC of the initiation, which a cookie must name
 	to     netip.AddrPort
 	plain  bool // what the initiation said of sealing: to is trusted
+	cookie bool // one was answered at once
 }
 
 // initiate sends an initiation to r: the first of an attempt, or the next one.
@@ -136,7 +137,7 @@ func (n *Node) response(b []byte, now time.Time) error {
 	return nil
 }
 
-// cookie takes a cookie: the initiation is sent again with it, at once.
+// cookie takes a cookie: the initiation is sent again with it, at once where it is the first of the attempt.
 func (n *Node) cookie(b []byte, now time.Time) error {
 	m, err := wire.ParseCookie(b)
 	if err != nil {
@@ -151,7 +152,10 @@ func (n *Node) cookie(b []byte, now time.Time) error {
 		return err
 	}
 	r.cookie, r.cookieAt = cookie, now
-	r.attempt.number-- // once more the same: to the same address, by the same secret
-	n.initiate(r, now)
+	if a := r.attempt; !a.cookie { // who gives one for each initiation gets the next one when it is due
+		a.cookie = true
+		a.number-- // once more the same: to the same address, by the same secret
+		n.initiate(r, now)
+	}
 	return nil
 }

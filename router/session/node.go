@@ -87,6 +87,7 @@ type Node struct {
 	gate    gate
 	jitter  *mathrand.Rand
 	lastNow int64 // the time in the last initiation
+	started int64 // when it was first told of peers: nanoseconds of Unix time
 	sweepAt time.Time
 
 	table table
@@ -150,6 +151,9 @@ func (n *Node) Take() ([]Message, []Change) {
 // SetPeers replaces all that is known of other nodes. This node itself may be among them, and is passed over. Of one
 // that is no longer there all sessions end; one with another address is sought there.
 func (n *Node) SetPeers(peers []Peer, now time.Time) {
+	if n.started == 0 {
+		n.started = now.UnixNano()
+	}
 	present := make(map[peer.ID]bool, len(peers))
 	for _, p := range peers {
 		p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
@@ -166,7 +170,8 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 			r = &remote{}
 			n.remotes[p.ID] = r
 		}
-		if r.Addr != p.Addr {
+		moved := r.Addr != p.Addr
+		if moved {
 			r.endpoint = p.Addr
 		}
 		others := !slices.Equal(r.Accepts, p.Accepts)
@@ -174,6 +179,9 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 		r.Accepts = slices.Clone(p.Accepts)
 		if others {
 			n.checkSecret(r, now)
+		}
+		if moved {
+			r.checkTrust(n, now)
 		}
 	}
 	for _, r := range n.sorted() {

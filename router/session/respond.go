@@ -170,7 +170,8 @@ func (n *Node) timely(r *remote, own *ownSecret, said initiationPayload, m wire.
 	if pause := now.Sub(r.takenAt); pause >= 0 && pause < peerPause && !r.takenAt.IsZero() {
 		return ErrBusy
 	}
-	if said.time < r.newest && !proven {
+	// After a start nothing is known of what came before: it could be any recording.
+	if (said.time < r.newest || r.newest == 0 && said.time < n.started) && !proven {
 		return errors.Join(ErrReplayed, n.gate.giveCookie(n, own, m, from, now))
 	}
 	return nil

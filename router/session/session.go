@@ -154,6 +154,9 @@ func (s *Session) accept(number uint64) (newest, ok bool) {
 	return !any || number > highest, true
 }
 
+// Confirmed reports whether a datagram of the peer's was opened.
+func (s *Session) Confirmed() bool { return s.confirmed.Load() }
+
 // Confirm notes that a datagram of the peer's was opened, and reports whether it was the first: then the Node has to be
 // told (Node.Confirm).
 func (s *Session) Confirm() (first bool) {

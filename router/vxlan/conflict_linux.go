@@ -86,6 +86,29 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 	return removed, (&filter{nft: nft}).remove(ctx)
 }
 
+// RemoveFrom takes away all devices of ours that are ports of a bridge, whatever their names, and their filters: those of
+// runs with another port, which a crash has left behind. That there is none, or no bridge, is success.
+func RemoveFrom(ctx context.Context, bridge string) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("vxlan: netlink: %w", err)
+	}
+	master := 0
+	for _, link := range links {
+		if link.Attrs().Name == bridge {
+			master = link.Attrs().Index
+		}
+	}
+	var errs []error
+	for _, link := range links {
+		if master != 0 && link.Attrs().MasterIndex == master && isOurs(link) {
+			_, err := Remove(ctx, link.Attrs().Name)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeLink deletes the device called name if it is ours.
 func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 	link, err := nl.LinkByName(name)

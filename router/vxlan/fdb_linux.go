@@ -28,14 +28,12 @@ func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, 
 		known[p.ID] = p.Addr
 		allowed = append(allowed, p.Addr)
 	}
-	if err := d.forgetOthers(known); err != nil {
-		return nil, err
-	}
+	// The filter comes first: what a peer sends after its entries were taken out would have them learned again.
 	d.filterMu.Lock()
 	d.allowed = allowed
 	err = d.applyFilter(ctx)
 	d.filterMu.Unlock()
-	if err != nil {
+	if err := errors.Join(err, d.forgetOthers(known)); err != nil {
 		return nil, err
 	}
 	d.mu.Lock()

@@ -357,3 +357,63 @@ func TestForgottenBehindTheTAP(t *testing.T) {
 		t.Errorf("the pod got %s", got)
 	}
 }
+
+// TestPeerIsLeftForGood: a peer that is no longer wanted and does not know it yet goes on sending by the kernel. What it
+// sends teaches this node nothing any more, so that nothing leaves for it that way.
+func TestPeerIsLeftForGood(t *testing.T) {
+	a, b, _ := two(t)
+	from, to := mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")
+	sender, stop, done := socket(t, b.pod.Space, "eth0"), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		each := time.NewTicker(time.Millisecond)
+		defer each.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-each.C:
+				_ = sender.Send(frame(from, to, "x"))
+			}
+		}
+	}()
+	labtest.Until(t, patience, func() error {
+		if len(a.behind(t, to)) == 0 {
+			return errors.New("nothing has come yet")
+		}
+		return nil
+	})
+	a.sw.SetPeers(nil)
+	labtest.Until(t, patience, func() error {
+		counts, err := a.dev.FilterDrops(t.Context())
+		if err == nil && counts["strangers"] < 3 {
+			err = errors.New("nothing is kept out yet")
+		}
+		return err
+	})
+	for _, line := range a.behind(t, to) {
+		t.Errorf("still known: %s", line)
+	}
+	close(stop)
+	<-done
+}
+
+// TestRemoveFrom: a device of another run, with another port, goes with its filter; what is not weft's stays.
+func TestRemoveFrom(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	n := newNode(t, l, 1, false)
+	ip(t, n.Space, "link add foreign type vxlan id 7 dstport 4789 nolearning")
+	ip(t, n.Space, "link set foreign master weave")
+	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave") }); err != nil {
+		t.Fatal(err)
+	}
+	if got := ip(t, n.Space, "-o link show type vxlan"); strings.Contains(got, "weftvx") || !strings.Contains(got, "foreign") {
+		t.Errorf("VXLAN devices: %s", got)
+	}
+	if got := labtest.Run(t, n.Space, "nft", "list", "tables"); strings.Contains(got, "weftvx") {
+		t.Errorf("tables: %s", got)
+	}
+	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "nobridge") }); err != nil {
+		t.Error(err)
+	}
+}
