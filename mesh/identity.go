@@ -41,6 +41,9 @@ func NewIdentity() (Identity, error) {
 	return identityOf(private)
 }
 
+// Format implements fmt.Formatter: all verbs show the ID alone, so that no log has the private key.
+func (id Identity) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, id.ID) }
+
 // Private returns the private key, for the data plane's handshakes. It must never be logged.
 func (id Identity) Private() [peer.KeySize]byte { return id.private }
 
