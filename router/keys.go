@@ -82,7 +82,7 @@ func (k *keys) info(id peer.ID) session.Info {
 	return info
 }
 
-// deliver keeps a message for the goroutine that makes sessions: whatever it costs, it costs the frames nothing.
+// deliver keeps a message for the goroutine that makes sessions, so that frames do not wait for its mathematics.
 func (k *keys) deliver(b []byte, from netip.AddrPort) Drop {
 	m := message{length: len(b), from: from}
 	if copy(m.bytes[:], b) < len(b) {
@@ -112,9 +112,7 @@ func (e *Engine) SetSecrets(secrets []session.Secret) {
 // SetTrusts replaces Config.Trusts: where frames need not be sealed from now on, as far as this node is concerned; nil is
 // nowhere.
 func (e *Engine) SetTrusts(trusts func(netip.Addr) bool) {
-	if trusts == nil {
-		trusts = func(netip.Addr) bool { return false }
-	}
+	trusts = session.OrNever(trusts)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.trust.Store(&trusts)
@@ -182,13 +180,13 @@ func (e *Engine) makeSessions(ctx context.Context) {
 
 // rest sets timer to the Node's deadline.
 func (k *keys) rest(timer *time.Timer, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if at := k.node.Deadline(); at.IsZero() {
-		timer.Reset(time.Hour)
-	} else {
-		timer.Reset(at.Sub(now))
-	}
+	k.locked(func(n *session.Node) {
+		if at := n.Deadline(); at.IsZero() {
+			timer.Reset(time.Hour)
+		} else {
+			timer.Reset(at.Sub(now))
+		}
+	})
 }
 
 // handshakeDrop returns the reason that an error of Node.Receive stands for; 0 for none.

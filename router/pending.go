@@ -38,17 +38,22 @@ func (e *Engine) wait(to *hop, f *outgoing, now time.Time) bool {
 		return true
 	}
 	e.expire(to, now)
-	size := int64(len(f.Data))
-	if len(c.waiting) == maxWaiting || e.waitingBytes.Add(size) > maxWaitingBytes {
-		if len(c.waiting) < maxWaiting {
-			e.waitingBytes.Add(-size)
-		}
-		e.drop(to, DropNoSession, f.frames)
-	} else {
+	if len(c.waiting) < maxWaiting && e.reserve(len(f.Data)) {
 		c.waiting = append(c.waiting, copyOf(f, now))
+	} else {
+		e.drop(to, DropNoSession, f.frames)
 	}
 	e.want(to)
 	return true
+}
+
+// reserve takes room for a frame of size bytes out of what all may have that wait, if there is as much.
+func (e *Engine) reserve(size int) bool {
+	if e.waitingBytes.Add(int64(size)) <= maxWaitingBytes {
+		return true
+	}
+	e.waitingBytes.Add(-int64(size))
+	return false
 }
 
 func copyOf(f *outgoing, now time.Time) waiting {

@@ -139,9 +139,8 @@ func New(cfg Config) (*Engine, error) {
 	if len(cfg.Secrets) == 0 {
 		tailroom = 0
 		cfg.Trusts = func(netip.Addr) bool { return true }
-	} else if cfg.Trusts == nil {
-		cfg.Trusts = func(netip.Addr) bool { return false }
 	}
+	cfg.Trusts = session.OrNever(cfg.Trusts)
 	keys, err := newKeys(session.Config{
 		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusts: cfg.Trusts,
 	})

@@ -7,8 +7,8 @@
 //
 // File by file: node.go is the Node and what it is told, remote.go what it knows of one other node, initiate.go and
 // respond.go the two ends of a handshake, renew.go its clockwork: retries, rekeying, expiry. noise.go is the handshake's
-// cryptography and payload.go what it says, mac.go and cookie.go keep strangers from costing anything, cipher.go chooses
-// what seals, session.go seals and opens, and table.go finds a session by its index.
+// cryptography and payload.go what it says, gate.go, mac.go and cookie.go keep strangers from costing anything, cipher.go
+// chooses what seals, session.go seals and opens, and table.go finds a session by its index.
 //
 // Everything is pure: no I/O, no goroutine, and time comes as an argument.
 package session

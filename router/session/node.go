@@ -96,6 +96,14 @@ type Node struct {
 	changes  []Change
 }
 
+// OrNever returns trusts, or where that is nil what trusts no address.
+func OrNever(trusts func(netip.Addr) bool) func(netip.Addr) bool {
+	if trusts == nil {
+		return func(netip.Addr) bool { return false }
+	}
+	return trusts
+}
+
 // ownSecret is a secret with what is made of it for messages to this node.
 type ownSecret struct {
 	Secret
@@ -110,9 +118,7 @@ func NewNode(cfg Config) (*Node, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
-	if cfg.Trusts == nil {
-		cfg.Trusts = func(netip.Addr) bool { return false }
-	}
+	cfg.Trusts = OrNever(cfg.Trusts)
 	public, err := curve25519.X25519(cfg.Private[:], curve25519.Basepoint)
 	if err != nil {
 		return nil, fmt.Errorf("session: %w: Private: %w", ErrConfig, err)
@@ -181,7 +187,7 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 			n.checkSecret(r, now)
 		}
 		if moved {
-			r.checkTrust(n, now)
+			n.checkTrust(r, now)
 		}
 	}
 	for _, r := range n.sorted() {
@@ -236,12 +242,9 @@ func (n *Node) setSecrets(secrets []Secret) {
 
 // SetTrusts replaces Config.Trusts at now; nil is never. Sessions that were agreed on otherwise are made anew.
 func (n *Node) SetTrusts(trusts func(netip.Addr) bool, now time.Time) {
-	if trusts == nil {
-		trusts = func(netip.Addr) bool { return false }
-	}
-	n.cfg.Trusts = trusts
+	n.cfg.Trusts = OrNever(trusts)
 	for _, r := range n.sorted() {
-		r.checkTrust(n, now)
+		n.checkTrust(r, now)
 	}
 }
 
@@ -283,7 +286,7 @@ func (n *Node) pursue(r *remote, now time.Time) {
 func (n *Node) Move(s *Session, addr netip.AddrPort, now time.Time) {
 	if r := n.remotes[s.peer]; r != nil {
 		r.endpoint = addr
-		r.checkTrust(n, now)
+		n.checkTrust(r, now)
 	}
 }
 

@@ -65,7 +65,7 @@ type remote struct {
 	// When something last happened on the current session, to a second.
 	usedAt, spokeAt, heardAt time.Time
 	unheardFrom              time.Time // the first that was sent and since when nothing came; zero for none
-	switchedAt               time.Time // when the current session took its place, or the next one was made
+	switchedAt               time.Time // when previous last became what it is
 	renewAt                  time.Time // when the current session is to be made anew whatever its age; zero for never
 	endAt                    time.Time // when the current session ends whatever its age; zero for never
 	proofs                   int       // keepalives sent so that the peer can confirm the current session
@@ -87,7 +87,7 @@ func (n *Node) install(r *remote, s *Session, now time.Time) {
 	n.changes = append(n.changes, Change{r.ID, s, r.endpoint})
 	n.abandon(r)
 	n.keepalive(r, now)
-	r.checkTrust(n, now)
+	n.checkTrust(r, now)
 }
 
 // forget ends all that there is with r.
@@ -119,7 +119,7 @@ func (n *Node) keepalive(r *remote, now time.Time) {
 
 // checkTrust has the current session made anew where what its ends have agreed on would come out otherwise today, as far
 // as this node is concerned.
-func (r *remote) checkTrust(n *Node, now time.Time) {
+func (n *Node) checkTrust(r *remote, now time.Time) {
 	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusts(r.endpoint.Addr()) {
 		r.renewAt = now.Add(n.upTo(renewSpread))
 		n.schedule(now)

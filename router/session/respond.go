@@ -2,29 +2,19 @@ package session
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"net/netip"
 	"time"
+
+	"github.com/flynn/noise"
 
 	"weft/internal/peer"
 	"weft/router/wire"
 )
 
-// Bounds of what initiations may cost. A handshake is five multiplications on Curve25519, a quarter of a millisecond.
+// Times of initiations that come.
 const (
-	// freeRate and freeBurst are how many a second, and at once, are answered without a cookie.
-	freeRate, freeBurst = 100, 200
-	// addressRate and addressBurst are the same for those with a cookie, from one address.
-	addressRate, addressBurst = 20, 20
-	// cookieRate and cookieBurst are how many cookies are given.
-	cookieRate, cookieBurst = 2000, 500
 	// peerPause is the shortest time between two from one peer.
 	peerPause = 20 * time.Millisecond
-	// unknownRate and unknownBurst are how many times a peer's word is listened to that it does not know a session.
-	unknownRate, unknownBurst = 100, 100
-	// strayRate and strayBurst are how many senders are told so.
-	strayRate, strayBurst = 1000, 200
 	// tieTime is how long after its first initiation of an attempt a node insists on it.
 	tieTime = 250 * time.Millisecond
 )
@@ -95,8 +85,7 @@ func (n *Node) secretOf(covered, given []byte) *ownSecret {
 	return nil
 }
 
-// complete does the work of an initiation that was let in: it makes the session that the peer has to confirm, and sends
-// the response.
+// complete does the work of an initiation that was let in: where it is one that this node answers, it does so.
 func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from netip.AddrPort, now time.Time) error {
 	state, err := n.party.begin(nil)
 	if err != nil {
@@ -128,6 +117,12 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 	} else {
 		r.late, r.lateAt = said.time, now
 	}
+	return n.answer(r, own, state, m.Sender, said, from, now)
+}
+
+// answer makes the session that a peer has begun and has to confirm, and sends the response. state has read the
+// initiation, which named the session sender.
+func (n *Node) answer(r *remote, own *ownSecret, state *noise.HandshakeState, sender uint32, said initiationPayload, from netip.AddrPort, now time.Time) error {
 	chosen, err := Choose(n.cfg.Offer, said.offer)
 	if err != nil {
 		r.err = ErrCipher
@@ -135,7 +130,7 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 	}
 	trusted := n.cfg.Trusts(from.Addr())
 	s := &Session{
-		peer: r.ID, remote: m.Sender, cipher: chosen, plain: said.plain && trusted, trusted: trusted,
+		peer: r.ID, remote: sender, cipher: chosen, plain: said.plain && trusted, trusted: trusted,
 		secret: own.Fingerprint, created: now,
 	}
 	if s.local, err = n.newIndex(); err != nil {
@@ -155,7 +150,7 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 	n.table.add(s)
 	r.next = s
 	n.schedule(now)
-	datagram := wire.Response{Receiver: m.Sender, Sender: s.local, Noise: message}.Append(make([]byte, 0, wire.ResponseLen))
+	datagram := wire.Response{Receiver: sender, Sender: s.local, Noise: message}.Append(make([]byte, 0, wire.ResponseLen))
 	first := mac(receiverKey(labelMAC, r.Public, own.Key), datagram)
 	n.send(from, append(datagram, first[:]...))
 	return nil
@@ -226,64 +221,4 @@ func (n *Node) unknown(h wire.Header, now time.Time) error {
 		return nil
 	}
 	return ErrUnexpected
-}
-
-// gate keeps strangers from costing anything: it lets in a bounded number of initiations, of those who have shown that
-// they are where they say they are once there are too many. Its memory is constant.
-type gate struct {
-	baker   baker
-	free    bucket
-	cookies bucket
-	unknown bucket
-	strays  bucket
-	// addresses are buckets by a hash of the address: those who collide share one.
-	addresses [256]bucket
-}
-
-func newGate(random io.Reader) gate {
-	g := gate{
-		baker: baker{rand: random},
-		free:  newBucket(freeRate, freeBurst), cookies: newBucket(cookieRate, cookieBurst), unknown: newBucket(unknownRate, unknownBurst),
-		strays: newBucket(strayRate, strayBurst),
-	}
-	for i := range g.addresses {
-		g.addresses[i] = newBucket(addressRate, addressBurst)
-	}
-	return g
-}
-
-// admit reports whether the initiation m may cost a handshake, and whether its sender has shown that it receives what
-// is sent to from. Where there are too many, it is given a cookie.
-func (g *gate) admit(n *Node, own *ownSecret, m wire.Initiation, b []byte, from netip.AddrPort, now time.Time) (proven bool, err error) {
-	if err := g.baker.turn(now); err != nil {
-		return false, err
-	}
-	if g.baker.knows(from, b) {
-		if !g.addresses[g.hash(from.Addr())].take(now) {
-			return true, ErrBusy
-		}
-		return true, nil
-	}
-	if g.free.take(now) {
-		return false, nil
-	}
-	return false, errors.Join(ErrBusy, g.giveCookie(n, own, m, from, now))
-}
-
-func (g *gate) giveCookie(n *Node, own *ownSecret, m wire.Initiation, from netip.AddrPort, now time.Time) error {
-	if !g.cookies.take(now) {
-		return nil
-	}
-	datagram, err := g.baker.bake(own.cookie, from, m)
-	if err != nil {
-		return fmt.Errorf("session: cookie: %w", err)
-	}
-	n.send(from, datagram)
-	return nil
-}
-
-func (g *gate) hash(addr netip.Addr) int {
-	text := addr.As16()
-	sum := mac(g.baker.now, text[:])
-	return int(sum[0])
 }
