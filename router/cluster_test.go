@@ -51,6 +51,12 @@ func newNode(t testing.TB, network *simnet.Network, n int) *node {
 // newNodeOf is newNode with another device, and secrets.
 func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config, secrets ...session.Secret) *node {
 	t.Helper()
+	return newNodeWith(t, network, n, cfg, Config{Secrets: secrets})
+}
+
+// newNodeWith is newNodeOf with more of a Config.
+func newNodeWith(t testing.TB, network *simnet.Network, n int, cfg taptest.Config, with Config) *node {
+	t.Helper()
 	p := peerOf(n)
 	conn, err := network.Listen(p.Addr)
 	if err != nil {
@@ -59,10 +65,9 @@ func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config,
 	dev := taptest.New(cfg)
 	log := new(lines)
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	e, err := New(Config{
-		Private: identityOf(n).private, Cluster: cluster, Secrets: secrets, Offer: anyCipher,
-		Device: dev, Conns: []underlay.Conn{conn}, Logger: logger,
-	})
+	with.Private, with.Cluster, with.Offer = identityOf(n).private, cluster, anyCipher
+	with.Device, with.Conns, with.Logger = dev, []underlay.Conn{conn}, logger
+	e, err := New(with)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ const (
 	// Of frames from the TAP.
 	DropLocal       // for an address on this host: its bridge has not learned it yet
 	DropNoPeer      // for everybody, or for one unknown, when there is no peer
-	DropNoRoute     // for a peer that has no direct link
+	DropNoRoute     // for a peer that is reached neither itself nor over a relay, or by a relay that does not know how either
 	DropNoSession   // for a peer with whom no session has come about in time
 	DropTooBig      // longer than the path to the peer takes, and it may not be cut: its sender was told, if that is allowed
 	DropSendTooLong // the datagram is larger than the path takes
@@ -39,6 +39,7 @@ const (
 	DropNotSealed   // not sealed, and has to be
 	DropMetadata    // whose metadata contradicts itself or the frame
 	DropDevice      // its frame was refused by the TAP
+	DropRelay       // relayed too far, or in a circle
 
 	// Of messages of a handshake.
 	DropSecret     // from somebody without a secret in common with this node, or without knowledge of its key
@@ -55,7 +56,7 @@ var dropNames = [numDrops]string{
 	DropTooBig: "too_big", DropSendTooLong: "send_too_long", DropSend: "send", DropUnknownPeer: "unknown_peer",
 	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session", DropForged: "forged",
 	DropReplayed: "replayed", DropCounter: "counter", DropNotSealed: "not_sealed", DropMetadata: "metadata",
-	DropDevice: "device", DropSecret: "secret", DropBusy: "busy", DropUnexpected: "unexpected", DropCipher: "cipher",
+	DropDevice: "device", DropRelay: "relay", DropSecret: "secret", DropBusy: "busy", DropUnexpected: "unexpected", DropCipher: "cipher",
 }
 
 // String returns the reason as metrics and JSON have it.

@@ -175,10 +175,10 @@ func TestDropSend(t *testing.T) {
 	n.SetPeers([]Peer{peerOf(8), peerOf(9)})
 	o := newOutbound(n.Engine, nil, nil, n.conn)
 	hops := n.peers.Load().flood
-	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, &lane{addr: addrOf(8)}, send{hops[0], 1, 9}); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, &lane{addr: addrOf(8)}, send{to: hops[0], frames: 1, bytes: 9}); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, &lane{addr: addrOf(9)}, send{hops[1], 1, 100}); err != nil {
+	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, &lane{addr: addrOf(9)}, send{to: hops[1], frames: 1, bytes: 100}); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.flush(); err != nil {

@@ -27,12 +27,15 @@ type encoder struct {
 
 	datagrams []underlay.Datagram // to be sent
 	sends     []send              // sends[i] is about datagrams[i]
+
+	packer packer // of what goes over relays; its memory is that of datagrams
 }
 
 // send is what is counted of a datagram, or of a run of them, once it has left.
 type send struct {
 	to            *hop
 	frames, bytes int
+	relayed       bool
 }
 
 func newEncoder(e *Engine, c underlay.Conn) encoder {
@@ -41,6 +44,7 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 		saved:     make([]byte, 0, wire.MetaLen+wire.MaxOffset),
 		datagrams: make([]underlay.Datagram, 0, outDatagrams),
 		sends:     make([]send, 0, outDatagrams),
+		packer:    packer{least: packerArena},
 	}
 }
 
@@ -59,7 +63,7 @@ func (c *encoder) carry(f *outgoing, room []byte, to *hop, l *lane, shared bool)
 			return err
 		}
 	}
-	return c.push(c.encode(f, room, l, counter, shared), l, send{to, f.frames, f.bytes})
+	return c.push(c.encode(f, room, l, counter, shared), l, send{to: to, frames: f.frames, bytes: f.bytes})
 }
 
 // fits reports whether there is room for all that f could need.
@@ -137,9 +141,38 @@ func (c *encoder) push(d underlay.Datagram, l *lane, s send) error {
 		}
 	}
 	d.Addr = l.addr
+	if l.detour {
+		var err error
+		if d, s.relayed, err = c.detour(d, s); err != nil || !d.Addr.IsValid() {
+			return err
+		}
+	}
 	c.datagrams = append(c.datagrams, d)
 	c.sends = append(c.sends, s)
 	return nil
+}
+
+// detour returns d as it goes over a relay; without an address where it goes nowhere, which is counted.
+func (c *encoder) detour(d underlay.Datagram, s send) (packed underlay.Datagram, relayed bool, err error) {
+	if s.to.direct() { // again, and its lane is about to follow
+		d.Addr = s.to.at
+		return d, false, nil
+	}
+	l := c.engine.relayTo(s.to, nil)
+	if l == nil {
+		c.engine.drop(s.to, DropNoRoute, s.frames)
+		return underlay.Datagram{}, true, nil
+	}
+	if !c.packer.fits(&d) {
+		if err := c.send(); err != nil {
+			return underlay.Datagram{}, true, err
+		}
+	}
+	packed, ok := c.packer.pack(&d, l, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
+	if !ok {
+		c.engine.drop(s.to, DropNoRoute, s.frames)
+	}
+	return packed, true, nil
 }
 
 // flush sends what is queued; nothing lies in the encoder's memory any more then.
@@ -170,6 +203,7 @@ func (c *encoder) send() error {
 	}
 	sum.flush()
 	c.datagrams, c.sends = c.datagrams[:0], c.sends[:0]
+	c.packer.reset()
 	return nil
 }
 
@@ -185,6 +219,9 @@ func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
 		for _, piece := range d.More {
 			size += len(piece)
 		}
+	}
+	if s.relayed {
+		size -= wire.RelayOverhead
 	}
 	s.to.state.path.tooBig(size, 0, c.engine.now())
 	return DropSendTooLong

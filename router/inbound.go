@@ -32,6 +32,8 @@ type inbound struct {
 	joiner *virtio.Joiner // what it holds lies in the buffers of batch
 	sum    tally
 
+	forward forwarder // of what is for other nodes
+
 	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and who that is with.
 	session *session.Session
 	from    *hop
@@ -47,6 +49,8 @@ func newInbound(e *Engine, c underlay.Conn, h *host) *inbound {
 		host:   h,
 		batch:  make([]underlay.Datagram, inDatagrams),
 		joiner: virtio.NewJoiner(e.device.Features(), inFrames, inPieces),
+
+		forward: forwarder{engine: e, conn: c, packer: packer{least: forwardArena}},
 	}
 	arena := make([]byte, inDatagrams*inBuffer)
 	for i := range in.batch {
@@ -75,11 +79,17 @@ func (in *inbound) step() error {
 	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
 	in.session, in.from, in.learnedFrom = nil, nil, nil
 	for i := range in.batch[:n] {
+		if isDetour(in.batch[i].Addr) {
+			continue // nobody has such an address
+		}
 		if err := in.split(&in.batch[i], peers, now, longest); err != nil {
 			return err
 		}
 	}
 	in.sum.flush()
+	if err := in.forward.flush(); err != nil {
+		return err
+	}
 	return in.flush() // before the buffers are used again
 }
 
@@ -108,8 +118,12 @@ func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, n
 	if err != nil {
 		return nil, wireDrop(err)
 	}
-	if header.Type.IsHandshake() {
+	switch {
+	case header.Type.IsHandshake():
 		return nil, in.engine.keys.deliver(datagram, addr)
+	case header.Type == wire.TypeKnock:
+		in.engine.knocks.heard(header.Counter)
+		return nil, 0
 	}
 	s := in.sessionOf(header, peers)
 	if s == nil {
@@ -140,7 +154,11 @@ func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, n
 	case wire.TypeProbe:
 		return from, in.probe(body, len(datagram), addr)
 	case wire.TypeProbeReply:
-		return from, in.probeReply(body, from, now)
+		return from, in.probeReply(body, from, addr, now)
+	case wire.TypeRelay:
+		return in.relay(body, from, peers, now, longest)
+	case wire.TypeControl:
+		return from, in.control(body, from)
 	default: // a keepalive has said all by coming
 		return from, 0
 	}

@@ -68,10 +68,14 @@ func (k *keys) with(f func(*session.Node)) {
 	}
 }
 
-func (k *keys) setPeers(peers []Peer, now time.Time) {
-	list := make([]session.Peer, 0, len(peers))
-	for _, p := range peers {
-		list = append(list, session.Peer{ID: p.ID, Public: p.Public, Addr: p.Addr, Accepts: p.Accepts})
+func (k *keys) setPeers(peers *snapshot, now time.Time) {
+	list := make([]session.Peer, 0, len(peers.byID))
+	for _, h := range peers.byID {
+		p := session.Peer{ID: h.ID, Public: h.Public, Addr: h.at, Accepts: h.Accepts}
+		if !h.Via.IsZero() {
+			p.Addr, p.Detour = h.Addr, h.at
+		}
+		list = append(list, p)
 	}
 	k.with(func(n *session.Node) { n.SetPeers(list, now) })
 }
@@ -130,6 +134,11 @@ func (e *Engine) opened(s *session.Session, from *hop, addr netip.AddrPort, newe
 	l := c.lane.Load()
 	present := first || l.session == nil || l.session == s || !l.session.Confirmed()
 	moved := (newest || first) && present && l.addr != addr
+	if moved && !isDetour(addr) {
+		from.state.sawAt(addr)
+	}
+	// Who goes by a relay, and who does not, the routes say.
+	moved = moved && from.direct() && !isDetour(addr)
 	if !first && !moved {
 		return
 	}
@@ -214,7 +223,9 @@ func (e *Engine) settle(by *encoder) {
 	e.keys.locked(func(n *session.Node) { messages, changes = n.Take() })
 	batch := make([]underlay.Datagram, 0, len(messages))
 	for _, m := range messages {
-		batch = append(batch, underlay.Datagram{Addr: m.To, Buf: m.Datagram})
+		if d, ok := e.towards(m.To, m.Datagram); ok {
+			batch = append(batch, d)
+		}
 	}
 	if len(batch) > 0 {
 		_, _ = e.conns[0].WriteBatch(batch) // what does not leave is as good as lost
@@ -224,7 +235,14 @@ func (e *Engine) settle(by *encoder) {
 		if h == nil {
 			continue // it has left since
 		}
-		e.open(h, change.Session, change.Addr, by, e.now())
+		if s := change.Session; s != nil && s.Initiator() && !isDetour(change.Addr) {
+			e.links.answered(h, change.Addr)
+		}
+		at := change.Addr
+		if !h.direct() {
+			at = h.at
+		}
+		e.open(h, change.Session, at, by, e.now())
 		if s := change.Session; s != nil {
 			e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())
 			if h.state.crossing.agreed.Swap(s.Plain()) != s.Plain() && e.onAgreed != nil {

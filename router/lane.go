@@ -16,6 +16,7 @@ type lane struct {
 	session *session.Session // nil: there is none, and frames wait
 	addr    netip.AddrPort
 	plain   bool // frames need not be sealed
+	detour  bool // addr stands for the way over relays
 }
 
 // overhead returns the bytes that a datagram has beside the frame.
@@ -49,7 +50,7 @@ func (c *crossing) setLane(f func(lane) lane) {
 
 // laneTo returns the lane by s to addr.
 func (e *Engine) laneTo(s *session.Session, addr netip.AddrPort) lane {
-	return lane{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr())}
+	return lane{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr()), detour: isDetour(addr)}
 }
 
 // trusts reports whether frames need not be sealed on the way to and from an address, as far as this node is concerned.

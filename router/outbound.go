@@ -146,7 +146,7 @@ func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot) (to *hop,
 		}
 	}
 	switch {
-	case to != nil && !to.direct():
+	case to != nil && !to.reached():
 		return to, DropNoRoute
 	case to == nil && len(peers.flood) == 0 && peers.kernel == 0:
 		return nil, DropNoPeer

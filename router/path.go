@@ -53,7 +53,16 @@ func (e *Engine) forgetPath(h *hop) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prober = nil
-	p.datagram.Store(int64(e.maxDatagram()))
+	p.datagram.Store(int64(e.maxDatagramTo(h)))
+}
+
+// maxDatagramTo is maxDatagram for one peer: over relays there is less room, as the links before and after them may take
+// no more than that.
+func (e *Engine) maxDatagramTo(h *hop) int {
+	if !h.Via.IsZero() {
+		return e.maxDatagram() - wire.RelayOverhead
+	}
+	return e.maxDatagram()
 }
 
 // maxDatagram returns the UDP payload in bytes of the longest frame that pods send: no path needs to take more.
@@ -76,7 +85,7 @@ func (e *Engine) probePaths(ctx context.Context) {
 		case <-tick.C:
 			e.expireAll(e.now())
 			for _, h := range e.peers.Load().byID {
-				if h.direct() {
+				if h.reached() {
 					buf = e.probePath(h, buf)
 				}
 			}
@@ -108,11 +117,11 @@ func (e *Engine) nextProbe(h *hop, first bool) (size int, token uint32, ok bool)
 	defer p.update()
 	if p.prober == nil {
 		p.prober = pmtu.New(pmtu.Config{
-			Base: pathBase, Max: e.maxDatagram(), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
+			Base: pathBase, Max: e.maxDatagramTo(h), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
 		})
 	}
 	if first {
-		p.prober.SetMax(e.maxDatagram(), now)
+		p.prober.SetMax(e.maxDatagramTo(h), now)
 		if sent := h.state.transmit.frames.Load(); sent != p.sent {
 			p.sent = sent
 			p.prober.Traffic()
@@ -133,7 +142,11 @@ func (e *Engine) sendProbe(buf []byte, kind wire.Type, by *lane, probe wire.Prob
 	}
 	body := buf[wire.HeaderLen : size-wire.TagLen]
 	probe.Put(body)
-	batch := [1]underlay.Datagram{{Addr: by.addr, Buf: by.session.Seal(buf[:0], kind, counter, body)}}
+	d, ok := e.towards(by.addr, by.session.Seal(buf[:0], kind, counter, body))
+	if !ok {
+		return buf
+	}
+	batch := [1]underlay.Datagram{d}
 	_, _ = e.conns[0].WriteBatch(batch[:]) // what does not leave is as good as lost
 	if of != nil && errors.Is(batch[0].Err, syscall.EMSGSIZE) {
 		of.tooBig(size, 0, e.now())
@@ -189,12 +202,15 @@ func (in *inbound) probe(body []byte, size int, addr netip.AddrPort) Drop {
 }
 
 // probeReply takes a peer's answer to the prober of its path.
-func (in *inbound) probeReply(body []byte, from *hop, now time.Time) Drop {
+func (in *inbound) probeReply(body []byte, from *hop, addr netip.AddrPort, now time.Time) Drop {
 	reply, err := wire.ParseProbeReply(body)
 	if err != nil {
 		return wireDrop(err)
 	}
 	in.engine.probes.Add(1)
+	if in.engine.links.probed(from, reply.Token, addr) {
+		return 0
+	}
 	p := &from.state.path
 	p.mu.Lock()
 	defer p.mu.Unlock()

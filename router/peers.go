@@ -17,16 +17,14 @@ type Peer struct {
 	// Addr is where the node's data socket is reached, until authenticated datagrams of its own come from elsewhere. Not
 	// valid: it has none.
 	Addr netip.AddrPort
-	// Via is the peer that relays to this one, zero where the link is direct. Frames are not carried over relays: those
-	// for such a peer are dropped as DropNoRoute.
+	// Via is the peer that relays to this one, zero where the link is direct. Addr is tried all the same now and then.
 	Via peer.ID
+	// DialOut: it is reached only over links that it has opened itself, from wherever its datagrams come.
+	DialOut bool
 	// Kernel: frames for everybody reach this peer by the kernel's path, and are not sent to it here. Those for an
 	// address of its own that come out of the TAP all the same are carried: nothing is lost while the bridge learns.
 	Kernel bool
 }
-
-// direct reports whether datagrams can be sent to p itself.
-func (p Peer) direct() bool { return p.Via.IsZero() && p.Addr.IsValid() }
 
 // equal reports whether nothing has changed that is worth a line in the log.
 func (p Peer) equal(q Peer) bool { return p.Addr == q.Addr && p.Via == q.Via && p.Kernel == q.Kernel }
@@ -34,7 +32,27 @@ func (p Peer) equal(q Peer) bool { return p.Addr == q.Addr && p.Via == q.Via && 
 // hop is a peer in a snapshot, constant but for its state, which it shares with the same peer in other snapshots.
 type hop struct {
 	Peer
+	// at is where datagrams for it go until it shows that it is elsewhere: its address, or its detour. Not valid: nowhere.
+	at    netip.AddrPort
 	state *peerState
+}
+
+// direct reports whether datagrams are sent to h itself.
+func (h *hop) direct() bool { return h.Via.IsZero() && h.at.IsValid() }
+
+// reached reports whether datagrams for h can be sent at all.
+func (h *hop) reached() bool { return h.at.IsValid() }
+
+// place finds out where datagrams for h go.
+func (h *hop) place() {
+	switch {
+	case !h.Via.IsZero():
+		h.at = detour(h.ID)
+	case h.DialOut && h.state.seen.Load() != nil:
+		h.at = *h.state.seen.Load()
+	default:
+		h.at = h.Addr
+	}
 }
 
 // snapshot is all that is known of the peers at a time. It is never changed: who reads it may keep what it says until
@@ -57,7 +75,7 @@ func (e *Engine) SetPeers(peers []Peer) {
 	before := e.peers.Load()
 	after := e.build(before, peers)
 	e.peers.Store(after)
-	e.keys.setPeers(peers, e.now())
+	e.keys.setPeers(after, e.now())
 	e.abandonWaiting(before, after)
 	for id := range before.byID {
 		if after.byID[id] == nil {
@@ -90,9 +108,10 @@ func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 		} else {
 			h.state = newPeerState()
 		}
-		if old == nil || old.Addr != p.Addr {
+		h.place()
+		if old == nil || old.at != h.at {
 			e.forgetPath(h)
-			h.state.crossing.setLane(func(l lane) lane { return e.laneTo(l.session, p.Addr) })
+			h.state.crossing.setLane(func(l lane) lane { return e.laneTo(l.session, h.at) })
 		}
 		s.byID[p.ID] = h
 	}
@@ -105,7 +124,7 @@ func (e *Engine) build(before *snapshot, peers []Peer) *snapshot {
 		switch {
 		case h.Kernel:
 			s.kernel++
-		case h.direct():
+		case h.reached():
 			s.flood = append(s.flood, h)
 		}
 	}

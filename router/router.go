@@ -56,6 +56,15 @@ type Config struct {
 	Trusts func(netip.Addr) bool
 	// OnAgreed is told that Agreed has changed for a peer, by one goroutine, which waits for it; it may be nil.
 	OnAgreed func(peer.ID)
+	// OnLinks is told what has changed of the links that this node itself can judge, by one goroutine, which waits for it;
+	// it may be nil.
+	OnLinks func(Links)
+	// OnControl takes what peers sent by SendControl. It is called by the goroutines that read the sockets: it must not
+	// block, nor keep message. It may be nil.
+	OnControl func(from peer.ID, to uint8, message []byte)
+	// Knock sends a datagram to an address from a port that nothing was ever sent from, for a peer that wants to know
+	// whether others reach it there; nil: this node cannot.
+	Knock func(to netip.AddrPort, datagram []byte)
 	// Device is the host's side. The engine owns it: Run closes it.
 	Device tap.Device
 	// Conns are the sockets, at least one and at most one for each of the device's queues, as each writes to a queue of
@@ -94,6 +103,8 @@ type Engine struct {
 	age      time.Duration
 	tailroom int // bytes that may have to follow a frame: a tag's where there are secrets
 	onAgreed func(peer.ID)
+	control  func(from peer.ID, to uint8, message []byte)
+	knock    func(netip.AddrPort, []byte)
 	log      *slog.Logger
 	now      func() time.Time
 
@@ -110,7 +121,10 @@ type Engine struct {
 
 	waitingBytes atomic.Int64 // of frames that wait for sessions
 
-	keys *keys
+	keys   *keys
+	links  *links
+	knocks knocks
+	passed passed
 
 	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
 	answers chan answer
@@ -155,6 +169,8 @@ func New(cfg Config) (*Engine, error) {
 		age:      cfg.FDBAge,
 		tailroom: tailroom,
 		onAgreed: cfg.OnAgreed,
+		control:  cfg.OnControl,
+		knock:    cfg.Knock,
 		log:      cfg.Logger,
 		now:      cfg.Now,
 		keys:     keys,
@@ -162,6 +178,7 @@ func New(cfg Config) (*Engine, error) {
 		answers: make(chan answer, maxAnswers),
 		wants:   make(chan peer.ID, maxWants),
 	}
+	e.links = newLinks(e, cfg.OnLinks)
 	e.trust.Store(&cfg.Trusts)
 	e.peers.Store(&snapshot{})
 	if err := e.readMTU(); err != nil {
@@ -192,6 +209,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		e.makeSessions(inner)
+		return nil
+	})
+	group.Go(func() error {
+		e.links.watch(inner)
 		return nil
 	})
 	group.Go(func() error {

@@ -128,21 +128,6 @@ func TestPeerMoves(t *testing.T) {
 	})
 }
 
-func TestRelayedPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, nodes := run(t, 3)
-		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
-		far := nodes[1].peer
-		far.Via = nodes[2].peer.ID
-		nodes[0].SetPeers([]Peer{far, nodes[2].peer})
-		want(t, "flood", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'b')), [][]byte{nil, nil, {'b'}})
-		want(t, "unicast", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, nil, nil})
-		if p := nodes[0].Stats().Peers[0]; p.Drops[DropNoRoute] != 1 {
-			t.Errorf("drops %v, want one no_route", p.Drops)
-		}
-	})
-}
-
 // TestManyPeers: a flood to more peers than one batch holds.
 func TestManyPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

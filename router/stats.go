@@ -96,6 +96,16 @@ type peerState struct {
 	taken    atomic.Uint64 // frames received at the last Take, and one
 	path     path
 	crossing crossing
+
+	// seen is where the last datagram of the peer's own came from that was not relayed; nil for nowhere yet.
+	seen atomic.Pointer[netip.AddrPort]
+}
+
+// sawAt notes that a datagram of the peer's came from addr, and no later one from elsewhere.
+func (s *peerState) sawAt(addr netip.AddrPort) {
+	if old := s.seen.Load(); old == nil || *old != addr {
+		s.seen.Store(&addr)
+	}
 }
 
 func newPeerState() *peerState {

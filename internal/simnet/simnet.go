@@ -1,5 +1,5 @@
 // Package simnet is an underlay in memory: hosts that send datagrams to one another through links with latency, loss,
-// duplicates, reordering, an MTU and partitions.
+// duplicates, reordering, an MTU, address translators and partitions.
 //
 // It starts no goroutine and sleeps only in ReadBatch, so that it works under testing/synctest, where a second of
 // latency costs nothing. Chance comes from a seed: the same calls in the same order meet the same fate.
@@ -50,6 +50,8 @@ type Network struct {
 	fallback Link
 	links    map[route]Link
 	cut      map[route]bool
+	nats     map[netip.Addr]*nat // by the hosts behind them
+	outsides map[netip.Addr]*nat // by their own addresses
 	nextPort uint16
 	seq      uint64
 	stats    Stats
@@ -65,6 +67,8 @@ func New(seed uint64) *Network {
 		conns:    map[netip.AddrPort]*Conn{},
 		links:    map[route]Link{},
 		cut:      map[route]bool{},
+		nats:     map[netip.Addr]*nat{},
+		outsides: map[netip.Addr]*nat{},
 		nextPort: 49152,
 	}
 }
@@ -135,6 +139,7 @@ func (n *Network) send(from, to netip.AddrPort, buf []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stats.Sent++
+	from, to = n.translate(from, to)
 	way := route{from.Addr(), to.Addr()}
 	link, ok := n.links[way]
 	if !ok {
@@ -156,6 +161,20 @@ func (n *Network) send(from, to netip.AddrPort, buf []byte) {
 			n.deliver(c, from, buf, link)
 		}
 	}
+}
+
+// translate returns the addresses of a datagram as its receiver sees them; to is not valid where nobody gets it.
+func (n *Network) translate(from, to netip.AddrPort) (seen, socket netip.AddrPort) {
+	if t := n.nats[from.Addr()]; t != nil && t != n.nats[to.Addr()] {
+		from = t.leave(from, to)
+	}
+	switch t, behind := n.outsides[to.Addr()], n.nats[to.Addr()]; {
+	case t != nil:
+		to = t.enter(from, to)
+	case behind != nil && behind != n.nats[from.Addr()]:
+		to = netip.AddrPort{} // a private address
+	}
+	return from, to
 }
 
 // deliver puts one datagram into c's buffer, to be received when it is due.

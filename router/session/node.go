@@ -53,8 +53,19 @@ type Peer struct {
 	// Addr is where it is reached at first; later it is where its last authenticated datagram came from. Not valid: it
 	// can only begin a session itself.
 	Addr netip.AddrPort
+	// Detour stands for the way to it where it is not reached at Addr, which is tried all the same now and then; not
+	// valid: there is no need of one.
+	Detour netip.AddrPort
 	// Accepts are the fingerprints of the secrets that it takes, in no order; nil where that is not known.
 	Accepts []uint32
+}
+
+// home is where datagrams for p go until it shows that it is elsewhere.
+func (p *Peer) home() netip.AddrPort {
+	if p.Detour.IsValid() {
+		return p.Detour
+	}
+	return p.Addr
 }
 
 // Message is a datagram to be sent. It is the receiver's to keep.
@@ -176,9 +187,9 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 			r = &remote{}
 			n.remotes[p.ID] = r
 		}
-		moved := r.Addr != p.Addr
+		moved := r.home() != p.home()
 		if moved {
-			r.endpoint = p.Addr
+			r.endpoint = p.home()
 		}
 		others := !slices.Equal(r.Accepts, p.Accepts)
 		r.Peer = p
@@ -288,6 +299,28 @@ func (n *Node) Move(s *Session, addr netip.AddrPort, now time.Time) {
 		r.endpoint = addr
 		n.checkTrust(r, now)
 	}
+}
+
+// Unanswered returns the peers with whom at least so many initiations in a row had no answer, in no order.
+func (n *Node) Unanswered(least int) []peer.ID {
+	var ids []peer.ID
+	for _, r := range n.waiting {
+		if r.attempt.number > least { // the last one has only just been sent
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
+}
+
+// Silent returns the peers from which nothing has come since this node has sent frames, at least d ago, in no order.
+func (n *Node) Silent(d time.Duration, now time.Time) []peer.ID {
+	var ids []peer.ID
+	for id, r := range n.remotes {
+		if r.current != nil && !r.unheardFrom.IsZero() && now.Sub(r.unheardFrom) >= d {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Info is how it stands with a peer.

@@ -91,6 +91,9 @@ func setFlag(f *atomic.Bool) {
 	}
 }
 
+// Initiator reports whether this node began the handshake.
+func (s *Session) Initiator() bool { return s.initiator }
+
 // PutHeader writes the header of a datagram of type t to b. The counter is one of Reserve's, used for nothing else.
 func (s *Session) PutHeader(b []byte, t wire.Type, counter uint64) {
 	wire.Header{Type: t, Session: s.remote, Counter: counter}.Put(b)

@@ -49,12 +49,14 @@ var (
 	ErrProbe   = errors.New("wire: probe of another size than it says")
 
 	ErrHandshake = errors.New("wire: message of a handshake of another form")
+	ErrRelay     = errors.New("wire: relayed too far, or twice")
 )
 
 // Type says what a datagram carries; it stands in the lower four bits of the first byte. The zero Type is invalid.
 type Type uint8
 
-// Types of datagram. All those of a session but TypePlain are sealed.
+// Types of datagram. All those of a session but TypePlain are sealed. A relayed datagram is sealed twice: for the relay,
+// and by its sender for the node that it is for.
 const (
 	TypeFrame      Type = 1 // metadata and one frame, or one slice of a superframe
 	TypeProbe      Type = 2 // a Probe, padded to its size
@@ -71,7 +73,14 @@ const (
 	// counter and nothing else: somebody who has not seen it cannot make this up.
 	TypeUnknown Type = 9
 
-	lastType = TypeUnknown
+	// Of a session again. See Relay and Control.
+	TypeRelay   Type = 10 // a datagram on its way from one node to another through this one
+	TypeControl Type = 11 // what the engines above tell each other
+
+	// TypeKnock is of no session: it shows its receiver that datagrams reach it that it has not asked for. See Knock.
+	TypeKnock Type = 12
+
+	lastType = TypeKnock
 )
 
 // IsHandshake reports whether a datagram of this type is for those who make sessions, and of none itself.

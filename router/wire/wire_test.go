@@ -36,7 +36,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version 0", func(b []byte) []byte { b[0] = 0x01; return b }, ErrVersion},
 		{"version 2", func(b []byte) []byte { b[0] = 0x21; return b }, ErrVersion},
 		{"type 0", func(b []byte) []byte { b[0] = 0x10; return b }, ErrType},
-		{"type 10", func(b []byte) []byte { b[0] = 0x1a; return b }, ErrType},
+		{"type 13", func(b []byte) []byte { b[0] = 0x1d; return b }, ErrType},
 		{"type 15", func(b []byte) []byte { b[0] = 0x1f; return b }, ErrType},
 	} {
 		if _, _, err := Parse(tt.change(bytes.Clone(good))); !errors.Is(err, tt.want) {
