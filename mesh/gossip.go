@@ -74,7 +74,7 @@ func (s Sender) Unicast(to peer.ID, msg []byte) error {
 	env = append(env, s.mesh.cfg.Identity.ID[:]...)
 	env = append(env, to[:]...)
 	env = append(env, msg...)
-	return s.mesh.enqueue(outgoing{to: m.GossipAddr(), msg: env})
+	return s.mesh.enqueue(outgoing{id: to, to: m.GossipAddr(), msg: env})
 }
 
 // kind is the first byte of each of weft's messages in memberlist.

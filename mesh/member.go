@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/mesh/topology"
 )
 
 // State is how a member stands, as far as this node knows.
@@ -44,6 +45,11 @@ type Member struct {
 	Public [peer.KeySize]byte
 	Since  time.Time     // when it entered State, by this node's clock
 	RTT    time.Duration // of the last gossip probe; 0 before the first
+
+	// Route is how it is reached from this node; the zero Route of one that is not, and of this node itself.
+	Route topology.Route
+	// DialOut: it is reached only over links that it has opened itself.
+	DialOut bool
 
 	// Capabilities are the member's Config.Capabilities.
 	Capabilities uint32

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"weft/internal/peer"
+	"weft/mesh/topology"
 )
 
 // label separates weft's gossip from that of other users of memberlist on the same port.
@@ -21,13 +24,16 @@ const label = "weft"
 // unicastSenders is how many unicasts are sent at once: each is a stream, and one may hang until its timeout.
 const unicastSenders = 8
 
+// udpBuffer is the longest packet in bytes that memberlist makes: it fits the tunnel.
+const udpBuffer = 1200
+
 // leaveTimeout bounds how long Leave waits for the others to hear of it.
 const leaveTimeout = 2 * time.Second
 
 // ErrNotRunning is returned by operations that need Run to be running.
 var ErrNotRunning = errors.New("mesh: not running")
 
-// Config is what a Mesh is made of. All fields but Capabilities, Keys, OnChange and Logger are required.
+// Config is what a Mesh is made of. All fields but Capabilities, Keys, Tunnel, OnChange and Logger are required.
 type Config struct {
 	Identity Identity
 	// Name is the nickname shown to people.
@@ -48,6 +54,8 @@ type Config struct {
 	Peers []Target
 	// Discovery lets the node dial members that it learned of from others in earlier runs, or that it lost.
 	Discovery bool
+	// Tunnel carries gossip to nodes that are not reached at their gossip address; nil: there is none.
+	Tunnel Tunnel
 	// OnChange is called from Run with all members, ordered by ID, whenever one of them changes, and once at the start.
 	// The slice is the callee's.
 	OnChange func([]Member)
@@ -58,24 +66,28 @@ type Config struct {
 // Mesh is one node's membership in the network. New makes it, Run runs it; other methods may be called concurrently.
 type Mesh struct {
 	// constant after New
-	cfg      Config
-	log      *slog.Logger
-	roster   *roster
-	keys     *keyring
-	outside  *strangers
-	queue    *memberlist.TransmitLimitedQueue
-	channels map[ChannelID]Channel // filled by Register before Run
-	dialer   *dialer
-	started  time.Time
-	instance uint64
-	unicasts chan outgoing
-	failed   chan error
+	cfg       Config
+	log       *slog.Logger
+	roster    *roster
+	keys      *keyring
+	outside   *strangers
+	links     *linkStates
+	letters   *letters
+	transport *tunneled
+	queue     *memberlist.TransmitLimitedQueue
+	channels  map[ChannelID]Channel // filled by Register before Run
+	dialer    *dialer
+	started   time.Time
+	instance  uint64
+	unicasts  chan outgoing
+	failed    chan error
 
 	// atomic
 	list      atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
 	leaving   atomic.Bool
-	asked     atomic.Int64 // when this node last asked who else has its key: Unix time in nanoseconds
-	contested atomic.Bool  // somebody claims, or claimed, to have this node's key
+	asked     atomic.Int64                               // when this node last asked who else has its key: Unix time in nanoseconds
+	routes    atomic.Pointer[map[peer.ID]topology.Route] // nil before the first
+	contested atomic.Bool                                // somebody claims, or claimed, to have this node's key
 	drops     drops
 }
 
@@ -84,8 +96,9 @@ type drops struct {
 	malformed, unknownKind, misdirected, rejected, unsent, queueFull atomic.Uint64
 }
 
-// outgoing is a message on its way to one member's gossip address.
+// outgoing is a message on its way to one member.
 type outgoing struct {
+	id  peer.ID // zero: whoever is at the address
 	to  netip.AddrPort
 	msg []byte
 }
@@ -130,6 +143,10 @@ func New(cfg Config) (*Mesh, error) {
 	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
 		return nil, err
 	}
+	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.wake)
+	m.letters = newLetters(m)
+	m.transport = newTunneled(m)
+	m.channels[channelLinks] = m.links
 	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
 	m.dialer = newDialer(m)
 	return m, nil
@@ -149,11 +166,13 @@ func (m *Mesh) Run(ctx context.Context) error {
 	defer cancel()
 	list, err := memberlist.Create(m.listConfig())
 	if err != nil {
-		return fmt.Errorf("mesh: starting: %w", errors.Join(err, m.cfg.Transport.Shutdown()))
+		return fmt.Errorf("mesh: starting: %w", errors.Join(err, m.transport.Shutdown()))
 	}
 	m.list.Store(list)
 
 	var wg sync.WaitGroup
+	wg.Go(m.transport.run)
+	wg.Go(m.transport.runTunnel)
 	for range unicastSenders {
 		wg.Go(func() { m.sendUnicasts(ctx, list) })
 	}
@@ -177,7 +196,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 func (m *Mesh) Joined() <-chan struct{} { return m.dialer.triedAll }
 
 // Members returns all members, ordered by ID, this node among them.
-func (m *Mesh) Members() []Member { return m.roster.snapshot(time.Now()) }
+func (m *Mesh) Members() []Member { return m.annotate(m.roster.snapshot(time.Now())) }
 
 // HealthScore is memberlist's measure of this node's own health: 0 is well, higher is worse, -1 is not running.
 func (m *Mesh) HealthScore() int {
@@ -214,6 +233,9 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-m.roster.change:
 		}
 		members := m.roster.snapshot(time.Now())
+		m.links.forget(members)
+		m.route(members)
+		m.annotate(members)
 		m.settleKeys()
 		if m.cfg.OnChange != nil {
 			m.cfg.OnChange(slices.Clone(members))
@@ -270,13 +292,27 @@ func (m *Mesh) sendUnicasts(ctx context.Context, list *memberlist.Memberlist) {
 		case <-ctx.Done():
 			return
 		case o := <-m.unicasts:
-			to := &memberlist.Node{Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
-			if err := list.SendReliable(to, o.msg); err != nil {
+			if err := m.send(ctx, list, o); err != nil {
 				m.drops.unsent.Add(1)
 				m.log.Debug("message not sent", "addr", o.to, "err", err)
 			}
 		}
 	}
+}
+
+// send sends a message over a stream, or where none leads to the member as a letter.
+func (m *Mesh) send(ctx context.Context, list *memberlist.Memberlist, o outgoing) error {
+	err := errDialOut
+	if o.id.IsZero() || !m.links.dialOut(o.id) {
+		to := &memberlist.Node{Name: nodeName(o.id, o.to), Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
+		if err = list.SendReliable(to, o.msg); err == nil || o.id.IsZero() || m.cfg.Tunnel == nil || !m.cfg.Tunnel.Open(o.id) {
+			return err
+		}
+	}
+	if m.cfg.Tunnel == nil {
+		return err
+	}
+	return m.letters.send(ctx, o.id, o.msg)
 }
 
 func (m *Mesh) meta() meta {
@@ -297,7 +333,12 @@ func (m *Mesh) numMembers() int {
 func (m *Mesh) listConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = nodeName(m.cfg.Identity.ID, m.cfg.Advertise)
-	c.Transport = m.cfg.Transport
+	c.Transport = m.transport
+	c.UDPBufferSize = udpBuffer
+	c.DisableTcpPingsForNode = func(name string) bool {
+		id, known := idOf(name)
+		return known && m.links.dialOut(id)
+	}
 	c.BindPort = int(m.cfg.Advertise.Port())
 	c.AdvertiseAddr = m.cfg.Advertise.Addr().String()
 	c.AdvertisePort = int(m.cfg.Advertise.Port())

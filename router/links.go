@@ -40,8 +40,8 @@ const (
 	meetEach = 5 * time.Second
 	meetFor  = 4 * time.Second
 	// maxOpen and maxBroken bound what is told to everybody.
-	maxOpen   = 64
-	maxBroken = 128
+	maxOpen   = 32
+	maxBroken = 80
 )
 
 // links watches the links to peers themselves: which of them are broken, which are there again, and which are to be kept.

@@ -42,6 +42,7 @@ type Daemon struct {
 	transport memberlist.Transport
 	conns     []*underlay.UDP // one a queue
 	mesh      *mesh.Mesh
+	reach     reach
 	ipam      *ipam.Allocator
 	api       net.Listener
 	http      net.Listener // nil: turned off
@@ -98,6 +99,7 @@ func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.
 		cfg: cfg, program: program, log: program.Log, advertise: self, mtu: cfg.overlayMTU(self, len(secrets) > 0), started: time.Now(),
 		identity: st.identity,
 	}
+	d.reach.d = d
 	d.initial(cfg, secrets)
 	if cfg.Queues == 0 {
 		d.cfg.Queues = min(runtime.NumCPU(), maxQueues)
@@ -180,7 +182,7 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
 		Capabilities: uint32(d.cfg.offer()), Keys: gossipKeys(d.secretList()),
-		Discovery: !d.cfg.NoDiscovery, OnChange: d.onMembers, Logger: d.log,
+		Discovery: !d.cfg.NoDiscovery, Tunnel: tunnel{d}, OnChange: d.onMembers, Logger: d.log,
 	}
 }
 
@@ -260,7 +262,7 @@ func (d *Daemon) member(id peer.ID) (mesh.Member, bool) {
 
 func (d *Daemon) reachable(id peer.ID) bool {
 	m, ok := d.member(id)
-	return ok && m.State == mesh.StateAlive
+	return ok && m.State == mesh.StateAlive && m.Route.Hops > 0
 }
 
 func (d *Daemon) nameOf(id peer.ID) string {
@@ -273,7 +275,11 @@ func routerPeers(members []mesh.Member) []router.Peer {
 	peers := make([]router.Peer, 0, len(members))
 	for _, m := range members {
 		if isLivePeer(m) {
-			peers = append(peers, router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr()})
+			p := router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr(), DialOut: m.DialOut}
+			if m.Route.Hops > 1 { // without any way it is tried itself
+				p.Via = m.Route.Via
+			}
+			peers = append(peers, p)
 		}
 	}
 	return peers

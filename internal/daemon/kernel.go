@@ -202,11 +202,16 @@ func (k *kernelPath) setPeers(members []mesh.Member) {
 	var peers []vxlan.Peer
 	for _, m := range members {
 		addr := m.DataAddr().Addr()
-		if isLivePeer(m) && addr.Is4() == k.plane.d.advertise.Is4() && k.plane.d.unsealed(m) {
+		if isLivePeer(m) && addr.Is4() == k.plane.d.advertise.Is4() && k.plane.d.unsealed(m) && k.plane.d.isDirect(m) {
 			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: addr})
 		}
 	}
 	run.engine.SetPeers(peers)
+}
+
+// isDirect reports whether a peer and this node reach each other without a relay or a translator between.
+func (d *Daemon) isDirect(m mesh.Member) bool {
+	return m.Route.Hops == 1 && !m.DialOut && !d.reach.isDialOut()
 }
 
 // mark notes in peers whom the kernel carries.

@@ -68,6 +68,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	group.Go(func() error { return p.keep(ctx) })
 	group.Go(func() error { return p.router.Run(ctx) })
 	group.Go(func() error { return p.kernel.run(ctx) })
+	group.Go(func() error { d.reach.run(ctx, p.router); return nil })
 	return group.Wait()
 }
 
@@ -105,6 +106,7 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	engine, err := router.New(router.Config{
 		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
 		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnAgreed: d.onAgreed,
+		OnLinks: d.reach.onLinks, OnControl: d.onControl, Knock: d.knock,
 		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 const (
 	offloadOff = "off"
 	linkDirect = "direct"
+	linkRelay  = "relay"
 	linkNone   = "none"
 )
 
@@ -129,6 +130,7 @@ func (d *Daemon) warnings() []string {
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}
+	warnings = append(warnings, d.linkWarnings(members)...)
 	for _, m := range members {
 		if _, err := session.Choose(d.cfg.offer(), session.Offer(m.Capabilities)); err != nil && isLivePeer(m) {
 			warnings = append(warnings, fmt.Sprintf("No frames pass between this node and %s (%s): each insists on another --cipher. "+
@@ -136,6 +138,29 @@ func (d *Daemon) warnings() []string {
 		}
 		if m.State == mesh.StateDead {
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
+		}
+	}
+	return warnings
+}
+
+// linkWarnings returns what an operator should know of peers that are alive and not reached themselves.
+func (d *Daemon) linkWarnings(members []mesh.Member) []string {
+	var warnings []string
+	if d.reach.isDialOut() {
+		warnings = append(warnings, fmt.Sprintf("This node can only dial out: the others reach it over links that it has opened, and "+
+			"some over relays. For better ways let UDP port %d in from outside, and give the address there as --advertise.", d.cfg.Port+1))
+	}
+	for _, m := range members {
+		if !isLivePeer(m) || m.DialOut || d.reach.isDialOut() {
+			continue
+		}
+		switch link, via := linkOf(m); link {
+		case linkNone:
+			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is alive and not reached, nor is there a relay: open UDP port %d "+
+				"between it and this node.", m.Name, m.ID, m.Addr, m.Data))
+		case linkRelay:
+			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is reached over %s only: the link to it is broken in one direction at "+
+				"least. Open UDP port %d both ways.", m.Name, m.ID, m.Addr, d.nameOf(via), m.Data))
 		}
 	}
 	return warnings
@@ -156,7 +181,7 @@ func (p *plane) warnings() []string {
 	}
 	warnings = append(warnings, p.kernel.warnings()...)
 	for _, s := range p.router.Stats().Peers {
-		if s.Handshakes >= handshakesMany {
+		if m, _ := p.d.member(s.ID); s.Handshakes >= handshakesMany && m.Route.Hops == 1 {
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s) does not answer at %s: open UDP port %d in the firewalls between.",
 				p.d.nameOf(s.ID), s.ID, s.Addr.Addr(), s.Addr.Port()))
 		}
@@ -184,7 +209,8 @@ func (d *Daemon) peers() []api.Peer {
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
 		if isLivePeer(m) {
-			doc.Link, doc.Datapath = linkDirect, d.datapathTo(m.ID)
+			doc.Link, doc.Via = linkOf(m)
+			doc.Datapath = d.datapathTo(m.ID)
 			doc.Encrypted, doc.Cipher = d.encryption(m, s)
 		}
 		if doc.Datapath == datapathUserspace { // the kernel's path is not measured
@@ -233,11 +259,23 @@ func (d *Daemon) fdb() []api.FDBEntry {
 func (d *Daemon) routes() []api.Route {
 	docs := []api.Route{}
 	for _, m := range d.mesh.Members() {
-		if isLivePeer(m) {
-			docs = append(docs, api.Route{Peer: m.ID, Name: m.Name, Via: m.ID, Addr: m.DataAddr(), Hops: 1})
+		if isLivePeer(m) && m.Route.Hops > 0 {
+			docs = append(docs, api.Route{Peer: m.ID, Name: m.Name, Via: m.Route.Via, Addr: m.DataAddr(), Hops: m.Route.Hops})
 		}
 	}
 	return docs
+}
+
+// linkOf returns how a peer is reached, and over whom where it is not reached itself.
+func linkOf(m mesh.Member) (link string, via peer.ID) {
+	switch m.Route.Hops {
+	case 0:
+		return linkNone, peer.ID{}
+	case 1:
+		return linkDirect, peer.ID{}
+	default:
+		return linkRelay, m.Route.Via
+	}
 }
 
 func dropDocs(drops map[router.Drop]uint64) map[string]uint64 {
