@@ -65,15 +65,21 @@ func newNodes(t *testing.T, names ...string) []*cluster.Node {
 	lab := labtest.New(t, nettest.Config{})
 	nodes := make([]*cluster.Node, 0, len(names))
 	for _, name := range names {
-		n := cluster.NewNode(labtest.AddHost(t, lab, name), bin)
-		t.Cleanup(func() {
-			if p := n.Process(); t.Failed() && p != nil {
-				t.Logf("weft on %s logged:\n%s", n.Label(), p.Logs())
-			}
-		})
-		nodes = append(nodes, n)
+		nodes = append(nodes, nodeOn(t, labtest.AddHost(t, lab, name)))
 	}
 	return nodes
+}
+
+// nodeOn returns an idle node on a host.
+func nodeOn(t *testing.T, h *nettest.Host) *cluster.Node {
+	t.Helper()
+	n := cluster.NewNode(h, bin)
+	t.Cleanup(func() {
+		if p := n.Process(); t.Failed() && p != nil {
+			t.Logf("weft on %s logged:\n%s", n.Label(), p.Logs())
+		}
+	})
+	return n
 }
 
 // up starts a node and does not wait.

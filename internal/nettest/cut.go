@@ -31,6 +31,11 @@ func (h *Host) Heal(ctx context.Context, other *Host) error {
 	return h.lab.nft(ctx, "add", h, other, "delete")
 }
 
+// CutTo makes the underlay drop what the host sends to another one, and only that. Heal undoes it.
+func (h *Host) CutTo(ctx context.Context, other *Host) error {
+	return h.lab.nftPairs(ctx, [][2]*Host{{h, other}}, "add")
+}
+
 // Unplug takes the carrier from the host's eth0, as if somebody had pulled the cable.
 func (h *Host) Unplug() error { return h.setPort((*netlink.Handle).LinkSetDown) }
 
@@ -47,24 +52,30 @@ func (h *Host) setPort(set func(*netlink.Handle, netlink.Link) error) error {
 	})
 }
 
-// nft applies one or two verbs to the pair of hosts in the set of cuts, in one transaction.
+// nft applies verbs to the pair of hosts in the set of cuts, in one transaction.
 func (l *Lab) nft(ctx context.Context, verb string, a, b *Host, more ...string) error {
-	if a.lab != b.lab {
-		return fmt.Errorf("nettest: %s and %s are in different labs", a.name, b.name)
-	}
+	return l.nftPairs(ctx, [][2]*Host{{a, b}, {b, a}}, append([]string{verb}, more...)...)
+}
+
+func (l *Lab) nftPairs(ctx context.Context, pairs [][2]*Host, verbs ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var script strings.Builder
 	if !l.cut {
 		script.WriteString(cutTable)
 	}
-	for _, v := range append([]string{verb}, more...) {
-		fmt.Fprintf(&script, "%s element bridge lab cut { %q . %q, %q . %q }\n", v, a.port(), b.port(), b.port(), a.port())
+	for _, verb := range verbs {
+		for _, p := range pairs {
+			if p[0].lab != p[1].lab {
+				return fmt.Errorf("nettest: %s and %s are in different labs", p[0].name, p[1].name)
+			}
+			fmt.Fprintf(&script, "%s element bridge lab cut { %q . %q }\n", verb, p[0].port(), p[1].port())
+		}
 	}
 	cmd := l.underlay.Command(ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(script.String())
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("nettest: cutting %s from %s: %w: %s", a.name, b.name, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("nettest: cutting %s from %s: %w: %s", pairs[0][0].name, pairs[0][1].name, err, strings.TrimSpace(string(out)))
 	}
 	l.cut = true
 	return nil

@@ -26,6 +26,8 @@ type Host struct {
 	name   string
 	number int
 	dir    string
+	// private is the address of a host behind a NAT; not valid: it is on the underlay itself.
+	private netip.Addr
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -80,8 +82,13 @@ func (h *Host) AddPod(name string) (*Pod, error) {
 // Label returns the name that AddHost was given.
 func (h *Host) Label() string { return h.name }
 
-// Addr returns the host's IPv4 address on the underlay.
-func (h *Host) Addr() netip.Addr { return nth(underlay4, h.number) }
+// Addr returns the host's IPv4 address: on the underlay, or behind its NAT.
+func (h *Host) Addr() netip.Addr {
+	if h.private.IsValid() {
+		return h.private
+	}
+	return nth(underlay4, h.number)
+}
 
 // Addr6 returns the host's IPv6 address on the underlay.
 func (h *Host) Addr6() netip.Addr { return nth(underlay6, h.number) }
@@ -162,22 +169,11 @@ func (l *Lab) plugIn(h *Host) error {
 
 // configure gives an interface its addresses and brings it up.
 func configure(h *netlink.Handle, ifname string, v4, v6 netip.Addr) error {
-	link, err := h.LinkByName(ifname)
-	if err != nil {
-		return err
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return err
-	}
 	for _, p := range []netip.Prefix{netip.PrefixFrom(v4, underlay4.Bits()), netip.PrefixFrom(v6, underlay6.Bits())} {
 		if p.Addr().Is6() && !hasIPv6() {
 			continue
 		}
-		addr, err := netlink.ParseAddr(p.String())
-		if err != nil {
-			return err
-		}
-		if err := h.AddrAdd(link, addr); err != nil {
+		if err := addAddr(h, ifname, p); err != nil {
 			return fmt.Errorf("adding %s: %w", p, err)
 		}
 	}
