@@ -25,8 +25,10 @@ type Links struct {
 // Times of links.
 const (
 	linkTick = 500 * time.Millisecond
-	// linkTries is how many initiations in a row without an answer make a link broken: some two seconds.
-	linkTries = 3
+	// linkTries is how many initiations in a row without an answer make a link broken: some two seconds; linkTriesFirst
+	// where nothing has come by it yet, as the peer may have only just started.
+	linkTries      = 3
+	linkTriesFirst = 5
 	// linkSilence is how long nothing comes from a peer that frames are sent to until the link is probed: it answers at
 	// least every two seconds. linkMisses probes in a row without an answer make it broken.
 	linkSilence = 2500 * time.Millisecond
@@ -112,10 +114,10 @@ func (k *links) watch(ctx context.Context) {
 // look takes down what has happened since the last time and probes what is due.
 func (k *links) look(now time.Time, buf []byte) []byte {
 	e, peers := k.engine, k.engine.peers.Load()
-	var unanswered []peer.ID
+	var unanswered, long []peer.ID
 	silent := map[peer.ID]bool{}
 	e.keys.locked(func(n *session.Node) {
-		unanswered = n.Unanswered(linkTries)
+		unanswered, long = n.Unanswered(linkTries), n.Unanswered(linkTriesFirst)
 		for _, id := range n.Silent(linkSilence, now) {
 			silent[id] = true
 		}
@@ -128,7 +130,8 @@ func (k *links) look(now time.Time, buf []byte) []byte {
 		}
 	}
 	for _, id := range unanswered {
-		if h := peers.byID[id]; h != nil && h.direct() {
+		h := peers.byID[id]
+		if h != nil && h.direct() && (h.state.seen.Load() != nil || slices.Contains(long, id)) {
 			k.of(id).fail()
 		}
 	}

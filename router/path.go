@@ -19,6 +19,8 @@ import (
 const (
 	// pathTick is how often the engine looks which peers had traffic, and whether their probers want to send.
 	pathTick = 200 * time.Millisecond
+	// pathIdle is the same while there is no session with anybody.
+	pathIdle = time.Second
 	// pathBase is the datagram in bytes of UDP payload that every path takes: of an IPv6 underlay's smallest MTU of 1,280
 	// (RFC 8200, section 5), 48 bytes of headers and room for those of tunnels below it.
 	pathBase = 1200
@@ -84,11 +86,13 @@ func (e *Engine) probePaths(ctx context.Context) {
 			buf = e.sendProbe(buf, wire.TypeProbeReply, a.by, a.probe, wire.HeaderLen+wire.ProbeLen+wire.TagLen, nil)
 		case <-tick.C:
 			e.expireAll(e.now())
+			next := pathIdle
 			for _, h := range e.peers.Load().byID {
-				if h.reached() {
-					buf = e.probePath(h, buf)
+				if h.reached() && h.state.crossing.lane.Load().session != nil {
+					buf, next = e.probePath(h, buf), pathTick
 				}
 			}
+			tick.Reset(next)
 		}
 	}
 }

@@ -82,6 +82,7 @@ func Run(ctx context.Context, cfg Config, program Program) error {
 	if err != nil {
 		return err
 	}
+	limitGarbage()
 	if err := raisePriority(); err != nil {
 		program.Log.Info("busy pods may delay the network: the node runs at their priority", "err", err)
 	}

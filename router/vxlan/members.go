@@ -82,12 +82,12 @@ func (s *Switch) send(m *member, p Probe) {
 }
 
 // look looks at the device: whether frames pass, and whether they could.
-func (s *Switch) look(now time.Time) error {
+func (s *Switch) look(now time.Time) (busy bool, err error) {
 	sample, err := s.cfg.Device.Sample()
 	if err != nil {
-		return err
+		return false, err
 	}
-	busy := s.traffic.moved(sample.Frames, s.sent.Load()+s.received.Load())
+	busy = s.traffic.moved(sample.Frames, s.sent.Load()+s.received.Load())
 	if s.ready && !sample.Ready {
 		s.log.Warn("the VXLAN device is down or no port of a bridge: all peers are carried in userspace")
 	}
@@ -101,7 +101,7 @@ func (s *Switch) look(now time.Time) error {
 			m.path.Traffic(now)
 		}
 	}
-	return nil
+	return busy, nil
 }
 
 // sweep moves addresses that went through userspace after their peer was moved to the kernel, as the peer moved later;

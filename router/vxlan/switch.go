@@ -22,6 +22,7 @@ import (
 // How often a Switch looks at the device, and at what is left to do for the peers.
 const (
 	sampleEvery = gap
+	sampleIdle  = 3 * gap // while no frames pass: it costs a question to the kernel
 	sweepEvery  = time.Second
 	keepEvery   = 10 * time.Second
 	// settling is how long after a peer has left the kernel path its frames may still come that way, and teach the
@@ -230,8 +231,14 @@ func (s *Switch) loop(ctx context.Context) error {
 		case <-timer.C:
 			s.advance(time.Now())
 		case <-sample.C:
-			if err := s.look(time.Now()); err != nil {
+			busy, err := s.look(time.Now())
+			if err != nil {
 				return err
+			}
+			if busy {
+				sample.Reset(sampleEvery)
+			} else {
+				sample.Reset(sampleIdle)
 			}
 		case <-sweep.C:
 			s.sweep(time.Now())
