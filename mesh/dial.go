@@ -79,11 +79,32 @@ func (d *dialer) run(ctx context.Context) {
 	if d.settled(ctx) {
 		close(d.triedAll)
 	}
+	d.wg.Go(func() { d.catchUp(ctx) })
 	<-ctx.Done()
 	d.mu.Lock()
 	d.ctx = nil // nothing starts from here on
 	d.mu.Unlock()
 	d.wg.Wait()
+}
+
+// catchUp exchanges states with a few members picked at random soon after the start. Where many nodes start at once, each
+// tells as often of the others as is enough for the few that it knows by then, and who is left out would hear of them with
+// the next exchange only, half a minute later or more.
+func (d *dialer) catchUp(ctx context.Context) {
+	for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/4*3 + rand.N(pause/2)):
+		}
+		members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
+		if len(members) == 0 {
+			continue
+		}
+		if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
+			d.mesh.log.Debug("catching up", "err", err)
+		}
+	}
 }
 
 // settled waits for the answer of whoever else claims to have this node's key, if somebody does: where one comes, Run

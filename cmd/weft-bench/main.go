@@ -20,7 +20,7 @@ func main() {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand())
+	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand(), newScaleCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "weft-bench: %v\n", err)
 		os.Exit(1)
