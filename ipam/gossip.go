@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"weft/internal/peer"
@@ -33,6 +34,9 @@ const (
 
 // retellPause is how often at most a node answers votes of a founding that is over.
 const retellPause = time.Second
+
+// retellers is about how many nodes do so, however many there are: votes linger in the queues of many nodes for a while.
+const retellers = 3
 
 // State returns all that this node knows of the ranges, for a node that hears of them for the first time or checks what it
 // may have missed: at most a few megabytes, for rings of ring.MaxTokens. It returns nil while the state cannot be trusted
@@ -217,7 +221,7 @@ func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) (deltas [][]byte, e
 // retell returns what the voters own, for which they need not wait until they exchange whole states with somebody.
 func (a *Allocator) retell(p *pool, votes []paxos.State) [][]byte {
 	now := a.cfg.Now()
-	if now.Sub(p.retold) < retellPause {
+	if now.Sub(p.retold) < retellPause || rand.IntN(max(len(p.ring.Totals()), retellers)) >= retellers {
 		return nil
 	}
 	p.retold = now

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -58,7 +59,7 @@ func (s Sender) Broadcast(msg []byte) error {
 	if s.mesh.numMembers() <= 1 {
 		return nil // nobody to hear it; who joins gets the full state
 	}
-	s.mesh.queue.QueueBroadcast(broadcast(append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...)))
+	s.mesh.queue.QueueBroadcast(&broadcast{append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now()})
 	s.mesh.queue.Prune(maxQueued)
 	return nil
 }
@@ -87,19 +88,26 @@ const (
 )
 
 // broadcast is a message in memberlist's queue.
-type broadcast []byte
+type broadcast struct {
+	msg    []byte
+	queued time.Time
+}
 
-// Invalidates implements memberlist.Broadcast: deltas do not replace one another.
-func (b broadcast) Invalidates(memberlist.Broadcast) bool { return false }
+// staleAfter is how long a broadcast may wait in the queue. memberlist sends first what it has sent least often: while
+// there is more news than packets, what is old would wait, and be sent in the end when it is of no use to anybody.
+const staleAfter = 10 * time.Second
+
+// Invalidates implements memberlist.Broadcast: deltas do not replace one another, but the new drives out the stale.
+func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(*broadcast)
+	return ok && b.queued.Sub(o.queued) > staleAfter
+}
 
 // Message implements memberlist.Broadcast.
-func (b broadcast) Message() []byte { return b }
+func (b *broadcast) Message() []byte { return b.msg }
 
 // Finished implements memberlist.Broadcast.
-func (b broadcast) Finished() {}
-
-// UniqueBroadcast implements memberlist.UniqueBroadcast: no need to compare it with what is queued.
-func (b broadcast) UniqueBroadcast() {}
+func (b *broadcast) Finished() {}
 
 // delegate is the mesh as memberlist sees it.
 type delegate struct{ mesh *Mesh }
