@@ -1,11 +1,15 @@
 package ipam
 
 import (
+	"math/rand/v2"
 	"net/netip"
 
 	"weft/ipam/paxos"
 	"weft/ipam/store"
 )
+
+// repeaters is about how many electors repeat what they have voted with every tick, for those who missed it.
+const repeaters = 8
 
 // pool returns the pool of a range; nil where this node does not use it. The caller holds mu.
 func (a *Allocator) pool(cidr netip.Prefix) *pool {
@@ -31,7 +35,7 @@ func (a *Allocator) propose(p *pool) error {
 	if err != nil {
 		return err
 	}
-	if own := p.votes.Own(); len(deltas) == 0 && !own.IsZero() {
+	if own := p.votes.Own(); len(deltas) == 0 && !own.IsZero() && rand.IntN(1+p.votes.Known()/repeaters) == 0 {
 		deltas = voteDeltas(p, []paxos.State{own})
 	}
 	a.broadcast(deltas)

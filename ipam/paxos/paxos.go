@@ -46,6 +46,9 @@ const (
 	MaxCount = 1 << 48
 )
 
+// slowdown is how many electors have each turn last one call of Propose longer.
+const slowdown = 16
+
 // ErrElectors is wrapped by Merge when the states would be of more than MaxElectors nodes.
 var ErrElectors = errors.New("paxos: too many electors")
 
@@ -163,7 +166,8 @@ func (n *Node) Merge(states []State) (changed []State, err error) {
 
 // Propose starts a ballot if it is this node's turn, and reports whether its state changed. Call it now and then, at a
 // second's distance or so with some jitter, until there is a decision: the lowest elector has the first turn, and turns
-// pass on every second call, so that duels end and a node that died does not hold up the rest.
+// pass on every second call, so that duels end and a node that died does not hold up the rest. Where there are many
+// electors they pass more slowly, as gossip takes longer to bring their promises.
 func (n *Node) Propose() (changed bool) {
 	met, needed := n.Waiting()
 	own, elector := n.states[n.self]
@@ -172,7 +176,8 @@ func (n *Node) Propose() (changed bool) {
 	}
 	turn := n.turn
 	n.turn++
-	if turn%2 != 0 || turn/2%met != n.rank() {
+	hold := 2 + met/slowdown
+	if turn%hold != 0 || turn/hold%met != n.rank() {
 		return false
 	}
 	var highest uint64
