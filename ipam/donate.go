@@ -20,6 +20,10 @@ type served struct {
 
 // Message takes in a message that another allocator's Gossip.Unicast sent. What is not one is dropped.
 func (a *Allocator) Message(from peer.ID, msg []byte) {
+	if len(msg) > 1 && (msg[1] == kindBallot || msg[1] == kindStand) {
+		a.ballotMessage(from, msg)
+		return
+	}
 	m, err := decodeUnicast(msg)
 	if err != nil || from == a.cfg.Self || from.IsZero() {
 		a.cfg.Logger.Debug("ipam: message dropped", "peer", from, "err", err)
@@ -39,6 +43,22 @@ func (a *Allocator) Message(from peer.ID, msg []byte) {
 		}
 		return nil
 	})
+	if err != nil {
+		a.cfg.Logger.Warn("ipam: message not dealt with", "peer", from, "err", err)
+	}
+}
+
+// ballotMessage takes in a message about a decree.
+func (a *Allocator) ballotMessage(from peer.ID, msg []byte) {
+	m, err := decodeBallot(msg)
+	if err == nil {
+		err = a.do(func() error {
+			if m.kind == kindBallot {
+				return a.hearBallot(from, &m)
+			}
+			return a.hearStand(from, &m)
+		})
+	}
 	if err != nil {
 		a.cfg.Logger.Warn("ipam: message not dealt with", "peer", from, "err", err)
 	}

@@ -128,12 +128,18 @@ func (a *Allocator) mergeRing(incoming *ring.Ring) (deltas [][]byte, err error) 
 		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
 	founded := p.ring.Founded()
-	delta, conflicts, err := p.ring.Merge(a.cfg.Self, incoming)
+	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming))
 	if err != nil {
 		a.warnForeign(p, err)
 		return nil, fmt.Errorf("ipam: %w", err)
 	}
 	for _, c := range conflicts {
+		if c.Reclaimed {
+			p.warn(fmt.Sprintf("%s: while this node was away what it owned was reclaimed, and is node %s's now: the addresses leased here "+
+				"that were of it are gone, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
+			a.cfg.Logger.Warn("ipam: space was reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
+			continue
+		}
 		p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
 			"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
 		a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())

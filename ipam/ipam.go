@@ -110,15 +110,17 @@ type Allocator struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	pools   []*pool // one a range, in the order of Config.Ranges; replaced by load
-	leases  leaseTable
-	broken  error         // why memory may differ from the store; nil while it does not
-	left    bool          // Leave has begun: nothing more is given out or asked for
-	changed chan struct{} // closed and replaced when there is news to wait for
-	out     []outgoing    // what to send once mu is released
-	flights map[flightKey]*flight
-	served  map[peer.ID]served
-	heard   map[peer.ID]struct{} // who has ever sent a message: nodes that Leave may give to
+	pools    []*pool // one a range, in the order of Config.Ranges; replaced by load
+	leases   leaseTable
+	broken   error         // why memory may differ from the store; nil while it does not
+	left     bool          // Leave has begun: nothing more is given out or asked for
+	changed  chan struct{} // closed and replaced when there is news to wait for
+	out      []outgoing    // what to send once mu is released
+	flights  map[flightKey]*flight
+	served   map[peer.ID]served
+	gone     map[peer.ID]bool // who is said to be gone for good, and still owns something
+	reclaims map[reclaimKey]*reclaim
+	heard    map[peer.ID]struct{} // who has ever sent a message: nodes that Leave may give to
 }
 
 // New returns an Allocator with what the Store holds; nothing runs yet. Where that state is of another node or another
@@ -135,6 +137,7 @@ func New(cfg Config) (*Allocator, error) {
 		flights: make(map[flightKey]*flight),
 		served:  make(map[peer.ID]served),
 		heard:   make(map[peer.ID]struct{}),
+		gone:    make(map[peer.ID]bool), reclaims: make(map[reclaimKey]*reclaim),
 	}
 	if err := a.load(); err != nil {
 		return nil, err

@@ -130,6 +130,9 @@ func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) 
 		vote = votes[0]
 	}
 	p.votes = paxos.New(c.Self, c.InitPeers, vote)
+	if err := p.loadDecrees(stored.Decrees); err != nil {
+		return nil, corrupt(state.Source, cidr, err)
+	}
 	p.space.SetOwned(p.usable())
 	return p, nil
 }

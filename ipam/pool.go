@@ -20,7 +20,9 @@ type pool struct {
 	self   peer.ID
 	ring   *ring.Ring
 	votes  *paxos.Node
-	space  space.Space
+	// decrees are this node's parts in the decrees about what nodes own that are gone, by these.
+	decrees map[peer.ID]paxos.Acceptor
+	space   space.Space
 
 	wanted   bool      // somebody waits for the founding, even if it is to be lazy
 	adopted  time.Time // when this node heard of the founding; zero: before New

@@ -68,6 +68,9 @@ func (a *Allocator) proposeAll() error {
 // keepHouse writes what was learnt of others and, if report, tells them what is free here. It checks the invariants.
 func (a *Allocator) keepHouse(report bool) error {
 	for _, p := range a.pools {
+		if err := a.keepDecrees(p); err != nil {
+			return err
+		}
 		var deltas [][]byte
 		if report {
 			deltas = ringDeltas(p.report(true))

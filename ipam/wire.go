@@ -50,7 +50,9 @@ func cutSection(b []byte) (kind byte, payload, rest []byte, err error) {
 const (
 	kindAsk      = 1 // a node without space asks another for some
 	kindReply    = 2 // the answer to an ask or a handover
-	kindHandover = 3 // a node that leaves gives all it owns
+	kindHandover = 3 // a node that leaves gives all it owns, or a decree gives what another one owned
+	kindBallot   = 4 // see ballotMessage
+	kindStand    = 5
 )
 
 // Outcomes of an ask or a handover.

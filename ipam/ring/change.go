@@ -157,7 +157,7 @@ func (r *Ring) cut(offset uint64) []uint64 {
 		return nil
 	}
 	low := &r.tokens[i-1]
-	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: 1}
+	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: first(reign(low.Version))}
 	low.End = offset
 	low.Version++
 	r.tokens = slices.Insert(r.tokens, i, high)

@@ -20,6 +20,8 @@ type Conflict struct {
 	Ours   Token // what this node held
 	Theirs Token // what came in
 	Kept   Token // which of them stands; every node settles on the same
+	// Reclaimed: it is none. The others took what this node owned while it was away.
+	Reclaimed bool
 }
 
 // String says what contradicts what, for people.
@@ -36,7 +38,8 @@ func (c Conflict) String() string {
 // associative and idempotent, so views converge in whatever order and however often messages arrive. What honest nodes
 // cannot write is settled and returned as conflicts, never as an error: of two claims the one under which addresses are in
 // use wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once; where it
-// wins over a higher version it writes a version above, which makes every other node follow.
+// wins over a higher version it writes a version above, which makes every other node follow. A token of a later reign
+// stands against all of earlier ones; where self loses by that it is returned as well, as Reclaimed.
 //
 // The errors are ErrRange, *ForeignError and ErrFull; r is unchanged then. The caller must write r to disk before it acts
 // on tokens that became self's.
@@ -51,6 +54,7 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 	for _, t := range incoming.tokens {
 		m.token(t)
 	}
+	m.depose()
 	m.overlaps()
 	return r.pick(m.changed), m.conflicts, nil
 }
@@ -96,6 +100,11 @@ func (m *merger) token(t Token) {
 	cur := m.ring.tokens[i]
 	switch {
 	case t == cur || t.Version < cur.Version:
+	case reign(t.Version) > reign(cur.Version):
+		m.write(t)
+		if cur.Owner == m.self && t.Owner != m.self {
+			m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: t, Reclaimed: true})
+		}
 	case t.Version == cur.Version:
 		m.settle(cur, t, m.ring.prefer(t, cur))
 	case cur.Owner != m.self:
@@ -156,7 +165,7 @@ func (m *merger) split(i int) {
 		gaps = append(gaps, Span{at, mine.End})
 	}
 	for _, gap := range gaps {
-		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: 1}
+		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: first(reign(mine.Version))}
 		if gap.Start == mine.Start {
 			t.Version = mine.Version + 1
 		}
@@ -169,6 +178,10 @@ func (m *merger) split(i int) {
 // is the later of the two, cut from the other.
 func (m *merger) contest(j int, mine Token) {
 	inner := m.ring.tokens[j]
+	if reign(inner.Version) > reign(mine.Version) {
+		m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: inner, Reclaimed: true})
+		return
+	}
 	theirs := m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine)
 	kept := inner
 	if !theirs {

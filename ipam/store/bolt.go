@@ -22,6 +22,7 @@ const FileName = "ipam.db"
 //	meta:   "version" -> formatVersion in decimal, "self" -> the node's ID in hexadecimal
 //	rings:  range as text -> ring
 //	votes:  range as text -> vote
+//	decrees: range as text, a space, the ID of who is gone -> decree
 //	leases: address as text -> {"owner", "in", "since"} in JSON
 const formatVersion = "1"
 
@@ -33,6 +34,7 @@ var (
 	ringsBucket  = []byte("rings")
 	votesBucket  = []byte("votes")
 	leasesBucket = []byte("leases")
+	decreeBucket = []byte("decrees")
 
 	versionKey = []byte("version")
 	selfKey    = []byte("self")
@@ -101,7 +103,7 @@ func (b *Bolt) Close() error {
 // initialise writes what a new file lacks.
 func initialise(db *bbolt.DB) error {
 	return db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, ringsBucket, votesBucket, leasesBucket} {
+		for _, name := range [][]byte{metaBucket, ringsBucket, votesBucket, decreeBucket, leasesBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -129,6 +131,14 @@ func (t boltTx) SetRing(cidr netip.Prefix, ring []byte) error {
 
 func (t boltTx) SetVote(cidr netip.Prefix, vote []byte) error {
 	return t.tx.Bucket(votesBucket).Put([]byte(cidr.String()), vote)
+}
+
+func (t boltTx) SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error {
+	key := []byte(cidr.String() + " " + gone.String())
+	if decree == nil {
+		return t.tx.Bucket(decreeBucket).Delete(key)
+	}
+	return t.tx.Bucket(decreeBucket).Put(key, decree)
 }
 
 func (t boltTx) PutLease(lease Lease) error {

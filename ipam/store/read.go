@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -137,7 +138,35 @@ func loadRanges(tx *bbolt.Tx, state *State) error {
 	if err := each(ringsBucket, func(r *Range, value []byte) { r.Ring = value }); err != nil {
 		return err
 	}
-	return each(votesBucket, func(r *Range, value []byte) { r.Vote = value })
+	if err := each(votesBucket, func(r *Range, value []byte) { r.Vote = value }); err != nil {
+		return err
+	}
+	return loadDecrees(tx, state)
+}
+
+func loadDecrees(tx *bbolt.Tx, state *State) error {
+	bucket := tx.Bucket(decreeBucket)
+	if bucket == nil {
+		return nil
+	}
+	return bucket.ForEach(func(k, v []byte) error {
+		text, id, _ := strings.Cut(string(k), " ")
+		cidr, err := netip.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		gone, err := peer.ParseID(id)
+		if err != nil {
+			return err
+		}
+		r := state.Ranges[cidr]
+		if r.Decrees == nil {
+			r.Decrees = make(map[peer.ID][]byte)
+		}
+		r.Decrees[gone] = slices.Clone(v)
+		state.Ranges[cidr] = r
+		return nil
+	})
 }
 
 func loadLeases(tx *bbolt.Tx, state *State) error {

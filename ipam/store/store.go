@@ -43,6 +43,8 @@ type Tx interface {
 	SetRing(cidr netip.Prefix, ring []byte) error
 	// SetVote stores this node's encoded vote in the founding of the range, which the store does not look into.
 	SetVote(cidr netip.Prefix, vote []byte) error
+	// SetDecree stores this node's encoded part in the decree about what gone owns of the range; nil removes it.
+	SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error
 	// PutLease stores a lease; it replaces one of the same address.
 	PutLease(lease Lease) error
 	// DeleteLease removes the lease of an address, if there is one.
@@ -61,6 +63,8 @@ type State struct {
 type Range struct {
 	Ring []byte // nil where none was stored
 	Vote []byte // nil where none was stored
+	// Decrees are this node's parts in the decrees about what nodes own that are gone, by these; nil for none.
+	Decrees map[peer.ID][]byte
 }
 
 // Lease says that an owner holds an address.

@@ -66,7 +66,7 @@ func (m *Memory) Load() (store.State, error) {
 	}
 	state := store.State{Source: "memory", Self: m.self, Ranges: make(map[netip.Prefix]store.Range)}
 	for cidr, r := range m.ranges {
-		state.Ranges[cidr] = store.Range{Ring: slices.Clone(r.Ring), Vote: slices.Clone(r.Vote)}
+		state.Ranges[cidr] = store.Range{Ring: slices.Clone(r.Ring), Vote: slices.Clone(r.Vote), Decrees: maps.Clone(r.Decrees)}
 	}
 	state.Leases = slices.SortedFunc(maps.Values(m.leases), func(a, b store.Lease) int { return a.Addr.Compare(b.Addr) })
 	return state, nil
@@ -127,6 +127,24 @@ func (t *memoryTx) SetRing(cidr netip.Prefix, ring []byte) error {
 func (t *memoryTx) SetVote(cidr netip.Prefix, vote []byte) error {
 	r := t.ranges[cidr]
 	r.Vote = slices.Clone(vote)
+	t.ranges[cidr] = r
+	return nil
+}
+
+func (t *memoryTx) SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error {
+	r := t.ranges[cidr]
+	r.Decrees = maps.Clone(r.Decrees) // that of before must stay as it is
+	if decree == nil {
+		delete(r.Decrees, gone)
+	} else {
+		if r.Decrees == nil {
+			r.Decrees = make(map[peer.ID][]byte)
+		}
+		r.Decrees[gone] = slices.Clone(decree)
+	}
+	if len(r.Decrees) == 0 {
+		r.Decrees = nil
+	}
 	t.ranges[cidr] = r
 	return nil
 }

@@ -1,0 +1,141 @@
+package ipam
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"weft/internal/cursor"
+	"weft/internal/peer"
+	"weft/ipam/paxos"
+	"weft/ipam/ring"
+	"weft/ipam/store"
+)
+
+// ballotMessage is what proposer and elector of a decree say to each other, as unicasts beside those of wire.go:
+//
+//	+---------+------+--------+---------+-------+-------+-------+------+
+//	| version | kind | gone   | ballot  | heir  | alive | stand | ring |
+//	| byte    | byte | 8      | 8 + 8   | 8     | byte  |       | rest |
+//	+---------+------+--------+---------+-------+-------+-------+------+
+//
+// Ballot is a round (big endian) and who proposes it. Stand is as paxos.Acceptor.Append writes it: of an answer what the
+// elector has promised and accepted. Ring is all that the sender knows of what gone owns, or has owned.
+type ballotMessage struct {
+	kind   byte
+	gone   peer.ID
+	ballot paxos.Ballot   // of a ballot
+	heir   peer.ID        // of a ballot: zero to ask for a promise, else who is to be accepted
+	alive  bool           // of an answer: the elector reaches the node that is said to be gone
+	stand  paxos.Acceptor // of an answer
+	ring   []byte
+}
+
+func (m *ballotMessage) encode() []byte {
+	b := append([]byte{messageVersion, m.kind}, m.gone[:]...)
+	b = binary.BigEndian.AppendUint64(b, m.ballot.Round)
+	b = append(b, m.ballot.By[:]...)
+	b = append(b, m.heir[:]...)
+	alive := byte(0)
+	if m.alive {
+		alive = 1
+	}
+	b = m.stand.Append(append(b, alive))
+	return append(b, m.ring...)
+}
+
+func decodeBallot(b []byte) (m ballotMessage, err error) {
+	const fixed = 2 + 8 + 8 + 8 + 8 + 1
+	r := cursor.Reader{B: b}
+	head := r.Bytes(fixed)
+	if len(head) < fixed || head[0] != messageVersion {
+		return m, fmt.Errorf("%w: ballot of %d bytes", ErrMessage, len(b))
+	}
+	m.kind, m.gone = head[1], peer.ID(head[2:])
+	m.ballot = paxos.Ballot{Round: binary.BigEndian.Uint64(head[10:]), By: peer.ID(head[18:])}
+	m.heir, m.alive = peer.ID(head[26:]), head[34] == 1
+	if m.stand, m.ring, err = paxos.DecodeAcceptor(r.B); err != nil || m.ballot.Round > paxos.MaxCount || m.gone.IsZero() {
+		return m, fmt.Errorf("%w: ballot of %d bytes", ErrMessage, len(b))
+	}
+	return m, nil
+}
+
+// setDecree notes this node's part in a decree.
+func (p *pool) setDecree(gone peer.ID, own paxos.Acceptor) {
+	if p.decrees == nil {
+		p.decrees = make(map[peer.ID]paxos.Acceptor)
+	}
+	p.decrees[gone] = own
+}
+
+// estate returns what this node knows of what gone owns, and of where another view has it own something.
+func (p *pool) estate(gone peer.ID, other *ring.Ring) *ring.Ring {
+	spans := p.ring.Owned(gone)
+	if other != nil {
+		spans = append(spans, other.Owned(gone)...)
+		for _, t := range other.Tokens() {
+			spans = append(spans, t.Span())
+		}
+	}
+	return p.ring.Select(func(t ring.Token) bool {
+		for _, s := range spans {
+			if t.Span().Intersect(s).Len() > 0 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// fence returns incoming without what a node gave this one of which it has promised to take no more: others may have
+// counted on that.
+func (a *Allocator) fence(p *pool, incoming *ring.Ring) *ring.Ring {
+	if len(p.decrees) == 0 {
+		return incoming
+	}
+	return incoming.Select(func(t ring.Token) bool {
+		cur, known := p.ring.TokenAt(t.Start)
+		return t.Owner != a.cfg.Self || !known || cur.Owner == a.cfg.Self || !a.fenced(p, cur.Owner) || t.Reign() > cur.Reign()
+	})
+}
+
+// fenced reports whether this node has promised to take nothing more from gone.
+func (a *Allocator) fenced(p *pool, gone peer.ID) bool {
+	own, known := p.decrees[gone]
+	lifted := own.Promised.By == a.cfg.Self && own.Accepted.IsZero() && a.reclaims[reclaimKey{p.prefix, gone}] == nil
+	return known && !own.Promised.IsZero() && !lifted
+}
+
+// keepDecrees forgets this node's parts in decrees that have come to their end, and takes back its word on nodes that
+// have come back before anything was accepted: a ballot of its own, higher, makes all that it promised void.
+func (a *Allocator) keepDecrees(p *pool) error {
+	for gone, own := range p.decrees {
+		if a.reclaims[reclaimKey{p.prefix, gone}] != nil {
+			continue
+		}
+		switch {
+		case p.owned(gone) == 0:
+			delete(p.decrees, gone)
+			if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(p.prefix, gone, nil) }); err != nil {
+				return err
+			}
+		case a.cfg.Reachable(gone) && own.Accepted.IsZero() && a.fenced(p, gone):
+			lifted := paxos.Ballot{Round: own.Promised.Round + 1, By: a.cfg.Self}
+			if err := a.vote(reclaimKey{p.prefix, gone}, func(own *paxos.Acceptor) { own.Promise(lifted) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// loadDecrees reads this node's parts in decrees of a range.
+func (p *pool) loadDecrees(stored map[peer.ID][]byte) error {
+	for gone, b := range stored {
+		own, _, err := paxos.DecodeAcceptor(b)
+		if err != nil {
+			return err
+		}
+		p.setDecree(gone, own)
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/internal/peer"
+	"weft/ipam/paxos"
+	"weft/ipam/ring"
+	"weft/ipam/store"
+)
+
+// Errors of Reclaim.
+var (
+	// ErrAlive is wrapped where the node that was said to be gone is alive.
+	ErrAlive = errors.New("ipam: that node is alive")
+	// ErrSilent is wrapped where an owner whose word is needed does not answer.
+	ErrSilent = errors.New("ipam: an owner does not answer")
+)
+
+// errOutbid is returned where another node's ballot is higher.
+var errOutbid = errors.New("ipam: another node reclaims as well")
+
+// Times of a decree.
+const (
+	canvassPause = 700 * time.Millisecond // until electors that have not answered are asked again
+	outbidPause  = 300 * time.Millisecond // at least, before a ballot higher than somebody else's
+)
+
+// Reclaimed is what became of what a node owned of one range.
+type Reclaimed struct {
+	Gone      peer.ID
+	Range     netip.Prefix
+	Heir      peer.ID // zero where it owned nothing
+	Addresses uint64
+}
+
+// reclaimKey names a decree: what becomes of what gone owns of a range.
+type reclaimKey struct {
+	cidr netip.Prefix
+	gone peer.ID
+}
+
+// reclaim is a decree that this node has proposed.
+type reclaim struct {
+	choice *paxos.Choice
+	outbid paxos.Ballot // the highest that an elector has promised to somebody else
+	alive  peer.ID      // who says that the node is alive; zero for nobody
+	news   bool         // an elector has answered since it was last looked at
+}
+
+// Reclaim takes what nodes own that are gone for good. All other owners have to agree, one by one: each of them may hold
+// the last thing that a node gave away, and takes nothing more from it once it has agreed. So what nobody holds goes to
+// one heir, this node unless another was faster, whoever asks for it and however often. Who is said to be gone stays so
+// until it is found alive, or nothing is left of it: owners that are gone as well need not agree.
+//
+// The errors are ErrAlive, ErrSilent for an owner that does not answer within 10 s or until ctx ends, and those of the
+// store. Nothing is lost by an error: asked again, it goes on from there.
+func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) ([]Reclaimed, error) {
+	ctx, cancel := withPatience(ctx)
+	defer cancel()
+	var all []peer.ID
+	a.view(func() {
+		for _, id := range gone {
+			a.gone[id] = true
+		}
+		all = slices.SortedFunc(maps.Keys(a.gone), peer.ID.Compare)
+	})
+	var results []Reclaimed
+	var errs []error
+	for _, id := range all {
+		rs, err := a.reclaimAll(ctx, id)
+		results = append(results, rs...)
+		if err == nil || errors.Is(err, ErrAlive) {
+			a.view(func() { delete(a.gone, id) })
+		}
+		if err != nil && slices.Contains(gone, id) {
+			errs = append(errs, err)
+		}
+	}
+	return results, errors.Join(errs...)
+}
+
+// reclaimAll takes what one node owns of all ranges.
+func (a *Allocator) reclaimAll(ctx context.Context, gone peer.ID) (results []Reclaimed, err error) {
+	for _, cidr := range a.cfg.Ranges {
+		key := reclaimKey{cidr.Masked(), gone}
+		for {
+			var r Reclaimed
+			if r, err = a.decide(ctx, key); !errors.Is(err, errOutbid) {
+				if err == nil {
+					results = append(results, r)
+				}
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return results, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+			case <-time.After(outbidPause + rand.N(2*outbidPause)):
+			}
+		}
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+// decide takes one decree through one ballot.
+func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, err error) {
+	var done bool
+	err = a.do(func() (err error) {
+		done, err = a.nominate(key)
+		return err
+	})
+	r = Reclaimed{Gone: key.gone, Range: key.cidr}
+	if err != nil || done {
+		return r, err
+	}
+	defer a.view(func() { delete(a.reclaims, key) })
+	if err := a.canvass(ctx, key, peer.ID{}); err != nil {
+		return r, err
+	}
+	err = a.do(func() error {
+		choice := a.reclaims[key].choice
+		r.Heir = choice.Value(a.cfg.Self)
+		return a.vote(key, func(own *paxos.Acceptor) { own.Accept(choice.Ballot, r.Heir) })
+	})
+	if err != nil {
+		return r, err
+	}
+	if err := a.canvass(ctx, key, r.Heir); err != nil {
+		return r, err
+	}
+	err = a.do(func() (err error) {
+		r.Addresses, err = a.hand(key, r.Heir)
+		return err
+	})
+	return r, err
+}
+
+// nominate begins a ballot with this node's own promise; done where the node owns nothing.
+func (a *Allocator) nominate(key reclaimKey) (done bool, err error) {
+	p := a.pool(key.cidr)
+	if p.owned(key.gone) == 0 {
+		return true, nil
+	}
+	if a.cfg.Reachable(key.gone) {
+		return false, fmt.Errorf("%w: node %s is reached", ErrAlive, a.name(key.gone))
+	}
+	own := p.decrees[key.gone]
+	ballot := paxos.Ballot{Round: own.Promised.Round + 1, By: a.cfg.Self}
+	a.reclaims[key] = &reclaim{choice: paxos.NewChoice(ballot)}
+	return false, a.vote(key, func(own *paxos.Acceptor) { own.Promise(ballot) })
+}
+
+// vote changes this node's own part in a decree and writes it, before anybody hears of it.
+func (a *Allocator) vote(key reclaimKey, f func(own *paxos.Acceptor)) error {
+	p := a.pool(key.cidr)
+	own := p.decrees[key.gone]
+	before := own
+	f(&own)
+	if own != before {
+		p.setDecree(key.gone, own)
+		if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(key.cidr, key.gone, own.Append(nil)) }); err != nil {
+			return err
+		}
+	}
+	if r := a.reclaims[key]; r != nil && !r.choice.Hear(a.cfg.Self, own) && r.choice.Ballot.Less(own.Promised) {
+		r.outbid, r.news = own.Promised, true
+		a.notify()
+	}
+	return nil
+}
+
+// canvass asks all other owners for their promises, or where there is an heir for their acceptance, until it has them.
+// An owner of whom one of them knows more than this node is asked as well.
+func (a *Allocator) canvass(ctx context.Context, key reclaimKey, heir peer.ID) error {
+	for {
+		var missing []peer.ID
+		var changed <-chan struct{}
+		err := a.do(func() (err error) {
+			changed = a.changed
+			missing, err = a.putBallot(key, heir)
+			return err
+		})
+		if err != nil || len(missing) == 0 {
+			return err
+		}
+		if err := a.awaitAnswers(ctx, key, missing, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// putBallot sends the present ballot to those who have not answered it, and returns them.
+func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, err error) {
+	p, r := a.pool(key.cidr), a.reclaims[key]
+	switch {
+	case !r.alive.IsZero():
+		return nil, fmt.Errorf("%w: node %s says that it reaches %s", ErrAlive, a.name(r.alive), a.name(key.gone))
+	case !r.outbid.IsZero(): // the next ballot is above it
+		return nil, errors.Join(errOutbid, a.vote(key, func(own *paxos.Acceptor) { own.Promise(r.outbid) }))
+	}
+	missing = r.choice.Missing(a.electors(p), !heir.IsZero())
+	m := ballotMessage{kind: kindBallot, gone: key.gone, ballot: r.choice.Ballot, heir: heir, ring: p.estate(key.gone, nil).Append(nil)}
+	for _, id := range missing {
+		if !a.cfg.Reachable(id) {
+			return nil, fmt.Errorf("%w: node %s owns addresses of %s as well and is not reached: bring it back, or if it is gone for "+
+				"good reclaim it too: `weft reclaim %s`", ErrSilent, a.name(id), key.cidr, id)
+		}
+		a.out = append(a.out, outgoing{to: id, msg: m.encode()})
+	}
+	return missing, nil
+}
+
+// awaitAnswers waits until there is news, or it is time to ask again.
+func (a *Allocator) awaitAnswers(ctx context.Context, key reclaimKey, missing []peer.ID, changed <-chan struct{}) error {
+	again := time.NewTimer(canvassPause)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: node %s has not answered on what becomes of %s: try again, or if it is gone for good reclaim it too: "+
+				"`weft reclaim %s`", ErrSilent, a.name(missing[0]), a.name(key.gone), missing[0])
+		case <-again.C:
+			return nil
+		case <-changed:
+		}
+		var settled bool
+		a.view(func() {
+			changed = a.changed
+			r := a.reclaims[key]
+			settled = r == nil || !r.alive.IsZero() || !r.outbid.IsZero() || r.news
+			if r != nil {
+				r.news = false
+			}
+		})
+		if settled {
+			return nil
+		}
+	}
+}
+
+// electors returns those whose word is needed: all owners but this node and those that are gone.
+func (a *Allocator) electors(p *pool) (ids []peer.ID) {
+	for _, total := range p.ring.Totals() {
+		if total.Owner != a.cfg.Self && !a.gone[total.Owner] {
+			ids = append(ids, total.Owner)
+		}
+	}
+	return ids
+}
+
+// hand gives what the node that is gone owned to the heir: all have agreed.
+func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err error) {
+	p := a.pool(key.cidr)
+	addresses = p.owned(key.gone)
+	delta := p.ring.Reclaim(key.gone, heir)
+	if delta.Len() == 0 {
+		return 0, nil // it has become known meanwhile
+	}
+	a.cfg.Logger.Info("ipam: space reclaimed", "peer", key.gone, "heir", heir, "range", key.cidr.String(), "count", addresses)
+	if err := a.settle(p); err != nil {
+		return 0, err
+	}
+	a.broadcast(ringDeltas(delta))
+	if heir != a.cfg.Self {
+		m := unicast{kind: kindHandover, id: rand.Uint64(), ring: delta.Append(nil)}
+		a.out = append(a.out, outgoing{to: heir, msg: m.encode()})
+	}
+	a.notify()
+	return addresses, nil
+}
+
+// hearBallot answers a ballot: with this node's part in it, and all that it knows of what the node that is gone owns.
+func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
+	incoming, err := ring.Decode(m.ring)
+	if err != nil {
+		return err
+	}
+	p := a.pool(incoming.Range())
+	if p == nil {
+		return fmt.Errorf("ipam: ballot on %s: %w", incoming.Range(), ring.ErrRange)
+	}
+	deltas, err := a.mergeRing(incoming)
+	if err != nil {
+		return err
+	}
+	a.broadcast(deltas)
+	answer := ballotMessage{kind: kindStand, gone: m.gone, ring: p.estate(m.gone, incoming).Append(nil)}
+	if a.cfg.Reachable(m.gone) {
+		answer.alive = true
+	} else {
+		key := reclaimKey{p.prefix, m.gone}
+		err := a.vote(key, func(own *paxos.Acceptor) {
+			if m.heir.IsZero() {
+				own.Promise(m.ballot)
+			} else {
+				own.Accept(m.ballot, m.heir)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	answer.stand = p.decrees[m.gone]
+	a.out = append(a.out, outgoing{to: from, msg: answer.encode()})
+	return nil
+}
+
+// hearStand takes an elector's answer to a ballot.
+func (a *Allocator) hearStand(from peer.ID, m *ballotMessage) error {
+	incoming, err := ring.Decode(m.ring)
+	if err != nil {
+		return err
+	}
+	r := a.reclaims[reclaimKey{incoming.Range(), m.gone}]
+	deltas, err := a.mergeRing(incoming) // first: what it says is counted only once this node knows what the elector knew
+	if err != nil {
+		return err
+	}
+	a.broadcast(deltas)
+	if r == nil {
+		return nil
+	}
+	switch {
+	case m.alive:
+		r.alive = from
+	case !r.choice.Hear(from, m.stand) && r.choice.Ballot.Less(m.stand.Promised):
+		r.outbid = m.stand.Promised
+	}
+	r.news = true
+	a.notify()
+	return nil
+}

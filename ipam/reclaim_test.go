@@ -1,0 +1,212 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/peer"
+)
+
+// owned returns how many addresses of the first range a node owns in another's view.
+func (n *node) owned(id peer.ID) (addresses uint64) {
+	for _, o := range n.alloc.Status().Ranges[0].Owners {
+		if o.ID == id {
+			addresses = o.Addresses
+		}
+	}
+	return addresses
+}
+
+// TestReclaim: what a dead node owned is taken by one of two that ask for it at once, whatever is lost on the way; all
+// hear of it, and so does the node when it comes back, which gives up its leases and gets a new share.
+func TestReclaim(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBus(t, 4, seed)
+			defer b.stop()
+			b.startAll("10.32.0.0/24")
+			b.eventually("all ready", b.allInformed)
+			dead := b.nodes[3]
+			lease, err := dead.alloc.Allocate(context.Background(), "pod", whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dead.crash()
+			b.mu.Lock()
+			b.loss, b.repeat, b.deaf = 0.2, 0.2, 0.15
+			b.mu.Unlock()
+			var wg sync.WaitGroup
+			for _, n := range b.nodes[:2] {
+				wg.Go(func() {
+					for try := 0; ; try++ {
+						ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+						_, err := n.alloc.Reclaim(ctx, dead.id)
+						cancel()
+						if err == nil {
+							return
+						}
+						if !errors.Is(err, ErrSilent) || try == 3 {
+							t.Errorf("seed %d: node %d: %v", seed, n.index, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.eventually("the space is one of the others'", func() bool {
+				return !slicesAny(b.nodes[:3], func(n *node) bool {
+					return n.owned(dead.id) != 0 || n.owned(nodeID(0))+n.owned(nodeID(1))+n.owned(nodeID(2)) != 256
+				})
+			})
+			if x, y := b.nodes[0].owned(nodeID(0)), b.nodes[0].owned(nodeID(1)); max(x, y) != 128 || min(x, y) != 64 {
+				t.Errorf("seed %d: the two own %d and %d, want one of them the whole of it", seed, x, y)
+			}
+			b.check()
+			b.mu.Lock()
+			b.loss, b.deaf = 0, 0
+			b.mu.Unlock()
+			dead.start(dead.config(4, "10.32.0.0/24"))
+			b.eventually("the node knows, and has a new share", func() bool {
+				return len(dead.alloc.Leases()) == 0 && dead.alloc.Ready() && dead.owned(dead.id) > 0
+			})
+			if warnings := fmt.Sprint(dead.alloc.Status().Warnings); !strings.Contains(warnings, "reclaimed") || !strings.Contains(warnings, lease.Addr.String()) {
+				t.Errorf("seed %d: it says %s, want what became of %s", seed, warnings, lease.Addr)
+			}
+			for _, n := range b.nodes[:3] {
+				if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
+					t.Errorf("seed %d: node %d says %v", seed, n.index, warnings)
+				}
+			}
+			b.check()
+		})
+	}
+}
+
+func slicesAny(nodes []*node, f func(*node) bool) bool {
+	for _, n := range nodes {
+		if f(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestReclaimNeedsEverybody: an owner that is not there keeps a decree from coming about, by name, until it is said to be
+// gone as well; and nobody reclaims from a node that somebody reaches.
+func TestReclaimNeedsEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, 4, 1)
+		defer b.stop()
+		b.startAll("10.32.0.0/24")
+		b.eventually("all ready", b.allInformed)
+		a := b.nodes[0].alloc
+		if _, err := a.Reclaim(t.Context(), nodeID(3)); !errors.Is(err, ErrAlive) {
+			t.Errorf("of a node that is alive: %v", err)
+		}
+		b.nodes[2].crash()
+		b.nodes[3].crash()
+		begin := time.Now()
+		_, err := a.Reclaim(t.Context(), nodeID(3))
+		if !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), nodeID(2).String()) {
+			t.Errorf("%v, want one that names node 2", err)
+		}
+		if d := time.Since(begin); d > patience {
+			t.Errorf("after %s", d)
+		}
+		results, err := a.Reclaim(t.Context(), nodeID(2))
+		if err != nil || len(results) != 2 {
+			t.Errorf("%v, %v, want both", results, err)
+		}
+		if n := b.nodes[0].owned(nodeID(0)); n != 192 {
+			t.Errorf("it owns %d addresses, want 192", n)
+		}
+		if results, err := a.Reclaim(t.Context(), nodeID(2)); err != nil || len(results) != 1 || results[0].Addresses != 0 {
+			t.Errorf("again: %v, %v", results, err)
+		}
+		b.check()
+	})
+}
+
+// TestReclaimKnowsTheLastGift: what a node gave away and told one other only, which told nobody yet, stays that one's.
+func TestReclaimKnowsTheLastGift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, 3, 1)
+		defer b.stop()
+		b.startAll("10.32.0.0/24")
+		b.eventually("all ready", b.allInformed)
+		giver, taker := b.nodes[2], b.nodes[1]
+		b.mu.Lock()
+		b.loss = 1 // nobody else hears of it
+		b.mu.Unlock()
+		addr := giver.alloc.pools[0].ring.Addr(giver.alloc.pools[0].ring.Owned(giver.id)[0].Start + 10)
+		if _, err := taker.alloc.Claim(context.Background(), "pod", addr); err != nil {
+			t.Fatal(err)
+		}
+		giver.crash()
+		results, err := b.nodes[0].alloc.Reclaim(context.Background(), giver.id)
+		if err != nil || len(results) != 1 || results[0].Addresses != 84 && results[0].Addresses != 85-1 {
+			t.Errorf("%v, %v, want all but the one address", results, err)
+		}
+		b.mu.Lock()
+		b.loss = 0
+		b.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if leases := taker.alloc.Lookup("pod"); len(leases) != 1 {
+			t.Error("the lease is gone")
+		}
+		b.check()
+	})
+}
+
+// TestReclaimCrashes has the disk of the one that reclaims, or of one whose word it needs, crash at each of its writes, with
+// that write on disk or not; asked again, it comes to its end, and what was leased stays leased once.
+func TestReclaimCrashes(t *testing.T) {
+	for _, victim := range []int{0, 1} {
+		for _, written := range []bool{false, true} {
+			for at := 0; ; at++ {
+				crashed := false
+				synctest.Test(t, func(t *testing.T) {
+					b := newBus(t, 3, uint64(at))
+					defer b.stop()
+					b.startAll("10.32.0.0/24")
+					b.eventually("all ready", b.allInformed)
+					b.nodes[2].crash()
+					v := b.nodes[victim]
+					from := v.disk.Updates()
+					v.disk.OnUpdate(func(update int) (bool, bool) {
+						crashed = crashed || update == from+at
+						return update == from+at, written
+					})
+					_, err := b.nodes[0].alloc.Reclaim(context.Background(), nodeID(2))
+					if crashed {
+						v.crash()
+						v.disk.OnUpdate(nil)
+						v.start(v.config(3, "10.32.0.0/24"))
+						_, err = b.nodes[0].alloc.Reclaim(context.Background(), nodeID(2))
+					}
+					if err != nil {
+						t.Errorf("victim %d, write %d, written %v: %v", victim, at, written, err)
+					}
+					b.eventually("one owner of all", func() bool {
+						return b.nodes[0].owned(nodeID(2)) == 0 && b.nodes[1].owned(nodeID(2)) == 0 &&
+							b.nodes[1].owned(nodeID(0)) == b.nodes[0].owned(nodeID(0)) && b.nodes[0].owned(nodeID(0))+b.nodes[0].owned(nodeID(1)) == 256
+					})
+					b.check()
+				})
+				if !crashed {
+					if at < 2 {
+						t.Errorf("victim %d: only %d writes", victim, at)
+					}
+					break
+				}
+			}
+		}
+	}
+}
