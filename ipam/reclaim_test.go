@@ -185,16 +185,16 @@ func TestReclaimCrashes(t *testing.T) {
 						return update == from+at, written
 					})
 					_, err := b.nodes[0].alloc.Reclaim(context.Background(), nodeID(2))
+					v.disk.OnUpdate(nil)
 					if crashed {
 						v.crash()
-						v.disk.OnUpdate(nil)
 						v.start(v.config(3, "10.32.0.0/24"))
 						_, err = b.nodes[0].alloc.Reclaim(context.Background(), nodeID(2))
 					}
 					if err != nil {
 						t.Errorf("victim %d, write %d, written %v: %v", victim, at, written, err)
 					}
-					b.eventually("one owner of all", func() bool {
+					b.eventually(fmt.Sprintf("one owner of all: victim %d, write %d, written %v", victim, at, written), func() bool {
 						return b.nodes[0].owned(nodeID(2)) == 0 && b.nodes[1].owned(nodeID(2)) == 0 &&
 							b.nodes[1].owned(nodeID(0)) == b.nodes[0].owned(nodeID(0)) && b.nodes[0].owned(nodeID(0))+b.nodes[0].owned(nodeID(1)) == 256
 					})
