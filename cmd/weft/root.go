@@ -110,7 +110,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newUpCommand(e), newStatusCommand(e), newWaitCommand(e), newPeersCommand(e),
 		newConnectCommand(e), newForgetCommand(e), newIPAMCommand(e), newIPCommand(e),
 		newAttachCommand(e), newDetachCommand(e), newExposeCommand(e), newHideCommand(e),
-		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newVersionCommand(e),
+		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
 		newSecretCommand(e), newReloadCommand(e),
 	)
 	return root

@@ -197,6 +197,21 @@ type Reload struct {
 	Secrets int      `json:"secrets"` // that are in use now
 }
 
+// ReclaimRequest is the body of PUT /v1/reclaim: nodes that are gone for good, by ID or nickname.
+type ReclaimRequest struct {
+	Peers []string `json:"peers"`
+}
+
+// Reclaimed is an element of the answer of PUT /v1/reclaim: what became of what a node owned of a range.
+type Reclaimed struct {
+	Peer        peer.ID      `json:"peer"`
+	Name        string       `json:"name"`
+	Range       netip.Prefix `json:"range"`
+	GivenTo     peer.ID      `json:"given_to"` // empty if there was nothing, or nothing any more
+	GivenToName string       `json:"given_to_name"`
+	Addresses   uint64       `json:"addresses"`
+}
+
 // LeaveResult is the answer of PUT /v1/leave.
 type LeaveResult struct {
 	Released int     `json:"released"` // leases that ended

@@ -162,6 +162,11 @@ func (c *Client) Leave(ctx context.Context) (l LeaveResult, err error) {
 	return l, c.do(ctx, http.MethodPut, "leave", nil, nil, &l)
 }
 
+// Reclaim has the address space of nodes taken that are gone for good, each an ID or a nickname.
+func (c *Client) Reclaim(ctx context.Context, peers []string) (r []Reclaimed, err error) {
+	return r, c.do(ctx, http.MethodPut, "reclaim", nil, ReclaimRequest{Peers: peers}, &r)
+}
+
 // do makes one request; in is the body where it is not nil, out takes the answer where it is not nil.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader

@@ -36,6 +36,7 @@ func (d *Daemon) apiHandler() http.Handler {
 	mux.HandleFunc("PUT /v1/targets", handle(d.log, d.handleConnect))
 	mux.HandleFunc("DELETE /v1/targets", handle(d.log, d.handleForget))
 	mux.HandleFunc("PUT /v1/reload", handle(d.log, d.handleReload))
+	mux.HandleFunc("PUT /v1/reclaim", handle(d.log, d.handleReclaim))
 	mux.HandleFunc("PUT /v1/leave", handle(d.log, d.handleLeave))
 	// Where the time goes, for "go tool pprof": on the socket only, which is root's.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -138,6 +139,8 @@ func ipamProblem(err error) error {
 		{ipam.ErrOutside, api.KindInvalid, "The ranges of the overlay are in \"weft ipam\"."},
 		{ipam.ErrLeased, api.KindRefused, "Choose another address, or release that one."},
 		{ipam.ErrUnreachable, api.KindRefused, "Choose another address, or bring that node back."},
+		{ipam.ErrAlive, api.KindRefused, "Run \"weft leave\" there, or stop it first."},
+		{ipam.ErrSilent, api.KindRefused, "What was said stays said: it goes on from there when you try again."},
 		{ipam.ErrLeft, api.KindRefused, "Start the daemon again to join anew."},
 		{ipam.ErrNoHeir, api.KindRefused, "See who is reachable with \"weft peers\" and try again."},
 		{context.DeadlineExceeded, api.KindTimeout, "See what is missing with \"weft ipam\" and \"weft peers\"."},

@@ -131,13 +131,14 @@ func (d *Daemon) warnings() []string {
 		warnings = append(warnings, p.warnings()...)
 	}
 	warnings = append(warnings, d.linkWarnings(members)...)
+	warnings = append(warnings, d.strangerWarnings(members)...)
 	for _, m := range members {
 		if _, err := session.Choose(d.cfg.offer(), session.Offer(m.Capabilities)); err != nil && isLivePeer(m) {
 			warnings = append(warnings, fmt.Sprintf("No frames pass between this node and %s (%s): each insists on another --cipher. "+
 				"Give both the same, or auto.", m.Name, m.Addr))
 		}
 		if m.State == mesh.StateDead {
-			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is dead: start it again.", m.Name, m.ID, m.Addr))
+			warnings = append(warnings, d.deadWarning(m, members))
 		}
 	}
 	return warnings

@@ -56,7 +56,7 @@ func TestManyDaemons(t *testing.T) {
 	var cpu float64
 	for i, n := range nodes {
 		rss = max(rss, residentSize(t, n))
-		cpu = max(cpu, (cpuTime(t, n) - before[i]).Seconds()/manyIdle.Seconds())
+		cpu = max(cpu, (cpuTime(t, n)-before[i]).Seconds()/manyIdle.Seconds())
 	}
 	t.Logf("founded within %s; at most %.1f MiB resident and %.2f %% of a core each, idle", founded.Round(100*time.Millisecond), float64(rss)/(1<<20), 100*cpu)
 	if founded > manyFounded || rss > manyRSS || cpu > manyCPU {

@@ -133,4 +133,3 @@ func TestNATed(t *testing.T) {
 		t.Errorf("%d pings lost", lost)
 	}
 }
-

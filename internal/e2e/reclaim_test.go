@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// TestReclaim: the space of a node that was killed goes to one of two that ask for it at once; the node comes back, has
+// lost its lease, says so, and gets a new share.
+func TestReclaim(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	c := nodes[2]
+	p := attach(t, c, "p")
+	if out, err := nodes[0].Do(testContext(t), "reclaim", "c"); err == nil || !strings.Contains(out, "alive") {
+		t.Errorf("of a node that is alive: %q, %v", out, err)
+	}
+	before := query[api.IPAM](t, nodes[0], "ipam")
+	c.Process().Kill()
+	waitState(t, nodes[0], "c", "dead")
+	waitState(t, nodes[1], "c", "dead")
+	if warnings := strings.Join(query[api.Status](t, nodes[0], "status").Warnings, " "); !strings.Contains(warnings, "weft reclaim") {
+		t.Errorf("warnings %q, want one that names the mend", warnings)
+	}
+	var both sync.WaitGroup
+	for _, n := range nodes[:2] {
+		both.Go(func() {
+			out, err := n.Do(testContext(t), "reclaim", "c")
+			t.Logf("%s: %s", n.Label(), out)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	labtest.Until(t, patience, func() error { return sameOwners(t, nodes[:2], 2) })
+	up(t, c, others(nodes, c)...)
+	waitReady(t, nodes)
+	labtest.Until(t, patience, func() error { return sameOwners(t, nodes, 3) })
+	if warnings := strings.Join(query[api.Status](t, c, "status").Warnings, " "); !strings.Contains(warnings, p.addr.String()) {
+		t.Errorf("c warns of %q, want what became of %s", warnings, p.addr)
+	}
+	for _, l := range query[[]api.Lease](t, c, "ip", "list") {
+		if l.IP.Addr() == p.addr {
+			t.Errorf("c still leases %s", p.addr)
+		}
+	}
+	if len(before.Ranges[0].Owners) != 3 {
+		t.Errorf("%d owners at first, want 3", len(before.Ranges[0].Owners))
+	}
+}
+
+// sameOwners returns an error unless all nodes say the same of who owns what, of the whole range, and it is as many.
+func sameOwners(t *testing.T, nodes []*cluster.Node, owners int) error {
+	t.Helper()
+	first := query[api.IPAM](t, nodes[0], "ipam").Ranges[0].Owners
+	var total uint64
+	for _, o := range first {
+		total += o.Addresses
+	}
+	if len(first) != owners || total != 1<<20 {
+		return fmt.Errorf("%d owners of %d addresses: %v", len(first), total, first)
+	}
+	for _, n := range nodes[1:] {
+		for i, o := range query[api.IPAM](t, n, "ipam").Ranges[0].Owners {
+			if i >= len(first) || o.ID != first[i].ID || o.Addresses != first[i].Addresses {
+				return fmt.Errorf("%s says %v, %s %v", nodes[0].Label(), first, n.Label(), o)
+			}
+		}
+	}
+	return nil
+}
