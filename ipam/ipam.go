@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weft/internal/peer"
@@ -107,6 +108,8 @@ type Allocator struct {
 	// Constant after New.
 	cfg  Config
 	wake chan struct{} // of capacity 1: tells Run to look again
+
+	owned atomic.Pointer[owners] // nil before OwnerOf is first called
 
 	mu sync.Mutex
 	// Guarded by mu.

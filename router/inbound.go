@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/neighbor"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -186,6 +187,9 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 		return reason
 	}
 	if meta.Kind == wire.KindNone {
+		if neighbor.MayBe(frame) {
+			in.engine.neighbors.overhear(frame, from.ID, now)
+		}
 		err = in.joiner.AddFrame(offloadOf(meta), frame)
 	} else {
 		err = in.joiner.AddSlice(header.Session, sliceOf(header, meta), frame)

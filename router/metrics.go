@@ -13,6 +13,8 @@ var (
 	descPeerDrops  = desc("peer_drops_total", "Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
 	descDrops      = desc("drops_total", "Frames and datagrams that were dropped, those of known peers among them.", "reason")
 	descProbes     = desc("path_probes_received_total", "Probes of the path MTU, and answers to them, that were received.")
+	descNeighbors  = desc("neighbor_requests_total", "Questions of pods for addresses, and announcements, by what became of them: answered, directed, own, flooded.", "result")
+	descRelayed    = desc("relayed_datagrams_total", "Datagrams passed on between other nodes.")
 	descFDBEntries = desc("fdb_entries", "MAC addresses in the forwarding database.")
 	descFDBRefused = desc("fdb_refused_total", "MAC addresses not learned as the forwarding database was full.")
 	descFDBMoves   = desc("fdb_moves_total", "MAC addresses that turned up elsewhere than they were.")
@@ -32,7 +34,7 @@ type collector struct{ engine *Engine }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descTxBytes, descTxFrames, descRxBytes, descRxFrames, descPeerMTU, descPeerRTT, descPeerDrops, descDrops,
-		descProbes, descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
+		descProbes, descNeighbors, descRelayed, descFDBEntries, descFDBRefused, descFDBMoves, descBatch,
 	} {
 		ch <- d
 	}
@@ -64,6 +66,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		counter(descDrops, s.Drops[reason], reason.String())
 	}
 	counter(descProbes, s.Probes)
+	counter(descNeighbors, s.Neighbors.Answered, "answered")
+	counter(descNeighbors, s.Neighbors.Directed, "directed")
+	counter(descNeighbors, s.Neighbors.Own, "own")
+	counter(descNeighbors, s.Neighbors.Flooded, "flooded")
+	counter(descRelayed, s.Relayed)
 	gauge(descFDBEntries, float64(s.FDBEntries))
 	counter(descFDBRefused, s.FDBRefused)
 	counter(descFDBMoves, s.FDBMoves)

@@ -84,6 +84,9 @@ func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) e
 	if to != nil {
 		return o.unicast(&f, room, to, now)
 	}
+	if done, err := o.ask(&f, room, peers, now); done || err != nil {
+		return err
+	}
 	for _, to := range peers.flood {
 		if err := o.flood(&f, room, to, now); err != nil {
 			return err

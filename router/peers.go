@@ -80,6 +80,7 @@ func (e *Engine) SetPeers(peers []Peer) {
 	for id := range before.byID {
 		if after.byID[id] == nil {
 			n := e.fdb.Forget(id)
+			e.neighbors.table.ForgetPeer(id)
 			e.log.Info("peer left the datapath", "peer", id, "addresses", n)
 		}
 	}

@@ -56,6 +56,10 @@ type Config struct {
 	Trusts func(netip.Addr) bool
 	// OnAgreed is told that Agreed has changed for a peer, by one goroutine, which waits for it; it may be nil.
 	OnAgreed func(peer.ID)
+	// Owner returns the peer that gives out an address of the overlay. It is called for every question for an address
+	// that comes from this node's pods, by the goroutine that reads the TAP, and must not block. Nil: such questions go to
+	// all peers.
+	Owner func(netip.Addr) (peer.ID, bool)
 	// OnLinks is told what has changed of the links that this node itself can judge, by one goroutine, which waits for it;
 	// it may be nil.
 	OnLinks func(Links)
@@ -124,6 +128,9 @@ type Engine struct {
 	keys   *keys
 	links  *links
 	knocks knocks
+
+	neighbors neighbors
+
 	passed passed
 
 	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
@@ -178,6 +185,7 @@ func New(cfg Config) (*Engine, error) {
 		answers: make(chan answer, maxAnswers),
 		wants:   make(chan peer.ID, maxWants),
 	}
+	e.neighbors.owner = cfg.Owner
 	e.links = newLinks(e, cfg.OnLinks)
 	e.trust.Store(&cfg.Trusts)
 	e.peers.Store(&snapshot{})

@@ -25,6 +25,9 @@ type Stats struct {
 	FDBRefused, FDBMoves uint64
 	// Probes counts the probes of paths, and the answers to them, that were received.
 	Probes uint64
+	// Neighbors counts questions for addresses; Relayed the datagrams that were passed on between other nodes.
+	Neighbors NeighborStats
+	Relayed   uint64
 	// Transmit tells of the batches of frames read from the TAP, Receive of the batches of datagrams read from sockets.
 	Transmit, Receive BatchStats
 }
@@ -65,6 +68,8 @@ func (e *Engine) Stats() Stats {
 		FDBRefused: e.fdb.Refused(),
 		FDBMoves:   e.moves.Load(),
 		Probes:     e.probes.Load(),
+		Neighbors:  e.neighbors.stats(),
+		Relayed:    e.passed.datagrams.Load(),
 		Transmit:   e.transmit.stats(),
 		Receive:    e.receive.stats(),
 	}

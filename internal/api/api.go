@@ -47,9 +47,21 @@ type Status struct {
 	Exposed []netip.Prefix    `json:"exposed"`
 	FDB     int               `json:"fdb"`
 	Drops   map[string]uint64 `json:"drops"`
-	Since   time.Time         `json:"since"`
+	// Relayed counts datagrams passed on between other nodes.
+	Relayed   uint64    `json:"relayed"`
+	Neighbors Neighbors `json:"neighbors"`
+	Since     time.Time `json:"since"`
 	// Warnings are sentences, each with its mend.
 	Warnings []string `json:"warnings"`
+}
+
+// Neighbors counts what became of ARP requests and neighbour solicitations of pods: answered by this node, sent to the one
+// that gives out the address, for an address of this node's own, sent to all.
+type Neighbors struct {
+	Answered uint64 `json:"answered"`
+	Directed uint64 `json:"directed"`
+	Own      uint64 `json:"own"`
+	Flooded  uint64 `json:"flooded"`
 }
 
 // Target is an address that is dialled for ever, and why it was not reached last time.

@@ -64,6 +64,7 @@ type Config struct {
 
 	NoDiscovery  bool
 	NoMasquerade bool
+	NoARPProxy   bool
 	AllowOverlap bool
 	HTTPAddr     string // empty: no HTTP
 

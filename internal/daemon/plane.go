@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/peer"
 	"weft/router"
 	"weft/router/underlay"
 	"weft/tap"
@@ -106,7 +108,7 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	engine, err := router.New(router.Config{
 		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
 		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnAgreed: d.onAgreed,
-		OnLinks: d.reach.onLinks, OnControl: d.onControl, Knock: d.knock,
+		Owner: d.ownerOf(), OnLinks: d.reach.onLinks, OnControl: d.onControl, Knock: d.knock,
 		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {
@@ -119,6 +121,15 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	}
 	p.applyRules(ctx) // last: nothing after it can fail and leave them behind
 	return p, nil
+}
+
+// ownerOf returns who gives out addresses, for the router to send questions for them to that one alone; nil where the
+// operator wants all questions to go to everybody.
+func (d *Daemon) ownerOf() func(netip.Addr) (peer.ID, bool) {
+	if d.cfg.NoARPProxy {
+		return nil
+	}
+	return d.ipam.OwnerOf
 }
 
 // routerConns returns the sockets as the router takes them.

@@ -56,6 +56,8 @@ func (d *Daemon) status() api.Status {
 		stats := p.router.Stats()
 		s.FDB = len(d.fdb())
 		s.Drops = dropDocs(stats.Drops)
+		s.Relayed = stats.Relayed
+		s.Neighbors = api.Neighbors(stats.Neighbors)
 		s.Offload = d.offloads(p)
 	}
 	return s

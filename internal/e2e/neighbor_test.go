@@ -1,0 +1,55 @@
+package e2e
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest/labtest"
+)
+
+// TestARPStaysOffTheOverlay: a question for a pod's address does not reach a third node, whose pods it would, with the
+// switch; and an address that nobody has still has no route, at once.
+func TestARPStaysOffTheOverlay(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		args []string
+		seen bool
+	}{{"directed", nil, false}, {"flooded", []string{"--no-arp-proxy"}, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			nodes := newNodes(t, "a", "b", "c")
+			start(t, nodes, append(tt.args, "--datapath", "userspace")...)
+			pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}
+			for _, p := range pods {
+				for _, q := range pods {
+					p.reaches(t, q.addr)
+				}
+			}
+			sniff := pods[2].Command(testContext(t), "timeout", "5", "tcpdump", "-n", "-l", "-i", "eth0", "arp")
+			var out lockedBuffer
+			sniff.Stdout, sniff.Stderr = &out, &out
+			if err := sniff.Start(); err != nil {
+				t.Fatal(err)
+			}
+			labtest.Until(t, patience, func() error {
+				if !strings.Contains(out.String(), "listening") {
+					return errors.New("tcpdump is starting")
+				}
+				return nil
+			})
+			labtest.Run(t, pods[0].Space, "ip", "neigh", "flush", "all")
+			pods[0].reaches(t, pods[1].addr)
+			_ = sniff.Wait()
+			if seen := strings.Contains(out.String(), "who-has "+pods[1].addr.String()); seen != tt.seen {
+				t.Errorf("the third node's pod saw the question: %v, want %v:\n%s", seen, tt.seen, out.String())
+			}
+			// An address of b's that nobody has.
+			free := pods[1].addr.Next().Next().Next()
+			if got, _ := pods[0].Run(testContext(t), "ping", "-n", "-c", "1", "-W", "5", free.String()); !strings.Contains(got, "Unreachable") {
+				t.Errorf("a ping to %s, which nobody has: %s", free, got)
+			}
+			t.Logf("%+v", query[api.Status](t, nodes[0], "status").Neighbors)
+		})
+	}
+}

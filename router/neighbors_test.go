@@ -1,0 +1,85 @@
+package router
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/internal/simnet"
+	"weft/router/neighbor"
+	"weft/tap/taptest"
+)
+
+// arpOf returns an ARP request of mac(src) at one address for another.
+func arpOf(src int, sender, target netip.Addr) []byte {
+	m := neighbor.Message{Kind: neighbor.Request, Target: sender, Sender: target, MAC: mac(src)}
+	f := neighbor.Answer(m, mac(src)) // with the roles exchanged it is nearly the request
+	copy(f, ether.Broadcast[:])
+	f[ether.HeaderLen+7] = 1
+	return f
+}
+
+// TestNeighbors: a question for an address goes to the one peer that gives it out, and is answered here once its holder was
+// heard; what is news goes to everybody.
+func TestNeighbors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New(1)
+		address := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 32, byte(n), 5}) }
+		var nodes []*node
+		for n := range 3 {
+			nodes = append(nodes, newNodeWith(t, network, n, taptest.Config{MTU: 1438}, Config{
+				Owner: func(a netip.Addr) (peer.ID, bool) {
+					if owner := int(a.As4()[2]); owner < 3 {
+						return identityOf(owner).id, true
+					}
+					return peer.ID{}, false
+				},
+			}))
+		}
+		runNodes(t, nodes)
+		got := func(n int) (all []neighbor.Message) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			for {
+				f, ok := nodes[n].dev.TryNext()
+				if !ok {
+					return all
+				}
+				if m, ok := neighbor.Parse(f.Data); ok {
+					all = append(all, m)
+				}
+			}
+		}
+		nodes[0].dev.Inject(arpOf(1, address(0), address(1)))
+		if a, b := got(1), got(2); len(a) != 1 || len(b) != 0 {
+			t.Fatalf("a question for the second node's address: it got %v, the third %v", a, b)
+		}
+		answer := neighbor.Answer(neighbor.Message{Kind: neighbor.Request, Target: address(1), Sender: address(0), MAC: mac(1)}, mac(2))
+		nodes[1].dev.Inject(answer)
+		if a := got(0); len(a) != 1 || a[0].MAC != mac(2) {
+			t.Fatalf("the answer: %v", a)
+		}
+		nodes[0].dev.Inject(arpOf(3, netip.MustParseAddr("10.32.0.6"), address(1)))
+		if a, b := got(0), got(1); len(a) != 1 || a[0].MAC != mac(2) || a[0].Sender != address(1) || len(b) != 0 {
+			t.Errorf("asked again: answered with %v, and the second got %v", a, b)
+		}
+		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("10.32.0.9")))
+		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("192.0.9.1")))
+		nodes[0].dev.Inject(arpOf(1, address(0), address(0)))
+		if a, b := got(1), got(2); len(a) != 2 || len(b) != 2 {
+			t.Errorf("an address of its own, a foreign one and an announcement: %v and %v, want the last two", a, b)
+		}
+		if s := nodes[0].Stats().Neighbors; s != (NeighborStats{Answered: 1, Directed: 1, Own: 1, Flooded: 2}) {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(time.Minute)
+		nodes[0].dev.Inject(arpOf(1, address(0), address(1)))
+		if b := got(1); len(b) != 1 {
+			t.Errorf("a minute later: %v, want the question", b)
+		}
+	})
+}
