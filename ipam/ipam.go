@@ -57,6 +57,7 @@ type Config struct {
 	Reachable func(peer.ID) bool   // whether a node is alive and can be asked; nil: all are
 	Names     func(peer.ID) string // what people call a node; nil, or an answer of "": its ID
 	Logger    *slog.Logger         // nil: nothing is logged
+	OnFounded func()               // called, with nothing locked, when a range has been divided; nil: nobody is
 	Now       func() time.Time     // for the Since of leases; nil: time.Now
 }
 
@@ -159,12 +160,17 @@ type outgoing struct {
 func (a *Allocator) do(f func() error) error {
 	a.mu.Lock()
 	err := a.mend()
+	before := a.founded()
 	if err == nil {
 		err = f()
 	}
 	out := a.out
 	a.out = nil
+	founded := a.founded() != before
 	a.mu.Unlock()
+	if founded && a.cfg.OnFounded != nil {
+		a.cfg.OnFounded()
+	}
 	for _, o := range out {
 		if o.to.IsZero() {
 			a.cfg.Gossip.Broadcast(o.msg)

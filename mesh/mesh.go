@@ -81,6 +81,9 @@ type Mesh struct {
 	instance  uint64
 	unicasts  chan outgoing
 	failed    chan error
+	retell    chan struct{} // holds a token while the others are to be told of new metadata
+
+	foundings foundings
 
 	// atomic
 	list      atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
@@ -137,12 +140,14 @@ func New(cfg Config) (*Mesh, error) {
 		instance: rand.Uint64(),
 		unicasts: make(chan outgoing, unicastQueue),
 		failed:   make(chan error, 1),
+		retell:   make(chan struct{}, 1),
 	}
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.clashed)
 	var err error
 	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
 		return nil, err
 	}
+	m.roster.refuse = m.foundings.refuse
 	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.wake)
 	m.letters = newLetters(m)
 	m.transport = newTunneled(m)
@@ -173,6 +178,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(m.transport.run)
 	wg.Go(m.transport.runTunnel)
+	wg.Go(func() { m.tellAgain(ctx, list) })
 	for range unicastSenders {
 		wg.Go(func() { m.sendUnicasts(ctx, list) })
 	}
@@ -220,6 +226,20 @@ func (m *Mesh) Leave() error {
 		return fmt.Errorf("mesh: leaving: %w", err)
 	}
 	return nil
+}
+
+// tellAgain tells the others of new metadata until ctx ends.
+func (m *Mesh) tellAgain(ctx context.Context, list *memberlist.Memberlist) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.retell:
+		}
+		if err := list.UpdateNode(tellTimeout); err != nil { // they hear of it with the next exchange of states
+			m.log.Debug("telling the others of this node", "err", err)
+		}
+	}
 }
 
 // watch hands out snapshots until ctx ends or the node has to give way.
@@ -319,7 +339,7 @@ func (m *Mesh) meta() meta {
 	return meta{
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
 		started: m.started, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
-		capabilities: m.cfg.Capabilities, accepts: m.keys.fingerprints(),
+		capabilities: m.cfg.Capabilities, accepts: m.keys.fingerprints(), foundings: m.foundings.list(),
 	}
 }
 
@@ -346,7 +366,7 @@ func (m *Mesh) listConfig() *memberlist.Config {
 	c.TCPTimeout = 5 * time.Second
 	c.EnableCompression = false // messages are short and binary
 	c.Delegate = delegate{m}
-	c.Events, c.Alive, c.Ping = m.roster, m.roster, m.roster
+	c.Events, c.Alive, c.Ping, c.Merge = m.roster, m.roster, m.roster, &m.foundings
 	c.Logger = newLogger(m.log, m.outside)
 	if m.keys.sealed() {
 		c.Keyring, c.GossipVerifyIncoming, c.GossipVerifyOutgoing = m.keys.ring, true, true

@@ -26,12 +26,13 @@ var errMeta = errors.New("mesh: node metadata")
 //
 //	 0         1       2           4          6          14         22             26           58
 //	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+
-//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts |
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+
+//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts | foundings |
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-----------+
 //
 // Numbers are big endian. The nickname is a length byte and bytes. The fingerprints of the secrets that the node can
-// open are a byte that counts them and 4 bytes each; a node that has none may end before them. What follows is ignored:
-// room for later formats.
+// open are a byte that counts them and 4 bytes each; a node that has none may end before them. How its ranges were divided
+// is a byte that counts them and 8 bytes each, two short hashes; a node of which none is divided may end before that. What
+// follows is ignored: room for later formats.
 type meta struct {
 	leaving      bool
 	dataPort     uint16
@@ -42,7 +43,8 @@ type meta struct {
 	capabilities uint32    // bits of the data plane's, Config.Capabilities
 	public       [peer.KeySize]byte
 	name         string
-	accepts      []uint32 // at most MaxKeys in what this build writes
+	accepts      []uint32   // at most MaxKeys in what this build writes
+	foundings    []Founding // at most MaxFoundings
 }
 
 const (
@@ -71,6 +73,11 @@ func (m meta) encode() []byte {
 	b = append(b, byte(len(m.accepts)))
 	for _, fingerprint := range m.accepts {
 		b = binary.BigEndian.AppendUint32(b, fingerprint)
+	}
+	b = append(b, byte(len(m.foundings)))
+	for _, f := range m.foundings {
+		b = binary.BigEndian.AppendUint32(b, f.Range)
+		b = binary.BigEndian.AppendUint32(b, f.By)
 	}
 	return b
 }
@@ -108,6 +115,16 @@ func parseMeta(b []byte) (meta, error) {
 	}
 	for i := range n {
 		m.accepts = append(m.accepts, binary.BigEndian.Uint32(rest[4*i:]))
+	}
+	if rest = rest[4*n:]; len(rest) == 0 {
+		return m, nil
+	}
+	n, rest = int(rest[0]), rest[1:]
+	if n > MaxFoundings || len(rest) < 8*n {
+		return meta{}, fmt.Errorf("%w: foundings cut short", errMeta)
+	}
+	for i := range n {
+		m.foundings = append(m.foundings, Founding{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
 	}
 	return m, nil
 }

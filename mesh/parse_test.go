@@ -53,6 +53,7 @@ func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
 		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot", accepts: []uint32{1, 1 << 31},
+		foundings: []Founding{{1, 2}, {3, 1 << 31}},
 	}
 	b := want.encode()
 	got, err := parseMeta(append(b, "a later format's field"...))
@@ -62,24 +63,29 @@ func TestMetaRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(meta{})); diff != "" {
 		t.Error(diff)
 	}
+	withoutFoundings := len(b) - 1 - 8*len(want.foundings)
+	withoutAccepts := withoutFoundings - 1 - 4*len(want.accepts)
 	older := want
-	older.accepts = nil
-	withoutAccepts := len(b) - 1 - 4*len(want.accepts)
-	if got, err = parseMeta(b[:withoutAccepts]); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(older, got, cmp.AllowUnexported(meta{})); diff != "" {
-		t.Error(diff)
+	for _, end := range []int{withoutFoundings, withoutAccepts} {
+		if older.foundings = nil; end == withoutAccepts {
+			older.accepts = nil
+		}
+		if got, err = parseMeta(b[:end]); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(older, got, cmp.AllowUnexported(meta{})); diff != "" {
+			t.Error(diff)
+		}
 	}
 	for n := range len(b) {
-		if n == withoutAccepts {
+		if n == withoutAccepts || n == withoutFoundings {
 			continue
 		}
 		if _, err := parseMeta(b[:n]); !errors.Is(err, errMeta) {
 			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
 		}
 	}
-	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys)}
+	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), foundings: make([]Founding, MaxFoundings)}
 	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
 	}

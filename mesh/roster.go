@@ -32,9 +32,10 @@ func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@"
 type roster struct {
 	// constant
 	self    peer.ID
-	name    string                  // this node's
-	clashed func(at netip.AddrPort) // called where somebody elsewhere claims to be this node
-	change  chan struct{}           // holds a token while there is news
+	name    string                       // this node's
+	refuse  func(*memberlist.Node) error // says why a node is not to be let in; nil lets all in
+	clashed func(at netip.AddrPort)      // called where somebody elsewhere claims to be this node
+	change  chan struct{}                // holds a token while there is news
 
 	mu      sync.Mutex
 	records map[string]record // guarded by mu: by memberlist's name
@@ -145,6 +146,11 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	}
 	if rec.ID == r.self && n.Name != r.name {
 		r.clashed(rec.GossipAddr())
+	}
+	if r.refuse != nil && n.Name != r.name {
+		if err := r.refuse(n); err != nil {
+			return err
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -127,6 +127,7 @@ func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.
 		return nil, refuse(filepath.Join(cfg.StateDir, store.FileName), "Mend what is said, or start with another --state-dir.", "%w", err)
 	}
 	d.mesh.Register(mesh.ChannelIPAM, d.ipam)
+	d.tellFoundings()
 	return d, nil
 }
 
@@ -191,6 +192,7 @@ func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
 		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Names: d.nameOf, Logger: d.log,
+		OnFounded: d.tellFoundings,
 	}
 }
 

@@ -119,6 +119,8 @@ func (d *Daemon) warnings() []string {
 	for _, t := range d.mesh.TargetStatus() {
 		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
 			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: the node there %s: %s.", t.Target, e.Why, e.Why.Mend()))
+		} else if isForeign(t.Err) {
+			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: it belongs to another network.", t.Target))
 		} else if t.Err != nil {
 			warnings = append(warnings, fmt.Sprintf("Target %s is not reached: check that weft runs there and that TCP and UDP "+
 				"port %d and UDP port %d are open, or \"weft forget\" it.", t.Target, t.Target.Port, t.Target.Port+1))
@@ -132,6 +134,7 @@ func (d *Daemon) warnings() []string {
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}
+	warnings = append(warnings, d.foreignWarnings()...)
 	warnings = append(warnings, d.linkWarnings(members)...)
 	warnings = append(warnings, d.strangerWarnings(members)...)
 	for _, m := range members {
