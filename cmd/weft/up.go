@@ -68,6 +68,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods; 0 takes it from the underlay")
 	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP; 0 takes one a CPU, at most 8")
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
+	f.DurationVar(&o.LeaseGrace, "lease-grace", daemon.DefaultLeaseGrace, "end the lease of an attachment whose interfaces have been gone for this long")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes")
 	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")

@@ -41,12 +41,14 @@ type Status struct {
 	Offload   []string `json:"offload"`
 	Queues    int      `json:"queues"`
 	// Peers counts members by state, this node among them.
-	Peers   map[string]int    `json:"peers"`
-	Targets []Target          `json:"targets"`
-	IPAM    string            `json:"ipam"`
-	Exposed []netip.Prefix    `json:"exposed"`
-	FDB     int               `json:"fdb"`
-	Drops   map[string]uint64 `json:"drops"`
+	Peers   map[string]int `json:"peers"`
+	Targets []Target       `json:"targets"`
+	IPAM    string         `json:"ipam"`
+	// GarbageFreed counts leases that ended as their attachment was gone.
+	GarbageFreed uint64            `json:"garbage_freed"`
+	Exposed      []netip.Prefix    `json:"exposed"`
+	FDB          int               `json:"fdb"`
+	Drops        map[string]uint64 `json:"drops"`
 	// Relayed counts datagrams passed on between other nodes.
 	Relayed   uint64    `json:"relayed"`
 	Neighbors Neighbors `json:"neighbors"`

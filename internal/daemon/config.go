@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"weft/internal/api"
@@ -65,6 +66,7 @@ type Config struct {
 	NoDiscovery  bool
 	NoMasquerade bool
 	NoARPProxy   bool
+	LeaseGrace   time.Duration // how long the pair of an attachment may be gone until its lease ends; 0 for DefaultLeaseGrace
 	AllowOverlap bool
 	HTTPAddr     string // empty: no HTTP
 
@@ -184,6 +186,8 @@ func (c *Config) validateSizes() error {
 		return refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
 	case c.InitPeers < FoundersFromPeers || c.InitPeers > 1000:
 		return refuse("--init-peers", "Choose how many founding nodes must meet, 0 for a node that never founds.", "%d is out of range", c.InitPeers)
+	case c.LeaseGrace < 0:
+		return refuse("--lease-grace", "Give a time such as 5m.", "%s is no grace", c.LeaseGrace)
 	case c.Advertise.IsValid() && (c.Advertise.IsUnspecified() || c.Advertise.IsMulticast()):
 		return refuse("--advertise", "Give the address at which the other nodes reach this one.", "%s is no node's address", c.Advertise)
 	}

@@ -54,6 +54,8 @@ type Daemon struct {
 	secrets atomic.Pointer[[]secret.Secret] // nil or empty: none
 	trusted atomic.Pointer[[]netip.Prefix]  // subnets to which data is not encrypted
 
+	garbageFreed atomic.Uint64 // leases that ended as their attachment was gone
+
 	reloadMu sync.Mutex
 	given    Config // guarded by reloadMu: cfg as it was given, with what was reloaded since
 

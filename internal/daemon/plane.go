@@ -70,6 +70,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	group.Go(func() error { return p.keep(ctx) })
 	group.Go(func() error { return p.router.Run(ctx) })
 	group.Go(func() error { return p.kernel.run(ctx) })
+	group.Go(func() error { p.collectGarbage(ctx); return nil })
 	group.Go(func() error { d.reach.run(ctx, p.router); return nil })
 	return group.Wait()
 }

@@ -36,6 +36,7 @@ func (d *Daemon) status() api.Status {
 		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
 	}
 	members := d.mesh.Members()
+	s.GarbageFreed = d.garbageFreed.Load()
 	s.Secrets = len(d.secretList())
 	s.Encrypted = s.Secrets > 0
 	_, s.Droppable = rotation(d.secretList(), members)

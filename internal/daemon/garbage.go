@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"weft/cni"
+	"weft/cni/link"
+	"weft/ipam"
+)
+
+// DefaultLeaseGrace is how long the pair of an attachment may be gone until its lease ends: runtimes restart pods after a
+// reboot, and plugins delete what they have added, in less.
+const DefaultLeaseGrace = 5 * time.Minute
+
+// garbage finds leases of attachments that are no more: whose namespace was deleted, or the host restarted, and nobody
+// said so. The leases that an operator has asked for by name are not among them: what they are for nobody else knows.
+type garbage struct {
+	missing map[string]time.Time // owners whose pair is gone, and since when
+}
+
+// hostLinkOf returns the name of the host end of the pair that an owner's lease is for; ok is false for leases of others.
+func hostLinkOf(owner string) (name string, ok bool) {
+	if strings.HasPrefix(owner, attachPrefix) {
+		return hostLink(owner), true
+	}
+	if _, _, ifname, ok := cni.ParseOwner(owner); ok {
+		return link.HostLinkName(owner, ifname), true
+	}
+	return "", false
+}
+
+// collect returns the owners whose leases end at now: those whose pair has been gone for grace. exists reports whether the
+// host has an interface.
+func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now time.Time, grace time.Duration) (gone []string) {
+	missing := make(map[string]time.Time)
+	for _, l := range leases {
+		name, ok := hostLinkOf(l.Owner)
+		if _, done := missing[l.Owner]; !ok || done || exists(name) {
+			continue
+		}
+		since, known := g.missing[l.Owner]
+		if !known {
+			since = now
+		}
+		missing[l.Owner] = since
+		if now.Sub(since) >= grace && now.Sub(l.Since) >= grace {
+			gone = append(gone, l.Owner)
+		}
+	}
+	g.missing = missing
+	return gone
+}
+
+// collectGarbage ends leases of attachments that are no more, until ctx ends.
+func (p *plane) collectGarbage(ctx context.Context) {
+	var g garbage
+	grace := p.d.cfg.LeaseGrace
+	if grace == 0 {
+		grace = DefaultLeaseGrace
+	}
+	tick := time.NewTicker(max(min(grace/5, time.Minute), time.Second))
+	defer tick.Stop()
+	for {
+		leases := p.d.ipam.Leases()
+		for _, owner := range g.collect(leases, linkExists, time.Now(), grace) {
+			if err := p.d.ipam.Release(owner, netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
+				p.d.log.Warn("ending the lease of an attachment that is gone", "owner", owner, "err", err)
+				continue
+			}
+			p.d.garbageFreed.Add(1)
+			p.d.log.Info("a lease has ended, as its attachment is gone", "owner", owner, "grace", grace)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// linkExists reports whether the host has an interface; where that cannot be told it has.
+func linkExists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	_, absent := errors.AsType[netlink.LinkNotFoundError](err)
+	return !absent
+}

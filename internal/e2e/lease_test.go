@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/vishvananda/netns"
+
+	"weft/internal/api"
+	"weft/internal/nettest/labtest"
+)
+
+// TestGarbageIsFreed: the lease of a pod whose namespace was deleted while the daemon was away ends after a grace time; that
+// of a living pod, and one that an operator has asked for, stay.
+func TestGarbageIsFreed(t *testing.T) {
+	nodes := newNodes(t, "a")
+	n := nodes[0]
+	up(t, n)
+	do(t, n, "wait")
+	dead, living := attach(t, n, "dead"), attach(t, n, "living")
+	do(t, n, "ip", "allocate", "somebody")
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.DeleteNamed(dead.Name()); err != nil {
+		t.Fatal(err)
+	}
+	up(t, n, "--lease-grace", "2s")
+	do(t, n, "wait")
+	labtest.Until(t, patience, func() error {
+		held := map[string]bool{}
+		for _, l := range query[[]api.Lease](t, n, "ip", "list") {
+			held[l.IP.Addr().String()] = true
+			held[l.Owner] = true
+		}
+		if !held[living.addr.String()] || !held["somebody"] {
+			t.Fatalf("a lease is gone that is in use: %v", held)
+		}
+		if held[dead.addr.String()] {
+			return fmt.Errorf("%s is still leased", dead.addr)
+		}
+		return nil
+	})
+	if s := query[api.Status](t, n, "status"); s.GarbageFreed != 1 {
+		t.Errorf("%d leases freed, want 1", s.GarbageFreed)
+	}
+}
