@@ -12,7 +12,7 @@ SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl gcc
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build demo test test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
+.PHONY: all build demo test sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
 
 all: build
 
@@ -29,6 +29,10 @@ demo: system-packages build
 test: system-packages build
 	CGO_ENABLED=1 go test -race -timeout 10m ./...
 	go test -timeout 10m ./ipam
+
+## sim: 10,000 random histories of the address space instead of some hundred; WEFT_SEED=n plays one of them
+sim:
+	WEFT_SIM=full go test -timeout 60m -count=1 -run TestHistories -v ./ipam
 
 ## bench: weft beside the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
 ##        bin/weft-bench run --help has the rest

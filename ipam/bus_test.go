@@ -63,6 +63,7 @@ func (n *node) config(initPeers int, ranges ...string) Config {
 		Store:     n.disk.Reopen(),
 		Gossip:    endpoint{n},
 		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
+		Members:   func() []peer.ID { return n.bus.members(n) },
 		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
 	}
 	for _, r := range ranges {
@@ -132,6 +133,16 @@ func (b *bus) reachable(from *node, id peer.ID) bool {
 	defer b.mu.Unlock()
 	to := b.find(id)
 	return to.alive && b.cut[from.id] == b.cut[id]
+}
+
+// members returns the nodes that one knows to be alive.
+func (b *bus) members(from *node) (ids []peer.ID) {
+	for _, n := range b.nodes {
+		if b.reachable(from, n.id) {
+			ids = append(ids, n.id)
+		}
+	}
+	return ids
 }
 
 func (b *bus) chance(p float64) bool {

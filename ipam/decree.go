@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"weft/internal/cursor"
@@ -101,28 +102,67 @@ func (a *Allocator) fence(p *pool, incoming *ring.Ring) *ring.Ring {
 // fenced reports whether this node has promised to take nothing more from gone.
 func (a *Allocator) fenced(p *pool, gone peer.ID) bool {
 	own, known := p.decrees[gone]
-	lifted := own.Promised.By == a.cfg.Self && own.Accepted.IsZero() && a.reclaims[reclaimKey{p.prefix, gone}] == nil
-	return known && !own.Promised.IsZero() && !lifted
+	return known && !own.Promised.IsZero() && !a.lifted[reclaimKey{p.prefix, gone}]
 }
 
-// keepDecrees forgets this node's parts in decrees that have come to their end, and takes back its word on nodes that
-// have come back before anything was accepted: a ballot of its own, higher, makes all that it promised void.
+// liftAfter is how long a node has to be alive until what it gives is taken again though its space was to be reclaimed:
+// whoever proposed that has given up by then, and who proposes it anew asks this node anew.
+const liftAfter = 2 * patience
+
+// keepDecrees forgets this node's parts in decrees about those who own nothing, and takes again what those give who have
+// come back for good.
 func (a *Allocator) keepDecrees(p *pool) error {
-	for gone, own := range p.decrees {
-		if a.reclaims[reclaimKey{p.prefix, gone}] != nil {
+	now := a.cfg.Now()
+	for gone := range p.decrees {
+		key := reclaimKey{p.prefix, gone}
+		if a.reclaims[key] != nil || !a.cfg.Reachable(gone) {
+			delete(a.backSince, key)
+		} else if since, known := a.backSince[key]; !known {
+			a.backSince[key] = now
+		} else if now.Sub(since) >= liftAfter {
+			a.lifted[key] = true
+		}
+		if a.reclaims[key] != nil || p.owned(gone) != 0 {
 			continue
 		}
-		switch {
-		case p.owned(gone) == 0:
-			delete(p.decrees, gone)
-			if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(p.prefix, gone, nil) }); err != nil {
-				return err
-			}
-		case a.cfg.Reachable(gone) && own.Accepted.IsZero() && a.fenced(p, gone):
-			lifted := paxos.Ballot{Round: own.Promised.Round + 1, By: a.cfg.Self}
-			if err := a.vote(reclaimKey{p.prefix, gone}, func(own *paxos.Acceptor) { own.Promise(lifted) }); err != nil {
-				return err
-			}
+		delete(p.decrees, gone)
+		if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(p.prefix, gone, nil) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// estates returns the tokens of those that this node has its part in a decree about, by these.
+func (p *pool) estates() map[peer.ID]*ring.Ring {
+	if len(p.decrees) == 0 {
+		return nil
+	}
+	estates := make(map[peer.ID]*ring.Ring, len(p.decrees))
+	for gone := range p.decrees {
+		estates[gone] = p.ring.Select(func(t ring.Token) bool { return t.Owner == gone })
+	}
+	return estates
+}
+
+// endDecrees forgets this node's parts in decrees whose outcome has become known: nothing is left of what those owned that
+// they are about, as it was before. What these get later is no matter of the decree.
+func (a *Allocator) endDecrees(p *pool, before map[peer.ID]*ring.Ring) error {
+	for gone, estate := range before {
+		left := false
+		for _, t := range estate.Tokens() {
+			now, known := p.ring.TokenAt(t.Start)
+			left = left || known && now.Owner == gone && now.Reign() == t.Reign()
+		}
+		if left || estate.Len() == 0 {
+			continue
+		}
+		delete(p.decrees, gone)
+		err := a.commit(func(tx store.Tx) error { // together: the outcome must not be forgotten alone
+			return errors.Join(p.saveRing(tx), tx.SetDecree(p.prefix, gone, nil))
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

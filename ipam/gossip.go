@@ -127,7 +127,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring) (deltas [][]byte, err error) 
 	if p == nil {
 		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
-	founded := p.ring.Founded()
+	founded, estates := p.ring.Founded(), p.estates()
 	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming))
 	if err != nil {
 		a.warnForeign(p, err)
@@ -151,6 +151,9 @@ func (a *Allocator) mergeRing(incoming *ring.Ring) (deltas [][]byte, err error) 
 	if !founded {
 		p.adopted = a.cfg.Now()
 		p.fillIn()
+	}
+	if err := a.endDecrees(p, estates); err != nil {
+		return nil, err
 	}
 	ours := delta.Select(func(t ring.Token) bool { return t.Owner == a.cfg.Self }).Len() > 0
 	if ours || len(conflicts) > 0 || !founded {

@@ -53,8 +53,9 @@ type Config struct {
 	Store  store.Store // open; stays the caller's to close, after Run has returned
 	Gossip Gossip
 
-	// Reachable and Names are called while the Allocator is locked: they must neither call it nor wait for one who does.
+	// Reachable, Members and Names are called while the Allocator is locked: they must neither call it nor wait for one who does.
 	Reachable func(peer.ID) bool   // whether a node is alive and can be asked; nil: all are
+	Members   func() []peer.ID     // the nodes that are alive, whether they own anything or not; nil: the owners are all
 	Names     func(peer.ID) string // what people call a node; nil, or an answer of "": its ID
 	Logger    *slog.Logger         // nil: nothing is logged
 	OnFounded func()               // called, with nothing locked, when a range has been divided; nil: nobody is
@@ -114,17 +115,19 @@ type Allocator struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	pools    []*pool // one a range, in the order of Config.Ranges; replaced by load
-	leases   leaseTable
-	broken   error         // why memory may differ from the store; nil while it does not
-	left     bool          // Leave has begun: nothing more is given out or asked for
-	changed  chan struct{} // closed and replaced when there is news to wait for
-	out      []outgoing    // what to send once mu is released
-	flights  map[flightKey]*flight
-	served   map[peer.ID]served
-	gone     map[peer.ID]bool // who is said to be gone for good, and still owns something
-	reclaims map[reclaimKey]*reclaim
-	heard    map[peer.ID]struct{} // who has ever sent a message: nodes that Leave may give to
+	pools     []*pool // one a range, in the order of Config.Ranges; replaced by load
+	leases    leaseTable
+	broken    error         // why memory may differ from the store; nil while it does not
+	left      bool          // Leave has begun: nothing more is given out or asked for
+	changed   chan struct{} // closed and replaced when there is news to wait for
+	out       []outgoing    // what to send once mu is released
+	flights   map[flightKey]*flight
+	served    map[peer.ID]served
+	gone      map[peer.ID]bool // who is said to be gone for good, and still owns something
+	reclaims  map[reclaimKey]*reclaim
+	lifted    map[reclaimKey]bool      // decrees that no longer keep this node from taking what is given
+	backSince map[reclaimKey]time.Time // since when those are back that decrees are about
+	heard     map[peer.ID]struct{}     // who has ever sent a message: nodes that Leave may give to
 }
 
 // New returns an Allocator with what the Store holds; nothing runs yet. Where that state is of another node or another
@@ -142,6 +145,7 @@ func New(cfg Config) (*Allocator, error) {
 		served:  make(map[peer.ID]served),
 		heard:   make(map[peer.ID]struct{}),
 		gone:    make(map[peer.ID]bool), reclaims: make(map[reclaimKey]*reclaim),
+		lifted: make(map[reclaimKey]bool), backSince: make(map[reclaimKey]time.Time),
 	}
 	if err := a.load(); err != nil {
 		return nil, err

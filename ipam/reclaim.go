@@ -55,8 +55,8 @@ type reclaim struct {
 	news   bool         // an elector has answered since it was last looked at
 }
 
-// Reclaim takes what nodes own that are gone for good. All other owners have to agree, one by one: each of them may hold
-// the last thing that a node gave away, and takes nothing more from it once it has agreed. So what nobody holds goes to
+// Reclaim takes what nodes own that are gone for good. All other owners, and all others that are alive, have to agree, one
+// by one: each of them may hold the last thing that a node gave away, and takes nothing more from it once it has agreed. So what nobody holds goes to
 // one heir, this node unless another was faster, whoever asks for it and however often. Who is said to be gone stays so
 // until it is found alive, or nothing is left of it: owners that are gone as well need not agree.
 //
@@ -148,7 +148,7 @@ func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, er
 // nominate begins a ballot with this node's own promise; done where the node owns nothing.
 func (a *Allocator) nominate(key reclaimKey) (done bool, err error) {
 	p := a.pool(key.cidr)
-	if p.owned(key.gone) == 0 {
+	if p.owned(key.gone) == 0 && (p.complete() || !p.ring.Founded()) { // else somebody may know more
 		return true, nil
 	}
 	if a.cfg.Reachable(key.gone) {
@@ -248,13 +248,24 @@ func (a *Allocator) awaitAnswers(ctx context.Context, key reclaimKey, missing []
 	}
 }
 
-// electors returns those whose word is needed: all owners but this node and those that are gone.
+// electors returns those whose word is needed: all owners but this node and those that are gone; and all others that are
+// alive, as each of them may own what nobody else has heard of yet.
 func (a *Allocator) electors(p *pool) (ids []peer.ID) {
+	all := make(map[peer.ID]bool)
 	for _, total := range p.ring.Totals() {
-		if total.Owner != a.cfg.Self && !a.gone[total.Owner] {
-			ids = append(ids, total.Owner)
+		all[total.Owner] = true
+	}
+	if a.cfg.Members != nil {
+		for _, id := range a.cfg.Members() {
+			all[id] = true
 		}
 	}
+	for id := range all {
+		if id != a.cfg.Self && !a.gone[id] {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, peer.ID.Compare)
 	return ids
 }
 
@@ -262,12 +273,13 @@ func (a *Allocator) electors(p *pool) (ids []peer.ID) {
 func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err error) {
 	p := a.pool(key.cidr)
 	addresses = p.owned(key.gone)
+	estates := p.estates()
 	delta := p.ring.Reclaim(key.gone, heir)
 	if delta.Len() == 0 {
 		return 0, nil // it has become known meanwhile
 	}
 	a.cfg.Logger.Info("ipam: space reclaimed", "peer", key.gone, "heir", heir, "range", key.cidr.String(), "count", addresses)
-	if err := a.settle(p); err != nil {
+	if err := errors.Join(a.settle(p), a.endDecrees(p, estates)); err != nil {
 		return 0, err
 	}
 	a.broadcast(ringDeltas(delta))
@@ -299,6 +311,7 @@ func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
 		answer.alive = true
 	} else {
 		key := reclaimKey{p.prefix, m.gone}
+		delete(a.lifted, key)
 		err := a.vote(key, func(own *paxos.Acceptor) {
 			if m.heir.IsZero() {
 				own.Promise(m.ballot)

@@ -195,6 +195,7 @@ func TestReclaimCrashes(t *testing.T) {
 						t.Errorf("victim %d, write %d, written %v: %v", victim, at, written, err)
 					}
 					b.eventually(fmt.Sprintf("one owner of all: victim %d, write %d, written %v", victim, at, written), func() bool {
+						b.pushPull(b.nodes[0], b.nodes[1])
 						return b.nodes[0].owned(nodeID(2)) == 0 && b.nodes[1].owned(nodeID(2)) == 0 &&
 							b.nodes[1].owned(nodeID(0)) == b.nodes[0].owned(nodeID(0)) && b.nodes[0].owned(nodeID(0))+b.nodes[0].owned(nodeID(1)) == 256
 					})
