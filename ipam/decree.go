@@ -105,6 +105,21 @@ func (a *Allocator) fenced(p *pool, gone peer.ID) bool {
 	return known && !own.Promised.IsZero() && !a.lifted[reclaimKey{p.prefix, gone}]
 }
 
+// lift takes this node's promise back to take nothing more from a node that speaks to it: it is not gone. All that was
+// promised is made void by a ballot of this node's own, which is higher; what it has accepted may be decided, and stays.
+func (a *Allocator) lift(p *pool, from peer.ID) error {
+	key := reclaimKey{p.prefix, from}
+	if !a.fenced(p, from) || !p.decrees[from].Accepted.IsZero() || a.reclaims[key] != nil {
+		return nil
+	}
+	higher := paxos.Ballot{Round: p.decrees[from].Promised.Round + 1, By: a.cfg.Self}
+	if err := a.vote(key, func(own *paxos.Acceptor) { own.Promise(higher) }); err != nil {
+		return err
+	}
+	a.lifted[key] = true
+	return nil
+}
+
 // liftAfter is how long a node has to be alive until what it gives is taken again though its space was to be reclaimed:
 // whoever proposed that has given up by then, and who proposes it anew asks this node anew.
 const liftAfter = 2 * patience

@@ -1,6 +1,8 @@
 package ipam
 
 import (
+	"fmt"
+
 	"weft/internal/peer"
 	"weft/ipam/ring"
 	"weft/ipam/space"
@@ -65,10 +67,15 @@ func (a *Allocator) ballotMessage(from peer.ID, msg []byte) {
 }
 
 // mergeFrom merges the ring that came with a message, and returns its pool; nil where this node does not use that range.
-func (a *Allocator) mergeFrom(m *unicast) (*pool, error) {
+func (a *Allocator) mergeFrom(from peer.ID, m *unicast) (*pool, error) {
 	incoming, err := ring.Decode(m.ring)
 	if err != nil {
 		return nil, err
+	}
+	if p := a.pool(incoming.Range()); p != nil {
+		if err := a.lift(p, from); err != nil {
+			return nil, err
+		}
 	}
 	deltas, err := a.mergeRing(incoming)
 	if err != nil {
@@ -85,7 +92,7 @@ func (a *Allocator) answer(from peer.ID, m *unicast) error {
 		return nil
 	}
 	reply := &unicast{kind: kindReply, id: m.id, outcome: none}
-	p, err := a.mergeFrom(m)
+	p, err := a.mergeFrom(from, m)
 	if a.broken != nil {
 		return err
 	}
@@ -175,7 +182,7 @@ func (a *Allocator) hints(p *pool, from peer.ID, asked ring.Span) *ring.Ring {
 func (a *Allocator) hearReply(from peer.ID, m *unicast) error {
 	var err error
 	if len(m.ring) > 0 {
-		if _, err = a.mergeFrom(m); a.broken != nil {
+		if _, err = a.mergeFrom(from, m); a.broken != nil {
 			return err
 		}
 	}
@@ -189,9 +196,18 @@ func (a *Allocator) hearReply(from peer.ID, m *unicast) error {
 
 // inherit takes over what a leaving node gives, and confirms it.
 func (a *Allocator) inherit(from peer.ID, m *unicast) error {
-	p, err := a.mergeFrom(m)
+	p, err := a.mergeFrom(from, m)
 	if err != nil {
 		return err
+	}
+	gift, err := ring.Decode(m.ring)
+	if err != nil {
+		return err
+	}
+	for _, t := range gift.Tokens() {
+		if now, known := p.ring.TokenAt(t.Start); t.Owner == a.cfg.Self && known && now.Version < t.Version {
+			return fmt.Errorf("ipam: what %s gives is not taken: its space is about to be reclaimed", a.name(from))
+		}
 	}
 	reply := unicast{kind: kindReply, id: m.id, outcome: granted, ring: p.ring.Select(func(ring.Token) bool { return false }).Append(nil)}
 	a.out = append(a.out, outgoing{to: from, msg: reply.encode()})
