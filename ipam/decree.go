@@ -160,27 +160,26 @@ func (p *pool) estates() map[peer.ID]*ring.Ring {
 	return estates
 }
 
-// endDecrees forgets this node's parts in decrees whose outcome has become known: nothing is left of what those owned that
-// they are about, as it was before. What these get later is no matter of the decree.
+// endDecrees forgets this node's parts in decrees whose outcome has become known: part of what those owned that they are
+// about, as it was before, is of a later reign. Whoever decided that knew all that this node had promised to leave alone.
 func (a *Allocator) endDecrees(p *pool, before map[peer.ID]*ring.Ring) error {
 	for gone, estate := range before {
-		left := false
 		for _, t := range estate.Tokens() {
-			now, known := p.ring.TokenAt(t.Start)
-			left = left || known && now.Owner == gone && now.Reign() == t.Reign()
-		}
-		if left || estate.Len() == 0 {
-			continue
-		}
-		delete(p.decrees, gone)
-		err := a.commit(func(tx store.Tx) error { // together: the outcome must not be forgotten alone
-			return errors.Join(p.saveRing(tx), tx.SetDecree(p.prefix, gone, nil))
-		})
-		if err != nil {
-			return err
+			if now, known := p.ring.TokenAt(t.Start); known && now.Reign() > t.Reign() {
+				if err := a.endDecree(p, gone); err != nil {
+					return err
+				}
+				break
+			}
 		}
 	}
 	return nil
+}
+
+// endDecree forgets this node's part in a decree, together with what it knows of the outcome.
+func (a *Allocator) endDecree(p *pool, gone peer.ID) error {
+	delete(p.decrees, gone)
+	return a.commit(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetDecree(p.prefix, gone, nil)) })
 }
 
 // loadDecrees reads this node's parts in decrees of a range.

@@ -22,7 +22,7 @@ type served struct {
 
 // Message takes in a message that another allocator's Gossip.Unicast sent. What is not one is dropped.
 func (a *Allocator) Message(from peer.ID, msg []byte) {
-	if len(msg) > 1 && (msg[1] == kindBallot || msg[1] == kindStand) {
+	if len(msg) > 1 && msg[1] >= kindBallot && msg[1] <= kindOver {
 		a.ballotMessage(from, msg)
 		return
 	}
@@ -55,10 +55,14 @@ func (a *Allocator) ballotMessage(from peer.ID, msg []byte) {
 	m, err := decodeBallot(msg)
 	if err == nil {
 		err = a.do(func() error {
-			if m.kind == kindBallot {
+			switch m.kind {
+			case kindBallot:
 				return a.hearBallot(from, &m)
+			case kindStand:
+				return a.hearStand(from, &m)
+			default:
+				return a.hearOver(&m)
 			}
-			return a.hearStand(from, &m)
 		})
 	}
 	if err != nil {

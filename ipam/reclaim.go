@@ -275,6 +275,15 @@ func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err er
 	addresses = p.owned(key.gone)
 	estates := p.estates()
 	delta := p.ring.Reclaim(key.gone, heir)
+	defer func() {
+		if err != nil {
+			return
+		}
+		over := ballotMessage{kind: kindOver, gone: key.gone, heir: heir, ring: delta.Append(nil)}
+		for _, id := range a.electors(p) {
+			a.out = append(a.out, outgoing{to: id, msg: over.encode()})
+		}
+	}()
 	if delta.Len() == 0 {
 		return 0, nil // it has become known meanwhile
 	}
@@ -326,6 +335,28 @@ func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
 	answer.stand = p.decrees[m.gone]
 	a.out = append(a.out, outgoing{to: from, msg: answer.encode()})
 	return nil
+}
+
+// hearOver takes the outcome of a decree and ends this node's part in it: what it knows of what gone owned, and is not the
+// heir's now, is others'.
+func (a *Allocator) hearOver(m *ballotMessage) error {
+	r, err := ring.Decode(m.ring)
+	if err != nil {
+		return err
+	}
+	p := a.pool(r.Range())
+	if p == nil {
+		return fmt.Errorf("ipam: decree on %s: %w", r.Range(), ring.ErrRange)
+	}
+	deltas, err := a.mergeRing(r) // first: what is the heir's now is not to be taken from anybody
+	if err != nil {
+		return err
+	}
+	a.broadcast(deltas)
+	if own, known := p.decrees[m.gone]; !known || own.Value != m.heir {
+		return nil
+	}
+	return a.endDecree(p, m.gone)
 }
 
 // hearStand takes an elector's answer to a ballot.

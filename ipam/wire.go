@@ -53,6 +53,7 @@ const (
 	kindHandover = 3 // a node that leaves gives all it owns, or a decree gives what another one owned
 	kindBallot   = 4 // see ballotMessage
 	kindStand    = 5
+	kindOver     = 6
 )
 
 // Outcomes of an ask or a handover.

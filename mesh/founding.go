@@ -59,7 +59,7 @@ func (f *foundings) foreign(theirs []Founding) bool {
 func (f *foundings) refuse(n *memberlist.Node) error {
 	md, err := parseMeta(n.Meta)
 	if err != nil || !f.foreign(md.foundings) {
-		return nil //nolint:nilerr // others look at what cannot be read
+		return nil // others look at what cannot be read
 	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	who := Foreigner{

@@ -244,4 +244,3 @@ func memory() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc + m.StackInuse
 }
-
