@@ -27,7 +27,7 @@ demo: system-packages build
 ## test: all tests; as root also those with real namespaces, TAPs and nftables
 ##       (with the race detector, and the address space's simulation once more at its full length without it)
 test: system-packages build
-	CGO_ENABLED=1 go test -race -timeout 10m ./...
+	CGO_ENABLED=1 go test -race -timeout 25m ./...
 	go test -timeout 10m ./ipam
 
 ## sim: 10,000 random histories of the address space instead of some hundred; WEFT_SEED=n plays one of them
