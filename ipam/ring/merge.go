@@ -54,7 +54,7 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 	for _, t := range incoming.tokens {
 		m.token(t)
 	}
-	m.depose()
+	m.bury()
 	m.overlaps()
 	return r.pick(m.changed), m.conflicts, nil
 }
@@ -94,7 +94,9 @@ type merger struct {
 func (m *merger) token(t Token) {
 	i, known := m.ring.find(t.Start)
 	if !known {
-		m.write(t)
+		if !m.ring.replaced(t, i) {
+			m.write(t)
+		}
 		return
 	}
 	cur := m.ring.tokens[i]

@@ -7,9 +7,10 @@
 //   - The versions of the token at one start form a single chain, because each is written by the owner that the one
 //     before names. So of all nodes only the owner holds the newest version, and nobody who gave a token away, which he
 //     wrote himself, can believe that it is still his.
-//   - Tokens are only ever cut or handed on, never joined and never removed: at their newest versions they are disjoint
-//     and cover the range. A start that is not in the owner's view has never been used, so a new token begins at version 1
-//     and no tombstone is needed.
+//   - Tokens are only ever cut or handed on, never joined, and never removed but where all of their span was taken from an
+//     owner that was gone (Reclaim): at their newest versions they are disjoint and cover the range. A start that is not in
+//     the owner's view has never been used in its reign, so a new token begins at the reign's first version and no tombstone
+//     is needed.
 //   - A token carries its own end. A node that learns of its token and of no other knows exactly what it owns, so every
 //     token may travel alone. A stale token whose end reaches over a newer one is cut at that one's start for reading;
 //     where a view has gaps, nobody is known to own what is in them. Either is harmless, as only owners allocate.
