@@ -117,7 +117,7 @@ func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, 
 	var changed []uint64
 	for i := range r.tokens {
 		t := &r.tokens[i]
-		if t.Owner != self {
+		if t.Owner != self || t.Hollow() {
 			continue
 		}
 		capacity := r.capacity(t.Span())

@@ -54,7 +54,8 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 	for _, t := range incoming.tokens {
 		m.token(t)
 	}
-	m.bury()
+	for m.bury() {
+	}
 	m.overlaps()
 	return r.pick(m.changed), m.conflicts, nil
 }
@@ -107,6 +108,12 @@ func (m *merger) token(t Token) {
 		if cur.Owner == m.self && t.Owner != m.self {
 			m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: t, Reclaimed: true})
 		}
+	case cur.Hollow() && t.Version > cur.Version:
+		m.write(t)
+	case t.Version == cur.Version && t.Hollow():
+		if m.ring.prefer(t, cur) {
+			m.write(t)
+		}
 	case t.Version == cur.Version:
 		m.settle(cur, t, m.ring.prefer(t, cur))
 	case cur.Owner != m.self:
@@ -131,9 +138,17 @@ func (m *merger) settle(cur, t Token, theirs bool) {
 	m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: kept})
 }
 
+// write puts t into the ring.
 func (m *merger) write(t Token) {
+	before, known := m.ring.find(t.Start)
+	var cut Token
+	if known {
+		cut = m.ring.tokens[before]
+	}
 	m.ring.put(t)
 	m.changed = append(m.changed, t.Start)
+	cut.Start = t.End
+	m.hollowOut(cut)
 }
 
 // overlaps settles tokens of others in the middle of self's, which self would have had to create. (In a ring of others a
@@ -141,7 +156,7 @@ func (m *merger) write(t Token) {
 func (m *merger) overlaps() {
 	for i := 0; i < len(m.ring.tokens); i++ {
 		mine := m.ring.tokens[i]
-		if mine.Owner == m.self && m.ring.effective(i).End < mine.End {
+		if mine.Owner == m.self && !mine.Hollow() && m.ring.effective(i).End < mine.End {
 			m.split(i)
 		}
 	}
@@ -159,7 +174,7 @@ func (m *merger) split(i int) {
 			gaps = append(gaps, Span{at, inner.Start})
 		}
 		at = max(at, inner.End)
-		if inner.Owner != m.self {
+		if inner.Owner != m.self || inner.Hollow() {
 			m.contest(j, mine)
 		}
 	}
@@ -184,7 +199,7 @@ func (m *merger) contest(j int, mine Token) {
 		m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: inner, Reclaimed: true})
 		return
 	}
-	theirs := m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine)
+	theirs := !inner.Hollow() && (m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine))
 	kept := inner
 	if !theirs {
 		kept.Owner = m.self

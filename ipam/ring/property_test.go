@@ -229,6 +229,13 @@ func drawTokens(t *rapid.T, r *Ring) []Token {
 			Owner:   nodeID(rapid.IntRange(0, 3).Draw(t, "owner")),
 			Version: rapid.Uint64Range(1, 3).Draw(t, "version"),
 		}
+		if reign := rapid.SampledFrom([]uint64{0, 0, 0, 1, 2}).Draw(t, "reign"); reign > 0 {
+			tok.Version += reign<<reignBits - 1
+		}
+		if tok.Hollow() {
+			tokens = append(tokens, tok)
+			continue
+		}
 		tok.Free = rapid.Uint64Range(0, r.capacity(tok.Span())).Draw(t, "free")
 		tokens = append(tokens, tok)
 	}

@@ -43,39 +43,53 @@ func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
 }
 
 // unclaimed returns the spans that token i names and within which no other token is known.
-func (r *Ring) unclaimed(i int) (spans []Span) {
-	t := r.tokens[i]
-	at := t.Start
-	for j := i + 1; j < len(r.tokens) && r.tokens[j].Start < t.End; j++ {
-		if next := r.tokens[j]; next.Start > at {
+func (r *Ring) unclaimed(i int) []Span { return r.uncovered(r.tokens[i].Span(), i+1) }
+
+// uncovered returns what of s is named by none of the tokens from i on.
+func (r *Ring) uncovered(s Span, i int) (spans []Span) {
+	at := s.Start
+	for ; i < len(r.tokens) && r.tokens[i].Start < s.End; i++ {
+		if next := r.tokens[i]; next.Start > at {
 			spans = append(spans, Span{at, next.Start})
 		}
-		at = max(at, r.tokens[j].End)
+		at = max(at, r.tokens[i].End)
 	}
-	if at < t.End {
-		spans = append(spans, Span{at, t.End})
+	if at < s.End {
+		spans = append(spans, Span{at, s.End})
 	}
 	return spans
 }
 
-// replaced reports whether t, which is not in r and would go to i, begins within a token of a later reign.
+// replaced reports whether t, which is not in r and would go to i, begins within a token that replaces it.
 func (r *Ring) replaced(t Token, i int) bool {
-	return i > 0 && r.tokens[i-1].Span().Contains(t.Start) && r.tokens[i-1].Reign() > t.Reign()
+	return i > 0 && r.tokens[i-1].Span().Contains(t.Start) && t.replacedBy(r.tokens[i-1])
 }
 
-// bury drops tokens that begin within one of a later reign: whoever wrote them had been replaced. Nobody but its owner
-// writes anything there, so a view that has not heard of what the owner gave away since cannot contradict it.
-func (m *merger) bury() {
+// replacedBy reports whether t stands for nothing where outer holds: outer is of a later reign, or t was only to say which
+// reign it is.
+func (t Token) replacedBy(outer Token) bool {
+	return outer.Reign() > t.Reign() || outer.Reign() == t.Reign() && t.Hollow()
+}
+
+// bury drops tokens that begin within one of a later reign, as whoever wrote them had been replaced, and reports whether
+// there were any. Nobody but its owner writes anything there, so a view that has not heard of what the owner gave away
+// since cannot contradict it.
+func (m *merger) bury() bool {
 	var over []Token // that reach over the present start, the one of the latest reign on top: it ends first
+	var rests []Token
+	dropped := false
 	kept := m.ring.tokens[:0]
 	for _, t := range m.ring.tokens {
 		for len(over) > 0 && over[len(over)-1].End <= t.Start {
 			over = over[:len(over)-1]
 		}
-		if n := len(over); n > 0 && over[n-1].Reign() > t.Reign() {
-			if t.Owner == m.self {
+		if n := len(over); n > 0 && t.replacedBy(over[n-1]) {
+			if t.Owner == m.self && !t.Hollow() {
 				m.conflicts = append(m.conflicts, Conflict{Ours: t, Theirs: over[n-1], Kept: over[n-1], Reclaimed: true})
 			}
+			dropped = true
+			t.Start = over[n-1].End
+			rests = append(rests, t)
 			continue
 		}
 		for len(over) > 0 && over[len(over)-1].End <= t.End {
@@ -85,4 +99,34 @@ func (m *merger) bury() {
 		kept = append(kept, t)
 	}
 	m.ring.tokens = kept
+	for _, t := range rests {
+		m.hollowOut(t)
+	}
+	return dropped
+}
+
+// Hollow reports whether t says of a span no more than that it is of a reign, or a later one, and who was last known to
+// own it. Nobody is known to own what it names. Its version is below the first of the reign.
+func (t Token) Hollow() bool { return t.Version>>reignBits<<reignBits == t.Version }
+
+// hollowOut keeps in mind that what t named is of its reign or a later one, where nothing else in the ring says so: t has
+// been cut, and the news of what was cut off has not come. Without it what a former owner gave away, heard late, would
+// pass for the present there. Where a token was cut another begins, so this one is replaced in time.
+func (m *merger) hollowOut(t Token) {
+	if t.Reign() == 0 || t.Start >= t.End {
+		return
+	}
+	i, _ := m.ring.find(t.Start)
+	rest := t.Span()
+	for _, outer := range m.ring.tokens[:i] {
+		if outer.Reign() >= t.Reign() {
+			rest.Start = max(rest.Start, outer.End)
+		}
+	}
+	i, _ = m.ring.find(rest.Start)
+	for _, s := range m.ring.uncovered(rest, i) {
+		if len(m.ring.tokens) < MaxTokens {
+			m.write(Token{Start: s.Start, End: s.End, Owner: t.Owner, Version: t.Reign() << reignBits})
+		}
+	}
 }

@@ -148,7 +148,7 @@ func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 	if !found {
 		i--
 	}
-	if i < 0 || !r.effective(i).Contains(offset) {
+	if i < 0 || r.tokens[i].Hollow() || !r.effective(i).Contains(offset) {
 		return Token{}, false
 	}
 	return r.tokens[i], true
@@ -159,7 +159,7 @@ func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 func (r *Ring) Owned(id peer.ID) []Span {
 	var spans []Span
 	for i, t := range r.tokens {
-		if t.Owner != id {
+		if t.Owner != id || t.Hollow() {
 			continue
 		}
 		s := r.effective(i)
@@ -188,7 +188,7 @@ func (r *Ring) TotalsWithin(s Span) []Total {
 	sums := make(map[peer.ID]Total)
 	for i, t := range r.tokens {
 		part := r.effective(i).Intersect(s)
-		if part.Len() == 0 {
+		if part.Len() == 0 || t.Hollow() {
 			continue
 		}
 		sum := sums[t.Owner]
