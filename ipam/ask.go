@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -70,7 +69,7 @@ func (a *Allocator) seek(p *pool, in netip.Prefix, span ring.Span, s *search) (*
 			continue
 		}
 		// The weight is random, as otherwise all who join at one time ask the same node.
-		if weight := 1 + total.Free/2 + rand.Uint64N(total.Free/2+1); weight > score {
+		if weight := 1 + total.Free/2 + a.rand.Uint64N(total.Free/2+1); weight > score {
 			best, score = total.Owner, weight
 		}
 	}
@@ -117,7 +116,7 @@ func (a *Allocator) ask(p *pool, key flightKey) *flight {
 	if f, ok := a.flights[key]; ok {
 		return f
 	}
-	f := &flight{key: key, id: rand.Uint64(), done: make(chan struct{})}
+	f := &flight{key: key, id: a.rand.Uint64(), done: make(chan struct{})}
 	a.flights[key] = f
 	nothing := p.ring.Select(func(ring.Token) bool { return false })
 	m := unicast{

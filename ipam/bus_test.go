@@ -2,7 +2,10 @@ package ipam
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -16,9 +19,11 @@ import (
 )
 
 // bus is gossip in memory: it loses, repeats, delays and so reorders what it carries. Use it within a synctest bubble.
+// Chance comes from its seed, and no two things begin at one instant: what a seed does, it does again.
 type bus struct {
-	t  *testing.T
-	mu sync.Mutex
+	t    *testing.T
+	seed uint64
+	mu   sync.Mutex
 	// Guarded by mu.
 	rng     *rand.Rand
 	nodes   []*node
@@ -26,6 +31,9 @@ type bus struct {
 	repeat  float64            // of all messages
 	deaf    float64            // of unicasts that are lost without the sender knowing
 	cut     map[peer.ID]bool   // nodes on the other side of a partition
+	oneWay  map[[2]int]bool    // from which node to which nothing arrives, of which neither knows
+	away    map[peer.ID]bool   // nodes that are no members: they have left, or are forgotten
+	sent    int                // messages
 	stopped bool               // nothing is delivered any more
 	unicast func(from, to int) // called for every unicast that is sent; may be nil
 }
@@ -36,6 +44,7 @@ type node struct {
 	index int
 	id    peer.ID
 	disk  *storetest.Memory
+	lives uint64 // how often it was started
 
 	// Guarded by bus.mu.
 	alive  bool
@@ -48,22 +57,29 @@ func nodeID(i int) peer.ID { return peer.ID{byte((i + 1) >> 8), byte(i + 1)} }
 
 // newBus returns a bus with n nodes, not started.
 func newBus(t *testing.T, n int, seed uint64) *bus {
-	b := &bus{t: t, rng: rand.New(rand.NewPCG(seed, 1)), cut: make(map[peer.ID]bool)}
+	b := &bus{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)),
+		cut: make(map[peer.ID]bool), oneWay: make(map[[2]int]bool), away: make(map[peer.ID]bool),
+	}
 	for i := range n {
-		b.nodes = append(b.nodes, &node{bus: b, index: i, id: nodeID(i), disk: storetest.NewMemory()})
+		b.nodes = append(b.nodes, &node{
+			bus: b, index: i, id: nodeID(i), disk: storetest.NewMemory(),
+		})
 	}
 	return b
 }
 
 // config is that of a node of which initPeers must meet.
 func (n *node) config(initPeers int, ranges ...string) Config {
+	n.lives++
 	cfg := Config{
+		Rand:      rand.NewPCG(n.bus.seed, uint64(n.index)<<32+n.lives),
 		Self:      n.id,
 		InitPeers: initPeers,
 		Store:     n.disk.Reopen(),
 		Gossip:    endpoint{n},
 		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
-		Members:   func() []peer.ID { return n.bus.members(n) },
+		Members:   n.bus.members,
 		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
 	}
 	for _, r := range ranges {
@@ -90,11 +106,17 @@ func (n *node) launch(a *Allocator) {
 	n.bus.mu.Lock()
 	n.alive, n.alloc, n.cancel, n.ended = true, a, cancel, ended
 	n.bus.mu.Unlock()
+	dice := n.dice("start", nil)
+	begin, meet := within(dice, time.Millisecond), within(dice, 10*time.Second)
 	go func() {
 		defer close(ended)
+		time.Sleep(begin)
 		_ = a.Run(ctx) // a crashed disk
 	}()
-	go n.exchange(ctx, a)
+	go func() {
+		time.Sleep(meet)
+		n.exchange(ctx, a)
+	}()
 }
 
 // crash ends a node at once; with it goes what is not on its disk.
@@ -135,20 +157,28 @@ func (b *bus) reachable(from *node, id peer.ID) bool {
 	return to.alive && b.cut[from.id] == b.cut[id]
 }
 
-// members returns the nodes that one knows to be alive.
-func (b *bus) members(from *node) (ids []peer.ID) {
+// members returns the nodes that have joined and not left, alive or not.
+func (b *bus) members() (ids []peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, n := range b.nodes {
-		if b.reachable(from, n.id) {
+		if n.alloc != nil && !b.away[n.id] {
 			ids = append(ids, n.id)
 		}
 	}
 	return ids
 }
 
-func (b *bus) chance(p float64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.rng.Float64() < p
+// dice is chance for one thing that a node does at one time: it depends on neither what else happens then nor in which
+// order.
+func (n *node) dice(what string, msg []byte) *rand.Rand {
+	h := sha256.Sum256(fmt.Append(nil, n.bus.seed, n.index, n.lives, time.Now().UnixNano(), what, msg))
+	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(h[:]), binary.BigEndian.Uint64(h[8:])))
+}
+
+// within returns a time below most, in steps so fine that no two things begin at one instant.
+func within(r *rand.Rand, most time.Duration) time.Duration {
+	return time.Duration(r.Int64N(int64(most)))
 }
 
 func (b *bus) intn(n int) int {
@@ -158,18 +188,19 @@ func (b *bus) intn(n int) int {
 }
 
 // deliver calls f with the allocator that to then is, after a while, and perhaps once more.
-func (b *bus) deliver(from, to *node, f func(a *Allocator)) {
+func (b *bus) deliver(from, to *node, dice *rand.Rand, f func(a *Allocator)) {
 	times := 1
-	if b.chance(b.repeat) {
+	if dice.Float64() < b.repeat {
 		times = 2
 	}
 	for range times {
-		time.AfterFunc(time.Duration(1+b.intn(30))*time.Millisecond, func() {
+		time.AfterFunc(time.Millisecond+within(dice, 30*time.Millisecond), func() {
 			if !b.reachable(from, to.id) {
 				return
 			}
 			b.mu.Lock()
-			a, stopped := to.alloc, b.stopped
+			a, stopped := to.alloc, b.stopped || b.oneWay[[2]int{from.index, to.index}]
+			b.sent++
 			b.mu.Unlock()
 			if !stopped {
 				f(a)
@@ -186,12 +217,13 @@ func (e endpoint) Broadcast(delta []byte) {
 	if len(delta) > MaxDelta {
 		e.bus.t.Errorf("a delta of %d bytes", len(delta))
 	}
+	dice := e.dice("broadcast", delta)
 	for range min(3, len(e.bus.nodes)-1) {
-		to := e.bus.nodes[e.bus.intn(len(e.bus.nodes))]
-		if to == e.node || e.bus.chance(e.bus.loss) {
+		to := e.bus.nodes[dice.IntN(len(e.bus.nodes))]
+		if to == e.node || dice.Float64() < e.bus.loss {
 			continue
 		}
-		e.bus.deliver(e.node, to, func(a *Allocator) {
+		e.bus.deliver(e.node, to, dice, func(a *Allocator) {
 			deltas, err := a.Merge(slices.Clone(delta))
 			if err != nil {
 				return
@@ -213,8 +245,8 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 	if e.bus.unicast != nil {
 		e.bus.unicast(e.index, to.index)
 	}
-	if !e.bus.chance(e.bus.deaf) {
-		e.bus.deliver(e.node, to, func(a *Allocator) { a.Message(e.id, slices.Clone(msg)) })
+	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.deaf {
+		e.bus.deliver(e.node, to, dice, func(a *Allocator) { a.Message(e.id, slices.Clone(msg)) })
 	}
 	return nil
 }
@@ -222,12 +254,14 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 // exchange compares states with a random other now and then.
 func (n *node) exchange(ctx context.Context, a *Allocator) {
 	for {
+		dice := n.dice("exchange", nil)
+		pause := 5*time.Second + within(dice, 10*time.Second)
 		select {
-		case <-time.After(time.Duration(5000+n.bus.intn(10000)) * time.Millisecond):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
-		if to := n.bus.nodes[n.bus.intn(len(n.bus.nodes))]; to != n && n.bus.reachable(n, to.id) {
+		if to := n.bus.nodes[dice.IntN(len(n.bus.nodes))]; to != n && n.bus.reachable(n, to.id) {
 			n.bus.pushPull(n, to)
 		}
 	}
@@ -235,6 +269,12 @@ func (n *node) exchange(ctx context.Context, a *Allocator) {
 
 // pushPull has two nodes exchange their states, now.
 func (b *bus) pushPull(x, y *node) {
+	b.mu.Lock()
+	broken := b.oneWay[[2]int{x.index, y.index}] || b.oneWay[[2]int{y.index, x.index}]
+	b.mu.Unlock()
+	if broken {
+		return
+	}
 	for _, pair := range [][2]*node{{x, y}, {y, x}} {
 		state := pair[0].alloc.State()
 		if state == nil {

@@ -1,9 +1,11 @@
 package ipam
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"weft/internal/cursor"
 	"weft/internal/peer"
@@ -68,11 +70,15 @@ func (p *pool) setDecree(gone peer.ID, own paxos.Acceptor) {
 	p.decrees[gone] = own
 }
 
-// estate returns what this node knows of what gone owns, and of where another view has it own something.
+// estate returns what this node knows of what gone's tokens name, here or in another view.
 func (p *pool) estate(gone peer.ID, other *ring.Ring) *ring.Ring {
-	spans := p.ring.Owned(gone)
+	var spans []ring.Span
+	for _, t := range p.ring.Tokens() {
+		if t.Owner == gone {
+			spans = append(spans, t.Span())
+		}
+	}
 	if other != nil {
-		spans = append(spans, other.Owned(gone)...)
 		for _, t := range other.Tokens() {
 			spans = append(spans, t.Span())
 		}
@@ -87,15 +93,37 @@ func (p *pool) estate(gone peer.ID, other *ring.Ring) *ring.Ring {
 	})
 }
 
-// fence returns incoming without what a node gave this one of which it has promised to take no more: others may have
-// counted on that.
-func (a *Allocator) fence(p *pool, incoming *ring.Ring) *ring.Ring {
+// source is how tokens came to this node.
+type source bool
+
+const (
+	gossiped source = false // from anybody, and perhaps late
+	decreed  source = true  // from one who has part in a decree, with what it knew of when it promised
+)
+
+// fence returns incoming without what this node has promised to know nothing more of: what a node gave away that is gone.
+// Others count on having heard all that this one knew, and that it owns no more than it said.
+func (a *Allocator) fence(p *pool, incoming *ring.Ring, how source) *ring.Ring {
 	if len(p.decrees) == 0 {
 		return incoming
 	}
+	var estates []ring.Token
+	for _, t := range p.ring.Tokens() {
+		if a.fenced(p, t.Owner) {
+			estates = append(estates, t)
+		}
+	}
 	return incoming.Select(func(t ring.Token) bool {
+		if how == decreed && t.Owner != a.cfg.Self {
+			return true
+		}
 		cur, known := p.ring.TokenAt(t.Start)
-		return t.Owner != a.cfg.Self || !known || cur.Owner == a.cfg.Self || !a.fenced(p, cur.Owner) || t.Reign() > cur.Reign()
+		if known && !a.fenced(p, cur.Owner) {
+			return true
+		}
+		return !slices.ContainsFunc(estates, func(e ring.Token) bool {
+			return e.Span().Contains(t.Start) && t.Reign() <= e.Reign()
+		})
 	})
 }
 
@@ -105,19 +133,66 @@ func (a *Allocator) fenced(p *pool, gone peer.ID) bool {
 	return known && !own.Promised.IsZero() && !a.lifted[reclaimKey{p.prefix, gone}]
 }
 
-// lift takes this node's promise back to take nothing more from a node that speaks to it: it is not gone. All that was
-// promised is made void by a ballot of this node's own, which is higher; what it has accepted may be decided, and stays.
+// lift takes this node's promise back to take nothing more from a node that speaks to it: it is not gone. What this one has
+// accepted may be decided, and stays.
 func (a *Allocator) lift(p *pool, from peer.ID) error {
-	key := reclaimKey{p.prefix, from}
-	if !a.fenced(p, from) || !p.decrees[from].Accepted.IsZero() || a.reclaims[key] != nil {
+	if !a.fenced(p, from) || !p.decrees[from].Accepted.IsZero() {
 		return nil
 	}
-	higher := paxos.Ballot{Round: p.decrees[from].Promised.Round + 1, By: a.cfg.Self}
+	return a.void(p, from)
+}
+
+// void makes void what this node has promised about gone, by a ballot of its own, which is higher, and takes again what gone
+// has given.
+func (a *Allocator) void(p *pool, gone peer.ID) error {
+	key := reclaimKey{p.prefix, gone}
+	if a.reclaims[key] != nil {
+		return nil
+	}
+	higher := paxos.Ballot{Round: p.decrees[gone].Promised.Round + 1, By: a.cfg.Self}
 	if err := a.vote(key, func(own *paxos.Acceptor) { own.Promise(higher) }); err != nil {
 		return err
 	}
 	a.lifted[key] = true
 	return nil
+}
+
+// unfinished returns the decrees in which this node has accepted an heir, and of whose outcome it has heard nothing for a
+// while: whoever proposed them is gone too, perhaps. What was decided stands, so any node may take them to their end.
+func (a *Allocator) unfinished() (keys []reclaimKey) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.cfg.Now()
+	for _, p := range a.pools {
+		for gone, own := range p.decrees {
+			key := reclaimKey{p.prefix, gone}
+			since, known := a.balloted[key]
+			if own.Accepted.IsZero() || a.reclaims[key] != nil || !known || now.Sub(since) < liftAfter || a.cfg.Reachable(gone) {
+				continue
+			}
+			if a.rand.IntN(1+len(a.electors(p))) > 0 {
+				continue // or all would do it at once, and outbid each other
+			}
+			a.balloted[key] = now // and not again for as long
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// finishDecree takes a decree to its end, if all who are needed are there.
+func (a *Allocator) finishDecree(ctx context.Context, key reclaimKey) {
+	ctx, cancel := withPatience(ctx)
+	defer cancel()
+	err := a.beginReclaim(ctx)
+	if err == nil {
+		a.view(func() { a.gone[key.gone] = true }) // somebody was told so
+		_, err = a.decide(ctx, key)
+		a.endReclaim()
+	}
+	if err != nil {
+		a.cfg.Logger.Info("ipam: a reclaim that nobody has finished stays so", "peer", key.gone, "err", err)
+	}
 }
 
 // liftAfter is how long a node has to be alive until what it gives is taken again though its space was to be reclaimed:
@@ -128,8 +203,16 @@ const liftAfter = 2 * patience
 // come back for good.
 func (a *Allocator) keepDecrees(p *pool) error {
 	now := a.cfg.Now()
-	for gone := range p.decrees {
+	for gone, own := range p.decrees {
 		key := reclaimKey{p.prefix, gone}
+		since, known := a.balloted[key]
+		if !known {
+			a.balloted[key] = now
+		} else if own.Accepted.IsZero() && a.fenced(p, gone) && now.Sub(since) >= liftAfter {
+			if err := a.void(p, gone); err != nil { // whoever proposed it has given up
+				return err
+			}
+		}
 		if a.reclaims[key] != nil || !a.cfg.Reachable(gone) {
 			delete(a.backSince, key)
 		} else if since, known := a.backSince[key]; !known {
@@ -141,6 +224,7 @@ func (a *Allocator) keepDecrees(p *pool) error {
 			continue
 		}
 		delete(p.decrees, gone)
+		delete(a.balloted, key)
 		if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(p.prefix, gone, nil) }); err != nil {
 			return err
 		}
@@ -179,6 +263,8 @@ func (a *Allocator) endDecrees(p *pool, before map[peer.ID]*ring.Ring) error {
 // endDecree forgets this node's part in a decree, together with what it knows of the outcome.
 func (a *Allocator) endDecree(p *pool, gone peer.ID) error {
 	delete(p.decrees, gone)
+	delete(a.balloted, reclaimKey{p.prefix, gone})
+	a.over = append(a.over, gone)
 	return a.commit(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetDecree(p.prefix, gone, nil)) })
 }
 

@@ -81,7 +81,7 @@ func (a *Allocator) mergeFrom(from peer.ID, m *unicast) (*pool, error) {
 			return nil, err
 		}
 	}
-	deltas, err := a.mergeRing(incoming)
+	deltas, err := a.mergeRing(incoming, gossiped)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (a *Allocator) inherit(from peer.ID, m *unicast) error {
 		return err
 	}
 	for _, t := range gift.Tokens() {
-		if now, known := p.ring.TokenAt(t.Start); t.Owner == a.cfg.Self && known && now.Version < t.Version {
+		if now, _ := p.ring.TokenAt(t.Start); t.Owner == a.cfg.Self && (now.Start != t.Start || now.Version < t.Version) {
 			return fmt.Errorf("ipam: what %s gives is not taken: its space is about to be reclaimed", a.name(from))
 		}
 	}

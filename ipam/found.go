@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"math/rand/v2"
 	"net/netip"
 
 	"weft/ipam/paxos"
@@ -35,7 +34,7 @@ func (a *Allocator) propose(p *pool) error {
 	if err != nil {
 		return err
 	}
-	if own := p.votes.Own(); len(deltas) == 0 && !own.IsZero() && rand.IntN(1+p.votes.Known()/repeaters) == 0 {
+	if own := p.votes.Own(); len(deltas) == 0 && !own.IsZero() && a.rand.IntN(1+p.votes.Known()/repeaters) == 0 {
 		deltas = voteDeltas(p, []paxos.State{own})
 	}
 	a.broadcast(deltas)

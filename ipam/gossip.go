@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"weft/internal/peer"
@@ -102,7 +101,7 @@ func (a *Allocator) mergeSection(kind byte, payload []byte) (deltas [][]byte, er
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMessage, err)
 		}
-		return a.mergeRing(incoming)
+		return a.mergeRing(incoming, gossiped)
 	case sectionVotes:
 		prefix, rest, err := cutPrefix(payload)
 		if err != nil {
@@ -122,13 +121,13 @@ func (a *Allocator) mergeSection(kind byte, payload []byte) (deltas [][]byte, er
 }
 
 // mergeRing merges a ring, whole or in part, and writes down what concerns this node before anything of it gets out.
-func (a *Allocator) mergeRing(incoming *ring.Ring) (deltas [][]byte, err error) {
+func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte, err error) {
 	p := a.pool(incoming.Range())
 	if p == nil {
 		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
 	founded, estates := p.ring.Founded(), p.estates()
-	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming))
+	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming, how))
 	if err != nil {
 		a.warnForeign(p, err)
 		return nil, fmt.Errorf("ipam: %w", err)
@@ -230,7 +229,7 @@ func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) (deltas [][]byte, e
 // retell returns what the voters own, for which they need not wait until they exchange whole states with somebody.
 func (a *Allocator) retell(p *pool, votes []paxos.State) [][]byte {
 	now := a.cfg.Now()
-	if now.Sub(p.retold) < retellPause || rand.IntN(max(len(p.ring.Totals()), retellers)) >= retellers {
+	if now.Sub(p.retold) < retellPause || a.rand.IntN(max(len(p.ring.Totals()), retellers)) >= retellers {
 		return nil
 	}
 	p.retold = now

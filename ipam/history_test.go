@@ -2,14 +2,18 @@ package ipam
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"weft/internal/peer"
 	"weft/ipam/store/storetest"
 )
 
@@ -26,18 +30,21 @@ const (
 // history is a cluster whose nodes come and go for good.
 type history struct {
 	*cluster
-	seed uint64
+	size int
 	gone map[int]bool // nodes that will not come back before they were reclaimed; their leases do not count
 	left map[int]bool // nodes that have left or were wiped: they take no further part
 }
 
-// play plays the history of a seed.
-func play(t *testing.T, seed uint64) {
-	nodes := 4 + int(seed%6)
+// play plays the history of a seed with a number of nodes, of which up to six come later.
+func play(t *testing.T, seed uint64, nodes, steps int) (sum [sha256.Size]byte) {
 	founders := 3 + int(seed%2)
+	cidr := "10.32.0.0/25" // small, so that it is full at times
+	if nodes > 20 {
+		cidr = "10.32.0.0/20"
+	}
 	h := &history{
-		cluster: &cluster{bus: newBus(t, nodes+6, seed), cidr: "10.32.0.0/25", start: founders, held: make(map[netip.Addr]holder)},
-		seed:    seed, gone: make(map[int]bool), left: make(map[int]bool),
+		cluster: &cluster{bus: newBus(t, nodes+6, seed), cidr: cidr, start: founders, held: make(map[netip.Addr]holder)},
+		size:    nodes, gone: make(map[int]bool), left: make(map[int]bool),
 	}
 	defer h.stop()
 	for i, n := range h.nodes {
@@ -59,39 +66,39 @@ func play(t *testing.T, seed uint64) {
 		time.Sleep(time.Duration(h.intn(400)) * time.Millisecond)
 	}
 	h.end()
+	return h.sum()
 }
 
 // step does one thing.
 func (h *history) step() {
-	k := h.intn(100)
+	k := h.intn(1000)
 	switch {
-	case k < 55:
-		var out []outcome
-		for _, o := range h.batch() {
-			if !h.gone[o.node] {
-				out = append(out, o)
-			}
-		}
-		h.bury()
-		h.note(out)
-	case k < 65: // a crash; what is not on disk is lost
+	case k < 500:
+		h.use()
+	case k < 520:
+		h.exhaust()
+	case k < 620: // a crash; what is not on disk is lost
 		if n := h.pick(); n != nil && h.alive() > 2 {
 			n.crash()
 		}
-	case k < 72: // one of its next writes fails, on disk or not
+	case k < 690: // one of its next writes fails, on disk or not
 		if n := h.pick(); n != nil && h.alive() > 2 {
 			written, at := h.intn(2) == 0, n.disk.Updates()+h.intn(4)
 			n.disk.OnUpdate(func(update int) (bool, bool) { return update == at, written })
 		}
-	case k < 80: // those that may come back do
+	case k < 770: // those that may come back do
 		h.revive()
-	case k < 85:
+	case k < 810:
 		h.partition(h.intn(3))
-	case k < 90:
+	case k < 840:
+		h.deafen()
+	case k < 880:
 		h.leave()
-	case k < 95:
+	case k < 930:
 		h.reclaim()
-	case k < 98:
+	case k < 955:
+		h.wipe()
+	case k < 980:
 		h.join()
 	default: // the power fails everywhere
 		for _, n := range h.nodes {
@@ -100,6 +107,56 @@ func (h *history) step() {
 			}
 		}
 		h.revive()
+	}
+}
+
+// use has some nodes give out addresses and take them back.
+func (h *history) use() {
+	var out []outcome
+	for _, o := range h.batch() {
+		if !h.gone[o.node] {
+			out = append(out, o)
+		}
+	}
+	h.bury()
+	h.note(out)
+}
+
+// exhaust has a node give out addresses until there are no more that it can get; then most of them are given back.
+func (h *history) exhaust() {
+	n := h.pick()
+	if n == nil {
+		return
+	}
+	for i := range 150 {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		o := outcome{node: n.index, owner: fmt.Sprintf("%d/%d", n.index, 100+i)}
+		o.lease, o.err = n.alloc.Allocate(ctx, o.owner, whole)
+		cancel()
+		h.note([]outcome{o})
+		if o.err != nil {
+			break
+		}
+	}
+	for i := range 140 {
+		owner := fmt.Sprintf("%d/%d", n.index, 100+i)
+		for _, l := range n.alloc.Lookup(owner) {
+			if err := n.alloc.Release(owner, l.Addr); err == nil || errors.Is(err, storetest.ErrCrash) {
+				h.note([]outcome{{released: l.Addr}})
+			}
+		}
+	}
+	h.bury()
+}
+
+// deafen has what some nodes send to some others get lost, of which neither know, or heals that.
+func (h *history) deafen() {
+	cuts := h.intn(4)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.oneWay)
+	for range cuts {
+		h.oneWay[[2]int{h.rng.IntN(len(h.nodes)), h.rng.IntN(len(h.nodes))}] = true
 	}
 }
 
@@ -162,46 +219,93 @@ func (h *history) leave() {
 	}
 	n.crash()
 	if err == nil { // else its heir may not know, and it has to come back to say so
-		h.left[n.index] = true
+		h.depart(n.index)
 	}
 }
 
-// reclaim has a node die for good, and its space taken by an operator who knows that; then it may come back all the same.
+// wipe has a node lose its disk and come back as another, whose space nobody has taken yet.
+func (h *history) wipe() {
+	n := h.pick()
+	if n == nil || h.alive() <= 2 || !slices.ContainsFunc(h.nodes, func(n *node) bool { return n.alloc == nil }) {
+		return
+	}
+	h.bereave(n)
+	h.join()
+}
+
+// bereave has a node die for good; its leases do not count any more.
+func (h *history) bereave(n *node) {
+	n.crash()
+	h.gone[n.index] = true
+	for addr, holder := range h.held {
+		if holder.node == n.index {
+			delete(h.held, addr)
+		}
+	}
+}
+
+// reclaim has a node die for good, and its space and that of others that have died before taken by an operator who knows
+// that; then it may come back all the same.
 func (h *history) reclaim() {
 	dead := h.pick()
 	h.partition(0) // an operator waits until the network is whole
-	h.revive()
-	if dead == nil || h.alive() <= 2 {
-		return
+	h.mu.Lock()
+	clear(h.oneWay)
+	h.mu.Unlock()
+	if h.intn(4) > 0 {
+		h.revive()
 	}
-	dead.crash()
-	h.gone[dead.index] = true
-	for addr, holder := range h.held {
-		if holder.node == dead.index {
-			delete(h.held, addr)
-		}
+	if dead != nil && h.alive() > 2 {
+		h.bereave(dead)
+	}
+	var gone []peer.ID
+	for i := range h.gone {
+		gone = append(gone, nodeID(i))
+	}
+	slices.SortFunc(gone, peer.ID.Compare)
+	if len(gone) == 0 {
+		return
 	}
 	for try := 0; try < 6; try++ {
 		n := h.pick()
 		if n == nil {
 			continue
 		}
-		_, err := n.alloc.Reclaim(context.Background(), dead.id)
+		_, err := n.alloc.Reclaim(context.Background(), gone...)
 		h.bury()
 		if err == nil {
-			if h.intn(2) == 0 {
-				h.spread() // until then whoever comes back owns what it did
-				delete(h.gone, dead.index)
-				h.revive()
-				h.spread()
-			} else {
-				delete(h.gone, dead.index)
-				h.left[dead.index] = true
-			}
+			h.outlive(dead)
 			return
 		}
 		h.revive()
 	}
+}
+
+// outlive goes on without those who were reclaimed; the one that died last may come back.
+func (h *history) outlive(dead *node) {
+	returns := dead != nil && h.gone[dead.index] && h.intn(2) == 0
+	if returns {
+		h.spread() // until then whoever comes back owns what it did
+	}
+	for i := range h.gone {
+		if returns && i == dead.index {
+			continue
+		}
+		h.depart(i)
+	}
+	clear(h.gone)
+	if returns {
+		h.revive()
+		h.spread()
+	}
+}
+
+// depart has a node be no member any more.
+func (h *history) depart(i int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.left[i] = true
+	h.away[nodeID(i)] = true
 }
 
 // spread has all that may live hear what any of them knows.
@@ -266,6 +370,7 @@ func (h *history) end() {
 	h.partition(0)
 	h.mu.Lock()
 	h.loss, h.deaf = 0, 0
+	clear(h.oneWay)
 	h.mu.Unlock()
 	for _, n := range h.nodes {
 		n.disk.OnUpdate(nil)
@@ -328,6 +433,19 @@ func (h *history) exchangeAll() {
 	}
 }
 
+// sum is what all nodes know in the end, and how many messages it took.
+func (h *history) sum() [sha256.Size]byte {
+	var all []byte
+	for _, n := range h.nodes {
+		if n.alive {
+			all = append(all, n.alloc.State()...)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return sha256.Sum256(fmt.Append(all, h.sent, time.Now()))
+}
+
 // TestHistories plays random histories; no address is ever leased twice, and in the end all agree.
 func TestHistories(t *testing.T) {
 	count, from := histories, uint64(1)
@@ -344,9 +462,31 @@ func TestHistories(t *testing.T) {
 		count = histories / 4 // it looks for races, which are the same in all of them
 	}
 	for seed := from; seed < from+uint64(count); seed++ {
-		synctest.Test(t, func(t *testing.T) { play(t, seed) })
+		synctest.Test(t, func(t *testing.T) { play(t, seed, 4+int(seed%6), steps) })
 		if t.Failed() {
 			t.Fatalf("seed %d: WEFT_SEED=%d plays it again", seed, seed)
 		}
 	}
+}
+
+// TestHistoriesReplay: what a seed does, it does again.
+func TestHistoriesReplay(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		var sums [2][sha256.Size]byte
+		for i := range sums {
+			synctest.Test(t, func(t *testing.T) { sums[i] = play(t, seed, 4+int(seed%6), steps) })
+		}
+		if sums[0] != sums[1] {
+			t.Errorf("seed %d: two outcomes", seed)
+		}
+	}
+}
+
+// TestLargeHistory plays one history of many nodes.
+func TestLargeHistory(t *testing.T) {
+	nodes := 200
+	if os.Getenv("WEFT_SIM") == "full" {
+		nodes = 1000
+	}
+	synctest.Test(t, func(t *testing.T) { play(t, 1, nodes, 4*steps) })
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -55,11 +56,15 @@ type Config struct {
 
 	// Reachable, Members and Names are called while the Allocator is locked: they must neither call it nor wait for one who does.
 	Reachable func(peer.ID) bool   // whether a node is alive and can be asked; nil: all are
-	Members   func() []peer.ID     // the nodes that are alive, whether they own anything or not; nil: the owners are all
+	Members   func() []peer.ID     // the nodes of the network that have not left, alive or not; nil: the owners are all
 	Names     func(peer.ID) string // what people call a node; nil, or an answer of "": its ID
 	Logger    *slog.Logger         // nil: nothing is logged
-	OnFounded func()               // called, with nothing locked, when a range has been divided; nil: nobody is
 	Now       func() time.Time     // for the Since of leases; nil: time.Now
+	Rand      rand.Source          // for what is left to chance; nil: as math/rand/v2 has it. It is the Allocator's alone
+
+	// OnFounded and OnReclaimed are called with nothing locked; they may be nil.
+	OnFounded   func()             // a range has been divided
+	OnReclaimed func(gone peer.ID) // what that node owned has been given to another
 }
 
 // Validate returns an error that names the first field that cannot be worked with.
@@ -102,6 +107,22 @@ func (c *Config) setDefaults() {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Rand == nil {
+		c.Rand = globalRand{}
+	}
+}
+
+// globalRand is the randomness of math/rand/v2.
+type globalRand struct{}
+
+// Uint64 implements rand.Source.
+func (globalRand) Uint64() uint64 { return rand.Uint64() } //nolint:gosec // only spreads load
+
+// jitter returns a random time below most.
+func (a *Allocator) jitter(most time.Duration) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Duration(a.rand.Int64N(int64(most)))
 }
 
 // Allocator gives out addresses on one node. All methods may be called concurrently, and before Run; what needs time of its
@@ -110,6 +131,9 @@ type Allocator struct {
 	// Constant after New.
 	cfg  Config
 	wake chan struct{} // of capacity 1: tells Run to look again
+	// proposing holds a token while this node proposes decrees.
+	proposing chan struct{}
+	pace      *rand.Rand // Run's
 
 	owned atomic.Pointer[owners] // nil before OwnerOf is first called
 
@@ -127,7 +151,10 @@ type Allocator struct {
 	reclaims  map[reclaimKey]*reclaim
 	lifted    map[reclaimKey]bool      // decrees that no longer keep this node from taking what is given
 	backSince map[reclaimKey]time.Time // since when those are back that decrees are about
-	heard     map[peer.ID]struct{}     // who has ever sent a message: nodes that Leave may give to
+	balloted  map[reclaimKey]time.Time // when this node last heard of decrees, or of itself that it has part in them
+	over      []peer.ID                // whom OnReclaimed is to be told of once mu is released
+	rand      *rand.Rand
+	heard     map[peer.ID]struct{} // who has ever sent a message: nodes that Leave may give to
 }
 
 // New returns an Allocator with what the Store holds; nothing runs yet. Where that state is of another node or another
@@ -138,15 +165,17 @@ func New(cfg Config) (*Allocator, error) {
 	}
 	cfg.setDefaults()
 	a := &Allocator{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
+		cfg:  cfg,
+		wake: make(chan struct{}, 1), proposing: make(chan struct{}, 1),
 		changed: make(chan struct{}),
 		flights: make(map[flightKey]*flight),
 		served:  make(map[peer.ID]served),
 		heard:   make(map[peer.ID]struct{}),
 		gone:    make(map[peer.ID]bool), reclaims: make(map[reclaimKey]*reclaim),
-		lifted: make(map[reclaimKey]bool), backSince: make(map[reclaimKey]time.Time),
+		lifted: make(map[reclaimKey]bool), backSince: make(map[reclaimKey]time.Time), balloted: make(map[reclaimKey]time.Time),
+		rand: rand.New(cfg.Rand), //nolint:gosec // only spreads load
 	}
+	a.pace = rand.New(rand.NewPCG(a.rand.Uint64(), a.rand.Uint64())) //nolint:gosec // likewise
 	if err := a.load(); err != nil {
 		return nil, err
 	}
@@ -171,9 +200,16 @@ func (a *Allocator) do(f func() error) error {
 	out := a.out
 	a.out = nil
 	founded := a.founded() != before
+	over := a.over
+	a.over = nil
 	a.mu.Unlock()
 	if founded && a.cfg.OnFounded != nil {
 		a.cfg.OnFounded()
+	}
+	for _, gone := range over {
+		if a.cfg.OnReclaimed != nil && err == nil {
+			a.cfg.OnReclaimed(gone)
+		}
 	}
 	for _, o := range out {
 		if o.to.IsZero() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -123,7 +122,7 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 			continue
 		}
 		a.broadcast(ringDeltas(delta))
-		f := &flight{key: flightKey{cidr: delta.Range(), donor: heir}, id: rand.Uint64(), done: make(chan struct{})}
+		f := &flight{key: flightKey{cidr: delta.Range(), donor: heir}, id: a.rand.Uint64(), done: make(chan struct{})}
 		m := unicast{kind: kindHandover, id: f.id, ring: delta.Append(nil)}
 		gifts, messages = append(gifts, f), append(messages, m.encode())
 		a.flights[f.key] = f

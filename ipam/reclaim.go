@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -50,21 +49,26 @@ type reclaimKey struct {
 // reclaim is a decree that this node has proposed.
 type reclaim struct {
 	choice *paxos.Choice
-	outbid paxos.Ballot // the highest that an elector has promised to somebody else
-	alive  peer.ID      // who says that the node is alive; zero for nobody
-	news   bool         // an elector has answered since it was last looked at
+	outbid paxos.Ballot          // the highest that an elector has promised to somebody else
+	alive  peer.ID               // who says that the node is alive; zero for nobody
+	news   bool                  // an elector has answered since it was last looked at
+	asked  map[peer.ID]time.Time // when electors were last asked what they are asked at present
 }
 
-// Reclaim takes what nodes own that are gone for good. All other owners, and all others that are alive, have to agree, one
-// by one: each of them may hold the last thing that a node gave away, and takes nothing more from it once it has agreed. So what nobody holds goes to
-// one heir, this node unless another was faster, whoever asks for it and however often. Who is said to be gone stays so
-// until it is found alive, or nothing is left of it: owners that are gone as well need not agree.
+// Reclaim takes what nodes own that are gone for good. All other owners, and all other members, have to agree, one by one:
+// each of them may hold the last thing that a node gave away, and takes nothing more from it once it has agreed. So what
+// nobody holds goes to one heir, this node unless another was faster, whoever asks for it and however often. Who is said to
+// be gone stays so until it is found alive: members that are gone as well need not agree.
 //
 // The errors are ErrAlive, ErrSilent for an owner that does not answer within 10 s or until ctx ends, and those of the
 // store. Nothing is lost by an error: asked again, it goes on from there.
 func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) ([]Reclaimed, error) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
+	if err := a.beginReclaim(ctx); err != nil {
+		return nil, err
+	}
+	defer a.endReclaim()
 	var all []peer.ID
 	a.view(func() {
 		for _, id := range gone {
@@ -73,18 +77,46 @@ func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) ([]Reclaimed, 
 		all = slices.SortedFunc(maps.Keys(a.gone), peer.ID.Compare)
 	})
 	var results []Reclaimed
-	var errs []error
-	for _, id := range all {
-		rs, err := a.reclaimAll(ctx, id)
-		results = append(results, rs...)
-		if err == nil || errors.Is(err, ErrAlive) {
-			a.view(func() { delete(a.gone, id) })
+	for range all { // an heir that an earlier decree had found may be gone by now: then what it inherited is taken as well
+		var errs []error
+		moved := false
+		for _, id := range all {
+			rs, err := a.reclaimAll(ctx, id)
+			for _, r := range rs {
+				moved = moved || r.Addresses > 0 && slices.Contains(all, r.Heir)
+				if r.Addresses > 0 || slices.Contains(gone, id) && !slices.ContainsFunc(results, r.sameAs) {
+					results = append(results, r)
+				}
+			}
+			if errors.Is(err, ErrAlive) {
+				a.view(func() { delete(a.gone, id) })
+			}
+			if err != nil && slices.Contains(gone, id) {
+				errs = append(errs, err)
+			}
 		}
-		if err != nil && slices.Contains(gone, id) {
-			errs = append(errs, err)
+		if len(errs) > 0 || !moved {
+			return results, errors.Join(errs...)
 		}
 	}
-	return results, errors.Join(errs...)
+	return results, nil
+}
+
+// beginReclaim waits until this node proposes nothing else; endReclaim has to follow.
+func (a *Allocator) beginReclaim(ctx context.Context) error {
+	select {
+	case a.proposing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("ipam: another reclaim is under way here: try again: %w", context.Cause(ctx))
+	}
+}
+
+func (a *Allocator) endReclaim() { <-a.proposing }
+
+// sameAs reports whether r and other are about what one node owned of one range.
+func (r Reclaimed) sameAs(other Reclaimed) bool {
+	return r.Gone == other.Gone && r.Range == other.Range
 }
 
 // reclaimAll takes what one node owns of all ranges.
@@ -102,7 +134,7 @@ func (a *Allocator) reclaimAll(ctx context.Context, gone peer.ID) (results []Rec
 			select {
 			case <-ctx.Done():
 				return results, fmt.Errorf("%w: %w", err, context.Cause(ctx))
-			case <-time.After(outbidPause + rand.N(2*outbidPause)):
+			case <-time.After(outbidPause + a.jitter(2*outbidPause)):
 			}
 		}
 		if err != nil {
@@ -129,6 +161,7 @@ func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, er
 	}
 	err = a.do(func() error {
 		choice := a.reclaims[key].choice
+		clear(a.reclaims[key].asked)
 		r.Heir = choice.Value(a.cfg.Self)
 		return a.vote(key, func(own *paxos.Acceptor) { own.Accept(choice.Ballot, r.Heir) })
 	})
@@ -156,7 +189,7 @@ func (a *Allocator) nominate(key reclaimKey) (done bool, err error) {
 	}
 	own := p.decrees[key.gone]
 	ballot := paxos.Ballot{Round: own.Promised.Round + 1, By: a.cfg.Self}
-	a.reclaims[key] = &reclaim{choice: paxos.NewChoice(ballot)}
+	a.reclaims[key] = &reclaim{choice: paxos.NewChoice(ballot), asked: make(map[peer.ID]time.Time)}
 	return false, a.vote(key, func(own *paxos.Acceptor) { own.Promise(ballot) })
 }
 
@@ -168,7 +201,10 @@ func (a *Allocator) vote(key reclaimKey, f func(own *paxos.Acceptor)) error {
 	f(&own)
 	if own != before {
 		p.setDecree(key.gone, own)
-		if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(key.cidr, key.gone, own.Append(nil)) }); err != nil {
+		err := a.commit(func(tx store.Tx) error { // with what this node says that it knows
+			return errors.Join(p.saveRing(tx), tx.SetDecree(key.cidr, key.gone, own.Append(nil)))
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -199,7 +235,7 @@ func (a *Allocator) canvass(ctx context.Context, key reclaimKey, heir peer.ID) e
 	}
 }
 
-// putBallot sends the present ballot to those who have not answered it, and returns them.
+// putBallot sends the present ballot to those who have not answered it, now and then, and returns them.
 func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, err error) {
 	p, r := a.pool(key.cidr), a.reclaims[key]
 	switch {
@@ -212,10 +248,13 @@ func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, 
 	m := ballotMessage{kind: kindBallot, gone: key.gone, ballot: r.choice.Ballot, heir: heir, ring: p.estate(key.gone, nil).Append(nil)}
 	for _, id := range missing {
 		if !a.cfg.Reachable(id) {
-			return nil, fmt.Errorf("%w: node %s owns addresses of %s as well and is not reached: bring it back, or if it is gone for "+
+			return nil, fmt.Errorf("%w: node %s may own addresses of %s as well and is not reached: bring it back, or if it is gone for "+
 				"good reclaim it too: `weft reclaim %s`", ErrSilent, a.name(id), key.cidr, id)
 		}
-		a.out = append(a.out, outgoing{to: id, msg: m.encode()})
+		if now := a.cfg.Now(); now.Sub(r.asked[id]) >= canvassPause {
+			r.asked[id] = now
+			a.out = append(a.out, outgoing{to: id, msg: m.encode()})
+		}
 	}
 	return missing, nil
 }
@@ -248,8 +287,8 @@ func (a *Allocator) awaitAnswers(ctx context.Context, key reclaimKey, missing []
 	}
 }
 
-// electors returns those whose word is needed: all owners but this node and those that are gone; and all others that are
-// alive, as each of them may own what nobody else has heard of yet.
+// electors returns those whose word is needed: all owners but this node and those that are gone; and all other members, as
+// each of them may own what nobody else has heard of yet.
 func (a *Allocator) electors(p *pool) (ids []peer.ID) {
 	all := make(map[peer.ID]bool)
 	for _, total := range p.ring.Totals() {
@@ -275,6 +314,7 @@ func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err er
 	addresses = p.owned(key.gone)
 	estates := p.estates()
 	delta := p.ring.Reclaim(key.gone, heir)
+	a.over = append(a.over, key.gone)
 	defer func() {
 		if err != nil {
 			return
@@ -293,7 +333,7 @@ func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err er
 	}
 	a.broadcast(ringDeltas(delta))
 	if heir != a.cfg.Self {
-		m := unicast{kind: kindHandover, id: rand.Uint64(), ring: delta.Append(nil)}
+		m := unicast{kind: kindHandover, id: a.rand.Uint64(), ring: delta.Append(nil)}
 		a.out = append(a.out, outgoing{to: heir, msg: m.encode()})
 	}
 	a.notify()
@@ -310,7 +350,7 @@ func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
 	if p == nil {
 		return fmt.Errorf("ipam: ballot on %s: %w", incoming.Range(), ring.ErrRange)
 	}
-	deltas, err := a.mergeRing(incoming)
+	deltas, err := a.mergeRing(incoming, decreed)
 	if err != nil {
 		return err
 	}
@@ -321,6 +361,7 @@ func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
 	} else {
 		key := reclaimKey{p.prefix, m.gone}
 		delete(a.lifted, key)
+		a.balloted[key] = a.cfg.Now()
 		err := a.vote(key, func(own *paxos.Acceptor) {
 			if m.heir.IsZero() {
 				own.Promise(m.ballot)
@@ -348,7 +389,7 @@ func (a *Allocator) hearOver(m *ballotMessage) error {
 	if p == nil {
 		return fmt.Errorf("ipam: decree on %s: %w", r.Range(), ring.ErrRange)
 	}
-	deltas, err := a.mergeRing(r) // first: what is the heir's now is not to be taken from anybody
+	deltas, err := a.mergeRing(r, decreed) // first: what is the heir's now is not to be taken from anybody
 	if err != nil {
 		return err
 	}
@@ -366,7 +407,7 @@ func (a *Allocator) hearStand(from peer.ID, m *ballotMessage) error {
 		return err
 	}
 	r := a.reclaims[reclaimKey{incoming.Range(), m.gone}]
-	deltas, err := a.mergeRing(incoming) // first: what it says is counted only once this node knows what the elector knew
+	deltas, err := a.mergeRing(incoming, decreed) // first: what it says is counted only once this node knows what the elector knew
 	if err != nil {
 		return err
 	}

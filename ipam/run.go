@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -33,7 +32,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return a.do(func() error { return a.keepHouse(false) })
 		case <-timer.C:
-			timer.Reset(tick + rand.N(tick/2))
+			timer.Reset(tick + time.Duration(a.pace.Int64N(int64(tick/2))))
 			ticks++
 		case <-a.wake:
 		}
@@ -49,6 +48,9 @@ func (a *Allocator) Run(ctx context.Context) error {
 		})
 		if err != nil {
 			a.cfg.Logger.Error("ipam: housekeeping failed", "err", err)
+		}
+		for _, key := range a.unfinished() {
+			fetches.Go(func() { a.finishDecree(ctx, key) })
 		}
 		for _, cidr := range a.empty() {
 			fetches.Go(func() { a.fetch(ctx, cidr) })
@@ -110,7 +112,7 @@ func (a *Allocator) fetch(ctx context.Context, cidr netip.Prefix) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
 	select {
-	case <-time.After(rand.N(fetchStagger)):
+	case <-time.After(a.jitter(fetchStagger)):
 	case <-ctx.Done():
 	}
 	s := search{what: fmt.Sprintf("no share of %s", cidr)}

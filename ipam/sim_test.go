@@ -225,7 +225,11 @@ func (c *cluster) batch() []outcome {
 	c.mu.Unlock()
 	outcomes := make([]outcome, min(len(alive), 1+c.intn(8)))
 	for i := range outcomes {
-		wg.Go(func() { outcomes[i] = c.operate(alive[i]) })
+		begin := within(alive[i].dice("operate", nil), time.Millisecond)
+		wg.Go(func() {
+			time.Sleep(begin)
+			outcomes[i] = c.operate(alive[i])
+		})
 	}
 	wg.Wait()
 	return outcomes
