@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -26,6 +27,9 @@ const unicastSenders = 8
 
 // udpBuffer is the longest packet in bytes that memberlist makes: it fits the tunnel.
 const udpBuffer = 1200
+
+// rememberPause is how long after a change the membership is written to disk, with what else has changed by then.
+const rememberPause = time.Second
 
 // leaveTimeout bounds how long Leave waits for the others to hear of it.
 const leaveTimeout = 2 * time.Second
@@ -244,12 +248,20 @@ func (m *Mesh) tellAgain(ctx context.Context, list *memberlist.Memberlist) {
 
 // watch hands out snapshots until ctx ends or the node has to give way.
 func (m *Mesh) watch(ctx context.Context) error {
+	later := time.NewTimer(rememberPause)
+	defer later.Stop()
+	defer m.remember()
+	waiting := true
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-m.failed:
 			return err
+		case <-later.C:
+			m.remember()
+			waiting = false
+			continue
 		case <-m.roster.change:
 		}
 		members := m.roster.snapshot(time.Now())
@@ -260,7 +272,10 @@ func (m *Mesh) watch(ctx context.Context) error {
 		if m.cfg.OnChange != nil {
 			m.cfg.OnChange(slices.Clone(members))
 		}
-		m.remember(members)
+		if !waiting {
+			later.Reset(rememberPause)
+			waiting = true
+		}
 	}
 }
 
@@ -272,20 +287,43 @@ func (m *Mesh) settleKeys() {
 }
 
 // remember keeps on disk where the members are that may have to be found again after a restart.
-func (m *Mesh) remember(members []Member) {
-	for _, member := range members {
-		var err error
+func (m *Mesh) remember() {
+	at := make(map[peer.ID]string)
+	var gone []peer.ID
+	for _, member := range m.Members() {
 		switch {
 		case member.Self:
 		case member.State == StateAlive:
-			err = m.cfg.Targets.Remember(member.ID, member.GossipAddr().String())
+			at[member.ID] = member.GossipAddr().String()
 		case member.State == StateLeft:
-			err = m.cfg.Targets.Forget(member.ID)
-		}
-		if err != nil {
-			m.log.Warn("remembering a member", "peer", member.ID, "err", err)
+			gone = append(gone, member.ID)
 		}
 	}
+	if err := m.cfg.Targets.Note(at, gone); err != nil {
+		m.log.Warn("remembering the members", "err", err)
+	}
+}
+
+// Known returns the nodes of the network that have not left: the members that are alive or dead, and those that were seen in
+// earlier runs and are still to be found.
+func (m *Mesh) Known() (ids []peer.ID) {
+	seen := m.cfg.Targets.Seen()
+	for _, member := range m.Members() {
+		delete(seen, member.ID)
+		if member.State != StateLeft {
+			ids = append(ids, member.ID)
+		}
+	}
+	return append(ids, slices.Collect(maps.Keys(seen))...)
+}
+
+// Forget has a node that is not alive be no member any more: it is neither listed nor looked for. It may join again.
+func (m *Mesh) Forget(id peer.ID) error {
+	if !m.roster.forget(id) {
+		return nil
+	}
+	m.roster.wake()
+	return m.cfg.Targets.Note(nil, []peer.ID{id})
 }
 
 // fail ends Run with err; only the first counts.

@@ -140,8 +140,8 @@ func TestTargetsAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(targets.Set([]string{"a:1", "b:2"}), targets.Remember(peer.ID{1}, "10.0.0.1:6783"),
-		targets.Remember(peer.ID{2}, "10.0.0.2:6783"), targets.Forget(peer.ID{2})); err != nil {
+	if err := errors.Join(targets.Set([]string{"a:1", "b:2"}),
+		targets.Note(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil), targets.Note(nil, []peer.ID{{2}})); err != nil {
 		t.Fatal(err)
 	}
 	again, err := LoadTargets(dir)

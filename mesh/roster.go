@@ -114,6 +114,25 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	return best.Member, !best.ID.IsZero()
 }
 
+// forget drops a node, and reports whether it could: it cannot where the node is alive.
+func (r *roster) forget(id peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for name, rec := range r.records {
+		if rec.ID == id && rec.State == StateAlive {
+			return false
+		}
+		if rec.ID == id {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		delete(r.records, name)
+	}
+	return true
+}
+
 // aliveAt reports whether some other member is alive at the gossip address addr.
 func (r *roster) aliveAt(addr netip.AddrPort) bool {
 	r.mu.Lock()

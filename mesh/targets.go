@@ -115,28 +115,23 @@ func (t *Targets) Set(targets []string) error {
 	return t.save(targetsFile{Targets: slices.Clone(targets), Seen: t.saved.Seen})
 }
 
-// Remember notes where member id was last heard of. It writes only what is new.
-func (t *Targets) Remember(id peer.ID, addr string) error {
+// Note notes where members were last heard of, by ID, and drops what it noted of those who are gone. It writes at most once,
+// and only what is new.
+func (t *Targets) Note(at map[peer.ID]string, gone []peer.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, known := t.saved.Seen[id]
-	if old == addr || (!known && len(t.saved.Seen) >= maxSeen) {
+	seen := maps.Clone(t.saved.Seen)
+	for _, id := range gone {
+		delete(seen, id)
+	}
+	for id, addr := range at {
+		if _, known := seen[id]; known || len(seen) < maxSeen {
+			seen[id] = addr
+		}
+	}
+	if maps.Equal(seen, t.saved.Seen) {
 		return nil
 	}
-	seen := maps.Clone(t.saved.Seen)
-	seen[id] = addr
-	return t.save(targetsFile{Targets: t.saved.Targets, Seen: seen})
-}
-
-// Forget drops what Remember noted of id.
-func (t *Targets) Forget(id peer.ID) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, known := t.saved.Seen[id]; !known {
-		return nil
-	}
-	seen := maps.Clone(t.saved.Seen)
-	delete(seen, id)
 	return t.save(targetsFile{Targets: t.saved.Targets, Seen: seen})
 }
 

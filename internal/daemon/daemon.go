@@ -193,8 +193,8 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
-		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Members: d.alive, Names: d.nameOf, Logger: d.log,
-		OnFounded: d.tellFoundings,
+		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Members: d.mesh.Known, Names: d.nameOf, Logger: d.log,
+		OnFounded: d.tellFoundings, OnReclaimed: d.forgetNode,
 	}
 }
 
@@ -268,18 +268,6 @@ func (d *Daemon) member(id peer.ID) (mesh.Member, bool) {
 func (d *Daemon) reachable(id peer.ID) bool {
 	m, ok := d.member(id)
 	return ok && m.State == mesh.StateAlive && m.Route.Hops > 0
-}
-
-// alive returns the nodes that are alive, this one among them. Like member it takes no lock.
-func (d *Daemon) alive() (ids []peer.ID) {
-	if byID := d.members.Load(); byID != nil {
-		for id, m := range *byID {
-			if m.State == mesh.StateAlive {
-				ids = append(ids, id)
-			}
-		}
-	}
-	return ids
 }
 
 func (d *Daemon) nameOf(id peer.ID) string {

@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/peer"
+	"weft/ipam"
 	"weft/mesh"
 )
 
@@ -27,6 +28,9 @@ func (d *Daemon) handleReclaim(r *http.Request, in api.ReclaimRequest) ([]api.Re
 	if err != nil {
 		return nil, ipamProblem(err)
 	}
+	for _, id := range gone {
+		d.forgetNode(id)
+	}
 	docs := []api.Reclaimed{}
 	for _, res := range results {
 		docs = append(docs, api.Reclaimed{
@@ -34,6 +38,18 @@ func (d *Daemon) handleReclaim(r *http.Request, in api.ReclaimRequest) ([]api.Re
 		})
 	}
 	return docs, nil
+}
+
+// forgetNode has a node that is gone for good and owns nothing any more be no member.
+func (d *Daemon) forgetNode(id peer.ID) {
+	for _, r := range d.ipam.Status().Ranges {
+		if slices.ContainsFunc(r.Owners, func(o ipam.Owner) bool { return o.ID == id }) {
+			return
+		}
+	}
+	if err := d.mesh.Forget(id); err != nil {
+		d.log.Warn("forgetting a node that is gone", "peer", id, "err", err)
+	}
 }
 
 // goneNode returns the ID of a node that is said to be gone, by ID or nickname. One that is alive is refused; where a

@@ -34,6 +34,13 @@ func NewMemory() *Memory {
 	return &Memory{ranges: make(map[netip.Prefix]store.Range), leases: make(map[netip.Addr]store.Lease)}
 }
 
+// Copy returns another store with what is on disk, as a backup has it.
+func (m *Memory) Copy() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &Memory{self: m.self, ranges: maps.Clone(m.ranges), leases: maps.Clone(m.leases)}
+}
+
 // OnUpdate makes every Update ask f, with the number of updates before it, whether to crash, and whether what it was to
 // write is on disk all the same. A store that has crashed refuses everything until Reopen. A nil f never crashes.
 func (m *Memory) OnUpdate(f func(update int) (crash, written bool)) {
