@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -157,42 +156,19 @@ func (a *Allocator) void(p *pool, gone peer.ID) error {
 	return nil
 }
 
-// unfinished returns the decrees in which this node has accepted an heir, and of whose outcome it has heard nothing for a
-// while: whoever proposed them is gone too, perhaps. What was decided stands, so any node may take them to their end.
-func (a *Allocator) unfinished() (keys []reclaimKey) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// unfinished returns sentences about decrees for which this node has accepted an heir, and has not heard of the outcome for
+// long: until somebody takes them to their end it learns nothing more of what those had that are gone.
+func (a *Allocator) unfinished(p *pool) (warnings []string) {
 	now := a.cfg.Now()
-	for _, p := range a.pools {
-		for gone, own := range p.decrees {
-			key := reclaimKey{p.prefix, gone}
-			since, known := a.balloted[key]
-			if own.Accepted.IsZero() || a.reclaims[key] != nil || !known || now.Sub(since) < liftAfter || a.cfg.Reachable(gone) {
-				continue
-			}
-			if a.rand.IntN(1+len(a.electors(p))) > 0 {
-				continue // or all would do it at once, and outbid each other
-			}
-			a.balloted[key] = now // and not again for as long
-			keys = append(keys, key)
+	for gone, own := range p.decrees {
+		since, known := a.balloted[reclaimKey{p.prefix, gone}]
+		if known && a.fenced(p, gone) && !own.Accepted.IsZero() && now.Sub(since) > liftAfter {
+			warnings = append(warnings, fmt.Sprintf("%s: a reclaim of what node %s owned was begun and not brought to its end: run "+
+				"`weft reclaim %s` again, or start that node", p.prefix, a.name(gone), gone))
 		}
 	}
-	return keys
-}
-
-// finishDecree takes a decree to its end, if all who are needed are there.
-func (a *Allocator) finishDecree(ctx context.Context, key reclaimKey) {
-	ctx, cancel := withPatience(ctx)
-	defer cancel()
-	err := a.beginReclaim(ctx)
-	if err == nil {
-		a.view(func() { a.gone[key.gone] = true }) // somebody was told so
-		_, err = a.decide(ctx, key)
-		a.endReclaim()
-	}
-	if err != nil {
-		a.cfg.Logger.Info("ipam: a reclaim that nobody has finished stays so", "peer", key.gone, "err", err)
-	}
+	slices.Sort(warnings)
+	return warnings
 }
 
 // liftAfter is how long a node has to be alive until what it gives is taken again though its space was to be reclaimed:

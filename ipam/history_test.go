@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -377,6 +378,7 @@ func (h *history) end() {
 	}
 	h.bury()
 	h.revive()
+	h.finish()
 	// What a node gave to another one, both of which died for good before anybody else heard of it, nobody knows to be
 	// anybody's: views have to be the same, not whole.
 	agree := func() bool {
@@ -416,6 +418,24 @@ func (h *history) end() {
 		time.Sleep(time.Second)
 	}
 	h.verify()
+}
+
+// finish has an operator bring to their end what reclaims were begun and not finished.
+func (h *history) finish() {
+	time.Sleep(2 * liftAfter) // who has come back is believed by then
+	var gone []peer.ID
+	for i, n := range h.nodes {
+		if h.gone[i] || h.away[n.id] { // as some know of no more than that these owned something
+			gone = append(gone, n.id)
+		}
+	}
+	for _, n := range h.nodes {
+		if n.alive && strings.Contains(fmt.Sprint(n.alloc.Status().Warnings), "not brought to its end") {
+			if _, err := n.alloc.Reclaim(context.Background(), gone...); err != nil {
+				h.t.Fatalf("seed %d: %v", h.seed, err)
+			}
+		}
+	}
 }
 
 // exchangeAll has each living node exchange states with another one, as the mesh has them do now and then: the bus picks

@@ -147,7 +147,7 @@ type Allocator struct {
 	out       []outgoing    // what to send once mu is released
 	flights   map[flightKey]*flight
 	served    map[peer.ID]served
-	gone      map[peer.ID]bool // who is said to be gone for good, and still owns something
+	gone      map[peer.ID]bool // who is said to be gone for good, in the reclaim under way
 	reclaims  map[reclaimKey]*reclaim
 	lifted    map[reclaimKey]bool      // decrees that no longer keep this node from taking what is given
 	backSince map[reclaimKey]time.Time // since when those are back that decrees are about

@@ -57,62 +57,66 @@ type reclaim struct {
 
 // Reclaim takes what nodes own that are gone for good. All other owners, and all other members, have to agree, one by one:
 // each of them may hold the last thing that a node gave away, and takes nothing more from it once it has agreed. So what
-// nobody holds goes to one heir, this node unless another was faster, whoever asks for it and however often. Who is said to
-// be gone stays so until it is found alive: members that are gone as well need not agree.
+// nobody holds goes to one heir, this node unless another was faster, whoever asks for it and however often. Members that are
+// gone as well need not agree, where they are named in the same call: who was said to be gone before may have come back.
 //
-// The errors are ErrAlive, ErrSilent for an owner that does not answer within 10 s or until ctx ends, and those of the
+// The errors are ErrAlive, ErrSilent for a member that does not answer within 10 s or until ctx ends, and those of the
 // store. Nothing is lost by an error: asked again, it goes on from there.
-func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) ([]Reclaimed, error) {
+func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) (results []Reclaimed, err error) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
-	if err := a.beginReclaim(ctx); err != nil {
+	if err := a.beginReclaim(ctx, gone...); err != nil {
 		return nil, err
 	}
 	defer a.endReclaim()
-	var all []peer.ID
-	a.view(func() {
-		for _, id := range gone {
-			a.gone[id] = true
-		}
-		all = slices.SortedFunc(maps.Keys(a.gone), peer.ID.Compare)
-	})
-	var results []Reclaimed
-	for range all { // an heir that an earlier decree had found may be gone by now: then what it inherited is taken as well
+	for range gone { // an heir that an earlier decree had found may be gone by now: then what it inherited is taken as well
 		var errs []error
 		moved := false
-		for _, id := range all {
+		for _, id := range gone {
 			rs, err := a.reclaimAll(ctx, id)
 			for _, r := range rs {
-				moved = moved || r.Addresses > 0 && slices.Contains(all, r.Heir)
-				if r.Addresses > 0 || slices.Contains(gone, id) && !slices.ContainsFunc(results, r.sameAs) {
+				moved = moved || r.Addresses > 0 && slices.Contains(gone, r.Heir)
+				if r.Addresses > 0 || !slices.ContainsFunc(results, r.sameAs) {
 					results = append(results, r)
 				}
 			}
-			if errors.Is(err, ErrAlive) {
-				a.view(func() { delete(a.gone, id) })
-			}
-			if err != nil && slices.Contains(gone, id) {
-				errs = append(errs, err)
-			}
+			errs = append(errs, err)
 		}
-		if len(errs) > 0 || !moved {
-			return results, errors.Join(errs...)
+		if err = errors.Join(errs...); err != nil || !moved {
+			break
 		}
 	}
-	return results, nil
+	return results, err
 }
 
-// beginReclaim waits until this node proposes nothing else; endReclaim has to follow.
-func (a *Allocator) beginReclaim(ctx context.Context) error {
+// beginReclaim waits until this node proposes nothing else, and notes who is gone; endReclaim has to follow.
+func (a *Allocator) beginReclaim(ctx context.Context, gone ...peer.ID) error {
 	select {
 	case a.proposing <- struct{}{}:
+		a.view(func() {
+			for _, id := range gone {
+				a.gone[id] = true
+			}
+		})
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("ipam: another reclaim is under way here: try again: %w", context.Cause(ctx))
 	}
 }
 
-func (a *Allocator) endReclaim() { <-a.proposing }
+func (a *Allocator) endReclaim() {
+	a.view(func() { clear(a.gone) })
+	<-a.proposing
+}
+
+// reclaimCommand is what to run where a node is gone as well. The caller holds mu.
+func (a *Allocator) reclaimCommand(also peer.ID) string {
+	command := "weft reclaim"
+	for _, id := range slices.SortedFunc(maps.Keys(a.gone), peer.ID.Compare) {
+		command += " " + id.String()
+	}
+	return command + " " + also.String()
+}
 
 // sameAs reports whether r and other are about what one node owned of one range.
 func (r Reclaimed) sameAs(other Reclaimed) bool {
@@ -249,7 +253,7 @@ func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, 
 	for _, id := range missing {
 		if !a.cfg.Reachable(id) {
 			return nil, fmt.Errorf("%w: node %s may own addresses of %s as well and is not reached: bring it back, or if it is gone for "+
-				"good reclaim it too: `weft reclaim %s`", ErrSilent, a.name(id), key.cidr, id)
+				"good reclaim it too: `%s`", ErrSilent, a.name(id), key.cidr, a.reclaimCommand(id))
 		}
 		if now := a.cfg.Now(); now.Sub(r.asked[id]) >= canvassPause {
 			r.asked[id] = now
@@ -266,8 +270,10 @@ func (a *Allocator) awaitAnswers(ctx context.Context, key reclaimKey, missing []
 	for {
 		select {
 		case <-ctx.Done():
+			var command string
+			a.view(func() { command = a.reclaimCommand(missing[0]) })
 			return fmt.Errorf("%w: node %s has not answered on what becomes of %s: try again, or if it is gone for good reclaim it too: "+
-				"`weft reclaim %s`", ErrSilent, a.name(missing[0]), a.name(key.gone), missing[0])
+				"`%s`", ErrSilent, a.name(missing[0]), a.name(key.gone), command)
 		case <-again.C:
 			return nil
 		case <-changed:

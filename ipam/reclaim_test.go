@@ -119,7 +119,10 @@ func TestReclaimNeedsEverybody(t *testing.T) {
 		if d := time.Since(begin); d > patience {
 			t.Errorf("after %s", d)
 		}
-		results, err := a.Reclaim(t.Context(), nodeID(2))
+		if want := "weft reclaim " + nodeID(3).String() + " " + nodeID(2).String(); !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want one that says %q", err, want)
+		}
+		results, err := a.Reclaim(t.Context(), nodeID(2), nodeID(3))
 		if err != nil || len(results) != 2 {
 			t.Errorf("%v, %v, want both", results, err)
 		}

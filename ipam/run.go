@@ -49,9 +49,6 @@ func (a *Allocator) Run(ctx context.Context) error {
 		if err != nil {
 			a.cfg.Logger.Error("ipam: housekeeping failed", "err", err)
 		}
-		for _, key := range a.unfinished() {
-			fetches.Go(func() { a.finishDecree(ctx, key) })
-		}
 		for _, cidr := range a.empty() {
 			fetches.Go(func() { a.fetch(ctx, cidr) })
 		}

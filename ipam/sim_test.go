@@ -90,7 +90,7 @@ func (c *cluster) note(outcomes []outcome) {
 		}
 		now := holder{o.node, o.owner}
 		if before, ok := c.held[o.lease.Addr]; ok && before != now {
-			c.t.Fatalf("%s leased to %v, and to %v", o.lease.Addr, before, now)
+			c.t.Fatalf("seed %d: %s leased to %v, and to %v", c.seed, o.lease.Addr, before, now)
 		}
 		c.held[o.lease.Addr] = now
 	}
@@ -105,7 +105,7 @@ func (c *cluster) audit() {
 		for _, l := range n.stored() {
 			h := holder{n.index, l.Owner}
 			if before, ok := seen[l.Addr]; ok {
-				c.t.Fatalf("%s leased by %v and by %v", l.Addr, before, h)
+				c.t.Fatalf("seed %d: %s leased by %v and by %v", c.seed, l.Addr, before, h)
 			}
 			seen[l.Addr] = h
 		}

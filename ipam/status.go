@@ -58,6 +58,7 @@ func (a *Allocator) status() Status {
 	}
 	for _, p := range a.pools {
 		status.Warnings = append(status.Warnings, p.warnings...)
+		status.Warnings = append(status.Warnings, a.unfinished(p)...)
 		status.Ranges = append(status.Ranges, a.rangeStatus(p))
 		if p.ready() || status.State == Waiting {
 			continue

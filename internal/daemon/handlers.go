@@ -140,7 +140,7 @@ func ipamProblem(err error) error {
 		{ipam.ErrLeased, api.KindRefused, "Choose another address, or release that one."},
 		{ipam.ErrUnreachable, api.KindRefused, "Choose another address, or bring that node back."},
 		{ipam.ErrAlive, api.KindRefused, "Run \"weft leave\" there, or stop it first."},
-		{ipam.ErrSilent, api.KindRefused, "What was said stays said: it goes on from there when you try again."},
+		{ipam.ErrSilent, api.KindRefused, "It goes on from there when you try again."},
 		{ipam.ErrLeft, api.KindRefused, "Start the daemon again to join anew."},
 		{ipam.ErrNoHeir, api.KindRefused, "See who is reachable with \"weft peers\" and try again."},
 		{context.DeadlineExceeded, api.KindTimeout, "See what is missing with \"weft ipam\" and \"weft peers\"."},
