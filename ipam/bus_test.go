@@ -246,7 +246,7 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 		e.bus.unicast(e.index, to.index)
 	}
 	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.deaf {
-		e.bus.deliver(e.node, to, dice, func(a *Allocator) { a.Message(e.id, slices.Clone(msg)) })
+		e.bus.deliver(e.node, to, dice, func(a *Allocator) { _ = a.Message(e.id, slices.Clone(msg)) })
 	}
 	return nil
 }

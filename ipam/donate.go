@@ -1,9 +1,11 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
 
 	"weft/internal/peer"
+	"weft/ipam/paxos"
 	"weft/ipam/ring"
 	"weft/ipam/space"
 	"weft/ipam/store"
@@ -20,18 +22,35 @@ type served struct {
 	reply []byte
 }
 
-// Message takes in a message that another allocator's Gossip.Unicast sent. What is not one is dropped.
-func (a *Allocator) Message(from peer.ID, msg []byte) {
+// Message takes in a message that another allocator's Gossip.Unicast sent. An error says that it could not be used: it wraps
+// ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding or is a *ring.ForeignError.
+func (a *Allocator) Message(from peer.ID, msg []byte) error {
+	err := a.take(from, msg)
+	var foreign *ring.ForeignError
+	if err == nil || errors.As(err, &foreign) {
+		return err
+	}
+	for _, unusable := range []error{ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding} {
+		if errors.Is(err, unusable) {
+			return err
+		}
+	}
+	a.cfg.Logger.Warn("ipam: message not dealt with", "peer", from, "err", err) // as the state could not be written
+	return nil
+}
+
+func (a *Allocator) take(from peer.ID, msg []byte) error {
+	if from == a.cfg.Self || from.IsZero() {
+		return fmt.Errorf("%w: from %s", ErrMessage, from)
+	}
 	if len(msg) > 1 && msg[1] >= kindBallot && msg[1] <= kindOver {
-		a.ballotMessage(from, msg)
-		return
+		return a.ballotMessage(from, msg)
 	}
 	m, err := decodeUnicast(msg)
-	if err != nil || from == a.cfg.Self || from.IsZero() {
-		a.cfg.Logger.Debug("ipam: message dropped", "peer", from, "err", err)
-		return
+	if err != nil {
+		return err
 	}
-	err = a.do(func() error {
+	return a.do(func() error {
 		if len(a.heard) < maxPeers {
 			a.heard[from] = struct{}{}
 		}
@@ -43,31 +62,26 @@ func (a *Allocator) Message(from peer.ID, msg []byte) {
 		case kindHandover:
 			return a.inherit(from, &m)
 		}
-		return nil
+		return fmt.Errorf("%w: of kind %d, of a newer weft", ErrMessage, m.kind)
 	})
-	if err != nil {
-		a.cfg.Logger.Warn("ipam: message not dealt with", "peer", from, "err", err)
-	}
 }
 
 // ballotMessage takes in a message about a decree.
-func (a *Allocator) ballotMessage(from peer.ID, msg []byte) {
+func (a *Allocator) ballotMessage(from peer.ID, msg []byte) error {
 	m, err := decodeBallot(msg)
-	if err == nil {
-		err = a.do(func() error {
-			switch m.kind {
-			case kindBallot:
-				return a.hearBallot(from, &m)
-			case kindStand:
-				return a.hearStand(from, &m)
-			default:
-				return a.hearOver(&m)
-			}
-		})
-	}
 	if err != nil {
-		a.cfg.Logger.Warn("ipam: message not dealt with", "peer", from, "err", err)
+		return err
 	}
+	return a.do(func() error {
+		switch m.kind {
+		case kindBallot:
+			return a.hearBallot(from, &m)
+		case kindStand:
+			return a.hearStand(from, &m)
+		default:
+			return a.hearOver(&m)
+		}
+	})
 }
 
 // mergeFrom merges the ring that came with a message, and returns its pool; nil where this node does not use that range.

@@ -117,7 +117,7 @@ func (a *Allocator) mergeSection(kind byte, payload []byte) (deltas [][]byte, er
 		}
 		return a.mergeVotes(p, votes)
 	}
-	return nil, nil // of a later weft
+	return nil, fmt.Errorf("%w: section of kind %d, of a newer weft", ErrMessage, kind)
 }
 
 // mergeRing merges a ring, whole or in part, and writes down what concerns this node before anything of it gets out.

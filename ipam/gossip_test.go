@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/ipam/paxos"
 	"weft/ipam/ring"
 	"weft/ipam/store"
 	"weft/ipam/store/storetest"
@@ -215,12 +216,16 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 		t.Errorf("%+v", owners)
 	}
 	ask.id = 8 // a new one, by a node that has not heard of the first grant: it is told of that
-	a.Message(nodeID(1), ask.encode())
+	if err := a.Message(nodeID(1), ask.encode()); err != nil {
+		t.Fatal(err)
+	}
 	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 128 {
 		t.Errorf("%+v", owners)
 	}
 	ask.id, ask.count = 9, 128 // and one that has
-	a.Message(nodeID(1), ask.encode())
+	if err := a.Message(nodeID(1), ask.encode()); err != nil {
+		t.Fatal(err)
+	}
 	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 64 {
 		t.Errorf("%+v", owners)
 	}
@@ -242,6 +247,14 @@ func FuzzMessages(f *testing.F) {
 	} {
 		f.Add(m.encode())
 	}
+	for _, m := range []ballotMessage{
+		{kind: kindBallot, gone: nodeID(2), ballot: paxos.Ballot{Round: 1, By: nodeID(1)}, ring: r},
+		{kind: kindBallot, gone: nodeID(0), ballot: paxos.Ballot{Round: 2, By: nodeID(1)}, heir: nodeID(1), ring: r},
+		{kind: kindStand, gone: nodeID(2), alive: true, stand: paxos.Acceptor{Promised: paxos.Ballot{Round: 1, By: nodeID(1)}}, ring: r},
+		{kind: kindOver, gone: nodeID(0), heir: nodeID(1), ring: r},
+	} {
+		f.Add(m.encode())
+	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		a, _ := lone(t, 0, "10.32.0.0/24")
 		if _, err := a.Allocate(context.Background(), "x", whole); err != nil {
@@ -253,7 +266,7 @@ func FuzzMessages(f *testing.F) {
 				t.Errorf("a delta of %d bytes", len(d))
 			}
 		}
-		a.Message(nodeID(1), msg)
+		_ = a.Message(nodeID(1), msg)
 		if err := a.check(); err != nil {
 			t.Error(err)
 		}

@@ -52,12 +52,12 @@ func (m *Mesh) sendInstance(to netip.AddrPort, answer bool) {
 // that was started later gives way, and the earlier one tells it.
 func (m *Mesh) instanceMessage(body []byte) {
 	if len(body) < instanceFixed {
-		m.drops.malformed.Add(1)
+		m.malformed(peer.ID{})
 		return
 	}
 	addr, ok := netip.AddrFromSlice(body[instanceFixed:])
 	if !ok || peer.ID(body[:8]) != m.cfg.Identity.ID {
-		m.drops.malformed.Add(1)
+		m.malformed(peer.ID{})
 		return
 	}
 	started := time.Unix(0, int64(binary.BigEndian.Uint64(body[8:])))

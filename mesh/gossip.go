@@ -38,10 +38,11 @@ const ChannelIPAM ChannelID = 1
 type Channel interface {
 	// State returns the full state, sent in a push/pull to a node that joins and now and then to others.
 	State() []byte
-	// Merge takes in a broadcast or a full state and returns what of it was new, as broadcasts to pass on.
+	// Merge takes in a broadcast or a full state and returns what of it was new, as broadcasts to pass on. An error is about
+	// the part that could not be used; there may be news all the same.
 	Merge(msg []byte) (news [][]byte, err error)
-	// Message takes in a unicast.
-	Message(from peer.ID, msg []byte)
+	// Message takes in a unicast. An error says that it could not be used.
+	Message(from peer.ID, msg []byte) error
 }
 
 // Sender sends the gossip of one channel. Its methods may be called concurrently, and do not block.
@@ -120,14 +121,14 @@ func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().encode() }
 // NotifyMsg implements memberlist.Delegate. The bytes are the network's.
 func (d delegate) NotifyMsg(msg []byte) {
 	if len(msg) == 0 {
-		d.mesh.drops.malformed.Add(1)
+		d.mesh.malformed(peer.ID{})
 		return
 	}
 	body := append([]byte(nil), msg[1:]...) // memberlist uses its buffer again
 	switch kind(msg[0]) {
 	case kindBroadcast:
 		if len(body) < 1 {
-			d.mesh.drops.malformed.Add(1)
+			d.mesh.malformed(peer.ID{})
 			return
 		}
 		d.mesh.merge(ChannelID(body[0]), body[1:])
@@ -136,14 +137,14 @@ func (d delegate) NotifyMsg(msg []byte) {
 	case kindInstance:
 		d.mesh.instanceMessage(body)
 	default:
-		d.mesh.drops.unknownKind.Add(1)
+		d.mesh.unknown(peer.ID{}, "message", msg[0])
 	}
 }
 
 func (d delegate) unicast(body []byte) {
 	const header = 1 + 8 + 8
 	if len(body) < header {
-		d.mesh.drops.malformed.Add(1)
+		d.mesh.malformed(peer.ID{})
 		return
 	}
 	from, to := peer.ID(body[1:9]), peer.ID(body[9:17])
@@ -151,11 +152,28 @@ func (d delegate) unicast(body []byte) {
 		d.mesh.drops.misdirected.Add(1) // the address belonged to another node before
 		return
 	}
-	if c, ok := d.mesh.channels[ChannelID(body[0])]; ok {
-		c.Message(from, body[header:])
+	c, ok := d.mesh.channels[ChannelID(body[0])]
+	if !ok {
+		d.mesh.unknown(from, "channel", body[0])
 		return
 	}
-	d.mesh.drops.unknownKind.Add(1)
+	if err := c.Message(from, body[header:]); err != nil {
+		d.mesh.rejected.note(&d.mesh.drops.rejected, from, err)
+	}
+}
+
+// errMalformed and errUnknown are what is wrong with gossip that no channel has seen.
+var (
+	errMalformed = errors.New("mesh: not of the form of its kind")
+	errUnknown   = errors.New("mesh: not known to this version")
+)
+
+// malformed counts a message that cannot be read.
+func (m *Mesh) malformed(from peer.ID) { m.rejected.note(&m.drops.malformed, from, errMalformed) }
+
+// unknown counts a message of a kind that this version does not have.
+func (m *Mesh) unknown(from peer.ID, what string, kind byte) {
+	m.rejected.note(&m.drops.unknownKind, from, fmt.Errorf("%w: %s %d", errUnknown, what, kind))
 }
 
 // GetBroadcasts implements memberlist.Delegate.
@@ -180,7 +198,7 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) {
 	b = append([]byte(nil), b...)
 	for len(b) > 0 {
 		if len(b) < 5 || uint64(len(b)-5) < uint64(binary.BigEndian.Uint32(b[1:])) {
-			d.mesh.drops.malformed.Add(1)
+			d.mesh.malformed(peer.ID{})
 			return
 		}
 		n := int(binary.BigEndian.Uint32(b[1:]))
@@ -193,14 +211,13 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) {
 func (m *Mesh) merge(id ChannelID, msg []byte) {
 	c, ok := m.channels[id]
 	if !ok {
-		m.drops.unknownKind.Add(1)
+		m.unknown(peer.ID{}, "channel", byte(id))
 		return
 	}
 	news, err := c.Merge(msg)
 	if err != nil {
-		m.drops.rejected.Add(1)
+		m.rejected.note(&m.drops.rejected, peer.ID{}, err)
 		m.log.Debug("gossip rejected", "channel", id, "err", err)
-		return
 	}
 	for _, n := range news {
 		if err := m.Sender(id).Broadcast(n); err != nil {

@@ -142,7 +142,7 @@ func (l *letters) openParts(s *sentLetter) int {
 // ack takes the acknowledgement of a part.
 func (l *letters) ack(from peer.ID, b []byte) {
 	if len(b) != 8+2 {
-		l.mesh.drops.malformed.Add(1)
+		l.mesh.malformed(from)
 		return
 	}
 	l.mu.Lock()
@@ -161,13 +161,13 @@ func (l *letters) ack(from peer.ID, b []byte) {
 // part takes a part of a letter, which it keeps, and hands over the letter once it is whole.
 func (l *letters) part(from peer.ID, b []byte) {
 	if len(b) < letterHeader {
-		l.mesh.drops.malformed.Add(1)
+		l.mesh.malformed(from)
 		return
 	}
 	key := letterKey{from, binary.BigEndian.Uint64(b)}
 	index, count := binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
 	if index >= count || count > letterParts || len(b)-letterHeader > letterPart {
-		l.mesh.drops.malformed.Add(1)
+		l.mesh.malformed(from)
 		return
 	}
 	whole, taken := l.collect(key, index, count, b[letterHeader:])

@@ -19,8 +19,9 @@ const channelLinks ChannelID = 2
 const (
 	maxBroken = 80
 	maxOpen   = 32
-	// maxRecords bounds how many nodes' records are kept; maxStamp how far ahead their counters may be.
+	// maxRecords bounds how many nodes' records are kept, maxStamp their counters, so that none can be pushed to its end.
 	maxRecords = maxMembers
+	maxStamp   = 1 << 62
 	// tellFor is how long a record that has nothing more to tell is passed on with whole states.
 	tellFor = 10 * time.Minute
 )
@@ -85,7 +86,8 @@ func parseLinks(b []byte) (records []*linkRecord, err error) {
 			links: topology.Links{DialOut: head[24]&linkFlagDialOut != 0},
 		}
 		broken, open := int(head[25]), int(head[26])
-		if ids := c.Bytes(peerIDLen * (broken + open)); broken > maxBroken || open > maxOpen || c.Short || r.node.IsZero() {
+		if ids := c.Bytes(peerIDLen * (broken + open)); broken > maxBroken || open > maxOpen || c.Short || r.node.IsZero() ||
+			r.started > maxStamp || r.number > maxStamp {
 			return nil, errLinks
 		} else if len(ids) > 0 {
 			r.links.Broken, r.links.Open = parseIDs(ids[:peerIDLen*broken]), parseIDs(ids[peerIDLen*broken:])
@@ -192,7 +194,7 @@ func (s *linkStates) own() topology.Links {
 }
 
 // Message implements Channel; there are none.
-func (s *linkStates) Message(peer.ID, []byte) {}
+func (s *linkStates) Message(peer.ID, []byte) error { return errLinks }
 
 // told returns what is told of all links, by node.
 func (s *linkStates) told() map[peer.ID]topology.Links {

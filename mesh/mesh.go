@@ -29,7 +29,10 @@ const unicastSenders = 8
 const udpBuffer = 1200
 
 // rememberPause is how long after a change the membership is written to disk, with what else has changed by then.
-const rememberPause = time.Second
+const rememberPause = 5 * time.Second
+
+// lookPause is at least between two looks at a membership that changes.
+const lookPause = 100 * time.Millisecond
 
 // leaveTimeout bounds how long Leave waits for the others to hear of it.
 const leaveTimeout = 2 * time.Second
@@ -88,6 +91,7 @@ type Mesh struct {
 	retell    chan struct{} // holds a token while the others are to be told of new metadata
 
 	foundings foundings
+	looked    time.Time // watch's: when it last looked at the membership
 
 	// atomic
 	list      atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
@@ -96,11 +100,12 @@ type Mesh struct {
 	routes    atomic.Pointer[map[peer.ID]topology.Route] // nil before the first
 	contested atomic.Bool                                // somebody claims, or claimed, to have this node's key
 	drops     drops
+	rejected  rejections
 }
 
 // drops counts gossip that was thrown away, by reason.
 type drops struct {
-	malformed, unknownKind, misdirected, rejected, unsent, queueFull atomic.Uint64
+	malformed, unknownKind, misdirected, rejected, refused, unsent, queueFull atomic.Uint64
 }
 
 // outgoing is a message on its way to one member.
@@ -147,6 +152,7 @@ func New(cfg Config) (*Mesh, error) {
 		retell:   make(chan struct{}, 1),
 	}
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.clashed)
+	m.roster.unfit = func(err error) { m.rejected.note(&m.drops.refused, peer.ID{}, err) }
 	var err error
 	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
 		return nil, err
@@ -264,6 +270,9 @@ func (m *Mesh) watch(ctx context.Context) error {
 			continue
 		case <-m.roster.change:
 		}
+		if err := m.breathe(ctx); err != nil {
+			return nil //nolint:nilerr // ctx has ended
+		}
 		members := m.roster.snapshot(time.Now())
 		m.links.forget(members)
 		m.route(members)
@@ -277,6 +286,23 @@ func (m *Mesh) watch(ctx context.Context) error {
 			waiting = true
 		}
 	}
+}
+
+// breathe waits a moment where the last look at the membership was a moment ago: while many nodes join, each look takes in
+// as many of them as have come since.
+func (m *Mesh) breathe(ctx context.Context) error {
+	wait := lookPause - time.Since(m.looked)
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+	m.looked = time.Now()
+	return nil
 }
 
 // settleKeys has gossip sealed so that all members understand it.

@@ -53,10 +53,11 @@ func (n *node) Merge(msg []byte) (news [][]byte, err error) {
 	return news, nil
 }
 
-func (n *node) Message(from peer.ID, msg []byte) {
+func (n *node) Message(from peer.ID, msg []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.messages = append(n.messages, fmt.Sprintf("%s: %s", from, msg))
+	return nil
 }
 
 func (n *node) knows(s string) bool {

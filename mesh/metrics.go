@@ -50,6 +50,7 @@ func (d *drops) byReason() map[string]*atomic.Uint64 {
 		"unknown_kind": &d.unknownKind, // of a kind or channel that this version does not have
 		"misdirected":  &d.misdirected, // for a node that had this address before
 		"rejected":     &d.rejected,    // refused by the engine that it was for
+		"refused":      &d.refused,     // of a node that cannot be a member
 		"unsent":       &d.unsent,      // a unicast whose stream failed
 		"queue_full":   &d.queueFull,   // a unicast too many
 	}

@@ -16,7 +16,7 @@ func TestMetricsLint(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	if n := testutil.CollectAndCount(m.Collector(), "weft_mesh_drops_total"); n != 6 {
+	if n := testutil.CollectAndCount(m.Collector(), "weft_mesh_drops_total"); n != 7 {
 		t.Errorf("%d reasons", n)
 	}
 }

@@ -35,10 +35,11 @@ type roster struct {
 	name    string                       // this node's
 	refuse  func(*memberlist.Node) error // says why a node is not to be let in; nil lets all in
 	clashed func(at netip.AddrPort)      // called where somebody elsewhere claims to be this node
+	unfit   func(error)                  // called where a node cannot be a member; nil: nobody is
 	change  chan struct{}                // holds a token while there is news
 
 	mu      sync.Mutex
-	records map[string]record // guarded by mu: by memberlist's name
+	records map[peer.ID][]record // guarded by mu: the places of each node, never none
 }
 
 // record is a member as memberlist tells it: one place of one node.
@@ -56,7 +57,7 @@ var (
 func newRoster(self peer.ID, at netip.AddrPort, clashed func(netip.AddrPort)) *roster {
 	return &roster{
 		self: self, name: nodeName(self, at), clashed: clashed,
-		change: make(chan struct{}, 1), records: make(map[string]record),
+		change: make(chan struct{}, 1), records: make(map[peer.ID][]record),
 	}
 }
 
@@ -64,28 +65,32 @@ func newRoster(self peer.ID, at netip.AddrPort, clashed func(netip.AddrPort)) *r
 func (r *roster) snapshot(now time.Time) []Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	best := make(map[peer.ID]record, len(r.records))
-	for _, rec := range r.records {
-		if old, known := best[rec.ID]; !known || rec.beats(old) {
-			best[rec.ID] = rec
+	all := make([]Member, 0, len(r.records))
+	for id, places := range r.records {
+		best := bestOf(places)
+		places = slices.DeleteFunc(places, func(rec record) bool {
+			superseded := rec.GossipAddr() != best.GossipAddr()
+			return rec.State != StateAlive && (rec.State != StateDead || superseded) && now.Sub(rec.Since) > leftFor
+		})
+		if r.records[id] = places; len(places) == 0 {
+			delete(r.records, id)
 		}
-	}
-	for name, rec := range r.records {
-		superseded := rec.GossipAddr() != best[rec.ID].GossipAddr()
-		if rec.State == StateAlive || rec.State == StateDead && !superseded || now.Sub(rec.Since) <= leftFor {
-			continue
+		if best.State != StateLeft || now.Sub(best.Since) <= leftFor {
+			all = append(all, best.Member)
 		}
-		delete(r.records, name)
-		if !superseded {
-			delete(best, rec.ID)
-		}
-	}
-	all := make([]Member, 0, len(best))
-	for _, rec := range best {
-		all = append(all, rec.Member)
 	}
 	slices.SortFunc(all, func(a, b Member) int { return a.ID.Compare(b.ID) })
 	return all
+}
+
+// bestOf returns the place where a node is, of those where it was.
+func bestOf(places []record) (best record) {
+	for i, rec := range places {
+		if i == 0 || rec.beats(best) {
+			best = rec
+		}
+	}
+	return best
 }
 
 // beats reports whether rec is where its node is, rather than other: this process itself, else what is alive, else
@@ -105,52 +110,36 @@ func (rec record) beats(other record) bool {
 func (r *roster) lookup(id peer.ID) (Member, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var best record
-	for _, rec := range r.records {
-		if rec.ID == id && (best.ID.IsZero() || rec.beats(best)) {
-			best = rec
-		}
-	}
-	return best.Member, !best.ID.IsZero()
+	places := r.records[id]
+	return bestOf(places).Member, len(places) > 0
 }
 
 // forget drops a node, and reports whether it could: it cannot where the node is alive.
 func (r *roster) forget(id peer.ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var names []string
-	for name, rec := range r.records {
-		if rec.ID == id && rec.State == StateAlive {
-			return false
-		}
-		if rec.ID == id {
-			names = append(names, name)
-		}
+	if slices.ContainsFunc(r.records[id], func(rec record) bool { return rec.State == StateAlive }) {
+		return false
 	}
-	for _, name := range names {
-		delete(r.records, name)
-	}
+	delete(r.records, id)
 	return true
 }
 
 // aliveAt reports whether some other member is alive at the gossip address addr.
 func (r *roster) aliveAt(addr netip.AddrPort) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, rec := range r.records {
-		if rec.State == StateAlive && !rec.Self && rec.GossipAddr() == addr {
-			return true
-		}
-	}
-	return false
+	return r.anyAlive(func(rec record) bool { return rec.GossipAddr() == addr })
 }
 
 // aliveAtHost reports whether some other member is alive at addr, on whatever port.
 func (r *roster) aliveAtHost(addr netip.Addr) bool {
+	return r.anyAlive(func(rec record) bool { return rec.Addr == addr })
+}
+
+func (r *roster) anyAlive(is func(record) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, rec := range r.records {
-		if rec.State == StateAlive && !rec.Self && rec.Addr == addr {
+	for _, places := range r.records {
+		if slices.ContainsFunc(places, func(rec record) bool { return rec.State == StateAlive && !rec.Self && is(rec) }) {
 			return true
 		}
 	}
@@ -161,6 +150,10 @@ func (r *roster) aliveAtHost(addr netip.Addr) bool {
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	rec, err := recordOf(n)
 	if err != nil {
+		err = fmt.Errorf("node %q at %s: %w", n.Name, n.Addr, err)
+		if r.unfit != nil {
+			r.unfit(err)
+		}
 		return err
 	}
 	if rec.ID == r.self && n.Name != r.name {
@@ -173,7 +166,7 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.records[n.Name]; !known && len(r.records) >= maxMembers {
+	if len(r.records[rec.ID]) == 0 && len(r.records) >= maxMembers {
 		return fmt.Errorf("%w: %d members are known already", errMember, maxMembers)
 	}
 	return nil
@@ -199,11 +192,11 @@ func (r *roster) AckPayload() []byte { return nil }
 
 // NotifyPingComplete implements memberlist.PingDelegate.
 func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
+	id, _ := idOf(n.Name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec, known := r.records[n.Name]; known {
+	if rec := r.place(id, gossipAddr(n)); rec != nil {
 		rec.RTT = rtt
-		r.records[n.Name] = rec
 	}
 }
 
@@ -214,15 +207,32 @@ func (r *roster) note(n *memberlist.Node, state State) {
 	}
 	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	r.mu.Lock()
-	if old, known := r.records[n.Name]; known {
+	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
 		rec.RTT = old.RTT
 		if old.State == state {
 			rec.Since = old.Since
 		}
+		*old = rec
+	} else {
+		r.records[rec.ID] = append(r.records[rec.ID], rec)
 	}
-	r.records[n.Name] = rec
 	r.mu.Unlock()
 	r.wake()
+}
+
+// place returns the record of a node at a gossip address, nil if there is none; mu is held.
+func (r *roster) place(id peer.ID, at netip.AddrPort) *record {
+	for i := range r.records[id] {
+		if rec := &r.records[id][i]; rec.GossipAddr() == at {
+			return rec
+		}
+	}
+	return nil
+}
+
+func gossipAddr(n *memberlist.Node) netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(n.Addr)
+	return netip.AddrPortFrom(addr.Unmap(), n.Port)
 }
 
 func (r *roster) wake() {

@@ -176,7 +176,7 @@ const tunnelQueue = 256
 // does not keep msg.
 func (m *Mesh) FromTunnel(from peer.ID, msg []byte) {
 	if len(msg) < 1 {
-		m.drops.malformed.Add(1)
+		m.malformed(from)
 		return
 	}
 	select {
@@ -203,6 +203,6 @@ func (m *Mesh) fromTunnel(from peer.ID, kind byte, body []byte) {
 	case tunnelAck:
 		m.letters.ack(from, body)
 	default:
-		m.drops.unknownKind.Add(1)
+		m.unknown(from, "tunnel", kind)
 	}
 }

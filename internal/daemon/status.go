@@ -136,6 +136,7 @@ func (d *Daemon) warnings() []string {
 		warnings = append(warnings, p.warnings()...)
 	}
 	warnings = append(warnings, d.foreignWarnings()...)
+	warnings = append(warnings, d.rejectedWarnings()...)
 	warnings = append(warnings, d.linkWarnings(members)...)
 	warnings = append(warnings, d.strangerWarnings(members)...)
 	for _, m := range members {
@@ -171,6 +172,23 @@ func (d *Daemon) linkWarnings(members []mesh.Member) []string {
 		}
 	}
 	return warnings
+}
+
+// rejectedFor is how long after the last of it gossip that could not be used is worth a warning.
+const rejectedFor = 10 * time.Minute
+
+// rejectedWarnings returns what an operator should know of gossip that this node ignores.
+func (d *Daemon) rejectedWarnings() []string {
+	r := d.mesh.Rejected()
+	if r.Count == 0 || time.Since(r.Last) > rejectedFor {
+		return nil
+	}
+	from := "a member"
+	if !r.From.IsZero() {
+		from = fmt.Sprintf("node %s (%s)", d.nameOf(r.From), r.From)
+	}
+	return []string{fmt.Sprintf("Gossip was ignored, %d messages since the start, the last from %s: %v. Run one version of weft on all nodes; "+
+		"where they do, look at that one.", r.Count, from, r.Err)}
 }
 
 // handshakesMany is how many handshakes in a row without an answer are worth a warning: they take some seconds.
