@@ -30,9 +30,10 @@ test: system-packages build
 	CGO_ENABLED=1 go test -race -timeout 25m ./...
 	go test -timeout 10m ./ipam
 
-## sim: 10,000 random histories of the address space instead of some hundred; WEFT_SEED=n plays one of them
+## sim: 10,000 random histories of the address space instead of some hundred, and one of 1,000 nodes instead of 200;
+##      WEFT_SEED=n plays the short one of that seed
 sim:
-	WEFT_SIM=full go test -timeout 60m -count=1 -run TestHistories -v ./ipam
+	WEFT_SIM=full go test -timeout 60m -count=1 -run 'TestHistories$$|TestLargeHistory' -v ./ipam
 
 ## bench: weft beside the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
 ##        bin/weft-bench run --help has the rest

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"weft/internal/peer"
 )
 
@@ -309,6 +311,30 @@ func TestGarbageIsCounted(t *testing.T) {
 	}
 	if got := m.drops.malformed.Load() + m.drops.unknownKind.Load(); got < 9 {
 		t.Errorf("%d messages counted as garbage", got)
+	}
+	if r := m.Rejected(); r.Count < 9 || r.Err == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestNewerNodeIsRefusedByName: a node that speaks no protocol of this one's is not let in, and what it is is told.
+func TestNewerNodeIsRefusedByName(t *testing.T) {
+	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := identity(t)
+	md := meta{dataPort: 6784, protoMin: protocolMax + 1, protoMax: protocolMax + 9, started: time.Now(), public: newer.Public, name: "newer"}
+	n := &memberlist.Node{Name: nodeName(newer.ID, nobodyAddr), Addr: nobodyAddr.Addr().AsSlice(), Port: nobodyAddr.Port(), Meta: md.encode()}
+	if err := m.roster.NotifyAlive(n); err == nil {
+		t.Error("it was let in")
+	}
+	r := m.Rejected()
+	if r.Count != 1 || !strings.Contains(fmt.Sprint(r.Err), newer.ID.String()) || !strings.Contains(fmt.Sprint(r.Err), "upgrade") {
+		t.Errorf("%+v", r)
+	}
+	if len(m.Members()) > 0 {
+		t.Errorf("members %+v", m.Members())
 	}
 }
 

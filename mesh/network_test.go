@@ -17,6 +17,7 @@ type network struct {
 	mu    sync.Mutex
 	nodes map[string]*transport // guarded by mu: by address
 	cut   map[string]bool       // guarded by mu: by address
+	shut  map[string]bool       // guarded by mu: by address, hosts that nothing gets in to
 }
 
 // transport is one node's memberlist.Transport on a network.
@@ -51,6 +52,16 @@ func (n *network) setCut(addr netip.AddrPort, cut bool) {
 	n.cut[addr.String()] = cut
 }
 
+// closeTo has nothing get in to the node at addr, which still reaches out: what it opens stays open.
+func (n *network) closeTo(addr netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.shut == nil {
+		n.shut = make(map[string]bool)
+	}
+	n.shut[addr.String()] = true
+}
+
 // alias has the address old lead to where the transport of addr is: a host that keeps an address and advertises another.
 func (n *network) alias(old, addr netip.AddrPort) {
 	n.mu.Lock()
@@ -63,7 +74,7 @@ func (t *transport) to(addr string) (*transport, error) {
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
 	peer, ok := t.net.nodes[addr]
-	if !ok || t.net.cut[addr] || t.net.cut[t.addr.String()] {
+	if !ok || t.net.cut[addr] || t.net.cut[t.addr.String()] || t.net.shut[addr] {
 		return nil, errNoRoute
 	}
 	return peer, nil

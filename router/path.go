@@ -67,6 +67,14 @@ func (e *Engine) maxDatagramTo(h *hop) int {
 	return e.maxDatagram()
 }
 
+// baseDatagram is pathBase for one peer: over relays what is put around its datagrams has to pass as well.
+func (h *hop) baseDatagram() int {
+	if !h.Via.IsZero() {
+		return pathBase - wire.RelayOverhead
+	}
+	return pathBase
+}
+
 // maxDatagram returns the UDP payload in bytes of the longest frame that pods send: no path needs to take more.
 func (e *Engine) maxDatagram() int {
 	return int(e.longest.Load()) - vlanTag + wire.Headroom + e.tailroom
@@ -121,7 +129,7 @@ func (e *Engine) nextProbe(h *hop, first bool) (size int, token uint32, ok bool)
 	defer p.update()
 	if p.prober == nil {
 		p.prober = pmtu.New(pmtu.Config{
-			Base: pathBase, Max: e.maxDatagramTo(h), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
+			Base: h.baseDatagram(), Max: e.maxDatagramTo(h), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
 		})
 	}
 	if first {

@@ -10,8 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/internal/api"
-	"weft/internal/nettest"
-	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
 
@@ -313,31 +311,6 @@ func TestPartitionHeals(t *testing.T) {
 	waitReady(t, nodes)
 	here.reaches(t, there.addr)
 	p.reaches(t, q.addr)
-}
-
-// TestDualStackOverIPv6 runs both families of the overlay over an underlay that is IPv6.
-func TestDualStackOverIPv6(t *testing.T) {
-	nodes := newNodes(t, "a", "b")
-	for i, n := range nodes {
-		up(t, n, "--advertise", n.Addr6().String(), "--range", "10.32.0.0/12", "--range", "fd32::/64", nodes[1-i].Addr6().String())
-	}
-	waitReady(t, nodes)
-	var addrs [][]netip.Addr
-	var pods []*nettest.Pod
-	for _, n := range nodes {
-		p := labtest.AddPod(t, n.Host, "p")
-		a, err := n.Attach(testContext(t), p)
-		if err != nil || len(a) != 2 {
-			t.Fatalf("attach: %v, %v; want an address a family", a, err)
-		}
-		pods, addrs = append(pods, p), append(addrs, a)
-	}
-	for _, to := range addrs[1] {
-		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), pods[0].Space, to) })
-	}
-	if s := query[api.Status](t, nodes[0], "status"); s.MTU != 1418 {
-		t.Errorf("MTU %d over IPv6, want 1418", s.MTU)
-	}
 }
 
 // TestOneOwnerOneAttachment asks for a second namespace under an owner that has one already: the two would share an
