@@ -40,7 +40,8 @@ func Markdown(results []Result, folder string) string {
 
 What mesh and allocator cost a node, with all nodes in one process on a network in memory; they share the machine's cores,
 so the times are those of a machine with as many nodes on it. One after the other is started, each quarter of a second or of the largest
-network each 0.7 s, and told of two others; the times count from the last. 20 found.
+network each half a second, and told of two others; the times count from the last. 20 found. More than 500 are too much for two cores:
+whoever joins costs each node that is there half a millisecond or more.
 In parentheses the ratio to the smallest network in the same run. To have it again:
 
     bin/weft-bench scale --doc docs/BENCHMARKS.md

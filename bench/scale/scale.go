@@ -35,7 +35,7 @@ const settle = 10 * time.Second
 type Options struct {
 	Nodes []int         // how many there are, a network each
 	Idle  time.Duration // for which the gossip of an idle network is counted
-	Every time.Duration // a node is started so often, and less often in networks of more than 350
+	Every time.Duration // a node is started so often, and less often in networks of more than 250
 	Limit time.Duration // until which a network must have come together, after the last node was started
 }
 
@@ -93,7 +93,7 @@ func measure(ctx context.Context, n int, o Options) (r Result, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	before := memory()
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // all nodes' garbage in one process is not what is measured
+	defer debug.SetGCPercent(debug.SetGCPercent(200)) // all nodes' garbage in one process is not what is measured
 	network := &network{}
 	nodes := make([]*node, n)
 	for i := range nodes {
@@ -104,7 +104,7 @@ func measure(ctx context.Context, n int, o Options) (r Result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	group, inner := errgroup.WithContext(ctx)
 	// Each that joins costs all that are there something: on one machine a large network cannot take them in as fast.
-	every := max(o.Every, time.Duration(n)*time.Millisecond*7/10)
+	every := max(o.Every, time.Duration(n)*time.Millisecond)
 	for i, node := range nodes {
 		if i > 0 && pause(inner, every) != nil {
 			break

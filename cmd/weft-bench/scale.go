@@ -25,7 +25,7 @@ func newScaleCommand() *cobra.Command {
 			return scale.WriteDoc(results, doc)
 		},
 	}
-	cmd.Flags().IntSliceVar(&o.Nodes, "nodes", []int{10, 50, 200, 1000}, "sizes of the networks")
+	cmd.Flags().IntSliceVar(&o.Nodes, "nodes", []int{10, 50, 200, 500}, "sizes of the networks")
 	cmd.Flags().DurationVar(&o.Idle, "idle", time.Minute, "how long the gossip of an idle network is counted")
 	cmd.Flags().DurationVar(&o.Limit, "limit", 5*time.Minute, "how long a network may take to come together, from the start of its last node")
 	cmd.Flags().DurationVar(&o.Every, "every", 250*time.Millisecond, "how long after one node the next is started")

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -148,23 +147,12 @@ func TestSolicitationsStayOffTheOverlay(t *testing.T) {
 				pings(t, p, addrs...)
 			}
 			// Solicitations go to a multicast group of the address: seen on the third node's bridge, whatever its pods listen to.
-			sniff := nodes[2].Command(testContext(t), "timeout", "6", "tcpdump", "-n", "-l", "-i", "weave", "icmp6")
-			var out lockedBuffer
-			sniff.Stdout, sniff.Stderr = &out, &out
-			if err := sniff.Start(); err != nil {
-				t.Fatal(err)
-			}
-			labtest.Until(t, patience, func() error {
-				if !strings.Contains(out.String(), "listening") {
-					return errors.New("tcpdump is starting")
-				}
-				return nil
+			out := sniffed(t, nodes[2].Space, "weave", "icmp6", func() {
+				labtest.Run(t, pods[0].Space, "ip", "-6", "neigh", "flush", "all")
+				pings(t, pods[0], addrs[1])
 			})
-			labtest.Run(t, pods[0].Space, "ip", "-6", "neigh", "flush", "all")
-			pings(t, pods[0], addrs[1])
-			_ = sniff.Wait()
-			if seen := strings.Contains(out.String(), "who has "+addrs[1].String()); seen != tt.seen {
-				t.Errorf("the third node saw the question: %v, want %v:\n%s", seen, tt.seen, out.String())
+			if seen := strings.Contains(out, "who has "+addrs[1].String()); seen != tt.seen {
+				t.Errorf("the third node saw the question: %v, want %v:\n%s", seen, tt.seen, out)
 			}
 			if n := query[api.Status](t, nodes[0], "status").Neighbors; !tt.seen && n.Directed+n.Answered == 0 {
 				t.Errorf("%+v, want a solicitation that was directed or answered", n)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
 )
 
@@ -26,23 +27,12 @@ func TestARPStaysOffTheOverlay(t *testing.T) {
 					p.reaches(t, q.addr)
 				}
 			}
-			sniff := pods[2].Command(testContext(t), "timeout", "5", "tcpdump", "-n", "-l", "-i", "eth0", "arp")
-			var out lockedBuffer
-			sniff.Stdout, sniff.Stderr = &out, &out
-			if err := sniff.Start(); err != nil {
-				t.Fatal(err)
-			}
-			labtest.Until(t, patience, func() error {
-				if !strings.Contains(out.String(), "listening") {
-					return errors.New("tcpdump is starting")
-				}
-				return nil
+			out := sniffed(t, pods[2].Space, "eth0", "arp", func() {
+				labtest.Run(t, pods[0].Space, "ip", "neigh", "flush", "all")
+				pods[0].reaches(t, pods[1].addr)
 			})
-			labtest.Run(t, pods[0].Space, "ip", "neigh", "flush", "all")
-			pods[0].reaches(t, pods[1].addr)
-			_ = sniff.Wait()
-			if seen := strings.Contains(out.String(), "who-has "+pods[1].addr.String()); seen != tt.seen {
-				t.Errorf("the third node's pod saw the question: %v, want %v:\n%s", seen, tt.seen, out.String())
+			if seen := strings.Contains(out, "who-has "+pods[1].addr.String()); seen != tt.seen {
+				t.Errorf("the third node's pod saw the question: %v, want %v:\n%s", seen, tt.seen, out)
 			}
 			// An address of b's that nobody has.
 			free := pods[1].addr.Next().Next().Next()
@@ -52,4 +42,24 @@ func TestARPStaysOffTheOverlay(t *testing.T) {
 			t.Logf("%+v", query[api.Status](t, nodes[0], "status").Neighbors)
 		})
 	}
+}
+
+// sniffed returns what tcpdump prints of what matches filter on a device while during runs, and some seconds more.
+func sniffed(t *testing.T, at *nettest.Space, device, filter string, during func()) string {
+	t.Helper()
+	sniff := at.Command(testContext(t), "timeout", "5", "tcpdump", "-n", "-l", "-i", device, filter)
+	var out lockedBuffer
+	sniff.Stdout, sniff.Stderr = &out, &out
+	if err := sniff.Start(); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		if !strings.Contains(out.String(), "listening") {
+			return errors.New("tcpdump is starting")
+		}
+		return nil
+	})
+	during()
+	_ = sniff.Wait() // it ends by its timeout
+	return out.String()
 }
