@@ -209,7 +209,9 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 	nothing := a.pools[0].ring.Select(func(ring.Token) bool { return false }).Append(nil)
 	ask := unicast{kind: kindAsk, id: 7, low: 0, end: 1 << 40, ring: nothing}
 	for range 3 {
-		a.Message(nodeID(1), ask.encode())
+		if err := a.Message(nodeID(1), ask.encode()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	owners := a.Status().Ranges[0].Owners
 	if len(owners) != 2 || owners[0].Addresses != 128 {

@@ -271,7 +271,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-m.roster.change:
 		}
 		if err := m.breathe(ctx); err != nil {
-			return nil //nolint:nilerr // ctx has ended
+			return nil // ctx has ended
 		}
 		members := m.roster.snapshot(time.Now())
 		m.links.forget(members)
