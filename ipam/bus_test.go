@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,7 +45,7 @@ type node struct {
 	index int
 	id    peer.ID
 	disk  *storetest.Memory
-	lives uint64 // how often it was started
+	lives atomic.Uint64 // how often it was started
 
 	// Guarded by bus.mu.
 	alive  bool
@@ -71,9 +72,9 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 
 // config is that of a node of which initPeers must meet.
 func (n *node) config(initPeers int, ranges ...string) Config {
-	n.lives++
+	lives := n.lives.Add(1)
 	cfg := Config{
-		Rand:      rand.NewPCG(n.bus.seed, uint64(n.index)<<32+n.lives),
+		Rand:      rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
 		Self:      n.id,
 		InitPeers: initPeers,
 		Store:     n.disk.Reopen(),
@@ -172,8 +173,15 @@ func (b *bus) members() (ids []peer.ID) {
 // dice is chance for one thing that a node does at one time: it depends on neither what else happens then nor in which
 // order.
 func (n *node) dice(what string, msg []byte) *rand.Rand {
-	h := sha256.Sum256(fmt.Append(nil, n.bus.seed, n.index, n.lives, time.Now().UnixNano(), what, msg))
+	h := sha256.Sum256(fmt.Append(nil, n.bus.seed, n.index, n.lives.Load(), time.Now().UnixNano(), what, msg))
 	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(h[:]), binary.BigEndian.Uint64(h[8:])))
+}
+
+// odds returns one of the bus's own.
+func (b *bus) odds(of *float64) float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return *of
 }
 
 // within returns a time below most, in steps so fine that no two things begin at one instant.
@@ -190,7 +198,7 @@ func (b *bus) intn(n int) int {
 // deliver calls f with the allocator that to then is, after a while, and perhaps once more.
 func (b *bus) deliver(from, to *node, dice *rand.Rand, f func(a *Allocator)) {
 	times := 1
-	if dice.Float64() < b.repeat {
+	if dice.Float64() < b.odds(&b.repeat) {
 		times = 2
 	}
 	for range times {
@@ -220,7 +228,7 @@ func (e endpoint) Broadcast(delta []byte) {
 	dice := e.dice("broadcast", delta)
 	for range min(3, len(e.bus.nodes)-1) {
 		to := e.bus.nodes[dice.IntN(len(e.bus.nodes))]
-		if to == e.node || dice.Float64() < e.bus.loss {
+		if to == e.node || dice.Float64() < e.bus.odds(&e.bus.loss) {
 			continue
 		}
 		e.bus.deliver(e.node, to, dice, func(a *Allocator) {
@@ -245,7 +253,7 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 	if e.bus.unicast != nil {
 		e.bus.unicast(e.index, to.index)
 	}
-	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.deaf {
+	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.odds(&e.bus.deaf) {
 		e.bus.deliver(e.node, to, dice, func(a *Allocator) { _ = a.Message(e.id, slices.Clone(msg)) })
 	}
 	return nil

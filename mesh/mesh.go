@@ -28,8 +28,8 @@ const unicastSenders = 8
 // udpBuffer is the longest packet in bytes that memberlist makes: it fits the tunnel.
 const udpBuffer = 1200
 
-// rememberPause is how long after a change the membership is written to disk, with what else has changed by then.
-const rememberPause = 5 * time.Second
+// rememberPause is at least between two times that the membership is written to disk: many that join at once cost few.
+const rememberPause = time.Second
 
 // lookPause is at least between two looks at a membership that changes.
 const lookPause = 100 * time.Millisecond
@@ -254,10 +254,11 @@ func (m *Mesh) tellAgain(ctx context.Context, list *memberlist.Memberlist) {
 
 // watch hands out snapshots until ctx ends or the node has to give way.
 func (m *Mesh) watch(ctx context.Context) error {
-	later := time.NewTimer(rememberPause)
+	later := time.NewTimer(time.Hour)
 	defer later.Stop()
 	defer m.remember()
-	waiting := true
+	var written time.Time
+	waiting := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -266,7 +267,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 			return err
 		case <-later.C:
 			m.remember()
-			waiting = false
+			written, waiting = time.Now(), false
 			continue
 		case <-m.roster.change:
 		}
@@ -282,7 +283,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 			m.cfg.OnChange(slices.Clone(members))
 		}
 		if !waiting {
-			later.Reset(rememberPause)
+			later.Reset(rememberPause - time.Since(written)) // at once, if that is past
 			waiting = true
 		}
 	}
@@ -343,7 +344,8 @@ func (m *Mesh) Known() (ids []peer.ID) {
 	return append(ids, slices.Collect(maps.Keys(seen))...)
 }
 
-// Forget has a node that is not alive be no member any more: it is neither listed nor looked for. It may join again.
+// Forget has a node that is not alive count as one that has left: it is not looked for any more, and soon not listed. It may
+// join again.
 func (m *Mesh) Forget(id peer.ID) error {
 	if !m.roster.forget(id) {
 		return nil

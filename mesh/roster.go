@@ -114,14 +114,18 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	return bestOf(places).Member, len(places) > 0
 }
 
-// forget drops a node, and reports whether it could: it cannot where the node is alive.
+// forget has a node count as one that has left, and reports whether it could: it cannot where the node is alive.
 func (r *roster) forget(id peer.ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if slices.ContainsFunc(r.records[id], func(rec record) bool { return rec.State == StateAlive }) {
 		return false
 	}
-	delete(r.records, id)
+	for i := range r.records[id] {
+		if rec := &r.records[id][i]; rec.State == StateDead {
+			rec.State, rec.Since = StateLeft, time.Now()
+		}
+	}
 	return true
 }
 
