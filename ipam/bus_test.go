@@ -63,9 +63,7 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 		cut: make(map[peer.ID]bool), oneWay: make(map[[2]int]bool), away: make(map[peer.ID]bool),
 	}
 	for i := range n {
-		b.nodes = append(b.nodes, &node{
-			bus: b, index: i, id: nodeID(i), disk: storetest.NewMemory(),
-		})
+		b.nodes = append(b.nodes, &node{bus: b, index: i, id: nodeID(i), disk: storetest.NewMemory()})
 	}
 	return b
 }
@@ -187,6 +185,16 @@ func (b *bus) odds(of *float64) float64 {
 // within returns a time below most, in steps so fine that no two things begin at one instant.
 func within(r *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(most)))
+}
+
+// isolate cuts the given nodes off from the others, and nobody else.
+func (b *bus) isolate(nodes ...*node) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.cut)
+	for _, n := range nodes {
+		b.cut[n.id] = true
+	}
 }
 
 func (b *bus) intn(n int) int {

@@ -29,9 +29,7 @@ func TestARestoredBackup(t *testing.T) {
 			time.Sleep(20 * time.Second) // all have heard
 			restored.crash()
 			restored.disk = backup
-			b.mu.Lock()
-			b.cut[restored.id] = true
-			b.mu.Unlock()
+			b.isolate(restored)
 			a := restored.start(restored.config(3, "10.32.0.0/24"))
 			if _, err := a.Claim(t.Context(), "another", addr); err != nil {
 				t.Fatal(err)
@@ -42,9 +40,7 @@ func TestARestoredBackup(t *testing.T) {
 				}
 				time.Sleep(10 * time.Second)
 			}
-			b.mu.Lock()
-			clear(b.cut)
-			b.mu.Unlock()
+			b.isolate()
 			b.eventually("one view", func() bool {
 				for _, n := range b.nodes[1:] {
 					b.pushPull(restored, n)
@@ -77,9 +73,7 @@ func TestAMendThatWasNeedless(t *testing.T) {
 		b.startAll("10.32.0.0/24")
 		b.eventually("all ready", b.allInformed)
 		lone := b.nodes[2]
-		b.mu.Lock()
-		b.cut[lone.id] = true
-		b.mu.Unlock()
+		b.isolate(lone)
 		lease, err := lone.alloc.Allocate(t.Context(), "pod", whole)
 		if err != nil {
 			t.Fatal(err)
@@ -91,9 +85,7 @@ func TestAMendThatWasNeedless(t *testing.T) {
 		if _, err := b.nodes[1].alloc.Claim(t.Context(), "heir's", lease.Addr); err != nil {
 			t.Fatal(err)
 		}
-		b.mu.Lock()
-		clear(b.cut)
-		b.mu.Unlock()
+		b.isolate()
 		b.eventually("it has heard", func() bool { b.pushPull(lone, b.nodes[1]); return len(lone.alloc.Leases()) == 0 && lone.alloc.Ready() })
 		if said := strings.Join(lone.alloc.Status().Warnings, "\n"); !strings.Contains(said, lease.Addr.String()) || !strings.Contains(said, "reclaimed") {
 			t.Errorf("it says %q", said)

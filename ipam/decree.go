@@ -132,20 +132,12 @@ func (a *Allocator) fenced(p *pool, gone peer.ID) bool {
 	return known && !own.Promised.IsZero() && !a.lifted[reclaimKey{p.prefix, gone}]
 }
 
-// lift takes this node's promise back to take nothing more from a node that speaks to it: it is not gone. What this one has
-// accepted may be decided, and stays.
-func (a *Allocator) lift(p *pool, from peer.ID) error {
-	if !a.fenced(p, from) || !p.decrees[from].Accepted.IsZero() {
-		return nil
-	}
-	return a.void(p, from)
-}
-
-// void makes void what this node has promised about gone, by a ballot of its own, which is higher, and takes again what gone
-// has given.
-func (a *Allocator) void(p *pool, gone peer.ID) error {
+// lift takes this node's promise back to take nothing more of what gone gives, as gone speaks to it and so is not gone, or as
+// whoever proposed the decree has given up. All that was promised is made void by a ballot of this node's own, which is
+// higher; what it has accepted may be decided, and stays.
+func (a *Allocator) lift(p *pool, gone peer.ID) error {
 	key := reclaimKey{p.prefix, gone}
-	if a.reclaims[key] != nil {
+	if !a.fenced(p, gone) || !p.decrees[gone].Accepted.IsZero() || a.reclaims[key] != nil {
 		return nil
 	}
 	higher := paxos.Ballot{Round: p.decrees[gone].Promised.Round + 1, By: a.cfg.Self}
@@ -179,13 +171,12 @@ const liftAfter = 2 * patience
 // come back for good.
 func (a *Allocator) keepDecrees(p *pool) error {
 	now := a.cfg.Now()
-	for gone, own := range p.decrees {
+	for gone := range p.decrees {
 		key := reclaimKey{p.prefix, gone}
-		since, known := a.balloted[key]
-		if !known {
+		if since, known := a.balloted[key]; !known {
 			a.balloted[key] = now
-		} else if own.Accepted.IsZero() && a.fenced(p, gone) && now.Sub(since) >= liftAfter {
-			if err := a.void(p, gone); err != nil { // whoever proposed it has given up
+		} else if now.Sub(since) >= liftAfter {
+			if err := a.lift(p, gone); err != nil {
 				return err
 			}
 		}

@@ -142,11 +142,10 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 		if c.Ours.Owner == c.Theirs.Owner {
 			p.warn(fmt.Sprintf("%s: node %s ran with an old copy of its state, and has learnt from the others what it did since: restore "+
 				"no ipam.db from a backup, move it away instead", p.prefix, a.name(c.Ours.Owner)))
-			a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())
-			continue
+		} else {
+			p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
+				"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
 		}
-		p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
-			"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
 		a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())
 	}
 	if delta.Len() == 0 && founded == p.ring.Founded() {

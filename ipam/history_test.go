@@ -31,7 +31,6 @@ const (
 // history is a cluster whose nodes come and go for good.
 type history struct {
 	*cluster
-	size int
 	gone map[int]bool // nodes that will not come back before they were reclaimed; their leases do not count
 	left map[int]bool // nodes that have left or were wiped: they take no further part
 }
@@ -45,7 +44,7 @@ func play(t *testing.T, seed uint64, nodes, steps int) (sum [sha256.Size]byte) {
 	}
 	h := &history{
 		cluster: &cluster{bus: newBus(t, nodes+6, seed), cidr: cidr, start: founders, held: make(map[netip.Addr]holder)},
-		size:    nodes, gone: make(map[int]bool), left: make(map[int]bool),
+		gone:    make(map[int]bool), left: make(map[int]bool),
 	}
 	defer h.stop()
 	for i, n := range h.nodes {

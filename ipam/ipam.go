@@ -133,7 +133,7 @@ type Allocator struct {
 	wake chan struct{} // of capacity 1: tells Run to look again
 	// proposing holds a token while this node proposes decrees.
 	proposing chan struct{}
-	pace      *rand.Rand // Run's
+	pace      *rand.Rand // Run's own, so that its ticks do not depend on what operations draw
 
 	owned atomic.Pointer[owners] // nil before OwnerOf is first called
 

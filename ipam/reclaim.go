@@ -320,7 +320,6 @@ func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err er
 	addresses = p.owned(key.gone)
 	estates := p.estates()
 	delta := p.ring.Reclaim(key.gone, heir)
-	a.over = append(a.over, key.gone)
 	defer func() {
 		if err != nil {
 			return

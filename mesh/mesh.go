@@ -91,7 +91,6 @@ type Mesh struct {
 	retell    chan struct{} // holds a token while the others are to be told of new metadata
 
 	foundings foundings
-	looked    time.Time // watch's: when it last looked at the membership
 
 	// atomic
 	list      atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
@@ -254,26 +253,27 @@ func (m *Mesh) tellAgain(ctx context.Context, list *memberlist.Memberlist) {
 
 // watch hands out snapshots until ctx ends or the node has to give way.
 func (m *Mesh) watch(ctx context.Context) error {
-	later := time.NewTimer(time.Hour)
-	defer later.Stop()
 	defer m.remember()
-	var written time.Time
-	waiting := false
+	var looked, written time.Time
+	var later <-chan time.Time // when the membership is to be written; nil: it is
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-m.failed:
 			return err
-		case <-later.C:
+		case <-later:
 			m.remember()
-			written, waiting = time.Now(), false
+			written, later = time.Now(), nil
 			continue
 		case <-m.roster.change:
 		}
-		if err := m.breathe(ctx); err != nil {
-			return nil // ctx has ended
+		select { // while many nodes join, each look takes in as many of them as have come since the last
+		case <-ctx.Done():
+			return nil
+		case <-time.After(lookPause - time.Since(looked)):
 		}
+		looked = time.Now()
 		members := m.roster.snapshot(time.Now())
 		m.links.forget(members)
 		m.route(members)
@@ -282,28 +282,10 @@ func (m *Mesh) watch(ctx context.Context) error {
 		if m.cfg.OnChange != nil {
 			m.cfg.OnChange(slices.Clone(members))
 		}
-		if !waiting {
-			later.Reset(rememberPause - time.Since(written)) // at once, if that is past
-			waiting = true
+		if later == nil {
+			later = time.After(rememberPause - time.Since(written)) // at once, if that is past
 		}
 	}
-}
-
-// breathe waits a moment where the last look at the membership was a moment ago: while many nodes join, each look takes in
-// as many of them as have come since.
-func (m *Mesh) breathe(ctx context.Context) error {
-	wait := lookPause - time.Since(m.looked)
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
-	m.looked = time.Now()
-	return nil
 }
 
 // settleKeys has gossip sealed so that all members understand it.

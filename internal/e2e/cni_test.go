@@ -50,7 +50,7 @@ func TestContainersOfTwoNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		addr, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
-		pods = append(pods, &pod{p, n, addr.Unmap()})
+		pods = append(pods, &pod{Pod: p, node: n, addr: addr.Unmap()})
 	}
 	pods[0].reaches(t, pods[1].addr)
 	pods[1].reaches(t, pods[0].addr)

@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 
 	"weft/internal/api"
-	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
@@ -14,22 +12,14 @@ import (
 
 const range6 = "fd32::/64"
 
-// attachBoth makes a pod on a node and joins it to the overlay, with an address of each range.
-func attachBoth(t *testing.T, n *cluster.Node, name string, families int) (*nettest.Pod, []netip.Addr) {
+// attachAll is attach, with an address of each of so many ranges.
+func attachAll(t *testing.T, n *cluster.Node, name string, ranges int) *pod {
 	t.Helper()
-	p := labtest.AddPod(t, n.Host, name)
-	addrs, err := n.Attach(testContext(t), p)
-	if err != nil || len(addrs) != families {
-		t.Fatalf("attach: %v, %v; want an address of each of %d ranges", addrs, err, families)
+	p := attach(t, n, name)
+	if len(p.addrs) != ranges {
+		t.Fatalf("attach: %v; want an address of each of %d ranges", p.addrs, ranges)
 	}
-	return p, addrs
-}
-
-func pings(t *testing.T, from *nettest.Pod, to ...netip.Addr) {
-	t.Helper()
-	for _, addr := range to {
-		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), from.Space, addr) })
-	}
+	return p
 }
 
 // TestDualStack runs both families of the overlay over each of the underlay, in the open and sealed.
@@ -61,16 +51,14 @@ func TestDualStack(t *testing.T) {
 				up(t, n, args...)
 			}
 			waitReady(t, nodes)
-			p, _ := attachBoth(t, nodes[0], "p", 2)
-			_, there := attachBoth(t, nodes[1], "q", 2)
-			pings(t, p, there...)
+			p, q := attachAll(t, nodes[0], "p", 2), attachAll(t, nodes[1], "q", 2)
+			p.reaches(t, q.addrs...)
 			if s := query[api.Status](t, nodes[0], "status"); s.MTU != tt.mtu || s.Encrypted != tt.secret {
 				t.Errorf("MTU %d, encrypted %v; want %d, %v", s.MTU, s.Encrypted, tt.mtu, tt.secret)
 			}
-			for _, peer := range query[[]api.Peer](t, nodes[0], "peers") {
-				if !peer.Self && (peer.Datapath != tt.datapath || peer.Link != tt.link || peer.Addr.Addr().Is6() != tt.over6) {
-					t.Errorf("%+v", peer)
-				}
+			waitDatapath(t, nodes[0], "b", tt.datapath) // the kernel's path takes a moment to be proven
+			if peer := waitLink(t, nodes[0], "b", tt.link); peer.Addr.Addr().Is6() != tt.over6 {
+				t.Errorf("%+v", peer)
 			}
 			if ranges := query[api.IPAM](t, nodes[0], "ipam").Ranges; len(ranges) != 2 || len(ranges[0].Owners) != 2 || len(ranges[1].Owners) != 2 {
 				t.Errorf("%+v, want both ranges divided among both nodes", ranges)
@@ -87,14 +75,13 @@ func TestIPv6Only(t *testing.T) {
 		up(t, n, "--advertise", n.Addr6().String(), "--range", range6, nodes[1-i].Addr6().String())
 	}
 	waitReady(t, nodes)
-	p, here := attachBoth(t, nodes[0], "p", 1)
-	_, there := attachBoth(t, nodes[1], "q", 1)
-	pings(t, p, there...)
+	p, q := attachAll(t, nodes[0], "p", 1), attachAll(t, nodes[1], "q", 1)
+	p.reaches(t, q.addrs...)
 
 	do(t, nodes[0], "expose")
-	labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), nodes[0].Space, there[0]) })
+	labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), nodes[0].Space, q.addr) })
 
-	container := labtest.AddPod(t, nodes[1].Host, "container")
+	container := &pod{Pod: labtest.AddPod(t, nodes[1].Host, "container")}
 	result, err := newRuntime(t, nodes[1]).Add(testContext(t), "weft", container.Path(), cnitest.Options{})
 	if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.IP.To4() != nil {
 		t.Fatalf("%+v, %v; want one IPv6 address", result, err)
@@ -102,15 +89,15 @@ func TestIPv6Only(t *testing.T) {
 	if got := labtest.Run(t, container.Space, "ip", "-6", "route", "show", "default"); !strings.Contains(got, "via "+result.IPs[0].Gateway.String()) {
 		t.Errorf("default route %q, want via %s", got, result.IPs[0].Gateway)
 	}
-	pings(t, container, here...)
+	container.reaches(t, p.addrs...)
 }
 
 // TestContainerOfBothFamilies: the result of ADD has an address, a gateway and a default route of each family, and both work.
 func TestContainerOfBothFamilies(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, "--range", "10.32.0.0/12", "--range", range6)
-	_, there := attachBoth(t, nodes[1], "q", 2)
-	container := labtest.AddPod(t, nodes[0].Host, "container")
+	q := attachAll(t, nodes[1], "q", 2)
+	container := &pod{Pod: labtest.AddPod(t, nodes[0].Host, "container")}
 	result, err := newRuntime(t, nodes[0]).Add(testContext(t), "weft", container.Path(), cnitest.Options{})
 	if err != nil || len(result.IPs) != 2 || result.IPs[0].Address.IP.To4() == nil || result.IPs[1].Address.IP.To4() != nil {
 		t.Fatalf("%+v, %v; want one address a family", result, err)
@@ -124,34 +111,25 @@ func TestContainerOfBothFamilies(t *testing.T) {
 	if defaults != 2 {
 		t.Errorf("routes %v, want a default a family", result.Routes)
 	}
-	pings(t, container, there...)
+	container.reaches(t, q.addrs...)
 }
 
 // TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: who asks for a pod's address asks its owner only.
 func TestSolicitationsStayOffTheOverlay(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		args []string
-		seen bool
-	}{{"directed", nil, false}, {"flooded", []string{"--no-arp-proxy"}, true}} {
+	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes := newNodes(t, "a", "b", "c")
 			start(t, nodes, append(tt.args, "--datapath", "userspace", "--range", range6)...)
-			var pods []*nettest.Pod
-			var addrs []netip.Addr
-			for _, n := range nodes {
-				p, a := attachBoth(t, n, "p", 1)
-				pods, addrs = append(pods, p), append(addrs, a...)
-			}
+			pods := []*pod{attachAll(t, nodes[0], "p", 1), attachAll(t, nodes[1], "p", 1), attachAll(t, nodes[2], "p", 1)}
 			for _, p := range pods {
-				pings(t, p, addrs...)
+				p.reaches(t, pods[0].addr, pods[1].addr, pods[2].addr)
 			}
 			// Solicitations go to a multicast group of the address: seen on the third node's bridge, whatever its pods listen to.
 			out := sniffed(t, nodes[2].Space, "weave", "icmp6", func() {
 				labtest.Run(t, pods[0].Space, "ip", "-6", "neigh", "flush", "all")
-				pings(t, pods[0], addrs[1])
+				pods[0].reaches(t, pods[1].addr)
 			})
-			if seen := strings.Contains(out, "who has "+addrs[1].String()); seen != tt.seen {
+			if seen := strings.Contains(out, "who has "+pods[1].addr.String()); seen != tt.seen {
 				t.Errorf("the third node saw the question: %v, want %v:\n%s", seen, tt.seen, out)
 			}
 			if n := query[api.Status](t, nodes[0], "status").Neighbors; !tt.seen && n.Directed+n.Answered == 0 {

@@ -10,14 +10,17 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
+// proxying are the ways of questions for addresses, and whether nodes see them that have nothing to do with them.
+var proxying = []struct {
+	name string
+	args []string
+	seen bool
+}{{"directed", nil, false}, {"flooded", []string{"--no-arp-proxy"}, true}}
+
 // TestARPStaysOffTheOverlay: a question for a pod's address does not reach a third node, whose pods it would, with the
 // switch; and an address that nobody has still has no route, at once.
 func TestARPStaysOffTheOverlay(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		args []string
-		seen bool
-	}{{"directed", nil, false}, {"flooded", []string{"--no-arp-proxy"}, true}} {
+	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes := newNodes(t, "a", "b", "c")
 			start(t, nodes, append(tt.args, "--datapath", "userspace")...)

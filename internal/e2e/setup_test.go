@@ -140,8 +140,9 @@ func others(nodes []*cluster.Node, n *cluster.Node) []string {
 // pod is an attached pod.
 type pod struct {
 	*nettest.Pod
-	node *cluster.Node
-	addr netip.Addr
+	node  *cluster.Node
+	addr  netip.Addr   // the first of addrs
+	addrs []netip.Addr // one of each range
 }
 
 // attach makes a pod on a node and joins it to the overlay.
@@ -152,13 +153,15 @@ func attach(t *testing.T, n *cluster.Node, name string, args ...string) *pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &pod{p, n, addrs[0]}
+	return &pod{p, n, addrs[0], addrs}
 }
 
-// reaches waits until a ping from p to an address is answered.
-func (p *pod) reaches(t *testing.T, to netip.Addr) {
+// reaches waits until pings from p to all the addresses are answered.
+func (p *pod) reaches(t *testing.T, to ...netip.Addr) {
 	t.Helper()
-	labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), p.Space, to) })
+	for _, addr := range to {
+		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), p.Space, addr) })
+	}
 }
 
 // waitState waits until a node sees the peer called name in a state.

@@ -164,14 +164,15 @@ func (r *Ring) cut(offset uint64) []uint64 {
 	return []uint64{r.tokens[i-1].Start, offset}
 }
 
-// put inserts t or replaces the token of the same start.
-func (r *Ring) put(t Token) {
+// put inserts t or replaces the token of the same start, which it returns; the zero Token where there was none.
+func (r *Ring) put(t Token) (old Token) {
 	i, found := r.find(t.Start)
 	if found {
-		r.tokens[i] = t
-		return
+		old, r.tokens[i] = r.tokens[i], t
+		return old
 	}
 	r.tokens = slices.Insert(r.tokens, i, t)
+	return Token{}
 }
 
 // pick returns a ring with the tokens at starts only.

@@ -140,12 +140,7 @@ func (m *merger) settle(cur, t Token, theirs bool) {
 
 // write puts t into the ring.
 func (m *merger) write(t Token) {
-	before, known := m.ring.find(t.Start)
-	var cut Token
-	if known {
-		cut = m.ring.tokens[before]
-	}
-	m.ring.put(t)
+	cut := m.ring.put(t)
 	m.changed = append(m.changed, t.Start)
 	cut.Start = t.End
 	m.hollowOut(cut)

@@ -24,7 +24,7 @@ func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
 		if t.Owner != gone {
 			continue
 		}
-		for _, s := range r.unclaimed(i) {
+		for _, s := range r.uncovered(t.Span(), i+1) {
 			n := Token{Start: s.Start, End: s.End, Owner: heir, Version: first(t.Reign() + 1), Free: r.capacity(s)}
 			taken = append(taken, n)
 		}
@@ -41,9 +41,6 @@ func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
 	}
 	return r.pick(changed)
 }
-
-// unclaimed returns the spans that token i names and within which no other token is known.
-func (r *Ring) unclaimed(i int) []Span { return r.uncovered(r.tokens[i].Span(), i+1) }
 
 // uncovered returns what of s is named by none of the tokens from i on.
 func (r *Ring) uncovered(s Span, i int) (spans []Span) {
