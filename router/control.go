@@ -55,7 +55,12 @@ func (e *Engine) HasSession(id peer.ID) bool {
 	return h != nil && h.state.crossing.lane.Load().session != nil
 }
 
+// sendControl sends c by a lane. There is no session by it for a moment where a peer has begun one that this node has not
+// heard it use, or its address has changed.
 func (e *Engine) sendControl(l *lane, c wire.Control) error {
+	if l.session == nil {
+		return ErrNoSession
+	}
 	counter, ok := l.session.Reserve(1)
 	if !ok {
 		return ErrNoSession

@@ -322,7 +322,7 @@ func (k *links) introduce(a, b *hop) {
 	}
 	for _, of := range [2][2]*hop{{a, b}, {b, a}} {
 		to, about := of[0].state.crossing.lane.Load(), of[1].state.crossing.lane.Load()
-		if to.session != nil && about.addr.IsValid() && !about.detour {
+		if about.addr.IsValid() && !about.detour {
 			_ = k.engine.sendControl(to, wire.Control{Message: meetMessage(of[1].ID, about.addr)})
 		}
 	}
