@@ -1,0 +1,209 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+)
+
+// readAdmin reads an AdminNetworkPolicy.
+func (c *compiler) readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
+	s, ok := c.newAdmin("AdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject)
+	if !ok {
+		return s
+	}
+	for i, r := range p.Spec.Ingress {
+		s.addRule(Ingress, fmt.Sprintf("spec.ingress[%d]", i), string(r.Action), adminIngress(r.From), r.Ports)
+	}
+	for i, r := range p.Spec.Egress {
+		peers := make([]adminPeer, len(r.To))
+		for j, t := range r.To {
+			peers[j] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, len(t.DomainNames) > 0}
+		}
+		s.addRule(Egress, fmt.Sprintf("spec.egress[%d]", i), string(r.Action), peers, r.Ports)
+	}
+	return s.seal()
+}
+
+// readBaseline reads a BaselineAdminNetworkPolicy.
+func (c *compiler) readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source {
+	s, ok := c.newAdmin("BaselineAdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject)
+	if !ok {
+		return s
+	}
+	for i, r := range p.Spec.Ingress {
+		s.addRule(Ingress, fmt.Sprintf("spec.ingress[%d]", i), string(r.Action), adminIngress(r.From), r.Ports)
+	}
+	for i, r := range p.Spec.Egress {
+		peers := make([]adminPeer, len(r.To))
+		for j, t := range r.To {
+			peers[j] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, false}
+		}
+		s.addRule(Egress, fmt.Sprintf("spec.egress[%d]", i), string(r.Action), peers, r.Ports)
+	}
+	return s.seal()
+}
+
+// adminPeer is the other end in a rule of any of the two kinds; exactly one field says something.
+type adminPeer struct {
+	namespaces *metav1.LabelSelector
+	pods       *v1alpha1.NamespacedPod
+	nodes      *metav1.LabelSelector
+	networks   []v1alpha1.CIDR
+	domains    bool
+}
+
+func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
+	peers := make([]adminPeer, len(from))
+	for i, f := range from {
+		peers[i] = adminPeer{namespaces: f.Namespaces, pods: f.Pods}
+	}
+	return peers
+}
+
+// newAdmin returns the source of a policy for whole clusters; not ok where nothing of it can be used.
+func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject) (*source, bool) {
+	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf(kind, meta)}
+	t, err := namespacedPods(subject.Namespaces, subject.Pods)
+	if err != nil {
+		// Whom it is for cannot be told: to deny something to everybody would be worse than to say so.
+		s.problem("spec.subject: %v; the policy is left out", err)
+		s.subject = podTerm{spaces: everything, pods: nothing}
+		return s.seal(), false
+	}
+	s.subject = t
+	return s, true
+}
+
+func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod) (t podTerm, err error) {
+	t = podTerm{pods: everything}
+	switch {
+	case namespaces != nil && pods == nil:
+		t.spaces, err = metav1.LabelSelectorAsSelector(namespaces)
+	case pods != nil && namespaces == nil:
+		if t.spaces, err = metav1.LabelSelectorAsSelector(&pods.NamespaceSelector); err == nil {
+			t.pods, err = metav1.LabelSelectorAsSelector(&pods.PodSelector)
+		}
+	default:
+		err = fmt.Errorf("exactly one of namespaces and pods is wanted")
+	}
+	return t, err
+}
+
+// addRule reads one rule. What makes no sense in a rule that denies stands for everybody, in one that does not for nobody.
+func (s *source) addRule(d Direction, path, action string, peers []adminPeer, ports *[]v1alpha1.AdminNetworkPolicyPort) {
+	r := rule{}
+	switch v1alpha1.AdminNetworkPolicyRuleAction(action) {
+	case v1alpha1.AdminNetworkPolicyRuleActionAllow:
+		r.verdict = allow
+	case v1alpha1.AdminNetworkPolicyRuleActionDeny:
+		r.verdict = deny
+	case v1alpha1.AdminNetworkPolicyRuleActionPass:
+		r.verdict = pass
+	default:
+		s.problem("%s.action: %q is not known; the rule denies", path, action)
+		r.verdict = deny
+	}
+	anybody := false
+	for i, p := range peers {
+		terms, err := p.terms()
+		if err != nil {
+			s.problem("%s: peer %d: %v; it stands for %s", path, i, err, whom(r.verdict))
+			anybody = anybody || r.verdict == deny
+		}
+		r.peers = append(r.peers, terms...)
+	}
+	r.never = len(r.peers) == 0
+	if anybody {
+		r.peers, r.never = nil, false
+	}
+	if ports != nil {
+		s.addPorts(&r, path, *ports)
+	}
+	s.rules[d] = append(s.rules[d], r)
+}
+
+func (s *source) addPorts(r *rule, path string, ports []v1alpha1.AdminNetworkPolicyPort) {
+	all := false
+	for i, p := range ports {
+		matches, err := adminPort(p)
+		if err != nil {
+			s.problem("%s.ports[%d]: %v; it stands for %s", path, i, err, whom(r.verdict))
+			all = all || r.verdict == deny
+		}
+		r.ports = append(r.ports, matches...)
+	}
+	r.never = r.never || len(ports) > 0 && len(r.ports) == 0 && !all
+	if all {
+		r.ports = nil
+	}
+}
+
+// whom returns what something senseless in a rule stands for.
+func whom(v verdict) string {
+	if v == deny {
+		return "everything"
+	}
+	return "nothing"
+}
+
+func (p adminPeer) terms() (terms []term, err error) {
+	if p.domains {
+		return nil, fmt.Errorf("domainNames are not supported")
+	}
+	if p.nodes != nil {
+		nodes, err := metav1.LabelSelectorAsSelector(p.nodes)
+		if err != nil {
+			return nil, fmt.Errorf("nodes: %w", err)
+		}
+		return []term{newNodes(nodes)}, nil
+	}
+	if len(p.networks) > 0 {
+		for _, n := range p.networks {
+			t, err := ipBlock(string(n), nil)
+			if err != nil {
+				return terms, fmt.Errorf("networks: %w", err)
+			}
+			terms = append(terms, t)
+		}
+		return terms, nil
+	}
+	t, err := namespacedPods(p.namespaces, p.pods)
+	if err != nil {
+		return nil, err
+	}
+	return []term{newPodTerm(t)}, nil
+}
+
+// adminPort returns the ports that p stands for; one by name has no protocol and stands for every.
+func adminPort(p v1alpha1.AdminNetworkPolicyPort) ([]portMatch, error) {
+	m := portMatch{protocol: corev1.ProtocolTCP, last: maxPort}
+	var err error
+	switch {
+	case p.PortNumber != nil:
+		m.protocol, err = p.PortNumber.Protocol, m.setRange(p.PortNumber.Port, p.PortNumber.Port)
+	case p.PortRange != nil:
+		m.protocol, err = p.PortRange.Protocol, m.setRange(p.PortRange.Start, p.PortRange.End)
+	case p.NamedPort != nil:
+		matches := make([]portMatch, len(protocols))
+		for i, protocol := range protocols {
+			matches[i] = portMatch{protocol: protocol, name: *p.NamedPort}
+		}
+		return matches, nil
+	default:
+		err = fmt.Errorf("it names no port")
+	}
+	if m.protocol == "" {
+		m.protocol = corev1.ProtocolTCP
+	}
+	if err == nil && !slices.Contains(protocols[:], m.protocol) {
+		err = fmt.Errorf("protocol %q", m.protocol)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []portMatch{m}, nil
+}

@@ -1,0 +1,357 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+)
+
+// compiler is one call of Compile.
+type compiler struct {
+	*index
+	out    *Ruleset
+	chains map[string]string // names of finished chains by what they were asked for with
+	byPeer map[string][]rule // egress rules with numbers for names, by key of their source
+}
+
+// sources are the policies of a cluster, read, in the order in which they count.
+type sources struct {
+	admin, baseline []*source
+	policies        map[string][]*source // by namespace
+}
+
+// Compile returns the decisions for all local pods of a cluster. It never fails: what cannot be used denies, and is among the
+// problems.
+func Compile(cluster *Cluster) *Ruleset {
+	c := &compiler{
+		index:  newIndex(cluster),
+		out:    &Ruleset{Sets: map[string]Set{}, Chains: map[string]Chain{}, Pods: map[netip.Addr]PodChains{}},
+		chains: map[string]string{},
+		byPeer: map[string][]rule{},
+	}
+	from := c.read()
+	for _, p := range cluster.Pods {
+		if !p.Local {
+			continue
+		}
+		chains := PodChains{Ingress: c.podChain(from, p, Ingress), Egress: c.podChain(from, p, Egress)}
+		if chains == (PodChains{}) {
+			continue
+		}
+		for _, ip := range p.IPs {
+			c.out.Pods[ip] = chains
+		}
+	}
+	c.out.prune()
+	slices.SortFunc(c.out.Problems, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace),
+			strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
+	})
+	c.out.Problems = slices.Compact(c.out.Problems)
+	return c.out
+}
+
+// prune removes chains and sets that no pod leads to.
+func (r *Ruleset) prune() {
+	chains, sets := map[string]Chain{}, map[string]Set{}
+	var keep func(name string)
+	keep = func(name string) {
+		if _, done := chains[name]; done || name == "" {
+			return
+		}
+		chain := r.Chains[name]
+		chains[name] = chain
+		for _, p := range chain.Ports {
+			keep(p.Chain)
+		}
+		for _, rule := range chain.Rules {
+			keep(rule.Target.Chain)
+			if rule.Set != "" {
+				sets[rule.Set] = r.Sets[rule.Set]
+			}
+		}
+		keep(chain.End.Chain)
+	}
+	for _, p := range r.Pods {
+		keep(p.Ingress)
+		keep(p.Egress)
+	}
+	r.Chains, r.Sets = chains, sets
+}
+
+func (c *compiler) problemOf(kind string, meta *metav1.ObjectMeta) func(string, ...any) {
+	return func(format string, args ...any) {
+		c.out.Problems = append(c.out.Problems, Problem{
+			Kind: kind, Namespace: meta.Namespace, Name: meta.Name, UID: string(meta.UID), Message: fmt.Sprintf(format, args...),
+		})
+	}
+}
+
+// read reads all policies.
+func (c *compiler) read() sources {
+	s := sources{policies: map[string][]*source{}}
+	for _, np := range slices.SortedFunc(slices.Values(c.Policies), func(a, b *networkingv1.NetworkPolicy) int {
+		return strings.Compare(a.Name, b.Name)
+	}) {
+		read := c.readPolicy(np)
+		c.checkPortNames(read)
+		s.policies[np.Namespace] = append(s.policies[np.Namespace], read)
+	}
+	for _, p := range slices.SortedFunc(slices.Values(c.Admin), func(a, b *v1alpha1.AdminNetworkPolicy) int {
+		return cmp.Or(cmp.Compare(a.Spec.Priority, b.Spec.Priority), strings.Compare(a.Name, b.Name))
+	}) {
+		s.admin = append(s.admin, c.readAdmin(p))
+	}
+	for i, p := range slices.SortedFunc(slices.Values(c.Baseline), func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int {
+		return strings.Compare(a.Name, b.Name)
+	}) {
+		if i > 0 {
+			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("there can be one only, and %s is it", s.baselineName(c.Baseline))
+			continue
+		}
+		s.baseline = append(s.baseline, c.readBaseline(p))
+	}
+	return s
+}
+
+// baselineName returns the name of the one that counts.
+func (sources) baselineName(all []*v1alpha1.BaselineAdminNetworkPolicy) string {
+	return slices.MinFunc(all, func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int { return strings.Compare(a.Name, b.Name) }).Name
+}
+
+// tier is a list of rules of which the first that matches decides; end is what holds where none does.
+type tier struct {
+	rules []rule
+	end   verdict
+}
+
+// podChain returns the name of the chain for connections of a pod in a direction, empty if no policy is about them.
+func (c *compiler) podChain(from sources, p *Pod, d Direction) string {
+	selected, key := c.selecting(from, p, d)
+	if len(selected) == 0 {
+		return ""
+	}
+	if d == Ingress {
+		key += c.portNames(selected, p)
+	}
+	if name, ok := c.chains[key]; ok {
+		return name
+	}
+	var tiers []tier
+	for _, t := range selected {
+		rules := []rule{}
+		for _, s := range t.sources {
+			rules = append(rules, c.rules(s, p, d)...)
+		}
+		tiers = append(tiers, tier{rules, t.end})
+	}
+	name := c.build(tiers, d)
+	c.chains[key] = name
+	return name
+}
+
+// rules returns a source's rules with numbers in place of names.
+func (c *compiler) rules(s *source, p *Pod, d Direction) []rule {
+	if d == Ingress {
+		return forPod(s.rules[d], p)
+	}
+	key := s.keys[d]
+	if _, ok := c.byPeer[key]; !ok {
+		c.byPeer[key] = c.forPeers(s.rules[d])
+	}
+	return c.byPeer[key]
+}
+
+// selectedTier is the policies of a tier that select a pod.
+type selectedTier struct {
+	sources []*source
+	end     verdict
+}
+
+// selecting returns the tiers that say something about a pod in a direction, and a key that is equal where they are.
+func (c *compiler) selecting(from sources, p *Pod, d Direction) (tiers []selectedTier, key string) {
+	var text strings.Builder
+	text.WriteString(d.String())
+	for _, t := range []struct {
+		all []*source
+		end verdict
+	}{{from.admin, pass}, {from.policies[p.Namespace], deny}, {from.baseline, allow}} {
+		var found []*source
+		for _, s := range t.all {
+			if rules, ok := s.rules[d]; ok && (t.end == deny || len(rules) > 0) && c.holds(s.subject, p) {
+				found = append(found, s)
+				fmt.Fprintf(&text, "\x00%d %s", t.end, s.keys[d])
+			}
+		}
+		if len(found) > 0 {
+			tiers = append(tiers, selectedTier{found, t.end})
+		}
+	}
+	return tiers, text.String()
+}
+
+// portNames returns what the ports by name that the tiers speak of are at a pod, as a part of a key.
+func (c *compiler) portNames(tiers []selectedTier, p *Pod) string {
+	text := ""
+	for _, t := range tiers {
+		for _, s := range t.sources {
+			for _, r := range s.rules[Ingress] {
+				for _, port := range r.ports {
+					if port.name == "" {
+						continue
+					}
+					numbers := p.numbers(port.name, port.protocol)
+					text += fmt.Sprintf("\x00%s %s %d", port.protocol, port.name, numbers)
+				}
+			}
+		}
+	}
+	return text
+}
+
+// checkPortNames tells of ports by name that no pod has of those that they are looked for at, where a policy is for pods of
+// this node.
+func (c *compiler) checkPortNames(s *source) {
+	named := slices.ContainsFunc(s.rules[Ingress], rule.named) || slices.ContainsFunc(s.rules[Egress], rule.named)
+	if !named || !slices.ContainsFunc(c.pods(s.subject), func(p *Pod) bool { return p.Local }) {
+		return
+	}
+	for i, r := range s.rules[Ingress] {
+		for _, p := range r.ports {
+			if p.name != "" && len(c.numbers(s.subject, p.name, p.protocol)) == 0 {
+				s.problem("spec.ingress[%d]: no pod that the policy selects has a port named %q (%s); it allows nothing", i, p.name, p.protocol)
+			}
+		}
+	}
+	for i, r := range s.rules[Egress] {
+		for _, p := range r.ports {
+			if p.name != "" && len(c.byNumber(r, p)) == 0 {
+				s.problem("spec.egress[%d]: no pod that the rule allows has a port named %q (%s); it allows nothing", i, p.name, p.protocol)
+			}
+		}
+	}
+}
+
+// build makes the chain that decides by the tiers, with those that it leads to.
+func (c *compiler) build(tiers []tier, d Direction) string {
+	lists := make([][]rule, len(tiers))
+	for i, t := range tiers {
+		lists[i] = t.rules
+	}
+	chain := c.decide(tiers, class{}, d) // protocols without ports
+	rest := c.add(chain)
+	for _, cl := range classes(lists...) {
+		name := c.add(c.decide(tiers, cl, d))
+		last := len(chain.Ports) - 1
+		switch {
+		case name == rest:
+		case last >= 0 && chain.Ports[last].Chain == name && chain.Ports[last].Protocol == cl.protocol && chain.Ports[last].Last+1 == cl.first:
+			chain.Ports[last].Last = cl.last
+		default:
+			chain.Ports = append(chain.Ports, PortJump{Protocol: cl.protocol, First: cl.first, Last: cl.last, Chain: name})
+		}
+	}
+	if len(chain.Ports) == 0 {
+		return rest
+	}
+	return c.add(chain)
+}
+
+// decide returns the chain for one class of connections: what the first tier says of them, then the next.
+func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
+	chain := Chain{Direction: d, End: Target{Action: Allow}}
+	if len(tiers) == 0 {
+		return chain
+	}
+	t := tiers[0]
+	target := func(v verdict) Target {
+		switch v {
+		case allow:
+			return Target{Action: Allow}
+		case deny:
+			return Target{Action: Deny}
+		default:
+			return c.next(tiers[1:], cl, d)
+		}
+	}
+	chain.End = target(t.end)
+	for _, run := range runs(t.rules, cl) {
+		if run.peers == nil { // everybody: what comes after it never counts
+			chain.End = target(run.verdict)
+			break
+		}
+		chain.Rules = append(chain.Rules, Rule{Set: c.set(run.peers), Target: target(run.verdict)})
+	}
+	for n := len(chain.Rules); n > 0 && chain.Rules[n-1].Target == chain.End; n = len(chain.Rules) {
+		chain.Rules = chain.Rules[:n-1] // says what is so anyway
+	}
+	if len(chain.Rules) == 0 {
+		chain.Rules = nil
+	}
+	return chain
+}
+
+// next returns where connections go that a tier leaves to the following ones.
+func (c *compiler) next(tiers []tier, cl class, d Direction) Target {
+	chain := c.decide(tiers, cl, d)
+	if len(chain.Rules) == 0 {
+		return chain.End
+	}
+	return Target{Action: Goto, Chain: c.add(chain)}
+}
+
+// run is rules in a row with one verdict, together.
+type run struct {
+	peers   []term // nil: everybody
+	verdict verdict
+}
+
+// runs returns the rules about a class of connections in their order, with neighbours of one verdict joined.
+func runs(rules []rule, cl class) (out []run) {
+	for _, r := range rules {
+		if !r.covers(cl) {
+			continue
+		}
+		last := len(out) - 1
+		if last < 0 || out[last].verdict != r.verdict {
+			out, last = append(out, run{peers: []term{}, verdict: r.verdict}), last+1
+		}
+		if len(r.peers) == 0 {
+			out[last].peers = nil // with what joins after it, too
+			return out
+		}
+		out[last].peers = append(out[last].peers, r.peers...)
+	}
+	return out
+}
+
+// set returns the name of the set of all that the terms stand for.
+func (c *compiler) set(terms []term) string {
+	text, terms := definition(terms)
+	name := digest("s", text)
+	if _, ok := c.out.Sets[name]; !ok {
+		c.out.Sets[name] = c.union(terms)
+	}
+	return name
+}
+
+// add puts a chain into the ruleset and returns its name.
+func (c *compiler) add(chain Chain) string {
+	name := digest("c", fmt.Sprint(chain))
+	c.out.Chains[name] = chain
+	return name
+}
+
+// digest returns a name for a text: 60 bits of it.
+func digest(prefix, text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return prefix + hex.EncodeToString(sum[:])[:15]
+}

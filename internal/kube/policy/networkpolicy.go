@@ -1,0 +1,184 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// everything picks all there is.
+var everything = labels.Everything()
+
+// nothing picks none.
+var nothing = labels.Nothing()
+
+// source is a policy that has been read: whom it selects, and what it says.
+type source struct {
+	subject podTerm
+	rules   map[Direction][]rule // a NetworkPolicy isolates in the directions that are there
+	keys    map[Direction]string // equal for equal rules
+	problem func(format string, args ...any)
+}
+
+// seal computes the keys once the rules are complete.
+func (s *source) seal() *source {
+	s.keys = map[Direction]string{}
+	for d, rules := range s.rules {
+		text := ""
+		for _, r := range rules {
+			text += r.key() + "\n"
+		}
+		s.keys[d] = text
+	}
+	return s
+}
+
+// readPolicy reads a NetworkPolicy. What makes no sense in it allows nothing, and is a problem.
+func (c *compiler) readPolicy(np *networkingv1.NetworkPolicy) *source {
+	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf("NetworkPolicy", &np.ObjectMeta)}
+	pods, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
+	if err != nil {
+		s.problem("spec.podSelector: %v; all pods of the namespace are denied what it would restrict", err)
+		pods = everything
+	}
+	s.subject = podTerm{namespace: np.Namespace, pods: pods}
+	for _, t := range policyTypes(np) {
+		switch t {
+		case networkingv1.PolicyTypeIngress:
+			s.rules[Ingress] = []rule{}
+		case networkingv1.PolicyTypeEgress:
+			s.rules[Egress] = []rule{}
+		default:
+			s.problem("spec.policyTypes: %q is neither Ingress nor Egress and is left out", t)
+		}
+	}
+	if err != nil {
+		return s.seal()
+	}
+	if _, ok := s.rules[Ingress]; ok {
+		for i, r := range np.Spec.Ingress {
+			s.rules[Ingress] = append(s.rules[Ingress], s.policyRule(fmt.Sprintf("spec.ingress[%d]", i), np.Namespace, "from", r.From, r.Ports))
+		}
+	}
+	if _, ok := s.rules[Egress]; ok {
+		for i, r := range np.Spec.Egress {
+			s.rules[Egress] = append(s.rules[Egress], s.policyRule(fmt.Sprintf("spec.egress[%d]", i), np.Namespace, "to", r.To, r.Ports))
+		}
+	}
+	return s.seal()
+}
+
+// policyTypes returns the directions that a policy is about; the API server fills them in since Kubernetes 1.8.
+func policyTypes(np *networkingv1.NetworkPolicy) []networkingv1.PolicyType {
+	if len(np.Spec.PolicyTypes) > 0 {
+		return np.Spec.PolicyTypes
+	}
+	types := []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	if len(np.Spec.Egress) > 0 {
+		types = append(types, networkingv1.PolicyTypeEgress)
+	}
+	return types
+}
+
+// policyRule reads one rule of a NetworkPolicy in the given namespace; path and field are where it is.
+func (s *source) policyRule(path, namespace, field string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
+	r := rule{verdict: allow}
+	for i, p := range peers {
+		t, err := policyPeer(namespace, p)
+		if err != nil {
+			s.problem("%s.%s[%d]: %v; it allows nobody", path, field, i, err)
+			continue
+		}
+		r.peers = append(r.peers, t)
+	}
+	for i, p := range ports {
+		m, err := policyPort(p)
+		if err != nil {
+			s.problem("%s.ports[%d]: %v; it allows nothing", path, i, err)
+			continue
+		}
+		r.ports = append(r.ports, m)
+	}
+	r.never = len(peers) > len(r.peers) && len(r.peers) == 0 || len(ports) > len(r.ports) && len(r.ports) == 0
+	return r
+}
+
+func policyPeer(namespace string, p networkingv1.NetworkPolicyPeer) (term, error) {
+	if p.IPBlock != nil {
+		return ipBlock(p.IPBlock.CIDR, p.IPBlock.Except)
+	}
+	if p.PodSelector == nil && p.NamespaceSelector == nil {
+		return term{}, fmt.Errorf("it names neither pods nor an ipBlock")
+	}
+	t := podTerm{namespace: namespace, pods: everything}
+	var err error
+	if p.PodSelector != nil {
+		if t.pods, err = metav1.LabelSelectorAsSelector(p.PodSelector); err != nil {
+			return term{}, fmt.Errorf("podSelector: %w", err)
+		}
+	}
+	if p.NamespaceSelector != nil {
+		if t.spaces, err = metav1.LabelSelectorAsSelector(p.NamespaceSelector); err != nil {
+			return term{}, fmt.Errorf("namespaceSelector: %w", err)
+		}
+	}
+	return newPodTerm(t), nil
+}
+
+func ipBlock(cidr string, except []string) (term, error) {
+	prefix, err := netip.ParsePrefix(cidr)
+	if err != nil {
+		return term{}, fmt.Errorf("%q is no CIDR", cidr)
+	}
+	b := block{prefix: prefix}
+	for _, e := range except {
+		p, err := netip.ParsePrefix(e)
+		if err != nil {
+			return term{}, fmt.Errorf("except: %q is no CIDR", e)
+		}
+		b.except = append(b.except, p.Masked())
+	}
+	slices.SortFunc(b.except, netip.Prefix.Compare)
+	return newBlock(b), nil
+}
+
+func policyPort(p networkingv1.NetworkPolicyPort) (portMatch, error) {
+	m := portMatch{protocol: corev1.ProtocolTCP, last: maxPort}
+	if p.Protocol != nil {
+		m.protocol = *p.Protocol
+	}
+	if !slices.Contains(protocols[:], m.protocol) {
+		return m, fmt.Errorf("protocol %q", m.protocol)
+	}
+	switch {
+	case p.Port == nil && p.EndPort != nil:
+		return m, fmt.Errorf("endPort without port")
+	case p.Port == nil:
+		return m, nil
+	case p.Port.Type == intstr.String && p.EndPort != nil:
+		return m, fmt.Errorf("endPort with a port by name")
+	case p.Port.Type == intstr.String:
+		m.name = p.Port.StrVal
+		return m, nil
+	}
+	end := p.Port.IntVal
+	if p.EndPort != nil {
+		end = *p.EndPort
+	}
+	return m, m.setRange(p.Port.IntVal, end)
+}
+
+// setRange makes the match that of ports first to last.
+func (m *portMatch) setRange(first, last int32) error {
+	if first < 1 || last < first || last > maxPort {
+		return fmt.Errorf("ports %d to %d", first, last)
+	}
+	m.first, m.last = uint16(first), uint16(last)
+	return nil
+}

@@ -1,0 +1,245 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"weft/internal/kube/policy"
+	"weft/internal/kube/policy/policytest"
+)
+
+// allowed decides by a compiled ruleset.
+func allowed(r *policy.Ruleset, p policytest.Packet) bool {
+	if p.Src == p.Dst {
+		return true
+	}
+	return follow(r, r.Pods[p.Src].Egress, p.Dst, p) && follow(r, r.Pods[p.Dst].Ingress, p.Src, p)
+}
+
+func follow(r *policy.Ruleset, name string, other netip.Addr, p policytest.Packet) bool {
+	if name == "" {
+		return true
+	}
+	chain, ok := r.Chains[name]
+	if !ok {
+		panic("no chain " + name)
+	}
+	for _, j := range chain.Ports {
+		if j.Protocol == p.Protocol && j.First <= p.Port && p.Port <= j.Last {
+			return follow(r, j.Chain, other, p)
+		}
+	}
+	target := chain.End
+	for _, rule := range chain.Rules {
+		if rule.Set == "" || slices.ContainsFunc(r.Sets[rule.Set].Prefixes, func(q netip.Prefix) bool { return q.Contains(other) }) {
+			target = rule.Target
+			break
+		}
+	}
+	switch target.Action {
+	case policy.Allow:
+		return true
+	case policy.Deny:
+		return false
+	case policy.Goto:
+		return follow(r, target.Chain, other, p)
+	}
+	panic(fmt.Sprint("bad target ", target))
+}
+
+// TestModel compares compiled rulesets with the reading of policies one packet at a time.
+func TestModel(t *testing.T) {
+	seeds := 1500
+	if testing.Short() {
+		seeds = 100
+	}
+	passed, dropped := 0, 0
+	for seed := range uint64(seeds) {
+		random := policytest.NewRandom(seed)
+		c := random.ClusterWithPolicies(5)
+		rules := policy.Compile(c)
+		for range 200 {
+			p := random.Packet(c)
+			want := policytest.Allowed(c, p)
+			if want {
+				passed++
+			} else {
+				dropped++
+			}
+			if got := allowed(rules, p); got != want {
+				text, _ := json.MarshalIndent(c, "", " ")
+				t.Fatalf("seed %d: %+v: allowed %v, want %v\n%s", seed, p, got, want, text)
+			}
+		}
+	}
+	if passed < dropped/8 || dropped < passed/8 {
+		t.Errorf("%d packets passed and %d were dropped: the clusters are no test", passed, dropped)
+	}
+}
+
+// TestSameTwice compiles twice: names must not depend on the order of maps or of lists.
+func TestSameTwice(t *testing.T) {
+	for seed := range uint64(50) {
+		random := policytest.NewRandom(seed)
+		c := random.ClusterWithPolicies(5)
+		first := policy.Compile(c)
+		random.Shuffle(len(c.Pods), func(i, j int) { c.Pods[i], c.Pods[j] = c.Pods[j], c.Pods[i] })
+		random.Shuffle(len(c.Policies), func(i, j int) { c.Policies[i], c.Policies[j] = c.Policies[j], c.Policies[i] })
+		if diff := cmp.Diff(first, policy.Compile(c), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Fatalf("seed %d: %s", seed, diff)
+		}
+	}
+}
+
+func web(local bool, i int) *policy.Pod {
+	return &policy.Pod{
+		Namespace: "x", Name: fmt.Sprint("web", i), Labels: policy.Labels{"app": "web"}, Local: local,
+		IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})},
+	}
+}
+
+func denyAll(name string) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name, UID: "u"},
+		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}},
+	}
+}
+
+// TestPodsShareChains has pods with the same policies lead to one chain, and one more pod change elements alone.
+func TestPodsShareChains(t *testing.T) {
+	np := denyAll("np")
+	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Policies: []*networkingv1.NetworkPolicy{np}}
+	for i := range 3 {
+		c.Pods = append(c.Pods, web(true, i+1))
+	}
+	before := policy.Compile(c)
+	if len(before.Chains) != 1 || len(before.Sets) != 1 || len(before.Pods) != 3 {
+		t.Fatalf("%+v", before)
+	}
+	c.Pods = append(c.Pods, web(false, 9))
+	after := policy.Compile(c)
+	if diff := cmp.Diff(before.Chains, after.Chains); diff != "" {
+		t.Error(diff)
+	}
+	for name := range before.Sets {
+		if got := len(after.Sets[name].Prefixes); got != 4 {
+			t.Errorf("set %s has %d elements", name, got)
+		}
+	}
+}
+
+// TestConstantDepth has very many policies select one pod: a connection passes no more rules than with one.
+func TestConstantDepth(t *testing.T) {
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1)}}
+	for i := range 500 {
+		np := denyAll(fmt.Sprint("np", i))
+		port := intstr.FromInt32(int32(1000 + i))
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{
+			From:  []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("10.1.%d.%d/32", i/256, i%256)}}},
+			Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
+		}}
+		c.Policies = append(c.Policies, np)
+	}
+	rules := policy.Compile(c)
+	for name, chain := range rules.Chains {
+		if len(chain.Rules) > 1 {
+			t.Fatalf("chain %s has %d rules", name, len(chain.Rules))
+		}
+	}
+}
+
+// TestProblems has policies that make no sense deny, say so, and leave the others alone.
+func TestProblems(t *testing.T) {
+	badSelector := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"w"}}}}
+	name, number := intstr.FromString("nosuch"), intstr.FromInt32(80)
+	protocol := corev1.Protocol("IGMP")
+	end := int32(70)
+	peer := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
+	for want, change := range map[string]func(*networkingv1.NetworkPolicySpec){
+		"spec.podSelector": func(s *networkingv1.NetworkPolicySpec) { s.PodSelector = badSelector },
+		"podSelector: ": func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &badSelector}}}}
+		},
+		`"10.0.0/8" is no CIDR`: func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0/8"}}}}}
+		},
+		`port named "nosuch"`: func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peer, Ports: []networkingv1.NetworkPolicyPort{{Port: &name}}}}
+		},
+		`protocol "IGMP"`: func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{Ports: []networkingv1.NetworkPolicyPort{{Protocol: &protocol}}}}
+		},
+		"ports 80 to 70": func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{Ports: []networkingv1.NetworkPolicyPort{{Port: &number, EndPort: &end}}}}
+		},
+		"neither pods nor an ipBlock": func(s *networkingv1.NetworkPolicySpec) {
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{}}}}
+		},
+	} {
+		np := denyAll("np")
+		change(&np.Spec)
+		c := &policy.Cluster{
+			Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1), web(true, 2)},
+			Policies: []*networkingv1.NetworkPolicy{np},
+		}
+		rules := policy.Compile(c)
+		if len(rules.Problems) != 1 || !strings.Contains(rules.Problems[0].Message, want) || rules.Problems[0].UID != "u" {
+			t.Errorf("%s: problems %+v", want, rules.Problems)
+		}
+		p := policytest.Packet{Src: c.Pods[0].IPs[0], Dst: c.Pods[1].IPs[0], Protocol: corev1.ProtocolTCP, Port: 80}
+		if allowed(rules, p) {
+			t.Errorf("%s: allows %+v", want, p)
+		}
+	}
+}
+
+// large is 10,000 pods in 100 namespaces and 1,000 policies, with every pod on this node.
+func large(pods int) *policy.Cluster {
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
+	const spaces = 100
+	for i := range spaces {
+		ns := fmt.Sprint("ns", i)
+		c.Namespaces[ns] = policy.Labels{corev1.LabelMetadataName: ns, "team": fmt.Sprint("t", i%10)}
+	}
+	for i := range pods {
+		c.Pods = append(c.Pods, &policy.Pod{
+			Namespace: fmt.Sprint("ns", i%spaces), Name: fmt.Sprint("p", i), Local: true,
+			Labels: policy.Labels{"app": fmt.Sprint("a", i/spaces%20), "pod-template-hash": fmt.Sprint(i)},
+			IPs:    []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})},
+		})
+	}
+	for i := range 1000 {
+		port := intstr.FromInt32(int32(1000 + i%50))
+		np := denyAll(fmt.Sprint("np", i))
+		np.Namespace = fmt.Sprint("ns", i%spaces)
+		np.Spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("a", i/spaces)}}
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{
+			From: []networkingv1.NetworkPolicyPeer{
+				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("a", (i/spaces+1)%20)}}},
+				{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": fmt.Sprint("t", i%10)}}},
+				{IPBlock: &networkingv1.IPBlock{CIDR: "192.168.0.0/16", Except: []string{"192.168.7.0/24"}}},
+			},
+			Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
+		}}
+		c.Policies = append(c.Policies, np)
+	}
+	return c
+}
+
+func BenchmarkCompile(b *testing.B) {
+	c := large(10_000)
+	for b.Loop() {
+		policy.Compile(c)
+	}
+}

@@ -1,0 +1,262 @@
+// Package policytest decides about packets by network policies as their documentation reads, one packet at a time, to compare
+// package policy with; and it makes up clusters and policies.
+package policytest
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+
+	"weft/internal/kube/policy"
+)
+
+// Packet is the first of a connection. ICMP stands for all protocols without ports.
+type Packet struct {
+	Src, Dst netip.Addr
+	Protocol corev1.Protocol
+	Port     uint16 // destination
+}
+
+// ICMP is the Protocol of packets without ports.
+const ICMP corev1.Protocol = "ICMP"
+
+// Allowed reports whether the packet passes at the node whose pods are Local: egress of the source, then ingress of the destination.
+func Allowed(c *policy.Cluster, p Packet) bool {
+	src, dst := podOf(c, p.Src), podOf(c, p.Dst)
+	if src != nil && src == dst {
+		return true // a pod may talk to itself
+	}
+	if src != nil && src.Local && !decide(c, src, true, p) {
+		return false
+	}
+	return dst == nil || !dst.Local || decide(c, dst, false, p)
+}
+
+func podOf(c *policy.Cluster, ip netip.Addr) *policy.Pod {
+	for _, p := range c.Pods {
+		if slices.Contains(p.IPs, ip) {
+			return p
+		}
+	}
+	return nil
+}
+
+func decide(c *policy.Cluster, pod *policy.Pod, egress bool, p Packet) bool {
+	other := p.Src
+	if egress {
+		other = p.Dst
+	}
+	admin := slices.SortedFunc(slices.Values(c.Admin), func(a, b *v1alpha1.AdminNetworkPolicy) int {
+		return cmp.Compare(a.Spec.Priority, b.Spec.Priority)
+	})
+	for _, a := range admin {
+		if !subject(c, a.Spec.Subject, pod) {
+			continue
+		}
+		if action := adminAction(c, a, egress, other, p); action == "Pass" {
+			break
+		} else if action != "" {
+			return action == "Allow"
+		}
+	}
+	isolated := false
+	for _, np := range c.Policies {
+		if np.Namespace != pod.Namespace || !matches(&np.Spec.PodSelector, pod.Labels) {
+			continue
+		}
+		direction := networkingv1.PolicyTypeIngress
+		if egress {
+			direction = networkingv1.PolicyTypeEgress
+		}
+		if !slices.Contains(np.Spec.PolicyTypes, direction) {
+			continue
+		}
+		isolated = true
+		if policyAllows(c, np, egress, other, p) {
+			return true
+		}
+	}
+	if isolated {
+		return false
+	}
+	for _, b := range c.Baseline {
+		if subject(c, b.Spec.Subject, pod) {
+			if action := baselineAction(c, b, egress, other, p); action != "" {
+				return action == "Allow"
+			}
+		}
+	}
+	return true
+}
+
+func policyAllows(c *policy.Cluster, np *networkingv1.NetworkPolicy, egress bool, other netip.Addr, p Packet) bool {
+	type ruleOf struct {
+		peers []networkingv1.NetworkPolicyPeer
+		ports []networkingv1.NetworkPolicyPort
+	}
+	var rules []ruleOf
+	if egress {
+		for _, r := range np.Spec.Egress {
+			rules = append(rules, ruleOf{r.To, r.Ports})
+		}
+	} else {
+		for _, r := range np.Spec.Ingress {
+			rules = append(rules, ruleOf{r.From, r.Ports})
+		}
+	}
+	for _, r := range rules {
+		all := len(r.ports) == 0
+		if all {
+			r.ports = []networkingv1.NetworkPolicyPort{{}}
+		}
+		for _, port := range r.ports {
+			byName := egress && port.Port != nil && port.Port.Type == intstr.String
+			peer := len(r.peers) == 0 || slices.ContainsFunc(r.peers, func(x networkingv1.NetworkPolicyPeer) bool {
+				return (x.IPBlock == nil || !byName) && peerMatches(c, np.Namespace, x, other) // names are of pods
+			})
+			if peer && (all || portMatches(c, port, p)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func portMatches(c *policy.Cluster, x networkingv1.NetworkPolicyPort, p Packet) bool {
+	protocol := corev1.ProtocolTCP
+	if x.Protocol != nil {
+		protocol = *x.Protocol
+	}
+	if protocol != p.Protocol {
+		return false
+	}
+	switch {
+	case x.Port == nil:
+		return true
+	case x.Port.Type == intstr.String:
+		return namedPort(c, x.Port.StrVal, p)
+	case x.EndPort != nil:
+		return x.Port.IntVal <= int32(p.Port) && int32(p.Port) <= *x.EndPort
+	}
+	return x.Port.IntVal == int32(p.Port)
+}
+
+// namedPort reports whether the packet goes to a pod's port of that name.
+func namedPort(c *policy.Cluster, name string, p Packet) bool {
+	dst := podOf(c, p.Dst)
+	return dst != nil && slices.Contains(dst.Ports, policy.Port{Name: name, Protocol: p.Protocol, Number: p.Port})
+}
+
+func peerMatches(c *policy.Cluster, namespace string, x networkingv1.NetworkPolicyPeer, ip netip.Addr) bool {
+	if x.IPBlock != nil {
+		if !netip.MustParsePrefix(x.IPBlock.CIDR).Contains(ip) {
+			return false
+		}
+		return !slices.ContainsFunc(x.IPBlock.Except, func(e string) bool { return netip.MustParsePrefix(e).Contains(ip) })
+	}
+	pod := podOf(c, ip)
+	if pod == nil {
+		return false
+	}
+	if x.NamespaceSelector == nil && pod.Namespace != namespace {
+		return false
+	}
+	if x.NamespaceSelector != nil && !matches(x.NamespaceSelector, c.Namespaces[pod.Namespace]) {
+		return false
+	}
+	return x.PodSelector == nil || matches(x.PodSelector, pod.Labels)
+}
+
+func matches(s *metav1.LabelSelector, l policy.Labels) bool {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	return err == nil && selector.Matches(labels.Set(l))
+}
+
+func subject(c *policy.Cluster, s v1alpha1.AdminNetworkPolicySubject, pod *policy.Pod) bool {
+	return among(c, s.Namespaces, s.Pods, pod)
+}
+
+func among(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod, pod *policy.Pod) bool {
+	if namespaces != nil {
+		return matches(namespaces, c.Namespaces[pod.Namespace])
+	}
+	return matches(&pods.NamespaceSelector, c.Namespaces[pod.Namespace]) && matches(&pods.PodSelector, pod.Labels)
+}
+
+func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.AdminNetworkPolicyRuleAction {
+	if egress {
+		for _, r := range a.Spec.Egress {
+			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.AdminNetworkPolicyEgressPeer) bool {
+				return to(c, t.Namespaces, t.Pods, t.Nodes, t.Networks, other)
+			}) {
+				return r.Action
+			}
+		}
+		return ""
+	}
+	for _, r := range a.Spec.Ingress {
+		if adminPorts(c, r.Ports, p) && from(c, r.From, other) {
+			return r.Action
+		}
+	}
+	return ""
+}
+
+func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.BaselineAdminNetworkPolicyRuleAction {
+	if egress {
+		for _, r := range b.Spec.Egress {
+			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.BaselineAdminNetworkPolicyEgressPeer) bool {
+				return to(c, t.Namespaces, t.Pods, t.Nodes, t.Networks, other)
+			}) {
+				return r.Action
+			}
+		}
+		return ""
+	}
+	for _, r := range b.Spec.Ingress {
+		if adminPorts(c, r.Ports, p) && from(c, r.From, other) {
+			return r.Action
+		}
+	}
+	return ""
+}
+
+func from(c *policy.Cluster, peers []v1alpha1.AdminNetworkPolicyIngressPeer, ip netip.Addr) bool {
+	pod := podOf(c, ip)
+	return pod != nil && slices.ContainsFunc(peers, func(f v1alpha1.AdminNetworkPolicyIngressPeer) bool {
+		return among(c, f.Namespaces, f.Pods, pod)
+	})
+}
+
+func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod, nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
+	switch {
+	case nodes != nil:
+		return slices.ContainsFunc(c.Nodes, func(n policy.Node) bool { return matches(nodes, n.Labels) && slices.Contains(n.IPs, ip) })
+	case len(networks) > 0:
+		return slices.ContainsFunc(networks, func(n v1alpha1.CIDR) bool { return netip.MustParsePrefix(string(n)).Contains(ip) })
+	}
+	pod := podOf(c, ip)
+	return pod != nil && among(c, namespaces, pods, pod)
+}
+
+func adminPorts(c *policy.Cluster, ports *[]v1alpha1.AdminNetworkPolicyPort, p Packet) bool {
+	if ports == nil || len(*ports) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(*ports, func(x v1alpha1.AdminNetworkPolicyPort) bool {
+		switch {
+		case x.PortNumber != nil:
+			return x.PortNumber.Protocol == p.Protocol && x.PortNumber.Port == int32(p.Port)
+		case x.PortRange != nil:
+			return x.PortRange.Protocol == p.Protocol && x.PortRange.Start <= int32(p.Port) && int32(p.Port) <= x.PortRange.End
+		}
+		return namedPort(c, *x.NamedPort, p)
+	})
+}

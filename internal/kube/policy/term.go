@@ -1,0 +1,171 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// term is one thing that a rule says of the other end of a connection: exactly one of its fields is set. Its key says the same
+// as a text, equal for equal terms.
+type term struct {
+	key   string
+	pods  *podTerm
+	block *block
+	nodes labels.Selector
+}
+
+// podTerm stands for pods with given labels in given namespaces: the one named, or those that spaces picks where it is not nil.
+type podTerm struct {
+	namespace string
+	spaces    labels.Selector
+	pods      labels.Selector
+	// port, where its name is not empty, leaves only pods whose port of that name has that number.
+	port Port
+}
+
+// block is a prefix less others that are in it.
+type block struct {
+	prefix netip.Prefix
+	except []netip.Prefix
+}
+
+func newPodTerm(t podTerm) term {
+	spaces := "=" + t.namespace
+	if t.spaces != nil {
+		spaces = "~" + t.spaces.String()
+	}
+	key := fmt.Sprintf("pods %s %s", spaces, t.pods)
+	if t.port.Name != "" {
+		key += fmt.Sprintf(" %s %s %d", t.port.Name, t.port.Protocol, t.port.Number)
+	}
+	return term{key: key, pods: &t}
+}
+
+func newBlock(b block) term {
+	b.prefix = b.prefix.Masked()
+	return term{key: fmt.Sprintf("block %s %s", b.prefix, b.except), block: &b}
+}
+
+func newNodes(s labels.Selector) term { return term{key: "nodes " + s.String(), nodes: s} }
+
+// resolve returns the addresses that t stands for, sorted, without overlaps. The caller must not change them.
+func (x *index) resolve(t term) []netip.Prefix {
+	if found, ok := x.terms[t.key]; ok {
+		return found
+	}
+	var out []netip.Prefix
+	switch {
+	case t.pods != nil:
+		for _, p := range x.pods(*t.pods) {
+			if t.pods.port.Name == "" || slices.Contains(p.Ports, t.pods.port) {
+				out = appendHosts(out, p.IPs)
+			}
+		}
+	case t.nodes != nil:
+		for _, n := range x.Nodes {
+			if t.nodes.Matches(labels.Set(n.Labels)) {
+				out = appendHosts(out, n.IPs)
+			}
+		}
+	case t.block != nil:
+		out = t.block.prefixes()
+	}
+	out = sortPrefixes(out)
+	x.terms[t.key] = out
+	return out
+}
+
+// prefixes returns what is left of the block without the exceptions.
+func (b block) prefixes() []netip.Prefix {
+	if len(b.except) == 0 {
+		return []netip.Prefix{b.prefix}
+	}
+	var builder netipx.IPSetBuilder
+	builder.AddPrefix(b.prefix)
+	for _, e := range b.except {
+		builder.RemovePrefix(e)
+	}
+	return prefixesOf(&builder)
+}
+
+// union returns the set of all addresses that the terms stand for.
+func (x *index) union(terms []term) Set {
+	set := Set{}
+	for _, t := range terms {
+		set.Blocks = set.Blocks || t.block != nil
+	}
+	if !set.Blocks { // single addresses
+		for _, t := range terms {
+			set.Prefixes = append(set.Prefixes, x.resolve(t)...)
+		}
+		set.Prefixes = sortPrefixes(set.Prefixes)
+		return set
+	}
+	var builder netipx.IPSetBuilder
+	for _, t := range terms {
+		for _, p := range x.resolve(t) {
+			builder.AddPrefix(p)
+		}
+	}
+	set.Prefixes = prefixesOf(&builder)
+	return set
+}
+
+func prefixesOf(b *netipx.IPSetBuilder) []netip.Prefix {
+	set, err := b.IPSet()
+	if err != nil { // of invalid prefixes, which the front ends have refused
+		return nil
+	}
+	return set.Prefixes()
+}
+
+func appendHosts(out []netip.Prefix, ips []netip.Addr) []netip.Prefix {
+	for _, ip := range ips {
+		out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	return out
+}
+
+// sortPrefixes sorts and removes what is there twice, in place.
+func sortPrefixes(p []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(p, netip.Prefix.Compare)
+	return slices.Compact(p)
+}
+
+// definition returns a text that is equal for equal sets of terms, and the terms in its order, none twice.
+func definition(terms []term) (string, []term) {
+	terms = slices.Clone(terms)
+	slices.SortFunc(terms, func(a, b term) int { return strings.Compare(a.key, b.key) })
+	terms = slices.CompactFunc(terms, func(a, b term) bool { return a.key == b.key })
+	keys := make([]string, len(terms))
+	for i, t := range terms {
+		keys[i] = t.key
+	}
+	return strings.Join(keys, "\n"), terms
+}
+
+// numbers returns the different numbers that a port of the given name and protocol has among the pods of t, sorted.
+func (x *index) numbers(t podTerm, name string, protocol corev1.Protocol) []uint16 {
+	var out []uint16
+	for _, p := range x.pods(t) {
+		out = append(out, p.numbers(name, protocol)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// numbers returns the numbers of the pod's ports of that name and protocol.
+func (p *Pod) numbers(name string, protocol corev1.Protocol) (out []uint16) {
+	for _, port := range p.Ports {
+		if port.Name == name && port.Protocol == protocol {
+			out = append(out, port.Number)
+		}
+	}
+	return out
+}
