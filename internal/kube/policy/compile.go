@@ -288,7 +288,9 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 			chain.End = target(run.verdict)
 			break
 		}
-		chain.Rules = append(chain.Rules, Rule{Set: c.set(run.peers), Target: target(run.verdict)})
+		for _, set := range c.sets(run.peers) {
+			chain.Rules = append(chain.Rules, Rule{Set: set, Target: target(run.verdict)})
+		}
 	}
 	for n := len(chain.Rules); n > 0 && chain.Rules[n-1].Target == chain.End; n = len(chain.Rules) {
 		chain.Rules = chain.Rules[:n-1] // says what is so anyway
@@ -333,10 +335,24 @@ func runs(rules []rule, cl class) (out []run) {
 	return out
 }
 
-// set returns the name of the set of all that the terms stand for.
-func (c *compiler) set(terms []term) string {
+// maxSets is how many sets are looked into for one decision. Each term has a set of its own up to that, which other chains
+// use as well: what many policies allow is in memory once. Where there are more, one set holds them all.
+const maxSets = 8
+
+// sets returns the names of sets that together hold what the terms stand for.
+func (c *compiler) sets(terms []term) (names []string) {
 	text, terms := definition(terms)
-	name := digest("s", text)
+	if len(terms) > maxSets {
+		return []string{c.set(text, terms)}
+	}
+	for _, t := range terms {
+		names = append(names, c.set(t.key, []term{t}))
+	}
+	return names
+}
+
+func (c *compiler) set(definition string, terms []term) string {
+	name := digest("s", definition)
 	if _, ok := c.out.Sets[name]; !ok {
 		c.out.Sets[name] = c.union(terms)
 	}

@@ -91,7 +91,11 @@ func (b block) prefixes() []netip.Prefix {
 	for _, e := range b.except {
 		builder.RemovePrefix(e)
 	}
-	return prefixesOf(&builder)
+	set, err := builder.IPSet()
+	if err != nil { // of invalid prefixes, which the front ends have refused
+		return nil
+	}
+	return set.Prefixes()
 }
 
 // union returns the set of all addresses that the terms stand for.
@@ -100,29 +104,11 @@ func (x *index) union(terms []term) Set {
 	for _, t := range terms {
 		set.Blocks = set.Blocks || t.block != nil
 	}
-	if !set.Blocks { // single addresses
-		for _, t := range terms {
-			set.Prefixes = append(set.Prefixes, x.resolve(t)...)
-		}
-		set.Prefixes = sortPrefixes(set.Prefixes)
-		return set
-	}
-	var builder netipx.IPSetBuilder
 	for _, t := range terms {
-		for _, p := range x.resolve(t) {
-			builder.AddPrefix(p)
-		}
+		set.Prefixes = append(set.Prefixes, x.resolve(t)...)
 	}
-	set.Prefixes = prefixesOf(&builder)
+	set.Prefixes = sortPrefixes(set.Prefixes)
 	return set
-}
-
-func prefixesOf(b *netipx.IPSetBuilder) []netip.Prefix {
-	set, err := b.IPSet()
-	if err != nil { // of invalid prefixes, which the front ends have refused
-		return nil
-	}
-	return set.Prefixes()
 }
 
 func appendHosts(out []netip.Prefix, ips []netip.Addr) []netip.Prefix {
@@ -132,10 +118,16 @@ func appendHosts(out []netip.Prefix, ips []netip.Addr) []netip.Prefix {
 	return out
 }
 
-// sortPrefixes sorts and removes what is there twice, in place.
+// sortPrefixes sorts, in place, and removes what is in another one.
 func sortPrefixes(p []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(p, netip.Prefix.Compare)
-	return slices.Compact(p)
+	slices.SortFunc(p, netip.Prefix.Compare) // what holds others comes before them
+	kept := p[:0]
+	for _, q := range p {
+		if n := len(kept); n == 0 || !kept[n-1].Contains(q.Addr()) {
+			kept = append(kept, q)
+		}
+	}
+	return kept
 }
 
 // definition returns a text that is equal for equal sets of terms, and the terms in its order, none twice.
