@@ -33,7 +33,8 @@ func newInstallCommand() *cobra.Command {
 }
 
 func runInstall(cmd *cobra.Command, o installOptions) error {
-	if _, err := kube.InstallPlugin(o.plugin, o.binDir); err != nil {
+	install := kube.Install{Plugin: o.plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
+	if _, err := install.Plugins(); err != nil {
 		return err
 	}
 	result, err := api.NewClient(o.socket).Wait(cmd.Context(), "ready", o.timeout)
@@ -43,6 +44,6 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 	if !result.Done {
 		return fmt.Errorf("the daemon is not ready after %v: %s", o.timeout, result.Missing)
 	}
-	_, err = kube.WriteConflist(o.confDir, o.socket)
+	_, err = install.Configuration()
 	return err
 }

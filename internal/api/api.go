@@ -155,6 +155,15 @@ type Address struct {
 	MAC ether.Addr `json:"mac"`
 }
 
+// Admission is the body of PUT /v1/pods on the socket of weft-kube: a pod that is about to have addresses. The answer comes once
+// the policies that select it are in force for them.
+type Admission struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	UID       string       `json:"uid,omitempty"` // as the kubelet knows it
+	IPs       []netip.Addr `json:"ips"`
+}
+
 // AttachRequest is the body of PUT and DELETE /v1/attachments: a namespace that the daemon itself joins or takes out.
 type AttachRequest struct {
 	Netns  string   `json:"netns"`  // path, as the daemon sees it

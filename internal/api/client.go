@@ -104,6 +104,16 @@ func (c *Client) Join(ctx context.Context, r JoinRequest) (j Join, err error) {
 	return j, c.do(ctx, http.MethodPut, "join", nil, r, &j)
 }
 
+// Admit waits, at weft-kube's socket, until policies are in force for a pod.
+func (c *Client) Admit(ctx context.Context, a Admission) error {
+	return c.do(ctx, http.MethodPut, "pods", nil, a, nil)
+}
+
+// Admits reports, at weft-kube's socket, whether pods would be admitted: nil if so.
+func (c *Client) Admits(ctx context.Context) error {
+	return c.do(ctx, http.MethodGet, "ready", nil, nil, nil)
+}
+
 // Attach has the daemon join a namespace to the overlay.
 func (c *Client) Attach(ctx context.Context, r AttachRequest) (a Attachment, err error) {
 	return a, c.do(ctx, http.MethodPut, "attachments", nil, r, &a)

@@ -1,10 +1,18 @@
-// Package kube is the glue between weft and Kubernetes. It installs the CNI plugin on a node; what needs the API server
-// is not here yet.
+// Package kube is what a Kubernetes node needs beside the daemon: an Agent that installs the CNI plugin, tells the daemon of the
+// other nodes, has the address space of deleted ones reclaimed, and enforces network policies.
+//
+//	API server ──> cluster ──> enforcer ──> firewall          policies (package policy compiles them)
+//	                  │           ^ admission of new pods by the plugin
+//	                  └──────> nodes ──> daemon                targets, reclaim; the node's condition back to the API server
+//	daemon, policies in force ──> install ──> /etc/cni/net.d  last, when a pod could be added
+//
+// Nothing ends because the API server is away: what was in force stays so.
 package kube
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -29,14 +37,32 @@ type conflist struct {
 	Plugins     []map[string]any `json:"plugins"`
 }
 
-// Conflist returns the network configuration: weft, then portmap for host ports. socket is the daemon's.
-func Conflist(socket string) ([]byte, error) {
+// Install says where the plugin and its configuration go.
+type Install struct {
+	// Plugin is the program of the plugin. Beside it may be reference plugins (portmap, loopback), which are installed where there
+	// are none: those of others are left alone.
+	Plugin string
+	// BinDir and ConfDir are the runtime's folders of plugins and configurations.
+	BinDir, ConfDir string
+	// Socket is the daemon's, as runtimes on the host see it; Policy that of the agent, empty where policies are not enforced.
+	Socket, Policy string
+}
+
+// referencePlugins are plugins that weft's configuration, or any runtime, wants.
+var referencePlugins = []string{"portmap", "loopback"}
+
+// Conflist returns the network configuration: weft, then portmap for host ports.
+func (i Install) Conflist() ([]byte, error) {
+	weft := map[string]any{
+		"type": PluginName, "socket": i.Socket, "hairpin": true,
+		"capabilities": map[string]bool{"ips": true, "mac": true},
+	}
+	if i.Policy != "" {
+		weft["policy"] = i.Policy
+	}
 	list := conflist{
 		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", "1.1.0"}, Name: "weft",
-		Plugins: []map[string]any{
-			{"type": PluginName, "socket": socket, "hairpin": true},
-			{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true},
-		},
+		Plugins: []map[string]any{weft, {"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true}},
 	}
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
@@ -45,24 +71,56 @@ func Conflist(socket string) ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
-// InstallPlugin puts the program at source into folder dir as PluginName. A plugin that is running meanwhile goes on with
-// its old content; no caller ever sees half of a file. It reports whether it had to write.
-func InstallPlugin(source, dir string) (changed bool, err error) {
-	program, err := os.ReadFile(source)
+// Plugins puts the plugin into BinDir, and reference plugins that are missing there. A plugin that is running meanwhile goes on
+// with its old content; no caller ever sees half of a file. It returns the names of those that it had to write.
+func (i Install) Plugins() (changed []string, err error) {
+	program, err := os.ReadFile(i.Plugin)
 	if err != nil {
-		return false, fmt.Errorf("kube: reading the plugin: %w", err)
+		return nil, fmt.Errorf("kube: reading the plugin: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, PluginName), program, 0o755)
+	wrote, err := replaceFile(filepath.Join(i.BinDir, PluginName), program, 0o755)
+	if err != nil {
+		return nil, err
+	}
+	if wrote {
+		changed = append(changed, PluginName)
+	}
+	for _, name := range referencePlugins {
+		if _, err := os.Stat(filepath.Join(i.BinDir, name)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		program, err := os.ReadFile(filepath.Join(filepath.Dir(i.Plugin), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the host has to have its own
+		} else if err != nil {
+			return changed, fmt.Errorf("kube: reading a plugin: %w", err)
+		}
+		if _, err := replaceFile(filepath.Join(i.BinDir, name), program, 0o755); err != nil {
+			return changed, err
+		}
+		changed = append(changed, name)
+	}
+	return changed, nil
 }
 
-// WriteConflist puts the conflist into folder dir. It tells the runtime, and the kubelet through it, that pods can
+// Configuration puts the conflist into ConfDir. It tells the runtime, and the kubelet through it, that pods can
 // have a network: it is the last thing to do, when that is true. It reports whether it had to write.
-func WriteConflist(dir, socket string) (changed bool, err error) {
-	text, err := Conflist(socket)
+func (i Install) Configuration() (changed bool, err error) {
+	text, err := i.Conflist()
 	if err != nil {
 		return false, err
 	}
-	return replaceFile(filepath.Join(dir, ConflistName), text, 0o644)
+	return replaceFile(filepath.Join(i.ConfDir, ConflistName), text, 0o644)
+}
+
+// Installed returns an error that says what is missing, and nil if runtimes use the plugin.
+func (i Install) Installed() error {
+	for _, path := range []string{filepath.Join(i.BinDir, PluginName), filepath.Join(i.ConfDir, ConflistName)} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("kube: %w", err)
+		}
+	}
+	return nil
 }
 
 // replaceFile gives path the content, by a rename within its folder; a file that has it already is left alone.

@@ -16,8 +16,8 @@ func TestInstallPlugin(t *testing.T) {
 		if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		changed, err := InstallPlugin(source, dir)
-		if err != nil || changed != (i != 1) {
+		changed, err := Install{Plugin: source, BinDir: dir}.Plugins()
+		if err != nil || (len(changed) > 0) != (i != 1) {
 			t.Errorf("step %d: changed %v, %v", i, changed, err)
 		}
 		got, err := os.ReadFile(filepath.Join(dir, PluginName))
@@ -37,7 +37,7 @@ func TestInstallPlugin(t *testing.T) {
 // TestConflistLoads reads what is written with the library that runtimes use.
 func TestConflistLoads(t *testing.T) {
 	dir := t.TempDir()
-	if changed, err := WriteConflist(dir, "/run/weft/weft.sock"); err != nil || !changed {
+	if changed, err := (Install{ConfDir: dir, Socket: "/run/weft/weft.sock"}).Configuration(); err != nil || !changed {
 		t.Fatal(changed, err)
 	}
 	list, err := libcni.ConfListFromFile(filepath.Join(dir, ConflistName))
@@ -47,16 +47,16 @@ func TestConflistLoads(t *testing.T) {
 	if list.Name != "weft" || len(list.Plugins) != 2 || list.Plugins[0].Network.Type != PluginName || list.CNIVersion != "1.1.0" {
 		t.Errorf("loaded %q, version %s, %d plugins", list.Name, list.CNIVersion, len(list.Plugins))
 	}
-	if changed, err := WriteConflist(dir, "/run/weft/weft.sock"); err != nil || changed {
+	if changed, err := (Install{ConfDir: dir, Socket: "/run/weft/weft.sock"}).Configuration(); err != nil || changed {
 		t.Errorf("the second time: changed %v, %v", changed, err)
 	}
 }
 
 func TestInstallNamesThePath(t *testing.T) {
-	if _, err := WriteConflist("/no/such/folder", "x"); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/folder")) {
+	if _, err := (Install{ConfDir: "/no/such/folder", Socket: "x"}).Configuration(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/folder")) {
 		t.Errorf("error %v does not name the folder", err)
 	}
-	if _, err := InstallPlugin("/no/such/file", t.TempDir()); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/file")) {
+	if _, err := (Install{Plugin: "/no/such/file", BinDir: t.TempDir()}).Plugins(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/file")) {
 		t.Errorf("error %v does not name the file", err)
 	}
 }

@@ -1,0 +1,301 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	listers "k8s.io/client-go/listers/core/v1"
+	networklisters "k8s.io/client-go/listers/networking/v1"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+
+	"weft/internal/kube/policy"
+)
+
+// lookForKinds is how often a cluster that has no policies for administrators is asked whether it has them now.
+const lookForKinds = time.Minute
+
+// cluster is what this node knows of the cluster, kept up to date by watching.
+type cluster struct {
+	node    string
+	api     kubernetes.Interface
+	dynamic dynamic.Interface
+
+	factory    informers.SharedInformerFactory
+	pods       listers.PodLister
+	namespaces listers.NamespaceLister
+	nodes      listers.NodeLister
+	policies   networklisters.NetworkPolicyLister
+	synced     []cache.InformerSynced
+
+	// changed and nodesChanged are told of changes to what policies see, and to nodes. They hold one.
+	changed, nodesChanged chan struct{}
+
+	mu    sync.Mutex
+	admin map[schema.GroupVersionResource]cache.GenericLister // guarded by mu; what the cluster has
+}
+
+// Kinds of policies that clusters may have.
+var (
+	adminPolicies    = v1alpha1.SchemeGroupVersion.WithResource("adminnetworkpolicies")
+	baselinePolicies = v1alpha1.SchemeGroupVersion.WithResource("baselineadminnetworkpolicies")
+)
+
+func newCluster(cfg Config) (*cluster, error) {
+	c := &cluster{
+		node: cfg.Node, api: cfg.API, dynamic: cfg.Dynamic,
+		factory: informers.NewSharedInformerFactoryWithOptions(cfg.API, 0, informers.WithTransform(strip)),
+		changed: make(chan struct{}, 1), nodesChanged: make(chan struct{}, 1),
+		admin: map[schema.GroupVersionResource]cache.GenericLister{},
+	}
+	pods, namespaces := c.factory.Core().V1().Pods(), c.factory.Core().V1().Namespaces()
+	nodes, policies := c.factory.Core().V1().Nodes(), c.factory.Networking().V1().NetworkPolicies()
+	c.pods, c.namespaces, c.nodes, c.policies = pods.Lister(), namespaces.Lister(), nodes.Lister(), policies.Lister()
+	for _, w := range []struct {
+		informer cache.SharedIndexInformer
+		tell     []chan struct{}
+	}{
+		{pods.Informer(), []chan struct{}{c.changed}},
+		{namespaces.Informer(), []chan struct{}{c.changed}},
+		{policies.Informer(), []chan struct{}{c.changed}},
+		{nodes.Informer(), []chan struct{}{c.changed, c.nodesChanged}},
+	} {
+		if err := c.tell(w.informer, w.tell...); err != nil {
+			return nil, err
+		}
+		c.synced = append(c.synced, w.informer.HasSynced)
+	}
+	return c, nil
+}
+
+// tell has channels told of an informer's changes.
+func (c *cluster) tell(informer cache.SharedIndexInformer, channels ...chan struct{}) error {
+	poke := func() {
+		for _, ch := range channels {
+			select {
+			case ch <- struct{}{}:
+			default:
+			}
+		}
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { poke() },
+		UpdateFunc: func(before, after any) {
+			if !same(before, after) {
+				poke()
+			}
+		},
+		DeleteFunc: func(any) { poke() },
+	})
+	if err != nil {
+		return fmt.Errorf("kube: watching: %w", err)
+	}
+	return nil
+}
+
+// same reports whether an update is nothing to us: kubelets write the status of pods and nodes all the time.
+func same(before, after any) bool {
+	switch a := after.(type) {
+	case *corev1.Pod:
+		b, ok := before.(*corev1.Pod)
+		return ok && b.Status.Phase == a.Status.Phase && slices.Equal(b.Status.PodIPs, a.Status.PodIPs) && b.Spec.NodeName == a.Spec.NodeName &&
+			labels.Equals(b.Labels, a.Labels)
+	case *corev1.Node:
+		b, ok := before.(*corev1.Node)
+		return ok && slices.Equal(b.Status.Addresses, a.Status.Addresses) && labels.Equals(b.Labels, a.Labels) &&
+			b.Annotations[PeerAnnotation] == a.Annotations[PeerAnnotation] && networkUnavailable(b) == networkUnavailable(a)
+	}
+	return false
+}
+
+// strip removes what nobody here reads from objects that are kept by the thousand.
+func strip(object any) (any, error) {
+	if o, ok := object.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+	}
+	switch o := object.(type) {
+	case *corev1.Pod:
+		slim := &corev1.Pod{ObjectMeta: o.ObjectMeta}
+		slim.Annotations = nil
+		if mirror, ok := o.Annotations[corev1.MirrorPodAnnotationKey]; ok {
+			slim.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: mirror}
+		}
+		slim.Spec.NodeName, slim.Spec.HostNetwork = o.Spec.NodeName, o.Spec.HostNetwork
+		for _, list := range [][]corev1.Container{o.Spec.InitContainers, o.Spec.Containers} {
+			for _, container := range list {
+				if len(container.Ports) > 0 {
+					slim.Spec.Containers = append(slim.Spec.Containers, corev1.Container{Ports: container.Ports})
+				}
+			}
+		}
+		slim.Status.Phase, slim.Status.PodIPs = o.Status.Phase, o.Status.PodIPs
+		return slim, nil
+	case *corev1.Node:
+		o.Status.Images = nil
+	}
+	return object, nil
+}
+
+// run watches until ctx ends.
+func (c *cluster) run(ctx context.Context) error {
+	c.factory.Start(ctx.Done())
+	defer c.factory.Shutdown()
+	return every(ctx, lookForKinds, func() { c.watchAdmin(ctx) })
+}
+
+// watchAdmin begins to watch policies for administrators once the cluster knows them.
+func (c *cluster) watchAdmin(ctx context.Context) {
+	for _, resource := range []schema.GroupVersionResource{adminPolicies, baselinePolicies} {
+		c.mu.Lock()
+		_, watched := c.admin[resource]
+		c.mu.Unlock()
+		if watched || c.dynamic == nil {
+			continue
+		}
+		if _, err := c.dynamic.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+			continue // the cluster has none, or cannot be asked now
+		}
+		factory := dynamicinformer.NewDynamicSharedInformerFactory(c.dynamic, 0)
+		informer := factory.ForResource(resource)
+		if c.tell(informer.Informer(), c.changed) != nil {
+			continue
+		}
+		factory.Start(ctx.Done())
+		if !cache.WaitForCacheSync(ctx.Done(), informer.Informer().HasSynced) {
+			return
+		}
+		c.mu.Lock()
+		c.admin[resource] = informer.Lister()
+		c.mu.Unlock()
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// ready reports whether all has been heard once.
+func (c *cluster) ready() bool {
+	for _, synced := range c.synced {
+		if !synced() {
+			return false
+		}
+	}
+	return true
+}
+
+// snapshot returns what policies are decided by. attached are addresses of this node's pods that the API server may not
+// know yet.
+func (c *cluster) snapshot(attached map[podKey]attachment) (*policy.Cluster, error) {
+	out := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
+	namespaces, err := c.namespaces.List(labels.Everything())
+	if err != nil {
+		return nil, fmt.Errorf("kube: %w", err)
+	}
+	for _, ns := range namespaces {
+		out.Namespaces[ns.Name] = ns.Labels
+	}
+	pods, err := c.pods.List(labels.Everything())
+	if err != nil {
+		return nil, fmt.Errorf("kube: %w", err)
+	}
+	for _, p := range pods {
+		if pod := c.podOf(p, attached); pod != nil {
+			out.Pods = append(out.Pods, pod)
+		}
+	}
+	nodes, err := c.nodes.List(labels.Everything())
+	if err != nil {
+		return nil, fmt.Errorf("kube: %w", err)
+	}
+	for _, n := range nodes {
+		out.Nodes = append(out.Nodes, policy.Node{Labels: n.Labels, IPs: addressesOf(n)})
+	}
+	if out.Policies, err = c.policies.List(labels.Everything()); err != nil {
+		return nil, fmt.Errorf("kube: %w", err)
+	}
+	out.Admin = adminList[v1alpha1.AdminNetworkPolicy](c, adminPolicies)
+	out.Baseline = adminList[v1alpha1.BaselineAdminNetworkPolicy](c, baselinePolicies)
+	return out, nil
+}
+
+// podOf returns a pod as policies see it; nil if they do not.
+func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.Pod {
+	if p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return nil
+	}
+	pod := &policy.Pod{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Local: p.Spec.NodeName == c.node}
+	for _, ip := range p.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			pod.IPs = append(pod.IPs, addr)
+		}
+	}
+	if a, ok := attached[podKey{p.Namespace, p.Name}]; ok && pod.Local && is(p, a.UID) {
+		pod.IPs = a.IPs
+	}
+	if len(pod.IPs) == 0 {
+		return nil
+	}
+	for _, container := range p.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Name != "" {
+				pod.Ports = append(pod.Ports, policy.Port{Name: port.Name, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP), Number: uint16(port.ContainerPort)})
+			}
+		}
+	}
+	return pod
+}
+
+// is reports whether a runtime knows a pod under the given UID; the empty one says nothing. What a kubelet runs from a file has
+// another UID at the API server, with the kubelet's as an annotation.
+func is(p *corev1.Pod, uid string) bool {
+	return uid == "" || string(p.UID) == uid || p.Annotations[corev1.MirrorPodAnnotationKey] == uid
+}
+
+// adminList returns the objects of a kind that the cluster may have. One that does not convert is not one that the API server
+// would have taken.
+func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*T) {
+	c.mu.Lock()
+	lister := c.admin[resource]
+	c.mu.Unlock()
+	if lister == nil {
+		return nil
+	}
+	objects, _ := lister.List(labels.Everything())
+	for _, o := range objects {
+		u, ok := o.(*unstructured.Unstructured)
+		if !ok {
+			continue
+		}
+		t := new(T)
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, t) == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// addressesOf returns a node's addresses within the cluster.
+func addressesOf(n *corev1.Node) (out []netip.Addr) {
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			out = append(out, addr)
+		}
+	}
+	return out
+}

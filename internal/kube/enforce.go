@@ -1,0 +1,297 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"weft/internal/api"
+	"weft/internal/kube/firewall"
+	"weft/internal/kube/policy"
+)
+
+// Times of enforcement.
+const (
+	// intactPeriod is how often the rules are looked at: whoever flushes them has them back by then.
+	intactPeriod = 2 * time.Second
+	// settle is how long changes are collected after one was enforced, so that a thousand of them are not a thousand
+	// transactions.
+	settle = 50 * time.Millisecond
+	// admitTimeout is how long a pod waits until its policies are in force.
+	admitTimeout = 20 * time.Second
+)
+
+// enforcer keeps the packet filter at what the policies say.
+type enforcer struct {
+	cluster  *cluster
+	filter   firewall.Firewall
+	attached *attachments
+	health   *health
+	log      *slog.Logger
+	events   record.EventBroadcaster
+	recorder record.EventRecorder
+	now      chan struct{} // an admission is waiting
+
+	mu      sync.Mutex
+	asked   uint64                  // guarded by mu; counts requests to look again
+	done    uint64                  // guarded by mu; the last of them that is in force
+	waiting chan struct{}           // guarded by mu; closed when done changes
+	names   map[netip.Addr]string   // guarded by mu; of pods, for the log
+	told    map[policy.Problem]bool // guarded by mu
+
+	// owned by run
+	applied *policy.Ruleset
+}
+
+func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
+	attached, err := openAttachments(cfg.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	e := &enforcer{
+		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
+		now: make(chan struct{}, 1), waiting: make(chan struct{}), told: map[policy.Problem]bool{},
+	}
+	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
+	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
+	return e, nil
+}
+
+// run enforces what the cluster says until ctx ends. The rules stay when it ends.
+func (e *enforcer) run(ctx context.Context) error {
+	defer e.events.Shutdown()
+	look := time.NewTicker(intactPeriod)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.cluster.changed:
+			if err := pause(ctx, settle); err != nil {
+				return err
+			}
+			e.drain()
+		case <-e.now:
+		case <-look.C:
+			if intact, err := e.filter.Intact(ctx); err != nil {
+				e.log.Warn("looking at the rules of policies", "err", err)
+				continue
+			} else if intact {
+				e.enforceIfBehind(ctx)
+				continue
+			} else if e.applied != nil {
+				e.log.Warn("somebody has changed the rules of policies: they are set again")
+			}
+			e.applied = nil
+		}
+		e.enforce(ctx)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// drain forgets that something changed, as all that has so far is about to be read.
+func (e *enforcer) drain() {
+	select {
+	case <-e.cluster.changed:
+	default:
+	}
+}
+
+// enforceIfBehind tries again what did not work.
+func (e *enforcer) enforceIfBehind(ctx context.Context) {
+	e.mu.Lock()
+	behind := e.done != e.asked
+	e.mu.Unlock()
+	if behind || e.applied == nil {
+		e.enforce(ctx)
+	}
+}
+
+// enforce brings what is known now into force.
+func (e *enforcer) enforce(ctx context.Context) {
+	if !e.cluster.ready() {
+		return // before all has been heard, less would be allowed or more: what is in force stays
+	}
+	e.mu.Lock()
+	asked := e.asked
+	e.mu.Unlock()
+	if err := e.attached.retain(e.exists); err != nil {
+		e.log.Warn("forgetting pods that are gone", "err", err)
+	}
+	snapshot, err := e.cluster.snapshot(e.attached.all())
+	if err != nil {
+		e.log.Warn("reading the cluster", "err", err)
+		return
+	}
+	rules := policy.Compile(snapshot)
+	if e.applied == nil || !equal(e.applied, rules) {
+		if err := e.filter.Apply(ctx, rules); err != nil {
+			e.log.Error("policies cannot be enforced", "err", err)
+			e.health.set(checkPolicies, err)
+			return
+		}
+		e.applied = rules
+	}
+	e.health.set(checkPolicies, nil)
+	e.report(rules.Problems)
+	names := map[netip.Addr]string{}
+	for _, p := range snapshot.Pods {
+		for _, ip := range p.IPs {
+			names[ip] = p.Namespace + "/" + p.Name
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.names, e.done = names, asked
+	close(e.waiting)
+	e.waiting = make(chan struct{})
+}
+
+// equal reports whether two rulesets enforce the same.
+func equal(a, b *policy.Ruleset) bool {
+	return reflect.DeepEqual(a.Pods, b.Pods) && reflect.DeepEqual(a.Sets, b.Sets) && reflect.DeepEqual(a.Chains, b.Chains)
+}
+
+// exists reports whether the API server still has a pod that the plugin has told of.
+func (e *enforcer) exists(a attachment) bool {
+	p, err := e.cluster.pods.Pods(a.Namespace).Get(a.Name)
+	if apierrors.IsNotFound(err) {
+		return false
+	}
+	return err != nil || is(p, a.UID)
+}
+
+// report tells once of each problem, as an event of the policy and in the log.
+func (e *enforcer) report(problems []policy.Problem) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := map[policy.Problem]bool{}
+	for _, p := range problems {
+		now[p] = true
+		if e.told[p] {
+			continue
+		}
+		e.log.Warn("a policy cannot be enforced as it is", "kind", p.Kind, "namespace", p.Namespace, "name", p.Name, "problem", p.Message)
+		version := "networking.k8s.io/v1"
+		if p.Kind != "NetworkPolicy" {
+			version = adminPolicies.GroupVersion().String()
+		}
+		e.recorder.Event(&corev1.ObjectReference{
+			Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID), APIVersion: version,
+		}, corev1.EventTypeWarning, "PolicyProblem", p.Message)
+	}
+	e.told = now
+}
+
+// logDrop logs who wanted to talk to whom.
+func (e *enforcer) logDrop(d firewall.Drop) {
+	e.mu.Lock()
+	src, dst := e.names[d.Src], e.names[d.Dst]
+	e.mu.Unlock()
+	e.log.Info("dropped by policy", "direction", d.Direction.String(), "from", d.Src, "from_pod", src, "to", d.Dst, "to_pod", dst,
+		"protocol", d.Protocol, "port", d.DstPort)
+}
+
+// handler answers the plugin.
+func (e *enforcer) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /v1/pods", func(w http.ResponseWriter, r *http.Request) {
+		var in api.Admission
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&in); err != nil || in.Name == "" || in.Namespace == "" {
+			writeProblem(w, &api.Problem{Kind: api.KindInvalid, Status: http.StatusBadRequest, Detail: "weft-kube: namespace, name and addresses of a pod are wanted"})
+			return
+		}
+		if err := e.admit(r.Context(), in); err != nil {
+			writeProblem(w, err)
+		}
+	})
+	mux.HandleFunc("GET /v1/ready", func(w http.ResponseWriter, _ *http.Request) {
+		if err := e.health.get(checkPolicies); err != nil {
+			writeProblem(w, &api.Problem{Kind: api.KindStarting, Status: http.StatusServiceUnavailable, Detail: "weft-kube: " + err.Error()})
+		}
+	})
+	return mux
+}
+
+func writeProblem(w http.ResponseWriter, err error) {
+	p, ok := errors.AsType[*api.Problem](err)
+	if !ok {
+		p = &api.Problem{Kind: api.KindInternal, Status: http.StatusInternalServerError, Detail: "weft-kube: " + err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
+}
+
+// admit returns once the policies of a pod are in force for its addresses.
+func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
+	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	late := func(what string) error {
+		return &api.Problem{
+			Kind: api.KindTimeout, Status: http.StatusGatewayTimeout,
+			Detail: fmt.Sprintf("weft-kube: policies of pod %s/%s are not in force: %s", in.Namespace, in.Name, what),
+			Hint:   "the pod is tried again; if that does not help, look at the log of weft-kube on this node, and whether it reaches the API server",
+		}
+	}
+	if err := e.attached.add(in); err != nil {
+		return err
+	}
+	for !e.known(in) {
+		if pause(ctx, 10*time.Millisecond) != nil {
+			return late("the API server has not told of the pod")
+		}
+	}
+	e.mu.Lock()
+	e.asked++
+	want := e.asked
+	e.mu.Unlock()
+	select {
+	case e.now <- struct{}{}:
+	default:
+	}
+	for {
+		e.mu.Lock()
+		done, waiting := e.done, e.waiting
+		e.mu.Unlock()
+		if done >= want {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return late("it takes too long")
+		case <-waiting:
+		}
+	}
+}
+
+// known reports whether the pod has been heard of, and the rest of the cluster.
+func (e *enforcer) known(in api.Admission) bool {
+	if !e.cluster.ready() {
+		return false
+	}
+	p, err := e.cluster.pods.Pods(in.Namespace).Get(in.Name)
+	return err == nil && is(p, in.UID)
+}

@@ -1,0 +1,129 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"weft/internal/masq"
+)
+
+// Prepare makes a node ready for its daemon: the kernel's settings, and the daemon's configuration file, which says how many
+// nodes found the network together.
+//
+// Who founds: each node counts the nodes that are there when it starts for the first time, itself among them, and waits for as
+// many. Of nodes that start in turn each counts those before it, so that no group of later ones can be complete without an
+// earlier one. Nodes whose kubelet is silent are not counted: they may never come.
+type Prepare struct {
+	API  kubernetes.Interface
+	Node string
+	// ConfigFile is the daemon's, in a folder that outlives reboots.
+	ConfigFile string
+	// SecretFile is named in it if it is there and not empty.
+	SecretFile string
+	// IPv4 and IPv6 say for what the host is to be a router.
+	IPv4, IPv6 bool
+	Log        *slog.Logger
+}
+
+// ErrNoBridgeNetfilter says that the kernel does not show bridged frames to its firewall.
+var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work between pods " +
+	"of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
+
+// Run prepares the node. Where the API server does not answer before ctx ends, the configuration of an earlier start is good enough.
+func (p Prepare) Run(ctx context.Context) error {
+	if err := masq.EnableForwarding(p.IPv4, p.IPv6); err != nil {
+		return err
+	}
+	if err := bridgeNetfilter("/proc/sys/net/bridge"); err != nil {
+		return err
+	}
+	founders, err := p.founders(ctx)
+	if err != nil {
+		if _, statErr := os.Stat(p.ConfigFile); statErr != nil {
+			return fmt.Errorf("kube: counting the nodes: %w", err)
+		}
+		p.Log.Warn("the API server does not answer: this node starts with what it was told last", "err", err)
+		return nil
+	}
+	return p.configure(founders)
+}
+
+// founders counts the nodes that may found the network.
+func (p Prepare) founders(ctx context.Context) (n int, err error) {
+	var list *corev1.NodeList
+	for {
+		if list, err = p.API.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
+			break
+		}
+		p.Log.Info("asking the API server for the nodes", "err", err)
+		if pause(ctx, installPeriod) != nil {
+			return 0, err
+		}
+	}
+	for i := range list.Items {
+		if node := &list.Items[i]; node.Name == p.Node || runsWeft(node) && !silent(node) {
+			n++
+		}
+	}
+	return max(n, 1), nil
+}
+
+// silent reports whether a node's kubelet has not been heard of for a while.
+func silent(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionUnknown
+		}
+	}
+	return false
+}
+
+// configure writes the daemon's configuration.
+func (p Prepare) configure(founders int) error {
+	settings := map[string]any{"init-peers": founders}
+	if text, err := os.ReadFile(p.SecretFile); err == nil && len(strings.TrimSpace(string(text))) > 0 {
+		settings["secret-file"] = p.SecretFile
+	} else if err != nil && p.SecretFile != "" && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("kube: secret: %w", err)
+	}
+	text, err := yaml.Marshal(settings)
+	if err != nil {
+		return fmt.Errorf("kube: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(p.ConfigFile), 0o700); err != nil {
+		return fmt.Errorf("kube: %w", err)
+	}
+	changed, err := replaceFile(p.ConfigFile, text, 0o600)
+	if changed {
+		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", founders, "encrypted", settings["secret-file"] != nil)
+	}
+	return err
+}
+
+// bridgeNetfilter has the kernel show bridged frames to its firewall.
+func bridgeNetfilter(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return ErrNoBridgeNetfilter
+	}
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		path := filepath.Join(dir, name)
+		if text, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(text)) == "1" {
+			continue
+		}
+		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+			return fmt.Errorf("kube: changing a network setting: %w", err)
+		}
+	}
+	return nil
+}
