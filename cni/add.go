@@ -33,8 +33,14 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	} else if !errors.Is(err, link.ErrNoLink) {
 		return linkError(err)
 	}
+	if err := c.queue().Forget(c.owner); err != nil { // a runtime may use the names of a deleted container again
+		return failure(types.ErrIOFailure, err)
+	}
 	plan, err := c.newPlan(ctx)
 	if err != nil {
+		return c.undo(ctx, err)
+	}
+	if err := c.admit(ctx, plan.addresses()); err != nil {
 		return c.undo(ctx, err)
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)

@@ -5,9 +5,11 @@
 //
 //	runtime ── ADD ──> Plugin ── Join ──> daemon      (bridge, MTU, addresses, gateways, MAC)
 //	                     │  └─── ADD ──> ipam plugin  (instead, where ipam.type is set: addresses, gateways, routes)
+//	                     ├─── Admit ──> weft-kube    (in Kubernetes: returns once the pod's policies are in force)
 //	                     └──── Attach ──> link.Linker (veth pair, addresses, routes)
 //
-// The plugin keeps no state: a lease is found by Owner, a host link by the name derived from that. It follows the CNI
+// The plugin keeps no state, but for a Queue of deletions while the daemon is away: a lease is found by Owner, a host link by the
+// name derived from that. It follows the CNI
 // specification 1.1.0 (github.com/containernetworking/cni, SPEC.md), and says so to runtimes since 0.3.1.
 package cni
 
@@ -50,6 +52,9 @@ type Daemon interface {
 	Join(ctx context.Context, r api.JoinRequest) (api.Join, error)
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error
+	// Admit and Admits are answered by weft-kube, at a socket of its own.
+	Admit(ctx context.Context, a api.Admission) error
+	Admits(ctx context.Context) error
 }
 
 var _ Daemon = (*api.Client)(nil)
@@ -114,6 +119,9 @@ func (c *call) release(ctx context.Context) error {
 	}
 	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, c.owner, "")))
 }
+
+// queue is where deletions wait for the daemon.
+func (c *call) queue() Queue { return QueueOf(c.daemon.Socket()) }
 
 // prevResult returns the result of the plugins before this one, at CHECK of all of them; nil if there is none.
 func (c *call) prevResult() (*types100.Result, error) {

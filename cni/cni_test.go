@@ -24,7 +24,7 @@ import (
 	"weft/internal/ether"
 )
 
-var errNoDaemon = fmt.Errorf("%w at %s", api.ErrNoDaemon, socket)
+var errNoDaemon = fmt.Errorf("%w at /run/weft/weft.sock", api.ErrNoDaemon)
 
 const owner = "cni/net/c1/eth0"
 
@@ -162,11 +162,11 @@ func TestAddFails(t *testing.T) {
 		code uint
 		says string
 	}{
-		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater, socket},
-		"daemon dies": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = refused }, types.ErrTryAgainLater, socket},
+		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater, "weft.sock"},
+		"daemon dies": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = refused }, types.ErrTryAgainLater, "weft.sock"},
 		"daemon hangs": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = fmt.Errorf("api: %w", context.DeadlineExceeded)
-		}, types.ErrTryAgainLater, socket},
+		}, types.ErrTryAgainLater, "weft.sock"},
 		"no address": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindExhausted, Detail: "no address is left in 10.32.0.0/12", Hint: "add a range"}
 		}, cni.CodeNoAddress, "no address is left"},
@@ -267,17 +267,79 @@ func TestDelUnknown(t *testing.T) {
 	}
 }
 
-func TestDelFails(t *testing.T) {
+// TestDelWithoutDaemon deletes containers while the daemon is away: runtimes go on, the link is gone, and the leases end when the
+// daemon comes back, unless the container has been added again.
+func TestDelWithoutDaemon(t *testing.T) {
 	b := newBench()
 	b.add(t, args())
+	other := args()
+	other.ContainerID = "c2"
+	other.IfName = "eth1"
+	b.add(t, other)
 	b.daemon.fail = errNoDaemon
-	if e := wantCode(t, "DEL", b.plugin.Del(args()), types.ErrTryAgainLater); !strings.Contains(e.Msg, socket) {
-		t.Errorf("the message %q does not name the socket", e.Msg)
+	for range 2 {
+		for _, a := range []*skel.CmdArgs{args(), other} {
+			if err := b.plugin.Del(a); err != nil {
+				t.Errorf("DEL without a daemon: %v", err)
+			}
+		}
 	}
 	if left := b.links.HostLinks(); len(left) > 0 {
 		t.Errorf("DEL without a daemon leaves %v", left)
 	}
 	b.daemon.fail = nil
+	b.add(t, other) // the same container again, as podman does
+	released := []string{}
+	release := func(owner string) error { released = append(released, owner); return nil }
+	if n, err := cni.QueueOf(socket).Drain(func(string) error { return errNoDaemon }); n != 0 || err == nil {
+		t.Errorf("Drain that fails: %d, %v", n, err)
+	}
+	if n, err := cni.QueueOf(socket).Drain(release); n != 1 || err != nil || released[0] != owner {
+		t.Errorf("Drain = %d, %v; released %v, want %s alone", n, err, released, owner)
+	}
+	if n, err := cni.QueueOf(socket).Drain(release); n != 0 || err != nil {
+		t.Errorf("the second Drain = %d, %v", n, err)
+	}
+}
+
+// TestAdmission has a pod wait for its policies before it has an interface.
+func TestAdmission(t *testing.T) {
+	pod := func() *skel.CmdArgs {
+		a := args(`{"policy": "/run/weft/kube.sock"}`)
+		a.Args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_UID=u"
+		return a
+	}
+	b := newBench()
+	res := b.add(t, pod())
+	want := []api.Admission{{Namespace: "ns", Name: "p", UID: "u"}}
+	for _, ip := range res.IPs {
+		addr, _ := netip.AddrFromSlice(ip.Address.IP)
+		want[0].IPs = append(want[0].IPs, addr.Unmap())
+	}
+	if diff := cmp.Diff(want, b.daemon.admitted, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	for _, c := range []struct {
+		err  error
+		code uint
+	}{
+		{errNoDaemon, types.ErrTryAgainLater},
+		{&api.Problem{Kind: api.KindTimeout, Detail: "policies are not in force"}, types.ErrTryAgainLater},
+	} {
+		b := newBench()
+		b.daemon.admitErr = c.err
+		wantCode(t, "ADD", b.plugin.Add(pod()), c.code)
+		b.wantNothing(t, "an ADD whose policies are not in force")
+		wantCode(t, "STATUS", b.plugin.Status(pod()), types.ErrPluginNotAvailable)
+		if err := b.plugin.Add(args()); err != nil {
+			t.Errorf("a container of no pod: %v", err)
+		}
+	}
+}
+
+func TestDelFails(t *testing.T) {
+	b := newBench()
+	b.add(t, args())
 	b.links.Fail(linktest.OpDetach, syscall.EPERM)
 	wantCode(t, "DEL", b.plugin.Del(args()), types.ErrInternal)
 	if got := b.daemon.owners(); len(got) != 1 {
@@ -354,7 +416,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("error %+v", e)
 	}
 	b.daemon.fail = errNoDaemon
-	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, socket) {
+	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "weft.sock") {
 		t.Errorf("the message %q does not name the socket", e.Msg)
 	}
 }

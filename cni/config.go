@@ -18,6 +18,8 @@ type config struct {
 
 	// Socket is the daemon's; empty: the default.
 	Socket string `json:"socket"`
+	// Policy is the socket of weft-kube, which enforces network policies; empty: nobody does.
+	Policy string `json:"policy"`
 	// MTU of the interface; 0: the overlay's.
 	MTU int `json:"mtu"`
 	// Hairpin lets a container reach itself through a service address; default: yes.

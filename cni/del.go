@@ -2,13 +2,15 @@ package cni
 
 import (
 	"context"
+	"errors"
 
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // Del takes the container's interface out of the overlay and ends its leases. What is gone already, the namespace
-// included, is fine. With the daemon away the link is removed all the same, and the error is 11, so that the runtime
-// comes again for the lease.
+// included, is fine. With the daemon away the link is removed all the same, and the lease ends when the daemon is back: runtimes
+// that cannot delete hold a pod for ever.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()
@@ -20,5 +22,12 @@ func (p *Plugin) Del(args *skel.CmdArgs) error {
 	if err := p.Links.Detach(ctx, args.Netns, args.IfName, c.host); err != nil {
 		return linkError(err)
 	}
-	return c.release(ctx)
+	err = c.release(ctx)
+	if e, ok := errors.AsType[*types.Error](err); ok && e.Code == types.ErrTryAgainLater && !c.delegated() {
+		if err := c.queue().Add(c.owner); err != nil {
+			return addDetails(e, "it could not be queued either", err)
+		}
+		return nil
+	}
+	return err
 }

@@ -26,7 +26,7 @@ const (
 func failure(code uint, err error) error { return types.NewError(code, err.Error(), "") }
 
 // daemonError gives an error of the daemon the right code; nil stays nil.
-func daemonError(d Daemon, err error) error {
+func daemonError(d interface{ Socket() string }, err error) error {
 	if err == nil {
 		return nil
 	}

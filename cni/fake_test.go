@@ -22,10 +22,10 @@ import (
 	"weft/internal/ether"
 )
 
-const (
-	socket = "/run/weft/weft.sock"
-	netns  = "/run/netns/pod"
-)
+const netns = "/run/netns/pod"
+
+// socket is where nobody listens; deletions are queued beside it.
+var socket string
 
 // fakeDaemon leases addresses out of memory. Its methods may be called concurrently.
 type fakeDaemon struct {
@@ -37,6 +37,9 @@ type fakeDaemon struct {
 	fail    error // returned by every call
 	joinErr error // returned by Join
 	joins   []api.JoinRequest
+
+	admitted []api.Admission
+	admitErr error // returned by Admit and Admits
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -113,6 +116,15 @@ func (d *fakeDaemon) Release(_ context.Context, owner, _ string) error {
 	delete(d.leases, owner)
 	return nil
 }
+
+func (d *fakeDaemon) Admit(_ context.Context, a api.Admission) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.admitted = append(d.admitted, a)
+	return d.admitErr
+}
+
+func (d *fakeDaemon) Admits(context.Context) error { return d.admitErr }
 
 // failJoin makes Join return err.
 func (d *fakeDaemon) failJoin(err error) {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binDir = dir
+	binDir, socket = dir, filepath.Join(dir, "weft.sock")
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)

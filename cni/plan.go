@@ -145,6 +145,15 @@ func (p *plan) route(routes []*types.Route) error {
 	return nil
 }
 
+// addresses returns what the interface will have.
+func (p plan) addresses() []netip.Addr {
+	out := make([]netip.Addr, len(p.spec.Addresses))
+	for i, a := range p.spec.Addresses {
+		out[i] = a.Prefix.Addr()
+	}
+	return out
+}
+
 // result returns what the runtime is told of the link, after what plugins before said.
 func (p plan) result(prev *types100.Result, made link.Result) *types100.Result {
 	res := prev

@@ -26,6 +26,11 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 		why := fmt.Sprintf("the weft daemon at %s is not ready: address space %s", c.daemon.Socket(), s.IPAM)
 		return types.NewError(types.ErrPluginNotAvailable, why, strings.Join(s.Warnings, "; "))
 	}
+	if c.conf.Policy != "" {
+		if err := policyError(c.conf.Policy, p.Dial(c.conf.Policy).Admits(ctx)); err != nil {
+			return failure(types.ErrPluginNotAvailable, err)
+		}
+	}
 	if c.delegated() {
 		return delegateError(c.conf, invoke.DelegateStatus(ctx, c.conf.IPAM.Type, args.StdinData, p.Exec))
 	}

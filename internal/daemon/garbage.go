@@ -67,6 +67,7 @@ func (p *plane) collectGarbage(ctx context.Context) {
 	tick := time.NewTicker(max(min(grace/5, time.Minute), time.Second))
 	defer tick.Stop()
 	for {
+		p.drainDeletions()
 		leases := p.d.ipam.Leases()
 		for _, owner := range g.collect(leases, linkExists, time.Now(), grace) {
 			if err := p.d.ipam.Release(owner, netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
@@ -81,6 +82,22 @@ func (p *plane) collectGarbage(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// drainDeletions ends the leases of containers that were deleted while this node's daemon was away.
+func (p *plane) drainDeletions() {
+	n, err := cni.QueueOf(p.d.cfg.Socket).Drain(func(owner string) error {
+		if err := p.d.ipam.Release(owner, netip.Addr{}); !errors.Is(err, ipam.ErrUnknownOwner) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		p.d.log.Warn("ending leases of containers that were deleted while the daemon was away", "err", err)
+	}
+	if n > 0 {
+		p.d.log.Info("leases have ended of containers that were deleted while the daemon was away", "containers", n)
 	}
 }
 
