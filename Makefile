@@ -12,13 +12,19 @@ SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl gcc
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build demo test sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
+.PHONY: all build image demo test sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
 
 all: build
 
 build:
 	@mkdir -p $(BIN)
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
+
+## image: bin/weft-image.tar for containerd and podman, as IMAGE; needs umoci (Debian: umoci), no registry
+IMAGE ?= docker.io/weft/weft:latest
+image: system-packages build
+	@command -v umoci >/dev/null || { echo "umoci is missing (Debian: apt-get install umoci)"; exit 1; }
+	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
 
 ## demo: three nodes with pods on this machine; needs root
 demo: system-packages build

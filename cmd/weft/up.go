@@ -72,6 +72,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes")
 	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")
+	f.BoolVar(&o.TakeOver, "take-over", false, "wait while another daemon with this flag runs on this host, and take its place when it stops")
 	f.StringVar(&o.HTTPAddr, "http-addr", daemon.DefaultHTTPAddr, "address of metrics and health checks; empty turns them off")
 	f.StringVar(&o.configFile, "config", "", "YAML file with the flags as keys")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -69,6 +69,14 @@ func Run(ctx context.Context, cfg Config, program Program) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if cfg.TakeOver {
+		release, err := cfg.takeTurn(ctx)
+		if err != nil || release == nil {
+			return err
+		}
+		defer release()
+		program.Log.Info("no other daemon runs on this host: its turn has come")
+	}
 	if err := cfg.preflight(); err != nil {
 		return err
 	}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# image.sh BIN REF OUT: an image FROM scratch with weft's programs (in BIN), nft, and the reference plugins that runtimes want,
+# as an OCI archive OUT that containerd and podman import under the name REF. Needs umoci, no registry and no daemon.
+#
+# nft comes from this machine with the libraries that it loads: the image runs on machines of the same architecture.
+set -eu
+bin=$1 ref=$2 out=$3
+root=$bin/image
+rm -rf "$root" "$out"
+mkdir -p "$root/rootfs/usr/bin" "$root/rootfs/usr/sbin" "$root/rootfs/tmp" "$root/rootfs/etc"
+
+for program in weft weft-cni weft-kube; do cp "$bin/$program" "$root/rootfs/usr/bin/"; done
+for plugin in main/loopback meta/portmap meta/bandwidth; do
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/rootfs/usr/bin/" "github.com/containernetworking/plugins/plugins/$plugin"
+done
+nft=$(command -v nft || echo /usr/sbin/nft)
+cp "$nft" "$root/rootfs/usr/sbin/nft"
+ldd "$nft" | grep -o '/[^ ]*' | while read -r lib; do
+	mkdir -p "$root/rootfs$(dirname "$lib")"
+	cp -L "$lib" "$root/rootfs$lib"
+done
+
+umoci init --layout "$root/oci"
+umoci new --image "$root/oci:latest"
+umoci insert --image "$root/oci:latest" --rootless "$root/rootfs" /
+umoci config --image "$root/oci:latest" --config.entrypoint /usr/bin/weft --config.env PATH=/usr/bin:/usr/sbin
+umoci gc --layout "$root/oci"
+# The name under which runtimes know it is an annotation.
+sed -i "s|\"org.opencontainers.image.ref.name\":\"latest\"|\"org.opencontainers.image.ref.name\":\"${ref##*:}\",\"io.containerd.image.name\":\"$ref\"|" "$root/oci/index.json"
+tar -C "$root/oci" -cf "$out" .
+rm -rf "$root"
+echo "$out: $ref, $(du -h "$out" | cut -f1)"
