@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
 	"weft/internal/kube"
 )
@@ -42,4 +43,9 @@ func (o *clusterOptions) clients() (kubernetes.Interface, dynamic.Interface, err
 	return api, more, err
 }
 
-func newLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
+// newLog returns the log, which takes what the libraries of Kubernetes say as well.
+func newLog() *slog.Logger {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	klog.SetSlogLogger(log)
+	return log
+}

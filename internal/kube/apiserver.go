@@ -44,7 +44,10 @@ func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 		_ = os.Setenv("KUBERNETES_SERVICE_HOST", host)
 		_ = os.Setenv("KUBERNETES_SERVICE_PORT", port)
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := rest.InClusterConfig()
+	if kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("kube: reaching the API server: %w", err)
 	}

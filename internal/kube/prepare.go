@@ -101,7 +101,11 @@ func (p Prepare) configure(founders int) error {
 	if err != nil {
 		return fmt.Errorf("kube: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(p.ConfigFile), 0o700); err != nil {
+	dir := filepath.Dir(p.ConfigFile)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("kube: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it for all to read, and it will hold the node's key
 		return fmt.Errorf("kube: %w", err)
 	}
 	changed, err := replaceFile(p.ConfigFile, text, 0o600)
