@@ -24,6 +24,8 @@ const nodesFile = "kube-nodes.json"
 
 // Times of reclaiming.
 const (
+	// reclaimGrace is how long a node has to be gone: one that is made again under the same name keeps what it has.
+	reclaimGrace = 20 * time.Second
 	// reclaimPause is between attempts of one node.
 	reclaimPause = 15 * time.Second
 	// reclaimTurn is how much later each next node begins, so that two hardly ever do at once. It is no harm if they do: what
@@ -142,7 +144,7 @@ func (d *departed) reclaim(ctx context.Context, gone map[string]seenNode) error 
 	if err != nil {
 		return err
 	}
-	turn := time.Duration(rank(peers)) * reclaimTurn
+	turn := reclaimGrace + time.Duration(rank(peers))*reclaimTurn
 	var dead []string
 	for uid, s := range gone {
 		switch state := stateOf(peers, s.Peer); {

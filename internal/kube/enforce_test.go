@@ -1,0 +1,174 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"weft/internal/api"
+	"weft/internal/kube/policy"
+)
+
+// isolate is a policy that lets nobody in to the pods with a label.
+func isolate(name, app string) *networkingv1.NetworkPolicy {
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "np"}}
+	np.Spec.PodSelector.MatchLabels = map[string]string{"app": app}
+	np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	return np
+}
+
+// enforcing runs an enforcer over a bench until the test ends; it must be called in a bubble of synctest.
+func (b *bench) enforcing(t *testing.T) (*enforcer, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := newCluster(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := newEnforcer(b.cfg, c, &health{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() { done <- c.run(ctx) }()
+	go func() { done <- e.run(ctx) }()
+	time.Sleep(time.Second) // of the bubble
+	return e, func() { cancel(); <-done; <-done }
+}
+
+func admitted(e *enforcer, in api.Admission) *httptest.ResponseRecorder {
+	text, _ := json.Marshal(in)
+	w := httptest.NewRecorder()
+	e.handler().ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/v1/pods", bytes.NewReader(text)))
+	return w
+}
+
+func (b *bench) want(t *testing.T, what, ip string, isolated bool) {
+	t.Helper()
+	if chains, ok := b.filter.of(ip); !ok || (chains != policy.PodChains{}) != isolated {
+		t.Errorf("%s: %s has chains %+v (%v), want isolated: %v", what, ip, chains, ok, isolated)
+	}
+}
+
+// TestEnforce follows pods and policies as they come and go.
+func TestEnforce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newNode("node1", "172.30.0.11", 1),
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"), newPod("far", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
+		e, stop := b.enforcing(t)
+		defer stop()
+		b.want(t, "without policies", "10.32.0.1", false)
+		ctx := t.Context()
+		if _, err := b.api.NetworkingV1().NetworkPolicies("ns").Create(ctx, isolate("np", "web"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		b.want(t, "a policy", "10.32.0.1", true)
+		b.want(t, "a pod of another node", "10.32.0.2", false)
+
+		// A new pod is admitted once its policies are in force, before the API server knows its address.
+		if _, err := b.api.CoreV1().Pods("ns").Create(ctx, newPod("new", "node1", map[string]string{"app": "web"}), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		in := api.Admission{Namespace: "ns", Name: "new", UID: "uid-new", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.3")}}
+		if w := admitted(e, in); w.Code != http.StatusOK {
+			t.Fatalf("admission: %d %s", w.Code, w.Body)
+		}
+		b.want(t, "an admitted pod", "10.32.0.3", true)
+
+		// Another agent knows it, too.
+		again, err := openAttachments(b.cfg.RunDir)
+		if err != nil || len(again.all()) != 1 {
+			t.Errorf("attachments after a restart: %v, %v", again.all(), err)
+		}
+
+		b.filter.flush()
+		time.Sleep(5 * time.Second)
+		b.want(t, "after somebody has flushed the rules", "10.32.0.1", true)
+
+		before := b.filter.applied
+		time.Sleep(time.Minute)
+		if b.filter.applied != before {
+			t.Error("nothing changes, and yet the rules are set")
+		}
+		if err := b.api.CoreV1().Pods("ns").Delete(ctx, "new", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.api.NetworkingV1().NetworkPolicies("ns").Delete(ctx, "np", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		b.want(t, "without the policy", "10.32.0.1", false)
+		if left := e.attached.all(); len(left) > 0 {
+			t.Errorf("attachments of pods that are gone: %v", left)
+		}
+	})
+}
+
+// TestAdmissionFails has a pod that the API server does not know wait in vain, and one whose rules cannot be set.
+func TestAdmissionFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("p", "node1", nil), isolate("np", "p"))
+		e, stop := b.enforcing(t)
+		defer stop()
+		in := api.Admission{Namespace: "ns", Name: "unknown", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.9")}}
+		if w := admitted(e, in); w.Code != http.StatusGatewayTimeout || !strings.Contains(w.Body.String(), "ns/unknown") {
+			t.Errorf("a pod that nobody knows: %d %s", w.Code, w.Body)
+		}
+		b.filter.mu.Lock()
+		b.filter.fail = errors.New("no nft")
+		b.filter.mu.Unlock()
+		if _, err := b.api.CoreV1().Pods("ns").Patch(t.Context(), "p", "application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"p"}}}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		in.Name = "p"
+		if w := admitted(e, in); w.Code != http.StatusGatewayTimeout {
+			t.Errorf("a pod whose rules cannot be set: %d %s", w.Code, w.Body)
+		}
+		if e.health.get(checkPolicies) == nil {
+			t.Error("a filter that fails is ready for pods")
+		}
+		b.filter.mu.Lock()
+		b.filter.fail = nil
+		b.filter.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		b.want(t, "once it works", "10.32.0.9", true)
+		if w := admitted(e, api.Admission{}); w.Code != http.StatusBadRequest {
+			t.Errorf("no pod at all: %d", w.Code)
+		}
+	})
+}
+
+// TestProblemIsAnEvent has a policy that makes no sense be told of once.
+func TestProblemIsAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		np := isolate("bad", "web")
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
+			PodSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}},
+		}}}}
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, np,
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"), newPod("other", "node1", nil, "10.32.0.2"))
+		_, stop := b.enforcing(t)
+		defer stop()
+		b.want(t, "the pods of a bad policy", "10.32.0.1", true)
+		b.want(t, "other pods", "10.32.0.2", false)
+		time.Sleep(time.Minute)
+		events, err := b.api.CoreV1().Events("ns").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "bad" || !strings.Contains(events.Items[0].Message, "podSelector") {
+			t.Errorf("events %+v, %v", events.Items, err)
+		}
+	})
+}

@@ -1,0 +1,166 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"weft/internal/api"
+	"weft/internal/kube/firewall"
+	"weft/internal/kube/policy"
+	"weft/internal/peer"
+)
+
+// fakeFilter remembers what is enforced.
+type fakeFilter struct {
+	mu      sync.Mutex
+	rules   *policy.Ruleset // nil: flushed
+	applied int
+	fail    error
+}
+
+var _ firewall.Firewall = (*fakeFilter)(nil)
+
+func (f *fakeFilter) Apply(_ context.Context, r *policy.Ruleset) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.rules, f.applied = r, f.applied+1
+	return nil
+}
+
+func (f *fakeFilter) Intact(context.Context) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules != nil, nil
+}
+
+func (f *fakeFilter) Dropped(context.Context) (map[policy.Direction]uint64, error) { return nil, nil }
+
+// flush removes the rules, as nft flush ruleset does.
+func (f *fakeFilter) flush() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules = nil
+}
+
+// of returns the chains of a pod's address; not ok if nothing is enforced.
+func (f *fakeFilter) of(ip string) (chains policy.PodChains, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rules == nil {
+		return chains, false
+	}
+	return f.rules.Pods[netip.MustParseAddr(ip)], true
+}
+
+// fakeDaemon is a node daemon as the agent sees it.
+type fakeDaemon struct {
+	mu        sync.Mutex
+	status    api.Status
+	peers     []api.Peer
+	ipam      api.IPAM
+	away      bool
+	connected [][]string
+	reclaimed [][]string
+	reloads   int
+	refuse    error // of Reclaim
+}
+
+var errAway = errors.New("the daemon is away")
+
+func (d *fakeDaemon) locked(f func()) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.away {
+		return errAway
+	}
+	f()
+	return nil
+}
+
+func (d *fakeDaemon) Status(context.Context) (s api.Status, err error) {
+	return s, d.locked(func() { s = d.status })
+}
+
+func (d *fakeDaemon) Peers(context.Context) (p []api.Peer, err error) {
+	err = d.locked(func() { p = d.peers })
+	return p, err
+}
+
+func (d *fakeDaemon) IPAM(context.Context) (i api.IPAM, err error) {
+	err = d.locked(func() { i = d.ipam })
+	return i, err
+}
+
+func (d *fakeDaemon) Connect(_ context.Context, targets []string, _ bool) error {
+	return d.locked(func() { d.connected = append(d.connected, targets) })
+}
+
+func (d *fakeDaemon) Reclaim(_ context.Context, peers []string) ([]api.Reclaimed, error) {
+	err := d.locked(func() { d.reclaimed = append(d.reclaimed, peers) })
+	return nil, errors.Join(err, d.refuse)
+}
+
+func (d *fakeDaemon) Reload(context.Context) (api.Reload, error) {
+	return api.Reload{}, d.locked(func() { d.reloads++ })
+}
+
+// with changes the daemon.
+func (d *fakeDaemon) with(f func(d *fakeDaemon)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d)
+}
+
+func idOf(b byte) peer.ID { return peer.ID{7: b} }
+
+func newNode(name string, ip string, id byte) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
+	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
+	if id != 0 {
+		n.Annotations = map[string]string{PeerAnnotation: idOf(id).String()}
+	}
+	return n
+}
+
+func newPod(name, node string, labels map[string]string, ips ...string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), Labels: labels}}
+	p.Spec.NodeName = node
+	p.Spec.Containers = []corev1.Container{{Name: "c"}}
+	for _, ip := range ips {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip})
+	}
+	return p
+}
+
+// bench is an agent's parts around fakes.
+type bench struct {
+	cfg    Config
+	api    *fake.Clientset
+	daemon *fakeDaemon
+	filter *fakeFilter
+}
+
+func newBench(t *testing.T, objects ...runtime.Object) *bench {
+	t.Helper()
+	b := &bench{api: fake.NewClientset(objects...), daemon: &fakeDaemon{}, filter: &fakeFilter{}}
+	b.daemon.status = api.Status{ID: idOf(1), Ready: true, Advertise: netip.MustParseAddrPort("172.30.0.11:6784")}
+	b.cfg = Config{
+		Node: "node1", StateDir: t.TempDir(), RunDir: t.TempDir(), API: b.api, Daemon: b.daemon, Filter: b.filter,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	return b
+}

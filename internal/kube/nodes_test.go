@@ -1,0 +1,259 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"weft/internal/api"
+)
+
+// watching runs the nodes' part of an agent; it must be called in a bubble of synctest.
+func (b *bench) watching(t *testing.T) func() {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := newCluster(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := newNodes(b.cfg, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() { done <- c.run(ctx) }()
+	go func() { done <- n.run(ctx) }()
+	time.Sleep(10 * time.Second) // of the bubble
+	return func() { cancel(); <-done; <-done }
+}
+
+// TestTargets tells the daemon of the nodes, again when they change, and again when it is another daemon.
+func TestTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		windows := newNode("node9", "172.30.0.19", 0)
+		windows.Labels[corev1.LabelOSStable] = "windows"
+		b := newBench(t, newNode("node1", "172.30.0.11", 0), newNode("node2", "172.30.0.12", 0), windows)
+		stop := b.watching(t)
+		defer stop()
+		if _, err := b.api.CoreV1().Nodes().Create(t.Context(), newNode("node3", "172.30.0.13", 0), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.daemon.with(func(d *fakeDaemon) { d.status.Since = time.Now() })
+		time.Sleep(10 * time.Second)
+		want := [][]string{{"172.30.0.12"}, {"172.30.0.12", "172.30.0.13"}, {"172.30.0.12", "172.30.0.13"}}
+		b.daemon.with(func(d *fakeDaemon) {
+			if diff := cmp.Diff(want, d.connected); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+}
+
+// TestAnnounce writes to the node's object which daemon it has and that its network is there, once.
+func TestAnnounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := newNode("node1", "172.30.0.11", 0)
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue}}
+		b := newBench(t, node)
+		b.daemon.status.Ready = false
+		stop := b.watching(t)
+		defer stop()
+		state := func() *corev1.Node {
+			n, err := b.api.CoreV1().Nodes().Get(t.Context(), "node1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := state(); n.Annotations[PeerAnnotation] != idOf(1).String() || networkUnavailable(n) != corev1.ConditionTrue {
+			t.Errorf("before the daemon is ready: %v %v", n.Annotations, n.Status.Conditions)
+		}
+		b.daemon.with(func(d *fakeDaemon) { d.status.Ready = true })
+		time.Sleep(time.Minute)
+		if n := state(); networkUnavailable(n) != corev1.ConditionFalse {
+			t.Errorf("conditions %v", n.Status.Conditions)
+		}
+		patches := slices.DeleteFunc(b.api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() != "patch" })
+		if len(patches) != 2 {
+			t.Errorf("%d patches: %v", len(patches), patches)
+		}
+	})
+}
+
+// owners returns the address space of nodes.
+func owners(ids ...byte) api.IPAM {
+	r := api.IPAMRange{}
+	for _, id := range ids {
+		r.Owners = append(r.Owners, api.IPAMOwner{ID: idOf(id), Addresses: 256})
+	}
+	return api.IPAM{Ranges: []api.IPAMRange{r}}
+}
+
+// TestReclaim deletes nodes in all ways, and says whose space is to be reclaimed after each.
+func TestReclaim(t *testing.T) {
+	self := api.Peer{ID: idOf(1), State: "alive", Self: true}
+	for name, c := range map[string]struct {
+		change func(t *testing.T, b *bench)
+		want   []string // of the first call
+	}{
+		"deleted and dead": {func(t *testing.T, b *bench) {
+			deleteNode(t, b, "node2")
+		}, []string{idOf(2).String()}},
+		"deleted, but alive": {func(t *testing.T, b *bench) {
+			b.daemon.with(func(d *fakeDaemon) { d.peers[1].State = "alive" })
+			deleteNode(t, b, "node2")
+		}, nil},
+		"dead, but not deleted": {func(*testing.T, *bench) {}, nil},
+		"two at once": {func(t *testing.T, b *bench) {
+			deleteNode(t, b, "node2")
+			deleteNode(t, b, "node3")
+		}, []string{idOf(2).String(), idOf(3).String()}},
+		"made again with its disk": {func(t *testing.T, b *bench) {
+			deleteNode(t, b, "node2")
+			again := newNode("node2", "172.30.0.12", 2)
+			again.UID = "another"
+			createNode(t, b, again)
+		}, nil},
+		"made again without": {func(t *testing.T, b *bench) {
+			deleteNode(t, b, "node2")
+			again := newNode("node2", "172.30.0.12", 4)
+			again.UID = "another"
+			createNode(t, b, again)
+		}, []string{idOf(2).String()}},
+		"owns nothing": {func(t *testing.T, b *bench) {
+			b.daemon.with(func(d *fakeDaemon) { d.ipam = owners(1, 3, 9) })
+			deleteNode(t, b, "node2")
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2), newNode("node3", "172.30.0.13", 3))
+				// 9 is a host outside of Kubernetes.
+				b.daemon.ipam = owners(1, 2, 3, 9)
+				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: "dead"}, {ID: idOf(3), State: "dead"}, {ID: idOf(9), State: "dead"}}
+				stop := b.watching(t)
+				c.change(t, b)
+				time.Sleep(time.Minute)
+				stop()
+				b.daemon.with(func(d *fakeDaemon) {
+					var got []string
+					if len(d.reclaimed) > 0 {
+						got = d.reclaimed[len(d.reclaimed)-1]
+					}
+					if diff := cmp.Diff(c.want, got); diff != "" {
+						t.Error(diff)
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestReclaimAfterRestart deletes a node while the agent is down, and has the first attempt fail.
+func TestReclaimAfterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2))
+		b.daemon.ipam = owners(1, 2)
+		b.daemon.peers = []api.Peer{{ID: idOf(1), State: "alive", Self: true}, {ID: idOf(2), State: "dead"}}
+		b.daemon.refuse = errors.New("one does not answer")
+		b.watching(t)()
+		deleteNode(t, b, "node2")
+		stop := b.watching(t)
+		defer stop()
+		time.Sleep(time.Minute)
+		b.daemon.with(func(d *fakeDaemon) {
+			if len(d.reclaimed) < 2 {
+				t.Errorf("attempts %v", d.reclaimed)
+			}
+			d.refuse, d.ipam = nil, owners(1)
+		})
+		time.Sleep(time.Minute)
+		text, err := os.ReadFile(filepath.Join(b.cfg.StateDir, nodesFile))
+		if err != nil || strings.Contains(string(text), "node2") {
+			t.Errorf("after it has been reclaimed: %s, %v", text, err)
+		}
+	})
+}
+
+func deleteNode(t *testing.T, b *bench, name string) {
+	t.Helper()
+	if err := b.api.CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func createNode(t *testing.T, b *bench, n *corev1.Node) {
+	t.Helper()
+	if _, err := b.api.CoreV1().Nodes().Create(t.Context(), n, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPrepare counts the founders and writes the daemon's configuration; without an API server the last one counts.
+func TestPrepare(t *testing.T) {
+	silent := newNode("node3", "172.30.0.13", 0)
+	silent.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
+	p := Prepare{Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"), Log: newBench(t).cfg.Log}
+	p.API = fake.NewClientset(newNode("node1", "172.30.0.11", 0), newNode("node2", "172.30.0.12", 0), silent)
+	n, err := p.founders(t.Context())
+	if err != nil || n != 2 {
+		t.Fatalf("founders = %d, %v", n, err)
+	}
+	for _, step := range []struct{ secret, want string }{
+		{"", "init-peers: 2\n"}, {"\n", "init-peers: 2\n"}, {"s3cret\n", "init-peers: 2\nsecret-file: " + p.SecretFile + "\n"},
+	} {
+		if step.secret != "" {
+			if err := os.WriteFile(p.SecretFile, []byte(step.secret), 0o400); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.configure(n); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(p.ConfigFile); string(got) != step.want {
+			t.Errorf("secret %q: %q, want %q", step.secret, got, step.want)
+		}
+		_ = os.Remove(p.SecretFile)
+	}
+	away := fake.NewClientset()
+	away.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no route to host") })
+	p.API = away
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := p.founders(ctx); err == nil || !strings.Contains(err.Error(), "no route") {
+		t.Errorf("API server away: %v", err)
+	}
+}
+
+// TestBridgeNetfilter turns the settings on, and says what to load where they are missing.
+func TestBridgeNetfilter(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("0\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bridgeNetfilter(dir); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(dir, "bridge-nf-call-ip6tables")); !strings.HasPrefix(string(text), "1") {
+		t.Errorf("setting %q", text)
+	}
+	if err := bridgeNetfilter(filepath.Join(dir, "missing")); !errors.Is(err, ErrNoBridgeNetfilter) {
+		t.Errorf("without the module: %v", err)
+	}
+}
