@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
 # What the kernel tests and the demo run, beside the reference CNI plugins; gcc is for the race detector.
-SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl gcc
+SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl containerd runc gcc
 
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
@@ -101,9 +101,9 @@ system-packages:
 	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
 	echo "installing what is missing:$$missing"; \
 	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps containernetworking-plugins gcc libc6-dev >/dev/null; \
-	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux procps-ng containernetworking-plugins gcc glibc-devel; \
-	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux procps cni-plugins gcc musl-dev; \
+		nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps containernetworking-plugins containerd runc iptables curl gcc libc6-dev >/dev/null; \
+	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux procps-ng containernetworking-plugins containerd runc iptables curl gcc glibc-devel; \
+	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux procps cni-plugins containerd containerd-ctr runc iptables curl gcc musl-dev; \
 	else echo "install them by hand:$$missing"; exit 1; fi
 
 clean:

@@ -33,7 +33,7 @@ func newInstallCommand() *cobra.Command {
 }
 
 func runInstall(cmd *cobra.Command, o installOptions) error {
-	install := kube.Install{Plugin: o.plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
+	install := &kube.Install{Plugin: o.plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
 	if _, err := install.Plugins(); err != nil {
 		return err
 	}

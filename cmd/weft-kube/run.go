@@ -34,7 +34,7 @@ func newRunCommand() *cobra.Command {
 		Long: "Work beside the daemon: keep the CNI plugin installed, tell the daemon of the other nodes, reclaim the address space of deleted\n" +
 			"ones, enforce network policies. One that runs already on this host is waited for: the new one takes its place when it stops.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	o.addFlags(f)
@@ -47,7 +47,7 @@ func newRunCommand() *cobra.Command {
 	return cmd
 }
 
-func runAgent(ctx context.Context, o runOptions) error {
+func runAgent(ctx context.Context, o *runOptions) error {
 	log := newLog()
 	client, more, err := o.clients()
 	if err != nil {
@@ -73,7 +73,7 @@ func runAgent(ctx context.Context, o runOptions) error {
 		return errors.Join(fmt.Errorf("--http-addr: %w", err), admission.Close())
 	}
 	agent, err := kube.New(kube.Config{
-		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: o.install, SecretFile: o.secretFile,
+		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: &o.install, SecretFile: o.secretFile,
 		Admission: admission, Health: health, API: client, Dynamic: more, Daemon: api.NewClient(o.install.Socket),
 		Filter: filter, Samples: firewall.Samples, Log: log,
 	})

@@ -24,7 +24,7 @@ type Config struct {
 	// StateDir is a folder that outlives reboots, RunDir one that needs not.
 	StateDir, RunDir string
 	// Install says where the plugin is and goes.
-	Install Install
+	Install *Install
 	// SecretFile is looked at for changes; empty: there is none.
 	SecretFile string
 	// Admission takes the plugin's questions, Health those of the kubelet and of Prometheus.

@@ -46,13 +46,15 @@ type Install struct {
 	BinDir, ConfDir string
 	// Socket is the daemon's, as runtimes on the host see it; Policy that of the agent, empty where policies are not enforced.
 	Socket, Policy string
+
+	portmap probed // what is known of the host's portmap
 }
 
 // referencePlugins are plugins that weft's configuration, or any runtime, wants.
-var referencePlugins = []string{"portmap", "loopback"}
+var referencePlugins = []string{referencePortmap, "loopback"}
 
 // Conflist returns the network configuration: weft, then portmap for host ports.
-func (i Install) Conflist() ([]byte, error) {
+func (i *Install) Conflist() ([]byte, error) {
 	weft := map[string]any{
 		"type": PluginName, "socket": i.Socket, "hairpin": true,
 		"capabilities": map[string]bool{"ips": true, "mac": true},
@@ -61,8 +63,8 @@ func (i Install) Conflist() ([]byte, error) {
 		weft["policy"] = i.Policy
 	}
 	list := conflist{
-		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", "1.1.0"}, Name: "weft",
-		Plugins: []map[string]any{weft, {"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true}},
+		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", newestVersion}, Name: "weft",
+		Plugins: []map[string]any{weft, {"type": i.portmapType(), "capabilities": map[string]bool{"portMappings": true}, "snat": true}},
 	}
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
@@ -72,8 +74,9 @@ func (i Install) Conflist() ([]byte, error) {
 }
 
 // Plugins puts the plugin into BinDir, and reference plugins that are missing there. A plugin that is running meanwhile goes on
-// with its old content; no caller ever sees half of a file. It returns the names of those that it had to write.
-func (i Install) Plugins() (changed []string, err error) {
+// with its old content; no caller ever sees half of a file. Where the host has a portmap that is too old there is one of our own
+// beside it. It returns the names of those that it had to write.
+func (i *Install) Plugins() (changed []string, err error) {
 	program, err := os.ReadFile(i.Plugin)
 	if err != nil {
 		return nil, fmt.Errorf("kube: reading the plugin: %w", err)
@@ -89,23 +92,36 @@ func (i Install) Plugins() (changed []string, err error) {
 		if _, err := os.Stat(filepath.Join(i.BinDir, name)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		program, err := os.ReadFile(filepath.Join(filepath.Dir(i.Plugin), name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the host has to have its own
-		} else if err != nil {
-			return changed, fmt.Errorf("kube: reading a plugin: %w", err)
-		}
-		if _, err := replaceFile(filepath.Join(i.BinDir, name), program, 0o755); err != nil {
+		if wrote, err = i.copyReference(name, name); err != nil {
 			return changed, err
+		} else if wrote {
+			changed = append(changed, name)
 		}
-		changed = append(changed, name)
+	}
+	if i.portmapType() == ownPortmap {
+		if wrote, err = i.copyReference(referencePortmap, ownPortmap); err != nil {
+			return changed, err
+		} else if wrote {
+			changed = append(changed, ownPortmap)
+		}
 	}
 	return changed, nil
 }
 
+// copyReference puts a reference plugin into BinDir under a name, if there is one beside Plugin.
+func (i *Install) copyReference(name, as string) (wrote bool, err error) {
+	program, err := os.ReadFile(filepath.Join(filepath.Dir(i.Plugin), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the host has to have its own
+	} else if err != nil {
+		return false, fmt.Errorf("kube: reading a plugin: %w", err)
+	}
+	return replaceFile(filepath.Join(i.BinDir, as), program, 0o755)
+}
+
 // Configuration puts the conflist into ConfDir. It tells the runtime, and the kubelet through it, that pods can
 // have a network: it is the last thing to do, when that is true. It reports whether it had to write.
-func (i Install) Configuration() (changed bool, err error) {
+func (i *Install) Configuration() (changed bool, err error) {
 	text, err := i.Conflist()
 	if err != nil {
 		return false, err
@@ -114,7 +130,7 @@ func (i Install) Configuration() (changed bool, err error) {
 }
 
 // Installed returns an error that says what is missing, and nil if runtimes use the plugin.
-func (i Install) Installed() error {
+func (i *Install) Installed() error {
 	for _, path := range []string{filepath.Join(i.BinDir, PluginName), filepath.Join(i.ConfDir, ConflistName)} {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("kube: %w", err)
@@ -129,7 +145,10 @@ func replaceFile(path string, content []byte, mode fs.FileMode) (changed bool, e
 	if old, err := os.ReadFile(path); err == nil && statErr == nil && bytes.Equal(old, content) && info.Mode().Perm() == mode {
 		return false, nil
 	}
-	if err := renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode)); err != nil {
+	// From a file in the same folder, whatever TMPDIR says: containerd 1.6 looks at its configuration when a file of the folder is
+	// renamed, not when one appears in it.
+	options := []renameio.Option{renameio.WithStaticPermissions(mode), renameio.WithTempDir(filepath.Dir(path))}
+	if err := renameio.WriteFile(path, content, mode, options...); err != nil {
 		return false, fmt.Errorf("kube: writing %s: %w", path, err)
 	}
 	return true, nil

@@ -45,6 +45,9 @@ func Build(ctx context.Context, dir string) error {
 	for name, pkg := range map[string]string{
 		plugin: "weft/cmd/weft-cni",
 		tool:   "github.com/containernetworking/cni/cnitool",
+		// In the version that weft's image has; SystemPlugins may be older.
+		"reference/portmap":  "github.com/containernetworking/plugins/plugins/meta/portmap",
+		"reference/loopback": "github.com/containernetworking/plugins/plugins/main/loopback",
 	} {
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -23,6 +23,15 @@ func RequireRoot(tb testing.TB) {
 	tb.Skip("this test needs root")
 }
 
+// Missing skips a test that lacks a program, and fails it where WEFT_TEST=require says that all tests must run.
+func Missing(tb testing.TB, program string) {
+	tb.Helper()
+	if os.Getenv("WEFT_TEST") == "require" {
+		tb.Fatalf("this test needs %s, and WEFT_TEST=require forbids to skip it", program)
+	}
+	tb.Skip("this test needs " + program)
+}
+
 // New returns a lab that ends with the test.
 func New(tb testing.TB, c nettest.Config) *nettest.Lab {
 	tb.Helper()

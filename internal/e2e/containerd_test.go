@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/api"
+	"weft/internal/kube"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/cnitest"
+	"weft/internal/nettest/critest"
+	"weft/internal/nettest/labtest"
+)
+
+// containerds returns the runtimes to test: that of the system, and one that CONTAINERD names.
+func containerds(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	path, err := exec.LookPath("containerd")
+	if err != nil {
+		labtest.Missing(t, "containerd (Debian: containerd)")
+	}
+	found["system"] = path
+	if other := os.Getenv("CONTAINERD"); other != "" {
+		found["other"] = other
+	}
+	return found
+}
+
+// installOn puts the plugin, with those of the reference that a runtime wants, and its configuration into folders of a host.
+func installOn(t *testing.T, n *cluster.Node) *kube.Install {
+	t.Helper()
+	i := &kube.Install{
+		Plugin: filepath.Join(t.TempDir(), "weft-cni"), Socket: n.Socket(),
+		BinDir: filepath.Join(n.Dir(), "cni-bin"), ConfDir: filepath.Join(n.Dir(), "cni-conf"),
+	}
+	from := map[string]string{i.Plugin: filepath.Join(plugins, "weft")}
+	for _, name := range []string{"portmap", "loopback"} {
+		from[filepath.Join(filepath.Dir(i.Plugin), name)] = filepath.Join(plugins, "reference", name)
+	}
+	from[filepath.Join(i.BinDir, "portmap")] = filepath.Join(cnitest.SystemPlugins(), "portmap") // which is left alone, however old
+	for _, dir := range []string{i.BinDir, i.ConfDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for to, source := range from {
+		if err := os.Symlink(source, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := i.Plugins(); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// leftovers is what pods may leave on a host.
+func leftovers(t *testing.T, n *cluster.Node) map[string][]string {
+	t.Helper()
+	left := map[string][]string{"links": links(t, n.Host)}
+	for line := range strings.Lines(labtest.Run(t, n.Space, "nft", "--stateless", "list", "ruleset")) {
+		left["rules"] = append(left["rules"], strings.TrimSpace(line))
+	}
+	slices.Sort(left["rules"]) // tables come in the order in which they were made last
+	for _, l := range query[[]api.Lease](t, n, "ip", "list") {
+		left["leases"] = append(left["leases"], l.Owner)
+	}
+	spaces, err := filepath.Glob("/run/netns/cni-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left["namespaces"] = spaces
+	return left
+}
+
+// TestContainerd has containerd make and remove fifty pods, several at once: all are reached, by their addresses and by ports of the
+// host, from elsewhere and by themselves, and nothing is left of them.
+func TestContainerd(t *testing.T) {
+	for name, path := range containerds(t) {
+		t.Run(name, func(t *testing.T) { testContainerd(t, path) })
+	}
+}
+
+func testContainerd(t *testing.T, containerd string) {
+	const count = 50
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	a, b := nodes[0], nodes[1]
+	install := installOn(t, a)
+	r, err := critest.Start(testContext(t), a.Host, containerd, install.BinDir, install.ConfDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("containerd logged:\n%s", r.Logs())
+		}
+		_ = r.Close()
+	})
+	if missing, err := r.NetworkReady(testContext(t)); err != nil || missing == "" {
+		t.Errorf("without a configuration the network is ready: %v", err)
+	}
+	if _, err := install.Configuration(); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		missing, err := r.NetworkReady(testContext(t))
+		if err == nil && missing != "" {
+			err = fmt.Errorf("the network is not ready: %s", missing)
+		}
+		return err
+	})
+	ports := func(i int) map[int32]int32 { return map[int32]int32{int32(20000 + i): 80} }
+	remove := func(p *critest.Pod) error {
+		for range 2 {
+			if err := r.Stop(testContext(t), p); err != nil {
+				return err
+			}
+		}
+		return r.Remove(testContext(t), p)
+	}
+	first, err := r.Run(testContext(t), "first", ports(count)) // portmap and the daemon make what stays with the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(first); err != nil {
+		t.Fatal(err)
+	}
+	before := leftovers(t, a)
+
+	pods := make([]*critest.Pod, count)
+	var group errgroup.Group
+	group.SetLimit(10)
+	for i := range pods {
+		group.Go(func() (err error) {
+			pods[i], err = r.Run(testContext(t), fmt.Sprint("pod", i), ports(i))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, p := range pods {
+		if seen[p.IPs[0]] {
+			t.Errorf("%s was given twice", p.IPs[0])
+		}
+		seen[p.IPs[0]] = true
+	}
+	client := attach(t, b, "client")
+	for _, i := range []int{0, count / 2, count - 1} {
+		client.reaches(t, netip.MustParseAddr(pods[i].IPs[0]))
+		serveHTTP(t, pods[i])
+		url := fmt.Sprintf("http://%s", net.JoinHostPort(a.Addr().String(), fmt.Sprint(20000+i)))
+		labtest.Until(t, patience, func() error { _, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url); return err })
+		// A pod reaches itself through a port of its host.
+		if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+pods[i].Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
+			t.Errorf("pod %d by its own host port: %v %s", i, err, out)
+		}
+	}
+	for _, p := range pods {
+		group.Go(func() error { return remove(p) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, leftovers(t, a)); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// serveHTTP answers at port 80 of a pod until the test ends.
+func serveHTTP(t *testing.T, p *critest.Pod) {
+	t.Helper()
+	var l net.Listener
+	err := ns.WithNetNSPath(p.Netns, func(ns.NetNS) (err error) {
+		l, err = net.Listen("tcp", ":80")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "hello") })) //nolint:gosec // a test
+	}()
+}
