@@ -16,6 +16,7 @@ var layers = []struct {
 	layer   int
 }{
 	{"cmd/...", 5},
+	{"deploy", 5},
 	{"bench/...", 4},
 	{"internal/daemon", 4},
 	{"internal/e2e", 4},
