@@ -92,10 +92,8 @@ func Start(ctx context.Context, h *nettest.Host, containerd, pluginDir, confDir 
 
 func loadImage(ctx context.Context, containerd, socket, dir string) error {
 	program, file := filepath.Join(dir, "pause"), filepath.Join(dir, "pause.tar")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "weft/internal/nettest/critest/pause")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("critest: building the pause program: %w: %s", err, out)
+	if err := BuildPause(ctx, program); err != nil {
+		return err
 	}
 	if err := writeImage(file, program); err != nil {
 		return fmt.Errorf("critest: the pause image: %w", err)
@@ -103,6 +101,16 @@ func loadImage(ctx context.Context, containerd, socket, dir string) error {
 	ctr := filepath.Join(filepath.Dir(containerd), "ctr")
 	if out, err := exec.CommandContext(ctx, ctr, "--address", socket, "--namespace", "k8s.io", "images", "import", file).CombinedOutput(); err != nil {
 		return fmt.Errorf("critest: importing the pause image: %w: %s", err, out)
+	}
+	return nil
+}
+
+// BuildPause compiles a static program that does nothing until it is told to end. It must be called in a folder of the module.
+func BuildPause(ctx context.Context, path string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "weft/internal/nettest/critest/pause")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("critest: building the pause program: %w: %s", err, out)
 	}
 	return nil
 }
