@@ -29,8 +29,12 @@ func (d *Daemon) httpHandler() http.Handler {
 
 // missing says why the node is not ready.
 func (d *Daemon) missing() string {
-	if d.plane.Load() == nil {
+	p := d.plane.Load()
+	if p == nil {
 		return "the data plane is not up yet"
+	}
+	if !p.rulesTried() {
+		return "the rules for what leaves the overlay are not set yet"
 	}
 	if waiting := d.ipam.Status().WaitingFor; waiting != "" {
 		return "waiting for " + waiting

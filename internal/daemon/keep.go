@@ -28,6 +28,7 @@ func (p *plane) keep(ctx context.Context) error {
 	bridgeTick, rulesTick := time.NewTicker(bridgeEvery), time.NewTicker(rulesEvery)
 	defer bridgeTick.Stop()
 	defer rulesTick.Stop()
+	p.applyRules(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,6 +77,9 @@ func (p *plane) keepBridge() error {
 	}
 	return p.restoreExposed()
 }
+
+// rulesTried reports whether the rules have been set, or could not be.
+func (p *plane) rulesTried() bool { return p.d.cfg.NoMasquerade || p.rulesErr.Load() != nil }
 
 // replug makes the host ends of pods that are on no bridge ports of the one with the given index.
 func replug(bridgeIndex int) error {

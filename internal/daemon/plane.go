@@ -75,7 +75,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	return group.Wait()
 }
 
-// openPlane makes bridge, TAP, rules and router. What a failed openPlane made it takes away again.
+// openPlane makes bridge, TAP and router; keep makes the rules, while frames flow already. What a failed openPlane made it takes away again.
 func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	undo := undoList{}
 	defer func() {
@@ -120,7 +120,6 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	if err := p.kernel.open(ctx, br); err != nil {
 		return nil, err
 	}
-	p.applyRules(ctx) // last: nothing after it can fail and leave them behind
 	return p, nil
 }
 

@@ -110,7 +110,8 @@ func (d *Daemon) offloads(p *plane) []string {
 
 // ready reports whether a pod could join now. A lone node that has not founded yet would, for the first pod.
 func (d *Daemon) ready() bool {
-	return d.plane.Load() != nil && (d.ipam.Ready() || d.cfg.lone())
+	p := d.plane.Load()
+	return p != nil && p.rulesTried() && (d.ipam.Ready() || d.cfg.lone())
 }
 
 // warnings returns what an operator should know, each with its mend.
