@@ -12,7 +12,7 @@ SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl containerd runc g
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image demo test sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
+.PHONY: all build image demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
 
 all: build
 
@@ -40,6 +40,15 @@ test: system-packages build
 ##      WEFT_SEED=n plays the short one of that seed
 sim:
 	WEFT_SIM=full go test -timeout 60m -count=1 -run 'TestHistories$$|TestLargeHistory' -v ./ipam
+
+## e2e: weft on a real Kubernetes of two nodes, with upstream's tests (two hours; writes docs/CONFORMANCE.md), and podman. LAB is a script
+##      that makes such a cluster on this machine, as internal/e2e/kubernetes says
+LAB ?= ../shared/k8slab/lab
+e2e: image
+	@[ -x $(LAB) ] || { echo "no script for a cluster at $(LAB): name one by LAB=…, as internal/e2e/kubernetes/doc.go describes"; exit 1; }
+	command -v podman >/dev/null || apt-get install -y -qq --no-install-recommends podman >/dev/null
+	WEFT_TEST=require go test -count=1 -timeout 20m -run 'TestPodman|TestContainerd' ./internal/e2e
+	WEFT_LAB=$(abspath $(LAB)) go test -count=1 -timeout 5h -v ./internal/e2e/kubernetes
 
 ## bench: weft beside the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
 ##        bin/weft-bench run --help has the rest

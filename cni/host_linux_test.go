@@ -46,7 +46,7 @@ type host struct {
 	daemon *fakeDaemon
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{lab: labtest.New(t, nettest.Config{}), daemon: newFakeDaemon()}
 	h.Host = labtest.AddHost(t, h.lab, "a")
@@ -72,7 +72,7 @@ func newHost(t *testing.T) *host {
 }
 
 // serve speaks the daemon's protocol for d until the test ends.
-func serve(t *testing.T, socket string, d *fakeDaemon) {
+func serve(t testing.TB, socket string, d *fakeDaemon) {
 	t.Helper()
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, v any, err error) {

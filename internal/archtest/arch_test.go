@@ -19,7 +19,7 @@ var layers = []struct {
 	{"deploy", 5},
 	{"bench/...", 4},
 	{"internal/daemon", 4},
-	{"internal/e2e", 4},
+	{"internal/e2e/...", 4},
 	{"internal/archtest", 4},
 
 	{"router", 3},

@@ -165,7 +165,10 @@ func testContainerd(t *testing.T, containerd string) {
 		client.reaches(t, netip.MustParseAddr(pods[i].IPs[0]))
 		serveHTTP(t, pods[i])
 		url := fmt.Sprintf("http://%s", net.JoinHostPort(a.Addr().String(), fmt.Sprint(20000+i)))
-		labtest.Until(t, patience, func() error { _, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url); return err })
+		labtest.Until(t, patience, func() error {
+			_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url)
+			return err
+		})
 		// A pod reaches itself through a port of its host.
 		if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+pods[i].Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
 			t.Errorf("pod %d by its own host port: %v %s", i, err, out)

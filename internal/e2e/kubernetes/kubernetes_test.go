@@ -1,0 +1,253 @@
+package kubernetes
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+)
+
+// maxLoss is how long a ping may go unanswered while a node's weft is upgraded.
+const maxLoss = time.Second
+
+const pods = `
+apiVersion: v1
+kind: Pod
+metadata: {name: p%[1]d, labels: {app: p}}
+spec:
+  nodeName: node%[1]d
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: c, image: "docker.io/library/busybox:1.35", imagePullPolicy: IfNotPresent, command: [sleep, "1000000"]}
+---
+`
+
+// TestKubernetes is one story; its parts need those before them.
+func TestKubernetes(t *testing.T) {
+	l := open(t)
+	report := &report{}
+	step := func(name string, f func(t *testing.T) string) {
+		ok := t.Run(name, func(t *testing.T) { report.add(name, f(t)) })
+		if !ok {
+			report.add(name, "**failed**")
+		}
+	}
+	step("install", l.install)
+	step("DNS and two pods", l.workload)
+	step("rolling upgrade under a ping", l.upgrade)
+	step("crash and reboot of a node", l.reboot)
+	step("API server away", l.apiAway)
+	for _, s := range suites {
+		t.Run(s.name, func(t *testing.T) { report.suite(t, l, s) })
+	}
+	step("a node is deleted", l.deleteNode)
+	report.write(t, l)
+}
+
+// install applies the manifest as a user would, with a secret.
+func (l *lab) install(t *testing.T) string {
+	if ready := l.kubectl(t, "get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`); strings.Contains(ready, "True") {
+		t.Fatalf("nodes are ready without a network: %s", ready)
+	}
+	secret, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "secret", "generate").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(l.dir, "secret")
+	if err := os.WriteFile(path, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.kubectl(t, "-n", "kube-system", "create", "secret", "generic", "weft", "--from-file=secret="+path)
+	start := time.Now()
+	l.kubectl(t, "apply", "-f", l.manifest(t))
+	l.kubectl(t, "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s")
+	took := time.Since(start)
+	l.kubectl(t, "-n", "kube-system", "rollout", "status", "ds/weft", "--timeout=120s")
+	until(t, func() error {
+		states := l.kubectl(t, "get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="NetworkUnavailable")].status}`)
+		if states != "False False" {
+			return fmt.Errorf("NetworkUnavailable is %q", states)
+		}
+		return nil
+	})
+	l.join(t, path)
+	return fmt.Sprintf("nodes Ready %.0f s after `kubectl apply`", took.Seconds())
+}
+
+func (l *lab) workload(t *testing.T) string {
+	l.kubectl(t, "apply", "-f", filepath.Join(l.home, "cl", "dns.yaml"))
+	path := filepath.Join(l.dir, "pods.yaml")
+	if err := os.WriteFile(path, []byte(fmt.Sprintf(pods, 1)+fmt.Sprintf(pods, 2)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.kubectl(t, "apply", "-f", path)
+	l.kubectl(t, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s")
+	l.kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+	l.kubectl(t, "exec", "p1", "--", "nslookup", "kubernetes.default.svc.cluster.local")
+	return "running"
+}
+
+func (l *lab) ip(t *testing.T, pod string) string {
+	t.Helper()
+	return l.kubectl(t, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+}
+
+// netns returns the network namespace of a pod, as a file on its node.
+func (l *lab) netns(t *testing.T, node int, pod string) string {
+	t.Helper()
+	ip := l.ip(t, pod)
+	for _, name := range strings.Fields(l.must(t, "nx", fmt.Sprint(node), "ls", "/run/netns")) {
+		path := "/run/netns/" + name
+		if out, err := l.run(t.Context(), "nx", fmt.Sprint(node), "nsenter", "--net="+path, "ip", "-o", "addr"); err == nil && strings.Contains(out, " "+ip+"/") {
+			return path
+		}
+	}
+	t.Fatalf("no namespace with %s on node %d", ip, node)
+	return ""
+}
+
+// pinging runs f under a ping from p1 to p2 and returns the longest time without an answer.
+func (l *lab) pinging(t *testing.T, f func()) time.Duration {
+	t.Helper()
+	ping := exec.CommandContext(t.Context(), l.script, "nx", "1", "nsenter", "--net="+l.netns(t, 1, "p1"), "ping", "-D", "-i", "0.05", l.ip(t, "p2"))
+	ping.Env = l.env
+	var out bytes.Buffer
+	ping.Stdout = &out
+	if err := ping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	_ = ping.Process.Signal(os.Interrupt)
+	_ = ping.Wait()
+	var last, longest float64
+	lines := bufio.NewScanner(&out)
+	for lines.Scan() {
+		var at float64
+		if n, _ := fmt.Sscanf(lines.Text(), "[%f] 64 bytes", &at); n == 1 {
+			if last > 0 {
+				longest = max(longest, at-last)
+			}
+			last = at
+		}
+	}
+	if last == 0 {
+		t.Fatalf("no answer at all: %s", out.String())
+	}
+	return time.Duration(longest * float64(time.Second))
+}
+
+// upgrade rolls the DaemonSet.
+func (l *lab) upgrade(t *testing.T) string {
+	gap := l.pinging(t, func() {
+		l.kubectl(t, "-n", "kube-system", "rollout", "restart", "ds/weft")
+		l.kubectl(t, "-n", "kube-system", "rollout", "status", "ds/weft", "--timeout=180s")
+	})
+	if gap > maxLoss {
+		t.Errorf("pods were out of reach for %v", gap)
+	}
+	return fmt.Sprintf("longest time without an answer %d ms (pings every 50 ms, encrypted)", gap.Milliseconds())
+}
+
+// reboot has node 2 crash, and looks that pods come back and nothing is left of those before.
+func (l *lab) reboot(t *testing.T) string {
+	start := time.Now()
+	l.must(t, "reboot", "2")
+	until(t, func() error {
+		_, err := l.run(t.Context(), "k", "exec", "p1", "--", "ping", "-c1", "-W1", l.ip(t, "p2"))
+		return err
+	})
+	took := time.Since(start)
+	l.kubectl(t, "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s")
+	until(t, func() error {
+		var leases []api.Lease
+		if err := json.Unmarshal([]byte(l.weft(t, 2, "ip", "list", "--json")), &leases); err != nil {
+			return err
+		}
+		living := strings.Fields(l.kubectl(t, "get", "pods", "-A", "--field-selector=spec.nodeName=node2", "-o", "jsonpath={.items[*].status.podIP}"))
+		for _, lease := range leases {
+			if strings.HasPrefix(lease.Owner, "cni/") && !slices.Contains(living, lease.IP.Addr().String()) {
+				return fmt.Errorf("%s is leased to %s", lease.IP, lease.Owner)
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("a pod of it answers after %.0f s, no address is left leased", took.Seconds())
+}
+
+// apiAway has the API server stand still for a while: pods talk on, and what changes afterwards is enforced.
+func (l *lab) apiAway(t *testing.T) string {
+	text, err := os.ReadFile(filepath.Join(l.home, "cl", "run", "apiserver.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.TrimSpace(string(text))
+	const away = time.Minute
+	gap := l.pinging(t, func() {
+		if out, err := exec.CommandContext(t.Context(), "kill", "-STOP", pid).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		l.must(t, "nx", "1", "sleep", fmt.Sprint(away.Seconds()))
+		if out, err := exec.CommandContext(t.Context(), "kill", "-CONT", pid).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	})
+	if gap > maxLoss {
+		t.Errorf("pods were out of reach for %v", gap)
+	}
+	const isolate = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"nobody"},"spec":{"podSelector":{"matchLabels":{"app":"p"}}}}`
+	path := filepath.Join(l.dir, "policy.json")
+	if err := os.WriteFile(path, []byte(isolate), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() error { _, err := l.run(t.Context(), "k", "apply", "-f", path); return err })
+	reach := func() error {
+		_, err := l.run(t.Context(), "k", "exec", "p1", "--", "ping", "-c1", "-W1", l.ip(t, "p2"))
+		return err
+	}
+	until(t, func() error {
+		if reach() == nil {
+			return fmt.Errorf("the ping passes")
+		}
+		return nil
+	})
+	l.kubectl(t, "delete", "-f", path)
+	until(t, reach)
+	return fmt.Sprintf("for %v: longest time without an answer %d ms; a policy made afterwards is enforced", away, gap.Milliseconds())
+}
+
+// deleteNode deletes node 2 for good: its address space becomes another's, that of the bare host does not.
+func (l *lab) deleteNode(t *testing.T) string {
+	var status api.Status
+	if err := json.Unmarshal([]byte(l.weft(t, 2, "status", "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	stop := exec.CommandContext(t.Context(), filepath.Join(l.home, "cl", "stopnode.sh"), "2")
+	stop.Env = l.env
+	if out, err := stop.CombinedOutput(); err != nil {
+		t.Fatalf("stopping node 2: %v: %s", err, out)
+	}
+	start := time.Now()
+	l.kubectl(t, "delete", "node", "node2")
+	until(t, func() error {
+		var ipam api.IPAM
+		if err := json.Unmarshal([]byte(l.weft(t, 1, "ipam", "--json")), &ipam); err != nil {
+			return err
+		}
+		for _, o := range ipam.Ranges[0].Owners {
+			if o.ID == status.ID && o.Addresses > 0 {
+				return fmt.Errorf("%s owns %d addresses", o.Name, o.Addresses)
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("its addresses are another node's after %.0f s", time.Since(start).Seconds())
+}

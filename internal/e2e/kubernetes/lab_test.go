@@ -1,0 +1,173 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/nettest/labtest"
+)
+
+// What the lab's kube-proxy takes for the pods' range; where its nodes keep what outlives a reboot.
+const (
+	podRange = "10.244.0.0/16"
+	stateDir = "/var/lib/cni/weft"
+)
+
+// lab is the cluster.
+type lab struct {
+	script string
+	home   string // $K8SLAB
+	root   string // of this repository
+	env    []string
+	host   *exec.Cmd // the daemon on the API server's host
+	dir    string    // of that daemon
+}
+
+// run runs a command of the lab and returns what it printed on its output.
+func (l *lab) run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, l.script, args...)
+	cmd.Env = l.env
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("lab %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+func (l *lab) must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := l.run(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// kubectl runs kubectl as the administrator.
+func (l *lab) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	return l.must(t, append([]string{"k"}, args...)...)
+}
+
+// weft runs an operator's command on a node.
+func (l *lab) weft(t *testing.T, node int, args ...string) string {
+	t.Helper()
+	return l.must(t, append([]string{"nx", fmt.Sprint(node), filepath.Join(l.root, "bin", "weft")}, args...)...)
+}
+
+// until waits for something, two minutes at most.
+func until(t *testing.T, f func() error) {
+	t.Helper()
+	labtest.Until(t, 2*time.Minute, f)
+}
+
+// open returns the lab, up, with weft's image, encrypted, on nodes that were NotReady before.
+func open(t *testing.T) *lab {
+	t.Helper()
+	script := os.Getenv("WEFT_LAB")
+	if script == "" {
+		t.Skip("WEFT_LAB does not name a script that makes a cluster: see the package's documentation")
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := os.Getenv("K8SLAB")
+	if home == "" {
+		user, err := os.UserHomeDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		home = filepath.Join(user, ".cache", "k8slab")
+	}
+	newer := filepath.Join(home, "bin", "ctd2")
+	l := &lab{script: script, home: home, root: root, dir: t.TempDir()}
+	l.env = append(os.Environ(), "K8SLAB="+home, "CTD="+filepath.Join(newer, "containerd"), "PATH="+newer+":"+os.Getenv("PATH"))
+	for _, step := range []string{"deps", "build", "build-ctd2", "build-e2e"} {
+		t.Logf("lab %s", step)
+		l.must(t, step)
+	}
+	image, err := os.ReadFile(filepath.Join(root, "bin", "weft-image.tar"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(home, "img", "weft-image.tar"), image, 0o600)
+	}
+	if err != nil {
+		t.Fatalf("make image first: %v", err)
+	}
+	l.must(t, "up")
+	t.Cleanup(func() {
+		if _, err := l.run(context.Background(), "down"); err != nil {
+			t.Log(err)
+		}
+	})
+	l.aliasImages(t)
+	return l
+}
+
+// aliasImages has images that upstream's tests name, and that cannot be had without a registry, stand for ones that have all that
+// the tests use of them.
+func (l *lab) aliasImages(t *testing.T) {
+	t.Helper()
+	const tests = "registry.k8s.io/e2e-test-images/"
+	for _, alias := range [][2]string{
+		{tests + "agnhost:2.63.0", tests + "jessie-dnsutils:1.7"},
+		{tests + "agnhost:2.63.0", tests + "glibc-dns-testing:2.0.0"},
+		{tests + "agnhost:2.63.0", tests + "agnhost:2.55"},
+		{"registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10.2"},
+		{"docker.io/library/busybox:1.35", tests + "busybox:1.37.0-1"},
+	} {
+		for node := 1; node <= 2; node++ {
+			l.must(t, "nx", fmt.Sprint(node), "ctr", "-n", "k8s.io", "images", "tag", "--force", alias[0], alias[1])
+		}
+	}
+}
+
+// manifest returns deploy/kubernetes.yaml with what a user of this cluster would change in it.
+func (l *lab) manifest(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(l.root, "deploy", "kubernetes.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer("10.32.0.0/12", podRange, "path: /var/lib/weft,", "path: "+stateDir+",").Replace(string(text))
+	path := filepath.Join(l.dir, "weft.yaml")
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// join has the API server's host join the overlay.
+func (l *lab) join(t *testing.T, secret string) {
+	t.Helper()
+	inside := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/kcp", filepath.Join(l.root, "bin", "weft")}, args...)...) //nolint:gosec // a test
+		cmd.Env = append(l.env, "WEFT_SOCKET="+filepath.Join(l.dir, "weft.sock"))
+		return cmd
+	}
+	for _, r := range []string{"10.244.0.0/24", "10.244.1.0/24"} { // of the lab, for networks that divide the range by node
+		_ = exec.Command("nsenter", "--net=/run/netns/kcp", "ip", "route", "del", r).Run() //nolint:gosec // a test
+	}
+	l.host = inside("up", "--name", "kcp", "--state-dir", filepath.Join(l.dir, "state"), "--socket", filepath.Join(l.dir, "weft.sock"),
+		"--range", podRange, "--init-peers", "0", "--secret-file", secret, "--http-addr", "", "172.30.0.11", "172.30.0.12")
+	if err := l.host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = l.host.Process.Signal(os.Interrupt)
+		_ = l.host.Wait()
+	})
+	for _, args := range [][]string{{"wait", "--timeout", "60s"}, {"expose"}} {
+		if out, err := inside(args...).CombinedOutput(); err != nil {
+			t.Fatalf("weft %s: %v: %s", args[0], err, out)
+		}
+	}
+}

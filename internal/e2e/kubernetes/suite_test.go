@@ -1,0 +1,125 @@
+package kubernetes
+
+import (
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// suite is a selection of upstream's tests.
+type suite struct {
+	name, focus, skip string
+	why               string // what is skipped, and why
+}
+
+var suites = []suite{
+	{"sig-network conformance", `\[sig-network\].*\[Conformance\]`, `\[Disruptive\]`, "nothing"},
+	{"NetworkPolicy (Netpol)", `Netpol|NetworkPolicy`, `SCTPConnectivity`, "`[Feature:SCTPConnectivity]`: the kernel of the machine has no SCTP sockets"},
+}
+
+// report is what docs/CONFORMANCE.md tells.
+type report struct {
+	steps  [][2]string
+	suites []result
+}
+
+// result is what a suite came to.
+type result struct {
+	suite
+	passed, failed []string
+	took           time.Duration
+}
+
+func (r *report) add(step, outcome string) { r.steps = append(r.steps, [2]string{step, outcome}) }
+
+// junit is the part of upstream's report that is read.
+type junit struct {
+	Suites []struct {
+		Cases []struct {
+			Name    string    `xml:"name,attr"`
+			Status  string    `xml:"status,attr"`
+			Skipped *struct{} `xml:"skipped"`
+			Failure *struct{} `xml:"failure"`
+			Error   *struct{} `xml:"error"`
+		} `xml:"testcase"`
+	} `xml:"testsuite"`
+}
+
+// suite runs one of upstream's suites; each test that fails is a failure here.
+func (r *report) suite(t *testing.T, l *lab, s suite) {
+	start := time.Now()
+	_, runErr := l.run(t.Context(), "e2e", s.focus, s.skip)
+	text, err := os.ReadFile(filepath.Join(l.home, "cl", "report", "junit_01.xml"))
+	if err != nil {
+		t.Fatalf("no report: %v, %v", err, runErr)
+	}
+	var doc junit
+	if err := xml.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	out := result{suite: s, took: time.Since(start)}
+	for _, group := range doc.Suites {
+		for _, c := range group.Cases {
+			name := strings.TrimPrefix(c.Name, "[It] ")
+			switch {
+			case !strings.HasPrefix(c.Name, "[It]") || c.Skipped != nil:
+			case c.Failure != nil || c.Error != nil:
+				out.failed = append(out.failed, name)
+				t.Errorf("failed: %s", name)
+			default:
+				out.passed = append(out.passed, name)
+			}
+		}
+	}
+	slices.Sort(out.failed)
+	r.suites = append(r.suites, out)
+}
+
+// write writes docs/CONFORMANCE.md.
+func (r *report) write(t *testing.T, l *lab) {
+	t.Helper()
+	var text strings.Builder
+	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&text, format+"\n", args...) }
+	p("# Conformance\n\nWritten by `make e2e`: two nodes, installed from `deploy/kubernetes.yaml` with a secret (all traffic between nodes encrypted), kube-proxy\n"+
+		"in mode %s. Upstream's tests are those of the Kubernetes version below.\n", mode())
+	p("| | |\n|---|---|")
+	p("| date | %s |", time.Now().UTC().Format(time.DateOnly))
+	p("| weft | %s |", strings.Fields(l.weft(t, 1, "version"))[0])
+	p("| Kubernetes | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"))
+	p("| runtime | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.containerRuntimeVersion}"))
+	p("| kernel | %s, %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kernelVersion}"), runtime.GOARCH)
+	p("\n## Suites\n\n| suite | passed | failed | took | not run |\n|---|---|---|---|---|")
+	for _, s := range r.suites {
+		p("| %s | %d | %d | %d min | %s |", s.name, len(s.passed), len(s.failed), int(s.took.Minutes()), s.why)
+	}
+	for _, s := range r.suites {
+		if len(s.failed) > 0 {
+			p("\nFailed of %s:\n", s.name)
+			for _, name := range s.failed {
+				p("- %s", name)
+			}
+		}
+	}
+	p("\n## What happens to nodes\n\n| | |\n|---|---|")
+	for _, s := range r.steps {
+		p("| %s | %s |", s[0], s[1])
+	}
+	fmt.Println(text.String())
+	if err := os.WriteFile(filepath.Join(l.root, "docs", "CONFORMANCE.md"), []byte(text.String()), 0o644); err != nil { //nolint:gosec // documentation
+		t.Fatal(err)
+	}
+}
+
+// mode is that of kube-proxy.
+func mode() string {
+	if m := os.Getenv("PROXYMODE"); m != "" {
+		return m
+	}
+	return "iptables"
+}
