@@ -49,6 +49,7 @@ type Daemon interface {
 	// Socket returns where the daemon is spoken to, for messages.
 	Socket() string
 	Status(ctx context.Context) (api.Status, error)
+	IPAM(ctx context.Context) (api.IPAM, error)
 	Join(ctx context.Context, r api.JoinRequest) (api.Join, error)
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error

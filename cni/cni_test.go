@@ -411,6 +411,17 @@ func TestStatus(t *testing.T) {
 	if err := b.plugin.Status(args()); err != nil {
 		t.Error(err)
 	}
+	full := api.IPAMRange{CIDR: netip.MustParsePrefix("10.32.0.0/12"), Owners: []api.IPAMOwner{
+		{Addresses: 8, Reachable: true}, {Addresses: 8, Free: 8}, // the second is not there to ask
+	}}
+	b.daemon.ipam.Ranges = []api.IPAMRange{full}
+	if e := wantCode(t, "no address left", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "10.32.0.0/12") {
+		t.Errorf("error %+v", e)
+	}
+	full.Owners[1].Reachable = true
+	if err := b.plugin.Status(args()); err != nil {
+		t.Errorf("another node has addresses: %v", err)
+	}
 	b.daemon.ready = false
 	if e := wantCode(t, "not ready", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "waiting") || !strings.Contains(e.Details, "start them") {
 		t.Errorf("error %+v", e)

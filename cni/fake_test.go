@@ -36,6 +36,7 @@ type fakeDaemon struct {
 	exposed []netip.Prefix
 	fail    error // returned by every call
 	joinErr error // returned by Join
+	ipam    api.IPAM
 	joins   []api.JoinRequest
 
 	admitted []api.Admission
@@ -116,6 +117,8 @@ func (d *fakeDaemon) Release(_ context.Context, owner, _ string) error {
 	delete(d.leases, owner)
 	return nil
 }
+
+func (d *fakeDaemon) IPAM(context.Context) (api.IPAM, error) { return d.ipam, d.fail }
 
 func (d *fakeDaemon) Admit(_ context.Context, a api.Admission) error {
 	d.mu.Lock()

@@ -90,6 +90,10 @@ func serve(t testing.TB, socket string, d *fakeDaemon) {
 		s, err := d.Status(r.Context())
 		answer(w, s, err)
 	})
+	mux.HandleFunc("GET /v1/ipam", func(w http.ResponseWriter, r *http.Request) {
+		i, err := d.IPAM(r.Context())
+		answer(w, i, err)
+	})
 	mux.HandleFunc("PUT /v1/join", func(w http.ResponseWriter, r *http.Request) {
 		var req api.JoinRequest
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {

@@ -3,12 +3,31 @@ package cni
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"weft/internal/api"
 )
+
+// checkSpace returns an error if no node that could be asked has an address to give.
+func (c *call) checkSpace(ctx context.Context) error {
+	ipam, err := c.daemon.IPAM(ctx)
+	if err != nil {
+		return failure(types.ErrPluginNotAvailable, daemonError(c.daemon, err))
+	}
+	for _, r := range ipam.Ranges {
+		left := slices.ContainsFunc(r.Owners, func(o api.IPAMOwner) bool { return o.Reachable && o.Free > 0 })
+		if len(r.Owners) > 0 && !left {
+			return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf("no address is left in %s at any node that can be reached", r.CIDR),
+				"hint: `weft ipam` shows who owns how much; reclaim nodes that are gone for good (weft reclaim), or delete pods")
+		}
+	}
+	return nil
+}
 
 // Status says whether an ADD could succeed now: code 50 if not, with the reason.
 func (p *Plugin) Status(args *skel.CmdArgs) error {
@@ -34,5 +53,5 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 	if c.delegated() {
 		return delegateError(c.conf, invoke.DelegateStatus(ctx, c.conf.IPAM.Type, args.StdinData, p.Exec))
 	}
-	return nil
+	return c.checkSpace(ctx)
 }

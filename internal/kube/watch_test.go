@@ -1,0 +1,138 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// TestSecretRotation has the daemon read the secret again when its file changes, as often as it takes.
+func TestSecretRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.cfg.SecretFile = filepath.Join(t.TempDir(), "secret")
+		write := func(text string) {
+			if err := os.WriteFile(b.cfg.SecretFile, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		write("one")
+		a := &Agent{cfg: b.cfg, health: &health{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.watchSecret(ctx) }()
+		want := func(n int) {
+			t.Helper()
+			b.daemon.with(func(d *fakeDaemon) {
+				if d.reloads != n {
+					t.Errorf("%d reloads, want %d", d.reloads, n)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		want(0)
+		write("two\none")
+		want(1)
+		b.daemon.with(func(d *fakeDaemon) { d.away = true })
+		write("two")
+		want(1)
+		b.daemon.with(func(d *fakeDaemon) { d.away = false })
+		time.Sleep(10 * time.Second)
+		want(2)
+		if err := os.Remove(b.cfg.SecretFile); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		want(2)
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestInstallOrder writes the configuration only once a pod could be added, and again when somebody deletes it.
+func TestInstallOrder(t *testing.T) {
+	b := newBench(t)
+	plugin := filepath.Join(t.TempDir(), "weft-cni")
+	if err := os.WriteFile(plugin, []byte("program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.Install = &Install{Plugin: plugin, BinDir: t.TempDir(), ConfDir: t.TempDir(), Socket: "/run/weft/weft.sock", Policy: "/run/weft/kube.sock"}
+	a := &Agent{cfg: b.cfg, health: &health{}}
+	conflist := filepath.Join(b.cfg.Install.ConfDir, ConflistName)
+	foreign := filepath.Join(b.cfg.Install.ConfDir, "20-other.conflist")
+	if err := os.WriteFile(foreign, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.installPlugin(false); err == nil {
+		t.Error("ready without a configuration")
+	}
+	if _, err := os.Stat(conflist); err == nil {
+		t.Error("the configuration is there before a pod could be added")
+	}
+	for range 2 {
+		if err := a.installPlugin(true); err != nil {
+			t.Error(err)
+		}
+		if err := os.Remove(conflist); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := a.installPlugin(true); err != nil {
+		t.Error(err)
+	}
+	if err := a.installPlugin(false); err != nil {
+		t.Errorf("a daemon that is away takes nothing back: %v", err)
+	}
+	for _, path := range []string{conflist, foreign, filepath.Join(b.cfg.Install.BinDir, PluginName)} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAPIServersAreRemembered dials what was written down where the Service's address leads nowhere.
+func TestAPIServersAreRemembered(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	port := int32(l.Addr().(*net.TCPAddr).Port)
+	api := fake.NewClientset(&discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes"},
+		Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"127.0.0.1"}}}, Ports: []discoveryv1.EndpointPort{{Port: &port}},
+	})
+	dir := t.TempDir()
+	if err := RememberAPIServers(t.Context(), api, dir); err != nil {
+		t.Fatal(err)
+	}
+	e := &endpoints{}
+	text, err := os.ReadFile(filepath.Join(dir, endpointsFile))
+	if err == nil {
+		err = json.Unmarshal(text, &e.list)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := e.dial(t.Context(), "tcp", "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if _, err := (&endpoints{}).dial(t.Context(), "tcp", "127.0.0.1:1"); err == nil {
+		t.Error("an address where nobody listens was dialled")
+	}
+}
