@@ -20,7 +20,7 @@ func main() {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand())
+	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newUninstallCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "weft-kube: %v\n", err)
 		os.Exit(1)

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +18,7 @@ import (
 func newPrepareCommand() *cobra.Command {
 	var o clusterOptions
 	var timeout time.Duration
+	var ranges []string
 	p := kube.Prepare{}
 	cmd := &cobra.Command{
 		Use:   "prepare",
@@ -23,6 +29,13 @@ func newPrepareCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, r := range ranges {
+				prefix, err := netip.ParsePrefix(strings.TrimSpace(r))
+				if err != nil {
+					return fmt.Errorf("--range: %q is no CIDR", r)
+				}
+				p.Ranges = append(p.Ranges, prefix)
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			p.API, p.Node, p.SecretFile, p.Log = api, o.node, o.secretFile, newLog()
@@ -32,7 +45,6 @@ func newPrepareCommand() *cobra.Command {
 	}
 	o.addFlags(cmd.Flags())
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the API server")
-	cmd.Flags().BoolVar(&p.IPv4, "ipv4", true, "make the host a router for IPv4")
-	cmd.Flags().BoolVar(&p.IPv6, "ipv6", false, "make the host a router for IPv6")
+	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","), "ranges of the pods (default: WEFT_RANGE from the environment)")
 	return cmd
 }

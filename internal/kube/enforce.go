@@ -150,6 +150,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 		if err := e.filter.Apply(ctx, rules); err != nil {
 			e.log.Error("policies cannot be enforced", "err", err)
 			e.health.set(checkPolicies, err)
+			e.applied = nil // tried again at the next look
 			return
 		}
 		e.applied = rules

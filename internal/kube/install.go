@@ -129,6 +129,18 @@ func (i *Install) Configuration() (changed bool, err error) {
 	return replaceFile(filepath.Join(i.ConfDir, ConflistName), text, 0o644)
 }
 
+// Remove removes the configuration, first, and the plugin; what others may use stays.
+func (i *Install) Remove() error {
+	for _, path := range []string{
+		filepath.Join(i.ConfDir, ConflistName), filepath.Join(i.BinDir, ownPortmap), filepath.Join(i.BinDir, PluginName),
+	} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("kube: %w", err)
+		}
+	}
+	return nil
+}
+
 // Installed returns an error that says what is missing, and nil if runtimes use the plugin.
 func (i *Install) Installed() error {
 	for _, path := range []string{filepath.Join(i.BinDir, PluginName), filepath.Join(i.ConfDir, ConflistName)} {

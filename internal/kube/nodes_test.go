@@ -230,7 +230,9 @@ func TestPrepare(t *testing.T) {
 		_ = os.Remove(p.SecretFile)
 	}
 	away := fake.NewClientset()
-	away.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no route to host") })
+	away.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("no route to host")
+	})
 	p.API = away
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()

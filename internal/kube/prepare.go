@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -31,9 +33,9 @@ type Prepare struct {
 	ConfigFile string
 	// SecretFile is named in it if it is there and not empty.
 	SecretFile string
-	// IPv4 and IPv6 say for what the host is to be a router.
-	IPv4, IPv6 bool
-	Log        *slog.Logger
+	// Ranges are those of the pods: the host is to be a router for their families.
+	Ranges []netip.Prefix
+	Log    *slog.Logger
 }
 
 // ErrNoBridgeNetfilter says that the kernel does not show bridged frames to its firewall.
@@ -42,7 +44,9 @@ var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is n
 
 // Run prepares the node. Where the API server does not answer before ctx ends, the configuration of an earlier start is good enough.
 func (p Prepare) Run(ctx context.Context) error {
-	if err := masq.EnableForwarding(p.IPv4, p.IPv6); err != nil {
+	is4 := func(r netip.Prefix) bool { return r.Addr().Is4() }
+	is6 := func(r netip.Prefix) bool { return r.Addr().Is6() }
+	if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
 		return err
 	}
 	if err := bridgeNetfilter("/proc/sys/net/bridge"); err != nil {

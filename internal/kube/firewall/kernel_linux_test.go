@@ -298,6 +298,12 @@ func TestFlushed(t *testing.T) {
 			t.Errorf("after %s and a new Apply: %v", cmd, got)
 		}
 	}
+	for range 2 {
+		g.do(t, func() error { return g.fw.Remove(t.Context()) })
+	}
+	if got := g.passes(t, []policytest.Packet{tcp(c, 2, 1)}); !got[0] {
+		t.Error("something is forbidden by rules that are removed")
+	}
 }
 
 // TestDropsAreTold counts and samples what is dropped.

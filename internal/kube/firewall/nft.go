@@ -66,6 +66,20 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 	return n.remember(ctx)
 }
 
+// Remove removes the table: everything is allowed. That there is none is success.
+func (n *NFT) Remove(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.applied = nil
+	tx := n.nft.NewTransaction()
+	tx.Add(&knftables.Table{}) // or the deletion could fail
+	tx.Delete(&knftables.Table{})
+	if err := n.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("firewall: removing the rules: %w", err)
+	}
+	return nil
+}
+
 // remember notes how the table looks; mu is held.
 func (n *NFT) remember(ctx context.Context) error {
 	seen, err := n.generation()

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/kube"
+	"weft/internal/kube/firewall"
+)
+
+func newUninstallCommand() *cobra.Command {
+	i := &kube.Install{}
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Remove the runtime's configuration, the plugin and the rules of network policies from this host",
+		Long: "Remove the runtime's configuration, the plugin and the rules of network policies from this host. The DaemonSet leaves them when it\n" +
+			"goes, so that pods can be deleted; run this when they are, and \"weft leave\" before.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := firewall.New(cmd.Context())
+			if err == nil {
+				err = filter.Remove(cmd.Context())
+			}
+			return errors.Join(err, i.Remove())
+		},
+	}
+	cmd.Flags().StringVar(&i.BinDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
+	cmd.Flags().StringVar(&i.ConfDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
+	return cmd
+}
