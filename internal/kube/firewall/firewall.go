@@ -5,7 +5,7 @@
 //	    map ingress4, ingress6, egress4, egress6     a pod's address : jump to its chain
 //	    set self4, self6                             address . address of pods, which may talk to themselves
 //	    set s…v4, s…v6                               those whom policies name
-//	    chain c…                                     package policy's chains: return is allow
+//	    chain c…v4, c…v6                             package policy's chains: return is allow
 //	    chain drop-ingress, drop-egress              count, sample to a log group, drop
 //	    chain forward { type filter hook forward priority filter
 //	        ct direction reply accept                what was allowed one way may be answered

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"os/exec"
 	"sync"
 
@@ -22,7 +21,7 @@ type NFT struct {
 	generation func() (uint32, error)
 
 	mu      sync.Mutex
-	applied *policy.Ruleset   // guarded by mu; nil: unknown
+	applied *table            // guarded by mu; nil: unknown
 	digest  [sha256.Size]byte // guarded by mu; of the table as it was made
 	seen    uint32            // guarded by mu; the generation at which the table was as it was made
 }
@@ -36,7 +35,7 @@ func New(ctx context.Context) (*NFT, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
 	n := &NFT{nft: nft, list: listTable, generation: generation}
-	if err := nft.Check(ctx, n.whole(&policy.Ruleset{})); err != nil {
+	if err := nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
 	return n, nil
@@ -55,14 +54,15 @@ func listTable(ctx context.Context) (string, error) {
 func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.applied == nil || n.nft.Run(ctx, n.change(n.applied, r)) != nil {
+	t := newTable(r)
+	if n.applied == nil || n.nft.Run(ctx, n.change(n.applied, t)) != nil {
 		// Nothing is known of the table, or it is not what it was.
-		if err := n.nft.Run(ctx, n.whole(r)); err != nil {
+		if err := n.nft.Run(ctx, n.whole(t)); err != nil {
 			n.applied = nil
 			return fmt.Errorf("firewall: setting the rules: %w", err)
 		}
 	}
-	n.applied = &policy.Ruleset{Sets: maps.Clone(r.Sets), Chains: maps.Clone(r.Chains), Pods: maps.Clone(r.Pods)}
+	n.applied = t
 	return n.remember(ctx)
 }
 

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -13,29 +12,6 @@ import (
 )
 
 var directions = [...]policy.Direction{policy.Ingress, policy.Egress}
-
-// family is what differs between IPv4 and IPv6.
-type family struct {
-	is4          bool
-	word, suffix string // in rules; of names
-	addr         string
-}
-
-var families = [...]family{
-	{is4: true, word: "ip", suffix: "4", addr: "ipv4_addr"},
-	{word: "ip6", suffix: "6", addr: "ipv6_addr"},
-}
-
-// setOf returns the name of a set of package policy for one family.
-func (f family) setOf(name string) string { return name + "v" + f.suffix }
-
-// self returns the name of the set of pods that may talk to themselves.
-func (f family) self() string { return "self" + f.suffix }
-
-// podsOf returns the name of the map from pods to chains.
-func (f family) podsOf(d policy.Direction) string { return d.String() + f.suffix }
-
-func (f family) of(ip netip.Addr) bool { return ip.Is4() == f.is4 }
 
 // counterOf and dropOf return the names of the counter and the chain for what a direction forbids.
 func counterOf(d policy.Direction) string { return "dropped-" + d.String() }
@@ -45,8 +21,8 @@ func dropOf(d policy.Direction) string    { return "drop-" + d.String() }
 const neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, " +
 	"mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 
-// whole replaces the table by one that holds r.
-func (n *NFT) whole(r *policy.Ruleset) *knftables.Transaction {
+// whole replaces the table by one that holds t.
+func (n *NFT) whole(t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
@@ -80,85 +56,77 @@ func (n *NFT) whole(r *policy.Ruleset) *knftables.Transaction {
 			tx.Add(&knftables.Rule{Chain: "forward", Rule: rule})
 		}
 	}
-	n.addChange(tx, &policy.Ruleset{}, r)
+	addChange(tx, &table{}, t)
 	return tx
 }
 
-// change makes a table that holds old hold r.
-func (n *NFT) change(old, r *policy.Ruleset) *knftables.Transaction {
+// change makes a table that holds old hold t.
+func (n *NFT) change(old, t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
-	n.addChange(tx, old, r)
+	addChange(tx, old, t)
 	return tx
 }
 
 // addChange adds what is new, leads pods to it, and only then removes what nothing leads to any more.
-func (n *NFT) addChange(tx *knftables.Transaction, old, r *policy.Ruleset) {
-	changeSets(tx, old.Sets, r.Sets)
-	added := missing(r.Chains, old.Chains)
+func addChange(tx *knftables.Transaction, old, t *table) {
+	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
+		changeSet(tx, name, old.sets, t.sets[name])
+	}
+	added := missing(t.chains, old.chains)
 	for _, name := range added {
 		tx.Add(&knftables.Chain{Name: name})
 	}
 	for _, name := range added {
-		for _, rule := range rulesOf(r.Chains[name]) {
+		for _, rule := range t.chains[name] {
 			tx.Add(&knftables.Rule{Chain: name, Rule: rule})
 		}
 	}
-	changePods(tx, old.Pods, r.Pods)
-	removed := missing(old.Chains, r.Chains)
+	for _, f := range families {
+		for _, d := range directions {
+			changePods(tx, f.podsOf(d), old.pods[f.podsOf(d)], t.pods[f.podsOf(d)])
+		}
+		changeSelf(tx, f, old, t)
+	}
+	removed := missing(old.chains, t.chains)
 	for _, name := range removed {
 		tx.Flush(&knftables.Chain{Name: name}) // they may lead to each other
 	}
 	for _, name := range removed {
 		tx.Delete(&knftables.Chain{Name: name})
 	}
-	for _, name := range missing(old.Sets, r.Sets) {
-		for _, f := range families {
-			tx.Delete(&knftables.Set{Name: f.setOf(name)})
-		}
+	for _, name := range missing(old.sets, t.sets) {
+		tx.Delete(&knftables.Set{Name: name})
 	}
 }
 
 // missing returns the keys of a that b has not, sorted.
-func missing[V any](a, b map[string]V) (out []string) {
-	for _, k := range slices.Sorted(maps.Keys(a)) {
+func missing[A, B any](a map[string]A, b map[string]B) (out []string) {
+	for k := range a {
 		if _, ok := b[k]; !ok {
 			out = append(out, k)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
-// changeSets adds sets, and changes the elements of those that are there.
-func changeSets(tx *knftables.Transaction, old, sets map[string]policy.Set) {
-	for _, name := range slices.Sorted(maps.Keys(sets)) {
-		set := sets[name]
-		before, known := old[name]
-		for _, f := range families {
-			if !known {
-				s := &knftables.Set{Name: f.setOf(name), Type: f.addr}
-				if set.Blocks {
-					s.Flags = []knftables.SetFlag{knftables.IntervalFlag}
-				}
-				tx.Add(s)
-			}
+// changeSet adds a set, or changes the elements of one that is there.
+func changeSet(tx *knftables.Transaction, name string, old map[string]set, s set) {
+	before, known := old[name]
+	if !known {
+		add := &knftables.Set{Name: name, Type: s.addr}
+		if s.interval {
+			add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
 		}
-		gone, come := differences(before.Prefixes, set.Prefixes)
-		for _, p := range gone {
-			tx.Delete(elementOf(name, p))
-		}
-		for _, p := range come {
-			tx.Add(elementOf(name, p))
-		}
+		tx.Add(add)
 	}
-}
-
-func elementOf(set string, p netip.Prefix) *knftables.Element {
-	for _, f := range families {
-		if f.of(p.Addr()) {
-			return &knftables.Element{Set: f.setOf(set), Key: []string{keyOf(p)}}
-		}
+	gone, come := differences(before.keys, s.keys)
+	for _, p := range gone {
+		tx.Delete(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
 	}
-	panic("firewall: an address of no family")
+	for _, p := range come {
+		tx.Add(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
+	}
 }
 
 func keyOf(p netip.Prefix) string {
@@ -183,87 +151,36 @@ func differences(a, b []netip.Prefix) (onlyA, onlyB []netip.Prefix) {
 	return append(onlyA, a...), append(onlyB, b...)
 }
 
-// changePods leads pods to their chains.
-func changePods(tx *knftables.Transaction, old, pods map[netip.Addr]policy.PodChains) {
-	both := map[netip.Addr]bool{}
-	for ip := range old {
-		both[ip] = true
+// changePods leads pods to their chains in one map.
+func changePods(tx *knftables.Transaction, m string, old, pods map[string]string) {
+	for _, ip := range slices.Sorted(maps.Keys(old)) {
+		if old[ip] != pods[ip] {
+			tx.Delete(&knftables.Element{Map: m, Key: []string{ip}})
+		}
 	}
-	for ip := range pods {
-		both[ip] = true
-	}
-	for _, ip := range slices.SortedFunc(maps.Keys(both), netip.Addr.Compare) {
-		before, was := old[ip]
-		after, is := pods[ip]
-		for _, f := range families {
-			if !f.of(ip) {
-				continue
-			}
-			key := []string{ip.String()}
-			moveElement(tx, f.podsOf(policy.Ingress), key, before.Ingress, after.Ingress)
-			moveElement(tx, f.podsOf(policy.Egress), key, before.Egress, after.Egress)
-			self := &knftables.Element{Set: f.self(), Key: []string{ip.String(), ip.String()}}
-			if was && !is {
-				tx.Delete(self)
-			} else if is && !was {
-				tx.Add(self)
-			}
+	for _, ip := range slices.Sorted(maps.Keys(pods)) {
+		if old[ip] != pods[ip] {
+			tx.Add(&knftables.Element{Map: m, Key: []string{ip}, Value: []string{"jump " + pods[ip]}})
 		}
 	}
 }
 
-// moveElement has a pod lead to another chain in a map; empty is none.
-func moveElement(tx *knftables.Transaction, m string, key []string, before, after string) {
-	if before == after {
-		return
+// changeSelf lets the pods that are in any map of a family talk to themselves.
+func changeSelf(tx *knftables.Transaction, f family, old, t *table) {
+	before, after := f.selected(old), f.selected(t)
+	for _, ip := range missing(before, after) {
+		tx.Delete(&knftables.Element{Set: f.self(), Key: []string{ip, ip}})
 	}
-	if before != "" {
-		tx.Delete(&knftables.Element{Map: m, Key: key})
-	}
-	if after != "" {
-		tx.Add(&knftables.Element{Map: m, Key: key, Value: []string{"jump " + after}})
+	for _, ip := range missing(after, before) {
+		tx.Add(&knftables.Element{Set: f.self(), Key: []string{ip, ip}})
 	}
 }
 
-// rulesOf returns the rules of a chain as nft reads them.
-func rulesOf(c policy.Chain) (rules []string) {
-	if len(c.Ports) > 0 {
-		jumps := make([]string, len(c.Ports))
-		for i, p := range c.Ports {
-			jumps[i] = fmt.Sprintf("%s . %s : goto %s", strings.ToLower(string(p.Protocol)), portsOf(p.First, p.Last), p.Chain)
-		}
-		rules = append(rules, "meta l4proto . th dport vmap { "+strings.Join(jumps, ", ")+" }")
+// selected returns the pods of a family that policies restrict.
+func (f family) selected(t *table) map[string]string {
+	all := map[string]string{}
+	for _, d := range directions {
+		maps.Copy(all, t.pods[f.podsOf(d)])
 	}
-	end := "saddr"
-	if c.Direction == policy.Egress {
-		end = "daddr"
-	}
-	for _, r := range c.Rules {
-		if r.Set == "" {
-			rules = append(rules, verdictOf(r.Target, c.Direction))
-			continue
-		}
-		for _, f := range families {
-			rules = append(rules, knftables.Concat(f.word, end, "@", f.setOf(r.Set), verdictOf(r.Target, c.Direction)))
-		}
-	}
-	return append(rules, verdictOf(c.End, c.Direction))
-}
-
-func portsOf(first, last uint16) string {
-	if first == last {
-		return fmt.Sprint(first)
-	}
-	return fmt.Sprintf("%d-%d", first, last)
-}
-
-func verdictOf(t policy.Target, d policy.Direction) string {
-	switch t.Action {
-	case policy.Allow:
-		return "return"
-	case policy.Goto:
-		return "goto " + t.Chain
-	default:
-		return "goto " + dropOf(d)
-	}
+	return all
 }
