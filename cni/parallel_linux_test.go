@@ -119,4 +119,3 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
-

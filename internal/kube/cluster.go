@@ -52,8 +52,9 @@ type cluster struct {
 
 // Kinds of policies that clusters may have.
 var (
-	adminPolicies    = v1alpha1.SchemeGroupVersion.WithResource("adminnetworkpolicies")
-	baselinePolicies = v1alpha1.SchemeGroupVersion.WithResource("baselineadminnetworkpolicies")
+	policyKinds      = schema.GroupVersion(v1alpha1.GroupVersion)
+	adminPolicies    = policyKinds.WithResource("adminnetworkpolicies")
+	baselinePolicies = policyKinds.WithResource("baselineadminnetworkpolicies")
 )
 
 func newCluster(cfg Config) (*cluster, error) {

@@ -45,7 +45,7 @@ func (b *bench) enforcing(t *testing.T) (*enforcer, func()) {
 	go func() { done <- c.run(ctx) }()
 	go func() { done <- e.run(ctx) }()
 	time.Sleep(time.Second) // of the bubble
-	return e, func() { cancel(); <-done; <-done }
+	return e, func() { cancel(); _, _ = <-done, <-done }
 }
 
 func admitted(e *enforcer, in api.Admission) *httptest.ResponseRecorder {

@@ -37,7 +37,7 @@ func (b *bench) watching(t *testing.T) func() {
 	go func() { done <- c.run(ctx) }()
 	go func() { done <- n.run(ctx) }()
 	time.Sleep(10 * time.Second) // of the bubble
-	return func() { cancel(); <-done; <-done }
+	return func() { cancel(); _, _ = <-done, <-done }
 }
 
 // TestTargets tells the daemon of the nodes, again when they change, and again when it is another daemon.

@@ -22,16 +22,16 @@ func generation() (uint32, error) {
 	defer func() { _ = conn.Close() }()
 	replies, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: getGeneration, Flags: netlink.Request},
-		Data:   nfgenmsg(unix.AF_UNSPEC, 0),
+		Data:   nfgenmsg(0),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("firewall: asking for the generation: %w", err)
 	}
 	for _, r := range replies {
-		if len(r.Data) < len(nfgenmsg(0, 0)) {
+		if len(r.Data) < len(nfgenmsg(0)) {
 			continue
 		}
-		attrs, err := netlink.NewAttributeDecoder(r.Data[len(nfgenmsg(0, 0)):])
+		attrs, err := netlink.NewAttributeDecoder(r.Data[len(nfgenmsg(0)):])
 		if err != nil {
 			return 0, fmt.Errorf("firewall: the generation: %w", err)
 		}

@@ -20,9 +20,9 @@ import (
 
 var bigEndian = binary.BigEndian
 
-// nfgenmsg returns the header of netfilter's messages: family, version 0, resource.
-func nfgenmsg(family byte, resource uint16) []byte {
-	return bigEndian.AppendUint16([]byte{family, 0}, resource)
+// nfgenmsg returns the header of netfilter's messages: any family, version 0, resource.
+func nfgenmsg(resource uint16) []byte {
+	return bigEndian.AppendUint16([]byte{unix.AF_UNSPEC, 0}, resource)
 }
 
 // Messages and attributes of nfnetlink_log (linux/netfilter/nfnetlink_log.h).
@@ -63,7 +63,7 @@ func Samples(ctx context.Context, f func(Drop)) error {
 		}
 		if _, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: logConfig, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   append(nfgenmsg(unix.AF_UNSPEC, LogGroup), data...),
+			Data:   append(nfgenmsg(LogGroup), data...),
 		}); err != nil {
 			return fmt.Errorf("firewall: listening to log group %d: %w", LogGroup, err)
 		}
@@ -89,7 +89,7 @@ func Samples(ctx context.Context, f func(Drop)) error {
 
 // parseDrop reads a message of the log.
 func parseDrop(m netlink.Message) (d Drop, ok bool) {
-	header := len(nfgenmsg(0, 0))
+	header := len(nfgenmsg(0))
 	if m.Header.Type != logPacket || len(m.Data) < header {
 		return d, false
 	}

@@ -13,7 +13,7 @@ func FuzzDrop(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(append(nfgenmsg(0, LogGroup), attrs...))
+	f.Add(append(nfgenmsg(LogGroup), attrs...))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		parseDrop(netlink.Message{Header: netlink.Header{Type: logPacket}, Data: data})
 	})

@@ -108,7 +108,7 @@ func (n *NFT) Intact(ctx context.Context) (bool, error) {
 	text, err := n.list(ctx)
 	if err != nil || sha256.Sum256([]byte(text)) != n.digest { // no table is an error, too
 		n.applied = nil
-		return false, nil //nolint:nilerr // it is the answer
+		return false, nil
 	}
 	n.seen = seen
 	return true, nil
