@@ -34,11 +34,7 @@ func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []net
 		defer func() { _ = unix.Close(fd) }()
 		to := &unix.SockaddrLinklayer{Ifindex: pod.Attrs().Index}
 		for _, p := range addrs {
-			frame, err := Announcement(macOf(pod), p.Addr())
-			if err != nil {
-				return err
-			}
-			if err := unix.Sendto(fd, frame, 0, to); err != nil {
+			if err := unix.Sendto(fd, Announcement(macOf(pod), p.Addr()), 0, to); err != nil {
 				return fmt.Errorf("link: announcing %s: %w", p.Addr(), err)
 			}
 		}

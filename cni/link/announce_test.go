@@ -21,10 +21,7 @@ func TestAnnouncement(t *testing.T) {
 			"88" + "00" + "47bd" + "20000000" + // neighbour advertisement, override
 			"fd320000000000000000000000000002" + "0201" + "0a570a200002"}, // target, its link-layer address
 	} {
-		got, err := Announcement(mac, netip.MustParseAddr(c.ip))
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := Announcement(mac, netip.MustParseAddr(c.ip))
 		if hex.EncodeToString(got) != c.want {
 			t.Errorf("announcement of %s:\n got %x\nwant %s", c.ip, got, c.want)
 		}

@@ -12,9 +12,9 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// Large returns a cluster of pods in 100 namespaces, all on this node, and policies that each allow an application some pods of its
+// Large returns a cluster of pods in 100 namespaces, of which the first local ones are on this node, and policies that each allow an application some pods of its
 // namespace, all pods of ten namespaces, and a block, at one port.
-func Large(pods, policies int) *policy.Cluster {
+func Large(pods, policies, local int) *policy.Cluster {
 	c := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	const spaces = 100
 	for i := range spaces {
@@ -23,7 +23,7 @@ func Large(pods, policies int) *policy.Cluster {
 	}
 	for i := range pods {
 		c.Pods = append(c.Pods, &policy.Pod{
-			Namespace: fmt.Sprint("ns", i%spaces), Name: fmt.Sprint("p", i), Local: true,
+			Namespace: fmt.Sprint("ns", i%spaces), Name: fmt.Sprint("p", i), Local: i < local,
 			Labels: policy.Labels{"app": fmt.Sprint("a", i/spaces%20), "pod-template-hash": fmt.Sprint(i)},
 			IPs:    []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})},
 		})
