@@ -10,7 +10,7 @@ rm -rf "$root" "$out"
 mkdir -p "$root/rootfs/usr/bin" "$root/rootfs/usr/sbin" "$root/rootfs/tmp" "$root/rootfs/etc"
 
 for program in weft weft-cni weft-kube; do cp "$bin/$program" "$root/rootfs/usr/bin/"; done
-for plugin in main/loopback meta/portmap meta/bandwidth; do
+for plugin in main/loopback meta/portmap; do
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/rootfs/usr/bin/" "github.com/containernetworking/plugins/plugins/$plugin"
 done
 nft=$(command -v nft || echo /usr/sbin/nft)

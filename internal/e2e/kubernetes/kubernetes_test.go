@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/nettest/labtest"
 )
 
 // maxLoss is how long a ping may go unanswered while a node's weft is upgraded.
@@ -44,6 +45,7 @@ func TestKubernetes(t *testing.T) {
 	step("install", l.install)
 	step("DNS and two pods", l.workload)
 	step("rolling upgrade under a ping", l.upgrade)
+	step("secret rotated by the Secret", l.rotate)
 	step("crash and reboot of a node", l.reboot)
 	step("API server away", l.apiAway)
 	for _, s := range suites {
@@ -155,6 +157,38 @@ func (l *lab) upgrade(t *testing.T) string {
 		t.Errorf("pods were out of reach for %v", gap)
 	}
 	return fmt.Sprintf("longest time without an answer %d ms (pings every 50 ms, encrypted)", gap.Milliseconds())
+}
+
+// rotate puts a second secret before the first one, and waits until all nodes have it.
+func (l *lab) rotate(t *testing.T) string {
+	secrets, err := os.ReadFile(filepath.Join(l.dir, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "secret", "generate").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	gap := l.pinging(t, func() {
+		l.kubectl(t, "-n", "kube-system", "patch", "secret", "weft", "-p", fmt.Sprintf(`{"stringData":{"secret":%q}}`, string(second)+string(secrets)))
+		for node := 1; node <= 2; node++ {
+			labtest.Until(t, 4*time.Minute, func() error {
+				var status api.Status
+				if err := json.Unmarshal([]byte(l.weft(t, node, "status", "--json")), &status); err != nil {
+					return err
+				}
+				if status.Secrets != 2 {
+					return fmt.Errorf("node %d has %d secrets", node, status.Secrets)
+				}
+				return nil
+			})
+		}
+	})
+	if gap > maxLoss {
+		t.Errorf("pods were out of reach for %v", gap)
+	}
+	return fmt.Sprintf("all nodes have it after %.0f s, longest time without an answer %d ms", time.Since(start).Seconds(), gap.Milliseconds())
 }
 
 // reboot has node 2 crash, and looks that pods come back and nothing is left of those before.
