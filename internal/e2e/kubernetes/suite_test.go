@@ -90,7 +90,7 @@ func (r *report) write(t *testing.T, l *lab) {
 		"in mode %s. Upstream's tests are those of the Kubernetes version below.\n", mode())
 	p("| | |\n|---|---|")
 	p("| date | %s |", time.Now().UTC().Format(time.DateOnly))
-	p("| weft | %s |", strings.Fields(l.weft(t, 1, "version"))[0])
+	p("| weft | %s |", strings.TrimPrefix(l.weft(t, 1, "version"), "weft "))
 	p("| Kubernetes | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"))
 	p("| runtime | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.containerRuntimeVersion}"))
 	p("| kernel | %s, %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kernelVersion}"), runtime.GOARCH)
