@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -215,11 +216,7 @@ func (c *cluster) snapshot(attached map[podKey]attachment) (*policy.Cluster, err
 	if err != nil {
 		return nil, fmt.Errorf("kube: %w", err)
 	}
-	for _, p := range pods {
-		if pod := c.podOf(p, attached); pod != nil {
-			out.Pods = append(out.Pods, pod)
-		}
-	}
+	out.Pods = c.podsOf(pods, attached)
 	nodes, err := c.nodes.List(labels.Everything())
 	if err != nil {
 		return nil, fmt.Errorf("kube: %w", err)
@@ -233,6 +230,45 @@ func (c *cluster) snapshot(attached map[podKey]attachment) (*policy.Cluster, err
 	out.Admin = adminList[v1alpha1.AdminNetworkPolicy](c, adminPolicies)
 	out.Baseline = adminList[v1alpha1.BaselineAdminNetworkPolicy](c, baselinePolicies)
 	return out, nil
+}
+
+// podsOf returns pods as policies see them, each address with one of them: it may have been given to another pod while the API
+// server still shows the one that had it. That is whom the plugin told of last, else who is not being deleted, else who is younger.
+func (c *cluster) podsOf(objects []*corev1.Pod, attached map[podKey]attachment) (pods []*policy.Pod) {
+	objects = slices.SortedFunc(slices.Values(objects), func(a, b *corev1.Pod) int {
+		_, attachedA := attached[podKey{a.Namespace, a.Name}]
+		_, attachedB := attached[podKey{b.Namespace, b.Name}]
+		return cmp.Or(
+			-compareBool(attachedA, attachedB), compareBool(a.DeletionTimestamp != nil, b.DeletionTimestamp != nil),
+			b.CreationTimestamp.Compare(a.CreationTimestamp.Time), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name),
+		)
+	})
+	taken := map[netip.Addr]bool{}
+	for _, o := range objects {
+		p := c.podOf(o, attached)
+		if p == nil {
+			continue
+		}
+		p.IPs = slices.DeleteFunc(slices.Clone(p.IPs), func(ip netip.Addr) bool { return taken[ip] })
+		for _, ip := range p.IPs {
+			taken[ip] = true
+		}
+		if len(p.IPs) > 0 {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // podOf returns a pod as policies see it; nil if they do not.

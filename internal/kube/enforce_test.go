@@ -172,3 +172,40 @@ func TestProblemIsAnEvent(t *testing.T) {
 		}
 	})
 }
+
+// TestAddressGivenAgain has an address go from a pod that is still being deleted to another one: it is the new pod's.
+func TestAddressGivenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := newPod("old", "node1", map[string]string{"app": "free"}, "10.32.0.1")
+		now := metav1.Now()
+		old.DeletionTimestamp, old.Finalizers = &now, []string{"test/keep"}
+		remote := newPod("remote-old", "node2", map[string]string{"app": "free"}, "10.32.0.2")
+		remote.DeletionTimestamp, remote.Finalizers = &now, []string{"test/keep"}
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, isolate("np", "web"), old, remote,
+			newPod("new", "node1", map[string]string{"app": "web"}), newPod("remote-new", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
+		e, stop := b.enforcing(t)
+		defer stop()
+		b.want(t, "the old pod", "10.32.0.1", false)
+		in := api.Admission{Namespace: "ns", Name: "new", UID: "uid-new", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.1")}}
+		if w := admitted(e, in); w.Code != http.StatusOK {
+			t.Fatalf("admission: %d %s", w.Code, w.Body)
+		}
+		b.want(t, "the new pod", "10.32.0.1", true)
+		snapshot, err := e.cluster.snapshot(e.attached.all())
+		if err != nil {
+			t.Fatal(err)
+		}
+		owners := map[netip.Addr]string{}
+		for _, p := range snapshot.Pods {
+			for _, ip := range p.IPs {
+				if owners[ip] != "" {
+					t.Errorf("%s belongs to %s and %s", ip, owners[ip], p.Name)
+				}
+				owners[ip] = p.Name
+			}
+		}
+		if got := owners[netip.MustParseAddr("10.32.0.2")]; got != "remote-new" {
+			t.Errorf("the address of a pod on another node is %s's", got)
+		}
+	})
+}
