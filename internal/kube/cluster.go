@@ -201,35 +201,36 @@ func (c *cluster) ready() bool {
 	return true
 }
 
-// snapshot returns what policies are decided by. attached are addresses of this node's pods that the API server may not
+// snapshot returns what policies are decided by, with policies that cannot be read. attached are addresses of this node's pods that the API server may not
 // know yet.
-func (c *cluster) snapshot(attached map[podKey]attachment) (*policy.Cluster, error) {
+func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, problems []policy.Problem, err error) {
 	out := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	namespaces, err := c.namespaces.List(labels.Everything())
 	if err != nil {
-		return nil, fmt.Errorf("kube: %w", err)
+		return nil, nil, fmt.Errorf("kube: %w", err)
 	}
 	for _, ns := range namespaces {
 		out.Namespaces[ns.Name] = ns.Labels
 	}
 	pods, err := c.pods.List(labels.Everything())
 	if err != nil {
-		return nil, fmt.Errorf("kube: %w", err)
+		return nil, nil, fmt.Errorf("kube: %w", err)
 	}
 	out.Pods = c.podsOf(pods, attached)
 	nodes, err := c.nodes.List(labels.Everything())
 	if err != nil {
-		return nil, fmt.Errorf("kube: %w", err)
+		return nil, nil, fmt.Errorf("kube: %w", err)
 	}
 	for _, n := range nodes {
 		out.Nodes = append(out.Nodes, policy.Node{Labels: n.Labels, IPs: addressesOf(n)})
 	}
 	if out.Policies, err = c.policies.List(labels.Everything()); err != nil {
-		return nil, fmt.Errorf("kube: %w", err)
+		return nil, nil, fmt.Errorf("kube: %w", err)
 	}
-	out.Admin = adminList[v1alpha1.AdminNetworkPolicy](c, adminPolicies)
-	out.Baseline = adminList[v1alpha1.BaselineAdminNetworkPolicy](c, baselinePolicies)
-	return out, nil
+	var more []policy.Problem
+	out.Admin, problems = adminList[v1alpha1.AdminNetworkPolicy](c, adminPolicies)
+	out.Baseline, more = adminList[v1alpha1.BaselineAdminNetworkPolicy](c, baselinePolicies)
+	return out, append(problems, more...), nil
 }
 
 // podsOf returns pods as policies see them, each address with one of them: it may have been given to another pod while the API
@@ -304,14 +305,14 @@ func is(p *corev1.Pod, uid string) bool {
 	return uid == "" || string(p.UID) == uid || p.Annotations[corev1.MirrorPodAnnotationKey] == uid
 }
 
-// adminList returns the objects of a kind that the cluster may have. One that does not convert is not one that the API server
-// would have taken.
-func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*T) {
+// adminList returns the objects of a kind that the cluster may have. One of another release of the API, with fields that are not
+// known here, is left out, and is a problem: read without them it could mean anything.
+func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*T, problems []policy.Problem) {
 	c.mu.Lock()
 	lister := c.admin[resource]
 	c.mu.Unlock()
 	if lister == nil {
-		return nil
+		return nil, nil
 	}
 	objects, _ := lister.List(labels.Everything())
 	for _, o := range objects {
@@ -320,11 +321,15 @@ func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*
 			continue
 		}
 		t := new(T)
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, t) == nil {
-			out = append(out, t)
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, t, true); err != nil {
+			problems = append(problems, policy.Problem{
+				Kind: u.GetKind(), Name: u.GetName(), UID: string(u.GetUID()), Message: fmt.Sprintf("it is of another release of the API and is left out: %v", err),
+			})
+			continue
 		}
+		out = append(out, t)
 	}
-	return out
+	return out, problems
 }
 
 // addressesOf returns a node's addresses within the cluster.

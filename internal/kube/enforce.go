@@ -140,7 +140,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 	if err := e.attached.retain(e.exists); err != nil {
 		e.log.Warn("forgetting pods that are gone", "err", err)
 	}
-	snapshot, err := e.cluster.snapshot(e.attached.all())
+	snapshot, unread, err := e.cluster.snapshot(e.attached.all())
 	if err != nil {
 		e.log.Warn("reading the cluster", "err", err)
 		return
@@ -156,7 +156,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 		e.applied = rules
 	}
 	e.health.set(checkPolicies, nil)
-	e.report(rules.Problems)
+	e.report(append(rules.Problems, unread...))
 	names := map[netip.Addr]string{}
 	for _, p := range snapshot.Pods {
 		for _, ip := range p.IPs {

@@ -16,6 +16,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 
 	"weft/internal/api"
 	"weft/internal/kube/policy"
@@ -191,7 +195,7 @@ func TestAddressGivenAgain(t *testing.T) {
 			t.Fatalf("admission: %d %s", w.Code, w.Body)
 		}
 		b.want(t, "the new pod", "10.32.0.1", true)
-		snapshot, err := e.cluster.snapshot(e.attached.all())
+		snapshot, _, err := e.cluster.snapshot(e.attached.all())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,6 +210,48 @@ func TestAddressGivenAgain(t *testing.T) {
 		}
 		if got := owners[netip.MustParseAddr("10.32.0.2")]; got != "remote-new" {
 			t.Errorf("the address of a pod on another node is %s's", got)
+		}
+	})
+}
+
+// TestAdminPolicies takes policies for administrators once the cluster knows the kind, and leaves out one of another release.
+func TestAdminPolicies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good := map[string]any{
+			"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": map[string]any{"name": "good"},
+			"spec": map[string]any{
+				"priority": int64(1), "subject": map[string]any{"namespaces": map[string]any{}},
+				"ingress": []any{map[string]any{"action": "Deny", "from": []any{map[string]any{"namespaces": map[string]any{}}}}},
+			},
+		}
+		old := map[string]any{
+			"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": map[string]any{"name": "old"},
+			"spec": map[string]any{
+				"priority": int64(2), "subject": map[string]any{"namespaces": map[string]any{"namespaceSelector": map[string]any{}}},
+			},
+		}
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("web", "node1", nil, "10.32.0.1"))
+		kinds := map[schema.GroupVersionResource]string{adminPolicies: "AdminNetworkPolicyList", baselinePolicies: "BaselineAdminNetworkPolicyList"}
+		b.cfg.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
+		e, stop := b.enforcing(t)
+		defer stop()
+		b.want(t, "without policies", "10.32.0.1", false)
+		for _, object := range []map[string]any{good, old} {
+			if _, err := b.cfg.Dynamic.Resource(adminPolicies).Create(t.Context(), &unstructured.Unstructured{Object: object}, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * lookForKinds)
+		b.want(t, "an AdminNetworkPolicy", "10.32.0.1", true)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for p := range e.told {
+			if p.Name != "old" || !strings.Contains(p.Message, "namespaceSelector") {
+				t.Errorf("problem %+v", p)
+			}
+		}
+		if len(e.told) != 1 {
+			t.Errorf("problems %v", e.told)
 		}
 	})
 }
