@@ -17,6 +17,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -48,6 +50,8 @@ type Install struct {
 	Socket, Policy string
 
 	portmap probed // what is known of the host's portmap
+	mu      sync.Mutex
+	copied  map[string]looks // guarded by mu; how source and target looked after the last copy, by name
 }
 
 // referencePlugins are plugins that weft's configuration, or any runtime, wants.
@@ -77,11 +81,7 @@ func (i *Install) Conflist() ([]byte, error) {
 // with its old content; no caller ever sees half of a file. Where the host has a portmap that is too old there is one of our own
 // beside it. It returns the names of those that it had to write.
 func (i *Install) Plugins() (changed []string, err error) {
-	program, err := os.ReadFile(i.Plugin)
-	if err != nil {
-		return nil, fmt.Errorf("kube: reading the plugin: %w", err)
-	}
-	wrote, err := replaceFile(filepath.Join(i.BinDir, PluginName), program, 0o755)
+	wrote, err := i.copyProgram(i.Plugin, PluginName)
 	if err != nil {
 		return nil, err
 	}
@@ -110,13 +110,49 @@ func (i *Install) Plugins() (changed []string, err error) {
 
 // copyReference puts a reference plugin into BinDir under a name, if there is one beside Plugin.
 func (i *Install) copyReference(name, as string) (wrote bool, err error) {
-	program, err := os.ReadFile(filepath.Join(filepath.Dir(i.Plugin), name))
+	wrote, err = i.copyProgram(filepath.Join(filepath.Dir(i.Plugin), name), as)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // the host has to have its own
-	} else if err != nil {
+	}
+	return wrote, err
+}
+
+// copyProgram puts a program into BinDir under a name. Files that look as they did when it was last done are not read again.
+func (i *Install) copyProgram(source, name string) (wrote bool, err error) {
+	target := filepath.Join(i.BinDir, name)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if done, ok := i.copied[name]; ok && done == looksOf(source, target) {
+		return false, nil
+	}
+	program, err := os.ReadFile(source)
+	if err != nil {
 		return false, fmt.Errorf("kube: reading a plugin: %w", err)
 	}
-	return replaceFile(filepath.Join(i.BinDir, as), program, 0o755)
+	if wrote, err = replaceFile(target, program, 0o755); err != nil {
+		return false, err
+	}
+	if i.copied == nil {
+		i.copied = map[string]looks{}
+	}
+	i.copied[name] = looksOf(source, target)
+	return wrote, nil
+}
+
+// looks tells whether two files are what they were.
+type looks [2]struct {
+	size int64
+	mod  time.Time
+	mode fs.FileMode
+}
+
+func looksOf(paths ...string) (l looks) {
+	for i, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			l[i].size, l[i].mod, l[i].mode = info.Size(), info.ModTime(), info.Mode()
+		}
+	}
+	return l
 }
 
 // Configuration puts the conflist into ConfDir. It tells the runtime, and the kubelet through it, that pods can
