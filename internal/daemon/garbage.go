@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/cni"
 	"weft/cni/link"
@@ -35,9 +36,9 @@ func hostLinkOf(owner string) (name string, ok bool) {
 	return "", false
 }
 
-// collect returns the owners whose leases end at now: those whose pair has been gone for grace. exists reports whether the
-// host has an interface.
-func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now time.Time, grace time.Duration) (gone []string) {
+// collect returns the owners whose leases end at now: those whose pair has been gone for grace, and containers of before the host was
+// booted, which never come back under their names. exists reports whether the host has an interface.
+func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now, booted time.Time, grace time.Duration) (gone []string) {
 	missing := make(map[string]time.Time)
 	for _, l := range leases {
 		name, ok := hostLinkOf(l.Owner)
@@ -49,7 +50,8 @@ func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, no
 			since = now
 		}
 		missing[l.Owner] = since
-		if now.Sub(since) >= grace && now.Sub(l.Since) >= grace {
+		_, _, _, container := cni.ParseOwner(l.Owner)
+		if container && l.Since.Before(booted) || now.Sub(since) >= grace && now.Sub(l.Since) >= grace {
 			gone = append(gone, l.Owner)
 		}
 	}
@@ -64,12 +66,13 @@ func (p *plane) collectGarbage(ctx context.Context) {
 	if grace == 0 {
 		grace = DefaultLeaseGrace
 	}
+	booted := bootTime()
 	tick := time.NewTicker(max(min(grace/5, time.Minute), time.Second))
 	defer tick.Stop()
 	for {
 		p.drainDeletions()
 		leases := p.d.ipam.Leases()
-		for _, owner := range g.collect(leases, linkExists, time.Now(), grace) {
+		for _, owner := range g.collect(leases, linkExists, time.Now(), booted, grace) {
 			if err := p.d.ipam.Release(owner, netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
 				p.d.log.Warn("ending the lease of an attachment that is gone", "owner", owner, "err", err)
 				continue
@@ -99,6 +102,18 @@ func (p *plane) drainDeletions() {
 	if n > 0 {
 		p.d.log.Info("leases have ended of containers that were deleted while the daemon was away", "containers", n)
 	}
+}
+
+// bootMargin is how far the clock may have been off when the host was booted: what is younger waits for its grace.
+const bootMargin = time.Minute
+
+// bootTime returns when the host was booted, less a margin; the zero time where that cannot be told.
+func bootTime() time.Time {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(info.Uptime)*time.Second - bootMargin)
 }
 
 // linkExists reports whether the host has an interface; where that cannot be told it has.

@@ -22,7 +22,7 @@ func TestGarbage(t *testing.T) {
 	exists := func(name string) bool { return there[name] }
 	var g garbage
 	const grace = time.Minute
-	at := func(d time.Duration) []string { return g.collect(leases, exists, start.Add(d), grace) }
+	at := func(d time.Duration) []string { return g.collect(leases, exists, start.Add(d), time.Time{}, grace) }
 	if gone := at(time.Hour); len(gone) > 0 {
 		t.Errorf("at first sight: %v", gone)
 	}
@@ -37,5 +37,21 @@ func TestGarbage(t *testing.T) {
 	there[name] = false
 	if gone := at(time.Hour + grace + 1); !slices.Equal(gone, []string{pod}) {
 		t.Errorf("%v: one that was there meanwhile begins anew", gone)
+	}
+}
+
+// TestGarbageOfBeforeTheBoot ends leases of containers at once that were there before the host was booted; others wait.
+func TestGarbageOfBeforeTheBoot(t *testing.T) {
+	booted := time.Unix(1000, 0)
+	old, young := cni.Owner("weft", "old", "eth0"), cni.Owner("weft", "young", "eth0")
+	leases := []ipam.Lease{
+		{Owner: old, Since: booted.Add(-time.Second)}, {Owner: young, Since: booted.Add(time.Second)},
+		{Owner: attachPrefix + "/run/netns/p/eth0", Since: booted.Add(-time.Hour)}, // whose script may attach it again
+		{Owner: "somebody", Since: booted.Add(-time.Hour)},
+	}
+	var g garbage
+	gone := g.collect(leases, func(string) bool { return false }, booted.Add(2*time.Second), booted, time.Minute)
+	if !slices.Equal(gone, []string{old}) {
+		t.Errorf("%v, want %s alone", gone, old)
 	}
 }
