@@ -80,6 +80,7 @@ func (p *plane) collectGarbage(ctx context.Context) {
 			p.d.garbageFreed.Add(1)
 			p.d.log.Info("a lease has ended, as its attachment is gone", "owner", owner, "grace", grace)
 		}
+		booted = time.Time{} // what was there at the start has been looked at; clocks may be set back
 		select {
 		case <-ctx.Done():
 			return
