@@ -22,6 +22,7 @@ const (
 
 // lab is the cluster.
 type lab struct {
+	all    *testing.T // the test that everything is made for; its parts end earlier
 	script string
 	home   string // $K8SLAB
 	root   string // of this repository
@@ -89,7 +90,7 @@ func open(t *testing.T) *lab {
 		home = filepath.Join(user, ".cache", "k8slab")
 	}
 	newer := filepath.Join(home, "bin", "ctd2")
-	l := &lab{script: script, home: home, root: root, dir: t.TempDir()}
+	l := &lab{all: t, script: script, home: home, root: root, dir: t.TempDir()}
 	l.env = append(os.Environ(), "K8SLAB="+home, "CTD="+filepath.Join(newer, "containerd"), "PATH="+newer+":"+os.Getenv("PATH"))
 	for _, step := range []string{"deps", "build", "build-ctd2", "build-e2e"} {
 		t.Logf("lab %s", step)
@@ -161,7 +162,7 @@ func (l *lab) join(t *testing.T, secret string) {
 	if err := l.host.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	l.all.Cleanup(func() {
 		_ = l.host.Process.Signal(os.Interrupt)
 		_ = l.host.Wait()
 	})
