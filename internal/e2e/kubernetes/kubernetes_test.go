@@ -37,7 +37,11 @@ func TestKubernetes(t *testing.T) {
 	l := open(t)
 	report := &report{}
 	step := func(name string, f func(t *testing.T) string) {
-		ok := t.Run(name, func(t *testing.T) { report.add(name, f(t)) })
+		ok := t.Run(name, func(t *testing.T) {
+			outcome := f(t)
+			t.Log(outcome)
+			report.add(name, outcome)
+		})
 		if !ok {
 			report.add(name, "**failed**")
 		}
