@@ -8,14 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"weft/internal/api"
 	"weft/internal/kube"
 	"weft/internal/kube/firewall"
+	"weft/internal/turn"
 )
 
 // runOptions say where things are.
@@ -57,9 +56,9 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	release, err := takePlace(ctx, filepath.Join(o.runDir, "kube.lock"))
+	release, err := turn.Take(ctx, filepath.Join(o.runDir, "kube.lock"))
 	if err != nil {
-		return err
+		return fmt.Errorf("--run-dir: %w", err)
 	}
 	defer release()
 	o.install.Policy = filepath.Join(o.runDir, "kube.sock")
@@ -80,44 +79,11 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	go func() {
-		for ctx.Err() == nil {
-			if err := kube.RememberAPIServers(ctx, client, o.stateDir); err == nil {
-				return
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Minute):
-			}
-		}
-	}()
 	log.Info("weft-kube runs", "node", o.node)
 	if err := agent.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
-}
-
-// takePlace returns once no other agent runs on this host; release lets the next one.
-func takePlace(ctx context.Context, path string) (release func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("--run-dir: %w", err)
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {

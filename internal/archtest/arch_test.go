@@ -38,6 +38,7 @@ var layers = []struct {
 	{"ipam/store/...", 2},
 	{"cni/link/...", 2},
 	{"internal/masq", 2},
+	{"internal/turn", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/simnet", 2},
 

@@ -71,7 +71,9 @@ func Run(ctx context.Context, cfg Config, program Program) error {
 	}
 	if cfg.TakeOver {
 		release, err := cfg.takeTurn(ctx)
-		if err != nil || release == nil {
+		if ctx.Err() != nil {
+			return nil // it was stopped before its turn came
+		} else if err != nil {
 			return err
 		}
 		defer release()

@@ -163,16 +163,7 @@ func testContainerd(t *testing.T, containerd string) {
 	client := attach(t, b, "client")
 	for _, i := range []int{0, count / 2, count - 1} {
 		client.reaches(t, netip.MustParseAddr(pods[i].IPs[0]))
-		serveHTTP(t, pods[i])
-		url := fmt.Sprintf("http://%s", net.JoinHostPort(a.Addr().String(), fmt.Sprint(20000+i)))
-		labtest.Until(t, patience, func() error {
-			_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url)
-			return err
-		})
-		// A pod reaches itself through a port of its host.
-		if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+pods[i].Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
-			t.Errorf("pod %d by its own host port: %v %s", i, err, out)
-		}
+		reachedByPort(t, a, b, pods[i], 20000+i)
 	}
 	for _, p := range pods {
 		group.Go(func() error { return remove(p) })
@@ -182,6 +173,20 @@ func testContainerd(t *testing.T, containerd string) {
 	}
 	if diff := cmp.Diff(before, leftovers(t, a)); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// reachedByPort has a server in a pod of host a answer at a port of the host, to host b and to the pod itself.
+func reachedByPort(t *testing.T, a, b *cluster.Node, p *critest.Pod, port int) {
+	t.Helper()
+	serveHTTP(t, p)
+	url := "http://" + net.JoinHostPort(a.Addr().String(), fmt.Sprint(port))
+	labtest.Until(t, patience, func() error {
+		_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url)
+		return err
+	})
+	if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+p.Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
+		t.Errorf("pod %s by its own port %d of the host: %v %s", p.ID, port, err, out)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,7 +17,6 @@ import (
 
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/critest"
-	"weft/internal/nettest/labtest"
 )
 
 // podman is a podman with storage of its own on a host.
@@ -140,15 +138,7 @@ func TestPodman(t *testing.T) {
 	client := attach(t, b, "client")
 	last := containers[count-1]
 	client.reaches(t, netip.MustParseAddr(last.IPs[0]))
-	serveHTTP(t, last)
-	url := "http://" + net.JoinHostPort(a.Addr().String(), fmt.Sprint(20000+count-1))
-	labtest.Until(t, patience, func() error {
-		_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url)
-		return err
-	})
-	if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+last.Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
-		t.Errorf("a container by its own published port: %v %s", err, out)
-	}
+	reachedByPort(t, a, b, last, 20000+count-1)
 	asked, err := p.run(testContext(t), "asked", "--ip", "10.32.7.7", "--mac-address", "aa:bb:cc:dd:ee:01")
 	if err != nil {
 		t.Fatal(err)

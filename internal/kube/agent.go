@@ -92,6 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("nodes", a.nodes.run)
 	run("installing the plugin", a.install)
 	run("secret", a.watchSecret)
+	run("addresses of the API servers", a.rememberAPIServers)
 	run("admission", func(ctx context.Context) error { return serve(ctx, a.cfg.Admission, a.enforcer.handler()) })
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
 	if a.cfg.Samples != nil {

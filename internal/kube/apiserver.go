@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,18 +26,14 @@ const serviceTimeout = 2 * time.Second
 
 // endpoints remembers where the API servers are, for times when the address of their Service leads nowhere: after a reboot
 // kube-proxy may start later than the network of the pods.
-type endpoints struct {
-	path string
-	mu   sync.Mutex
-	list []string // guarded by mu; host:port
-}
+type endpoints []string // host:port
 
 // RESTConfig returns how to reach the API server: by kubeconfig if it is not empty, else as a pod does. Server, if it is not
 // empty, takes the place of the address. It goes to addresses that were remembered in stateDir where that one does not answer.
 func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 	if server != "" && kubeconfig == "" {
 		// In place of the environment of a pod, from which the rest is taken.
-		host, port, err := net.SplitHostPort(trimScheme(server))
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(server, "https://"), "http://"))
 		if err != nil {
 			return nil, fmt.Errorf("--apiserver: %w: write https://HOST:PORT", err)
 		}
@@ -51,40 +47,41 @@ func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube: reaching the API server: %w", err)
 	}
-	e := &endpoints{path: filepath.Join(stateDir, endpointsFile)}
-	if text, err := os.ReadFile(e.path); err == nil {
-		_ = json.Unmarshal(text, &e.list) // what is damaged is as good as missing
+	var e endpoints
+	if text, err := os.ReadFile(filepath.Join(stateDir, endpointsFile)); err == nil {
+		_ = json.Unmarshal(text, &e) // what is damaged is as good as missing
 	}
 	config.Dial = e.dial
 	config.UserAgent = "weft-kube"
 	return config, nil
 }
 
-func trimScheme(server string) string {
-	for _, scheme := range []string{"https://", "http://"} {
-		if len(server) > len(scheme) && server[:len(scheme)] == scheme {
-			return server[len(scheme):]
-		}
-	}
-	return server
-}
-
 // dial connects to addr, or to an address remembered.
-func (e *endpoints) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (e endpoints) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: serviceTimeout, KeepAlive: 15 * time.Second}
 	conn, err := d.DialContext(ctx, network, addr)
 	if err == nil {
 		return conn, nil
 	}
-	e.mu.Lock()
-	list := slices.Clone(e.list)
-	e.mu.Unlock()
-	for _, other := range list {
+	for _, other := range e {
 		if conn, otherErr := d.DialContext(ctx, network, other); otherErr == nil {
 			return conn, nil
 		}
 	}
 	return nil, err
+}
+
+// rememberPause is how long after a failure the API server is asked again where it is.
+const rememberPause = time.Minute
+
+// rememberAPIServers writes down once where the API servers are.
+func (a *Agent) rememberAPIServers(ctx context.Context) error {
+	for RememberAPIServers(ctx, a.cfg.API, a.cfg.StateDir) != nil {
+		if err := pause(ctx, rememberPause); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RememberAPIServers writes down where the API servers are, for the next start.
@@ -104,10 +101,5 @@ func RememberAPIServers(ctx context.Context, api kubernetes.Interface, stateDir 
 		}
 	}
 	slices.Sort(list)
-	text, err := json.Marshal(list)
-	if err != nil {
-		return fmt.Errorf("kube: %w", err)
-	}
-	_, err = replaceFile(filepath.Join(stateDir, endpointsFile), text, 0o600)
-	return err
+	return replaceJSON(filepath.Join(stateDir, endpointsFile), list)
 }

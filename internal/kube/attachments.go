@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,11 +56,9 @@ func openAttachments(dir string) (*attachments, error) {
 func (a *attachments) add(in api.Admission) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key, p := range a.pods {
-		if slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return slices.Contains(in.IPs, ip) }) {
-			delete(a.pods, key)
-		}
-	}
+	maps.DeleteFunc(a.pods, func(_ podKey, p attachment) bool {
+		return slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return slices.Contains(in.IPs, ip) })
+	})
 	a.pods[podKey{in.Namespace, in.Name}] = attachment{Namespace: in.Namespace, Name: in.Name, UID: in.UID, IPs: in.IPs}
 	return a.save()
 }
@@ -69,11 +68,7 @@ func (a *attachments) retain(exists func(attachment) bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := len(a.pods)
-	for key, p := range a.pods {
-		if !exists(p) {
-			delete(a.pods, key)
-		}
-	}
+	maps.DeleteFunc(a.pods, func(_ podKey, p attachment) bool { return !exists(p) })
 	if len(a.pods) == before {
 		return nil
 	}
@@ -84,23 +79,10 @@ func (a *attachments) retain(exists func(attachment) bool) error {
 func (a *attachments) all() map[podKey]attachment {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make(map[podKey]attachment, len(a.pods))
-	for k, v := range a.pods {
-		out[k] = v
-	}
-	return out
+	return maps.Clone(a.pods)
 }
 
 // save writes the file; mu is held.
 func (a *attachments) save() error {
-	list := make([]attachment, 0, len(a.pods))
-	for _, p := range a.pods {
-		list = append(list, p)
-	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return fmt.Errorf("kube: attachments: %w", err)
-	}
-	_, err = replaceFile(a.path, text, 0o600)
-	return err
+	return replaceJSON(a.path, slices.Collect(maps.Values(a.pods)))
 }

@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
 	networklisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
@@ -34,7 +33,6 @@ const lookForKinds = time.Minute
 // cluster is what this node knows of the cluster, kept up to date by watching.
 type cluster struct {
 	node    string
-	api     kubernetes.Interface
 	dynamic dynamic.Interface
 
 	factory    informers.SharedInformerFactory
@@ -60,7 +58,7 @@ var (
 
 func newCluster(cfg Config) (*cluster, error) {
 	c := &cluster{
-		node: cfg.Node, api: cfg.API, dynamic: cfg.Dynamic,
+		node: cfg.Node, dynamic: cfg.Dynamic,
 		factory: informers.NewSharedInformerFactoryWithOptions(cfg.API, 0, informers.WithTransform(strip)),
 		changed: make(chan struct{}, 1), nodesChanged: make(chan struct{}, 1),
 		admin: map[schema.GroupVersionResource]cache.GenericLister{},
@@ -87,22 +85,19 @@ func newCluster(cfg Config) (*cluster, error) {
 
 // tell has channels told of an informer's changes.
 func (c *cluster) tell(informer cache.SharedIndexInformer, channels ...chan struct{}) error {
-	poke := func() {
+	all := func() {
 		for _, ch := range channels {
-			select {
-			case ch <- struct{}{}:
-			default:
-			}
+			poke(ch)
 		}
 	}
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { poke() },
+		AddFunc: func(any) { all() },
 		UpdateFunc: func(before, after any) {
 			if !same(before, after) {
-				poke()
+				all()
 			}
 		},
-		DeleteFunc: func(any) { poke() },
+		DeleteFunc: func(any) { all() },
 	})
 	if err != nil {
 		return fmt.Errorf("kube: watching: %w", err)
@@ -184,10 +179,15 @@ func (c *cluster) watchAdmin(ctx context.Context) {
 		c.mu.Lock()
 		c.admin[resource] = informer.Lister()
 		c.mu.Unlock()
-		select {
-		case c.changed <- struct{}{}:
-		default:
-		}
+		poke(c.changed)
+	}
+}
+
+// poke tells a channel that holds one; what it has not been asked for yet says the same.
+func poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
 }
 
@@ -201,8 +201,8 @@ func (c *cluster) ready() bool {
 	return true
 }
 
-// snapshot returns what policies are decided by, with policies that cannot be read. attached are addresses of this node's pods that the API server may not
-// know yet.
+// snapshot returns what policies are decided by, and policies that cannot be read. attached are addresses of this node's pods that
+// the API server may not know yet.
 func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, problems []policy.Problem, err error) {
 	out := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	namespaces, err := c.namespaces.List(labels.Everything())

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,14 +96,7 @@ func (d *departed) note(list []*corev1.Node) error {
 	return d.save()
 }
 
-func (d *departed) save() error {
-	text, err := json.Marshal(d.seen)
-	if err != nil {
-		return fmt.Errorf("kube: %w", err)
-	}
-	_, err = replaceFile(d.path, text, 0o600)
-	return err
-}
+func (d *departed) save() error { return replaceJSON(d.path, d.seen) }
 
 // gone returns the nodes that are no more, by UID. One whose daemon is that of a node that is there has only been made again.
 func (d *departed) gone(list []*corev1.Node, now time.Time) map[string]seenNode {
@@ -178,7 +170,7 @@ func rank(peers []api.Peer) (n int) {
 		return 0
 	}
 	for _, p := range peers {
-		if p.State == "alive" && cmp.Compare(p.ID.String(), peers[i].ID.String()) < 0 {
+		if p.State == "alive" && p.ID.Compare(peers[i].ID) < 0 {
 			n++
 		}
 	}

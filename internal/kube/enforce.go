@@ -269,10 +269,7 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 	e.asked++
 	want := e.asked
 	e.mu.Unlock()
-	select {
-	case e.now <- struct{}{}:
-	default:
-	}
+	poke(e.now)
 	for {
 		e.mu.Lock()
 		done, waiting := e.done, e.waiting

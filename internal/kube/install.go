@@ -187,6 +187,16 @@ func (i *Install) Installed() error {
 	return nil
 }
 
+// replaceJSON gives path v as its content, for this user alone.
+func replaceJSON(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("kube: writing %s: %w", path, err)
+	}
+	_, err = replaceFile(path, text, 0o600)
+	return err
+}
+
 // replaceFile gives path the content, by a rename within its folder; a file that has it already is left alone.
 func replaceFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
 	info, statErr := os.Stat(path)

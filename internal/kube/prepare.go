@@ -125,12 +125,8 @@ func bridgeNetfilter(dir string) error {
 		return ErrNoBridgeNetfilter
 	}
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
-		path := filepath.Join(dir, name)
-		if text, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(text)) == "1" {
-			continue
-		}
-		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-			return fmt.Errorf("kube: changing a network setting: %w", err)
+		if err := masq.TurnOn(filepath.Join(dir, name)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -119,10 +119,10 @@ func TestAPIServersAreRemembered(t *testing.T) {
 	if err := RememberAPIServers(t.Context(), api, dir); err != nil {
 		t.Fatal(err)
 	}
-	e := &endpoints{}
+	var e endpoints
 	text, err := os.ReadFile(filepath.Join(dir, endpointsFile))
 	if err == nil {
-		err = json.Unmarshal(text, &e.list)
+		err = json.Unmarshal(text, &e)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestAPIServersAreRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
-	if _, err := (&endpoints{}).dial(t.Context(), "tcp", "127.0.0.1:1"); err == nil {
+	if _, err := (endpoints{}).dial(t.Context(), "tcp", "127.0.0.1:1"); err == nil {
 		t.Error("an address where nobody listens was dialled")
 	}
 }

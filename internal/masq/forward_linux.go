@@ -21,7 +21,7 @@ func EnableForwarding(v4, v6 bool) error { return enableForwarding(sysNet, v4, v
 
 func enableForwarding(root string, v4, v6 bool) error {
 	if v4 {
-		if err := turnOn(filepath.Join(root, "ipv4/ip_forward")); err != nil {
+		if err := TurnOn(filepath.Join(root, "ipv4/ip_forward")); err != nil {
 			return err
 		}
 	}
@@ -35,7 +35,7 @@ func enableForwarding(root string, v4, v6 bool) error {
 	if err := keepAdvertisements(root); err != nil {
 		return err
 	}
-	return turnOn(path)
+	return TurnOn(path)
 }
 
 // keepAdvertisements raises accept_ra from 1, "unless forwarding", to 2, "always".
@@ -60,8 +60,8 @@ func keepAdvertisements(root string) error {
 	return nil
 }
 
-// turnOn writes 1 where that is not there yet, so that a read-only /proc/sys with the right values is good enough.
-func turnOn(path string) error {
+// TurnOn writes 1 where that is not there yet, so that a read-only /proc/sys with the right values is good enough.
+func TurnOn(path string) error {
 	on, err := isOn(path)
 	if err != nil || on {
 		return err

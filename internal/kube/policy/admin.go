@@ -9,42 +9,43 @@ import (
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
 
+// adminRule is a rule of any of the two kinds.
+type adminRule struct {
+	action string
+	peers  []adminPeer
+	ports  *[]v1alpha1.AdminNetworkPolicyPort
+}
+
 // readAdmin reads an AdminNetworkPolicy.
 func (c *compiler) readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
-	s, ok := c.newAdmin("AdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject)
-	if !ok {
-		return s
+	rules := map[Direction][]adminRule{}
+	for _, r := range p.Spec.Ingress {
+		rules[Ingress] = append(rules[Ingress], adminRule{string(r.Action), adminIngress(r.From), r.Ports})
 	}
-	for i, r := range p.Spec.Ingress {
-		s.addRule(Ingress, fmt.Sprintf("spec.ingress[%d]", i), string(r.Action), adminIngress(r.From), r.Ports)
-	}
-	for i, r := range p.Spec.Egress {
+	for _, r := range p.Spec.Egress {
 		peers := make([]adminPeer, len(r.To))
-		for j, t := range r.To {
-			peers[j] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, len(t.DomainNames) > 0}
+		for i, t := range r.To {
+			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, len(t.DomainNames) > 0}
 		}
-		s.addRule(Egress, fmt.Sprintf("spec.egress[%d]", i), string(r.Action), peers, r.Ports)
+		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
-	return s.seal()
+	return c.newAdmin("AdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject, rules)
 }
 
 // readBaseline reads a BaselineAdminNetworkPolicy.
 func (c *compiler) readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source {
-	s, ok := c.newAdmin("BaselineAdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject)
-	if !ok {
-		return s
+	rules := map[Direction][]adminRule{}
+	for _, r := range p.Spec.Ingress {
+		rules[Ingress] = append(rules[Ingress], adminRule{string(r.Action), adminIngress(r.From), r.Ports})
 	}
-	for i, r := range p.Spec.Ingress {
-		s.addRule(Ingress, fmt.Sprintf("spec.ingress[%d]", i), string(r.Action), adminIngress(r.From), r.Ports)
-	}
-	for i, r := range p.Spec.Egress {
+	for _, r := range p.Spec.Egress {
 		peers := make([]adminPeer, len(r.To))
-		for j, t := range r.To {
-			peers[j] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, false}
+		for i, t := range r.To {
+			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, false}
 		}
-		s.addRule(Egress, fmt.Sprintf("spec.egress[%d]", i), string(r.Action), peers, r.Ports)
+		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
-	return s.seal()
+	return c.newAdmin("BaselineAdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject, rules)
 }
 
 // adminPeer is the other end in a rule of any of the two kinds; exactly one field says something.
@@ -64,18 +65,22 @@ func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
 	return peers
 }
 
-// newAdmin returns the source of a policy for whole clusters; not ok where nothing of it can be used.
-func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject) (*source, bool) {
+// newAdmin returns the source of a policy for whole clusters.
+func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject, rules map[Direction][]adminRule) *source {
 	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf(kind, meta)}
-	t, err := namespacedPods(subject.Namespaces, subject.Pods)
-	if err != nil {
+	var err error
+	if s.subject, err = namespacedPods(subject.Namespaces, subject.Pods); err != nil {
 		// Whom it is for cannot be told: to deny something to everybody would be worse than to say so.
 		s.problem("spec.subject: %v; the policy is left out", err)
 		s.subject = podTerm{spaces: everything, pods: nothing}
-		return s.seal(), false
+		return s.seal()
 	}
-	s.subject = t
-	return s, true
+	for _, d := range []Direction{Ingress, Egress} {
+		for i, r := range rules[d] {
+			s.addRule(d, fmt.Sprintf("spec.%s[%d]", d, i), r)
+		}
+	}
+	return s.seal()
 }
 
 func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod) (t podTerm, err error) {
@@ -94,9 +99,9 @@ func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedP
 }
 
 // addRule reads one rule. What makes no sense in a rule that denies stands for everybody, in one that does not for nobody.
-func (s *source) addRule(d Direction, path, action string, peers []adminPeer, ports *[]v1alpha1.AdminNetworkPolicyPort) {
+func (s *source) addRule(d Direction, path string, from adminRule) {
 	r := rule{}
-	switch v1alpha1.AdminNetworkPolicyRuleAction(action) {
+	switch v1alpha1.AdminNetworkPolicyRuleAction(from.action) {
 	case v1alpha1.AdminNetworkPolicyRuleActionAllow:
 		r.verdict = allow
 	case v1alpha1.AdminNetworkPolicyRuleActionDeny:
@@ -104,11 +109,11 @@ func (s *source) addRule(d Direction, path, action string, peers []adminPeer, po
 	case v1alpha1.AdminNetworkPolicyRuleActionPass:
 		r.verdict = pass
 	default:
-		s.problem("%s.action: %q is not known; the rule denies", path, action)
+		s.problem("%s.action: %q is not known; the rule denies", path, from.action)
 		r.verdict = deny
 	}
 	anybody := false
-	for i, p := range peers {
+	for i, p := range from.peers {
 		terms, err := p.terms()
 		if err != nil {
 			s.problem("%s: peer %d: %v; it stands for %s", path, i, err, whom(r.verdict))
@@ -120,8 +125,8 @@ func (s *source) addRule(d Direction, path, action string, peers []adminPeer, po
 	if anybody {
 		r.peers, r.never = nil, false
 	}
-	if ports != nil {
-		s.addPorts(&r, path, *ports)
+	if from.ports != nil {
+		s.addPorts(&r, path, *from.ports)
 	}
 	s.rules[d] = append(s.rules[d], r)
 }

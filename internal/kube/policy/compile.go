@@ -110,21 +110,17 @@ func (c *compiler) read() sources {
 	}) {
 		s.admin = append(s.admin, c.readAdmin(p))
 	}
-	for i, p := range slices.SortedFunc(slices.Values(c.Baseline), func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int {
+	baseline := slices.SortedFunc(slices.Values(c.Baseline), func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int {
 		return strings.Compare(a.Name, b.Name)
-	}) {
+	})
+	for i, p := range baseline {
 		if i > 0 {
-			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("there can be one only, and %s is it", s.baselineName(c.Baseline))
+			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("there can be one only, and %s is it", baseline[0].Name)
 			continue
 		}
 		s.baseline = append(s.baseline, c.readBaseline(p))
 	}
 	return s
-}
-
-// baselineName returns the name of the one that counts.
-func (sources) baselineName(all []*v1alpha1.BaselineAdminNetworkPolicy) string {
-	return slices.MinFunc(all, func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int { return strings.Compare(a.Name, b.Name) }).Name
 }
 
 // tier is a list of rules of which the first that matches decides; end is what holds where none does.
