@@ -58,6 +58,7 @@ func (c *encoder) carry(f *outgoing, room []byte, to *hop, l *lane, shared bool)
 		return nil
 	}
 	l.session.Use()
+	c.engine.captureSent(f, to.ID, l)
 	if !c.fits(f) {
 		if err := c.flush(); err != nil { // what is queued lies in the memory of slicer and arena
 			return err

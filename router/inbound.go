@@ -32,6 +32,7 @@ type inbound struct {
 	batch  []underlay.Datagram
 	joiner *virtio.Joiner // what it holds lies in the buffers of batch
 	sum    tally
+	taken  int // frames in joiner, those joined included
 
 	forward forwarder // of what is for other nodes
 
@@ -202,6 +203,7 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 		in.learned, in.learnedFrom = source, from
 	}
 	in.session.Use()
+	in.taken++
 	in.sum.add(&from.state.receive, 1, len(frame))
 	return 0
 }
@@ -256,6 +258,11 @@ func sessionDrop(err error) Drop {
 // flush hands what the joiner holds to the TAP. A frame that it refuses costs itself only.
 func (in *inbound) flush() error {
 	frames := in.joiner.Frames()
+	in.engine.captureReceived(frames, in.session)
+	if in.taken > 0 {
+		in.engine.toTAP.count(in.taken, len(frames))
+		in.taken = 0
+	}
 	lost, err := in.host.write(frames)
 	if lost > 0 {
 		in.engine.drop(nil, DropDevice, lost)

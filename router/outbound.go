@@ -27,6 +27,7 @@ type outbound struct {
 	host    *host // where answers to the frames go
 	batch   *tap.Batch
 	replies *toobig.Limiter // to senders of what is too long
+	stood   int             // frames that those of the batch stand for, so far
 }
 
 func newOutbound(e *Engine, q tap.Queue, h *host, c underlay.Conn) *outbound {
@@ -58,11 +59,13 @@ func (o *outbound) step() error {
 	e := o.engine
 	e.transmit.count(n)
 	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
+	o.stood = 0
 	for i := range o.batch.Frames() {
 		if err := o.forward(i, now, peers, longest); err != nil {
 			return err
 		}
 	}
+	e.fromTAP.count(o.stood, n)
 	return o.flush()
 }
 
@@ -70,6 +73,7 @@ func (o *outbound) step() error {
 func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) error {
 	e := o.engine
 	f, reason := examine(o.batch.Frames()[i], longest)
+	o.stood += f.frames
 	if reason != 0 {
 		e.drop(nil, reason, f.frames)
 		return nil
@@ -87,6 +91,7 @@ func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) e
 	if done, err := o.ask(&f, room, peers, now); done || err != nil {
 		return err
 	}
+	e.floods.Add(1)
 	for _, to := range peers.flood {
 		if err := o.flood(&f, room, to, now); err != nil {
 			return err

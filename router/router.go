@@ -120,6 +120,9 @@ type Engine struct {
 	drops    dropCounters
 	moves    atomic.Uint64
 	probes   atomic.Uint64 // of paths, and answers to them, received
+	floods   atomic.Uint64
+	toTAP    frameCounters
+	fromTAP  frameCounters
 	transmit batchCounters
 	receive  batchCounters
 
@@ -133,11 +136,13 @@ type Engine struct {
 
 	passed passed
 
+	captures atomic.Pointer[[]*Capture] // nil: none
+
 	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
 	answers chan answer
 	wants   chan peer.ID
 
-	// mu serialises SetPeers and SetTrusts.
+	// mu serialises SetPeers, SetTrusts and who captures.
 	mu sync.Mutex
 }
 

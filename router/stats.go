@@ -28,6 +28,10 @@ type Stats struct {
 	// Neighbors counts questions for addresses; Relayed the datagrams that were passed on between other nodes.
 	Neighbors NeighborStats
 	Relayed   uint64
+	// Floods counts the frames that were sent to all peers.
+	Floods uint64
+	// ToTAP and FromTAP tell how many frames there are in what the TAP takes and gives at once.
+	ToTAP, FromTAP FrameStats
 	// Transmit tells of the batches of frames read from the TAP, Receive of the batches of datagrams read from sockets.
 	Transmit, Receive BatchStats
 }
@@ -45,6 +49,11 @@ type PeerStats struct {
 	// Cipher is what seals datagrams to the peer, 0 where there is no session. Plain: frames are not sealed.
 	Cipher session.Cipher
 	Plain  bool
+	// Session is how old the session is, 0 where there is none; Sessions counts what has come of handshakes.
+	Session  time.Duration
+	Sessions session.Counts
+	// Relayed says that frames go over another node.
+	Relayed bool
 	// Handshakes is how many were begun in a row without an answer; Err is why one that had an answer came to nothing.
 	Handshakes int
 	Err        error
@@ -58,6 +67,9 @@ type BatchStats struct {
 	Sizes [batchBuckets]uint64
 }
 
+// FrameStats tells what offloads save: how many frames, and how many superframes and frames by themselves they came in.
+type FrameStats struct{ Frames, Pieces uint64 }
+
 const batchBuckets = 8 // 1, 2, 4, 8, 16, 32, 64, 128 and more
 
 // Stats returns what has been counted.
@@ -70,6 +82,9 @@ func (e *Engine) Stats() Stats {
 		Probes:     e.probes.Load(),
 		Neighbors:  e.neighbors.stats(),
 		Relayed:    e.passed.datagrams.Load(),
+		Floods:     e.floods.Load(),
+		ToTAP:      e.toTAP.stats(),
+		FromTAP:    e.fromTAP.stats(),
 		Transmit:   e.transmit.stats(),
 		Receive:    e.receive.stats(),
 	}
@@ -77,13 +92,13 @@ func (e *Engine) Stats() Stats {
 		c, l := h.state, h.state.crossing.lane.Load()
 		info := e.keys.info(id)
 		p := PeerStats{
-			ID: id, Addr: l.addr, Plain: l.plain, Handshakes: info.Attempts, Err: info.Err,
+			ID: id, Addr: l.addr, Sessions: info.Counts, Relayed: l.detour, Plain: l.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: c.transmit.frames.Load(), TxBytes: c.transmit.bytes.Load(),
 			RxFrames: c.receive.frames.Load(), RxBytes: c.receive.bytes.Load(),
 			Drops: c.drops.nonzero(), MTU: h.maxFrame(l) - ether.HeaderLen, RTT: c.path.rtt(),
 		}
 		if l.session != nil {
-			p.Cipher = l.session.Cipher()
+			p.Cipher, p.Session = l.session.Cipher(), max(e.now().Sub(l.session.Created()), 1)
 		}
 		s.Peers = append(s.Peers, p)
 	}
@@ -145,6 +160,16 @@ func (t *tally) flush() {
 	}
 	*t = tally{}
 }
+
+// frameCounters is the atomic form of FrameStats.
+type frameCounters struct{ frames, pieces atomic.Uint64 }
+
+func (c *frameCounters) count(frames, pieces int) {
+	c.frames.Add(uint64(frames))
+	c.pieces.Add(uint64(pieces))
+}
+
+func (c *frameCounters) stats() FrameStats { return FrameStats{c.frames.Load(), c.pieces.Load()} }
 
 // batchCounters is the atomic form of BatchStats.
 type batchCounters struct {

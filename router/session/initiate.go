@@ -53,6 +53,7 @@ func (n *Node) initiate(r *remote, now time.Time) {
 		return
 	}
 	a.number++
+	r.counts.Initiations++
 	a.sentAt, a.retryAt = now, now.Add(a.pause*3/4+n.upTo(a.pause/2))
 	a.pause = min(2*a.pause, longestPause)
 	r.attempt, n.waiting[a.index] = a, r

@@ -332,6 +332,14 @@ type Info struct {
 	// Err is why the last handshake came to nothing, where this node knows: ErrCipher, or no random bytes. A session
 	// clears it.
 	Err error
+	Counts
+}
+
+// Counts is what has happened with a peer since it was made known.
+type Counts struct {
+	Initiations uint64 // messages sent to begin a handshake
+	Sessions    uint64 // that came about, whoever began
+	Rekeys      uint64 // of these, that took the place of another
 }
 
 // Info returns how it stands with a peer.
@@ -340,7 +348,7 @@ func (n *Node) Info(id peer.ID) Info {
 	if r == nil {
 		return Info{}
 	}
-	info := Info{Session: r.current, Err: r.err}
+	info := Info{Session: r.current, Err: r.err, Counts: r.counts}
 	if r.attempt != nil {
 		info.Attempts = r.attempt.number
 	}

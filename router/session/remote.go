@@ -69,11 +69,15 @@ type remote struct {
 	renewAt                  time.Time // when the current session is to be made anew whatever its age; zero for never
 	endAt                    time.Time // when the current session ends whatever its age; zero for never
 	proofs                   int       // keepalives sent so that the peer can confirm the current session
+
+	counts Counts
 }
 
 // install makes s the session that seals for r.
 func (n *Node) install(r *remote, s *Session, now time.Time) {
+	r.counts.Sessions++
 	if r.current != nil { // else the previous one has just ended, and what is under way by it still comes
+		r.counts.Rekeys++
 		n.table.remove(r.previous)
 		r.previous = r.current
 	}

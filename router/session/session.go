@@ -70,6 +70,9 @@ func (s *Session) Index() uint32 { return s.local }
 // Cipher returns what seals.
 func (s *Session) Cipher() Cipher { return s.cipher }
 
+// Created returns when the handshake ended that made it.
+func (s *Session) Created() time.Time { return s.created }
+
 // Plain reports whether both ends have agreed that frames need not be sealed on the way between them.
 func (s *Session) Plain() bool { return s.plain }
 

@@ -1,0 +1,130 @@
+package router
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/router/session"
+	"weft/tap/taptest"
+)
+
+// taken returns what c has captured.
+func taken(c *Capture) (all []Captured) {
+	for {
+		select {
+		case f := <-c.Frames():
+			c.Taken(f)
+			all = append(all, f)
+		default:
+			return all
+		}
+	}
+}
+
+// TestCapture: both ends of a sealed session see a frame as the pods do, by peer and direction, until they close.
+func TestCapture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 2)
+		sent, err := nodes[0].Capture(peer.ID{}, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		received, err := nodes[1].Capture(nodes[0].peer.ID, func(frame []byte) bool { return frame[14] != 'b' }, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := nodes[1].Capture(peer.ID{1}, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'b'))
+		at0, at1 := taken(sent), taken(received)
+		if len(at0) != 2 || !at0[0].Sent || at0[0].Peer != nodes[1].peer.ID || at0[0].Session == 0 ||
+			!bytes.Equal(at0[0].Frame, frame(ether.Broadcast, mac(1), 'a')) {
+			t.Errorf("at the sender: %+v", at0)
+		}
+		if len(at1) != 1 || at1[0].Sent || at1[0].Peer != nodes[0].peer.ID || at1[0].Session == 0 ||
+			at1[0].Length != 64 || !bytes.Equal(at1[0].Frame, frame(ether.Broadcast, mac(1), 'a')[:20]) {
+			t.Errorf("at the receiver: %+v", at1)
+		}
+		if got := taken(other); len(got) != 0 {
+			t.Errorf("of another peer: %+v", got)
+		}
+		for _, c := range []*Capture{sent, received, other, other} {
+			c.Close()
+		}
+		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'c'))
+		if n := len(taken(sent)) + len(taken(received)); n != 0 || nodes[0].captures.Load() != nil || nodes[1].captures.Load() != nil {
+			t.Errorf("%d frames after the end", n)
+		}
+	})
+}
+
+// TestCaptureSuperframe: what the receiver sees of a superframe is what it gives to the pod, and no checksum of a single frame is
+// left to write.
+func TestCaptureSuperframe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures}, taptest.Config{MTU: 1438, Features: allFeatures})
+		c, err := nodes[1].Capture(peer.ID{}, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		f := superframe(2, 1, 30000, 1384)
+		nodes[0].dev.InjectQueue(0, f)
+		nodes[0].dev.InjectQueue(0, superframe(2, 1, 100, 1384))
+		synctest.Wait()
+		var bytesSeen int
+		for _, got := range taken(c) {
+			bytesSeen += got.Length - 14 - 20 - 20
+			if got.Length != len(got.Frame) || got.Peer != nodes[0].peer.ID {
+				t.Errorf("%d of %d bytes of a frame of %s", len(got.Frame), got.Length, got.Peer)
+			}
+		}
+		if bytesSeen < 30000 || bytesSeen > 30200 {
+			t.Errorf("%d bytes of payload seen", bytesSeen)
+		}
+	})
+}
+
+// TestCaptureBounds: nobody takes what is captured, and traffic goes on; what was not captured is counted, and more captures than there may
+// be are refused.
+func TestCaptureBounds(t *testing.T) {
+	h := newHotPath(t, 1, session.Secret{Key: [session.KeyLen]byte{1}})
+	c, err := h.Capture(peer.ID{}, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		h.transmit(t, h.unicast)
+	}
+	if want := uint64(20*outFrames - capturedFrames); c.Lost() != want {
+		t.Errorf("%d lost, want %d", c.Lost(), want)
+	}
+	if p := h.Stats().Peers[0]; p.TxFrames != 20*outFrames {
+		t.Errorf("%d frames sent, want %d", p.TxFrames, 20*outFrames)
+	}
+	large, err := h.Capture(peer.ID{}, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 400 {
+		h.transmitSuper(t)
+	}
+	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > capturedWaiting {
+		t.Errorf("%d superframes wait, %d lost", n, large.Lost())
+	}
+	for range maxCaptures - 2 {
+		if _, err := h.Capture(peer.ID{}, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, ErrCaptures) {
+		t.Errorf("one too many: %v", err)
+	}
+}

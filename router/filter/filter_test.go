@@ -1,0 +1,135 @@
+package filter
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+// frames of the tests, by what they are.
+func frames(t *testing.T) map[string][]byte {
+	mac := func(last byte) net.HardwareAddr { return net.HardwareAddr{6, 0x57, 0, 0, 0, last} }
+	ip4 := func(proto layers.IPProtocol) *layers.IPv4 {
+		return &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Protocol: proto, SrcIP: net.IP{10, 32, 0, 1}, DstIP: net.IP{10, 33, 0, 2}}
+	}
+	ip6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: net.ParseIP("fd00::1"), DstIP: net.ParseIP("fd00::2")}
+	eth := func(kind layers.EthernetType) *layers.Ethernet {
+		return &layers.Ethernet{SrcMAC: mac(1), DstMAC: mac(2), EthernetType: kind}
+	}
+	all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	build := func(parts ...gopacket.SerializableLayer) []byte {
+		buf := gopacket.NewSerializeBuffer()
+		if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true}, parts...); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
+	later := ip4(layers.IPProtocolTCP)
+	later.FragOffset = 100
+	return map[string][]byte{
+		"tcp":    build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 40000, DstPort: 80}),
+		"udp":    build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolUDP), &layers.UDP{SrcPort: 53, DstPort: 40000}),
+		"ping":   build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolICMPv4), &layers.ICMPv4{}),
+		"udp6":   build(eth(layers.EthernetTypeIPv6), ip6, &layers.UDP{SrcPort: 1000, DstPort: 53}),
+		"tagged": build(eth(layers.EthernetTypeDot1Q), &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4}, ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 80}),
+		"later":  build(eth(layers.EthernetTypeIPv4), later, gopacket.Payload{0, 80, 0, 80}),
+		"arp": build(&layers.Ethernet{SrcMAC: mac(1), DstMAC: all, EthernetType: layers.EthernetTypeARP}, &layers.ARP{
+			AddrType: 1, Protocol: 0x0800, HwAddressSize: 6, ProtAddressSize: 4, Operation: 1,
+			SourceHwAddress: mac(1), SourceProtAddress: []byte{10, 32, 0, 1}, DstHwAddress: make([]byte, 6), DstProtAddress: []byte{10, 32, 0, 9},
+		}),
+	}
+}
+
+func TestMatch(t *testing.T) {
+	all := frames(t)
+	for _, c := range []struct{ expression, chosen string }{
+		{"", "arp later ping tagged tcp udp udp6"},
+		{"tcp", "later tagged tcp"},
+		{"tcp port 80", "tagged tcp"},
+		{"tcp dst port 80", "tcp"},
+		{"port 53", "udp udp6"},
+		{"udp and port 53 and not ip6", "udp"},
+		{"(tcp or icmp) and !vlan", "later ping tcp"},
+		{"portrange 50-60", "udp udp6"},
+		{"host 10.32.0.9", "arp"},
+		{"10.33.0.0/16", "later ping tagged tcp udp"},
+		{"dst net 10.32.0.0/16", "arp"},
+		{"ip6 host fd00::2", "udp6"},
+		{"src host fd00::2", ""},
+		{"arp || icmp", "arp ping"},
+		{"not arp icmp", "ping"},
+		{"ether host 06:57:00:00:00:02", "later ping tagged tcp udp udp6"},
+		{"ether src 06:57:00:00:00:02", ""},
+		{"ether proto 0x0806", "arp"},
+		{"broadcast", "arp"},
+		{"multicast", "arp"},
+		{"vlan 7", "tagged"},
+		{"vlan 8", ""},
+		{"vlan and tcp", "tagged"},
+		{"greater 61", "udp6"},
+		{"less 60 and not arp", "later ping tagged tcp udp"},
+		{"tcp or udp and port 53", "later tagged tcp udp udp6"},
+	} {
+		f, err := Parse(c.expression)
+		if err != nil {
+			t.Errorf("%q: %v", c.expression, err)
+			continue
+		}
+		var chosen []string
+		for _, name := range []string{"arp", "later", "ping", "tagged", "tcp", "udp", "udp6"} {
+			if f.Match(all[name]) {
+				chosen = append(chosen, name)
+			}
+		}
+		if got := strings.Join(chosen, " "); got != c.chosen {
+			t.Errorf("%q chooses %q, want %q", c.expression, got, c.chosen)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for expression, says := range map[string]string{
+		"host":                     "ends where an IP address should be",
+		"port 99999":               `"99999" (word 2) stands where a number up to 65535`,
+		"tcp port":                 "ends where a number",
+		"garbage foo":              `"garbage" (word 1)`,
+		"tcp and":                  "ends where a condition",
+		"and and":                  `"and" (word 1)`,
+		"(tcp":                     "ends where )",
+		"tcp)":                     `")" (word 2) stands where and, or, or the end`,
+		"portrange 9-1":            `"9-1"`,
+		"ether host 1.2.3.4":       "a hardware address",
+		"host 10.0.0.0/40":         `"10.0.0.0/40"`,
+		"less x":                   `"x"`,
+		strings.Repeat("!", 1<<13): "longer than",
+	} {
+		if _, err := Parse(expression); !errors.Is(err, ErrSyntax) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%.40q: %v, want it to say %q", expression, err, says)
+		}
+	}
+}
+
+func TestMatchAllocatesNothing(t *testing.T) {
+	f, err := Parse("(tcp port 80 or net 10.32.0.0/12) and not host fd00::1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := frames(t)["tcp"]
+	if n := testing.AllocsPerRun(100, func() { f.Match(frame) }); n != 0 {
+		t.Errorf("%v allocations a frame", n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("tcp port 80", []byte{})
+	f.Add("not (host 10.0.0.1 or vlan 3)", make([]byte, 60))
+	f.Fuzz(func(_ *testing.T, expression string, frame []byte) {
+		if parsed, err := Parse(expression); err == nil {
+			parsed.Match(frame)
+		}
+	})
+}
