@@ -213,6 +213,14 @@ type WaitResult struct {
 	Missing string `json:"missing,omitempty"` // a sentence where Done is false
 }
 
+// CaptureRequest is the query of GET /v1/capture, whose answer is a stream in pcapng.
+type CaptureRequest struct {
+	Peer    string // ID or nickname; empty: all
+	Filter  string // in the language of package filter; empty: all
+	Count   int    // frames until the end; 0: none
+	Snaplen int    // bytes of each frame; 0: all
+}
+
 // Reload is the answer of PUT /v1/reload: what has changed since, by flag.
 type Reload struct {
 	Applied []string `json:"applied"`

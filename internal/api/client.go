@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -177,35 +178,26 @@ func (c *Client) Reclaim(ctx context.Context, peers []string) (r []Reclaimed, er
 	return r, c.do(ctx, http.MethodPut, "reclaim", nil, ReclaimRequest{Peers: peers}, &r)
 }
 
+// Capture returns frames as they pass, in pcapng; the caller closes it.
+func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, error) {
+	q := url.Values{"peer": {r.Peer}, "filter": {r.Filter}, "count": {strconv.Itoa(r.Count)}, "snaplen": {strconv.Itoa(r.Snaplen)}}
+	resp, err := c.send(ctx, http.MethodGet, "capture", q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 // do makes one request; in is the body where it is not nil, out takes the answer where it is not nil.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("api: encoding the request: %w", err)
-		}
-		body = bytes.NewReader(text)
-	}
-	u := url.URL{Scheme: "http", Host: "weft", Path: "/v1/" + path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	resp, err := c.send(ctx, method, path, query, in)
 	if err != nil {
-		return fmt.Errorf("api: %w", err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
-			return fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
-		}
-		return fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		return fmt.Errorf("api: reading the daemon's answer: %w", err)
-	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		return problemOf(resp, text)
 	}
 	if out == nil || len(text) == 0 {
 		return nil
@@ -214,6 +206,39 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return fmt.Errorf("api: decoding the daemon's answer: %w", err)
 	}
 	return nil
+}
+
+// send makes one request and returns the answer with its body to read and close, or the problem that it is.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("api: encoding the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	u := url.URL{Scheme: "http", Host: "weft", Path: "/v1/" + path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
+			return nil, fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
+		}
+		return nil, fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
+	}
+	if resp.StatusCode < http.StatusBadRequest {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return nil, fmt.Errorf("api: reading the daemon's answer: %w", err)
+	}
+	return nil, problemOf(resp, text)
 }
 
 func problemOf(resp *http.Response, text []byte) error {

@@ -48,6 +48,7 @@ var layers = []struct {
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
+	{"internal/pcapng", 1},
 	{"internal/settings", 1},
 	{"internal/secret", 1},
 

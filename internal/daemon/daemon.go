@@ -47,7 +47,8 @@ type Daemon struct {
 	api       net.Listener
 	http      net.Listener // nil: turned off
 
-	stop context.CancelFunc // ends Run; set before anything is served
+	stop    context.CancelFunc // ends Run; set before anything is served
+	running context.Context    // ends when Run does, likewise: long answers end then
 
 	// atomic
 	plane   atomic.Pointer[plane]           // nil until the data plane is up
@@ -212,6 +213,7 @@ func (d *Daemon) ipamConfig(st *state) ipam.Config {
 func (d *Daemon) run(ctx context.Context) error {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
+	d.running = ctx
 	if d.sealed() {
 		// Of a run without a secret: from here on nothing leaves as it is.
 		if err := d.removeKernelPath(ctx); err != nil {

@@ -235,6 +235,22 @@ func (k *kernelPath) entries() []vxlan.Entry {
 	return entries
 }
 
+// watch calls f for all frames that the kernel carries until ctx ends. Where there is no kernel path it is waited for.
+func (k *kernelPath) watch(ctx context.Context, f func(vxlan.Watched)) error {
+	for {
+		if run := k.current.Load(); run != nil {
+			if err := run.device.Watch(ctx, f); err != nil && k.current.Load() == run {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // warnings returns what an operator should know of the kernel path.
 func (k *kernelPath) warnings() []string {
 	if err := k.err.Load(); err != nil && *err != nil {

@@ -1,0 +1,112 @@
+package vxlan
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+const (
+	// maxWatched is the longest frame in bytes that the kernel hands over: a superframe.
+	maxWatched = 64<<10 + ether.HeaderLen
+	// watchEntries is how often the device's table is read again for the peer of an address that is not in it.
+	watchEntries = time.Second
+)
+
+// Watched is a frame that the kernel carries, as it was before VXLAN's headers, or is without them.
+type Watched struct {
+	Peer  peer.ID // zero: all, or not known
+	Sent  bool
+	Frame []byte // valid until the function that it is given to returns
+	Lost  uint64 // frames that the kernel did not hand over since the last, as too many waited
+}
+
+// Watch calls f for every frame that the device sends and receives, but for probes, until ctx ends. Superframes are not cut, and checksums may be
+// left to write. While nobody watches it costs nothing.
+func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("vxlan: packet socket: %w", err)
+	}
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: d.index}); err != nil {
+		return errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
+	}
+	file := os.NewFile(uintptr(fd), "vxlan watch")
+	defer file.Close()
+	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("vxlan: packet socket: %w", err)
+	}
+	w := watch{device: d, buf: make([]byte, maxWatched), peers: map[ether.Addr]peer.ID{}}
+	for ctx.Err() == nil {
+		var read error
+		err := raw.Read(func(fd uintptr) bool {
+			read = w.next(int(fd), f)
+			return !errors.Is(read, unix.EAGAIN)
+		})
+		if err = errors.Join(err, ignore(ignore(read, unix.ENETDOWN), unix.EAGAIN)); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("vxlan: watching %s: %w", d.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// watch is what Watch keeps from frame to frame.
+type watch struct {
+	device *Device
+	buf    []byte
+	peers  map[ether.Addr]peer.ID // as the device's table was
+	asked  time.Time              // when that was
+}
+
+// next hands over one frame; the error is EAGAIN where there is none.
+func (w *watch) next(fd int, f func(Watched)) error {
+	n, from, err := unix.Recvfrom(fd, w.buf, 0)
+	if err != nil {
+		return err
+	}
+	frame := w.buf[:n]
+	link, ok := from.(*unix.SockaddrLinklayer)
+	if !ok || n < ether.HeaderLen || ether.Type(frame) == probeType {
+		return nil
+	}
+	v := Watched{Frame: frame, Sent: link.Pkttype == unix.PACKET_OUTGOING}
+	if mac := ether.Destination(frame); !v.Sent {
+		v.Peer = w.peerOf(ether.Source(frame))
+	} else if !mac.IsMulticast() {
+		v.Peer = w.peerOf(mac)
+	}
+	if stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		v.Lost = uint64(stats.Drops)
+	}
+	f(v)
+	return nil
+}
+
+// peerOf returns the peer that an address is behind, zero where the device does not know.
+func (w *watch) peerOf(mac ether.Addr) peer.ID {
+	id, known := w.peers[mac]
+	if known || time.Since(w.asked) < watchEntries {
+		return id
+	}
+	w.asked = time.Now()
+	entries, err := w.device.Entries()
+	if err != nil {
+		return peer.ID{}
+	}
+	clear(w.peers)
+	for _, e := range entries {
+		w.peers[e.MAC] = e.Peer
+	}
+	return w.peers[mac]
+}
