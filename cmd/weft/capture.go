@@ -52,9 +52,16 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 		if err != nil {
 			return fmt.Errorf("--write: %s: %w", path, err)
 		}
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("--write: %w", errors.Unwrap(err))
+		}
 		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
 		idle = w.Flush
-		defer func() { err = errors.Join(err, w.Flush()) }()
+	defer func() {
+			if err == nil {
+				err = w.Flush()
+			}
+		}()
 	}
 	stream, err := e.client().Capture(ctx, r)
 	if err != nil {

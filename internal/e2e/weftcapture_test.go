@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+	"weft/internal/pcapng"
+)
+
+// captureWhile runs "weft capture" with the given arguments while traffic is made again and again, until it ends by itself.
+func captureWhile(t *testing.T, n *cluster.Node, traffic func() error, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	cmd := n.Weft(testContext(t), append([]string{"capture"}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &err
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	labtest.Until(t, patience, func() error {
+		_ = traffic()
+		select {
+		case failed := <-done:
+			if failed != nil {
+				t.Fatalf("weft capture: %v: %s", failed, err.String())
+			}
+			return nil
+		default:
+			return errNotYet
+		}
+	})
+	return out.String(), err.String()
+}
+
+var errNotYet = errors.New("not yet")
+
+// TestWeftCapture: frames are seen unsealed on the way to a peer and from it, whether the router carries them sealed or the kernel
+// does; as text, and as a file whose interfaces are peers.
+func TestWeftCapture(t *testing.T) {
+	for _, name := range []string{"sealed", "kernel"} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newNodes(t, "a", "b")
+			if name == "sealed" {
+				startSealed(t, nodes, newSecret(t))
+			} else {
+				start(t, nodes)
+			}
+			from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
+			want := "session "
+			if name == "kernel" {
+				waitDatapath(t, nodes[0], "b", "kernel")
+				want = "carried by the kernel"
+			}
+			ping := func() error { return cluster.Ping(testContext(t), from.Space, to.addr) }
+			labtest.Until(t, patience, ping)
+
+			text, said := captureWhile(t, nodes[0], ping, "-c", "4", "--peer", "b", "icmp", "and", "host", to.addr.String())
+			sent := "to b: " + from.addr.String() + " > " + to.addr.String() + " ICMP EchoRequest"
+			back := "from b: " + to.addr.String() + " > " + from.addr.String() + " ICMP EchoReply"
+			if !strings.Contains(text, sent) || !strings.Contains(text, back) || strings.Count(text, "\n") != 4 ||
+				!strings.Contains(said, "4 frames captured, 0 left out") {
+				t.Errorf("it printed\n%sand said %s; want %q and %q in 4 lines", text, said, sent, back)
+			}
+
+			path := filepath.Join(t.TempDir(), "x.pcapng")
+			captureWhile(t, nodes[1], ping, "-w", path, "-c", "4", "icmp")
+			file, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			r, err := pcapng.NewReader(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 4 {
+				f, err := r.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f.Way.Peer != "a" || !strings.HasPrefix(f.Way.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
+					t.Errorf("%+v: %s", f.Way, pcapng.Text(f.Data, f.Length))
+				}
+			}
+			if out := labtest.Run(t, nodes[1].Space, "tcpdump", "-nr", path); strings.Count(out, "ICMP echo") != 4 {
+				t.Errorf("tcpdump reads\n%s", out)
+			}
+		})
+	}
+}
+
+// TestWeftCaptureRefuses: what cannot be meant is refused by name before anything runs.
+func TestWeftCaptureRefuses(t *testing.T) {
+	n := newNodes(t, "a")[0]
+	start(t, []*cluster.Node{n})
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"tcp", "prot", "80"}, `"prot" (word 2)`},
+		{[]string{"-w", filepath.Join(t.TempDir(), "none", "x.pcapng")}, "--write: open"},
+		{[]string{"-w", "/dev/full", "-c", "1", "arp"}, "--write: write /dev/full: no space left on device"},
+		{[]string{"--peer", "nobody"}, "no peer alive is called"},
+		{[]string{"--snaplen", "-1"}, "--snaplen"},
+	} {
+		out, err := n.Do(testContext(t), append([]string{"capture"}, c.args...)...)
+		if err == nil || !strings.Contains(out, c.says) {
+			t.Errorf("weft capture %v: %v, %s; want it to say %s", c.args, err, out, c.says)
+		}
+	}
+}
