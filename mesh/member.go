@@ -45,6 +45,7 @@ type Member struct {
 	Public [peer.KeySize]byte
 	Since  time.Time     // when it entered State, by this node's clock
 	RTT    time.Duration // of the last gossip probe; 0 before the first
+	Skew   time.Duration // how far its clock is ahead of this node's, give or take half of RTT; 0 where not known
 
 	// Route is how it is reached from this node; the zero Route of one that is not, and of this node itself.
 	Route topology.Route

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -191,16 +192,22 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 	r.note(n, StateDead)
 }
 
-// AckPayload implements memberlist.PingDelegate; weft's acks carry nothing.
-func (r *roster) AckPayload() []byte { return nil }
+// AckPayload implements memberlist.PingDelegate: an ack says what time it is here, Unix time in nanoseconds, 8 bytes, big endian.
+func (r *roster) AckPayload() []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
+}
 
 // NotifyPingComplete implements memberlist.PingDelegate.
-func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
+func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack []byte) {
+	now := time.Now()
 	id, _ := idOf(n.Name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rec := r.place(id, gossipAddr(n)); rec != nil {
 		rec.RTT = rtt
+		if len(ack) >= 8 { // older nodes say nothing
+			rec.Skew = time.Unix(0, int64(binary.BigEndian.Uint64(ack))).Sub(now.Add(-rtt / 2))
+		}
 	}
 }
 
@@ -212,7 +219,7 @@ func (r *roster) note(n *memberlist.Node, state State) {
 	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	r.mu.Lock()
 	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
-		rec.RTT = old.RTT
+		rec.RTT, rec.Skew = old.RTT, old.Skew
 		if old.State == state {
 			rec.Since = old.Since
 		}

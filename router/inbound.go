@@ -189,7 +189,7 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 	}
 	if meta.Kind == wire.KindNone {
 		if neighbor.MayBe(frame) {
-			in.engine.neighbors.overhear(frame, from.ID, now)
+			in.engine.overhear(frame, from.ID, now)
 		}
 		err = in.joiner.AddFrame(offloadOf(meta), frame)
 	} else {

@@ -45,6 +45,7 @@ func (o *outbound) ask(f *outgoing, room []byte, peers *snapshot, now time.Time)
 	}
 	if m.Kind != neighbor.Probe {
 		n.table.Forget(m.Sender) // it is here
+		o.engine.duplicates.claimed(m.Sender, m.MAC, now)
 	}
 	if m.Kind != neighbor.Request && m.Kind != neighbor.Probe {
 		n.flooded.Add(1)
@@ -76,8 +77,11 @@ func (o *outbound) answer(m neighbor.Message, mac ether.Addr) error {
 }
 
 // overhear takes down what a frame from a peer says of where addresses are.
-func (n *neighbors) overhear(frame []byte, from peer.ID, now time.Time) {
+func (e *Engine) overhear(frame []byte, from peer.ID, now time.Time) {
 	if m, ok := neighbor.Parse(frame); ok {
-		n.table.Learn(m, from, now)
+		e.neighbors.table.Learn(m, from, now)
+		if m.Kind != neighbor.Probe {
+			e.duplicates.claimed(m.Sender, m.MAC, now)
+		}
 	}
 }

@@ -136,7 +136,8 @@ type Engine struct {
 
 	passed passed
 
-	captures atomic.Pointer[[]*Capture] // nil: none
+	captures   atomic.Pointer[[]*Capture] // nil: none
+	duplicates duplicates
 
 	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
 	answers chan answer
@@ -299,5 +300,6 @@ func (e *Engine) Take(id peer.ID) []ether.Addr {
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {
 	if e.fdb.Learn(mac, where, now) {
 		e.moves.Add(1)
+		e.duplicates.moved(mac, now)
 	}
 }

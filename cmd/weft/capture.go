@@ -57,7 +57,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 		}
 		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
 		idle = w.Flush
-	defer func() {
+		defer func() {
 			if err == nil {
 				err = w.Flush()
 			}

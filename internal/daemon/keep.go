@@ -34,30 +34,59 @@ func (p *plane) keep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-bridgeTick.C:
-			if err := p.keepBridge(); err != nil {
-				p.d.log.Warn("mending the bridge", "err", err)
-			}
+			p.lookAfterBridge()
 		case <-rulesTick.C:
 			p.applyRules(ctx)
 		}
 	}
 }
 
-// keepBridge makes the bridge again where it is gone, with its addresses, the TAP and the pods on it.
-func (p *plane) keepBridge() error {
+// mended is how often the bridge had to be mended, when last, and why it could not be.
+type mended struct {
+	count int
+	last  time.Time
+	err   error
+}
+
+// lookAfterBridge mends the bridge where it has to be, and takes down what it did.
+func (p *plane) lookAfterBridge() {
+	needed, err := p.keepBridge()
+	before := p.mended.Load()
+	if before == nil {
+		before = &mended{}
+	}
+	after := mended{before.count, before.last, err}
+	if needed && err == nil {
+		after.count, after.last = before.count+1, time.Now()
+	}
+	if err != nil && before.err == nil { // once, not every two seconds
+		p.d.log.Warn("mending the bridge", "err", err)
+	}
+	if needed || err != nil || before.err != nil {
+		p.mended.Store(&after)
+	}
+}
+
+// keepBridge makes the bridge again where it is gone, with its addresses, the TAP and the pods on it, and reports whether it had to.
+func (p *plane) keepBridge() (needed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cleared {
-		return nil
+		return false, nil
 	}
 	info, err := bridge.Inspect(p.d.cfg.Bridge)
 	if err != nil {
-		return err
+		return false, err
 	}
 	kernel := p.kernel.port()
 	if info.State == bridge.Found && slices.Contains(info.Ports, p.d.cfg.Tap) && (kernel == "" || slices.Contains(info.Ports, kernel)) {
-		return nil
+		return false, nil
 	}
+	return true, p.mendBridge(kernel)
+}
+
+// mendBridge is keepBridge's work; mu is held. kernel is the other port that the bridge has to have, or nothing.
+func (p *plane) mendBridge(kernel string) error {
 	p.d.log.Warn("the bridge is gone or the TAP is off it: making it good", "bridge", p.d.cfg.Bridge, "tap", p.d.cfg.Tap)
 	br, err := bridge.Ensure(p.d.bridgeConfig())
 	if err != nil {

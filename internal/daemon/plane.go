@@ -39,7 +39,8 @@ type plane struct {
 	cleared bool // guarded by mu
 
 	// atomic
-	rulesErr atomic.Pointer[error] // why pods do not reach beyond the overlay; nil or nil inside where they do
+	mended   atomic.Pointer[mended] // what was done to the bridge; nil: nothing
+	rulesErr atomic.Pointer[error]  // why pods do not reach beyond the overlay; nil or nil inside where they do
 }
 
 // errStarting is the answer to what needs the data plane while it is not up yet.

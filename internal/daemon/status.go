@@ -2,18 +2,14 @@ package daemon
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
 	"weft/internal/api"
-	"weft/internal/masq"
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router"
-	"weft/router/session"
 	"weft/router/underlay"
 	"weft/tap/virtio"
 )
@@ -112,111 +108,6 @@ func (d *Daemon) offloads(p *plane) []string {
 func (d *Daemon) ready() bool {
 	p := d.plane.Load()
 	return p != nil && p.rulesTried() && (d.ipam.Ready() || d.cfg.lone())
-}
-
-// warnings returns what an operator should know, each with its mend.
-func (d *Daemon) warnings() []string {
-	members := d.mesh.Members()
-	warnings := append([]string{}, d.secretWarnings(members)...) // never nil, so that JSON has a list
-	for _, t := range d.mesh.TargetStatus() {
-		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
-			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: the node there %s: %s.", t.Target, e.Why, e.Why.Mend()))
-		} else if isForeign(t.Err) {
-			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: it belongs to another network.", t.Target))
-		} else if t.Err != nil {
-			warnings = append(warnings, fmt.Sprintf("Target %s is not reached: check that weft runs there and that TCP and UDP "+
-				"port %d and UDP port %d are open, or \"weft forget\" it.", t.Target, t.Target.Port, t.Target.Port+1))
-		}
-	}
-	addresses := d.ipam.Status()
-	if addresses.WaitingFor != "" {
-		warnings = append(warnings, "No addresses yet: waiting for "+addresses.WaitingFor+".")
-	}
-	warnings = append(warnings, addresses.Warnings...)
-	if p := d.plane.Load(); p != nil {
-		warnings = append(warnings, p.warnings()...)
-	}
-	warnings = append(warnings, d.foreignWarnings()...)
-	warnings = append(warnings, d.rejectedWarnings()...)
-	warnings = append(warnings, d.linkWarnings(members)...)
-	warnings = append(warnings, d.strangerWarnings(members)...)
-	for _, m := range members {
-		if _, err := session.Choose(d.cfg.offer(), session.Offer(m.Capabilities)); err != nil && isLivePeer(m) {
-			warnings = append(warnings, fmt.Sprintf("No frames pass between this node and %s (%s): each insists on another --cipher. "+
-				"Give both the same, or auto.", m.Name, m.Addr))
-		}
-		if m.State == mesh.StateDead {
-			warnings = append(warnings, d.deadWarning(m, members))
-		}
-	}
-	return warnings
-}
-
-// linkWarnings returns what an operator should know of peers that are alive and not reached themselves.
-func (d *Daemon) linkWarnings(members []mesh.Member) []string {
-	var warnings []string
-	if d.reach.isDialOut() {
-		warnings = append(warnings, fmt.Sprintf("This node can only dial out: the others reach it over links that it has opened, and "+
-			"some over relays. For better ways let UDP port %d in from outside, and give the address there as --advertise.", d.cfg.Port+1))
-	}
-	for _, m := range members {
-		if !isLivePeer(m) || m.DialOut || d.reach.isDialOut() {
-			continue
-		}
-		switch link, via := linkOf(m); link {
-		case linkNone:
-			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is alive and not reached, nor is there a relay: open UDP port %d "+
-				"between it and this node.", m.Name, m.ID, m.Addr, m.Data))
-		case linkRelay:
-			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is reached over %s only: the link to it is broken in one direction at "+
-				"least. Open UDP port %d both ways.", m.Name, m.ID, m.Addr, d.nameOf(via), m.Data))
-		}
-	}
-	return warnings
-}
-
-// rejectedFor is how long after the last of it gossip that could not be used is worth a warning.
-const rejectedFor = 10 * time.Minute
-
-// rejectedWarnings returns what an operator should know of gossip that this node ignores.
-func (d *Daemon) rejectedWarnings() []string {
-	r := d.mesh.Rejected()
-	if r.Count == 0 || time.Since(r.Last) > rejectedFor {
-		return nil
-	}
-	from := "a member"
-	if !r.From.IsZero() {
-		from = fmt.Sprintf("node %s (%s)", d.nameOf(r.From), r.From)
-	}
-	return []string{fmt.Sprintf("Gossip was ignored, %d messages since the start, the last from %s: %v. Run one version of weft on all nodes; "+
-		"where they do, look at that one.", r.Count, from, r.Err)}
-}
-
-// handshakesMany is how many handshakes in a row without an answer are worth a warning: they take some seconds.
-const handshakesMany = 5
-
-// strangersMany is how many handshakes of strangers are worth a warning: some always come while nodes start, or take a
-// new secret.
-const strangersMany = 100
-
-// warnings returns what an operator should know of the data plane.
-func (p *plane) warnings() []string {
-	var warnings []string
-	if err := p.rulesErr.Load(); err != nil && *err != nil {
-		warnings = append(warnings, fmt.Sprintf("Pods do not reach beyond the overlay: %v: %s.", *err, masq.Hint))
-	}
-	warnings = append(warnings, p.kernel.warnings()...)
-	for _, s := range p.router.Stats().Peers {
-		if m, _ := p.d.member(s.ID); s.Handshakes >= handshakesMany && m.Route.Hops == 1 {
-			warnings = append(warnings, fmt.Sprintf("Node %s (%s) does not answer at %s: open UDP port %d in the firewalls between.",
-				p.d.nameOf(s.ID), s.ID, s.Addr.Addr(), s.Addr.Port()))
-		}
-	}
-	if n := p.router.Stats().Drops[router.DropSecret]; n > strangersMany {
-		warnings = append(warnings, fmt.Sprintf("%d handshakes came from nodes that have no secret in common with this one, or from "+
-			"strangers: close the data port to them.", n))
-	}
-	return warnings
 }
 
 func (d *Daemon) peers() []api.Peer {

@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/peer"
+	"weft/ipam"
+	"weft/mesh"
+)
+
+func wantWarning(t *testing.T, what string, got []string, says ...string) {
+	t.Helper()
+	if (len(says) == 0) != (len(got) == 0) {
+		t.Errorf("%s: %q, want one that says %q", what, got, says)
+		return
+	}
+	for _, s := range says {
+		if !strings.Contains(strings.Join(got, "\n"), s) {
+			t.Errorf("%s: %q, want one that says %q", what, got, s)
+		}
+	}
+}
+
+func TestClockWarnings(t *testing.T) {
+	node := func(name string, skew time.Duration) mesh.Member {
+		return mesh.Member{Name: name, ID: peer.ID{name[0]}, State: mesh.StateAlive, RTT: time.Millisecond, Skew: skew}
+	}
+	wantWarning(t, "all well", clockWarnings([]mesh.Member{node("a", time.Second), node("b", -skewMany)}))
+	wantWarning(t, "one wrong", clockWarnings([]mesh.Member{node("a", 0), node("b", -37*time.Second)}), "clock of node b", "37s behind this node's", "NTP")
+	wantWarning(t, "this one wrong", clockWarnings([]mesh.Member{node("a", 62*time.Second), node("b", time.Minute)}),
+		"clock of this node is 1m2s behind those of all others")
+	dead, unmeasured := node("c", time.Hour), node("d", time.Hour)
+	dead.State, unmeasured.RTT = mesh.StateDead, 0
+	wantWarning(t, "not known", clockWarnings([]mesh.Member{dead, unmeasured}))
+}
+
+func TestSpaceWarnings(t *testing.T) {
+	status := func(owners ...ipam.Owner) ipam.Status {
+		return ipam.Status{Ranges: []ipam.RangeStatus{{CIDR: netip.MustParsePrefix("10.32.0.0/24"), Owners: owners}}}
+	}
+	half := ipam.Owner{Addresses: 128, Free: 100, Reachable: true}
+	away := ipam.Owner{Addresses: 128, Free: 128}
+	little := ipam.Owner{Addresses: 128, Free: 12, Reachable: true}
+	wantWarning(t, "not divided", spaceWarnings(status()))
+	wantWarning(t, "half", spaceWarnings(status(half, little)))
+	wantWarning(t, "nearly full", spaceWarnings(status(little, little, away)), "10.32.0.0/24 is nearly full: 24 of 384", "weft ip list")
+}
+
+func TestBridgeWarnings(t *testing.T) {
+	d := &Daemon{cfg: Config{Bridge: "weave", Tap: "weft0"}}
+	p := &plane{d: d}
+	now := time.Now()
+	wantWarning(t, "nothing happened", p.bridgeWarnings(now))
+	p.mended.Store(&mended{count: 3, last: now.Add(-time.Minute)})
+	wantWarning(t, "mended", p.bridgeWarnings(now), "vanished, 3 times", "NetworkManager")
+	wantWarning(t, "long ago", p.bridgeWarnings(now.Add(mendedFor)))
+	p.mended.Store(&mended{err: errStarting()})
+	wantWarning(t, "not mended", p.bridgeWarnings(now), "cannot be mended")
+}

@@ -1,0 +1,48 @@
+package router
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/internal/ether"
+)
+
+// TestDuplicates: who moves once is no duplicate, and who goes to and fro is, until ten minutes after it has stopped.
+func TestDuplicates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 3)
+		addr := netip.MustParseAddr("10.32.0.5")
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
+		deliver(t, nodes, 2, frame(ether.Broadcast, mac(2), 'a'))
+		nodes[0].duplicates.claimed(addr, mac(1), time.Now())
+		nodes[0].duplicates.claimed(addr, mac(2), time.Now())
+		if got := nodes[0].Duplicates(); len(got) != 0 {
+			t.Errorf("moved once: %+v", got)
+		}
+		for range flapsMany / 2 {
+			deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'b'))
+			deliver(t, nodes, 2, frame(ether.Broadcast, mac(2), 'c'))
+			nodes[0].duplicates.claimed(addr, mac(1), time.Now())
+			nodes[0].duplicates.claimed(addr, mac(2), time.Now())
+		}
+		got := nodes[0].Duplicates()
+		if len(got) != 2 || got[0].Addr.IsValid() == got[1].Addr.IsValid() || got[0].MAC != mac(2) || got[1].MAC != mac(2) {
+			t.Errorf("went to and fro: %+v", got)
+		}
+		time.Sleep(flapFor)
+		if got := nodes[0].Duplicates(); len(got) != 0 {
+			t.Errorf("long past: %+v", got)
+		}
+		for range 2 * flapsMany {
+			time.Sleep(2 * flapWithin)
+			deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'd'))
+			time.Sleep(2 * flapWithin)
+			deliver(t, nodes, 2, frame(ether.Broadcast, mac(2), 'e'))
+		}
+		if got := nodes[0].Duplicates(); len(got) != 0 {
+			t.Errorf("moves now and then: %+v", got)
+		}
+	})
+}
