@@ -111,7 +111,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newConnectCommand(e), newForgetCommand(e), newIPAMCommand(e), newIPCommand(e),
 		newAttachCommand(e), newDetachCommand(e), newExposeCommand(e), newHideCommand(e),
 		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
-		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e),
+		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e),
 	)
 	return root
 }

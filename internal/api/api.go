@@ -221,6 +221,62 @@ type CaptureRequest struct {
 	Snaplen int    // bytes of each frame; 0: all
 }
 
+// Check is what one of the looks of "weft doctor" at a host has found.
+type Check struct {
+	Name   string      `json:"check"`
+	Result CheckResult `json:"result"`
+	Detail string      `json:"detail"`
+	Mend   string      `json:"mend,omitempty"` // a sentence, unless Result is CheckOK
+}
+
+// CheckResult says how a Check came out.
+type CheckResult string
+
+// Results of a Check.
+const (
+	CheckOK   CheckResult = "ok"
+	CheckWarn CheckResult = "warn" // a node runs, but not as well as it could
+	CheckFail CheckResult = "fail" // a node does not run, or carries nothing
+)
+
+// Report is the answer of GET /v1/report.
+type Report struct {
+	At         time.Time         `json:"at"`
+	Status     Status            `json:"status"`
+	Peers      []Peer            `json:"peers"`
+	IPAM       IPAM              `json:"ipam"`
+	FDB        []FDBEntry        `json:"fdb"`
+	Routes     []Route           `json:"routes"`
+	Leases     []Lease           `json:"leases"`
+	Checks     []Check           `json:"checks"`
+	Flags      map[string]string `json:"flags"` // of the daemon; of the secret file only whether there is one
+	Host       Host              `json:"host"`
+	Log        []string          `json:"log"` // the latest lines
+	Metrics    string            `json:"metrics"`
+	Goroutines string            `json:"goroutines"`
+}
+
+// Host is what a Report says of the host.
+type Host struct {
+	Kernel string     `json:"kernel"`
+	Arch   string     `json:"arch"`
+	CPUs   int        `json:"cpus"`
+	Go     string     `json:"go"`
+	Links  []HostLink `json:"links"`
+	Routes []string   `json:"routes"`
+	Errors []string   `json:"errors,omitempty"` // why something could not be read
+}
+
+// HostLink is a network interface.
+type HostLink struct {
+	Name      string   `json:"name"`
+	Kind      string   `json:"kind"`
+	MTU       int      `json:"mtu"`
+	Master    string   `json:"master,omitempty"` // the bridge that it is a port of
+	State     string   `json:"state"`
+	Addresses []string `json:"addresses"`
+}
+
 // Reload is the answer of PUT /v1/reload: what has changed since, by flag.
 type Reload struct {
 	Applied []string `json:"applied"`

@@ -178,6 +178,11 @@ func (c *Client) Reclaim(ctx context.Context, peers []string) (r []Reclaimed, er
 	return r, c.do(ctx, http.MethodPut, "reclaim", nil, ReclaimRequest{Peers: peers}, &r)
 }
 
+// Report returns all that a bug report needs.
+func (c *Client) Report(ctx context.Context) (r Report, err error) {
+	return r, c.do(ctx, http.MethodGet, "report", nil, nil, &r)
+}
+
 // Capture returns frames as they pass, in pcapng; the caller closes it.
 func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, error) {
 	q := url.Values{"peer": {r.Peer}, "filter": {r.Filter}, "count": {strconv.Itoa(r.Count)}, "snaplen": {strconv.Itoa(r.Snaplen)}}

@@ -35,6 +35,7 @@ type Daemon struct {
 	cfg       Config
 	program   Program
 	log       *slog.Logger
+	recent    *recent // of the log
 	advertise netip.Addr
 	mtu       int
 	started   time.Time
@@ -110,10 +111,11 @@ func Run(ctx context.Context, cfg Config, program Program) error {
 // newDaemon binds everything that a node listens on and makes its engines.
 func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.Addr, st *state) (_ *Daemon, err error) {
 	d := &Daemon{
-		cfg: cfg, program: program, log: program.Log, advertise: self, mtu: cfg.overlayMTU(self, len(secrets) > 0), started: time.Now(),
+		cfg: cfg, program: program, advertise: self, mtu: cfg.overlayMTU(self, len(secrets) > 0), started: time.Now(),
 		identity: st.identity,
 	}
 	d.reach.d = d
+	d.log, d.recent = remembering(program.Log)
 	d.initial(cfg, secrets)
 	if cfg.Queues == 0 {
 		d.cfg.Queues = min(runtime.NumCPU(), maxQueues)

@@ -35,6 +35,7 @@ func (d *Daemon) apiHandler() http.Handler {
 	mux.HandleFunc("DELETE /v1/expose", handle(d.log, d.handleHide))
 	mux.HandleFunc("PUT /v1/targets", handle(d.log, d.handleConnect))
 	mux.HandleFunc("DELETE /v1/targets", handle(d.log, d.handleForget))
+	mux.HandleFunc("GET /v1/report", handle(d.log, d.handleReport))
 	mux.HandleFunc("GET /v1/capture", d.handleCapture)
 	mux.HandleFunc("PUT /v1/reload", handle(d.log, d.handleReload))
 	mux.HandleFunc("PUT /v1/reclaim", handle(d.log, d.handleReclaim))

@@ -11,11 +11,8 @@ import (
 
 // httpHandler serves what may be seen from elsewhere; nothing there changes anything.
 func (d *Daemon) httpHandler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		d.mesh.Collector(), planeCollector{d})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry(), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if !d.ready() {
@@ -25,6 +22,14 @@ func (d *Daemon) httpHandler() http.Handler {
 		_, _ = fmt.Fprintln(w, "ready")
 	})
 	return mux
+}
+
+// registry returns a registry of all metrics of the node.
+func (d *Daemon) registry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		d.mesh.Collector(), planeCollector{d})
+	return registry
 }
 
 // missing says why the node is not ready.

@@ -47,16 +47,15 @@ func (c *Config) checkKernelPath() error {
 }
 
 func (c *Config) checkPrivileges() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("daemon: reading own capabilities: %w", err)
-	}
 	for _, need := range []struct {
 		bit  uint
 		name string
 	}{{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_NET_RAW, "CAP_NET_RAW"}} {
-		if data[need.bit/32].Effective&(1<<(need.bit%32)) == 0 {
+		has, err := hasCapability(need.bit)
+		if err != nil {
+			return err
+		}
+		if !has {
 			return refuse("weft up", "Run it as root, or give it CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN.",
 				"the privilege %s is missing", need.name)
 		}

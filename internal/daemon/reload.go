@@ -26,11 +26,14 @@ type Program struct {
 	Hangups <-chan os.Signal
 }
 
-// restartSettings are what takes effect at the next start only, by flag.
-var restartSettings = []struct {
+// setting is a flag and what it is set to.
+type setting struct {
 	flag  string
 	value func(c *Config) any
-}{
+}
+
+// restartSettings are what takes effect at the next start only, by flag.
+var restartSettings = []setting{
 	{"--name", func(c *Config) any { return c.Name }},
 	{"--state-dir", func(c *Config) any { return c.StateDir }},
 	{"--socket", func(c *Config) any { return c.Socket }},
@@ -50,7 +53,19 @@ var restartSettings = []struct {
 	{"--no-masquerade", func(c *Config) any { return c.NoMasquerade }},
 	{"--allow-overlap", func(c *Config) any { return c.AllowOverlap }},
 	{"--http-addr", func(c *Config) any { return c.HTTPAddr }},
+	{"--lease-grace", func(c *Config) any { return c.LeaseGrace }},
+	{"--no-arp-proxy", func(c *Config) any { return c.NoARPProxy }},
+	{"--take-over", func(c *Config) any { return c.TakeOver }},
 	{"--log-format", func(c *Config) any { return c.LogFormat }},
+}
+
+// allSettings are all flags of a node. Of the secret file only whether there is one is told.
+func allSettings() []setting {
+	return append([]setting{
+		{"--trusted-subnets", func(c *Config) any { return c.TrustedSubnets }},
+		{"--log-level", func(c *Config) any { return c.LogLevel }},
+		{"PEER", func(c *Config) any { return c.Peers }},
+	}, restartSettings...)
 }
 
 // reload reads configuration and secret file again and applies what can change while the node runs. Where something is

@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"runtime"
+	"runtime/pprof"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/vishvananda/netlink"
+
+	"weft/internal/api"
+)
+
+// handleReport answers GET /v1/report: all that a bug report needs. Secrets, keys and what pods say are not in it; names and addresses
+// are, as nothing could be told without them.
+func (d *Daemon) handleReport(r *http.Request, _ none) (api.Report, error) {
+	report := api.Report{
+		At: time.Now(), Status: d.status(), Peers: d.peers(), IPAM: d.ipamStatus(), FDB: d.fdb(), Routes: d.routes(), Leases: leaseDocs(d.ipam.Leases()),
+		Checks: Doctor(r.Context(), d.cfg), Flags: map[string]string{},
+		Host: hostFacts(), Log: d.recent.all(), Goroutines: goroutines(), Metrics: d.metricsText(),
+	}
+	for _, s := range allSettings() {
+		report.Flags[s.flag] = fmt.Sprint(s.value(&d.cfg))
+	}
+	return report, nil
+}
+
+// hostFacts returns what the host is and what its network looks like.
+func hostFacts() api.Host {
+	h := api.Host{Kernel: kernelRelease(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()}
+	links, err := netlink.LinkList()
+	if err != nil {
+		h.Errors = append(h.Errors, err.Error())
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		doc := api.HostLink{Name: a.Name, Kind: l.Type(), MTU: a.MTU, Master: names[a.MasterIndex], State: a.OperState.String(), Addresses: []string{}}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			h.Errors = append(h.Errors, err.Error())
+		}
+		for _, addr := range addrs {
+			doc.Addresses = append(doc.Addresses, addr.IPNet.String())
+		}
+		h.Links = append(h.Links, doc)
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		h.Errors = append(h.Errors, err.Error())
+	}
+	for _, r := range routes {
+		h.Routes = append(h.Routes, fmt.Sprintf("%s via %s dev %s", r.Dst, r.Gw, names[r.LinkIndex]))
+	}
+	return h
+}
+
+// goroutinesMost bounds what is told of goroutines, in bytes.
+const goroutinesMost = 64 << 10
+
+// goroutines returns where all goroutines are.
+func goroutines() string {
+	var b bytes.Buffer
+	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // to memory
+	return string(b.Bytes()[:min(b.Len(), goroutinesMost)])
+}
+
+// metricsText returns all metrics as a scrape would have them.
+func (d *Daemon) metricsText() string {
+	families, err := d.registry().Gather()
+	if err != nil {
+		return err.Error()
+	}
+	var b bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			return err.Error()
+		}
+	}
+	return b.String()
+}
