@@ -60,3 +60,19 @@ func TestBridgeWarnings(t *testing.T) {
 	p.mended.Store(&mended{err: errStarting()})
 	wantWarning(t, "not mended", p.bridgeWarnings(now), "cannot be mended")
 }
+
+func TestDroppingChain(t *testing.T) {
+	text := []byte(`{"nftables": [{"metainfo": {"version": "1.0.6"}},
+		{"chain": {"family": "bridge", "table": "b", "name": "f", "hook": "forward", "policy": "drop"}},
+		{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "accept"}},
+		{"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+		{"chain": {"family": "ip", "table": "filter", "name": "DOCKER"}}]}`)
+	for hook, want := range map[string]string{"forward": "chain FORWARD of table ip filter", "input": ""} {
+		if got := droppingChain(text, hook); got != want {
+			t.Errorf("%s: %q, want %q", hook, got, want)
+		}
+	}
+	if got := droppingChain([]byte("no JSON"), "input"); got != "" {
+		t.Errorf("of what is no JSON: %q", got)
+	}
+}

@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// doctor runs "weft doctor" for a node and returns what it found, by check, and its exit code.
+func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api.Check, code int) {
+	t.Helper()
+	args = append([]string{"doctor", "--json", "--state-dir", n.StateDir(), "--socket", n.Socket()}, args...)
+	out, err := n.Weft(testContext(t), args...).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	var checks []api.Check
+	if err := json.Unmarshal(out, &checks); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	found = map[string]api.Check{}
+	for _, c := range checks {
+		found[c.Name] = c
+		if (c.Mend == "") != (c.Result == api.CheckOK) || c.Detail == "" {
+			t.Errorf("%+v: a mend where there is something to mend, and a detail always", c)
+		}
+	}
+	return found, code
+}
+
+// TestDoctor: what is wrong with a host is found before a start, with its mend; all is well beside a node that runs.
+func TestDoctor(t *testing.T) {
+	n := newNodes(t, "a")[0]
+	found, code := doctor(t, n)
+	for _, name := range []string{"config", "privileges", "tun", "nftables", "ports", "range", "mtu", "state", "bridge", "tap"} {
+		if found[name].Result != api.CheckOK {
+			t.Errorf("on a good host: %+v", found[name])
+		}
+	}
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if links(t, n.Host)[0] == "weave" {
+		t.Error("it made something")
+	}
+
+	labtest.Run(t, n.Space, "ip", "link", "add", "weave", "type", "veth", "peer", "name", "evaew")
+	labtest.Run(t, n.Space, "ip", "route", "add", "10.33.0.0/16", "dev", "eth0")
+	labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", "600")
+	for _, rule := range []string{"add table ip strict", "add chain ip strict in { type filter hook input priority 0; policy drop; }"} {
+		labtest.Run(t, n.Space, "nft", rule)
+	}
+	found, code = doctor(t, n, "192.168.77.99")
+	for name, says := range map[string]string{
+		"bridge": "is no bridge but a link of kind", "range": "10.33.0.0/16 on eth0", "mtu": "leaves",
+		"firewall": "chain in of table ip strict", "peers": "192.168.77.99:6783",
+	} {
+		if c := found[name]; c.Result == api.CheckOK || !strings.Contains(c.Detail, says) {
+			t.Errorf("on a bad host: %+v, want it to say %q", c, says)
+		}
+	}
+	if code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	if out, err := n.Do(testContext(t), "doctor", "--range", "nonsense"); err == nil || !strings.Contains(out, "--range") {
+		t.Errorf("a bad flag: %s", out)
+	}
+}
+
+// TestReport: a report is one document with all in it but the secret; the checks of a running node find nothing in the way.
+func TestReport(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	secret := newSecret(t)
+	startSealed(t, nodes, secret)
+	attach(t, nodes[0], "p")
+	found, code := doctor(t, nodes[0])
+	if code != 0 || !strings.Contains(found["ports"].Detail, "held by the node that runs") {
+		t.Errorf("beside a running node: exit code %d, %+v", code, found["ports"])
+	}
+	out := do(t, nodes[0], "report")
+	var r api.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Peers) != 2 || len(r.Leases) < 2 || len(r.Checks) == 0 || len(r.Log) == 0 || len(r.Host.Links) < 3 || r.Flags["--secret-file"] != "true" ||
+		!strings.Contains(r.Metrics, "weft_peer_transmit_bytes_total") || !strings.Contains(r.Goroutines, "goroutine") {
+		t.Errorf("something is missing: %s", out)
+	}
+	_, key, _ := strings.Cut(secret, " ")
+	for _, hidden := range []string{secret, key, fmt.Sprintf("%x", secretKey(t, secret))} {
+		if strings.Contains(out, hidden) {
+			t.Error("the secret is in the report")
+		}
+	}
+}
+
+// TestWarningsOfTheHost: what vanishes is put back and told of; a narrow path is told of.
+func TestWarningsOfTheHost(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes, "--datapath", "userspace")
+	from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
+	from.reaches(t, to.addr)
+	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "weft0", "nomaster")
+	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "eth0", "mtu", "1300")
+	for _, says := range []string{"The bridge weave or a port of it vanished, 1 times", "The path to node b"} {
+		labtest.Until(t, patience, func() error {
+			_ = cluster.Ping(testContext(t), from.Space, to.addr)
+			_, _ = from.Run(testContext(t), "ping", "-c", "1", "-W", "1", "-s", "1380", "-M", "want", to.addr.String())
+			for _, w := range query[api.Status](t, nodes[0], "status").Warnings {
+				if strings.HasPrefix(w, says) {
+					return nil
+				}
+			}
+			return fmt.Errorf("no warning %q", says)
+		})
+	}
+}
