@@ -245,6 +245,16 @@ func (m *Mesh) SetLinks(l topology.Links) {
 	m.roster.wake()
 }
 
+// Broken returns the pairs of nodes of which one says that they do not reach each other themselves.
+func (m *Mesh) Broken() (pairs [][2]peer.ID) {
+	for id, l := range m.links.told() {
+		for _, other := range l.Broken {
+			pairs = append(pairs, [2]peer.ID{id, other})
+		}
+	}
+	return pairs
+}
+
 // route computes the ways to all members alive.
 func (m *Mesh) route(members []Member) {
 	var nodes []topology.Node

@@ -39,6 +39,7 @@ var layers = []struct {
 	{"cni/link/...", 2},
 	{"internal/masq", 2},
 	{"internal/turn", 2},
+	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/simnet", 2},
 

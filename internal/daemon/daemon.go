@@ -229,7 +229,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	group.Go(func() error { d.watchHangups(ctx); return nil })
 	group.Go(func() error { return serve(ctx, d.api, d.apiHandler()) })
 	if d.http != nil {
-		group.Go(func() error { return serve(ctx, d.http, d.httpHandler()) })
+		group.Go(func() error { return d.serveHTTP(ctx) })
 	}
 	d.log.Info("node up", "peer", d.identity.ID, "name", d.cfg.Name, "addr", d.advertise, "mtu", d.mtu)
 	err := group.Wait()

@@ -1,16 +1,21 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/statuspage"
 )
 
 // httpHandler serves what may be seen from elsewhere; nothing there changes anything.
-func (d *Daemon) httpHandler() http.Handler {
+func (d *Daemon) httpHandler(page *statuspage.Page) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry(), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -21,7 +26,20 @@ func (d *Daemon) httpHandler() http.Handler {
 		}
 		_, _ = fmt.Fprintln(w, "ready")
 	})
-	return mux
+	page.Register(mux)
+	return ownNames(d.http.Addr(), mux)
+}
+
+// serveHTTP serves what may be seen from elsewhere until ctx ends.
+func (d *Daemon) serveHTTP(ctx context.Context) error {
+	page, err := statuspage.New(statuspage.Config{Source: d.snapshot, Logger: d.log})
+	if err != nil {
+		return errors.Join(err, d.http.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return page.Run(ctx) })
+	group.Go(func() error { return serve(ctx, newBounded(d.http, maxHTTPConns), d.httpHandler(page)) })
+	return group.Wait()
 }
 
 // registry returns a registry of all metrics of the node.

@@ -43,7 +43,7 @@ func listenSocket(path string) (net.Listener, error) {
 
 // serve answers requests on l until ctx ends, then lets those under way finish for a moment.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: httpHeaderIn, IdleTimeout: httpIdle, MaxHeaderBytes: httpHeaders}
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()

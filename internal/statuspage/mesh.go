@@ -1,0 +1,181 @@
+package statuspage
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"weft/internal/peer"
+)
+
+// Sizes of the picture of the mesh in its own units.
+const (
+	meshWidth, meshHeight = 720, 460
+	meshRadius            = 165
+	meshNodes             = 40 // more are told in words
+	meshLabels            = 12 // with more nodes, links have no labels of their own
+	meshOthers            = 16 // with more nodes, links among others are not drawn
+	nameLength            = 16 // characters of a name
+)
+
+// picture is the mesh as this node sees it: itself on top, the others around a circle, lines for links.
+type picture struct {
+	Width, Height int
+	Nodes         []dot
+	Links         []line
+	Words         string // the same for those who do not see it
+	Left          int    // nodes that are not drawn
+}
+
+// dot is a node.
+type dot struct {
+	X, Y, LabelX, LabelY float64
+	Anchor               string // text-anchor of the label
+	Name, Class, Title   string
+}
+
+// line is a link.
+type line struct {
+	X1, Y1, X2, Y2 float64
+	Class          string // direct, kernel, relay, none; other, broken among others
+	Label          string
+	LabelX, LabelY float64
+	Title          string
+}
+
+func newPicture(s Snapshot, rows []peerRow) picture {
+	p := picture{Width: meshWidth, Height: meshHeight}
+	at := map[peer.ID][2]float64{}
+	order := selfFirst(rows)
+	shown := order[:min(len(order), meshNodes)]
+	p.Left = len(order) - len(shown)
+	for i, row := range shown {
+		angle := 2*math.Pi*float64(i)/float64(len(shown)) - math.Pi/2
+		d := newDot(row, angle)
+		at[row.ID] = [2]float64{d.X, d.Y}
+		p.Nodes = append(p.Nodes, d)
+	}
+	if len(shown) <= meshOthers {
+		p.Links = append(p.Links, others(shown, s.Broken, at)...)
+	}
+	var words []string
+	for _, row := range shown {
+		if row.Self {
+			continue
+		}
+		words = append(words, describe(row))
+		p.Links = append(p.Links, linksTo(row, s.Status.ID, at, len(shown) <= meshLabels)...)
+	}
+	p.Words = strings.Join(words, "; ")
+	return p
+}
+
+func selfFirst(rows []peerRow) []peerRow {
+	order := make([]peerRow, 0, len(rows))
+	for _, self := range []bool{true, false} {
+		for _, row := range rows {
+			if row.Self == self {
+				order = append(order, row)
+			}
+		}
+	}
+	return order
+}
+
+func newDot(row peerRow, angle float64) dot {
+	x, y := math.Cos(angle), math.Sin(angle)
+	d := dot{
+		X: round(meshWidth/2 + meshRadius*x), Y: round(meshHeight/2 + meshRadius*y), Anchor: "middle",
+		Name: shortened(row.Name), Class: row.State, Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
+	}
+	d.LabelX, d.LabelY = round(meshWidth/2+(meshRadius+20)*x), round(meshHeight/2+(meshRadius+26)*y+5)
+	switch {
+	case x > 0.3:
+		d.Anchor = "start"
+	case x < -0.3:
+		d.Anchor = "end"
+	}
+	if row.Self {
+		d.Class += " self"
+	}
+	return d
+}
+
+func round(v float64) float64 { return math.Round(v*10) / 10 }
+
+func shortened(name string) string {
+	if letters := []rune(name); len(letters) > nameLength {
+		return string(letters[:nameLength-1]) + "…"
+	}
+	return name
+}
+
+// class says how a peer is reached, in a word for the picture.
+func class(row peerRow) string {
+	if row.Link == "direct" && row.Datapath == "kernel" {
+		return "kernel"
+	}
+	return row.Link
+}
+
+// describe says how a peer is reached in words.
+func describe(row peerRow) string {
+	switch {
+	case row.State != "alive":
+		return fmt.Sprintf("%s is %s", row.Name, row.State)
+	case row.Link == "none":
+		return row.Name + " is not reached"
+	case row.Via != "":
+		return fmt.Sprintf("%s is reached over %s", row.Name, row.Via)
+	case row.Datapath == "kernel":
+		return fmt.Sprintf("%s is reached directly, by the kernel, round trip %s", row.Name, row.RTT)
+	}
+	return fmt.Sprintf("%s is reached directly, round trip %s", row.Name, row.RTT)
+}
+
+// linksTo returns the lines to a peer: one, or those over its relay.
+func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64, labelled bool) []line {
+	from, to := at[self], at[row.ID]
+	if row.State != "alive" {
+		return nil
+	}
+	via, relayed := at[row.Peer.Via]
+	l := between(from, to, class(row), describe(row))
+	if relayed {
+		return []line{between(from, via, "relay", describe(row)), between(via, to, "relay", describe(row))}
+	}
+	if labelled && row.Link == "direct" {
+		l.Label = row.RTT
+		if row.Tx != "–" {
+			l.Label += fmt.Sprintf(" · ↑%s ↓%s", row.Tx, row.Rx)
+		}
+		const near = 0.6 // of the way, so that labels do not meet where the lines do
+		l.LabelX, l.LabelY = round(from[0]+near*(to[0]-from[0])), round(from[1]+near*(to[1]-from[1])-4)
+	}
+	return []line{l}
+}
+
+// others returns the lines between other nodes that are alive, which are links unless somebody says otherwise.
+func others(rows []peerRow, broken [][2]peer.ID, at map[peer.ID][2]float64) (lines []line) {
+	bad := map[[2]peer.ID]bool{}
+	for _, pair := range broken {
+		bad[pair], bad[[2]peer.ID{pair[1], pair[0]}] = true, true
+	}
+	for i, a := range rows {
+		for _, b := range rows[i+1:] {
+			if a.Self || b.Self || a.State != "alive" || b.State != "alive" {
+				continue
+			}
+			if bad[[2]peer.ID{a.ID, b.ID}] {
+				lines = append(lines, between(at[a.ID], at[b.ID], "broken", fmt.Sprintf("%s and %s do not reach each other", a.Name, b.Name)))
+				continue
+			}
+			lines = append(lines, between(at[a.ID], at[b.ID], "other", fmt.Sprintf("%s and %s reach each other", a.Name, b.Name)))
+		}
+	}
+	return lines
+}
+
+func between(a, b [2]float64, class, title string) line {
+	return line{X1: a[0], Y1: a[1], X2: b[0], Y2: b[1], Class: class, Title: title}
+}

@@ -1,0 +1,323 @@
+package statuspage
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/html"
+
+	"weft/internal/api"
+	"weft/internal/peer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func id(n int) peer.ID { return peer.ID{byte(n >> 8), byte(n + 1)} }
+
+// network returns a snapshot of n nodes, the first of which is this one.
+func network(n int) Snapshot {
+	s := Snapshot{Status: api.Status{ID: id(0), Name: "n0", Ready: true, Warnings: []string{}, Peers: map[string]int{"alive": n}}}
+	r := Range{CIDR: netip.MustParsePrefix("10.32.0.0/12")}
+	for i := range n {
+		s.Peers = append(s.Peers, api.Peer{
+			ID: id(i), Name: fmt.Sprintf("n%d", i), State: "alive", Self: i == 0, Link: "direct", Datapath: "userspace", RTT: 0.5,
+			Addr: netip.MustParseAddrPort("192.0.2.1:6784"),
+		})
+		r.Owners = append(r.Owners, api.IPAMOwner{ID: id(i), Name: fmt.Sprintf("n%d", i), Addresses: 100, Free: 50, Reachable: true})
+		r.Parts = append(r.Parts, Part{Owner: id(i), Start: float64(i) / float64(n), Length: 1 / float64(n), Used: 0.5})
+	}
+	s.Ranges = []Range{r}
+	return s
+}
+
+func newPage(t *testing.T, source func() Snapshot) *Page {
+	t.Helper()
+	p, err := New(Config{Source: source, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestPageIsWhole: what others named comes out as text, nothing is loaded from elsewhere, and no style or script stands in the page itself,
+// which its policy would forbid.
+func TestPageIsWhole(t *testing.T) {
+	s := network(3)
+	evil := `<script>alert("x")</script>`
+	s.Status.Name, s.Peers[1].Name, s.Ranges[0].Owners[1].Name = evil, evil, evil
+	s.Status.Warnings = []string{"The range is " + evil}
+	s.Peers[2].State, s.Peers[2].Link = "dead", "none"
+	r, err := newPage(t, func() Snapshot { return s }).render()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(r.whole)
+	if strings.Contains(text, evil) || strings.Contains(text, "ZgotmplZ") {
+		t.Error("a name is not escaped, or was taken for code")
+	}
+	doc, err := html.Parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range doc.Descendants() {
+		for _, a := range n.Attr {
+			if a.Key == "style" || strings.HasPrefix(a.Key, "on") {
+				t.Errorf("<%s> has %s", n.Data, a.Key)
+			}
+			if (a.Key == "src" || a.Key == "href") && !strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "#") && !strings.HasPrefix(a.Val, "data:image/svg") {
+				t.Errorf("<%s %s=%q> is elsewhere", n.Data, a.Key, a.Val)
+			}
+		}
+		if (n.Data == "script" || n.Data == "style") && n.FirstChild != nil {
+			t.Errorf("<%s> with content", n.Data)
+		}
+	}
+	for _, want := range []string{"n0", "n2 is dead", "10.32.0.0/12", "0.50 ms", `scope="row"`, `lang="en"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q on the page", want)
+		}
+	}
+}
+
+// TestPageIsBounded: of a large network what can be seen is drawn, and a page is not made twice for those who ask at once.
+func TestPageIsBounded(t *testing.T) {
+	var made atomic.Int32
+	s := network(1000)
+	p := newPage(t, func() Snapshot { made.Add(1); return s })
+	now := time.Unix(1_800_000_000, 0)
+	p.cfg.Now = func() time.Time { return now }
+	for range 100 {
+		if _, err := p.render(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := made.Load(); n != 1 {
+		t.Errorf("made %d times", n)
+	}
+	v := newView(s, nil, now)
+	if len(v.Mesh.Nodes) != meshNodes || v.Mesh.Left != 1000-meshNodes || len(v.Mesh.Links) > meshNodes {
+		t.Errorf("%d nodes and %d links are drawn, %d left", len(v.Mesh.Nodes), len(v.Mesh.Links), v.Mesh.Left)
+	}
+}
+
+func TestPicture(t *testing.T) {
+	s := network(4)
+	s.Peers[1].Datapath = "kernel"
+	s.Peers[2].Link, s.Peers[2].Via = "relay", id(1)
+	s.Peers[3].Link = "none"
+	s.Broken = [][2]peer.ID{{id(2), id(1)}}
+	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, time.Time{})
+	classes := map[string]int{}
+	for _, l := range v.Mesh.Links {
+		classes[l.Class]++
+	}
+	if want := (map[string]int{"kernel": 1, "relay": 2, "none": 1, "broken": 1, "other": 2}); fmt.Sprint(classes) != fmt.Sprint(want) {
+		t.Errorf("links %v, want %v", classes, want)
+	}
+	for _, want := range []string{"n1 is reached directly, by the kernel", "n2 is reached over n1", "n3 is not reached"} {
+		if !strings.Contains(v.Mesh.Words, want) {
+			t.Errorf("%q does not say %q", v.Mesh.Words, want)
+		}
+	}
+	if first := v.Mesh.Nodes[0]; first.Name != "n0" || math.Abs(first.X-meshWidth/2) > 1 || !strings.Contains(first.Class, "self") {
+		t.Errorf("this node is not on top: %+v", first)
+	}
+}
+
+func TestRates(t *testing.T) {
+	var r rates
+	s := network(2)
+	now := time.Unix(1_800_000_000, 0)
+	if got := r.of(s, now); len(got) != 0 {
+		t.Errorf("at the first look: %v", got)
+	}
+	s.Peers[1].TxBytes, s.Peers[1].RxBytes = 2000, 1000
+	if got := r.of(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
+		t.Errorf("%v", got)
+	}
+	s.Peers[1].TxBytes = 0 // it has started anew
+	if got, ok := r.of(s, now.Add(3*time.Second))[id(1)]; ok {
+		t.Errorf("after a fall: %v", got)
+	}
+	if got := rateText(125e6); got != "1.0 Gbit/s" {
+		t.Error(got)
+	}
+	if got := bytesText(999); got != "999 B" {
+		t.Error(got)
+	}
+}
+
+// TestFullRing: one owner of all is a whole ring, not a line.
+func TestFullRing(t *testing.T) {
+	v := newRangeView(network(1).Ranges[0])
+	if len(v.Arcs) != 1 || strings.Count(v.Arcs[0].Path, "M") != 2 {
+		t.Errorf("%+v", v.Arcs)
+	}
+	if !strings.Contains(v.Words, "n0 owns 100 %, of which 50 % is in use") {
+		t.Error(v.Words)
+	}
+}
+
+// served runs a page behind a real server until the test ends.
+func served(t *testing.T, p *Page) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	p.Register(mux)
+	server := httptest.NewServer(mux)
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { _ = p.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		done.Wait()
+		server.CloseClientConnections()
+		server.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return server
+}
+
+// stream opens a stream of events.
+func stream(t *testing.T, url string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
+// TestEvents: a stream begins with all sections and goes on with those that change; it ends with the node.
+func TestEvents(t *testing.T) {
+	var mu sync.Mutex
+	s := network(2)
+	server := served(t, newPage(t, func() Snapshot {
+		mu.Lock()
+		defer mu.Unlock()
+		return s
+	}))
+	lines := bufio.NewScanner(stream(t, server.URL).Body)
+	lines.Buffer(nil, 1<<20)
+	seen := map[string]bool{}
+	for len(seen) < len(sectionIDs) && lines.Scan() {
+		for _, section := range sectionIDs {
+			if strings.HasPrefix(lines.Text(), `data: {"id":"`+section+`"`) {
+				seen[section] = true
+			}
+		}
+	}
+	mu.Lock()
+	s.Status.Warnings = []string{"Something is wrong."}
+	mu.Unlock()
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "data: ") {
+			if !strings.Contains(lines.Text(), `"warnings"`) || !strings.Contains(lines.Text(), "Something is wrong.") {
+				t.Errorf("what came is not what has changed: %s", lines.Text())
+			}
+			break
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyStreams: as many pages as there may be are kept up to date, the rest are told to come again, and all are let go.
+func TestManyStreams(t *testing.T) {
+	p := newPage(t, func() Snapshot { return network(2) })
+	server := served(t, p)
+	var refused int
+	for range maxStreams + 20 {
+		resp := stream(t, server.URL)
+		if resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
+			refused++
+		}
+	}
+	if refused != 20 {
+		t.Errorf("%d refused, want 20", refused)
+	}
+	if n := p.hub.count(); n != maxStreams {
+		t.Errorf("%d streams", n)
+	}
+}
+
+// TestSlowReader: who does not read holds nobody up and is let go; what waits for him is what there is, not all that there was.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n atomic.Int32
+		h := newHub(func() ([]section, error) {
+			return []section{{"head", fmt.Sprint(n.Add(1))}, {"mesh", "same"}}, nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { _ = h.run(ctx) })
+		wake, ok := h.join()
+		if !ok {
+			t.Fatal("no stream")
+		}
+		<-wake
+		time.Sleep(lookEach / 2)
+		all, seen := h.news(0)
+		time.Sleep(100 * lookEach)
+		later, _ := h.news(seen)
+		if len(all) != 2 || len(later) != 1 || later[0].ID != "head" || len(wake) != 1 {
+			t.Errorf("at first %v, then %v, %d tokens", all, later, len(wake))
+		}
+		h.leave(wake)
+		looks := n.Load()
+		time.Sleep(100 * lookEach)
+		if more := n.Load() - looks; more > 1 {
+			t.Errorf("%d looks while nobody was there", more)
+		}
+		cancel()
+		done.Wait()
+		if _, ok := h.join(); ok {
+			t.Error("a stream after the end")
+		}
+	})
+}
+
+// TestReaderThatStops: a connection whose reader does not read any more ends by the deadline, and its stream with it.
+func TestReaderThatStops(t *testing.T) {
+	big := network(1000)
+	turn := 0
+	p := newPage(t, func() Snapshot { turn++; big.Status.Name = fmt.Sprint(turn); return big })
+	server := served(t, p)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: %s\r\n\r\n", server.Listener.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	other := bufio.NewScanner(stream(t, server.URL).Body)
+	other.Buffer(nil, 8<<20)
+	for changes := 0; changes < 3 && other.Scan(); {
+		if strings.Contains(other.Text(), `"id":"head"`) {
+			changes++
+		}
+	}
+	if err := other.Err(); err != nil {
+		t.Error(err)
+	}
+}
