@@ -1,0 +1,340 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// pageOf returns the address of a node's status page for this process's own namespace: a door whose other side is in the node's.
+func pageOf(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = door.Close() })
+	go func() {
+		for {
+			outer, err := door.Accept()
+			if err != nil {
+				return
+			}
+			go pass(n, outer)
+		}
+	}()
+	return "http://" + door.Addr().String()
+}
+
+// pass joins a connection with the HTTP port of a node until either ends.
+func pass(n *cluster.Node, outer net.Conn) {
+	defer outer.Close()
+	var inner net.Conn
+	if err := n.Space.Do(func() (err error) {
+		inner, err = net.Dial("tcp", "127.0.0.1:6782")
+		return err
+	}); err != nil {
+		return
+	}
+	defer inner.Close()
+	var both sync.WaitGroup
+	for _, way := range [][2]net.Conn{{outer, inner}, {inner, outer}} {
+		both.Go(func() {
+			_, _ = io.Copy(way[0], way[1])
+			_ = way[0].Close()
+			_ = way[1].Close()
+		})
+	}
+	both.Wait()
+}
+
+// browser is a headless Chromium, and what it complains of.
+type browser struct {
+	ctx context.Context
+
+	mu         sync.Mutex
+	complaints []string // guarded by mu
+}
+
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	labtest.Missing(t, "chromium")
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.NoSandbox,
+		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 900))
+	ctx, cancel := chromedp.NewExecAllocator(testContext(t), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	b := &browser{ctx: ctx}
+	err := chromedp.Listen(ctx, func(event any) {
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			b.complain(e.ExceptionDetails.Text)
+		case *runtime.EventConsoleAPICalled:
+			b.complain(fmt.Sprint("console.", e.Type))
+		case *cdplog.EventEntryAdded:
+			b.complain(e.Entry.Text + " " + e.Entry.URL)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call(t, b, cdplog.Enable, cdp.Empty{})
+	call(t, b, runtime.Enable, cdp.Empty{})
+	return b
+}
+
+func (b *browser) complain(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.complaints = append(b.complaints, text)
+}
+
+// said returns what the browser has complained of, and forgets it.
+func (b *browser) said() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	said := b.complaints
+	b.complaints = nil
+	return said
+}
+
+func (b *browser) run(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// call gives the browser a command of its protocol.
+func call[P, R any](t *testing.T, b *browser, command cdp.Command[P, R], params P) R {
+	t.Helper()
+	result, err := chromedp.Call(b.ctx, command, params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// load opens a page.
+func (b *browser) load(t *testing.T, url string) {
+	t.Helper()
+	b.run(t, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("tr[data-peer]")))
+}
+
+// text returns what JavaScript makes of an expression.
+func (b *browser) text(t *testing.T, expression string) string {
+	t.Helper()
+	result, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](expression))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// screenshot writes a picture of the page into the folder that WEFT_SCREENSHOTS names; nothing where it names none.
+func (b *browser) screenshot(t *testing.T, name string) {
+	t.Helper()
+	folder := os.Getenv("WEFT_SCREENSHOTS")
+	if folder == "" {
+		return
+	}
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const shownPeers = `JSON.stringify([...document.querySelectorAll("tr[data-peer]")].map(row => {
+	const field = name => row.querySelector("[data-field=" + name + "]").textContent;
+	return {id: row.dataset.peer, name: field("name").replace(" (this node)", ""), addr: field("addr"), state: field("state"), link: field("link"),
+		datapath: field("datapath").replace("–", ""), cipher: field("cipher").replace("–", ""), mtu: Number(field("mtu"))};
+}))`
+
+// sameAsCommand reports how what the page shows differs from "weft peers --json".
+func (b *browser) sameAsCommand(t *testing.T, n *cluster.Node) error {
+	t.Helper()
+	var want []string
+	for _, p := range query[[]api.Peer](t, n, "peers") {
+		want = append(want, fmt.Sprintf(`{"id":"%s","name":"%s","addr":"%s","state":"%s","link":"%s","datapath":"%s","cipher":"%s","mtu":%d}`,
+			p.ID, p.Name, p.Addr, p.State, p.Link, p.Datapath, p.Cipher, p.MTU))
+	}
+	if got := b.text(t, shownPeers); got != "["+strings.Join(want, ",")+"]" {
+		return fmt.Errorf("the page shows\n%s, weft peers\n[%s]", got, strings.Join(want, ","))
+	}
+	return nil
+}
+
+// TestStatusPage: what a browser shows is what "weft peers" says, and follows when a node dies, without a word of complaint; by keyboard, for a screen
+// reader, on a phone, in the dark, and without JavaScript.
+func TestStatusPage(t *testing.T) {
+	nodes := newNodes(t, "a", "b", "c")
+	startSealed(t, nodes, newSecret(t))
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}
+	pods[0].reaches(t, pods[1].addr, pods[2].addr)
+	url := pageOf(t, nodes[0])
+	b := newBrowser(t)
+	b.load(t, url)
+	labtest.Until(t, patience, func() error { return b.sameAsCommand(t, nodes[0]) })
+	if n := b.text(t, `String(document.querySelectorAll(".node circle").length + " " + document.querySelectorAll(".arc .whole").length)`); n != "3 3" {
+		t.Errorf("%s nodes and arcs are drawn, want 3 of each", n)
+	}
+	if w := b.text(t, `document.querySelector("#warnings").innerText`); !strings.Contains(w, "None.") {
+		t.Errorf("of a network that is well: %s", w)
+	}
+	bothWays(t, []*pod{pods[0], pods[1]}, 256<<20)
+	b.screenshot(t, "status-light")
+
+	t.Run("keyboard", func(t *testing.T) {
+		b.run(t, chromedp.KeyEvent(kb.Tab))
+		if focus := b.text(t, `document.activeElement.className`); focus != "skip" {
+			t.Errorf("the first stop is %q", focus)
+		}
+		b.run(t, chromedp.KeyEvent(kb.Enter), chromedp.KeyEvent(kb.Tab))
+		if focus := b.text(t, `document.activeElement.dataset.keep`); focus != "peers" {
+			t.Errorf("behind the skip link comes %q", focus)
+		}
+	})
+	t.Run("screen reader", func(t *testing.T) { b.spoken(t) })
+	t.Run("phone", func(t *testing.T) {
+		call(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 375, Height: 812, DeviceScaleFactor: 2, Mobile: true})
+		if wide := b.text(t, `String(document.documentElement.scrollWidth)`); wide != "375" {
+			t.Errorf("the page is %s wide on a screen of 375", wide)
+		}
+		b.screenshot(t, "status-phone")
+		call(t, b, emulation.ClearDeviceMetricsOverride, cdp.Empty{})
+	})
+	t.Run("dark", func(t *testing.T) {
+		call(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}},
+		})
+		if back := b.text(t, `getComputedStyle(document.body).backgroundColor`); back != "rgb(20, 25, 27)" {
+			t.Errorf("in the dark the page is %s", back)
+		}
+		b.screenshot(t, "status-dark")
+		call(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
+	})
+
+	nodes[2].Process().Kill()
+	waitState(t, nodes[0], "c", "dead")
+	labtest.Until(t, patience, func() error {
+		if err := b.sameAsCommand(t, nodes[0]); err != nil {
+			return err
+		}
+		if w := b.text(t, `document.querySelector("#warnings").innerText`); !strings.Contains(w, "Node c") || !strings.Contains(w, "weft reclaim") {
+			return fmt.Errorf("the page warns of %q", w)
+		}
+		return nil
+	})
+	b.screenshot(t, "status-dead")
+	if said := b.said(); len(said) > 0 {
+		t.Errorf("the browser complains: %q", said)
+	}
+
+	t.Run("without JavaScript", func(t *testing.T) {
+		call(t, b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		b.load(t, url)
+		b.run(t, chromedp.WaitVisible(chromedp.CSS("noscript p")))
+		call(t, b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{})
+	})
+	t.Run("node gone", func(t *testing.T) {
+		b.load(t, url)
+		if err := nodes[0].Stop(); err != nil {
+			t.Fatal(err)
+		}
+		b.run(t, chromedp.WaitVisible(chromedp.CSS("#connection")))
+	})
+}
+
+// spoken checks what a screen reader has to say: names of tables and pictures, headings in order, and nothing without a name.
+func (b *browser) spoken(t *testing.T) {
+	t.Helper()
+	found := map[string][]string{}
+	for _, n := range call(t, b, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{}).Nodes {
+		if n.Ignored || n.Role == nil {
+			continue
+		}
+		role, name := strings.Trim(string(n.Role.Value), `"`), ""
+		if n.Name != nil {
+			name = strings.Trim(string(n.Name.Value), `"`)
+		}
+		found[role] = append(found[role], name)
+	}
+	for role, names := range map[string][]string{
+		"image": {"Mesh", "10.32.0.0/12"}, "table": {"All nodes", "10.32.0.0/12"}, "main": {""}, "region": {"Warnings", "Peers", "Addresses"},
+	} {
+		for _, want := range names {
+			if !strings.Contains(strings.Join(found[role], "\n"), want) {
+				t.Errorf("no %s called %q, but %q", role, want, found[role])
+			}
+		}
+	}
+	for _, role := range []string{"image", "table", "link", "region"} {
+		for _, name := range found[role] {
+			if name == "" {
+				t.Errorf("a %s has no name", role)
+			}
+		}
+	}
+}
+
+// TestStatusPageGuards: a page of a stranger's gets nothing from the local page by another name, and nothing can be changed here.
+func TestStatusPageGuards(t *testing.T) {
+	n := newNodes(t, "a")[0]
+	start(t, []*cluster.Node{n})
+	url := pageOf(t, n)
+	ask := func(method, path, host string) *http.Response {
+		req, err := http.NewRequestWithContext(testContext(t), method, url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host != "" {
+			req.Host = host
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp
+	}
+	for _, c := range []struct {
+		method, path, host string
+		code               int
+	}{
+		{http.MethodGet, "/", "", http.StatusOK},
+		{http.MethodGet, "/", "attacker.example", http.StatusMisdirectedRequest},
+		{http.MethodGet, "/metrics", "attacker.example", http.StatusMisdirectedRequest},
+		{http.MethodPost, "/", "", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/v1/status", "", http.StatusNotFound},
+	} {
+		if resp := ask(c.method, c.path, c.host); resp.StatusCode != c.code {
+			t.Errorf("%s %s by %q: %s, want %d", c.method, c.path, c.host, resp.Status, c.code)
+		}
+	}
+	if csp := ask(http.MethodGet, "/", "").Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+		t.Errorf("policy %q", csp)
+	}
+}
