@@ -13,7 +13,7 @@ const (
 	meshWidth, meshHeight = 720, 460
 	meshRadius            = 165
 	meshNodes             = 40 // more are told in words
-	meshLabels            = 12 // with more nodes, links have no labels of their own
+	meshDetails           = 12 // with more nodes, only names stand beside them
 	meshOthers            = 16 // with more nodes, links among others are not drawn
 	nameLength            = 16 // characters of a name
 )
@@ -32,14 +32,13 @@ type dot struct {
 	X, Y, LabelX, LabelY float64
 	Anchor               string // text-anchor of the label
 	Name, Class, Title   string
+	RTT, Rate            string // beside the name, where there is room
 }
 
 // line is a link.
 type line struct {
 	X1, Y1, X2, Y2 float64
 	Class          string // direct, kernel, relay, none; other, broken among others
-	Label          string
-	LabelX, LabelY float64
 	Title          string
 }
 
@@ -51,7 +50,7 @@ func newPicture(s Snapshot, rows []peerRow) picture {
 	p.Left = len(order) - len(shown)
 	for i, row := range shown {
 		angle := 2*math.Pi*float64(i)/float64(len(shown)) - math.Pi/2
-		d := newDot(row, angle)
+		d := newDot(row, angle, len(shown) <= meshDetails)
 		at[row.ID] = [2]float64{d.X, d.Y}
 		p.Nodes = append(p.Nodes, d)
 	}
@@ -64,7 +63,7 @@ func newPicture(s Snapshot, rows []peerRow) picture {
 			continue
 		}
 		words = append(words, describe(row))
-		p.Links = append(p.Links, linksTo(row, s.Status.ID, at, len(shown) <= meshLabels)...)
+		p.Links = append(p.Links, linksTo(row, s.Status.ID, at)...)
 	}
 	p.Words = strings.Join(words, "; ")
 	return p
@@ -82,11 +81,17 @@ func selfFirst(rows []peerRow) []peerRow {
 	return order
 }
 
-func newDot(row peerRow, angle float64) dot {
+func newDot(row peerRow, angle float64, detailed bool) dot {
 	x, y := math.Cos(angle), math.Sin(angle)
 	d := dot{
 		X: round(meshWidth/2 + meshRadius*x), Y: round(meshHeight/2 + meshRadius*y), Anchor: "middle",
 		Name: shortened(row.Name), Class: row.State, Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
+	}
+	if detailed && row.Link == "direct" {
+		d.RTT = row.RTT
+		if row.Tx != "–" && (row.Tx != none || row.Rx != none) {
+			d.Rate = fmt.Sprintf("↑ %s ↓ %s", row.Tx, row.Rx)
+		}
 	}
 	d.LabelX, d.LabelY = round(meshWidth/2+(meshRadius+20)*x), round(meshHeight/2+(meshRadius+26)*y+5)
 	switch {
@@ -100,6 +105,9 @@ func newDot(row peerRow, angle float64) dot {
 	}
 	return d
 }
+
+// none is the rate of an idle link.
+var none = rateText(0)
 
 func round(v float64) float64 { return math.Round(v*10) / 10 }
 
@@ -134,7 +142,7 @@ func describe(row peerRow) string {
 }
 
 // linksTo returns the lines to a peer: one, or those over its relay.
-func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64, labelled bool) []line {
+func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64) []line {
 	from, to := at[self], at[row.ID]
 	if row.State != "alive" {
 		return nil
@@ -143,14 +151,6 @@ func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64, labelled bool
 	l := between(from, to, class(row), describe(row))
 	if relayed {
 		return []line{between(from, via, "relay", describe(row)), between(via, to, "relay", describe(row))}
-	}
-	if labelled && row.Link == "direct" {
-		l.Label = row.RTT
-		if row.Tx != "–" {
-			l.Label += fmt.Sprintf(" · ↑%s ↓%s", row.Tx, row.Rx)
-		}
-		const near = 0.6 // of the way, so that labels do not meet where the lines do
-		l.LabelX, l.LabelY = round(from[0]+near*(to[0]-from[0])), round(from[1]+near*(to[1]-from[1])-4)
 	}
 	return []line{l}
 }

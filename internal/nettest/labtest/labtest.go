@@ -4,6 +4,7 @@ package labtest
 import (
 	"context"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -21,6 +22,14 @@ func RequireRoot(tb testing.TB) {
 		tb.Fatal("this test needs root, and WEFT_TEST=require forbids to skip it")
 	}
 	tb.Skip("this test needs root")
+}
+
+// Needs is Missing where a program is not there.
+func Needs(tb testing.TB, program string) {
+	tb.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		Missing(tb, program)
+	}
 }
 
 // Missing skips a test that lacks a program, and fails it where WEFT_TEST=require says that all tests must run.
