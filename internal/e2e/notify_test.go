@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"weft/internal/nettest"
+	"weft/internal/nettest/labtest"
+)
+
+// TestServiceManager: who has started a node hears when it is up, that it lives, and when it stops (sd_notify).
+func TestServiceManager(t *testing.T) {
+	n := newNodes(t, "a")[0]
+	path := filepath.Join(n.Dir(), "notify")
+	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	p := labtest.Start(t, n.Host, nettest.ProcessConfig{
+		Name: "weft",
+		Argv: []string{
+			"env", "NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=1000000",
+			filepath.Join(bin, "weft"), "up", "--state-dir", n.StateDir(), "--socket", n.Socket(),
+		},
+	})
+	next := make(chan string, 64)
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := heard.Read(buf)
+			if err != nil {
+				return
+			}
+			for line := range strings.Lines(string(buf[:n])) {
+				next <- strings.TrimSpace(line)
+			}
+		}
+	}()
+	ctx := testContext(t)
+	wait := func(want string) {
+		t.Helper()
+		var all []string
+		for {
+			select {
+			case line := <-next:
+				if line == want {
+					return
+				}
+				all = append(all, line)
+			case <-ctx.Done():
+				t.Fatalf("%q never came, but %q", want, all)
+			}
+		}
+	}
+	for _, want := range []string{"READY=1", "STATUS=ready", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		wait(want)
+	}
+	if err := p.Stop(patience); err != nil {
+		t.Fatal(err)
+	}
+	wait("STOPPING=1")
+}
