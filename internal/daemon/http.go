@@ -4,17 +4,13 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // httpHandler serves what may be seen from elsewhere; nothing there changes anything.
 func (d *Daemon) httpHandler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		d.mesh.Collector(), planeCollector{d})
 	mux := http.NewServeMux()
+	registry := d.registry(d.mesh.Members, d.kernelSample)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -40,17 +36,4 @@ func (d *Daemon) missing() string {
 		return "waiting for " + waiting
 	}
 	return "the address range is not divided yet"
-}
-
-// planeCollector hands on the router's metrics while there is a router.
-type planeCollector struct{ d *Daemon }
-
-// Describe implements prometheus.Collector; it says nothing, which makes the collector unchecked.
-func (planeCollector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (c planeCollector) Collect(ch chan<- prometheus.Metric) {
-	if p := c.d.plane.Load(); p != nil {
-		p.router.Collector().Collect(ch)
-	}
 }

@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 var (
 	messagesDesc = prometheus.NewDesc("weft_underlay_messages_total", "Messages that the kernel took from the data sockets (transmit) and gave to them (receive): "+
 		"each crosses its network stack once.", []string{"direction"}, nil)
-	datagramsDesc = prometheus.NewDesc("weft_underlay_datagrams_total", "Datagrams that these messages held. How many there are to a message is what GSO "+
+	datagramsDesc = prometheus.NewDesc("weft_underlay_datagrams_total", "Datagrams that the messages of weft_underlay_messages_total held. How many there are to a message is what GSO "+
 		"(transmit) and GRO (receive) save: 1 is nothing.", []string{"direction"}, nil)
 	truncatedDesc   = prometheus.NewDesc("weft_underlay_truncated_total", "Messages that did not fit their buffers and were dropped.", nil, nil)
 	unsegmentedDesc = prometheus.NewDesc("weft_underlay_unsegmented_total", "Messages that the kernel refused to cut into datagrams, which were then sent one by one.", nil, nil)
