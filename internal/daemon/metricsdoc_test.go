@@ -284,8 +284,8 @@ var (
 	matcherPattern  = regexp.MustCompile(`([a-z_]+)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
 )
 
-// scrapeLabels are those that Prometheus itself adds, and that of a histogram's buckets.
-var scrapeLabels = []string{"job", "instance", "le"}
+// scrapeLabels are those that Prometheus itself adds, and those of the parts of histograms and summaries.
+var scrapeLabels = []string{"job", "instance", "le", "quantile"}
 
 // TestDashboardAndRulesNameMetrics: every metric, label and value that they name exists.
 func TestDashboardAndRulesNameMetrics(t *testing.T) {
