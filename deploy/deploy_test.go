@@ -1,9 +1,10 @@
-// Package deploy holds what installs weft: manifests, a chart, an image. This test keeps them the same.
+// Package deploy holds what installs weft and watches it: manifests, a chart, an image, rules, a dashboard. This test keeps them the same.
 package deploy
 
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"text/template"
@@ -58,5 +59,21 @@ func TestChartIsTheManifest(t *testing.T) {
 	values["apiserver"] = "https://10.0.0.1:6443"
 	if got := render(); !strings.Contains(got, `{name: WEFT_DATAPATH, value: "userspace"}`) || len(documents(t, got)) != 4 {
 		t.Errorf("with other values:\n%s", got)
+	}
+}
+
+// TestAlertRules has Prometheus' own tool read the rules and play their histories. Nothing else needs the tool, so it is not
+// installed for this: without it internal/daemon still holds that what the rules name exists.
+func TestAlertRules(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not here")
+	}
+	for _, args := range [][]string{{"check", "rules", "weft.rules.yaml"}, {"test", "rules", "weft.rules.test.yaml"}} {
+		cmd := exec.Command(tool, args...)
+		cmd.Dir = "prometheus"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
 	}
 }

@@ -50,6 +50,9 @@ type flight struct {
 	holder  string // likewise
 }
 
+// isAsk tells asks from what Leave hands over, which is no part of a range that anybody named.
+func (f *flight) isAsk() bool { return f.key.low < f.key.end }
+
 func (a *Allocator) waitFor(reason string) *wait { return &wait{reason: reason, changed: a.changed} }
 
 // seek asks for space within in, whose offsets are span: of those not tried yet the node with the most free, more or less, or,
@@ -152,6 +155,7 @@ func (a *Allocator) giveUp(f *flight) {
 
 // await waits for w, and notes in s what came of it. It returns nil when it is worth while to look again.
 func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
+	defer a.counts.wait()()
 	late := func() error {
 		return fmt.Errorf("ipam: %s: waiting for %s: %w", s.what, w.reason, context.Cause(ctx))
 	}

@@ -178,6 +178,7 @@ func (a *Allocator) grant(p *pool, to peer.ID, span ring.Span, reply *unicast) (
 		return nil, err
 	}
 	a.cfg.Logger.Info("ipam: space given", "peer", to, "addr", p.ring.Addr(span.Start), "count", span.Len())
+	a.counts.given.Add(1)
 	a.broadcast(ringDeltas(delta))
 	a.notify()
 	reply.outcome = granted
@@ -206,6 +207,9 @@ func (a *Allocator) hearReply(from peer.ID, m *unicast) error {
 	}
 	for _, f := range a.flights {
 		if f.id == m.id && f.key.donor == from {
+			if m.outcome == granted && f.isAsk() {
+				a.counts.received.Add(1)
+			}
 			a.finish(f, m.outcome, m.holder)
 		}
 	}

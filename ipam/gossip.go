@@ -134,15 +134,18 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 	}
 	for _, c := range conflicts {
 		if c.Reclaimed {
+			a.counts.conflicts[conflictReclaimed].Add(1)
 			p.warn(fmt.Sprintf("%s: while this node was away what it owned was reclaimed, and is node %s's now: the addresses leased here "+
 				"that were of it are gone, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
 			a.cfg.Logger.Warn("ipam: space was reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
 			continue
 		}
 		if c.Ours.Owner == c.Theirs.Owner {
+			a.counts.conflicts[conflictOldState].Add(1)
 			p.warn(fmt.Sprintf("%s: node %s ran with an old copy of its state, and has learnt from the others what it did since: restore "+
 				"no ipam.db from a backup, move it away instead", p.prefix, a.name(c.Ours.Owner)))
 		} else {
+			a.counts.conflicts[conflictClaim].Add(1)
 			p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
 				"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
 		}
@@ -198,6 +201,7 @@ func (a *Allocator) settle(p *pool) error {
 func (a *Allocator) warnForeign(p *pool, err error) {
 	var foreign *ring.ForeignError
 	if errors.As(err, &foreign) {
+		a.counts.conflicts[conflictFounding].Add(1)
 		p.warn(fmt.Sprintf("%s was divided twice, by nodes that had not met (ours is %s, theirs %s): move ipam.db away on the nodes "+
 			"of one of the two and restart them", p.prefix, foreign.Ours, foreign.Theirs))
 	}

@@ -135,7 +135,9 @@ type Allocator struct {
 	proposing chan struct{}
 	pace      *rand.Rand // Run's own, so that its ticks do not depend on what operations draw
 
-	owned atomic.Pointer[owners] // nil before OwnerOf is first called
+	// Atomic.
+	owned  atomic.Pointer[owners] // nil before OwnerOf is first called
+	counts counters
 
 	mu sync.Mutex
 	// Guarded by mu.

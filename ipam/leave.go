@@ -151,6 +151,7 @@ func (p *pool) giveAll(heir peer.ID) (delta *ring.Ring, err error) {
 
 // handOver sends msg to the heir until it confirms.
 func (a *Allocator) handOver(ctx context.Context, gift *flight, msg []byte) error {
+	defer a.counts.wait()()
 	defer a.giveUp(gift)
 	heir := gift.key.donor
 	for {

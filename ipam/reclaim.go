@@ -265,6 +265,7 @@ func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, 
 
 // awaitAnswers waits until there is news, or it is time to ask again.
 func (a *Allocator) awaitAnswers(ctx context.Context, key reclaimKey, missing []peer.ID, changed <-chan struct{}) error {
+	defer a.counts.wait()()
 	again := time.NewTimer(canvassPause)
 	defer again.Stop()
 	for {
@@ -336,6 +337,7 @@ func (a *Allocator) hand(key reclaimKey, heir peer.ID) (addresses uint64, err er
 	if err := errors.Join(a.settle(p), a.endDecrees(p, estates)); err != nil {
 		return 0, err
 	}
+	a.counts.reclaims.Add(1)
 	a.broadcast(ringDeltas(delta))
 	if heir != a.cfg.Self {
 		m := unicast{kind: kindHandover, id: a.rand.Uint64(), ring: delta.Append(nil)}

@@ -9,8 +9,9 @@ import (
 
 var (
 	membersDesc = prometheus.NewDesc("weft_mesh_members", "Members known, this node among them, by state.", []string{"state"}, nil)
-	healthDesc  = prometheus.NewDesc("weft_mesh_health_score", "This node's own health as gossip sees it: 0 is well, higher is worse.", nil, nil)
+	healthDesc  = prometheus.NewDesc("weft_mesh_health_score", "This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.", nil, nil)
 	queuedDesc  = prometheus.NewDesc("weft_mesh_queued_broadcasts", "Broadcasts that wait to be sent.", nil, nil)
+	unicastDesc = prometheus.NewDesc("weft_mesh_queued_messages", "Messages to one member each that wait to be sent.", nil, nil)
 	dropsDesc   = prometheus.NewDesc("weft_mesh_drops_total", "Gossip messages that were thrown away, by reason.", []string{"reason"}, nil)
 )
 
@@ -22,7 +23,7 @@ func (m *Mesh) Collector() prometheus.Collector { return collector{m} }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{membersDesc, healthDesc, queuedDesc, dropsDesc} {
+	for _, d := range []*prometheus.Desc{membersDesc, healthDesc, queuedDesc, unicastDesc, dropsDesc} {
 		ch <- d
 	}
 }
@@ -38,6 +39,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(healthDesc, prometheus.GaugeValue, float64(c.mesh.HealthScore()))
 	ch <- prometheus.MustNewConstMetric(queuedDesc, prometheus.GaugeValue, float64(c.mesh.queue.NumQueued()))
+	ch <- prometheus.MustNewConstMetric(unicastDesc, prometheus.GaugeValue, float64(len(c.mesh.unicasts)))
 	for reason, n := range c.mesh.drops.byReason() {
 		ch <- prometheus.MustNewConstMetric(dropsDesc, prometheus.CounterValue, float64(n.Load()), reason)
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
@@ -17,7 +15,8 @@ import (
 // httpHandler serves what may be seen from elsewhere; nothing there changes anything.
 func (d *Daemon) httpHandler(page *statuspage.Page) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry(), promhttp.HandlerOpts{}))
+	registry := d.registry(d.mesh.Members, d.kernelSample)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if !d.ready() {
@@ -42,14 +41,6 @@ func (d *Daemon) serveHTTP(ctx context.Context) error {
 	return group.Wait()
 }
 
-// registry returns a registry of all metrics of the node.
-func (d *Daemon) registry() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		d.mesh.Collector(), planeCollector{d})
-	return registry
-}
-
 // missing says why the node is not ready.
 func (d *Daemon) missing() string {
 	p := d.plane.Load()
@@ -63,17 +54,4 @@ func (d *Daemon) missing() string {
 		return "waiting for " + waiting
 	}
 	return "the address range is not divided yet"
-}
-
-// planeCollector hands on the router's metrics while there is a router.
-type planeCollector struct{ d *Daemon }
-
-// Describe implements prometheus.Collector; it says nothing, which makes the collector unchecked.
-func (planeCollector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (c planeCollector) Collect(ch chan<- prometheus.Metric) {
-	if p := c.d.plane.Load(); p != nil {
-		p.router.Collector().Collect(ch)
-	}
 }

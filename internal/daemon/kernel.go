@@ -235,6 +235,23 @@ func (k *kernelPath) entries() []vxlan.Entry {
 	return entries
 }
 
+// kernelSample returns what the kernel has carried by itself; false where there is no kernel path.
+func (d *Daemon) kernelSample() (vxlan.Sample, bool) {
+	p := d.plane.Load()
+	if p == nil {
+		return vxlan.Sample{}, false
+	}
+	run := p.kernel.current.Load()
+	if run == nil {
+		return vxlan.Sample{}, false
+	}
+	s, err := run.device.Sample()
+	if err != nil {
+		d.log.Debug("reading what the kernel has carried", "err", err) // it has just gone
+	}
+	return s, err == nil
+}
+
 // watch calls f for all frames that the kernel carries until ctx ends. Where there is no kernel path it is waited for.
 func (k *kernelPath) watch(ctx context.Context, f func(vxlan.Watched)) error {
 	for {

@@ -73,7 +73,7 @@ func goroutines() string {
 
 // metricsText returns all metrics as a scrape would have them.
 func (d *Daemon) metricsText() string {
-	families, err := d.registry().Gather()
+	families, err := d.registry(d.mesh.Members, d.kernelSample).Gather()
 	if err != nil {
 		return err.Error()
 	}

@@ -26,6 +26,21 @@ type ReportStats struct {
 	Other       uint64
 }
 
+// add adds what another socket has counted: GSODisabled then says how many sockets have given up GSO.
+func (s *Stats) add(other Stats) {
+	s.SendMessages += other.SendMessages
+	s.SendDatagrams += other.SendDatagrams
+	s.ReceiveMessages += other.ReceiveMessages
+	s.ReceiveDatagrams += other.ReceiveDatagrams
+	s.Truncated += other.Truncated
+	s.Unsegmented += other.Unsegmented
+	s.GSODisabled += other.GSODisabled
+	s.Reports.Refused += other.Reports.Refused
+	s.Reports.Unreachable += other.Reports.Unreachable
+	s.Reports.TooLong += other.Reports.TooLong
+	s.Reports.Other += other.Reports.Other
+}
+
 // counters is Stats while it is counted. Each system call adds once.
 type counters struct {
 	sendMessages, sendDatagrams          atomic.Uint64
