@@ -3,7 +3,7 @@
 #
 #   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit
 #   weft_VERSION_ARCH.deb, weft-VERSION-1.ARCH.rpm
-#   weft-VERSION.cdx.json            every module that is linked in, with its licence (CycloneDX)
+#   weft-VERSION.cdx.json            every module that the programs are made of, with its licence (CycloneDX)
 #   SHA256SUMS                       of all of these
 #
 # The same commit gives the same bytes, on any machine: whoever doubts a release makes it again and compares SHA256SUMS. So nothing
@@ -15,7 +15,8 @@ out=$1
 shift
 [ $# -gt 0 ] || set -- amd64 arm64
 
-version=$(git describe --tags --always --dirty)
+# Twelve digits, since git shortens by how many commits this clone has.
+version=$(git describe --tags --always --dirty --abbrev=12)
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
 export CGO_ENABLED=0 GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFLAGS= GOEXPERIMENT= GOWORK=off
@@ -76,8 +77,8 @@ for arch; do
 		-cf - "${stage##*/}" | gzip -9n >"$out/${stage##*/}.tar.gz"
 done
 
-# In a copy without .git, which the tool would ask for a version in its own way; the version is put in here, and the digest of the
-# tool's own program, which is another one on another machine, is left out.
+# In a copy without .git, which the tool would ask for a version in its own way. awk puts the version in, and leaves the digest of
+# the tool's own program out, which is another one on another machine.
 mkdir "$work/source"
 git ls-files -z | tar --null -T - -cf - | tar -C "$work/source" -xf -
 "$tools/cyclonedx-gomod" mod -json -noserial -notimestamp -short-purls -licenses -assert-licenses -output "$work/sbom" "$work/source" 2>"$work/log" ||
