@@ -6,13 +6,14 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
-# What the kernel tests and the demo run, beside the reference CNI plugins; gcc is for the race detector.
-SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl containerd runc gcc
+# What the kernel tests and the demo run, beside the reference CNI plugins; gcc is for the race detector, systemd-analyze for the
+# unit's test (Alpine has none).
+SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl containerd runc gcc $(if $(shell command -v apk),,systemd-analyze)
 
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
+.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
 
 all: build
 
@@ -25,6 +26,10 @@ IMAGE ?= docker.io/weft/weft:latest
 image: system-packages build
 	@command -v umoci >/dev/null || { echo "umoci is missing (Debian: apt-get install umoci)"; exit 1; }
 	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
+
+## release: archives, .deb and .rpm for amd64 and arm64, an SBOM and their SHA256SUMS in bin/release; the same commit gives the same bytes
+release:
+	deploy/release.sh $(BIN)/release
 
 ## demo: three nodes with pods on this machine; needs root
 demo: system-packages build
@@ -77,6 +82,7 @@ fmt:
 
 vet:
 	go vet ./...
+	go vet -tags man ./cmd/weft
 
 lint: $(TOOLS)/golangci-lint
 	$(TOOLS)/golangci-lint run ./...
@@ -110,8 +116,8 @@ system-packages:
 	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
 	echo "installing what is missing:$$missing"; \
 	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps containernetworking-plugins containerd runc iptables curl gcc libc6-dev >/dev/null; \
-	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux procps-ng containernetworking-plugins containerd runc iptables curl gcc glibc-devel; \
+		nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps containernetworking-plugins containerd runc iptables curl gcc libc6-dev systemd >/dev/null; \
+	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux procps-ng containernetworking-plugins containerd runc iptables curl gcc glibc-devel systemd; \
 	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux procps cni-plugins containerd containerd-ctr runc iptables curl gcc musl-dev; \
 	else echo "install them by hand:$$missing"; exit 1; fi
 

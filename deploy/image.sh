@@ -1,24 +1,38 @@
 #!/bin/sh
 # image.sh BIN REF OUT: an image FROM scratch with weft's programs (in BIN), nft, and the reference plugins that runtimes want,
 # as an OCI archive OUT that containerd and podman import under the name REF. Needs umoci, no registry and no daemon.
+# image.sh --rootfs BIN DIR: only what is in the image, as the folder DIR, for deploy/Dockerfile.
 #
 # nft comes from this machine with the libraries that it loads: the image runs on machines of the same architecture.
 set -eu
+
+# fill BIN DIR makes the image's root folder.
+fill() {
+	rm -rf "$2"
+	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/tmp" "$2/etc"
+	for program in weft weft-cni weft-kube; do cp "$1/$program" "$2/usr/bin/"; done
+	for plugin in main/loopback meta/portmap; do
+		CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$2/usr/bin/" "github.com/containernetworking/plugins/plugins/$plugin"
+	done
+	nft=$(command -v nft || echo /usr/sbin/nft)
+	cp "$nft" "$2/usr/sbin/nft"
+	ldd "$nft" | grep -o '/[^ ]*' | while read -r lib; do
+		mkdir -p "$2$(dirname "$lib")"
+		cp -L "$lib" "$2$lib"
+	done
+}
+
+[ $# = 3 ] || { echo "usage: image.sh BIN REF OUT, or image.sh --rootfs BIN DIR" >&2; exit 2; }
+if [ "$1" = --rootfs ]; then
+	fill "$2" "$3"
+	exit
+fi
+
 bin=$1 ref=$2 out=$3
 root=$bin/image
 rm -rf "$root" "$out"
-mkdir -p "$root/rootfs/usr/bin" "$root/rootfs/usr/sbin" "$root/rootfs/tmp" "$root/rootfs/etc"
-
-for program in weft weft-cni weft-kube; do cp "$bin/$program" "$root/rootfs/usr/bin/"; done
-for plugin in main/loopback meta/portmap; do
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/rootfs/usr/bin/" "github.com/containernetworking/plugins/plugins/$plugin"
-done
-nft=$(command -v nft || echo /usr/sbin/nft)
-cp "$nft" "$root/rootfs/usr/sbin/nft"
-ldd "$nft" | grep -o '/[^ ]*' | while read -r lib; do
-	mkdir -p "$root/rootfs$(dirname "$lib")"
-	cp -L "$lib" "$root/rootfs$lib"
-done
+mkdir -p "$root"
+fill "$bin" "$root/rootfs"
 
 umoci init --layout "$root/oci"
 umoci new --image "$root/oci:latest"

@@ -92,6 +92,9 @@ func classify(err error) (code int, hint string) {
 	return exitFailed, ""
 }
 
+// extraCommands make commands that only builds with a tag have, such as man.go's.
+var extraCommands []func(e *env) *cobra.Command
+
 func newRootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
@@ -113,6 +116,9 @@ func newRootCommand(e *env) *cobra.Command {
 		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
 		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e),
 	)
+	for _, newCommand := range extraCommands {
+		root.AddCommand(newCommand(e))
+	}
 	return root
 }
 

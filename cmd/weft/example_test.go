@@ -1,0 +1,54 @@
+package main
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/settings"
+)
+
+// TestExampleConfiguration holds the file that packages install to the flags of "weft up": each of them is in it, and where it
+// does not speak of an example it shows the default.
+func TestExampleConfiguration(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/systemd/weft.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var settled, examples strings.Builder
+	into := &settled
+	for line := range strings.Lines(string(text)) {
+		setting, commented := strings.CutPrefix(line, "#")
+		switch {
+		case line == "\n":
+			into = &settled
+		case commented && !strings.HasPrefix(setting, " ") && setting != "\n":
+			into.WriteString(setting)
+		case strings.Contains(line, "An example:"):
+			into = &examples
+		case !commented:
+			t.Errorf("%q is no comment: the defaults are to hold", line)
+		}
+	}
+	fill := func(text string) *pflag.FlagSet {
+		flags := newUpCommand(&env{stdout: io.Discard, stderr: io.Discard}).Flags()
+		none := func(string) (string, bool) { return "", false }
+		if err := settings.Fill(flags, envPrefix, none, "weft.yaml", []byte(text), "config", "help"); err != nil {
+			t.Fatal(err)
+		}
+		return flags
+	}
+	defaults, others := fill(settled.String()), fill(examples.String())
+	defaults.VisitAll(func(f *pflag.Flag) {
+		switch {
+		case f.Name == "config" || f.Name == "help":
+		case !f.Changed && !others.Lookup(f.Name).Changed:
+			t.Errorf("%s is not in the file", f.Name)
+		case f.Changed && f.Value.String() != f.DefValue:
+			t.Errorf("%s is %s in the file, %s by default", f.Name, f.Value, f.DefValue)
+		}
+	})
+}

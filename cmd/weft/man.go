@@ -1,0 +1,55 @@
+//go:build man
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+func init() { extraCommands = append(extraCommands, newManCommand) }
+
+// newManCommand writes the manual pages: "go run -tags man ./cmd/weft man DIR". The product is built without it, so that it need
+// not carry a formatter.
+func newManCommand(*env) *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIR",
+		Short:  "Write the manual pages into a folder",
+		Hidden: true,
+		Args:   between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			date, err := manDate()
+			if err != nil {
+				return err
+			}
+			root := cmd.Root()
+			root.DisableAutoGenTag = true // it carries the day of the build
+			if up, _, err := root.Find([]string{"up"}); err == nil {
+				up.Flags().Lookup("name").DefValue = "the host's name" // not that of the host that builds
+			}
+			header := &doc.GenManHeader{Section: "8", Date: &date, Source: "weft", Manual: "weft"}
+			if err := doc.GenManTree(root, header, args[0]); err != nil {
+				return fmt.Errorf("manual pages: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+// manDate returns the date that pages bear: SOURCE_DATE_EPOCH (reproducible-builds.org), or else always the same.
+func manDate() (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		text = "0"
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, &usageError{fmt.Errorf("SOURCE_DATE_EPOCH: %w", err), "Give the seconds since 1970, or unset it."}
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}

@@ -1,0 +1,144 @@
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/nettest/labtest"
+)
+
+// TestDebianPackage makes a release for this architecture and installs, removes and purges its .deb on a copy of this machine.
+func TestDebianPackage(t *testing.T) {
+	labtest.RequireRoot(t)
+	if testing.Short() {
+		t.Skip("builds a release")
+	}
+	for _, program := range []string{"dpkg", "git"} {
+		if _, err := exec.LookPath(program); err != nil {
+			labtest.Missing(t, program)
+		}
+	}
+	out := t.TempDir()
+	if text, err := exec.CommandContext(t.Context(), "./release.sh", out, runtime.GOARCH).CombinedOutput(); err != nil {
+		t.Fatalf("release.sh: %v\n%s", err, text)
+	}
+	debs, err := filepath.Glob(filepath.Join(out, "weft_*_"+runtime.GOARCH+".deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("one .deb wanted: %v, %v", debs, err)
+	}
+	m := throwAway(t, debs[0])
+
+	if text := m.run("dpkg", "--install", "/weft.deb"); !strings.Contains(text, "systemctl enable --now weft") {
+		t.Errorf("the installation does not say how to start:\n%s", text)
+	}
+	for path, mode := range map[string]os.FileMode{
+		"usr/bin/weft": 0o755, "usr/bin/weft-cni": 0o755, "usr/bin/weft-kube": 0o755, "usr/bin/weft-bench": 0o755,
+		"usr/lib/systemd/system/weft.service": 0o644, "etc/weft/weft.yaml": 0o644,
+		"usr/share/man/man8/weft.8.gz": 0o644, "usr/share/man/man8/weft-up.8.gz": 0o644,
+		"usr/share/bash-completion/completions/weft": 0o644, "usr/share/zsh/vendor-completions/_weft": 0o644,
+		"usr/share/fish/vendor_completions.d/weft.fish": 0o644,
+		"usr/share/doc/weft/LICENSE":                    0o644, "usr/share/doc/weft/README.md": 0o644,
+	} {
+		if info, err := os.Stat(filepath.Join(m.root, path)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v; mode %v wanted", path, info, err, mode)
+		}
+	}
+	if text := m.run("dpkg-query", "--show", "--showformat=${Conffiles}", "weft"); !strings.Contains(text, "/etc/weft/weft.yaml") {
+		t.Errorf("conffiles: %q", text)
+	}
+	// The archive's name has the version that the program says.
+	archives, _ := filepath.Glob(filepath.Join(out, "weft-*-linux-"+runtime.GOARCH+".tar.gz"))
+	if v := strings.TrimPrefix(strings.TrimSpace(m.run("weft", "version")), "weft "); len(archives) != 1 || filepath.Base(archives[0]) != "weft-"+v+"-linux-"+runtime.GOARCH+".tar.gz" {
+		t.Errorf("version %q in %v", v, archives)
+	}
+	if page := m.run("gzip", "-dc", "/usr/share/man/man8/weft-up.8.gz"); !strings.Contains(page, "secret-file") {
+		t.Errorf("weft-up(8):\n%s", page)
+	}
+
+	state, config := filepath.Join(m.root, "var/lib/weft"), filepath.Join(m.root, "etc/weft/weft.yaml")
+	m.write(filepath.Join(state, "node.key"), "key")
+	m.write(config, "mtu: 1400\n")
+	m.run("dpkg", "--install", "/weft.deb") // again: what the administrator wrote stays
+	if text, err := os.ReadFile(config); err != nil || string(text) != "mtu: 1400\n" {
+		t.Errorf("after an upgrade %s is %q, %v", config, text, err)
+	}
+	if text := m.run("dpkg", "--remove", "weft"); !strings.Contains(text, "kept /var/lib/weft") || m.absent(state) || m.absent(config) {
+		t.Errorf("a removal keeps state and configuration, and says so:\n%s", text)
+	}
+	if !m.absent(filepath.Join(m.root, "usr/bin/weft")) {
+		t.Error("the program is still there after the removal")
+	}
+	if text := m.run("dpkg", "--purge", "weft"); !strings.Contains(text, "removing /var/lib/weft") || !m.absent(state) || !m.absent(config) {
+		t.Errorf("a purge removes state and configuration, and says so:\n%s", text)
+	}
+}
+
+// machine is a copy of this one whose changes are kept in memory and end with the test.
+type machine struct {
+	t    *testing.T
+	root string
+}
+
+// throwAway gives the calling goroutine a mount namespace of its own with an overlay of / in it, and deb as /weft.deb in there. Its
+// thread ends with the goroutine, and the namespace with the thread; so there are no subtests.
+func throwAway(t *testing.T, deb string) *machine {
+	t.Helper()
+	runtime.LockOSThread()
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	must("a mount namespace", unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS))
+	must("private mounts", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	text, err := os.ReadFile(deb) // before a mount covers it
+	must("the package", err)
+	base := t.TempDir()
+	must("tmpfs", unix.Mount("tmpfs", base, "tmpfs", 0, ""))
+	t.Cleanup(func() { must("unmounting", unix.Unmount(base, unix.MNT_DETACH)) }) // what is left is removed by way of this namespace
+	upper, work, root := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "root")
+	for _, dir := range []string{upper, work, root} {
+		must("a folder", os.Mkdir(dir, 0o755))
+	}
+	must("overlay", unix.Mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+upper+",workdir="+work))
+	must("/weft.deb", os.WriteFile(filepath.Join(root, "weft.deb"), text, 0o600))
+	return &machine{t: t, root: root}
+}
+
+// run runs a program on the machine and returns what it printed.
+func (m *machine) run(argv ...string) string {
+	m.t.Helper()
+	cmd := exec.CommandContext(m.t.Context(), "/usr/bin/env", argv...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
+	}
+	return string(out)
+}
+
+func (m *machine) write(path, text string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// absent reports whether path is not there.
+func (m *machine) absent(path string) bool {
+	_, err := os.Lstat(path)
+	return os.IsNotExist(err)
+}

@@ -1,0 +1,68 @@
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/internal/nettest/labtest"
+)
+
+// mostExposed is how far the unit may lie open, on systemd's scale from 0 to 10 (below 5 it says "OK"): root, capabilities over
+// the network and namespaces, and the host's network are what weft is for, and weigh 3.4 together in systemd 252.
+const mostExposed = 3.7
+
+// analyze runs systemd-analyze, which needs no systemd that runs.
+func analyze(t *testing.T, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		labtest.Missing(t, "systemd-analyze (Debian: systemd)")
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemd-analyze %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// unit returns a copy of the unit that starts a program which is on every machine: verify looks whether it is there.
+func unit(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("systemd/weft.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "weft.service")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "/usr/bin/weft ", "/bin/true ")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestUnitIsValid(t *testing.T) {
+	for line := range strings.Lines(analyze(t, "verify", "--man=no", "--recursive-errors=no", unit(t))) {
+		if strings.Contains(line, "weft.service") { // others are of units of this machine
+			t.Error(line)
+		}
+	}
+}
+
+func TestUnitIsClosed(t *testing.T) {
+	out := analyze(t, "security", "--offline=true", unit(t))
+	m := regexp.MustCompile(`exposure level for weft\.service: ([0-9.]+)`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("no exposure level in\n%s", out)
+	}
+	level, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if level > mostExposed {
+		t.Errorf("exposure %.1f, want at most %.1f:\n%s", level, mostExposed, out)
+	}
+	t.Logf("exposure %.1f", level)
+}
