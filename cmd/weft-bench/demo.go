@@ -11,7 +11,9 @@ func newDemoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Three nodes with pods in network namespaces: ping, status, throughput; needs root",
-		Args:  cobra.NoArgs,
+		Long: "Start three nodes with pods in network namespaces of this machine, ping between them, show what \"weft status\"\n" +
+			"says and measure throughput; everything is removed again. Needs root.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Out = cmd.OutOrStdout()
 			return demo.Run(cmd.Context(), cfg)

@@ -14,6 +14,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := newRootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "weft-bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft-bench",
 		Short:         "Show and measure weft on one machine",
@@ -21,8 +28,5 @@ func main() {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand(), newScaleCommand())
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "weft-bench: %v\n", err)
-		os.Exit(1)
-	}
+	return root
 }

@@ -14,8 +14,8 @@ func newScaleCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scale",
 		Short: "Measure what mesh and address space cost a node as networks grow",
-		Long: "Measure how long networks of different sizes take to come together, and what gossip, memory and CPU they cost each node,\n" +
-			"with all nodes but their data planes in this process.",
+		Long: "Measure how long networks of different sizes take to come together, and what gossip, memory and CPU they cost\n" +
+			"each node, with all nodes but their data planes in this process.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			results, err := scale.Run(cmd.Context(), o, cmd.OutOrStdout())

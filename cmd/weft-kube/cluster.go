@@ -19,9 +19,9 @@ type clusterOptions struct {
 }
 
 func (o *clusterOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (default: NODE_NAME from the environment)")
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (default: $NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server (default: as pods do)")
-	f.StringVar(&o.apiserver, "apiserver", os.Getenv("WEFT_APISERVER"), "https://HOST:PORT of the API server in place of the Service's address, for nodes without kube-proxy")
+	f.StringVar(&o.apiserver, "apiserver", os.Getenv("WEFT_APISERVER"), "https://HOST:PORT of the API server in place of the Service's address, for nodes without kube-proxy (default: $WEFT_APISERVER)")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "folder that outlives reboots")
 	f.StringVar(&o.secretFile, "secret-file", "/etc/weft/secret", "the daemon's secret file, if there is one")
 }

@@ -21,8 +21,10 @@ func newInstallCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Install the CNI plugin, and its configuration once the daemon is ready for pods",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
+		Long: "Install the CNI plugin, and its configuration once the daemon is ready for pods: for containers without\n" +
+			"Kubernetes. In a cluster \"weft-kube run\" does it.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
 	}
 	cmd.Flags().StringVar(&o.plugin, "plugin", "weft-cni", "the plugin's program")
 	cmd.Flags().StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")

@@ -14,6 +14,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := newRootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "weft-kube: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft-kube",
 		Short:         "What a Kubernetes node needs beside the weft daemon",
@@ -21,8 +28,5 @@ func main() {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newUninstallCommand())
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "weft-kube: %v\n", err)
-		os.Exit(1)
-	}
+	return root
 }

@@ -23,7 +23,10 @@ func newPrepareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prepare",
 		Short: "Set the kernel's network settings and write the daemon's configuration, before it starts",
-		Args:  cobra.NoArgs,
+		Long: "Set the kernel's network settings and write the daemon's configuration, before it starts: makes the host a\n" +
+			"router, has bridged frames shown to its firewall, counts the nodes of the cluster for --init-peers and writes\n" +
+			"kube.yaml into the state directory.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, _, err := o.clients()
 			if err != nil {
@@ -45,6 +48,6 @@ func newPrepareCommand() *cobra.Command {
 	}
 	o.addFlags(cmd.Flags())
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the API server")
-	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","), "ranges of the pods (default: WEFT_RANGE from the environment)")
+	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","), "ranges of the pods (default: $WEFT_RANGE, if it is set)")
 	return cmd
 }

@@ -30,8 +30,9 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Work beside the daemon: plugin, peers, address space of deleted nodes, network policies",
-		Long: "Work beside the daemon: keep the CNI plugin installed, tell the daemon of the other nodes, reclaim the address space of deleted\n" +
-			"ones, enforce network policies. One that runs already on this host is waited for: the new one takes its place when it stops.",
+		Long: "Work beside the daemon: keep the CNI plugin installed, tell the daemon of the other nodes, reclaim the address\n" +
+			"space of deleted ones, enforce network policies. One that runs already on this host is waited for: the new one\n" +
+			"takes its place when it stops.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), &o) },
 	}

@@ -14,8 +14,8 @@ func newUninstallCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove the runtime's configuration, the plugin and the rules of network policies from this host",
-		Long: "Remove the runtime's configuration, the plugin and the rules of network policies from this host. The DaemonSet leaves them when it\n" +
-			"goes, so that pods can be deleted; run this when they are, and \"weft leave\" before.",
+		Long: "Remove the runtime's configuration, the plugin and the rules of network policies from this host. The DaemonSet\n" +
+			"leaves them when it goes, so that pods can be deleted; run this when they are, and \"weft leave\" before.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := firewall.New(cmd.Context())

@@ -19,10 +19,10 @@ type namespaceFlags struct {
 }
 
 func (n *namespaceFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&n.netns, "netns", "", "path of the network namespace, such as /run/netns/NAME")
-	cmd.Flags().IntVar(&n.pid, "pid", 0, "a process in the network namespace")
-	cmd.Flags().StringVar(&n.ifname, "ifname", "eth0", "interface inside the namespace")
-	cmd.Flags().StringVar(&n.owner, "owner", "", "owner of the addresses (default: made from the namespace and the interface)")
+	cmd.Flags().StringVar(&n.netns, "netns", "", "`path` of the network namespace, such as /run/netns/NAME")
+	cmd.Flags().IntVar(&n.pid, "pid", 0, "`process` in the network namespace")
+	cmd.Flags().StringVar(&n.ifname, "ifname", "eth0", "`interface` inside the namespace")
+	cmd.Flags().StringVar(&n.owner, "owner", "", "`owner` of the addresses (default: made from the namespace and the interface)")
 }
 
 // request returns what the flags say, with the namespace as an absolute path.
@@ -46,9 +46,13 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 func newAttachCommand(e *env) *cobra.Command {
 	n, ips := &namespaceFlags{}, []string(nil)
 	cmd := &cobra.Command{
-		Use:   "attach (--netns PATH | --pid N)",
+		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
-		Args:  between(0, 0),
+		Long: "Join a network namespace to the overlay and print its addresses, one a line. It gets an interface with an\n" +
+			"address of each range and a default route through this host. Doing it again changes nothing and prints the\n" +
+			"same addresses.",
+		Example: "  weft attach --netns /run/netns/p\n  weft attach --pid 4711 --ip 10.32.5.1/12",
+		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -66,16 +70,19 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
-	cmd.Flags().StringSliceVar(&ips, "ip", nil, "auto, IP or IP/LEN; repeat it for several (default auto)")
+	cmd.Flags().StringSliceVar(&ips, "ip", nil, "auto for an `address` of each range, or one as IP or IP/LEN; repeat it for several (default auto)")
 	return cmd
 }
 
 func newDetachCommand(e *env) *cobra.Command {
 	n := &namespaceFlags{}
 	cmd := &cobra.Command{
-		Use:   "detach (--netns PATH | --pid N)",
-		Short: "Take a network namespace out of the overlay and end its leases",
-		Args:  between(0, 0),
+		Use:                   "detach (--netns PATH | --pid N)",
+		DisableFlagsInUseLine: true,
+		Short:                 "Take a network namespace out of the overlay and end its leases",
+		Long: "Take a network namespace out of the overlay and end its leases, also when the namespace is gone already. Name\n" +
+			"it as it was named to \"weft attach\".",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -92,7 +99,10 @@ func newExposeCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "expose [CIDR|auto]",
 		Short: "Give the host an address on the overlay",
-		Args:  between(0, 1),
+		Long: "Give the host an address on the overlay, on the bridge, and print it: CIDR, or of each range the next that is\n" +
+			"free. The first pod has this done as well, as its route leads there. It is kept over restarts and reboots.",
+		Example: "  weft expose\n  weft expose 10.32.5.1/12",
+		Args:    between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cidr := api.Auto
 			if len(args) == 1 {
@@ -108,7 +118,9 @@ func newHideCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "hide",
 		Short: "Take the host's address on the overlay away",
-		Args:  between(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return e.client().Hide(cmd.Context()) },
+		Long: "Take the host's address on the overlay away. Pods of this node have it as their gateway: they reach nothing\n" +
+			"outside of the overlay until it is back, by \"weft expose\" or with the next pod.",
+		Args: between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.client().Hide(cmd.Context()) },
 	}
 }

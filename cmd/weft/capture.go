@@ -18,13 +18,14 @@ func newCaptureCommand(e *env) *cobra.Command {
 	var r api.CaptureRequest
 	var file string
 	cmd := &cobra.Command{
-		Use:   "capture [-w FILE] [--peer P] [FILTER]",
+		Use:   "capture [flags] [FILTER]",
 		Short: "Show frames as they pass between this node and its peers, unsealed, or write them for Wireshark",
-		Long: "Show frames as they pass between this node and its peers: before they are sealed, and once they are opened. Those that\n" +
-			"the kernel carries are among them. Traffic never waits for a capture: what comes too fast is left out and counted.\n\n" +
-			"FILTER is written as for tcpdump: [src|dst] host ADDR, net CIDR, port N, portrange N-M, each with a protocol before it\n" +
-			"(arp, ip, ip6, icmp, icmp6, tcp, udp, sctp) or none; ether [src|dst] host MAC, ether proto N; broadcast, multicast, vlan [N],\n" +
-			"less N, greater N; joined by and, or, not and parentheses.",
+		Long: "Show frames as they pass between this node and its peers: before they are sealed, and once they are opened.\n" +
+			"Those that the kernel carries are among them. Traffic never waits for a capture: what comes too fast is left\n" +
+			"out and counted.\n\n" +
+			"FILTER is written as for tcpdump: [src|dst] host ADDR, net CIDR, port N, portrange N-M, each with a protocol\n" +
+			"before it (arp, ip, ip6, icmp, icmp6, tcp, udp, sctp) or none; ether [src|dst] host MAC, ether proto N;\n" +
+			"broadcast, multicast, vlan [N], less N, greater N; joined by and, or, not and parentheses.",
 		Example: "  weft capture tcp port 80 and host 10.32.0.1\n  weft capture -w - | wireshark -k -i -",
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,10 +33,10 @@ func newCaptureCommand(e *env) *cobra.Command {
 			return runCapture(cmd.Context(), e, r, file)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "write", "w", "", "write pcapng to this file, - for standard output")
-	cmd.Flags().StringVar(&r.Peer, "peer", "", "only frames to and from this peer, by ID or nickname")
-	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "end after so many frames (default: at Ctrl-C)")
-	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "take so many bytes of each frame (default: all)")
+	cmd.Flags().StringVarP(&file, "write", "w", "", "write pcapng to this `file`, - for standard output")
+	cmd.Flags().StringVar(&r.Peer, "peer", "", "only frames to and from this `peer`, by ID or nickname")
+	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "end after so many `frames` (default: at Ctrl-C)")
+	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "take so many `bytes` of each frame (default: all)")
 	return cmd
 }
 

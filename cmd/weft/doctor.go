@@ -16,11 +16,14 @@ var errDoctor = errors.New("a node would not run as it is, or carry nothing")
 func newDoctorCommand(e *env) *cobra.Command {
 	o := &upOptions{}
 	cmd := e.addJSONFlag(&cobra.Command{
-		Use:   "doctor [flags of up] [PEER...]",
-		Short: "Check what a node needs of this host, and say how to mend what is missing",
-		Long: "Check what a node needs of this host: a line a check, and the mend where something is wrong. Nothing is changed. Give it the flags of\n" +
-			"\"weft up\"; beside a running node it leaves out what that node holds. Exit code 1 where a node would not run.",
-		Args: between(0, -1),
+		Use:                   "doctor [flags of up] [PEER...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Check what a node needs of this host, and say how to mend what is missing",
+		Long: "Check what a node needs of this host: a line a check, and the mend where something is wrong. Nothing is\n" +
+			"changed. Give it the flags of \"weft up\", or the same --config; beside a running node it leaves out what that\n" +
+			"node holds. Exit code 1 where a node would not run.",
+		Example: "  weft doctor --config /etc/weft/weft.yaml host1",
+		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			if err := o.evaluate(cmd.Flags()); err != nil {
@@ -56,9 +59,11 @@ func newReportCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "report",
 		Short: "Print all that a bug report needs as one JSON document, secrets left out",
-		Long: "Print all that a bug report needs as one JSON document: what all read commands show, the checks of \"weft doctor\", flags, links and routes of\n" +
-			"the host, metrics, the latest lines of the log. Secrets, keys and the contents of frames are not in it; names and addresses are.",
-		Args: between(0, 0),
+		Long: "Print all that a bug report needs as one JSON document: what all read commands show, the checks of \"weft\n" +
+			"doctor\", flags, links and routes of the host, metrics, the latest lines of the log. Secrets, keys and the\n" +
+			"contents of frames are not in it; names and addresses are.",
+		Example: "  weft report > report.json",
+		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Report(cmd.Context())
 			if err != nil {

@@ -16,7 +16,10 @@ func newIPAMCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "ipam",
 		Short: "Show who owns how much of the address range",
-		Args:  between(0, 0),
+		Long: "Show who owns how much of the address range, and for what this node waits where it gives out none. FREE is\n" +
+			"what an owner has left: exact for this node, of others as they last said. What is owned by nodes that are not\n" +
+			"REACHABLE cannot be given out meanwhile.",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i, err := e.client().IPAM(cmd.Context())
 			if err != nil {
@@ -54,8 +57,11 @@ func newIPCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ip",
 		Short: "Lease addresses to owners",
-		Args:  subcommandsOnly,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: "Lease addresses to owners. An owner is any name; \"weft attach\" and the CNI plugin use names of their own. What\n" +
+			"is leased here stays so until it is released: it is not taken back, as that of an attachment is whose\n" +
+			"interface is gone. Commands see the leases of this node only.",
+		Args: subcommandsOnly,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIPAllocateCommand(e), newIPClaimCommand(e), newIPReleaseCommand(e), newIPLookupCommand(e), newIPListCommand(e))
 	return cmd
@@ -64,9 +70,11 @@ func newIPCommand(e *env) *cobra.Command {
 func newIPAllocateCommand(e *env) *cobra.Command {
 	var in string
 	cmd := &cobra.Command{
-		Use:   "allocate OWNER [--in CIDR]",
-		Short: "Lease an address of each range, or one in CIDR; the same again for the same owner",
-		Args:  between(1, 1),
+		Use:                   "allocate OWNER [--in CIDR]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Lease an address of each range, or one in CIDR; the same again for the same owner",
+		Long:                  "Lease an address of each range, or one in CIDR, and print them. The same owner gets the same addresses again.",
+		Args:                  between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := api.AddressRequest{Owner: args[0]}
 			if in != "" {
@@ -80,7 +88,7 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 			return e.printLeases(leases, err)
 		},
 	}
-	cmd.Flags().StringVar(&in, "in", "", "a part of the range")
+	cmd.Flags().StringVar(&in, "in", "", "a part of the range (`CIDR`), such as 10.32.5.0/24, to take the address from")
 	return cmd
 }
 
@@ -88,7 +96,9 @@ func newIPClaimCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "claim OWNER IP",
 		Short: "Lease a given address",
-		Args:  between(2, 2),
+		Long: "Lease a given address. One that another node owns is asked of that node; it is refused where it is in use, or\n" +
+			"where its owner cannot be reached.",
+		Args: between(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := netip.ParseAddr(args[1])
 			if err != nil {

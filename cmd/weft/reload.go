@@ -16,7 +16,10 @@ func newReloadCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "reload",
 		Short: "Have the daemon read its secret file and configuration again",
-		Args:  between(0, 0),
+		Long: "Have the daemon read its secret file and configuration again, as SIGHUP does. The lines of the secret file,\n" +
+			"--trusted-subnets and --log-level take effect at once; of what else has changed it is said that it does so at\n" +
+			"the next start. Where something is wrong nothing changes, and the exit code is 1.",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Reload(cmd.Context())
 			if err != nil {

@@ -105,7 +105,7 @@ func newRootCommand(e *env) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&e.socket, "socket", "",
-		"the daemon's API socket (default "+api.DefaultSocket+", or $"+api.SocketEnv+")")
+		"`path` of the daemon's API socket (default "+api.DefaultSocket+", or $"+api.SocketEnv+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, "See \"" + cmd.CommandPath() + " --help\"."}
 	})

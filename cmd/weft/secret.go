@@ -20,7 +20,8 @@ func newSecretCommand(e *env) *cobra.Command {
 		Short: "Print a new secret, a line for the --secret-file of every node",
 		Long: "Print a new secret, a line for the --secret-file of every node. To replace a secret without an outage, put the new\n" +
 			"line before the old one on every node and \"weft reload\" it there, then drop the old line and reload again.",
-		Args: between(0, 0),
+		Example: "  (umask 077; weft secret generate > /etc/weft/secret)",
+		Args:    between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(e.stdout, secret.Generate())
 			return err

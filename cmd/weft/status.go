@@ -16,7 +16,9 @@ func newStatusCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "status",
 		Short: "Show the node at a glance",
-		Args:  between(0, 0),
+		Long: "Show the node at a glance: whether a pod could join now, its peers and targets, datapath, encryption,\n" +
+			"addresses, and what was dropped and why. Each warning says how to mend what is wrong.",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := e.client().Status(cmd.Context())
 			if err != nil {

@@ -12,7 +12,9 @@ func newFDBCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "fdb",
 		Short: "Show the learned MAC addresses",
-		Args:  between(0, 0),
+		Long: "Show the learned MAC addresses: behind which node each of them is, and for how long it has not been seen. What\n" +
+			"the kernel has learned of the peers that it carries is among them.",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			entries, err := e.client().FDB(cmd.Context())
 			if err != nil {
@@ -37,7 +39,9 @@ func newRoutesCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "routes",
 		Short: "Show the next hop to each peer",
-		Args:  between(0, 0),
+		Long: "Show the next hop to each peer: VIA is the peer itself, or the relay that its frames go to first, and HOPS how\n" +
+			"many links there are on the way.",
+		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			routes, err := e.client().Routes(cmd.Context())
 			if err != nil {

@@ -35,10 +35,15 @@ func newUpCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up [flags] [PEER...]",
 		Short: "Run a node in the foreground",
-		Long: "Run a node in the foreground. PEER is HOST or HOST:PORT of any node that is or will be there.\n\n" +
+		Long: "Run a node in the foreground. PEER is HOST or HOST:PORT of any node that is or will be there, with an IPv6\n" +
+			"address in brackets; it is dialled for ever, and its name resolved again at every attempt.\n\n" +
+			"SIGTERM stops it and leaves bridge, pods and addresses for the next start; \"weft leave\" ends them. SIGHUP is\n" +
+			"\"weft reload\". What it cannot start with is said in one line that names the flag and the mend, with exit code\n" +
+			"2, and nothing on the host has changed.\n\n" +
 			"Each flag is also read from the environment (--state-dir from WEFT_STATE_DIR) and from the --config file\n" +
 			"(YAML, the flags as keys). A flag beats the environment, the environment the file, the file the default.",
-		Args: between(0, -1),
+		Example: "  weft up host1 host2\n  weft up --secret-file /etc/weft/secret --range 10.32.0.0/12 --range fd00:77::/48 host1",
+		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			return runUp(cmd.Context(), e, cmd.Flags(), o)
@@ -50,31 +55,32 @@ func newUpCommand(e *env) *cobra.Command {
 
 func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	host, _ := os.Hostname() // empty is refused by Validate, with a hint
-	f.StringVar(&o.Name, "name", host, "nickname of the node, for people")
-	f.StringVar(&o.StateDir, "state-dir", daemon.DefaultStateDir, "folder for the node's key, address ring, leases and targets")
-	f.StringVar(&o.Socket, "socket", daemon.DefaultSocket, "where the API listens")
-	f.StringVar(&o.Bridge, "bridge", daemon.DefaultBridge, "bridge that pods are on; made if it is missing")
-	f.StringVar(&o.Tap, "tap", daemon.DefaultTap, "name of the TAP device")
-	f.IntVar(&o.Port, "port", daemon.DefaultPort, "UDP and TCP port of gossip; data takes the UDP port after it")
-	f.StringVar(&o.advertise, "advertise", "", "IP address that other nodes reach this one at (default: found out)")
-	f.StringSliceVar(&o.ranges, "range", []string{daemon.DefaultRange}, "address range of the overlay; repeat it for dual stack")
+	f.StringVar(&o.Name, "name", host, "`nickname` of the node, for people; others may have the same")
+	f.StringVar(&o.StateDir, "state-dir", daemon.DefaultStateDir, "`folder` for the node's key, address ring, leases and targets; of this node alone")
+	f.StringVar(&o.Socket, "socket", daemon.DefaultSocket, "`path` of the socket that the API listens on")
+	f.StringVar(&o.Bridge, "bridge", daemon.DefaultBridge, "`name` of the bridge that pods are on; made if it is missing")
+	f.StringVar(&o.Tap, "tap", daemon.DefaultTap, "`name` of the TAP device")
+	f.IntVar(&o.Port, "port", daemon.DefaultPort, "TCP and UDP `port` of gossip; data takes the UDP port after it, the kernel's VXLAN the one after that")
+	f.StringVar(&o.advertise, "advertise", "", "`IP` address that other nodes reach this one at (default: found out)")
+	f.StringSliceVar(&o.ranges, "range", []string{daemon.DefaultRange}, "address range (`CIDR`) of the overlay, the same on all nodes; repeat it for dual stack")
 	f.IntVar(&o.InitPeers, "init-peers", daemon.FoundersFromPeers,
-		"how many founding nodes must meet before the range is first divided; 0: this node never founds (default: 1 + number of PEERs)")
-	f.StringVar(&o.SecretFile, "secret-file", "", "file with the cluster's secrets, one a line; with it all traffic is encrypted")
-	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305")
-	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil, "underlay subnets to which data is not encrypted")
-	f.StringVar(&o.Datapath, "datapath", "auto", "auto, userspace or kernel")
-	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads")
-	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods; 0 takes it from the underlay")
-	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP; 0 takes one a CPU, at most 8")
+		"how many founding nodes must meet before the range is first divided; 0: this node never founds")
+	f.Lookup("init-peers").DefValue = "1 + number of PEERs"
+	f.StringVar(&o.SecretFile, "secret-file", "", "`file` with the cluster's secrets, one a line; with it all traffic is encrypted")
+	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305; auto takes what both ends are fast at")
+	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil, "underlay subnets (`CIDRs`) to which data is not encrypted, when both ends agree; repeat it, or separate them by commas")
+	f.StringVar(&o.Datapath, "datapath", "auto", "who carries frames: auto (the kernel what need not be encrypted or relayed), userspace, or kernel (as auto, but no start where the kernel cannot)")
+	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads, of the TAP and of the data sockets")
+	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: as the underlay has room for)")
+	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one a CPU, at most 8)")
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
-	f.DurationVar(&o.LeaseGrace, "lease-grace", daemon.DefaultLeaseGrace, "end the lease of an attachment whose interfaces have been gone for this long")
-	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes")
-	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay")
+	f.DurationVar(&o.LeaseGrace, "lease-grace", daemon.DefaultLeaseGrace, "end the lease of an attachment when its interfaces have been gone for this long")
+	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes, not to the owner of the address alone")
+	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, nor make the host a router")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")
 	f.BoolVar(&o.TakeOver, "take-over", false, "wait while another daemon with this flag runs on this host, and take its place when it stops")
-	f.StringVar(&o.HTTPAddr, "http-addr", daemon.DefaultHTTPAddr, "address of metrics and health checks; empty turns them off")
-	f.StringVar(&o.configFile, "config", "", "YAML file with the flags as keys")
+	f.StringVar(&o.HTTPAddr, "http-addr", daemon.DefaultHTTPAddr, "`IP:PORT` of metrics, health checks and the status page; empty turns them off")
+	f.StringVar(&o.configFile, "config", "", "YAML `file` with the flags as keys")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", logText, "text or json")
 }

@@ -17,6 +17,7 @@ var layers = []struct {
 }{
 	{"cmd/...", 5},
 	{"deploy", 5},
+	{"docs", 5},
 	{"bench/...", 4},
 	{"internal/daemon", 4},
 	{"internal/e2e/...", 4},
@@ -51,6 +52,7 @@ var layers = []struct {
 	{"internal/api", 1},
 	{"internal/pcapng", 1},
 	{"internal/settings", 1},
+	{"internal/manual", 1}, // for tests only
 	{"internal/secret", 1},
 
 	{"internal/cursor", 0},

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"io"
+	"testing"
+
+	"weft/internal/manual"
+)
+
+// TestCommandsDoc: docs/COMMANDS.md has every command and flag as "weft --help" shows them.
+func TestCommandsDoc(t *testing.T) {
+	root := newRootCommand(&env{stdout: io.Discard, stderr: io.Discard})
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if f := c.Flags().Lookup("name"); f != nil {
+			f.DefValue = "the host's name" // not that of the host that runs this test
+		}
+	}
+	manual.Check(t, "../../docs/COMMANDS.md", manual.Markdown(root, manual.Options{
+		Environment: map[string]string{"weft up": envPrefix},
+		SameAs:      map[string]string{"weft doctor": "weft up"},
+	}))
+}
