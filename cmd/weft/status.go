@@ -40,7 +40,7 @@ func writeStatus(w io.Writer, s api.Status) {
 	for _, t := range s.Targets {
 		state := "reached"
 		if t.Error != "" {
-			state = "not reached: " + t.Error
+			state = "not reached: " + strings.Join(strings.Fields(t.Error), " ") // of several lines, from memberlist
 		}
 		line("Target", "%s %s", t.Addr, state)
 	}
