@@ -213,108 +213,12 @@ func TestForget(t *testing.T) {
 	b.dead[peer.ID{1}] = false // it is back
 	b.hears(t, a.State())
 	wantAddrs(t, b.Registry, "web", "10.32.0.1")
-}
 
-func TestRestart(t *testing.T) {
-	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
-	a.now = epoch.Add(time.Hour)
-	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	must(t, a.Add("gone", "pod1", addr("10.32.0.1")))
-	must(t, a.Remove("gone"))
-	b.hears(t, a.State())
-
-	a = newNode(t, 1, a.saved) // with its clock an hour back
-	wantAddrs(t, a.Registry, "web", "10.32.0.1")
-	wantAddrs(t, a.Registry, "gone")
-	a.Release("pod1", netip.Addr{})
-	b.hears(t, a.takeTold()...)
-	wantAddrs(t, b.Registry, "web")
-
-	for _, bad := range []string{"{", `{"names":[{"name":"we_b","addr":"10.0.0.1","version":1}]}`, `{"names":[{"name":"web"}]}`} {
-		if _, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Initial: []byte(bad)}); err == nil {
-			t.Errorf("started with %s", bad)
-		}
-	}
-	if _, err := NewRegistry(RegistryConfig{}); err == nil {
-		t.Error("started without an ID")
-	}
-}
-
-func TestStateLost(t *testing.T) {
-	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
-	a.now = epoch.Add(time.Hour)
-	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	must(t, a.Add("kept", "pod1", addr("10.32.0.1")))
-	must(t, a.Add("removed", "pod1", addr("10.32.0.1")))
-	must(t, a.Remove("removed"))
-	b.hears(t, a.State())
-
-	a = newNode(t, 1, nil) // all is lost, and the clock an hour back
-	must(t, a.Add("kept", "pod2", addr("10.32.0.1")))
-	must(t, a.Add("removed", "pod2", addr("10.32.0.1")))
-	b.hears(t, a.hears(t, b.State())...)
-	for _, r := range []*Registry{a.Registry, b.Registry} {
-		wantAddrs(t, r, "web")
-		wantAddrs(t, r, "kept", "10.32.0.1")
-		wantAddrs(t, r, "removed", "10.32.0.1")
-	}
-	if news := a.hears(t, b.State()); len(news) > 0 {
-		t.Error("the two do not agree yet")
-	}
-	must(t, a.Remove("kept"))
-	b.hears(t, a.takeTold()...)
-	wantAddrs(t, b.Registry, "kept")
-}
-
-func TestTombstonesEnd(t *testing.T) {
-	a, b, c := newNode(t, 1, nil), newNode(t, 2, nil), newNode(t, 3, nil)
-	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	c.hears(t, a.State()) // and then it is away
-	must(t, a.Remove("web"))
-	b.hears(t, a.State())
-	all := func(now time.Time) {
-		a.now, b.now, c.now = now, now, now
-	}
-
-	all(epoch.Add(takeRemoved))
-	late := newNode(t, 4, nil)
-	late.now = a.now
-	if late.hears(t, b.State()); late.table.total != 0 {
-		t.Error("an old tombstone was taken by who knows nothing of the name")
-	}
-	onTime := newNode(t, 5, nil)
-	onTime.hears(t, a.State())
-
-	all(epoch.Add(keepRemoved))
-	if n := len(a.State()); n != 1 {
-		t.Errorf("state of %d bytes, want no entries", n)
-	}
-	if a.table.total != 0 {
-		t.Error("the tombstone is still there")
-	}
-	onTime.now = a.now.Add(-time.Second) // a little late
-	if b.hears(t, onTime.State()); b.table.total > 1 {
-		t.Error("the tombstone goes in circles")
-	}
-
-	b.hears(t, c.State()) // with the name that b has dropped the tombstone of
-	answer := a.hears(t, c.State())
-	b.hears(t, answer...)
-	c.hears(t, answer...)
-	wantAddrs(t, b.Registry, "web")
-	wantAddrs(t, c.Registry, "web")
-}
-
-func TestTombstoneAge(t *testing.T) {
-	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
-	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	must(t, a.Remove("web"))
-	a.now = epoch.Add(20 * time.Minute)
-	b.now = a.now
-	b.hears(t, a.State())
-	e, _ := b.table.find(peer.ID{1}, key{"web", addr("10.32.0.1")})
-	if age := b.now.Sub(e.At); age != 20*time.Minute {
-		t.Errorf("a tombstone of 20 minutes is heard as %v old", age)
+	b.Forget(peer.ID{1})
+	b.now = epoch.Add(keepRemoved)
+	b.hears(t, b.State())
+	if len(b.forgotten) != 0 {
+		t.Errorf("remembered for ever: %v", b.forgotten)
 	}
 }
 
@@ -347,6 +251,12 @@ func TestSaveFails(t *testing.T) {
 		t.Errorf("Remove: %v", err)
 	}
 	wantAddrs(t, n.Registry, "web")
+
+	n.fail = nil
+	must(t, n.Add("web", "pod1", addr("10.32.0.1")))
+	n.fail = errors.New("disk full")
+	n.Release("pod1", netip.Addr{})
+	wantAddrs(t, n.Registry, "web")
 }
 
 func TestHeardWhileSaving(t *testing.T) {
@@ -378,87 +288,6 @@ func TestSavedForm(t *testing.T) {
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("saved (-want +got):\n%s", diff)
-	}
-}
-
-// entriesOf returns n entries of a node.
-func entriesOf(node peer.ID, n int) (entries []Entry) {
-	for i := range n {
-		a := netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})
-		entries = append(entries, Entry{Node: node, Name: fmt.Sprintf("n%d", i), Addr: a, Version: 1, At: epoch})
-	}
-	return entries
-}
-
-func TestBoundOfANode(t *testing.T) {
-	n := newNode(t, 1, nil)
-	other := peer.ID{2}
-	_, err := n.Merge(encode(entriesOf(other, maxNodeEntries+10), 0, epoch)[0])
-	if !errors.Is(err, ErrFull) || n.table.total != maxNodeEntries {
-		t.Errorf("%d entries: %v", n.table.total, err)
-	}
-	if _, refused := n.names(); refused != 10 {
-		t.Errorf("%d refused, want 10", refused)
-	}
-	all := entriesOf(other, maxNodeEntries+1)
-	gone, extra := all[0], all[maxNodeEntries]
-	gone.Removed, gone.Version = true, 2
-	n.hears(t, encode([]Entry{gone, extra}, 0, epoch)...)
-	wantAddrs(t, n.Registry, extra.Name, extra.Addr.String())
-	if _, err := n.Merge(encode([]Entry{gone}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
-		t.Errorf("a tombstone beyond the bound: %v", err)
-	}
-}
-
-func TestBoundOfAll(t *testing.T) {
-	n := newNode(t, 1, nil)
-	for i := range maxEntries / maxNodeEntries {
-		n.hears(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
-	}
-	if _, err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
-		t.Errorf("%d entries: %v", n.table.total, err)
-	}
-	must(t, n.Add("own", "pod1", addr("10.32.0.1"))) // what others do leaves this node its own
-	wantAddrs(t, n.Registry, "own", "10.32.0.1")
-}
-
-func TestBoundOfOwn(t *testing.T) {
-	n := newNode(t, 1, nil)
-	var addrs []netip.Addr
-	for _, e := range entriesOf(peer.ID{1}, maxNodeEntries) {
-		addrs = append(addrs, e.Addr)
-	}
-	must(t, n.Add("web", "pod1", addrs...))
-	for _, msg := range n.takeTold() {
-		if len(msg) > MaxDelta {
-			t.Errorf("a delta of %d bytes", len(msg))
-		}
-	}
-	if err := n.Add("db", "pod1", addrs[0]); !errors.Is(err, ErrFull) {
-		t.Errorf("one more: %v", err)
-	}
-	must(t, n.Remove("web"))
-	must(t, n.Add("db", "pod1", addrs...))
-	if n.table.total != maxNodeEntries {
-		t.Errorf("%d entries", n.table.total)
-	}
-	lost := Entry{Node: peer.ID{1}, Name: "lost", Addr: addrs[0], Version: 1}
-	if _, err := n.Merge(encode([]Entry{lost}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
-		t.Errorf("no room for an answer: %v", err)
-	}
-}
-
-func TestBelow(t *testing.T) {
-	n := newNode(t, 1, nil)
-	must(t, n.Add("a.b.c", "pod1", addr("10.32.0.1"), addr("10.32.0.2")))
-	for name, want := range map[string]bool{"a.b.c": false, "B.c": true, "c": true, "b": false, "a": false, "": false} {
-		if n.hasBelow(name) != want {
-			t.Errorf("below %q: %v", name, !want)
-		}
-	}
-	must(t, n.Remove("a.b.c"))
-	if n.hasBelow("c") || len(n.table.parents)+len(n.table.byName)+len(n.table.byAddr) > 0 {
-		t.Errorf("left behind: %v", n.table)
 	}
 }
 
