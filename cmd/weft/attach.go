@@ -44,7 +44,7 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 }
 
 func newAttachCommand(e *env) *cobra.Command {
-	n, ips := &namespaceFlags{}, []string(nil)
+	n, ips, hostname := &namespaceFlags{}, []string(nil), ""
 	cmd := &cobra.Command{
 		Use:   "attach (--netns PATH | --pid N)",
 		Short: "Join a network namespace to the overlay and print its addresses",
@@ -54,7 +54,7 @@ func newAttachCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r.IPs = ips
+			r.IPs, r.Hostname = ips, hostname
 			a, err := e.client().Attach(cmd.Context(), r)
 			if err != nil {
 				return err
@@ -66,6 +66,7 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	cmd.Flags().StringVar(&hostname, "hostname", "", "a name for the addresses in .weft.local, until it is detached")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil, "auto, IP or IP/LEN; repeat it for several (default auto)")
 	return cmd
 }
