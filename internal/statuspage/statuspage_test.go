@@ -192,7 +192,7 @@ func served(t *testing.T, p *Page) *httptest.Server {
 }
 
 // stream opens a stream of events.
-func stream(t *testing.T, url string) *http.Response {
+func stream(t *testing.T, url string) (code int, header http.Header, events *bufio.Scanner) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events", nil)
 	if err != nil {
@@ -203,7 +203,9 @@ func stream(t *testing.T, url string) *http.Response {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
+	events = bufio.NewScanner(resp.Body)
+	events.Buffer(nil, 8<<20)
+	return resp.StatusCode, resp.Header, events
 }
 
 // TestEvents: a stream begins with all sections and goes on with those that change; it ends with the node.
@@ -215,8 +217,7 @@ func TestEvents(t *testing.T) {
 		defer mu.Unlock()
 		return s
 	}))
-	lines := bufio.NewScanner(stream(t, server.URL).Body)
-	lines.Buffer(nil, 1<<20)
+	_, _, lines := stream(t, server.URL)
 	seen := map[string]bool{}
 	for len(seen) < len(sectionIDs) && lines.Scan() {
 		for _, section := range sectionIDs {
@@ -247,8 +248,8 @@ func TestManyStreams(t *testing.T) {
 	server := served(t, p)
 	var refused int
 	for range maxStreams + 20 {
-		resp := stream(t, server.URL)
-		if resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
+		code, header, _ := stream(t, server.URL)
+		if code == http.StatusServiceUnavailable && header.Get("Retry-After") != "" {
 			refused++
 		}
 	}
@@ -310,8 +311,7 @@ func TestReaderThatStops(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: %s\r\n\r\n", server.Listener.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	other := bufio.NewScanner(stream(t, server.URL).Body)
-	other.Buffer(nil, 8<<20)
+	_, _, other := stream(t, server.URL)
 	for changes := 0; changes < 3 && other.Scan(); {
 		if strings.Contains(other.Text(), `"id":"head"`) {
 			changes++
