@@ -108,7 +108,7 @@ func TestPageIsBounded(t *testing.T) {
 	if n := made.Load(); n != 1 {
 		t.Errorf("made %d times", n)
 	}
-	v := newView(s, nil, now)
+	v := newView(s, nil, nil, now)
 	if len(v.Mesh.Nodes) != meshNodes || v.Mesh.Left != 1000-meshNodes || len(v.Mesh.Links) > meshNodes {
 		t.Errorf("%d nodes and %d links are drawn, %d left", len(v.Mesh.Nodes), len(v.Mesh.Links), v.Mesh.Left)
 	}
@@ -120,7 +120,7 @@ func TestPicture(t *testing.T) {
 	s.Peers[2].Link, s.Peers[2].Via = "relay", id(1)
 	s.Peers[3].Link = "none"
 	s.Broken = [][2]peer.ID{{id(2), id(1)}}
-	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, time.Time{})
+	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, nil, time.Time{})
 	classes := map[string]int{}
 	for _, l := range v.Mesh.Links {
 		classes[l.Class]++
@@ -149,8 +149,14 @@ func TestRates(t *testing.T) {
 	if got := r.of(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
 		t.Errorf("%v", got)
 	}
+	s.Kernel = &Traffic{Tx: 100}
+	r.of(s, now.Add(3*time.Second))
+	s.Kernel = &Traffic{Tx: 1100}
+	if r.of(s, now.Add(4*time.Second)); r.kernel == nil || *r.kernel != (rate{1000, 0}) {
+		t.Errorf("of the kernel: %v", r.kernel)
+	}
 	s.Peers[1].TxBytes = 0 // it has started anew
-	if got, ok := r.of(s, now.Add(3*time.Second))[id(1)]; ok {
+	if got, ok := r.of(s, now.Add(5*time.Second))[id(1)]; ok {
 		t.Errorf("after a fall: %v", got)
 	}
 	if got := rateText(125e6); got != "1.0 Gbit/s" {
