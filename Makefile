@@ -6,14 +6,15 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
-# What the kernel tests and the demo run, beside the reference CNI plugins; gcc is for the race detector, systemd-analyze for the
-# unit's test (Alpine has none).
-SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl containerd runc gcc $(if $(shell command -v apk),,systemd-analyze)
+# What the demo, the image and the bench run; and what only tests do: containers, a browser, look-ups, the race detector, the unit's
+# check (Alpine has no systemd).
+SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl
+TEST_TOOLS   := containerd runc gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
 
 # Linters have a module of their own, so that what they need does not mix with what weft needs.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages
+.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages test-packages
 
 all: build
 
@@ -37,7 +38,7 @@ demo: system-packages build
 
 ## test: all tests; as root also those with real namespaces, TAPs and nftables
 ##       (with the race detector, and the address space's simulation once more at its full length without it)
-test: system-packages build
+test: test-packages build
 	CGO_ENABLED=1 go test -race -timeout 25m ./...
 	go test -timeout 10m ./ipam
 
@@ -108,18 +109,26 @@ vuln: $(TOOLS)/govulncheck
 	case "$$out" in *"fetching vulnerabilities"*|*"vuln.go.dev"*) echo "govulncheck: its database cannot be reached, skipped"; exit 0;; esac; \
 	echo "$$out"; exit $$code
 
-# Debian, Fedora and Alpine call the same things differently.
-system-packages:
-	@missing=; for t in $(SYSTEM_TOOLS); do command -v $$t >/dev/null 2>&1 || [ -x /usr/sbin/$$t ] || missing="$$missing $$t"; done; \
-	[ -x /usr/lib/cni/portmap ] || [ -x /usr/libexec/cni/portmap ] || [ -x /opt/cni/bin/portmap ] || missing="$$missing portmap"; \
+# install TOOLS, their packages in Debian, Fedora and Alpine: installs what of TOOLS is missing, as root.
+define install
+	@missing=; for t in $(1); do command -v $$t >/dev/null 2>&1 || [ -x /usr/sbin/$$t ] || missing="$$missing $$t"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
 	echo "installing what is missing:$$missing"; \
-	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps containernetworking-plugins containerd runc iptables curl gcc libc6-dev systemd >/dev/null; \
-	elif command -v dnf >/dev/null; then dnf install -y -q nftables iproute iputils iperf3 tcpdump util-linux procps-ng containernetworking-plugins containerd runc iptables curl gcc glibc-devel systemd; \
-	elif command -v apk >/dev/null; then apk add -q nftables iproute2 iputils iperf3 tcpdump util-linux procps cni-plugins containerd containerd-ctr runc iptables curl gcc musl-dev; \
+	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
+	elif command -v dnf >/dev/null; then dnf install -y -q $(3); \
+	elif command -v apk >/dev/null; then apk add -q $(4); \
 	else echo "install them by hand:$$missing"; exit 1; fi
+endef
+
+system-packages:
+	$(call install,$(SYSTEM_TOOLS),nftables iproute2 iputils-ping iperf3 tcpdump util-linux procps curl,\
+		nftables iproute iputils iperf3 tcpdump util-linux procps-ng curl,nftables iproute2 iputils iperf3 tcpdump util-linux procps curl)
+
+test-packages: system-packages
+	$(call install,$(TEST_TOOLS),containerd runc containernetworking-plugins iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
+		containerd runc containernetworking-plugins iptables gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
+		containerd containerd-ctr runc cni-plugins iptables gcc musl-dev chromium font-dejavu bind-tools)
 
 clean:
 	rm -rf $(BIN)

@@ -30,8 +30,11 @@ var (
 // ChannelID tells the gossip of the engines apart on the wire.
 type ChannelID uint8
 
-// ChannelIPAM is the allocators' channel.
-const ChannelIPAM ChannelID = 1
+// ChannelIPAM is the allocators' channel, ChannelDNS that of names; 2 is that of links.
+const (
+	ChannelIPAM ChannelID = 1
+	ChannelDNS  ChannelID = 3
+)
 
 // Channel is one engine's gossip. Its methods are called from the mesh's goroutines, also concurrently, and must not
 // block. Slices given to them are theirs to keep.

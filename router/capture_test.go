@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/filter"
 	"weft/router/session"
 	"weft/tap/taptest"
 )
@@ -126,5 +127,49 @@ func TestCaptureBounds(t *testing.T) {
 	}
 	if _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, ErrCaptures) {
 		t.Errorf("one too many: %v", err)
+	}
+}
+
+// BenchmarkCapture is what looking costs: nobody looks, somebody looks for what there is not, somebody looks at all and takes it.
+func BenchmarkCapture(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		match func(*testing.B) func([]byte) bool
+	}{
+		{"none", nil},
+		{"filtered", func(b *testing.B) func([]byte) bool {
+			f, err := filter.Parse("tcp port 80 and host 10.32.0.1")
+			if err != nil {
+				b.Fatal(err)
+			}
+			return f.Match
+		}},
+		{"all", func(*testing.B) func([]byte) bool { return nil }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			h := newHotPath(b, 1, modes["sealed"]...)
+			if c.match != nil {
+				capture, err := h.Capture(peer.ID{}, c.match(b), 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				stop := make(chan struct{})
+				defer close(stop)
+				go func() {
+					for {
+						select {
+						case f := <-capture.Frames():
+							capture.Taken(f)
+						case <-stop:
+							return
+						}
+					}
+				}()
+			}
+			b.SetBytes(outFrames * int64(len(h.unicast)))
+			for b.Loop() {
+				h.transmit(b, h.unicast)
+			}
+		})
 	}
 }

@@ -44,21 +44,21 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 }
 
 func newAttachCommand(e *env) *cobra.Command {
-	n, ips := &namespaceFlags{}, []string(nil)
+	n, ips, hostname := &namespaceFlags{}, []string(nil), ""
 	cmd := &cobra.Command{
 		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
 		Long: "Join a network namespace to the overlay and print its addresses, one a line. It gets an interface with an\n" +
 			"address of each range and a default route through this host. Doing it again changes nothing and prints the\n" +
 			"same addresses.",
-		Example: "  weft attach --netns /run/netns/p\n  weft attach --pid 4711 --ip 10.32.5.1/12",
+		Example: "  weft attach --netns /run/netns/p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
 		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
 				return err
 			}
-			r.IPs = ips
+			r.IPs, r.Hostname = ips, hostname
 			a, err := e.client().Attach(cmd.Context(), r)
 			if err != nil {
 				return err
@@ -70,6 +70,7 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	cmd.Flags().StringVar(&hostname, "hostname", "", "`name` for the addresses in .weft.local, until it is detached")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil, "auto for an `address` of each range, or one as IP or IP/LEN; repeat it for several (default auto)")
 	return cmd
 }

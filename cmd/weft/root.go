@@ -114,7 +114,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newConnectCommand(e), newForgetCommand(e), newIPAMCommand(e), newIPCommand(e),
 		newAttachCommand(e), newDetachCommand(e), newExposeCommand(e), newHideCommand(e),
 		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
-		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e),
+		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e), newDNSCommand(e),
 	)
 	for _, newCommand := range extraCommands {
 		root.AddCommand(newCommand(e))

@@ -76,6 +76,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
 	f.DurationVar(&o.LeaseGrace, "lease-grace", daemon.DefaultLeaseGrace, "end the lease of an attachment when its interfaces have been gone for this long")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes, not to the owner of the address alone")
+	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer for names (.weft.local) on the bridge's address")
 	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, nor make the host a router")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")
 	f.BoolVar(&o.TakeOver, "take-over", false, "wait while another daemon with this flag runs on this host, and take its place when it stops")

@@ -170,6 +170,8 @@ type AttachRequest struct {
 	Ifname string   `json:"ifname"` // inside the namespace
 	IPs    []string `json:"ips,omitempty"`
 	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
+	// Hostname is a name in .weft.local that the addresses get until the attachment ends; empty: none.
+	Hostname string `json:"hostname,omitempty"`
 }
 
 // Attachment is the answer to an AttachRequest.
@@ -211,6 +213,22 @@ type Route struct {
 type WaitResult struct {
 	Done    bool   `json:"done"`
 	Missing string `json:"missing,omitempty"` // a sentence where Done is false
+}
+
+// Name is an element of the answer of GET /v1/names: a name in .weft.local and an address of it.
+type Name struct {
+	Name     string     `json:"name"` // without the domain
+	IP       netip.Addr `json:"ip"`
+	Node     peer.ID    `json:"node"` // that has given it
+	NodeName string     `json:"node_name"`
+	Owner    string     `json:"owner,omitempty"` // of the lease that it goes with, where this node has given it
+	Answered bool       `json:"answered"`        // not where Node is not alive
+}
+
+// NameRequest is the body of PUT and DELETE /v1/names; without IPs, DELETE takes the name from all addresses of the node.
+type NameRequest struct {
+	Name string       `json:"name"`
+	IPs  []netip.Addr `json:"ips,omitempty"`
 }
 
 // CaptureRequest is the query of GET /v1/capture, whose answer is a stream in pcapng.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -133,6 +134,28 @@ func (c *Client) Expose(ctx context.Context, cidr string) (l []Lease, err error)
 // Hide takes the bridge's addresses away.
 func (c *Client) Hide(ctx context.Context) error {
 	return c.do(ctx, http.MethodDelete, "expose", nil, nil, nil)
+}
+
+// Names returns all names in .weft.local; those called name, or those of an address, where either is given.
+func (c *Client) Names(ctx context.Context, name string, ip netip.Addr) (n []Name, err error) {
+	q := url.Values{}
+	if name != "" {
+		q.Set("name", name)
+	}
+	if ip.IsValid() {
+		q.Set("ip", ip.String())
+	}
+	return n, c.do(ctx, http.MethodGet, "names", q, nil, &n)
+}
+
+// AddName gives addresses a name.
+func (c *Client) AddName(ctx context.Context, r NameRequest) error {
+	return c.do(ctx, http.MethodPut, "names", nil, r, nil)
+}
+
+// RemoveName takes a name from addresses.
+func (c *Client) RemoveName(ctx context.Context, r NameRequest) error {
+	return c.do(ctx, http.MethodDelete, "names", nil, r, nil)
 }
 
 // Connect adds persistent targets, or replaces them.

@@ -26,7 +26,7 @@ func (d *Daemon) handleAttach(r *http.Request, in api.AttachRequest) (api.Attach
 		return api.Attachment{}, errStarting()
 	}
 	owner, err := attachOwner(in)
-	if err != nil {
+	if err := errors.Join(err, validName(in.Hostname)); err != nil {
 		return api.Attachment{}, err
 	}
 	held := len(d.ipam.Lookup(owner)) > 0
@@ -44,6 +44,12 @@ func (d *Daemon) handleAttach(r *http.Request, in api.AttachRequest) (api.Attach
 			err = errors.Join(err, d.ipam.Release(owner, netip.Addr{}))
 		}
 		return api.Attachment{}, linkProblem(err)
+	}
+	if err := d.nameAttachment(in.Hostname, owner, join.Addresses); err != nil {
+		if !held {
+			err = errors.Join(err, p.linker.Detach(r.Context(), in.Netns, in.Ifname, spec.HostName), d.ipam.Release(owner, netip.Addr{}))
+		}
+		return api.Attachment{}, nameProblem(err)
 	}
 	return api.Attachment{Owner: owner, HostLink: spec.HostName, Addresses: join.Addresses}, nil
 }
@@ -85,7 +91,7 @@ func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
 		if !mine && !alias {
 			continue
 		}
-		if err := d.ipam.Release(l.Owner, l.Addr); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
+		if err := d.release(l.Owner, l.Addr); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
 			errs = append(errs, err)
 		}
 	}

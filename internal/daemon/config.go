@@ -66,6 +66,7 @@ type Config struct {
 	NoDiscovery  bool
 	NoMasquerade bool
 	NoARPProxy   bool
+	NoDNS        bool
 	TakeOver     bool          // waits for a daemon that runs already
 	LeaseGrace   time.Duration // how long the pair of an attachment may be gone until its lease ends; 0 for DefaultLeaseGrace
 	AllowOverlap bool

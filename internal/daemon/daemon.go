@@ -21,6 +21,7 @@ import (
 	"weft/ipam"
 	"weft/ipam/store"
 	"weft/mesh"
+	"weft/mesh/dns"
 	"weft/router"
 	"weft/router/underlay"
 )
@@ -45,6 +46,8 @@ type Daemon struct {
 	mesh      *mesh.Mesh
 	reach     reach
 	ipam      *ipam.Allocator
+	names     *dns.Registry
+	dns       *dns.Server // nil: turned off
 	api       net.Listener
 	http      net.Listener // nil: turned off
 
@@ -142,6 +145,9 @@ func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.
 		return nil, refuse(filepath.Join(cfg.StateDir, store.FileName), "Mend what is said, or start with another --state-dir.", "%w", err)
 	}
 	d.mesh.Register(mesh.ChannelIPAM, d.ipam)
+	if err = d.newNames(); err != nil {
+		return nil, err
+	}
 	d.tellFoundings()
 	return d, nil
 }
@@ -226,6 +232,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.mesh.Run(ctx) })
 	group.Go(func() error { return d.ipam.Run(ctx) })
 	group.Go(func() error { return d.runPlane(ctx) })
+	if d.dns != nil {
+		group.Go(func() error { return d.dns.Run(ctx) })
+	}
 	group.Go(func() error { d.watchHangups(ctx); return nil })
 	group.Go(func() error { d.notify(ctx); return nil })
 	group.Go(func() error { return serve(ctx, d.api, d.apiHandler()) })
@@ -249,6 +258,11 @@ func (d *Daemon) onMembers(list []mesh.Member) {
 		byID[member.ID] = member
 	}
 	d.members.Store(&byID)
+	for _, member := range list {
+		if member.State == mesh.StateLeft {
+			d.names.Forget(member.ID)
+		}
+	}
 	d.syncPeers()
 }
 
@@ -308,15 +322,18 @@ func routerPeers(members []mesh.Member) []router.Peer {
 // isLivePeer reports whether m is another node that is alive.
 func isLivePeer(m mesh.Member) bool { return m.State == mesh.StateAlive && !m.Self }
 
+// broadcast tells all nodes something on a channel.
+func (d *Daemon) broadcast(channel mesh.ChannelID, delta []byte) {
+	if err := d.mesh.Sender(channel).Broadcast(delta); err != nil {
+		d.log.Error("gossip not sent", "channel", channel, "err", err)
+	}
+}
+
 // ipamGossip is the mesh as ipam sees it.
 type ipamGossip struct{ d *Daemon }
 
 // Broadcast implements ipam.Gossip.
-func (g ipamGossip) Broadcast(delta []byte) {
-	if err := g.d.mesh.Sender(mesh.ChannelIPAM).Broadcast(delta); err != nil {
-		g.d.log.Error("gossip not sent", "err", err)
-	}
-}
+func (g ipamGossip) Broadcast(delta []byte) { g.d.broadcast(mesh.ChannelIPAM, delta) }
 
 // Unicast implements ipam.Gossip.
 func (g ipamGossip) Unicast(to peer.ID, msg []byte) error {

@@ -68,6 +68,7 @@ var checks = []struct {
 	{check{"tun", func(_ context.Context, c *Config) finding {
 		return refusedOr(c.checkTun(), "%s can be opened", tunDevice)
 	}}, true},
+	{check{"modules", lookModules}, true},
 	{check{"vxlan", lookVXLAN}, true},
 	{check{"nftables", lookNFT}, true},
 	{check{"forwarding", lookForwarding}, true},
@@ -164,6 +165,20 @@ func lookKernel(context.Context, *Config) finding {
 		return well("Linux %s (from %s on, UDP in bulk is faster)", release, kernelUSO)
 	}
 	return well("Linux %s", release)
+}
+
+// lookModules looks for what no node does without.
+func lookModules(context.Context, *Config) finding {
+	var missing []string
+	for _, name := range []string{"bridge", "veth"} {
+		if !hasModule(name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return finding{"the kernel does not have " + strings.Join(missing, " and "), "Install the kernel's extra modules, or load them with modprobe.", true}
+	}
+	return well("bridge and veth are there")
 }
 
 func lookVXLAN(_ context.Context, c *Config) finding {

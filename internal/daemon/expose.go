@@ -56,7 +56,11 @@ func (p *plane) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return leases, p.ensureExposed(leases)
+	if err := p.ensureExposed(leases); err != nil {
+		return nil, err
+	}
+	p.serveNames()
+	return leases, nil
 }
 
 // restoreExposed gives the bridge all the addresses that are leased to it, as after a reboot.

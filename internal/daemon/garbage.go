@@ -73,7 +73,7 @@ func (p *plane) collectGarbage(ctx context.Context) {
 		p.drainDeletions()
 		leases := p.d.ipam.Leases()
 		for _, owner := range g.collect(leases, linkExists, time.Now(), booted, grace) {
-			if err := p.d.ipam.Release(owner, netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
+			if err := p.d.release(owner, netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
 				p.d.log.Warn("ending the lease of an attachment that is gone", "owner", owner, "err", err)
 				continue
 			}
@@ -92,7 +92,7 @@ func (p *plane) collectGarbage(ctx context.Context) {
 // drainDeletions ends the leases of containers that were deleted while this node's daemon was away.
 func (p *plane) drainDeletions() {
 	n, err := cni.QueueOf(p.d.cfg.Socket).Drain(func(owner string) error {
-		if err := p.d.ipam.Release(owner, netip.Addr{}); !errors.Is(err, ipam.ErrUnknownOwner) {
+		if err := p.d.release(owner, netip.Addr{}); !errors.Is(err, ipam.ErrUnknownOwner) {
 			return err
 		}
 		return nil

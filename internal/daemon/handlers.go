@@ -33,6 +33,9 @@ func (d *Daemon) apiHandler() http.Handler {
 	mux.HandleFunc("DELETE /v1/attachments", handle(d.log, d.handleDetach))
 	mux.HandleFunc("PUT /v1/expose", handle(d.log, d.handleExpose))
 	mux.HandleFunc("DELETE /v1/expose", handle(d.log, d.handleHide))
+	mux.HandleFunc("GET /v1/names", handle(d.log, d.handleNames))
+	mux.HandleFunc("PUT /v1/names", handle(d.log, d.handleAddName))
+	mux.HandleFunc("DELETE /v1/names", handle(d.log, d.handleRemoveName))
 	mux.HandleFunc("PUT /v1/targets", handle(d.log, d.handleConnect))
 	mux.HandleFunc("DELETE /v1/targets", handle(d.log, d.handleForget))
 	mux.HandleFunc("GET /v1/report", handle(d.log, d.handleReport))
@@ -82,7 +85,7 @@ func (d *Daemon) handleRelease(r *http.Request, _ none) (none, error) {
 			return none{}, problem(api.KindInvalid, "", "%q is no IP address", s)
 		}
 	}
-	return none{}, ipamProblem(d.ipam.Release(owner, ip))
+	return none{}, ipamProblem(d.release(owner, ip))
 }
 
 func (d *Daemon) handleConnect(_ *http.Request, in api.TargetsRequest) (none, error) {

@@ -29,12 +29,14 @@ func (p *plane) keep(ctx context.Context) error {
 	defer bridgeTick.Stop()
 	defer rulesTick.Stop()
 	p.applyRules(ctx)
+	p.serveNames()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-bridgeTick.C:
 			p.lookAfterBridge()
+			p.serveNames()
 		case <-rulesTick.C:
 			p.applyRules(ctx)
 		}

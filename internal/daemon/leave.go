@@ -22,6 +22,9 @@ func (d *Daemon) handleLeave(r *http.Request, _ none) (api.LeaveResult, error) {
 	if err != nil {
 		return api.LeaveResult{}, ipamProblem(err)
 	}
+	if err := d.forgetNames(); err != nil {
+		d.log.Warn("taking back this node's names", "err", err)
+	}
 	if err := p.clear(ctx); err != nil {
 		d.log.Warn("taking the host off the overlay", "err", err)
 	}

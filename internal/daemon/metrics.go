@@ -38,6 +38,9 @@ func (d *Daemon) registry(members func() []mesh.Member, kernel func() (vxlan.Sam
 		d.mesh.Collector(), d.ipam.Collector(), underlay.Collector(d.conns),
 		routerCollector{d}, kernelCollector(kernel), nodeCollector{d, members},
 	)
+	if d.dns != nil {
+		registry.MustRegister(d.dns.Collector())
+	}
 	return registry
 }
 

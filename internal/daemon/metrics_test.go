@@ -20,6 +20,7 @@ import (
 	"weft/ipam"
 	"weft/ipam/store/storetest"
 	"weft/mesh"
+	"weft/mesh/dns"
 	"weft/mesh/topology"
 	"weft/router"
 	"weft/router/session"
@@ -131,6 +132,12 @@ func newBusyNode(t *testing.T, self, other *labNode) *busyNode {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if d.names, err = dns.NewRegistry(dns.RegistryConfig{Self: self.identity.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if d.dns, err = dns.New(dns.Config{Names: d.names, Logger: log}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := d.ipam.Allocate(t.Context(), "pod", cfg.Ranges[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +162,7 @@ func TestMetricsOfTheNode(t *testing.T) {
 		want := map[string]float64{
 			`weft_build_info{goversion="` + runtime.Version() + `",version="v1"}`: 1,
 			`weft_ready{}`:              0, // the rules were not tried
-			`weft_warnings{}`:           1, // there is no secret
+			`weft_warnings{}`:           2, // there is no secret, and the device in memory takes no superframes
 			`weft_kernel_path{}`:        1,
 			`weft_kernel_drops_total{}`: 3,
 			`weft_kernel_frames_total{direction="transmit"}`: 2, `weft_kernel_frames_total{direction="receive"}`: 1,

@@ -10,6 +10,9 @@ const pageParts = 720
 // snapshot returns what the status page shows.
 func (d *Daemon) snapshot() statuspage.Snapshot {
 	s := statuspage.Snapshot{Status: d.status(), Peers: d.peers(), Broken: d.mesh.Broken()}
+	if k, ok := d.kernelSample(); ok {
+		s.Kernel = &statuspage.Traffic{Tx: k.TxBytes, Rx: k.RxBytes}
+	}
 	for _, r := range d.ipamStatus().Ranges {
 		shown := statuspage.Range{CIDR: r.CIDR, Owners: r.Owners}
 		for _, p := range d.ipam.Parts(r.CIDR, pageParts) {

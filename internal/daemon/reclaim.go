@@ -42,6 +42,7 @@ func (d *Daemon) handleReclaim(r *http.Request, in api.ReclaimRequest) ([]api.Re
 
 // forgetNode has a node that is gone for good and owns nothing any more be no member.
 func (d *Daemon) forgetNode(id peer.ID) {
+	d.names.Forget(id)
 	for _, r := range d.ipam.Status().Ranges {
 		if slices.ContainsFunc(r.Owners, func(o ipam.Owner) bool { return o.ID == id }) {
 			return

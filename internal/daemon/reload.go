@@ -55,6 +55,7 @@ var restartSettings = []setting{
 	{"--http-addr", func(c *Config) any { return c.HTTPAddr }},
 	{"--lease-grace", func(c *Config) any { return c.LeaseGrace }},
 	{"--no-arp-proxy", func(c *Config) any { return c.NoARPProxy }},
+	{"--no-dns", func(c *Config) any { return c.NoDNS }},
 	{"--take-over", func(c *Config) any { return c.TakeOver }},
 	{"--log-format", func(c *Config) any { return c.LogFormat }},
 }

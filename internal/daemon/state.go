@@ -75,7 +75,7 @@ func ensureStateDir(dir string) error {
 func holdsOnlyState(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		return !slices.Contains([]string{mesh.KeyFile, mesh.TargetsFile, store.FileName, "lost+found"}, e.Name())
+		return !slices.Contains([]string{mesh.KeyFile, mesh.TargetsFile, store.FileName, namesFile, "lost+found"}, e.Name())
 	})
 }
 

@@ -40,6 +40,11 @@ func (d *Daemon) warnings() []string {
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}
+	if d.dns != nil {
+		for _, p := range d.dns.Problems() {
+			warnings = append(warnings, "Some "+p+", or start with --no-dns.")
+		}
+	}
 	warnings = append(warnings, d.foreignWarnings()...)
 	warnings = append(warnings, d.rejectedWarnings()...)
 	warnings = append(warnings, d.linkWarnings(members)...)

@@ -305,7 +305,7 @@ func TestStatusPageGuards(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
 	url := pageOf(t, n)
-	ask := func(method, path, host string) *http.Response {
+	ask := func(method, path, host string) (code int, header http.Header) {
 		req, err := http.NewRequestWithContext(testContext(t), method, url+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +318,7 @@ func TestStatusPageGuards(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		return resp
+		return resp.StatusCode, resp.Header
 	}
 	for _, c := range []struct {
 		method, path, host string
@@ -330,11 +330,59 @@ func TestStatusPageGuards(t *testing.T) {
 		{http.MethodPost, "/", "", http.StatusMethodNotAllowed},
 		{http.MethodGet, "/v1/status", "", http.StatusNotFound},
 	} {
-		if resp := ask(c.method, c.path, c.host); resp.StatusCode != c.code {
-			t.Errorf("%s %s by %q: %s, want %d", c.method, c.path, c.host, resp.Status, c.code)
+		if code, _ := ask(c.method, c.path, c.host); code != c.code {
+			t.Errorf("%s %s by %q: %d, want %d", c.method, c.path, c.host, code, c.code)
 		}
 	}
-	if csp := ask(http.MethodGet, "/", "").Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+	_, header := ask(http.MethodGet, "/", "")
+	if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
+	}
+}
+
+// TestThousandPages: as many pages as one likes may be open, of readers that do not read too: most are told to come again, and pods notice nothing.
+func TestThousandPages(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	startSealed(t, nodes, newSecret(t))
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
+	pods[0].reaches(t, pods[1].addr)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	codes := map[string]int{}
+	if err := nodes[0].Space.Do(func() error {
+		for range 1000 {
+			c, err := net.Dial("tcp", "127.0.0.1:6782")
+			if err != nil {
+				return err
+			}
+			conns = append(conns, c)
+			if _, err := fmt.Fprint(c, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range conns {
+		head := make([]byte, len("HTTP/1.1 200"))
+		if _, err := io.ReadFull(c, head); err != nil {
+			t.Fatal(err)
+		}
+		codes[string(head[9:])]++
+	}
+	if codes["200"] != 256 || codes["503"] != 744 {
+		t.Errorf("answers by code: %v, want 256 and 744", codes)
+	}
+	bothWays(t, pods, 64<<20)
+	if s := query[api.Status](t, nodes[0], "status"); !s.Ready {
+		t.Error("the node is not ready any more")
+	}
+	if drops := query[api.Status](t, nodes[0], "status").Drops; len(drops) > 0 && drops["device"]+drops["send"] > 0 {
+		t.Errorf("frames were dropped: %v", drops)
 	}
 }

@@ -29,9 +29,14 @@ type Snapshot struct {
 	Status api.Status
 	Peers  []api.Peer // as "weft peers" has them
 	Ranges []Range
+	// Kernel counts what the kernel carries by itself, of all peers together; nil where it carries nothing.
+	Kernel *Traffic
 	// Broken are pairs of nodes that do not reach each other themselves.
 	Broken [][2]peer.ID
 }
+
+// Traffic counts bytes.
+type Traffic struct{ Tx, Rx uint64 }
 
 // Range is an address range and how it is divided.
 type Range struct {
@@ -150,7 +155,7 @@ func (p *Page) render() (rendered, error) {
 		return p.latest, nil
 	}
 	s := p.cfg.Source()
-	v := newView(s, p.rates.of(s, now), now)
+	v := newView(s, p.rates.of(s, now), p.rates.kernel, now)
 	r := rendered{at: now}
 	for _, id := range sectionIDs {
 		var b bytes.Buffer

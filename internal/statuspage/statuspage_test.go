@@ -108,7 +108,7 @@ func TestPageIsBounded(t *testing.T) {
 	if n := made.Load(); n != 1 {
 		t.Errorf("made %d times", n)
 	}
-	v := newView(s, nil, now)
+	v := newView(s, nil, nil, now)
 	if len(v.Mesh.Nodes) != meshNodes || v.Mesh.Left != 1000-meshNodes || len(v.Mesh.Links) > meshNodes {
 		t.Errorf("%d nodes and %d links are drawn, %d left", len(v.Mesh.Nodes), len(v.Mesh.Links), v.Mesh.Left)
 	}
@@ -120,7 +120,7 @@ func TestPicture(t *testing.T) {
 	s.Peers[2].Link, s.Peers[2].Via = "relay", id(1)
 	s.Peers[3].Link = "none"
 	s.Broken = [][2]peer.ID{{id(2), id(1)}}
-	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, time.Time{})
+	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, nil, time.Time{})
 	classes := map[string]int{}
 	for _, l := range v.Mesh.Links {
 		classes[l.Class]++
@@ -149,8 +149,14 @@ func TestRates(t *testing.T) {
 	if got := r.of(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
 		t.Errorf("%v", got)
 	}
+	s.Kernel = &Traffic{Tx: 100}
+	r.of(s, now.Add(3*time.Second))
+	s.Kernel = &Traffic{Tx: 1100}
+	if r.of(s, now.Add(4*time.Second)); r.kernel == nil || *r.kernel != (rate{1000, 0}) {
+		t.Errorf("of the kernel: %v", r.kernel)
+	}
 	s.Peers[1].TxBytes = 0 // it has started anew
-	if got, ok := r.of(s, now.Add(3*time.Second))[id(1)]; ok {
+	if got, ok := r.of(s, now.Add(5*time.Second))[id(1)]; ok {
 		t.Errorf("after a fall: %v", got)
 	}
 	if got := rateText(125e6); got != "1.0 Gbit/s" {
@@ -192,7 +198,7 @@ func served(t *testing.T, p *Page) *httptest.Server {
 }
 
 // stream opens a stream of events.
-func stream(t *testing.T, url string) *http.Response {
+func stream(t *testing.T, url string) (code int, header http.Header, events *bufio.Scanner) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events", nil)
 	if err != nil {
@@ -203,7 +209,9 @@ func stream(t *testing.T, url string) *http.Response {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
+	events = bufio.NewScanner(resp.Body)
+	events.Buffer(nil, 8<<20)
+	return resp.StatusCode, resp.Header, events
 }
 
 // TestEvents: a stream begins with all sections and goes on with those that change; it ends with the node.
@@ -215,8 +223,7 @@ func TestEvents(t *testing.T) {
 		defer mu.Unlock()
 		return s
 	}))
-	lines := bufio.NewScanner(stream(t, server.URL).Body)
-	lines.Buffer(nil, 1<<20)
+	_, _, lines := stream(t, server.URL)
 	seen := map[string]bool{}
 	for len(seen) < len(sectionIDs) && lines.Scan() {
 		for _, section := range sectionIDs {
@@ -247,8 +254,8 @@ func TestManyStreams(t *testing.T) {
 	server := served(t, p)
 	var refused int
 	for range maxStreams + 20 {
-		resp := stream(t, server.URL)
-		if resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
+		code, header, _ := stream(t, server.URL)
+		if code == http.StatusServiceUnavailable && header.Get("Retry-After") != "" {
 			refused++
 		}
 	}
@@ -310,8 +317,7 @@ func TestReaderThatStops(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: %s\r\n\r\n", server.Listener.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	other := bufio.NewScanner(stream(t, server.URL).Body)
-	other.Buffer(nil, 8<<20)
+	_, _, other := stream(t, server.URL)
 	for changes := 0; changes < 3 && other.Scan(); {
 		if strings.Contains(other.Text(), `"id":"head"`) {
 			changes++

@@ -39,12 +39,19 @@ type peerRow struct {
 	DropsText string // by reason
 }
 
-func newView(s Snapshot, r map[peer.ID]rate, now time.Time) view {
+func newView(s Snapshot, r map[peer.ID]rate, kernel *rate, now time.Time) view {
 	v := view{Status: s.Status, At: now.Format(time.TimeOnly), State: "ready", Good: true, Warnings: s.Status.Warnings}
 	if !s.Status.Ready {
 		v.State, v.Good = "not ready", false
 	}
 	v.Facts = facts(s.Status)
+	if s.Kernel != nil {
+		text := fmt.Sprintf("↑ %s ↓ %s so far", bytesText(s.Kernel.Tx), bytesText(s.Kernel.Rx))
+		if kernel != nil {
+			text = fmt.Sprintf("↑ %s ↓ %s", rateText(kernel.tx), rateText(kernel.rx))
+		}
+		v.Facts = append(v.Facts, fact{"By the kernel", text})
+	}
 	names := map[peer.ID]string{}
 	for _, p := range s.Peers {
 		names[p.ID] = p.Name
@@ -111,7 +118,8 @@ type rate struct{ tx, rx float64 }
 type rates struct {
 	at     time.Time
 	counts map[peer.ID][2]uint64
-	last   map[peer.ID]rate
+	before *Traffic // of the kernel
+	kernel *rate    // as of was last called; nil: not known
 }
 
 // forgetRates is the longest time between two looks that a rate is made of.
@@ -121,15 +129,22 @@ const forgetRates = 10 * time.Second
 func (r *rates) of(s Snapshot, now time.Time) map[peer.ID]rate {
 	elapsed := now.Sub(r.at)
 	before := r.counts
-	r.at, r.counts, r.last = now, make(map[peer.ID][2]uint64, len(s.Peers)), map[peer.ID]rate{}
+	r.at, r.counts = now, make(map[peer.ID][2]uint64, len(s.Peers))
+	found := map[peer.ID]rate{}
+	usable := elapsed > 0 && elapsed <= forgetRates
 	for _, p := range s.Peers {
 		r.counts[p.ID] = [2]uint64{p.TxBytes, p.RxBytes}
 		b, known := before[p.ID]
-		if known && elapsed > 0 && elapsed <= forgetRates && b[0] <= p.TxBytes && b[1] <= p.RxBytes {
-			r.last[p.ID] = rate{float64(p.TxBytes-b[0]) / elapsed.Seconds(), float64(p.RxBytes-b[1]) / elapsed.Seconds()}
+		if known && usable && b[0] <= p.TxBytes && b[1] <= p.RxBytes {
+			found[p.ID] = rate{float64(p.TxBytes-b[0]) / elapsed.Seconds(), float64(p.RxBytes-b[1]) / elapsed.Seconds()}
 		}
 	}
-	return r.last
+	r.kernel = nil
+	if b, k := r.before, s.Kernel; usable && b != nil && k != nil && b.Tx <= k.Tx && b.Rx <= k.Rx {
+		r.kernel = &rate{float64(k.Tx-b.Tx) / elapsed.Seconds(), float64(k.Rx-b.Rx) / elapsed.Seconds()}
+	}
+	r.before = s.Kernel
+	return found
 }
 
 // scaled writes v in steps of 1,000.

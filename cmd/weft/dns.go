@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/api"
+)
+
+var errNoName = errors.New("there is no such name")
+
+func newDNSCommand(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dns",
+		Short: "Names in .weft.local",
+		Long: "Names in .weft.local. Every node answers for those of all nodes that are alive, on the address of its bridge,\n" +
+			"UDP and TCP port 53, and asks the host's resolvers for everything else. \"weft attach --hostname\" names what it\n" +
+			"attaches.",
+		Args: subcommandsOnly,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e))
+	return cmd
+}
+
+func newDNSAddCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "add NAME IP...",
+		Short: "Give addresses of the overlay a name; several addresses take turns",
+		Args:  between(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := nameRequest(args)
+			if err != nil {
+				return err
+			}
+			return e.client().AddName(cmd.Context(), r)
+		},
+	}
+}
+
+func newDNSRemoveCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME [IP...]",
+		Short: "Take back a name that this node has given, from all addresses where none is named",
+		Args:  between(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := nameRequest(args)
+			if err != nil {
+				return err
+			}
+			return e.client().RemoveName(cmd.Context(), r)
+		},
+	}
+}
+
+// nameRequest reads a name and addresses.
+func nameRequest(args []string) (api.NameRequest, error) {
+	r := api.NameRequest{Name: args[0]}
+	for _, s := range args[1:] {
+		ip, err := netip.ParseAddr(s)
+		if err != nil {
+			return r, &usageError{fmt.Errorf("%q is no IP address", s), "Give addresses without a prefix length, such as 10.32.0.1."}
+		}
+		r.IPs = append(r.IPs, ip)
+	}
+	return r, nil
+}
+
+func newDNSLookupCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "lookup NAME|IP",
+		Short: "Show the addresses of a name, or the names of an address",
+		Args:  between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ip, err := netip.ParseAddr(args[0])
+			name := args[0]
+			if err == nil {
+				name = ""
+			}
+			names, err := e.client().Names(cmd.Context(), name, ip)
+			if err != nil {
+				return err
+			}
+			if err := e.show(names, func(w io.Writer) {
+				for _, n := range names {
+					if name == "" {
+						_, _ = fmt.Fprintln(w, n.Name)
+					} else {
+						_, _ = fmt.Fprintln(w, n.IP)
+					}
+				}
+			}); err != nil {
+				return err
+			}
+			if len(names) == 0 {
+				return errNoName
+			}
+			return nil
+		},
+	})
+}
+
+func newDNSListCommand(e *env) *cobra.Command {
+	return e.addJSONFlag(&cobra.Command{
+		Use:   "list",
+		Short: "Show all names, also those of nodes that are not alive, which are not answered",
+		Args:  between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			names, err := e.client().Names(cmd.Context(), "", netip.Addr{})
+			if err != nil {
+				return err
+			}
+			return e.show(names, func(w io.Writer) {
+				rows := make([][]string, 0, len(names))
+				for _, n := range names {
+					rows = append(rows, []string{n.Name, n.IP.String(), n.NodeName, yesNo(n.Answered), orDash(n.Owner)})
+				}
+				table(w, []string{"NAME", "ADDRESS", "NODE", "ANSWERED", "OWNER"}, rows)
+			})
+		},
+	})
+}

@@ -1,0 +1,90 @@
+package dns
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// ttl is how long in seconds an answer may be kept: pods come and go, and asking is cheap.
+	ttl = 1
+	// nameServer is this server's own name, below the zone: a name that an attachment is less likely to be given than "ns".
+	nameServer = "ns.dns"
+	// maxRecords is how many records an answer has at most, of more a random choice.
+	maxRecords = 256
+)
+
+// answer is what is to be said to a question. Without records it is that there are none of the type, or, unless the name
+// exists, that there is no such name.
+type answer struct {
+	zone    string
+	records []dns.RR
+	exists  bool
+}
+
+// answer answers a question about a name that this server has the authority of.
+func (s *Server) answer(q dns.Question) (answer, bool) {
+	if dns.IsSubDomain(Zone, q.Name) {
+		return s.forwardName(q), true
+	}
+	return s.reverseName(q)
+}
+
+// forwardName answers questions about names of the zone.
+func (s *Server) forwardName(q dns.Question) answer {
+	if len(q.Name) == len(Zone) {
+		return answer{zone: Zone, exists: true, records: apex(q, Zone)}
+	}
+	name := strings.ToLower(q.Name[:len(q.Name)-len(Zone)-1])
+	addrs := s.cfg.Names.Lookup(name)
+	if len(addrs) == 0 && name == nameServer {
+		addrs = slices.Clone(s.addrs())
+	}
+	a := answer{zone: Zone}
+	a.exists = len(addrs) > 0 || s.cfg.Names.hasBelow(name) || strings.HasSuffix("."+nameServer, "."+name)
+	for _, addr := range addrs {
+		if rr := addrRecord(q, addr); rr != nil && len(a.records) < maxRecords {
+			a.records = append(a.records, rr)
+		}
+	}
+	return a
+}
+
+// addrRecord returns the record of an address, nil where the question is not for its family.
+func addrRecord(q dns.Question, addr netip.Addr) dns.RR {
+	wanted := func(t uint16) bool { return q.Qtype == t || q.Qtype == dns.TypeANY }
+	switch {
+	case addr.Is4() && wanted(dns.TypeA):
+		return &dns.A{Hdr: header(q.Name, dns.TypeA), A: addr.AsSlice()}
+	case addr.Is6() && wanted(dns.TypeAAAA):
+		return &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: addr.AsSlice()}
+	}
+	return nil
+}
+
+// apex returns the records that a zone's own name has of the type that is asked for.
+func apex(q dns.Question, zone string) (records []dns.RR) {
+	if q.Qtype == dns.TypeSOA || q.Qtype == dns.TypeANY {
+		records = append(records, soa(zone))
+	}
+	if q.Qtype == dns.TypeNS || q.Qtype == dns.TypeANY {
+		records = append(records, &dns.NS{Hdr: header(zone, dns.TypeNS), Ns: nameServer + "." + Zone})
+	}
+	return records
+}
+
+// soa returns what goes with an answer of nothing, for how long that may be kept (RFC 2308). The serial is of no use: a zone
+// is not transferred.
+func soa(zone string) *dns.SOA {
+	return &dns.SOA{
+		Hdr: header(zone, dns.TypeSOA), Ns: nameServer + "." + Zone, Mbox: "hostmaster." + Zone,
+		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,
+	}
+}
+
+func header(name string, rrtype uint16) dns.RR_Header {
+	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
+}

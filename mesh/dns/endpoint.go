@@ -1,0 +1,213 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Bounds of what clients can hold.
+const (
+	maxForwards = 256             // questions that wait for resolvers; further ones fail
+	maxConns    = 128             // TCP connections; further ones are closed
+	maxQuery    = 4096            // bytes of a query over UDP; what is longer is cut, and then malformed
+	idleTCP     = 8 * time.Second // how long a connection may take for its next question
+	writeTCP    = 2 * time.Second
+)
+
+// endpoint is one address on which the server listens.
+type endpoint struct {
+	udp *net.UDPConn
+	tcp *net.TCPListener
+
+	stop context.CancelFunc
+	done chan struct{} // closed when nothing of it runs any more
+	err  error         // why it ended by itself; for who has seen done closed
+}
+
+// listen binds an address and serves it until ctx ends or the endpoint is closed.
+func (s *Server) listen(ctx context.Context, a netip.Addr) (*endpoint, error) {
+	at := netip.AddrPortFrom(a, s.cfg.Port)
+	family := "4"
+	if a.Is6() {
+		family = "6"
+	}
+	udp, err := net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	tcp, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		_ = udp.Close()
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	e := &endpoint{udp: udp, tcp: tcp, done: make(chan struct{})}
+	ctx, e.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(e.done)
+		e.err = s.serve(ctx, e)
+		s.poke()
+	}()
+	return e, nil
+}
+
+// close ends the endpoint and waits for all that it runs.
+func (e *endpoint) close() {
+	e.stop()
+	<-e.done
+}
+
+// failed returns why the endpoint has ended by itself; nil while it runs.
+func (e *endpoint) failed() error {
+	select {
+	case <-e.done:
+		e.stop()
+		return fmt.Errorf("dns: %w", e.err)
+	default:
+		return nil
+	}
+}
+
+// serve answers until ctx ends or one of the two sockets fails. It returns an error always, and closes both.
+func (s *Server) serve(ctx context.Context, e *endpoint) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.serveUDP(ctx, e.udp) })
+	group.Go(func() error { return s.serveTCP(ctx, e.tcp) })
+	<-ctx.Done() // one has failed, or it is over
+	_ = e.udp.Close()
+	_ = e.tcp.Close()
+	return group.Wait()
+}
+
+// serveUDP answers in its own goroutine what the registry knows. Only questions for others get one each.
+func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	buf := make([]byte, maxQuery)
+	for {
+		n, client, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return err
+		}
+		q, ok := parse(buf[:n], client.Addr())
+		if !ok {
+			continue
+		}
+		send := func(reply []byte) { _, _ = conn.WriteToUDPAddrPort(reply, client) } // who does not get it asks again
+		reply := s.respond(q)
+		switch {
+		case reply != nil:
+			send(q.pack(reply))
+		case !s.tryForward():
+			send(q.pack(s.busy(q)))
+		default:
+			waiting.Go(func() {
+				defer s.forwarded()
+				send(q.pack(s.ask(ctx, q)))
+			})
+		}
+	}
+}
+
+// tryForward takes a token for a question that waits for a resolver, unless all are taken; forwarded gives it back.
+func (s *Server) tryForward() bool {
+	select {
+	case s.forwards <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Server) forwarded() { <-s.forwards }
+
+func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		select {
+		case s.conns <- struct{}{}:
+			open.Go(func() {
+				defer func() { <-s.conns }()
+				s.serveConn(ctx, conn)
+			})
+		default:
+			_ = conn.Close()
+		}
+	}
+}
+
+// serveConn answers the questions of a connection, one after the other.
+func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	remote, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return
+	}
+	for {
+		raw, err := readTCP(conn)
+		if err != nil {
+			return
+		}
+		q, ok := parse(raw, remote.Addr())
+		if !ok {
+			return
+		}
+		q.tcp = true
+		if err := writeReply(conn, q.pack(s.respondTCP(ctx, q))); err != nil || !s.serves(q.from) {
+			return
+		}
+	}
+}
+
+func (s *Server) respondTCP(ctx context.Context, q *query) *message {
+	if reply := s.respond(q); reply != nil {
+		return reply
+	}
+	if !s.tryForward() {
+		return s.busy(q)
+	}
+	defer s.forwarded()
+	return s.ask(ctx, q)
+}
+
+// readTCP reads a message with its length before it (RFC 1035, 4.2.2).
+func readTCP(conn net.Conn) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(idleTCP)); err != nil {
+		return nil, err
+	}
+	var length [2]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return nil, err
+	}
+	raw := make([]byte, binary.BigEndian.Uint16(length[:]))
+	_, err := io.ReadFull(conn, raw)
+	return raw, err
+}
+
+// errTooLong is returned for a message that does not fit its length field; pack makes none.
+var errTooLong = errors.New("dns: message too long")
+
+func writeReply(conn net.Conn, reply []byte) error {
+	if len(reply) > 0xffff {
+		return errTooLong
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(writeTCP)); err != nil {
+		return err
+	}
+	_, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
+	return err
+}

@@ -1,0 +1,57 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Zone is the domain of all names, with the dot of the root behind it.
+const Zone = "weft.local."
+
+// Bounds of a name without its domain.
+const (
+	maxName   = 200
+	maxLabel  = 63 // RFC 1035, 2.3.4
+	maxLabels = 8  // every name is also noted under the names above it: see table.parents
+)
+
+// ErrName is wrapped by the errors about text that cannot be a name.
+var ErrName = errors.New("dns: not a name")
+
+// ParseName returns the name that s stands for: in lower case, and without the domain, which s may have behind it. A name
+// is 1 to 8 labels with dots between them, each of 1 to 63 letters, digits and hyphens, none at its ends (RFC 1123, 2.1),
+// and at most 200 bytes long.
+func ParseName(s string) (string, error) {
+	zone := strings.TrimSuffix(Zone, ".")
+	name := strings.TrimSuffix(strings.ToLower(strings.TrimSuffix(s, ".")), "."+zone)
+	if name == zone || !validName(name) {
+		return "", fmt.Errorf("%w: %q: want labels of letters, digits and hyphens, as in \"web\" or \"web.shop\"", ErrName, s)
+	}
+	return name, nil
+}
+
+// validName reports whether name is one, in the form in which it is kept.
+func validName(name string) bool {
+	if len(name) == 0 || len(name) > maxName || strings.Count(name, ".") >= maxLabels {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if !validLabel(label) {
+			return false
+		}
+	}
+	return true
+}
+
+func validLabel(label string) bool {
+	if len(label) == 0 || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(label) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,304 @@
+package dns
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/peer"
+)
+
+// channel is mesh.Channel, which this package must not import.
+type channel interface {
+	State() []byte
+	Merge(msg []byte) (news [][]byte, err error)
+	Message(from peer.ID, msg []byte) error
+}
+
+var _ channel = (*Registry)(nil)
+
+// failer is what testing.TB and rapid.T have in common, as far as it is needed here.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+// node is a registry under test with its surroundings.
+type node struct {
+	*Registry
+	now   time.Time
+	dead  map[peer.ID]bool
+	saved []byte
+	told  [][]byte
+	fail  error // what Save returns
+}
+
+func newNode(t failer, id byte, initial []byte) *node {
+	t.Helper()
+	n := &node{now: epoch, dead: make(map[peer.ID]bool), saved: initial}
+	r, err := NewRegistry(RegistryConfig{
+		Self: peer.ID{id}, Initial: initial,
+		Save: func(b []byte) error {
+			if n.fail == nil {
+				n.saved = b
+			}
+			return n.fail
+		},
+		Broadcast: func(b []byte) { n.told = append(n.told, b) },
+		Alive:     func(id peer.ID) bool { return !n.dead[id] },
+		Now:       func() time.Time { return n.now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Registry = r
+	return n
+}
+
+// hears merges messages, and returns what is new of them.
+func (n *node) hears(t failer, messages ...[]byte) (news [][]byte) {
+	t.Helper()
+	for _, msg := range messages {
+		more, err := n.Merge(msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		news = append(news, more...)
+	}
+	return news
+}
+
+// takeTold returns what was broadcast since the last time.
+func (n *node) takeTold() [][]byte {
+	told := n.told
+	n.told = nil
+	return told
+}
+
+func must(t failer, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantAddrs checks what is answered for a name, in any order.
+func wantAddrs(t testing.TB, r *Registry, name string, want ...string) {
+	t.Helper()
+	var got []string
+	for _, a := range r.Lookup(name) {
+		got = append(got, a.String())
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s is at %v, want %v", name, got, want)
+	}
+}
+
+func TestAddAndRemove(t *testing.T) {
+	n := newNode(t, 1, nil)
+	must(t, n.Add("Web", "pod1", addr("10.32.0.1"), addr("::ffff:10.32.0.2"), addr("fd00::1")))
+	must(t, n.Add("db", "pod1", addr("10.32.0.1")))
+	wantAddrs(t, n.Registry, "wEb", "10.32.0.1", "10.32.0.2", "fd00::1")
+	if diff := cmp.Diff([]string{"db", "web"}, n.Reverse(addr("10.32.0.1"))); diff != "" {
+		t.Error(diff)
+	}
+	n.takeTold()
+
+	must(t, n.Add("web", "pod1", addr("10.32.0.1"), addr("10.32.0.1")))
+	if told := n.takeTold(); len(told) > 0 {
+		t.Error("told though nothing changed")
+	}
+
+	must(t, n.Remove("web", addr("10.32.0.2")))
+	wantAddrs(t, n.Registry, "web", "10.32.0.1", "fd00::1")
+	must(t, n.Remove("web.weft.local"))
+	wantAddrs(t, n.Registry, "web")
+	wantAddrs(t, n.Registry, "db", "10.32.0.1")
+	if err := n.Remove("web"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed twice: %v", err)
+	}
+	for _, err := range []error{n.Add("we_b", "o", addr("10.32.0.1")), n.Remove("")} {
+		if !errors.Is(err, ErrName) {
+			t.Errorf("bad name: %v", err)
+		}
+	}
+	for _, addrs := range [][]netip.Addr{nil, {{}}, {addr("fe80::1%eth0")}, {addr("0.0.0.0")}} {
+		if n.Add("x", "o", addrs...) == nil {
+			t.Errorf("added with %v", addrs)
+		}
+	}
+}
+
+func TestRelease(t *testing.T) {
+	n := newNode(t, 1, nil)
+	must(t, n.Add("a", "pod1", addr("10.32.0.1"), addr("fd00::1")))
+	must(t, n.Add("b", "pod1", addr("10.32.0.1")))
+	must(t, n.Add("c", "pod2", addr("10.32.0.1")))
+	n.Release("pod1", addr("10.32.0.1"))
+	wantAddrs(t, n.Registry, "a", "fd00::1")
+	wantAddrs(t, n.Registry, "b")
+	wantAddrs(t, n.Registry, "c", "10.32.0.1")
+	n.Release("pod1", netip.Addr{})
+	n.Release("nobody", netip.Addr{})
+	wantAddrs(t, n.Registry, "a")
+	wantAddrs(t, n.Registry, "c", "10.32.0.1")
+}
+
+func TestOthersHear(t *testing.T) {
+	a, b, c := newNode(t, 1, nil), newNode(t, 2, nil), newNode(t, 3, nil)
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	must(t, b.Add("web", "pod2", addr("10.32.0.2")))
+	added := a.takeTold()
+	if news := b.hears(t, added...); len(news) != 1 {
+		t.Errorf("%d messages of news, want 1", len(news))
+	}
+	if news := b.hears(t, added...); len(news) != 0 {
+		t.Errorf("heard twice: %d messages of news", len(news))
+	}
+	c.hears(t, b.State())
+	wantAddrs(t, c.Registry, "web", "10.32.0.1", "10.32.0.2")
+	for _, e := range c.List() {
+		if e.Owner != "" {
+			t.Errorf("the owner got out: %+v", e)
+		}
+	}
+
+	must(t, a.Remove("web"))
+	removed := a.takeTold()
+	c.hears(t, removed...)
+	c.hears(t, added...) // late
+	wantAddrs(t, c.Registry, "web", "10.32.0.2")
+	if err := b.Remove("web", addr("10.32.0.1")); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed another node's: %v", err)
+	}
+	if err := b.Message(peer.ID{1}, removed[0]); !errors.Is(err, ErrMessage) {
+		t.Errorf("a unicast: %v", err)
+	}
+}
+
+func TestDeadNodesAreHidden(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	b.hears(t, a.State())
+	b.dead[peer.ID{1}], b.dead[peer.ID{2}] = true, true
+	must(t, b.Add("own", "pod1", addr("10.32.0.2")))
+	wantAddrs(t, b.Registry, "web")
+	wantAddrs(t, b.Registry, "own", "10.32.0.2")
+	if names := b.Reverse(addr("10.32.0.1")); len(names) > 0 || len(b.List()) != 2 {
+		t.Errorf("reverse %v, list %v", names, b.List())
+	}
+	delete(b.dead, peer.ID{1})
+	wantAddrs(t, b.Registry, "web", "10.32.0.1")
+}
+
+func TestForget(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	b.hears(t, a.State())
+	b.dead[peer.ID{1}] = true
+	b.Forget(peer.ID{1})
+	b.Forget(peer.ID{2})
+	b.hears(t, a.State()) // of a third that has not forgotten
+	if len(b.List()) != 0 {
+		t.Errorf("forgotten, and taken again: %v", b.List())
+	}
+	b.dead[peer.ID{1}] = false // it is back
+	b.hears(t, a.State())
+	wantAddrs(t, b.Registry, "web", "10.32.0.1")
+
+	b.Forget(peer.ID{1})
+	b.now = epoch.Add(keepRemoved)
+	b.hears(t, b.State())
+	if len(b.forgotten) != 0 {
+		t.Errorf("remembered for ever: %v", b.forgotten)
+	}
+}
+
+func TestEqualVersions(t *testing.T) {
+	live := Entry{Node: peer.ID{9}, Name: "web", Addr: addr("10.32.0.1"), Version: 5, At: epoch}
+	dead := live
+	dead.Removed = true
+	for _, order := range [][]Entry{{live, dead}, {dead, live}} {
+		n := newNode(t, 1, nil)
+		for _, e := range order {
+			n.hears(t, encode([]Entry{e}, 0, epoch)...)
+		}
+		wantAddrs(t, n.Registry, "web")
+	}
+}
+
+func TestSaveFails(t *testing.T) {
+	n := newNode(t, 1, nil)
+	must(t, n.Add("web", "pod1", addr("10.32.0.1")))
+	n.takeTold()
+	n.fail = errors.New("disk full")
+	if err := n.Add("db", "pod1", addr("10.32.0.1")); !errors.Is(err, n.fail) {
+		t.Errorf("Add: %v", err)
+	}
+	wantAddrs(t, n.Registry, "db")
+	if len(n.takeTold()) > 0 {
+		t.Error("told what was not saved")
+	}
+	if err := n.Remove("web"); !errors.Is(err, n.fail) {
+		t.Errorf("Remove: %v", err)
+	}
+	wantAddrs(t, n.Registry, "web")
+
+	n.fail = nil
+	must(t, n.Add("web", "pod1", addr("10.32.0.1")))
+	n.fail = errors.New("disk full")
+	n.Release("pod1", netip.Addr{})
+	wantAddrs(t, n.Registry, "web")
+}
+
+func TestHeardWhileSaving(t *testing.T) {
+	b := newNode(t, 2, nil)
+	lost := Entry{Node: peer.ID{1}, Name: "web", Addr: addr("10.32.0.1"), Version: uint64(epoch.Add(time.Hour).UnixNano())}
+	var a *Registry
+	a, err := NewRegistry(RegistryConfig{
+		Self: peer.ID{1}, Now: func() time.Time { return epoch },
+		Save: func([]byte) error {
+			_, err := a.Merge(encode([]Entry{lost}, 0, epoch)[0]) // which makes a tombstone
+			return err
+		},
+	})
+	must(t, err)
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	b.hears(t, a.State())
+	wantAddrs(t, a, "web", "10.32.0.1")
+	wantAddrs(t, b.Registry, "web", "10.32.0.1")
+}
+
+func TestSavedForm(t *testing.T) {
+	n := newNode(t, 1, nil)
+	must(t, n.Add("web", "pod1", addr("10.32.0.1")))
+	var got map[string]any
+	must(t, json.Unmarshal(n.saved, &got))
+	version := float64(epoch.UnixNano())
+	want := map[string]any{"last": version, "names": []any{
+		map[string]any{"name": "web", "addr": "10.32.0.1", "owner": "pod1", "version": version},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("saved (-want +got):\n%s", diff)
+	}
+}
+
+func TestLookupShuffles(t *testing.T) {
+	n := newNode(t, 1, nil)
+	must(t, n.Add("web", "pod1", addr("10.32.0.1"), addr("10.32.0.2"), addr("10.32.0.3")))
+	seen := make(map[string]bool)
+	for range 1000 {
+		seen[strings.Trim(fmt.Sprint(n.Lookup("web")), "[]")] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d orders of three addresses, want 6", len(seen))
+	}
+}
