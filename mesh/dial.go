@@ -263,15 +263,19 @@ func (d *dialer) note(t Target, err error) {
 	}
 }
 
+// recoverFirst is within which time after the start a node first dials those that it knows of earlier runs: a restart costs pods
+// as little as that, and nodes that start together do not all dial at once.
+const recoverFirst = 200 * time.Millisecond
+
 // recover dials, with growing pauses, members that are known but not alive: those of earlier runs, and those on the
 // other side of a partition, to whom memberlist stops talking after half a minute.
 func (d *dialer) recover(ctx context.Context) {
 	pause := 2 * time.Second
-	for {
+	for next := rand.N(recoverFirst); ; next = pause/4*3 + rand.N(pause/2) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause/4*3 + rand.N(pause/2)):
+		case <-time.After(next):
 		}
 		lost := d.lost()
 		if len(lost) == 0 {

@@ -41,13 +41,9 @@ func (d *Daemon) foreignWarnings() []string {
 	for _, f := range foreigners {
 		names = append(names, fmt.Sprintf("%s (%s at %s)", f.Name, f.ID, f.Addr))
 	}
-	const most = 8
-	if n := len(names); n > most {
-		names = append(names[:most:most], fmt.Sprintf("and %d more", n-most))
-	}
 	return []string{fmt.Sprintf("Another network was met, whose %s was divided apart from that of this one (%s): %s. Neither takes the other in, as "+
 		"pods of both may have the same addresses. To join them, stop the nodes of one, move their ipam.db away, and start them again; to keep "+
-		"them apart, \"weft forget\" the target, or give them different secrets.", ranges(d.cfg.Ranges), d.cfg.Name, strings.Join(names, ", "))}
+		"them apart, \"weft forget\" the target, or give them different secrets.", ranges(d.cfg.Ranges), d.cfg.Name, shortList(names))}
 }
 
 // ranges returns ranges as text.
@@ -57,4 +53,13 @@ func ranges(list []netip.Prefix) string {
 		texts[i] = r.String()
 	}
 	return strings.Join(texts, " and ")
+}
+
+// shortList writes names with commas between, the first eight of them.
+func shortList(names []string) string {
+	const most = 8
+	if n := len(names); n > most {
+		names = append(names[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return strings.Join(names, ", ")
 }

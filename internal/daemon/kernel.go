@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +35,9 @@ type kernelPath struct {
 	current atomic.Pointer[kernelRun]
 	err     atomic.Pointer[error] // why there is none; nil or nil inside where there is one, or shall be none
 
-	mu      sync.Mutex
-	carried map[peer.ID]bool // guarded by mu
+	mu       sync.Mutex
+	carried  map[peer.ID]bool      // guarded by mu
+	eligible map[peer.ID]time.Time // guarded by mu: whom it could carry, and since when it does not
 }
 
 // kernelRun is the kernel path while there is one.
@@ -181,6 +183,9 @@ func (k *kernelPath) onChange(id peer.ID, kernel bool) {
 		k.carried[id] = true
 	} else {
 		delete(k.carried, id)
+		if _, known := k.eligible[id]; known {
+			k.eligible[id] = time.Now()
+		}
 	}
 	k.mu.Unlock()
 	k.plane.d.syncPeers()
@@ -207,6 +212,40 @@ func (k *kernelPath) setPeers(members []mesh.Member) {
 		}
 	}
 	run.engine.SetPeers(peers)
+	k.noteEligible(peers, time.Now())
+}
+
+// noteEligible notes whom the kernel could carry.
+func (k *kernelPath) noteEligible(peers []vxlan.Peer, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.eligible
+	k.eligible = make(map[peer.ID]time.Time, len(peers))
+	for _, p := range peers {
+		k.eligible[p.ID] = now
+		if since, known := before[p.ID]; known {
+			k.eligible[p.ID] = since
+		}
+	}
+}
+
+// kernelPatience is how long the kernel's path to a peer may take to be proven without a warning: it mostly takes half a second.
+const kernelPatience = time.Minute
+
+// unproven returns the peers that the kernel could carry and has not for long.
+func (k *kernelPath) unproven(now time.Time) (ids []peer.ID) {
+	if k.current.Load() == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, since := range k.eligible {
+		if !k.carried[id] && now.Sub(since) >= kernelPatience {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, peer.ID.Compare)
+	return ids
 }
 
 // isDirect reports whether a peer and this node reach each other without a relay or a translator between.
@@ -272,6 +311,15 @@ func (k *kernelPath) watch(ctx context.Context, f func(vxlan.Watched)) error {
 func (k *kernelPath) warnings() []string {
 	if err := k.err.Load(); err != nil && *err != nil {
 		return []string{fmt.Sprintf("There is no kernel path, all peers are carried in userspace: %v.", *err)}
+	}
+	var names []string
+	for _, id := range k.unproven(time.Now()) {
+		m, _ := k.plane.d.member(id)
+		names = append(names, fmt.Sprintf("%s (%s)", m.Name, m.Addr))
+	}
+	if len(names) > 0 {
+		return []string{fmt.Sprintf("The kernel's path does not lead to %s, whose frames go through userspace: open UDP port %d both ways, or, where these nodes "+
+			"have no such path or shall have none, start this one with --datapath userspace.", shortList(names), k.plane.d.cfg.kernelPort())}
 	}
 	return nil
 }

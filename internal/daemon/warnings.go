@@ -251,8 +251,8 @@ func clockWarnings(members []mesh.Member) []string {
 			wrong = append(wrong, m)
 		}
 	}
-	const mend = "Have it set by NTP (chronyd, systemd-timesyncd): logs cannot be compared, and a clock that is set back while a node is down keeps others " +
-		"from answering it until it has caught up."
+	const mend = "Have it set by NTP (chronyd, systemd-timesyncd): logs cannot be compared, and where a clock was set back, sessions take longer to make " +
+		"until it has caught up."
 	if len(wrong) == 0 {
 		return nil
 	}

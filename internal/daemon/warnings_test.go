@@ -9,6 +9,7 @@ import (
 	"weft/internal/peer"
 	"weft/ipam"
 	"weft/mesh"
+	"weft/router/vxlan"
 )
 
 func wantWarning(t *testing.T, what string, got []string, says ...string) {
@@ -74,5 +75,26 @@ func TestDroppingChain(t *testing.T) {
 	}
 	if got := droppingChain([]byte("no JSON"), "input"); got != "" {
 		t.Errorf("of what is no JSON: %q", got)
+	}
+}
+
+// TestKernelPathUnproven: a peer that the kernel could carry and does not for long is told of, and no other.
+func TestKernelPathUnproven(t *testing.T) {
+	var k kernelPath
+	k.current.Store(&kernelRun{})
+	now := time.Now()
+	a, b := peer.ID{1}, peer.ID{2}
+	k.noteEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now)
+	k.carried = map[peer.ID]bool{b: true}
+	k.noteEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now.Add(kernelPatience/2))
+	if ids := k.unproven(now.Add(kernelPatience - 1)); len(ids) != 0 {
+		t.Errorf("at once: %v", ids)
+	}
+	if ids := k.unproven(now.Add(kernelPatience)); len(ids) != 1 || ids[0] != a {
+		t.Errorf("after a minute: %v, want %s", ids, a)
+	}
+	k.noteEligible(nil, now)
+	if ids := k.unproven(now.Add(time.Hour)); len(ids) != 0 {
+		t.Errorf("sealed by now: %v", ids)
 	}
 }
