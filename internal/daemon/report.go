@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"runtime/pprof"
 	"time"
@@ -23,9 +24,17 @@ func (d *Daemon) handleReport(r *http.Request, _ none) (api.Report, error) {
 		Host: hostFacts(), Log: d.recent.all(), Goroutines: goroutines(), Metrics: d.metricsText(),
 	}
 	for _, s := range allSettings() {
-		report.Flags[s.flag] = fmt.Sprint(s.value(&d.cfg))
+		report.Flags[s.flag] = settingText(s.value(&d.cfg))
 	}
 	return report, nil
+}
+
+// settingText writes what a flag is set to as one would on the command line: an address that is not set is empty.
+func settingText(v any) string {
+	if ip, ok := v.(netip.Addr); ok && !ip.IsValid() {
+		return ""
+	}
+	return fmt.Sprint(v)
 }
 
 // hostFacts returns what the host is and what its network looks like.
@@ -56,9 +65,21 @@ func hostFacts() api.Host {
 		h.Errors = append(h.Errors, err.Error())
 	}
 	for _, r := range routes {
-		h.Routes = append(h.Routes, fmt.Sprintf("%s via %s dev %s", r.Dst, r.Gw, names[r.LinkIndex]))
+		h.Routes = append(h.Routes, routeText(r, names))
 	}
 	return h
+}
+
+// routeText writes a route as "ip route" does; names are those of the interfaces, by index.
+func routeText(r netlink.Route, names map[int]string) string {
+	text := r.Dst.String()
+	if r.Gw != nil {
+		text += " via " + r.Gw.String()
+	}
+	if name := names[r.LinkIndex]; name != "" {
+		text += " dev " + name
+	}
+	return text
 }
 
 // goroutinesMost bounds what is told of goroutines, in bytes.
