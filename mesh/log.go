@@ -44,6 +44,9 @@ func (b *logBridge) Write(line []byte) (int, error) {
 		}
 	}
 	text = bytes.TrimPrefix(bytes.TrimSpace(text), []byte("memberlist: "))
+	if bytes.HasPrefix(text, []byte(textFormer)) {
+		level = slog.LevelDebug
+	}
 	if b.outside != nil && level == slog.LevelWarn {
 		if addr, why, ok := strangerIn(string(text)); ok {
 			b.stranger(addr, why)
@@ -76,6 +79,10 @@ func (b *logBridge) stranger(addr netip.Addr, why Mismatch) {
 		b.to.Warn("a node is kept out: no secret in common", "addr", addr, "why", "it "+why.String(), "mend", why.Mend())
 	}
 }
+
+// textFormer starts memberlist's warning that others still tell of this node what it was before its latest start. Each restart has it,
+// with the whole of the node's metadata as numbers.
+const textFormer = "Refuting an alive message for "
 
 // logTags maps memberlist's tags. Its errors are about other nodes and the network, so none is an error of this node.
 var logTags = map[string]slog.Level{
