@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"weft/internal/api"
 	"weft/internal/daemon"
@@ -20,16 +22,17 @@ func newDoctorCommand(e *env) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Check what a node needs of this host, and say how to mend what is missing",
 		Long: "Check what a node needs of this host: a line a check, and the mend where something is wrong. Nothing is\n" +
-			"changed. Give it the flags of \"weft up\", or the same --config; beside a running node it leaves out what that\n" +
-			"node holds. Exit code 1 where a node would not run.",
-		Example: "  weft doctor --config /etc/weft/weft.yaml host1",
+			"changed. Give it the flags of \"weft up\", or the same --config; without any of these it asks the node that runs\n" +
+			"here, which looks with its own settings and rights. Beside a running node it leaves out what that node holds.\n" +
+			"Exit code 1 where a node would not run.",
+		Example: "  weft doctor\n  weft doctor --config /etc/weft/weft.yaml host1",
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
-			checks := daemon.Doctor(cmd.Context(), o.Config)
+			checks := look(cmd.Context(), o.Config, bare(cmd.Flags(), args))
 			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
 				return err
 			}
@@ -45,9 +48,27 @@ func newDoctorCommand(e *env) *cobra.Command {
 	return cmd
 }
 
+// bare reports whether a command line says nothing of how a node is to run.
+func bare(flags *pflag.FlagSet, args []string) bool {
+	said := len(args) > 0
+	flags.Visit(func(f *pflag.Flag) { said = said || f.Name != "json" && f.Name != "socket" })
+	return !said
+}
+
+// look returns what the node that runs here finds, where it is to be asked and answers, else what is found for cfg.
+func look(ctx context.Context, cfg daemon.Config, ask bool) []api.Check {
+	if ask {
+		if checks, err := api.NewClient(cfg.Socket).Checks(ctx); err == nil {
+			daemon.Complete(checks)
+			return checks
+		}
+	}
+	return daemon.Doctor(ctx, cfg)
+}
+
 func writeChecks(w io.Writer, checks []api.Check) {
 	for _, c := range checks {
-		line := fmt.Sprintf("%-5s %-11s %s", c.Result, c.Name, c.Detail)
+		line := fmt.Sprintf("%-7s %-11s %s", c.Result, c.Name, c.Detail)
 		if c.Mend != "" {
 			line += ". Mend: " + c.Mend
 		}

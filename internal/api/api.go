@@ -244,7 +244,7 @@ type Check struct {
 	Name   string      `json:"check"`
 	Result CheckResult `json:"result"`
 	Detail string      `json:"detail"`
-	Mend   string      `json:"mend,omitempty"` // a sentence, unless Result is CheckOK
+	Mend   string      `json:"mend,omitempty"` // a sentence, where Result is CheckWarn or CheckFail
 }
 
 // CheckResult says how a Check came out.
@@ -252,9 +252,10 @@ type CheckResult string
 
 // Results of a Check.
 const (
-	CheckOK   CheckResult = "ok"
-	CheckWarn CheckResult = "warn" // a node runs, but not as well as it could
-	CheckFail CheckResult = "fail" // a node does not run, or carries nothing
+	CheckOK      CheckResult = "ok"
+	CheckWarn    CheckResult = "warn"    // a node runs, but not as well as it could
+	CheckFail    CheckResult = "fail"    // a node does not run, or carries nothing
+	CheckUnknown CheckResult = "unknown" // whoever looked may not know
 )
 
 // Report is the answer of GET /v1/report.

@@ -201,6 +201,11 @@ func (c *Client) Reclaim(ctx context.Context, peers []string) (r []Reclaimed, er
 	return r, c.do(ctx, http.MethodPut, "reclaim", nil, ReclaimRequest{Peers: peers}, &r)
 }
 
+// Checks returns what the node finds of its host, looking with its own settings and rights.
+func (c *Client) Checks(ctx context.Context) (r []Check, err error) {
+	return r, c.do(ctx, http.MethodGet, "checks", nil, nil, &r)
+}
+
 // Report returns all that a bug report needs.
 func (c *Client) Report(ctx context.Context) (r Report, err error) {
 	return r, c.do(ctx, http.MethodGet, "report", nil, nil, &r)

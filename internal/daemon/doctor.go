@@ -25,11 +25,32 @@ type check struct {
 	look func(ctx context.Context, c *Config) finding
 }
 
+// Names of checks that are looked up by them.
+const (
+	checkClock = "clock"
+	checkPeers = "peers"
+)
+
 // finding is what came of a check; without a mend all is well.
 type finding struct {
-	detail string
-	mend   string
-	fatal  bool // the node would not start, or would carry nothing
+	detail  string
+	mend    string
+	fatal   bool // the node would not start, or would carry nothing
+	unknown bool // it may not be looked at
+}
+
+// doc returns the finding as that of the check called name.
+func (f finding) doc(name string) api.Check {
+	c := api.Check{Name: name, Result: api.CheckOK, Detail: f.detail, Mend: f.mend}
+	switch {
+	case f.fatal:
+		c.Result = api.CheckFail
+	case f.mend != "":
+		c.Result = api.CheckWarn
+	case f.unknown:
+		c.Result = api.CheckUnknown
+	}
+	return c
 }
 
 func well(format string, args ...any) finding { return finding{detail: fmt.Sprintf(format, args...)} }
@@ -88,9 +109,9 @@ var checks = []struct {
 	{check{"mtu", lookMTU}, true},
 	{check{"state", lookState}, true},
 	{check{"secret", lookSecret}, true},
-	{check{"clock", lookClock}, true},
+	{check{checkClock, lookClock}, true},
 	{check{"managers", lookManagers}, true},
-	{check{"peers", lookPeers}, true},
+	{check{checkPeers, lookPeers}, true},
 }
 
 // Doctor looks whether the host lets a node of this configuration run, and run well, and changes nothing.
@@ -98,23 +119,22 @@ func Doctor(ctx context.Context, cfg Config) []api.Check {
 	running := cfg.answers(ctx)
 	var found []api.Check
 	for _, k := range checks {
-		doc := api.Check{Name: k.name, Result: api.CheckOK}
 		if running && !k.beside {
-			doc.Detail = "held by the node that runs at " + cfg.Socket
-			found = append(found, doc)
+			found = append(found, well("held by the node that runs at %s", cfg.Socket).doc(k.name))
 			continue
 		}
-		f := k.look(ctx, &cfg)
-		doc.Detail, doc.Mend = f.detail, f.mend
-		switch {
-		case f.fatal:
-			doc.Result = api.CheckFail
-		case f.mend != "":
-			doc.Result = api.CheckWarn
-		}
-		found = append(found, doc)
+		found = append(found, k.look(ctx, &cfg).doc(k.name))
 	}
 	return found
+}
+
+// Complete looks, as this process may, at what the node that found these checks may not: a service is not let near the clock.
+func Complete(found []api.Check) {
+	for i, c := range found {
+		if c.Name == checkClock && c.Result == api.CheckUnknown {
+			found[i] = lookClock(context.Background(), nil).doc(checkClock)
+		}
+	}
 }
 
 // answers reports whether a daemon listens at the socket.
@@ -176,7 +196,10 @@ func lookModules(context.Context, *Config) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return finding{"the kernel does not have " + strings.Join(missing, " and "), "Install the kernel's extra modules, or load them with modprobe.", true}
+		return finding{
+			detail: "the kernel does not have " + strings.Join(missing, " and "),
+			mend:   "Install the kernel's extra modules, or load them with modprobe.", fatal: true,
+		}
 	}
 	return well("bridge and veth are there")
 }
@@ -258,7 +281,10 @@ func lookMTU(ctx context.Context, c *Config) finding {
 	under := underlayMTU(self)
 	switch fits := wire.MTU(under, c.SecretFile != "", self.Is6()); {
 	case mtu < least:
-		return finding{fmt.Sprintf("the underlay's MTU of %d leaves %d bytes for pods", under, mtu), fmt.Sprintf("Raise it: %d is the least.", least), true}
+		return finding{
+			detail: fmt.Sprintf("the underlay's MTU of %d leaves %d bytes for pods", under, mtu),
+			mend:   fmt.Sprintf("Raise it: %d is the least.", least), fatal: true,
+		}
 	case mtu > fits:
 		return worry(fmt.Sprintf("Give --mtu %d or less, or 0.", fits), "--mtu %d does not fit the underlay's %d: what is longer is cut or refused", c.MTU, under)
 	}
@@ -316,8 +342,8 @@ func lookClock(context.Context, *Config) finding {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	switch {
-	case err != nil:
-		return well("not known: %v", err)
+	case err != nil: // ProtectClock= of systemd, or a container runtime
+		return finding{unknown: true, detail: fmt.Sprintf("not seen from in here: %v", err)}
 	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
 		return worry("Run chronyd or systemd-timesyncd.", "nothing keeps this host's clock right")
 	}
@@ -339,9 +365,28 @@ func lookPeers(ctx context.Context, c *Config) finding {
 		}
 		_ = conn.Close()
 	}
-	if len(bad) > 0 {
-		return worry(fmt.Sprintf("Start weft there, and open TCP and UDP %d and UDP %d and %d between the nodes.", c.Port, c.Port+1, c.Port+2),
+	return peersFound(len(c.Peers), bad, c.Port)
+}
+
+// targetsFound is what a node that runs knows of its targets.
+func targetsFound(targets []mesh.TargetStatus, port int) finding {
+	var bad []string
+	for _, t := range targets {
+		if t.Err != nil {
+			bad = append(bad, fmt.Sprintf("%s (%s)", t.Target, strings.Join(strings.Fields(rootCause(t.Err).Error()), " ")))
+		}
+	}
+	return peersFound(len(targets), bad, port)
+}
+
+// peersFound is the finding of all peers that are to be dialled, of which bad are not reached.
+func peersFound(all int, bad []string, port int) finding {
+	switch {
+	case all == 0:
+		return well("none is to be dialled")
+	case len(bad) > 0:
+		return worry(fmt.Sprintf("Start weft there, and open TCP and UDP %d and UDP %d and %d between the nodes.", port, port+1, port+2),
 			"not reached: %s", strings.Join(bad, ", "))
 	}
-	return well("%d of %d reached", len(c.Peers), len(c.Peers))
+	return well("%d of %d reached", all, all)
 }

@@ -38,6 +38,7 @@ func (d *Daemon) apiHandler() http.Handler {
 	mux.HandleFunc("DELETE /v1/names", handle(d.log, d.handleRemoveName))
 	mux.HandleFunc("PUT /v1/targets", handle(d.log, d.handleConnect))
 	mux.HandleFunc("DELETE /v1/targets", handle(d.log, d.handleForget))
+	mux.HandleFunc("GET /v1/checks", handle(d.log, func(r *http.Request, _ none) ([]api.Check, error) { return d.checks(r.Context()), nil }))
 	mux.HandleFunc("GET /v1/report", handle(d.log, d.handleReport))
 	mux.HandleFunc("GET /v1/capture", d.handleCapture)
 	mux.HandleFunc("PUT /v1/reload", handle(d.log, d.handleReload))

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -20,13 +21,26 @@ import (
 func (d *Daemon) handleReport(r *http.Request, _ none) (api.Report, error) {
 	report := api.Report{
 		At: time.Now(), Status: d.status(), Peers: d.peers(), IPAM: d.ipamStatus(), FDB: d.fdb(), Routes: d.routes(), Leases: leaseDocs(d.ipam.Leases()),
-		Checks: Doctor(r.Context(), d.cfg), Flags: map[string]string{},
+		Checks: d.checks(r.Context()), Flags: map[string]string{},
 		Host: hostFacts(), Log: d.recent.all(), Goroutines: goroutines(), Metrics: d.metricsText(),
 	}
 	for _, s := range allSettings() {
 		report.Flags[s.flag] = settingText(s.value(&d.cfg))
 	}
 	return report, nil
+}
+
+// checks returns what the node finds of its host. Its targets it does not dial for that: it does so all the time.
+func (d *Daemon) checks(ctx context.Context) []api.Check {
+	cfg := d.cfg
+	cfg.Peers = nil
+	found := Doctor(ctx, cfg)
+	for i, c := range found {
+		if c.Name == checkPeers {
+			found[i] = targetsFound(d.mesh.TargetStatus(), cfg.Port).doc(checkPeers)
+		}
+	}
+	return found
 }
 
 // settingText writes what a flag is set to as one would on the command line: an address that is not set is empty.

@@ -30,7 +30,7 @@ func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api
 	found = map[string]api.Check{}
 	for _, c := range checks {
 		found[c.Name] = c
-		if (c.Mend == "") != (c.Result == api.CheckOK) || c.Detail == "" {
+		if (c.Mend == "") != (c.Result == api.CheckOK || c.Result == api.CheckUnknown) || c.Detail == "" {
 			t.Errorf("%+v: a mend where there is something to mend, and a detail always", c)
 		}
 	}
@@ -85,6 +85,16 @@ func TestReport(t *testing.T) {
 	found, code := doctor(t, nodes[0])
 	if code != 0 || !strings.Contains(found["ports"].Detail, "held by the node that runs") {
 		t.Errorf("beside a running node: exit code %d, %+v", code, found["ports"])
+	}
+	// Without flags it is the node that looks: with its secret and its targets.
+	var checks []api.Check
+	if err := json.Unmarshal([]byte(do(t, nodes[1], "doctor", "--json")), &checks); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range checks {
+		if says := map[string]string{"secret": "1 in ", "peers": "1 of 1 reached"}[c.Name]; c.Result != api.CheckOK && c.Name != "clock" || !strings.HasPrefix(c.Detail, says) {
+			t.Errorf("the node's own look: %+v, want %q", c, says)
+		}
 	}
 	out := do(t, nodes[0], "report")
 	var r api.Report
