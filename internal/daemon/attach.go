@@ -141,7 +141,10 @@ func linkProblem(err error) error {
 		kind api.Kind
 		hint string
 	}{
-		{link.ErrNetns, api.KindNotFound, "List namespaces with \"ip netns\", or name a running process with --pid."},
+		{
+			link.ErrNetns, api.KindNotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that finds one also where " +
+				"the daemon does not see the host's mounts.",
+		},
 		{link.ErrExists, api.KindRefused, "Choose another --ifname, or \"weft detach\" it first."},
 		{link.ErrBadName, api.KindInvalid, "An interface name has 1 to 15 characters, without spaces and slashes."},
 		{link.ErrBadSpec, api.KindInvalid, "Check the addresses."},
