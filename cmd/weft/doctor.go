@@ -29,10 +29,11 @@ func newDoctorCommand(e *env) *cobra.Command {
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
+			ask := bare(cmd.Flags(), args) // before the environment, which a container has in common with its node, sets flags
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
-			checks := look(cmd.Context(), o.Config, bare(cmd.Flags(), args))
+			checks := look(cmd.Context(), o.Config, ask)
 			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
 				return err
 			}
