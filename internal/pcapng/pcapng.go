@@ -101,7 +101,8 @@ func (w *Writer) Flush() error {
 	return nil
 }
 
-// Reader reads what a Writer wrote. It is for one goroutine, but for Lost, which is called after the last Next.
+// Reader reads what a Writer wrote, and nothing else: gopacket's reader, below, panics or takes gigabytes where a file of a stranger's wants it
+// to. It is for one goroutine, but for Lost, which is called after the last Next.
 type Reader struct {
 	ng *pcapgo.NgReader
 }

@@ -5,12 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 )
 
-// Text tells what is in a frame of the given length in about a line, in the manner of tcpdump; data may be its beginning only.
+// Text tells what is in a frame of the given length in about a line, in the manner of tcpdump; data may be its beginning only. What
+// would not print, such as in a name that is asked for, is left to be seen as dots: pods choose it, and terminals obey it.
 func Text(data []byte, length int) string {
 	p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	var parts []string
@@ -22,7 +24,13 @@ func Text(data []byte, length int) string {
 	if len(parts) == 0 {
 		parts = append(parts, "not Ethernet")
 	}
-	return strings.Join(parts, " ") + fmt.Sprintf(", length %d", length)
+	printable := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '.'
+	}, strings.Join(parts, " "))
+	return fmt.Sprintf("%s, length %d", printable, length)
 }
 
 // layerText returns what one layer adds, nothing where another tells of it.
