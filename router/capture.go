@@ -40,7 +40,7 @@ type Captured struct {
 type Capture struct {
 	engine *Engine
 	peer   peer.ID // zero: all
-	match  func(frame []byte) bool
+	match  func(frame []byte, length int) bool
 	most   int
 
 	frames  chan Captured
@@ -50,9 +50,9 @@ type Capture struct {
 }
 
 // Capture begins to copy the frames to and from a peer, or all where id is zero, that match chooses: of each the first most bytes,
-// all where most is 0. match is called by the goroutines that carry the frames: it must not block, nor keep or change its argument;
-// nil chooses all. While there is no capture, a frame costs one look at a pointer.
-func (e *Engine) Capture(id peer.ID, match func(frame []byte) bool, most int) (*Capture, error) {
+// all where most is 0. match is called by the goroutines that carry the frames, with the beginning of one and the length of all of it: it must
+// not block, nor keep or change the frame; nil chooses all. While there is no capture, a frame costs one look at a pointer.
+func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, most int) (*Capture, error) {
 	if most == 0 {
 		most = tap.MaxFrame
 	}
@@ -98,12 +98,12 @@ func (c *Capture) Lost() uint64 { return c.lost.Load() }
 // Add captures a frame, if it is chosen: f.Frame and the pieces that follow it are all of it, and are not kept. It is for frames that
 // something else than the engine carries.
 func (c *Capture) Add(f Captured, more ...[]byte) {
-	if !c.peer.IsZero() && c.peer != f.Peer || len(f.Frame) < ether.HeaderLen || c.match != nil && !c.match(f.Frame) {
-		return
-	}
 	f.Length = len(f.Frame)
 	for _, piece := range more {
 		f.Length += len(piece)
+	}
+	if !c.peer.IsZero() && c.peer != f.Peer || len(f.Frame) < ether.HeaderLen || c.match != nil && !c.match(f.Frame, f.Length) {
+		return
 	}
 	length := min(f.Length, c.most)
 	if c.waiting.Add(int64(length)) > capturedWaiting {

@@ -34,7 +34,7 @@ func TestCapture(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		received, err := nodes[1].Capture(nodes[0].peer.ID, func(frame []byte) bool { return frame[14] != 'b' }, 20)
+		received, err := nodes[1].Capture(nodes[0].peer.ID, func(frame []byte, _ int) bool { return frame[14] != 'b' }, 20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,17 +134,17 @@ func TestCaptureBounds(t *testing.T) {
 func BenchmarkCapture(b *testing.B) {
 	for _, c := range []struct {
 		name  string
-		match func(*testing.B) func([]byte) bool
+		match func(*testing.B) func([]byte, int) bool
 	}{
 		{"none", nil},
-		{"filtered", func(b *testing.B) func([]byte) bool {
+		{"filtered", func(b *testing.B) func([]byte, int) bool {
 			f, err := filter.Parse("tcp port 80 and host 10.32.0.1")
 			if err != nil {
 				b.Fatal(err)
 			}
 			return f.Match
 		}},
-		{"all", func(*testing.B) func([]byte) bool { return nil }},
+		{"all", func(*testing.B) func([]byte, int) bool { return nil }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			h := newHotPath(b, 1, modes["sealed"]...)

@@ -4,8 +4,9 @@
 //	ether [src|dst] host MAC    | ether proto N
 //	broadcast | multicast | vlan [N] | less N | greater N | PROTO
 //
-// joined by "and", "or", "not" and parentheses; "and" may be left out, and so may "host" and "net" before an address. A frame of
-// ARP has the addresses that it asks for and from.
+// joined by "and", "or", "not" and parentheses; "and" may be left out, and so may "host" and "net" before an address, and all that stands
+// before the address or port where the last one had the same: "tcp dst port 80 or 443". "not" binds closest; "and" and "or" are taken from left
+// to right, neither before the other. A frame of ARP has the addresses that it asks for and from.
 //
 // libpcap would need cgo, and what there is in Go alone cannot do all of this (docs/adr/0022-captures.md).
 package filter
@@ -25,13 +26,15 @@ type Filter struct {
 // predicate is an expression, or a part of one.
 type predicate func(view) bool
 
-// Match reports whether frame is chosen. It neither keeps nor changes it, and allocates nothing.
-func (f *Filter) Match(frame []byte) bool {
+// Match reports whether a frame of the given length is chosen, of which frame is the beginning, all headers at least. It neither keeps nor
+// changes it, and allocates nothing.
+func (f *Filter) Match(frame []byte, length int) bool {
 	if f == nil || f.matches == nil {
 		return true
 	}
 	var v view
 	v.read(frame)
+	v.length = length
 	return f.matches(v)
 }
 
@@ -47,6 +50,7 @@ const (
 // view is what a filter may ask of a frame. What the frame is too short for is left out.
 type view struct {
 	frame    []byte
+	length   int    // of all of it
 	kind     uint16 // the EtherType behind all tags
 	vlan     int    // of the outer tag; -1 for none
 	src, dst netip.Addr

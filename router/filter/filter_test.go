@@ -72,7 +72,18 @@ func TestMatch(t *testing.T) {
 		{"vlan and tcp", "tagged"},
 		{"greater 61", "udp6"},
 		{"less 60 and not arp", "later ping tagged tcp udp"},
-		{"tcp or udp and port 53", "later tagged tcp udp udp6"},
+		// As pcap-filter(7) has it: from left to right, and what is not said again is as it was.
+		{"tcp or udp and port 53", "udp udp6"},
+		{"port 53 and udp or tcp", "later tagged tcp udp udp6"},
+		{"tcp or (udp and port 53)", "later tagged tcp udp udp6"},
+		{"not tcp and ip", "ping udp"},
+		{"src 10.33.0.2 or 10.32.0.1", "arp later ping tagged tcp udp"},
+		{"dst 10.32.0.9 or 10.32.0.1", "arp"},
+		{"ip src host 10.33.0.2 or 10.32.0.1", "later ping tagged tcp udp"},
+		{"dst net 10.32.0.8/30 or (10.32.0.1)", "arp"},
+		{"tcp dst port 443 or 80", "tcp"},
+		{"portrange 1-2 or 50-60", "udp udp6"},
+		{"tcp port 80 and 10.33.0.2", "tagged tcp"},
 	} {
 		f, err := Parse(c.expression)
 		if err != nil {
@@ -81,7 +92,7 @@ func TestMatch(t *testing.T) {
 		}
 		var chosen []string
 		for _, name := range []string{"arp", "later", "ping", "tagged", "tcp", "udp", "udp6"} {
-			if f.Match(all[name]) {
+			if f.Match(all[name], len(all[name])) {
 				chosen = append(chosen, name)
 			}
 		}
@@ -96,6 +107,10 @@ func TestParseRefuses(t *testing.T) {
 		"host":                     "ends where an IP address should be",
 		"port 99999":               `"99999" (word 2) stands where a number up to 65535`,
 		"tcp port":                 "ends where a number",
+		"tcp or and udp":           `"and" (word 3)`,
+		"port 80 or foo":           `"foo" (word 4)`,
+		"80":                       `"80" (word 1)`,
+		"host 10.0.0.1 or 80":      `"80" (word 4)`,
 		"garbage foo":              `"garbage" (word 1)`,
 		"tcp and":                  "ends where a condition",
 		"and and":                  `"and" (word 1)`,
@@ -113,13 +128,26 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// TestMatchLength: of a superframe that lies in pieces the filter sees the first, and less and greater ask for all.
+func TestMatchLength(t *testing.T) {
+	for expression, chosen := range map[string]bool{"greater 3000": true, "less 100": false, "tcp and greater 4000": true, "greater 4001": false} {
+		f, err := Parse(expression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Match(frames(t)["tcp"], 4000) != chosen {
+			t.Errorf("%q chooses a frame of 4000 bytes: %v", expression, !chosen)
+		}
+	}
+}
+
 func TestMatchAllocatesNothing(t *testing.T) {
 	f, err := Parse("(tcp port 80 or net 10.32.0.0/12) and not host fd00::1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	frame := frames(t)["tcp"]
-	if n := testing.AllocsPerRun(100, func() { f.Match(frame) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { f.Match(frame, len(frame)) }); n != 0 {
 		t.Errorf("%v allocations a frame", n)
 	}
 }
@@ -129,7 +157,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("not (host 10.0.0.1 or vlan 3)", make([]byte, 60))
 	f.Fuzz(func(_ *testing.T, expression string, frame []byte) {
 		if parsed, err := Parse(expression); err == nil {
-			parsed.Match(frame)
+			parsed.Match(frame, len(frame))
 		}
 	})
 }

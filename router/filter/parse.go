@@ -26,7 +26,7 @@ func Parse(expression string) (*Filter, error) {
 	if len(p.words) == 0 {
 		return &Filter{}, nil
 	}
-	matches, err := p.either()
+	matches, err := p.all()
 	if err == nil && p.word() != "" {
 		err = p.unexpected("and, or, or the end")
 	}
@@ -45,8 +45,16 @@ func split(expression string) []string {
 }
 
 type parser struct {
-	words []string
-	at    int
+	words  []string
+	at     int
+	latest *qualifiers // nil: none yet
+}
+
+// qualifiers are what stands before an address or a port, and counts for those that follow without any: "src host A or B".
+type qualifiers struct {
+	protocol predicate // nil: any
+	direction
+	what string // host, net, port or portrange
 }
 
 // word returns the next word, "" behind the last.
@@ -75,33 +83,24 @@ func (p *parser) unexpected(wanted string) error {
 	return fmt.Errorf("%q (word %d) stands where %s should be", p.word(), p.at+1, wanted)
 }
 
-// either is all, or all, ...
-func (p *parser) either() (predicate, error) {
-	left, err := p.all()
-	for err == nil {
-		if _, ok := p.take("or", "||"); !ok {
-			return left, nil
-		}
-		first := left
-		var second predicate
-		second, err = p.all()
-		left = func(v view) bool { return first(v) || second(v) }
-	}
-	return nil, err
-}
-
-// all is single and single and ..., where "and" need not be said.
+// all is single, and what is joined to it by "and", which need not be said, and "or". As for tcpdump neither goes before the other: they
+// are taken from left to right.
 func (p *parser) all() (predicate, error) {
 	left, err := p.single()
 	for err == nil {
-		_, said := p.take("and", "&&")
-		if next := p.word(); !said && (next == "" || next == ")" || next == "or" || next == "||") {
+		word, said := p.take("or", "||", "and", "&&")
+		or := word == "or" || word == "||"
+		if next := p.word(); !said && (next == "" || next == ")") {
 			return left, nil
 		}
 		first := left
 		var second predicate
 		second, err = p.single()
-		left = func(v view) bool { return first(v) && second(v) }
+		if or {
+			left = func(v view) bool { return first(v) || second(v) }
+		} else {
+			left = func(v view) bool { return first(v) && second(v) }
+		}
 	}
 	return nil, err
 }
@@ -112,7 +111,7 @@ func (p *parser) single() (predicate, error) {
 		return func(v view) bool { return !inner(v) }, err
 	}
 	if _, ok := p.take("("); ok {
-		inner, err := p.either()
+		inner, err := p.all()
 		if _, closed := p.take(")"); err == nil && !closed {
 			return nil, p.unexpected(")")
 		}
@@ -156,25 +155,24 @@ func (p *parser) primitive() (predicate, error) {
 		p.at++
 		n, err := p.number(1 << 20)
 		if word == "less" {
-			return func(v view) bool { return len(v.frame) <= n }, err
+			return func(v view) bool { return v.length <= n }, err
 		}
-		return func(v view) bool { return len(v.frame) >= n }, err
+		return func(v view) bool { return v.length >= n }, err
 	}
-	return p.address()
+	return p.address(nil)
 }
 
 // qualified is what may follow a protocol: more of its frames' addresses, or nothing.
 func (p *parser) qualified(protocol predicate) (predicate, error) {
 	switch p.word() {
 	case "src", "dst", "host", "net", "port", "portrange":
-		more, err := p.address()
-		return func(v view) bool { return protocol(v) && more(v) }, err
+		return p.address(protocol)
 	}
 	return protocol, nil
 }
 
 func (p *parser) tagged() (predicate, error) {
-	if p.word() == "" || !unicode.IsDigit(rune(p.word()[0])) {
+	if !startsWithDigit(p.word()) {
 		return func(v view) bool { return v.vlan >= 0 }, nil
 	}
 	n, err := p.number(4095)
@@ -189,11 +187,43 @@ func (p *parser) direction() direction {
 	return direction{word != "dst", word != "src"}
 }
 
-// address is [src|dst] and what it is about.
-func (p *parser) address() (predicate, error) {
-	d := p.direction()
-	what, said := p.take("host", "net", "port", "portrange")
-	switch what {
+// address is [src|dst] and what it is about, of frames of a protocol, or any where that is nil.
+func (p *parser) address(protocol predicate) (predicate, error) {
+	before := p.at
+	q := qualifiers{protocol: protocol, direction: p.direction()}
+	q.what, _ = p.take("host", "net", "port", "portrange")
+	said := p.at > before || protocol != nil
+	if !said {
+		q = p.implied(q)
+	}
+	match, err := p.value(q, said)
+	if err != nil {
+		return nil, err
+	}
+	p.latest = &q
+	if q.protocol == nil {
+		return match, nil
+	}
+	return func(v view) bool { return q.protocol(v) && match(v) }, nil
+}
+
+// implied returns the qualifiers of a word that has none: the latest, where they fit it, or those given.
+func (p *parser) implied(none qualifiers) qualifiers {
+	if p.latest == nil {
+		return none
+	}
+	_, isIP := parsePrefix(p.word())
+	ports := p.latest.what == "port" || p.latest.what == "portrange"
+	if isIP != ports && (isIP || startsWithDigit(p.word())) {
+		return *p.latest
+	}
+	return none
+}
+
+// value is the address, or the ports, that q is about.
+func (p *parser) value(q qualifiers, said bool) (predicate, error) {
+	d := q.direction
+	switch q.what {
 	case "port":
 		n, err := p.number(65535)
 		return d.ports(n, n), err
@@ -209,6 +239,8 @@ func (p *parser) address() (predicate, error) {
 	}
 	return nil, p.unexpected("a condition such as host 10.32.0.1, tcp port 80 or arp")
 }
+
+func startsWithDigit(word string) bool { return word != "" && unicode.IsDigit(rune(word[0])) }
 
 func parsePrefix(word string) (netip.Prefix, bool) {
 	if addr, err := netip.ParseAddr(word); err == nil {
