@@ -12,12 +12,15 @@ import (
 
 // Times and bounds of finding duplicates.
 const (
-	// flapWithin is how soon an address has to turn up elsewhere again to count as flapping: a pod that moves does so once.
+	// flapWithin is how soon an address has to turn up elsewhere again to count as flapping: a pod that moves does so once, and one that is
+	// started again and again has another hardware address each time, or the same.
 	flapWithin = 30 * time.Second
 	// flapsMany is how often it does so in a row until it is taken for two that have the same.
 	flapsMany = 4
 	// flapFor is how long that is told after the last time.
 	flapFor = 10 * time.Minute
+	// formerHolders is how many hardware addresses that have had an IP address are remembered, to know it when it comes back to one.
+	formerHolders = 3
 	// maxClaims bounds what is remembered; beyond it all is forgotten, and found again.
 	maxClaims = 1 << 14
 )
@@ -38,11 +41,21 @@ type duplicates struct {
 	moves  map[ether.Addr]*claim // guarded by mu
 }
 
-// claim is who had an address last, and how often that has changed.
+// claim is who had an address last, and how often that has gone to and fro.
 type claim struct {
 	mac   ether.Addr
+	were  [formerHolders]ether.Addr // who had it before, the latest first
 	flaps int
 	last  time.Time // of a change
+}
+
+// handOver notes who has an IP address now, and counts where that is somebody who has had it before.
+func (c *claim) handOver(mac ether.Addr, now time.Time) {
+	if slices.Contains(c.were[:], mac) {
+		c.change(now)
+	}
+	copy(c.were[1:], c.were[:])
+	c.were[0], c.mac = c.mac, mac
 }
 
 func (c *claim) change(now time.Time) {
@@ -69,8 +82,7 @@ func (d *duplicates) claimed(addr netip.Addr, mac ether.Addr, now time.Time) {
 		return
 	}
 	if c.mac != mac {
-		c.mac = mac
-		c.change(now)
+		c.handOver(mac, now)
 	}
 }
 

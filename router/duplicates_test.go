@@ -46,3 +46,26 @@ func TestDuplicates(t *testing.T) {
 		}
 	})
 }
+
+// TestDuplicatesRestarts: an address that one pod after another gets, each with a hardware address of its own, goes to none of them again. Two that
+// have it do not escape by a third.
+func TestDuplicatesRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := run(t, 1)
+		d, addr := &nodes[0].duplicates, netip.MustParseAddr("10.32.0.5")
+		for i := range 4 * flapsMany {
+			time.Sleep(time.Second)
+			d.claimed(addr, mac(i+1), time.Now())
+		}
+		if got := nodes[0].Duplicates(); len(got) != 0 {
+			t.Errorf("started again and again: %+v", got)
+		}
+		for i := range flapsMany + 3 {
+			time.Sleep(time.Second)
+			d.claimed(addr, mac(100+i%3), time.Now())
+		}
+		if got := nodes[0].Duplicates(); len(got) != 1 || got[0].Addr != addr {
+			t.Errorf("three have it: %+v", got)
+		}
+	})
+}
