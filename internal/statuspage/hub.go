@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// eventStream is the type of a stream of events (WHATWG HTML, section 9.2.5).
+const eventStream = "text/event-stream"
+
 // Bounds and times of streams of events.
 const (
 	maxStreams = 256
@@ -137,8 +140,12 @@ func (h *hub) news(after uint64) (sections []section, latest uint64) {
 	return sections, h.version
 }
 
-// ServeHTTP implements http.Handler: a stream of events, each a section as JSON.
+// ServeHTTP implements http.Handler: a stream of events, each a section as JSON. It goes on for longer than the server gives other answers.
 func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead { // nothing would come, and the next request on the connection would wait for its end
+		w.Header().Set("Content-Type", eventStream)
+		return
+	}
 	wake, ok := h.join()
 	if !ok {
 		w.Header().Set("Retry-After", "10")
@@ -146,7 +153,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.leave(wake)
-	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Content-Type", eventStream)
 	control := http.NewResponseController(w)
 	alive := time.NewTicker(aliveEach)
 	defer alive.Stop()

@@ -183,7 +183,9 @@ func served(t *testing.T, p *Page) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
 	p.Register(mux)
-	server := httptest.NewServer(mux)
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = lookEach/2, lookEach/2 // streams last longer than other requests may
+	server.Start()
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() { _ = p.Run(ctx) })
@@ -235,16 +237,50 @@ func TestEvents(t *testing.T) {
 	mu.Lock()
 	s.Status.Warnings = []string{"Something is wrong."}
 	mu.Unlock()
-	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "data: ") {
+	news := false
+	for !news && lines.Scan() {
+		if news = strings.HasPrefix(lines.Text(), "data: "); news {
 			if !strings.Contains(lines.Text(), `"warnings"`) || !strings.Contains(lines.Text(), "Something is wrong.") {
 				t.Errorf("what came is not what has changed: %s", lines.Text())
 			}
-			break
 		}
 	}
-	if err := lines.Err(); err != nil {
-		t.Error(err)
+	if err := lines.Err(); err != nil || !news {
+		t.Errorf("news: %v, %v", news, err)
+	}
+}
+
+// TestHead: whoever asks for the head of a stream has all of it at once, and may ask for more on the same connection.
+func TestHead(t *testing.T) {
+	p := newPage(t, func() Snapshot { return network(1) })
+	server := served(t, p)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(conn)
+	for _, path := range []string{"/events", "/page.css"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := req.Write(conn); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(answers, req)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s, %v", path, resp.Status, err)
+		}
+	}
+	if n := p.hub.count(); n != 0 {
+		t.Errorf("%d streams", n)
 	}
 }
 
