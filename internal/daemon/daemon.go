@@ -237,7 +237,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	group.Go(func() error { d.watchHangups(ctx); return nil })
 	group.Go(func() error { d.notify(ctx); return nil })
-	group.Go(func() error { return serve(ctx, d.api, d.apiHandler()) })
+	group.Go(func() error { return serve(ctx, d.api, d.apiHandler(), 0) })
 	if d.http != nil {
 		group.Go(func() error { return d.serveHTTP(ctx) })
 	}

@@ -15,7 +15,8 @@ import (
 const (
 	maxHTTPConns  = 1024
 	httpIdle      = time.Minute
-	httpHeaders   = 16 << 10 // bytes
+	httpPatience  = time.Minute // for a request, and its answer
+	httpHeaders   = 16 << 10    // bytes
 	httpHeaderIn  = 10 * time.Second
 	httpRefuseMsg = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )

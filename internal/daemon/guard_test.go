@@ -1,11 +1,15 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
+	"time"
 )
 
 // TestOwnNames: a page of a stranger's that leads to this host by a name of its own gets nothing.
@@ -75,4 +79,67 @@ func TestBounded(t *testing.T) {
 	third := dial()
 	defer third.Close()
 	(<-accepted).Close()
+}
+
+// TestPatience: a connection whose request never comes whole, or whose answer is never taken, does not stay for ever.
+func TestPatience(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	ended := make(chan error, 1)
+	go func() {
+		done <- serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/endless" {
+				return
+			}
+			var err error
+			for piece := make([]byte, 1<<16); err == nil; {
+				_, err = w.Write(piece)
+			}
+			ended <- err
+		}), 100*time.Millisecond)
+	}()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	ask := func(head string) net.Conn {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, head+"\r\nHost: localhost\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	deaf := ask("GET /endless HTTP/1.1")
+	defer deaf.Close()
+	if _, err := io.WriteString(deaf, "\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("an answer that nobody takes is still being written")
+	}
+	silent := ask("GET / HTTP/1.1\r\nContent-Length: 5")
+	defer silent.Close()
+	if _, err := io.WriteString(silent, "\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(silent); err != nil {
+		t.Errorf("a request without its body: %v", err)
+	}
 }

@@ -37,7 +37,7 @@ func (d *Daemon) serveHTTP(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return page.Run(ctx) })
-	group.Go(func() error { return serve(ctx, newBounded(d.http, maxHTTPConns), d.httpHandler(page)) })
+	group.Go(func() error { return serve(ctx, newBounded(d.http, maxHTTPConns), d.httpHandler(page), httpPatience) })
 	return group.Wait()
 }
 

@@ -41,9 +41,12 @@ func listenSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers requests on l until ctx ends, then lets those under way finish for a moment.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: httpHeaderIn, IdleTimeout: httpIdle, MaxHeaderBytes: httpHeaders}
+// serve answers requests on l until ctx ends, then lets those under way finish for a moment. A request that has not come, or an answer that was not
+// taken, within patience ends its connection, unless its handler says otherwise; 0 is without end.
+func serve(ctx context.Context, l net.Listener, h http.Handler, patience time.Duration) error {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: httpHeaderIn, ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: httpIdle, MaxHeaderBytes: httpHeaders,
+	}
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()

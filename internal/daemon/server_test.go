@@ -28,7 +28,7 @@ func serveTest(t *testing.T, h http.Handler) *api.Client {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, h) }()
+	go func() { done <- serve(ctx, l, h, 0) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
