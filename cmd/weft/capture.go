@@ -41,37 +41,36 @@ func newCaptureCommand(e *env) *cobra.Command {
 }
 
 func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) (err error) {
-	show := func(f pcapng.Frame) error { return printFrame(e.stdout, f) }
-	idle := func() error { return nil }
-	if path != "" {
-		file, err := createCapture(e, path)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		w, err := pcapng.NewWriter(file, "weft "+buildVersion(), r.Filter)
-		if err != nil {
-			return fmt.Errorf("--write: %s: %w", path, err)
-		}
-		if err := w.Flush(); err != nil {
-			return fmt.Errorf("--write: %w", errors.Unwrap(err))
-		}
-		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
-		idle = w.Flush
-		defer func() {
-			if err == nil {
-				err = w.Flush()
-			}
-		}()
-	}
 	stream, err := e.client().Capture(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = stream.Close() }()
+	show := func(f pcapng.Frame) error { return printFrame(e.stdout, f) }
+	idle := func() error { return nil }
+	end := func(uint64) error { return nil }
+	if path != "" { // not before the daemon has agreed: what was there is gone then
+		file, failed := createCapture(e, path)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		w, failed := pcapng.NewWriter(file, "weft "+buildVersion(), r.Filter)
+		if failed != nil {
+			return fmt.Errorf("--write: %s: %w", path, failed)
+		}
+		if failed := w.Flush(); failed != nil {
+			return fmt.Errorf("--write: %w", errors.Unwrap(failed))
+		}
+		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
+		idle, end = w.Flush, w.Lost
+	}
 	frames, lost, err := follow(stream, show, idle)
 	if ctx.Err() != nil {
 		err = nil // Ctrl-C is how it ends
+	}
+	if err == nil {
+		err = end(lost)
 	}
 	_, _ = fmt.Fprintf(e.stderr, "%d frames captured, %d left out as they came too fast\n", frames, lost)
 	return err

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"weft/internal/pcapng"
+)
+
+// captureOf runs "weft capture -w FILE" against a daemon that answers with the given handler, and returns the exit code.
+func captureOf(t *testing.T, file string, h http.HandlerFunc) int {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "weft.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	defer func() { _ = s.Close(); <-done }()
+	var out bytes.Buffer
+	code := run(context.Background(), []string{"capture", "--socket", socket, "-w", file}, &out, &out)
+	t.Logf("%d: %s", code, out.String())
+	return code
+}
+
+// TestCaptureFileIsKept: a capture that does not come about does not cost the file of the last one.
+func TestCaptureFileIsKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.pcapng")
+	if err := os.WriteFile(file, []byte("the last one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) }); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "the last one" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestCaptureFileTellsWhatIsMissing: that frames came too fast stands in the file too.
+func TestCaptureFileTellsWhatIsMissing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.pcapng")
+	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) {
+		stream, err := pcapng.NewWriter(w, "weft", "")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for range 3 {
+			if err := stream.Write(time.Now(), pcapng.Way{Peer: "b"}, 60, make([]byte, 60)); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := stream.Lost(7); err != nil {
+			t.Error(err)
+		}
+	}); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := pcapng.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := 0
+	for ; err == nil; frames++ {
+		_, err = r.Next()
+	}
+	if frames--; frames != 3 || r.Lost() != 7 {
+		t.Errorf("%d frames, %d lost", frames, r.Lost())
+	}
+}
