@@ -29,17 +29,10 @@ func (a *Allocator) Parts(cidr netip.Prefix, most int) (parts []Part) {
 
 // parts is Parts of one range; the caller holds mu.
 func (a *Allocator) parts(p *pool, most int) []Part {
-	size := float64(p.ring.Size())
 	if p.ring.Len() > most {
-		step := max(p.ring.Size()/uint64(most), 1)
-		parts := []Part{}
-		for i := range uint64(most) {
-			if owner, ok := p.ring.Owner(i * step); ok {
-				parts = joined(parts, Part{Owner: owner, Start: float64(i*step) / size, Length: float64(step) / size})
-			}
-		}
-		return parts
+		return a.samples(p, uint64(most))
 	}
+	size := float64(p.ring.Size())
 	parts := []Part{}
 	tokens := p.ring.Tokens()
 	for i, t := range tokens {
@@ -49,16 +42,34 @@ func (a *Allocator) parts(p *pool, most int) []Part {
 		if t.Hollow() || t.End <= t.Start {
 			continue
 		}
-		length := float64(t.End - t.Start)
-		free := float64(t.Free)
-		if t.Owner == a.cfg.Self {
-			free = float64(p.free(ring.Span{Start: t.Start, End: t.End}))
-		}
 		parts = joined(parts, Part{
-			Owner: t.Owner, Start: float64(t.Start) / size, Length: length / size, Used: max(length-free, 0) / length,
+			Owner: t.Owner, Start: float64(t.Start) / size, Length: float64(t.End-t.Start) / size, Used: a.used(p, t),
 		})
 	}
 	return parts
+}
+
+// samples is parts as they are at so many places, each taken for all up to the next; the caller holds mu. most is at most 2^24.
+func (a *Allocator) samples(p *pool, most uint64) []Part {
+	parts, size := []Part{}, p.ring.Size()
+	for i := range most {
+		start, end := i*size/most, (i+1)*size/most // Size is at most 2^40
+		if t, ok := p.ring.TokenAt(start); ok && start < end {
+			parts = joined(parts, Part{
+				Owner: t.Owner, Start: float64(start) / float64(size), Length: float64(end-start) / float64(size), Used: a.used(p, t),
+			})
+		}
+	}
+	return parts
+}
+
+// used returns the share of a token that is leased; the caller holds mu.
+func (a *Allocator) used(p *pool, t ring.Token) float64 {
+	length, free := float64(t.End-t.Start), float64(t.Free)
+	if t.Owner == a.cfg.Self {
+		free = float64(p.free(ring.Span{Start: t.Start, End: t.End}))
+	}
+	return max(length-free, 0) / length
 }
 
 // joined appends a part, as one with the last where that is the same owner's and ends where it starts.
