@@ -70,7 +70,11 @@ func lookBridgeNF(ctx context.Context, c *Config) finding {
 	if on, _ := sysctl("bridge/bridge-nf-call-iptables"); on != 1 {
 		return well("frames between pods do not pass iptables")
 	}
-	if chain := dropping(ctx, "forward"); chain != "" {
+	chain, err := dropping(ctx, "forward")
+	if err != nil {
+		return finding{unknown: true, detail: fmt.Sprintf("frames between pods pass iptables; what that drops is not known: %v", err)}
+	}
+	if chain != "" {
 		return worry(fmt.Sprintf("sysctl -w net.bridge.bridge-nf-call-iptables=0, or outside of Kubernetes: iptables -I FORWARD -i %s -o %s -j ACCEPT", c.Bridge, c.Bridge),
 			"net.bridge.bridge-nf-call-iptables is 1 and %s drops by default: frames between pods of this host may not pass", chain)
 	}
@@ -79,25 +83,29 @@ func lookBridgeNF(ctx context.Context, c *Config) finding {
 
 // lookFirewall looks for chains that drop what they do not know.
 func lookFirewall(ctx context.Context, c *Config) finding {
-	if chain := dropping(ctx, "input"); chain != "" {
+	chain, err := dropping(ctx, "input")
+	if err != nil {
+		return finding{unknown: true, detail: fmt.Sprintf("what drops by default is not known: %v", err)}
+	}
+	if chain != "" {
 		return worry(fmt.Sprintf("See to it that TCP and UDP %d and UDP %d and %d are let in from the other nodes.", c.Port, c.Port+1, c.Port+2),
 			"%s drops by default what comes to this host", chain)
 	}
-	if chain := dropping(ctx, "forward"); chain != "" && !c.NoMasquerade {
+	if chain, err = dropping(ctx, "forward"); err == nil && chain != "" && !c.NoMasquerade {
 		return worry(fmt.Sprintf("Let pods out and answers in: iptables -I FORWARD -i %s -j ACCEPT; iptables -I FORWARD -o %s -j ACCEPT", c.Bridge, c.Bridge),
 			"%s drops by default what is forwarded: pods may not reach beyond the overlay", chain)
 	}
 	return well("nothing drops by default")
 }
 
-// dropping returns the name of a base chain of the hook, of IP, that drops by default, and nothing where there is none or
-// nft cannot tell.
-func dropping(ctx context.Context, hook string) string {
+// dropping returns the name of a base chain of the hook, of IP, that drops by default, and nothing where there is none; the
+// error says why nft cannot tell.
+func dropping(ctx context.Context, hook string) (chain string, err error) {
 	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "chains").Output()
 	if err != nil {
-		return ""
+		return "", fmt.Errorf("daemon: listing chains: %w", err)
 	}
-	return droppingChain(out, hook)
+	return droppingChain(out, hook), nil
 }
 
 func droppingChain(text []byte, hook string) string {

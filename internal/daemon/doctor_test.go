@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -33,5 +36,32 @@ func TestComplete(t *testing.T) {
 	Complete(found)
 	if found[0].Result == api.CheckUnknown || found[1].Detail != "1 of 1 reached" {
 		t.Errorf("%+v", found)
+	}
+}
+
+// TestDoctorWithoutNFT: where nft cannot tell what it drops, as for who is not root, nobody says that it drops nothing; what it says of that is
+// one line.
+func TestDoctorWithoutNFT(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "nft"), []byte("#!/bin/sh\nprintf 'one\\ntwo\\n' >&2\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{t.TempDir(), bin} {
+		t.Setenv("PATH", path)
+		cfg := goodConfig()
+		cfg.Socket, cfg.StateDir = filepath.Join(t.TempDir(), "s"), t.TempDir()
+		found := map[string]api.Check{}
+		for _, c := range Doctor(t.Context(), cfg) {
+			found[c.Name] = c
+			if strings.Contains(c.Detail, "\n") {
+				t.Errorf("%s: %q", c.Name, c.Detail)
+			}
+		}
+		if c := found["firewall"]; c.Result != api.CheckUnknown {
+			t.Errorf("%+v", c)
+		}
+		if c := found["nftables"]; c.Result != api.CheckWarn {
+			t.Errorf("%+v", c)
+		}
 	}
 }
