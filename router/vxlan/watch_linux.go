@@ -17,6 +17,10 @@ import (
 const (
 	// maxWatched is the longest frame in bytes that the kernel hands over: a superframe.
 	maxWatched = 64<<10 + ether.HeaderLen
+	// tagLen is the length of a VLAN tag in bytes (IEEE 802.1Q).
+	tagLen = 4
+	// auxLen is that of struct tpacket_auxdata: status, len, snaplen of 4 bytes each; mac, net, vlan_tci, vlan_tpid of 2.
+	auxLen = 20
 	// watchEntries is how often the device's table is read again for the peer of an address that is not in it.
 	watchEntries = time.Second
 )
@@ -36,6 +40,9 @@ func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
 	if err != nil {
 		return fmt.Errorf("vxlan: packet socket: %w", err)
 	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		return errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
+	}
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: d.index}); err != nil {
 		return errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
@@ -47,7 +54,7 @@ func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
 	if err != nil {
 		return fmt.Errorf("vxlan: packet socket: %w", err)
 	}
-	w := watch{device: d, buf: make([]byte, maxWatched), peers: map[ether.Addr]peer.ID{}}
+	w := watch{device: d, buf: make([]byte, tagLen+maxWatched), aux: make([]byte, unix.CmsgSpace(auxLen)), peers: map[ether.Addr]peer.ID{}}
 	for ctx.Err() == nil {
 		var read error
 		err := raw.Read(func(fd uintptr) bool {
@@ -64,22 +71,23 @@ func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
 // watch is what Watch keeps from frame to frame.
 type watch struct {
 	device *Device
-	buf    []byte
+	buf    []byte                 // room for a tag, and a frame
+	aux    []byte                 // what the kernel says beside it
 	peers  map[ether.Addr]peer.ID // as the device's table was
 	asked  time.Time              // when that was
 }
 
 // next hands over one frame; the error is EAGAIN where there is none.
 func (w *watch) next(fd int, f func(Watched)) error {
-	n, from, err := unix.Recvfrom(fd, w.buf, 0)
+	n, said, _, from, err := unix.Recvmsg(fd, w.buf[tagLen:], w.aux, 0)
 	if err != nil {
 		return err
 	}
-	frame := w.buf[:n]
 	link, ok := from.(*unix.SockaddrLinklayer)
-	if !ok || n < ether.HeaderLen || ether.Type(frame) == probeType {
+	if !ok || n < ether.HeaderLen || ether.Type(w.buf[tagLen:]) == probeType {
 		return nil
 	}
+	frame := tagged(w.buf[:tagLen+n], tagOf(w.aux[:said]))
 	v := Watched{Frame: frame, Sent: link.Pkttype == unix.PACKET_OUTGOING}
 	if mac := ether.Destination(frame); !v.Sent {
 		v.Peer = w.peerOf(ether.Source(frame))
@@ -109,4 +117,37 @@ func (w *watch) peerOf(mac ether.Addr) peer.ID {
 		w.peers[e.MAC] = e.Peer
 	}
 	return w.peers[mac]
+}
+
+// tagOf returns the VLAN tag that the kernel has taken off a frame, and nothing where there was none (packet(7), PACKET_AUXDATA).
+func tagOf(aux []byte) (tag []byte) {
+	messages, err := unix.ParseSocketControlMessage(aux)
+	if err != nil {
+		return nil
+	}
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA || len(m.Data) < auxLen {
+			continue
+		}
+		status, kind := binary.NativeEndian.Uint32(m.Data), uint16(unix.ETH_P_8021Q)
+		if status&unix.TP_STATUS_VLAN_VALID == 0 {
+			return nil
+		}
+		if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+			kind = binary.NativeEndian.Uint16(m.Data[18:])
+		}
+		return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, kind), binary.NativeEndian.Uint16(m.Data[16:]))
+	}
+	return nil
+}
+
+// tagged returns the frame that lies in buf behind room for a tag, with that tag where there is one.
+func tagged(buf, tag []byte) []byte {
+	if len(tag) == 0 {
+		return buf[tagLen:]
+	}
+	const addrs = 2 * len(ether.Addr{})
+	copy(buf, buf[tagLen:tagLen+addrs])
+	copy(buf[addrs:], tag)
+	return buf
 }

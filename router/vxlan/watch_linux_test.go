@@ -1,0 +1,69 @@
+package vxlan_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"weft/internal/ether"
+	"weft/internal/nettest"
+	"weft/internal/nettest/labtest"
+	"weft/router/vxlan"
+)
+
+// TestWatch: who watches sees a frame as the pod has sent it, at both ends, with the tag that the kernel has taken off.
+func TestWatch(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	nodes := []*node{newNode(t, l, 1, false), newNode(t, l, 2, false)}
+	for i, n := range nodes {
+		n.run(t, nodes[1-i].peer())
+	}
+	nodes[0].carries(t, nodes[1], true)
+	nodes[1].carries(t, nodes[0], true)
+
+	pod, source := socket(t, nodes[0].pod.Space, "eth0"), mac(t, nodes[0].pod.Space, "eth0")
+	plain := frame(ether.Broadcast, source, "plain")
+	tag := frame(ether.Broadcast, source, "tagged")
+	tag = bytes.Join([][]byte{tag[:12], {0x81, 0, 0x60, 7}, tag[12:]}, nil)
+	type seen struct{ plain, tagged bool }
+	for i, n := range nodes {
+		ctx, cancel := context.WithCancel(t.Context())
+		watched, ended := make(chan vxlan.Watched, 1024), make(chan error, 1)
+		go func() {
+			ended <- n.Do(func() error {
+				return n.dev.Watch(ctx, func(w vxlan.Watched) {
+					w.Frame = bytes.Clone(w.Frame)
+					select {
+					case watched <- w:
+					default:
+					}
+				})
+			})
+		}()
+		var got seen
+		labtest.Until(t, patience, func() error {
+			for _, f := range [][]byte{plain, tag} {
+				if err := pod.Send(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for len(watched) > 0 {
+				w := <-watched
+				if i == 1 && w.Peer != nodes[0].id {
+					continue
+				}
+				got.plain = got.plain || bytes.Equal(w.Frame, plain) && w.Sent == (i == 0)
+				got.tagged = got.tagged || bytes.Equal(w.Frame, tag) && w.Sent == (i == 0)
+			}
+			if got != (seen{true, true}) {
+				return fmt.Errorf("node %d has seen %+v", i+1, got)
+			}
+			return nil
+		})
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
