@@ -161,6 +161,8 @@ func (c *capture) wayOf(f router.Captured) pcapng.Way {
 		}
 	}
 	switch {
+	case f.Session != 0 && f.Peer.IsZero():
+		w.Session = fmt.Sprintf("session %08x", f.Session)
 	case f.Session != 0:
 		w.Session = fmt.Sprintf("session %08x with %s", f.Session, f.Peer)
 	case w.Peer != "":
