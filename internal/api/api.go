@@ -267,6 +267,7 @@ type Report struct {
 	FDB        []FDBEntry        `json:"fdb"`
 	Routes     []Route           `json:"routes"`
 	Leases     []Lease           `json:"leases"`
+	Names      []Name            `json:"names"`
 	Checks     []Check           `json:"checks"`
 	Flags      map[string]string `json:"flags"` // of the daemon; of the secret file only whether there is one
 	Host       Host              `json:"host"`

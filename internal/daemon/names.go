@@ -107,13 +107,18 @@ func (d *Daemon) handleNames(r *http.Request, _ none) ([]api.Name, error) {
 		}
 		match = func(e dns.Entry) bool { return e.Addr == addr.Unmap() && d.answers(e) }
 	}
+	return d.nameDocs(match), nil
+}
+
+// nameDocs returns the names that match chooses.
+func (d *Daemon) nameDocs(match func(dns.Entry) bool) []api.Name {
 	docs := []api.Name{}
 	for _, e := range d.names.List() {
 		if match(e) {
 			docs = append(docs, api.Name{Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: d.nodeName(e.Node), Owner: e.Owner, Answered: d.answers(e)})
 		}
 	}
-	return docs, nil
+	return docs
 }
 
 // answers reports whether a name is answered: those of nodes that are not alive are not.

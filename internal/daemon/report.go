@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/api"
+	"weft/mesh/dns"
 )
 
 // handleReport answers GET /v1/report: all that a bug report needs. Secrets, keys and what pods say are not in it; names and addresses
@@ -21,6 +22,7 @@ import (
 func (d *Daemon) handleReport(r *http.Request, _ none) (api.Report, error) {
 	report := api.Report{
 		At: time.Now(), Status: d.status(), Peers: d.peers(), IPAM: d.ipamStatus(), FDB: d.fdb(), Routes: d.routes(), Leases: leaseDocs(d.ipam.Leases()),
+		Names:  d.nameDocs(func(dns.Entry) bool { return true }),
 		Checks: d.checks(r.Context()), Flags: map[string]string{},
 		Host: hostFacts(), Log: d.recent.all(), Goroutines: goroutines(), Metrics: d.metricsText(),
 	}
@@ -51,6 +53,9 @@ func settingText(v any) string {
 	return fmt.Sprint(v)
 }
 
+// routesMost bounds how many routes are told: a router of the Internet has a million.
+const routesMost = 4096
+
 // hostFacts returns what the host is and what its network looks like.
 func hostFacts() api.Host {
 	h := api.Host{Kernel: kernelRelease(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()}
@@ -78,8 +83,9 @@ func hostFacts() api.Host {
 	if err != nil {
 		h.Errors = append(h.Errors, err.Error())
 	}
-	for _, r := range routes {
-		h.Routes = append(h.Routes, routeText(r, names))
+	texts, left := routeTexts(routes, names)
+	if h.Routes = texts; left > 0 {
+		h.Errors = append(h.Errors, fmt.Sprintf("%d routes more are left out", left))
 	}
 	return h
 }
@@ -94,6 +100,14 @@ func routeText(r netlink.Route, names map[int]string) string {
 		text += " dev " + name
 	}
 	return text
+}
+
+// routeTexts returns routes as text, and how many are left out.
+func routeTexts(routes []netlink.Route, names map[int]string) (texts []string, left int) {
+	for _, r := range routes[:min(len(routes), routesMost)] {
+		texts = append(texts, routeText(r, names))
+	}
+	return texts, len(routes) - len(texts)
 }
 
 // goroutinesMost bounds what is told of goroutines, in bytes.

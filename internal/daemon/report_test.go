@@ -29,3 +29,13 @@ func TestReportWords(t *testing.T) {
 		}
 	}
 }
+
+// TestReportRoutesAreBounded: of a host with the routes of the Internet a report has some, and says how many are missing.
+func TestReportRoutesAreBounded(t *testing.T) {
+	if texts, left := routeTexts(make([]netlink.Route, routesMost+7), nil); len(texts) != routesMost || left != 7 {
+		t.Errorf("%d routes, %d left out", len(texts), left)
+	}
+	if texts, left := routeTexts(make([]netlink.Route, 3), nil); len(texts) != 3 || left != 0 {
+		t.Errorf("%d routes, %d left out", len(texts), left)
+	}
+}

@@ -101,7 +101,7 @@ func TestReport(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Peers) != 2 || len(r.Leases) < 2 || len(r.Checks) == 0 || len(r.Log) == 0 || len(r.Host.Links) < 3 || r.Flags["--secret-file"] != "true" ||
+	if len(r.Peers) != 2 || len(r.Leases) < 2 || len(r.Checks) == 0 || len(r.Log) == 0 || len(r.Host.Links) < 3 || r.Flags["--secret-file"] != "true" || r.Names == nil ||
 		!strings.Contains(r.Metrics, "weft_peer_transmit_bytes_total") || !strings.Contains(r.Goroutines, "goroutine") {
 		t.Errorf("something is missing: %s", out)
 	}
