@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/internal/peer"
 )
 
 // TestDuplicates: who moves once is no duplicate, and who goes to and fro is, until ten minutes after it has stopped.
@@ -21,7 +22,7 @@ func TestDuplicates(t *testing.T) {
 		if got := nodes[0].Duplicates(); len(got) != 0 {
 			t.Errorf("moved once: %+v", got)
 		}
-		for range flapsMany / 2 {
+		for range flapsMany/2 + 1 {
 			deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'b'))
 			deliver(t, nodes, 2, frame(ether.Broadcast, mac(2), 'c'))
 			nodes[0].duplicates.claimed(addr, mac(1), time.Now())
@@ -66,6 +67,13 @@ func TestDuplicatesRestarts(t *testing.T) {
 		}
 		if got := nodes[0].Duplicates(); len(got) != 1 || got[0].Addr != addr {
 			t.Errorf("three have it: %+v", got)
+		}
+		for i := range 4 * flapsMany { // as in migrations
+			time.Sleep(time.Second)
+			d.moved(mac(200), peer.ID{byte(i)}, time.Now())
+		}
+		if got := nodes[0].Duplicates(); len(got) != 1 {
+			t.Errorf("moved from node to node to node: %+v", got)
 		}
 	})
 }

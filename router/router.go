@@ -300,6 +300,6 @@ func (e *Engine) Take(id peer.ID) []ether.Addr {
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {
 	if e.fdb.Learn(mac, where, now) {
 		e.moves.Add(1)
-		e.duplicates.moved(mac, now)
+		e.duplicates.moved(mac, where, now)
 	}
 }
