@@ -28,8 +28,12 @@ const unicastSenders = 8
 // udpBuffer is the longest packet in bytes that memberlist makes: it fits the tunnel.
 const udpBuffer = 1200
 
-// rememberPause is at least between two times that the membership is written to disk: many that join at once cost few.
-const rememberPause = time.Second
+// rememberFirst and rememberPause are at least between two times that the membership is written to disk: many that join at once cost
+// few. It is the first at the start, when nothing is remembered yet, and doubles until it is the other.
+const (
+	rememberFirst = 100 * time.Millisecond
+	rememberPause = time.Second
+)
 
 // lookPause is at least between two looks at a membership that changes.
 const lookPause = 100 * time.Millisecond
@@ -256,6 +260,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 	defer m.remember()
 	var looked, written time.Time
 	var later <-chan time.Time // when the membership is to be written; nil: it is
+	pause := rememberFirst
 	for {
 		select {
 		case <-ctx.Done():
@@ -265,6 +270,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case <-later:
 			m.remember()
 			written, later = time.Now(), nil
+			pause = min(2*pause, rememberPause)
 			continue
 		case <-m.roster.change:
 		}
@@ -283,7 +289,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 			m.cfg.OnChange(slices.Clone(members))
 		}
 		if later == nil {
-			later = time.After(rememberPause - time.Since(written)) // at once, if that is past
+			later = time.After(pause - time.Since(written)) // at once, if that is past
 		}
 	}
 }
