@@ -181,3 +181,49 @@ func heldFor(t *testing.T, n *cluster.Node) map[netip.Addr]string {
 	}
 	return held
 }
+
+// TestAddressesOfAnotherManager: what another IPAM plugin has given a container of the overlay's range is kept from others while it is
+// in use, and nobody is told to do anything about it. What is outside of the range is nobody's business.
+func TestAddressesOfAnotherManager(t *testing.T) {
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	n := nodes[0]
+	attach(t, n, "p") // which divides the range
+	runtime := newRuntime(t, n)
+	for network, subnet := range map[string]string{"inside": "10.40.7.0/24", "outside": "172.30.7.0/24"} {
+		if err := runtime.Configure(network, fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q,
+			"ipam": {"type": "host-local", "dataDir": %q, "subnet": %q}}]}`, network, n.Socket(), filepath.Join(n.Dir(), "ipam"), subnet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want netip.Addr
+	inside, outside := labtest.AddPod(t, n.Host, "inside"), labtest.AddPod(t, n.Host, "outside")
+	for network, pod := range map[string]string{"inside": inside.Path(), "outside": outside.Path()} {
+		result, err := runtime.Add(testContext(t), network, pod, cnitest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if network == "inside" {
+			addr, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+			want = addr.Unmap()
+		}
+	}
+	labtest.Until(t, patience, func() error {
+		if held := heldFor(t, n); len(held) != 1 || held[want] == "" {
+			return fmt.Errorf("held: %v, want %s", held, want)
+		}
+		return nil
+	})
+	if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "leases") {
+		t.Errorf("it warns of %q", warnings)
+	}
+	if err := runtime.Del(testContext(t), "inside", inside.Path(), cnitest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		if held := heldFor(t, n); len(held) > 0 {
+			return fmt.Errorf("held: %v", held)
+		}
+		return nil
+	})
+}
