@@ -29,12 +29,14 @@ func (o *orphans) claim(ctx context.Context) {
 	last := o.latest.Load()
 	var mu sync.Mutex
 	failed := make(map[netip.Addr]error)
+	for addr, err := range last.failed {
+		if _, still := wanted[addr]; still {
+			failed[addr] = err
+		}
+	}
 	var group errgroup.Group
 	group.SetLimit(orphanClaims)
 	for addr, owner := range wanted {
-		if err := last.failed[addr]; err != nil {
-			failed[addr] = err
-		}
 		if !o.mayAsk(addr) {
 			continue
 		}
@@ -44,7 +46,8 @@ func (o *orphans) claim(ctx context.Context) {
 			_, err := o.d.ipam.Claim(ctx, owner, addr)
 			mu.Lock()
 			defer mu.Unlock()
-			if delete(failed, addr); err != nil && !errors.Is(err, ipam.ErrLeft) {
+			delete(failed, addr)
+			if err != nil && !errors.Is(err, ipam.ErrLeft) {
 				failed[addr] = err
 			}
 			return nil

@@ -25,6 +25,9 @@ const (
 	orphansOften  = 2 * time.Second
 )
 
+// orphanAddresses bounds how many addresses of one pod are held: it may be allowed to give itself any.
+const orphanAddresses = 16
+
 // orphans keeps the addresses of pods whose leases are not known from being given to others.
 type orphans struct {
 	d    *Daemon
@@ -101,7 +104,7 @@ func (o *orphans) look() {
 	o.latest.Store(survey)
 }
 
-// survey is look's without the effects on addresses that are not held yet. mu is held.
+// survey returns what there is, and by owner what is to be held. It ends the leases of orphans that are gone. mu is held.
 func (o *orphans) survey() (*orphanSurvey, map[netip.Addr]string, error) {
 	ports, err := link.Ports(o.d.cfg.Bridge)
 	if err != nil {
@@ -122,6 +125,7 @@ func (o *orphans) survey() (*orphanSurvey, map[netip.Addr]string, error) {
 			continue
 		}
 		p.Addrs = slices.DeleteFunc(p.Addrs, func(a netip.Addr) bool { return !o.d.cfg.inRanges(a) })
+		p.Addrs = p.Addrs[:min(len(p.Addrs), orphanAddresses)]
 		if len(p.Addrs) == 0 && p.Err == nil {
 			continue // what it has is no address of the overlay
 		}
