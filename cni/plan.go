@@ -82,6 +82,7 @@ func (c *call) planDelegated(ctx context.Context, p *plan) error {
 		return daemonError(c.daemon, err)
 	}
 	p.on(status.Bridge, status.MTU)
+	p.spec.Foreign = true
 	c.leased = true
 	raw, err := invoke.DelegateAdd(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec)
 	if err != nil {

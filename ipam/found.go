@@ -52,7 +52,14 @@ func (a *Allocator) found(p *pool) (deltas [][]byte, err error) {
 		return nil, err
 	}
 	p.adopt(&a.leases)
-	if err := a.commit(func(tx store.Tx) error { return p.saveRing(tx) }); err != nil {
+	held := a.leaseHeld(p)
+	err = a.commit(func(tx store.Tx) error {
+		if err := p.saveRing(tx); err != nil {
+			return err
+		}
+		return putAll(tx, held)
+	})
+	if err != nil {
 		return nil, err
 	}
 	a.cfg.Logger.Info("ipam: range divided", "range", p.prefix.String(), "founders", len(founders))

@@ -183,12 +183,16 @@ func (a *Allocator) settle(p *pool) error {
 		a.cfg.Logger.Error("ipam: lease lost with its range", "addr", addr, "owner", owner)
 		a.leases.remove(addr)
 	}
+	held := a.leaseHeld(p)
 	delta := p.report(false)
 	err := a.commit(func(tx store.Tx) error {
 		if err := p.saveRing(tx); err != nil {
 			return err
 		}
-		return deleteAll(tx, lost)
+		if err := deleteAll(tx, lost); err != nil {
+			return err
+		}
+		return putAll(tx, held)
 	})
 	if err != nil {
 		return err

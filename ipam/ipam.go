@@ -143,10 +143,11 @@ type Allocator struct {
 	// Guarded by mu.
 	pools     []*pool // one a range, in the order of Config.Ranges; replaced by load
 	leases    leaseTable
-	broken    error         // why memory may differ from the store; nil while it does not
-	left      bool          // Leave has begun: nothing more is given out or asked for
-	changed   chan struct{} // closed and replaced when there is news to wait for
-	out       []outgoing    // what to send once mu is released
+	held      map[netip.Addr]string // addresses in use without a lease, by owner, as Hold was last told
+	broken    error                 // why memory may differ from the store; nil while it does not
+	left      bool                  // Leave has begun: nothing more is given out or asked for
+	changed   chan struct{}         // closed and replaced when there is news to wait for
+	out       []outgoing            // what to send once mu is released
 	flights   map[flightKey]*flight
 	served    map[peer.ID]served
 	gone      map[peer.ID]bool // who is said to be gone for good, in the reclaim under way

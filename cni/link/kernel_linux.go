@@ -48,7 +48,7 @@ func (Kernel) Attach(ctx context.Context, s Spec) (res Result, err error) {
 			err = errors.Join(err, remove(e.host, host))
 		}
 	}()
-	if err := e.plug(host, bridge, s.Hairpin); err != nil {
+	if err := e.plug(host, bridge, s); err != nil {
 		return Result{}, err
 	}
 	routes, err := e.configure(pod, s)

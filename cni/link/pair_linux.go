@@ -122,15 +122,20 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 }
 
 // plug makes the host end an ordinary port of the bridge and brings it up, without an address of its own.
-func (e *ends) plug(host, bridge netlink.Link, hairpin bool) error {
+func (e *ends) plug(host, bridge netlink.Link, s Spec) error {
 	name := host.Attrs().Name
+	if s.Foreign { // before it is a port
+		if err := e.host.LinkSetAlias(host, foreignAlias); err != nil {
+			return fmt.Errorf("link: alias of %s: %w", name, err)
+		}
+	}
 	if err := e.host.LinkSetIP6AddrGenMode(host, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !noIPv6(err) {
 		return fmt.Errorf("link: no IPv6 address for %s: %w", name, err)
 	}
 	if err := e.host.LinkSetMaster(host, bridge); err != nil {
 		return fmt.Errorf("link: adding %s to the bridge: %w", name, err)
 	}
-	if hairpin {
+	if s.Hairpin {
 		if err := e.host.LinkSetHairpin(host, true); err != nil {
 			return fmt.Errorf("link: hairpin of %s: %w", name, err)
 		}

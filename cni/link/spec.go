@@ -43,6 +43,9 @@ type Spec struct {
 	DefaultRoute bool
 	// Routes are added to those.
 	Routes []Route
+	// Foreign says that another address manager than the daemon gave the Addresses out. The host end has it in its alias, so
+	// that the daemon does not miss a lease.
+	Foreign bool
 }
 
 // Address is an address of the pod end.

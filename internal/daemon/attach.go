@@ -29,6 +29,9 @@ func (d *Daemon) handleAttach(r *http.Request, in api.AttachRequest) (api.Attach
 	if err := errors.Join(err, validName(in.Hostname)); err != nil {
 		return api.Attachment{}, err
 	}
+	if err := d.orphans.handOver(owner); err != nil {
+		return api.Attachment{}, err
+	}
 	held := len(d.ipam.Lookup(owner)) > 0
 	join, err := p.join(r.Context(), api.JoinRequest{Owner: owner, IPs: in.IPs})
 	if err != nil {
@@ -81,12 +84,12 @@ func (d *Daemon) handleDetach(r *http.Request, in api.AttachRequest) (none, erro
 }
 
 // releaseAttachment ends the leases of owner, and those of addrs that an attachment holds under another name: the same
-// namespace by another path, such as that of a process.
+// namespace by another path, such as that of a process, or one whose name was lost.
 func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
 	var errs []error
 	for _, l := range d.ipam.Leases() {
 		mine := l.Owner == owner
-		alias := strings.HasPrefix(l.Owner, attachPrefix) &&
+		alias := (strings.HasPrefix(l.Owner, attachPrefix) || strings.HasPrefix(l.Owner, orphanPrefix)) &&
 			slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
 		if !mine && !alias {
 			continue

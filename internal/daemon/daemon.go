@@ -46,6 +46,7 @@ type Daemon struct {
 	mesh      *mesh.Mesh
 	reach     reach
 	ipam      *ipam.Allocator
+	orphans   orphans
 	names     *dns.Registry
 	dns       *dns.Server // nil: turned off
 	api       net.Listener
@@ -118,6 +119,7 @@ func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.
 		identity: st.identity,
 	}
 	d.reach.d = d
+	d.orphans.d, d.orphans.wake = d, make(chan struct{}, 1)
 	d.log, d.recent = remembering(program.Log)
 	d.initial(cfg, secrets)
 	if cfg.Queues == 0 {
@@ -149,6 +151,7 @@ func newDaemon(cfg Config, program Program, secrets []secret.Secret, self netip.
 		return nil, err
 	}
 	d.tellFoundings()
+	d.orphans.look() // before anybody is given an address
 	return d, nil
 }
 
@@ -213,7 +216,7 @@ func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
 		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Members: d.mesh.Known, Names: d.nameOf, Logger: d.log,
-		OnFounded: d.tellFoundings, OnReclaimed: d.forgetNode,
+		OnFounded: d.onFounded, OnReclaimed: d.forgetNode,
 	}
 }
 

@@ -85,6 +85,9 @@ func (p *plane) ensureExposed(leases []ipam.Lease) error {
 
 // hide takes the bridge's addresses and their leases away. A bridge that has none is fine.
 func (p *plane) hide() error {
+	defer p.d.orphans.look() // which must not hold these any more
+	p.d.orphans.mu.Lock()
+	defer p.d.orphans.mu.Unlock()
 	have, err := p.d.exposed()
 	errs := []error{err}
 	for _, a := range have {

@@ -13,6 +13,12 @@ import (
 	"weft/mesh"
 )
 
+// onFounded is called by ipam when a range has been divided.
+func (d *Daemon) onFounded() {
+	d.tellFoundings()
+	d.orphans.again()
+}
+
 // tellFoundings has the mesh tell how the ranges were divided, so that nodes of another network are told apart.
 func (d *Daemon) tellFoundings() {
 	var list []mesh.Founding

@@ -53,13 +53,16 @@ func (d *Daemon) apiHandler() http.Handler {
 
 func (d *Daemon) handleLeases(r *http.Request, _ none) ([]api.Lease, error) {
 	if owner := r.URL.Query().Get("owner"); owner != "" {
-		return leaseDocs(d.ipam.Lookup(owner)), nil
+		return leaseDocs(append(d.ipam.Lookup(owner), d.orphans.held(owner)...)), nil
 	}
 	return leaseDocs(d.ipam.Leases()), nil
 }
 
 func (d *Daemon) handleAllocate(r *http.Request, in api.AddressRequest) ([]api.Lease, error) {
 	if err := checkOwner(in.Owner); err != nil {
+		return nil, err
+	}
+	if err := d.orphans.handOver(in.Owner); err != nil {
 		return nil, err
 	}
 	switch {
@@ -169,6 +172,8 @@ func checkOwner(owner string) error {
 	switch {
 	case owner == "":
 		return problem(api.KindInvalid, "Name who the address is for.", "the owner is empty")
+	case strings.HasPrefix(owner, orphanPrefix):
+		return problem(api.KindInvalid, "It ends by itself when that pod is gone, and goes to who attaches it again.", "the owner %q is the daemon's own", owner)
 	case strings.HasPrefix(owner, reservedPrefix):
 		return problem(api.KindInvalid, "Use another owner; \"weft expose\" and \"weft hide\" change the bridge's own addresses.",
 			"the owner %q is the daemon's own", owner)

@@ -17,6 +17,9 @@ func (d *Daemon) handleJoin(r *http.Request, in api.JoinRequest) (api.Join, erro
 	if err := checkOwner(in.Owner); err != nil {
 		return api.Join{}, err
 	}
+	if err := d.orphans.handOver(in.Owner); err != nil {
+		return api.Join{}, err
+	}
 	return p.join(r.Context(), in)
 }
 

@@ -73,6 +73,9 @@ func (p *plane) serveNames() {
 // release ends the lease of addr to owner, all of its leases where addr is not valid, and the names that it had there.
 func (d *Daemon) release(owner string, addr netip.Addr) error {
 	err := d.ipam.Release(owner, addr)
+	if errors.Is(err, ipam.ErrUnknownOwner) && !addr.IsValid() && d.orphans.gone(owner) {
+		err = nil
+	}
 	if err == nil || errors.Is(err, ipam.ErrUnknownOwner) {
 		d.names.Release(owner, addr)
 	}

@@ -72,6 +72,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	group.Go(func() error { return p.router.Run(ctx) })
 	group.Go(func() error { return p.kernel.run(ctx) })
 	group.Go(func() error { p.collectGarbage(ctx); return nil })
+	group.Go(func() error { d.orphans.run(ctx); return nil })
 	group.Go(func() error { d.reach.run(ctx, p.router); return nil })
 	return group.Wait()
 }

@@ -89,13 +89,16 @@ func (c *Config) firstGlobal() (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (c *Config) inRanges(a netip.Addr) bool {
+func (c *Config) inRanges(a netip.Addr) bool { return c.rangeOf(a).IsValid() }
+
+// rangeOf returns the range that an address is in; an invalid one where it is in none.
+func (c *Config) rangeOf(a netip.Addr) netip.Prefix {
 	for _, r := range c.Ranges {
 		if r.Contains(a) {
-			return true
+			return r
 		}
 	}
-	return false
+	return netip.Prefix{}
 }
 
 // overlayMTU returns the MTU for the bridge and the pods: the one given, or what is left of the MTU of the interface

@@ -37,6 +37,7 @@ func (d *Daemon) warnings() []string {
 	}
 	warnings = append(warnings, addresses.Warnings...)
 	warnings = append(warnings, spaceWarnings(addresses)...)
+	warnings = append(warnings, d.orphanWarnings()...)
 	if p := d.plane.Load(); p != nil {
 		warnings = append(warnings, p.warnings()...)
 	}

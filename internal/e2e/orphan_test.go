@@ -1,0 +1,229 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netns"
+
+	"weft/internal/api"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/cnitest"
+	"weft/internal/nettest/labtest"
+)
+
+// orphanOwner starts the owners of leases of pods whose own ones were lost.
+const orphanOwner = "weft:orphan/"
+
+// TestPodsOutliveTheirLeases moves ipam.db away under pods that run on: new ones get other addresses, the node warns, and what
+// a pod has is free once it is gone, or its own again once somebody says its name.
+func TestPodsOutliveTheirLeases(t *testing.T) {
+	ranges := []string{"--range", "10.32.0.0/12", "--range", "fd32::/64"}
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes, ranges...)
+	n, runtime := nodes[0], newRuntime(t, nodes[0])
+	p, q, far := attach(t, n, "p"), attach(t, n, "q"), attach(t, nodes[1], "far")
+	named := attach(t, n, "named", "--owner", "web")
+	container := labtest.AddPod(t, n.Host, "container")
+	result, err := runtime.Add(testContext(t), "weft", container.Path(), cnitest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := slices.Concat(p.addrs, q.addrs, named.addrs)
+	for _, ip := range result.IPs {
+		addr, _ := netip.AddrFromSlice(ip.Address.IP)
+		running = append(running, addr.Unmap())
+	}
+	gateways := query[api.Status](t, n, "status").Exposed
+
+	loseLeases(t, n)
+	up(t, n, append(slices.Clone(ranges), others(nodes, n)...)...)
+	waitReady(t, nodes)
+	if got := query[api.Status](t, n, "status").Exposed; !slices.Equal(got, gateways) {
+		t.Errorf("the bridge has %v, had %v", got, gateways)
+	}
+	for i := range 8 {
+		fresh := attach(t, n, fmt.Sprintf("fresh%d", i))
+		for _, addr := range fresh.addrs {
+			if slices.Contains(running, addr) || slices.ContainsFunc(gateways, func(g netip.Prefix) bool { return g.Addr() == addr }) {
+				t.Errorf("%s is given out again", addr)
+			}
+		}
+	}
+	p.reaches(t, append(slices.Clone(q.addrs), far.addrs...)...)
+	far.reaches(t, running...)
+	wantOrphans(t, n, 4, running...)
+	if out, err := n.Do(testContext(t), "ip", "release", orphanOwner+"x"); err == nil || !strings.Contains(out, "daemon's own") {
+		t.Errorf("releasing what is held: %q, %v", out, err)
+	}
+	if err := runtime.Check(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
+		t.Errorf("CHECK of a container whose lease was lost: %v", err)
+	}
+
+	if err := netns.DeleteNamed(q.Name()); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error { return orphans(t, n, 3, slices.Concat(p.addrs, named.addrs)...) })
+	for _, again := range []struct {
+		pod   *pod
+		owner string
+		args  []string
+	}{{p, "netns:" + p.Path() + "/eth0", nil}, {named, "web", []string{"--owner", "web"}}} {
+		addrs, err := n.Attach(testContext(t), again.pod.Pod, again.args...)
+		if err != nil || !slices.Equal(addrs, again.pod.addrs) {
+			t.Errorf("attached again as %v, %v, want %v", addrs, err, again.pod.addrs)
+		}
+		for _, l := range query[[]api.Lease](t, n, "ip", "lookup", again.owner) {
+			if l.Owner != again.owner || !slices.Contains(again.pod.addrs, l.IP.Addr()) {
+				t.Errorf("%+v, want what it has", l)
+			}
+		}
+		again.pod.reaches(t, far.addrs...)
+	}
+	if err := runtime.Del(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
+		t.Error(err)
+	}
+	if held := heldFor(t, n); len(held) > 0 { // its lease ends with it
+		t.Errorf("%v are held for nobody", held)
+	}
+	labtest.Until(t, patience, func() error { return orphans(t, n, 0) })
+}
+
+// TestPodsOutliveTheirNode loses all of a node's state: it comes back as another one, to which the addresses of its pods do not
+// belong until they are reclaimed.
+func TestPodsOutliveTheirNode(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	n := nodes[0]
+	p, far := attach(t, n, "p"), attach(t, nodes[1], "far")
+	old := query[api.Status](t, n, "status").ID
+	loseLeases(t, n)
+	if err := os.Remove(filepath.Join(n.StateDir(), "node.key")); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, nodes[1], "a", "dead")
+	up(t, n, others(nodes, n)...)
+	do(t, n, "wait", "--for", "ready", "--timeout", patience.String())
+	labtest.Until(t, patience, func() error {
+		warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n")
+		if !strings.Contains(warnings, "The pod behind vweft") || !strings.Contains(warnings, p.addr.String()+", which is node "+old.String()) {
+			return fmt.Errorf("it warns of %q", warnings)
+		}
+		return nil
+	})
+	do(t, nodes[1], "reclaim", old.String())
+	labtest.Until(t, patience, func() error {
+		if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "The pod behind vweft") {
+			return fmt.Errorf("it warns of %q", warnings)
+		}
+		return nil
+	})
+	wantOrphans(t, n, 1, p.addr)
+	far.reaches(t, p.addr)
+}
+
+// loseLeases stops a node and moves ipam.db away.
+func loseLeases(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(n.StateDir(), "ipam.db")
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantOrphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) {
+	t.Helper()
+	if err := orphans(t, n, pods, addrs...); err != nil {
+		t.Error(err)
+	}
+}
+
+// orphans returns an error unless a node warns of that many pods, with addrs among what they have, and holds what they have.
+func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error {
+	t.Helper()
+	warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n")
+	held := heldFor(t, n)
+	owners := map[string]bool{}
+	for _, owner := range held {
+		owners[owner] = true
+	}
+	if len(owners) != pods {
+		return fmt.Errorf("addresses of %d pods are held, want %d: %v", len(owners), pods, held)
+	}
+	if (pods > 0) != strings.Contains(warnings, "whose leases are not known") ||
+		pods > 0 && !strings.Contains(warnings, fmt.Sprintf("not known, %d of them", pods)) {
+		return fmt.Errorf("%d pods, and it warns of %q", pods, warnings)
+	}
+	for _, addr := range addrs {
+		if held[addr] == "" || !strings.Contains(warnings, addr.String()) {
+			return fmt.Errorf("%s is not held: %v, %s", addr, held, warnings)
+		}
+	}
+	return nil
+}
+
+// heldFor returns what a node holds for pods without a lease.
+func heldFor(t *testing.T, n *cluster.Node) map[netip.Addr]string {
+	t.Helper()
+	held := map[netip.Addr]string{}
+	for _, l := range query[[]api.Lease](t, n, "ip", "list") {
+		if strings.HasPrefix(l.Owner, orphanOwner) {
+			held[l.IP.Addr()] = l.Owner
+		}
+	}
+	return held
+}
+
+// TestAddressesOfAnotherManager: what another IPAM plugin has given a container of the overlay's range is kept from others while it is
+// in use, and nobody is told to do anything about it. What is outside of the range is nobody's business.
+func TestAddressesOfAnotherManager(t *testing.T) {
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	n := nodes[0]
+	attach(t, n, "p") // which divides the range
+	runtime := newRuntime(t, n)
+	for network, subnet := range map[string]string{"inside": "10.40.7.0/24", "outside": "172.30.7.0/24"} {
+		if err := runtime.Configure(network, fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q,
+			"ipam": {"type": "host-local", "dataDir": %q, "subnet": %q}}]}`, network, n.Socket(), filepath.Join(n.Dir(), "ipam"), subnet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want netip.Addr
+	inside, outside := labtest.AddPod(t, n.Host, "inside"), labtest.AddPod(t, n.Host, "outside")
+	for network, pod := range map[string]string{"inside": inside.Path(), "outside": outside.Path()} {
+		result, err := runtime.Add(testContext(t), network, pod, cnitest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if network == "inside" {
+			addr, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+			want = addr.Unmap()
+		}
+	}
+	labtest.Until(t, patience, func() error {
+		if held := heldFor(t, n); len(held) != 1 || held[want] == "" {
+			return fmt.Errorf("held: %v, want %s", held, want)
+		}
+		return nil
+	})
+	if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "leases") {
+		t.Errorf("it warns of %q", warnings)
+	}
+	if err := runtime.Del(testContext(t), "inside", inside.Path(), cnitest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		if held := heldFor(t, n); len(held) > 0 {
+			return fmt.Errorf("held: %v", held)
+		}
+		return nil
+	})
+}
