@@ -110,7 +110,7 @@ func leasedTo(leases []ipam.Lease, addr netip.Addr) bool {
 	return slices.ContainsFunc(leases, func(l ipam.Lease) bool { return l.Addr == addr })
 }
 
-// orphansTold bounds how many orphans a warning names, and how many warnings there are of addresses.
+// orphansTold bounds how many warnings there are of addresses.
 const orphansTold = 8
 
 // orphanWarnings returns what an operator should know of pods without a lease.
@@ -123,7 +123,7 @@ func (d *Daemon) orphanWarnings() []string {
 		return []string{fmt.Sprintf("It is not known which pods run here without a lease: %v. Mend that before new ones start here, as they may get "+
 			"addresses that are in use.", s.unknown)}
 	}
-	var warnings, lost, unread []string
+	var warnings, lost, unread []string // by host end, as the kernel lists them
 	var why error
 	for _, p := range s.ports {
 		switch {
@@ -137,11 +137,11 @@ func (d *Daemon) orphanWarnings() []string {
 	if len(lost) > 0 {
 		warnings = append(warnings, fmt.Sprintf("Pods run here whose leases are not known, %d of them, as ipam.db was moved away or lost, or their space was "+
 			"reclaimed: %s. Delete them and start them again, or \"weft attach\" their namespaces again under their names; what they have is kept "+
-			"for them meanwhile.", len(lost), firstFew(lost)))
+			"for them meanwhile.", len(lost), shortList(lost)))
 	}
 	if len(unread) > 0 {
 		warnings = append(warnings, fmt.Sprintf("Pods run here whose leases and addresses are not known, %d of them (%v): %s. Delete them before new ones start "+
-			"here, as these may get the same addresses.", len(unread), why, firstFew(unread)))
+			"here, as these may get the same addresses.", len(unread), why, shortList(unread)))
 	}
 	return append(warnings, d.strayWarnings(s)...)
 }
@@ -190,13 +190,4 @@ func addresses(list []netip.Addr) string {
 		texts[i] = a.String()
 	}
 	return strings.Join(texts, " and ")
-}
-
-// firstFew names the first few of names, in order.
-func firstFew(names []string) string {
-	slices.Sort(names)
-	if n := len(names); n > orphansTold {
-		names = append(names[:orphansTold:orphansTold], fmt.Sprintf("and %d more", n-orphansTold))
-	}
-	return strings.Join(names, ", ")
 }
