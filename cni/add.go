@@ -9,7 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"weft/cni/link"
+	"weft/internal/podlink"
 )
 
 // Add joins the container's namespace to the overlay and prints the result. A failure leaves nothing behind.
@@ -29,8 +29,8 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	// Before anything is leased: a second ADD must not end the lease of the first one when it is undone.
 	if _, _, err := p.Links.Addresses(args.Netns, args.IfName); err == nil {
-		return linkError(fmt.Errorf("%w: %q", link.ErrExists, args.IfName))
-	} else if !errors.Is(err, link.ErrNoLink) {
+		return linkError(fmt.Errorf("%w: %q", podlink.ErrExists, args.IfName))
+	} else if !errors.Is(err, podlink.ErrNoLink) {
 		return linkError(err)
 	}
 	if err := c.queue().Forget(c.owner); err != nil { // a runtime may use the names of a deleted container again
@@ -44,7 +44,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		return c.undo(ctx, err)
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)
-	if errors.Is(err, link.ErrExists) {
+	if errors.Is(err, podlink.ErrExists) {
 		return linkError(err) // the attachment that is there keeps its lease
 	} else if err != nil {
 		return c.undo(ctx, linkError(err))

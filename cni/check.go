@@ -11,7 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"weft/cni/link"
+	"weft/internal/podlink"
 )
 
 // Check compares the container's interface, and the leases of its addresses, with the result of ADD. What later
@@ -44,38 +44,38 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 }
 
 // expected reads a result back into the link that it describes.
-func (c *call) expected(prev *types100.Result) (link.Spec, error) {
+func (c *call) expected(prev *types100.Result) (podlink.Spec, error) {
 	inside := slices.IndexFunc(prev.Interfaces, func(i *types100.Interface) bool {
 		return i.Name == c.args.IfName && i.Sandbox != ""
 	})
 	host := slices.IndexFunc(prev.Interfaces, func(i *types100.Interface) bool { return i.Name == c.host && i.Sandbox == "" })
 	if inside < 0 || host < 1 {
-		return link.Spec{}, failure(types.ErrInvalidNetworkConfig, fmt.Errorf("prevResult: no interfaces %s and %s", c.args.IfName, c.host))
+		return podlink.Spec{}, failure(types.ErrInvalidNetworkConfig, fmt.Errorf("prevResult: no interfaces %s and %s", c.args.IfName, c.host))
 	}
-	s := link.Spec{
+	s := podlink.Spec{
 		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
 		Bridge: prev.Interfaces[host-1].Name, // as ADD put them
 		MAC:    macOf(prev.Interfaces[inside].Mac), DefaultRoute: true,
 	}
 	for _, ip := range prev.IPs {
 		if ip.Interface != nil && *ip.Interface == inside {
-			s.Addresses = append(s.Addresses, link.Address{Prefix: prefixOf(ip.Address)})
+			s.Addresses = append(s.Addresses, podlink.Address{Prefix: prefixOf(ip.Address)})
 		}
 	}
 	for _, r := range prev.Routes {
 		dst, gw := prefixOf(r.Dst), addrOf(r.GW)
-		i := slices.IndexFunc(s.Addresses, func(a link.Address) bool { return a.Prefix.Addr().Is4() == dst.Addr().Is4() })
+		i := slices.IndexFunc(s.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr().Is4() == dst.Addr().Is4() })
 		if dst.Bits() == 0 && gw.IsValid() && i >= 0 {
 			s.Addresses[i].Gateway = gw
 		} else {
-			s.Routes = append(s.Routes, link.Route{Dst: dst, Gateway: gw})
+			s.Routes = append(s.Routes, podlink.Route{Dst: dst, Gateway: gw})
 		}
 	}
 	return s, nil
 }
 
 // checkLeases looks whether the daemon still has the addresses down as this container's.
-func (c *call) checkLeases(ctx context.Context, addresses []link.Address) error {
+func (c *call) checkLeases(ctx context.Context, addresses []podlink.Address) error {
 	leases, err := c.daemon.Leases(ctx, c.owner)
 	if err := ignoreNotFound(err); err != nil {
 		return daemonError(c.daemon, err)

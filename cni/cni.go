@@ -6,7 +6,7 @@
 //	runtime ── ADD ──> Plugin ── Join ──> daemon      (bridge, MTU, addresses, gateways, MAC)
 //	                     │  └─── ADD ──> ipam plugin  (instead, where ipam.type is set: addresses, gateways, routes)
 //	                     ├─── Admit ──> weft-kube    (in Kubernetes: returns once the pod's policies are in force)
-//	                     └──── Attach ──> link.Linker (veth pair, addresses, routes)
+//	                     └──── Attach ──> podlink.Linker (veth pair, addresses, routes)
 //
 // The plugin keeps no state, but for a Queue of deletions while the daemon is away: a lease is found by Owner, a host link by the
 // name derived from that. It follows the CNI
@@ -26,8 +26,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"weft/cni/link"
 	"weft/internal/api"
+	"weft/internal/podlink"
 )
 
 // About is what the plugin says of itself when it is called without a command.
@@ -64,7 +64,7 @@ var _ Daemon = (*api.Client)(nil)
 // containers.
 type Plugin struct {
 	// Links makes the links.
-	Links link.Linker
+	Links podlink.Linker
 	// Dial returns the daemon at a socket; empty means the default.
 	Dial func(socket string) Daemon
 	// Exec runs delegated address managers; nil means as programs found along CNI_PATH.
@@ -76,7 +76,7 @@ type Plugin struct {
 // New returns the plugin as the runtime calls it.
 func New() *Plugin {
 	return &Plugin{
-		Links: link.New(),
+		Links: podlink.New(),
 		Dial:  func(socket string) Daemon { return api.NewClient(socket) },
 		Out:   os.Stdout,
 	}
@@ -105,8 +105,8 @@ func (p *Plugin) newCall(args *skel.CmdArgs) (*call, error) {
 		return nil, err
 	}
 	c := &call{Plugin: p, args: args, conf: conf, daemon: p.Dial(conf.Socket)}
-	c.owner = Owner(conf.Name, args.ContainerID, args.IfName)
-	c.host = link.HostLinkName(c.owner, args.IfName)
+	c.owner = HolderOf(conf.Name, args.ContainerID, args.IfName)
+	c.host = podlink.HostLinkName(c.owner, args.IfName)
 	return c, nil
 }
 

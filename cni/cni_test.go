@@ -18,10 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/cni"
-	"weft/cni/link"
-	"weft/cni/link/linktest"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/podlink"
+	"weft/internal/podlink/linktest"
 )
 
 var errNoDaemon = fmt.Errorf("%w at /run/weft/weft.sock", api.ErrNoDaemon)
@@ -31,13 +31,13 @@ const owner = "cni/net/c1/eth0"
 func TestAdd(t *testing.T) {
 	b := newBench()
 	b.add(t, args(`{"dns": {"nameservers": ["10.32.0.1"], "search": ["weft.local"]}}`))
-	host := link.HostLinkName(owner, "eth0")
+	host := podlink.HostLinkName(owner, "eth0")
 	want := `{
   "cniVersion": "1.1.0",
   "dns": {"nameservers": ["10.32.0.1"], "search": ["weft.local"]},
   "interfaces": [
     {"name": "weave"},
-    {"mac": "` + link.HostLinkMAC(host).String() + `", "mtu": 1422, "name": "` + host + `"},
+    {"mac": "` + podlink.HostLinkMAC(host).String() + `", "mtu": 1422, "name": "` + host + `"},
     {"mac": "0a:57:0a:20:00:02", "mtu": 1422, "name": "eth0", "sandbox": "/run/netns/pod"}
   ],
   "ips": [
@@ -182,7 +182,7 @@ func TestAddFails(t *testing.T) {
 		"no namespace": {func(_ *bench, a *skel.CmdArgs) { a.Netns = "/run/netns/gone" }, types.ErrInvalidNetNS, "CNI_NETNS"},
 		"name in use":  {func(b *bench, _ *skel.CmdArgs) { b.links.AddForeign(netns, "eth0") }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
 		"bad name":     {func(_ *bench, a *skel.CmdArgs) { a.IfName = "sixteen-letters-" }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
-		"no bridge":    {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, link.ErrNoBridge) }, types.ErrTryAgainLater, "bridge"},
+		"no bridge":    {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, podlink.ErrNoBridge) }, types.ErrTryAgainLater, "bridge"},
 		"kernel":       {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, syscall.EPERM) }, types.ErrInternal, "not permitted"},
 		"bad MTU":      {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": 10}`) }, types.ErrInvalidNetworkConfig, "MTU"},
 		"negative MTU": {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": -1}`) }, types.ErrInvalidNetworkConfig, "mtu"},
@@ -396,7 +396,7 @@ func TestGC(t *testing.T) {
 		if diff := cmp.Diff(want, b.daemon.owners()); diff != "" {
 			t.Errorf("owners (-want +got):\n%s", diff)
 		}
-		if got := b.links.HostLinks(); !slices.Equal(got, []string{link.HostLinkName(owner, "eth0")}) {
+		if got := b.links.HostLinks(); !slices.Equal(got, []string{podlink.HostLinkName(owner, "eth0")}) {
 			t.Errorf("host links %v", got)
 		}
 	}
@@ -433,12 +433,12 @@ func TestStatus(t *testing.T) {
 }
 
 func TestOwner(t *testing.T) {
-	network, id, ifname, ok := cni.ParseOwner(cni.Owner("net", "c1", "eth0"))
-	if !ok || network != "net" || id != "c1" || ifname != "eth0" || cni.Owner("net", "c1", "eth0") != owner {
+	network, id, ifname, ok := cni.ParseHolder(cni.HolderOf("net", "c1", "eth0"))
+	if !ok || network != "net" || id != "c1" || ifname != "eth0" || cni.HolderOf("net", "c1", "eth0") != owner {
 		t.Errorf("ParseOwner = %q, %q, %q, %v", network, id, ifname, ok)
 	}
 	for _, s := range []string{"", "web", "c1/eth0", "cni/net/c1", "cni/net/c1/eth0/x", "cni//c1/eth0", "weft/net/c1/eth0", "cni/net/c1/"} {
-		if _, _, _, ok := cni.ParseOwner(s); ok {
+		if _, _, _, ok := cni.ParseHolder(s); ok {
 			t.Errorf("ParseOwner(%q) is ok", s)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"weft/cni/link"
 	"weft/internal/api"
+	"weft/internal/podlink"
 )
 
 // The plugin's own error codes, beside those of the specification.
@@ -68,13 +68,13 @@ func linkError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, link.ErrNetns):
+	case errors.Is(err, podlink.ErrNetns):
 		return failure(types.ErrInvalidNetNS, fmt.Errorf("CNI_NETNS: %w", err))
-	case errors.Is(err, link.ErrExists), errors.Is(err, link.ErrBadName):
+	case errors.Is(err, podlink.ErrExists), errors.Is(err, podlink.ErrBadName):
 		return failure(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_IFNAME: %w", err))
-	case errors.Is(err, link.ErrBadSpec):
+	case errors.Is(err, podlink.ErrBadSpec):
 		return failure(types.ErrInvalidNetworkConfig, err)
-	case errors.Is(err, link.ErrNoBridge), errors.Is(err, context.DeadlineExceeded): // the daemon is about to make it
+	case errors.Is(err, podlink.ErrNoBridge), errors.Is(err, context.DeadlineExceeded): // the daemon is about to make it
 		return failure(types.ErrTryAgainLater, err)
 	}
 	return failure(types.ErrInternal, err)

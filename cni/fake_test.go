@@ -17,9 +17,9 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"weft/cni"
-	"weft/cni/link/linktest"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/podlink/linktest"
 )
 
 const netns = "/run/netns/pod"

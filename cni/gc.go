@@ -8,7 +8,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
-	"weft/cni/link"
+	"weft/internal/podlink"
 )
 
 // GC ends the leases, and removes the links, of this network's attachments that the runtime does not list as valid.
@@ -30,11 +30,11 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 	}
 	done := map[string]bool{}
 	for _, a := range c.conf.ValidAttachments {
-		done[Owner(c.conf.Name, a.ContainerID, a.IfName)] = true
+		done[HolderOf(c.conf.Name, a.ContainerID, a.IfName)] = true
 	}
 	var errs []error
 	for _, l := range leases {
-		network, _, ifname, ok := ParseOwner(l.Owner)
+		network, _, ifname, ok := ParseHolder(l.Owner)
 		if !ok || network != c.conf.Name || done[l.Owner] {
 			continue
 		}
@@ -46,7 +46,7 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 
 // collect removes what an attachment left.
 func (c *call) collect(ctx context.Context, owner, ifname string) error {
-	if err := c.Links.Detach(ctx, "", ifname, link.HostLinkName(owner, ifname)); err != nil {
+	if err := c.Links.Detach(ctx, "", ifname, podlink.HostLinkName(owner, ifname)); err != nil {
 		return linkError(err)
 	}
 	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, owner, "")))

@@ -15,12 +15,12 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
+	"weft/internal/podlink"
 )
 
 // binDir has the built programs; they are built once.
@@ -135,7 +135,7 @@ func (h *host) addPod(t *testing.T, network string, p *nettest.Pod, o cnitest.Op
 	if err != nil {
 		t.Fatal(err)
 	}
-	prefixes, mac, err := link.New().Addresses(p.Path(), "eth0")
+	prefixes, mac, err := podlink.New().Addresses(p.Path(), "eth0")
 	if err != nil || res.Interfaces[2].Mac != mac.String() || res.Interfaces[2].Sandbox != p.Path() || len(prefixes) != len(res.IPs) {
 		t.Errorf("result %+v, but the pod has %v and %s: %v", res, prefixes, mac, err)
 	}
@@ -144,10 +144,10 @@ func (h *host) addPod(t *testing.T, network string, p *nettest.Pod, o cnitest.Op
 
 func (h *host) wantClean(t *testing.T, p *nettest.Pod) {
 	t.Helper()
-	if _, _, err := link.New().Addresses(p.Path(), "eth0"); !errors.Is(err, link.ErrNoLink) {
+	if _, _, err := podlink.New().Addresses(p.Path(), "eth0"); !errors.Is(err, podlink.ErrNoLink) {
 		t.Errorf("the pod's interface: %v, want ErrNoLink", err)
 	}
-	if out := labtest.Run(t, h.Space, "ip", "-br", "link"); strings.Contains(out, link.HostPrefix) {
+	if out := labtest.Run(t, h.Space, "ip", "-br", "link"); strings.Contains(out, podlink.HostPrefix) {
 		t.Errorf("host links:\n%s", out)
 	}
 	if left := h.daemon.owners(); len(left) > 0 {

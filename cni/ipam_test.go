@@ -8,8 +8,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
-	"weft/cni/link"
-	"weft/cni/link/linktest"
+	"weft/internal/podlink"
+	"weft/internal/podlink/linktest"
 )
 
 const delegated = `{"ipam": {"type": "static"}}`
@@ -67,17 +67,17 @@ func TestDelegatedRoutes(t *testing.T) {
 	gw := netip.MustParseAddr("10.32.0.1")
 	for name, c := range map[string]struct {
 		answer string
-		want   []link.Route
+		want   []podlink.Route
 		code   uint
 	}{
-		"the bridge's gateway": {answer: `{"ips": [{"address": "10.32.0.9/12"}]}`, want: []link.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw}}},
+		"the bridge's gateway": {answer: `{"ips": [{"address": "10.32.0.9/12"}]}`, want: []podlink.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw}}},
 		"default": {
 			answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.32.0.8"}]}`,
-			want:   []link.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.32.0.8")}},
+			want:   []podlink.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.32.0.8")}},
 		},
 		"no default": {
 			answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "192.0.2.0/24"}]}`,
-			want:   []link.Route{{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: gw}},
+			want:   []podlink.Route{{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: gw}},
 		},
 		"priority": {answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "192.0.2.0/24", "priority": 7}]}`, code: types.ErrUnsupportedField},
 		"no IP":    {answer: `{}`, code: types.ErrInvalidNetworkConfig},
@@ -114,7 +114,7 @@ func TestDelegatedFails(t *testing.T) {
 			code: 105, calls: []string{"ADD", "DEL"},
 		},
 		"attach fails": {
-			set:  func(b *bench) { b.links.Fail(linktest.OpAttach, link.ErrNoBridge) },
+			set:  func(b *bench) { b.links.Fail(linktest.OpAttach, podlink.ErrNoBridge) },
 			code: types.ErrTryAgainLater, calls: []string{"ADD", "DEL"},
 		},
 		"daemon away": {set: func(b *bench) { b.daemon.fail = errNoDaemon }, code: types.ErrTryAgainLater},

@@ -12,14 +12,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/podlink"
 )
 
 // plan is what an interface is to be: the specification of the link, and what of the result the link does not know.
 type plan struct {
-	spec     link.Spec
+	spec     podlink.Spec
 	gateways []netip.Addr // by address of spec; invalid: none
 	dns      types.DNS
 }
@@ -30,7 +30,7 @@ func (c *call) newPlan(ctx context.Context) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p := plan{dns: c.conf.DNS, spec: link.Spec{
+	p := plan{dns: c.conf.DNS, spec: podlink.Spec{
 		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
 		MTU: c.conf.MTU, MAC: mac, Hairpin: c.conf.hairpin(), DefaultRoute: true,
 	}}
@@ -58,7 +58,7 @@ func (c *call) planJoin(ctx context.Context, p *plan) error {
 	}
 	p.on(join.Bridge, join.MTU)
 	for _, a := range join.Addresses {
-		p.spec.Addresses = append(p.spec.Addresses, link.Address{Prefix: a.Address, Gateway: a.Gateway})
+		p.spec.Addresses = append(p.spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})
 		p.gateways = append(p.gateways, a.Gateway)
 	}
 	if p.spec.MAC.IsZero() {
@@ -96,7 +96,7 @@ func (c *call) planDelegated(ctx context.Context, p *plan) error {
 		return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam plugin %s gave no address", c.conf.IPAM.Type))
 	}
 	for _, ip := range res.IPs {
-		a := link.Address{Prefix: prefixOf(ip.Address), Gateway: addrOf(ip.Gateway)}
+		a := podlink.Address{Prefix: prefixOf(ip.Address), Gateway: addrOf(ip.Gateway)}
 		if !a.Gateway.IsValid() {
 			a.Gateway = exposed(status, a.Prefix.Addr())
 		}
@@ -132,7 +132,7 @@ func (p *plan) route(routes []*types.Route) error {
 			return failure(types.ErrUnsupportedField, fmt.Errorf("route %v of the ipam plugin: only dst and gw are supported", r))
 		}
 		dst, gw := prefixOf(r.Dst), addrOf(r.GW)
-		first := slices.IndexFunc(p.spec.Addresses, func(a link.Address) bool { return a.Prefix.Addr().Is4() == dst.Addr().Is4() })
+		first := slices.IndexFunc(p.spec.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr().Is4() == dst.Addr().Is4() })
 		if !gw.IsValid() && first >= 0 {
 			gw = p.gateways[first]
 		}
@@ -141,7 +141,7 @@ func (p *plan) route(routes []*types.Route) error {
 			p.spec.Addresses[first].Gateway = gw
 			continue
 		}
-		p.spec.Routes = append(p.spec.Routes, link.Route{Dst: dst, Gateway: gw})
+		p.spec.Routes = append(p.spec.Routes, podlink.Route{Dst: dst, Gateway: gw})
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (p plan) addresses() []netip.Addr {
 }
 
 // result returns what the runtime is told of the link, after what plugins before said.
-func (p plan) result(prev *types100.Result, made link.Result) *types100.Result {
+func (p plan) result(prev *types100.Result, made podlink.Result) *types100.Result {
 	res := prev
 	if res == nil {
 		res = &types100.Result{}

@@ -97,14 +97,14 @@ func (a *Allocator) ready(p *pool) (*wait, error) {
 	if a.left {
 		return nil, ErrLeft
 	}
-	if !p.ring.Founded() && !p.wanted {
+	if !p.ring.Bootstrapped() && !p.wanted {
 		p.wanted = true
 		a.poke()
 		if err := a.propose(p); err != nil {
 			return nil, err
 		}
 	}
-	if !p.ring.Founded() {
+	if !p.ring.Bootstrapped() {
 		return a.waitFor(a.waitingFor(p)), nil
 	}
 	return nil, nil
@@ -113,11 +113,11 @@ func (a *Allocator) ready(p *pool) (*wait, error) {
 // lease notes and writes a lease of offset, which is taken in the space already.
 func (a *Allocator) lease(p *pool, offset uint64, owner string, in netip.Prefix) (Lease, error) {
 	lease := Lease{
-		Owner: owner,
-		Addr:  p.ring.Addr(offset),
-		Bits:  in.Bits(),
-		In:    in,
-		Since: a.cfg.Now().UTC().Round(0),
+		Holder: owner,
+		Addr:   p.ring.Addr(offset),
+		Bits:   in.Bits(),
+		In:     in,
+		Since:  a.cfg.Now().UTC().Round(0),
 	}
 	a.leases.put(lease)
 	if err := a.write(p, func(tx store.Tx) error { return tx.PutLease(lease.stored()) }); err != nil {
@@ -176,10 +176,10 @@ func (a *Allocator) tryClaim(owner string, addr netip.Addr, s *search) (Lease, *
 	if !ok || !p.ring.Usable().Contains(offset) {
 		return Lease{}, nil, fmt.Errorf("%w: %s is not an address of %s that may be given out", ErrOutside, addr, join(a.cfg.Ranges))
 	}
-	if l, ok := a.leases.byAddr[addr]; ok && l.Owner == owner {
+	if l, ok := a.leases.byAddr[addr]; ok && l.Holder == owner {
 		return l, nil, nil
 	} else if ok {
-		return Lease{}, nil, fmt.Errorf("%w: %s is leased by %q", ErrLeased, addr, l.Owner)
+		return Lease{}, nil, fmt.Errorf("%w: %s is leased by %q", ErrLeased, addr, l.Holder)
 	}
 	if w, err := a.ready(p); w != nil || err != nil {
 		return Lease{}, w, err
@@ -202,7 +202,7 @@ func (a *Allocator) Release(owner string, addr netip.Addr) error {
 		leases := a.leases.of(owner)
 		if addr.IsValid() {
 			l, ok := a.leases.byAddr[addr.Unmap()]
-			if !ok || l.Owner != owner {
+			if !ok || l.Holder != owner {
 				return fmt.Errorf("%w: %q does not hold %s on this node", ErrUnknownOwner, owner, addr)
 			}
 			leases = []Lease{l}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 	"weft/internal/peer"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
@@ -47,7 +47,7 @@ func (m *ballotMessage) encode() []byte {
 
 func decodeBallot(b []byte) (m ballotMessage, err error) {
 	const fixed = 2 + 8 + 8 + 8 + 8 + 1
-	r := cursor.Reader{B: b}
+	r := bytesreader.Reader{B: b}
 	head := r.Bytes(fixed)
 	if len(head) < fixed || head[0] != messageVersion {
 		return m, fmt.Errorf("%w: ballot of %d bytes", ErrMessage, len(b))
@@ -121,7 +121,7 @@ func (a *Allocator) fence(p *pool, incoming *ring.Ring, how source) *ring.Ring {
 			return true
 		}
 		return !slices.ContainsFunc(estates, func(e ring.Token) bool {
-			return e.Span().Contains(t.Start) && t.Reign() <= e.Reign()
+			return e.Span().Contains(t.Start) && t.Epoch() <= e.Epoch()
 		})
 	})
 }
@@ -216,7 +216,7 @@ func (p *pool) estates() map[peer.ID]*ring.Ring {
 func (a *Allocator) endDecrees(p *pool, before map[peer.ID]*ring.Ring) error {
 	for gone, estate := range before {
 		for _, t := range estate.Tokens() {
-			if now, known := p.ring.TokenAt(t.Start); known && now.Reign() > t.Reign() {
+			if now, known := p.ring.TokenAt(t.Start); known && now.Epoch() > t.Epoch() {
 				if err := a.endDecree(p, gone); err != nil {
 					return err
 				}

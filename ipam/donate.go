@@ -26,7 +26,7 @@ type served struct {
 // ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding or is a *ring.ForeignError.
 func (a *Allocator) Message(from peer.ID, msg []byte) error {
 	err := a.take(from, msg)
-	var foreign *ring.ForeignError
+	var foreign *ring.ClusterMismatchError
 	if err == nil || errors.As(err, &foreign) {
 		return err
 	}
@@ -160,7 +160,7 @@ func (a *Allocator) serveClaim(p *pool, from peer.ID, asked ring.Span, reply *un
 		return covering, nil
 	case !p.space.Free(asked.Start):
 		reply.outcome = leased
-		reply.holder = a.leases.byAddr[p.ring.Addr(asked.Start)].Owner
+		reply.holder = a.leases.byAddr[p.ring.Addr(asked.Start)].Holder
 		return covering, nil
 	}
 	return a.grant(p, from, asked, reply)

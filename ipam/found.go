@@ -22,7 +22,7 @@ func (a *Allocator) pool(cidr netip.Prefix) *pool {
 
 // propose has this node do its part for the founding of p, if that is its turn, and tells the others.
 func (a *Allocator) propose(p *pool) error {
-	if p.ring.Founded() || a.cfg.Lazy && !p.wanted || a.left {
+	if p.ring.Bootstrapped() || a.cfg.Lazy && !p.wanted || a.left {
 		return nil
 	}
 	if p.votes.Propose() {
@@ -44,10 +44,10 @@ func (a *Allocator) propose(p *pool) error {
 // found divides p once the founders are agreed on, and returns what to tell the others.
 func (a *Allocator) found(p *pool) (deltas [][]byte, err error) {
 	founders, ok := p.votes.Decided()
-	if !ok || p.ring.Founded() {
+	if !ok || p.ring.Bootstrapped() {
 		return nil, nil
 	}
-	delta, err := p.ring.Found(founders)
+	delta, err := p.ring.Bootstrap(founders)
 	if err != nil {
 		return nil, err
 	}

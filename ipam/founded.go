@@ -7,12 +7,12 @@ import (
 )
 
 // Foundings returns how the ranges that are divided were divided first, by range.
-func (a *Allocator) Foundings() map[netip.Prefix]ring.Founding {
-	found := make(map[netip.Prefix]ring.Founding)
+func (a *Allocator) ClusterIDs() map[netip.Prefix]ring.ClusterID {
+	found := make(map[netip.Prefix]ring.ClusterID)
 	a.view(func() {
 		for _, p := range a.pools {
-			if p.ring.Founded() {
-				found[p.prefix] = p.ring.Founding()
+			if p.ring.Bootstrapped() {
+				found[p.prefix] = p.ring.ClusterID()
 			}
 		}
 	})
@@ -22,7 +22,7 @@ func (a *Allocator) Foundings() map[netip.Prefix]ring.Founding {
 // founded counts the ranges that are divided; mu is held.
 func (a *Allocator) founded() (n int) {
 	for _, p := range a.pools {
-		if p.ring.Founded() {
+		if p.ring.Bootstrapped() {
 			n++
 		}
 	}

@@ -45,7 +45,7 @@ func (a *Allocator) State() []byte {
 	err := a.do(func() error {
 		msg = []byte{messageVersion}
 		for _, p := range a.pools {
-			if p.ring.Founded() {
+			if p.ring.Bootstrapped() {
 				msg = appendSection(msg, sectionRing, p.ring.Append(nil))
 			} else {
 				msg = appendSection(msg, sectionVotes, paxos.Append(appendPrefix(nil, p.prefix), p.votes.States()))
@@ -126,7 +126,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 	if p == nil {
 		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
-	founded, estates := p.ring.Founded(), p.estates()
+	founded, estates := p.ring.Bootstrapped(), p.estates()
 	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming, how))
 	if err != nil {
 		a.warnForeign(p, err)
@@ -151,7 +151,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 		}
 		a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())
 	}
-	if delta.Len() == 0 && founded == p.ring.Founded() {
+	if delta.Len() == 0 && founded == p.ring.Bootstrapped() {
 		return nil, nil
 	}
 	p.stale = true
@@ -178,7 +178,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 func (a *Allocator) settle(p *pool) error {
 	lost := p.adopt(&a.leases)
 	for _, addr := range lost {
-		owner := a.leases.byAddr[addr].Owner
+		owner := a.leases.byAddr[addr].Holder
 		p.warn(fmt.Sprintf("%s, leased by %q, is another node's now: that lease is gone", addr, owner))
 		a.cfg.Logger.Error("ipam: lease lost with its range", "addr", addr, "owner", owner)
 		a.leases.remove(addr)
@@ -203,7 +203,7 @@ func (a *Allocator) settle(p *pool) error {
 
 // warnForeign notes for Status where a ring was refused that a person must do something about.
 func (a *Allocator) warnForeign(p *pool, err error) {
-	var foreign *ring.ForeignError
+	var foreign *ring.ClusterMismatchError
 	if errors.As(err, &foreign) {
 		a.counts.conflicts[conflictFounding].Add(1)
 		p.warn(fmt.Sprintf("%s was divided twice, by nodes that had not met (ours is %s, theirs %s): move ipam.db away on the nodes "+
@@ -213,7 +213,7 @@ func (a *Allocator) warnForeign(p *pool, err error) {
 
 // mergeVotes merges votes of the founding. Whoever still votes on what is long decided is told what became of it.
 func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) (deltas [][]byte, err error) {
-	if p.ring.Founded() {
+	if p.ring.Bootstrapped() {
 		return a.retell(p, votes), nil
 	}
 	metBefore, _ := p.votes.Waiting()

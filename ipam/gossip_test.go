@@ -47,7 +47,7 @@ func TestMergeOfForeignRings(t *testing.T) {
 	if _, err := b.Allocate(t.Context(), "y", whole); err != nil {
 		t.Fatal(err)
 	}
-	var foreign *ring.ForeignError
+	var foreign *ring.ClusterMismatchError
 	if _, err := a.Merge(b.State()); !errors.As(err, &foreign) {
 		t.Errorf("Merge: %v", err)
 	}
@@ -117,7 +117,7 @@ func TestLostRangeTakesItsLeasesAlong(t *testing.T) {
 
 func TestStoredLeaseWithoutRangeIsDropped(t *testing.T) {
 	a, disk := lone(t, 0, "10.32.0.0/24")
-	stray := store.Lease{Owner: "x", Addr: netip.MustParseAddr("10.99.0.1"), In: netip.MustParsePrefix("10.99.0.0/24")}
+	stray := store.Lease{Holder: "x", Addr: netip.MustParseAddr("10.99.0.1"), In: netip.MustParsePrefix("10.99.0.0/24")}
 	if err := disk.Update(func(tx store.Tx) error { return tx.PutLease(stray) }); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestLatecomerToTheFoundingIsTold(t *testing.T) {
 		if err != nil || len(deltas) != 1 {
 			t.Fatalf("%d deltas, %v", len(deltas), err)
 		}
-		if _, err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Founded() {
+		if _, err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Bootstrapped() {
 			t.Errorf("%v", err)
 		}
 		if deltas, _ := a.Merge(votes); len(deltas) != 0 {

@@ -349,7 +349,7 @@ func (h *history) verify() {
 			continue
 		}
 		for _, l := range n.stored() {
-			now := holder{i, l.Owner}
+			now := holder{i, l.Holder}
 			if before, ok := seen[l.Addr]; ok {
 				h.t.Fatalf("seed %d: %s leased by %v and by %v", h.seed, l.Addr, before, now)
 			}

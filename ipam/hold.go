@@ -42,10 +42,10 @@ func (a *Allocator) leaseHeld(p *pool) (leases []store.Lease) {
 		if !ok || p.space.Claim(offset) != nil { // another node's, or leased
 			continue
 		}
-		l := Lease{Owner: a.held[addr], Addr: addr, Bits: p.prefix.Bits(), In: p.prefix, Since: a.cfg.Now().UTC().Round(0)}
+		l := Lease{Holder: a.held[addr], Addr: addr, Bits: p.prefix.Bits(), In: p.prefix, Since: a.cfg.Now().UTC().Round(0)}
 		a.leases.put(l)
 		leases = append(leases, l.stored())
-		a.cfg.Logger.Info("ipam: an address in use had no lease", "addr", addr, "owner", l.Owner)
+		a.cfg.Logger.Info("ipam: an address in use had no lease", "addr", addr, "owner", l.Holder)
 	}
 	return leases
 }
@@ -61,7 +61,7 @@ func (a *Allocator) Reassign(from, to string) error {
 		stored := make([]store.Lease, len(leases))
 		for i, l := range leases {
 			a.leases.remove(l.Addr)
-			l.Owner = to
+			l.Holder = to
 			a.leases.put(l)
 			stored[i] = l.stored()
 		}

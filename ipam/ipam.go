@@ -63,8 +63,8 @@ type Config struct {
 	Rand      rand.Source          // for what is left to chance; nil: as math/rand/v2 has it. It is the Allocator's alone
 
 	// OnFounded and OnReclaimed are called with nothing locked; they may be nil.
-	OnFounded   func()             // a range has been divided
-	OnReclaimed func(gone peer.ID) // what that node owned has been given to another
+	OnBootstrapped func()             // a range has been divided
+	OnReclaimed    func(gone peer.ID) // what that node owned has been given to another
 }
 
 // Validate returns an error that names the first field that cannot be worked with.
@@ -74,8 +74,8 @@ func (c *Config) Validate() error {
 		return errors.New("ipam: Config.Self is not set")
 	case len(c.Ranges) == 0:
 		return errors.New("ipam: Config.Ranges is empty")
-	case c.InitPeers < 0 || c.InitPeers > paxos.MaxElectors:
-		return fmt.Errorf("ipam: Config.InitPeers is %d: not within 0 and %d", c.InitPeers, paxos.MaxElectors)
+	case c.InitPeers < 0 || c.InitPeers > paxos.MaxAcceptors:
+		return fmt.Errorf("ipam: Config.InitPeers is %d: not within 0 and %d", c.InitPeers, paxos.MaxAcceptors)
 	case c.Store == nil:
 		return errors.New("ipam: Config.Store is not set")
 	case c.Gossip == nil:
@@ -206,8 +206,8 @@ func (a *Allocator) do(f func() error) error {
 	over := a.over
 	a.over = nil
 	a.mu.Unlock()
-	if founded && a.cfg.OnFounded != nil {
-		a.cfg.OnFounded()
+	if founded && a.cfg.OnBootstrapped != nil {
+		a.cfg.OnBootstrapped()
 	}
 	for _, gone := range over {
 		if a.cfg.OnReclaimed != nil && err == nil {

@@ -11,18 +11,18 @@ import (
 
 // Lease says that an owner holds an address.
 type Lease struct {
-	Owner string       // who holds it, in the words of the caller
-	Addr  netip.Addr   // held by nobody else in the network
-	Bits  int          // the prefix length to configure Addr with: that of In
-	In    netip.Prefix // what the address was asked for from: the whole range, or a part of it
-	Since time.Time    // when it was given out
+	Holder string       // who holds it, in the words of the caller
+	Addr   netip.Addr   // held by nobody else in the network
+	Bits   int          // the prefix length to configure Addr with: that of In
+	In     netip.Prefix // what the address was asked for from: the whole range, or a part of it
+	Since  time.Time    // when it was given out
 }
 
 // Prefix is the address with its length, as a person or an interface wants it: 10.32.0.1/12.
 func (l Lease) Prefix() netip.Prefix { return netip.PrefixFrom(l.Addr, l.Bits) }
 
 func (l Lease) stored() store.Lease {
-	return store.Lease{Owner: l.Owner, Addr: l.Addr, In: l.In, Since: l.Since}
+	return store.Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Since: l.Since}
 }
 
 // leaseTable finds leases by address and by owner. The zero table is empty. It is guarded by the Allocator's mu.
@@ -37,9 +37,9 @@ func (t *leaseTable) put(l Lease) {
 		t.byOwner = make(map[string][]netip.Addr)
 	}
 	t.byAddr[l.Addr] = l
-	addrs := append(t.byOwner[l.Owner], l.Addr)
+	addrs := append(t.byOwner[l.Holder], l.Addr)
 	slices.SortFunc(addrs, netip.Addr.Compare)
-	t.byOwner[l.Owner] = addrs
+	t.byOwner[l.Holder] = addrs
 }
 
 func (t *leaseTable) remove(addr netip.Addr) {
@@ -48,12 +48,12 @@ func (t *leaseTable) remove(addr netip.Addr) {
 		return
 	}
 	delete(t.byAddr, addr)
-	rest := slices.DeleteFunc(t.byOwner[l.Owner], func(a netip.Addr) bool { return a == addr })
+	rest := slices.DeleteFunc(t.byOwner[l.Holder], func(a netip.Addr) bool { return a == addr })
 	if len(rest) == 0 {
-		delete(t.byOwner, l.Owner)
+		delete(t.byOwner, l.Holder)
 		return
 	}
-	t.byOwner[l.Owner] = rest
+	t.byOwner[l.Holder] = rest
 }
 
 // of returns owner's leases, sorted by address.
@@ -82,7 +82,7 @@ func (t *leaseTable) all() []Lease {
 		leases = append(leases, l)
 	}
 	slices.SortFunc(leases, func(a, b Lease) int {
-		if c := cmp.Compare(a.Owner, b.Owner); c != 0 {
+		if c := cmp.Compare(a.Holder, b.Holder); c != 0 {
 			return c
 		}
 		return a.Addr.Compare(b.Addr)

@@ -79,7 +79,7 @@ func (a *Allocator) heir() (heir peer.ID, err error) {
 // ownsAll reports whether there is nothing of any range that another node owns.
 func (a *Allocator) ownsAll() bool {
 	for _, p := range a.pools {
-		if p.ring.Founded() && p.owned(a.cfg.Self) < p.ring.Size() {
+		if p.ring.Bootstrapped() && p.owned(a.cfg.Self) < p.ring.Size() {
 			return false
 		}
 	}

@@ -44,11 +44,11 @@ func (a *Allocator) loadLeases(state store.State) error {
 	for _, l := range state.Leases {
 		p, offset, ok := a.poolOf(l.Addr)
 		if !ok || p.space.Claim(offset) != nil {
-			a.cfg.Logger.Error("ipam: dropping a stored lease: its address is not this node's", "addr", l.Addr, "owner", l.Owner)
+			a.cfg.Logger.Error("ipam: dropping a stored lease: its address is not this node's", "addr", l.Addr, "owner", l.Holder)
 			stray = append(stray, l.Addr)
 			continue
 		}
-		a.leases.put(Lease{Owner: l.Owner, Addr: l.Addr, In: l.In, Bits: l.In.Bits(), Since: l.Since})
+		a.leases.put(Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Bits: l.In.Bits(), Since: l.Since})
 	}
 	if state.Self == a.cfg.Self && len(stray) == 0 && !slices.ContainsFunc(a.pools, voteIsNew(&state)) {
 		return nil

@@ -34,9 +34,9 @@ const (
 
 // Reclaimed is what became of what a node owned of one range.
 type Reclaimed struct {
-	Gone      peer.ID
+	Dead      peer.ID
 	Range     netip.Prefix
-	Heir      peer.ID // zero where it owned nothing
+	NewOwner  peer.ID // zero where it owned nothing
 	Addresses uint64
 }
 
@@ -75,7 +75,7 @@ func (a *Allocator) Reclaim(ctx context.Context, gone ...peer.ID) (results []Rec
 		for _, id := range gone {
 			rs, err := a.reclaimAll(ctx, id)
 			for _, r := range rs {
-				moved = moved || r.Addresses > 0 && slices.Contains(gone, r.Heir)
+				moved = moved || r.Addresses > 0 && slices.Contains(gone, r.NewOwner)
 				if r.Addresses > 0 || !slices.ContainsFunc(results, r.sameAs) {
 					results = append(results, r)
 				}
@@ -120,7 +120,7 @@ func (a *Allocator) reclaimCommand(also peer.ID) string {
 
 // sameAs reports whether r and other are about what one node owned of one range.
 func (r Reclaimed) sameAs(other Reclaimed) bool {
-	return r.Gone == other.Gone && r.Range == other.Range
+	return r.Dead == other.Dead && r.Range == other.Range
 }
 
 // reclaimAll takes what one node owns of all ranges.
@@ -155,7 +155,7 @@ func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, er
 		done, err = a.nominate(key)
 		return err
 	})
-	r = Reclaimed{Gone: key.gone, Range: key.cidr}
+	r = Reclaimed{Dead: key.gone, Range: key.cidr}
 	if err != nil || done {
 		return r, err
 	}
@@ -166,17 +166,17 @@ func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, er
 	err = a.do(func() error {
 		choice := a.reclaims[key].choice
 		clear(a.reclaims[key].asked)
-		r.Heir = choice.Value(a.cfg.Self)
-		return a.vote(key, func(own *paxos.Acceptor) { own.Accept(choice.Ballot, r.Heir) })
+		r.NewOwner = choice.Value(a.cfg.Self)
+		return a.vote(key, func(own *paxos.Acceptor) { own.Accept(choice.Ballot, r.NewOwner) })
 	})
 	if err != nil {
 		return r, err
 	}
-	if err := a.canvass(ctx, key, r.Heir); err != nil {
+	if err := a.canvass(ctx, key, r.NewOwner); err != nil {
 		return r, err
 	}
 	err = a.do(func() (err error) {
-		r.Addresses, err = a.hand(key, r.Heir)
+		r.Addresses, err = a.hand(key, r.NewOwner)
 		return err
 	})
 	return r, err
@@ -185,7 +185,7 @@ func (a *Allocator) decide(ctx context.Context, key reclaimKey) (r Reclaimed, er
 // nominate begins a ballot with this node's own promise; done where the node owns nothing.
 func (a *Allocator) nominate(key reclaimKey) (done bool, err error) {
 	p := a.pool(key.cidr)
-	if p.owned(key.gone) == 0 && (p.complete() || !p.ring.Founded()) { // else somebody may know more
+	if p.owned(key.gone) == 0 && (p.complete() || !p.ring.Bootstrapped()) { // else somebody may know more
 		return true, nil
 	}
 	if a.cfg.Reachable(key.gone) {

@@ -92,7 +92,7 @@ func (a *Allocator) empty() (cidrs []netip.Prefix) {
 	now := a.cfg.Now()
 	for _, p := range a.pools {
 		recently := !p.probed.IsZero() && now.Sub(p.probed) < probePause
-		if a.left || !p.ring.Founded() || len(p.space.Owned()) > 0 || p.fetching || recently {
+		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.fetching || recently {
 			continue
 		}
 		if now.Sub(p.adopted) < gapPause && !p.complete() {

@@ -103,7 +103,7 @@ func (c *cluster) audit() {
 	seen := make(map[netip.Addr]holder)
 	for _, n := range c.nodes {
 		for _, l := range n.stored() {
-			h := holder{n.index, l.Owner}
+			h := holder{n.index, l.Holder}
 			if before, ok := seen[l.Addr]; ok {
 				c.t.Fatalf("seed %d: %s leased by %v and by %v", c.seed, l.Addr, before, h)
 			}

@@ -89,17 +89,17 @@ func (a *Allocator) rangeStatus(p *pool) RangeStatus {
 
 // ready reports whether p gives out addresses, or would if any node had one left.
 func (p *pool) ready() bool {
-	return p.ring.Founded() && (len(p.space.Owned()) > 0 || !p.probed.IsZero())
+	return p.ring.Bootstrapped() && (len(p.space.Owned()) > 0 || !p.probed.IsZero())
 }
 
 // idle reports whether nothing is to be done about p as nobody has asked for it yet.
-func (a *Allocator) idle(p *pool) bool { return a.cfg.Lazy && !p.wanted && !p.ring.Founded() }
+func (a *Allocator) idle(p *pool) bool { return a.cfg.Lazy && !p.wanted && !p.ring.Bootstrapped() }
 
 // waitingFor is what p lacks to be ready.
 func (a *Allocator) waitingFor(p *pool) string {
 	met, needed := p.votes.Waiting()
 	switch {
-	case p.ring.Founded():
+	case p.ring.Bootstrapped():
 		return fmt.Sprintf("a share of %s from the other nodes", p.prefix)
 	case needed == 0:
 		return fmt.Sprintf("founding nodes to divide %s: this one is an observer and has met none", p.prefix)

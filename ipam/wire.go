@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 )
 
 // appendPrefix appends cidr: the length of its address in bytes, the address, its bits in one byte.
@@ -103,7 +103,7 @@ func (m *unicast) encode() []byte {
 }
 
 func decodeUnicast(b []byte) (m unicast, err error) {
-	r := cursor.Reader{B: b}
+	r := bytesreader.Reader{B: b}
 	version := r.Byte()
 	m.kind = r.Byte()
 	if id := r.Bytes(8); len(id) == 8 {

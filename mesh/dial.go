@@ -221,7 +221,7 @@ func (d *dialer) exchangeByAnyKey(ctx context.Context, addr netip.AddrPort) erro
 // anotherSecret reports whether err says that both nodes have secrets, and none in common as far as it goes.
 func anotherSecret(err error) bool {
 	e, ok := errors.AsType[*SecretError](err)
-	return ok && e.Why == MismatchOther
+	return ok && e.Reason == MismatchOther
 }
 
 // exchange exchanges states with whoever is at addr. memberlist cannot be interrupted in that: where ctx ends first,
@@ -289,7 +289,7 @@ func (d *dialer) recover(ctx context.Context) {
 			if err == nil {
 				pause = 2 * time.Second
 			} else if e, ok := errors.AsType[*SecretError](err); ok {
-				d.mesh.outside.note(e.Addr.Addr(), e.Why, time.Now())
+				d.mesh.outside.note(e.Addr.Addr(), e.Reason, time.Now())
 			}
 		}
 	}

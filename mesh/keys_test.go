@@ -230,8 +230,8 @@ func TestNewcomerComesBetweenNobody(t *testing.T) {
 func TestNoSecretInCommon(t *testing.T) {
 	for _, tt := range []struct {
 		inside, outside string
-		atInside        Mismatch
-		atOutside       Mismatch
+		atInside        MismatchReason
+		atOutside       MismatchReason
 	}{
 		{"a", "b", MismatchOther, MismatchOther},
 		{"ab", "cd", MismatchOther, MismatchOther},
@@ -252,11 +252,11 @@ func TestNoSecretInCommon(t *testing.T) {
 				time.Sleep(10 * time.Minute)
 
 				e, ok := errors.AsType[*SecretError](out.TargetStatus()[0].Err)
-				if !ok || e.Why != tt.atOutside || e.Addr != in.transport.addr || !strings.Contains(e.Error(), "--secret-file") {
+				if !ok || e.Reason != tt.atOutside || e.Addr != in.transport.addr || !strings.Contains(e.Error(), "--secret-file") {
 					t.Errorf("outside: target %v, want mismatch %d", out.TargetStatus()[0].Err, tt.atOutside)
 				}
-				s := in.Strangers()
-				if len(s) != 1 || s[0].Why != tt.atInside || s[0].Addr != out.transport.addr.Addr() {
+				s := in.KeyMismatches()
+				if len(s) != 1 || s[0].Reason != tt.atInside || s[0].Addr != out.transport.addr.Addr() {
 					t.Errorf("inside: strangers %v, want one with mismatch %d", s, tt.atInside)
 				}
 				if len(in.Members()) != 1 || len(out.Members()) != 1 {
@@ -273,7 +273,7 @@ func TestNoSecretInCommon(t *testing.T) {
 				}
 				out.stop()
 				time.Sleep(5 * time.Minute)
-				if s := in.Strangers(); len(s) != 0 {
+				if s := in.KeyMismatches(); len(s) != 0 {
 					t.Errorf("strangers %v minutes after the last", s)
 				}
 				stopAll(in)

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 	"weft/internal/peer"
 	"weft/mesh/topology"
 )
@@ -75,7 +75,7 @@ func (r *linkRecord) append(b []byte) []byte {
 
 // parseLinks reads a run of records.
 func parseLinks(b []byte) (records []*linkRecord, err error) {
-	c := cursor.Reader{B: b}
+	c := bytesreader.Reader{B: b}
 	for len(c.B) > 0 {
 		head := c.Bytes(linkFixed)
 		if len(head) < linkFixed {

@@ -70,13 +70,13 @@ func (b *logBridge) Write(line []byte) (int, error) {
 }
 
 // stranger says that a node is kept out, where that is news.
-func (b *logBridge) stranger(addr netip.Addr, why Mismatch) {
+func (b *logBridge) stranger(addr netip.Addr, why MismatchReason) {
 	now := time.Now()
 	if !b.outside.note(addr, why, now) {
 		return
 	}
 	if _, ok := b.admit(slog.LevelWarn, now); ok {
-		b.to.Warn("a node is kept out: no secret in common", "addr", addr, "why", "it "+why.String(), "mend", why.Mend())
+		b.to.Warn("a node is kept out: no secret in common", "addr", addr, "why", "it "+why.String(), "mend", why.Remedy())
 	}
 }
 

@@ -314,7 +314,7 @@ func (m *Mesh) remember() {
 			gone = append(gone, member.ID)
 		}
 	}
-	if err := m.cfg.Targets.Note(at, gone); err != nil {
+	if err := m.cfg.Targets.RecordSeen(at, gone); err != nil {
 		m.log.Warn("remembering the members", "err", err)
 	}
 }
@@ -339,7 +339,7 @@ func (m *Mesh) Forget(id peer.ID) error {
 		return nil
 	}
 	m.roster.wake()
-	return m.cfg.Targets.Note(nil, []peer.ID{id})
+	return m.cfg.Targets.RecordSeen(nil, []peer.ID{id})
 }
 
 // fail ends Run with err; only the first counts.

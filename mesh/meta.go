@@ -43,8 +43,8 @@ type meta struct {
 	capabilities uint32    // bits of the data plane's, Config.Capabilities
 	public       [peer.KeySize]byte
 	name         string
-	accepts      []uint32   // at most MaxKeys in what this build writes
-	foundings    []Founding // at most MaxFoundings
+	accepts      []uint32    // at most MaxKeys in what this build writes
+	foundings    []ClusterID // at most MaxFoundings
 }
 
 const (
@@ -120,11 +120,11 @@ func parseMeta(b []byte) (meta, error) {
 		return m, nil
 	}
 	n, rest = int(rest[0]), rest[1:]
-	if n > MaxFoundings || len(rest) < 8*n {
+	if n > MaxClusterIDs || len(rest) < 8*n {
 		return meta{}, fmt.Errorf("%w: foundings cut short", errMeta)
 	}
 	for i := range n {
-		m.foundings = append(m.foundings, Founding{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
+		m.foundings = append(m.foundings, ClusterID{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
 	}
 	return m, nil
 }

@@ -11,18 +11,18 @@ import (
 var ErrSecret = errors.New("mesh: no secret in common")
 
 // Mismatch is how the secrets of this node and another one do not fit.
-type Mismatch uint8
+type MismatchReason uint8
 
 // The ways in which secrets do not fit. The zero Mismatch is invalid.
 const (
-	MismatchOther   Mismatch = iota + 1 // both have secrets, and none in common
-	MismatchThere                       // the other node has none
-	MismatchHere                        // this node has none
-	MismatchUnclear                     // what came cannot be opened: another secret's, a node's without one, or garbage
+	MismatchOther   MismatchReason = iota + 1 // both have secrets, and none in common
+	MismatchThere                             // the other node has none
+	MismatchHere                              // this node has none
+	MismatchUnclear                           // what came cannot be opened: another secret's, a node's without one, or garbage
 )
 
 // String returns what is wrong, as the predicate of a sentence about the other node.
-func (m Mismatch) String() string {
+func (m MismatchReason) String() string {
 	switch m {
 	case MismatchOther:
 		return "has another secret than this node"
@@ -38,7 +38,7 @@ func (m Mismatch) String() string {
 }
 
 // Mend returns what to do about it, as an imperative.
-func (m Mismatch) Mend() string {
+func (m MismatchReason) Remedy() string {
 	switch m {
 	case MismatchThere:
 		return "start that node with a --secret-file that has a line of this node's"
@@ -51,13 +51,13 @@ func (m Mismatch) Mend() string {
 
 // SecretError is why the node at Addr and this one do not talk to each other.
 type SecretError struct {
-	Addr netip.AddrPort
-	Why  Mismatch
+	Addr   netip.AddrPort
+	Reason MismatchReason
 }
 
 // Error implements error.
 func (e *SecretError) Error() string {
-	return fmt.Sprintf("%v: the node at %s %s: %s", ErrSecret, e.Addr, e.Why, e.Why.Mend())
+	return fmt.Sprintf("%v: the node at %s %s: %s", ErrSecret, e.Addr, e.Reason, e.Reason.Remedy())
 }
 
 // Is reports whether target is ErrSecret.
@@ -81,10 +81,10 @@ func secretError(addr netip.AddrPort, err error) error {
 	text := err.Error()
 	for _, known := range []struct {
 		text string
-		why  Mismatch
+		why  MismatchReason
 	}{{textNoKey, MismatchOther}, {textSealed, MismatchHere}, {textPlain, MismatchThere}} {
 		if strings.Contains(text, known.text) {
-			return &SecretError{Addr: addr, Why: known.why}
+			return &SecretError{Addr: addr, Reason: known.why}
 		}
 	}
 	return err
@@ -92,7 +92,7 @@ func secretError(addr netip.AddrPort, err error) error {
 
 // strangerIn reads a line of memberlist's log: whether it says that something from addr was turned away because of its
 // secret. What follows the known words may be the sender's.
-func strangerIn(line string) (addr netip.Addr, why Mismatch, ok bool) {
+func strangerIn(line string) (addr netip.Addr, why MismatchReason, ok bool) {
 	rest, packet := strings.CutPrefix(line, textPacket)
 	if packet {
 		why = MismatchUnclear // a packet without a seal looks like one with another

@@ -53,7 +53,7 @@ func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
 		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot", accepts: []uint32{1, 1 << 31},
-		foundings: []Founding{{1, 2}, {3, 1 << 31}},
+		foundings: []ClusterID{{1, 2}, {3, 1 << 31}},
 	}
 	b := want.encode()
 	got, err := parseMeta(append(b, "a later format's field"...))
@@ -85,7 +85,7 @@ func TestMetaRoundTrip(t *testing.T) {
 			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
 		}
 	}
-	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), foundings: make([]Founding, MaxFoundings)}
+	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), foundings: make([]ClusterID, MaxClusterIDs)}
 	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
 	}
@@ -141,7 +141,7 @@ func TestTargetsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(targets.Set([]string{"a:1", "b:2"}),
-		targets.Note(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil), targets.Note(nil, []peer.ID{{2}})); err != nil {
+		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil), targets.RecordSeen(nil, []peer.ID{{2}})); err != nil {
 		t.Fatal(err)
 	}
 	again, err := LoadTargets(dir)

@@ -14,7 +14,7 @@ func TestStrangerIn(t *testing.T) {
 	for _, tt := range []struct {
 		line string
 		addr string // empty: none
-		why  Mismatch
+		why  MismatchReason
 	}{
 		{"Decrypt packet failed: no installed keys could decrypt the message from=192.168.1.7:6783", "192.168.1.7", MismatchUnclear},
 		{"Decrypt packet failed: unsupported encryption version 7 from=[fd00::7]:6783", "fd00::7", MismatchUnclear},

@@ -117,7 +117,7 @@ func (t *Targets) Set(targets []string) error {
 
 // Note notes where members were last heard of, by ID, and drops what it noted of those who are gone. It writes at most once,
 // and only what is new.
-func (t *Targets) Note(at map[peer.ID]string, gone []peer.ID) error {
+func (t *Targets) RecordSeen(at map[peer.ID]string, gone []peer.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	seen := maps.Clone(t.saved.Seen)

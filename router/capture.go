@@ -163,7 +163,7 @@ func capture(list []*Capture, f tap.Frame, as Captured) {
 	as.Frame = f.Data
 	if f.Offload.GSOType == virtio.GSONone && f.Offload.Flags&virtio.FlagNeedsChecksum != 0 && len(f.More) == 0 {
 		as.Frame = slices.Clone(f.Data)
-		virtio.Complete(f.Offload, as.Frame)
+		virtio.CompleteChecksum(f.Offload, as.Frame)
 	}
 	for _, c := range list {
 		c.Add(as, f.More...)

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"weft/internal/capture/filter"
 	"weft/internal/ether"
 	"weft/internal/peer"
-	"weft/router/filter"
 	"weft/router/session"
 	"weft/tap/taptest"
 )

@@ -77,9 +77,9 @@ func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.S
 	other.SetPeers([]session.Peer{{ID: n.peer.ID, Public: n.peer.Public, Addr: n.peer.Addr}}, now)
 	f := &friend{peer: as, node: other}
 	n.keys.locked(func(own *session.Node) {
-		other.Want(n.peer.ID, now)
+		other.RequestSession(n.peer.ID, now)
 		for range 2 {
-			messages, changes := other.Take()
+			messages, changes := other.Drain()
 			for _, c := range changes {
 				f.session = c.Session
 			}
@@ -90,7 +90,7 @@ func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.S
 					}
 				}
 			}
-			messages, _ = own.Take()
+			messages, _ = own.Drain()
 			for _, m := range messages {
 				if err := other.Receive(m.Datagram, n.peer.Addr, now); err != nil {
 					t.Fatal(err)
@@ -101,8 +101,8 @@ func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.S
 	s := n.keys.node.Lookup(indexAtPeer(f.session))
 	s.Confirm()
 	n.keys.locked(func(own *session.Node) {
-		own.Confirm(s, now)
-		own.Take()
+		own.ConfirmSession(s, now)
+		own.Drain()
 	})
 	by := newEncoder(n.Engine, n.conns[0])
 	n.open(n.peers.Load().byID[as.ID], s, as.Addr, &by, now)

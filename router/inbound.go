@@ -30,7 +30,7 @@ type inbound struct {
 	host   *host
 
 	batch  []underlay.Datagram
-	joiner *virtio.Joiner // what it holds lies in the buffers of batch
+	joiner *virtio.Coalescer // what it holds lies in the buffers of batch
 	sum    tally
 	taken  int // frames in joiner, those joined included
 
@@ -50,7 +50,7 @@ func newInbound(e *Engine, c underlay.Conn, h *host) *inbound {
 		conn:   c,
 		host:   h,
 		batch:  make([]underlay.Datagram, inDatagrams),
-		joiner: virtio.NewJoiner(e.device.Features(), inFrames, inPieces),
+		joiner: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
 
 		forward: forwarder{engine: e, conn: c, packer: packer{least: forwardArena}},
 	}
@@ -193,7 +193,7 @@ func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Ti
 		}
 		err = in.joiner.AddFrame(offloadOf(meta), frame)
 	} else {
-		err = in.joiner.AddSlice(header.Session, sliceOf(header, meta), frame)
+		err = in.joiner.AddSegment(header.Session, sliceOf(header, meta), frame)
 	}
 	if err != nil {
 		return DropOffload
@@ -219,8 +219,8 @@ func offloadOf(m wire.Meta) virtio.Header {
 }
 
 // sliceOf returns the metadata of a slice in the words of virtio.
-func sliceOf(h wire.Header, m wire.Meta) virtio.Slice {
-	return virtio.Slice{
+func sliceOf(h wire.Header, m wire.Meta) virtio.SegmentInfo {
+	return virtio.SegmentInfo{
 		Super: h.Counter - uint64(m.Index), Type: typeOf(m.Kind), ECN: m.ECN, HeaderLen: int(m.HeaderLen),
 		CsumStart: int(m.CsumStart), CsumOffset: int(m.CsumOffset), SegmentSize: int(m.SegmentSize),
 		Index: int(m.Index), Last: m.Last,

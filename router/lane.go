@@ -58,7 +58,7 @@ func (e *Engine) trusts(addr netip.Addr) bool { return (*e.trust.Load())(addr) }
 
 // Agreed reports whether this node and a peer have agreed, in the last handshake that they had, that frames need not be
 // sealed between them. It holds on when the session is no longer needed.
-func (e *Engine) Agreed(id peer.ID) bool {
+func (e *Engine) PlainAgreed(id peer.ID) bool {
 	h := e.peers.Load().byID[id]
 	return h != nil && h.state.crossing.agreed.Load()
 }

@@ -81,7 +81,7 @@ func newLinks(e *Engine, onChange func(Links)) *links {
 }
 
 // Keep has sessions with the given peers made and kept though no frames pass, in place of those given before.
-func (e *Engine) Keep(peers []peer.ID) {
+func (e *Engine) KeepSessions(peers []peer.ID) {
 	e.links.mu.Lock()
 	defer e.links.mu.Unlock()
 	clear(e.links.keep)

@@ -32,7 +32,7 @@ func examine(frame tap.Frame, longest int) (f outgoing, reason Drop) {
 			return f, DropOffload
 		}
 		if frame.Offload.CsumStart > wire.MaxOffset || frame.Offload.CsumOffset > wire.MaxOffset {
-			virtio.Complete(frame.Offload, frame.Data)
+			virtio.CompleteChecksum(frame.Offload, frame.Data)
 			f.Offload = virtio.Header{}
 		}
 	default:

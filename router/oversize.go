@@ -63,7 +63,7 @@ func (o *outbound) forwardCut(f *outgoing, to *hop, l *lane) error {
 // eachFrame calls do with the frames that f stands for, all checksums written, until one call fails.
 func (o *outbound) eachFrame(f *outgoing, do func(frame []byte) error) error {
 	if !f.isSuper() {
-		virtio.Complete(f.Offload, f.Data)
+		virtio.CompleteChecksum(f.Offload, f.Data)
 		return do(f.Data)
 	}
 	var buf []byte

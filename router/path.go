@@ -235,7 +235,7 @@ func (in *inbound) probeReply(body []byte, from *hop, addr netip.AddrPort, now t
 
 // Report takes what the network has said of a datagram: a path that is shorter than assumed, or a peer that is not
 // there. It is a hint from nobody knows whom, and costs a lookup.
-func (e *Engine) Report(r underlay.Report) {
+func (e *Engine) HandleICMP(r underlay.Report) {
 	if h := e.peers.Load().byAddr[r.Addr]; h != nil && r.MTU > 0 {
 		h.state.path.tooBig(0, r.MTU-wire.OuterLen(r.Addr.Addr().Is6()), e.now())
 	}

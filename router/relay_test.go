@@ -49,7 +49,7 @@ func newWorld(t *testing.T, size int, secrets []session.Secret, dialOut ...int) 
 				defer w.mu.Unlock()
 				w.heard = append(w.heard, append([]byte{byte(n), to}, m...))
 			},
-			Knock: func(to netip.AddrPort, b []byte) {
+			DialBack: func(to netip.AddrPort, b []byte) {
 				c, err := w.net.Listen(netip.AddrPortFrom(addrOf(n).Addr(), 0))
 				if err != nil {
 					t.Error(err)
@@ -306,7 +306,7 @@ func TestDialOut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 4, secrets, 2, 3)
 				for _, n := range []int{2, 3} {
-					w.nodes[n].Keep([]peer.ID{w.nodes[0].peer.ID})
+					w.nodes[n].KeepSessions([]peer.ID{w.nodes[0].peer.ID})
 				}
 				time.Sleep(5 * time.Second)
 				w.learn()
@@ -337,12 +337,12 @@ func TestKnock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil, 2)
 		for n, want := range map[int]bool{1: true, 2: false} {
-			if came, err := w.nodes[n].Knock(t.Context(), w.nodes[0].peer.ID); came != want || err != nil {
+			if came, err := w.nodes[n].RequestDialBack(t.Context(), w.nodes[0].peer.ID); came != want || err != nil {
 				t.Errorf("node %d: %v, %v, want %v", n, came, err, want)
 			}
 		}
 		w.net.Partition([]netip.Addr{addrOf(0).Addr()}, []netip.Addr{addrOf(1).Addr()})
-		if came, err := w.nodes[1].Knock(t.Context(), w.nodes[0].peer.ID); came || err == nil {
+		if came, err := w.nodes[1].RequestDialBack(t.Context(), w.nodes[0].peer.ID); came || err == nil {
 			t.Errorf("by somebody who does not answer: %v, %v, want an error", came, err)
 		}
 	})

@@ -55,7 +55,7 @@ type Config struct {
 	// concerned; nil is never, but always where there are no secrets. It may be called from any goroutine.
 	Trusts func(netip.Addr) bool
 	// OnAgreed is told that Agreed has changed for a peer, by one goroutine, which waits for it; it may be nil.
-	OnAgreed func(peer.ID)
+	OnPlainAgreed func(peer.ID)
 	// Owner returns the peer that gives out an address of the overlay. It is called for every question for an address
 	// that comes from this node's pods, by the goroutine that reads the TAP, and must not block. Nil: such questions go to
 	// all peers.
@@ -68,7 +68,7 @@ type Config struct {
 	OnControl func(from peer.ID, to uint8, message []byte)
 	// Knock sends a datagram to an address from a port that nothing was ever sent from, for a peer that wants to know
 	// whether others reach it there; nil: this node cannot.
-	Knock func(to netip.AddrPort, datagram []byte)
+	DialBack func(to netip.AddrPort, datagram []byte)
 	// Device is the host's side. The engine owns it: Run closes it.
 	Device tap.Device
 	// Conns are the sockets, at least one and at most one for each of the device's queues, as each writes to a queue of
@@ -181,9 +181,9 @@ func New(cfg Config) (*Engine, error) {
 		fdb:      fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
 		age:      cfg.FDBAge,
 		tailroom: tailroom,
-		onAgreed: cfg.OnAgreed,
+		onAgreed: cfg.OnPlainAgreed,
 		control:  cfg.OnControl,
-		knock:    cfg.Knock,
+		knock:    cfg.DialBack,
 		log:      cfg.Logger,
 		now:      cfg.Now,
 		keys:     keys,
@@ -285,7 +285,7 @@ func (e *Engine) FDB() []fdb.Entry { return e.fdb.Entries(e.now()) }
 
 // Take returns the addresses that were learned behind a peer and forgets them, for somebody who knows better from now
 // on. It costs next to nothing where no frame has come from the peer since the last call.
-func (e *Engine) Take(id peer.ID) []ether.Addr {
+func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 	h := e.peers.Load().byID[id]
 	if h == nil {
 		return nil
@@ -293,7 +293,7 @@ func (e *Engine) Take(id peer.ID) []ether.Addr {
 	if frames := h.state.receive.frames.Load() + 1; h.state.taken.Swap(frames) == frames {
 		return nil
 	}
-	return e.fdb.Take(id)
+	return e.fdb.Release(id)
 }
 
 // learn notes that mac is at where.

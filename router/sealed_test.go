@@ -285,8 +285,8 @@ func TestTrust(t *testing.T) {
 			want(t, "answer", deliver(t, nodes, 1, frame(mac(1), mac(2), 'b')), [][]byte{{'b'}, nil})
 			for k, n := range nodes {
 				p := n.Stats().Peers[0]
-				if p.Plain != both || n.Agreed(p.ID) != both || p.Cipher == 0 {
-					t.Errorf("both trust: %v; node %d: plain %v, agreed %v", both, k, p.Plain, n.Agreed(p.ID))
+				if p.Plain != both || n.PlainAgreed(p.ID) != both || p.Cipher == 0 {
+					t.Errorf("both trust: %v; node %d: plain %v, agreed %v", both, k, p.Plain, n.PlainAgreed(p.ID))
 				}
 			}
 			if (agreed.Load() == 2) != both {
@@ -299,7 +299,7 @@ func TestTrust(t *testing.T) {
 			time.Sleep(5 * time.Second) // until the session was made anew
 			want(t, "afterwards", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}})
 			for k, n := range nodes {
-				if p := n.Stats().Peers[0]; p.Plain || n.Agreed(p.ID) {
+				if p := n.Stats().Peers[0]; p.Plain || n.PlainAgreed(p.ID) {
 					t.Errorf("node %d: still plain", k)
 				}
 			}
@@ -334,8 +334,8 @@ func TestFloodOfInitiations(t *testing.T) {
 			if i%10 == 0 { // each costs the forger as much as it would cost the node
 				forger.SetPeers(nil, time.Now())
 				forger.SetPeers([]session.Peer{{ID: target.ID, Public: target.Public, Addr: target.Addr}}, time.Now())
-				forger.Want(target.ID, time.Now())
-				messages, _ := forger.Take()
+				forger.RequestSession(target.ID, time.Now())
+				messages, _ := forger.Drain()
 				initiation = messages[0].Datagram
 			}
 			for k := range each {

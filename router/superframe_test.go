@@ -62,7 +62,7 @@ func cut(t testing.TB, f tap.Frame) (frames [][]byte) {
 		data = append(data, piece...)
 	}
 	if f.Offload.GSOType == virtio.GSONone {
-		virtio.Complete(f.Offload, data)
+		virtio.CompleteChecksum(f.Offload, data)
 		return [][]byte{data}
 	}
 	l, err := virtio.Inspect(f.Offload, data)

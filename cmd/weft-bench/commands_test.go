@@ -3,10 +3,10 @@ package main
 import (
 	"testing"
 
-	"weft/internal/manual"
+	"weft/internal/docgen"
 )
 
 // TestCommandsDoc: docs/COMMANDS-weft-bench.md has every command and flag as "weft-bench --help" shows them.
 func TestCommandsDoc(t *testing.T) {
-	manual.Check(t, "../../docs/COMMANDS-weft-bench.md", manual.Markdown(newRootCommand(), manual.Options{}))
+	docgen.Check(t, "../../docs/COMMANDS-weft-bench.md", docgen.Markdown(newRootCommand(), docgen.Options{}))
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"weft/internal/manual"
+	"weft/internal/docgen"
 )
 
 // TestCommandsDoc: docs/COMMANDS-weft-kube.md has every command and flag as "weft-kube --help" shows them.
@@ -11,5 +11,5 @@ func TestCommandsDoc(t *testing.T) {
 	for _, name := range []string{"NODE_NAME", "WEFT_APISERVER", "WEFT_RANGE"} {
 		t.Setenv(name, "") // else the defaults would be those of the host that runs this test
 	}
-	manual.Check(t, "../../docs/COMMANDS-weft-kube.md", manual.Markdown(newRootCommand(), manual.Options{}))
+	docgen.Check(t, "../../docs/COMMANDS-weft-kube.md", docgen.Markdown(newRootCommand(), docgen.Options{}))
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/filelock"
 	"weft/internal/kube"
 	"weft/internal/kube/firewall"
-	"weft/internal/turn"
 )
 
 // runOptions say where things are.
@@ -57,7 +57,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	release, err := turn.Take(ctx, filepath.Join(o.runDir, "kube.lock"))
+	release, err := filelock.Take(ctx, filepath.Join(o.runDir, "kube.lock"))
 	if err != nil {
 		return fmt.Errorf("--run-dir: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
-	"weft/internal/pcapng"
+	"weft/internal/capture/pcapng"
 )
 
 func newCaptureCommand(e *env) *cobra.Command {

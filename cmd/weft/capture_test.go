@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/pcapng"
+	"weft/internal/capture/pcapng"
 )
 
 // captureOf runs "weft capture -w FILE" against a daemon that answers with the given handler, and returns the exit code.

@@ -4,7 +4,7 @@ import (
 	"io"
 	"testing"
 
-	"weft/internal/manual"
+	"weft/internal/docgen"
 )
 
 // TestCommandsDoc: docs/COMMANDS.md has every command and flag as "weft --help" shows them.
@@ -16,7 +16,7 @@ func TestCommandsDoc(t *testing.T) {
 			f.DefValue = "the host's name" // not that of the host that runs this test
 		}
 	}
-	manual.Check(t, "../../docs/COMMANDS.md", manual.Markdown(root, manual.Options{
+	docgen.Check(t, "../../docs/COMMANDS.md", docgen.Markdown(root, docgen.Options{
 		Environment: map[string]string{"weft up": envPrefix},
 		SameAs:      map[string]string{"weft doctor": "weft up"},
 	}))

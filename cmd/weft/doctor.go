@@ -70,8 +70,8 @@ func look(ctx context.Context, cfg daemon.Config, ask bool) []api.Check {
 func writeChecks(w io.Writer, checks []api.Check) {
 	for _, c := range checks {
 		line := fmt.Sprintf("%-7s %-11s %s", c.Result, c.Name, c.Detail)
-		if c.Mend != "" {
-			line += ". Mend: " + c.Mend
+		if c.Remedy != "" {
+			line += ". Mend: " + c.Remedy
 		}
 		_, _ = fmt.Fprintln(w, line)
 	}

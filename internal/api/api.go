@@ -244,7 +244,7 @@ type Check struct {
 	Name   string      `json:"check"`
 	Result CheckResult `json:"result"`
 	Detail string      `json:"detail"`
-	Mend   string      `json:"mend,omitempty"` // a sentence, where Result is CheckWarn or CheckFail
+	Remedy string      `json:"mend,omitempty"` // a sentence, where Result is CheckWarn or CheckFail
 }
 
 // CheckResult says how a Check came out.

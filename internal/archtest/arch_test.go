@@ -25,7 +25,7 @@ var layers = []struct {
 
 	{"router", 3},
 	{"mesh", 3},
-	{"mesh/dns", 3},
+	{"internal/dns", 3},
 	{"ipam", 3},
 	{"cni", 3},
 	{"internal/kube", 3},
@@ -37,9 +37,9 @@ var layers = []struct {
 	{"router/underlay/...", 2},
 	{"router/vxlan/...", 2},
 	{"ipam/store/...", 2},
-	{"cni/link/...", 2},
+	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
-	{"internal/turn", 2},
+	{"internal/filelock", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/simnet", 2},
@@ -50,12 +50,12 @@ var layers = []struct {
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
-	{"internal/pcapng", 1},
+	{"internal/capture/...", 1},
 	{"internal/settings", 1},
-	{"internal/manual", 1}, // for tests only
+	{"internal/docgen", 1}, // for tests only
 	{"internal/secret", 1},
 
-	{"internal/cursor", 0},
+	{"internal/bytesreader", 0},
 	{"internal/peer", 0},
 	{"internal/ether", 0},
 }

@@ -11,9 +11,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/podlink"
 	"weft/ipam"
 )
 
@@ -39,7 +39,7 @@ func (d *Daemon) handleAttach(r *http.Request, in api.AttachRequest) (api.Attach
 	}
 	spec := specOf(in, owner, join)
 	_, err = p.linker.Attach(r.Context(), spec)
-	if errors.Is(err, link.ErrExists) && held && p.linker.Check(spec) == nil {
+	if errors.Is(err, podlink.ErrExists) && held && p.linker.Check(spec) == nil {
 		err = nil // attached before, the same way
 	}
 	if err != nil {
@@ -67,13 +67,13 @@ func (d *Daemon) handleDetach(r *http.Request, in api.AttachRequest) (none, erro
 		return none{}, err
 	}
 	addrs, _, err := p.linker.Addresses(in.Netns, in.Ifname)
-	if err != nil && !errors.Is(err, link.ErrNetns) && !errors.Is(err, link.ErrNoLink) {
+	if err != nil && !errors.Is(err, podlink.ErrNetns) && !errors.Is(err, podlink.ErrNoLink) {
 		return none{}, linkProblem(err)
 	}
 	if detachErr := p.linker.Detach(r.Context(), in.Netns, in.Ifname, ""); detachErr != nil {
 		return none{}, linkProblem(detachErr)
 	}
-	gone := errors.Is(err, link.ErrNetns)
+	gone := errors.Is(err, podlink.ErrNetns)
 	if _, missing := netlink.LinkByName(hostLink(owner)); missing == nil && !gone {
 		return none{}, problem(api.KindRefused, "Detach that namespace instead.", "%q is attached in another namespace", owner)
 	}
@@ -88,13 +88,13 @@ func (d *Daemon) handleDetach(r *http.Request, in api.AttachRequest) (none, erro
 func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
 	var errs []error
 	for _, l := range d.ipam.Leases() {
-		mine := l.Owner == owner
-		alias := (strings.HasPrefix(l.Owner, attachPrefix) || strings.HasPrefix(l.Owner, orphanPrefix)) &&
+		mine := l.Holder == owner
+		alias := (strings.HasPrefix(l.Holder, attachPrefix) || strings.HasPrefix(l.Holder, orphanPrefix)) &&
 			slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
 		if !mine && !alias {
 			continue
 		}
-		if err := d.release(l.Owner, l.Addr); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
+		if err := d.release(l.Holder, l.Addr); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
 			errs = append(errs, err)
 		}
 	}
@@ -103,7 +103,7 @@ func (d *Daemon) releaseAttachment(owner string, addrs []netip.Prefix) error {
 
 // hostLink returns the name of the host end of an owner's attachment. An owner has one attachment: the name being taken
 // keeps a second namespace from getting the same addresses.
-func hostLink(owner string) string { return link.HostLinkName(owner, "") }
+func hostLink(owner string) string { return podlink.HostLinkName(owner, "") }
 
 // attachOwner returns the owner of an attachment's leases.
 func attachOwner(in api.AttachRequest) (string, error) {
@@ -119,13 +119,13 @@ func attachOwner(in api.AttachRequest) (string, error) {
 }
 
 // specOf returns the pair that joins a namespace with the given addresses.
-func specOf(in api.AttachRequest, owner string, join api.Join) link.Spec {
-	spec := link.Spec{
+func specOf(in api.AttachRequest, owner string, join api.Join) podlink.Spec {
+	spec := podlink.Spec{
 		Netns: in.Netns, Ifname: in.Ifname, HostName: hostLink(owner), Bridge: join.Bridge, MTU: join.MTU,
 		MAC: macOf(join.Addresses), Hairpin: true, DefaultRoute: true,
 	}
 	for _, a := range join.Addresses {
-		spec.Addresses = append(spec.Addresses, link.Address{Prefix: a.Address, Gateway: a.Gateway})
+		spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})
 	}
 	return spec
 }
@@ -145,13 +145,13 @@ func linkProblem(err error) error {
 		hint string
 	}{
 		{
-			link.ErrNetns, api.KindNotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that finds one also where " +
+			podlink.ErrNetns, api.KindNotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that finds one also where " +
 				"the daemon does not see the host's mounts.",
 		},
-		{link.ErrExists, api.KindRefused, "Choose another --ifname, or \"weft detach\" it first."},
-		{link.ErrBadName, api.KindInvalid, "An interface name has 1 to 15 characters, without spaces and slashes."},
-		{link.ErrBadSpec, api.KindInvalid, "Check the addresses."},
-		{link.ErrNoBridge, api.KindRefused, "The bridge has vanished: restart the daemon, which makes it again."},
+		{podlink.ErrExists, api.KindRefused, "Choose another --ifname, or \"weft detach\" it first."},
+		{podlink.ErrBadName, api.KindInvalid, "An interface name has 1 to 15 characters, without spaces and slashes."},
+		{podlink.ErrBadSpec, api.KindInvalid, "Check the addresses."},
+		{podlink.ErrNoBridge, api.KindRefused, "The bridge has vanished: restart the daemon, which makes it again."},
 	} {
 		if errors.Is(err, k.err) {
 			return problem(k.kind, k.hint, "%v", err)

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"weft/internal/api"
-	"weft/internal/pcapng"
+	"weft/internal/capture/filter"
+	"weft/internal/capture/pcapng"
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router"
-	"weft/router/filter"
 	"weft/router/vxlan"
 	"weft/tap"
 )

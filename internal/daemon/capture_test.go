@@ -3,7 +3,7 @@ package daemon
 import (
 	"testing"
 
-	"weft/internal/pcapng"
+	"weft/internal/capture/pcapng"
 	"weft/router"
 )
 

@@ -16,12 +16,12 @@ import (
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/dns"
 	"weft/internal/peer"
 	"weft/internal/secret"
 	"weft/ipam"
 	"weft/ipam/store"
 	"weft/mesh"
-	"weft/mesh/dns"
 	"weft/router"
 	"weft/router/underlay"
 )
@@ -216,7 +216,7 @@ func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
 		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Members: d.mesh.Known, Names: d.nameOf, Logger: d.log,
-		OnFounded: d.onFounded, OnReclaimed: d.forgetNode,
+		OnBootstrapped: d.onFounded, OnReclaimed: d.forgetNode,
 	}
 }
 
@@ -283,7 +283,7 @@ func (d *Daemon) syncPeers() {
 // onReport takes what the network says of a datagram to the router.
 func (d *Daemon) onReport(r underlay.Report) {
 	if p := d.plane.Load(); p != nil {
-		p.router.Report(r)
+		p.router.HandleICMP(r)
 	}
 }
 

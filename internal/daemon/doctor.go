@@ -41,7 +41,7 @@ type finding struct {
 
 // doc returns the finding as that of the check called name.
 func (f finding) doc(name string) api.Check {
-	c := api.Check{Name: name, Result: api.CheckOK, Detail: strings.Join(strings.Fields(f.detail), " "), Mend: f.mend} // programs say more than a line
+	c := api.Check{Name: name, Result: api.CheckOK, Detail: strings.Join(strings.Fields(f.detail), " "), Remedy: f.mend} // programs say more than a line
 	switch {
 	case f.fatal:
 		c.Result = api.CheckFail

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/cni/link"
+	"weft/internal/podlink"
 )
 
 // sysctl returns a network setting as a number; ok is false where the kernel does not have it.
@@ -168,6 +168,6 @@ func lookManagers(_ context.Context, c *Config) finding {
 			}
 		}
 	}
-	return worry(fmt.Sprintf("Write to /etc/NetworkManager/conf.d/weft.conf: [keyfile] unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:"+link.HostPrefix+"*;"+
+	return worry(fmt.Sprintf("Write to /etc/NetworkManager/conf.d/weft.conf: [keyfile] unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:"+podlink.HostPrefix+"*;"+
 		"interface-name:weftvx*", c.Bridge, c.Tap), "NetworkManager runs and may take %s and %s", c.Bridge, c.Tap)
 }

@@ -21,25 +21,25 @@ func (d *Daemon) onFounded() {
 
 // tellFoundings has the mesh tell how the ranges were divided, so that nodes of another network are told apart.
 func (d *Daemon) tellFoundings() {
-	var list []mesh.Founding
-	for cidr, founding := range d.ipam.Foundings() {
+	var list []mesh.ClusterID
+	for cidr, founding := range d.ipam.ClusterIDs() {
 		sum := sha256.Sum256([]byte(cidr.String()))
-		list = append(list, mesh.Founding{Range: binary.BigEndian.Uint32(sum[:]), By: binary.BigEndian.Uint32(founding[:])})
+		list = append(list, mesh.ClusterID{Range: binary.BigEndian.Uint32(sum[:]), By: binary.BigEndian.Uint32(founding[:])})
 	}
-	slices.SortFunc(list, func(a, b mesh.Founding) int {
+	slices.SortFunc(list, func(a, b mesh.ClusterID) int {
 		return bytes.Compare(binary.BigEndian.AppendUint32(nil, a.Range), binary.BigEndian.AppendUint32(nil, b.Range))
 	})
-	d.mesh.SetFoundings(list)
+	d.mesh.SetClusterIDs(list)
 }
 
 // isForeign reports whether a target was not joined as it belongs to another network. memberlist keeps only the text of errors.
 func isForeign(err error) bool {
-	return err != nil && (errors.Is(err, mesh.ErrForeign) || strings.Contains(err.Error(), mesh.ErrForeign.Error()))
+	return err != nil && (errors.Is(err, mesh.ErrClusterMismatch) || strings.Contains(err.Error(), mesh.ErrClusterMismatch.Error()))
 }
 
 // foreignWarnings returns what an operator should know of another network that this one has met.
 func (d *Daemon) foreignWarnings() []string {
-	foreigners := d.mesh.Foreigners()
+	foreigners := d.mesh.ClusterMismatches()
 	if len(foreigners) == 0 {
 		return nil
 	}

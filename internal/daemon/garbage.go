@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/cni"
-	"weft/cni/link"
+	"weft/internal/podlink"
 	"weft/ipam"
 )
 
@@ -30,8 +30,8 @@ func hostLinkOf(owner string) (name string, ok bool) {
 	if strings.HasPrefix(owner, attachPrefix) {
 		return hostLink(owner), true
 	}
-	if _, _, ifname, ok := cni.ParseOwner(owner); ok {
-		return link.HostLinkName(owner, ifname), true
+	if _, _, ifname, ok := cni.ParseHolder(owner); ok {
+		return podlink.HostLinkName(owner, ifname), true
 	}
 	return "", false
 }
@@ -41,18 +41,18 @@ func hostLinkOf(owner string) (name string, ok bool) {
 func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now, booted time.Time, grace time.Duration) (gone []string) {
 	missing := make(map[string]time.Time)
 	for _, l := range leases {
-		name, ok := hostLinkOf(l.Owner)
-		if _, done := missing[l.Owner]; !ok || done || exists(name) {
+		name, ok := hostLinkOf(l.Holder)
+		if _, done := missing[l.Holder]; !ok || done || exists(name) {
 			continue
 		}
-		since, known := g.missing[l.Owner]
+		since, known := g.missing[l.Holder]
 		if !known {
 			since = now
 		}
-		missing[l.Owner] = since
-		_, _, _, container := cni.ParseOwner(l.Owner)
+		missing[l.Holder] = since
+		_, _, _, container := cni.ParseHolder(l.Holder)
 		if container && l.Since.Before(booted) || now.Sub(since) >= grace && now.Sub(l.Since) >= grace {
-			gone = append(gone, l.Owner)
+			gone = append(gone, l.Holder)
 		}
 	}
 	g.missing = missing

@@ -13,10 +13,10 @@ import (
 func TestGarbage(t *testing.T) {
 	start := time.Unix(1000, 0)
 	pod, living := attachPrefix+"/run/netns/p/eth0", attachPrefix+"/run/netns/q/eth0"
-	container := cni.Owner("weft", "abc", "eth0")
+	container := cni.HolderOf("weft", "abc", "eth0")
 	var leases []ipam.Lease
 	for i, owner := range []string{pod, living, container, "somebody", reservedPrefix + "expose"} {
-		leases = append(leases, ipam.Lease{Owner: owner, Addr: netip.AddrFrom4([4]byte{10, 32, 0, byte(i)}), Since: start})
+		leases = append(leases, ipam.Lease{Holder: owner, Addr: netip.AddrFrom4([4]byte{10, 32, 0, byte(i)}), Since: start})
 	}
 	there := map[string]bool{hostLink(living): true}
 	exists := func(name string) bool { return there[name] }
@@ -43,11 +43,11 @@ func TestGarbage(t *testing.T) {
 // TestGarbageOfBeforeTheBoot ends leases of containers at once that were there before the host was booted; others wait.
 func TestGarbageOfBeforeTheBoot(t *testing.T) {
 	booted := time.Unix(1000, 0)
-	old, young := cni.Owner("weft", "old", "eth0"), cni.Owner("weft", "young", "eth0")
+	old, young := cni.HolderOf("weft", "old", "eth0"), cni.HolderOf("weft", "young", "eth0")
 	leases := []ipam.Lease{
-		{Owner: old, Since: booted.Add(-time.Second)}, {Owner: young, Since: booted.Add(time.Second)},
-		{Owner: attachPrefix + "/run/netns/p/eth0", Since: booted.Add(-time.Hour)}, // whose script may attach it again
-		{Owner: "somebody", Since: booted.Add(-time.Hour)},
+		{Holder: old, Since: booted.Add(-time.Second)}, {Holder: young, Since: booted.Add(time.Second)},
+		{Holder: attachPrefix + "/run/netns/p/eth0", Since: booted.Add(-time.Hour)}, // whose script may attach it again
+		{Holder: "somebody", Since: booted.Add(-time.Hour)},
 	}
 	var g garbage
 	gone := g.collect(leases, func(string) bool { return false }, booted.Add(2*time.Second), booted, time.Minute)

@@ -124,7 +124,7 @@ func (d *Daemon) parseTargets(list []string) ([]mesh.Target, error) {
 func leaseDocs(leases []ipam.Lease) []api.Lease {
 	docs := make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
-		docs = append(docs, api.Lease{Owner: l.Owner, IP: l.Prefix(), Since: l.Since})
+		docs = append(docs, api.Lease{Owner: l.Holder, IP: l.Prefix(), Since: l.Since})
 	}
 	return docs
 }

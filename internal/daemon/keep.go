@@ -10,8 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"weft/cni/link"
 	"weft/internal/masq"
+	"weft/internal/podlink"
 	"weft/tap/bridge"
 )
 
@@ -130,7 +130,7 @@ func eachPodLink(bridgeIndex int, f func(netlink.Link) error) error {
 	}
 	var errs []error
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, link.HostPrefix) && l.Attrs().MasterIndex == bridgeIndex {
+		if strings.HasPrefix(l.Attrs().Name, podlink.HostPrefix) && l.Attrs().MasterIndex == bridgeIndex {
 			errs = append(errs, f(l))
 		}
 	}

@@ -43,7 +43,7 @@ type kernelPath struct {
 // kernelRun is the kernel path while there is one.
 type kernelRun struct {
 	device *vxlan.Device
-	engine *vxlan.Switch
+	engine *vxlan.Controller
 }
 
 // kernelName returns the name of the VXLAN device: one a port, as only one can have a port.
@@ -77,7 +77,7 @@ func (d *Daemon) wantsKernelPath() bool {
 // would know. That it cannot is an error only where nothing may leave as it is.
 func (d *Daemon) removeKernelPath(ctx context.Context) error {
 	_, err := vxlan.Remove(ctx, d.cfg.kernelName())
-	if errors.Is(err, vxlan.ErrForeign) {
+	if errors.Is(err, vxlan.ErrNotOurs) {
 		err = nil
 	}
 	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.cfg.Bridge)); err == nil {
@@ -101,8 +101,8 @@ func (k *kernelPath) make(ctx context.Context, br *bridge.Bridge) (err error) {
 	if err != nil {
 		return err
 	}
-	engine, err := vxlan.New(vxlan.SwitchConfig{
-		Device: device, Self: d.identity.ID, OnChange: k.onChange, Take: k.plane.router.Take, Logger: d.log,
+	engine, err := vxlan.New(vxlan.ControllerConfig{
+		Device: device, Self: d.identity.ID, OnChange: k.onChange, Take: k.plane.router.ReleaseMACs, Logger: d.log,
 	})
 	if err == nil {
 		err = br.AddPort(device.Name())

@@ -13,10 +13,10 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/internal/api"
+	"weft/internal/dns"
 	"weft/internal/peer"
 	"weft/ipam"
 	"weft/mesh"
-	"weft/mesh/dns"
 )
 
 // namesFile has this node's names, in the state directory.

@@ -29,7 +29,7 @@ func TestOperationsHasEveryWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	texts := append(warningTexts(t, "."), warningTexts(t, "../../ipam")...)
-	texts = append(texts, warningTexts(t, "../../mesh/dns")...)
+	texts = append(texts, warningTexts(t, "../../internal/dns")...)
 	for why := mesh.MismatchOther; why <= mesh.MismatchUnclear; why++ {
 		texts = append(texts, why.String())
 	}
@@ -39,7 +39,7 @@ func TestOperationsHasEveryWarning(t *testing.T) {
 	}
 	for _, text := range texts {
 		if text == "Some %s, or start with --no-dns." {
-			continue // what stands in it is a text of mesh/dns
+			continue // what stands in it is a text of internal/dns
 		}
 		if words := beginning(text); !strings.Contains(string(page), words) {
 			t.Errorf("%s does not have the warning %q", operationsDoc, words)

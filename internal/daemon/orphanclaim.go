@@ -66,7 +66,7 @@ func (o *orphans) claim(ctx context.Context) {
 // must not found for their sake.
 func (o *orphans) unleased() map[netip.Addr]string {
 	wanted := make(map[netip.Addr]string)
-	foundings := o.d.ipam.Foundings()
+	foundings := o.d.ipam.ClusterIDs()
 	for _, p := range o.latest.Load().ports {
 		owner := orphanPrefix + p.Name
 		for _, a := range p.Addrs {

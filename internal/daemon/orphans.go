@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"weft/cni"
-	"weft/cni/link"
+	"weft/internal/podlink"
 	"weft/ipam"
 )
 
@@ -40,36 +40,36 @@ type orphans struct {
 
 // orphanSurvey is what a look has found. It is not changed.
 type orphanSurvey struct {
-	ports   []link.Port          // orphans, with their addresses inside the ranges
+	ports   []podlink.Port       // orphans, with their addresses inside the ranges
 	bridge  []netip.Addr         // of the bridge itself, as far as nobody had leased them
 	failed  map[netip.Addr]error // why an address is not leased here, where other nodes were asked
 	unknown error                // why nothing is known
 }
 
 // isLost reports whether an orphan had a lease that is lost; those of other address managers never had one.
-func isLost(p link.Port) bool { return !p.Foreign }
+func isLost(p podlink.Port) bool { return !p.Foreign }
 
 // pairsOf returns the names of the host ends that may belong to an owner.
 func pairsOf(owner string) []string {
 	names := []string{hostLink(owner)}
-	if _, _, ifname, ok := cni.ParseOwner(owner); ok {
-		names = append(names, link.HostLinkName(owner, ifname))
+	if _, _, ifname, ok := cni.ParseHolder(owner); ok {
+		names = append(names, podlink.HostLinkName(owner, ifname))
 	}
 	return names
 }
 
 // orphansAmong returns those of ports that no lease is for, and the host ends of leases of orphans that are gone, as none of there
 // has their names.
-func orphansAmong(ports []link.Port, leases []ipam.Lease, there func(name string) bool) (orphans []link.Port, gone []string) {
+func orphansAmong(ports []podlink.Port, leases []ipam.Lease, there func(name string) bool) (orphans []podlink.Port, gone []string) {
 	leased := make(map[string]bool)
 	for _, l := range leases {
-		if name, ok := strings.CutPrefix(l.Owner, orphanPrefix); ok {
+		if name, ok := strings.CutPrefix(l.Holder, orphanPrefix); ok {
 			if !slices.Contains(gone, name) && !there(name) {
 				gone = append(gone, name)
 			}
 			continue
 		}
-		for _, name := range pairsOf(l.Owner) {
+		for _, name := range pairsOf(l.Holder) {
 			leased[name] = true
 		}
 	}
@@ -106,7 +106,7 @@ func (o *orphans) look() {
 
 // survey returns what there is, and by owner what is to be held. It ends the leases of orphans that are gone. mu is held.
 func (o *orphans) survey() (*orphanSurvey, map[netip.Addr]string, error) {
-	ports, err := link.Ports(o.d.cfg.Bridge)
+	ports, err := podlink.Ports(o.d.cfg.Bridge)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,15 +6,15 @@ import (
 	"testing"
 
 	"weft/cni"
-	"weft/cni/link"
+	"weft/internal/podlink"
 	"weft/ipam"
 )
 
 func TestOrphansAmong(t *testing.T) {
-	attached, container := attachPrefix+"/run/netns/p/eth0", cni.Owner("weft", "abc", "eth0")
-	lostContainer := cni.Owner("weft", "def", "eth0")
+	attached, container := attachPrefix+"/run/netns/p/eth0", cni.HolderOf("weft", "abc", "eth0")
+	lostContainer := cni.HolderOf("weft", "def", "eth0")
 	nameOf := func(owner string) string { name, _ := hostLinkOf(owner); return name }
-	ports := []link.Port{
+	ports := []podlink.Port{
 		{Name: nameOf(attached)},
 		{Name: nameOf(container)},
 		{Name: hostLink("web")}, // of "weft attach --owner web"
@@ -23,7 +23,7 @@ func TestOrphansAmong(t *testing.T) {
 		{Name: "vweftforeign", Foreign: true},
 	}
 	there := func(name string) bool {
-		return slices.ContainsFunc(ports, func(p link.Port) bool { return p.Name == name }) || name == "vweftonnobridge"
+		return slices.ContainsFunc(ports, func(p podlink.Port) bool { return p.Name == name }) || name == "vweftonnobridge"
 	}
 	cases := []struct {
 		name          string
@@ -46,13 +46,13 @@ func TestOrphansAmong(t *testing.T) {
 		},
 		{"one that has its lease again", []string{attached, container, "web", lostContainer, orphanPrefix + nameOf(attached)}, []string{"vweftheld", "vweftforeign"}, nil},
 		// A pod whose ADD is under way has a lease and no pair yet, one whose DEL is has a lease and no pair any more.
-		{"coming and going", []string{attached, container, "web", lostContainer, cni.Owner("weft", "new", "eth0")}, []string{"vweftheld", "vweftforeign"}, nil},
+		{"coming and going", []string{attached, container, "web", lostContainer, cni.HolderOf("weft", "new", "eth0")}, []string{"vweftheld", "vweftforeign"}, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			var leases []ipam.Lease
 			for _, owner := range c.owners {
-				leases = append(leases, ipam.Lease{Owner: owner})
+				leases = append(leases, ipam.Lease{Holder: owner})
 			}
 			orphans, gone := orphansAmong(ports, leases, there)
 			var names []string
@@ -73,7 +73,7 @@ func TestOrphansAreNobodysToNameOrRelease(t *testing.T) {
 	if name, ok := hostLinkOf(orphanPrefix + "vweftx"); ok {
 		t.Errorf("the garbage of attachments looks after it as %s", name)
 	}
-	if _, _, _, ok := cni.ParseOwner(orphanPrefix + "vweftx"); ok {
+	if _, _, _, ok := cni.ParseHolder(orphanPrefix + "vweftx"); ok {
 		t.Error("CNI's GC would take it for a container's")
 	}
 }

@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"weft/cni/link"
 	"weft/internal/api"
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/internal/podlink"
 	"weft/router"
 	"weft/router/underlay"
 	"weft/tap"
@@ -29,7 +29,7 @@ type plane struct {
 	// constant
 	d      *Daemon
 	router *router.Engine
-	linker link.Linker
+	linker podlink.Linker
 	// features are what the TAP's kernel and the router leave undone for each other.
 	features virtio.Features
 	kernel   kernelPath
@@ -110,14 +110,14 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	}
 	engine, err := router.New(router.Config{
 		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
-		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnAgreed: d.onAgreed,
-		Owner: d.ownerOf(), OnLinks: d.reach.onLinks, OnControl: d.onControl, Knock: d.knock,
+		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnPlainAgreed: d.onAgreed,
+		Owner: d.ownerOf(), OnLinks: d.reach.onLinks, OnControl: d.onControl, DialBack: d.knock,
 		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{d: d, linker: link.New(), router: engine, features: device.Features()}
+	p := &plane{d: d, linker: podlink.New(), router: engine, features: device.Features()}
 	p.kernel.plane = p
 	if err := p.kernel.open(ctx, br); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (p *plane) clearBridge() error {
 	}
 	err = unplug(info.Index)
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
-		return port == p.d.cfg.Tap || port == p.kernel.port() || strings.HasPrefix(port, link.HostPrefix)
+		return port == p.d.cfg.Tap || port == p.kernel.port() || strings.HasPrefix(port, podlink.HostPrefix)
 	})
 	if info.Ours && len(others) == 0 {
 		err = errors.Join(err, bridge.Remove(p.d.cfg.Bridge))

@@ -91,14 +91,14 @@ func (r *reach) run(ctx context.Context, engine *router.Engine) {
 				pause = reachInside
 			}
 		}
-		engine.Keep(r.guardians())
+		engine.KeepSessions(r.guardians())
 	}
 }
 
 // ask has others knock at this node's door. known is false where none of them could be asked.
 func (r *reach) ask(ctx context.Context, engine *router.Engine) (dialOut, known bool) {
 	for _, id := range r.helpers(reachHelpers) {
-		came, err := engine.Knock(ctx, id)
+		came, err := engine.RequestDialBack(ctx, id)
 		switch {
 		case err != nil:
 		case came:

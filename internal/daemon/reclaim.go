@@ -34,7 +34,7 @@ func (d *Daemon) handleReclaim(r *http.Request, in api.ReclaimRequest) ([]api.Re
 	docs := []api.Reclaimed{}
 	for _, res := range results {
 		docs = append(docs, api.Reclaimed{
-			Peer: res.Gone, Name: d.nameOf(res.Gone), Range: res.Range, GivenTo: res.Heir, GivenToName: d.nameOf(res.Heir), Addresses: res.Addresses,
+			Peer: res.Dead, Name: d.nameOf(res.Dead), Range: res.Range, GivenTo: res.NewOwner, GivenToName: d.nameOf(res.NewOwner), Addresses: res.Addresses,
 		})
 	}
 	return docs, nil

@@ -14,7 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/api"
-	"weft/mesh/dns"
+	"weft/internal/dns"
 )
 
 // handleReport answers GET /v1/report: all that a bug report needs. Secrets, keys and what pods say are not in it; names and addresses

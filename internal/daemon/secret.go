@@ -164,8 +164,8 @@ func (d *Daemon) secretWarnings(members []mesh.Member) []string {
 		warnings = append(warnings, fmt.Sprintf("The first line of the secret file is not in use yet: %s cannot open it. Put it into their "+
 			"--secret-file too, and \"weft reload\" them.", strings.Join(behind, ", ")))
 	}
-	for _, s := range d.mesh.Strangers() {
-		warnings = append(warnings, fmt.Sprintf("A node at %s %s, and is kept out: %s.", s.Addr, s.Why, s.Why.Mend()))
+	for _, s := range d.mesh.KeyMismatches() {
+		warnings = append(warnings, fmt.Sprintf("A node at %s %s, and is kept out: %s.", s.Addr, s.Reason, s.Reason.Remedy()))
 	}
 	return warnings
 }

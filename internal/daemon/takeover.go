@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"weft/internal/turn"
+	"weft/internal/filelock"
 )
 
 // takeTurn returns once no other daemon with --take-over runs at the same socket; release lets the next one.
@@ -13,7 +13,7 @@ func (c *Config) takeTurn(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(c.Socket), 0o755); err != nil {
 		return nil, refuse("--socket", "Name a path in a folder that can be made.", "%w", err)
 	}
-	release, err = turn.Take(ctx, c.Socket+".lock")
+	release, err = filelock.Take(ctx, c.Socket+".lock")
 	if err != nil && ctx.Err() == nil {
 		return nil, refuse("--socket", "Name a path where files can be made.", "%w", err)
 	}

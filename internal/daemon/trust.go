@@ -26,7 +26,7 @@ func (d *Daemon) unsealed(m mesh.Member) bool {
 		return true
 	}
 	p := d.plane.Load()
-	return p != nil && d.trusts(m.Addr) && p.router.Agreed(m.ID)
+	return p != nil && d.trusts(m.Addr) && p.router.PlainAgreed(m.ID)
 }
 
 // encryption returns whether frames to a live peer are encrypted, and by which cipher: as their session has it, and

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/cni/link"
 	"weft/internal/masq"
+	"weft/internal/podlink"
 	"weft/ipam"
 	"weft/mesh"
 	"weft/router"
@@ -23,7 +23,7 @@ func (d *Daemon) warnings() []string {
 	warnings := append([]string{}, d.secretWarnings(members)...) // never nil, so that JSON has a list
 	for _, t := range d.mesh.TargetStatus() {
 		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
-			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: the node there %s: %s.", t.Target, e.Why, e.Why.Mend()))
+			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: the node there %s: %s.", t.Target, e.Reason, e.Reason.Remedy()))
 		} else if isForeign(t.Err) {
 			warnings = append(warnings, fmt.Sprintf("Target %s is not joined: it belongs to another network.", t.Target))
 		} else if t.Err != nil {
@@ -156,7 +156,7 @@ func (p *plane) bridgeWarnings(now time.Time) []string {
 	if m == nil || m.err == nil && now.Sub(m.last) > mendedFor {
 		return nil
 	}
-	const mend = "Find out who does that, such as NetworkManager or systemd-networkd, and have it leave %s, %s and " + link.HostPrefix + "* alone."
+	const mend = "Find out who does that, such as NetworkManager or systemd-networkd, and have it leave %s, %s and " + podlink.HostPrefix + "* alone."
 	if m.err != nil {
 		return []string{fmt.Sprintf("The bridge %s is gone or has lost a port, and cannot be mended: %v. "+mend, p.d.cfg.Bridge, m.err, p.d.cfg.Bridge, p.d.cfg.Tap)}
 	}

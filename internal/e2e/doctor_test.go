@@ -30,7 +30,7 @@ func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api
 	found = map[string]api.Check{}
 	for _, c := range checks {
 		found[c.Name] = c
-		if (c.Mend == "") != (c.Result == api.CheckOK || c.Result == api.CheckUnknown) || c.Detail == "" {
+		if (c.Remedy == "") != (c.Result == api.CheckOK || c.Result == api.CheckUnknown) || c.Detail == "" {
 			t.Errorf("%+v: a mend where there is something to mend, and a detail always", c)
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/capture/pcapng"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
-	"weft/internal/pcapng"
 )
 
 // captureWhile runs "weft capture" with the given arguments while traffic is made again and again, until it ends by itself.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 	"weft/internal/peer"
 )
 
@@ -61,12 +61,12 @@ func Chunks(states []State, limit int) [][]byte {
 // Decode reads what Append wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and returns
 // states that an elector can be in or an error that wraps ErrEncoding.
 func Decode(b []byte) ([]State, error) {
-	d := decoder{cursor.Reader{B: b}}
+	d := decoder{bytesreader.Reader{B: b}}
 	if v := d.Bytes(1); len(v) == 1 && v[0] != encodingVersion {
 		return nil, fmt.Errorf("%w: version %d, this node reads %d", ErrEncoding, v[0], encodingVersion)
 	}
 	count := d.Uvarint()
-	if d.Short || count > MaxElectors || count > uint64(len(d.B)/minStateLen) {
+	if d.Short || count > MaxAcceptors || count > uint64(len(d.B)/minStateLen) {
 		return nil, fmt.Errorf("%w: %d states in %d bytes", ErrEncoding, count, len(d.B))
 	}
 	states := make([]State, 0, count)
@@ -85,7 +85,7 @@ func Decode(b []byte) ([]State, error) {
 
 // valid reports whether an elector can be in state s.
 func (s State) valid() bool {
-	if s.Node.IsZero() || s.Seq == 0 || max(s.Seq, s.Promised.Round) > MaxCount || max(s.Needed, s.Floor) > MaxElectors {
+	if s.Node.IsZero() || s.Seq == 0 || max(s.Seq, s.Promised.Round) > MaxCount || max(s.Needed, s.Floor) > MaxAcceptors {
 		return false
 	}
 	if s.Promised.Less(s.Accepted) || s.Accepted.IsZero() != (len(s.Value) == 0) {
@@ -130,7 +130,7 @@ func appendBallot(dst []byte, b Ballot) []byte {
 }
 
 // decoder reads the parts of an encoding.
-type decoder struct{ cursor.Reader }
+type decoder struct{ bytesreader.Reader }
 
 func (d *decoder) id() (id peer.ID) {
 	copy(id[:], d.Bytes(len(id)))

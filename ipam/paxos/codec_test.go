@@ -45,7 +45,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"seq 0":                   func(s *State) { s.Seq = 0 },
 		"seq too high":            func(s *State) { s.Seq = MaxCount + 1 },
 		"round too high":          func(s *State) { s.Promised.Round = MaxCount + 1 },
-		"needs too many":          func(s *State) { s.Needed = MaxElectors + 1 },
+		"needs too many":          func(s *State) { s.Needed = MaxAcceptors + 1 },
 		"accepted above promised": func(s *State) { s.Accepted.Round = 99 },
 		"accepted nothing":        func(s *State) { s.Value = nil },
 		"unsorted value":          func(s *State) { s.Value[0], s.Value[1] = s.Value[1], s.Value[0] },

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 	"weft/internal/peer"
 )
 
@@ -46,7 +46,7 @@ func (a *Acceptor) Append(dst []byte) []byte {
 
 // DecodeAcceptor reads what Append wrote and returns what follows it. The error wraps ErrEncoding.
 func DecodeAcceptor(b []byte) (a Acceptor, rest []byte, err error) {
-	r := cursor.Reader{B: b}
+	r := bytesreader.Reader{B: b}
 	a.Promised, a.Accepted, a.Value = readBallot(&r), readBallot(&r), readID(&r)
 	if r.Short || a.Promised.Round > MaxCount || a.Promised.Less(a.Accepted) {
 		return Acceptor{}, nil, fmt.Errorf("%w: part in a decree", ErrEncoding)
@@ -54,9 +54,9 @@ func DecodeAcceptor(b []byte) (a Acceptor, rest []byte, err error) {
 	return a, r.B, nil
 }
 
-func readBallot(r *cursor.Reader) Ballot { return Ballot{Round: r.Uvarint(), By: readID(r)} }
+func readBallot(r *bytesreader.Reader) Ballot { return Ballot{Round: r.Uvarint(), By: readID(r)} }
 
-func readID(r *cursor.Reader) (id peer.ID) {
+func readID(r *bytesreader.Reader) (id peer.ID) {
 	copy(id[:], r.Bytes(len(id)))
 	return id
 }

@@ -38,7 +38,7 @@ import (
 // Bounds on what is kept of others.
 const (
 	// MaxElectors is how many nodes' states a Node keeps.
-	MaxElectors = 4096
+	MaxAcceptors = 4096
 	// MaxValue is how many nodes a value names: where more electors are known, the lowest IDs are proposed. It keeps a
 	// state within one datagram of gossip; who is not among the founders asks them for a share.
 	MaxValue = 96
@@ -145,7 +145,7 @@ func (n *Node) Merge(states []State) (changed []State, err error) {
 			unknown++
 		}
 	}
-	if len(n.states)+unknown > MaxElectors {
+	if len(n.states)+unknown > MaxAcceptors {
 		return nil, fmt.Errorf("%w: %d", ErrElectors, len(n.states)+unknown)
 	}
 	before := n.Own()

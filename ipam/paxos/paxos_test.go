@@ -184,7 +184,7 @@ func TestRestoredNodeKeepsItsVotes(t *testing.T) {
 func TestMergeBoundsElectors(t *testing.T) {
 	n := New(id(1), 1, State{})
 	var states []State
-	for i := range MaxElectors {
+	for i := range MaxAcceptors {
 		states = append(states, State{Node: id(i + 2), Seq: 1, Needed: 1})
 	}
 	if _, err := n.Merge(states); !errors.Is(err, ErrElectors) || n.Known() != 1 {

@@ -10,13 +10,13 @@ import (
 )
 
 // FoundingOf returns the identity of the founding of r's range by founders, in any order.
-func (r *Ring) FoundingOf(founders []peer.ID) Founding {
+func (r *Ring) ClusterIDOf(founders []peer.ID) ClusterID {
 	h := sha256.New()
 	h.Write([]byte("weft ring " + r.prefix.String()))
 	for _, id := range normal(founders) {
 		h.Write(id[:])
 	}
-	return Founding(h.Sum(nil)[:len(Founding{})])
+	return ClusterID(h.Sum(nil)[:len(ClusterID{})])
 }
 
 // Found divides the range equally among founders: shares differ by one address at most, whatever their number, and are
@@ -24,17 +24,17 @@ func (r *Ring) FoundingOf(founders []peer.ID) Founding {
 // the last of them get nothing.
 //
 // On a ring that has heard of this founding already Found changes nothing: see FillIn. On a ring founded otherwise it returns a *ForeignError. The delta holds what was added.
-func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
+func (r *Ring) Bootstrap(founders []peer.ID) (delta *Ring, err error) {
 	founders = normal(founders)
 	if len(founders) == 0 {
 		return nil, errors.New("ring: no founders")
 	}
-	founding := r.FoundingOf(founders)
+	founding := r.ClusterIDOf(founders)
 	switch {
 	case r.founding == founding:
 		return r.pick(nil), nil
-	case r.Founded():
-		return nil, &ForeignError{Ours: r.founding, Theirs: founding}
+	case r.Bootstrapped():
+		return nil, &ClusterMismatchError{Ours: r.founding, Theirs: founding}
 	}
 	r.founding = founding
 	r.tokens = r.shares(founders)
@@ -45,7 +45,7 @@ func (r *Ring) Found(founders []peer.ID) (delta *Ring, err error) {
 // as where it knows something the share may have moved on. It reports whether founders, in any order, are those of r's
 // founding; where they are not, r stays as it is.
 func (r *Ring) FillIn(founders []peer.ID) bool {
-	if !r.Founded() || r.FoundingOf(founders) != r.founding {
+	if !r.Bootstrapped() || r.ClusterIDOf(founders) != r.founding {
 		return false
 	}
 	for _, t := range r.shares(normal(founders)) {
@@ -117,7 +117,7 @@ func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, 
 	var changed []uint64
 	for i := range r.tokens {
 		t := &r.tokens[i]
-		if t.Owner != self || t.Hollow() {
+		if t.Owner != self || t.Tombstone() {
 			continue
 		}
 		capacity := r.capacity(t.Span())

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"weft/internal/cursor"
+	"weft/internal/bytesreader"
 	"weft/internal/peer"
 )
 
@@ -69,13 +69,13 @@ func (r *Ring) Chunks(limit int) [][]byte {
 // Decode reads what Append or Chunks wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and
 // returns a ring that passes Check or an error that wraps ErrEncoding.
 func Decode(b []byte) (*Ring, error) {
-	d := decoder{cursor.Reader{B: b}}
+	d := decoder{bytesreader.Reader{B: b}}
 	if v := d.Byte(); v != encodingVersion && !d.Short {
 		return nil, fmt.Errorf("%w: version %d, this node reads %d", ErrEncoding, v, encodingVersion)
 	}
 	addr, ok := netip.AddrFromSlice(d.Bytes(int(d.Byte())))
 	prefix := netip.PrefixFrom(addr, int(d.Byte()))
-	founding := d.Bytes(len(Founding{}))
+	founding := d.Bytes(len(ClusterID{}))
 	count := d.Uvarint()
 	if d.Short || !ok {
 		return nil, fmt.Errorf("%w: cut short", ErrEncoding)
@@ -84,7 +84,7 @@ func Decode(b []byte) (*Ring, error) {
 	if err != nil || r.prefix != prefix {
 		return nil, fmt.Errorf("%w: range %q", ErrEncoding, prefix)
 	}
-	r.founding = Founding(founding)
+	r.founding = ClusterID(founding)
 	if count > MaxTokens || count > uint64(len(d.B)/minTokenLen) {
 		return nil, fmt.Errorf("%w: %d tokens in %d bytes", ErrEncoding, count, len(d.B))
 	}
@@ -125,7 +125,7 @@ func appendToken(dst []byte, t Token, before uint64) []byte {
 
 // decoder reads the parts of an encoding. Sums of what it reads may wrap: Check refuses those, as starts
 // must grow and ends lie above starts.
-type decoder struct{ cursor.Reader }
+type decoder struct{ bytesreader.Reader }
 
 func (d *decoder) token(before uint64) Token {
 	start := before + d.Uvarint()

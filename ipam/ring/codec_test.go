@@ -75,7 +75,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"version 0":    edit(func(r *Ring) { r.tokens[2].Version = 0 }),
 		"version max":  edit(func(r *Ring) { r.tokens[2].Version = MaxVersion + 1 }),
 		"free":         edit(func(r *Ring) { r.tokens[2].Free = 100 }),
-		"unfounded":    edit(func(r *Ring) { r.founding = Founding{} }),
+		"unfounded":    edit(func(r *Ring) { r.founding = ClusterID{} }),
 	} {
 		if _, err := Decode(b); !errors.Is(err, ErrEncoding) {
 			t.Errorf("%s: %v", name, err)
@@ -105,7 +105,7 @@ func FuzzDecodeMerge(f *testing.F) {
 		}
 		r := base.Clone()
 		r.founding = in.founding
-		if !in.Founded() {
+		if !in.Bootstrapped() {
 			r.founding = base.founding
 		}
 		if _, _, err := r.Merge(id(1), in); err != nil {

@@ -7,10 +7,10 @@ import (
 )
 
 // ForeignError is returned where two rings of one range were founded apart. Neither is changed.
-type ForeignError struct{ Ours, Theirs Founding }
+type ClusterMismatchError struct{ Ours, Theirs ClusterID }
 
 // Error implements error.
-func (e *ForeignError) Error() string {
+func (e *ClusterMismatchError) Error() string {
 	return fmt.Sprintf("ring: founded apart: ours is %s, theirs %s", e.Ours, e.Theirs)
 }
 
@@ -47,7 +47,7 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 	if err := r.mergeable(incoming); err != nil {
 		return nil, nil, err
 	}
-	if incoming.Founded() {
+	if incoming.Bootstrapped() {
 		r.founding = incoming.founding
 	}
 	m := merger{ring: r, self: self}
@@ -65,8 +65,8 @@ func (r *Ring) mergeable(incoming *Ring) error {
 	if incoming.prefix != r.prefix {
 		return fmt.Errorf("%w: ours is %s, theirs %s", ErrRange, r.prefix, incoming.prefix)
 	}
-	if r.Founded() && incoming.Founded() && r.founding != incoming.founding {
-		return &ForeignError{Ours: r.founding, Theirs: incoming.founding}
+	if r.Bootstrapped() && incoming.Bootstrapped() && r.founding != incoming.founding {
+		return &ClusterMismatchError{Ours: r.founding, Theirs: incoming.founding}
 	}
 	if len(r.tokens)+len(incoming.tokens) <= MaxTokens {
 		return nil
@@ -108,9 +108,9 @@ func (m *merger) token(t Token) {
 		if cur.Owner == m.self && t.Owner != m.self {
 			m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: t, Reclaimed: true})
 		}
-	case cur.Hollow() && t.Version > cur.Version:
+	case cur.Tombstone() && t.Version > cur.Version:
 		m.write(t)
-	case t.Version == cur.Version && t.Hollow():
+	case t.Version == cur.Version && t.Tombstone():
 		if m.ring.prefer(t, cur) {
 			m.write(t)
 		}
@@ -151,7 +151,7 @@ func (m *merger) write(t Token) {
 func (m *merger) overlaps() {
 	for i := 0; i < len(m.ring.tokens); i++ {
 		mine := m.ring.tokens[i]
-		if mine.Owner == m.self && !mine.Hollow() && m.ring.effective(i).End < mine.End {
+		if mine.Owner == m.self && !mine.Tombstone() && m.ring.effective(i).End < mine.End {
 			m.split(i)
 		}
 	}
@@ -169,7 +169,7 @@ func (m *merger) split(i int) {
 			gaps = append(gaps, Span{at, inner.Start})
 		}
 		at = max(at, inner.End)
-		if inner.Owner != m.self || inner.Hollow() {
+		if inner.Owner != m.self || inner.Tombstone() {
 			m.contest(j, mine)
 		}
 	}
@@ -194,7 +194,7 @@ func (m *merger) contest(j int, mine Token) {
 		m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: inner, Reclaimed: true})
 		return
 	}
-	theirs := !inner.Hollow() && (m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine))
+	theirs := !inner.Tombstone() && (m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine))
 	kept := inner
 	if !theirs {
 		kept.Owner = m.self

@@ -14,11 +14,11 @@ func TestMergeRefusesOtherRangesAndFoundings(t *testing.T) {
 		t.Errorf("another range: %v", err)
 	}
 	other := founded(t, "10.0.0.0/24", 3)
-	var foreign *ForeignError
+	var foreign *ClusterMismatchError
 	if _, _, err := r.Merge(id(1), other); !errors.As(err, &foreign) {
 		t.Fatalf("founded apart: %v", err)
 	}
-	if foreign.Ours != r.Founding() || foreign.Theirs != other.Founding() {
+	if foreign.Ours != r.ClusterID() || foreign.Theirs != other.ClusterID() {
 		t.Errorf("%v", foreign)
 	}
 	if !r.Equal(before) {
@@ -109,9 +109,9 @@ func TestConflictsSettleTheSameEverywhere(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRing(t, "10.0.0.0/24")
-			r.founding, r.tokens = Founding{1}, tt.ours
+			r.founding, r.tokens = ClusterID{1}, tt.ours
 			in := newRing(t, "10.0.0.0/24")
-			in.founding, in.tokens = Founding{1}, tt.theirs
+			in.founding, in.tokens = ClusterID{1}, tt.theirs
 			check(t, r)
 			check(t, in)
 			third := r.Clone()

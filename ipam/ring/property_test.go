@@ -19,7 +19,7 @@ func TestFoundingSharesDifferByOne(t *testing.T) {
 		for i := range founders {
 			founders[i] = peer.ID{1, byte(i >> 8), byte(i)}
 		}
-		if _, err := r.Found(founders); err != nil {
+		if _, err := r.Bootstrap(founders); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Check(); err != nil {
@@ -58,7 +58,7 @@ func newCluster(t *rapid.T) *cluster {
 	for i := range n {
 		r, _ := New(netip.MustParsePrefix("10.0.0.0/26"))
 		if i < founders {
-			if _, err := r.Found(ids); err != nil {
+			if _, err := r.Bootstrap(ids); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -196,7 +196,7 @@ func TestContradictionsConverge(t *testing.T) {
 		views := make([]*Ring, n)
 		for i := range views {
 			views[i], _ = New(netip.MustParsePrefix("10.0.0.0/28"))
-			views[i].founding = Founding{1}
+			views[i].founding = ClusterID{1}
 			views[i].tokens = drawTokens(t, views[i])
 		}
 		for round := range 20 {
@@ -232,7 +232,7 @@ func drawTokens(t *rapid.T, r *Ring) []Token {
 		if reign := rapid.SampledFrom([]uint64{0, 0, 0, 1, 2}).Draw(t, "reign"); reign > 0 {
 			tok.Version += reign<<reignBits - 1
 		}
-		if tok.Hollow() {
+		if tok.Tombstone() {
 			tokens = append(tokens, tok)
 			continue
 		}

@@ -11,7 +11,7 @@ const reignBits = 40
 func reign(version uint64) uint64 { return version >> reignBits }
 
 // Reign returns how often the space of t was reclaimed.
-func (t Token) Reign() uint64 { return reign(t.Version) }
+func (t Token) Epoch() uint64 { return reign(t.Version) }
 
 // first returns the version of a new token of a reign.
 func first(reign uint64) uint64 { return reign<<reignBits + 1 }
@@ -25,7 +25,7 @@ func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
 			continue
 		}
 		for _, s := range r.uncovered(t.Span(), i+1) {
-			n := Token{Start: s.Start, End: s.End, Owner: heir, Version: first(t.Reign() + 1), Free: r.capacity(s)}
+			n := Token{Start: s.Start, End: s.End, Owner: heir, Version: first(t.Epoch() + 1), Free: r.capacity(s)}
 			taken = append(taken, n)
 		}
 	}
@@ -65,7 +65,7 @@ func (r *Ring) replaced(t Token, i int) bool {
 // replacedBy reports whether t stands for nothing where outer holds: outer is of a later reign, or t was only to say which
 // reign it is.
 func (t Token) replacedBy(outer Token) bool {
-	return outer.Reign() > t.Reign() || outer.Reign() == t.Reign() && t.Hollow()
+	return outer.Epoch() > t.Epoch() || outer.Epoch() == t.Epoch() && t.Tombstone()
 }
 
 // bury drops tokens that begin within one of a later reign, as whoever wrote them had been replaced, and reports whether
@@ -81,7 +81,7 @@ func (m *merger) bury() bool {
 			over = over[:len(over)-1]
 		}
 		if n := len(over); n > 0 && t.replacedBy(over[n-1]) {
-			if t.Owner == m.self && !t.Hollow() {
+			if t.Owner == m.self && !t.Tombstone() {
 				m.conflicts = append(m.conflicts, Conflict{Ours: t, Theirs: over[n-1], Kept: over[n-1], Reclaimed: true})
 			}
 			dropped = true
@@ -104,26 +104,26 @@ func (m *merger) bury() bool {
 
 // Hollow reports whether t says of a span no more than that it is of a reign, or a later one, and who was last known to
 // own it. Nobody is known to own what it names. Its version is below the first of the reign.
-func (t Token) Hollow() bool { return t.Version>>reignBits<<reignBits == t.Version }
+func (t Token) Tombstone() bool { return t.Version>>reignBits<<reignBits == t.Version }
 
 // hollowOut keeps in mind that what t named is of its reign or a later one, where nothing else in the ring says so: t has
 // been cut, and the news of what was cut off has not come. Without it what a former owner gave away, heard late, would
 // pass for the present there. Where a token was cut another begins, so this one is replaced in time.
 func (m *merger) hollowOut(t Token) {
-	if t.Reign() == 0 || t.Start >= t.End {
+	if t.Epoch() == 0 || t.Start >= t.End {
 		return
 	}
 	i, _ := m.ring.find(t.Start)
 	rest := t.Span()
 	for _, outer := range m.ring.tokens[:i] {
-		if outer.Reign() >= t.Reign() {
+		if outer.Epoch() >= t.Epoch() {
 			rest.Start = max(rest.Start, outer.End)
 		}
 	}
 	i, _ = m.ring.find(rest.Start)
 	for _, s := range m.ring.uncovered(rest, i) {
 		if len(m.ring.tokens) < MaxTokens {
-			m.write(Token{Start: s.Start, End: s.End, Owner: t.Owner, Version: t.Reign() << reignBits})
+			m.write(Token{Start: s.Start, End: s.End, Owner: t.Owner, Version: t.Epoch() << reignBits})
 		}
 	}
 }

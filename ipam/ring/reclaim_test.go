@@ -17,7 +17,7 @@ func TestReturningOwnersWriteNothingInTheHeirsName(t *testing.T) {
 	for _, heir := range []byte{3, 9} {
 		h, z := id(heir), id(5)
 		owner := newRing(t, "10.0.0.0/24")
-		if _, err := owner.Found([]peer.ID{x}); err != nil {
+		if _, err := owner.Bootstrap([]peer.ID{x}); err != nil {
 			t.Fatal(err)
 		}
 		heirs := owner.Clone()
@@ -56,7 +56,7 @@ func TestReturningOwnersWriteNothingInTheHeirsName(t *testing.T) {
 // to the heir as well.
 func TestReclaimTakesAllThatIsNamed(t *testing.T) {
 	r := newRing(t, "10.0.0.0/24")
-	r.founding = Founding{1}
+	r.founding = ClusterID{1}
 	r.tokens = []Token{{0, 64, id(3), 1, 63}, {64, 256, id(1), 4, 9}, {96, 128, id(2), 1, 32}, {160, 200, id(1), 1, 40}, {170, 180, id(4), 2, 10}}
 	r.Reclaim(id(1), id(3))
 	check(t, r)

@@ -47,13 +47,13 @@ var (
 
 // Founding tells rings apart that were founded apart: a hash of the range and its founders. The zero Founding is that of a
 // ring that is not founded yet.
-type Founding [8]byte
+type ClusterID [8]byte
 
 // String returns f as 16 hexadecimal digits.
-func (f Founding) String() string { return hex.EncodeToString(f[:]) }
+func (f ClusterID) String() string { return hex.EncodeToString(f[:]) }
 
 // IsZero reports whether f is that of a ring not founded yet.
-func (f Founding) IsZero() bool { return f == Founding{} }
+func (f ClusterID) IsZero() bool { return f == ClusterID{} }
 
 // Span is the offsets from Start up to but not including End.
 type Span struct{ Start, End uint64 }
@@ -88,7 +88,7 @@ func (t Token) Span() Span { return Span{t.Start, t.End} }
 // Ring is one node's view of who owns what of a range. Make one with New.
 type Ring struct {
 	prefix   netip.Prefix
-	founding Founding
+	founding ClusterID
 	tokens   []Token // sorted by Start, which is unique
 }
 
@@ -104,10 +104,10 @@ func New(prefix netip.Prefix) (*Ring, error) {
 func (r *Ring) Range() netip.Prefix { return r.prefix }
 
 // Founding identifies the founding of r; zero while r is not founded.
-func (r *Ring) Founding() Founding { return r.founding }
+func (r *Ring) ClusterID() ClusterID { return r.founding }
 
 // Founded reports whether the range has been divided, as far as r knows.
-func (r *Ring) Founded() bool { return !r.founding.IsZero() }
+func (r *Ring) Bootstrapped() bool { return !r.founding.IsZero() }
 
 // Tokens returns a copy of what r knows, sorted by start.
 func (r *Ring) Tokens() []Token { return slices.Clone(r.tokens) }
@@ -148,7 +148,7 @@ func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 	if !found {
 		i--
 	}
-	if i < 0 || r.tokens[i].Hollow() || !r.effective(i).Contains(offset) {
+	if i < 0 || r.tokens[i].Tombstone() || !r.effective(i).Contains(offset) {
 		return Token{}, false
 	}
 	return r.tokens[i], true
@@ -159,7 +159,7 @@ func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 func (r *Ring) Owned(id peer.ID) []Span {
 	var spans []Span
 	for i, t := range r.tokens {
-		if t.Owner != id || t.Hollow() {
+		if t.Owner != id || t.Tombstone() {
 			continue
 		}
 		s := r.effective(i)
@@ -188,7 +188,7 @@ func (r *Ring) TotalsWithin(s Span) []Total {
 	sums := make(map[peer.ID]Total)
 	for i, t := range r.tokens {
 		part := r.effective(i).Intersect(s)
-		if part.Len() == 0 || t.Hollow() {
+		if part.Len() == 0 || t.Tombstone() {
 			continue
 		}
 		sum := sums[t.Owner]
@@ -208,7 +208,7 @@ func (r *Ring) TotalsWithin(s Span) []Total {
 // Check returns an error that names the first invariant r breaks: tokens sorted, unique, owned by somebody and in range;
 // Free never above what the token may give out; no token before the founding.
 func (r *Ring) Check() error {
-	if !r.Founded() && len(r.tokens) > 0 {
+	if !r.Bootstrapped() && len(r.tokens) > 0 {
 		return errors.New("ring: tokens before the founding")
 	}
 	if len(r.tokens) > MaxTokens {

@@ -29,7 +29,7 @@ func founded(t testing.TB, cidr string, n int) *Ring {
 	for i := range n {
 		founders = append(founders, id(byte(i+1)))
 	}
-	if _, err := r.Found(founders); err != nil {
+	if _, err := r.Bootstrap(founders); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -111,10 +111,10 @@ func TestHosts(t *testing.T) {
 
 func TestFoundIsTheSameInAnyOrder(t *testing.T) {
 	a, b := newRing(t, "10.0.0.0/24"), newRing(t, "10.0.0.0/24")
-	if _, err := a.Found([]peer.ID{id(3), id(1), id(2), id(1)}); err != nil {
+	if _, err := a.Bootstrap([]peer.ID{id(3), id(1), id(2), id(1)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Found([]peer.ID{id(1), id(2), id(3)}); err != nil {
+	if _, err := b.Bootstrap([]peer.ID{id(1), id(2), id(3)}); err != nil {
 		t.Fatal(err)
 	}
 	if !a.Equal(b) {
@@ -132,12 +132,12 @@ func TestFoundLeavesAFoundedRingAlone(t *testing.T) {
 	if _, _, err := part.Merge(id(2), whole.pick([]uint64{0})); err != nil {
 		t.Fatal(err)
 	}
-	delta, err := part.Found([]peer.ID{id(1), id(2), id(3)})
+	delta, err := part.Bootstrap([]peer.ID{id(1), id(2), id(3)})
 	if err != nil || delta.Len() != 0 || part.Len() != 1 {
 		t.Errorf("delta %+v, err %v, ring %+v", delta, err, part)
 	}
-	var foreign *ForeignError
-	if _, err := part.Found([]peer.ID{id(1)}); !errors.As(err, &foreign) {
+	var foreign *ClusterMismatchError
+	if _, err := part.Bootstrap([]peer.ID{id(1)}); !errors.As(err, &foreign) {
 		t.Errorf("second founding by others: %v", err)
 	}
 }
@@ -180,7 +180,7 @@ func TestGrantCutsAndHandsOn(t *testing.T) {
 
 func TestAFullRingGrantsWholeTokensOnly(t *testing.T) {
 	r := newRing(t, "10.0.0.0/8")
-	r.founding = Founding{1}
+	r.founding = ClusterID{1}
 	for i := range uint64(MaxTokens) {
 		r.tokens = append(r.tokens, Token{Start: 4 * i, End: 4*i + 4, Owner: id(1), Version: 1})
 	}
@@ -251,7 +251,7 @@ func TestFillIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := whole.Found(founders); err != nil {
+	if _, err := whole.Bootstrap(founders); err != nil {
 		t.Fatal(err)
 	}
 	// The second founder has given part of its share away; the third's share is all that the other ring has heard of.

@@ -142,7 +142,7 @@ func (t boltTx) SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error 
 }
 
 func (t boltTx) PutLease(lease Lease) error {
-	value, err := json.Marshal(leaseValue{Owner: lease.Owner, In: lease.In, Since: lease.Since.UTC()})
+	value, err := json.Marshal(leaseValue{Owner: lease.Holder, In: lease.In, Since: lease.Since.UTC()})
 	if err != nil {
 		return fmt.Errorf("store: lease of %s: %w", lease.Addr, err)
 	}

@@ -183,7 +183,7 @@ func loadLeases(tx *bbolt.Tx, state *State) error {
 		if err := json.Unmarshal(v, &value); err != nil {
 			return fmt.Errorf("lease of %s: %w", addr, err)
 		}
-		state.Leases = append(state.Leases, Lease{Owner: value.Owner, Addr: addr, In: value.In, Since: value.Since})
+		state.Leases = append(state.Leases, Lease{Holder: value.Owner, Addr: addr, In: value.In, Since: value.Since})
 		return nil
 	})
 	slices.SortFunc(state.Leases, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })

@@ -69,8 +69,8 @@ type Range struct {
 
 // Lease says that an owner holds an address.
 type Lease struct {
-	Owner string       // who holds it, in the words of the caller of the allocator; never empty
-	Addr  netip.Addr   // unique
-	In    netip.Prefix // what was asked for: a range or a part of it
-	Since time.Time    // when it was given out, to the nanosecond, in UTC
+	Holder string       // who holds it, in the words of the caller of the allocator; never empty
+	Addr   netip.Addr   // unique
+	In     netip.Prefix // what was asked for: a range or a part of it
+	Since  time.Time    // when it was given out, to the nanosecond, in UTC
 }

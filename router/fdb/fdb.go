@@ -105,7 +105,7 @@ func (t *Table) Forget(where peer.ID) int {
 }
 
 // Take is Forget, and returns the addresses, in no order.
-func (t *Table) Take(where peer.ID) (macs []ether.Addr) {
+func (t *Table) Release(where peer.ID) (macs []ether.Addr) {
 	place := binary.BigEndian.Uint64(where[:])
 	t.remove(func(e *entry) bool {
 		found := e.where.Load() == place

@@ -102,7 +102,7 @@ func (g *game) index(i int) int {
 func (g *game) send(at int) {
 	s := g.lanes[at]
 	if s == nil {
-		g.nodes[at].Want(g.peers[1-at].ID, g.now)
+		g.nodes[at].RequestSession(g.peers[1-at].ID, g.now)
 		return
 	}
 	counter, ok := s.Reserve(1)
@@ -163,7 +163,7 @@ func (g *game) arrive(i int, change func([]byte)) {
 
 // settle takes what has come of a move.
 func (g *game) settle(at int) {
-	messages, changes := g.nodes[at].Take()
+	messages, changes := g.nodes[at].Drain()
 	for _, c := range changes {
 		g.lanes[at] = c.Session
 	}
@@ -232,11 +232,11 @@ func (g *game) recover() {
 // FuzzReceive: no message makes a node panic, remember anything, or answer more than it was sent.
 func FuzzReceive(f *testing.F) {
 	nodes, peers := newNodes(f, Config{}, Config{})
-	nodes[0].Want(peers[1].ID, epoch)
-	messages, _ := nodes[0].Take()
+	nodes[0].RequestSession(peers[1].ID, epoch)
+	messages, _ := nodes[0].Drain()
 	f.Add(messages[0].Datagram)
 	deliver(f, nodes[1], messages[0].Datagram, peers[0].Addr, epoch)
-	messages, _ = nodes[1].Take()
+	messages, _ = nodes[1].Drain()
 	f.Add(messages[0].Datagram)
 	f.Add([]byte{0x19, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Add(append([]byte{0x18, 0, 0, 1}, make([]byte, wire.CookieLen-4)...))
@@ -245,7 +245,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		now = now.Add(time.Second)
 		_ = victim[0].Receive(b, peers[1].Addr, now)
-		answers, changes := victim[0].Take()
+		answers, changes := victim[0].Drain()
 		size := 0
 		for _, a := range answers {
 			size += len(a.Datagram)

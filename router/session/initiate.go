@@ -135,8 +135,8 @@ func (n *Node) response(b []byte, now time.Time) error {
 	n.abandon(r)
 	n.table.add(s)
 	n.install(r, s, now)
-	if r.Detour.IsValid() {
-		r.endpoint = r.Detour // whether there is still need of it others decide, who hear where the answer came by
+	if r.RelayEndpoint.IsValid() {
+		r.endpoint = r.RelayEndpoint // whether there is still need of it others decide, who hear where the answer came by
 	}
 	return nil
 }

@@ -55,15 +55,15 @@ type Peer struct {
 	Addr netip.AddrPort
 	// Detour stands for the way to it where it is not reached at Addr, which is tried all the same now and then; not
 	// valid: there is no need of one.
-	Detour netip.AddrPort
+	RelayEndpoint netip.AddrPort
 	// Accepts are the fingerprints of the secrets that it takes, in no order; nil where that is not known.
 	Accepts []uint32
 }
 
 // home is where datagrams for p go until it shows that it is elsewhere.
 func (p *Peer) home() netip.AddrPort {
-	if p.Detour.IsValid() {
-		return p.Detour
+	if p.RelayEndpoint.IsValid() {
+		return p.RelayEndpoint
 	}
 	return p.Addr
 }
@@ -159,7 +159,7 @@ func (n *Node) ID() peer.ID { return n.self }
 func (n *Node) Lookup(index uint32) *Session { return n.table.lookup(index) }
 
 // Take returns the messages to be sent and the changes since the last call, both in order, and forgets them.
-func (n *Node) Take() ([]Message, []Change) {
+func (n *Node) Drain() ([]Message, []Change) {
 	messages, changes := n.messages, n.changes
 	n.messages, n.changes = nil, nil
 	return messages, changes
@@ -275,7 +275,7 @@ func (n *Node) secretFor(r *remote, number int) Secret {
 }
 
 // Want notes that at now a frame waits for a session with a peer. It is to be called again for those that come after it.
-func (n *Node) Want(id peer.ID, now time.Time) {
+func (n *Node) RequestSession(id peer.ID, now time.Time) {
 	r := n.remotes[id]
 	if r == nil || r.current != nil {
 		return
@@ -294,7 +294,7 @@ func (n *Node) pursue(r *remote, now time.Time) {
 }
 
 // Move notes that an authenticated datagram of the peer of s has come from addr, and no later one from elsewhere.
-func (n *Node) Move(s *Session, addr netip.AddrPort, now time.Time) {
+func (n *Node) UpdateEndpoint(s *Session, addr netip.AddrPort, now time.Time) {
 	if r := n.remotes[s.peer]; r != nil {
 		r.endpoint = addr
 		n.checkTrust(r, now)

@@ -68,7 +68,7 @@ func exchange(t testing.TB, nodes []*Node, peers []Peer, now time.Time) (session
 	for quiet := 0; quiet < 2; {
 		quiet = 0
 		for i, n := range nodes {
-			messages, _ := n.Take()
+			messages, _ := n.Drain()
 			if len(messages) == 0 {
 				quiet++
 			}
@@ -95,7 +95,7 @@ func deliver(t testing.TB, n *Node, datagram []byte, from netip.AddrPort, now ti
 func connect(t testing.TB, cfg Config) (a, b *Session) {
 	t.Helper()
 	nodes, peers := newNodes(t, cfg, cfg)
-	nodes[0].Want(peers[1].ID, epoch)
+	nodes[0].RequestSession(peers[1].ID, epoch)
 	s := exchange(t, nodes, peers, epoch)
 	if s[0] == nil || s[1] == nil {
 		t.Fatal("no session")

@@ -92,7 +92,7 @@ func exampleHandshake(t *testing.T, cipher string) string {
 		out.add("key of first MACs to the "+name, key[:])
 	}
 
-	nodes[0].Want(peers[1].ID, epoch)
+	nodes[0].RequestSession(peers[1].ID, epoch)
 	initiation := only(t, nodes[0])
 	deliver(t, nodes[1], initiation, exampleInitiator, epoch)
 	response := only(t, nodes[1])
@@ -167,7 +167,7 @@ func exampleCookie(t *testing.T) string {
 	nodes, peers := exampleNodes(t, AES256GCM.String(),
 		"0a0b0c00"+vectorEphemeralI+"1a1b1c00"+exampleAgain, strings.Repeat("00", 2*KeyLen)+exampleNonce)
 	nodes[1].gate.free = newBucket(0, 0)
-	nodes[0].Want(peers[1].ID, epoch)
+	nodes[0].RequestSession(peers[1].ID, epoch)
 	if err := nodes[1].Receive(only(t, nodes[0]), exampleInitiator, epoch); err == nil {
 		t.Fatal("it is not busy")
 	}
@@ -215,7 +215,7 @@ func exampleNodes(t *testing.T, cipher string, random ...string) (nodes []*Node,
 // only returns the one datagram that a node has to send.
 func only(t *testing.T, n *Node) []byte {
 	t.Helper()
-	messages, _ := n.Take()
+	messages, _ := n.Drain()
 	if len(messages) != 1 {
 		t.Fatalf("%d messages", len(messages))
 	}

@@ -12,17 +12,17 @@ func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) 
 	r := nodes[0].remotes[peers[1].ID]
 	nodes[0].forget(r)
 	nodes[1].gate.free = newBucket(0, 0)
-	nodes[0].Want(peers[1].ID, now)
-	messages, _ := nodes[0].Take()
+	nodes[0].RequestSession(peers[1].ID, now)
+	messages, _ := nodes[0].Drain()
 	if nodes[1].gate.baker.knows(peers[0].Addr, messages[0].Datagram) {
 		return messages[0].Datagram // by the cookie of an earlier one
 	}
 	if err := nodes[1].Receive(messages[0].Datagram, peers[0].Addr, now); !errors.Is(err, ErrBusy) {
 		t.Fatalf("without a cookie: %v", err)
 	}
-	cookies, _ := nodes[1].Take()
+	cookies, _ := nodes[1].Drain()
 	deliver(t, nodes[0], cookies[0].Datagram, peers[1].Addr, now)
-	messages, _ = nodes[0].Take()
+	messages, _ = nodes[0].Drain()
 	return messages[0].Datagram
 }
 
@@ -61,13 +61,13 @@ func TestRecordedInitiations(t *testing.T) {
 func TestDroppedSecretUnderWay(t *testing.T) {
 	for dropped := range 2 {
 		nodes, peers := newNodes(t, Config{Secrets: []Secret{secretOf(1)}}, Config{Secrets: []Secret{secretOf(1)}})
-		nodes[0].Want(peers[1].ID, epoch)
-		initiation, _ := nodes[0].Take()
+		nodes[0].RequestSession(peers[1].ID, epoch)
+		initiation, _ := nodes[0].Drain()
 		deliver(t, nodes[1], initiation[0].Datagram, peers[0].Addr, epoch)
-		response, _ := nodes[1].Take()
+		response, _ := nodes[1].Drain()
 		nodes[dropped].SetSecrets([]Secret{secretOf(2)}, epoch)
 		_ = nodes[0].Receive(response[0].Datagram, peers[1].Addr, epoch)
-		keepalive, _ := nodes[0].Take()
+		keepalive, _ := nodes[0].Drain()
 		for _, m := range keepalive {
 			_ = receive(nodes[1], m.Datagram, peers[0].Addr, epoch)
 		}

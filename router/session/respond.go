@@ -27,7 +27,7 @@ var (
 	// ErrBusy: too many messages at once; its sender has got a cookie, or will try again.
 	ErrBusy = errors.New("session: too many handshakes")
 	// ErrStranger: the sender is none of the peers.
-	ErrStranger = errors.New("session: from a stranger")
+	ErrUnknownPeer = errors.New("session: from a stranger")
 	// ErrUnexpected: it answers what was not asked.
 	ErrUnexpected = errors.New("session: an answer to nothing")
 	// ErrTie: both ends began at once, and this node's handshake goes on.
@@ -102,7 +102,7 @@ func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from net
 	public := [KeyLen]byte(state.PeerStatic())
 	r := n.remotes[said.sender]
 	if r == nil || r.Public != public || said.sender != peer.FromPublicKey(public) {
-		return ErrStranger
+		return ErrUnknownPeer
 	}
 	if err := n.timely(r, own, said, m, proven, from, now); err != nil {
 		return err
@@ -173,7 +173,7 @@ func (n *Node) timely(r *remote, own *ownSecret, said initiationPayload, m wire.
 }
 
 // Confirm notes that at now the first datagram of a session was opened (Session.Confirm): the peer has it as well.
-func (n *Node) Confirm(s *Session, now time.Time) {
+func (n *Node) ConfirmSession(s *Session, now time.Time) {
 	r := n.remotes[s.peer]
 	if r == nil || r.next != s {
 		return
@@ -192,7 +192,7 @@ func (n *Node) Confirm(s *Session, now time.Time) {
 
 // Stray notes that a datagram has come for a session that is not there: this node was restarted, perhaps. Its sender is
 // told, so that it begins another one. It is told only what it has sent itself, and less of it.
-func (n *Node) Stray(h wire.Header, from netip.AddrPort, now time.Time) {
+func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time.Time) {
 	if h.Session == 0 || !n.gate.strays.take(now) {
 		return
 	}

@@ -268,7 +268,7 @@ func (w *world) frame(from, to *simNode, body string) {
 	l := from.lanes[to.name]
 	if l.session == nil {
 		l.waiting = append(l.waiting, body)
-		from.Want(to.peer.ID, from.now())
+		from.RequestSession(to.peer.ID, from.now())
 		w.settle(from)
 		return
 	}
@@ -375,7 +375,7 @@ func (w *world) arrive(at *simNode, body string) {
 
 // settle sends what a node has to say, and what has waited for a session.
 func (w *world) settle(n *simNode) {
-	messages, changes := n.Take()
+	messages, changes := n.Drain()
 	for _, m := range messages {
 		w.transmit(n, m.To, m.Datagram)
 	}

@@ -26,7 +26,7 @@ func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error
 	}
 	s := n.Lookup(h.Session)
 	if s == nil {
-		n.Stray(h, from, now)
+		n.HandleUnknownSession(h, from, now)
 		return nil
 	}
 	if h.Type == wire.TypePlain {
@@ -37,10 +37,10 @@ func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error
 		return err
 	}
 	if newest {
-		n.Move(s, from, now)
+		n.UpdateEndpoint(s, from, now)
 	}
 	if s.Confirm() {
-		n.Confirm(s, now)
+		n.ConfirmSession(s, now)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func TestPlain(t *testing.T) {
 func TestPlainNeedsBoth(t *testing.T) {
 	for _, trusts := range [][2]func(netip.Addr) bool{{always, nil}, {nil, always}} {
 		nodes, peers := newNodes(t, Config{Trusts: trusts[0]}, Config{Trusts: trusts[1]})
-		nodes[0].Want(peers[1].ID, epoch)
+		nodes[0].RequestSession(peers[1].ID, epoch)
 		for i, s := range exchange(t, nodes, peers, epoch) {
 			if s == nil || s.Plain() {
 				t.Errorf("node %d does not seal", i)
@@ -224,7 +224,7 @@ func TestCountersAreUnique(t *testing.T) {
 
 func TestDirectionsAndSessionsDiffer(t *testing.T) {
 	nodes, peers := newNodes(t, Config{}, Config{})
-	nodes[0].Want(peers[1].ID, epoch)
+	nodes[0].RequestSession(peers[1].ID, epoch)
 	first := exchange(t, nodes, peers, epoch)
 	nodes[0].initiate(nodes[0].remotes[peers[1].ID], epoch.Add(time.Minute))
 	second := exchange(t, nodes, peers, epoch.Add(time.Minute))

@@ -38,11 +38,11 @@ func check(nl *netlink.Handle, name string, port uint16) error {
 			left = true
 		case attrs.Name == name:
 			return fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: choose another name, or delete it (ip link del %s)",
-				name, link.Type(), ErrForeign, name)
+				name, link.Type(), ErrNotOurs, name)
 		case isVXLAN && v.Port == int(port):
 			// Whatever its VNI is: the kernel would share the port, but the filter would shut it out.
 			return fmt.Errorf("vxlan: %s is a VXLAN device on UDP port %d: %w: choose another --port on all nodes, or delete it "+
-				"(\"ip -d link show type vxlan\" shows it)", attrs.Name, port, ErrForeign)
+				"(\"ip -d link show type vxlan\" shows it)", attrs.Name, port, ErrNotOurs)
 		}
 	}
 	if left {
@@ -119,7 +119,7 @@ func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 		return false, fmt.Errorf("vxlan: %s: %w", name, err)
 	}
 	if !isOurs(link) {
-		return false, fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: left alone", name, link.Type(), ErrForeign)
+		return false, fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: left alone", name, link.Type(), ErrNotOurs)
 	}
 	if err := nl.LinkDel(link); err != nil {
 		return false, fmt.Errorf("vxlan: delete %s: %w", name, err)

@@ -24,7 +24,7 @@ const alias = "weft"
 // maxEntries bounds the device's table of addresses, as pods can make up as many as they like: the router's own bound.
 const maxEntries = 65536
 
-var _ Carrier = (*Device)(nil)
+var _ Backend = (*Device)(nil)
 
 // Device is the VXLAN device of this node, with its forwarding entries and its filter. Its methods may be called from
 // any goroutine; they act in the network namespace in which Open was called.

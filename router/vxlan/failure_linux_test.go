@@ -133,7 +133,7 @@ func TestDeleted(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	b.run(t, a.peer())
-	sw, err := vxlan.New(vxlan.SwitchConfig{Device: a.dev, Self: a.id, Logger: slog.New(slog.DiscardHandler), OnChange: func(id peer.ID, on bool) {
+	sw, err := vxlan.New(vxlan.ControllerConfig{Device: a.dev, Self: a.id, Logger: slog.New(slog.DiscardHandler), OnChange: func(id peer.ID, on bool) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.kernel[id] = on

@@ -35,7 +35,7 @@ type node struct {
 	pod  *nettest.Pod
 	ip   string
 	dev  *vxlan.Device
-	sw   *vxlan.Switch
+	sw   *vxlan.Controller
 
 	mu      sync.Mutex
 	kernel  map[peer.ID]bool
@@ -98,7 +98,7 @@ func (n *node) config() vxlan.Config {
 // run runs a Switch on the node's device until the test ends, or until the returned function is called.
 func (n *node) run(t *testing.T, peers ...vxlan.Peer) (stop func()) {
 	t.Helper()
-	sw, err := vxlan.New(vxlan.SwitchConfig{
+	sw, err := vxlan.New(vxlan.ControllerConfig{
 		Device: n.dev, Self: n.id, Logger: slog.New(slog.DiscardHandler),
 		OnChange: func(id peer.ID, kernel bool) {
 			n.mu.Lock()

@@ -6,7 +6,7 @@ import (
 )
 
 // take gives a probe to the path of the peer that says it has sent it.
-func (s *Switch) take(p Probe, now time.Time) {
+func (s *Controller) take(p Probe, now time.Time) {
 	m := s.members[p.From]
 	if m == nil || p.To != s.cfg.Self {
 		return
@@ -20,7 +20,7 @@ func (s *Switch) take(p Probe, now time.Time) {
 }
 
 // advance gives the paths their time.
-func (s *Switch) advance(now time.Time) {
+func (s *Controller) advance(now time.Time) {
 	for _, m := range s.members {
 		p, ok := m.path.Next(now)
 		s.settle(m, now)
@@ -31,7 +31,7 @@ func (s *Switch) advance(now time.Time) {
 }
 
 // settle has the kernel carry m, or not, as its path says.
-func (s *Switch) settle(m *member, now time.Time) {
+func (s *Controller) settle(m *member, now time.Time) {
 	if m.path.State() == Kernel && !m.kernel {
 		s.enter(m, now)
 	}
@@ -42,7 +42,7 @@ func (s *Switch) settle(m *member, now time.Time) {
 }
 
 // enter has the kernel begin to carry m, if the device is fit for it.
-func (s *Switch) enter(m *member, now time.Time) {
+func (s *Controller) enter(m *member, now time.Time) {
 	if !s.ready {
 		m.path.Fail(now)
 		return
@@ -59,14 +59,14 @@ func (s *Switch) enter(m *member, now time.Time) {
 }
 
 // exit has the kernel cease to carry m, which then has been in userspace again for a moment already.
-func (s *Switch) exit(m *member, now time.Time) {
+func (s *Controller) exit(m *member, now time.Time) {
 	m.kernel, m.left = false, now
 	s.cfg.OnChange(m.ID, false)
 	s.purge(m)
 	s.log.Info("peer carried in userspace again", "peer", m.ID, "addr", m.Addr)
 }
 
-func (s *Switch) purge(m *member) {
+func (s *Controller) purge(m *member) {
 	// With the device all of it has gone, and Run ends.
 	if err := s.cfg.Device.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
 		s.log.Warn("taking a peer off the kernel path", "peer", m.ID, "err", err)
@@ -74,7 +74,7 @@ func (s *Switch) purge(m *member) {
 }
 
 // send sends p to m. What cannot be sent is a lost probe, and has the same consequence.
-func (s *Switch) send(m *member, p Probe) {
+func (s *Controller) send(m *member, p Probe) {
 	p.From, p.To = s.cfg.Self, m.ID
 	if s.cfg.Device.Send(p) == nil {
 		s.sent.Add(1)
@@ -82,7 +82,7 @@ func (s *Switch) send(m *member, p Probe) {
 }
 
 // look looks at the device: whether frames pass, and whether they could.
-func (s *Switch) look(now time.Time) (busy bool, err error) {
+func (s *Controller) look(now time.Time) (busy bool, err error) {
 	sample, err := s.cfg.Device.Sample()
 	if err != nil {
 		return false, err
@@ -106,7 +106,7 @@ func (s *Switch) look(now time.Time) (busy bool, err error) {
 
 // sweep moves addresses that went through userspace after their peer was moved to the kernel, as the peer moved later;
 // and takes out again what the kernel has learned from a peer that moved back later than this node.
-func (s *Switch) sweep(now time.Time) {
+func (s *Controller) sweep(now time.Time) {
 	for _, m := range s.members {
 		if !m.kernel {
 			if now.Sub(m.left) < settling {
@@ -123,7 +123,7 @@ func (s *Switch) sweep(now time.Time) {
 }
 
 // leave bids farewell to members that are not in peers, or not under that address.
-func (s *Switch) leave(peers []Peer) {
+func (s *Controller) leave(peers []Peer) {
 	s.latest = map[Peer]bool{}
 	for _, p := range peers {
 		s.latest[Peer{p.ID, p.Addr.Unmap()}] = true
@@ -136,7 +136,7 @@ func (s *Switch) leave(peers []Peer) {
 }
 
 // join makes those of peers members that are still wanted, and nobody else: they are what the device reaches now.
-func (s *Switch) join(peers []Peer, now time.Time) {
+func (s *Controller) join(peers []Peer, now time.Time) {
 	reached := map[Peer]bool{}
 	for _, p := range peers {
 		reached[p] = true
@@ -154,11 +154,11 @@ func (s *Switch) join(peers []Peer, now time.Time) {
 }
 
 // drop bids m farewell, so that it need not find out, and forgets it.
-func (s *Switch) drop(m *member) {
+func (s *Controller) drop(m *member) {
 	if m.kernel {
 		s.exit(m, time.Now())
 	}
-	s.send(m, Farewell())
+	s.send(m, Goodbye())
 	delete(s.members, m.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +166,7 @@ func (s *Switch) drop(m *member) {
 }
 
 // publish makes the state of m's path known to States.
-func (s *Switch) publish(m *member) {
+func (s *Controller) publish(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.states[m.ID] = m.path.State()

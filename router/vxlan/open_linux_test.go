@@ -89,14 +89,14 @@ func TestInTheWay(t *testing.T) {
 		want error
 		say  []string
 	}{
-		"same port and VNI":    {foreign("other", vxlan.VNI, port), vxlan.ErrForeign, []string{"other", "6785", "--port", "ip -d link"}},
-		"same port":            {foreign("other", 1, port), vxlan.ErrForeign, []string{"other"}},
+		"same port and VNI":    {foreign("other", vxlan.VNI, port), vxlan.ErrNotOurs, []string{"other", "6785", "--port", "ip -d link"}},
+		"same port":            {foreign("other", 1, port), vxlan.ErrNotOurs, []string{"other"}},
 		"other port, same VNI": {foreign("other", vxlan.VNI, 4789), nil, nil},
-		"our name":             {foreign("weftvx", 1, 4789), vxlan.ErrForeign, []string{"weftvx", "ip link del"}},
+		"our name":             {foreign("weftvx", 1, 4789), vxlan.ErrNotOurs, []string{"weftvx", "ip link del"}},
 		"our name, another kind": {func(t *testing.T) {
 			t.Helper()
 			mustAdd(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "weftvx"}})
-		}, vxlan.ErrForeign, []string{"bridge"}},
+		}, vxlan.ErrNotOurs, []string{"bridge"}},
 		"a program holds the port": {func(t *testing.T) {
 			t.Helper()
 			c, err := net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
@@ -120,8 +120,8 @@ func TestInTheWay(t *testing.T) {
 			}
 			if err == nil {
 				err = d.Close()
-			} else if errors.Is(err, vxlan.ErrForeign) && strings.HasPrefix(name, "our name") {
-				if _, err := vxlan.Remove(t.Context(), "weftvx"); !errors.Is(err, vxlan.ErrForeign) {
+			} else if errors.Is(err, vxlan.ErrNotOurs) && strings.HasPrefix(name, "our name") {
+				if _, err := vxlan.Remove(t.Context(), "weftvx"); !errors.Is(err, vxlan.ErrNotOurs) {
 					t.Errorf("Remove: %v", err)
 				}
 			}

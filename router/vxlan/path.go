@@ -139,7 +139,7 @@ func (p *Path) Traffic(now time.Time) {
 func (p *Path) Fail(now time.Time) { p.leave(now, true) }
 
 // Farewell returns what a node says to a peer that it will not reach by the kernel any more. It gets no answer.
-func Farewell() Probe { return Probe{Reply: true} }
+func Goodbye() Probe { return Probe{Reply: true} }
 
 // answered takes the answer to the probe with nonce. A late one counts as well: what matters is that it came. Those
 // that were sent before it and have no answer count as lost.

@@ -220,7 +220,7 @@ func (w *world) step(f []string) error {
 	case "kill":
 		delete(w.paths, f[1])
 	case "leave":
-		w.fly(f[1], Farewell())
+		w.fly(f[1], Goodbye())
 		delete(w.paths, f[1])
 	case "cut", "heal":
 		w.cut[f[1]] = f[0] == "cut"

@@ -7,7 +7,7 @@ import (
 
 // program tells the device of the peers, and mends what others break, until ctx ends. Both set the filter, which takes
 // as long as nftables likes: meanwhile the loop goes on to answer probes.
-func (s *Switch) program(ctx context.Context) {
+func (s *Controller) program(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	var failed []Peer // to be tried again
@@ -32,7 +32,7 @@ func (s *Switch) program(ctx context.Context) {
 }
 
 // setPeers tells the device of peers, and the loop of those that it reaches. It returns the peers if that fails.
-func (s *Switch) setPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
+func (s *Controller) setPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
 	reachable, err := s.cfg.Device.SetPeers(ctx, peers)
 	if err != nil {
 		return peers, err

@@ -43,7 +43,7 @@ var (
 	// ErrNoVXLAN: the kernel has no VXLAN driver, or the process may not use it.
 	ErrNoVXLAN = errors.New("the kernel makes no VXLAN devices")
 	// ErrForeign: a device that is not weft's has the name, or has VXLAN's UDP port.
-	ErrForeign = errors.New("another device is in the way")
+	ErrNotOurs = errors.New("another device is in the way")
 	// ErrPortInUse: a program listens on the UDP port.
 	ErrPortInUse = errors.New("the UDP port is in use")
 	// ErrNoFilter: nftables does not work, and without a filter anybody could send into the overlay.

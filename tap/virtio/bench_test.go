@@ -27,7 +27,7 @@ func TestNoAllocation(t *testing.T) {
 	single := stream(tcp4(0), 40, 1000, false)
 	datagrams := stream(tcp4(0).with(func(p *packet) { p.udp = true }), 40, 1000, true)
 	for _, features := range []virtio.Features{0, virtio.FeatureChecksum, allFeatures} {
-		j := virtio.NewJoiner(features, 200, 200)
+		j := virtio.NewCoalescer(features, 200, 200)
 		dst := make([]byte, 0, 2000)
 		if n := testing.AllocsPerRun(20, func() {
 			l, err := virtio.Inspect(h, frame)
@@ -39,7 +39,7 @@ func TestNoAllocation(t *testing.T) {
 			j.Reset()
 			for i := range in {
 				copy(in[i].data[:66], frame) // rewritten in place the last time
-				must(t, j.AddSlice(1, in[i].meta, in[i].data))
+				must(t, j.AddSegment(1, in[i].meta, in[i].data))
 			}
 			for i := range single {
 				must(t, j.AddFrame(single[i].h, single[i].data))
@@ -83,7 +83,7 @@ func benchRebuild(b *testing.B, drop int) {
 	h, frame := benchSuperframe()
 	in := split(b, 1, h, frame)
 	headers := slices.Clone(in[0].data[:100])
-	j := virtio.NewJoiner(allFeatures, 256, 256)
+	j := virtio.NewCoalescer(allFeatures, 256, 256)
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -95,7 +95,7 @@ func benchRebuild(b *testing.B, drop int) {
 			if i == drop+1 {
 				copy(in[i].data[:66], headers) // the head of a run is rewritten in place
 			}
-			must(b, j.AddSlice(1, in[i].meta, in[i].data))
+			must(b, j.AddSegment(1, in[i].meta, in[i].data))
 		}
 		copy(in[0].data[:66], headers)
 		if n := len(j.Frames()); n > 2 {
@@ -115,7 +115,7 @@ func benchCoalesce(b *testing.B, p packet, n, size int, partial bool) {
 	in := stream(p, n, size, partial)
 	const headers = 54
 	heads := clone(in)
-	j := virtio.NewJoiner(allFeatures, 256, 2048)
+	j := virtio.NewCoalescer(allFeatures, 256, 2048)
 	b.SetBytes(int64(n * size))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -148,7 +148,7 @@ func BenchmarkSingles(b *testing.B) {
 	for port := range uint16(128) {
 		in = append(in, stream(tcp4(0).with(func(p *packet) { p.srcPort = port }), 1, 1000, false)...)
 	}
-	j := virtio.NewJoiner(allFeatures, 256, 256)
+	j := virtio.NewCoalescer(allFeatures, 256, 256)
 	b.ReportAllocs()
 	for b.Loop() {
 		j.Reset()

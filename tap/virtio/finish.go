@@ -3,7 +3,7 @@ package virtio
 // Frames returns everything added since Reset, joined as far as it goes, and in order within each flow. Data and More
 // lie in the buffers that were handed in. The frames are valid until Reset or until the caller uses those buffers again;
 // nothing can be added until Reset.
-func (j *Joiner) Frames() []Frame {
+func (j *Coalescer) Frames() []Frame {
 	if j.done {
 		return j.frames
 	}
@@ -32,7 +32,7 @@ func (e *entry) finish(f Features) Header {
 	case e.kind == entrySlice:
 		last := e.index+e.count == l.Segments
 		if e.count < l.Segments {
-			l.Narrow(e.data, e.index, e.payload, last)
+			l.SegmentHeaders(e.data, e.index, e.payload, last)
 		}
 		h = l.single()
 	case e.count > 1:
@@ -46,7 +46,7 @@ func (e *entry) finish(f Features) Header {
 		}
 	}
 	if h.Flags != 0 && !f.Has(FeatureChecksum) {
-		Complete(h, e.data)
+		CompleteChecksum(h, e.data)
 		h = Header{}
 	}
 	return h

@@ -52,7 +52,7 @@ func FuzzInspect(f *testing.F) {
 		frame, all := guarded(frame)
 		if virtio.CheckSingle(h, frame) == nil {
 			single, around := guarded(frame)
-			virtio.Complete(h, single)
+			virtio.CompleteChecksum(h, single)
 			checkGuards(t, around)
 		}
 		l, err := virtio.Inspect(h, frame)
@@ -68,7 +68,7 @@ func FuzzInspect(f *testing.F) {
 		}
 		for _, i := range []int{0, l.Segments / 2, l.Segments - 1} {
 			run, around := guarded(slices.Concat(frame[:l.HeaderLen], l.Segment(frame, i)))
-			l.Narrow(run, i, len(run)-l.HeaderLen, i == l.Segments-1)
+			l.SegmentHeaders(run, i, len(run)-l.HeaderLen, i == l.Segments-1)
 			checkGuards(t, around)
 			h.HdrLen = 0
 			if m, err := virtio.Inspect(h, run); err != nil || m.Segments != 1 {
@@ -112,7 +112,7 @@ const (
 )
 
 // feed runs the operation that is next in s, and keeps what it made of buffers.
-func (s *script) feed(j *virtio.Joiner, buffers *[][]byte) error {
+func (s *script) feed(j *virtio.Coalescer, buffers *[][]byte) error {
 	op := s.byte() % opCount
 	if op == opFrame {
 		h := virtio.Header{Flags: s.byte(), CsumStart: uint16(s.word()), CsumOffset: uint16(s.byte())}
@@ -120,7 +120,7 @@ func (s *script) feed(j *virtio.Joiner, buffers *[][]byte) error {
 		*buffers = append(*buffers, all)
 		return j.AddFrame(h, data)
 	}
-	m := virtio.Slice{
+	m := virtio.SegmentInfo{
 		Super: uint64(s.byte()), Type: virtio.GSOType(s.byte()), HeaderLen: int(s.byte()), CsumStart: int(s.byte()),
 		CsumOffset: int(s.byte()), SegmentSize: s.word(), Index: s.word(),
 	}
@@ -128,11 +128,11 @@ func (s *script) feed(j *virtio.Joiner, buffers *[][]byte) error {
 	m.ECN, m.Last = bits&1 != 0, bits&2 != 0
 	data, all := guarded(s.bytes())
 	*buffers = append(*buffers, all)
-	return j.AddSlice(uint32(bits>>2), m, data)
+	return j.AddSegment(uint32(bits>>2), m, data)
 }
 
 // appendSlice writes to b the operation that adds m.
-func appendSlice(b []byte, m virtio.Slice, data []byte) []byte {
+func appendSlice(b []byte, m virtio.SegmentInfo, data []byte) []byte {
 	b = append(b, opSlice, byte(m.Super), byte(m.Type), byte(m.HeaderLen), byte(m.CsumStart), byte(m.CsumOffset))
 	b = be.AppendUint16(b, uint16(m.SegmentSize))
 	b = be.AppendUint16(b, uint16(m.Index))
@@ -169,7 +169,7 @@ func FuzzJoiner(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, features uint8, b []byte) {
 		offers := virtio.Features(features & 15)
-		j := virtio.NewJoiner(offers, 40, 40)
+		j := virtio.NewCoalescer(offers, 40, 40)
 		s := script{b}
 		for range 2 {
 			j.Reset()

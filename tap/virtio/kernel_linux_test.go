@@ -175,7 +175,7 @@ func TestKernelTakesJoined(t *testing.T) {
 	k := newKernel(t)
 	rapid.Check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		j := virtio.NewJoiner(allFeatures, 512, 2048)
+		j := virtio.NewCoalescer(allFeatures, 512, 2048)
 		want := make(map[flow][][]byte)
 		n := 0
 		expect := func(wire []byte) {
@@ -187,7 +187,7 @@ func TestKernelTakesJoined(t *testing.T) {
 			h, frame := p.superframe(max(drawSize(t, p), len(p.payload)/600))
 			for _, s := range split(t, uint64(i), h, frame) {
 				if rng.IntN(20) > 0 {
-					must(t, j.AddSlice(s.source, s.meta, s.data))
+					must(t, j.AddSegment(s.source, s.meta, s.data))
 					expect(s.want)
 				}
 			}

@@ -229,7 +229,7 @@ func TestNarrow(t *testing.T) {
 		for i := range n {
 			run = append(run, l.Segment(frame, first+i)...)
 		}
-		l.Narrow(run, first, len(run)-l.HeaderLen, first+n == l.Segments)
+		l.SegmentHeaders(run, first, len(run)-l.HeaderLen, first+n == l.Segments)
 		if _, err := virtio.Inspect(h, run); err != nil {
 			t.Fatalf("the run is refused: %v", err)
 		}
@@ -262,11 +262,11 @@ func TestComplete(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h, frame := drawPacket(t, 3000).single(true)
 		want := segment(h, frame)[0]
-		virtio.Complete(h, frame)
+		virtio.CompleteChecksum(h, frame)
 		if !slices.Equal(frame, want) {
 			t.Fatalf("got %x, want %x", frame, want)
 		}
-		virtio.Complete(virtio.Header{}, frame)
+		virtio.CompleteChecksum(virtio.Header{}, frame)
 		if !slices.Equal(frame, want) {
 			t.Fatal("a complete frame was changed")
 		}
@@ -280,7 +280,7 @@ func TestCompleteZero(t *testing.T) {
 	rest := frame[len(frame)-2:]
 	be.PutUint16(rest, 0)
 	be.PutUint16(rest, ^foldNaive(sumNaive(frame[h.CsumStart:])))
-	virtio.Complete(h, frame)
+	virtio.CompleteChecksum(h, frame)
 	if got := be.Uint16(frame[h.CsumStart+6:]); got != 0xffff {
 		t.Errorf("checksum %#x", got)
 	}

@@ -36,7 +36,7 @@ var (
 )
 
 func lease(owner, addr string) store.Lease {
-	return store.Lease{Owner: owner, Addr: netip.MustParseAddr(addr), In: cidr4, Since: since}
+	return store.Lease{Holder: owner, Addr: netip.MustParseAddr(addr), In: cidr4, Since: since}
 }
 
 func must(t *testing.T, err error) {

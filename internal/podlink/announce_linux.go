@@ -1,0 +1,67 @@
+package podlink
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel opens the bridge's port a moment after both ends are up; what is sent before is lost. The wait for it is
+// short, because an announcement is a help, not a need.
+const (
+	portTimeout = 500 * time.Millisecond
+	portPause   = time.Millisecond
+)
+
+// announce tells the link from inside the namespace where the addresses are.
+func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []netip.Prefix) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	if err := e.waitForPort(ctx, host); err != nil {
+		return err
+	}
+	return e.space.Do(func(ns.NetNS) error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // 0: receives nothing
+		if err != nil {
+			return fmt.Errorf("podlink: socket for announcements: %w", err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		to := &unix.SockaddrLinklayer{Ifindex: pod.Attrs().Index}
+		for _, p := range addrs {
+			if err := unix.Sendto(fd, Announcement(macOf(pod), p.Addr()), 0, to); err != nil {
+				return fmt.Errorf("podlink: announcing %s: %w", p.Addr(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// waitForPort returns when the host end is operational, or portTimeout has passed.
+func (e *ends) waitForPort(ctx context.Context, host netlink.Link) error {
+	timeout := time.NewTimer(portTimeout)
+	defer timeout.Stop()
+	tick := time.NewTicker(portPause)
+	defer tick.Stop()
+	for {
+		l, err := e.host.LinkByIndex(host.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("podlink: %s: %w", host.Attrs().Name, err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("podlink: %w", ctx.Err())
+		case <-timeout.C:
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package podlink
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// checkEnds compares the two ends of the pair with s.
+func (e *ends) checkEnds(s Spec, host, pod, bridge netlink.Link) error {
+	if !e.isPair(host, pod) {
+		return fmt.Errorf("podlink: %s is not the other end of %s", s.HostName, s.Ifname)
+	}
+	if host.Attrs().MasterIndex != bridge.Attrs().Index {
+		return fmt.Errorf("podlink: %s is not a port of %s", s.HostName, s.Bridge)
+	}
+	for _, l := range []netlink.Link{host, pod} {
+		if l.Attrs().Flags&net.FlagUp == 0 {
+			return fmt.Errorf("podlink: %s is down", l.Attrs().Name)
+		}
+	}
+	if mac := macOf(pod); !s.MAC.IsZero() && mac != s.MAC {
+		return fmt.Errorf("podlink: %s has MAC %s, not %s", s.Ifname, mac, s.MAC)
+	}
+	if mtu := pod.Attrs().MTU; s.MTU != 0 && mtu != s.MTU {
+		return fmt.Errorf("podlink: %s has MTU %d, not %d", s.Ifname, mtu, s.MTU)
+	}
+	return nil
+}
+
+// checkNetwork looks for the addresses and routes of s. A default route counts wherever it leads, as Attach leaves one
+// that is there.
+func (e *ends) checkNetwork(s Spec, pod netlink.Link) error {
+	have, err := e.addresses(pod)
+	if err != nil {
+		return err
+	}
+	for _, p := range s.prefixes() {
+		if !slices.Contains(have, p) {
+			return fmt.Errorf("podlink: %s has not the address %s", s.Ifname, p)
+		}
+	}
+	missing, err := e.missingDefaults(s)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("podlink: no default route via %s", missing[0].Gateway)
+	}
+	for _, r := range s.Routes {
+		present, err := e.routes(family(r.Dst.Addr()))
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(present, r.is) {
+			return fmt.Errorf("podlink: no route to %s via %s", r.Dst, r.Gateway)
+		}
+	}
+	return nil
+}
+
+// is reports whether the kernel's route is r.
+func (r Route) is(k netlink.Route) bool {
+	gw, _ := netip.AddrFromSlice(k.Gw)
+	return dstOf(k) == r.Dst.Masked() && gw.Unmap() == r.Gateway
+}

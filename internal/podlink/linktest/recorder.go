@@ -1,0 +1,228 @@
+// Package linktest holds a podlink.Linker without a kernel, and the suite that every Linker passes.
+package linktest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"weft/internal/ether"
+	"weft/internal/podlink"
+)
+
+// defaultMTU is what an interface gets where a Spec leaves it open, as from the kernel.
+const defaultMTU = 1500
+
+// Op names a method of podlink.Linker.
+type Op string
+
+// The methods that Fail knows.
+const (
+	OpAttach    Op = "attach"
+	OpDetach    Op = "detach"
+	OpCheck     Op = "check"
+	OpAddresses Op = "addresses"
+)
+
+// Recorder is a podlink.Linker that keeps bridges, namespaces and pairs in memory. Its methods may be called concurrently.
+type Recorder struct {
+	// Guarded by mu.
+	mu      sync.Mutex
+	bridges map[string]bool
+	spaces  map[string]map[string]*pair // path, interface; nil: somebody else's
+	hosts   map[string]*pair            // by host end
+	fail    map[Op]error
+	specs   []podlink.Spec
+}
+
+// pair is a veth pair: what was asked for and where its pod end is.
+type pair struct {
+	spec   podlink.Spec
+	result podlink.Result
+}
+
+var _ podlink.Linker = (*Recorder)(nil)
+
+// NewRecorder returns a host with the given bridges and no other namespace.
+func NewRecorder(bridges ...string) *Recorder {
+	r := &Recorder{bridges: map[string]bool{}, spaces: map[string]map[string]*pair{}, hosts: map[string]*pair{}, fail: map[Op]error{}}
+	for _, b := range bridges {
+		r.bridges[b] = true
+	}
+	return r
+}
+
+// AddNetns makes an empty namespace at path.
+func (r *Recorder) AddNetns(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spaces[path] = map[string]*pair{}
+}
+
+// RemoveNetns removes a namespace and what is in it.
+func (r *Recorder) RemoveNetns(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.spaces[path] {
+		if p != nil {
+			delete(r.hosts, p.spec.HostName)
+		}
+	}
+	delete(r.spaces, path)
+}
+
+// AddForeign puts an interface that no Linker made into a namespace.
+func (r *Recorder) AddForeign(path, ifname string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spaces[path][ifname] = nil
+}
+
+// Fail makes a method return err from now on; nil ends that.
+func (r *Recorder) Fail(op Op, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail[op] = err
+}
+
+// HostLinks returns the names of the host ends there are, sorted.
+func (r *Recorder) HostLinks() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.hosts))
+}
+
+// Attached returns what Attach was asked for so far, the refused included.
+func (r *Recorder) Attached() []podlink.Spec {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.specs)
+}
+
+// Attach implements podlink.Linker.
+func (r *Recorder) Attach(ctx context.Context, s podlink.Spec) (podlink.Result, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.specs = append(r.specs, s)
+	if err := r.refuse(ctx, OpAttach, s); err != nil {
+		return podlink.Result{}, err
+	}
+	if _, taken := r.spaces[s.Netns][s.Ifname]; taken {
+		return podlink.Result{}, fmt.Errorf("%w: %q", podlink.ErrExists, s.Ifname)
+	}
+	if r.hosts[s.HostName] != nil {
+		return podlink.Result{}, fmt.Errorf("%w: %q", podlink.ErrExists, s.HostName)
+	}
+	p := &pair{spec: s, result: podlink.Result{
+		HostName: s.HostName, HostMAC: podlink.HostLinkMAC(s.HostName), MAC: s.PodMAC(), MTU: s.MTU,
+		Routes: append(s.Defaults(), s.Routes...),
+	}}
+	if p.result.MTU == 0 {
+		p.result.MTU = defaultMTU
+	}
+	for _, a := range s.Addresses {
+		p.result.Addresses = append(p.result.Addresses, a.Prefix)
+	}
+	r.spaces[s.Netns][s.Ifname], r.hosts[s.HostName] = p, p
+	return p.result, nil
+}
+
+// refuse returns the error that s meets before anything is made; mu is held.
+func (r *Recorder) refuse(ctx context.Context, op Op, s podlink.Spec) error {
+	if err := r.fail[op]; err != nil {
+		return err
+	}
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("podlink: %w", err)
+	}
+	if r.spaces[s.Netns] == nil {
+		return fmt.Errorf("%w: %q", podlink.ErrNetns, s.Netns)
+	}
+	if !r.bridges[s.Bridge] {
+		return fmt.Errorf("%w: %q", podlink.ErrNoBridge, s.Bridge)
+	}
+	return nil
+}
+
+// Detach implements podlink.Linker.
+func (r *Recorder) Detach(ctx context.Context, netns, ifname, hostName string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail[OpDetach]; err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("podlink: %w", err)
+	}
+	p := r.hosts[hostName]
+	if hostName == "" {
+		p = r.spaces[netns][ifname]
+		if p != nil && !strings.HasPrefix(p.spec.HostName, podlink.HostPrefix) {
+			p = nil
+		}
+	}
+	if p != nil {
+		delete(r.hosts, p.spec.HostName)
+		delete(r.spaces[p.spec.Netns], p.spec.Ifname)
+	}
+	return nil
+}
+
+// Check implements podlink.Linker.
+func (r *Recorder) Check(s podlink.Spec) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.refuse(context.Background(), OpCheck, s); err != nil {
+		return err
+	}
+	p := r.spaces[s.Netns][s.Ifname]
+	switch {
+	case p == nil:
+		return fmt.Errorf("%w: %q", podlink.ErrNoLink, s.Ifname)
+	case r.hosts[s.HostName] != p || p.spec.Bridge != s.Bridge:
+		return fmt.Errorf("podlink: %s is not attached through %s to %s", s.Ifname, s.HostName, s.Bridge)
+	case !s.MAC.IsZero() && s.MAC != p.result.MAC:
+		return fmt.Errorf("podlink: %s has MAC %s, not %s", s.Ifname, p.result.MAC, s.MAC)
+	case s.MTU != 0 && s.MTU != p.result.MTU:
+		return fmt.Errorf("podlink: %s has MTU %d, not %d", s.Ifname, p.result.MTU, s.MTU)
+	}
+	for _, a := range s.Addresses {
+		if !slices.Contains(p.result.Addresses, a.Prefix) {
+			return fmt.Errorf("podlink: %s has not the address %s", s.Ifname, a.Prefix)
+		}
+	}
+	for _, route := range append(s.Defaults(), s.Routes...) {
+		if !slices.Contains(p.result.Routes, route) {
+			return fmt.Errorf("podlink: no route to %s via %s", route.Dst, route.Gateway)
+		}
+	}
+	return nil
+}
+
+// Addresses implements podlink.Linker.
+func (r *Recorder) Addresses(netns, ifname string) ([]netip.Prefix, ether.Addr, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail[OpAddresses]; err != nil {
+		return nil, ether.Addr{}, err
+	}
+	space, ok := r.spaces[netns]
+	if !ok {
+		return nil, ether.Addr{}, fmt.Errorf("%w: %q", podlink.ErrNetns, netns)
+	}
+	p, ok := space[ifname]
+	if !ok {
+		return nil, ether.Addr{}, fmt.Errorf("%w: %q", podlink.ErrNoLink, ifname)
+	}
+	if p == nil {
+		return nil, ether.Addr{}, nil
+	}
+	return slices.Clone(p.result.Addresses), p.result.MAC, nil
+}

@@ -1,0 +1,168 @@
+package podlink
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"weft/internal/ether"
+)
+
+// HostPrefix starts the names that HostLinkName makes.
+const HostPrefix = "vweft"
+
+// maxName is the longest name of an interface, IFNAMSIZ less the zero byte.
+const maxName = 15
+
+// Limits of an interface's MTU: RFC 791 and the veth driver.
+const (
+	minMTU = 68
+	maxMTU = 65535
+)
+
+// Spec describes a pod's interface and the pair it is one end of.
+type Spec struct {
+	// Netns is the path of the pod's namespace, Ifname the name of the interface there.
+	Netns, Ifname string
+	// HostName is the name of the host end, usually by HostLinkName; Bridge is where it becomes a port.
+	HostName, Bridge string
+	// MTU of both ends; 0 leaves the kernel's default.
+	MTU int
+	// MAC of the pod end; zero means ether.FromIP of the first address, or the kernel's choice without one.
+	MAC ether.Addr
+	// Addresses of the pod end, of either family, in any number.
+	Addresses []Address
+	// Hairpin lets the bridge send frames back to the pod that they came from: a pod that reaches itself through a
+	// service address.
+	Hairpin bool
+	// DefaultRoute adds a route to everything through the first gateway of each family. A default route that is in the
+	// namespace already stays, and none is added beside it.
+	DefaultRoute bool
+	// Routes are added to those.
+	Routes []Route
+	// Foreign says that another address manager than the daemon gave the Addresses out. The host end has it in its alias, so
+	// that the daemon does not miss a lease.
+	Foreign bool
+}
+
+// Address is an address of the pod end.
+type Address struct {
+	Prefix  netip.Prefix // the address itself with the length of its subnet
+	Gateway netip.Addr   // may be invalid: none
+}
+
+// Route is a route out of the pod end. An invalid Gateway means that the destination is on the link.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr
+}
+
+// Result is what Attach has made.
+type Result struct {
+	HostName  string
+	HostMAC   ether.Addr // of the host end
+	MAC       ether.Addr // of the pod end
+	MTU       int
+	Addresses []netip.Prefix
+	Routes    []Route // the default routes that were added among them
+}
+
+// HostLinkName returns the name of the host end that belongs to an interface of an owner: always the same, and
+// different for different ones as far as 50 bits of SHA-256 go.
+func HostLinkName(owner, ifname string) string {
+	sum := sha256.Sum256([]byte(owner + "\x00" + ifname))
+	text := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))
+	return HostPrefix + text[:maxName-len(HostPrefix)]
+}
+
+// HostLinkMAC returns the MAC of the host end with the given name: locally administered, and above any that other
+// software chooses, so that a bridge which takes the lowest MAC of its ports as its own never changes it for a pod.
+func HostLinkMAC(hostName string) ether.Addr {
+	sum := sha256.Sum256([]byte(hostName))
+	a := ether.Addr{0: 0xfe}
+	copy(a[1:], sum[:])
+	return a
+}
+
+// Validate reports what is wrong with s without looking at the host: names (ErrBadName), the rest (ErrBadSpec).
+func (s Spec) Validate() error {
+	for _, name := range []string{s.Ifname, s.HostName, s.Bridge} {
+		if !validName(name) {
+			return fmt.Errorf("%w: %q", ErrBadName, name)
+		}
+	}
+	if s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU) {
+		return fmt.Errorf("%w: MTU %d", ErrBadSpec, s.MTU)
+	}
+	if s.MAC.IsMulticast() {
+		return fmt.Errorf("%w: %s is a group address", ErrBadSpec, s.MAC)
+	}
+	for i, a := range s.Addresses {
+		if err := a.validate(); err != nil {
+			return err
+		}
+		same := func(b Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }
+		if slices.ContainsFunc(s.Addresses[:i], same) {
+			return fmt.Errorf("%w: address %s twice", ErrBadSpec, a.Prefix)
+		}
+	}
+	for _, r := range s.Routes {
+		if !r.Dst.IsValid() || r.Gateway.IsValid() && r.Gateway.Is4() != r.Dst.Addr().Is4() {
+			return fmt.Errorf("%w: route to %s via %s", ErrBadSpec, r.Dst, r.Gateway)
+		}
+	}
+	return nil
+}
+
+func (a Address) validate() error {
+	ip := a.Prefix.Addr()
+	if !a.Prefix.IsValid() || ip.Is4In6() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() {
+		return fmt.Errorf("%w: address %s", ErrBadSpec, a.Prefix)
+	}
+	if a.Gateway.IsValid() && a.Gateway.Is4() != ip.Is4() {
+		return fmt.Errorf("%w: gateway %s for %s", ErrBadSpec, a.Gateway, a.Prefix)
+	}
+	return nil
+}
+
+// PodMAC returns the MAC that the pod end is to have; zero leaves it to the kernel.
+func (s Spec) PodMAC() ether.Addr {
+	if s.MAC.IsZero() && len(s.Addresses) > 0 {
+		return ether.FromIP(s.Addresses[0].Prefix.Addr())
+	}
+	return s.MAC
+}
+
+// Defaults returns the default routes that s asks for, whatever the namespace has: one a family at most.
+func (s Spec) Defaults() []Route {
+	if !s.DefaultRoute {
+		return nil
+	}
+	var routes []Route
+	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		i := slices.IndexFunc(s.Addresses, func(a Address) bool {
+			return a.Gateway.IsValid() && a.Gateway.Is4() == all.Is4()
+		})
+		if i >= 0 {
+			routes = append(routes, Route{Dst: netip.PrefixFrom(all, 0), Gateway: s.Addresses[i].Gateway})
+		}
+	}
+	return routes
+}
+
+// prefixes returns the addresses without their gateways.
+func (s Spec) prefixes() []netip.Prefix {
+	out := make([]netip.Prefix, len(s.Addresses))
+	for i, a := range s.Addresses {
+		out[i] = a.Prefix
+	}
+	return out
+}
+
+// validName reports whether the kernel takes name for an interface (dev_valid_name in net/core/dev.c).
+func validName(name string) bool {
+	return name != "" && len(name) <= maxName && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r")
+}
