@@ -58,6 +58,7 @@ var layers = []struct {
 	{"internal/bytesreader", 0},
 	{"internal/peer", 0},
 	{"internal/ether", 0},
+	{"internal/metricdef", 0},
 }
 
 // besideSeam reports whether an import within one layer is meant: a fake, a suite or a tool below the package that it
