@@ -33,7 +33,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	} else if !errors.Is(err, podlink.ErrNoLink) {
 		return linkError(err)
 	}
-	if err := c.queue().Forget(c.owner); err != nil { // a runtime may use the names of a deleted container again
+	if err := c.queue().Forget(c.holder); err != nil { // a runtime may use the names of a deleted container again
 		return failure(types.ErrIOFailure, err)
 	}
 	plan, err := c.newPlan(ctx)

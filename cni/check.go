@@ -76,7 +76,7 @@ func (c *call) expected(prev *types100.Result) (podlink.Spec, error) {
 
 // checkLeases looks whether the daemon still has the addresses down as this container's.
 func (c *call) checkLeases(ctx context.Context, addresses []podlink.Address) error {
-	leases, err := c.daemon.Leases(ctx, c.owner)
+	leases, err := c.daemon.Leases(ctx, c.holder.String())
 	if err := ignoreNotFound(err); err != nil {
 		return daemonError(c.daemon, err)
 	}
@@ -86,7 +86,7 @@ func (c *call) checkLeases(ctx context.Context, addresses []podlink.Address) err
 	}
 	for _, a := range addresses {
 		if !leased[a.Prefix.Addr()] {
-			return failure(types.ErrInternal, fmt.Errorf("%s is not leased to %s", a.Prefix.Addr(), c.owner))
+			return failure(types.ErrInternal, fmt.Errorf("%s is not leased to %s", a.Prefix.Addr(), c.holder))
 		}
 	}
 	return nil

@@ -27,6 +27,8 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"weft/internal/api"
+	"weft/internal/leases/deletions"
+	"weft/internal/leases/holder"
 	"weft/internal/podlink"
 )
 
@@ -93,7 +95,7 @@ type call struct {
 	args   *skel.CmdArgs
 	conf   *config
 	daemon Daemon
-	owner  string
+	holder holder.Holder
 	host   string // name of the host link
 	leased bool   // ADD has asked for addresses, and may have got them
 }
@@ -105,8 +107,8 @@ func (p *Plugin) newCall(args *skel.CmdArgs) (*call, error) {
 		return nil, err
 	}
 	c := &call{Plugin: p, args: args, conf: conf, daemon: p.Dial(conf.Socket)}
-	c.owner = HolderOf(conf.Name, args.ContainerID, args.IfName)
-	c.host = podlink.HostLinkName(c.owner, args.IfName)
+	c.holder = holder.ForContainer(conf.Name, args.ContainerID, args.IfName)
+	c.host, _ = c.holder.HostLink()
 	return c, nil
 }
 
@@ -118,11 +120,11 @@ func (c *call) release(ctx context.Context) error {
 	if c.delegated() {
 		return delegateError(c.conf, invoke.DelegateDel(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec))
 	}
-	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, c.owner, "")))
+	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, c.holder.String(), "")))
 }
 
-// queue is where deletions wait for the daemon.
-func (c *call) queue() Queue { return QueueOf(c.daemon.Socket()) }
+// queue returns the queue of deletions of the daemon at the socket.
+func (c *call) queue() deletions.Queue { return deletions.Open(c.daemon.Socket()) }
 
 // prevResult returns the result of the plugins before this one, at CHECK of all of them; nil if there is none.
 func (c *call) prevResult() (*types100.Result, error) {

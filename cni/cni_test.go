@@ -20,6 +20,8 @@ import (
 	"weft/cni"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/leases/deletions"
+	"weft/internal/leases/holder"
 	"weft/internal/podlink"
 	"weft/internal/podlink/linktest"
 )
@@ -290,14 +292,14 @@ func TestDelWithoutDaemon(t *testing.T) {
 	b.daemon.fail = nil
 	b.add(t, other) // the same container again, as podman does
 	released := []string{}
-	release := func(owner string) error { released = append(released, owner); return nil }
-	if n, err := cni.QueueOf(socket).Drain(func(string) error { return errNoDaemon }); n != 0 || err == nil {
+	release := func(h holder.Holder) error { released = append(released, h.String()); return nil }
+	if n, err := deletions.Open(socket).Drain(func(holder.Holder) error { return errNoDaemon }); n != 0 || err == nil {
 		t.Errorf("Drain that fails: %d, %v", n, err)
 	}
-	if n, err := cni.QueueOf(socket).Drain(release); n != 1 || err != nil || released[0] != owner {
+	if n, err := deletions.Open(socket).Drain(release); n != 1 || err != nil || released[0] != owner {
 		t.Errorf("Drain = %d, %v; released %v, want %s alone", n, err, released, owner)
 	}
-	if n, err := cni.QueueOf(socket).Drain(release); n != 0 || err != nil {
+	if n, err := deletions.Open(socket).Drain(release); n != 0 || err != nil {
 		t.Errorf("the second Drain = %d, %v", n, err)
 	}
 }
@@ -429,17 +431,5 @@ func TestStatus(t *testing.T) {
 	b.daemon.fail = errNoDaemon
 	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "weft.sock") {
 		t.Errorf("the message %q does not name the socket", e.Msg)
-	}
-}
-
-func TestOwner(t *testing.T) {
-	network, id, ifname, ok := cni.ParseHolder(cni.HolderOf("net", "c1", "eth0"))
-	if !ok || network != "net" || id != "c1" || ifname != "eth0" || cni.HolderOf("net", "c1", "eth0") != owner {
-		t.Errorf("ParseOwner = %q, %q, %q, %v", network, id, ifname, ok)
-	}
-	for _, s := range []string{"", "web", "c1/eth0", "cni/net/c1", "cni/net/c1/eth0/x", "cni//c1/eth0", "weft/net/c1/eth0", "cni/net/c1/"} {
-		if _, _, _, ok := cni.ParseHolder(s); ok {
-			t.Errorf("ParseOwner(%q) is ok", s)
-		}
 	}
 }

@@ -24,7 +24,7 @@ func (p *Plugin) Del(args *skel.CmdArgs) error {
 	}
 	err = c.release(ctx)
 	if e, ok := errors.AsType[*types.Error](err); ok && e.Code == types.ErrTryAgainLater && !c.delegated() {
-		if err := c.queue().Add(c.owner); err != nil {
+		if err := c.queue().Add(c.holder); err != nil {
 			return addDetails(e, "it could not be queued either", err)
 		}
 		return nil

@@ -12,6 +12,7 @@ import (
 
 	"weft/cni"
 	"weft/internal/api"
+	"weft/internal/leases/holder"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
@@ -123,7 +124,7 @@ func TestRuntimeFails(t *testing.T) {
 		t.Errorf("DEL of an unknown container: %v", err)
 	}
 	h.addPod(t, "net", p, cnitest.Options{})
-	if got := h.daemon.owners(); len(got) != 1 || got[0] != cni.HolderOf("net", cnitest.ContainerID(p.Path()), "eth0") {
+	if got := h.daemon.owners(); len(got) != 1 || got[0] != holder.ForContainer("net", cnitest.ContainerID(p.Path()), "eth0").String() {
 		t.Errorf("owners %v", got)
 	}
 	if err := h.GC(t.Context(), "net"); err != nil {

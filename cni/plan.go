@@ -48,7 +48,7 @@ func (c *call) planJoin(ctx context.Context, p *plan) error {
 	if err != nil {
 		return err
 	}
-	join, err := c.daemon.Join(ctx, api.JoinRequest{Owner: c.owner, IPs: ips})
+	join, err := c.daemon.Join(ctx, api.JoinRequest{Owner: c.holder.String(), IPs: ips})
 	c.leased = !errors.Is(err, api.ErrNoDaemon)
 	if err != nil {
 		return daemonError(c.daemon, err)
