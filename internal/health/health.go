@@ -8,8 +8,10 @@ package health
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -185,4 +187,15 @@ func (f Finding) Sentences() string {
 		return f.Text
 	}
 	return f.Text + " " + f.Remedy
+}
+
+// maxListed is how many names List writes out.
+const maxListed = 8
+
+// List joins names with commas: the first eight of them, and the number of the rest.
+func List(names []string) string {
+	if n := len(names); n > maxListed {
+		names = append(names[:maxListed:maxListed], fmt.Sprintf("and %d more", n-maxListed))
+	}
+	return strings.Join(names, ", ")
 }
