@@ -192,7 +192,7 @@ func (a *Allocator) keepDecrees(p *pool) error {
 		}
 		delete(p.decrees, gone)
 		delete(a.balloted, key)
-		if err := a.commit(func(tx store.Tx) error { return tx.SetDecree(p.prefix, gone, nil) }); err != nil {
+		if err := a.commit(func(tx store.Tx) error { return tx.SetReclaimState(p.prefix, gone, nil) }); err != nil {
 			return err
 		}
 	}
@@ -232,7 +232,7 @@ func (a *Allocator) endDecree(p *pool, gone peer.ID) error {
 	delete(p.decrees, gone)
 	delete(a.balloted, reclaimKey{p.prefix, gone})
 	a.over = append(a.over, gone)
-	return a.commit(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetDecree(p.prefix, gone, nil)) })
+	return a.commit(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetReclaimState(p.prefix, gone, nil)) })
 }
 
 // loadDecrees reads this node's parts in decrees of a range.

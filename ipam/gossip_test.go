@@ -159,8 +159,8 @@ func TestNewRefusesWhatItCannotRead(t *testing.T) {
 			r, _ := ring.New(netip.MustParsePrefix("10.9.0.0/24"))
 			return tx.SetRing(p, r.Append(nil))
 		},
-		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte("x")) },
-		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte{1, 0}) },
+		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte("x")) },
+		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte{1, 0}) },
 	} {
 		a, disk := lone(t, 0, "10.32.0.0/24")
 		if err := disk.Update(func(tx store.Tx) error { return write(tx, a.pools[0].prefix) }); err != nil {

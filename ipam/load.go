@@ -70,7 +70,7 @@ func (a *Allocator) loadLeases(state store.State) error {
 func voteIsNew(state *store.State) func(*pool) bool {
 	return func(p *pool) bool {
 		own := p.votes.Own()
-		return !own.IsZero() && !slices.Equal(encodeVote(own), state.Ranges[p.prefix].Vote)
+		return !own.IsZero() && !slices.Equal(encodeVote(own), state.Ranges[p.prefix].BootstrapState)
 	}
 }
 
@@ -119,8 +119,8 @@ func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) 
 		return nil, corrupt(state.Source, cidr, err)
 	}
 	var vote paxos.State
-	if stored.Vote != nil {
-		votes, err := paxos.Decode(stored.Vote)
+	if stored.BootstrapState != nil {
+		votes, err := paxos.Decode(stored.BootstrapState)
 		if err == nil && len(votes) != 1 {
 			err = fmt.Errorf("%d votes", len(votes))
 		}
@@ -130,7 +130,7 @@ func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) 
 		vote = votes[0]
 	}
 	p.votes = paxos.New(c.Self, c.InitPeers, vote)
-	if err := p.loadDecrees(stored.Decrees); err != nil {
+	if err := p.loadDecrees(stored.ReclaimStates); err != nil {
 		return nil, corrupt(state.Source, cidr, err)
 	}
 	p.space.SetOwned(p.usable())

@@ -126,7 +126,7 @@ func (p *pool) saveVote(tx store.Tx) error {
 	if own.IsZero() {
 		return nil
 	}
-	return tx.SetVote(p.prefix, encodeVote(own))
+	return tx.SetBootstrapState(p.prefix, encodeVote(own))
 }
 
 func encodeVote(own paxos.State) []byte { return paxos.Append(nil, []paxos.State{own}) }

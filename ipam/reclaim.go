@@ -48,7 +48,7 @@ type reclaimKey struct {
 
 // reclaim is a decree that this node has proposed.
 type reclaim struct {
-	choice *paxos.Choice
+	choice *paxos.Proposal
 	outbid paxos.Ballot          // the highest that an elector has promised to somebody else
 	alive  peer.ID               // who says that the node is alive; zero for nobody
 	news   bool                  // an elector has answered since it was last looked at
@@ -193,7 +193,7 @@ func (a *Allocator) nominate(key reclaimKey) (done bool, err error) {
 	}
 	own := p.decrees[key.gone]
 	ballot := paxos.Ballot{Round: own.Promised.Round + 1, By: a.cfg.Self}
-	a.reclaims[key] = &reclaim{choice: paxos.NewChoice(ballot), asked: make(map[peer.ID]time.Time)}
+	a.reclaims[key] = &reclaim{choice: paxos.NewProposal(ballot), asked: make(map[peer.ID]time.Time)}
 	return false, a.vote(key, func(own *paxos.Acceptor) { own.Promise(ballot) })
 }
 
@@ -206,13 +206,13 @@ func (a *Allocator) vote(key reclaimKey, f func(own *paxos.Acceptor)) error {
 	if own != before {
 		p.setDecree(key.gone, own)
 		err := a.commit(func(tx store.Tx) error { // with what this node says that it knows
-			return errors.Join(p.saveRing(tx), tx.SetDecree(key.cidr, key.gone, own.Append(nil)))
+			return errors.Join(p.saveRing(tx), tx.SetReclaimState(key.cidr, key.gone, own.Append(nil)))
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if r := a.reclaims[key]; r != nil && !r.choice.Hear(a.cfg.Self, own) && r.choice.Ballot.Less(own.Promised) {
+	if r := a.reclaims[key]; r != nil && !r.choice.Record(a.cfg.Self, own) && r.choice.Ballot.Less(own.Promised) {
 		r.outbid, r.news = own.Promised, true
 		a.notify()
 	}
@@ -248,7 +248,11 @@ func (a *Allocator) putBallot(key reclaimKey, heir peer.ID) (missing []peer.ID, 
 	case !r.outbid.IsZero(): // the next ballot is above it
 		return nil, errors.Join(errOutbid, a.vote(key, func(own *paxos.Acceptor) { own.Promise(r.outbid) }))
 	}
-	missing = r.choice.Missing(a.electors(p), !heir.IsZero())
+	if heir.IsZero() {
+		missing = r.choice.WithoutPromise(a.electors(p))
+	} else {
+		missing = r.choice.WithoutAcceptance(a.electors(p))
+	}
 	m := ballotMessage{kind: kindBallot, gone: key.gone, ballot: r.choice.Ballot, heir: heir, ring: p.estate(key.gone, nil).Append(nil)}
 	for _, id := range missing {
 		if !a.cfg.Reachable(id) {
@@ -421,7 +425,7 @@ func (a *Allocator) hearStand(from peer.ID, m *ballotMessage) error {
 	switch {
 	case m.alive:
 		r.alive = from
-	case !r.choice.Hear(from, m.stand) && r.choice.Ballot.Less(m.stand.Promised):
+	case !r.choice.Record(from, m.stand) && r.choice.Ballot.Less(m.stand.Promised):
 		r.outbid = m.stand.Promised
 	}
 	r.news = true
