@@ -40,7 +40,7 @@ func TestBadGossip(t *testing.T) {
 		{"a version at its end", func(a *Allocator) []byte { return ringSection(a, 1, 0, 16, 1, 1<<63, 0) }, ring.ErrEncoding},
 		{"more free than there is", func(a *Allocator) []byte { return ringSection(a, 1, 0, 16, 1, 1, 99) }, ring.ErrEncoding},
 		{"votes of 2^40 nodes", func(a *Allocator) []byte {
-			return appendSection(nil, sectionVotes, binary.AppendUvarint(appendPrefix(nil, a.pools[0].prefix), 1<<40))
+			return appendSection(nil, sectionStates, binary.AppendUvarint(appendPrefix(nil, a.pools[0].prefix), 1<<40))
 		}, paxos.ErrEncoding},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -72,20 +72,25 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 func (n *node) config(initPeers int, ranges ...string) Config {
 	lives := n.lives.Add(1)
 	cfg := Config{
-		Rand:      rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
-		Self:      n.id,
-		InitPeers: initPeers,
-		Store:     n.disk.Reopen(),
-		Gossip:    endpoint{n},
-		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
-		Members:   n.bus.members,
-		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
+		Rand:       rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
+		Self:       n.id,
+		InitPeers:  initPeers,
+		Store:      n.disk.Reopen(),
+		Gossip:     endpoint{n},
+		Membership: view{n},
 	}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
 	return cfg
 }
+
+// view is the Membership of a node.
+type view struct{ node *node }
+
+func (v view) Reachable(id peer.ID) bool { return v.node.bus.reachable(v.node, id) }
+func (v view) Members() []peer.ID        { return v.node.bus.members() }
+func (v view) Name(id peer.ID) string    { return "n" + string(rune('a'+v.node.bus.find(id).index)) }
 
 // start makes a node of what is on its disk and runs it.
 func (n *node) start(cfg Config) *Allocator {
@@ -298,7 +303,7 @@ func (b *bus) check() {
 			continue
 		}
 		n.alloc.mu.Lock()
-		err := n.alloc.mend()
+		err := n.alloc.reload()
 		if err == nil {
 			err = n.alloc.check()
 		}

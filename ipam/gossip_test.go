@@ -91,7 +91,7 @@ func TestMergeOfAnotherRange(t *testing.T) {
 	if err := a.Merge(b.State()); !errors.Is(err, ring.ErrRange) {
 		t.Errorf("votes on a range unknown here: %v", err)
 	}
-	if met, _ := a.pools[0].votes.Waiting(); met != 2 {
+	if met, _ := a.pools[0].bootstrap.Waiting(); met != 2 {
 		t.Error("what else the message held was not merged")
 	}
 	c, _ := lone(t, 2, "fd00::/64")
@@ -217,7 +217,7 @@ func TestLatecomerToTheFoundingIsTold(t *testing.T) {
 		if deltas, _ := merge(a, votes); len(deltas) != 0 {
 			t.Error("told again at once")
 		}
-		time.Sleep(retellPause)
+		time.Sleep(announcePause)
 		if deltas, _ := merge(a, votes); len(deltas) != 1 {
 			t.Error("not told again later")
 		}
@@ -231,7 +231,7 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := a.pools[0].ring.Select(func(ring.Token) bool { return false }).Append(nil)
-	ask := unicast{kind: kindAsk, id: 7, low: 0, end: 1 << 40, ring: nothing}
+	ask := unicast{kind: kindRequest, id: 7, low: 0, end: 1 << 40, ring: nothing}
 	for range 3 {
 		if err := a.Message(nodeID(1), ask.encode()); err != nil {
 			t.Fatal(err)
@@ -266,18 +266,18 @@ func FuzzMessages(f *testing.F) {
 	f.Add(a.State())
 	r := a.pools[0].ring.Append(nil)
 	for _, m := range []unicast{
-		{kind: kindAsk, id: 1, low: 3, end: 99, ring: r},
-		{kind: kindAsk, id: 2, claim: true, low: 3, end: 4, ring: r},
+		{kind: kindRequest, id: 1, low: 3, end: 99, ring: r},
+		{kind: kindRequest, id: 2, claim: true, low: 3, end: 4, ring: r},
 		{kind: kindReply, id: 3, outcome: granted, holder: "x", ring: r},
 		{kind: kindHandover, id: 4, ring: r},
 	} {
 		f.Add(m.encode())
 	}
-	for _, m := range []ballotMessage{
-		{kind: kindBallot, gone: nodeID(2), ballot: paxos.Ballot{Round: 1, By: nodeID(1)}, ring: r},
-		{kind: kindBallot, gone: nodeID(0), ballot: paxos.Ballot{Round: 2, By: nodeID(1)}, heir: nodeID(1), ring: r},
-		{kind: kindStand, gone: nodeID(2), alive: true, stand: paxos.Acceptor{Promised: paxos.Ballot{Round: 1, By: nodeID(1)}}, ring: r},
-		{kind: kindOver, gone: nodeID(0), heir: nodeID(1), ring: r},
+	for _, m := range []reclaimMessage{
+		{kind: kindBallot, dead: nodeID(2), ballot: paxos.Ballot{Round: 1, By: nodeID(1)}, ring: r},
+		{kind: kindBallot, dead: nodeID(0), ballot: paxos.Ballot{Round: 2, By: nodeID(1)}, newOwner: nodeID(1), ring: r},
+		{kind: kindAnswer, dead: nodeID(2), alive: true, state: paxos.Acceptor{Promised: paxos.Ballot{Round: 1, By: nodeID(1)}}, ring: r},
+		{kind: kindCommit, dead: nodeID(0), newOwner: nodeID(1), ring: r},
 	} {
 		f.Add(m.encode())
 	}
