@@ -5,64 +5,36 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weft/internal/metricdef"
 	"weft/ipam/ring"
 )
 
-// metric is one of the metrics of an Allocator: an index of metricDefs.
-type metric uint8
+// metrics declares the metrics of an Allocator.
+var metrics metricdef.Table
 
-const (
-	metricAddresses metric = iota
-	metricPending
-	metricDonations
-	metricConflicts
-	metricReclaims
-	metricReady
-	numMetrics
+var (
+	addressesMetric = metrics.Gauge("ipam_addresses",
+		"Addresses of a range: owned by this node; free and leased on this node; available on this node and, as last reported, on all "+
+			"reachable nodes; owned by unreachable nodes; total. The states owned, unreachable and total include addresses that are "+
+			"never given out.",
+		"range", "state")
+	pendingMetric = metrics.Gauge("ipam_pending",
+		"Operations that wait for the first division of a range, for another node, or for a change of the ring.")
+	donationsMetric = metrics.Counter("ipam_donations_total",
+		"Shares of a range that this node granted to other nodes on request (given), and that it requested and received (received).",
+		"direction")
+	conflictsMetric = metrics.Counter("ipam_conflicts_total",
+		"Contradictions between nodes about the owner of addresses: two nodes claim the same (claim), a node ran with an old copy of its "+
+			"state (old_state), a range was divided twice (founding), addresses of this node were reclaimed while it was away (reclaimed).",
+		"kind")
+	reclaimsMetric = metrics.Counter("ipam_reclaims_total",
+		"Shares of dead nodes that this node assigned to a new owner, with the agreement of all other nodes.")
+	readyMetric = metrics.Gauge("ipam_ready",
+		"1 if every range is divided and this node allocates addresses of it, else 0.")
 )
 
-// metricDefs declares the metrics; their descriptions are made from it.
-var metricDefs = [numMetrics]struct {
-	name   string
-	kind   prometheus.ValueType
-	labels []string
-	help   string
-}{
-	metricAddresses: {
-		"weft_ipam_addresses", prometheus.GaugeValue, []string{"range", "state"},
-		"Addresses of a range: owned by this node; free and leased on this node; available on this node and, as last reported, on all " +
-			"reachable nodes; owned by unreachable nodes; total. The states owned, unreachable and total include addresses that are " +
-			"never given out.",
-	},
-	metricPending: {
-		"weft_ipam_pending", prometheus.GaugeValue, nil,
-		"Operations that wait for the first division of a range, for another node, or for a change of the ring.",
-	},
-	metricDonations: {
-		"weft_ipam_donations_total", prometheus.CounterValue, []string{"direction"},
-		"Shares of a range that this node granted to other nodes on request (given), and that it requested and received (received).",
-	},
-	metricConflicts: {
-		"weft_ipam_conflicts_total", prometheus.CounterValue, []string{"kind"},
-		"Contradictions between nodes about the owner of addresses: two nodes claim the same (claim), a node ran with an old copy of its " +
-			"state (old_state), a range was divided twice (founding), addresses of this node were reclaimed while it was away (reclaimed).",
-	},
-	metricReclaims: {
-		"weft_ipam_reclaims_total", prometheus.CounterValue, nil,
-		"Shares of dead nodes that this node assigned to a new owner, with the agreement of all other nodes.",
-	},
-	metricReady: {
-		"weft_ipam_ready", prometheus.GaugeValue, nil,
-		"1 if every range is divided and this node allocates addresses of it, else 0.",
-	},
-}
-
-var metricDescs = func() (descs [numMetrics]*prometheus.Desc) {
-	for m, def := range metricDefs {
-		descs[m] = prometheus.NewDesc(def.name, def.help, def.labels, nil)
-	}
-	return descs
-}()
+// Metrics returns the table of the metrics that Collector collects.
+func Metrics() *metricdef.Table { return &metrics }
 
 // conflict is the kind of a contradiction. The zero conflict is invalid.
 type conflict uint8
@@ -126,17 +98,10 @@ type collector struct{ alloc *Allocator }
 func (a *Allocator) Collector() prometheus.Collector { return collector{a} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range metricDescs {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	emit := func(m metric, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(metricDescs[m], metricDefs[m].kind, v, labels...)
-	}
 	var usages []usage
 	c.alloc.view(func() {
 		for _, p := range c.alloc.pools {
@@ -144,24 +109,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	})
 	for _, u := range usages {
-		emit(metricAddresses, float64(u.owned), u.cidr, "owned")
-		emit(metricAddresses, float64(u.free), u.cidr, "free")
-		emit(metricAddresses, float64(u.leased), u.cidr, "leased")
-		emit(metricAddresses, float64(u.available), u.cidr, "available")
-		emit(metricAddresses, float64(u.unreachable), u.cidr, "unreachable")
-		emit(metricAddresses, float64(u.inTotal), u.cidr, "total")
+		addressesMetric.Send(ch, float64(u.owned), u.cidr, "owned")
+		addressesMetric.Send(ch, float64(u.free), u.cidr, "free")
+		addressesMetric.Send(ch, float64(u.leased), u.cidr, "leased")
+		addressesMetric.Send(ch, float64(u.available), u.cidr, "available")
+		addressesMetric.Send(ch, float64(u.unreachable), u.cidr, "unreachable")
+		addressesMetric.Send(ch, float64(u.inTotal), u.cidr, "total")
 	}
 	counts := &c.alloc.counts
-	emit(metricPending, float64(counts.waiting.Load()))
-	emit(metricDonations, float64(counts.granted.Load()), "given")
-	emit(metricDonations, float64(counts.received.Load()), "received")
+	pendingMetric.Send(ch, float64(counts.waiting.Load()))
+	donationsMetric.Send(ch, float64(counts.granted.Load()), "given")
+	donationsMetric.Send(ch, float64(counts.received.Load()), "received")
 	for kind := conflictClaim; kind < numConflicts; kind++ {
-		emit(metricConflicts, float64(counts.conflicts[kind].Load()), conflictNames[kind])
+		conflictsMetric.Send(ch, float64(counts.conflicts[kind].Load()), conflictNames[kind])
 	}
-	emit(metricReclaims, float64(counts.reclaims.Load()))
-	ready := 0.0
-	if c.alloc.Ready() {
-		ready = 1
-	}
-	emit(metricReady, ready)
+	reclaimsMetric.Send(ch, float64(counts.reclaims.Load()))
+	readyMetric.SendBool(ch, c.alloc.Ready())
 }
