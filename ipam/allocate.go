@@ -76,7 +76,7 @@ func (a *Allocator) tryAllocate(holder string, in netip.Prefix, s *search) (Leas
 	return lease, nil, err
 }
 
-// resolve returns the pool that in belongs to, in as it is recorded in leases, and the offsets that may be given out
+// resolve returns the pool that in belongs to, in as it is recorded in leases, and the offsets that may be allocated
 // there.
 func (a *Allocator) resolve(in netip.Prefix) (*pool, netip.Prefix, ring.Span, error) {
 	if in == (netip.Prefix{}) {
@@ -86,7 +86,7 @@ func (a *Allocator) resolve(in netip.Prefix) (*pool, netip.Prefix, ring.Span, er
 	for _, p := range a.pools {
 		if span, ok := p.ring.Hosts(in); ok {
 			if span.Len() == 0 {
-				return nil, in, span, fmt.Errorf("%w: %s has no address that may be given out", ErrOutside, in)
+				return nil, in, span, fmt.Errorf("%w: %s has no address that may be allocated", ErrOutside, in)
 			}
 			return p, in, span, nil
 		}
@@ -178,7 +178,7 @@ func (a *Allocator) Claim(ctx context.Context, holder string, addr netip.Addr) (
 func (a *Allocator) tryClaim(holder string, addr netip.Addr, s *search) (Lease, *wait, error) {
 	p, offset, ok := a.poolOf(addr)
 	if !ok || !p.ring.Usable().Contains(offset) {
-		return Lease{}, nil, fmt.Errorf("%w: %s is not an address of %s that may be given out", ErrOutside, addr, join(a.cfg.Ranges))
+		return Lease{}, nil, fmt.Errorf("%w: %s is not an address of %s that may be allocated", ErrOutside, addr, join(a.cfg.Ranges))
 	}
 	if l, ok := a.leases.byAddr[addr]; ok && l.Holder == holder {
 		return l, nil, nil

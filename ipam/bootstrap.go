@@ -44,8 +44,8 @@ func (a *Allocator) bootstrapped() (n int) {
 	return n
 }
 
-// propose starts a ballot on the bootstrap of p, if it is this node's turn, and broadcasts this node's state. The caller
-// holds mu.
+// propose starts a ballot on the bootstrap of p, if it is this node's turn, and broadcasts this node's state. The
+// caller holds mu.
 func (a *Allocator) propose(p *pool) error {
 	if p.ring.Bootstrapped() || a.cfg.Lazy && !p.requested || a.left {
 		return nil
@@ -144,8 +144,9 @@ func (a *Allocator) announce(p *pool, states []paxos.State) [][]byte {
 	return ringDeltas(part)
 }
 
-// fillIn adds the first shares to a ring of which this node has received only a part, if the acceptors that it knows are
-// the bootstrap nodes. Without it a bootstrap node that has not yet received its own token would request another share.
+// fillIn adds the first shares to a ring of which this node has received only a part, if the acceptors that it knows
+// are the bootstrap nodes. Without it a bootstrap node that has not yet received its own token would request another
+// share.
 func (p *pool) fillIn() {
 	var nodes []peer.ID
 	for _, s := range p.bootstrap.States() {

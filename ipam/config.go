@@ -20,8 +20,8 @@ const MaxInitPeers = paxos.MaxAcceptors
 // MaxDelta is the length in bytes of the longest delta that is passed to Gossip.Broadcast.
 const MaxDelta = 1000
 
-// Gossip sends messages to the allocators of other nodes; the mesh implements it. Its methods may be called concurrently.
-// They are called with nothing locked, and may keep the slices.
+// Gossip sends messages to the allocators of other nodes; the mesh implements it. Its methods may be called
+// concurrently. They are called with nothing locked, and may keep the slices.
 type Gossip interface {
 	// Broadcast sends delta, at most MaxDelta bytes, to all nodes. Deltas may be lost, delayed or repeated. It must not
 	// block.
@@ -31,20 +31,20 @@ type Gossip interface {
 	Unicast(to peer.ID, msg []byte) error
 }
 
-// Membership is what the Allocator knows of the nodes of the network. Its methods may be called concurrently, and also while
-// the Allocator is locked: they must neither call the Allocator nor wait for a goroutine that does.
+// Membership is what the Allocator knows of the nodes of the network. Its methods may be called concurrently, and also
+// while the Allocator is locked: they must neither call the Allocator nor wait for a goroutine that does.
 type Membership interface {
 	// Reachable reports whether a node is alive and can be sent messages.
 	Reachable(id peer.ID) bool
-	// Members returns the nodes of the network that have not left, alive or dead. The owners of addresses need not be among
-	// them: the Allocator knows those itself.
+	// Members returns the nodes of the network that have not left, alive or dead. The owners of addresses need not be
+	// among them: the Allocator knows those itself.
 	Members() []peer.ID
 	// Name returns the name of a node for messages; an empty name stands for its ID.
 	Name(id peer.ID) string
 }
 
-// Events is notified of changes of the ranges. Its methods are called with nothing locked, from the goroutine that made the
-// change, and may call the Allocator.
+// Events is notified of changes of the ranges. Its methods are called with nothing locked, from the goroutine that made
+// the change, and may call the Allocator.
 type Events interface {
 	// Bootstrapped is called after a range has been divided for the first time, as far as this node knows.
 	Bootstrapped()
@@ -57,11 +57,12 @@ type Config struct {
 	Self   peer.ID
 	Ranges []netip.Prefix // the ranges to allocate from: one per address family, or several that do not overlap
 
-	// InitPeers is how many bootstrap nodes must meet before a range is first divided, at most MaxInitPeers; 0 makes this
-	// node an observer, which takes no part in that. Nodes that are started together should all have the same number, that
-	// of all of them.
+	// InitPeers is how many bootstrap nodes must meet before a range is first divided, at most MaxInitPeers; 0 makes
+	// this node an observer, which takes no part in that. Nodes that are started together should all have the same
+	// number, that of all of them.
 	InitPeers int
-	// Lazy delays the bootstrap until the first address is requested, for a lone node that may be joined to others later.
+	// Lazy delays the bootstrap until the first address is requested, for a lone node that may be joined to others
+	// later.
 	Lazy bool
 
 	Store  store.Store // open; the caller closes it after Run has returned

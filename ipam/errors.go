@@ -22,7 +22,7 @@ var (
 	ErrUnreachable = errors.New("ipam: owner unreachable")
 	// ErrUnknownOwner is wrapped by Release and Reassign when a holder has no such lease on this node.
 	ErrUnknownOwner = errors.New("ipam: unknown owner")
-	// ErrOutside is wrapped when a requested address or prefix is not within the ranges, or is never given out.
+	// ErrOutside is wrapped when a requested address or prefix is not within the ranges, or is never allocated.
 	ErrOutside = errors.New("ipam: outside of the ranges")
 	// ErrLeft is wrapped by all operations that need addresses after Leave.
 	ErrLeft = errors.New("ipam: this node has left")
@@ -37,7 +37,7 @@ var (
 // ExhaustedError is returned by Allocate when no reachable node has a free address in a prefix. It wraps ErrExhausted.
 type ExhaustedError struct {
 	Prefix       netip.Prefix
-	Leased, Size uint64   // how many of the addresses that may be given out are leased, as far as is known
+	Leased, Size uint64   // how many of the addresses that may be allocated are leased, as far as is known
 	Unreachable  []string // names of owners of a part of it that cannot be reached, sorted
 	Silent       []string // names of owners that did not answer, sorted
 }

@@ -31,8 +31,8 @@ const (
 )
 
 // State returns all that this node knows of the ranges, for a node that has just joined or that checks what it may have
-// missed: at most a few megabytes, for rings of ring.MaxTokens. It returns nil while memory may differ from the store, after
-// a failed write.
+// missed: at most a few megabytes, for rings of ring.MaxTokens. It returns nil while memory may differ from the store,
+// after a failed write.
 func (a *Allocator) State() []byte {
 	var msg []byte
 	err := a.do(func() error {
@@ -52,13 +52,13 @@ func (a *Allocator) State() []byte {
 	return msg
 }
 
-// Merge applies msg, a delta or the State of another node, as far as it is newer. The changes, and the changes that follow
-// from them, are passed to Gossip.Broadcast before Merge returns, with nothing locked; nothing is broadcast where nothing
-// was new.
+// Merge applies msg, a delta or the State of another node, as far as it is newer. The changes, and the changes that
+// follow from them, are passed to Gossip.Broadcast before Merge returns, with nothing locked; nothing is broadcast
+// where nothing was new.
 //
-// Errors are for the log, and are reported by Status too where an operator must act: ErrMessage, ring.ErrRange for a range
-// that this node does not use, *ring.ClusterMismatchError where the other's range was bootstrapped separately. The rest of
-// msg is merged.
+// Errors are for the log, and are reported by Status too where an operator must act: ErrMessage, ring.ErrRange for a
+// range that this node does not use, *ring.ClusterMismatchError where the other's range was bootstrapped separately.
+// The rest of msg is merged.
 func (a *Allocator) Merge(msg []byte) error {
 	if len(msg) == 0 || msg[0] != messageVersion {
 		return fmt.Errorf("%w: not of version %d", ErrMessage, messageVersion)
@@ -154,7 +154,8 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 	return nil
 }
 
-// reportConflict counts and logs a conflict that a merge has resolved, and adds a warning to Status. The caller holds mu.
+// reportConflict counts and logs a conflict that a merge has resolved, and adds a warning to Status. The caller holds
+// mu.
 func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 	switch {
 	case c.Reclaimed:
@@ -203,8 +204,8 @@ func (a *Allocator) applyRing(p *pool) error {
 	return nil
 }
 
-// warnClusterMismatch counts a ring that was refused because of its cluster ID, and adds a warning to Status. The caller
-// holds mu.
+// warnClusterMismatch counts a ring that was refused because of its cluster ID, and adds a warning to Status. The
+// caller holds mu.
 func (a *Allocator) warnClusterMismatch(p *pool, err error) {
 	if mismatch, ok := errors.AsType[*ring.ClusterMismatchError](err); ok {
 		a.counts.conflicts[conflictBootstrap].Add(1)

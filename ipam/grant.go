@@ -43,9 +43,9 @@ func (a *Allocator) handleRequest(from peer.ID, m *unicast) error {
 	return err
 }
 
-// grant grants the requested addresses, if it can, sets the outcome of the reply, and returns the tokens for its ring. A
-// requester that owns more than it knows, as a bootstrap node that missed the division may, is sent its tokens instead, so
-// that it does not get a second share. The caller holds mu.
+// grant grants the requested addresses, if it can, sets the outcome of the reply, and returns the tokens for its ring.
+// A requester that owns more than it knows, as a bootstrap node that missed the division may, is sent its tokens
+// instead, so that it does not get a second share. The caller holds mu.
 func (a *Allocator) grant(p *pool, from peer.ID, m, reply *unicast) (*ring.Ring, error) {
 	requested := ring.Span{Start: m.low, End: m.end}.Intersect(p.ring.Usable())
 	if m.claim {

@@ -2,14 +2,14 @@
 //
 // A ring divides each range into tokens (package ring), of which each node changes only its own. A node allocates only
 // from its own tokens, so it needs no other node while it has free addresses. The bootstrap nodes agree on the first
-// division by Paxos (package paxos). A node without free addresses requests half of the largest free block of the node with
-// the most.
+// division by Paxos (package paxos). A node without free addresses requests half of the largest free block of the node
+// with the most.
 //
-// All state that a node has sent to others is in its Store before. State about other nodes is written from time to time:
-// losing it costs a message, not an address. After a failed write, which may or may not be durable, the Allocator discards
-// its memory and loads the Store again before it does anything else.
+// All state that a node has sent to others is in its Store before. State about other nodes is written from time to
+// time: losing it costs a message, not an address. After a failed write, which may or may not be durable, the Allocator
+// discards its memory and loads the Store again before it does anything else.
 //
-// IPv4 ranges never give out their first and last address, IPv6 ranges their first; see ring.Ring.Usable.
+// IPv4 ranges never allocate their first and last address, IPv6 ranges their first; see ring.Ring.Usable.
 package ipam
 
 import (
@@ -25,8 +25,9 @@ import (
 	"weft/ipam/store"
 )
 
-// Allocator allocates addresses on one node. All methods may be called concurrently, and before Run. Work in the background
-// (the bootstrap among several nodes, the first share of a node without one, the free counts for other nodes) needs Run.
+// Allocator allocates addresses on one node. All methods may be called concurrently, and before Run. Work in the
+// background (the bootstrap among several nodes, the first share of a node without one, the free counts for other
+// nodes) needs Run.
 type Allocator struct {
 	// Constant after New.
 	cfg  Config
@@ -43,7 +44,7 @@ type Allocator struct {
 	leases   leaseTable
 	held     map[netip.Addr]string // addresses in use without a lease, by holder, from the last call of Hold
 	broken   error                 // why memory may differ from the store; nil while it does not
-	left     bool                  // Leave has given everything away: nothing more is allocated or requested
+	left     bool                  // Leave has handed everything over: nothing more is allocated or requested
 	changed  chan struct{}         // closed and replaced when waiting operations should look again
 	out      outbox
 	inFlight map[requestKey]*request
@@ -54,8 +55,8 @@ type Allocator struct {
 	acceptor reclaimAcceptor
 }
 
-// New returns an Allocator with the state of the Store; nothing runs yet. Where that state is of another node or another
-// range the error names both, the file and the remedy, and nothing is changed.
+// New returns an Allocator with the state of the Store; nothing runs yet. Where that state is of another node or
+// another range the error names both, the file and the remedy, and nothing is changed.
 func New(cfg Config) (*Allocator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -79,8 +80,8 @@ func New(cfg Config) (*Allocator, error) {
 	return a, nil
 }
 
-// do runs f with mu held, in a state that agrees with the store. Then, with nothing locked, it reports the events and sends
-// the messages that f has caused.
+// do runs f with mu held, in a state that agrees with the store. Then, with nothing locked, it reports the events and
+// sends the messages that f has caused.
 func (a *Allocator) do(f func() error) error {
 	a.mu.Lock()
 	err := a.reload()
@@ -112,8 +113,8 @@ func (a *Allocator) view(f func()) {
 	f()
 }
 
-// update makes the changes of f durable. After an error they may or may not be: memory is out of date until reload, and the
-// messages that wait in the outbox are discarded, because they may announce changes that are not durable.
+// update makes the changes of f durable. After an error they may or may not be: memory is out of date until reload, and
+// the messages that wait in the outbox are discarded, because they may announce changes that are not durable.
 func (a *Allocator) update(f func(tx store.Tx) error) error {
 	err := a.cfg.Store.Update(f)
 	if err == nil {

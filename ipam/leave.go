@@ -16,13 +16,13 @@ import (
 const handoverPause = time.Second
 
 // Leave hands all addresses of this node over to one other, the reachable node with the fewest, and waits for its
-// confirmation. Leases that still exist are dropped; dropped is their number. After that the node allocates nothing more,
-// while Merge, State and Message continue to work. Where no other node is known and this one owns everything, there is no
-// new owner: newOwner is zero.
+// confirmation. Leases that still exist are dropped; dropped is their number. After that the node allocates nothing
+// more, while Merge, State and Message continue to work. Where no other node is known and this one owns everything,
+// there is no new owner: newOwner is zero.
 //
-// It returns ErrNoNewOwner, with nothing changed, where there are other owners and none can be reached. Where ctx ends, or 10 s
-// pass, before the new owner has confirmed, the addresses are handed over all the same, and the error reports that the new
-// owner may not know it yet.
+// It returns ErrNoNewOwner, with nothing changed, where there are other owners and none can be reached. Where ctx ends,
+// or 10 s pass, before the new owner has confirmed, the addresses are handed over all the same, and the error reports
+// that the new owner may not know it yet.
 func (a *Allocator) Leave(ctx context.Context) (newOwner peer.ID, dropped int, err error) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
@@ -93,8 +93,8 @@ func (a *Allocator) ownsAll() bool {
 	return true
 }
 
-// releaseAll drops all leases, assigns all of this node's tokens to newOwner, makes that durable, and returns the messages
-// for newOwner. The caller holds mu.
+// releaseAll drops all leases, assigns all of this node's tokens to newOwner, makes that durable, and returns the
+// messages for newOwner. The caller holds mu.
 func (a *Allocator) releaseAll(newOwner peer.ID) ([]*handover, error) {
 	addrs := slices.Collect(maps.Keys(a.leases.byAddr))
 	for _, addr := range addrs {

@@ -12,9 +12,9 @@ import (
 // maxPeers bounds how many nodes are remembered as senders, and as requesters with the last answer to them.
 const maxPeers = 4096
 
-// Message handles a message that another allocator sent by Gossip.Unicast. An error means that the message cannot be used:
-// it wraps ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding or is a *ring.ClusterMismatchError. Other failures,
-// such as a failed write, are logged: the sender repeats its message.
+// Message handles a message that another allocator sent by Gossip.Unicast. An error means that the message cannot be
+// used: it wraps ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding or is a *ring.ClusterMismatchError.
+// Other failures, such as a failed write, are logged: the sender repeats its message.
 func (a *Allocator) Message(from peer.ID, msg []byte) error {
 	err := a.handle(from, msg)
 	if _, mismatch := errors.AsType[*ring.ClusterMismatchError](err); err == nil || mismatch {

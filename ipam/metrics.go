@@ -16,7 +16,7 @@ var (
 	addressesMetric = metrics.Gauge("ipam_addresses",
 		"Addresses of a range: owned by this node; free and leased on this node; available on this node and, as last reported, on all "+
 			"reachable nodes; owned by unreachable nodes; total. The states owned, unreachable and total include addresses that are "+
-			"never given out.",
+			"never allocated.",
 		"range", "state")
 	pendingMetric = metrics.Gauge("ipam_pending",
 		"Operations that wait for the first division of a range, for another node, or for a change of the ring.")

@@ -13,8 +13,8 @@ import (
 	"weft/ipam/store"
 )
 
-// pool is one range on this node. Its space always equals the tokens of this node in the ring, without the addresses that
-// are never given out. It is guarded by the Allocator's mu.
+// pool is one range on this node. Its space always equals the tokens of this node in the ring, without the addresses
+// that are never allocated. It is guarded by the Allocator's mu.
 type pool struct {
 	prefix    netip.Prefix
 	self      peer.ID
@@ -67,7 +67,7 @@ func (p *pool) complete() bool {
 	return known == p.ring.Size()
 }
 
-// usable returns the spans that this node owns by the ring and may give out.
+// usable returns the spans that this node owns by the ring and may allocate.
 func (p *pool) usable() []space.Span {
 	var spans []space.Span
 	for _, s := range p.ring.Owned(p.self) {
@@ -78,7 +78,7 @@ func (p *pool) usable() []space.Span {
 	return spans
 }
 
-// withEdges adds the addresses between span, which this node owns, and the ends of the range that are never given out:
+// withEdges adds the addresses between span, which this node owns, and the ends of the range that are never allocated:
 // else tokens of a few useless addresses would remain.
 func (p *pool) withEdges(span ring.Span) ring.Span {
 	usable := p.ring.Usable()

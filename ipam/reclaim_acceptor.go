@@ -12,12 +12,12 @@ import (
 	"weft/ipam/store"
 )
 
-// unfenceAfter is how long a dead node has to be reachable again, or how long no ballot about it has to arrive, until this
-// node accepts its grants again: the proposer has given up by then, and a new ballot asks this node again.
+// unfenceAfter is how long a dead node has to be reachable again, or how long no ballot about it has to arrive, until
+// this node accepts its grants again: the proposer has given up by then, and a new ballot asks this node again.
 const unfenceAfter = 2 * patience
 
-// reclaimAcceptor is the acceptor's side of the reclaim instances on one node, beside the durable states in its pools. It
-// is guarded by the Allocator's mu.
+// reclaimAcceptor is the acceptor's side of the reclaim instances on one node, beside the durable states in its pools.
+// It is guarded by the Allocator's mu.
 type reclaimAcceptor struct {
 	unfenced   map[instanceKey]bool      // instances that no longer keep this node from accepting grants of the dead node
 	backSince  map[instanceKey]time.Time // since when the dead node is reachable again
@@ -48,8 +48,8 @@ const (
 	fromInstance                   // in a message of a reclaim instance: all that the sender knew at that moment
 )
 
-// handleBallot answers a ballot with this node's acceptor state, and all that it knows of the dead node's tokens. The caller
-// holds mu.
+// handleBallot answers a ballot with this node's acceptor state, and all that it knows of the dead node's tokens. The
+// caller holds mu.
 func (a *Allocator) handleBallot(from peer.ID, m *reclaimMessage) error {
 	incoming, err := ring.Decode(m.ring)
 	if err != nil {
@@ -86,8 +86,8 @@ func (a *Allocator) handleBallot(from peer.ID, m *reclaimMessage) error {
 	return nil
 }
 
-// handleCommit applies the outcome of an instance and ends this node's part in it. All tokens of the dead node that the new
-// owner does not have now belong to other nodes. The caller holds mu.
+// handleCommit applies the outcome of an instance and ends this node's part in it. All tokens of the dead node that the
+// new owner does not have now belong to other nodes. The caller holds mu.
 func (a *Allocator) handleCommit(m *reclaimMessage) error {
 	incoming, err := ring.Decode(m.ring)
 	if err != nil {
@@ -107,8 +107,8 @@ func (a *Allocator) handleCommit(m *reclaimMessage) error {
 	return a.endInstance(p, m.dead)
 }
 
-// updateAcceptor changes this node's acceptor state in an instance and makes it durable, together with the ring, because the
-// state is sent with the tokens that this node knows. The caller holds mu.
+// updateAcceptor changes this node's acceptor state in an instance and makes it durable, together with the ring,
+// because the state is sent with the tokens that this node knows. The caller holds mu.
 func (a *Allocator) updateAcceptor(key instanceKey, f func(own *paxos.Acceptor)) error {
 	p := a.pool(key.cidr)
 	before := p.acceptorStates[key.dead]
@@ -130,8 +130,8 @@ func (a *Allocator) updateAcceptor(key instanceKey, f func(own *paxos.Acceptor))
 }
 
 // withoutFenced returns incoming without the tokens that this node has promised not to accept: grants of a node that is
-// being reclaimed. The other acceptors rely on it that this node has sent all that it knew, and owns no more than that. The
-// caller holds mu.
+// being reclaimed. The other acceptors rely on it that this node has sent all that it knew, and owns no more than that.
+// The caller holds mu.
 func (a *Allocator) withoutFenced(p *pool, incoming *ring.Ring, from origin) *ring.Ring {
 	if len(p.acceptorStates) == 0 {
 		return incoming
@@ -162,9 +162,9 @@ func (a *Allocator) fenced(p *pool, dead peer.ID) bool {
 	return known && !own.Promised.IsZero() && !a.acceptor.unfenced[instanceKey{p.prefix, dead}]
 }
 
-// unfence makes this node accept grants of dead again, because dead sends messages and so is alive, or because the proposer
-// has given up. A ballot of this node's own, which is higher, voids its promise. An accepted value may be decided and is
-// kept: then dead stays fenced. The caller holds mu.
+// unfence makes this node accept grants of dead again, because dead sends messages and so is alive, or because the
+// proposer has given up. A ballot of this node's own, which is higher, voids its promise. An accepted value may be
+// decided and is kept: then dead stays fenced. The caller holds mu.
 func (a *Allocator) unfence(p *pool, dead peer.ID) error {
 	key := instanceKey{p.prefix, dead}
 	if !a.fenced(p, dead) || !p.acceptorStates[dead].Accepted.IsZero() || a.proposer.instances[key] != nil {
@@ -178,9 +178,9 @@ func (a *Allocator) unfence(p *pool, dead peer.ID) error {
 	return nil
 }
 
-// unfinishedReclaims returns the dead nodes of instances in which this node has accepted a value, and has not learned the
-// outcome for long: until such an instance is decided this node accepts no more grants of the dead node. The caller holds
-// mu.
+// unfinishedReclaims returns the dead nodes of instances in which this node has accepted a value, and has not learned
+// the outcome for long: until such an instance is decided this node accepts no more grants of the dead node. The caller
+// holds mu.
 func (a *Allocator) unfinishedReclaims(p *pool) (dead []peer.ID) {
 	for id, own := range p.acceptorStates {
 		last, known := a.acceptor.lastBallot[instanceKey{p.prefix, id}]
@@ -192,8 +192,8 @@ func (a *Allocator) unfinishedReclaims(p *pool) (dead []peer.ID) {
 	return dead
 }
 
-// maintainReclaims ends this node's part in instances about nodes that own nothing, and accepts grants again of nodes that
-// have come back for good. The caller holds mu.
+// maintainReclaims ends this node's part in instances about nodes that own nothing, and accepts grants again of nodes
+// that have come back for good. The caller holds mu.
 func (a *Allocator) maintainReclaims(p *pool) error {
 	now := time.Now()
 	for dead := range p.acceptorStates {
@@ -225,8 +225,8 @@ func (a *Allocator) maintainReclaims(p *pool) error {
 }
 
 // endDecided ends this node's part in instances of which the outcome has become known: a part of the dead node's tokens
-// before the change is of a later epoch now. The proposer that decided so knew all that this node had promised not to change.
-// The caller holds mu.
+// before the change is of a later epoch now. The proposer that decided so knew all that this node had promised not to
+// change. The caller holds mu.
 func (a *Allocator) endDecided(p *pool, before map[peer.ID]*ring.Ring) error {
 	for dead, tokens := range before {
 		for _, t := range tokens.Tokens() {

@@ -35,8 +35,8 @@ func (r Reclaimed) sameAs(other Reclaimed) bool {
 	return r.Dead == other.Dead && r.Range == other.Range
 }
 
-// instanceKey identifies a reclaim instance: a Paxos instance that decides on the new owner of the addresses of a range that
-// a dead node owns.
+// instanceKey identifies a reclaim instance: a Paxos instance that decides on the new owner of the addresses of a range
+// that a dead node owns.
 type instanceKey struct {
 	cidr netip.Prefix
 	dead peer.ID
@@ -87,14 +87,14 @@ func (i *instance) wake() {
 	}
 }
 
-// Reclaim assigns the addresses of nodes that are dead for good to a new owner. All other owners and all other members have
-// to agree: each of them may hold the last grant of a dead node, and accepts no more of its grants once it has agreed. So
-// all addresses without a live owner go to one new owner, whichever nodes reclaim, and however often: this node, unless
-// another was faster. Members that are dead as well need not agree if they are named in the same call. Nodes that were named
-// in an earlier call must be named again, because they may have come back.
+// Reclaim assigns the addresses of nodes that are dead for good to a new owner. All other owners and all other members
+// have to agree: each of them may hold the last grant of a dead node, and accepts no more of its grants once it has
+// agreed. So all addresses without a live owner go to one new owner, whichever nodes reclaim, and however often: this
+// node, unless another was faster. Members that are dead as well need not agree if they are named in the same call.
+// Nodes that were named in an earlier call must be named again, because they may have come back.
 //
-// The errors are ErrAlive, *UnresponsiveError for a node that does not answer within 10 s or until ctx ends, and those of
-// the store. An error loses nothing: the next call continues.
+// The errors are ErrAlive, *UnresponsiveError for a node that does not answer within 10 s or until ctx ends, and those
+// of the store. An error loses nothing: the next call continues.
 func (a *Allocator) Reclaim(ctx context.Context, dead ...peer.ID) (results []Reclaimed, err error) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
@@ -154,7 +154,8 @@ func (a *Allocator) reclaimNode(ctx context.Context, dead peer.ID) (results []Re
 	return results, nil
 }
 
-// decide runs an instance with ever higher ballots until it is decided, or fails for another reason than a higher ballot.
+// decide runs an instance with ever higher ballots until it is decided, or fails for another reason than a higher
+// ballot.
 func (a *Allocator) decide(ctx context.Context, key instanceKey) (Reclaimed, error) {
 	for {
 		r, err := a.runInstance(ctx, key)
@@ -194,8 +195,8 @@ func (a *Allocator) runInstance(ctx context.Context, key instanceKey) (r Reclaim
 	return r, err
 }
 
-// newBallot creates a ballot with the promise of this node's own acceptor, which is durable before the ballot is sent. It
-// reports needless where the dead node is known to own nothing. The caller holds mu.
+// newBallot creates a ballot with the promise of this node's own acceptor, which is durable before the ballot is sent.
+// It reports needless where the dead node is known to own nothing. The caller holds mu.
 func (a *Allocator) newBallot(key instanceKey) (needless bool, err error) {
 	p := a.pool(key.cidr)
 	if p.owned(key.dead) == 0 && (p.complete() || !p.ring.Bootstrapped()) { // else other nodes may know tokens of it
@@ -218,8 +219,8 @@ func (a *Allocator) prepare(ctx context.Context, key instanceKey) error {
 	return a.collect(ctx, key, peer.ID{}, (*paxos.Proposal).WithoutPromise)
 }
 
-// accept proposes the value that the promises allow, this node where they allow any, and collects the acceptances of all
-// acceptors. That of this node's own acceptor is the first.
+// accept proposes the value that the promises allow, this node where they allow any, and collects the acceptances of
+// all acceptors. That of this node's own acceptor is the first.
 func (a *Allocator) accept(ctx context.Context, key instanceKey) (newOwner peer.ID, err error) {
 	err = a.do(func() error {
 		i := a.proposer.instances[key]
@@ -263,8 +264,8 @@ func (a *Allocator) collect(
 	}
 }
 
-// sendBallot puts the ballot for those acceptors in the outbox that have not been sent it for resendPause, unless it cannot
-// succeed any more. The caller holds mu.
+// sendBallot puts the ballot for those acceptors in the outbox that have not been sent it for resendPause, unless it
+// cannot succeed any more. The caller holds mu.
 func (a *Allocator) sendBallot(key instanceKey, newOwner peer.ID, missing []peer.ID) error {
 	p, i := a.pool(key.cidr), a.proposer.instances[key]
 	switch {
@@ -298,8 +299,9 @@ func (a *Allocator) unresponsive(key instanceKey, acceptor peer.ID, reachable bo
 	}
 }
 
-// requiredAcceptors returns the nodes that have to agree on a reclaim, beside this one: all owners, and all other members, because
-// each of them may own addresses that no other node knows of yet; but not the dead ones. The caller holds mu.
+// requiredAcceptors returns the nodes that have to agree on a reclaim, beside this one: all owners, and all other
+// members, because each of them may own addresses that no other node knows of yet; but not the dead ones. The caller
+// holds mu.
 func (a *Allocator) requiredAcceptors(p *pool) (ids []peer.ID) {
 	all := make(map[peer.ID]bool)
 	for _, total := range p.ring.Totals() {
@@ -317,8 +319,8 @@ func (a *Allocator) requiredAcceptors(p *pool) (ids []peer.ID) {
 	return ids
 }
 
-// commit assigns the addresses of the dead node to the decided new owner, makes that durable, and sends it to all acceptors.
-// The caller holds mu.
+// commit assigns the addresses of the dead node to the decided new owner, makes that durable, and sends it to all
+// acceptors. The caller holds mu.
 func (a *Allocator) commit(key instanceKey, newOwner peer.ID) (addresses uint64, err error) {
 	p := a.pool(key.cidr)
 	addresses = p.owned(key.dead)

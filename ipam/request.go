@@ -53,9 +53,9 @@ func (a *Allocator) waitForChange(reason string) *wait {
 	return &wait{reason: reason, changed: a.changed}
 }
 
-// requestSpace requests free addresses within in, the offsets of which are span: from a node with many, chosen at random
-// with the free count as weight, or, where none is known to have any, from all nodes at once. Nodes that were tried are
-// left out. It returns ErrExhausted when all have been tried. The caller holds mu.
+// requestSpace requests free addresses within in, the offsets of which are span: from a node with many, chosen at
+// random with the free count as weight, or, where none is known to have any, from all nodes at once. Nodes that were
+// tried are left out. It returns ErrExhausted when all have been tried. The caller holds mu.
 func (a *Allocator) requestSpace(p *pool, in netip.Prefix, span ring.Span, s *search) (*wait, error) {
 	var donors []peer.ID // without known free addresses
 	var best peer.ID

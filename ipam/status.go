@@ -36,7 +36,7 @@ type RangeStatus struct {
 }
 
 // Owner is what one node owns of a range. The Addresses of all owners add up to the whole range, including addresses
-// that are never given out (network, broadcast); Free does not count those.
+// that are never allocated (network, broadcast); Free does not count those.
 type Owner struct {
 	ID        peer.ID
 	Name      string

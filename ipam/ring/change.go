@@ -114,7 +114,7 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 
 // ReportFree sets the free counts of self's tokens to the values that free returns for their spans. It increments the
 // versions of the tokens for which worth, called with the old count, the new count and the number of addresses that may
-// be given out, reports that the change should be published. A nil worth publishes every change. The delta holds the
+// be allocated, reports that the change should be published. A nil worth publishes every change. The delta holds the
 // tokens that changed.
 func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, is, capacity uint64) bool) (delta *Ring) {
 	var changed []uint64

@@ -44,7 +44,7 @@ func TestMergeKeepsTheHigherVersion(t *testing.T) {
 func TestConflictsResolveTheSameEverywhere(t *testing.T) {
 	tests := []struct {
 		name         string
-		ours, theirs []Token // on a ring of 256 addresses, of which 1..254 may be given out
+		ours, theirs []Token // on a ring of 256 addresses, of which 1..254 may be allocated
 		self         byte
 		want         []Token
 	}{

@@ -11,7 +11,7 @@ const maxHostBits = 40
 // Size returns the number of addresses that r divides: all of its range, at most 2^40.
 func (r *Ring) Size() uint64 { return sizeOf(r.prefix) }
 
-// Usable returns the offsets of r's range that may be given out. IPv4 ranges reserve the first address (network) and
+// Usable returns the offsets of r's range that may be allocated. IPv4 ranges reserve the first address (network) and
 // the last (broadcast), IPv6 ranges the first (subnet-router anycast, RFC 4291 section 2.6.1). Ranges of one or two
 // addresses (RFC 3021, RFC 6164) reserve none.
 func (r *Ring) Usable() Span {
@@ -51,7 +51,7 @@ func (r *Ring) Addr(offset uint64) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Hosts returns the offsets within in that may be given out: without the first and last addresses of r and of in, by
+// Hosts returns the offsets within in that may be allocated: without the first and last addresses of r and of in, by
 // the rules of Usable. It returns false where in starts outside of the part that r divides, or reaches out of the
 // range.
 func (r *Ring) Hosts(in netip.Prefix) (Span, bool) {
@@ -78,7 +78,7 @@ func trim(p netip.Prefix, span Span) Span {
 	return span
 }
 
-// capacity returns how many addresses of s may be given out.
+// capacity returns how many addresses of s may be allocated.
 func (r *Ring) capacity(s Span) uint64 { return r.Usable().Intersect(s).Len() }
 
 func sizeOf(p netip.Prefix) uint64 {

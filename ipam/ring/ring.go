@@ -80,7 +80,7 @@ type Token struct {
 	Start, End uint64
 	Owner      peer.ID
 	Version    uint64 // 1 for a new token; each change by the owner adds 1
-	Free       uint64 // addresses that may be given out and are not leased, as the owner last reported
+	Free       uint64 // addresses that may be allocated and are not leased, as the owner last reported
 }
 
 // Span returns the offsets that t covers.
@@ -177,15 +177,15 @@ func (r *Ring) Owned(id peer.ID) []Span {
 // Total is the sum of the tokens of one owner.
 type Total struct {
 	Owner     peer.ID
-	Addresses uint64 // all that it owns, including addresses that are never given out
-	Free      uint64 // how many of those that may be given out are not leased, as last reported
+	Addresses uint64 // all that it owns, including addresses that are never allocated
+	Free      uint64 // how many of those that may be allocated are not leased, as last reported
 }
 
 // Totals returns one row per owner, sorted by ID.
 func (r *Ring) Totals() []Total { return r.TotalsWithin(Span{0, r.Size()}) }
 
 // TotalsWithin is Totals of the offsets within s. The free addresses of a token that reaches out of s are counted up to
-// the number that may be given out within s, so Free is an upper bound.
+// the number that may be allocated within s, so Free is an upper bound.
 func (r *Ring) TotalsWithin(s Span) []Total {
 	sums := make(map[peer.ID]Total)
 	for i, t := range r.tokens {
@@ -208,7 +208,7 @@ func (r *Ring) TotalsWithin(s Span) []Total {
 }
 
 // Check returns an error that names the first broken invariant: tokens are sorted, unique, owned and in range; Free is
-// not above the number of addresses that may be given out; there are no tokens before the bootstrap.
+// not above the number of addresses that may be allocated; there are no tokens before the bootstrap.
 func (r *Ring) Check() error {
 	if !r.Bootstrapped() && len(r.tokens) > 0 {
 		return errors.New("ring: tokens before the bootstrap")

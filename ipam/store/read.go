@@ -20,7 +20,7 @@ import (
 
 // corrupt returns an error for a file that cannot be read, with the remedy.
 func corrupt(path string, err error) error {
-	return fmt.Errorf("%w: %s (%w): move it away: this node then joins as a new one and asks the others for space",
+	return fmt.Errorf("%w: %s (%w): move it away: this node then joins as a new one and requests addresses of the others",
 		ErrCorrupt, path, err)
 }
 
