@@ -228,7 +228,7 @@ func (b *bus) deliver(from, to *node, dice *rand.Rand, f func(a *Allocator)) {
 // endpoint is a node's Gossip.
 type endpoint struct{ *node }
 
-// Broadcast tells a few nodes, which tell on what is new to them.
+// Broadcast sends delta to a few nodes; each of them broadcasts what is new to it.
 func (e endpoint) Broadcast(delta []byte) {
 	if len(delta) > MaxDelta {
 		e.bus.t.Errorf("a delta of %d bytes", len(delta))
@@ -239,15 +239,7 @@ func (e endpoint) Broadcast(delta []byte) {
 		if to == e.node || dice.Float64() < e.bus.odds(&e.bus.loss) {
 			continue
 		}
-		e.bus.deliver(e.node, to, dice, func(a *Allocator) {
-			deltas, err := a.Merge(slices.Clone(delta))
-			if err != nil {
-				return
-			}
-			for _, d := range deltas {
-				endpoint{to}.Broadcast(d)
-			}
-		})
+		e.bus.deliver(e.node, to, dice, func(a *Allocator) { _ = a.Merge(slices.Clone(delta)) })
 	}
 }
 
@@ -292,16 +284,8 @@ func (b *bus) pushPull(x, y *node) {
 		return
 	}
 	for _, pair := range [][2]*node{{x, y}, {y, x}} {
-		state := pair[0].alloc.State()
-		if state == nil {
-			continue
-		}
-		deltas, err := pair[1].alloc.Merge(state)
-		if err != nil {
-			continue
-		}
-		for _, d := range deltas {
-			endpoint{pair[1]}.Broadcast(d)
+		if state := pair[0].alloc.State(); state != nil {
+			_ = pair[1].alloc.Merge(state)
 		}
 	}
 }

@@ -95,11 +95,9 @@ func (a *Allocator) mergeFrom(from peer.ID, m *unicast) (*pool, error) {
 			return nil, err
 		}
 	}
-	deltas, err := a.mergeRing(incoming, gossiped)
-	if err != nil {
+	if err := a.mergeRing(incoming, gossiped); err != nil {
 		return nil, err
 	}
-	a.broadcast(deltas)
 	return a.pool(incoming.Range()), nil
 }
 

@@ -59,25 +59,24 @@ func (a *Allocator) State() []byte {
 	return msg
 }
 
-// Merge takes over what msg, a delta or what State returned elsewhere, knows better. The deltas, of at most MaxDelta bytes
-// each, are what was new to this node and what follows from it, and are to be gossiped on; none where nothing was new.
+// Merge applies msg, a delta or the State of another node, as far as it is newer. What was new to this node, and what
+// follows from it, is passed to Gossip.Broadcast before Merge returns, with nothing locked.
 //
 // Errors are for the log, and also in Status where they need a person: ErrMessage, ring.ErrRange for a range that this node
-// does not use, *ring.ForeignError where the other's ring was founded apart from this one. What else msg held is merged.
-func (a *Allocator) Merge(msg []byte) (deltas [][]byte, err error) {
+// does not use, *ring.ClusterMismatchError where the other's ring was bootstrapped apart from this one. The rest of msg is merged.
+func (a *Allocator) Merge(msg []byte) error {
 	if len(msg) == 0 || msg[0] != messageVersion {
-		return nil, fmt.Errorf("%w: not of version %d", ErrMessage, messageVersion)
+		return fmt.Errorf("%w: not of version %d", ErrMessage, messageVersion)
 	}
 	var errs []error
-	err = a.do(func() error {
+	err := a.do(func() error {
 		for rest := msg[1:]; len(rest) > 0; {
 			kind, payload, after, err := cutSection(rest)
 			if err != nil {
 				errs = append(errs, err)
 				break
 			}
-			news, err := a.mergeSection(kind, payload)
-			deltas = append(deltas, news...)
+			err = a.mergeSection(kind, payload)
 			if a.broken != nil {
 				return err
 			}
@@ -89,48 +88,50 @@ func (a *Allocator) Merge(msg []byte) (deltas [][]byte, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err // deltas may hold what is not on disk
+		return err
 	}
-	return deltas, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-func (a *Allocator) mergeSection(kind byte, payload []byte) (deltas [][]byte, err error) {
+// mergeSection merges one section of a message. The caller holds mu.
+func (a *Allocator) mergeSection(kind byte, payload []byte) error {
 	switch kind {
 	case sectionRing:
 		incoming, err := ring.Decode(payload)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+			return fmt.Errorf("%w: %w", ErrMessage, err)
 		}
 		return a.mergeRing(incoming, gossiped)
 	case sectionVotes:
 		prefix, rest, err := cutPrefix(payload)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p := a.pool(prefix)
 		if p == nil {
-			return nil, fmt.Errorf("ipam: votes on %s: %w", prefix, ring.ErrRange)
+			return fmt.Errorf("ipam: votes on %s: %w", prefix, ring.ErrRange)
 		}
 		votes, err := paxos.Decode(rest)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+			return fmt.Errorf("%w: %w", ErrMessage, err)
 		}
 		return a.mergeVotes(p, votes)
 	}
-	return nil, fmt.Errorf("%w: section of kind %d, of a newer weft", ErrMessage, kind)
+	return fmt.Errorf("%w: section of kind %d, of a newer weft", ErrMessage, kind)
 }
 
-// mergeRing merges a ring, whole or in part, and writes down what concerns this node before anything of it gets out.
-func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte, err error) {
+// mergeRing merges a ring, whole or in part, and puts what was new in the outbox. What concerns this node is durable before
+// that. The caller holds mu.
+func (a *Allocator) mergeRing(incoming *ring.Ring, how source) error {
 	p := a.pool(incoming.Range())
 	if p == nil {
-		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
+		return fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
 	founded, estates := p.ring.Bootstrapped(), p.estates()
 	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming, how))
 	if err != nil {
 		a.warnForeign(p, err)
-		return nil, fmt.Errorf("ipam: %w", err)
+		return fmt.Errorf("ipam: %w", err)
 	}
 	for _, c := range conflicts {
 		if c.Reclaimed {
@@ -152,7 +153,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 		a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())
 	}
 	if delta.Len() == 0 && founded == p.ring.Bootstrapped() {
-		return nil, nil
+		return nil
 	}
 	p.stale = true
 	if !founded {
@@ -160,17 +161,18 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte,
 		p.fillIn()
 	}
 	if err := a.endDecrees(p, estates); err != nil {
-		return nil, err
+		return err
 	}
 	ours := delta.Select(func(t ring.Token) bool { return t.Owner == a.cfg.Self }).Len() > 0
 	if ours || len(conflicts) > 0 || !founded {
 		if err := a.settle(p); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	a.notify()
 	a.poke()
-	return ringDeltas(delta), nil
+	a.broadcast(ringDeltas(delta))
+	return nil
 }
 
 // settle makes space and leases follow a ring in which this node's tokens may have changed, and writes all of it. What that
@@ -212,31 +214,33 @@ func (a *Allocator) warnForeign(p *pool, err error) {
 }
 
 // mergeVotes merges votes of the founding. Whoever still votes on what is long decided is told what became of it.
-func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) (deltas [][]byte, err error) {
+func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) error {
 	if p.ring.Bootstrapped() {
-		return a.retell(p, votes), nil
+		a.broadcast(a.retell(p, votes))
+		return nil
 	}
 	metBefore, _ := p.votes.Waiting()
 	before := p.votes.Own().Seq
 	changed, err := p.votes.Merge(votes)
 	if err != nil {
-		return nil, fmt.Errorf("ipam: %w", err)
+		return fmt.Errorf("ipam: %w", err)
 	}
 	if len(changed) == 0 {
-		return nil, nil
+		return nil
 	}
 	if p.votes.Own().Seq != before {
 		if err := a.commit(p.saveVote); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if met, needed := p.votes.Waiting(); metBefore < met && met >= needed {
 		a.poke()
 	}
 	a.notify()
-	deltas = voteDeltas(p, changed)
+	a.broadcast(voteDeltas(p, changed))
 	founding, err := a.found(p)
-	return append(deltas, founding...), err
+	a.broadcast(founding)
+	return err
 }
 
 // retell returns what the voters own, for which they need not wait until they exchange whole states with somebody.

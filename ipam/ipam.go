@@ -37,7 +37,7 @@ type Gossip interface {
 	Unicast(to peer.ID, msg []byte) error
 }
 
-// MaxDelta is the longest delta in bytes that is passed to Gossip.Broadcast or returned by Merge.
+// MaxDelta is the longest delta in bytes that is passed to Gossip.Broadcast.
 const MaxDelta = 1000
 
 // Config is what an Allocator needs. Fields without a default must be set.

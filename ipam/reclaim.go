@@ -357,11 +357,9 @@ func (a *Allocator) hearBallot(from peer.ID, m *ballotMessage) error {
 	if p == nil {
 		return fmt.Errorf("ipam: ballot on %s: %w", incoming.Range(), ring.ErrRange)
 	}
-	deltas, err := a.mergeRing(incoming, decreed)
-	if err != nil {
+	if err := a.mergeRing(incoming, decreed); err != nil {
 		return err
 	}
-	a.broadcast(deltas)
 	answer := ballotMessage{kind: kindStand, gone: m.gone, ring: p.estate(m.gone, incoming).Append(nil)}
 	if a.cfg.Reachable(m.gone) {
 		answer.alive = true
@@ -396,11 +394,10 @@ func (a *Allocator) hearOver(m *ballotMessage) error {
 	if p == nil {
 		return fmt.Errorf("ipam: decree on %s: %w", r.Range(), ring.ErrRange)
 	}
-	deltas, err := a.mergeRing(r, decreed) // first: what is the heir's now is not to be taken from anybody
-	if err != nil {
+	// first: what is the heir's now is not to be taken from anybody
+	if err := a.mergeRing(r, decreed); err != nil {
 		return err
 	}
-	a.broadcast(deltas)
 	if own, known := p.decrees[m.gone]; !known || own.Value != m.heir {
 		return nil
 	}
@@ -414,11 +411,10 @@ func (a *Allocator) hearStand(from peer.ID, m *ballotMessage) error {
 		return err
 	}
 	r := a.reclaims[reclaimKey{incoming.Range(), m.gone}]
-	deltas, err := a.mergeRing(incoming, decreed) // first: what it says is counted only once this node knows what the elector knew
-	if err != nil {
+	// first: what it says is counted only once this node knows what the elector knew
+	if err := a.mergeRing(incoming, decreed); err != nil {
 		return err
 	}
-	a.broadcast(deltas)
 	if r == nil {
 		return nil
 	}

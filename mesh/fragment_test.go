@@ -77,8 +77,8 @@ type inbox struct {
 	msgs [][]byte // guarded by mu
 }
 
-func (*inbox) State() []byte                  { return nil }
-func (*inbox) Merge([]byte) ([][]byte, error) { return nil, nil }
+func (*inbox) State() []byte      { return nil }
+func (*inbox) Merge([]byte) error { return nil }
 func (b *inbox) Message(_ peer.ID, m []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -41,9 +41,9 @@ const (
 type Channel interface {
 	// State returns the full state, sent in a push/pull to a node that joins and now and then to others.
 	State() []byte
-	// Merge takes in a broadcast or a full state and returns what of it was new, as broadcasts to pass on. An error is about
-	// the part that could not be used; there may be news all the same.
-	Merge(msg []byte) (news [][]byte, err error)
+	// Merge applies a broadcast or a full state. The mesh forwards nothing: the engine broadcasts the part that was new to it,
+	// with its Sender, before Merge returns or later. An error is about the part that could not be used; the rest is applied.
+	Merge(msg []byte) error
 	// Message takes in a unicast. An error says that it could not be used.
 	Message(from peer.ID, msg []byte) error
 }
@@ -210,21 +210,15 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) {
 	}
 }
 
-// merge hands msg to a channel and passes on what was new to it.
+// merge passes msg to the channel with that ID, which broadcasts what was new to it.
 func (m *Mesh) merge(id ChannelID, msg []byte) {
 	c, ok := m.channels[id]
 	if !ok {
 		m.unknown(peer.ID{}, "channel", byte(id))
 		return
 	}
-	news, err := c.Merge(msg)
-	if err != nil {
+	if err := c.Merge(msg); err != nil {
 		m.rejected.note(&m.drops.rejected, peer.ID{}, err)
 		m.log.Debug("gossip rejected", "channel", id, "err", err)
-	}
-	for _, n := range news {
-		if err := m.Sender(id).Broadcast(n); err != nil {
-			m.log.Error("passing gossip on", "channel", id, "err", err)
-		}
 	}
 }

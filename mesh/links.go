@@ -108,9 +108,11 @@ func parseIDs(b []byte) (ids []peer.ID) {
 
 // linkStates is what all nodes tell of their links, and a Channel.
 type linkStates struct {
-	self   peer.ID
-	run    uint64 // when this run of the node began
-	change func() // called where something changed
+	self peer.ID
+	run  uint64 // when this run of the node began
+	// change is called after a record has changed, broadcast with each record that others need; mu is not held.
+	change    func()
+	broadcast func(msg []byte)
 
 	mu      sync.Mutex
 	records map[peer.ID]*linkRecord // guarded by mu; records are never changed
@@ -118,8 +120,11 @@ type linkStates struct {
 
 var _ Channel = (*linkStates)(nil)
 
-func newLinkStates(self peer.ID, started time.Time, change func()) *linkStates {
-	return &linkStates{self: self, run: uint64(started.UnixNano()), change: change, records: make(map[peer.ID]*linkRecord)}
+func newLinkStates(self peer.ID, started time.Time, change func(), broadcast func([]byte)) *linkStates {
+	return &linkStates{
+		self: self, run: uint64(started.UnixNano()), change: change, broadcast: broadcast,
+		records: make(map[peer.ID]*linkRecord),
+	}
 }
 
 // set notes what this node tells and returns the message for the others; nil where nothing has changed.
@@ -159,11 +164,12 @@ func (s *linkStates) State() []byte {
 }
 
 // Merge implements Channel.
-func (s *linkStates) Merge(msg []byte) (news [][]byte, err error) {
+func (s *linkStates) Merge(msg []byte) error {
 	records, err := parseLinks(msg)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var changed [][]byte
 	s.mu.Lock()
 	for _, r := range records {
 		old := s.records[r.node]
@@ -176,13 +182,16 @@ func (s *linkStates) Merge(msg []byte) (news [][]byte, err error) {
 			r.at = time.Now()
 			s.records[r.node] = r
 		}
-		news = append(news, r.append(nil))
+		changed = append(changed, r.append(nil))
 	}
 	s.mu.Unlock()
-	if len(news) > 0 {
+	if len(changed) > 0 {
 		s.change()
 	}
-	return news, nil
+	for _, r := range changed {
+		s.broadcast(r)
+	}
+	return nil
 }
 
 // own returns what this node tells; mu is held.
@@ -239,10 +248,15 @@ func (m *Mesh) SetLinks(l topology.Links) {
 	if msg == nil {
 		return
 	}
-	if err := m.Sender(channelLinks).Broadcast(msg); err != nil {
-		m.log.Error("telling of this node's links", "err", err)
-	}
+	m.broadcastLinks(msg)
 	m.roster.wake()
+}
+
+// broadcastLinks sends link records to all members.
+func (m *Mesh) broadcastLinks(msg []byte) {
+	if err := m.Sender(channelLinks).Broadcast(msg); err != nil {
+		m.log.Error("link records not sent", "err", err)
+	}
 }
 
 // Broken returns the pairs of nodes of which one says that they do not reach each other themselves.

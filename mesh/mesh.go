@@ -161,7 +161,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.roster.refuse = m.foundings.refuse
-	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.wake)
+	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.wake, m.broadcastLinks)
 	m.letters = newLetters(m)
 	m.transport = newTunneled(m)
 	m.channels[channelLinks] = m.links

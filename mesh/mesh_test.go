@@ -40,19 +40,23 @@ func (n *node) State() []byte {
 	return []byte(strings.Join(all, ","))
 }
 
-func (n *node) Merge(msg []byte) (news [][]byte, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (n *node) Merge(msg []byte) error {
 	if string(msg) == "bad" {
-		return nil, errors.New("bad message")
+		return errors.New("bad message")
 	}
+	var errs []error
 	for s := range strings.SplitSeq(string(msg), ",") {
-		if s != "" && !n.heard[s] {
+		n.mu.Lock()
+		isNew := s != "" && !n.heard[s]
+		if isNew {
 			n.heard[s] = true
-			news = append(news, []byte(s))
+		}
+		n.mu.Unlock()
+		if isNew {
+			errs = append(errs, n.Sender(ChannelIPAM).Broadcast([]byte(s)))
 		}
 	}
-	return news, nil
+	return errors.Join(errs...)
 }
 
 func (n *node) Message(from peer.ID, msg []byte) error {
@@ -344,4 +348,23 @@ func stopAll(nodes ...*node) {
 		n.stop()
 	}
 	time.Sleep(time.Minute) // of the bubble's clock
+}
+
+// TestMergeForwardsNothing: the mesh leaves it to the channel to broadcast what was new, so that each message is queued once.
+func TestMergeForwardsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", identity(t))
+		b := start(t, &net, "b", identity(t), a)
+		eventually(t, "both know each other", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
+		eventually(t, "nothing is queued", func() bool { return a.queue.NumQueued() == 0 })
+		for _, msg := range []string{"new", "new", "bad"} {
+			a.merge(ChannelIPAM, []byte(msg))
+			if n := a.queue.NumQueued(); n != 1 {
+				t.Errorf("after %q: %d broadcasts are queued, want 1", msg, n)
+			}
+		}
+		eventually(t, "the broadcast arrived", func() bool { return b.knows("new") })
+		stopAll(a, b)
+	})
 }

@@ -131,7 +131,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = r.Merge(msg)
+		_ = r.Merge(msg)
 	})
 }
 

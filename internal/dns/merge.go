@@ -27,8 +27,9 @@ func (r *Registry) State() []byte {
 	return encode(entries, 0, now)[0]
 }
 
-// Merge implements mesh.Channel. The error is about the first entry that could not be taken: ErrMessage, or ErrFull.
-func (r *Registry) Merge(msg []byte) (news [][]byte, err error) {
+// Merge implements mesh.Channel: it broadcasts the entries that were new, with nothing locked. The error is about the first
+// entry that could not be applied: ErrMessage, or ErrFull.
+func (r *Registry) Merge(msg []byte) (err error) {
 	now := r.cfg.Now()
 	var fresh []Entry
 	r.mu.Lock()
@@ -47,7 +48,10 @@ func (r *Registry) Merge(msg []byte) (news [][]byte, err error) {
 		}
 	}
 	r.mu.Unlock()
-	return encode(fresh, MaxDelta, now), err
+	for _, delta := range encode(fresh, MaxDelta, now) {
+		r.cfg.Broadcast(delta)
+	}
+	return err
 }
 
 // Message implements mesh.Channel; there are none.

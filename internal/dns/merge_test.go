@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
@@ -108,5 +109,26 @@ func TestTombstoneAge(t *testing.T) {
 	e, _ := b.table.find(peer.ID{1}, key{"web", addr("10.32.0.1")})
 	if age := b.now.Sub(e.At); age != 20*time.Minute {
 		t.Errorf("a tombstone of 20 minutes is heard as %v old", age)
+	}
+}
+
+// TestMergeBroadcastsOnce: what is new is broadcast once, with nothing locked, and what is known is not broadcast.
+func TestMergeBroadcastsOnce(t *testing.T) {
+	var sent [][]byte
+	var r *Registry
+	r, err := NewRegistry(RegistryConfig{
+		Self: peer.ID{1}, Now: func() time.Time { return epoch },
+		Broadcast: func(msg []byte) {
+			sent = append(sent, msg)
+			r.List() // would wait for the lock
+		},
+	})
+	must(t, err)
+	msg := encode(entriesOf(peer.ID{2}, 3), 0, epoch)[0]
+	for range 2 {
+		must(t, r.Merge(msg))
+	}
+	if len(sent) != 1 || !bytes.Equal(sent[0], msg) {
+		t.Errorf("broadcasts %x, want %x once", sent, msg)
 	}
 }

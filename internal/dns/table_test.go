@@ -21,7 +21,7 @@ func entriesOf(node peer.ID, n int) (entries []Entry) {
 func TestBoundOfANode(t *testing.T) {
 	n := newNode(t, 1, nil)
 	other := peer.ID{2}
-	_, err := n.Merge(encode(entriesOf(other, maxNodeEntries+10), 0, epoch)[0])
+	err := n.Merge(encode(entriesOf(other, maxNodeEntries+10), 0, epoch)[0])
 	if !errors.Is(err, ErrFull) || n.table.total != maxNodeEntries {
 		t.Errorf("%d entries: %v", n.table.total, err)
 	}
@@ -33,7 +33,7 @@ func TestBoundOfANode(t *testing.T) {
 	gone.Removed, gone.Version = true, 2
 	n.hears(t, encode([]Entry{gone, extra}, 0, epoch)...)
 	wantAddrs(t, n.Registry, extra.Name, extra.Addr.String())
-	if _, err := n.Merge(encode([]Entry{gone}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
+	if err := n.Merge(encode([]Entry{gone}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
 		t.Errorf("a tombstone beyond the bound: %v", err)
 	}
 }
@@ -43,7 +43,7 @@ func TestBoundOfAll(t *testing.T) {
 	for i := range maxEntries / maxNodeEntries {
 		n.hears(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
 	}
-	if _, err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
+	if err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
 		t.Errorf("%d entries: %v", n.table.total, err)
 	}
 	must(t, n.Add("own", "pod1", addr("10.32.0.1"))) // what others do leaves this node its own
@@ -71,7 +71,7 @@ func TestBoundOfOwn(t *testing.T) {
 		t.Errorf("%d entries", n.table.total)
 	}
 	lost := Entry{Node: peer.ID{1}, Name: "lost", Addr: addrs[0], Version: 1}
-	if _, err := n.Merge(encode([]Entry{lost}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
+	if err := n.Merge(encode([]Entry{lost}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
 		t.Errorf("no room for an answer: %v", err)
 	}
 }
