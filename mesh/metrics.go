@@ -5,52 +5,21 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// metric is an index of metrics.
-type metric int
-
-const (
-	metricMembers metric = iota
-	metricHealth
-	metricQueuedBroadcasts
-	metricQueuedMessages
-	metricDrops
+	"weft/internal/metricdef"
 )
 
 // metrics declares all metrics of the package.
-var metrics = [...]struct {
-	name, help string
-	kind       prometheus.ValueType
-	labels     []string
-}{
-	metricMembers: {
-		"weft_mesh_members", "Members known, this node among them, by state.",
-		prometheus.GaugeValue, []string{"state"},
-	},
-	metricHealth: {
-		"weft_mesh_health_score", "This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.",
-		prometheus.GaugeValue, nil,
-	},
-	metricQueuedBroadcasts: {
-		"weft_mesh_queued_broadcasts", "Broadcasts that wait to be sent.", prometheus.GaugeValue, nil,
-	},
-	metricQueuedMessages: {
-		"weft_mesh_queued_messages", "Messages to one member each that wait to be sent.", prometheus.GaugeValue, nil,
-	},
-	metricDrops: {
-		"weft_mesh_drops_total", "Gossip messages that were dropped, by reason.",
-		prometheus.CounterValue, []string{"reason"},
-	},
-}
+var metrics metricdef.Table
 
-// descs are the descriptions of metrics.
-var descs = func() (d [len(metrics)]*prometheus.Desc) {
-	for i, m := range metrics {
-		d[i] = prometheus.NewDesc(m.name, m.help, m.labels, nil)
-	}
-	return d
-}()
+var (
+	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state")
+	healthMetric  = metrics.Gauge("mesh_health_score",
+		"This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.")
+	queuedBroadcastsMetric = metrics.Gauge("mesh_queued_broadcasts", "Broadcasts that wait to be sent.")
+	queuedMessagesMetric   = metrics.Gauge("mesh_queued_messages", "Messages to one member each that wait to be sent.")
+	dropsMetric            = metrics.Counter("mesh_drops_total", "Gossip messages that were dropped, by reason.", "reason")
+)
 
 // drops counts gossip that was dropped, by reason.
 type drops struct {
@@ -77,28 +46,21 @@ type collector struct{ mesh *Mesh }
 func (m *Mesh) Collector() prometheus.Collector { return collector{m} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range descs {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	send := func(m metric, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(descs[m], metrics[m].kind, value, labels...)
-	}
 	byState := map[State]int{StateAlive: 0, StateDead: 0, StateLeft: 0}
 	for _, m := range c.mesh.roster.snapshot(time.Now()) {
 		byState[m.State]++
 	}
 	for state, n := range byState {
-		send(metricMembers, float64(n), state.String())
+		membersMetric.Send(ch, float64(n), state.String())
 	}
-	send(metricHealth, float64(c.mesh.HealthScore()))
-	send(metricQueuedBroadcasts, float64(c.mesh.queue.NumQueued()))
-	send(metricQueuedMessages, float64(len(c.mesh.unicasts)))
+	healthMetric.Send(ch, float64(c.mesh.HealthScore()))
+	queuedBroadcastsMetric.Send(ch, float64(c.mesh.queue.NumQueued()))
+	queuedMessagesMetric.Send(ch, float64(len(c.mesh.unicasts)))
 	for reason, n := range c.mesh.drops.byReason() {
-		send(metricDrops, float64(n.Load()), reason)
+		dropsMetric.Send(ch, float64(n.Load()), reason)
 	}
 }

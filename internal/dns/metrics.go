@@ -4,38 +4,18 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// metric is an index of metrics.
-type metric int
-
-const (
-	metricQueries metric = iota
-	metricNames
-	metricRefusedEntries
+	"weft/internal/metricdef"
 )
 
 // metrics declares all metrics of the package.
-var metrics = [...]struct {
-	name, help string
-	kind       prometheus.ValueType
-	labels     []string
-}{
-	metricQueries: {"weft_dns_queries_total", "Queries, by result.", prometheus.CounterValue, []string{"result"}},
-	metricNames:   {"weft_dns_names", "Names known, including those of nodes that are not alive.", prometheus.GaugeValue, nil},
-	metricRefusedEntries: {
-		"weft_dns_entries_refused_total", "Entries that were dropped because there was no room.",
-		prometheus.CounterValue, nil,
-	},
-}
+var metrics metricdef.Table
 
-// descs are the descriptions of metrics.
-var descs = func() (d [len(metrics)]*prometheus.Desc) {
-	for i, m := range metrics {
-		d[i] = prometheus.NewDesc(m.name, m.help, m.labels, nil)
-	}
-	return d
-}()
+var (
+	queriesMetric = metrics.Counter("dns_queries_total", "Queries, by result.", "result")
+	namesMetric   = metrics.Gauge("dns_names", "Names known, including those of nodes that are not alive.")
+	refusedMetric = metrics.Counter("dns_entries_refused_total", "Entries that were dropped because there was no room.")
+)
 
 // counts counts queries by result.
 type counts struct {
@@ -61,21 +41,14 @@ type collector struct{ server *Server }
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range descs {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	send := func(m metric, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(descs[m], metrics[m].kind, value, labels...)
-	}
 	for result, n := range c.server.counts.byResult() {
-		send(metricQueries, float64(n.Load()), result)
+		queriesMetric.Send(ch, float64(n.Load()), result)
 	}
 	names, refused := c.server.cfg.Names.counts()
-	send(metricNames, float64(names))
-	send(metricRefusedEntries, float64(refused))
+	namesMetric.Send(ch, float64(names))
+	refusedMetric.Send(ch, float64(refused))
 }
