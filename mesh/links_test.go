@@ -9,7 +9,8 @@ import (
 	"weft/mesh/topology"
 )
 
-// TestLinkRecords: the later record of a node counts, in whatever order they come; a node's own is its own word.
+// TestLinkRecords: the later record of a node counts, in whatever order they arrive; a record of this node's own that it
+// has not made is replaced.
 func TestLinkRecords(t *testing.T) {
 	a, b, c := peer.ID{1}, peer.ID{2}, peer.ID{3}
 	changes := 0
@@ -26,12 +27,12 @@ func TestLinkRecords(t *testing.T) {
 		t.Errorf("%d broadcasts, want each of the two records once", len(sent))
 	}
 	sent = nil
-	if l := s.told()[b]; !l.DialOut || len(l.Broken) > 0 || changes != 2 {
+	if l := s.published()[b]; !l.DialOut || len(l.Broken) > 0 || changes != 2 {
 		t.Errorf("%+v after %d changes, want that of the later run after 2", l, changes)
 	}
-	own := s.set(topology.Links{Broken: []peer.ID{c}})
-	if own == nil || s.set(topology.Links{Broken: []peer.ID{c}}) != nil {
-		t.Error("news is told once")
+	own := s.setOwn(topology.Links{Broken: []peer.ID{c}})
+	if own == nil || s.setOwn(topology.Links{Broken: []peer.ID{c}}) != nil {
+		t.Error("a record is published not at all, or twice")
 	}
 	forged := (&linkRecord{node: a, started: 1 << 62, number: 1, links: topology.Links{Broken: []peer.ID{b}}}).append(nil)
 	if err := s.Merge(forged); err != nil || len(sent) != 1 {
@@ -59,9 +60,10 @@ func FuzzParseLinks(f *testing.F) {
 			again = r.append(again)
 		}
 		if len(again) != len(b) {
-			t.Errorf("%d bytes came back as %d", len(b), len(again))
+			t.Errorf("%d bytes were encoded as %d", len(b), len(again))
 		}
-		if second, err := parseLinks(again); err != nil || len(second) != len(records) || !bytes.Equal(again[:min(len(again), 24)], b[:min(len(b), 24)]) {
+		second, err := parseLinks(again)
+		if err != nil || len(second) != len(records) || !bytes.Equal(again[:min(len(again), 24)], b[:min(len(b), 24)]) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -57,6 +57,7 @@ var layers = []struct {
 
 	{"internal/bytesreader", 0},
 	{"internal/peer", 0},
+	{"internal/signal", 0},
 	{"internal/ether", 0},
 	{"internal/metricdef", 0},
 }

@@ -208,7 +208,7 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
 		Capabilities: uint32(d.cfg.offer()), Keys: gossipKeys(d.secretList()),
-		Discovery: !d.cfg.NoDiscovery, Tunnel: tunnel{d}, OnChange: d.onMembers, Logger: d.log,
+		Discovery: !d.cfg.NoDiscovery, Tunnel: tunnel{d}, Observer: membersObserver{d}, Logger: d.log,
 	}
 }
 
@@ -252,6 +252,12 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	return err
 }
+
+// membersObserver is the daemon as mesh sees it.
+type membersObserver struct{ d *Daemon }
+
+// MembersChanged implements mesh.Observer.
+func (o membersObserver) MembersChanged(list []mesh.Member) { o.d.onMembers(list) }
 
 // onMembers takes a new membership from the mesh to the router and to ipam.
 func (d *Daemon) onMembers(list []mesh.Member) {

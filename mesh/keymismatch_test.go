@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestStrangerIn(t *testing.T) {
+func TestMismatchIn(t *testing.T) {
 	for _, tt := range []struct {
 		line string
 		addr string // empty: none
@@ -28,41 +28,41 @@ func TestStrangerIn(t *testing.T) {
 		{`discarding packet with unacceptable label "Decrypt packet failed: ": from=192.168.1.7:1`, "", 0},
 		{"", "", 0},
 	} {
-		addr, why, ok := strangerIn(tt.line)
+		addr, why, ok := mismatchIn(tt.line)
 		if ok != (tt.addr != "") || ok && (addr.String() != tt.addr || why != tt.why) {
 			t.Errorf("%q: %v, %d, %v", tt.line, addr, why, ok)
 		}
 	}
 }
 
-// TestStrangersAreBounded notes far more of them than there is room for.
-func TestStrangersAreBounded(t *testing.T) {
-	s := newStrangers()
+// TestKeyMismatchesAreBounded records far more of them than there is room for.
+func TestKeyMismatchesAreBounded(t *testing.T) {
+	s := newKeyMismatches()
 	now := time.Unix(1000, 0)
 	addr := netip.MustParseAddr("10.0.0.1")
 	for range 1000 {
 		addr, now = addr.Next(), now.Add(time.Millisecond)
-		s.note(addr, MismatchUnclear, now)
+		s.record(addr, MismatchUnclear, now)
 	}
 	list := s.list(now)
-	if len(list) != maxStrangers || len(s.byAddr) != maxStrangers || list[maxStrangers-1].Addr != addr {
-		t.Errorf("%d strangers, the last %v, want %v", len(list), list[len(list)-1].Addr, addr)
+	if len(list) != maxKeyMismatches || len(s.byAddr) != maxKeyMismatches || list[maxKeyMismatches-1].Addr != addr {
+		t.Errorf("%d mismatches, the last %v, want %v", len(list), list[len(list)-1].Addr, addr)
 	}
-	if s.note(addr, MismatchUnclear, now) || !s.note(addr, MismatchThere, now) || s.note(addr, MismatchUnclear, now) {
-		t.Error("what is known already counts as news, or what has become clear does not")
+	if s.record(addr, MismatchUnclear, now) || !s.record(addr, MismatchThere, now) || s.record(addr, MismatchUnclear, now) {
+		t.Error("a known mismatch is logged again, or one with a clearer reason is not")
 	}
-	if !s.note(addr, MismatchThere, now.Add(strangerSaid)) {
-		t.Error("it is never said again")
+	if !s.record(addr, MismatchThere, now.Add(keyMismatchLogPause)) {
+		t.Error("it is not logged again after the pause")
 	}
-	if left := s.list(now.Add(strangerAge + strangerSaid + 1)); len(left) != 0 {
-		t.Errorf("%v are left long after", left)
+	if left := s.list(now.Add(keyMismatchTTL + keyMismatchLogPause + 1)); len(left) != 0 {
+		t.Errorf("%v are listed after their TTL", left)
 	}
 }
 
-// TestStrangersDoNotFillTheLog writes what memberlist would of packets from ever new addresses.
-func TestStrangersDoNotFillTheLog(t *testing.T) {
+// TestKeyMismatchesDoNotFillTheLog writes the lines of memberlist for packets from a new address each.
+func TestKeyMismatchesDoNotFillTheLog(t *testing.T) {
 	var out bytes.Buffer
-	log := newLogger(slog.New(slog.NewTextHandler(&out, nil)), newStrangers())
+	log := newMemberlistLog(slog.New(slog.NewTextHandler(&out, nil)), newKeyMismatches())
 	addr := netip.MustParseAddr("10.0.0.1")
 	for range 10000 {
 		addr = addr.Next()
