@@ -15,7 +15,7 @@ import (
 func TestCollector(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(1)})
-	befriend(t, n, 1)
+	connectRemote(t, n, 1)
 	o := newOutbound(n.Engine, n.dev.Queues()[0], nil, n.conn)
 	for _, f := range [][]byte{
 		frame(ether.Broadcast, mac(1), 'a'), frame(mac(2), mac(1), 'b'), frame(mac(1), mac(1), 'c'),
