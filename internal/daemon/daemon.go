@@ -280,7 +280,7 @@ func (d *Daemon) syncPeers() {
 	defer d.peersMu.Unlock()
 	if p := d.plane.Load(); p != nil {
 		members := d.mesh.Members()
-		p.router.SetPeers(p.kernel.mark(routerPeers(members)))
+		p.router.SetPeers(routerPeers(members))
 		p.kernel.setPeers(members)
 	}
 }

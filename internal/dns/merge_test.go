@@ -132,24 +132,3 @@ func TestMergeBroadcastsOnce(t *testing.T) {
 		t.Errorf("broadcasts %x, want %x once", sent, msg)
 	}
 }
-
-// TestMergeBroadcastsOnce: what is new is broadcast once, with nothing locked, and what is known is not broadcast.
-func TestMergeBroadcastsOnce(t *testing.T) {
-	var sent [][]byte
-	var r *Registry
-	r, err := NewRegistry(RegistryConfig{
-		Self: peer.ID{1}, Now: func() time.Time { return epoch },
-		Broadcast: func(msg []byte) {
-			sent = append(sent, msg)
-			r.List() // would wait for the lock
-		},
-	})
-	must(t, err)
-	msg := encode(entriesOf(peer.ID{2}, 3), 0, epoch)[0]
-	for range 2 {
-		must(t, r.Merge(msg))
-	}
-	if len(sent) != 1 || !bytes.Equal(sent[0], msg) {
-		t.Errorf("broadcasts %x, want %x once", sent, msg)
-	}
-}

@@ -19,7 +19,7 @@ type identity struct {
 	id              peer.ID
 }
 
-// identities are cached: finding one takes some hundred tries.
+// identities are cached, since finding one takes some hundred tries.
 var identities sync.Map // of int to identity
 
 // identityOf returns the nth identity of the tests; the first byte of its ID is n + 1, so that they are in order.
@@ -50,38 +50,38 @@ func peerOf(n int) Peer {
 // anyCipher is the offer of the tests' nodes.
 var anyCipher = session.NewOffer(0, true)
 
-// friend is a peer without an engine: it has a session with one node and seals what the test wants.
-type friend struct {
+// remote is a peer without an engine: it has a session with one node, and seals the datagrams of a test.
+type remote struct {
 	peer    Peer
 	node    *session.Node
 	session *session.Session
 }
 
-// befriend gives n, idle or running, a session with the kth node of the tests, which n must know as a peer. The secrets
-// are those of n.
-func befriend(t testing.TB, n *node, k int, secrets ...session.Secret) *friend {
+// connectRemote makes a session between n, idle or running, and the kth node of the tests, which must be a peer of n. The
+// secrets are those of n.
+func connectRemote(t testing.TB, n *node, k int, secrets ...session.Secret) *remote {
 	t.Helper()
-	return befriendAs(t, n, identityOf(k), peerOf(k), secrets...)
+	return connectRemoteAs(t, n, identityOf(k), peerOf(k), secrets...)
 }
 
-// befriendAs is befriend for any identity.
-func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.Secret) *friend {
+// connectRemoteAs is connectRemote for any identity.
+func connectRemoteAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.Secret) *remote {
 	t.Helper()
 	other, err := session.NewNode(session.Config{
-		Private: i.private, Cluster: cluster, Secrets: secrets, Offer: anyCipher, Trusts: *n.trust.Load(),
+		Private: i.private, Cluster: cluster, Secrets: secrets, Offer: anyCipher, Trusts: n.trusted.Load().contains,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := n.now()
 	other.SetPeers([]session.Peer{{ID: n.peer.ID, Public: n.peer.Public, Addr: n.peer.Addr}}, now)
-	f := &friend{peer: as, node: other}
-	n.keys.locked(func(own *session.Node) {
+	r := &remote{peer: as, node: other}
+	n.handshakes.locked(func(own *session.Node) {
 		other.RequestSession(n.peer.ID, now)
 		for range 2 {
 			messages, changes := other.Drain()
 			for _, c := range changes {
-				f.session = c.Session
+				r.session = c.Session
 			}
 			for _, m := range messages {
 				if h, _, _ := wire.Parse(m.Datagram); h.Type != wire.TypeKeepalive {
@@ -98,15 +98,15 @@ func befriendAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.S
 			}
 		}
 	})
-	s := n.keys.node.Lookup(indexAtPeer(f.session))
+	s := n.handshakes.node.Lookup(indexAtPeer(r.session))
 	s.Confirm()
-	n.keys.locked(func(own *session.Node) {
+	n.handshakes.locked(func(own *session.Node) {
 		own.ConfirmSession(s, now)
 		own.Drain()
 	})
-	by := newEncoder(n.Engine, n.conns[0])
-	n.open(n.peers.Load().byID[as.ID], s, as.Addr, &by, now)
-	return f
+	enc := newEncoder(n.Engine, n.conns[0])
+	n.installSession(n.peers.Load().byID[as.ID], s, as.Addr, &enc, now)
+	return r
 }
 
 // indexAtPeer returns the index that s has at its other end.
@@ -120,29 +120,29 @@ func indexAtPeer(s *session.Session) uint32 {
 	return h.Session
 }
 
-// counter returns one that f has not used yet.
-func (f *friend) counter() uint64 {
-	c, ok := f.session.Reserve(1)
+// counter returns a counter that r has not used yet.
+func (r *remote) counter() uint64 {
+	c, ok := r.session.Reserve(1)
 	if !ok {
 		panic("no counter left")
 	}
 	return c
 }
 
-// sealed returns a datagram of f's with any body.
-func (f *friend) sealed(kind wire.Type, body []byte) []byte {
-	return f.session.Seal(nil, kind, f.counter(), body)
+// sealed returns a sealed datagram of r with any body.
+func (r *remote) sealed(kind wire.Type, body []byte) []byte {
+	return r.session.Seal(nil, kind, r.counter(), body)
 }
 
-// plain returns a datagram of f's that is not sealed, with any body.
-func (f *friend) plain(body []byte) []byte {
+// plain returns a datagram of r that is not sealed, with any body.
+func (r *remote) plain(body []byte) []byte {
 	b := make([]byte, wire.HeaderLen, wire.HeaderLen+len(body))
-	f.session.PutHeader(b, wire.TypePlain, f.counter())
+	r.session.PutHeader(b, wire.TypePlain, r.counter())
 	return append(b, body...)
 }
 
-// bodyOf returns what follows the header of the datagram that holds a plain frame.
+// bodyOf returns the body of the datagram that holds a plain frame.
 func bodyOf(frame []byte) []byte { return append(make([]byte, wire.MetaLen), frame...) }
 
-// allFeatures are what a device of a present kernel offers.
+// allFeatures are the features of a device of a recent kernel.
 const allFeatures = virtio.FeatureChecksum | virtio.FeatureTSO4 | virtio.FeatureTSO6 | virtio.FeatureUSO
