@@ -17,15 +17,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"weft/internal/api"
 	"weft/internal/masq"
 )
 
-// Prepare makes a node ready for its daemon: the kernel's settings, and the daemon's configuration file, which says how many
-// nodes found the network together.
+// Prepare makes a node ready for its daemon: it changes the kernel's settings and writes the daemon's configuration file, which
+// contains the number of nodes that must meet before the address range is first divided (--init-peers).
 //
-// Who founds: each node counts the nodes that are there when it starts for the first time, itself among them, and waits for as
-// many. Of nodes that start in turn each counts those before it, so that no group of later ones can be complete without an
-// earlier one. Nodes whose kubelet is silent are not counted: they may never come.
+// That number is the number of nodes in the cluster when this node is prepared, itself included, but at most
+// api.MaxInitPeers. If nodes start one after another, each counts those before it, so no group of later nodes can be
+// complete without an earlier node. Nodes without a reachable kubelet are not counted: they may never start.
 type Prepare struct {
 	API  kubernetes.Interface
 	Node string
@@ -52,7 +53,7 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := bridgeNetfilter("/proc/sys/net/bridge"); err != nil {
 		return err
 	}
-	founders, err := p.founders(ctx)
+	bootstrap, err := p.countNodes(ctx)
 	if err != nil {
 		if _, statErr := os.Stat(p.ConfigFile); statErr != nil {
 			return fmt.Errorf("kube: counting the nodes: %w", err)
@@ -60,11 +61,12 @@ func (p Prepare) Run(ctx context.Context) error {
 		p.Log.Warn("the API server does not answer: this node starts with what it was told last", "err", err)
 		return nil
 	}
-	return p.configure(founders)
+	return p.configure(bootstrap)
 }
 
-// founders counts the nodes that may found the network.
-func (p Prepare) founders(ctx context.Context) (n int, err error) {
+// countNodes returns how many nodes of the cluster run weft and have a reachable kubelet: at least 1, this node. It asks the
+// API server until it answers or ctx ends.
+func (p Prepare) countNodes(ctx context.Context) (n int, err error) {
 	var list *corev1.NodeList
 	for {
 		if list, err = p.API.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
@@ -93,9 +95,10 @@ func silent(node *corev1.Node) bool {
 	return false
 }
 
-// configure writes the daemon's configuration.
-func (p Prepare) configure(founders int) error {
-	settings := map[string]any{"init-peers": founders}
+// configure writes the daemon's configuration for a cluster of the given number of nodes.
+func (p Prepare) configure(nodes int) error {
+	initPeers := min(nodes, api.MaxInitPeers) // the daemon does not start with a larger number
+	settings := map[string]any{"init-peers": initPeers}
 	if text, err := os.ReadFile(p.SecretFile); err == nil && len(strings.TrimSpace(string(text))) > 0 {
 		settings["secret-file"] = p.SecretFile
 	} else if err != nil && p.SecretFile != "" && !errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +117,7 @@ func (p Prepare) configure(founders int) error {
 	}
 	changed, err := replaceFile(p.ConfigFile, text, 0o600)
 	if changed {
-		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", founders, "encrypted", settings["secret-file"] != nil)
+		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", initPeers, "encrypted", settings["secret-file"] != nil)
 	}
 	return err
 }
