@@ -140,7 +140,7 @@ func (d *departed) reclaim(ctx context.Context, gone map[string]seenNode) error 
 	var dead []string
 	for uid, s := range gone {
 		switch state := stateOf(peers, s.Peer); {
-		case state == "alive" || state == "suspect":
+		case state == api.PeerAlive:
 			continue // its machine still runs
 		case !owns(ipam, s.Peer):
 			delete(d.seen, uid)
@@ -170,7 +170,7 @@ func rank(peers []api.Peer) (n int) {
 		return 0
 	}
 	for _, p := range peers {
-		if p.State == "alive" && p.ID.Compare(peers[i].ID) < 0 {
+		if p.State == api.PeerAlive && p.ID.Compare(peers[i].ID) < 0 {
 			n++
 		}
 	}
@@ -178,7 +178,7 @@ func rank(peers []api.Peer) (n int) {
 }
 
 // stateOf returns what is known of a peer, empty if nothing.
-func stateOf(peers []api.Peer, id string) string {
+func stateOf(peers []api.Peer, id string) api.PeerState {
 	for _, p := range peers {
 		if p.ID.String() == id {
 			return p.State

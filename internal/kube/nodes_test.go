@@ -106,7 +106,7 @@ func owners(ids ...byte) api.IPAM {
 
 // TestReclaim deletes nodes in all ways, and says whose space is to be reclaimed after each.
 func TestReclaim(t *testing.T) {
-	self := api.Peer{ID: idOf(1), State: "alive", Self: true}
+	self := api.Peer{ID: idOf(1), State: api.PeerAlive, Self: true}
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
 		want   []string // of the first call
@@ -115,7 +115,7 @@ func TestReclaim(t *testing.T) {
 			deleteNode(t, b, "node2")
 		}, []string{idOf(2).String()}},
 		"deleted, but alive": {func(t *testing.T, b *bench) {
-			b.daemon.with(func(d *fakeDaemon) { d.peers[1].State = "alive" })
+			b.daemon.with(func(d *fakeDaemon) { d.peers[1].State = api.PeerAlive })
 			deleteNode(t, b, "node2")
 		}, nil},
 		"dead, but not deleted": {func(*testing.T, *bench) {}, nil},
@@ -145,7 +145,7 @@ func TestReclaim(t *testing.T) {
 				b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2), newNode("node3", "172.30.0.13", 3))
 				// 9 is a host outside of Kubernetes.
 				b.daemon.ipam = owners(1, 2, 3, 9)
-				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: "dead"}, {ID: idOf(3), State: "dead"}, {ID: idOf(9), State: "dead"}}
+				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: api.PeerDead}, {ID: idOf(3), State: api.PeerDead}, {ID: idOf(9), State: api.PeerDead}}
 				stop := b.watching(t)
 				c.change(t, b)
 				time.Sleep(time.Minute)
@@ -169,7 +169,7 @@ func TestReclaimAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2))
 		b.daemon.ipam = owners(1, 2)
-		b.daemon.peers = []api.Peer{{ID: idOf(1), State: "alive", Self: true}, {ID: idOf(2), State: "dead"}}
+		b.daemon.peers = []api.Peer{{ID: idOf(1), State: api.PeerAlive, Self: true}, {ID: idOf(2), State: api.PeerDead}}
 		b.daemon.refuse = errors.New("one does not answer")
 		b.watching(t)()
 		deleteNode(t, b, "node2")

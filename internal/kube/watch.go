@@ -27,7 +27,7 @@ func (a *Agent) install(ctx context.Context) error {
 		defer cancel()
 		status, err := a.cfg.Daemon.Status(call)
 		if err == nil && !status.Ready {
-			err = errors.New("not ready: address space " + status.IPAM)
+			err = errors.New("not ready: address space " + string(status.IPAM))
 		}
 		a.health.set(checkDaemon, err)
 		a.health.set(checkPlugin, a.installPlugin(errors.Join(err, a.health.get(checkPolicies)) == nil))
