@@ -34,7 +34,7 @@ func TestInstallPlugin(t *testing.T) {
 	}
 }
 
-// TestConflistLoads reads what is written with the library that runtimes use.
+// TestConflistLoads: the library of the runtimes loads the conflist.
 func TestConflistLoads(t *testing.T) {
 	dir := t.TempDir()
 	if changed, err := (&Install{ConfDir: dir, Socket: "/run/weft/weft.sock"}).Configuration(); err != nil || !changed {
@@ -61,7 +61,7 @@ func TestInstallNamesThePath(t *testing.T) {
 	}
 }
 
-// TestOldPortmap leaves a portmap alone that does not know the newest version, and uses a copy of the reference instead.
+// TestOldPortmap: a portmap without support for the newest version stays, and a copy of the reference plugin is used instead.
 func TestOldPortmap(t *testing.T) {
 	i := &Install{Plugin: filepath.Join(t.TempDir(), "weft-cni"), BinDir: t.TempDir(), ConfDir: t.TempDir()}
 	script := func(path, versions string) {

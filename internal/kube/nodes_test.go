@@ -22,7 +22,8 @@ import (
 	"weft/internal/api"
 )
 
-// watching runs the nodes' part of an agent; it must be called in a bubble of synctest.
+// watching runs the cluster cache and the nodes of an agent until the returned function is called. It must be called in a
+// bubble of synctest.
 func (b *bench) watching(t *testing.T) func() {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -41,7 +42,7 @@ func (b *bench) watching(t *testing.T) func() {
 	return func() { cancel(); _, _ = <-done, <-done }
 }
 
-// TestTargets tells the daemon of the nodes, again when they change, and again when it is another daemon.
+// TestTargets: the daemon receives the addresses of the other nodes, and again after a change and after its restart.
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		windows := newNode("node9", "172.30.0.19", 0)
@@ -64,7 +65,7 @@ func TestTargets(t *testing.T) {
 	})
 }
 
-// TestAnnounce writes to the node's object which daemon it has and that its network is there, once.
+// TestAnnounce: the ID of the daemon and the ready network are written to the node's object, once each.
 func TestAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newNode("node1", "172.30.0.11", 0)
@@ -95,7 +96,7 @@ func TestAnnounce(t *testing.T) {
 	})
 }
 
-// owners returns the address space of nodes.
+// owners returns an address space that nodes own.
 func owners(ids ...byte) api.IPAM {
 	r := api.IPAMRange{}
 	for _, id := range ids {
@@ -104,7 +105,7 @@ func owners(ids ...byte) api.IPAM {
 	return api.IPAM{Ranges: []api.IPAMRange{r}}
 }
 
-// TestReclaim deletes nodes in all ways, and says whose space is to be reclaimed after each.
+// TestReclaim: only the address space of deleted nodes with dead daemons is reclaimed.
 func TestReclaim(t *testing.T) {
 	self := api.Peer{ID: idOf(1), State: api.PeerAlive, Self: true}
 	for name, c := range map[string]struct {
@@ -123,13 +124,13 @@ func TestReclaim(t *testing.T) {
 			deleteNode(t, b, "node2")
 			deleteNode(t, b, "node3")
 		}, []string{idOf(2).String(), idOf(3).String()}},
-		"made again with its disk": {func(t *testing.T, b *bench) {
+		"created again with its disk": {func(t *testing.T, b *bench) {
 			deleteNode(t, b, "node2")
 			again := newNode("node2", "172.30.0.12", 2)
 			again.UID = "another"
 			createNode(t, b, again)
 		}, nil},
-		"made again without": {func(t *testing.T, b *bench) {
+		"created again without its disk": {func(t *testing.T, b *bench) {
 			deleteNode(t, b, "node2")
 			again := newNode("node2", "172.30.0.12", 4)
 			again.UID = "another"
@@ -143,7 +144,7 @@ func TestReclaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2), newNode("node3", "172.30.0.13", 3))
-				// 9 is a host outside of Kubernetes.
+				// 9 is a host outside of the cluster.
 				b.daemon.ipam = owners(1, 2, 3, 9)
 				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: api.PeerDead}, {ID: idOf(3), State: api.PeerDead}, {ID: idOf(9), State: api.PeerDead}}
 				stop := b.watching(t)
@@ -164,13 +165,13 @@ func TestReclaim(t *testing.T) {
 	}
 }
 
-// TestReclaimAfterRestart deletes a node while the agent is down, and has the first attempt fail.
+// TestReclaimAfterRestart: a node that was deleted while the agent did not run is reclaimed, also if the first attempt fails.
 func TestReclaimAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2))
 		b.daemon.ipam = owners(1, 2)
 		b.daemon.peers = []api.Peer{{ID: idOf(1), State: api.PeerAlive, Self: true}, {ID: idOf(2), State: api.PeerDead}}
-		b.daemon.refuse = errors.New("one does not answer")
+		b.daemon.refuse = errors.New("a node does not answer")
 		b.watching(t)()
 		deleteNode(t, b, "node2")
 		stop := b.watching(t)
@@ -204,7 +205,8 @@ func createNode(t *testing.T, b *bench, n *corev1.Node) {
 	}
 }
 
-// TestPrepare counts the founders and writes the daemon's configuration; without an API server the last one counts.
+// TestPrepare: the configuration contains the number of reachable nodes and, if there is a secret, its file. Without an API
+// server, counting fails.
 func TestPrepare(t *testing.T) {
 	silent := newNode("node3", "172.30.0.13", 0)
 	silent.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
@@ -238,7 +240,7 @@ func TestPrepare(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if _, err := p.countNodes(ctx); err == nil || !strings.Contains(err.Error(), "no route") {
-		t.Errorf("API server away: %v", err)
+		t.Errorf("without an API server: %v", err)
 	}
 }
 
@@ -269,7 +271,7 @@ func TestPrepareLargeCluster(t *testing.T) {
 	}
 }
 
-// TestBridgeNetfilter turns the settings on, and says what to load where they are missing.
+// TestBridgeNetfilter: the settings are turned on, and the error is ErrNoBridgeNetfilter where they are missing.
 func TestBridgeNetfilter(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {

@@ -30,20 +30,21 @@ import (
 type Prepare struct {
 	API  kubernetes.Interface
 	Node string
-	// ConfigFile is the daemon's, in a folder that outlives reboots.
+	// ConfigFile is the path of the daemon's configuration file, in a folder that survives reboots.
 	ConfigFile string
-	// SecretFile is named in it if it is there and not empty.
+	// SecretFile is the path of the secret file. The configuration contains it if the file exists and is not empty.
 	SecretFile string
-	// Ranges are those of the pods: the host is to be a router for their families.
+	// Ranges are the address ranges of pods. Forwarding is turned on for their address families.
 	Ranges []netip.Prefix
 	Log    *slog.Logger
 }
 
-// ErrNoBridgeNetfilter says that the kernel does not show bridged frames to its firewall.
+// ErrNoBridgeNetfilter means that the kernel cannot pass bridged frames to its firewall.
 var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work between pods " +
 	"of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
 
-// Run prepares the node. Where the API server does not answer before ctx ends, the configuration of an earlier start is good enough.
+// Run prepares the node. If the API server does not answer before ctx ends, Run keeps the configuration file of an earlier
+// start, and fails only if there is none.
 func (p Prepare) Run(ctx context.Context) error {
 	is4 := func(r netip.Prefix) bool { return r.Addr().Is4() }
 	is6 := func(r netip.Prefix) bool { return r.Addr().Is6() }
@@ -56,9 +57,9 @@ func (p Prepare) Run(ctx context.Context) error {
 	bootstrap, err := p.countNodes(ctx)
 	if err != nil {
 		if _, statErr := os.Stat(p.ConfigFile); statErr != nil {
-			return fmt.Errorf("kube: counting the nodes: %w", err)
+			return fmt.Errorf("kube: count nodes: %w", err)
 		}
-		p.Log.Warn("the API server does not answer: this node starts with what it was told last", "err", err)
+		p.Log.Warn("the API server does not answer: this node starts with its previous configuration", "err", err)
 		return nil
 	}
 	return p.configure(bootstrap)
@@ -72,7 +73,7 @@ func (p Prepare) countNodes(ctx context.Context) (n int, err error) {
 		if list, err = p.API.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
 			break
 		}
-		p.Log.Info("asking the API server for the nodes", "err", err)
+		p.Log.Info("listing the nodes failed, trying again", "err", err)
 		if pause(ctx, installPeriod) != nil {
 			return 0, err
 		}
@@ -85,7 +86,7 @@ func (p Prepare) countNodes(ctx context.Context) (n int, err error) {
 	return max(n, 1), nil
 }
 
-// silent reports whether a node's kubelet has not been heard of for a while.
+// silent reports whether a node's kubelet has stopped reporting to the API server.
 func silent(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -112,7 +113,7 @@ func (p Prepare) configure(nodes int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("kube: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it for all to read, and it will hold the node's key
+	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it readable for all users, and it will contain the node's key
 		return fmt.Errorf("kube: %w", err)
 	}
 	changed, err := replaceFile(p.ConfigFile, text, 0o600)
@@ -122,7 +123,7 @@ func (p Prepare) configure(nodes int) error {
 	return err
 }
 
-// bridgeNetfilter has the kernel show bridged frames to its firewall.
+// bridgeNetfilter makes the kernel pass bridged frames to its firewall. dir is the folder of the settings.
 func bridgeNetfilter(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return ErrNoBridgeNetfilter
