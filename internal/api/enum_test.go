@@ -38,7 +38,9 @@ func TestDocuments(t *testing.T) {
 		doc  any
 		want string
 	}{
-		{"peer", api.Peer{State: api.PeerAlive, Link: api.LinkRelay, Datapath: api.DatapathUserspace, Encrypted: true, Cipher: api.CipherAES256GCM},
+		{"peer", api.Peer{
+			State: api.PeerAlive, Link: api.LinkRelay, Datapath: api.DatapathUserspace, Encrypted: true, Cipher: api.CipherAES256GCM,
+		},
 			`{"id":"","name":"","addr":"","state":"alive","self":false,"link":"relay","via":"","datapath":"userspace","encrypted":true,` +
 				`"cipher":"aes-256-gcm","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,"drops":null}`},
 		{"no peer", api.Peer{State: api.PeerLeft, Link: api.LinkNone},

@@ -294,7 +294,9 @@ func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.P
 	for _, container := range p.Spec.Containers {
 		for _, port := range container.Ports {
 			if port.Name != "" {
-				pod.Ports = append(pod.Ports, policy.Port{Name: port.Name, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP), Number: uint16(port.ContainerPort)})
+				pod.Ports = append(pod.Ports, policy.Port{
+					Name: port.Name, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP), Number: uint16(port.ContainerPort),
+				})
 			}
 		}
 	}
@@ -325,7 +327,8 @@ func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*
 		t := new(T)
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, t, true); err != nil {
 			problems = append(problems, policy.Problem{
-				Kind: u.GetKind(), Name: u.GetName(), UID: string(u.GetUID()), Message: fmt.Sprintf("the object is of another release of the API and is ignored: %v", err),
+				Kind: u.GetKind(), Name: u.GetName(), UID: string(u.GetUID()),
+				Message: fmt.Sprintf("the object is of another release of the API and is ignored: %v", err),
 			})
 			continue
 		}

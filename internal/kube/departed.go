@@ -62,7 +62,8 @@ func openDeparted(cfg Config) (*departed, error) {
 		err = json.Unmarshal(text, &d.seen)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("kube: read %s: %w; if the file is damaged, remove it and run `weft reclaim` for nodes deleted meanwhile", d.path, err)
+		return nil, fmt.Errorf("kube: read %s: %w; if the file is damaged, remove it and run `weft reclaim` for nodes deleted meanwhile",
+			d.path, err)
 	}
 	return d, nil
 }

@@ -71,7 +71,8 @@ func (b *bench) want(t *testing.T, what, ip string, isolated bool) {
 func TestEnforce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newNode("node1", "172.30.0.11", 1),
-			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"), newPod("far", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"),
+			newPod("far", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
 		e, stop := b.enforcing(t)
 		defer stop()
 		b.want(t, "without policies", "10.32.0.1", false)
@@ -84,7 +85,8 @@ func TestEnforce(t *testing.T) {
 		b.want(t, "a pod of another node", "10.32.0.2", false)
 
 		// A new pod is admitted once its policies are in force, before the API server knows its address.
-		if _, err := b.api.CoreV1().Pods("ns").Create(ctx, newPod("new", "node1", map[string]string{"app": "web"}), metav1.CreateOptions{}); err != nil {
+		created := newPod("new", "node1", map[string]string{"app": "web"})
+		if _, err := b.api.CoreV1().Pods("ns").Create(ctx, created, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		in := api.Admission{Namespace: "ns", Name: "new", UID: "uid-new", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.3")}}
@@ -101,7 +103,7 @@ func TestEnforce(t *testing.T) {
 
 		b.filter.flush()
 		time.Sleep(5 * time.Second)
-		b.want(t, "after somebody has flushed the rules", "10.32.0.1", true)
+		b.want(t, "after the rules were flushed", "10.32.0.1", true)
 
 		before := b.filter.applied
 		time.Sleep(time.Minute)
@@ -135,7 +137,9 @@ func TestAdmissionFails(t *testing.T) {
 		b.filter.mu.Lock()
 		b.filter.fail = errors.New("no nft")
 		b.filter.mu.Unlock()
-		if _, err := b.api.CoreV1().Pods("ns").Patch(t.Context(), "p", "application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"p"}}}`), metav1.PatchOptions{}); err != nil {
+		patch := []byte(`{"metadata":{"labels":{"app":"p"}}}`)
+		pods := b.api.CoreV1().Pods("ns")
+		if _, err := pods.Patch(t.Context(), "p", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -172,7 +176,8 @@ func TestProblemIsAnEvent(t *testing.T) {
 		b.want(t, "other pods", "10.32.0.2", false)
 		time.Sleep(time.Minute)
 		events, err := b.api.CoreV1().Events("ns").List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "bad" || !strings.Contains(events.Items[0].Message, "podSelector") {
+		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "bad" ||
+			!strings.Contains(events.Items[0].Message, "podSelector") {
 			t.Errorf("events %+v, %v", events.Items, err)
 		}
 	})
@@ -232,13 +237,16 @@ func TestAdminPolicies(t *testing.T) {
 			},
 		}
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("web", "node1", nil, "10.32.0.1"))
-		kinds := map[schema.GroupVersionResource]string{adminPolicies: "AdminNetworkPolicyList", baselinePolicies: "BaselineAdminNetworkPolicyList"}
+		kinds := map[schema.GroupVersionResource]string{
+			adminPolicies: "AdminNetworkPolicyList", baselinePolicies: "BaselineAdminNetworkPolicyList",
+		}
 		b.cfg.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
 		e, stop := b.enforcing(t)
 		defer stop()
 		b.want(t, "without policies", "10.32.0.1", false)
 		for _, object := range []map[string]any{good, old} {
-			if _, err := b.cfg.Dynamic.Resource(adminPolicies).Create(t.Context(), &unstructured.Unstructured{Object: object}, metav1.CreateOptions{}); err != nil {
+			u := &unstructured.Unstructured{Object: object}
+			if _, err := b.cfg.Dynamic.Resource(adminPolicies).Create(t.Context(), u, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -128,7 +128,8 @@ func (d *fakeDaemon) with(f func(d *fakeDaemon)) {
 func idOf(b byte) peer.ID { return peer.ID{7: b} }
 
 func newNode(name string, ip string, id byte) *corev1.Node {
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
+	labels := map[string]string{corev1.LabelOSStable: "linux"}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: labels}}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
 	if id != 0 {
 		n.Annotations = map[string]string{PeerAnnotation: idOf(id).String()}

@@ -80,7 +80,8 @@ func (a *Agent) healthHandler() http.Handler {
 type drops struct{ filter firewall.Firewall }
 
 // dropsDesc is the agent's only metric of its own.
-var dropsDesc = prometheus.NewDesc("weft_policy_dropped_packets_total", "Packets that network policies have dropped.", []string{"direction"}, nil)
+var dropsDesc = prometheus.NewDesc("weft_policy_dropped_packets_total",
+	"Packets that network policies have dropped.", []string{"direction"}, nil)
 
 // Describe implements prometheus.Collector.
 func (drops) Describe(ch chan<- *prometheus.Desc) { ch <- dropsDesc }

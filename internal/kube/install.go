@@ -2,10 +2,10 @@
 // gives the daemon the addresses of the other nodes, reclaims the address space of deleted nodes, and enforces network
 // policies.
 //
-//	API server ──> cluster ──> enforcer ──> firewall          policies (package policy compiles them)
-//	                  │           ^ admission of new pods by the plugin
-//	                  └──────> nodes ──> daemon                targets, reclaim; the node's condition back to the API server
-//	daemon, policies in force ──> install ──> /etc/cni/net.d  last, when a pod could be added
+//	API server --> cluster --> enforcer --> firewall          policies (package policy compiles them)
+//	                  |           ^ admission of new pods by the plugin
+//	                  +------> nodes --> daemon                targets, reclaim; the node's condition back to the API server
+//	daemon, policies in force --> install --> /etc/cni/net.d  last, when a pod can be added
 //
 // While the API server does not answer, rules, targets and pods stay as they are.
 package kube

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -53,10 +54,12 @@ func TestConflistLoads(t *testing.T) {
 }
 
 func TestInstallNamesThePath(t *testing.T) {
-	if _, err := (&Install{ConfDir: "/no/such/folder", Socket: "x"}).Configuration(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/folder")) {
+	_, err := (&Install{ConfDir: "/no/such/folder", Socket: "x"}).Configuration()
+	if err == nil || !strings.Contains(err.Error(), "/no/such/folder") {
 		t.Errorf("error %v does not name the folder", err)
 	}
-	if _, err := (&Install{Plugin: "/no/such/file", BinDir: t.TempDir()}).Plugins(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/file")) {
+	_, err = (&Install{Plugin: "/no/such/file", BinDir: t.TempDir()}).Plugins()
+	if err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("error %v does not name the file", err)
 	}
 }

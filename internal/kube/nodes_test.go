@@ -146,7 +146,10 @@ func TestReclaim(t *testing.T) {
 				b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2), newNode("node3", "172.30.0.13", 3))
 				// 9 is a host outside of the cluster.
 				b.daemon.ipam = owners(1, 2, 3, 9)
-				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: api.PeerDead}, {ID: idOf(3), State: api.PeerDead}, {ID: idOf(9), State: api.PeerDead}}
+				b.daemon.peers = []api.Peer{self}
+				for _, id := range []byte{2, 3, 9} {
+					b.daemon.peers = append(b.daemon.peers, api.Peer{ID: idOf(id), State: api.PeerDead})
+				}
 				stop := b.watching(t)
 				c.change(t, b)
 				time.Sleep(time.Minute)
@@ -210,7 +213,10 @@ func createNode(t *testing.T, b *bench, n *corev1.Node) {
 func TestPrepare(t *testing.T) {
 	silent := newNode("node3", "172.30.0.13", 0)
 	silent.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
-	p := Prepare{Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"), Log: newBench(t).cfg.Log}
+	p := Prepare{
+		Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"),
+		Log: newBench(t).cfg.Log,
+	}
 	p.API = fake.NewClientset(newNode("node1", "172.30.0.11", 0), newNode("node2", "172.30.0.12", 0), silent)
 	n, err := p.countNodes(t.Context())
 	if err != nil || n != 2 {

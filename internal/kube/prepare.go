@@ -40,8 +40,8 @@ type Prepare struct {
 }
 
 // ErrNoBridgeNetfilter means that the kernel cannot pass bridged frames to its firewall.
-var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work between pods " +
-	"of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
+var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work " +
+	"between pods of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
 
 // Run prepares the node. If the API server does not answer before ctx ends, Run keeps the configuration file of an earlier
 // start, and fails only if there is none.

@@ -70,7 +70,9 @@ func TestInstallOrder(t *testing.T) {
 	if err := os.WriteFile(plugin, []byte("program"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.cfg.Install = &Install{Plugin: plugin, BinDir: t.TempDir(), ConfDir: t.TempDir(), Socket: "/run/weft/weft.sock", Policy: "/run/weft/kube.sock"}
+	b.cfg.Install = &Install{
+		Plugin: plugin, BinDir: t.TempDir(), ConfDir: t.TempDir(), Socket: "/run/weft/weft.sock", Policy: "/run/weft/kube.sock",
+	}
 	a := &Agent{cfg: b.cfg, health: &health{}}
 	conflist := filepath.Join(b.cfg.Install.ConfDir, ConflistName)
 	foreign := filepath.Join(b.cfg.Install.ConfDir, "20-other.conflist")

@@ -45,7 +45,8 @@ func newGateway(t testing.TB) *gateway {
 	})
 	t.Cleanup(func() { _ = errors.Join(g.in.Close(), g.out.Close()) })
 	for _, line := range []string{
-		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.in0.rp_filter=0 net.ipv4.conf.out0.rp_filter=0",
+		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+		"sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.in0.rp_filter=0 net.ipv4.conf.out0.rp_filter=0",
 		"ip link set in0 up", "ip link set out0 up",
 		"ip route replace default dev out0", "ip -6 route replace default dev out0 metric 1",
 	} {
@@ -122,7 +123,10 @@ func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 		all = append(all, l)
 	case corev1.ProtocolSCTP:
 		all = append(all, &layers.SCTP{SrcPort: layers.SCTPPort(port), DstPort: layers.SCTPPort(p.Port), VerificationTag: 1},
-			&layers.SCTPInit{SCTPChunk: layers.SCTPChunk{Type: layers.SCTPChunkTypeInit}, InitiateTag: 1, AdvertisedReceiverWindowCredit: 1500, OutboundStreams: 1, InboundStreams: 1, InitialTSN: 1})
+			&layers.SCTPInit{
+				SCTPChunk: layers.SCTPChunk{Type: layers.SCTPChunkTypeInit}, InitiateTag: 1, AdvertisedReceiverWindowCredit: 1500,
+				OutboundStreams: 1, InboundStreams: 1, InitialTSN: 1,
+			})
 	default:
 		if p.Src.Is4() {
 			all = append(all, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: port})
@@ -230,7 +234,8 @@ func TestModel(t *testing.T) {
 		for i, got := range g.passes(t, packets) {
 			if want := policytest.Allowed(c, packets[i]); got != want {
 				text, _ := json.MarshalIndent(c, "", " ")
-				t.Fatalf("seed %d: %+v passed %v, want %v\n%s\n%s", seed, packets[i], got, want, text, labtest.Run(t, g.Space, "nft", "list", "table", "inet", firewall.Table))
+				t.Fatalf("seed %d: %+v passed %v, want %v\n%s\n%s", seed, packets[i], got, want, text,
+					labtest.Run(t, g.Space, "nft", "list", "table", "inet", firewall.Table))
 			}
 		}
 	}
@@ -239,7 +244,10 @@ func TestModel(t *testing.T) {
 // pair returns a cluster of two pods. The second accepts only TCP to port 80, from the first.
 func pair() *policy.Cluster {
 	pod := func(name string, last byte) *policy.Pod {
-		return &policy.Pod{Namespace: "x", Name: name, Labels: policy.Labels{"app": name}, Local: true, IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})}}
+		return &policy.Pod{
+			Namespace: "x", Name: name, Labels: policy.Labels{"app": name}, Local: true,
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})},
+		}
 	}
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "np"}}
 	np.Spec.PodSelector.MatchLabels = map[string]string{"app": "b"}

@@ -66,7 +66,8 @@ func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
 }
 
 // newAdmin returns the source of an administrator policy.
-func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject, rules map[Direction][]adminRule) *source {
+func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject,
+	rules map[Direction][]adminRule) *source {
 	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf(kind, meta)}
 	var err error
 	if s.subject, err = namespacedPods(subject.Namespaces, subject.Pods); err != nil {

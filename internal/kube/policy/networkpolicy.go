@@ -87,7 +87,8 @@ func policyTypes(np *networkingv1.NetworkPolicy) []networkingv1.PolicyType {
 }
 
 // policyRule reads one rule of a NetworkPolicy in a namespace. path and field name its place in the object.
-func (s *source) policyRule(path, namespace, field string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
+func (s *source) policyRule(path, namespace, field string,
+	peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
 	r := rule{verdict: allow}
 	for i, p := range peers {
 		t, err := policyPeer(namespace, p)

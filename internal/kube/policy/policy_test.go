@@ -95,7 +95,9 @@ func TestSameTwice(t *testing.T) {
 		first := policy.Compile(c)
 		random.Shuffle(len(c.Pods), func(i, j int) { c.Pods[i], c.Pods[j] = c.Pods[j], c.Pods[i] })
 		random.Shuffle(len(c.Policies), func(i, j int) { c.Policies[i], c.Policies[j] = c.Policies[j], c.Policies[i] })
-		if diff := cmp.Diff(first, policy.Compile(c), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+		addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+		if diff := cmp.Diff(first, policy.Compile(c), prefixes, addrs); diff != "" {
 			t.Fatalf("seed %d: %s", seed, diff)
 		}
 	}
@@ -161,7 +163,9 @@ func TestConstantDepth(t *testing.T) {
 
 // TestProblems: invalid policies deny and are reported. Other policies stay in force.
 func TestProblems(t *testing.T) {
-	badSelector := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"w"}}}}
+	badSelector := metav1.LabelSelector{
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"w"}}},
+	}
 	name, number := intstr.FromString("nosuch"), intstr.FromInt32(80)
 	protocol := corev1.Protocol("IGMP")
 	end := int32(70)
@@ -172,7 +176,8 @@ func TestProblems(t *testing.T) {
 			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &badSelector}}}}
 		},
 		`"10.0.0/8" is not a CIDR`: func(s *networkingv1.NetworkPolicySpec) {
-			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0/8"}}}}}
+			peer := networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0/8"}}
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{peer}}}
 		},
 		`port named "nosuch"`: func(s *networkingv1.NetworkPolicySpec) {
 			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peer, Ports: []networkingv1.NetworkPolicyPort{{Port: &name}}}}

@@ -191,7 +191,8 @@ func among(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.N
 	return matches(&pods.NamespaceSelector, c.Namespaces[pod.Namespace]) && matches(&pods.PodSelector, pod.Labels)
 }
 
-func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.AdminNetworkPolicyRuleAction {
+func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool, other netip.Addr,
+	p Packet) v1alpha1.AdminNetworkPolicyRuleAction {
 	if egress {
 		for _, r := range a.Spec.Egress {
 			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.AdminNetworkPolicyEgressPeer) bool {
@@ -210,7 +211,8 @@ func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool,
 	return ""
 }
 
-func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.BaselineAdminNetworkPolicyRuleAction {
+func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, egress bool, other netip.Addr,
+	p Packet) v1alpha1.BaselineAdminNetworkPolicyRuleAction {
 	if egress {
 		for _, r := range b.Spec.Egress {
 			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.BaselineAdminNetworkPolicyEgressPeer) bool {
@@ -236,7 +238,8 @@ func from(c *policy.Cluster, peers []v1alpha1.AdminNetworkPolicyIngressPeer, ip 
 	})
 }
 
-func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod, nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
+func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod,
+	nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
 	switch {
 	case nodes != nil:
 		return slices.ContainsFunc(c.Nodes, func(n policy.Node) bool { return matches(nodes, n.Labels) && slices.Contains(n.IPs, ip) })

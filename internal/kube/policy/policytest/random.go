@@ -229,7 +229,9 @@ func (r Random) Admin(name string, priority int) *v1alpha1.AdminNetworkPolicy {
 		return pick(r, []v1alpha1.AdminNetworkPolicyRuleAction{"Allow", "Deny", "Pass"})
 	}
 	a.Spec.Ingress = several(r, 3, func() v1alpha1.AdminNetworkPolicyIngressRule {
-		return v1alpha1.AdminNetworkPolicyIngressRule{Action: action(), From: append(several(r, 2, r.adminFrom), r.adminFrom()), Ports: r.adminPorts()}
+		return v1alpha1.AdminNetworkPolicyIngressRule{
+			Action: action(), From: append(several(r, 2, r.adminFrom), r.adminFrom()), Ports: r.adminPorts(),
+		}
 	})
 	a.Spec.Egress = several(r, 3, func() v1alpha1.AdminNetworkPolicyEgressRule {
 		to, ports := r.adminTargets()
@@ -246,7 +248,9 @@ func (r Random) Baseline() *v1alpha1.BaselineAdminNetworkPolicy {
 		return pick(r, []v1alpha1.BaselineAdminNetworkPolicyRuleAction{"Allow", "Deny"})
 	}
 	b.Spec.Ingress = several(r, 2, func() v1alpha1.BaselineAdminNetworkPolicyIngressRule {
-		return v1alpha1.BaselineAdminNetworkPolicyIngressRule{Action: action(), From: []v1alpha1.AdminNetworkPolicyIngressPeer{r.adminFrom()}, Ports: r.adminPorts()}
+		return v1alpha1.BaselineAdminNetworkPolicyIngressRule{
+			Action: action(), From: []v1alpha1.AdminNetworkPolicyIngressPeer{r.adminFrom()}, Ports: r.adminPorts(),
+		}
 	})
 	b.Spec.Egress = several(r, 2, func() v1alpha1.BaselineAdminNetworkPolicyEgressRule {
 		to, ports := r.adminTargets()
@@ -281,7 +285,8 @@ func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 // Packet returns a packet between pods, or between a pod and another address.
 func (r Random) Packet(c *policy.Cluster) Packet {
 	others := []netip.Addr{
-		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
+		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"),
+		netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
 	}
 	end := func() netip.Addr {
 		if r.chance(5) {
