@@ -9,18 +9,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router/vxlan"
 	"weft/tap/bridge"
 )
 
-// Values of --datapath and of the documents.
+// Values of --datapath.
 const (
 	datapathAuto      = "auto"
-	datapathUserspace = "userspace"
-	datapathKernel    = "kernel"
-	datapathMixed     = "mixed" // of a status: some peers so, some so
+	datapathUserspace = string(api.DatapathUserspace)
+	datapathKernel    = string(api.DatapathKernel)
 )
 
 // kernelRetry is how long the node waits before it makes the kernel path again that somebody has taken away.

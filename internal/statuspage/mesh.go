@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 )
 
@@ -86,9 +87,9 @@ func newDot(row peerRow, angle float64, detailed bool) dot {
 	x, y := math.Cos(angle), math.Sin(angle)
 	d := dot{
 		X: round(meshWidth/2 + meshRadius*x), Y: round(meshHeight/2 + meshRadius*y), Anchor: "middle",
-		Name: shortened(row.Name), Class: row.State, Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
+		Name: shortened(row.Name), Class: string(row.State), Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
 	}
-	if detailed && row.Link == "direct" {
+	if detailed && row.Link == api.LinkDirect {
 		d.RTT = row.RTT
 		if row.Tx != "–" && (row.Tx != idleRate || row.Rx != idleRate) {
 			d.Rate = fmt.Sprintf("↑ %s ↓ %s", row.Tx, row.Rx)
@@ -122,22 +123,22 @@ func shortened(name string) string {
 
 // class returns the CSS class of the link to a peer.
 func class(row peerRow) string {
-	if row.Link == "direct" && row.Datapath == "kernel" {
-		return "kernel"
+	if row.Link == api.LinkDirect && row.Datapath == api.DatapathKernel {
+		return string(api.DatapathKernel)
 	}
-	return row.Link
+	return string(row.Link)
 }
 
 // describe returns a sentence about how a peer is reached.
 func describe(row peerRow) string {
 	switch {
-	case row.State != "alive":
+	case row.State != api.PeerAlive:
 		return fmt.Sprintf("%s is %s", row.Name, row.State)
-	case row.Link == "none":
+	case row.Link == api.LinkNone:
 		return row.Name + " is not reached"
 	case row.Via != "":
 		return fmt.Sprintf("%s is reached over the relay %s", row.Name, row.Via)
-	case row.Datapath == "kernel":
+	case row.Datapath == api.DatapathKernel:
 		return fmt.Sprintf("%s is reached directly, by the kernel, round trip %s", row.Name, row.RTT)
 	}
 	return fmt.Sprintf("%s is reached directly, round trip %s", row.Name, row.RTT)
@@ -146,13 +147,13 @@ func describe(row peerRow) string {
 // linksTo returns the lines to a peer: one, or two over its relay. at has the positions of the nodes.
 func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64) []line {
 	from, to := at[self], at[row.ID]
-	if row.State != "alive" {
+	if row.State != api.PeerAlive {
 		return nil
 	}
 	via, relayed := at[row.Peer.Via]
 	l := between(from, to, class(row), describe(row))
 	if relayed {
-		return []line{between(from, via, "relay", describe(row)), between(via, to, "relay", describe(row))}
+		return []line{between(from, via, string(api.LinkRelay), describe(row)), between(via, to, string(api.LinkRelay), describe(row))}
 	}
 	return []line{l}
 }
@@ -165,7 +166,7 @@ func others(rows []peerRow, broken [][2]peer.ID, at map[peer.ID][2]float64) (lin
 	}
 	for i, a := range rows {
 		for _, b := range rows[i+1:] {
-			if a.Self || b.Self || a.State != "alive" || b.State != "alive" {
+			if a.Self || b.Self || a.State != api.PeerAlive || b.State != api.PeerAlive {
 				continue
 			}
 			if bad[[2]peer.ID{a.ID, b.ID}] {

@@ -35,11 +35,11 @@ func (f snapshots) Snapshot() Snapshot { return f() }
 
 // network returns a snapshot of n nodes. The first one is this node.
 func network(n int) Snapshot {
-	s := Snapshot{Status: api.Status{ID: id(0), Name: "n0", Ready: true, Warnings: []string{}, Peers: map[string]int{"alive": n}}}
+	s := Snapshot{Status: api.Status{ID: id(0), Name: "n0", Ready: true, Warnings: []string{}, Peers: map[api.PeerState]int{api.PeerAlive: n}}}
 	r := Range{CIDR: netip.MustParsePrefix("10.32.0.0/12")}
 	for i := range n {
 		s.Peers = append(s.Peers, api.Peer{
-			ID: id(i), Name: fmt.Sprintf("n%d", i), State: "alive", Self: i == 0, Link: "direct", Datapath: "userspace", RTT: 0.5,
+			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0, Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
 			Addr: netip.MustParseAddrPort("192.0.2.1:6784"),
 		})
 		r.Owners = append(r.Owners, api.IPAMOwner{ID: id(i), Name: fmt.Sprintf("n%d", i), Addresses: 100, Free: 50, Reachable: true})
@@ -65,7 +65,7 @@ func TestPageIsSafe(t *testing.T) {
 	evil := `<script>alert("x")</script>`
 	s.Status.Name, s.Peers[1].Name, s.Ranges[0].Owners[1].Name = evil, evil, evil
 	s.Status.Warnings = []string{"The range is " + evil}
-	s.Peers[2].State, s.Peers[2].Link = "dead", "none"
+	s.Peers[2].State, s.Peers[2].Link = api.PeerDead, api.LinkNone
 	r, err := newPage(t, func() Snapshot { return s }).render()
 	if err != nil {
 		t.Fatal(err)
@@ -122,9 +122,9 @@ func TestPageIsBounded(t *testing.T) {
 
 func TestPicture(t *testing.T) {
 	s := network(4)
-	s.Peers[1].Datapath = "kernel"
-	s.Peers[2].Link, s.Peers[2].Via = "relay", id(1)
-	s.Peers[3].Link = "none"
+	s.Peers[1].Datapath = api.DatapathKernel
+	s.Peers[2].Link, s.Peers[2].Via = api.LinkRelay, id(1)
+	s.Peers[3].Link = api.LinkNone
 	s.Broken = [][2]peer.ID{{id(2), id(1)}}
 	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, nil, time.Time{})
 	classes := map[string]int{}

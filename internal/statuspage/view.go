@@ -77,14 +77,14 @@ func facts(s api.Status) []fact {
 	}
 	return []fact{
 		{"Nodes", strings.Join(states, ", ")},
-		{"Datapath", s.Datapath},
+		{"Datapath", string(s.Datapath)},
 		{"Encryption", encryption},
 		{"Address", s.Advertise.Addr().String()},
 		{"MTU of pods", fmt.Sprintf("%d bytes", s.MTU)},
 		{"Bridge", s.Bridge + " with " + s.Tap},
 		{"Offloads", strings.Join(s.Offload, " ")},
 		{"MACs known", fmt.Sprint(s.FDB)},
-		{"Addresses", s.IPAM},
+		{"Addresses", string(s.IPAM)},
 		{"Version", s.Version},
 		{"Up since", s.Since.Format(time.DateTime)},
 	}
@@ -99,7 +99,7 @@ func newPeerRow(p api.Peer, names map[peer.ID]string, rates map[peer.ID]rate) pe
 		row.Via = names[p.Via]
 	}
 	// Traffic that the kernel carries is not counted by peer.
-	if r, known := rates[p.ID]; known && !p.Self && p.Datapath != "kernel" {
+	if r, known := rates[p.ID]; known && !p.Self && p.Datapath != api.DatapathKernel {
 		row.Tx, row.Rx = rateText(r.tx), rateText(r.rx)
 	}
 	var reasons []string
