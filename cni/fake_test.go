@@ -52,7 +52,7 @@ func (d *fakeDaemon) Socket() string { return socket }
 func (d *fakeDaemon) Status(context.Context) (api.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := api.Status{Ready: d.ready, Bridge: "weave", MTU: 1422, IPAM: "waiting", Exposed: d.exposed, Warnings: []string{"two nodes are missing: start them"}}
+	s := api.Status{Ready: d.ready, Bridge: "weave", MTU: 1422, IPAM: api.IPAMWaiting, Exposed: d.exposed, Warnings: []string{"two nodes are missing: start them"}}
 	return s, d.fail
 }
 

@@ -1,4 +1,4 @@
-// Package docs is the pages about weft. This test holds their links: each file and each heading that they name is there.
+// Package docs contains the pages about weft. Its tests check their relative links: the file and the heading must exist.
 package docs
 
 import (
@@ -24,7 +24,8 @@ var (
 	linkInside = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 )
 
-// TestLinks: every relative link of the README and of docs/*.md leads to a file that is there, and every anchor to a heading.
+// TestLinks checks that every relative link of the README and of the pages below docs names a file that exists, and that
+// every anchor names a heading of it.
 func TestLinks(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil {
@@ -47,7 +48,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// follow says why a link on a page leads nowhere. Those to other sites are taken as they are.
+// follow returns an error if the target of a link on a page does not exist. It does not check links to other sites.
 func follow(page, link string) error {
 	u, err := url.Parse(link)
 	if err != nil || u.Scheme != "" || u.Host != "" {
@@ -70,7 +71,7 @@ func follow(page, link string) error {
 	return nil
 }
 
-// prose is a page without its blocks of code.
+// prose returns a page without its fenced code blocks.
 func prose(text string) string {
 	var out strings.Builder
 	fence := ""
@@ -88,10 +89,10 @@ func prose(text string) string {
 	return out.String()
 }
 
-// links returns where a page links to.
+// links returns the targets of all links of a page.
 func links(text string) (all []string) {
 	text = prose(text)
-	// Code may be the words of a link, and hold what looks like one.
+	// A code span may be the text of a link, or contain the syntax of one.
 	text = codeSpan.ReplaceAllString(text, "code")
 	for _, r := range []*regexp.Regexp{inlineLink, referred, htmlLink} {
 		for _, m := range r.FindAllStringSubmatch(text, -1) {
@@ -101,8 +102,8 @@ func links(text string) (all []string) {
 	return all
 }
 
-// anchors returns the anchors of a page, as GitHub makes them of headings: small letters, blanks as dashes, marks left out, a number behind what was
-// there before.
+// anchors returns the anchors of a page, as GitHub derives them from headings: lower case, spaces as hyphens, punctuation
+// removed, and a number appended to a repeated name.
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for line := range strings.Lines(prose(text)) {
@@ -143,8 +144,9 @@ func TestAnchors(t *testing.T) {
 	}
 }
 
-func TestLinksOfAPage(t *testing.T) {
-	got := links("[a](b.md) [`f(x)`](c_(d).md#e) ![p](q.png \"title\") `[no](no)`\n\n[r]: s.md\n[^n]: note\n```\n[no](no)\n```\n<img src=\"i.png\">\n")
+func TestLinksOfPage(t *testing.T) {
+	got := links("[a](b.md) [`f(x)`](c_(d).md#e) ![p](q.png \"title\") `[no](no)`\n\n" +
+		"[r]: s.md\n[^n]: note\n```\n[no](no)\n```\n<img src=\"i.png\">\n")
 	if diff := cmp.Diff([]string{"b.md", "c_(d).md#e", "q.png", "s.md", "i.png"}, got); diff != "" {
 		t.Error(diff)
 	}

@@ -40,7 +40,7 @@ func TestBadGossip(t *testing.T) {
 		{"a version at its end", func(a *Allocator) []byte { return ringSection(a, 1, 0, 16, 1, 1<<63, 0) }, ring.ErrEncoding},
 		{"more free than there is", func(a *Allocator) []byte { return ringSection(a, 1, 0, 16, 1, 1, 99) }, ring.ErrEncoding},
 		{"votes of 2^40 nodes", func(a *Allocator) []byte {
-			return appendSection(nil, sectionVotes, binary.AppendUvarint(appendPrefix(nil, a.pools[0].prefix), 1<<40))
+			return appendSection(nil, sectionStates, binary.AppendUvarint(appendPrefix(nil, a.pools[0].prefix), 1<<40))
 		}, paxos.ErrEncoding},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestBadGossip(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, updates := a.State(), disk.Updates()
-			_, err = a.Merge(append([]byte{messageVersion}, tt.msg(a)...))
+			err = a.Merge(append([]byte{messageVersion}, tt.msg(a)...))
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
@@ -66,7 +66,7 @@ func TestBadGossip(t *testing.T) {
 				t.Fatal(err)
 			}
 			msg := append([]byte{messageVersion}, good(a)...)
-			deltas, err := a.Merge(append(msg, appendSection(nil, sectionRing, rest.Append(nil))...))
+			deltas, err := merge(a, append(msg, appendSection(nil, sectionRing, rest.Append(nil))...))
 			if !errors.Is(err, ErrMessage) || len(deltas) == 0 {
 				t.Errorf("with something good behind it: %d deltas, %v", len(deltas), err)
 			}
@@ -85,7 +85,7 @@ func TestALiar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deltas, err := a.Merge(append([]byte{messageVersion}, ringSection(a, 1, 0, 256, 1, 1000, 254)...))
+	deltas, err := merge(a, append([]byte{messageVersion}, ringSection(a, 1, 0, 256, 1, 1000, 254)...))
 	if err != nil || len(deltas) == 0 {
 		t.Errorf("%d deltas, %v; want this node's own word, with a higher version", len(deltas), err)
 	}

@@ -72,20 +72,25 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 func (n *node) config(initPeers int, ranges ...string) Config {
 	lives := n.lives.Add(1)
 	cfg := Config{
-		Rand:      rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
-		Self:      n.id,
-		InitPeers: initPeers,
-		Store:     n.disk.Reopen(),
-		Gossip:    endpoint{n},
-		Reachable: func(id peer.ID) bool { return n.bus.reachable(n, id) },
-		Members:   n.bus.members,
-		Names:     func(id peer.ID) string { return "n" + string(rune('a'+n.bus.find(id).index)) },
+		Rand:       rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
+		Self:       n.id,
+		InitPeers:  initPeers,
+		Store:      n.disk.Reopen(),
+		Gossip:     endpoint{n},
+		Membership: view{n},
 	}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
 	return cfg
 }
+
+// view is the Membership of a node.
+type view struct{ node *node }
+
+func (v view) Reachable(id peer.ID) bool { return v.node.bus.reachable(v.node, id) }
+func (v view) Members() []peer.ID        { return v.node.bus.members() }
+func (v view) Name(id peer.ID) string    { return "n" + string(rune('a'+v.node.bus.find(id).index)) }
 
 // start makes a node of what is on its disk and runs it.
 func (n *node) start(cfg Config) *Allocator {
@@ -228,7 +233,7 @@ func (b *bus) deliver(from, to *node, dice *rand.Rand, f func(a *Allocator)) {
 // endpoint is a node's Gossip.
 type endpoint struct{ *node }
 
-// Broadcast tells a few nodes, which tell on what is new to them.
+// Broadcast sends delta to a few nodes; each of them broadcasts what is new to it.
 func (e endpoint) Broadcast(delta []byte) {
 	if len(delta) > MaxDelta {
 		e.bus.t.Errorf("a delta of %d bytes", len(delta))
@@ -239,15 +244,7 @@ func (e endpoint) Broadcast(delta []byte) {
 		if to == e.node || dice.Float64() < e.bus.odds(&e.bus.loss) {
 			continue
 		}
-		e.bus.deliver(e.node, to, dice, func(a *Allocator) {
-			deltas, err := a.Merge(slices.Clone(delta))
-			if err != nil {
-				return
-			}
-			for _, d := range deltas {
-				endpoint{to}.Broadcast(d)
-			}
-		})
+		e.bus.deliver(e.node, to, dice, func(a *Allocator) { _ = a.Merge(slices.Clone(delta)) })
 	}
 }
 
@@ -292,16 +289,8 @@ func (b *bus) pushPull(x, y *node) {
 		return
 	}
 	for _, pair := range [][2]*node{{x, y}, {y, x}} {
-		state := pair[0].alloc.State()
-		if state == nil {
-			continue
-		}
-		deltas, err := pair[1].alloc.Merge(state)
-		if err != nil {
-			continue
-		}
-		for _, d := range deltas {
-			endpoint{pair[1]}.Broadcast(d)
+		if state := pair[0].alloc.State(); state != nil {
+			_ = pair[1].alloc.Merge(state)
 		}
 	}
 }
@@ -314,7 +303,7 @@ func (b *bus) check() {
 			continue
 		}
 		n.alloc.mu.Lock()
-		err := n.alloc.mend()
+		err := n.alloc.reload()
 		if err == nil {
 			err = n.alloc.check()
 		}

@@ -13,11 +13,11 @@ import (
 )
 
 // script is what the nodes of crashAt do: everything that writes. What fails is passed over.
-func (c *cluster) script() (outcomes []outcome) {
+func (c *cluster) script() (results []result) {
 	add := func(n *node, owner string, f func(a *Allocator) (Lease, error)) {
-		o := outcome{node: n.index, owner: owner}
+		o := result{node: n.index, owner: owner}
 		o.lease, o.err = f(n.alloc)
-		outcomes = append(outcomes, o)
+		results = append(results, o)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -31,12 +31,12 @@ func (c *cluster) script() (outcomes []outcome) {
 			victim := fmt.Sprintf("%d/%d/0", n.index, round)
 			for _, l := range n.alloc.Lookup(victim) {
 				if err := n.alloc.Release(victim, l.Addr); err == nil || errors.Is(err, storetest.ErrCrash) {
-					outcomes = append(outcomes, outcome{node: n.index, released: l.Addr})
+					results = append(results, result{node: n.index, released: l.Addr})
 				}
 			}
 		}
 	}
-	return outcomes
+	return results
 }
 
 // TestCrashAtEveryWrite has the disk of one node crash at its first write, at its second, and so on, with that write on disk
@@ -85,7 +85,7 @@ func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 	}
 	c.eventually("everybody knows who owns what", c.allInformed)
 	for _, o := range c.script() {
-		c.note([]outcome{o})
+		c.note([]result{o})
 	}
 	synctest.Wait()
 	c.audit()

@@ -11,57 +11,148 @@ import (
 	"weft/ipam/ring"
 )
 
-// Errors that callers branch on.
+// Errors that callers branch on. Some are wrapped by a type with fields and a method Hint, which returns the remedy as
+// sentences for an operator.
 var (
-	// ErrExhausted is wrapped when no node has an address left where one was asked for.
+	// ErrExhausted is wrapped when no node has an address left where one was requested; see ExhaustedError.
 	ErrExhausted = errors.New("ipam: no address left")
-	// ErrLeased is wrapped by Claim when somebody else holds the address.
+	// ErrLeased is wrapped by Claim when another holder has the address.
 	ErrLeased = errors.New("ipam: address in use")
-	// ErrUnreachable is wrapped by Claim when the address belongs to a node that does not answer.
+	// ErrUnreachable is wrapped by Claim when the node that owns the address cannot be reached; see UnreachableError.
 	ErrUnreachable = errors.New("ipam: owner unreachable")
-	// ErrUnknownOwner is wrapped by Release when the owner does not hold what is to be released.
+	// ErrUnknownOwner is wrapped by Release and Reassign when a holder has no such lease on this node.
 	ErrUnknownOwner = errors.New("ipam: unknown owner")
-	// ErrOutside is wrapped when what is asked for is not within the ranges, or never given out.
+	// ErrOutside is wrapped when a requested address or prefix is not within the ranges, or is never allocated.
 	ErrOutside = errors.New("ipam: outside of the ranges")
-	// ErrLeft is wrapped by everything that needs space after Leave.
+	// ErrLeft is wrapped by all operations that need addresses after Leave.
 	ErrLeft = errors.New("ipam: this node has left")
-	// ErrNoHeir is wrapped by Leave when there are other nodes and none can be reached.
-	ErrNoHeir = errors.New("ipam: nobody to give the addresses to")
+	// ErrNoNewOwner is wrapped by Leave when there are other nodes and none can be reached.
+	ErrNoNewOwner = errors.New("ipam: no node to hand the addresses over to")
+	// ErrAlive is wrapped by Reclaim where a node that was named as dead is alive.
+	ErrAlive = errors.New("ipam: that node is alive")
+	// ErrUnresponsive is wrapped by Reclaim where a node that must agree does not answer; see UnresponsiveError.
+	ErrUnresponsive = errors.New("ipam: an owner does not answer")
 )
 
-// exhausted says that in is full: how many addresses are leased, and who was not there to be asked.
+// ExhaustedError is returned by Allocate when no reachable node has a free address in a prefix. It wraps ErrExhausted.
+type ExhaustedError struct {
+	Prefix       netip.Prefix
+	Leased, Size uint64   // how many of the addresses that may be allocated are leased, as far as is known
+	Unreachable  []string // names of owners of a part of it that cannot be reached, sorted
+	Silent       []string // names of owners that did not answer, sorted
+}
+
+// Error implements error.
+func (e *ExhaustedError) Error() string {
+	text := fmt.Sprintf("%v: %s is full: %d of %d addresses leased", ErrExhausted, e.Prefix, e.Leased, e.Size)
+	if len(e.Unreachable) > 0 {
+		text += fmt.Sprintf("; %s unreachable (%s)", plural(len(e.Unreachable), "owner"), list(e.Unreachable))
+	}
+	if len(e.Silent) > 0 {
+		text += fmt.Sprintf("; %s gave no answer (%s)", plural(len(e.Silent), "owner"), list(e.Silent))
+	}
+	return text
+}
+
+// Unwrap returns ErrExhausted.
+func (e *ExhaustedError) Unwrap() error { return ErrExhausted }
+
+// Hint returns what an operator can do.
+func (e *ExhaustedError) Hint() string {
+	hint := "Release addresses that are not used (`weft ip list` on each node shows them)."
+	if len(e.Unreachable) > 0 {
+		hint += " Bring unreachable nodes back, or run `weft reclaim NODE` for those that are dead for good."
+	}
+	if len(e.Silent) > 0 {
+		hint += " Try again: not all nodes have answered."
+	}
+	return hint
+}
+
+// UnreachableError is returned by Claim when the node that owns the address cannot be reached. It wraps ErrUnreachable.
+type UnreachableError struct {
+	Addr  netip.Addr
+	Owner peer.ID
+	Name  string // of the owner
+}
+
+// Error implements error.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("%v: %s belongs to node %s", ErrUnreachable, e.Addr, e.Name)
+}
+
+// Unwrap returns ErrUnreachable.
+func (e *UnreachableError) Unwrap() error { return ErrUnreachable }
+
+// Hint returns what an operator can do.
+func (e *UnreachableError) Hint() string {
+	return fmt.Sprintf("Choose another address, bring node %s back, or run `weft reclaim %s` if it is dead for good.", e.Name, e.Name)
+}
+
+// UnresponsiveError is returned by Reclaim where a node that must agree does not answer. It wraps ErrUnresponsive.
+type UnresponsiveError struct {
+	Node      peer.ID
+	Name      string       // of Node
+	Reachable bool         // Node can be reached, and has not answered in time
+	Range     netip.Prefix // of which Node may own addresses
+	Dead      peer.ID      // the node with the addresses to reclaim
+	DeadName  string
+	Named     []peer.ID // the nodes that were named as dead, sorted
+}
+
+// Error implements error.
+func (e *UnresponsiveError) Error() string {
+	if e.Reachable {
+		return fmt.Sprintf("%v: node %s has not answered about the addresses of node %s in %s", ErrUnresponsive, e.Name, e.DeadName, e.Range)
+	}
+	return fmt.Sprintf("%v: node %s may own addresses of %s too and is not reachable", ErrUnresponsive, e.Name, e.Range)
+}
+
+// Unwrap returns ErrUnresponsive.
+func (e *UnresponsiveError) Unwrap() error { return ErrUnresponsive }
+
+// Hint returns what an operator can do. The command names Node in addition to the nodes that were named before.
+func (e *UnresponsiveError) Hint() string {
+	command := "weft reclaim"
+	for _, id := range append(slices.Clone(e.Named), e.Node) {
+		command += " " + id.String()
+	}
+	first := "Bring node %s back and try again"
+	if e.Reachable {
+		first = "Try again when node %s answers"
+	}
+	return fmt.Sprintf(first+": the reclaim continues then. If it is dead for good, reclaim it too: `%s`.", e.Name, command)
+}
+
+// exhausted returns the error for a full prefix, the usable offsets of which are span. The caller holds mu.
 func (a *Allocator) exhausted(p *pool, in netip.Prefix, span ring.Span, s *search) error {
-	leased := span.Len()
-	var gone, silent []string
+	e := &ExhaustedError{Prefix: in, Leased: span.Len(), Size: span.Len()}
 	for _, total := range p.ring.TotalsWithin(span) {
 		switch {
 		case total.Owner == a.cfg.Self:
-		case !a.cfg.Reachable(total.Owner):
-			gone = append(gone, a.name(total.Owner))
-			leased -= min(total.Free, leased)
+			continue
+		case !a.cfg.Membership.Reachable(total.Owner):
+			e.Unreachable = append(e.Unreachable, a.name(total.Owner))
 		case s.tried[total.Owner] == unanswered:
-			silent = append(silent, a.name(total.Owner))
-			leased -= min(total.Free, leased)
+			e.Silent = append(e.Silent, a.name(total.Owner))
+		default:
+			continue
 		}
+		e.Leased -= min(total.Free, e.Leased)
 	}
-	text := fmt.Sprintf("%s is full: %d of %d addresses leased", in, leased, span.Len())
-	if len(gone) > 0 {
-		text += fmt.Sprintf("; %s unreachable (%s): bring them back or `weft reclaim` them", count(len(gone), "owner"), list(gone))
-	}
-	if len(silent) > 0 {
-		text += fmt.Sprintf("; %s gave no answer (%s): try again", count(len(silent), "owner"), list(silent))
-	}
-	return fmt.Errorf("%w: %s", ErrExhausted, text)
+	slices.Sort(e.Unreachable)
+	slices.Sort(e.Silent)
+	return e
 }
 
-func count(n int, noun string) string {
+func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// list names the first few of names.
+// list returns the first few of names as a text.
 func list(names []string) string {
 	const most = 8
 	slices.Sort(names)
@@ -69,9 +160,4 @@ func list(names []string) string {
 		names = append(names[:most:most], fmt.Sprintf("and %d more", n-most))
 	}
 	return strings.Join(names, ", ")
-}
-
-// unreachable says that addr cannot be had as its owner is not there.
-func (a *Allocator) unreachable(addr netip.Addr, owner peer.ID) error {
-	return fmt.Errorf("%w: %s belongs to node %s: bring it back or `weft reclaim` it", ErrUnreachable, addr, a.name(owner))
 }

@@ -6,39 +6,32 @@ import (
 	"fmt"
 	"time"
 
-	"weft/internal/peer"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
 	"weft/ipam/store"
 )
 
-// ErrMessage is wrapped by Merge for bytes that are not a message of an allocator.
+// ErrMessage is wrapped by Merge and Message for bytes that are not a message of an allocator.
 var ErrMessage = errors.New("ipam: bad message")
 
-// What is gossiped; numbers are unsigned varints (encoding/binary) where not said otherwise:
+// Gossip messages; numbers are unsigned varints (encoding/binary) unless stated otherwise:
 //
 //	+---------+----------
 //	| version | sections …   section: kind (1 byte) | length | payload
 //	| 1 byte  |              ring:    as ring.Append writes it, whole or in part
-//	+---------+----------    votes:   range, as appendPrefix writes it | as paxos.Append writes it
+//	+---------+----------    states:  range, as appendPrefix writes it | as paxos.Append writes it
 const (
 	messageVersion = 1
 
-	sectionRing  = 1
-	sectionVotes = 2
+	sectionRing   = 1
+	sectionStates = 2 // of the bootstrap
 
-	// chunkLen is what remains of MaxDelta for a payload without its range.
+	// chunkLen is the length that remains of MaxDelta for a payload without its range.
 	chunkLen = MaxDelta - 1 - 1 - binary.MaxVarintLen16 - 1 - 16 - 1
 )
 
-// retellPause is how often at most a node answers votes of a founding that is over.
-const retellPause = time.Second
-
-// retellers is about how many nodes do so, however many there are: votes linger in the queues of many nodes for a while.
-const retellers = 3
-
-// State returns all that this node knows of the ranges, for a node that hears of them for the first time or checks what it
-// may have missed: at most a few megabytes, for rings of ring.MaxTokens. It returns nil while the state cannot be trusted
+// State returns all that this node knows of the ranges, for a node that has just joined or that checks what it may have
+// missed: at most a few megabytes, for rings of ring.MaxTokens. It returns nil while memory may differ from the store,
 // after a failed write.
 func (a *Allocator) State() []byte {
 	var msg []byte
@@ -48,7 +41,7 @@ func (a *Allocator) State() []byte {
 			if p.ring.Bootstrapped() {
 				msg = appendSection(msg, sectionRing, p.ring.Append(nil))
 			} else {
-				msg = appendSection(msg, sectionVotes, paxos.Append(appendPrefix(nil, p.prefix), p.votes.States()))
+				msg = appendSection(msg, sectionStates, paxos.Append(appendPrefix(nil, p.prefix), p.bootstrap.States()))
 			}
 		}
 		return nil
@@ -59,25 +52,26 @@ func (a *Allocator) State() []byte {
 	return msg
 }
 
-// Merge takes over what msg, a delta or what State returned elsewhere, knows better. The deltas, of at most MaxDelta bytes
-// each, are what was new to this node and what follows from it, and are to be gossiped on; none where nothing was new.
+// Merge applies msg, a delta or the State of another node, as far as it is newer. The changes, and the changes that
+// follow from them, are passed to Gossip.Broadcast before Merge returns, with nothing locked; nothing is broadcast
+// where nothing was new.
 //
-// Errors are for the log, and also in Status where they need a person: ErrMessage, ring.ErrRange for a range that this node
-// does not use, *ring.ForeignError where the other's ring was founded apart from this one. What else msg held is merged.
-func (a *Allocator) Merge(msg []byte) (deltas [][]byte, err error) {
+// Errors are for the log, and are reported by Status too where an operator must act: ErrMessage, ring.ErrRange for a
+// range that this node does not use, *ring.ClusterMismatchError where the other's range was bootstrapped separately.
+// The rest of msg is merged.
+func (a *Allocator) Merge(msg []byte) error {
 	if len(msg) == 0 || msg[0] != messageVersion {
-		return nil, fmt.Errorf("%w: not of version %d", ErrMessage, messageVersion)
+		return fmt.Errorf("%w: not of version %d", ErrMessage, messageVersion)
 	}
 	var errs []error
-	err = a.do(func() error {
+	err := a.do(func() error {
 		for rest := msg[1:]; len(rest) > 0; {
 			kind, payload, after, err := cutSection(rest)
 			if err != nil {
 				errs = append(errs, err)
 				break
 			}
-			news, err := a.mergeSection(kind, payload)
-			deltas = append(deltas, news...)
+			err = a.mergeSection(kind, payload)
 			if a.broken != nil {
 				return err
 			}
@@ -89,103 +83,112 @@ func (a *Allocator) Merge(msg []byte) (deltas [][]byte, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err // deltas may hold what is not on disk
+		return err
 	}
-	return deltas, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-func (a *Allocator) mergeSection(kind byte, payload []byte) (deltas [][]byte, err error) {
+// mergeSection merges one section of a message. The caller holds mu.
+func (a *Allocator) mergeSection(kind byte, payload []byte) error {
 	switch kind {
 	case sectionRing:
 		incoming, err := ring.Decode(payload)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+			return fmt.Errorf("%w: %w", ErrMessage, err)
 		}
-		return a.mergeRing(incoming, gossiped)
-	case sectionVotes:
+		return a.mergeRing(incoming, fromGossip)
+	case sectionStates:
 		prefix, rest, err := cutPrefix(payload)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p := a.pool(prefix)
 		if p == nil {
-			return nil, fmt.Errorf("ipam: votes on %s: %w", prefix, ring.ErrRange)
+			return fmt.Errorf("ipam: bootstrap states of %s: %w", prefix, ring.ErrRange)
 		}
-		votes, err := paxos.Decode(rest)
+		states, err := paxos.Decode(rest)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+			return fmt.Errorf("%w: %w", ErrMessage, err)
 		}
-		return a.mergeVotes(p, votes)
+		return a.mergeStates(p, states)
 	}
-	return nil, fmt.Errorf("%w: section of kind %d, of a newer weft", ErrMessage, kind)
+	return fmt.Errorf("%w: section of kind %d, of a later weft", ErrMessage, kind)
 }
 
-// mergeRing merges a ring, whole or in part, and writes down what concerns this node before anything of it gets out.
-func (a *Allocator) mergeRing(incoming *ring.Ring, how source) (deltas [][]byte, err error) {
+// mergeRing merges a ring, whole or in part, and puts the changes in the outbox. Changes of this node's own tokens are
+// durable before that. The caller holds mu.
+func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 	p := a.pool(incoming.Range())
 	if p == nil {
-		return nil, fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
+		return fmt.Errorf("ipam: ring of %s: %w", incoming.Range(), ring.ErrRange)
 	}
-	founded, estates := p.ring.Bootstrapped(), p.estates()
-	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.fence(p, incoming, how))
+	bootstrapped, reclaiming := p.ring.Bootstrapped(), p.tokensInReclaim()
+	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.withoutFenced(p, incoming, from))
 	if err != nil {
-		a.warnForeign(p, err)
-		return nil, fmt.Errorf("ipam: %w", err)
+		a.warnClusterMismatch(p, err)
+		return fmt.Errorf("ipam: %w", err)
 	}
 	for _, c := range conflicts {
-		if c.Reclaimed {
-			a.counts.conflicts[conflictReclaimed].Add(1)
-			p.warn(fmt.Sprintf("%s: while this node was away what it owned was reclaimed, and is node %s's now: the addresses leased here "+
-				"that were of it are gone, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
-			a.cfg.Logger.Warn("ipam: space was reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
-			continue
-		}
-		if c.Ours.Owner == c.Theirs.Owner {
-			a.counts.conflicts[conflictOldState].Add(1)
-			p.warn(fmt.Sprintf("%s: node %s ran with an old copy of its state, and has learnt from the others what it did since: restore "+
-				"no ipam.db from a backup, move it away instead", p.prefix, a.name(c.Ours.Owner)))
-		} else {
-			a.counts.conflicts[conflictClaim].Add(1)
-			p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
-				"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
-		}
-		a.cfg.Logger.Error("ipam: contradiction settled", "peer", c.Theirs.Owner, "err", c.String())
+		a.reportConflict(p, c)
 	}
-	if delta.Len() == 0 && founded == p.ring.Bootstrapped() {
-		return nil, nil
+	if delta.Len() == 0 && bootstrapped == p.ring.Bootstrapped() {
+		return nil
 	}
-	p.stale = true
-	if !founded {
-		p.adopted = a.cfg.Now()
+	p.unsaved = true
+	if !bootstrapped {
+		p.bootstrappedAt = time.Now()
 		p.fillIn()
 	}
-	if err := a.endDecrees(p, estates); err != nil {
-		return nil, err
+	if err := a.endDecided(p, reclaiming); err != nil {
+		return err
 	}
 	ours := delta.Select(func(t ring.Token) bool { return t.Owner == a.cfg.Self }).Len() > 0
-	if ours || len(conflicts) > 0 || !founded {
-		if err := a.settle(p); err != nil {
-			return nil, err
+	if ours || len(conflicts) > 0 || !bootstrapped {
+		if err := a.applyRing(p); err != nil {
+			return err
 		}
 	}
-	a.notify()
-	a.poke()
-	return ringDeltas(delta), nil
+	a.notifyWaiters()
+	a.wakeRun()
+	a.out.broadcast(ringDeltas(delta))
+	return nil
 }
 
-// settle makes space and leases follow a ring in which this node's tokens may have changed, and writes all of it. What that
-// changes in turn is put out.
-func (a *Allocator) settle(p *pool) error {
-	lost := p.adopt(&a.leases)
+// reportConflict counts and logs a conflict that a merge has resolved, and adds a warning to Status. The caller holds
+// mu.
+func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
+	switch {
+	case c.Reclaimed:
+		a.counts.conflicts[conflictReclaimed].Add(1)
+		p.warn(fmt.Sprintf("%s: the addresses of this node were reclaimed while it was away, and now belong to node %s: its leases "+
+			"of them have ended, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
+		a.cfg.Logger.Warn("ipam: addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
+		return
+	case c.Ours.Owner == c.Theirs.Owner:
+		a.counts.conflicts[conflictOldState].Add(1)
+		p.warn(fmt.Sprintf("%s: node %s ran with an old copy of its state, and has received its later changes from other nodes: do "+
+			"not restore ipam.db from a backup, move it away instead", p.prefix, a.name(c.Ours.Owner)))
+	default:
+		a.counts.conflicts[conflictClaim].Add(1)
+		p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
+			"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
+	}
+	a.cfg.Logger.Error("ipam: conflict resolved", "peer", c.Theirs.Owner, "err", c.String())
+}
+
+// applyRing updates space and leases after a change of the ring that may concern this node's tokens, makes all of it
+// durable, and puts the changes that this causes in the outbox. The caller holds mu.
+func (a *Allocator) applyRing(p *pool) error {
+	lost := p.syncSpace(&a.leases)
 	for _, addr := range lost {
-		owner := a.leases.byAddr[addr].Holder
-		p.warn(fmt.Sprintf("%s, leased by %q, is another node's now: that lease is gone", addr, owner))
-		a.cfg.Logger.Error("ipam: lease lost with its range", "addr", addr, "owner", owner)
+		holder := a.leases.byAddr[addr].Holder
+		p.warn(fmt.Sprintf("%s, leased by %q, now belongs to another node: that lease has ended", addr, holder))
+		a.cfg.Logger.Error("ipam: lease lost with its addresses", "addr", addr, "owner", holder)
 		a.leases.remove(addr)
 	}
 	held := a.leaseHeld(p)
 	delta := p.report(false)
-	err := a.commit(func(tx store.Tx) error {
+	err := a.update(func(tx store.Tx) error {
 		if err := p.saveRing(tx); err != nil {
 			return err
 		}
@@ -197,68 +200,21 @@ func (a *Allocator) settle(p *pool) error {
 	if err != nil {
 		return err
 	}
-	a.broadcast(ringDeltas(delta))
+	a.out.broadcast(ringDeltas(delta))
 	return nil
 }
 
-// warnForeign notes for Status where a ring was refused that a person must do something about.
-func (a *Allocator) warnForeign(p *pool, err error) {
-	var foreign *ring.ClusterMismatchError
-	if errors.As(err, &foreign) {
-		a.counts.conflicts[conflictFounding].Add(1)
+// warnClusterMismatch counts a ring that was refused because of its cluster ID, and adds a warning to Status. The
+// caller holds mu.
+func (a *Allocator) warnClusterMismatch(p *pool, err error) {
+	if mismatch, ok := errors.AsType[*ring.ClusterMismatchError](err); ok {
+		a.counts.conflicts[conflictBootstrap].Add(1)
 		p.warn(fmt.Sprintf("%s was divided twice, by nodes that had not met (ours is %s, theirs %s): move ipam.db away on the nodes "+
-			"of one of the two and restart them", p.prefix, foreign.Ours, foreign.Theirs))
+			"of one of the two and restart them", p.prefix, mismatch.Ours, mismatch.Theirs))
 	}
 }
 
-// mergeVotes merges votes of the founding. Whoever still votes on what is long decided is told what became of it.
-func (a *Allocator) mergeVotes(p *pool, votes []paxos.State) (deltas [][]byte, err error) {
-	if p.ring.Bootstrapped() {
-		return a.retell(p, votes), nil
-	}
-	metBefore, _ := p.votes.Waiting()
-	before := p.votes.Own().Seq
-	changed, err := p.votes.Merge(votes)
-	if err != nil {
-		return nil, fmt.Errorf("ipam: %w", err)
-	}
-	if len(changed) == 0 {
-		return nil, nil
-	}
-	if p.votes.Own().Seq != before {
-		if err := a.commit(p.saveVote); err != nil {
-			return nil, err
-		}
-	}
-	if met, needed := p.votes.Waiting(); metBefore < met && met >= needed {
-		a.poke()
-	}
-	a.notify()
-	deltas = voteDeltas(p, changed)
-	founding, err := a.found(p)
-	return append(deltas, founding...), err
-}
-
-// retell returns what the voters own, for which they need not wait until they exchange whole states with somebody.
-func (a *Allocator) retell(p *pool, votes []paxos.State) [][]byte {
-	now := a.cfg.Now()
-	if now.Sub(p.retold) < retellPause || a.rand.IntN(max(len(p.ring.Totals()), retellers)) >= retellers {
-		return nil
-	}
-	p.retold = now
-	voters := make(map[peer.ID]bool)
-	for _, v := range votes {
-		voters[v.Node] = true
-	}
-	part := p.ring.Select(func(t ring.Token) bool { return voters[t.Owner] })
-	if part.Len() == 0 {
-		first := true
-		part = p.ring.Select(func(ring.Token) bool { was := first; first = false; return was })
-	}
-	return ringDeltas(part)
-}
-
-// ringDeltas returns what to gossip so that others learn all of delta.
+// ringDeltas returns the gossip messages that together hold delta.
 func ringDeltas(delta *ring.Ring) [][]byte {
 	chunks := delta.Chunks(chunkLen)
 	for i, c := range chunks {
@@ -267,10 +223,11 @@ func ringDeltas(delta *ring.Ring) [][]byte {
 	return chunks
 }
 
-func voteDeltas(p *pool, votes []paxos.State) [][]byte {
-	chunks := paxos.Chunks(votes, chunkLen)
+// stateDeltas returns the gossip messages that together hold bootstrap states of p.
+func stateDeltas(p *pool, states []paxos.State) [][]byte {
+	chunks := paxos.Chunks(states, chunkLen)
 	for i, c := range chunks {
-		chunks[i] = appendSection([]byte{messageVersion}, sectionVotes, append(appendPrefix(nil, p.prefix), c...))
+		chunks[i] = appendSection([]byte{messageVersion}, sectionStates, append(appendPrefix(nil, p.prefix), c...))
 	}
 	return chunks
 }

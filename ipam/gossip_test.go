@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,17 +18,37 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// mute is a Gossip that nobody hears.
-type mute struct{}
+// recorder is a Gossip that keeps what is broadcast, and reaches no node.
+type recorder struct {
+	mu   sync.Mutex
+	sent [][]byte // guarded by mu
+}
 
-func (mute) Broadcast([]byte)              {}
-func (mute) Unicast(peer.ID, []byte) error { return errDown }
+func (r *recorder) Broadcast(delta []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent = append(r.sent, delta)
+}
+
+func (*recorder) Unicast(peer.ID, []byte) error { return errDown }
+
+// merge merges msg and returns what the allocator, whose Gossip is a recorder, broadcasts meanwhile.
+func merge(a *Allocator, msg []byte) (deltas [][]byte, err error) {
+	r := a.cfg.Gossip.(*recorder)
+	r.mu.Lock()
+	r.sent = nil
+	r.mu.Unlock()
+	err = a.Merge(msg)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.sent), err
+}
 
 // lone returns an allocator that founds alone, with nobody to talk to.
 func lone(t testing.TB, i int, ranges ...string) (*Allocator, *storetest.Memory) {
 	t.Helper()
 	disk := storetest.NewMemory()
-	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: mute{}}
+	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: &recorder{}}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
@@ -48,7 +70,7 @@ func TestMergeOfForeignRings(t *testing.T) {
 		t.Fatal(err)
 	}
 	var foreign *ring.ClusterMismatchError
-	if _, err := a.Merge(b.State()); !errors.As(err, &foreign) {
+	if err := a.Merge(b.State()); !errors.As(err, &foreign) {
 		t.Errorf("Merge: %v", err)
 	}
 	st := a.Status()
@@ -58,7 +80,7 @@ func TestMergeOfForeignRings(t *testing.T) {
 	if got := a.Lookup("x"); len(got) != 1 || got[0] != l {
 		t.Errorf("%+v", got)
 	}
-	if _, err := a.Merge(b.State()); err == nil || len(a.Status().Warnings) != 1 {
+	if err := a.Merge(b.State()); err == nil || len(a.Status().Warnings) != 1 {
 		t.Errorf("warned twice: %q", a.Status().Warnings)
 	}
 }
@@ -66,17 +88,17 @@ func TestMergeOfForeignRings(t *testing.T) {
 func TestMergeOfAnotherRange(t *testing.T) {
 	a, _ := lone(t, 0, "10.32.0.0/24")
 	b, _ := lone(t, 1, "fd00::/64", "10.32.0.0/24")
-	if _, err := a.Merge(b.State()); !errors.Is(err, ring.ErrRange) {
+	if err := a.Merge(b.State()); !errors.Is(err, ring.ErrRange) {
 		t.Errorf("votes on a range unknown here: %v", err)
 	}
-	if met, _ := a.pools[0].votes.Waiting(); met != 2 {
+	if met, _ := a.pools[0].bootstrap.Waiting(); met != 2 {
 		t.Error("what else the message held was not merged")
 	}
 	c, _ := lone(t, 2, "fd00::/64")
 	if _, err := c.Allocate(t.Context(), "x", whole); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Merge(c.State()); !errors.Is(err, ring.ErrRange) {
+	if err := a.Merge(c.State()); !errors.Is(err, ring.ErrRange) {
 		t.Errorf("a ring of a range unknown here: %v", err)
 	}
 }
@@ -89,7 +111,7 @@ func TestLostRangeTakesItsLeasesAlong(t *testing.T) {
 	}
 	// Another node with a copy of this one's ring, which takes over the lower half.
 	b, _ := lone(t, 1, "10.32.0.0/24")
-	if _, err := b.Merge(a.State()); err != nil {
+	if err := b.Merge(a.State()); err != nil {
 		t.Fatal(err)
 	}
 	theirs := b.pools[0].ring
@@ -97,7 +119,7 @@ func TestLostRangeTakesItsLeasesAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs.ReportFree(nodeID(1), func(ring.Span) uint64 { return 5 }, nil)
-	deltas, err := a.Merge(b.State())
+	deltas, err := merge(a, b.State())
 	if err != nil || len(deltas) == 0 {
 		t.Fatalf("%d deltas, %v", len(deltas), err)
 	}
@@ -137,8 +159,8 @@ func TestNewRefusesWhatItCannotRead(t *testing.T) {
 			r, _ := ring.New(netip.MustParsePrefix("10.9.0.0/24"))
 			return tx.SetRing(p, r.Append(nil))
 		},
-		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte("x")) },
-		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetVote(p, []byte{1, 0}) },
+		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte("x")) },
+		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte{1, 0}) },
 	} {
 		a, disk := lone(t, 0, "10.32.0.0/24")
 		if err := disk.Update(func(tx store.Tx) error { return write(tx, a.pools[0].prefix) }); err != nil {
@@ -177,24 +199,26 @@ func TestDiskThatFailsForGoodIsSaidAndNothingIsPromised(t *testing.T) {
 func TestLatecomerToTheFoundingIsTold(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		n := b.nodes[0]
-		a := n.start(n.config(1, "10.32.0.0/24"))
+		cfg := n.config(1, "10.32.0.0/24")
+		cfg.Gossip = &recorder{}
+		a := n.start(cfg)
 		if err := a.Prime(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		late, _ := lone(t, 1, "10.32.0.0/24")
 		votes := late.State()
-		deltas, err := a.Merge(votes)
+		deltas, err := merge(a, votes)
 		if err != nil || len(deltas) != 1 {
 			t.Fatalf("%d deltas, %v", len(deltas), err)
 		}
-		if _, err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Bootstrapped() {
+		if err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Bootstrapped() {
 			t.Errorf("%v", err)
 		}
-		if deltas, _ := a.Merge(votes); len(deltas) != 0 {
+		if deltas, _ := merge(a, votes); len(deltas) != 0 {
 			t.Error("told again at once")
 		}
-		time.Sleep(retellPause)
-		if deltas, _ := a.Merge(votes); len(deltas) != 1 {
+		time.Sleep(announcePause)
+		if deltas, _ := merge(a, votes); len(deltas) != 1 {
 			t.Error("not told again later")
 		}
 		synctest.Wait()
@@ -207,7 +231,7 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := a.pools[0].ring.Select(func(ring.Token) bool { return false }).Append(nil)
-	ask := unicast{kind: kindAsk, id: 7, low: 0, end: 1 << 40, ring: nothing}
+	ask := unicast{kind: kindRequest, id: 7, low: 0, end: 1 << 40, ring: nothing}
 	for range 3 {
 		if err := a.Message(nodeID(1), ask.encode()); err != nil {
 			t.Fatal(err)
@@ -242,18 +266,18 @@ func FuzzMessages(f *testing.F) {
 	f.Add(a.State())
 	r := a.pools[0].ring.Append(nil)
 	for _, m := range []unicast{
-		{kind: kindAsk, id: 1, low: 3, end: 99, ring: r},
-		{kind: kindAsk, id: 2, claim: true, low: 3, end: 4, ring: r},
+		{kind: kindRequest, id: 1, low: 3, end: 99, ring: r},
+		{kind: kindRequest, id: 2, claim: true, low: 3, end: 4, ring: r},
 		{kind: kindReply, id: 3, outcome: granted, holder: "x", ring: r},
 		{kind: kindHandover, id: 4, ring: r},
 	} {
 		f.Add(m.encode())
 	}
-	for _, m := range []ballotMessage{
-		{kind: kindBallot, gone: nodeID(2), ballot: paxos.Ballot{Round: 1, By: nodeID(1)}, ring: r},
-		{kind: kindBallot, gone: nodeID(0), ballot: paxos.Ballot{Round: 2, By: nodeID(1)}, heir: nodeID(1), ring: r},
-		{kind: kindStand, gone: nodeID(2), alive: true, stand: paxos.Acceptor{Promised: paxos.Ballot{Round: 1, By: nodeID(1)}}, ring: r},
-		{kind: kindOver, gone: nodeID(0), heir: nodeID(1), ring: r},
+	for _, m := range []reclaimMessage{
+		{kind: kindBallot, dead: nodeID(2), ballot: paxos.Ballot{Round: 1, By: nodeID(1)}, ring: r},
+		{kind: kindBallot, dead: nodeID(0), ballot: paxos.Ballot{Round: 2, By: nodeID(1)}, newOwner: nodeID(1), ring: r},
+		{kind: kindAnswer, dead: nodeID(2), alive: true, state: paxos.Acceptor{Promised: paxos.Ballot{Round: 1, By: nodeID(1)}}, ring: r},
+		{kind: kindCommit, dead: nodeID(0), newOwner: nodeID(1), ring: r},
 	} {
 		f.Add(m.encode())
 	}
@@ -262,7 +286,7 @@ func FuzzMessages(f *testing.F) {
 		if _, err := a.Allocate(context.Background(), "x", whole); err != nil {
 			t.Fatal(err)
 		}
-		deltas, _ := a.Merge(msg)
+		deltas, _ := merge(a, msg)
 		for _, d := range deltas {
 			if len(d) > MaxDelta {
 				t.Errorf("a delta of %d bytes", len(d))
@@ -273,4 +297,60 @@ func FuzzMessages(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// reentrant is a Gossip whose Broadcast calls the allocator that called it, and waits for it.
+type reentrant struct {
+	recorder
+	alloc *Allocator
+}
+
+func (r *reentrant) Broadcast(delta []byte) {
+	r.recorder.Broadcast(delta)
+	r.alloc.State()
+}
+
+// TestMergeBroadcastsOnce: each token that is new is broadcast once, with nothing locked; a token that is known is not.
+func TestMergeBroadcastsOnce(t *testing.T) {
+	a, _ := lone(t, 0, "10.32.0.0/16")
+	b, _ := lone(t, 1, "10.32.0.0/16")
+	if _, err := b.Allocate(t.Context(), "x", whole); err != nil {
+		t.Fatal(err)
+	}
+	r := b.pools[0].ring
+	for i := range uint64(300) { // more tokens than one delta holds
+		span := ring.Span{Start: 100 * i, End: 100*i + 1}
+		if _, err := r.Grant(nodeID(1), nodeID(2), span, ring.Span.Len); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gossip := &reentrant{alloc: a}
+	a.cfg.Gossip = gossip
+	for range 2 {
+		if err := a.Merge(b.State()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	times := make(map[uint64]int)
+	for _, delta := range gossip.sent {
+		_, payload, rest, err := cutSection(delta[1:])
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("%d bytes behind the first section, %v", len(rest), err)
+		}
+		part, err := ring.Decode(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range part.Tokens() {
+			times[token.Start]++
+		}
+	}
+	for _, token := range r.Tokens() {
+		if n := times[token.Start]; n != 1 {
+			t.Errorf("token at %d is broadcast %d times, want once", token.Start, n)
+		}
+	}
+	if len(gossip.sent) < 2 || len(times) != r.Len() {
+		t.Errorf("%d tokens in %d deltas, want %d in several", len(times), len(gossip.sent), r.Len())
+	}
 }

@@ -112,7 +112,7 @@ func (h *history) step() {
 
 // use has some nodes give out addresses and take them back.
 func (h *history) use() {
-	var out []outcome
+	var out []result
 	for _, o := range h.batch() {
 		if !h.gone[o.node] {
 			out = append(out, o)
@@ -130,10 +130,10 @@ func (h *history) exhaust() {
 	}
 	for i := range 150 {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		o := outcome{node: n.index, owner: fmt.Sprintf("%d/%d", n.index, 100+i)}
+		o := result{node: n.index, owner: fmt.Sprintf("%d/%d", n.index, 100+i)}
 		o.lease, o.err = n.alloc.Allocate(ctx, o.owner, whole)
 		cancel()
-		h.note([]outcome{o})
+		h.note([]result{o})
 		if o.err != nil {
 			break
 		}
@@ -142,7 +142,7 @@ func (h *history) exhaust() {
 		owner := fmt.Sprintf("%d/%d", n.index, 100+i)
 		for _, l := range n.alloc.Lookup(owner) {
 			if err := n.alloc.Release(owner, l.Addr); err == nil || errors.Is(err, storetest.ErrCrash) {
-				h.note([]outcome{{released: l.Addr}})
+				h.note([]result{{released: l.Addr}})
 			}
 		}
 	}
@@ -206,7 +206,7 @@ func (h *history) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	_, _, err := n.alloc.Leave(ctx)
-	if errors.Is(err, ErrNoHeir) {
+	if errors.Is(err, ErrNoNewOwner) {
 		return
 	}
 	for addr, holder := range h.held {
@@ -421,7 +421,7 @@ func (h *history) end() {
 
 // finish has an operator bring to their end what reclaims were begun and not finished.
 func (h *history) finish() {
-	time.Sleep(2 * liftAfter) // who has come back is believed by then
+	time.Sleep(2 * unfenceAfter) // who has come back is believed by then
 	var gone []peer.ID
 	for i, n := range h.nodes {
 		if h.gone[i] || h.away[n.id] { // as some know of no more than that these owned something
@@ -429,7 +429,7 @@ func (h *history) finish() {
 		}
 	}
 	for _, n := range h.nodes {
-		if n.alive && strings.Contains(fmt.Sprint(n.alloc.Status().Warnings), "not brought to its end") {
+		if n.alive && strings.Contains(fmt.Sprint(n.alloc.Status().Warnings), "not finished") {
 			if _, err := n.alloc.Reclaim(context.Background(), gone...); err != nil {
 				h.t.Fatalf("seed %d: %v", h.seed, err)
 			}
@@ -499,7 +499,7 @@ func TestHistoriesReplay(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { sums[i] = play(t, seed, 4+int(seed%6), steps) })
 		}
 		if sums[0] != sums[1] {
-			t.Logf("seed %d: two outcomes", seed)
+			t.Logf("seed %d: two results", seed)
 			apart++
 		}
 	}

@@ -12,71 +12,78 @@ import (
 	"weft/ipam/store"
 )
 
-// handoverPause is how long Leave waits for the heir's word before it sends everything again.
+// handoverPause is how long Leave waits for the confirmation of the new owner before it sends the handover again.
 const handoverPause = time.Second
 
-// Leave gives all that this node owns to one other, the one with the least of those that can be reached, and waits for its
-// word. Leases that still exist are dropped; dropped is how many. After that the node gives out nothing more, while Merge,
-// State and Message go on. A node that knows no other has nothing to give and nobody to give it to: heir is zero.
+// Leave hands all addresses of this node over to one other, the reachable node with the fewest, and waits for its
+// confirmation. Leases that still exist are dropped; dropped is their number. After that the node allocates nothing
+// more, while Merge, State and Message continue to work. Where no other node is known and this one owns everything,
+// there is no new owner: newOwner is zero.
 //
-// It returns ErrNoHeir, with nothing changed, where there are other owners and none can be reached. Where ctx ends before the
-// heir has confirmed, or after 10 s, the space is the heir's all the same and the error says that it may not know yet.
-func (a *Allocator) Leave(ctx context.Context) (heir peer.ID, dropped int, err error) {
+// It returns ErrNoNewOwner, with nothing changed, where there are other owners and none can be reached. Where ctx ends,
+// or 10 s pass, before the new owner has confirmed, the addresses are handed over all the same, and the error reports
+// that the new owner may not know it yet.
+func (a *Allocator) Leave(ctx context.Context) (newOwner peer.ID, dropped int, err error) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
-	var gifts []*flight
-	var messages [][]byte
+	var handovers []*handover
 	err = a.do(func() (err error) {
-		if heir, err = a.heir(); err != nil {
+		if newOwner, err = a.chooseNewOwner(); err != nil {
 			return err
 		}
 		dropped = len(a.leases.byAddr)
-		gifts, messages, err = a.bequeath(heir)
+		handovers, err = a.releaseAll(newOwner)
 		return err
 	})
 	if err != nil {
 		return peer.ID{}, 0, err
 	}
-	for i, gift := range gifts {
-		if err := a.handOver(ctx, gift, messages[i]); err != nil {
-			return heir, dropped, err
+	for _, h := range handovers {
+		if err := a.sendHandover(ctx, h); err != nil {
+			return newOwner, dropped, err
 		}
 	}
-	return heir, dropped, nil
+	return newOwner, dropped, nil
 }
 
-// heir returns whom to give everything to.
-func (a *Allocator) heir() (heir peer.ID, err error) {
-	owners := a.owners()
+// handover is the message that hands over the tokens of one range.
+type handover struct {
+	request *request // done once the new owner has confirmed
+	msg     []byte
+}
+
+// chooseNewOwner returns the node to hand everything over to. The caller holds mu.
+func (a *Allocator) chooseNewOwner() (newOwner peer.ID, err error) {
+	owners := a.otherOwners()
 	candidates := maps.Clone(owners)
-	for id := range a.heard {
+	for id := range a.senders {
 		candidates[id] += 0
 	}
 	for _, p := range a.pools {
-		for _, v := range p.votes.States() {
-			candidates[v.Node] += 0
+		for _, s := range p.bootstrap.States() {
+			candidates[s.Node] += 0
 		}
 	}
 	delete(candidates, a.cfg.Self)
 	for _, id := range slices.SortedFunc(maps.Keys(candidates), peer.ID.Compare) {
-		if a.cfg.Reachable(id) && (heir.IsZero() || candidates[id] < candidates[heir]) {
-			heir = id
+		if a.cfg.Membership.Reachable(id) && (newOwner.IsZero() || candidates[id] < candidates[newOwner]) {
+			newOwner = id
 		}
 	}
-	if heir.IsZero() && !a.ownsAll() {
-		names := []string{"the owners that this node has not heard of yet"}
+	if newOwner.IsZero() && !a.ownsAll() {
+		names := []string{"the owners that this node does not know yet"}
 		if len(owners) > 0 {
 			names = nil
 		}
 		for id := range owners {
 			names = append(names, a.name(id))
 		}
-		return peer.ID{}, fmt.Errorf("%w: none of %s can be reached", ErrNoHeir, list(names))
+		return peer.ID{}, fmt.Errorf("%w: none of %s can be reached", ErrNoNewOwner, list(names))
 	}
-	return heir, nil
+	return newOwner, nil
 }
 
-// ownsAll reports whether there is nothing of any range that another node owns.
+// ownsAll reports whether no other node owns a part of a range. The caller holds mu.
 func (a *Allocator) ownsAll() bool {
 	for _, p := range a.pools {
 		if p.ring.Bootstrapped() && p.owned(a.cfg.Self) < p.ring.Size() {
@@ -86,10 +93,9 @@ func (a *Allocator) ownsAll() bool {
 	return true
 }
 
-// bequeath drops all leases, gives everything to heir and writes that, and returns what to send it.
-func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, err error) {
-	a.left = true
-	defer func() { a.left = err == nil }()
+// releaseAll drops all leases, assigns all of this node's tokens to newOwner, makes that durable, and returns the
+// messages for newOwner. The caller holds mu.
+func (a *Allocator) releaseAll(newOwner peer.ID) ([]*handover, error) {
 	addrs := slices.Collect(maps.Keys(a.leases.byAddr))
 	for _, addr := range addrs {
 		p, offset, ok := a.poolOf(addr)
@@ -99,13 +105,14 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 	}
 	deltas := make([]*ring.Ring, len(a.pools))
 	for i, p := range a.pools {
-		if deltas[i], err = p.giveAll(heir); err != nil {
-			a.broken = err // nothing is written: start again from there
-			return nil, nil, err
+		var err error
+		if deltas[i], err = p.grantAll(newOwner); err != nil {
+			a.broken = err // nothing is written: the next operation loads the store again
+			return nil, err
 		}
-		p.adopt(&a.leases)
+		p.syncSpace(&a.leases)
 	}
-	err = a.commit(func(tx store.Tx) error {
+	err := a.update(func(tx store.Tx) error {
 		for _, p := range a.pools {
 			if err := p.saveRing(tx); err != nil {
 				return err
@@ -114,31 +121,32 @@ func (a *Allocator) bequeath(heir peer.ID) (gifts []*flight, messages [][]byte, 
 		return deleteAll(tx, addrs)
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	a.notify()
+	a.left = true
+	a.notifyWaiters()
+	var handovers []*handover
 	for _, delta := range deltas {
 		if delta.Len() == 0 {
 			continue
 		}
-		a.broadcast(ringDeltas(delta))
-		f := &flight{key: flightKey{cidr: delta.Range(), donor: heir}, id: a.rand.Uint64(), done: make(chan struct{})}
-		m := unicast{kind: kindHandover, id: f.id, ring: delta.Append(nil)}
-		gifts, messages = append(gifts, f), append(messages, m.encode())
-		a.flights[f.key] = f
+		a.out.broadcast(ringDeltas(delta))
+		r := a.newRequest(requestKey{cidr: delta.Range(), donor: newOwner, handover: true})
+		m := unicast{kind: kindHandover, id: r.id, ring: delta.Append(nil)}
+		handovers = append(handovers, &handover{request: r, msg: m.encode()})
 	}
-	return gifts, messages, nil
+	return handovers, nil
 }
 
-// giveAll hands all of this node's tokens to heir, nobody if that is zero, and returns those that changed.
-func (p *pool) giveAll(heir peer.ID) (delta *ring.Ring, err error) {
+// grantAll hands all of this node's tokens over to newOwner, none if that is zero, and returns those that changed.
+func (p *pool) grantAll(newOwner peer.ID) (delta *ring.Ring, err error) {
 	p.report(true)
 	starts := make(map[uint64]bool)
 	for _, span := range p.ring.Owned(p.self) {
-		if heir.IsZero() {
+		if newOwner.IsZero() {
 			break
 		}
-		part, err := p.ring.Grant(p.self, heir, span, p.free)
+		part, err := p.ring.Grant(p.self, newOwner, span, p.free)
 		if err != nil {
 			return nil, err
 		}
@@ -149,24 +157,45 @@ func (p *pool) giveAll(heir peer.ID) (delta *ring.Ring, err error) {
 	return p.ring.Select(func(t ring.Token) bool { return starts[t.Start] }), nil
 }
 
-// handOver sends msg to the heir until it confirms.
-func (a *Allocator) handOver(ctx context.Context, gift *flight, msg []byte) error {
-	defer a.counts.wait()()
-	defer a.giveUp(gift)
-	heir := gift.key.donor
+// sendHandover sends a handover until the new owner confirms it.
+func (a *Allocator) sendHandover(ctx context.Context, h *handover) error {
+	defer a.counts.startWaiting()()
+	defer a.abandon(h.request)
+	newOwner := h.request.key.donor
 	for {
-		if err := a.cfg.Gossip.Unicast(heir, msg); err != nil {
-			a.cfg.Logger.Warn("ipam: heir not reached", "peer", heir, "err", err)
+		if err := a.cfg.Gossip.Unicast(newOwner, h.msg); err != nil {
+			a.cfg.Logger.Warn("ipam: handover not sent", "peer", newOwner, "err", err)
 		}
 		timer := time.NewTimer(handoverPause)
 		select {
-		case <-gift.done:
+		case <-h.request.done:
 			timer.Stop()
 			return nil
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("ipam: %s was given to node %s, which has not confirmed it: %w", gift.key.cidr, a.name(heir), context.Cause(ctx))
+			return fmt.Errorf("ipam: %s was handed over to node %s, which has not confirmed it: %w",
+				h.request.key.cidr, a.name(newOwner), context.Cause(ctx))
 		}
 	}
+}
+
+// handleHandover takes over the tokens of a handover, and confirms them. The caller holds mu.
+func (a *Allocator) handleHandover(from peer.ID, m *unicast) error {
+	p, err := a.mergeFrom(from, m)
+	if err != nil {
+		return err
+	}
+	tokens, err := ring.Decode(m.ring)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens.Tokens() {
+		if now, _ := p.ring.TokenAt(t.Start); t.Owner == a.cfg.Self && (now.Start != t.Start || now.Version < t.Version) {
+			return fmt.Errorf("ipam: handover of node %s refused: its addresses are being reclaimed", a.name(from))
+		}
+	}
+	reply := unicast{kind: kindReply, id: m.id, outcome: granted, ring: p.noTokens().Append(nil)}
+	a.out.unicast(from, reply.encode())
+	return nil
 }

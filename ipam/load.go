@@ -12,8 +12,8 @@ import (
 	"weft/ipam/store"
 )
 
-// load fills memory with what the store holds. The caller holds mu, or nobody else has the Allocator yet. It changes the
-// store only where this node's own vote changes by its configuration, and to drop leases that it has no right to.
+// load fills memory from the store. The caller holds mu, or is New. It changes the store only where this node's own
+// bootstrap state changes by its configuration, and to remove leases of addresses that this node does not own.
 func (a *Allocator) load() error {
 	state, err := a.cfg.Store.Load()
 	if err != nil {
@@ -30,35 +30,35 @@ func (a *Allocator) load() error {
 		}
 		pools = append(pools, p)
 	}
-	for i, old := range a.pools { // what was learnt since New, and is not stored
-		pools[i].wanted, pools[i].fetching, pools[i].probed = old.wanted, old.fetching, old.probed
+	for i, old := range a.pools { // state that is not stored
+		pools[i].requested, pools[i].requestingShare, pools[i].exhaustedAt = old.requested, old.requestingShare, old.exhaustedAt
 		pools[i].warnings = old.warnings
 	}
 	a.pools, a.leases = pools, leaseTable{}
 	return a.loadLeases(state)
 }
 
-// loadLeases takes the leases in, and writes back what must not stay as it was.
+// loadLeases loads the leases, and writes the changes that load requires.
 func (a *Allocator) loadLeases(state store.State) error {
 	var stray []netip.Addr
 	for _, l := range state.Leases {
 		p, offset, ok := a.poolOf(l.Addr)
 		if !ok || p.space.Claim(offset) != nil {
-			a.cfg.Logger.Error("ipam: dropping a stored lease: its address is not this node's", "addr", l.Addr, "owner", l.Holder)
+			a.cfg.Logger.Error("ipam: stored lease dropped, its address does not belong to this node", "addr", l.Addr, "owner", l.Holder)
 			stray = append(stray, l.Addr)
 			continue
 		}
 		a.leases.put(Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Bits: l.In.Bits(), Since: l.Since})
 	}
-	if state.Self == a.cfg.Self && len(stray) == 0 && !slices.ContainsFunc(a.pools, voteIsNew(&state)) {
+	if state.Self == a.cfg.Self && len(stray) == 0 && !slices.ContainsFunc(a.pools, stateChanged(&state)) {
 		return nil
 	}
-	return a.commit(func(tx store.Tx) error {
+	return a.update(func(tx store.Tx) error {
 		if err := tx.SetSelf(a.cfg.Self); err != nil {
 			return err
 		}
 		for _, p := range a.pools {
-			if err := p.saveVote(tx); err != nil {
+			if err := p.saveBootstrap(tx); err != nil {
 				return err
 			}
 		}
@@ -66,18 +66,18 @@ func (a *Allocator) loadLeases(state store.State) error {
 	})
 }
 
-// voteIsNew reports whether a pool's own vote differs from the stored one.
-func voteIsNew(state *store.State) func(*pool) bool {
+// stateChanged returns a function that reports whether a pool's own bootstrap state differs from the stored one.
+func stateChanged(state *store.State) func(*pool) bool {
 	return func(p *pool) bool {
-		own := p.votes.Own()
-		return !own.IsZero() && !slices.Equal(encodeVote(own), state.Ranges[p.prefix].Vote)
+		own := p.bootstrap.Own()
+		return !own.IsZero() && !slices.Equal(encodeState(own), state.Ranges[p.prefix].BootstrapState)
 	}
 }
 
-// checkStored returns an error where state is not this node's or of a range that it does not use.
+// checkStored returns an error where the stored state is of another node or of a range that is not configured.
 func (c *Config) checkStored(state *store.State) error {
 	if !state.Self.IsZero() && state.Self != c.Self {
-		return fmt.Errorf("ipam: %s is the state of node %s, and this is %s: bring back that node's key, or move the file away "+
+		return fmt.Errorf("ipam: %s is the state of node %s, but this is node %s: restore the key of that node, or move the file away "+
 			"to join as a new node", state.Source, state.Self, c.Self)
 	}
 	stored := make([]netip.Prefix, 0, len(state.Ranges))
@@ -87,8 +87,8 @@ func (c *Config) checkStored(state *store.State) error {
 	slices.SortFunc(stored, netip.Prefix.Compare)
 	for _, cidr := range stored {
 		if !slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Masked() == cidr }) {
-			return fmt.Errorf("ipam: %s is for the range %s, and this node is told to use %s: go back to --range %s, or move the "+
-				"file away to start anew", state.Source, join(stored), join(c.Ranges), join(stored))
+			return fmt.Errorf("ipam: %s is for the range %s, but this node is configured to use %s: return to --range %s, or move the "+
+				"file away to start without state", state.Source, join(stored), join(c.Ranges), join(stored))
 		}
 	}
 	return nil
@@ -102,7 +102,7 @@ func join(cidrs []netip.Prefix) string {
 	return strings.Join(texts, ",")
 }
 
-// loadPool makes the pool of one range of what is stored for it.
+// loadPool makes the pool of one range from its stored state.
 func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) {
 	stored := state.Ranges[cidr]
 	p := &pool{prefix: cidr, self: c.Self}
@@ -118,19 +118,19 @@ func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) 
 	if err != nil {
 		return nil, corrupt(state.Source, cidr, err)
 	}
-	var vote paxos.State
-	if stored.Vote != nil {
-		votes, err := paxos.Decode(stored.Vote)
-		if err == nil && len(votes) != 1 {
-			err = fmt.Errorf("%d votes", len(votes))
+	var own paxos.State
+	if stored.BootstrapState != nil {
+		states, err := paxos.Decode(stored.BootstrapState)
+		if err == nil && len(states) != 1 {
+			err = fmt.Errorf("%d bootstrap states", len(states))
 		}
 		if err != nil {
 			return nil, corrupt(state.Source, cidr, err)
 		}
-		vote = votes[0]
+		own = states[0]
 	}
-	p.votes = paxos.New(c.Self, c.InitPeers, vote)
-	if err := p.loadDecrees(stored.Decrees); err != nil {
+	p.bootstrap = paxos.New(c.Self, c.InitPeers, own)
+	if err := p.loadAcceptors(stored.ReclaimStates); err != nil {
 		return nil, corrupt(state.Source, cidr, err)
 	}
 	p.space.SetOwned(p.usable())
@@ -138,7 +138,7 @@ func (c *Config) loadPool(cidr netip.Prefix, state *store.State) (*pool, error) 
 }
 
 func corrupt(source string, cidr netip.Prefix, err error) error {
-	return fmt.Errorf("%w: %s: what it holds for %s (%w): move it away: this node then joins as a new one and asks the others for space",
+	return fmt.Errorf("%w: %s: state of %s (%w): move the file away: this node then joins as a new one and requests addresses of the others",
 		store.ErrCorrupt, source, cidr, err)
 }
 
@@ -151,7 +151,17 @@ func deleteAll(tx store.Tx, addrs []netip.Addr) error {
 	return nil
 }
 
-// poolOf returns the pool that addr belongs to, and where in it addr is.
+// pool returns the pool of a range; nil where this node does not use it. The caller holds mu.
+func (a *Allocator) pool(cidr netip.Prefix) *pool {
+	for _, p := range a.pools {
+		if p.prefix == cidr {
+			return p
+		}
+	}
+	return nil
+}
+
+// poolOf returns the pool that addr belongs to, and the offset of addr in it. The caller holds mu.
 func (a *Allocator) poolOf(addr netip.Addr) (p *pool, offset uint64, ok bool) {
 	for _, p := range a.pools {
 		if offset, ok := p.ring.Offset(addr); ok {
@@ -161,8 +171,8 @@ func (a *Allocator) poolOf(addr netip.Addr) (p *pool, offset uint64, ok bool) {
 	return nil, 0, false
 }
 
-// owners returns the IDs of all who own part of a range, this node aside, without order.
-func (a *Allocator) owners() map[peer.ID]uint64 {
+// otherOwners returns how many addresses each other node owns. The caller holds mu.
+func (a *Allocator) otherOwners() map[peer.ID]uint64 {
 	owners := make(map[peer.ID]uint64)
 	for _, p := range a.pools {
 		for _, total := range p.ring.Totals() {

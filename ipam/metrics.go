@@ -5,48 +5,63 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weft/internal/metricdef"
 	"weft/ipam/ring"
 )
 
+// metrics declares the metrics of an Allocator.
+var metrics metricdef.Table
+
 var (
-	addressesDesc = prometheus.NewDesc("weft_ipam_addresses", "Addresses of a range: owned by this node; free, and leased, on this node; "+
-		"available on it and, as they last said, on all nodes that are reachable; unreachable, as their owners are; total. "+
-		"What is owned, unreachable and total counts addresses that are never given out as well.", []string{"range", "state"}, nil)
-	pendingDesc   = prometheus.NewDesc("weft_ipam_pending", "Operations that wait for the founding of a range, for space of another node, or for news.", nil, nil)
-	donationsDesc = prometheus.NewDesc("weft_ipam_donations_total", "Shares of a range that this node gave to nodes that asked (given), and was given for "+
-		"asking (received).", []string{"direction"}, nil)
-	conflictsDesc = prometheus.NewDesc("weft_ipam_conflicts_total", "Contradictions in what nodes say of who owns what: between two nodes (claim), "+
-		"between a node and its own older state (old_state), between ranges divided apart (founding), and with what became of this node's "+
-		"space while it was away (reclaimed).", []string{"kind"}, nil)
-	reclaimsDesc = prometheus.NewDesc("weft_ipam_reclaims_total", "Shares of nodes that were gone, given to an heir by this node, all others having agreed.", nil, nil)
-	readyDesc    = prometheus.NewDesc("weft_ipam_ready", "1 where every range is divided and this node gives out addresses of it, else 0.", nil, nil)
+	addressesMetric = metrics.Gauge("ipam_addresses",
+		"Addresses of a range: owned by this node; free and leased on this node; available on this node and, as last reported, on all "+
+			"reachable nodes; owned by unreachable nodes; total. The states owned, unreachable and total include addresses that are "+
+			"never allocated.",
+		"range", "state")
+	pendingMetric = metrics.Gauge("ipam_pending",
+		"Operations that wait for the first division of a range, for another node, or for a change of the ring.")
+	donationsMetric = metrics.Counter("ipam_donations_total",
+		"Shares of a range that this node granted to other nodes on request (given), and that it requested and received (received).",
+		"direction")
+	conflictsMetric = metrics.Counter("ipam_conflicts_total",
+		"Contradictions between nodes about the owner of addresses: two nodes claim the same (claim), a node ran with an old copy of its "+
+			"state (old_state), a range was divided twice (founding), addresses of this node were reclaimed while it was away (reclaimed).",
+		"kind")
+	reclaimsMetric = metrics.Counter("ipam_reclaims_total",
+		"Shares of dead nodes that this node assigned to a new owner, with the agreement of all other nodes.")
+	readyMetric = metrics.Gauge("ipam_ready",
+		"1 if every range is divided and this node allocates addresses of it, else 0.")
 )
 
-// conflict says what a contradiction is between. The zero conflict is invalid.
+// Metrics returns the table of the metrics that Collector collects.
+func Metrics() *metricdef.Table { return &metrics }
+
+// conflict is the kind of a contradiction. The zero conflict is invalid.
 type conflict uint8
 
 const (
-	conflictClaim     conflict = iota + 1 // two nodes say that they own the same
+	conflictClaim     conflict = iota + 1 // two nodes claim the same addresses
 	conflictOldState                      // a node runs with an old copy of its state
-	conflictFounding                      // the range was divided twice
-	conflictReclaimed                     // what this node owned was reclaimed while it was away
+	conflictBootstrap                     // the range was divided twice
+	conflictReclaimed                     // addresses of this node were reclaimed while it was away
 	numConflicts
 )
 
+// conflictNames are the values of the label "kind".
 var conflictNames = [numConflicts]string{
-	conflictClaim: "claim", conflictOldState: "old_state", conflictFounding: "founding", conflictReclaimed: "reclaimed",
+	conflictClaim: "claim", conflictOldState: "old_state", conflictBootstrap: "founding", conflictReclaimed: "reclaimed",
 }
 
-// counters counts what an Allocator has done since New, for metrics.
+// counters counts the operations of an Allocator since New, for metrics.
 type counters struct {
-	waiting         atomic.Int64 // operations that wait at present
-	given, received atomic.Uint64
-	reclaims        atomic.Uint64
-	conflicts       [numConflicts]atomic.Uint64
+	waiting           atomic.Int64 // operations that wait at present
+	granted, received atomic.Uint64
+	reclaims          atomic.Uint64
+	conflicts         [numConflicts]atomic.Uint64
 }
 
-// wait counts an operation that waits until what it returns is called.
-func (c *counters) wait() (done func()) {
+// startWaiting counts an operation as waiting until the function that it returns is called.
+func (c *counters) startWaiting() (done func()) {
 	c.waiting.Add(1)
 	return func() { c.waiting.Add(-1) }
 }
@@ -67,7 +82,7 @@ func (a *Allocator) usage(p *pool) usage {
 		switch {
 		case total.Owner == a.cfg.Self:
 			u.owned = total.Addresses
-		case a.cfg.Reachable(total.Owner):
+		case a.cfg.Membership.Reachable(total.Owner):
 			u.available += total.Free
 		default:
 			u.unreachable += total.Addresses
@@ -83,20 +98,10 @@ type collector struct{ alloc *Allocator }
 func (a *Allocator) Collector() prometheus.Collector { return collector{a} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{addressesDesc, pendingDesc, donationsDesc, conflictsDesc, reclaimsDesc, readyDesc} {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(d *prometheus.Desc, n *atomic.Uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)
-	}
 	var usages []usage
 	c.alloc.view(func() {
 		for _, p := range c.alloc.pools {
@@ -104,24 +109,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	})
 	for _, u := range usages {
-		gauge(addressesDesc, float64(u.owned), u.cidr, "owned")
-		gauge(addressesDesc, float64(u.free), u.cidr, "free")
-		gauge(addressesDesc, float64(u.leased), u.cidr, "leased")
-		gauge(addressesDesc, float64(u.available), u.cidr, "available")
-		gauge(addressesDesc, float64(u.unreachable), u.cidr, "unreachable")
-		gauge(addressesDesc, float64(u.inTotal), u.cidr, "total")
+		addressesMetric.Send(ch, float64(u.owned), u.cidr, "owned")
+		addressesMetric.Send(ch, float64(u.free), u.cidr, "free")
+		addressesMetric.Send(ch, float64(u.leased), u.cidr, "leased")
+		addressesMetric.Send(ch, float64(u.available), u.cidr, "available")
+		addressesMetric.Send(ch, float64(u.unreachable), u.cidr, "unreachable")
+		addressesMetric.Send(ch, float64(u.inTotal), u.cidr, "total")
 	}
 	counts := &c.alloc.counts
-	gauge(pendingDesc, float64(counts.waiting.Load()))
-	counter(donationsDesc, &counts.given, "given")
-	counter(donationsDesc, &counts.received, "received")
+	pendingMetric.Send(ch, float64(counts.waiting.Load()))
+	donationsMetric.Send(ch, float64(counts.granted.Load()), "given")
+	donationsMetric.Send(ch, float64(counts.received.Load()), "received")
 	for kind := conflictClaim; kind < numConflicts; kind++ {
-		counter(conflictsDesc, &counts.conflicts[kind], conflictNames[kind])
+		conflictsMetric.Send(ch, float64(counts.conflicts[kind].Load()), conflictNames[kind])
 	}
-	counter(reclaimsDesc, &counts.reclaims)
-	ready := 0.0
-	if c.alloc.Ready() {
-		ready = 1
-	}
-	gauge(readyDesc, ready)
+	reclaimsMetric.Send(ch, float64(counts.reclaims.Load()))
+	readyMetric.SendBool(ch, c.alloc.Ready())
 }

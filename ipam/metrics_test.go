@@ -125,10 +125,10 @@ func TestCollectorCountsConflicts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := a.Merge(b.State()); err == nil {
+	if err := a.Merge(b.State()); err == nil {
 		t.Error("a foreign ring was merged")
 	}
-	if _, err := a.Merge(append([]byte{messageVersion}, ringSection(a, 1, 0, 256, 1, 1000, 254)...)); err != nil {
+	if err := a.Merge(append([]byte{messageVersion}, ringSection(a, 1, 0, 256, 1, 1000, 254)...)); err != nil {
 		t.Fatal(err)
 	}
 	collected(t, a, `

@@ -8,20 +8,20 @@ import (
 	"weft/ipam/ring"
 )
 
-// ownersAge is how old what OwnerOf knows may be.
+// ownersAge is how old the answer of OwnerOf may be.
 const ownersAge = 500 * time.Millisecond
 
-// owners is a copy of the rings as they were.
+// owners is a copy of the rings at a time.
 type owners struct {
 	rings []*ring.Ring
 	at    time.Time
 }
 
-// OwnerOf returns which node gives out an address, as this one knew at most half a second ago, unless the Allocator was
-// busy since. It never waits.
+// OwnerOf returns the node that owns an address, as this node knew it at most half a second ago, or longer while the
+// Allocator is busy. It takes no lock that it would have to wait for.
 func (a *Allocator) OwnerOf(addr netip.Addr) (peer.ID, bool) {
 	o := a.owned.Load()
-	if o == nil || a.cfg.Now().Sub(o.at) >= ownersAge {
+	if o == nil || time.Since(o.at) >= ownersAge {
 		o = a.copyOwners(o)
 	}
 	if o == nil {
@@ -35,13 +35,13 @@ func (a *Allocator) OwnerOf(addr netip.Addr) (peer.ID, bool) {
 	return peer.ID{}, false
 }
 
-// copyOwners takes a new copy, if it can be had without waiting, else the old one stays.
+// copyOwners returns a new copy, or the old one where mu is locked.
 func (a *Allocator) copyOwners(old *owners) *owners {
 	if !a.mu.TryLock() {
 		return old
 	}
 	defer a.mu.Unlock()
-	o := &owners{at: a.cfg.Now()}
+	o := &owners{at: time.Now()}
 	for _, p := range a.pools {
 		o.rings = append(o.rings, p.ring.Clone())
 	}

@@ -7,15 +7,16 @@ import (
 	"weft/ipam/ring"
 )
 
-// Part is a piece of a range that one node owns, for a picture. Start and Length are shares of the range, from 0 to 1.
+// Part is a piece of a range that one node owns, for a diagram. Start and Length are fractions of the range, from 0 to
+// 1.
 type Part struct {
 	Owner         peer.ID
 	Start, Length float64
-	Used          float64 // the share of the part that is leased, as its owner last said
+	Used          float64 // the fraction of the part that is leased, as its owner last reported
 }
 
-// Parts returns how the range cidr is divided, in order, adjacent pieces of one owner joined. Where there are more than most, the range is looked
-// at in so many places only.
+// Parts returns the parts of the range cidr in order, with adjacent parts of one owner joined; nil for an unknown or
+// undivided range. A range of more than most tokens is sampled at most offsets instead.
 func (a *Allocator) Parts(cidr netip.Prefix, most int) (parts []Part) {
 	a.view(func() {
 		for _, p := range a.pools {
@@ -27,7 +28,7 @@ func (a *Allocator) Parts(cidr netip.Prefix, most int) (parts []Part) {
 	return parts
 }
 
-// parts is Parts of one range; the caller holds mu.
+// parts is Parts of one range. The caller holds mu.
 func (a *Allocator) parts(p *pool, most int) []Part {
 	if p.ring.Len() > most {
 		return a.samples(p, uint64(most))
@@ -37,7 +38,7 @@ func (a *Allocator) parts(p *pool, most int) []Part {
 	tokens := p.ring.Tokens()
 	for i, t := range tokens {
 		if i+1 < len(tokens) {
-			t.End = min(t.End, tokens[i+1].Start) // as the ring is read
+			t.End = min(t.End, tokens[i+1].Start) // where the ring reads it as ending
 		}
 		if t.Tombstone() || t.End <= t.Start {
 			continue
@@ -49,7 +50,8 @@ func (a *Allocator) parts(p *pool, most int) []Part {
 	return parts
 }
 
-// samples is parts as they are at so many places, each taken for all up to the next; the caller holds mu. most is at most 2^24.
+// samples returns the range in most equal parts, each with the owner of its first address. The caller holds mu. most is
+// at most 2^24.
 func (a *Allocator) samples(p *pool, most uint64) []Part {
 	parts, size := []Part{}, p.ring.Size()
 	for i := range most {
@@ -63,7 +65,7 @@ func (a *Allocator) samples(p *pool, most uint64) []Part {
 	return parts
 }
 
-// used returns the share of a token that is leased; the caller holds mu.
+// used returns the fraction of a token that is leased. The caller holds mu.
 func (a *Allocator) used(p *pool, t ring.Token) float64 {
 	length, free := float64(t.End-t.Start), float64(t.Free)
 	if t.Owner == a.cfg.Self {
@@ -72,7 +74,7 @@ func (a *Allocator) used(p *pool, t ring.Token) float64 {
 	return max(length-free, 0) / length
 }
 
-// joined appends a part, as one with the last where that is the same owner's and ends where it starts.
+// joined appends next, or adds it to the last part where that has the same owner and ends where next starts.
 func joined(parts []Part, next Part) []Part {
 	if n := len(parts); n > 0 && parts[n-1].Owner == next.Owner && next.Start-(parts[n-1].Start+parts[n-1].Length) < 1e-9 {
 		last := &parts[n-1]

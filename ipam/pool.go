@@ -13,42 +13,33 @@ import (
 	"weft/ipam/store"
 )
 
-// pool is one range on this node. Its space is always what the ring says this node owns, without the addresses that are
-// never given out. It is guarded by the Allocator's mu.
+// pool is one range on this node. Its space always equals the tokens of this node in the ring, without the addresses
+// that are never allocated. It is guarded by the Allocator's mu.
 type pool struct {
-	prefix netip.Prefix
-	self   peer.ID
-	ring   *ring.Ring
-	votes  *paxos.Node
-	// decrees are this node's parts in the decrees about what nodes own that are gone, by these.
-	decrees map[peer.ID]paxos.Acceptor
-	space   space.Space
+	prefix    netip.Prefix
+	self      peer.ID
+	ring      *ring.Ring
+	bootstrap *paxos.Node
+	// acceptorStates are this node's states in the reclaim instances of the range, by dead node.
+	acceptorStates map[peer.ID]paxos.Acceptor
+	space          space.Space
 
-	wanted   bool      // somebody waits for the founding, even if it is to be lazy
-	adopted  time.Time // when this node heard of the founding; zero: before New
-	fetching bool      // Run is asking for a first share
-	probed   time.Time // when every node last said that it has no space for this one; zero: never
-	retold   time.Time // when this node last told a latecomer to the founding that it is over
-	stale    bool      // the ring holds news of others that are not on disk
-	warnings []string  // what a person must know, the latest last
+	requested       bool      // an operation waits for the bootstrap, which is due even if it is lazy
+	bootstrappedAt  time.Time // when this node learned of the division; zero: before New
+	requestingShare bool      // Run is requesting a first share
+	exhaustedAt     time.Time // when every node last replied that it has no addresses for this one; zero: never
+	announcedAt     time.Time // when this node last sent tokens to late bootstrap nodes
+	unsaved         bool      // the ring contains changes of other nodes that are not durable
+	warnings        []string  // for operators, the latest last
 }
 
 // maxWarnings bounds how many warnings a pool keeps.
 const maxWarnings = 8
 
-// fillIn adds to a ring of which this node heard in part what its founding says of the rest, where the electors that it
-// has met prove to be the founders. Without it a founder whose own share is not in what it heard first would ask for
-// another one.
-func (p *pool) fillIn() {
-	var electors []peer.ID
-	for _, s := range p.votes.States() {
-		electors = append(electors, s.Node)
-	}
-	electors = electors[:min(len(electors), paxos.MaxValue)]
-	p.ring.FillIn(electors)
-}
+// noTokens returns the ring without any token, for messages that only name the range.
+func (p *pool) noTokens() *ring.Ring { return p.ring.Select(func(ring.Token) bool { return false }) }
 
-// owned is how many addresses a node owns, as far as this one knows.
+// owned returns how many addresses a node owns, as far as this one knows.
 func (p *pool) owned(id peer.ID) (addresses uint64) {
 	for _, s := range p.ring.Owned(id) {
 		addresses += s.Len()
@@ -56,6 +47,7 @@ func (p *pool) owned(id peer.ID) (addresses uint64) {
 	return addresses
 }
 
+// warn adds a warning, unless there is the same one already.
 func (p *pool) warn(text string) {
 	if slices.Contains(p.warnings, text) {
 		return
@@ -66,7 +58,7 @@ func (p *pool) warn(text string) {
 	}
 }
 
-// complete reports whether the ring says of every address whose it is.
+// complete reports whether the owner of every address is known.
 func (p *pool) complete() bool {
 	var known uint64
 	for _, total := range p.ring.Totals() {
@@ -75,7 +67,7 @@ func (p *pool) complete() bool {
 	return known == p.ring.Size()
 }
 
-// usable is what this node owns by the ring and may give out.
+// usable returns the spans that this node owns by the ring and may allocate.
 func (p *pool) usable() []space.Span {
 	var spans []space.Span
 	for _, s := range p.ring.Owned(p.self) {
@@ -86,8 +78,8 @@ func (p *pool) usable() []space.Span {
 	return spans
 }
 
-// withEdges adds to span, which this node owns, what lies between it and the ends of the range and is never given out: it
-// would be left behind as crumbs.
+// withEdges adds the addresses between span, which this node owns, and the ends of the range that are never allocated:
+// else tokens of a few useless addresses would remain.
 func (p *pool) withEdges(span ring.Span) ring.Span {
 	usable := p.ring.Usable()
 	if owner, ok := p.ring.Owner(0); ok && owner == p.self && span.Start == usable.Start {
@@ -102,8 +94,9 @@ func (p *pool) withEdges(span ring.Span) ring.Span {
 
 func (p *pool) free(s ring.Span) uint64 { return p.space.FreeIn(space.Span(s)) }
 
-// report sets the free counts of this node's tokens. At once it tells only whether a token is used at all and whether it has
-// space, which others act on; the rest is told now and then, by Run.
+// report updates the free counts of this node's tokens and returns those that changed. Without all it publishes only
+// whether a token is used at all and whether it has free addresses, which other nodes act on; the rest is published
+// from time to time by Run.
 func (p *pool) report(all bool) (delta *ring.Ring) {
 	if all {
 		return p.ring.ReportFree(p.self, p.free, nil)
@@ -117,22 +110,12 @@ func (p *pool) saveRing(tx store.Tx) error {
 	if err := tx.SetRing(p.prefix, p.ring.Append(nil)); err != nil {
 		return err
 	}
-	p.stale = false
+	p.unsaved = false
 	return nil
 }
 
-func (p *pool) saveVote(tx store.Tx) error {
-	own := p.votes.Own()
-	if own.IsZero() {
-		return nil
-	}
-	return tx.SetVote(p.prefix, encodeVote(own))
-}
-
-func encodeVote(own paxos.State) []byte { return paxos.Append(nil, []paxos.State{own}) }
-
-// adopt makes the space follow the ring, and returns the addresses that this node gave out and owns no more.
-func (p *pool) adopt(leases *leaseTable) (lost []netip.Addr) {
+// syncSpace makes the space follow the ring, and returns the leased addresses that this node does not own any more.
+func (p *pool) syncSpace(leases *leaseTable) (lost []netip.Addr) {
 	p.space.SetOwned(p.usable())
 	for addr := range leases.byAddr {
 		if offset, ok := p.ring.Offset(addr); ok && !p.space.Owns(offset) {
@@ -142,7 +125,7 @@ func (p *pool) adopt(leases *leaseTable) (lost []netip.Addr) {
 	return lost
 }
 
-// check returns an error where the space is not what the ring says, or leases are not what the space says.
+// check returns an error where the space differs from the ring, or the leases differ from the space.
 func (p *pool) check(leases *leaseTable) error {
 	if err := p.ring.Check(); err != nil {
 		return fmt.Errorf("ipam: %s: %w", p.prefix, err)
@@ -169,7 +152,7 @@ func (p *pool) check(leases *leaseTable) error {
 	return nil
 }
 
-// check is pool.check of all pools. The caller holds mu.
+// check checks all pools. The caller holds mu.
 func (a *Allocator) check() error {
 	for _, p := range a.pools {
 		if err := p.check(&a.leases); err != nil {

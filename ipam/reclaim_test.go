@@ -51,7 +51,7 @@ func TestReclaim(t *testing.T) {
 						if err == nil {
 							return
 						}
-						if !errors.Is(err, ErrSilent) || try == 3 {
+						if !errors.Is(err, ErrUnresponsive) || try == 3 {
 							t.Errorf("seed %d: node %d: %v", seed, n.index, err)
 							return
 						}
@@ -113,14 +113,15 @@ func TestReclaimNeedsEverybody(t *testing.T) {
 		b.nodes[3].crash()
 		begin := time.Now()
 		_, err := a.Reclaim(t.Context(), nodeID(3))
-		if !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), nodeID(2).String()) {
-			t.Errorf("%v, want one that names node 2", err)
+		silent, ok := errors.AsType[*UnresponsiveError](err)
+		if !ok || !errors.Is(err, ErrUnresponsive) || silent.Node != nodeID(2) || !strings.Contains(err.Error(), "node nc") {
+			t.Fatalf("%v, want one that names node 2", err)
 		}
 		if d := time.Since(begin); d > patience {
 			t.Errorf("after %s", d)
 		}
-		if want := "weft reclaim " + nodeID(3).String() + " " + nodeID(2).String(); !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want one that says %q", err, want)
+		if want := "weft reclaim " + nodeID(3).String() + " " + nodeID(2).String(); !strings.Contains(silent.Hint(), want) {
+			t.Errorf("%q, want a hint with %q", silent.Hint(), want)
 		}
 		results, err := a.Reclaim(t.Context(), nodeID(2), nodeID(3))
 		if err != nil || len(results) != 2 {

@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	tick         = 500 * time.Millisecond // how often, plus up to half, a founding that has not happened is taken further
-	houseTicks   = 8                      // ticks between reports of free counts
-	probePause   = 30 * time.Second       // how long an empty node waits after all have said that they have nothing
-	gapPause     = 5 * time.Second        // how long a node waits for the rest of a ring of which it heard in parts
-	fetchStagger = 200 * time.Millisecond // within which nodes that join together ask for their first share
+	tick           = 500 * time.Millisecond // how often, plus up to half, a ballot of the bootstrap is started or repeated
+	maintainTicks  = 8                      // ticks between reports of free counts
+	exhaustedPause = 30 * time.Second       // how long a node without a share waits after all have replied that they have none
+	gapPause       = 5 * time.Second        // how long a node waits for the rest of a ring of which it has received a part
+	shareStagger   = 200 * time.Millisecond // within which nodes that join together request their first share
 )
 
-// Run does what needs time of its own, until ctx ends: it takes part in the founding, asks for a first share where this node
-// has none, and tells the others from time to time how much is free. It returns nil, or why the last of the state could not
-// be written, after all that it started has ended. Call it once.
+// Run does the background work until ctx ends: it takes part in the bootstrap, requests a first share where this node
+// has none, and reports the free counts of this node to the others from time to time. After all goroutines that it
+// started have ended it returns nil, or the error of the last write of the state. Call it once.
 func (a *Allocator) Run(ctx context.Context) error {
-	var fetches sync.WaitGroup
-	defer fetches.Wait()
+	var requests sync.WaitGroup
+	defer requests.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ticks := 0; ; {
 		select {
 		case <-ctx.Done():
-			return a.do(func() error { return a.keepHouse(false) })
+			return a.do(func() error { return a.maintain(false) })
 		case <-timer.C:
 			timer.Reset(tick + time.Duration(a.pace.Int64N(int64(tick/2))))
 			ticks++
@@ -40,17 +40,17 @@ func (a *Allocator) Run(ctx context.Context) error {
 			if err := a.proposeAll(); err != nil {
 				return err
 			}
-			if ticks < houseTicks {
+			if ticks < maintainTicks {
 				return nil
 			}
 			ticks = 0
-			return a.keepHouse(true)
+			return a.maintain(true)
 		})
 		if err != nil {
-			a.cfg.Logger.Error("ipam: housekeeping failed", "err", err)
+			a.cfg.Logger.Error("ipam: maintenance failed", "err", err)
 		}
-		for _, cidr := range a.empty() {
-			fetches.Go(func() { a.fetch(ctx, cidr) })
+		for _, cidr := range a.rangesWithoutShare() {
+			requests.Go(func() { a.requestShare(ctx, cidr) })
 		}
 	}
 }
@@ -64,52 +64,53 @@ func (a *Allocator) proposeAll() error {
 	return nil
 }
 
-// keepHouse writes what was learnt of others and, if report, tells them what is free here. It checks the invariants.
-func (a *Allocator) keepHouse(report bool) error {
+// maintain writes what was learned about other nodes and, if report, publishes the free counts of this node. It returns
+// an error if an invariant is broken. The caller holds mu.
+func (a *Allocator) maintain(report bool) error {
 	for _, p := range a.pools {
-		if err := a.keepDecrees(p); err != nil {
+		if err := a.maintainReclaims(p); err != nil {
 			return err
 		}
 		var deltas [][]byte
 		if report {
 			deltas = ringDeltas(p.report(true))
 		}
-		if !p.stale && len(deltas) == 0 {
+		if !p.unsaved && len(deltas) == 0 {
 			continue
 		}
-		if err := a.commit(func(tx store.Tx) error { return p.saveRing(tx) }); err != nil {
+		if err := a.update(func(tx store.Tx) error { return p.saveRing(tx) }); err != nil {
 			return err
 		}
-		a.broadcast(deltas)
+		a.out.broadcast(deltas)
 	}
 	return a.check()
 }
 
-// empty returns the ranges of which this node should ask for a share, and notes that it does.
-func (a *Allocator) empty() (cidrs []netip.Prefix) {
+// rangesWithoutShare returns the ranges of which this node should request a share, and marks them as requested.
+func (a *Allocator) rangesWithoutShare() (cidrs []netip.Prefix) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := a.cfg.Now()
+	now := time.Now()
 	for _, p := range a.pools {
-		recently := !p.probed.IsZero() && now.Sub(p.probed) < probePause
-		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.fetching || recently {
+		recently := !p.exhaustedAt.IsZero() && now.Sub(p.exhaustedAt) < exhaustedPause
+		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.requestingShare || recently {
 			continue
 		}
-		if now.Sub(p.adopted) < gapPause && !p.complete() {
-			continue // its share may be among what it has not heard of yet
+		if now.Sub(p.bootstrappedAt) < gapPause && !p.complete() {
+			continue // its token may not have arrived yet
 		}
-		p.fetching = true
+		p.requestingShare = true
 		cidrs = append(cidrs, p.prefix)
 	}
 	return cidrs
 }
 
-// fetch asks for a first share of a range.
-func (a *Allocator) fetch(ctx context.Context, cidr netip.Prefix) {
+// requestShare requests a first share of a range.
+func (a *Allocator) requestShare(ctx context.Context, cidr netip.Prefix) {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
 	select {
-	case <-time.After(a.jitter(fetchStagger)):
+	case <-time.After(a.jitter(shareStagger)):
 	case <-ctx.Done():
 	}
 	s := search{what: fmt.Sprintf("no share of %s", cidr)}
@@ -117,7 +118,7 @@ func (a *Allocator) fetch(ctx context.Context, cidr netip.Prefix) {
 		var w *wait
 		err := a.do(func() (err error) {
 			if p := a.pool(cidr); len(p.space.Owned()) == 0 && !a.left {
-				w, err = a.seek(p, cidr, p.ring.Usable(), &s)
+				w, err = a.requestSpace(p, cidr, p.ring.Usable(), &s)
 			}
 			return err
 		})
@@ -126,22 +127,22 @@ func (a *Allocator) fetch(ctx context.Context, cidr netip.Prefix) {
 				continue
 			}
 		}
-		a.fetched(cidr, err)
+		a.recordShare(cidr, err)
 		return
 	}
 }
 
-// fetched notes what came of a fetch.
-func (a *Allocator) fetched(cidr netip.Prefix, err error) {
+// recordShare records the result of requestShare.
+func (a *Allocator) recordShare(cidr netip.Prefix, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pool(cidr)
-	p.fetching = false
+	p.requestingShare = false
 	if err != nil {
-		a.cfg.Logger.Warn("ipam: no share", "range", cidr.String(), "err", err)
+		a.cfg.Logger.Warn("ipam: no share of a range", "range", cidr.String(), "err", err)
 	}
 	if errors.Is(err, ErrExhausted) {
-		p.probed = a.cfg.Now()
+		p.exhaustedAt = time.Now()
 	}
-	a.notify()
+	a.notifyWaiters()
 }

@@ -42,8 +42,12 @@ func TestClaim(t *testing.T) {
 			}
 		}
 		b.nodes[0].crash()
-		if _, err := claim(y, "b", "10.32.0.78"); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "node na") {
+		_, err = claim(y, "b", "10.32.0.78")
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "node na") {
 			t.Errorf("of a node that is away: %v", err)
+		}
+		if away, ok := errors.AsType[*UnreachableError](err); !ok || away.Owner != nodeID(0) || !strings.Contains(away.Hint(), "`weft reclaim na`") {
+			t.Errorf("%v without the remedy", err)
 		}
 	})
 }
@@ -107,8 +111,12 @@ func TestExhaustionIsSaidAtOnceAndInFull(t *testing.T) {
 		b.nodes[0].crash()
 		b.nodes[1].crash()
 		_, err = b.nodes[2].alloc.Allocate(context.Background(), "and one more", whole)
-		if !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "2 owners unreachable (na, nb): bring them back or `weft reclaim` them") {
+		if !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "2 owners unreachable (na, nb)") {
 			t.Errorf("%v", err)
+		}
+		full, ok := errors.AsType[*ExhaustedError](err)
+		if !ok || !strings.Contains(full.Hint(), "Bring unreachable nodes back, or run `weft reclaim NODE`") {
+			t.Errorf("%v without the remedy", err)
 		}
 	})
 }
@@ -177,7 +185,7 @@ func TestLeaveAlone(t *testing.T) {
 		b.nodes[1].crash()
 		a := b.nodes[0].alloc
 		allocate(t, a, "x", "")
-		if _, _, err := a.Leave(context.Background()); !errors.Is(err, ErrNoHeir) || !strings.Contains(err.Error(), "nb") {
+		if _, _, err := a.Leave(context.Background()); !errors.Is(err, ErrNoNewOwner) || !strings.Contains(err.Error(), "nb") {
 			t.Errorf("%v", err)
 		}
 		allocate(t, a, "y", "") // nothing has changed

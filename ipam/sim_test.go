@@ -29,8 +29,8 @@ type holder struct {
 	owner string
 }
 
-// outcome is what one operation did.
-type outcome struct {
+// result is what one operation did.
+type result struct {
 	node     int
 	owner    string
 	lease    Lease      // newly promised, or the same again
@@ -54,11 +54,11 @@ func (c *cluster) addr(offset int) netip.Addr {
 }
 
 // operate does something random on a living node.
-func (c *cluster) operate(n *node) outcome {
+func (c *cluster) operate(n *node) result {
 	owner := fmt.Sprintf("%d/%d", n.index, c.intn(16))
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
-	o := outcome{node: n.index, owner: owner}
+	o := result{node: n.index, owner: owner}
 	switch k := c.intn(100); {
 	case k < 50:
 		o.lease, o.err = n.alloc.Allocate(ctx, owner, whole)
@@ -79,12 +79,12 @@ func (c *cluster) operate(n *node) outcome {
 }
 
 // note checks what operations that ran at one time did against all that was promised before.
-func (c *cluster) note(outcomes []outcome) {
+func (c *cluster) note(results []result) {
 	c.t.Helper()
-	for _, o := range outcomes {
+	for _, o := range results {
 		delete(c.held, o.released)
 	}
-	for _, o := range outcomes {
+	for _, o := range results {
 		if !o.lease.Addr.IsValid() {
 			continue
 		}
@@ -188,14 +188,14 @@ func TestNoAddressIsEverLeasedTwice(t *testing.T) {
 		tally := make(map[string]int)
 		for done := 0; done < operations; {
 			c.disturb()
-			outcomes := c.batch()
-			done += len(outcomes)
+			results := c.batch()
+			done += len(results)
 			c.bury()
-			c.note(outcomes)
-			for _, o := range outcomes {
+			c.note(results)
+			for _, o := range results {
 				tally[kindOf(o.err)]++
 			}
-			if done%100 < len(outcomes) {
+			if done%100 < len(results) {
 				c.audit()
 				c.check()
 			}
@@ -212,7 +212,7 @@ func TestNoAddressIsEverLeasedTwice(t *testing.T) {
 }
 
 // batch runs up to eight operations on different living nodes at one time.
-func (c *cluster) batch() []outcome {
+func (c *cluster) batch() []result {
 	var wg sync.WaitGroup
 	var alive []*node
 	for _, n := range c.nodes {
@@ -223,16 +223,16 @@ func (c *cluster) batch() []outcome {
 	c.mu.Lock()
 	c.rng.Shuffle(len(alive), func(i, j int) { alive[i], alive[j] = alive[j], alive[i] })
 	c.mu.Unlock()
-	outcomes := make([]outcome, min(len(alive), 1+c.intn(8)))
-	for i := range outcomes {
+	results := make([]result, min(len(alive), 1+c.intn(8)))
+	for i := range results {
 		begin := within(alive[i].dice("operate", nil), time.Millisecond)
 		wg.Go(func() {
 			time.Sleep(begin)
-			outcomes[i] = c.operate(alive[i])
+			results[i] = c.operate(alive[i])
 		})
 	}
 	wg.Wait()
-	return outcomes
+	return results
 }
 
 func kindOf(err error) string {

@@ -10,39 +10,39 @@ import (
 	"weft/ipam/space"
 )
 
-// State is what an Allocator is doing, in one word. The zero State is invalid.
+// State summarizes what an Allocator is doing. The zero State is invalid.
 type State string
 
 // States of an Allocator.
 const (
-	Idle    State = "idle"    // not founded, and nobody has asked for an address
-	Waiting State = "waiting" // Status.WaitingFor says for what
-	Ready   State = "ready"   // addresses are given out, as long as there are any
+	Idle    State = "idle"    // the range is not divided, and no address has been requested
+	Waiting State = "waiting" // see Status.WaitingFor
+	Ready   State = "ready"   // addresses are allocated, as long as there are any
 )
 
-// Status is what a person or a metric may know of an Allocator.
+// Status is a snapshot of an Allocator for operators and metrics.
 type Status struct {
 	State      State
 	WaitingFor string // a phrase; empty unless State is Waiting
 	Leases     int    // addresses leased on this node
 	Ranges     []RangeStatus
-	Warnings   []string // sentences, each with the mend
+	Warnings   []string // for operators, each with the remedy
 }
 
-// RangeStatus is who owns what of one range.
+// RangeStatus is the division of one range.
 type RangeStatus struct {
 	CIDR   netip.Prefix
 	Owners []Owner // sorted by ID; empty until the range is divided
 }
 
-// Owner is what one node owns of a range. The Addresses of all owners add up to the whole range, the addresses that are
-// never given out (network, broadcast) included; Free does not count those.
+// Owner is what one node owns of a range. The Addresses of all owners add up to the whole range, including addresses
+// that are never allocated (network, broadcast); Free does not count those.
 type Owner struct {
 	ID        peer.ID
 	Name      string
 	Addresses uint64
-	Free      uint64 // of this node exact, of others as they last said
-	Reachable bool   // always so for this node
+	Free      uint64 // exact for this node, as last reported for others
+	Reachable bool   // always true for this node
 }
 
 // Status returns a snapshot.
@@ -51,14 +51,15 @@ func (a *Allocator) Status() (status Status) {
 	return status
 }
 
+// status is Status. The caller holds mu.
 func (a *Allocator) status() Status {
 	status := Status{State: Ready, Leases: len(a.leases.byAddr)}
 	if a.broken != nil {
-		status.Warnings = append(status.Warnings, fmt.Sprintf("state could not be written (%v): make room or mend the disk", a.broken))
+		status.Warnings = append(status.Warnings, fmt.Sprintf("state could not be written (%v): free disk space or replace the disk", a.broken))
 	}
 	for _, p := range a.pools {
 		status.Warnings = append(status.Warnings, p.warnings...)
-		status.Warnings = append(status.Warnings, a.unfinished(p)...)
+		status.Warnings = append(status.Warnings, a.unfinishedWarnings(p)...)
 		status.Ranges = append(status.Ranges, a.rangeStatus(p))
 		if p.ready() || status.State == Waiting {
 			continue
@@ -80,43 +81,53 @@ func (a *Allocator) rangeStatus(p *pool) RangeStatus {
 			o.Free = p.space.FreeIn(space.Span{Start: 0, End: p.ring.Size()})
 			o.Reachable = true
 		} else {
-			o.Reachable = a.cfg.Reachable(o.ID)
+			o.Reachable = a.cfg.Membership.Reachable(o.ID)
 		}
 		rs.Owners = append(rs.Owners, o)
 	}
 	return rs
 }
 
-// ready reports whether p gives out addresses, or would if any node had one left.
-func (p *pool) ready() bool {
-	return p.ring.Bootstrapped() && (len(p.space.Owned()) > 0 || !p.probed.IsZero())
+// unfinishedWarnings returns a warning for each reclaim that was started and not finished. The caller holds mu.
+func (a *Allocator) unfinishedWarnings(p *pool) (warnings []string) {
+	for _, dead := range a.unfinishedReclaims(p) {
+		warnings = append(warnings, fmt.Sprintf("%s: a reclaim of the addresses of node %s was started and not finished: run "+
+			"`weft reclaim %s` again, or start that node", p.prefix, a.name(dead), dead))
+	}
+	return warnings
 }
 
-// idle reports whether nothing is to be done about p as nobody has asked for it yet.
-func (a *Allocator) idle(p *pool) bool { return a.cfg.Lazy && !p.wanted && !p.ring.Bootstrapped() }
+// ready reports whether addresses of p are allocated, or would be if any node had one left.
+func (p *pool) ready() bool {
+	return p.ring.Bootstrapped() && (len(p.space.Owned()) > 0 || !p.exhaustedAt.IsZero())
+}
 
-// waitingFor is what p lacks to be ready.
+// idle reports whether the bootstrap of p is delayed until an address is requested.
+func (a *Allocator) idle(p *pool) bool { return a.cfg.Lazy && !p.requested && !p.ring.Bootstrapped() }
+
+// waitingFor returns what p lacks to be ready, as a phrase.
 func (a *Allocator) waitingFor(p *pool) string {
-	met, needed := p.votes.Waiting()
+	met, needed := p.bootstrap.Waiting()
 	switch {
 	case p.ring.Bootstrapped():
 		return fmt.Sprintf("a share of %s from the other nodes", p.prefix)
 	case needed == 0:
-		return fmt.Sprintf("founding nodes to divide %s: this one is an observer and has met none", p.prefix)
+		return fmt.Sprintf("bootstrap nodes to divide %s: this node is an observer and has met none", p.prefix)
 	case met < needed:
-		return fmt.Sprintf("founding nodes to divide %s: %d of %d have met", p.prefix, met, needed)
+		return fmt.Sprintf("bootstrap nodes to divide %s: %d of %d have met", p.prefix, met, needed)
 	}
-	return fmt.Sprintf("the %d founding nodes to agree on how to divide %s", met, p.prefix)
+	return fmt.Sprintf("the %d bootstrap nodes to agree on how to divide %s", met, p.prefix)
 }
 
-// Ready reports whether every range is divided and this node has a share of each, or knows that there is none to be had.
+// Ready reports whether every range is divided and this node has a share of each, or knows that there is none to be
+// had.
 func (a *Allocator) Ready() (ready bool) {
 	a.view(func() { ready = !slices.ContainsFunc(a.pools, func(p *pool) bool { return !p.ready() }) })
 	return ready
 }
 
-// Prime starts the founding where it has not happened, lazy or not, and waits until Ready, for at most 10 s. The error says
-// what it was waiting for.
+// Prime starts the bootstrap of all ranges, even if it is lazy, and waits until Ready, for at most 10 s. The error
+// contains what it was waiting for.
 func (a *Allocator) Prime(ctx context.Context) error {
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
@@ -129,8 +140,8 @@ func (a *Allocator) Prime(ctx context.Context) error {
 					return err
 				}
 				if !p.ready() {
-					a.poke()
-					w = a.waitFor(a.waitingFor(p))
+					a.wakeRun()
+					w = a.waitForChange(a.waitingFor(p))
 					return nil
 				}
 			}

@@ -14,109 +14,116 @@ import (
 	"weft/internal/peer"
 )
 
-// MaxFoundings is how many ranges' foundings a node tells of: they have to fit its metadata.
+// MaxClusterIDs is how many cluster IDs, one a range, a node publishes: they have to fit its metadata.
 const MaxClusterIDs = 16
 
-// ErrForeign is wrapped where a node belongs to another network: one whose address range was divided apart from this one's.
-// Either goes on as it is, and takes nobody of the other in: their pods may have the same addresses.
-var ErrClusterMismatch = errors.New("mesh: it belongs to another network, whose address range was divided apart from this one's")
+// ErrClusterMismatch is wrapped by the errors about a node of another cluster: one that was bootstrapped independently, so
+// that pods of the two may have the same addresses. Both clusters continue, and neither accepts a node of the other.
+var ErrClusterMismatch = errors.New("mesh: it belongs to another network: the address range was divided independently there")
 
-// Founding says, by short hashes, how a range was first divided.
+// ClusterID identifies the bootstrap of one address range, by short hashes: of the range, and of its first division.
+// Two nodes are of different clusters when they have different IDs for one range.
 type ClusterID struct{ Range, By uint32 }
 
-// Foreigner is a node of another network that turned up.
+// ClusterMismatch is a node of another cluster that has tried to join, or that this node has tried to join.
 type ClusterMismatch struct {
 	ID   peer.ID
 	Name string
-	Addr netip.AddrPort // of its gossip
-	At   time.Time      // when it was last heard of
+	Addr netip.AddrPort // gossip address
+	At   time.Time      // of the latest attempt
 }
 
-// Bounds of what is remembered of foreigners.
+// Bounds of the list of cluster mismatches.
 const (
-	maxForeigners = 64
-	foreignFor    = 5 * time.Minute
+	maxClusterMismatches = 64
+	clusterMismatchTTL   = 5 * time.Minute
 )
 
-// foundings is what this node tells of how its ranges were divided, and who was found to have them divided otherwise.
-type foundings struct {
+// clusterIDs holds this node's cluster IDs, and the nodes that were refused because they have others. Its methods may be
+// called concurrently.
+type clusterIDs struct {
 	mu         sync.Mutex
 	own        []ClusterID                 // guarded by mu
-	foreigners map[peer.ID]ClusterMismatch // guarded by mu
+	mismatches map[peer.ID]ClusterMismatch // guarded by mu
 }
 
-// foreign reports whether a node with the given foundings belongs to another network. One whose ranges are not divided
-// yet belongs to none.
-func (f *foundings) foreign(theirs []ClusterID) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+var _ memberlist.MergeDelegate = (*clusterIDs)(nil)
+
+// contradicts reports whether a node with the given IDs is of another cluster. A node that has no ID yet, because its
+// ranges are not divided, may join any cluster.
+func (c *clusterIDs) contradicts(theirs []ClusterID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return slices.ContainsFunc(theirs, func(t ClusterID) bool {
-		return slices.ContainsFunc(f.own, func(o ClusterID) bool { return o.Range == t.Range && o.By != t.By })
+		return slices.ContainsFunc(c.own, func(o ClusterID) bool { return o.Range == t.Range && o.By != t.By })
 	})
 }
 
-// refuse returns an error, and remembers the node, where it belongs to another network.
-func (f *foundings) refuse(n *memberlist.Node) error {
+// check returns an error, and records the mismatch, when a node belongs to another cluster.
+func (c *clusterIDs) check(n *memberlist.Node) error {
 	md, err := parseMeta(n.Meta)
-	if err != nil || !f.foreign(md.foundings) {
-		return nil // others look at what cannot be read
+	if err != nil || !c.contradicts(md.clusterIDs) {
+		return nil // NotifyAlive reports metadata that cannot be read
 	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
-	who := ClusterMismatch{
+	mismatch := ClusterMismatch{
 		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: netip.AddrPortFrom(addr.Unmap(), n.Port), At: time.Now(),
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.foreigners == nil || len(f.foreigners) >= maxForeigners {
-		f.foreigners = make(map[peer.ID]ClusterMismatch)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mismatches == nil || len(c.mismatches) >= maxClusterMismatches {
+		c.mismatches = make(map[peer.ID]ClusterMismatch)
 	}
-	f.foreigners[who.ID] = who
-	return fmt.Errorf("%w: node %s (%s at %s)", ErrClusterMismatch, who.Name, who.ID, who.Addr)
+	c.mismatches[mismatch.ID] = mismatch
+	return fmt.Errorf("%w: node %s (%s at %s)", ErrClusterMismatch, mismatch.Name, mismatch.ID, mismatch.Addr)
 }
 
-// NotifyMerge implements memberlist.MergeDelegate: it refuses to join with nodes of another network.
-func (f *foundings) NotifyMerge(nodes []*memberlist.Node) error {
+// NotifyMerge implements memberlist.MergeDelegate: it refuses an exchange of states that has nodes of another cluster in
+// it.
+func (c *clusterIDs) NotifyMerge(nodes []*memberlist.Node) error {
 	var errs []error
 	for _, n := range nodes {
-		errs = append(errs, f.refuse(n))
+		errs = append(errs, c.check(n))
 	}
 	return errors.Join(errs...)
 }
 
-func (f *foundings) list() []ClusterID {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.own)
+func (c *clusterIDs) list() []ClusterID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.own)
 }
 
-// SetFoundings tells the others how this node's ranges were divided, at most MaxFoundings of them. It does not wait for them
-// to hear of it.
+// set replaces this node's cluster IDs and reports whether they have changed.
+func (c *clusterIDs) set(list []ClusterID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Equal(c.own, list) {
+		return false
+	}
+	c.own = list
+	return true
+}
+
+// SetClusterIDs publishes the cluster IDs of this node, at most MaxClusterIDs of them. It does not wait until other nodes
+// have received them.
 func (m *Mesh) SetClusterIDs(list []ClusterID) {
-	list = slices.Clone(list[:min(len(list), MaxClusterIDs)])
-	m.foundings.mu.Lock()
-	same := slices.Equal(m.foundings.own, list)
-	m.foundings.own = list
-	m.foundings.mu.Unlock()
-	if same {
-		return
-	}
-	select {
-	case m.retell <- struct{}{}:
-	default:
+	if m.clusterIDs.set(slices.Clone(list[:min(len(list), MaxClusterIDs)])) {
+		m.metaChanged.Set()
 	}
 }
 
-// Foreigners returns the nodes of other networks that turned up lately, ordered by name and ID.
+// ClusterMismatches returns the nodes of other clusters that were refused lately, ordered by name and ID.
 func (m *Mesh) ClusterMismatches() []ClusterMismatch {
-	m.foundings.mu.Lock()
-	defer m.foundings.mu.Unlock()
+	m.clusterIDs.mu.Lock()
+	defer m.clusterIDs.mu.Unlock()
 	var list []ClusterMismatch
-	for id, f := range m.foundings.foreigners {
-		if time.Since(f.At) > foreignFor {
-			delete(m.foundings.foreigners, id)
+	for id, mismatch := range m.clusterIDs.mismatches {
+		if time.Since(mismatch.At) > clusterMismatchTTL {
+			delete(m.clusterIDs.mismatches, id)
 			continue
 		}
-		list = append(list, f)
+		list = append(list, mismatch)
 	}
 	slices.SortFunc(list, func(a, b ClusterMismatch) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {

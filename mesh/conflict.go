@@ -10,27 +10,27 @@ import (
 	"weft/internal/peer"
 )
 
-// ErrDuplicateKey is wrapped by Run's error where another live node has the same key and was there first.
+// ErrDuplicateKey is wrapped by Run's error when another live node has the same key and was started earlier.
 var ErrDuplicateKey = errors.New("mesh: another node runs with this node's key")
 
-// An instance message goes straight to an address at which somebody claims to have this node's key. Old news of the
-// node's own earlier address and a clone of its disk look the same in gossip; only a clone can receive the message and
-// be another instance.
+// An instance message asks the process at an address, which gossip gives for this node's own ID, whether it is another
+// process. In gossip the node's own earlier address and a copy of its disk look the same; only a copy can receive the
+// message and be another instance. The fields are those of the sender; numbers are big endian:
 //
 //	 0            8         16         24        25        27
 //	+------------+---------+----------+---------+---------+-----------+
-//	| node ID    | started | instance | answer? | port    | address   |  of the sender
+//	| node ID    | started | instance | answer? | port    | address   |
 //	+------------+---------+----------+---------+---------+-----------+
 const instanceFixed = 8 + 8 + 8 + 1 + 2
 
-// askPause is how often at most a node asks who else has its key: gossip repeats itself.
-const askPause = 200 * time.Millisecond
+// instancePause is the shortest time between two instance messages of a node: gossip repeats itself.
+const instancePause = 200 * time.Millisecond
 
-// clashed is called when gossip has this node's own ID at another address.
-func (m *Mesh) clashed(at netip.AddrPort) {
-	m.contested.Store(true)
-	now, last := time.Now().UnixNano(), m.asked.Load()
-	if now-last >= int64(askPause) && m.asked.CompareAndSwap(last, now) {
+// reportOwnKey implements admission: it sends an instance message to the address at which gossip has this node's own ID.
+func (m *Mesh) reportOwnKey(at netip.AddrPort) {
+	m.keyContested.Store(true)
+	now, last := time.Now().UnixNano(), m.instanceSent.Load()
+	if now-last >= int64(instancePause) && m.instanceSent.CompareAndSwap(last, now) {
 		m.sendInstance(at, false)
 	}
 }
@@ -44,20 +44,20 @@ func (m *Mesh) sendInstance(to netip.AddrPort, answer bool) {
 	msg = binary.BigEndian.AppendUint16(msg, m.cfg.Advertise.Port())
 	msg = append(msg, m.cfg.Advertise.Addr().AsSlice()...)
 	if err := m.enqueue(outgoing{to: to, msg: msg}); err != nil {
-		m.log.Debug("asking who else has this key", "addr", to, "err", err)
+		m.log.Debug("instance message not sent", "addr", to, "err", err)
 	}
 }
 
-// instanceMessage takes in an instance message: where it comes from another process with this node's key, the one
-// that was started later gives way, and the earlier one tells it.
-func (m *Mesh) instanceMessage(body []byte) {
+// handleInstance handles an instance message. When it comes from another process with this node's key, the process that
+// was started later ends its Run, and the earlier one answers the later one.
+func (m *Mesh) handleInstance(body []byte) {
 	if len(body) < instanceFixed {
-		m.malformed(peer.ID{})
+		m.countMalformed(peer.ID{})
 		return
 	}
 	addr, ok := netip.AddrFromSlice(body[instanceFixed:])
 	if !ok || peer.ID(body[:8]) != m.cfg.Identity.ID {
-		m.malformed(peer.ID{})
+		m.countMalformed(peer.ID{})
 		return
 	}
 	started := time.Unix(0, int64(binary.BigEndian.Uint64(body[8:])))
@@ -72,7 +72,7 @@ func (m *Mesh) instanceMessage(body []byte) {
 			m.cfg.Identity.ID, sender.Addr(), started.UTC().Format(time.RFC3339)))
 		return
 	}
-	m.log.Warn("a node started later with this node's key: it has to give way", "addr", sender)
+	m.log.Warn("another node was started later with this node's key, and has to stop", "addr", sender)
 	if body[24] == 0 {
 		m.sendInstance(sender, true)
 	}

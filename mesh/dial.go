@@ -12,26 +12,30 @@ import (
 	"time"
 )
 
-// Pauses between attempts to reach a target: they grow by half from first to longest, each drawn from ±25 %. While a
-// target is a member, the dialer looks every recheck whether it still is. A node that has learned of a new member has
-// chosen the secret that it seals with after settlePause.
+// Pauses between attempts to reach a target: they grow by half from firstPause to longestPause, each drawn from ±25 %.
+// While a target is a member, the dialer checks every recheckPause whether it still is.
 const (
 	firstPause   = 300 * time.Millisecond
 	longestPause = time.Minute
-	recheck      = 10 * time.Second
-	settlePause  = 300 * time.Millisecond
-	resolveLimit = 3 * time.Second
-	contestLimit = 2 * time.Second
+	recheckPause = 10 * time.Second
 )
 
-// dialer tries to join by every target, for ever: a name is resolved again at each attempt, since an address that was
-// right yesterday may be another's today.
+const (
+	// keyChoicePause is how long a node needs at most to choose the key that it seals with after it has learned of a new
+	// member.
+	keyChoicePause = 300 * time.Millisecond
+	// resolveTimeout bounds the lookup of a target's name.
+	resolveTimeout = 3 * time.Second
+	// contestTimeout is how long a node that claims this node's key is waited for to answer an instance message.
+	contestTimeout = 2 * time.Second
+)
+
+// dialer tries to join the network through every target, without limit. It resolves names again for each attempt, since
+// the address of a name may have changed.
 type dialer struct {
 	mesh *Mesh // constant
 
 	triedAll chan struct{} // closed after the first attempt at every target known at the start, unless Run ends before
-
-	trying sync.Mutex // held while the mesh seals with another key for the sake of one exchange
 
 	mu      sync.Mutex
 	ctx     context.Context               // guarded by mu: Run's; nil before and after it
@@ -40,10 +44,10 @@ type dialer struct {
 	lastErr map[Target]error              // guarded by mu: nil once joined
 }
 
-// TargetStatus is how it stands with a target.
+// TargetStatus is the state of the attempts to join through a target.
 type TargetStatus struct {
 	Target Target
-	// Err is why the last attempt failed, nil where it did not or none was made yet.
+	// Err is why the latest attempt failed; nil when it succeeded or none was made yet.
 	Err error
 }
 
@@ -60,7 +64,7 @@ func (d *dialer) run(ctx context.Context) {
 	for _, s := range d.mesh.cfg.Targets.List() {
 		t, err := ParseTarget(s, d.mesh.cfg.Advertise.Port())
 		if err != nil {
-			d.mesh.log.Warn("a saved target is unusable", "addr", s, "err", err)
+			d.mesh.log.Warn("saved target ignored: it cannot be parsed", "addr", s, "err", err)
 			continue
 		}
 		targets = append(targets, t)
@@ -73,53 +77,33 @@ func (d *dialer) run(ctx context.Context) {
 	}
 	d.mu.Unlock()
 	if d.mesh.cfg.Discovery {
-		d.wg.Go(func() { d.recover(ctx) })
+		d.wg.Go(func() { d.rejoin(ctx) })
 	}
 	first.Wait()
-	if d.settled(ctx) {
+	if d.awaitContest(ctx) {
 		close(d.triedAll)
 	}
 	d.wg.Go(func() { d.catchUp(ctx) })
 	<-ctx.Done()
 	d.mu.Lock()
-	d.ctx = nil // nothing starts from here on
+	d.ctx = nil // no target is started from here on
 	d.mu.Unlock()
 	d.wg.Wait()
 }
 
-// catchUp exchanges states with a few members picked at random soon after the start. Where many nodes start at once, each
-// tells as often of the others as is enough for the few that it knows by then, and who is left out would hear of them with
-// the next exchange only, half a minute later or more.
-func (d *dialer) catchUp(ctx context.Context) {
-	for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+// awaitContest waits contestTimeout when another node claims this node's key: if that node was started earlier, its answer
+// ends Run within that time. It reports whether ctx has not ended.
+func (d *dialer) awaitContest(ctx context.Context) bool {
+	if d.mesh.keyContested.Load() {
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(pause/4*3 + rand.N(pause/2)):
-		}
-		members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
-		if len(members) == 0 {
-			continue
-		}
-		if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
-			d.mesh.log.Debug("catching up", "err", err)
-		}
-	}
-}
-
-// settled waits for the answer of whoever else claims to have this node's key, if somebody does: where one comes, Run
-// ends. It reports whether ctx has not ended.
-func (d *dialer) settled(ctx context.Context) bool {
-	if d.mesh.contested.Load() {
-		select {
-		case <-ctx.Done():
-		case <-time.After(contestLimit):
+		case <-time.After(contestTimeout):
 		}
 	}
 	return ctx.Err() == nil
 }
 
-// start begins to dial t, if it is not dialled already; first, where given, is done after the first attempt. mu is held.
+// start begins to dial t, unless it is dialled already; mu is held. first, when not nil, waits for the first attempt.
 func (d *dialer) start(t Target, first *sync.WaitGroup) {
 	if _, running := d.active[t]; running {
 		return
@@ -138,19 +122,19 @@ func (d *dialer) start(t Target, first *sync.WaitGroup) {
 	})
 }
 
-// dial tries t until ctx ends and calls tried after each attempt.
+// dial tries to join through t until ctx ends. It calls tried after each attempt.
 func (d *dialer) dial(ctx context.Context, t Target, tried func()) {
 	pause := firstPause
 	for {
 		err := d.attempt(ctx, t)
-		d.note(t, err)
+		d.recordAttempt(t, err)
 		tried()
-		wait := recheck
+		wait := recheckPause
 		if err == nil {
 			pause = firstPause
 		} else {
-			wait = pause/4*3 + rand.N(pause/2)
-			pause = min(pause+pause/2, longestPause)
+			wait = jittered(pause)
+			pause = longer(pause)
 		}
 		select {
 		case <-ctx.Done():
@@ -160,9 +144,15 @@ func (d *dialer) dial(ctx context.Context, t Target, tried func()) {
 	}
 }
 
-// attempt joins by t unless it is a member already.
+// jittered returns a random duration of ±25 % around pause.
+func jittered(pause time.Duration) time.Duration { return pause/4*3 + rand.N(pause/2) }
+
+// longer returns the pause after pause: half as long again, at most longestPause.
+func longer(pause time.Duration) time.Duration { return min(pause+pause/2, longestPause) }
+
+// attempt joins through t, unless a member is alive there already.
 func (d *dialer) attempt(ctx context.Context, t Target) error {
-	resolveCtx, cancel := context.WithTimeout(ctx, resolveLimit)
+	resolveCtx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
 	if err != nil {
@@ -180,52 +170,25 @@ func (d *dialer) attempt(ctx context.Context, t Target) error {
 	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
 }
 
-// join exchanges states with whoever is at addr. A node that opens what this one seals, but answers with a secret that
-// this one does not have, knows from then on what it has: the second time they may understand each other.
+// join exchanges states with the node at addr, under each key that may work. A node that can open this node's gossip but
+// answers under a key that this one does not have knows this node's keys from then on, and may choose another key. So a
+// second round follows.
 func (d *dialer) join(ctx context.Context, addr netip.AddrPort) error {
-	err := d.exchangeByAnyKey(ctx, addr)
-	if !anotherSecret(err) {
+	exchange := func() error { return d.exchange(ctx, addr) }
+	err := d.mesh.keys.exchangeWithAnyKey(exchange)
+	if !isOtherSecret(err) {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(settlePause):
-		return d.exchangeByAnyKey(ctx, addr)
+	case <-time.After(keyChoicePause):
+		return d.mesh.keys.exchangeWithAnyKey(exchange)
 	}
 }
 
-// exchangeByAnyKey exchanges states with whoever is at addr, sealed with the present key, and where the node there has
-// another one, with each of those that all members alive can open as well.
-func (d *dialer) exchangeByAnyKey(ctx context.Context, addr netip.AddrPort) error {
-	err := d.exchange(ctx, addr)
-	if !anotherSecret(err) {
-		return err
-	}
-	d.trying.Lock()
-	defer d.trying.Unlock()
-	keys := d.mesh.keys
-	for _, key := range keys.others() {
-		otherErr := keys.try(key)
-		if otherErr == nil {
-			otherErr = d.exchange(ctx, addr)
-		}
-		if !anotherSecret(otherErr) {
-			err = otherErr
-			break
-		}
-	}
-	return errors.Join(err, keys.done())
-}
-
-// anotherSecret reports whether err says that both nodes have secrets, and none in common as far as it goes.
-func anotherSecret(err error) bool {
-	e, ok := errors.AsType[*SecretError](err)
-	return ok && e.Reason == MismatchOther
-}
-
-// exchange exchanges states with whoever is at addr. memberlist cannot be interrupted in that: where ctx ends first,
-// what it does ends by itself at the stream's timeout, and nobody waits for it.
+// exchange exchanges states with the node at addr. memberlist cannot be interrupted in an exchange: when ctx ends first,
+// exchange returns, and the rest ends at the timeout of the stream.
 func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 	list := d.mesh.list.Load()
 	if list == nil {
@@ -244,8 +207,8 @@ func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 	}
 }
 
-// note keeps the outcome of an attempt and logs it where it changed.
-func (d *dialer) note(t Target, err error) {
+// recordAttempt records the result of an attempt, and logs it when it has changed.
+func (d *dialer) recordAttempt(t Target, err error) {
 	d.mu.Lock()
 	old, known := d.lastErr[t]
 	_, active := d.active[t]
@@ -257,61 +220,40 @@ func (d *dialer) note(t Target, err error) {
 		return
 	}
 	if err != nil && (!known || old == nil || errors.Is(err, ErrSecret) != errors.Is(old, ErrSecret)) {
-		d.mesh.log.Warn("target not reached, trying on", "addr", t.String(), "err", err)
+		d.mesh.log.Warn("target not reached, retrying", "addr", t.String(), "err", err)
 	} else if err == nil && (!known || old != nil) {
 		d.mesh.log.Info("target reached", "addr", t.String())
 	}
 }
 
-// recoverFirst is within which time after the start a node first dials those that it knows of earlier runs: a restart costs pods
-// as little as that, and nodes that start together do not all dial at once.
-const recoverFirst = 200 * time.Millisecond
-
-// recover dials, with growing pauses, members that are known but not alive: those of earlier runs, and those on the
-// other side of a partition, to whom memberlist stops talking after half a minute.
-func (d *dialer) recover(ctx context.Context) {
-	pause := 2 * time.Second
-	for next := rand.N(recoverFirst); ; next = pause/4*3 + rand.N(pause/2) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(next):
-		}
-		lost := d.lost()
-		if len(lost) == 0 {
-			pause = 2 * time.Second
-			continue
-		}
-		pause = min(pause+pause/2, longestPause)
-		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
-		for _, addr := range lost[:min(3, len(lost))] {
-			err := d.join(ctx, addr)
-			if err == nil {
-				pause = 2 * time.Second
-			} else if e, ok := errors.AsType[*SecretError](err); ok {
-				d.mesh.outside.note(e.Addr.Addr(), e.Reason, time.Now())
-			}
-		}
+// stop ends the attempts at t.
+func (d *dialer) stop(t Target) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cancel, running := d.active[t]; running {
+		cancel()
+		delete(d.active, t)
+		delete(d.lastErr, t)
 	}
 }
 
-// lost returns the gossip addresses of members that were seen, did not say good-bye, and are not alive.
-func (d *dialer) lost() []netip.AddrPort {
-	var lost []netip.AddrPort
-	for id, text := range d.mesh.cfg.Targets.Seen() {
-		addr, err := netip.ParseAddrPort(text)
-		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.cfg.Advertise {
-			continue
+// stopAllBut ends the attempts at all targets but those in keep.
+func (d *dialer) stopAllBut(keep []Target) {
+	d.mu.Lock()
+	var others []Target
+	for t := range d.active {
+		if !slices.Contains(keep, t) {
+			others = append(others, t)
 		}
-		if m, known := d.mesh.roster.lookup(id); known && m.State != StateDead {
-			continue
-		}
-		lost = append(lost, addr)
 	}
-	return lost
+	d.mu.Unlock()
+	for _, t := range others {
+		d.stop(t)
+	}
 }
 
-// Connect adds targets and dials them at once; with replace they take the place of all others. The list is durable.
+// Connect adds targets and dials them at once; with replace they replace all others. The new list is on disk when Connect
+// returns nil.
 func (m *Mesh) Connect(targets []Target, replace bool) error {
 	list := m.cfg.Targets.List()
 	if replace {
@@ -337,7 +279,7 @@ func (m *Mesh) Connect(targets []Target, replace bool) error {
 	return nil
 }
 
-// Disconnect takes targets away; whoever is a member stays one. Targets not in the list are ignored.
+// Disconnect removes targets; a member at one of them stays a member. Targets that are not in the list are ignored.
 func (m *Mesh) Disconnect(targets []Target) error {
 	list := slices.DeleteFunc(m.cfg.Targets.List(), func(s string) bool {
 		return slices.ContainsFunc(targets, func(t Target) bool { return t.String() == s })
@@ -348,7 +290,7 @@ func (m *Mesh) Disconnect(targets []Target) error {
 	return m.cfg.Targets.Set(list)
 }
 
-// TargetStatus returns how it stands with each target, ordered by its text.
+// TargetStatus returns the state of each target, ordered by its text.
 func (m *Mesh) TargetStatus() []TargetStatus {
 	m.dialer.mu.Lock()
 	defer m.dialer.mu.Unlock()
@@ -360,28 +302,4 @@ func (m *Mesh) TargetStatus() []TargetStatus {
 		return slices.Compare([]byte(a.Target.String()), []byte(b.Target.String()))
 	})
 	return all
-}
-
-func (d *dialer) stop(t Target) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if cancel, running := d.active[t]; running {
-		cancel()
-		delete(d.active, t)
-		delete(d.lastErr, t)
-	}
-}
-
-func (d *dialer) stopAllBut(keep []Target) {
-	d.mu.Lock()
-	var others []Target
-	for t := range d.active {
-		if !slices.Contains(keep, t) {
-			others = append(others, t)
-		}
-	}
-	d.mu.Unlock()
-	for _, t := range others {
-		d.stop(t)
-	}
 }

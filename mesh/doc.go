@@ -1,6 +1,19 @@
-// Package mesh finds the nodes of a weft network, watches them, and carries the gossip of the other engines.
+// Package mesh finds the nodes of a weft network, tracks which of them are alive, and carries the gossip of the other
+// engines.
 //
-// It stands on hashicorp/memberlist: SWIM membership with push/pull of full state, on one UDP and TCP port. What the
-// package adds is identity (a key for each node), targets that are dialled for ever, immutable snapshots of the
-// membership for the router, and channels for gossip.
+// It builds on hashicorp/memberlist: SWIM membership with push/pull of full state, on one UDP and TCP port. The package
+// adds identity (one key pair a node), targets that are dialled without limit, immutable snapshots of the membership for
+// the router, channels for gossip, and a tunnel for nodes that cannot be dialled.
+//
+// The files by subject:
+//
+//   - membership: roster.go, member.go, meta.go, identity.go, conflict.go, clusterid.go
+//   - joining: dial.go, rejoin.go, targets.go, keys.go, keymismatch.go
+//   - gossip: gossip.go, unicast.go, tunnel.go, fragment.go, links.go
+//   - memberlist's texts: memberlist_text.go, memberlist_log.go
+//   - the engine: config.go, mesh.go, watch.go
+//
+// Lock order: keyring.switching, keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the
+// package is taken while it is held. memberlist calls the roster with its own lock held, so nothing here calls memberlist
+// with roster.mu held. Only keyring.switching and Targets.updating are held over I/O, and no reader needs them.
 package mesh

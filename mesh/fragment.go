@@ -10,210 +10,213 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 )
 
-// A letter is a unicast to a node that no stream leads to: it goes through the tunnel in parts, each of which is sent
-// again until it is acknowledged.
+// A unicast to a node that no stream reaches goes through the tunnel in fragments. Each fragment is sent again until it
+// is acknowledged. The numbers are big endian, with their lengths in bytes:
 //
-//	part   | letter 8 | index 2 | count 2 | bytes
-//	ack    | letter 8 | index 2
+//	fragment | message ID 8 | index 2 | count 2 | bytes
+//	ack      | message ID 8 | index 2
 const (
-	letterHeader = 8 + 2 + 2
-	letterPart   = 1000 // bytes of the message in each part but the last
-	letterParts  = 256  // at most, in one letter
-	letterResend = 300 * time.Millisecond
-	letterFor    = 5 * time.Second // until its sender gives up
-	letterWindow = 16              // parts under way at once
+	fragmentHeader  = 8 + 2 + 2
+	fragmentAck     = 8 + 2
+	fragmentSize    = 1000 // bytes of the message in each fragment but the last
+	maxFragments    = 256  // of one message
+	fragmentResend  = 300 * time.Millisecond
+	fragmentTimeout = 5 * time.Second // until the sender gives up
+	fragmentWindow  = 16              // fragments in flight at once
 )
 
-// Bounds of letters that arrive.
+// Bounds of the messages that arrive.
 const (
-	maxLetters  = 64   // being put together
-	maxReceived = 1024 // remembered, so that a part that comes again is not a new letter
-	letterStale = 2 * letterFor
+	maxReassemblies = 64   // messages of which fragments are missing
+	maxReceived     = 1024 // remembered IDs of complete messages: a repeated fragment of one does not start a new message
+	reassemblyTTL   = 2 * fragmentTimeout
 )
 
-// errLetter is returned where a letter was not acknowledged in time.
-var errLetter = errors.New("mesh: the other did not acknowledge it")
+// errNotAcked is returned when a message was not acknowledged within fragmentTimeout.
+var errNotAcked = errors.New("mesh: the receiver did not acknowledge the message")
 
-// letters are those that this mesh sends and receives.
-type letters struct {
-	mesh *Mesh
+// fragmenter sends and receives the fragmented messages of a mesh. Its methods may be called concurrently.
+type fragmenter struct {
+	mesh *Mesh // constant
 
-	mu       sync.Mutex
-	sending  map[letterKey]*sentLetter     // guarded by mu
-	coming   map[letterKey]*receivedLetter // guarded by mu
-	received []letterKey                   // guarded by mu: the latest last
+	mu           sync.Mutex
+	sending      map[messageKey]*unackedMessage // guarded by mu
+	reassemblies map[messageKey]*reassembly     // guarded by mu
+	received     []messageKey                   // guarded by mu: the latest last
 }
 
-type letterKey struct {
+// messageKey identifies a message by the peer at the other end and the ID that its sender has drawn.
+type messageKey struct {
 	peer peer.ID
 	id   uint64
 }
 
-type sentLetter struct {
-	open map[uint16]bool // parts without an acknowledgement
-	news chan struct{}   // holds a token after one
+// unackedMessage is a message that is being sent.
+type unackedMessage struct {
+	unacked map[uint16]bool // indexes of fragments without an acknowledgement; guarded by fragmenter.mu
+	acked   signal.Chan     // set after each acknowledgement
 }
 
-type receivedLetter struct {
-	parts [][]byte
-	left  int
-	at    time.Time
+// reassembly is a message that is being received. It is guarded by fragmenter.mu.
+type reassembly struct {
+	fragments [][]byte // nil: missing
+	missing   int
+	at        time.Time // of the latest fragment
 }
 
-func newLetters(m *Mesh) *letters {
-	return &letters{mesh: m, sending: make(map[letterKey]*sentLetter), coming: make(map[letterKey]*receivedLetter)}
+func newFragmenter(m *Mesh) *fragmenter {
+	return &fragmenter{mesh: m, sending: make(map[messageKey]*unackedMessage), reassemblies: make(map[messageKey]*reassembly)}
 }
 
-// send sends msg and returns once all of it has arrived, or why it may not have.
-func (l *letters) send(ctx context.Context, to peer.ID, msg []byte) error {
-	count := (len(msg) + letterPart - 1) / letterPart
-	if count > letterParts {
+// send sends msg and returns when all of it was acknowledged, or with the reason why it may not have arrived.
+func (f *fragmenter) send(ctx context.Context, to peer.ID, msg []byte) error {
+	count := (len(msg) + fragmentSize - 1) / fragmentSize
+	if count > maxFragments {
 		return ErrTooLong
 	}
-	key := letterKey{to, rand.Uint64()}
-	s := &sentLetter{open: make(map[uint16]bool, count), news: make(chan struct{}, 1)}
+	key := messageKey{to, rand.Uint64()}
+	m := &unackedMessage{unacked: make(map[uint16]bool, count), acked: signal.New()}
 	for i := range count {
-		s.open[uint16(i)] = true
+		m.unacked[uint16(i)] = true
 	}
-	l.mu.Lock()
-	l.sending[key] = s
-	l.mu.Unlock()
+	f.mu.Lock()
+	f.sending[key] = m
+	f.mu.Unlock()
 	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.sending, key)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.sending, key)
 	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, letterFor, errLetter)
+	ctx, cancel := context.WithTimeoutCause(ctx, fragmentTimeout, errNotAcked)
 	defer cancel()
 	for {
-		open := l.window(s)
-		if len(open) == 0 {
+		window := f.window(m)
+		if len(window) == 0 {
 			return nil
 		}
-		for _, i := range open {
-			part := msg[int(i)*letterPart : min((int(i)+1)*letterPart, len(msg))]
-			b := binary.BigEndian.AppendUint64([]byte{tunnelPart}, key.id)
+		for _, i := range window {
+			body := msg[int(i)*fragmentSize : min((int(i)+1)*fragmentSize, len(msg))]
+			b := binary.BigEndian.AppendUint64([]byte{tunnelFragment}, key.id)
 			b = binary.BigEndian.AppendUint16(b, i)
 			b = binary.BigEndian.AppendUint16(b, uint16(count))
-			_ = l.mesh.cfg.Tunnel.Send(to, append(b, part...)) // is sent again
+			_ = f.mesh.cfg.Tunnel.Send(to, append(b, body...)) // a fragment that is lost is sent again
 		}
-		if err := l.wait(ctx, s); err != nil {
+		if err := f.awaitAcks(ctx, m); err != nil {
 			return err
 		}
 	}
 }
 
-// window returns the parts to be sent next.
-func (l *letters) window(s *sentLetter) (open []uint16) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range s.open {
-		open = append(open, i)
+// window returns the indexes of the fragments to be sent next, at most fragmentWindow; none when all were acknowledged.
+func (f *fragmenter) window(m *unackedMessage) (indexes []uint16) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range m.unacked {
+		indexes = append(indexes, i)
 	}
-	slices.Sort(open)
-	return open[:min(len(open), letterWindow)]
+	slices.Sort(indexes)
+	return indexes[:min(len(indexes), fragmentWindow)]
 }
 
-// wait waits until all that is under way was acknowledged, or is to be sent again.
-func (l *letters) wait(ctx context.Context, s *sentLetter) error {
-	timer := time.NewTimer(letterResend)
+// awaitAcks returns when the fragments in flight were acknowledged or are due to be sent again.
+func (f *fragmenter) awaitAcks(ctx context.Context, m *unackedMessage) error {
+	timer := time.NewTimer(fragmentResend)
 	defer timer.Stop()
-	for left := min(l.openParts(s), letterWindow); left > 0; {
+	for left := min(f.unacked(m), fragmentWindow); left > 0; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-timer.C:
 			return nil
-		case <-s.news:
-			left = min(left-1, l.openParts(s))
+		case <-m.acked.C():
+			left = min(left-1, f.unacked(m))
 		}
 	}
 	return nil
 }
 
-func (l *letters) openParts(s *sentLetter) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(s.open)
+func (f *fragmenter) unacked(m *unackedMessage) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(m.unacked)
 }
 
-// ack takes the acknowledgement of a part.
-func (l *letters) ack(from peer.ID, b []byte) {
-	if len(b) != 8+2 {
-		l.mesh.malformed(from)
+// receiveAck handles the acknowledgement of a fragment.
+func (f *fragmenter) receiveAck(from peer.ID, b []byte) {
+	if len(b) != fragmentAck {
+		f.mesh.countMalformed(from)
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.sending[letterKey{from, binary.BigEndian.Uint64(b)}]
-	if s == nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.sending[messageKey{from, binary.BigEndian.Uint64(b)}]
+	if m == nil {
 		return
 	}
-	delete(s.open, binary.BigEndian.Uint16(b[8:]))
-	select {
-	case s.news <- struct{}{}:
-	default:
-	}
+	delete(m.unacked, binary.BigEndian.Uint16(b[8:]))
+	m.acked.Set()
 }
 
-// part takes a part of a letter, which it keeps, and hands over the letter once it is whole.
-func (l *letters) part(from peer.ID, b []byte) {
-	if len(b) < letterHeader {
-		l.mesh.malformed(from)
+// receiveFragment handles a fragment, and delivers the message when it is complete. It keeps b.
+func (f *fragmenter) receiveFragment(from peer.ID, b []byte) {
+	if len(b) < fragmentHeader {
+		f.mesh.countMalformed(from)
 		return
 	}
-	key := letterKey{from, binary.BigEndian.Uint64(b)}
+	key := messageKey{from, binary.BigEndian.Uint64(b)}
 	index, count := binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
-	if index >= count || count > letterParts || len(b)-letterHeader > letterPart {
-		l.mesh.malformed(from)
+	if index >= count || count > maxFragments || len(b)-fragmentHeader > fragmentSize {
+		f.mesh.countMalformed(from)
 		return
 	}
-	whole, taken := l.collect(key, index, count, b[letterHeader:])
-	if !taken {
-		return // there are too many, and it will come again
+	msg, accepted := f.addFragment(key, index, count, b[fragmentHeader:])
+	if !accepted {
+		return // its sender sends it again, and there may be room then
 	}
 	ack := binary.BigEndian.AppendUint64([]byte{tunnelAck}, key.id)
-	_ = l.mesh.cfg.Tunnel.Send(from, binary.BigEndian.AppendUint16(ack, index)) // or the part comes again
-	if whole != nil {
-		delegate{l.mesh}.NotifyMsg(whole)
+	_ = f.mesh.cfg.Tunnel.Send(from, binary.BigEndian.AppendUint16(ack, index)) // when lost, the fragment comes again
+	if msg != nil {
+		delegate{f.mesh}.NotifyMsg(msg)
 	}
 }
 
-// collect notes a part, and returns the letter where it was the last that was missing.
-func (l *letters) collect(key letterKey, index, count uint16, part []byte) (whole []byte, taken bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if slices.Contains(l.received, key) {
+// addFragment adds a fragment to its message. It returns the message when that fragment was the last one missing, and
+// whether the fragment is to be acknowledged: there may be no room for one more message.
+func (f *fragmenter) addFragment(key messageKey, index, count uint16, fragment []byte) (msg []byte, accepted bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Contains(f.received, key) {
 		return nil, true
 	}
 	now := time.Now()
-	r := l.coming[key]
+	r := f.reassemblies[key]
 	if r == nil {
-		for k, old := range l.coming {
-			if now.Sub(old.at) > letterStale {
-				delete(l.coming, k)
+		for k, old := range f.reassemblies {
+			if now.Sub(old.at) > reassemblyTTL {
+				delete(f.reassemblies, k)
 			}
 		}
-		if len(l.coming) >= maxLetters {
+		if len(f.reassemblies) >= maxReassemblies {
 			return nil, false
 		}
-		r = &receivedLetter{parts: make([][]byte, count), left: int(count)}
-		l.coming[key] = r
+		r = &reassembly{fragments: make([][]byte, count), missing: int(count)}
+		f.reassemblies[key] = r
 	}
 	r.at = now
-	if int(index) >= len(r.parts) || r.parts[index] != nil {
+	if int(index) >= len(r.fragments) || r.fragments[index] != nil {
 		return nil, true
 	}
-	r.parts[index] = part
-	if r.left--; r.left > 0 {
+	r.fragments[index] = fragment
+	if r.missing--; r.missing > 0 {
 		return nil, true
 	}
-	delete(l.coming, key)
-	l.received = append(l.received, key)
-	if n := len(l.received); n > maxReceived {
-		l.received = slices.Clone(l.received[n-maxReceived/2:])
+	delete(f.reassemblies, key)
+	f.received = append(f.received, key)
+	if n := len(f.received); n > maxReceived {
+		f.received = slices.Clone(f.received[n-maxReceived/2:])
 	}
-	return slices.Concat(r.parts...), true
+	return slices.Concat(r.fragments...), true
 }

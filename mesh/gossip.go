@@ -11,40 +11,42 @@ import (
 	"weft/internal/peer"
 )
 
-// MaxBroadcast is the largest broadcast in bytes: one must fit a UDP packet of memberlist's beside its headers.
+// MaxBroadcast is the length in bytes of the longest broadcast: it must fit a UDP packet of memberlist's with its headers.
 const MaxBroadcast = 1024
 
-// maxQueued is how many broadcasts may wait; beyond it those go that have been sent most often.
+// maxQueued is how many broadcasts may wait. Beyond it the ones that were sent most often are dropped.
 const maxQueued = 4096
 
-// unicastQueue is how many messages may wait to be sent; further ones are dropped and counted.
-const unicastQueue = 256
+// staleAfter is how long a broadcast may wait in the queue. memberlist sends first what it has sent least often: while
+// there are more new broadcasts than packets, old ones would wait, and be sent when they are of no use any more.
+const staleAfter = 10 * time.Second
 
 // Errors of a Sender.
 var (
-	ErrTooLong   = errors.New("mesh: broadcast too long")
+	ErrTooLong   = errors.New("mesh: message too long")
 	ErrUnknown   = errors.New("mesh: no such member")
 	ErrQueueFull = errors.New("mesh: too many messages wait to be sent")
 )
 
-// ChannelID tells the gossip of the engines apart on the wire.
+// ChannelID identifies an engine's gossip on the wire.
 type ChannelID uint8
 
-// ChannelIPAM is the allocators' channel, ChannelDNS that of names; 2 is that of links.
+// ChannelIPAM is the channel of the allocators, ChannelDNS that of names. 2 is channelLinks.
 const (
 	ChannelIPAM ChannelID = 1
 	ChannelDNS  ChannelID = 3
 )
 
 // Channel is one engine's gossip. Its methods are called from the mesh's goroutines, also concurrently, and must not
-// block. Slices given to them are theirs to keep.
+// block. The callee owns the slices that it receives.
 type Channel interface {
-	// State returns the full state, sent in a push/pull to a node that joins and now and then to others.
+	// State returns the full state. It is sent in a push/pull to a node that joins, and now and then to others.
 	State() []byte
-	// Merge takes in a broadcast or a full state and returns what of it was new, as broadcasts to pass on. An error is about
-	// the part that could not be used; there may be news all the same.
-	Merge(msg []byte) (news [][]byte, err error)
-	// Message takes in a unicast. An error says that it could not be used.
+	// Merge applies a broadcast or a full state. The mesh forwards nothing: the engine broadcasts the part that was new to
+	// it, with its Sender, before Merge returns or later. An error is about the part that could not be used; the rest is
+	// applied.
+	Merge(msg []byte) error
+	// Message handles a unicast. An error means that it could not be used.
 	Message(from peer.ID, msg []byte) error
 }
 
@@ -55,21 +57,21 @@ type Sender struct {
 }
 
 // Broadcast sends msg, of at most MaxBroadcast bytes, to every member, with high probability and in a time that grows
-// with the logarithm of their number. Messages may be lost or arrive again: Channel.State makes up for it.
+// with the logarithm of their number. Messages may be lost or arrive again; Channel.State repairs losses.
 func (s Sender) Broadcast(msg []byte) error {
 	if len(msg) > MaxBroadcast {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(msg), MaxBroadcast)
 	}
 	if s.mesh.numMembers() <= 1 {
-		return nil // nobody to hear it; who joins gets the full state
+		return nil // there is no receiver, and a node that joins later gets the full state
 	}
 	s.mesh.queue.QueueBroadcast(&broadcast{append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now()})
 	s.mesh.queue.Prune(maxQueued)
 	return nil
 }
 
-// Unicast sends msg to one member over a stream: it arrives once, in no particular order, unless one of the two fails
-// meanwhile, of which the sender hears nothing.
+// Unicast sends msg to one member over a stream. It arrives once, in no particular order, unless one of the two nodes
+// fails meanwhile; the sender is not notified of that. The error is ErrUnknown or ErrQueueFull.
 func (s Sender) Unicast(to peer.ID, msg []byte) error {
 	m, known := s.mesh.roster.lookup(to)
 	if !known || m.State != StateAlive {
@@ -97,11 +99,9 @@ type broadcast struct {
 	queued time.Time
 }
 
-// staleAfter is how long a broadcast may wait in the queue. memberlist sends first what it has sent least often: while
-// there is more news than packets, what is old would wait, and be sent in the end when it is of no use to anybody.
-const staleAfter = 10 * time.Second
+var _ memberlist.Broadcast = (*broadcast)(nil)
 
-// Invalidates implements memberlist.Broadcast: deltas do not replace one another, but the new drives out the stale.
+// Invalidates implements memberlist.Broadcast: a broadcast does not replace another one, but removes stale ones.
 func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
 	o, ok := other.(*broadcast)
 	return ok && b.queued.Sub(o.queued) > staleAfter
@@ -121,33 +121,33 @@ var _ memberlist.Delegate = delegate{}
 // NodeMeta implements memberlist.Delegate.
 func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().encode() }
 
-// NotifyMsg implements memberlist.Delegate. The bytes are the network's.
+// NotifyMsg implements memberlist.Delegate. It does not keep msg.
 func (d delegate) NotifyMsg(msg []byte) {
 	if len(msg) == 0 {
-		d.mesh.malformed(peer.ID{})
+		d.mesh.countMalformed(peer.ID{})
 		return
 	}
-	body := append([]byte(nil), msg[1:]...) // memberlist uses its buffer again
+	body := append([]byte(nil), msg[1:]...) // memberlist reuses its buffer
 	switch kind(msg[0]) {
 	case kindBroadcast:
 		if len(body) < 1 {
-			d.mesh.malformed(peer.ID{})
+			d.mesh.countMalformed(peer.ID{})
 			return
 		}
 		d.mesh.merge(ChannelID(body[0]), body[1:])
 	case kindUnicast:
-		d.unicast(body)
+		d.handleUnicast(body)
 	case kindInstance:
-		d.mesh.instanceMessage(body)
+		d.mesh.handleInstance(body)
 	default:
-		d.mesh.unknown(peer.ID{}, "message", msg[0])
+		d.mesh.countUnknown(peer.ID{}, "message", msg[0])
 	}
 }
 
-func (d delegate) unicast(body []byte) {
+func (d delegate) handleUnicast(body []byte) {
 	const header = 1 + 8 + 8
 	if len(body) < header {
-		d.mesh.malformed(peer.ID{})
+		d.mesh.countMalformed(peer.ID{})
 		return
 	}
 	from, to := peer.ID(body[1:9]), peer.ID(body[9:17])
@@ -157,32 +157,37 @@ func (d delegate) unicast(body []byte) {
 	}
 	c, ok := d.mesh.channels[ChannelID(body[0])]
 	if !ok {
-		d.mesh.unknown(from, "channel", body[0])
+		d.mesh.countUnknown(from, "channel", body[0])
 		return
 	}
 	if err := c.Message(from, body[header:]); err != nil {
-		d.mesh.rejected.note(&d.mesh.drops.rejected, from, err)
+		d.mesh.rejected.record(&d.mesh.drops.rejected, from, err)
 	}
 }
 
-// errMalformed and errUnknown are what is wrong with gossip that no channel has seen.
+// errMalformed and errUnknown are the errors about gossip that no channel has seen.
 var (
-	errMalformed = errors.New("mesh: not of the form of its kind")
+	errMalformed = errors.New("mesh: malformed message")
 	errUnknown   = errors.New("mesh: not known to this version")
 )
 
-// malformed counts a message that cannot be read.
-func (m *Mesh) malformed(from peer.ID) { m.rejected.note(&m.drops.malformed, from, errMalformed) }
+// countMalformed counts a message that cannot be read.
+func (m *Mesh) countMalformed(from peer.ID) {
+	m.rejected.record(&m.drops.malformed, from, errMalformed)
+}
 
-// unknown counts a message of a kind that this version does not have.
-func (m *Mesh) unknown(from peer.ID, what string, kind byte) {
-	m.rejected.note(&m.drops.unknownKind, from, fmt.Errorf("%w: %s %d", errUnknown, what, kind))
+// countUnknown counts a message of a kind that this version does not have.
+func (m *Mesh) countUnknown(from peer.ID, what string, kind byte) {
+	m.rejected.record(&m.drops.unknownKind, from, fmt.Errorf("%w: %s %d", errUnknown, what, kind))
 }
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.mesh.queue.GetBroadcasts(overhead, limit)
 }
+
+// stateHeader is the length in bytes of what precedes each channel's state in a push/pull.
+const stateHeader = 1 + 4
 
 // LocalState implements memberlist.Delegate: for each channel its ID, the length (4 bytes, big endian), the state.
 func (d delegate) LocalState(bool) []byte {
@@ -200,31 +205,25 @@ func (d delegate) LocalState(bool) []byte {
 func (d delegate) MergeRemoteState(b []byte, _ bool) {
 	b = append([]byte(nil), b...)
 	for len(b) > 0 {
-		if len(b) < 5 || uint64(len(b)-5) < uint64(binary.BigEndian.Uint32(b[1:])) {
-			d.mesh.malformed(peer.ID{})
+		if len(b) < stateHeader || uint64(len(b)-stateHeader) < uint64(binary.BigEndian.Uint32(b[1:])) {
+			d.mesh.countMalformed(peer.ID{})
 			return
 		}
 		n := int(binary.BigEndian.Uint32(b[1:]))
-		d.mesh.merge(ChannelID(b[0]), b[5:5+n])
-		b = b[5+n:]
+		d.mesh.merge(ChannelID(b[0]), b[stateHeader:stateHeader+n])
+		b = b[stateHeader+n:]
 	}
 }
 
-// merge hands msg to a channel and passes on what was new to it.
+// merge passes msg to the channel with that ID, which broadcasts what was new to it.
 func (m *Mesh) merge(id ChannelID, msg []byte) {
 	c, ok := m.channels[id]
 	if !ok {
-		m.unknown(peer.ID{}, "channel", byte(id))
+		m.countUnknown(peer.ID{}, "channel", byte(id))
 		return
 	}
-	news, err := c.Merge(msg)
-	if err != nil {
-		m.rejected.note(&m.drops.rejected, peer.ID{}, err)
+	if err := c.Merge(msg); err != nil {
+		m.rejected.record(&m.drops.rejected, peer.ID{}, err)
 		m.log.Debug("gossip rejected", "channel", id, "err", err)
-	}
-	for _, n := range news {
-		if err := m.Sender(id).Broadcast(n); err != nil {
-			m.log.Error("passing gossip on", "channel", id, "err", err)
-		}
 	}
 }

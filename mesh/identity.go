@@ -19,20 +19,20 @@ import (
 // KeyFile is the name of the file in the state directory that holds a node's private key.
 const KeyFile = "node.key"
 
-// keyPrefix starts the one line of a key file; the base64 of the private key follows.
+// keyPrefix begins the only line of a key file. The private key follows in base64.
 const keyPrefix = "weft-node-key-1 "
 
 // ErrBadKey is wrapped by LoadIdentity's error for a key file that holds no key.
 var ErrBadKey = errors.New("mesh: not a weft node key")
 
-// Identity is who a node is: a static X25519 key pair (RFC 7748) made at its first start.
+// Identity identifies a node: a static X25519 key pair (RFC 7748), made at its first start, and the ID derived from it.
 type Identity struct {
 	ID      peer.ID
 	Public  [peer.KeySize]byte
 	private [peer.KeySize]byte
 }
 
-// NewIdentity makes a new random identity.
+// NewIdentity returns a new random identity.
 func NewIdentity() (Identity, error) {
 	var private [peer.KeySize]byte
 	if _, err := rand.Read(private[:]); err != nil {
@@ -41,14 +41,15 @@ func NewIdentity() (Identity, error) {
 	return identityOf(private)
 }
 
-// Format implements fmt.Formatter: all verbs show the ID alone, so that no log has the private key.
+// Format implements fmt.Formatter: all verbs print the ID only, so that no log contains the private key.
 func (id Identity) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, id.ID) }
 
-// Private returns the private key, for the data plane's handshakes. It must never be logged.
+// Private returns the private key, for the handshakes of the datapath. It must never be logged.
 func (id Identity) Private() [peer.KeySize]byte { return id.private }
 
-// LoadIdentity reads the identity in folder dir, and makes one there at the first start. A file that holds no key is
-// refused, never replaced: with another key the node would be another node, and its addresses nobody's.
+// LoadIdentity reads the identity in folder dir, and makes one there at the first start. A file that holds no key is an
+// error (ErrBadKey), and is never replaced: with another key the node would be another node, and its addresses would have
+// no owner.
 func LoadIdentity(dir string) (Identity, error) {
 	path := filepath.Join(dir, KeyFile)
 	text, err := os.ReadFile(path)

@@ -10,41 +10,44 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// MaxKeys is how many keys a mesh takes: their fingerprints have to fit the node's metadata.
+// MaxKeys is how many keys a mesh can have: their fingerprints have to fit the node's metadata.
 const MaxKeys = 8
 
-// tellTimeout bounds how long SetKeys waits for the first of the others to hear which keys this node has.
-const tellTimeout = 2 * time.Second
+// publishTimeout bounds how long new metadata is waited for to reach the first other node.
+const publishTimeout = 2 * time.Second
 
-// ErrKeys is wrapped by the errors about keys that a mesh cannot take.
+// ErrKeys is wrapped by the errors about keys that a mesh cannot use.
 var ErrKeys = errors.New("mesh: keys")
 
 // GossipKey is a key that seals gossip (AES-256-GCM).
 type GossipKey struct {
 	// Key is never printed.
 	Key [32]byte
-	// Fingerprint is the public name of the secret that the key comes from; the others are told it.
+	// Fingerprint is the public name of the secret that the key is derived from. It is published to the other nodes.
 	Fingerprint uint32
 }
 
-// Format implements fmt.Formatter: all verbs show the fingerprint alone.
+// Format implements fmt.Formatter: all verbs print the fingerprint only.
 func (k GossipKey) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "key(%08x)", k.Fingerprint) }
 
-// keyring holds the keys of a mesh, and chooses with which one it seals. All of them open. That lets a cluster take a
-// new secret in any order of its nodes: one that has it already goes on to seal with the old one until every member
-// alive says in its metadata that it can open the new one.
+// keyring holds the keys of a mesh, and chooses the one that seals gossip. All of them open gossip. A cluster can
+// therefore rotate its secret in any order of its nodes: a node that has the new one continues to seal with the old one
+// until every member that is alive has published that it can open the new one.
 type keyring struct {
 	// constant
 	ring    *memberlist.Keyring // nil: gossip is plain
-	members func() []Member     // asked with mu held, so that whoever chooses last knows the latest
+	members func() []Member     // called with mu held, so that the latest choice is based on the latest members
+
+	// switching is held by exchangeWithAnyKey, over network I/O. Lock order: switching, then mu.
+	switching sync.Mutex
 
 	mu     sync.Mutex
 	own    []GossipKey // guarded by mu: the preferred one first
-	seals  GossipKey   // guarded by mu: one of own
-	trying bool        // guarded by mu: seals was set by try and stays while it can
+	sealer GossipKey   // guarded by mu: the one of own that seals
+	pinned bool        // guarded by mu: exchangeWithAnyKey has set sealer, and choose keeps it while all members can open it
 }
 
-// newKeyring returns the keyring of a mesh; without keys gossip stays plain for as long as the mesh lives.
+// newKeyring returns the keyring of a mesh. Without keys gossip stays plain for the lifetime of the mesh.
 func newKeyring(keys []GossipKey, members func() []Member) (*keyring, error) {
 	if len(keys) == 0 {
 		return &keyring{}, nil
@@ -52,7 +55,7 @@ func newKeyring(keys []GossipKey, members func() []Member) (*keyring, error) {
 	if err := checkKeys(keys); err != nil {
 		return nil, err
 	}
-	k := &keyring{members: members, own: slices.Clone(keys), seals: keys[0]}
+	k := &keyring{members: members, own: slices.Clone(keys), sealer: keys[0]}
 	raw := make([][]byte, len(keys))
 	for i, key := range keys {
 		raw[i] = key.Key[:]
@@ -66,11 +69,11 @@ func newKeyring(keys []GossipKey, members func() []Member) (*keyring, error) {
 
 func checkKeys(keys []GossipKey) error {
 	if len(keys) == 0 || len(keys) > MaxKeys {
-		return fmt.Errorf("%w: %d of them, want 1 to %d", ErrKeys, len(keys), MaxKeys)
+		return fmt.Errorf("%w: %d keys, want 1 to %d", ErrKeys, len(keys), MaxKeys)
 	}
 	for i, key := range keys {
 		if slices.ContainsFunc(keys[:i], func(k GossipKey) bool { return k.Key == key.Key }) {
-			return fmt.Errorf("%w: one of them is there twice", ErrKeys)
+			return fmt.Errorf("%w: one of them is given twice", ErrKeys)
 		}
 	}
 	return nil
@@ -79,7 +82,7 @@ func checkKeys(keys []GossipKey) error {
 // sealed reports whether gossip is sealed.
 func (k *keyring) sealed() bool { return k.ring != nil }
 
-// fingerprints returns the names of the keys, the preferred one first.
+// fingerprints returns the fingerprints of the keys, the preferred one first.
 func (k *keyring) fingerprints() []uint32 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -90,52 +93,83 @@ func (k *keyring) fingerprints() []uint32 {
 	return list
 }
 
-// settle chooses the key to seal with: the first that all members alive can open. Where there is none, the present one
-// stays: a newcomer that has too little in common with the others cannot come between them.
-func (k *keyring) settle() error {
+// choose seals gossip with the first key that all members alive can open. Without such a key the present one stays: a new
+// node that has too little in common with the others cannot separate them.
+func (k *keyring) choose() error {
 	if !k.sealed() {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	common := k.common()
-	if len(common) == 0 || k.trying && slices.Contains(common, k.seals) {
+	if len(common) == 0 || k.pinned && slices.Contains(common, k.sealer) {
 		return nil
 	}
-	return k.use(common[0])
+	return k.sealWith(common[0])
 }
 
-// others returns the keys that a node at an address not reached with the present one may have; members can open all of
-// them.
-func (k *keyring) others() []GossipKey {
+// exchangeWithAnyKey switches the gossip key of the whole node, for all of its gossip, while it tries to reach one other
+// node: memberlist seals everything with one key, so there is no way to seal a single exchange with another one. It calls
+// exchange first with the present key, and while that fails because the other node has none of this node's keys in use, once
+// with each other key that all members alive can open. Before it returns it restores the choice that choose makes. Calls
+// wait for each other.
+func (k *keyring) exchangeWithAnyKey(exchange func() error) error {
+	err := exchange()
+	if !isOtherSecret(err) {
+		return err
+	}
+	k.switching.Lock()
+	defer k.switching.Unlock()
+	for _, key := range k.alternatives() {
+		keyErr := k.pin(key)
+		if keyErr == nil {
+			keyErr = exchange()
+		}
+		if !isOtherSecret(keyErr) {
+			err = keyErr
+			break
+		}
+	}
+	return errors.Join(err, k.unpin())
+}
+
+// isOtherSecret reports whether err means that both nodes have secrets, and that the one in use here is unknown there or
+// the other way round.
+func isOtherSecret(err error) bool {
+	e, ok := errors.AsType[*SecretError](err)
+	return ok && e.Reason == MismatchOther
+}
+
+// alternatives returns the keys other than the present one that all members alive can open.
+func (k *keyring) alternatives() []GossipKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.DeleteFunc(k.common(), func(key GossipKey) bool { return key == k.seals })
+	return slices.DeleteFunc(k.common(), func(key GossipKey) bool { return key == k.sealer })
 }
 
-// try seals with key from now on, until done.
-func (k *keyring) try(key GossipKey) error {
+// pin seals gossip with key until unpin.
+func (k *keyring) pin(key GossipKey) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !slices.Contains(k.own, key) {
 		return fmt.Errorf("%w: replaced meanwhile", ErrKeys)
 	}
-	k.trying = true
-	return k.use(key)
+	k.pinned = true
+	return k.sealWith(key)
 }
 
-// done ends what try began.
-func (k *keyring) done() error {
+// unpin ends pin and chooses the key as usual.
+func (k *keyring) unpin() error {
 	k.mu.Lock()
-	k.trying = false
+	k.pinned = false
 	k.mu.Unlock()
-	return k.settle()
+	return k.choose()
 }
 
-// replace takes keys in place of those that it has.
+// replace replaces all keys.
 func (k *keyring) replace(keys []GossipKey) error {
 	if !k.sealed() {
-		return fmt.Errorf("%w: gossip is plain: a node takes its first secret, or drops its last, at a restart", ErrKeys)
+		return fmt.Errorf("%w: gossip is plain: a restart is needed to add the first secret or to remove the last one", ErrKeys)
 	}
 	if err := checkKeys(keys); err != nil {
 		return err
@@ -148,16 +182,17 @@ func (k *keyring) replace(keys []GossipKey) error {
 		}
 	}
 	k.own = slices.Clone(keys)
-	if !slices.Contains(k.own, k.seals) {
-		k.seals = k.own[0]
+	if !slices.Contains(k.own, k.sealer) {
+		k.sealer = k.own[0]
 	}
-	return k.drop()
+	return k.dropReplaced()
 }
 
-// drop takes keys off the ring that are not the mesh's any more. memberlist removes a key within the slice that its readers go through without a lock,
-// which does no harm to them where it is the last. So each key that stays is made the first, for an instant, and in the
-// end the one that seals: those that go are behind them then. mu is held.
-func (k *keyring) drop() error {
+// dropReplaced removes the keys from the ring that the mesh no longer has; mu is held. memberlist removes a key within
+// the slice that its readers iterate over without a lock. That is harmless to them only when it is the last key. So each
+// key that stays is made the first one for an instant, and at the end the one that seals: the keys to remove are then
+// behind all others.
+func (k *keyring) dropReplaced() error {
 	if len(k.ring.GetKeys()) > len(k.own) {
 		for _, key := range k.own {
 			if err := k.ring.UseKey(key.Key[:]); err != nil {
@@ -165,7 +200,7 @@ func (k *keyring) drop() error {
 			}
 		}
 	}
-	if err := k.use(k.seals); err != nil {
+	if err := k.sealWith(k.sealer); err != nil {
 		return err
 	}
 	for _, key := range slices.Backward(k.ring.GetKeys()[len(k.own):]) {
@@ -190,28 +225,29 @@ func (k *keyring) common() []GossipKey {
 	return list
 }
 
-// use seals with key; mu is held.
-func (k *keyring) use(key GossipKey) error {
+// sealWith seals gossip with key; mu is held.
+func (k *keyring) sealWith(key GossipKey) error {
 	if err := k.ring.UseKey(key.Key[:]); err != nil {
 		return fmt.Errorf("%w: %w", ErrKeys, err)
 	}
-	k.seals = key
+	k.sealer = key
 	return nil
 }
 
-// SetKeys replaces the keys while the mesh runs, in whatever order the nodes do it: as long as any two have one in
-// common, no member is lost. keys are 1 to MaxKeys, the preferred one first; all of them open what the others send. A
-// mesh that was made without keys takes none. Errors wrap ErrKeys and leave the keys as they were.
+// SetKeys replaces the keys while the mesh runs: 1 to MaxKeys, the preferred one first. All of them open the gossip of
+// other nodes. The nodes of a cluster may do it in any order: as long as any two of them have one key in common, no member
+// is lost. A mesh that was made without keys accepts none. Errors wrap ErrKeys. SetKeys waits at most publishTimeout until
+// another node knows the new keys.
 func (m *Mesh) SetKeys(keys []GossipKey) error {
 	if err := m.keys.replace(keys); err != nil {
 		return err
 	}
-	if err := m.keys.settle(); err != nil {
+	if err := m.keys.choose(); err != nil {
 		return err
 	}
 	if list := m.list.Load(); list != nil {
-		if err := list.UpdateNode(tellTimeout); err != nil { // they hear of it with the next exchange of states
-			m.log.Debug("telling the others which secrets this node has", "err", err)
+		if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
+			m.log.Debug("key fingerprints of this node not published", "err", err)
 		}
 	}
 	return nil

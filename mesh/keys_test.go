@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// testKeys returns keys by name: one letter each, the preferred one first.
+// testKeys returns keys by name: one character each, the preferred one first.
 func testKeys(names string) []GossipKey {
 	var keys []GossipKey
 	for _, name := range names {
@@ -27,7 +27,7 @@ func testKeys(names string) []GossipKey {
 	return keys
 }
 
-// startSealed starts a node with the named keys, where "" is none.
+// startSealed starts a node with the named keys; "" means none.
 func startSealed(t *testing.T, net *network, name, keys string, peers ...*node) *node {
 	t.Helper()
 	return startWith(t, net, name, identity(t), func(c *Config) { c.Keys = testKeys(keys) }, peers...)
@@ -43,19 +43,21 @@ func startCluster(t *testing.T, net *network, keys ...string) []*node {
 	return all
 }
 
-// sealsWith returns the name of the key that a node seals with.
+// sealsWith returns the name of the key with which a node seals.
 func sealsWith(n *node) rune {
 	n.keys.mu.Lock()
 	defer n.keys.mu.Unlock()
-	return rune(n.keys.seals.Fingerprint)
+	return rune(n.keys.sealer.Fingerprint)
 }
 
-func allMeet(t *testing.T, nodes []*node) {
+// awaitFullMesh waits until every node sees every node alive.
+func awaitFullMesh(t *testing.T, nodes []*node) {
 	t.Helper()
-	eventually(t, "everybody is alive to everybody", func() bool { return meet(nodes) })
+	eventually(t, "every node sees every node alive", func() bool { return fullMesh(nodes) })
 }
 
-func meet(nodes []*node) bool {
+// fullMesh reports whether every node sees every node alive.
+func fullMesh(nodes []*node) bool {
 	for _, x := range nodes {
 		for _, y := range nodes {
 			if !x.sees(y, StateAlive) {
@@ -66,23 +68,23 @@ func meet(nodes []*node) bool {
 	return true
 }
 
-// together lets time pass, and fails where a node is not alive to another one for a moment of it.
-func together(t *testing.T, nodes []*node, d time.Duration) {
+// staysFullMesh waits for d, and fails when a node does not see another one alive at any moment of it.
+func staysFullMesh(t *testing.T, nodes []*node, d time.Duration) {
 	t.Helper()
 	for range d / (100 * time.Millisecond) {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
-		if !meet(nodes) {
-			t.Fatal("a node was lost to another one")
+		if !fullMesh(nodes) {
+			t.Fatal("a node does not see another one alive")
 		}
 	}
 }
 
-// permutations of three.
+// permutations of three nodes.
 var permutations = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 
-// TestRotationInAnyOrder puts a new secret before the old one node after node, and drops the old one node after node,
-// in all orders: at no moment is a node lost, and in the end the old secret opens nothing.
+// TestRotationInAnyOrder adds a new secret before the old one on one node after the other, then removes the old one on one
+// node after the other, in all orders: no node is lost at any moment, and at the end the old secret opens nothing.
 func TestRotationInAnyOrder(t *testing.T) {
 	for _, first := range permutations {
 		for _, second := range permutations {
@@ -97,18 +99,18 @@ func TestRotationInAnyOrder(t *testing.T) {
 func rotate(t *testing.T, first, second []int) {
 	var net network
 	nodes := startCluster(t, &net, "o", "o", "o")
-	allMeet(t, nodes)
+	awaitFullMesh(t, nodes)
 	for _, i := range first {
 		if err := nodes[i].SetKeys(testKeys("no")); err != nil {
 			t.Fatal(err)
 		}
-		together(t, nodes, 5*time.Second)
+		staysFullMesh(t, nodes, 5*time.Second)
 	}
 	for _, i := range second {
 		if err := nodes[i].SetKeys(testKeys("n")); err != nil {
 			t.Fatal(err)
 		}
-		together(t, nodes, 5*time.Second)
+		staysFullMesh(t, nodes, 5*time.Second)
 	}
 	for _, n := range nodes {
 		for _, m := range n.Members() {
@@ -118,7 +120,7 @@ func rotate(t *testing.T, first, second []int) {
 		}
 	}
 	late, stale := startSealed(t, &net, "late", "n", nodes...), startSealed(t, &net, "stale", "o", nodes...)
-	allMeet(t, append(nodes, late))
+	awaitFullMesh(t, append(nodes, late))
 	time.Sleep(time.Minute)
 	if len(stale.Members()) != 1 || len(late.Members()) != 4 {
 		t.Errorf("the node with the old secret knows %v", stale.Members())
@@ -126,9 +128,9 @@ func rotate(t *testing.T, first, second []int) {
 	stopAll(append(nodes, late, stale)...)
 }
 
-// TestJoinsByAnyCommonKey has nodes join whose keys differ, but have one in common.
+// TestJoinsByAnyCommonKey: nodes with different keys join when they have one in common.
 func TestJoinsByAnyCommonKey(t *testing.T) {
-	for _, tt := range [][]string{ // the last one joins
+	for _, tt := range [][]string{ // the last node joins
 		{"o", "no"},
 		{"no", "o"},
 		{"no", "no", "o"},
@@ -144,19 +146,19 @@ func TestJoinsByAnyCommonKey(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var net network
 				nodes := startCluster(t, &net, tt...)
-				allMeet(t, nodes)
-				together(t, nodes, time.Minute)
+				awaitFullMesh(t, nodes)
+				staysFullMesh(t, nodes, time.Minute)
 				stopAll(nodes...)
 			})
 		})
 	}
 }
 
-// TestJoinsWhenTheSecretComes mends the secret of a cluster long after a node has begun to try to join it.
+// TestJoinsWhenTheSecretComes adds the common secret to a cluster long after a node has begun to try to join it.
 func TestJoinsWhenTheSecretComes(t *testing.T) {
-	for _, tt := range []struct{ cluster, then, joiner string }{
+	for _, tt := range []struct{ cluster, then, newcomer string }{
 		{"b", "ba", "ca"},
-		{"n", "no", "o"}, // the cluster goes on with the new one until the joiner is there
+		{"n", "no", "o"}, // the cluster seals with the new one until the newcomer has joined
 		{"o", "no", "n"},
 	} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
@@ -167,8 +169,8 @@ func TestJoinsWhenTheSecretComes(t *testing.T) {
 				}
 				nodes := []*node{startWith(t, &net, "n0", identity(t), passive(tt.cluster))}
 				nodes = append(nodes, startWith(t, &net, "n1", identity(t), passive(tt.cluster), nodes[0]))
-				allMeet(t, nodes)
-				x := startWith(t, &net, "x", identity(t), passive(tt.joiner), nodes[0])
+				awaitFullMesh(t, nodes)
+				x := startWith(t, &net, "x", identity(t), passive(tt.newcomer), nodes[0])
 				time.Sleep(10 * time.Minute) // its pauses are as long as they get
 				for _, n := range nodes {
 					if err := n.SetKeys(testKeys(tt.then)); err != nil {
@@ -176,7 +178,7 @@ func TestJoinsWhenTheSecretComes(t *testing.T) {
 					}
 				}
 				time.Sleep(2 * time.Minute)
-				together(t, append(nodes, x), time.Minute)
+				staysFullMesh(t, append(nodes, x), time.Minute)
 				if s := x.TargetStatus()[0]; s.Err != nil {
 					t.Errorf("target after that: %v", s.Err)
 				}
@@ -186,15 +188,17 @@ func TestJoinsWhenTheSecretComes(t *testing.T) {
 	}
 }
 
-// TestPartitionHealsOverARotation cuts a node off while the others take a new secret: it comes back with the old one.
+// TestPartitionHealsOverARotation cuts a node off while the others get a new secret: it comes back with the old one.
 func TestPartitionHealsOverARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
 		nodes := startCluster(t, &net, "o", "o", "o")
-		allMeet(t, nodes)
+		awaitFullMesh(t, nodes)
 		lost := nodes[2]
 		net.setCut(lost.transport.addr, true)
-		eventually(t, "the node is dead to the others", func() bool { return nodes[0].sees(lost, StateDead) && nodes[1].sees(lost, StateDead) })
+		eventually(t, "the node is dead for the others", func() bool {
+			return nodes[0].sees(lost, StateDead) && nodes[1].sees(lost, StateDead)
+		})
 		for _, n := range nodes[:2] {
 			if err := n.SetKeys(testKeys("no")); err != nil {
 				t.Fatal(err)
@@ -206,19 +210,20 @@ func TestPartitionHealsOverARotation(t *testing.T) {
 		}
 		net.setCut(lost.transport.addr, false)
 		time.Sleep(3 * time.Minute)
-		together(t, nodes, time.Minute)
+		staysFullMesh(t, nodes, time.Minute)
 		stopAll(nodes...)
 	})
 }
 
-// TestNewcomerComesBetweenNobody has a node join that has a secret in common with one member, and none with the other.
-func TestNewcomerComesBetweenNobody(t *testing.T) {
+// TestNewcomerSeparatesNoMembers: a node that has a secret in common with one member, and none with the other, does not
+// join and does not separate the two.
+func TestNewcomerSeparatesNoMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
 		nodes := startCluster(t, &net, "no", "o")
-		allMeet(t, nodes)
+		awaitFullMesh(t, nodes)
 		x := startSealed(t, &net, "x", "n", nodes[0])
-		together(t, nodes, 10*time.Minute)
+		staysFullMesh(t, nodes, 10*time.Minute)
 		if s := x.TargetStatus()[0]; !errors.Is(s.Err, ErrSecret) {
 			t.Errorf("the newcomer's target: %v, want ErrSecret", s.Err)
 		}
@@ -226,7 +231,7 @@ func TestNewcomerComesBetweenNobody(t *testing.T) {
 	})
 }
 
-// TestNoSecretInCommon keeps nodes out and has both sides say why.
+// TestNoSecretInCommon: a node without a common secret is refused, and both sides report why.
 func TestNoSecretInCommon(t *testing.T) {
 	for _, tt := range []struct {
 		inside, outside string
@@ -253,28 +258,28 @@ func TestNoSecretInCommon(t *testing.T) {
 
 				e, ok := errors.AsType[*SecretError](out.TargetStatus()[0].Err)
 				if !ok || e.Reason != tt.atOutside || e.Addr != in.transport.addr || !strings.Contains(e.Error(), "--secret-file") {
-					t.Errorf("outside: target %v, want mismatch %d", out.TargetStatus()[0].Err, tt.atOutside)
+					t.Errorf("outside: target %v, want reason %d", out.TargetStatus()[0].Err, tt.atOutside)
 				}
 				s := in.KeyMismatches()
 				if len(s) != 1 || s[0].Reason != tt.atInside || s[0].Addr != out.transport.addr.Addr() {
-					t.Errorf("inside: strangers %v, want one with mismatch %d", s, tt.atInside)
+					t.Errorf("inside: key mismatches %v, want one with reason %d", s, tt.atInside)
 				}
 				if len(in.Members()) != 1 || len(out.Members()) != 1 {
 					t.Errorf("members %v and %v", in.Members(), out.Members())
 				}
 				text := log.String()
-				if n := strings.Count(text, "a node is kept out"); n != 1 {
+				if n := strings.Count(text, "gossip of a node refused"); n != 1 {
 					t.Errorf("%d lines about it:\n%s", n, text)
 				}
 				for _, key := range testKeys(tt.inside + tt.outside) {
 					if strings.Contains(text, string(key.Key[:4])) {
-						t.Error("the log has a key in it")
+						t.Error("the log contains a key")
 					}
 				}
 				out.stop()
 				time.Sleep(5 * time.Minute)
 				if s := in.KeyMismatches(); len(s) != 0 {
-					t.Errorf("strangers %v minutes after the last", s)
+					t.Errorf("key mismatches %v minutes after the last", s)
 				}
 				stopAll(in)
 			})
@@ -282,12 +287,12 @@ func TestNoSecretInCommon(t *testing.T) {
 	}
 }
 
-func TestCapabilitiesAreTold(t *testing.T) {
+func TestCapabilitiesArePublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
 		a := startWith(t, &net, "a", identity(t), func(c *Config) { c.Capabilities = 1 << 31 })
 		b := startWith(t, &net, "b", identity(t), func(*Config) {}, a)
-		eventually(t, "they met", func() bool { return b.sees(a, StateAlive) })
+		eventually(t, "the two nodes know each other", func() bool { return b.sees(a, StateAlive) })
 		if m, _ := b.roster.lookup(a.cfg.Identity.ID); m.Capabilities != 1<<31 || len(m.Accepts) != 0 {
 			t.Errorf("capabilities %x, accepts %v", m.Capabilities, m.Accepts)
 		}
@@ -296,7 +301,7 @@ func TestCapabilitiesAreTold(t *testing.T) {
 }
 
 func TestKeysThatAreRefused(t *testing.T) {
-	cfg := Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr}
+	cfg := Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr}
 	for _, keys := range []string{"abcdefghi", "aba"} {
 		cfg.Keys = testKeys(keys)
 		if _, err := New(cfg); !errors.Is(err, ErrKeys) {
@@ -324,7 +329,8 @@ func TestKeysThatAreRefused(t *testing.T) {
 	if err := plain.SetKeys(testKeys("a")); !errors.Is(err, ErrKeys) {
 		t.Errorf("SetKeys of a mesh without keys: %v, want ErrKeys", err)
 	}
-	if text := fmt.Sprintf("%v %+v %#v %s %x", cfg, cfg, cfg.Keys, testKeys("a"), testKeys("a")); containsAny(text, strings.Repeat("a", 32), strings.Repeat("61", 32), "97 97 97") {
+	text := fmt.Sprintf("%v %+v %#v %s %x", cfg, cfg, cfg.Keys, testKeys("a"), testKeys("a"))
+	if containsAny(text, strings.Repeat("a", 32), strings.Repeat("61", 32), "97 97 97") {
 		t.Errorf("a key is printed: %s", text)
 	}
 	private := fmt.Sprint(cfg.Identity.private) // [1 2 3 ...]
@@ -333,7 +339,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestReplaceBesideReaders replaces keys while memberlist's goroutines go through the ring, as the race detector sees it.
+// TestReplaceBesideReaders replaces keys while goroutines iterate over the ring as memberlist's do, for the race detector.
 func TestReplaceBesideReaders(t *testing.T) {
 	k, err := newKeyring(testKeys("a"), func() []Member { return nil })
 	if err != nil {
@@ -361,7 +367,7 @@ func TestReplaceBesideReaders(t *testing.T) {
 			for _, key := range k.ring.GetKeys() {
 				got = append(got, string(key[:1]))
 			}
-			if got[0] != string(k.seals.Key[:1]) || len(got) != len(keys) {
+			if got[0] != string(k.sealer.Key[:1]) || len(got) != len(keys) {
 				t.Fatalf("the ring has %v, want %s", got, keys)
 			}
 			for _, key := range keys {

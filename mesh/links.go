@@ -12,25 +12,26 @@ import (
 	"weft/mesh/topology"
 )
 
-// channelLinks is the channel on which nodes tell what is out of the ordinary with their links.
+// channelLinks is the channel on which nodes publish the exceptions among their links.
 const channelLinks ChannelID = 2
 
-// Bounds of what a node tells of its links: a record must fit a broadcast.
+// Bounds of a node's record of its links: it must fit a broadcast.
 const (
 	maxBroken = 80
 	maxOpen   = 32
-	// maxRecords bounds how many nodes' records are kept, maxStamp their counters, so that none can be pushed to its end.
+	// maxRecords bounds for how many nodes records are kept. maxStamp bounds the numbers in them, so that no record can
+	// use up the numbers.
 	maxRecords = maxMembers
 	maxStamp   = 1 << 62
-	// tellFor is how long a record that has nothing more to tell is passed on with whole states.
-	tellFor = 10 * time.Minute
+	// emptyRecordTTL is how long a record without any exception stays part of full states.
+	emptyRecordTTL = 10 * time.Minute
 )
 
 // errLinks is wrapped by the errors about records that cannot be read.
 var errLinks = errors.New("mesh: not a record of links")
 
-// linkRecord is what one node tells of its links. Of two records of one node the later one counts: of the later run of
-// the node, or of that with the higher number.
+// linkRecord is what one node publishes about its links. Of two records of one node the later one counts: the one of the
+// later run of the node, or of two of one run the one with the higher number.
 //
 //	+---------+---------+---------+--------+-------+--------+------+-------------------------------+
 //	| node    | started | number  | flags  | broken| open   | IDs  |  a message is a run of these  |
@@ -42,7 +43,7 @@ type linkRecord struct {
 	node            peer.ID
 	started, number uint64
 	links           topology.Links
-	at              time.Time // when it was taken over, by this node's clock
+	at              time.Time // when this node received or made it, by its own clock
 }
 
 const (
@@ -73,7 +74,7 @@ func (r *linkRecord) append(b []byte) []byte {
 	return b
 }
 
-// parseLinks reads a run of records.
+// parseLinks reads a run of records. The error wraps errLinks: one bad record makes the whole message unusable.
 func parseLinks(b []byte) (records []*linkRecord, err error) {
 	c := bytesreader.Reader{B: b}
 	for len(c.B) > 0 {
@@ -106,36 +107,48 @@ func parseIDs(b []byte) (ids []peer.ID) {
 	return ids
 }
 
-// linkStates is what all nodes tell of their links, and a Channel.
+// linkStates holds the links that all nodes have published. It is the Channel that replicates them.
 type linkStates struct {
-	self   peer.ID
-	run    uint64 // when this run of the node began
-	change func() // called where something changed
+	// constant
+	self peer.ID
+	run  uint64 // when this run of the node began: Unix time in nanoseconds
+	// changed is called after a record has changed, then broadcast with each record to send. mu is not held.
+	changed   func()
+	broadcast func(msg []byte)
 
 	mu      sync.Mutex
-	records map[peer.ID]*linkRecord // guarded by mu; records are never changed
+	records map[peer.ID]*linkRecord // guarded by mu; a record is never modified
 }
 
 var _ Channel = (*linkStates)(nil)
 
-func newLinkStates(self peer.ID, started time.Time, change func()) *linkStates {
-	return &linkStates{self: self, run: uint64(started.UnixNano()), change: change, records: make(map[peer.ID]*linkRecord)}
+func newLinkStates(self peer.ID, started time.Time, changed func(), broadcast func([]byte)) *linkStates {
+	return &linkStates{
+		self: self, run: uint64(started.UnixNano()), changed: changed, broadcast: broadcast,
+		records: make(map[peer.ID]*linkRecord),
+	}
 }
 
-// set notes what this node tells and returns the message for the others; nil where nothing has changed.
-func (s *linkStates) set(l topology.Links) []byte {
+// setOwn sets this node's links, cut to maxBroken and maxOpen, and returns the broadcast that publishes them; nil when
+// nothing has changed.
+func (s *linkStates) setOwn(l topology.Links) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.Broken, l.Open = l.Broken[:min(len(l.Broken), maxBroken)], l.Open[:min(len(l.Open), maxOpen)]
-	own, told := s.records[s.self]
-	if !told && l.IsZero() || told && own.links.DialOut == l.DialOut && slices.Equal(own.links.Broken, l.Broken) && slices.Equal(own.links.Open, l.Open) {
+	own, published := s.records[s.self]
+	if !published && l.IsZero() || published && equalLinks(own.links, l) {
 		return nil
 	}
-	return s.tell(l, own).append(nil)
+	return s.replaceOwn(l, own).append(nil)
 }
 
-// tell makes l this node's record, later than all others of it; mu is held.
-func (s *linkStates) tell(l topology.Links, before *linkRecord) *linkRecord {
+func equalLinks(a, b topology.Links) bool {
+	return a.DialOut == b.DialOut && slices.Equal(a.Broken, b.Broken) && slices.Equal(a.Open, b.Open)
+}
+
+// replaceOwn makes l this node's record, later than before; mu is held. before is the latest record of this node, nil if
+// there is none.
+func (s *linkStates) replaceOwn(l topology.Links, before *linkRecord) *linkRecord {
 	next := &linkRecord{node: s.self, started: s.run, number: 1, links: l, at: time.Now()}
 	if before != nil && !next.after(before) {
 		next.started, next.number = before.started, before.number+1
@@ -151,7 +164,7 @@ func (s *linkStates) State() []byte {
 	var b []byte
 	now := time.Now()
 	for _, r := range s.records {
-		if !r.links.IsZero() || now.Sub(r.at) < tellFor {
+		if !r.links.IsZero() || now.Sub(r.at) < emptyRecordTTL {
 			b = r.append(b)
 		}
 	}
@@ -159,33 +172,37 @@ func (s *linkStates) State() []byte {
 }
 
 // Merge implements Channel.
-func (s *linkStates) Merge(msg []byte) (news [][]byte, err error) {
+func (s *linkStates) Merge(msg []byte) error {
 	records, err := parseLinks(msg)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var toSend [][]byte
 	s.mu.Lock()
 	for _, r := range records {
 		old := s.records[r.node]
 		switch {
 		case old != nil && !r.after(old), old == nil && len(s.records) >= maxRecords:
 			continue
-		case r.node == s.self: // of an earlier run whose clock was ahead, or somebody else's doing
-			r = s.tell(s.own(), r)
+		case r.node == s.self: // of an earlier run with a clock that was ahead, or forged
+			r = s.replaceOwn(s.own(), r)
 		default:
 			r.at = time.Now()
 			s.records[r.node] = r
 		}
-		news = append(news, r.append(nil))
+		toSend = append(toSend, r.append(nil))
 	}
 	s.mu.Unlock()
-	if len(news) > 0 {
-		s.change()
+	if len(toSend) > 0 {
+		s.changed()
 	}
-	return news, nil
+	for _, msg := range toSend {
+		s.broadcast(msg)
+	}
+	return nil
 }
 
-// own returns what this node tells; mu is held.
+// own returns the links that this node publishes; mu is held.
 func (s *linkStates) own() topology.Links {
 	if r := s.records[s.self]; r != nil {
 		return r.links
@@ -193,23 +210,23 @@ func (s *linkStates) own() topology.Links {
 	return topology.Links{}
 }
 
-// Message implements Channel; there are none.
+// Message implements Channel; the channel has no unicasts.
 func (s *linkStates) Message(peer.ID, []byte) error { return errLinks }
 
-// told returns what is told of all links, by node.
-func (s *linkStates) told() map[peer.ID]topology.Links {
+// published returns the links of all nodes that have published an exception. The slices in it are never modified.
+func (s *linkStates) published() map[peer.ID]topology.Links {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	told := make(map[peer.ID]topology.Links, len(s.records))
+	links := make(map[peer.ID]topology.Links, len(s.records))
 	for id, r := range s.records {
 		if !r.links.IsZero() {
-			told[id] = r.links
+			links[id] = r.links
 		}
 	}
-	return told
+	return links
 }
 
-// dialOut reports whether a node says that it can only dial out.
+// dialOut reports whether a node has published that it can only dial out.
 func (s *linkStates) dialOut(id peer.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,64 +234,45 @@ func (s *linkStates) dialOut(id peer.ID) bool {
 	return r != nil && r.links.DialOut
 }
 
-// forget drops what nodes have told that are no members any more.
-func (s *linkStates) forget(members []Member) {
+// expire drops the records of nodes that are no alive members any more, emptyRecordTTL after they were received.
+func (s *linkStates) expire(members []Member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	present := make(map[peer.ID]bool, len(members))
+	alive := make(map[peer.ID]bool, len(members))
 	for _, m := range members {
-		present[m.ID] = m.State == StateAlive
+		alive[m.ID] = m.State == StateAlive
 	}
 	now := time.Now()
 	for id, r := range s.records {
-		if !present[id] && now.Sub(r.at) >= tellFor {
+		if !alive[id] && now.Sub(r.at) >= emptyRecordTTL {
 			delete(s.records, id)
 		}
 	}
 }
 
-// SetLinks tells the others what is out of the ordinary with this node's links.
+// SetLinks publishes the exceptions among this node's links. It does not block.
 func (m *Mesh) SetLinks(l topology.Links) {
-	msg := m.links.set(l)
+	msg := m.links.setOwn(l)
 	if msg == nil {
 		return
 	}
-	if err := m.Sender(channelLinks).Broadcast(msg); err != nil {
-		m.log.Error("telling of this node's links", "err", err)
-	}
-	m.roster.wake()
+	m.broadcastLinks(msg)
+	m.roster.change.Set()
 }
 
-// Broken returns the pairs of nodes of which one says that they do not reach each other themselves.
+// broadcastLinks sends link records to all members.
+func (m *Mesh) broadcastLinks(msg []byte) {
+	if err := m.Sender(channelLinks).Broadcast(msg); err != nil {
+		m.log.Error("link records not sent", "err", err)
+	}
+}
+
+// Broken returns the pairs of nodes between which the direct link is broken, as one of the two has published.
 func (m *Mesh) Broken() (pairs [][2]peer.ID) {
-	for id, l := range m.links.told() {
+	for id, l := range m.links.published() {
 		for _, other := range l.Broken {
 			pairs = append(pairs, [2]peer.ID{id, other})
 		}
 	}
 	return pairs
-}
-
-// route computes the ways to all members alive.
-func (m *Mesh) route(members []Member) {
-	var nodes []topology.Node
-	for _, member := range members {
-		if member.State == StateAlive {
-			nodes = append(nodes, topology.Node{ID: member.ID, RTT: member.RTT})
-		}
-	}
-	routes := topology.Routes(m.cfg.Identity.ID, nodes, m.links.told())
-	m.routes.Store(&routes)
-}
-
-// annotate notes in members how they are reached.
-func (m *Mesh) annotate(members []Member) []Member {
-	routes := m.routes.Load()
-	for i := range members {
-		members[i].DialOut = m.links.dialOut(members[i].ID)
-		if routes != nil {
-			members[i].Route = (*routes)[members[i].ID]
-		}
-	}
-	return members
 }

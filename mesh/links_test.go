@@ -9,35 +9,40 @@ import (
 	"weft/mesh/topology"
 )
 
-// TestLinkRecords: the later record of a node counts, in whatever order they come; a node's own is its own word.
+// TestLinkRecords: the later record of a node counts, in whatever order they arrive; a record of this node's own that it
+// has not made is replaced.
 func TestLinkRecords(t *testing.T) {
 	a, b, c := peer.ID{1}, peer.ID{2}, peer.ID{3}
 	changes := 0
-	s := newLinkStates(a, time.Unix(100, 0), func() { changes++ })
+	var sent [][]byte
+	s := newLinkStates(a, time.Unix(100, 0), func() { changes++ }, func(msg []byte) { sent = append(sent, msg) })
 	older := (&linkRecord{node: b, started: 5, number: 9, links: topology.Links{Broken: []peer.ID{c}}}).append(nil)
 	later := (&linkRecord{node: b, started: 6, number: 1, links: topology.Links{DialOut: true, Open: []peer.ID{a}}}).append(nil)
 	for _, msg := range [][]byte{older, later, older} {
-		if _, err := s.Merge(msg); err != nil {
+		if err := s.Merge(msg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if l := s.told()[b]; !l.DialOut || len(l.Broken) > 0 || changes != 2 {
+	if len(sent) != 2 || !bytes.Equal(sent[0], older) || !bytes.Equal(sent[1], later) {
+		t.Errorf("%d broadcasts, want each of the two records once", len(sent))
+	}
+	sent = nil
+	if l := s.published()[b]; !l.DialOut || len(l.Broken) > 0 || changes != 2 {
 		t.Errorf("%+v after %d changes, want that of the later run after 2", l, changes)
 	}
-	own := s.set(topology.Links{Broken: []peer.ID{c}})
-	if own == nil || s.set(topology.Links{Broken: []peer.ID{c}}) != nil {
-		t.Error("news is told once")
+	own := s.setOwn(topology.Links{Broken: []peer.ID{c}})
+	if own == nil || s.setOwn(topology.Links{Broken: []peer.ID{c}}) != nil {
+		t.Error("a record is published not at all, or twice")
 	}
 	forged := (&linkRecord{node: a, started: 1 << 62, number: 1, links: topology.Links{Broken: []peer.ID{b}}}).append(nil)
-	news, err := s.Merge(forged)
-	if err != nil || len(news) != 1 {
-		t.Fatalf("%d news, %v, want this node's own word", len(news), err)
+	if err := s.Merge(forged); err != nil || len(sent) != 1 {
+		t.Fatalf("%d broadcasts, %v, want this node's own record", len(sent), err)
 	}
-	r, err := parseLinks(news[0])
+	r, err := parseLinks(sent[0])
 	if err != nil || len(r) != 1 || r[0].started != 1<<62 || r[0].number != 2 || r[0].links.Broken[0] != c {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if n := len(s.State()); n != len(later)+len(news[0]) {
+	if n := len(s.State()); n != len(later)+len(sent[0]) {
 		t.Errorf("a state of %d bytes", n)
 	}
 }
@@ -55,9 +60,10 @@ func FuzzParseLinks(f *testing.F) {
 			again = r.append(again)
 		}
 		if len(again) != len(b) {
-			t.Errorf("%d bytes came back as %d", len(b), len(again))
+			t.Errorf("%d bytes were encoded as %d", len(b), len(again))
 		}
-		if second, err := parseLinks(again); err != nil || len(second) != len(records) || !bytes.Equal(again[:min(len(again), 24)], b[:min(len(b), 24)]) {
+		second, err := parseLinks(again)
+		if err != nil || len(second) != len(records) || !bytes.Equal(again[:min(len(again), 24)], b[:min(len(b), 24)]) {
 			t.Errorf("%v", err)
 		}
 	})

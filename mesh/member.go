@@ -8,17 +8,17 @@ import (
 	"weft/mesh/topology"
 )
 
-// State is how a member stands, as far as this node knows.
+// State is the state of a member, as far as this node knows.
 type State uint8
 
 // States of a member. The zero State is invalid.
 const (
 	StateAlive State = iota + 1
-	StateDead        // does not answer, and did not say good-bye
-	StateLeft        // said good-bye ("weft leave")
+	StateDead        // does not answer, and has not left
+	StateLeft        // has announced that it leaves ("weft leave")
 )
 
-// String returns the state's name in the JSON of the API.
+// String returns the state as in the JSON of the API.
 func (s State) String() string {
 	switch s {
 	case StateAlive:
@@ -32,8 +32,8 @@ func (s State) String() string {
 	}
 }
 
-// Member is what this node knows of a node of the network, itself included. Members are values: a snapshot of them
-// does not change.
+// Member describes a node of the network, as far as this node knows. Members are values: a snapshot of them does not
+// change.
 type Member struct {
 	ID     peer.ID
 	Name   string // nickname, not unique
@@ -44,23 +44,23 @@ type Member struct {
 	Data   uint16     // UDP port
 	Public [peer.KeySize]byte
 	Since  time.Time     // when it entered State, by this node's clock
-	RTT    time.Duration // of the last gossip probe; 0 before the first
-	Skew   time.Duration // how far its clock is ahead of this node's, give or take half of RTT; 0 where not known
+	RTT    time.Duration // of the latest gossip probe; 0 before the first
+	Skew   time.Duration // how far its clock is ahead of this node's, to within half of RTT; 0 when not known
 
-	// Route is how it is reached from this node; the zero Route of one that is not, and of this node itself.
+	// Route is the route from this node to the member. It is zero when there is none, and for this node itself.
 	Route topology.Route
-	// DialOut: it is reached only over links that it has opened itself.
+	// DialOut means that the member accepts no connections: it is reached over links that it has opened itself.
 	DialOut bool
 
 	// Capabilities are the member's Config.Capabilities.
 	Capabilities uint32
-	// Accepts are the fingerprints of the secrets that the member can open, its preferred one first; none where it has
-	// no secret. The slice is shared and never changed.
+	// Accepts are the fingerprints of the secrets under which the member accepts traffic, its preferred one first. It is
+	// empty when the member has no secret. The slice is shared and must not be modified.
 	Accepts []uint32
 }
 
-// DataAddr is where the member receives datagrams.
+// DataAddr returns the address at which the member receives datagrams of the datapath.
 func (m Member) DataAddr() netip.AddrPort { return netip.AddrPortFrom(m.Addr, m.Data) }
 
-// GossipAddr is where the member receives gossip.
+// GossipAddr returns the address at which the member receives gossip.
 func (m Member) GossipAddr() netip.AddrPort { return netip.AddrPortFrom(m.Addr, m.Gossip) }

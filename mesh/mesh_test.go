@@ -17,7 +17,7 @@ import (
 	"weft/internal/peer"
 )
 
-// node is a mesh under test with what its channel has heard.
+// node is a mesh under test, with what its channel has received.
 type node struct {
 	*Mesh
 	transport *transport
@@ -26,7 +26,7 @@ type node struct {
 	err       error // valid once done is closed
 
 	mu       sync.Mutex
-	heard    map[string]bool // guarded by mu: broadcasts and state
+	heard    map[string]bool // guarded by mu: from broadcasts and states
 	messages []string        // guarded by mu: unicasts
 }
 
@@ -40,19 +40,23 @@ func (n *node) State() []byte {
 	return []byte(strings.Join(all, ","))
 }
 
-func (n *node) Merge(msg []byte) (news [][]byte, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (n *node) Merge(msg []byte) error {
 	if string(msg) == "bad" {
-		return nil, errors.New("bad message")
+		return errors.New("bad message")
 	}
+	var errs []error
 	for s := range strings.SplitSeq(string(msg), ",") {
-		if s != "" && !n.heard[s] {
+		n.mu.Lock()
+		isNew := s != "" && !n.heard[s]
+		if isNew {
 			n.heard[s] = true
-			news = append(news, []byte(s))
+		}
+		n.mu.Unlock()
+		if isNew {
+			errs = append(errs, n.Sender(ChannelIPAM).Broadcast([]byte(s)))
 		}
 	}
-	return news, nil
+	return errors.Join(errs...)
 }
 
 func (n *node) Message(from peer.ID, msg []byte) error {
@@ -74,7 +78,7 @@ func start(t *testing.T, net *network, name string, id Identity, peers ...*node)
 	return startWith(t, net, name, id, func(*Config) {}, peers...)
 }
 
-// startWith is start with a configuration that change has the last word on.
+// startWith is start with a configuration that change modifies.
 func startWith(t *testing.T, net *network, name string, id Identity, change func(*Config), peers ...*node) *node {
 	t.Helper()
 	targets, err := LoadTargets(t.TempDir())
@@ -118,14 +122,14 @@ func identity(t *testing.T) Identity {
 	return id
 }
 
-// eventually waits, in the bubble's time, until what holds.
+// eventually waits up to a minute of the bubble's time until holds returns true.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for range 600 {
 		if holds() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond) // of the bubble's clock: takes no time
+		time.Sleep(100 * time.Millisecond) // of the bubble's clock: it takes no time
 		synctest.Wait()
 	}
 	t.Fatalf("not within a minute: %s", what)
@@ -138,14 +142,14 @@ func (n *node) sees(other *node, state State) bool {
 	})
 }
 
-func TestThreeNodesMeetAndGossip(t *testing.T) {
+func TestThreeNodesJoinAndGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
 		a := start(t, &net, "a", identity(t))
 		b := start(t, &net, "b", identity(t), a)
 		c := start(t, &net, "c", identity(t), a)
 		all := []*node{a, b, c}
-		eventually(t, "everybody knows everybody", func() bool {
+		eventually(t, "every node knows every node", func() bool {
 			for _, x := range all {
 				for _, y := range all {
 					if !x.sees(y, StateAlive) {
@@ -195,7 +199,7 @@ func TestDeadLeftAndBack(t *testing.T) {
 		if err := c.Leave(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "a node that says good-bye has left", func() bool { return a.sees(c, StateLeft) && b.sees(c, StateLeft) })
+		eventually(t, "a node that leaves has left for the others", func() bool { return a.sees(c, StateLeft) && b.sees(c, StateLeft) })
 		stopAll(a, b, c)
 	})
 }
@@ -206,7 +210,7 @@ func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
 		id := identity(t)
 		first := start(t, &net, "first", id)
 		other := start(t, &net, "other", identity(t), first)
-		eventually(t, "they met", func() bool { return other.sees(first, StateAlive) })
+		eventually(t, "the two nodes know each other", func() bool { return other.sees(first, StateAlive) })
 		time.Sleep(time.Second)
 
 		clone := start(t, &net, "clone", id, other)
@@ -215,7 +219,7 @@ func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
 			t.Errorf("the clone's Run = %v, want ErrDuplicateKey", clone.err)
 		}
 		if !strings.Contains(clone.err.Error(), first.transport.addr.Addr().String()) {
-			t.Errorf("error %q does not say where the first node is", clone.err)
+			t.Errorf("error %q does not name the address of the first node", clone.err)
 		}
 		select {
 		case <-first.done:
@@ -232,7 +236,7 @@ func TestNodeReturnsAtAnotherAddress(t *testing.T) {
 		id := identity(t)
 		a := start(t, &net, "a", identity(t))
 		old := start(t, &net, "b", id, a)
-		eventually(t, "they met", func() bool { return a.sees(old, StateAlive) })
+		eventually(t, "the two nodes know each other", func() bool { return a.sees(old, StateAlive) })
 		old.stop()
 		again := start(t, &net, "b", id, a)
 		eventually(t, "the new address is known", func() bool {
@@ -243,15 +247,15 @@ func TestNodeReturnsAtAnotherAddress(t *testing.T) {
 	})
 }
 
-// TestNodeAdvertisesAnotherAddress restarts a node with another address while the old one still leads to it: nobody
-// may hold on to the old one.
+// TestNodeAdvertisesAnotherAddress restarts a node with another address while the old one still reaches it: no node may
+// keep the old one.
 func TestNodeAdvertisesAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
 		id := identity(t)
 		a := start(t, &net, "a", identity(t))
 		old := start(t, &net, "b", id, a)
-		eventually(t, "they met", func() bool { return a.sees(old, StateAlive) })
+		eventually(t, "the two nodes know each other", func() bool { return a.sees(old, StateAlive) })
 		old.stop()
 		again := start(t, &net, "b", id, a)
 		net.alias(old.transport.addr, again.transport.addr)
@@ -281,15 +285,15 @@ func TestConnectAndDisconnect(t *testing.T) {
 		if got := b.cfg.Targets.List(); !slices.Equal(got, []string{target.String()}) {
 			t.Errorf("saved targets %v", got)
 		}
-		nobody := Target{"127.0.0.1", 9}
-		if err := b.Connect([]Target{nobody}, true); err != nil {
+		unused := Target{"127.0.0.1", 9}
+		if err := b.Connect([]Target{unused}, true); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "only the new target is dialled, in vain", func() bool {
+		eventually(t, "only the new target is dialled, without success", func() bool {
 			s := b.TargetStatus()
-			return len(s) == 1 && s[0].Target == nobody && s[0].Err != nil
+			return len(s) == 1 && s[0].Target == unused && s[0].Err != nil
 		})
-		if err := b.Disconnect([]Target{nobody}); err != nil {
+		if err := b.Disconnect([]Target{unused}); err != nil {
 			t.Fatal(err)
 		}
 		if got := b.cfg.Targets.List(); len(got) != 0 {
@@ -300,7 +304,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 }
 
 func TestGarbageIsCounted(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr})
+	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,17 +321,22 @@ func TestGarbageIsCounted(t *testing.T) {
 	}
 }
 
-// TestNewerNodeIsRefusedByName: a node that speaks no protocol of this one's is not let in, and what it is is told.
+// TestNewerNodeIsRefusedByName: a node without a common protocol version is refused, and the error names it.
 func TestNewerNodeIsRefusedByName(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr})
+	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	newer := identity(t)
-	md := meta{dataPort: 6784, protoMin: protocolMax + 1, protoMax: protocolMax + 9, started: time.Now(), public: newer.Public, name: "newer"}
-	n := &memberlist.Node{Name: nodeName(newer.ID, nobodyAddr), Addr: nobodyAddr.Addr().AsSlice(), Port: nobodyAddr.Port(), Meta: md.encode()}
+	md := meta{
+		dataPort: 6784, protoMin: protocolMax + 1, protoMax: protocolMax + 9,
+		started: time.Now(), public: newer.Public, name: "newer",
+	}
+	n := &memberlist.Node{
+		Name: nodeName(newer.ID, unusedAddr), Addr: unusedAddr.Addr().AsSlice(), Port: unusedAddr.Port(), Meta: md.encode(),
+	}
 	if err := m.roster.NotifyAlive(n); err == nil {
-		t.Error("it was let in")
+		t.Error("it was admitted")
 	}
 	r := m.Rejected()
 	if r.Count != 1 || !strings.Contains(fmt.Sprint(r.Err), newer.ID.String()) || !strings.Contains(fmt.Sprint(r.Err), "upgrade") {
@@ -338,10 +347,29 @@ func TestNewerNodeIsRefusedByName(t *testing.T) {
 	}
 }
 
-// stopAll stops nodes and lets the probes run out that memberlist does not cancel.
+// stopAll stops nodes, and waits for the probes that memberlist does not cancel.
 func stopAll(nodes ...*node) {
 	for _, n := range nodes {
 		n.stop()
 	}
 	time.Sleep(time.Minute) // of the bubble's clock
+}
+
+// TestMergeForwardsNothing: the mesh leaves it to the channel to broadcast what was new, so that each message is queued once.
+func TestMergeForwardsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", identity(t))
+		b := start(t, &net, "b", identity(t), a)
+		eventually(t, "both know each other", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
+		eventually(t, "nothing is queued", func() bool { return a.queue.NumQueued() == 0 })
+		for _, msg := range []string{"new", "new", "bad"} {
+			a.merge(ChannelIPAM, []byte(msg))
+			if n := a.queue.NumQueued(); n != 1 {
+				t.Errorf("after %q: %d broadcasts are queued, want 1", msg, n)
+			}
+		}
+		eventually(t, "the broadcast arrived", func() bool { return b.knows("new") })
+		stopAll(a, b)
+	})
 }

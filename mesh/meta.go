@@ -10,41 +10,41 @@ import (
 	"weft/internal/peer"
 )
 
-// Versions of weft's own protocol (data plane and gossip channels) that this build speaks.
+// Versions of weft's own protocol (datapath and gossip channels) that this build supports.
 const (
 	protocolMin = 1
 	protocolMax = 1
 )
 
-// maxName is the longest nickname in bytes that fits a node's metadata.
+// maxName is the length in bytes of the longest nickname that fits a node's metadata.
 const maxName = 255
 
 // errMeta is wrapped by parseMeta's errors.
 var errMeta = errors.New("mesh: node metadata")
 
-// meta is what each node tells of itself through memberlist: at most 512 bytes.
+// meta is the metadata that each node publishes through memberlist: at most 512 bytes.
 //
 //	 0         1       2           4          6          14         22             26           58
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+
-//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts | foundings |
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-----------+
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+
+//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts | cluster IDs |
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+
 //
-// Numbers are big endian. The nickname is a length byte and bytes. The fingerprints of the secrets that the node can
-// open are a byte that counts them and 4 bytes each; a node that has none may end before them. How its ranges were divided
-// is a byte that counts them and 8 bytes each, two short hashes; a node of which none is divided may end before that. What
-// follows is ignored: room for later formats.
+// Numbers are big endian. The nickname is a length byte and that many bytes. The fingerprints of the secrets that the node
+// accepts are a count byte and 4 bytes each; the metadata of a node that has none may end before the count. The cluster
+// IDs are a count byte and 8 bytes each, two short hashes; the metadata of a node that has none may end before the count.
+// Further bytes are ignored: room for later formats.
 type meta struct {
 	leaving      bool
 	dataPort     uint16
 	protoMin     uint8
 	protoMax     uint8
 	started      time.Time // when this run of the node began, by its own clock
-	instance     uint64    // random for each run: tells two processes with one key apart
-	capabilities uint32    // bits of the data plane's, Config.Capabilities
+	instance     uint64    // random for each run: distinguishes two processes with one key
+	capabilities uint32    // Config.Capabilities
 	public       [peer.KeySize]byte
 	name         string
-	accepts      []uint32    // at most MaxKeys in what this build writes
-	foundings    []ClusterID // at most MaxFoundings
+	accepts      []uint32    // fingerprints; this build writes at most MaxKeys
+	clusterIDs   []ClusterID // at most MaxClusterIDs
 }
 
 const (
@@ -53,7 +53,7 @@ const (
 	metaFixed       = 2 + 2 + 2 + 8 + 8 + 4 + peer.KeySize + 1
 )
 
-// encode returns the bytes that stand for m.
+// encode returns the wire form of m. A nickname longer than maxName is cut.
 func (m meta) encode() []byte {
 	b := make([]byte, 0, metaFixed+len(m.name)+1+4*len(m.accepts))
 	var flags byte
@@ -74,18 +74,18 @@ func (m meta) encode() []byte {
 	for _, fingerprint := range m.accepts {
 		b = binary.BigEndian.AppendUint32(b, fingerprint)
 	}
-	b = append(b, byte(len(m.foundings)))
-	for _, f := range m.foundings {
-		b = binary.BigEndian.AppendUint32(b, f.Range)
-		b = binary.BigEndian.AppendUint32(b, f.By)
+	b = append(b, byte(len(m.clusterIDs)))
+	for _, c := range m.clusterIDs {
+		b = binary.BigEndian.AppendUint32(b, c.Range)
+		b = binary.BigEndian.AppendUint32(b, c.By)
 	}
 	return b
 }
 
-// parseMeta reads what encode wrote.
+// parseMeta parses the wire form. Errors wrap errMeta.
 func parseMeta(b []byte) (meta, error) {
 	if len(b) < metaFixed {
-		return meta{}, fmt.Errorf("%w: %d bytes, at least %d wanted", errMeta, len(b), metaFixed)
+		return meta{}, fmt.Errorf("%w: %d bytes, want at least %d", errMeta, len(b), metaFixed)
 	}
 	if b[0] != metaFormat {
 		return meta{}, fmt.Errorf("%w: format %d, this build reads %d", errMeta, b[0], metaFormat)
@@ -121,18 +121,18 @@ func parseMeta(b []byte) (meta, error) {
 	}
 	n, rest = int(rest[0]), rest[1:]
 	if n > MaxClusterIDs || len(rest) < 8*n {
-		return meta{}, fmt.Errorf("%w: foundings cut short", errMeta)
+		return meta{}, fmt.Errorf("%w: cluster IDs cut short", errMeta)
 	}
 	for i := range n {
-		m.foundings = append(m.foundings, ClusterID{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
+		m.clusterIDs = append(m.clusterIDs, ClusterID{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
 	}
 	return m, nil
 }
 
-// compatible says why a node with metadata m cannot be a peer of this build, or nil.
-func (m meta) compatible() error {
+// checkCompatible returns why a node with metadata m cannot be a peer of this build, or nil.
+func (m meta) checkCompatible() error {
 	if m.protoMin > protocolMax || m.protoMax < protocolMin {
-		return fmt.Errorf("%w: it speaks protocol %d to %d, this node %d to %d: upgrade the older one",
+		return fmt.Errorf("%w: it supports protocol %d to %d, this node %d to %d: upgrade the older one",
 			errMeta, m.protoMin, m.protoMax, protocolMin, protocolMax)
 	}
 	return nil

@@ -5,15 +5,39 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"weft/internal/metricdef"
 )
 
+// metrics declares all metrics of the package.
+var metrics metricdef.Table
+
 var (
-	membersDesc = prometheus.NewDesc("weft_mesh_members", "Members known, this node among them, by state.", []string{"state"}, nil)
-	healthDesc  = prometheus.NewDesc("weft_mesh_health_score", "This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.", nil, nil)
-	queuedDesc  = prometheus.NewDesc("weft_mesh_queued_broadcasts", "Broadcasts that wait to be sent.", nil, nil)
-	unicastDesc = prometheus.NewDesc("weft_mesh_queued_messages", "Messages to one member each that wait to be sent.", nil, nil)
-	dropsDesc   = prometheus.NewDesc("weft_mesh_drops_total", "Gossip messages that were thrown away, by reason.", []string{"reason"}, nil)
+	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state")
+	healthMetric  = metrics.Gauge("mesh_health_score",
+		"This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.")
+	queuedBroadcastsMetric = metrics.Gauge("mesh_queued_broadcasts", "Broadcasts that wait to be sent.")
+	queuedMessagesMetric   = metrics.Gauge("mesh_queued_messages", "Messages to one member each that wait to be sent.")
+	dropsMetric            = metrics.Counter("mesh_drops_total", "Gossip messages that were dropped, by reason.", "reason")
 )
+
+// drops counts gossip that was dropped, by reason.
+type drops struct {
+	malformed, unknownKind, misdirected, rejected, refused, unsent, queueFull atomic.Uint64
+}
+
+// byReason returns the counters by the value of the label.
+func (d *drops) byReason() map[string]*atomic.Uint64 {
+	return map[string]*atomic.Uint64{
+		"malformed":    &d.malformed,   // cannot be read
+		"unknown_kind": &d.unknownKind, // of a kind or channel that this version does not have
+		"misdirected":  &d.misdirected, // for a node that had this address before
+		"rejected":     &d.rejected,    // refused by the engine that it was for
+		"refused":      &d.refused,     // from a node that cannot be a member
+		"unsent":       &d.unsent,      // a unicast that could not be sent
+		"queue_full":   &d.queueFull,   // no room in a queue
+	}
+}
 
 // collector reads a Mesh's counters when it is scraped.
 type collector struct{ mesh *Mesh }
@@ -22,11 +46,7 @@ type collector struct{ mesh *Mesh }
 func (m *Mesh) Collector() prometheus.Collector { return collector{m} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{membersDesc, healthDesc, queuedDesc, unicastDesc, dropsDesc} {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
@@ -35,25 +55,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		byState[m.State]++
 	}
 	for state, n := range byState {
-		ch <- prometheus.MustNewConstMetric(membersDesc, prometheus.GaugeValue, float64(n), state.String())
+		membersMetric.Send(ch, float64(n), state.String())
 	}
-	ch <- prometheus.MustNewConstMetric(healthDesc, prometheus.GaugeValue, float64(c.mesh.HealthScore()))
-	ch <- prometheus.MustNewConstMetric(queuedDesc, prometheus.GaugeValue, float64(c.mesh.queue.NumQueued()))
-	ch <- prometheus.MustNewConstMetric(unicastDesc, prometheus.GaugeValue, float64(len(c.mesh.unicasts)))
+	healthMetric.Send(ch, float64(c.mesh.HealthScore()))
+	queuedBroadcastsMetric.Send(ch, float64(c.mesh.queue.NumQueued()))
+	queuedMessagesMetric.Send(ch, float64(len(c.mesh.unicasts)))
 	for reason, n := range c.mesh.drops.byReason() {
-		ch <- prometheus.MustNewConstMetric(dropsDesc, prometheus.CounterValue, float64(n.Load()), reason)
-	}
-}
-
-// byReason returns the counters under the names that operators see.
-func (d *drops) byReason() map[string]*atomic.Uint64 {
-	return map[string]*atomic.Uint64{
-		"malformed":    &d.malformed,   // not of the form of its kind
-		"unknown_kind": &d.unknownKind, // of a kind or channel that this version does not have
-		"misdirected":  &d.misdirected, // for a node that had this address before
-		"rejected":     &d.rejected,    // refused by the engine that it was for
-		"refused":      &d.refused,     // of a node that cannot be a member
-		"unsent":       &d.unsent,      // a unicast whose stream failed
-		"queue_full":   &d.queueFull,   // a unicast too many
+		dropsMetric.Send(ch, float64(n.Load()), reason)
 	}
 }

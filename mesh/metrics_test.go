@@ -8,7 +8,7 @@ import (
 )
 
 func TestMetricsLint(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: nobodyAddr})
+	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,7 +17,7 @@ func TestMetricsLint(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	if err := m.enqueue(outgoing{}); err != nil { // nobody sends before Run
+	if err := m.enqueue(outgoing{}); err != nil { // nothing is sent before Run
 		t.Fatal(err)
 	}
 	want := `

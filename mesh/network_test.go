@@ -11,13 +11,13 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// network joins the meshes of a test. Unlike memberlist.MockNetwork, whose transports wait for ever for one that was
-// shut down, it loses what nobody takes, and can cut nodes off.
+// network connects the meshes of a test. Unlike the transports of memberlist.MockNetwork, which block without limit on one
+// that was shut down, those of a network drop packets that are not received. A network can cut nodes off.
 type network struct {
 	mu    sync.Mutex
 	nodes map[string]*transport // guarded by mu: by address
 	cut   map[string]bool       // guarded by mu: by address
-	shut  map[string]bool       // guarded by mu: by address, hosts that nothing gets in to
+	shut  map[string]bool       // guarded by mu: by address, hosts that accept nothing
 }
 
 // transport is one node's memberlist.Transport on a network.
@@ -45,14 +45,14 @@ func (n *network) transport(t *testing.T) *transport {
 	return tr
 }
 
-// setCut takes the node at addr off the network, or puts it back.
+// setCut disconnects the node at addr from the network, or connects it again.
 func (n *network) setCut(addr netip.AddrPort, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cut[addr.String()] = cut
 }
 
-// closeTo has nothing get in to the node at addr, which still reaches out: what it opens stays open.
+// closeTo blocks packets and streams to the node at addr. The node can still send and dial.
 func (n *network) closeTo(addr netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -62,7 +62,7 @@ func (n *network) closeTo(addr netip.AddrPort) {
 	n.shut[addr.String()] = true
 }
 
-// alias has the address old lead to where the transport of addr is: a host that keeps an address and advertises another.
+// alias makes the address old reach the transport of addr: a host that has two addresses and advertises one of them.
 func (n *network) alias(old, addr netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -112,7 +112,7 @@ func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) 
 	}
 }
 
-// stream is the far end of a stream; it says where it comes from.
+// stream is the far end of a stream, with the address of its near end.
 type stream struct {
 	net.Conn
 	from net.Addr

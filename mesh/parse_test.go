@@ -14,7 +14,8 @@ import (
 	"weft/internal/peer"
 )
 
-var nobodyAddr = netip.MustParseAddrPort("127.0.0.1:9")
+// unusedAddr is an address at which no node is.
+var unusedAddr = netip.MustParseAddrPort("127.0.0.1:9")
 
 func TestParseTarget(t *testing.T) {
 	for _, tt := range []struct {
@@ -35,6 +36,7 @@ func TestParseTarget(t *testing.T) {
 		{"host:0", Target{}, false},
 		{"host:65536", Target{}, false},
 		{"http://host", Target{}, false},
+		{"fe80::1%a/b", Target{}, false},
 		{"host:port:more:", Target{}, false},
 		{"two hosts", Target{}, false},
 		{"-oops", Target{}, false},
@@ -53,7 +55,7 @@ func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
 		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot", accepts: []uint32{1, 1 << 31},
-		foundings: []ClusterID{{1, 2}, {3, 1 << 31}},
+		clusterIDs: []ClusterID{{1, 2}, {3, 1 << 31}},
 	}
 	b := want.encode()
 	got, err := parseMeta(append(b, "a later format's field"...))
@@ -63,11 +65,11 @@ func TestMetaRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(meta{})); diff != "" {
 		t.Error(diff)
 	}
-	withoutFoundings := len(b) - 1 - 8*len(want.foundings)
-	withoutAccepts := withoutFoundings - 1 - 4*len(want.accepts)
+	withoutClusterIDs := len(b) - 1 - 8*len(want.clusterIDs)
+	withoutAccepts := withoutClusterIDs - 1 - 4*len(want.accepts)
 	older := want
-	for _, end := range []int{withoutFoundings, withoutAccepts} {
-		if older.foundings = nil; end == withoutAccepts {
+	for _, end := range []int{withoutClusterIDs, withoutAccepts} {
+		if older.clusterIDs = nil; end == withoutAccepts {
 			older.accepts = nil
 		}
 		if got, err = parseMeta(b[:end]); err != nil {
@@ -78,16 +80,16 @@ func TestMetaRoundTrip(t *testing.T) {
 		}
 	}
 	for n := range len(b) {
-		if n == withoutAccepts || n == withoutFoundings {
+		if n == withoutAccepts || n == withoutClusterIDs {
 			continue
 		}
 		if _, err := parseMeta(b[:n]); !errors.Is(err, errMeta) {
 			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
 		}
 	}
-	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), foundings: make([]ClusterID, MaxClusterIDs)}
+	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), clusterIDs: make([]ClusterID, MaxClusterIDs)}
 	if n := len(long.encode()); n > 512 {
-		t.Errorf("metadata of %d bytes, memberlist takes 512", n)
+		t.Errorf("metadata of %d bytes, memberlist accepts 512", n)
 	}
 }
 
@@ -140,15 +142,19 @@ func TestTargetsAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(targets.Set([]string{"a:1", "b:2"}),
-		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil), targets.RecordSeen(nil, []peer.ID{{2}})); err != nil {
+	err = errors.Join(
+		targets.Set([]string{"a:1", "b:2"}),
+		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil),
+		targets.RecordSeen(nil, []peer.ID{{2}}),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	again, err := LoadTargets(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(targets.saved, again.saved); diff != "" {
+	if diff := cmp.Diff(targets.saved.Load(), again.saved.Load()); diff != "" {
 		t.Error(diff)
 	}
 	if err := os.WriteFile(filepath.Join(dir, TargetsFile), []byte("{"), 0o600); err != nil {

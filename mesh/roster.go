@@ -12,38 +12,48 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 )
 
 const (
-	// maxMembers bounds the roster; members over it are refused.
+	// maxMembers bounds the roster; further members are refused.
 	maxMembers = 10000
-	// leftFor is how long a member that said good-bye stays in the roster, and one that is to be found elsewhere now.
-	leftFor = 10 * time.Minute
+	// leftTTL is how long the roster keeps a member that has left, and the old address of one that has moved.
+	leftTTL = 10 * time.Minute
 )
 
-// errMember is wrapped by the errors with which the roster refuses an alive message.
+// errMember is wrapped by the errors with which the roster refuses a node.
 var errMember = errors.New("mesh: member refused")
 
-// nodeName is what memberlist knows a node by: its ID and where it is. A node that comes back at another address is
-// another one to memberlist, which would otherwise hold on to the old address for as long as anything answers there.
+// nodeName returns a node's name in memberlist: its ID and its address. A node that comes back at another address is
+// another node to memberlist, which would otherwise keep the old address for as long as anything answers there.
 func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@" + addr.String() }
 
-// roster keeps what memberlist's callbacks tell of the members. The callbacks come with memberlist's lock held, so
-// they only note the event and wake the engine.
-type roster struct {
-	// constant
-	self    peer.ID
-	name    string                       // this node's
-	refuse  func(*memberlist.Node) error // says why a node is not to be let in; nil lets all in
-	clashed func(at netip.AddrPort)      // called where somebody elsewhere claims to be this node
-	unfit   func(error)                  // called where a node cannot be a member; nil: nobody is
-	change  chan struct{}                // holds a token while there is news
-
-	mu      sync.Mutex
-	records map[peer.ID][]record // guarded by mu: the places of each node, never none
+// admission decides about nodes that gossip announces. Its methods are called with memberlist's lock held, from several
+// goroutines: they must not block, and must not call memberlist.
+type admission interface {
+	// admit returns why a node is refused, nil if it is not.
+	admit(n *memberlist.Node) error
+	// reportInvalid receives the error about a node that cannot be a member of any network of this version.
+	reportInvalid(err error)
+	// reportOwnKey is called when gossip has this node's ID at another address.
+	reportOwnKey(at netip.AddrPort)
 }
 
-// record is a member as memberlist tells it: one place of one node.
+// roster keeps the members that memberlist's callbacks report. The callbacks come with memberlist's lock held, so they
+// only record the event and set change.
+type roster struct {
+	// constant
+	self      peer.ID
+	name      string // this node's, in memberlist
+	admission admission
+	change    signal.Chan // set when members have changed
+
+	mu      sync.Mutex
+	records map[peer.ID][]record // guarded by mu: the places of each node, at least one
+}
+
+// record is a member as memberlist reports it: one node at one gossip address.
 type record struct {
 	Member
 	started time.Time // by the member's clock
@@ -55,14 +65,14 @@ var (
 	_ memberlist.PingDelegate  = (*roster)(nil)
 )
 
-func newRoster(self peer.ID, at netip.AddrPort, clashed func(netip.AddrPort)) *roster {
+func newRoster(self peer.ID, at netip.AddrPort, a admission) *roster {
 	return &roster{
-		self: self, name: nodeName(self, at), clashed: clashed,
-		change: make(chan struct{}, 1), records: make(map[peer.ID][]record),
+		self: self, name: nodeName(self, at), admission: a,
+		change: signal.New(), records: make(map[peer.ID][]record),
 	}
 }
 
-// snapshot returns the members, one a node, ordered by ID, and forgets what is long past at now.
+// snapshot returns the members, one a node, ordered by ID. It removes the records that have expired at now.
 func (r *roster) snapshot(now time.Time) []Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,12 +81,12 @@ func (r *roster) snapshot(now time.Time) []Member {
 		best := bestOf(places)
 		places = slices.DeleteFunc(places, func(rec record) bool {
 			superseded := rec.GossipAddr() != best.GossipAddr()
-			return rec.State != StateAlive && (rec.State != StateDead || superseded) && now.Sub(rec.Since) > leftFor
+			return rec.State != StateAlive && (rec.State != StateDead || superseded) && now.Sub(rec.Since) > leftTTL
 		})
 		if r.records[id] = places; len(places) == 0 {
 			delete(r.records, id)
 		}
-		if best.State != StateLeft || now.Sub(best.Since) <= leftFor {
+		if best.State != StateLeft || now.Sub(best.Since) <= leftTTL {
 			all = append(all, best.Member)
 		}
 	}
@@ -84,7 +94,7 @@ func (r *roster) snapshot(now time.Time) []Member {
 	return all
 }
 
-// bestOf returns the place where a node is, of those where it was.
+// bestOf returns the record of the address at which a node is, of all its records.
 func bestOf(places []record) (best record) {
 	for i, rec := range places {
 		if i == 0 || rec.beats(best) {
@@ -94,8 +104,8 @@ func bestOf(places []record) (best record) {
 	return best
 }
 
-// beats reports whether rec is where its node is, rather than other: this process itself, else what is alive, else
-// what was started last.
+// beats reports whether a node is at the address of rec rather than at that of other: this process itself comes first,
+// then an address that is alive, then the one of the later start.
 func (rec record) beats(other record) bool {
 	switch {
 	case rec.Self != other.Self:
@@ -115,8 +125,8 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	return bestOf(places).Member, len(places) > 0
 }
 
-// forget has a node count as one that has left, and reports whether it could: it cannot where the node is alive.
-func (r *roster) forget(id peer.ID) bool {
+// markLeft marks a dead node as one that has left. It reports false, and changes nothing, when the node is alive.
+func (r *roster) markLeft(id peer.ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if slices.ContainsFunc(r.records[id], func(rec record) bool { return rec.State == StateAlive }) {
@@ -130,42 +140,41 @@ func (r *roster) forget(id peer.ID) bool {
 	return true
 }
 
-// aliveAt reports whether some other member is alive at the gossip address addr.
+// aliveAt reports whether another member is alive at the gossip address addr.
 func (r *roster) aliveAt(addr netip.AddrPort) bool {
 	return r.anyAlive(func(rec record) bool { return rec.GossipAddr() == addr })
 }
 
-// aliveAtHost reports whether some other member is alive at addr, on whatever port.
+// aliveAtHost reports whether another member is alive at addr, on any port.
 func (r *roster) aliveAtHost(addr netip.Addr) bool {
 	return r.anyAlive(func(rec record) bool { return rec.Addr == addr })
 }
 
-func (r *roster) anyAlive(is func(record) bool) bool {
+func (r *roster) anyAlive(matches func(record) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, places := range r.records {
-		if slices.ContainsFunc(places, func(rec record) bool { return rec.State == StateAlive && !rec.Self && is(rec) }) {
+		if slices.ContainsFunc(places, func(rec record) bool { return rec.State == StateAlive && !rec.Self && matches(rec) }) {
 			return true
 		}
 	}
 	return false
 }
 
-// NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's or not who they claim to be.
+// NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's, nodes of another cluster, and
+// nodes that claim an ID which does not belong to their key.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	rec, err := recordOf(n)
 	if err != nil {
 		err = fmt.Errorf("node %q at %s: %w", n.Name, n.Addr, err)
-		if r.unfit != nil {
-			r.unfit(err)
-		}
+		r.admission.reportInvalid(err)
 		return err
 	}
-	if rec.ID == r.self && n.Name != r.name {
-		r.clashed(rec.GossipAddr())
-	}
-	if r.refuse != nil && n.Name != r.name {
-		if err := r.refuse(n); err != nil {
+	if n.Name != r.name {
+		if rec.ID == r.self {
+			r.admission.reportOwnKey(rec.GossipAddr())
+		}
+		if err := r.admission.admit(n); err != nil {
 			return err
 		}
 	}
@@ -178,21 +187,22 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
-func (r *roster) NotifyJoin(n *memberlist.Node) { r.note(n, StateAlive) }
+func (r *roster) NotifyJoin(n *memberlist.Node) { r.update(n, StateAlive) }
 
 // NotifyUpdate implements memberlist.EventDelegate.
-func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n, StateAlive) }
+func (r *roster) NotifyUpdate(n *memberlist.Node) { r.update(n, StateAlive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
 func (r *roster) NotifyLeave(n *memberlist.Node) {
 	if md, err := parseMeta(n.Meta); err == nil && md.leaving {
-		r.note(n, StateLeft)
+		r.update(n, StateLeft)
 		return
 	}
-	r.note(n, StateDead)
+	r.update(n, StateDead)
 }
 
-// AckPayload implements memberlist.PingDelegate: an ack says what time it is here, Unix time in nanoseconds, 8 bytes, big endian.
+// AckPayload implements memberlist.PingDelegate: an ack carries this node's clock, as Unix time in nanoseconds, 8 bytes,
+// big endian.
 func (r *roster) AckPayload() []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
 }
@@ -205,16 +215,17 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack [
 	defer r.mu.Unlock()
 	if rec := r.place(id, gossipAddr(n)); rec != nil {
 		rec.RTT = rtt
-		if len(ack) >= 8 { // older nodes say nothing
+		if len(ack) >= 8 { // older nodes send no clock
 			rec.Skew = time.Unix(0, int64(binary.BigEndian.Uint64(ack))).Sub(now.Add(-rtt / 2))
 		}
 	}
 }
 
-func (r *roster) note(n *memberlist.Node, state State) {
+// update records that a node is in the given state.
+func (r *roster) update(n *memberlist.Node, state State) {
 	rec, err := recordOf(n)
 	if err != nil {
-		return // NotifyAlive let nobody in that this can be said of
+		return // unreachable: NotifyAlive refuses such nodes
 	}
 	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	r.mu.Lock()
@@ -228,7 +239,7 @@ func (r *roster) note(n *memberlist.Node, state State) {
 		r.records[rec.ID] = append(r.records[rec.ID], rec)
 	}
 	r.mu.Unlock()
-	r.wake()
+	r.change.Set()
 }
 
 // place returns the record of a node at a gossip address, nil if there is none; mu is held.
@@ -246,32 +257,31 @@ func gossipAddr(n *memberlist.Node) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Unmap(), n.Port)
 }
 
-func (r *roster) wake() {
-	select {
-	case r.change <- struct{}{}:
-	default: // there is a token already
-	}
-}
-
-// recordOf reads what a memberlist node says of itself, and checks that its name begins with the ID of its key.
+// recordOf reads the metadata of a memberlist node, and checks that its name begins with the ID of its key.
 func recordOf(n *memberlist.Node) (record, error) {
 	md, err := parseMeta(n.Meta)
 	if err != nil {
 		return record{}, err
 	}
-	if err := md.compatible(); err != nil {
+	if err := md.checkCompatible(); err != nil {
 		return record{}, err
 	}
 	addr, ok := netip.AddrFromSlice(n.Addr)
 	if !ok {
-		return record{}, fmt.Errorf("%w: its address %v is none", errMember, n.Addr)
+		return record{}, fmt.Errorf("%w: invalid address %v", errMember, n.Addr)
 	}
 	m := Member{
 		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
 		Capabilities: md.capabilities, Accepts: md.accepts,
 	}
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
-		return record{}, fmt.Errorf("%w: it calls itself %q, its key and address say %q", errMember, n.Name, name)
+		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)
 	}
 	return record{Member: m, started: md.started}, nil
 }
+
+// admit implements admission.
+func (m *Mesh) admit(n *memberlist.Node) error { return m.clusterIDs.check(n) }
+
+// reportInvalid implements admission.
+func (m *Mesh) reportInvalid(err error) { m.rejected.record(&m.drops.refused, peer.ID{}, err) }

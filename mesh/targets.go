@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/renameio/v2"
 
@@ -23,28 +24,31 @@ import (
 // TargetsFile is the name of the file in the state directory that holds the persistent targets.
 const TargetsFile = "targets.json"
 
-// maxSeen bounds how many members of earlier runs are remembered.
+// targetsMode is the mode of that file.
+const targetsMode = 0o600
+
+// maxSeen bounds how many members of earlier runs are kept.
 const maxSeen = 1024
 
-// ErrTargets is wrapped by LoadTargets' error for a file that it cannot read as targets.
+// ErrTargets is wrapped by LoadTargets' error for a file that is not a list of targets.
 var ErrTargets = errors.New("mesh: not a list of targets")
 
 // ErrTarget is wrapped by ParseTarget's errors.
 var ErrTarget = errors.New("mesh: not a peer address")
 
-// Target is an address that an operator gave: a host name or IP address, and the gossip port.
+// Target is an address that an operator has given: a host name or IP address, and the gossip port.
 type Target struct {
 	Host string
 	Port uint16
 }
 
-// ParseTarget reads "host", "host:port", an IP address, or "[IPv6]:port"; without a port it is defaultPort.
+// ParseTarget parses "host", "host:port", an IP address, or "[IPv6]:port". Without a port it uses defaultPort.
 func ParseTarget(s string, defaultPort uint16) (Target, error) {
 	host, portText := strings.Trim(s, "[]"), ""
 	if h, p, err := net.SplitHostPort(s); err == nil {
 		host, portText = h, p
 	}
-	if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") || host == "" || strings.ContainsAny(host, "/ \t\n") || strings.HasPrefix(host, "-") {
+	if !validHost(host) {
 		return Target{}, fmt.Errorf("%w: %q: want HOST or HOST:PORT, an IPv6 address with a port in brackets", ErrTarget, s)
 	}
 	t := Target{Host: host, Port: defaultPort}
@@ -58,16 +62,30 @@ func ParseTarget(s string, defaultPort uint16) (Target, error) {
 	return t, nil
 }
 
-// String returns the target as host:port, with brackets where they are needed.
+// validHost reports whether host may be a host name or is an IP address. It rejects what looks like a URL, a flag, or
+// several arguments.
+func validHost(host string) bool {
+	_, err := netip.ParseAddr(host)
+	colonInName := err != nil && strings.Contains(host, ":")
+	return host != "" && !colonInName && !strings.ContainsAny(host, "/ \t\n") && !strings.HasPrefix(host, "-")
+}
+
+// String returns the target as host:port, with brackets around an IPv6 address.
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// Targets is the durable list of what a node dials: the targets an operator gave by "weft connect", and the members
-// seen in earlier runs. All methods may be called concurrently.
+// Targets is the durable list of addresses that a node dials: the targets that an operator gave by "weft connect", and
+// the members seen in earlier runs. All methods may be called concurrently. List and Seen never wait for the disk.
 type Targets struct {
-	path string // constant
+	// constant
+	path  string
+	write func(path string, data []byte) error // replaces the file: after a crash it holds the old or the new data
 
-	mu    sync.Mutex
-	saved targetsFile // guarded by mu
+	// updating is held by writers, over the write to disk, so that the latest state is the last one written. Readers do
+	// not need it.
+	updating sync.Mutex
+
+	// saved is the state on disk. It is replaced as a whole after each write, and never modified.
+	saved atomic.Pointer[targetsFile]
 }
 
 // targetsFile is the JSON form of Targets.
@@ -76,52 +94,50 @@ type targetsFile struct {
 	Seen    map[peer.ID]string `json:"seen"` // last known gossip address by member
 }
 
-// LoadTargets reads the list in folder dir; where there is none it is empty.
+// LoadTargets reads the list in folder dir. Without a file the list is empty.
 func LoadTargets(dir string) (*Targets, error) {
-	t := &Targets{path: filepath.Join(dir, TargetsFile)}
+	t := &Targets{path: filepath.Join(dir, TargetsFile), write: replaceFile}
 	text, err := os.ReadFile(t.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("mesh: reading targets: %w", err)
 	}
+	saved := &targetsFile{}
 	if err == nil {
-		if err := json.Unmarshal(text, &t.saved); err != nil {
+		if err := json.Unmarshal(text, saved); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrTargets, t.path, err)
 		}
 	}
-	if t.saved.Seen == nil {
-		t.saved.Seen = make(map[peer.ID]string)
+	if saved.Seen == nil {
+		saved.Seen = make(map[peer.ID]string)
 	}
+	t.saved.Store(saved)
 	return t, nil
 }
 
-// List returns the operator's targets in the order they were added.
-func (t *Targets) List() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Clone(t.saved.Targets)
-}
+// replaceFile writes data to a new file, flushes it to disk, and renames it to path.
+func replaceFile(path string, data []byte) error { return renameio.WriteFile(path, data, targetsMode) }
 
-// Seen returns the gossip addresses of members of earlier runs and of this one.
-func (t *Targets) Seen() map[peer.ID]string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return maps.Clone(t.saved.Seen)
-}
+// List returns the operator's targets in the order in which they were added.
+func (t *Targets) List() []string { return slices.Clone(t.saved.Load().Targets) }
 
-// Set replaces the operator's targets. The list is on disk when it returns.
+// Seen returns the gossip addresses of the members of this run and of earlier ones, by ID.
+func (t *Targets) Seen() map[peer.ID]string { return maps.Clone(t.saved.Load().Seen) }
+
+// Set replaces the operator's targets. The list is on disk when Set returns nil; an error leaves it unchanged.
 func (t *Targets) Set(targets []string) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.save(targetsFile{Targets: slices.Clone(targets), Seen: t.saved.Seen})
+	t.updating.Lock()
+	defer t.updating.Unlock()
+	return t.save(&targetsFile{Targets: slices.Clone(targets), Seen: t.saved.Load().Seen})
 }
 
-// Note notes where members were last heard of, by ID, and drops what it noted of those who are gone. It writes at most once,
-// and only what is new.
-func (t *Targets) RecordSeen(at map[peer.ID]string, gone []peer.ID) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	seen := maps.Clone(t.saved.Seen)
-	for _, id := range gone {
+// RecordSeen records the latest gossip addresses of members, and removes the members in left. It writes once, and not
+// at all when nothing has changed. The result is on disk when RecordSeen returns nil; an error leaves the list unchanged.
+func (t *Targets) RecordSeen(at map[peer.ID]string, left []peer.ID) error {
+	t.updating.Lock()
+	defer t.updating.Unlock()
+	saved := t.saved.Load()
+	seen := maps.Clone(saved.Seen)
+	for _, id := range left {
 		delete(seen, id)
 	}
 	for id, addr := range at {
@@ -129,21 +145,21 @@ func (t *Targets) RecordSeen(at map[peer.ID]string, gone []peer.ID) error {
 			seen[id] = addr
 		}
 	}
-	if maps.Equal(seen, t.saved.Seen) {
+	if maps.Equal(seen, saved.Seen) {
 		return nil
 	}
-	return t.save(targetsFile{Targets: t.saved.Targets, Seen: seen})
+	return t.save(&targetsFile{Targets: saved.Targets, Seen: seen})
 }
 
-// save writes f and then takes it as the state; mu is held.
-func (t *Targets) save(f targetsFile) error {
+// save writes f to disk, and makes it the state when that has succeeded; updating is held.
+func (t *Targets) save(f *targetsFile) error {
 	text, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return fmt.Errorf("mesh: writing targets: %w", err)
 	}
-	if err := renameio.WriteFile(t.path, append(text, '\n'), 0o600); err != nil {
+	if err := t.write(t.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("mesh: writing targets: %w", err)
 	}
-	t.saved = f
+	t.saved.Store(f)
 	return nil
 }

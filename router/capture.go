@@ -14,34 +14,34 @@ import (
 	"weft/tap/virtio"
 )
 
-// Bounds of captures. What does not fit is not captured, and counted: frames never wait for who looks at them.
+// Bounds of captures. Frames never wait for a capture: those beyond its bounds are not captured, and counted as lost.
 const (
-	maxCaptures     = 8
-	capturedFrames  = 1024     // that wait to be taken
-	capturedWaiting = 16 << 20 // bytes of them
+	maxCaptures      = 8
+	maxCaptured      = 1024     // frames that wait to be taken
+	maxCapturedBytes = 16 << 20 // of these frames
 )
 
-// ErrCaptures is returned by Capture while as many run as there may be.
+// ErrCaptures is returned by Capture while the greatest number of captures runs.
 var ErrCaptures = errors.New("router: too many captures at once")
 
-// Captured is a copy of a frame on its way between this node and a peer: as it was before it was sealed, or once it was
-// opened. A superframe is one, as long as it is.
+// Captured is a copy of a frame on its way between this node and a peer: before it was sealed, or after it was opened. A
+// superframe is captured as a whole.
 type Captured struct {
 	At   time.Time
-	Peer peer.ID // zero where it is not known, or all of them
-	// Session is the index of the session that carries it, 0 where the kernel does.
+	Peer peer.ID // zero if it is unknown, or all peers
+	// Session is the index of the session that carries it, 0 if the kernel does.
 	Session uint32
-	Sent    bool   // to the peer; else it came from there
-	Length  int    // in bytes, of the whole
-	Frame   []byte // its beginning: all of it, unless less was asked for
+	Sent    bool   // to the peer; otherwise it came from there
+	Length  int    // of the whole frame in bytes
+	Frame   []byte // its beginning, up to the limit of the capture
 }
 
-// Capture takes copies of frames until it is closed. All methods may be called from any goroutine.
+// Capture copies frames until it is closed. All methods may be called from any goroutine.
 type Capture struct {
 	engine *Engine
 	peer   peer.ID // zero: all
 	match  func(frame []byte, length int) bool
-	most   int
+	limit  int // bytes of a frame
 
 	frames  chan Captured
 	waiting atomic.Int64 // bytes in frames
@@ -49,14 +49,15 @@ type Capture struct {
 	once    sync.Once
 }
 
-// Capture begins to copy the frames to and from a peer, or all where id is zero, that match chooses: of each the first most bytes,
-// all where most is 0. match is called by the goroutines that carry the frames, with the beginning of one and the length of all of it: it must
-// not block, nor keep or change the frame; nil chooses all. While there is no capture, a frame costs one look at a pointer.
-func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, most int) (*Capture, error) {
-	if most == 0 {
-		most = tap.MaxFrame
+// Capture starts to copy the frames to and from a peer, or all peers if id is zero, that match selects: of each the first
+// limit bytes, all if limit is 0. The goroutines that carry the frames call match, with the beginning of a frame and its
+// whole length. It must not wait, nor keep or modify the frame; nil selects all. While there is no capture, the cost of a
+// frame is one load of a pointer. The error is ErrCaptures.
+func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, limit int) (*Capture, error) {
+	if limit == 0 {
+		limit = tap.MaxFrame
 	}
-	c := &Capture{engine: e, peer: id, match: match, most: most, frames: make(chan Captured, capturedFrames)}
+	c := &Capture{engine: e, peer: id, match: match, limit: limit, frames: make(chan Captured, maxCaptured)}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var others []*Capture
@@ -71,7 +72,7 @@ func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, 
 	return c, nil
 }
 
-// Close ends the capture. What was captured may still be taken.
+// Close ends the capture. Captured frames may still be taken.
 func (c *Capture) Close() {
 	c.once.Do(func() {
 		e := c.engine
@@ -86,17 +87,17 @@ func (c *Capture) Close() {
 	})
 }
 
-// Frames returns the channel of what was captured; whoever takes from it calls Taken. It is never closed.
+// Frames returns the channel of captured frames; for each frame, its receiver calls Taken. It is never closed.
 func (c *Capture) Frames() <-chan Captured { return c.frames }
 
-// Taken makes room for more in place of f.
+// Taken releases the room of f for other frames.
 func (c *Capture) Taken(f Captured) { c.waiting.Add(-int64(len(f.Frame))) }
 
-// Lost counts the frames that were chosen and not captured, as too many waited.
+// Lost returns the number of frames that were selected and not captured, because too many waited.
 func (c *Capture) Lost() uint64 { return c.lost.Load() }
 
-// Add captures a frame, if it is chosen: f.Frame and the pieces that follow it are all of it, and are not kept. It is for frames that
-// something else than the engine carries.
+// Add captures a frame if it is selected: f.Frame, followed by the pieces in more. It keeps neither. It is for frames that
+// the engine does not carry.
 func (c *Capture) Add(f Captured, more ...[]byte) {
 	f.Length = len(f.Frame)
 	for _, piece := range more {
@@ -105,8 +106,8 @@ func (c *Capture) Add(f Captured, more ...[]byte) {
 	if !c.peer.IsZero() && c.peer != f.Peer || len(f.Frame) < ether.HeaderLen || c.match != nil && !c.match(f.Frame, f.Length) {
 		return
 	}
-	length := min(f.Length, c.most)
-	if c.waiting.Add(int64(length)) > capturedWaiting {
+	length := min(f.Length, c.limit)
+	if c.waiting.Add(int64(length)) > maxCapturedBytes {
 		c.lose(length)
 		return
 	}
@@ -127,17 +128,16 @@ func (c *Capture) lose(length int) {
 	c.lost.Add(1)
 }
 
-// captureSent shows a frame that leaves by the lane l to those who look.
-func (e *Engine) captureSent(f *outgoing, to peer.ID, l *lane) {
+// captureSent passes a frame that leaves by out to the captures.
+func (e *Engine) captureSent(f *outgoing, to peer.ID, out *egress) {
 	if list := e.captures.Load(); list != nil {
-		capture(*list, f.Frame, Captured{At: e.now(), Peer: to, Session: l.session.Index(), Sent: true})
+		capture(*list, f.Frame, Captured{At: e.now(), Peer: to, Session: out.session.Index(), Sent: true})
 	}
 }
 
-// captureReceived shows frames that came from peers to those who look. Their peer is the one behind which their source has
-// just been learned: a frame may have been joined of several that came, and nothing else in it says whose they were.
-//
-// latest is the session of the last datagram, by which they came if it is of their peer.
+// captureReceived passes frames from peers to the captures. The peer of a frame is the one behind which its source was just
+// learned: a frame may have been coalesced from several, and nothing else in it shows its peer. latest is the session of
+// the last datagram; the frames came by it if it is a session of their peer.
 func (e *Engine) captureReceived(frames []tap.Frame, latest *session.Session) {
 	list := e.captures.Load()
 	if list == nil {
@@ -148,8 +148,8 @@ func (e *Engine) captureReceived(frames []tap.Frame, latest *session.Session) {
 		as := Captured{At: now}
 		as.Peer, _ = e.fdb.Lookup(ether.Source(f.Data), now)
 		s := latest
-		if h := peers.byID[as.Peer]; h != nil && (s == nil || s.Peer() != as.Peer) {
-			s = h.state.crossing.lane.Load().session
+		if v := peers.byID[as.Peer]; v != nil && (s == nil || s.Peer() != as.Peer) {
+			s = v.egress.Load().session
 		}
 		if s != nil {
 			as.Session = s.Index()
@@ -158,7 +158,7 @@ func (e *Engine) captureReceived(frames []tap.Frame, latest *session.Session) {
 	}
 }
 
-// capture shows one frame to all that look. A checksum that is left for the kernel to write is written in a copy.
+// capture passes one frame to the captures. An incomplete checksum is completed in a copy.
 func capture(list []*Capture, f tap.Frame, as Captured) {
 	as.Frame = f.Data
 	if f.Offload.GSOType == virtio.GSONone && f.Offload.Flags&virtio.FlagNeedsChecksum != 0 && len(f.More) == 0 {

@@ -13,7 +13,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// taken returns what c has captured.
+// taken returns the frames that c has captured.
 func taken(c *Capture) (all []Captured) {
 	for {
 		select {
@@ -26,7 +26,8 @@ func taken(c *Capture) (all []Captured) {
 	}
 }
 
-// TestCapture: both ends of a sealed session see a frame as the pods do, by peer and direction, until they close.
+// TestCapture: captures at both ends of a sealed session see a frame as the pods do, by peer and direction, until they are
+// closed.
 func TestCapture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 2)
@@ -66,8 +67,8 @@ func TestCapture(t *testing.T) {
 	})
 }
 
-// TestCaptureSuperframe: what the receiver sees of a superframe is what it gives to the pod, and no checksum of a single frame is
-// left to write.
+// TestCaptureSuperframe: the receiver captures a superframe as it is passed to the pod, and single frames with complete
+// checksums.
 func TestCaptureSuperframe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures}, taptest.Config{MTU: 1438, Features: allFeatures})
@@ -93,8 +94,8 @@ func TestCaptureSuperframe(t *testing.T) {
 	})
 }
 
-// TestCaptureBounds: nobody takes what is captured, and traffic goes on; what was not captured is counted, and more captures than there may
-// be are refused.
+// TestCaptureBounds: if captured frames are not taken, traffic goes on and the frames that were not captured are counted;
+// captures above the bound are refused.
 func TestCaptureBounds(t *testing.T) {
 	h := newHotPath(t, 1, session.Secret{Key: [session.KeyLen]byte{1}})
 	c, err := h.Capture(peer.ID{}, nil, 0)
@@ -104,7 +105,7 @@ func TestCaptureBounds(t *testing.T) {
 	for range 20 {
 		h.transmit(t, h.unicast)
 	}
-	if want := uint64(20*outFrames - capturedFrames); c.Lost() != want {
+	if want := uint64(20*outFrames - maxCaptured); c.Lost() != want {
 		t.Errorf("%d lost, want %d", c.Lost(), want)
 	}
 	if p := h.Stats().Peers[0]; p.TxFrames != 20*outFrames {
@@ -117,7 +118,7 @@ func TestCaptureBounds(t *testing.T) {
 	for range 400 {
 		h.transmitSuper(t)
 	}
-	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > capturedWaiting {
+	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > maxCapturedBytes {
 		t.Errorf("%d superframes wait, %d lost", n, large.Lost())
 	}
 	for range maxCaptures - 2 {
@@ -130,7 +131,7 @@ func TestCaptureBounds(t *testing.T) {
 	}
 }
 
-// BenchmarkCapture is what looking costs: nobody looks, somebody looks for what there is not, somebody looks at all and takes it.
+// BenchmarkCapture measures the cost of a capture: without one, with one that selects nothing, with one that selects all.
 func BenchmarkCapture(b *testing.B) {
 	for _, c := range []struct {
 		name  string

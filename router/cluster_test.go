@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weft/internal/ether"
+	"weft/internal/peer"
 	"weft/internal/simnet"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -33,7 +34,7 @@ type node struct {
 	log  *lines
 }
 
-// lines counts what is logged, at any level.
+// lines counts log lines of any level.
 type lines struct{ atomic.Int64 }
 
 // Write implements io.Writer; slog calls it once a line.
@@ -54,7 +55,7 @@ func newNodeOf(t testing.TB, network *simnet.Network, n int, cfg taptest.Config,
 	return newNodeWith(t, network, n, cfg, Config{Secrets: secrets})
 }
 
-// newNodeWith is newNodeOf with more of a Config.
+// newNodeWith is newNodeOf with other fields of a Config.
 func newNodeWith(t testing.TB, network *simnet.Network, n int, cfg taptest.Config, with Config) *node {
 	t.Helper()
 	p := peerOf(n)
@@ -74,11 +75,47 @@ func newNodeWith(t testing.TB, network *simnet.Network, n int, cfg taptest.Confi
 	return &node{Engine: e, peer: p, dev: dev, conn: conn, log: log}
 }
 
+// events calls the functions that a test has set.
+type events struct {
+	plainAgreed func(peer.ID)
+	links       func(Links)
+	control     func(from peer.ID, to uint8, message []byte)
+	dialBack    func(to netip.AddrPort, datagram []byte)
+}
+
+// PlainAgreed implements Events.
+func (e *events) PlainAgreed(id peer.ID) {
+	if e.plainAgreed != nil {
+		e.plainAgreed(id)
+	}
+}
+
+// LinksChanged implements Events.
+func (e *events) LinksChanged(l Links) {
+	if e.links != nil {
+		e.links(l)
+	}
+}
+
+// ControlReceived implements Events.
+func (e *events) ControlReceived(from peer.ID, to uint8, message []byte) {
+	if e.control != nil {
+		e.control(from, to, message)
+	}
+}
+
+// DialBack implements Events.
+func (e *events) DialBack(to netip.AddrPort, datagram []byte) {
+	if e.dialBack != nil {
+		e.dialBack(to, datagram)
+	}
+}
+
 func addrOf(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n + 1)}), 6784)
 }
 
-// run runs nodes that know one another until the test ends. It must be called in a bubble of synctest.
+// run runs nodes that are peers of each other until the test ends. It must be called in a bubble of synctest.
 func run(t *testing.T, size int) (network *simnet.Network, nodes []*node) {
 	t.Helper()
 	return runOf(t, slices.Repeat([]taptest.Config{{MTU: 1438}}, size)...)
@@ -95,7 +132,7 @@ func runOf(t *testing.T, devices ...taptest.Config) (network *simnet.Network, no
 	return network, nodes
 }
 
-// runNodes makes nodes known to one another and runs them until the test ends.
+// runNodes makes nodes peers of each other and runs them until the test ends.
 func runNodes(t *testing.T, nodes []*node) {
 	t.Helper()
 	var peers []Peer
@@ -121,7 +158,7 @@ func runNodes(t *testing.T, nodes []*node) {
 // mac returns the nth address of the tests.
 func mac(n int) ether.Addr { return ether.Addr{0x0a, 0, 0, 0, 0, byte(n)} }
 
-// frame returns a frame of 64 bytes that says note.
+// frame returns a frame of 64 bytes that contains note.
 func frame(dst, src ether.Addr, note byte) []byte {
 	f := make([]byte, 64)
 	copy(f, dst[:])
@@ -131,7 +168,7 @@ func frame(dst, src ether.Addr, note byte) []byte {
 	return f
 }
 
-// deliver injects f at one node and returns which notes every node's host has got when all is quiet again.
+// deliver injects f at one node and returns the notes that every node's host has received when nothing moves any more.
 func deliver(t *testing.T, nodes []*node, at int, f []byte) (got [][]byte) {
 	t.Helper()
 	if !nodes[at].dev.Inject(f) {
@@ -140,7 +177,7 @@ func deliver(t *testing.T, nodes []*node, at int, f []byte) (got [][]byte) {
 	return settle(nodes)
 }
 
-// settle waits until nothing moves any more and returns the notes of the frames that every node's host has got.
+// settle waits until nothing moves any more and returns the notes of the frames that every node's host has received.
 func settle(nodes []*node) (got [][]byte) {
 	synctest.Wait()
 	got = make([][]byte, len(nodes))

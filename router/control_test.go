@@ -7,9 +7,9 @@ import (
 	"weft/router/wire"
 )
 
-// TestControlWithoutASession: a peer may ask for something before there is a session by which this node could answer.
+// TestControlWithoutASession: a request of a peer may arrive before there is a session for the answer.
 func TestControlWithoutASession(t *testing.T) {
-	if err := new(Engine).sendControl(&lane{}, wire.Control{}); !errors.Is(err, ErrNoSession) {
+	if err := new(Engine).sendControl(&egress{}, wire.Control{}); !errors.Is(err, ErrNoSession) {
 		t.Errorf("%v, want ErrNoSession", err)
 	}
 }

@@ -19,7 +19,7 @@ func TestDropOutbound(t *testing.T) {
 	for want, f := range map[Drop]tap.Frame{
 		0:             good,
 		DropRunt:      {Data: good.Data[:13]},
-		DropOversize:  {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
+		DropFrameExceedsDeviceMTU:  {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
 		DropLinkLocal: {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
 		DropBadSource: {Data: frame(mac(2), ether.Broadcast, 'x')},
 		DropOffload:   {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
@@ -38,7 +38,7 @@ func TestDropOutbound(t *testing.T) {
 	}
 }
 
-// checkDrop checks that want, and only that, was counted, and that a frame that was dropped has taught nothing.
+// checkDrop checks that want, and only that, was counted, and that nothing was learned from a dropped frame.
 func checkDrop(t *testing.T, s Stats, want Drop) {
 	t.Helper()
 	wantDrops, entries := map[Drop]uint64{}, 1
@@ -56,9 +56,9 @@ func TestDropInbound(t *testing.T) {
 	meta := func(with ...byte) []byte {
 		return append(append(with, make([]byte, wire.MetaLen-len(with))...), good...)
 	}
-	other := func(change func(b []byte)) func(*friend) []byte {
-		return func(f *friend) []byte {
-			b := f.sealed(wire.TypeFrame, bodyOf(good))
+	other := func(change func(b []byte)) func(*remote) []byte {
+		return func(r *remote) []byte {
+			b := r.sealed(wire.TypeFrame, bodyOf(good))
 			change(b)
 			return b
 		}
@@ -68,68 +68,68 @@ func TestDropInbound(t *testing.T) {
 		wire.Probe{Size: size}.Put(b)
 		return b
 	}
-	bytesOf := func(n int) func(*friend) []byte { return func(*friend) []byte { return make([]byte, n) } }
-	sealed := func(kind wire.Type, body []byte) func(*friend) []byte {
-		return func(f *friend) []byte { return f.sealed(kind, body) }
+	bytesOf := func(n int) func(*remote) []byte { return func(*remote) []byte { return make([]byte, n) } }
+	sealed := func(kind wire.Type, body []byte) func(*remote) []byte {
+		return func(r *remote) []byte { return r.sealed(kind, body) }
 	}
 	for _, tt := range []struct {
 		name string
 		want Drop
-		make func(f *friend) []byte
+		make func(r *remote) []byte
 	}{
 		{"good", 0, sealed(wire.TypeFrame, bodyOf(good))},
-		{"as long as may be", 0, sealed(wire.TypeFrame, long(1438+18))},
+		{"as long as allowed", 0, sealed(wire.TypeFrame, long(1438+18))},
 		{"empty", DropTruncated, bytesOf(0)},
 		{"header cut", DropTruncated, bytesOf(11)},
 		{"version", DropVersion, other(func(b []byte) { b[0] = 0x21 })},
 		{"type", DropType, other(func(b []byte) { b[0] = 0x1f })},
 		{"session", DropSession, other(func(b []byte) { b[3]++ })},
-		{"another type than sealed", DropForged, other(func(b []byte) { b[0] = 0x12 })},
-		{"another counter than sealed", DropForged, other(func(b []byte) { b[11] ^= 1 })},
+		{"another type than was sealed", DropForged, other(func(b []byte) { b[0] = 0x12 })},
+		{"another counter than was sealed", DropForged, other(func(b []byte) { b[11] ^= 1 })},
 		{"counter of no datagram", DropCounter, other(func(b []byte) { b[4] ^= 1 })},
-		{"changed", DropForged, other(func(b []byte) { b[30]++ })},
-		{"tag cut", DropForged, func(f *friend) []byte { return f.sealed(wire.TypeFrame, nil)[:20] }},
-		{"not sealed", DropNotSealed, func(f *friend) []byte { return f.plain(bodyOf(good)) }},
+		{"modified", DropForged, other(func(b []byte) { b[30]++ })},
+		{"tag cut", DropForged, func(r *remote) []byte { return r.sealed(wire.TypeFrame, nil)[:20] }},
+		{"not sealed", DropNotSealed, func(r *remote) []byte { return r.plain(bodyOf(good)) }},
 		{"metadata cut", DropTruncated, sealed(wire.TypeFrame, make([]byte, 7))},
 		{"no frame", DropRunt, sealed(wire.TypeFrame, bodyOf(nil))},
 		{"runt", DropRunt, sealed(wire.TypeFrame, bodyOf(good[:13]))},
-		{"oversize", DropOversize, sealed(wire.TypeFrame, long(1438+18+1))},
-		{"huge", DropOversize, sealed(wire.TypeFrame, long(60000))},
-		{"probe of another size than it says", DropMetadata, sealed(wire.TypeProbe, probe(50, 6))},
+		{"longer than allowed", DropFrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(1438+18+1))},
+		{"huge", DropFrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(60000))},
+		{"probe of another size than it declares", DropMetadata, sealed(wire.TypeProbe, probe(50, 6))},
 		{"answer to a probe, too long", DropMetadata, sealed(wire.TypeProbeReply, probe(50, 7))},
 		{"metadata", DropMetadata, sealed(wire.TypeFrame, meta(0xff))},
 		{"checksum beyond the frame", DropMetadata, sealed(wire.TypeFrame, meta(0x10, 0, 60, 16))},
 		{"checksum left", 0, sealed(wire.TypeFrame, meta(0x10, 0, 34, 16))},
-		{"slice of no superframe", DropOffload, sealed(wire.TypeFrame, meta(0x31, 54, 34, 16, 0, 10))},
+		{"segment of no superframe", DropOffload, sealed(wire.TypeFrame, meta(0x31, 54, 34, 16, 0, 10))},
 		{"link-local", DropLinkLocal, sealed(wire.TypeFrame, bodyOf(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x')))},
 		{"group source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{0x33, 0x33}, 'x')))},
 		{"zero source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{}, 'x')))},
-		{"initiation cut", DropTruncated, func(*friend) []byte { return append([]byte{0x16}, make([]byte, 100)...) }},
-		{"initiation by a stranger", DropSecret, func(*friend) []byte {
+		{"initiation cut", DropTruncated, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 100)...) }},
+		{"unauthenticated initiation", DropSecret, func(*remote) []byte {
 			b := append([]byte{0x16}, make([]byte, wire.InitiationLen-1)...)
 			b[15] = 1
 			return b
 		}},
-		{"answer to nothing", DropUnexpected, func(*friend) []byte {
+		{"answer to nothing", DropUnexpected, func(*remote) []byte {
 			b := append([]byte{0x17}, make([]byte, wire.ResponseLen-1)...)
 			b[15] = 1
 			return b
 		}},
-		{"message too long", DropMetadata, func(*friend) []byte { return append([]byte{0x16}, make([]byte, 500)...) }},
+		{"message too long", DropMetadata, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 500)...) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := simnet.New(1)
 				n := newNodeOf(t, network, 0, taptest.Config{MTU: 1438}, modes["sealed"]...)
 				runNodes(t, []*node{n})
-				other, err := network.Listen(addrOf(1))
+				socket, err := network.Listen(addrOf(1))
 				if err != nil {
 					t.Fatal(err)
 				}
 				n.SetPeers([]Peer{peerOf(1)})
 				synctest.Wait()
-				friend := befriend(t, n, 1, modes["sealed"]...)
-				if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.make(friend)}}); err != nil {
+				other := connectRemote(t, n, 1, modes["sealed"]...)
+				if _, err := socket.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.make(other)}}); err != nil {
 					t.Fatal(err)
 				}
 				got := settle([]*node{n})
@@ -142,7 +142,7 @@ func TestDropInbound(t *testing.T) {
 	}
 }
 
-// TestReplays: a datagram counts once, sealed or not, and none of another session counts.
+// TestReplays: a datagram is accepted once, sealed or not.
 func TestReplays(t *testing.T) {
 	for mode, secrets := range modes {
 		h := newHotPath(t, 1, secrets...)
@@ -169,34 +169,34 @@ func TestReplays(t *testing.T) {
 	}
 }
 
-// TestDropSend: a datagram that does not leave is counted for its peer, and the others leave.
+// TestDropSend: a datagram that cannot be sent is counted for its peer, and the others are sent.
 func TestDropSend(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(8), peerOf(9)})
 	o := newOutbound(n.Engine, nil, nil, n.conn)
-	hops := n.peers.Load().flood
-	if err := o.push(underlay.Datagram{Buf: make([]byte, underlay.MaxDatagram+1)}, &lane{addr: addrOf(8)}, send{to: hops[0], frames: 1, bytes: 9}); err != nil {
-		t.Fatal(err)
-	}
-	if err := o.push(underlay.Datagram{Buf: make([]byte, 100)}, &lane{addr: addrOf(9)}, send{to: hops[1], frames: 1, bytes: 100}); err != nil {
-		t.Fatal(err)
+	peers := n.peers.Load().flooded.Load().peers
+	for i, size := range []int{underlay.MaxDatagram + 1, 100} {
+		s := send{to: peers[i], frames: 1, bytes: size}
+		if err := o.push(underlay.Datagram{Buf: make([]byte, size)}, &egress{addr: addrOf(8 + i)}, s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := o.flush(); err != nil {
 		t.Fatal(err)
 	}
 	p := n.Stats().Peers
-	if p[0].Drops[DropSendTooLong] != 1 || p[0].TxFrames != 0 || p[1].TxFrames != 1 || len(p[1].Drops) != 0 {
+	if p[0].Drops[DropDatagramExceedsLinkMTU] != 1 || p[0].TxFrames != 0 || p[1].TxFrames != 1 || len(p[1].Drops) != 0 {
 		t.Errorf("%+v", p)
 	}
 }
 
-// TestDropDevice: a TAP that refuses a frame costs that frame.
+// TestDropDevice: if the TAP refuses a frame, the other frames are written.
 func TestDropDevice(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
-	h := &host{queue: n.dev.Queues()[0]}
-	lost, err := h.write([]tap.Frame{{Data: make([]byte, 3)}, {Data: frame(mac(1), mac(2), 'x')}})
-	if lost != 1 || err != nil || n.dev.Discard() != 1 {
-		t.Errorf("lost %d, %v", lost, err)
+	w := &tapWriter{queue: n.dev.Queues()[0]}
+	refused, err := w.write([]tap.Frame{{Data: make([]byte, 3)}, {Data: frame(mac(1), mac(2), 'x')}})
+	if refused != 1 || err != nil || n.dev.Discard() != 1 {
+		t.Errorf("%d refused, %v", refused, err)
 	}
 }
 
@@ -204,7 +204,7 @@ func TestDropNames(t *testing.T) {
 	seen := map[string]bool{"": true, "invalid": true}
 	for d := Drop(1); d < numDrops; d++ {
 		if seen[d.String()] {
-			t.Errorf("drop %d is called %q", d, d)
+			t.Errorf("drop %d has the name %q", d, d)
 		}
 		seen[d.String()] = true
 	}
@@ -213,8 +213,8 @@ func TestDropNames(t *testing.T) {
 	}
 }
 
-// FuzzInbound: whatever comes from the network is carried or counted, once, and what is carried is a frame that may be.
-// Of a peer, that is: what is fuzzed is sealed by it, or claims to be its own, as long as it is at all.
+// FuzzInbound: every datagram from the network is carried or counted, once, and only valid frames are carried. The fuzzed
+// bytes are the body of a datagram that a peer has sealed or sent plain, or a whole datagram.
 func FuzzInbound(f *testing.F) {
 	f.Add(bodyOf(frame(mac(1), mac(2), 'x')), uint8(wire.TypeFrame), true)
 	f.Add(bodyOf(nil), uint8(wire.TypePlain), false)
@@ -222,24 +222,25 @@ func FuzzInbound(f *testing.F) {
 	f.Add([]byte{0x16}, uint8(0), false)
 	n := newNode(f, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(1)})
-	friend := befriend(f, n, 1)
-	in := newInbound(n.Engine, n.conn, &host{queue: n.dev.Queues()[0]})
+	r := connectRemote(f, n, 1)
+	in := newInbound(n.Engine, n.conn, &tapWriter{queue: n.dev.Queues()[0]})
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8, sealed bool) {
 		before := n.Stats()
+		in.begin()
 		datagram := b
 		switch {
 		case sealed:
-			datagram = friend.sealed(wire.Type(kind&15), b)
+			datagram = r.sealed(wire.Type(kind&15), b)
 		case kind != 0:
-			datagram = friend.plain(b)
+			datagram = r.plain(b)
 		}
-		if err := in.split(&underlay.Datagram{Addr: addrOf(1), Buf: datagram}, n.peers.Load(), n.now(), int(n.longest.Load())); err != nil {
+		if err := in.split(&underlay.Datagram{Addr: addrOf(1), Buf: datagram}); err != nil {
 			t.Fatal(err)
 		}
 		in.sum.flush()
-		for _, f := range in.joiner.Frames() {
+		for _, f := range in.coalescer.Frames() {
 			if reason := check(f.Data, 0, int(n.longest.Load())); reason != 0 {
-				t.Errorf("a frame passes that is %s", reason)
+				t.Errorf("an invalid frame passes: %s", reason)
 			}
 		}
 		if err := in.flush(); err != nil {
@@ -251,12 +252,12 @@ func FuzzInbound(f *testing.F) {
 		for d, count := range after.Drops {
 			counted += int(count - before.Drops[d])
 		}
-		counted += len(n.keys.messages)
-		for len(n.keys.messages) > 0 {
-			<-n.keys.messages
+		counted += len(n.handshakes.messages)
+		for len(n.handshakes.messages) > 0 {
+			<-n.handshakes.messages
 		}
-		for len(n.answers) > 0 {
-			<-n.answers
+		for len(n.probeReplies) > 0 {
+			<-n.probeReplies
 		}
 		silent := sealed && wire.Type(kind&15) == wire.TypeKeepalive
 		tooLong := sealed && wire.Type(kind&15) == wire.TypeProbe && counted == 0

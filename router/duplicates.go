@@ -11,59 +11,59 @@ import (
 	"weft/internal/peer"
 )
 
-// Times and bounds of finding duplicates.
+// Times and bounds of the detection of duplicates.
 const (
-	// flapWithin is how soon an address has to come back again to count as flapping: a pod that moves does not come back, and one that is
-	// started again and again has another hardware address each time, or the same.
+	// flapWithin is how soon after its last flap an address has to return to a former holder to count as flapping. A pod that
+	// moves does not return, and one that is restarted repeatedly has another hardware address each time, or the same.
 	flapWithin = 30 * time.Second
-	// flapsMany is how often it does so in a row until it is taken for two that have the same.
-	flapsMany = 4
-	// flapFor is how long that is told after the last time.
-	flapFor = 10 * time.Minute
-	// formerHolders is how many that have had an address are remembered, to know it when it comes back to one.
+	// minFlaps is the number of flaps in a row after which an address is reported as a duplicate.
+	minFlaps = 4
+	// flapReported is how long it is reported after its last flap.
+	flapReported = 10 * time.Minute
+	// formerHolders is how many former holders of an address are remembered, to recognise one to which it returns.
 	formerHolders = 3
-	// maxClaims bounds what is remembered; beyond it all is forgotten, and found again.
+	// maxClaims bounds the addresses that are remembered. Beyond it all are forgotten, and detected again.
 	maxClaims = 1 << 14
 )
 
-// Duplicate is an address that two seem to have.
+// Duplicate is an address that seems to be in use twice.
 type Duplicate struct {
-	Addr  netip.Addr // whose hardware address goes to and fro; not valid where it is MAC itself that goes from node to node
-	MAC   ether.Addr // who had it last
-	Flaps int        // how often it went to and fro
+	Addr  netip.Addr // the IP address that flaps between hardware addresses; not valid if MAC itself flaps between nodes
+	MAC   ether.Addr // the last hardware address
+	Flaps int        // how often it has flapped
 	Last  time.Time
 }
 
-// duplicates finds addresses that go to and fro: IP addresses between hardware addresses, in what pods say of themselves
-// (RFC 826, RFC 4861), and hardware addresses between nodes.
+// duplicates detects addresses that flap: IP addresses between hardware addresses, in the announcements of pods (RFC 826,
+// RFC 4861), and hardware addresses between nodes.
 type duplicates struct {
 	mu     sync.Mutex
 	claims map[netip.Addr]*claim[ether.Addr] // guarded by mu
 	moves  map[ether.Addr]*claim[peer.ID]    // guarded by mu
 }
 
-// claim is who had an address last, and how often that has gone to and fro.
+// claim is the present holder of an address, and how often the address has flapped.
 type claim[Holder comparable] struct {
 	holder Holder
-	were   []Holder // who had it before, the latest first, at most formerHolders
+	former []Holder // the latest first, at most formerHolders
 	flaps  int
-	last   time.Time // when it last went to somebody who has had it before
+	last   time.Time // when it last returned to a former holder
 }
 
-// handOver notes who has an address now, and counts where that is somebody who has had it before.
-func (c *claim[Holder]) handOver(to Holder, now time.Time) {
-	if slices.Contains(c.were, to) {
+// move makes to the holder, and counts a flap if it was one before.
+func (c *claim[Holder]) move(to Holder, now time.Time) {
+	if slices.Contains(c.former, to) {
 		if now.Sub(c.last) > flapWithin {
 			c.flaps = 0
 		}
 		c.flaps++
 		c.last = now
 	}
-	c.were = append([]Holder{c.holder}, c.were[:min(len(c.were), formerHolders-1)]...)
+	c.former = append([]Holder{c.holder}, c.former[:min(len(c.former), formerHolders-1)]...)
 	c.holder = to
 }
 
-// claimOf returns the claim for an address, a new one of holder's where there is none.
+// claimOf returns the claim of an address, a new one of holder if there is none.
 func claimOf[Addr, Holder comparable](claims *map[Addr]*claim[Holder], addr Addr, holder Holder) *claim[Holder] {
 	if c := (*claims)[addr]; c != nil {
 		return c
@@ -76,38 +76,38 @@ func claimOf[Addr, Holder comparable](claims *map[Addr]*claim[Holder], addr Addr
 	return c
 }
 
-// claimed notes that mac says that it has addr.
-func (d *duplicates) claimed(addr netip.Addr, mac ether.Addr, now time.Time) {
+// noteClaim notes that a pod with hardware address mac has announced addr.
+func (d *duplicates) noteClaim(addr netip.Addr, mac ether.Addr, now time.Time) {
 	if !addr.IsValid() || addr.IsUnspecified() || mac.IsZero() {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c := claimOf(&d.claims, addr, mac); c.holder != mac {
-		c.handOver(mac, now)
+		c.move(mac, now)
 	}
 }
 
-// moved notes that mac turned up at another node than before. What comes while another goroutine is here is not counted:
-// frames do not wait for it.
-func (d *duplicates) moved(mac ether.Addr, to peer.ID, now time.Time) {
+// noteMove notes that mac was learned behind another node than before. A move that comes while another goroutine holds the
+// lock is not counted, so that frames do not wait.
+func (d *duplicates) noteMove(mac ether.Addr, to peer.ID, now time.Time) {
 	if !d.mu.TryLock() {
 		return
 	}
 	defer d.mu.Unlock()
 	if c := claimOf(&d.moves, mac, to); c.holder != to {
-		c.handOver(to, now)
+		c.move(to, now)
 	}
 }
 
-// Duplicates returns the addresses that two seem to have, or seemed to minutes ago, the latest first.
+// Duplicates returns the addresses that seem to be in use twice, or did so within flapReported, the latest first.
 func (e *Engine) Duplicates() []Duplicate {
 	d, now := &e.duplicates, e.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var found []Duplicate
 	add := func(addr netip.Addr, mac ether.Addr, flaps int, last time.Time) {
-		if flaps >= flapsMany && now.Sub(last) < flapFor {
+		if flaps >= minFlaps && now.Sub(last) < flapReported {
 			found = append(found, Duplicate{addr, mac, flaps, last})
 		}
 	}

@@ -11,36 +11,36 @@ import (
 	"weft/tap/virtio"
 )
 
-// sealedArena is the room in bytes for datagrams that are sealed elsewhere than where the frame lies. A superframe that
-// fitsWire lets pass needs less: its heads, its payload and its tags.
-const sealedArena = slicerHeads + 64<<10 + slicerPieces/2*wire.TagLen
+// sealedArena is the room in bytes for datagrams that are not sealed where the frame lies. A superframe that fitsWire
+// accepts needs less: its heads, its payload and its tags.
+const sealedArena = segmenterHeads + 64<<10 + segmenterPieces/2*wire.TagLen
 
-// encoder makes datagrams of frames and sends them. All of it is owned by one goroutine.
+// encoder makes datagrams of frames and sends them. It is owned by one goroutine.
 type encoder struct {
 	engine *Engine
 	conn   underlay.Conn
 
-	cut    slicer
-	sealed []byte // datagrams, one behind the other
-	used   int    // of sealed
-	saved  []byte // what lay where a slice's headers are put for a moment
+	segmenter segmenter
+	sealed    []byte // datagrams, one after the other
+	used      int    // of sealed
+	saved     []byte // the bytes that a segment's headers replace for a moment
 
 	datagrams []underlay.Datagram // to be sent
-	sends     []send              // sends[i] is about datagrams[i]
+	sends     []send              // sends[i] describes datagrams[i]
 
-	packer packer // of what goes over relays; its memory is that of datagrams
+	packer packer // of relayed datagrams; its memory is that of datagrams
 }
 
-// send is what is counted of a datagram, or of a run of them, once it has left.
+// send is what is counted of a datagram, or of a run of them, once it was sent.
 type send struct {
-	to            *hop
+	to            *peerView
 	frames, bytes int
 	relayed       bool
 }
 
 func newEncoder(e *Engine, c underlay.Conn) encoder {
 	return encoder{
-		engine: e, conn: c, cut: newSlicer(), sealed: make([]byte, sealedArena),
+		engine: e, conn: c, segmenter: newSegmenter(), sealed: make([]byte, sealedArena),
 		saved:     make([]byte, 0, wire.MetaLen+wire.MaxOffset),
 		datagrams: make([]underlay.Datagram, 0, outDatagrams),
 		sends:     make([]send, 0, outDatagrams),
@@ -48,43 +48,43 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 	}
 }
 
-// carry queues the frame f, or the slices of a superframe, for to by the lane l, whose path takes it. room is the memory
-// around f: Headroom before it, and behind it a tag's where it was read to be sealed. shared says that the frame is needed
-// once more as it is: its bytes then are left alone.
-func (c *encoder) carry(f *outgoing, room []byte, to *hop, l *lane, shared bool) error {
-	counter, ok := l.session.Reserve(f.frames)
+// carry queues the frame f, or the segments of a superframe, for a peer by out. The path must take it. room is the memory
+// around f: Headroom before it, and room for a tag after it if it was read to be sealed. shared says that the frame is
+// needed again unchanged: then its bytes are not modified.
+func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, shared bool) error {
+	counter, ok := out.session.Reserve(f.frames)
 	if !ok {
 		c.engine.drop(to, DropNoSession, f.frames)
 		return nil
 	}
-	l.session.Use()
-	c.engine.captureSent(f, to.ID, l)
+	out.session.Use()
+	c.engine.captureSent(f, to.ID, out)
 	if !c.fits(f) {
-		if err := c.flush(); err != nil { // what is queued lies in the memory of slicer and arena
+		if err := c.flush(); err != nil { // queued datagrams lie in the memory of segmenter and arena
 			return err
 		}
 	}
-	return c.push(c.encode(f, room, l, counter, shared), l, send{to: to, frames: f.frames, bytes: f.bytes})
+	return c.push(c.encode(f, room, out, counter, shared), out, send{to: to, frames: f.frames, bytes: f.bytes})
 }
 
 // fits reports whether there is room for all that f could need.
 func (c *encoder) fits(f *outgoing) bool {
 	n := max(f.layout.Segments, 1)
-	return c.cut.fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
+	return c.segmenter.fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
 }
 
 // encode returns the datagrams of f, without an address.
-func (c *encoder) encode(f *outgoing, room []byte, l *lane, counter uint64, shared bool) underlay.Datagram {
+func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, shared bool) underlay.Datagram {
 	frame := room[:wire.Headroom+len(f.Data)]
 	switch {
-	case f.isSuper() && l.plain:
-		return c.cut.slice(f, l.session, counter)
+	case f.isSuper() && out.plain:
+		return c.segmenter.segment(f, out.session, counter)
 	case f.isSuper():
-		return c.sealSlices(f, room, l.session, counter)
-	case l.plain && shared:
-		return c.cut.whole(f, l.session, counter)
-	case l.plain:
-		putHead(frame, l.session, counter, f.meta())
+		return c.sealSegments(f, room, out.session, counter)
+	case out.plain && shared:
+		return c.segmenter.whole(f, out.session, counter)
+	case out.plain:
+		putHead(frame, out.session, counter, f.meta())
 		return underlay.Datagram{Buf: frame}
 	}
 	f.meta().Put(frame[wire.HeaderLen:])
@@ -93,18 +93,19 @@ func (c *encoder) encode(f *outgoing, room []byte, l *lane, counter uint64, shar
 		dst = c.sealed[c.used:c.used]
 		c.used += len(frame) + wire.TagLen
 	}
-	return underlay.Datagram{Buf: l.session.Seal(dst, wire.TypeFrame, counter, frame[wire.HeaderLen:])}
+	return underlay.Datagram{Buf: out.session.Seal(dst, wire.TypeFrame, counter, frame[wire.HeaderLen:])}
 }
 
-// putHead writes what stands before a frame that is not sealed.
+// putHead writes the headers of a frame that is not sealed.
 func putHead(b []byte, s *session.Session, counter uint64, m wire.Meta) {
 	s.PutHeader(b, wire.TypePlain, counter)
 	m.Put(b[wire.HeaderLen:])
 }
 
-// sealSlices seals the slices of f one behind the other. For each the metadata and the superframe's headers are put
-// before its payload where that lies, and what was there is put back: so the payload is read once, by the cipher.
-func (c *encoder) sealSlices(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
+// sealSegments seals the segments of f one after the other. For each it writes the metadata and the superframe's headers in
+// front of the segment's payload, seals, and restores the bytes that were there. So the cipher is the only one that reads
+// the payload.
+func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
 	l := &f.layout
 	meta := metaOf(l)
 	var headers [wire.MaxOffset]byte
@@ -126,7 +127,7 @@ func (c *encoder) sealSlices(f *outgoing, room []byte, s *session.Session, count
 	}
 }
 
-// metaOf returns the metadata of the slices of l but for what is each one's own.
+// metaOf returns the metadata of the segments of l, apart from the fields that differ between segments.
 func metaOf(l *virtio.Layout) wire.Meta {
 	return wire.Meta{
 		Kind: kindOf(l.Type), ECN: l.ECN, Partial: true, HeaderLen: uint8(l.HeaderLen), SegmentSize: uint16(l.SegmentSize),
@@ -135,16 +136,16 @@ func metaOf(l *virtio.Layout) wire.Meta {
 }
 
 // push queues d for the peer of s.
-func (c *encoder) push(d underlay.Datagram, l *lane, s send) error {
+func (c *encoder) push(d underlay.Datagram, out *egress, s send) error {
 	if len(c.datagrams) == cap(c.datagrams) {
 		if err := c.send(); err != nil {
 			return err
 		}
 	}
-	d.Addr = l.addr
-	if l.detour {
+	d.Addr = out.addr
+	if out.relayed {
 		var err error
-		if d, s.relayed, err = c.detour(d, s); err != nil || !d.Addr.IsValid() {
+		if d, s.relayed, err = c.relay(d, s); err != nil || !d.Addr.IsValid() {
 			return err
 		}
 	}
@@ -153,14 +154,14 @@ func (c *encoder) push(d underlay.Datagram, l *lane, s send) error {
 	return nil
 }
 
-// detour returns d as it goes over a relay; without an address where it goes nowhere, which is counted.
-func (c *encoder) detour(d underlay.Datagram, s send) (packed underlay.Datagram, relayed bool, err error) {
-	if s.to.direct() { // again, and its lane is about to follow
-		d.Addr = s.to.at
+// relay returns d wrapped for a relay. If there is no route it returns a datagram without an address, and counts the drop.
+func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, relayed bool, err error) {
+	if s.to.direct() { // the view is newer than the egress, which SetPeers is about to update
+		d.Addr = s.to.home
 		return d, false, nil
 	}
-	l := c.engine.relayTo(s.to, nil)
-	if l == nil {
+	out := c.engine.nextHop(s.to, nil)
+	if out == nil {
 		c.engine.drop(s.to, DropNoRoute, s.frames)
 		return underlay.Datagram{}, true, nil
 	}
@@ -169,17 +170,17 @@ func (c *encoder) detour(d underlay.Datagram, s send) (packed underlay.Datagram,
 			return underlay.Datagram{}, true, err
 		}
 	}
-	packed, ok := c.packer.pack(&d, l, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
+	packed, ok := c.packer.pack(&d, out, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
 	if !ok {
 		c.engine.drop(s.to, DropNoRoute, s.frames)
 	}
 	return packed, true, nil
 }
 
-// flush sends what is queued; nothing lies in the encoder's memory any more then.
+// flush sends what is queued, and releases the encoder's memory.
 func (c *encoder) flush() error {
 	err := c.send()
-	c.cut.reset()
+	c.segmenter.reset()
 	c.used = 0
 	return err
 }
@@ -200,7 +201,7 @@ func (c *encoder) send() error {
 			c.engine.drop(s.to, c.sendDrop(err, &c.datagrams[i], s), s.frames)
 			continue
 		}
-		sum.add(&s.to.state.transmit, s.frames, s.bytes)
+		sum.add(&s.to.transmit, s.frames, s.bytes)
 	}
 	sum.flush()
 	c.datagrams, c.sends = c.datagrams[:0], c.sends[:0]
@@ -208,22 +209,19 @@ func (c *encoder) send() error {
 	return nil
 }
 
-// sendDrop returns the reason that the error of a datagram stands for. That it is too long for this host's own link is
-// news for the prober of the path.
+// sendDrop returns the reason for the error of a datagram. If it is too long for this host's own link, the prober of the
+// path learns that.
 func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
 	if !errors.Is(err, syscall.EMSGSIZE) {
 		return DropSend
 	}
 	size := d.SegmentSize
 	if size == 0 {
-		size = len(d.Buf)
-		for _, piece := range d.More {
-			size += len(piece)
-		}
+		size = length(d)
 	}
 	if s.relayed {
 		size -= wire.RelayOverhead
 	}
-	s.to.state.path.tooBig(size, 0, c.engine.now())
-	return DropSendTooLong
+	s.to.datagramTooBig(size, 0, c.engine.now())
+	return DropDatagramExceedsLinkMTU
 }

@@ -13,54 +13,69 @@ import (
 	"weft/router/wire"
 )
 
-// Bounds of what waits for the goroutine that makes sessions. What comes on top is as good as lost, and is sent again.
+// Bounds of the queues of the handshake goroutine. What does not fit is dropped, and is sent or requested again.
 const (
-	maxMessages = 256
-	maxStrays   = 64
-	maxWants    = 256
+	maxMessages        = 256
+	maxStrays          = 64
+	maxSessionRequests = 256
+	maxSessionUpdates  = 64
 )
 
-// keys makes the engine's sessions: the Node decides, and this brings it what it is told, and takes away what comes of it.
-type keys struct {
-	node     *session.Node // its Lookup needs no lock; all else is guarded by mu
-	mu       sync.Mutex
-	messages chan message
-	strays   chan stray
-	wake     chan struct{} // holds a token while the Node may have something to take, or an earlier deadline
+// handshakes makes the engine's sessions. The session.Node decides; runHandshakes passes it messages and requests, and
+// applies the results.
+type handshakes struct {
+	// Constant.
+
+	node     *session.Node // Lookup needs no lock; all else is guarded by mu
+	messages chan handshakeMessage
+	strays   chan strayDatagram
+	updates  chan sessionUpdate
+	wake     chan struct{} // holds a token while the Node may have results, or an earlier deadline
+
+	mu sync.Mutex
 }
 
-// message is one of a handshake, as it came.
-type message struct {
+// handshakeMessage is a message of a handshake as it was received.
+type handshakeMessage struct {
 	bytes  [wire.InitiationLen]byte // the longest
 	length int
 	from   netip.AddrPort
 }
 
-// stray is a datagram of a session that is not there.
-type stray struct {
+// strayDatagram is a datagram of an unknown session.
+type strayDatagram struct {
 	header wire.Header
 	from   netip.AddrPort
 }
 
-func newKeys(cfg session.Config) (*keys, error) {
+// sessionUpdate is a sealed datagram of a peer that confirms its session, or that arrived from another endpoint than the
+// present one.
+type sessionUpdate struct {
+	session *session.Session
+	addr    netip.AddrPort
+	newest  bool // no datagram that was sent later has arrived
+}
+
+func newHandshakes(cfg session.Config) (*handshakes, error) {
 	node, err := session.NewNode(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &keys{
-		node: node, messages: make(chan message, maxMessages), strays: make(chan stray, maxStrays), wake: make(chan struct{}, 1),
+	return &handshakes{
+		node: node, messages: make(chan handshakeMessage, maxMessages), strays: make(chan strayDatagram, maxStrays),
+		updates: make(chan sessionUpdate, maxSessionUpdates), wake: make(chan struct{}, 1),
 	}, nil
 }
 
 // locked calls f with the Node.
-func (k *keys) locked(f func(*session.Node)) {
+func (k *handshakes) locked(f func(*session.Node)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f(k.node)
 }
 
-// with calls f with the Node, and has what comes of it taken.
-func (k *keys) with(f func(*session.Node)) {
+// with calls f with the Node, and wakes the handshake goroutine to apply the results.
+func (k *handshakes) with(f func(*session.Node)) {
 	k.locked(f)
 	select {
 	case k.wake <- struct{}{}:
@@ -68,27 +83,27 @@ func (k *keys) with(f func(*session.Node)) {
 	}
 }
 
-func (k *keys) setPeers(peers *snapshot, now time.Time) {
-	list := make([]session.Peer, 0, len(peers.byID))
-	for _, h := range peers.byID {
-		p := session.Peer{ID: h.ID, Public: h.Public, Addr: h.at, Accepts: h.Accepts}
-		if !h.Via.IsZero() {
-			p.Addr, p.RelayEndpoint = h.Addr, h.at
+func (k *handshakes) setPeers(peers *snapshot, now time.Time) {
+	list := make([]session.Peer, 0, len(peers.sorted))
+	for _, v := range peers.sorted {
+		p := session.Peer{ID: v.ID, Public: v.Public, Addr: v.home, Accepts: v.Accepts}
+		if !v.Via.IsZero() {
+			p.Addr, p.RelayEndpoint = v.Addr, v.home
 		}
 		list = append(list, p)
 	}
 	k.with(func(n *session.Node) { n.SetPeers(list, now) })
 }
 
-func (k *keys) info(id peer.ID) session.Info {
+func (k *handshakes) info(id peer.ID) session.Info {
 	var info session.Info
 	k.locked(func(n *session.Node) { info = n.Info(id) })
 	return info
 }
 
-// deliver keeps a message for the goroutine that makes sessions, so that frames do not wait for its mathematics.
-func (k *keys) deliver(b []byte, from netip.AddrPort) Drop {
-	m := message{length: len(b), from: from}
+// queueMessage copies a message for the handshake goroutine, so that frames do not wait for public-key cryptography.
+func (k *handshakes) queueMessage(b []byte, from netip.AddrPort) Drop {
+	m := handshakeMessage{length: len(b), from: from}
 	if copy(m.bytes[:], b) < len(b) {
 		return DropMetadata
 	}
@@ -100,70 +115,80 @@ func (k *keys) deliver(b []byte, from netip.AddrPort) Drop {
 	}
 }
 
-// stray has the sender of a datagram told that its session is not there.
-func (k *keys) stray(h wire.Header, from netip.AddrPort) {
+// queueStray has the sender of a datagram notified that its session is unknown here.
+func (k *handshakes) queueStray(h wire.Header, from netip.AddrPort) {
 	select {
-	case k.strays <- stray{h, from}:
+	case k.strays <- strayDatagram{h, from}:
 	default:
 	}
 }
 
 // SetSecrets replaces the secrets that this node shares with others; see session.Node.
 func (e *Engine) SetSecrets(secrets []session.Secret) {
-	e.keys.with(func(n *session.Node) { n.SetSecrets(secrets, e.now()) })
+	e.handshakes.with(func(n *session.Node) { n.SetSecrets(secrets, e.now()) })
 }
 
-// SetTrusts replaces Config.Trusts: where frames need not be sealed from now on, as far as this node is concerned; nil is
-// nowhere.
-func (e *Engine) SetTrusts(trusts func(netip.Addr) bool) {
-	trusts = session.OrNever(trusts)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.trust.Store(&trusts)
-	for _, h := range e.peers.Load().byID {
-		h.state.crossing.setLane(func(l lane) lane { return e.laneTo(l.session, l.addr) })
+// onAuthenticated is called for every sealed datagram that opens. The first one of a session confirms it; the newest one
+// updates the peer's endpoint (roaming), unless the peer sends by a newer session already.
+//
+// It takes no lock: the handshake goroutine applies both. If its queue is full nothing is lost, as the session stays
+// unconfirmed, or the endpoint differs still, when the next datagram arrives.
+func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.AddrPort, newest bool) {
+	first := !s.Confirmed()
+	moved := movesEndpoint(s, from.egress.Load(), addr, newest, first)
+	if moved && !isRelayed(addr) {
+		from.observe(addr)
 	}
-	e.keys.with(func(n *session.Node) { n.SetTrusts(trusts, e.now()) })
-}
-
-// opened notes that a sealed datagram of a session was opened: the first shows that the peer has it, and one that is
-// later than all others where the peer is, unless the session has been followed by another that the peer sends by.
-func (e *Engine) opened(s *session.Session, from *hop, addr netip.AddrPort, newest bool, now time.Time) {
-	first := s.Confirm()
-	c := &from.state.crossing
-	l := c.lane.Load()
-	present := first || l.session == nil || l.session == s || !l.session.Confirmed()
-	moved := (newest || first) && present && l.addr != addr
-	if moved && !isDetour(addr) {
-		from.state.sawAt(addr)
-	}
-	// Who goes by a relay, and who does not, the routes say.
-	moved = moved && from.direct() && !isDetour(addr)
-	if !first && !moved {
+	if !first && !(moved && follows(from, addr)) {
 		return
 	}
-	if moved {
-		c.setLane(func(l lane) lane { return e.laneTo(l.session, addr) })
+	select {
+	case e.handshakes.updates <- sessionUpdate{s, addr, newest}:
+	default:
 	}
-	e.keys.with(func(n *session.Node) {
+}
+
+// movesEndpoint reports whether a datagram of s that arrived from addr shows that the endpoint of out is outdated. first
+// says that it is the first datagram of s.
+func movesEndpoint(s *session.Session, out *egress, addr netip.AddrPort, newest, first bool) bool {
+	current := first || out.session == nil || out.session == s || !out.session.Confirmed()
+	return (newest || first) && current && out.addr != addr
+}
+
+// follows reports whether datagrams for a peer may be sent to the source of its datagrams. Routing decides whether a peer
+// is relayed, not the way that its datagrams take.
+func follows(v *peerView, addr netip.AddrPort) bool { return v.direct() && !isRelayed(addr) }
+
+// applySessionUpdate confirms a session and moves the peer's endpoint.
+func (e *Engine) applySessionUpdate(u sessionUpdate) {
+	v := e.peers.Load().byID[u.session.Peer()]
+	if v == nil {
+		return // it has left, and its sessions with it
+	}
+	first := u.session.Confirm()
+	moved := movesEndpoint(u.session, v.egress.Load(), u.addr, u.newest, first) && follows(v, u.addr)
+	if moved {
+		v.updateEgress(func(out egress) egress { return e.egressTo(out.session, u.addr) })
+	}
+	e.handshakes.locked(func(n *session.Node) {
 		if moved {
-			n.UpdateEndpoint(s, addr, now)
+			n.UpdateEndpoint(u.session, u.addr, e.now())
 		}
 		if first {
-			n.ConfirmSession(s, now)
+			n.ConfirmSession(u.session, e.now())
 		}
 	})
 }
 
-// makeSessions makes sessions until ctx ends. It does so apart from all others, as the mathematics of a handshake takes
-// as long as hundreds of frames.
-func (e *Engine) makeSessions(ctx context.Context) {
-	k := e.keys
-	by := newEncoder(e, e.conns[0])
+// runHandshakes makes sessions until ctx ends. It has a goroutine of its own, as the cryptography of a handshake takes as
+// long as hundreds of frames.
+func (e *Engine) runHandshakes(ctx context.Context) {
+	k := e.handshakes
+	enc := newEncoder(e, e.conns[0])
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		k.rest(timer, e.now())
+		k.setTimer(timer, e.now())
 		select {
 		case <-ctx.Done():
 			return
@@ -175,20 +200,23 @@ func (e *Engine) makeSessions(ctx context.Context) {
 			}
 		case s := <-k.strays:
 			k.locked(func(n *session.Node) { n.HandleUnknownSession(s.header, s.from, e.now()) })
-		case id := <-e.wants:
-			if e.wantedBy(id) != nil {
+		case u := <-k.updates:
+			e.applySessionUpdate(u)
+		case id := <-e.sessionRequests:
+			if v := e.peers.Load().byID[id]; v != nil {
+				v.requested.Store(false)
 				k.locked(func(n *session.Node) { n.RequestSession(id, e.now()) })
 			}
 		case <-k.wake:
 		case <-timer.C:
 			k.locked(func(n *session.Node) { n.Advance(e.now()) })
 		}
-		e.settle(&by)
+		e.applySessionChanges(&enc)
 	}
 }
 
-// rest sets timer to the Node's deadline.
-func (k *keys) rest(timer *time.Timer, now time.Time) {
+// setTimer sets timer to the Node's deadline.
+func (k *handshakes) setTimer(timer *time.Timer, now time.Time) {
 	k.locked(func(n *session.Node) {
 		if at := n.Deadline(); at.IsZero() {
 			timer.Reset(time.Hour)
@@ -198,7 +226,7 @@ func (k *keys) rest(timer *time.Timer, now time.Time) {
 	})
 }
 
-// handshakeDrop returns the reason that an error of Node.Receive stands for; 0 for none.
+// handshakeDrop returns the reason for an error of Node.Receive; 0 if nothing was dropped.
 func handshakeDrop(err error) Drop {
 	for _, d := range []struct {
 		err    error
@@ -216,38 +244,42 @@ func handshakeDrop(err error) Drop {
 	return DropMetadata
 }
 
-// settle sends what the Node has to say, and opens the lanes that it has made.
-func (e *Engine) settle(by *encoder) {
+// applySessionChanges sends the messages of the Node, and installs and drops sessions as it has decided.
+func (e *Engine) applySessionChanges(enc *encoder) {
 	var messages []session.Message
 	var changes []session.Change
-	e.keys.locked(func(n *session.Node) { messages, changes = n.Drain() })
+	e.handshakes.locked(func(n *session.Node) { messages, changes = n.Drain() })
 	batch := make([]underlay.Datagram, 0, len(messages))
 	for _, m := range messages {
-		if d, ok := e.towards(m.To, m.Datagram); ok {
+		if d, ok := e.datagramTo(m.To, m.Datagram); ok {
 			batch = append(batch, d)
 		}
 	}
 	if len(batch) > 0 {
-		_, _ = e.conns[0].WriteBatch(batch) // what does not leave is as good as lost
+		_, _ = e.conns[0].WriteBatch(batch) // a message that is not sent counts as lost, and is repeated
 	}
 	for _, change := range changes {
-		h := e.peers.Load().byID[change.Peer]
-		if h == nil {
-			continue // it has left since
+		if v := e.peers.Load().byID[change.Peer]; v != nil {
+			e.applySessionChange(v, change, enc)
 		}
-		if s := change.Session; s != nil && s.Initiator() && !isDetour(change.Addr) {
-			e.links.answered(h, change.Addr)
-		}
-		at := change.Addr
-		if !h.direct() {
-			at = h.at
-		}
-		e.open(h, change.Session, at, by, e.now())
-		if s := change.Session; s != nil {
-			e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())
-			if h.state.crossing.agreed.Swap(s.Plain()) != s.Plain() && e.onAgreed != nil {
-				e.onAgreed(change.Peer)
-			}
-		}
+	}
+}
+
+func (e *Engine) applySessionChange(v *peerView, change session.Change, enc *encoder) {
+	s, addr := change.Session, change.Addr
+	if !v.direct() {
+		addr = v.home
+	}
+	if s == nil {
+		e.dropSession(v, addr)
+		return
+	}
+	if s.Initiator() && !isRelayed(change.Addr) {
+		e.linkProven(v, change.Addr)
+	}
+	e.installSession(v, s, addr, enc, e.now())
+	e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())
+	if v.plainAgreed.Swap(s.Plain()) != s.Plain() && e.events != nil {
+		e.events.PlainAgreed(change.Peer)
 	}
 }

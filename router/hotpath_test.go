@@ -14,7 +14,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// nullConn is a socket that takes everything and gives what fill makes, for ever.
+// nullConn is a socket that discards what it sends, and receives the datagrams of fill without end.
 type nullConn struct {
 	underlay.Conn
 	fill func(d *underlay.Datagram)
@@ -29,20 +29,20 @@ func (c *nullConn) ReadBatch(batch []underlay.Datagram) (int, error) {
 	return len(batch), nil
 }
 
-// hotPath is a node with peers, idle, and the two halves that its goroutines would run.
+// hotPath is an idle node with peers, and the two halves that its goroutines would run.
 type hotPath struct {
 	*node
 	in     *inbound
 	out    *outbound
-	friend *friend // who sends
+	remote *remote // the sender
 	conn   *nullConn
-	// unicast, super and flood are frames from the host, long ones; the formers' destination is known.
+	// unicast, super and flood are long frames from the host; the destination of the first two is known.
 	unicast, flood []byte
 	super          tap.Frame
-	fromPeer       []byte // a frame from the friend
+	fromPeer       []byte // a frame from the remote
 }
 
-// modes are with and without a secret.
+// modes are the secrets of a node, by mode.
 var modes = map[string][]session.Secret{"plain": nil, "sealed": {{Key: [session.KeyLen]byte{1}}}}
 
 func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
@@ -59,33 +59,33 @@ func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 	h := &hotPath{node: n, unicast: long(mac(2)), flood: long(ether.Broadcast), super: superframe(2, 1, 60000, 1350),
 		fromPeer: append(frame(mac(1), mac(2), 'x'), make([]byte, 1420-64)...), conn: &nullConn{}}
 	for i := range known {
-		f := befriend(t, n, i+1, secrets...)
+		f := connectRemote(t, n, i+1, secrets...)
 		if i == 0 {
-			h.friend = f
+			h.remote = f
 		}
 	}
-	host := &host{queue: n.dev.Queues()[0]}
-	h.in = newInbound(n.Engine, h.conn, host)
-	h.out = newOutbound(n.Engine, n.dev.Queues()[0], host, h.conn)
+	writer := &tapWriter{queue: n.dev.Queues()[0]}
+	h.in = newInbound(n.Engine, h.conn, writer)
+	h.out = newOutbound(n.Engine, n.dev.Queues()[0], writer, h.conn)
 	return h
 }
 
-// receiveFrom has the friend send the frame f again and again.
+// receiveFrom has the remote send the frame f repeatedly.
 func (h *hotPath) receiveFrom(f []byte) {
 	body, plain := bodyOf(f), h.tailroom == 0
 	h.conn.fill = func(d *underlay.Datagram) {
-		d.Addr = h.friend.peer.Addr
+		d.Addr = h.remote.peer.Addr
 		if plain {
 			d.Buf = d.Buf[:wire.HeaderLen]
-			h.friend.session.PutHeader(d.Buf, wire.TypePlain, h.friend.counter())
+			h.remote.session.PutHeader(d.Buf, wire.TypePlain, h.remote.counter())
 			d.Buf = append(d.Buf, body...)
 			return
 		}
-		d.Buf = h.friend.session.Seal(d.Buf[:0], wire.TypeFrame, h.friend.counter(), body)
+		d.Buf = h.remote.session.Seal(d.Buf[:0], wire.TypeFrame, h.remote.counter(), body)
 	}
 }
 
-// transmit has the host send a batch of f, and carries it.
+// transmit carries a batch of f from the host.
 func (h *hotPath) transmit(t testing.TB, f []byte) {
 	for range outFrames {
 		h.dev.Inject(f)
@@ -97,7 +97,7 @@ func (h *hotPath) transmit(t testing.TB, f []byte) {
 	}
 }
 
-// transmitSuper has the host send a superframe, and carries it.
+// transmitSuper carries a superframe from the host.
 func (h *hotPath) transmitSuper(t testing.TB) {
 	h.dev.InjectQueue(0, h.super)
 	if err := h.out.step(); err != nil {
@@ -135,19 +135,20 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// TestNoAllocationInDrops: neither does a sender of garbage cost memory.
+// TestNoAllocationInDrops: invalid datagrams cost no memory either.
 func TestNoAllocationInDrops(t *testing.T) {
 	h := newHotPath(t, 1, modes["sealed"]...)
-	forged := h.friend.sealed(wire.TypeFrame, bodyOf(frame(mac(1), mac(2), 'x')))
+	h.in.begin()
+	forged := h.remote.sealed(wire.TypeFrame, bodyOf(frame(mac(1), mac(2), 'x')))
 	forged[len(forged)-1]++
-	unknown := h.friend.plain(nil)
+	unknown := h.remote.plain(nil)
 	unknown[3]++
-	for _, b := range [][]byte{nil, make([]byte, 5), make([]byte, 100), forged, unknown, h.friend.plain(make([]byte, 100))} {
-		spoilt := bytes.Clone(b)
+	for _, b := range [][]byte{nil, make([]byte, 5), make([]byte, 100), forged, unknown, h.remote.plain(make([]byte, 100))} {
+		datagram := bytes.Clone(b)
 		if n := testing.AllocsPerRun(50, func() {
-			copy(spoilt, b) // opening destroys it
-			d := underlay.Datagram{Addr: addrOf(1), Buf: spoilt}
-			if err := h.in.split(&d, h.peers.Load(), h.now(), int(h.longest.Load())); err != nil {
+			copy(datagram, b) // opening destroys it
+			d := underlay.Datagram{Addr: addrOf(1), Buf: datagram}
+			if err := h.in.split(&d); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
@@ -156,7 +157,7 @@ func TestNoAllocationInDrops(t *testing.T) {
 	}
 }
 
-// The benchmarks show what the engine costs by itself, with the copies of the devices in memory: no system call.
+// The benchmarks measure the engine alone, with devices in memory and without system calls.
 
 func benchmark(b *testing.B, f func(b *testing.B, h *hotPath)) {
 	for mode, secrets := range modes {
@@ -195,7 +196,7 @@ func BenchmarkFlood(b *testing.B) {
 	})
 }
 
-// BenchmarkReceive has what the sender does in it: no datagram may come twice.
+// BenchmarkReceive includes the work of the sender, as no datagram is accepted twice.
 func BenchmarkReceive(b *testing.B) {
 	benchmark(b, func(b *testing.B, h *hotPath) {
 		h.receiveFrom(h.fromPeer)

@@ -14,43 +14,53 @@ import (
 	"weft/tap/virtio"
 )
 
-// Sizes of the arena of a socket. Its buffers take any datagram whole, and whatever the kernel has joined of them, so
-// that none is cut; of a buffer that never sees much, only the first page is ever in memory.
+// Sizes of the arena of a socket. Its buffers take any datagram whole, and any run of them that the kernel has coalesced,
+// so that none is truncated. Of a buffer that never receives much, only the first page is ever in memory.
 const (
 	inDatagrams = 16
 	inBuffer    = 64 << 10 // bytes
-	inFrames    = 512      // given to the TAP at once
-	inPieces    = 2048     // of which superframes are put together
+	inFrames    = 512      // written to the TAP at once
+	inPieces    = 2048     // of which superframes are coalesced
 )
 
-// inbound carries frames from one socket to one TAP queue. All of it is owned by the goroutine of run.
+// inbound carries frames from one socket to one TAP queue. It is owned by the goroutine of run.
 type inbound struct {
 	engine *Engine
 	conn   underlay.Conn
-	host   *host
+	writer *tapWriter
 
-	batch  []underlay.Datagram
-	joiner *virtio.Coalescer // what it holds lies in the buffers of batch
-	sum    tally
-	taken  int // frames in joiner, those joined included
+	batch     []underlay.Datagram
+	coalescer *virtio.Coalescer // its frames lie in the buffers of batch
+	sum       tally
+	taken     int // frames passed to the coalescer since the last flush
 
-	forward forwarder // of what is for other nodes
+	forward forwarder // of datagrams for other nodes
 
-	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and who that is with.
+	// Of the present batch.
+
+	now     time.Time
+	peers   *snapshot
+	longest int // length of a frame in bytes
+
+	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and the peer of that, nil if
+	// it has left.
+
 	session *session.Session
-	from    *hop
+	from    *peerView
+
 	// The source that was last learned.
+
 	learned     ether.Addr
-	learnedFrom *hop
+	learnedFrom *peerView
 }
 
-func newInbound(e *Engine, c underlay.Conn, h *host) *inbound {
+func newInbound(e *Engine, c underlay.Conn, w *tapWriter) *inbound {
 	in := &inbound{
-		engine: e,
-		conn:   c,
-		host:   h,
-		batch:  make([]underlay.Datagram, inDatagrams),
-		joiner: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
+		engine:    e,
+		conn:      c,
+		writer:    w,
+		batch:     make([]underlay.Datagram, inDatagrams),
+		coalescer: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
 
 		forward: forwarder{engine: e, conn: c, packer: packer{least: forwardArena}},
 	}
@@ -76,15 +86,13 @@ func (in *inbound) step() error {
 	if err != nil {
 		return err
 	}
-	e := in.engine
-	e.receive.count(n)
-	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
-	in.session, in.from, in.learnedFrom = nil, nil, nil
+	in.engine.receive.count(n)
+	in.begin()
 	for i := range in.batch[:n] {
-		if isDetour(in.batch[i].Addr) {
-			continue // nobody has such an address
+		if isRelayed(in.batch[i].Addr) {
+			continue // no node has such an address
 		}
-		if err := in.split(&in.batch[i], peers, now, longest); err != nil {
+		if err := in.split(&in.batch[i]); err != nil {
 			return err
 		}
 	}
@@ -95,120 +103,132 @@ func (in *inbound) step() error {
 	return in.flush() // before the buffers are used again
 }
 
-// split takes the datagrams that lie in d one by one.
-func (in *inbound) split(d *underlay.Datagram, peers *snapshot, now time.Time, longest int) error {
+// begin begins a batch.
+func (in *inbound) begin() {
+	e := in.engine
+	in.now, in.peers, in.longest = e.now(), e.peers.Load(), int(e.longest.Load())
+	in.session, in.from, in.learnedFrom = nil, nil, nil
+}
+
+// split handles the datagrams that lie in d one by one.
+func (in *inbound) split(d *underlay.Datagram) error {
 	size := d.SegmentSize
 	if size <= 0 {
 		size = max(len(d.Buf), 1)
 	}
 	for at := 0; at == 0 || at < len(d.Buf); at += size {
-		if in.joiner.Full() {
+		if in.coalescer.Full() {
 			if err := in.flush(); err != nil {
 				return err
 			}
 		}
-		if from, reason := in.take(d.Buf[at:min(at+size, len(d.Buf))], d.Addr, peers, now, longest); reason != 0 {
+		if from, reason := in.handleDatagram(d.Buf[at:min(at+size, len(d.Buf))], d.Addr); reason != 0 {
 			in.engine.drop(from, reason, 1)
 		}
 	}
 	return nil
 }
 
-// take takes one datagram that came from addr, or says why it goes nowhere, and whose it is where that is certain.
-func (in *inbound) take(datagram []byte, addr netip.AddrPort, peers *snapshot, now time.Time, longest int) (from *hop, reason Drop) {
+// handleDatagram handles one datagram that came from addr. It returns the reason to drop it, 0 for none, and the peer that
+// has sent it, nil where that is not certain.
+func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *peerView, reason Drop) {
 	header, rest, err := wire.Parse(datagram)
 	if err != nil {
 		return nil, wireDrop(err)
 	}
 	switch {
 	case header.Type.IsHandshake():
-		return nil, in.engine.keys.deliver(datagram, addr)
+		return nil, in.engine.handshakes.queueMessage(datagram, addr)
 	case header.Type == wire.TypeKnock:
-		in.engine.knocks.heard(header.Counter)
+		in.engine.dialBacks.handleArrival(header.Counter)
 		return nil, 0
 	}
-	s := in.sessionOf(header, peers)
-	if s == nil {
-		in.engine.keys.stray(header, addr)
+	in.lookup(header.Session)
+	s, from := in.session, in.from
+	switch {
+	case s == nil:
+		in.engine.handshakes.queueStray(header, addr)
 		return nil, DropSession
-	}
-	from = in.from
-	if from == nil {
+	case from == nil:
 		return nil, DropUnknownPeer // it has just left
-	}
-	if header.Type == wire.TypePlain {
-		if !in.engine.trusts(addr.Addr()) {
-			return from, DropNotSealed
-		}
-		if err := s.AcceptPlain(header); err != nil {
-			return from, sessionDrop(err)
-		}
-		return from, in.frame(header, rest, from, now, longest)
+	case header.Type == wire.TypePlain:
+		return from, in.handlePlain(header, rest, addr)
 	}
 	body, newest, err := s.Open(header, datagram)
 	if err != nil {
 		return from, sessionDrop(err)
 	}
-	in.engine.opened(s, from, addr, newest, now)
+	in.engine.onAuthenticated(s, from, addr, newest)
 	switch header.Type {
 	case wire.TypeFrame:
-		return from, in.frame(header, body, from, now, longest)
+		return from, in.handleFrame(header, body)
 	case wire.TypeProbe:
-		return from, in.probe(body, len(datagram), addr)
+		return from, in.handleProbe(body, len(datagram), addr)
 	case wire.TypeProbeReply:
-		return from, in.probeReply(body, from, addr, now)
+		return from, in.handleProbeReply(body, from, addr)
 	case wire.TypeRelay:
-		return in.relay(body, from, peers, now, longest)
+		return in.handleRelay(body, from)
 	case wire.TypeControl:
-		return from, in.control(body, from)
-	default: // a keepalive has said all by coming
+		return from, in.handleControl(body, from)
+	default: // a keepalive has no content
 		return from, 0
 	}
 }
 
-// sessionOf returns the session that a datagram is for, or nil, and sets from.
-func (in *inbound) sessionOf(h wire.Header, peers *snapshot) *session.Session {
-	if in.session == nil || in.session.Index() != h.Session {
-		in.session, in.from = in.engine.keys.node.Lookup(h.Session), nil
-		if in.session != nil {
-			in.from = peers.byID[in.session.Peer()]
-		}
+// lookup sets session and from to those of the datagrams with an index.
+func (in *inbound) lookup(index uint32) {
+	if in.session != nil && in.session.Index() == index {
+		return
 	}
-	return in.session
+	in.session, in.from = in.engine.handshakes.node.Lookup(index), nil
+	if in.session != nil {
+		in.from = in.peers.byID[in.session.Peer()]
+	}
 }
 
-// frame hands the frame, or the slice of a superframe, that follows a wire header to the TAP. It goes nowhere else: a
-// frame from a peer is never sent to another one, or it would circle in the mesh.
-func (in *inbound) frame(header wire.Header, rest []byte, from *hop, now time.Time, longest int) (reason Drop) {
+// handlePlain handles a frame of the present session that is not sealed.
+func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrPort) Drop {
+	if !in.engine.trusts(addr.Addr()) {
+		return DropNotSealed
+	}
+	if err := in.session.AcceptPlain(header); err != nil {
+		return sessionDrop(err)
+	}
+	return in.handleFrame(header, rest)
+}
+
+// handleFrame passes the frame of the present session, or the segment of a superframe, that follows a wire header to the
+// TAP. A frame from a peer is never sent to another peer, otherwise it would circle in the mesh.
+func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 	meta, frame, err := wire.ParseMeta(rest)
 	if err != nil {
 		return wireDrop(err)
 	}
-	if reason := check(frame, len(frame), longest); reason != 0 {
+	if reason := check(frame, len(frame), in.longest); reason != 0 {
 		return reason
 	}
 	if meta.Kind == wire.KindNone {
 		if neighbor.MayBe(frame) {
-			in.engine.overhear(frame, from.ID, now)
+			in.engine.learnNeighbor(frame, in.from.ID, in.now)
 		}
-		err = in.joiner.AddFrame(offloadOf(meta), frame)
+		err = in.coalescer.AddFrame(offloadOf(meta), frame)
 	} else {
-		err = in.joiner.AddSegment(header.Session, sliceOf(header, meta), frame)
+		err = in.coalescer.AddSegment(header.Session, segmentInfoOf(header, meta), frame)
 	}
 	if err != nil {
 		return DropOffload
 	}
-	if source := ether.Source(frame); from != in.learnedFrom || source != in.learned {
-		in.engine.learn(source, from.ID, now)
-		in.learned, in.learnedFrom = source, from
+	if source := ether.Source(frame); in.from != in.learnedFrom || source != in.learned {
+		in.engine.learn(source, in.from.ID, in.now)
+		in.learned, in.learnedFrom = source, in.from
 	}
 	in.session.Use()
 	in.taken++
-	in.sum.add(&from.state.receive, 1, len(frame))
+	in.sum.add(&in.from.receive, 1, len(frame))
 	return 0
 }
 
-// offloadOf returns what the kernel must be told of a frame that stands for itself.
+// offloadOf returns the offload header of a single frame.
 func offloadOf(m wire.Meta) virtio.Header {
 	if !m.Partial {
 		return virtio.Header{}
@@ -218,8 +238,8 @@ func offloadOf(m wire.Meta) virtio.Header {
 	}
 }
 
-// sliceOf returns the metadata of a slice in the words of virtio.
-func sliceOf(h wire.Header, m wire.Meta) virtio.SegmentInfo {
+// segmentInfoOf returns the metadata of a segment in the form of virtio.
+func segmentInfoOf(h wire.Header, m wire.Meta) virtio.SegmentInfo {
 	return virtio.SegmentInfo{
 		Super: h.Counter - uint64(m.Index), Type: typeOf(m.Kind), ECN: m.ECN, HeaderLen: int(m.HeaderLen),
 		CsumStart: int(m.CsumStart), CsumOffset: int(m.CsumOffset), SegmentSize: int(m.SegmentSize),
@@ -227,7 +247,7 @@ func sliceOf(h wire.Header, m wire.Meta) virtio.SegmentInfo {
 	}
 }
 
-// wireDrop returns the reason that an error of package wire stands for.
+// wireDrop returns the reason for an error of package wire.
 func wireDrop(err error) Drop {
 	switch {
 	case errors.Is(err, wire.ErrShort):
@@ -241,7 +261,7 @@ func wireDrop(err error) Drop {
 	}
 }
 
-// sessionDrop returns the reason that an error of a session stands for.
+// sessionDrop returns the reason for an error of a session.
 func sessionDrop(err error) Drop {
 	switch {
 	case errors.Is(err, session.ErrReplayed):
@@ -255,18 +275,18 @@ func sessionDrop(err error) Drop {
 	}
 }
 
-// flush hands what the joiner holds to the TAP. A frame that it refuses costs itself only.
+// flush writes the frames of the coalescer to the TAP. Frames that the TAP refuses are dropped; the others are written.
 func (in *inbound) flush() error {
-	frames := in.joiner.Frames()
+	frames := in.coalescer.Frames()
 	in.engine.captureReceived(frames, in.session)
 	if in.taken > 0 {
 		in.engine.toTAP.count(in.taken, len(frames))
 		in.taken = 0
 	}
-	lost, err := in.host.write(frames)
-	if lost > 0 {
-		in.engine.drop(nil, DropDevice, lost)
+	refused, err := in.writer.write(frames)
+	if refused > 0 {
+		in.engine.drop(nil, DropDevice, refused)
 	}
-	in.joiner.Reset()
+	in.coalescer.Reset()
 	return err
 }

@@ -17,12 +17,12 @@ import (
 	"weft/tap/taptest"
 )
 
-// TestKernel carries frames with real TAPs and sockets: three nodes in one namespace, joined by its loopback.
+// TestKernel carries frames with real TAPs and sockets: three nodes in one namespace, connected by its loopback.
 func TestKernel(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		plain bool
-		keys  []session.Secret
+		name    string
+		plain   bool
+		secrets []session.Secret
 	}{
 		{"offload", false, nil}, {"plain", true, nil}, {"sealed", false, modes["sealed"]}, {"plain, sealed", true, modes["sealed"]},
 	} {
@@ -35,7 +35,7 @@ func TestKernel(t *testing.T) {
 			if err := netlink.LinkSetUp(lo); err != nil {
 				t.Fatal(err)
 			}
-			hosts := runKernel(t, tt.plain, tt.keys, "wd-a", "wd-b", "wd-c")
+			hosts := runKernel(t, tt.plain, tt.secrets, "wd-a", "wd-b", "wd-c")
 			long := func(dst ether.Addr, src ether.Addr) []byte {
 				return append(frame(dst, src, 'x'), make([]byte, 1422-50)...)
 			}
@@ -54,7 +54,7 @@ func TestKernel(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				for _, to := range tt.to {
 					if got, err := hosts[to].Receive(ctx); err != nil || !bytes.Equal(got, tt.f) {
-						t.Fatalf("node %d got %x, %v; want %x", to, got, err, tt.f)
+						t.Fatalf("node %d received %x, %v; want %x", to, got, err, tt.f)
 					}
 				}
 				cancel()

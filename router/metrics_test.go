@@ -15,7 +15,7 @@ import (
 func TestCollector(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(1)})
-	befriend(t, n, 1)
+	connectRemote(t, n, 1)
 	o := newOutbound(n.Engine, n.dev.Queues()[0], nil, n.conn)
 	for _, f := range [][]byte{
 		frame(ether.Broadcast, mac(1), 'a'), frame(mac(2), mac(1), 'b'), frame(mac(1), mac(1), 'c'),
@@ -28,7 +28,7 @@ func TestCollector(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(n.Collector())
 	want := `
-# HELP weft_batch_items Frames read from the TAP (transmit) or datagrams from a socket (receive) at once.
+# HELP weft_batch_items Frames read from the TAP at once (transmit), or datagrams read from a socket at once (receive).
 # TYPE weft_batch_items histogram
 weft_batch_items_bucket{direction="receive",le="1"} 0
 weft_batch_items_bucket{direction="receive",le="2"} 0
@@ -53,7 +53,7 @@ weft_batch_items_count{direction="transmit"} 1
 # HELP weft_fdb_entries MAC addresses in the forwarding database.
 # TYPE weft_fdb_entries gauge
 weft_fdb_entries 1
-# HELP weft_peer_transmit_bytes_total Bytes of frames sent to a peer, its headers on the wire not counted.
+# HELP weft_peer_transmit_bytes_total Bytes of frames sent to a peer, without the headers on the wire.
 # TYPE weft_peer_transmit_bytes_total counter
 weft_peer_transmit_bytes_total{peer="` + peerOf(1).ID.String() + `"} 128
 # HELP weft_peer_transmit_frames_total Frames sent to a peer.

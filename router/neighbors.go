@@ -1,7 +1,6 @@
 package router
 
 import (
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -11,32 +10,31 @@ import (
 	"weft/tap"
 )
 
-// neighbors keeps ARP and neighbour discovery from flooding the overlay: who looks for an address is answered here, where
-// its holder was heard of lately, or else the question goes to the one peer that gives out that address.
+// neighbors keeps ARP and IPv6 neighbour discovery from flooding the overlay. A query for an address is answered here if
+// its holder was heard recently; otherwise it goes only to the peer that assigns that address.
 type neighbors struct {
-	owner func(netip.Addr) (peer.ID, bool) // nil: all is flooded
-	table neighbor.Table
+	owners AddressOwners // nil: all is flooded
+	table  neighbor.Table
 
 	answered, directed, own, flooded atomic.Uint64
 }
 
-// NeighborStats counts the questions of this node's pods for other addresses.
+// NeighborStats counts the address queries of this node's pods.
 type NeighborStats struct {
-	Answered uint64 // here
-	Directed uint64 // sent to the one peer that gives out the address
-	Own      uint64 // for an address that this node gives out: sent to nobody
-	Flooded  uint64 // sent to everybody, announcements among them
+	Answered uint64 // by this node
+	Directed uint64 // sent to the one peer that assigns the address
+	Own      uint64 // for an address that this node assigns: not sent
+	Flooded  uint64 // sent to all peers, announcements included
 }
 
 func (n *neighbors) stats() NeighborStats {
 	return NeighborStats{n.answered.Load(), n.directed.Load(), n.own.Load(), n.flooded.Load()}
 }
 
-// ask deals with a frame for everybody that may be a question for an address. done is false where it is to be flooded as
-// all others.
-func (o *outbound) ask(f *outgoing, room []byte, peers *snapshot, now time.Time) (done bool, err error) {
+// handleNeighbor handles a frame for all peers that may be an address query. done is false if the frame is to be flooded.
+func (o *outbound) handleNeighbor(f *outgoing, room []byte) (done bool, err error) {
 	n := &o.engine.neighbors
-	if n.owner == nil || f.isSuper() || !neighbor.MayBe(f.Data) {
+	if n.owners == nil || f.isSuper() || !neighbor.MayBe(f.Data) {
 		return false, nil
 	}
 	m, ok := neighbor.Parse(f.Data)
@@ -44,44 +42,45 @@ func (o *outbound) ask(f *outgoing, room []byte, peers *snapshot, now time.Time)
 		return false, nil
 	}
 	if m.Kind != neighbor.Probe {
-		n.table.Forget(m.Sender) // it is here
-		o.engine.duplicates.claimed(m.Sender, m.MAC, now)
+		n.table.Forget(m.Sender) // it is on this host
+		o.engine.duplicates.noteClaim(m.Sender, m.MAC, o.now)
 	}
 	if m.Kind != neighbor.Request && m.Kind != neighbor.Probe {
 		n.flooded.Add(1)
 		return false, nil
 	}
-	owner, known := n.owner(m.Target)
-	mac, at, fresh := n.table.Lookup(m.Target, now)
-	switch to := peers.byID[owner]; {
-	case m.Kind == neighbor.Request && fresh && peers.byID[at] != nil:
+	owner, known := n.owners.OwnerOf(m.Target)
+	mac, at, fresh := n.table.Lookup(m.Target, o.now)
+	switch to := o.peers.byID[owner]; {
+	case m.Kind == neighbor.Request && fresh && o.peers.byID[at] != nil:
 		n.answered.Add(1)
 		return true, o.answer(m, mac)
 	case known && owner == o.engine.self && !fresh:
 		n.own.Add(1)
 		return true, nil
-	case known && to != nil && to.Kernel:
-		n.directed.Add(1) // the kernel's path has taken it there
+	case known && to != nil && to.kernel.Load():
+		n.directed.Add(1) // the kernel path has carried it there
 		return true, nil
-	case known && to != nil && to.reached():
+	case known && to != nil && to.reachable():
 		n.directed.Add(1)
-		return true, o.flood(f, room, to, now)
+		return true, o.flood(f, room, to)
 	}
 	n.flooded.Add(1)
 	return false, nil
 }
 
+// answer writes the answer to a query to the host.
 func (o *outbound) answer(m neighbor.Message, mac ether.Addr) error {
-	_, err := o.host.write([]tap.Frame{{Data: neighbor.Answer(m, mac)}})
+	_, err := o.writer.write([]tap.Frame{{Data: neighbor.Answer(m, mac)}})
 	return err
 }
 
-// overhear takes down what a frame from a peer says of where addresses are.
-func (e *Engine) overhear(frame []byte, from peer.ID, now time.Time) {
+// learnNeighbor learns from a peer's frame at which hardware address an address is.
+func (e *Engine) learnNeighbor(frame []byte, from peer.ID, now time.Time) {
 	if m, ok := neighbor.Parse(frame); ok {
 		e.neighbors.table.Learn(m, from, now)
 		if m.Kind != neighbor.Probe {
-			e.duplicates.claimed(m.Sender, m.MAC, now)
+			e.duplicates.noteClaim(m.Sender, m.MAC, now)
 		}
 	}
 }

@@ -16,14 +16,25 @@ import (
 // arpOf returns an ARP request of mac(src) at one address for another.
 func arpOf(src int, sender, target netip.Addr) []byte {
 	m := neighbor.Message{Kind: neighbor.Request, Target: sender, Sender: target, MAC: mac(src)}
-	f := neighbor.Answer(m, mac(src)) // with the roles exchanged it is nearly the request
+	f := neighbor.Answer(m, mac(src)) // with the roles exchanged it is almost the request
 	copy(f, ether.Broadcast[:])
 	f[ether.HeaderLen+7] = 1
 	return f
 }
 
-// TestNeighbors: a question for an address goes to the one peer that gives it out, and is answered here once its holder was
-// heard; what is news goes to everybody.
+// ownerByNumber assigns 10.32.N.0/24 to the Nth node.
+type ownerByNumber struct{}
+
+// OwnerOf implements AddressOwners.
+func (ownerByNumber) OwnerOf(a netip.Addr) (peer.ID, bool) {
+	if owner := int(a.As4()[2]); owner < 3 {
+		return identityOf(owner).id, true
+	}
+	return peer.ID{}, false
+}
+
+// TestNeighbors: a query for an address goes to the one peer that assigns it, and is answered here once its holder was
+// heard; announcements go to all peers.
 func TestNeighbors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
@@ -31,12 +42,7 @@ func TestNeighbors(t *testing.T) {
 		var nodes []*node
 		for n := range 3 {
 			nodes = append(nodes, newNodeWith(t, network, n, taptest.Config{MTU: 1438}, Config{
-				Owner: func(a netip.Addr) (peer.ID, bool) {
-					if owner := int(a.As4()[2]); owner < 3 {
-						return identityOf(owner).id, true
-					}
-					return peer.ID{}, false
-				},
+				Owners: ownerByNumber{},
 			}))
 		}
 		runNodes(t, nodes)
@@ -56,7 +62,7 @@ func TestNeighbors(t *testing.T) {
 		}
 		nodes[0].dev.Inject(arpOf(1, address(0), address(1)))
 		if a, b := got(1), got(2); len(a) != 1 || len(b) != 0 {
-			t.Fatalf("a question for the second node's address: it got %v, the third %v", a, b)
+			t.Fatalf("a query for the second node's address: it received %v, the third %v", a, b)
 		}
 		answer := neighbor.Answer(neighbor.Message{Kind: neighbor.Request, Target: address(1), Sender: address(0), MAC: mac(1)}, mac(2))
 		nodes[1].dev.Inject(answer)
@@ -65,13 +71,13 @@ func TestNeighbors(t *testing.T) {
 		}
 		nodes[0].dev.Inject(arpOf(3, netip.MustParseAddr("10.32.0.6"), address(1)))
 		if a, b := got(0), got(1); len(a) != 1 || a[0].MAC != mac(2) || a[0].Sender != address(1) || len(b) != 0 {
-			t.Errorf("asked again: answered with %v, and the second got %v", a, b)
+			t.Errorf("a second query: answered with %v, and the second node received %v", a, b)
 		}
 		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("10.32.0.9")))
 		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("192.0.9.1")))
 		nodes[0].dev.Inject(arpOf(1, address(0), address(0)))
 		if a, b := got(1), got(2); len(a) != 2 || len(b) != 2 {
-			t.Errorf("an address of its own, a foreign one and an announcement: %v and %v, want the last two", a, b)
+			t.Errorf("an address of its own, one outside the overlay and an announcement: %v and %v, want the last two", a, b)
 		}
 		if s := nodes[0].Stats().Neighbors; s != (NeighborStats{Answered: 1, Directed: 1, Own: 1, Flooded: 2}) {
 			t.Errorf("%+v", s)
@@ -79,7 +85,7 @@ func TestNeighbors(t *testing.T) {
 		time.Sleep(time.Minute)
 		nodes[0].dev.Inject(arpOf(1, address(0), address(1)))
 		if b := got(1); len(b) != 1 {
-			t.Errorf("a minute later: %v, want the question", b)
+			t.Errorf("a minute later: %v, want the query", b)
 		}
 	})
 }

@@ -12,29 +12,35 @@ import (
 	"weft/tap"
 )
 
-// Sizes of the arena of a TAP queue. One frame of tap.MaxFrame must fit behind the others, so that a batch ends with the
-// superframe that passes 64 KiB, or with 128 small frames: while it is sent, the next one gathers in the kernel.
+// Sizes of the arena of a TAP queue. One frame of tap.MaxFrame must fit behind the others, so a batch ends with the
+// superframe that exceeds 64 KiB, or with 128 small frames: while it is sent, the next one gathers in the kernel.
 const (
 	outFrames    = 128
 	outArena     = 64<<10 + tap.MaxFrame + wire.Headroom + wire.TagLen // bytes
-	outDatagrams = 256                                                 // given to a socket at once: floods make several of a frame
+	outDatagrams = 256                                                 // passed to a socket at once: a flood makes several of a frame
 )
 
-// outbound carries frames from one TAP queue to the peers. All of it is owned by the goroutine of run.
+// outbound carries frames from one TAP queue to the peers. It is owned by the goroutine of run.
 type outbound struct {
 	encoder
 	queue   tap.Queue
-	host    *host // where answers to the frames go
+	writer  *tapWriter // for replies to the frames
 	batch   *tap.Batch
-	replies *toobig.Limiter // to senders of what is too long
-	stood   int             // frames that those of the batch stand for, so far
+	replies *toobig.Limiter // of replies to senders of frames that are too long
+
+	// Of the present batch.
+
+	now     time.Time
+	peers   *snapshot
+	longest int // length of a frame in bytes
+	frames  int // that the frames of the batch stand for, so far
 }
 
-func newOutbound(e *Engine, q tap.Queue, h *host, c underlay.Conn) *outbound {
+func newOutbound(e *Engine, q tap.Queue, w *tapWriter, c underlay.Conn) *outbound {
 	return &outbound{
 		encoder: newEncoder(e, c),
 		queue:   q,
-		host:    h,
+		writer:  w,
 		batch:   tap.NewBatch(outArena, outFrames, wire.Headroom, e.tailroom),
 		replies: toobig.NewLimiter(),
 	}
@@ -58,42 +64,42 @@ func (o *outbound) step() error {
 	}
 	e := o.engine
 	e.transmit.count(n)
-	now, peers, longest := e.now(), e.peers.Load(), int(e.longest.Load())
-	o.stood = 0
+	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
 	for i := range o.batch.Frames() {
-		if err := o.forward(i, now, peers, longest); err != nil {
+		if err := o.forward(i); err != nil {
 			return err
 		}
 	}
-	e.fromTAP.count(o.stood, n)
+	e.fromTAP.count(o.frames, n)
 	return o.flush()
 }
 
 // forward queues frame i of the batch for every peer that it goes to.
-func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) error {
+func (o *outbound) forward(i int) error {
 	e := o.engine
-	f, reason := examine(o.batch.Frames()[i], longest)
-	o.stood += f.frames
+	f, reason := examine(o.batch.Frames()[i], o.longest)
+	o.frames += f.frames
 	if reason != 0 {
 		e.drop(nil, reason, f.frames)
 		return nil
 	}
-	e.learn(ether.Source(f.Data), peer.ID{}, now)
-	to, reason := e.route(ether.Destination(f.Data), now, peers)
+	e.learn(ether.Source(f.Data), peer.ID{}, o.now)
+	flooded := o.peers.flooded.Load()
+	to, reason := e.route(ether.Destination(f.Data), o.now, o.peers, flooded)
 	if reason != 0 {
 		e.drop(to, reason, f.frames)
 		return nil
 	}
 	room := o.batch.Around(i)[o.batch.Headroom()-wire.Headroom:]
 	if to != nil {
-		return o.unicast(&f, room, to, now)
+		return o.unicast(&f, room, to)
 	}
-	if done, err := o.ask(&f, room, peers, now); done || err != nil {
+	if done, err := o.handleNeighbor(&f, room); done || err != nil {
 		return err
 	}
 	e.floods.Add(1)
-	for _, to := range peers.flood {
-		if err := o.flood(&f, room, to, now); err != nil {
+	for _, to := range flooded.peers {
+		if err := o.flood(&f, room, to); err != nil {
 			return err
 		}
 	}
@@ -101,50 +107,50 @@ func (o *outbound) forward(i int, now time.Time, peers *snapshot, longest int) e
 }
 
 // unicast queues a frame for the one peer that it goes to.
-func (o *outbound) unicast(f *outgoing, room []byte, to *hop, now time.Time) error {
-	l := o.laneFor(f, to, now)
+func (o *outbound) unicast(f *outgoing, room []byte, to *peerView) error {
+	out := o.egressFor(f, to)
 	switch {
-	case l == nil:
+	case out == nil:
 		return nil
-	case f.longest > to.maxFrame(l):
-		return o.oversize(f, to, l, now)
+	case f.longest > to.maxFrame(out):
+		return o.handleOversize(f, to, out)
 	case f.isSuper() && !fitsWire(&f.layout):
-		return o.forwardCut(f, to, l)
+		return o.carrySegments(f, to, out)
 	}
-	return o.carry(f, room, to, l, false)
+	return o.carry(f, room, to, out, false)
 }
 
 // flood queues a frame for one of the peers that it goes to.
-func (o *outbound) flood(f *outgoing, room []byte, to *hop, now time.Time) error {
-	l := o.laneFor(f, to, now)
+func (o *outbound) flood(f *outgoing, room []byte, to *peerView) error {
+	out := o.egressFor(f, to)
 	switch {
-	case l == nil:
+	case out == nil:
 		return nil
-	case f.longest > to.maxFrame(l):
-		o.engine.drop(to, DropTooBig, f.frames) // nobody is told: a group has no path
+	case f.longest > to.maxFrame(out):
+		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames) // its sender is not informed: a group has no path MTU
 		return nil
 	case f.isSuper() && !fitsWire(&f.layout):
-		return o.forwardCut(f, to, l)
+		return o.carrySegments(f, to, out)
 	}
-	return o.carry(f, room, to, l, true)
+	return o.carry(f, room, to, out, true)
 }
 
-// laneFor returns the lane to a peer, or nil where f has to wait for one.
-func (o *outbound) laneFor(f *outgoing, to *hop, now time.Time) *lane {
+// egressFor returns the egress to a peer, or nil if there is no session: then f was staged.
+func (o *outbound) egressFor(f *outgoing, to *peerView) *egress {
 	for {
-		l := to.state.crossing.lane.Load()
-		if l.session != nil {
-			return l
+		out := to.egress.Load()
+		if out.session != nil {
+			return out
 		}
-		if o.engine.wait(to, f, now) {
+		if o.engine.stage(to, f, o.now) {
 			return nil
 		}
 	}
 }
 
-// route returns the hop to which a frame for dst goes, nil for all of them, or why it goes to none. What is known of a
-// peer that has left since is passed over: the address is as good as unknown.
-func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot) (to *hop, reason Drop) {
+// route returns the peer to which a frame for dst goes, nil for all of them, or the reason to drop it. An entry for a peer
+// that has left since is ignored: the address then counts as unknown.
+func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot, flooded *floodList) (to *peerView, reason Drop) {
 	if !dst.IsMulticast() {
 		if where, known := e.fdb.Lookup(dst, now); known {
 			if where.IsZero() {
@@ -154,9 +160,9 @@ func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot) (to *hop,
 		}
 	}
 	switch {
-	case to != nil && !to.reached():
+	case to != nil && !to.reachable():
 		return to, DropNoRoute
-	case to == nil && len(peers.flood) == 0 && peers.kernel == 0:
+	case to == nil && len(flooded.peers) == 0 && flooded.kernel == 0:
 		return nil, DropNoPeer
 	}
 	return to, 0

@@ -7,24 +7,24 @@ import (
 	"weft/tap/virtio"
 )
 
-// outgoing is a frame on its way to a peer, as far as it has been looked at.
+// outgoing is a frame from the TAP, with the results of its examination.
 type outgoing struct {
 	tap.Frame
 	layout  virtio.Layout // of a superframe only
 	longest int           // length in bytes of the longest frame that it stands for
-	frames  int           // how many it stands for
-	bytes   int           // of all of them
+	frames  int           // number of frames that it stands for
+	bytes   int           // length in bytes of all of them
 }
 
-// isSuper reports whether f stands for many frames.
+// isSuper reports whether f is a superframe.
 func (f *outgoing) isSuper() bool { return f.layout.Segments > 0 }
 
-// examine checks a frame from the TAP, where no frame may be longer than longest bytes.
+// examine checks a frame from the TAP; no frame may be longer than longest bytes.
 func examine(frame tap.Frame, longest int) (f outgoing, reason Drop) {
 	f = outgoing{Frame: frame, longest: len(frame.Data), frames: 1, bytes: len(frame.Data)}
 	switch {
 	case frame.Offload.IsPlain():
-		f.Offload = virtio.Header{} // the kernel may say that it has checked the checksum
+		f.Offload = virtio.Header{} // the kernel may have set the flag for a verified checksum
 	case len(frame.Data) < ether.HeaderLen:
 		return f, DropRunt
 	case frame.Offload.GSOType == virtio.GSONone:
@@ -47,7 +47,7 @@ func examine(frame tap.Frame, longest int) (f outgoing, reason Drop) {
 	return f, check(frame.Data, f.longest, longest)
 }
 
-// meta returns the metadata of a frame that stands for itself.
+// meta returns the metadata of a single frame.
 func (f *outgoing) meta() wire.Meta {
 	if f.Offload.IsPlain() {
 		return wire.Meta{}

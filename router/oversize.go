@@ -9,58 +9,58 @@ import (
 	"weft/tap/virtio"
 )
 
-// This file is the way of the few frames that do not pass as they are. It copies and allocates.
+// This file handles the few frames that do not fit the path to their peer. It copies and allocates.
 
-// oversize sees to a frame that is longer than the path to a peer takes: its sender is told, or it is cut where the
-// sender has left that to the network.
-func (o *outbound) oversize(f *outgoing, to *hop, l *lane, now time.Time) error {
-	mtu := to.maxFrame(l) - ether.HeaderLen
+// handleOversize handles a frame that is longer than the path to a peer takes: it is fragmented if its sender allows that,
+// otherwise it is dropped, and its sender is informed by ICMP.
+func (o *outbound) handleOversize(f *outgoing, to *peerView, out *egress) error {
+	mtu := to.maxFrame(out) - ether.HeaderLen
 	switch toobig.Classify(f.Data, mtu) {
 	case toobig.NeedsFragments:
-		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, l, mtu) })
+		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, out, mtu) })
 	case toobig.NeedsReply:
-		o.engine.drop(to, DropTooBig, f.frames)
-		if o.replies.Allow(toobig.Source(f.Data), now) {
+		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames)
+		if o.replies.Allow(toobig.Source(f.Data), o.now) {
 			return o.reply(toobig.Reply(f.Data[:f.longest], mtu))
 		}
 	default:
-		o.engine.drop(to, DropTooBig, f.frames)
+		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames)
 	}
 	return nil
 }
 
-// reply hands a frame of the router's own to the host. That the host loses it is of no account: it will be told again.
+// reply writes a frame of the router's own to the host. A lost reply does no harm: the next frame causes another one.
 func (o *outbound) reply(frame []byte, ok bool) error {
 	if !ok {
 		return nil
 	}
-	_, err := o.host.write([]tap.Frame{{Data: frame}})
+	_, err := o.writer.write([]tap.Frame{{Data: frame}})
 	return err
 }
 
-// fragment sends a plain frame to one peer, in pieces where it is too long.
-func (o *outbound) fragment(frame []byte, to *hop, l *lane, mtu int) error {
-	if len(frame) <= to.maxFrame(l) {
-		return o.carryCopy(frame, to, l)
+// fragment sends a plain frame to one peer, in fragments if it is too long.
+func (o *outbound) fragment(frame []byte, to *peerView, out *egress, mtu int) error {
+	if len(frame) <= to.maxFrame(out) {
+		return o.carryCopy(frame, to, out)
 	}
 	var failed error
 	err := toobig.Fragment(frame, mtu, func(piece []byte) {
 		if failed == nil {
-			failed = o.carryCopy(piece, to, l)
+			failed = o.carryCopy(piece, to, out)
 		}
 	})
 	if err != nil {
-		o.engine.drop(to, DropTooBig, 1)
+		o.engine.drop(to, DropFrameExceedsPathMTU, 1)
 	}
 	return failed
 }
 
-// forwardCut sends a superframe whose headers the metadata has no room to describe, in the frames that it stands for.
-func (o *outbound) forwardCut(f *outgoing, to *hop, l *lane) error {
-	return o.eachFrame(f, func(frame []byte) error { return o.carryCopy(frame, to, l) })
+// carrySegments sends a superframe as single frames, because the metadata cannot describe its headers.
+func (o *outbound) carrySegments(f *outgoing, to *peerView, out *egress) error {
+	return o.eachFrame(f, func(frame []byte) error { return o.carryCopy(frame, to, out) })
 }
 
-// eachFrame calls do with the frames that f stands for, all checksums written, until one call fails.
+// eachFrame calls do with the frames that f stands for, with their checksums complete, until one call fails.
 func (o *outbound) eachFrame(f *outgoing, do func(frame []byte) error) error {
 	if !f.isSuper() {
 		virtio.CompleteChecksum(f.Offload, f.Data)
@@ -77,8 +77,8 @@ func (o *outbound) eachFrame(f *outgoing, do func(frame []byte) error) error {
 }
 
 // carryCopy queues a copy of a plain frame.
-func (o *outbound) carryCopy(frame []byte, to *hop, l *lane) error {
+func (o *outbound) carryCopy(frame []byte, to *peerView, out *egress) error {
 	f := outgoing{Frame: tap.Frame{Data: frame}, longest: len(frame), frames: 1, bytes: len(frame)}
 	w := copyOf(&f, time.Time{})
-	return o.carry(&w.outgoing, w.room, to, l, false)
+	return o.carry(&w.outgoing, w.room, to, out, false)
 }

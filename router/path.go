@@ -5,71 +5,59 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"weft/router/pmtu"
+	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
 
-// Times and sizes of the probing of paths.
+// Times and sizes of path probing.
 const (
-	// pathTick is how often the engine looks which peers had traffic, and whether their probers want to send.
+	// pathTick is the time between two rounds, in which the engine checks the peers for traffic and sends due probes.
 	pathTick = 200 * time.Millisecond
-	// pathIdle is the same while there is no session with anybody.
+	// pathIdle is the same while there is no session at all.
 	pathIdle = time.Second
-	// pathBase is the datagram in bytes of UDP payload that every path takes: of an IPv6 underlay's smallest MTU of 1,280
-	// (RFC 8200, section 5), 48 bytes of headers and room for those of tunnels below it.
+	// pathBase is a datagram in bytes of UDP payload that every path takes: the smallest MTU of an IPv6 underlay, 1,280
+	// (RFC 8200, section 5), less 48 bytes of headers, and less room for those of tunnels below it.
 	pathBase = 1200
+	// maxProbeReplies is how many replies to probes may wait to be sent. A probe that comes on top counts as lost.
+	maxProbeReplies = 64
 )
 
-// path is what is known of the underlay between this node and a peer.
-type path struct {
-	// atomic
-	datagram atomic.Int64 // length in bytes of the longest datagram that passes
-
-	mu     sync.Mutex
-	prober *pmtu.Prober // nil until the engine first looks
-	sent   uint64       // frames, at the last look
+// probeReply is the reply to a peer's probe.
+type probeReply struct {
+	session *session.Session
+	addr    netip.AddrPort
+	probe   wire.Probe
 }
 
-// answer is what a peer's probe is answered with.
-type answer struct {
-	by    *lane
-	probe wire.Probe
+// maxFrame returns the length in bytes of the longest frame that reaches the peer by out.
+func (v *peerView) maxFrame(out *egress) int { return int(v.datagram.Load()) - out.overhead() }
+
+// resetPath discards what was measured of the path to a peer. The path is assumed to be as good as the host's own link
+// until probes show otherwise; nearly all are.
+func (e *Engine) resetPath(v *peerView) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.prober = nil
+	v.datagram.Store(int64(e.maxDatagramTo(v)))
 }
 
-// maxAnswers is how many answers may wait to be sent; a probe that comes on top is as good as lost.
-const maxAnswers = 64
-
-// maxFrame returns the length in bytes of the longest frame that reaches h by l.
-func (h *hop) maxFrame(l *lane) int { return int(h.state.path.datagram.Load()) - l.overhead() }
-
-// forgetPath has h begin again: it is taken to be as good as the host's own link until it has shown otherwise, as nearly
-// all are.
-func (e *Engine) forgetPath(h *hop) {
-	p := &h.state.path
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.prober = nil
-	p.datagram.Store(int64(e.maxDatagramTo(h)))
-}
-
-// maxDatagramTo is maxDatagram for one peer: over relays there is less room, as the links before and after them may take
+// maxDatagramTo is maxDatagram for one peer. Over relays there is less room, as the links before and after them may take
 // no more than that.
-func (e *Engine) maxDatagramTo(h *hop) int {
-	if !h.Via.IsZero() {
+func (e *Engine) maxDatagramTo(v *peerView) int {
+	if !v.Via.IsZero() {
 		return e.maxDatagram() - wire.RelayOverhead
 	}
 	return e.maxDatagram()
 }
 
-// baseDatagram is pathBase for one peer: over relays what is put around its datagrams has to pass as well.
-func (h *hop) baseDatagram() int {
-	if !h.Via.IsZero() {
+// baseDatagram is pathBase for one peer. Over relays the headers around its datagrams have to pass as well.
+func (v *peerView) baseDatagram() int {
+	if !v.Via.IsZero() {
 		return pathBase - wire.RelayOverhead
 	}
 	return pathBase
@@ -80,24 +68,28 @@ func (e *Engine) maxDatagram() int {
 	return int(e.longest.Load()) - vlanTag + wire.Headroom + e.tailroom
 }
 
-// probePaths probes the paths to the peers that there is traffic with, and answers their probes, until ctx ends. It does
-// so apart from all others, as a socket whose buffer is full makes its senders wait.
-func (e *Engine) probePaths(ctx context.Context) {
+// runProbes probes the paths to the peers with traffic, and replies to their probes, until ctx ends. It has a goroutine of
+// its own, as a socket with a full buffer makes its senders wait.
+func (e *Engine) runProbes(ctx context.Context) {
 	tick := time.NewTicker(pathTick)
 	defer tick.Stop()
-	var buf []byte
+	var p probeSender
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case a := <-e.answers:
-			buf = e.sendProbe(buf, wire.TypeProbeReply, a.by, a.probe, wire.HeaderLen+wire.ProbeLen+wire.TagLen, nil)
+		case r := <-e.probeReplies:
+			_ = p.send(e, probeDatagram{
+				kind: wire.TypeProbeReply, session: r.session, addr: r.addr, probe: r.probe,
+				size: wire.HeaderLen + wire.ProbeLen + wire.TagLen,
+			})
 		case <-tick.C:
-			e.expireAll(e.now())
+			e.expireAllStaged(e.now())
 			next := pathIdle
-			for _, h := range e.peers.Load().byID {
-				if h.reached() && h.state.crossing.lane.Load().session != nil {
-					buf, next = e.probePath(h, buf), pathTick
+			for _, v := range e.peers.Load().sorted {
+				if v.reachable() && v.egress.Load().session != nil {
+					e.probePath(v, &p)
+					next = pathTick
 				}
 			}
 			tick.Reset(next)
@@ -105,89 +97,103 @@ func (e *Engine) probePaths(ctx context.Context) {
 	}
 }
 
-// probePath sends the probes that are due to h, if there is a session by which they could go. It returns buf, which may
-// have grown.
-func (e *Engine) probePath(h *hop, buf []byte) []byte {
-	p, l := &h.state.path, h.state.crossing.lane.Load()
-	if l.session == nil {
-		return buf
+// probePath sends the probes of the path to a peer that are due, if there is a session for them.
+func (e *Engine) probePath(v *peerView, p *probeSender) {
+	out := v.egress.Load()
+	if out.session == nil {
+		return
 	}
 	for first := true; ; first = false {
-		size, token, ok := e.nextProbe(h, first)
+		size, token, ok := e.nextProbe(v, first)
 		if !ok {
-			return buf
+			return
 		}
-		buf = e.sendProbe(buf, wire.TypeProbe, l, wire.Probe{Token: token, Size: uint16(size)}, size, p)
+		err := p.send(e, probeDatagram{
+			kind: wire.TypeProbe, session: out.session, addr: out.addr,
+			probe: wire.Probe{Token: token, Size: uint16(size)}, size: size,
+		})
+		if errors.Is(err, syscall.EMSGSIZE) {
+			v.datagramTooBig(size, 0, e.now())
+		}
 	}
 }
 
-// nextProbe asks the prober of h for a probe; the first time in a round it tells it what has happened since the last.
-func (e *Engine) nextProbe(h *hop, first bool) (size int, token uint32, ok bool) {
-	p, now := &h.state.path, e.now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.update()
-	if p.prober == nil {
-		p.prober = pmtu.New(pmtu.Config{
-			Base: h.baseDatagram(), Max: e.maxDatagramTo(h), Overhead: wire.OuterLen(h.Addr.Addr().Is6()), Seed: rand.Uint64(),
+// nextProbe returns the next probe that the prober of a path wants to send. first says that it is the first of a round:
+// then the prober learns about traffic and the MTU since the last one.
+func (e *Engine) nextProbe(v *peerView, first bool) (size int, token uint32, ok bool) {
+	now := e.now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	defer v.updateDatagram()
+	if v.prober == nil {
+		v.prober = pmtu.New(pmtu.Config{
+			Base: v.baseDatagram(), Max: e.maxDatagramTo(v), Overhead: wire.OuterLen(v.Addr.Addr().Is6()), Seed: rand.Uint64(),
 		})
 	}
 	if first {
-		p.prober.SetMax(e.maxDatagramTo(h), now)
-		if sent := h.state.transmit.frames.Load(); sent != p.sent {
-			p.sent = sent
-			p.prober.Traffic()
+		v.prober.SetMax(e.maxDatagramTo(v), now)
+		if sent := v.transmit.frames.Load(); sent != v.probedFrames {
+			v.probedFrames = sent
+			v.prober.Traffic()
 		}
 	}
-	return p.prober.Next(now)
+	return v.prober.Next(now)
 }
 
-// sendProbe sends a probe of size bytes, or the answer to one. It returns buf, which may have grown. of, where there is
-// one, hears that the probe is too long for this host's own link.
-func (e *Engine) sendProbe(buf []byte, kind wire.Type, by *lane, probe wire.Probe, size int, of *path) []byte {
-	if len(buf) < size {
-		buf = make([]byte, size)
-	}
-	counter, ok := by.session.Reserve(1)
-	if !ok {
-		return buf
-	}
-	body := buf[wire.HeaderLen : size-wire.TagLen]
-	probe.Put(body)
-	d, ok := e.towards(by.addr, by.session.Seal(buf[:0], kind, counter, body))
-	if !ok {
-		return buf
-	}
-	batch := [1]underlay.Datagram{d}
-	_, _ = e.conns[0].WriteBatch(batch[:]) // what does not leave is as good as lost
-	if of != nil && errors.Is(batch[0].Err, syscall.EMSGSIZE) {
-		of.tooBig(size, 0, e.now())
-	}
-	return buf
+// probeSender sends probes. It is owned by one goroutine.
+type probeSender struct{ buf []byte }
+
+// probeDatagram describes a probe, or the reply to one, that is sent sealed by a session.
+type probeDatagram struct {
+	kind    wire.Type
+	session *session.Session
+	addr    netip.AddrPort
+	probe   wire.Probe
+	size    int // of the datagram in bytes
 }
 
-// update makes what the prober knows the limit of datagrams. It is called with the path locked.
-func (p *path) update() {
+// send sends a probe and returns the error of its datagram. A probe that cannot be sent now counts as lost.
+func (p *probeSender) send(e *Engine, d probeDatagram) error {
+	if len(p.buf) < d.size {
+		p.buf = make([]byte, d.size)
+	}
+	counter, ok := d.session.Reserve(1)
+	if !ok {
+		return nil
+	}
+	body := p.buf[wire.HeaderLen : d.size-wire.TagLen]
+	d.probe.Put(body)
+	datagram, ok := e.datagramTo(d.addr, d.session.Seal(p.buf[:0], d.kind, counter, body))
+	if !ok {
+		return nil
+	}
+	batch := [1]underlay.Datagram{datagram}
+	_, _ = e.conns[0].WriteBatch(batch[:])
+	return batch[0].Err
+}
+
+// updateDatagram makes the prober's result the limit of datagrams. mu is held.
+func (p *remotePeer) updateDatagram() {
 	p.datagram.Store(int64(p.prober.Size()))
 }
 
-// tooBig notes that a datagram of size bytes was said to be too long, where most is what would do, or 0. Nobody has
-// authenticated that: the prober finds out.
-func (p *path) tooBig(size, most int, now time.Time) {
+// datagramTooBig notes a report that a datagram of size bytes was too long, with the length that would pass, or 0. The
+// report is not authenticated: the prober verifies it.
+func (p *remotePeer) datagramTooBig(size, passes int, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.prober == nil {
 		return
 	}
 	if size > 0 {
-		p.prober.Traffic() // there is somebody who wants to send, and nothing leaves that would show it
+		p.prober.Traffic() // there are frames to send, although none leaves and is counted
 	}
-	p.prober.TooBig(size, most, now)
-	p.update()
+	p.prober.TooBig(size, passes, now)
+	p.updateDatagram()
 }
 
-// rtt returns the round trip as the last probes have measured it, or 0.
-func (p *path) rtt() time.Duration {
+// rtt returns the round-trip time that the last probes have measured, 0 if unknown.
+func (p *remotePeer) rtt() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.prober == nil {
@@ -196,47 +202,47 @@ func (p *path) rtt() time.Duration {
 	return p.prober.RTT()
 }
 
-// probe has a probe of a peer's answered, unless a frame that needs a datagram of this size could not be taken here.
-func (in *inbound) probe(body []byte, size int, addr netip.AddrPort) Drop {
+// handleProbe queues the reply to a peer's probe, unless this node could not take a frame that needs a datagram of this
+// size.
+func (in *inbound) handleProbe(body []byte, size int, addr netip.AddrPort) Drop {
 	p, err := wire.ParseProbe(body, size)
 	if err != nil {
 		return wireDrop(err)
 	}
 	in.engine.probes.Add(1)
 	if size > in.engine.maxDatagram() {
-		return 0 // the peer finds out what is the most
+		return 0 // the peer searches for a size that passes
 	}
 	select {
-	case in.engine.answers <- answer{&lane{session: in.session, addr: addr}, p}:
+	case in.engine.probeReplies <- probeReply{in.session, addr, p}:
 	default:
 	}
 	return 0
 }
 
-// probeReply takes a peer's answer to the prober of its path.
-func (in *inbound) probeReply(body []byte, from *hop, addr netip.AddrPort, now time.Time) Drop {
+// handleProbeReply passes a peer's reply to the link or the path prober that has sent the probe.
+func (in *inbound) handleProbeReply(body []byte, from *peerView, addr netip.AddrPort) Drop {
 	reply, err := wire.ParseProbeReply(body)
 	if err != nil {
 		return wireDrop(err)
 	}
 	in.engine.probes.Add(1)
-	if in.engine.links.probed(from, reply.Token, addr) {
+	if in.engine.handleLinkReply(from, reply.Token, addr) {
 		return 0
 	}
-	p := &from.state.path
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.prober != nil {
-		p.prober.Acked(reply.Token, int(reply.Size), now)
-		p.update()
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if from.prober != nil {
+		from.prober.Acked(reply.Token, int(reply.Size), in.now)
+		from.updateDatagram()
 	}
 	return 0
 }
 
-// Report takes what the network has said of a datagram: a path that is shorter than assumed, or a peer that is not
-// there. It is a hint from nobody knows whom, and costs a lookup.
+// HandleICMP handles a report of the network about a datagram: the path takes less than assumed, or the peer is not there.
+// Reports are not authenticated: this one costs a lookup, and is verified by probes.
 func (e *Engine) HandleICMP(r underlay.Report) {
-	if h := e.peers.Load().byAddr[r.Addr]; h != nil && r.MTU > 0 {
-		h.state.path.tooBig(0, r.MTU-wire.OuterLen(r.Addr.Addr().Is6()), e.now())
+	if v := e.peers.Load().byAddr[r.Addr]; v != nil && r.MTU > 0 {
+		v.datagramTooBig(0, r.MTU-wire.OuterLen(r.Addr.Addr().Is6()), e.now())
 	}
 }

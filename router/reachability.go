@@ -9,99 +9,140 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/wire"
 )
 
-// ErrNoAnswer is returned by Knock where the peer did not say that it has knocked.
-var ErrNoAnswer = errors.New("router: no answer")
+// ErrNoAnswer is returned by RequestDialBack if the peer did not confirm that it has dialled back.
+var ErrNoAnswer = errors.New("router: no answer to the dial-back request")
 
 const (
-	// knockPause is how long an answer is waited for before the peer is asked again.
-	knockPause = 700 * time.Millisecond
-	// knockTries is how often it is asked.
-	knockTries = 3
-	// knockEach is how often at most this node knocks for others.
-	knockEach = 50 * time.Millisecond
+	// dialBackPause is how long the engine waits for a dial-back before it asks the peer again, dialBackTries how often it
+	// asks.
+	dialBackPause = 700 * time.Millisecond
+	dialBackTries = 3
+	// dialBackInterval is the shortest time between two dial-backs for other nodes.
+	dialBackInterval = 50 * time.Millisecond
+	// maxDialBackRequests is how many requests of other nodes may wait for the dial-back goroutine. More are dropped.
+	maxDialBackRequests = 8
 )
 
-// knocks are those that this node waits for, and when it last knocked itself.
-type knocks struct {
+// dialBacks are the dial-backs that this node has asked for, and when it last did one itself.
+type dialBacks struct {
 	mu   sync.Mutex
-	open map[uint64]*waitingKnock
-	last time.Time
+	open map[uint64]*pendingDialBack // guarded by mu: by token
+	last time.Time                   // guarded by mu
 }
 
-// waitingKnock is closed in its parts: by the knock itself, and by the word of who has sent it.
-type waitingKnock struct{ heard, sent func() }
+// pendingDialBack has the functions to call when the datagram arrives, and when the peer confirms that it was sent.
+type pendingDialBack struct{ arrived, confirmed func() }
 
-// Knock asks a peer to send this node a datagram from a port that nothing was ever sent to, and reports whether it came:
-// where it does not, this node is behind a NAT or a firewall that lets in only answers. The errors are ErrNoAnswer,
-// where the peer did not do so, those of SendControl, and that of ctx.
+// dialBackRequest is a peer's request, which arrived with a token.
+type dialBackRequest struct {
+	from  *peerView
+	token uint64
+}
+
+// RequestDialBack asks a peer to send this node a datagram from a port that was never used before, and reports whether it
+// arrived. If it did not, this node is behind a NAT or a firewall that only passes answers (as AutoNAT of libp2p tests).
+//
+// It waits for about two seconds at most. The errors are ErrNoAnswer, if the peer did not confirm that it has sent the
+// datagram, those of SendControl, and that of ctx.
 func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, err error) {
 	token := rand.Uint64()
-	heard, sent := make(chan struct{}), make(chan struct{})
-	e.knocks.add(token, &waitingKnock{sync.OnceFunc(func() { close(heard) }), sync.OnceFunc(func() { close(sent) })})
-	defer e.knocks.remove(token)
-	message := binary.BigEndian.AppendUint64([]byte{controlKnock}, token)
-	for range knockTries {
+	arrived, confirmed := make(chan struct{}), make(chan struct{})
+	e.dialBacks.add(token, &pendingDialBack{
+		arrived: sync.OnceFunc(func() { close(arrived) }), confirmed: sync.OnceFunc(func() { close(confirmed) }),
+	})
+	defer e.dialBacks.remove(token)
+	message := binary.BigEndian.AppendUint64([]byte{controlDialBack}, token)
+	for range dialBackTries {
 		if err = e.SendControl(by, controlEngine, message); errors.Is(err, ErrNoPeer) {
 			return false, err
 		}
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
-		case <-heard:
+		case <-arrived:
 			return true, nil
-		case <-time.After(knockPause):
+		case <-time.After(dialBackPause):
 		}
 	}
 	select {
-	case <-sent:
+	case <-confirmed:
 		return false, nil
 	default:
 		return false, errors.Join(ErrNoAnswer, err)
 	}
 }
 
-func (k *knocks) add(token uint64, w *waitingKnock) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.open == nil {
-		k.open = map[uint64]*waitingKnock{}
+// queueDialBack passes a peer's request to the dial-back goroutine. Requests that come too soon after another are ignored.
+func (e *Engine) queueDialBack(r dialBackRequest) Drop {
+	if e.events == nil || !e.dialBacks.allow(e.now()) {
+		return 0
 	}
-	k.open[token] = w
-}
-
-func (k *knocks) remove(token uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.open, token)
-}
-
-// heard notes that a knock has come.
-func (k *knocks) heard(token uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if w := k.open[token]; w != nil {
-		w.heard()
+	select {
+	case e.dialBackRequests <- r:
+		return 0
+	default:
+		return DropBusy
 	}
 }
 
-// sent notes that a peer says that it has knocked.
-func (k *knocks) sent(token uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if w := k.open[token]; w != nil {
-		w.sent()
+// runDialBacks dials back for peers and confirms that to them, until ctx ends. It has a goroutine of its own, as opening a
+// socket takes time.
+func (e *Engine) runDialBacks(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-e.dialBackRequests:
+			e.events.DialBack(r.from.Addr, wire.Knock(r.token))
+			message := binary.BigEndian.AppendUint64([]byte{controlDialledBack}, r.token)
+			_ = e.sendControl(r.from.egress.Load(), wire.Control{Message: message})
+		}
 	}
 }
 
-// allow reports whether this node may knock for somebody at now.
-func (k *knocks) allow(now time.Time) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if since := now.Sub(k.last); since >= 0 && since < knockEach {
+func (d *dialBacks) add(token uint64, p *pendingDialBack) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		d.open = map[uint64]*pendingDialBack{}
+	}
+	d.open[token] = p
+}
+
+func (d *dialBacks) remove(token uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, token)
+}
+
+// handleArrival notes that a dial-back with a token has arrived.
+func (d *dialBacks) handleArrival(token uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.open[token]; p != nil {
+		p.arrived()
+	}
+}
+
+// handleConfirmation notes that the peer says that it has dialled back.
+func (d *dialBacks) handleConfirmation(token uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.open[token]; p != nil {
+		p.confirmed()
+	}
+}
+
+// allow reports whether this node may dial back for a peer at now, and if so counts it.
+func (d *dialBacks) allow(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if since := now.Sub(d.last); since >= 0 && since < dialBackInterval {
 		return false
 	}
-	k.last = now
+	d.last = now
 	return true
 }

@@ -5,91 +5,94 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"weft/internal/peer"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
 
-// detours holds the addresses that stand for nodes reached over relays, for all that sends to addresses and learns them:
-// they are of the prefix that is discarded everywhere (RFC 6666), with the ID of the node behind it.
-var detours = netip.MustParsePrefix("100::/64")
+// relayPrefix contains the relayed endpoints: synthetic addresses, each of which stands for a peer that is reached through
+// a relay. So code that sends to endpoints and learns them needs no special case. It is the prefix that is discarded
+// everywhere (RFC 6666); the ID of the peer is in the lower half of the address.
+var relayPrefix = netip.MustParsePrefix("100::/64")
 
-// detour returns the address that stands for the way to a peer over relays.
-func detour(id peer.ID) netip.AddrPort {
-	addr := detours.Addr().As16()
+// relayedEndpoint returns the address that stands for a peer behind relays.
+func relayedEndpoint(id peer.ID) netip.AddrPort {
+	addr := relayPrefix.Addr().As16()
 	copy(addr[8:], id[:])
 	return netip.AddrPortFrom(netip.AddrFrom16(addr), 1)
 }
 
-func isDetour(addr netip.AddrPort) bool { return addr.Addr().Is6() && detours.Contains(addr.Addr()) }
+// isRelayed reports whether addr is a relayed endpoint.
+func isRelayed(addr netip.AddrPort) bool {
+	return addr.Addr().Is6() && relayPrefix.Contains(addr.Addr())
+}
 
-// detourOf returns whom a detour leads to.
-func detourOf(addr netip.AddrPort) peer.ID {
+// relayedPeer returns the peer for which a relayed endpoint stands.
+func relayedPeer(addr netip.AddrPort) peer.ID {
 	text := addr.Addr().As16()
 	return peer.ID(text[8:])
 }
 
-// passed counts what this node has relayed for others.
-type passed struct{ datagrams, bytes atomic.Uint64 }
+// relayCounters counts what this node has relayed for others.
+type relayCounters struct{ datagrams, bytes atomic.Uint64 }
 
-// relayTo returns the lane by which datagrams for a peer leave, its own or that of its relay; nil where there is none at
-// present. They never go back to the peer they come from, which may be nil.
-func (e *Engine) relayTo(to, from *hop) *lane {
-	relay := to
+// nextHop returns the egress to the next hop of datagrams for a peer: the peer itself, or its relay. It returns nil if
+// there is none at present. Datagrams never go back to the peer that they come from, which may be nil.
+func (e *Engine) nextHop(to, from *peerView) *egress {
+	next := to
 	if !to.direct() {
-		relay = e.peers.Load().byID[to.Via]
+		next = e.peers.Load().byID[to.Via]
 	}
-	if relay == nil || !relay.direct() || from != nil && relay.ID == from.ID {
+	if next == nil || !next.direct() || from != nil && next.ID == from.ID {
 		return nil
 	}
-	l := relay.state.crossing.lane.Load()
-	if l.session == nil {
-		e.want(relay)
+	out := next.egress.Load()
+	if out.session == nil {
+		e.requestSession(next)
 		return nil
 	}
-	if l.detour {
-		return nil // its lane is about to follow
+	if out.relayed {
+		return nil // the view is newer than the egress, which SetPeers is about to update
 	}
-	return l
+	return out
 }
 
-// towards returns datagram as it leaves for addr, which may be a detour; ok is false where there is no way.
-func (e *Engine) towards(addr netip.AddrPort, datagram []byte) (d underlay.Datagram, ok bool) {
+// datagramTo returns a datagram as it leaves for addr, which may be a relayed endpoint; ok is false if there is no route.
+func (e *Engine) datagramTo(addr netip.AddrPort, datagram []byte) (d underlay.Datagram, ok bool) {
 	d = underlay.Datagram{Addr: addr, Buf: datagram}
-	if !isDetour(addr) {
+	if !isRelayed(addr) {
 		return d, true
 	}
-	to := e.peers.Load().byID[detourOf(addr)]
+	to := e.peers.Load().byID[relayedPeer(addr)]
 	switch {
-	case to == nil || !to.reached():
+	case to == nil || !to.reachable():
 		return d, false
-	case to.direct(): // as far as this node knows, though the other came by a relay
-		d.Addr = to.at
+	case to.direct(): // as far as this node knows, although the peer came over a relay
+		d.Addr = to.home
 		return d, true
 	}
-	l := e.relayTo(to, nil)
-	if l == nil {
+	out := e.nextHop(to, nil)
+	if out == nil {
 		return d, false
 	}
 	var p packer
-	return p.pack(&d, l, wire.Relay{Hops: wire.MaxHops - 1, Source: e.self, Destination: to.ID})
+	return p.pack(&d, out, wire.Relay{Hops: wire.MaxHops - 1, Source: e.self, Destination: to.ID})
 }
 
-// packerArena is room for what a superframe becomes.
-const packerArena = sealedArena + slicerPieces/2*wire.RelayOverhead
+// packerArena is room in bytes for the relayed datagrams of a superframe.
+const packerArena = sealedArena + segmenterPieces/2*wire.RelayOverhead
 
-// packer packs datagrams into those that go to relays.
+// packer wraps datagrams into datagrams for relays.
 type packer struct {
-	least int    // bytes of memory to begin with, once there is need of it: hardly anybody relays
+	least int    // bytes of memory to allocate when the first datagram is packed: most nodes never relay
 	arena []byte // nil until then
 	used  int
 }
 
 func (p *packer) reset() { p.used = 0 }
 
-// room returns the bytes that d takes.
+// room returns the bytes that d takes when it is packed.
 func (p *packer) room(d *underlay.Datagram) int {
 	n, size := 1, length(d)
 	if d.SegmentSize > 0 {
@@ -111,20 +114,20 @@ func (p *packer) fits(d *underlay.Datagram) bool {
 	return p.arena == nil || p.used+p.room(d) <= len(p.arena)
 }
 
-// pack returns what carries d, or the datagrams in it, to a relay by the lane l. It lies in p's memory; where d does not
-// fit that is replaced. ok is false at the end of a session.
-func (p *packer) pack(d *underlay.Datagram, l *lane, r wire.Relay) (packed underlay.Datagram, ok bool) {
+// pack returns the datagram that carries d, or the datagrams in it, to a relay by out. It lies in p's memory, which is
+// replaced if d does not fit. ok is false at the end of a session.
+func (p *packer) pack(d *underlay.Datagram, out *egress, r wire.Relay) (packed underlay.Datagram, ok bool) {
 	size, room := length(d), p.room(d)
 	n := (room - size) / wire.RelayOverhead
-	counter, ok := l.session.Reserve(n)
+	counter, ok := out.session.Reserve(n)
 	if !ok {
 		return underlay.Datagram{}, false
 	}
-	l.session.Use()
+	out.session.Use()
 	if p.used+room > len(p.arena) {
 		p.arena, p.used = make([]byte, max(room, p.least)), 0
 	}
-	from := cutter{now: d.Buf, more: d.More}
+	from := gatherReader{now: d.Buf, more: d.More}
 	start := p.used
 	for i := range n {
 		segment := size
@@ -135,45 +138,45 @@ func (p *packer) pack(d *underlay.Datagram, l *lane, r wire.Relay) (packed under
 		body := at[wire.HeaderLen : len(at)-wire.TagLen]
 		r.Put(body)
 		from.read(body[wire.RelayLen:])
-		l.session.Seal(at[:0], wire.TypeRelay, counter+uint64(i), body)
+		out.session.Seal(at[:0], wire.TypeRelay, counter+uint64(i), body)
 		p.used += len(at)
 	}
-	packed = underlay.Datagram{Addr: l.addr, Buf: p.arena[start:p.used:p.used]}
+	packed = underlay.Datagram{Addr: out.addr, Buf: p.arena[start:p.used:p.used]}
 	if d.SegmentSize > 0 {
 		packed.SegmentSize = d.SegmentSize + wire.RelayOverhead
 	}
 	return packed, true
 }
 
-// cutter reads pieces as if they were one.
-type cutter struct {
+// gatherReader reads pieces as if they were one.
+type gatherReader struct {
 	now  []byte
 	more [][]byte
 }
 
-// read fills b with what comes next; there must be as much.
-func (c *cutter) read(b []byte) {
+// read fills b with the next bytes; there must be enough.
+func (g *gatherReader) read(b []byte) {
 	for len(b) > 0 {
-		for len(c.now) == 0 {
-			c.now, c.more = c.more[0], c.more[1:]
+		for len(g.now) == 0 {
+			g.now, g.more = g.more[0], g.more[1:]
 		}
-		n := copy(b, c.now)
-		b, c.now = b[n:], c.now[n:]
+		n := copy(b, g.now)
+		b, g.now = b[n:], g.now[n:]
 	}
 }
 
-// relay takes a relayed datagram that came from a peer: one for this node as if it had come from its source, and one for
-// another node on to that.
-func (in *inbound) relay(body []byte, from *hop, peers *snapshot, now time.Time, longest int) (*hop, Drop) {
+// handleRelay handles a relayed datagram that came from a peer. One for this node is handled as if it had come from its
+// source; one for another node is forwarded.
+func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, Drop) {
 	r, datagram, err := wire.ParseRelay(body)
 	if err != nil {
 		return from, relayDrop(err)
 	}
 	in.session.Use()
 	if r.Destination == in.engine.self {
-		return in.take(datagram, detour(r.Source), peers, now, longest)
+		return in.handleDatagram(datagram, relayedEndpoint(r.Source))
 	}
-	to := peers.byID[r.Destination]
+	to := in.peers.byID[r.Destination]
 	if to == nil {
 		return from, DropUnknownPeer
 	}
@@ -187,7 +190,7 @@ func relayDrop(err error) Drop {
 	return wireDrop(err)
 }
 
-// forwarder sends on what a socket has received for others. It is owned by the goroutine of the socket.
+// forwarder sends the datagrams for other nodes that a socket has received. It is owned by the goroutine of the socket.
 type forwarder struct {
 	engine *Engine
 	conn   underlay.Conn
@@ -195,14 +198,14 @@ type forwarder struct {
 	batch  []underlay.Datagram
 }
 
-// add has datagram sent on to its destination, or to the next relay on the way there.
-func (f *forwarder) add(datagram []byte, r wire.Relay, to, from *hop) Drop {
+// add queues datagram for its destination, or for the next relay on the path there.
+func (f *forwarder) add(datagram []byte, r wire.Relay, to, from *peerView) Drop {
 	if r.Hops == 0 {
 		return DropRelay
 	}
 	r.Hops--
-	l := f.engine.relayTo(to, from)
-	if l == nil {
+	out := f.engine.nextHop(to, from)
+	if out == nil {
 		return DropNoRoute
 	}
 	d := underlay.Datagram{Buf: datagram}
@@ -211,21 +214,21 @@ func (f *forwarder) add(datagram []byte, r wire.Relay, to, from *hop) Drop {
 			return DropSend
 		}
 	}
-	packed, ok := f.packer.pack(&d, l, r)
+	packed, ok := f.packer.pack(&d, out, r)
 	if !ok {
 		return DropNoSession
 	}
 	f.batch = append(f.batch, packed)
-	f.engine.passed.datagrams.Add(1)
-	f.engine.passed.bytes.Add(uint64(len(datagram)))
-	f.engine.links.introduce(from, to)
+	f.engine.relayed.datagrams.Add(1)
+	f.engine.relayed.bytes.Add(uint64(len(datagram)))
+	f.engine.coordinateHolePunch(from, to)
 	return 0
 }
 
-// forwardArena is the memory of a forwarder: what a batch of datagrams becomes that the kernel has joined.
+// forwardArena is the memory of a forwarder in bytes: room for a batch of datagrams that the kernel has coalesced.
 const forwardArena = 256 << 10
 
-// flush sends what is queued; what does not leave is as good as lost. It fails only where the socket is closed.
+// flush sends what is queued. Datagrams that cannot be sent count as lost. It fails only if the socket is closed.
 func (f *forwarder) flush() error {
 	if len(f.batch) == 0 {
 		return nil

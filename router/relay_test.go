@@ -16,78 +16,83 @@ import (
 	"weft/tap/taptest"
 )
 
-// hearsay is how long the nodes of a world take to hear what another one tells of its links.
-const hearsay = 300 * time.Millisecond
+// gossipDelay is how long the nodes of a world take to learn the links of another one.
+const gossipDelay = 300 * time.Millisecond
 
-// world is a network whose nodes tell one another of their links, as the mesh does, and choose their ways by it.
+// world is a network whose nodes publish their links to each other, as the mesh does, and compute their routes from them.
 type world struct {
 	t     *testing.T
 	net   *simnet.Network
 	nodes []*node
 
-	mu    sync.Mutex
-	told  map[peer.ID]topology.Links // guarded by mu
-	heard [][]byte                   // guarded by mu: control messages, with the number of their receiver first
-	over  bool                       // guarded by mu
+	mu       sync.Mutex
+	links    map[peer.ID]topology.Links // guarded by mu: as published
+	received [][]byte                   // guarded by mu: control messages, with the number of their receiver first
+	ended    bool                       // guarded by mu
 }
 
 // newWorld runs size nodes that share secrets, if any; those in dialOut can only dial out.
 func newWorld(t *testing.T, size int, secrets []session.Secret, dialOut ...int) *world {
 	t.Helper()
-	w := &world{t: t, net: simnet.New(1), told: map[peer.ID]topology.Links{}}
+	w := &world{t: t, net: simnet.New(1), links: map[peer.ID]topology.Links{}}
 	w.net.SetDefault(simnet.Link{Latency: 2 * time.Millisecond})
 	for _, n := range dialOut {
 		w.net.SetNAT(netip.AddrFrom4([4]byte{198, 51, 100, byte(n)}), addrOf(n).Addr())
-		w.told[identityOf(n).id] = topology.Links{DialOut: true}
+		w.links[identityOf(n).id] = topology.Links{DialOut: true}
 	}
 	for n := range size {
 		w.nodes = append(w.nodes, newNodeWith(t, w.net, n, taptest.Config{MTU: 1422, Features: allFeatures}, Config{
 			Secrets: secrets,
-			OnLinks: func(l Links) { w.tell(n, l) },
-			OnControl: func(_ peer.ID, to uint8, m []byte) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.heard = append(w.heard, append([]byte{byte(n), to}, m...))
-			},
-			DialBack: func(to netip.AddrPort, b []byte) {
-				c, err := w.net.Listen(netip.AddrPortFrom(addrOf(n).Addr(), 0))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer c.Close()
-				_, _ = c.WriteBatch([]underlay.Datagram{{Addr: to, Buf: b}})
+			Events: &events{
+				links: func(l Links) { w.publish(n, l) },
+				control: func(_ peer.ID, to uint8, m []byte) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.received = append(w.received, append([]byte{byte(n), to}, m...))
+				},
+				dialBack: func(to netip.AddrPort, b []byte) { w.dialBack(n, to, b) },
 			},
 		}))
 	}
 	runNodes(t, w.nodes)
-	w.spread()
+	w.updateRoutes()
 	t.Cleanup(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.over = true
+		w.ended = true
 	})
 	return w
 }
 
-// tell has all nodes hear what the nth one says of its links.
-func (w *world) tell(n int, l Links) {
-	w.mu.Lock()
-	id := w.nodes[n].peer.ID
-	said := topology.Links{DialOut: w.told[id].DialOut, Broken: l.Broken}
-	if said.DialOut {
-		said.Open = l.Open
+// dialBack sends b from a new port of the nth node.
+func (w *world) dialBack(n int, to netip.AddrPort, b []byte) {
+	c, err := w.net.Listen(netip.AddrPortFrom(addrOf(n).Addr(), 0))
+	if err != nil {
+		w.t.Error(err)
+		return
 	}
-	w.told[id] = said
-	w.mu.Unlock()
-	time.AfterFunc(hearsay, w.spread)
+	defer c.Close()
+	_, _ = c.WriteBatch([]underlay.Datagram{{Addr: to, Buf: b}})
 }
 
-// spread gives every node the ways that follow from all that was told.
-func (w *world) spread() {
+// publish publishes the links of the nth node to all nodes.
+func (w *world) publish(n int, l Links) {
+	w.mu.Lock()
+	id := w.nodes[n].peer.ID
+	links := topology.Links{DialOut: w.links[id].DialOut, Broken: l.Broken}
+	if links.DialOut {
+		links.Open = l.Open
+	}
+	w.links[id] = links
+	w.mu.Unlock()
+	time.AfterFunc(gossipDelay, w.updateRoutes)
+}
+
+// updateRoutes gives every node the routes that follow from the published links.
+func (w *world) updateRoutes() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over {
+	if w.ended {
 		return
 	}
 	var all []topology.Node
@@ -95,11 +100,11 @@ func (w *world) spread() {
 		all = append(all, topology.Node{ID: n.peer.ID})
 	}
 	for _, n := range w.nodes {
-		routes := topology.Routes(n.peer.ID, all, w.told)
+		routes := topology.Routes(n.peer.ID, all, w.links)
 		var peers []Peer
 		for _, other := range w.nodes {
 			p := other.peer
-			p.DialOut = w.told[p.ID].DialOut
+			p.DialOut = w.links[p.ID].DialOut
 			if route, ok := routes[p.ID]; ok && route.Via != p.ID {
 				p.Via = route.Via
 			}
@@ -109,7 +114,7 @@ func (w *world) spread() {
 	}
 }
 
-// cut cuts one direction between two nodes, or mends it.
+// cut cuts one direction between two nodes, or restores it.
 func (w *world) cut(from, to int, off bool) {
 	l := simnet.Link{Latency: 2 * time.Millisecond}
 	if off {
@@ -118,7 +123,7 @@ func (w *world) cut(from, to int, off bool) {
 	w.net.SetLink(addrOf(from).Addr(), addrOf(to).Addr(), l)
 }
 
-// passes reports how long it takes until a frame from one node reaches another; it fails after limit.
+// passes returns the time until frames pass between two nodes in both directions; it fails after limit.
 func (w *world) passes(from, to int, limit time.Duration) time.Duration {
 	w.t.Helper()
 	begin := time.Now()
@@ -132,16 +137,17 @@ func (w *world) passes(from, to int, limit time.Duration) time.Duration {
 			}
 		}
 	}
-	w.t.Fatalf("nothing passes from %d to %d and back within %s: %v, %v", from, to, limit, w.nodes[from].Stats().Drops, w.nodes[to].Stats().Drops)
+	w.t.Fatalf("nothing passes from %d to %d and back within %s: %v, %v", from, to, limit,
+		w.nodes[from].Stats().Drops, w.nodes[to].Stats().Drops)
 	return 0
 }
 
-// via returns by whom one node sends to another at present; the zero ID is directly.
+// via returns the relay by which one node sends to another at present, the zero ID for a direct link.
 func (w *world) via(from, to int) peer.ID {
 	return w.nodes[from].peers.Load().byID[w.nodes[to].peer.ID].Via
 }
 
-// learn has all nodes know where the others' addresses are.
+// learn makes all nodes learn the addresses of the others.
 func (w *world) learn() {
 	for i, n := range w.nodes {
 		n.dev.Inject(frame(ether.Broadcast, mac(10+i), 'l'))
@@ -156,13 +162,13 @@ func (w *world) learn() {
 	}
 }
 
-// TestRelay: a link that breaks, one way or both, is gone around, end to end sealed, and used again once it is there.
+// TestRelay: frames pass a broken link, one way or both, over a relay, sealed end to end, and use it again once it works.
 func TestRelay(t *testing.T) {
 	for mode, secrets := range modes {
 		for _, tt := range []struct {
 			name string
 			cut  [][2]int
-		}{{"both directions", [][2]int{{0, 2}, {2, 0}}}, {"there", [][2]int{{0, 2}}}, {"back", [][2]int{{2, 0}}}} {
+		}{{"both directions", [][2]int{{0, 2}, {2, 0}}}, {"forward", [][2]int{{0, 2}}}, {"backward", [][2]int{{2, 0}}}} {
 			t.Run(mode+"/"+tt.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, 3, secrets)
@@ -175,9 +181,9 @@ func TestRelay(t *testing.T) {
 					time.Sleep(20 * time.Second)
 					w.passes(0, 2, 2*time.Second)
 					if relay := w.nodes[1].peer.ID; w.via(0, 2) != relay || w.via(2, 0) != relay {
-						t.Errorf("by %s and %s, want %s", w.via(0, 2), w.via(2, 0), relay)
+						t.Errorf("over %s and %s, want %s", w.via(0, 2), w.via(2, 0), relay)
 					}
-					if n := w.nodes[1].passed.datagrams.Load(); n == 0 {
+					if n := w.nodes[1].relayed.datagrams.Load(); n == 0 {
 						t.Error("nothing was relayed")
 					}
 					for _, c := range tt.cut {
@@ -191,10 +197,10 @@ func TestRelay(t *testing.T) {
 						}
 					}
 					t.Logf("direct after %s", time.Since(begin))
-					relayed := w.nodes[1].passed.datagrams.Load()
+					relayed := w.nodes[1].relayed.datagrams.Load()
 					w.passes(0, 2, time.Second)
-					if n := w.nodes[1].passed.datagrams.Load(); n != relayed {
-						t.Errorf("%d datagrams were relayed though the link is there", n-relayed)
+					if n := w.nodes[1].relayed.datagrams.Load(); n != relayed {
+						t.Errorf("%d datagrams were relayed although the link works", n-relayed)
 					}
 				})
 			})
@@ -202,7 +208,7 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// TestRelayFromTheStart: two nodes that never had a link reach each other, and what is for everybody reaches all once.
+// TestRelayFromTheStart: two nodes that never had a link reach each other, and a broadcast reaches every node once.
 func TestRelayFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, nil)
@@ -218,22 +224,22 @@ func TestRelayFromTheStart(t *testing.T) {
 		}
 		w.learn()
 		if route := w.via(0, 3); route != w.nodes[1].peer.ID {
-			t.Errorf("from 0 to 3 by %s, want node 1", route)
+			t.Errorf("from 0 to 3 over %s, want node 1", route)
 		}
-		t.Logf("there and back over three links after %s", w.passes(0, 3, 2*time.Second))
+		t.Logf("both directions over three links after %s", w.passes(0, 3, 2*time.Second))
 		for i := range w.nodes {
 			got := deliver(t, w.nodes, i, frame(ether.Broadcast, mac(10+i), 'b'))
 			time.Sleep(50 * time.Millisecond)
 			for k, more := range settle(w.nodes) {
 				if got[k] = append(got[k], more...); k != i && string(got[k]) != "b" {
-					t.Errorf("of a frame for everybody from node %d node %d has got %q", i, k, got[k])
+					t.Errorf("of a broadcast from node %d, node %d has received %q", i, k, got[k])
 				}
 			}
 		}
 	})
 }
 
-// TestRelaySuperframes: what the kernel left to be cut goes over a relay as well, and is whole at the other end.
+// TestRelaySuperframes: superframes pass a relay as well, and arrive complete.
 func TestRelaySuperframes(t *testing.T) {
 	for mode, secrets := range modes {
 		t.Run(mode, func(t *testing.T) {
@@ -262,7 +268,7 @@ func TestRelaySuperframes(t *testing.T) {
 	}
 }
 
-// TestNoCircle: nodes that send each other what neither reaches drop it.
+// TestNoCircle: nodes whose routes form a circle drop the datagrams.
 func TestNoCircle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, nil)
@@ -276,30 +282,31 @@ func TestNoCircle(t *testing.T) {
 			p.Via = w.nodes[via].peer.ID
 			w.nodes[i].SetPeers([]Peer{w.nodes[0].peer, w.nodes[1].peer, w.nodes[2].peer, p})
 		}
-		before := w.passedBy()
+		before := w.relayed()
 		for range 10 {
 			w.nodes[0].dev.Inject(numbered(mac(13), mac(10), 1))
 			time.Sleep(100 * time.Millisecond)
 		}
 		frames := uint64(10 + 20) // and probes and handshakes
-		if n := w.passedBy() - before; n > 2*frames {
-			t.Errorf("%d datagrams were relayed for %d frames: they run in a circle", n, frames)
+		if n := w.relayed() - before; n > 2*frames {
+			t.Errorf("%d datagrams were relayed for %d frames: they circle", n, frames)
 		}
 		if n := w.nodes[2].Stats().Drops[DropRelay] + w.nodes[0].Stats().Drops[DropRelay] + w.nodes[1].Stats().Drops[DropRelay]; n == 0 {
-			t.Error("nothing was dropped as relayed too far")
+			t.Error("nothing was dropped as relayed too often")
 		}
 	})
 }
 
-func (w *world) passedBy() (n uint64) {
+// relayed returns the number of datagrams that all nodes have relayed.
+func (w *world) relayed() (n uint64) {
 	for _, node := range w.nodes {
-		n += node.passed.datagrams.Load()
+		n += node.relayed.datagrams.Load()
 	}
 	return n
 }
 
-// TestDialOut: a node behind a translator is reached through the links that it opens, and two of them by one another's
-// help, first over a relay and then directly.
+// TestDialOut: a node behind a NAT is reached over the links that it opens. Two such nodes reach each other over a relay, and
+// then, after a hole punch, directly.
 func TestDialOut(t *testing.T) {
 	for mode, secrets := range modes {
 		t.Run(mode, func(t *testing.T) {
@@ -312,19 +319,19 @@ func TestDialOut(t *testing.T) {
 				w.learn()
 				w.passes(0, 2, time.Second)
 				t.Logf("from another node after %s", w.passes(1, 2, 10*time.Second))
-				t.Logf("to one behind another translator after %s", w.passes(3, 2, 10*time.Second))
+				t.Logf("to a node behind another NAT after %s", w.passes(3, 2, 10*time.Second))
 				begin := time.Now()
 				for w.via(2, 3) != (peer.ID{}) || w.via(3, 2) != (peer.ID{}) {
 					w.passes(3, 2, time.Second)
 					if time.Since(begin) > 20*time.Second {
-						t.Fatal("they do not meet within 20 s")
+						t.Fatal("no direct link within 20 s")
 					}
 				}
 				t.Logf("directly after %s", time.Since(begin))
 				w.passes(3, 2, time.Second)
-				before := w.passedBy()
+				before := w.relayed()
 				w.passes(3, 2, time.Second)
-				if w.passedBy() != before {
+				if w.relayed() != before {
 					t.Error("still relayed")
 				}
 			})
@@ -332,8 +339,8 @@ func TestDialOut(t *testing.T) {
 	}
 }
 
-// TestKnock: a node finds out whether it is reached by those that it has not sent to.
-func TestKnock(t *testing.T) {
+// TestDialBack: a node finds out whether datagrams reach it from addresses to which it has not sent.
+func TestDialBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil, 2)
 		for n, want := range map[int]bool{1: true, 2: false} {
@@ -343,7 +350,7 @@ func TestKnock(t *testing.T) {
 		}
 		w.net.Partition([]netip.Addr{addrOf(0).Addr()}, []netip.Addr{addrOf(1).Addr()})
 		if came, err := w.nodes[1].RequestDialBack(t.Context(), w.nodes[0].peer.ID); came || err == nil {
-			t.Errorf("by somebody who does not answer: %v, %v, want an error", came, err)
+			t.Errorf("by a peer that does not answer: %v, %v, want an error", came, err)
 		}
 	})
 }
@@ -365,11 +372,11 @@ func TestControl(t *testing.T) {
 		time.Sleep(time.Second)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if len(w.heard) != 2 {
-			t.Errorf("%d messages, want 2: %q", len(w.heard), w.heard)
+		if len(w.received) != 2 {
+			t.Errorf("%d messages, want 2: %q", len(w.received), w.received)
 		}
 		if err := w.nodes[0].SendControl(w.nodes[1].peer.ID, 5, make([]byte, MaxControl+1)); err == nil {
-			t.Error("a message that is too long is taken")
+			t.Error("a message that is too long is accepted")
 		}
 	})
 }

@@ -1,16 +1,20 @@
 // Package router is the engine of the datapath: it carries Ethernet frames between the host's TAP and the peers.
 //
-// A frame's way, file by file: outbound.go reads it from a TAP queue, checks it (outgoing.go), learns its source and finds
-// the hops that it goes to; encode.go makes datagrams of it, sealed or not, where it lies (slicer.go for superframes);
-// inbound.go takes a datagram from a socket, finds its session, opens it, checks it, learns its source and hands it to
-// the TAP (host.go). oversize.go is the way of what does not fit, and path.go finds out what does.
+// A frame that leaves the host: outbound.go reads it from a TAP queue, checks it (outgoing.go), learns its source and finds
+// its destinations. encode.go makes datagrams of it, sealed or plain, in place where possible (segmenter.go: superframes),
+// and sends them. oversize.go handles frames that are too long for the path, path.go measures the path.
 //
-// lane.go is how frames go to a peer at present, keys.go makes the sessions that lanes go by, and pending.go keeps frames
-// until there is one. peers.go is the snapshot of the peers that all read, drop.go the reasons for which a frame goes
-// nowhere, stats.go and metrics.go what was counted.
+// A frame from a peer: inbound.go takes a datagram from a socket, finds its session, opens it, checks it, learns its source
+// and passes it to the TAP (tapwriter.go). relay.go forwards datagrams for other nodes.
+//
+// peer.go holds everything about a peer, and the snapshot of all peers that the other files read. handshakes.go makes
+// sessions, and staged.go keeps frames until there is one. liveness.go judges direct links, holepunch.go and
+// reachability.go deal with NATs, control.go carries control messages. drop.go lists the reasons for which frames are
+// dropped; stats.go and metrics.go publish what was counted.
 //
 // One goroutine owns each TAP queue, and one each socket. They share the forwarding database, the snapshot and the
-// sessions, all read without a lock, and counters; no frame passes from one goroutine to another.
+// sessions, all read without a lock, and counters. No frame passes from one goroutine to another, apart from staged frames,
+// which the handshake goroutine sends.
 package router
 
 import (
@@ -19,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,57 +39,70 @@ import (
 	"weft/tap"
 )
 
-// ErrConfig is wrapped by the errors of New for a Config that cannot be meant.
+// ErrConfig is wrapped by the errors of New for an invalid Config.
 var ErrConfig = errors.New("bad configuration")
 
-// vlanTag is the length of an IEEE 802.1Q tag, which an MTU does not count.
+// vlanTag is the length of an IEEE 802.1Q tag, which an MTU does not include.
 const vlanTag = 4
 
-// Config is what an Engine is made of.
+// Config configures an Engine.
 type Config struct {
-	// Private is this node's static X25519 key, of which its ID is made.
+	// Private is this node's static X25519 key, from which its ID is derived.
 	Private [session.KeyLen]byte
-	// Cluster is the name of the network; nodes of another one make no session.
+	// Cluster is the name of the network; nodes of another network make no session.
 	Cluster string
-	// Secrets are what the node shares with others, the first choice first; see session.Config. Without any, frames are
-	// not sealed, and only strangers off the path are kept out.
+	// Secrets are those that the node shares with others, the first choice first; see session.Config. Without any, frames
+	// are not sealed, and only attackers that are not on the path are kept out.
 	Secrets []session.Secret
-	// Offer is which ciphers the node would use.
+	// Offer lists the ciphers that the node can use.
 	Offer session.Offer
-	// Trusts reports whether frames need not be sealed on the way to and from an address, as far as this node is
-	// concerned; nil is never, but always where there are no secrets. It may be called from any goroutine.
-	Trusts func(netip.Addr) bool
-	// OnAgreed is told that Agreed has changed for a peer, by one goroutine, which waits for it; it may be nil.
-	OnPlainAgreed func(peer.ID)
-	// Owner returns the peer that gives out an address of the overlay. It is called for every question for an address
-	// that comes from this node's pods, by the goroutine that reads the TAP, and must not block. Nil: such questions go to
-	// all peers.
-	Owner func(netip.Addr) (peer.ID, bool)
-	// OnLinks is told what has changed of the links that this node itself can judge, by one goroutine, which waits for it;
-	// it may be nil.
-	OnLinks func(Links)
-	// OnControl takes what peers sent by SendControl. It is called by the goroutines that read the sockets: it must not
-	// block, nor keep message. It may be nil.
-	OnControl func(from peer.ID, to uint8, message []byte)
-	// Knock sends a datagram to an address from a port that nothing was ever sent from, for a peer that wants to know
-	// whether others reach it there; nil: this node cannot.
-	DialBack func(to netip.AddrPort, datagram []byte)
+	// Trusted are the prefixes to and from which, as far as this node is concerned, frames need not be sealed. Without
+	// Secrets all addresses are trusted.
+	Trusted []netip.Prefix
+	// Owners finds the peer that assigns an address of the overlay; nil: address queries of pods go to all peers.
+	Owners AddressOwners
+	// Events receives what the engine reports; nil: nothing is reported, and no dial-back is done for peers.
+	Events Events
 	// Device is the host's side. The engine owns it: Run closes it.
 	Device tap.Device
-	// Conns are the sockets, at least one and at most one for each of the device's queues, as each writes to a queue of
-	// its own; TAP queues share them out. Peers send to where a node's datagrams come from, so all must send from the
-	// same address. The engine owns them: Run closes them.
+	// Conns are the sockets: at least one, and at most one for each of the device's queues, as each writes to a queue of its
+	// own. TAP queues share the sockets. Peers send to the source of a node's datagrams, so all sockets must send from one
+	// address. The engine owns them: Run closes them.
 	Conns []underlay.Conn
-	// FDBAge is how long an address is known after its last frame, by the second; fdb.DefaultAge where 0. Shorter finds
-	// silent addresses sooner when they have moved; longer floods less.
+	// FDBAge is how long an address is remembered after its last frame, in steps of a second; fdb.DefaultAge if 0. A shorter
+	// age finds silent addresses that have moved sooner, a longer one floods less.
 	FDBAge time.Duration
-	// Logger takes what an operator should read, never at a rate that frames set; slog.Default where nil.
+	// Logger receives messages for the operator, never at a rate that frames or datagrams determine; slog.Default if nil.
 	Logger *slog.Logger
-	// Now is the clock; time.Now where nil.
+	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
 
-// Validate returns an error that wraps ErrConfig and names the field that is wrong, or nil.
+// AddressOwners finds the owners of addresses of the overlay.
+type AddressOwners interface {
+	// OwnerOf returns the peer that assigns an address, false if it is unknown. The goroutines of the TAP queues call it
+	// for every address query of a pod: it must be safe for concurrent use, and must not wait.
+	OwnerOf(netip.Addr) (peer.ID, bool)
+}
+
+// Events is how an Engine reports to its owner. No lock of the engine is held during a call, so all methods of the Engine
+// may be called from it.
+type Events interface {
+	// PlainAgreed reports that Engine.PlainAgreed has changed for a peer. The handshake goroutine calls it, one call at a
+	// time, and waits for it: no session is made meanwhile.
+	PlainAgreed(id peer.ID)
+	// LinksChanged reports the direct links, after every change. The liveness goroutine calls it, one call at a time, and
+	// waits for it: no link is probed meanwhile.
+	LinksChanged(links Links)
+	// ControlReceived delivers a message that a peer has sent with SendControl. The goroutines of the sockets call it: it
+	// must be safe for concurrent use, must not wait, and must not keep message.
+	ControlReceived(from peer.ID, to uint8, message []byte)
+	// DialBack sends a datagram to an address from a port that was never used before, for a peer that tests whether it
+	// is reachable. The dial-back goroutine calls it, one call at a time; it may wait for a short time.
+	DialBack(to netip.AddrPort, datagram []byte)
+}
+
+// Validate returns an error that wraps ErrConfig and names the invalid field, or nil.
 func (c Config) Validate() error {
 	switch {
 	case c.Device == nil:
@@ -98,57 +116,76 @@ func (c Config) Validate() error {
 }
 
 // Engine forwards frames. All methods may be called from any goroutine.
+//
+// Locks, in the order in which they are taken. A goroutine that holds one takes only locks below it:
+//
+//	lock             guards                                       taken by
+//	Engine.mu        SetPeers, SetTrusted, SetKernel, Capture     callers of these
+//	handshakes.mu    the session.Node                             callers of SetPeers, SetTrusted, SetSecrets and Stats;
+//	                                                              the handshake and liveness goroutines
+//	remotePeer.mu    staged frames, path prober and link of one   any goroutine, briefly; never two at a time, and
+//	                 peer, and stores of its egress               never together with handshakes.mu
+//	leaves           dialBacks.mu, holePunches.mu, duplicates.mu, any goroutine, briefly
+//	                 the locks of fdb, neighbor.Table and Session
+//	tapWriter.mu     writes to one TAP queue                      the goroutines of the sockets and TAP queues
+//
+// No lock but tapWriter.mu is held during I/O, and none during a call of Events. The goroutines of the TAP queues and
+// sockets take remotePeer.mu only for rare events (frames without a session, probes), never handshakes.mu or Engine.mu.
 type Engine struct {
 	// Constant after New.
-	self     peer.ID
-	device   tap.Device
-	conns    []underlay.Conn
-	fdb      *fdb.Table
-	age      time.Duration
-	tailroom int // bytes that may have to follow a frame: a tag's where there are secrets
-	onAgreed func(peer.ID)
-	control  func(from peer.ID, to uint8, message []byte)
-	knock    func(netip.AddrPort, []byte)
-	log      *slog.Logger
-	now      func() time.Time
+
+	self       peer.ID
+	device     tap.Device
+	conns      []underlay.Conn
+	fdb        *fdb.Table
+	age        time.Duration
+	tailroom   int    // bytes that may have to follow a frame: those of a tag if there are secrets
+	events     Events // may be nil
+	log        *slog.Logger
+	now        func() time.Time
+	handshakes *handshakes
+
+	// Work for goroutines of Run. A sender that finds a queue full gives up: requests are repeated.
+
+	probeReplies     chan probeReply
+	sessionRequests  chan peer.ID
+	dialBackRequests chan dialBackRequest
+	linkWake         chan struct{} // holds a token while the liveness goroutine has something to do at once
 
 	// Atomic.
-	started  atomic.Bool
-	peers    atomic.Pointer[snapshot]
-	longest  atomic.Int64 // frame in bytes: the device's MTU and the headers it does not count
-	trust    atomic.Pointer[func(netip.Addr) bool]
-	drops    dropCounters
-	moves    atomic.Uint64
-	probes   atomic.Uint64 // of paths, and answers to them, received
-	floods   atomic.Uint64
-	toTAP    frameCounters
-	fromTAP  frameCounters
-	transmit batchCounters
-	receive  batchCounters
 
-	waitingBytes atomic.Int64 // of frames that wait for sessions
+	started     atomic.Bool
+	peers       atomic.Pointer[snapshot]
+	longest     atomic.Int64 // length of a frame in bytes: the device's MTU and the headers it does not include
+	trusted     atomic.Pointer[trustList]
+	keepalive   atomic.Pointer[map[peer.ID]bool] // peers with which sessions are kept; the map is immutable
+	stagedBytes atomic.Int64
+	drops       dropCounters
+	moves       atomic.Uint64
+	probes      atomic.Uint64 // probes of paths, and answers to them, received
+	floods      atomic.Uint64
+	relayed     relayCounters
+	toTAP       frameCounters
+	fromTAP     frameCounters
+	transmit    batchCounters
+	receive     batchCounters
+	captures    atomic.Pointer[[]*Capture] // nil: none
 
-	keys   *keys
-	links  *links
-	knocks knocks
+	// With locks of their own.
 
-	neighbors neighbors
+	neighbors   neighbors
+	duplicates  duplicates
+	dialBacks   dialBacks
+	holePunches holePunches
 
-	passed passed
+	// Guarded by mu.
 
-	captures   atomic.Pointer[[]*Capture] // nil: none
-	duplicates duplicates
-
-	// answers to probes that wait to be sent, and peers with whom a session is wanted; who finds one full gives up.
-	answers chan answer
-	wants   chan peer.ID
-
-	// mu serialises SetPeers, SetTrusts and who captures.
-	mu sync.Mutex
+	mu       sync.Mutex
+	onKernel map[peer.ID]bool // the IDs of SetKernel(id, true), peers or not
 }
 
-// New returns an engine that is idle and knows no peers. The error wraps ErrConfig, or is the device's; device and
-// sockets then are still open, and the caller's.
+// New returns an idle engine without peers. The error wraps ErrConfig, or is the device's; device and sockets then remain
+// open, and belong to the caller.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -165,82 +202,73 @@ func New(cfg Config) (*Engine, error) {
 	tailroom := wire.TagLen
 	if len(cfg.Secrets) == 0 {
 		tailroom = 0
-		cfg.Trusts = func(netip.Addr) bool { return true }
 	}
-	cfg.Trusts = session.OrNever(cfg.Trusts)
-	keys, err := newKeys(session.Config{
-		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusts: cfg.Trusts,
+	trusted := &trustList{all: tailroom == 0, prefixes: slices.Clone(cfg.Trusted)}
+	handshakes, err := newHandshakes(session.Config{
+		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusts: trusted.contains,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	e := &Engine{
-		self:     keys.node.ID(),
-		device:   cfg.Device,
-		conns:    cfg.Conns,
-		fdb:      fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
-		age:      cfg.FDBAge,
-		tailroom: tailroom,
-		onAgreed: cfg.OnPlainAgreed,
-		control:  cfg.OnControl,
-		knock:    cfg.DialBack,
-		log:      cfg.Logger,
-		now:      cfg.Now,
-		keys:     keys,
+		self:       handshakes.node.ID(),
+		device:     cfg.Device,
+		conns:      cfg.Conns,
+		fdb:        fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
+		age:        cfg.FDBAge,
+		tailroom:   tailroom,
+		events:     cfg.Events,
+		log:        cfg.Logger,
+		now:        cfg.Now,
+		handshakes: handshakes,
 
-		answers: make(chan answer, maxAnswers),
-		wants:   make(chan peer.ID, maxWants),
+		probeReplies:     make(chan probeReply, maxProbeReplies),
+		sessionRequests:  make(chan peer.ID, maxSessionRequests),
+		dialBackRequests: make(chan dialBackRequest, maxDialBackRequests),
+		linkWake:         make(chan struct{}, 1),
+
+		onKernel: map[peer.ID]bool{},
 	}
-	e.neighbors.owner = cfg.Owner
-	e.links = newLinks(e, cfg.OnLinks)
-	e.trust.Store(&cfg.Trusts)
-	e.peers.Store(&snapshot{})
+	e.neighbors.owners = cfg.Owners
+	e.trusted.Store(trusted)
+	e.keepalive.Store(&map[peer.ID]bool{})
+	e.peers.Store(newSnapshot(0))
 	if err := e.readMTU(); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Run forwards frames until ctx ends, which it returns nil for, or until the device or a socket fails. When it returns
-// all its goroutines have ended and the device and the sockets are closed. It may be called once.
+// Run forwards frames until ctx ends, for which it returns nil, or until the device or a socket fails. When it returns, all
+// its goroutines have ended and the device and the sockets are closed. It may be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.started.Swap(true) {
 		return errors.New("router: Run was called before")
 	}
 	group, inner := errgroup.WithContext(ctx)
 	queues := e.device.Queues()
-	hosts := make([]*host, len(queues))
+	writers := make([]*tapWriter, len(queues))
 	for i, q := range queues {
-		hosts[i] = &host{queue: q}
-		group.Go(newOutbound(e, q, hosts[i], e.conns[i%len(e.conns)]).run)
+		writers[i] = &tapWriter{queue: q}
+		group.Go(newOutbound(e, q, writers[i], e.conns[i%len(e.conns)]).run)
 	}
 	for i, c := range e.conns {
-		group.Go(newInbound(e, c, hosts[i]).run)
+		group.Go(newInbound(e, c, writers[i]).run)
+	}
+	for _, run := range []func(context.Context){e.runHandshakes, e.runProbes, e.runLiveness, e.runDialBacks, e.runAgeing} {
+		group.Go(func() error {
+			run(inner)
+			return nil
+		})
 	}
 	group.Go(func() error {
-		e.probePaths(inner)
-		return nil
-	})
-	group.Go(func() error {
-		e.makeSessions(inner)
-		return nil
-	})
-	group.Go(func() error {
-		e.links.watch(inner)
-		return nil
-	})
-	group.Go(func() error {
-		e.keep(inner)
-		return nil
-	})
-	group.Go(func() error {
-		<-inner.Done() // what waits for a frame or a datagram wakes up when this closes it
+		<-inner.Done() // closing ends the reads of the others
 		return e.close()
 	})
 	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(queues), "sockets", len(e.conns))
 	err := group.Wait()
 	if ctx.Err() != nil {
-		err = nil // what closing it for the end has made of reads and writes
+		err = nil // reads and writes failed because of the close
 	}
 	return err
 }
@@ -253,9 +281,9 @@ func (e *Engine) close() error {
 	return errors.Join(errs...)
 }
 
-// keep ages the forwarding database and follows the device's MTU until ctx ends. That the MTU cannot be read ends
-// nothing: where the interface is gone, its queues say so.
-func (e *Engine) keep(ctx context.Context) {
+// runAgeing removes old entries from the forwarding database and follows the device's MTU until ctx ends. An MTU that
+// cannot be read ends nothing: if the interface is gone, its queues fail.
+func (e *Engine) runAgeing(ctx context.Context) {
 	tick := time.NewTicker(min(max(e.age/10, time.Second), 30*time.Second))
 	defer tick.Stop()
 	for {
@@ -280,26 +308,50 @@ func (e *Engine) readMTU() error {
 	return nil
 }
 
-// FDB returns what is known of addresses, sorted by them; the zero ID is the host itself.
+// FDB returns the entries of the forwarding database, sorted by address; the zero ID stands for the host itself.
 func (e *Engine) FDB() []fdb.Entry { return e.fdb.Entries(e.now()) }
 
-// Take returns the addresses that were learned behind a peer and forgets them, for somebody who knows better from now
-// on. It costs next to nothing where no frame has come from the peer since the last call.
+// ReleaseMACs returns the addresses that were learned behind a peer and removes them from the forwarding database, for a
+// caller that carries their frames from now on. It costs next to nothing if no frame has come from the peer since the last
+// call.
 func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
-	h := e.peers.Load().byID[id]
-	if h == nil {
+	v := e.peers.Load().byID[id]
+	if v == nil {
 		return nil
 	}
-	if frames := h.state.receive.frames.Load() + 1; h.state.taken.Swap(frames) == frames {
+	if frames := v.receive.frames.Load() + 1; v.released.Swap(frames) == frames {
 		return nil
 	}
 	return e.fdb.Release(id)
 }
 
-// learn notes that mac is at where.
+// learn notes that mac is behind the peer where; the zero ID stands for the host itself.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {
 	if e.fdb.Learn(mac, where, now) {
 		e.moves.Add(1)
-		e.duplicates.moved(mac, where, now)
+		e.duplicates.noteMove(mac, where, now)
 	}
+}
+
+// trustList is a set of addresses to and from which frames need not be sealed. It is immutable.
+type trustList struct {
+	all      bool // every address: there are no secrets
+	prefixes []netip.Prefix
+}
+
+func (t *trustList) contains(addr netip.Addr) bool {
+	return t.all || slices.ContainsFunc(t.prefixes, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+}
+
+// SetTrusted replaces Config.Trusted. For the frames that this node sends it takes effect at once; sessions that were
+// agreed on otherwise are renewed.
+func (e *Engine) SetTrusted(prefixes []netip.Prefix) {
+	trusted := &trustList{all: e.tailroom == 0, prefixes: slices.Clone(prefixes)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.trusted.Store(trusted)
+	for _, v := range e.peers.Load().sorted {
+		v.updateEgress(func(out egress) egress { return e.egressTo(out.session, out.addr) })
+	}
+	e.handshakes.with(func(n *session.Node) { n.SetTrusts(trusted.contains, e.now()) })
 }

@@ -31,7 +31,7 @@ func want(t *testing.T, what string, got, want [][]byte) {
 	}
 }
 
-// TestFloodThenUnicast: a flood arrives at every other node exactly once; an answer teaches where to send.
+// TestFloodThenUnicast: a flood arrives at every other node exactly once; the answer shows where to send.
 func TestFloodThenUnicast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
@@ -44,7 +44,7 @@ func TestFloodThenUnicast(t *testing.T) {
 	})
 }
 
-// TestMove: an address that turns up elsewhere is there from then on, on every node that hears of it.
+// TestMove: an address that is used elsewhere is learned there by every node that receives its frames.
 func TestMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
@@ -72,12 +72,13 @@ func TestAgeing(t *testing.T) {
 		time.Sleep(fdb.DefaultAge + time.Minute)
 		want(t, "aged", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}, {'c'}})
 		if n := nodes[2].Stats().FDBEntries; n != 1 {
-			t.Errorf("%d entries, want 1: the rest has been taken out", n)
+			t.Errorf("%d entries, want 1: the others were removed", n)
 		}
 	})
 }
 
-// TestPeerLeaves: what was learned from it is forgotten, it gets and gives nothing more, and the others' counters go on.
+// TestPeerLeaves: the addresses learned from it are forgotten, it neither sends nor receives any more, and the counters of the
+// others continue.
 func TestPeerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
@@ -91,10 +92,10 @@ func TestPeerLeaves(t *testing.T) {
 			t.Errorf("peers %+v", s.Peers)
 		}
 		if s.Drops[DropSession] == 0 {
-			t.Errorf("drops %v, want one for a session that is not there", s.Drops)
+			t.Errorf("drops %v, want one for an unknown session", s.Drops)
 		}
 		nodes[0].SetPeers([]Peer{nodes[1].peer, nodes[2].peer})
-		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), '-')) // by the old session, and node 1 is told that it is not there
+		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), '-')) // by the old session, and node 1 is notified that it is unknown
 		time.Sleep(time.Second)
 		want(t, "back again", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'e')), [][]byte{{'e'}, nil, {'e'}})
 		nodes[0].SetPeers(nil)
@@ -105,7 +106,7 @@ func TestPeerLeaves(t *testing.T) {
 	})
 }
 
-// TestPeerMoves: a peer with a new address keeps its counters and what was learned from it.
+// TestPeerMoves: a peer with a new address keeps its counters and the addresses learned from it.
 func TestPeerMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := run(t, 2)
@@ -148,8 +149,8 @@ func TestManyPeers(t *testing.T) {
 		nodes[0].SetPeers(peers)
 		synctest.Wait()
 		for n, i := range all {
-			befriendAs(t, nodes[0], i, peers[n])
-			time.Sleep(50 * time.Millisecond) // of the bubble: initiations are rationed
+			connectRemoteAs(t, nodes[0], i, peers[n])
+			time.Sleep(50 * time.Millisecond) // of the bubble: initiations are rate limited
 		}
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
 		for _, p := range nodes[0].Stats().Peers {
@@ -160,7 +161,7 @@ func TestManyPeers(t *testing.T) {
 	})
 }
 
-// TestQueues: several TAP queues share a socket, and the database, and lose nothing. The race detector watches.
+// TestQueues: several TAP queues share a socket and the database, and lose nothing. It is meant for the race detector.
 func TestQueues(t *testing.T) {
 	const queues, frames = 3, 50
 	synctest.Test(t, func(t *testing.T) {
@@ -210,7 +211,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestRunEnds: with ctx, quietly; with the device or a socket, with its error; and never a second time.
+// TestRunEnds: Run returns nil when ctx ends, and the error of the device or a socket when one fails. It runs once only.
 func TestRunEnds(t *testing.T) {
 	for name, end := range map[string]func(*node, context.CancelFunc){
 		"context": func(_ *node, cancel context.CancelFunc) { cancel() },
@@ -243,39 +244,40 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
-// TestNoLogFlood: nothing that a stranger sends is logged.
+// TestNoLogFlood: datagrams of an unauthenticated sender are not logged.
 func TestNoLogFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := run(t, 1)
 		synctest.Wait()
 		before := nodes[0].log.Load()
-		stranger, err := network.Listen(addrOf(9))
+		sender, err := network.Listen(addrOf(9))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 500 {
-			if _, err := stranger.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: make([]byte, i)}}); err != nil {
+			if _, err := sender.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: make([]byte, i)}}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		synctest.Wait()
 		if s := nodes[0].Stats(); s.Drops[DropTruncated]+s.Drops[DropVersion] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
-			t.Errorf("drops %v, %d addresses, %d lines of log", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
+			t.Errorf("drops %v, %d addresses, %d log lines", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
 		}
 	})
 }
 
-// TestCountersNeverRepeat: frames, slices, probes and answers of a session have counters of their own: they are nonces.
+// TestCountersNeverRepeat: frames, segments, probes and replies of a session have counters of their own, as counters are
+// nonces.
 func TestCountersNeverRepeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures})
-		other, err := network.Listen(addrOf(1))
+		socket, err := network.Listen(addrOf(1))
 		if err != nil {
 			t.Fatal(err)
 		}
 		nodes[0].SetPeers([]Peer{peerOf(1)})
 		synctest.Wait()
-		friend := befriend(t, nodes[0], 1)
+		other := connectRemote(t, nodes[0], 1)
 		seen, kinds := map[uint64]bool{}, map[wire.Type]int{}
 		batch := make([]underlay.Datagram, 256)
 		for i := range batch {
@@ -286,18 +288,18 @@ func TestCountersNeverRepeat(t *testing.T) {
 			nodes[0].dev.InjectQueue(0, superframe(2, 1, 5000, 1000))
 			probe := make([]byte, 100-wire.HeaderLen-wire.TagLen)
 			wire.Probe{Token: 1, Size: 100}.Put(probe)
-			if _, err := other.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: friend.sealed(wire.TypeProbe, probe)}}); err != nil {
+			if _, err := socket.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: other.sealed(wire.TypeProbe, probe)}}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second) // of the bubble: the prober's turn
-			n, err := other.ReadBatch(batch)
+			time.Sleep(time.Second) // of the bubble: the prober sends
+			n, err := socket.ReadBatch(batch)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range batch[:n] {
 				header, _, err := wire.Parse(d.Buf)
-				if err != nil || header.Session != friend.session.Index() || seen[header.Counter] {
-					t.Fatalf("%+v, %v: a counter that was seen before", header, err)
+				if err != nil || header.Session != other.session.Index() || seen[header.Counter] {
+					t.Fatalf("%+v, %v: a counter that was used before", header, err)
 				}
 				seen[header.Counter] = true
 				kinds[header.Type]++

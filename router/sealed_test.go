@@ -24,7 +24,7 @@ func secretOf(n int) session.Secret {
 	return session.Secret{Key: [session.KeyLen]byte{byte(n)}, Fingerprint: uint32(n)}
 }
 
-// runSealed runs nodes that share secrets, or else have none.
+// runSealed runs nodes that share secrets, if any.
 func runSealed(t *testing.T, size int, secrets ...session.Secret) (*simnet.Network, []*node) {
 	t.Helper()
 	network := simnet.New(1)
@@ -36,14 +36,14 @@ func runSealed(t *testing.T, size int, secrets ...session.Secret) (*simnet.Netwo
 	return network, nodes
 }
 
-// numbered returns a frame of 64 bytes with a number in it, and read takes it out again.
+// numbered returns a frame of 64 bytes that contains a number, which collect reads.
 func numbered(dst, src ether.Addr, n int) []byte {
 	f := frame(dst, src, 'n')
 	copy(f[15:], fmt.Sprintf("%08d", n))
 	return f
 }
 
-// collect returns the numbers of the frames that a node's host has got since the last call, in order.
+// collect returns the numbers of the frames that a node's host has received since the last call, in order.
 func collect(t *testing.T, n *node) (numbers []int) {
 	t.Helper()
 	for {
@@ -53,13 +53,13 @@ func collect(t *testing.T, n *node) (numbers []int) {
 		}
 		var number int
 		if _, err := fmt.Sscanf(string(f.Data[15:23]), "%08d", &number); err != nil {
-			t.Fatalf("a frame that nobody sent: %x", f.Data)
+			t.Fatalf("a frame that was never sent: %x", f.Data)
 		}
 		numbers = append(numbers, number)
 	}
 }
 
-// TestNothingLostOverRekeys: ten minutes of frames in both directions, more than four changes of keys, and every frame
+// TestNothingLostOverRekeys: in ten minutes of frames in both directions, with more than four changes of keys, every frame
 // arrives, in order.
 func TestNothingLostOverRekeys(t *testing.T) {
 	for mode, secrets := range modes {
@@ -74,8 +74,8 @@ func TestNothingLostOverRekeys(t *testing.T) {
 					nodes[1].dev.Inject(numbered(ether.Broadcast, mac(2), i))
 					time.Sleep(50 * time.Millisecond) // of the bubble
 					for k, n := range nodes {
-						for _, h := range n.peers.Load().byID {
-							sessions[h.state.crossing.lane.Load().session] = true
+						for _, v := range n.peers.Load().byID {
+							sessions[v.egress.Load().session] = true
 						}
 						if i%100 == 99 {
 							got := collect(t, n)
@@ -101,8 +101,9 @@ func TestNothingLostOverRekeys(t *testing.T) {
 	}
 }
 
-// TestFirstFramesWaitInOrder: what is sent before there is a session arrives once there is one, before all that follows.
-func TestFirstFramesWaitInOrder(t *testing.T) {
+// TestFirstFramesAreStagedInOrder: frames that are sent before there is a session arrive once there is one, before all later
+// frames.
+func TestFirstFramesAreStagedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runSealed(t, 2, secretOf(1))
 		network.SetDefault(simnet.Link{Latency: 50 * time.Millisecond})
@@ -123,28 +124,28 @@ func TestFirstFramesWaitInOrder(t *testing.T) {
 	})
 }
 
-// TestWaitingIsBounded: frames for a peer that does not answer are kept for a moment, up to a bound, and then counted.
-func TestWaitingIsBounded(t *testing.T) {
+// TestStagingIsBounded: frames for a peer that does not answer are staged for a moment, up to a bound, and then counted.
+func TestStagingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := runSealed(t, 1, secretOf(1))
 		nodes[0].SetPeers([]Peer{peerOf(1)})
-		for i := range 10 * maxWaiting {
+		for i := range 10 * maxStaged {
 			nodes[0].dev.Inject(numbered(ether.Broadcast, mac(1), i))
 			time.Sleep(10 * time.Millisecond)
 		}
 		synctest.Wait()
-		h := nodes[0].peers.Load().byID[peerOf(1).ID]
-		if n := len(h.state.crossing.waiting); n > maxWaiting || int(nodes[0].waitingBytes.Load()) != 64*n {
-			t.Errorf("%d frames wait, counted as %d bytes", n, nodes[0].waitingBytes.Load())
+		v := nodes[0].peers.Load().byID[peerOf(1).ID]
+		if n := len(v.staged); n > maxStaged || int(nodes[0].stagedBytes.Load()) != 64*n {
+			t.Errorf("%d frames staged, counted as %d bytes", n, nodes[0].stagedBytes.Load())
 		}
 		nodes[0].SetPeers(nil)
-		if nodes[0].waitingBytes.Load() != 0 || nodes[0].Stats().Drops[DropNoSession] != 10*maxWaiting {
-			t.Errorf("%d bytes wait, drops %v", nodes[0].waitingBytes.Load(), nodes[0].Stats().Drops)
+		if nodes[0].stagedBytes.Load() != 0 || nodes[0].Stats().Drops[DropNoSession] != 10*maxStaged {
+			t.Errorf("%d bytes staged, drops %v", nodes[0].stagedBytes.Load(), nodes[0].Stats().Drops)
 		}
 	})
 }
 
-// spy is a socket that keeps all that is sent through it.
+// spy is a socket that shows all datagrams that are sent through it.
 type spy struct {
 	underlay.Conn
 	sent func(d *underlay.Datagram)
@@ -157,8 +158,8 @@ func (s *spy) WriteBatch(batch []underlay.Datagram) (int, error) {
 	return s.Conn.WriteBatch(batch)
 }
 
-// TestNothingReadable: no piece of a frame leaves a node as it is, whatever way it goes: alone, as a superframe, in
-// pieces, to all or to one.
+// TestNothingReadable: no part of a frame leaves a node unsealed, whether it is sent alone, as a superframe, in pieces, to
+// all peers or to one.
 func TestNothingReadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
@@ -204,8 +205,8 @@ func TestNothingReadable(t *testing.T) {
 	})
 }
 
-// TestRoaming: a peer whose datagrams come from elsewhere is answered there; one of which only unsealed or forged
-// datagrams come from elsewhere is not.
+// TestRoaming: if sealed datagrams of a peer come from another address, the peer is answered there; unsealed and forged
+// datagrams do not move it.
 func TestRoaming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
@@ -221,7 +222,7 @@ func TestRoaming(t *testing.T) {
 		}
 		n.SetPeers([]Peer{peerOf(1)})
 		synctest.Wait()
-		f := befriend(t, n, 1, secretOf(1))
+		f := connectRemote(t, n, 1, secretOf(1))
 		send := func(from int, b []byte) {
 			if _, err := sockets[from].WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: b}}); err != nil {
 				t.Fatal(err)
@@ -236,7 +237,7 @@ func TestRoaming(t *testing.T) {
 		send(8, forged)
 		send(8, f.plain(body))
 		if at() != addrOf(1) {
-			t.Fatalf("moved to %s by what anybody could send", at())
+			t.Fatalf("moved to %s by datagrams that any sender could make", at())
 		}
 		fresh := f.sealed(wire.TypeKeepalive, nil)
 		again := bytes.Clone(fresh)
@@ -247,7 +248,7 @@ func TestRoaming(t *testing.T) {
 		send(8, again) // a replay
 		send(8, old)   // sent before the move, and late
 		if at() != addrOf(7) {
-			t.Errorf("moved to %s by a datagram of long ago", at())
+			t.Errorf("moved to %s by an old datagram", at())
 		}
 		n.dev.Inject(frame(ether.Broadcast, mac(1), 'y'))
 		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
@@ -264,8 +265,8 @@ func TestRoaming(t *testing.T) {
 	})
 }
 
-// TestTrust: frames go unsealed only between nodes that trust each other's address, and a reload changes that at once for
-// what this node sends.
+// TestTrust: frames are sent unsealed only between nodes that trust each other's address, and a reload changes that at once
+// for the frames that this node sends.
 func TestTrust(t *testing.T) {
 	for _, both := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -274,9 +275,9 @@ func TestTrust(t *testing.T) {
 			var nodes []*node
 			for k := range 2 {
 				n := newNodeOf(t, network, k, taptest.Config{MTU: 1422}, secretOf(1))
-				n.onAgreed = func(peer.ID) { agreed.Add(1) }
+				n.events = &events{plainAgreed: func(peer.ID) { agreed.Add(1) }}
 				if both || k == 0 {
-					n.SetTrusts(func(a netip.Addr) bool { return a == addrOf(1-k).Addr() })
+					n.SetTrusted([]netip.Prefix{netip.PrefixFrom(addrOf(1-k).Addr(), 32)})
 				}
 				nodes = append(nodes, n)
 			}
@@ -290,13 +291,13 @@ func TestTrust(t *testing.T) {
 				}
 			}
 			if (agreed.Load() == 2) != both {
-				t.Errorf("%d told of an agreement", agreed.Load())
+				t.Errorf("%d agreements were reported", agreed.Load())
 			}
-			nodes[1].SetTrusts(func(netip.Addr) bool { return false })
+			nodes[1].SetTrusted(nil)
 			if nodes[1].Stats().Peers[0].Plain {
-				t.Error("still plain where it is no longer trusted")
+				t.Error("still plain although the address is not trusted any more")
 			}
-			time.Sleep(5 * time.Second) // until the session was made anew
+			time.Sleep(5 * time.Second) // until the session was renewed
 			want(t, "afterwards", deliver(t, nodes, 0, frame(mac(2), mac(1), 'c')), [][]byte{nil, {'c'}})
 			for k, n := range nodes {
 				if p := n.Stats().Peers[0]; p.Plain || n.PlainAgreed(p.ID) {
@@ -307,15 +308,15 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestFloodOfInitiations: neither garbage nor forgeries by somebody who knows this node's key, and the secret, and sends
-// under any address, keep frames from passing, fill memory, or get more than a bounded number of answers.
+// TestFloodOfInitiations: neither garbage nor forgeries by an attacker that knows this node's key and the secret, and that
+// sends from any address, keep frames from passing, fill memory, or receive more than a bounded number of answers.
 func TestFloodOfInitiations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runSealed(t, 2, secretOf(1))
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'a'))
 		want(t, "before", deliver(t, nodes, 1, frame(mac(1), mac(2), 'b')), [][]byte{{'b'}, nil})
 
-		// The forger is no member, but has a key of his own and all that members know.
+		// The forger is no member, but has a key of its own and everything that members know.
 		forger, err := session.NewNode(session.Config{Private: identityOf(5).private, Cluster: cluster, Offer: anyCipher, Secrets: []session.Secret{secretOf(1)}})
 		if err != nil {
 			t.Fatal(err)
@@ -331,7 +332,7 @@ func TestFloodOfInitiations(t *testing.T) {
 		target := nodes[0].peer
 		var initiation []byte
 		for i := range rounds {
-			if i%10 == 0 { // each costs the forger as much as it would cost the node
+			if i%10 == 0 { // each costs the forger as much as the node
 				forger.SetPeers(nil, time.Now())
 				forger.SetPeers([]session.Peer{{ID: target.ID, Public: target.Public, Addr: target.Addr}}, time.Now())
 				forger.RequestSession(target.ID, time.Now())
@@ -383,7 +384,7 @@ func TestFloodOfInitiations(t *testing.T) {
 	})
 }
 
-// TestAllAtOnce: every node begins with every other at the same instant.
+// TestAllAtOnce: every node begins a handshake with every other one at the same instant.
 func TestAllAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 24
@@ -394,7 +395,7 @@ func TestAllAtOnce(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for k, n := range nodes {
 			if got := len(collectNotes(n)); got < size-2 {
-				t.Errorf("node %d got %d of %d frames", k, got, size-1)
+				t.Errorf("node %d received %d of %d frames", k, got, size-1)
 			}
 		}
 	})
@@ -402,7 +403,7 @@ func TestAllAtOnce(t *testing.T) {
 
 func (n *node) id() int { return int(n.peer.ID[0]) }
 
-// collectNotes returns the notes of the frames that a node's host has got.
+// collectNotes returns the notes of the frames that a node's host has received.
 func collectNotes(n *node) (notes []byte) {
 	for {
 		f, ok := n.dev.TryNext()
@@ -413,7 +414,7 @@ func collectNotes(n *node) (notes []byte) {
 	}
 }
 
-// TestSecretsReplaced: while frames pass, in whichever order the nodes are told, and to a secret that they did not have.
+// TestSecretsReplaced: secrets are replaced while frames pass, in any order of the nodes, and by a secret that is new to them.
 func TestSecretsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runSealed(t, 2, secretOf(1))
@@ -437,7 +438,7 @@ func TestSecretsReplaced(t *testing.T) {
 				accepts[k] = append(accepts[k], uint32(n))
 			}
 			nodes[k].SetSecrets(list)
-			for at, n := range nodes { // as gossip tells it
+			for at, n := range nodes { // as gossip does
 				other := nodes[1-at].peer
 				other.Accepts = accepts[1-at]
 				n.SetPeers([]Peer{other})
@@ -459,7 +460,7 @@ func TestSecretsReplaced(t *testing.T) {
 	})
 }
 
-// TestHeldBackDatagram: one of the session before, held back by somebody on the path, moves nobody.
+// TestHeldBackDatagram: a datagram of the previous session that was held back on the path does not move the peer.
 func TestHeldBackDatagram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
@@ -471,10 +472,10 @@ func TestHeldBackDatagram(t *testing.T) {
 		}
 		n.SetPeers([]Peer{peerOf(1)})
 		synctest.Wait()
-		before := befriend(t, n, 1, secretOf(1))
+		previous := connectRemote(t, n, 1, secretOf(1))
 		time.Sleep(time.Second)
-		befriend(t, n, 1, secretOf(1)) // the next session
-		held := before.sealed(wire.TypeKeepalive, nil)
+		connectRemote(t, n, 1, secretOf(1)) // the next session
+		held := previous.sealed(wire.TypeKeepalive, nil)
 		if _, err := elsewhere.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: held}}); err != nil {
 			t.Fatal(err)
 		}
@@ -485,15 +486,15 @@ func TestHeldBackDatagram(t *testing.T) {
 	})
 }
 
-// TestPeerLeavesInABatch: a frame for a peer that has left since the batch began does not wait for it for ever.
+// TestPeerLeavesInABatch: a frame for a peer that has left since the batch began is not staged.
 func TestPeerLeavesInABatch(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(1)})
-	h := n.peers.Load().byID[peerOf(1).ID]
+	v := n.peers.Load().byID[peerOf(1).ID]
 	n.SetPeers(nil)
 	f := outgoing{frames: 1, bytes: 64, longest: 64}
 	f.Data = frame(mac(2), mac(1), 'x')
-	if !n.wait(h, &f, n.now()) || n.waitingBytes.Load() != 0 || n.Stats().Drops[DropNoSession] != 1 {
-		t.Errorf("%d bytes wait, drops %v", n.waitingBytes.Load(), n.Stats().Drops)
+	if !n.stage(v, &f, n.now()) || n.stagedBytes.Load() != 0 || n.Stats().Drops[DropNoSession] != 1 {
+		t.Errorf("%d bytes staged, drops %v", n.stagedBytes.Load(), n.Stats().Drops)
 	}
 }

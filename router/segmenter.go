@@ -7,35 +7,36 @@ import (
 	"weft/tap/virtio"
 )
 
-// Sizes of a slicer. A superframe of the smallest segments that Linux makes (48 bytes) needs half of each.
+// Sizes of a segmenter. A superframe of the smallest segments that Linux makes (48 bytes) needs half of each.
 const (
-	slicerHeads  = 256 << 10 // bytes
-	slicerPieces = 4096
+	segmenterHeads  = 256 << 10 // bytes
+	segmenterPieces = 4096
 )
 
-// slicer makes datagrams of superframes: each slice gets the wire header, its metadata and a copy of the superframe's
-// own headers; the payload stays where it is. What it made is valid until reset.
-type slicer struct {
-	heads  []byte   // of the slices, one behind the other
+// segmenter makes plain datagrams of superframes: each segment gets the wire header, its metadata and a copy of the
+// superframe's headers; the payload stays where it is. The datagrams are valid until reset.
+type segmenter struct {
+	heads  []byte   // of the segments, one after the other
 	pieces [][]byte // payload, head, payload, ...: what follows the first head of a superframe
 	used   int      // of heads
 }
 
-func newSlicer() slicer {
-	return slicer{heads: make([]byte, slicerHeads), pieces: make([][]byte, 0, slicerPieces)}
+func newSegmenter() segmenter {
+	return segmenter{heads: make([]byte, segmenterHeads), pieces: make([][]byte, 0, segmenterPieces)}
 }
 
-// reset gives all the memory free.
-func (s *slicer) reset() { s.used, s.pieces = 0, s.pieces[:0] }
+// reset releases all the memory.
+func (s *segmenter) reset() { s.used, s.pieces = 0, s.pieces[:0] }
 
-// fits reports whether there is room for so many slices with headers of so many bytes. After reset there is room for
-// those of any superframe that fitsWire lets pass.
-func (s *slicer) fits(slices, headers int) bool {
-	return s.used+slices*(wire.Headroom+headers) <= len(s.heads) && len(s.pieces)+2*slices <= cap(s.pieces)
+// fits reports whether there is room for a number of segments with headers of a length in bytes. After reset there is room
+// for any superframe that fitsWire accepts.
+func (s *segmenter) fits(segments, headers int) bool {
+	return s.used+segments*(wire.Headroom+headers) <= len(s.heads) && len(s.pieces)+2*segments <= cap(s.pieces)
 }
 
-// slice returns the datagrams of f, without an address. The first has the counter first, the others those that follow.
-func (s *slicer) slice(f *outgoing, by *session.Session, first uint64) underlay.Datagram {
+// segment returns the datagrams of f, without an address. The first one has the counter first, the others the counters that
+// follow.
+func (s *segmenter) segment(f *outgoing, by *session.Session, first uint64) underlay.Datagram {
 	l := &f.layout
 	meta := metaOf(l)
 	length := wire.Headroom + l.HeaderLen
@@ -57,8 +58,8 @@ func (s *slicer) slice(f *outgoing, by *session.Session, first uint64) underlay.
 	}
 }
 
-// whole returns the datagram of a frame that stays as it is and where it is, without an address.
-func (s *slicer) whole(f *outgoing, by *session.Session, counter uint64) underlay.Datagram {
+// whole returns the datagram of a frame that stays unchanged and in place, without an address.
+func (s *segmenter) whole(f *outgoing, by *session.Session, counter uint64) underlay.Datagram {
 	head := s.heads[s.used : s.used+wire.Headroom : s.used+wire.Headroom]
 	s.used += len(head)
 	putHead(head, by, counter, f.meta())
@@ -67,12 +68,12 @@ func (s *slicer) whole(f *outgoing, by *session.Session, counter uint64) underla
 	return underlay.Datagram{Buf: head, More: s.pieces[from:len(s.pieces):len(s.pieces)]}
 }
 
-// fitsWire reports whether slices of l can say where its headers end.
+// fitsWire reports whether the metadata of segments can express the length of the headers of l.
 func fitsWire(l *virtio.Layout) bool {
-	return l.HeaderLen <= wire.MaxOffset && l.Segments*(wire.Headroom+l.HeaderLen) <= slicerHeads && 2*l.Segments <= slicerPieces
+	return l.HeaderLen <= wire.MaxOffset && l.Segments*(wire.Headroom+l.HeaderLen) <= segmenterHeads && 2*l.Segments <= segmenterPieces
 }
 
-// kindOf returns the wire's word for a kind of superframe that virtio.Inspect has let through.
+// kindOf returns the wire's value for a kind of superframe that virtio.Inspect has accepted.
 func kindOf(t virtio.GSOType) wire.Kind {
 	switch t {
 	case virtio.GSOTCPv4:
@@ -84,7 +85,7 @@ func kindOf(t virtio.GSOType) wire.Kind {
 	}
 }
 
-// typeOf returns the kernel's word for a kind of superframe; GSONone for none.
+// typeOf returns the kernel's value for a kind of superframe; GSONone for none.
 func typeOf(k wire.Kind) virtio.GSOType {
 	switch k {
 	case wire.KindTCPv4:

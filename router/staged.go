@@ -4,157 +4,173 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/internal/peer"
 	"weft/router/session"
 	"weft/router/wire"
 )
 
-// Bounds of the frames that wait for a session: of one peer, and of all.
+// Bounds of staged frames: those of one peer, and the bytes of all peers.
 const (
-	maxWaiting      = 256
-	maxWaitingBytes = 4 << 20
-	// waitingFor is how long a frame waits: by then its sender has sent it again, or given up.
-	waitingFor = 2 * time.Second
+	maxStaged      = 256
+	maxStagedBytes = 4 << 20
+	// stagedFor is how long a frame stays staged. By then its sender has sent it again, or has given up.
+	stagedFor = 2 * time.Second
+	// maxDrainRounds is how often an installed session sends the staged frames while senders add more. In the round after
+	// them the senders wait.
+	maxDrainRounds = 8
 )
 
-// waiting is a frame for a peer with which there is no session yet.
-type waiting struct {
+// stagedFrame is a copy of a frame for a peer without a session.
+type stagedFrame struct {
 	outgoing
 	room  []byte // around the frame, for the header and the tag
 	since time.Time
 }
 
-// wait keeps a copy of f until there is a session with to, and has one made. It returns false where there is one now.
-// What is too much is dropped.
-func (e *Engine) wait(to *hop, f *outgoing, now time.Time) bool {
-	c := &to.state.crossing
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.lane.Load().session != nil {
+// stage keeps a copy of f until there is a session with to, and requests one. It returns false if there is a session now.
+// Frames beyond the bounds are dropped. It may wait while the last staged frames are being sent.
+func (e *Engine) stage(to *peerView, f *outgoing, now time.Time) bool {
+	p := to.remotePeer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.draining {
+		p.installed.Wait()
+	}
+	if p.egress.Load().session != nil {
 		return false
 	}
-	if c.gone { // since the batch began
+	if p.left { // since the batch began
 		e.drop(to, DropNoSession, f.frames)
 		return true
 	}
-	e.expire(to, now)
-	if len(c.waiting) < maxWaiting && e.reserve(len(f.Data)) {
-		c.waiting = append(c.waiting, copyOf(f, now))
+	e.expireStaged(to, now)
+	if len(p.staged) < maxStaged && e.reserveStaged(len(f.Data)) {
+		p.staged = append(p.staged, copyOf(f, now))
 	} else {
 		e.drop(to, DropNoSession, f.frames)
 	}
-	e.want(to)
+	e.requestSession(to)
 	return true
 }
 
-// reserve takes room for a frame of size bytes out of what all may have that wait, if there is as much.
-func (e *Engine) reserve(size int) bool {
-	if e.waitingBytes.Add(int64(size)) <= maxWaitingBytes {
+// reserveStaged reserves size bytes of maxStagedBytes. It returns false if they are not available.
+func (e *Engine) reserveStaged(size int) bool {
+	if e.stagedBytes.Add(int64(size)) <= maxStagedBytes {
 		return true
 	}
-	e.waitingBytes.Add(-int64(size))
+	e.stagedBytes.Add(-int64(size))
 	return false
 }
 
-func copyOf(f *outgoing, now time.Time) waiting {
+func copyOf(f *outgoing, now time.Time) stagedFrame {
 	room := make([]byte, wire.Headroom+len(f.Data)+wire.TagLen)
-	w := waiting{outgoing: *f, room: room, since: now}
+	w := stagedFrame{outgoing: *f, room: room, since: now}
 	w.Data = room[wire.Headroom : wire.Headroom+len(f.Data)]
 	copy(w.Data, f.Data)
 	return w
 }
 
-// expire drops what has waited too long for a peer. The crossing's mu is held.
-func (e *Engine) expire(to *hop, now time.Time) {
-	c := &to.state.crossing
-	for len(c.waiting) > 0 && now.Sub(c.waiting[0].since) >= waitingFor {
-		e.giveUp(to, &c.waiting[0])
-		c.waiting = c.waiting[1:]
+// expireStaged drops the frames that were staged for a peer for too long. The peer's mu is held.
+func (e *Engine) expireStaged(to *peerView, now time.Time) {
+	p := to.remotePeer
+	for len(p.staged) > 0 && now.Sub(p.staged[0].since) >= stagedFor {
+		e.dropStaged(to, &p.staged[0])
+		p.staged = p.staged[1:]
 	}
-	if len(c.waiting) == 0 {
-		c.waiting = nil
+	if len(p.staged) == 0 {
+		p.staged = nil
 	}
 }
 
-// expireAll drops what has waited too long for any peer: it takes the room of others.
-func (e *Engine) expireAll(now time.Time) {
-	if e.waitingBytes.Load() == 0 {
+// expireAllStaged drops the frames that were staged for too long for any peer, since they use up maxStagedBytes.
+func (e *Engine) expireAllStaged(now time.Time) {
+	if e.stagedBytes.Load() == 0 {
 		return
 	}
-	for _, h := range e.peers.Load().byID {
-		h.state.crossing.mu.Lock()
-		e.expire(h, now)
-		h.state.crossing.mu.Unlock()
+	for _, v := range e.peers.Load().sorted {
+		v.mu.Lock()
+		e.expireStaged(v, now)
+		v.mu.Unlock()
 	}
 }
 
-// giveUp drops a frame that has waited.
-func (e *Engine) giveUp(to *hop, w *waiting) {
-	e.waitingBytes.Add(-int64(len(w.Data)))
+// dropStaged counts a staged frame as dropped and releases its bytes.
+func (e *Engine) dropStaged(to *peerView, w *stagedFrame) {
+	e.stagedBytes.Add(-int64(len(w.Data)))
 	e.drop(to, DropNoSession, w.frames)
 }
 
-// want has a session made with a peer, once the engine's goroutine for that comes to it.
-func (e *Engine) want(to *hop) {
-	c := &to.state.crossing
-	if c.wanted.Swap(true) {
+// abandonStaged drops the staged frames of a peer that was removed.
+func (e *Engine) abandonStaged(v *peerView) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := range v.staged {
+		e.dropStaged(v, &v.staged[i])
+	}
+	v.staged, v.left = nil, true
+}
+
+// requestSession asks the handshake goroutine for a session with a peer. It does not wait; if too many requests wait
+// already, the next frame asks again.
+func (e *Engine) requestSession(to *peerView) {
+	if to.requested.Swap(true) {
 		return
 	}
 	select {
-	case e.wants <- to.ID:
+	case e.sessionRequests <- to.ID:
 	default:
-		c.wanted.Store(false) // the next frame asks again
+		to.requested.Store(false)
 	}
 }
 
-// open makes a lane to a peer, by s to addr, after what has waited for one has been sent by it: what comes meanwhile
-// waits behind. Without s there is none from now on.
-func (e *Engine) open(to *hop, s *session.Session, addr netip.AddrPort, by *encoder, now time.Time) {
-	c := &to.state.crossing
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := e.laneTo(s, addr) // with mu held: who takes trust back looks at all lanes after that
-	if next.session != nil {
-		for i := range c.waiting {
-			w := &c.waiting[i]
-			if now.Sub(w.since) >= waitingFor {
-				e.giveUp(to, w)
-				continue
-			}
-			e.waitingBytes.Add(-int64(len(w.Data)))
-			if w.longest > to.maxFrame(&next) || w.isSuper() && !fitsWire(&w.layout) {
-				e.drop(to, DropTooBig, w.frames) // its sender will be told when it sends it again
-				continue
-			}
-			_ = by.carry(&w.outgoing, w.room, to, &next, false) // fails only where the socket is closed, which ends all
+// installSession makes s, to addr, the egress of a peer. It first sends the staged frames by it, with enc. Until all are
+// sent the egress has no session, so frames that arrive meanwhile are staged behind them and none overtakes another.
+//
+// The frames are sent without a lock. A sender that is faster than the draining could keep it going without end: after
+// maxDrainRounds such senders wait, in stage, for one more round.
+//
+// Only the handshake goroutine calls it.
+func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.AddrPort, enc *encoder, now time.Time) {
+	p, first := to.remotePeer, to.egress.Load()
+	for round := 0; ; round++ {
+		p.mu.Lock()
+		if at := p.egress.Load().addr; at != first.addr { // SetPeers has moved the peer meanwhile
+			addr = at
 		}
-		_ = by.flush()
-		c.waiting = nil
+		next := e.egressTo(s, addr) // with mu held: SetTrusted updates the egress of every peer after it has changed the list
+		staged := p.staged
+		p.staged = nil
+		if len(staged) == 0 {
+			p.egress.Store(&next)
+			p.draining = false
+			p.installed.Broadcast()
+			p.mu.Unlock()
+			return
+		}
+		p.draining = round >= maxDrainRounds
+		p.mu.Unlock()
+		e.sendStaged(to, staged, &next, enc, now)
 	}
-	c.lane.Store(&next)
 }
 
-// abandonWaiting drops what waits for peers that have left.
-func (e *Engine) abandonWaiting(before, after *snapshot) {
-	for id, h := range before.byID {
-		if after.byID[id] != nil {
+// sendStaged sends staged frames by out. Errors are ignored: they only occur when the socket is closed, which ends Run.
+func (e *Engine) sendStaged(to *peerView, staged []stagedFrame, out *egress, enc *encoder, now time.Time) {
+	for i := range staged {
+		w := &staged[i]
+		if now.Sub(w.since) >= stagedFor {
+			e.dropStaged(to, w)
 			continue
 		}
-		c := &h.state.crossing
-		c.mu.Lock()
-		for i := range c.waiting {
-			e.giveUp(h, &c.waiting[i])
+		e.stagedBytes.Add(-int64(len(w.Data)))
+		if w.longest > to.maxFrame(out) || w.isSuper() && !fitsWire(&w.layout) {
+			e.drop(to, DropFrameExceedsPathMTU, w.frames) // its sender is informed when it sends it again
+			continue
 		}
-		c.waiting, c.gone = nil, true
-		c.mu.Unlock()
+		_ = enc.carry(&w.outgoing, w.room, to, out, false)
 	}
+	_ = enc.flush()
 }
 
-// wantedBy returns the hop of a peer that wants a session, and lets it ask again.
-func (e *Engine) wantedBy(id peer.ID) *hop {
-	h := e.peers.Load().byID[id]
-	if h != nil {
-		h.state.crossing.wanted.Store(false)
-	}
-	return h
+// dropSession makes the egress of a peer one without a session, to addr. Frames are staged from now on.
+func (e *Engine) dropSession(to *peerView, addr netip.AddrPort) {
+	to.updateEgress(func(egress) egress { return e.egressTo(nil, addr) })
 }

@@ -75,7 +75,7 @@ func cut(t testing.TB, f tap.Frame) (frames [][]byte) {
 	return frames
 }
 
-// TestSuperframes: what a superframe stands for arrives, whatever the devices offer and whatever the network loses.
+// TestSuperframes: the frames that a superframe stands for arrive, whatever the devices support.
 func TestSuperframes(t *testing.T) {
 	for _, tt := range []struct {
 		name          string
@@ -101,12 +101,12 @@ func TestSuperframes(t *testing.T) {
 						break
 					}
 					if tt.receiver == 0 && !g.Offload.IsPlain() {
-						t.Fatalf("a plain device got %+v", g.Offload)
+						t.Fatalf("a plain device received %+v", g.Offload)
 					}
 					got = append(got, cut(t, g)...)
 				}
 				if want := cut(t, f); !equalFrames(got, want) {
-					t.Errorf("%d frames came, want %d, or they differ", len(got), len(want))
+					t.Errorf("%d frames arrived, want %d, or they differ", len(got), len(want))
 				}
 				if s := nodes[0].Stats(); len(s.Drops) != 0 {
 					t.Errorf("drops %v", s.Drops)
@@ -128,8 +128,8 @@ func equalFrames(a, b [][]byte) bool {
 	return true
 }
 
-// TestSlicerNeverOverflows: a run of superframes of the smallest segments passes in pieces.
-func TestSlicerNeverOverflows(t *testing.T) {
+// TestSegmenterNeverOverflows: a run of superframes of the smallest segments is sent in several batches.
+func TestSegmenterNeverOverflows(t *testing.T) {
 	h := newHotPath(t, 1)
 	f := superframe(2, 1, 65000, 48)
 	for range 8 {
@@ -143,21 +143,21 @@ func TestSlicerNeverOverflows(t *testing.T) {
 	}
 }
 
-// TestSlices: the datagrams of a superframe are what docs say: headers repeated, payload cut, one after another. Sealed
-// and opened again they are the same, and the superframe is left as it was.
-func TestSlices(t *testing.T) {
+// TestSegments: the datagrams of a superframe are as specified: headers repeated, payload cut, one after the other. Sealed
+// and opened again they are the same, and the superframe is unchanged.
+func TestSegments(t *testing.T) {
 	for _, secrets := range [][]session.Secret{nil, {{Key: [session.KeyLen]byte{1}}}} {
 		n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438}, secrets...)
 		n.SetPeers([]Peer{peerOf(1)})
-		friend := befriend(t, n, 1, secrets...)
+		other := connectRemote(t, n, 1, secrets...)
 		f, reason := examine(superframe(2, 1, 3000, 1384), 1438+18)
 		if reason != 0 {
 			t.Fatal(reason)
 		}
 		w := copyOf(&f, n.now())
 		c := newEncoder(n.Engine, n.conn)
-		h := n.peers.Load().byID[peerOf(1).ID]
-		if err := c.carry(&w.outgoing, w.room, h, h.state.crossing.lane.Load(), true); err != nil {
+		v := n.peers.Load().byID[peerOf(1).ID]
+		if err := c.carry(&w.outgoing, w.room, v, v.egress.Load(), true); err != nil {
 			t.Fatal(err)
 		}
 		d := c.datagrams[0]
@@ -180,20 +180,20 @@ func TestSlices(t *testing.T) {
 				first = header.Counter
 			}
 			if secrets != nil {
-				if body, _, err = friend.session.Open(header, datagram); err != nil {
+				if body, _, err = other.session.Open(header, datagram); err != nil {
 					t.Fatal(err)
 				}
 			}
-			meta, slice, err := wire.ParseMeta(body)
+			meta, segment, err := wire.ParseMeta(body)
 			if err != nil || header.Counter != first+uint64(i) || int(meta.Index) != i || meta.Last != (i == 2) || meta.Kind != wire.KindTCPv4 {
-				t.Fatalf("slice %d: %+v, %+v, %v", i, header, meta, err)
+				t.Fatalf("segment %d: %+v, %+v, %v", i, header, meta, err)
 			}
-			if want := append(bytes.Clone(f.Data[:54]), f.layout.Segment(f.Data, i)...); !bytes.Equal(slice, want) {
-				t.Fatalf("slice %d differs", i)
+			if want := append(bytes.Clone(f.Data[:54]), f.layout.Segment(f.Data, i)...); !bytes.Equal(segment, want) {
+				t.Fatalf("segment %d differs", i)
 			}
 		}
 		if i != 3 {
-			t.Errorf("%d slices, want 3", i)
+			t.Errorf("%d segments, want 3", i)
 		}
 	}
 }

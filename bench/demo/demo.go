@@ -193,12 +193,12 @@ func (d *demo) status(ctx context.Context) error {
 var ways = []struct {
 	name     string
 	flags    []string // instead of those with the secret; nil: the nodes run as they are
-	datapath string
+	datapath api.Datapath
 	sealed   bool
 }{
-	{"weft, sealed, in userspace", nil, "userspace", true},
-	{"weft, plain, in userspace", []string{"--datapath", "userspace"}, "userspace", false},
-	{"weft, plain, by the kernel", []string{"--datapath", "auto"}, "kernel", false},
+	{"weft, sealed, in userspace", nil, api.DatapathUserspace, true},
+	{"weft, plain, in userspace", []string{"--datapath", "userspace"}, api.DatapathUserspace, false},
+	{"weft, plain, by the kernel", []string{"--datapath", "auto"}, api.DatapathKernel, false},
 }
 
 // throughput measures one TCP stream from pod to pod through weft in all ways, and through a VXLAN that was set up by hand on
@@ -235,7 +235,7 @@ func (d *demo) throughput(ctx context.Context) error {
 }
 
 // carriedBy waits until the first two nodes carry frames to each other as said, and their pods reach each other.
-func (d *demo) carriedBy(ctx context.Context, datapath string, sealed bool) error {
+func (d *demo) carriedBy(ctx context.Context, datapath api.Datapath, sealed bool) error {
 	ctx, cancel := context.WithTimeout(ctx, switchPatience)
 	defer cancel()
 	// The first frame is what starts a session.
@@ -249,7 +249,7 @@ func (d *demo) carriedBy(ctx context.Context, datapath string, sealed bool) erro
 				return err
 			}
 			for _, p := range peers {
-				if p.Name == names[1-i] && p.State == "alive" && p.Datapath == datapath && p.Encrypted == sealed {
+				if p.Name == names[1-i] && p.State == api.PeerAlive && p.Datapath == datapath && p.Encrypted == sealed {
 					return nil
 				}
 			}

@@ -39,7 +39,7 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 	if _, err := install.Plugins(); err != nil {
 		return err
 	}
-	result, err := api.NewClient(o.socket).Wait(cmd.Context(), "ready", o.timeout)
+	result, err := api.NewClient(o.socket).Wait(cmd.Context(), api.WaitReady, o.timeout)
 	if err != nil {
 		return err
 	}

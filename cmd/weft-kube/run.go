@@ -75,7 +75,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	agent, err := kube.New(kube.Config{
 		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: &o.install, SecretFile: o.secretFile,
 		Admission: admission, Health: health, API: client, Dynamic: more, Daemon: api.NewClient(o.install.Socket),
-		Filter: filter, Samples: firewall.Samples, Log: log,
+		Filter: filter, DropLog: firewall.NFLog{}, Log: log,
 	})
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func writePeers(w io.Writer, peers []api.Peer) {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		rows = append(rows, []string{
-			p.ID.String(), name, p.Addr.String(), p.State, p.Link, orDash(p.Datapath), orDash(p.Cipher), strconv.Itoa(p.MTU), rtt,
+			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)), strconv.Itoa(p.MTU), rtt,
 			byteCount(p.TxBytes), byteCount(p.RxBytes),
 		})
 	}

@@ -74,7 +74,7 @@ func encryption(s api.Status) string {
 }
 
 // counts writes "3 alive, 1 dead", in alphabetical order of the names.
-func counts[N int | uint64](m map[string]N) string {
+func counts[K ~string, N int | uint64](m map[K]N) string {
 	parts := make([]string, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		parts = append(parts, fmt.Sprintf("%d %s", m[k], k))

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/api"
 )
 
 func newWaitCommand(e *env) *cobra.Command {
@@ -31,7 +33,7 @@ func newWaitCommand(e *env) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&what, "for", "ready", "`what` to wait for: ready, ipam or peers=N")
+	cmd.Flags().StringVar(&what, "for", api.WaitReady, "`what` to wait for: ready, ipam or peers=N")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait at most")
 	return cmd
 }

@@ -37,13 +37,13 @@ type Status struct {
 	// Secrets counts the lines of the secret file; Droppable says that no node alive needs those after the first.
 	Secrets   int      `json:"secrets"`
 	Droppable bool     `json:"secrets_droppable"`
-	Datapath  string   `json:"datapath"`
+	Datapath  Datapath `json:"datapath"`
 	Offload   []string `json:"offload"`
 	Queues    int      `json:"queues"`
 	// Peers counts members by state, this node among them.
-	Peers   map[string]int `json:"peers"`
-	Targets []Target       `json:"targets"`
-	IPAM    string         `json:"ipam"`
+	Peers   map[PeerState]int `json:"peers"`
+	Targets []Target          `json:"targets"`
+	IPAM    IPAMState         `json:"ipam"`
 	// GarbageFreed counts leases that ended as their attachment was gone.
 	GarbageFreed uint64            `json:"garbage_freed"`
 	Exposed      []netip.Prefix    `json:"exposed"`
@@ -77,13 +77,13 @@ type Peer struct {
 	ID        peer.ID        `json:"id"`
 	Name      string         `json:"name"`
 	Addr      netip.AddrPort `json:"addr"` // of the data plane
-	State     string         `json:"state"`
+	State     PeerState      `json:"state"`
 	Self      bool           `json:"self"`
-	Link      string         `json:"link"` // direct, relay, none
+	Link      Link           `json:"link"`
 	Via       peer.ID        `json:"via"`
-	Datapath  string         `json:"datapath"`
+	Datapath  Datapath       `json:"datapath"`
 	Encrypted bool           `json:"encrypted"`
-	Cipher    string         `json:"cipher"`
+	Cipher    Cipher         `json:"cipher"`
 	MTU       int            `json:"mtu"`
 	RTT       float64        `json:"rtt_ms"` // 0 before the first measurement
 
@@ -96,7 +96,7 @@ type Peer struct {
 
 // IPAM is the answer of GET /v1/ipam.
 type IPAM struct {
-	State      string      `json:"state"` // idle, waiting, ready
+	State      IPAMState   `json:"state"`
 	WaitingFor string      `json:"waiting_for"`
 	Ranges     []IPAMRange `json:"ranges"`
 }
@@ -246,17 +246,6 @@ type Check struct {
 	Detail string      `json:"detail"`
 	Remedy string      `json:"mend,omitempty"` // a sentence, where Result is CheckWarn or CheckFail
 }
-
-// CheckResult says how a Check came out.
-type CheckResult string
-
-// Results of a Check.
-const (
-	CheckOK      CheckResult = "ok"
-	CheckWarn    CheckResult = "warn"    // a node runs, but not as well as it could
-	CheckFail    CheckResult = "fail"    // a node does not run, or carries nothing
-	CheckUnknown CheckResult = "unknown" // whoever looked may not know
-)
 
 // Report is the answer of GET /v1/report.
 type Report struct {

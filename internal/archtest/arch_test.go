@@ -57,8 +57,10 @@ var layers = []struct {
 
 	{"internal/bytesreader", 0},
 	{"internal/peer", 0},
+	{"internal/signal", 0},
 	{"internal/ether", 0},
 	{"internal/metricdef", 0},
+	{"internal/packet", 0},
 }
 
 // besideSeam reports whether an import within one layer is meant: a fake, a suite or a tool below the package that it
@@ -70,7 +72,7 @@ var acrossSeam = map[string]string{
 	"weft/internal/simnet": "weft/router/underlay",
 }
 
-// steps order packages of one layer among themselves, those of the bench and those that a session is made of; imports go
+// steps order packages of one layer among themselves: those of the bench, of a session and of frames; imports go
 // down here too.
 var steps = map[string]int{
 	"weft/bench/harness": 3,
@@ -85,6 +87,9 @@ var steps = map[string]int{
 	"weft/router/session": 1,
 	"weft/router/wire":    0,
 	"weft/router/replay":  0,
+
+	"weft/internal/packet": 1,
+	"weft/internal/ether":  0,
 }
 
 // stepsDown reports whether an import within a layer goes down the steps.

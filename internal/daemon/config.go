@@ -186,8 +186,9 @@ func (c *Config) validateSizes() error {
 		return refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
 	case c.Queues < 0 || c.Queues > maxQueues:
 		return refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
-	case c.InitPeers < FoundersFromPeers || c.InitPeers > 1000:
-		return refuse("--init-peers", "Choose how many founding nodes must meet, 0 for a node that never founds.", "%d is out of range", c.InitPeers)
+	case c.InitPeers < FoundersFromPeers || c.InitPeers > api.MaxInitPeers:
+		return refuse("--init-peers", "Choose how many bootstrap nodes must meet, at most 2048, or 0 for a node that never divides a range.",
+			"%d is out of range", c.InitPeers)
 	case c.LeaseGrace < 0:
 		return refuse("--lease-grace", "Give a time such as 5m.", "%s is no grace", c.LeaseGrace)
 	case c.Advertise.IsValid() && (c.Advertise.IsUnspecified() || c.Advertise.IsMulticast()):
@@ -213,7 +214,7 @@ func (c *Config) validatePeers() error {
 // founders returns how many founding nodes must meet.
 func (c *Config) founders() int {
 	if c.InitPeers == FoundersFromPeers {
-		return 1 + len(c.Peers)
+		return min(1+len(c.Peers), api.MaxInitPeers)
 	}
 	return c.InitPeers
 }

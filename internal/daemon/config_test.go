@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"weft/internal/api"
 )
 
 // goodConfig returns a Config that Validate accepts.
@@ -33,6 +35,8 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"", func(c *Config) { c.Ranges = prefixes("10.32.0.0/12", "fd32::/64") }},
 		{"", func(c *Config) { c.Peers = []string{"host", "host:1", "fd00::1", "[fd00::1]:1"} }},
 		{"", func(c *Config) { c.InitPeers = 0 }},
+		{"", func(c *Config) { c.InitPeers = 1001 }},
+		{"", func(c *Config) { c.InitPeers = api.MaxInitPeers }},
 		{"", func(c *Config) { c.SecretFile = "/secret" }}, // which is looked at later
 		{"--name", func(c *Config) { c.Name = "" }},
 		{"--name", func(c *Config) { c.Name = strings.Repeat("x", 256) }},
@@ -55,6 +59,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"--mtu", func(c *Config) { c.MTU = 68 }},
 		{"--queues", func(c *Config) { c.Queues = -1 }},
 		{"--init-peers", func(c *Config) { c.InitPeers = -2 }},
+		{"--init-peers", func(c *Config) { c.InitPeers = api.MaxInitPeers + 1 }},
 		{"--advertise", func(c *Config) { c.Advertise = netip.IPv4Unspecified() }},
 		{"PEER", func(c *Config) { c.Peers = []string{"a b"} }},
 	} {
@@ -81,6 +86,8 @@ func TestFounders(t *testing.T) {
 		{1, 0, 1, false},
 		{5, 2, 5, false},
 		{0, 2, 0, false},
+		{FoundersFromPeers, api.MaxInitPeers - 1, api.MaxInitPeers, false},
+		{FoundersFromPeers, api.MaxInitPeers, api.MaxInitPeers, false},
 	} {
 		c := Config{InitPeers: tt.initPeers, Peers: make([]string, tt.peers)}
 		if c.founders() != tt.want || c.lone() != tt.lone {

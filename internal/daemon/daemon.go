@@ -208,15 +208,14 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 		Identity: st.identity, Name: d.cfg.Name, Transport: d.transport, Targets: st.targets, Peers: peers,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)), DataPort: uint16(d.cfg.Port + 1),
 		Capabilities: uint32(d.cfg.offer()), Keys: gossipKeys(d.secretList()),
-		Discovery: !d.cfg.NoDiscovery, Tunnel: tunnel{d}, OnChange: d.onMembers, Logger: d.log,
+		Discovery: !d.cfg.NoDiscovery, Tunnel: tunnel{d}, Observer: membersObserver{d}, Logger: d.log,
 	}
 }
 
 func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
-		Store: st.addresses, Gossip: ipamGossip{d}, Reachable: d.reachable, Members: d.mesh.Known, Names: d.nameOf, Logger: d.log,
-		OnBootstrapped: d.onFounded, OnReclaimed: d.forgetNode,
+		Store: st.addresses, Gossip: ipamGossip{d}, Membership: ipamMembership{d}, Events: ipamEvents{d}, Logger: d.log,
 	}
 }
 
@@ -254,6 +253,12 @@ func (d *Daemon) run(ctx context.Context) error {
 	return err
 }
 
+// membersObserver is the daemon as mesh sees it.
+type membersObserver struct{ d *Daemon }
+
+// MembersChanged implements mesh.Observer.
+func (o membersObserver) MembersChanged(list []mesh.Member) { o.d.onMembers(list) }
+
 // onMembers takes a new membership from the mesh to the router and to ipam.
 func (d *Daemon) onMembers(list []mesh.Member) {
 	byID := make(map[peer.ID]mesh.Member, len(list))
@@ -275,7 +280,7 @@ func (d *Daemon) syncPeers() {
 	defer d.peersMu.Unlock()
 	if p := d.plane.Load(); p != nil {
 		members := d.mesh.Members()
-		p.router.SetPeers(p.kernel.mark(routerPeers(members)))
+		p.router.SetPeers(routerPeers(members))
 		p.kernel.setPeers(members)
 	}
 }
@@ -342,6 +347,27 @@ func (g ipamGossip) Broadcast(delta []byte) { g.d.broadcast(mesh.ChannelIPAM, de
 func (g ipamGossip) Unicast(to peer.ID, msg []byte) error {
 	return g.d.mesh.Sender(mesh.ChannelIPAM).Unicast(to, msg)
 }
+
+// ipamMembership is the mesh as ipam sees its members.
+type ipamMembership struct{ d *Daemon }
+
+// Reachable implements ipam.Membership.
+func (m ipamMembership) Reachable(id peer.ID) bool { return m.d.reachable(id) }
+
+// Members implements ipam.Membership.
+func (m ipamMembership) Members() []peer.ID { return m.d.mesh.Known() }
+
+// Name implements ipam.Membership.
+func (m ipamMembership) Name(id peer.ID) string { return m.d.nameOf(id) }
+
+// ipamEvents passes changes of the ranges on to the daemon.
+type ipamEvents struct{ d *Daemon }
+
+// Bootstrapped implements ipam.Events.
+func (e ipamEvents) Bootstrapped() { e.d.onFounded() }
+
+// Reclaimed implements ipam.Events.
+func (e ipamEvents) Reclaimed(dead peer.ID) { e.d.forgetNode(dead) }
 
 // anyAddr returns the unspecified address that stands for all of the host's, IPv6 included where the host has it.
 func anyAddr() netip.Addr {

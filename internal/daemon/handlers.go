@@ -149,12 +149,15 @@ func ipamProblem(err error) error {
 		{ipam.ErrLeased, api.KindRefused, "Choose another address, or release that one."},
 		{ipam.ErrUnreachable, api.KindRefused, "Choose another address, or bring that node back."},
 		{ipam.ErrAlive, api.KindRefused, "Run \"weft leave\" there, or stop it first."},
-		{ipam.ErrSilent, api.KindRefused, "It goes on from there when you try again."},
+		{ipam.ErrUnresponsive, api.KindRefused, "It goes on from there when you try again."},
 		{ipam.ErrLeft, api.KindRefused, "Start the daemon again to join anew."},
-		{ipam.ErrNoHeir, api.KindRefused, "See who is reachable with \"weft peers\" and try again."},
+		{ipam.ErrNoNewOwner, api.KindRefused, "See who is reachable with \"weft peers\" and try again."},
 		{context.DeadlineExceeded, api.KindTimeout, "See what is missing with \"weft ipam\" and \"weft peers\"."},
 	} {
 		if errors.Is(err, k.err) {
+			if h, ok := errors.AsType[hinted](err); ok {
+				k.hint = h.Hint()
+			}
 			return problem(k.kind, k.hint, "%v", err)
 		}
 	}
@@ -162,6 +165,12 @@ func ipamProblem(err error) error {
 		return problem(api.KindInternal, "See the daemon's log.", "%v", err)
 	}
 	return nil
+}
+
+// hinted is an error that knows what an operator can do about it.
+type hinted interface {
+	error
+	Hint() string
 }
 
 // reservedPrefix starts the owners of leases that the daemon itself holds.

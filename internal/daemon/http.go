@@ -31,7 +31,7 @@ func (d *Daemon) httpHandler(page *statuspage.Page) http.Handler {
 
 // serveHTTP serves what may be seen from elsewhere until ctx ends.
 func (d *Daemon) serveHTTP(ctx context.Context) error {
-	page, err := statuspage.New(statuspage.Config{Source: d.snapshot, Logger: d.log})
+	page, err := statuspage.New(statuspage.Config{Source: pageSource{d}, Logger: d.log})
 	if err != nil {
 		return errors.Join(err, d.http.Close())
 	}

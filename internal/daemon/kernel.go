@@ -9,19 +9,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 	"weft/mesh"
-	"weft/router"
 	"weft/router/vxlan"
 	"weft/tap/bridge"
 )
 
-// Values of --datapath and of the documents.
+// Values of --datapath.
 const (
 	datapathAuto      = "auto"
-	datapathUserspace = "userspace"
-	datapathKernel    = "kernel"
-	datapathMixed     = "mixed" // of a status: some peers so, some so
+	datapathUserspace = string(api.DatapathUserspace)
+	datapathKernel    = string(api.DatapathKernel)
 )
 
 // kernelRetry is how long the node waits before it makes the kernel path again that somebody has taken away.
@@ -188,7 +187,7 @@ func (k *kernelPath) onChange(id peer.ID, kernel bool) {
 		}
 	}
 	k.mu.Unlock()
-	k.plane.d.syncPeers()
+	k.plane.router.SetKernel(id, kernel)
 }
 
 // carries reports whether the kernel carries frames to a peer.
@@ -251,14 +250,6 @@ func (k *kernelPath) unproven(now time.Time) (ids []peer.ID) {
 // isDirect reports whether a peer and this node reach each other without a relay or a translator between.
 func (d *Daemon) isDirect(m mesh.Member) bool {
 	return m.Route.Hops == 1 && !m.DialOut && !d.reach.isDialOut()
-}
-
-// mark notes in peers whom the kernel carries.
-func (k *kernelPath) mark(peers []router.Peer) []router.Peer {
-	for i := range peers {
-		peers[i].Kernel = k.carries(peers[i].ID)
-	}
-	return peers
 }
 
 // entries returns the addresses that the kernel has learned.

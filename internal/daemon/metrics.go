@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"weft/internal/api"
 	"weft/mesh"
 	"weft/router"
 	"weft/router/underlay"
@@ -70,10 +71,10 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		id := m.ID.String()
 		gauge(infoDesc, 1, id, m.Name, m.DataAddr().String())
 		link, _ := linkOf(m)
-		for _, l := range []string{linkDirect, linkRelay, linkNone} {
-			gauge(linkDesc, zeroOrOne(l == link), id, l)
+		for _, l := range api.Links() {
+			gauge(linkDesc, zeroOrOne(l == link), id, string(l))
 		}
-		gauge(kernelDesc, zeroOrOne(c.d.datapathTo(m.ID) == datapathKernel), id)
+		gauge(kernelDesc, zeroOrOne(c.d.datapathTo(m.ID) == api.DatapathKernel), id)
 	}
 }
 

@@ -33,9 +33,8 @@ func (d *Daemon) newNames() (err error) {
 		return refuse(path, "Make it readable, or remove it: names are given again then.", "%w", err)
 	}
 	if d.names, err = dns.NewRegistry(dns.RegistryConfig{
-		Self: d.identity.ID, Initial: bytes.TrimSpace(initial), Alive: d.isAlive, Logger: d.log,
-		Save:      func(text []byte) error { return renameio.WriteFile(path, text, 0o600) },
-		Broadcast: func(delta []byte) { d.broadcast(mesh.ChannelDNS, delta) },
+		Self: d.identity.ID, Initial: bytes.TrimSpace(initial), Logger: d.log,
+		Store: namesStore{path}, Gossip: namesGossip{d}, Membership: namesGossip{d},
 	}); err != nil {
 		return refuse(path, "Restore the file, or remove it: names are given again then.", "%w", err)
 	}
@@ -43,9 +42,30 @@ func (d *Daemon) newNames() (err error) {
 	if d.cfg.NoDNS {
 		return nil
 	}
-	d.dns, err = dns.New(dns.Config{Names: d.names, Ranges: d.cfg.Ranges, Local: isLocal, Logger: d.log})
+	d.dns, err = dns.New(dns.Config{Names: d.names, Ranges: d.cfg.Ranges, Host: localHost{}, Logger: d.log})
 	return err
 }
+
+// namesStore is the file of this node's names as the registry sees it.
+type namesStore struct{ path string }
+
+// Save implements dns.Store.
+func (s namesStore) Save(state []byte) error { return renameio.WriteFile(s.path, state, 0o600) }
+
+// namesGossip is the mesh as the registry of names sees it.
+type namesGossip struct{ d *Daemon }
+
+// Broadcast implements dns.Gossip.
+func (g namesGossip) Broadcast(delta []byte) { g.d.broadcast(mesh.ChannelDNS, delta) }
+
+// Alive implements dns.Membership.
+func (g namesGossip) Alive(id peer.ID) bool { return g.d.isAlive(id) }
+
+// localHost is the host as the DNS server sees it.
+type localHost struct{}
+
+// IsLocal implements dns.Host.
+func (localHost) IsLocal(addr netip.Addr) bool { return isLocal(addr) }
 
 // isAlive reports whether a node is. It takes no lock.
 func (d *Daemon) isAlive(id peer.ID) bool {
@@ -118,7 +138,7 @@ func (d *Daemon) nameDocs(match func(dns.Entry) bool) []api.Name {
 	docs := []api.Name{}
 	for _, e := range d.names.List() {
 		if match(e) {
-			docs = append(docs, api.Name{Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: d.nodeName(e.Node), Owner: e.Owner, Answered: d.answers(e)})
+			docs = append(docs, api.Name{Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: d.nodeName(e.Node), Owner: e.Holder, Answered: d.answers(e)})
 		}
 	}
 	return docs

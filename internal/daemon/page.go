@@ -7,6 +7,12 @@ import (
 // pageParts is how many parts of a range the picture of it has at most.
 const pageParts = 720
 
+// pageSource is the daemon as the status page sees it.
+type pageSource struct{ d *Daemon }
+
+// Snapshot implements statuspage.Source.
+func (s pageSource) Snapshot() statuspage.Snapshot { return s.d.snapshot() }
+
 // snapshot returns what the status page shows.
 func (d *Daemon) snapshot() statuspage.Snapshot {
 	s := statuspage.Snapshot{Status: d.status(), Peers: d.peers(), Broken: d.mesh.Broken()}

@@ -62,6 +62,7 @@ func (d *Daemon) runPlane(ctx context.Context) error {
 	}
 	d.plane.Store(p)
 	d.syncSecrets() // where a reload has changed them since
+	p.router.SetTrusted(*d.trusted.Load())
 	d.syncPeers()
 	if err := p.restoreExposed(); err != nil {
 		d.log.Warn("giving the bridge its address again", "err", err)
@@ -110,8 +111,8 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	}
 	engine, err := router.New(router.Config{
 		Private: d.identity.Private(), Cluster: clusterName, Offer: d.cfg.offer(),
-		Secrets: sessionSecrets(d.secretList()), Trusts: d.trusts, OnPlainAgreed: d.onAgreed,
-		Owner: d.ownerOf(), OnLinks: d.reach.onLinks, OnControl: d.onControl, DialBack: d.knock,
+		Secrets: sessionSecrets(d.secretList()), Trusted: *d.trusted.Load(),
+		Owners: d.addressOwners(), Events: routerEvents{d},
 		Device: device, Conns: d.routerConns(), Logger: d.log,
 	})
 	if err != nil {
@@ -125,14 +126,22 @@ func (d *Daemon) openPlane(ctx context.Context) (_ *plane, err error) {
 	return p, nil
 }
 
-// ownerOf returns who gives out addresses, for the router to send questions for them to that one alone; nil where the
-// operator wants all questions to go to everybody.
-func (d *Daemon) ownerOf() func(netip.Addr) (peer.ID, bool) {
+// addressOwners returns the allocator, so that the router sends an address query only to the peer that assigns the address;
+// nil if the operator wants all queries to go to all peers.
+func (d *Daemon) addressOwners() router.AddressOwners {
 	if d.cfg.NoARPProxy {
 		return nil
 	}
-	return d.ipam.OwnerOf
+	return d.ipam
 }
+
+// routerEvents passes the events of the router to the daemon. It implements router.Events.
+type routerEvents struct{ d *Daemon }
+
+func (e routerEvents) PlainAgreed(id peer.ID)                           { e.d.onAgreed(id) }
+func (e routerEvents) LinksChanged(l router.Links)                      { e.d.reach.onLinks(l) }
+func (e routerEvents) DialBack(to netip.AddrPort, datagram []byte)      { e.d.knock(to, datagram) }
+func (e routerEvents) ControlReceived(from peer.ID, to uint8, m []byte) { e.d.onControl(from, to, m) }
 
 // routerConns returns the sockets as the router takes them.
 func (d *Daemon) routerConns() []underlay.Conn {

@@ -115,7 +115,7 @@ func (d *Daemon) reload() (api.Reload, error) {
 func (d *Daemon) applyTrusted(list []netip.Prefix) {
 	d.trusted.Store(&list)
 	if p := d.plane.Load(); p != nil {
-		p.router.SetTrusts(d.trusts)
+		p.router.SetTrusted(list)
 		d.syncPeers()
 	}
 }

@@ -14,13 +14,8 @@ import (
 	"weft/tap/virtio"
 )
 
-// Values of the documents.
-const (
-	offloadOff = "off"
-	linkDirect = "direct"
-	linkRelay  = "relay"
-	linkNone   = "none"
-)
+// offloadOff is the value of --offload that turns all offloads off.
+const offloadOff = "off"
 
 func (d *Daemon) status() api.Status {
 	s := api.Status{
@@ -28,8 +23,8 @@ func (d *Daemon) status() api.Status {
 		Range: d.cfg.Ranges, Bridge: d.cfg.Bridge, Tap: d.cfg.Tap, MTU: d.mtu, Queues: d.cfg.Queues,
 		Advertise: netip.AddrPortFrom(d.advertise, uint16(d.cfg.Port)),
 		Datapath:  d.datapath(), Offload: []string{}, Since: d.started,
-		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
-		IPAM: string(d.ipam.Status().State), Warnings: d.warnings(),
+		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
+		IPAM: api.IPAMState(d.ipam.Status().State), Warnings: d.warnings(),
 	}
 	members := d.mesh.Members()
 	s.GarbageFreed = d.garbageFreed.Load()
@@ -37,7 +32,7 @@ func (d *Daemon) status() api.Status {
 	s.Encrypted = s.Secrets > 0
 	_, s.Droppable = rotation(d.secretList(), members)
 	for _, m := range members {
-		s.Peers[m.State.String()]++
+		s.Peers[api.PeerState(m.State.String())]++
 	}
 	for _, t := range d.mesh.TargetStatus() {
 		doc := api.Target{Addr: t.Target.String()}
@@ -61,16 +56,16 @@ func (d *Daemon) status() api.Status {
 }
 
 // datapathTo returns who carries frames to a peer.
-func (d *Daemon) datapathTo(id peer.ID) string {
+func (d *Daemon) datapathTo(id peer.ID) api.Datapath {
 	if p := d.plane.Load(); p != nil && p.kernel.carries(id) {
-		return datapathKernel
+		return api.DatapathKernel
 	}
-	return datapathUserspace
+	return api.DatapathUserspace
 }
 
 // datapath returns who carries frames to all peers alive; userspace where there are none.
-func (d *Daemon) datapath() string {
-	found := map[string]bool{}
+func (d *Daemon) datapath() api.Datapath {
+	found := map[api.Datapath]bool{}
 	for _, m := range d.mesh.Members() {
 		if isLivePeer(m) {
 			found[d.datapathTo(m.ID)] = true
@@ -78,11 +73,11 @@ func (d *Daemon) datapath() string {
 	}
 	switch {
 	case len(found) == 2:
-		return datapathMixed
-	case found[datapathKernel]:
-		return datapathKernel
+		return api.DatapathMixed
+	case found[api.DatapathKernel]:
+		return api.DatapathKernel
 	default:
-		return datapathUserspace
+		return api.DatapathUserspace
 	}
 }
 
@@ -121,7 +116,7 @@ func (d *Daemon) peers() []api.Peer {
 	for _, m := range d.mesh.Members() {
 		s := stats[m.ID]
 		doc := api.Peer{
-			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: m.State.String(), Self: m.Self, Link: linkNone, MTU: d.mtu,
+			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone, MTU: d.mtu,
 			RTT:     float64(m.RTT) / float64(time.Millisecond),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
@@ -130,7 +125,7 @@ func (d *Daemon) peers() []api.Peer {
 			doc.Datapath = d.datapathTo(m.ID)
 			doc.Encrypted, doc.Cipher = d.encryption(m, s)
 		}
-		if doc.Datapath == datapathUserspace { // the kernel's path is not measured
+		if doc.Datapath == api.DatapathUserspace { // the kernel's path is not measured
 			if s.MTU > 0 {
 				doc.MTU = min(s.MTU, d.mtu)
 			}
@@ -145,7 +140,7 @@ func (d *Daemon) peers() []api.Peer {
 
 func (d *Daemon) ipamStatus() api.IPAM {
 	s := d.ipam.Status()
-	doc := api.IPAM{State: string(s.State), WaitingFor: s.WaitingFor, Ranges: []api.IPAMRange{}}
+	doc := api.IPAM{State: api.IPAMState(s.State), WaitingFor: s.WaitingFor, Ranges: []api.IPAMRange{}}
 	for _, r := range s.Ranges {
 		owners := []api.IPAMOwner{}
 		for _, o := range r.Owners {
@@ -184,14 +179,14 @@ func (d *Daemon) routes() []api.Route {
 }
 
 // linkOf returns how a peer is reached, and over whom where it is not reached itself.
-func linkOf(m mesh.Member) (link string, via peer.ID) {
+func linkOf(m mesh.Member) (link api.Link, via peer.ID) {
 	switch m.Route.Hops {
 	case 0:
-		return linkNone, peer.ID{}
+		return api.LinkNone, peer.ID{}
 	case 1:
-		return linkDirect, peer.ID{}
+		return api.LinkDirect, peer.ID{}
 	default:
-		return linkRelay, m.Route.Via
+		return api.LinkRelay, m.Route.Via
 	}
 }
 

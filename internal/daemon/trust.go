@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/router"
@@ -31,7 +32,7 @@ func (d *Daemon) unsealed(m mesh.Member) bool {
 
 // encryption returns whether frames to a live peer are encrypted, and by which cipher: as their session has it, and
 // before there is one as it will have it.
-func (d *Daemon) encryption(m mesh.Member, s router.PeerStats) (encrypted bool, cipher string) {
+func (d *Daemon) encryption(m mesh.Member, s router.PeerStats) (encrypted bool, cipher api.Cipher) {
 	encrypted = d.sealed() && !d.unsealed(m)
 	if s.Cipher != 0 {
 		encrypted = !s.Plain
@@ -40,11 +41,11 @@ func (d *Daemon) encryption(m mesh.Member, s router.PeerStats) (encrypted bool, 
 		return false, ""
 	}
 	if s.Cipher != 0 {
-		return true, s.Cipher.String()
+		return true, api.Cipher(s.Cipher.String())
 	}
 	chosen, err := session.Choose(d.cfg.offer(), session.Offer(m.Capabilities))
 	if err != nil {
 		return true, ""
 	}
-	return true, chosen.String()
+	return true, api.Cipher(chosen.String())
 }

@@ -48,12 +48,12 @@ func (d *Daemon) handleWait(r *http.Request, _ none) (api.WaitResult, error) {
 // condition returns a function that says what is missing to the given condition; nothing when it holds.
 func (d *Daemon) condition(what string) (func(context.Context) string, error) {
 	switch {
-	case what == "ready":
+	case what == api.WaitReady:
 		return d.missingReady, nil
-	case what == "ipam":
+	case what == api.WaitIPAM:
 		return d.missingIPAM, nil
-	case strings.HasPrefix(what, "peers="):
-		n, err := strconv.Atoi(strings.TrimPrefix(what, "peers="))
+	case strings.HasPrefix(what, api.WaitPeers):
+		n, err := strconv.Atoi(strings.TrimPrefix(what, api.WaitPeers))
 		if err != nil || n < 1 {
 			return nil, problem(api.KindInvalid, "Write a number of nodes, such as peers=3.", "%q is no number of peers", what)
 		}

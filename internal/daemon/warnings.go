@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/podlink"
 	"weft/ipam"
@@ -75,10 +76,10 @@ func (d *Daemon) linkWarnings(members []mesh.Member) []string {
 			continue
 		}
 		switch link, via := linkOf(m); link {
-		case linkNone:
+		case api.LinkNone:
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is alive and not reached, nor is there a relay: open UDP port %d "+
 				"between it and this node.", m.Name, m.ID, m.Addr, m.Data))
-		case linkRelay:
+		case api.LinkRelay:
 			warnings = append(warnings, fmt.Sprintf("Node %s (%s at %s) is reached over %s only: the link to it is broken in one direction at "+
 				"least. Open UDP port %d both ways.", m.Name, m.ID, m.Addr, d.nameOf(via), m.Data))
 		}

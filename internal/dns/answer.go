@@ -9,23 +9,23 @@ import (
 )
 
 const (
-	// ttl is how long in seconds an answer may be kept: pods come and go, and asking is cheap.
+	// ttl is the TTL of answers in seconds: short, since pods come and go, and a query is cheap.
 	ttl = 1
-	// nameServer is this server's own name, below the zone: a name that an attachment is less likely to be given than "ns".
+	// nameServer is this server's own name below the zone. It is less likely than "ns" to be the name of an attachment.
 	nameServer = "ns.dns"
-	// maxRecords is how many records an answer has at most, of more a random choice.
+	// maxRecords is the largest number of records in an answer: a random choice of them when there are more.
 	maxRecords = 256
 )
 
-// answer is what is to be said to a question. Without records it is that there are none of the type, or, unless the name
-// exists, that there is no such name.
+// answer is the answer to a question. Without records it means that the name has none of the type, or, when exists is
+// false, that there is no such name.
 type answer struct {
 	zone    string
 	records []dns.RR
-	exists  bool
+	exists  bool // the name
 }
 
-// answer answers a question about a name that this server has the authority of.
+// answer answers a question. It returns false for a name for which this server is not authoritative.
 func (s *Server) answer(q dns.Question) (answer, bool) {
 	if dns.IsSubDomain(Zone, q.Name) {
 		return s.forwardName(q), true
@@ -53,7 +53,7 @@ func (s *Server) forwardName(q dns.Question) answer {
 	return a
 }
 
-// addrRecord returns the record of an address, nil where the question is not for its family.
+// addrRecord returns the record of an address, nil when the question is for another address family.
 func addrRecord(q dns.Question, addr netip.Addr) dns.RR {
 	wanted := func(t uint16) bool { return q.Qtype == t || q.Qtype == dns.TypeANY }
 	switch {
@@ -65,7 +65,7 @@ func addrRecord(q dns.Question, addr netip.Addr) dns.RR {
 	return nil
 }
 
-// apex returns the records that a zone's own name has of the type that is asked for.
+// apex returns the records of a zone's own name of the type in the question.
 func apex(q dns.Question, zone string) (records []dns.RR) {
 	if q.Qtype == dns.TypeSOA || q.Qtype == dns.TypeANY {
 		records = append(records, soa(zone))
@@ -76,8 +76,8 @@ func apex(q dns.Question, zone string) (records []dns.RR) {
 	return records
 }
 
-// soa returns what goes with an answer of nothing, for how long that may be kept (RFC 2308). The serial is of no use: a zone
-// is not transferred.
+// soa returns the SOA record of a zone, which states how long a negative answer may be cached (RFC 2308). Its serial has no
+// meaning, since zones are not transferred.
 func soa(zone string) *dns.SOA {
 	return &dns.SOA{
 		Hdr: header(zone, dns.TypeSOA), Ns: nameServer + "." + Zone, Mbox: "hostmaster." + Zone,

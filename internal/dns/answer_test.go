@@ -10,8 +10,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// podAddr is a client that is served.
+// podAddr is a client in a range.
 var podAddr = addr("10.32.0.9")
+
+// hostWith is a Host with one address.
+type hostWith netip.Addr
+
+func (h hostWith) IsLocal(a netip.Addr) bool { return a == netip.Addr(h) }
 
 // newServer returns a server for 10.32.0.0/12 and fd00:32::/64 with some names, and its registry.
 func newServer(t testing.TB) (*Server, *node) {
@@ -22,14 +27,14 @@ func newServer(t testing.TB) (*Server, *node) {
 	must(t, n.Add("six", "pod3", addr("fd00:32::6")))
 	s, err := New(Config{
 		Names: n.Registry, Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12"), netip.MustParsePrefix("fd00:32::/64")},
-		Local: func(a netip.Addr) bool { return a == addr("192.0.2.1") }, ResolvConf: t.TempDir() + "/resolv.conf",
+		Host: hostWith(addr("192.0.2.1")), ResolvConf: t.TempDir() + "/resolv.conf",
 	})
 	must(t, err)
 	s.SetAddrs([]netip.Addr{addr("10.32.0.3")})
 	return s, n
 }
 
-// asks returns what the server says to a message, without a network; nil where it is for the resolvers.
+// asks returns the reply of the server to a message, without a network; nil when it would be forwarded.
 func asks(t testing.TB, s *Server, m *dns.Msg, from netip.Addr) *dns.Msg {
 	t.Helper()
 	raw, err := m.Pack()
@@ -47,7 +52,7 @@ func asks(t testing.TB, s *Server, m *dns.Msg, from netip.Addr) *dns.Msg {
 	return got
 }
 
-// records writes records short, in order.
+// records returns a short text of records, in order.
 func records(rrs []dns.RR) string {
 	var list []string
 	for _, rr := range rrs {
@@ -83,7 +88,7 @@ func TestAnswers(t *testing.T) {
 		{"four.shop.weft.local.", dns.TypeAAAA, ok, "", soaOf(Zone)},
 		{"six.weft.local.", dns.TypeA, ok, "", soaOf(Zone)},
 		{"web.weft.local.", dns.TypeTXT, ok, "", soaOf(Zone)},
-		{"shop.weft.local.", dns.TypeA, ok, "", soaOf(Zone)}, // there are names below
+		{"shop.weft.local.", dns.TypeA, ok, "", soaOf(Zone)}, // there are names below it
 		{"other.weft.local.", dns.TypeA, nx, "", soaOf(Zone)},
 		{"a.web.weft.local.", dns.TypeA, nx, "", soaOf(Zone)},
 		{"_x.weft.local.", dns.TypeSRV, nx, "", soaOf(Zone)},
@@ -115,7 +120,7 @@ func TestAnswers(t *testing.T) {
 		got := asks(t, s, new(dns.Msg).SetQuestion(c.name, c.qtype), podAddr)
 		what := c.name + " " + dns.TypeToString[c.qtype]
 		if got == nil {
-			t.Errorf("%s: left to the resolvers", what)
+			t.Errorf("%s: forwarded", what)
 			continue
 		}
 		if got.Rcode != c.rcode || !got.Authoritative || !got.RecursionAvailable || got.Truncated {
@@ -127,7 +132,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestLeftToResolvers(t *testing.T) {
+func TestForwardedNames(t *testing.T) {
 	s, _ := newServer(t)
 	for _, name := range []string{
 		"example.com.", "local.", "weft.local.example.", "xweft.local.", `x\.weft.local.`, ".", "in-addr.arpa.", "10.in-addr.arpa.",
@@ -172,10 +177,10 @@ func TestRefuses(t *testing.T) {
 		if got.Rcode != c.rcode || got.Id != m.Id || !got.Response || got.Opcode != m.Opcode {
 			t.Errorf("%s: %v", name, got)
 		}
-		if asked, said := m.IsEdns0(), got.IsEdns0(); (asked == nil) != (said == nil) && c.rcode != dns.RcodeFormatError {
-			t.Errorf("%s: EDNS: asked %v, said %v", name, asked, said)
-		} else if said != nil && (said.UDPSize() != maxUDP || !said.Do() || said.Version() != 0) {
-			t.Errorf("%s: EDNS: %v", name, said)
+		if query, reply := m.IsEdns0(), got.IsEdns0(); (query == nil) != (reply == nil) && c.rcode != dns.RcodeFormatError {
+			t.Errorf("%s: EDNS: query %v, reply %v", name, query, reply)
+		} else if reply != nil && (reply.UDPSize() != maxUDP || !reply.Do() || reply.Version() != 0) {
+			t.Errorf("%s: EDNS: %v", name, reply)
 		}
 	}
 }
@@ -189,7 +194,7 @@ func TestServesOnlySome(t *testing.T) {
 		for _, name := range []string{"web.weft.local.", "example.com."} {
 			got := asks(t, s, new(dns.Msg).SetQuestion(name, dns.TypeA), addr(from))
 			if refused := got != nil && got.Rcode == dns.RcodeRefused; refused == served {
-				t.Errorf("%s asks for %s: %v", from, name, got)
+				t.Errorf("query of %s for %s: %v", from, name, got)
 			}
 		}
 	}
@@ -206,7 +211,7 @@ func TestMalformed(t *testing.T) {
 		q, ok := parse(good[:n], podAddr)
 		if !ok {
 			if n >= headerLen {
-				t.Errorf("nothing said to %d bytes", n)
+				t.Errorf("no reply to %d bytes", n)
 			}
 			continue
 		}
@@ -219,7 +224,7 @@ func TestMalformed(t *testing.T) {
 	reply, err := new(dns.Msg).SetReply(new(dns.Msg).SetQuestion("web.weft.local.", dns.TypeA)).Pack()
 	must(t, err)
 	if _, ok := parse(reply, podAddr); ok {
-		t.Error("a reply is taken for a query")
+		t.Error("a reply is treated as a query")
 	}
 }
 
@@ -266,7 +271,7 @@ func TestReplyThatCannotBePacked(t *testing.T) {
 	var got dns.Msg
 	must(t, got.Unpack(q.pack(reply)))
 	if got.Rcode != dns.RcodeServerFailure || got.Id != q.Id || !got.Response {
-		t.Errorf("said: %v", &got)
+		t.Errorf("reply %v", &got)
 	}
 }
 
@@ -285,8 +290,8 @@ func FuzzRespond(f *testing.F) {
 		q.tcp = tcp
 		reply := s.respond(q)
 		if reply == nil {
-			if _, err := q.onward().Pack(); err != nil {
-				t.Fatalf("a question that cannot be asked on: %v", err)
+			if _, err := q.forwarded().Pack(); err != nil {
+				t.Fatalf("a query that cannot be forwarded: %v", err)
 			}
 			reply = q.reply(dns.RcodeSuccess)
 		}

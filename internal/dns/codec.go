@@ -12,13 +12,14 @@ import (
 	"weft/internal/peer"
 )
 
-// ErrMessage is wrapped by the errors about bytes that are not a message of a registry.
+// ErrMessage is wrapped by the errors about messages that cannot be read.
 var ErrMessage = errors.New("dns: bad message")
 
-// MaxDelta is the longest message in bytes that is passed to RegistryConfig.Broadcast or returned by Registry.Merge.
+// MaxDelta is the length in bytes of the longest message that a Registry passes to Gossip.Broadcast.
 const MaxDelta = 1000
 
-// A message, delta or whole state; numbers are unsigned varints (encoding/binary) where not said otherwise:
+// The wire form of a message, which is a delta or a full state. Numbers are unsigned varints (encoding/binary) unless a
+// length in bytes is given:
 //
 //	+---------+----------
 //	| version | entries …
@@ -30,9 +31,9 @@ const MaxDelta = 1000
 //	| 1     | 8    |         |     | 1      |      | 4 or 16 |
 //	+-------+------+---------+-----+--------+------+---------+
 //
-// Node is there where flag 4 is set, and else that of the entry before. Age is there in tombstones: how many seconds ago
-// the entry was removed, as far as the sender knows, so that they end everywhere about when they end on the node that made
-// them, and none is told in circles.
+// Node is present when flag 4 is set; otherwise it is the node of the entry before. Age is present in tombstones: how many
+// seconds ago the entry was removed, as far as the sender knows. A tombstone thereby expires on all nodes at about the
+// time at which it expires on the node that made it, and is not passed on in circles.
 const (
 	codecVersion = 1
 
@@ -42,8 +43,8 @@ const (
 	flagsKnown  = flagRemoved | flagIPv6 | flagNode
 )
 
-// encode returns messages of at most limit bytes that together hold all entries; one of any length where limit is 0, even
-// of no entries. Entries of a node should stand together.
+// encode returns messages of at most limit bytes that together contain all entries. With a limit of 0 it returns one message
+// of any length, also without entries. Messages are shorter when the entries of a node follow one another.
 func encode(entries []Entry, limit int, now time.Time) (messages [][]byte) {
 	msg := []byte{codecVersion}
 	var node peer.ID
@@ -61,7 +62,7 @@ func encode(entries []Entry, limit int, now time.Time) (messages [][]byte) {
 	return messages
 }
 
-// appendEntry appends e to b, where node is that of the entry before, zero for the first.
+// appendEntry appends e to b. node is the node of the entry before, zero for the first entry of a message.
 func appendEntry(b []byte, e Entry, node peer.ID, now time.Time) []byte {
 	var flags byte
 	if e.Removed {
@@ -79,19 +80,19 @@ func appendEntry(b []byte, e Entry, node peer.ID, now time.Time) []byte {
 	}
 	b = binary.AppendUvarint(b, e.Version)
 	if e.Removed {
-		b = binary.AppendUvarint(b, uint64((max(now.Sub(e.At), 0)+time.Second-1)/time.Second)) // never younger than it is
+		b = binary.AppendUvarint(b, uint64((max(now.Sub(e.At), 0)+time.Second-1)/time.Second)) // rounded up
 	}
 	b = append(b, byte(len(e.Name)))
 	b = append(b, e.Name...)
 	return append(b, e.Addr.AsSlice()...)
 }
 
-// decode goes through the entries of a message, with an error, that wraps ErrMessage, in the place of each that is not
-// valid. It ends behind bytes of which it cannot be said where they end.
+// decode iterates over the entries of a message, with an error that wraps ErrMessage in place of each invalid entry. It
+// stops after an entry of unknown length.
 func decode(msg []byte, now time.Time) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if len(msg) == 0 || msg[0] != codecVersion {
-			yield(Entry{}, fmt.Errorf("%w: not of version %d", ErrMessage, codecVersion))
+			yield(Entry{}, fmt.Errorf("%w: its version is not %d", ErrMessage, codecVersion))
 			return
 		}
 		r := bytesreader.Reader{B: msg[1:]}
@@ -105,12 +106,12 @@ func decode(msg []byte, now time.Time) iter.Seq2[Entry, error] {
 	}
 }
 
-// decodeEntry reads an entry. Where the reader is short, nothing behind it can be read either.
+// decodeEntry reads an entry. When it sets r.Short, the entries after it cannot be read either.
 func decodeEntry(r *bytesreader.Reader, node peer.ID, now time.Time) (Entry, error) {
 	flags := r.Byte()
 	if flags&^flagsKnown != 0 {
 		r.Short = true
-		return Entry{}, fmt.Errorf("%w: flags %#x, of a newer weft", ErrMessage, flags)
+		return Entry{}, fmt.Errorf("%w: unknown flags %#x, of a newer version", ErrMessage, flags)
 	}
 	e := Entry{Node: node, Removed: flags&flagRemoved != 0, At: now}
 	if flags&flagNode != 0 {
@@ -118,7 +119,7 @@ func decodeEntry(r *bytesreader.Reader, node peer.ID, now time.Time) (Entry, err
 	}
 	e.Version = r.Uvarint()
 	if e.Removed {
-		e.At = now.Add(-time.Duration(min(r.Uvarint(), uint64(keepRemoved/time.Second))) * time.Second)
+		e.At = now.Add(-time.Duration(min(r.Uvarint(), uint64(tombstoneTTL/time.Second))) * time.Second)
 	}
 	e.Name = string(r.Bytes(int(r.Byte())))
 	size := 4

@@ -14,7 +14,7 @@ import (
 	"weft/internal/peer"
 )
 
-// epoch is when tests begin.
+// epoch is the time at which tests begin.
 var epoch = time.Unix(1_700_000_000, 0)
 
 var compareAddrs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()}
@@ -37,7 +37,10 @@ func TestCodec(t *testing.T) {
 	entries := []Entry{
 		{Node: peer.ID{1}, Name: "web", Addr: addr("10.32.0.1"), Version: 7, At: epoch},
 		{Node: peer.ID{1}, Name: "web", Addr: addr("fd00::1"), Version: maxVersion, At: epoch},
-		{Node: peer.ID{2}, Name: strings.Repeat("a", 63) + "." + strings.Repeat("b", 63), Addr: addr("10.32.0.1"), Version: 1, Removed: true, At: epoch.Add(-90 * time.Second)},
+		{
+			Node: peer.ID{2}, Name: strings.Repeat("a", 63) + "." + strings.Repeat("b", 63), Addr: addr("10.32.0.1"),
+			Version: 1, Removed: true, At: epoch.Add(-90 * time.Second),
+		},
 	}
 	got, err := decodeAll(encode(entries, 0, epoch)[0], epoch)
 	if err != nil {
@@ -69,7 +72,7 @@ func TestCodecChunks(t *testing.T) {
 		t.Errorf("decoded (-want +got):\n%s", diff)
 	}
 	if n := len(encode(nil, MaxDelta, epoch)); n != 0 {
-		t.Errorf("%d messages of nothing", n)
+		t.Errorf("%d messages without entries", n)
 	}
 }
 
@@ -83,13 +86,13 @@ func TestDecodeRefuses(t *testing.T) {
 	whole := encode([]Entry{good}, 0, epoch)[0]
 	for name, c := range map[string]struct {
 		msg  []byte
-		left int // entries that are read all the same
+		left int // entries that are read nevertheless
 	}{
 		"nothing":         {nil, 0},
 		"another version": {[]byte{2}, 0},
 		"unknown flags":   {[]byte{codecVersion, 0x80}, 0},
 		"cut short":       {whole[:len(whole)-1], 0},
-		"more behind":     {append(bytes.Clone(whole), flagIPv6), 1},
+		"trailing byte":   {append(bytes.Clone(whole), flagIPv6), 1},
 		"no node":         {append([]byte{codecVersion, 0}, whole[10:]...), 0},
 		"no name":         {with(func(e *Entry) { e.Name = "" }), 1},
 		"upper case":      {with(func(e *Entry) { e.Name = "Web" }), 1},
@@ -116,8 +119,8 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		entries, _ := decodeAll(msg, epoch)
 		for _, e := range entries {
-			if !e.valid() || e.At.After(epoch) || epoch.Sub(e.At) > keepRemoved {
-				t.Fatalf("entry that cannot be: %+v", e)
+			if !e.valid() || e.At.After(epoch) || epoch.Sub(e.At) > tombstoneTTL {
+				t.Fatalf("invalid entry: %+v", e)
 			}
 		}
 		again, err := decodeAll(encode(entries, 0, epoch)[0], epoch)
@@ -127,11 +130,11 @@ func FuzzDecode(f *testing.F) {
 		if diff := cmp.Diff(entries, again, compareAddrs); diff != "" {
 			t.Fatalf("encoded and decoded (-want +got):\n%s", diff)
 		}
-		r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Now: func() time.Time { return epoch }})
+		r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Clock: fixedClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = r.Merge(msg)
+		_ = r.Merge(msg)
 	})
 }
 

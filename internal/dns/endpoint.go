@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Bounds of what clients can hold.
+// Bounds of what clients can use.
 const (
-	maxForwards = 256             // questions that wait for resolvers; further ones fail
+	maxForwards = 256             // queries that wait for resolvers; further ones fail
 	maxConns    = 128             // TCP connections; further ones are closed
-	maxQuery    = 4096            // bytes of a query over UDP; what is longer is cut, and then malformed
-	idleTCP     = 8 * time.Second // how long a connection may take for its next question
+	maxQuery    = 4096            // bytes of a query over UDP; a longer one is cut, and malformed therefore
+	idleTCP     = 8 * time.Second // until the next query on a connection must be complete
 	writeTCP    = 2 * time.Second
 )
 
@@ -29,11 +29,11 @@ type endpoint struct {
 	tcp *net.TCPListener
 
 	stop context.CancelFunc
-	done chan struct{} // closed when nothing of it runs any more
-	err  error         // why it ended by itself; for who has seen done closed
+	done chan struct{} // closed when all its goroutines have ended
+	err  error         // why it ended by itself; valid once done is closed
 }
 
-// listen binds an address and serves it until ctx ends or the endpoint is closed.
+// listen binds an address and answers there until ctx ends or the endpoint is closed.
 func (s *Server) listen(ctx context.Context, a netip.Addr) (*endpoint, error) {
 	at := netip.AddrPortFrom(a, s.cfg.Port)
 	family := "4"
@@ -54,18 +54,18 @@ func (s *Server) listen(ctx context.Context, a netip.Addr) (*endpoint, error) {
 	go func() {
 		defer close(e.done)
 		e.err = s.serve(ctx, e)
-		s.poke()
+		s.rebind.Set()
 	}()
 	return e, nil
 }
 
-// close ends the endpoint and waits for all that it runs.
+// close ends the endpoint and waits for its goroutines.
 func (e *endpoint) close() {
 	e.stop()
 	<-e.done
 }
 
-// failed returns why the endpoint has ended by itself; nil while it runs.
+// failed returns why the endpoint has ended by itself, nil while it runs.
 func (e *endpoint) failed() error {
 	select {
 	case <-e.done:
@@ -76,18 +76,18 @@ func (e *endpoint) failed() error {
 	}
 }
 
-// serve answers until ctx ends or one of the two sockets fails. It returns an error always, and closes both.
+// serve answers until ctx ends or one of the two sockets fails. It closes both, and always returns an error.
 func (s *Server) serve(ctx context.Context, e *endpoint) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.serveUDP(ctx, e.udp) })
 	group.Go(func() error { return s.serveTCP(ctx, e.tcp) })
-	<-ctx.Done() // one has failed, or it is over
+	<-ctx.Done()
 	_ = e.udp.Close()
 	_ = e.tcp.Close()
 	return group.Wait()
 }
 
-// serveUDP answers in its own goroutine what the registry knows. Only questions for others get one each.
+// serveUDP answers from the registry in its own goroutine. Only a query that is forwarded gets a goroutine of its own.
 func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
@@ -101,24 +101,25 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 		if !ok {
 			continue
 		}
-		send := func(reply []byte) { _, _ = conn.WriteToUDPAddrPort(reply, client) } // who does not get it asks again
+		send := func(reply []byte) { _, _ = conn.WriteToUDPAddrPort(reply, client) } // a client that misses it asks again
 		reply := s.respond(q)
 		switch {
 		case reply != nil:
 			send(q.pack(reply))
-		case !s.tryForward():
+		case !s.acquireForward():
 			send(q.pack(s.busy(q)))
 		default:
 			waiting.Go(func() {
-				defer s.forwarded()
-				send(q.pack(s.ask(ctx, q)))
+				defer s.releaseForward()
+				send(q.pack(s.forward(ctx, q)))
 			})
 		}
 	}
 }
 
-// tryForward takes a token for a question that waits for a resolver, unless all are taken; forwarded gives it back.
-func (s *Server) tryForward() bool {
+// acquireForward acquires one of the maxForwards tokens of queries that wait for a resolver, and returns false when there is
+// none left. releaseForward returns the token.
+func (s *Server) acquireForward() bool {
 	select {
 	case s.forwards <- struct{}{}:
 		return true
@@ -127,7 +128,7 @@ func (s *Server) tryForward() bool {
 	}
 }
 
-func (s *Server) forwarded() { <-s.forwards }
+func (s *Server) releaseForward() { <-s.forwards }
 
 func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 	var open sync.WaitGroup
@@ -149,7 +150,7 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 	}
 }
 
-// serveConn answers the questions of a connection, one after the other.
+// serveConn answers the queries on a connection, one after the other.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
@@ -177,14 +178,14 @@ func (s *Server) respondTCP(ctx context.Context, q *query) *message {
 	if reply := s.respond(q); reply != nil {
 		return reply
 	}
-	if !s.tryForward() {
+	if !s.acquireForward() {
 		return s.busy(q)
 	}
-	defer s.forwarded()
-	return s.ask(ctx, q)
+	defer s.releaseForward()
+	return s.forward(ctx, q)
 }
 
-// readTCP reads a message with its length before it (RFC 1035, 4.2.2).
+// readTCP reads a message, which follows its length in two bytes (RFC 1035, 4.2.2).
 func readTCP(conn net.Conn) ([]byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(idleTCP)); err != nil {
 		return nil, err
@@ -198,7 +199,7 @@ func readTCP(conn net.Conn) ([]byte, error) {
 	return raw, err
 }
 
-// errTooLong is returned for a message that does not fit its length field; pack makes none.
+// errTooLong is the error of a message that does not fit its length field. pack returns no such message.
 var errTooLong = errors.New("dns: message too long")
 
 func writeReply(conn net.Conn, reply []byte) error {

@@ -13,47 +13,48 @@ import (
 
 const (
 	dnsPort         = 53
-	resolverTimeout = 2 * time.Second // for a resolver, before the next is asked
-	maxResolvers    = 3               // as resolv.conf(5): clients do not wait for more
+	resolverTimeout = 2 * time.Second // of one resolver, before the next one is asked
+	maxResolvers    = 3               // as in resolv.conf(5): clients do not wait for more
 )
 
-// forwarder asks the host's resolvers.
+// forwarder forwards queries to the host's resolvers. Its methods may be called concurrently.
 type forwarder struct {
 	conf    resolvConf
 	port    uint16
 	timeout time.Duration
-	own     func(netip.AddrPort) bool // where this server itself is, which must not be asked
+	isOwn   func(netip.AddrPort) bool // reports an address of this server, which must not be asked
 }
 
-// errMismatch is what is wrong with a reply to another question.
+// errMismatch is the error of a reply to another question.
 var errMismatch = errors.New("dns: reply to another question")
 
-// ask returns the reply of the host's resolvers to a query, a failure where none of them has one.
-func (s *Server) ask(ctx context.Context, q *query) *message {
-	r, err := s.forward.ask(ctx, q)
+// forward returns the reply of the host's resolvers to a query, or a server failure when none of them has replied.
+func (s *Server) forward(ctx context.Context, q *query) *message {
+	r, err := s.forwarder.exchangeWithAny(ctx, q)
 	if err != nil {
-		s.cfg.Logger.Debug("resolvers", "err", err)
+		s.cfg.Logger.Debug("no resolver has replied", "err", err)
 		s.counts.failed.Add(1)
 		return q.reply(dns.RcodeServerFailure)
 	}
 	s.counts.forwarded.Add(1)
 	reply := q.reply(r.Rcode)
 	if r.Rcode > 0xf && reply.IsEdns0() == nil {
-		reply.Rcode = dns.RcodeServerFailure // the client could not read it
+		reply.Rcode = dns.RcodeServerFailure // without EDNS the reply has no room for the upper bits of the code
 	}
 	reply.Authoritative, reply.Truncated = r.Authoritative, r.Truncated
 	reply.RecursionAvailable, reply.AuthenticatedData = r.RecursionAvailable, r.AuthenticatedData
 	reply.Answer, reply.Ns = r.Answer, r.Ns
 	for _, rr := range r.Extra {
-		if t := rr.Header().Rrtype; t != dns.TypeOPT && t != dns.TypeTSIG { // these are between two neighbours
+		if t := rr.Header().Rrtype; t != dns.TypeOPT && t != dns.TypeTSIG { // these two are valid for one hop only
 			reply.Extra = append(reply.Extra, rr)
 		}
 	}
 	return reply
 }
 
-// ask tries the resolvers in order. What a resolver says that cannot or will not answer counts only if no other one does.
-func (f *forwarder) ask(ctx context.Context, q *query) (*message, error) {
+// exchangeWithAny asks the resolvers in order until one answers. It returns the reply of a resolver that fails or refuses
+// only when no other one answers.
+func (f *forwarder) exchangeWithAny(ctx context.Context, q *query) (*message, error) {
 	err := errors.New("dns: no resolver")
 	var failure *message
 	for _, at := range f.resolvers() {
@@ -76,17 +77,17 @@ func (f *forwarder) ask(ctx context.Context, q *query) (*message, error) {
 	return nil, err
 }
 
-// resolvers returns where to ask.
+// resolvers returns the addresses of the resolvers, at most maxResolvers, without this server.
 func (f *forwarder) resolvers() (list []netip.AddrPort) {
 	for _, a := range f.conf.servers() {
-		if at := netip.AddrPortFrom(a, f.port); !f.own(at) && len(list) < maxResolvers {
+		if at := netip.AddrPortFrom(a, f.port); !f.isOwn(at) && len(list) < maxResolvers {
 			list = append(list, at)
 		}
 	}
 	return list
 }
 
-// exchange asks one resolver over the protocol that the client used, and again over TCP where the reply was truncated.
+// exchange asks one resolver over the protocol that the client used, and again over TCP when the reply was truncated.
 func (f *forwarder) exchange(ctx context.Context, at netip.AddrPort, q *query) (*message, error) {
 	network := "udp"
 	if q.tcp {
@@ -96,7 +97,7 @@ func (f *forwarder) exchange(ctx context.Context, at netip.AddrPort, q *query) (
 	if err == nil && r.Truncated && !q.tcp {
 		if whole, err := f.exchangeOver(ctx, "tcp", at, q); err == nil {
 			return whole, nil
-		} // else the client may try itself
+		} // else the client gets the truncated reply, and may retry itself
 	}
 	return r, err
 }
@@ -110,8 +111,8 @@ func (f *forwarder) exchangeOver(ctx context.Context, network string, at netip.A
 		return nil, fmt.Errorf("dns: resolver: %w", err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the client looks at deadlines only
-	r, _, err := client.ExchangeWithConnContext(ctx, q.onward(), conn)
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the library only observes deadlines
+	r, _, err := client.ExchangeWithConnContext(ctx, q.forwarded(), conn)
 	if err != nil {
 		return nil, fmt.Errorf("dns: resolver %s: %w", at, err)
 	}
@@ -121,8 +122,9 @@ func (f *forwarder) exchangeOver(ctx context.Context, network string, at netip.A
 	return r, nil
 }
 
-// onward returns the question of a query under an ID of its own. Other records stay here: they are for this server.
-func (q *query) onward() *message {
+// forwarded returns the message to forward: the question of q, under an ID of its own. It leaves out other records, which
+// are meant for this server.
+func (q *query) forwarded() *message {
 	m := &message{Question: q.Question}
 	m.Id = dns.Id()
 	m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = true, q.CheckingDisabled, q.AuthenticatedData
@@ -132,7 +134,7 @@ func (q *query) onward() *message {
 	return m
 }
 
-// repliesTo reports whether r is to a question. Who refuses one need not repeat it.
+// repliesTo reports whether r is a reply to a question. A reply that refuses it need not repeat it.
 func repliesTo(r *message, q dns.Question) bool {
 	if len(r.Question) == 0 {
 		return r.Rcode != dns.RcodeSuccess

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// upstream is a resolver that does as it is told.
+// upstream is a resolver with scripted replies.
 type upstream struct {
 	addr netip.Addr
 
@@ -21,9 +21,9 @@ type upstream struct {
 	asked []string // guarded by mu: protocol and name of each question
 }
 
-// startUpstream starts a resolver on a fresh address. say makes the reply, of which ID and question are set; where it returns
-// false none is sent.
-func startUpstream(t *testing.T, say func(network string, q, reply *dns.Msg) bool) *upstream {
+// startUpstream starts a resolver on a fresh address. fill completes the reply, of which ID and question are set; when it
+// returns false no reply is sent.
+func startUpstream(t *testing.T, fill func(network string, q, reply *dns.Msg) bool) *upstream {
 	t.Helper()
 	u := &upstream{addr: freshAddr()}
 	at := netip.AddrPortFrom(u.addr, testPort)
@@ -38,7 +38,7 @@ func startUpstream(t *testing.T, say func(network string, q, reply *dns.Msg) boo
 			u.mu.Unlock()
 			reply := new(dns.Msg).SetReply(q)
 			reply.RecursionAvailable = true
-			if say(network, q, reply) {
+			if fill(network, q, reply) {
 				_ = w.WriteMsg(reply)
 			}
 		})
@@ -55,15 +55,15 @@ func startUpstream(t *testing.T, say func(network string, q, reply *dns.Msg) boo
 	return u
 }
 
-// questions returns what was asked so far.
+// questions returns the protocol and name of each question so far.
 func (u *upstream) questions() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return strings.Join(u.asked, ", ")
 }
 
-// saying answers every question with one address.
-func saying(a string) func(string, *dns.Msg, *dns.Msg) bool {
+// answering answers every question with one address.
+func answering(a string) func(string, *dns.Msg, *dns.Msg) bool {
 	return func(_ string, q, reply *dns.Msg) bool {
 		reply.Answer = []dns.RR{&dns.A{
 			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(a),
@@ -80,15 +80,16 @@ func failing(rcode int) func(string, *dns.Msg, *dns.Msg) bool {
 	}
 }
 
+// silent sends no reply.
 func silent(string, *dns.Msg, *dns.Msg) bool { return false }
 
-// asked asks for an address of example.com and returns what is said, in short.
-func asked(t *testing.T, network string, a netip.Addr) string {
+// resolve asks for an address of example.com and returns the addresses or the code in the reply.
+func resolve(t *testing.T, network string, a netip.Addr) string {
 	t.Helper()
 	r, err := exchange(network, a, question("Example.com.", dns.TypeA))
 	must(t, err)
 	if r.Authoritative || r.Question[0].Name != "Example.com." {
-		t.Errorf("not as a resolver says it: %v", r)
+		t.Errorf("not the reply of a resolver: %v", r)
 	}
 	if r.Rcode != dns.RcodeSuccess {
 		return dns.RcodeToString[r.Rcode]
@@ -97,10 +98,10 @@ func asked(t *testing.T, network string, a netip.Addr) string {
 }
 
 func TestForwards(t *testing.T) {
-	u := startUpstream(t, saying("192.0.2.7"))
+	u := startUpstream(t, answering("192.0.2.7"))
 	s, at := start(t, 1, u.addr)
 	for _, network := range []string{"udp", "tcp"} {
-		if got := asked(t, network, at[0]); got != "192.0.2.7" {
+		if got := resolve(t, network, at[0]); got != "192.0.2.7" {
 			t.Errorf("%s: %s", network, got)
 		}
 	}
@@ -112,11 +113,11 @@ func TestForwards(t *testing.T) {
 	}
 }
 
-func TestForwardsWhatMatters(t *testing.T) {
+func TestForwardsFlagsAndRecords(t *testing.T) {
 	u := startUpstream(t, func(_ string, q, reply *dns.Msg) bool {
 		opt := q.IsEdns0()
 		if opt == nil || !opt.Do() || len(opt.Option) > 0 || !q.CheckingDisabled || !q.RecursionDesired {
-			t.Errorf("asked: %v", q)
+			t.Errorf("the resolver was asked: %v", q)
 		}
 		reply.SetEdns0(4096, true)
 		reply.AuthenticatedData = true
@@ -133,7 +134,7 @@ func TestForwardsWhatMatters(t *testing.T) {
 	must(t, err)
 	if r.Rcode != dns.RcodeNameError || !r.AuthenticatedData || r.Id != m.Id || records(r.Ns) != "com. 1 SOA …" ||
 		records(r.Extra) != "a.com. 1 A 192.0.2.8" {
-		t.Errorf("said: %v", r)
+		t.Errorf("reply %v", r)
 	}
 	if opt := r.IsEdns0(); opt == nil || opt.UDPSize() != maxUDP || len(r.Extra) != 2 {
 		t.Errorf("EDNS: %v", r.Extra)
@@ -142,13 +143,13 @@ func TestForwardsWhatMatters(t *testing.T) {
 
 func TestResolversInOrder(t *testing.T) {
 	mute := startUpstream(t, silent)
-	ill := startUpstream(t, failing(dns.RcodeServerFailure))
-	liar := startUpstream(t, func(_ string, _, reply *dns.Msg) bool {
+	failed := startUpstream(t, failing(dns.RcodeServerFailure))
+	mismatched := startUpstream(t, func(_ string, _, reply *dns.Msg) bool {
 		reply.Question[0].Name = "other.example."
 		return true
 	})
-	nobody := &upstream{addr: freshAddr()} // nothing listens
-	good, second := startUpstream(t, saying("192.0.2.7")), startUpstream(t, saying("192.0.2.8"))
+	absent := &upstream{addr: freshAddr()} // nothing listens
+	good, second := startUpstream(t, answering("192.0.2.7")), startUpstream(t, answering("192.0.2.8"))
 	for name, c := range map[string]struct {
 		order []*upstream
 		want  string
@@ -156,13 +157,13 @@ func TestResolversInOrder(t *testing.T) {
 	}{
 		"first":       {[]*upstream{good, second}, "192.0.2.7", 1},
 		"mute":        {[]*upstream{mute, good, second}, "192.0.2.7", 2},
-		"ill":         {[]*upstream{ill, second, good}, "192.0.2.8", 2},
-		"liar":        {[]*upstream{liar, good}, "192.0.2.7", 2},
-		"nobody":      {[]*upstream{nobody, good}, "192.0.2.7", 2},
-		"only ill":    {[]*upstream{ill, mute}, "SERVFAIL", 2},
+		"failed":      {[]*upstream{failed, second, good}, "192.0.2.8", 2},
+		"mismatched":  {[]*upstream{mismatched, good}, "192.0.2.7", 2},
+		"absent":      {[]*upstream{absent, good}, "192.0.2.7", 2},
+		"only failed": {[]*upstream{failed, mute}, "SERVFAIL", 2},
 		"only mute":   {[]*upstream{mute}, "SERVFAIL", 1},
 		"none at all": {nil, "SERVFAIL", 0},
-		"no fourth":   {[]*upstream{mute, ill, nobody, good}, "SERVFAIL", 3},
+		"no fourth":   {[]*upstream{mute, failed, absent, good}, "SERVFAIL", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var addrs []netip.Addr
@@ -173,18 +174,18 @@ func TestResolversInOrder(t *testing.T) {
 				u.mu.Unlock()
 			}
 			s, _ := newServer(t)
-			s.forward.port, s.forward.timeout = testPort, 50*time.Millisecond
+			s.forwarder.port, s.forwarder.timeout = testPort, 50*time.Millisecond
 			setResolvers(t, s, addrs...)
 			s.cfg.Port = testPort
 			a := freshAddr()
 			e, err := s.listen(t.Context(), a)
 			must(t, err)
 			defer e.close()
-			if got := asked(t, "udp", a); got != c.want {
-				t.Errorf("said %s, want %s", got, c.want)
+			if got := resolve(t, "udp", a); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
 			}
 			for i, u := range c.order {
-				if was := u.questions() != ""; was != (i < c.calls) && u != nobody {
+				if was := u.questions() != ""; was != (i < c.calls) && u != absent {
 					t.Errorf("resolver %d asked: %v", i, was)
 				}
 			}
@@ -198,8 +199,8 @@ func TestRefusedByTheOnlyResolver(t *testing.T) {
 		return true
 	})
 	_, at := start(t, 1, u.addr)
-	if got := asked(t, "udp", at[0]); got != "REFUSED" {
-		t.Errorf("said %s", got)
+	if got := resolve(t, "udp", at[0]); got != "REFUSED" {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -209,14 +210,14 @@ func TestTruncatedByResolver(t *testing.T) {
 			reply.Truncated = true
 			return true
 		}
-		return saying("192.0.2.7")(network, q, reply)
+		return answering("192.0.2.7")(network, q, reply)
 	})
 	_, at := start(t, 1, u.addr)
-	if got := asked(t, "udp", at[0]); got != "192.0.2.7" {
-		t.Errorf("said %s", got)
+	if got := resolve(t, "udp", at[0]); got != "192.0.2.7" {
+		t.Errorf("got %s", got)
 	}
 	if got := u.questions(); got != "udp Example.com., tcp Example.com." {
-		t.Errorf("asked: %s", got)
+		t.Errorf("the resolver was asked: %s", got)
 	}
 }
 
@@ -226,7 +227,8 @@ func TestLongReplyOfResolver(t *testing.T) {
 			return true
 		}
 		for range 100 {
-			reply.Answer = append(reply.Answer, &dns.TXT{Hdr: header(q.Question[0].Name, dns.TypeTXT), Txt: []string{strings.Repeat("x", 100)}})
+			txt := &dns.TXT{Hdr: header(q.Question[0].Name, dns.TypeTXT), Txt: []string{strings.Repeat("x", 100)}}
+			reply.Answer = append(reply.Answer, txt)
 		}
 		return true
 	})
@@ -246,7 +248,7 @@ func TestExtendedRcode(t *testing.T) {
 		return true
 	})
 	_, at := start(t, 1, u.addr)
-	if got := asked(t, "udp", at[0]); got != "SERVFAIL" {
+	if got := resolve(t, "udp", at[0]); got != "SERVFAIL" {
 		t.Errorf("without EDNS: %s", got)
 	}
 	r, err := exchange("udp", at[0], question("example.com.", dns.TypeA).SetEdns0(maxUDP, false))
@@ -257,14 +259,14 @@ func TestExtendedRcode(t *testing.T) {
 }
 
 func TestDoesNotAskItself(t *testing.T) {
-	u := startUpstream(t, saying("192.0.2.7"))
+	u := startUpstream(t, answering("192.0.2.7"))
 	s, at := start(t, 2)
 	setResolvers(t, s, at[0], at[1])
-	if got := asked(t, "udp", at[0]); got != "SERVFAIL" {
+	if got := resolve(t, "udp", at[0]); got != "SERVFAIL" {
 		t.Errorf("with itself as resolver: %s", got)
 	}
 	setResolvers(t, s, at[0], at[1], u.addr)
-	if got := asked(t, "udp", at[1]); got != "192.0.2.7" {
+	if got := resolve(t, "udp", at[1]); got != "192.0.2.7" {
 		t.Errorf("with itself as first resolvers: %s", got)
 	}
 	if n := s.counts.forwarded.Load() + s.counts.failed.Load(); n != 2 {
@@ -274,52 +276,52 @@ func TestDoesNotAskItself(t *testing.T) {
 
 func TestResolvConfChanges(t *testing.T) {
 	s, _ := newServer(t)
-	conf := &s.forward.conf
+	conf := &s.forwarder.conf
 	if got := conf.servers(); got != nil {
-		t.Errorf("without a file: %v", got)
+		t.Errorf("before the file exists: %v", got)
 	}
 	setResolvers(t, s, addr("192.0.2.7"), addr("fd00::7"))
 	if got := conf.servers(); len(got) != 2 || got[0] != addr("192.0.2.7") {
 		t.Errorf("resolvers %v", got)
 	}
 	setResolvers(t, s, addr("192.0.2.8"), addr("fd00::7"))
-	must(t, os.Chtimes(conf.path, time.Time{}, epoch)) // of another time, at the same size
+	must(t, os.Chtimes(conf.path, time.Time{}, epoch)) // another time, the same size
 	if got := conf.servers(); len(got) != 2 || got[0] != addr("192.0.2.8") {
 		t.Errorf("changed: %v", got)
 	}
 	must(t, os.Remove(conf.path))
 	if got := conf.servers(); len(got) != 2 {
-		t.Errorf("while it is written: %v", got)
+		t.Errorf("while the file is missing: %v", got)
 	}
 }
 
 func TestTooManyForwards(t *testing.T) {
-	u := startUpstream(t, saying("192.0.2.7"))
+	u := startUpstream(t, answering("192.0.2.7"))
 	s, at := start(t, 1, u.addr)
 	for range maxForwards {
-		if !s.tryForward() {
+		if !s.acquireForward() {
 			t.Fatal("no token")
 		}
 	}
 	for _, network := range []string{"udp", "tcp"} {
-		if got := asked(t, network, at[0]); got != "SERVFAIL" {
+		if got := resolve(t, network, at[0]); got != "SERVFAIL" {
 			t.Errorf("%s: %s", network, got)
 		}
 	}
 	if n := s.counts.failed.Load(); n != 2 {
 		t.Errorf("%d failed", n)
 	}
-	s.forwarded()
-	if got := asked(t, "udp", at[0]); got != "192.0.2.7" {
-		t.Errorf("one may ask again: %s", got)
+	s.releaseForward()
+	if got := resolve(t, "udp", at[0]); got != "192.0.2.7" {
+		t.Errorf("with one token: %s", got)
 	}
-	eventually(t, "the token is back", func() bool { return len(s.forwards) == maxForwards-1 })
+	eventually(t, "the token is returned", func() bool { return len(s.forwards) == maxForwards-1 })
 }
 
 func TestEndsWhileResolversAreAsked(t *testing.T) {
 	u := startUpstream(t, silent)
 	s, _ := newServer(t)
-	s.cfg.Port, s.forward.port, s.forward.timeout = testPort, testPort, time.Hour
+	s.cfg.Port, s.forwarder.port, s.forwarder.timeout = testPort, testPort, time.Hour
 	setResolvers(t, s, u.addr)
 	a := freshAddr()
 	s.SetAddrs([]netip.Addr{a})

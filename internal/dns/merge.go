@@ -9,15 +9,15 @@ import (
 	"weft/internal/peer"
 )
 
-// State implements mesh.Channel: all entries, tombstones among them. It is a few megabytes at most.
+// State implements mesh.Channel: it returns all entries, including tombstones, a few megabytes at most.
 func (r *Registry) State() []byte {
-	now := r.cfg.Now()
+	now := r.cfg.Clock.Now()
 	r.mu.Lock()
 	r.expire(now)
 	entries := make([]Entry, 0, r.table.total)
-	for _, of := range r.table.nodes {
-		for _, e := range of {
-			if !e.Removed || now.Sub(e.At) < keepRemoved {
+	for _, ofNode := range r.table.nodes {
+		for _, e := range ofNode {
+			if !e.Removed || now.Sub(e.At) < tombstoneTTL {
 				entries = append(entries, e)
 			}
 		}
@@ -27,109 +27,113 @@ func (r *Registry) State() []byte {
 	return encode(entries, 0, now)[0]
 }
 
-// Merge implements mesh.Channel. The error is about the first entry that could not be taken: ErrMessage, or ErrFull.
-func (r *Registry) Merge(msg []byte) (news [][]byte, err error) {
-	now := r.cfg.Now()
-	var fresh []Entry
+// Merge implements mesh.Channel: it broadcasts the entries that were new, with nothing locked. The error is about the first
+// entry that could not be applied: ErrMessage, or ErrFull.
+func (r *Registry) Merge(msg []byte) (err error) {
+	now := r.cfg.Clock.Now()
+	var updates []Entry
 	r.mu.Lock()
 	r.expire(now)
-	for e, bad := range decode(msg, now) {
-		var told Entry
-		isNews := false
-		if bad == nil {
-			told, isNews, bad = r.hear(e, now)
-		}
-		if isNews {
-			fresh = append(fresh, told)
+	for e, entryErr := range decode(msg, now) {
+		if entryErr == nil {
+			var update Entry
+			var changed bool
+			if update, changed, entryErr = r.applyReceived(e, now); changed {
+				updates = append(updates, update)
+			}
 		}
 		if err == nil {
-			err = bad
+			err = entryErr
 		}
 	}
 	r.mu.Unlock()
-	return encode(fresh, MaxDelta, now), err
-}
-
-// Message implements mesh.Channel; there are none.
-func (r *Registry) Message(from peer.ID, _ []byte) error {
-	return fmt.Errorf("%w: a message of %s to this node alone", ErrMessage, from)
-}
-
-// hear takes in an entry and returns what there is to tell of it: e itself, or the right answer to an entry of this node's
-// that is not as e says. mu is held.
-func (r *Registry) hear(e Entry, now time.Time) (told Entry, isNews bool, err error) {
-	if e.Node == r.cfg.Self {
-		return r.hearOwn(e, now)
+	for _, delta := range encode(updates, MaxDelta, now) {
+		r.cfg.Gossip.Broadcast(delta)
 	}
-	if _, gone := r.forgotten[e.Node]; gone && !r.cfg.Alive(e.Node) {
-		return Entry{}, false, nil // of a node that has not forgotten it yet
+	return err
+}
+
+// Message implements mesh.Channel; the channel has no unicasts.
+func (r *Registry) Message(from peer.ID, _ []byte) error {
+	return fmt.Errorf("%w: unicast from %s", ErrMessage, from)
+}
+
+// applyReceived applies an entry from gossip. When something has changed it returns the entry to broadcast: e itself, or
+// the correct version of an entry of this node that differs from e. mu is held.
+func (r *Registry) applyReceived(e Entry, now time.Time) (update Entry, changed bool, err error) {
+	if e.Node == r.cfg.Self {
+		return r.correctOwn(e, now)
+	}
+	if _, forgotten := r.forgotten[e.Node]; forgotten && !r.cfg.Membership.Alive(e.Node) {
+		return Entry{}, false, nil // from a node that has not forgotten the entry's node yet
 	}
 	old, known := r.table.find(e.Node, e.key())
 	switch {
 	case known && !e.supersedes(old):
 		if e.Removed && old.Removed && e.Version == old.Version && e.At.Before(old.At) {
-			r.table.put(e) // who has known it for longer knows better when it ends
+			r.table.put(e) // the sender has known it for longer, and knows better when it expires
 		}
 		return Entry{}, false, nil
-	case !known && e.Removed && now.Sub(e.At) >= takeRemoved:
-		return Entry{}, false, nil // nothing to remove, and not for long to remember
-	case !known && !r.table.room(e):
+	case !known && e.Removed && now.Sub(e.At) >= tombstoneAcceptAge:
+		return Entry{}, false, nil // there is nothing to remove, and it expires soon
+	case !known && !r.table.makeRoom(e):
 		r.refused++
-		return Entry{}, false, fmt.Errorf("%w: no room for those of %s", ErrFull, e.Node)
+		return Entry{}, false, fmt.Errorf("%w: no room for an entry of %s", ErrFull, e.Node)
 	}
 	r.table.put(e)
 	return e, true, nil
 }
 
-// hearOwn answers what others hold for an entry of this node. Only this node changes its entries: where it knows otherwise,
-// e is of an earlier run whose state or clock is lost, and what is so gets a version above it.
-func (r *Registry) hearOwn(e Entry, now time.Time) (told Entry, isNews bool, err error) {
+// correctOwn compares an entry of this node that came from gossip with this node's own state, which is authoritative. When
+// they differ, e is of an earlier run of this node, before its state or clock was lost; correctOwn makes a version above e with the correct
+// state, and returns it as the update. mu is held.
+func (r *Registry) correctOwn(e Entry, now time.Time) (update Entry, changed bool, err error) {
 	r.last = max(r.last, e.Version)
 	own, known := r.table.find(e.Node, e.key())
 	switch {
 	case known && !e.supersedes(own):
 		return Entry{}, false, nil
 	case known && own.Removed == e.Removed:
-		own.Version = e.Version // as e says, if under another version
+		own.Version = e.Version // the same state under another version
 	case known:
-		own.Version, own.At = r.next(now), now
-	case e.Removed && now.Sub(e.At) >= takeRemoved:
+		own.Version, own.At = r.nextVersion(now), now
+	case e.Removed && now.Sub(e.At) >= tombstoneAcceptAge:
 		return Entry{}, false, nil
-	case !r.table.room(Entry{Node: e.Node, Removed: true}):
+	case !r.table.makeRoom(Entry{Node: e.Node, Removed: true}):
 		r.refused++
-		return Entry{}, false, fmt.Errorf("%w: no room for a tombstone of this node's", ErrFull)
+		return Entry{}, false, fmt.Errorf("%w: no room for a tombstone of this node", ErrFull)
 	case e.Removed:
 		own = e
 	default:
 		own = e
-		own.Version, own.Removed, own.At = r.next(now), true, now
+		own.Version, own.Removed, own.At = r.nextVersion(now), true, now
 	}
 	r.table.put(own)
 	return own, true, nil
 }
 
-// next returns the version of this node's next change; mu is held.
-func (r *Registry) next(now time.Time) uint64 {
+// nextVersion returns the version of this node's next change; mu is held.
+func (r *Registry) nextVersion(now time.Time) uint64 {
 	r.last = min(max(uint64(max(now.UnixNano(), 0)), r.last+1), maxVersion)
 	return r.last
 }
 
-// expire drops what has had its time, now and then; mu is held.
+// expire drops expired tombstones and forgotten nodes, at most once in expirePause; mu is held.
 func (r *Registry) expire(now time.Time) {
-	if now.Sub(r.expired) < expireEvery {
+	if now.Sub(r.expired) < expirePause {
 		return
 	}
 	r.expired = now
-	r.table.expire(now.Add(-keepRemoved))
+	r.table.expire(now.Add(-tombstoneTTL))
 	for node, at := range r.forgotten {
-		if now.Sub(at) >= keepRemoved {
+		if now.Sub(at) >= tombstoneTTL {
 			delete(r.forgotten, node)
 		}
 	}
 }
 
-// Forget drops what was heard of a node that is gone for good. What is still told of it is not heard for the time that
-// others need to forget it too, unless the node is alive again.
+// Forget drops the names of a node that has left for good. Entries of it that still come from gossip are ignored until all
+// nodes have forgotten it, unless the node is alive again. Forget has no effect for this node itself.
 func (r *Registry) Forget(node peer.ID) {
 	if node == r.cfg.Self {
 		return
@@ -139,5 +143,5 @@ func (r *Registry) Forget(node peer.ID) {
 	for _, e := range r.table.nodes[node] {
 		r.table.drop(e)
 	}
-	r.forgotten[node] = r.cfg.Now()
+	r.forgotten[node] = r.cfg.Clock.Now()
 }

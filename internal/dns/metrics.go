@@ -4,28 +4,33 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"weft/internal/metricdef"
 )
+
+// metrics declares all metrics of the package.
+var metrics metricdef.Table
 
 var (
-	queriesDesc = prometheus.NewDesc("weft_dns_queries_total", "Queries, by result.", []string{"result"}, nil)
-	namesDesc   = prometheus.NewDesc("weft_dns_names", "Names known, those of nodes that are not alive among them.", nil, nil)
-	beyondDesc  = prometheus.NewDesc("weft_dns_entries_refused_total", "Entries heard of that there was no room for.", nil, nil)
+	queriesMetric = metrics.Counter("dns_queries_total", "Queries, by result.", "result")
+	namesMetric   = metrics.Gauge("dns_names", "Names known, including those of nodes that are not alive.")
+	refusedMetric = metrics.Counter("dns_entries_refused_total", "Entries that were dropped because there was no room.")
 )
 
-// counts is how many queries had which result.
+// counts counts queries by result.
 type counts struct {
 	answered, nodata, nxdomain, forwarded, failed, refused atomic.Uint64
 }
 
-// byResult returns the counters under the names that operators see.
+// byResult returns the counters by the value of the label.
 func (c *counts) byResult() map[string]*atomic.Uint64 {
 	return map[string]*atomic.Uint64{
 		"answered":  &c.answered,  // with a record
-		"nodata":    &c.nodata,    // the name has none of the type
+		"nodata":    &c.nodata,    // the name has no record of the type
 		"nxdomain":  &c.nxdomain,  // no such name
-		"forwarded": &c.forwarded, // with what a resolver of the host said, whatever it was
+		"forwarded": &c.forwarded, // with the reply of a resolver of the host, of any kind
 		"failed":    &c.failed,    // no resolver answered, or too many queries wait for one
-		"refused":   &c.refused,   // not asked by who may, or not what can be asked
+		"refused":   &c.refused,   // the client is not served, or the query is not allowed
 	}
 }
 
@@ -36,18 +41,14 @@ type collector struct{ server *Server }
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queriesDesc, namesDesc, beyondDesc} {
-		ch <- d
-	}
-}
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range c.server.counts.byResult() {
-		ch <- prometheus.MustNewConstMetric(queriesDesc, prometheus.CounterValue, float64(n.Load()), result)
+		queriesMetric.Send(ch, float64(n.Load()), result)
 	}
-	names, refused := c.server.cfg.Names.names()
-	ch <- prometheus.MustNewConstMetric(namesDesc, prometheus.GaugeValue, float64(names))
-	ch <- prometheus.MustNewConstMetric(beyondDesc, prometheus.CounterValue, float64(refused))
+	names, refused := c.server.cfg.Names.counts()
+	namesMetric.Send(ch, float64(names))
+	refusedMetric.Send(ch, float64(refused))
 }

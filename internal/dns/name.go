@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// Zone is the domain of all names, with the dot of the root behind it.
+// Zone is the domain of all names, fully qualified.
 const Zone = "weft.local."
 
 // Bounds of a name without its domain.
 const (
 	maxName   = 200
 	maxLabel  = 63 // RFC 1035, 2.3.4
-	maxLabels = 8  // every name is also noted under the names above it: see table.parents
+	maxLabels = 8  // the table counts every name below each of its parents: see table.parents
 )
 
-// ErrName is wrapped by the errors about text that cannot be a name.
+// ErrName is wrapped by the errors about text that is not a name.
 var ErrName = errors.New("dns: not a name")
 
-// ParseName returns the name that s stands for: in lower case, and without the domain, which s may have behind it. A name
-// is 1 to 8 labels with dots between them, each of 1 to 63 letters, digits and hyphens, none at its ends (RFC 1123, 2.1),
-// and at most 200 bytes long.
+// ParseName returns the name in s in lower case and without the domain, with which s may end. A name has at most 200 bytes
+// and consists of 1 to 8 labels, separated by dots. A label consists of 1 to 63 ASCII letters, digits and hyphens, and does
+// not begin or end with a hyphen (RFC 1123, 2.1). Errors wrap ErrName.
 func ParseName(s string) (string, error) {
 	zone := strings.TrimSuffix(Zone, ".")
 	name := strings.TrimSuffix(strings.ToLower(strings.TrimSuffix(s, ".")), "."+zone)
@@ -31,7 +31,7 @@ func ParseName(s string) (string, error) {
 	return name, nil
 }
 
-// validName reports whether name is one, in the form in which it is kept.
+// validName reports whether name is a name in the form that ParseName returns.
 func validName(name string) bool {
 	if len(name) == 0 || len(name) > maxName || strings.Count(name, ".") >= maxLabels {
 		return false

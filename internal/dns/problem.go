@@ -8,23 +8,24 @@ import (
 	"syscall"
 )
 
-// note keeps why nothing listens at a, and logs it once.
-func (s *Server) note(a netip.Addr, err error) {
+// recordProblem records why nothing listens at a, or with nil that something does, and logs each new error.
+func (s *Server) recordProblem(a netip.Addr, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	before := s.problems[a]
-	if err == nil || !slices.Contains(s.wanted, a) {
+	isProblem := err != nil && slices.Contains(s.wanted, a)
+	if isProblem {
+		s.problems[a] = err
+	} else {
 		delete(s.problems, a)
-		return
 	}
-	s.problems[a] = err
-	if before == nil || before.Error() != err.Error() {
+	s.mu.Unlock()
+	if isProblem && (before == nil || before.Error() != err.Error()) {
 		s.cfg.Logger.Warn("names are not answered at an address", "addr", a, "err", err)
 	}
 }
 
-// Problem returns what keeps the server from listening where it should, with all addresses in one error; nil where nothing
-// does.
+// Problem returns why the server does not listen at some of its addresses, all in one error; nil when it listens at
+// each of them.
 func (s *Server) Problem() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,7 +38,7 @@ func (s *Server) Problem() error {
 	return errors.Join(errs...)
 }
 
-// Problems returns the same for people, a sentence with its mend for each address, in order.
+// Problems returns a sentence with a remedy for each address at which the server does not listen, in order.
 func (s *Server) Problems() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,30 +46,29 @@ func (s *Server) Problems() []string {
 	for _, a := range s.wanted {
 		if err := s.problems[a]; err != nil {
 			sentences = append(sentences, fmt.Sprintf("names are not answered at %s: %v: %s",
-				netip.AddrPortFrom(a, s.cfg.Port), rootOf(err), mendOf(err)))
+				netip.AddrPortFrom(a, s.cfg.Port), rootCause(err), remedyFor(err)))
 		}
 	}
 	return sentences
 }
 
-// rootOf returns the error of the kernel that err is about, or err.
-func rootOf(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+// rootCause returns the error of the kernel that err wraps, or err.
+func rootCause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return err
 }
 
-// mendOf says what to do about an address that cannot be bound.
-func mendOf(err error) string {
+// remedyFor returns what an operator can do about an address that cannot be bound.
+func remedyFor(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "stop what listens there, or keep it from this address (\"ss -lnptu\" shows it)"
+		return "stop the program that listens there, or make it listen on other addresses only (\"ss -lnptu\" shows it)"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "give the host that address (\"ip addr\" shows those it has)"
+		return "assign that address to the host (\"ip addr\" shows its addresses)"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return "run as root, or with CAP_NET_BIND_SERVICE"
 	}
-	return "it is tried again every few seconds"
+	return "weft retries every few seconds"
 }

@@ -14,7 +14,7 @@ import (
 	"weft/internal/peer"
 )
 
-// anyEntries draws entries of a few nodes, names and addresses, so that many contradict one another.
+// anyEntries draws entries of a few nodes, names and addresses, so that many of them contradict one another.
 func anyEntries(t *rapid.T, label string) []Entry {
 	entry := rapid.Custom(func(t *rapid.T) Entry {
 		return Entry{
@@ -27,14 +27,14 @@ func anyEntries(t *rapid.T, label string) []Entry {
 	return rapid.SliceOfN(entry, 0, 12).Draw(t, label)
 }
 
-// merged returns the state of a node that has heard messages in this order.
+// merged returns the state of a node that has received messages in this order.
 func merged(t *rapid.T, messages ...[]byte) []byte {
-	r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Now: func() time.Time { return epoch }})
+	r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Clock: fixedClock{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, msg := range messages {
-		if _, err := r.Merge(msg); err != nil {
+		if err := r.Merge(msg); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,53 +58,52 @@ func TestMergeIsAJoin(t *testing.T) {
 	})
 }
 
-// TestNewsIsEnough passes on news alone: who hears it knows what its teller does.
-func TestNewsIsEnough(t *testing.T) {
+// TestBroadcastsAreEnough: a node that receives only the broadcasts of another one has the same entries.
+func TestBroadcastsAreEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := func() time.Time { return epoch }
-		a, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Now: now})
+		var sent [][]byte
+		a, err := NewRegistry(RegistryConfig{
+			Self: peer.ID{1}, Clock: fixedClock{}, Gossip: gossipFunc(func(msg []byte) { sent = append(sent, msg) }),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var passed [][]byte
 		for i := range 3 {
-			news, err := a.Merge(encode(anyEntries(t, fmt.Sprint(i)), 0, epoch)[0])
-			if err != nil {
+			if err := a.Merge(encode(anyEntries(t, fmt.Sprint(i)), 0, epoch)[0]); err != nil {
 				t.Fatal(err)
 			}
-			passed = append(passed, news...)
 		}
-		b, err := NewRegistry(RegistryConfig{Self: peer.ID{5}, Now: now})
+		b, err := NewRegistry(RegistryConfig{Self: peer.ID{5}, Clock: fixedClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, msg := range passed {
-			if _, err := b.Merge(msg); err != nil {
+		for _, msg := range sent {
+			if err := b.Merge(msg); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if got, want := known(b), known(a); !maps.Equal(got, want) {
-			t.Errorf("passed on %v, known %v", got, want)
+		if got, want := entriesIn(b), entriesIn(a); !maps.Equal(got, want) {
+			t.Errorf("received %v, want %v", got, want)
 		}
 	})
 }
 
-// known returns what a registry holds, without the times.
-func known(r *Registry) map[id]string {
+// entriesIn returns the entries of a registry without their times.
+func entriesIn(r *Registry) map[id]string {
 	m := make(map[id]string)
-	for _, of := range r.table.nodes {
-		for _, e := range of {
+	for _, ofNode := range r.table.nodes {
+		for _, e := range ofNode {
 			m[e.id()] = fmt.Sprint(e.Version, e.Removed)
 		}
 	}
 	return m
 }
 
-// cluster is some nodes, the messages between them, and beside it a naive model: the set of names of each node.
+// cluster is some nodes and the messages between them, with a naive model: the set of names of each node.
 type cluster struct {
 	nodes []*node
 	model []map[key]bool
-	air   [][]byte
+	sent  [][]byte // messages that may still arrive
 	clock time.Time
 }
 
@@ -126,10 +125,10 @@ func anyKey(t *rapid.T) key {
 	}
 }
 
-// spread puts what nodes have broadcast into the air.
-func (c *cluster) spread() {
+// collectSent collects the broadcasts of all nodes.
+func (c *cluster) collectSent() {
 	for _, n := range c.nodes {
-		c.air = append(c.air, n.takeTold()...)
+		c.sent = append(c.sent, n.takeSent()...)
 	}
 }
 
@@ -138,7 +137,7 @@ func (c *cluster) add(t *rapid.T) {
 	i, k := c.pick(t), anyKey(t)
 	must(t, c.nodes[i].Add(k.name, "owner of "+k.addr.String(), k.addr))
 	c.model[i][k] = true
-	c.spread()
+	c.collectSent()
 }
 
 func (c *cluster) remove(t *rapid.T) {
@@ -148,37 +147,37 @@ func (c *cluster) remove(t *rapid.T) {
 		t.Fatalf("Remove: %v, of %v", err, c.model[i])
 	}
 	delete(c.model[i], k)
-	c.spread()
+	c.collectSent()
 }
 
 func (c *cluster) release(t *rapid.T) {
 	i, k := c.pick(t), anyKey(t)
 	c.nodes[i].Release("owner of "+k.addr.String(), netip.Addr{})
 	maps.DeleteFunc(c.model[i], func(other key, _ bool) bool { return other.addr == k.addr })
-	c.spread()
+	c.collectSent()
 }
 
-// deliver hands a random message to a random node, and may keep it for another time.
+// deliver delivers a random message to a random node, and may keep it to be delivered again.
 func (c *cluster) deliver(t *rapid.T) {
-	if len(c.air) == 0 {
+	if len(c.sent) == 0 {
 		return
 	}
-	m, i := rapid.IntRange(0, len(c.air)-1).Draw(t, "message"), c.pick(t)
-	msg := c.air[m]
+	m, i := rapid.IntRange(0, len(c.sent)-1).Draw(t, "message"), c.pick(t)
+	msg := c.sent[m]
 	if rapid.Bool().Draw(t, "lost") {
-		c.air = slices.Delete(c.air, m, m+1)
+		c.sent = slices.Delete(c.sent, m, m+1)
 	}
-	c.air = append(c.air, c.nodes[i].hears(t, msg)...)
+	c.sent = append(c.sent, c.nodes[i].receive(t, msg)...)
 }
 
-// exchange lets two nodes exchange whole states.
+// exchange exchanges full states between two nodes.
 func (c *cluster) exchange(t *rapid.T) {
 	a, b := c.nodes[c.pick(t)], c.nodes[c.pick(t)]
-	c.air = append(c.air, b.hears(t, a.State())...)
-	c.air = append(c.air, a.hears(t, b.State())...)
+	c.sent = append(c.sent, b.receive(t, a.State())...)
+	c.sent = append(c.sent, a.receive(t, b.State())...)
 }
 
-// restart starts a node again: with what it saved, or with nothing; its clock may be set back.
+// restart restarts a node with its saved state or without any; its clock may be set back.
 func (c *cluster) restart(t *rapid.T) {
 	i := c.pick(t)
 	initial := c.nodes[i].saved
@@ -190,7 +189,7 @@ func (c *cluster) restart(t *rapid.T) {
 	c.nodes[i].now = c.clock.Add(-time.Duration(rapid.IntRange(0, 60).Draw(t, "clock back")) * time.Second)
 }
 
-// tick lets a little time pass.
+// tick advances all clocks a little.
 func (c *cluster) tick(t *rapid.T) {
 	d := time.Duration(rapid.IntRange(1, 1000).Draw(t, "ms")) * time.Millisecond
 	c.clock = c.clock.Add(d)
@@ -199,23 +198,23 @@ func (c *cluster) tick(t *rapid.T) {
 	}
 }
 
-// settle lets all exchange states until nothing is new.
-func (c *cluster) settle(t *rapid.T) {
+// converge exchanges states between all nodes until nothing is new.
+func (c *cluster) converge(t *rapid.T) {
 	for range 10 {
-		isNew := false
+		changed := false
 		for _, a := range c.nodes {
 			for _, b := range c.nodes {
-				isNew = len(a.hears(t, b.State())) > 0 || isNew
+				changed = len(a.receive(t, b.State())) > 0 || changed
 			}
 		}
-		if !isNew {
+		if !changed {
 			return
 		}
 	}
-	t.Fatal("nodes still tell each other news")
+	t.Fatal("the nodes still send each other changes")
 }
 
-// check compares what all nodes answer with the model.
+// check compares the answers of all nodes with the model.
 func (c *cluster) check(t *rapid.T) {
 	want := make(map[string]map[netip.Addr]bool)
 	for _, m := range c.model {
@@ -245,7 +244,7 @@ func TestClusterConverges(t *testing.T) {
 			"add": c.add, "remove": c.remove, "release": c.release, "deliver": c.deliver, "exchange": c.exchange, "tick": c.tick,
 			"restart": c.restart,
 		})
-		c.settle(rt)
+		c.converge(rt)
 		c.check(rt)
 	})
 }

@@ -7,35 +7,37 @@ import (
 	"github.com/miekg/dns"
 )
 
-// message is a DNS message, as the library that this package stands on has it.
+// message is a DNS message.
 type message = dns.Msg
 
-// maxUDP is the longest reply in bytes over UDP, whatever a client would take: it passes every path without fragments.
+// maxUDP is the length in bytes of the longest reply over UDP, even when a client accepts more: it passes nearly every path
+// without fragments.
 const maxUDP = 1232
 
-// query is a message that came in.
+// query is a received message.
 type query struct {
 	message
 	from      netip.Addr
 	tcp       bool
-	malformed bool // it cannot be read but for its header
+	malformed bool // only the header could be read
 }
 
-// headerLen is the length of a message's header (RFC 1035, 4.1.1).
+// headerLen is the length of a message's header in bytes (RFC 1035, 4.1.1).
 const headerLen = 12
 
-// parse reads a message. It returns false for what nothing is to be said to: what is no message, or a reply itself.
+// parse parses a message. It returns false for bytes that must not be replied to: they have no header, or are a reply.
 func parse(raw []byte, from netip.Addr) (*query, bool) {
 	if len(raw) < headerLen {
 		return nil, false
 	}
 	q := &query{from: from.Unmap().WithZone("")}
-	q.malformed = q.Unpack(raw) != nil || !q.whole(raw)
+	q.malformed = q.Unpack(raw) != nil || !q.complete(raw)
 	return q, !q.Response
 }
 
-// whole reports whether all was there that the header promised, for Unpack lets pass what ends between two fields.
-func (q *query) whole(raw []byte) bool {
+// complete reports whether the message has as many records as its header states. Unpack accepts a message that ends between
+// two records.
+func (q *query) complete(raw []byte) bool {
 	for i, n := range []int{len(q.Question), len(q.Answer), len(q.Ns), len(q.Extra)} {
 		if n != int(binary.BigEndian.Uint16(raw[4+2*i:])) {
 			return false
@@ -49,7 +51,7 @@ func (q *query) whole(raw []byte) bool {
 	return true
 }
 
-// opt returns the EDNS record of the query; nil where it has none.
+// opt returns the EDNS record of the query, nil if there is none.
 func (q *query) opt() *dns.OPT {
 	if q.malformed {
 		return nil
@@ -57,7 +59,7 @@ func (q *query) opt() *dns.OPT {
 	return q.IsEdns0()
 }
 
-// opts returns how many EDNS records it has; more than one is an error (RFC 6891, 6.1.1).
+// opts returns the number of EDNS records; more than one is an error (RFC 6891, 6.1.1).
 func (q *query) opts() (n int) {
 	for _, rr := range q.Extra {
 		if rr.Header().Rrtype == dns.TypeOPT {
@@ -67,7 +69,7 @@ func (q *query) opts() (n int) {
 	return n
 }
 
-// reply returns a reply without records but EDNS's.
+// reply returns a reply with no records other than that of EDNS.
 func (q *query) reply(rcode int) *message {
 	m := new(message).SetRcode(&q.message, rcode)
 	m.RecursionAvailable = true
@@ -77,7 +79,7 @@ func (q *query) reply(rcode int) *message {
 	return m
 }
 
-// limit returns how long a reply may be in bytes.
+// limit returns the length in bytes of the longest reply that may be sent.
 func (q *query) limit() int {
 	if q.tcp {
 		return dns.MaxMsgSize
@@ -88,8 +90,8 @@ func (q *query) limit() int {
 	return dns.MinMsgSize
 }
 
-// pack returns the bytes of a reply to q, truncated where they would be too many. A reply that cannot be packed, as with
-// records of a resolver that make no sense, becomes a failure.
+// pack returns the wire form of a reply to q, truncated to the limit. A reply that cannot be packed, because a resolver has
+// sent invalid records, becomes a server failure.
 func (q *query) pack(reply *message) []byte {
 	reply.Truncate(q.limit())
 	b, err := reply.Pack()
@@ -99,6 +101,6 @@ func (q *query) pack(reply *message) []byte {
 	header := message{MsgHdr: dns.MsgHdr{
 		Id: q.Id, Response: true, Opcode: q.Opcode, RecursionDesired: q.RecursionDesired, Rcode: dns.RcodeServerFailure,
 	}}
-	b, _ = header.Pack() // a header always can be
+	b, _ = header.Pack() // cannot fail: a header can always be packed
 	return b
 }

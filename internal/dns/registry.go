@@ -14,15 +14,17 @@ import (
 	"weft/internal/peer"
 )
 
-// keepRemoved is how long tombstones are kept: longer than a node misses gossip that it will get with a whole state.
-const keepRemoved = 30 * time.Minute
-
-// takeRemoved is how old a tombstone may be to be taken by a node that knows nothing of its entry. Nodes drop a tombstone
-// at about the same time; who has dropped it must not take it again from one that is a little late, and tell it anew.
-const takeRemoved = 25 * time.Minute
-
-// expireEvery is how often at most the table is searched for what has had its time.
-const expireEvery = time.Minute
+const (
+	// tombstoneTTL is how long tombstones are kept: longer than the time for which a node may miss gossip before it gets a
+	// full state.
+	tombstoneTTL = 30 * time.Minute
+	// tombstoneAcceptAge is the age up to which a node accepts a tombstone of an entry that it does not know. All nodes drop
+	// a tombstone at about the same time. A node that has dropped it must not accept it again from one that is a little
+	// later, and pass it on.
+	tombstoneAcceptAge = 25 * time.Minute
+	// expirePause is the shortest time between two searches for expired tombstones.
+	expirePause = time.Minute
+)
 
 // Errors of a Registry.
 var (
@@ -30,29 +32,49 @@ var (
 	ErrFull    = errors.New("dns: too many names")
 )
 
-// RegistryConfig is what a Registry needs. Fields without a default must be set.
+// RegistryConfig configures a Registry. Fields without a default are required.
 type RegistryConfig struct {
 	Self peer.ID
 
-	// Initial is what Save was last given; nil at the first start.
-	Initial []byte
-	// Save keeps this node's names, all of them each time, before they are told or answered. It is not called concurrently, and
-	// may block: only Add, Remove and Release wait for it. Nil: they are not kept.
-	Save func([]byte) error
-	// Broadcast tells others, by a message of at most MaxDelta bytes. It may be called concurrently and must not block; a
-	// message may be lost. Nil: nobody is told.
-	Broadcast func([]byte)
+	Initial    []byte     // the latest that Store has saved; nil at the first start
+	Store      Store      // nil: names are not saved
+	Gossip     Gossip     // nil: names are not sent to other nodes
+	Membership Membership // nil: all nodes are alive
+	Clock      Clock      // nil: the system's
 
-	// Alive says whether a node is alive: the names of others are not answered. It is called while the Registry is locked, and
-	// must neither call it nor wait for one who does. Nil: all are.
-	Alive func(peer.ID) bool
-
-	Now    func() time.Time // nil: time.Now
-	Rand   rand.Source      // for the order of answers; nil: as math/rand/v2 has it. It is the Registry's alone
-	Logger *slog.Logger     // nil: nothing is logged
+	Rand   rand.Source  // for the order of answers; nil: that of math/rand/v2. The Registry owns it
+	Logger *slog.Logger // nil: nothing is logged
 }
 
-// Validate returns an error that names the first field that cannot be worked with.
+// Store keeps this node's names.
+type Store interface {
+	// Save replaces what was saved before with state, and returns when it is durable. A Registry calls it before it answers
+	// or broadcasts a change, from the goroutine of Add, Remove or Release and from one at a time. It may block: lookups and
+	// merges do not wait for it. It must not call Add, Remove or Release, and may keep state.
+	Save(state []byte) error
+}
+
+// Gossip sends messages to the other nodes.
+type Gossip interface {
+	// Broadcast sends a message of at most MaxDelta bytes to all nodes; it may be lost. It may be called concurrently, by
+	// the goroutines that call the Registry and without a lock of it held, and must not block. It may keep the message.
+	Broadcast(delta []byte)
+}
+
+// Membership knows which nodes are alive.
+type Membership interface {
+	// Alive reports whether a node is alive; names of other nodes are not answered. It is called with the Registry locked:
+	// it must not block, and must not call the Registry or wait for a goroutine that does.
+	Alive(id peer.ID) bool
+}
+
+// Clock is the time source of a Registry.
+type Clock interface {
+	// Now returns the present time. It may be called concurrently, also with the Registry locked.
+	Now() time.Time
+}
+
+// Validate returns an error that names the first invalid field.
 func (c *RegistryConfig) Validate() error {
 	if c.Self.IsZero() {
 		return errors.New("dns: RegistryConfig.Self is not set")
@@ -61,73 +83,78 @@ func (c *RegistryConfig) Validate() error {
 }
 
 func (c *RegistryConfig) setDefaults() {
-	if c.Save == nil {
-		c.Save = func([]byte) error { return nil }
+	if c.Store == nil {
+		c.Store = defaults{}
 	}
-	if c.Broadcast == nil {
-		c.Broadcast = func([]byte) {}
+	if c.Gossip == nil {
+		c.Gossip = defaults{}
 	}
-	if c.Alive == nil {
-		c.Alive = func(peer.ID) bool { return true }
+	if c.Membership == nil {
+		c.Membership = defaults{}
 	}
-	if c.Now == nil {
-		c.Now = time.Now
+	if c.Clock == nil {
+		c.Clock = defaults{}
 	}
 	if c.Rand == nil {
-		c.Rand = globalRand{}
+		c.Rand = defaults{}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
-// globalRand is the randomness of math/rand/v2.
-type globalRand struct{}
+// defaults implements the interfaces of RegistryConfig where a field is nil.
+type defaults struct{}
+
+func (defaults) Save([]byte) error  { return nil }
+func (defaults) Broadcast([]byte)   {}
+func (defaults) Alive(peer.ID) bool { return true }
+func (defaults) Now() time.Time     { return time.Now() }
 
 // Uint64 implements rand.Source.
-func (globalRand) Uint64() uint64 { return rand.Uint64() } //nolint:gosec // only spreads load
+func (defaults) Uint64() uint64 { return rand.Uint64() } //nolint:gosec // only spreads load
 
-// Registry holds the names of all nodes, as far as this node has heard of them. It implements mesh.Channel. All methods may
-// be called concurrently; none blocks but those that save.
+// Registry holds the names of all nodes, as far as this node knows them. It implements mesh.Channel. All methods may be
+// called concurrently. Only Add, Remove and Release block, on Store.Save.
 type Registry struct {
 	cfg RegistryConfig // constant after NewRegistry
 
-	changing sync.Mutex // held while this node's own names change, also while they are saved; taken before mu
+	changing sync.Mutex // held while this node's own names change and are saved
 
 	mu sync.Mutex
 	// Guarded by mu.
 	table     table
-	last      uint64                // the highest version that this node has used or heard of itself
-	forgotten map[peer.ID]time.Time // whom Forget was called about, and when
-	expired   time.Time             // when the table was last searched
-	refused   uint64                // entries that there was no room for
+	last      uint64                // the highest version of an entry of this node, own or received
+	forgotten map[peer.ID]time.Time // when Forget was called, by node
+	expired   time.Time             // when expired tombstones were last searched for
+	refused   uint64                // entries for which there was no room
 	rand      *rand.Rand
 }
 
-// NewRegistry returns a Registry with this node's names of RegistryConfig.Initial.
+// NewRegistry returns a Registry with the names of this node in RegistryConfig.Initial.
 func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.setDefaults()
 	r := &Registry{
-		cfg: cfg, table: newTable(), forgotten: make(map[peer.ID]time.Time), expired: cfg.Now(),
+		cfg: cfg, table: newTable(), forgotten: make(map[peer.ID]time.Time), expired: cfg.Clock.Now(),
 		rand: rand.New(cfg.Rand), //nolint:gosec // only spreads load
 	}
 	if err := r.load(cfg.Initial); err != nil {
-		return nil, fmt.Errorf("dns: the names that were saved: %w", err)
+		return nil, fmt.Errorf("dns: reading the saved names: %w", err)
 	}
 	return r, nil
 }
 
-// Lookup returns the addresses of a name, given without the domain and in letters of any case, in random order: those of
-// this node and of nodes that are alive. It returns none where there is no such name.
+// Lookup returns the addresses of a name in random order: those of this node and of nodes that are alive. The name is given
+// without the domain, in upper or lower case. The result is empty when there is no such name.
 func (r *Registry) Lookup(name string) []netip.Addr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var addrs []netip.Addr
 	for i := range r.table.byName[strings.ToLower(name)] {
-		if r.answers(i.node) {
+		if r.isAnswered(i.node) {
 			addrs = append(addrs, i.addr)
 		}
 	}
@@ -137,13 +164,13 @@ func (r *Registry) Lookup(name string) []netip.Addr {
 	return addrs
 }
 
-// Reverse returns the names of an address, in order, of this node and of nodes that are alive.
+// Reverse returns the names of an address, in order: those of this node and of nodes that are alive.
 func (r *Registry) Reverse(addr netip.Addr) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var names []string
 	for i := range r.table.byAddr[addr.Unmap()] {
-		if r.answers(i.node) {
+		if r.isAnswered(i.node) {
 			names = append(names, i.name)
 		}
 	}
@@ -151,8 +178,10 @@ func (r *Registry) Reverse(addr netip.Addr) []string {
 	return slices.Compact(names)
 }
 
-// answers reports whether the names of a node are answered; mu is held.
-func (r *Registry) answers(node peer.ID) bool { return node == r.cfg.Self || r.cfg.Alive(node) }
+// isAnswered reports whether queries for the names of a node are answered; mu is held.
+func (r *Registry) isAnswered(node peer.ID) bool {
+	return node == r.cfg.Self || r.cfg.Membership.Alive(node)
+}
 
 // hasBelow reports whether there are names below name, as "web.shop" is below "shop", of nodes alive or not.
 func (r *Registry) hasBelow(name string) bool {
@@ -161,8 +190,7 @@ func (r *Registry) hasBelow(name string) bool {
 	return r.table.parents[strings.ToLower(name)] > 0
 }
 
-// List returns all names that there are, ordered by name, node and address: also those of nodes that are not alive, which
-// are not answered.
+// List returns all names, ordered by name, node and address, including those of nodes that are not alive.
 func (r *Registry) List() []Entry {
 	r.mu.Lock()
 	var list []Entry
@@ -178,8 +206,8 @@ func (r *Registry) List() []Entry {
 	return list
 }
 
-// names returns how many names there are, and how many entries there was no room for.
-func (r *Registry) names() (names int, refused uint64) {
+// counts returns the number of names, and the number of entries for which there was no room.
+func (r *Registry) counts() (names int, refused uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.table.byName), r.refused

@@ -15,46 +15,63 @@ import (
 	"weft/internal/peer"
 )
 
-// channel is mesh.Channel, which this package must not import.
+// channel is a copy of mesh.Channel: this package must not import mesh.
 type channel interface {
 	State() []byte
-	Merge(msg []byte) (news [][]byte, err error)
+	Merge(msg []byte) error
 	Message(from peer.ID, msg []byte) error
 }
 
 var _ channel = (*Registry)(nil)
 
-// failer is what testing.TB and rapid.T have in common, as far as it is needed here.
+// failer has the methods of testing.TB and rapid.T that are needed here.
 type failer interface {
 	Helper()
 	Fatal(args ...any)
 }
 
-// node is a registry under test with its surroundings.
+// node is a registry under test, with its Store, Gossip, Membership and Clock.
 type node struct {
 	*Registry
 	now   time.Time
 	dead  map[peer.ID]bool
 	saved []byte
-	told  [][]byte
-	fail  error // what Save returns
+	sent  [][]byte
+	fail  error // the result of Save
 }
+
+func (n *node) Save(state []byte) error {
+	if n.fail == nil {
+		n.saved = state
+	}
+	return n.fail
+}
+
+func (n *node) Broadcast(delta []byte) { n.sent = append(n.sent, delta) }
+
+func (n *node) Alive(id peer.ID) bool { return !n.dead[id] }
+
+func (n *node) Now() time.Time { return n.now }
+
+// storeFunc is a Store of one function, gossipFunc a Gossip.
+type (
+	storeFunc  func(state []byte) error
+	gossipFunc func(delta []byte)
+)
+
+func (f storeFunc) Save(state []byte) error { return f(state) }
+
+func (f gossipFunc) Broadcast(delta []byte) { f(delta) }
+
+// fixedClock is a Clock that stands at epoch.
+type fixedClock struct{}
+
+func (fixedClock) Now() time.Time { return epoch }
 
 func newNode(t failer, id byte, initial []byte) *node {
 	t.Helper()
 	n := &node{now: epoch, dead: make(map[peer.ID]bool), saved: initial}
-	r, err := NewRegistry(RegistryConfig{
-		Self: peer.ID{id}, Initial: initial,
-		Save: func(b []byte) error {
-			if n.fail == nil {
-				n.saved = b
-			}
-			return n.fail
-		},
-		Broadcast: func(b []byte) { n.told = append(n.told, b) },
-		Alive:     func(id peer.ID) bool { return !n.dead[id] },
-		Now:       func() time.Time { return n.now },
-	})
+	r, err := NewRegistry(RegistryConfig{Self: peer.ID{id}, Initial: initial, Store: n, Gossip: n, Membership: n, Clock: n})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,24 +79,25 @@ func newNode(t failer, id byte, initial []byte) *node {
 	return n
 }
 
-// hears merges messages, and returns what is new of them.
-func (n *node) hears(t failer, messages ...[]byte) (news [][]byte) {
+// receive merges messages, and returns what the registry has broadcast because of them.
+func (n *node) receive(t failer, messages ...[]byte) (sent [][]byte) {
 	t.Helper()
 	for _, msg := range messages {
-		more, err := n.Merge(msg)
-		if err != nil {
+		before := len(n.sent)
+		if err := n.Merge(msg); err != nil {
 			t.Fatal(err)
 		}
-		news = append(news, more...)
+		sent = append(sent, n.sent[before:]...)
+		n.sent = n.sent[:before]
 	}
-	return news
+	return sent
 }
 
-// takeTold returns what was broadcast since the last time.
-func (n *node) takeTold() [][]byte {
-	told := n.told
-	n.told = nil
-	return told
+// takeSent returns the broadcasts since its last call.
+func (n *node) takeSent() [][]byte {
+	sent := n.sent
+	n.sent = nil
+	return sent
 }
 
 func must(t failer, err error) {
@@ -89,7 +107,7 @@ func must(t failer, err error) {
 	}
 }
 
-// wantAddrs checks what is answered for a name, in any order.
+// wantAddrs checks the addresses of a name, in any order.
 func wantAddrs(t testing.TB, r *Registry, name string, want ...string) {
 	t.Helper()
 	var got []string
@@ -110,11 +128,11 @@ func TestAddAndRemove(t *testing.T) {
 	if diff := cmp.Diff([]string{"db", "web"}, n.Reverse(addr("10.32.0.1"))); diff != "" {
 		t.Error(diff)
 	}
-	n.takeTold()
+	n.takeSent()
 
 	must(t, n.Add("web", "pod1", addr("10.32.0.1"), addr("10.32.0.1")))
-	if told := n.takeTold(); len(told) > 0 {
-		t.Error("told though nothing changed")
+	if sent := n.takeSent(); len(sent) > 0 {
+		t.Error("a broadcast although nothing has changed")
 	}
 
 	must(t, n.Remove("web", addr("10.32.0.2")))
@@ -147,34 +165,34 @@ func TestRelease(t *testing.T) {
 	wantAddrs(t, n.Registry, "b")
 	wantAddrs(t, n.Registry, "c", "10.32.0.1")
 	n.Release("pod1", netip.Addr{})
-	n.Release("nobody", netip.Addr{})
+	n.Release("unknown", netip.Addr{})
 	wantAddrs(t, n.Registry, "a")
 	wantAddrs(t, n.Registry, "c", "10.32.0.1")
 }
 
-func TestOthersHear(t *testing.T) {
+func TestOtherNodesLearnNames(t *testing.T) {
 	a, b, c := newNode(t, 1, nil), newNode(t, 2, nil), newNode(t, 3, nil)
 	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
 	must(t, b.Add("web", "pod2", addr("10.32.0.2")))
-	added := a.takeTold()
-	if news := b.hears(t, added...); len(news) != 1 {
-		t.Errorf("%d messages of news, want 1", len(news))
+	added := a.takeSent()
+	if sent := b.receive(t, added...); len(sent) != 1 {
+		t.Errorf("%d broadcasts, want 1", len(sent))
 	}
-	if news := b.hears(t, added...); len(news) != 0 {
-		t.Errorf("heard twice: %d messages of news", len(news))
+	if sent := b.receive(t, added...); len(sent) != 0 {
+		t.Errorf("received again: %d broadcasts", len(sent))
 	}
-	c.hears(t, b.State())
+	c.receive(t, b.State())
 	wantAddrs(t, c.Registry, "web", "10.32.0.1", "10.32.0.2")
 	for _, e := range c.List() {
-		if e.Owner != "" {
-			t.Errorf("the owner got out: %+v", e)
+		if e.Holder != "" {
+			t.Errorf("the holder was sent: %+v", e)
 		}
 	}
 
 	must(t, a.Remove("web"))
-	removed := a.takeTold()
-	c.hears(t, removed...)
-	c.hears(t, added...) // late
+	removed := a.takeSent()
+	c.receive(t, removed...)
+	c.receive(t, added...) // late
 	wantAddrs(t, c.Registry, "web", "10.32.0.2")
 	if err := b.Remove("web", addr("10.32.0.1")); !errors.Is(err, ErrUnknown) {
 		t.Errorf("removed another node's: %v", err)
@@ -187,7 +205,7 @@ func TestOthersHear(t *testing.T) {
 func TestDeadNodesAreHidden(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
 	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	b.hears(t, a.State())
+	b.receive(t, a.State())
 	b.dead[peer.ID{1}], b.dead[peer.ID{2}] = true, true
 	must(t, b.Add("own", "pod1", addr("10.32.0.2")))
 	wantAddrs(t, b.Registry, "web")
@@ -202,23 +220,23 @@ func TestDeadNodesAreHidden(t *testing.T) {
 func TestForget(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
 	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	b.hears(t, a.State())
+	b.receive(t, a.State())
 	b.dead[peer.ID{1}] = true
 	b.Forget(peer.ID{1})
 	b.Forget(peer.ID{2})
-	b.hears(t, a.State()) // of a third that has not forgotten
+	b.receive(t, a.State()) // of a node that has not forgotten it
 	if len(b.List()) != 0 {
-		t.Errorf("forgotten, and taken again: %v", b.List())
+		t.Errorf("forgotten, and accepted again: %v", b.List())
 	}
 	b.dead[peer.ID{1}] = false // it is back
-	b.hears(t, a.State())
+	b.receive(t, a.State())
 	wantAddrs(t, b.Registry, "web", "10.32.0.1")
 
 	b.Forget(peer.ID{1})
-	b.now = epoch.Add(keepRemoved)
-	b.hears(t, b.State())
+	b.now = epoch.Add(tombstoneTTL)
+	b.receive(t, b.State())
 	if len(b.forgotten) != 0 {
-		t.Errorf("remembered for ever: %v", b.forgotten)
+		t.Errorf("still in the list of forgotten nodes: %v", b.forgotten)
 	}
 }
 
@@ -229,7 +247,7 @@ func TestEqualVersions(t *testing.T) {
 	for _, order := range [][]Entry{{live, dead}, {dead, live}} {
 		n := newNode(t, 1, nil)
 		for _, e := range order {
-			n.hears(t, encode([]Entry{e}, 0, epoch)...)
+			n.receive(t, encode([]Entry{e}, 0, epoch)...)
 		}
 		wantAddrs(t, n.Registry, "web")
 	}
@@ -238,14 +256,14 @@ func TestEqualVersions(t *testing.T) {
 func TestSaveFails(t *testing.T) {
 	n := newNode(t, 1, nil)
 	must(t, n.Add("web", "pod1", addr("10.32.0.1")))
-	n.takeTold()
+	n.takeSent()
 	n.fail = errors.New("disk full")
 	if err := n.Add("db", "pod1", addr("10.32.0.1")); !errors.Is(err, n.fail) {
 		t.Errorf("Add: %v", err)
 	}
 	wantAddrs(t, n.Registry, "db")
-	if len(n.takeTold()) > 0 {
-		t.Error("told what was not saved")
+	if len(n.takeSent()) > 0 {
+		t.Error("a broadcast of a name that was not saved")
 	}
 	if err := n.Remove("web"); !errors.Is(err, n.fail) {
 		t.Errorf("Remove: %v", err)
@@ -259,20 +277,19 @@ func TestSaveFails(t *testing.T) {
 	wantAddrs(t, n.Registry, "web")
 }
 
-func TestHeardWhileSaving(t *testing.T) {
+func TestReceiveWhileSaving(t *testing.T) {
 	b := newNode(t, 2, nil)
 	lost := Entry{Node: peer.ID{1}, Name: "web", Addr: addr("10.32.0.1"), Version: uint64(epoch.Add(time.Hour).UnixNano())}
 	var a *Registry
 	a, err := NewRegistry(RegistryConfig{
-		Self: peer.ID{1}, Now: func() time.Time { return epoch },
-		Save: func([]byte) error {
-			_, err := a.Merge(encode([]Entry{lost}, 0, epoch)[0]) // which makes a tombstone
-			return err
-		},
+		Self: peer.ID{1}, Clock: fixedClock{},
+		Store: storeFunc(func([]byte) error {
+			return a.Merge(encode([]Entry{lost}, 0, epoch)[0]) // makes a tombstone
+		}),
 	})
 	must(t, err)
 	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
-	b.hears(t, a.State())
+	b.receive(t, a.State())
 	wantAddrs(t, a, "web", "10.32.0.1")
 	wantAddrs(t, b.Registry, "web", "10.32.0.1")
 }

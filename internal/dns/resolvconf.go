@@ -9,7 +9,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolvConf is a file as of resolv.conf(5), read again when it has changed. Its methods may be called concurrently.
+// resolvConf reads the resolvers from a file in the form of resolv.conf(5), and again when it has changed. Its methods may
+// be called concurrently.
 type resolvConf struct {
 	path string // constant
 
@@ -17,10 +18,10 @@ type resolvConf struct {
 	// Guarded by mu: the file as it was last read.
 	modified time.Time
 	size     int64
-	addrs    []netip.Addr
+	addrs    []netip.Addr // replaced, never modified
 }
 
-// servers returns the addresses of the resolvers, in order. While the file cannot be read they are what they were.
+// servers returns the addresses of the resolvers, in order. While the file cannot be read it returns the latest ones.
 func (c *resolvConf) servers() []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()

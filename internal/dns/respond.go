@@ -6,15 +6,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// respond returns the reply to a query, or nil where the host's resolvers are to be asked.
+// respond returns the reply to a query, or nil when it is to be forwarded to the host's resolvers.
 func (s *Server) respond(q *query) *message {
-	if rcode := s.check(q); rcode != dns.RcodeSuccess {
+	if rcode := s.checkQuery(q); rcode != dns.RcodeSuccess {
 		s.counts.refused.Add(1)
 		return q.reply(rcode)
 	}
 	question := q.Question[0]
-	a, ok := s.answer(question)
-	if !ok {
+	a, authoritative := s.answer(question)
+	if !authoritative {
 		if !q.RecursionDesired {
 			s.counts.refused.Add(1)
 			return q.reply(dns.RcodeRefused)
@@ -38,29 +38,30 @@ func (s *Server) respond(q *query) *message {
 	return reply
 }
 
-// check returns why a query is not answered, dns.RcodeSuccess where it is.
-func (s *Server) check(q *query) (rcode int) {
+// checkQuery returns the code with which a query is refused, dns.RcodeSuccess when it is not.
+func (s *Server) checkQuery(q *query) (rcode int) {
 	switch {
 	case !s.serves(q.from):
-		return dns.RcodeRefused // no open resolver
+		return dns.RcodeRefused // the server is no open resolver
 	case q.Opcode != dns.OpcodeQuery:
 		return dns.RcodeNotImplemented
 	case q.malformed, len(q.Question) != 1, q.opts() > 1:
 		return dns.RcodeFormatError
 	case q.opt() != nil && q.opt().Version() != 0:
 		return dns.RcodeBadVers
-	case q.Question[0].Qclass != dns.ClassINET, !askable(q.Question[0].Qtype):
+	case q.Question[0].Qclass != dns.ClassINET, !isRecordType(q.Question[0].Qtype):
 		return dns.RcodeRefused
 	}
 	return dns.RcodeSuccess
 }
 
-// askable reports whether a type is one of records, or any: not zone transfers, and not what is no question (RFC 6895, 3.1).
-func askable(qtype uint16) bool {
+// isRecordType reports whether a query type asks for records, of one type or of any. It is false for zone transfers and
+// for types that may not be in a question (RFC 6895, 3.1).
+func isRecordType(qtype uint16) bool {
 	return qtype != dns.TypeOPT && (qtype < 128 || qtype > 254)
 }
 
-// serves reports whether a client may ask.
+// serves reports whether the server answers queries of a client.
 func (s *Server) serves(client netip.Addr) bool {
 	if client.IsLoopback() {
 		return true
@@ -70,10 +71,10 @@ func (s *Server) serves(client netip.Addr) bool {
 			return true
 		}
 	}
-	return s.cfg.Local(client)
+	return s.cfg.Host.IsLocal(client)
 }
 
-// busy is the reply to a question for resolvers when too many wait for them.
+// busy returns the reply to a query that would be forwarded while too many others wait for resolvers.
 func (s *Server) busy(q *query) *message {
 	s.counts.failed.Add(1)
 	return q.reply(dns.RcodeServerFailure)

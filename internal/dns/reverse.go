@@ -9,28 +9,28 @@ import (
 	"github.com/miekg/dns"
 )
 
-// reverseTrees are the domains below which addresses are names, label by label from the front of the address (RFC 1035,
-// 3.5; RFC 3596, 2.5).
+// reverseTrees are the domains of reverse lookups. Below them an address is a name, with its first part in the last label
+// (RFC 1035, 3.5; RFC 3596, 2.5).
 var reverseTrees = []struct {
 	domain string
-	bits   int // of a label
-	base   int // in which a label is written
-	size   int // of an address in bytes
+	bits   int // bits of the address in each label
+	base   int // base of the number in a label
+	size   int // bytes of an address
 }{
 	{"in-addr.arpa.", 8, 10, 4},
 	{"ip6.arpa.", 4, 16, 16},
 }
 
-// reversed is what a name below one of the trees stands for.
+// reversed is a name below one of reverseTrees.
 type reversed struct {
-	prefix netip.Prefix
-	rest   bool   // there are labels before those of the prefix, which are of no address
-	labels string // of the name, in lower case, without its tree
-	domain string
-	bits   int
+	prefix netip.Prefix // of the labels that are part of an address
+	rest   bool         // there are further labels, which are not part of an address
+	labels string       // of the name, in lower case, without the domain
+	domain string       // of its tree
+	bits   int          // of its tree
 }
 
-// parseReverse reads such a name.
+// parseReverse parses a name below one of reverseTrees. It returns false for other names.
 func parseReverse(name string) (r reversed, ok bool) {
 	for _, tree := range reverseTrees {
 		if !dns.IsSubDomain(tree.domain, name) {
@@ -56,7 +56,7 @@ func parseReverse(name string) (r reversed, ok bool) {
 	return reversed{}, false
 }
 
-// split returns the labels from the front of the address.
+// split returns the labels in the order of the address.
 func (r *reversed) split() []string {
 	if r.labels == "" {
 		return nil
@@ -66,14 +66,15 @@ func (r *reversed) split() []string {
 	return labels
 }
 
-// zone returns the name of the zone for a range that the prefix is in: its labels as far as the range fixes them, rounded up.
+// zone returns the zone of a range that contains the prefix: the labels that the range determines, rounded up to a whole
+// label.
 func (r *reversed) zone(within netip.Prefix) string {
 	labels := r.split()[:(within.Bits()+r.bits-1)/r.bits]
 	slices.Reverse(labels)
 	return strings.Join(append(labels, r.domain), ".")
 }
 
-// reverseName answers questions about the names of addresses inside the ranges.
+// reverseName answers questions about the names of addresses inside the ranges. It returns false for all other names.
 func (s *Server) reverseName(q dns.Question) (answer, bool) {
 	r, ok := parseReverse(q.Name)
 	if !ok {
@@ -87,11 +88,11 @@ func (s *Server) reverseName(q dns.Question) (answer, bool) {
 	}
 	a := answer{zone: r.zone(s.cfg.Ranges[i])}
 	switch {
-	case r.rest: // nothing is below an address
+	case r.rest: // there are no names below an address
 	case strings.EqualFold(a.zone, q.Name) && !r.prefix.IsSingleIP():
 		a.exists, a.records = true, apex(q, a.zone)
 	case !r.prefix.IsSingleIP():
-		a.exists = true // a part of an address
+		a.exists = true // it has addresses below it
 	default:
 		names := s.cfg.Names.Reverse(r.prefix.Addr())
 		a.exists = len(names) > 0

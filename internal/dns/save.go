@@ -8,24 +8,24 @@ import (
 	"slices"
 )
 
-// errNotOwn is what is wrong with saved entries that cannot be this node's.
-var errNotOwn = errors.New("an entry that cannot be")
+// errInvalidSaved is the error about saved entries that cannot be this node's.
+var errInvalidSaved = errors.New("invalid entry")
 
-// saved is this node's names as RegistryConfig.Save gets them, in JSON.
+// saved is this node's names in JSON, as passed to Store.Save.
 type saved struct {
-	Last  uint64       `json:"last"` // the highest version used: versions go on from there though the clock be set back
+	Last  uint64       `json:"last"` // the highest version used, from which versions continue even when the clock was set back
 	Names []savedEntry `json:"names"`
 }
 
 type savedEntry struct {
 	Name    string     `json:"name"`
 	Addr    netip.Addr `json:"addr"`
-	Owner   string     `json:"owner"`
+	Holder  string     `json:"owner"`
 	Version uint64     `json:"version"`
 }
 
-// snapshot returns this node's names as they will be after changes; mu is held. Tombstones are not saved: the others tell
-// them, or else the entries that this node then has not.
+// snapshot returns this node's names as they will be after changes; mu is held. It leaves out tombstones: after a restart
+// gossip brings them back, or brings the entries that this node then lacks and removes again.
 func (r *Registry) snapshot(changes []Entry) []byte {
 	after := make(map[key]Entry)
 	for k, e := range r.table.nodes[r.cfg.Self] {
@@ -43,16 +43,16 @@ func (r *Registry) snapshot(changes []Entry) []byte {
 	}
 	slices.SortFunc(list, compareEntries)
 	for _, e := range list {
-		s.Names = append(s.Names, savedEntry{e.Name, e.Addr, e.Owner, e.Version})
+		s.Names = append(s.Names, savedEntry{e.Name, e.Addr, e.Holder, e.Version})
 	}
 	b, err := json.Marshal(s)
-	if err != nil {
-		r.cfg.Logger.Error("names cannot be written as JSON", "err", err) // strings and numbers always can
+	if err != nil { // unreachable: strings and numbers can always be encoded
+		r.cfg.Logger.Error("names cannot be encoded as JSON", "err", err)
 	}
 	return b
 }
 
-// load takes over what snapshot returned.
+// load reads what snapshot returned.
 func (r *Registry) load(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -63,9 +63,9 @@ func (r *Registry) load(b []byte) error {
 	}
 	r.last = min(s.Last, maxVersion)
 	for _, n := range s.Names {
-		e := Entry{Node: r.cfg.Self, Name: n.Name, Addr: n.Addr, Owner: n.Owner, Version: n.Version, At: r.cfg.Now()}
-		if !e.valid() || !r.table.room(e) {
-			return fmt.Errorf("%w: %q at %s", errNotOwn, n.Name, n.Addr)
+		e := Entry{Node: r.cfg.Self, Name: n.Name, Addr: n.Addr, Holder: n.Holder, Version: n.Version, At: r.cfg.Clock.Now()}
+		if !e.valid() || !r.table.makeRoom(e) {
+			return fmt.Errorf("%w: %q at %s", errInvalidSaved, n.Name, n.Addr)
 		}
 		r.last = max(r.last, e.Version)
 		r.table.put(e)

@@ -9,36 +9,50 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"weft/internal/signal"
 )
 
-// retryBind is how long an address that cannot be bound is left alone.
+// retryBind is the pause before the next attempt to bind an address.
 const retryBind = 3 * time.Second
 
-// Config is what a Server needs. Fields without a default must be set.
+// Config configures a Server. Fields without a default are required.
 type Config struct {
 	Names *Registry
 	Port  uint16 // UDP and TCP; 0: 53
 
-	// Ranges are those of the overlay: who is inside is served, and addresses inside are named by this server alone.
+	// Ranges are the address ranges of the overlay. The server answers clients in them, and is authoritative for the names
+	// of addresses in them.
 	Ranges []netip.Prefix
-	// Local says whether an address is one of the host's, which is served too. It is called for each query from outside the
-	// ranges. Nil: none is, but for loopback.
-	Local func(netip.Addr) bool
-	// ResolvConf is the file that names the resolvers for everything else, as resolv.conf(5) has it; "": /etc/resolv.conf. It
+	// Host knows the addresses of the host, from which clients are answered too. Nil: only loopback addresses.
+	Host Host
+	// ResolvConf is the file with the resolvers for all other names, in the form of resolv.conf(5); "": /etc/resolv.conf. It
 	// may change at any time.
 	ResolvConf string
 
 	Logger *slog.Logger // nil: nothing is logged
 }
 
-// Validate returns an error that names the first field that cannot be worked with.
+// Host knows the addresses of the host.
+type Host interface {
+	// IsLocal reports whether addr is an address of the host. It is called for each query from outside the ranges, from
+	// several goroutines and without a lock held. A query over UDP waits for it, and the queries behind it too.
+	IsLocal(addr netip.Addr) bool
+}
+
+// noHost is a Host without addresses.
+type noHost struct{}
+
+func (noHost) IsLocal(netip.Addr) bool { return false }
+
+// Validate returns an error that names the first invalid field.
 func (c *Config) Validate() error {
 	if c.Names == nil {
 		return errors.New("dns: Config.Names is not set")
 	}
 	for _, r := range c.Ranges {
 		if !r.IsValid() {
-			return fmt.Errorf("dns: Config.Ranges: %v is none", r)
+			return fmt.Errorf("dns: Config.Ranges: invalid range %v", r)
 		}
 	}
 	return nil
@@ -48,8 +62,8 @@ func (c *Config) setDefaults() {
 	if c.Port == 0 {
 		c.Port = 53
 	}
-	if c.Local == nil {
-		c.Local = func(netip.Addr) bool { return false }
+	if c.Host == nil {
+		c.Host = noHost{}
 	}
 	if c.ResolvConf == "" {
 		c.ResolvConf = "/etc/resolv.conf"
@@ -59,41 +73,41 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Server answers for the names of a Registry, and forwards other questions. All methods may be called concurrently.
+// Server answers queries for the names of a Registry, and forwards other queries. All methods may be called concurrently.
 type Server struct {
 	// Constant after New.
-	cfg      Config
-	retry    time.Duration
-	forward  forwarder
-	wake     chan struct{} // of capacity 1: tells Run to look again
-	forwards chan struct{} // holds a token for each question that waits for a resolver
-	conns    chan struct{} // holds a token for each TCP connection
+	cfg       Config
+	retry     time.Duration
+	forwarder forwarder
+	rebind    signal.Chan   // set when the wanted addresses have changed or an endpoint has ended
+	forwards  chan struct{} // holds a token for each query that waits for a resolver
+	conns     chan struct{} // holds a token for each TCP connection
 
 	counts counts // atomic
 
 	mu sync.Mutex
 	// Guarded by mu.
-	wanted   []netip.Addr         // in order
-	problems map[netip.Addr]error // of wanted ones: why nothing listens there
+	wanted   []netip.Addr         // in order; replaced, never modified
+	problems map[netip.Addr]error // why nothing listens at a wanted address
 }
 
-// New returns a Server that listens nowhere yet.
+// New returns an idle Server.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.setDefaults()
 	s := &Server{
-		cfg: cfg, retry: retryBind, wake: make(chan struct{}, 1),
+		cfg: cfg, retry: retryBind, rebind: signal.New(),
 		forwards: make(chan struct{}, maxForwards), conns: make(chan struct{}, maxConns),
 		problems: make(map[netip.Addr]error),
 	}
-	s.forward = forwarder{conf: resolvConf{path: cfg.ResolvConf}, port: dnsPort, timeout: resolverTimeout, own: s.listensAt}
+	s.forwarder = forwarder{conf: resolvConf{path: cfg.ResolvConf}, port: dnsPort, timeout: resolverTimeout, isOwn: s.listensAt}
 	return s, nil
 }
 
-// SetAddrs says on which of the host's addresses the server is to listen; until it is called there are none. It does not
-// wait until that is so.
+// SetAddrs sets the addresses of the host at which the server listens; until it is called there are none. It does not wait
+// until they are bound.
 func (s *Server) SetAddrs(addrs []netip.Addr) {
 	wanted := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
@@ -108,10 +122,10 @@ func (s *Server) SetAddrs(addrs []netip.Addr) {
 		}
 	}
 	s.mu.Unlock()
-	s.poke()
+	s.rebind.Set()
 }
 
-// Run listens and answers until ctx ends. Addresses that cannot be bound are tried again: see Problem.
+// Run listens and answers until ctx ends; it returns nil then. It retries addresses that cannot be bound: see Problem.
 func (s *Server) Run(ctx context.Context) error {
 	bound := make(map[netip.Addr]*endpoint)
 	defer func() {
@@ -127,13 +141,13 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.wake:
+		case <-s.rebind.C():
 		case <-retry:
 		}
 	}
 }
 
-// bind makes bound what is wanted, and reports whether it is.
+// bind binds the wanted addresses and closes all others, and reports whether it could bind all of them. It changes bound.
 func (s *Server) bind(ctx context.Context, bound map[netip.Addr]*endpoint) (complete bool) {
 	wanted := s.addrs()
 	for a, e := range bound {
@@ -144,8 +158,8 @@ func (s *Server) bind(ctx context.Context, bound map[netip.Addr]*endpoint) (comp
 	}
 	complete = true
 	for _, a := range wanted {
-		e, err := s.keep(ctx, a, bound[a])
-		if s.note(a, err); err != nil {
+		e, err := s.ensureEndpoint(ctx, a, bound[a])
+		if s.recordProblem(a, err); err != nil {
 			complete = false
 			delete(bound, a)
 			continue
@@ -155,8 +169,8 @@ func (s *Server) bind(ctx context.Context, bound map[netip.Addr]*endpoint) (comp
 	return complete
 }
 
-// keep returns e where it still runs, and a new endpoint at a where there was none.
-func (s *Server) keep(ctx context.Context, a netip.Addr, e *endpoint) (*endpoint, error) {
+// ensureEndpoint returns e, with an error when it has ended by itself, and a new endpoint at a when e is nil.
+func (s *Server) ensureEndpoint(ctx context.Context, a netip.Addr, e *endpoint) (*endpoint, error) {
 	if e != nil {
 		return e, e.failed()
 	}
@@ -166,17 +180,10 @@ func (s *Server) keep(ctx context.Context, a netip.Addr, e *endpoint) (*endpoint
 func (s *Server) addrs() []netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.wanted // replaced, never changed
+	return s.wanted
 }
 
-// listensAt reports whether the server is to be found at an address.
+// listensAt reports whether a is an address of this server.
 func (s *Server) listensAt(a netip.AddrPort) bool {
 	return a.Port() == s.cfg.Port && slices.Contains(s.addrs(), a.Addr())
-}
-
-func (s *Server) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
 }

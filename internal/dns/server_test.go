@@ -26,13 +26,13 @@ const testPort = 15353
 
 var lastAddr atomic.Uint32
 
-// freshAddr returns a loopback address that no other test uses, nor a run of the tests beside this one.
+// freshAddr returns a loopback address that no other test uses, also of another run of the tests at the same time.
 func freshAddr() netip.Addr {
 	pid := os.Getpid()
 	return netip.AddrFrom4([4]byte{127, 64 | byte(pid>>8)&63, byte(pid), byte(lastAddr.Add(1))})
 }
 
-// eventually waits until something holds.
+// eventually waits until holds returns true.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -52,7 +52,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 func start(t *testing.T, n int, resolvers ...netip.Addr) (s *Server, at []netip.Addr) {
 	t.Helper()
 	s, _ = newServer(t)
-	s.cfg.Port, s.forward.port = testPort, testPort
+	s.cfg.Port, s.forwarder.port = testPort, testPort
 	s.retry = 5 * time.Millisecond
 	setResolvers(t, s, resolvers...)
 	for range n {
@@ -72,7 +72,7 @@ func start(t *testing.T, n int, resolvers ...netip.Addr) (s *Server, at []netip.
 	return s, at
 }
 
-// listens reports whether names are answered at an address.
+// listens reports whether queries are answered at an address.
 func listens(a netip.Addr) bool {
 	_, err := exchange("tcp", a, question("weft.local.", dns.TypeSOA))
 	return err == nil
@@ -115,7 +115,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-func TestManyQuestionsOfAConnection(t *testing.T) {
+func TestManyQueriesOnAConnection(t *testing.T) {
 	_, at := start(t, 1)
 	conn, err := dns.Dial("tcp", netip.AddrPortFrom(at[0], testPort).String())
 	must(t, err)
@@ -133,10 +133,10 @@ func TestManyQuestionsOfAConnection(t *testing.T) {
 			t.Errorf("reply %v to %d", r, id)
 		}
 	}
-	_, err = conn.Conn.Write([]byte{0, 3, 1, 2, 3}) // no message
+	_, err = conn.Conn.Write([]byte{0, 3, 1, 2, 3}) // not a DNS message
 	must(t, err)
 	if _, err := conn.ReadMsg(); err == nil {
-		t.Error("a reply to what is no message")
+		t.Error("a reply to bytes that are no message")
 	}
 }
 
@@ -146,7 +146,7 @@ func TestTooManyConnections(t *testing.T) {
 		s.conns <- struct{}{}
 	}
 	if listens(at[0]) {
-		t.Error("one connection more than may be is served")
+		t.Error("one connection more than the bound is served")
 	}
 	if r, err := exchange("udp", at[0], question("web.weft.local.", dns.TypeA)); err != nil || len(r.Answer) != 2 {
 		t.Errorf("over UDP: %v, %v", r, err)
@@ -175,18 +175,18 @@ func TestAddressTaken(t *testing.T) {
 	other, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(taken, testPort)))
 	must(t, err)
 	defer other.Close()
-	foreign := addr("192.0.2.1")
-	s.SetAddrs([]netip.Addr{at[0], taken, foreign})
+	notLocal := addr("192.0.2.1")
+	s.SetAddrs([]netip.Addr{at[0], taken, notLocal})
 	eventually(t, "problems", func() bool { return len(s.Problems()) == 2 })
 	if err := s.Problem(); !errors.Is(err, syscall.EADDRINUSE) || !errors.Is(err, syscall.EADDRNOTAVAIL) {
 		t.Errorf("Problem: %v", err)
 	}
 	if got := s.Problems(); !strings.Contains(got[0], taken.String()) || !strings.Contains(got[0], "ss -lnptu") ||
-		!strings.Contains(got[1], foreign.String()) || !strings.Contains(got[1], "ip addr") {
+		!strings.Contains(got[1], notLocal.String()) || !strings.Contains(got[1], "ip addr") {
 		t.Errorf("Problems: %q", got)
 	}
 	if !listens(at[0]) {
-		t.Error("the good address suffers")
+		t.Error("the good address is affected")
 	}
 	must(t, other.Close())
 	eventually(t, "the address is free", func() bool { return listens(taken) })
@@ -209,21 +209,21 @@ func TestEndpointFails(t *testing.T) {
 	must(t, bound[a].udp.Close())
 	<-bound[a].done
 	if s.bind(t.Context(), bound) || s.Problem() == nil || len(bound) > 0 {
-		t.Errorf("ended by itself: problem %v, bound %v", s.Problem(), bound)
+		t.Errorf("after a socket has failed: problem %v, bound %v", s.Problem(), bound)
 	}
 	if !s.bind(t.Context(), bound) || s.Problem() != nil {
-		t.Errorf("tried again: %v", s.Problem())
+		t.Errorf("after a retry: %v", s.Problem())
 	}
 	bound[a].close()
 }
 
 func TestConfig(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
-		t.Error("made without names")
+		t.Error("accepted without names")
 	}
 	n := newNode(t, 1, nil)
 	if _, err := New(Config{Names: n.Registry, Ranges: make([]netip.Prefix, 1)}); err == nil {
-		t.Error("made with a range that is none")
+		t.Error("accepted an invalid range")
 	}
 	s, err := New(Config{Names: n.Registry})
 	must(t, err)
@@ -235,7 +235,7 @@ func TestConfig(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	s, _ := newServer(t)
 	asks(t, s, question("web.weft.local.", dns.TypeA), podAddr)
-	asks(t, s, question("nobody.weft.local.", dns.TypeA), podAddr)
+	asks(t, s, question("unknown.weft.local.", dns.TypeA), podAddr)
 	problems, err := testutil.CollectAndLint(s.Collector())
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
@@ -249,7 +249,7 @@ weft_dns_queries_total{result="forwarded"} 0
 weft_dns_queries_total{result="nodata"} 0
 weft_dns_queries_total{result="nxdomain"} 1
 weft_dns_queries_total{result="refused"} 0
-# HELP weft_dns_names Names known, those of nodes that are not alive among them.
+# HELP weft_dns_names Names known, including those of nodes that are not alive.
 # TYPE weft_dns_names gauge
 weft_dns_names 3
 `

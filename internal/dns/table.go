@@ -8,21 +8,21 @@ import (
 	"weft/internal/peer"
 )
 
-// Bounds of what is kept, tombstones included.
+// Bounds of the entries, including tombstones.
 const (
 	maxEntries     = 64 << 10
 	maxNodeEntries = 4096
 )
 
-// table holds entries and finds them. It is not locked.
+// table holds entries and finds them by key, name and address. It has no lock: its user guards it.
 type table struct {
 	nodes map[peer.ID]map[key]Entry
 	total int
 
-	// Of entries that are not removed:
+	// Indexes of the entries that are not removed:
 	byName  map[string]map[id]struct{}
 	byAddr  map[netip.Addr]map[id]struct{}
-	parents map[string]int // how many there are below a name: it exists, though nothing has it (RFC 8020)
+	parents map[string]int // number of entries below a name, which exists therefore, also without an address (RFC 8020)
 }
 
 func newTable() table {
@@ -38,7 +38,7 @@ func (t *table) find(node peer.ID, k key) (Entry, bool) {
 	return e, ok
 }
 
-// put adds e or takes it in the place of what had its key.
+// put adds e, or replaces the entry with its key.
 func (t *table) put(e Entry) {
 	old, known := t.find(e.Node, e.key())
 	if known && !old.Removed {
@@ -56,7 +56,7 @@ func (t *table) put(e Entry) {
 	}
 }
 
-// drop forgets an entry that is known.
+// drop removes an entry, which must be in the table.
 func (t *table) drop(e Entry) {
 	if !e.Removed {
 		t.unindex(e)
@@ -68,10 +68,11 @@ func (t *table) drop(e Entry) {
 	}
 }
 
-// room makes room for e, whose key is not known, and reports whether there is any. Of a node at its bound, what lives takes
-// the place of the oldest tombstone: that one's node answers for it itself, should it still be told elsewhere. A tombstone
-// never takes another's: nodes at the bound would send each other the same ones for ever.
-func (t *table) room(e Entry) bool {
+// makeRoom makes room for e, which must not be in the table, and reports whether there is any. For a node at its bound, an
+// entry that is not removed replaces the oldest tombstone: if another node still has the entry of that tombstone, its own
+// node corrects it. A tombstone never replaces another one, or nodes at the bound would send each other the same tombstones
+// without end.
+func (t *table) makeRoom(e Entry) bool {
 	if len(t.nodes[e.Node]) >= maxNodeEntries {
 		return !e.Removed && t.dropOldestTombstone(e.Node)
 	}
@@ -91,7 +92,7 @@ func (t *table) dropOldestTombstone(node peer.ID) bool {
 	return oldest.Removed
 }
 
-// expire drops the tombstones from before a time.
+// expire drops the tombstones of entries that were removed at or before the given time.
 func (t *table) expire(before time.Time) {
 	for _, entries := range t.nodes {
 		for _, e := range entries {
@@ -130,7 +131,7 @@ func (t *table) unindex(e Entry) {
 	}
 }
 
-// parentsOf goes through the names above name: of "a.b.c", "b.c" and "c".
+// parentsOf iterates over the names above name: for "a.b.c", over "b.c" and "c".
 func parentsOf(name string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for {

@@ -21,19 +21,19 @@ func entriesOf(node peer.ID, n int) (entries []Entry) {
 func TestBoundOfANode(t *testing.T) {
 	n := newNode(t, 1, nil)
 	other := peer.ID{2}
-	_, err := n.Merge(encode(entriesOf(other, maxNodeEntries+10), 0, epoch)[0])
+	err := n.Merge(encode(entriesOf(other, maxNodeEntries+10), 0, epoch)[0])
 	if !errors.Is(err, ErrFull) || n.table.total != maxNodeEntries {
 		t.Errorf("%d entries: %v", n.table.total, err)
 	}
-	if _, refused := n.names(); refused != 10 {
+	if _, refused := n.counts(); refused != 10 {
 		t.Errorf("%d refused, want 10", refused)
 	}
 	all := entriesOf(other, maxNodeEntries+1)
-	gone, extra := all[0], all[maxNodeEntries]
-	gone.Removed, gone.Version = true, 2
-	n.hears(t, encode([]Entry{gone, extra}, 0, epoch)...)
+	removed, extra := all[0], all[maxNodeEntries]
+	removed.Removed, removed.Version = true, 2
+	n.receive(t, encode([]Entry{removed, extra}, 0, epoch)...)
 	wantAddrs(t, n.Registry, extra.Name, extra.Addr.String())
-	if _, err := n.Merge(encode([]Entry{gone}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
+	if err := n.Merge(encode([]Entry{removed}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
 		t.Errorf("a tombstone beyond the bound: %v", err)
 	}
 }
@@ -41,12 +41,12 @@ func TestBoundOfANode(t *testing.T) {
 func TestBoundOfAll(t *testing.T) {
 	n := newNode(t, 1, nil)
 	for i := range maxEntries / maxNodeEntries {
-		n.hears(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
+		n.receive(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
 	}
-	if _, err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
+	if err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
 		t.Errorf("%d entries: %v", n.table.total, err)
 	}
-	must(t, n.Add("own", "pod1", addr("10.32.0.1"))) // what others do leaves this node its own
+	must(t, n.Add("own", "pod1", addr("10.32.0.1"))) // the entries of other nodes leave room for this node's
 	wantAddrs(t, n.Registry, "own", "10.32.0.1")
 }
 
@@ -57,7 +57,7 @@ func TestBoundOfOwn(t *testing.T) {
 		addrs = append(addrs, e.Addr)
 	}
 	must(t, n.Add("web", "pod1", addrs...))
-	for _, msg := range n.takeTold() {
+	for _, msg := range n.takeSent() {
 		if len(msg) > MaxDelta {
 			t.Errorf("a delta of %d bytes", len(msg))
 		}
@@ -71,8 +71,8 @@ func TestBoundOfOwn(t *testing.T) {
 		t.Errorf("%d entries", n.table.total)
 	}
 	lost := Entry{Node: peer.ID{1}, Name: "lost", Addr: addrs[0], Version: 1}
-	if _, err := n.Merge(encode([]Entry{lost}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
-		t.Errorf("no room for an answer: %v", err)
+	if err := n.Merge(encode([]Entry{lost}, 0, epoch)[0]); !errors.Is(err, ErrFull) {
+		t.Errorf("no room for a tombstone: %v", err)
 	}
 }
 
@@ -86,6 +86,6 @@ func TestBelow(t *testing.T) {
 	}
 	must(t, n.Remove("a.b.c"))
 	if n.hasBelow("c") || len(n.table.parents)+len(n.table.byName)+len(n.table.byAddr) > 0 {
-		t.Errorf("left behind: %v", n.table)
+		t.Errorf("not empty: %v", n.table)
 	}
 }

@@ -9,7 +9,10 @@ import (
 
 // TestCiphers: two nodes agree on a cipher that both take.
 func TestCiphers(t *testing.T) {
-	for _, tt := range []struct{ a, b, want string }{
+	for _, tt := range []struct {
+		a, b string
+		want api.Cipher
+	}{
 		{"auto", "auto", aes}, // where the CPU knows AES, as every one does that tests run on
 		{chacha, "auto", chacha},
 		{"auto", chacha, chacha},
@@ -17,7 +20,7 @@ func TestCiphers(t *testing.T) {
 		t.Run(tt.a+" and "+tt.b, func(t *testing.T) {
 			nodes := startWithCiphers(t, tt.a, tt.b)
 			pods := reachingPods(t, nodes)
-			waitCarried(t, nodes, "userspace", tt.want)
+			waitCarried(t, nodes, api.DatapathUserspace, tt.want)
 			bothWays(t, pods, 4<<20)
 		})
 	}

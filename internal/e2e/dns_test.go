@@ -99,7 +99,7 @@ func TestNames(t *testing.T) {
 	waitReady(t, nodes)
 	asker.answers(t, "db.weft.local", asker.addr.String())
 	nodes[1].Process().Kill()
-	waitState(t, nodes[2], "b", "dead")
+	waitState(t, nodes[2], "b", api.PeerDead)
 	asker.answers(t, "web.shop.weft.local", one.addr.String())
 	do(t, nodes[0], "detach", "--netns", one.Path())
 	asker.answers(t, "web.shop.weft.local")

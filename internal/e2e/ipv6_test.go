@@ -25,14 +25,15 @@ func attachAll(t *testing.T, n *cluster.Node, name string, ranges int) *pod {
 // TestDualStack runs both families of the overlay over each of the underlay, in the open and sealed.
 func TestDualStack(t *testing.T) {
 	for _, tt := range []struct {
-		name           string
-		over6, secret  bool
-		mtu            int
-		datapath, link string
+		name          string
+		over6, secret bool
+		mtu           int
+		datapath      api.Datapath
+		link          api.Link
 	}{
-		{"over IPv4", false, false, 1438, "kernel", "direct"},
-		{"over IPv6", true, false, 1418, "kernel", "direct"},
-		{"sealed, over IPv6", true, true, 1402, "userspace", "direct"},
+		{"over IPv4", false, false, 1438, api.DatapathKernel, api.LinkDirect},
+		{"over IPv6", true, false, 1418, api.DatapathKernel, api.LinkDirect},
+		{"sealed, over IPv6", true, true, 1402, api.DatapathUserspace, api.LinkDirect},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes := newNodes(t, "a", "b")

@@ -17,7 +17,7 @@ import (
 const kernelDevice = "weftvx6785"
 
 // waitDatapath waits until n carries frames to another node as said.
-func waitDatapath(t *testing.T, n *cluster.Node, to, datapath string) {
+func waitDatapath(t *testing.T, n *cluster.Node, to string, datapath api.Datapath) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
 		for _, p := range query[[]api.Peer](t, n, "peers") {
@@ -38,7 +38,7 @@ func TestKernelPath(t *testing.T) {
 	for _, n := range nodes {
 		for _, other := range nodes {
 			if n != other {
-				waitDatapath(t, n, other.Label(), "kernel")
+				waitDatapath(t, n, other.Label(), api.DatapathKernel)
 			}
 		}
 	}
@@ -56,7 +56,7 @@ func TestKernelPath(t *testing.T) {
 	if behind["b"] < 2 || behind["c"] < 2 {
 		t.Errorf("addresses behind %v, want the pods of b and c among them", behind)
 	}
-	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != "kernel" {
+	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != api.DatapathKernel {
 		t.Errorf("the status says %q", s.Datapath)
 	}
 	if err := nodes[0].Stop(); err != nil {
@@ -73,8 +73,8 @@ var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`
 // userspace carries it, and once they pass again the kernel does.
 func TestKernelPathBreaks(t *testing.T) {
 	nodes, pods := pair(t)
-	waitDatapath(t, nodes[0], "b", "kernel")
-	waitDatapath(t, nodes[1], "a", "kernel")
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	waitDatapath(t, nodes[1], "a", api.DatapathKernel)
 	pods[0].reaches(t, pods[1].addr)
 	const every, count = "0.01", 600
 	pinging := pods[0].Command(testContext(t), "ping", "-i", every, "-c", strconv.Itoa(count), "-W", "1", pods[1].addr.String())
@@ -90,8 +90,8 @@ func TestKernelPathBreaks(t *testing.T) {
 	} {
 		labtest.Run(t, nodes[1].Space, "nft", command)
 	}
-	waitDatapath(t, nodes[0], "b", "userspace")
-	waitDatapath(t, nodes[1], "a", "userspace")
+	waitDatapath(t, nodes[0], "b", api.DatapathUserspace)
+	waitDatapath(t, nodes[1], "a", api.DatapathUserspace)
 	if err := pinging.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, out.String())
 	}
@@ -104,7 +104,7 @@ func TestKernelPathBreaks(t *testing.T) {
 		t.Errorf("%d pings 10 ms apart were lost, want at most 100: a second's", lost)
 	}
 	labtest.Run(t, nodes[1].Space, "nft", "delete table inet eat")
-	waitDatapath(t, nodes[0], "b", "kernel")
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	bothWays(t, pods, 1<<20)
 }
 
@@ -115,14 +115,14 @@ func TestKernelPathWithOneSide(t *testing.T) {
 	up(t, nodes[1], append(others(nodes, nodes[1]), "--datapath", "userspace")...)
 	up(t, nodes[2], others(nodes, nodes[2])...)
 	waitReady(t, nodes)
-	waitDatapath(t, nodes[0], "c", "kernel")
+	waitDatapath(t, nodes[0], "c", api.DatapathKernel)
 	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}
 	for _, from := range pods {
 		for _, to := range pods {
 			from.reaches(t, to.addr)
 		}
 	}
-	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != "mixed" {
+	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != api.DatapathMixed {
 		t.Errorf("the status says %q", s.Datapath)
 	}
 }
@@ -150,9 +150,9 @@ func TestForeignVXLAN(t *testing.T) {
 // TestKernelPathIsMended: somebody deletes the device; pods go on, and it comes back.
 func TestKernelPathIsMended(t *testing.T) {
 	nodes, pods := pair(t)
-	waitDatapath(t, nodes[0], "b", "kernel")
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)
 	pods[0].reaches(t, pods[1].addr)
-	waitDatapath(t, nodes[0], "b", "kernel")
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	pods[0].reaches(t, pods[1].addr)
 }

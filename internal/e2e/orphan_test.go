@@ -106,7 +106,7 @@ func TestPodsOutliveTheirNode(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.StateDir(), "node.key")); err != nil {
 		t.Fatal(err)
 	}
-	waitState(t, nodes[1], "a", "dead")
+	waitState(t, nodes[1], "a", api.PeerDead)
 	up(t, n, others(nodes, n)...)
 	do(t, n, "wait", "--for", "ready", "--timeout", patience.String())
 	labtest.Until(t, patience, func() error {

@@ -131,8 +131,8 @@ func TestOnlyACommonSecretLetsIn(t *testing.T) {
 	// A line in common, and it is let in, whatever else it has.
 	setSecret(t, other, secret, passphrase)
 	do(t, other, "reload")
-	waitState(t, in[1], "other", "alive")
-	waitState(t, other, "b", "alive")
+	waitState(t, in[1], "other", api.PeerAlive)
+	waitState(t, other, "b", api.PeerAlive)
 	logsNo(t, other, passphrase, secret)
 }
 
@@ -211,7 +211,7 @@ func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 				}
 				looks.Add(1)
 				for _, p := range peers {
-					if p.State != "alive" {
+					if p.State != api.PeerAlive {
 						t.Errorf("%s sees %s as %s", n.Label(), p.Name, p.State)
 						return
 					}

@@ -38,7 +38,7 @@ func TestEveryPairOfPodsPings(t *testing.T) {
 		return
 	}
 	status := query[api.Status](t, nodes[0], "status")
-	if !status.Ready || status.Peers["alive"] != 3 || status.MTU != 1438 || status.Bridge != "weave" {
+	if !status.Ready || status.Peers[api.PeerAlive] != 3 || status.MTU != 1438 || status.Bridge != "weave" {
 		t.Errorf("status after all that: %+v", status)
 	}
 }
@@ -47,7 +47,7 @@ func TestSharesAreEqual(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	ipam := query[api.IPAM](t, nodes[1], "ipam")
-	if ipam.State != "ready" || len(ipam.Ranges) != 1 || len(ipam.Ranges[0].Owners) != 3 {
+	if ipam.State != api.IPAMReady || len(ipam.Ranges) != 1 || len(ipam.Ranges[0].Owners) != 3 {
 		t.Fatalf("ipam %+v", ipam)
 	}
 	var least, most uint64 = 1 << 62, 0
@@ -145,7 +145,7 @@ func TestNodeDiesAndReturns(t *testing.T) {
 	before := do(t, nodes[1], "ip", "list", "--json")
 
 	nodes[1].Process().Kill()
-	waitState(t, nodes[0], "b", "dead")
+	waitState(t, nodes[0], "b", api.PeerDead)
 	near.reaches(t, other.addr)
 	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
 		if e.Name == "b" {
@@ -251,7 +251,7 @@ func TestLeaveGivesTheAddressesAway(t *testing.T) {
 	if err := nodes[1].Process().Wait(); err != nil {
 		t.Errorf("the daemon after leave: %v", err)
 	}
-	waitState(t, nodes[0], "b", "left")
+	waitState(t, nodes[0], "b", api.PeerLeft)
 	labtest.Until(t, patience, func() error {
 		i := query[api.IPAM](t, nodes[0], "ipam")
 		if n := len(i.Ranges[0].Owners); n != 1 {
@@ -299,8 +299,8 @@ func TestPartitionHeals(t *testing.T) {
 	if err := nodes[0].Cut(testContext(t), nodes[1].Host); err != nil {
 		t.Fatal(err)
 	}
-	waitState(t, nodes[0], "b", "dead")
-	waitState(t, nodes[1], "a", "dead")
+	waitState(t, nodes[0], "b", api.PeerDead)
+	waitState(t, nodes[1], "a", api.PeerDead)
 	here, there := attach(t, nodes[0], "q"), attach(t, nodes[1], "q")
 	if here.addr == there.addr {
 		t.Errorf("both sides of the partition gave out %s", here.addr)

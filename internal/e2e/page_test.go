@@ -238,7 +238,7 @@ func TestStatusPage(t *testing.T) {
 	})
 
 	nodes[2].Process().Kill()
-	waitState(t, nodes[0], "c", "dead")
+	waitState(t, nodes[0], "c", api.PeerDead)
 	labtest.Until(t, patience, func() error {
 		if err := b.sameAsCommand(t, nodes[0]); err != nil {
 			return err

@@ -23,8 +23,8 @@ func TestReclaim(t *testing.T) {
 	}
 	before := query[api.IPAM](t, nodes[0], "ipam")
 	c.Process().Kill()
-	waitState(t, nodes[0], "c", "dead")
-	waitState(t, nodes[1], "c", "dead")
+	waitState(t, nodes[0], "c", api.PeerDead)
+	waitState(t, nodes[1], "c", api.PeerDead)
 	if warnings := strings.Join(query[api.Status](t, nodes[0], "status").Warnings, " "); !strings.Contains(warnings, "weft reclaim") {
 		t.Errorf("warnings %q, want one that names the mend", warnings)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // waitLink waits until a node says that it reaches a peer by a link of some kind: direct, relay or none.
-func waitLink(t *testing.T, n *cluster.Node, name, link string) api.Peer {
+func waitLink(t *testing.T, n *cluster.Node, name string, link api.Link) api.Peer {
 	t.Helper()
 	var found api.Peer
 	labtest.Until(t, patience, func() error {
@@ -19,7 +19,7 @@ func waitLink(t *testing.T, n *cluster.Node, name, link string) api.Peer {
 			if p.Name != name {
 				continue
 			}
-			if found = p; p.Link == link && p.State == "alive" {
+			if found = p; p.Link == link && p.State == api.PeerAlive {
 				return nil
 			}
 			return fmt.Errorf("%s reaches %s, %s, by %s, want %s", n.Label(), name, p.State, p.Link, link)
@@ -57,7 +57,7 @@ func TestPartialMesh(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, at := range []struct{ from, to *cluster.Node }{{a, c}, {c, a}} {
-				p := waitLink(t, at.from, at.to.Label(), "relay")
+				p := waitLink(t, at.from, at.to.Label(), api.LinkRelay)
 				if want := query[api.Status](t, b, "status").ID; p.Via != want {
 					t.Errorf("%s reaches %s over %s, want %s", at.from.Label(), at.to.Label(), p.Via, want)
 				}
@@ -73,7 +73,7 @@ func TestPartialMesh(t *testing.T) {
 			labtest.Until(t, 15*time.Second, func() error {
 				for _, at := range []struct{ from, to *cluster.Node }{{a, c}, {c, a}} {
 					for _, p := range query[[]api.Peer](t, at.from, "peers") {
-						if p.Name == at.to.Label() && p.Link != "direct" {
+						if p.Name == at.to.Label() && p.Link != api.LinkDirect {
 							return fmt.Errorf("%s reaches %s by %s", at.from.Label(), p.Name, p.Link)
 						}
 					}
@@ -117,7 +117,7 @@ func TestNATed(t *testing.T) {
 	}
 	for _, n := range nodes[:2] {
 		for _, name := range []string{"c", "d"} {
-			waitLink(t, n, name, "direct")
+			waitLink(t, n, name, api.LinkDirect)
 		}
 	}
 	t.Logf("what c says of its peers: %+v", query[[]api.Peer](t, nodes[2], "peers"))
@@ -126,7 +126,7 @@ func TestNATed(t *testing.T) {
 	ping.goesOn(t, 400)
 	for _, n := range nodes {
 		for _, other := range nodes {
-			waitState(t, n, other.Label(), "alive")
+			waitState(t, n, other.Label(), api.PeerAlive)
 		}
 	}
 	if _, lost := ping.stop(t); lost > 40 {

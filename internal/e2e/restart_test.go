@@ -18,12 +18,12 @@ func TestSealedNodeComesBack(t *testing.T) {
 		ping.goesOn(t, 5)
 		nodes[1].Process().Kill()
 		if noticed {
-			waitState(t, nodes[0], "b", "dead")
+			waitState(t, nodes[0], "b", api.PeerDead)
 		}
 		upSealed(t, nodes, nodes[1])
 		ping.goesOn(t, 20)
 		waitReady(t, nodes)
-		waitCarried(t, nodes, "userspace", aes)
+		waitCarried(t, nodes, api.DatapathUserspace, aes)
 	}
 	ping.stop(t)
 	for _, c := range captures {

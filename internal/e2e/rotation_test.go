@@ -20,7 +20,7 @@ func TestRotation(t *testing.T) {
 	older, newer := newSecret(t), newSecret(t)
 	startSealed(t, nodes, older)
 	pods := reachingPods(t, nodes)
-	waitCarried(t, nodes[:2], "userspace", aes)
+	waitCarried(t, nodes[:2], api.DatapathUserspace, aes)
 	ping := pods[0].pinging(t, pods[1].addr)
 	ping.goesOn(t, 15)
 	// No waiting between the nodes: until the last one has the new secret it does not understand the first.
@@ -39,7 +39,7 @@ func TestRotation(t *testing.T) {
 	waitReady(t, nodes)
 	ping.goesOn(t, 40)
 	ping.steady(t)
-	waitCarried(t, nodes[:2], "userspace", aes)
+	waitCarried(t, nodes[:2], api.DatapathUserspace, aes)
 
 	// What a node has in its file now is what the others take.
 	nodes[2].Process().Kill()
@@ -51,11 +51,11 @@ func TestRotation(t *testing.T) {
 	upSealed(t, append(nodes, late), late)
 	waitWarning(t, late, "secret")
 	for _, p := range query[[]api.Peer](t, nodes[0], "peers") {
-		if p.Name == late.Label() && p.State == "alive" {
+		if p.Name == late.Label() && p.State == api.PeerAlive {
 			t.Error("a node with the old secret has joined")
 		}
 	}
-	if n := query[api.Status](t, late, "status").Peers["alive"]; n != 1 {
+	if n := query[api.Status](t, late, "status").Peers[api.PeerAlive]; n != 1 {
 		t.Errorf("the node with the old secret sees %d alive", n)
 	}
 	waitReady(t, nodes)
@@ -72,7 +72,7 @@ func TestPassphrase(t *testing.T) {
 	const passphrase = "correct horse battery staple"
 	startSealed(t, nodes, passphrase)
 	reachingPods(t, nodes)
-	waitCarried(t, nodes, "userspace", aes)
+	waitCarried(t, nodes, api.DatapathUserspace, aes)
 	for _, n := range nodes {
 		notLogged(t, n, passphrase)
 	}
@@ -121,5 +121,5 @@ func TestBadSecretFile(t *testing.T) {
 	}
 	pods[0].reaches(t, pods[1].addr)
 	waitReady(t, nodes)
-	waitCarried(t, nodes, "userspace", aes)
+	waitCarried(t, nodes, api.DatapathUserspace, aes)
 }

@@ -101,11 +101,11 @@ const (
 // TestMarksAreReadWithoutSecret is the control of the tests of sealing: what they look for is found where nothing is
 // sealed, in userspace and on the kernel's path.
 func TestMarksAreReadWithoutSecret(t *testing.T) {
-	for _, datapath := range []string{"userspace", "kernel"} {
-		t.Run(datapath, func(t *testing.T) {
+	for _, datapath := range []api.Datapath{api.DatapathUserspace, api.DatapathKernel} {
+		t.Run(string(datapath), func(t *testing.T) {
 			nodes := newNodes(t, "readable-a", "readable-b")
 			captures := captureUnderlay(t, nodes...)
-			start(t, nodes, "--datapath", datapath)
+			start(t, nodes, "--datapath", string(datapath))
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, datapath, "")
 			seen := talk(t, pods)
@@ -113,7 +113,7 @@ func TestMarksAreReadWithoutSecret(t *testing.T) {
 			for i, c := range captures {
 				packets := c.packets(t)
 				seen.readable(t, packets)
-				if n := len(datagrams(packets, kernelPort)); (n > 0) != (datapath == "kernel") {
+				if n := len(datagrams(packets, kernelPort)); (n > 0) != (datapath == api.DatapathKernel) {
 					t.Errorf("%s saw %d datagrams of the kernel's path", nodes[i].Label(), n)
 				}
 			}
@@ -129,7 +129,7 @@ func TestNothingInTheClear(t *testing.T) {
 	secret := newSecret(t)
 	startSealed(t, nodes, secret)
 	pods := reachingPods(t, nodes)
-	waitCarried(t, nodes, "userspace", aes)
+	waitCarried(t, nodes, api.DatapathUserspace, aes)
 	seen := talk(t, pods)
 
 	ping := pods[0].pinging(t, pods[1].addr)
@@ -161,7 +161,7 @@ func TestNothingInTheClear(t *testing.T) {
 // carry frames. Once a node that was started with a secret answers, it sends nothing by that way.
 func TestLeftOverDeviceIsNotUsed(t *testing.T) {
 	nodes, pods := pair(t)
-	waitCarried(t, nodes, "kernel", "")
+	waitCarried(t, nodes, api.DatapathKernel, "")
 	ping := pods[0].pinging(t, pods[1].addr)
 	ping.goesOn(t, 5)
 	for _, n := range nodes {
@@ -182,7 +182,7 @@ func TestLeftOverDeviceIsNotUsed(t *testing.T) {
 	}
 	waitReady(t, nodes)
 	ping.goesOn(t, 10)
-	waitCarried(t, nodes, "userspace", aes)
+	waitCarried(t, nodes, api.DatapathUserspace, aes)
 	seen := talk(t, pods)
 	for _, c := range captures {
 		var sent []packet // what the other node did before it answered is not held against this one

@@ -86,7 +86,7 @@ func reachingPods(t *testing.T, nodes []*cluster.Node) []*pod {
 
 // waitCarried waits until two nodes carry frames to each other by a datapath, sealed by a cipher or, where that is empty,
 // not at all.
-func waitCarried(t *testing.T, nodes []*cluster.Node, datapath, cipher string) {
+func waitCarried(t *testing.T, nodes []*cluster.Node, datapath api.Datapath, cipher api.Cipher) {
 	t.Helper()
 	for i, n := range nodes {
 		to := nodes[1-i].Label()

@@ -165,7 +165,7 @@ func (p *pod) reaches(t *testing.T, to ...netip.Addr) {
 }
 
 // waitState waits until a node sees the peer called name in a state.
-func waitState(t *testing.T, n *cluster.Node, name, state string) {
+func waitState(t *testing.T, n *cluster.Node, name string, state api.PeerState) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
 		for _, p := range query[[]api.Peer](t, n, "peers") {

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"testing"
+
+	"weft/internal/api"
 )
 
 // TestTrustedSubnets: what goes between two nodes that both trust the other's underlay is not sealed, by the datapath that
@@ -9,14 +11,15 @@ import (
 func TestTrustedSubnets(t *testing.T) {
 	const trust = "--trusted-subnets=192.168.77.0/24"
 	for _, tt := range []struct {
-		name             string
-		a, b             []string
-		datapath, cipher string
+		name     string
+		a, b     []string
+		datapath api.Datapath
+		cipher   api.Cipher
 	}{
-		{"both", []string{trust}, []string{trust}, "kernel", ""},
-		{"one", []string{trust}, nil, "userspace", aes},
-		{"both in userspace", []string{trust, "--datapath=userspace"}, []string{trust, "--datapath=userspace"}, "userspace", ""},
-		{"another subnet", []string{trust}, []string{"--trusted-subnets=10.99.0.0/16,fd00::/8"}, "userspace", aes},
+		{"both", []string{trust}, []string{trust}, api.DatapathKernel, ""},
+		{"one", []string{trust}, nil, api.DatapathUserspace, aes},
+		{"both in userspace", []string{trust, "--datapath=userspace"}, []string{trust, "--datapath=userspace"}, api.DatapathUserspace, ""},
+		{"another subnet", []string{trust}, []string{"--trusted-subnets=10.99.0.0/16,fd00::/8"}, api.DatapathUserspace, aes},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes := newNodes(t, "a", "b")
@@ -37,10 +40,10 @@ func TestTrustedSubnets(t *testing.T) {
 					continue
 				}
 				seen.readable(t, packets)
-				if n := len(datagrams(packets, kernelPort)); (n > 0) != (tt.datapath == "kernel") {
+				if n := len(datagrams(packets, kernelPort)); (n > 0) != (tt.datapath == api.DatapathKernel) {
 					t.Errorf("%d datagrams of the kernel's path", n)
 				}
-				if n := byType(packets); tt.datapath == "userspace" && n[plainFrame] == 0 {
+				if n := byType(packets); tt.datapath == api.DatapathUserspace && n[plainFrame] == 0 {
 					t.Errorf("no plain frame; by their first byte there were %v", n)
 				}
 				if n := (marks{"the secret": []byte(secret), "its key": secretKey(t, secret)}).in(packets); len(n) > 0 {

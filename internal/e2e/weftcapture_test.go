@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/api"
 	"weft/internal/capture/pcapng"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
@@ -55,7 +56,7 @@ func TestWeftCapture(t *testing.T) {
 			from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 			want := "session "
 			if name == "kernel" {
-				waitDatapath(t, nodes[0], "b", "kernel")
+				waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 				want = "carried by the kernel"
 			}
 			ping := func() error { return cluster.Ping(testContext(t), from.Space, to.addr) }

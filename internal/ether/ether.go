@@ -18,8 +18,9 @@ const HeaderLen = 14
 const (
 	TypeIPv4 = 0x0800
 	TypeARP  = 0x0806
-	TypeVLAN = 0x8100
+	TypeVLAN = 0x8100 // 802.1Q tag
 	TypeIPv6 = 0x86dd
+	TypeQinQ = 0x88a8 // 802.1ad service tag, the outer one of two
 )
 
 // ErrBadAddr is wrapped by the error that ParseAddr returns.

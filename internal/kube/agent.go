@@ -17,29 +17,35 @@ import (
 	"weft/internal/kube/firewall"
 )
 
-// Config is what an Agent works with. All fields are constant.
+// Config is the configuration of an Agent. Fields must not change after New.
 type Config struct {
 	// Node is the name of this node's object.
 	Node string
-	// StateDir is a folder that outlives reboots, RunDir one that needs not.
+	// StateDir is a folder that survives reboots. RunDir may be lost at a reboot.
 	StateDir, RunDir string
-	// Install says where the plugin is and goes.
+	// Install installs the CNI plugin.
 	Install *Install
-	// SecretFile is looked at for changes; empty: there is none.
+	// SecretFile is watched for changes; empty if the network has no secret.
 	SecretFile string
-	// Admission takes the plugin's questions, Health those of the kubelet and of Prometheus.
+	// Admission accepts connections of the plugin, Health those of the kubelet and of Prometheus.
 	Admission, Health net.Listener
 
 	API     kubernetes.Interface
-	Dynamic dynamic.Interface // for kinds that a cluster may not have
+	Dynamic dynamic.Interface // for kinds that a cluster may not have; nil: none of them
 	Daemon  Daemon
 	Filter  firewall.Firewall
-	// Samples calls back for packets that Filter dropped, until its context ends; nil: there are none.
-	Samples func(ctx context.Context, f func(firewall.Drop)) error
+	// DropLog reports packets that Filter has dropped; nil: they are not logged.
+	DropLog DropLog
 	Log     *slog.Logger
 }
 
-// Daemon is what the agent needs of the node daemon; *api.Client is one.
+// DropLog reports samples of dropped packets. firewall.NFLog is one.
+type DropLog interface {
+	// Samples calls report for each sample, from the calling goroutine, until ctx ends or an error occurs.
+	Samples(ctx context.Context, report func(firewall.Drop)) error
+}
+
+// Daemon is the part of the node daemon's API that the agent uses. *api.Client is one.
 type Daemon interface {
 	Status(ctx context.Context) (api.Status, error)
 	Peers(ctx context.Context) ([]api.Peer, error)
@@ -51,7 +57,7 @@ type Daemon interface {
 
 var _ Daemon = (*api.Client)(nil)
 
-// Agent is what a Kubernetes node needs beside the daemon.
+// Agent connects one Kubernetes node with its daemon; see the package comment.
 type Agent struct {
 	cfg      Config
 	cluster  *cluster
@@ -60,7 +66,7 @@ type Agent struct {
 	health   *health
 }
 
-// New returns an idle agent.
+// New returns an idle agent. It reads the state of an earlier agent from the folders of cfg.
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, health: &health{}}
 	var err error
@@ -76,7 +82,8 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-// Run works until ctx ends. It does not end because the API server is away: what was enforced and known stays so.
+// Run runs the agent until ctx ends, and joins all its goroutines. While the API server does not answer, the rules in force
+// and the known nodes stay.
 func (a *Agent) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	run := func(what string, f func(context.Context) error) {
@@ -95,10 +102,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("addresses of the API servers", a.rememberAPIServers)
 	run("admission", func(ctx context.Context) error { return serve(ctx, a.cfg.Admission, a.enforcer.handler()) })
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
-	if a.cfg.Samples != nil {
+	if a.cfg.DropLog != nil {
 		run("samples of drops", func(ctx context.Context) error {
-			if err := a.cfg.Samples(ctx, a.enforcer.logDrop); err != nil && ctx.Err() == nil {
-				a.cfg.Log.Warn("dropped packets are counted, but not logged", "err", err)
+			if err := a.cfg.DropLog.Samples(ctx, a.enforcer.logDrop); err != nil && ctx.Err() == nil {
+				a.cfg.Log.Warn("dropped packets are counted but not logged", "err", err)
 			}
 			return nil
 		})
@@ -106,7 +113,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// serve answers requests until ctx ends.
+// serve serves requests until ctx ends.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
@@ -117,7 +124,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
-// every calls f now and then again each period, until ctx ends.
+// every calls f at once and then once a period, until ctx ends. It returns the error of ctx.
 func every(ctx context.Context, period time.Duration, f func()) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()

@@ -18,21 +18,22 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// endpointsFile is where the API servers' own addresses are written, in the state directory.
+// endpointsFile holds the API servers' own addresses, in the state directory.
 const endpointsFile = "apiservers.json"
 
-// serviceTimeout is how long the address of the Service is tried before those of the API servers themselves.
+// serviceTimeout is how long a connection to the Service address may take before the API servers' own addresses are tried.
 const serviceTimeout = 2 * time.Second
 
-// endpoints remembers where the API servers are, for times when the address of their Service leads nowhere: after a reboot
+// endpoints are the API servers' own addresses, for the case that the address of their Service does not work: after a reboot
 // kube-proxy may start later than the network of the pods.
 type endpoints []string // host:port
 
-// RESTConfig returns how to reach the API server: by kubeconfig if it is not empty, else as a pod does. Server, if it is not
-// empty, takes the place of the address. It goes to addresses that were remembered in stateDir where that one does not answer.
+// RESTConfig returns the configuration of a client of the API server: from the file kubeconfig if it is not empty, else from
+// the pod's environment and service account. If server is not empty and kubeconfig is, it replaces the address. Where that
+// address does not answer, the client connects to the addresses that RememberAPIServers wrote to stateDir.
 func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 	if server != "" && kubeconfig == "" {
-		// In place of the environment of a pod, from which the rest is taken.
+		// InClusterConfig reads the address from the environment, and everything else from the service account.
 		host, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(server, "https://"), "http://"))
 		if err != nil {
 			return nil, fmt.Errorf("--apiserver: %w: write https://HOST:PORT", err)
@@ -45,18 +46,18 @@ func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kube: reaching the API server: %w", err)
+		return nil, fmt.Errorf("kube: configure the client of the API server: %w", err)
 	}
 	var e endpoints
 	if text, err := os.ReadFile(filepath.Join(stateDir, endpointsFile)); err == nil {
-		_ = json.Unmarshal(text, &e) // what is damaged is as good as missing
+		_ = json.Unmarshal(text, &e) // a damaged file counts as missing
 	}
 	config.Dial = e.dial
 	config.UserAgent = "weft-kube"
 	return config, nil
 }
 
-// dial connects to addr, or to an address remembered.
+// dial connects to addr, or to one of e if addr does not answer. It returns the error for addr if all fail.
 func (e endpoints) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: serviceTimeout, KeepAlive: 15 * time.Second}
 	conn, err := d.DialContext(ctx, network, addr)
@@ -71,10 +72,10 @@ func (e endpoints) dial(ctx context.Context, network, addr string) (net.Conn, er
 	return nil, err
 }
 
-// rememberPause is how long after a failure the API server is asked again where it is.
+// rememberPause is the time until RememberAPIServers is retried after a failure.
 const rememberPause = time.Minute
 
-// rememberAPIServers writes down once where the API servers are.
+// rememberAPIServers calls RememberAPIServers until it succeeds.
 func (a *Agent) rememberAPIServers(ctx context.Context) error {
 	for RememberAPIServers(ctx, a.cfg.API, a.cfg.StateDir) != nil {
 		if err := pause(ctx, rememberPause); err != nil {
@@ -84,11 +85,11 @@ func (a *Agent) rememberAPIServers(ctx context.Context) error {
 	return nil
 }
 
-// RememberAPIServers writes down where the API servers are, for the next start.
+// RememberAPIServers writes the addresses of the API servers to stateDir, for the next start.
 func RememberAPIServers(ctx context.Context, api kubernetes.Interface, stateDir string) error {
 	slice, err := api.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("kube: asking for the addresses of the API servers: %w", err)
+		return fmt.Errorf("kube: get the addresses of the API servers: %w", err)
 	}
 	var list []string
 	for _, endpoint := range slice.Endpoints {

@@ -15,20 +15,20 @@ import (
 	"weft/internal/api"
 )
 
-// attachmentsFile is where attachments are written, in the run directory: a reboot ends all of them.
+// attachmentsFile holds the attachments. It is in the run directory, because a reboot ends all of them.
 const attachmentsFile = "attachments.json"
 
 // podKey names a pod.
 type podKey struct{ Namespace, Name string }
 
-// attachment is what the plugin has told of a pod: its addresses, before the API server knows them.
+// attachment has the addresses of a pod, as the plugin announced them before the API server knows them.
 type attachment struct {
 	Namespace, Name, UID string
 	IPs                  []netip.Addr
 }
 
-// attachments remembers what the plugin has told, over restarts of the agent, until the pod is gone or its address has
-// been given to another.
+// attachments holds the pods that the plugin has announced, also across restarts of the agent, until a pod is deleted or
+// another pod has its address. Its methods may be called concurrently.
 type attachments struct {
 	path string
 	mu   sync.Mutex
@@ -44,7 +44,7 @@ func openAttachments(dir string) (*attachments, error) {
 		return nil, fmt.Errorf("kube: attachments: %w", err)
 	}
 	var list []attachment
-	if json.Unmarshal(text, &list) == nil { // else a crash has left half of it
+	if json.Unmarshal(text, &list) == nil { // else it was damaged by a crash
 		for _, p := range list {
 			a.pods[podKey{p.Namespace, p.Name}] = p
 		}
@@ -52,7 +52,7 @@ func openAttachments(dir string) (*attachments, error) {
 	return a, nil
 }
 
-// add remembers a pod.
+// add stores a pod in place of all pods that have one of its addresses.
 func (a *attachments) add(in api.Admission) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,7 +63,7 @@ func (a *attachments) add(in api.Admission) error {
 	return a.save()
 }
 
-// retain forgets the pods that are no more.
+// retain removes the pods that do not exist.
 func (a *attachments) retain(exists func(attachment) bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -75,14 +75,14 @@ func (a *attachments) retain(exists func(attachment) bool) error {
 	return a.save()
 }
 
-// all returns what is remembered.
+// all returns a copy of the attachments.
 func (a *attachments) all() map[podKey]attachment {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.pods)
 }
 
-// save writes the file; mu is held.
+// save writes the file. The caller holds mu.
 func (a *attachments) save() error {
 	return replaceJSON(a.path, slices.Collect(maps.Values(a.pods)))
 }

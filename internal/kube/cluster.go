@@ -27,10 +27,10 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// lookForKinds is how often a cluster that has no policies for administrators is asked whether it has them now.
-const lookForKinds = time.Minute
+// adminKindsPeriod is the time between two queries whether the cluster has the administrator policy kinds, while it lacks one.
+const adminKindsPeriod = time.Minute
 
-// cluster is what this node knows of the cluster, kept up to date by watching.
+// cluster is a cache of the cluster's objects, kept up to date by watches. Its methods may be called concurrently.
 type cluster struct {
 	node    string
 	dynamic dynamic.Interface
@@ -42,14 +42,14 @@ type cluster struct {
 	policies   networklisters.NetworkPolicyLister
 	synced     []cache.InformerSynced
 
-	// changed and nodesChanged are told of changes to what policies see, and to nodes. They hold one.
+	// changed signals a change to an input of policies, nodesChanged a change to a node. Each holds one signal.
 	changed, nodesChanged chan struct{}
 
 	mu    sync.Mutex
-	admin map[schema.GroupVersionResource]cache.GenericLister // guarded by mu; what the cluster has
+	admin map[schema.GroupVersionResource]cache.GenericLister // guarded by mu; of the kinds that the cluster has
 }
 
-// Kinds of policies that clusters may have.
+// Administrator policies. Not every cluster has these kinds.
 var (
 	policyKinds      = schema.GroupVersion(v1alpha1.GroupVersion)
 	adminPolicies    = policyKinds.WithResource("adminnetworkpolicies")
@@ -68,14 +68,14 @@ func newCluster(cfg Config) (*cluster, error) {
 	c.pods, c.namespaces, c.nodes, c.policies = pods.Lister(), namespaces.Lister(), nodes.Lister(), policies.Lister()
 	for _, w := range []struct {
 		informer cache.SharedIndexInformer
-		tell     []chan struct{}
+		signals  []chan struct{}
 	}{
 		{pods.Informer(), []chan struct{}{c.changed}},
 		{namespaces.Informer(), []chan struct{}{c.changed}},
 		{policies.Informer(), []chan struct{}{c.changed}},
 		{nodes.Informer(), []chan struct{}{c.changed, c.nodesChanged}},
 	} {
-		if err := c.tell(w.informer, w.tell...); err != nil {
+		if err := c.signal(w.informer, w.signals...); err != nil {
 			return nil, err
 		}
 		c.synced = append(c.synced, w.informer.HasSynced)
@@ -83,11 +83,11 @@ func newCluster(cfg Config) (*cluster, error) {
 	return c, nil
 }
 
-// tell has channels told of an informer's changes.
-func (c *cluster) tell(informer cache.SharedIndexInformer, channels ...chan struct{}) error {
+// signal sends a signal to channels at each relevant change of an informer's objects.
+func (c *cluster) signal(informer cache.SharedIndexInformer, channels ...chan struct{}) error {
 	all := func() {
 		for _, ch := range channels {
-			poke(ch)
+			notify(ch)
 		}
 	}
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -105,7 +105,7 @@ func (c *cluster) tell(informer cache.SharedIndexInformer, channels ...chan stru
 	return nil
 }
 
-// same reports whether an update is nothing to us: kubelets write the status of pods and nodes all the time.
+// same reports whether an update changes nothing that the agent reads. Kubelets update the status of pods and nodes often.
 func same(before, after any) bool {
 	switch a := after.(type) {
 	case *corev1.Pod:
@@ -120,7 +120,8 @@ func same(before, after any) bool {
 	return false
 }
 
-// strip removes what nobody here reads from objects that are kept by the thousand.
+// strip removes fields that the agent does not read, because thousands of objects may be in memory. It implements
+// cache.TransformFunc.
 func strip(object any) (any, error) {
 	if o, ok := object.(metav1.Object); ok {
 		o.SetManagedFields(nil)
@@ -148,14 +149,14 @@ func strip(object any) (any, error) {
 	return object, nil
 }
 
-// run watches until ctx ends.
+// run watches until ctx ends, and joins the watches.
 func (c *cluster) run(ctx context.Context) error {
 	c.factory.Start(ctx.Done())
 	defer c.factory.Shutdown()
-	return every(ctx, lookForKinds, func() { c.watchAdmin(ctx) })
+	return every(ctx, adminKindsPeriod, func() { c.watchAdmin(ctx) })
 }
 
-// watchAdmin begins to watch policies for administrators once the cluster knows them.
+// watchAdmin starts to watch the administrator policy kinds that the cluster has and that are not watched yet.
 func (c *cluster) watchAdmin(ctx context.Context) {
 	for _, resource := range []schema.GroupVersionResource{adminPolicies, baselinePolicies} {
 		c.mu.Lock()
@@ -165,11 +166,11 @@ func (c *cluster) watchAdmin(ctx context.Context) {
 			continue
 		}
 		if _, err := c.dynamic.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
-			continue // the cluster has none, or cannot be asked now
+			continue // the cluster lacks the kind, or the API server does not answer
 		}
 		factory := dynamicinformer.NewDynamicSharedInformerFactory(c.dynamic, 0)
 		informer := factory.ForResource(resource)
-		if c.tell(informer.Informer(), c.changed) != nil {
+		if c.signal(informer.Informer(), c.changed) != nil {
 			continue
 		}
 		factory.Start(ctx.Done())
@@ -179,19 +180,19 @@ func (c *cluster) watchAdmin(ctx context.Context) {
 		c.mu.Lock()
 		c.admin[resource] = informer.Lister()
 		c.mu.Unlock()
-		poke(c.changed)
+		notify(c.changed)
 	}
 }
 
-// poke tells a channel that holds one; what it has not been asked for yet says the same.
-func poke(ch chan<- struct{}) {
+// notify sends a signal to a channel that holds one. A signal that is still in the channel covers this one as well.
+func notify(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
 	}
 }
 
-// ready reports whether all has been heard once.
+// ready reports whether the first list of each kind is complete.
 func (c *cluster) ready() bool {
 	for _, synced := range c.synced {
 		if !synced() {
@@ -201,8 +202,8 @@ func (c *cluster) ready() bool {
 	return true
 }
 
-// snapshot returns what policies are decided by, and policies that cannot be read. attached are addresses of this node's pods that
-// the API server may not know yet.
+// snapshot returns the input of package policy, and the policies that cannot be read. attached has the addresses of this
+// node's pods that the API server may not know yet.
 func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, problems []policy.Problem, err error) {
 	out := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	namespaces, err := c.namespaces.List(labels.Everything())
@@ -233,8 +234,9 @@ func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, p
 	return out, append(problems, more...), nil
 }
 
-// podsOf returns pods as policies see them, each address with one of them: it may have been given to another pod while the API
-// server still shows the one that had it. That is whom the plugin told of last, else who is not being deleted, else who is younger.
+// podsOf returns pods as policies see them, each address with one pod only. An address may belong to a new pod while the API
+// server still shows it at the previous one. A pod that the plugin has attached comes first, then one that is not being
+// deleted, then the younger one.
 func (c *cluster) podsOf(objects []*corev1.Pod, attached map[podKey]attachment) (pods []*policy.Pod) {
 	objects = slices.SortedFunc(slices.Values(objects), func(a, b *corev1.Pod) int {
 		_, attachedA := attached[podKey{a.Namespace, a.Name}]
@@ -272,7 +274,7 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-// podOf returns a pod as policies see it; nil if they do not.
+// podOf returns a pod as policies see it, or nil for a pod without addresses of its own.
 func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.Pod {
 	if p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return nil
@@ -292,21 +294,23 @@ func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.P
 	for _, container := range p.Spec.Containers {
 		for _, port := range container.Ports {
 			if port.Name != "" {
-				pod.Ports = append(pod.Ports, policy.Port{Name: port.Name, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP), Number: uint16(port.ContainerPort)})
+				pod.Ports = append(pod.Ports, policy.Port{
+					Name: port.Name, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP), Number: uint16(port.ContainerPort),
+				})
 			}
 		}
 	}
 	return pod
 }
 
-// is reports whether a runtime knows a pod under the given UID; the empty one says nothing. What a kubelet runs from a file has
-// another UID at the API server, with the kubelet's as an annotation.
+// is reports whether the kubelet may know a pod by the given UID; an empty UID matches all pods. A static pod has another UID
+// at the API server, which holds the kubelet's UID in an annotation.
 func is(p *corev1.Pod, uid string) bool {
 	return uid == "" || string(p.UID) == uid || p.Annotations[corev1.MirrorPodAnnotationKey] == uid
 }
 
-// adminList returns the objects of a kind that the cluster may have. One of another release of the API, with fields that are not
-// known here, is left out, and is a problem: read without them it could mean anything.
+// adminList returns the objects of a kind that the cluster may have. An object with unknown fields comes from another release
+// of the API. It is left out and is a problem, because its meaning without these fields is unknown.
 func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*T, problems []policy.Problem) {
 	c.mu.Lock()
 	lister := c.admin[resource]
@@ -323,7 +327,8 @@ func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*
 		t := new(T)
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, t, true); err != nil {
 			problems = append(problems, policy.Problem{
-				Kind: u.GetKind(), Name: u.GetName(), UID: string(u.GetUID()), Message: fmt.Sprintf("it is of another release of the API and is left out: %v", err),
+				Kind: u.GetKind(), Name: u.GetName(), UID: string(u.GetUID()),
+				Message: fmt.Sprintf("the object is of another release of the API and is ignored: %v", err),
 			})
 			continue
 		}
@@ -332,7 +337,7 @@ func adminList[T any](c *cluster, resource schema.GroupVersionResource) (out []*
 	return out, problems
 }
 
-// addressesOf returns a node's addresses within the cluster.
+// addressesOf returns a node's internal addresses.
 func addressesOf(n *corev1.Node) (out []netip.Addr) {
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {

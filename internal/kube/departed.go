@@ -18,29 +18,29 @@ import (
 	"weft/internal/api"
 )
 
-// nodesFile is where the nodes that have been seen are written, in the state directory.
+// nodesFile holds the nodes that have been in the cluster, in the state directory.
 const nodesFile = "kube-nodes.json"
 
 // Times of reclaiming.
 const (
-	// reclaimGrace is how long a node has to be gone: one that is made again under the same name keeps what it has.
+	// reclaimGrace is how long a node must be deleted first: a node that is created again under its name keeps its address space.
 	reclaimGrace = 20 * time.Second
-	// reclaimPause is between attempts of one node.
+	// reclaimPause is the time between two attempts of this node.
 	reclaimPause = 15 * time.Second
-	// reclaimTurn is how much later each next node begins, so that two hardly ever do at once. It is no harm if they do: what
-	// a node owned is given to one of them by agreement of all.
-	reclaimTurn = 5 * time.Second
+	// reclaimStagger is how much later each next node starts, so that two nodes rarely start at once. Simultaneous attempts are
+	// safe: all nodes agree on one new owner.
+	reclaimStagger = 5 * time.Second
 )
 
-// seenNode is a node that has been in the cluster, by the UID of its object: a node that is deleted and made again under its
-// name is another.
+// seenNode is a node that has been in the cluster. It is identified by the UID of its object: a node that is deleted and created
+// again under its name is another node.
 type seenNode struct {
 	Name string `json:"name"`
 	Peer string `json:"peer"` // ID of its daemon
 }
 
-// departed finds nodes that have been deleted and has their address space reclaimed once their daemons are dead. Daemons that never
-// had a node in the cluster are none of its business.
+// departed finds deleted nodes and reclaims their address space once their daemons are dead. It ignores daemons that never had
+// a node in the cluster.
 type departed struct {
 	daemon Daemon
 	path   string
@@ -48,8 +48,8 @@ type departed struct {
 
 	// owned by the caller of update
 	seen  map[string]seenNode
-	since map[string]time.Time // when a node was found to be gone
-	next  time.Time            // no attempt before
+	since map[string]time.Time // when a node was found deleted
+	next  time.Time            // earliest time of the next attempt
 }
 
 func openDeparted(cfg Config) (*departed, error) {
@@ -62,28 +62,29 @@ func openDeparted(cfg Config) (*departed, error) {
 		err = json.Unmarshal(text, &d.seen)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("kube: nodes seen before: %w; remove the file if it is damaged: nodes deleted meanwhile are then for `weft reclaim`", err)
+		return nil, fmt.Errorf("kube: read %s: %w; if the file is damaged, remove it and run `weft reclaim` for nodes deleted meanwhile",
+			d.path, err)
 	}
 	return d, nil
 }
 
-// update compares the nodes that are there with those that were.
+// update records the present nodes and reclaims the address space of deleted ones.
 func (d *departed) update(ctx context.Context, list []*corev1.Node) {
-	if err := d.note(list); err != nil {
-		d.log.Warn("remembering the nodes", "err", err)
+	if err := d.record(list); err != nil {
+		d.log.Warn("writing the list of nodes failed", "err", err)
 	}
-	gone := d.gone(list, time.Now())
-	if len(gone) == 0 || time.Now().Before(d.next) {
+	deleted := d.deleted(list, time.Now())
+	if len(deleted) == 0 || time.Now().Before(d.next) {
 		return
 	}
 	d.next = time.Now().Add(reclaimPause)
-	if err := d.reclaim(ctx, gone); err != nil {
-		d.log.Warn("reclaiming the address space of deleted nodes", "err", err)
+	if err := d.reclaim(ctx, deleted); err != nil {
+		d.log.Warn("reclaiming the address space of deleted nodes failed", "err", err)
 	}
 }
 
-// note remembers the nodes that are there.
-func (d *departed) note(list []*corev1.Node) error {
+// record adds the present nodes to seen, and writes the file if that changed anything.
+func (d *departed) record(list []*corev1.Node) error {
 	before := maps.Clone(d.seen)
 	for _, n := range list {
 		if id := n.Annotations[PeerAnnotation]; id != "" {
@@ -98,21 +99,22 @@ func (d *departed) note(list []*corev1.Node) error {
 
 func (d *departed) save() error { return replaceJSON(d.path, d.seen) }
 
-// gone returns the nodes that are no more, by UID. One whose daemon is that of a node that is there has only been made again.
-func (d *departed) gone(list []*corev1.Node, now time.Time) map[string]seenNode {
-	there, peers := map[string]bool{}, map[string]bool{}
+// deleted returns the nodes that are not in list, by UID, and records when each was found deleted. A node is not deleted if a
+// present node has the same daemon: then its object was created again.
+func (d *departed) deleted(list []*corev1.Node, now time.Time) map[string]seenNode {
+	present, peers := map[string]bool{}, map[string]bool{}
 	for _, n := range list {
-		there[string(n.UID)] = true
+		present[string(n.UID)] = true
 		peers[n.Annotations[PeerAnnotation]] = true
 	}
-	gone := map[string]seenNode{}
+	deleted := map[string]seenNode{}
 	if len(list) == 0 {
-		return gone // no cluster is empty that this node is in
+		return deleted // the list is not complete: it lacks this node
 	}
 	for uid, s := range d.seen {
-		if there[uid] || peers[s.Peer] {
+		if present[uid] || peers[s.Peer] {
 			delete(d.since, uid)
-			if !there[uid] {
+			if !present[uid] {
 				delete(d.seen, uid)
 			}
 			continue
@@ -121,13 +123,13 @@ func (d *departed) gone(list []*corev1.Node, now time.Time) map[string]seenNode 
 			d.since[uid] = now
 			d.log.Info("a node has been deleted", "node", s.Name, "uid", uid, "peer", s.Peer)
 		}
-		gone[uid] = s
+		deleted[uid] = s
 	}
-	return gone
+	return deleted
 }
 
-// reclaim has the space of those taken whose daemons are dead; those that have none are forgotten.
-func (d *departed) reclaim(ctx context.Context, gone map[string]seenNode) error {
+// reclaim reclaims the address space of deleted nodes with dead daemons, and forgets deleted nodes without address space.
+func (d *departed) reclaim(ctx context.Context, deleted map[string]seenNode) error {
 	peers, err := d.daemon.Peers(ctx)
 	if err != nil {
 		return err
@@ -136,16 +138,16 @@ func (d *departed) reclaim(ctx context.Context, gone map[string]seenNode) error 
 	if err != nil {
 		return err
 	}
-	turn := reclaimGrace + time.Duration(rank(peers))*reclaimTurn
+	wait := reclaimGrace + time.Duration(rank(peers))*reclaimStagger
 	var dead []string
-	for uid, s := range gone {
+	for uid, s := range deleted {
 		switch state := stateOf(peers, s.Peer); {
-		case state == "alive" || state == "suspect":
+		case state == api.PeerAlive:
 			continue // its machine still runs
 		case !owns(ipam, s.Peer):
 			delete(d.seen, uid)
 			delete(d.since, uid)
-		case time.Since(d.since[uid]) >= turn:
+		case time.Since(d.since[uid]) >= wait:
 			dead = append(dead, s.Peer)
 		}
 	}
@@ -158,27 +160,28 @@ func (d *departed) reclaim(ctx context.Context, gone map[string]seenNode) error 
 		return err
 	}
 	for _, r := range results {
-		d.log.Info("the address space of a deleted node has been reclaimed", "peer", r.Peer, "node", r.Name, "range", r.Range, "addresses", r.Addresses, "given_to", r.GivenToName)
+		d.log.Info("the address space of a deleted node has been reclaimed", "peer", r.Peer, "node", r.Name, "range", r.Range,
+			"addresses", r.Addresses, "given_to", r.GivenToName)
 	}
 	return d.save()
 }
 
-// rank returns how many peers that are alive come before this node.
+// rank returns how many live peers have a lower ID than this node.
 func rank(peers []api.Peer) (n int) {
 	i := slices.IndexFunc(peers, func(p api.Peer) bool { return p.Self })
 	if i < 0 {
 		return 0
 	}
 	for _, p := range peers {
-		if p.State == "alive" && p.ID.Compare(peers[i].ID) < 0 {
+		if p.State == api.PeerAlive && p.ID.Compare(peers[i].ID) < 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// stateOf returns what is known of a peer, empty if nothing.
-func stateOf(peers []api.Peer, id string) string {
+// stateOf returns the state of the peer with an ID, empty if it is unknown.
+func stateOf(peers []api.Peer, id string) api.PeerState {
 	for _, p := range peers {
 		if p.ID.String() == id {
 			return p.State
@@ -187,7 +190,7 @@ func stateOf(peers []api.Peer, id string) string {
 	return ""
 }
 
-// owns reports whether a peer has address space.
+// owns reports whether the peer with an ID owns address space.
 func owns(ipam api.IPAM, id string) bool {
 	for _, r := range ipam.Ranges {
 		if slices.ContainsFunc(r.Owners, func(o api.IPAMOwner) bool { return o.ID.String() == id && o.Addresses > 0 }) {

@@ -26,16 +26,20 @@ import (
 
 // Times of enforcement.
 const (
-	// intactPeriod is how often the rules are looked at: whoever flushes them has them back by then.
+	// intactPeriod is the time between two checks of the rules: flushed rules are restored within it.
 	intactPeriod = 2 * time.Second
-	// settle is how long changes are collected after one was enforced, so that a thousand of them are not a thousand
-	// transactions.
-	settle = 50 * time.Millisecond
-	// admitTimeout is how long a pod waits until its policies are in force.
+	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction.
+	debounce = 50 * time.Millisecond
+	// admitTimeout bounds how long a pod waits until its policies are in force.
 	admitTimeout = 20 * time.Second
+	// admitPoll is the time between two checks whether the API server has announced a pod.
+	admitPoll = 10 * time.Millisecond
 )
 
-// enforcer keeps the packet filter at what the policies say.
+// maxAdmission bounds the body of an admission request, in bytes.
+const maxAdmission = 1 << 16
+
+// enforcer keeps the rules of the packet filter equal to the policies of the cluster.
 type enforcer struct {
 	cluster  *cluster
 	filter   firewall.Firewall
@@ -44,14 +48,14 @@ type enforcer struct {
 	log      *slog.Logger
 	events   record.EventBroadcaster
 	recorder record.EventRecorder
-	now      chan struct{} // an admission is waiting
+	urgent   chan struct{} // holds one signal: an admission is waiting
 
-	mu      sync.Mutex
-	asked   uint64                  // guarded by mu; counts requests to look again
-	done    uint64                  // guarded by mu; the last of them that is in force
-	waiting chan struct{}           // guarded by mu; closed when done changes
-	names   map[netip.Addr]string   // guarded by mu; of pods, for the log
-	told    map[policy.Problem]bool // guarded by mu
+	mu        sync.Mutex
+	requested uint64                  // guarded by mu; counts requests to enforce the current state
+	done      uint64                  // guarded by mu; the last request that is in force
+	waiting   chan struct{}           // guarded by mu; closed when done changes
+	names     map[netip.Addr]string   // guarded by mu; of pods, for the log
+	reported  map[policy.Problem]bool // guarded by mu
 
 	// owned by run
 	applied *policy.Ruleset
@@ -64,37 +68,37 @@ func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
 	}
 	e := &enforcer{
 		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
-		now: make(chan struct{}, 1), waiting: make(chan struct{}), told: map[policy.Problem]bool{},
+		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{},
 	}
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
 	return e, nil
 }
 
-// run enforces what the cluster says until ctx ends. The rules stay when it ends.
+// run enforces the policies of the cluster until ctx ends. The rules stay after that.
 func (e *enforcer) run(ctx context.Context) error {
 	defer e.events.Shutdown()
-	look := time.NewTicker(intactPeriod)
-	defer look.Stop()
+	check := time.NewTicker(intactPeriod)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.cluster.changed:
-			if err := pause(ctx, settle); err != nil {
+			if err := pause(ctx, debounce); err != nil {
 				return err
 			}
 			e.drain()
-		case <-e.now:
-		case <-look.C:
+		case <-e.urgent:
+		case <-check.C:
 			if intact, err := e.filter.Intact(ctx); err != nil {
-				e.log.Warn("looking at the rules of policies", "err", err)
+				e.log.Warn("checking the rules of policies failed", "err", err)
 				continue
 			} else if intact {
 				e.enforceIfBehind(ctx)
 				continue
 			} else if e.applied != nil {
-				e.log.Warn("somebody has changed the rules of policies: they are set again")
+				e.log.Warn("the rules of policies were changed by another program: setting them again")
 			}
 			e.applied = nil
 		}
@@ -102,6 +106,7 @@ func (e *enforcer) run(ctx context.Context) error {
 	}
 }
 
+// pause waits for d, or returns the error of ctx when it ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -111,7 +116,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// drain forgets that something changed, as all that has so far is about to be read.
+// drain removes a pending signal: the enforcement that follows covers all changes so far.
 func (e *enforcer) drain() {
 	select {
 	case <-e.cluster.changed:
@@ -119,30 +124,30 @@ func (e *enforcer) drain() {
 	}
 }
 
-// enforceIfBehind tries again what did not work.
+// enforceIfBehind enforces again if a request is not in force, for example because the last attempt failed.
 func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	e.mu.Lock()
-	behind := e.done != e.asked
+	behind := e.done != e.requested
 	e.mu.Unlock()
 	if behind || e.applied == nil {
 		e.enforce(ctx)
 	}
 }
 
-// enforce brings what is known now into force.
+// enforce compiles the policies of the cluster as it is now and applies the rules.
 func (e *enforcer) enforce(ctx context.Context) {
 	if !e.cluster.ready() {
-		return // before all has been heard, less would be allowed or more: what is in force stays
+		return // an incomplete cache would allow too much or too little: the present rules stay
 	}
 	e.mu.Lock()
-	asked := e.asked
+	requested := e.requested
 	e.mu.Unlock()
 	if err := e.attached.retain(e.exists); err != nil {
-		e.log.Warn("forgetting pods that are gone", "err", err)
+		e.log.Warn("removing deleted pods from the attachments failed", "err", err)
 	}
 	snapshot, unread, err := e.cluster.snapshot(e.attached.all())
 	if err != nil {
-		e.log.Warn("reading the cluster", "err", err)
+		e.log.Warn("reading the cluster failed", "err", err)
 		return
 	}
 	rules := policy.Compile(snapshot)
@@ -150,7 +155,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 		if err := e.filter.Apply(ctx, rules); err != nil {
 			e.log.Error("policies cannot be enforced", "err", err)
 			e.health.set(checkPolicies, err)
-			e.applied = nil // tried again at the next look
+			e.applied = nil // retried at the next check
 			return
 		}
 		e.applied = rules
@@ -165,17 +170,17 @@ func (e *enforcer) enforce(ctx context.Context) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.names, e.done = names, asked
+	e.names, e.done = names, requested
 	close(e.waiting)
 	e.waiting = make(chan struct{})
 }
 
-// equal reports whether two rulesets enforce the same.
+// equal reports whether two rulesets enforce the same decisions.
 func equal(a, b *policy.Ruleset) bool {
 	return reflect.DeepEqual(a.Pods, b.Pods) && reflect.DeepEqual(a.Sets, b.Sets) && reflect.DeepEqual(a.Chains, b.Chains)
 }
 
-// exists reports whether the API server still has a pod that the plugin has told of.
+// exists reports whether the API server still has the pod of an attachment.
 func (e *enforcer) exists(a attachment) bool {
 	p, err := e.cluster.pods.Pods(a.Namespace).Get(a.Name)
 	if apierrors.IsNotFound(err) {
@@ -184,17 +189,17 @@ func (e *enforcer) exists(a attachment) bool {
 	return err != nil || is(p, a.UID)
 }
 
-// report tells once of each problem, as an event of the policy and in the log.
+// report publishes each new problem once, as an event of the policy and in the log.
 func (e *enforcer) report(problems []policy.Problem) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := map[policy.Problem]bool{}
 	for _, p := range problems {
 		now[p] = true
-		if e.told[p] {
+		if e.reported[p] {
 			continue
 		}
-		e.log.Warn("a policy cannot be enforced as it is", "kind", p.Kind, "namespace", p.Namespace, "name", p.Name, "problem", p.Message)
+		e.log.Warn("a policy cannot be enforced as written", "kind", p.Kind, "namespace", p.Namespace, "name", p.Name, "problem", p.Message)
 		version := "networking.k8s.io/v1"
 		if p.Kind != "NetworkPolicy" {
 			version = adminPolicies.GroupVersion().String()
@@ -203,10 +208,10 @@ func (e *enforcer) report(problems []policy.Problem) {
 			Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID), APIVersion: version,
 		}, corev1.EventTypeWarning, "PolicyProblem", p.Message)
 	}
-	e.told = now
+	e.reported = now
 }
 
-// logDrop logs who wanted to talk to whom.
+// logDrop logs a dropped packet, with the names of the pods at both ends where they are known.
 func (e *enforcer) logDrop(d firewall.Drop) {
 	e.mu.Lock()
 	src, dst := e.names[d.Src], e.names[d.Dst]
@@ -215,13 +220,16 @@ func (e *enforcer) logDrop(d firewall.Drop) {
 		"protocol", d.Protocol, "port", d.DstPort)
 }
 
-// handler answers the plugin.
+// handler serves the admission requests of the plugin.
 func (e *enforcer) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/pods", func(w http.ResponseWriter, r *http.Request) {
 		var in api.Admission
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&in); err != nil || in.Name == "" || in.Namespace == "" {
-			writeProblem(w, &api.Problem{Kind: api.KindInvalid, Status: http.StatusBadRequest, Detail: "weft-kube: namespace, name and addresses of a pod are wanted"})
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdmission)).Decode(&in); err != nil || in.Name == "" || in.Namespace == "" {
+			writeProblem(w, &api.Problem{
+				Kind: api.KindInvalid, Status: http.StatusBadRequest,
+				Detail: "weft-kube: the request must have the namespace, name and addresses of a pod",
+			})
 			return
 		}
 		if err := e.admit(r.Context(), in); err != nil {
@@ -246,7 +254,7 @@ func writeProblem(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(p)
 }
 
-// admit returns once the policies of a pod are in force for its addresses.
+// admit returns nil once the policies of a pod are in force for its addresses, or a timeout problem after admitTimeout.
 func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
@@ -254,22 +262,23 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 		return &api.Problem{
 			Kind: api.KindTimeout, Status: http.StatusGatewayTimeout,
 			Detail: fmt.Sprintf("weft-kube: policies of pod %s/%s are not in force: %s", in.Namespace, in.Name, what),
-			Hint:   "the pod is tried again; if that does not help, look at the log of weft-kube on this node, and whether it reaches the API server",
+			Hint: "The kubelet adds the pod again. If this error stays, read the log of weft-kube on this node and check that it reaches " +
+				"the API server.",
 		}
 	}
 	if err := e.attached.add(in); err != nil {
 		return err
 	}
 	for !e.known(in) {
-		if pause(ctx, 10*time.Millisecond) != nil {
-			return late("the API server has not told of the pod")
+		if pause(ctx, admitPoll) != nil {
+			return late("the API server has not announced the pod")
 		}
 	}
 	e.mu.Lock()
-	e.asked++
-	want := e.asked
+	e.requested++
+	want := e.requested
 	e.mu.Unlock()
-	poke(e.now)
+	notify(e.urgent)
 	for {
 		e.mu.Lock()
 		done, waiting := e.done, e.waiting
@@ -279,13 +288,13 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 		}
 		select {
 		case <-ctx.Done():
-			return late("it takes too long")
+			return late("setting the rules takes too long")
 		case <-waiting:
 		}
 	}
 }
 
-// known reports whether the pod has been heard of, and the rest of the cluster.
+// known reports whether the cache of the cluster is complete and contains the pod.
 func (e *enforcer) known(in api.Admission) bool {
 	if !e.cluster.ready() {
 		return false

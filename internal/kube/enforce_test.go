@@ -25,7 +25,7 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// isolate is a policy that lets nobody in to the pods with a label.
+// isolate returns a policy that denies all ingress to the pods with a label.
 func isolate(name, app string) *networkingv1.NetworkPolicy {
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "np"}}
 	np.Spec.PodSelector.MatchLabels = map[string]string{"app": app}
@@ -33,7 +33,8 @@ func isolate(name, app string) *networkingv1.NetworkPolicy {
 	return np
 }
 
-// enforcing runs an enforcer over a bench until the test ends; it must be called in a bubble of synctest.
+// enforcing runs an enforcer with the fakes of a bench until the returned function is called. It must be called in a bubble of
+// synctest.
 func (b *bench) enforcing(t *testing.T) (*enforcer, func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -66,11 +67,12 @@ func (b *bench) want(t *testing.T, what, ip string, isolated bool) {
 	}
 }
 
-// TestEnforce follows pods and policies as they come and go.
+// TestEnforce: the rules follow pods and policies that are added and deleted.
 func TestEnforce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newNode("node1", "172.30.0.11", 1),
-			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"), newPod("far", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"),
+			newPod("far", "node2", map[string]string{"app": "web"}, "10.32.0.2"))
 		e, stop := b.enforcing(t)
 		defer stop()
 		b.want(t, "without policies", "10.32.0.1", false)
@@ -83,7 +85,8 @@ func TestEnforce(t *testing.T) {
 		b.want(t, "a pod of another node", "10.32.0.2", false)
 
 		// A new pod is admitted once its policies are in force, before the API server knows its address.
-		if _, err := b.api.CoreV1().Pods("ns").Create(ctx, newPod("new", "node1", map[string]string{"app": "web"}), metav1.CreateOptions{}); err != nil {
+		created := newPod("new", "node1", map[string]string{"app": "web"})
+		if _, err := b.api.CoreV1().Pods("ns").Create(ctx, created, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		in := api.Admission{Namespace: "ns", Name: "new", UID: "uid-new", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.3")}}
@@ -92,7 +95,7 @@ func TestEnforce(t *testing.T) {
 		}
 		b.want(t, "an admitted pod", "10.32.0.3", true)
 
-		// Another agent knows it, too.
+		// The agent still knows the pod after a restart.
 		again, err := openAttachments(b.cfg.RunDir)
 		if err != nil || len(again.all()) != 1 {
 			t.Errorf("attachments after a restart: %v, %v", again.all(), err)
@@ -100,12 +103,12 @@ func TestEnforce(t *testing.T) {
 
 		b.filter.flush()
 		time.Sleep(5 * time.Second)
-		b.want(t, "after somebody has flushed the rules", "10.32.0.1", true)
+		b.want(t, "after the rules were flushed", "10.32.0.1", true)
 
 		before := b.filter.applied
 		time.Sleep(time.Minute)
 		if b.filter.applied != before {
-			t.Error("nothing changes, and yet the rules are set")
+			t.Error("the rules are set without a change")
 		}
 		if err := b.api.CoreV1().Pods("ns").Delete(ctx, "new", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
@@ -116,12 +119,12 @@ func TestEnforce(t *testing.T) {
 		time.Sleep(time.Second)
 		b.want(t, "without the policy", "10.32.0.1", false)
 		if left := e.attached.all(); len(left) > 0 {
-			t.Errorf("attachments of pods that are gone: %v", left)
+			t.Errorf("attachments of deleted pods: %v", left)
 		}
 	})
 }
 
-// TestAdmissionFails has a pod that the API server does not know wait in vain, and one whose rules cannot be set.
+// TestAdmissionFails: a pod that the API server does not know, and a pod with rules that cannot be set, are refused.
 func TestAdmissionFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("p", "node1", nil), isolate("np", "p"))
@@ -129,21 +132,23 @@ func TestAdmissionFails(t *testing.T) {
 		defer stop()
 		in := api.Admission{Namespace: "ns", Name: "unknown", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.9")}}
 		if w := admitted(e, in); w.Code != http.StatusGatewayTimeout || !strings.Contains(w.Body.String(), "ns/unknown") {
-			t.Errorf("a pod that nobody knows: %d %s", w.Code, w.Body)
+			t.Errorf("an unknown pod: %d %s", w.Code, w.Body)
 		}
 		b.filter.mu.Lock()
 		b.filter.fail = errors.New("no nft")
 		b.filter.mu.Unlock()
-		if _, err := b.api.CoreV1().Pods("ns").Patch(t.Context(), "p", "application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"p"}}}`), metav1.PatchOptions{}); err != nil {
+		patch := []byte(`{"metadata":{"labels":{"app":"p"}}}`)
+		pods := b.api.CoreV1().Pods("ns")
+		if _, err := pods.Patch(t.Context(), "p", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		in.Name = "p"
 		if w := admitted(e, in); w.Code != http.StatusGatewayTimeout {
-			t.Errorf("a pod whose rules cannot be set: %d %s", w.Code, w.Body)
+			t.Errorf("a pod with rules that cannot be set: %d %s", w.Code, w.Body)
 		}
 		if e.health.get(checkPolicies) == nil {
-			t.Error("a filter that fails is ready for pods")
+			t.Error("ready for pods although the filter fails")
 		}
 		b.filter.mu.Lock()
 		b.filter.fail = nil
@@ -151,12 +156,12 @@ func TestAdmissionFails(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		b.want(t, "once it works", "10.32.0.9", true)
 		if w := admitted(e, api.Admission{}); w.Code != http.StatusBadRequest {
-			t.Errorf("no pod at all: %d", w.Code)
+			t.Errorf("a request without a pod: %d", w.Code)
 		}
 	})
 }
 
-// TestProblemIsAnEvent has a policy that makes no sense be told of once.
+// TestProblemIsAnEvent: an invalid policy is reported once.
 func TestProblemIsAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		np := isolate("bad", "web")
@@ -171,13 +176,14 @@ func TestProblemIsAnEvent(t *testing.T) {
 		b.want(t, "other pods", "10.32.0.2", false)
 		time.Sleep(time.Minute)
 		events, err := b.api.CoreV1().Events("ns").List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "bad" || !strings.Contains(events.Items[0].Message, "podSelector") {
+		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "bad" ||
+			!strings.Contains(events.Items[0].Message, "podSelector") {
 			t.Errorf("events %+v, %v", events.Items, err)
 		}
 	})
 }
 
-// TestAddressGivenAgain has an address go from a pod that is still being deleted to another one: it is the new pod's.
+// TestAddressGivenAgain: an address that a pod being deleted still shows belongs to the new pod that has it.
 func TestAddressGivenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := newPod("old", "node1", map[string]string{"app": "free"}, "10.32.0.1")
@@ -209,12 +215,12 @@ func TestAddressGivenAgain(t *testing.T) {
 			}
 		}
 		if got := owners[netip.MustParseAddr("10.32.0.2")]; got != "remote-new" {
-			t.Errorf("the address of a pod on another node is %s's", got)
+			t.Errorf("the address of a pod on another node belongs to %s", got)
 		}
 	})
 }
 
-// TestAdminPolicies takes policies for administrators once the cluster knows the kind, and leaves out one of another release.
+// TestAdminPolicies: administrator policies are enforced once the cluster has the kind, except those of another release.
 func TestAdminPolicies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		good := map[string]any{
@@ -231,27 +237,30 @@ func TestAdminPolicies(t *testing.T) {
 			},
 		}
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("web", "node1", nil, "10.32.0.1"))
-		kinds := map[schema.GroupVersionResource]string{adminPolicies: "AdminNetworkPolicyList", baselinePolicies: "BaselineAdminNetworkPolicyList"}
+		kinds := map[schema.GroupVersionResource]string{
+			adminPolicies: "AdminNetworkPolicyList", baselinePolicies: "BaselineAdminNetworkPolicyList",
+		}
 		b.cfg.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
 		e, stop := b.enforcing(t)
 		defer stop()
 		b.want(t, "without policies", "10.32.0.1", false)
 		for _, object := range []map[string]any{good, old} {
-			if _, err := b.cfg.Dynamic.Resource(adminPolicies).Create(t.Context(), &unstructured.Unstructured{Object: object}, metav1.CreateOptions{}); err != nil {
+			u := &unstructured.Unstructured{Object: object}
+			if _, err := b.cfg.Dynamic.Resource(adminPolicies).Create(t.Context(), u, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * lookForKinds)
+		time.Sleep(2 * adminKindsPeriod)
 		b.want(t, "an AdminNetworkPolicy", "10.32.0.1", true)
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		for p := range e.told {
+		for p := range e.reported {
 			if p.Name != "old" || !strings.Contains(p.Message, "namespaceSelector") {
 				t.Errorf("problem %+v", p)
 			}
 		}
-		if len(e.told) != 1 {
-			t.Errorf("problems %v", e.told)
+		if len(e.reported) != 1 {
+			t.Errorf("problems %v", e.reported)
 		}
 	})
 }

@@ -21,7 +21,7 @@ import (
 	"weft/internal/peer"
 )
 
-// fakeFilter remembers what is enforced.
+// fakeFilter stores the rules of the last Apply.
 type fakeFilter struct {
 	mu      sync.Mutex
 	rules   *policy.Ruleset // nil: flushed
@@ -66,7 +66,7 @@ func (f *fakeFilter) of(ip string) (chains policy.PodChains, ok bool) {
 	return f.rules.Pods[netip.MustParseAddr(ip)], true
 }
 
-// fakeDaemon is a node daemon as the agent sees it.
+// fakeDaemon is a Daemon in memory.
 type fakeDaemon struct {
 	mu        sync.Mutex
 	status    api.Status
@@ -79,7 +79,7 @@ type fakeDaemon struct {
 	refuse    error // of Reclaim
 }
 
-var errAway = errors.New("the daemon is away")
+var errAway = errors.New("the daemon does not answer")
 
 func (d *fakeDaemon) locked(f func()) error {
 	d.mu.Lock()
@@ -118,7 +118,7 @@ func (d *fakeDaemon) Reload(context.Context) (api.Reload, error) {
 	return api.Reload{}, d.locked(func() { d.reloads++ })
 }
 
-// with changes the daemon.
+// with calls f with the daemon locked.
 func (d *fakeDaemon) with(f func(d *fakeDaemon)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -128,7 +128,8 @@ func (d *fakeDaemon) with(f func(d *fakeDaemon)) {
 func idOf(b byte) peer.ID { return peer.ID{7: b} }
 
 func newNode(name string, ip string, id byte) *corev1.Node {
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
+	labels := map[string]string{corev1.LabelOSStable: "linux"}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: labels}}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
 	if id != 0 {
 		n.Annotations = map[string]string{PeerAnnotation: idOf(id).String()}
@@ -146,7 +147,7 @@ func newPod(name, node string, labels map[string]string, ips ...string) *corev1.
 	return p
 }
 
-// bench is an agent's parts around fakes.
+// bench is the configuration of an agent, with fakes around it.
 type bench struct {
 	cfg    Config
 	api    *fake.Clientset

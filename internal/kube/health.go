@@ -9,41 +9,42 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"weft/internal/kube/firewall"
 	"weft/internal/kube/policy"
 )
 
-// check is one thing that must be so before pods can be added.
+// check is one condition of the node being ready for new pods.
 type check string
 
-// The checks.
+// Checks of a node.
 const (
 	checkPolicies check = "policies"
 	checkDaemon   check = "daemon"
 	checkPlugin   check = "plugin"
 )
 
-// errNotYet is what a check says before it has been made.
-var errNotYet = errors.New("not yet")
+// errNotYet is the result of a check that has not run yet.
+var errNotYet = errors.New("not checked yet")
 
-// health is what is known to be well. The zero health is not.
+// health holds the latest result of each check. In the zero health no check has run. Its methods may be called concurrently.
 type health struct {
-	mu   sync.Mutex
-	well map[check]error // guarded by mu
+	mu      sync.Mutex
+	results map[check]error // guarded by mu; nil: passed
 }
 
 func (h *health) set(c check, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.well == nil {
-		h.well = map[check]error{}
+	if h.results == nil {
+		h.results = map[check]error{}
 	}
-	h.well[c] = err
+	h.results[c] = err
 }
 
 func (h *health) get(c check) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	err, known := h.well[c]
+	err, known := h.results[c]
 	if !known {
 		err = errNotYet
 	}
@@ -53,12 +54,12 @@ func (h *health) get(c check) error {
 	return nil
 }
 
-// ready returns an error that says what stands in the way of a new pod.
+// ready returns nil if a pod can be added, else an error that names all failed checks.
 func (h *health) ready() error {
 	return errors.Join(h.get(checkDaemon), h.get(checkPolicies), h.get(checkPlugin))
 }
 
-// healthHandler serves what the kubelet and Prometheus ask for; nothing there changes anything.
+// healthHandler serves the probes of the kubelet and the metrics. All requests are read-only.
 func (a *Agent) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -70,15 +71,17 @@ func (a *Agent) healthHandler() http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(drops{a})
+	registry.MustRegister(drops{a.cfg.Filter})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-// drops collects how many packets policies have dropped.
-type drops struct{ a *Agent }
+// drops collects the number of packets that policies have dropped.
+type drops struct{ filter firewall.Firewall }
 
-var dropsDesc = prometheus.NewDesc("weft_policy_dropped_packets_total", "Packets that network policies have dropped.", []string{"direction"}, nil)
+// dropsDesc is the agent's only metric of its own.
+var dropsDesc = prometheus.NewDesc("weft_policy_dropped_packets_total",
+	"Packets that network policies have dropped.", []string{"direction"}, nil)
 
 // Describe implements prometheus.Collector.
 func (drops) Describe(ch chan<- *prometheus.Desc) { ch <- dropsDesc }
@@ -87,7 +90,7 @@ func (drops) Describe(ch chan<- *prometheus.Desc) { ch <- dropsDesc }
 func (d drops) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := bounded()
 	defer cancel()
-	dropped, err := d.a.cfg.Filter.Dropped(ctx)
+	dropped, err := d.filter.Dropped(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(dropsDesc, err)
 		return

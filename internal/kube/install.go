@@ -1,12 +1,13 @@
-// Package kube is what a Kubernetes node needs beside the daemon: an Agent that installs the CNI plugin, tells the daemon of the
-// other nodes, has the address space of deleted ones reclaimed, and enforces network policies.
+// Package kube is the part of weft on a Kubernetes node that is not in the daemon: an Agent that installs the CNI plugin,
+// gives the daemon the addresses of the other nodes, reclaims the address space of deleted nodes, and enforces network
+// policies.
 //
-//	API server ──> cluster ──> enforcer ──> firewall          policies (package policy compiles them)
-//	                  │           ^ admission of new pods by the plugin
-//	                  └──────> nodes ──> daemon                targets, reclaim; the node's condition back to the API server
-//	daemon, policies in force ──> install ──> /etc/cni/net.d  last, when a pod could be added
+//	API server --> cluster --> enforcer --> firewall          policies (package policy compiles them)
+//	                  |           ^ admission of new pods by the plugin
+//	                  +------> nodes --> daemon                targets, reclaim; the node's condition back to the API server
+//	daemon, policies in force --> install --> /etc/cni/net.d  last, when a pod can be added
 //
-// Nothing ends because the API server is away: what was in force stays so.
+// While the API server does not answer, rules, targets and pods stay as they are.
 package kube
 
 import (
@@ -30,8 +31,9 @@ const ConflistName = "10-weft.conflist"
 // PluginName is the plugin's file name, and its type in the conflist.
 const PluginName = "weft"
 
-// conflist is a CNI network configuration list. Runtimes that do not know version 1.1.0, such as containerd 1.6, refuse
-// a list that names it alone: cniVersion is what all take, cniVersions what the others may choose.
+// conflist is a CNI network configuration list. Runtimes without support for version 1.1.0, such as containerd 1.6, refuse a
+// list that names only this version. So cniVersion is a version that all runtimes support, and cniVersions offers the newer
+// one.
 type conflist struct {
 	CNIVersion  string           `json:"cniVersion"`
 	CNIVersions []string         `json:"cniVersions"`
@@ -39,22 +41,24 @@ type conflist struct {
 	Plugins     []map[string]any `json:"plugins"`
 }
 
-// Install says where the plugin and its configuration go.
+// Install writes the plugin and its configuration to the folders of the container runtime. Its methods may be called
+// concurrently. An Install must not be copied.
 type Install struct {
-	// Plugin is the program of the plugin. Beside it may be reference plugins (portmap, loopback), which are installed where there
-	// are none: those of others are left alone.
+	// Plugin is the path of the plugin's program. Its folder may also hold reference plugins (portmap, loopback), which are
+	// installed only where BinDir has none: existing files are not replaced.
 	Plugin string
 	// BinDir and ConfDir are the runtime's folders of plugins and configurations.
 	BinDir, ConfDir string
-	// Socket is the daemon's, as runtimes on the host see it; Policy that of the agent, empty where policies are not enforced.
+	// Socket is the path of the daemon's socket, as runtimes on the host see it. Policy is that of the agent's socket; it is
+	// empty where policies are not enforced.
 	Socket, Policy string
 
-	portmap probed // what is known of the host's portmap
+	portmap portmapProbe
 	mu      sync.Mutex
-	copied  map[string]looks // guarded by mu; how source and target looked after the last copy, by name
+	copied  map[string]fileStates // guarded by mu; source and target after the last copy, by name
 }
 
-// referencePlugins are plugins that weft's configuration, or any runtime, wants.
+// referencePlugins are plugins that weft's configuration or the runtimes need.
 var referencePlugins = []string{referencePortmap, "loopback"}
 
 // Conflist returns the network configuration: weft, then portmap for host ports.
@@ -77,9 +81,9 @@ func (i *Install) Conflist() ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
-// Plugins puts the plugin into BinDir, and reference plugins that are missing there. A plugin that is running meanwhile goes on
-// with its old content; no caller ever sees half of a file. Where the host has a portmap that is too old there is one of our own
-// beside it. It returns the names of those that it had to write.
+// Plugins copies the plugin to BinDir, and the reference plugins that are missing there. Files are replaced as a whole, so a
+// running plugin keeps its old content. Where the host's portmap is too old, a copy of weft's is installed beside it. It
+// returns the names of the files that it wrote.
 func (i *Install) Plugins() (changed []string, err error) {
 	wrote, err := i.copyProgram(i.Plugin, PluginName)
 	if err != nil {
@@ -108,21 +112,21 @@ func (i *Install) Plugins() (changed []string, err error) {
 	return changed, nil
 }
 
-// copyReference puts a reference plugin into BinDir under a name, if there is one beside Plugin.
+// copyReference copies a reference plugin to BinDir under the name as, if the folder of Plugin has it.
 func (i *Install) copyReference(name, as string) (wrote bool, err error) {
 	wrote, err = i.copyProgram(filepath.Join(filepath.Dir(i.Plugin), name), as)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // the host has to have its own
+		return false, nil // the host must provide it
 	}
 	return wrote, err
 }
 
-// copyProgram puts a program into BinDir under a name. Files that look as they did when it was last done are not read again.
+// copyProgram copies a program to BinDir under a name. It reads neither file if both are unchanged since the last copy.
 func (i *Install) copyProgram(source, name string) (wrote bool, err error) {
 	target := filepath.Join(i.BinDir, name)
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if done, ok := i.copied[name]; ok && done == looksOf(source, target) {
+	if done, ok := i.copied[name]; ok && done == statesOf(source, target) {
 		return false, nil
 	}
 	program, err := os.ReadFile(source)
@@ -133,30 +137,31 @@ func (i *Install) copyProgram(source, name string) (wrote bool, err error) {
 		return false, err
 	}
 	if i.copied == nil {
-		i.copied = map[string]looks{}
+		i.copied = map[string]fileStates{}
 	}
-	i.copied[name] = looksOf(source, target)
+	i.copied[name] = statesOf(source, target)
 	return wrote, nil
 }
 
-// looks tells whether two files are what they were.
-type looks [2]struct {
+// fileStates has the size, time and mode of two files, to find out whether either has changed. A missing file has the zero
+// state.
+type fileStates [2]struct {
 	size int64
 	mod  time.Time
 	mode fs.FileMode
 }
 
-func looksOf(paths ...string) (l looks) {
-	for i, path := range paths {
+func statesOf(source, target string) (s fileStates) {
+	for i, path := range []string{source, target} {
 		if info, err := os.Stat(path); err == nil {
-			l[i].size, l[i].mod, l[i].mode = info.Size(), info.ModTime(), info.Mode()
+			s[i].size, s[i].mod, s[i].mode = info.Size(), info.ModTime(), info.Mode()
 		}
 	}
-	return l
+	return s
 }
 
-// Configuration puts the conflist into ConfDir. It tells the runtime, and the kubelet through it, that pods can
-// have a network: it is the last thing to do, when that is true. It reports whether it had to write.
+// Configuration writes the conflist to ConfDir, and reports whether it changed. With this file the runtime reports to the
+// kubelet that the network is ready, so it must be written last, when pods can be added.
 func (i *Install) Configuration() (changed bool, err error) {
 	text, err := i.Conflist()
 	if err != nil {
@@ -165,7 +170,7 @@ func (i *Install) Configuration() (changed bool, err error) {
 	return replaceFile(filepath.Join(i.ConfDir, ConflistName), text, 0o644)
 }
 
-// Remove removes the configuration, first, and the plugin; what others may use stays.
+// Remove removes first the configuration, then the plugin. Reference plugins stay: other networks may use them.
 func (i *Install) Remove() error {
 	for _, path := range []string{
 		filepath.Join(i.ConfDir, ConflistName), filepath.Join(i.BinDir, ownPortmap), filepath.Join(i.BinDir, PluginName),
@@ -177,7 +182,7 @@ func (i *Install) Remove() error {
 	return nil
 }
 
-// Installed returns an error that says what is missing, and nil if runtimes use the plugin.
+// Installed returns nil if plugin and configuration are there, else an error that names the missing file.
 func (i *Install) Installed() error {
 	for _, path := range []string{filepath.Join(i.BinDir, PluginName), filepath.Join(i.ConfDir, ConflistName)} {
 		if _, err := os.Stat(path); err != nil {
@@ -187,7 +192,7 @@ func (i *Install) Installed() error {
 	return nil
 }
 
-// replaceJSON gives path v as its content, for this user alone.
+// replaceJSON writes v as JSON to path, readable for this user only.
 func replaceJSON(path string, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -197,14 +202,15 @@ func replaceJSON(path string, v any) error {
 	return err
 }
 
-// replaceFile gives path the content, by a rename within its folder; a file that has it already is left alone.
+// replaceFile replaces the file at path by a rename within its folder, and reports whether it did. A file that has the
+// content and mode already stays.
 func replaceFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
 	info, statErr := os.Stat(path)
 	if old, err := os.ReadFile(path); err == nil && statErr == nil && bytes.Equal(old, content) && info.Mode().Perm() == mode {
 		return false, nil
 	}
-	// From a file in the same folder, whatever TMPDIR says: containerd 1.6 looks at its configuration when a file of the folder is
-	// renamed, not when one appears in it.
+	// The temporary file is in the same folder, whatever TMPDIR is: containerd 1.6 reads its configuration again when a file of
+	// the folder is renamed, but not when a file is moved into it.
 	options := []renameio.Option{renameio.WithStaticPermissions(mode), renameio.WithTempDir(filepath.Dir(path))}
 	if err := renameio.WriteFile(path, content, mode, options...); err != nil {
 		return false, fmt.Errorf("kube: writing %s: %w", path, err)

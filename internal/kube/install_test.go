@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -34,7 +35,7 @@ func TestInstallPlugin(t *testing.T) {
 	}
 }
 
-// TestConflistLoads reads what is written with the library that runtimes use.
+// TestConflistLoads: the library of the runtimes loads the conflist.
 func TestConflistLoads(t *testing.T) {
 	dir := t.TempDir()
 	if changed, err := (&Install{ConfDir: dir, Socket: "/run/weft/weft.sock"}).Configuration(); err != nil || !changed {
@@ -53,15 +54,17 @@ func TestConflistLoads(t *testing.T) {
 }
 
 func TestInstallNamesThePath(t *testing.T) {
-	if _, err := (&Install{ConfDir: "/no/such/folder", Socket: "x"}).Configuration(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/folder")) {
+	_, err := (&Install{ConfDir: "/no/such/folder", Socket: "x"}).Configuration()
+	if err == nil || !strings.Contains(err.Error(), "/no/such/folder") {
 		t.Errorf("error %v does not name the folder", err)
 	}
-	if _, err := (&Install{Plugin: "/no/such/file", BinDir: t.TempDir()}).Plugins(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("/no/such/file")) {
+	_, err = (&Install{Plugin: "/no/such/file", BinDir: t.TempDir()}).Plugins()
+	if err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("error %v does not name the file", err)
 	}
 }
 
-// TestOldPortmap leaves a portmap alone that does not know the newest version, and uses a copy of the reference instead.
+// TestOldPortmap: a portmap without support for the newest version stays, and a copy of the reference plugin is used instead.
 func TestOldPortmap(t *testing.T) {
 	i := &Install{Plugin: filepath.Join(t.TempDir(), "weft-cni"), BinDir: t.TempDir(), ConfDir: t.TempDir()}
 	script := func(path, versions string) {

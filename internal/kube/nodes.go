@@ -16,14 +16,14 @@ import (
 	"weft/internal/api"
 )
 
-// PeerAnnotation is where a node's object has the ID of its daemon.
+// PeerAnnotation is the annotation of a node's object that contains the ID of its daemon.
 const PeerAnnotation = "weft.network/peer-id"
 
-// nodesPeriod is how often the daemon is looked at: whether it is there, another one, or ready.
+// nodesPeriod is the time between two queries of the daemon's status, to detect a restart and readiness.
 const nodesPeriod = 2 * time.Second
 
-// nodes tells the daemon of the other nodes, the API server of the daemon, and takes the address space of nodes that are
-// gone.
+// nodes sends the addresses of the other nodes to the daemon and the daemon's state to the API server, and reclaims the
+// address space of deleted nodes.
 type nodes struct {
 	cfg      Config
 	cluster  *cluster
@@ -31,8 +31,8 @@ type nodes struct {
 	log      *slog.Logger
 
 	// owned by run
-	targets []string  // that the daemon was told of
-	since   time.Time // which daemon that was
+	targets []string  // last sent to the daemon
+	since   time.Time // when the daemon that received them started
 }
 
 func newNodes(cfg Config, c *cluster) (*nodes, error) {
@@ -59,7 +59,7 @@ func (n *nodes) run(ctx context.Context) error {
 	}
 }
 
-// update does all that the present nodes ask for. What fails is tried again at the next tick.
+// update compares daemon and API server with the present nodes and corrects both. Failures are retried at the next tick.
 func (n *nodes) update(ctx context.Context) {
 	list, err := n.cluster.nodes.List(labels.Everything())
 	if err != nil {
@@ -67,19 +67,19 @@ func (n *nodes) update(ctx context.Context) {
 	}
 	status, err := n.cfg.Daemon.Status(ctx)
 	if err != nil {
-		n.log.Debug("the daemon is away", "err", err)
+		n.log.Debug("the daemon does not answer", "err", err)
 		return
 	}
 	if err := n.connect(ctx, list, status); err != nil {
-		n.log.Warn("telling the daemon of the nodes", "err", err)
+		n.log.Warn("sending the addresses of the nodes to the daemon failed", "err", err)
 	}
 	if err := n.announce(ctx, list, status); err != nil {
-		n.log.Warn("telling the API server of this node", "err", err)
+		n.log.Warn("updating the object of this node failed", "err", err)
 	}
 	n.departed.update(ctx, list)
 }
 
-// connect has the daemon dial the other nodes, for ever.
+// connect makes the other nodes the persistent targets of the daemon. It does nothing if this daemon has them already.
 func (n *nodes) connect(ctx context.Context, list []*corev1.Node, status api.Status) error {
 	var targets []string
 	for _, node := range list {
@@ -111,13 +111,14 @@ func targetOf(addr netip.Addr) string {
 	return addr.String()
 }
 
-// runsWeft reports whether the DaemonSet has a pod on a node: there is no weft but for Linux.
+// runsWeft reports whether the DaemonSet has a pod on a node: weft runs on Linux only.
 func runsWeft(node *corev1.Node) bool {
 	system := node.Labels[corev1.LabelOSStable]
 	return system == "" || system == "linux"
 }
 
-// announce says on the node's object which daemon it has, and that its network is there where it says that it is not.
+// announce writes the ID of the daemon to the node's object, and sets NodeNetworkUnavailable to false once the daemon is
+// ready.
 func (n *nodes) announce(ctx context.Context, list []*corev1.Node, status api.Status) error {
 	i := slices.IndexFunc(list, func(node *corev1.Node) bool { return node.Name == n.cfg.Node })
 	if i < 0 {
@@ -145,7 +146,7 @@ func (n *nodes) announce(ctx context.Context, list []*corev1.Node, status api.St
 	return err
 }
 
-// networkUnavailable returns what a node's object says of its network, empty if nothing.
+// networkUnavailable returns the status of a node's condition NodeNetworkUnavailable, empty if it has none.
 func networkUnavailable(node *corev1.Node) corev1.ConditionStatus {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeNetworkUnavailable {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +22,8 @@ import (
 	"weft/internal/api"
 )
 
-// watching runs the nodes' part of an agent; it must be called in a bubble of synctest.
+// watching runs the cluster cache and the nodes of an agent until the returned function is called. It must be called in a
+// bubble of synctest.
 func (b *bench) watching(t *testing.T) func() {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -40,7 +42,7 @@ func (b *bench) watching(t *testing.T) func() {
 	return func() { cancel(); _, _ = <-done, <-done }
 }
 
-// TestTargets tells the daemon of the nodes, again when they change, and again when it is another daemon.
+// TestTargets: the daemon receives the addresses of the other nodes, and again after a change and after its restart.
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		windows := newNode("node9", "172.30.0.19", 0)
@@ -63,7 +65,7 @@ func TestTargets(t *testing.T) {
 	})
 }
 
-// TestAnnounce writes to the node's object which daemon it has and that its network is there, once.
+// TestAnnounce: the ID of the daemon and the ready network are written to the node's object, once each.
 func TestAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newNode("node1", "172.30.0.11", 0)
@@ -94,7 +96,7 @@ func TestAnnounce(t *testing.T) {
 	})
 }
 
-// owners returns the address space of nodes.
+// owners returns an address space that nodes own.
 func owners(ids ...byte) api.IPAM {
 	r := api.IPAMRange{}
 	for _, id := range ids {
@@ -103,9 +105,9 @@ func owners(ids ...byte) api.IPAM {
 	return api.IPAM{Ranges: []api.IPAMRange{r}}
 }
 
-// TestReclaim deletes nodes in all ways, and says whose space is to be reclaimed after each.
+// TestReclaim: only the address space of deleted nodes with dead daemons is reclaimed.
 func TestReclaim(t *testing.T) {
-	self := api.Peer{ID: idOf(1), State: "alive", Self: true}
+	self := api.Peer{ID: idOf(1), State: api.PeerAlive, Self: true}
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
 		want   []string // of the first call
@@ -114,7 +116,7 @@ func TestReclaim(t *testing.T) {
 			deleteNode(t, b, "node2")
 		}, []string{idOf(2).String()}},
 		"deleted, but alive": {func(t *testing.T, b *bench) {
-			b.daemon.with(func(d *fakeDaemon) { d.peers[1].State = "alive" })
+			b.daemon.with(func(d *fakeDaemon) { d.peers[1].State = api.PeerAlive })
 			deleteNode(t, b, "node2")
 		}, nil},
 		"dead, but not deleted": {func(*testing.T, *bench) {}, nil},
@@ -122,13 +124,13 @@ func TestReclaim(t *testing.T) {
 			deleteNode(t, b, "node2")
 			deleteNode(t, b, "node3")
 		}, []string{idOf(2).String(), idOf(3).String()}},
-		"made again with its disk": {func(t *testing.T, b *bench) {
+		"created again with its disk": {func(t *testing.T, b *bench) {
 			deleteNode(t, b, "node2")
 			again := newNode("node2", "172.30.0.12", 2)
 			again.UID = "another"
 			createNode(t, b, again)
 		}, nil},
-		"made again without": {func(t *testing.T, b *bench) {
+		"created again without its disk": {func(t *testing.T, b *bench) {
 			deleteNode(t, b, "node2")
 			again := newNode("node2", "172.30.0.12", 4)
 			again.UID = "another"
@@ -142,9 +144,12 @@ func TestReclaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2), newNode("node3", "172.30.0.13", 3))
-				// 9 is a host outside of Kubernetes.
+				// 9 is a host outside of the cluster.
 				b.daemon.ipam = owners(1, 2, 3, 9)
-				b.daemon.peers = []api.Peer{self, {ID: idOf(2), State: "dead"}, {ID: idOf(3), State: "dead"}, {ID: idOf(9), State: "dead"}}
+				b.daemon.peers = []api.Peer{self}
+				for _, id := range []byte{2, 3, 9} {
+					b.daemon.peers = append(b.daemon.peers, api.Peer{ID: idOf(id), State: api.PeerDead})
+				}
 				stop := b.watching(t)
 				c.change(t, b)
 				time.Sleep(time.Minute)
@@ -163,13 +168,13 @@ func TestReclaim(t *testing.T) {
 	}
 }
 
-// TestReclaimAfterRestart deletes a node while the agent is down, and has the first attempt fail.
+// TestReclaimAfterRestart: a node that was deleted while the agent did not run is reclaimed, also if the first attempt fails.
 func TestReclaimAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, newNode("node1", "172.30.0.11", 1), newNode("node2", "172.30.0.12", 2))
 		b.daemon.ipam = owners(1, 2)
-		b.daemon.peers = []api.Peer{{ID: idOf(1), State: "alive", Self: true}, {ID: idOf(2), State: "dead"}}
-		b.daemon.refuse = errors.New("one does not answer")
+		b.daemon.peers = []api.Peer{{ID: idOf(1), State: api.PeerAlive, Self: true}, {ID: idOf(2), State: api.PeerDead}}
+		b.daemon.refuse = errors.New("a node does not answer")
 		b.watching(t)()
 		deleteNode(t, b, "node2")
 		stop := b.watching(t)
@@ -203,15 +208,19 @@ func createNode(t *testing.T, b *bench, n *corev1.Node) {
 	}
 }
 
-// TestPrepare counts the founders and writes the daemon's configuration; without an API server the last one counts.
+// TestPrepare: the configuration contains the number of reachable nodes and, if there is a secret, its file. Without an API
+// server, counting fails.
 func TestPrepare(t *testing.T) {
 	silent := newNode("node3", "172.30.0.13", 0)
 	silent.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
-	p := Prepare{Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"), Log: newBench(t).cfg.Log}
+	p := Prepare{
+		Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"),
+		Log: newBench(t).cfg.Log,
+	}
 	p.API = fake.NewClientset(newNode("node1", "172.30.0.11", 0), newNode("node2", "172.30.0.12", 0), silent)
-	n, err := p.founders(t.Context())
+	n, err := p.countNodes(t.Context())
 	if err != nil || n != 2 {
-		t.Fatalf("founders = %d, %v", n, err)
+		t.Fatalf("%d nodes, %v", n, err)
 	}
 	for _, step := range []struct{ secret, want string }{
 		{"", "init-peers: 2\n"}, {"\n", "init-peers: 2\n"}, {"s3cret\n", "init-peers: 2\nsecret-file: " + p.SecretFile + "\n"},
@@ -236,12 +245,39 @@ func TestPrepare(t *testing.T) {
 	p.API = away
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := p.founders(ctx); err == nil || !strings.Contains(err.Error(), "no route") {
-		t.Errorf("API server away: %v", err)
+	if _, err := p.countNodes(ctx); err == nil || !strings.Contains(err.Error(), "no route") {
+		t.Errorf("without an API server: %v", err)
 	}
 }
 
-// TestBridgeNetfilter turns the settings on, and says what to load where they are missing.
+// TestPrepareLargeCluster: the number in the daemon's configuration never exceeds what the daemon accepts, so that pods of
+// a cluster of any size can restart.
+func TestPrepareLargeCluster(t *testing.T) {
+	for nodes, want := range map[int]int{
+		1: 1, 1001: 1001, api.MaxInitPeers - 1: api.MaxInitPeers - 1, api.MaxInitPeers: api.MaxInitPeers,
+		api.MaxInitPeers + 1: api.MaxInitPeers, 5000: api.MaxInitPeers,
+	} {
+		list := &corev1.NodeList{}
+		for i := range nodes {
+			list.Items = append(list.Items, *newNode(fmt.Sprintf("node%d", i+1), "172.30.0.11", 0))
+		}
+		server := fake.NewClientset()
+		server.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, list, nil })
+		p := Prepare{API: server, Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "kube.yaml"), Log: newBench(t).cfg.Log}
+		n, err := p.countNodes(t.Context())
+		if err != nil || n != nodes {
+			t.Fatalf("counted %d of %d nodes, %v", n, nodes, err)
+		}
+		if err := p.configure(n); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(p.ConfigFile); string(got) != fmt.Sprintf("init-peers: %d\n", want) {
+			t.Errorf("%d nodes: %q, want %d", nodes, got, want)
+		}
+	}
+}
+
+// TestBridgeNetfilter: the settings are turned on, and the error is ErrNoBridgeNetfilter where they are missing.
 func TestBridgeNetfilter(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {

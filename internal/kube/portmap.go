@@ -15,45 +15,45 @@ import (
 // newestVersion is the newest version of the CNI specification that the configuration offers.
 const newestVersion = "1.1.0"
 
-// Names of the plugin for host ports: the reference's, and that of a copy of it beside one that is too old.
+// Names of the plugin for host ports: that of the reference plugin, and that of weft's copy of it on hosts with an old one.
 const (
 	referencePortmap = "portmap"
 	ownPortmap       = "weft-portmap"
 )
 
-// probed is what the host's portmap said when it was asked. It is asked again when the file is another one.
-type probed struct {
-	mu    sync.Mutex
-	size  int64     // guarded by mu
-	mod   time.Time // guarded by mu
-	knows bool      // guarded by mu
+// portmapProbe caches whether the host's portmap supports newestVersion. The result is valid while the file is unchanged.
+type portmapProbe struct {
+	mu        sync.Mutex
+	size      int64     // guarded by mu
+	mod       time.Time // guarded by mu
+	supported bool      // guarded by mu
 }
 
-// portmapType returns the name of the portmap to use. All plugins of a list are called with one version: one that does not know
-// the newest would fail under runtimes that do, for every pod.
+// portmapType returns the name of the portmap to use. A runtime calls all plugins of a list with one version of the
+// specification. With a portmap that lacks the newest version, each pod would fail under runtimes that choose it.
 func (i *Install) portmapType() string {
 	path := filepath.Join(i.BinDir, referencePortmap)
 	info, err := os.Stat(path)
 	if err != nil {
-		return referencePortmap // which is about to be installed
+		return referencePortmap // Plugins installs it
 	}
 	if _, err := os.Stat(filepath.Join(filepath.Dir(i.Plugin), referencePortmap)); err != nil {
-		return referencePortmap // there is no other
+		return referencePortmap // weft has no copy
 	}
 	i.portmap.mu.Lock()
 	defer i.portmap.mu.Unlock()
 	if i.portmap.size != info.Size() || !i.portmap.mod.Equal(info.ModTime()) {
-		i.portmap.size, i.portmap.mod, i.portmap.knows = info.Size(), info.ModTime(), knowsNewest(path)
+		i.portmap.size, i.portmap.mod, i.portmap.supported = info.Size(), info.ModTime(), supportsNewest(path)
 	}
-	if i.portmap.knows {
+	if i.portmap.supported {
 		return referencePortmap
 	}
 	return ownPortmap
 }
 
-// knowsNewest asks a plugin whether it speaks the newest version. One that cannot be run here, as it wants libraries of the host,
-// counts as one that does not.
-func knowsNewest(path string) bool {
+// supportsNewest runs a plugin's VERSION command and reports whether it supports newestVersion. It returns false for a program
+// that cannot run in this container, for example because it needs libraries of the host.
+func supportsNewest(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path)

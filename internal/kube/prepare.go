@@ -17,32 +17,34 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"weft/internal/api"
 	"weft/internal/masq"
 )
 
-// Prepare makes a node ready for its daemon: the kernel's settings, and the daemon's configuration file, which says how many
-// nodes found the network together.
+// Prepare makes a node ready for its daemon: it changes the kernel's settings and writes the daemon's configuration file, which
+// contains the number of nodes that must meet before the address range is first divided (--init-peers).
 //
-// Who founds: each node counts the nodes that are there when it starts for the first time, itself among them, and waits for as
-// many. Of nodes that start in turn each counts those before it, so that no group of later ones can be complete without an
-// earlier one. Nodes whose kubelet is silent are not counted: they may never come.
+// That number is the number of nodes in the cluster when this node is prepared, itself included, but at most
+// api.MaxInitPeers. If nodes start one after another, each counts those before it, so no group of later nodes can be
+// complete without an earlier node. Nodes without a reachable kubelet are not counted: they may never start.
 type Prepare struct {
 	API  kubernetes.Interface
 	Node string
-	// ConfigFile is the daemon's, in a folder that outlives reboots.
+	// ConfigFile is the path of the daemon's configuration file, in a folder that survives reboots.
 	ConfigFile string
-	// SecretFile is named in it if it is there and not empty.
+	// SecretFile is the path of the secret file. The configuration contains it if the file exists and is not empty.
 	SecretFile string
-	// Ranges are those of the pods: the host is to be a router for their families.
+	// Ranges are the address ranges of pods. Forwarding is turned on for their address families.
 	Ranges []netip.Prefix
 	Log    *slog.Logger
 }
 
-// ErrNoBridgeNetfilter says that the kernel does not show bridged frames to its firewall.
-var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work between pods " +
-	"of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
+// ErrNoBridgeNetfilter means that the kernel cannot pass bridged frames to its firewall.
+var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work " +
+	"between pods of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
 
-// Run prepares the node. Where the API server does not answer before ctx ends, the configuration of an earlier start is good enough.
+// Run prepares the node. If the API server does not answer before ctx ends, Run keeps the configuration file of an earlier
+// start, and fails only if there is none.
 func (p Prepare) Run(ctx context.Context) error {
 	is4 := func(r netip.Prefix) bool { return r.Addr().Is4() }
 	is6 := func(r netip.Prefix) bool { return r.Addr().Is6() }
@@ -52,25 +54,26 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := bridgeNetfilter("/proc/sys/net/bridge"); err != nil {
 		return err
 	}
-	founders, err := p.founders(ctx)
+	bootstrap, err := p.countNodes(ctx)
 	if err != nil {
 		if _, statErr := os.Stat(p.ConfigFile); statErr != nil {
-			return fmt.Errorf("kube: counting the nodes: %w", err)
+			return fmt.Errorf("kube: count nodes: %w", err)
 		}
-		p.Log.Warn("the API server does not answer: this node starts with what it was told last", "err", err)
+		p.Log.Warn("the API server does not answer: this node starts with its previous configuration", "err", err)
 		return nil
 	}
-	return p.configure(founders)
+	return p.configure(bootstrap)
 }
 
-// founders counts the nodes that may found the network.
-func (p Prepare) founders(ctx context.Context) (n int, err error) {
+// countNodes returns how many nodes of the cluster run weft and have a reachable kubelet: at least 1, this node. It asks the
+// API server until it answers or ctx ends.
+func (p Prepare) countNodes(ctx context.Context) (n int, err error) {
 	var list *corev1.NodeList
 	for {
 		if list, err = p.API.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
 			break
 		}
-		p.Log.Info("asking the API server for the nodes", "err", err)
+		p.Log.Info("listing the nodes failed, trying again", "err", err)
 		if pause(ctx, installPeriod) != nil {
 			return 0, err
 		}
@@ -83,7 +86,7 @@ func (p Prepare) founders(ctx context.Context) (n int, err error) {
 	return max(n, 1), nil
 }
 
-// silent reports whether a node's kubelet has not been heard of for a while.
+// silent reports whether a node's kubelet has stopped reporting to the API server.
 func silent(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -93,9 +96,10 @@ func silent(node *corev1.Node) bool {
 	return false
 }
 
-// configure writes the daemon's configuration.
-func (p Prepare) configure(founders int) error {
-	settings := map[string]any{"init-peers": founders}
+// configure writes the daemon's configuration for a cluster of the given number of nodes.
+func (p Prepare) configure(nodes int) error {
+	initPeers := min(nodes, api.MaxInitPeers) // the daemon does not start with a larger number
+	settings := map[string]any{"init-peers": initPeers}
 	if text, err := os.ReadFile(p.SecretFile); err == nil && len(strings.TrimSpace(string(text))) > 0 {
 		settings["secret-file"] = p.SecretFile
 	} else if err != nil && p.SecretFile != "" && !errors.Is(err, fs.ErrNotExist) {
@@ -109,17 +113,17 @@ func (p Prepare) configure(founders int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("kube: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it for all to read, and it will hold the node's key
+	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it readable for all users, and it will contain the node's key
 		return fmt.Errorf("kube: %w", err)
 	}
 	changed, err := replaceFile(p.ConfigFile, text, 0o600)
 	if changed {
-		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", founders, "encrypted", settings["secret-file"] != nil)
+		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", initPeers, "encrypted", settings["secret-file"] != nil)
 	}
 	return err
 }
 
-// bridgeNetfilter has the kernel show bridged frames to its firewall.
+// bridgeNetfilter makes the kernel pass bridged frames to its firewall. dir is the folder of the settings.
 func bridgeNetfilter(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return ErrNoBridgeNetfilter

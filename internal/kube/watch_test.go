@@ -16,13 +16,14 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-// TestSecretRotation has the daemon read the secret again when its file changes, as often as it takes.
+// TestSecretRotation: the daemon reloads when the secret file changes, and the reload is repeated until it succeeds.
 func TestSecretRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.cfg.SecretFile = filepath.Join(t.TempDir(), "secret")
 		write := func(text string) {
-			if err := os.WriteFile(b.cfg.SecretFile, []byte(text), 0o600); err != nil {
+			// In one step, as the kubelet does it: watchSecret may run at the same instant.
+			if _, err := replaceFile(b.cfg.SecretFile, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Second)
@@ -62,14 +63,16 @@ func TestSecretRotation(t *testing.T) {
 	})
 }
 
-// TestInstallOrder writes the configuration only once a pod could be added, and again when somebody deletes it.
+// TestInstallOrder: the configuration is written once a pod can be added, and again after it was deleted.
 func TestInstallOrder(t *testing.T) {
 	b := newBench(t)
 	plugin := filepath.Join(t.TempDir(), "weft-cni")
 	if err := os.WriteFile(plugin, []byte("program"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.cfg.Install = &Install{Plugin: plugin, BinDir: t.TempDir(), ConfDir: t.TempDir(), Socket: "/run/weft/weft.sock", Policy: "/run/weft/kube.sock"}
+	b.cfg.Install = &Install{
+		Plugin: plugin, BinDir: t.TempDir(), ConfDir: t.TempDir(), Socket: "/run/weft/weft.sock", Policy: "/run/weft/kube.sock",
+	}
 	a := &Agent{cfg: b.cfg, health: &health{}}
 	conflist := filepath.Join(b.cfg.Install.ConfDir, ConflistName)
 	foreign := filepath.Join(b.cfg.Install.ConfDir, "20-other.conflist")
@@ -80,7 +83,7 @@ func TestInstallOrder(t *testing.T) {
 		t.Error("ready without a configuration")
 	}
 	if _, err := os.Stat(conflist); err == nil {
-		t.Error("the configuration is there before a pod could be added")
+		t.Error("the configuration is there before a pod can be added")
 	}
 	for range 2 {
 		if err := a.installPlugin(true); err != nil {
@@ -94,7 +97,7 @@ func TestInstallOrder(t *testing.T) {
 		t.Error(err)
 	}
 	if err := a.installPlugin(false); err != nil {
-		t.Errorf("a daemon that is away takes nothing back: %v", err)
+		t.Errorf("the plugin is removed because the daemon does not answer: %v", err)
 	}
 	for _, path := range []string{conflist, foreign, filepath.Join(b.cfg.Install.BinDir, PluginName)} {
 		if _, err := os.Stat(path); err != nil {
@@ -103,7 +106,7 @@ func TestInstallOrder(t *testing.T) {
 	}
 }
 
-// TestAPIServersAreRemembered dials what was written down where the Service's address leads nowhere.
+// TestAPIServersAreRemembered: the stored addresses are dialled if the address of the Service does not work.
 func TestAPIServersAreRemembered(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,6 +136,6 @@ func TestAPIServersAreRemembered(t *testing.T) {
 	}
 	_ = conn.Close()
 	if _, err := (endpoints{}).dial(t.Context(), "tcp", "127.0.0.1:1"); err == nil {
-		t.Error("an address where nobody listens was dialled")
+		t.Error("a connection to an address without a listener succeeded")
 	}
 }

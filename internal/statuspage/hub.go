@@ -7,54 +7,60 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"weft/internal/signal"
 )
 
-// eventStream is the type of a stream of events (WHATWG HTML, section 9.2.5).
+// eventStream is the media type of a stream of events (WHATWG HTML, section 9.2.5).
 const eventStream = "text/event-stream"
 
 // Bounds and times of streams of events.
 const (
 	maxStreams = 256
-	// lookEach is how often it is looked what has changed, while there is a stream.
-	lookEach = time.Second
-	// aliveEach is how often something is sent at least, so that both ends notice when the other has gone.
-	aliveEach = 15 * time.Second
-	// writeWithin is how long a reader may take for what it is sent, or its stream ends.
-	writeWithin = 10 * time.Second
+	// renderPause is the time between two renderings, while there is a stream.
+	renderPause = time.Second
+	// keepalivePause is the longest time without a write to a stream, so that both ends notice when the other one is gone.
+	keepalivePause = 15 * time.Second
+	// writeTimeout bounds a write to a stream. A slower reader loses its stream.
+	writeTimeout = 10 * time.Second
 )
 
-// hub sends the sections that have changed to all who look. Each stream remembers what it has sent, so that one that is slow misses what was
-// between, and never the end, and nothing piles up for it.
+// hub sends the sections that have changed to all open pages. Each stream remembers the version that it has sent, so a slow
+// one skips intermediate versions, always gets the latest one, and needs no queue.
 type hub struct {
-	look func() ([]section, error)
+	// constant
+	render  func() ([]section, error)
+	stopped chan struct{} // closed when run has ended
+	joined  signal.Chan   // set when a stream has been added
 
 	mu       sync.Mutex
-	sections []section              // guarded by mu: as they are
-	versions map[string]uint64      // guarded by mu: of each, by ID
-	version  uint64                 // guarded by mu: the latest of all
-	streams  map[chan struct{}]bool // guarded by mu: each holds a token while there may be news
-	stopped  bool                   // guarded by mu
-	first    chan struct{}          // holds a token when there is a first stream
+	sections []section            // guarded by mu: the latest
+	versions map[string]uint64    // guarded by mu: of each section, by ID
+	version  uint64               // guarded by mu: the highest of versions
+	streams  map[signal.Chan]bool // guarded by mu: set when a section has changed
 }
 
-func newHub(look func() ([]section, error)) *hub {
-	return &hub{look: look, versions: map[string]uint64{}, streams: map[chan struct{}]bool{}, first: make(chan struct{}, 1)}
+func newHub(render func() ([]section, error)) *hub {
+	return &hub{
+		render: render, stopped: make(chan struct{}), joined: signal.New(),
+		versions: map[string]uint64{}, streams: map[signal.Chan]bool{},
+	}
 }
 
-// run looks for news while there are streams.
+// run renders the page while there are streams, until ctx ends. It ends all streams then.
 func (h *hub) run(ctx context.Context) error {
-	defer h.stop()
-	tick := time.NewTicker(lookEach)
+	defer close(h.stopped)
+	tick := time.NewTicker(renderPause)
 	defer tick.Stop()
 	for {
 		if h.count() == 0 {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-h.first:
+			case <-h.joined.C():
 			}
 		}
-		if sections, err := h.look(); err == nil { // else whoever loads the page hears of it
+		if sections, err := h.render(); err == nil { // an error is shown and logged when the page is loaded
 			h.publish(sections)
 		}
 		select {
@@ -65,24 +71,14 @@ func (h *hub) run(ctx context.Context) error {
 	}
 }
 
+// count returns the number of streams.
 func (h *hub) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.streams)
 }
 
-// stop ends all streams, and those to come.
-func (h *hub) stop() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stopped = true
-	for wake := range h.streams {
-		close(wake)
-	}
-	clear(h.streams)
-}
-
-// publish takes the sections as they are now, and wakes all streams where something is new.
+// publish replaces the sections, and wakes all streams when one has changed.
 func (h *hub) publish(sections []section) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,39 +93,40 @@ func (h *hub) publish(sections []section) {
 	if h.version == before {
 		return
 	}
-	for wake := range h.streams {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+	for changed := range h.streams {
+		changed.Set()
 	}
 }
 
-// join adds a stream; ok is false where there are too many, or no more to be.
-func (h *hub) join() (wake chan struct{}, ok bool) {
+// join adds a stream. changed is set at first, and when a section has changed. ok is false when there are maxStreams, or
+// when run has ended.
+func (h *hub) join() (changed signal.Chan, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.stopped || len(h.streams) >= maxStreams {
-		return nil, false
-	}
-	wake = make(chan struct{}, 1)
-	wake <- struct{}{}
-	h.streams[wake] = true
 	select {
-	case h.first <- struct{}{}:
+	case <-h.stopped:
+		return signal.Chan{}, false
 	default:
 	}
-	return wake, true
+	if len(h.streams) >= maxStreams {
+		return signal.Chan{}, false
+	}
+	changed = signal.New()
+	changed.Set()
+	h.streams[changed] = true
+	h.joined.Set()
+	return changed, true
 }
 
-func (h *hub) leave(wake chan struct{}) {
+// leave removes a stream.
+func (h *hub) leave(changed signal.Chan) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.streams, wake)
+	delete(h.streams, changed)
 }
 
-// news returns the sections that are later than a version, and the latest version.
-func (h *hub) news(after uint64) (sections []section, latest uint64) {
+// changedSince returns the sections that have changed after a version, and the latest version.
+func (h *hub) changedSince(after uint64) (sections []section, latest uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sections {
@@ -140,47 +137,48 @@ func (h *hub) news(after uint64) (sections []section, latest uint64) {
 	return sections, h.version
 }
 
-// ServeHTTP implements http.Handler: a stream of events, each a section as JSON. It goes on for longer than the server gives other answers.
+// ServeHTTP implements http.Handler: it sends a stream of events, each a section as JSON. The stream lasts longer than the
+// timeouts of the server allow for other responses.
 func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodHead { // nothing would come, and the next request on the connection would wait for its end
+	if r.Method == http.MethodHead { // its response has no body, and the next request on the connection waits for its end
 		w.Header().Set("Content-Type", eventStream)
 		return
 	}
-	wake, ok := h.join()
+	changed, ok := h.join()
 	if !ok {
 		w.Header().Set("Retry-After", "10")
-		http.Error(w, fmt.Sprintf("%d pages are kept up to date already, or the node is stopping: this one asks now and then", maxStreams), http.StatusServiceUnavailable)
+		http.Error(w, fmt.Sprintf("%d pages are updated already, or the node is stopping: this page is reloaded now and then",
+			maxStreams), http.StatusServiceUnavailable)
 		return
 	}
-	defer h.leave(wake)
+	defer h.leave(changed)
 	w.Header().Set("Content-Type", eventStream)
 	control := http.NewResponseController(w)
-	alive := time.NewTicker(aliveEach)
-	defer alive.Stop()
-	for seen := uint64(0); ; {
+	keepalive := time.NewTicker(keepalivePause)
+	defer keepalive.Stop()
+	for sent := uint64(0); ; {
 		var err error
 		select {
 		case <-r.Context().Done():
 			return
-		case _, open := <-wake:
-			if !open {
-				return
-			}
+		case <-h.stopped:
+			return
+		case <-changed.C():
 			var sections []section
-			sections, seen = h.news(seen)
+			sections, sent = h.changedSince(sent)
 			err = send(w, control, sections)
-		case <-alive.C:
+		case <-keepalive.C:
 			err = send(w, control, nil)
 		}
 		if err != nil {
-			return // it has gone, or takes too long
+			return // the reader is gone or too slow
 		}
 	}
 }
 
-// send writes events, or a comment where there are none.
+// send writes an event for each section, or a comment when there are none.
 func send(w http.ResponseWriter, control *http.ResponseController, sections []section) error {
-	if err := control.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
+	if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
 	if len(sections) == 0 {

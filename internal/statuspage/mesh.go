@@ -5,25 +5,26 @@ import (
 	"math"
 	"strings"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 )
 
-// Sizes of the picture of the mesh in its own units.
+// Sizes of the picture of the mesh, in units of its viewBox.
 const (
 	meshWidth, meshHeight = 720, 460
 	meshRadius            = 165
-	meshNodes             = 40 // more are told in words
-	meshDetails           = 12 // with more nodes, only names stand beside them
-	meshOthers            = 16 // with more nodes, links among others are not drawn
+	meshNodes             = 40 // further nodes are counted below the picture
+	meshDetails           = 12 // with more nodes, only their names are shown
+	meshOthers            = 16 // with more nodes, links between other nodes are not drawn
 	nameLength            = 16 // characters of a name
 )
 
-// picture is the mesh as this node sees it: itself on top, the others around a circle, lines for links.
+// picture is the mesh as this node sees it: itself at the top, the other nodes on a circle, lines for links.
 type picture struct {
 	Width, Height int
 	Nodes         []dot
 	Links         []line
-	Words         string // the same for those who do not see it
+	Words         string // a description for screen readers
 	Left          int    // nodes that are not drawn
 }
 
@@ -32,13 +33,13 @@ type dot struct {
 	X, Y, LabelX, LabelY float64
 	Anchor               string // text-anchor of the label
 	Name, Class, Title   string
-	RTT, Rate            string // beside the name, where there is room
+	RTT, Rate            string // shown with the name; empty with more than meshDetails nodes
 }
 
 // line is a link.
 type line struct {
 	X1, Y1, X2, Y2 float64
-	Class          string // direct, kernel, relay, none; other, broken among others
+	Class          string // direct, kernel, relay or none; between other nodes: other or broken
 	Title          string
 }
 
@@ -69,6 +70,7 @@ func newPicture(s Snapshot, rows []peerRow) picture {
 	return p
 }
 
+// selfFirst returns the rows with that of this node first.
 func selfFirst(rows []peerRow) []peerRow {
 	order := make([]peerRow, 0, len(rows))
 	for _, self := range []bool{true, false} {
@@ -85,11 +87,11 @@ func newDot(row peerRow, angle float64, detailed bool) dot {
 	x, y := math.Cos(angle), math.Sin(angle)
 	d := dot{
 		X: round(meshWidth/2 + meshRadius*x), Y: round(meshHeight/2 + meshRadius*y), Anchor: "middle",
-		Name: shortened(row.Name), Class: row.State, Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
+		Name: shortened(row.Name), Class: string(row.State), Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
 	}
-	if detailed && row.Link == "direct" {
+	if detailed && row.Link == api.LinkDirect {
 		d.RTT = row.RTT
-		if row.Tx != "–" && (row.Tx != none || row.Rx != none) {
+		if row.Tx != "–" && (row.Tx != idleRate || row.Rx != idleRate) {
 			d.Rate = fmt.Sprintf("↑ %s ↓ %s", row.Tx, row.Rx)
 		}
 	}
@@ -106,56 +108,57 @@ func newDot(row peerRow, angle float64, detailed bool) dot {
 	return d
 }
 
-// none is the rate of an idle link.
-var none = rateText(0)
+// idleRate is the rate of an idle link.
+var idleRate = rateText(0)
 
 func round(v float64) float64 { return math.Round(v*10) / 10 }
 
+// shortened returns name, cut to nameLength characters.
 func shortened(name string) string {
-	if letters := []rune(name); len(letters) > nameLength {
-		return string(letters[:nameLength-1]) + "…"
+	if runes := []rune(name); len(runes) > nameLength {
+		return string(runes[:nameLength-1]) + "…"
 	}
 	return name
 }
 
-// class says how a peer is reached, in a word for the picture.
+// class returns the CSS class of the link to a peer.
 func class(row peerRow) string {
-	if row.Link == "direct" && row.Datapath == "kernel" {
-		return "kernel"
+	if row.Link == api.LinkDirect && row.Datapath == api.DatapathKernel {
+		return string(api.DatapathKernel)
 	}
-	return row.Link
+	return string(row.Link)
 }
 
-// describe says how a peer is reached in words.
+// describe returns a sentence about how a peer is reached.
 func describe(row peerRow) string {
 	switch {
-	case row.State != "alive":
+	case row.State != api.PeerAlive:
 		return fmt.Sprintf("%s is %s", row.Name, row.State)
-	case row.Link == "none":
+	case row.Link == api.LinkNone:
 		return row.Name + " is not reached"
 	case row.Via != "":
-		return fmt.Sprintf("%s is reached over %s", row.Name, row.Via)
-	case row.Datapath == "kernel":
+		return fmt.Sprintf("%s is reached over the relay %s", row.Name, row.Via)
+	case row.Datapath == api.DatapathKernel:
 		return fmt.Sprintf("%s is reached directly, by the kernel, round trip %s", row.Name, row.RTT)
 	}
 	return fmt.Sprintf("%s is reached directly, round trip %s", row.Name, row.RTT)
 }
 
-// linksTo returns the lines to a peer: one, or those over its relay.
+// linksTo returns the lines to a peer: one, or two over its relay. at has the positions of the nodes.
 func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64) []line {
 	from, to := at[self], at[row.ID]
-	if row.State != "alive" {
+	if row.State != api.PeerAlive {
 		return nil
 	}
 	via, relayed := at[row.Peer.Via]
 	l := between(from, to, class(row), describe(row))
 	if relayed {
-		return []line{between(from, via, "relay", describe(row)), between(via, to, "relay", describe(row))}
+		return []line{between(from, via, string(api.LinkRelay), describe(row)), between(via, to, string(api.LinkRelay), describe(row))}
 	}
 	return []line{l}
 }
 
-// others returns the lines between other nodes that are alive, which are links unless somebody says otherwise.
+// others returns the lines between the other nodes that are alive. Two nodes have a link unless it is in broken.
 func others(rows []peerRow, broken [][2]peer.ID, at map[peer.ID][2]float64) (lines []line) {
 	bad := map[[2]peer.ID]bool{}
 	for _, pair := range broken {
@@ -163,7 +166,7 @@ func others(rows []peerRow, broken [][2]peer.ID, at map[peer.ID][2]float64) (lin
 	}
 	for i, a := range rows {
 		for _, b := range rows[i+1:] {
-			if a.Self || b.Self || a.State != "alive" || b.State != "alive" {
+			if a.Self || b.Self || a.State != api.PeerAlive || b.State != api.PeerAlive {
 				continue
 			}
 			if bad[[2]peer.ID{a.ID, b.ID}] {

@@ -8,12 +8,12 @@ import (
 	"weft/internal/peer"
 )
 
-// Sizes of the picture of a range in its own units.
+// Sizes of the picture of a range, in units of its viewBox.
 const (
 	ringSize    = 240
 	ringOuter   = 110
 	ringInner   = 66
-	ringColours = 12 // that tell owners apart; further ones begin again
+	ringColours = 12 // of the owners; further owners use the same colours again
 )
 
 // rangeView is an address range: a ring, and a table of its owners.
@@ -22,10 +22,10 @@ type rangeView struct {
 	Size   int
 	Arcs   []arc
 	Owners []ownerRow
-	Words  string // what the ring shows, for those who do not see it
+	Words  string // a description for screen readers
 }
 
-// arc is a piece of the ring: all of it, and how full it is from the inside out.
+// arc is a part of the ring: the whole of it, and from the inside the share that is in use.
 type arc struct {
 	Path, Full string // "d" of an SVG path
 	Colour     int
@@ -48,7 +48,10 @@ func newRangeView(r Range) rangeView {
 	}
 	for i, o := range r.Owners {
 		colours[o.ID], names[o.ID] = i%ringColours, o.Name
-		row := ownerRow{IPAMOwner: o, Colour: i % ringColours, Share: shareText(o.Addresses, all), Used: shareText(o.Addresses-min(o.Free, o.Addresses), o.Addresses)}
+		row := ownerRow{
+			IPAMOwner: o, Colour: i % ringColours,
+			Share: shareText(o.Addresses, all), Used: shareText(o.Addresses-min(o.Free, o.Addresses), o.Addresses),
+		}
 		v.Owners = append(v.Owners, row)
 		if i > 0 {
 			v.Words += "; "
@@ -68,9 +71,10 @@ func newRangeView(r Range) rangeView {
 	return v
 }
 
-// arcPath returns the path around a piece of a ring between two radii; start and length are shares of the circle, from the top.
+// arcPath returns the path around a part of a ring between two radii. start and length are shares of the circle, clockwise
+// from the top.
 func arcPath(start, length, inner, outer float64) string {
-	if length >= 1-1e-9 { // an arc cannot end where it begins: two halves
+	if length >= 1-1e-9 { // an SVG arc cannot end where it begins, so this is two halves
 		return arcPath(0, 0.5, inner, outer) + arcPath(0.5, 0.5, inner, outer)
 	}
 	x1, y1 := onCircle(start, outer)
@@ -85,6 +89,7 @@ func arcPath(start, length, inner, outer float64) string {
 		x1, y1, outer, outer, large, x2, y2, x3, y3, inner, inner, large, x4, y4)
 }
 
+// onCircle returns the point at a share of the circle, clockwise from the top.
 func onCircle(share, radius float64) (x, y float64) {
 	angle := 2*math.Pi*share - math.Pi/2
 	return ringSize/2 + radius*math.Cos(angle), ringSize/2 + radius*math.Sin(angle)

@@ -1,8 +1,9 @@
-// Package statuspage shows a node and its network in a browser: a page that works without JavaScript, and keeps itself up to date with it by
-// server-sent events (WHATWG HTML, section 9.2).
+// Package statuspage shows a node and its network in a browser. The page works without JavaScript; with it, it updates
+// itself by server-sent events (WHATWG HTML, section 9.2).
 //
-// The page is made here, whole (view.go, mesh.go and ring.go are what is on it, assets/page.html how); what has changed of it is sent section by section
-// to those who look (hub.go). Nothing on it changes anything, nothing is loaded from elsewhere, and while nobody looks nothing runs.
+// The server renders the whole page: view.go, mesh.go and ring.go compute its content, assets/page.html is the template.
+// hub.go sends the sections that have changed to the open pages. The page is read-only and loads nothing from other hosts.
+// While no page is open, nothing runs.
 package statuspage
 
 import (
@@ -24,54 +25,61 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// Snapshot is what there is to show. It is the page's to keep.
+// Snapshot is the data that a page shows. The page owns it and everything in it.
 type Snapshot struct {
 	Status api.Status
-	Peers  []api.Peer // as "weft peers" has them
+	Peers  []api.Peer // in the order of "weft peers"
 	Ranges []Range
-	// Kernel counts what the kernel carries by itself, of all peers together; nil where it carries nothing.
+	// Kernel is the traffic of all peers together that the kernel carries by itself; nil when it carries none.
 	Kernel *Traffic
-	// Broken are pairs of nodes that do not reach each other themselves.
+	// Broken are the pairs of nodes without a direct link.
 	Broken [][2]peer.ID
 }
 
-// Traffic counts bytes.
+// Traffic is a number of bytes in each direction.
 type Traffic struct{ Tx, Rx uint64 }
 
-// Range is an address range and how it is divided.
+// Range is an address range with its division among nodes.
 type Range struct {
 	CIDR   netip.Prefix
 	Owners []api.IPAMOwner
-	Parts  []Part // in order
+	Parts  []Part // in the order of their addresses
 }
 
-// Part is a piece of a range that one node owns; Start and Length are shares of the range.
+// Part is a contiguous part of a range that one node owns. Start and Length are shares of the range, from 0 to 1.
 type Part struct {
 	Owner         peer.ID
 	Start, Length float64
-	Used          float64 // the share of the part that is in use
+	Used          float64 // the share of the part that is in use, from 0 to 1
 }
 
-// Config is what a Page is made of.
+// Config configures a Page. All fields are required.
 type Config struct {
-	// Source returns what there is to show. It is called by one goroutine at a time, at most twice a second, and only while somebody looks.
-	Source func() Snapshot
+	Source Source
 	Logger *slog.Logger
-	Now    func() time.Time // time.Now where nil
+}
+
+// Source has the data to show.
+type Source interface {
+	// Snapshot returns the present data. It is called with a lock of the page held, so from one goroutine at a time, at most
+	// twice a second, and only while a page is open or loaded. Requests wait for it.
+	Snapshot() Snapshot
 }
 
 // Page is the status page. Its methods may be called concurrently.
 type Page struct {
+	// constant
 	cfg      Config
+	now      func() time.Time
 	template *template.Template
 	hub      *hub
 
-	mu     sync.Mutex
-	latest rendered // guarded by mu
-	rates  rates    // guarded by mu
+	mu     sync.Mutex // held over Source.Snapshot
+	latest rendered   // guarded by mu
+	rates  rates      // guarded by mu
 }
 
-// rendered is the page as it was at a time.
+// rendered is the page at one moment. It is never modified.
 type rendered struct {
 	at       time.Time
 	sections []section
@@ -84,22 +92,19 @@ type section struct {
 	HTML string `json:"html"`
 }
 
-// sectionIDs are the sections of the page, each a template of that name.
+// sectionIDs are the sections of the page. Each is a template of that name.
 var sectionIDs = []string{"head", "warnings", "summary", "mesh", "peers", "addresses"}
 
-// fresh is how long the page is shown again to whoever asks before it is made anew.
-const fresh = 500 * time.Millisecond
+// cacheFor is how long a rendered page is used again.
+const cacheFor = 500 * time.Millisecond
 
-// New returns a page.
+// New returns an idle Page.
 func New(cfg Config) (*Page, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	t, err := template.New("page.html").ParseFS(assets, "assets/page.html")
 	if err != nil {
 		return nil, fmt.Errorf("statuspage: %w", err)
 	}
-	p := &Page{cfg: cfg, template: t}
+	p := &Page{cfg: cfg, now: time.Now, template: t}
 	p.hub = newHub(func() ([]section, error) {
 		r, err := p.render()
 		return r.sections, err
@@ -107,10 +112,10 @@ func New(cfg Config) (*Page, error) {
 	return p, nil
 }
 
-// Run sends news to those who look until ctx ends, and then ends their streams.
+// Run sends changes to the open pages until ctx ends. It ends their streams then, and returns nil.
 func (p *Page) Run(ctx context.Context) error { return p.hub.run(ctx) }
 
-// Register adds the page to mux: /, what it loads, and /events.
+// Register adds the page to mux: /, the files that it loads, and /events.
 func (p *Page) Register(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", secured(http.HandlerFunc(p.serve)))
 	mux.Handle("GET /events", secured(p.hub))
@@ -121,7 +126,7 @@ func (p *Page) Register(mux *http.ServeMux) {
 	}
 }
 
-// secured says to browsers what the page may do: load what is its own, and nothing else.
+// secured adds headers that allow a browser to load the files of the page, and nothing from elsewhere.
 func secured(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -138,24 +143,24 @@ func secured(h http.Handler) http.Handler {
 func (p *Page) serve(w http.ResponseWriter, _ *http.Request) {
 	r, err := p.render()
 	if err != nil {
-		p.cfg.Logger.Error("making the status page", "err", err)
-		http.Error(w, "the page could not be made: see the daemon's log", http.StatusInternalServerError)
+		p.cfg.Logger.Error("status page not rendered", "err", err)
+		http.Error(w, "the page could not be rendered: see the log of the daemon", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(r.whole) // whoever went away does not need it
+	_, _ = w.Write(r.whole) // fails when the browser has closed the connection
 }
 
-// render returns the page, made anew where it is not fresh.
+// render returns the page, rendered at most cacheFor ago.
 func (p *Page) render() (rendered, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.cfg.Now()
-	if age := now.Sub(p.latest.at); p.latest.whole != nil && age >= 0 && age < fresh {
+	now := p.now()
+	if age := now.Sub(p.latest.at); p.latest.whole != nil && age >= 0 && age < cacheFor {
 		return p.latest, nil
 	}
-	s := p.cfg.Source()
-	v := newView(s, p.rates.of(s, now), p.rates.kernel, now)
+	s := p.cfg.Source.Snapshot()
+	v := newView(s, p.rates.update(s, now), p.rates.kernel, now)
 	r := rendered{at: now}
 	for _, id := range sectionIDs {
 		var b bytes.Buffer

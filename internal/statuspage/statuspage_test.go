@@ -28,13 +28,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func id(n int) peer.ID { return peer.ID{byte(n >> 8), byte(n + 1)} }
 
-// network returns a snapshot of n nodes, the first of which is this one.
+// snapshots is a Source of one function.
+type snapshots func() Snapshot
+
+func (f snapshots) Snapshot() Snapshot { return f() }
+
+// network returns a snapshot of n nodes. The first one is this node.
 func network(n int) Snapshot {
-	s := Snapshot{Status: api.Status{ID: id(0), Name: "n0", Ready: true, Warnings: []string{}, Peers: map[string]int{"alive": n}}}
+	s := Snapshot{Status: api.Status{ID: id(0), Name: "n0", Ready: true, Warnings: []string{}, Peers: map[api.PeerState]int{api.PeerAlive: n}}}
 	r := Range{CIDR: netip.MustParsePrefix("10.32.0.0/12")}
 	for i := range n {
 		s.Peers = append(s.Peers, api.Peer{
-			ID: id(i), Name: fmt.Sprintf("n%d", i), State: "alive", Self: i == 0, Link: "direct", Datapath: "userspace", RTT: 0.5,
+			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0, Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
 			Addr: netip.MustParseAddrPort("192.0.2.1:6784"),
 		})
 		r.Owners = append(r.Owners, api.IPAMOwner{ID: id(i), Name: fmt.Sprintf("n%d", i), Addresses: 100, Free: 50, Reachable: true})
@@ -44,7 +49,7 @@ func network(n int) Snapshot {
 	return s
 }
 
-func newPage(t *testing.T, source func() Snapshot) *Page {
+func newPage(t *testing.T, source snapshots) *Page {
 	t.Helper()
 	p, err := New(Config{Source: source, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -53,21 +58,21 @@ func newPage(t *testing.T, source func() Snapshot) *Page {
 	return p
 }
 
-// TestPageIsWhole: what others named comes out as text, nothing is loaded from elsewhere, and no style or script stands in the page itself,
-// which its policy would forbid.
-func TestPageIsWhole(t *testing.T) {
+// TestPageIsSafe: names that other nodes have chosen are shown as text, nothing is loaded from elsewhere, and the page
+// contains no inline style or script, which its policy forbids.
+func TestPageIsSafe(t *testing.T) {
 	s := network(3)
 	evil := `<script>alert("x")</script>`
 	s.Status.Name, s.Peers[1].Name, s.Ranges[0].Owners[1].Name = evil, evil, evil
 	s.Status.Warnings = []string{"The range is " + evil}
-	s.Peers[2].State, s.Peers[2].Link = "dead", "none"
+	s.Peers[2].State, s.Peers[2].Link = api.PeerDead, api.LinkNone
 	r, err := newPage(t, func() Snapshot { return s }).render()
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(r.whole)
 	if strings.Contains(text, evil) || strings.Contains(text, "ZgotmplZ") {
-		t.Error("a name is not escaped, or was taken for code")
+		t.Error("a name is not escaped, or was treated as code")
 	}
 	doc, err := html.Parse(strings.NewReader(text))
 	if err != nil {
@@ -78,7 +83,8 @@ func TestPageIsWhole(t *testing.T) {
 			if a.Key == "style" || strings.HasPrefix(a.Key, "on") {
 				t.Errorf("<%s> has %s", n.Data, a.Key)
 			}
-			if (a.Key == "src" || a.Key == "href") && !strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "#") && !strings.HasPrefix(a.Val, "data:image/svg") {
+			own := strings.HasPrefix(a.Val, "/") || strings.HasPrefix(a.Val, "#") || strings.HasPrefix(a.Val, "data:image/svg")
+			if (a.Key == "src" || a.Key == "href") && !own {
 				t.Errorf("<%s %s=%q> is elsewhere", n.Data, a.Key, a.Val)
 			}
 		}
@@ -93,20 +99,20 @@ func TestPageIsWhole(t *testing.T) {
 	}
 }
 
-// TestPageIsBounded: of a large network what can be seen is drawn, and a page is not made twice for those who ask at once.
+// TestPageIsBounded: of a large network a readable number of nodes is drawn, and requests at the same time share a page.
 func TestPageIsBounded(t *testing.T) {
-	var made atomic.Int32
+	var rendered atomic.Int32
 	s := network(1000)
-	p := newPage(t, func() Snapshot { made.Add(1); return s })
+	p := newPage(t, func() Snapshot { rendered.Add(1); return s })
 	now := time.Unix(1_800_000_000, 0)
-	p.cfg.Now = func() time.Time { return now }
+	p.now = func() time.Time { return now }
 	for range 100 {
 		if _, err := p.render(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := made.Load(); n != 1 {
-		t.Errorf("made %d times", n)
+	if n := rendered.Load(); n != 1 {
+		t.Errorf("rendered %d times", n)
 	}
 	v := newView(s, nil, nil, now)
 	if len(v.Mesh.Nodes) != meshNodes || v.Mesh.Left != 1000-meshNodes || len(v.Mesh.Links) > meshNodes {
@@ -116,9 +122,9 @@ func TestPageIsBounded(t *testing.T) {
 
 func TestPicture(t *testing.T) {
 	s := network(4)
-	s.Peers[1].Datapath = "kernel"
-	s.Peers[2].Link, s.Peers[2].Via = "relay", id(1)
-	s.Peers[3].Link = "none"
+	s.Peers[1].Datapath = api.DatapathKernel
+	s.Peers[2].Link, s.Peers[2].Via = api.LinkRelay, id(1)
+	s.Peers[3].Link = api.LinkNone
 	s.Broken = [][2]peer.ID{{id(2), id(1)}}
 	v := newView(s, map[peer.ID]rate{id(1): {1e6, 2e6}}, nil, time.Time{})
 	classes := map[string]int{}
@@ -128,13 +134,13 @@ func TestPicture(t *testing.T) {
 	if want := (map[string]int{"kernel": 1, "relay": 2, "none": 1, "broken": 1, "other": 2}); fmt.Sprint(classes) != fmt.Sprint(want) {
 		t.Errorf("links %v, want %v", classes, want)
 	}
-	for _, want := range []string{"n1 is reached directly, by the kernel", "n2 is reached over n1", "n3 is not reached"} {
+	for _, want := range []string{"n1 is reached directly, by the kernel", "n2 is reached over the relay n1", "n3 is not reached"} {
 		if !strings.Contains(v.Mesh.Words, want) {
-			t.Errorf("%q does not say %q", v.Mesh.Words, want)
+			t.Errorf("%q does not contain %q", v.Mesh.Words, want)
 		}
 	}
 	if first := v.Mesh.Nodes[0]; first.Name != "n0" || math.Abs(first.X-meshWidth/2) > 1 || !strings.Contains(first.Class, "self") {
-		t.Errorf("this node is not on top: %+v", first)
+		t.Errorf("this node is not at the top: %+v", first)
 	}
 }
 
@@ -142,22 +148,22 @@ func TestRates(t *testing.T) {
 	var r rates
 	s := network(2)
 	now := time.Unix(1_800_000_000, 0)
-	if got := r.of(s, now); len(got) != 0 {
-		t.Errorf("at the first look: %v", got)
+	if got := r.update(s, now); len(got) != 0 {
+		t.Errorf("of the first snapshot: %v", got)
 	}
 	s.Peers[1].TxBytes, s.Peers[1].RxBytes = 2000, 1000
-	if got := r.of(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
+	if got := r.update(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
 		t.Errorf("%v", got)
 	}
 	s.Kernel = &Traffic{Tx: 100}
-	r.of(s, now.Add(3*time.Second))
+	r.update(s, now.Add(3*time.Second))
 	s.Kernel = &Traffic{Tx: 1100}
-	if r.of(s, now.Add(4*time.Second)); r.kernel == nil || *r.kernel != (rate{1000, 0}) {
+	if r.update(s, now.Add(4*time.Second)); r.kernel == nil || *r.kernel != (rate{1000, 0}) {
 		t.Errorf("of the kernel: %v", r.kernel)
 	}
-	s.Peers[1].TxBytes = 0 // it has started anew
-	if got, ok := r.of(s, now.Add(5*time.Second))[id(1)]; ok {
-		t.Errorf("after a fall: %v", got)
+	s.Peers[1].TxBytes = 0 // the peer has restarted
+	if got, ok := r.update(s, now.Add(5*time.Second))[id(1)]; ok {
+		t.Errorf("after a counter was reset: %v", got)
 	}
 	if got := rateText(125e6); got != "1.0 Gbit/s" {
 		t.Error(got)
@@ -167,7 +173,7 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// TestFullRing: one owner of all is a whole ring, not a line.
+// TestFullRing: a single owner is drawn as a whole ring, not as a line.
 func TestFullRing(t *testing.T) {
 	v := newRangeView(network(1).Ranges[0])
 	if len(v.Arcs) != 1 || strings.Count(v.Arcs[0].Path, "M") != 2 {
@@ -184,7 +190,7 @@ func served(t *testing.T, p *Page) *httptest.Server {
 	mux := http.NewServeMux()
 	p.Register(mux)
 	server := httptest.NewUnstartedServer(mux)
-	server.Config.ReadTimeout, server.Config.WriteTimeout = lookEach/2, lookEach/2 // streams last longer than other requests may
+	server.Config.ReadTimeout, server.Config.WriteTimeout = renderPause/2, renderPause/2 // streams last longer than other requests may
 	server.Start()
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -237,20 +243,20 @@ func TestEvents(t *testing.T) {
 	mu.Lock()
 	s.Status.Warnings = []string{"Something is wrong."}
 	mu.Unlock()
-	news := false
-	for !news && lines.Scan() {
-		if news = strings.HasPrefix(lines.Text(), "data: "); news {
+	changed := false
+	for !changed && lines.Scan() {
+		if changed = strings.HasPrefix(lines.Text(), "data: "); changed {
 			if !strings.Contains(lines.Text(), `"warnings"`) || !strings.Contains(lines.Text(), "Something is wrong.") {
-				t.Errorf("what came is not what has changed: %s", lines.Text())
+				t.Errorf("not the section that has changed: %s", lines.Text())
 			}
 		}
 	}
-	if err := lines.Err(); err != nil || !news {
-		t.Errorf("news: %v, %v", news, err)
+	if err := lines.Err(); err != nil || !changed {
+		t.Errorf("changed: %v, %v", changed, err)
 	}
 }
 
-// TestHead: whoever asks for the head of a stream has all of it at once, and may ask for more on the same connection.
+// TestHead: a HEAD request for the stream is answered at once, and the connection can be used again.
 func TestHead(t *testing.T) {
 	p := newPage(t, func() Snapshot { return network(1) })
 	server := served(t, p)
@@ -284,7 +290,8 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// TestManyStreams: as many pages as there may be are kept up to date, the rest are told to come again, and all are let go.
+// TestManyStreams: maxStreams pages are updated, further ones get an answer to retry later, and all streams end with the
+// page.
 func TestManyStreams(t *testing.T) {
 	p := newPage(t, func() Snapshot { return network(2) })
 	server := served(t, p)
@@ -303,7 +310,8 @@ func TestManyStreams(t *testing.T) {
 	}
 }
 
-// TestSlowReader: who does not read holds nobody up and is let go; what waits for him is what there is, not all that there was.
+// TestSlowReader: a reader that does not read delays no other one. When it reads again it gets the latest sections, not all
+// versions of them.
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int32
@@ -313,37 +321,37 @@ func TestSlowReader(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { _ = h.run(ctx) })
-		wake, ok := h.join()
+		changed, ok := h.join()
 		if !ok {
 			t.Fatal("no stream")
 		}
-		<-wake
-		time.Sleep(lookEach / 2)
-		all, seen := h.news(0)
-		time.Sleep(100 * lookEach)
-		later, _ := h.news(seen)
-		if len(all) != 2 || len(later) != 1 || later[0].ID != "head" || len(wake) != 1 {
-			t.Errorf("at first %v, then %v, %d tokens", all, later, len(wake))
+		<-changed.C()
+		time.Sleep(renderPause / 2)
+		all, sent := h.changedSince(0)
+		time.Sleep(100 * renderPause)
+		later, _ := h.changedSince(sent)
+		if len(all) != 2 || len(later) != 1 || later[0].ID != "head" || len(changed.C()) != 1 {
+			t.Errorf("at first %v, then %v, %d wake-ups", all, later, len(changed.C()))
 		}
-		h.leave(wake)
-		looks := n.Load()
-		time.Sleep(100 * lookEach)
-		if more := n.Load() - looks; more > 1 {
-			t.Errorf("%d looks while nobody was there", more)
+		h.leave(changed)
+		before := n.Load()
+		time.Sleep(100 * renderPause)
+		if more := n.Load() - before; more > 1 {
+			t.Errorf("%d renderings without a stream", more)
 		}
 		cancel()
 		done.Wait()
 		if _, ok := h.join(); ok {
-			t.Error("a stream after the end")
+			t.Error("a stream after run has ended")
 		}
 	})
 }
 
-// TestReaderThatStops: a connection whose reader does not read any more ends by the deadline, and its stream with it.
+// TestReaderThatStops: when a reader stops reading, its connection and stream end at the write deadline.
 func TestReaderThatStops(t *testing.T) {
 	big := network(1000)
-	turn := 0
-	p := newPage(t, func() Snapshot { turn++; big.Status.Name = fmt.Sprint(turn); return big })
+	calls := 0
+	p := newPage(t, func() Snapshot { calls++; big.Status.Name = fmt.Sprint(calls); return big })
 	server := served(t, p)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"weft/internal/peer"
 )
 
-// view is all that the templates show, in words and figures.
+// view is the data of the templates, formatted.
 type view struct {
 	Status   api.Status
 	At       string
-	State    string // in a word or two
+	State    string // "ready" or "not ready"
 	Good     bool
 	Warnings []string
 	Facts    []fact
@@ -30,13 +30,13 @@ type fact struct{ Name, Value string }
 // peerRow is a row of the table of peers.
 type peerRow struct {
 	api.Peer
-	Via       string // who relays, by name
+	Via       string // name of the relay
 	RTT       string
 	Tx, Rx    string // rates
 	TxTotal   string
 	RxTotal   string
 	DropTotal uint64
-	DropsText string // by reason
+	DropsText string // drops by reason
 }
 
 func newView(s Snapshot, r map[peer.ID]rate, kernel *rate, now time.Time) view {
@@ -77,14 +77,14 @@ func facts(s api.Status) []fact {
 	}
 	return []fact{
 		{"Nodes", strings.Join(states, ", ")},
-		{"Datapath", s.Datapath},
+		{"Datapath", string(s.Datapath)},
 		{"Encryption", encryption},
 		{"Address", s.Advertise.Addr().String()},
 		{"MTU of pods", fmt.Sprintf("%d bytes", s.MTU)},
 		{"Bridge", s.Bridge + " with " + s.Tap},
 		{"Offloads", strings.Join(s.Offload, " ")},
 		{"MACs known", fmt.Sprint(s.FDB)},
-		{"Addresses", s.IPAM},
+		{"Addresses", string(s.IPAM)},
 		{"Version", s.Version},
 		{"Up since", s.Since.Format(time.DateTime)},
 	}
@@ -98,8 +98,8 @@ func newPeerRow(p api.Peer, names map[peer.ID]string, rates map[peer.ID]rate) pe
 	if !p.Via.IsZero() {
 		row.Via = names[p.Via]
 	}
-	// What the kernel carries is not counted by peer.
-	if r, known := rates[p.ID]; known && !p.Self && p.Datapath != "kernel" {
+	// Traffic that the kernel carries is not counted by peer.
+	if r, known := rates[p.ID]; known && !p.Self && p.Datapath != api.DatapathKernel {
 		row.Tx, row.Rx = rateText(r.tx), rateText(r.rx)
 	}
 	var reasons []string
@@ -111,27 +111,27 @@ func newPeerRow(p api.Peer, names map[peer.ID]string, rates map[peer.ID]rate) pe
 	return row
 }
 
-// rate is bytes a second.
+// rate is in bytes a second.
 type rate struct{ tx, rx float64 }
 
-// rates remembers counters to make rates of them.
+// rates computes rates from the counters of two snapshots.
 type rates struct {
 	at     time.Time
 	counts map[peer.ID][2]uint64
-	before *Traffic // of the kernel
-	kernel *rate    // as of was last called; nil: not known
+	before *Traffic // the latest counters of the kernel
+	kernel *rate    // computed by the latest call of update; nil when not known
 }
 
-// forgetRates is the longest time between two looks that a rate is made of.
-const forgetRates = 10 * time.Second
+// maxRateInterval is the longest time between two snapshots from which a rate is computed.
+const maxRateInterval = 10 * time.Second
 
-// of returns the rates since the last look; none after a long time without one.
-func (r *rates) of(s Snapshot, now time.Time) map[peer.ID]rate {
+// update returns the rates since the snapshot before; none when that is longer ago than maxRateInterval.
+func (r *rates) update(s Snapshot, now time.Time) map[peer.ID]rate {
 	elapsed := now.Sub(r.at)
 	before := r.counts
 	r.at, r.counts = now, make(map[peer.ID][2]uint64, len(s.Peers))
 	found := map[peer.ID]rate{}
-	usable := elapsed > 0 && elapsed <= forgetRates
+	usable := elapsed > 0 && elapsed <= maxRateInterval
 	for _, p := range s.Peers {
 		r.counts[p.ID] = [2]uint64{p.TxBytes, p.RxBytes}
 		b, known := before[p.ID]
@@ -147,7 +147,7 @@ func (r *rates) of(s Snapshot, now time.Time) map[peer.ID]rate {
 	return found
 }
 
-// scaled writes v in steps of 1,000.
+// scaled returns v with its unit and a decimal prefix.
 func scaled(v float64, unit string) string {
 	for _, prefix := range []string{"", "k", "M", "G", "T", "P"} {
 		if v < 999.5 {

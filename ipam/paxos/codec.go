@@ -13,7 +13,7 @@ import (
 // ErrEncoding is wrapped by Decode for bytes that are not the encoding of valid states.
 var ErrEncoding = errors.New("paxos: bad encoding")
 
-// The encoding of states; numbers are unsigned varints (encoding/binary) where not said otherwise:
+// The encoding of states; numbers are unsigned varints (encoding/binary) unless stated otherwise:
 //
 //	+---------+-------+----------
 //	| version | count | states …
@@ -21,12 +21,12 @@ var ErrEncoding = errors.New("paxos: bad encoding")
 //	+---------+-------+----------
 //
 //	state:  node (8 bytes) | seq | needed | floor | promised | accepted | value
-//	ballot: round | by (8 bytes, left out for round 0)
+//	ballot: round | proposer (8 bytes, left out for round 0)
 //	value:  0 where nothing is accepted; or 1 + the number of nodes in it, and these, 8 bytes each;
 //	        or 1 + MaxValue + i for the value of the state i places before
 const (
 	encodingVersion = 1
-	lookBack        = 64 // how many states before are searched for the same value
+	lookBack        = 64 // how many preceding states are searched for the same value
 	minStateLen     = 8 + 1 + 1 + 1 + 1 + 1 + 1
 )
 
@@ -40,8 +40,8 @@ func Append(dst []byte, states []State) []byte {
 	return dst
 }
 
-// Chunks returns encodings of at most limit bytes that together hold all states, each of which may be merged alone. The
-// limit must be 900 at least, which is more than any one state takes.
+// Chunks returns encodings of at most limit bytes that together hold all states. Each may be merged alone. The limit
+// must be at least 900, which is more than any one state needs.
 func Chunks(states []State, limit int) [][]byte {
 	var chunks [][]byte
 	for len(states) > 0 {
@@ -58,8 +58,8 @@ func Chunks(states []State, limit int) [][]byte {
 	return chunks
 }
 
-// Decode reads what Append wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and returns
-// states that an elector can be in or an error that wraps ErrEncoding.
+// Decode reads the encoding that Append wrote. Whatever the bytes, it does not panic, allocates only in proportion to
+// them, and returns states that an acceptor can be in or an error that wraps ErrEncoding.
 func Decode(b []byte) ([]State, error) {
 	d := decoder{bytesreader.Reader{B: b}}
 	if v := d.Bytes(1); len(v) == 1 && v[0] != encodingVersion {
@@ -83,7 +83,7 @@ func Decode(b []byte) ([]State, error) {
 	return states, nil
 }
 
-// valid reports whether an elector can be in state s.
+// valid reports whether an acceptor can be in state s.
 func (s State) valid() bool {
 	if s.Node.IsZero() || s.Seq == 0 || max(s.Seq, s.Promised.Round) > MaxCount || max(s.Needed, s.Floor) > MaxAcceptors {
 		return false

@@ -1,28 +1,33 @@
-// Package paxos lets nodes that only gossip agree once: on the set of nodes that divide a range first.
+// Package paxos lets nodes that communicate only by gossip agree once on a value. It has two kinds of instance.
 //
-// It is single-decree Paxos (Lamport, "Paxos Made Simple", 2001) without messages of its own. Each node's acceptor state,
-// what it promised and what it accepted, is gossiped; a node acts on what it has heard of all:
+// A Node takes part in the instance that bootstraps a range: it decides on the set of nodes that divide the range
+// first. An Acceptor and a Proposal are the two sides of an instance in which the proposer asks every acceptor by
+// message; it decides on the new owner of a dead node's addresses. The rest of this comment is about Node.
 //
-//   - prepare: the proposer raises its own promise to a ballot of its own, above all it has heard of;
-//   - promise: an elector that hears of a higher promise makes it its own;
-//   - accept: once a quorum of electors has promised exactly its ballot, the proposer accepts, as value what the highest
-//     ballot accepted among them carries, or else all electors it knows;
-//   - an elector that hears of a value accepted under a ballot not below its promise accepts it as well;
-//   - decided is the value that a quorum has accepted under one ballot.
+// It is Paxos for a single value (Lamport, "Paxos Made Simple", 2001) without messages of its own. The acceptor state of
+// each node, its promise and its acceptance, is gossiped, and a node acts on the states that it knows:
+//
+//   - prepare: the proposer raises its own promise to a ballot of its own, above all that it knows;
+//   - promise: an acceptor that learns of a higher promise makes the same promise;
+//   - accept: once a quorum of acceptors has promised exactly its ballot, the proposer accepts a value: that of the
+//     highest ballot accepted among them, or else all acceptors that it knows;
+//   - an acceptor that learns of a value accepted under a ballot not below its promise accepts it as well;
+//   - the value that a quorum has accepted under one ballot is decided.
 //
 // A node's state counts its changes (Seq), so of two states of one node the later wins, and gossip may lose, repeat and
-// reorder as it pleases. The caller must write Own to disk after every call that changed it, before anybody hears of it.
+// reorder states. The caller must write Own to disk after every call that changed it, before it sends the state.
 //
-// Who the electors are is known by hearsay only: each says how many must meet (Needed), and the highest number said
-// counts. Nobody proposes, and nothing is decided, before that many are known. With k electors known, a quorum is the larger
-// of k/2+1 and k-n/2, where n is the lowest number that one of them may have voted with: a majority while nobody but the n
-// has come, and all but n/2 where there are more. So two electorates of which one holds the other always have quorums that
-// meet, and latecomers cannot decide again what the first n decided: of the e >= n electors of the first, less than e/2 were
-// missing from its quorum, and at most n/2 are missing from the second's.
+// The acceptors are known only by gossip: each publishes how many must meet (Needed), and the highest number counts. No
+// node proposes, and nothing is decided, before that many are known. With k acceptors known, a quorum is the larger of
+// k/2+1 and k-n/2, where n is the lowest number that one of them may have counted as needed in its state: a majority
+// while only those n have joined, and all but n/2 where there are more. So of two sets of acceptors of which one
+// contains the other, quorums always intersect, and late nodes cannot decide again what the first n decided: of the e
+// >= n acceptors of the first set, less than e/2 were missing from its quorum, and at most n/2 are missing from the
+// second's.
 //
-// Electorates that met without knowing of each other may decide apart. They can exist only where more nodes take part than
-// are needed: n should count all that start before the range is divided. Package ring tells rings founded apart from
-// each other.
+// Sets of acceptors that met without knowing of each other may decide separately. They can exist only where more nodes
+// take part than are needed: n should count all nodes that start before the range is divided. Package ring detects
+// rings that were bootstrapped separately, by their cluster IDs.
 //
 // The package is pure: no goroutine, no I/O, no clock. A Node is not safe for concurrent use.
 package paxos
@@ -35,30 +40,30 @@ import (
 	"weft/internal/peer"
 )
 
-// Bounds on what is kept of others.
+// Bounds on the state of other nodes.
 const (
-	// MaxElectors is how many nodes' states a Node keeps.
+	// MaxAcceptors is how many nodes' states a Node keeps.
 	MaxAcceptors = 4096
-	// MaxValue is how many nodes a value names: where more electors are known, the lowest IDs are proposed. It keeps a
-	// state within one datagram of gossip; who is not among the founders asks them for a share.
+	// MaxValue is how many nodes a value names: where more acceptors are known, those with the lowest IDs are proposed.
+	// It keeps a state within one datagram of gossip. A node that the value does not name asks those nodes for a share.
 	MaxValue = 96
-	// MaxCount bounds rounds and Seq in what is read from others, so that no peer can push a counter to its end.
+	// MaxCount bounds rounds and Seq in states that are read from other nodes, so that no peer can exhaust a counter.
 	MaxCount = 1 << 48
 )
 
-// slowdown is how many electors have each turn last one call of Propose longer.
+// slowdown is the number of acceptors per additional call of Propose that each turn lasts.
 const slowdown = 16
 
-// ErrElectors is wrapped by Merge when the states would be of more than MaxElectors nodes.
-var ErrElectors = errors.New("paxos: too many electors")
+// ErrAcceptors is wrapped by Merge when the states would be of more than MaxAcceptors nodes.
+var ErrAcceptors = errors.New("paxos: too many acceptors")
 
-// Ballot orders proposals: by round, then by the node that proposes. The zero Ballot is below all.
+// Ballot orders proposals: by round, then by the ID of the proposer. The zero Ballot is below all others.
 type Ballot struct {
 	Round uint64
 	By    peer.ID
 }
 
-// IsZero reports whether b is no ballot at all.
+// IsZero reports whether b is the zero Ballot.
 func (b Ballot) IsZero() bool { return b == Ballot{} }
 
 // Less reports whether b is below other.
@@ -69,21 +74,21 @@ func (b Ballot) Less(other Ballot) bool {
 	return b.By.Compare(other.By) < 0
 }
 
-// State is what one elector has promised and accepted.
+// State is the state of one acceptor, as it is gossiped.
 type State struct {
 	Node     peer.ID
 	Seq      uint64 // counts the changes of this state
-	Needed   uint64 // how many electors must meet, as this one was told; 0 where it is no elector
-	Floor    uint64 // the lowest number of electors it has taken as needed when it voted; 0 before its first vote
-	Promised Ballot // it takes no part in ballots below
+	Needed   uint64 // how many acceptors must meet, by the configuration of this node; 0 for an observer
+	Floor    uint64 // the lowest number that it counted as needed in a promise or acceptance; 0 before the first
+	Promised Ballot // ballots below are refused
 	Accepted Ballot // never above Promised
 	Value    []peer.ID
 }
 
-// IsZero reports whether s is no state.
+// IsZero reports whether s is the zero State.
 func (s State) IsZero() bool { return s.Node.IsZero() }
 
-// Node is one node's part in the decree, with all it has heard of the others.
+// Node is one node's part in the bootstrap instance, with the states of the others that it knows.
 type Node struct {
 	self    peer.ID
 	states  map[peer.ID]State
@@ -91,9 +96,9 @@ type Node struct {
 	decided []peer.ID
 }
 
-// New returns a node that asks for needed electors to meet; 0 makes it an observer, which learns the decision but neither
-// proposes nor votes. Pass the State that was last written to disk, or the zero State. A node that has voted stays an
-// elector, whatever needed now says: its votes may be part of a decision.
+// New returns a node that requires needed acceptors to meet; 0 makes it an observer, which learns the decision but
+// neither proposes nor accepts. Pass the State that was last written to disk, or the zero State. A node that has made a
+// promise remains an acceptor, whatever needed is now, because its state may be part of a decision.
 func New(self peer.ID, needed int, stored State) *Node {
 	n := &Node{self: self, states: make(map[peer.ID]State)}
 	own := stored
@@ -112,10 +117,10 @@ func New(self peer.ID, needed int, stored State) *Node {
 	return n
 }
 
-// Own is this node's state, to be written to disk and gossiped; zero for an observer.
+// Own returns this node's state, to be written to disk and gossiped; zero for an observer.
 func (n *Node) Own() State { return n.states[n.self] }
 
-// States returns all that is known, sorted by node. Values are shared and must not be changed.
+// States returns all known states, sorted by node. Values are shared and must not be changed.
 func (n *Node) States() []State {
 	states := make([]State, 0, len(n.states))
 	for _, s := range n.states {
@@ -125,10 +130,10 @@ func (n *Node) States() []State {
 	return states
 }
 
-// Known is the number of electors heard of, this node among them if it is one.
+// Known returns the number of acceptors that are known, including this node if it is one.
 func (n *Node) Known() int { return len(n.states) }
 
-// Waiting returns how many electors have met and how many must.
+// Waiting returns how many acceptors have met and how many must.
 func (n *Node) Waiting() (met, needed int) {
 	for _, s := range n.states {
 		needed = max(needed, int(s.Needed))
@@ -136,8 +141,8 @@ func (n *Node) Waiting() (met, needed int) {
 	return len(n.states), needed
 }
 
-// Merge takes over what of states is news, promises and accepts in turn, and returns all that changed, this node's own
-// state included. Where it returns ErrElectors, wrapped, nothing was merged.
+// Merge applies the newer ones of states, promises and accepts as they require, and returns all states that changed,
+// including this node's own. Where it returns ErrAcceptors, wrapped, nothing was merged.
 func (n *Node) Merge(states []State) (changed []State, err error) {
 	unknown := 0
 	for _, s := range states {
@@ -146,13 +151,13 @@ func (n *Node) Merge(states []State) (changed []State, err error) {
 		}
 	}
 	if len(n.states)+unknown > MaxAcceptors {
-		return nil, fmt.Errorf("%w: %d", ErrElectors, len(n.states)+unknown)
+		return nil, fmt.Errorf("%w: %d", ErrAcceptors, len(n.states)+unknown)
 	}
 	before := n.Own()
 	for _, s := range states {
 		if s.Seq > n.states[s.Node].Seq {
 			n.states[s.Node] = s
-			if s.Node != n.self { // a state of this node, from before it lost its disk, is told below
+			if s.Node != n.self { // a state of this node from before it lost its disk is returned below
 				changed = append(changed, s)
 			}
 		}
@@ -164,14 +169,14 @@ func (n *Node) Merge(states []State) (changed []State, err error) {
 	return changed, nil
 }
 
-// Propose starts a ballot if it is this node's turn, and reports whether its state changed. Call it now and then, at a
-// second's distance or so with some jitter, until there is a decision: the lowest elector has the first turn, and turns
-// pass on every second call, so that duels end and a node that died does not hold up the rest. Where there are many
-// electors they pass more slowly, as gossip takes longer to bring their promises.
+// Propose starts a ballot if it is this node's turn, and reports whether its state changed. Call it about once a
+// second, with some jitter, until there is a decision. The acceptor with the lowest ID has the first turn, and turns
+// pass on every second call, so that duels end and a dead node does not block the others. With many acceptors turns
+// pass more slowly, because gossip needs longer to deliver their promises.
 func (n *Node) Propose() (changed bool) {
 	met, needed := n.Waiting()
-	own, elector := n.states[n.self]
-	if _, done := n.Decided(); done || !elector || met < needed {
+	own, isAcceptor := n.states[n.self]
+	if _, done := n.Decided(); done || !isAcceptor || met < needed {
 		return false
 	}
 	turn := n.turn
@@ -185,13 +190,14 @@ func (n *Node) Propose() (changed bool) {
 		highest = max(highest, s.Promised.Round, s.Accepted.Round)
 	}
 	own.Promised = Ballot{Round: highest + 1, By: n.self}
-	n.vote(own)
+	n.record(own)
 	n.step()
 	return true
 }
 
-// Decided returns the founders that were agreed on, sorted; false while there is no decision. Once it was true it stays so.
-func (n *Node) Decided() (founders []peer.ID, ok bool) {
+// Decided returns the decided bootstrap nodes, sorted; false while there is no decision. Once it has returned true it
+// always does.
+func (n *Node) Decided() (bootstrapNodes []peer.ID, ok bool) {
 	if n.decided != nil {
 		return slices.Clone(n.decided), true
 	}
@@ -211,7 +217,7 @@ func (n *Node) Decided() (founders []peer.ID, ok bool) {
 	return nil, false
 }
 
-// quorum is how many electors it takes; see the package comment.
+// quorum returns the size of a quorum; see the package comment.
 func (n *Node) quorum() int {
 	met := len(n.states)
 	lowest := uint64(met)
@@ -225,7 +231,7 @@ func (n *Node) quorum() int {
 	return max(met/2+1, met-int(lowest/2))
 }
 
-// rank is this node's place among the electors by ID.
+// rank returns the position of this node among the acceptors, by ID.
 func (n *Node) rank() (rank int) {
 	for id := range n.states {
 		if id.Compare(n.self) < 0 {
@@ -235,8 +241,8 @@ func (n *Node) rank() (rank int) {
 	return rank
 }
 
-// vote makes own, which promises or accepts anew, this node's state.
-func (n *Node) vote(own State) {
+// record makes own, which contains a new promise or acceptance, this node's state.
+func (n *Node) record(own State) {
 	_, needed := n.Waiting()
 	if own.Floor == 0 || uint64(needed) < own.Floor {
 		own.Floor = uint64(needed)
@@ -245,10 +251,11 @@ func (n *Node) vote(own State) {
 	n.states[n.self] = own
 }
 
-// step lets this node do what follows from all it knows: accept, promise, and accept its own ballot.
+// step applies the rules for acceptors and proposer to all known states: accept, promise, and accept under its own
+// ballot.
 func (n *Node) step() {
-	own, elector := n.states[n.self]
-	if !elector {
+	own, isAcceptor := n.states[n.self]
+	if !isAcceptor {
 		return
 	}
 	changed := false
@@ -271,7 +278,7 @@ func (n *Node) step() {
 		changed = true
 	}
 	if changed {
-		n.vote(own)
+		n.record(own)
 	}
 }
 

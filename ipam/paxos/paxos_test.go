@@ -12,7 +12,7 @@ import (
 
 func id(n int) peer.ID { return peer.ID{byte(n >> 8), byte(n)} }
 
-// exchange lets every node hear every other until nothing changes.
+// exchange merges the states of every node into every other until nothing changes.
 func exchange(t testing.TB, nodes ...*Node) {
 	t.Helper()
 	for again := true; again; {
@@ -68,7 +68,7 @@ func TestOneNodeDecidesAlone(t *testing.T) {
 	}
 }
 
-func TestObserverLearnsButNeverVotes(t *testing.T) {
+func TestObserverLearnsButNeverAccepts(t *testing.T) {
 	a, b, o := New(id(2), 2, State{}), New(id(3), 2, State{}), New(id(1), 0, State{})
 	exchange(t, a, o)
 	if o.Propose() || !o.Own().IsZero() || a.Known() != 1 {
@@ -85,7 +85,7 @@ func TestObserverLearnsButNeverVotes(t *testing.T) {
 	}
 }
 
-func TestTurnsPassWhenTheLowestIsDead(t *testing.T) {
+func TestTurnsPassWhenTheLowestNodeIsDead(t *testing.T) {
 	a, b, c := New(id(1), 3, State{}), New(id(2), 3, State{}), New(id(3), 3, State{})
 	exchange(t, a, b, c)
 	for range 20 {
@@ -95,7 +95,7 @@ func TestTurnsPassWhenTheLowestIsDead(t *testing.T) {
 	}
 	got, ok := b.Decided()
 	if !ok || !slices.Equal(got, []peer.ID{id(1), id(2), id(3)}) {
-		t.Errorf("%v, %v: a majority could not go on without the dead", got, ok)
+		t.Errorf("%v, %v: a majority could not decide without the dead node", got, ok)
 	}
 }
 
@@ -138,11 +138,11 @@ func TestLatecomersCannotDecideAgain(t *testing.T) {
 	}
 }
 
-func TestLoneNodeThatDecidedIsNotOutvoted(t *testing.T) {
+func TestLoneNodeThatDecidedIsNotOverruled(t *testing.T) {
 	a := New(id(9), 1, State{})
 	b, c := New(id(2), 2, State{}), New(id(3), 2, State{})
 	before := a.States()
-	a.Propose() // alone, before it hears of anybody
+	a.Propose() // alone, before it knows any other node
 	for _, n := range []*Node{b, c} {
 		if _, err := n.Merge(before); err != nil {
 			t.Fatal(err)
@@ -158,20 +158,20 @@ func TestLoneNodeThatDecidedIsNotOutvoted(t *testing.T) {
 	}
 }
 
-func TestRestoredNodeKeepsItsVotes(t *testing.T) {
+func TestRestoredNodeKeepsItsState(t *testing.T) {
 	a, b := New(id(1), 2, State{}), New(id(2), 2, State{})
 	exchange(t, a, b)
 	a.Propose()
 	exchange(t, a, b)
 	again := New(id(2), 0, b.Own())
 	if diff := cmp.Diff(b.Own(), again.Own()); diff != "" {
-		t.Errorf("restored as an observer, after it voted: %s", diff)
+		t.Errorf("restored as an observer, after it accepted: %s", diff)
 	}
 	other := New(id(2), 5, b.Own())
 	if own := other.Own(); own.Needed != 5 || own.Seq <= b.Own().Seq || own.Floor != 2 || own.Accepted != b.Own().Accepted {
 		t.Errorf("restored with another number: %+v", own)
 	}
-	// One that lost its disk finds its own votes with the others.
+	// A node that lost its disk receives its own state from the others.
 	lost := New(id(2), 2, State{})
 	if _, err := lost.Merge(a.States()); err != nil {
 		t.Fatal(err)
@@ -181,13 +181,13 @@ func TestRestoredNodeKeepsItsVotes(t *testing.T) {
 	}
 }
 
-func TestMergeBoundsElectors(t *testing.T) {
+func TestMergeBoundsAcceptors(t *testing.T) {
 	n := New(id(1), 1, State{})
 	var states []State
 	for i := range MaxAcceptors {
 		states = append(states, State{Node: id(i + 2), Seq: 1, Needed: 1})
 	}
-	if _, err := n.Merge(states); !errors.Is(err, ErrElectors) || n.Known() != 1 {
+	if _, err := n.Merge(states); !errors.Is(err, ErrAcceptors) || n.Known() != 1 {
 		t.Errorf("%d known, %v", n.Known(), err)
 	}
 }
@@ -208,7 +208,7 @@ func TestValueIsBounded(t *testing.T) {
 	}
 	own := n.Own()
 	own.Promised = b
-	n.vote(own)
+	n.record(own)
 	n.step()
 	if got := len(n.Own().Value); got != MaxValue {
 		t.Errorf("a value of %d", got)

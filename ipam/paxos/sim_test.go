@@ -9,10 +9,10 @@ import (
 	"weft/internal/peer"
 )
 
-// sim is some electors, an observer, and all messages ever sent: any of them may arrive again, later or never.
+// sim is some acceptors, an observer, and all messages that were sent: any of them may arrive again, later or never.
 type sim struct {
 	nodes   []*Node
-	disk    []State // what each node wrote before it said anything
+	disk    []State // the state that each node wrote before it sent anything
 	needed  []int
 	air     [][]byte
 	side    []int // the partition a node is in
@@ -21,7 +21,7 @@ type sim struct {
 }
 
 func newSim(t *rapid.T) *sim {
-	n := rapid.IntRange(1, 6).Draw(t, "electors")
+	n := rapid.IntRange(1, 6).Draw(t, "acceptors")
 	s := &sim{}
 	for i := range n + 1 {
 		needed := n
@@ -36,13 +36,13 @@ func newSim(t *rapid.T) *sim {
 	return s
 }
 
-// say writes the node's state and sends what changed, or all it knows.
-func (s *sim) say(i int, states []State) {
+// send writes the node's state and sends states.
+func (s *sim) send(i int, states []State) {
 	s.disk[i] = s.nodes[i].Own()
 	s.air = append(s.air, Append(nil, states))
 }
 
-func (s *sim) hear(t *rapid.T, i int, msg []byte) {
+func (s *sim) receive(t *rapid.T, i int, msg []byte) {
 	states, err := Decode(msg)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func (s *sim) hear(t *rapid.T, i int, msg []byte) {
 		t.Fatal(err)
 	}
 	if len(changed) > 0 {
-		s.say(i, changed)
+		s.send(i, changed)
 	}
 }
 
@@ -73,31 +73,31 @@ func TestNeverTwoDecisionsAndOneOnceHealed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSim(t)
 		node := func(t *rapid.T) int { return rapid.IntRange(0, len(s.nodes)-1).Draw(t, "node") }
-		hear := func(t *rapid.T) {
+		receive := func(t *rapid.T) {
 			if len(s.air) > 0 {
-				s.hear(t, node(t), rapid.SampledFrom(s.air).Draw(t, "message"))
+				s.receive(t, node(t), rapid.SampledFrom(s.air).Draw(t, "message"))
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"propose": func(t *rapid.T) {
 				i := node(t)
 				if s.nodes[i].Propose() {
-					s.say(i, []State{s.nodes[i].Own()})
+					s.send(i, []State{s.nodes[i].Own()})
 				}
 			},
 			"impatient": func(t *rapid.T) { // a duel: out of turn
 				i := node(t)
 				for range 2 * len(s.nodes) {
 					if s.nodes[i].Propose() {
-						s.say(i, s.nodes[i].States())
+						s.send(i, s.nodes[i].States())
 					}
 				}
 			},
-			"say": func(t *rapid.T) {
+			"send": func(t *rapid.T) {
 				i := node(t)
-				s.say(i, s.nodes[i].States())
+				s.send(i, s.nodes[i].States())
 			},
-			"hear": hear, "hear 2": hear, "hear 3": hear,
+			"receive": receive, "receive 2": receive, "receive 3": receive,
 			"partition": func(t *rapid.T) {
 				for i := range s.side {
 					s.side[i] = rapid.IntRange(0, 1).Draw(t, "side")
@@ -106,8 +106,8 @@ func TestNeverTwoDecisionsAndOneOnceHealed(t *testing.T) {
 			"push-pull": func(t *rapid.T) {
 				i, j := node(t), node(t)
 				if s.side[i] == s.side[j] {
-					s.hear(t, i, Append(nil, s.nodes[j].States()))
-					s.hear(t, j, Append(nil, s.nodes[i].States()))
+					s.receive(t, i, Append(nil, s.nodes[j].States()))
+					s.receive(t, j, Append(nil, s.nodes[i].States()))
 				}
 			},
 			"crash": func(t *rapid.T) {
@@ -121,12 +121,12 @@ func TestNeverTwoDecisionsAndOneOnceHealed(t *testing.T) {
 	})
 }
 
-// heal lets everybody hear everybody, and demands a decision.
+// heal delivers the state of each node to each other, and checks that there is a decision.
 func (s *sim) heal(t *rapid.T) {
 	for range 4 * len(s.nodes) {
 		for i := range s.nodes {
 			for j := range s.nodes {
-				s.hear(t, j, Append(nil, s.nodes[i].States()))
+				s.receive(t, j, Append(nil, s.nodes[i].States()))
 			}
 			s.check(t)
 			s.nodes[i].Propose()
@@ -134,7 +134,7 @@ func (s *sim) heal(t *rapid.T) {
 	}
 	for i, n := range s.nodes {
 		if _, ok := n.Decided(); !ok {
-			t.Fatalf("node %d has not learnt a decision: %+v", i, n.States())
+			t.Fatalf("node %d has not learned a decision: %+v", i, n.States())
 		}
 	}
 	s.check(t)

@@ -9,46 +9,47 @@ import (
 	"weft/internal/peer"
 )
 
-// FoundingOf returns the identity of the founding of r's range by founders, in any order.
-func (r *Ring) ClusterIDOf(founders []peer.ID) ClusterID {
+// ClusterIDOf returns the cluster ID of r's range when bootstrapNodes, in any order, divide it.
+func (r *Ring) ClusterIDOf(bootstrapNodes []peer.ID) ClusterID {
 	h := sha256.New()
 	h.Write([]byte("weft ring " + r.prefix.String()))
-	for _, id := range normal(founders) {
+	for _, id := range normal(bootstrapNodes) {
 		h.Write(id[:])
 	}
 	return ClusterID(h.Sum(nil)[:len(ClusterID{})])
 }
 
-// Found divides the range equally among founders: shares differ by one address at most, whatever their number, and are
-// the same wherever Found is called with the same founders in whatever order. Where founders outnumber the addresses,
-// the last of them get nothing.
+// Bootstrap divides the range equally among bootstrapNodes: shares differ by at most one address, whatever their
+// number, and are the same wherever Bootstrap is called with the same nodes, in any order. Where there are more nodes
+// than addresses, the last nodes get no share. The delta holds the tokens that were added.
 //
-// On a ring that has heard of this founding already Found changes nothing: see FillIn. On a ring founded otherwise it returns a *ForeignError. The delta holds what was added.
-func (r *Ring) Bootstrap(founders []peer.ID) (delta *Ring, err error) {
-	founders = normal(founders)
-	if len(founders) == 0 {
-		return nil, errors.New("ring: no founders")
+// On a ring that already has this cluster ID Bootstrap changes nothing: see FillIn. On a ring with another cluster ID
+// it returns a *ClusterMismatchError.
+func (r *Ring) Bootstrap(bootstrapNodes []peer.ID) (delta *Ring, err error) {
+	bootstrapNodes = normal(bootstrapNodes)
+	if len(bootstrapNodes) == 0 {
+		return nil, errors.New("ring: no bootstrap nodes")
 	}
-	founding := r.ClusterIDOf(founders)
+	clusterID := r.ClusterIDOf(bootstrapNodes)
 	switch {
-	case r.founding == founding:
+	case r.clusterID == clusterID:
 		return r.pick(nil), nil
 	case r.Bootstrapped():
-		return nil, &ClusterMismatchError{Ours: r.founding, Theirs: founding}
+		return nil, &ClusterMismatchError{Ours: r.clusterID, Theirs: clusterID}
 	}
-	r.founding = founding
-	r.tokens = r.shares(founders)
+	r.clusterID = clusterID
+	r.tokens = r.shares(bootstrapNodes)
 	return r.Clone(), nil
 }
 
-// FillIn adds the shares of a founding to a ring that has heard of it only in part: those within which it knows nothing,
-// as where it knows something the share may have moved on. It reports whether founders, in any order, are those of r's
-// founding; where they are not, r stays as it is.
-func (r *Ring) FillIn(founders []peer.ID) bool {
-	if !r.Bootstrapped() || r.ClusterIDOf(founders) != r.founding {
+// FillIn adds the first shares to a bootstrapped ring that knows only part of its tokens: those shares within which it
+// knows no token, because where it knows one the share may have been granted since. It reports whether bootstrapNodes,
+// in any order, match r's cluster ID; where they do not, r stays as it is.
+func (r *Ring) FillIn(bootstrapNodes []peer.ID) bool {
+	if !r.Bootstrapped() || r.ClusterIDOf(bootstrapNodes) != r.clusterID {
 		return false
 	}
-	for _, t := range r.shares(normal(founders)) {
+	for _, t := range r.shares(normal(bootstrapNodes)) {
 		if i, _ := r.find(t.Start); i == len(r.tokens) || r.tokens[i].Start >= t.End {
 			r.put(t)
 		}
@@ -56,13 +57,13 @@ func (r *Ring) FillIn(founders []peer.ID) bool {
 	return true
 }
 
-// shares returns the tokens with which founders, in normal order, begin.
-func (r *Ring) shares(founders []peer.ID) []Token {
-	n := uint64(len(founders))
+// shares returns the first tokens of bootstrapNodes, which are in normal order.
+func (r *Ring) shares(bootstrapNodes []peer.ID) []Token {
+	n := uint64(len(bootstrapNodes))
 	share, longer := r.Size()/n, r.Size()%n
-	tokens := make([]Token, 0, len(founders))
+	tokens := make([]Token, 0, len(bootstrapNodes))
 	var start uint64
-	for i, id := range founders {
+	for i, id := range bootstrapNodes {
 		end := start + share
 		if uint64(i) < longer {
 			end++
@@ -78,9 +79,10 @@ func (r *Ring) shares(founders []peer.ID) []Token {
 	return tokens
 }
 
-// Grant gives the span, all of which self must own, to another node. Tokens that reach out of the span are cut; free
-// counts the free addresses of a span, as for ReportFree. The returned delta holds every token that changed: the caller
-// must have r written to disk before it lets the delta out, for whoever learns of it may lease what it names.
+// Grant hands the span, all of which self must own, over to another node. Tokens that reach out of the span are cut;
+// free counts the free addresses of a span, as for ReportFree. The returned delta holds every token that changed. The
+// caller must write r to disk before it sends the delta, because a node that learns of the delta may lease the
+// addresses in it.
 func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta *Ring, err error) {
 	if to.IsZero() || to == self || span.Len() == 0 {
 		return nil, fmt.Errorf("ring: grant of [%d, %d) to %q", span.Start, span.End, to)
@@ -110,9 +112,10 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 	return r.pick(changed), nil
 }
 
-// ReportFree sets the free counts of self's tokens to what free returns for their spans, and bumps the versions of those
-// for which worth, given the old count, the new one and the number of addresses that may be given out, says that the
-// change should be told. A nil worth tells every change. The delta holds what changed.
+// ReportFree sets the free counts of self's tokens to the values that free returns for their spans. It increments the
+// versions of the tokens for which worth, called with the old count, the new count and the number of addresses that may
+// be allocated, reports that the change should be published. A nil worth publishes every change. The delta holds the
+// tokens that changed.
 func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, is, capacity uint64) bool) (delta *Ring) {
 	var changed []uint64
 	for i := range r.tokens {
@@ -142,7 +145,7 @@ func (r *Ring) owns(self peer.ID, span Span) bool {
 	return false
 }
 
-// cuts is how many tokens cut would add at offset.
+// cuts returns how many tokens cut would add at offset.
 func (r *Ring) cuts(offset uint64) int {
 	if t, ok := r.TokenAt(offset); ok && t.Start != offset {
 		return 1
@@ -150,21 +153,22 @@ func (r *Ring) cuts(offset uint64) int {
 	return 0
 }
 
-// cut makes a token start at offset, where one that holds it does not already, and returns the starts of those changed.
+// cut splits the token that covers offset so that a token starts there, unless one does already, and returns the starts
+// of the tokens that changed.
 func (r *Ring) cut(offset uint64) []uint64 {
 	i, found := r.find(offset)
 	if found || i == 0 || r.tokens[i-1].End <= offset {
 		return nil
 	}
 	low := &r.tokens[i-1]
-	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: first(reign(low.Version))}
+	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: first(epochOf(low.Version))}
 	low.End = offset
 	low.Version++
 	r.tokens = slices.Insert(r.tokens, i, high)
 	return []uint64{r.tokens[i-1].Start, offset}
 }
 
-// put inserts t or replaces the token of the same start, which it returns; the zero Token where there was none.
+// put inserts t or replaces the token with the same start, which it returns; the zero Token where there was none.
 func (r *Ring) put(t Token) (old Token) {
 	i, found := r.find(t.Start)
 	if found {
@@ -175,9 +179,9 @@ func (r *Ring) put(t Token) (old Token) {
 	return Token{}
 }
 
-// pick returns a ring with the tokens at starts only.
+// pick returns a ring with only the tokens at starts.
 func (r *Ring) pick(starts []uint64) *Ring {
-	delta := &Ring{prefix: r.prefix, founding: r.founding}
+	delta := &Ring{prefix: r.prefix, clusterID: r.clusterID}
 	slices.Sort(starts)
 	for _, start := range slices.Compact(starts) {
 		if i, found := r.find(start); found {
@@ -187,7 +191,7 @@ func (r *Ring) pick(starts []uint64) *Ring {
 	return delta
 }
 
-// normal returns ids sorted, without duplicates and the zero ID.
+// normal returns ids sorted, without duplicates and without the zero ID.
 func normal(ids []peer.ID) []peer.ID {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, peer.ID.Compare)

@@ -13,12 +13,12 @@ import (
 // ErrEncoding is wrapped by Decode for bytes that are not the encoding of a valid ring.
 var ErrEncoding = errors.New("ring: bad encoding")
 
-// The encoding of a ring, whole or in part; numbers are unsigned varints (encoding/binary) where not said otherwise:
+// The encoding of a ring, whole or in part. Numbers are unsigned varints (encoding/binary) unless stated otherwise:
 //
-//	+---------+--------+---------------+------+--------------+-------+----------
-//	| version | length | first address | bits | founding (8) | count | tokens …
-//	| 1 byte  | 4 | 16 |  4 | 16 bytes  | byte |    bytes     |       |
-//	+---------+--------+---------------+------+--------------+-------+----------
+//	+---------+--------+---------------+------+----------------+-------+----------
+//	| version | length | first address | bits | cluster ID     | count | tokens …
+//	| 1 byte  | 4 | 16 |  4 | 16 bytes  | byte | 8 bytes        |       |
+//	+---------+--------+---------------+------+----------------+-------+----------
 //
 //	token: start - start of the token before | end - start | owner (8 bytes) | version | free
 const (
@@ -39,11 +39,11 @@ func (r *Ring) Append(dst []byte) []byte {
 	return dst
 }
 
-// Chunks returns encodings of at most limit bytes each that together hold all of r, each of which may be merged alone and
-// in any order. An r without tokens gives nothing. The limit must be 100 at least.
+// Chunks returns encodings of at most limit bytes each that together hold all of r. Each may be merged alone and in any
+// order. A ring without tokens returns none. The limit must be at least 100.
 func (r *Ring) Chunks(limit int) [][]byte {
 	var chunks [][]byte
-	part := &Ring{prefix: r.prefix, founding: r.founding}
+	part := &Ring{prefix: r.prefix, clusterID: r.clusterID}
 	head := len(r.appendHeader(nil)) + binary.MaxVarintLen32
 	var size int
 	for _, t := range r.tokens {
@@ -66,8 +66,8 @@ func (r *Ring) Chunks(limit int) [][]byte {
 	return chunks
 }
 
-// Decode reads what Append or Chunks wrote. Whatever the bytes, it does not panic, allocates in proportion to them only, and
-// returns a ring that passes Check or an error that wraps ErrEncoding.
+// Decode reads the encoding that Append or Chunks wrote. Whatever the bytes, it does not panic, allocates only in
+// proportion to them, and returns a ring that passes Check or an error that wraps ErrEncoding.
 func Decode(b []byte) (*Ring, error) {
 	d := decoder{bytesreader.Reader{B: b}}
 	if v := d.Byte(); v != encodingVersion && !d.Short {
@@ -75,7 +75,7 @@ func Decode(b []byte) (*Ring, error) {
 	}
 	addr, ok := netip.AddrFromSlice(d.Bytes(int(d.Byte())))
 	prefix := netip.PrefixFrom(addr, int(d.Byte()))
-	founding := d.Bytes(len(ClusterID{}))
+	clusterID := d.Bytes(len(ClusterID{}))
 	count := d.Uvarint()
 	if d.Short || !ok {
 		return nil, fmt.Errorf("%w: cut short", ErrEncoding)
@@ -84,7 +84,7 @@ func Decode(b []byte) (*Ring, error) {
 	if err != nil || r.prefix != prefix {
 		return nil, fmt.Errorf("%w: range %q", ErrEncoding, prefix)
 	}
-	r.founding = ClusterID(founding)
+	r.clusterID = ClusterID(clusterID)
 	if count > MaxTokens || count > uint64(len(d.B)/minTokenLen) {
 		return nil, fmt.Errorf("%w: %d tokens in %d bytes", ErrEncoding, count, len(d.B))
 	}
@@ -112,7 +112,7 @@ func (r *Ring) appendHeader(dst []byte) []byte {
 	dst = append(dst, encodingVersion, byte(len(addr)))
 	dst = append(dst, addr...)
 	dst = append(dst, byte(r.prefix.Bits()))
-	return append(dst, r.founding[:]...)
+	return append(dst, r.clusterID[:]...)
 }
 
 func appendToken(dst []byte, t Token, before uint64) []byte {
@@ -123,8 +123,8 @@ func appendToken(dst []byte, t Token, before uint64) []byte {
 	return binary.AppendUvarint(dst, t.Free)
 }
 
-// decoder reads the parts of an encoding. Sums of what it reads may wrap: Check refuses those, as starts
-// must grow and ends lie above starts.
+// decoder reads the parts of an encoding. Sums of the values may wrap: Check refuses those, because starts must grow
+// and ends must be above starts.
 type decoder struct{ bytesreader.Reader }
 
 func (d *decoder) token(before uint64) Token {

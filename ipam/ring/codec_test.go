@@ -11,7 +11,7 @@ func TestEncodingRoundTrip(t *testing.T) {
 		for _, n := range []int{0, 1, 3, 200} {
 			r := newRing(t, cidr)
 			if n > 0 {
-				r = founded(t, cidr, n)
+				r = bootstrapped(t, cidr, n)
 			}
 			got, err := Decode(r.Append(nil))
 			if err != nil || !got.Equal(r) {
@@ -22,7 +22,7 @@ func TestEncodingRoundTrip(t *testing.T) {
 }
 
 func TestChunksAreSmallAndMergeAlone(t *testing.T) {
-	whole := founded(t, "fd00::/64", 200)
+	whole := bootstrapped(t, "fd00::/64", 200)
 	chunks := whole.Chunks(1000)
 	if len(chunks) < 2 {
 		t.Fatalf("%d chunks", len(chunks))
@@ -50,7 +50,7 @@ func TestChunksAreSmallAndMergeAlone(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	valid := founded(t, "10.0.0.0/24", 3).Append(nil)
+	valid := bootstrapped(t, "10.0.0.0/24", 3).Append(nil)
 	if _, err := Decode(valid); err != nil {
 		t.Fatal(err)
 	}
@@ -60,22 +60,22 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 	}
 	edit := func(f func(*Ring)) []byte {
-		r := founded(t, "10.0.0.0/24", 3)
+		r := bootstrapped(t, "10.0.0.0/24", 3)
 		f(r)
 		return r.Append(nil)
 	}
 	for name, b := range map[string][]byte{
-		"trailing":     append(bytes.Clone(valid), 0),
-		"version":      append([]byte{9}, valid[1:]...),
-		"duplicate":    edit(func(r *Ring) { r.tokens[1] = r.tokens[0] }),
-		"unsorted":     edit(func(r *Ring) { r.tokens[0], r.tokens[1] = r.tokens[1], r.tokens[0] }),
-		"out of range": edit(func(r *Ring) { r.tokens[2].End = 257 }),
-		"empty token":  edit(func(r *Ring) { r.tokens[2].End = r.tokens[2].Start }),
-		"no owner":     edit(func(r *Ring) { r.tokens[2].Owner = id(0) }),
-		"version 0":    edit(func(r *Ring) { r.tokens[2].Version = 0 }),
-		"version max":  edit(func(r *Ring) { r.tokens[2].Version = MaxVersion + 1 }),
-		"free":         edit(func(r *Ring) { r.tokens[2].Free = 100 }),
-		"unfounded":    edit(func(r *Ring) { r.founding = ClusterID{} }),
+		"trailing":         append(bytes.Clone(valid), 0),
+		"version":          append([]byte{9}, valid[1:]...),
+		"duplicate":        edit(func(r *Ring) { r.tokens[1] = r.tokens[0] }),
+		"unsorted":         edit(func(r *Ring) { r.tokens[0], r.tokens[1] = r.tokens[1], r.tokens[0] }),
+		"out of range":     edit(func(r *Ring) { r.tokens[2].End = 257 }),
+		"empty token":      edit(func(r *Ring) { r.tokens[2].End = r.tokens[2].Start }),
+		"no owner":         edit(func(r *Ring) { r.tokens[2].Owner = id(0) }),
+		"version 0":        edit(func(r *Ring) { r.tokens[2].Version = 0 }),
+		"version max":      edit(func(r *Ring) { r.tokens[2].Version = MaxVersion + 1 }),
+		"free":             edit(func(r *Ring) { r.tokens[2].Free = 100 }),
+		"not bootstrapped": edit(func(r *Ring) { r.clusterID = ClusterID{} }),
 	} {
 		if _, err := Decode(b); !errors.Is(err, ErrEncoding) {
 			t.Errorf("%s: %v", name, err)
@@ -84,7 +84,7 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func FuzzDecodeMerge(f *testing.F) {
-	base := founded(f, "10.0.0.0/24", 3)
+	base := bootstrapped(f, "10.0.0.0/24", 3)
 	f.Add(base.Append(nil))
 	other := base.Clone()
 	if _, err := other.Grant(id(1), id(2), Span{3, 9}, all); err != nil {
@@ -104,9 +104,9 @@ func FuzzDecodeMerge(f *testing.F) {
 			t.Fatalf("round trip: %v", err)
 		}
 		r := base.Clone()
-		r.founding = in.founding
+		r.clusterID = in.clusterID
 		if !in.Bootstrapped() {
-			r.founding = base.founding
+			r.clusterID = base.clusterID
 		}
 		if _, _, err := r.Merge(id(1), in); err != nil {
 			return
@@ -114,7 +114,7 @@ func FuzzDecodeMerge(f *testing.F) {
 		check(t, r)
 		for i := range r.tokens {
 			if r.tokens[i].Owner == id(1) && r.effective(i).End != r.tokens[i].End {
-				t.Fatalf("still in the middle of what is ours: %+v", r.tokens)
+				t.Fatalf("a token of another node in the middle of ours: %+v", r.tokens)
 			}
 		}
 	})

@@ -6,67 +6,67 @@ import (
 	"weft/internal/peer"
 )
 
-// ForeignError is returned where two rings of one range were founded apart. Neither is changed.
+// ClusterMismatchError is returned where two rings of one range were bootstrapped separately. Neither is changed.
 type ClusterMismatchError struct{ Ours, Theirs ClusterID }
 
 // Error implements error.
 func (e *ClusterMismatchError) Error() string {
-	return fmt.Sprintf("ring: founded apart: ours is %s, theirs %s", e.Ours, e.Theirs)
+	return fmt.Sprintf("ring: cluster ID mismatch: ours is %s, theirs %s", e.Ours, e.Theirs)
 }
 
-// Conflict is a contradiction that Merge found and settled. Honest nodes that keep their state never cause one: behind it
-// is a node that runs with a copy of another's state or with an old copy of its own, or one that lies.
+// Conflict is a contradiction that Merge found and resolved. Correct nodes that keep their state never cause one. The
+// cause is a node that runs with a copy of another node's state or with an old copy of its own, or a malicious node.
 type Conflict struct {
-	Ours   Token // what this node held
-	Theirs Token // what came in
-	Kept   Token // which of them stands; every node settles on the same
-	// Reclaimed: it is none. The others took what this node owned while it was away.
+	Ours   Token // the token that this node held
+	Theirs Token // the token that was merged
+	Kept   Token // the one that is kept; every node resolves to the same
+	// Reclaimed: there is no contradiction. The others reclaimed the tokens of this node while it was away.
 	Reclaimed bool
 }
 
-// String says what contradicts what, for people.
+// String describes the two tokens and the one that was kept.
 func (c Conflict) String() string {
 	return fmt.Sprintf("ring: token [%d, %d) of %s at version %d contradicts [%d, %d) of %s at version %d: kept that of %s",
 		c.Ours.Start, c.Ours.End, c.Ours.Owner, c.Ours.Version,
 		c.Theirs.Start, c.Theirs.End, c.Theirs.Owner, c.Theirs.Version, c.Kept.Owner)
 }
 
-// Merge takes over what incoming, a whole ring or a few tokens of one, knows better; self is the node that r belongs to.
-// The delta holds every token that changed in r, and is what to tell others: empty where nothing was new.
+// Merge applies the newer tokens of incoming, a whole ring or a few tokens of one; self is the node that r belongs to.
+// The delta holds every token that changed in r, to be published; it is empty where nothing was new.
 //
-// Of two tokens with one start the higher version wins. For what honest nodes write this makes merging commutative,
-// associative and idempotent, so views converge in whatever order and however often messages arrive. What honest nodes
-// cannot write is settled and returned as conflicts, never as an error: of two claims the one under which addresses are in
-// use wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once; where it
-// wins over a higher version it writes a version above, which makes every other node follow. A token of a later reign
-// stands against all of earlier ones; where self loses by that it is returned as well, as Reclaimed.
+// Of two tokens with one start the higher version wins. For tokens that correct nodes write this makes merging
+// commutative, associative and idempotent, so views converge whatever the order and number of messages. Other
+// contradictions are resolved and returned as conflicts, never as an error: the claim under which addresses are in use
+// wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once. Where it
+// wins over a higher version it writes a version above, which makes every other node follow. A token of a later epoch
+// wins over all tokens of earlier ones; where self loses that way the conflict is returned as well, with Reclaimed set.
 //
-// The errors are ErrRange, *ForeignError and ErrFull; r is unchanged then. The caller must write r to disk before it acts
-// on tokens that became self's.
+// The errors are ErrRange, *ClusterMismatchError and ErrFull; r is unchanged then. The caller must write r to disk
+// before it uses tokens that became self's.
 func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Conflict, err error) {
 	if err := r.mergeable(incoming); err != nil {
 		return nil, nil, err
 	}
 	if incoming.Bootstrapped() {
-		r.founding = incoming.founding
+		r.clusterID = incoming.clusterID
 	}
 	m := merger{ring: r, self: self}
 	for _, t := range incoming.tokens {
-		m.token(t)
+		m.mergeToken(t)
 	}
-	for m.bury() {
+	for m.dropReplaced() {
 	}
 	m.overlaps()
 	return r.pick(m.changed), m.conflicts, nil
 }
 
-// mergeable returns why incoming may not be merged at all.
+// mergeable returns why incoming may not be merged at all; nil where it may.
 func (r *Ring) mergeable(incoming *Ring) error {
 	if incoming.prefix != r.prefix {
 		return fmt.Errorf("%w: ours is %s, theirs %s", ErrRange, r.prefix, incoming.prefix)
 	}
-	if r.Bootstrapped() && incoming.Bootstrapped() && r.founding != incoming.founding {
-		return &ClusterMismatchError{Ours: r.founding, Theirs: incoming.founding}
+	if r.Bootstrapped() && incoming.Bootstrapped() && r.clusterID != incoming.clusterID {
+		return &ClusterMismatchError{Ours: r.clusterID, Theirs: incoming.clusterID}
 	}
 	if len(r.tokens)+len(incoming.tokens) <= MaxTokens {
 		return nil
@@ -83,7 +83,7 @@ func (r *Ring) mergeable(incoming *Ring) error {
 	return nil
 }
 
-// merger is one Merge under way.
+// merger is the state of one call of Merge.
 type merger struct {
 	ring      *Ring
 	self      peer.ID
@@ -91,8 +91,8 @@ type merger struct {
 	conflicts []Conflict
 }
 
-// token merges one incoming token by its start.
-func (m *merger) token(t Token) {
+// mergeToken merges one incoming token by its start.
+func (m *merger) mergeToken(t Token) {
 	i, known := m.ring.find(t.Start)
 	if !known {
 		if !m.ring.replaced(t, i) {
@@ -103,7 +103,7 @@ func (m *merger) token(t Token) {
 	cur := m.ring.tokens[i]
 	switch {
 	case t == cur || t.Version < cur.Version:
-	case reign(t.Version) > reign(cur.Version):
+	case epochOf(t.Version) > epochOf(cur.Version):
 		m.write(t)
 		if cur.Owner == m.self && t.Owner != m.self {
 			m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: t, Reclaimed: true})
@@ -115,18 +115,18 @@ func (m *merger) token(t Token) {
 			m.write(t)
 		}
 	case t.Version == cur.Version:
-		m.settle(cur, t, m.ring.prefer(t, cur))
+		m.resolve(cur, t, m.ring.prefer(t, cur))
 	case cur.Owner != m.self:
 		m.write(t)
-	case t.Owner == m.self: // written by an earlier life of this node, of which it has lost the memory
-		m.settle(cur, t, true)
+	case t.Owner == m.self: // written by an earlier run of this node, which has lost that state since
+		m.resolve(cur, t, true)
 	default:
-		m.settle(cur, t, !m.ring.inUse(cur) || m.ring.inUse(t))
+		m.resolve(cur, t, !m.ring.inUse(cur) || m.ring.inUse(t))
 	}
 }
 
-// settle records that cur, which r holds, and t contradict each other, and writes the one that stands.
-func (m *merger) settle(cur, t Token, theirs bool) {
+// resolve records that cur, which r holds, and t contradict each other, and writes the one that is kept.
+func (m *merger) resolve(cur, t Token, theirs bool) {
 	kept := cur
 	if theirs {
 		kept = t
@@ -143,11 +143,11 @@ func (m *merger) write(t Token) {
 	cut := m.ring.put(t)
 	m.changed = append(m.changed, t.Start)
 	cut.Start = t.End
-	m.hollowOut(cut)
+	m.addTombstones(cut)
 }
 
-// overlaps settles tokens of others in the middle of self's, which self would have had to create. (In a ring of others a
-// token that reaches over the next is only stale.)
+// overlaps resolves tokens of other nodes in the middle of self's, which only self could have created. (In a ring of
+// other nodes a token that reaches over the next one is only stale.)
 func (m *merger) overlaps() {
 	for i := 0; i < len(m.ring.tokens); i++ {
 		mine := m.ring.tokens[i]
@@ -157,8 +157,8 @@ func (m *merger) overlaps() {
 	}
 }
 
-// split cuts token i, self's, around all tokens that start within it. Those that lose against it become self's; of the
-// rest of it self keeps what is left between them.
+// split cuts token i, self's, around all tokens that start within it. Tokens that lose against it become self's; self
+// keeps the gaps between the others.
 func (m *merger) split(i int) {
 	mine := m.ring.tokens[i]
 	var gaps []Span
@@ -177,7 +177,7 @@ func (m *merger) split(i int) {
 		gaps = append(gaps, Span{at, mine.End})
 	}
 	for _, gap := range gaps {
-		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: first(reign(mine.Version))}
+		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: first(epochOf(mine.Version))}
 		if gap.Start == mine.Start {
 			t.Version = mine.Version + 1
 		}
@@ -186,11 +186,11 @@ func (m *merger) split(i int) {
 	}
 }
 
-// contest settles who owns token j, another's, which lies in mine. Where it is in use it wins, even if mine is as well: it
-// is the later of the two, cut from the other.
+// contest resolves which node owns token j, another node's, which lies in mine. Where it is in use it wins, even if
+// mine is as well: it is the later of the two, cut from the other.
 func (m *merger) contest(j int, mine Token) {
 	inner := m.ring.tokens[j]
-	if reign(inner.Version) > reign(mine.Version) {
+	if epochOf(inner.Version) > epochOf(mine.Version) {
 		m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: inner, Reclaimed: true})
 		return
 	}
@@ -206,8 +206,8 @@ func (m *merger) contest(j int, mine Token) {
 	m.conflicts = append(m.conflicts, Conflict{Ours: mine, Theirs: inner, Kept: kept})
 }
 
-// prefer reports whether t stands against u, which has the same start and version: a total order, so every node settles
-// the same way in whatever order it learns of the two.
+// prefer reports whether t wins over u, which has the same start and version. It is a total order, so every node
+// resolves the same way, in whatever order it learns of the two.
 func (r *Ring) prefer(t, u Token) bool {
 	if a, b := r.inUse(t), r.inUse(u); a != b {
 		return a

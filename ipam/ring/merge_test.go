@@ -7,27 +7,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestMergeRefusesOtherRangesAndFoundings(t *testing.T) {
-	r := founded(t, "10.0.0.0/24", 2)
+func TestMergeRefusesOtherRangesAndClusterIDs(t *testing.T) {
+	r := bootstrapped(t, "10.0.0.0/24", 2)
 	before := r.Clone()
-	if _, _, err := r.Merge(id(1), founded(t, "10.0.1.0/24", 2)); !errors.Is(err, ErrRange) {
+	if _, _, err := r.Merge(id(1), bootstrapped(t, "10.0.1.0/24", 2)); !errors.Is(err, ErrRange) {
 		t.Errorf("another range: %v", err)
 	}
-	other := founded(t, "10.0.0.0/24", 3)
-	var foreign *ClusterMismatchError
-	if _, _, err := r.Merge(id(1), other); !errors.As(err, &foreign) {
-		t.Fatalf("founded apart: %v", err)
+	other := bootstrapped(t, "10.0.0.0/24", 3)
+	var mismatch *ClusterMismatchError
+	if _, _, err := r.Merge(id(1), other); !errors.As(err, &mismatch) {
+		t.Fatalf("another cluster ID: %v", err)
 	}
-	if foreign.Ours != r.ClusterID() || foreign.Theirs != other.ClusterID() {
-		t.Errorf("%v", foreign)
+	if mismatch.Ours != r.ClusterID() || mismatch.Theirs != other.ClusterID() {
+		t.Errorf("%v", mismatch)
 	}
 	if !r.Equal(before) {
 		t.Error("a refused merge changed the ring")
 	}
 }
 
-func TestMergeTakesTheHigherVersion(t *testing.T) {
-	a := founded(t, "10.0.0.0/24", 2)
+func TestMergeKeepsTheHigherVersion(t *testing.T) {
+	a := bootstrapped(t, "10.0.0.0/24", 2)
 	b := a.Clone()
 	delta := b.ReportFree(id(2), func(Span) uint64 { return 7 }, nil)
 	got, conflicts, err := a.Merge(id(1), delta)
@@ -40,11 +40,11 @@ func TestMergeTakesTheHigherVersion(t *testing.T) {
 	}
 }
 
-// Each case is a contradiction; every node that merges it must come to hold want.
-func TestConflictsSettleTheSameEverywhere(t *testing.T) {
+// TestConflictsResolveTheSameEverywhere: each case is a contradiction; every node that merges it must end with want.
+func TestConflictsResolveTheSameEverywhere(t *testing.T) {
 	tests := []struct {
 		name         string
-		ours, theirs []Token // on a ring of 256 addresses, of which 1..254 may be given out
+		ours, theirs []Token // on a ring of 256 addresses, of which 1..254 may be allocated
 		self         byte
 		want         []Token
 	}{
@@ -77,7 +77,7 @@ func TestConflictsSettleTheSameEverywhere(t *testing.T) {
 			want:   []Token{{0, 256, id(2), 5, 99}},
 		},
 		{
-			name:   "our own later self",
+			name:   "a later version of our own",
 			ours:   []Token{{0, 256, id(1), 3, 100}},
 			theirs: []Token{{0, 128, id(1), 5, 127}},
 			self:   1,
@@ -109,9 +109,9 @@ func TestConflictsSettleTheSameEverywhere(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRing(t, "10.0.0.0/24")
-			r.founding, r.tokens = ClusterID{1}, tt.ours
+			r.clusterID, r.tokens = ClusterID{1}, tt.ours
 			in := newRing(t, "10.0.0.0/24")
-			in.founding, in.tokens = ClusterID{1}, tt.theirs
+			in.clusterID, in.tokens = ClusterID{1}, tt.theirs
 			check(t, r)
 			check(t, in)
 			third := r.Clone()
@@ -124,9 +124,9 @@ func TestConflictsSettleTheSameEverywhere(t *testing.T) {
 				t.Error(diff)
 			}
 			if conflicts[0].String() == "" {
-				t.Error("a conflict without a sentence")
+				t.Error("a conflict without a text")
 			}
-			// A third node, which merges in the other order, ends the same.
+			// A third node, which merges in the other order, ends with the same tokens.
 			for _, msg := range []*Ring{in, delta, in} {
 				if _, _, err := third.Merge(id(9), msg); err != nil {
 					t.Fatal(err)

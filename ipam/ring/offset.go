@@ -5,21 +5,21 @@ import (
 	"net/netip"
 )
 
-// maxHostBits bounds how much of a range is divided: 2^40 addresses. A longer IPv6 range is used from its start only.
+// maxHostBits bounds how much of a range is divided: 2^40 addresses. Only the start of a longer IPv6 range is used.
 const maxHostBits = 40
 
-// Size is the number of addresses that r divides: all of its range, at most 2^40.
+// Size returns the number of addresses that r divides: all of its range, at most 2^40.
 func (r *Ring) Size() uint64 { return sizeOf(r.prefix) }
 
-// Usable is the offsets of r's range that may be given out. IPv4 ranges keep back the first address (network) and the last
-// (broadcast), IPv6 ranges the first (subnet-router anycast, RFC 4291 section 2.6.1); ranges of one or two addresses
-// (RFC 3021, RFC 6164) keep back nothing.
+// Usable returns the offsets of r's range that may be allocated. IPv4 ranges reserve the first address (network) and
+// the last (broadcast), IPv6 ranges the first (subnet-router anycast, RFC 4291 section 2.6.1). Ranges of one or two
+// addresses (RFC 3021, RFC 6164) reserve none.
 func (r *Ring) Usable() Span {
 	span, _ := r.Hosts(r.prefix)
 	return span
 }
 
-// Offset returns how far addr is from the first address of r; false where addr is outside of what r divides.
+// Offset returns the distance of addr from the first address of r; false where r does not divide addr.
 func (r *Ring) Offset(addr netip.Addr) (uint64, bool) {
 	if !r.prefix.Contains(addr) {
 		return 0, false
@@ -51,8 +51,9 @@ func (r *Ring) Addr(offset uint64) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Hosts returns the offsets within in that may be given out: neither r's nor in's own first and last addresses, by the
-// rules of Usable. It returns false where in does not start within what r divides, or reaches out of the range.
+// Hosts returns the offsets within in that may be allocated: without the first and last addresses of r and of in, by
+// the rules of Usable. It returns false where in starts outside of the part that r divides, or reaches out of the
+// range.
 func (r *Ring) Hosts(in netip.Prefix) (Span, bool) {
 	if !in.IsValid() || in.Bits() < r.prefix.Bits() {
 		return Span{}, false
@@ -65,7 +66,7 @@ func (r *Ring) Hosts(in netip.Prefix) (Span, bool) {
 	return span.Intersect(trim(r.prefix, Span{0, r.Size()})), true
 }
 
-// trim takes the addresses off span, which is that of p, that p keeps back.
+// trim removes the addresses that p reserves from span, which is the span of p.
 func trim(p netip.Prefix, span Span) Span {
 	if p.Addr().BitLen()-p.Bits() < 2 {
 		return span
@@ -77,7 +78,7 @@ func trim(p netip.Prefix, span Span) Span {
 	return span
 }
 
-// capacity is how many addresses of s may be given out.
+// capacity returns how many addresses of s may be allocated.
 func (r *Ring) capacity(s Span) uint64 { return r.Usable().Intersect(s).Len() }
 
 func sizeOf(p netip.Prefix) uint64 {

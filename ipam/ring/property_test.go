@@ -10,16 +10,16 @@ import (
 	"weft/internal/peer"
 )
 
-func TestFoundingSharesDifferByOne(t *testing.T) {
+func TestFirstSharesDifferByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bits := rapid.IntRange(8, 32).Draw(t, "bits")
-		n := rapid.IntRange(1, 300).Draw(t, "founders")
+		n := rapid.IntRange(1, 300).Draw(t, "bootstrap nodes")
 		r, _ := New(netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), bits))
-		founders := make([]peer.ID, n)
-		for i := range founders {
-			founders[i] = peer.ID{1, byte(i >> 8), byte(i)}
+		bootstrapNodes := make([]peer.ID, n)
+		for i := range bootstrapNodes {
+			bootstrapNodes[i] = peer.ID{1, byte(i >> 8), byte(i)}
 		}
-		if _, err := r.Bootstrap(founders); err != nil {
+		if _, err := r.Bootstrap(bootstrapNodes); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Check(); err != nil {
@@ -29,7 +29,7 @@ func TestFoundingSharesDifferByOne(t *testing.T) {
 		for _, total := range r.Totals() {
 			sum += total.Addresses
 			if share := r.Size() / uint64(n); total.Addresses < share || total.Addresses > share+1 {
-				t.Fatalf("%d founders of %d addresses: a share of %d", n, r.Size(), total.Addresses)
+				t.Fatalf("%d bootstrap nodes of %d addresses: a share of %d", n, r.Size(), total.Addresses)
 			}
 		}
 		if sum != r.Size() {
@@ -38,10 +38,10 @@ func TestFoundingSharesDifferByOne(t *testing.T) {
 	})
 }
 
-// cluster is some replicas of a ring and the messages between them, beside a naive model: one owner an address.
+// cluster is some replicas of a ring and the messages between them, beside a naive model: one owner per address.
 type cluster struct {
 	views []*Ring
-	model []int // the node that rightfully owns each offset; -1 while a grant to it has not arrived
+	model []int // the node that owns each offset
 	air   []*Ring
 }
 
@@ -49,15 +49,15 @@ const clusterSize = 64 // addresses
 
 func newCluster(t *rapid.T) *cluster {
 	n := rapid.IntRange(2, 6).Draw(t, "nodes")
-	founders := rapid.IntRange(1, n).Draw(t, "founders")
+	bootstrapNodes := rapid.IntRange(1, n).Draw(t, "bootstrap nodes")
 	c := &cluster{model: make([]int, clusterSize)}
 	var ids []peer.ID
-	for i := range founders {
+	for i := range bootstrapNodes {
 		ids = append(ids, nodeID(i))
 	}
 	for i := range n {
 		r, _ := New(netip.MustParsePrefix("10.0.0.0/26"))
-		if i < founders {
+		if i < bootstrapNodes {
 			if _, err := r.Bootstrap(ids); err != nil {
 				t.Fatal(err)
 			}
@@ -75,13 +75,13 @@ func nodeID(i int) peer.ID       { return peer.ID{byte(i + 1)} }
 func nodeIndex(id peer.ID) int   { return int(id[0]) - 1 }
 func owns(r *Ring, i int) []Span { return r.Owned(nodeID(i)) }
 
-// grant lets a random owner give a random part of what it owns to a random node.
+// grant has a random owner grant a random part of its addresses to a random node.
 func (c *cluster) grant(t *rapid.T) {
 	from := rapid.IntRange(0, len(c.views)-1).Draw(t, "from")
 	c.grantFrom(t, from, rapid.IntRange(0, len(c.views)-1).Draw(t, "to"))
 }
 
-// grantFrom lets a node give a random part of what it owns to another.
+// grantFrom has a node grant a random part of its addresses to another.
 func (c *cluster) grantFrom(t *rapid.T, from, to int) {
 	spans := owns(c.views[from], from)
 	if len(spans) == 0 || from == to {
@@ -100,7 +100,7 @@ func (c *cluster) grantFrom(t *rapid.T, from, to int) {
 	c.send(t, delta)
 }
 
-// send puts delta into the air, in chunks that fare each on its own.
+// send adds delta to the messages in flight, in chunks that are delivered independently.
 func (c *cluster) send(t *rapid.T, delta *Ring) {
 	for _, chunk := range delta.Chunks(100) {
 		msg, err := Decode(chunk)
@@ -111,7 +111,7 @@ func (c *cluster) send(t *rapid.T, delta *Ring) {
 	}
 }
 
-// deliver merges a random message in the air into a random view; it may be delivered again, later, elsewhere or never.
+// deliver merges a random message in flight into a random view; it may be delivered again, later, elsewhere or never.
 func (c *cluster) deliver(t *rapid.T) {
 	if len(c.air) == 0 {
 		return
@@ -127,7 +127,7 @@ func (c *cluster) merge(t *rapid.T, at int, msg *Ring) {
 	}
 }
 
-// check holds the safety property: nobody believes to own what the model gives to another.
+// check asserts the safety property: no node owns, in its own view, an address that the model assigns to another.
 func (c *cluster) check(t *rapid.T) {
 	for i, view := range c.views {
 		if err := view.Check(); err != nil {
@@ -136,7 +136,7 @@ func (c *cluster) check(t *rapid.T) {
 		for _, s := range owns(view, i) {
 			for o := s.Start; o < s.End; o++ {
 				if c.model[o] != i {
-					t.Fatalf("node %d believes to own %d, which is node %d's\n%s", i, o, c.model[o], c.dump())
+					t.Fatalf("node %d owns %d in its view, but node %d owns it\n%s", i, o, c.model[o], c.dump())
 				}
 			}
 		}
@@ -168,7 +168,7 @@ func TestNoAddressHasTwoOwnersAndViewsConverge(t *testing.T) {
 			},
 			"": c.check,
 		})
-		for range 2 { // everybody hears everybody, at last
+		for range 2 { // at last each node receives the view of each other
 			for i := range c.views {
 				for j := range c.views {
 					c.merge(t, j, c.views[i].Clone())
@@ -189,14 +189,14 @@ func TestNoAddressHasTwoOwnersAndViewsConverge(t *testing.T) {
 	})
 }
 
-// TestContradictionsConverge lets nodes write whatever they like, and demands that views converge even so.
+// TestContradictionsConverge has nodes write arbitrary tokens, and checks that views converge all the same.
 func TestContradictionsConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const n = 3
 		views := make([]*Ring, n)
 		for i := range views {
 			views[i], _ = New(netip.MustParsePrefix("10.0.0.0/28"))
-			views[i].founding = ClusterID{1}
+			views[i].clusterID = ClusterID{1}
 			views[i].tokens = drawTokens(t, views[i])
 		}
 		for round := range 20 {
@@ -229,8 +229,8 @@ func drawTokens(t *rapid.T, r *Ring) []Token {
 			Owner:   nodeID(rapid.IntRange(0, 3).Draw(t, "owner")),
 			Version: rapid.Uint64Range(1, 3).Draw(t, "version"),
 		}
-		if reign := rapid.SampledFrom([]uint64{0, 0, 0, 1, 2}).Draw(t, "reign"); reign > 0 {
-			tok.Version += reign<<reignBits - 1
+		if epoch := rapid.SampledFrom([]uint64{0, 0, 0, 1, 2}).Draw(t, "epoch"); epoch > 0 {
+			tok.Version += epoch<<epochBits - 1
 		}
 		if tok.Tombstone() {
 			tokens = append(tokens, tok)

@@ -2,36 +2,38 @@ package ring
 
 import "weft/internal/peer"
 
-// reignBits is how many bits of a version count the changes within a reign. The bits above count the reigns: how often
-// the space of the token was taken from an owner that was gone for good. A version of a later reign is higher than any
-// that the former owner can write, so all follow the one who reclaimed it, and the former owner when it comes back.
-const reignBits = 40
+// epochBits is how many bits of a version count the changes within an epoch. The bits above count the epochs: how often
+// the space of the token was reclaimed from a dead owner. A version of a later epoch is higher than any version that
+// the former owner can write, so all nodes, including the former owner when it comes back, follow the node that
+// reclaimed it.
+const epochBits = 40
 
-// reign returns how often the space of a token with a version was reclaimed.
-func reign(version uint64) uint64 { return version >> reignBits }
+// epochOf returns how often the space of a token with a version was reclaimed.
+func epochOf(version uint64) uint64 { return version >> epochBits }
 
-// Reign returns how often the space of t was reclaimed.
-func (t Token) Epoch() uint64 { return reign(t.Version) }
+// Epoch returns how often the space of t was reclaimed.
+func (t Token) Epoch() uint64 { return epochOf(t.Version) }
 
-// first returns the version of a new token of a reign.
-func first(reign uint64) uint64 { return reign<<reignBits + 1 }
+// first returns the version of a new token of an epoch.
+func first(epoch uint64) uint64 { return epoch<<epochBits + 1 }
 
-// Reclaim gives heir all that gone's tokens name and nobody else is known to own: a new reign begins there. It must have
-// been agreed on by all other owners, who know what gone gave them last. The delta is as that of Grant.
-func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
+// Reclaim assigns all addresses that the tokens of dead cover and no other node is known to own to newOwner, in a new
+// epoch. All other owners must have agreed to it first, because they know the last grants of dead. The delta is as that
+// of Grant.
+func (r *Ring) Reclaim(dead, newOwner peer.ID) (delta *Ring) {
 	var taken []Token
 	for i, t := range r.tokens {
-		if t.Owner != gone {
+		if t.Owner != dead {
 			continue
 		}
 		for _, s := range r.uncovered(t.Span(), i+1) {
-			n := Token{Start: s.Start, End: s.End, Owner: heir, Version: first(t.Epoch() + 1), Free: r.capacity(s)}
+			n := Token{Start: s.Start, End: s.End, Owner: newOwner, Version: first(t.Epoch() + 1), Free: r.capacity(s)}
 			taken = append(taken, n)
 		}
 	}
 	changed := make([]uint64, 0, len(taken))
 	for _, t := range taken {
-		if len(r.tokens) >= MaxTokens { // what lies behind others' tokens has to wait; the tokens themselves are replaced
+		if len(r.tokens) >= MaxTokens { // only existing tokens are replaced; spans behind others' tokens have to wait
 			if _, known := r.find(t.Start); !known {
 				continue
 			}
@@ -42,7 +44,7 @@ func (r *Ring) Reclaim(gone, heir peer.ID) (delta *Ring) {
 	return r.pick(changed)
 }
 
-// uncovered returns what of s is named by none of the tokens from i on.
+// uncovered returns the parts of s that none of the tokens from index i on covers.
 func (r *Ring) uncovered(s Span, i int) (spans []Span) {
 	at := s.Start
 	for ; i < len(r.tokens) && r.tokens[i].Start < s.End; i++ {
@@ -57,22 +59,22 @@ func (r *Ring) uncovered(s Span, i int) (spans []Span) {
 	return spans
 }
 
-// replaced reports whether t, which is not in r and would go to i, begins within a token that replaces it.
+// replaced reports whether t, which is not in r and would be inserted at i, begins within a token that replaces it.
 func (r *Ring) replaced(t Token, i int) bool {
 	return i > 0 && r.tokens[i-1].Span().Contains(t.Start) && t.replacedBy(r.tokens[i-1])
 }
 
-// replacedBy reports whether t stands for nothing where outer holds: outer is of a later reign, or t was only to say which
-// reign it is.
+// replacedBy reports whether t has no meaning within outer: outer is of a later epoch, or t is a tombstone of the same
+// one.
 func (t Token) replacedBy(outer Token) bool {
 	return outer.Epoch() > t.Epoch() || outer.Epoch() == t.Epoch() && t.Tombstone()
 }
 
-// bury drops tokens that begin within one of a later reign, as whoever wrote them had been replaced, and reports whether
-// there were any. Nobody but its owner writes anything there, so a view that has not heard of what the owner gave away
-// since cannot contradict it.
-func (m *merger) bury() bool {
-	var over []Token // that reach over the present start, the one of the latest reign on top: it ends first
+// dropReplaced drops tokens that begin within one of a later epoch, because their writers had been replaced, and
+// reports whether there were any. Only the owner writes tokens there, so a view that does not know the later grants of
+// that owner cannot contradict it.
+func (m *merger) dropReplaced() bool {
+	var over []Token // tokens that reach over the present start; the one of the latest epoch is on top and ends first
 	var rests []Token
 	dropped := false
 	kept := m.ring.tokens[:0]
@@ -97,19 +99,20 @@ func (m *merger) bury() bool {
 	}
 	m.ring.tokens = kept
 	for _, t := range rests {
-		m.hollowOut(t)
+		m.addTombstones(t)
 	}
 	return dropped
 }
 
-// Hollow reports whether t says of a span no more than that it is of a reign, or a later one, and who was last known to
-// own it. Nobody is known to own what it names. Its version is below the first of the reign.
-func (t Token) Tombstone() bool { return t.Version>>reignBits<<reignBits == t.Version }
+// Tombstone reports whether t records only that its span is of an epoch or a later one, and its last known owner. The
+// present owner of the span is unknown. The version of a tombstone is below the first of its epoch.
+func (t Token) Tombstone() bool { return t.Version>>epochBits<<epochBits == t.Version }
 
-// hollowOut keeps in mind that what t named is of its reign or a later one, where nothing else in the ring says so: t has
-// been cut, and the news of what was cut off has not come. Without it what a former owner gave away, heard late, would
-// pass for the present there. Where a token was cut another begins, so this one is replaced in time.
-func (m *merger) hollowOut(t Token) {
+// addTombstones records that the span of t is of its epoch or a later one, where nothing else in the ring does: t has
+// been cut, and the token for the part that was cut off has not arrived. Without it an old grant of a former owner that
+// arrives late would be read as current there. Another token begins where a token was cut, so a tombstone is replaced
+// in time.
+func (m *merger) addTombstones(t Token) {
 	if t.Epoch() == 0 || t.Start >= t.End {
 		return
 	}
@@ -123,7 +126,7 @@ func (m *merger) hollowOut(t Token) {
 	i, _ = m.ring.find(rest.Start)
 	for _, s := range m.ring.uncovered(rest, i) {
 		if len(m.ring.tokens) < MaxTokens {
-			m.write(Token{Start: s.Start, End: s.End, Owner: t.Owner, Version: t.Epoch() << reignBits})
+			m.write(Token{Start: s.Start, End: s.End, Owner: t.Owner, Version: t.Epoch() << epochBits})
 		}
 	}
 }

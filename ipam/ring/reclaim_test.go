@@ -9,55 +9,57 @@ import (
 	"weft/internal/peer"
 )
 
-// TestReturningOwnersWriteNothingInTheHeirsName: X gave half of its share to Y, which nobody else heard of before both
-// died. H took X's share and gave the same half to Z. Y comes back and hears of the first only: it must not write anything
-// that contradicts the second, whoever of H and Z has the lower ID.
-func TestReturningOwnersWriteNothingInTheHeirsName(t *testing.T) {
+// TestReturningOwnersDoNotContradictTheNewOwner: X granted half of its share to Y, which no other node learned of
+// before both died. H reclaimed X's share and granted the same half to Z. Y comes back and receives only the reclaim:
+// it must not write anything that contradicts the grant to Z, whether H or Z has the lower ID.
+func TestReturningOwnersDoNotContradictTheNewOwner(t *testing.T) {
 	x, y := id(1), id(2)
-	for _, heir := range []byte{3, 9} {
-		h, z := id(heir), id(5)
+	for _, newOwner := range []byte{3, 9} {
+		h, z := id(newOwner), id(5)
 		owner := newRing(t, "10.0.0.0/24")
 		if _, err := owner.Bootstrap([]peer.ID{x}); err != nil {
 			t.Fatal(err)
 		}
-		heirs := owner.Clone()
-		gift, err := owner.Grant(x, y, Span{128, 256}, Span.Len)
+		newOwners := owner.Clone()
+		grant, err := owner.Grant(x, y, Span{128, 256}, Span.Len)
 		if err != nil {
 			t.Fatal(err)
 		}
-		returning := heirs.Clone()
-		if _, _, err := returning.Merge(y, gift); err != nil {
+		returning := newOwners.Clone()
+		if _, _, err := returning.Merge(y, grant); err != nil {
 			t.Fatal(err)
 		}
-		taken := heirs.Reclaim(x, h)
-		if _, err := heirs.Grant(h, z, Span{128, 256}, Span.Len); err != nil {
+		taken := newOwners.Reclaim(x, h)
+		if _, err := newOwners.Grant(h, z, Span{128, 256}, Span.Len); err != nil {
 			t.Fatal(err)
 		}
 		_, conflicts, err := returning.Merge(y, taken)
 		if err != nil || len(conflicts) != 1 || !conflicts[0].Reclaimed || len(returning.Owned(y)) != 0 {
-			t.Errorf("heir %d: Y: %v, %v, owns %v", heir, conflicts, err, returning.Owned(y))
+			t.Errorf("new owner %d: Y: %v, %v, owns %v", newOwner, conflicts, err, returning.Owned(y))
 		}
-		if _, conflicts, err := heirs.Merge(h, returning); err != nil || len(conflicts) > 0 {
-			t.Errorf("heir %d: H: %v, %v", heir, conflicts, err)
+		if _, conflicts, err := newOwners.Merge(h, returning); err != nil || len(conflicts) > 0 {
+			t.Errorf("new owner %d: H: %v, %v", newOwner, conflicts, err)
 		}
-		if _, conflicts, err := heirs.Merge(h, gift); err != nil || len(conflicts) > 0 {
-			t.Errorf("heir %d: H hears of the old gift: %v, %v", heir, conflicts, err)
+		if _, conflicts, err := newOwners.Merge(h, grant); err != nil || len(conflicts) > 0 {
+			t.Errorf("new owner %d: H receives the old grant: %v, %v", newOwner, conflicts, err)
 		}
 		want := []Token{
 			{0, 128, h, first(1) + 1, 127}, {128, 256, z, first(1), 127},
 		}
-		if diff := cmp.Diff(want, heirs.Tokens()); diff != "" {
-			t.Errorf("heir %d: %s", heir, diff)
+		if diff := cmp.Diff(want, newOwners.Tokens()); diff != "" {
+			t.Errorf("new owner %d: %s", newOwner, diff)
 		}
 	}
 }
 
-// TestReclaimTakesAllThatIsNamed: what lies behind a gift of the one that is gone, of which nobody knows whose it is, goes
-// to the heir as well.
-func TestReclaimTakesAllThatIsNamed(t *testing.T) {
+// TestReclaimTakesAllThatIsCovered: the addresses behind a grant of the dead node, of which the owner is unknown, go to
+// the new owner as well.
+func TestReclaimTakesAllThatIsCovered(t *testing.T) {
 	r := newRing(t, "10.0.0.0/24")
-	r.founding = ClusterID{1}
-	r.tokens = []Token{{0, 64, id(3), 1, 63}, {64, 256, id(1), 4, 9}, {96, 128, id(2), 1, 32}, {160, 200, id(1), 1, 40}, {170, 180, id(4), 2, 10}}
+	r.clusterID = ClusterID{1}
+	r.tokens = []Token{
+		{0, 64, id(3), 1, 63}, {64, 256, id(1), 4, 9}, {96, 128, id(2), 1, 32}, {160, 200, id(1), 1, 40}, {170, 180, id(4), 2, 10},
+	}
 	r.Reclaim(id(1), id(3))
 	check(t, r)
 	want := []Token{
@@ -69,21 +71,22 @@ func TestReclaimTakesAllThatIsNamed(t *testing.T) {
 	}
 }
 
-// TestReclaimsConverge lets nodes die, be replaced by the word of all that live and come back with what they knew, while
-// their gifts are still on the way. Nobody ever believes to own what another one owns, and all views become the same.
+// TestReclaimsConverge has nodes die, be reclaimed with the agreement of all live nodes, and come back with their old
+// state, while their grants are still in flight. No live node ever owns, in its own view, an address that another node
+// owns, and all views become equal.
 func TestReclaimsConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)
-		dead := make([]bool, len(c.views))
+		isDead := make([]bool, len(c.views))
 		alive := func() (ids []int) {
-			for i := range dead {
-				if !dead[i] {
+			for i := range isDead {
+				if !isDead[i] {
 					ids = append(ids, i)
 				}
 			}
 			return ids
 		}
-		reclaimed := func(at int, msg *Ring) {
+		merge := func(at int, msg *Ring) {
 			_, conflicts, err := c.views[at].Merge(nodeID(at), msg)
 			if err != nil {
 				t.Fatal(err)
@@ -101,32 +104,32 @@ func TestReclaimsConverge(t *testing.T) {
 			},
 			"deliver": func(t *rapid.T) {
 				if len(c.air) > 0 {
-					reclaimed(rapid.IntRange(0, len(c.views)-1).Draw(t, "at"), rapid.SampledFrom(c.air).Draw(t, "message"))
+					merge(rapid.IntRange(0, len(c.views)-1).Draw(t, "at"), rapid.SampledFrom(c.air).Draw(t, "message"))
 				}
 			},
-			"push-pull": func(t *rapid.T) { // with the dead as well: they may have come back
+			"push-pull": func(t *rapid.T) { // with dead nodes as well: they may have come back
 				from := rapid.IntRange(0, len(c.views)-1).Draw(t, "from")
-				reclaimed(rapid.IntRange(0, len(c.views)-1).Draw(t, "to"), c.views[from].Clone())
+				merge(rapid.IntRange(0, len(c.views)-1).Draw(t, "to"), c.views[from].Clone())
 			},
 			"reclaim": func(t *rapid.T) {
 				ids := alive()
 				if len(ids) < 2 {
 					return
 				}
-				gone := rapid.SampledFrom(ids).Draw(t, "gone")
-				dead[gone] = true
-				heir := rapid.SampledFrom(alive()).Draw(t, "heir")
+				dead := rapid.SampledFrom(ids).Draw(t, "dead")
+				isDead[dead] = true
+				newOwner := rapid.SampledFrom(alive()).Draw(t, "new owner")
 				for _, i := range alive() {
-					reclaimed(heir, c.views[i].Clone())
+					merge(newOwner, c.views[i].Clone())
 				}
-				delta := c.views[heir].Reclaim(nodeID(gone), nodeID(heir))
+				delta := c.views[newOwner].Reclaim(nodeID(dead), nodeID(newOwner))
 				for _, tok := range delta.tokens {
 					for o := tok.Start; o < tok.End; o++ {
-						c.model[o] = heir
+						c.model[o] = newOwner
 					}
 				}
-				for _, i := range alive() { // each knows the outcome before it takes anything more
-					reclaimed(i, delta)
+				for _, i := range alive() { // each learns the outcome before it merges anything else
+					merge(i, delta)
 				}
 				c.send(t, delta)
 			},
@@ -136,9 +139,9 @@ func TestReclaimsConverge(t *testing.T) {
 						t.Fatal(err)
 					}
 					for _, s := range owns(view, i) {
-						for o := s.Start; o < s.End && !dead[i]; o++ {
+						for o := s.Start; o < s.End && !isDead[i]; o++ {
 							if c.model[o] != i {
-								t.Fatalf("node %d believes to own %d, which is node %d's\n%s", i, o, c.model[o], c.dump())
+								t.Fatalf("node %d owns %d in its view, but node %d owns it\n%s", i, o, c.model[o], c.dump())
 							}
 						}
 					}
@@ -148,7 +151,7 @@ func TestReclaimsConverge(t *testing.T) {
 		for range 3 {
 			for i := range c.views {
 				for j := range c.views {
-					reclaimed(j, c.views[i].Clone())
+					merge(j, c.views[i].Clone())
 				}
 			}
 		}

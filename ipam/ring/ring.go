@@ -1,22 +1,22 @@
 // Package ring divides one address range among the nodes of a network without a central store.
 //
-// A ring is a replicated set of tokens. A token {start, end, owner, version, free} says who owns the addresses
-// [start, end), and only its owner ever writes its next version. That one rule makes the ring safe under loss,
+// A ring is a replicated set of tokens. A token {start, end, owner, version, free} records which node owns the
+// addresses [start, end), and only its owner ever writes its next version. That rule makes the ring safe under loss,
 // duplication, reordering and partition:
 //
-//   - The versions of the token at one start form a single chain, because each is written by the owner that the one
-//     before names. So of all nodes only the owner holds the newest version, and nobody who gave a token away, which he
-//     wrote himself, can believe that it is still his.
-//   - Tokens are only ever cut or handed on, never joined, and never removed but where all of their span was taken from an
-//     owner that was gone (Reclaim): at their newest versions they are disjoint and cover the range. A start that is not in
-//     the owner's view has never been used in its reign, so a new token begins at the reign's first version and no tombstone
-//     is needed.
+//   - The versions of the token at one start form a single chain, because each is written by the owner that the version
+//     before names. So only the owner holds the newest version, and a node that gave a token away, which it recorded
+//     itself, can never believe that it still owns it.
+//   - Tokens are only cut or handed over. They are never joined, and never removed, except where their whole span was
+//     taken from a dead owner (Reclaim): at their newest versions they are disjoint and cover the range. A start that
+//     is not in the owner's view has never been used in its epoch, so a new token begins at the first version of the
+//     epoch and no tombstone is needed.
 //   - A token carries its own end. A node that learns of its token and of no other knows exactly what it owns, so every
-//     token may travel alone. A stale token whose end reaches over a newer one is cut at that one's start for reading;
-//     where a view has gaps, nobody is known to own what is in them. Either is harmless, as only owners allocate.
+//     token may travel alone. A stale token that reaches over the start of a newer one is read as ending there. Where a
+//     view has gaps, the owner of the addresses in them is unknown. Both are harmless, because only owners allocate.
 //
-// Addresses are offsets from the first address of the range. The package is pure: no goroutine, no I/O, no clock. A Ring
-// is not safe for concurrent use.
+// Addresses are offsets from the first address of the range. The package is pure: no goroutine, no I/O, no clock. A
+// Ring is not safe for concurrent use.
 package ring
 
 import (
@@ -29,36 +29,37 @@ import (
 	"weft/internal/peer"
 )
 
-// MaxTokens bounds how many tokens a ring holds. Grants that would need more are refused, as are encodings that carry more.
+// MaxTokens bounds how many tokens a ring holds. Grants that would need more are refused, as are encodings that carry
+// more.
 const MaxTokens = 1 << 16
 
-// MaxVersion bounds a token's version in what is read from others, so that no peer can push a counter to its end.
+// MaxVersion bounds the version of a token that is read from other nodes, so that no peer can exhaust the counter.
 const MaxVersion = 1 << 62
 
 // Errors that callers branch on.
 var (
 	// ErrRange is wrapped by Merge when the other ring covers another range.
 	ErrRange = errors.New("ring: another range")
-	// ErrNotOwner is wrapped by Grant when the author does not own all that it wants to give.
+	// ErrNotOwner is wrapped by Grant when the granting node does not own the whole span.
 	ErrNotOwner = errors.New("ring: not the owner")
 	// ErrFull is wrapped when a change would take the ring beyond MaxTokens.
 	ErrFull = errors.New("ring: too many tokens")
 )
 
-// Founding tells rings apart that were founded apart: a hash of the range and its founders. The zero Founding is that of a
-// ring that is not founded yet.
+// ClusterID identifies how a range was bootstrapped: a hash of the range and its bootstrap nodes. Rings with different
+// cluster IDs are never merged. The zero ClusterID is that of a ring that is not bootstrapped yet.
 type ClusterID [8]byte
 
-// String returns f as 16 hexadecimal digits.
-func (f ClusterID) String() string { return hex.EncodeToString(f[:]) }
+// String returns the ID as 16 hexadecimal digits.
+func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }
 
-// IsZero reports whether f is that of a ring not founded yet.
-func (f ClusterID) IsZero() bool { return f == ClusterID{} }
+// IsZero reports whether the ring is not bootstrapped yet.
+func (id ClusterID) IsZero() bool { return id == ClusterID{} }
 
-// Span is the offsets from Start up to but not including End.
+// Span is the offsets from Start up to, not including, End.
 type Span struct{ Start, End uint64 }
 
-// Len is the number of offsets in s; an inverted span holds none.
+// Len returns the number of offsets in s; 0 for an inverted span.
 func (s Span) Len() uint64 {
 	if s.End <= s.Start {
 		return 0
@@ -69,30 +70,30 @@ func (s Span) Len() uint64 {
 // Contains reports whether offset is in s.
 func (s Span) Contains(offset uint64) bool { return s.Start <= offset && offset < s.End }
 
-// Intersect returns what s and other share; its Len is 0 where they share nothing.
+// Intersect returns the offsets that s and other share; its Len is 0 where they share none.
 func (s Span) Intersect(other Span) Span {
 	return Span{Start: max(s.Start, other.Start), End: min(s.End, other.End)}
 }
 
-// Token says that Owner owns the offsets [Start, End).
+// Token records that Owner owns the offsets [Start, End).
 type Token struct {
 	Start, End uint64
 	Owner      peer.ID
 	Version    uint64 // 1 for a new token; each change by the owner adds 1
-	Free       uint64 // addresses that may be given out and are not leased, as the owner last reported
+	Free       uint64 // addresses that may be allocated and are not leased, as the owner last reported
 }
 
-// Span is the range that t names.
+// Span returns the offsets that t covers.
 func (t Token) Span() Span { return Span{t.Start, t.End} }
 
-// Ring is one node's view of who owns what of a range. Make one with New.
+// Ring is one node's view of which node owns which part of a range. Create one with New.
 type Ring struct {
-	prefix   netip.Prefix
-	founding ClusterID
-	tokens   []Token // sorted by Start, which is unique
+	prefix    netip.Prefix
+	clusterID ClusterID
+	tokens    []Token // sorted by Start, which is unique
 }
 
-// New returns an unfounded ring for prefix, which is masked. It returns an error for an invalid prefix.
+// New returns a ring for prefix, which is masked, that is not bootstrapped. It returns an error for an invalid prefix.
 func New(prefix netip.Prefix) (*Ring, error) {
 	if !prefix.IsValid() || prefix.Addr().Is4In6() {
 		return nil, fmt.Errorf("ring: %q is not an address range", prefix)
@@ -100,24 +101,25 @@ func New(prefix netip.Prefix) (*Ring, error) {
 	return &Ring{prefix: prefix.Masked()}, nil
 }
 
-// Range is the range that r divides.
+// Range returns the range that r divides.
 func (r *Ring) Range() netip.Prefix { return r.prefix }
 
-// Founding identifies the founding of r; zero while r is not founded.
-func (r *Ring) ClusterID() ClusterID { return r.founding }
+// ClusterID returns the cluster ID of r; zero while r is not bootstrapped.
+func (r *Ring) ClusterID() ClusterID { return r.clusterID }
 
-// Founded reports whether the range has been divided, as far as r knows.
-func (r *Ring) Bootstrapped() bool { return !r.founding.IsZero() }
+// Bootstrapped reports whether the range has been divided, as far as r knows.
+func (r *Ring) Bootstrapped() bool { return !r.clusterID.IsZero() }
 
-// Tokens returns a copy of what r knows, sorted by start.
+// Tokens returns a copy of the tokens that r knows, sorted by start.
 func (r *Ring) Tokens() []Token { return slices.Clone(r.tokens) }
 
-// Len is the number of tokens that r knows.
+// Len returns the number of tokens that r knows.
 func (r *Ring) Len() int { return len(r.tokens) }
 
-// Select returns what r knows of the tokens that keep picks: a part that may be encoded and merged as any other ring.
+// Select returns a ring with those tokens of r for which keep returns true. It may be encoded and merged like any other
+// ring.
 func (r *Ring) Select(keep func(Token) bool) *Ring {
-	part := &Ring{prefix: r.prefix, founding: r.founding}
+	part := &Ring{prefix: r.prefix, clusterID: r.clusterID}
 	for _, t := range r.tokens {
 		if keep(t) {
 			part.tokens = append(part.tokens, t)
@@ -128,21 +130,21 @@ func (r *Ring) Select(keep func(Token) bool) *Ring {
 
 // Clone returns an independent copy of r.
 func (r *Ring) Clone() *Ring {
-	return &Ring{prefix: r.prefix, founding: r.founding, tokens: slices.Clone(r.tokens)}
+	return &Ring{prefix: r.prefix, clusterID: r.clusterID, tokens: slices.Clone(r.tokens)}
 }
 
-// Equal reports whether r and other hold the same range, founding and tokens.
+// Equal reports whether r and other have the same range, cluster ID and tokens.
 func (r *Ring) Equal(other *Ring) bool {
-	return r.prefix == other.prefix && r.founding == other.founding && slices.Equal(r.tokens, other.tokens)
+	return r.prefix == other.prefix && r.clusterID == other.clusterID && slices.Equal(r.tokens, other.tokens)
 }
 
-// Owner returns who owns offset in r's view; false where r does not know.
+// Owner returns the owner of offset in r's view; false where r does not know it.
 func (r *Ring) Owner(offset uint64) (peer.ID, bool) {
 	t, ok := r.TokenAt(offset)
 	return t.Owner, ok
 }
 
-// TokenAt returns the token whose range holds offset; false where r knows none.
+// TokenAt returns the token that covers offset; false where r knows none.
 func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 	i, found := r.find(offset)
 	if !found {
@@ -154,8 +156,8 @@ func (r *Ring) TokenAt(offset uint64) (Token, bool) {
 	return r.tokens[i], true
 }
 
-// Owned returns the spans that id owns in r's view, sorted, adjacent ones joined. For the node that r belongs to this is
-// exact; for others it may be stale.
+// Owned returns the spans that id owns in r's view, sorted, with adjacent spans joined. It is exact for the node that r
+// belongs to, and may be stale for others.
 func (r *Ring) Owned(id peer.ID) []Span {
 	var spans []Span
 	for i, t := range r.tokens {
@@ -172,18 +174,18 @@ func (r *Ring) Owned(id peer.ID) []Span {
 	return spans
 }
 
-// Total is what one owner holds.
+// Total is the sum of the tokens of one owner.
 type Total struct {
 	Owner     peer.ID
-	Addresses uint64 // all it owns, with the addresses that are never given out
-	Free      uint64 // of those that may be given out, how many are not leased, as last reported
+	Addresses uint64 // all that it owns, including addresses that are never allocated
+	Free      uint64 // how many of those that may be allocated are not leased, as last reported
 }
 
-// Totals returns a row an owner, sorted by ID.
+// Totals returns one row per owner, sorted by ID.
 func (r *Ring) Totals() []Total { return r.TotalsWithin(Span{0, r.Size()}) }
 
-// TotalsWithin is Totals of what lies within s. A token that reaches out of s counts its free addresses up to what s may
-// hold of them: an upper bound.
+// TotalsWithin is Totals of the offsets within s. The free addresses of a token that reaches out of s are counted up to
+// the number that may be allocated within s, so Free is an upper bound.
 func (r *Ring) TotalsWithin(s Span) []Total {
 	sums := make(map[peer.ID]Total)
 	for i, t := range r.tokens {
@@ -205,11 +207,11 @@ func (r *Ring) TotalsWithin(s Span) []Total {
 	return totals
 }
 
-// Check returns an error that names the first invariant r breaks: tokens sorted, unique, owned by somebody and in range;
-// Free never above what the token may give out; no token before the founding.
+// Check returns an error that names the first broken invariant: tokens are sorted, unique, owned and in range; Free is
+// not above the number of addresses that may be allocated; there are no tokens before the bootstrap.
 func (r *Ring) Check() error {
 	if !r.Bootstrapped() && len(r.tokens) > 0 {
-		return errors.New("ring: tokens before the founding")
+		return errors.New("ring: tokens before the bootstrap")
 	}
 	if len(r.tokens) > MaxTokens {
 		return fmt.Errorf("%w: %d", ErrFull, len(r.tokens))
@@ -239,7 +241,7 @@ func (r *Ring) checkToken(t Token) error {
 	return nil
 }
 
-// find returns where the token that starts at offset is, or would go.
+// find returns the index of the token that starts at offset, or the index where it would be inserted.
 func (r *Ring) find(offset uint64) (int, bool) {
 	return slices.BinarySearchFunc(r.tokens, offset, func(t Token, o uint64) int {
 		switch {
@@ -252,7 +254,7 @@ func (r *Ring) find(offset uint64) (int, bool) {
 	})
 }
 
-// effective is the range of token i as read: up to its end or the next token, whichever comes first.
+// effective returns the span of token i as it is read: up to its end or the next token, whichever comes first.
 func (r *Ring) effective(i int) Span {
 	s := r.tokens[i].Span()
 	if i+1 < len(r.tokens) {

@@ -21,15 +21,15 @@ func newRing(t testing.TB, cidr string) *Ring {
 	return r
 }
 
-// founded returns a ring of cidr divided among nodes 1 to n.
-func founded(t testing.TB, cidr string, n int) *Ring {
+// bootstrapped returns a ring of cidr divided among nodes 1 to n.
+func bootstrapped(t testing.TB, cidr string, n int) *Ring {
 	t.Helper()
 	r := newRing(t, cidr)
-	var founders []peer.ID
+	var bootstrapNodes []peer.ID
 	for i := range n {
-		founders = append(founders, id(byte(i+1)))
+		bootstrapNodes = append(bootstrapNodes, id(byte(i+1)))
 	}
-	if _, err := r.Bootstrap(founders); err != nil {
+	if _, err := r.Bootstrap(bootstrapNodes); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -109,7 +109,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-func TestFoundIsTheSameInAnyOrder(t *testing.T) {
+func TestBootstrapIsTheSameInAnyOrder(t *testing.T) {
 	a, b := newRing(t, "10.0.0.0/24"), newRing(t, "10.0.0.0/24")
 	if _, err := a.Bootstrap([]peer.ID{id(3), id(1), id(2), id(1)}); err != nil {
 		t.Fatal(err)
@@ -126,8 +126,8 @@ func TestFoundIsTheSameInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestFoundLeavesAFoundedRingAlone(t *testing.T) {
-	whole := founded(t, "10.0.0.0/24", 3)
+func TestBootstrapKeepsABootstrappedRing(t *testing.T) {
+	whole := bootstrapped(t, "10.0.0.0/24", 3)
 	part := newRing(t, "10.0.0.0/24")
 	if _, _, err := part.Merge(id(2), whole.pick([]uint64{0})); err != nil {
 		t.Fatal(err)
@@ -136,14 +136,14 @@ func TestFoundLeavesAFoundedRingAlone(t *testing.T) {
 	if err != nil || delta.Len() != 0 || part.Len() != 1 {
 		t.Errorf("delta %+v, err %v, ring %+v", delta, err, part)
 	}
-	var foreign *ClusterMismatchError
-	if _, err := part.Bootstrap([]peer.ID{id(1)}); !errors.As(err, &foreign) {
-		t.Errorf("second founding by others: %v", err)
+	var mismatch *ClusterMismatchError
+	if _, err := part.Bootstrap([]peer.ID{id(1)}); !errors.As(err, &mismatch) {
+		t.Errorf("second bootstrap by others: %v", err)
 	}
 }
 
-func TestGrantCutsAndHandsOn(t *testing.T) {
-	r := founded(t, "10.0.0.0/24", 1)
+func TestGrantCutsAndHandsOver(t *testing.T) {
+	r := bootstrapped(t, "10.0.0.0/24", 1)
 	delta, err := r.Grant(id(1), id(2), Span{64, 128}, all)
 	if err != nil {
 		t.Fatal(err)
@@ -161,9 +161,9 @@ func TestGrantCutsAndHandsOn(t *testing.T) {
 		t.Error(diff)
 	}
 	if _, err := r.Grant(id(1), id(3), Span{0, 65}, all); !errors.Is(err, ErrNotOwner) {
-		t.Errorf("granted what another owns: %v", err)
+		t.Errorf("granted a span of another owner: %v", err)
 	}
-	// A grant along boundaries that exist adds no token; one over several tokens hands each on.
+	// A grant along boundaries that exist adds no token; one over several tokens hands each over.
 	if _, err := r.Grant(id(2), id(1), Span{64, 128}, all); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestGrantCutsAndHandsOn(t *testing.T) {
 
 func TestAFullRingGrantsWholeTokensOnly(t *testing.T) {
 	r := newRing(t, "10.0.0.0/8")
-	r.founding = ClusterID{1}
+	r.clusterID = ClusterID{1}
 	for i := range uint64(MaxTokens) {
 		r.tokens = append(r.tokens, Token{Start: 4 * i, End: 4*i + 4, Owner: id(1), Version: 1})
 	}
@@ -194,12 +194,12 @@ func TestAFullRingGrantsWholeTokensOnly(t *testing.T) {
 }
 
 func TestRecipientNeverOverestimates(t *testing.T) {
-	donor := founded(t, "10.0.0.0/24", 1)
+	donor := bootstrapped(t, "10.0.0.0/24", 1)
 	delta, err := donor.Grant(id(1), id(2), Span{64, 128}, all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The recipient learns of its own token only, the token that follows is lost.
+	// The recipient learns of its own token only; the token that follows is lost.
 	recipient := newRing(t, "10.0.0.0/24")
 	if _, _, err := recipient.Merge(id(2), delta.pick([]uint64{64})); err != nil {
 		t.Fatal(err)
@@ -210,8 +210,8 @@ func TestRecipientNeverOverestimates(t *testing.T) {
 	if owner, ok := recipient.Owner(200); ok {
 		t.Errorf("owner of a gap: %s", owner)
 	}
-	// A third party that missed the donor's own cut sees the donor's stale token end where the next begins.
-	third := founded(t, "10.0.0.0/24", 1)
+	// A third node that missed the donor's cut reads the donor's stale token as ending where the next begins.
+	third := bootstrapped(t, "10.0.0.0/24", 1)
 	if _, _, err := third.Merge(id(3), delta.pick([]uint64{64})); err != nil {
 		t.Fatal(err)
 	}
@@ -221,14 +221,14 @@ func TestRecipientNeverOverestimates(t *testing.T) {
 }
 
 func TestReportFree(t *testing.T) {
-	r := founded(t, "10.0.0.0/24", 2)
+	r := bootstrapped(t, "10.0.0.0/24", 2)
 	delta := r.ReportFree(id(1), func(Span) uint64 { return 1000 }, nil)
 	if delta.Len() != 0 {
-		t.Errorf("clamped to what was known, yet told: %+v", delta.tokens)
+		t.Errorf("clamped to the known count, yet published: %+v", delta.tokens)
 	}
 	never := func(_, _, _ uint64) bool { return false }
 	if d := r.ReportFree(id(1), func(Span) uint64 { return 5 }, never); d.Len() != 0 {
-		t.Errorf("told what is not worth telling: %+v", d.tokens)
+		t.Errorf("published a change that is not worth it: %+v", d.tokens)
 	}
 	delta = r.ReportFree(id(1), func(Span) uint64 { return 5 }, nil)
 	if diff := cmp.Diff([]Token{{0, 128, id(1), 2, 5}}, delta.Tokens()); diff != "" {
@@ -237,7 +237,7 @@ func TestReportFree(t *testing.T) {
 }
 
 func TestTotalsWithin(t *testing.T) {
-	r := founded(t, "10.0.0.0/24", 2)
+	r := bootstrapped(t, "10.0.0.0/24", 2)
 	want := []Total{{id(1), 28, 28}, {id(2), 2, 2}}
 	if diff := cmp.Diff(want, r.TotalsWithin(Span{100, 130})); diff != "" {
 		t.Error(diff)
@@ -245,16 +245,16 @@ func TestTotalsWithin(t *testing.T) {
 }
 
 func TestFillIn(t *testing.T) {
-	founders := []peer.ID{{1}, {2}, {3}}
+	bootstrapNodes := []peer.ID{{1}, {2}, {3}}
 	cidr := netip.MustParsePrefix("10.32.0.0/24")
 	whole, err := New(cidr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := whole.Bootstrap(founders); err != nil {
+	if _, err := whole.Bootstrap(bootstrapNodes); err != nil {
 		t.Fatal(err)
 	}
-	// The second founder has given part of its share away; the third's share is all that the other ring has heard of.
+	// The second node has granted part of its share; the third's share is all that the other ring knows.
 	moved := whole.Clone()
 	if _, err := moved.Grant(peer.ID{2}, peer.ID{4}, Span{100, 120}, Span.Len); err != nil {
 		t.Fatal(err)
@@ -263,26 +263,26 @@ func TestFillIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := moved.Select(func(t Token) bool { return t.Owner == peer.ID{3} || t.Owner == peer.ID{4} })
-	if _, _, err := part.Merge(peer.ID{1}, heard); err != nil {
+	known := moved.Select(func(t Token) bool { return t.Owner == peer.ID{3} || t.Owner == peer.ID{4} })
+	if _, _, err := part.Merge(peer.ID{1}, known); err != nil {
 		t.Fatal(err)
 	}
-	if part.FillIn(founders[:2]) || part.Len() != 2 {
-		t.Errorf("filled in from the wrong founders: %v", part.Tokens())
+	if part.FillIn(bootstrapNodes[:2]) || part.Len() != 2 {
+		t.Errorf("filled in from the wrong nodes: %v", part.Tokens())
 	}
-	if !part.FillIn(founders) {
-		t.Error("not filled in from the founders")
+	if !part.FillIn(bootstrapNodes) {
+		t.Error("not filled in from the bootstrap nodes")
 	}
 	if got := part.Owned(peer.ID{1}); len(got) != 1 || got[0] != (Span{0, 86}) {
-		t.Errorf("the first founder owns %v", got)
+		t.Errorf("the first node owns %v", got)
 	}
 	if got := part.Owned(peer.ID{2}); len(got) != 0 {
-		t.Errorf("a share that has moved on was filled in as %v", got)
+		t.Errorf("a share that was granted since was filled in as %v", got)
 	}
 	if err := part.Check(); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := part.Merge(peer.ID{1}, moved); err != nil || !part.Equal(moved) {
-		t.Errorf("%v; with all of the news it holds %v, want %v", err, part.Tokens(), moved.Tokens())
+		t.Errorf("%v; merged with all tokens it holds %v, want %v", err, part.Tokens(), moved.Tokens())
 	}
 }

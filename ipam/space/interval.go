@@ -25,7 +25,7 @@ func contains(spans []Span, offset uint64) bool {
 	return i < len(spans) && spans[i].Contains(offset)
 }
 
-// length is how many offsets spans hold within.
+// length returns how many offsets spans hold within.
 func length(spans []Span, within Span) (n uint64) {
 	for i := after(spans, within.Start); i < len(spans) && spans[i].Start < within.End; i++ {
 		n += spans[i].intersect(within).Len()
@@ -33,7 +33,7 @@ func length(spans []Span, within Span) (n uint64) {
 	return n
 }
 
-// normal returns spans sorted, with those that touch joined and the empty ones gone.
+// normal returns spans sorted, with touching spans joined and empty spans removed.
 func normal(spans []Span) []Span {
 	spans = slices.DeleteFunc(slices.Clone(spans), func(s Span) bool { return s.Len() == 0 })
 	slices.SortFunc(spans, func(a, b Span) int { return cmp.Compare(a.Start, b.Start) })
@@ -48,7 +48,7 @@ func normal(spans []Span) []Span {
 	return joined
 }
 
-// intersect returns what a and b, both normal, share.
+// intersect returns the offsets that are in a and in b, both normal.
 func intersect(a, b []Span) []Span {
 	var shared []Span
 	for i, j := 0, 0; i < len(a) && j < len(b); {
@@ -64,7 +64,7 @@ func intersect(a, b []Span) []Span {
 	return shared
 }
 
-// subtract returns what a holds and b does not; both are normal.
+// subtract returns the offsets that are in a and not in b; both are normal.
 func subtract(a, b []Span) []Span {
 	var rest []Span
 	j := 0

@@ -1,8 +1,8 @@
 // Package space finds free addresses in the ranges that a node owns.
 //
-// A Space is kept as sorted intervals, not as bits: its size follows how scattered the free addresses are, not how many there
-// are, so that a range of 2^40 addresses costs no more than one of 2^8. Addresses are offsets from the first address of their
-// range. The package is pure; a Space is not safe for concurrent use.
+// A Space is kept as sorted intervals, not as bits: its size depends on how scattered the free addresses are, not on
+// their number, so a range of 2^40 addresses costs no more than one of 2^8. Addresses are offsets from the first
+// address of their range. The package is pure; a Space is not safe for concurrent use.
 package space
 
 import (
@@ -21,10 +21,10 @@ var (
 	ErrNotTaken = errors.New("space: not taken")
 )
 
-// Span is the offsets from Start up to but not including End.
+// Span is the offsets from Start up to, not including, End.
 type Span struct{ Start, End uint64 }
 
-// Len is the number of offsets in s; an inverted span holds none.
+// Len returns the number of offsets in s; 0 for an inverted span.
 func (s Span) Len() uint64 {
 	if s.End <= s.Start {
 		return 0
@@ -45,8 +45,8 @@ type Space struct {
 	free  []Span // likewise, within owned
 }
 
-// SetOwned makes the space own spans, in any order and overlapping as they please. What is owned anew is free; what was
-// owned and stays so is as free or taken as it was; what is no longer owned is forgotten, free or taken.
+// SetOwned makes the space own exactly spans, in any order and possibly overlapping. Newly owned offsets are free;
+// offsets that stay owned stay free or taken; offsets that are no longer owned are removed, free or taken.
 func (s *Space) SetOwned(spans []Span) {
 	owned := normal(spans)
 	added := subtract(owned, s.owned)
@@ -55,7 +55,7 @@ func (s *Space) SetOwned(spans []Span) {
 	s.free = normal(append(kept, added...))
 }
 
-// Owned returns what the space owns: sorted, disjoint, adjacent spans joined. The slice must not be changed.
+// Owned returns the spans of the space: sorted, disjoint, adjacent spans joined. The slice must not be changed.
 func (s *Space) Owned() []Span { return s.owned }
 
 // Owns reports whether offset is in the space.
@@ -64,7 +64,7 @@ func (s *Space) Owns(offset uint64) bool { return contains(s.owned, offset) }
 // Free reports whether offset is in the space and free.
 func (s *Space) Free(offset uint64) bool { return contains(s.free, offset) }
 
-// Allocate takes the lowest free offset within, and returns it; false where none is free.
+// Allocate takes the lowest free offset within and returns it; false where none is free.
 func (s *Space) Allocate(within Span) (offset uint64, ok bool) {
 	i := after(s.free, within.Start)
 	if i == len(s.free) {
@@ -116,13 +116,13 @@ func (s *Space) Release(offset uint64) error {
 	return nil
 }
 
-// Len is the number of offsets owned.
+// Len returns the number of owned offsets.
 func (s *Space) Len() uint64 { return length(s.owned, everything) }
 
-// FreeIn is the number of free offsets within.
+// FreeIn returns the number of free offsets within.
 func (s *Space) FreeIn(within Span) uint64 { return length(s.free, within) }
 
-// OwnedIn is the number of offsets owned within.
+// OwnedIn returns the number of owned offsets within.
 func (s *Space) OwnedIn(within Span) uint64 { return length(s.owned, within) }
 
 // LargestFree returns the longest run of free offsets within, the lowest of several; empty where none is free.
@@ -136,10 +136,10 @@ func (s *Space) LargestFree(within Span) Span {
 	return largest
 }
 
-// Donation returns what to give to a node that asks for space within: the upper half of the largest free run, cut where it
-// suits CIDR blocks if such a place is near. A single free offset is given whole: who asks needs it now. The space is
-// not changed; ok is false where nothing is free.
-func (s *Space) Donation(within Span) (gift Span, ok bool) {
+// Donation returns the span to grant to a node that requests space within: the upper half of the largest free run, cut
+// at a boundary that suits CIDR blocks if there is one near. A single free offset is granted whole, because the
+// requester needs it now. The space is not changed; ok is false where no offset is free.
+func (s *Space) Donation(within Span) (grant Span, ok bool) {
 	run := s.LargestFree(within)
 	switch n := run.Len(); n {
 	case 0:
@@ -151,7 +151,8 @@ func (s *Space) Donation(within Span) (gift Span, ok bool) {
 	}
 }
 
-// cutNear returns the offset at most slack away from mid, and inside of run, that the highest power of two divides.
+// cutNear returns the offset at most slack away from mid, and inside of run, that is divisible by the highest power of
+// two.
 func cutNear(mid, slack uint64, run Span) uint64 {
 	low, high := max(mid-slack, run.Start+1), min(mid+slack, run.End-1)
 	best := mid
@@ -169,7 +170,7 @@ func cutNear(mid, slack uint64, run Span) uint64 {
 	}
 }
 
-// take makes offset, which is in free[i], taken.
+// take marks offset, which is in free[i], as taken.
 func (s *Space) take(i int, offset uint64) {
 	run := s.free[i]
 	switch {

@@ -67,13 +67,13 @@ func TestDonation(t *testing.T) {
 		want   Span
 		ok     bool
 	}{
-		{"nothing", Span{}, everything, Span{}, false},
+		{"none", Span{}, everything, Span{}, false},
 		{"the only one", Span{7, 8}, everything, Span{7, 8}, true},
 		{"one of two", Span{7, 9}, everything, Span{8, 9}, true},
 		{"the smaller half", Span{7, 10}, everything, Span{9, 10}, true},
 		{"half of a /12 without its first and last", Span{1, 1<<20 - 1}, everything, Span{1 << 19, 1<<20 - 1}, true},
 		{"near the middle, at a block", Span{9, 1024}, everything, Span{512, 1024}, true},
-		{"within what is asked for", Span{0, 1024}, Span{256, 512}, Span{384, 512}, true},
+		{"within the requested span", Span{0, 1024}, Span{256, 512}, Span{384, 512}, true},
 		{"a huge range", Span{1, 1 << 40}, everything, Span{1 << 39, 1 << 40}, true},
 	} {
 		if got, ok := owning(tt.run).Donation(tt.within); got != tt.want || ok != tt.ok {
@@ -86,16 +86,16 @@ func TestDonationIsAboutHalf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := rapid.Uint64Range(0, 1<<40).Draw(t, "start")
 		n := rapid.Uint64Range(2, 1<<40).Draw(t, "length")
-		gift, ok := owning(Span{start, start + n}).Donation(everything)
-		if !ok || gift.End != start+n || gift.Start <= start || gift.Len() == 0 {
-			t.Fatalf("gift %v of [%d, %d)", gift, start, start+n)
+		grant, ok := owning(Span{start, start + n}).Donation(everything)
+		if !ok || grant.End != start+n || grant.Start <= start || grant.Len() == 0 {
+			t.Fatalf("grant %v of [%d, %d)", grant, start, start+n)
 		}
-		if min, max := n/2-n/8, n-n/2+n/8; gift.Len() < min || gift.Len() > max {
-			t.Fatalf("gift of %d of %d", gift.Len(), n)
+		if min, max := n/2-n/8, n-n/2+n/8; grant.Len() < min || grant.Len() > max {
+			t.Fatalf("grant of %d of %d", grant.Len(), n)
 		}
 		// Of every run of n offsets, one is divided by a power of two of at least n/2.
-		if align := uint64(1) << bits.TrailingZeros64(gift.Start|1<<63); n >= 64 && align < n/16 {
-			t.Fatalf("cut at %#x, aligned to %d only, of %d", gift.Start, align, n)
+		if align := uint64(1) << bits.TrailingZeros64(grant.Start|1<<63); n >= 64 && align < n/16 {
+			t.Fatalf("cut at %#x, aligned to %d only, of %d", grant.Start, align, n)
 		}
 	})
 }
@@ -207,7 +207,7 @@ func TestSpaceAgainstMap(t *testing.T) {
 	})
 }
 
-// BenchmarkScattered leases and frees in the worst case: every other address of a /12 is free.
+// BenchmarkScattered allocates and releases in the worst case: every other address of a /12 is free.
 func BenchmarkScattered(b *testing.B) {
 	s := owning(Span{0, 1 << 20})
 	for o := uint64(0); o < 1<<20; o += 2 {

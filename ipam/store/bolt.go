@@ -19,28 +19,28 @@ const FileName = "ipam.db"
 
 // formatVersion is the version of the layout below. A file of a later one is refused.
 //
-//	meta:   "version" -> formatVersion in decimal, "self" -> the node's ID in hexadecimal
-//	rings:  range as text -> ring
-//	votes:  range as text -> vote
-//	decrees: range as text, a space, the ID of who is gone -> decree
-//	leases: address as text -> {"owner", "in", "since"} in JSON
+//	meta:    "version" -> formatVersion in decimal, "self" -> the node's ID in hexadecimal
+//	rings:   range as text -> ring
+//	votes:   range as text -> state in the bootstrap instance
+//	decrees: range as text, a space, the ID of the dead node -> acceptor state in the reclaim instance
+//	leases:  address as text -> {"owner", "in", "since"} in JSON
 const formatVersion = "1"
 
-// lockPatience is how long Open waits for another process to let go of the file.
+// lockPatience is how long Open waits for another process to release the file.
 const lockPatience = time.Second
 
 var (
-	metaBucket   = []byte("meta")
-	ringsBucket  = []byte("rings")
-	votesBucket  = []byte("votes")
-	leasesBucket = []byte("leases")
-	decreeBucket = []byte("decrees")
+	metaBucket      = []byte("meta")
+	ringsBucket     = []byte("rings")
+	bootstrapBucket = []byte("votes")
+	leasesBucket    = []byte("leases")
+	reclaimBucket   = []byte("decrees")
 
 	versionKey = []byte("version")
 	selfKey    = []byte("self")
 )
 
-// Bolt is a Store in a file of bbolt.
+// Bolt is a Store in a bbolt file.
 type Bolt struct {
 	db   *bbolt.DB
 	path string
@@ -48,9 +48,9 @@ type Bolt struct {
 
 var _ Store = (*Bolt)(nil)
 
-// Open opens the file ipam.db in the directory dir, which must exist, or creates it with mode 0600. A file that it
-// cannot read it leaves as it is, whatever is wrong with it. Each error names the file and, where there is one, the mend;
-// it wraps ErrInUse, ErrCorrupt, ErrVersion or an error of the file system.
+// Open opens the file ipam.db in the directory dir, which must exist, or creates it with mode 0600. It never changes a
+// file that it cannot read. Each error names the file and, where there is one, the remedy; it wraps ErrInUse,
+// ErrCorrupt, ErrVersion or an error of the file system.
 func Open(dir string) (*Bolt, error) {
 	path := filepath.Join(dir, FileName)
 	info, err := os.Stat(path)
@@ -100,10 +100,10 @@ func (b *Bolt) Close() error {
 	return nil
 }
 
-// initialise writes what a new file lacks.
+// initialise writes the buckets and the version that a new file lacks.
 func initialise(db *bbolt.DB) error {
 	return db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, ringsBucket, votesBucket, decreeBucket, leasesBucket} {
+		for _, name := range [][]byte{metaBucket, ringsBucket, bootstrapBucket, reclaimBucket, leasesBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func initialise(db *bbolt.DB) error {
 	})
 }
 
-// leaseValue is the stored form of a lease, beside its address.
+// leaseValue is the stored form of a lease, without its address.
 type leaseValue struct {
 	Owner string       `json:"owner"`
 	In    netip.Prefix `json:"in"`
@@ -129,16 +129,16 @@ func (t boltTx) SetRing(cidr netip.Prefix, ring []byte) error {
 	return t.tx.Bucket(ringsBucket).Put([]byte(cidr.String()), ring)
 }
 
-func (t boltTx) SetVote(cidr netip.Prefix, vote []byte) error {
-	return t.tx.Bucket(votesBucket).Put([]byte(cidr.String()), vote)
+func (t boltTx) SetBootstrapState(cidr netip.Prefix, state []byte) error {
+	return t.tx.Bucket(bootstrapBucket).Put([]byte(cidr.String()), state)
 }
 
-func (t boltTx) SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error {
-	key := []byte(cidr.String() + " " + gone.String())
-	if decree == nil {
-		return t.tx.Bucket(decreeBucket).Delete(key)
+func (t boltTx) SetReclaimState(cidr netip.Prefix, dead peer.ID, state []byte) error {
+	key := []byte(cidr.String() + " " + dead.String())
+	if state == nil {
+		return t.tx.Bucket(reclaimBucket).Delete(key)
 	}
-	return t.tx.Bucket(decreeBucket).Put(key, decree)
+	return t.tx.Bucket(reclaimBucket).Put(key, state)
 }
 
 func (t boltTx) PutLease(lease Lease) error {

@@ -28,7 +28,7 @@ func TestBolt(t *testing.T) {
 	})
 }
 
-// written returns the path of a store with something in it, closed.
+// written returns the path of a closed store that is not empty.
 func written(t *testing.T) (path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,7 +89,7 @@ func TestOpenLeavesBrokenFilesAlone(t *testing.T) {
 			if err != nil || !bytes.Equal(after, broken) {
 				t.Errorf("the file was written to (%v)", err)
 			}
-			// The mend it names works.
+			// The remedy in the error works.
 			if err := os.Rename(path, path+".away"); err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +102,7 @@ func TestOpenLeavesBrokenFilesAlone(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatALaterWeftWrote(t *testing.T) {
+func TestOpenRefusesAFileOfALaterWeft(t *testing.T) {
 	path := written(t)
 	edit(t, path, "meta", "version", "2")
 	if _, err := store.Open(filepath.Dir(path)); !errors.Is(err, store.ErrVersion) || !strings.Contains(err.Error(), path) {
@@ -110,9 +110,9 @@ func TestOpenRefusesWhatALaterWeftWrote(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesNonsenseInside(t *testing.T) {
+func TestOpenRefusesMalformedRecords(t *testing.T) {
 	for _, tt := range [][3]string{
-		{"meta", "self", "nobody"},
+		{"meta", "self", "no ID"},
 		{"rings", "10.0.0.0", "x"},
 		{"votes", "x", "x"},
 		{"leases", "10.0.0.1", "{"},
@@ -139,7 +139,7 @@ func edit(t *testing.T, path, bucket, key, value string) {
 	}
 }
 
-func TestOpenNamesWhereItCannotWrite(t *testing.T) {
+func TestOpenNamesThePathThatItCannotWrite(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	if _, err := store.Open(missing); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("no directory: %v", err)
@@ -149,7 +149,7 @@ func TestOpenNamesWhereItCannotWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
-		return // root may write anywhere
+		return // root may write to any file
 	}
 	if _, err := store.Open(filepath.Dir(path)); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), path) {
 		t.Errorf("read-only: %v", err)

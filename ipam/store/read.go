@@ -18,9 +18,9 @@ import (
 	"weft/internal/peer"
 )
 
-// corrupt says that the file at path cannot be read, and what to do about it.
+// corrupt returns an error for a file that cannot be read, with the remedy.
 func corrupt(path string, err error) error {
-	return fmt.Errorf("%w: %s (%w): move it away: this node then joins as a new one and asks the others for space",
+	return fmt.Errorf("%w: %s (%w): move it away: this node then joins as a new one and requests addresses of the others",
 		ErrCorrupt, path, err)
 }
 
@@ -39,7 +39,7 @@ func probe(path string) error {
 	return nil
 }
 
-// openFile opens the database. What bbolt makes of broken files, panics and faults included, becomes an error.
+// openFile opens the database. Panics and faults of bbolt on broken files are returned as errors.
 func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
 	var file *os.File
 	options := *bbolt.DefaultOptions
@@ -60,16 +60,16 @@ func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
 		return db, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%w: %s is locked: stop that one, or use another state directory", ErrInUse, path)
-	case errors.As(err, &pathError): // it names the path
+	case errors.As(err, &pathError): // its text contains the path
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	if file != nil {
-		file.Close() // a panic leaves it open, and locked; closing twice does no harm
+		file.Close() // a panic leaves it open and locked; a second close does no harm
 	}
 	return nil, corrupt(path, err)
 }
 
-// guard runs f and returns an error for a panic in it, or a fault from a memory map that is longer than its file.
+// guard runs f and returns an error for a panic in it, or for a fault from a memory map that is longer than its file.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -97,7 +97,8 @@ func load(db *bbolt.DB) (State, error) {
 	return state, err
 }
 
-// loadMeta reads whose state it is. A file of which only the creation got to disk has no buckets: it is empty.
+// loadMeta reads the version and the ID of the node. A file of which only the creation is durable has no buckets: it is
+// empty.
 func loadMeta(tx *bbolt.Tx, state *State) error {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
@@ -138,14 +139,14 @@ func loadRanges(tx *bbolt.Tx, state *State) error {
 	if err := each(ringsBucket, func(r *Range, value []byte) { r.Ring = value }); err != nil {
 		return err
 	}
-	if err := each(votesBucket, func(r *Range, value []byte) { r.Vote = value }); err != nil {
+	if err := each(bootstrapBucket, func(r *Range, value []byte) { r.BootstrapState = value }); err != nil {
 		return err
 	}
-	return loadDecrees(tx, state)
+	return loadReclaimStates(tx, state)
 }
 
-func loadDecrees(tx *bbolt.Tx, state *State) error {
-	bucket := tx.Bucket(decreeBucket)
+func loadReclaimStates(tx *bbolt.Tx, state *State) error {
+	bucket := tx.Bucket(reclaimBucket)
 	if bucket == nil {
 		return nil
 	}
@@ -155,15 +156,15 @@ func loadDecrees(tx *bbolt.Tx, state *State) error {
 		if err != nil {
 			return err
 		}
-		gone, err := peer.ParseID(id)
+		dead, err := peer.ParseID(id)
 		if err != nil {
 			return err
 		}
 		r := state.Ranges[cidr]
-		if r.Decrees == nil {
-			r.Decrees = make(map[peer.ID][]byte)
+		if r.ReclaimStates == nil {
+			r.ReclaimStates = make(map[peer.ID][]byte)
 		}
-		r.Decrees[gone] = slices.Clone(v)
+		r.ReclaimStates[dead] = slices.Clone(v)
 		state.Ranges[cidr] = r
 		return nil
 	})
@@ -190,7 +191,7 @@ func loadLeases(tx *bbolt.Tx, state *State) error {
 	return err
 }
 
-// syncDir makes the entry of a new file in dir durable.
+// syncDir makes the directory entry of a new file in dir durable.
 func syncDir(dir string) error {
 	f, err := os.Open(filepath.Clean(dir))
 	if err != nil {

@@ -1,8 +1,9 @@
-// Package topology computes ways between the nodes of a network of which nearly all reach one another.
+// Package topology computes routes in a network in which nearly all nodes reach one another directly.
 //
-// Each node tells the others only what is out of the ordinary: alive peers that it does not reach, and, where it can only
-// dial out (behind a NAT or a firewall that lets in nothing but answers), the links that it has opened. What nobody speaks
-// of is a link. A link that one of its ends calls broken is broken: frames have to pass both ways.
+// Each node publishes only the exceptions among its links: the peers that are alive and that it does not reach, and, when
+// it can only dial out (behind a NAT, or a firewall that admits nothing but answers), the links that it has opened. Every
+// pair of nodes without an exception has a link. A link is broken when one of its two nodes publishes it as broken, since
+// frames have to pass in both directions.
 //
 // The package is pure: no goroutine, no I/O, no clock.
 package topology
@@ -15,44 +16,47 @@ import (
 	"weft/internal/peer"
 )
 
-// MaxHops is how many links a way may have.
+// MaxHops is the largest number of links on a route.
 const MaxHops = 3
 
-// Links is what a node tells of its links. The zero Links is that of a node of which there is nothing to tell.
+// Links are the exceptions that a node publishes. The zero Links has none.
 type Links struct {
-	// DialOut: the node is reached only over links that it has opened itself.
+	// DialOut means that the node can be reached only over links that it has opened itself.
 	DialOut bool
-	// Broken are alive peers that it does not reach, or that do not reach it.
+	// Broken are the peers that are alive and that the node does not reach, or that do not reach it.
 	Broken []peer.ID
-	// Open are the links of a node with DialOut.
+	// Open are the peers to which a node with DialOut has opened a link. It has no meaning without DialOut.
 	Open []peer.ID
 }
 
-// IsZero reports whether there is nothing to tell.
+// IsZero reports whether there are no exceptions.
 func (l Links) IsZero() bool { return !l.DialOut && len(l.Broken) == 0 && len(l.Open) == 0 }
 
-// Node is a node that is alive.
+// Node is a node that is alive, as an input of Routes.
 type Node struct {
 	ID peer.ID
-	// RTT is the round trip to it from the node that asks for ways; 0 where that is not known.
+	// RTT is the round-trip time to it from the node for which routes are computed; 0 when not known.
 	RTT time.Duration
 }
 
-// Route is the way to a node.
+// Route is a route to a node.
 type Route struct {
-	// Via is the first node on the way: the node itself where the link is direct.
+	// Via is the first node on the route: the destination itself for a direct link.
 	Via peer.ID
-	// Hops is the number of links, at most MaxHops.
+	// Hops is the number of links on the route, from 1 to MaxHops.
 	Hops int
 }
 
-// Routes returns the ways from self to those of nodes that it reaches, by ID. told is what each node, self among them,
-// tells of its links; nodes that tell nothing need not be in it. Of relays those with the fewest hops are chosen, then
-// those with the shortest round trip, to a power of two milliseconds, so that ways do not change with every measurement,
-// then the one with the lowest ID. In a network of n nodes of which m are not reached directly it takes O(n m) steps.
-func Routes(self peer.ID, nodes []Node, told map[peer.ID]Links) map[peer.ID]Route {
+// Routes returns the routes from self to each of nodes that it can reach, by ID. published are the exceptions of each node,
+// including self; nodes without exceptions may be left out. Routes prefers the relay with the fewest hops, then with the
+// shortest round trip, rounded to a power of two in milliseconds so that routes do not change with every measurement, then
+// with the lowest ID. In a network of n nodes of which m are not reached directly it takes O(n m) steps.
+//
+// Nodes that know the same exceptions compute routes that fit together: following them leads to the destination in the
+// number of hops that the first node has computed.
+func Routes(self peer.ID, nodes []Node, published map[peer.ID]Links) map[peer.ID]Route {
 	routes := make(map[peer.ID]Route, len(nodes))
-	links := graph(told)
+	links := newGraph(published)
 	var relays []relay // in the order of preference
 	var rest []peer.ID
 	for _, n := range nodes {
@@ -77,15 +81,15 @@ func Routes(self peer.ID, nodes []Node, told map[peer.ID]Links) map[peer.ID]Rout
 			next = append(next, relay{id: id, via: relays[i].via, cost: relays[i].cost})
 			return true
 		})
-		relays = next // those one hop further away: nearer ones reach none of the rest
+		relays = next // one hop further away: the nearer relays reach none of the rest
 	}
 	return routes
 }
 
-// relay is a node by which others may be reached, and by whom it is reached itself.
+// relay is a node through which others may be reached, with the first node on the route to it.
 type relay struct {
 	id, via peer.ID
-	cost    int
+	cost    int // number of bits of the round trip to via in milliseconds
 }
 
 func (r relay) compare(other relay) int {
@@ -101,11 +105,11 @@ type node struct {
 	broken, open map[peer.ID]bool
 }
 
-type graphOf map[peer.ID]node
+type graph map[peer.ID]node
 
-func graph(told map[peer.ID]Links) graphOf {
-	g := make(graphOf, len(told))
-	for id, l := range told {
+func newGraph(published map[peer.ID]Links) graph {
+	g := make(graph, len(published))
+	for id, l := range published {
 		g[id] = node{dialOut: l.DialOut, broken: set(l.Broken), open: set(l.Open)}
 	}
 	return g
@@ -119,8 +123,8 @@ func set(ids []peer.ID) map[peer.ID]bool {
 	return s
 }
 
-// linked reports whether two nodes reach each other.
-func (g graphOf) linked(a, b peer.ID) bool {
+// linked reports whether two nodes have a direct link.
+func (g graph) linked(a, b peer.ID) bool {
 	x, y := g[a], g[b]
 	switch {
 	case x.dialOut && x.open[b] || y.dialOut && y.open[a]:

@@ -28,15 +28,15 @@ func nodes(n int) (all []Node) {
 func TestRoutes(t *testing.T) {
 	direct := func(n int) Route { return Route{id(n), 1} }
 	for _, tt := range []struct {
-		name  string
-		nodes []Node
-		told  map[peer.ID]Links
-		want  map[peer.ID]Route
+		name      string
+		nodes     []Node
+		published map[peer.ID]Links
+		want      map[peer.ID]Route
 	}{
-		{"nothing told is a full mesh", nodes(3), nil, map[peer.ID]Route{id(1): direct(1), id(2): direct(2)}},
+		{"no exceptions are a full mesh", nodes(3), nil, map[peer.ID]Route{id(1): direct(1), id(2): direct(2)}},
 		{"one relay", nodes(3), map[peer.ID]Links{id(0): {Broken: ids(2)}}, map[peer.ID]Route{id(1): direct(1), id(2): {id(1), 2}}},
 		{
-			"one end's word is enough", nodes(3), map[peer.ID]Links{id(2): {Broken: ids(0)}},
+			"one of two nodes publishes the break", nodes(3), map[peer.ID]Links{id(2): {Broken: ids(0)}},
 			map[peer.ID]Route{id(1): direct(1), id(2): {id(1), 2}},
 		},
 		{
@@ -49,23 +49,24 @@ func TestRoutes(t *testing.T) {
 			map[peer.ID]Route{id(1): direct(1), id(2): {id(1), 2}, id(3): {id(1), 3}},
 		},
 		{
-			"no way of four links", nodes(5),
+			"no route of four links", nodes(5),
 			map[peer.ID]Links{id(0): {Broken: ids(2, 3, 4)}, id(1): {Broken: ids(3, 4)}, id(2): {Broken: ids(4)}},
 			map[peer.ID]Route{id(1): direct(1), id(2): {id(1), 2}, id(3): {id(1), 3}},
 		},
 		{
-			"who dials out is reached by the links that it has opened", nodes(3), map[peer.ID]Links{id(2): {DialOut: true, Open: ids(1)}},
+			"a node that can only dial out is reached over the links that it has opened", nodes(3),
+			map[peer.ID]Links{id(2): {DialOut: true, Open: ids(1)}},
 			map[peer.ID]Route{id(1): direct(1), id(2): {id(1), 2}},
 		},
 		{
-			"two that dial out, and have met", nodes(3),
+			"two nodes that can only dial out, with a link between them", nodes(3),
 			map[peer.ID]Links{id(0): {DialOut: true, Open: ids(1, 2)}, id(2): {DialOut: true, Open: ids(1)}},
 			map[peer.ID]Route{id(1): direct(1), id(2): direct(2)},
 		},
-		{"nobody is linked to one", nodes(2), map[peer.ID]Links{id(1): {DialOut: true}}, map[peer.ID]Route{}},
+		{"a node without any link", nodes(2), map[peer.ID]Links{id(1): {DialOut: true}}, map[peer.ID]Route{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Routes(id(0), tt.nodes, tt.told)
+			got := Routes(id(0), tt.nodes, tt.published)
 			if len(got) != len(tt.want) {
 				t.Errorf("routes to %d nodes, want %d: %v", len(got), len(tt.want), got)
 			}
@@ -78,12 +79,12 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestRoutesLead: where all have heard the same, following the routes hop by hop leads to the destination, in as many
-// links as the first node said, and over links that nobody calls broken.
+// TestRoutesLead: when all nodes know the same exceptions, following the routes hop by hop leads to the destination, in the
+// number of links that the first node computed, and over links that are not broken.
 func TestRoutesLead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 12).Draw(t, "nodes")
-		told := map[peer.ID]Links{}
+		published := map[peer.ID]Links{}
 		for i := range n {
 			var l Links
 			l.DialOut = rapid.IntRange(0, 4).Draw(t, "dial out") == 0
@@ -95,11 +96,11 @@ func TestRoutesLead(t *testing.T) {
 					l.Open = append(l.Open, id(j))
 				}
 			}
-			told[id(i)] = l
+			published[id(i)] = l
 		}
 		tables := make([]map[peer.ID]Route, n)
 		for i := range n {
-			tables[i] = Routes(id(i), nodes(n), told)
+			tables[i] = Routes(id(i), nodes(n), published)
 		}
 		for from := range n {
 			for to, route := range tables[from] {
@@ -109,7 +110,7 @@ func TestRoutesLead(t *testing.T) {
 					if !ok || step.Hops > left {
 						t.Fatalf("from %d to %s: at %d there is %v with %d left", from, to, at, step, left)
 					}
-					if !graph(told).linked(id(at), step.Via) {
+					if !newGraph(published).linked(id(at), step.Via) {
 						t.Fatalf("from %d to %s: no link from %d to %s", from, to, at, step.Via)
 					}
 					at, left = int(step.Via[0])<<8|int(step.Via[1]), left-1

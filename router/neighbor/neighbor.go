@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Kind says what a message is about. The zero Kind is invalid.
@@ -36,11 +37,9 @@ const (
 	arpRequest = 1
 	arpReply   = 2
 
-	ipv6Len      = 40
 	solicitLen   = 24 // without options
 	typeSolicit  = 135
 	typeAdvert   = 136
-	nextICMPv6   = 58
 	optionSource = 1
 	optionTarget = 2
 
@@ -61,8 +60,8 @@ func MayBe(frame []byte) bool {
 
 // isDiscovery reports whether an IPv6 frame holds a solicitation or an advertisement.
 func isDiscovery(frame []byte) bool {
-	const at = ether.HeaderLen + ipv6Len
-	if len(frame) < at+solicitLen || frame[ether.HeaderLen+6] != nextICMPv6 {
+	const at = ether.HeaderLen + packet.IPv6Len
+	if len(frame) < at+solicitLen || packet.Protocol(frame[ether.HeaderLen+packet.IPv6Next]) != packet.ICMPv6 {
 		return false
 	}
 	return frame[at] == typeSolicit || frame[at] == typeAdvert
@@ -113,13 +112,13 @@ func parseARP(frame []byte) (m Message, ok bool) {
 
 func parseDiscovery(frame []byte) (m Message, ok bool) {
 	ip := frame[ether.HeaderLen:]
-	icmp := ip[ipv6Len:]
-	n := int(binary.BigEndian.Uint16(ip[4:]))
-	if n < solicitLen || n > len(icmp) || ip[0]>>4 != 6 || ip[7] != 255 || icmp[1] != 0 {
+	icmp := ip[packet.IPv6Len:]
+	n := int(binary.BigEndian.Uint16(ip[packet.IPv6Length:]))
+	if n < solicitLen || n > len(icmp) || ip[0]>>4 != 6 || ip[packet.IPv6HopLimit] != 255 || icmp[1] != 0 {
 		return m, false // a hop limit below 255 has come from another link
 	}
 	icmp = icmp[:n]
-	source, target := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(icmp[8:24]))
+	source, target := netip.AddrFrom16([16]byte(ip[packet.IPv6Source:])), netip.AddrFrom16([16]byte(icmp[8:24]))
 	if target.IsMulticast() || target.IsUnspecified() {
 		return m, false
 	}
@@ -182,19 +181,19 @@ func answerARP(m Message, mac ether.Addr) []byte {
 
 func answerDiscovery(m Message, mac ether.Addr) []byte {
 	const icmpLen = solicitLen + 8
-	b := make([]byte, ether.HeaderLen+ipv6Len+icmpLen)
+	b := make([]byte, ether.HeaderLen+packet.IPv6Len+icmpLen)
 	putEthernet(b, m.MAC, mac, ether.TypeIPv6)
 	ip := b[ether.HeaderLen:]
-	ip[0], ip[5], ip[6], ip[7] = 0x60, icmpLen, nextICMPv6, 255
+	ip[0], ip[packet.IPv6Length+1], ip[packet.IPv6Next], ip[packet.IPv6HopLimit] = 6<<4, icmpLen, uint8(packet.ICMPv6), 255
 	target, sender := m.Target.As16(), m.Sender.As16()
-	copy(ip[8:], target[:])
-	copy(ip[24:], sender[:])
-	icmp := ip[ipv6Len:]
+	copy(ip[packet.IPv6Source:], target[:])
+	copy(ip[packet.IPv6Destination:], sender[:])
+	icmp := ip[packet.IPv6Len:]
 	icmp[0], icmp[4] = typeAdvert, flagSolicited|flagOverride
 	copy(icmp[8:], target[:])
 	icmp[solicitLen], icmp[solicitLen+1] = optionTarget, 1
 	copy(icmp[solicitLen+2:], mac[:])
-	binary.BigEndian.PutUint16(icmp[2:], checksum(ip[8:40], icmp))
+	binary.BigEndian.PutUint16(icmp[2:], checksum(ip[packet.IPv6Source:packet.IPv6Len], icmp))
 	return b
 }
 
@@ -206,7 +205,7 @@ func putEthernet(b []byte, dst, src ether.Addr, kind uint16) {
 
 // checksum returns that of an ICMPv6 message between two addresses (RFC 8200, section 8.1).
 func checksum(addrs, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + nextICMPv6
+	sum := uint32(len(icmp)) + uint32(packet.ICMPv6)
 	for _, part := range [][]byte{addrs, icmp} {
 		for ; len(part) > 1; part = part[2:] {
 			sum += uint32(binary.BigEndian.Uint16(part))

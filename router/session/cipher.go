@@ -13,19 +13,19 @@ import (
 // KeyLen is the length in bytes of every key here: those of X25519, of both ciphers, and of the secret.
 const KeyLen = 32
 
-// ErrCipher says that two nodes have no cipher that both of them would use.
+// ErrCipher: there is no cipher that both nodes may use.
 var ErrCipher = errors.New("session: no common cipher")
 
 // Cipher is an AEAD with keys of 32 bytes, nonces of 12 and tags of 16. The zero Cipher is none.
 type Cipher uint8
 
-// Ciphers. The numbers stand in the handshake.
+// Ciphers. The numbers are sent in the handshake.
 const (
 	AES256GCM        Cipher = 1 // NIST SP 800-38D
 	ChaCha20Poly1305 Cipher = 2 // RFC 8439
 )
 
-// String returns the cipher as flags and JSON have it.
+// String returns the name of the cipher in flags and JSON.
 func (c Cipher) String() string {
 	switch c {
 	case AES256GCM:
@@ -37,7 +37,7 @@ func (c Cipher) String() string {
 	}
 }
 
-// newAEAD returns the cipher with a key.
+// newAEAD returns the AEAD of the cipher with a key.
 func (c Cipher) newAEAD(key [KeyLen]byte) (cipher.AEAD, error) {
 	switch c {
 	case AES256GCM:
@@ -53,7 +53,7 @@ func (c Cipher) newAEAD(key [KeyLen]byte) (cipher.AEAD, error) {
 	}
 }
 
-// Offer is the set of ciphers that a node would use, and whether AES costs it little.
+// Offer is the set of ciphers that a node may use, and whether AES is fast on it.
 type Offer uint8
 
 // Bits of an Offer.
@@ -63,7 +63,7 @@ const (
 	offerFastAES Offer = 1 << 2 // the CPU has instructions for it
 )
 
-// offer returns the bit of an Offer that stands for c; 0 for none.
+// offer returns the bit of c in an Offer, 0 for no cipher.
 func (c Cipher) offer() Offer {
 	switch c {
 	case AES256GCM:
@@ -75,8 +75,8 @@ func (c Cipher) offer() Offer {
 	}
 }
 
-// NewOffer returns the offer of a node that uses only one cipher, or any where that is 0. fastAES says whether its CPU
-// has instructions for AES.
+// NewOffer returns the offer of a node that may use the cipher only, or any cipher if only is 0. fastAES reports whether its CPU has
+// instructions for AES.
 func NewOffer(only Cipher, fastAES bool) Offer {
 	o := only.offer()
 	if o == 0 {
@@ -88,9 +88,9 @@ func NewOffer(only Cipher, fastAES bool) Offer {
 	return o
 }
 
-// Choose returns the cipher for two nodes, in whichever order they are named: AES-256-GCM where both CPUs have
-// instructions for it, ChaCha20-Poly1305 otherwise, which without them is faster and has no secret-dependent table
-// look-ups; and what is left where one of the nodes uses only one. The error wraps ErrCipher.
+// Choose returns the cipher for two nodes, whichever order they are given in: AES-256-GCM if both CPUs have instructions for it, else
+// ChaCha20-Poly1305, which is faster without them and has no secret-dependent table look-ups. If the nodes have only one cipher in
+// common, it is that one. The error wraps ErrCipher.
 func Choose(a, b Offer) (Cipher, error) {
 	switch common := a & b; {
 	case common&offerAES != 0 && (common&offerFastAES != 0 || common&offerChaCha == 0):

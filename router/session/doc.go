@@ -1,14 +1,14 @@
-// Package session holds what two nodes have agreed on to talk to each other: the keys that seal their datagrams, and how
-// these are made, renewed and given up. docs/PROTOCOL.md is the specification.
+// Package session makes, renews and ends the sessions between this node and its peers. A session is a pair of keys that seal the
+// datagrams between two nodes. docs/PROTOCOL.md is the specification.
 //
-// A Node is one node's side of it with all others: it takes messages of handshakes, and says which are to be sent and
-// which Session seals for whom from now on. A Session is one pair of keys; it is what the datapath uses, without a look
-// at the Node.
+// A Node is this node's side of all its sessions: it receives handshake messages, and returns the messages to send and the Session
+// that seals for each peer from now on. A Session is what the datapath uses; it never calls the Node.
 //
-// File by file: node.go is the Node and what it is told, remote.go what it knows of one other node, initiate.go and
-// respond.go the two ends of a handshake, renew.go its clockwork: retries, rekeying, expiry. noise.go is the handshake's
-// cryptography and payload.go what it says, gate.go, mac.go and cookie.go keep strangers from costing anything, cipher.go
-// chooses what seals, session.go seals and opens, and table.go finds a session by its index.
+//   - node.go: the Node and its inputs; remote.go: the state of one peer
+//   - initiate.go and respond.go: the two sides of a handshake; renew.go: its timers (retries, rekeying, expiry)
+//   - noise.go: the cryptography of the handshake; payload.go: the sealed parts of its messages
+//   - ratelimit.go, mac.go and cookie_checker.go: bounds on the cost of unauthenticated senders
+//   - cipher.go: the choice of a cipher; session.go: sealing and opening; table.go: sessions by index
 //
-// Everything is pure: no I/O, no goroutine, and time comes as an argument.
+// Everything is pure: no I/O, no goroutine, and time is an argument.
 package session

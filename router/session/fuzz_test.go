@@ -9,16 +9,16 @@ import (
 	"weft/router/wire"
 )
 
-// game is two nodes and what is under way between them, played by a fuzzer.
+// game is two nodes and the datagrams in flight between them; a fuzzer makes the moves.
 type game struct {
 	t       *testing.T
 	nodes   []*Node
 	peers   []Peer
 	now     time.Time
 	flights []flight
-	// lanes are the sessions by which each node sends.
-	lanes [2]*Session
-	// sent are the bodies that a node has sealed and the other has not opened, used the counters that were used.
+	// current are the sessions with which each node sends.
+	current [2]*Session
+	// sent are the bodies that one node sealed and the other has not opened yet; used are the counters that were used.
 	sent map[string]bool
 	used map[string]bool
 }
@@ -46,7 +46,7 @@ func (g *game) play(move, arg byte) {
 		g.arrive(int(arg), nil)
 	case 5:
 		if i := g.index(int(arg)); i >= 0 {
-			g.flights = append(g.flights, g.flights[i]) // once more
+			g.flights = append(g.flights, g.flights[i]) // a duplicate
 		}
 	case 6:
 		if i := g.index(int(arg)); i >= 0 {
@@ -61,14 +61,14 @@ func (g *game) play(move, arg byte) {
 		g.disturb(at, arg>>1)
 	}
 	for i := range g.nodes {
-		g.settle(i)
+		g.collect(i)
 	}
 }
 
-// disturb does to a node what rarely happens.
+// disturb causes a rare event at a node.
 func (g *game) disturb(at int, how byte) {
 	switch how % 4 {
-	case 0: // it loses all but its key
+	case 0: // a restart: the node loses all but its key
 		fresh, err := NewNode(Config{
 			Private: [KeyLen]byte(g.nodes[at].party.static.Private), Cluster: "test", Offer: anyOffer, Secrets: []Secret{secretOf(1)},
 			Random: newReader(uint64(len(g.used))*2 + uint64(at)),
@@ -77,10 +77,10 @@ func (g *game) disturb(at int, how byte) {
 			g.t.Fatal(err)
 		}
 		fresh.SetPeers(g.peers, g.now)
-		g.nodes[at], g.lanes[at] = fresh, nil
+		g.nodes[at], g.current[at] = fresh, nil
 	case 1:
 		g.nodes[at].SetSecrets([]Secret{secretOf(int(how) % 3), secretOf(1)}, g.now)
-	case 2: // it forgets the other one
+	case 2: // the other node is no peer for a moment
 		g.nodes[at].SetPeers(nil, g.now)
 		g.nodes[at].SetPeers(g.peers, g.now)
 	case 3:
@@ -90,7 +90,7 @@ func (g *game) disturb(at int, how byte) {
 
 var anyOffer = NewOffer(0, true)
 
-// index returns the place of a datagram under way, or -1.
+// index returns the index of a datagram in flight, or -1.
 func (g *game) index(i int) int {
 	if len(g.flights) == 0 {
 		return -1
@@ -98,9 +98,9 @@ func (g *game) index(i int) int {
 	return i % len(g.flights)
 }
 
-// send has a node seal a frame, or ask for a session.
+// send seals a frame at a node, or requests a session.
 func (g *game) send(at int) {
-	s := g.lanes[at]
+	s := g.current[at]
 	if s == nil {
 		g.nodes[at].RequestSession(g.peers[1-at].ID, g.now)
 		return
@@ -115,7 +115,7 @@ func (g *game) send(at int) {
 	g.launch(at, s.Seal(nil, wire.TypeFrame, counter, []byte(body)), s)
 }
 
-// launch puts a datagram under way. by is the session that it was sealed by, nil for none.
+// launch adds a datagram in flight. by is the session that sealed it, nil for none.
 func (g *game) launch(from int, datagram []byte, by *Session) {
 	if h := parse(g.t, datagram); by != nil {
 		key := fmt.Sprintf("%p %d", by, h.Counter)
@@ -127,7 +127,7 @@ func (g *game) launch(from int, datagram []byte, by *Session) {
 	g.flights = append(g.flights, flight{1 - from, datagram})
 }
 
-// arrive delivers a datagram under way, changed by change where that is not nil: then it must not be accepted.
+// arrive delivers a datagram in flight. If change is not nil, it changes the datagram, which must then be refused.
 func (g *game) arrive(i int, change func([]byte)) {
 	if i = g.index(i); i < 0 {
 		return
@@ -161,16 +161,16 @@ func (g *game) arrive(i int, change func([]byte)) {
 	}
 }
 
-// settle takes what has come of a move.
-func (g *game) settle(at int) {
+// collect records the messages and session changes that a move caused.
+func (g *game) collect(at int) {
 	messages, changes := g.nodes[at].Drain()
 	for _, c := range changes {
-		g.lanes[at] = c.Session
+		g.current[at] = c.Session
 	}
 	for _, m := range messages {
 		var by *Session
 		if h := parse(g.t, m.Datagram); h.Type == wire.TypeKeepalive {
-			by = g.lanes[at]
+			by = g.current[at]
 		}
 		g.launch(at, m.Datagram, by)
 	}
@@ -182,9 +182,8 @@ func (g *game) settle(at int) {
 	}
 }
 
-// FuzzSessions: whatever happens to the datagrams of two nodes, and to the nodes, nothing is opened that was not sealed,
-// nothing twice, no counter is used twice, and there are never more than three sessions. In the end, once the network is
-// well again, frames pass.
+// FuzzSessions: whatever happens to the datagrams of two nodes and to the nodes, only sealed datagrams are opened, each once, no counter
+// is used twice, and there are never more than three sessions. When the network works again at the end, frames pass.
 func FuzzSessions(f *testing.F) {
 	f.Add([]byte{0, 0, 2, 0, 2, 0, 0, 0, 2, 0})
 	f.Add([]byte{0, 0, 0, 1, 2, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0, 1, 4, 1, 5, 0, 7, 9, 2, 0, 2, 0})
@@ -199,7 +198,7 @@ func FuzzSessions(f *testing.F) {
 	})
 }
 
-// recover lets the network be well for a while, with both sending, and checks that frames pass both ways.
+// recover lets both nodes send over a working network for a while, and checks that frames pass both ways.
 func (g *game) recover() {
 	for i := range g.nodes {
 		g.nodes[i].SetSecrets([]Secret{secretOf(1)}, g.now)
@@ -210,16 +209,16 @@ func (g *game) recover() {
 		for i, n := range g.nodes {
 			before := len(g.sent)
 			g.send(i)
-			g.settle(i)
+			g.collect(i)
 			n.Advance(g.now)
-			g.settle(i)
+			g.collect(i)
 			sealed := len(g.sent) > before
 			for len(g.flights) > 0 {
 				left := len(g.sent)
 				g.arrive(0, nil)
 				passed[i] = passed[i] || sealed && len(g.sent) < left
 				for j := range g.nodes {
-					g.settle(j)
+					g.collect(j)
 				}
 			}
 		}
@@ -229,7 +228,7 @@ func (g *game) recover() {
 	}
 }
 
-// FuzzReceive: no message makes a node panic, remember anything, or answer more than it was sent.
+// FuzzReceive: no message makes a node panic, allocate state, or send more bytes than it received.
 func FuzzReceive(f *testing.F) {
 	nodes, peers := newNodes(f, Config{}, Config{})
 	nodes[0].RequestSession(peers[1].ID, epoch)

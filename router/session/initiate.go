@@ -9,13 +9,13 @@ import (
 	"weft/router/wire"
 )
 
-// Pauses between the initiations of one handshake: each is twice as long as the one before, and varied by a quarter.
+// Pauses between the initiations of one attempt: each is twice as long as the one before, and varied by a quarter.
 const (
 	firstPause   = 300 * time.Millisecond
 	longestPause = 5 * time.Second
 )
 
-// attempt is a handshake that this node has begun and that has had no answer yet. Each initiation is made anew.
+// attempt is a handshake that this node began and that has no response yet. Each initiation of it has new ephemeral keys.
 type attempt struct {
 	number  int // of initiations sent
 	sentAt  time.Time
@@ -25,46 +25,54 @@ type attempt struct {
 	state  *noise.HandshakeState
 	index  uint32
 	secret Secret
-	first  [wire.MACLen]byte // the first MAC of the initiation, which a cookie must name
+	first  [wire.MACLen]byte // the first MAC of the initiation, which a cookie reply is bound to
 	to     netip.AddrPort
-	plain  bool // what the initiation said of sealing: to is trusted
-	cookie bool // one was answered at once
+	plain  bool // what the initiation offers: to is trusted, so frames need not be sealed
+	cookie bool // an initiation was sent at once because of a cookie
 }
 
-// initiate sends an initiation to r: the first of an attempt, or the next one.
-func (n *Node) initiate(r *remote, now time.Time) {
+// startHandshake begins a handshake with r, unless one is under way or the peer is about to confirm one that it began.
+func (n *Node) startHandshake(r *remote, now time.Time) {
+	unconfirmed := r.next != nil && recent(r.next.created, firstPause, now)
+	if r.attempt == nil && !unconfirmed {
+		n.sendInitiation(r, now)
+	}
+}
+
+// sendInitiation sends an initiation to r: the first of an attempt, or the next one.
+func (n *Node) sendInitiation(r *remote, now time.Time) {
 	a := r.attempt
 	if a == nil {
 		a = &attempt{pause: firstPause}
 	}
-	delete(n.waiting, a.index)
+	delete(n.pending, a.index)
 	a.to = r.endpoint
 	if a.number%2 == 1 && r.Addr.IsValid() {
-		a.to = r.Addr // it may be back where it is said to be
+		a.to = r.Addr // the peer may have returned to its configured address
 	}
 	if !a.to.IsValid() {
-		n.abandon(r) // it has to begin
+		n.cancelHandshake(r) // only the peer can begin
 		return
 	}
 	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusts(a.to.Addr())
-	datagram, err := n.initiation(r, a, now)
+	datagram, err := n.newInitiation(r, a, now)
 	if err != nil {
-		r.attempt, r.err = nil, err // only without random numbers, or to a key that is none
+		r.attempt, r.err = nil, err // only without random numbers, or if the peer's key is invalid
 		return
 	}
 	a.number++
 	r.counts.Initiations++
-	a.sentAt, a.retryAt = now, now.Add(a.pause*3/4+n.upTo(a.pause/2))
+	a.sentAt, a.retryAt = now, now.Add(a.pause*3/4+n.randomBelow(a.pause/2))
 	a.pause = min(2*a.pause, longestPause)
-	r.attempt, n.waiting[a.index] = a, r
+	r.attempt, n.pending[a.index] = a, r
 	n.send(a.to, datagram)
 }
 
-// initiation makes the first message of a handshake, and the state that waits for the second.
-func (n *Node) initiation(r *remote, a *attempt, now time.Time) ([]byte, error) {
+// newInitiation returns the first message of a handshake, and sets in a the state that waits for the second.
+func (n *Node) newInitiation(r *remote, a *attempt, now time.Time) ([]byte, error) {
 	with := n.party
 	with.prologue = prologue(n.cfg.Cluster, r.ID)
-	state, err := with.begin(r.Public[:])
+	state, err := with.newHandshake(r.Public[:])
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +82,7 @@ func (n *Node) initiation(r *remote, a *attempt, now time.Time) ([]byte, error) 
 	if a.index, err = n.newIndex(); err != nil {
 		return nil, err
 	}
-	payload := initiationPayload{time: n.clock(now), sender: n.self, offer: n.cfg.Offer, plain: a.plain}
+	payload := initiationPayload{time: n.nextTime(now), sender: n.self, offer: n.cfg.Offer, plain: a.plain}
 	message, _, _, err := state.WriteMessage(nil, payload.encode())
 	if err != nil {
 		return nil, err
@@ -90,21 +98,22 @@ func (n *Node) initiation(r *remote, a *attempt, now time.Time) ([]byte, error) 
 	return append(datagram, second[:]...), nil
 }
 
-// abandon gives up a handshake that this node has begun, if there is one.
-func (n *Node) abandon(r *remote) {
+// cancelHandshake ends the handshake that this node began with r, if there is one.
+func (n *Node) cancelHandshake(r *remote) {
 	if r.attempt != nil {
-		delete(n.waiting, r.attempt.index)
+		delete(n.pending, r.attempt.index)
 		r.attempt = nil
 	}
 }
 
-// response takes the answer to an initiation: the session is complete, and the peer is told so.
-func (n *Node) response(b []byte, now time.Time) error {
+// handleResponse completes a session with the response to an initiation of this node. A keepalive then shows the peer that the session
+// is complete.
+func (n *Node) handleResponse(b []byte, now time.Time) error {
 	m, err := wire.ParseResponse(b)
 	if err != nil {
 		return err
 	}
-	r := n.waiting[m.Receiver]
+	r := n.pending[m.Receiver]
 	if r == nil {
 		return ErrUnexpected
 	}
@@ -128,26 +137,27 @@ func (n *Node) response(b []byte, now time.Time) error {
 		peer: r.ID, local: a.index, remote: m.Sender, cipher: payload.cipher, plain: a.plain && payload.plain, trusted: a.plain,
 		initiator: true, secret: a.secret.Fingerprint, created: now,
 	}
-	if err := s.arm(toResponder, toInitiator); err != nil {
+	if err := s.setKeys(toResponder, toInitiator); err != nil {
 		return err
 	}
 	r.endpoint = a.to
-	n.abandon(r)
+	n.cancelHandshake(r)
 	n.table.add(s)
-	n.install(r, s, now)
+	n.installSession(r, s, now)
 	if r.RelayEndpoint.IsValid() {
-		r.endpoint = r.RelayEndpoint // whether there is still need of it others decide, who hear where the answer came by
+		r.endpoint = r.RelayEndpoint // the router, which sees the path of the response, decides whether the relay is still needed
 	}
 	return nil
 }
 
-// cookie takes a cookie: the initiation is sent again with it, at once where it is the first of the attempt.
-func (n *Node) cookie(b []byte, now time.Time) error {
+// handleCookie stores the cookie of a cookie reply. It sends the initiation again with the cookie, at once if this is the first cookie of
+// the attempt.
+func (n *Node) handleCookie(b []byte, now time.Time) error {
 	m, err := wire.ParseCookie(b)
 	if err != nil {
 		return err
 	}
-	r := n.waiting[m.Receiver]
+	r := n.pending[m.Receiver]
 	if r == nil {
 		return ErrUnexpected
 	}
@@ -156,10 +166,10 @@ func (n *Node) cookie(b []byte, now time.Time) error {
 		return err
 	}
 	r.cookie, r.cookieAt = cookie, now
-	if a := r.attempt; !a.cookie { // who gives one for each initiation gets the next one when it is due
+	if a := r.attempt; !a.cookie { // further cookies wait for the next retry
 		a.cookie = true
-		a.number-- // once more the same: to the same address, by the same secret
-		n.initiate(r, now)
+		a.number-- // the same again: to the same address, with the same secret
+		n.sendInitiation(r, now)
 	}
 	return nil
 }

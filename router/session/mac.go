@@ -14,7 +14,7 @@ const (
 	labelCookie = "weft 1 handshake cookie"
 )
 
-// receiverKey returns the key for a purpose between all who know a node's public key, and the secret, and that node.
+// receiverKey returns the key with the given label for messages to a node. Only nodes that know its public key and the secret have it.
 func receiverKey(label string, public, secret [KeyLen]byte) [KeyLen]byte {
 	b := append([]byte(label), public[:]...)
 	return blake2s.Sum256(append(b, secret[:]...))
@@ -31,6 +31,6 @@ func mac(key [KeyLen]byte, b []byte) (sum [wire.MACLen]byte) {
 	return sum
 }
 
-func equalMAC(sum [wire.MACLen]byte, given []byte) bool {
-	return subtle.ConstantTimeCompare(sum[:], given) == 1
+func equalMAC(sum [wire.MACLen]byte, received []byte) bool {
+	return subtle.ConstantTimeCompare(sum[:], received) == 1
 }

@@ -17,74 +17,73 @@ import (
 	"weft/router/wire"
 )
 
-// ErrConfig is wrapped by NewNode's error for a Config that cannot be meant.
+// ErrConfig is wrapped by NewNode's error for an invalid Config.
 var ErrConfig = errors.New("bad configuration")
 
-// Secret is what the nodes of a network share. The zero Secret stands for none.
+// Secret is a key that the nodes of a network share. The zero Secret stands for no secret.
 type Secret struct {
 	// Key is mixed into every handshake.
 	Key [KeyLen]byte
-	// Fingerprint tells secrets apart among those who have them.
+	// Fingerprint identifies the secret among the nodes that have it.
 	Fingerprint uint32
 }
 
-// Config is what a Node is made of.
+// Config is the configuration of a Node.
 type Config struct {
 	// Private is this node's static X25519 key.
 	Private [KeyLen]byte
-	// Cluster is the name of the network; nodes of another one make no session.
+	// Cluster is the name of the network. Nodes with different names make no session.
 	Cluster string
-	// Secrets are tried in this order where this node begins a handshake, and all taken where another one does; none is
-	// the one of those that have none.
+	// Secrets are tried in this order in the handshakes that this node begins; those of peers may use any of them. An empty list
+	// stands for the zero Secret.
 	Secrets []Secret
-	// Offer is which ciphers this node would use.
+	// Offer is the set of ciphers that this node may use.
 	Offer Offer
-	// Trusts reports whether frames need not be sealed on the way to and from an address, as far as this node is
-	// concerned; nil is never.
+	// Trusts reports whether this node allows frames to and from an address to be sent unsealed; nil allows none.
 	Trusts func(netip.Addr) bool
-	// Random gives bytes that nobody can guess; crypto/rand's where nil.
+	// Random is the source of unpredictable bytes; nil stands for crypto/rand.
 	Random io.Reader
 }
 
-// Peer is what must be known of another node.
+// Peer describes another node.
 type Peer struct {
 	ID     peer.ID
 	Public [KeyLen]byte
-	// Addr is where it is reached at first; later it is where its last authenticated datagram came from. Not valid: it
-	// can only begin a session itself.
+	// Addr is the endpoint at which the peer is reached until its first authenticated datagram comes from elsewhere. If it is not
+	// valid, only the peer can begin a session.
 	Addr netip.AddrPort
-	// Detour stands for the way to it where it is not reached at Addr, which is tried all the same now and then; not
-	// valid: there is no need of one.
+	// RelayEndpoint is the relayed endpoint of a peer that is not reached at Addr; Addr is still tried from time to time. Not valid
+	// for a peer that needs no relay.
 	RelayEndpoint netip.AddrPort
-	// Accepts are the fingerprints of the secrets that it takes, in no order; nil where that is not known.
+	// Accepts are the fingerprints of the secrets that the peer accepts, in any order; nil if they are not known.
 	Accepts []uint32
 }
 
-// home is where datagrams for p go until it shows that it is elsewhere.
-func (p *Peer) home() netip.AddrPort {
+// configured returns the destination of datagrams for p until an authenticated datagram comes from elsewhere.
+func (p *Peer) configured() netip.AddrPort {
 	if p.RelayEndpoint.IsValid() {
 		return p.RelayEndpoint
 	}
 	return p.Addr
 }
 
-// Message is a datagram to be sent. It is the receiver's to keep.
+// Message is a datagram to send. The caller of Drain owns it.
 type Message struct {
 	To       netip.AddrPort
 	Datagram []byte
 }
 
-// Change says what seals for a peer from now on, nil where nothing does, and where the peer is.
+// Change reports the session that seals for a peer from now on, nil for none, and the endpoint of the peer.
 type Change struct {
 	Peer    peer.ID
 	Session *Session
 	Addr    netip.AddrPort
 }
 
-// Node is one node's side of all its sessions. Lookup may be called from any goroutine; all other methods belong to one
-// goroutine at a time. The times given to it should carry the monotonic clock.
+// Node is this node's side of all its sessions. Lookup may be called from any goroutine, all other methods from one goroutine at a time.
+// Their time arguments should carry the monotonic clock.
 //
-// After any call, Take returns what has come of it.
+// After any call, Drain returns the messages and changes that resulted from it.
 type Node struct {
 	// Constant.
 	self   peer.ID
@@ -94,11 +93,12 @@ type Node struct {
 
 	secrets []ownSecret
 	remotes map[peer.ID]*remote
-	waiting map[uint32]*remote // those with a handshake that this node began, by its index
-	gate    gate
+	pending map[uint32]*remote // peers with a handshake that this node began, by its index
+	limiter rateLimiter
+	cookies cookieChecker
 	jitter  *mathrand.Rand
 	lastNow int64 // the time in the last initiation
-	started int64 // when it was first told of peers: nanoseconds of Unix time
+	started int64 // time of the first SetPeers, in nanoseconds of Unix time
 	sweepAt time.Time
 
 	table table
@@ -107,7 +107,7 @@ type Node struct {
 	changes  []Change
 }
 
-// OrNever returns trusts, or where that is nil what trusts no address.
+// OrNever returns trusts, or a function that trusts no address if trusts is nil.
 func OrNever(trusts func(netip.Addr) bool) func(netip.Addr) bool {
 	if trusts == nil {
 		return func(netip.Addr) bool { return false }
@@ -115,13 +115,13 @@ func OrNever(trusts func(netip.Addr) bool) func(netip.Addr) bool {
 	return trusts
 }
 
-// ownSecret is a secret with what is made of it for messages to this node.
+// ownSecret is a secret and the keys derived from it for messages to this node.
 type ownSecret struct {
 	Secret
 	mac, cookie [KeyLen]byte
 }
 
-// NewNode returns a Node that knows nobody. The error wraps ErrConfig, or is that of the source of random bytes.
+// NewNode returns a Node without peers. The error wraps ErrConfig, or the error of Config.Random.
 func NewNode(cfg Config) (*Node, error) {
 	if cfg.Offer&(offerAES|offerChaCha) == 0 {
 		return nil, fmt.Errorf("session: %w: Offer has no cipher", ErrConfig)
@@ -140,8 +140,8 @@ func NewNode(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		public: [KeyLen]byte(public), cfg: cfg,
-		remotes: map[peer.ID]*remote{}, waiting: map[uint32]*remote{},
-		gate: newGate(cfg.Random), jitter: mathrand.New(mathrand.NewChaCha8(seed)),
+		remotes: map[peer.ID]*remote{}, pending: map[uint32]*remote{},
+		limiter: newRateLimiter(), cookies: cookieChecker{rand: cfg.Random}, jitter: mathrand.New(mathrand.NewChaCha8(seed)),
 	}
 	n.self = peer.FromPublicKey(n.public)
 	n.party = party{
@@ -152,21 +152,21 @@ func NewNode(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// ID returns the ID that is made of this node's key.
+// ID returns the ID that is derived from this node's public key.
 func (n *Node) ID() peer.ID { return n.self }
 
-// Lookup returns the session for which index stands in datagrams for this node, or nil.
+// Lookup returns the session with the index that a datagram for this node has, or nil.
 func (n *Node) Lookup(index uint32) *Session { return n.table.lookup(index) }
 
-// Take returns the messages to be sent and the changes since the last call, both in order, and forgets them.
+// Drain returns and removes the messages to send and the changes since the last call, both in order.
 func (n *Node) Drain() ([]Message, []Change) {
 	messages, changes := n.messages, n.changes
 	n.messages, n.changes = nil, nil
 	return messages, changes
 }
 
-// SetPeers replaces all that is known of other nodes. This node itself may be among them, and is passed over. Of one
-// that is no longer there all sessions end; one with another address is sought there.
+// SetPeers replaces the peers. This node itself may be among them and is ignored. All sessions with a peer that is no longer among them
+// end; the endpoint of a peer with another address changes to it.
 func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	if n.started == 0 {
 		n.started = now.UnixNano()
@@ -180,16 +180,16 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 		present[p.ID] = true
 		r := n.remotes[p.ID]
 		if r != nil && r.Public != p.Public {
-			n.forget(r)
+			n.dropSessions(r)
 			r = nil
 		}
 		if r == nil {
 			r = &remote{}
 			n.remotes[p.ID] = r
 		}
-		moved := r.home() != p.home()
+		moved := r.configured() != p.configured()
 		if moved {
-			r.endpoint = p.home()
+			r.endpoint = p.configured()
 		}
 		others := !slices.Equal(r.Accepts, p.Accepts)
 		r.Peer = p
@@ -203,27 +203,26 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	}
 	for _, r := range n.sorted() {
 		if !present[r.ID] {
-			n.forget(r)
+			n.dropSessions(r)
 			delete(n.remotes, r.ID)
 		}
 	}
 }
 
-// SetSecrets replaces the secrets at now. Current sessions made with one that is no longer among them are made anew, and
-// end after a short time; those made with one that is no longer the first choice are made anew as well. Handshakes under
-// way by one that is no longer there come to nothing.
+// SetSecrets replaces the secrets at now. Sessions made with a removed secret are renewed and end after graceTime. Sessions made with a
+// secret that is no longer the first choice are renewed. Handshakes with a removed secret are cancelled.
 func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.setSecrets(secrets)
 	for _, r := range n.sorted() {
-		if r.attempt != nil && !n.has(r.attempt.secret.Fingerprint) {
-			n.abandon(r) // what waits for it has another one begun
+		if r.attempt != nil && !n.hasSecret(r.attempt.secret.Fingerprint) {
+			n.cancelHandshake(r) // the sweep begins another one if a frame waits for it
 		}
-		if r.next != nil && !n.has(r.next.secret) {
+		if r.next != nil && !n.hasSecret(r.next.secret) {
 			n.table.remove(r.next)
 			r.next = nil
 		}
 		r.endAt = time.Time{}
-		if r.current != nil && !n.has(r.current.secret) {
+		if r.current != nil && !n.hasSecret(r.current.secret) {
 			r.endAt = now.Add(graceTime)
 		}
 		n.checkSecret(r, now)
@@ -231,11 +230,11 @@ func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.sweepAt = now
 }
 
-// checkSecret has the current session made anew where it was made with a secret that is not this node's first choice.
+// checkSecret schedules the renewal of the current session if its secret is not this node's first choice.
 func (n *Node) checkSecret(r *remote, now time.Time) {
 	if r.current != nil && r.current.secret != n.secretFor(r, 0).Fingerprint {
-		r.renewAt = now.Add(n.upTo(renewSpread))
-		n.schedule(now)
+		r.renewAt = now.Add(n.randomBelow(renewSpread))
+		n.scheduleSweep(now)
 	}
 }
 
@@ -251,7 +250,7 @@ func (n *Node) setSecrets(secrets []Secret) {
 	}
 }
 
-// SetTrusts replaces Config.Trusts at now; nil is never. Sessions that were agreed on otherwise are made anew.
+// SetTrusts replaces Config.Trusts at now; nil allows no address. Sessions for which the decision changes are renewed.
 func (n *Node) SetTrusts(trusts func(netip.Addr) bool, now time.Time) {
 	n.cfg.Trusts = OrNever(trusts)
 	for _, r := range n.sorted() {
@@ -259,12 +258,12 @@ func (n *Node) SetTrusts(trusts func(netip.Addr) bool, now time.Time) {
 	}
 }
 
-func (n *Node) has(fingerprint uint32) bool {
+func (n *Node) hasSecret(fingerprint uint32) bool {
 	return slices.ContainsFunc(n.secrets, func(s ownSecret) bool { return s.Fingerprint == fingerprint })
 }
 
-// secretFor returns the secret with which this node begins a handshake: the first that the other accepts, or where none
-// is known to be, each in its turn. It is the same for two initiations in a row, which go to two addresses.
+// secretFor returns the secret for the initiation of the given number: the first one that the peer accepts, or if none is known to be
+// accepted, each in turn. It is the same for two initiations in a row, as these go to two addresses.
 func (n *Node) secretFor(r *remote, number int) Secret {
 	for _, s := range n.secrets {
 		if slices.Contains(r.Accepts, s.Fingerprint) {
@@ -274,26 +273,19 @@ func (n *Node) secretFor(r *remote, number int) Secret {
 	return n.secrets[number/2%len(n.secrets)].Secret
 }
 
-// Want notes that at now a frame waits for a session with a peer. It is to be called again for those that come after it.
+// RequestSession starts a handshake with a peer for a frame that waits for a session at now. Call it for every such frame: handshakes are
+// retried for requestTime after the last call.
 func (n *Node) RequestSession(id peer.ID, now time.Time) {
 	r := n.remotes[id]
 	if r == nil || r.current != nil {
 		return
 	}
-	r.wantedUntil = now.Add(wantedFor)
-	n.schedule(now)
-	n.pursue(r, now)
+	r.requestedUntil = now.Add(requestTime)
+	n.scheduleSweep(now)
+	n.startHandshake(r, now)
 }
 
-// pursue begins a handshake with r, unless one is under way, or the peer is about to confirm one that it began.
-func (n *Node) pursue(r *remote, now time.Time) {
-	answered := r.next != nil && recent(r.next.created, firstPause, now)
-	if r.attempt == nil && !answered {
-		n.initiate(r, now)
-	}
-}
-
-// Move notes that an authenticated datagram of the peer of s has come from addr, and no later one from elsewhere.
+// UpdateEndpoint sets the endpoint of the peer of s to addr, the source of the newest authenticated datagram of the session.
 func (n *Node) UpdateEndpoint(s *Session, addr netip.AddrPort, now time.Time) {
 	if r := n.remotes[s.peer]; r != nil {
 		r.endpoint = addr
@@ -301,48 +293,47 @@ func (n *Node) UpdateEndpoint(s *Session, addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// Unanswered returns the peers with whom at least so many initiations in a row had no answer, in no order.
+// Unanswered returns the peers for which at least least initiations in a row had no response, in any order.
 func (n *Node) Unanswered(least int) []peer.ID {
 	var ids []peer.ID
-	for _, r := range n.waiting {
-		if r.attempt.number > least { // the last one has only just been sent
+	for _, r := range n.pending {
+		if r.attempt.number > least { // the last one was only just sent
 			ids = append(ids, r.ID)
 		}
 	}
 	return ids
 }
 
-// Silent returns the peers from which nothing has come since this node has sent frames, at least d ago, in no order.
+// Silent returns the peers that sent nothing since a frame that this node sent to them at least d ago, in any order.
 func (n *Node) Silent(d time.Duration, now time.Time) []peer.ID {
 	var ids []peer.ID
 	for id, r := range n.remotes {
-		if r.current != nil && !r.unheardFrom.IsZero() && now.Sub(r.unheardFrom) >= d {
+		if r.current != nil && !r.unansweredSince.IsZero() && now.Sub(r.unansweredSince) >= d {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// Info is how it stands with a peer.
+// Info is the state of the sessions with a peer.
 type Info struct {
-	// Session is what seals for the peer, nil for none.
+	// Session is the session that seals for the peer, nil for none.
 	Session *Session
-	// Attempts is how many handshakes this node has begun in a row without an answer.
+	// Attempts is the number of initiations that this node sent in a row without a response.
 	Attempts int
-	// Err is why the last handshake came to nothing, where this node knows: ErrCipher, or no random bytes. A session
-	// clears it.
+	// Err is why the last handshake failed, if this node knows: ErrCipher, or no random bytes. A new session clears it.
 	Err error
 	Counts
 }
 
-// Counts is what has happened with a peer since it was made known.
+// Counts are the counters of a peer since SetPeers added it.
 type Counts struct {
-	Initiations uint64 // messages sent to begin a handshake
-	Sessions    uint64 // that came about, whoever began
-	Rekeys      uint64 // of these, that took the place of another
+	Initiations uint64 // initiations sent
+	Sessions    uint64 // sessions made, by either side
+	Rekeys      uint64 // of these, sessions that replaced another
 }
 
-// Info returns how it stands with a peer.
+// Info returns the state of the sessions with the peer id, the zero Info for no peer.
 func (n *Node) Info(id peer.ID) Info {
 	r := n.remotes[id]
 	if r == nil {
@@ -355,7 +346,7 @@ func (n *Node) Info(id peer.ID) Info {
 	return info
 }
 
-// newIndex returns an index that no session of this node and no handshake under way has.
+// newIndex returns a random index that no session and no handshake of this node has.
 func (n *Node) newIndex() (uint32, error) {
 	var b [4]byte
 	for {
@@ -363,20 +354,22 @@ func (n *Node) newIndex() (uint32, error) {
 			return 0, fmt.Errorf("session: random numbers: %w", err)
 		}
 		index := (uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2])) & wire.MaxSession
-		if index != 0 && n.Lookup(index) == nil && n.waiting[index] == nil {
+		if index != 0 && n.Lookup(index) == nil && n.pending[index] == nil {
 			return index, nil
 		}
 	}
 }
 
-// clock returns the time for an initiation: later than that in any before it.
-func (n *Node) clock(now time.Time) int64 {
+// nextTime returns the time for an initiation, later than in all initiations before it.
+func (n *Node) nextTime(now time.Time) int64 {
 	n.lastNow = max(now.UnixNano(), n.lastNow+1)
 	return n.lastNow
 }
 
-// upTo returns a random duration below d.
-func (n *Node) upTo(d time.Duration) time.Duration { return time.Duration(n.jitter.Int64N(int64(d))) }
+// randomBelow returns a random duration below d.
+func (n *Node) randomBelow(d time.Duration) time.Duration {
+	return time.Duration(n.jitter.Int64N(int64(d)))
+}
 
 func (n *Node) send(to netip.AddrPort, datagram []byte) {
 	if to.IsValid() {
@@ -384,7 +377,7 @@ func (n *Node) send(to netip.AddrPort, datagram []byte) {
 	}
 }
 
-// sorted returns the remotes in the order of their IDs, so that equal histories send in equal order.
+// sorted returns the remotes in the order of their IDs, so that equal inputs give equal outputs.
 func (n *Node) sorted() []*remote {
 	all := make([]*remote, 0, len(n.remotes))
 	for _, r := range n.remotes {

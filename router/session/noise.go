@@ -12,29 +12,29 @@ import (
 	"weft/internal/peer"
 )
 
-// suite is that of the handshake, whichever cipher seals afterwards: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (The Noise
+// suite is the cipher suite of the handshake, whichever cipher seals the frames: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (The Noise
 // Protocol Framework, revision 34), as in WireGuard.
 var suite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashBLAKE2s)
 
-// party is what one end brings to a handshake.
+// party is the input of one end to a handshake.
 type party struct {
 	static   noise.DHKey
 	prologue []byte
 	random   io.Reader
 }
 
-// prologue returns what both ends mix in before all else: what they must agree on without saying it.
+// prologue returns the Noise prologue: the values that must be equal at both ends and are not sent.
 func prologue(cluster string, responder peer.ID) []byte {
 	b := fmt.Appendf(nil, "weft session %d\x00%s\x00", Version, cluster)
 	return append(b, responder[:]...)
 }
 
-// begin returns the state of a handshake in which public is the static key of the responder; this end begins it where
-// it is not nil.
-func (p party) begin(public []byte) (*noise.HandshakeState, error) {
+// newHandshake returns the state of a handshake. If public is not nil, this end is the initiator and public is the static key of the
+// responder.
+func (p party) newHandshake(public []byte) (*noise.HandshakeState, error) {
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: suite, Random: p.random, Pattern: noise.HandshakeIK, Initiator: public != nil, Prologue: p.prologue,
-		PresharedKeyPlacement: 2, // the key is set once it is known which one
+		PresharedKeyPlacement: 2, // the key is set as soon as the secret is known
 		StaticKeypair:         p.static, PeerStatic: public,
 	})
 	if err != nil {
@@ -43,13 +43,13 @@ func (p party) begin(public []byte) (*noise.HandshakeState, error) {
 	return state, nil
 }
 
-// direction is what seals the datagrams of one direction.
+// direction is the keying material of the datagrams of one direction.
 type direction struct {
 	key  [KeyLen]byte
 	from uint64 // the first counter
 }
 
-// derive returns what a direction needs, from the key that the handshake has made for it.
+// derive returns the keying material of a direction from the key that the handshake made for it.
 func derive(state *noise.CipherState, c Cipher) (d direction, err error) {
 	secret := state.UnsafeKey()
 	key, err := hkdf.Expand(sha256.New, secret[:], "weft 1 data "+c.String(), KeyLen)
@@ -63,8 +63,8 @@ func derive(state *noise.CipherState, c Cipher) (d direction, err error) {
 	return direction{key: [KeyLen]byte(key), from: binary.BigEndian.Uint64(from) &^ (maxCounters - 1)}, nil
 }
 
-// arm gives s the keys of a handshake: toResponder and toInitiator are for the two directions.
-func (s *Session) arm(toResponder, toInitiator *noise.CipherState) error {
+// setKeys sets the keys of s from a finished handshake: toResponder and toInitiator are its two directions.
+func (s *Session) setKeys(toResponder, toInitiator *noise.CipherState) error {
 	out, in := toInitiator, toResponder
 	if s.initiator {
 		out, in = in, out

@@ -29,7 +29,8 @@ type vector struct {
 var vectors = []vector{
 	{
 		ciphertexts: [2]string{
-			"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254d06f15f78ad0914d9715147bb5a5004b27345a838bab4aa8bc5f144afc2cf4cca972105ba526e8c92b759e028200e766f827aa12a04ecbc0bdcd9e574e007945",
+			"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254d06f15f78ad0914d9715147bb5a5004b27345a838bab4aa8bc5f144a" +
+				"fc2cf4cca972105ba526e8c92b759e028200e766f827aa12a04ecbc0bdcd9e574e007945",
 			"64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d484668c46d966ca4fe339f9e47fd25f68de8a",
 		},
 		transportText: [2]string{
@@ -41,7 +42,8 @@ var vectors = []vector{
 		prologue: "6e6f74736563726574",
 		payloads: [2]string{"746573745f6d73675f30", "746573745f6d73675f31"},
 		ciphertexts: [2]string{
-			"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254d06f15f78ad0914d9715147bb5a5004b27345a838bab4aa8bc5f144afc2cf4ccb88f9ea1ebd99e94b76e50af7eee0e596a3d77b86f9aa87dcfe61d972bc6f34d0e93751d1260fa6bf0fe",
+			"358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254d06f15f78ad0914d9715147bb5a5004b27345a838bab4aa8bc5f144a" +
+				"fc2cf4ccb88f9ea1ebd99e94b76e50af7eee0e596a3d77b86f9aa87dcfe61d972bc6f34d0e93751d1260fa6bf0fe",
 			"64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466168e6913e78d7a2b04b2b154c5149032d1c2584051bdcf04db1d",
 		},
 		transportText: [2]string{
@@ -76,8 +78,8 @@ func TestNoiseVectors(t *testing.T) {
 	for i, v := range vectors {
 		initiator := vectorParty(t, vectorInitiator, vectorEphemeralI, v.prologue)
 		responder := vectorParty(t, vectorResponder, vectorEphemeralR, v.prologue)
-		a, errA := initiator.begin(responder.static.Public)
-		b, errB := responder.begin(nil)
+		a, errA := initiator.newHandshake(responder.static.Public)
+		b, errB := responder.newHandshake(nil)
 		if errA != nil || errB != nil {
 			t.Fatal(errA, errB)
 		}
@@ -103,7 +105,7 @@ func TestNoiseVectors(t *testing.T) {
 		if err != nil || outA.UnsafeKey() != out.UnsafeKey() || inA.UnsafeKey() != in.UnsafeKey() {
 			t.Fatalf("%d: the ends have other keys, %v", i, err)
 		}
-		// The keys of both directions are those of the vector's transport messages, whose nonce is 0.
+		// The keys of both directions are those of the vector's transport messages, which have nonce 0.
 		for n, key := range [][KeyLen]byte{out.UnsafeKey(), in.UnsafeKey()} {
 			aead, err := ChaCha20Poly1305.newAEAD(key)
 			if err != nil {
@@ -133,7 +135,8 @@ func TestAEADVectors(t *testing.T) {
 		},
 		{
 			ChaCha20Poly1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f", "070000004041424344454647",
-			hex.EncodeToString([]byte("Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.")),
+			hex.EncodeToString([]byte("Ladies and Gentlemen of the class of '99: If I could offer y" +
+				"ou only one tip for the future, sunscreen would be it.")),
 			"50515253c0c1c2c3c4c5c6c7",
 			"d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36" +
 				"92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc3ff4def08e4b7a9de576d26586cec64b6116" +

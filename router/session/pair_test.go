@@ -12,10 +12,10 @@ import (
 	"weft/internal/peer"
 )
 
-// epoch is when the tests begin.
+// epoch is the time at which the tests begin.
 var epoch = time.Unix(1_700_000_000, 0)
 
-// reader is a source of random bytes that gives the same ones in every run.
+// reader is a source of random bytes, which are the same in every run.
 type reader struct{ *rand.ChaCha8 }
 
 func newReader(seed uint64) reader {
@@ -24,7 +24,7 @@ func newReader(seed uint64) reader {
 	return reader{rand.NewChaCha8(key)}
 }
 
-// keyOf returns the nth private key of the tests, and who has it.
+// keyOf returns the nth private key of the tests, and the peer that has it.
 func keyOf(t testing.TB, n int) (private [KeyLen]byte, p Peer) {
 	t.Helper()
 	private[8], private[9] = byte(n+1), byte((n+1)>>8)
@@ -41,7 +41,7 @@ func keyOf(t testing.TB, n int) (private [KeyLen]byte, p Peer) {
 // secretOf returns the nth secret of the tests.
 func secretOf(n int) Secret { return Secret{Key: [KeyLen]byte{byte(n)}, Fingerprint: uint32(n)} }
 
-// newNodes returns nodes that know each other, and what they know.
+// newNodes returns nodes that are peers of each other, and their list of peers.
 func newNodes(t testing.TB, configs ...Config) (nodes []*Node, peers []Peer) {
 	t.Helper()
 	for i, cfg := range configs {
@@ -83,7 +83,7 @@ func exchange(t testing.TB, nodes []*Node, peers []Peer, now time.Time) (session
 	return sessions
 }
 
-// deliver gives a node what the datapath would: a message of a handshake, or a datagram to be opened.
+// deliver passes a handshake message or a sealed datagram to a node, as the datapath does.
 func deliver(t testing.TB, n *Node, datagram []byte, from netip.AddrPort, now time.Time) {
 	t.Helper()
 	if err := receive(n, datagram, from, now); err != nil {
@@ -91,7 +91,7 @@ func deliver(t testing.TB, n *Node, datagram []byte, from netip.AddrPort, now ti
 	}
 }
 
-// connect returns the two ends of a session, begun by the first of two nodes made of cfg.
+// connect returns the two ends of a session between two nodes with the configuration cfg; the first one is the initiator.
 func connect(t testing.TB, cfg Config) (a, b *Session) {
 	t.Helper()
 	nodes, peers := newNodes(t, cfg, cfg)

@@ -8,20 +8,20 @@ import (
 	"weft/router/wire"
 )
 
-// Version is that of the handshake; it is part of what both ends must agree on.
+// Version is the version of the handshake. It must be equal at both ends.
 const Version = 1
 
-// errPayload: the sealed part of a handshake message contradicts itself.
-var errPayload = errors.New("session: payload of a handshake")
+// errPayload: the sealed part of a handshake message is malformed.
+var errPayload = errors.New("session: malformed handshake payload")
 
-// flagPlain: as far as the sender is concerned, frames need not be sealed.
+// flagPlain: the sender allows frames to be sent unsealed.
 const flagPlain = 1
 
-// initiationPayload is what the first message says, sealed.
+// initiationPayload is the sealed part of the first message.
 //
 //	time 8 | sender's ID 8 | offer 1 | flags 1
 type initiationPayload struct {
-	// time grows with each initiation of a node, so that a recorded one is of no use: nanoseconds of its clock.
+	// time increases with each initiation of a node, so that a recorded one is refused: nanoseconds of the node's clock.
 	time   int64
 	sender peer.ID
 	offer  Offer
@@ -44,7 +44,7 @@ func parseInitiationPayload(b []byte) (initiationPayload, error) {
 	}, nil
 }
 
-// responsePayload is what the second message says, sealed.
+// responsePayload is the sealed part of the second message.
 //
 //	cipher 1 | flags 1
 type responsePayload struct {

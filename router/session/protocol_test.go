@@ -17,8 +17,8 @@ import (
 	"weft/router/wire"
 )
 
-// What the example is made of, beside the keys and ephemeral keys of the Noise project's vectors (noise_test.go). The
-// secret is the first of those that internal/secret's tests pin.
+// Inputs of the example, beside the keys and ephemeral keys of the Noise project's vectors (noise_test.go). The secret is the first one
+// in the tests of internal/secret.
 const (
 	exampleSecret      = "86d532c19b99c91c914539497411b0bceb78067a27d0cba0b20a0aa9a67f38fd"
 	exampleFingerprint = 0x0fc8cd66
@@ -27,14 +27,14 @@ const (
 	exampleNonce       = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7"
 )
 
-// Where the two nodes of the example are.
+// Addresses of the two nodes of the example.
 var (
 	exampleInitiator = netip.MustParseAddrPort("192.0.2.1:6784")
 	exampleResponder = netip.MustParseAddrPort("192.0.2.2:6784")
 )
 
-// TestExample runs one handshake with fixed keys, random bytes and time, and compares all that is sent with
-// testdata/example.txt (go test -rewrite writes it anew), which docs/PROTOCOL.md quotes.
+// TestExample runs one handshake with fixed keys, random bytes and time, and compares all datagrams with testdata/example.txt (go test
+// -rewrite writes it anew), which docs/PROTOCOL.md quotes.
 //
 //	handshake cipher=C    a handshake, a keepalive each way, a frame
 //	cookie                an initiation to a node that is busy, and the one after it
@@ -120,15 +120,14 @@ func exampleHandshake(t *testing.T, cipher string) string {
 	return out.String()
 }
 
-// exampleKeys adds what the Noise messages of two datagrams say and what comes of them, made a second time without a
-// Node.
+// exampleKeys adds the payloads of the Noise messages of two datagrams and the resulting keys, computed a second time without a Node.
 func (l *listing) exampleKeys(t *testing.T, initiation, response []byte, s *Session) {
 	t.Helper()
 	m, errI := wire.ParseInitiation(initiation)
 	r, errR := wire.ParseResponse(response)
 	responder := vectorParty(t, vectorResponder, vectorEphemeralR, "")
 	responder.prologue = prologue("weft", s.peer)
-	state, err := responder.begin(nil)
+	state, err := responder.newHandshake(nil)
 	if errI != nil || errR != nil || err != nil {
 		t.Fatal(errI, errR, err)
 	}
@@ -166,16 +165,16 @@ func (l *listing) exampleKeys(t *testing.T, initiation, response []byte, s *Sess
 func exampleCookie(t *testing.T) string {
 	nodes, peers := exampleNodes(t, AES256GCM.String(),
 		"0a0b0c00"+vectorEphemeralI+"1a1b1c00"+exampleAgain, strings.Repeat("00", 2*KeyLen)+exampleNonce)
-	nodes[1].gate.free = newBucket(0, 0)
+	nodes[1].limiter.free = newBucket(0, 0)
 	nodes[0].RequestSession(peers[1].ID, epoch)
 	if err := nodes[1].Receive(only(t, nodes[0]), exampleInitiator, epoch); err == nil {
-		t.Fatal("it is not busy")
+		t.Fatal("it accepts the initiation")
 	}
 	cookie := only(t, nodes[1])
 	deliver(t, nodes[0], cookie, exampleResponder, epoch)
 	again := only(t, nodes[0])
-	if !nodes[1].gate.baker.knows(exampleInitiator, again) {
-		t.Fatal("the cookie is not known again")
+	if !nodes[1].cookies.valid(exampleInitiator, again) {
+		t.Fatal("the cookie is not valid")
 	}
 	var out listing
 	key := receiverKey(labelCookie, peers[1].Public, [KeyLen]byte(unhex(t, exampleSecret)))
@@ -187,8 +186,8 @@ func exampleCookie(t *testing.T) string {
 	return out.String()
 }
 
-// exampleNodes returns initiator and responder, who know each other. Their random bytes are those given, behind 32 that
-// do not show in what is sent.
+// exampleNodes returns the initiator and the responder, which are peers of each other. Their random bytes are 32 that do not appear in
+// any datagram, and then those given.
 func exampleNodes(t *testing.T, cipher string, random ...string) (nodes []*Node, peers []Peer) {
 	t.Helper()
 	only := slices.IndexFunc([]Cipher{AES256GCM, ChaCha20Poly1305}, func(c Cipher) bool { return c.String() == cipher })
@@ -212,7 +211,7 @@ func exampleNodes(t *testing.T, cipher string, random ...string) (nodes []*Node,
 	return nodes, peers
 }
 
-// only returns the one datagram that a node has to send.
+// only returns the single datagram that a node sends.
 func only(t *testing.T, n *Node) []byte {
 	t.Helper()
 	messages, _ := n.Drain()

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// provenInitiation returns an initiation of the first of two nodes that has a cookie of the other's, made at now.
+// provenInitiation returns an initiation of the first of two nodes, made at now with a cookie of the other node.
 func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) []byte {
 	t.Helper()
 	r := nodes[0].remotes[peers[1].ID]
-	nodes[0].forget(r)
-	nodes[1].gate.free = newBucket(0, 0)
+	nodes[0].dropSessions(r)
+	nodes[1].limiter.free = newBucket(0, 0)
 	nodes[0].RequestSession(peers[1].ID, now)
 	messages, _ := nodes[0].Drain()
-	if nodes[1].gate.baker.knows(peers[0].Addr, messages[0].Datagram) {
-		return messages[0].Datagram // by the cookie of an earlier one
+	if nodes[1].cookies.valid(peers[0].Addr, messages[0].Datagram) {
+		return messages[0].Datagram // with the cookie of an earlier one
 	}
 	if err := nodes[1].Receive(messages[0].Datagram, peers[0].Addr, now); !errors.Is(err, ErrBusy) {
 		t.Fatalf("without a cookie: %v", err)
@@ -26,8 +26,8 @@ func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) 
 	return messages[0].Datagram
 }
 
-// TestRecordedInitiations: initiations with good cookies are each taken once, in whatever order they are sent again, and
-// none of them when its cookie is too old.
+// TestRecordedInitiations: each initiation with a valid cookie is accepted once, in whatever order they are sent again, and none of them
+// after its cookie expired.
 func TestRecordedInitiations(t *testing.T) {
 	nodes, peers := newNodes(t, Config{}, Config{})
 	now := epoch
@@ -57,7 +57,7 @@ func TestRecordedInitiations(t *testing.T) {
 	}
 }
 
-// TestDroppedSecretUnderWay: a handshake by a secret that was dropped meanwhile comes to nothing, at either end.
+// TestDroppedSecretUnderWay: a handshake fails if its secret was removed meanwhile, at either end.
 func TestDroppedSecretUnderWay(t *testing.T) {
 	for dropped := range 2 {
 		nodes, peers := newNodes(t, Config{Secrets: []Secret{secretOf(1)}}, Config{Secrets: []Secret{secretOf(1)}})

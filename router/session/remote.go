@@ -9,74 +9,76 @@ import (
 
 // Times of a session's life, as in docs/PROTOCOL.md.
 const (
-	// rekeyAfter is how old a session grows, where frames pass, before the node that began it begins the next one;
-	// the other end leaves it some time more to do so.
+	// rekeyAfter is the age of a session in use at which its initiator begins the next one. The responder does so
+	// rekeyLater after that, if the initiator did not.
 	rekeyAfter = 120 * time.Second
 	rekeyLater = 15 * time.Second
-	// endAfter is how old a session can grow.
+	// endAfter is the age at which a session ends.
 	endAfter = 240 * time.Second
-	// idleAfter is how long a session is kept on which no frame passes.
+	// idleAfter is how long a session is kept without a frame.
 	idleAfter = 180 * time.Second
-	// graceTime is how long a session still opens after the next one has taken its place, and how long one waits for
-	// its first datagram.
+	// graceTime is how long a replaced session still opens datagrams, and how long a new one waits for its first datagram.
 	graceTime = 10 * time.Second
-	// answerAfter is about how long a node that gets frames says nothing, and silenceAfter how long its peer waits for that.
+	// answerAfter is about how long a node that receives frames sends nothing before it sends a keepalive. silenceAfter is how
+	// long its peer waits for that before it renews the session.
 	answerAfter  = 2 * time.Second
 	silenceAfter = 6 * time.Second
-	// keepaliveEach is about the longest that nothing is sent while a session is kept: address translators forget after
-	// 30 seconds at the soonest.
+	// keepaliveEach is about the longest time between two datagrams of a session that is kept: address translators remove a
+	// mapping after 30 seconds at the earliest.
 	keepaliveEach = 20 * time.Second
-	// wantedFor is how long a handshake is tried for one frame.
-	wantedFor = 10 * time.Second
-	// renewSpread is over how long those are spread that have to be made anew at once.
+	// requestTime is how long a handshake is tried for one frame.
+	requestTime = 10 * time.Second
+	// renewSpread is the time over which the renewal of many sessions is spread.
 	renewSpread = 2 * time.Second
 )
 
-// remote is what is known of one other node.
+// remote is the state of one peer. A session with it goes through these fields:
 //
 //	          frame, or time to renew
-//	(nothing) -----------------------> attempt ---Response---> current          this node begins
-//	(nothing) ----Initiation----> next ---first datagram opened---> current     the other one does
+//	(nothing) -----------------------> attempt ---Response---> current          this node is the initiator
+//	(nothing) ----Initiation----> next ---first datagram opened---> current     the peer is the initiator
 //	                                                                  |
-//	                                              the next one is current
+//	                                                a newer session is current
 //	                                                                  v
 //	                                                              previous ---graceTime---> (nothing)
 type remote struct {
 	Peer
-	// endpoint is where datagrams go: Addr, until an authenticated one has come from elsewhere.
+	// endpoint is the destination of datagrams: Addr, or the source of the peer's last authenticated datagram.
 	endpoint netip.AddrPort
 
 	current  *Session // seals, and opens
-	next     *Session // opens; the peer has not shown yet that it has it
+	next     *Session // opens; the peer has not confirmed it yet
 	previous *Session // opens
-	attempt  *attempt // a handshake that this node has begun
+	attempt  *attempt // a handshake that this node began
 
-	wantedUntil time.Time
-	newest      int64     // the latest time in an initiation that was taken
-	takenAt     time.Time // when the last one was taken
-	late        int64     // the time in the last one that was taken though it was not later than newest
-	lateAt      time.Time // when that was
-	err         error     // see Info.Err
+	requestedUntil time.Time // until when a frame waits for a session
+	newestTime     int64     // the latest time in an accepted initiation
+	acceptedAt     time.Time // when the last initiation was accepted
+	lateTime       int64     // the time in the last accepted initiation that was not later than newestTime
+	lateAt         time.Time // when that one was accepted
+	err            error     // see Info.Err
 
-	// cookie is what the peer has given this node, at cookieAt.
+	// cookie is the last cookie from the peer, received at cookieAt.
 	cookie   [wire.MACLen]byte
 	cookieAt time.Time
 
-	// When something last happened on the current session, to a second.
-	usedAt, spokeAt, heardAt time.Time
-	unheardFrom              time.Time // the first that was sent and since when nothing came; zero for none
-	switchedAt               time.Time // when previous last became what it is
-	renewAt                  time.Time // when the current session is to be made anew whatever its age; zero for never
-	endAt                    time.Time // when the current session ends whatever its age; zero for never
-	proofs                   int       // keepalives sent so that the peer can confirm the current session
+	// Times of the current session. The first three have a resolution of one sweep.
+	usedAt          time.Time // last frame
+	sentAt          time.Time // last datagram sent
+	receivedAt      time.Time // last datagram received
+	unansweredSince time.Time // first frame sent since the last datagram received; zero for none
+	replacedAt      time.Time // when previous was last set
+	renewAt         time.Time // when to renew the session whatever its age; zero for never
+	endAt           time.Time // when to end the session whatever its age; zero for never
+	confirmations   int       // keepalives sent so that the peer can confirm the session
 
 	counts Counts
 }
 
-// install makes s the session that seals for r.
-func (n *Node) install(r *remote, s *Session, now time.Time) {
+// installSession makes s the session that seals for r.
+func (n *Node) installSession(r *remote, s *Session, now time.Time) {
 	r.counts.Sessions++
-	if r.current != nil { // else the previous one has just ended, and what is under way by it still comes
+	if r.current != nil { // otherwise previous has only just ended, and datagrams of it may still come
 		r.counts.Rekeys++
 		n.table.remove(r.previous)
 		r.previous = r.current
@@ -85,18 +87,18 @@ func (n *Node) install(r *remote, s *Session, now time.Time) {
 	if r.next == s {
 		r.next = nil
 	}
-	r.usedAt, r.spokeAt, r.switchedAt = now, now, now
-	r.unheardFrom, r.renewAt, r.endAt, r.proofs, r.err = time.Time{}, time.Time{}, time.Time{}, 0, nil
-	n.schedule(now)
+	r.usedAt, r.sentAt, r.replacedAt = now, now, now
+	r.unansweredSince, r.renewAt, r.endAt, r.confirmations, r.err = time.Time{}, time.Time{}, time.Time{}, 0, nil
+	n.scheduleSweep(now)
 	n.changes = append(n.changes, Change{r.ID, s, r.endpoint})
-	n.abandon(r)
-	n.keepalive(r, now)
+	n.cancelHandshake(r)
+	n.sendKeepalive(r, now)
 	n.checkTrust(r, now)
 }
 
-// forget ends all that there is with r.
-func (n *Node) forget(r *remote) {
-	n.abandon(r)
+// dropSessions ends all sessions with r at once, and its handshake.
+func (n *Node) dropSessions(r *remote) {
+	n.cancelHandshake(r)
 	n.table.remove(r.current, r.next, r.previous)
 	if r.current != nil {
 		n.changes = append(n.changes, Change{r.ID, nil, r.endpoint})
@@ -104,28 +106,27 @@ func (n *Node) forget(r *remote) {
 	r.current, r.next, r.previous = nil, nil, nil
 }
 
-// end takes the current session of r away: what comes for it is still opened for a while.
-func (n *Node) end(r *remote, now time.Time) {
+// endSession ends the current session of r: it seals no more, but opens datagrams for graceTime.
+func (n *Node) endSession(r *remote, now time.Time) {
 	n.table.remove(r.previous)
-	r.previous, r.current, r.switchedAt = r.current, nil, now
+	r.previous, r.current, r.replacedAt = r.current, nil, now
 	n.changes = append(n.changes, Change{r.ID, nil, r.endpoint})
 }
 
-// keepalive sends a datagram that says nothing.
-func (n *Node) keepalive(r *remote, now time.Time) {
+// sendKeepalive sends an empty datagram.
+func (n *Node) sendKeepalive(r *remote, now time.Time) {
 	counter, ok := r.current.Reserve(1)
 	if !ok {
 		return
 	}
-	r.spokeAt = now
+	r.sentAt = now
 	n.send(r.endpoint, r.current.Seal(nil, wire.TypeKeepalive, counter, nil))
 }
 
-// checkTrust has the current session made anew where what its ends have agreed on would come out otherwise today, as far
-// as this node is concerned.
+// checkTrust schedules the renewal of the current session if this node would now decide differently whether frames need to be sealed.
 func (n *Node) checkTrust(r *remote, now time.Time) {
 	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusts(r.endpoint.Addr()) {
-		r.renewAt = now.Add(n.upTo(renewSpread))
-		n.schedule(now)
+		r.renewAt = now.Add(n.randomBelow(renewSpread))
+		n.scheduleSweep(now)
 	}
 }

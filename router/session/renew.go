@@ -2,17 +2,16 @@ package session
 
 import "time"
 
-// sweepEach is how often sessions are looked at: what depends on it is a second late at most.
+// sweepEach is the interval at which all sessions are checked, so timers other than retries are up to a second late.
 const sweepEach = time.Second
 
-// mostProofs is how many keepalives in a row are sent, one a sweep, for a peer that has not used a new session yet.
-const mostProofs = 5
+// maxConfirmations is the most keepalives, one a sweep, that are sent to a peer that does not use a new session yet.
+const maxConfirmations = 5
 
-// Deadline returns when Advance is to be called, the zero time for not before another method was called. Calling it
-// earlier does no harm.
+// Deadline returns when to call Advance; the zero time means not before another method was called. An earlier call does no harm.
 func (n *Node) Deadline() time.Time {
 	at := n.sweepAt
-	for _, r := range n.waiting {
+	for _, r := range n.pending {
 		if at.IsZero() || r.attempt.retryAt.Before(at) {
 			at = r.attempt.retryAt
 		}
@@ -20,15 +19,14 @@ func (n *Node) Deadline() time.Time {
 	return at
 }
 
-// schedule has the sessions looked at within a sweep.
-func (n *Node) schedule(now time.Time) {
+// scheduleSweep schedules a check of all sessions, if none is due yet.
+func (n *Node) scheduleSweep(now time.Time) {
 	if n.sweepAt.IsZero() {
 		n.sweepAt = now.Add(sweepEach)
 	}
 }
 
-// Advance does what is due at now: initiations that had no answer are sent again, sessions that have grown old are made
-// anew, kept or given up.
+// Advance does the work that is due at now: it sends initiations again that had no response, and renews, keeps alive or ends sessions.
 func (n *Node) Advance(now time.Time) {
 	sweep := !n.sweepAt.IsZero() && (!now.Before(n.sweepAt) || n.sweepAt.Sub(now) > sweepEach) // a clock may be set back
 	if sweep {
@@ -41,57 +39,57 @@ func (n *Node) Advance(now time.Time) {
 		if !sweep {
 			continue
 		}
-		n.expire(r, now)
-		wanted := now.Before(r.wantedUntil)
+		n.expireSessions(r, now)
+		requested := now.Before(r.requestedUntil)
 		switch {
 		case r.current != nil:
-			n.observe(r, now)
-			n.renew(r, now)
-		case wanted:
-			n.pursue(r, now)
+			n.recordActivity(r, now)
+			n.maintainSession(r, now)
+		case requested:
+			n.startHandshake(r, now)
 		}
-		if wanted || r.current != nil || r.next != nil || r.previous != nil {
-			n.schedule(now)
+		if requested || r.current != nil || r.next != nil || r.previous != nil {
+			n.scheduleSweep(now)
 		}
 	}
 }
 
-// retry sends the initiation of an attempt again, or gives the attempt up where nothing waits for it any more.
+// retry sends the initiation of an attempt again, or cancels the attempt if no frame waits for it any more.
 func (n *Node) retry(r *remote, now time.Time) {
-	idle := r.current == nil || now.Sub(r.usedAt) >= wantedFor
-	if idle && now.After(r.wantedUntil) {
-		n.abandon(r)
+	idle := r.current == nil || now.Sub(r.usedAt) >= requestTime
+	if idle && now.After(r.requestedUntil) {
+		n.cancelHandshake(r)
 		return
 	}
-	n.initiate(r, now)
+	n.sendInitiation(r, now)
 }
 
-// observe takes down what has happened on the current session since the last sweep.
-func (n *Node) observe(r *remote, now time.Time) {
+// recordActivity records the datagrams of the current session since the last sweep.
+func (n *Node) recordActivity(r *remote, now time.Time) {
 	s := r.current
 	used := s.used.Swap(false)
 	if used {
 		r.usedAt = now
 	}
-	heard, spoke := s.heard.Swap(false), s.spoke.Swap(false)
-	if heard {
-		r.heardAt, r.unheardFrom = now, time.Time{}
+	received, sent := s.received.Swap(false), s.sent.Swap(false)
+	if received {
+		r.receivedAt, r.unansweredSince = now, time.Time{}
 	}
-	if spoke {
-		r.spokeAt = now
-		if used && !heard && r.unheardFrom.IsZero() { // a keepalive has no answer
-			r.unheardFrom = now
+	if sent {
+		r.sentAt = now
+		if used && !received && r.unansweredSince.IsZero() { // a keepalive alone has no answer
+			r.unansweredSince = now
 		}
 	}
 }
 
-// renew begins a handshake where the current session needs to be followed by another, ends the session where it must
-// not be used any more, and otherwise keeps it, if there is something to keep.
-func (n *Node) renew(r *remote, now time.Time) {
+// maintainSession ends the current session when it must not be used any more. Otherwise it begins a handshake when the session has to be
+// renewed, and sends a keepalive when one is due.
+func (n *Node) maintainSession(r *remote, now time.Time) {
 	s, age := r.current, now.Sub(r.current.created)
 	idle := now.Sub(r.usedAt)
 	if age < 0 || age >= endAfter || idle >= idleAfter || due(r.endAt, now) || s.counters.Load() >= maxCounters {
-		n.end(r, now)
+		n.endSession(r, now)
 		return
 	}
 	limit := rekeyAfter
@@ -100,39 +98,39 @@ func (n *Node) renew(r *remote, now time.Time) {
 	}
 	inUse := idle < 2*sweepEach
 	old := inUse && (age >= limit || s.counters.Load() >= rekeyCounters)
-	silent := inUse && !r.unheardFrom.IsZero() && now.Sub(r.unheardFrom) >= silenceAfter
+	silent := inUse && !r.unansweredSince.IsZero() && now.Sub(r.unansweredSince) >= silenceAfter
 	if (old || silent || due(r.renewAt, now)) && r.attempt == nil {
 		r.renewAt = time.Time{}
-		n.initiate(r, now)
+		n.sendInitiation(r, now)
 	}
-	unproven := s.initiator && !s.confirmed.Load() && r.proofs < mostProofs
-	if unproven {
-		r.proofs++
+	unconfirmed := s.initiator && !s.confirmed.Load() && r.confirmations < maxConfirmations
+	if unconfirmed {
+		r.confirmations++
 	}
-	quiet := now.Sub(r.spokeAt)
-	if unproven || inUse && r.heardAt.After(r.spokeAt) && quiet >= answerAfter || quiet >= keepaliveEach {
-		n.keepalive(r, now)
+	quiet := now.Sub(r.sentAt)
+	if unconfirmed || inUse && r.receivedAt.After(r.sentAt) && quiet >= answerAfter || quiet >= keepaliveEach {
+		n.sendKeepalive(r, now)
 	}
 }
 
-// due reports whether a time has come; the zero time never does.
+// due reports whether now is at or later; the zero time is never due.
 func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
-// expire forgets the sessions of r that only open, once they are of no more use. One that was followed by a session of
-// which the peer has not shown yet that it has it stays, as the peer may still send by it.
-func (n *Node) expire(r *remote, now time.Time) {
+// expireSessions removes the sessions of r that only open, after graceTime. The previous session stays while the current one is
+// unconfirmed, as the peer may still send with it.
+func (n *Node) expireSessions(r *remote, now time.Time) {
 	if r.next != nil && !recent(r.next.created, graceTime, now) {
 		n.table.remove(r.next)
 		r.next = nil
 	}
-	unproven := r.current != nil && !r.current.confirmed.Load() && recent(r.previous.start(), endAfter, now)
-	if r.previous != nil && !unproven && !recent(r.switchedAt, graceTime, now) {
+	unconfirmed := r.current != nil && !r.current.confirmed.Load() && recent(r.previous.start(), endAfter, now)
+	if r.previous != nil && !unconfirmed && !recent(r.replacedAt, graceTime, now) {
 		n.table.remove(r.previous)
 		r.previous = nil
 	}
 }
 
-// start returns when s was made; the zero time for none.
+// start returns when s was made, the zero time for nil.
 func (s *Session) start() time.Time {
 	if s == nil {
 		return time.Time{}

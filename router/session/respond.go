@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -11,31 +12,31 @@ import (
 	"weft/router/wire"
 )
 
-// Times of initiations that come.
+// Times that decide whether a received initiation is accepted.
 const (
-	// peerPause is the shortest time between two from one peer.
+	// peerPause is the shortest time between two accepted initiations of one peer.
 	peerPause = 20 * time.Millisecond
-	// tieTime is how long after its first initiation of an attempt a node insists on it.
+	// tieTime is how long after its own first initiation of an attempt a node refuses the peer's (see ErrTie).
 	tieTime = 250 * time.Millisecond
 )
 
-// Errors of Receive, each a reason to drop a message and to count it. They are returned as they are, and so are those of
-// package wire and ErrForged, ErrCipher and ErrReplayed.
+// Errors of Receive, returned unwrapped or joined with others: each is a reason to drop a message and to count it. Receive also returns
+// the errors of package wire, ErrForged, ErrCipher and ErrReplayed.
 var (
-	// ErrSecret: the sender does not know this node's key, or has no secret in common with it.
+	// ErrSecret: the sender does not know this node's key, or has no secret in common with this node.
 	ErrSecret = errors.New("session: no common secret")
-	// ErrBusy: too many messages at once; its sender has got a cookie, or will try again.
+	// ErrBusy: there are too many messages. The sender got a cookie, or will retry.
 	ErrBusy = errors.New("session: too many handshakes")
-	// ErrStranger: the sender is none of the peers.
-	ErrUnknownPeer = errors.New("session: from a stranger")
-	// ErrUnexpected: it answers what was not asked.
-	ErrUnexpected = errors.New("session: an answer to nothing")
-	// ErrTie: both ends began at once, and this node's handshake goes on.
-	ErrTie = errors.New("session: both have begun")
+	// ErrUnknownPeer: the sender is none of the peers.
+	ErrUnknownPeer = errors.New("session: sender is no known peer")
+	// ErrUnexpected: no request of this node matches the message.
+	ErrUnexpected = errors.New("session: reply without a request")
+	// ErrTie: both ends sent an initiation at the same time, and this node's handshake goes on.
+	ErrTie = errors.New("session: simultaneous initiation")
 )
 
-// Receive takes a message of a handshake that came from an address at now. It does not keep b. The error says why it
-// came to nothing.
+// Receive handles the handshake message b, which came from the address from at now. It does not keep b. The error is the reason why the
+// message had no effect.
 func (n *Node) Receive(b []byte, from netip.AddrPort, now time.Time) error {
 	h, _, err := wire.Parse(b)
 	if err != nil {
@@ -43,157 +44,221 @@ func (n *Node) Receive(b []byte, from netip.AddrPort, now time.Time) error {
 	}
 	switch h.Type {
 	case wire.TypeInitiation:
-		return n.respond(b, from, now)
+		return n.handleInitiation(b, from, now)
 	case wire.TypeResponse:
-		return n.response(b, now)
+		return n.handleResponse(b, now)
 	case wire.TypeCookie:
-		return n.cookie(b, now)
+		return n.handleCookie(b, now)
 	case wire.TypeUnknown:
 		if len(b) != wire.HeaderLen {
 			return wire.ErrHandshake
 		}
-		return n.unknown(h, now)
+		return n.handleUnknownNotice(h, now)
 	default:
 		return wire.ErrType
 	}
 }
 
-// respond takes an initiation: the cheapest check first.
-func (n *Node) respond(b []byte, from netip.AddrPort, now time.Time) error {
+// initiation is a received Initiation on its way through the checks; each check sets more of it.
+type initiation struct {
+	node     *Node
+	datagram []byte
+	msg      wire.Initiation
+	from     netip.AddrPort
+	at       time.Time
+
+	secret  *ownSecret            // with which the first MAC was made; set by handleInitiation
+	proven  bool                  // the sender showed with a cookie that it receives at from; set by admit
+	state   *noise.HandshakeState // that has read the message; set by open
+	payload initiationPayload     // set by open
+	remote  *remote               // the sender; set by open
+}
+
+// handleInitiation checks an initiation, the cheapest check first, and responds to it.
+func (n *Node) handleInitiation(b []byte, from netip.AddrPort, now time.Time) error {
 	m, err := wire.ParseInitiation(b)
 	if err != nil {
 		return err
 	}
-	own := n.secretOf(b[:len(b)-2*wire.MACLen], m.First)
-	if own == nil {
+	in := &initiation{node: n, datagram: b, msg: m, from: from, at: now}
+	if in.secret = n.findSecret(b[:len(b)-2*wire.MACLen], m.First); in.secret == nil {
 		return ErrSecret
 	}
-	proven, err := n.gate.admit(n, own, m, b, from, now)
-	if err != nil {
-		return err
+	for _, step := range []func() error{in.admit, in.open, in.checkReplay, in.breakTie} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	return n.complete(own, m, proven, from, now)
+	in.recordTime()
+	return in.respond()
 }
 
-// secretOf returns the secret that the sender of an initiation has used, or nil.
-func (n *Node) secretOf(covered, given []byte) *ownSecret {
+// findSecret returns the secret with which the first MAC of an initiation was made, or nil.
+func (n *Node) findSecret(covered, first []byte) *ownSecret {
 	for i := range n.secrets {
-		if equalMAC(mac(n.secrets[i].mac, covered), given) {
+		if equalMAC(mac(n.secrets[i].mac, covered), first) {
 			return &n.secrets[i]
 		}
 	}
 	return nil
 }
 
-// complete does the work of an initiation that was let in: where it is one that this node answers, it does so.
-func (n *Node) complete(own *ownSecret, m wire.Initiation, proven bool, from netip.AddrPort, now time.Time) error {
-	state, err := n.party.begin(nil)
+// admit returns ErrBusy if the initiation must not cost a handshake now. If there are too many without a cookie, it sends one.
+func (in *initiation) admit() error {
+	n := in.node
+	if err := n.cookies.rotate(in.at); err != nil {
+		return err
+	}
+	if n.cookies.valid(in.from, in.datagram) {
+		in.proven = true
+		if !n.limiter.allowAddress(n.cookies.key, in.from.Addr(), in.at) {
+			return ErrBusy
+		}
+		return nil
+	}
+	if n.limiter.free.allow(in.at) {
+		return nil
+	}
+	return errors.Join(ErrBusy, in.sendCookie())
+}
+
+// sendCookie sends a cookie to the sender, within the limit.
+func (in *initiation) sendCookie() error {
+	n := in.node
+	if !n.limiter.cookies.allow(in.at) {
+		return nil
+	}
+	datagram, err := n.cookies.reply(in.secret.cookie, in.from, in.msg)
+	if err != nil {
+		return fmt.Errorf("session: cookie: %w", err)
+	}
+	n.send(in.from, datagram)
+	return nil
+}
+
+// open decrypts the initiation and finds the peer that sent it.
+func (in *initiation) open() error {
+	state, err := in.node.party.newHandshake(nil)
 	if err != nil {
 		return err
 	}
-	sealed, _, _, err := state.ReadMessage(nil, m.Noise)
+	sealed, _, _, err := state.ReadMessage(nil, in.msg.Noise)
 	if err != nil {
 		return ErrForged
 	}
-	said, err := parseInitiationPayload(sealed)
+	payload, err := parseInitiationPayload(sealed)
 	if err != nil {
 		return err
 	}
 	public := [KeyLen]byte(state.PeerStatic())
-	r := n.remotes[said.sender]
-	if r == nil || r.Public != public || said.sender != peer.FromPublicKey(public) {
+	r := in.node.remotes[payload.sender]
+	if r == nil || r.Public != public || payload.sender != peer.FromPublicKey(public) {
 		return ErrUnknownPeer
 	}
-	if err := n.timely(r, own, said, m, proven, from, now); err != nil {
-		return err
-	}
-	if a := r.attempt; a != nil && n.self.Compare(r.ID) > 0 {
-		n.abandon(r) // both have begun: the one with the lower ID goes on
-	} else if a != nil && a.number == 1 && recent(a.sentAt, tieTime, now) && said.time > r.newest {
-		return ErrTie
-	}
-	if r.takenAt = now; said.time > r.newest {
-		r.newest = said.time
-	} else {
-		r.late, r.lateAt = said.time, now
-	}
-	return n.answer(r, own, state, m.Sender, said, from, now)
+	in.state, in.payload, in.remote = state, payload, r
+	return nil
 }
 
-// answer makes the session that a peer has begun and has to confirm, and sends the response. state has read the
-// initiation, which named the session sender.
-func (n *Node) answer(r *remote, own *ownSecret, state *noise.HandshakeState, sender uint32, said initiationPayload, from netip.AddrPort, now time.Time) error {
-	chosen, err := Choose(n.cfg.Offer, said.offer)
+// checkReplay returns ErrReplayed for a recorded initiation, and ErrBusy for one that follows the last one too soon. A peer with a clock
+// that was set back gets a cookie: with it the peer proves that its initiation is new. Of the initiations accepted so, too, each has to
+// be later than the one before, for as long as a cookie is valid.
+func (in *initiation) checkReplay() error {
+	r, sent := in.remote, in.payload.time
+	if sent == r.newestTime || sent <= r.lateTime && recent(r.lateAt, 2*cookieAge, in.at) {
+		return ErrReplayed
+	}
+	if pause := in.at.Sub(r.acceptedAt); pause >= 0 && pause < peerPause && !r.acceptedAt.IsZero() {
+		return ErrBusy
+	}
+	// After a start this node knows no earlier initiation: one with a time before the start may be a recording.
+	if (sent < r.newestTime || r.newestTime == 0 && sent < in.node.started) && !in.proven {
+		return errors.Join(ErrReplayed, in.sendCookie())
+	}
+	return nil
+}
+
+// breakTie decides between this handshake and one that this node began with the same peer: the handshake of the node with the lower ID
+// goes on. It returns ErrTie if that is this node's.
+func (in *initiation) breakTie() error {
+	n, r := in.node, in.remote
+	if a := r.attempt; a != nil && n.self.Compare(r.ID) > 0 {
+		n.cancelHandshake(r)
+	} else if a != nil && a.number == 1 && recent(a.sentAt, tieTime, in.at) && in.payload.time > r.newestTime {
+		return ErrTie
+	}
+	return nil
+}
+
+// recordTime records the time of the accepted initiation, for checkReplay.
+func (in *initiation) recordTime() {
+	r := in.remote
+	r.acceptedAt = in.at
+	if in.payload.time > r.newestTime {
+		r.newestTime = in.payload.time
+	} else {
+		r.lateTime, r.lateAt = in.payload.time, in.at
+	}
+}
+
+// respond makes the session, which the peer has to confirm, and sends the response.
+func (in *initiation) respond() error {
+	n, r := in.node, in.remote
+	chosen, err := Choose(n.cfg.Offer, in.payload.offer)
 	if err != nil {
 		r.err = ErrCipher
 		return ErrCipher
 	}
-	trusted := n.cfg.Trusts(from.Addr())
+	trusted := n.cfg.Trusts(in.from.Addr())
 	s := &Session{
-		peer: r.ID, remote: sender, cipher: chosen, plain: said.plain && trusted, trusted: trusted,
-		secret: own.Fingerprint, created: now,
+		peer: r.ID, remote: in.msg.Sender, cipher: chosen, plain: in.payload.plain && trusted, trusted: trusted,
+		secret: in.secret.Fingerprint, created: in.at,
 	}
 	if s.local, err = n.newIndex(); err != nil {
 		return err
 	}
-	if err := state.SetPresharedKey(own.Key[:]); err != nil {
+	if err := in.state.SetPresharedKey(in.secret.Key[:]); err != nil {
 		return err
 	}
-	message, toResponder, toInitiator, err := state.WriteMessage(nil, responsePayload{cipher: chosen, plain: trusted}.encode())
+	message, toResponder, toInitiator, err := in.state.WriteMessage(nil, responsePayload{cipher: chosen, plain: trusted}.encode())
 	if err != nil {
 		return ErrForged // a key of low order
 	}
-	if err := s.arm(toResponder, toInitiator); err != nil {
+	if err := s.setKeys(toResponder, toInitiator); err != nil {
 		return err
 	}
 	n.table.remove(r.next)
 	n.table.add(s)
 	r.next = s
-	n.schedule(now)
-	datagram := wire.Response{Receiver: sender, Sender: s.local, Noise: message}.Append(make([]byte, 0, wire.ResponseLen))
-	first := mac(receiverKey(labelMAC, r.Public, own.Key), datagram)
-	n.send(from, append(datagram, first[:]...))
+	n.scheduleSweep(in.at)
+	datagram := wire.Response{Receiver: in.msg.Sender, Sender: s.local, Noise: message}.Append(make([]byte, 0, wire.ResponseLen))
+	first := mac(receiverKey(labelMAC, r.Public, in.secret.Key), datagram)
+	n.send(in.from, append(datagram, first[:]...))
 	return nil
 }
 
-// timely refuses what was recorded. A peer whose clock was set back gets a cookie, by which it shows that its initiation
-// is new nonetheless: of those, too, each has to be later than the one before, for as long as a cookie is good.
-func (n *Node) timely(r *remote, own *ownSecret, said initiationPayload, m wire.Initiation, proven bool, from netip.AddrPort, now time.Time) error {
-	if said.time == r.newest || said.time <= r.late && recent(r.lateAt, 2*cookieAge, now) {
-		return ErrReplayed
-	}
-	if pause := now.Sub(r.takenAt); pause >= 0 && pause < peerPause && !r.takenAt.IsZero() {
-		return ErrBusy
-	}
-	// After a start nothing is known of what came before: it could be any recording.
-	if (said.time < r.newest || r.newest == 0 && said.time < n.started) && !proven {
-		return errors.Join(ErrReplayed, n.gate.giveCookie(n, own, m, from, now))
-	}
-	return nil
-}
-
-// Confirm notes that at now the first datagram of a session was opened (Session.Confirm): the peer has it as well.
+// ConfirmSession records that the first datagram of s was opened at now (Session.Confirm): the peer has the session as well.
 func (n *Node) ConfirmSession(s *Session, now time.Time) {
 	r := n.remotes[s.peer]
 	if r == nil || r.next != s {
 		return
 	}
-	// Where this one was made before the peer's answer came to a handshake of this node's own, both have begun at once
-	// and answered each other: the session that the node with the lower ID began is the one that both send by.
+	// If s was made before the peer's response to this node's own handshake came, both ends began at the same time and responded to
+	// each other. Both then send by the session that the node with the lower ID began.
 	cur := r.current
-	crossed := cur != nil && cur.initiator && !s.created.After(cur.created)
-	if crossed && n.self.Compare(r.ID) < 0 {
+	simultaneous := cur != nil && cur.initiator && !s.created.After(cur.created)
+	if simultaneous && n.self.Compare(r.ID) < 0 {
 		n.table.remove(r.previous)
-		r.previous, r.next, r.switchedAt = s, nil, now
+		r.previous, r.next, r.replacedAt = s, nil, now
 		return
 	}
-	n.install(r, s, now)
+	n.installSession(r, s, now)
 }
 
-// Stray notes that a datagram has come for a session that is not there: this node was restarted, perhaps. Its sender is
-// told, so that it begins another one. It is told only what it has sent itself, and less of it.
+// HandleUnknownSession is called for a datagram with the header h of a session that does not exist, perhaps because this node was
+// restarted. It sends an unknown-session notice to from, within a limit, so that the sender starts a new handshake. The notice holds
+// only bytes of the datagram, and fewer of them.
 func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time.Time) {
-	if h.Session == 0 || !n.gate.strays.take(now) {
+	if h.Session == 0 || !n.limiter.notices.allow(now) {
 		return
 	}
 	b := make([]byte, wire.HeaderLen)
@@ -201,10 +266,10 @@ func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time
 	n.send(from, b)
 }
 
-// unknown takes a peer's word that it does not have the session of a datagram of this node's: it has been restarted. The
-// old session stays until there is a new one, for what if it is not true.
-func (n *Node) unknown(h wire.Header, now time.Time) error {
-	if !n.gate.unknown.take(now) {
+// handleUnknownNotice starts a new handshake with a peer that reports not to have the session of a datagram of this node, because it was
+// restarted. The notice is not authenticated, so the old session is kept until the new one exists.
+func (n *Node) handleUnknownNotice(h wire.Header, now time.Time) error {
+	if !n.limiter.resets.allow(now) {
 		return ErrBusy
 	}
 	for _, r := range n.remotes {
@@ -213,10 +278,10 @@ func (n *Node) unknown(h wire.Header, now time.Time) error {
 			continue
 		}
 		if number := h.Counter - s.sealFrom; number >= s.counters.Load() {
-			continue // made up
+			continue // no datagram of this node has this counter
 		}
-		if a := r.attempt; a == nil || now.Sub(a.sentAt) >= firstPause { // it is there, and need not be waited for
-			n.initiate(r, now)
+		if a := r.attempt; a == nil || now.Sub(a.sentAt) >= firstPause { // the peer is reachable: no longer pause is needed
+			n.sendInitiation(r, now)
 		}
 		return nil
 	}

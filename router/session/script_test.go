@@ -17,21 +17,21 @@ import (
 	"weft/router/wire"
 )
 
-// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes with nothing but sessions send each other
-// numbered frames. Every script ends with the same outcome each time (go test -rewrite writes it anew), and whatever it
-// does, no frame may come twice, and no counter may be used twice in a session.
+// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes that have only sessions send numbered frames to each
+// other. Every script has the same outcome each time (go test -rewrite writes it anew). In every script no frame may arrive twice, and no
+// counter may be used twice in a session.
 //
-//	nodes NAME... [secrets=1,2] [cipher=C] [trust]    nodes that know one another
+//	nodes NAME... [secrets=1,2] [cipher=C] [trust]    nodes that are peers of each other
 //	link [loss=P] [latency=D] [jitter=D] [duplicate=P] [reorder=P]
-//	cut A B, heal                  two nodes do not reach each other, all do again
-//	send FROM TO COUNT [every=D]   frames, while the script runs on
+//	cut A B, heal                  two nodes do not reach each other; all nodes do again
+//	send FROM TO COUNT [every=D]   sends frames while the script goes on
 //	run D                          lets time pass
 //	restart NAME                   a node loses all but its key
-//	clock NAME D                   a node's clock is set by so much
-//	secrets NAME 2,1               a node's secrets are replaced
-//	move NAME                      a node has another address from now on, and nobody tells the others
-//	busy NAME                      a node takes initiations with a cookie only
-//	show                           what has arrived, which sessions there are, and what it took
+//	clock NAME D                   adds D to a node's clock
+//	secrets NAME 2,1               replaces a node's secrets
+//	move NAME                      changes a node's address without an update of its peers
+//	busy NAME                      a node accepts only initiations with a cookie
+//	show                           the frames that arrived, the sessions, the messages sent and the errors
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		synctest.Test(t, func(t *testing.T) {
@@ -57,10 +57,10 @@ type world struct {
 	streams []*stream
 	used    map[string]bool   // session and counter of everything that was sent
 	count   map[wire.Type]int // of messages and keepalives, since the last show
-	errs    map[string]int    // of what was received, since the last show
+	errs    map[string]int    // of received datagrams, since the last show
 }
 
-// simNode is a node, and what a datapath does for it.
+// simNode is a node with the datapath state that belongs to it.
 type simNode struct {
 	*Node
 	name   string
@@ -69,14 +69,14 @@ type simNode struct {
 	peer   Peer
 	conn   *simnet.Conn
 	skew   time.Duration
-	lanes  map[string]*simLane
+	egress map[string]*simEgress
 }
 
-// simLane is the way to one other node.
-type simLane struct {
+// simEgress is the send state of one peer.
+type simEgress struct {
 	session *Session
 	addr    netip.AddrPort
-	waiting []string
+	staged  []string
 }
 
 // stream is frames from one node to another.
@@ -121,14 +121,14 @@ func (w *world) command(d *datadriven.TestData) string {
 		n := w.node(d, 0)
 		n.cfg.Secrets = secretsOf(w.t, d.CmdArgs[1].Key)
 		n.SetSecrets(n.cfg.Secrets, n.now())
-		w.introduce()
+		w.setPeers()
 	case "move":
 		n := w.node(d, 0)
 		n.number += 50
 		w.listen(n)
 	case "busy":
 		n := w.node(d, 0)
-		n.gate.free = newBucket(0, 0)
+		n.limiter.free = newBucket(0, 0)
 	case "show":
 		return w.show()
 	default:
@@ -165,7 +165,7 @@ func (w *world) addNodes(d *datadriven.TestData) {
 		n.peer.Addr = n.conn.LocalAddr()
 		w.restart(n)
 	}
-	w.introduce()
+	w.setPeers()
 }
 
 // listen gives n a socket at an address of its own.
@@ -186,12 +186,12 @@ func (w *world) restart(n *simNode) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	n.Node, n.lanes = node, map[string]*simLane{}
-	w.introduce()
+	n.Node, n.egress = node, map[string]*simEgress{}
+	w.setPeers()
 }
 
-// introduce tells all nodes of all, and which secrets they take.
-func (w *world) introduce() {
+// setPeers sets the peers of all nodes, with the secrets that each accepts.
+func (w *world) setPeers() {
 	var peers []Peer
 	for _, n := range w.nodes {
 		n.peer.Accepts = nil
@@ -203,8 +203,8 @@ func (w *world) introduce() {
 	for _, n := range w.nodes {
 		n.SetPeers(peers, n.now())
 		for _, p := range w.nodes {
-			if n.lanes[p.name] == nil {
-				n.lanes[p.name] = &simLane{addr: p.peer.Addr}
+			if n.egress[p.name] == nil {
+				n.egress[p.name] = &simEgress{addr: p.peer.Addr}
 			}
 		}
 	}
@@ -212,7 +212,7 @@ func (w *world) introduce() {
 
 func (n *simNode) now() time.Time { return time.Now().Add(n.skew) }
 
-// advance does what is due at all nodes, and returns how long there is nothing to do.
+// advance does the work that is due at all nodes, and returns how long nothing else is due.
 func (w *world) advance() time.Duration {
 	next := time.Now().Add(time.Second)
 	for i, s := range w.streams {
@@ -229,7 +229,7 @@ func (w *world) advance() time.Duration {
 		if at := n.Deadline(); !at.IsZero() && !n.now().Before(at) {
 			n.Advance(n.now())
 		}
-		w.settle(n)
+		w.drain(n)
 	}
 	for _, n := range w.nodes {
 		if wait := w.poll(n); wait > 0 {
@@ -242,14 +242,14 @@ func (w *world) advance() time.Duration {
 	return max(time.Until(next), time.Microsecond)
 }
 
-// poll gives a node what has come, and returns how long it will be until more does, 0 for never.
+// poll passes the arrived datagrams to a node, and returns the time until the next arrives, 0 for never.
 func (w *world) poll(n *simNode) time.Duration {
 	for {
 		got, wait := n.conn.Poll(w.batch)
 		for _, d := range w.batch[:got] {
 			w.receive(n, d)
 		}
-		w.settle(n)
+		w.drain(n)
 		if got == 0 {
 			return wait
 		}
@@ -263,13 +263,13 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// frame sends a frame, or has it wait for a session.
+// frame sends a frame, or stages it until there is a session.
 func (w *world) frame(from, to *simNode, body string) {
-	l := from.lanes[to.name]
+	l := from.egress[to.name]
 	if l.session == nil {
-		l.waiting = append(l.waiting, body)
+		l.staged = append(l.staged, body)
 		from.RequestSession(to.peer.ID, from.now())
-		w.settle(from)
+		w.drain(from)
 		return
 	}
 	l.session.Use()
@@ -309,7 +309,7 @@ func (w *world) transmit(from *simNode, to netip.AddrPort, datagram []byte) {
 	}
 }
 
-// receive does what a datapath does with a datagram.
+// receive handles a datagram as a datapath does.
 func (w *world) receive(n *simNode, d underlay.Datagram) {
 	h, rest, err := wire.Parse(d.Buf)
 	if err != nil {
@@ -318,7 +318,7 @@ func (w *world) receive(n *simNode, d underlay.Datagram) {
 	s := n.Lookup(h.Session)
 	body := string(rest)
 	if h.Type == wire.TypeFrame && s != nil {
-		if at := n.lanes[w.nameOf(s)]; at.addr != d.Addr {
+		if at := n.egress[w.nameOf(s)]; at.addr != d.Addr {
 			at.addr = d.Addr
 		}
 	}
@@ -354,7 +354,7 @@ func (w *world) nameOf(s *Session) string {
 	return ""
 }
 
-// arrive notes a frame.
+// arrive records a frame.
 func (w *world) arrive(at *simNode, body string) {
 	var from, to string
 	var number, index int
@@ -373,8 +373,8 @@ func (w *world) arrive(at *simNode, body string) {
 	s.last = max(s.last, number)
 }
 
-// settle sends what a node has to say, and what has waited for a session.
-func (w *world) settle(n *simNode) {
+// drain sends a node's messages, applies its session changes, and sends the staged frames.
+func (w *world) drain(n *simNode) {
 	messages, changes := n.Drain()
 	for _, m := range messages {
 		w.transmit(n, m.To, m.Datagram)
@@ -384,18 +384,18 @@ func (w *world) settle(n *simNode) {
 			if p.peer.ID != c.Peer {
 				continue
 			}
-			l := n.lanes[p.name]
+			l := n.egress[p.name]
 			l.session, l.addr = c.Session, c.Addr
-			waiting := l.waiting
-			l.waiting = nil
-			for _, body := range waiting {
+			staged := l.staged
+			l.staged = nil
+			for _, body := range staged {
 				w.frame(n, p, body)
 			}
 		}
 	}
 }
 
-// show says what has happened since the last show, and which sessions there are.
+// show describes what happened since the last show, and the sessions.
 func (w *world) show() string {
 	var b strings.Builder
 	for _, s := range w.streams {
@@ -423,9 +423,9 @@ func (w *world) show() string {
 	return b.String() + strings.Join(errs, "")
 }
 
-// between describes the sessions of two nodes: they should be one.
+// between describes the sessions of two nodes, which should be the two ends of one.
 func between(a, b *simNode) string {
-	of := func(n, p *simNode) *Session { return n.lanes[p.name].session }
+	of := func(n, p *simNode) *Session { return n.egress[p.name].session }
 	s, t := of(a, b), of(b, a)
 	switch {
 	case s == nil && t == nil:
@@ -448,7 +448,7 @@ func between(a, b *simNode) string {
 
 func (w *world) node(d *datadriven.TestData, i int) *simNode {
 	if i >= len(d.CmdArgs) || w.byName[d.CmdArgs[i].Key] == nil {
-		d.Fatalf(w.t, "argument %d is no node", i)
+		d.Fatalf(w.t, "argument %d is not a node", i)
 	}
 	return w.byName[d.CmdArgs[i].Key]
 }

@@ -12,82 +12,82 @@ import (
 	"weft/router/wire"
 )
 
-// Bounds of what one session seals in one direction. The counter of a datagram is a number that both ends derive from
-// the keys, its lower 33 bits 0, and the datagram's number in the session. So a counter is as good as a password of 31
-// bits: where frames are not sealed it keeps out those who have not seen any.
+// Bounds of the datagrams of one session in one direction. The counter of a datagram is the sum of a number that both ends derive from
+// the keys, with its lower 33 bits 0, and the datagram's number in the session. So a counter works as a password of 31 bits: where frames
+// are not sealed, it keeps out senders that have not seen any datagram.
 const (
 	counterBits = 33
-	// maxCounters is how many datagrams a session may carry in one direction.
+	// maxCounters is the most datagrams of a session in one direction.
 	maxCounters = 1 << counterBits
-	// rekeyCounters is when a new one is begun: there is as much time again.
+	// rekeyCounters is the number of datagrams after which a new session is begun: half of all, so that there is time for it.
 	rekeyCounters = 1 << 32
 )
 
-// Errors of a Session, each a reason to drop a datagram and to count it. They are returned as they are.
+// Errors of a Session, returned unwrapped: each is a reason to drop a datagram and to count it.
 var (
-	// ErrForged: the datagram was not sealed by the peer, or was changed on its way.
-	ErrForged = errors.New("session: not sealed by the peer")
-	// ErrReplayed: it has come before, or so late that this cannot be told.
-	ErrReplayed = errors.New("session: came before")
-	// ErrCounter: its counter is none of this session's.
-	ErrCounter = errors.New("session: counter of no datagram of this session")
-	// ErrPlain: it is not sealed, and must be.
-	ErrPlain = errors.New("session: not sealed")
+	// ErrForged: the peer did not seal this datagram, or it was changed on its path.
+	ErrForged = errors.New("session: authentication failed")
+	// ErrReplayed: the datagram came before, or is too old to know whether it did.
+	ErrReplayed = errors.New("session: replayed or too old")
+	// ErrCounter: the counter is not one of this session.
+	ErrCounter = errors.New("session: counter out of range")
+	// ErrPlain: the datagram is not sealed, but must be.
+	ErrPlain = errors.New("session: datagram is not sealed")
 )
 
-// Session is the keys with one peer, from one handshake. Its methods may be called from any goroutine.
+// Session holds the keys that one handshake with a peer made. Its methods may be called from any goroutine.
 type Session struct {
 	// Constant.
 	peer               peer.ID
-	local, remote      uint32 // the index that stands in datagrams from the peer, and in those to it
+	local, remote      uint32 // the indexes in datagrams from the peer and in datagrams to it
 	cipher             Cipher
 	plain              bool
-	trusted            bool   // this node needs no seal at the address that the peer had
+	trusted            bool   // this node allowed unsealed frames at the peer's address
 	initiator          bool   // this node began the handshake
-	secret             uint32 // the fingerprint of the secret that it was made with
+	secret             uint32 // the fingerprint of the secret of the handshake
 	created            time.Time
 	seal, open         cipher.AEAD
 	sealFrom, openFrom uint64 // the first counter of each direction
 
 	// Atomic.
-	counters  atomic.Uint64 // handed out for sending
-	confirmed atomic.Bool   // the peer has shown that it has the keys
-	used      atomic.Bool   // a frame passed since the Node last looked
-	heard     atomic.Bool   // a datagram came since then
-	spoke     atomic.Bool   // one was sent since then
+	counters  atomic.Uint64 // reserved for sending
+	confirmed atomic.Bool   // a datagram of the peer was opened, so the peer has the keys
+	used      atomic.Bool   // a frame was sent or received since the last sweep of the Node
+	received  atomic.Bool   // a datagram was received since then
+	sent      atomic.Bool   // a datagram was sent since then
 
 	// Guarded by mu.
 	mu     sync.Mutex
-	window replay.Window // of numbers in the session
+	window replay.Window // of the numbers of received datagrams
 }
 
-// Peer returns who is at the other end.
+// Peer returns the ID of the node at the other end.
 func (s *Session) Peer() peer.ID { return s.peer }
 
-// Index returns what stands in the header of datagrams that are for this end.
+// Index returns the index of the session in datagrams for this end.
 func (s *Session) Index() uint32 { return s.local }
 
-// Cipher returns what seals.
+// Cipher returns the cipher that seals.
 func (s *Session) Cipher() Cipher { return s.cipher }
 
-// Created returns when the handshake ended that made it.
+// Created returns when the handshake ended.
 func (s *Session) Created() time.Time { return s.created }
 
-// Plain reports whether both ends have agreed that frames need not be sealed on the way between them.
+// Plain reports whether both ends agreed to send frames unsealed.
 func (s *Session) Plain() bool { return s.plain }
 
-// Reserve returns the first of n counters in a row that are nobody else's, ok = false where the session has come to its
-// end. Counters that are not used in the end are as good as lost datagrams.
+// Reserve reserves n counters in a row for the caller and returns the first; ok is false when the session has no more. To the peer, unused
+// counters look like lost datagrams.
 func (s *Session) Reserve(n int) (first uint64, ok bool) {
 	number := s.counters.Add(uint64(n)) - uint64(n)
-	setFlag(&s.spoke)
+	setFlag(&s.sent)
 	return s.sealFrom + number, number+uint64(n) <= maxCounters
 }
 
-// Use notes that a frame passes, as against what only keeps the session: it is what the session is kept for.
+// Use records that a frame passes. Only frames keep a session in use: keepalives do not.
 func (s *Session) Use() { setFlag(&s.used) }
 
-// setFlag sets a flag that mostly is set, so that CPUs need not tell each other.
+// setFlag sets a flag that is set already in most cases; it then writes nothing, so that the cache line stays shared between CPUs.
 func setFlag(f *atomic.Bool) {
 	if !f.Load() {
 		f.Store(true)
@@ -97,26 +97,25 @@ func setFlag(f *atomic.Bool) {
 // Initiator reports whether this node began the handshake.
 func (s *Session) Initiator() bool { return s.initiator }
 
-// PutHeader writes the header of a datagram of type t to b. The counter is one of Reserve's, used for nothing else.
+// PutHeader writes the header of a datagram of type t to b. The counter comes from Reserve and is used only once.
 func (s *Session) PutHeader(b []byte, t wire.Type, counter uint64) {
 	wire.Header{Type: t, Session: s.remote, Counter: counter}.Put(b)
 }
 
-// Seal appends to dst a datagram of type t: header, sealed body, tag. It does so in place where body lies wire.HeaderLen
-// bytes behind the end of dst, and otherwise body must not overlap what is appended; it allocates nothing where dst has
-// room for all of it. The counter is one of Reserve's, used for nothing else.
+// Seal appends a datagram of type t to dst: header, sealed body, tag. It works in place if body lies wire.HeaderLen bytes behind the end of
+// dst; otherwise body must not overlap the appended bytes. It does not allocate if dst has room. The counter comes from Reserve and is
+// used only once.
 func (s *Session) Seal(dst []byte, t wire.Type, counter uint64, body []byte) []byte {
 	at := len(dst)
 	dst = append(dst, make([]byte, wire.HeaderLen)...)
 	header := dst[at:]
 	s.PutHeader(header, t, counter)
-	// All of the header is the nonce: its counter never repeats under one key, and no other memory is needed.
+	// The whole header is the nonce: its counter never repeats under one key, and no other buffer is needed.
 	return s.seal.Seal(dst, header, body, header)
 }
 
-// Open opens, in place, the sealed datagram that begins with the header h, and returns its body. It passes each datagram
-// once. The errors are ErrForged, ErrReplayed and ErrCounter; the body is destroyed then. newest says that no datagram
-// sent later has come yet.
+// Open opens the sealed datagram that begins with the header h, in place, and returns its body. It accepts each datagram once. newest
+// reports that no datagram sent later was received yet. The errors are ErrForged, ErrReplayed and ErrCounter; the body is then destroyed.
 func (s *Session) Open(h wire.Header, datagram []byte) (body []byte, newest bool, err error) {
 	number := h.Counter - s.openFrom
 	if number >= maxCounters {
@@ -133,8 +132,7 @@ func (s *Session) Open(h wire.Header, datagram []byte) (body []byte, newest bool
 	return body, newest, nil
 }
 
-// AcceptPlain passes each datagram that is not sealed once, if there may be any. The errors are ErrPlain, ErrCounter and
-// ErrReplayed.
+// AcceptPlain accepts each unsealed datagram once, if the session allows them. The errors are ErrPlain, ErrCounter and ErrReplayed.
 func (s *Session) AcceptPlain(h wire.Header) error {
 	if !s.plain {
 		return ErrPlain
@@ -156,15 +154,15 @@ func (s *Session) accept(number uint64) (newest, ok bool) {
 	if !s.window.Accept(number) {
 		return false, false
 	}
-	setFlag(&s.heard)
+	setFlag(&s.received)
 	return !any || number > highest, true
 }
 
-// Confirmed reports whether a datagram of the peer's was opened.
+// Confirmed reports whether a datagram of the peer was opened.
 func (s *Session) Confirmed() bool { return s.confirmed.Load() }
 
-// Confirm notes that a datagram of the peer's was opened, and reports whether it was the first: then the Node has to be
-// told (Node.Confirm).
+// Confirm records that a datagram of the peer was opened, and reports whether it was the first. The caller then has to call
+// Node.ConfirmSession.
 func (s *Session) Confirm() (first bool) {
 	return !s.confirmed.Load() && s.confirmed.CompareAndSwap(false, true)
 }

@@ -15,7 +15,7 @@ import (
 	"weft/router/wire"
 )
 
-// receive does for a node what the datapath does with a datagram.
+// receive passes a datagram to a node as the datapath does.
 func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error {
 	h, _, err := wire.Parse(datagram)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestSealInPlace(t *testing.T) {
 	}
 }
 
-// TestOutOfOrder: within the window each passes once, whatever the order.
+// TestOutOfOrder: within the window each datagram is accepted once, whatever the order.
 func TestOutOfOrder(t *testing.T) {
 	a, b := connect(t, Config{})
 	var datagrams [][]byte
@@ -146,11 +146,11 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestPlain: what is not sealed passes only where both have agreed, once, and with the counter that strangers cannot know.
+// TestPlain: an unsealed datagram is accepted only if both ends agreed on it, once, and with a counter that outsiders cannot know.
 func TestPlain(t *testing.T) {
 	a, b := connect(t, Config{Trusts: always})
 	if !a.Plain() || !b.Plain() {
-		t.Fatal("not agreed")
+		t.Fatal("the session is not plain")
 	}
 	counter, _ := a.Reserve(2)
 	h := wire.Header{Type: wire.TypePlain, Session: b.Index(), Counter: counter}
@@ -174,7 +174,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// TestPlainNeedsBoth: one that does not trust is enough to seal.
+// TestPlainNeedsBoth: frames are sealed unless both ends trust the path.
 func TestPlainNeedsBoth(t *testing.T) {
 	for _, trusts := range [][2]func(netip.Addr) bool{{always, nil}, {nil, always}} {
 		nodes, peers := newNodes(t, Config{Trusts: trusts[0]}, Config{Trusts: trusts[1]})
@@ -187,7 +187,7 @@ func TestPlainNeedsBoth(t *testing.T) {
 	}
 }
 
-// TestReserve: a session that has carried all it may carries no more.
+// TestReserve: a session with no counters left reserves none.
 func TestReserve(t *testing.T) {
 	a, _ := connect(t, Config{})
 	a.counters.Store(maxCounters - 1)
@@ -201,7 +201,7 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestCountersAreUnique: whoever reserves, and how many, no counter is given twice.
+// TestCountersAreUnique: no counter is reserved twice, however many are reserved at once.
 func TestCountersAreUnique(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := &Session{sealFrom: rapid.Uint64().Draw(rt, "from") &^ (maxCounters - 1)}
@@ -226,7 +226,7 @@ func TestDirectionsAndSessionsDiffer(t *testing.T) {
 	nodes, peers := newNodes(t, Config{}, Config{})
 	nodes[0].RequestSession(peers[1].ID, epoch)
 	first := exchange(t, nodes, peers, epoch)
-	nodes[0].initiate(nodes[0].remotes[peers[1].ID], epoch.Add(time.Minute))
+	nodes[0].sendInitiation(nodes[0].remotes[peers[1].ID], epoch.Add(time.Minute))
 	second := exchange(t, nodes, peers, epoch.Add(time.Minute))
 	if first[0] == second[0] || first[0].Index() == second[0].Index() {
 		t.Fatal("no second session")
@@ -271,7 +271,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: what is done for each datagram costs no memory.
+// TestNoAllocation: sealing and opening a datagram allocate nothing.
 func TestNoAllocation(t *testing.T) {
 	for _, c := range []Cipher{AES256GCM, ChaCha20Poly1305} {
 		a, b := connect(t, Config{Offer: NewOffer(c, true)})
@@ -292,7 +292,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// The benchmarks set a session beside its cipher alone, at the size of a datagram on Ethernet.
+// The benchmarks compare a session with its cipher alone, at the size of a datagram on Ethernet.
 
 var benchSizes = []int{64, 1400}
 
@@ -339,7 +339,7 @@ func BenchmarkSeal(b *testing.B) {
 	})
 }
 
-// BenchmarkOpen has a copy of the datagram in it, on both sides, as opening destroys what it opens.
+// BenchmarkOpen includes a copy of the datagram, for both variants, as opening destroys it.
 func BenchmarkOpen(b *testing.B) {
 	b.Run("session", func(b *testing.B) {
 		eachCipher(b, func(b *testing.B, c Cipher, size int) {
@@ -350,7 +350,7 @@ func BenchmarkOpen(b *testing.B) {
 			h := parse(b, datagram)
 			for b.Loop() {
 				copy(buf, datagram)
-				to.window = replay.Window{} // or it would not pass again
+				to.window = replay.Window{} // otherwise the datagram would be a replay
 				if _, _, err := to.Open(h, buf); err != nil {
 					b.Fatal(err)
 				}

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// table finds sessions by the index that stands in datagrams for this node. It is read without a lock; the Node alone
-// changes it, by a copy, which happens a few times in two minutes for each peer.
+// table maps the indexes in datagrams for this node to sessions. Any goroutine may read it, without a lock. Only the Node changes it:
+// it replaces the map by a changed copy, which happens a few times in two minutes for each peer.
 type table struct {
 	sessions atomic.Pointer[map[uint32]*Session]
 }
@@ -23,7 +23,7 @@ func (t *table) change(f func(map[uint32]*Session)) {
 
 func (t *table) add(s *Session) { t.change(func(m map[uint32]*Session) { m[s.local] = s }) }
 
-// remove takes out those of sessions that are not nil.
+// remove removes sessions from t; those that are nil are ignored.
 func (t *table) remove(sessions ...*Session) {
 	t.change(func(m map[uint32]*Session) {
 		for _, s := range sessions {

@@ -1,6 +1,10 @@
 package toobig
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"weft/internal/packet"
+)
 
 // Fragment cuts the IPv4 packet in frame into fragments that fit mtu and gives emit a frame of each, in order; emit must
 // not keep it. The packet may be a fragment itself. All its checksums must have been written: it must not be a
@@ -13,7 +17,7 @@ func Fragment(frame []byte, mtu int, emit func(frame []byte)) error {
 	}
 	mtu = p.room(mtu)
 	payload, ok := p.payload()
-	later, sound := laterOptions(p.ip[ipv4Len:p.header])
+	later, sound := laterOptions(p.ip[packet.IPv4MinLen:p.header])
 	switch {
 	case !ok, !sound:
 		return ErrMalformed
@@ -27,16 +31,16 @@ func Fragment(frame []byte, mtu int, emit func(frame []byte)) error {
 }
 
 // cut gives emit the fragments of payload that fit mtu; later are the options of all but the first.
-func (p *packet) cut(payload, later []byte, mtu int, emit func([]byte)) {
-	options := p.ip[ipv4Len:p.header]
+func (p *ipFrame) cut(payload, later []byte, mtu int, emit func([]byte)) {
+	options := p.ip[packet.IPv4MinLen:p.header]
 	buf := make([]byte, 0, len(p.link)+mtu)
 	for at, more := 0, true; more; options = later {
-		header := ipv4Len + len(options)
+		header := packet.IPv4MinLen + len(options)
 		n := len(payload) - at
 		if more = header+n > mtu; more {
 			n = (mtu - header) &^ 7 // only the last one need not be a multiple
 		}
-		buf = append(append(append(buf[:0], p.link...), p.ip[:ipv4Len]...), options...)
+		buf = append(append(append(buf[:0], p.link...), p.ip[:packet.IPv4MinLen]...), options...)
 		buf = append(buf, payload[at:at+n]...)
 		p.finish(buf[len(p.link):], header, at, more)
 		emit(buf)
@@ -46,15 +50,15 @@ func (p *packet) cut(payload, later []byte, mtu int, emit func([]byte)) {
 
 // payload returns what follows the header, without the frame's padding. ok is false where header and frame contradict
 // each other: cutting would give the pieces good checksums.
-func (p *packet) payload() (payload []byte, ok bool) {
-	total := int(binary.BigEndian.Uint16(p.ip[2:]))
+func (p *ipFrame) payload() (payload []byte, ok bool) {
+	total := int(binary.BigEndian.Uint16(p.ip[packet.IPv4Length:]))
 	if total < p.header || total > len(p.ip) || sum(p.ip[:p.header]) != 0xffff {
 		return nil, false
 	}
 	payload = p.ip[p.header:total]
 	field := p.fragmentField()
-	offset := int(field&maskOffset) * 8
-	if field&flagMoreFragments != 0 && (len(payload)%8 != 0 || len(payload) == 0) {
+	offset := int(field&packet.IPv4OffsetMask) * 8
+	if field&packet.IPv4MoreFragments != 0 && (len(payload)%8 != 0 || len(payload) == 0) {
 		return nil, false
 	}
 	return payload, offset+len(payload) <= 1<<16-1
@@ -62,14 +66,14 @@ func (p *packet) payload() (payload []byte, ok bool) {
 
 // finish writes into b, a fragment whose header is n bytes long, what differs from the packet: its payload starts at
 // byte at of the packet's, and more says whether some of that follows it.
-func (p *packet) finish(b []byte, n, at int, more bool) {
+func (p *ipFrame) finish(b []byte, n, at int, more bool) {
 	field := p.fragmentField() + uint16(at/8)
 	if more {
-		field |= flagMoreFragments // the last one has it if the packet has it
+		field |= packet.IPv4MoreFragments // the last one has it if the packet has it
 	}
 	b[0] = 4<<4 | uint8(n/4)
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	binary.BigEndian.PutUint16(b[6:], field)
+	binary.BigEndian.PutUint16(b[packet.IPv4Length:], uint16(len(b)))
+	binary.BigEndian.PutUint16(b[packet.IPv4Fragment:], field)
 	putChecksum(b[:n])
 }
 
@@ -102,8 +106,9 @@ func laterOptions(options []byte) (later []byte, ok bool) {
 
 // putChecksum writes the checksum of an IPv4 header (RFC 791, section 3.1).
 func putChecksum(header []byte) {
-	header[10], header[11] = 0, 0
-	binary.BigEndian.PutUint16(header[10:], ^sum(header))
+	field := header[packet.IPv4Checksum:]
+	binary.BigEndian.PutUint16(field, 0)
+	binary.BigEndian.PutUint16(field, ^sum(header))
 }
 
 // sum returns the ones' complement sum of b, whose length is even: 0xffff for a header with a good checksum.

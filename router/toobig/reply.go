@@ -7,6 +7,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Of the packet in question an error quotes as much as leaves the message within what every host takes: 576 bytes
@@ -50,18 +51,18 @@ func Reply(frame []byte, mtu int) (reply []byte, ok bool) {
 }
 
 // replyLink returns the Ethernet header of the way back, with the same tags.
-func (p *packet) replyLink() []byte {
-	link := make([]byte, 0, maxReplyIPv6+ether.HeaderLen+maxTags*tagLen)
+func (p *ipFrame) replyLink() []byte {
+	link := make([]byte, 0, maxReplyIPv6+ether.HeaderLen+maxTags*packet.TagLen)
 	link = append(link, p.link[6:12]...)
 	link = append(link, p.link[:6]...)
 	return append(link, p.link[12:]...)
 }
 
-func (p *packet) replyIPv4(mtu int) []gopacket.SerializableLayer {
+func (p *ipFrame) replyIPv4(mtu int) []gopacket.SerializableLayer {
 	src, dst := p.addresses()
-	quote := p.quote(maxReplyIPv4 - ipv4Len - icmpLen)
-	if held := len(p.ip); int(binary.BigEndian.Uint16(quote[2:])) > held || binary.BigEndian.Uint16(quote[2:]) == 0 {
-		binary.BigEndian.PutUint16(quote[2:], uint16(min(held, 1<<16-1)))
+	quote := p.quote(maxReplyIPv4 - packet.IPv4MinLen - icmpLen)
+	if held := len(p.ip); int(binary.BigEndian.Uint16(quote[packet.IPv4Length:])) > held || binary.BigEndian.Uint16(quote[packet.IPv4Length:]) == 0 {
+		binary.BigEndian.PutUint16(quote[packet.IPv4Length:], uint16(min(held, 1<<16-1)))
 		putChecksum(quote[:p.header])
 	}
 	return []gopacket.SerializableLayer{
@@ -77,12 +78,12 @@ func (p *packet) replyIPv4(mtu int) []gopacket.SerializableLayer {
 	}
 }
 
-func (p *packet) replyIPv6(mtu int) []gopacket.SerializableLayer {
+func (p *ipFrame) replyIPv6(mtu int) []gopacket.SerializableLayer {
 	src, dst := p.addresses()
-	quote := p.quote(maxReplyIPv6 - ipv6Len - icmpLen)
-	payload := len(p.ip) - ipv6Len
-	if said := int(binary.BigEndian.Uint16(quote[4:])); said > payload || said == 0 {
-		binary.BigEndian.PutUint16(quote[4:], uint16(min(payload, 1<<16-1)))
+	quote := p.quote(maxReplyIPv6 - packet.IPv6Len - icmpLen)
+	payload := len(p.ip) - packet.IPv6Len
+	if said := int(binary.BigEndian.Uint16(quote[packet.IPv6Length:])); said > payload || said == 0 {
+		binary.BigEndian.PutUint16(quote[packet.IPv6Length:], uint16(min(payload, 1<<16-1)))
 	}
 	network := &layers.IPv6{
 		Version: 6, HopLimit: replyTTL, NextHeader: layers.IPProtocolICMPv6, SrcIP: dst.AsSlice(), DstIP: src.AsSlice(),
@@ -97,4 +98,6 @@ func (p *packet) replyIPv6(mtu int) []gopacket.SerializableLayer {
 }
 
 // quote returns a copy of the first bytes of the packet, limit at most.
-func (p *packet) quote(limit int) []byte { return append([]byte(nil), p.ip[:min(len(p.ip), limit)]...) }
+func (p *ipFrame) quote(limit int) []byte {
+	return append([]byte(nil), p.ip[:min(len(p.ip), limit)]...)
+}

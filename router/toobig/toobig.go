@@ -16,6 +16,7 @@ import (
 	"net/netip"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Kind says what is to be done about a frame that is too long. The zero Kind is invalid.
@@ -36,15 +37,10 @@ var (
 )
 
 const (
-	typeServiceVLAN = 0x88a8 // IEEE 802.1ad
-	tagLen          = 4
-	maxTags         = 2
+	maxTags = 2
 
-	minIPv4 = 68   // every link takes that much whole (RFC 791, section 3.2)
-	minIPv6 = 1280 // every link takes that much (RFC 8200, section 5)
-
-	ipv4Len = 20 // without options
-	ipv6Len = 40 // without extension headers
+	minIPv4 = 68   // every link carries that much whole (RFC 791, section 3.2)
+	minIPv6 = 1280 // every link carries that much (RFC 8200, section 5)
 )
 
 // Classify returns what is to be done about frame, whose packet does not fit mtu. The frame may be a superframe, or its
@@ -74,63 +70,52 @@ func Source(frame []byte) netip.Addr {
 	return src
 }
 
-// packet is a frame that holds an IP packet, of which the whole header is there.
-type packet struct {
+// ipFrame is a frame that holds an IP packet with a whole IP header.
+type ipFrame struct {
 	link    []byte // Ethernet header with tags
-	ip      []byte // from the IP header to the end of the frame, padding and all
+	ip      []byte // from the IP header to the end of the frame, padding included
 	version int
 	header  int // length of the IP header, IPv4 options included
 }
 
 // parse finds the IP packet in frame.
-func parse(frame []byte) (p packet, ok bool) {
-	at := ether.HeaderLen
-	for range maxTags + 1 {
-		if len(frame) < at {
-			return packet{}, false
-		}
-		p.link, p.ip = frame[:at], frame[at:]
-		switch binary.BigEndian.Uint16(frame[at-2:]) {
-		case ether.TypeVLAN, typeServiceVLAN:
-			at += tagLen
-		case ether.TypeIPv4:
-			return p, p.parseIPv4()
-		case ether.TypeIPv6:
-			p.version, p.header = 6, ipv6Len
-			return p, len(p.ip) >= ipv6Len && p.ip[0]>>4 == 6
-		default:
-			return packet{}, false
-		}
+func parse(frame []byte) (p ipFrame, ok bool) {
+	l3, etherType, ok := packet.Ethernet(frame, maxTags)
+	if !ok {
+		return ipFrame{}, false
 	}
-	return packet{}, false
+	p.link, p.ip = frame[:l3], frame[l3:]
+	switch etherType {
+	case ether.TypeIPv4:
+		return p, p.parseIPv4()
+	case ether.TypeIPv6:
+		p.version, p.header = 6, packet.IPv6Len
+		return p, len(p.ip) >= packet.IPv6Len && p.ip[0]>>4 == 6
+	default:
+		return ipFrame{}, false
+	}
 }
 
-func (p *packet) parseIPv4() bool {
-	if len(p.ip) < ipv4Len || p.ip[0]>>4 != 4 {
+func (p *ipFrame) parseIPv4() bool {
+	if len(p.ip) < packet.IPv4MinLen || p.ip[0]>>4 != 4 {
 		return false
 	}
-	p.version, p.header = 4, int(p.ip[0]&0x0f)*4
-	return p.header >= ipv4Len && len(p.ip) >= p.header
+	p.version, p.header = 4, packet.IPv4HeaderLen(p.ip)
+	return p.header >= packet.IPv4MinLen && len(p.ip) >= p.header
 }
 
 // room returns how long the packet may be where a frame may have mtu bytes.
-func (p *packet) room(mtu int) int { return mtu - (len(p.link) - ether.HeaderLen) }
+func (p *ipFrame) room(mtu int) int { return mtu - (len(p.link) - ether.HeaderLen) }
 
 // addresses returns source and destination.
-func (p *packet) addresses() (src, dst netip.Addr) {
+func (p *ipFrame) addresses() (src, dst netip.Addr) {
 	if p.version == 4 {
-		return netip.AddrFrom4([4]byte(p.ip[12:16])), netip.AddrFrom4([4]byte(p.ip[16:20]))
+		return netip.AddrFrom4([4]byte(p.ip[packet.IPv4Source:])), netip.AddrFrom4([4]byte(p.ip[packet.IPv4Destination:]))
 	}
-	return netip.AddrFrom16([16]byte(p.ip[8:24])), netip.AddrFrom16([16]byte(p.ip[24:40]))
+	return netip.AddrFrom16([16]byte(p.ip[packet.IPv6Source:])), netip.AddrFrom16([16]byte(p.ip[packet.IPv6Destination:]))
 }
 
-// Bits of the field that holds flags and offset of an IPv4 fragment (RFC 791, section 3.1).
-const (
-	flagDontFragment  = 0x4000
-	flagMoreFragments = 0x2000
-	maskOffset        = 0x1fff // in 8 bytes
-)
+// fragmentField returns flags and offset of an IPv4 packet.
+func (p *ipFrame) fragmentField() uint16 { return binary.BigEndian.Uint16(p.ip[packet.IPv4Fragment:]) }
 
-func (p *packet) fragmentField() uint16 { return binary.BigEndian.Uint16(p.ip[6:]) }
-
-func (p *packet) dontFragment() bool { return p.fragmentField()&flagDontFragment != 0 }
+func (p *ipFrame) dontFragment() bool { return p.fragmentField()&packet.IPv4DontFragment != 0 }

@@ -3,6 +3,8 @@ package virtio
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"weft/internal/packet"
 )
 
 // sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). It is not yet
@@ -49,13 +51,13 @@ func fold(v uint64) uint16 {
 // pseudo returns the sum of the pseudo-header (RFC 793, section 3.1; RFC 8200, section 8.1) of frame with payload bytes
 // behind its headers, the addresses being those of the IP header: right unless a routing header has others.
 func (l *Layout) pseudo(frame []byte, payload int) uint16 {
-	addresses := frame[l.L3+ipv4Source : l.L3+ipv4Source+8]
+	addresses := frame[l.L3+packet.IPv4Source : l.L3+packet.IPv4Source+8]
 	if l.ipv6 {
-		addresses = frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+		addresses = frame[l.L3+packet.IPv6Source : l.L3+packet.IPv6Source+32]
 	}
-	protocol := uint64(protoUDP)
+	protocol := packet.UDP
 	if l.tcp {
-		protocol = protoTCP
+		protocol = packet.TCP
 	}
-	return fold(uint64(sum(addresses)) + protocol + uint64(l.HeaderLen-l.L4+payload))
+	return fold(uint64(sum(addresses)) + uint64(protocol) + uint64(l.HeaderLen-l.L4+payload))
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+
+	"weft/internal/packet"
 )
 
 // AddFrame adds a frame that stands for itself, whose checksum may be left to write. It is joined to frames of its flow
@@ -78,10 +80,10 @@ func (e *entry) joinable() bool {
 	}
 	ip := e.data[l.L3:l.L4]
 	if l.ipv6 {
-		if len(ip) != ipv6Len {
+		if len(ip) != packet.IPv6Len {
 			return false
 		}
-	} else if len(ip) != ipv4MinLen || ip[ipv4Fragment]&0x80 != 0 {
+	} else if len(ip) != packet.IPv4MinLen || ip[packet.IPv4Fragment]&0x80 != 0 {
 		return false // options, or the reserved bit
 	}
 	transport := e.data[l.L4:]
@@ -128,14 +130,14 @@ func (e *entry) sameNetwork(next *entry) bool {
 	a, b := e.data[e.layout.L3:e.layout.L4], next.data[e.layout.L3:e.layout.L4]
 	if e.layout.ipv6 {
 		return binary.BigEndian.Uint32(a) == binary.BigEndian.Uint32(b) && // version, class, flow label
-			a[ipv6Next] == b[ipv6Next] && a[ipv6HopLimit] == b[ipv6HopLimit]
+			a[packet.IPv6Next] == b[packet.IPv6Next] && a[packet.IPv6HopLimit] == b[packet.IPv6HopLimit]
 	}
-	if a[ipv4TOS] != b[ipv4TOS] || a[ipv4TTL] != b[ipv4TTL] || a[ipv4Fragment] != b[ipv4Fragment] {
+	if a[packet.IPv4TOS] != b[packet.IPv4TOS] || a[packet.IPv4TTL] != b[packet.IPv4TTL] || a[packet.IPv4Fragment] != b[packet.IPv4Fragment] {
 		return false
 	}
-	step := binary.BigEndian.Uint16(b[ipv4ID:]) - binary.BigEndian.Uint16(a[ipv4ID:])
+	step := binary.BigEndian.Uint16(b[packet.IPv4ID:]) - binary.BigEndian.Uint16(a[packet.IPv4ID:])
 	if e.count == 1 {
-		return step == 1 || step == 0 && a[ipv4Fragment]&(fragmentDF>>8) != 0
+		return step == 1 || step == 0 && a[packet.IPv4Fragment]&(packet.IPv4DontFragment>>8) != 0
 	}
 	if e.fixedID {
 		return step == 0
@@ -172,7 +174,7 @@ func (e *entry) verify() bool {
 func (e *entry) add(next *entry) {
 	l := &e.layout
 	if e.count == 1 && !l.ipv6 {
-		at := l.L3 + ipv4ID
+		at := l.L3 + packet.IPv4ID
 		e.fixedID = bytes.Equal(e.data[at:at+2], next.data[at:at+2])
 	}
 	if l.tcp {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+
+	"weft/internal/packet"
 )
 
 // flows finds the latest entry of each flow in a batch. It is bounded: where there is no room near a flow's place, the
@@ -45,10 +47,10 @@ func (l *Layout) flowHash(frame []byte) uint32 {
 	h := ports * m1
 	h ^= h >> 32
 	if !l.ipv6 {
-		h = (h ^ binary.LittleEndian.Uint64(frame[l.L3+ipv4Source:])) * m2
+		h = (h ^ binary.LittleEndian.Uint64(frame[l.L3+packet.IPv4Source:])) * m2
 		return uint32(h >> 32)
 	}
-	b := frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+	b := frame[l.L3+packet.IPv6Source : l.L3+packet.IPv6Source+32]
 	for i := 0; i < len(b); i += 8 {
 		h = (h ^ binary.LittleEndian.Uint64(b[i:])) * m2
 		h ^= h >> 32
@@ -67,7 +69,7 @@ func (l *Layout) sameFlow(a []byte, m *Layout, b []byte) bool {
 // addresses returns the two addresses of the IP header of frame.
 func (l *Layout) addresses(frame []byte) []byte {
 	if l.ipv6 {
-		return frame[l.L3+ipv6Source : l.L3+ipv6Source+32]
+		return frame[l.L3+packet.IPv6Source : l.L3+packet.IPv6Source+32]
 	}
-	return frame[l.L3+ipv4Source : l.L3+ipv4Source+8]
+	return frame[l.L3+packet.IPv4Source : l.L3+packet.IPv4Source+8]
 }

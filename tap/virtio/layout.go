@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Errors of Inspect, CheckSingle and Joiner, returned unwrapped; each is a reason to drop a frame and to count it.
@@ -37,7 +38,7 @@ const (
 	// gsoByFrags is GSO_BY_FRAGS, a segment size that means something else to the kernel and is refused by it.
 	gsoByFrags = 0xffff
 	// minCsumStart is the shortest Ethernet and IP header: the kernel refuses a checksum that starts within them.
-	minCsumStart = ether.HeaderLen + ipv4MinLen
+	minCsumStart = ether.HeaderLen + packet.IPv4MinLen
 	// maxCsumStart keeps the checksum's place within 16 bits when the kernel adds its headroom to it.
 	maxCsumStart = 1<<15 - 1
 )

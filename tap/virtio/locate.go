@@ -4,39 +4,17 @@ import (
 	"encoding/binary"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Lengths of headers in bytes, without options.
 const (
-	tagLen     = 4
-	ipv4MinLen = 20
-	ipv6Len    = 40
-	tcpMinLen  = 20
-	udpLen     = 8
+	tcpMinLen = 20
+	udpLen    = 8
 )
 
-// Offsets in the IPv4 header (RFC 791, section 3.1).
-const (
-	ipv4TOS      = 1
-	ipv4Length   = 2
-	ipv4ID       = 4
-	ipv4Fragment = 6 // three flags, then the offset
-	ipv4TTL      = 8
-	ipv4Protocol = 9
-	ipv4Checksum = 10
-	ipv4Source   = 12
-
-	fragmentMask = 0x3fff // more fragments, and the offset: all but DF and the reserved bit
-	fragmentDF   = 0x4000
-)
-
-// Offsets in the IPv6 header (RFC 8200, section 3).
-const (
-	ipv6Length   = 4
-	ipv6Next     = 6
-	ipv6HopLimit = 7
-	ipv6Source   = 8
-)
+// fragmented selects, of an IPv4 header's flags and offset, what only fragments have: more fragments, and the offset.
+const fragmented = packet.IPv4MoreFragments | packet.IPv4OffsetMask
 
 // Offsets in the TCP header (RFC 9293, section 3.1) and its flags.
 const (
@@ -63,41 +41,26 @@ const (
 	udpChecksum = 6
 )
 
-// typeQinQ is the EtherType of an 802.1ad tag.
-const typeQinQ = 0x88a8
+// maxTags is the most VLAN tags of a superframe.
+const maxTags = 2
 
-// Limits of what is looked through.
-const (
-	maxTags       = 2
-	maxExtensions = 8 // of IPv6; nobody sends as many
-)
-
-// IP protocol numbers.
-const (
-	protoHopByHop = 0
-	protoTCP      = 6
-	protoUDP      = 17
-	protoRouting  = 43
-	protoFragment = 44
-	protoOptions  = 60
-)
-
-// locate sets l to where the headers of a TCP or UDP packet are. Payload is what the IP header says, 0 or less where it
-// contradicts itself, and need not be there. The errors are ErrTruncated, ErrProtocol, ErrFragment and ErrLength.
+// locate sets l to the place of the headers of a TCP or UDP packet. Payload is the length that the IP header claims, 0 or less where
+// the header contradicts itself; the payload need not be in frame. The errors are ErrTruncated, ErrProtocol, ErrFragment and ErrLength.
 func (l *Layout) locate(frame []byte) error {
-	at, kind, err := skipTags(frame)
-	if err != nil {
-		return err
+	at, etherType, ok := packet.Ethernet(frame, maxTags)
+	if !ok {
+		return ErrTruncated
 	}
 	*l = Layout{L3: at}
-	var protocol uint8
-	var packet int
-	switch kind {
+	var protocol packet.Protocol
+	var packetLen int
+	var err error
+	switch etherType {
 	case ether.TypeIPv4:
-		at, protocol, packet, err = skipIPv4(frame, at)
+		at, protocol, packetLen, err = skipIPv4(frame, at)
 	case ether.TypeIPv6:
 		l.ipv6 = true
-		at, protocol, packet, err = skipIPv6(frame, at)
+		at, protocol, packetLen, err = skipIPv6(frame, at)
 	default:
 		err = ErrProtocol
 	}
@@ -106,10 +69,10 @@ func (l *Layout) locate(frame []byte) error {
 	}
 	l.L4 = at
 	switch protocol {
-	case protoTCP:
+	case packet.TCP:
 		l.tcp, l.CsumOffset = true, tcpChecksum
 		l.HeaderLen, err = skipTCP(frame, at)
-	case protoUDP:
+	case packet.UDP:
 		l.CsumOffset, l.HeaderLen = udpChecksum, at+udpLen
 		if l.HeaderLen > len(frame) {
 			err = ErrTruncated
@@ -117,91 +80,67 @@ func (l *Layout) locate(frame []byte) error {
 	default:
 		err = ErrProtocol
 	}
-	l.Payload = l.L3 + packet - l.HeaderLen
+	l.Payload = l.L3 + packetLen - l.HeaderLen
 	return err
 }
 
-// skipTags returns where the payload of an Ethernet frame starts, and its EtherType.
-func skipTags(frame []byte) (at int, kind uint16, err error) {
-	if len(frame) < ether.HeaderLen {
-		return 0, 0, ErrTruncated
-	}
-	at, kind = ether.HeaderLen, ether.Type(frame)
-	for range maxTags {
-		if kind != ether.TypeVLAN && kind != typeQinQ {
-			break
-		}
-		if len(frame) < at+tagLen {
-			return 0, 0, ErrTruncated
-		}
-		kind = binary.BigEndian.Uint16(frame[at+2:])
-		at += tagLen
-	}
-	return at, kind, nil
-}
-
-// skipIPv4 returns where the payload of the IPv4 packet at at starts, its protocol, and the packet's length.
-func skipIPv4(frame []byte, at int) (next int, protocol uint8, packet int, err error) {
-	if len(frame) < at+ipv4MinLen {
+// skipIPv4 returns the offset of the payload of the IPv4 packet at the offset l3, its protocol, and the packet's length.
+func skipIPv4(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen int, err error) {
+	if len(frame) < l3+packet.IPv4MinLen {
 		return 0, 0, 0, ErrTruncated
 	}
-	b := frame[at:]
-	length := int(b[0]&0x0f) * 4
+	b := frame[l3:]
+	length := packet.IPv4HeaderLen(b)
 	switch {
 	case b[0]>>4 != 4:
 		return 0, 0, 0, ErrProtocol
-	case length < ipv4MinLen:
+	case length < packet.IPv4MinLen:
 		return 0, 0, 0, ErrLength
 	case len(b) < length:
 		return 0, 0, 0, ErrTruncated
-	case binary.BigEndian.Uint16(b[ipv4Fragment:])&fragmentMask != 0:
+	case binary.BigEndian.Uint16(b[packet.IPv4Fragment:])&fragmented != 0:
 		return 0, 0, 0, ErrFragment
 	}
-	return at + length, b[ipv4Protocol], int(binary.BigEndian.Uint16(b[ipv4Length:])), nil
+	return l3 + length, packet.Protocol(b[packet.IPv4Protocol]), int(binary.BigEndian.Uint16(b[packet.IPv4Length:])), nil
 }
 
-// skipIPv6 is skipIPv4 for IPv6. It looks through the extension headers that the kernel's segmentation looks through
-// (net/ipv6/exthdrs_offload.c).
-func skipIPv6(frame []byte, at int) (next int, protocol uint8, packet int, err error) {
-	if len(frame) < at+ipv6Len {
+// skipIPv6 does the same as skipIPv4 for IPv6. It walks over the extension headers that the kernel's segmentation walks over
+// (net/ipv6/exthdrs_offload.c): not over AH, nor over fragment headers.
+func skipIPv6(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen int, err error) {
+	if len(frame) < l3+packet.IPv6Len {
 		return 0, 0, 0, ErrTruncated
 	}
-	if frame[at]>>4 != 6 {
+	b := frame[l3:]
+	if b[0]>>4 != 6 {
 		return 0, 0, 0, ErrProtocol
 	}
-	packet = ipv6Len + int(binary.BigEndian.Uint16(frame[at+ipv6Length:]))
-	if packet > maxPacket {
+	packetLen = packet.IPv6Len + int(binary.BigEndian.Uint16(b[packet.IPv6Length:]))
+	if packetLen > maxPacket {
 		return 0, 0, 0, ErrLength
 	}
-	protocol = frame[at+ipv6Next]
-	at += ipv6Len
-	for range maxExtensions {
-		switch protocol {
-		case protoHopByHop, protoRouting, protoOptions:
-		case protoFragment:
-			return 0, 0, 0, ErrFragment
-		default:
-			return at, protocol, packet, nil
-		}
-		if len(frame) < at+2 {
-			return 0, 0, 0, ErrTruncated
-		}
-		protocol, at = frame[at], at+8*(1+int(frame[at+1]))
+	protocol, at, result := packet.Transport(b, packet.Options)
+	switch {
+	case result == packet.Truncated:
+		return 0, 0, 0, ErrTruncated
+	case result == packet.TooMany:
+		return 0, 0, 0, ErrProtocol
+	case protocol == packet.Fragment:
+		return 0, 0, 0, ErrFragment
 	}
-	return 0, 0, 0, ErrProtocol
+	return l3 + at, protocol, packetLen, nil
 }
 
-// skipTCP returns where the payload of the TCP segment at at starts.
-func skipTCP(frame []byte, at int) (next int, err error) {
-	if len(frame) < at+tcpMinLen {
+// skipTCP returns the offset of the payload of the TCP segment at the offset l4.
+func skipTCP(frame []byte, l4 int) (payload int, err error) {
+	if len(frame) < l4+tcpMinLen {
 		return 0, ErrTruncated
 	}
-	length := int(frame[at+tcpOffset]>>4) * 4
+	length := int(frame[l4+tcpOffset]>>4) * 4
 	switch {
 	case length < tcpMinLen:
 		return 0, ErrLength
-	case len(frame) < at+length:
+	case len(frame) < l4+length:
 		return 0, ErrTruncated
 	}
-	return at + length, nil
+	return l4 + length, nil
 }

@@ -1,6 +1,10 @@
 package virtio
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"weft/internal/packet"
+)
 
 // Narrow rewrites headers, a copy of the superframe's headers as long as l.HeaderLen at least, in place, so that they
 // fit payload bytes from segment first on; last says that the last segment of the superframe is among them. The
@@ -14,7 +18,7 @@ func (l Layout) SegmentHeaders(headers []byte, first, payload int, last bool) {
 	headers = headers[:l.HeaderLen]
 	transport := headers[l.L4:]
 	if l.ipv6 {
-		binary.BigEndian.PutUint16(headers[l.L3+ipv6Length:], uint16(l.packetLen(payload)-ipv6Len))
+		binary.BigEndian.PutUint16(headers[l.L3+packet.IPv6Length:], uint16(l.packetLen(payload)-packet.IPv6Len))
 	} else {
 		l.narrowIPv4(headers[l.L3:l.L4], first, payload)
 	}
@@ -35,11 +39,11 @@ func (l Layout) SegmentHeaders(headers []byte, first, payload int, last bool) {
 
 // narrowIPv4 sets the length, the id and the checksum of the IPv4 header b.
 func (l *Layout) narrowIPv4(b []byte, first, payload int) {
-	binary.BigEndian.PutUint16(b[ipv4Length:], uint16(l.packetLen(payload)))
-	id := binary.BigEndian.Uint16(b[ipv4ID:])
-	binary.BigEndian.PutUint16(b[ipv4ID:], id+uint16(first))
-	binary.BigEndian.PutUint16(b[ipv4Checksum:], 0)
-	binary.BigEndian.PutUint16(b[ipv4Checksum:], ^sum(b))
+	binary.BigEndian.PutUint16(b[packet.IPv4Length:], uint16(l.packetLen(payload)))
+	id := binary.BigEndian.Uint16(b[packet.IPv4ID:])
+	binary.BigEndian.PutUint16(b[packet.IPv4ID:], id+uint16(first))
+	binary.BigEndian.PutUint16(b[packet.IPv4Checksum:], 0)
+	binary.BigEndian.PutUint16(b[packet.IPv4Checksum:], ^sum(b))
 }
 
 // moveChecksum turns the sum of the pseudo-header for l.Payload bytes into that for payload bytes. Only the difference

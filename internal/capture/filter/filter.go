@@ -16,6 +16,7 @@ import (
 	"net/netip"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // Filter chooses frames. The zero Filter and a nil one choose all. It may be used by any goroutine.
@@ -38,14 +39,8 @@ func (f *Filter) Match(frame []byte, length int) bool {
 	return f.matches(v)
 }
 
-// Numbers of protocols (IEEE 802, IANA).
-const (
-	kindIPv4, kindIPv6, kindARP             = 0x0800, 0x86dd, 0x0806
-	kindVLAN, kindServiceVLAN               = 0x8100, 0x88a8
-	protoICMP, protoTCP, protoUDP           = 1, 6, 17
-	protoICMP6, protoSCTP                   = 58, 132
-	optHop, optRouting, optFragment, optEnd = 0, 43, 44, 60
-)
+// maxTags is the most VLAN tags that the filter walks over.
+const maxTags = 8
 
 // view is what a filter may ask of a frame. What the frame is too short for is left out.
 type view struct {
@@ -64,59 +59,53 @@ func (v *view) read(frame []byte) {
 	if len(frame) < ether.HeaderLen {
 		return
 	}
-	v.kind = binary.BigEndian.Uint16(frame[12:])
-	rest := frame[ether.HeaderLen:]
-	for v.kind == kindVLAN || v.kind == kindServiceVLAN {
-		if len(rest) < 4 {
-			return
-		}
-		if v.vlan < 0 {
-			v.vlan = int(binary.BigEndian.Uint16(rest) & 0x0fff)
-		}
-		v.kind, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
+	l3, kind, whole := packet.Ethernet(frame, maxTags)
+	v.kind = kind
+	if id, ok := packet.VLAN(frame); ok {
+		v.vlan = int(id)
 	}
+	if !whole {
+		return
+	}
+	rest := frame[l3:]
 	switch {
-	case v.kind == kindIPv4 && len(rest) >= 20:
+	case v.kind == ether.TypeIPv4 && len(rest) >= packet.IPv4MinLen:
 		v.readIPv4(rest)
-	case v.kind == kindIPv6 && len(rest) >= 40:
+	case v.kind == ether.TypeIPv6 && len(rest) >= packet.IPv6Len:
 		v.readIPv6(rest)
-	case v.kind == kindARP && len(rest) >= 28:
+	case v.kind == ether.TypeARP && len(rest) >= 28:
 		v.src, v.dst = netip.AddrFrom4([4]byte(rest[14:18])), netip.AddrFrom4([4]byte(rest[24:28]))
 	}
 }
 
-func (v *view) readIPv4(b []byte) {
-	v.src, v.dst, v.proto = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), int(b[9])
-	header := int(b[0]&0x0f) * 4
-	if first := binary.BigEndian.Uint16(b[6:])&0x1fff == 0; first && header >= 20 && len(b) >= header {
-		v.readPorts(b[header:])
+func (v *view) readIPv4(ip []byte) {
+	v.src, v.dst = netip.AddrFrom4([4]byte(ip[packet.IPv4Source:])), netip.AddrFrom4([4]byte(ip[packet.IPv4Destination:]))
+	v.proto = int(ip[packet.IPv4Protocol])
+	header := packet.IPv4HeaderLen(ip)
+	first := binary.BigEndian.Uint16(ip[packet.IPv4Fragment:])&packet.IPv4OffsetMask == 0
+	if first && header >= packet.IPv4MinLen && len(ip) >= header {
+		v.readPorts(ip[header:])
 	}
 }
 
-func (v *view) readIPv6(b []byte) {
-	v.src, v.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-	next, rest, first := b[6], b[40:], true
-	for next == optHop || next == optRouting || next == optEnd || next == optFragment {
-		if len(rest) < 8 {
-			return
-		}
-		length := (int(rest[1]) + 1) * 8
-		if next == optFragment {
-			length, first = 8, binary.BigEndian.Uint16(rest[2:])&0xfff8 == 0
-		}
-		if len(rest) < length {
-			return
-		}
-		next, rest = rest[0], rest[length:]
+// readIPv6 reads the transport header behind all extension headers. A later fragment has the protocol of its packet, but no ports.
+func (v *view) readIPv6(ip []byte) {
+	v.src, v.dst = netip.AddrFrom16([16]byte(ip[packet.IPv6Source:])), netip.AddrFrom16([16]byte(ip[packet.IPv6Destination:]))
+	proto, l4, result := packet.Transport(ip, packet.AllExtensions)
+	if result != packet.Found && result != packet.LaterFragment {
+		return
 	}
-	v.proto = int(next)
-	if first {
-		v.readPorts(rest)
+	v.proto = int(proto)
+	if result == packet.Found {
+		v.readPorts(ip[l4:])
 	}
 }
 
 func (v *view) readPorts(b []byte) {
-	if has := v.proto == protoTCP || v.proto == protoUDP || v.proto == protoSCTP; has && len(b) >= 4 {
-		v.ports, v.from, v.to = true, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	switch packet.Protocol(v.proto) {
+	case packet.TCP, packet.UDP, packet.SCTP:
+		if len(b) >= 4 {
+			v.ports, v.from, v.to = true, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+		}
 	}
 }

@@ -128,6 +128,39 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// TestExtensionHeaders: a transport header behind IPv6 extension headers is found, and one that is not there is not guessed.
+func TestExtensionHeaders(t *testing.T) {
+	const padded = "\x00\x01\x04\x00\x00\x00\x00"                                                  // the rest of an options header of 8 bytes
+	const auth = "\x04\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02abcdefghijkl"                        // the rest of an AH of 24 bytes (RFC 4302)
+	const tcp = "\x9c\x40\x00\x50\x00\x00\x00\x00\x00\x00\x00\x00\x50\x02\x00\x00\x00\x00\x00\x00" // from port 40000 to 80
+	for _, c := range []struct {
+		name, next, rest string
+		tcp, ports       bool
+	}{
+		{"destination options", "\x3c", "\x06" + padded + tcp, true, true},
+		{"AH", "\x33", "\x06" + auth + tcp, true, true},
+		{"hop-by-hop, destination options, AH", "\x00", "\x3c" + padded + "\x33" + padded + "\x06" + auth + tcp, true, true},
+		{"first fragment behind AH", "\x33", "\x2c" + auth + "\x06\x00\x00\x01abcd" + tcp, true, true},
+		{"later fragment", "\x2c", "\x06\x00\x00\x08abcd" + tcp, true, false},
+		{"later fragment of destination options", "\x2c", "\x3c\x00\x00\x08abcd" + "\x06" + padded + tcp, false, false},
+		{"AH cut short", "\x33", "\x06" + auth[:15], false, false},
+		{"ESP", "\x32", "\x06" + padded + tcp, false, false},
+	} {
+		address := string(net.ParseIP("fd00::1").To16())
+		frame := []byte("\x0a\x00\x00\x00\x00\x02\x0a\x00\x00\x00\x00\x01\x86\xdd\x60\x00\x00\x00\x00" +
+			string(rune(len(c.rest))) + c.next + "\x40" + address + address + c.rest)
+		for expression, want := range map[string]bool{"tcp": c.tcp, "tcp dst port 80": c.ports, "src port 40000": c.ports, "udp": false} {
+			f, err := Parse(expression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Match(frame, len(frame)) != want {
+				t.Errorf("%s: %q chooses it: %v", c.name, expression, !want)
+			}
+		}
+	}
+}
+
 // TestMatchLength: of a superframe that lies in pieces the filter sees the first, and less and greater ask for all.
 func TestMatchLength(t *testing.T) {
 	for expression, chosen := range map[string]bool{"greater 3000": true, "less 100": false, "tcp and greater 4000": true, "greater 4001": false} {

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"weft/internal/ether"
+	"weft/internal/packet"
 )
 
 // ErrSyntax is wrapped by Parse's errors, which say what stands where something else should.
@@ -122,12 +123,15 @@ func (p *parser) single() (predicate, error) {
 
 // protocols are what may stand alone, or before host, net and port.
 var protocols = map[string]predicate{
-	"arp": ofKind(kindARP), "ip": ofKind(kindIPv4), "ip6": ofKind(kindIPv6),
-	"icmp": ofProto(protoICMP), "icmp6": ofProto(protoICMP6), "tcp": ofProto(protoTCP), "udp": ofProto(protoUDP), "sctp": ofProto(protoSCTP),
+	"arp": ofKind(ether.TypeARP), "ip": ofKind(ether.TypeIPv4), "ip6": ofKind(ether.TypeIPv6),
+	"icmp": ofProto(packet.ICMP), "icmp6": ofProto(packet.ICMPv6),
+	"tcp": ofProto(packet.TCP), "udp": ofProto(packet.UDP), "sctp": ofProto(packet.SCTP),
 }
 
 func ofKind(kind uint16) predicate { return func(v view) bool { return v.kind == kind } }
-func ofProto(proto int) predicate  { return func(v view) bool { return v.proto == proto } }
+func ofProto(proto packet.Protocol) predicate {
+	return func(v view) bool { return v.proto == int(proto) }
+}
 
 // primitive is a condition without and, or and not.
 func (p *parser) primitive() (predicate, error) {

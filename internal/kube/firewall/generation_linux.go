@@ -25,7 +25,7 @@ func generation() (uint32, error) {
 		Data:   nfgenmsg(0),
 	})
 	if err != nil {
-		return 0, fmt.Errorf("firewall: asking for the generation: %w", err)
+		return 0, fmt.Errorf("firewall: get the generation of nftables: %w", err)
 	}
 	for _, r := range replies {
 		if len(r.Data) < len(nfgenmsg(0)) {
@@ -33,7 +33,7 @@ func generation() (uint32, error) {
 		}
 		attrs, err := netlink.NewAttributeDecoder(r.Data[len(nfgenmsg(0)):])
 		if err != nil {
-			return 0, fmt.Errorf("firewall: the generation: %w", err)
+			return 0, fmt.Errorf("firewall: decode the generation of nftables: %w", err)
 		}
 		attrs.ByteOrder = bigEndian
 		for attrs.Next() {
@@ -42,5 +42,5 @@ func generation() (uint32, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("firewall: the kernel tells no generation of nftables")
+	return 0, fmt.Errorf("firewall: the kernel returned no generation of nftables")
 }

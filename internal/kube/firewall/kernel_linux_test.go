@@ -25,17 +25,17 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// gate is a namespace that forwards what comes in by one TUN device out by another, through the firewall.
-type gate struct {
+// gateway is a network namespace that forwards packets from one TUN device to another, through the firewall.
+type gateway struct {
 	*nettest.Host
 	fw      *firewall.NFT
 	in, out *os.File
 	serial  uint16 // of packets, as their source port
 }
 
-func newGate(t testing.TB) *gate {
+func newGateway(t testing.TB) *gateway {
 	t.Helper()
-	g := &gate{Host: labtest.AddHost(t, labtest.New(t, nettest.Config{}), "gate"), serial: 1024}
+	g := &gateway{Host: labtest.AddHost(t, labtest.New(t, nettest.Config{}), "gateway"), serial: 1024}
 	g.do(t, func() (err error) {
 		if g.in, err = openTUN("in0"); err != nil {
 			return err
@@ -45,7 +45,8 @@ func newGate(t testing.TB) *gate {
 	})
 	t.Cleanup(func() { _ = errors.Join(g.in.Close(), g.out.Close()) })
 	for _, line := range []string{
-		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.in0.rp_filter=0 net.ipv4.conf.out0.rp_filter=0",
+		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+		"sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.in0.rp_filter=0 net.ipv4.conf.out0.rp_filter=0",
 		"ip link set in0 up", "ip link set out0 up",
 		"ip route replace default dev out0", "ip -6 route replace default dev out0 metric 1",
 	} {
@@ -55,19 +56,19 @@ func newGate(t testing.TB) *gate {
 	return g
 }
 
-func (g *gate) do(t testing.TB, f func() error) {
+func (g *gateway) do(t testing.TB, f func() error) {
 	t.Helper()
 	if err := g.Do(f); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (g *gate) apply(t testing.TB, r *policy.Ruleset) {
+func (g *gateway) apply(t testing.TB, r *policy.Ruleset) {
 	t.Helper()
 	g.do(t, func() error { return g.fw.Apply(t.Context(), r) })
 }
 
-func (g *gate) intact(t *testing.T) (ok bool) {
+func (g *gateway) intact(t *testing.T) (ok bool) {
 	t.Helper()
 	g.do(t, func() (err error) { ok, err = g.fw.Intact(t.Context()); return err })
 	return ok
@@ -89,7 +90,7 @@ func openTUN(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// bytesOf returns the packet on the wire; port is the one it is sent from, or what stands for it.
+// bytesOf returns the bytes of a packet. port is its source port, or the ICMP ID.
 func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 	t.Helper()
 	var ip gopacket.SerializableLayer
@@ -122,7 +123,10 @@ func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 		all = append(all, l)
 	case corev1.ProtocolSCTP:
 		all = append(all, &layers.SCTP{SrcPort: layers.SCTPPort(port), DstPort: layers.SCTPPort(p.Port), VerificationTag: 1},
-			&layers.SCTPInit{SCTPChunk: layers.SCTPChunk{Type: layers.SCTPChunkTypeInit}, InitiateTag: 1, AdvertisedReceiverWindowCredit: 1500, OutboundStreams: 1, InboundStreams: 1, InitialTSN: 1})
+			&layers.SCTPInit{
+				SCTPChunk: layers.SCTPChunk{Type: layers.SCTPChunkTypeInit}, InitiateTag: 1, AdvertisedReceiverWindowCredit: 1500,
+				OutboundStreams: 1, InboundStreams: 1, InitialTSN: 1,
+			})
 	default:
 		if p.Src.Is4() {
 			all = append(all, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: port})
@@ -139,7 +143,7 @@ func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 	return buf.Bytes()
 }
 
-// serialOf returns the port, or what stands for it, of a packet that came out.
+// serialOf returns the source port, or the ICMP ID, of a forwarded packet.
 func serialOf(b []byte) (serial uint16, ok bool) {
 	first := gopacket.Decoder(layers.LayerTypeIPv4)
 	if b[0]>>4 == 6 {
@@ -163,13 +167,13 @@ func serialOf(b []byte) (serial uint16, ok bool) {
 	return 0, false
 }
 
-// passes sends packets and returns which of them come out, by their place.
-func (g *gate) passes(t *testing.T, packets []policytest.Packet) []bool {
+// passes sends packets and reports for each whether it was forwarded.
+func (g *gateway) passes(t *testing.T, packets []policytest.Packet) []bool {
 	t.Helper()
 	place := map[uint16]int{}
 	passed := make([]bool, len(packets))
 	out := make(chan uint16, 2*len(packets)+16)
-	end := policytest.Packet{ // no pod is concerned
+	end := policytest.Packet{ // not of a pod
 		Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Protocol: corev1.ProtocolUDP, Port: 9,
 	}
 	last := g.serial + uint16(len(packets))
@@ -205,18 +209,17 @@ func (g *gate) passes(t *testing.T, packets []policytest.Packet) []bool {
 		ended = ended || serial == last
 	}
 	if !ended {
-		t.Fatal("the packet that nothing forbids did not come out")
+		t.Fatal("a packet between other addresses was not forwarded")
 	}
 	return passed
 }
 
-// TestModel has the kernel decide about packets in random clusters, one ruleset changed into the next, and compares with the
-// reading of policies one packet at a time.
+// TestModel: the kernel decides about packets as the model does, in random clusters that follow each other in one table.
 func TestModel(t *testing.T) {
-	g := newGate(t)
+	g := newGateway(t)
 	const seeds, each = 60, 150
 	for seed := range uint64(seeds) {
-		g.serial = 1024 // a new port only within a seed
+		g.serial = 1024 // ports are unique within a seed only
 		random := policytest.NewRandom(1_000_000 + seed)
 		c := random.ClusterWithPolicies(5)
 		r := policy.Compile(c)
@@ -231,16 +234,20 @@ func TestModel(t *testing.T) {
 		for i, got := range g.passes(t, packets) {
 			if want := policytest.Allowed(c, packets[i]); got != want {
 				text, _ := json.MarshalIndent(c, "", " ")
-				t.Fatalf("seed %d: %+v passed %v, want %v\n%s\n%s", seed, packets[i], got, want, text, labtest.Run(t, g.Space, "nft", "list", "table", "inet", firewall.Table))
+				t.Fatalf("seed %d: %+v passed %v, want %v\n%s\n%s", seed, packets[i], got, want, text,
+					labtest.Run(t, g.Space, "nft", "list", "table", "inet", firewall.Table))
 			}
 		}
 	}
 }
 
-// pair is two pods, of which the second accepts TCP to port 80 from the first alone.
+// pair returns a cluster of two pods. The second accepts only TCP to port 80, from the first.
 func pair() *policy.Cluster {
 	pod := func(name string, last byte) *policy.Pod {
-		return &policy.Pod{Namespace: "x", Name: name, Labels: policy.Labels{"app": name}, Local: true, IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})}}
+		return &policy.Pod{
+			Namespace: "x", Name: name, Labels: policy.Labels{"app": name}, Local: true,
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})},
+		}
 	}
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "np"}}
 	np.Spec.PodSelector.MatchLabels = map[string]string{"app": "b"}
@@ -258,40 +265,40 @@ func tcp(c *policy.Cluster, from, to int) policytest.Packet {
 	return policytest.Packet{Src: c.Pods[from].IPs[0], Dst: c.Pods[to].IPs[0], Protocol: corev1.ProtocolTCP, Port: 80}
 }
 
-// TestEstablishedFollowsChange opens a connection that is allowed, then forbids it: it ends, and so does its answer's way only with it.
+// TestEstablishedFollowsChange: an open connection stops when a changed policy denies it.
 func TestEstablishedFollowsChange(t *testing.T) {
-	g, c := newGate(t), pair()
+	g, c := newGateway(t), pair()
 	g.apply(t, policy.Compile(c))
-	again := func(p policytest.Packet) bool { // the same connection every time
+	again := func(p policytest.Packet) bool { // one connection
 		g.serial = 2000
 		return g.passes(t, []policytest.Packet{p})[0]
 	}
 	if !again(tcp(c, 0, 1)) {
-		t.Fatal("what is allowed does not pass")
+		t.Fatal("an allowed packet is dropped")
 	}
 	c.Policies[0].Spec.Ingress = nil
 	g.apply(t, policy.Compile(c))
 	if again(tcp(c, 0, 1)) {
-		t.Error("an open connection passes on after it has been forbidden")
+		t.Error("an open connection still passes after a policy denies it")
 	}
 }
 
-// TestFlushed has somebody else remove the rules, in several ways: it is noticed, and one Apply mends it.
+// TestFlushed: Intact reports removed and changed rules, and one Apply restores them.
 func TestFlushed(t *testing.T) {
-	g, c := newGate(t), pair()
+	g, c := newGateway(t), pair()
 	r := policy.Compile(c)
 	for _, cmd := range []string{
 		"nft flush ruleset", "nft delete table inet weft-policy", "nft flush chain inet weft-policy forward",
 		"nft delete element inet weft-policy ingress4 { 10.32.0.2 }", "nft add element inet weft-policy self4 { 1.1.1.1 . 1.1.1.1 }",
 	} {
 		g.apply(t, r)
-		labtest.Run(t, g.Space, "nft", "add", "table", "inet", "other") // is nothing to us
+		labtest.Run(t, g.Space, "nft", "add", "table", "inet", "other") // does not concern weft
 		if !g.intact(t) {
 			t.Fatal("not intact after Apply")
 		}
 		labtest.Run(t, g.Space, strings.Fields(cmd)...)
 		if g.intact(t) {
-			t.Errorf("%s is not noticed", cmd)
+			t.Errorf("Intact after %s", cmd)
 		}
 		g.apply(t, r)
 		if got := g.passes(t, []policytest.Packet{tcp(c, 2, 1), tcp(c, 0, 1)}); got[0] || !got[1] {
@@ -302,20 +309,20 @@ func TestFlushed(t *testing.T) {
 		g.do(t, func() error { return g.fw.Remove(t.Context()) })
 	}
 	if got := g.passes(t, []policytest.Packet{tcp(c, 2, 1)}); !got[0] {
-		t.Error("something is forbidden by rules that are removed")
+		t.Error("packets are dropped after the rules were removed")
 	}
 }
 
-// TestDropsAreTold counts and samples what is dropped.
-func TestDropsAreTold(t *testing.T) {
-	g, c := newGate(t), pair()
+// TestDropsAreReported: dropped packets are counted and sampled.
+func TestDropsAreReported(t *testing.T) {
+	g, c := newGateway(t), pair()
 	g.apply(t, policy.Compile(c))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	drops := make(chan firewall.Drop, 16)
 	done := make(chan error, 1)
 	go func() {
-		done <- g.Do(func() error { return firewall.Samples(ctx, func(d firewall.Drop) { drops <- d }) })
+		done <- g.Do(func() error { return firewall.NFLog{}.Samples(ctx, func(d firewall.Drop) { drops <- d }) })
 	}()
 	labtest.Until(t, 5*time.Second, func() error {
 		g.passes(t, []policytest.Packet{tcp(c, 2, 1)})
@@ -342,10 +349,10 @@ func TestDropsAreTold(t *testing.T) {
 	})
 }
 
-// BenchmarkApply sets the rules for 10,000 pods and 1,000 policies, for a node with 250 of the pods and as if all were on it: all of
-// them, then with one more pod in the cluster or one less, and looks whether they are intact.
+// BenchmarkApply sets the rules for 10,000 pods and 1,000 policies, on a node with 250 or all of the pods: the whole table, a
+// change by one pod, and a call of Intact.
 func BenchmarkApply(b *testing.B) {
-	g := newGate(b)
+	g := newGateway(b)
 	for name, local := range map[string]int{"node": 250, "all": 10_000} {
 		c := policytest.Large(10_000, 1_000, local)
 		with := policy.Compile(c)

@@ -20,7 +20,7 @@ import (
 
 var bigEndian = binary.BigEndian
 
-// nfgenmsg returns the header of netfilter's messages: any family, version 0, resource.
+// nfgenmsg returns struct nfgenmsg, the header of netfilter messages: address family unspecified, version 0, resource.
 func nfgenmsg(resource uint16) []byte {
 	return bigEndian.AppendUint16([]byte{unix.AF_UNSPEC, 0}, resource)
 }
@@ -36,20 +36,24 @@ const (
 	cmdBind      = 1  // NFULNL_CFG_CMD_BIND
 	copyPacket   = 2  // NFULNL_COPY_PACKET
 	copyBytes    = 128
-	readDeadline = time.Second // how often Samples looks at its context
+	readDeadline = time.Second // Samples checks its context at least this often
 )
 
-// Drop is a sample of what has been dropped.
+// Drop describes one dropped packet.
 type Drop struct {
-	Direction        policy.Direction // that forbade it
+	Direction        policy.Direction // of the policies that dropped it
 	Src, Dst         netip.Addr
 	Protocol         string // "TCP", "UDP", …
 	SrcPort, DstPort uint16 // 0 where the protocol has none
 }
 
-// Samples calls f for samples of what is dropped, some a second at most, until ctx ends. It belongs to the network
-// namespace of the calling thread; one process a namespace can have them.
-func Samples(ctx context.Context, f func(Drop)) error {
+// NFLog reads samples of dropped packets from the kernel's log group LogGroup, in the network namespace of the calling thread.
+// Only one process of a network namespace can read the group.
+type NFLog struct{}
+
+// Samples calls report for each sample, at most some a second, until ctx ends or an error occurs. It calls report from its own
+// goroutine, and misses samples while report blocks.
+func (NFLog) Samples(ctx context.Context, report func(Drop)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("firewall: netlink: %w", err)
@@ -65,7 +69,7 @@ func Samples(ctx context.Context, f func(Drop)) error {
 			Header: netlink.Header{Type: logConfig, Flags: netlink.Request | netlink.Acknowledge},
 			Data:   append(nfgenmsg(LogGroup), data...),
 		}); err != nil {
-			return fmt.Errorf("firewall: listening to log group %d: %w", LogGroup, err)
+			return fmt.Errorf("firewall: bind log group %d: %w", LogGroup, err)
 		}
 	}
 	for ctx.Err() == nil {
@@ -76,18 +80,18 @@ func Samples(ctx context.Context, f func(Drop)) error {
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ENOBUFS) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("firewall: reading the log: %w", err)
+			return fmt.Errorf("firewall: read log group: %w", err)
 		}
 		for _, m := range messages {
 			if d, ok := parseDrop(m); ok {
-				f(d)
+				report(d)
 			}
 		}
 	}
 	return ctx.Err()
 }
 
-// parseDrop reads a message of the log.
+// parseDrop decodes a message of the log group; not ok if it contains no IP packet.
 func parseDrop(m netlink.Message) (d Drop, ok bool) {
 	header := len(nfgenmsg(0))
 	if m.Header.Type != logPacket || len(m.Data) < header {
@@ -111,7 +115,7 @@ func parseDrop(m netlink.Message) (d Drop, ok bool) {
 	return d, ok && attrs.Err() == nil
 }
 
-// parsePacket reads the beginning of an IP packet.
+// parsePacket decodes the headers of an IP packet that may be cut off; false if there is no IP header.
 func (d *Drop) parsePacket(b []byte) bool {
 	if len(b) == 0 {
 		return false

@@ -12,23 +12,23 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// NFT is the Firewall through nftables, in the network namespace that the process is in.
+// NFT is a Firewall that runs the nft program in the network namespace of the process.
 type NFT struct {
 	nft knftables.Interface
-	// list returns a text that is equal as long as nobody changes the table; generation a number that changes whenever any
-	// table does.
+	// list returns the table as a text that changes only with the table. generation returns a number that changes whenever any
+	// table changes.
 	list       func(ctx context.Context) (string, error)
 	generation func() (uint32, error)
 
 	mu      sync.Mutex
 	applied *table            // guarded by mu; nil: unknown
-	digest  [sha256.Size]byte // guarded by mu; of the table as it was made
-	seen    uint32            // guarded by mu; the generation at which the table was as it was made
+	digest  [sha256.Size]byte // guarded by mu; of the table after Apply
+	seen    uint32            // guarded by mu; the latest generation with that table
 }
 
 var _ Firewall = (*NFT)(nil)
 
-// New returns the host's Firewall. It changes nothing yet. The error wraps ErrNoNFT.
+// New returns the host's Firewall. It changes no rules. Its error wraps ErrNoNFT.
 func New(ctx context.Context) (*NFT, error) {
 	nft, err := knftables.New(knftables.InetFamily, Table)
 	if err != nil {
@@ -41,11 +41,11 @@ func New(ctx context.Context) (*NFT, error) {
 	return n, nil
 }
 
-// listTable returns the table without what changes by use.
+// listTable returns the table as nft prints it, without counters.
 func listTable(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(knftables.InetFamily), Table).Output()
 	if err != nil {
-		return "", fmt.Errorf("firewall: listing the table: %w", err)
+		return "", fmt.Errorf("firewall: list table: %w", err)
 	}
 	return string(out), nil
 }
@@ -56,31 +56,31 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 	defer n.mu.Unlock()
 	t := newTable(r)
 	if n.applied == nil || n.nft.Run(ctx, n.change(n.applied, t)) != nil {
-		// Nothing is known of the table, or it is not what it was.
+		// The state of the table is unknown, or another program has changed it.
 		if err := n.nft.Run(ctx, n.whole(t)); err != nil {
 			n.applied = nil
-			return fmt.Errorf("firewall: setting the rules: %w", err)
+			return fmt.Errorf("firewall: set rules: %w", err)
 		}
 	}
 	n.applied = t
 	return n.remember(ctx)
 }
 
-// Remove removes the table: everything is allowed. That there is none is success.
+// Remove removes the table, so that everything is allowed. It succeeds if there is no table.
 func (n *NFT) Remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.applied = nil
 	tx := n.nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // or the deletion could fail
+	tx.Add(&knftables.Table{}) // Delete fails if there is no table
 	tx.Delete(&knftables.Table{})
 	if err := n.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("firewall: removing the rules: %w", err)
+		return fmt.Errorf("firewall: remove rules: %w", err)
 	}
 	return nil
 }
 
-// remember notes how the table looks; mu is held.
+// remember stores the generation and the digest of the table. The caller holds mu.
 func (n *NFT) remember(ctx context.Context) error {
 	seen, err := n.generation()
 	if err != nil {
@@ -94,7 +94,7 @@ func (n *NFT) remember(ctx context.Context) error {
 	return nil
 }
 
-// Intact implements Firewall. As long as nobody has changed any table that costs next to nothing.
+// Intact implements Firewall. It lists the table only if the generation has changed since the last call.
 func (n *NFT) Intact(ctx context.Context) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -106,7 +106,7 @@ func (n *NFT) Intact(ctx context.Context) (bool, error) {
 		return err == nil, err
 	}
 	text, err := n.list(ctx)
-	if err != nil || sha256.Sum256([]byte(text)) != n.digest { // no table is an error, too
+	if err != nil || sha256.Sum256([]byte(text)) != n.digest { // a missing table is an error, too
 		n.applied = nil
 		return false, nil
 	}
@@ -120,7 +120,7 @@ func (n *NFT) Dropped(ctx context.Context) (map[policy.Direction]uint64, error) 
 	if knftables.IsNotFound(err) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("firewall: reading counters: %w", err)
+		return nil, fmt.Errorf("firewall: read counters: %w", err)
 	}
 	out := map[policy.Direction]uint64{}
 	for _, c := range counters {

@@ -13,20 +13,21 @@ import (
 
 var directions = [...]policy.Direction{policy.Ingress, policy.Egress}
 
-// counterOf and dropOf return the names of the counter and the chain for what a direction forbids.
+// counterOf and dropOf return the names of the counter and of the chain for packets that are dropped in a direction.
 func counterOf(d policy.Direction) string { return "dropped-" + d.String() }
 func dropOf(d policy.Direction) string    { return "drop-" + d.String() }
 
-// neighbours are the types of ICMPv6 without which no address is found: they are never tracked, and so never a reply.
+// neighbours accepts the ICMPv6 types that neighbour discovery needs. Connection tracking ignores them, so the rule for replies
+// does not match them.
 const neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, " +
 	"mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 
-// whole replaces the table by one that holds t.
+// whole returns the transaction that replaces the table by t.
 func (n *NFT) whole(t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
-	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: network policies; written by weft-kube, changes are undone")})
+	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: network policies; written by weft-kube, which undoes other changes")})
 	for _, d := range directions {
 		tx.Add(&knftables.Counter{Name: counterOf(d)})
 		tx.Add(&knftables.Chain{Name: dropOf(d)})
@@ -60,14 +61,14 @@ func (n *NFT) whole(t *table) *knftables.Transaction {
 	return tx
 }
 
-// change makes a table that holds old hold t.
+// change returns the transaction that changes the table from old to t.
 func (n *NFT) change(old, t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	addChange(tx, old, t)
 	return tx
 }
 
-// addChange adds what is new, leads pods to it, and only then removes what nothing leads to any more.
+// addChange adds new sets and chains, then points pods to them, and last removes unreferenced chains and sets.
 func addChange(tx *knftables.Transaction, old, t *table) {
 	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
 		changeSet(tx, name, old.sets, t.sets[name])
@@ -89,7 +90,7 @@ func addChange(tx *knftables.Transaction, old, t *table) {
 	}
 	removed := missing(old.chains, t.chains)
 	for _, name := range removed {
-		tx.Flush(&knftables.Chain{Name: name}) // they may lead to each other
+		tx.Flush(&knftables.Chain{Name: name}) // they may refer to each other
 	}
 	for _, name := range removed {
 		tx.Delete(&knftables.Chain{Name: name})
@@ -99,7 +100,7 @@ func addChange(tx *knftables.Transaction, old, t *table) {
 	}
 }
 
-// missing returns the keys of a that b has not, sorted.
+// missing returns the keys of a that b lacks, sorted.
 func missing[A, B any](a map[string]A, b map[string]B) (out []string) {
 	for k := range a {
 		if _, ok := b[k]; !ok {
@@ -110,7 +111,7 @@ func missing[A, B any](a map[string]A, b map[string]B) (out []string) {
 	return out
 }
 
-// changeSet adds a set, or changes the elements of one that is there.
+// changeSet adds a set, or changes the elements of an existing one.
 func changeSet(tx *knftables.Transaction, name string, old map[string]set, s set) {
 	before, known := old[name]
 	if !known {
@@ -120,11 +121,11 @@ func changeSet(tx *knftables.Transaction, name string, old map[string]set, s set
 		}
 		tx.Add(add)
 	}
-	gone, come := differences(before.keys, s.keys)
-	for _, p := range gone {
+	removed, added := differences(before.keys, s.keys)
+	for _, p := range removed {
 		tx.Delete(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
 	}
-	for _, p := range come {
+	for _, p := range added {
 		tx.Add(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
 	}
 }
@@ -136,7 +137,7 @@ func keyOf(p netip.Prefix) string {
 	return p.String()
 }
 
-// differences walks two sorted lists and returns what only one of them has.
+// differences returns the elements that only one of two sorted lists contains.
 func differences(a, b []netip.Prefix) (onlyA, onlyB []netip.Prefix) {
 	for len(a) > 0 && len(b) > 0 {
 		switch c := a[0].Compare(b[0]); {
@@ -151,7 +152,7 @@ func differences(a, b []netip.Prefix) (onlyA, onlyB []netip.Prefix) {
 	return append(onlyA, a...), append(onlyB, b...)
 }
 
-// changePods leads pods to their chains in one map.
+// changePods changes one map from pods to chains.
 func changePods(tx *knftables.Transaction, m string, old, pods map[string]string) {
 	for _, ip := range slices.Sorted(maps.Keys(old)) {
 		if old[ip] != pods[ip] {
@@ -165,7 +166,7 @@ func changePods(tx *knftables.Transaction, m string, old, pods map[string]string
 	}
 }
 
-// changeSelf lets the pods that are in any map of a family talk to themselves.
+// changeSelf allows connections of a pod to itself, for the pods in any map of a family.
 func changeSelf(tx *knftables.Transaction, f family, old, t *table) {
 	before, after := f.selected(old), f.selected(t)
 	for _, ip := range missing(before, after) {

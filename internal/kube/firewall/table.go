@@ -10,7 +10,8 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// family is what differs between IPv4 and IPv6. Sets and chains are of one family, and only those that a pod of this node needs exist.
+// family holds the differences between IPv4 and IPv6. A set or chain belongs to one family, and exists only if a pod of this
+// node needs it.
 type family struct {
 	is4    bool
 	word   string // in rules
@@ -26,7 +27,7 @@ var families = [...]family{
 // name returns the name that a set or a chain of package policy has in this family.
 func (f family) name(name string) string { return name + "v" + f.suffix }
 
-// self returns the name of the set of pods that may talk to themselves.
+// self returns the name of the set with the pods that may connect to themselves.
 func (f family) self() string { return "self" + f.suffix }
 
 // podsOf returns the name of the map from pods to chains.
@@ -34,7 +35,7 @@ func (f family) podsOf(d policy.Direction) string { return d.String() + f.suffix
 
 func (f family) of(ip netip.Addr) bool { return ip.Is4() == f.is4 }
 
-// table is a ruleset as nftables has it: what the rules that are always there lead to.
+// table is a ruleset in the form of nftables: the objects that the constant rules refer to.
 type table struct {
 	sets   map[string]set
 	chains map[string][]string          // rules by chain
@@ -72,7 +73,7 @@ func newTable(r *policy.Ruleset) *table {
 	return t
 }
 
-// addChain adds a chain with all that it leads to.
+// addChain adds a chain and all chains and sets that it refers to.
 func (t *table) addChain(r *policy.Ruleset, f family, name string) {
 	if _, done := t.chains[f.name(name)]; done || name == "" {
 		return
@@ -104,7 +105,7 @@ func (t *table) addSet(r *policy.Ruleset, f family, name string) {
 	t.sets[f.name(name)] = s
 }
 
-// rules returns the rules of a chain as nft reads them.
+// rules returns the rules of a chain in the syntax of nft.
 func (f family) rules(c policy.Chain) (rules []string) {
 	if len(c.Ports) > 0 {
 		jumps := make([]string, len(c.Ports))

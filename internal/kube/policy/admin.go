@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
 
-// adminRule is a rule of any of the two kinds.
+// adminRule is a rule of either administrator kind.
 type adminRule struct {
 	action string
 	peers  []adminPeer
@@ -48,7 +48,7 @@ func (c *compiler) readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source 
 	return c.newAdmin("BaselineAdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject, rules)
 }
 
-// adminPeer is the other end in a rule of any of the two kinds; exactly one field says something.
+// adminPeer is a peer in a rule of either administrator kind. Exactly one field is set.
 type adminPeer struct {
 	namespaces *metav1.LabelSelector
 	pods       *v1alpha1.NamespacedPod
@@ -65,13 +65,14 @@ func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
 	return peers
 }
 
-// newAdmin returns the source of a policy for whole clusters.
-func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject, rules map[Direction][]adminRule) *source {
+// newAdmin returns the source of an administrator policy.
+func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject,
+	rules map[Direction][]adminRule) *source {
 	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf(kind, meta)}
 	var err error
 	if s.subject, err = namespacedPods(subject.Namespaces, subject.Pods); err != nil {
-		// Whom it is for cannot be told: to deny something to everybody would be worse than to say so.
-		s.problem("spec.subject: %v; the policy is left out", err)
+		// The subject is unknown: a policy that denies something to all pods would be worse than a reported problem.
+		s.problem("spec.subject: %v; the policy is ignored", err)
 		s.subject = podTerm{spaces: everything, pods: nothing}
 		return s.seal()
 	}
@@ -93,12 +94,12 @@ func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedP
 			t.pods, err = metav1.LabelSelectorAsSelector(&pods.PodSelector)
 		}
 	default:
-		err = fmt.Errorf("exactly one of namespaces and pods is wanted")
+		err = fmt.Errorf("exactly one of namespaces and pods must be set")
 	}
 	return t, err
 }
 
-// addRule reads one rule. What makes no sense in a rule that denies stands for everybody, in one that does not for nobody.
+// addRule reads one rule. An invalid peer or port in a rule that denies matches everything, in other rules nothing.
 func (s *source) addRule(d Direction, path string, from adminRule) {
 	r := rule{}
 	switch v1alpha1.AdminNetworkPolicyRuleAction(from.action) {
@@ -109,20 +110,20 @@ func (s *source) addRule(d Direction, path string, from adminRule) {
 	case v1alpha1.AdminNetworkPolicyRuleActionPass:
 		r.verdict = pass
 	default:
-		s.problem("%s.action: %q is not known; the rule denies", path, from.action)
+		s.problem("%s.action: %q is unknown; the rule denies", path, from.action)
 		r.verdict = deny
 	}
-	anybody := false
+	all := false
 	for i, p := range from.peers {
 		terms, err := p.terms()
 		if err != nil {
-			s.problem("%s: peer %d: %v; it stands for %s", path, i, err, whom(r.verdict))
-			anybody = anybody || r.verdict == deny
+			s.problem("%s: peer %d: %v; it matches %s", path, i, err, fallback(r.verdict))
+			all = all || r.verdict == deny
 		}
 		r.peers = append(r.peers, terms...)
 	}
 	r.never = len(r.peers) == 0
-	if anybody {
+	if all {
 		r.peers, r.never = nil, false
 	}
 	if from.ports != nil {
@@ -136,7 +137,7 @@ func (s *source) addPorts(r *rule, path string, ports []v1alpha1.AdminNetworkPol
 	for i, p := range ports {
 		matches, err := adminPort(p)
 		if err != nil {
-			s.problem("%s.ports[%d]: %v; it stands for %s", path, i, err, whom(r.verdict))
+			s.problem("%s.ports[%d]: %v; it matches %s", path, i, err, fallback(r.verdict))
 			all = all || r.verdict == deny
 		}
 		r.ports = append(r.ports, matches...)
@@ -147,8 +148,8 @@ func (s *source) addPorts(r *rule, path string, ports []v1alpha1.AdminNetworkPol
 	}
 }
 
-// whom returns what something senseless in a rule stands for.
-func whom(v verdict) string {
+// fallback describes what an invalid part of a rule matches.
+func fallback(v verdict) string {
 	if v == deny {
 		return "everything"
 	}
@@ -183,7 +184,7 @@ func (p adminPeer) terms() (terms []term, err error) {
 	return []term{newPodTerm(t)}, nil
 }
 
-// adminPort returns the ports that p stands for; one by name has no protocol and stands for every.
+// adminPort returns the ports that p selects. A port by name has no protocol and selects that name in each protocol.
 func adminPort(p v1alpha1.AdminNetworkPolicyPort) ([]portMatch, error) {
 	m := portMatch{protocol: corev1.ProtocolTCP, last: maxPort}
 	var err error
@@ -199,13 +200,13 @@ func adminPort(p v1alpha1.AdminNetworkPolicyPort) ([]portMatch, error) {
 		}
 		return matches, nil
 	default:
-		err = fmt.Errorf("it names no port")
+		err = fmt.Errorf("no port is set")
 	}
 	if m.protocol == "" {
 		m.protocol = corev1.ProtocolTCP
 	}
 	if err == nil && !slices.Contains(protocols[:], m.protocol) {
-		err = fmt.Errorf("protocol %q", m.protocol)
+		err = fmt.Errorf("unknown protocol %q", m.protocol)
 	}
 	if err != nil {
 		return nil, err

@@ -6,19 +6,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// class is a set of connections that no rule tells apart by port: ports first to last of a protocol. The zero class is
-// that of protocols without ports.
+// class is a set of connections that no rule distinguishes by port: ports first to last of a protocol, both included. The zero
+// class is that of protocols without ports.
 type class struct {
 	protocol    corev1.Protocol
 	first, last uint16
 }
 
-// protocols are those that have ports.
+// protocols are the protocols with ports that policies support.
 var protocols = [...]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP}
 
 const maxPort = 65535
 
-// classes divides the ports of each protocol where a rule begins or ends.
+// classes divides the ports of each protocol at the first and after the last port of each rule.
 func classes(lists ...[]rule) (out []class) {
 	cuts := map[corev1.Protocol][]int{}
 	for _, rules := range lists {

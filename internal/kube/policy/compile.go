@@ -14,22 +14,22 @@ import (
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
 
-// compiler is one call of Compile.
+// compiler is the state of one call of Compile.
 type compiler struct {
 	*index
 	out    *Ruleset
-	chains map[string]string // names of finished chains by what they were asked for with
-	byPeer map[string][]rule // egress rules with numbers for names, by key of their source
+	chains map[string]string // names of finished chains, by the key of selecting and portNames
+	byPeer map[string][]rule // egress rules with port numbers in place of names, by key of their source
 }
 
-// sources are the policies of a cluster, read, in the order in which they count.
+// sources are the policies of a cluster in the common form, in their order of precedence.
 type sources struct {
 	admin, baseline []*source
 	policies        map[string][]*source // by namespace
 }
 
-// Compile returns the decisions for all local pods of a cluster. It never fails: what cannot be used denies, and is among the
-// problems.
+// Compile returns the decisions for all local pods of a cluster. It never fails: invalid parts of policies deny, and are listed
+// in Problems.
 func Compile(cluster *Cluster) *Ruleset {
 	c := &compiler{
 		index:  newIndex(cluster),
@@ -59,7 +59,7 @@ func Compile(cluster *Cluster) *Ruleset {
 	return c.out
 }
 
-// prune removes chains and sets that no pod leads to.
+// prune removes chains and sets that no pod reaches.
 func (r *Ruleset) prune() {
 	chains, sets := map[string]Chain{}, map[string]Set{}
 	var keep func(name string)
@@ -95,7 +95,7 @@ func (c *compiler) problemOf(kind string, meta *metav1.ObjectMeta) func(string, 
 	}
 }
 
-// read reads all policies.
+// read converts all policies to the common form.
 func (c *compiler) read() sources {
 	s := sources{policies: map[string][]*source{}}
 	for _, np := range slices.SortedFunc(slices.Values(c.Policies), func(a, b *networkingv1.NetworkPolicy) int {
@@ -115,7 +115,7 @@ func (c *compiler) read() sources {
 	})
 	for i, p := range baseline {
 		if i > 0 {
-			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("there can be one only, and %s is it", baseline[0].Name)
+			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("only one can be in force, and that is %s", baseline[0].Name)
 			continue
 		}
 		s.baseline = append(s.baseline, c.readBaseline(p))
@@ -123,13 +123,13 @@ func (c *compiler) read() sources {
 	return s
 }
 
-// tier is a list of rules of which the first that matches decides; end is what holds where none does.
+// tier is a list of rules, of which the first match decides; end is the verdict if none matches.
 type tier struct {
 	rules []rule
 	end   verdict
 }
 
-// podChain returns the name of the chain for connections of a pod in a direction, empty if no policy is about them.
+// podChain returns the name of the chain for connections of a pod in a direction, empty if no policy restricts them.
 func (c *compiler) podChain(from sources, p *Pod, d Direction) string {
 	selected, key := c.selecting(from, p, d)
 	if len(selected) == 0 {
@@ -154,7 +154,7 @@ func (c *compiler) podChain(from sources, p *Pod, d Direction) string {
 	return name
 }
 
-// rules returns a source's rules with numbers in place of names.
+// rules returns a source's rules with port numbers in place of names.
 func (c *compiler) rules(s *source, p *Pod, d Direction) []rule {
 	if d == Ingress {
 		return forPod(s.rules[d], p)
@@ -166,13 +166,13 @@ func (c *compiler) rules(s *source, p *Pod, d Direction) []rule {
 	return c.byPeer[key]
 }
 
-// selectedTier is the policies of a tier that select a pod.
+// selectedTier has the policies of a tier that select a pod.
 type selectedTier struct {
 	sources []*source
 	end     verdict
 }
 
-// selecting returns the tiers that say something about a pod in a direction, and a key that is equal where they are.
+// selecting returns the tiers with policies for a pod in a direction, and a key that is equal for equal tiers.
 func (c *compiler) selecting(from sources, p *Pod, d Direction) (tiers []selectedTier, key string) {
 	var text strings.Builder
 	text.WriteString(d.String())
@@ -194,7 +194,7 @@ func (c *compiler) selecting(from sources, p *Pod, d Direction) (tiers []selecte
 	return tiers, text.String()
 }
 
-// portNames returns what the ports by name that the tiers speak of are at a pod, as a part of a key.
+// portNames returns the numbers that a pod uses for the port names in the tiers, as a part of a key.
 func (c *compiler) portNames(tiers []selectedTier, p *Pod) string {
 	text := ""
 	for _, t := range tiers {
@@ -213,8 +213,8 @@ func (c *compiler) portNames(tiers []selectedTier, p *Pod) string {
 	return text
 }
 
-// checkPortNames tells of ports by name that no pod has of those that they are looked for at, where a policy is for pods of
-// this node.
+// checkPortNames reports port names in a policy that none of the pods in question has. It checks only policies that select pods
+// of this node.
 func (c *compiler) checkPortNames(s *source) {
 	named := slices.ContainsFunc(s.rules[Ingress], rule.named) || slices.ContainsFunc(s.rules[Egress], rule.named)
 	if !named || !slices.ContainsFunc(c.pods(s.subject), func(p *Pod) bool { return p.Local }) {
@@ -236,7 +236,7 @@ func (c *compiler) checkPortNames(s *source) {
 	}
 }
 
-// build makes the chain that decides by the tiers, with those that it leads to.
+// build adds the chain for the tiers, and the chains that it refers to, and returns its name.
 func (c *compiler) build(tiers []tier, d Direction) string {
 	lists := make([][]rule, len(tiers))
 	for i, t := range tiers {
@@ -261,7 +261,7 @@ func (c *compiler) build(tiers []tier, d Direction) string {
 	return c.add(chain)
 }
 
-// decide returns the chain for one class of connections: what the first tier says of them, then the next.
+// decide returns the chain for one class of connections: the first tier decides, or passes them to the next.
 func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 	chain := Chain{Direction: d, End: Target{Action: Allow}}
 	if len(tiers) == 0 {
@@ -280,7 +280,7 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 	}
 	chain.End = target(t.end)
 	for _, run := range runs(t.rules, cl) {
-		if run.peers == nil { // everybody: what comes after it never counts
+		if run.peers == nil { // all addresses: the rules after it never match
 			chain.End = target(run.verdict)
 			break
 		}
@@ -289,7 +289,7 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 		}
 	}
 	for n := len(chain.Rules); n > 0 && chain.Rules[n-1].Target == chain.End; n = len(chain.Rules) {
-		chain.Rules = chain.Rules[:n-1] // says what is so anyway
+		chain.Rules = chain.Rules[:n-1] // End decides the same
 	}
 	if len(chain.Rules) == 0 {
 		chain.Rules = nil
@@ -297,7 +297,7 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 	return chain
 }
 
-// next returns where connections go that a tier leaves to the following ones.
+// next returns the target for connections that a tier passes to the following tiers.
 func (c *compiler) next(tiers []tier, cl class, d Direction) Target {
 	chain := c.decide(tiers, cl, d)
 	if len(chain.Rules) == 0 {
@@ -306,13 +306,13 @@ func (c *compiler) next(tiers []tier, cl class, d Direction) Target {
 	return Target{Action: Goto, Chain: c.add(chain)}
 }
 
-// run is rules in a row with one verdict, together.
+// run combines consecutive rules with one verdict.
 type run struct {
-	peers   []term // nil: everybody
+	peers   []term // nil: all addresses
 	verdict verdict
 }
 
-// runs returns the rules about a class of connections in their order, with neighbours of one verdict joined.
+// runs returns the rules for a class of connections in their order, with consecutive rules of one verdict combined.
 func runs(rules []rule, cl class) (out []run) {
 	for _, r := range rules {
 		if !r.covers(cl) {
@@ -323,7 +323,7 @@ func runs(rules []rule, cl class) (out []run) {
 			out, last = append(out, run{peers: []term{}, verdict: r.verdict}), last+1
 		}
 		if len(r.peers) == 0 {
-			out[last].peers = nil // with what joins after it, too
+			out[last].peers = nil // nothing after it matters
 			return out
 		}
 		out[last].peers = append(out[last].peers, r.peers...)
@@ -331,11 +331,11 @@ func runs(rules []rule, cl class) (out []run) {
 	return out
 }
 
-// maxSets is how many sets are looked into for one decision. Each term has a set of its own up to that, which other chains
-// use as well: what many policies allow is in memory once. Where there are more, one set holds them all.
+// maxSets bounds the number of set lookups for one decision. Up to that number each term has a set of its own, which other
+// chains share, so a term that many policies use is in memory once. For more terms, one set holds the addresses of all.
 const maxSets = 8
 
-// sets returns the names of sets that together hold what the terms stand for.
+// sets returns the names of sets that together hold the addresses of the terms.
 func (c *compiler) sets(terms []term) (names []string) {
 	text, terms := definition(terms)
 	if len(terms) > maxSets {
@@ -355,14 +355,14 @@ func (c *compiler) set(definition string, terms []term) string {
 	return name
 }
 
-// add puts a chain into the ruleset and returns its name.
+// add adds a chain to the ruleset and returns its name.
 func (c *compiler) add(chain Chain) string {
 	name := digest("c", fmt.Sprint(chain))
 	c.out.Chains[name] = chain
 	return name
 }
 
-// digest returns a name for a text: 60 bits of it.
+// digest returns prefix followed by 60 bits of the SHA-256 of a text.
 func digest(prefix, text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return prefix + hex.EncodeToString(sum[:])[:15]

@@ -8,13 +8,13 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 )
 
-// index finds pods by labels without looking at all of them. It belongs to one call of Compile.
+// index finds pods by labels without a search of all pods. It belongs to one call of Compile.
 type index struct {
 	*Cluster
 	byNamespace map[string][]*Pod
 	byLabel     map[[2]string][]*Pod
-	spaces      map[string]map[string]bool // namespaces by the selector that picks them
-	terms       map[string][]netip.Prefix  // what a term stands for, by its key
+	spaces      map[string]map[string]bool // namespaces by selector
+	terms       map[string][]netip.Prefix  // the addresses of a term, by its key
 }
 
 func newIndex(c *Cluster) *index {
@@ -31,7 +31,7 @@ func newIndex(c *Cluster) *index {
 	return x
 }
 
-// selected returns the namespaces that a selector picks. The caller must not change them.
+// selected returns the namespaces that a selector matches. The caller must not change the map.
 func (x *index) selected(s labels.Selector) map[string]bool {
 	key := s.String()
 	if found, ok := x.spaces[key]; ok {
@@ -47,7 +47,7 @@ func (x *index) selected(s labels.Selector) map[string]bool {
 	return found
 }
 
-// holds reports whether a pod is in the namespaces and has the labels that t asks for.
+// holds reports whether t selects a pod, apart from t.port.
 func (x *index) holds(t podTerm, p *Pod) bool {
 	if t.spaces == nil && p.Namespace != t.namespace || t.spaces != nil && !x.selected(t.spaces)[p.Namespace] {
 		return false
@@ -55,12 +55,12 @@ func (x *index) holds(t podTerm, p *Pod) bool {
 	return t.pods.Matches(labels.Set(p.Labels))
 }
 
-// pods returns the pods that t stands for.
+// pods returns the pods that t selects.
 func (x *index) pods(t podTerm) []*Pod {
 	return slices.DeleteFunc(slices.Clone(x.candidates(t)), func(p *Pod) bool { return !x.holds(t, p) })
 }
 
-// candidates returns pods among which are all that t stands for: the fewest that one look-up finds.
+// candidates returns a superset of the pods that t selects: the smallest that one lookup finds.
 func (x *index) candidates(t podTerm) []*Pod {
 	best := x.Pods
 	if t.spaces == nil {

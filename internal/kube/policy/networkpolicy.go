@@ -12,16 +12,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// everything picks all there is.
+// everything matches all labels.
 var everything = labels.Everything()
 
-// nothing picks none.
+// nothing matches no labels.
 var nothing = labels.Nothing()
 
-// source is a policy that has been read: whom it selects, and what it says.
+// source is a policy in the common form: the pods that it selects, and its rules.
 type source struct {
 	subject podTerm
-	rules   map[Direction][]rule // a NetworkPolicy isolates in the directions that are there
+	rules   map[Direction][]rule // a NetworkPolicy isolates pods in the directions that are present, even without rules
 	keys    map[Direction]string // equal for equal rules
 	problem func(format string, args ...any)
 }
@@ -39,12 +39,12 @@ func (s *source) seal() *source {
 	return s
 }
 
-// readPolicy reads a NetworkPolicy. What makes no sense in it allows nothing, and is a problem.
+// readPolicy reads a NetworkPolicy. Invalid parts allow nothing, and are problems.
 func (c *compiler) readPolicy(np *networkingv1.NetworkPolicy) *source {
 	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf("NetworkPolicy", &np.ObjectMeta)}
 	pods, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
 	if err != nil {
-		s.problem("spec.podSelector: %v; all pods of the namespace are denied what it would restrict", err)
+		s.problem("spec.podSelector: %v; the policy denies its directions for all pods of the namespace", err)
 		pods = everything
 	}
 	s.subject = podTerm{namespace: np.Namespace, pods: pods}
@@ -55,7 +55,7 @@ func (c *compiler) readPolicy(np *networkingv1.NetworkPolicy) *source {
 		case networkingv1.PolicyTypeEgress:
 			s.rules[Egress] = []rule{}
 		default:
-			s.problem("spec.policyTypes: %q is neither Ingress nor Egress and is left out", t)
+			s.problem("spec.policyTypes: %q is neither Ingress nor Egress and is ignored", t)
 		}
 	}
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *compiler) readPolicy(np *networkingv1.NetworkPolicy) *source {
 	return s.seal()
 }
 
-// policyTypes returns the directions that a policy is about; the API server fills them in since Kubernetes 1.8.
+// policyTypes returns the directions that a policy restricts. The API server sets the field since Kubernetes 1.8.
 func policyTypes(np *networkingv1.NetworkPolicy) []networkingv1.PolicyType {
 	if len(np.Spec.PolicyTypes) > 0 {
 		return np.Spec.PolicyTypes
@@ -86,13 +86,14 @@ func policyTypes(np *networkingv1.NetworkPolicy) []networkingv1.PolicyType {
 	return types
 }
 
-// policyRule reads one rule of a NetworkPolicy in the given namespace; path and field are where it is.
-func (s *source) policyRule(path, namespace, field string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
+// policyRule reads one rule of a NetworkPolicy in a namespace. path and field name its place in the object.
+func (s *source) policyRule(path, namespace, field string,
+	peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
 	r := rule{verdict: allow}
 	for i, p := range peers {
 		t, err := policyPeer(namespace, p)
 		if err != nil {
-			s.problem("%s.%s[%d]: %v; it allows nobody", path, field, i, err)
+			s.problem("%s.%s[%d]: %v; it allows no address", path, field, i, err)
 			continue
 		}
 		r.peers = append(r.peers, t)
@@ -114,7 +115,7 @@ func policyPeer(namespace string, p networkingv1.NetworkPolicyPeer) (term, error
 		return ipBlock(p.IPBlock.CIDR, p.IPBlock.Except)
 	}
 	if p.PodSelector == nil && p.NamespaceSelector == nil {
-		return term{}, fmt.Errorf("it names neither pods nor an ipBlock")
+		return term{}, fmt.Errorf("neither pods nor an ipBlock are set")
 	}
 	t := podTerm{namespace: namespace, pods: everything}
 	var err error
@@ -134,13 +135,13 @@ func policyPeer(namespace string, p networkingv1.NetworkPolicyPeer) (term, error
 func ipBlock(cidr string, except []string) (term, error) {
 	prefix, err := netip.ParsePrefix(cidr)
 	if err != nil {
-		return term{}, fmt.Errorf("%q is no CIDR", cidr)
+		return term{}, fmt.Errorf("%q is not a CIDR", cidr)
 	}
 	b := block{prefix: prefix}
 	for _, e := range except {
 		p, err := netip.ParsePrefix(e)
 		if err != nil {
-			return term{}, fmt.Errorf("except: %q is no CIDR", e)
+			return term{}, fmt.Errorf("except: %q is not a CIDR", e)
 		}
 		b.except = append(b.except, p.Masked())
 	}
@@ -154,7 +155,7 @@ func policyPort(p networkingv1.NetworkPolicyPort) (portMatch, error) {
 		m.protocol = *p.Protocol
 	}
 	if !slices.Contains(protocols[:], m.protocol) {
-		return m, fmt.Errorf("protocol %q", m.protocol)
+		return m, fmt.Errorf("unknown protocol %q", m.protocol)
 	}
 	switch {
 	case p.Port == nil && p.EndPort != nil:
@@ -174,10 +175,10 @@ func policyPort(p networkingv1.NetworkPolicyPort) (portMatch, error) {
 	return m, m.setRange(p.Port.IntVal, end)
 }
 
-// setRange makes the match that of ports first to last.
+// setRange sets the ports to first to last, both included.
 func (m *portMatch) setRange(first, last int32) error {
 	if first < 1 || last < first || last > maxPort {
-		return fmt.Errorf("ports %d to %d", first, last)
+		return fmt.Errorf("invalid ports %d to %d", first, last)
 	}
 	m.first, m.last = uint16(first), uint16(last)
 	return nil

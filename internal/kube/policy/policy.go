@@ -1,22 +1,21 @@
-// Package policy compiles Kubernetes' network policies into rules for a packet filter. It is pure: what it is given are the
-// objects of a cluster, what it returns are sets of addresses and chains of decisions, which package firewall brings into
-// nftables.
+// Package policy compiles Kubernetes network policies to rules for a packet filter. It is pure: its input are the objects of a
+// cluster, its output are sets of addresses and chains of decisions, which package firewall writes to nftables.
 //
 //	NetworkPolicy ─────────┐
 //	AdminNetworkPolicy ────┼─> rules in tiers ──> per pod and direction: chains over named sets
 //	BaselineAdminNetwork… ─┘
 //
-// How a packet is decided, in the compiled form: the pod's address leads to a chain, protocol and port in one look-up to
-// a chain for exactly these, and there the other end's address is looked for in a set, that of all who are allowed. However many
-// policies select a pod, the number of steps is the same (with AdminNetworkPolicies: one more for each change of mind among them).
+// A packet is decided in these steps: the pod's address selects a chain; protocol and port select, in one lookup, a chain for
+// exactly these; this chain looks up the address of the other end in a set of all allowed addresses. The number of steps does
+// not depend on the number of policies that select a pod (with AdminNetworkPolicies: one more step for each change of the
+// verdict in their order).
 //
-// Two things make changes cheap. A set is named for what it says (selectors, blocks), not for what is in it: a pod that
-// comes or goes adds or removes elements. A chain is named for its content, and so never changes: another policy is
-// another chain, and pods with the same policies share theirs.
+// Two properties make changes cheap. The name of a set is a digest of its definition (selectors, blocks), not of its elements:
+// a new or deleted pod only adds or removes elements. The name of a chain is a digest of its content, so a chain never
+// changes: a changed policy is another chain, and pods with the same policies share their chains.
 //
-// The semantics are those of k8s.io/api/networking/v1 and sigs.k8s.io/network-policy-api/apis/v1alpha1. Who asks is the node
-// that a pod is on: each node enforces both directions for its own pods. Pods of the host network are the host, and no policy
-// selects them.
+// The semantics are those of k8s.io/api/networking/v1 and sigs.k8s.io/network-policy-api/apis/v1alpha1. Each node enforces both
+// directions for its own pods. No policy selects pods of the host network: they count as the host.
 package policy
 
 import (
@@ -27,48 +26,48 @@ import (
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
 
-// Cluster is all that the decision about a packet depends on. Compile does not change it.
+// Cluster is the complete input of Compile, which does not change it.
 type Cluster struct {
 	Namespaces map[string]Labels
-	// Pods are those that have addresses of the overlay: not those of the host network, and none that have ended.
+	// Pods are the pods with addresses of the overlay, without finished pods and those of the host network.
 	Pods     []*Pod
 	Nodes    []Node
 	Policies []*networkingv1.NetworkPolicy
 	Admin    []*v1alpha1.AdminNetworkPolicy
-	// Baseline is what holds where nothing else says anything; at most one is allowed, and of more the first by name counts.
+	// Baseline applies where no other policy decides. Kubernetes allows one; of several, the first by name counts.
 	Baseline []*v1alpha1.BaselineAdminNetworkPolicy
 }
 
 // Labels are an object's labels.
 type Labels = map[string]string
 
-// Pod is a pod as far as policies see it.
+// Pod has the properties of a pod that policies depend on.
 type Pod struct {
 	Namespace, Name string
 	Labels          Labels
 	IPs             []netip.Addr
 	Ports           []Port
-	// Local says that the pod is on this node, which decides for it.
+	// Local is true for pods of this node, which enforces their policies.
 	Local bool
 }
 
-// Port is a port of a container that has a name.
+// Port is a named port of a container.
 type Port struct {
 	Name     string
 	Protocol corev1.Protocol // never empty
 	Number   uint16
 }
 
-// Node is a node as far as policies see it.
+// Node has the properties of a node that policies depend on.
 type Node struct {
 	Labels Labels
 	IPs    []netip.Addr
 }
 
-// Direction says from which end of a connection a rule is seen.
+// Direction is that of a connection, as the selected pod sees it. The zero Direction is invalid.
 type Direction uint8
 
-// The directions.
+// Directions of connections.
 const (
 	Ingress Direction = iota + 1
 	Egress
@@ -82,32 +81,32 @@ func (d Direction) String() string {
 	return "ingress"
 }
 
-// Ruleset is what Compile makes: all decisions of one node.
+// Ruleset is the result of Compile: all decisions of one node.
 type Ruleset struct {
-	// Sets are by name, which stands for their definition: the content may change under it.
+	// Sets by name. The name is a digest of the definition: sets with one name may have different content at other times.
 	Sets map[string]Set
-	// Chains are by name, which stands for their content.
+	// Chains by name. The name is a digest of the content.
 	Chains map[string]Chain
-	// Pods are the addresses of this node's pods that are selected by a policy.
+	// Pods are the chains of this node's pods that a policy selects, by address.
 	Pods map[netip.Addr]PodChains
-	// Problems are policies that could not be taken as they are, by kind, namespace and name.
+	// Problems are policies that cannot be enforced as written, sorted by kind, namespace and name.
 	Problems []Problem
 }
 
-// PodChains names the chain that a pod's connections go through by direction; empty: everything is allowed.
+// PodChains has the name of the chain that decides the connections of a pod in each direction; empty: all are allowed.
 type PodChains struct{ Ingress, Egress string }
 
 // Set is a set of addresses.
 type Set struct {
 	// Prefixes are sorted and do not overlap.
 	Prefixes []netip.Prefix
-	// Blocks says that they may be more than single addresses; it follows from the name.
+	// Blocks is true where prefixes may be larger than single addresses. Sets with equal names have equal Blocks.
 	Blocks bool
 }
 
-// Chain decides about a connection of a pod. Ports come first: the jump that holds the connection's protocol and
-// destination port decides alone. What none holds is up to the first of Rules whose set holds the other end's address: the source
-// for ingress, the destination for egress. Where there is none End decides.
+// Chain decides about a connection of a pod. If one of Ports matches the connection's protocol and destination port, only the
+// chain that it jumps to decides. Otherwise the first of Rules decides that has the address of the other end in its set: the
+// source for ingress, the destination for egress. If none has, End decides.
 type Chain struct {
 	Direction Direction
 	Ports     []PortJump // sorted, do not overlap
@@ -115,7 +114,7 @@ type Chain struct {
 	End       Target
 }
 
-// PortJump sends connections to ports First to Last to another chain.
+// PortJump delegates connections to ports First to Last, both included, to another chain.
 type PortJump struct {
 	Protocol    corev1.Protocol
 	First, Last uint16
@@ -128,23 +127,23 @@ type Rule struct {
 	Target Target
 }
 
-// Target is what becomes of a connection: the zero Target is invalid.
+// Target is the decision about a connection. The zero Target is invalid.
 type Target struct {
 	Action Action
 	Chain  string // for Goto
 }
 
-// Action is the kind of a Target.
+// Action is the kind of a Target. The zero Action is invalid.
 type Action uint8
 
-// The actions.
+// Actions of a Target.
 const (
 	Allow Action = iota + 1
 	Deny
 	Goto
 )
 
-// Problem says what is wrong with a policy, and what is done about it.
+// Problem describes an error in a policy. Message also states how the policy is enforced in spite of it.
 type Problem struct {
 	Kind, Namespace, Name, UID string
 	Message                    string

@@ -18,7 +18,7 @@ import (
 	"weft/internal/kube/policy/policytest"
 )
 
-// allowed decides by a compiled ruleset.
+// allowed reports whether a compiled ruleset allows a packet.
 func allowed(r *policy.Ruleset, p policytest.Packet) bool {
 	if p.Src == p.Dst {
 		return true
@@ -57,7 +57,7 @@ func follow(r *policy.Ruleset, name string, other netip.Addr, p policytest.Packe
 	panic(fmt.Sprint("bad target ", target))
 }
 
-// TestModel compares compiled rulesets with the reading of policies one packet at a time.
+// TestModel: compiled rulesets decide about packets as the model does.
 func TestModel(t *testing.T) {
 	seeds := 1500
 	if testing.Short() {
@@ -83,11 +83,11 @@ func TestModel(t *testing.T) {
 		}
 	}
 	if passed < dropped/8 || dropped < passed/8 {
-		t.Errorf("%d packets passed and %d were dropped: the clusters are no test", passed, dropped)
+		t.Errorf("%d packets passed and %d were dropped: the random clusters test too little", passed, dropped)
 	}
 }
 
-// TestSameTwice compiles twice: names must not depend on the order of maps or of lists.
+// TestSameTwice: names do not depend on the order of maps or lists.
 func TestSameTwice(t *testing.T) {
 	for seed := range uint64(50) {
 		random := policytest.NewRandom(seed)
@@ -95,7 +95,9 @@ func TestSameTwice(t *testing.T) {
 		first := policy.Compile(c)
 		random.Shuffle(len(c.Pods), func(i, j int) { c.Pods[i], c.Pods[j] = c.Pods[j], c.Pods[i] })
 		random.Shuffle(len(c.Policies), func(i, j int) { c.Policies[i], c.Policies[j] = c.Policies[j], c.Policies[i] })
-		if diff := cmp.Diff(first, policy.Compile(c), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+		addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+		if diff := cmp.Diff(first, policy.Compile(c), prefixes, addrs); diff != "" {
 			t.Fatalf("seed %d: %s", seed, diff)
 		}
 	}
@@ -115,7 +117,7 @@ func denyAll(name string) *networkingv1.NetworkPolicy {
 	}
 }
 
-// TestPodsShareChains has pods with the same policies lead to one chain, and one more pod change elements alone.
+// TestPodsShareChains: pods with the same policies share a chain, and a further pod changes only elements of sets.
 func TestPodsShareChains(t *testing.T) {
 	np := denyAll("np")
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}
@@ -139,7 +141,7 @@ func TestPodsShareChains(t *testing.T) {
 	}
 }
 
-// TestConstantDepth has very many policies select one pod: a connection passes no more rules than with one.
+// TestConstantDepth: a connection of a pod with many policies passes as few rules as with one policy.
 func TestConstantDepth(t *testing.T) {
 	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1)}}
 	for i := range 500 {
@@ -159,9 +161,11 @@ func TestConstantDepth(t *testing.T) {
 	}
 }
 
-// TestProblems has policies that make no sense deny, say so, and leave the others alone.
+// TestProblems: invalid policies deny and are reported. Other policies stay in force.
 func TestProblems(t *testing.T) {
-	badSelector := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"w"}}}}
+	badSelector := metav1.LabelSelector{
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"w"}}},
+	}
 	name, number := intstr.FromString("nosuch"), intstr.FromInt32(80)
 	protocol := corev1.Protocol("IGMP")
 	end := int32(70)
@@ -171,13 +175,14 @@ func TestProblems(t *testing.T) {
 		"podSelector: ": func(s *networkingv1.NetworkPolicySpec) {
 			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &badSelector}}}}
 		},
-		`"10.0.0/8" is no CIDR`: func(s *networkingv1.NetworkPolicySpec) {
-			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0/8"}}}}}
+		`"10.0.0/8" is not a CIDR`: func(s *networkingv1.NetworkPolicySpec) {
+			peer := networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0/8"}}
+			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{peer}}}
 		},
 		`port named "nosuch"`: func(s *networkingv1.NetworkPolicySpec) {
 			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peer, Ports: []networkingv1.NetworkPolicyPort{{Port: &name}}}}
 		},
-		`protocol "IGMP"`: func(s *networkingv1.NetworkPolicySpec) {
+		`unknown protocol "IGMP"`: func(s *networkingv1.NetworkPolicySpec) {
 			s.Ingress = []networkingv1.NetworkPolicyIngressRule{{Ports: []networkingv1.NetworkPolicyPort{{Protocol: &protocol}}}}
 		},
 		"ports 80 to 70": func(s *networkingv1.NetworkPolicySpec) {
@@ -204,7 +209,7 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// BenchmarkCompile has 10,000 pods and 1,000 policies: for a node with 250 of the pods, and as if all were on it.
+// BenchmarkCompile compiles 1,000 policies for 10,000 pods, on a node with 250 or all of the pods.
 func BenchmarkCompile(b *testing.B) {
 	for name, local := range map[string]int{"node": 250, "all": 10_000} {
 		c := policytest.Large(10_000, 1_000, local)

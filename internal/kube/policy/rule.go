@@ -8,22 +8,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// verdict is what a rule says about a connection that it matches.
+// verdict is the decision of a rule about the connections that it matches.
 type verdict uint8
 
 const (
 	allow verdict = iota + 1
 	deny
-	pass // leave it to the next tier
+	pass // the next tier decides
 )
 
-// rule is what all kinds of policies are made of: a connection with one of the peers (none: with anybody) to one of the
-// ports (none: to any, of every protocol) gets the verdict.
+// rule is the common form of the rules of all kinds of policies. Its verdict applies to connections with one of the peers (none:
+// with any address) to one of the ports (none: to all ports of all protocols).
 type rule struct {
 	peers   []term
 	ports   []portMatch
 	verdict verdict
-	never   bool // nothing matches: what the policy says makes no sense, or stands for nobody
+	never   bool // matches nothing: the policy's rule is invalid, or selects no address
 }
 
 // portMatch is a range of ports of a protocol, or one port by name.
@@ -44,12 +44,12 @@ func (r rule) key() string {
 	return fmt.Sprintf("%d %v [%s] [%s]", r.verdict, r.never, peers, strings.Join(ports, ","))
 }
 
-// named reports whether any port is given by name.
+// named reports whether the rule has a port by name.
 func (r rule) named() bool {
 	return slices.ContainsFunc(r.ports, func(p portMatch) bool { return p.name != "" })
 }
 
-// covers reports whether the rule says something about connections of class c.
+// covers reports whether the rule matches connections of class c, for some peer.
 func (r rule) covers(c class) bool {
 	if r.never {
 		return false
@@ -62,7 +62,7 @@ func (r rule) covers(c class) bool {
 	})
 }
 
-// forPod returns the rules as they are for connections to a pod: ports by name have the numbers that they have there.
+// forPod returns the rules for connections to a pod, with port names replaced by the pod's port numbers.
 func forPod(rules []rule, p *Pod) []rule {
 	out := make([]rule, 0, len(rules))
 	for _, r := range rules {
@@ -86,8 +86,8 @@ func forPod(rules []rule, p *Pod) []rule {
 	return out
 }
 
-// forPeers returns the rules as they are for connections from a pod: a port by name has the number that it has at the other
-// end, so that there is a rule for each number, and only pods can be meant.
+// forPeers returns the rules for connections from a pod. A port name is replaced by the numbers that the peers use for it, with
+// one rule for each number. Such a rule matches pods only.
 func (x *index) forPeers(rules []rule) []rule {
 	out := make([]rule, 0, len(rules))
 	for _, r := range rules {
@@ -111,7 +111,7 @@ func (x *index) forPeers(rules []rule) []rule {
 	return out
 }
 
-// byNumber returns a rule for each number that a port by name has among r's peers.
+// byNumber returns a rule for each number that r's peers use for a port name.
 func (x *index) byNumber(r rule, port portMatch) (out []rule) {
 	peers := r.peers
 	if len(peers) == 0 {

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// term is one thing that a rule says of the other end of a connection: exactly one of its fields is set. Its key says the same
-// as a text, equal for equal terms.
+// term selects addresses of the other end of a connection. Exactly one of pods, block and nodes is set. The key is equal for
+// equal terms.
 type term struct {
 	key   string
 	pods  *podTerm
@@ -20,16 +20,16 @@ type term struct {
 	nodes labels.Selector
 }
 
-// podTerm stands for pods with given labels in given namespaces: the one named, or those that spaces picks where it is not nil.
+// podTerm selects pods by labels, in one namespace by name or, where spaces is not nil, in all namespaces that it matches.
 type podTerm struct {
 	namespace string
 	spaces    labels.Selector
 	pods      labels.Selector
-	// port, where its name is not empty, leaves only pods whose port of that name has that number.
+	// port, where its name is not empty, selects only pods that use this number for this port name.
 	port Port
 }
 
-// block is a prefix less others that are in it.
+// block is a prefix without some prefixes inside it.
 type block struct {
 	prefix netip.Prefix
 	except []netip.Prefix
@@ -54,7 +54,7 @@ func newBlock(b block) term {
 
 func newNodes(s labels.Selector) term { return term{key: "nodes " + s.String(), nodes: s} }
 
-// resolve returns the addresses that t stands for, sorted, without overlaps. The caller must not change them.
+// resolve returns the addresses that t selects, sorted, without overlaps. The caller must not change them.
 func (x *index) resolve(t term) []netip.Prefix {
 	if found, ok := x.terms[t.key]; ok {
 		return found
@@ -81,7 +81,7 @@ func (x *index) resolve(t term) []netip.Prefix {
 	return out
 }
 
-// prefixes returns what is left of the block without the exceptions.
+// prefixes returns the block without its exceptions.
 func (b block) prefixes() []netip.Prefix {
 	if len(b.except) == 0 {
 		return []netip.Prefix{b.prefix}
@@ -92,13 +92,13 @@ func (b block) prefixes() []netip.Prefix {
 		builder.RemovePrefix(e)
 	}
 	set, err := builder.IPSet()
-	if err != nil { // of invalid prefixes, which the front ends have refused
+	if err != nil { // only for invalid prefixes, which are refused when a policy is read
 		return nil
 	}
 	return set.Prefixes()
 }
 
-// union returns the set of all addresses that the terms stand for.
+// union returns the set of all addresses that the terms select.
 func (x *index) union(terms []term) Set {
 	set := Set{}
 	for _, t := range terms {
@@ -118,9 +118,9 @@ func appendHosts(out []netip.Prefix, ips []netip.Addr) []netip.Prefix {
 	return out
 }
 
-// sortPrefixes sorts, in place, and removes what is in another one.
+// sortPrefixes sorts p in place and removes prefixes that another one contains.
 func sortPrefixes(p []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(p, netip.Prefix.Compare) // what holds others comes before them
+	slices.SortFunc(p, netip.Prefix.Compare) // a prefix sorts before those that it contains
 	kept := p[:0]
 	for _, q := range p {
 		if n := len(kept); n == 0 || !kept[n-1].Contains(q.Addr()) {
@@ -130,7 +130,7 @@ func sortPrefixes(p []netip.Prefix) []netip.Prefix {
 	return kept
 }
 
-// definition returns a text that is equal for equal sets of terms, and the terms in its order, none twice.
+// definition returns a text that is equal for equal sets of terms, and the terms sorted and without duplicates.
 func definition(terms []term) (string, []term) {
 	terms = slices.Clone(terms)
 	slices.SortFunc(terms, func(a, b term) int { return strings.Compare(a.key, b.key) })
@@ -142,7 +142,7 @@ func definition(terms []term) (string, []term) {
 	return strings.Join(keys, "\n"), terms
 }
 
-// numbers returns the different numbers that a port of the given name and protocol has among the pods of t, sorted.
+// numbers returns the numbers that the pods of t use for a port name and protocol, sorted and without duplicates.
 func (x *index) numbers(t podTerm, name string, protocol corev1.Protocol) []uint16 {
 	var out []uint16
 	for _, p := range x.pods(t) {

@@ -1,16 +1,17 @@
-// Keeps the page up to date: sections come as they change, by server-sent events, or where the node has no stream to spare by loading
-// the page again now and then.
+// Updates the page: the node sends sections that have changed as server-sent events. When the node accepts no further stream,
+// the script loads the whole page again from time to time.
 "use strict";
 
-const again = 10000; // milliseconds between loads without a stream
+const reloadPause = 10000; // milliseconds between loads without a stream
 const connection = document.getElementById("connection");
 
-function say(text) {
+// showProblem shows a text about the connection; an empty one hides it.
+function showProblem(text) {
   if (connection.textContent !== text) connection.textContent = text;
   connection.hidden = text === "";
 }
 
-// replace puts new content into a section, and leaves the reader where he is: what he scrolled, and what has the focus.
+// replace replaces the content of a section, and keeps its scroll positions and the focus.
 function replace(id, html) {
   const section = document.getElementById(id);
   if (!section || section.dataset.html === html) return;
@@ -26,33 +27,35 @@ function replace(id, html) {
   }
 }
 
+// follow opens the stream of events.
 function follow() {
   const events = new EventSource("/events");
-  events.addEventListener("open", () => say(""));
+  events.addEventListener("open", () => showProblem(""));
   events.addEventListener("section", (e) => {
     const { id, html } = JSON.parse(e.data);
     replace(id, html);
   });
   events.addEventListener("error", () => {
     if (events.readyState === EventSource.CLOSED) {
-      setTimeout(load, again);
+      setTimeout(load, reloadPause);
     } else {
-      say("No connection to the node: what is here is from before. Trying again.");
+      showProblem("No connection to the node: this page is out of date. Retrying.");
     }
   });
 }
 
+// load loads the page once, then tries to open a stream again.
 async function load() {
   try {
-    const answer = await fetch("/");
-    if (!answer.ok) throw new Error(answer.statusText);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const response = await fetch("/");
+    if (!response.ok) throw new Error(response.statusText);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const section of page.querySelectorAll("header[id], section[id]")) replace(section.id, section.innerHTML);
-    say("");
+    showProblem("");
   } catch {
-    say("No connection to the node: what is here is from before. Trying again.");
+    showProblem("No connection to the node: this page is out of date. Retrying.");
   }
-  setTimeout(follow, again);
+  setTimeout(follow, reloadPause);
 }
 
 follow();

@@ -12,11 +12,11 @@ import (
 	"weft/ipam/store"
 )
 
-// ErrCrash is what Update returns when it crashes.
+// ErrCrash is the error that Update returns when the store crashes.
 var ErrCrash = errors.New("storetest: crash")
 
-// Memory is a store.Store in memory. It outlives Close, as a file outlives the process: open it again with Reopen.
-// Its methods may be called concurrently.
+// Memory is a store.Store in memory. Like a file it survives Close: open it again with Reopen. Its methods may be
+// called concurrently.
 type Memory struct {
 	mu      sync.Mutex
 	self    peer.ID
@@ -34,29 +34,30 @@ func NewMemory() *Memory {
 	return &Memory{ranges: make(map[netip.Prefix]store.Range), leases: make(map[netip.Addr]store.Lease)}
 }
 
-// Copy returns another store with what is on disk, as a backup has it.
+// Copy returns another store with the durable state of m, like a backup.
 func (m *Memory) Copy() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return &Memory{self: m.self, ranges: maps.Clone(m.ranges), leases: maps.Clone(m.leases)}
 }
 
-// OnUpdate makes every Update ask f, with the number of updates before it, whether to crash, and whether what it was to
-// write is on disk all the same. A store that has crashed refuses everything until Reopen. A nil f never crashes.
+// OnUpdate makes every Update call f, with the number of updates before it, which returns whether to crash, and whether
+// the changes are durable all the same. A store that has crashed refuses everything until Reopen. A nil f never
+// crashes.
 func (m *Memory) OnUpdate(f func(update int) (crash, written bool)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.crash = f
 }
 
-// Updates is how many updates there have been, crashed ones included.
+// Updates returns how many updates there were, crashed ones included.
 func (m *Memory) Updates() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.updates
 }
 
-// Reopen makes a store that crashed or was closed usable again, with what is on disk.
+// Reopen makes a store that crashed or was closed usable again, with its durable state.
 func (m *Memory) Reopen() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -73,7 +74,11 @@ func (m *Memory) Load() (store.State, error) {
 	}
 	state := store.State{Source: "memory", Self: m.self, Ranges: make(map[netip.Prefix]store.Range)}
 	for cidr, r := range m.ranges {
-		state.Ranges[cidr] = store.Range{Ring: slices.Clone(r.Ring), Vote: slices.Clone(r.Vote), Decrees: maps.Clone(r.Decrees)}
+		state.Ranges[cidr] = store.Range{
+			Ring:           slices.Clone(r.Ring),
+			BootstrapState: slices.Clone(r.BootstrapState),
+			ReclaimStates:  maps.Clone(r.ReclaimStates),
+		}
 	}
 	state.Leases = slices.SortedFunc(maps.Values(m.leases), func(a, b store.Lease) int { return a.Addr.Compare(b.Addr) })
 	return state, nil
@@ -131,26 +136,26 @@ func (t *memoryTx) SetRing(cidr netip.Prefix, ring []byte) error {
 	return nil
 }
 
-func (t *memoryTx) SetVote(cidr netip.Prefix, vote []byte) error {
+func (t *memoryTx) SetBootstrapState(cidr netip.Prefix, state []byte) error {
 	r := t.ranges[cidr]
-	r.Vote = slices.Clone(vote)
+	r.BootstrapState = slices.Clone(state)
 	t.ranges[cidr] = r
 	return nil
 }
 
-func (t *memoryTx) SetDecree(cidr netip.Prefix, gone peer.ID, decree []byte) error {
+func (t *memoryTx) SetReclaimState(cidr netip.Prefix, dead peer.ID, state []byte) error {
 	r := t.ranges[cidr]
-	r.Decrees = maps.Clone(r.Decrees) // that of before must stay as it is
-	if decree == nil {
-		delete(r.Decrees, gone)
+	r.ReclaimStates = maps.Clone(r.ReclaimStates) // the map of the state before must not change
+	if state == nil {
+		delete(r.ReclaimStates, dead)
 	} else {
-		if r.Decrees == nil {
-			r.Decrees = make(map[peer.ID][]byte)
+		if r.ReclaimStates == nil {
+			r.ReclaimStates = make(map[peer.ID][]byte)
 		}
-		r.Decrees[gone] = slices.Clone(decree)
+		r.ReclaimStates[dead] = slices.Clone(state)
 	}
-	if len(r.Decrees) == 0 {
-		r.Decrees = nil
+	if len(r.ReclaimStates) == 0 {
+		r.ReclaimStates = nil
 	}
 	t.ranges[cidr] = r
 	return nil

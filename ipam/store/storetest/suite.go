@@ -14,8 +14,8 @@ import (
 	"weft/ipam/store"
 )
 
-// TestStore checks a store.Store. Within one subtest, open opens the same store each time, empty at first; the suite closes
-// it before it opens it again.
+// TestStore checks a store.Store. Within one subtest, open opens the same store each time, empty at first; the suite
+// closes it before it opens it again.
 func TestStore(t *testing.T, newStore func(t *testing.T) (open func() store.Store)) {
 	for name, test := range map[string]func(*testing.T, func() store.Store){
 		"Empty":      testEmpty,
@@ -46,7 +46,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// want demands that s holds the state, its source aside.
+// want checks that s holds the state, except for its source.
 func want(t *testing.T, s store.Store, state store.State) {
 	t.Helper()
 	got, err := s.Load()
@@ -78,7 +78,7 @@ func testEverything(t *testing.T, open func() store.Store) {
 			tx.SetSelf(peer.ID{1, 2}),
 			tx.SetRing(cidr4, []byte("ring 4")),
 			tx.SetRing(cidr6, []byte("ring 6")),
-			tx.SetVote(cidr6, []byte("vote 6")),
+			tx.SetBootstrapState(cidr6, []byte("state 6")),
 			tx.PutLease(lease("b", "10.32.0.10")),
 			tx.PutLease(lease("a", "10.32.0.9")),
 			tx.PutLease(lease("a/\x00\"ü", "fd00::1")),
@@ -88,7 +88,7 @@ func testEverything(t *testing.T, open func() store.Store) {
 		Self: peer.ID{1, 2},
 		Ranges: map[netip.Prefix]store.Range{
 			cidr4: {Ring: []byte("ring 4")},
-			cidr6: {Ring: []byte("ring 6"), Vote: []byte("vote 6")},
+			cidr6: {Ring: []byte("ring 6"), BootstrapState: []byte("state 6")},
 		},
 		Leases: []store.Lease{lease("a", "10.32.0.9"), lease("b", "10.32.0.10"), lease("a/\x00\"ü", "fd00::1")},
 	}
@@ -106,7 +106,7 @@ func testReplace(t *testing.T, open func() store.Store) {
 			return errors.Join(
 				tx.SetSelf(peer.ID{1}),
 				tx.SetRing(cidr4, []byte(owner)),
-				tx.SetVote(cidr4, []byte(owner)),
+				tx.SetBootstrapState(cidr4, []byte(owner)),
 				tx.PutLease(lease(owner, "10.32.0.1")),
 				tx.PutLease(lease(owner, "10.32.0.2")),
 				tx.DeleteLease(netip.MustParseAddr("10.32.0.2")),
@@ -115,7 +115,7 @@ func testReplace(t *testing.T, open func() store.Store) {
 		}))
 		want(t, s, store.State{
 			Self:   peer.ID{1},
-			Ranges: map[netip.Prefix]store.Range{cidr4: {Ring: []byte(owner), Vote: []byte(owner)}},
+			Ranges: map[netip.Prefix]store.Range{cidr4: {Ring: []byte(owner), BootstrapState: []byte(owner)}},
 			Leases: []store.Lease{lease(owner, "10.32.0.1")},
 		})
 	}
@@ -136,7 +136,7 @@ func testRollback(t *testing.T, open func() store.Store) {
 	must(t, s.Close())
 }
 
-// testOwned checks that neither side keeps the other's slices.
+// testOwned checks that the store and its caller share no slices.
 func testOwned(t *testing.T, open func() store.Store) {
 	s := open()
 	ring := []byte("ring")

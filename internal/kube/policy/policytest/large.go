@@ -12,8 +12,9 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// Large returns a cluster of pods in 100 namespaces, of which the first local ones are on this node, and policies that each allow an application some pods of its
-// namespace, all pods of ten namespaces, and a block, at one port.
+// Large returns a cluster with pods in 100 namespaces; the given number of local pods, the first ones, are on this node. Each of
+// the policies allows one application connections from some pods of its namespace, from all pods of ten namespaces and from a
+// block of addresses, to one port.
 func Large(pods, policies, local int) *policy.Cluster {
 	c := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	const spaces = 100

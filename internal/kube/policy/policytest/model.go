@@ -1,5 +1,5 @@
-// Package policytest decides about packets by network policies as their documentation reads, one packet at a time, to compare
-// package policy with; and it makes up clusters and policies.
+// Package policytest is a model of network policies to compare package policy with. It decides about one packet at a time, as
+// directly as the documentation of the policies reads. It also generates random clusters and policies.
 package policytest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// Packet is the first of a connection. ICMP stands for all protocols without ports.
+// Packet is the first packet of a connection. ICMP stands for all protocols without ports.
 type Packet struct {
 	Src, Dst netip.Addr
 	Protocol corev1.Protocol
@@ -27,11 +27,12 @@ type Packet struct {
 // ICMP is the Protocol of packets without ports.
 const ICMP corev1.Protocol = "ICMP"
 
-// Allowed reports whether the packet passes at the node whose pods are Local: egress of the source, then ingress of the destination.
+// Allowed reports whether the packet passes on the node of the pods that are Local. Both the egress policies of the source and
+// the ingress policies of the destination must allow it.
 func Allowed(c *policy.Cluster, p Packet) bool {
 	src, dst := podOf(c, p.Src), podOf(c, p.Dst)
 	if src != nil && src == dst {
-		return true // a pod may talk to itself
+		return true // a pod may connect to itself
 	}
 	if src != nil && src.Local && !decide(c, src, true, p) {
 		return false
@@ -119,7 +120,7 @@ func policyAllows(c *policy.Cluster, np *networkingv1.NetworkPolicy, egress bool
 		for _, port := range r.ports {
 			byName := egress && port.Port != nil && port.Port.Type == intstr.String
 			peer := len(r.peers) == 0 || slices.ContainsFunc(r.peers, func(x networkingv1.NetworkPolicyPeer) bool {
-				return (x.IPBlock == nil || !byName) && peerMatches(c, np.Namespace, x, other) // names are of pods
+				return (x.IPBlock == nil || !byName) && peerMatches(c, np.Namespace, x, other) // only pods have port names
 			})
 			if peer && (all || portMatches(c, port, p)) {
 				return true
@@ -190,7 +191,8 @@ func among(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.N
 	return matches(&pods.NamespaceSelector, c.Namespaces[pod.Namespace]) && matches(&pods.PodSelector, pod.Labels)
 }
 
-func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.AdminNetworkPolicyRuleAction {
+func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool, other netip.Addr,
+	p Packet) v1alpha1.AdminNetworkPolicyRuleAction {
 	if egress {
 		for _, r := range a.Spec.Egress {
 			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.AdminNetworkPolicyEgressPeer) bool {
@@ -209,7 +211,8 @@ func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool,
 	return ""
 }
 
-func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, egress bool, other netip.Addr, p Packet) v1alpha1.BaselineAdminNetworkPolicyRuleAction {
+func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, egress bool, other netip.Addr,
+	p Packet) v1alpha1.BaselineAdminNetworkPolicyRuleAction {
 	if egress {
 		for _, r := range b.Spec.Egress {
 			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.BaselineAdminNetworkPolicyEgressPeer) bool {
@@ -235,7 +238,8 @@ func from(c *policy.Cluster, peers []v1alpha1.AdminNetworkPolicyIngressPeer, ip 
 	})
 }
 
-func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod, nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
+func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod,
+	nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
 	switch {
 	case nodes != nil:
 		return slices.ContainsFunc(c.Nodes, func(n policy.Node) bool { return matches(nodes, n.Labels) && slices.Contains(n.IPs, ip) })

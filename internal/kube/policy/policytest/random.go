@@ -15,7 +15,7 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// Random makes up clusters, policies and packets. Few values occur, so that they meet often.
+// Random generates clusters, policies and packets. It draws from few values, so that selectors often match.
 type Random struct{ *rand.Rand }
 
 // NewRandom returns the Random of a seed.
@@ -211,7 +211,7 @@ func (r Random) adminPorts() *[]v1alpha1.AdminNetworkPolicyPort {
 	return &list
 }
 
-// adminTargets returns the peers and ports of an egress rule; the API takes ports by name for pods alone.
+// adminTargets returns the peers and ports of an egress rule. The API allows ports by name for pods only.
 func (r Random) adminTargets() (to []v1alpha1.AdminNetworkPolicyEgressPeer, ports *[]v1alpha1.AdminNetworkPolicyPort) {
 	to, ports = append(several(r, 2, r.adminTo), r.adminTo()), r.adminPorts()
 	named := ports != nil && slices.ContainsFunc(*ports, func(p v1alpha1.AdminNetworkPolicyPort) bool { return p.NamedPort != nil })
@@ -229,7 +229,9 @@ func (r Random) Admin(name string, priority int) *v1alpha1.AdminNetworkPolicy {
 		return pick(r, []v1alpha1.AdminNetworkPolicyRuleAction{"Allow", "Deny", "Pass"})
 	}
 	a.Spec.Ingress = several(r, 3, func() v1alpha1.AdminNetworkPolicyIngressRule {
-		return v1alpha1.AdminNetworkPolicyIngressRule{Action: action(), From: append(several(r, 2, r.adminFrom), r.adminFrom()), Ports: r.adminPorts()}
+		return v1alpha1.AdminNetworkPolicyIngressRule{
+			Action: action(), From: append(several(r, 2, r.adminFrom), r.adminFrom()), Ports: r.adminPorts(),
+		}
 	})
 	a.Spec.Egress = several(r, 3, func() v1alpha1.AdminNetworkPolicyEgressRule {
 		to, ports := r.adminTargets()
@@ -246,7 +248,9 @@ func (r Random) Baseline() *v1alpha1.BaselineAdminNetworkPolicy {
 		return pick(r, []v1alpha1.BaselineAdminNetworkPolicyRuleAction{"Allow", "Deny"})
 	}
 	b.Spec.Ingress = several(r, 2, func() v1alpha1.BaselineAdminNetworkPolicyIngressRule {
-		return v1alpha1.BaselineAdminNetworkPolicyIngressRule{Action: action(), From: []v1alpha1.AdminNetworkPolicyIngressPeer{r.adminFrom()}, Ports: r.adminPorts()}
+		return v1alpha1.BaselineAdminNetworkPolicyIngressRule{
+			Action: action(), From: []v1alpha1.AdminNetworkPolicyIngressPeer{r.adminFrom()}, Ports: r.adminPorts(),
+		}
 	})
 	b.Spec.Egress = several(r, 2, func() v1alpha1.BaselineAdminNetworkPolicyEgressRule {
 		to, ports := r.adminTargets()
@@ -261,7 +265,7 @@ func (r Random) Baseline() *v1alpha1.BaselineAdminNetworkPolicy {
 	return b
 }
 
-// ClusterWithPolicies returns a cluster with up to some policies of each kind.
+// ClusterWithPolicies returns a cluster with at most some policies of each kind.
 func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 	c := r.Cluster()
 	for i := range r.IntN(some + 1) {
@@ -278,10 +282,11 @@ func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 	return c
 }
 
-// Packet returns a packet between pods, or between a pod and somebody else.
+// Packet returns a packet between pods, or between a pod and another address.
 func (r Random) Packet(c *policy.Cluster) Packet {
 	others := []netip.Addr{
-		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
+		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"),
+		netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
 	}
 	end := func() netip.Addr {
 		if r.chance(5) {

@@ -1,0 +1,73 @@
+package api
+
+// PeerState is the state of a member of the network, as far as the answering node knows.
+type PeerState string
+
+// States of a peer.
+const (
+	PeerAlive PeerState = "alive"
+	PeerDead  PeerState = "dead" // does not answer, and did not leave
+	PeerLeft  PeerState = "left" // left the network ("weft leave")
+)
+
+// Link is how a peer is reached.
+type Link string
+
+// Links to a peer.
+const (
+	LinkDirect Link = "direct" // datagrams go straight to the peer
+	LinkRelay  Link = "relay"  // through another node, Peer.Via
+	LinkNone   Link = "none"   // not reached; also that of the node itself
+)
+
+// Links returns all values of Link. The caller owns the slice.
+func Links() []Link { return []Link{LinkDirect, LinkRelay, LinkNone} }
+
+// Datapath is the part of a node that carries frames to a peer. It is empty for the node itself and for peers that are not
+// alive.
+type Datapath string
+
+// Datapaths of a peer, and of a whole node.
+const (
+	DatapathUserspace Datapath = "userspace"
+	DatapathKernel    Datapath = "kernel"
+	DatapathMixed     Datapath = "mixed" // of a node only: the kernel carries frames to some of its peers
+)
+
+// Cipher is the cipher of the session with a peer. It is empty where datagrams are not encrypted, or where no cipher has been
+// chosen yet.
+type Cipher string
+
+// Ciphers of a session.
+const (
+	CipherAES256GCM        Cipher = "aes-256-gcm"
+	CipherChaCha20Poly1305 Cipher = "chacha20-poly1305"
+)
+
+// IPAMState is the state of a node's address allocator.
+type IPAMState string
+
+// States of an allocator.
+const (
+	IPAMIdle    IPAMState = "idle"    // no range is divided, and no address has been requested
+	IPAMWaiting IPAMState = "waiting" // for the cause in IPAM.WaitingFor
+	IPAMReady   IPAMState = "ready"   // addresses are allocated while any are free
+)
+
+// CheckResult is the outcome of a Check.
+type CheckResult string
+
+// Results of a Check.
+const (
+	CheckOK      CheckResult = "ok"
+	CheckWarn    CheckResult = "warn"    // a node runs, but not as well as it could
+	CheckFail    CheckResult = "fail"    // a node does not start, or carries no frames
+	CheckUnknown CheckResult = "unknown" // the caller lacks the rights to find out
+)
+
+// Subjects of Client.Wait. The third is WaitPeers followed by a number of peers alive, such as "peers=3".
+const (
+	WaitReady = "ready"
+	WaitIPAM  = "ipam"
+	WaitPeers = "peers="
+)

@@ -1,0 +1,71 @@
+package api_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"weft/internal/api"
+	"weft/ipam"
+	"weft/mesh"
+	"weft/router/session"
+	"weft/router/vxlan"
+)
+
+// TestEnumerationsAreThoseOfTheEngines: the daemon converts the states of its engines to those of the API.
+func TestEnumerationsAreThoseOfTheEngines(t *testing.T) {
+	for engine, want := range map[string]string{
+		mesh.StateAlive.String():          string(api.PeerAlive),
+		mesh.StateDead.String():           string(api.PeerDead),
+		mesh.StateLeft.String():           string(api.PeerLeft),
+		vxlan.Userspace.String():          string(api.DatapathUserspace),
+		vxlan.Kernel.String():             string(api.DatapathKernel),
+		session.AES256GCM.String():        string(api.CipherAES256GCM),
+		session.ChaCha20Poly1305.String(): string(api.CipherChaCha20Poly1305),
+		string(ipam.Idle):                 string(api.IPAMIdle),
+		string(ipam.Waiting):              string(api.IPAMWaiting),
+		string(ipam.Ready):                string(api.IPAMReady),
+	} {
+		if engine != want {
+			t.Errorf("the engine has %q, the API %q", engine, want)
+		}
+	}
+}
+
+// TestDocuments compares the JSON of documents that contain enumerations, byte by byte.
+func TestDocuments(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		doc  any
+		want string
+	}{
+		{"peer", api.Peer{
+			State: api.PeerAlive, Link: api.LinkRelay, Datapath: api.DatapathUserspace, Encrypted: true, Cipher: api.CipherAES256GCM,
+		},
+			`{"id":"","name":"","addr":"","state":"alive","self":false,"link":"relay","via":"","datapath":"userspace","encrypted":true,` +
+				`"cipher":"aes-256-gcm","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,"drops":null}`},
+		{"no peer", api.Peer{State: api.PeerLeft, Link: api.LinkNone},
+			`{"id":"","name":"","addr":"","state":"left","self":false,"link":"none","via":"","datapath":"","encrypted":false,` +
+				`"cipher":"","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,"drops":null}`},
+		{"direct peer", api.Peer{State: api.PeerDead, Link: api.LinkDirect, Datapath: api.DatapathKernel, Cipher: api.CipherChaCha20Poly1305},
+			`{"id":"","name":"","addr":"","state":"dead","self":false,"link":"direct","via":"","datapath":"kernel","encrypted":false,` +
+				`"cipher":"chacha20-poly1305","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,"drops":null}`},
+		{"status", api.Status{Datapath: api.DatapathMixed, Peers: map[api.PeerState]int{api.PeerDead: 1, api.PeerAlive: 2}, IPAM: api.IPAMReady},
+			`{"version":"","id":"","name":"","ready":false,"range":null,"bridge":"","tap":"","mtu":0,"advertise":"","encrypted":false,` +
+				`"secrets":0,"secrets_droppable":false,"datapath":"mixed","offload":null,"queues":0,"peers":{"alive":2,"dead":1},"targets":null,` +
+				`"ipam":"ready","garbage_freed":0,"exposed":null,"fdb":0,"drops":null,"relayed":0,` +
+				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"since":"0001-01-01T00:00:00Z","warnings":null}`},
+		{"address space", api.IPAM{State: api.IPAMWaiting}, `{"state":"waiting","waiting_for":"","ranges":null}`},
+		{"idle address space", api.IPAM{State: api.IPAMIdle}, `{"state":"idle","waiting_for":"","ranges":null}`},
+		{"checks", []api.Check{{Result: api.CheckOK}, {Result: api.CheckWarn}, {Result: api.CheckFail}, {Result: api.CheckUnknown, Remedy: "x"}},
+			`[{"check":"","result":"ok","detail":""},{"check":"","result":"warn","detail":""},{"check":"","result":"fail","detail":""},` +
+				`{"check":"","result":"unknown","detail":"","mend":"x"}]`},
+	} {
+		got, err := json.Marshal(tt.doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Config configures a Mesh. All fields but Capabilities, Keys, Tunnel, Observer and Logger are required.
+type Config struct {
+	Identity Identity
+	// Name is the nickname shown to people. It need not be unique.
+	Name string
+	// Transport carries memberlist's packets and streams: the result of Listen, or one in memory in tests.
+	Transport memberlist.Transport
+	// Advertise is the gossip address that is published to the other nodes.
+	Advertise netip.AddrPort
+	// DataPort is the UDP port of the datapath that is published to the other nodes.
+	DataPort uint16
+	// Capabilities are published to the other nodes: bits that describe what this node's datapath supports. The mesh
+	// assigns them no meaning.
+	Capabilities uint32
+	// Keys seal the gossip: at most MaxKeys, the preferred one first. Without keys gossip is plain. SetKeys replaces them.
+	Keys []GossipKey
+	// Targets are the persistent targets.
+	Targets *Targets
+	// Peers are targets for this run only, from the command line, parsed.
+	Peers []Target
+	// Discovery makes the node dial members that it learned from other nodes in earlier runs, or that it lost.
+	Discovery bool
+	// Tunnel carries gossip to nodes that cannot be reached at their gossip address. Nil: there is no tunnel.
+	Tunnel Tunnel
+	// Observer is notified of changes of the membership. Nil: nothing is notified.
+	Observer Observer
+	// Logger receives the mesh's log. Nil discards it.
+	Logger *slog.Logger
+}
+
+// Observer receives changes of the membership.
+type Observer interface {
+	// MembersChanged receives all members, ordered by ID, once at the start and after every change of one of them.
+	// Changes that follow one another quickly are merged into one call. It is called from the goroutine of Mesh.Run,
+	// without any lock held, one call at a time; while it blocks, further changes are not observed and gossip keys are
+	// not switched. The callee owns the slice.
+	MembersChanged(members []Member)
+}
+
+// validate returns an error about the first field that cannot be used.
+func (c *Config) validate() error {
+	switch {
+	case c.Identity.ID.IsZero():
+		return errors.New("mesh: no identity")
+	case c.Transport == nil:
+		return errors.New("mesh: no transport")
+	case !c.Advertise.IsValid():
+		return errors.New("mesh: no address to advertise")
+	case len(c.Name) > maxName:
+		return fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
+	}
+	return nil
+}
+
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

@@ -1,0 +1,85 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// firstRejoin is within which time after the start a node first dials the members of earlier runs. It is short, since
+	// pods have no network until a restarted node has found the others, and random, so that nodes that start together do
+	// not all dial at once.
+	firstRejoin = 200 * time.Millisecond
+	// rejoinPause is the pause after the first attempt; it grows like those between attempts at a target.
+	rejoinPause = 2 * time.Second
+	// rejoinBatch is how many members are dialled in one attempt.
+	rejoinBatch = 3
+)
+
+// rejoin dials, with growing pauses, members that are known but not alive: those of earlier runs, and those on the other
+// side of a partition, to which memberlist sends nothing any more after half a minute. It returns when ctx ends.
+func (d *dialer) rejoin(ctx context.Context) {
+	pause := rejoinPause
+	for next := rand.N(firstRejoin); ; next = jittered(pause) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(next):
+		}
+		lost := d.lost()
+		if len(lost) == 0 {
+			pause = rejoinPause
+			continue
+		}
+		pause = longer(pause)
+		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
+		for _, addr := range lost[:min(rejoinBatch, len(lost))] {
+			err := d.join(ctx, addr)
+			if err == nil {
+				pause = rejoinPause
+			} else if e, ok := errors.AsType[*SecretError](err); ok {
+				d.mesh.keyMismatches.record(e.Addr.Addr(), e.Reason, time.Now())
+			}
+		}
+	}
+}
+
+// lost returns the gossip addresses of members that were seen, have not left, and are not alive.
+func (d *dialer) lost() []netip.AddrPort {
+	var lost []netip.AddrPort
+	for id, text := range d.mesh.cfg.Targets.Seen() {
+		addr, err := netip.ParseAddrPort(text)
+		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.cfg.Advertise {
+			continue
+		}
+		if m, known := d.mesh.roster.lookup(id); known && m.State != StateDead {
+			continue
+		}
+		lost = append(lost, addr)
+	}
+	return lost
+}
+
+// catchUp exchanges states with a few random members soon after the start. When many nodes start at once, each repeats
+// a broadcast only as often as suits the few members that it knows by then, so some nodes miss it. Without catchUp they
+// would learn of the new members at the next push/pull, half a minute later or more.
+func (d *dialer) catchUp(ctx context.Context) {
+	for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jittered(pause)):
+		}
+		members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
+		if len(members) == 0 {
+			continue
+		}
+		if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
+			d.mesh.log.Debug("exchange of states after the start failed", "err", err)
+		}
+	}
+}

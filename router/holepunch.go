@@ -1,0 +1,63 @@
+package router
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+
+	"weft/internal/peer"
+	"weft/router/liveness"
+	"weft/router/wire"
+)
+
+// Two peers that can only dial out are connected by UDP hole punching (RFC 5128, section 3.3): a relay between them, which
+// sees the public endpoint of each, sends it to the other one, and both probe it at the same time.
+
+// holePunches decides when this node, as a relay, starts a hole punch.
+type holePunches struct {
+	mu          sync.Mutex
+	coordinator liveness.Coordinator // guarded by mu
+}
+
+// coordinateHolePunch starts a hole punch between two peers for which this node has just relayed a datagram, if both can
+// only dial out.
+func (e *Engine) coordinateHolePunch(a, b *peerView) {
+	if !a.DialOut || !b.DialOut || !a.direct() || !b.direct() {
+		return
+	}
+	e.holePunches.mu.Lock()
+	start := e.holePunches.coordinator.Start(a.ID, b.ID, e.now())
+	e.holePunches.mu.Unlock()
+	if !start {
+		return
+	}
+	e.sendHolePunch(a, b)
+	e.sendHolePunch(b, a)
+}
+
+// sendHolePunch sends the endpoint of one peer to another.
+func (e *Engine) sendHolePunch(to, about *peerView) {
+	if seen := about.egress.Load(); seen.addr.IsValid() && !seen.relayed {
+		_ = e.sendControl(to.egress.Load(), wire.Control{Message: holePunchMessage(about.ID, seen.addr)})
+	}
+}
+
+// startHolePunch probes a peer at the endpoint at which a relay sees it.
+func (e *Engine) startHolePunch(id peer.ID, addr netip.AddrPort) {
+	v := e.peers.Load().byID[id]
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	v.link.StartPunch(addr, e.now())
+	v.mu.Unlock()
+	e.wakeLiveness()
+}
+
+// holePunchMessage returns the control message for a peer that is seen at addr.
+func holePunchMessage(id peer.ID, addr netip.AddrPort) []byte {
+	m := append([]byte{controlHolePunch}, id[:]...)
+	m = binary.BigEndian.AppendUint16(m, addr.Port())
+	ip := addr.Addr().As16()
+	return append(m, ip[:]...)
+}
