@@ -53,8 +53,20 @@ type Status struct {
 	Relayed   uint64    `json:"relayed"`
 	Neighbors Neighbors `json:"neighbors"`
 	Since     time.Time `json:"since"`
-	// Warnings are sentences, each with its mend.
+	// Conditions say what is wrong, the most severe first.
+	Conditions []Condition `json:"conditions"`
+	// Warnings are the same as sentences: for each condition its text and its remedy.
 	Warnings []string `json:"warnings"`
+}
+
+// Condition is something that is wrong with a node, or worth knowing. docs/OPERATIONS.md has a section for each code.
+type Condition struct {
+	Code     string    `json:"code"` // for programs; it never changes
+	Severity Severity  `json:"severity"`
+	Title    string    `json:"title"`  // a few words, the same for all conditions of a code
+	Text     string    `json:"text"`   // what is wrong, in sentences
+	Remedy   string    `json:"remedy"` // how to fix it, in sentences; empty where nothing can be done but wait
+	Since    time.Time `json:"since"`
 }
 
 // Neighbors counts what became of ARP requests and neighbour solicitations of pods: answered by this node, sent to the one

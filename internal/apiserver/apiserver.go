@@ -120,7 +120,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return serve(ctx, s.cfg.Socket, s.socketHandler(ctx), 0) })
 	if s.cfg.HTTP != nil {
 		group.Go(func() error { return s.cfg.Page.Run(ctx) })
-		group.Go(func() error { return serve(ctx, newLimitedListener(s.cfg.HTTP, maxHTTPConns), s.httpHandler(), httpTimeout) })
+		group.Go(func() error {
+			return serve(ctx, newLimitedListener(s.cfg.HTTP, maxHTTPConns), s.httpHandler(), httpTimeout)
+		})
 	}
 	return group.Wait()
 }

@@ -61,12 +61,6 @@ type Gossip interface {
 	FromTunnel(from peer.ID, message []byte)
 }
 
-// Owners returns the node that allocates an address of the overlay, for ARP and neighbour discovery. It is called for every
-// question of this node's pods, by the goroutine that reads the TAP, and must not block.
-type Owners interface {
-	OwnerOf(netip.Addr) (peer.ID, bool)
-}
-
 // HostAddresses returns the addresses that are leased to the bridge, which the datapath restores after a reboot or a repair. It
 // may be called from any goroutine and must not call the Datapath.
 type HostAddresses interface {
@@ -95,7 +89,7 @@ type Config struct {
 	Membership Membership
 	Gossip     Gossip
 	Tunnel     *Tunnel
-	Owners     Owners // nil: questions for addresses go to all nodes
+	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
 	Addresses  HostAddresses
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged
@@ -179,7 +173,8 @@ func (d *Datapath) Run(ctx context.Context) error {
 	}
 	d.current.Store(e)
 	d.cfg.Tunnel.engine.Store(e.router)
-	e.router.SetSecrets(*d.secrets.Load()) // which may have changed since open
+	e.router.SetSecrets(*d.secrets.Load()) // both may have changed since open
+	e.router.SetTrusted(*d.trusted.Load())
 	close(d.started)
 	d.SyncPeers()
 	if err := d.restoreAddresses(); err != nil {
@@ -227,7 +222,6 @@ func (d *Datapath) SyncPeers() {
 	members := d.cfg.Membership.Members()
 	peers := make([]router.Peer, 0, len(members))
 	for _, m := range members {
-		m.Kernel = e.kernel.carries(m.ID)
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)

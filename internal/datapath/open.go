@@ -67,19 +67,13 @@ func (d *Datapath) routerConfig(device tap.Device) router.Config {
 	for i, c := range d.conns {
 		conns[i] = c
 	}
-	events := routerEvents{d}
-	cfg := router.Config{
-		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusts: d.trusts,
-		OnPlainAgreed: events.PlainAgreed, OnLinks: events.LinksChanged, OnControl: events.ControlReceived, DialBack: events.DialBack,
-		Device: device, Conns: conns, Logger: d.log,
+	return router.Config{
+		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
+		Owners: d.cfg.Owners, Events: routerEvents{d}, Device: device, Conns: conns, Logger: d.log,
 	}
-	if d.cfg.Owners != nil {
-		cfg.Owner = d.cfg.Owners.OwnerOf
-	}
-	return cfg
 }
 
-// routerEvents receives what the router reports; router.Config documents which goroutine calls each method.
+// routerEvents receives what the router reports. It implements router.Events.
 type routerEvents struct{ d *Datapath }
 
 // PlainAgreed moves a peer to or from the kernel path, as frames to it may now leave unsealed, or no longer.

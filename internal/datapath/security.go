@@ -20,7 +20,7 @@ func (d *Datapath) SetSecrets(list []session.Secret) {
 func (d *Datapath) SetTrusted(list []netip.Prefix) {
 	d.trusted.Store(&list)
 	if e := d.current.Load(); e != nil {
-		e.router.SetTrusts(d.trusts)
+		e.router.SetTrusted(list)
 		d.SyncPeers()
 	}
 }

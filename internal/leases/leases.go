@@ -23,6 +23,7 @@ import (
 	"weft/internal/leases/holder"
 	"weft/internal/peer"
 	"weft/internal/podlink"
+	"weft/internal/signal"
 	"weft/ipam"
 )
 
@@ -77,7 +78,7 @@ type Config struct {
 type Manager struct {
 	cfg     Config // constant after New
 	log     *slog.Logger
-	recheck chan struct{} // of capacity 1: makes Run look for orphans at once
+	recheck signal.Chan // makes Run look for orphans at once
 
 	freed  atomic.Uint64          // leases that ended because their attachment was gone
 	survey atomic.Pointer[survey] // result of the last search for orphans; never nil after New
@@ -91,7 +92,7 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, recheck: make(chan struct{}, 1)}
+	m := &Manager{cfg: cfg, log: cfg.Logger, recheck: signal.New()}
 	m.findOrphans()
 	return m
 }
@@ -106,12 +107,7 @@ func (m *Manager) Run(ctx context.Context) {
 }
 
 // Recheck makes Run look for orphans at once, as when a range has just been divided.
-func (m *Manager) Recheck() {
-	select {
-	case m.recheck <- struct{}{}:
-	default:
-	}
-}
+func (m *Manager) Recheck() { m.recheck.Set() }
 
 // Freed counts the leases that ended because their attachment was gone.
 func (m *Manager) Freed() uint64 { return m.freed.Load() }
@@ -225,6 +221,12 @@ func clientHolder(text string) (holder.Holder, error) {
 	return h, nil
 }
 
+// hinted is an error that knows what an operator can do about it.
+type hinted interface {
+	error
+	Hint() string
+}
+
 // Explain returns an error of the allocator with its kind and a hint, as a *hint.Error; nil for nil.
 func Explain(err error) error {
 	if err == nil {
@@ -244,12 +246,15 @@ func Explain(err error) error {
 		{ipam.ErrLeased, hint.Refused, "Choose another address, or release that one."},
 		{ipam.ErrUnreachable, hint.Refused, "Choose another address, or bring that node back."},
 		{ipam.ErrAlive, hint.Refused, "Run \"weft leave\" there, or stop it first."},
-		{ipam.ErrSilent, hint.Refused, "Try again: the reclaim continues from there."},
+		{ipam.ErrUnresponsive, hint.Refused, "Try again: the reclaim continues from there."},
 		{ipam.ErrLeft, hint.Refused, "Start the daemon again to join anew."},
-		{ipam.ErrNoHeir, hint.Refused, "\"weft peers\" shows which nodes are reachable; try again when one is."},
+		{ipam.ErrNoNewOwner, hint.Refused, "\"weft peers\" shows which nodes are reachable; try again when one is."},
 		{context.DeadlineExceeded, hint.Timeout, "\"weft ipam\" and \"weft peers\" show what is missing."},
 	} {
 		if errors.Is(err, k.err) {
+			if h, ok := errors.AsType[hinted](err); ok {
+				k.hint = h.Hint()
+			}
 			return hint.New(k.kind, k.hint, "%w", err)
 		}
 	}

@@ -186,7 +186,7 @@ func (m *Manager) watchOrphans(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.recheck:
+		case <-m.recheck.C():
 		case <-time.After(pause):
 		}
 	}

@@ -151,7 +151,7 @@ func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (
 		Identity: n.identity, Name: n.cfg.Name, Transport: n.transport, Targets: st.targets, Peers: meshTargets(n.cfg.Targets()),
 		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(),
 		Capabilities: uint32(n.cfg.Offer()), Keys: keys,
-		Discovery: !n.cfg.NoDiscovery, Tunnel: tunnel, OnChange: n.members.changed, Logger: n.log,
+		Discovery: !n.cfg.NoDiscovery, Tunnel: tunnel, Observer: n.members, Logger: n.log,
 	})
 	return err
 }
@@ -160,8 +160,7 @@ func (n *node) buildIPAM(st *state) (err error) {
 	n.ipam, err = ipam.New(ipam.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
 		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log,
-		Reachable: n.members.reachable, Members: n.mesh.Known, Names: n.members.name,
-		OnBootstrapped: n.events.Bootstrapped, OnReclaimed: n.events.Reclaimed,
+		Membership: ipamMembership{n.members, n.mesh}, Events: n.events,
 	})
 	if err != nil {
 		return hint.Refuse(filepath.Join(n.cfg.StateDir, statedir.StoreFile), "Fix the error, or start with another --state-dir.", "%w", err)
@@ -178,11 +177,9 @@ func (n *node) buildNames() (err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return hint.Refuse(path, "Make it readable, or remove it and add the names again.", "%w", err)
 	}
-	broadcast := gossip{n.mesh, mesh.ChannelDNS, n.log}
 	if n.registry, err = dns.NewRegistry(dns.RegistryConfig{
-		Self: n.identity.ID, Initial: bytes.TrimSpace(initial), Alive: n.members.alive, Logger: n.log,
-		Save:      func(text []byte) error { return renameio.WriteFile(path, text, 0o600) },
-		Broadcast: broadcast.Broadcast,
+		Self: n.identity.ID, Initial: bytes.TrimSpace(initial), Logger: n.log,
+		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log}, Membership: n.members,
 	}); err != nil {
 		return hint.Refuse(path, "Restore the file, or remove it and add the names again.", "%w", err)
 	}
@@ -190,9 +187,21 @@ func (n *node) buildNames() (err error) {
 	if n.cfg.NoDNS {
 		return nil
 	}
-	n.dns, err = dns.New(dns.Config{Names: n.registry, Ranges: n.cfg.Ranges, Local: hostnet.IsLocal, Logger: n.log})
+	n.dns, err = dns.New(dns.Config{Names: n.registry, Ranges: n.cfg.Ranges, Host: localHost{}, Logger: n.log})
 	return err
 }
+
+// namesFile is the file of this node's names. It implements dns.Store.
+type namesFile string
+
+// Save implements dns.Store.
+func (f namesFile) Save(state []byte) error { return renameio.WriteFile(string(f), state, 0o600) }
+
+// localHost implements dns.Host.
+type localHost struct{}
+
+// IsLocal implements dns.Host.
+func (localHost) IsLocal(addr netip.Addr) bool { return hostnet.IsLocal(addr) }
 
 func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) (err error) {
 	cfg := datapath.Config{
@@ -223,7 +232,7 @@ func (n *node) buildLeases() {
 
 func (n *node) buildServer() error {
 	documents := documents{n}
-	page, err := statuspage.New(statuspage.Config{Source: documents.snapshot, Logger: n.log})
+	page, err := statuspage.New(statuspage.Config{Source: documents, Logger: n.log})
 	if err != nil {
 		return err
 	}

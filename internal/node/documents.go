@@ -33,14 +33,14 @@ func (d documents) Status() api.Status {
 		Range: n.cfg.Ranges, Bridge: n.cfg.Bridge, Tap: n.cfg.Tap, MTU: n.mtu, Queues: n.cfg.Queues,
 		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)),
 		Datapath:  d.datapath(members), Offload: n.datapath.Offloads(), Since: n.started,
-		Peers: map[string]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
-		IPAM: string(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
+		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
+		IPAM: api.IPAMState(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
 		Secrets: len(secrets), Encrypted: len(secrets) > 0,
 	}
 	s.Conditions, s.Warnings = conditionDocs(n.health.Conditions())
 	_, s.Droppable = rotation(secrets, members)
 	for _, m := range members {
-		s.Peers[m.State.String()]++
+		s.Peers[api.PeerState(m.State.String())]++
 	}
 	for _, t := range n.mesh.TargetStatus() {
 		doc := api.Target{Addr: t.Target.String()}
@@ -66,7 +66,7 @@ func conditionDocs(conditions []health.Condition) (docs []api.Condition, warning
 	docs, warnings = []api.Condition{}, []string{}
 	for _, c := range conditions {
 		docs = append(docs, api.Condition{
-			Code: string(c.Code), Severity: string(c.Severity), Title: c.Title, Text: c.Text, Remedy: c.Remedy, Since: c.Since,
+			Code: string(c.Code), Severity: api.Severity(c.Severity), Title: c.Title, Text: c.Text, Remedy: c.Remedy, Since: c.Since,
 		})
 		warnings = append(warnings, c.Sentences())
 	}
@@ -74,19 +74,16 @@ func conditionDocs(conditions []health.Condition) (docs []api.Condition, warning
 }
 
 // datapathTo returns what carries frames to a peer.
-func (d documents) datapathTo(id peer.ID) string {
+func (d documents) datapathTo(id peer.ID) api.Datapath {
 	if d.n.datapath.KernelCarries(id) {
-		return settings.DatapathKernel
+		return api.DatapathKernel
 	}
-	return settings.DatapathUserspace
+	return api.DatapathUserspace
 }
 
-// datapathMixed is the datapath of a node of which the kernel carries some peers and userspace the others.
-const datapathMixed = "mixed"
-
 // datapath returns what carries frames to all live peers; userspace where there are none.
-func (d documents) datapath(members []mesh.Member) string {
-	found := map[string]bool{}
+func (d documents) datapath(members []mesh.Member) api.Datapath {
+	found := map[api.Datapath]bool{}
 	for _, m := range members {
 		if isLivePeer(m) {
 			found[d.datapathTo(m.ID)] = true
@@ -94,11 +91,11 @@ func (d documents) datapath(members []mesh.Member) string {
 	}
 	switch {
 	case len(found) == 2:
-		return datapathMixed
-	case found[settings.DatapathKernel]:
-		return settings.DatapathKernel
+		return api.DatapathMixed
+	case found[api.DatapathKernel]:
+		return api.DatapathKernel
 	default:
-		return settings.DatapathUserspace
+		return api.DatapathUserspace
 	}
 }
 
@@ -115,16 +112,18 @@ func (d documents) Peers() []api.Peer {
 	for _, m := range n.mesh.Members() {
 		s := stats[m.ID]
 		doc := api.Peer{
-			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: m.State.String(), Self: m.Self, Link: linkNone, MTU: n.mtu,
+			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone, MTU: n.mtu,
 			RTT:     milliseconds(m.RTT),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
 		if isLivePeer(m) {
 			doc.Link, doc.Via = linkOf(m)
 			doc.Datapath = d.datapathTo(m.ID)
-			doc.Encrypted, doc.Cipher = n.datapath.Encryption(datapathMember(m), s)
+			var cipher string
+			doc.Encrypted, cipher = n.datapath.Encryption(datapathMember(m), s)
+			doc.Cipher = api.Cipher(cipher)
 		}
-		if doc.Datapath == settings.DatapathUserspace { // the kernel path is not measured
+		if doc.Datapath == api.DatapathUserspace { // the kernel path is not measured
 			if s.MTU > 0 {
 				doc.MTU = min(s.MTU, n.mtu)
 			}
@@ -139,22 +138,15 @@ func (d documents) Peers() []api.Peer {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Values of api.Peer.Link.
-const (
-	linkDirect = "direct"
-	linkRelay  = "relay"
-	linkNone   = "none"
-)
-
 // linkOf returns how a peer is reached, and through which node if it is relayed.
-func linkOf(m mesh.Member) (link string, via peer.ID) {
+func linkOf(m mesh.Member) (link api.Link, via peer.ID) {
 	switch m.Route.Hops {
 	case 0:
-		return linkNone, peer.ID{}
+		return api.LinkNone, peer.ID{}
 	case 1:
-		return linkDirect, peer.ID{}
+		return api.LinkDirect, peer.ID{}
 	default:
-		return linkRelay, m.Route.Via
+		return api.LinkRelay, m.Route.Via
 	}
 }
 
@@ -169,7 +161,7 @@ func dropDocs(drops map[router.Drop]uint64) map[string]uint64 {
 // IPAM implements apiserver.Documents.
 func (d documents) IPAM() api.IPAM {
 	s := d.n.ipam.Status()
-	doc := api.IPAM{State: string(s.State), WaitingFor: s.WaitingFor, Ranges: []api.IPAMRange{}}
+	doc := api.IPAM{State: api.IPAMState(s.State), WaitingFor: s.WaitingFor, Ranges: []api.IPAMRange{}}
 	for _, r := range s.Ranges {
 		owners := []api.IPAMOwner{}
 		for _, o := range r.Owners {
@@ -204,8 +196,8 @@ func (d documents) Routes() []api.Route {
 	return docs
 }
 
-// snapshot returns what the status page shows.
-func (d documents) snapshot() statuspage.Snapshot {
+// Snapshot implements statuspage.Source.
+func (d documents) Snapshot() statuspage.Snapshot {
 	n := d.n
 	s := statuspage.Snapshot{Status: d.Status(), Peers: d.Peers(), Broken: n.mesh.Broken()}
 	if k, ok := n.datapath.KernelSample(); ok {

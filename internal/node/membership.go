@@ -28,8 +28,8 @@ func newMembers(self peer.ID, name string) *members {
 	return &members{self: self, name: name, update: signal.New()}
 }
 
-// changed records a new membership. The mesh calls it, one call at a time.
-func (m *members) changed(list []mesh.Member) {
+// MembersChanged implements mesh.Observer: it records a new membership.
+func (m *members) MembersChanged(list []mesh.Member) {
 	byID := make(map[peer.ID]mesh.Member, len(list))
 	for _, member := range list {
 		byID[member.ID] = member
@@ -48,14 +48,14 @@ func (m *members) member(id peer.ID) (mesh.Member, bool) {
 	return member, ok
 }
 
-// reachable reports whether a node is alive and messages reach it.
-func (m *members) reachable(id peer.ID) bool {
+// Reachable reports whether a node is alive and messages reach it.
+func (m *members) Reachable(id peer.ID) bool {
 	member, ok := m.member(id)
 	return ok && member.State == mesh.StateAlive && member.Route.Hops > 0
 }
 
-// alive reports whether a node is alive.
-func (m *members) alive(id peer.ID) bool {
+// Alive implements dns.Membership: it reports whether a node is alive.
+func (m *members) Alive(id peer.ID) bool {
 	member, ok := m.member(id)
 	return ok && member.State == mesh.StateAlive
 }
@@ -68,6 +68,18 @@ func (m *members) NodeName(id peer.ID) string {
 	member, _ := m.member(id)
 	return member.Name
 }
+
+// ipamMembership is the cluster as the allocator sees it. It implements ipam.Membership.
+type ipamMembership struct {
+	*members
+	mesh *mesh.Mesh
+}
+
+// Members implements ipam.Membership.
+func (m ipamMembership) Members() []peer.ID { return m.mesh.Known() }
+
+// Name implements ipam.Membership.
+func (m ipamMembership) Name(id peer.ID) string { return m.NodeName(id) }
 
 // view is the cluster as the datapath sees it. It implements datapath.Membership.
 type view struct {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"weft/internal/api"
 	"weft/internal/datapath"
 	"weft/internal/health"
 	"weft/internal/metricdef"
@@ -71,8 +72,8 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		id := m.ID.String()
 		peerInfo.Send(ch, 1, id, m.Name, m.DataAddr().String())
 		link, _ := linkOf(m)
-		for _, l := range []string{linkDirect, linkRelay, linkNone} {
-			peerLink.SendBool(ch, l == link, id, l)
+		for _, l := range api.Links() {
+			peerLink.SendBool(ch, l == link, id, string(l))
 		}
 		peerKernel.SendBool(ch, c.datapath.KernelCarries(m.ID), id)
 	}

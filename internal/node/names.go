@@ -58,7 +58,7 @@ func (n names) documents(match func(dns.Entry) bool) []api.Name {
 	for _, e := range n.registry.List() {
 		if match(e) {
 			docs = append(docs, api.Name{
-				Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: n.members.NodeName(e.Node), Owner: e.Owner, Answered: n.answered(e),
+				Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: n.members.NodeName(e.Node), Owner: e.Holder, Answered: n.answered(e),
 			})
 		}
 	}
@@ -66,7 +66,7 @@ func (n names) documents(match func(dns.Entry) bool) []api.Name {
 }
 
 // answered reports whether queries for an entry are answered: names of nodes that are not alive are not.
-func (n names) answered(e dns.Entry) bool { return e.Node == n.members.self || n.members.alive(e.Node) }
+func (n names) answered(e dns.Entry) bool { return e.Node == n.members.self || n.members.Alive(e.Node) }
 
 // AddName implements apiserver.Names.
 func (n names) AddName(in api.NameRequest) error {

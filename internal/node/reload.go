@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"weft/internal/api"
-	"weft/internal/datapath"
 	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/mesh"
@@ -68,12 +67,18 @@ func settingText(v any) string {
 	return fmt.Sprint(v)
 }
 
+// security is what a reload changes of the datapath; see datapath.Datapath.
+type security interface {
+	SetSecrets([]session.Secret)
+	SetTrusted([]netip.Prefix)
+}
+
 // reloader reads the configuration again while the node runs. It owns the secrets in use.
 type reloader struct {
 	// constant
 	process  Process
 	mesh     *mesh.Mesh
-	datapath *datapath.Datapath
+	datapath security
 	log      *slog.Logger
 
 	secrets atomic.Pointer[[]secret.Secret] // in use; never nil
@@ -83,7 +88,7 @@ type reloader struct {
 }
 
 func newReloader(
-	cfg settings.Config, process Process, secrets []secret.Secret, m *mesh.Mesh, d *datapath.Datapath, log *slog.Logger,
+	cfg settings.Config, process Process, secrets []secret.Secret, m *mesh.Mesh, d security, log *slog.Logger,
 ) *reloader {
 	r := &reloader{process: process, mesh: m, datapath: d, log: log, given: cfg}
 	r.secrets.Store(&secrets)

@@ -36,8 +36,8 @@ const BootstrapFromPeers = -1
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
-	DatapathUserspace = "userspace"
-	DatapathKernel    = "kernel"
+	DatapathUserspace = string(api.DatapathUserspace)
+	DatapathKernel    = string(api.DatapathKernel)
 	OffloadAuto       = "auto"
 	OffloadOff        = "off"
 )
@@ -89,7 +89,7 @@ func (c *Config) KernelDevice() string { return fmt.Sprintf("weftvx%d", c.Kernel
 // BootstrapNodes returns how many nodes must meet before the range is first divided; 0 for an observer.
 func (c *Config) BootstrapNodes() int {
 	if c.InitPeers == BootstrapFromPeers {
-		return 1 + len(c.Peers)
+		return min(1+len(c.Peers), api.MaxInitPeers)
 	}
 	return c.InitPeers
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/target"
@@ -27,7 +28,6 @@ const (
 	minRangeBits  = 2     // of host addresses: a range holds at least 4
 	ifnameAdvice  = "An interface name has 1 to 15 characters, without spaces and slashes."
 	defaultAdvice = "Choose a private range, such as " + DefaultRange + "."
-	maxInitPeers  = 1000
 )
 
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
@@ -125,8 +125,8 @@ func (c *Config) validateSizes() error {
 		return hint.Refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
 	case c.Queues < 0 || c.Queues > MaxQueues:
 		return hint.Refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
-	case c.InitPeers < BootstrapFromPeers || c.InitPeers > maxInitPeers:
-		return hint.Refuse("--init-peers", "Choose how many nodes must meet before the range is first divided, or 0 for an observer.",
+	case c.InitPeers < BootstrapFromPeers || c.InitPeers > api.MaxInitPeers:
+		return hint.Refuse("--init-peers", "Choose how many nodes must meet before the range is first divided, at most 2048, or 0 for an observer.",
 			"%d is out of range", c.InitPeers)
 	case c.LeaseGrace < 0:
 		return hint.Refuse("--lease-grace", "Give a duration such as 5m.", "%s is negative", c.LeaseGrace)

@@ -1,4 +1,4 @@
-package daemon
+package datapath
 
 import (
 	"testing"
@@ -7,9 +7,9 @@ import (
 	"weft/router"
 )
 
-// TestWayOfNobody: a frame whose peer the router does not know is said to be nobody's.
-func TestWayOfNobody(t *testing.T) {
-	c := &capture{}
+// TestDirectionWithoutPeer: a frame whose peer the router does not know is described without a peer.
+func TestDirectionWithoutPeer(t *testing.T) {
+	c := &Capture{}
 	for _, x := range []struct {
 		frame router.Captured
 		want  pcapng.Way
@@ -17,7 +17,7 @@ func TestWayOfNobody(t *testing.T) {
 		{router.Captured{Session: 10}, pcapng.Way{Session: "session 0000000a"}},
 		{router.Captured{Sent: true}, pcapng.Way{Sent: true}},
 	} {
-		if got := c.wayOf(x.frame); got != x.want {
+		if got := c.direction(x.frame); got != x.want {
 			t.Errorf("%+v is %+v, want %+v", x.frame, got, x.want)
 		}
 	}

@@ -1,8 +1,9 @@
-package daemon
+package apiserver
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,14 +13,14 @@ import (
 	"testing"
 
 	"weft/internal/api"
-	"weft/ipam"
+	"weft/internal/hint"
 )
 
 // serveTest runs a handler on a unix socket, as the daemon does, and returns a client for it.
 func serveTest(t *testing.T, h http.Handler) *api.Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sub", "weft.sock")
-	l, err := listenSocket(path)
+	l, err := ListenSocket(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,15 +43,15 @@ func TestProblemsReachTheClient(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	for _, tt := range []struct {
 		err  error
-		kind api.Kind
+		kind hint.Kind
 		text string
 	}{
-		{problem(api.KindRefused, "Do that.", "cannot"), api.KindRefused, "cannot"},
-		{errors.New("disk on fire"), api.KindInternal, "disk on fire"},
-		{ipamProblem(ipam.ErrExhausted), api.KindExhausted, "no address left"},
-		{ipamProblem(ipam.ErrUnknownOwner), api.KindNotFound, "unknown owner"},
-		{ipamProblem(errors.New("else")), api.KindInternal, "else"},
-		{errStarting(), api.KindStarting, "starting"},
+		{hint.New(hint.Refused, "Do that.", "cannot"), hint.Refused, "cannot"},
+		{hint.Refuse("--mtu", "Do that.", "too small"), hint.Refused, "--mtu: too small"}, // of a reload
+		{errors.New("disk on fire"), hint.Internal, "disk on fire"},
+		{fmt.Errorf("outer: %w", hint.New(hint.Exhausted, "Wait.", "none left")), hint.Exhausted, "outer: none left"},
+		{hint.New(hint.NotFound, "List them.", "unknown"), hint.NotFound, "unknown"},
+		{hint.New(hint.Starting, "Wait.", "starting"), hint.Starting, "starting"},
 	} {
 		mux := http.NewServeMux()
 		mux.HandleFunc("PUT /v1/join", handle(log, func(*http.Request, api.JoinRequest) (api.Join, error) { return api.Join{}, tt.err }))
@@ -59,9 +60,6 @@ func TestProblemsReachTheClient(t *testing.T) {
 		if !ok || p.Kind != tt.kind || !strings.Contains(p.Detail, tt.text) || p.Status != statusOf[tt.kind] {
 			t.Errorf("%v arrived as %#v (%v)", tt.err, p, err)
 		}
-	}
-	if ipamProblem(nil) != nil {
-		t.Error("no error became a problem")
 	}
 }
 
@@ -91,7 +89,7 @@ func TestListenSocketReplacesOneLeftBehind(t *testing.T) {
 	}
 	old.(*net.UnixListener).SetUnlinkOnClose(false)
 	old.Close()
-	l, err := listenSocket(path)
+	l, err := ListenSocket(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package apiserver
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestOwnNames: a page of a stranger's that leads to this host by a name of its own gets nothing.
-func TestOwnNames(t *testing.T) {
+// TestDNSRebinding: a page from elsewhere, whose name resolves to this host, gets nothing.
+func TestDNSRebinding(t *testing.T) {
 	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	loopback, open := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.TCPAddr{IP: net.IPv4zero}
 	for _, c := range []struct {
@@ -33,20 +33,20 @@ func TestOwnNames(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Host = c.host
 		w := httptest.NewRecorder()
-		ownNames(c.addr, ok).ServeHTTP(w, r)
+		requireOwnName(c.addr, ok).ServeHTTP(w, r)
 		if w.Code != c.code {
 			t.Errorf("%s by %q: %d, want %d", c.addr, c.host, w.Code, c.code)
 		}
 	}
 }
 
-// TestBounded: connections beyond the bound are told so at once, and there is room again when one has closed.
-func TestBounded(t *testing.T) {
+// TestConnectionLimit: connections above the limit are refused at once, and one is accepted again when another has closed.
+func TestConnectionLimit(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newBounded(inner, 1)
+	l := newLimitedListener(inner, 1)
 	defer l.Close()
 	accepted := make(chan net.Conn)
 	go func() {
@@ -70,7 +70,7 @@ func TestBounded(t *testing.T) {
 	defer first.Close()
 	held := <-accepted
 	second := dial()
-	if text, err := io.ReadAll(second); err != nil || string(text) != httpRefuseMsg {
+	if text, err := io.ReadAll(second); err != nil || string(text) != httpRefusal {
 		t.Errorf("one too many: %q, %v", text, err)
 	}
 	second.Close()
@@ -81,8 +81,8 @@ func TestBounded(t *testing.T) {
 	(<-accepted).Close()
 }
 
-// TestPatience: a connection whose request never comes whole, or whose answer is never taken, does not stay for ever.
-func TestPatience(t *testing.T) {
+// TestTimeouts: a connection whose request is incomplete, or whose answer is not read, ends.
+func TestTimeouts(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestPatience(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("an answer that nobody takes is still being written")
+		t.Error("an answer that the client does not read is still being written")
 	}
 	silent := ask("GET / HTTP/1.1\r\nContent-Length: 5")
 	defer silent.Close()
