@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"weft/internal/hint"
 )
 
 // maxBody bounds what the client reads of an answer.
@@ -168,13 +170,24 @@ func (c *Client) Forget(ctx context.Context, targets []string) error {
 	return c.do(ctx, http.MethodDelete, "targets", nil, TargetsRequest{Targets: targets}, nil)
 }
 
-// Wait blocks until what holds ("ready", "ipam" or "peers=N"), at most for timeout. A daemon that is not there yet is
-// waited for as well; the error wraps ErrNoDaemon where it never comes.
+// Bootstrap starts to divide the ranges that are not divided yet. It does not wait for the end.
+func (c *Client) Bootstrap(ctx context.Context) error {
+	return c.do(ctx, http.MethodPut, "ipam", nil, nil, nil)
+}
+
+// Wait blocks until a condition holds (WaitReady, WaitIPAM or "peers=N"), at most for timeout. For WaitIPAM it first calls
+// Bootstrap. It also waits for a daemon that does not run yet; the error wraps ErrNoDaemon where none appears.
 func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (w WaitResult, err error) {
 	deadline := time.Now().Add(timeout)
 	for {
-		q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
-		err := c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+		var err error
+		if what == WaitIPAM {
+			err = c.Bootstrap(ctx)
+		}
+		if err == nil {
+			q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
+			err = c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+		}
 		if !errors.Is(err, ErrNoDaemon) || time.Now().After(deadline) {
 			return w, err
 		}
@@ -259,7 +272,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
-			return nil, fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
+			return nil, hint.New(hint.NoDaemon, "Start it with \"weft up\", or name its socket with --socket or "+SocketEnv+".", "%w at %s", ErrNoDaemon, c.socket)
 		}
 		return nil, fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
 	}
@@ -274,6 +287,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	return nil, problemOf(resp, text)
 }
 
+// problemOf returns the error of an answer: a *hint.Error that wraps the *Problem.
 func problemOf(resp *http.Response, text []byte) error {
 	p := &Problem{Kind: KindInternal, Status: resp.StatusCode}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
@@ -281,5 +295,5 @@ func problemOf(resp *http.Response, text []byte) error {
 			return fmt.Errorf("api: decoding the daemon's error: %w", err)
 		}
 	}
-	return p
+	return &hint.Error{Kind: p.Kind, Err: p, Hint: p.Hint}
 }

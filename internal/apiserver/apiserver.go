@@ -57,8 +57,8 @@ type Cluster interface {
 	Reclaim(ctx context.Context, nodes []string) ([]api.Reclaimed, error)
 	Leave(context.Context) (api.LeaveResult, error)
 	Reload() (api.Reload, error)
-	// Bootstrap divides the range where that has not happened, and waits until addresses can be leased or ctx ends.
-	Bootstrap(context.Context) error
+	// Bootstrap starts to divide the ranges that are not divided yet. It does not wait for the end.
+	Bootstrap() error
 	// Alive counts the live members, this node included.
 	Alive() int
 }

@@ -17,7 +17,7 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /v1/status", show(log, docs.Status))
 	mux.HandleFunc("GET /v1/peers", show(log, docs.Peers))
 	mux.HandleFunc("GET /v1/ipam", show(log, docs.IPAM))
-	mux.HandleFunc("PUT /v1/ipam", do(log, func(r *http.Request, _ none) error { return cluster.Bootstrap(r.Context()) }))
+	mux.HandleFunc("PUT /v1/ipam", do(log, func(*http.Request, none) error { return cluster.Bootstrap() }))
 	mux.HandleFunc("GET /v1/fdb", show(log, docs.FDB))
 	mux.HandleFunc("GET /v1/routes", show(log, docs.Routes))
 	mux.HandleFunc("GET /v1/wait", handle(log, s.wait))

@@ -19,9 +19,15 @@ var layers = []struct {
 	{"deploy", 5},
 	{"docs", 5},
 	{"bench/...", 4},
-	{"internal/daemon", 4},
+	{"internal/node", 4},
+	{"internal/apiserver", 4},
+	{"internal/datapath", 4},
+	{"internal/doctor", 4},
 	{"internal/e2e/...", 4},
 	{"internal/archtest", 4},
+	{"internal/leases/deletions", 2},
+	{"internal/leases/holder", 2},
+	{"internal/leases", 4},
 
 	{"router", 3},
 	{"mesh", 3},
@@ -40,6 +46,8 @@ var layers = []struct {
 	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
 	{"internal/filelock", 2},
+	{"internal/hostnet", 2},
+	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/simnet", 2},
@@ -51,11 +59,14 @@ var layers = []struct {
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
 	{"internal/capture/...", 1},
-	{"internal/settings", 1},
+	{"internal/statedir", 1},
 	{"internal/docgen", 1}, // for tests only
 	{"internal/secret", 1},
 
 	{"internal/bytesreader", 0},
+	{"internal/health", 0},
+	{"internal/hint", 0},
+	{"internal/target", 0},
 	{"internal/peer", 0},
 	{"internal/signal", 0},
 	{"internal/ether", 0},
@@ -75,6 +86,19 @@ var acrossSeam = map[string]string{
 // steps order packages of one layer among themselves: those of the bench, of a session and of frames; imports go
 // down here too.
 var steps = map[string]int{
+	"weft/internal/node":      2,
+	"weft/internal/apiserver": 1,
+	"weft/internal/datapath":  1,
+	"weft/internal/doctor":    1,
+	"weft/internal/leases":    1,
+
+	"weft/internal/leases/deletions": 2,
+	"weft/internal/leases/holder":    1,
+	"weft/internal/podlink":          0,
+
+	"weft/internal/settings": 1,
+	"weft/internal/hostnet":  0,
+
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,
 	"weft/bench/driver":  1,

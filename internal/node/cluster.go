@@ -84,7 +84,7 @@ func (c *cluster) Alive() int {
 }
 
 // Bootstrap implements apiserver.Cluster.
-func (c *cluster) Bootstrap(ctx context.Context) error { return leases.Explain(c.ipam.Prime(ctx)) }
+func (c *cluster) Bootstrap() error { return leases.Explain(c.ipam.RequestBootstrap()) }
 
 // Reclaim implements apiserver.Cluster: it takes over the address space of dead nodes, each named by ID or nickname.
 func (c *cluster) Reclaim(ctx context.Context, list []string) ([]api.Reclaimed, error) {

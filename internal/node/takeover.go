@@ -14,7 +14,7 @@ func takeOver(ctx context.Context, socket string) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, hint.Refuse("--socket", "Name a path in a directory that can be created.", "%w", err)
 	}
-	release, err = filelock.Take(ctx, socket+".lock")
+	release, err = filelock.Acquire(ctx, socket+".lock")
 	if err != nil && ctx.Err() == nil {
 		return nil, hint.Refuse("--socket", "Name a path where files can be created.", "%w", err)
 	}
