@@ -71,18 +71,23 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 // config is that of a node of which initPeers must meet.
 func (n *node) config(initPeers int, ranges ...string) Config {
 	lives := n.lives.Add(1)
-	cfg := Config{
+	return Config{
 		Rand:       rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
 		Self:       n.id,
 		InitPeers:  initPeers,
 		Store:      n.disk.Reopen(),
 		Gossip:     endpoint{n},
 		Membership: view{n},
+		Ranges:     prefixes(ranges...),
 	}
+}
+
+// prefixes parses ranges.
+func prefixes(ranges ...string) (parsed []netip.Prefix) {
 	for _, r := range ranges {
-		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
+		parsed = append(parsed, netip.MustParsePrefix(r))
 	}
-	return cfg
+	return parsed
 }
 
 // view is the Membership of a node.

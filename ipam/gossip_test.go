@@ -48,10 +48,7 @@ func merge(a *Allocator, msg []byte) (deltas [][]byte, err error) {
 func lone(t testing.TB, i int, ranges ...string) (*Allocator, *storetest.Memory) {
 	t.Helper()
 	disk := storetest.NewMemory()
-	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: &recorder{}}
-	for _, r := range ranges {
-		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
-	}
+	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: &recorder{}, Ranges: prefixes(ranges...)}
 	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

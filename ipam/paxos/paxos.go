@@ -204,12 +204,13 @@ func (n *Node) Decided() (bootstrapNodes []peer.ID, ok bool) {
 	if met, needed := n.Waiting(); met == 0 || met < needed {
 		return nil, false
 	}
-	votes := make(map[Ballot]int)
+	quorum := n.quorum()
+	accepted := make(map[Ballot]int)
 	for _, s := range n.states {
 		if s.Accepted.IsZero() {
 			continue
 		}
-		if votes[s.Accepted]++; votes[s.Accepted] >= n.quorum() {
+		if accepted[s.Accepted]++; accepted[s.Accepted] >= quorum {
 			n.decided = s.Value
 			return slices.Clone(s.Value), true
 		}
