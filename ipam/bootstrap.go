@@ -87,7 +87,7 @@ func (a *Allocator) divide(p *pool) (deltas [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.cfg.Logger.Info("ipam: range divided", "range", p.prefix.String(), "nodes", len(nodes))
+	a.cfg.Logger.Info("range divided", "range", p.prefix.String(), "nodes", len(nodes))
 	a.notifyWaiters()
 	a.wakeRun()
 	return ringDeltas(delta), nil

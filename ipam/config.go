@@ -48,7 +48,7 @@ type Membership interface {
 type Events interface {
 	// Bootstrapped is called after a range has been divided for the first time, as far as this node knows.
 	Bootstrapped()
-	// Reclaimed is called after the addresses of a dead node were assigned to another one.
+	// Reclaimed is called after the addresses of a dead node were assigned to another one, if this node had agreed to it.
 	Reclaimed(dead peer.ID)
 }
 

@@ -130,7 +130,7 @@ func (a *Allocator) reload() error {
 	if a.broken == nil {
 		return nil
 	}
-	a.cfg.Logger.Warn("ipam: loading state again after a failed write", "err", a.broken)
+	a.cfg.Logger.Warn("loading state again after a failed write", "err", a.broken)
 	if err := a.load(); err != nil {
 		return fmt.Errorf("ipam: state not written: %w; and not readable: %w", a.broken, err)
 	}

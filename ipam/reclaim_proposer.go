@@ -330,7 +330,7 @@ func (a *Allocator) commit(key instanceKey, newOwner peer.ID) (addresses uint64,
 		a.sendCommit(p, key, newOwner, delta)
 		return 0, nil
 	}
-	a.cfg.Logger.Info("ipam: addresses reclaimed", "peer", key.dead, "owner", newOwner, "range", key.cidr.String(), "count", addresses)
+	a.cfg.Logger.Info("addresses reclaimed", "peer", key.dead, "owner", newOwner, "range", key.cidr.String(), "count", addresses)
 	if err := errors.Join(a.applyRing(p), a.endDecided(p, reclaiming)); err != nil {
 		return 0, err
 	}

@@ -47,7 +47,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 			return a.maintain(true)
 		})
 		if err != nil {
-			a.cfg.Logger.Error("ipam: maintenance failed", "err", err)
+			a.cfg.Logger.Error("maintenance failed", "err", err)
 		}
 		for _, cidr := range a.rangesWithoutShare() {
 			requests.Go(func() { a.requestShare(ctx, cidr) })
@@ -139,7 +139,7 @@ func (a *Allocator) recordShare(cidr netip.Prefix, err error) {
 	p := a.pool(cidr)
 	p.requestingShare = false
 	if err != nil {
-		a.cfg.Logger.Warn("ipam: no share of a range", "range", cidr.String(), "err", err)
+		a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
 	}
 	if errors.Is(err, ErrExhausted) {
 		p.exhaustedAt = time.Now()

@@ -215,7 +215,8 @@ func (d *Daemon) meshConfig(st *state) mesh.Config {
 func (d *Daemon) ipamConfig(st *state) ipam.Config {
 	return ipam.Config{
 		Self: st.identity.ID, Ranges: d.cfg.Ranges, InitPeers: d.cfg.founders(), Lazy: d.cfg.lone(),
-		Store: st.addresses, Gossip: ipamGossip{d}, Membership: ipamMembership{d}, Events: ipamEvents{d}, Logger: d.log,
+		Store: st.addresses, Gossip: ipamGossip{d}, Membership: ipamMembership{d}, Events: ipamEvents{d},
+		Logger: d.log.With("component", "ipam"),
 	}
 }
 
