@@ -3,6 +3,7 @@ package ipam
 import (
 	"testing"
 
+	"weft/internal/api"
 	"weft/internal/peer"
 	"weft/ipam/paxos"
 	"weft/ipam/store/storetest"
@@ -17,6 +18,9 @@ func TestMaxInitPeersBootstrap(t *testing.T) {
 	}
 	if err := cfg.Validate(); err == nil {
 		t.Errorf("%d bootstrap nodes are accepted", cfg.InitPeers)
+	}
+	if api.MaxInitPeers != MaxInitPeers {
+		t.Errorf("the daemon accepts %d, the allocator %d", api.MaxInitPeers, MaxInitPeers)
 	}
 	cfg.InitPeers = MaxInitPeers
 	a, err := New(cfg)
