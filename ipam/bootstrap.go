@@ -89,7 +89,7 @@ func (a *Allocator) divide(p *pool) (deltas [][]byte, err error) {
 	}
 	a.cfg.Logger.Info("range divided", "range", p.prefix.String(), "nodes", len(nodes))
 	a.notifyWaiters()
-	a.wakeRun()
+	a.wake.Set()
 	return ringDeltas(delta), nil
 }
 
@@ -115,7 +115,7 @@ func (a *Allocator) mergeStates(p *pool, states []paxos.State) error {
 		}
 	}
 	if met, needed := p.bootstrap.Waiting(); metBefore < met && met >= needed {
-		a.wakeRun()
+		a.wake.Set()
 	}
 	a.notifyWaiters()
 	a.out.broadcast(stateDeltas(p, changed))

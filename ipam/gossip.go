@@ -149,7 +149,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 		}
 	}
 	a.notifyWaiters()
-	a.wakeRun()
+	a.wake.Set()
 	a.out.broadcast(ringDeltas(delta))
 	return nil
 }

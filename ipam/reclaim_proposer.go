@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
 )
@@ -36,7 +37,16 @@ func (r Reclaimed) sameAs(other Reclaimed) bool {
 }
 
 // instanceKey identifies a reclaim instance: a Paxos instance that decides on the new owner of the addresses of a range
-// that a dead node owns.
+// that a dead node owns. The proposer and each acceptor exchange these messages:
+//
+//	proposer                     acceptor
+//	prepare: a ballot ---------> promises to refuse lower ballots and later grants of the dead node
+//	         <------------------ its state, and all that it knows of the dead node's tokens
+//	accept: the new owner -----> accepts the new owner
+//	         <------------------ its state
+//	commit: the new tokens ----> ends its part
+//
+// Every other owner and member is an acceptor, and all of them have to answer (docs/adr/0015-reclaim.md).
 type instanceKey struct {
 	cidr netip.Prefix
 	dead peer.ID
@@ -65,7 +75,7 @@ type instance struct {
 	outbid   paxos.Ballot          // the highest ballot of another proposer that was promised meanwhile; zero for none
 	aliveAt  peer.ID               // an acceptor that reaches the node that is reported dead; zero for none
 	sentAt   map[peer.ID]time.Time // when the present phase of the ballot was last sent, by acceptor
-	answered chan struct{}         // constant, of capacity 1: holds a token after an answer
+	answered signal.Chan           // constant; set by an answer, and by a promise of this node to another proposer
 }
 
 // record records the state of an acceptor, and reports whether it has promised a higher ballot.
@@ -77,14 +87,6 @@ func (i *instance) record(from peer.ID, state paxos.Acceptor) (outbid bool) {
 		i.outbid = state.Promised
 	}
 	return true
-}
-
-// wake makes the proposer evaluate the answers.
-func (i *instance) wake() {
-	select {
-	case i.answered <- struct{}{}:
-	default:
-	}
 }
 
 // Reclaim assigns the addresses of nodes that are dead for good to a new owner. All other owners and all other members
@@ -209,7 +211,7 @@ func (a *Allocator) newBallot(key instanceKey) (needless bool, err error) {
 	a.proposer.instances[key] = &instance{
 		proposal: paxos.NewProposal(ballot),
 		sentAt:   make(map[peer.ID]time.Time),
-		answered: make(chan struct{}, 1),
+		answered: signal.New(),
 	}
 	return false, a.updateAcceptor(key, func(own *paxos.Acceptor) { own.Promise(ballot) })
 }
@@ -259,7 +261,7 @@ func (a *Allocator) collect(
 			a.view(func() { err = a.unresponsive(key, missing[0], true) })
 			return err
 		case <-again.C:
-		case <-i.answered:
+		case <-i.answered.C():
 		}
 	}
 }
@@ -372,6 +374,6 @@ func (a *Allocator) handleAnswer(from peer.ID, m *reclaimMessage) error {
 	} else {
 		i.record(from, m.state)
 	}
-	i.wake()
+	i.answered.Set()
 	return nil
 }

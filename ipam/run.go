@@ -34,7 +34,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 		case <-timer.C:
 			timer.Reset(tick + time.Duration(a.pace.Int64N(int64(tick/2))))
 			ticks++
-		case <-a.wake:
+		case <-a.wake.C():
 		}
 		err := a.do(func() error {
 			if err := a.proposeAll(); err != nil {

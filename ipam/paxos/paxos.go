@@ -29,6 +29,8 @@
 // take part than are needed: n should count all nodes that start before the range is divided. Package ring detects
 // rings that were bootstrapped separately, by their cluster IDs.
 //
+// docs/adr/0025-paxos-not-raft.md compares with raft.
+//
 // The package is pure: no goroutine, no I/O, no clock. A Node is not safe for concurrent use.
 package paxos
 
