@@ -31,8 +31,8 @@ var (
 	ErrTooLong = errors.New("router: message too long")
 )
 
-// SendControl sends message, sealed, to a peer, whose Events.ControlReceived is called with to, which is at least
-// MinControl. It takes the same path as frames, and like a frame it may be lost. SendControl does not keep message.
+// SendControl sends message, sealed, to a peer. The peer calls its Events.ControlReceived with to, which is at least
+// MinControl. The message takes the same path as frames, and like a frame it may be lost. SendControl does not keep message.
 func (e *Engine) SendControl(id peer.ID, to uint8, message []byte) error {
 	if len(message) > MaxControl {
 		return ErrTooLong

@@ -17,12 +17,12 @@ import (
 func TestDropOutbound(t *testing.T) {
 	good := tap.Frame{Data: frame(mac(2), mac(1), 'x')}
 	for want, f := range map[Drop]tap.Frame{
-		0:             good,
-		DropRunt:      {Data: good.Data[:13]},
-		DropFrameExceedsDeviceMTU:  {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
-		DropLinkLocal: {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
-		DropBadSource: {Data: frame(mac(2), ether.Broadcast, 'x')},
-		DropOffload:   {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
+		0:                         good,
+		DropRunt:                  {Data: good.Data[:13]},
+		DropFrameExceedsDeviceMTU: {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
+		DropLinkLocal:             {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
+		DropBadSource:             {Data: frame(mac(2), ether.Broadcast, 'x')},
+		DropOffload:               {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
 	} {
 		t.Run(want.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

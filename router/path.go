@@ -37,7 +37,7 @@ type probeReply struct {
 // maxFrame returns the length in bytes of the longest frame that reaches the peer by out.
 func (v *peerView) maxFrame(out *egress) int { return int(v.datagram.Load()) - out.overhead() }
 
-// resetPath discards what was measured of the path to a peer. The path is assumed to be as good as the host's own link
+// resetPath discards the measurements of the path to a peer. The path is assumed to take as much as the host's own link
 // until probes show otherwise; nearly all are.
 func (e *Engine) resetPath(v *peerView) {
 	v.mu.Lock()

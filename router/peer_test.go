@@ -46,7 +46,8 @@ func TestSetKernel(t *testing.T) {
 		nodes[0].SetKernel(carried, false)
 		nodes[0].SetKernel(peer.ID{9}, true) // before SetPeers adds it
 		flooded := nodes[0].peers.Load().flooded.Load()
-		if len(flooded.peers) != 2 || flooded.kernel != 0 || !slices.IsSortedFunc(flooded.peers, func(a, b *peerView) int { return a.ID.Compare(b.ID) }) {
+		sorted := slices.IsSortedFunc(flooded.peers, func(a, b *peerView) int { return a.ID.Compare(b.ID) })
+		if len(flooded.peers) != 2 || flooded.kernel != 0 || !sorted {
 			t.Errorf("%d peers, %d on the kernel path", len(flooded.peers), flooded.kernel)
 		}
 		nodes[0].SetPeers(append(all, Peer{ID: peer.ID{9}, Addr: addrOf(9)}))

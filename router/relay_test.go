@@ -19,7 +19,7 @@ import (
 // gossipDelay is how long the nodes of a world take to learn the links of another one.
 const gossipDelay = 300 * time.Millisecond
 
-// world is a network whose nodes publish their links to each other, as the mesh does, and compute their routes from them.
+// world is a network of nodes that publish their links to each other, as the mesh does, and compute their routes from them.
 type world struct {
 	t     *testing.T
 	net   *simnet.Network
@@ -268,7 +268,7 @@ func TestRelaySuperframes(t *testing.T) {
 	}
 }
 
-// TestNoCircle: nodes whose routes form a circle drop the datagrams.
+// TestNoCircle: where the routes of nodes form a circle, the datagrams are dropped.
 func TestNoCircle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, nil)

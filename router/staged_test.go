@@ -46,7 +46,15 @@ type drainTest struct {
 	view *peerView
 	s    *session.Session
 	conn *recordingConn
-	enc  encoder
+	enc  encoder // of installSession
+}
+
+// slowConn is a socket that sends with a delay.
+type slowConn struct{ *recordingConn }
+
+func (c slowConn) WriteBatch(batch []underlay.Datagram) (int, error) {
+	time.Sleep(50 * time.Microsecond)
+	return c.recordingConn.WriteBatch(batch)
 }
 
 func newDrainTest(t *testing.T) *drainTest {
@@ -56,7 +64,7 @@ func newDrainTest(t *testing.T) *drainTest {
 	r := connectRemote(t, n, 1)
 	d := &drainTest{node: n, view: n.peers.Load().byID[peerOf(1).ID], conn: &recordingConn{}}
 	d.s = n.handshakes.node.Lookup(indexAtPeer(r.session))
-	d.enc = newEncoder(n.Engine, d.conn)
+	d.enc = newEncoder(n.Engine, slowConn{d.conn})
 	n.dropSession(d.view, addrOf(1))
 	return d
 }
