@@ -213,8 +213,8 @@ func TestDropNames(t *testing.T) {
 	}
 }
 
-// FuzzInbound: every datagram from the network is carried or counted, once, and only valid frames are carried. The fuzzed
-// bytes are the body of a datagram that a peer has sealed or sent plain, or a whole datagram.
+// FuzzInbound: every datagram from the network is carried or counted, once, and only valid frames are carried. The
+// fuzzed bytes are the body of a datagram that a peer has sealed or sent plain, or a whole datagram.
 func FuzzInbound(f *testing.F) {
 	f.Add(bodyOf(frame(mac(1), mac(2), 'x')), uint8(wire.TypeFrame), true)
 	f.Add(bodyOf(nil), uint8(wire.TypePlain), false)

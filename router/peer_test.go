@@ -16,8 +16,8 @@ import (
 	"weft/tap/taptest"
 )
 
-// TestSetKernel: frames for all peers are not sent to a peer that the kernel carries, frames for its own addresses are. The
-// snapshot stays the same, and SetPeers keeps the value, also for a peer that leaves and returns.
+// TestSetKernel: frames for all peers are not sent to a peer that the kernel carries, frames for its own addresses are.
+// The snapshot stays the same, and SetPeers keeps the value, also for a peer that leaves and returns.
 func TestSetKernel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
@@ -57,8 +57,8 @@ func TestSetKernel(t *testing.T) {
 	})
 }
 
-// TestReceiveTakesNoEngineLock: datagrams are received while a handshake holds the lock of the Node, also those that confirm
-// a session or move a peer. Neither is lost if the queue for them is full.
+// TestReceiveTakesNoEngineLock: datagrams are received while a handshake holds the lock of the Node, also those that
+// confirm a session or move a peer. Neither is lost if the queue for them is full.
 func TestReceiveTakesNoEngineLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHotPath(t, 1, secretOf(1))
@@ -164,9 +164,9 @@ func TestSlowDialBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
 		proceed := make(chan struct{})
-		dialled := 0
+		dialed := 0
 		slow := newNodeWith(t, network, 0, taptest.Config{MTU: 1438}, Config{Events: &events{
-			dialBack: func(netip.AddrPort, []byte) { <-proceed; dialled++ },
+			dialBack: func(netip.AddrPort, []byte) { <-proceed; dialed++ },
 		}})
 		nodes := []*node{slow, newNode(t, network, 1)}
 		runNodes(t, nodes)
@@ -183,8 +183,8 @@ func TestSlowDialBack(t *testing.T) {
 		close(proceed)
 		time.Sleep(dialBackTries * dialBackPause)
 		synctest.Wait()
-		if dialled < maxDialBackRequests || dialled >= requests*dialBackTries {
-			t.Errorf("%d dial-backs for %d requests", dialled, requests)
+		if dialed < maxDialBackRequests || dialed >= requests*dialBackTries {
+			t.Errorf("%d dial-backs for %d requests", dialed, requests)
 		}
 	})
 }

@@ -19,7 +19,8 @@ import (
 // gossipDelay is how long the nodes of a world take to learn the links of another one.
 const gossipDelay = 300 * time.Millisecond
 
-// world is a network of nodes that publish their links to each other, as the mesh does, and compute their routes from them.
+// world is a network of nodes that publish their links to each other, as the mesh does, and compute their routes from
+// them.
 type world struct {
 	t     *testing.T
 	net   *simnet.Network
@@ -162,7 +163,8 @@ func (w *world) learn() {
 	}
 }
 
-// TestRelay: frames pass a broken link, one way or both, over a relay, sealed end to end, and use it again once it works.
+// TestRelay: frames pass a broken link, one way or both, over a relay, sealed end to end, and use it again once it
+// works.
 func TestRelay(t *testing.T) {
 	for mode, secrets := range modes {
 		for _, tt := range []struct {
@@ -305,8 +307,8 @@ func (w *world) relayed() (n uint64) {
 	return n
 }
 
-// TestDialOut: a node behind a NAT is reached over the links that it opens. Two such nodes reach each other over a relay, and
-// then, after a hole punch, directly.
+// TestDialOut: a node behind a NAT is reached over the links that it opens. Two such nodes reach each other over a
+// relay, and then, after a hole punch, directly.
 func TestDialOut(t *testing.T) {
 	for mode, secrets := range modes {
 		t.Run(mode, func(t *testing.T) {

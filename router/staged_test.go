@@ -72,7 +72,7 @@ func newDrainTest(t *testing.T) *drainTest {
 // sender is one TAP queue with a flow of its own.
 func (d *drainTest) sender() *outbound {
 	o := newOutbound(d.Engine, d.dev.Queues()[0], nil, d.conn)
-	o.now, o.peers, o.longest = d.now(), d.peers.Load(), int(d.longest.Load())
+	o.begin()
 	return o
 }
 
@@ -88,6 +88,19 @@ func (d *drainTest) send(t *testing.T, o *outbound, flow byte, i int) {
 	if err := o.flush(); err != nil {
 		t.Error(err)
 	}
+}
+
+// awaitRoom waits until there is a session, or the queue of staged frames is well below its bound.
+func (d *drainTest) awaitRoom() {
+	for d.view.egress.Load().session == nil && d.stagedFrames() > maxStaged/2 {
+		time.Sleep(20 * time.Microsecond)
+	}
+}
+
+func (d *drainTest) stagedFrames() int {
+	d.view.mu.Lock()
+	defer d.view.mu.Unlock()
+	return len(d.view.staged)
 }
 
 // checkOrder checks that of each flow the first count frames were sent, each once and in order.
@@ -111,34 +124,28 @@ func (d *drainTest) checkOrder(t *testing.T, flows, count int) {
 	}
 }
 
-// TestDrainKeepsOrder: while a session is installed, several senders go on. No frame is lost, and none overtakes another
-// one of its flow. The race detector watches as well.
+// TestDrainKeepsOrder: while a session is installed, several senders go on. No frame is lost, and none overtakes
+// another one of its flow. The race detector watches as well.
 func TestDrainKeepsOrder(t *testing.T) {
-	const flows, before, after = 3, 40, 400
+	const flows, frames = 3, 400
 	for range 20 {
 		d := newDrainTest(t)
 		var senders sync.WaitGroup
-		started := make(chan struct{}, flows)
 		for flow := range flows {
 			senders.Go(func() {
 				o := d.sender()
-				for i := range before + after {
+				for i := range frames {
 					d.send(t, o, byte(flow), i)
-					if i == before {
-						started <- struct{}{}
-					}
-					if i > before && d.view.egress.Load().session == nil {
-						time.Sleep(20 * time.Microsecond) // keeps the queue of staged frames below its bound
-					}
+					d.awaitRoom()
 				}
 			})
 		}
-		for range flows {
-			<-started
+		for d.stagedFrames() <= maxStaged/4 {
+			time.Sleep(20 * time.Microsecond)
 		}
 		d.installSession(d.view, d.s, addrOf(1), &d.enc, d.now())
 		senders.Wait()
-		d.checkOrder(t, flows, before+after)
+		d.checkOrder(t, flows, frames)
 	}
 }
 
