@@ -28,7 +28,7 @@ func TestDropOutbound(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, nodes := run(t, 2)
 				nodes[0].dev.InjectQueue(0, f)
-				got := settle(nodes)
+				got := awaitQuiet(nodes)
 				checkDrop(t, nodes[0].Stats(), want)
 				if (len(got[1]) == 1) != (want == 0) {
 					t.Errorf("the other node got %q", got[1])
@@ -132,7 +132,7 @@ func TestDropInbound(t *testing.T) {
 				if _, err := socket.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.make(other)}}); err != nil {
 					t.Fatal(err)
 				}
-				got := settle([]*node{n})
+				got := awaitQuiet([]*node{n})
 				checkDrop(t, n.Stats(), tt.want)
 				if (len(got[0]) == 1) != (tt.want == 0) {
 					t.Errorf("the host got %q", got[0])

@@ -147,16 +147,6 @@ func (e *Engine) egressTo(s *session.Session, addr netip.AddrPort) egress {
 	return egress{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr()), relayed: isRelayed(addr)}
 }
 
-// trusts reports whether, as far as this node is concerned, frames to and from an address need not be sealed.
-func (e *Engine) trusts(addr netip.Addr) bool { return e.trusted.Load().contains(addr) }
-
-// PlainAgreed reports whether this node and a peer agreed, in their last handshake, that frames between them need not
-// be sealed. The result stays the same when the session expires.
-func (e *Engine) PlainAgreed(id peer.ID) bool {
-	v := e.peers.Load().byID[id]
-	return v != nil && v.plainAgreed.Load()
-}
-
 // snapshot is the set of peers. Apart from the list of flooded it is immutable: a goroutine may use the one it has
 // loaded until the end of its batch.
 type snapshot struct {

@@ -232,7 +232,7 @@ func TestRelayFromTheStart(t *testing.T) {
 		for i := range w.nodes {
 			got := deliver(t, w.nodes, i, frame(ether.Broadcast, mac(10+i), 'b'))
 			time.Sleep(50 * time.Millisecond)
-			for k, more := range settle(w.nodes) {
+			for k, more := range awaitQuiet(w.nodes) {
 				if got[k] = append(got[k], more...); k != i && string(got[k]) != "b" {
 					t.Errorf("of a broadcast from node %d, node %d has received %q", i, k, got[k])
 				}

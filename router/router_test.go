@@ -178,7 +178,7 @@ func TestQueues(t *testing.T) {
 				go sender.dev.InjectQueue(q, tap.Frame{Data: f})
 			}
 		}
-		if got := settle(nodes); len(got[0]) != queues*frames {
+		if got := awaitQuiet(nodes); len(got[0]) != queues*frames {
 			t.Errorf("%d frames, want %d", len(got[0]), queues*frames)
 		}
 		if p := sender.Stats().Peers[0]; p.TxFrames != queues*frames || p.TxBytes != 64*queues*frames {
