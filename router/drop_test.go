@@ -31,7 +31,7 @@ func TestDropOutbound(t *testing.T) {
 				got := awaitQuiet(nodes)
 				checkDrop(t, nodes[0].Stats(), want)
 				if (len(got[1]) == 1) != (want == 0) {
-					t.Errorf("the other node got %q", got[1])
+					t.Errorf("the other node received %q", got[1])
 				}
 			})
 		})
@@ -135,7 +135,7 @@ func TestDropInbound(t *testing.T) {
 				got := awaitQuiet([]*node{n})
 				checkDrop(t, n.Stats(), tt.want)
 				if (len(got[0]) == 1) != (tt.want == 0) {
-					t.Errorf("the host got %q", got[0])
+					t.Errorf("the host received %q", got[0])
 				}
 			})
 		})

@@ -279,7 +279,7 @@ func TestNoCircle(t *testing.T) {
 		w.passes(1, 2, time.Second)
 		w.passes(0, 2, time.Second)
 		lost := w.nodes[3].peer
-		for i, via := range map[int]int{0: 1, 1: 2, 2: 0} { // each believes that the next one reaches node 3
+		for i, via := range map[int]int{0: 1, 1: 2, 2: 0} { // each has a route to node 3 over the next one
 			p := lost
 			p.Via = w.nodes[via].peer.ID
 			w.nodes[i].SetPeers([]Peer{w.nodes[0].peer, w.nodes[1].peer, w.nodes[2].peer, p})
