@@ -102,7 +102,7 @@ func (a *Allocator) ready(p *pool) (*wait, error) {
 	}
 	if !p.ring.Bootstrapped() && !p.requested {
 		p.requested = true
-		a.wakeRun()
+		a.wake.Set()
 		if err := a.propose(p); err != nil {
 			return nil, err
 		}

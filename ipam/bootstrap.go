@@ -87,9 +87,9 @@ func (a *Allocator) divide(p *pool) (deltas [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.cfg.Logger.Info("ipam: range divided", "range", p.prefix.String(), "nodes", len(nodes))
+	a.cfg.Logger.Info("range divided", "range", p.prefix.String(), "nodes", len(nodes))
 	a.notifyWaiters()
-	a.wakeRun()
+	a.wake.Set()
 	return ringDeltas(delta), nil
 }
 
@@ -115,7 +115,7 @@ func (a *Allocator) mergeStates(p *pool, states []paxos.State) error {
 		}
 	}
 	if met, needed := p.bootstrap.Waiting(); metBefore < met && met >= needed {
-		a.wakeRun()
+		a.wake.Set()
 	}
 	a.notifyWaiters()
 	a.out.broadcast(stateDeltas(p, changed))

@@ -19,8 +19,8 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// bus is gossip in memory: it loses, repeats, delays and so reorders what it carries. Use it within a synctest bubble.
-// Chance comes from its seed, and no two things begin at one instant: what a seed does, it does again.
+// bus is gossip in memory: it loses, repeats, delays and reorders messages. Use it within a synctest bubble. Its
+// randomness comes from its seed, and no two things begin at one instant, so a seed can be replayed.
 type bus struct {
 	t    *testing.T
 	seed uint64
@@ -30,22 +30,22 @@ type bus struct {
 	nodes   []*node
 	loss    float64            // of broadcasts
 	repeat  float64            // of all messages
-	deaf    float64            // of unicasts that are lost without the sender knowing
+	silent  float64            // of unicasts that are lost without an error
 	cut     map[peer.ID]bool   // nodes on the other side of a partition
-	oneWay  map[[2]int]bool    // from which node to which nothing arrives, of which neither knows
-	away    map[peer.ID]bool   // nodes that are no members: they have left, or are forgotten
+	oneWay  map[[2]int]bool    // from which node to which nothing arrives, without an error
+	away    map[peer.ID]bool   // nodes that are no members: they have left, or were removed
 	sent    int                // messages
 	stopped bool               // nothing is delivered any more
 	unicast func(from, to int) // called for every unicast that is sent; may be nil
 }
 
-// node is one allocator, its disk, and its life.
+// node is one allocator and its disk, over several runs.
 type node struct {
-	bus   *bus
-	index int
-	id    peer.ID
-	disk  *storetest.Memory
-	lives atomic.Uint64 // how often it was started
+	bus    *bus
+	index  int
+	id     peer.ID
+	disk   *storetest.Memory
+	starts atomic.Uint64 // how often it was started
 
 	// Guarded by bus.mu.
 	alive  bool
@@ -68,21 +68,26 @@ func newBus(t *testing.T, n int, seed uint64) *bus {
 	return b
 }
 
-// config is that of a node of which initPeers must meet.
+// config returns the configuration of a node in a network of initPeers bootstrap nodes.
 func (n *node) config(initPeers int, ranges ...string) Config {
-	lives := n.lives.Add(1)
-	cfg := Config{
-		Rand:       rand.NewPCG(n.bus.seed, uint64(n.index)<<32+lives),
+	starts := n.starts.Add(1)
+	return Config{
+		Rand:       rand.NewPCG(n.bus.seed, uint64(n.index)<<32+starts),
 		Self:       n.id,
 		InitPeers:  initPeers,
 		Store:      n.disk.Reopen(),
 		Gossip:     endpoint{n},
 		Membership: view{n},
+		Ranges:     prefixes(ranges...),
 	}
+}
+
+// prefixes parses ranges.
+func prefixes(ranges ...string) (parsed []netip.Prefix) {
 	for _, r := range ranges {
-		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
+		parsed = append(parsed, netip.MustParsePrefix(r))
 	}
-	return cfg
+	return parsed
 }
 
 // view is the Membership of a node.
@@ -92,7 +97,7 @@ func (v view) Reachable(id peer.ID) bool { return v.node.bus.reachable(v.node, i
 func (v view) Members() []peer.ID        { return v.node.bus.members() }
 func (v view) Name(id peer.ID) string    { return "n" + string(rune('a'+v.node.bus.find(id).index)) }
 
-// start makes a node of what is on its disk and runs it.
+// start creates an allocator from the disk and runs it.
 func (n *node) start(cfg Config) *Allocator {
 	n.bus.t.Helper()
 	a, err := New(cfg)
@@ -111,19 +116,19 @@ func (n *node) launch(a *Allocator) {
 	n.alive, n.alloc, n.cancel, n.ended = true, a, cancel, ended
 	n.bus.mu.Unlock()
 	dice := n.dice("start", nil)
-	begin, meet := within(dice, time.Millisecond), within(dice, 10*time.Second)
+	begin, joinAt := within(dice, time.Millisecond), within(dice, 10*time.Second)
 	go func() {
 		defer close(ended)
 		time.Sleep(begin)
 		_ = a.Run(ctx) // a crashed disk
 	}()
 	go func() {
-		time.Sleep(meet)
+		time.Sleep(joinAt)
 		n.exchange(ctx, a)
 	}()
 }
 
-// crash ends a node at once; with it goes what is not on its disk.
+// crash ends a node at once; state that is not on its disk is lost.
 func (n *node) crash() {
 	n.bus.mu.Lock()
 	n.alive = false
@@ -144,7 +149,7 @@ func (b *bus) stop() {
 			<-n.ended
 		}
 	}
-	time.Sleep(time.Minute) // what is in the air lands, and is dropped
+	time.Sleep(time.Minute) // messages in flight arrive, and are dropped
 }
 
 func (b *bus) find(id peer.ID) *node {
@@ -161,7 +166,7 @@ func (b *bus) reachable(from *node, id peer.ID) bool {
 	return to.alive && b.cut[from.id] == b.cut[id]
 }
 
-// members returns the nodes that have joined and not left, alive or not.
+// members returns the nodes that have joined and not left, alive or dead.
 func (b *bus) members() (ids []peer.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,26 +178,26 @@ func (b *bus) members() (ids []peer.ID) {
 	return ids
 }
 
-// dice is chance for one thing that a node does at one time: it depends on neither what else happens then nor in which
-// order.
+// dice returns the randomness for one action of a node at one time. It depends neither on other actions at that time
+// nor on their order.
 func (n *node) dice(what string, msg []byte) *rand.Rand {
-	h := sha256.Sum256(fmt.Append(nil, n.bus.seed, n.index, n.lives.Load(), time.Now().UnixNano(), what, msg))
+	h := sha256.Sum256(fmt.Append(nil, n.bus.seed, n.index, n.starts.Load(), time.Now().UnixNano(), what, msg))
 	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(h[:]), binary.BigEndian.Uint64(h[8:])))
 }
 
-// odds returns one of the bus's own.
+// odds returns one of the bus's probabilities.
 func (b *bus) odds(of *float64) float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return *of
 }
 
-// within returns a time below most, in steps so fine that no two things begin at one instant.
+// within returns a time below most, so fine-grained that no two things begin at one instant.
 func within(r *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(most)))
 }
 
-// isolate cuts the given nodes off from the others, and nobody else.
+// isolate cuts exactly the given nodes off from the others.
 func (b *bus) isolate(nodes ...*node) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -208,7 +213,7 @@ func (b *bus) intn(n int) int {
 	return b.rng.IntN(n)
 }
 
-// deliver calls f with the allocator that to then is, after a while, and perhaps once more.
+// deliver calls f with the allocator that to is at that time, after a delay, and sometimes twice.
 func (b *bus) deliver(from, to *node, dice *rand.Rand, f func(a *Allocator)) {
 	times := 1
 	if dice.Float64() < b.odds(&b.repeat) {
@@ -258,13 +263,13 @@ func (e endpoint) Unicast(id peer.ID, msg []byte) error {
 	if e.bus.unicast != nil {
 		e.bus.unicast(e.index, to.index)
 	}
-	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.odds(&e.bus.deaf) {
+	if dice := e.dice(id.String(), msg); dice.Float64() >= e.bus.odds(&e.bus.silent) {
 		e.bus.deliver(e.node, to, dice, func(a *Allocator) { _ = a.Message(e.id, slices.Clone(msg)) })
 	}
 	return nil
 }
 
-// exchange compares states with a random other now and then.
+// exchange exchanges states with a random other node from time to time.
 func (n *node) exchange(ctx context.Context, a *Allocator) {
 	for {
 		dice := n.dice("exchange", nil)
@@ -280,7 +285,7 @@ func (n *node) exchange(ctx context.Context, a *Allocator) {
 	}
 }
 
-// pushPull has two nodes exchange their states, now.
+// pushPull makes two nodes exchange their states at once.
 func (b *bus) pushPull(x, y *node) {
 	b.mu.Lock()
 	broken := b.oneWay[[2]int{x.index, y.index}] || b.oneWay[[2]int{y.index, x.index}]
@@ -295,7 +300,7 @@ func (b *bus) pushPull(x, y *node) {
 	}
 }
 
-// check demands the invariants of every living node.
+// check checks the invariants of every live node.
 func (b *bus) check() {
 	b.t.Helper()
 	for _, n := range b.nodes {
@@ -314,14 +319,14 @@ func (b *bus) check() {
 	}
 }
 
-// startAll starts all nodes of the bus at one instant, as the founding nodes of ranges.
+// startAll starts all nodes of the bus at one instant, as the bootstrap nodes of ranges.
 func (b *bus) startAll(ranges ...string) {
 	for _, n := range b.nodes {
 		n.start(n.config(len(b.nodes), ranges...))
 	}
 }
 
-// eventually demands that ok holds within a minute of the bubble's time.
+// eventually checks that ok holds within a minute of the bubble's time.
 func (b *bus) eventually(what string, ok func() bool) {
 	b.t.Helper()
 	for range 600 {
@@ -334,7 +339,7 @@ func (b *bus) eventually(what string, ok func() bool) {
 	b.t.Fatalf("not within a minute: %s", what)
 }
 
-// allInformed reports whether every living node is ready and knows who owns each address.
+// allInformed reports whether every live node is ready and knows the owner of each address.
 func (b *bus) allInformed() bool {
 	return b.allReady() && !slices.ContainsFunc(b.nodes, func(n *node) bool {
 		return n.alive && slices.ContainsFunc(n.alloc.Status().Ranges, func(r RangeStatus) bool {

@@ -13,9 +13,13 @@ import (
 	"weft/ipam/store"
 )
 
-// MaxInitPeers is the highest Config.InitPeers: so many nodes can agree on the first division of a range. The range is
-// divided among at most paxos.MaxValue of them, those with the lowest IDs; the others then request a share.
-const MaxInitPeers = paxos.MaxAcceptors
+// MaxInitPeers is the highest Config.InitPeers. It is half of the acceptors that a node remembers: in a network with
+// more nodes than that, a node that remembers nearly all it can rejects messages with more new acceptors than it has
+// room for, so it may never count the last few, and the range would never be divided.
+//
+// The range is divided among at most paxos.MaxValue of the bootstrap nodes, those with the lowest IDs; the others then
+// request a share.
+const MaxInitPeers = paxos.MaxAcceptors / 2
 
 // MaxDelta is the length in bytes of the longest delta that is passed to Gossip.Broadcast.
 const MaxDelta = 1000
@@ -48,7 +52,7 @@ type Membership interface {
 type Events interface {
 	// Bootstrapped is called after a range has been divided for the first time, as far as this node knows.
 	Bootstrapped()
-	// Reclaimed is called after the addresses of a dead node were assigned to another one.
+	// Reclaimed is called after the addresses of a dead node were assigned to another one, if this node had agreed to it.
 	Reclaimed(dead peer.ID)
 }
 

@@ -12,7 +12,7 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// script is what the nodes of crashAt do: everything that writes. What fails is passed over.
+// script runs every kind of operation that writes on all nodes of crashAt. Failed operations are skipped.
 func (c *cluster) script() (results []result) {
 	add := func(n *node, owner string, f func(a *Allocator) (Lease, error)) {
 		o := result{node: n.index, owner: owner}
@@ -39,8 +39,8 @@ func (c *cluster) script() (results []result) {
 	return results
 }
 
-// TestCrashAtEveryWrite has the disk of one node crash at its first write, at its second, and so on, with that write on disk
-// or not; the node is started again, and all that was promised must hold.
+// TestCrashAtEveryWrite has the disk of one node crash at its first write, at its second, and so on, with that write
+// durable or not. The node is started again, and every lease that was returned must still hold.
 func TestCrashAtEveryWrite(t *testing.T) {
 	step := 1
 	if raceDetector {
@@ -63,7 +63,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 	c := &cluster{bus: newBus(t, 3, uint64(at)), cidr: "10.32.0.0/27", start: 3, held: make(map[netip.Addr]holder)}
 	defer c.stop()
-	// The store fails once and works again: the allocator must find out by itself what is on disk.
+	// The store fails once and works again: the allocator must find out itself what is durable.
 	victim := c.nodes[1]
 	victim.disk.OnUpdate(func(update int) (bool, bool) {
 		if update == at {
@@ -83,14 +83,14 @@ func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 		}
 		n.launch(a)
 	}
-	c.eventually("everybody knows who owns what", c.allInformed)
+	c.eventually("all nodes know all owners", c.allInformed)
 	for _, o := range c.script() {
-		c.note([]result{o})
+		c.record([]result{o})
 	}
 	synctest.Wait()
 	c.audit()
 	c.check()
-	// And the same after a restart from what is on disk.
+	// The same holds after a restart from the disk.
 	victim.crash()
 	victim.start(c.config(victim))
 	time.Sleep(30 * time.Second)

@@ -149,7 +149,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 		}
 	}
 	a.notifyWaiters()
-	a.wakeRun()
+	a.wake.Set()
 	a.out.broadcast(ringDeltas(delta))
 	return nil
 }
@@ -162,7 +162,7 @@ func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 		a.counts.conflicts[conflictReclaimed].Add(1)
 		p.warn(fmt.Sprintf("%s: the addresses of this node were reclaimed while it was away, and now belong to node %s: its leases "+
 			"of them have ended, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
-		a.cfg.Logger.Warn("ipam: addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
+		a.cfg.Logger.Warn("addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
 		return
 	case c.Ours.Owner == c.Theirs.Owner:
 		a.counts.conflicts[conflictOldState].Add(1)
@@ -173,7 +173,7 @@ func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 		p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
 			"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
 	}
-	a.cfg.Logger.Error("ipam: conflict resolved", "peer", c.Theirs.Owner, "err", c.String())
+	a.cfg.Logger.Error("conflict resolved", "peer", c.Theirs.Owner, "err", c.String())
 }
 
 // applyRing updates space and leases after a change of the ring that may concern this node's tokens, makes all of it
@@ -183,7 +183,7 @@ func (a *Allocator) applyRing(p *pool) error {
 	for _, addr := range lost {
 		holder := a.leases.byAddr[addr].Holder
 		p.warn(fmt.Sprintf("%s, leased by %q, now belongs to another node: that lease has ended", addr, holder))
-		a.cfg.Logger.Error("ipam: lease lost with its addresses", "addr", addr, "owner", holder)
+		a.cfg.Logger.Error("lease lost with its addresses", "addr", addr, "owner", holder)
 		a.leases.remove(addr)
 	}
 	held := a.leaseHeld(p)

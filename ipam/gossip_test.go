@@ -18,7 +18,7 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// recorder is a Gossip that keeps what is broadcast, and reaches no node.
+// recorder is a Gossip that keeps the broadcasts, and reaches no node.
 type recorder struct {
 	mu   sync.Mutex
 	sent [][]byte // guarded by mu
@@ -32,7 +32,7 @@ func (r *recorder) Broadcast(delta []byte) {
 
 func (*recorder) Unicast(peer.ID, []byte) error { return errDown }
 
-// merge merges msg and returns what the allocator, whose Gossip is a recorder, broadcasts meanwhile.
+// merge merges msg and returns the broadcasts of the allocator meanwhile; its Gossip is a recorder.
 func merge(a *Allocator, msg []byte) (deltas [][]byte, err error) {
 	r := a.cfg.Gossip.(*recorder)
 	r.mu.Lock()
@@ -44,14 +44,11 @@ func merge(a *Allocator, msg []byte) (deltas [][]byte, err error) {
 	return slices.Clone(r.sent), err
 }
 
-// lone returns an allocator that founds alone, with nobody to talk to.
+// lone returns an allocator that bootstraps alone and reaches no other node.
 func lone(t testing.TB, i int, ranges ...string) (*Allocator, *storetest.Memory) {
 	t.Helper()
 	disk := storetest.NewMemory()
-	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: &recorder{}}
-	for _, r := range ranges {
-		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
-	}
+	cfg := Config{Self: nodeID(i), InitPeers: 1, Store: disk, Gossip: &recorder{}, Ranges: prefixes(ranges...)}
 	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +56,7 @@ func lone(t testing.TB, i int, ranges ...string) (*Allocator, *storetest.Memory)
 	return a, disk
 }
 
-func TestMergeOfForeignRings(t *testing.T) {
+func TestMergeOfAnotherClustersRing(t *testing.T) {
 	a, _ := lone(t, 0, "10.32.0.0/24")
 	b, _ := lone(t, 1, "10.32.0.0/24")
 	l, err := a.Allocate(t.Context(), "x", whole)
@@ -69,12 +66,13 @@ func TestMergeOfForeignRings(t *testing.T) {
 	if _, err := b.Allocate(t.Context(), "y", whole); err != nil {
 		t.Fatal(err)
 	}
-	var foreign *ring.ClusterMismatchError
-	if err := a.Merge(b.State()); !errors.As(err, &foreign) {
+	var mismatch *ring.ClusterMismatchError
+	if err := a.Merge(b.State()); !errors.As(err, &mismatch) {
 		t.Errorf("Merge: %v", err)
 	}
 	st := a.Status()
-	if len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], foreign.Theirs.String()) || !strings.Contains(st.Warnings[0], "move ipam.db away") {
+	if len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], mismatch.Theirs.String()) ||
+		!strings.Contains(st.Warnings[0], "move ipam.db away") {
 		t.Errorf("warnings: %q", st.Warnings)
 	}
 	if got := a.Lookup("x"); len(got) != 1 || got[0] != l {
@@ -89,10 +87,10 @@ func TestMergeOfAnotherRange(t *testing.T) {
 	a, _ := lone(t, 0, "10.32.0.0/24")
 	b, _ := lone(t, 1, "fd00::/64", "10.32.0.0/24")
 	if err := a.Merge(b.State()); !errors.Is(err, ring.ErrRange) {
-		t.Errorf("votes on a range unknown here: %v", err)
+		t.Errorf("states of a range unknown here: %v", err)
 	}
 	if met, _ := a.pools[0].bootstrap.Waiting(); met != 2 {
-		t.Error("what else the message held was not merged")
+		t.Error("the rest of the message was not merged")
 	}
 	c, _ := lone(t, 2, "fd00::/64")
 	if _, err := c.Allocate(t.Context(), "x", whole); err != nil {
@@ -103,13 +101,14 @@ func TestMergeOfAnotherRange(t *testing.T) {
 	}
 }
 
-// A node that was replaced while it was away (its tokens are another's at a higher version, and in use) lets go and says so.
-func TestLostRangeTakesItsLeasesAlong(t *testing.T) {
+// TestLostAddressesEndTheirLeases: a node was replaced while it was away (its tokens have another owner, at a higher
+// version, and are in use). It stops owning them, ends its leases and warns.
+func TestLostAddressesEndTheirLeases(t *testing.T) {
 	a, disk := lone(t, 0, "10.32.0.0/24")
 	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
 		t.Fatal(err)
 	}
-	// Another node with a copy of this one's ring, which takes over the lower half.
+	// Another node has a copy of this one's ring, and assigns the lower half to itself.
 	b, _ := lone(t, 1, "10.32.0.0/24")
 	if err := b.Merge(a.State()); err != nil {
 		t.Fatal(err)
@@ -152,15 +151,15 @@ func TestStoredLeaseWithoutRangeIsDropped(t *testing.T) {
 	}
 }
 
-func TestNewRefusesWhatItCannotRead(t *testing.T) {
+func TestNewRefusesCorruptState(t *testing.T) {
 	for name, write := range map[string]func(store.Tx, netip.Prefix) error{
 		"ring": func(tx store.Tx, p netip.Prefix) error { return tx.SetRing(p, []byte("x")) },
 		"other ring": func(tx store.Tx, p netip.Prefix) error {
 			r, _ := ring.New(netip.MustParsePrefix("10.9.0.0/24"))
 			return tx.SetRing(p, r.Append(nil))
 		},
-		"vote":    func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte("x")) },
-		"no vote": func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte{1, 0}) },
+		"bootstrap state":    func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte("x")) },
+		"no bootstrap state": func(tx store.Tx, p netip.Prefix) error { return tx.SetBootstrapState(p, []byte{1, 0}) },
 	} {
 		a, disk := lone(t, 0, "10.32.0.0/24")
 		if err := disk.Update(func(tx store.Tx) error { return write(tx, a.pools[0].prefix) }); err != nil {
@@ -172,7 +171,7 @@ func TestNewRefusesWhatItCannotRead(t *testing.T) {
 	}
 }
 
-func TestDiskThatFailsForGoodIsSaidAndNothingIsPromised(t *testing.T) {
+func TestFailedDiskIsReportedAndNothingIsLeased(t *testing.T) {
 	a, disk := lone(t, 0, "10.32.0.0/24")
 	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
 		t.Fatal(err)
@@ -184,7 +183,7 @@ func TestDiskThatFailsForGoodIsSaidAndNothingIsPromised(t *testing.T) {
 		}
 	}
 	if a.State() != nil {
-		t.Error("gossips what may not be on disk")
+		t.Error("gossips state that may not be durable")
 	}
 	if st := a.Status(); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "could not be written") {
 		t.Errorf("%q", st.Warnings)
@@ -192,11 +191,11 @@ func TestDiskThatFailsForGoodIsSaidAndNothingIsPromised(t *testing.T) {
 	disk.OnUpdate(nil)
 	disk.Reopen()
 	if l, err := a.Allocate(t.Context(), "y", whole); err != nil || l.Addr.String() != "10.32.0.2" {
-		t.Errorf("after the mend: %+v, %v", l, err)
+		t.Errorf("after the repair: %+v, %v", l, err)
 	}
 }
 
-func TestLatecomerToTheFoundingIsTold(t *testing.T) {
+func TestLateBootstrapNodeIsSentItsTokens(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		n := b.nodes[0]
 		cfg := n.config(1, "10.32.0.0/24")
@@ -206,34 +205,34 @@ func TestLatecomerToTheFoundingIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		late, _ := lone(t, 1, "10.32.0.0/24")
-		votes := late.State()
-		deltas, err := merge(a, votes)
+		states := late.State()
+		deltas, err := merge(a, states)
 		if err != nil || len(deltas) != 1 {
 			t.Fatalf("%d deltas, %v", len(deltas), err)
 		}
 		if err := late.Merge(deltas[0]); err != nil || !late.pools[0].ring.Bootstrapped() {
 			t.Errorf("%v", err)
 		}
-		if deltas, _ := merge(a, votes); len(deltas) != 0 {
-			t.Error("told again at once")
+		if deltas, _ := merge(a, states); len(deltas) != 0 {
+			t.Error("sent again at once")
 		}
 		time.Sleep(announcePause)
-		if deltas, _ := merge(a, votes); len(deltas) != 1 {
-			t.Error("not told again later")
+		if deltas, _ := merge(a, states); len(deltas) != 1 {
+			t.Error("not sent again later")
 		}
 		synctest.Wait()
 	})
 }
 
-func TestTheSameAskIsGrantedOnce(t *testing.T) {
+func TestTheSameRequestIsGrantedOnce(t *testing.T) {
 	a, _ := lone(t, 0, "10.32.0.0/24")
 	if _, err := a.Allocate(t.Context(), "x", whole); err != nil {
 		t.Fatal(err)
 	}
 	nothing := a.pools[0].ring.Select(func(ring.Token) bool { return false }).Append(nil)
-	ask := unicast{kind: kindRequest, id: 7, low: 0, end: 1 << 40, ring: nothing}
+	request := unicast{kind: kindRequest, id: 7, low: 0, end: 1 << 40, ring: nothing}
 	for range 3 {
-		if err := a.Message(nodeID(1), ask.encode()); err != nil {
+		if err := a.Message(nodeID(1), request.encode()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -241,15 +240,15 @@ func TestTheSameAskIsGrantedOnce(t *testing.T) {
 	if len(owners) != 2 || owners[0].Addresses != 128 {
 		t.Errorf("%+v", owners)
 	}
-	ask.id = 8 // a new one, by a node that has not heard of the first grant: it is told of that
-	if err := a.Message(nodeID(1), ask.encode()); err != nil {
+	request.id = 8 // a new one, of a node that has not received the first grant: it is sent that one
+	if err := a.Message(nodeID(1), request.encode()); err != nil {
 		t.Fatal(err)
 	}
 	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 128 {
 		t.Errorf("%+v", owners)
 	}
-	ask.id, ask.count = 9, 128 // and one that has
-	if err := a.Message(nodeID(1), ask.encode()); err != nil {
+	request.id, request.count = 9, 128 // and of one that has
+	if err := a.Message(nodeID(1), request.encode()); err != nil {
 		t.Fatal(err)
 	}
 	if owners := a.Status().Ranges[0].Owners; owners[0].Addresses != 64 {
@@ -299,7 +298,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-// reentrant is a Gossip whose Broadcast calls the allocator that called it, and waits for it.
+// reentrant is a Gossip with a Broadcast that calls the calling allocator again, and waits for it.
 type reentrant struct {
 	recorder
 	alloc *Allocator

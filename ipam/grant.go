@@ -83,14 +83,14 @@ func (a *Allocator) grantClaim(p *pool, from peer.ID, requested ring.Span, reply
 func (a *Allocator) grantSpan(p *pool, to peer.ID, span ring.Span, reply *unicast) (*ring.Ring, error) {
 	delta, err := p.ring.Grant(a.cfg.Self, to, span, p.free)
 	if err != nil {
-		a.cfg.Logger.Warn("ipam: addresses not granted", "peer", to, "err", err)
+		a.cfg.Logger.Warn("addresses not granted", "peer", to, "err", err)
 		return a.hints(p, to, span), nil
 	}
 	p.syncSpace(&a.leases)
 	if err := a.update(func(tx store.Tx) error { return p.saveRing(tx) }); err != nil {
 		return nil, err
 	}
-	a.cfg.Logger.Info("ipam: addresses granted", "peer", to, "addr", p.ring.Addr(span.Start), "count", span.Len())
+	a.cfg.Logger.Info("addresses granted", "peer", to, "addr", p.ring.Addr(span.Start), "count", span.Len())
 	a.counts.granted.Add(1)
 	a.out.broadcast(ringDeltas(delta))
 	a.notifyWaiters()

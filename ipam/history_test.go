@@ -18,50 +18,50 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// How many histories are played, and of how many steps each. WEFT_SIM=full plays many more ("make sim"), and WEFT_SEED=n
-// the one of that seed alone.
+// The number of histories, and of steps in each. WEFT_SIM=full plays many more ("make sim"), and WEFT_SEED=n only the one
+// with that seed.
 const (
 	histories     = 200
 	historiesFull = 10_000
 	steps         = 40
-	// convergence is within what all nodes agree once all is well again, in the time of the histories.
+	// convergence is the time within which all nodes agree once everything is healed, in the time of the histories.
 	convergence = time.Minute
 )
 
-// history is a cluster whose nodes come and go for good.
+// history is a cluster of nodes that join, leave, die and are reclaimed.
 type history struct {
 	*cluster
-	gone map[int]bool // nodes that will not come back before they were reclaimed; their leases do not count
-	left map[int]bool // nodes that have left or were wiped: they take no further part
+	dead map[int]bool // nodes that do not come back before they were reclaimed; their leases do not count
+	left map[int]bool // nodes that have left or were wiped, or have not joined yet
 }
 
-// play plays the history of a seed with a number of nodes, of which up to six come later.
+// play plays the history of a seed with a number of nodes, and up to six more that join later.
 func play(t *testing.T, seed uint64, nodes, steps int) (sum [sha256.Size]byte) {
-	founders := 3 + int(seed%2)
+	bootstrapNodes := 3 + int(seed%2)
 	cidr := "10.32.0.0/25" // small, so that it is full at times
 	if nodes > 20 {
 		cidr = "10.32.0.0/20"
 	}
 	h := &history{
-		cluster: &cluster{bus: newBus(t, nodes+6, seed), cidr: cidr, start: founders, held: make(map[netip.Addr]holder)},
-		gone:    make(map[int]bool), left: make(map[int]bool),
+		cluster: &cluster{bus: newBus(t, nodes+6, seed), cidr: cidr, start: bootstrapNodes, held: make(map[netip.Addr]holder)},
+		dead:    make(map[int]bool), left: make(map[int]bool),
 	}
 	defer h.stop()
 	for i, n := range h.nodes {
 		if i < nodes {
 			n.start(h.config(n))
 		} else {
-			h.left[i] = true // joins later, if at all
+			h.left[i] = true // joins later, or never
 		}
 	}
-	// Who founds and dies before the range is divided is missed for ever.
+	// The bootstrap never completes if one of its nodes dies before the range is divided.
 	h.eventually("the range is divided", func() bool { h.exchangeAll(); return h.allInformed() })
 	h.mu.Lock()
-	h.loss, h.repeat, h.deaf = 0.15, 0.1, 0.02
+	h.loss, h.repeat, h.silent = 0.15, 0.1, 0.02
 	h.mu.Unlock()
 	for range steps {
 		h.step()
-		h.bury()
+		h.crashFailed()
 		h.verify()
 		time.Sleep(time.Duration(h.intn(400)) * time.Millisecond)
 	}
@@ -69,7 +69,7 @@ func play(t *testing.T, seed uint64, nodes, steps int) (sum [sha256.Size]byte) {
 	return h.sum()
 }
 
-// step does one thing.
+// step does one random action.
 func (h *history) step() {
 	k := h.intn(1000)
 	switch {
@@ -77,11 +77,11 @@ func (h *history) step() {
 		h.use()
 	case k < 520:
 		h.exhaust()
-	case k < 620: // a crash; what is not on disk is lost
+	case k < 620: // a crash; state that is not on disk is lost
 		if n := h.pick(); n != nil && h.alive() > 2 {
 			n.crash()
 		}
-	case k < 690: // one of its next writes fails, on disk or not
+	case k < 690: // one of its next writes fails, durable or not
 		if n := h.pick(); n != nil && h.alive() > 2 {
 			written, at := h.intn(2) == 0, n.disk.Updates()+h.intn(4)
 			n.disk.OnUpdate(func(update int) (bool, bool) { return update == at, written })
@@ -91,7 +91,7 @@ func (h *history) step() {
 	case k < 810:
 		h.partition(h.intn(3))
 	case k < 840:
-		h.deafen()
+		h.breakLinks()
 	case k < 880:
 		h.leave()
 	case k < 930:
@@ -110,19 +110,19 @@ func (h *history) step() {
 	}
 }
 
-// use has some nodes give out addresses and take them back.
+// use has some nodes allocate and release addresses.
 func (h *history) use() {
 	var out []result
 	for _, o := range h.batch() {
-		if !h.gone[o.node] {
+		if !h.dead[o.node] {
 			out = append(out, o)
 		}
 	}
-	h.bury()
-	h.note(out)
+	h.crashFailed()
+	h.record(out)
 }
 
-// exhaust has a node give out addresses until there are no more that it can get; then most of them are given back.
+// exhaust has a node allocate addresses until it gets no more; then most of them are released.
 func (h *history) exhaust() {
 	n := h.pick()
 	if n == nil {
@@ -133,7 +133,7 @@ func (h *history) exhaust() {
 		o := result{node: n.index, owner: fmt.Sprintf("%d/%d", n.index, 100+i)}
 		o.lease, o.err = n.alloc.Allocate(ctx, o.owner, whole)
 		cancel()
-		h.note([]result{o})
+		h.record([]result{o})
 		if o.err != nil {
 			break
 		}
@@ -142,15 +142,15 @@ func (h *history) exhaust() {
 		owner := fmt.Sprintf("%d/%d", n.index, 100+i)
 		for _, l := range n.alloc.Lookup(owner) {
 			if err := n.alloc.Release(owner, l.Addr); err == nil || errors.Is(err, storetest.ErrCrash) {
-				h.note([]result{{released: l.Addr}})
+				h.record([]result{{released: l.Addr}})
 			}
 		}
 	}
-	h.bury()
+	h.crashFailed()
 }
 
-// deafen has what some nodes send to some others get lost, of which neither know, or heals that.
-func (h *history) deafen() {
+// breakLinks loses all messages from some nodes to some others, without an error, or heals that.
+func (h *history) breakLinks() {
 	cuts := h.intn(4)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -160,6 +160,7 @@ func (h *history) deafen() {
 	}
 }
 
+// alive returns the number of live nodes.
 func (h *history) alive() (n int) {
 	for _, node := range h.nodes {
 		if node.alive {
@@ -169,7 +170,7 @@ func (h *history) alive() (n int) {
 	return n
 }
 
-// pick returns a living node, or nil.
+// pick returns a random live node, or nil.
 func (h *history) pick() *node {
 	n := h.nodes[h.intn(len(h.nodes))]
 	if !n.alive {
@@ -178,17 +179,17 @@ func (h *history) pick() *node {
 	return n
 }
 
-// revive starts all that are down and may come back.
+// revive starts all nodes that are down and may come back.
 func (h *history) revive() {
 	for i, n := range h.nodes {
-		if !n.alive && !h.gone[i] && !h.left[i] {
+		if !n.alive && !h.dead[i] && !h.left[i] {
 			n.disk.OnUpdate(nil)
 			n.start(h.config(n))
 		}
 	}
 }
 
-// partition cuts some nodes off from the others, or nobody any more.
+// partition cuts some nodes off from the others, or heals all partitions.
 func (h *history) partition(side int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -215,28 +216,28 @@ func (h *history) leave() {
 		}
 	}
 	if errors.Is(err, storetest.ErrCrash) {
-		return // it has left, or not
+		return // it may have left
 	}
 	n.crash()
-	if err == nil { // else its heir may not know, and it has to come back to say so
+	if err == nil { // else the new owner may not know it, and the node has to come back to send it again
 		h.depart(n.index)
 	}
 }
 
-// wipe has a node lose its disk and come back as another, whose space nobody has taken yet.
+// wipe has a node lose its disk and come back as a new node, while its old addresses are not reclaimed yet.
 func (h *history) wipe() {
 	n := h.pick()
 	if n == nil || h.alive() <= 2 || !slices.ContainsFunc(h.nodes, func(n *node) bool { return n.alloc == nil }) {
 		return
 	}
-	h.bereave(n)
+	h.kill(n)
 	h.join()
 }
 
-// bereave has a node die for good; its leases do not count any more.
-func (h *history) bereave(n *node) {
+// kill has a node die for good; its leases do not count any more.
+func (h *history) kill(n *node) {
 	n.crash()
-	h.gone[n.index] = true
+	h.dead[n.index] = true
 	for addr, holder := range h.held {
 		if holder.node == n.index {
 			delete(h.held, addr)
@@ -244,26 +245,26 @@ func (h *history) bereave(n *node) {
 	}
 }
 
-// reclaim has a node die for good, and its space and that of others that have died before taken by an operator who knows
-// that; then it may come back all the same.
+// reclaim has a node die for good. An operator reclaims its addresses, and those of nodes that died before. Then the
+// node may come back all the same.
 func (h *history) reclaim() {
-	dead := h.pick()
-	h.partition(0) // an operator waits until the network is whole
+	latest := h.pick()
+	h.partition(0) // an operator waits until the network is healed
 	h.mu.Lock()
 	clear(h.oneWay)
 	h.mu.Unlock()
 	if h.intn(4) > 0 {
 		h.revive()
 	}
-	if dead != nil && h.alive() > 2 {
-		h.bereave(dead)
+	if latest != nil && h.alive() > 2 {
+		h.kill(latest)
 	}
-	var gone []peer.ID
-	for i := range h.gone {
-		gone = append(gone, nodeID(i))
+	var dead []peer.ID
+	for i := range h.dead {
+		dead = append(dead, nodeID(i))
 	}
-	slices.SortFunc(gone, peer.ID.Compare)
-	if len(gone) == 0 {
+	slices.SortFunc(dead, peer.ID.Compare)
+	if len(dead) == 0 {
 		return
 	}
 	for try := 0; try < 6; try++ {
@@ -271,36 +272,36 @@ func (h *history) reclaim() {
 		if n == nil {
 			continue
 		}
-		_, err := n.alloc.Reclaim(context.Background(), gone...)
-		h.bury()
+		_, err := n.alloc.Reclaim(context.Background(), dead...)
+		h.crashFailed()
 		if err == nil {
-			h.outlive(dead)
+			h.afterReclaim(latest)
 			return
 		}
 		h.revive()
 	}
 }
 
-// outlive goes on without those who were reclaimed; the one that died last may come back.
-func (h *history) outlive(dead *node) {
-	returns := dead != nil && h.gone[dead.index] && h.intn(2) == 0
+// afterReclaim removes the nodes that were reclaimed; the one that died last may come back.
+func (h *history) afterReclaim(latest *node) {
+	returns := latest != nil && h.dead[latest.index] && h.intn(2) == 0
 	if returns {
-		h.spread() // until then whoever comes back owns what it did
+		h.spread() // until then a node that comes back owns its old addresses
 	}
-	for i := range h.gone {
-		if returns && i == dead.index {
+	for i := range h.dead {
+		if returns && i == latest.index {
 			continue
 		}
 		h.depart(i)
 	}
-	clear(h.gone)
+	clear(h.dead)
 	if returns {
 		h.revive()
 		h.spread()
 	}
 }
 
-// depart has a node be no member any more.
+// depart removes a node from the members.
 func (h *history) depart(i int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -308,27 +309,27 @@ func (h *history) depart(i int) {
 	h.away[nodeID(i)] = true
 }
 
-// spread has all that may live hear what any of them knows.
+// spread delivers the state of each live node to all others.
 func (h *history) spread() {
 	for _, n := range h.nodes {
 		n.disk.OnUpdate(nil)
 	}
-	h.bury()
+	h.crashFailed()
 	h.revive()
 	h.mu.Lock()
-	h.loss, h.deaf = 0, 0
+	h.loss, h.silent = 0, 0
 	h.mu.Unlock()
 	for range 6 {
-		h.exchangeAll() // as nodes do that join
+		h.exchangeAll() // like nodes that join
 		time.Sleep(10 * time.Second)
 	}
 	h.mu.Lock()
-	h.loss, h.deaf = 0.15, 0.02
+	h.loss, h.silent = 0.15, 0.02
 	h.mu.Unlock()
 	synctest.Wait()
 }
 
-// join starts a node that was not there yet.
+// join starts a node that was not started yet.
 func (h *history) join() {
 	for i, n := range h.nodes {
 		if h.left[i] && n.alloc == nil {
@@ -339,13 +340,13 @@ func (h *history) join() {
 	}
 }
 
-// verify demands that nothing is leased twice, and the invariants of all that live.
+// verify checks that no address is leased twice, and the invariants of all live nodes.
 func (h *history) verify() {
 	h.t.Helper()
 	synctest.Wait()
 	seen := make(map[netip.Addr]holder)
 	for i, n := range h.nodes {
-		if h.gone[i] || h.left[i] {
+		if h.dead[i] || h.left[i] {
 			continue
 		}
 		for _, l := range n.stored() {
@@ -357,29 +358,29 @@ func (h *history) verify() {
 		}
 	}
 	for addr, held := range h.held {
-		if seen[addr] != held && !h.gone[held.node] && !h.left[held.node] {
-			h.t.Fatalf("seed %d: %s was promised to %v, and is held by %v", h.seed, addr, held, seen[addr])
+		if seen[addr] != held && !h.dead[held.node] && !h.left[held.node] {
+			h.t.Fatalf("seed %d: %s was leased to %v, and is held by %v", h.seed, addr, held, seen[addr])
 		}
 	}
 	h.held = seen
 	h.check()
 }
 
-// end makes all well again and demands that those who are left agree on who owns what.
+// end heals everything and checks that the remaining nodes agree on the owner of each address.
 func (h *history) end() {
 	h.partition(0)
 	h.mu.Lock()
-	h.loss, h.deaf = 0, 0
+	h.loss, h.silent = 0, 0
 	clear(h.oneWay)
 	h.mu.Unlock()
 	for _, n := range h.nodes {
 		n.disk.OnUpdate(nil)
 	}
-	h.bury()
+	h.crashFailed()
 	h.revive()
 	h.finish()
-	// What a node gave to another one, both of which died for good before anybody else heard of it, nobody knows to be
-	// anybody's: views have to be the same, not whole.
+	// The owner of an address is unknown where a node granted it to another and both died for good before a third node
+	// learned of it: views have to be equal, not complete.
 	agree := func() bool {
 		var first []Owner
 		for _, n := range h.nodes {
@@ -419,26 +420,26 @@ func (h *history) end() {
 	h.verify()
 }
 
-// finish has an operator bring to their end what reclaims were begun and not finished.
+// finish has an operator finish the reclaims that were started and not finished.
 func (h *history) finish() {
-	time.Sleep(2 * unfenceAfter) // who has come back is believed by then
-	var gone []peer.ID
+	time.Sleep(2 * unfenceAfter) // grants of nodes that have come back are accepted by then
+	var dead []peer.ID
 	for i, n := range h.nodes {
-		if h.gone[i] || h.away[n.id] { // as some know of no more than that these owned something
-			gone = append(gone, n.id)
+		if h.dead[i] || h.away[n.id] { // some nodes know only that these owned something
+			dead = append(dead, n.id)
 		}
 	}
 	for _, n := range h.nodes {
 		if n.alive && strings.Contains(fmt.Sprint(n.alloc.Status().Warnings), "not finished") {
-			if _, err := n.alloc.Reclaim(context.Background(), gone...); err != nil {
+			if _, err := n.alloc.Reclaim(context.Background(), dead...); err != nil {
 				h.t.Fatalf("seed %d: %v", h.seed, err)
 			}
 		}
 	}
 }
 
-// exchangeAll has each living node exchange states with another one, as the mesh has them do now and then: the bus picks
-// partners among the dead as well.
+// exchangeAll has each live node exchange states with another one, like the mesh does from time to time; the bus also
+// picks dead partners.
 func (h *history) exchangeAll() {
 	var before *node
 	for _, n := range h.nodes {
@@ -452,7 +453,7 @@ func (h *history) exchangeAll() {
 	}
 }
 
-// sum is what all nodes know in the end, and how many messages it took.
+// sum returns a hash of the final state of all nodes and of the number of messages.
 func (h *history) sum() [sha256.Size]byte {
 	var all []byte
 	for _, n := range h.nodes {
@@ -465,7 +466,7 @@ func (h *history) sum() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Append(all, h.sent, time.Now()))
 }
 
-// TestHistories plays random histories; no address is ever leased twice, and in the end all agree.
+// TestHistories plays random histories: no address is ever leased twice, and in the end all nodes agree.
 func TestHistories(t *testing.T) {
 	count, from := histories, uint64(1)
 	switch {
@@ -478,7 +479,7 @@ func TestHistories(t *testing.T) {
 	case os.Getenv("WEFT_SIM") == "full":
 		count = historiesFull
 	case raceDetector:
-		count = histories / 4 // it looks for races, which are the same in all of them
+		count = histories / 4 // it detects races, which are the same in all of them
 	}
 	for seed := from; seed < from+uint64(count); seed++ {
 		synctest.Test(t, func(t *testing.T) { play(t, seed, 4+int(seed%6), steps) })
@@ -488,8 +489,8 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// TestHistoriesReplay: what a seed does, it does again, but for the rare one where two operations of one node are woken at
-// one instant, and so by chance draw in either order.
+// TestHistoriesReplay: a seed can be replayed, except for the rare one in which two operations of one node wake at one
+// instant, and draw random numbers in either order.
 func TestHistoriesReplay(t *testing.T) {
 	const seeds, few = 20, 3
 	apart := 0
@@ -512,7 +513,7 @@ func TestHistoriesReplay(t *testing.T) {
 func TestLargeHistory(t *testing.T) {
 	nodes, steps := 200, 4*steps
 	if raceDetector {
-		steps /= 8 // it looks for races, which are the same in all of them
+		steps /= 8 // it detects races, which are the same in all of them
 	}
 	if os.Getenv("WEFT_SIM") == "full" {
 		nodes = 1000

@@ -48,7 +48,7 @@ func (a *Allocator) leaseHeld(p *pool) (leases []store.Lease) {
 		l := Lease{Holder: a.held[addr], Addr: addr, Bits: p.prefix.Bits(), In: p.prefix, Since: time.Now().UTC().Round(0)}
 		a.leases.put(l)
 		leases = append(leases, l.stored())
-		a.cfg.Logger.Info("ipam: an address in use had no lease", "addr", addr, "owner", l.Holder)
+		a.cfg.Logger.Info("an address in use had no lease", "addr", addr, "owner", l.Holder)
 	}
 	return leases
 }

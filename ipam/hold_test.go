@@ -10,8 +10,8 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// TestHold loses the disk of a node whose pods run on: what they have is given to nobody, on this node or by it to another,
-// from the moment in which the ring is heard of again.
+// TestHold loses the disk of a node while its pods run: from the moment in which the ring is received again their
+// addresses are not allocated, on this node or, after a grant, on another.
 func TestHold(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/27")
@@ -36,7 +36,7 @@ func TestHold(t *testing.T) {
 		b.eventually("ready", b.allReady)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		for n := 0; ; n++ { // till nobody has any
+		for n := 0; ; n++ { // until no node has any
 			l, err := b.nodes[n%2].alloc.Allocate(ctx, "new"+string(rune('a'+n)), whole)
 			if errors.Is(err, ErrExhausted) {
 				break
@@ -44,7 +44,7 @@ func TestHold(t *testing.T) {
 				t.Fatal(err)
 			}
 			if owner, ok := inUse[l.Addr]; ok {
-				t.Errorf("%s is given out, which %q has", l.Addr, owner)
+				t.Errorf("%s is allocated, but %q has it", l.Addr, owner)
 			}
 		}
 		for _, owner := range []string{"orphan/p", "orphan/q"} {
@@ -53,17 +53,17 @@ func TestHold(t *testing.T) {
 			}
 		}
 		if l := a.Lookup("orphan/r"); len(l) > 0 {
-			t.Errorf("%v of another node's", l)
+			t.Errorf("%v of another node", l)
 		}
 		if _, err := a.Claim(ctx, "orphan/r", others); !errors.Is(err, ErrLeased) {
-			t.Errorf("Claim of what another holds: %v", err)
+			t.Errorf("Claim of an address of another holder: %v", err)
 		}
 	})
 }
 
-// TestHoldDoesNotFound: a lone node that waits to be told of others does not found for the sake of what it holds, and when it
-// does found what it holds is leased first.
-func TestHoldDoesNotFound(t *testing.T) {
+// TestHoldDoesNotBootstrap: a lone node that may be joined to others does not bootstrap because of held addresses; when
+// it does bootstrap, they are leased first.
+func TestHoldDoesNotBootstrap(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		cfg := b.nodes[0].config(1, "10.32.0.0/12", "fd00::/64")
 		cfg.Lazy = true
@@ -83,9 +83,9 @@ func TestHoldDoesNotFound(t *testing.T) {
 		if held := a.Lookup("o"); len(held) != 2 || held[0].Addr != four || held[1].Addr != six {
 			t.Errorf("%v", held)
 		}
-		// Who is told the same again changes nothing, and what is no longer held can be given back.
-		if err := a.Hold(map[netip.Addr]string{four: "somebody"}); err != nil || len(a.Lookup("somebody")) > 0 {
-			t.Errorf("%v, %v", a.Lookup("somebody"), err)
+		// A second call with another holder does not change the lease.
+		if err := a.Hold(map[netip.Addr]string{four: "other"}); err != nil || len(a.Lookup("other")) > 0 {
+			t.Errorf("%v, %v", a.Lookup("other"), err)
 		}
 	})
 }
@@ -95,14 +95,14 @@ func TestReassign(t *testing.T) {
 		b.startAll("10.32.0.0/12")
 		n := b.nodes[0]
 		l := allocate(t, n.alloc, "o", "")
-		if err := n.alloc.Reassign("nobody", "x"); !errors.Is(err, ErrUnknownOwner) {
-			t.Errorf("of nobody's: %v", err)
+		if err := n.alloc.Reassign("unknown", "x"); !errors.Is(err, ErrUnknownOwner) {
+			t.Errorf("of an unknown holder: %v", err)
 		}
 		if err := n.alloc.Reassign("o", "p"); err != nil {
 			t.Fatal(err)
 		}
 		if got := allocate(t, n.alloc, "p", ""); got.Addr != l.Addr || len(n.alloc.Lookup("o")) > 0 {
-			t.Errorf("%v, want what o had: %v", got, l)
+			t.Errorf("%v, want the lease of o: %v", got, l)
 		}
 		n.crash()
 		a := n.start(n.config(1, "10.32.0.0/12"))

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 	"weft/ipam/store"
 )
 
@@ -31,8 +32,8 @@ import (
 type Allocator struct {
 	// Constant after New.
 	cfg  Config
-	wake chan struct{} // of capacity 1: Run's next tick is due at once
-	pace *rand.Rand    // used by Run only, so that its ticks do not depend on the numbers that operations draw
+	wake signal.Chan // makes the next tick of Run due at once
+	pace *rand.Rand  // used by Run only, so that its ticks do not depend on the numbers that operations draw
 
 	// Atomic.
 	owned  atomic.Pointer[owners] // nil before OwnerOf is first called
@@ -64,7 +65,7 @@ func New(cfg Config) (*Allocator, error) {
 	cfg.setDefaults()
 	a := &Allocator{
 		cfg:      cfg,
-		wake:     make(chan struct{}, 1),
+		wake:     signal.New(),
 		changed:  make(chan struct{}),
 		inFlight: make(map[requestKey]*request),
 		served:   make(map[peer.ID]served),
@@ -130,7 +131,7 @@ func (a *Allocator) reload() error {
 	if a.broken == nil {
 		return nil
 	}
-	a.cfg.Logger.Warn("ipam: loading state again after a failed write", "err", a.broken)
+	a.cfg.Logger.Warn("loading state again after a failed write", "err", a.broken)
 	if err := a.load(); err != nil {
 		return fmt.Errorf("ipam: state not written: %w; and not readable: %w", a.broken, err)
 	}
@@ -143,14 +144,6 @@ func (a *Allocator) reload() error {
 func (a *Allocator) notifyWaiters() {
 	close(a.changed)
 	a.changed = make(chan struct{})
-}
-
-// wakeRun makes the next tick of Run due at once.
-func (a *Allocator) wakeRun() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
 }
 
 // jitter returns a random time below most.

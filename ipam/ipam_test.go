@@ -43,7 +43,7 @@ func allocate(t *testing.T, a *Allocator, owner string, in string) Lease {
 	return l
 }
 
-func TestThreeNodesFoundAtTheSameInstant(t *testing.T) {
+func TestThreeNodesBootstrapAtTheSameInstant(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/12")
 		start := time.Now()
@@ -71,7 +71,7 @@ func TestThreeNodesFoundAtTheSameInstant(t *testing.T) {
 	})
 }
 
-func TestFoundingWaitsForAllThatAreNeeded(t *testing.T) {
+func TestBootstrapWaitsForAllNeededNodes(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, b *bus) {
 		for _, n := range b.nodes[:2] {
 			n.start(n.config(3, "10.32.0.0/12"))
@@ -94,7 +94,7 @@ func TestFoundingWaitsForAllThatAreNeeded(t *testing.T) {
 	})
 }
 
-func TestLazyNodeFoundsOnFirstNeed(t *testing.T) {
+func TestLazyNodeBootstrapsOnFirstRequest(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		n := b.nodes[0]
 		cfg := n.config(1, "10.32.0.0/12", "fd00::/64")
@@ -114,7 +114,7 @@ func TestLazyNodeFoundsOnFirstNeed(t *testing.T) {
 	})
 }
 
-func TestPrimeFoundsALazyNode(t *testing.T) {
+func TestPrimeBootstrapsALazyNode(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		cfg := b.nodes[0].config(1, "10.32.0.0/12")
 		cfg.Lazy = true
@@ -122,7 +122,7 @@ func TestPrimeFoundsALazyNode(t *testing.T) {
 		if err := a.Prime(context.Background()); err != nil || !a.Ready() {
 			t.Error(err)
 		}
-		o := b.nodes[1].start(b.nodes[1].config(0, "10.32.0.0/12")) // an observer gets its share like anybody
+		o := b.nodes[1].start(b.nodes[1].config(0, "10.32.0.0/12")) // an observer gets a share like any other node
 		b.pushPull(b.nodes[1], b.nodes[0])
 		if err := o.Prime(context.Background()); err != nil || !o.Ready() {
 			t.Error(err)
@@ -162,7 +162,7 @@ func TestJoiningNodeGetsAShareAtOnce(t *testing.T) {
 	})
 }
 
-func TestAllocateIsIdempotentByOwnerAndRange(t *testing.T) {
+func TestAllocateIsIdempotentByHolderAndRange(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		a := b.nodes[0].start(b.nodes[0].config(1, "10.32.0.0/12"))
 		first := allocate(t, a, "x", "")
@@ -185,7 +185,7 @@ func TestAllocateIsIdempotentByOwnerAndRange(t *testing.T) {
 			}
 		}
 		if _, err := a.Allocate(context.Background(), "", whole); err == nil {
-			t.Error("an address for no owner")
+			t.Error("an address without a holder")
 		}
 	})
 }
@@ -266,7 +266,7 @@ func TestNewRefusesStateOfOthers(t *testing.T) {
 	cfg.Ranges = []netip.Prefix{netip.MustParsePrefix("10.64.0.0/12")}
 	_, err = New(cfg)
 	if err == nil {
-		t.Fatal("took the state of another range")
+		t.Fatal("loaded the state of another range")
 	}
 	for _, word := range []string{path, "10.32.0.0/12", "10.64.0.0/12", "move the file away"} {
 		if !strings.Contains(err.Error(), word) {
@@ -280,7 +280,7 @@ func TestNewRefusesStateOfOthers(t *testing.T) {
 	}
 	cfg.Self, cfg.Ranges = nodeID(0), append(cfg.Ranges, netip.MustParsePrefix("fd00::/64"))
 	if _, err = New(cfg); err != nil {
-		t.Errorf("a range more: %v", err)
+		t.Errorf("with one more range: %v", err)
 	}
 }
 

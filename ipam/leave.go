@@ -164,7 +164,7 @@ func (a *Allocator) sendHandover(ctx context.Context, h *handover) error {
 	newOwner := h.request.key.donor
 	for {
 		if err := a.cfg.Gossip.Unicast(newOwner, h.msg); err != nil {
-			a.cfg.Logger.Warn("ipam: handover not sent", "peer", newOwner, "err", err)
+			a.cfg.Logger.Warn("handover not sent", "peer", newOwner, "err", err)
 		}
 		timer := time.NewTimer(handoverPause)
 		select {

@@ -44,7 +44,7 @@ func (a *Allocator) loadLeases(state store.State) error {
 	for _, l := range state.Leases {
 		p, offset, ok := a.poolOf(l.Addr)
 		if !ok || p.space.Claim(offset) != nil {
-			a.cfg.Logger.Error("ipam: stored lease dropped, its address does not belong to this node", "addr", l.Addr, "owner", l.Holder)
+			a.cfg.Logger.Error("stored lease dropped, its address does not belong to this node", "addr", l.Addr, "owner", l.Holder)
 			stray = append(stray, l.Addr)
 			continue
 		}

@@ -25,7 +25,7 @@ func (a *Allocator) Message(from peer.ID, msg []byte) error {
 			return err
 		}
 	}
-	a.cfg.Logger.Warn("ipam: message not handled", "peer", from, "err", err)
+	a.cfg.Logger.Warn("message not handled", "peer", from, "err", err)
 	return nil
 }
 

@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// collected compares metrics of a with want, a series a line as Prometheus writes them; all of them where none is named.
+// collected compares metrics of a with want, one series per line as Prometheus writes them; all of them if no names are
+// given.
 func collected(t *testing.T, a *Allocator, want string, names ...string) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -45,7 +46,7 @@ func collected(t *testing.T, a *Allocator, want string, names ...string) {
 	}
 }
 
-// TestCollector follows two nodes: one founds and gives a share to the other, and is gone then.
+// TestCollector follows two nodes: one bootstraps, grants a share to the other, and dies.
 func TestCollector(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		a := b.nodes[0].start(b.nodes[0].config(1, "10.32.0.0/24"))
@@ -64,7 +65,7 @@ weft_ipam_addresses{range="10.32.0.0/24",state="total"} 256
 weft_ipam_addresses{range="10.32.0.0/24",state="unreachable"} 0`, "weft_ipam_addresses")
 		b.pushPull(b.nodes[1], b.nodes[0])
 		b.eventually("ready", j.Ready)
-		time.Sleep(20 * time.Second) // until what is free has been told
+		time.Sleep(20 * time.Second) // until the free counts are published
 		collected(t, a, `
 weft_ipam_addresses{range="10.32.0.0/24",state="available"} 253
 weft_ipam_addresses{range="10.32.0.0/24",state="free"} 126
@@ -99,7 +100,7 @@ weft_ipam_addresses{range="10.32.0.0/24",state="unreachable"} 128`, "weft_ipam_a
 	})
 }
 
-func TestCollectorCountsWhoWaits(t *testing.T) {
+func TestCollectorCountsWaitingOperations(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		a := b.nodes[0].start(b.nodes[0].config(2, "10.32.0.0/24"))
 		done := make(chan error)
@@ -110,7 +111,7 @@ func TestCollectorCountsWhoWaits(t *testing.T) {
 		collected(t, a, "weft_ipam_pending 2", "weft_ipam_pending")
 		for range 2 {
 			if err := <-done; err == nil {
-				t.Error("a founder alone is ready")
+				t.Error("one of two bootstrap nodes is ready")
 			}
 		}
 		collected(t, a, "weft_ipam_pending 0", "weft_ipam_pending")
@@ -126,7 +127,7 @@ func TestCollectorCountsConflicts(t *testing.T) {
 		}
 	}
 	if err := a.Merge(b.State()); err == nil {
-		t.Error("a foreign ring was merged")
+		t.Error("a ring of another cluster was merged")
 	}
 	if err := a.Merge(append([]byte{messageVersion}, ringSection(a, 1, 0, 256, 1, 1000, 254)...)); err != nil {
 		t.Fatal(err)

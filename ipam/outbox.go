@@ -10,7 +10,7 @@ type outbox struct{ messages []outgoing }
 type outgoing struct {
 	to     peer.ID // zero: all nodes
 	msg    []byte
-	onSent func(error) // called with the error of Unicast, with nothing locked; may be nil
+	onSent func(error) // may be nil
 }
 
 // broadcast adds deltas for all nodes.
@@ -23,6 +23,11 @@ func (o *outbox) broadcast(deltas [][]byte) {
 // unicast adds a message for one node.
 func (o *outbox) unicast(to peer.ID, msg []byte) {
 	o.messages = append(o.messages, outgoing{to: to, msg: msg})
+}
+
+// unicastThen adds a message for one node; onSent is called with the error of Gossip.Unicast, with nothing locked.
+func (o *outbox) unicastThen(to peer.ID, msg []byte, onSent func(error)) {
+	o.messages = append(o.messages, outgoing{to: to, msg: msg, onSent: onSent})
 }
 
 // drain removes and returns all messages.
@@ -44,7 +49,7 @@ func (a *Allocator) send(messages []outgoing) {
 		case o.onSent != nil:
 			o.onSent(err)
 		case err != nil:
-			a.cfg.Logger.Debug("ipam: message not sent", "peer", o.to, "err", err)
+			a.cfg.Logger.Debug("message not sent", "peer", o.to, "err", err)
 		}
 	}
 }

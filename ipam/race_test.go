@@ -2,5 +2,5 @@
 
 package ipam
 
-// raceDetector is whether the race detector, which makes everything ten times slower, watches.
+// raceDetector reports whether the race detector is enabled, which makes everything ten times slower.
 const raceDetector = true

@@ -124,7 +124,7 @@ func (a *Allocator) updateAcceptor(key instanceKey, f func(own *paxos.Acceptor))
 		}
 	}
 	if i := a.proposer.instances[key]; i != nil && i.record(a.cfg.Self, own) {
-		i.wake()
+		i.answered.Set()
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
 )
@@ -22,21 +23,17 @@ const (
 	outbidPause = 300 * time.Millisecond // the least time before a ballot above that of another proposer
 )
 
-// Reclaimed is the result of a reclaim of one node's addresses of one range.
-type Reclaimed struct {
-	Dead      peer.ID
-	Range     netip.Prefix
-	NewOwner  peer.ID // zero where the node owned nothing
-	Addresses uint64
-}
-
-// sameAs reports whether r and other are about the same node and range.
-func (r Reclaimed) sameAs(other Reclaimed) bool {
-	return r.Dead == other.Dead && r.Range == other.Range
-}
-
 // instanceKey identifies a reclaim instance: a Paxos instance that decides on the new owner of the addresses of a range
-// that a dead node owns.
+// that a dead node owns. The proposer and each acceptor exchange these messages:
+//
+//	proposer                     acceptor
+//	prepare: a ballot ---------> promises to refuse lower ballots and later grants of the dead node
+//	         <------------------ its state, and all that it knows of the dead node's tokens
+//	accept: the new owner -----> accepts the new owner
+//	         <------------------ its state
+//	commit: the new tokens ----> ends its part
+//
+// Every other owner and member is an acceptor, and all of them have to answer (docs/adr/0015-reclaim.md).
 type instanceKey struct {
 	cidr netip.Prefix
 	dead peer.ID
@@ -65,7 +62,7 @@ type instance struct {
 	outbid   paxos.Ballot          // the highest ballot of another proposer that was promised meanwhile; zero for none
 	aliveAt  peer.ID               // an acceptor that reaches the node that is reported dead; zero for none
 	sentAt   map[peer.ID]time.Time // when the present phase of the ballot was last sent, by acceptor
-	answered chan struct{}         // constant, of capacity 1: holds a token after an answer
+	answered signal.Chan           // constant; set by an answer, and by a promise of this node to another proposer
 }
 
 // record records the state of an acceptor, and reports whether it has promised a higher ballot.
@@ -77,97 +74,6 @@ func (i *instance) record(from peer.ID, state paxos.Acceptor) (outbid bool) {
 		i.outbid = state.Promised
 	}
 	return true
-}
-
-// wake makes the proposer evaluate the answers.
-func (i *instance) wake() {
-	select {
-	case i.answered <- struct{}{}:
-	default:
-	}
-}
-
-// Reclaim assigns the addresses of nodes that are dead for good to a new owner. All other owners and all other members
-// have to agree: each of them may hold the last grant of a dead node, and accepts no more of its grants once it has
-// agreed. So all addresses without a live owner go to one new owner, whichever nodes reclaim, and however often: this
-// node, unless another was faster. Members that are dead as well need not agree if they are named in the same call.
-// Nodes that were named in an earlier call must be named again, because they may have come back.
-//
-// The errors are ErrAlive, *UnresponsiveError for a node that does not answer within 10 s or until ctx ends, and those
-// of the store. An error loses nothing: the next call continues.
-func (a *Allocator) Reclaim(ctx context.Context, dead ...peer.ID) (results []Reclaimed, err error) {
-	ctx, cancel := withPatience(ctx)
-	defer cancel()
-	if err := a.beginReclaim(ctx, dead); err != nil {
-		return nil, err
-	}
-	defer a.finishReclaim()
-	for range dead { // the new owner that an earlier instance decided on may be dead by now: then its addresses are reclaimed too
-		var errs []error
-		moved := false
-		for _, id := range dead {
-			rs, err := a.reclaimNode(ctx, id)
-			for _, r := range rs {
-				moved = moved || r.Addresses > 0 && slices.Contains(dead, r.NewOwner)
-				if r.Addresses > 0 || !slices.ContainsFunc(results, r.sameAs) {
-					results = append(results, r)
-				}
-			}
-			errs = append(errs, err)
-		}
-		if err = errors.Join(errs...); err != nil || !moved {
-			break
-		}
-	}
-	return results, err
-}
-
-// beginReclaim waits until no other Reclaim runs, and records the dead nodes; finishReclaim has to follow.
-func (a *Allocator) beginReclaim(ctx context.Context, dead []peer.ID) error {
-	select {
-	case a.proposer.running <- struct{}{}:
-		a.view(func() {
-			for _, id := range dead {
-				a.proposer.dead[id] = true
-			}
-		})
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("ipam: another reclaim is running on this node: try again: %w", context.Cause(ctx))
-	}
-}
-
-func (a *Allocator) finishReclaim() {
-	a.view(func() { clear(a.proposer.dead) })
-	<-a.proposer.running
-}
-
-// reclaimNode reclaims the addresses of one node, of all ranges.
-func (a *Allocator) reclaimNode(ctx context.Context, dead peer.ID) (results []Reclaimed, err error) {
-	for _, cidr := range a.cfg.Ranges {
-		r, err := a.decide(ctx, instanceKey{cidr.Masked(), dead})
-		if err != nil {
-			return results, err
-		}
-		results = append(results, r)
-	}
-	return results, nil
-}
-
-// decide runs an instance with ever higher ballots until it is decided, or fails for another reason than a higher
-// ballot.
-func (a *Allocator) decide(ctx context.Context, key instanceKey) (Reclaimed, error) {
-	for {
-		r, err := a.runInstance(ctx, key)
-		if !errors.Is(err, errOutbid) {
-			return r, err
-		}
-		select {
-		case <-ctx.Done():
-			return r, fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		case <-time.After(outbidPause + a.jitter(2*outbidPause)):
-		}
-	}
 }
 
 // runInstance runs one ballot of an instance. It returns errOutbid where another proposer has a higher one.
@@ -209,7 +115,7 @@ func (a *Allocator) newBallot(key instanceKey) (needless bool, err error) {
 	a.proposer.instances[key] = &instance{
 		proposal: paxos.NewProposal(ballot),
 		sentAt:   make(map[peer.ID]time.Time),
-		answered: make(chan struct{}, 1),
+		answered: signal.New(),
 	}
 	return false, a.updateAcceptor(key, func(own *paxos.Acceptor) { own.Promise(ballot) })
 }
@@ -259,7 +165,7 @@ func (a *Allocator) collect(
 			a.view(func() { err = a.unresponsive(key, missing[0], true) })
 			return err
 		case <-again.C:
-		case <-i.answered:
+		case <-i.answered.C():
 		}
 	}
 }
@@ -330,7 +236,7 @@ func (a *Allocator) commit(key instanceKey, newOwner peer.ID) (addresses uint64,
 		a.sendCommit(p, key, newOwner, delta)
 		return 0, nil
 	}
-	a.cfg.Logger.Info("ipam: addresses reclaimed", "peer", key.dead, "owner", newOwner, "range", key.cidr.String(), "count", addresses)
+	a.cfg.Logger.Info("addresses reclaimed", "peer", key.dead, "owner", newOwner, "range", key.cidr.String(), "count", addresses)
 	if err := errors.Join(a.applyRing(p), a.endDecided(p, reclaiming)); err != nil {
 		return 0, err
 	}
@@ -372,6 +278,6 @@ func (a *Allocator) handleAnswer(from peer.ID, m *reclaimMessage) error {
 	} else {
 		i.record(from, m.state)
 	}
-	i.wake()
+	i.answered.Set()
 	return nil
 }

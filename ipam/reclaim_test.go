@@ -13,7 +13,7 @@ import (
 	"weft/internal/peer"
 )
 
-// owned returns how many addresses of the first range a node owns in another's view.
+// owned returns how many addresses of the first range the node id owns in n's view.
 func (n *node) owned(id peer.ID) (addresses uint64) {
 	for _, o := range n.alloc.Status().Ranges[0].Owners {
 		if o.ID == id {
@@ -23,8 +23,8 @@ func (n *node) owned(id peer.ID) (addresses uint64) {
 	return addresses
 }
 
-// TestReclaim: what a dead node owned is taken by one of two that ask for it at once, whatever is lost on the way; all
-// hear of it, and so does the node when it comes back, which gives up its leases and gets a new share.
+// TestReclaim: of two nodes that reclaim a dead node's addresses at once, one gets them, whatever messages are lost.
+// All nodes learn of it, also the dead one when it comes back: it ends its leases and gets a new share.
 func TestReclaim(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestReclaim(t *testing.T) {
 			}
 			dead.crash()
 			b.mu.Lock()
-			b.loss, b.repeat, b.deaf = 0.2, 0.2, 0.15
+			b.loss, b.repeat, b.silent = 0.2, 0.2, 0.15
 			b.mu.Unlock()
 			var wg sync.WaitGroup
 			for _, n := range b.nodes[:2] {
@@ -59,28 +59,29 @@ func TestReclaim(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			b.eventually("the space is one of the others'", func() bool {
+			b.eventually("the addresses belong to one of the others", func() bool {
 				return !slicesAny(b.nodes[:3], func(n *node) bool {
 					return n.owned(dead.id) != 0 || n.owned(nodeID(0))+n.owned(nodeID(1))+n.owned(nodeID(2)) != 256
 				})
 			})
 			if x, y := b.nodes[0].owned(nodeID(0)), b.nodes[0].owned(nodeID(1)); max(x, y) != 128 || min(x, y) != 64 {
-				t.Errorf("seed %d: the two own %d and %d, want one of them the whole of it", seed, x, y)
+				t.Errorf("seed %d: the two own %d and %d, want one of them to own all of it", seed, x, y)
 			}
 			b.check()
 			b.mu.Lock()
-			b.loss, b.deaf = 0, 0
+			b.loss, b.silent = 0, 0
 			b.mu.Unlock()
 			dead.start(dead.config(4, "10.32.0.0/24"))
 			b.eventually("the node knows, and has a new share", func() bool {
 				return len(dead.alloc.Leases()) == 0 && dead.alloc.Ready() && dead.owned(dead.id) > 0
 			})
-			if warnings := fmt.Sprint(dead.alloc.Status().Warnings); !strings.Contains(warnings, "reclaimed") || !strings.Contains(warnings, lease.Addr.String()) {
-				t.Errorf("seed %d: it says %s, want what became of %s", seed, warnings, lease.Addr)
+			warnings := fmt.Sprint(dead.alloc.Status().Warnings)
+			if !strings.Contains(warnings, "reclaimed") || !strings.Contains(warnings, lease.Addr.String()) {
+				t.Errorf("seed %d: warnings %s, want one about %s", seed, warnings, lease.Addr)
 			}
 			for _, n := range b.nodes[:3] {
 				if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
-					t.Errorf("seed %d: node %d says %v", seed, n.index, warnings)
+					t.Errorf("seed %d: node %d warns %v", seed, n.index, warnings)
 				}
 			}
 			b.check()
@@ -97,9 +98,9 @@ func slicesAny(nodes []*node, f func(*node) bool) bool {
 	return false
 }
 
-// TestReclaimNeedsEverybody: an owner that is not there keeps a decree from coming about, by name, until it is said to be
-// gone as well; and nobody reclaims from a node that somebody reaches.
-func TestReclaimNeedsEverybody(t *testing.T) {
+// TestReclaimNeedsAllOwners: an owner that is not reachable blocks a reclaim, with an error that names it, until it is
+// named as dead as well. A node that another node reaches cannot be reclaimed.
+func TestReclaimNeedsAllOwners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t, 4, 1)
 		defer b.stop()
@@ -137,23 +138,24 @@ func TestReclaimNeedsEverybody(t *testing.T) {
 	})
 }
 
-// TestReclaimKnowsTheLastGift: what a node gave away and told one other only, which told nobody yet, stays that one's.
-func TestReclaimKnowsTheLastGift(t *testing.T) {
+// TestReclaimKnowsTheLastGrant: an address that the dead node granted, and of which only the grantee knows, stays with
+// the grantee.
+func TestReclaimKnowsTheLastGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t, 3, 1)
 		defer b.stop()
 		b.startAll("10.32.0.0/24")
 		b.eventually("all ready", b.allInformed)
-		giver, taker := b.nodes[2], b.nodes[1]
+		granter, grantee := b.nodes[2], b.nodes[1]
 		b.mu.Lock()
-		b.loss = 1 // nobody else hears of it
+		b.loss = 1 // no other node learns of the grant
 		b.mu.Unlock()
-		addr := giver.alloc.pools[0].ring.Addr(giver.alloc.pools[0].ring.Owned(giver.id)[0].Start + 10)
-		if _, err := taker.alloc.Claim(context.Background(), "pod", addr); err != nil {
+		addr := granter.alloc.pools[0].ring.Addr(granter.alloc.pools[0].ring.Owned(granter.id)[0].Start + 10)
+		if _, err := grantee.alloc.Claim(context.Background(), "pod", addr); err != nil {
 			t.Fatal(err)
 		}
-		giver.crash()
-		results, err := b.nodes[0].alloc.Reclaim(context.Background(), giver.id)
+		granter.crash()
+		results, err := b.nodes[0].alloc.Reclaim(context.Background(), granter.id)
 		if err != nil || len(results) != 1 || results[0].Addresses != 84 && results[0].Addresses != 85-1 {
 			t.Errorf("%v, %v, want all but the one address", results, err)
 		}
@@ -162,15 +164,15 @@ func TestReclaimKnowsTheLastGift(t *testing.T) {
 		b.mu.Unlock()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if leases := taker.alloc.Lookup("pod"); len(leases) != 1 {
-			t.Error("the lease is gone")
+		if leases := grantee.alloc.Lookup("pod"); len(leases) != 1 {
+			t.Error("the lease has ended")
 		}
 		b.check()
 	})
 }
 
-// TestReclaimCrashes has the disk of the one that reclaims, or of one whose word it needs, crash at each of its writes, with
-// that write on disk or not; asked again, it comes to its end, and what was leased stays leased once.
+// TestReclaimCrashes has the disk of the proposer, or of an acceptor, crash at each of its writes, with that write
+// durable or not. The reclaim succeeds when it is run again, and each lease is still held once.
 func TestReclaimCrashes(t *testing.T) {
 	for _, victim := range []int{0, 1} {
 		for _, written := range []bool{false, true} {

@@ -129,11 +129,11 @@ func (a *Allocator) request(p *pool, key requestKey) *request {
 	if key.informed {
 		m.count = math.MaxUint64 // more tokens of this node in the donor's view are old
 	}
-	a.out.messages = append(a.out.messages, outgoing{to: key.donor, msg: m.encode(), onSent: func(err error) {
+	a.out.unicastThen(key.donor, m.encode(), func(err error) {
 		if err != nil {
 			a.abandon(r)
 		}
-	}})
+	})
 	return r
 }
 

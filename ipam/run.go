@@ -34,7 +34,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 		case <-timer.C:
 			timer.Reset(tick + time.Duration(a.pace.Int64N(int64(tick/2))))
 			ticks++
-		case <-a.wake:
+		case <-a.wake.C():
 		}
 		err := a.do(func() error {
 			if err := a.proposeAll(); err != nil {
@@ -47,7 +47,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 			return a.maintain(true)
 		})
 		if err != nil {
-			a.cfg.Logger.Error("ipam: maintenance failed", "err", err)
+			a.cfg.Logger.Error("maintenance failed", "err", err)
 		}
 		for _, cidr := range a.rangesWithoutShare() {
 			requests.Go(func() { a.requestShare(ctx, cidr) })
@@ -139,7 +139,7 @@ func (a *Allocator) recordShare(cidr netip.Prefix, err error) {
 	p := a.pool(cidr)
 	p.requestingShare = false
 	if err != nil {
-		a.cfg.Logger.Warn("ipam: no share of a range", "range", cidr.String(), "err", err)
+		a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
 	}
 	if errors.Is(err, ErrExhausted) {
 		p.exhaustedAt = time.Now()

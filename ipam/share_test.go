@@ -25,16 +25,16 @@ func TestClaim(t *testing.T) {
 			t.Errorf("again: %+v, %v", again, err)
 		}
 		if got := allocate(t, x, "a", ""); got != l {
-			t.Errorf("allocated beside the claim: %+v", got)
+			t.Errorf("allocated a second address: %+v", got)
 		}
 		if _, err := claim(x, "b", "10.32.0.5"); !errors.Is(err, ErrLeased) || !strings.Contains(err.Error(), `"a"`) {
-			t.Errorf("another's: %v", err)
+			t.Errorf("of another holder: %v", err)
 		}
 		if _, err := claim(y, "b", "10.32.0.5"); !errors.Is(err, ErrLeased) || !strings.Contains(err.Error(), `"a" on node na`) {
-			t.Errorf("another's on another node: %v", err)
+			t.Errorf("of another holder on another node: %v", err)
 		}
 		if l, err := claim(y, "b", "10.32.0.77"); err != nil || l.Addr.String() != "10.32.0.77" {
-			t.Errorf("another node's: %+v, %v", l, err)
+			t.Errorf("of another node: %+v, %v", l, err)
 		}
 		for _, addr := range []string{"10.32.0.0", "10.32.0.255", "10.33.0.1", "fd00::1"} {
 			if _, err := claim(x, "b", addr); !errors.Is(err, ErrOutside) {
@@ -46,23 +46,24 @@ func TestClaim(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "node na") {
 			t.Errorf("of a node that is away: %v", err)
 		}
-		if away, ok := errors.AsType[*UnreachableError](err); !ok || away.Owner != nodeID(0) || !strings.Contains(away.Hint(), "`weft reclaim na`") {
+		away, ok := errors.AsType[*UnreachableError](err)
+		if !ok || away.Owner != nodeID(0) || !strings.Contains(away.Hint(), "`weft reclaim na`") {
 			t.Errorf("%v without the remedy", err)
 		}
 	})
 }
 
-func TestConcurrentAllocationsShareOneAsk(t *testing.T) {
+func TestConcurrentAllocationsShareOneRequest(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/24")
 		b.eventually("ready", b.allReady)
-		asks := 0
+		requests := 0
 		b.unicast = func(from, to int) {
 			if from == 1 {
-				asks++
+				requests++
 			}
 		}
-		// All of 10.32.0.0/27 is the first node's.
+		// The first node owns all of 10.32.0.0/27.
 		got := make(chan Lease, 10)
 		for i := range 10 {
 			go func() {
@@ -81,13 +82,13 @@ func TestConcurrentAllocationsShareOneAsk(t *testing.T) {
 			}
 			seen[l.Addr] = true
 		}
-		if asks != 1 {
-			t.Errorf("%d asks", asks)
+		if requests != 1 {
+			t.Errorf("%d requests", requests)
 		}
 	})
 }
 
-func TestExhaustionIsSaidAtOnceAndInFull(t *testing.T) {
+func TestExhaustionIsReportedAtOnceAndInFull(t *testing.T) {
 	bubble(t, 4, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/26") // 62 addresses
 		b.eventually("ready", b.allReady)
@@ -107,7 +108,7 @@ func TestExhaustionIsSaidAtOnceAndInFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		allocate(t, b.nodes[2].alloc, "one more", "") // the one address that is free, wherever it is
+		allocate(t, b.nodes[2].alloc, "one more", "") // the only free address, on any node
 		b.nodes[0].crash()
 		b.nodes[1].crash()
 		_, err = b.nodes[2].alloc.Allocate(context.Background(), "and one more", whole)
@@ -121,13 +122,13 @@ func TestExhaustionIsSaidAtOnceAndInFull(t *testing.T) {
 	})
 }
 
-func TestSilentOwnersDoNotHoldUpForEver(t *testing.T) {
+func TestSilentOwnersDoNotBlock(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/29")
 		b.eventually("informed", b.allInformed)
-		b.deaf = 1
+		b.silent = 1
 		a := b.nodes[0].alloc
-		for i := range ownFree(t, a) { // whatever its share has become: latecomers to the founding are given part of another's
+		for i := range ownFree(t, a) { // late bootstrap nodes may have got a part of its share
 			allocate(t, a, string(rune('a'+i)), "")
 		}
 		start := time.Now()
@@ -141,7 +142,7 @@ func TestSilentOwnersDoNotHoldUpForEver(t *testing.T) {
 	})
 }
 
-// ownFree returns how many addresses of its first range a node could give out without asking anybody.
+// ownFree returns how many addresses of its first range a node can allocate without another node.
 func ownFree(t *testing.T, a *Allocator) uint64 {
 	t.Helper()
 	for _, o := range a.Status().Ranges[0].Owners {
@@ -149,29 +150,29 @@ func ownFree(t *testing.T, a *Allocator) uint64 {
 			return o.Free
 		}
 	}
-	t.Fatal("the node owns nothing")
+	t.Fatal("the node owns no addresses")
 	return 0
 }
 
-func TestLeaveGivesEverythingToOne(t *testing.T) {
+func TestLeaveHandsEverythingOverToOneNode(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/24")
 		b.eventually("ready", b.allReady)
 		leaver := b.nodes[0].alloc
 		allocate(t, leaver, "x", "")
-		heir, dropped, err := leaver.Leave(context.Background())
-		if err != nil || dropped != 1 || heir.IsZero() || heir == leaver.cfg.Self {
-			t.Fatalf("%s, %d, %v", heir, dropped, err)
+		newOwner, dropped, err := leaver.Leave(context.Background())
+		if err != nil || dropped != 1 || newOwner.IsZero() || newOwner == leaver.cfg.Self {
+			t.Fatalf("%s, %d, %v", newOwner, dropped, err)
 		}
 		if _, err := leaver.Allocate(context.Background(), "y", whole); !errors.Is(err, ErrLeft) {
 			t.Errorf("Allocate after Leave: %v", err)
 		}
-		for _, o := range b.find(heir).alloc.Status().Ranges[0].Owners {
-			if o.ID == leaver.cfg.Self || o.ID == heir && o.Addresses < 170 {
+		for _, o := range b.find(newOwner).alloc.Status().Ranges[0].Owners {
+			if o.ID == leaver.cfg.Self || o.ID == newOwner && o.Addresses < 170 {
 				t.Errorf("%+v", o)
 			}
 		}
-		// Started again it joins as any other.
+		// When it is started again it joins like a new node.
 		b.nodes[0].crash()
 		b.nodes[0].start(b.nodes[0].config(3, "10.32.0.0/24"))
 		b.eventually("ready", b.allReady)
@@ -194,8 +195,8 @@ func TestLeaveAlone(t *testing.T) {
 		b.startAll("10.32.0.0/24")
 		b.eventually("ready", b.allReady)
 		allocate(t, b.nodes[0].alloc, "x", "")
-		if heir, dropped, err := b.nodes[0].alloc.Leave(context.Background()); err != nil || !heir.IsZero() || dropped != 1 {
-			t.Errorf("%s, %d, %v", heir, dropped, err)
+		if newOwner, dropped, err := b.nodes[0].alloc.Leave(context.Background()); err != nil || !newOwner.IsZero() || dropped != 1 {
+			t.Errorf("%s, %d, %v", newOwner, dropped, err)
 		}
 	})
 }

@@ -16,11 +16,11 @@ import (
 	"weft/ipam/store/storetest"
 )
 
-// cluster is a bus under random use, beside what its nodes have promised: the one holder of each address.
+// cluster is a bus under random use, beside a model of the leases that its nodes have returned: one holder per address.
 type cluster struct {
 	*bus
 	cidr  string
-	start int // how many nodes found
+	start int // how many nodes bootstrap
 	held  map[netip.Addr]holder
 }
 
@@ -29,12 +29,12 @@ type holder struct {
 	owner string
 }
 
-// result is what one operation did.
+// result is the result of one operation.
 type result struct {
 	node     int
 	owner    string
-	lease    Lease      // newly promised, or the same again
-	released netip.Addr // given back, or perhaps, if the disk crashed
+	lease    Lease      // a new lease, or the same again
+	released netip.Addr // released, or possibly, if the disk crashed
 	err      error
 }
 
@@ -45,7 +45,7 @@ func (c *cluster) config(n *node) Config {
 	return n.config(0, c.cidr)
 }
 
-// addr is the address at an offset of the cluster's range.
+// addr returns the address at an offset of the cluster's range.
 func (c *cluster) addr(offset int) netip.Addr {
 	b := netip.MustParsePrefix(c.cidr).Addr().As4()
 	b[2] += byte(offset >> 8)
@@ -53,7 +53,7 @@ func (c *cluster) addr(offset int) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// operate does something random on a living node.
+// operate runs a random operation on a live node.
 func (c *cluster) operate(n *node) result {
 	owner := fmt.Sprintf("%d/%d", n.index, c.intn(16))
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
@@ -78,8 +78,8 @@ func (c *cluster) operate(n *node) result {
 	return o
 }
 
-// note checks what operations that ran at one time did against all that was promised before.
-func (c *cluster) note(results []result) {
+// record checks the results of operations that ran at one time against all earlier ones.
+func (c *cluster) record(results []result) {
 	c.t.Helper()
 	for _, o := range results {
 		delete(c.held, o.released)
@@ -96,8 +96,8 @@ func (c *cluster) note(results []result) {
 	}
 }
 
-// audit compares what all nodes, the dead ones by their disks, hold with what was promised. Leases that an operation
-// wrote and then crashed are taken over: they may be there or not.
+// audit compares the leases of all nodes, of dead ones on their disks, with the model. Leases that were written by an
+// operation that crashed then are added to the model: they may exist or not.
 func (c *cluster) audit() {
 	c.t.Helper()
 	seen := make(map[netip.Addr]holder)
@@ -112,13 +112,13 @@ func (c *cluster) audit() {
 	}
 	for addr, h := range c.held {
 		if seen[addr] != h {
-			c.t.Fatalf("%s was promised to %v, and is held by %v", addr, h, seen[addr])
+			c.t.Fatalf("%s was leased to %v, and is held by %v", addr, h, seen[addr])
 		}
 	}
 	c.held = seen
 }
 
-// stored is what is on the disk of a node, whether it lives or not.
+// stored returns the leases on the disk of a node, alive or dead.
 func (n *node) stored() []store.Lease {
 	state, err := n.disk.Load()
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *cluster) disturb() {
 		if n.alive {
 			n.crash()
 		}
-	case k < 60: // the disk of a node fails at one of its next writes, which is on disk or not
+	case k < 60: // the disk of a node fails at one of its next writes, which is durable or not
 		n := c.nodes[c.intn(len(c.nodes))]
 		written := c.intn(2) == 0
 		at := n.disk.Updates() + c.intn(5)
@@ -160,8 +160,8 @@ func (c *cluster) disturb() {
 	}
 }
 
-// bury turns nodes whose disk has crashed into dead ones.
-func (c *cluster) bury() {
+// crashFailed crashes the nodes of which the disk has failed.
+func (c *cluster) crashFailed() {
 	for _, n := range c.nodes {
 		if n.alive {
 			if _, err := n.disk.Load(); err != nil {
@@ -172,16 +172,16 @@ func (c *cluster) bury() {
 }
 
 func TestNoAddressIsEverLeasedTwice(t *testing.T) {
-	const nodes, founders = 50, 7
+	const nodes, bootstrapNodes = 50, 7
 	operations := 10_000
 	if raceDetector {
-		operations = 2_000 // it looks for races, which are the same in all of them
+		operations = 2_000 // it detects races, which are the same in all of them
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{bus: newBus(t, nodes, 7), cidr: "10.32.0.0/23", start: founders, held: make(map[netip.Addr]holder)}
+		c := &cluster{bus: newBus(t, nodes, 7), cidr: "10.32.0.0/23", start: bootstrapNodes, held: make(map[netip.Addr]holder)}
 		defer c.stop()
 		begin := time.Now()
-		c.loss, c.repeat, c.deaf = 0.2, 0.1, 0.005
+		c.loss, c.repeat, c.silent = 0.2, 0.1, 0.005
 		for _, n := range c.nodes {
 			n.start(c.config(n))
 		}
@@ -190,8 +190,8 @@ func TestNoAddressIsEverLeasedTwice(t *testing.T) {
 			c.disturb()
 			results := c.batch()
 			done += len(results)
-			c.bury()
-			c.note(results)
+			c.crashFailed()
+			c.record(results)
 			for _, o := range results {
 				tally[kindOf(o.err)]++
 			}
@@ -205,13 +205,13 @@ func TestNoAddressIsEverLeasedTwice(t *testing.T) {
 		c.audit()
 		t.Logf("%v in %s", tally, time.Since(begin))
 		if tally["done"] < operations/2 {
-			t.Errorf("too little was done to tell: %v", tally)
+			t.Errorf("too few operations succeeded: %v", tally)
 		}
 		c.heal()
 	})
 }
 
-// batch runs up to eight operations on different living nodes at one time.
+// batch runs up to eight operations on different live nodes at one time.
 func (c *cluster) batch() []result {
 	var wg sync.WaitGroup
 	var alive []*node
@@ -254,11 +254,11 @@ func kindOf(err error) string {
 	return "done"
 }
 
-// heal brings everybody back, and demands that all come to one view that adds up.
+// heal brings all nodes back, and checks that all get one view that adds up.
 func (c *cluster) heal() {
 	c.mu.Lock()
 	clear(c.cut)
-	c.loss, c.deaf = 0, 0
+	c.loss, c.silent = 0, 0
 	c.mu.Unlock()
 	for _, n := range c.nodes {
 		n.disk.OnUpdate(nil)

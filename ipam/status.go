@@ -140,7 +140,7 @@ func (a *Allocator) Prime(ctx context.Context) error {
 					return err
 				}
 				if !p.ready() {
-					a.wakeRun()
+					a.wake.Set()
 					w = a.waitForChange(a.waitingFor(p))
 					return nil
 				}

@@ -24,8 +24,8 @@ const (
 // ErrCaptures is returned by Capture while the greatest number of captures runs.
 var ErrCaptures = errors.New("router: too many captures at once")
 
-// Captured is a copy of a frame on its way between this node and a peer: before it was sealed, or after it was opened. A
-// superframe is captured as a whole.
+// Captured is a copy of a frame on its way between this node and a peer: before it was sealed, or after it was opened.
+// A superframe is captured as a whole.
 type Captured struct {
 	At   time.Time
 	Peer peer.ID // zero if it is unknown, or all peers
@@ -49,10 +49,10 @@ type Capture struct {
 	once    sync.Once
 }
 
-// Capture starts to copy the frames to and from a peer, or all peers if id is zero, that match selects: of each the first
-// limit bytes, all if limit is 0. The goroutines that carry the frames call match, with the beginning of a frame and its
-// whole length. It must not wait, nor keep or modify the frame; nil selects all. While there is no capture, the cost of a
-// frame is one load of a pointer. The error is ErrCaptures.
+// Capture starts to copy the frames to and from a peer, or all peers if id is zero, that match selects: of each the
+// first limit bytes, all if limit is 0. The goroutines that carry the frames call match, with the beginning of a frame
+// and its whole length. It must not wait, nor keep or modify the frame; nil selects all. While there is no capture, the
+// cost of a frame is one load of a pointer. The error is ErrCaptures.
 func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, limit int) (*Capture, error) {
 	if limit == 0 {
 		limit = tap.MaxFrame
@@ -96,8 +96,8 @@ func (c *Capture) Taken(f Captured) { c.waiting.Add(-int64(len(f.Frame))) }
 // Lost returns the number of frames that were selected and not captured, because too many waited.
 func (c *Capture) Lost() uint64 { return c.lost.Load() }
 
-// Add captures a frame if it is selected: f.Frame, followed by the pieces in more. It keeps neither. It is for frames that
-// the engine does not carry.
+// Add captures a frame if it is selected: f.Frame, followed by the pieces in more. It keeps neither. It is for frames
+// that the engine does not carry.
 func (c *Capture) Add(f Captured, more ...[]byte) {
 	f.Length = len(f.Frame)
 	for _, piece := range more {
@@ -135,9 +135,9 @@ func (e *Engine) captureSent(f *outgoing, to peer.ID, out *egress) {
 	}
 }
 
-// captureReceived passes frames from peers to the captures. The peer of a frame is the one behind which its source was just
-// learned: a frame may have been coalesced from several, and nothing else in it shows its peer. latest is the session of
-// the last datagram; the frames came by it if it is a session of their peer.
+// captureReceived passes frames from peers to the captures. The peer of a frame is the one behind which its source was
+// just learned: a frame may have been coalesced from several, and nothing else in it shows its peer. latest is the
+// session of the last datagram; the frames came by it if it is a session of their peer.
 func (e *Engine) captureReceived(frames []tap.Frame, latest *session.Session) {
 	list := e.captures.Load()
 	if list == nil {

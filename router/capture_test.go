@@ -26,8 +26,8 @@ func taken(c *Capture) (all []Captured) {
 	}
 }
 
-// TestCapture: captures at both ends of a sealed session see a frame as the pods do, by peer and direction, until they are
-// closed.
+// TestCapture: captures at both ends of a sealed session see a frame as the pods do, by peer and direction, until they
+// are closed.
 func TestCapture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 2)
@@ -94,8 +94,8 @@ func TestCaptureSuperframe(t *testing.T) {
 	})
 }
 
-// TestCaptureBounds: if captured frames are not taken, traffic goes on and the frames that were not captured are counted;
-// captures above the bound are refused.
+// TestCaptureBounds: if captured frames are not taken, traffic goes on and the frames that were not captured are
+// counted; captures above the bound are refused.
 func TestCaptureBounds(t *testing.T) {
 	h := newHotPath(t, 1, session.Secret{Key: [session.KeyLen]byte{1}})
 	c, err := h.Capture(peer.ID{}, nil, 0)
@@ -131,7 +131,8 @@ func TestCaptureBounds(t *testing.T) {
 	}
 }
 
-// BenchmarkCapture measures the cost of a capture: without one, with one that selects nothing, with one that selects all.
+// BenchmarkCapture measures the cost of a capture: without one, with one that selects nothing, with one that selects
+// all.
 func BenchmarkCapture(b *testing.B) {
 	for _, c := range []struct {
 		name  string

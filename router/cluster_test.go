@@ -174,11 +174,11 @@ func deliver(t *testing.T, nodes []*node, at int, f []byte) (got [][]byte) {
 	if !nodes[at].dev.Inject(f) {
 		t.Fatal("the device is full")
 	}
-	return settle(nodes)
+	return awaitQuiet(nodes)
 }
 
-// settle waits until nothing moves any more and returns the notes of the frames that every node's host has received.
-func settle(nodes []*node) (got [][]byte) {
+// awaitQuiet waits until nothing moves any more and returns the notes of the frames that every node's host has received.
+func awaitQuiet(nodes []*node) (got [][]byte) {
 	synctest.Wait()
 	got = make([][]byte, len(nodes))
 	for i, n := range nodes {

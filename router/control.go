@@ -31,8 +31,9 @@ var (
 	ErrTooLong = errors.New("router: message too long")
 )
 
-// SendControl sends message, sealed, to a peer, whose Events.ControlReceived is called with to, which is at least
-// MinControl. It takes the same path as frames, and like a frame it may be lost. SendControl does not keep message.
+// SendControl sends message, sealed, to a peer. The peer calls its Events.ControlReceived with to, which is at least
+// MinControl. The message takes the same path as frames, and like a frame it may be lost. SendControl does not keep
+// message.
 func (e *Engine) SendControl(id peer.ID, to uint8, message []byte) error {
 	if len(message) > MaxControl {
 		return ErrTooLong
@@ -55,8 +56,8 @@ func (e *Engine) HasSession(id peer.ID) bool {
 	return v != nil && v.egress.Load().session != nil
 }
 
-// sendControl sends c by an egress. The egress has no session for a moment when a peer has begun a session that it has not
-// been heard to use yet, or when its address has changed.
+// sendControl sends c by an egress. The egress has no session for a moment when a peer has begun a session that it has
+// not been heard to use yet, or when its address has changed.
 func (e *Engine) sendControl(out *egress, c wire.Control) error {
 	if out.session == nil {
 		return ErrNoSession
@@ -94,13 +95,13 @@ func (in *inbound) handleControl(body []byte, from *peerView) Drop {
 
 // Messages between engines: a byte that identifies the kind, and
 //
-//	dial-back    | token 8                   send a dial-back datagram with this token to my address
-//	dialled back | token 8                   it was sent
-//	hole punch   | peer 8 | port 2 | IP 16   that peer, which has no address of its own either, is seen there: probe it now
+//	dial-back   | token 8                   send a dial-back datagram with this token to my address
+//	dialed back | token 8                   it was sent
+//	hole punch  | peer 8 | port 2 | IP 16   that peer, which has no address of its own either, is seen there: probe it now
 const (
-	controlDialBack    = 1
-	controlDialledBack = 2
-	controlHolePunch   = 3
+	controlDialBack   = 1
+	controlDialedBack = 2
+	controlHolePunch  = 3
 )
 
 // Lengths of these messages in bytes.
@@ -114,7 +115,7 @@ func (e *Engine) handleEngineMessage(m []byte, from *peerView) Drop {
 	switch {
 	case len(m) == dialBackLen && m[0] == controlDialBack:
 		return e.queueDialBack(dialBackRequest{from, binary.BigEndian.Uint64(m[1:])})
-	case len(m) == dialBackLen && m[0] == controlDialledBack:
+	case len(m) == dialBackLen && m[0] == controlDialedBack:
 		e.dialBacks.handleConfirmation(binary.BigEndian.Uint64(m[1:]))
 	case len(m) == holePunchLen && m[0] == controlHolePunch:
 		addr := netip.AddrFrom16([16]byte(m[11:])).Unmap()

@@ -21,9 +21,9 @@ const (
 	// Of frames from the TAP.
 	DropLocal                  // to an address on this host: its bridge has not learned it yet
 	DropNoPeer                 // to all peers, or to an unknown address, while there is no peer
-	DropNoRoute                // to a peer that is reached neither directly nor over a relay, or whose relay has no route to it
+	DropNoRoute                // to a peer without a direct link and without a relay, or a relayed datagram without a route
 	DropNoSession              // to a peer with which no session was made in time
-	DropFrameExceedsPathMTU    // longer than the path to the peer takes, and must not be fragmented: its sender is informed, if that is allowed
+	DropFrameExceedsPathMTU    // longer than the path to the peer takes, and cannot be fragmented: its sender is informed if possible
 	DropDatagramExceedsLinkMTU // its datagram is larger than the MTU of this host's own link
 	DropSend                   // its datagram could not be sent for another reason
 

@@ -17,21 +17,21 @@ import (
 func TestDropOutbound(t *testing.T) {
 	good := tap.Frame{Data: frame(mac(2), mac(1), 'x')}
 	for want, f := range map[Drop]tap.Frame{
-		0:             good,
-		DropRunt:      {Data: good.Data[:13]},
-		DropFrameExceedsDeviceMTU:  {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
-		DropLinkLocal: {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
-		DropBadSource: {Data: frame(mac(2), ether.Broadcast, 'x')},
-		DropOffload:   {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
+		0:                         good,
+		DropRunt:                  {Data: good.Data[:13]},
+		DropFrameExceedsDeviceMTU: {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
+		DropLinkLocal:             {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
+		DropBadSource:             {Data: frame(mac(2), ether.Broadcast, 'x')},
+		DropOffload:               {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
 	} {
 		t.Run(want.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, nodes := run(t, 2)
 				nodes[0].dev.InjectQueue(0, f)
-				got := settle(nodes)
+				got := awaitQuiet(nodes)
 				checkDrop(t, nodes[0].Stats(), want)
 				if (len(got[1]) == 1) != (want == 0) {
-					t.Errorf("the other node got %q", got[1])
+					t.Errorf("the other node received %q", got[1])
 				}
 			})
 		})
@@ -132,10 +132,10 @@ func TestDropInbound(t *testing.T) {
 				if _, err := socket.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: tt.make(other)}}); err != nil {
 					t.Fatal(err)
 				}
-				got := settle([]*node{n})
+				got := awaitQuiet([]*node{n})
 				checkDrop(t, n.Stats(), tt.want)
 				if (len(got[0]) == 1) != (tt.want == 0) {
-					t.Errorf("the host got %q", got[0])
+					t.Errorf("the host received %q", got[0])
 				}
 			})
 		})
@@ -213,8 +213,8 @@ func TestDropNames(t *testing.T) {
 	}
 }
 
-// FuzzInbound: every datagram from the network is carried or counted, once, and only valid frames are carried. The fuzzed
-// bytes are the body of a datagram that a peer has sealed or sent plain, or a whole datagram.
+// FuzzInbound: every datagram from the network is carried or counted, once, and only valid frames are carried. The
+// fuzzed bytes are the body of a datagram that a peer has sealed or sent plain, or a whole datagram.
 func FuzzInbound(f *testing.F) {
 	f.Add(bodyOf(frame(mac(1), mac(2), 'x')), uint8(wire.TypeFrame), true)
 	f.Add(bodyOf(nil), uint8(wire.TypePlain), false)

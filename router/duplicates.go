@@ -13,14 +13,15 @@ import (
 
 // Times and bounds of the detection of duplicates.
 const (
-	// flapWithin is how soon after its last flap an address has to return to a former holder to count as flapping. A pod that
-	// moves does not return, and one that is restarted repeatedly has another hardware address each time, or the same.
+	// flapWithin is how soon after its last flap an address has to return to a former holder to count as flapping. A
+	// pod that moves does not return, and one that is restarted repeatedly has another hardware address each time, or
+	// the same.
 	flapWithin = 30 * time.Second
 	// minFlaps is the number of flaps in a row after which an address is reported as a duplicate.
 	minFlaps = 4
 	// flapReported is how long it is reported after its last flap.
 	flapReported = 10 * time.Minute
-	// formerHolders is how many former holders of an address are remembered, to recognise one to which it returns.
+	// formerHolders is how many former holders of an address are remembered, to recognize one to which it returns.
 	formerHolders = 3
 	// maxClaims bounds the addresses that are remembered. Beyond it all are forgotten, and detected again.
 	maxClaims = 1 << 14
@@ -34,8 +35,8 @@ type Duplicate struct {
 	Last  time.Time
 }
 
-// duplicates detects addresses that flap: IP addresses between hardware addresses, in the announcements of pods (RFC 826,
-// RFC 4861), and hardware addresses between nodes.
+// duplicates detects addresses that flap: IP addresses between hardware addresses, in the announcements of pods (RFC
+// 826, RFC 4861), and hardware addresses between nodes.
 type duplicates struct {
 	mu     sync.Mutex
 	claims map[netip.Addr]*claim[ether.Addr] // guarded by mu
@@ -88,8 +89,8 @@ func (d *duplicates) noteClaim(addr netip.Addr, mac ether.Addr, now time.Time) {
 	}
 }
 
-// noteMove notes that mac was learned behind another node than before. A move that comes while another goroutine holds the
-// lock is not counted, so that frames do not wait.
+// noteMove notes that mac was learned behind another node than before. A move that comes while another goroutine holds
+// the lock is not counted, so that frames do not wait.
 func (d *duplicates) noteMove(mac ether.Addr, to peer.ID, now time.Time) {
 	if !d.mu.TryLock() {
 		return

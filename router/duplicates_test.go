@@ -48,8 +48,8 @@ func TestDuplicates(t *testing.T) {
 	})
 }
 
-// TestDuplicatesRestarts: an address that is assigned to one pod after another, each with a hardware address of its own, is
-// no duplicate. One that flaps between three is.
+// TestDuplicatesRestarts: an address that is assigned to one pod after another, each with a hardware address of its
+// own, is no duplicate. One that flaps between three is.
 func TestDuplicatesRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 1)

@@ -48,9 +48,9 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 	}
 }
 
-// carry queues the frame f, or the segments of a superframe, for a peer by out. The path must take it. room is the memory
-// around f: Headroom before it, and room for a tag after it if it was read to be sealed. shared says that the frame is
-// needed again unchanged: then its bytes are not modified.
+// carry queues the frame f, or the segments of a superframe, for a peer by out. The path must take it. room is the
+// memory around f: Headroom before it, and room for a tag after it if it was read to be sealed. shared says that the
+// frame is needed again unchanged: then its bytes are not modified.
 func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, shared bool) error {
 	counter, ok := out.session.Reserve(f.frames)
 	if !ok {
@@ -102,9 +102,9 @@ func putHead(b []byte, s *session.Session, counter uint64, m wire.Meta) {
 	m.Put(b[wire.HeaderLen:])
 }
 
-// sealSegments seals the segments of f one after the other. For each it writes the metadata and the superframe's headers in
-// front of the segment's payload, seals, and restores the bytes that were there. So the cipher is the only one that reads
-// the payload.
+// sealSegments seals the segments of f one after the other. For each it writes the metadata and the superframe's
+// headers in front of the segment's payload, seals, and restores the bytes that were there. So the cipher is the only
+// one that reads the payload.
 func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
 	l := &f.layout
 	meta := metaOf(l)
@@ -154,7 +154,8 @@ func (c *encoder) push(d underlay.Datagram, out *egress, s send) error {
 	return nil
 }
 
-// relay returns d wrapped for a relay. If there is no route it returns a datagram without an address, and counts the drop.
+// relay returns d wrapped for a relay. If there is no route it returns a datagram without an address, and counts the
+// drop.
 func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, relayed bool, err error) {
 	if s.to.direct() { // the view is newer than the egress, which SetPeers is about to update
 		d.Addr = s.to.home
@@ -209,8 +210,8 @@ func (c *encoder) send() error {
 	return nil
 }
 
-// sendDrop returns the reason for the error of a datagram. If it is too long for this host's own link, the prober of the
-// path learns that.
+// sendDrop returns the reason for the error of a datagram. If it is too long for this host's own link, the prober of
+// the path learns that.
 func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
 	if !errors.Is(err, syscall.EMSGSIZE) {
 		return DropSend

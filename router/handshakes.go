@@ -48,8 +48,8 @@ type strayDatagram struct {
 	from   netip.AddrPort
 }
 
-// sessionUpdate is a sealed datagram of a peer that confirms its session, or that arrived from another endpoint than the
-// present one.
+// sessionUpdate is a sealed datagram of a peer that confirms its session, or that arrived from another endpoint than
+// the present one.
 type sessionUpdate struct {
 	session *session.Session
 	addr    netip.AddrPort
@@ -123,13 +123,14 @@ func (k *handshakes) queueStray(h wire.Header, from netip.AddrPort) {
 	}
 }
 
-// SetSecrets replaces the secrets that this node shares with others; see session.Node.
+// SetSecrets replaces the secrets that this node shares with others: one or more, if New was called with some, otherwise
+// none. See session.Node.
 func (e *Engine) SetSecrets(secrets []session.Secret) {
 	e.handshakes.with(func(n *session.Node) { n.SetSecrets(secrets, e.now()) })
 }
 
-// onAuthenticated is called for every sealed datagram that opens. The first one of a session confirms it; the newest one
-// updates the peer's endpoint (roaming), unless the peer sends by a newer session already.
+// onAuthenticated is called for every sealed datagram that opens. The first one of a session confirms it; the newest
+// one updates the peer's endpoint (roaming), unless the peer sends by a newer session already.
 //
 // It takes no lock: the handshake goroutine applies both. If its queue is full nothing is lost, as the session stays
 // unconfirmed, or the endpoint differs still, when the next datagram arrives.
@@ -148,15 +149,15 @@ func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.
 	}
 }
 
-// movesEndpoint reports whether a datagram of s that arrived from addr shows that the endpoint of out is outdated. first
-// says that it is the first datagram of s.
+// movesEndpoint reports whether a datagram of s that arrived from addr shows that the endpoint of out is outdated.
+// first says that it is the first datagram of s.
 func movesEndpoint(s *session.Session, out *egress, addr netip.AddrPort, newest, first bool) bool {
 	current := first || out.session == nil || out.session == s || !out.session.Confirmed()
 	return (newest || first) && current && out.addr != addr
 }
 
-// follows reports whether datagrams for a peer may be sent to the source of its datagrams. Routing decides whether a peer
-// is relayed, not the way that its datagrams take.
+// follows reports whether datagrams for a peer may be sent to the source of its datagrams. Routing decides whether a
+// peer is relayed, not the way that its datagrams take.
 func follows(v *peerView, addr netip.AddrPort) bool { return v.direct() && !isRelayed(addr) }
 
 // applySessionUpdate confirms a session and moves the peer's endpoint.
@@ -180,8 +181,8 @@ func (e *Engine) applySessionUpdate(u sessionUpdate) {
 	})
 }
 
-// runHandshakes makes sessions until ctx ends. It has a goroutine of its own, as the cryptography of a handshake takes as
-// long as hundreds of frames.
+// runHandshakes makes sessions until ctx ends. It has a goroutine of its own, as the cryptography of a handshake takes
+// as long as hundreds of frames.
 func (e *Engine) runHandshakes(ctx context.Context) {
 	k := e.handshakes
 	enc := newEncoder(e, e.conns[0])

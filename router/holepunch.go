@@ -10,8 +10,8 @@ import (
 	"weft/router/wire"
 )
 
-// Two peers that can only dial out are connected by UDP hole punching (RFC 5128, section 3.3): a relay between them, which
-// sees the public endpoint of each, sends it to the other one, and both probe it at the same time.
+// Two peers that can only dial out are connected by UDP hole punching (RFC 5128, section 3.3): a relay between them,
+// which sees the public endpoint of each, sends it to the other one, and both probe it at the same time.
 
 // holePunches decides when this node, as a relay, starts a hole punch.
 type holePunches struct {
@@ -19,8 +19,8 @@ type holePunches struct {
 	coordinator liveness.Coordinator // guarded by mu
 }
 
-// coordinateHolePunch starts a hole punch between two peers for which this node has just relayed a datagram, if both can
-// only dial out.
+// coordinateHolePunch starts a hole punch between two peers for which this node has just relayed a datagram, if both
+// can only dial out.
 func (e *Engine) coordinateHolePunch(a, b *peerView) {
 	if !a.DialOut || !b.DialOut || !a.direct() || !b.direct() {
 		return

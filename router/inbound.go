@@ -14,8 +14,8 @@ import (
 	"weft/tap/virtio"
 )
 
-// Sizes of the arena of a socket. Its buffers take any datagram whole, and any run of them that the kernel has coalesced,
-// so that none is truncated. Of a buffer that never receives much, only the first page is ever in memory.
+// Sizes of the arena of a socket. Its buffers take any datagram whole, and any run of them that the kernel has
+// coalesced, so that none is truncated. Of a buffer that never receives much, only the first page is ever in memory.
 const (
 	inDatagrams = 16
 	inBuffer    = 64 << 10 // bytes
@@ -42,8 +42,8 @@ type inbound struct {
 	peers   *snapshot
 	longest int // length of a frame in bytes
 
-	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and the peer of that, nil if
-	// it has left.
+	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and the peer of that,
+	// nil if it has left.
 
 	session *session.Session
 	from    *peerView
@@ -129,8 +129,8 @@ func (in *inbound) split(d *underlay.Datagram) error {
 	return nil
 }
 
-// handleDatagram handles one datagram that came from addr. It returns the reason to drop it, 0 for none, and the peer that
-// has sent it, nil where that is not certain.
+// handleDatagram handles one datagram that came from addr. It returns the reason to drop it, 0 for none, and the peer
+// that has sent it, nil where that is not certain.
 func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *peerView, reason Drop) {
 	header, rest, err := wire.Parse(datagram)
 	if err != nil {
@@ -197,8 +197,8 @@ func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrP
 	return in.handleFrame(header, rest)
 }
 
-// handleFrame passes the frame of the present session, or the segment of a superframe, that follows a wire header to the
-// TAP. A frame from a peer is never sent to another peer, otherwise it would circle in the mesh.
+// handleFrame passes the frame of the present session, or the segment of a superframe, that follows a wire header to
+// the TAP. A frame from a peer is never sent to another peer, otherwise it would circle in the mesh.
 func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 	meta, frame, err := wire.ParseMeta(rest)
 	if err != nil {

@@ -17,8 +17,9 @@ type Links struct {
 	// Broken are the peers that this node does not reach directly, or that do not reach it: sorted, at most
 	// liveness.MaxBroken.
 	Broken []peer.ID
-	// Open are the peers from which datagrams have arrived over the direct link in answer to this node's own, while there is
-	// a session: sorted, at most liveness.MaxOpen. If this node can only dial out, it is reachable over these links.
+	// Open are the peers from which datagrams have arrived over the direct link in answer to this node's own, while
+	// there is a session: sorted, at most liveness.MaxOpen. If this node can only dial out, it is reachable over these
+	// links.
 	Open []peer.ID
 }
 

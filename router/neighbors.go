@@ -10,7 +10,7 @@ import (
 	"weft/tap"
 )
 
-// neighbors keeps ARP and IPv6 neighbour discovery from flooding the overlay. A query for an address is answered here if
+// neighbors keeps ARP and IPv6 neighbor discovery from flooding the overlay. A query for an address is answered here if
 // its holder was heard recently; otherwise it goes only to the peer that assigns that address.
 type neighbors struct {
 	owners AddressOwners // nil: all is flooded
@@ -31,7 +31,8 @@ func (n *neighbors) stats() NeighborStats {
 	return NeighborStats{n.answered.Load(), n.directed.Load(), n.own.Load(), n.flooded.Load()}
 }
 
-// handleNeighbor handles a frame for all peers that may be an address query. done is false if the frame is to be flooded.
+// handleNeighbor handles a frame for all peers that may be an address query. done is false if the frame is to be
+// flooded.
 func (o *outbound) handleNeighbor(f *outgoing, room []byte) (done bool, err error) {
 	n := &o.engine.neighbors
 	if n.owners == nil || f.isSuper() || !neighbor.MayBe(f.Data) {

@@ -32,6 +32,7 @@ type outbound struct {
 
 	now     time.Time
 	peers   *snapshot
+	flooded *floodList
 	longest int // length of a frame in bytes
 	frames  int // that the frames of the batch stand for, so far
 }
@@ -64,7 +65,7 @@ func (o *outbound) step() error {
 	}
 	e := o.engine
 	e.transmit.count(n)
-	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
+	o.begin()
 	for i := range o.batch.Frames() {
 		if err := o.forward(i); err != nil {
 			return err
@@ -72,6 +73,13 @@ func (o *outbound) step() error {
 	}
 	e.fromTAP.count(o.frames, n)
 	return o.flush()
+}
+
+// begin begins a batch.
+func (o *outbound) begin() {
+	e := o.engine
+	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
+	o.flooded = o.peers.flooded.Load()
 }
 
 // forward queues frame i of the batch for every peer that it goes to.
@@ -84,8 +92,7 @@ func (o *outbound) forward(i int) error {
 		return nil
 	}
 	e.learn(ether.Source(f.Data), peer.ID{}, o.now)
-	flooded := o.peers.flooded.Load()
-	to, reason := e.route(ether.Destination(f.Data), o.now, o.peers, flooded)
+	to, reason := o.route(ether.Destination(f.Data))
 	if reason != 0 {
 		e.drop(to, reason, f.frames)
 		return nil
@@ -98,7 +105,7 @@ func (o *outbound) forward(i int) error {
 		return err
 	}
 	e.floods.Add(1)
-	for _, to := range flooded.peers {
+	for _, to := range o.flooded.peers {
 		if err := o.flood(&f, room, to); err != nil {
 			return err
 		}
@@ -148,21 +155,21 @@ func (o *outbound) egressFor(f *outgoing, to *peerView) *egress {
 	}
 }
 
-// route returns the peer to which a frame for dst goes, nil for all of them, or the reason to drop it. An entry for a peer
-// that has left since is ignored: the address then counts as unknown.
-func (e *Engine) route(dst ether.Addr, now time.Time, peers *snapshot, flooded *floodList) (to *peerView, reason Drop) {
+// route returns the peer to which a frame for dst goes, nil for all of them, or the reason to drop it. An entry for a
+// peer that has left since is ignored: the address then counts as unknown.
+func (o *outbound) route(dst ether.Addr) (to *peerView, reason Drop) {
 	if !dst.IsMulticast() {
-		if where, known := e.fdb.Lookup(dst, now); known {
+		if where, known := o.engine.fdb.Lookup(dst, o.now); known {
 			if where.IsZero() {
 				return nil, DropLocal
 			}
-			to = peers.byID[where]
+			to = o.peers.byID[where]
 		}
 	}
 	switch {
 	case to != nil && !to.reachable():
 		return to, DropNoRoute
-	case to == nil && len(flooded.peers) == 0 && flooded.kernel == 0:
+	case to == nil && len(o.flooded.peers) == 0 && o.flooded.kernel == 0:
 		return nil, DropNoPeer
 	}
 	return to, 0

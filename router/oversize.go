@@ -11,8 +11,8 @@ import (
 
 // This file handles the few frames that do not fit the path to their peer. It copies and allocates.
 
-// handleOversize handles a frame that is longer than the path to a peer takes: it is fragmented if its sender allows that,
-// otherwise it is dropped, and its sender is informed by ICMP.
+// handleOversize handles a frame that is longer than the path to a peer takes: it is fragmented if its sender allows
+// that, otherwise it is dropped, and its sender is informed by ICMP.
 func (o *outbound) handleOversize(f *outgoing, to *peerView, out *egress) error {
 	mtu := to.maxFrame(out) - ether.HeaderLen
 	switch toobig.Classify(f.Data, mtu) {

@@ -37,7 +37,7 @@ type probeReply struct {
 // maxFrame returns the length in bytes of the longest frame that reaches the peer by out.
 func (v *peerView) maxFrame(out *egress) int { return int(v.datagram.Load()) - out.overhead() }
 
-// resetPath discards what was measured of the path to a peer. The path is assumed to be as good as the host's own link
+// resetPath discards the measurements of the path to a peer. The path is assumed to take as much as the host's own link
 // until probes show otherwise; nearly all are.
 func (e *Engine) resetPath(v *peerView) {
 	v.mu.Lock()
@@ -46,8 +46,8 @@ func (e *Engine) resetPath(v *peerView) {
 	v.datagram.Store(int64(e.maxDatagramTo(v)))
 }
 
-// maxDatagramTo is maxDatagram for one peer. Over relays there is less room, as the links before and after them may take
-// no more than that.
+// maxDatagramTo is maxDatagram for one peer. Over relays there is less room, as the links before and after them may
+// take no more than that.
 func (e *Engine) maxDatagramTo(v *peerView) int {
 	if !v.Via.IsZero() {
 		return e.maxDatagram() - wire.RelayOverhead
@@ -68,8 +68,8 @@ func (e *Engine) maxDatagram() int {
 	return int(e.longest.Load()) - vlanTag + wire.Headroom + e.tailroom
 }
 
-// runProbes probes the paths to the peers with traffic, and replies to their probes, until ctx ends. It has a goroutine of
-// its own, as a socket with a full buffer makes its senders wait.
+// runProbes probes the paths to the peers with traffic, and replies to their probes, until ctx ends. It has a goroutine
+// of its own, as a socket with a full buffer makes its senders wait.
 func (e *Engine) runProbes(ctx context.Context) {
 	tick := time.NewTicker(pathTick)
 	defer tick.Stop()
@@ -239,8 +239,8 @@ func (in *inbound) handleProbeReply(body []byte, from *peerView, addr netip.Addr
 	return 0
 }
 
-// HandleICMP handles a report of the network about a datagram: the path takes less than assumed, or the peer is not there.
-// Reports are not authenticated: this one costs a lookup, and is verified by probes.
+// HandleICMP handles a report of the network about a datagram: the path takes less than assumed, or the peer is not
+// there. Reports are not authenticated: this one costs a lookup, and is verified by probes.
 func (e *Engine) HandleICMP(r underlay.Report) {
 	if v := e.peers.Load().byAddr[r.Addr]; v != nil && r.MTU > 0 {
 		v.datagramTooBig(0, r.MTU-wire.OuterLen(r.Addr.Addr().Is6()), e.now())

@@ -20,10 +20,11 @@ type Peer struct {
 	Public [peer.KeySize]byte
 	// Accepts are the fingerprints of the secrets that it accepts; nil while unknown.
 	Accepts []uint32
-	// Addr is the address of the node's data socket. It is replaced by the source of its authenticated datagrams where that
-	// differs. Not valid: the node has no address.
+	// Addr is the address of the node's data socket. It is replaced by the source of its authenticated datagrams where
+	// that differs. Not valid: the node has no address.
 	Addr netip.AddrPort
-	// Via is the peer that relays to this one, zero where the link is direct. Addr is probed all the same from time to time.
+	// Via is the peer that relays to this one, zero where the link is direct. Addr is probed all the same from time to
+	// time.
 	Via peer.ID
 	// DialOut: the node is reached only over links that it has opened itself, at the source of its datagrams.
 	DialOut bool
@@ -37,8 +38,8 @@ func (p Peer) equal(q Peer) bool { return p.Addr == q.Addr && p.Via == q.Via }
 type peerView struct {
 	Peer
 	*remotePeer
-	// home is where datagrams for the peer go until an authenticated one arrives from elsewhere: its address, or its relayed
-	// endpoint. Not valid: there is none.
+	// home is where datagrams for the peer go until an authenticated one arrives from elsewhere: its address, or its
+	// relayed endpoint. Not valid: there is none.
 	home netip.AddrPort
 }
 
@@ -90,7 +91,7 @@ type remotePeer struct {
 	mu sync.Mutex
 	// staged are frames that wait for a session, the oldest first.
 	staged []stagedFrame
-	// draining: the last of the staged frames are being sent, and installed is signalled when the egress is stored.
+	// draining: the last of the staged frames are being sent, and installed is signaled when the egress is stored.
 	draining  bool
 	installed sync.Cond
 	// left: the peer was removed. No frame may be staged any more.
@@ -146,18 +147,8 @@ func (e *Engine) egressTo(s *session.Session, addr netip.AddrPort) egress {
 	return egress{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr()), relayed: isRelayed(addr)}
 }
 
-// trusts reports whether, as far as this node is concerned, frames to and from an address need not be sealed.
-func (e *Engine) trusts(addr netip.Addr) bool { return e.trusted.Load().contains(addr) }
-
-// PlainAgreed reports whether this node and a peer agreed, in their last handshake, that frames between them need not be
-// sealed. The result stays the same when the session expires.
-func (e *Engine) PlainAgreed(id peer.ID) bool {
-	v := e.peers.Load().byID[id]
-	return v != nil && v.plainAgreed.Load()
-}
-
-// snapshot is the set of peers. Apart from the list of flooded it is immutable: a goroutine may use the one it has loaded
-// until the end of its batch.
+// snapshot is the set of peers. Apart from the list of flooded it is immutable: a goroutine may use the one it has
+// loaded until the end of its batch.
 type snapshot struct {
 	byID   map[peer.ID]*peerView
 	byAddr map[netip.AddrPort]*peerView // by Peer.Addr, for hints without authentication
@@ -192,9 +183,9 @@ func (s *snapshot) updateFlooded() {
 	s.flooded.Store(&list)
 }
 
-// SetPeers replaces the set of peers. It does not keep the slice. Of two peers with one ID the later one counts; this node
-// itself is ignored. For a removed peer, its session, counters and learned addresses are dropped; those of a peer that
-// stays are kept, and so is what SetKernel has set.
+// SetPeers replaces the set of peers. It does not keep the slice. Of two peers with one ID the later one counts; this
+// node itself is ignored. For a removed peer, its session, counters and learned addresses are dropped; those of a peer
+// that stays are kept, and so is what SetKernel has set.
 func (e *Engine) SetPeers(peers []Peer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -255,8 +246,8 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 }
 
 // SetKernel sets whether the kernel path carries frames to a peer. While it does, frames for all peers are not sent to
-// that peer here, since the kernel floods them. Frames for an address of the peer that come out of the TAP are still sent,
-// so nothing is lost while the bridge learns.
+// that peer here, since the kernel floods them. Frames for an address of the peer that come out of the TAP are still
+// sent, so nothing is lost while the bridge learns.
 //
 // The value belongs to the ID, not to the membership of a peer: it is kept while the ID is no peer, and is the initial
 // value when SetPeers adds it. It is false until SetKernel is called.

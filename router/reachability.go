@@ -12,12 +12,12 @@ import (
 	"weft/router/wire"
 )
 
-// ErrNoAnswer is returned by RequestDialBack if the peer did not confirm that it has dialled back.
+// ErrNoAnswer is returned by RequestDialBack if the peer did not confirm that it has dialed back.
 var ErrNoAnswer = errors.New("router: no answer to the dial-back request")
 
 const (
-	// dialBackPause is how long the engine waits for a dial-back before it asks the peer again, dialBackTries how often it
-	// asks.
+	// dialBackPause is how long the engine waits for a dial-back before it asks the peer again, dialBackTries how often
+	// it asks.
 	dialBackPause = 700 * time.Millisecond
 	dialBackTries = 3
 	// dialBackInterval is the shortest time between two dial-backs for other nodes.
@@ -42,8 +42,9 @@ type dialBackRequest struct {
 	token uint64
 }
 
-// RequestDialBack asks a peer to send this node a datagram from a port that was never used before, and reports whether it
-// arrived. If it did not, this node is behind a NAT or a firewall that only passes answers (as AutoNAT of libp2p tests).
+// RequestDialBack asks a peer to send this node a datagram from a port that was never used before, and reports whether
+// it arrived. If it did not, this node is behind a NAT or a firewall that only passes answers (as AutoNAT of libp2p
+// tests).
 //
 // It waits for about two seconds at most. The errors are ErrNoAnswer, if the peer did not confirm that it has sent the
 // datagram, those of SendControl, and that of ctx.
@@ -75,7 +76,8 @@ func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, er
 	}
 }
 
-// queueDialBack passes a peer's request to the dial-back goroutine. Requests that come too soon after another are ignored.
+// queueDialBack passes a peer's request to the dial-back goroutine. Requests that come too soon after another are
+// ignored.
 func (e *Engine) queueDialBack(r dialBackRequest) Drop {
 	if e.events == nil || !e.dialBacks.allow(e.now()) {
 		return 0
@@ -88,8 +90,8 @@ func (e *Engine) queueDialBack(r dialBackRequest) Drop {
 	}
 }
 
-// runDialBacks dials back for peers and confirms that to them, until ctx ends. It has a goroutine of its own, as opening a
-// socket takes time.
+// runDialBacks dials back for peers and confirms that to them, until ctx ends. It has a goroutine of its own, as
+// opening a socket takes time.
 func (e *Engine) runDialBacks(ctx context.Context) {
 	for {
 		select {
@@ -97,7 +99,7 @@ func (e *Engine) runDialBacks(ctx context.Context) {
 			return
 		case r := <-e.dialBackRequests:
 			e.events.DialBack(r.from.Addr, wire.Knock(r.token))
-			message := binary.BigEndian.AppendUint64([]byte{controlDialledBack}, r.token)
+			message := binary.BigEndian.AppendUint64([]byte{controlDialedBack}, r.token)
 			_ = e.sendControl(r.from.egress.Load(), wire.Control{Message: message})
 		}
 	}
@@ -127,7 +129,7 @@ func (d *dialBacks) handleArrival(token uint64) {
 	}
 }
 
-// handleConfirmation notes that the peer says that it has dialled back.
+// handleConfirmation notes that the peer says that it has dialed back.
 func (d *dialBacks) handleConfirmation(token uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -11,9 +11,9 @@ import (
 	"weft/router/wire"
 )
 
-// relayPrefix contains the relayed endpoints: synthetic addresses, each of which stands for a peer that is reached through
-// a relay. So code that sends to endpoints and learns them needs no special case. It is the prefix that is discarded
-// everywhere (RFC 6666); the ID of the peer is in the lower half of the address.
+// relayPrefix contains the relayed endpoints: synthetic addresses, each of which stands for a peer that is reached
+// through a relay. So code that sends to endpoints and learns them needs no special case. It is the prefix that is
+// discarded everywhere (RFC 6666); the ID of the peer is in the lower half of the address.
 var relayPrefix = netip.MustParsePrefix("100::/64")
 
 // relayedEndpoint returns the address that stands for a peer behind relays.
@@ -58,7 +58,8 @@ func (e *Engine) nextHop(to, from *peerView) *egress {
 	return out
 }
 
-// datagramTo returns a datagram as it leaves for addr, which may be a relayed endpoint; ok is false if there is no route.
+// datagramTo returns a datagram as it leaves for addr, which may be a relayed endpoint; ok is false if there is no
+// route.
 func (e *Engine) datagramTo(addr netip.AddrPort, datagram []byte) (d underlay.Datagram, ok bool) {
 	d = underlay.Datagram{Addr: addr, Buf: datagram}
 	if !isRelayed(addr) {

@@ -19,7 +19,8 @@ import (
 // gossipDelay is how long the nodes of a world take to learn the links of another one.
 const gossipDelay = 300 * time.Millisecond
 
-// world is a network whose nodes publish their links to each other, as the mesh does, and compute their routes from them.
+// world is a network of nodes that publish their links to each other, as the mesh does, and compute their routes from
+// them.
 type world struct {
 	t     *testing.T
 	net   *simnet.Network
@@ -162,7 +163,8 @@ func (w *world) learn() {
 	}
 }
 
-// TestRelay: frames pass a broken link, one way or both, over a relay, sealed end to end, and use it again once it works.
+// TestRelay: frames pass a broken link, one way or both, over a relay, sealed end to end, and use it again once it
+// works.
 func TestRelay(t *testing.T) {
 	for mode, secrets := range modes {
 		for _, tt := range []struct {
@@ -230,7 +232,7 @@ func TestRelayFromTheStart(t *testing.T) {
 		for i := range w.nodes {
 			got := deliver(t, w.nodes, i, frame(ether.Broadcast, mac(10+i), 'b'))
 			time.Sleep(50 * time.Millisecond)
-			for k, more := range settle(w.nodes) {
+			for k, more := range awaitQuiet(w.nodes) {
 				if got[k] = append(got[k], more...); k != i && string(got[k]) != "b" {
 					t.Errorf("of a broadcast from node %d, node %d has received %q", i, k, got[k])
 				}
@@ -268,7 +270,7 @@ func TestRelaySuperframes(t *testing.T) {
 	}
 }
 
-// TestNoCircle: nodes whose routes form a circle drop the datagrams.
+// TestNoCircle: where the routes of nodes form a circle, the datagrams are dropped.
 func TestNoCircle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, nil)
@@ -277,7 +279,7 @@ func TestNoCircle(t *testing.T) {
 		w.passes(1, 2, time.Second)
 		w.passes(0, 2, time.Second)
 		lost := w.nodes[3].peer
-		for i, via := range map[int]int{0: 1, 1: 2, 2: 0} { // each believes that the next one reaches node 3
+		for i, via := range map[int]int{0: 1, 1: 2, 2: 0} { // each has a route to node 3 over the next one
 			p := lost
 			p.Via = w.nodes[via].peer.ID
 			w.nodes[i].SetPeers([]Peer{w.nodes[0].peer, w.nodes[1].peer, w.nodes[2].peer, p})
@@ -305,8 +307,8 @@ func (w *world) relayed() (n uint64) {
 	return n
 }
 
-// TestDialOut: a node behind a NAT is reached over the links that it opens. Two such nodes reach each other over a relay, and
-// then, after a hole punch, directly.
+// TestDialOut: a node behind a NAT is reached over the links that it opens. Two such nodes reach each other over a
+// relay, and then, after a hole punch, directly.
 func TestDialOut(t *testing.T) {
 	for mode, secrets := range modes {
 		t.Run(mode, func(t *testing.T) {

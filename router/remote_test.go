@@ -57,8 +57,8 @@ type remote struct {
 	session *session.Session
 }
 
-// connectRemote makes a session between n, idle or running, and the kth node of the tests, which must be a peer of n. The
-// secrets are those of n.
+// connectRemote makes a session between n, idle or running, and the kth node of the tests, which must be a peer of n.
+// The secrets are those of n.
 func connectRemote(t testing.TB, n *node, k int, secrets ...session.Secret) *remote {
 	t.Helper()
 	return connectRemoteAs(t, n, identityOf(k), peerOf(k), secrets...)

@@ -64,7 +64,7 @@ func TestMove(t *testing.T) {
 	})
 }
 
-func TestAgeing(t *testing.T) {
+func TestAging(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
 		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
@@ -77,8 +77,8 @@ func TestAgeing(t *testing.T) {
 	})
 }
 
-// TestPeerLeaves: the addresses learned from it are forgotten, it neither sends nor receives any more, and the counters of the
-// others continue.
+// TestPeerLeaves: the addresses learned from it are forgotten, it neither sends nor receives any more, and the counters
+// of the others continue.
 func TestPeerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 3)
@@ -178,7 +178,7 @@ func TestQueues(t *testing.T) {
 				go sender.dev.InjectQueue(q, tap.Frame{Data: f})
 			}
 		}
-		if got := settle(nodes); len(got[0]) != queues*frames {
+		if got := awaitQuiet(nodes); len(got[0]) != queues*frames {
 			t.Errorf("%d frames, want %d", len(got[0]), queues*frames)
 		}
 		if p := sender.Stats().Peers[0]; p.TxFrames != queues*frames || p.TxBytes != 64*queues*frames {
@@ -211,7 +211,8 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestRunEnds: Run returns nil when ctx ends, and the error of the device or a socket when one fails. It runs once only.
+// TestRunEnds: Run returns nil when ctx ends, and the error of the device or a socket when one fails. It runs once
+// only.
 func TestRunEnds(t *testing.T) {
 	for name, end := range map[string]func(*node, context.CancelFunc){
 		"context": func(_ *node, cancel context.CancelFunc) { cancel() },
@@ -266,8 +267,8 @@ func TestNoLogFlood(t *testing.T) {
 	})
 }
 
-// TestCountersNeverRepeat: frames, segments, probes and replies of a session have counters of their own, as counters are
-// nonces.
+// TestCountersNeverRepeat: frames, segments, probes and replies of a session have counters of their own, as counters
+// are nonces.
 func TestCountersNeverRepeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures})

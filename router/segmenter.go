@@ -28,14 +28,14 @@ func newSegmenter() segmenter {
 // reset releases all the memory.
 func (s *segmenter) reset() { s.used, s.pieces = 0, s.pieces[:0] }
 
-// fits reports whether there is room for a number of segments with headers of a length in bytes. After reset there is room
-// for any superframe that fitsWire accepts.
+// fits reports whether there is room for a number of segments with headers of a length in bytes. After reset there is
+// room for any superframe that fitsWire accepts.
 func (s *segmenter) fits(segments, headers int) bool {
 	return s.used+segments*(wire.Headroom+headers) <= len(s.heads) && len(s.pieces)+2*segments <= cap(s.pieces)
 }
 
-// segment returns the datagrams of f, without an address. The first one has the counter first, the others the counters that
-// follow.
+// segment returns the datagrams of f, without an address. The first one has the counter first, the others the counters
+// that follow.
 func (s *segmenter) segment(f *outgoing, by *session.Session, first uint64) underlay.Datagram {
 	l := &f.layout
 	meta := metaOf(l)

@@ -11,8 +11,8 @@ import (
 	"weft/router/session"
 )
 
-// Stats is what an Engine has counted since New. It is a copy, read counter by counter: sums may be off by the frames that
-// pass meanwhile.
+// Stats is what an Engine has counted since New. It is a copy, read counter by counter: sums may be off by the frames
+// that pass meanwhile.
 type Stats struct {
 	// Peers are the peers of the last SetPeers, sorted by ID.
 	Peers []PeerStats
@@ -66,8 +66,8 @@ type BatchStats struct {
 	Sizes [batchBuckets]uint64
 }
 
-// FrameStats shows what offloads save: the number of frames, and that of the pieces they came in, each a superframe or a
-// single frame.
+// FrameStats shows what offloads save: the number of frames, and that of the pieces they came in, each a superframe or
+// a single frame.
 type FrameStats struct{ Frames, Pieces uint64 }
 
 const batchBuckets = 8 // 1, 2, 4, 8, 16, 32, 64, 128 and more

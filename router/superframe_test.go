@@ -143,8 +143,8 @@ func TestSegmenterNeverOverflows(t *testing.T) {
 	}
 }
 
-// TestSegments: the datagrams of a superframe are as specified: headers repeated, payload cut, one after the other. Sealed
-// and opened again they are the same, and the superframe is unchanged.
+// TestSegments: the datagrams of a superframe are as specified: headers repeated, payload cut, one after the other.
+// Sealed and opened again they are the same, and the superframe is unchanged.
 func TestSegments(t *testing.T) {
 	for _, secrets := range [][]session.Secret{nil, {{Key: [session.KeyLen]byte{1}}}} {
 		n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438}, secrets...)

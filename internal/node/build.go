@@ -159,7 +159,7 @@ func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (
 func (n *node) buildIPAM(st *state) (err error) {
 	n.ipam, err = ipam.New(ipam.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
-		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log,
+		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log.With("component", "ipam"),
 		Membership: ipamMembership{n.members, n.mesh}, Events: n.events,
 	})
 	if err != nil {

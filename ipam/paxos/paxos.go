@@ -29,6 +29,8 @@
 // take part than are needed: n should count all nodes that start before the range is divided. Package ring detects
 // rings that were bootstrapped separately, by their cluster IDs.
 //
+// docs/adr/0025-paxos-not-raft.md compares with raft.
+//
 // The package is pure: no goroutine, no I/O, no clock. A Node is not safe for concurrent use.
 package paxos
 
@@ -204,12 +206,13 @@ func (n *Node) Decided() (bootstrapNodes []peer.ID, ok bool) {
 	if met, needed := n.Waiting(); met == 0 || met < needed {
 		return nil, false
 	}
-	votes := make(map[Ballot]int)
+	quorum := n.quorum()
+	accepted := make(map[Ballot]int)
 	for _, s := range n.states {
 		if s.Accepted.IsZero() {
 			continue
 		}
-		if votes[s.Accepted]++; votes[s.Accepted] >= n.quorum() {
+		if accepted[s.Accepted]++; accepted[s.Accepted] >= quorum {
 			n.decided = s.Value
 			return slices.Clone(s.Value), true
 		}

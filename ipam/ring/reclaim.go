@@ -5,7 +5,7 @@ import "weft/internal/peer"
 // epochBits is how many bits of a version count the changes within an epoch. The bits above count the epochs: how often
 // the space of the token was reclaimed from a dead owner. A version of a later epoch is higher than any version that
 // the former owner can write, so all nodes, including the former owner when it comes back, follow the node that
-// reclaimed it.
+// reclaimed it. See docs/adr/0018-epochs-are-never-rewritten.md.
 const epochBits = 40
 
 // epochOf returns how often the space of a token with a version was reclaimed.

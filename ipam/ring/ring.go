@@ -75,7 +75,7 @@ func (s Span) Intersect(other Span) Span {
 	return Span{Start: max(s.Start, other.Start), End: min(s.End, other.End)}
 }
 
-// Token records that Owner owns the offsets [Start, End).
+// Token records that Owner owns the offsets [Start, End). See docs/adr/0005-tokens-carry-their-end.md.
 type Token struct {
 	Start, End uint64
 	Owner      peer.ID

@@ -11,10 +11,10 @@
 //	   +---------+  +--------------------------------+
 //	  no session      handshake or probes answered
 //
-// A link is judged by traffic where there is traffic. It is probed only while the peer is silent although frames are sent
-// to it, and while the link is not in use (broken, or the peer is relayed): then the probes find out when it works again.
-// A probe goes to every address where the peer may be reached; its answer must come from the peer itself, not from a
-// relay, so an answer proves both directions.
+// A link is judged by traffic where there is traffic. It is probed only while the peer is silent although frames are
+// sent to it, and while the link is not in use (broken, or the peer is relayed): then the probes find out when it works
+// again. A probe goes to every address where the peer may be reached; its answer must come from the peer itself, not
+// from a relay, so an answer proves both directions.
 package liveness
 
 import (
@@ -31,12 +31,12 @@ const (
 	// TriesFirst applies while nothing has come over the link yet, as the peer may have only just started.
 	Tries      = 3
 	TriesFirst = 5
-	// Silence is how long nothing arrives from a peer to which frames are sent before the link is probed. A healthy peer
-	// sends at least every two seconds. After maxMisses probes in a row without an answer the link is broken.
+	// Silence is how long nothing arrives from a peer to which frames are sent before the link is probed. A healthy
+	// peer sends at least every two seconds. After maxMisses probes in a row without an answer the link is broken.
 	Silence   = 2500 * time.Millisecond
 	maxMisses = 3
-	// probeInterval is the time between probes of a link that is not in use. After neededProofs answered probes the link
-	// works. The count starts again when a probe is without an answer for longer than proofWindow.
+	// probeInterval is the time between probes of a link that is not in use. After neededProofs answered probes the
+	// link works. The count starts again when a probe is without an answer for longer than proofWindow.
 	probeInterval = 2 * time.Second
 	proofWindow   = time.Second
 	neededProofs  = 2
@@ -73,8 +73,8 @@ func (s State) String() string {
 
 // Observation is what the owner knows of a peer at the time of a Tick.
 type Observation struct {
-	// Direct: datagrams for the peer are sent to the peer itself. Relayed: they are sent to a relay. Neither is set while
-	// the peer has no address.
+	// Direct: datagrams for the peer are sent to the peer itself. Relayed: they are sent to a relay. Neither is set
+	// while the peer has no address.
 	Direct, Relayed bool
 	// Session: there is a session with the peer. Keep: a session must be kept even if no frames pass.
 	Session, Keep bool
@@ -186,8 +186,8 @@ func (l *Link) addresses(o Observation, now time.Time) (all []netip.AddrPort) {
 }
 
 // HandleReply handles the answer to a probe. direct says that it came from the peer itself. known reports whether token
-// is that of the last probe of this link; works reports that the link was proven by this answer. An answer that came over
-// a relay is known but proves nothing, as the peer's own datagrams did not arrive over the link.
+// is that of the last probe of this link; works reports that the link was proven by this answer. An answer that came
+// over a relay is known but proves nothing, as the peer's own datagrams did not arrive over the link.
 func (l *Link) HandleReply(token uint32, direct bool) (known, works bool) {
 	if l.token == 0 || l.token != token {
 		return false, false
@@ -204,15 +204,15 @@ func (l *Link) HandleReply(token uint32, direct bool) (known, works bool) {
 	return true, true
 }
 
-// HandleResponse handles an answered handshake: the peer has answered, from its own address, an initiation of this node.
-// That proves both directions.
+// HandleResponse handles an answered handshake: the peer has answered, from its own address, an initiation of this
+// node. That proves both directions.
 func (l *Link) HandleResponse() {
 	l.state, l.proofs, l.misses = Open, 0, 0
 }
 
-// StartPunch starts a hole punch: for punchFor from now on the peer is also probed at addr, where another node has observed
-// it, at every Tick, beginning with the next one. Both peers of the pair do so at once, and each thereby
-// opens its own NAT for the other.
+// StartPunch starts a hole punch: for punchFor from now on the peer is also probed at addr, where another node has
+// observed it, at every Tick, beginning with the next one. Both peers of the pair do so at once, and each thereby opens
+// its own NAT for the other.
 func (l *Link) StartPunch(addr netip.AddrPort, now time.Time) {
 	l.punchAddr, l.punchUntil, l.probedAt = addr, now.Add(punchFor), time.Time{}
 }

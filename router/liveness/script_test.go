@@ -13,8 +13,8 @@ import (
 	"weft/internal/peer"
 )
 
-// TestScripts runs the scripts in testdata/scripts against one Link and one Coordinator. Every step prints its effects, so
-// each script states the behaviour (go test -rewrite writes the outcome anew, for review).
+// TestScripts runs the scripts in testdata/scripts against one Link and one Coordinator. Every step prints its effects,
+// so each script states the behavior (go test -rewrite writes the outcome anew, for review).
 //
 //	observe FIELD...            replaces the Observation: direct, relayed, session, keep, silent, unanswered=N,
 //	                            configured=ADDR, observed=ADDR
