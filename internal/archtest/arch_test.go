@@ -137,35 +137,52 @@ func layerOf(path string) (int, bool) {
 	return 0, false
 }
 
-func TestImportsGoDown(t *testing.T) {
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "weft/...")
-	out, err := cmd.Output()
+// listedPackage is what "go list" says about a package.
+type listedPackage struct {
+	ImportPath, Dir, Export string
+	GoFiles, Imports        []string
+}
+
+// listPackages runs "go list -json" with arguments.
+func listPackages(t *testing.T, args ...string) (list []listedPackage) {
+	t.Helper()
+	args = append([]string{"list", "-json=ImportPath,Dir,Export,GoFiles,Imports"}, args...)
+	out, err := exec.CommandContext(t.Context(), "go", args...).Output()
 	if err != nil {
-		t.Fatalf("go list: %v", err)
+		t.Fatalf("go %s: %v", strings.Join(args, " "), err)
 	}
 	dec := json.NewDecoder(strings.NewReader(string(out)))
 	for {
-		var pkg struct {
-			ImportPath string
-			Imports    []string
-		}
-		if err := dec.Decode(&pkg); errors.Is(err, io.EOF) {
-			break
+		var p listedPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		from, ok := layerOf(pkg.ImportPath)
+		list = append(list, p)
+	}
+}
+
+// loadPackages returns all packages of weft.
+func loadPackages(t *testing.T) []listedPackage {
+	t.Helper()
+	return listPackages(t, "weft/...")
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, p := range loadPackages(t) {
+		from, ok := layerOf(p.ImportPath)
 		if !ok {
-			t.Errorf("%s is in no layer: give it one here and in docs/ARCHITECTURE.md", pkg.ImportPath)
+			t.Errorf("%s is in no layer: give it one here and in docs/ARCHITECTURE.md", p.ImportPath)
 			continue
 		}
-		for _, imported := range pkg.Imports {
-			if !strings.HasPrefix(imported, "weft/") || besideSeam(pkg.ImportPath, imported) || acrossSeam[pkg.ImportPath] == imported ||
-				stepsDown(pkg.ImportPath, imported) {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, "weft/") || besideSeam(p.ImportPath, imported) || acrossSeam[p.ImportPath] == imported ||
+				stepsDown(p.ImportPath, imported) {
 				continue
 			}
 			if to, ok := layerOf(imported); ok && to >= from {
-				t.Errorf("%s (layer %d) imports %s (layer %d): imports go strictly down", pkg.ImportPath, from, imported, to)
+				t.Errorf("%s (layer %d) imports %s (layer %d): imports go strictly down", p.ImportPath, from, imported, to)
 			}
 		}
 	}

@@ -14,13 +14,13 @@ var metrics metricdef.Table
 var (
 	kernelPathUp = metrics.Gauge("kernel_path", "1 if there is a device through which the kernel can carry frames, else 0.")
 	kernelFrames = metrics.Counter("kernel_frames_total",
-		"Frames that the kernel carried by itself since its device was made, including probes of that path. No other metric counts them.", "direction")
-	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.", "direction")
+		"Frames that the kernel carried by itself since its device was made, including probes of that path. No other metric counts them.", "direction").Values("direction", "receive", "transmit")
+	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.", "direction").Values("direction", "receive", "transmit")
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
 )
 
-// Metrics returns the declarations of this package's metrics, for documentation.
-func Metrics() []*metricdef.Metric { return metrics.Metrics() }
+// Metrics returns the metrics of this package, for documentation.
+func Metrics() *metricdef.Table { return &metrics }
 
 // Collector returns a collector of the metrics of router and kernel path. It has no router metrics until the datapath is up.
 func (d *Datapath) Collector() prometheus.Collector { return collector{d} }

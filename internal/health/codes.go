@@ -49,7 +49,7 @@ const (
 	PeerClockSkew             Code = "peer_clock_skew"
 )
 
-// definitions describes the codes, in the order of docs/OPERATIONS.md.
+// definitions describes the codes; their order is the one of the metric and of nothing else.
 var definitions = []Definition{
 	{NoSecret, Warning, "Traffic is not encrypted"},
 	{SecretRotationIncomplete, Info, "Some nodes do not accept the first secret yet"},

@@ -51,9 +51,7 @@ func (c clusterFindings) Findings() []health.Finding {
 			Remedy: "Run \"weft ipam\" to see the nodes, start the missing ones and connect them with \"weft connect\".",
 		})
 	}
-	for _, w := range status.Warnings {
-		findings = append(findings, health.Finding{Code: health.OwnershipConflict, Key: w, Text: w})
-	}
+	findings = append(findings, status.Findings...)
 	findings = append(findings, spaceFindings(status)...)
 	findings = append(findings, c.dnsFindings()...)
 	findings = append(findings, c.mismatchFindings()...)

@@ -8,9 +8,13 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/datapath"
+	"weft/internal/dns"
 	"weft/internal/health"
 	"weft/internal/metricdef"
+	"weft/internal/peer"
+	"weft/ipam"
 	"weft/mesh"
+	"weft/router"
 	"weft/router/underlay"
 )
 
@@ -18,14 +22,29 @@ var metrics metricdef.Table
 
 // Metrics of the node as a whole. Its parts have their own.
 var (
-	buildInfo  = metrics.Gauge("build_info", "Always 1: the version of weft, and of Go that built it.", "version", "goversion")
-	nodeReady  = metrics.Gauge("ready", "1 if a pod could join now, else 0.")
-	warnings   = metrics.Gauge("warnings", "Number of conditions; \"weft status\" shows each with its remedy.")
-	condition  = metrics.Gauge("condition", "1 while a condition of this code holds, else 0; docs/OPERATIONS.md has a section for each code.", "code", "severity")
-	peerInfo   = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
-	peerLink   = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer", "link")
+	buildInfo = metrics.Gauge("build_info", "Always 1: the version of weft, and of Go that built it.", "version", "goversion")
+	nodeReady = metrics.Gauge("ready", "1 if a pod could join now, else 0.")
+	warnings  = metrics.Gauge("warnings", "Number of conditions; \"weft status\" shows each with its remedy.")
+	condition = metrics.Gauge("condition", "1 while a condition of this code holds, else 0; docs/OPERATIONS.md has a section for each code.", "code", "severity").
+			Values("severity", string(health.Info), string(health.Warning), string(health.Error)).Values("code", codes()...)
+	peerInfo = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
+	peerLink = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer", "link").
+			Values("link", string(api.LinkDirect), string(api.LinkRelay), string(api.LinkNone))
 	peerKernel = metrics.Gauge("peer_kernel", "1 if the kernel carries the frames to a live peer, 0 if userspace does.", "peer")
 )
+
+// codes returns the codes of all conditions.
+func codes() (list []string) {
+	for _, d := range health.Definitions() {
+		list = append(list, string(d.Code))
+	}
+	return list
+}
+
+// metricTables returns the tables of all metrics of a node, for documentation.
+func metricTables() []*metricdef.Table {
+	return []*metricdef.Table{&metrics, mesh.Metrics(), ipam.Metrics(), dns.Metrics(), router.Metrics(), underlay.Metrics(), datapath.Metrics()}
+}
 
 // metrics returns all metrics of the node, which are read when they are scraped.
 func (n *node) metrics() *prometheus.Registry {
@@ -46,7 +65,7 @@ type nodeCollector struct {
 	version  string
 	health   *health.Registry
 	mesh     interface{ Members() []mesh.Member }
-	datapath *datapath.Datapath
+	datapath interface{ KernelCarries(peer.ID) bool }
 }
 
 // Describe implements prometheus.Collector.
