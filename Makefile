@@ -1,4 +1,4 @@
-# weft: what a newcomer needs is "make demo" and "make test"; docs/ARCHITECTURE.md says what is where.
+# weft. Start with "make demo" and "make test". CONTRIBUTING.md describes the targets, docs/ARCHITECTURE.md the packages.
 
 BIN      := bin
 COMMANDS := weft weft-cni weft-kube weft-bench
@@ -6,15 +6,15 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
-# What the demo, the image and the bench run; and what only tests do: containers, a browser, look-ups, the race detector, the unit's
-# check (Alpine has no systemd).
+# SYSTEM_TOOLS are commands that the demo, the image and the benchmark run. TEST_TOOLS are those that only tests run: containers, a
+# browser, DNS queries, the race detector, and the check of the systemd unit (Alpine has no systemd).
 SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl
 TEST_TOOLS   := containerd runc gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
 
-# Linters have a module of their own, so that what they need does not mix with what weft needs.
+# Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering cross vuln bench microbench fuzz clean system-packages test-packages
+.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz clean system-packages test-packages
 
 all: build
 
@@ -22,13 +22,13 @@ build:
 	@mkdir -p $(BIN)
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
 
-## image: bin/weft-image.tar for containerd and podman, as IMAGE; needs umoci (Debian: umoci), no registry
+## image: bin/weft-image.tar for containerd and podman, named IMAGE; needs umoci (Debian: umoci) and no registry
 IMAGE ?= docker.io/weft/weft:latest
 image: system-packages build
 	@command -v umoci >/dev/null || { echo "umoci is missing (Debian: apt-get install umoci)"; exit 1; }
 	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
 
-## release: archives, .deb and .rpm for amd64 and arm64, an SBOM and their SHA256SUMS in bin/release; the same commit gives the same bytes
+## release: archives, .deb and .rpm for amd64 and arm64, an SBOM and SHA256SUMS in bin/release; builds are reproducible
 release:
 	deploy/release.sh $(BIN)/release
 
@@ -36,37 +36,41 @@ release:
 demo: system-packages build
 	$(BIN)/weft-bench demo --bin $(BIN)
 
-## test: all tests; as root also those with real namespaces, TAPs and nftables
-##       (with the race detector, and the address space's simulation once more at its full length without it)
+## test: all tests with the race detector, as root also those with real namespaces, TAPs and nftables;
+##       then the simulation of the address space again without the race detector, at its full length
 test: test-packages build
 	CGO_ENABLED=1 go test -race -timeout 25m ./...
 	go test -timeout 10m ./ipam
 
+## test-unit: the tests that need neither root nor much time
+test-unit:
+	go test -short $$(go list ./... | grep -v /internal/e2e)
+
 ## sim: 10,000 random histories of the address space instead of some hundred, and one of 1,000 nodes instead of 200;
-##      WEFT_SEED=n plays the short one of that seed
+##      WEFT_SEED=n replays the short history of that seed
 sim:
 	WEFT_SIM=full go test -timeout 60m -count=1 -run 'TestHistories$$|TestLargeHistory' -v ./ipam
 
-## e2e: weft on a real Kubernetes of two nodes, with upstream's tests (two hours; writes docs/CONFORMANCE.md), and podman. LAB is a script
-##      that makes such a cluster on this machine, as internal/e2e/kubernetes says
+## e2e: weft on a Kubernetes cluster of two nodes with the upstream conformance tests (two hours; writes docs/CONFORMANCE.md), and with
+##      podman. LAB is a script that creates such a cluster on this machine; internal/e2e/kubernetes describes its interface
 LAB ?= ../shared/k8slab/lab
 e2e: image
-	@[ -x $(LAB) ] || { echo "no script for a cluster at $(LAB): name one by LAB=…, as internal/e2e/kubernetes/doc.go describes"; exit 1; }
+	@[ -x $(LAB) ] || { echo "no cluster script at $(LAB): set LAB=…, see internal/e2e/kubernetes/doc.go"; exit 1; }
 	command -v podman >/dev/null || apt-get install -y -qq --no-install-recommends podman >/dev/null
 	WEFT_TEST=require go test -count=1 -timeout 20m -run 'TestPodman|TestContainerd' ./internal/e2e
 	WEFT_LAB=$(abspath $(LAB)) go test -count=1 -timeout 5h -v ./internal/e2e/kubernetes
 
-## bench: weft beside the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
-##        bin/weft-bench run --help has the rest
+## bench: compares weft with the kernel's VXLAN and other overlays, as ratios; needs root. BENCH='--quick' takes three minutes,
+##        bin/weft-bench run --help lists the other options
 BENCH ?=
 bench: system-packages build
 	$(BIN)/weft-bench run --bin $(BIN) $(BENCH)
 
-## microbench: the benchmarks of the packages
+## microbench: the Go benchmarks of all packages
 microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
-## fuzz: each fuzz target for FUZZTIME
+## fuzz: runs each fuzz target for FUZZTIME
 FUZZTIME ?= 20s
 fuzz:
 	@go list ./... | while read -r pkg; do \
@@ -75,11 +79,11 @@ fuzz:
 		done; \
 	done
 
-## check: everything that needs no tests run
-check: fmt vet lint tidy layering cross vuln
+## check: all static checks
+check: fmt vet lint tidy layering subjects cross vuln
 
 fmt:
-	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt -w wanted: $$out"; exit 1; }
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "run gofmt -w on: $$out"; exit 1; }
 
 vet:
 	go vet ./...
@@ -97,28 +101,33 @@ $(TOOLS)/govulncheck: internal/tools/go.mod
 tidy:
 	go mod tidy -diff
 
+# Imports go down, and comments, messages and pages are in plain English.
 layering:
 	go test ./internal/archtest
+
+# Subjects of commits.
+subjects:
+	.ci/check-commits
 
 cross:
 	GOARCH=arm64 go build -o /dev/null ./cmd/...
 
-# The database of vulnerabilities is on the network: where it cannot be reached, that is said and not held against the tree.
+# The vulnerability database is on the network. Where it cannot be reached, the check is skipped with a message.
 vuln: $(TOOLS)/govulncheck
 	@out=$$($(TOOLS)/govulncheck ./... 2>&1); code=$$?; \
-	case "$$out" in *"fetching vulnerabilities"*|*"vuln.go.dev"*) echo "govulncheck: its database cannot be reached, skipped"; exit 0;; esac; \
+	case "$$out" in *"fetching vulnerabilities"*|*"vuln.go.dev"*) echo "govulncheck: cannot reach the vulnerability database, skipped"; exit 0;; esac; \
 	echo "$$out"; exit $$code
 
-# install TOOLS, their packages in Debian, Fedora and Alpine: installs what of TOOLS is missing, as root.
+# $(call install,TOOLS,DEBIAN,FEDORA,ALPINE) installs the packages of a distribution if one of TOOLS is missing and the user is root.
 define install
 	@missing=; for t in $(1); do command -v $$t >/dev/null 2>&1 || [ -x /usr/sbin/$$t ] || missing="$$missing $$t"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" != 0 ]; then echo "not root: the kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
-	echo "installing what is missing:$$missing"; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: kernel tests will be skipped (missing:$$missing)"; exit 0; fi; \
+	echo "installing missing tools:$$missing"; \
 	if command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
 	elif command -v dnf >/dev/null; then dnf install -y -q $(3); \
 	elif command -v apk >/dev/null; then apk add -q $(4); \
-	else echo "install them by hand:$$missing"; exit 1; fi
+	else echo "unknown package manager, install by hand:$$missing"; exit 1; fi
 endef
 
 system-packages:

@@ -481,6 +481,9 @@ func TestHistories(t *testing.T) {
 	case raceDetector:
 		count = histories / 4 // it detects races, which are the same in all of them
 	}
+	if testing.Short() {
+		count = min(count, histories/4)
+	}
 	for seed := from; seed < from+uint64(count); seed++ {
 		synctest.Test(t, func(t *testing.T) { play(t, seed, 4+int(seed%6), steps) })
 		if t.Failed() {
@@ -517,6 +520,9 @@ func TestLargeHistory(t *testing.T) {
 	}
 	if os.Getenv("WEFT_SIM") == "full" {
 		nodes = 1000
+	}
+	if testing.Short() {
+		nodes = 50
 	}
 	synctest.Test(t, func(t *testing.T) { play(t, 1, nodes, steps) })
 }

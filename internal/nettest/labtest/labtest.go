@@ -15,6 +15,9 @@ import (
 // test instead.
 func RequireRoot(tb testing.TB) {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("kernel tests do not run in short mode")
+	}
 	if os.Geteuid() == 0 {
 		return
 	}
