@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"weft/internal/health"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
 	"weft/ipam/store"
