@@ -141,7 +141,7 @@ func New(cfg Config) (*Datapath, error) {
 	off := cfg.Settings.Offload == settings.OffloadOff
 	var err error
 	d.conns, err = underlay.ListenQueues(underlay.Config{
-		Port: cfg.Settings.DataPort(), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, OnError: d.handleICMP,
+		Port: cfg.Settings.DataPort(), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
 	}, cfg.Settings.Queues)
 	return d, err
 }
@@ -228,8 +228,8 @@ func (d *Datapath) SyncPeers() {
 	e.kernel.setPeers(d.kernelPeers(members))
 }
 
-// handleICMP passes to the router what the network reports about a datagram. It implements the callback of the sockets.
-func (d *Datapath) handleICMP(r underlay.Report) {
+// HandleReport implements underlay.ReportHandler: it passes to the router what the network reports about a datagram.
+func (d *Datapath) HandleReport(r underlay.Report) {
 	if e := d.current.Load(); e != nil {
 		e.router.HandleICMP(r)
 	}

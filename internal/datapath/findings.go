@@ -101,7 +101,7 @@ func (d *Datapath) kernelFindings(k *kernelPath) []health.Finding {
 		}}
 	}
 	var names []string
-	for _, id := range k.unproven(time.Now()) {
+	for _, id := range unproven(k.peers(), time.Now()) {
 		if m, known := d.cfg.Membership.Member(id); known {
 			names = append(names, fmt.Sprintf("%s (%s)", m.Name, m.Addr.Addr()))
 		}

@@ -59,21 +59,14 @@ func TestRuleFindings(t *testing.T) {
 
 // TestKernelPathUnproven: a peer that the kernel could carry and has not carried for long is reported, and no other.
 func TestKernelPathUnproven(t *testing.T) {
-	var k kernelPath
-	k.current.Store(&kernelRun{})
 	now := time.Now()
-	a, b := peer.ID{1}, peer.ID{2}
-	k.recordEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now)
-	k.carried = map[peer.ID]bool{b: true}
-	k.recordEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now.Add(kernelPatience/2))
-	if ids := k.unproven(now.Add(kernelPatience - 1)); len(ids) != 0 {
-		t.Errorf("at once: %v", ids)
+	a, b, c := peer.ID{1}, peer.ID{2}, peer.ID{3}
+	peers := []vxlan.PeerStatus{
+		{ID: a, State: vxlan.Userspace, Since: now.Add(-kernelPatience)},
+		{ID: b, State: vxlan.Kernel, Since: now.Add(-time.Hour)},
+		{ID: c, State: vxlan.Userspace, Since: now.Add(1 - kernelPatience)},
 	}
-	if ids := k.unproven(now.Add(kernelPatience)); len(ids) != 1 || ids[0] != a {
-		t.Errorf("after a minute: %v, want %s", ids, a)
-	}
-	k.recordEligible(nil, now)
-	if ids := k.unproven(now.Add(time.Hour)); len(ids) != 0 {
-		t.Errorf("sealed by now: %v", ids)
+	if ids := unproven(peers, now); len(ids) != 1 || ids[0] != a {
+		t.Errorf("%v, want %s", ids, a)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +31,6 @@ type kernelPath struct {
 	// atomic
 	current atomic.Pointer[kernelRun] // nil: there is no device
 	err     atomic.Pointer[error]     // why there is none; nil or pointer to nil: there is one, or none is wanted
-
-	mu       sync.Mutex
-	carried  map[peer.ID]bool      // guarded by mu
-	eligible map[peer.ID]time.Time // guarded by mu: peers that the kernel could carry, and since when it does not
 }
 
 // kernelRun is a device and the controller that moves peers to it.
@@ -94,7 +88,7 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 		return err
 	}
 	controller, err := vxlan.New(vxlan.ControllerConfig{
-		Device: device, Self: d.cfg.Self, OnChange: k.pathChanged, Take: k.router.ReleaseMACs, Logger: d.log,
+		Device: device, Self: d.cfg.Self, Router: k.router, Logger: d.log,
 	})
 	if err == nil {
 		err = br.AddPort(device.Name())
@@ -180,68 +174,35 @@ func (k *kernelPath) close() error {
 	return nil
 }
 
-// pathChanged records that the kernel carries a peer from now on, or no longer. The controller calls it, and waits for it.
-func (k *kernelPath) pathChanged(id peer.ID, kernel bool) {
-	k.mu.Lock()
-	if k.carried == nil {
-		k.carried = map[peer.ID]bool{}
-	}
-	if kernel {
-		k.carried[id] = true
-	} else {
-		delete(k.carried, id)
-		if _, known := k.eligible[id]; known {
-			k.eligible[id] = time.Now()
-		}
-	}
-	k.mu.Unlock()
-	k.router.SetKernel(id, kernel)
-}
-
 // carries reports whether the kernel carries frames to a peer.
 func (k *kernelPath) carries(id peer.ID) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.carried[id]
+	run := k.current.Load()
+	return run != nil && run.controller.Carries(id)
 }
 
 // setPeers replaces the peers that the kernel may carry.
 func (k *kernelPath) setPeers(peers []vxlan.Peer) {
+	if run := k.current.Load(); run != nil {
+		run.controller.SetPeers(peers)
+	}
+}
+
+// peers returns the peers that the kernel may carry, with their state.
+func (k *kernelPath) peers() []vxlan.PeerStatus {
 	run := k.current.Load()
 	if run == nil {
-		return
-	}
-	run.controller.SetPeers(peers)
-	k.recordEligible(peers, time.Now())
-}
-
-// recordEligible records which peers the kernel could carry.
-func (k *kernelPath) recordEligible(peers []vxlan.Peer, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	before := k.eligible
-	k.eligible = make(map[peer.ID]time.Time, len(peers))
-	for _, p := range peers {
-		k.eligible[p.ID] = now
-		if since, known := before[p.ID]; known {
-			k.eligible[p.ID] = since
-		}
-	}
-}
-
-// unproven returns the peers that the kernel could carry and has not carried for long.
-func (k *kernelPath) unproven(now time.Time) (ids []peer.ID) {
-	if k.current.Load() == nil {
 		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for id, since := range k.eligible {
-		if !k.carried[id] && now.Sub(since) >= kernelPatience {
-			ids = append(ids, id)
+	return run.controller.Peers()
+}
+
+// unproven returns the peers that the kernel may carry and has not carried for long.
+func unproven(peers []vxlan.PeerStatus, now time.Time) (ids []peer.ID) {
+	for _, p := range peers {
+		if p.State != vxlan.Kernel && now.Sub(p.Since) >= kernelPatience {
+			ids = append(ids, p.ID)
 		}
 	}
-	slices.SortFunc(ids, peer.ID.Compare)
 	return ids
 }
 
