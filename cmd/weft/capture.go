@@ -62,7 +62,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 		if failed := w.Flush(); failed != nil {
 			return fmt.Errorf("--write: %w", errors.Unwrap(failed))
 		}
-		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
+		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Path, f.Length, f.Data) }
 		idle, end = w.Flush, w.Lost
 	}
 	frames, lost, err := follow(stream, show, idle)
@@ -136,8 +136,8 @@ func follow(stream io.Reader, show func(pcapng.Frame) error, idle func() error) 
 
 // printFrame writes a line for a frame.
 func printFrame(w io.Writer, f pcapng.Frame) error {
-	arrow, peer := "from", f.Way.Peer
-	if f.Way.Sent {
+	arrow, peer := "from", f.Path.Peer
+	if f.Path.Sent {
 		arrow = "to"
 	}
 	if peer == "" {

@@ -153,8 +153,8 @@ func (c *capture) stream(ctx context.Context, w http.ResponseWriter) error {
 }
 
 // wayOf says in words how a frame goes.
-func (c *capture) wayOf(f router.Captured) pcapng.Way {
-	w := pcapng.Way{Sent: f.Sent}
+func (c *capture) wayOf(f router.Captured) pcapng.Path {
+	w := pcapng.Path{Sent: f.Sent}
 	if !f.Peer.IsZero() {
 		if w.Peer = c.d.nameOf(f.Peer); w.Peer == "" {
 			w.Peer = f.Peer.String()
