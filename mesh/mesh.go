@@ -24,6 +24,9 @@ const label = "weft"
 // udpBuffer is the length in bytes of the longest packet that memberlist makes: it fits the tunnel.
 const udpBuffer = 1200
 
+// retransmitMult makes memberlist send each broadcast this many times the logarithm of the number of members.
+const retransmitMult = 4
+
 // streamTimeout bounds one exchange over a stream.
 const streamTimeout = 5 * time.Second
 
@@ -105,7 +108,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.fragments = newFragmenter(m)
 	m.transport = newTunneled(m)
 	m.channels[channelLinks] = m.links
-	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
+	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: retransmitMult}
 	m.dialer = newDialer(m)
 	return m, nil
 }

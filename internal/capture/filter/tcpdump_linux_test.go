@@ -377,11 +377,11 @@ var differences = []struct {
 }{
 	{
 		name: "tags are transparent", expression: "tcp", frame: taggedTCP, weft: true,
-		reason: "tcpdump looks for IP directly after the addresses; pods should not need to know about tags",
+		reason: "tcpdump expects IP directly after the addresses, but an operator need not know which pods use tags",
 	},
 	{
 		name: "ether proto after tags", expression: "ether proto 0x0800", frame: taggedTCP, weft: true,
-		reason: "as for protocols: it is the type of the payload after all tags",
+		reason: "for the same reason: it is the type of the payload after all tags",
 	},
 	{
 		name: "vlan changes nothing for later conditions", expression: "vlan or tcp", frame: untaggedTCP, weft: true,
@@ -389,7 +389,7 @@ var differences = []struct {
 	},
 	{
 		name: "vlan is about the outermost tag", expression: "vlan 7 and vlan 8", frame: doubleTagged, tcpdump: true,
-		reason: "as for the offsets: a second vlan is about the second tag in tcpdump",
+		reason: "in tcpdump a second vlan is about the second tag, for the same reason",
 	},
 	{
 		name: "old TPID", expression: "vlan", frame: oldTPID, tcpdump: true,
@@ -397,7 +397,7 @@ var differences = []struct {
 	},
 	{
 		name: "extension headers", expression: "tcp", frame: optionsTCP, weft: true,
-		reason: "tcpdump looks at the first header and after a fragment header only",
+		reason: "tcpdump examines only the first header, and the one after a fragment header",
 	},
 	{
 		name: "ports after extension headers", expression: "port 80", frame: optionsTCP, weft: true,
@@ -424,9 +424,9 @@ var differences = []struct {
 	{name: "an IPv6 address without host", expression: "fd00::1", reason: "shorter, and as for IPv4"},
 	{name: "a hardware address without host", expression: "ether 06:57:00:00:00:01", reason: "shorter"},
 	{name: "omitted and", expression: "tcp port 80 icmp", reason: "shorter"},
-	{name: "a transport protocol before host", expression: "tcp host 10.32.0.1", reason: "tcp and host, as one reads it"},
-	{name: "a network protocol before port", expression: "ip port 80", reason: "ip and port, as one reads it"},
-	{name: "protocol and address of different versions", expression: "ip host fd00::1", reason: "it matches nothing, as it states"},
+	{name: "a transport protocol before host", expression: "tcp host 10.32.0.1", reason: "it means tcp and host"},
+	{name: "a network protocol before port", expression: "ip port 80", reason: "it means ip and port"},
+	{name: "protocol and address of different versions", expression: "ip host fd00::1", reason: "it matches no frame"},
 }
 
 func frameOf(etherType uint16, payload ...[]byte) []byte {
@@ -485,7 +485,7 @@ func TestDifferencesToTcpdump(t *testing.T) {
 			vm, err := compile(d.expression)
 			if d.frame == nil {
 				if err == nil {
-					t.Errorf("tcpdump accepts %q now; weft accepts it because it is %s", d.expression, d.reason)
+					t.Errorf("tcpdump accepts %q too; remove it from the list (%s)", d.expression, d.reason)
 				}
 				return
 			}
