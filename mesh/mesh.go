@@ -121,7 +121,8 @@ func (m *Mesh) Sender(id ChannelID) Sender { return Sender{mesh: m, channel: id}
 
 // Run joins the network and stays in it until ctx ends (nil) or another node turns out to have the same key
 // (ErrDuplicateKey). It closes the transport. The other members keep the node as alive for some seconds after Run has
-// returned, so that a restart has no effect on them; Leave removes the node from the network.
+// returned, so that a restart has no effect on them; Leave removes the node from the network
+// (docs/adr/0002-sigterm-is-no-goodbye.md).
 func (m *Mesh) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
