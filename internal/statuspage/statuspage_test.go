@@ -39,7 +39,8 @@ func network(n int) Snapshot {
 	r := Range{CIDR: netip.MustParsePrefix("10.32.0.0/12")}
 	for i := range n {
 		s.Peers = append(s.Peers, api.Peer{
-			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0, Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
+			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0,
+			Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
 			Addr: netip.MustParseAddrPort("192.0.2.1:6784"),
 		})
 		r.Owners = append(r.Owners, api.IPAMOwner{ID: id(i), Name: fmt.Sprintf("n%d", i), Addresses: 100, Free: 50, Reachable: true})
