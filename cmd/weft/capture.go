@@ -116,7 +116,7 @@ type fileSink struct {
 }
 
 // Frame implements sink.
-func (s fileSink) Frame(f pcapng.Frame) error { return s.w.Write(f.At, f.Way, f.Length, f.Data) }
+func (s fileSink) Frame(f pcapng.Frame) error { return s.w.Write(f.At, f.Path, f.Length, f.Data) }
 
 // Idle implements sink.
 func (s fileSink) Idle() error { return s.w.Flush() }
@@ -189,8 +189,8 @@ func follow(stream io.Reader, out sink) (frames int, lost uint64, err error) {
 
 // printFrame prints one line for a frame.
 func printFrame(w io.Writer, f pcapng.Frame) error {
-	arrow, peer := "from", f.Way.Peer
-	if f.Way.Sent {
+	arrow, peer := "from", f.Path.Peer
+	if f.Path.Sent {
 		arrow = "to"
 	}
 	if peer == "" {

@@ -56,7 +56,7 @@ func TestCaptureFileRecordsLostFrames(t *testing.T) {
 			return
 		}
 		for range 3 {
-			if err := stream.Write(time.Now(), pcapng.Way{Peer: "b"}, 60, make([]byte, 60)); err != nil {
+			if err := stream.Write(time.Now(), pcapng.Path{Peer: "b"}, 60, make([]byte, 60)); err != nil {
 				t.Error(err)
 			}
 		}

@@ -126,8 +126,8 @@ func (c *Capture) Stream(ctx context.Context, w io.Writer) error {
 func (c *Capture) lost() uint64 { return c.Lost() + c.missed.Load() }
 
 // direction describes which way a frame goes, and by which session.
-func (c *Capture) direction(f router.Captured) pcapng.Way {
-	w := pcapng.Way{Sent: f.Sent}
+func (c *Capture) direction(f router.Captured) pcapng.Path {
+	w := pcapng.Path{Sent: f.Sent}
 	if !f.Peer.IsZero() {
 		if w.Peer = c.d.cfg.Membership.NodeName(f.Peer); w.Peer == "" {
 			w.Peer = f.Peer.String()

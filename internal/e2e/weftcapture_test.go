@@ -86,8 +86,8 @@ func TestWeftCapture(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f.Way.Peer != "a" || !strings.HasPrefix(f.Way.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
-					t.Errorf("%+v: %s", f.Way, pcapng.Text(f.Data, f.Length))
+				if f.Path.Peer != "a" || !strings.HasPrefix(f.Path.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
+					t.Errorf("%+v: %s", f.Path, pcapng.Text(f.Data, f.Length))
 				}
 			}
 			if out := labtest.Run(t, nodes[1].Space, "tcpdump", "-nr", path); strings.Count(out, "ICMP echo") != 4 {

@@ -12,10 +12,10 @@ var metrics metricdef.Table
 var (
 	metricMessages = metrics.Counter("underlay_messages_total",
 		"Messages that the data sockets sent to the kernel (transmit) and received from it (receive): each crosses its network stack once.",
-		"direction")
+		"direction").Values("direction", "receive", "transmit")
 	metricDatagrams = metrics.Counter("underlay_datagrams_total",
 		"Datagrams in the messages of weft_underlay_messages_total. Datagrams divided by messages is the gain by GSO (transmit) and GRO "+
-			"(receive): 1 is no gain.", "direction")
+			"(receive): 1 is no gain.", "direction").Values("direction", "receive", "transmit")
 	metricTruncated = metrics.Counter("underlay_truncated_total",
 		"Messages that were dropped because they were longer than their buffers.")
 	metricUnsegmented = metrics.Counter("underlay_unsegmented_total",
@@ -25,7 +25,7 @@ var (
 			"are not counted.")
 	metricReports = metrics.Counter("underlay_reports_total",
 		"Errors that the network reported about sent datagrams: no socket at the destination (refused), no route to it (unreachable), "+
-			"larger than the MTU of a link on the path (too_long).", "error")
+			"larger than the MTU of a link on the path (too_long).", "error").Values("error", "other", "refused", "too_long", "unreachable")
 )
 
 // Metrics returns the declarations of the metrics.
