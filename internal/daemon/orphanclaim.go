@@ -127,7 +127,7 @@ func (d *Daemon) orphanWarnings() []string {
 	var why error
 	for _, p := range s.ports {
 		switch {
-		case p.Foreign:
+		case p.Delegated:
 		case p.Err != nil:
 			unread, why = append(unread, p.Name), p.Err
 		default:
@@ -156,7 +156,7 @@ func (d *Daemon) strayWarnings(s *orphanSurvey) []string {
 				continue
 			}
 			mend := "Delete that pod and start it again."
-			if p.Foreign {
+			if p.Delegated {
 				mend = "Have its IPAM plugin give out addresses outside of " + ranges(d.cfg.Ranges) + "."
 			}
 			warnings = append(warnings, fmt.Sprintf("The pod behind %s has the address %s, which is node %s's to give out, and may be given to another: %v. %s",

@@ -47,7 +47,7 @@ type orphanSurvey struct {
 }
 
 // isLost reports whether an orphan had a lease that is lost; those of other address managers never had one.
-func isLost(p podlink.Port) bool { return !p.Foreign }
+func isLost(p podlink.Port) bool { return !p.Delegated }
 
 // pairsOf returns the names of the host ends that may belong to an owner.
 func pairsOf(owner string) []string {
