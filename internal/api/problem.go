@@ -2,25 +2,25 @@ package api
 
 import "fmt"
 
-// Problem is an error as the API sends it: problem details (RFC 9457) with a hint.
+// Problem is an error of the API: problem details (RFC 9457) with a hint.
 type Problem struct {
 	Kind   Kind   `json:"type"`
 	Status int    `json:"status"` // of HTTP
 	Detail string `json:"detail"`
-	Hint   string `json:"hint,omitempty"` // the mend, a sentence
+	Hint   string `json:"hint,omitempty"` // the remedy, a sentence
 }
 
-// Kind says what sort of problem it is, for programs.
+// Kind is the type of a Problem, on which programs can branch.
 type Kind string
 
-// Kinds of problem.
+// Kinds of problems.
 const (
-	KindInvalid   Kind = "invalid"   // the request makes no sense
-	KindRefused   Kind = "refused"   // it does, but not in this state
-	KindNotFound  Kind = "not-found" // no such owner, link or namespace
-	KindExhausted Kind = "exhausted" // no address is left
-	KindTimeout   Kind = "timeout"   // what it needs did not come in time
-	KindStarting  Kind = "starting"  // the node is not up yet: the same request may work in a moment
+	KindInvalid   Kind = "invalid"   // the request is malformed
+	KindRefused   Kind = "refused"   // the request is impossible in the present state
+	KindNotFound  Kind = "not-found" // no such holder, link or namespace
+	KindExhausted Kind = "exhausted" // no address is free
+	KindTimeout   Kind = "timeout"   // a condition of the request did not hold in time
+	KindStarting  Kind = "starting"  // the node is starting: the same request may succeed soon
 	KindInternal  Kind = "internal"
 )
 
