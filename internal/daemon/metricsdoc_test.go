@@ -330,15 +330,15 @@ func TestDashboardAndRulesNameMetrics(t *testing.T) {
 	})
 }
 
-// TestRulesSayWhatToDo: an alert without a mend is half an alert.
-func TestRulesSayWhatToDo(t *testing.T) {
+// TestRulesAreComplete: each alert has a name of its own, an expression, a severity and all annotations.
+func TestRulesAreComplete(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range readRules(t) {
 		if r.Alert == "" || r.Expr == "" || seen[r.Alert] {
 			t.Errorf("%q has no name of its own, or no expression", r.Alert)
 		}
 		seen[r.Alert] = true
-		for _, name := range []string{"summary", "description", "mend"} {
+		for _, name := range []string{"summary", "description", "runbook_url"} {
 			if r.Annotations[name] == "" {
 				t.Errorf("%s has no %s", r.Alert, name)
 			}
