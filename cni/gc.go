@@ -11,9 +11,8 @@ import (
 	"weft/internal/leases/holder"
 )
 
-// GC ends the leases, and removes the links, of this network's attachments that the runtime does not list as valid.
-// Leases that the plugin did not make, or made for other networks, are not its business. It goes on past errors and
-// returns the first.
+// GC removes the links and ends the leases of this network's attachments that the runtime does not list as valid. It ignores
+// leases of other networks, and those that the plugin did not make. It continues after errors and returns the first.
 func (p *Plugin) GC(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()
@@ -44,7 +43,7 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 	return first(errs)
 }
 
-// collect removes what an attachment left.
+// collect removes the link of an attachment and ends its leases.
 func (c *call) collect(ctx context.Context, h holder.Holder) error {
 	link, _ := h.HostLink()
 	if err := c.Links.Detach(ctx, "", h.Ifname, link); err != nil {
@@ -53,11 +52,11 @@ func (c *call) collect(ctx context.Context, h holder.Holder) error {
 	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, h.String(), "")))
 }
 
-// first returns the first error, with the others as details: the runtime takes one code.
+// first returns the first error, with the others as details: an error of CNI has one code.
 func first(errs []error) error {
 	all := errors.Join(errs...)
-	var e *types.Error
-	if !errors.As(all, &e) {
+	e, ok := errors.AsType[*types.Error](all)
+	if !ok {
 		return all
 	}
 	if all.Error() == e.Error() {

@@ -6,7 +6,7 @@ import (
 	"weft/internal/hint"
 )
 
-// Problem is an error as the API sends it: problem details (RFC 9457) with a hint.
+// Problem is an error of the API: problem details (RFC 9457) with a hint.
 type Problem struct {
 	Kind   Kind   `json:"type"`
 	Status int    `json:"status"` // of HTTP

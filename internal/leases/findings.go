@@ -25,7 +25,7 @@ func (m *Manager) Findings() []health.Finding {
 	var why error
 	for _, p := range s.ports {
 		switch {
-		case p.Foreign:
+		case p.Delegated:
 		case p.Err != nil:
 			unread, why = append(unread, p.Name), p.Err
 		default:
@@ -64,7 +64,7 @@ func (m *Manager) addressFindings(s *survey) []health.Finding {
 				Code: health.PodAddressNotOwned, Key: a.String(), Remedy: "Delete that pod and start it again.",
 				Text: fmt.Sprintf("The pod behind %s uses address %s, which node %s allocates and may assign to another pod: %v.", p.Name, a, m.ownerName(a), err),
 			}
-			if p.Foreign {
+			if p.Delegated {
 				f.Code, f.Remedy = health.DelegatedAddressInRange, "Configure its IPAM plugin to assign addresses outside "+joinPrefixes(m.cfg.Ranges)+"."
 			}
 			findings = append(findings, f)

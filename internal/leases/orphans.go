@@ -35,7 +35,7 @@ type survey struct {
 }
 
 // lostLease reports whether an orphan had a lease of weft; pods of other IPAM plugins never had one.
-func lostLease(p podlink.Port) bool { return !p.Foreign }
+func lostLease(p podlink.Port) bool { return !p.Delegated }
 
 // orphansAmong returns those of ports that no lease is for, and the host ends of orphans' leases that no longer exist.
 func orphansAmong(ports []podlink.Port, leases []ipam.Lease, exists func(name string) bool) (orphans []podlink.Port, gone []string) {

@@ -20,7 +20,7 @@ func TestOrphansAmong(t *testing.T) {
 		{Name: web.AttachLink()}, // of "weft attach --owner web"
 		{Name: nameOf(lostContainer)},
 		{Name: "vweftheld"},
-		{Name: "vweftforeign", Foreign: true},
+		{Name: "vweftforeign", Delegated: true},
 	}
 	there := func(name string) bool {
 		return slices.ContainsFunc(ports, func(p podlink.Port) bool { return p.Name == name }) || name == "vweftonnobridge"

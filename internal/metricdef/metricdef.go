@@ -32,7 +32,7 @@ type Metric struct {
 	Name   string // with the namespace
 	Help   string // a full sentence
 	Type   Type
-	Labels []string // variable labels, in the order in which Send expects their values
+	Labels []string            // variable labels, in the order in which Send expects their values
 	values map[string][]string // all values of labels that have a fixed set of them
 	desc   *prometheus.Desc
 }
