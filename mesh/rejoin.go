@@ -16,7 +16,7 @@ const (
 	firstRejoin = 200 * time.Millisecond
 	// rejoinPause is the pause after the first attempt; it grows like those between attempts at a target.
 	rejoinPause = 2 * time.Second
-	// rejoinBatch is how many members are dialled in one attempt.
+	// rejoinBatch is how many members are dialed in one attempt.
 	rejoinBatch = 3
 )
 

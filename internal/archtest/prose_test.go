@@ -75,6 +75,7 @@ var proseExceptions = []proseException{
 	{"docs/METRICS.md", "founding", "value of a metric label"},
 	{"deploy/prometheus/weft.rules.yaml", `claim|old_state|founding`, "value of a metric label"},
 	{"internal/api/api.go", `json:"mend,omitempty"`, "name of a field of the API"},
+	{"internal/capture/pcapng/text.go", "ARP who-has %s tell %s", "the format of tcpdump"},
 	{"ipam/store/bolt.go", `"decrees"`, "name of a bucket in ipam.db, a format on disk"},
 }
 

@@ -274,9 +274,10 @@ func randomTransport(t *rapid.T) []byte {
 
 // How many random expressions each kind of frames is compared with. tcpdump runs once for each. WEFT_SIM=full compares more.
 const (
-	expressions     = 20
-	expressionsFull = 1000
-	framesEach      = 100
+	expressions      = 20
+	expressionsFull  = 1000
+	expressionsShort = 5
+	framesEach       = 100
 )
 
 // comparison is an expression and the frames for which it is evaluated.
@@ -290,8 +291,11 @@ type comparison struct {
 func TestAgainstTcpdump(t *testing.T) {
 	labtest.Needs(t, "tcpdump")
 	count, seed := expressions, rand.IntN(1<<31)
-	if os.Getenv("WEFT_SIM") == "full" {
+	switch {
+	case os.Getenv("WEFT_SIM") == "full":
 		count = expressionsFull
+	case testing.Short():
+		count = expressionsShort
 	}
 	if text := os.Getenv("WEFT_SEED"); text != "" {
 		var err error
