@@ -17,8 +17,8 @@ import (
 	"weft/internal/secret"
 )
 
-// TestConfigurationIsReadAgain evaluates a command line twice, with another file the second time: what the command line
-// says stays.
+// TestConfigurationIsReadAgain evaluates a command line twice, with a changed file the second time: the flags of the
+// command line stay in effect.
 func TestConfigurationIsReadAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "weft.yaml")
 	write := func(text string) {
@@ -37,7 +37,7 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Peers = []string{"b", "c:7000"}
-	line := recordGiven(flags, o.Peers)
+	line := recordCommandLine(flags, o.Peers)
 	if err := o.evaluate(flags); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 	want.MTU, want.LogLevel, want.SecretFile = 0, slog.LevelWarn, "/some/where"
 	again, err = line.reread()
 	if diff := cmp.Diff(want, again, same); diff != "" || err != nil {
-		t.Errorf("with another file: %v, %s", err, diff)
+		t.Errorf("with a changed file: %v, %s", err, diff)
 	}
 
 	for _, bad := range []string{"log-level: loud\n", "no-such-key: 1\n", "mtu: tiny\n", "{"} {

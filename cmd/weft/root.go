@@ -14,10 +14,10 @@ import (
 	"weft/internal/settings"
 )
 
-// version is set at the link; "go build" alone leaves it and buildVersion asks the build information.
+// version is set by the linker (-X); with "go build" alone it is empty, and buildVersion uses the build information.
 var version = ""
 
-// Exit codes of the contract.
+// Exit codes, which docs/COMMANDS.md promises.
 const (
 	exitDone     = 0
 	exitFailed   = 1
@@ -25,17 +25,17 @@ const (
 	exitNoDaemon = 3
 )
 
-// env is what every command has: where to write, and how to reach the daemon.
+// env is shared by all commands: the output streams, and how to reach the daemon.
 type env struct {
 	stdout, stderr io.Writer
 	socket         string
 	json           bool
 }
 
-// client returns a client for the daemon that the flags name.
+// client returns a client for the daemon that --socket selects.
 func (e *env) client() *api.Client { return api.NewClient(e.socket) }
 
-// usageError is an error in how a command was called.
+// usageError is an error in the arguments or flags of a command, with a hint how to correct them.
 type usageError struct {
 	err  error
 	hint string
@@ -43,7 +43,7 @@ type usageError struct {
 
 func (u *usageError) Error() string { return u.err.Error() }
 
-// run executes a command line and returns the exit code.
+// run executes a command line, prints its error to stderr and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	e := &env{stdout: stdout, stderr: stderr}
 	root := newRootCommand(e)
@@ -92,13 +92,13 @@ func classify(err error) (code int, hint string) {
 	return exitFailed, ""
 }
 
-// extraCommands make commands that only builds with a tag have, such as man.go's.
+// extraCommands are constructors of commands that exist only in builds with a tag, such as the one in man.go.
 var extraCommands []func(e *env) *cobra.Command
 
 func newRootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
-		Short:         "A network for pods and hosts that needs nothing but UDP between them",
+		Short:         "A network for pods and hosts that needs only UDP between the hosts",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommandsOnly,
@@ -122,7 +122,7 @@ func newRootCommand(e *env) *cobra.Command {
 	return root
 }
 
-// subcommandsOnly is the Args of a command that only groups others.
+// subcommandsOnly is the Args function of a command that only groups other commands.
 func subcommandsOnly(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -130,20 +130,20 @@ func subcommandsOnly(cmd *cobra.Command, args []string) error {
 	return &usageError{fmt.Errorf("unknown command %q", args[0]), "See \"" + cmd.CommandPath() + " --help\" for the commands."}
 }
 
-// between returns an Args function for least to most arguments; most below 0 means any number.
+// between returns an Args function that accepts least to most arguments; most < 0 means no upper limit.
 func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) >= least && (most < 0 || len(args) <= most) {
 			return nil
 		}
 		return &usageError{
-			fmt.Errorf("%s: %d arguments do not fit", cmd.CommandPath(), len(args)),
+			fmt.Errorf("%s: wrong number of arguments: %d", cmd.CommandPath(), len(args)),
 			"Usage: " + cmd.UseLine(),
 		}
 	}
 }
 
-// buildVersion returns the version that the linker or the build information knows.
+// buildVersion returns the version that the linker set, else the version in the build information.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -1,5 +1,5 @@
-// Package settings fills a command's flags from where else an operator may have said them: the environment and a file.
-// A flag beats the environment, the environment beats the file, the file beats the default.
+// Package settings sets the flags of a command from the environment and from a YAML file. A flag on the command line
+// overrides the environment, the environment overrides the file, and the file overrides the default.
 package settings
 
 import (
@@ -13,14 +13,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ErrFile is wrapped by errors about the file as a whole.
+// ErrFile is wrapped by errors that concern the file as a whole.
 var ErrFile = errors.New("settings: not a YAML mapping of flags to values")
 
-// Error says which setting is wrong: Source is "environment variable WEFT_MTU" or "mtu in FILE".
+// Error is an invalid value of one setting.
 type Error struct {
-	Flag   string // without dashes
-	Source string
-	Err    error
+	Flag   string // the name of the flag, without dashes
+	Source string // where the value is from: "environment variable WEFT_MTU", or "mtu in FILE"
+	Err    error  // what is wrong with the value
 }
 
 // Error implements error.
@@ -29,10 +29,10 @@ func (e *Error) Error() string { return fmt.Sprintf("--%s: %s: %v", e.Flag, e.So
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Fill sets every flag that was not given on the command line: from the environment variable prefix plus the flag's
-// name in capitals with underscores, as lookup finds it, else from the YAML text of the file called name (nil for
-// none). A list in the file, or commas in the environment, set a flag that may be repeated. Flags named in except are
-// left alone. Errors are *Error, or wrap ErrFile.
+// Fill sets every flag that is not on the command line: from the environment variable named by prefix and the
+// flag's name in capitals with underscores, as lookup returns it; otherwise from text, the YAML text (nil for none) of
+// the file called name. A flag that may be repeated gets its values from a list in the file, or from a comma-separated
+// list in the environment. Flags in except are not changed. Errors are *Error, or wrap ErrFile.
 func Fill(flags *pflag.FlagSet, prefix string, lookup func(string) (string, bool), name string, text []byte, except ...string) error {
 	values, err := parse(name, text)
 	if err != nil {
@@ -59,7 +59,7 @@ func Fill(flags *pflag.FlagSet, prefix string, lookup func(string) (string, bool
 	return first
 }
 
-// parse reads a mapping of keys to scalars or lists of scalars.
+// parse parses a YAML mapping of keys to scalars or lists of scalars.
 func parse(name string, text []byte) (map[string][]string, error) {
 	var doc map[string]yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -86,7 +86,7 @@ func parse(name string, text []byte) (map[string][]string, error) {
 	return values, nil
 }
 
-// unknown returns an error for the first key, in alphabetical order, that is no flag.
+// unknown returns an error for the first key, in alphabetical order, that is not the name of a flag.
 func unknown(flags *pflag.FlagSet, name string, values map[string][]string) error {
 	keys := make([]string, 0, len(values))
 	for key := range values {
@@ -111,7 +111,7 @@ func set(flags *pflag.FlagSet, flag, source string, values []string) error {
 		return nil
 	}
 	if err := flags.Set(flag, strings.Join(values, ",")); err != nil {
-		// pflag's error repeats flag and value; its cause says what is wrong
+		// The error of pflag repeats the flag and the value; its cause is the rest.
 		if cause := errors.Unwrap(err); cause != nil {
 			err = cause
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// fill parses args, then fills from the given environment and file.
+// fill parses args and then calls Fill with an environment and a file.
 func fill(t *testing.T, args []string, env map[string]string, file string) (*pflag.FlagSet, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
