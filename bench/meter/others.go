@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// foreign returns the CPU time, so far, of processes that are neither this one, nor descend from it, nor belong to the
-// kernel. The time of children that a process has waited for counts with it, so what starts and ends between two calls
-// is seen in their difference.
-func foreign() (time.Duration, error) {
+// otherTime returns the CPU time used so far by all processes except this one, its descendants and kernel threads. The
+// time of a process includes that of the children it has waited for, so the difference of two calls includes processes
+// that started and ended in between.
+func otherTime() (time.Duration, error) {
 	table, err := processes()
 	if err != nil {
 		return 0, err
 	}
-	return foreignIn(table, os.Getpid()), nil
+	return otherTimeIn(table, os.Getpid()), nil
 }
 
-// processes reads the table of processes; those that end meanwhile are left out.
+// processes returns the state of all processes by PID. Processes that end meanwhile are left out.
 func processes() (map[int]stat, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -37,9 +37,9 @@ func processes() (map[int]stat, error) {
 	return table, nil
 }
 
-// foreignIn sums up the times in a table of processes that do not descend from self. What self's ancestors have reaped
-// is counted: self does not run while they would reap it.
-func foreignIn(table map[int]stat, self int) time.Duration {
+// otherTimeIn returns the CPU time of the processes in a table that are not self or its descendants. The time that ancestors of
+// self have reaped is included: it cannot contain the time of self, which still runs.
+func otherTimeIn(table map[int]stat, self int) time.Duration {
 	var sum time.Duration
 	for pid, s := range table {
 		if s.flags&kernelThread == 0 && !descends(table, pid, self) {
@@ -51,7 +51,7 @@ func foreignIn(table map[int]stat, self int) time.Duration {
 
 // descends reports whether pid is ancestor or one of its descendants.
 func descends(table map[int]stat, pid, ancestor int) bool {
-	for range len(table) { // the table is no snapshot: it might have a circle
+	for range len(table) { // the table is not an atomic snapshot, so it may contain a cycle
 		if pid == ancestor {
 			return true
 		}
