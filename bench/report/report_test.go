@@ -30,7 +30,9 @@ func results() *sample.Results {
 			{Name: "weft-aes", Summary: "weft, sealed", Unavailable: "weft: this version cannot encrypt yet"},
 			{Name: "wireguard-go", Summary: "wireguard-go", Facts: sample.Facts{Version: "v1", MTU: 1420, Ends: "hosts", Encrypted: true, Cipher: "chacha20-poly1305"}},
 		},
-		Loads: []sample.Load{{Name: "tcp1", Summary: "one stream"}, {Name: "ping", Summary: "pings"}, {Name: "udp64", Summary: "datagrams"}},
+		Loads: []sample.Load{
+			{Name: "tcp1", Summary: "one stream"}, {Name: "ping", Summary: "pings"}, {Name: "udp64", Summary: "datagrams"},
+		},
 	}
 	add := func(round int, driver, load string, values sample.Values) {
 		r.Samples = append(r.Samples, sample.Sample{Round: round, Driver: driver, Load: load, Values: values, Tries: 1})

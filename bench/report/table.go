@@ -55,7 +55,7 @@ var sections = []section{
 		{"request p50 µs", "rr", sample.P50}, {"p90", "rr", sample.P90}, {"p99", "rr", sample.P99},
 		{"requests/s", "rr", sample.PerSecond}, {"connections/s", "churn", sample.PerSecond},
 	}, nil},
-	{"Memory and idle CPU", "Memory is that of the largest daemon.\nCPU is that of all daemons, in percent of a core.", []column{
+	{"Memory and idling", "Memory is that of the largest daemon.\nCPU is that of all daemons, in percent of a core.", []column{
 		{"RSS idle, MiB", "idle", sample.RSS},
 		{"after 1 stream", "tcp1", sample.RSS}, {"after 4", "tcp4", sample.RSS}, {"after 16", "tcp16", sample.RSS},
 		{"CPU idle, %", "idle", sample.IdleCPU},
