@@ -264,7 +264,7 @@ func TestStatusPage(t *testing.T) {
 		b.run(t, chromedp.WaitVisible(chromedp.CSS("noscript p")))
 		call(t, b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{})
 	})
-	t.Run("node gone", func(t *testing.T) {
+	t.Run("node stopped", func(t *testing.T) {
 		b.load(t, url)
 		if err := nodes[0].Stop(); err != nil {
 			t.Fatal(err)
@@ -313,7 +313,7 @@ func TestStatusPageGuards(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
 	url := pageOf(t, n)
-	ask := func(method, path, host string) (code int, header http.Header) {
+	request := func(method, path, host string) (code int, header http.Header) {
 		req, err := http.NewRequestWithContext(testContext(t), method, url+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -338,11 +338,11 @@ func TestStatusPageGuards(t *testing.T) {
 		{http.MethodPost, "/", "", http.StatusMethodNotAllowed},
 		{http.MethodGet, "/v1/status", "", http.StatusNotFound},
 	} {
-		if code, _ := ask(c.method, c.path, c.host); code != c.code {
+		if code, _ := request(c.method, c.path, c.host); code != c.code {
 			t.Errorf("%s %s with host %q: %d, want %d", c.method, c.path, c.host, code, c.code)
 		}
 	}
-	_, header := ask(http.MethodGet, "/", "")
+	_, header := request(http.MethodGet, "/", "")
 	if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
 	}
