@@ -28,7 +28,9 @@ func results() *sample.Results {
 			{Name: "vxlan", Summary: "the kernel's VXLAN", Facts: sample.Facts{Version: "Linux 6.18.0", MTU: 1450, Ends: "pods"}},
 			{Name: "weft", Summary: "weft, plain", Facts: sample.Facts{Version: "v0.1.0", MTU: 1438, Ends: "pods", Tuned: []string{"flags: a|b"}}},
 			{Name: "weft-aes", Summary: "weft, sealed", Unavailable: "weft: this version cannot encrypt yet"},
-			{Name: "wireguard-go", Summary: "wireguard-go", Facts: sample.Facts{Version: "v1", MTU: 1420, Ends: "hosts", Encrypted: true, Cipher: "chacha20-poly1305"}},
+			{Name: "wireguard-go", Summary: "wireguard-go", Facts: sample.Facts{
+				Version: "v1", MTU: 1420, Ends: "hosts", Encrypted: true, Cipher: "chacha20-poly1305",
+			}},
 		},
 		Loads: []sample.Load{
 			{Name: "tcp1", Summary: "one stream"}, {Name: "ping", Summary: "pings"}, {Name: "udp64", Summary: "datagrams"},

@@ -31,11 +31,11 @@ func newDoctorCommand(e *env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
-			ask := noNodeFlags(cmd.Flags(), args)
+			askNode := noNodeFlags(cmd.Flags(), args)
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
-			checks := runChecks(cmd.Context(), o.Config, ask)
+			checks := runChecks(cmd.Context(), o.Config, askNode)
 			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
 				return err
 			}
@@ -58,10 +58,10 @@ func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
 	return !configured
 }
 
-// runChecks returns the checks of the node that runs on this host if ask is set and the node answers; otherwise it
+// runChecks returns the checks of the node that runs on this host if askNode is set and the node answers; otherwise it
 // checks the host for cfg itself.
-func runChecks(ctx context.Context, cfg settings.Config, ask bool) []api.Check {
-	if ask {
+func runChecks(ctx context.Context, cfg settings.Config, askNode bool) []api.Check {
+	if askNode {
 		if checks, err := api.NewClient(cfg.Socket).Checks(ctx); err == nil {
 			doctor.Complete(checks)
 			return checks

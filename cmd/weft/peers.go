@@ -41,8 +41,8 @@ func writePeers(w io.Writer, peers []api.Peer) {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		rows = append(rows, []string{
-			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)), strconv.Itoa(p.MTU), rtt,
-			byteCount(p.TxBytes), byteCount(p.RxBytes),
+			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
+			strconv.Itoa(p.MTU), rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
 		})
 	}
 	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}, rows)

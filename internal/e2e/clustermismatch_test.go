@@ -10,9 +10,9 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestForeignClustersStayApart: two networks that were founded apart meet, as somebody connects them. Each refuses the
-// other by name, and goes on as it was.
-func TestForeignClustersStayApart(t *testing.T) {
+// TestClustersStaySeparate: two networks that were bootstrapped separately are connected by an operator. Each rejects the
+// other, names it in a warning and keeps working.
+func TestClustersStaySeparate(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c", "d")
 	ours, theirs := nodes[:2], nodes[2:]
 	start(t, ours)
@@ -36,7 +36,7 @@ func TestForeignClustersStayApart(t *testing.T) {
 		})
 	}
 	for _, p := range pings {
-		p.goesOn(t, 100)
+		p.waitReplies(t, 100)
 		p.steady(t)
 	}
 	for _, n := range nodes {
@@ -49,7 +49,7 @@ func TestForeignClustersStayApart(t *testing.T) {
 	}
 	for _, target := range query[api.Status](t, ours[0], "status").Targets {
 		if target.Addr == theirs[0].Addr().String()+":6783" && !strings.Contains(target.Error, "another network") {
-			t.Errorf("of the target it says %q", target.Error)
+			t.Errorf("the error of the target is %q", target.Error)
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 // secretPath returns the path of a node's secret file.
 func secretPath(n *cluster.Node) string { return filepath.Join(n.Dir(), "secret") }
 
-// setSecret writes a node's secret file, a line for each secret.
+// setSecret writes a node's secret file, with one line per secret.
 func setSecret(t *testing.T, n *cluster.Node, lines ...string) {
 	t.Helper()
 	if err := os.WriteFile(secretPath(n), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
@@ -31,7 +31,7 @@ func setSecret(t *testing.T, n *cluster.Node, lines ...string) {
 	}
 }
 
-// startWithSecret starts nodes with the given secrets that all know each other, and waits until they are one network.
+// startWithSecret starts nodes with the given secrets and with each other as peers, and waits until they are one network.
 func startWithSecret(t *testing.T, nodes []*cluster.Node, lines ...string) {
 	t.Helper()
 	for _, n := range nodes {
@@ -41,14 +41,14 @@ func startWithSecret(t *testing.T, nodes []*cluster.Node, lines ...string) {
 	waitReady(t, nodes)
 }
 
-// upOutside starts a node that will be alone, and waits until it answers.
-func upOutside(t *testing.T, n *cluster.Node, args ...string) {
+// upAlone starts a node that cannot join other nodes, and waits until its daemon answers.
+func upAlone(t *testing.T, n *cluster.Node, args ...string) {
 	t.Helper()
 	up(t, n, args...)
 	do(t, n, "wait", "--for", "peers=1", "--timeout", patience.String())
 }
 
-// hasWarning waits until the status of a node has a warning with all of the given parts.
+// hasWarning waits until a node has a warning that contains all of the given parts.
 func hasWarning(t *testing.T, n *cluster.Node, parts ...string) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
@@ -62,12 +62,12 @@ func hasWarning(t *testing.T, n *cluster.Node, parts ...string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s warns of nothing with %q: %q", n.Label(), parts, warnings)
+		return fmt.Errorf("%s has no warning with %q: %q", n.Label(), parts, warnings)
 	})
 }
 
-// logsNo fails where a node's log has a secret in it.
-func logsNo(t *testing.T, n *cluster.Node, secrets ...string) {
+// requireNoSecretLogged fails the test if a node's log contains one of the secrets.
+func requireNoSecretLogged(t *testing.T, n *cluster.Node, secrets ...string) {
 	t.Helper()
 	for _, s := range secrets {
 		if logs := n.Process().Logs(); strings.Contains(logs, strings.TrimPrefix(s, "weft-secret-1 ")) {
@@ -97,21 +97,21 @@ func TestBadSecretFilesAreRefused(t *testing.T) {
 		})
 	}
 	if _, err := os.Stat(n.StateDir()); err == nil {
-		t.Error("a refused start made the state directory")
+		t.Error("a refused start created the state directory")
 	}
 }
 
-// TestOnlyACommonSecretLetsIn starts two nodes with a secret, one with another and one without: the first two meet, the
-// others stay outside, and both sides say why.
-func TestOnlyACommonSecretLetsIn(t *testing.T) {
+// TestOnlyNodesWithACommonSecretJoin starts two nodes with the same secret, one with another secret and one without. Only
+// the first two connect. Both sides warn about the reason.
+func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "other", "none")
 	in, other, none := nodes[:2], nodes[2], nodes[3]
 	const passphrase = "correct horse battery staple"
 	secret := do(t, other, "secret", "generate")
 	startWithSecret(t, in, passphrase)
 	setSecret(t, other, secret)
-	upOutside(t, other, "--secret-file", secretPath(other), in[0].Addr().String())
-	upOutside(t, none, in[0].Addr().String())
+	upAlone(t, other, "--secret-file", secretPath(other), in[0].Addr().String())
+	upAlone(t, none, in[0].Addr().String())
 
 	hasWarning(t, other, "Target "+in[0].Addr().String(), "another secret", "--secret-file")
 	hasWarning(t, none, "Target "+in[0].Addr().String(), "this node has none", "--secret-file")
@@ -124,19 +124,19 @@ func TestOnlyACommonSecretLetsIn(t *testing.T) {
 			t.Errorf("%s knows %d nodes, want %d: %+v", n.Label(), len(peers), want, peers)
 		}
 		if s := query[api.Status](t, n, "status"); s.Encrypted != (n != none) {
-			t.Errorf("%s says encrypted: %v", n.Label(), s.Encrypted)
+			t.Errorf("%s reports encrypted: %v", n.Label(), s.Encrypted)
 		}
-		logsNo(t, n, passphrase, secret)
+		requireNoSecretLogged(t, n, passphrase, secret)
 	}
-	// A line in common, and it is let in, whatever else it has.
+	// With one secret in common, the node joins, although its first secret differs.
 	setSecret(t, other, secret, passphrase)
 	do(t, other, "reload")
 	waitState(t, in[1], "other", api.PeerAlive)
 	waitState(t, other, "b", api.PeerAlive)
-	logsNo(t, other, passphrase, secret)
+	requireNoSecretLogged(t, other, passphrase, secret)
 }
 
-// TestGossipIsSealed looks for the nickname of a node in what it sends.
+// TestGossipIsSealed: the nickname of a node occurs in its packets only without a secret.
 func TestGossipIsSealed(t *testing.T) {
 	const nickname = "a-nickname-that-is-seen-from-afar"
 	for _, sealed := range []bool{false, true} {
@@ -180,7 +180,7 @@ func TestGossipIsSealed(t *testing.T) {
 				up(t, n, append(more, others(nodes, n)...)...)
 			}
 			waitReady(t, nodes)
-			do(t, nodes[0], "ip", "allocate", "x") // gossip of the allocators goes the same way
+			do(t, nodes[0], "ip", "allocate", "x") // causes gossip of the allocators
 			if err := capture.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -192,13 +192,13 @@ func TestGossipIsSealed(t *testing.T) {
 	}
 }
 
-// watchAlive looks at the peers of all nodes again and again; the function that it returns ends that and fails the test
-// where one of them was ever not alive to another.
+// watchAlive polls the peers of all nodes until the returned function is called. The test fails if a node ever reports
+// another one as not alive.
 func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
 	var watchers sync.WaitGroup
-	var looks atomic.Int64
+	var polls atomic.Int64
 	for _, n := range nodes {
 		watchers.Go(func() {
 			for ctx.Err() == nil {
@@ -209,7 +209,7 @@ func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 					}
 					return
 				}
-				looks.Add(1)
+				polls.Add(1)
 				for _, p := range peers {
 					if p.State != api.PeerAlive {
 						t.Errorf("%s sees %s as %s", n.Label(), p.Name, p.State)
@@ -223,13 +223,13 @@ func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 		t.Helper()
 		cancel()
 		watchers.Wait()
-		if looks.Load() < int64(len(nodes)) {
-			t.Error("nobody looked")
+		if polls.Load() < int64(len(nodes)) {
+			t.Error("the peers were not polled")
 		}
 	}
 }
 
-// TestSecretIsReplacedWithoutAnOutage takes three nodes from one secret to another, node after node.
+// TestSecretIsReplacedWithoutAnOutage replaces the secret of three nodes, one node after another.
 func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	first, second := do(t, nodes[0], "secret", "generate"), do(t, nodes[0], "secret", "generate")
@@ -259,7 +259,7 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 		}
 		labtest.Until(t, patience, func() error {
 			if s := query[api.Status](t, n, "status"); s.Secrets != 1 {
-				return fmt.Errorf("%s has %d secrets after a hang-up", n.Label(), s.Secrets)
+				return fmt.Errorf("%s has %d secrets after SIGHUP", n.Label(), s.Secrets)
 			}
 			return nil
 		})
@@ -271,14 +271,14 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 	stop()
 	stale := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stale"), bin)
 	setSecret(t, stale, first)
-	upOutside(t, stale, "--secret-file", secretPath(stale), nodes[1].Addr().String())
+	upAlone(t, stale, "--secret-file", secretPath(stale), nodes[1].Addr().String())
 	hasWarning(t, stale, "another secret")
 	for _, n := range append(nodes, late, stale) {
-		logsNo(t, n, first, second)
+		requireNoSecretLogged(t, n, first, second)
 	}
 }
 
-// TestBadReloadChangesNothing breaks the secret file of a running node.
+// TestBadReloadChangesNothing: a reload with an invalid secret file fails, and the node keeps its secret.
 func TestBadReloadChangesNothing(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	secret := do(t, nodes[0], "secret", "generate")
@@ -299,6 +299,6 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if err := nodes[1].Stop(); err != nil {
 		t.Fatal(err)
 	}
-	up(t, nodes[1], "--secret-file", secretPath(nodes[1]), nodes[0].Addr().String()) // it meets the old secret still
+	up(t, nodes[1], "--secret-file", secretPath(nodes[1]), nodes[0].Addr().String()) // the first node still has the old secret
 	waitReady(t, nodes)
 }
