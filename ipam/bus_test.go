@@ -357,7 +357,7 @@ func (b *bus) allReady() bool {
 }
 
 // sentences returns the findings of a Status as an operator reads them.
-func sentences(s ipam.Status) (texts []string) {
+func sentences(s Status) (texts []string) {
 	for _, f := range s.Findings {
 		texts = append(texts, f.Sentences())
 	}

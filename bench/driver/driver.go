@@ -137,5 +137,5 @@ func lastLine(log string) string {
 // Values of Facts.Ends.
 const (
 	betweenPods  = "pods, each connected by a veth to a bridge on its host"
-	betweenHosts = "the hosts themselves: no bridge and no pod in the path, which favours this driver"
+	betweenHosts = "the hosts themselves: no bridge and no pod in the path, which favors this driver"
 )

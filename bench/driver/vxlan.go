@@ -52,7 +52,7 @@ func (v vxlan) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o.Facts.Version = "Linux " + kernelRelease()
 	o.Facts.MTU, o.Facts.Ends = vxlanMTU, betweenPods
 	o.Facts.Tuned = []string{
-		"static FDB and neighbours' MACs, no learning on the tunnel", "outer checksum by the kernel's default: " + checksumFlag(shown),
+		"static FDB and neighbors' MACs, no learning on the tunnel", "outer checksum by the kernel's default: " + checksumFlag(shown),
 	}
 	return o, nil
 }

@@ -103,7 +103,7 @@ func underlay(plain bool) string {
 	if plain {
 		return "veth pairs on a bridge, MTU 1500, sending without segmentation offloads, receiving with GRO: closer to a plain network card"
 	}
-	return "veth pairs on a bridge, MTU 1500: batches of up to 64 KB pass as one packet, which favours drivers that send batches"
+	return "veth pairs on a bridge, MTU 1500: batches of up to 64 KB pass as one packet, which favors drivers that send batches"
 }
 
 func (r *runner) printf(format string, args ...any) {

@@ -43,8 +43,8 @@ func comparisons(b *strings.Builder, r *sample.Results) {
 	if len(rows) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## Wins and losses\n\nThe ratios of weft's figures to the other driver's figures in the same round. "+
-		"Differences up to %.0f %% count as even. Encrypted weft is compared with drivers that encrypt, plain weft with all.\n\n",
+	fmt.Fprintf(b, "## Wins and losses\n\nThe ratios of weft's figures to the other driver's figures in the same round.\n"+
+		"Differences up to %.0f %% count as even.\nEncrypted weft is compared with drivers that encrypt, plain weft with all.\n\n",
 		near*100)
 	table(b, []string{"", "against", "weft is better", "even", "weft is worse"}, rows)
 }

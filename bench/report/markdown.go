@@ -32,7 +32,7 @@ func Text(r *sample.Results) string { return Markdown(r, noPictures) }
 
 // head writes what was run, on which machine, and how to read the tables.
 func head(b *strings.Builder, r *sample.Results) {
-	fmt.Fprintf(b, "# Benchmarks\n\nThis page is the unedited output of one run. To repeat the run, as root:\n\n"+
+	fmt.Fprintf(b, "# Benchmarks\n\nThe figures on this page are the unedited output of one run.\nTo repeat the run, as root:\n\n"+
 		"    make build\n    %s\n\n", r.Command)
 	if r.Interrupted {
 		b.WriteString("**The run was interrupted before its end.**\n\n")
@@ -125,8 +125,8 @@ func trust(b *strings.Builder, r *sample.Results) {
 		b.WriteString(strings.Join(failures, "") + "\n")
 	}
 	b.WriteString(`- Hosts are network namespaces of one machine.
-  The figures do not predict the behaviour with a network card.
-- Throughput on few shared cores has two modes, depending on whether the scheduler places sender and receiver on the same core.
+  The figures do not predict the behavior with a network card.
+- Throughput on few shared cores has two modes: the scheduler places sender and receiver on the same core, or not.
   Single ratios of throughput vary by up to a factor of two, CPU seconds per GB by about 15 %.
 - If CPUs sleep between packets, round-trip times are mostly the cost of waking them, in particular on virtual machines.
 - Layer 3 tunnels run between the hosts themselves.

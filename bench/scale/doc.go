@@ -39,7 +39,8 @@ func Markdown(results []Result, folder string) string {
 	b.WriteString(Heading + `
 
 The cost of mesh and allocator per node.
-All nodes run in one process on a network in memory and share the machine's cores, so the times are longer than on separate machines.
+All nodes run in one process on a network in memory.
+They share the machine's cores, so the times are longer than on separate machines.
 The nodes are started one after another, every quarter of a second, or every half second in the largest network.
 Each node gets the addresses of two others.
 The times count from the start of the last node.

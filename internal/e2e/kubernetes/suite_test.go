@@ -90,7 +90,8 @@ func (r *report) write(t *testing.T, l *lab) {
 	var text strings.Builder
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&text, format+"\n", args...) }
 	p("# Conformance\n\nThis page is the output of `make e2e`.\n"+
-		"The cluster has two nodes, installed from `deploy/kubernetes.yaml` with a secret, so all traffic between nodes is encrypted.\n"+
+		"The cluster has two nodes, installed from `deploy/kubernetes.yaml` with a secret.\n"+
+		"All traffic between nodes is encrypted.\n"+
 		"kube-proxy runs in mode %s.\nThe upstream tests are those of the Kubernetes version below.\n", mode())
 	p("| | |\n|---|---|")
 	p("| date | %s |", time.Now().UTC().Format(time.DateOnly))
