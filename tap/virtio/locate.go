@@ -104,7 +104,7 @@ func skipIPv4(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen
 	return l3 + length, packet.Protocol(b[packet.IPv4Protocol]), int(binary.BigEndian.Uint16(b[packet.IPv4Length:])), nil
 }
 
-// skipIPv6 does the same as skipIPv4 for IPv6. It walks over the extension headers that the kernel's segmentation walks over
+// skipIPv6 does the same for IPv6. It walks over the extension headers that the kernel's segmentation walks over
 // (net/ipv6/exthdrs_offload.c): not over AH, nor over fragment headers.
 func skipIPv6(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen int, err error) {
 	if len(frame) < l3+packet.IPv6Len {
