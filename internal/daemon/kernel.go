@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,16 +31,20 @@ type kernelPath struct {
 	// atomic
 	current atomic.Pointer[kernelRun]
 	err     atomic.Pointer[error] // why there is none; nil or nil inside where there is one, or shall be none
-
-	mu       sync.Mutex
-	carried  map[peer.ID]bool      // guarded by mu
-	eligible map[peer.ID]time.Time // guarded by mu: whom it could carry, and since when it does not
 }
 
 // kernelRun is the kernel path while there is one.
 type kernelRun struct {
 	device *vxlan.Device
-	engine *vxlan.Controller
+	engine kernelController
+}
+
+// kernelController moves peers to the kernel; it is a *vxlan.Controller except in tests.
+type kernelController interface {
+	Run(ctx context.Context) error
+	SetPeers(peers []vxlan.Peer)
+	Carries(id peer.ID) bool
+	Peers() []vxlan.PeerStatus
 }
 
 // kernelName returns the name of the VXLAN device: one a port, as only one can have a port.
@@ -101,7 +103,7 @@ func (k *kernelPath) make(ctx context.Context, br *bridge.Bridge) (err error) {
 		return err
 	}
 	engine, err := vxlan.New(vxlan.ControllerConfig{
-		Device: device, Self: d.identity.ID, OnChange: k.onChange, Take: k.plane.router.ReleaseMACs, Logger: d.log,
+		Device: device, Self: d.identity.ID, Router: k.plane.router, Logger: d.log,
 	})
 	if err == nil {
 		err = br.AddPort(device.Name())
@@ -172,29 +174,10 @@ func (k *kernelPath) port() string {
 	return ""
 }
 
-// onChange takes from the engine who carries a peer from now on.
-func (k *kernelPath) onChange(id peer.ID, kernel bool) {
-	k.mu.Lock()
-	if k.carried == nil {
-		k.carried = map[peer.ID]bool{}
-	}
-	if kernel {
-		k.carried[id] = true
-	} else {
-		delete(k.carried, id)
-		if _, known := k.eligible[id]; known {
-			k.eligible[id] = time.Now()
-		}
-	}
-	k.mu.Unlock()
-	k.plane.router.SetKernel(id, kernel)
-}
-
 // carries reports whether the kernel carries frames to a peer.
 func (k *kernelPath) carries(id peer.ID) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.carried[id]
+	run := k.current.Load()
+	return run != nil && run.engine.Carries(id)
 }
 
 // setPeers tells the engine who may be carried by the kernel: who is reached directly, and unsealed.
@@ -211,39 +194,27 @@ func (k *kernelPath) setPeers(members []mesh.Member) {
 		}
 	}
 	run.engine.SetPeers(peers)
-	k.noteEligible(peers, time.Now())
-}
-
-// noteEligible notes whom the kernel could carry.
-func (k *kernelPath) noteEligible(peers []vxlan.Peer, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	before := k.eligible
-	k.eligible = make(map[peer.ID]time.Time, len(peers))
-	for _, p := range peers {
-		k.eligible[p.ID] = now
-		if since, known := before[p.ID]; known {
-			k.eligible[p.ID] = since
-		}
-	}
 }
 
 // kernelPatience is how long the kernel's path to a peer may take to be proven without a warning: it mostly takes half a second.
 const kernelPatience = time.Minute
 
-// unproven returns the peers that the kernel could carry and has not for long.
-func (k *kernelPath) unproven(now time.Time) (ids []peer.ID) {
-	if k.current.Load() == nil {
+// unproven returns the peers that the kernel may carry and has not carried for kernelPatience.
+func (k *kernelPath) unproven(now time.Time) []peer.ID {
+	run := k.current.Load()
+	if run == nil {
 		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for id, since := range k.eligible {
-		if !k.carried[id] && now.Sub(since) >= kernelPatience {
-			ids = append(ids, id)
+	return unprovenAmong(run.engine.Peers(), now)
+}
+
+// unprovenAmong returns those of peers that the kernel has not carried for kernelPatience.
+func unprovenAmong(peers []vxlan.PeerStatus, now time.Time) (ids []peer.ID) {
+	for _, p := range peers {
+		if p.State != vxlan.Kernel && now.Sub(p.Since) >= kernelPatience {
+			ids = append(ids, p.ID)
 		}
 	}
-	slices.SortFunc(ids, peer.ID.Compare)
 	return ids
 }
 

@@ -142,7 +142,8 @@ func newBusyNode(t *testing.T, self, other *labNode) *busyNode {
 		t.Fatal(err)
 	}
 	p := &plane{d: d, router: self.engine}
-	p.kernel.plane, p.kernel.carried = p, map[peer.ID]bool{other.identity.ID: true}
+	p.kernel.plane = p
+	p.kernel.current.Store(&kernelRun{engine: kernelOf{other.identity.ID: true}})
 	d.plane.Store(p)
 	addr := other.peer.Addr
 	return &busyNode{d, []mesh.Member{
@@ -153,6 +154,14 @@ func newBusyNode(t *testing.T, self, other *labNode) *busyNode {
 		{ID: peer.ID{5}, Name: "e", State: mesh.StateDead, Addr: addr.Addr(), Data: 9},
 	}}
 }
+
+// kernelOf is a kernelController that carries the peers in it.
+type kernelOf map[peer.ID]bool
+
+func (k kernelOf) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (k kernelOf) SetPeers([]vxlan.Peer)         {}
+func (k kernelOf) Carries(id peer.ID) bool       { return k[id] }
+func (k kernelOf) Peers() []vxlan.PeerStatus     { return nil }
 
 // TestMetricsOfTheNode: what only the whole node knows.
 func TestMetricsOfTheNode(t *testing.T) {

@@ -78,23 +78,18 @@ func TestDroppingChain(t *testing.T) {
 	}
 }
 
-// TestKernelPathUnproven: a peer that the kernel could carry and does not for long is told of, and no other.
+// TestKernelPathUnproven: only peers that the kernel may carry and has not carried for a minute are reported.
 func TestKernelPathUnproven(t *testing.T) {
-	var k kernelPath
-	k.current.Store(&kernelRun{})
 	now := time.Now()
 	a, b := peer.ID{1}, peer.ID{2}
-	k.noteEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now)
-	k.carried = map[peer.ID]bool{b: true}
-	k.noteEligible([]vxlan.Peer{{ID: a}, {ID: b}}, now.Add(kernelPatience/2))
-	if ids := k.unproven(now.Add(kernelPatience - 1)); len(ids) != 0 {
+	peers := []vxlan.PeerStatus{{ID: a, State: vxlan.Probing, Since: now}, {ID: b, State: vxlan.Kernel, Since: now}}
+	if ids := unprovenAmong(peers, now.Add(kernelPatience-1)); len(ids) != 0 {
 		t.Errorf("at once: %v", ids)
 	}
-	if ids := k.unproven(now.Add(kernelPatience)); len(ids) != 1 || ids[0] != a {
+	if ids := unprovenAmong(peers, now.Add(kernelPatience)); len(ids) != 1 || ids[0] != a {
 		t.Errorf("after a minute: %v, want %s", ids, a)
 	}
-	k.noteEligible(nil, now)
-	if ids := k.unproven(now.Add(time.Hour)); len(ids) != 0 {
-		t.Errorf("sealed by now: %v", ids)
+	if ids := unprovenAmong(nil, now.Add(time.Hour)); len(ids) != 0 {
+		t.Errorf("no peers any more: %v", ids)
 	}
 }

@@ -17,9 +17,9 @@ import (
 	"weft/router/wire"
 )
 
-// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes that have only sessions send numbered frames to each
-// other. Every script has the same outcome each time (go test -rewrite writes it anew). In every script no frame may arrive twice, and no
-// counter may be used twice in a session.
+// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes that have only sessions send numbered
+// frames to each other. Every script has the same outcome each time (go test -rewrite writes it anew). In every script
+// no frame may arrive twice, and no counter may be used twice in a session.
 //
 //	nodes NAME... [secrets=1,2] [cipher=C] [trust]    nodes that are peers of each other
 //	link [loss=P] [latency=D] [jitter=D] [duplicate=P] [reorder=P]

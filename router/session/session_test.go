@@ -146,7 +146,8 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestPlain: an unsealed datagram is accepted only if both ends agreed on it, once, and with a counter that outsiders cannot know.
+// TestPlain: an unsealed datagram is accepted only if both ends agreed on it, once, and with a counter that outsiders
+// cannot know.
 func TestPlain(t *testing.T) {
 	a, b := connect(t, Config{Trusts: always})
 	if !a.Plain() || !b.Plain() {

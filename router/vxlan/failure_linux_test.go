@@ -3,14 +3,12 @@ package vxlan_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
-	"weft/internal/peer"
 	"weft/router/vxlan"
 	"weft/tap/bridge"
 )
@@ -75,7 +73,7 @@ func TestBlocked(t *testing.T) {
 	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
 }
 
-// TestLeaves: a node that stops tells its peers, and leaves nothing behind.
+// TestLeaves: a node that stops informs its peers, and leaves nothing behind.
 func TestLeaves(t *testing.T) {
 	a, b, stopB := two(t)
 	stopB()
@@ -94,7 +92,7 @@ func TestLeaves(t *testing.T) {
 // TestPeerRemoved: a peer that is no longer to be carried is not, and nothing of it gets in.
 func TestPeerRemoved(t *testing.T) {
 	a, b, _ := two(t)
-	a.sw.SetPeers(nil)
+	a.controller.SetPeers(nil)
 	a.carries(t, b, false)
 	b.carries(t, a, false)
 	a.forgotten(t, mac(t, b.pod.Space, "eth0"))
@@ -104,12 +102,12 @@ func TestPeerRemoved(t *testing.T) {
 		}
 		return nil
 	})
-	a.sw.SetPeers([]vxlan.Peer{b.peer()})
+	a.controller.SetPeers([]vxlan.Peer{b.peer()})
 	a.carries(t, b, true)
 	b.carries(t, a, true)
 }
 
-// TestOffTheBridge: a device that somebody takes off the bridge carries nobody, though probes still come and go.
+// TestOffTheBridge: a device that was removed from the bridge carries no peer, though probes still pass.
 func TestOffTheBridge(t *testing.T) {
 	a, b, _ := two(t)
 	ip(t, a.Space, "link set weftvx nomaster")
@@ -128,23 +126,15 @@ func TestOffTheBridge(t *testing.T) {
 	a.carries(t, b, true)
 }
 
-// TestDeleted: Run says that the device is gone, and that no peer is carried.
+// TestDeleted: Run returns that the device is gone, and no peer is carried any more.
 func TestDeleted(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	b.run(t, a.peer())
-	sw, err := vxlan.New(vxlan.ControllerConfig{Device: a.dev, Self: a.id, Logger: slog.New(slog.DiscardHandler), OnChange: func(id peer.ID, on bool) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.kernel[id] = on
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.sw = sw
-	sw.SetPeers([]vxlan.Peer{b.peer()})
+	controller := a.newController(t)
+	controller.SetPeers([]vxlan.Peer{b.peer()})
 	ended := make(chan error, 1)
-	go func() { ended <- sw.Run(t.Context()) }()
+	go func() { ended <- controller.Run(t.Context()) }()
 	a.carries(t, b, true)
 	ip(t, a.Space, "link del weftvx")
 	if err := <-ended; !errors.Is(err, vxlan.ErrGone) {

@@ -102,7 +102,7 @@ var pathScripts = map[string]string{
 		heal a
 		until a kernel 2m
 		until b kernel 2s`,
-	"nobody there": `
+	"no peer there": `
 		start a
 		run 3m
 		probes a 0 50

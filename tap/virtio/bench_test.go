@@ -61,7 +61,8 @@ func BenchmarkInspect(b *testing.B) {
 	}
 }
 
-// BenchmarkSegment is the work of the sender: it cuts 64 KiB into 47 segments, and writes the headers before each payload.
+// BenchmarkSegment is the work of the sender: it cuts 64 KiB into 47 segments, and writes the headers before each
+// payload.
 func BenchmarkSegment(b *testing.B) {
 	h, frame := benchSuperframe()
 	out := make([]byte, 128)

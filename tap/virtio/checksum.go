@@ -7,11 +7,11 @@ import (
 	"weft/internal/packet"
 )
 
-// sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). The result is not complemented: the sum
-// of a packet with a correct checksum is 0xffff.
+// sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). The result is not
+// complemented: the sum of a packet with a correct checksum is 0xffff.
 //
-// It adds words of eight bytes in the byte order of the memory, as both byte orders give the same sum except for the order of its own two
-// bytes (RFC 1071, section 2).
+// It adds words of eight bytes in the byte order of the memory, as both byte orders give the same sum except for the
+// order of its own two bytes (RFC 1071, section 2).
 func sum(b []byte) uint16 {
 	var total, carry uint64
 	for len(b) >= 64 {
@@ -48,8 +48,9 @@ func fold(v uint64) uint16 {
 	return uint16(v)
 }
 
-// pseudo returns the sum of the pseudo-header (RFC 793, section 3.1; RFC 8200, section 8.1) of frame with payload bytes behind its headers.
-// It uses the addresses in the IP header, which is correct unless a routing header has another destination.
+// pseudo returns the sum of the pseudo-header (RFC 793, section 3.1; RFC 8200, section 8.1) of frame with payload bytes
+// behind its headers. It uses the addresses in the IP header, which is correct unless a routing header has another
+// destination.
 func (l *Layout) pseudo(frame []byte, payload int) uint16 {
 	addresses := frame[l.L3+packet.IPv4Source : l.L3+packet.IPv4Source+8]
 	if l.ipv6 {

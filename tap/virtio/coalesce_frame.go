@@ -8,15 +8,16 @@ import (
 	"weft/internal/packet"
 )
 
-// AddFrame adds a single frame, which may have a checksum to complete. It is merged into the frames of its flow before it if the receiver
-// then gets the same frames in fewer superframes. The Coalescer owns data until Reset. The errors are ErrFull and those of CheckSingle,
-// unwrapped; nothing was added then.
+// AddFrame adds a single frame, which may have a checksum to complete. It is merged into the frames of its flow before
+// it if the receiver then gets the same frames in fewer superframes. The Coalescer owns data until Reset. The errors
+// are ErrFull and those of CheckSingle, unwrapped; nothing was added then.
 //
-// The rules are those of the kernel's GRO (inet_gro_receive, tcp_gro_receive, udp_gro_receive). TCP segments must be in sequence and have
-// ACK; only the last one may have PSH or FIN, and all other header fields must be equal. UDP datagrams must have equal lengths, except for
-// a shorter last one. IPv4 ids must count up, or be equal with DF set; the result counts up in both cases, as the id of a packet that must
-// not be fragmented has no meaning (RFC 6864). Frames with Ethernet padding, IPv4 options, IPv6 extension headers or UDP checksum 0 are
-// not merged. Neither are frames with a wrong checksum: they are passed on unchanged.
+// The rules are those of the kernel's GRO (inet_gro_receive, tcp_gro_receive, udp_gro_receive). TCP segments must be in
+// sequence and have ACK; only the last one may have PSH or FIN, and all other header fields must be equal. UDP
+// datagrams must have equal lengths, except for a shorter last one. IPv4 ids must count up, or be equal with DF set;
+// the result counts up in both cases, as the id of a packet that must not be fragmented has no meaning (RFC 6864).
+// Frames with Ethernet padding, IPv4 options, IPv6 extension headers or UDP checksum 0 are not merged. Neither are
+// frames with a wrong checksum: they are passed on unchanged.
 func (c *Coalescer) AddFrame(h Header, data []byte) error {
 	if err := CheckSingle(h, data); err != nil {
 		return err
@@ -104,8 +105,8 @@ func (e *entry) closes(first *entry) bool {
 	return e.payload < first.layout.SegmentSize || !e.keepsOpen()
 }
 
-// canMerge reports whether next, which is mergeable, may be merged into e. It reads payload last, and only where a complete checksum would
-// be replaced by a partial one.
+// canMerge reports whether next, which is mergeable, may be merged into e. It reads payload last, and only where a
+// complete checksum would be replaced by a partial one.
 func (e *entry) canMerge(next *entry) bool {
 	l, m := &e.layout, &next.layout
 	if e.room <= 0 || e.kind != entryFrame || l.L3 != m.L3 || l.L4 != m.L4 || l.HeaderLen != m.HeaderLen ||
@@ -126,8 +127,8 @@ func (e *entry) canMerge(next *entry) bool {
 	return next.verify()
 }
 
-// sameNetwork reports whether the IP headers of e and next, which have the same addresses, differ only in length, checksum and an id in
-// sequence.
+// sameNetwork reports whether the IP headers of e and next, which have the same addresses, differ only in length,
+// checksum and an id in sequence.
 func (e *entry) sameNetwork(next *entry) bool {
 	a, b := e.data[e.layout.L3:e.layout.L4], next.data[e.layout.L3:e.layout.L4]
 	if e.layout.ipv6 {
@@ -147,8 +148,8 @@ func (e *entry) sameNetwork(next *entry) bool {
 	return step == uint16(e.count)
 }
 
-// sameTCP reports whether next continues e, which has the same ports: it has the next sequence number, and differs only in PSH, FIN and
-// the checksum.
+// sameTCP reports whether next continues e, which has the same ports: it has the next sequence number, and differs only
+// in PSH, FIN and the checksum.
 func (e *entry) sameTCP(next *entry) bool {
 	a, b := e.data[e.layout.L4:e.layout.HeaderLen], next.data[e.layout.L4:e.layout.HeaderLen]
 	sequence := binary.BigEndian.Uint32(a[tcpSequence:]) + uint32(e.payload)
@@ -159,7 +160,8 @@ func (e *entry) sameTCP(next *entry) bool {
 		bytes.Equal(a[tcpUrgent:], b[tcpUrgent:])
 }
 
-// verify reports whether the checksums of the frame e are correct. A partial checksum must be the sum of the pseudo-header.
+// verify reports whether the checksums of the frame e are correct. A partial checksum must be the sum of the
+// pseudo-header.
 func (e *entry) verify() bool {
 	l := &e.layout
 	if !l.ipv6 && sum(e.data[l.L3:l.L4]) != 0xffff {

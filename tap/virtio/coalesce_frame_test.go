@@ -182,7 +182,8 @@ func TestCoalesceSecond(t *testing.T) {
 	}
 }
 
-// ignoreID clears the fields of a frame with DF that may change: the id, and so the header's checksum if it was correct.
+// ignoreID clears the fields of a frame with DF that may change: the id, and so the header's checksum if it was
+// correct.
 func ignoreID(in [][]byte) (out [][]byte) {
 	for _, frame := range in {
 		frame = slices.Clone(frame)

@@ -5,12 +5,12 @@ import (
 	"errors"
 )
 
-// MaxPieces is the most elements that More of a Frame from a Coalescer has: one writev accepts 1,024 pieces (IOV_MAX), and 64 KiB in
-// segments of 128 bytes are still one frame.
+// MaxPieces is the most elements that More of a Frame from a Coalescer has: one writev accepts 1,024 pieces (IOV_MAX),
+// and 64 KiB in segments of 128 bytes are still one frame.
 const MaxPieces = 512
 
-// maxCoalescedUDP is the most segments of a UDP superframe that a Coalescer makes: UDP_MAX_SEGMENTS before Linux raised it to 128, and the
-// limit of the kernel's own GRO (UDP_GRO_CNT_MAX).
+// maxCoalescedUDP is the most segments of a UDP superframe that a Coalescer makes: UDP_MAX_SEGMENTS before Linux raised
+// it to 128, and the limit of the kernel's own GRO (UDP_GRO_CNT_MAX).
 const maxCoalescedUDP = 64
 
 // Errors that only a Coalescer returns, unwrapped.
@@ -23,8 +23,8 @@ var (
 
 // SegmentInfo is the metadata of a datagram that holds one segment of a superframe. Nothing in it is trusted.
 type SegmentInfo struct {
-	// Super identifies the superframe: it is equal for all its segments, and differs from that of the sender's other superframes in a
-	// batch.
+	// Super identifies the superframe: it is equal for all its segments, and differs from that of the sender's other
+	// superframes in a batch.
 	Super uint64
 	// Type is GSOTCPv4, GSOTCPv6 or GSOUDPL4, without GSOECN.
 	Type GSOType
@@ -38,11 +38,11 @@ type SegmentInfo struct {
 	Last bool
 }
 
-// Coalescer reassembles the segments of superframes, and merges single frames of a flow into superframes as the kernel's GRO does, for one
-// batch at a time. It belongs to one goroutine and allocates only when it is made.
+// Coalescer reassembles the segments of superframes, and merges single frames of a flow into superframes as the
+// kernel's GRO does, for one batch at a time. It belongs to one goroutine and allocates only when it is made.
 //
-// It never copies payload, and reads payload only where it has to check a complete checksum. It rewrites headers in the buffers that were
-// passed to it.
+// It never copies payload, and reads payload only where it has to check a complete checksum. It rewrites headers in the
+// buffers that were passed to it.
 type Coalescer struct {
 	// Constant after NewCoalescer.
 	features Features
@@ -93,8 +93,9 @@ type piece struct {
 	next int32
 }
 
-// NewCoalescer returns an empty Coalescer for a device with the features f: it does in software what the device does not accept. frames
-// bounds the frames that result from one batch, pieces the segments and frames that are merged into others.
+// NewCoalescer returns an empty Coalescer for a device with the features f: it does in software what the device does
+// not accept. frames bounds the frames that result from one batch, pieces the segments and frames that are merged into
+// others.
 func NewCoalescer(f Features, frames, pieces int) *Coalescer {
 	if !f.Has(FeatureChecksum) {
 		f = 0 // no other feature works without it
@@ -124,9 +125,9 @@ func (c *Coalescer) Full() bool {
 	return len(c.entries) == cap(c.entries) || len(c.pieces) == cap(c.pieces) || c.done
 }
 
-// AddSegment adds one segment of a superframe: data is the headers of the superframe and the payload of one segment. source is a number
-// that identifies the sender. The Coalescer owns data until Reset. The errors are ErrFull, ErrSegment and those of Inspect, unwrapped;
-// nothing was added then.
+// AddSegment adds one segment of a superframe: data is the headers of the superframe and the payload of one segment.
+// source is a number that identifies the sender. The Coalescer owns data until Reset. The errors are ErrFull,
+// ErrSegment and those of Inspect, unwrapped; nothing was added then.
 func (c *Coalescer) AddSegment(source uint32, s SegmentInfo, data []byte) error {
 	if c.Full() {
 		return ErrFull
@@ -185,8 +186,8 @@ func (s *SegmentInfo) locate(l *Layout, data []byte) error {
 	return nil
 }
 
-// continues reports whether the segment with the metadata s is the next one of e. Equal headers need no second check: only the length of
-// the payload and the fields that differ between segments remain.
+// continues reports whether the segment with the metadata s is the next one of e. Equal headers need no second check:
+// only the length of the payload and the fields that differ between segments remain.
 func (e *entry) continues(source uint32, s *SegmentInfo, data []byte) bool {
 	return e.room > 0 && e.kind == entrySegments && e.source == source && e.segment == *s &&
 		len(data) == e.layout.HeaderLen+e.layout.segmentLen(s.Index) &&
@@ -214,8 +215,8 @@ func (c *Coalescer) appendPayload(e *entry, payload []byte) {
 	e.room--
 }
 
-// newEntry adds an entry of data alone, into which nothing can be merged. It sets the fields of an entry in place, as entries are too large
-// to be copied for every frame. The caller sets layout, segment and source where they are used.
+// newEntry adds an entry of data alone, into which nothing can be merged. It sets the fields of an entry in place, as
+// entries are too large to be copied for every frame. The caller sets layout, segment and source where they are used.
 func (c *Coalescer) newEntry(data []byte) *entry {
 	n := len(c.entries)
 	c.entries = c.entries[:n+1]
@@ -281,8 +282,9 @@ func (l *Layout) maxMerged() int {
 	return maxCoalescedUDP
 }
 
-// Frames returns everything added since Reset, merged as far as possible, and in order within each flow. Data and More lie in the buffers
-// that were added. The frames are valid until Reset or until the caller uses those buffers again; nothing can be added until Reset.
+// Frames returns everything added since Reset, merged as far as possible, and in order within each flow. Data and More
+// lie in the buffers that were added. The frames are valid until Reset or until the caller uses those buffers again;
+// nothing can be added until Reset.
 func (c *Coalescer) Frames() []Frame {
 	if c.done {
 		return c.frames

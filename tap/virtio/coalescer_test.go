@@ -51,8 +51,8 @@ func split(t fataler, super uint64, h virtio.Header, frame []byte) (out []datagr
 	return out
 }
 
-// wireOf returns the frames that the kernel makes from frames, by flow. It checks that the kernel accepts each of them, and that none needs
-// a feature that is not in f.
+// wireOf returns the frames that the kernel makes from frames, by flow. It checks that the kernel accepts each of them,
+// and that none needs a feature that is not in f.
 func wireOf(t fataler, f virtio.Features, frames []virtio.Frame) map[flow][][]byte {
 	t.Helper()
 	out := make(map[flow][][]byte)
@@ -153,8 +153,8 @@ func TestReassembleWhole(t *testing.T) {
 	}
 }
 
-// TestReassemble: after split, loss of any subset, coalescing and segmentation by the kernel, the frames are byte for byte those that the
-// sender's kernel would have sent, in order within each flow.
+// TestReassemble: after split, loss of any subset, coalescing and segmentation by the kernel, the frames are byte for
+// byte those that the sender's kernel would have sent, in order within each flow.
 func TestReassemble(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := virtio.Features(rapid.IntRange(0, 15).Draw(t, "features"))

@@ -8,8 +8,8 @@ import (
 	"weft/internal/packet"
 )
 
-// flows maps each flow of a batch to its latest entry. It is bounded: if there is no free slot near a flow's hash, another flow is evicted.
-// Frames of that flow are then merged less, but stay in order.
+// flows maps each flow of a batch to its latest entry. It is bounded: if there is no free slot near a flow's hash,
+// another flow is evicted. Frames of that flow are then merged less, but stay in order.
 type flows struct {
 	slots      []flowSlot // their number is a power of two
 	generation uint32     // slots of another generation are free

@@ -4,10 +4,11 @@ package virtio
 type Frame struct {
 	// Offload describes the work that the sender's kernel left to do; zero for a plain frame.
 	Offload Header
-	// Data starts with the destination MAC address and has no frame check sequence. If More is set, Data holds at least all headers.
+	// Data starts with the destination MAC address and has no frame check sequence. If More is set, Data holds at least
+	// all headers.
 	Data []byte
-	// More are further pieces of the frame, in order behind Data, so that a reassembled superframe need not be copied. Only frames that
-	// go to the kernel have them.
+	// More are further pieces of the frame, in order behind Data, so that a reassembled superframe need not be copied.
+	// Only frames that go to the kernel have them.
 	More [][]byte
 }
 
@@ -20,8 +21,8 @@ func (f Frame) Len() int {
 	return n
 }
 
-// Features is the set of offloads of a device: the work that its other side may leave to the reader, and accepts undone from the writer.
-// No other feature is possible without FeatureChecksum.
+// Features is the set of offloads of a device: the work that its other side may leave to the reader, and accepts undone
+// from the writer. No other feature is possible without FeatureChecksum.
 type Features uint8
 
 // Members of Features.

@@ -39,7 +39,8 @@ func seeds() (out [][]byte) {
 	return out
 }
 
-// FuzzInspect: an accepted frame can be cut, its headers segmented, and inspected again, within bounds and without a change.
+// FuzzInspect: an accepted frame can be cut, its headers segmented, and inspected again, within bounds and without a
+// change.
 func FuzzInspect(f *testing.F) {
 	for _, b := range seeds() {
 		f.Add(b)
@@ -148,8 +149,8 @@ func appendSegment(b []byte, m virtio.SegmentInfo, data []byte) []byte {
 	return append(b, data...)
 }
 
-// FuzzCoalescer: whatever the metadata and bytes, the Coalescer never writes outside of its buffers, and the kernel accepts every frame
-// from it.
+// FuzzCoalescer: whatever the metadata and bytes, the Coalescer never writes outside of its buffers, and the kernel
+// accepts every frame from it.
 func FuzzCoalescer(f *testing.F) {
 	for _, b := range seeds() {
 		h, frame, _ := virtio.Parse(b)

@@ -1,8 +1,8 @@
-// Package virtio encodes the virtio-net header that the kernel puts before every frame of a TAP with IFF_VNET_HDR, and does the offloads
-// that this header describes in software: checksums, segmentation, coalescing.
+// Package virtio encodes the virtio-net header that the kernel puts before every frame of a TAP with IFF_VNET_HDR, and
+// does the offloads that this header describes in software: checksums, segmentation, coalescing.
 //
-// The header describes the work that the sender's stack left undone: a checksum to complete, a superframe to cut into segments (virtio 1.2,
-// section 5.1.6; Linux include/uapi/linux/virtio_net.h).
+// The header describes the work that the sender's stack left undone: a checksum to complete, a superframe to cut into
+// segments (virtio 1.2, section 5.1.6; Linux include/uapi/linux/virtio_net.h).
 package virtio
 
 import (

@@ -13,8 +13,8 @@ import (
 	"weft/tap/virtio"
 )
 
-// kernel is a bridge between two TAPs: superframes are written to one, and read from the other in segments, as no features were set on
-// that one (TUNSETOFFLOAD).
+// kernel is a bridge between two TAPs: superframes are written to one, and read from the other in segments, as no
+// features were set on that one (TUNSETOFFLOAD).
 type kernel struct {
 	in, out int
 	buf     []byte
@@ -90,8 +90,8 @@ func (k *kernel) read(t fataler, n int) (out [][]byte) {
 	return out
 }
 
-// eitherZero writes TCP checksums of 0xffff as 0. The kernel completes the TCP checksum of a frame that needs no segmentation by the rule
-// for UDP (skb_checksum_help), and both values are equal to a receiver.
+// eitherZero writes TCP checksums of 0xffff as 0. The kernel completes the TCP checksum of a frame that needs no
+// segmentation by the rule for UDP (skb_checksum_help), and both values are equal to a receiver.
 func eitherZero(frames [][]byte) [][]byte {
 	for _, b := range frames {
 		at := networkStart(b)
@@ -110,8 +110,8 @@ func eitherZero(frames [][]byte) [][]byte {
 	return frames
 }
 
-// TestKernelSegments: the kernel accepts every frame that Inspect accepts, with any HdrLen within the frame, and cuts it as Cut and the
-// tests' own segmentation do.
+// TestKernelSegments: the kernel accepts every frame that Inspect accepts, with any HdrLen within the frame, and cuts
+// it as Cut and the tests' own segmentation do.
 func TestKernelSegments(t *testing.T) {
 	k := newKernel(t)
 	rapid.Check(t, func(t *rapid.T) {

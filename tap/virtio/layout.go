@@ -30,21 +30,23 @@ var (
 const (
 	// maxPacket is the longest IP packet in bytes: the length field of IPv4 has 16 bits.
 	maxPacket = 1<<16 - 1
-	// maxSegments bounds the cost of one TCP superframe. The smallest MSS that Linux uses (48 bytes, net.ipv4.tcp_min_snd_mss) gives
-	// 1,365 segments for 64 KiB.
+	// maxSegments bounds the cost of one TCP superframe. The smallest MSS that Linux uses (48 bytes,
+	// net.ipv4.tcp_min_snd_mss) gives 1,365 segments for 64 KiB.
 	maxSegments = 2048
 	// maxSegmentsUDP is UDP_MAX_SEGMENTS, a limit of the kernel's write path (include/linux/udp.h).
 	maxSegmentsUDP = 128
 	// gsoByFrags is GSO_BY_FRAGS, a segment size with a special meaning that the kernel refuses here.
 	gsoByFrags = 0xffff
-	// minCsumStart is the length of the shortest Ethernet and IP header: the kernel refuses a checksum that starts within them.
+	// minCsumStart is the length of the shortest Ethernet and IP header: the kernel refuses a checksum that starts
+	// within them.
 	minCsumStart = ether.HeaderLen + packet.IPv4MinLen
 	// maxCsumStart keeps the offset of the checksum within 16 bits when the kernel adds its headroom to it.
 	maxCsumStart = 1<<15 - 1
 )
 
-// Layout is the position of the headers and segments of a superframe. Inspect derives it from the frame itself, never from HdrLen in the
-// virtio header. It is a plain value. All lengths and offsets are in bytes, and offsets count from the start of the frame.
+// Layout is the position of the headers and segments of a superframe. Inspect derives it from the frame itself, never
+// from HdrLen in the virtio header. It is a plain value. All lengths and offsets are in bytes, and offsets count from
+// the start of the frame.
 type Layout struct {
 	// Type is GSOTCPv4, GSOTCPv6 or GSOUDPL4, without GSOECN.
 	Type GSOType
@@ -68,15 +70,16 @@ type Layout struct {
 }
 
 // Inspect checks a superframe and returns its layout. It accepts 802.1Q and 802.1ad tags, at most two, IPv4 with
-// options, IPv6 with hop-by-hop, routing and destination options, and TCP with options. The kernel's TAP accepts every frame that
-// Inspect accepts (tun_get_user and virtio_net_hdr_to_skb, include/linux/virtio_net.h), and its segmentation gives the same segments.
-// Inspect is stricter than both where they would drop the frame later.
+// options, IPv6 with hop-by-hop, routing and destination options, and TCP with options. The kernel's TAP accepts every
+// frame that Inspect accepts (tun_get_user and virtio_net_hdr_to_skb, include/linux/virtio_net.h), and its segmentation
+// gives the same segments. Inspect is stricter than both where they would drop the frame later.
 //
-// A superframe of one segment should go to a kernel as a single frame, which the Coalescer ensures: the kernel counts TCP options as
-// payload when it decides whether there is anything to cut, and then drops a frame without anything to cut.
+// A superframe of one segment should go to a kernel as a single frame, which the Coalescer ensures: the kernel counts
+// TCP options as payload when it decides whether there is anything to cut, and then drops a frame without anything to
+// cut.
 //
-// The frame must be exactly as long as its IP header declares: a superframe has no Ethernet padding, which segmentation would treat as
-// payload. The errors are those of this package, unwrapped. Inspect does not allocate.
+// The frame must be exactly as long as its IP header declares: a superframe has no Ethernet padding, which segmentation
+// would treat as payload. The errors are those of this package, unwrapped. Inspect does not allocate.
 func Inspect(h Header, frame []byte) (Layout, error) {
 	if h.Flags&FlagNeedsChecksum == 0 {
 		return Layout{}, ErrChecksum
@@ -97,8 +100,8 @@ func Inspect(h Header, frame []byte) (Layout, error) {
 	return l, nil
 }
 
-// inspect does the checks of Inspect for the headers alone, which frame must hold; lengths are those in the headers. On an error the
-// content of l is undefined.
+// inspect does the checks of Inspect for the headers alone, which frame must hold; lengths are those in the headers. On
+// an error the content of l is undefined.
 func (l *Layout) inspect(frame []byte, kind GSOType, ecn bool, size int) error {
 	if err := l.locate(frame); err != nil {
 		return err
@@ -153,9 +156,9 @@ func (l *Layout) checkTransport(frame []byte) error {
 	return nil
 }
 
-// CheckSingle checks the virtio header of a single frame. A checksum to complete must lie within the frame, behind the Ethernet header and
-// the shortest IP header. Like the kernel, CheckSingle does not check the protocol. The errors are ErrGSO, ErrTruncated and ErrChecksum,
-// unwrapped.
+// CheckSingle checks the virtio header of a single frame. A checksum to complete must lie within the frame, behind the
+// Ethernet header and the shortest IP header. Like the kernel, CheckSingle does not check the protocol. The errors are
+// ErrGSO, ErrTruncated and ErrChecksum, unwrapped.
 func CheckSingle(h Header, frame []byte) error {
 	start, end := int(h.CsumStart), int(h.CsumStart)+int(h.CsumOffset)+2
 	switch {
@@ -171,8 +174,8 @@ func CheckSingle(h Header, frame []byte) error {
 	return nil
 }
 
-// Segment returns the payload of segment i, from 0 to l.Segments-1, of the superframe frame, which has the layout l. The result lies in
-// frame.
+// Segment returns the payload of segment i, from 0 to l.Segments-1, of the superframe frame, which has the layout l.
+// The result lies in frame.
 func (l Layout) Segment(frame []byte, i int) []byte {
 	start := l.HeaderLen + i*l.SegmentSize
 	end := start + l.segmentLen(i)

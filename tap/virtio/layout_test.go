@@ -237,8 +237,8 @@ func TestSegmentHeaders(t *testing.T) {
 	})
 }
 
-// TestRoutingHeader: if a routing header has segments left, the sum of the pseudo-header covers a destination that only the sender knows.
-// SegmentHeaders must keep it.
+// TestRoutingHeader: if a routing header has segments left, the sum of the pseudo-header covers a destination that only
+// the sender knows. SegmentHeaders must keep it.
 func TestRoutingHeader(t *testing.T) {
 	p := tcp4(3000).with(func(p *packet) { p.ipv6, p.extension = true, []uint8{43} })
 	h, frame := p.superframe(1000)

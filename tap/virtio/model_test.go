@@ -10,8 +10,8 @@ import (
 	"weft/tap/virtio"
 )
 
-// packet describes a superframe or a single frame. build writes it; segment, which does not use packet, cuts the written bytes.
-// Neither uses the package under test.
+// packet describes a superframe or a single frame. build writes it; segment, which does not use packet, cuts the
+// written bytes. Neither uses the package under test.
 type packet struct {
 	tags      []uint16 // EtherTypes of the tags, outermost first
 	ipv6      bool
@@ -51,7 +51,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// build returns the bytes of p, with the sum of the pseudo-header as checksum, and the offsets of the IP and transport headers.
+// build returns the bytes of p, with the sum of the pseudo-header as checksum, and the offsets of the IP and transport
+// headers.
 func (p packet) build() (frame []byte, l3, l4 int) {
 	frame = append(frame, 0x0a, 0, 0, 0, 0, 1, 0x0a, 0, 0, 0, 0, 2)
 	for _, tag := range p.tags {
@@ -167,7 +168,8 @@ func (p packet) single(partial bool) (virtio.Header, []byte) {
 	return h, frame
 }
 
-// segment returns the frames that the kernel would send for frame: it does the work of NEEDS_CSUM and GSO, byte by byte.
+// segment returns the frames that the kernel would send for frame: it does the work of NEEDS_CSUM and GSO, byte by
+// byte.
 func segment(h virtio.Header, frame []byte) (out [][]byte) {
 	if h.Flags&virtio.FlagNeedsChecksum == 0 {
 		return [][]byte{append([]byte(nil), frame...)}

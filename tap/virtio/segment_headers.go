@@ -6,14 +6,15 @@ import (
 	"weft/internal/packet"
 )
 
-// SegmentHeaders rewrites headers in place for a run of segments that begins with segment first and has payload bytes; last reports that
-// the run includes the last segment of the superframe. headers is a copy of the superframe's headers, at least l.HeaderLen bytes long. The
-// checksum stays partial: it becomes the sum of the shorter pseudo-header.
+// SegmentHeaders rewrites headers in place for a run of segments that begins with segment first and has payload bytes;
+// last reports that the run includes the last segment of the superframe. headers is a copy of the superframe's headers,
+// at least l.HeaderLen bytes long. The checksum stays partial: it becomes the sum of the shorter pseudo-header.
 //
-// It does the same as the kernel's segmentation (tcp_gso_segment, __udp_gso_segment, inet_gso_segment and ipv6_gso_segment), so that the
-// receiver's kernel cuts the result into the frames that the sender's kernel would have made: it sets the sequence number, the lengths and
-// the IPv4 id, clears FIN and PSH except on the last segment, and CWR except on the first. The id counts up whether or not DF is set, as
-// the virtio header has no way to express a fixed id.
+// It does the same as the kernel's segmentation (tcp_gso_segment, __udp_gso_segment, inet_gso_segment and
+// ipv6_gso_segment), so that the receiver's kernel cuts the result into the frames that the sender's kernel would have
+// made: it sets the sequence number, the lengths and the IPv4 id, clears FIN and PSH except on the last segment, and
+// CWR except on the first. The id counts up whether or not DF is set, as the virtio header has no way to express a
+// fixed id.
 func (l Layout) SegmentHeaders(headers []byte, first, payload int, last bool) {
 	headers = headers[:l.HeaderLen]
 	transport := headers[l.L4:]
@@ -46,8 +47,8 @@ func (l *Layout) segmentIPv4(b []byte, first, payload int) {
 	binary.BigEndian.PutUint16(b[packet.IPv4Checksum:], ^sum(b))
 }
 
-// adjustChecksum changes the sum of the pseudo-header for l.Payload bytes to that for payload bytes. It adds only the difference, as the
-// kernel does: with a routing header the sum covers a destination that is not in the IP header.
+// adjustChecksum changes the sum of the pseudo-header for l.Payload bytes to that for payload bytes. It adds only the
+// difference, as the kernel does: with a routing header the sum covers a destination that is not in the IP header.
 func (l *Layout) adjustChecksum(transport []byte, payload int) {
 	headers := len(transport)
 	field := transport[l.CsumOffset:]
