@@ -167,7 +167,7 @@ func (d *Daemon) listen() (err error) {
 	}
 	off := d.cfg.Offload == offloadOff
 	if d.conns, err = underlay.ListenQueues(underlay.Config{
-		Port: uint16(d.cfg.Port + 1), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, OnError: d.onReport,
+		Port: uint16(d.cfg.Port + 1), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
 	}, d.cfg.Queues); err != nil {
 		return err
 	}
@@ -286,8 +286,8 @@ func (d *Daemon) syncPeers() {
 	}
 }
 
-// onReport takes what the network says of a datagram to the router.
-func (d *Daemon) onReport(r underlay.Report) {
+// HandleReport implements underlay.ReportHandler: it passes reports to the router.
+func (d *Daemon) HandleReport(r underlay.Report) {
 	if p := d.plane.Load(); p != nil {
 		p.router.HandleICMP(r)
 	}

@@ -10,7 +10,7 @@ import (
 	"weft/router/underlay"
 )
 
-// counted is a socket that has counted something.
+// counted is a socket with counters.
 type counted underlay.Stats
 
 // Stats implements underlay.Source.
