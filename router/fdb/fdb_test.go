@@ -50,7 +50,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// model is the table as one would write it without goroutines.
+// model is a simple table for one goroutine.
 type model map[ether.Addr]sighting
 
 type sighting struct {
@@ -119,7 +119,7 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
-// TestConcurrent is for the race detector; what must hold at the end is that the length agrees with the chains.
+// TestConcurrent is for the race detector. At the end, the length must agree with the chains.
 func TestConcurrent(t *testing.T) {
 	table := New(64, time.Second, start)
 	var wg sync.WaitGroup

@@ -2,11 +2,11 @@ package wire
 
 import "weft/internal/ether"
 
-// Bytes that a frame costs on the underlay.
+// Bytes added to a frame on the underlay.
 const (
-	// Headroom is what stands before the frame in a datagram.
+	// Headroom is the length of the parts before the frame in a datagram.
 	Headroom = HeaderLen + MetaLen
-	// TagLen is the tag of AES-256-GCM and of ChaCha20-Poly1305, behind the frame of a sealed datagram.
+	// TagLen is the length of the tag of AES-256-GCM and of ChaCha20-Poly1305, behind the frame of a sealed datagram.
 	TagLen = 16
 
 	ipv4Len = 20 // without options
@@ -15,13 +15,13 @@ const (
 )
 
 // OverheadPlain is the difference in bytes between the MTU of an IPv4 underlay and that of the overlay, plain: outer IP
-// and UDP, header, metadata, and the inner Ethernet header, which no MTU counts.
+// and UDP, header, metadata, and the inner Ethernet header, which an MTU does not include.
 const OverheadPlain = ipv4Len + udpLen + Headroom + ether.HeaderLen
 
-// OverheadSealed is OverheadPlain and the tag.
+// OverheadSealed is OverheadPlain plus the tag.
 const OverheadSealed = OverheadPlain + TagLen
 
-// OverheadIPv6 is what an IPv6 underlay costs on top of either.
+// OverheadIPv6 is the additional overhead of an IPv6 underlay.
 const OverheadIPv6 = ipv6Len - ipv4Len
 
 // OuterLen returns the bytes of the IP and UDP headers around a datagram.
@@ -32,8 +32,8 @@ func OuterLen(ipv6 bool) int {
 	return ipv4Len + udpLen
 }
 
-// MTU returns the overlay's MTU in bytes over an underlay with the given MTU, so that no datagram is fragmented: with
-// 1,500 1,438 plain and 1,422 sealed over IPv4, and 20 less over IPv6. It is never below 0.
+// MTU returns the overlay's MTU in bytes over an underlay with the given MTU, so that no datagram is fragmented: over
+// IPv4 with 1,500 it is 1,438 plain and 1,422 sealed; over IPv6 it is 20 less. It is never below 0.
 func MTU(underlay int, sealed, ipv6 bool) int {
 	overhead := OverheadPlain
 	if sealed {

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestProbeLayout holds the bytes of a probe of 20 bytes and of its answer.
+// TestProbeLayout pins the bytes of a probe of 20 bytes and of its reply.
 func TestProbeLayout(t *testing.T) {
 	for want, tt := range map[string]struct {
 		kind Type
@@ -73,7 +73,7 @@ func TestProbeRoundTrip(t *testing.T) {
 	})
 }
 
-// FuzzParseProbe: what is accepted says the same once written again, and a probe has the size that it says.
+// FuzzParseProbe: an accepted probe is the same after encoding, and has the size in it.
 func FuzzParseProbe(f *testing.F) {
 	seed := make([]byte, 40)
 	Header{Type: TypeProbe}.Put(seed)
