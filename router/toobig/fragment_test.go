@@ -103,7 +103,8 @@ func TestFragment(t *testing.T) {
 		if !bytes.Equal(header[12:], p.ip[12:p.header]) || !bytes.Equal(header[4:6], p.ip[4:6]) || !bytes.Equal(second[:link], frame[:link]) {
 			rt.Fatalf("headers: %x, %x", header, second[:link])
 		}
-		if options := second[link+20 : link+int(second[link]&15)*4]; len(frames) > 1 && p.header > 20 && !bytes.Equal(options, []byte{0x94, 4, 0, 0}) {
+		options := second[link+20 : link+int(second[link]&15)*4]
+		if len(frames) > 1 && p.header > 20 && !bytes.Equal(options, []byte{0x94, 4, 0, 0}) {
 			rt.Fatalf("options of the last one: %x", options)
 		}
 	})

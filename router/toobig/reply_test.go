@@ -244,7 +244,8 @@ func TestClassify(t *testing.T) {
 func FuzzReply(f *testing.F) {
 	f.Add(udpFrame(f, nil, 1400, 5), 1300)
 	f.Add(udp6Frame(f, 1400), 1300)
-	f.Add(serialize(f, append(ethernet(layers.EthernetTypeIPv6), ipv6(0), gopacket.Payload{60, 0, 0, 0, 0, 0, 0, 0, 58, 0}, pattern(100))...), 90)
+	extensions := gopacket.Payload{60, 0, 0, 0, 0, 0, 0, 0, 58, 0}
+	f.Add(serialize(f, append(ethernet(layers.EthernetTypeIPv6), ipv6(0), extensions, pattern(100))...), 90)
 	f.Fuzz(func(t *testing.T, frame []byte, mtu int) {
 		before := bytes.Clone(frame)
 		kind := Classify(frame, mtu)
