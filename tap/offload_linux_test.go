@@ -22,7 +22,7 @@ func TestOffload(t *testing.T) {
 	if !d.Features().Has(want) {
 		t.Fatalf("features %b lack some of %b", d.Features(), want)
 	}
-	conn := neighbour(t, d.Name())
+	conn := neighbor(t, d.Name())
 	const segment, count = 500, 20
 	if d.Features().Has(virtio.FeatureUSO) {
 		raw, err := conn.SyscallConn()
@@ -57,8 +57,8 @@ func TestPlainPromisesNothing(t *testing.T) {
 	}
 }
 
-// neighbour assigns an address to the interface and returns a socket to another address behind it.
-func neighbour(t *testing.T, name string) *net.UDPConn {
+// neighbor assigns an address to the interface and returns a socket to another address behind it.
+func neighbor(t *testing.T, name string) *net.UDPConn {
 	t.Helper()
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -48,7 +48,7 @@ func ParseAddr(s string) (Addr, error) {
 }
 
 // FromIP returns the MAC address for an interface with the overlay address ip. It is the same on every node, so that
-// neighbour caches stay correct when another pod gets the address.
+// neighbor caches stay correct when another pod gets the address.
 func FromIP(ip netip.Addr) Addr {
 	var a Addr
 	ip = ip.Unmap()

@@ -188,8 +188,8 @@ func (c *Conn) receiveDue(batch []underlay.Datagram) (n int, wait time.Duration)
 	return n, 0
 }
 
-// mergeInto appends p to the datagrams in d if a kernel could do so: it must have the same sender and the same size, or be
-// a shorter last one.
+// mergeInto appends p to the datagrams in d if a kernel could do so: it must have the same sender and the same size, or
+// be a shorter last one.
 func mergeInto(d *underlay.Datagram, p *packet) bool {
 	size := d.SegmentSize
 	if size == 0 {

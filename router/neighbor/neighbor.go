@@ -1,5 +1,5 @@
 // Package neighbor reads and writes the frames with which hosts resolve hardware addresses: ARP (RFC 826, RFC 5227) and
-// neighbour discovery (RFC 4861). It is pure: no I/O, no allocation in Parse.
+// neighbor discovery (RFC 4861). It is pure: no I/O, no allocation in Parse.
 package neighbor
 
 import (

@@ -11,7 +11,7 @@ import (
 
 // Bounds of a Table.
 const (
-	// maxAge is how long a binding is valid after its last message: as long as hosts assume a neighbour to be reachable
+	// maxAge is how long a binding is valid after its last message: as long as hosts assume a neighbor to be reachable
 	// (RFC 4861, REACHABLE_TIME).
 	maxAge = 30 * time.Second
 	// maxBindings is the most bindings of a table. When it is full, all are removed, and learned again.

@@ -9,7 +9,7 @@ var start = time.Unix(1_700_000_000, 0)
 
 // path is the simulated path between a Prober and its peer, in both directions.
 type path struct {
-	mtu       int     // largest payload there; what is larger vanishes
+	mtu       int     // largest payload; larger datagrams are lost
 	loss      float64 // a datagram, in either direction
 	duplicate float64 // an answer
 	delay     time.Duration

@@ -211,7 +211,7 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 
 // SetSecrets replaces the secrets at now. Sessions made with a removed secret are renewed and end after graceTime.
 // Sessions made with a secret that is no longer the first choice are renewed. Handshakes with a removed secret are
-// cancelled.
+// canceled.
 func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.setSecrets(secrets)
 	for _, r := range n.sorted() {

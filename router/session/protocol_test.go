@@ -54,7 +54,7 @@ func TestExample(t *testing.T) {
 	})
 }
 
-// TestExampleIsQuoted: the specification shows what the code sends.
+// TestExampleIsQuoted: the specification quotes the bytes that the code sends.
 func TestExampleIsQuoted(t *testing.T) {
 	golden, err := os.ReadFile("testdata/example.txt")
 	if err != nil {

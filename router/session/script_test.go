@@ -55,7 +55,7 @@ type world struct {
 	byName  map[string]*simNode
 	batch   []underlay.Datagram
 	streams []*stream
-	used    map[string]bool   // session and counter of everything that was sent
+	used    map[string]bool   // session and counter of all sent datagrams
 	count   map[wire.Type]int // of messages and keepalives, since the last show
 	errs    map[string]int    // of received datagrams, since the last show
 }

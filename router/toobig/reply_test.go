@@ -38,7 +38,7 @@ func TestReplyIPv4(t *testing.T) {
 		name  string
 		frame []byte
 		mtu   int
-		want  uint16 // said to the host
+		want  uint16 // in the reply to the host
 		tags  []uint16
 	}{
 		{"udp", udpFrame(t, nil, 1400), 1300, 1300, nil},

@@ -129,13 +129,13 @@ func TestReportMTU(t *testing.T) {
 // TestErrorsOnly: the runtime's poller treats a socket as broken if it has errors in its queue and is neither readable
 // nor writable. The socket still receives, and can be closed.
 func TestErrorsOnly(t *testing.T) {
-	neighbour(t, 1500)
+	neighbor(t, 1500)
 	reports := make(chan underlay.Report, 100)
 	u := listen(t, underlay.Config{NoGSO: true, SendBuffer: 20_000, Reports: handler(func(r underlay.Report) { reports <- r })})
 	b := listen(t, underlay.Config{})
 	looks, blind := underlay.CountReads(u)
 	all, wait := serve(t, u, 3)
-	var unresolved []underlay.Datagram // they stay in the send buffer until the neighbour is given up: seconds
+	var unresolved []underlay.Datagram // they stay in the send buffer until the neighbor lookup fails, which takes seconds
 	for range 12 {
 		unresolved = append(unresolved, underlay.Datagram{Addr: netip.MustParseAddrPort("10.77.1.9:9"), Buf: make([]byte, 1000)})
 	}

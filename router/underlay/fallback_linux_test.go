@@ -95,7 +95,7 @@ func TestGSODisabled(t *testing.T) {
 func TestSegmentsBeyondMTU(t *testing.T) {
 	smallLoopback(t, 1300)
 	for _, ip := range []string{"127.0.0.1", "::1"} {
-		for _, olderKernel := range []bool{false, true} { // which says EINVAL instead of EMSGSIZE
+		for _, olderKernel := range []bool{false, true} { // which returns EINVAL instead of EMSGSIZE
 			for _, dontFragment := range []bool{false, true} {
 				a, b := listen(t, underlay.Config{DontFragment: dontFragment}), listen(t, underlay.Config{})
 				if olderKernel {
@@ -142,7 +142,7 @@ func testBeyondMTU(t *testing.T, a, b *underlay.UDP, to netip.AddrPort, dontFrag
 
 // TestProbe: WriteBatch shows the MTU of the interface to a prober of the path MTU, only in DontFragment mode.
 func TestProbe(t *testing.T) {
-	neighbour(t, 1400)
+	neighbor(t, 1400)
 	probe, plain := listen(t, underlay.Config{DontFragment: true}), listen(t, underlay.Config{})
 	for to, headers := range map[string]int{"10.77.1.2:9": 28, "[fd77::2]:9": 48} {
 		for _, size := range []int{1280, 1400, 1401, 9000, 65_535} {
@@ -194,7 +194,7 @@ func TestMessageFails(t *testing.T) {
 
 // TestSourceGone: a source address that the host has lost does not disable segmentation, and is not tried 64 times.
 func TestSourceGone(t *testing.T) {
-	neighbour(t, 1500)
+	neighbor(t, 1500)
 	ip(t, "addr add 10.77.1.7/24 dev wul0")
 	u := listen(t, underlay.Config{Source: netip.MustParseAddr("10.77.1.7")})
 	calls := 0

@@ -25,9 +25,9 @@ func smallLoopback(t *testing.T, mtu int) {
 	ip(t, fmt.Sprintf("link set lo mtu %d up", mtu))
 }
 
-// neighbour moves the test into a namespace with the interface wul0 of mtu bytes. 10.77.1.2 and fd77::2 have neighbour
+// neighbor moves the test into a namespace with the interface wul0 of mtu bytes. 10.77.1.2 and fd77::2 have neighbor
 // entries there, 10.77.1.9 has none.
-func neighbour(t *testing.T, mtu int) {
+func neighbor(t *testing.T, mtu int) {
 	t.Helper()
 	taptest.InNamespace(t)
 	ip(t, "link set lo up")

@@ -24,7 +24,7 @@ type Report struct {
 	// MTU is the largest size in bytes that the reporter can forward, IP header included; 0 unless Err is EMSGSIZE.
 	// Routers older than RFC 1191 report 0 as well.
 	MTU int
-	// Offender is the host that sent the report. It may be this host, if it did not find a neighbour.
+	// Offender is the host that sent the report. It may be this host, if it did not find a neighbor.
 	Offender netip.Addr
 }
 

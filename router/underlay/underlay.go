@@ -22,7 +22,7 @@ const (
 // Datagram is one datagram of the underlay, or several of one size in one buffer.
 type Datagram struct {
 	// Addr is the destination or the source of the datagram. IPv4 addresses are never IPv6-mapped, and no address has a
-	// zone: a link-local address identifies a host only to its neighbours.
+	// zone: a link-local address identifies a host only to its neighbors.
 	Addr netip.AddrPort
 	// Buf is the payload. ReadBatch fills it from the start and sets its length.
 	Buf []byte

@@ -132,7 +132,7 @@ func (d *Device) create() error {
 	return err
 }
 
-// disableIPv6 prevents the kernel from assigning an address to the device, as its neighbour discovery would go to every
+// disableIPv6 prevents the kernel from assigning an address to the device, as its neighbor discovery would go to every
 // peer: the address of the host in the overlay is on the bridge. If /proc/sys is read-only, as in many containers, the
 // device only gets no link-local address, without which the kernel sends no solicitation.
 func (d *Device) disableIPv6(link netlink.Link) error {

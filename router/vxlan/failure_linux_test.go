@@ -13,7 +13,7 @@ import (
 	"weft/tap/bridge"
 )
 
-// two returns two nodes that carry each other.
+// two returns two nodes that carry each other in the kernel.
 func two(t *testing.T) (a, b *node, stopB func()) {
 	t.Helper()
 	l := labtest.New(t, nettest.Config{})
@@ -26,7 +26,7 @@ func two(t *testing.T) (a, b *node, stopB func()) {
 	return a, b, stopB
 }
 
-// behind returns the lines that "bridge fdb" has of an address on the node.
+// behind returns the lines of "bridge fdb" for an address on the node.
 func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	t.Helper()
 	for line := range strings.Lines(labtest.Run(t, n.Space, "bridge", "fdb", "show")) {
@@ -37,7 +37,7 @@ func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	return lines
 }
 
-// forgotten waits until nothing on the node leads to m through the device.
+// forgotten waits until no entry on the node leads to m through the device.
 func (n *node) forgotten(t *testing.T, m ether.Addr) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
@@ -50,8 +50,8 @@ func (n *node) forgotten(t *testing.T, m ether.Addr) {
 	})
 }
 
-// TestBlocked: a path that is cut, in one direction only, is left by both, with all that was learned of it; and taken
-// again when it works.
+// TestBlocked: both nodes leave a path that is cut in one direction, and remove its entries; they use it again when it
+// works.
 func TestBlocked(t *testing.T) {
 	a, b, _ := two(t)
 	pods := map[*node]ether.Addr{a: mac(t, a.pod.Space, "eth0"), b: mac(t, b.pod.Space, "eth0")}
@@ -89,7 +89,7 @@ func TestLeaves(t *testing.T) {
 	}
 }
 
-// TestPeerRemoved: a peer that is no longer to be carried is not, and nothing of it gets in.
+// TestPeerRemoved: a removed peer is not carried any more, and its frames are dropped.
 func TestPeerRemoved(t *testing.T) {
 	a, b, _ := two(t)
 	a.controller.SetPeers(nil)
@@ -144,8 +144,8 @@ func TestDeleted(t *testing.T) {
 	b.carries(t, a, false)
 }
 
-// TestMoves: what the bridge has learned on the TAP moves to the device with the peer, and also when the other side
-// went on to use userspace for a while; what it has seen at a pod since stays there.
+// TestMoves: addresses that the bridge learned at the TAP move to the device with their peer, also if the other side
+// still used userspace for a while. An address that the bridge has seen at a pod since stays there.
 func TestMoves(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
@@ -190,7 +190,7 @@ func TestMoves(t *testing.T) {
 	expect(late, "dev weft0 master weave")
 	say(late)
 	expect(late, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
-	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // and entries that were put there move as others
+	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // added entries move like learned ones
 		t.Fatal(err)
 	}
 	expect(far, "dev weft0 master weave", "dev weftvx dst 192.168.77.2")

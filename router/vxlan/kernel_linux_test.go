@@ -165,7 +165,7 @@ func socket(t *testing.T, s *nettest.Space, ifname string) (sock *taptest.Socket
 	return sock
 }
 
-// frame returns an Ethernet frame of an experimental type that is not the probes'.
+// frame returns an Ethernet frame with an experimental type other than that of probes.
 func frame(dst, src ether.Addr, content string) []byte {
 	return append(append(append(dst[:], src[:]...), 0x88, 0xb6), content+strings.Repeat(".", 60)...)
 }
@@ -274,9 +274,9 @@ func TestCarries(t *testing.T) {
 	}
 }
 
-// TestStrangers: frames from an address that is no peer's do not get in, nor do those of pods; and a flushed filter
-// comes back.
-func TestStrangers(t *testing.T) {
+// TestUnknownSenders: frames from an address of no peer, and those of pods, are dropped; and a flushed filter is
+// restored.
+func TestUnknownSenders(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	pod := socket(t, b.pod.Space, "eth0")
@@ -326,7 +326,7 @@ func TestStrangers(t *testing.T) {
 	if got := fmt.Sprint(collect(t, pod, "end")); got != "[known end]" {
 		t.Errorf("the pod got %s", got)
 	}
-	// Through the other node's masquerade a pod would come from a peer's address.
+	// Masqueraded by the other node, a pod's datagrams would have the address of a peer.
 	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
 		t.Fatal(err)
 	}
@@ -342,8 +342,8 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
-// TestForgottenBehindTheTAP: an address that the bridge knows behind the TAP, and the router no longer, is flooded
-// again once the kernel carries a peer: it may be that peer's.
+// TestForgottenBehindTheTAP: frames to an address that the bridge has learned at the TAP, but the router has forgotten,
+// are flooded again as soon as the kernel carries a peer, as the address may be behind that peer.
 func TestForgottenBehindTheTAP(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
@@ -365,8 +365,8 @@ func TestForgottenBehindTheTAP(t *testing.T) {
 	}
 }
 
-// TestPeerIsLeftForGood: a peer that is no longer wanted and does not know it yet goes on sending by the kernel. What
-// it sends teaches this node nothing any more, so that nothing leaves for it that way.
+// TestPeerIsLeftForGood: a removed peer that does not know it yet still sends through the kernel. This node learns no
+// addresses from its frames, and so sends nothing to it through the kernel.
 func TestPeerIsLeftForGood(t *testing.T) {
 	a, b, _ := two(t)
 	from, to := mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")
@@ -405,7 +405,8 @@ func TestPeerIsLeftForGood(t *testing.T) {
 	<-done
 }
 
-// TestRemoveFrom: a device of another run, with another port, goes with its filter; what is not weft's stays.
+// TestRemoveFrom: a device of another run with another port is removed with its filter; devices that weft did not make
+// stay.
 func TestRemoveFrom(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	n := newNode(t, l, 1, false)

@@ -37,7 +37,7 @@ func links(t *testing.T) (names []string) {
 
 func TestOpen(t *testing.T) {
 	taptest.InNamespace(t)
-	for range 2 { // the second time it replaces what a crash has left
+	for range 2 { // the second Open replaces the device of a crashed run
 		d, err := vxlan.Open(t.Context(), config())
 		if err != nil {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ func TestProbeLayout(t *testing.T) {
 		"12000000" + "0102030405060708" + "a1b2c3d4" + "0014" + "0000": {TypeProbe, 20},
 		"13000000" + "0102030405060708" + "a1b2c3d4" + "0014":          {TypeProbeReply, HeaderLen + ProbeLen},
 	} {
-		b := bytes.Repeat([]byte{0xff}, tt.size) // what was there before must not be sent
+		b := bytes.Repeat([]byte{0xff}, tt.size) // earlier bytes must not be sent
 		Header{Type: tt.kind, Counter: 0x0102030405060708}.Put(b)
 		Probe{Token: 0xa1b2c3d4, Size: 20}.Put(b[HeaderLen:])
 		if got := hex.EncodeToString(b); got != want {

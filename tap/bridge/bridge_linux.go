@@ -98,7 +98,7 @@ func create(nl *netlink.Handle, cfg Config) error {
 	// So the bridge starts with another MTU than adopt will set.
 	link.MTU = cfg.MTU - 1
 	// A bridge with an address of its own does not use the lowest address of its ports, which could change whenever a
-	// pod is added or removed, so that the neighbour caches of the other pods would be wrong.
+	// pod is added or removed, so that the neighbor caches of the other pods would be wrong.
 	link.HardwareAddr = net.HardwareAddr(mac[:])
 	// A snooping bridge sends multicast only to ports with members of the group, which it learns from the replies to a
 	// querier. An overlay has no querier, so pods on other nodes would receive no multicast after some minutes: it has

@@ -23,7 +23,7 @@ var ErrShort = errors.New("virtio: header truncated")
 
 // Flags of a header.
 const (
-	FlagNeedsChecksum = 1 // a checksum at CsumStart + CsumOffset is to be completed
+	FlagNeedsChecksum = 1 // the receiver completes the checksum at CsumStart + CsumOffset
 	FlagDataValid     = 2 // the receiver's kernel has checked the checksum
 )
 
