@@ -3,7 +3,7 @@
 #
 #   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit
 #   weft_VERSION_ARCH.deb, weft-VERSION-1.ARCH.rpm
-#   weft-VERSION.cdx.json            all modules in the programs, with their licences (CycloneDX)
+#   weft-VERSION.cdx.json            all modules in the programs, with their licenses (CycloneDX)
 #   SHA256SUMS                       of all of these
 #
 # The same commit produces the same bytes on any machine. To verify a release, build it again and compare SHA256SUMS. The files

@@ -69,7 +69,7 @@ type Condition struct {
 	Since    time.Time `json:"since"`
 }
 
-// Neighbors counts ARP requests and neighbour solicitations of pods by what the node did with them: answered them, sent them to
+// Neighbors counts ARP requests and neighbor solicitations of pods by what the node did with them: answered them, sent them to
 // the node that owns the address, kept them because the address is on this node, sent them to all nodes.
 type Neighbors struct {
 	Answered uint64 `json:"answered"`

@@ -17,16 +17,16 @@ var (
 const minFrame = 60
 
 // Announcement returns the frame that announces that ip is at mac: an ARP announcement (RFC 5227 section 2.3: a request for
-// the sender's own address) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6). Bridges and routers learn the
-// place of the pod from it, and neighbours replace the previous MAC of the address.
+// the sender's own address) or an unsolicited neighbor advertisement (RFC 4861 section 7.2.6). Bridges and routers learn the
+// place of the pod from it, and neighbors replace the previous MAC of the address.
 //
-// The frames are encoded by hand: initialising the usual library takes longer than the rest of an ADD (BenchmarkAdd of
+// The frames are encoded by hand: initializing the usual library takes longer than the rest of an ADD (BenchmarkAdd of
 // package cni).
 func Announcement(mac ether.Addr, ip netip.Addr) []byte {
 	if ip.Is4() {
 		return arpAnnouncement(mac, ip)
 	}
-	return neighbourAdvertisement(mac, ip)
+	return neighborAdvertisement(mac, ip)
 }
 
 // arpAnnouncement returns
@@ -44,14 +44,14 @@ func arpAnnouncement(mac ether.Addr, ip netip.Addr) []byte {
 	return f[:minFrame]
 }
 
-// neighbourAdvertisement returns
+// neighborAdvertisement returns
 //
 //	all nodes | mac | 86dd | IPv6 header | type 136, code 0, checksum, flags, target ip | option 2: mac
-func neighbourAdvertisement(mac ether.Addr, ip netip.Addr) []byte {
+func neighborAdvertisement(mac ether.Addr, ip netip.Addr) []byte {
 	const (
 		icmpv6   = 58
 		length   = 32         // of the message: 24 bytes and one option
-		override = 0x20000000 // replaces entries of neighbour caches
+		override = 0x20000000 // replaces entries of neighbor caches
 		hopLimit = 255        // receivers drop other values: they come from another link
 	)
 	message := make([]byte, 0, length)

@@ -18,7 +18,7 @@ func TestAnnouncement(t *testing.T) {
 		{"fd32::2", "333300000001" + "0a570a200002" + "86dd" +
 			"60000000" + "0020" + "3a" + "ff" + // 32 bytes of ICMPv6, hop limit 255
 			"fd320000000000000000000000000002" + "ff020000000000000000000000000001" +
-			"88" + "00" + "47bd" + "20000000" + // neighbour advertisement, override
+			"88" + "00" + "47bd" + "20000000" + // neighbor advertisement, override
 			"fd320000000000000000000000000002" + "0201" + "0a570a200002"}, // target, its link-layer address
 	} {
 		got := Announcement(mac, netip.MustParseAddr(c.ip))

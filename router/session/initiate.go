@@ -55,7 +55,7 @@ func (n *Node) sendInitiation(r *remote, now time.Time) {
 		n.cancelHandshake(r) // only the peer can begin
 		return
 	}
-	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusts(a.to.Addr())
+	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusted.Contains(a.to.Addr())
 	datagram, err := n.newInitiation(r, a, now)
 	if err != nil {
 		r.attempt, r.err = nil, err // only without random numbers, or if the peer's key is invalid

@@ -39,8 +39,8 @@ type Config struct {
 	Secrets []Secret
 	// Offer is the set of ciphers that this node may use.
 	Offer Offer
-	// Trusts reports whether this node allows frames to and from an address to be sent unsealed; nil allows none.
-	Trusts func(netip.Addr) bool
+	// Trusted are the addresses to and from which this node allows frames to be sent unsealed.
+	Trusted TrustList
 	// Random is the source of unpredictable bytes; nil stands for crypto/rand.
 	Random io.Reader
 }
@@ -107,14 +107,6 @@ type Node struct {
 	changes  []Change
 }
 
-// OrNever returns trusts, or a function that trusts no address if trusts is nil.
-func OrNever(trusts func(netip.Addr) bool) func(netip.Addr) bool {
-	if trusts == nil {
-		return func(netip.Addr) bool { return false }
-	}
-	return trusts
-}
-
 // ownSecret is a secret and the keys derived from it for messages to this node.
 type ownSecret struct {
 	Secret
@@ -129,7 +121,6 @@ func NewNode(cfg Config) (*Node, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
-	cfg.Trusts = OrNever(cfg.Trusts)
 	public, err := curve25519.X25519(cfg.Private[:], curve25519.Basepoint)
 	if err != nil {
 		return nil, fmt.Errorf("session: %w: Private: %w", ErrConfig, err)
@@ -251,9 +242,9 @@ func (n *Node) setSecrets(secrets []Secret) {
 	}
 }
 
-// SetTrusts replaces Config.Trusts at now; nil allows no address. Sessions for which the decision changes are renewed.
-func (n *Node) SetTrusts(trusts func(netip.Addr) bool, now time.Time) {
-	n.cfg.Trusts = OrNever(trusts)
+// SetTrusted replaces Config.Trusted at now. Sessions for which the decision changes are renewed.
+func (n *Node) SetTrusted(trusted TrustList, now time.Time) {
+	n.cfg.Trusted = trusted
 	for _, r := range n.sorted() {
 		n.checkTrust(r, now)
 	}

@@ -127,7 +127,7 @@ func (n *Node) sendKeepalive(r *remote, now time.Time) {
 // checkTrust schedules the renewal of the current session if this node would now decide differently whether frames need
 // to be sealed.
 func (n *Node) checkTrust(r *remote, now time.Time) {
-	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusts(r.endpoint.Addr()) {
+	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusted.Contains(r.endpoint.Addr()) {
 		r.renewAt = now.Add(n.randomBelow(renewSpread))
 		n.scheduleSweep(now)
 	}

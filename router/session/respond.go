@@ -209,7 +209,7 @@ func (in *initiation) respond() error {
 		r.err = ErrCipher
 		return ErrCipher
 	}
-	trusted := n.cfg.Trusts(in.from.Addr())
+	trusted := n.cfg.Trusted.Contains(in.from.Addr())
 	s := &Session{
 		peer: r.ID, remote: in.msg.Sender, cipher: chosen, plain: in.payload.plain && trusted, trusted: trusted,
 		secret: in.secret.Fingerprint, created: in.at,

@@ -145,7 +145,7 @@ func (w *world) addNodes(d *datadriven.TestData) {
 		case "secrets":
 			cfg.Secrets = secretsOf(w.t, strings.Join(arg.Vals, ","))
 		case "trust":
-			cfg.Trusts = always
+			cfg.Trusted = TrustAll()
 		case "cipher":
 			for _, c := range []Cipher{AES256GCM, ChaCha20Poly1305} {
 				if c.String() == arg.Vals[0] {

@@ -43,7 +43,7 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 		"DetachOther":     testDetachOther,
 		"CheckDiffers":    testCheckDiffers,
 		"AddressesAbsent": testAddressesAbsent,
-		"Cancelled":       testCancelled,
+		"Canceled":        testCanceled,
 		"Concurrent":      testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
@@ -279,7 +279,7 @@ func testAddressesAbsent(t *testing.T, f Fixture) {
 	}
 }
 
-func testCancelled(t *testing.T, f Fixture) {
+func testCanceled(t *testing.T, f Fixture) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := spec(f, f.NewNetns())
