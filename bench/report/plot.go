@@ -41,7 +41,7 @@ const (
 	chartWidth  = 9 * vg.Inch
 )
 
-// palette has the colours of the bars in a group, which differ in brightness as well.
+// palette has the colors of the bars in a group, which differ in brightness as well.
 var palette = []color.Color{color.RGBA{0x1b, 0x4f, 0x72, 0xff}, color.RGBA{0x5d, 0xad, 0xe2, 0xff}, color.RGBA{0xe6, 0x7e, 0x22, 0xff}}
 
 // Plot writes the pictures into a folder. It omits pictures without any figure.

@@ -5,21 +5,21 @@ import (
 	"slices"
 )
 
-// Spread summarises the values of N rounds.
+// Spread summarizes the values of N rounds.
 type Spread struct {
 	Median, Min, Max float64
 	N                int
 }
 
-// Summarise returns the spread of the values; N is 0 if there are none.
-func Summarise(values []float64) Spread {
+// Summarize returns the spread of the values; N is 0 if there are none.
+func Summarize(values []float64) Spread {
 	if len(values) == 0 {
 		return Spread{}
 	}
 	return Spread{Quantile(values, 0.5), slices.Min(values), slices.Max(values), len(values)}
 }
 
-// Quantile returns the q-th quantile (0 to 1) of the values, interpolated between neighbours, and NaN for no values. It
+// Quantile returns the q-th quantile (0 to 1) of the values, interpolated between neighbors, and NaN for no values. It
 // does not change the slice.
 func Quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
@@ -51,7 +51,7 @@ func (r *Results) Of(driver, load string, m Metric) Spread {
 	for _, v := range r.byRound(driver, load, m) {
 		values = append(values, v)
 	}
-	return Summarise(values)
+	return Summarize(values)
 }
 
 // Ratio returns the spread, over the rounds that have both, of a figure of driver divided by the figure of base in the
@@ -64,5 +64,5 @@ func (r *Results) Ratio(driver, base, load string, m Metric) Spread {
 			ratios = append(ratios, v/b)
 		}
 	}
-	return Summarise(ratios)
+	return Summarize(ratios)
 }

@@ -70,8 +70,8 @@ func newConnectCommand(e *env) *cobra.Command {
 func newForgetCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget PEER...",
-		Short: "Stop dialling peers; members stay members",
-		Long: "Stop dialling peers, written as \"weft status\" shows them. Peers that are members stay members. To remove a\n" +
+		Short: "Stop dialing peers; members stay members",
+		Long: "Stop dialing peers, written as \"weft status\" shows them. Peers that are members stay members. To remove a\n" +
 			"node from the network, run \"weft leave\" on it, or \"weft reclaim\" on another node if it is permanently dead.",
 		Args: between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {

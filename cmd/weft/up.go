@@ -37,7 +37,7 @@ func newUpCommand(e *env) *cobra.Command {
 		Use:   "up [flags] [PEER...]",
 		Short: "Run a node in the foreground",
 		Long: "Run a node in the foreground. PEER is HOST or HOST:PORT of any other node, with an IPv6 address in brackets; the\n" +
-			"node does not need to run yet. Peers are dialled without a time limit, and their names are resolved again at\n" +
+			"node does not need to run yet. Peers are dialed without a time limit, and their names are resolved again at\n" +
 			"every attempt.\n\n" +
 			"SIGTERM stops the daemon and leaves bridge, pods and addresses for the next start; \"weft leave\" removes them.\n" +
 			"SIGHUP has the effect of \"weft reload\". If the daemon cannot start with its settings, it prints one line that\n" +
@@ -86,7 +86,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.LeaseGrace, "lease-grace", settings.DefaultLeaseGrace,
 		"release the lease of an attachment after its interfaces have been missing for this long")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false,
-		"send ARP requests and neighbour solicitations of pods to all nodes, not only to the owner of the address")
+		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
 	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer DNS queries for names in .weft.local on the bridge's address")
 	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, and do not make the host a router")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")

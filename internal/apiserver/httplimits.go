@@ -22,7 +22,7 @@ const (
 )
 
 // requireOwnName protects a server that only this host should reach from DNS rebinding: a page from elsewhere, in a browser of
-// this host, whose name suddenly resolves to 127.0.0.1. It refuses requests for names other than localhost, this host's name, and
+// this host, with a name that suddenly resolves to 127.0.0.1. It refuses requests for names other than localhost, this host's name, and
 // addresses. A server that listens for other hosts too accepts every name: they could reach it anyway.
 func requireOwnName(listening net.Addr, h http.Handler) http.Handler {
 	tcp, ok := listening.(*net.TCPAddr)

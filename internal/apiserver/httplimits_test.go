@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestDNSRebinding: a page from elsewhere, whose name resolves to this host, gets nothing.
+// TestDNSRebinding: a page from elsewhere, with a name that resolves to this host, gets nothing.
 func TestDNSRebinding(t *testing.T) {
 	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	loopback, open := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.TCPAddr{IP: net.IPv4zero}
@@ -81,7 +81,7 @@ func TestConnectionLimit(t *testing.T) {
 	(<-accepted).Close()
 }
 
-// TestTimeouts: a connection whose request is incomplete, or whose answer is not read, ends.
+// TestTimeouts: a connection ends if its request is incomplete or its answer is not read.
 func TestTimeouts(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

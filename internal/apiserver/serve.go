@@ -47,8 +47,8 @@ func ListenSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers requests on l until ctx ends, then lets those in progress finish for a moment. timeout ends a connection whose
-// request does not arrive, or whose answer is not read, in time, unless its handler extends it; 0: no limit.
+// serve answers requests on l until ctx ends, then lets those in progress finish for a moment. A connection ends
+// if its request does not arrive or its answer is not read within timeout, unless its handler extends that; 0: no limit.
 func serve(ctx context.Context, l net.Listener, h http.Handler, timeout time.Duration) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: httpHeaderTimeout, ReadTimeout: timeout, WriteTimeout: timeout, IdleTimeout: httpIdleTimeout,

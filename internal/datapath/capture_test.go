@@ -7,7 +7,7 @@ import (
 	"weft/router"
 )
 
-// TestDirectionWithoutPeer: a frame whose peer the router does not know is described without a peer.
+// TestDirectionWithoutPeer: a frame of a peer that the router does not know is described without a peer.
 func TestDirectionWithoutPeer(t *testing.T) {
 	c := &Capture{}
 	for _, x := range []struct {

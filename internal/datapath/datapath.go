@@ -111,11 +111,11 @@ type Datapath struct {
 	trusted atomic.Pointer[[]netip.Prefix]   // never nil
 	bridge  bridgeState
 
-	// hostMu serialises changes of the host, so that a repair does not restore what Clear removes.
+	// hostMu serializes changes of the host, so that a repair does not restore what Clear removes.
 	hostMu  sync.Mutex
 	cleared bool // guarded by hostMu: Clear was called
 
-	syncMu sync.Mutex // serialises SyncPeers
+	syncMu sync.Mutex // serializes SyncPeers
 }
 
 // engines are what runs while the datapath is up. The fields are constant.

@@ -166,7 +166,7 @@ func (d *Datapath) kernelPeers(members []Member) (peers []vxlan.Peer) {
 	return peers
 }
 
-// close removes a device whose controller, which would do so, was never run.
+// close removes a device that no controller has run on; a controller removes its own.
 func (k *kernelPath) close() error {
 	if run := k.current.Swap(nil); run != nil {
 		return run.device.Close()

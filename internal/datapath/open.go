@@ -106,7 +106,7 @@ func (d *Datapath) bridgeConfig() bridge.Config {
 	return bridge.Config{Name: d.settings.Bridge, MTU: d.cfg.MTU, MAC: bridgeMAC(d.cfg.Self)}
 }
 
-// bridgeMAC returns the MAC of the bridge. It is the same at every start of a node, since pods keep it in their neighbour tables.
+// bridgeMAC returns the MAC of the bridge. It is the same at every start of a node, since pods keep it in their neighbor tables.
 func bridgeMAC(id peer.ID) ether.Addr { return ether.Addr{0x06, 0x57, id[0], id[1], id[2], id[3]} }
 
 // undoList collects functions that undo the steps done so far.

@@ -163,7 +163,7 @@ type Target struct {
 	Err  error // why the node does not reach it; nil: it does
 }
 
-// ReplacePeers replaces the result of dialling peers by what a running node knows about its targets: it dials them all the time.
+// ReplacePeers replaces the result of dialing peers by what a running node knows about its targets: it dials them all the time.
 func ReplacePeers(found []api.Check, targets []Target, port int) {
 	for i, c := range found {
 		if c.Name == checkPeers {

@@ -59,7 +59,7 @@ func hasCapability(bit uint) (bool, error) {
 	return data[bit/32].Effective&(1<<(bit%32)) != 0, nil
 }
 
-// kernelUSO is the first kernel whose TAPs support UDP segmentation offload.
+// kernelUSO is the first kernel with TAPs that support UDP segmentation offload.
 const kernelUSO = "6.2"
 
 func checkKernel(context.Context, *settings.Config) finding {

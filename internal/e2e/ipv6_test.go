@@ -118,7 +118,7 @@ func TestContainerOfBothFamilies(t *testing.T) {
 	container.reaches(t, q.addrs...)
 }
 
-// TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: a neighbour solicitation for a pod's address is
+// TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: a neighbor solicitation for a pod's address is
 // sent only to the node that owns the address.
 func TestSolicitationsStayOffTheOverlay(t *testing.T) {
 	for _, tt := range proxying {

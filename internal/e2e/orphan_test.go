@@ -62,7 +62,7 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 		t.Errorf("releasing a lease that the daemon holds: %q, %v", out, err)
 	}
 	if err := runtime.Check(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
-		t.Errorf("CHECK of a container whose lease was lost: %v", err)
+		t.Errorf("CHECK of a container that lost its lease: %v", err)
 	}
 
 	if err := netns.DeleteNamed(q.Name()); err != nil {
@@ -159,7 +159,7 @@ func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error
 	if len(owners) != pods {
 		return fmt.Errorf("addresses of %d pods are held, want %d: %v", len(owners), pods, held)
 	}
-	if (pods > 0) != strings.Contains(warnings, "whose leases are not known") ||
+	if (pods > 0) != strings.Contains(warnings, "without a known lease") ||
 		pods > 0 && !strings.Contains(warnings, fmt.Sprintf("not known, %d of them", pods)) {
 		return fmt.Errorf("%d pods, and the warnings are %q", pods, warnings)
 	}

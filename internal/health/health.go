@@ -39,7 +39,7 @@ type Definition struct {
 // Finding is what a Source reports: one instance of a condition.
 type Finding struct {
 	Code Code
-	// Key tells findings of one code apart, such as a peer ID or an address; empty where there can be only one.
+	// Key distinguishes findings of one code, such as a peer ID or an address; empty where there can be only one.
 	Key    string
 	Text   string // what is wrong: full sentences
 	Remedy string // how to fix it: full sentences; empty where nothing can be done but wait

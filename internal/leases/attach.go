@@ -101,7 +101,7 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 }
 
 // releaseAttachment ends the leases of h, and those of addrs that an attachment holds under another name: the same namespace
-// by another path, such as that of a process, or one whose lease was lost.
+// by another path, such as that of a process, or one that lost its lease.
 func (m *Manager) releaseAttachment(h holder.Holder, addrs []netip.Prefix) error {
 	var errs []error
 	for _, l := range m.cfg.Allocator.Leases() {

@@ -15,10 +15,10 @@ import (
 // garbage finds leases of attachments that no longer exist although nothing ended them: the namespace was deleted, or the host
 // was restarted. Leases under a name that an operator chose are not among them: only the operator knows what they are for.
 type garbage struct {
-	missing map[holder.Holder]time.Time // holders whose pair is missing, and since when
+	missing map[holder.Holder]time.Time // when the pair of a holder was first missing
 }
 
-// collect returns the holders whose leases end at now: those whose pair has been missing for grace, and containers from before
+// collect returns the holders of leases that end at now: those without a pair for the time grace, and containers from before
 // the host was booted, which never come back under their names. exists reports whether the host has an interface.
 func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now, booted time.Time, grace time.Duration) (ended []holder.Holder) {
 	missing := make(map[holder.Holder]time.Time)

@@ -1,9 +1,9 @@
 // Package leases manages what addresses of this node are leased for: it joins namespaces to the overlay, exposes the host,
-// and ends leases whose holder is gone. The allocator (package ipam) decides which addresses those are; the bridge belongs
+// and ends leases of holders that are gone. The allocator (package ipam) decides which addresses those are; the bridge belongs
 // to the datapath.
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
-// protects the addresses of pods whose leases were lost.
+// protects the addresses of pods that lost their leases.
 package leases
 
 import (
@@ -83,7 +83,7 @@ type Manager struct {
 	freed  atomic.Uint64          // leases that ended because their attachment was gone
 	survey atomic.Pointer[survey] // result of the last search for orphans; never nil after New
 
-	surveyMu sync.Mutex                   // serialises searches, and Hide
+	surveyMu sync.Mutex                   // serializes searches, and Hide
 	claims   map[netip.Addr]claimedBefore // guarded by surveyMu: recent requests for addresses of orphans
 }
 

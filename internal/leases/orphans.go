@@ -62,7 +62,7 @@ func orphansAmong(ports []podlink.Port, leases []ipam.Lease, exists func(name st
 
 // findOrphans looks for orphans, holds their addresses, and ends what was held for those that are gone. It asks no other node.
 //
-// The order of its steps tells an orphan from a pod that starts or stops: a lease exists before its pair is made and until its
+// The order of its steps distinguishes an orphan from a pod that starts or stops: a lease exists before its pair is made and until its
 // pair is gone. So a pair that exists before the leases are read and afterwards, and has no lease, is an orphan.
 func (m *Manager) findOrphans() {
 	m.surveyMu.Lock()

@@ -90,7 +90,7 @@ func (p *Process) Wait() error {
 // Signal sends a signal to the process. It does nothing if the process has ended.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("nettest: signalling %s: %w", p.name, err)
+		return fmt.Errorf("nettest: signaling %s: %w", p.name, err)
 	}
 	return nil
 }

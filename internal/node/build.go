@@ -255,7 +255,7 @@ func (h hostAddresses) HostAddresses() (addrs []netip.Prefix) {
 	return addrs
 }
 
-// publishClusterIDs publishes by what bootstrap each range was divided, so that nodes of another cluster are recognised.
+// publishClusterIDs publishes by what bootstrap each range was divided, so that nodes of another cluster are recognized.
 func publishClusterIDs(allocator *ipam.Allocator, m *mesh.Mesh) {
 	var list []mesh.ClusterID
 	for cidr, id := range allocator.ClusterIDs() {

@@ -83,7 +83,7 @@ type reloader struct {
 
 	secrets atomic.Pointer[[]secret.Secret] // in use; never nil
 
-	mu    sync.Mutex      // serialises Reload
+	mu    sync.Mutex      // serializes Reload
 	given settings.Config // guarded by mu: the configuration of the start, with what was reloaded since
 }
 

@@ -46,7 +46,7 @@ func TestFull(t *testing.T) {
 	}
 	table.Age(start.Add(time.Minute))
 	if table.Learn(mac(5), peer.ID{1}, start.Add(time.Minute)); table.Len() != 1 {
-		t.Errorf("%d entries after ageing, want 1", table.Len())
+		t.Errorf("%d entries after aging, want 1", table.Len())
 	}
 }
 
@@ -94,7 +94,7 @@ func TestAgainstModel(t *testing.T) {
 				table.Age(now)
 				maps.DeleteFunc(want, func(a ether.Addr, _ sighting) bool { return !want.fresh(a, now) })
 				if table.Len() != len(want) {
-					t.Fatalf("%d entries after ageing, want %d", table.Len(), len(want))
+					t.Fatalf("%d entries after aging, want %d", table.Len(), len(want))
 				}
 			},
 			"forget": func(t *rapid.T) {

@@ -21,7 +21,7 @@ import (
 // after one no attachment is left, and the daemon detects that by itself.
 const dirName = "deletions"
 
-// Queue holds the holders whose leases have to end. All methods may be called by several processes at once.
+// Queue contains the holders of leases that have to end. All methods may be called by several processes at once.
 type Queue struct{ dir string }
 
 // Open returns the queue of the daemon at a socket. It creates nothing.

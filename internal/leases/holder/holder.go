@@ -18,7 +18,7 @@ const (
 	Namespace                 // an interface in a network namespace, of "weft attach"
 	Process                   // the same, where the namespace was named by a process in it
 	Host                      // the bridge of this node: "weft expose", and the gateway of its pods
-	Orphan                    // a pod link whose lease was lost; the address is held until it is known again
+	Orphan                    // a pod link that lost its lease; the address is held until the holder is known again
 	Names                     // names that an operator gave to addresses, without a lease
 	Reserved                  // another name of the daemon's own, of another version
 	Named                     // a name that an operator chose
