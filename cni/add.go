@@ -12,10 +12,11 @@ import (
 	"weft/internal/podlink"
 )
 
-// Add joins the container's namespace to the overlay and prints the result. A failure leaves nothing behind.
+// Add joins the container's namespace to the overlay and prints the result. A failed Add leaves neither a link nor a lease,
+// unless undoing fails, too.
 //
-// The codes of its errors: 4 the interface exists or its name is bad, 6 and 7 the configuration, 8 the namespace, 11
-// the daemon is away or not ready yet, CodeNoAddress, CodeRefused, and what a delegated plugin says.
+// The codes of its errors: 4 the interface exists or has a bad name, 6 and 7 the configuration is wrong, 8 the namespace is
+// wrong, 11 the daemon does not answer or is not ready, CodeNoAddress, CodeRefused, and the codes of a delegated plugin.
 func (p *Plugin) Add(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), addTimeout)
 	defer cancel()
@@ -27,13 +28,13 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	// Before anything is leased: a second ADD must not end the lease of the first one when it is undone.
+	// This precedes the lease: undoing a second ADD must not end the lease of the first one.
 	if _, _, err := p.Links.Addresses(args.Netns, args.IfName); err == nil {
 		return linkError(fmt.Errorf("%w: %q", podlink.ErrExists, args.IfName))
 	} else if !errors.Is(err, podlink.ErrNoLink) {
 		return linkError(err)
 	}
-	if err := c.queue().Forget(c.owner); err != nil { // a runtime may use the names of a deleted container again
+	if err := c.queue().Forget(c.holder); err != nil { // a runtime may reuse the names of a deleted container
 		return failure(types.ErrIOFailure, err)
 	}
 	plan, err := c.newPlan(ctx)
@@ -45,7 +46,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)
 	if errors.Is(err, podlink.ErrExists) {
-		return linkError(err) // the attachment that is there keeps its lease
+		return linkError(err) // the existing attachment keeps its lease
 	} else if err != nil {
 		return c.undo(ctx, linkError(err))
 	}
@@ -55,38 +56,39 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	return nil
 }
 
-// print writes the result in the version that the runtime asked for.
+// print writes the result in the version of the network configuration.
 func (c *call) print(res *types100.Result) error {
 	out, err := res.GetAsVersion(c.conf.CNIVersion)
 	if err != nil {
 		return failure(types.ErrInternal, fmt.Errorf("result for version %s: %w", c.conf.CNIVersion, err))
 	}
 	if err := out.PrintTo(c.Out); err != nil {
-		return failure(types.ErrIOFailure, fmt.Errorf("writing the result: %w", err))
+		return failure(types.ErrIOFailure, fmt.Errorf("write the result: %w", err))
 	}
 	return nil
 }
 
-// undo takes back what ADD has done so far and returns cause. When that fails too the runtime's DEL comes after it.
+// undo reverts all steps of ADD so far and returns cause. If that fails as well, details of the error report it; the runtime
+// calls DEL later.
 func (c *call) undo(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := c.Links.Detach(ctx, c.args.Netns, c.args.IfName, c.host); err != nil {
-		return addDetails(cause, "the link is left", err)
+		return addDetails(cause, "the link was not removed", err)
 	}
 	if !c.leased {
 		return cause
 	}
 	if err := c.release(ctx); err != nil {
-		return addDetails(cause, "the address may be left", err)
+		return addDetails(cause, "the address may still be leased", err)
 	}
 	return cause
 }
 
-// addDetails tells the runtime what else went wrong.
+// addDetails adds a second error to the details of cause, which must wrap a *types.Error.
 func addDetails(cause error, what string, err error) error {
-	var e *types.Error
-	if !errors.As(cause, &e) {
+	e, ok := errors.AsType[*types.Error](cause)
+	if !ok {
 		return cause
 	}
 	details := fmt.Sprintf("%s: %v", what, err)

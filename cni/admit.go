@@ -11,15 +11,15 @@ import (
 	"weft/internal/api"
 )
 
-// Keys of CNI_ARGS by which runtimes of Kubernetes say which pod a container is of.
+// Keys of CNI_ARGS in which runtimes of Kubernetes pass the pod of a container.
 const (
 	argNamespace = "K8S_POD_NAMESPACE"
 	argName      = "K8S_POD_NAME"
 	argUID       = "K8S_POD_UID"
 )
 
-// admit waits until network policies are in force for the addresses of a pod, where the configuration says who enforces
-// them. Its interface does not exist before.
+// admit waits until network policies are in force for the addresses of a pod, if the configuration names the socket of
+// weft-kube. It is called before the interface exists.
 func (c *call) admit(ctx context.Context, addresses []netip.Addr) error {
 	if c.conf.Policy == "" {
 		return nil
@@ -33,21 +33,22 @@ func (c *call) admit(ctx context.Context, addresses []netip.Addr) error {
 		*to = value
 	}
 	if pod.Namespace == "" || pod.Name == "" {
-		return nil // no pod of Kubernetes: no policy selects it
+		return nil // not a pod of Kubernetes: no policy selects it
 	}
 	return policyError(c.conf.Policy, c.Dial(c.conf.Policy).Admit(ctx, pod))
 }
 
-// policyError gives an error of who enforces policies the right code; nil stays nil.
+// policyError converts an error of weft-kube to one with a code of CNI; nil stays nil.
 func policyError(socket string, err error) error {
 	if errors.Is(err, api.ErrNoDaemon) {
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("weft-kube does not answer at %s: the pod's network policies cannot be enforced", socket),
+		return types.NewError(types.ErrTryAgainLater,
+			fmt.Sprintf("weft-kube does not answer at %s: the pod's network policies cannot be enforced", socket),
 			"hint: try again when weft-kube runs on this node (kubectl -n kube-system get pods -l app=weft -o wide)")
 	}
 	return daemonError(named(socket), err)
 }
 
-// named is a Daemon that only has a name, for messages.
+// named has the method Socket of a Daemon, for messages.
 type named string
 
 func (n named) Socket() string { return string(n) }

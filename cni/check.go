@@ -14,8 +14,8 @@ import (
 	"weft/internal/podlink"
 )
 
-// Check compares the container's interface, and the leases of its addresses, with the result of ADD. What later
-// plugins of a chain changed is in that result, so it is what is expected.
+// Check compares the container's interface, and the leases of its addresses, with the result of ADD. That result contains the
+// changes of later plugins in the chain.
 func (p *Plugin) Check(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()
@@ -43,7 +43,7 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 	return c.checkLeases(ctx, spec.Addresses)
 }
 
-// expected reads a result back into the link that it describes.
+// expected converts a result to the specification of the link that it describes.
 func (c *call) expected(prev *types100.Result) (podlink.Spec, error) {
 	inside := slices.IndexFunc(prev.Interfaces, func(i *types100.Interface) bool {
 		return i.Name == c.args.IfName && i.Sandbox != ""
@@ -54,7 +54,7 @@ func (c *call) expected(prev *types100.Result) (podlink.Spec, error) {
 	}
 	s := podlink.Spec{
 		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
-		Bridge: prev.Interfaces[host-1].Name, // as ADD put them
+		Bridge: prev.Interfaces[host-1].Name, // ADD appends bridge, host end and pod end in this order
 		MAC:    macOf(prev.Interfaces[inside].Mac), DefaultRoute: true,
 	}
 	for _, ip := range prev.IPs {
@@ -74,9 +74,9 @@ func (c *call) expected(prev *types100.Result) (podlink.Spec, error) {
 	return s, nil
 }
 
-// checkLeases looks whether the daemon still has the addresses down as this container's.
+// checkLeases returns an error if the daemon does not lease one of the addresses to this container.
 func (c *call) checkLeases(ctx context.Context, addresses []podlink.Address) error {
-	leases, err := c.daemon.Leases(ctx, c.owner)
+	leases, err := c.daemon.Leases(ctx, c.holder.String())
 	if err := ignoreNotFound(err); err != nil {
 		return daemonError(c.daemon, err)
 	}
@@ -86,7 +86,7 @@ func (c *call) checkLeases(ctx context.Context, addresses []podlink.Address) err
 	}
 	for _, a := range addresses {
 		if !leased[a.Prefix.Addr()] {
-			return failure(types.ErrInternal, fmt.Errorf("%s is not leased to %s", a.Prefix.Addr(), c.owner))
+			return failure(types.ErrInternal, fmt.Errorf("%s is not leased to %s", a.Prefix.Addr(), c.holder))
 		}
 	}
 	return nil

@@ -20,6 +20,8 @@ import (
 	"weft/cni"
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/leases/deletions"
+	"weft/internal/leases/holder"
 	"weft/internal/podlink"
 	"weft/internal/podlink/linktest"
 )
@@ -73,18 +75,27 @@ func TestAddOptions(t *testing.T) {
 	}
 }
 
-// TestWishes looks at where addresses and MACs to have may come from, and which place wins.
-func TestWishes(t *testing.T) {
+// TestRequestedAddresses: addresses and MACs can be requested in three places, of which the first one wins.
+func TestRequestedAddresses(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf, env string
 		ips       []string
 		mac       string
 	}{
-		"none":          {conf: `{}`, mac: "0a:57:0a:20:00:02"},
-		"CNI_ARGS":      {conf: `{}`, env: "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.32.1.1;MAC=02:00:00:00:00:01", ips: []string{"10.32.1.1"}, mac: "02:00:00:00:00:01"},
-		"CNI_ARGS two":  {conf: `{}`, env: "IP=10.32.1.1/12,fd32::9/64", ips: []string{"10.32.1.1/12", "fd32::9/64"}, mac: "0a:57:0a:20:01:01"},
-		"args":          {conf: `{"args": {"cni": {"ips": ["10.32.1.2"], "mac": "02:00:00:00:00:02"}}}`, env: "IP=10.32.1.1;MAC=02:00:00:00:00:01", ips: []string{"10.32.1.2"}, mac: "02:00:00:00:00:02"},
-		"runtimeConfig": {conf: `{"runtimeConfig": {"ips": ["10.32.1.3/12"], "mac": "02:00:00:00:00:03"}, "args": {"cni": {"ips": ["10.32.1.2"]}}}`, env: "IP=10.32.1.1", ips: []string{"10.32.1.3/12"}, mac: "02:00:00:00:00:03"},
+		"none": {conf: `{}`, mac: "0a:57:0a:20:00:02"},
+		"CNI_ARGS": {
+			conf: `{}`, env: "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.32.1.1;MAC=02:00:00:00:00:01",
+			ips: []string{"10.32.1.1"}, mac: "02:00:00:00:00:01",
+		},
+		"CNI_ARGS two": {conf: `{}`, env: "IP=10.32.1.1/12,fd32::9/64", ips: []string{"10.32.1.1/12", "fd32::9/64"}, mac: "0a:57:0a:20:01:01"},
+		"args": {
+			conf: `{"args": {"cni": {"ips": ["10.32.1.2"], "mac": "02:00:00:00:00:02"}}}`,
+			env:  "IP=10.32.1.1;MAC=02:00:00:00:00:01", ips: []string{"10.32.1.2"}, mac: "02:00:00:00:00:02",
+		},
+		"runtimeConfig": {
+			conf: `{"runtimeConfig": {"ips": ["10.32.1.3/12"], "mac": "02:00:00:00:00:03"}, "args": {"cni": {"ips": ["10.32.1.2"]}}}`,
+			env:  "IP=10.32.1.1", ips: []string{"10.32.1.3/12"}, mac: "02:00:00:00:00:03",
+		},
 	} {
 		b := newBench()
 		a := args(c.conf)
@@ -116,7 +127,7 @@ func TestWishes(t *testing.T) {
 	}
 }
 
-// TestVersions has results in the version that was asked for, and DEL and CHECK understand them.
+// TestVersions: the result has the version of the configuration, and DEL and CHECK accept it.
 func TestVersions(t *testing.T) {
 	for _, v := range cni.Versions().SupportedVersions() {
 		b := newBench()
@@ -141,13 +152,14 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestBehind has a plugin before this one in the chain.
+// TestBehind: the result of a plugin before this one in the chain is kept.
 func TestBehind(t *testing.T) {
 	b := newBench()
 	res := b.add(t, args(`{"prevResult": {"cniVersion": "1.1.0",
 		"interfaces": [{"name": "net0", "sandbox": "/run/netns/pod"}], "ips": [{"address": "192.0.2.2/24", "interface": 0}],
 		"dns": {"nameservers": ["192.0.2.1"]}}}`))
-	if len(res.Interfaces) != 4 || len(res.IPs) != 3 || *res.IPs[0].Interface != 0 || *res.IPs[1].Interface != 3 || res.DNS.Nameservers[0] != "192.0.2.1" {
+	if len(res.Interfaces) != 4 || len(res.IPs) != 3 || *res.IPs[0].Interface != 0 || *res.IPs[1].Interface != 3 ||
+		res.DNS.Nameservers[0] != "192.0.2.1" {
 		t.Errorf("result %s", b.out.String())
 	}
 	if err := b.plugin.Check(args(`{"prevResult": ` + b.out.String() + `}`)); err != nil {
@@ -162,7 +174,7 @@ func TestAddFails(t *testing.T) {
 		code uint
 		says string
 	}{
-		"daemon away": {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater, "weft.sock"},
+		"no daemon":   {func(b *bench, _ *skel.CmdArgs) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater, "weft.sock"},
 		"daemon dies": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = refused }, types.ErrTryAgainLater, "weft.sock"},
 		"daemon hangs": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = fmt.Errorf("api: %w", context.DeadlineExceeded)
@@ -175,14 +187,20 @@ func TestAddFails(t *testing.T) {
 		}, cni.CodeRefused, "belongs to x"},
 		"waiting":  {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindTimeout} }, types.ErrTryAgainLater, ""},
 		"starting": {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindStarting} }, types.ErrTryAgainLater, ""},
-		"invalid":  {func(b *bench, _ *skel.CmdArgs) { b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid} }, types.ErrInvalidNetworkConfig, ""},
+		"invalid": {func(b *bench, _ *skel.CmdArgs) {
+			b.daemon.joinErr = &api.Problem{Kind: api.KindInvalid}
+		}, types.ErrInvalidNetworkConfig, ""},
 		"internal": {func(b *bench, _ *skel.CmdArgs) {
 			b.daemon.joinErr = &api.Problem{Kind: api.KindInternal, Status: 500}
 		}, types.ErrInternal, "500"},
 		"no namespace": {func(_ *bench, a *skel.CmdArgs) { a.Netns = "/run/netns/gone" }, types.ErrInvalidNetNS, "CNI_NETNS"},
-		"name in use":  {func(b *bench, _ *skel.CmdArgs) { b.links.AddForeign(netns, "eth0") }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
-		"bad name":     {func(_ *bench, a *skel.CmdArgs) { a.IfName = "sixteen-letters-" }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
-		"no bridge":    {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, podlink.ErrNoBridge) }, types.ErrTryAgainLater, "bridge"},
+		"name in use": {func(b *bench, _ *skel.CmdArgs) {
+			b.links.AddOther(netns, "eth0")
+		}, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
+		"bad name": {func(_ *bench, a *skel.CmdArgs) { a.IfName = "sixteen-symbols-" }, types.ErrInvalidEnvironmentVariables, "CNI_IFNAME"},
+		"no bridge": {func(b *bench, _ *skel.CmdArgs) {
+			b.links.Fail(linktest.OpAttach, podlink.ErrNoBridge)
+		}, types.ErrTryAgainLater, "bridge"},
 		"kernel":       {func(b *bench, _ *skel.CmdArgs) { b.links.Fail(linktest.OpAttach, syscall.EPERM) }, types.ErrInternal, "not permitted"},
 		"bad MTU":      {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": 10}`) }, types.ErrInvalidNetworkConfig, "MTU"},
 		"negative MTU": {func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"mtu": -1}`) }, types.ErrInvalidNetworkConfig, "mtu"},
@@ -210,7 +228,7 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
-// TestAddTwice must not end the lease of the first.
+// TestAddTwice: a second ADD fails and does not end the lease of the first one.
 func TestAddTwice(t *testing.T) {
 	b := newBench()
 	b.add(t, args())
@@ -228,7 +246,7 @@ func TestUndoFails(t *testing.T) {
 	b := newBench()
 	b.links.Fail(linktest.OpAttach, syscall.EPERM)
 	b.links.Fail(linktest.OpDetach, syscall.EBUSY)
-	if e := wantCode(t, "ADD", b.plugin.Add(args()), types.ErrInternal); !strings.Contains(e.Details, "link is left") {
+	if e := wantCode(t, "ADD", b.plugin.Add(args()), types.ErrInternal); !strings.Contains(e.Details, "link was not removed") {
 		t.Errorf("details %q", e.Details)
 	}
 }
@@ -241,7 +259,7 @@ func TestDel(t *testing.T) {
 		"link gone":        func(b *bench, _ *skel.CmdArgs) { _ = b.links.Detach(context.Background(), netns, "eth0", "") },
 		"lease gone":       func(b *bench, _ *skel.CmdArgs) { _ = b.daemon.Release(context.Background(), owner, "") },
 		"junk in CNI_ARGS": func(_ *bench, a *skel.CmdArgs) { a.Args = "IP;;=" },
-		"junk in wishes":   func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"runtimeConfig": {"ips": ["x"], "mac": "y"}}`) },
+		"bad requests":     func(_ *bench, a *skel.CmdArgs) { *a = *args(`{"runtimeConfig": {"ips": ["x"], "mac": "y"}}`) },
 	} {
 		b := newBench()
 		b.add(t, args())
@@ -258,17 +276,17 @@ func TestDel(t *testing.T) {
 
 func TestDelUnknown(t *testing.T) {
 	b := newBench()
-	b.links.AddForeign(netns, "eth0")
+	b.links.AddOther(netns, "eth0")
 	if err := b.plugin.Del(args()); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := b.links.Addresses(netns, "eth0"); err != nil {
-		t.Errorf("the foreign interface: %v", err)
+		t.Errorf("the other interface: %v", err)
 	}
 }
 
-// TestDelWithoutDaemon deletes containers while the daemon is away: runtimes go on, the link is gone, and the leases end when the
-// daemon comes back, unless the container has been added again.
+// TestDelWithoutDaemon: while the daemon does not run, DEL succeeds and removes the link. The lease ends when the daemon runs
+// again, unless the container has been added again.
 func TestDelWithoutDaemon(t *testing.T) {
 	b := newBench()
 	b.add(t, args())
@@ -290,19 +308,19 @@ func TestDelWithoutDaemon(t *testing.T) {
 	b.daemon.fail = nil
 	b.add(t, other) // the same container again, as podman does
 	released := []string{}
-	release := func(owner string) error { released = append(released, owner); return nil }
-	if n, err := cni.QueueOf(socket).Drain(func(string) error { return errNoDaemon }); n != 0 || err == nil {
+	release := func(h holder.Holder) error { released = append(released, h.String()); return nil }
+	if n, err := deletions.Open(socket).Drain(func(holder.Holder) error { return errNoDaemon }); n != 0 || err == nil {
 		t.Errorf("Drain that fails: %d, %v", n, err)
 	}
-	if n, err := cni.QueueOf(socket).Drain(release); n != 1 || err != nil || released[0] != owner {
+	if n, err := deletions.Open(socket).Drain(release); n != 1 || err != nil || released[0] != owner {
 		t.Errorf("Drain = %d, %v; released %v, want %s alone", n, err, released, owner)
 	}
-	if n, err := cni.QueueOf(socket).Drain(release); n != 0 || err != nil {
+	if n, err := deletions.Open(socket).Drain(release); n != 0 || err != nil {
 		t.Errorf("the second Drain = %d, %v", n, err)
 	}
 }
 
-// TestAdmission has a pod wait for its policies before it has an interface.
+// TestAdmission: a pod has no interface before its policies are in force.
 func TestAdmission(t *testing.T) {
 	pod := func() *skel.CmdArgs {
 		a := args(`{"policy": "/run/weft/kube.sock"}`)
@@ -329,7 +347,7 @@ func TestAdmission(t *testing.T) {
 		b := newBench()
 		b.daemon.admitErr = c.err
 		wantCode(t, "ADD", b.plugin.Add(pod()), c.code)
-		b.wantNothing(t, "an ADD whose policies are not in force")
+		b.wantNothing(t, "an ADD before its policies are in force")
 		wantCode(t, "STATUS", b.plugin.Status(pod()), types.ErrPluginNotAvailable)
 		if err := b.plugin.Add(args()); err != nil {
 			t.Errorf("a container of no pod: %v", err)
@@ -343,7 +361,7 @@ func TestDelFails(t *testing.T) {
 	b.links.Fail(linktest.OpDetach, syscall.EPERM)
 	wantCode(t, "DEL", b.plugin.Del(args()), types.ErrInternal)
 	if got := b.daemon.owners(); len(got) != 1 {
-		t.Error("the address was given up though the link is there")
+		t.Error("the lease ended although the link exists")
 	}
 }
 
@@ -352,10 +370,10 @@ func TestCheckFails(t *testing.T) {
 		set  func(b *bench)
 		code uint
 	}{
-		"link gone":   {func(b *bench) { _ = b.links.Detach(context.Background(), netns, "eth0", "") }, types.ErrInternal},
-		"lease gone":  {func(b *bench) { _ = b.daemon.Release(context.Background(), owner, "") }, types.ErrInternal},
-		"netns gone":  {func(b *bench) { b.links.RemoveNetns(netns) }, types.ErrInvalidNetNS},
-		"daemon away": {func(b *bench) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater},
+		"link gone":  {func(b *bench) { _ = b.links.Detach(context.Background(), netns, "eth0", "") }, types.ErrInternal},
+		"lease gone": {func(b *bench) { _ = b.daemon.Release(context.Background(), owner, "") }, types.ErrInternal},
+		"netns gone": {func(b *bench) { b.links.RemoveNetns(netns) }, types.ErrInvalidNetNS},
+		"no daemon":  {func(b *bench) { b.daemon.fail = errNoDaemon }, types.ErrTryAgainLater},
 		"other address": {func(b *bench) {
 			b.daemon.leases[owner] = []netip.Prefix{netip.MustParsePrefix("10.32.0.77/12")}
 		}, types.ErrInternal},
@@ -388,7 +406,8 @@ func TestGC(t *testing.T) {
 		b.daemon.leases[o] = []netip.Prefix{netip.MustParsePrefix("10.32.9.9/12")}
 	}
 	for range 2 {
-		if err := b.plugin.GC(args(`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c9", "ifname": "eth0"}]}`)); err != nil {
+		valid := `[{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c9", "ifname": "eth0"}]`
+		if err := b.plugin.GC(args(`{"cni.dev/valid-attachments": ` + valid + `}`)); err != nil {
 			t.Fatal(err)
 		}
 		want := append([]string{owner}, others...)
@@ -412,7 +431,7 @@ func TestStatus(t *testing.T) {
 		t.Error(err)
 	}
 	full := api.IPAMRange{CIDR: netip.MustParsePrefix("10.32.0.0/12"), Owners: []api.IPAMOwner{
-		{Addresses: 8, Reachable: true}, {Addresses: 8, Free: 8}, // the second is not there to ask
+		{Addresses: 8, Reachable: true}, {Addresses: 8, Free: 8}, // the second node is not reachable
 	}}
 	b.daemon.ipam.Ranges = []api.IPAMRange{full}
 	if e := wantCode(t, "no address left", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "10.32.0.0/12") {
@@ -423,23 +442,12 @@ func TestStatus(t *testing.T) {
 		t.Errorf("another node has addresses: %v", err)
 	}
 	b.daemon.ready = false
-	if e := wantCode(t, "not ready", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "waiting") || !strings.Contains(e.Details, "start them") {
+	e := wantCode(t, "not ready", b.plugin.Status(args()), types.ErrPluginNotAvailable)
+	if !strings.Contains(e.Msg, "waiting") || !strings.Contains(e.Details, "start them") {
 		t.Errorf("error %+v", e)
 	}
 	b.daemon.fail = errNoDaemon
-	if e := wantCode(t, "daemon away", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "weft.sock") {
+	if e := wantCode(t, "no daemon", b.plugin.Status(args()), types.ErrPluginNotAvailable); !strings.Contains(e.Msg, "weft.sock") {
 		t.Errorf("the message %q does not name the socket", e.Msg)
-	}
-}
-
-func TestOwner(t *testing.T) {
-	network, id, ifname, ok := cni.ParseHolder(cni.HolderOf("net", "c1", "eth0"))
-	if !ok || network != "net" || id != "c1" || ifname != "eth0" || cni.HolderOf("net", "c1", "eth0") != owner {
-		t.Errorf("ParseOwner = %q, %q, %q, %v", network, id, ifname, ok)
-	}
-	for _, s := range []string{"", "web", "c1/eth0", "cni/net/c1", "cni/net/c1/eth0/x", "cni//c1/eth0", "weft/net/c1/eth0", "cni/net/c1/"} {
-		if _, _, _, ok := cni.ParseHolder(s); ok {
-			t.Errorf("ParseOwner(%q) is ok", s)
-		}
 	}
 }

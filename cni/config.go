@@ -11,30 +11,29 @@ import (
 	"weft/internal/ether"
 )
 
-// config is the network configuration on the plugin's standard input. Keys that are not here are ignored, as the
-// specification wants.
+// config is the network configuration on the plugin's standard input. Other keys are ignored, as the specification requires.
 type config struct {
 	types.PluginConf
 
-	// Socket is the daemon's; empty: the default.
+	// Socket is the path of the daemon's socket; empty: the default.
 	Socket string `json:"socket"`
-	// Policy is the socket of weft-kube, which enforces network policies; empty: nobody does.
+	// Policy is the path of the socket of weft-kube, which enforces network policies; empty: they are not enforced.
 	Policy string `json:"policy"`
-	// MTU of the interface; 0: the overlay's.
+	// MTU of the interface, in bytes; 0: that of the overlay.
 	MTU int `json:"mtu"`
-	// Hairpin lets a container reach itself through a service address; default: yes.
+	// Hairpin lets a container reach itself through a service address; default: true.
 	Hairpin *bool `json:"hairpin"`
 
-	// RuntimeConfig has what the runtime fills in for the capabilities "ips" and "mac".
-	RuntimeConfig wishes `json:"runtimeConfig"`
-	// Args has the same from orchestrators that write the configuration (CONVENTIONS.md).
+	// RuntimeConfig has the values of the runtime for the capabilities "ips" and "mac".
+	RuntimeConfig requested `json:"runtimeConfig"`
+	// Args has the same values from orchestrators that write the configuration (CONVENTIONS.md of the CNI specification).
 	Args struct {
-		CNI wishes `json:"cni"`
+		CNI requested `json:"cni"`
 	} `json:"args"`
 }
 
-// wishes are addresses that the interface is to have.
-type wishes struct {
+// requested are addresses that the interface is to have.
+type requested struct {
 	IPs []string `json:"ips"`
 	MAC string   `json:"mac"`
 }
@@ -50,46 +49,46 @@ func parseConfig(stdin []byte) (*config, error) {
 	return c, nil
 }
 
-// hairpin returns whether the bridge sends frames back where they came from.
+// hairpin reports whether the bridge may send frames back to the port that they came from.
 func (c *config) hairpin() bool { return c.Hairpin == nil || *c.Hairpin }
 
-// wish is a value that somebody asked for, with where and how to complain about it.
-type wish struct {
+// request is one requested value, with its place in the input and the code of errors about it.
+type request struct {
 	value string
 	key   string
 	code  uint
 }
 
-func (w wish) refuse(err error) error { return failure(w.code, fmt.Errorf("%s: %w", w.key, err)) }
+func (w request) refuse(err error) error { return failure(w.code, fmt.Errorf("%s: %w", w.key, err)) }
 
-// choose returns the wishes of the first of the three places that has any: runtimeConfig, args.cni, CNI_ARGS.
-func (c *config) choose(cniArgs, key, envKey string, of func(wishes) []string) ([]wish, error) {
+// choose returns the values of the first of three places that has any: runtimeConfig, args.cni, CNI_ARGS.
+func (c *config) choose(cniArgs, key, envKey string, of func(requested) []string) ([]request, error) {
 	for _, place := range []struct {
 		name   string
-		wishes wishes
+		values requested
 	}{{"runtimeConfig.", c.RuntimeConfig}, {"args.cni.", c.Args.CNI}} {
-		if values := of(place.wishes); len(values) > 0 {
-			return wishesOf(values, place.name+key, types.ErrInvalidNetworkConfig), nil
+		if values := of(place.values); len(values) > 0 {
+			return requestsOf(values, place.name+key, types.ErrInvalidNetworkConfig), nil
 		}
 	}
 	value, err := lookupArg(cniArgs, envKey)
 	if err != nil || value == "" {
 		return nil, err
 	}
-	return wishesOf(strings.Split(value, ","), "CNI_ARGS "+envKey, types.ErrInvalidEnvironmentVariables), nil
+	return requestsOf(strings.Split(value, ","), "CNI_ARGS "+envKey, types.ErrInvalidEnvironmentVariables), nil
 }
 
-func wishesOf(values []string, key string, code uint) []wish {
-	out := make([]wish, len(values))
+func requestsOf(values []string, key string, code uint) []request {
+	out := make([]request, len(values))
 	for i, v := range values {
-		out[i] = wish{value: strings.TrimSpace(v), key: key, code: code}
+		out[i] = request{value: strings.TrimSpace(v), key: key, code: code}
 	}
 	return out
 }
 
-// wantedIPs returns the addresses that the interface is to have, "IP" or "IP/LEN" each; none: any.
+// wantedIPs returns the requested addresses, each "IP" or "IP/LEN"; none: the daemon chooses.
 func (c *config) wantedIPs(cniArgs string) ([]string, error) {
-	wanted, err := c.choose(cniArgs, "ips", "IP", func(w wishes) []string { return w.IPs })
+	wanted, err := c.choose(cniArgs, "ips", "IP", func(w requested) []string { return w.IPs })
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +104,9 @@ func (c *config) wantedIPs(cniArgs string) ([]string, error) {
 	return ips, nil
 }
 
-// wantedMAC returns the MAC that the interface is to have, zero where nobody asks for one.
+// wantedMAC returns the requested MAC, zero if none is requested.
 func (c *config) wantedMAC(cniArgs string) (ether.Addr, error) {
-	wanted, err := c.choose(cniArgs, "mac", "MAC", func(w wishes) []string {
+	wanted, err := c.choose(cniArgs, "mac", "MAC", func(w requested) []string {
 		if w.MAC == "" {
 			return nil
 		}
@@ -121,12 +120,12 @@ func (c *config) wantedMAC(cniArgs string) (ether.Addr, error) {
 		return ether.Addr{}, wanted[0].refuse(err)
 	}
 	if mac.IsZero() || mac.IsMulticast() {
-		return ether.Addr{}, wanted[0].refuse(fmt.Errorf("%s is no address for an interface", mac))
+		return ether.Addr{}, wanted[0].refuse(fmt.Errorf("%s is not a unicast address", mac))
 	}
 	return mac, nil
 }
 
-// lookupArg returns the value of a key in CNI_ARGS, "K=V;K=V", empty if it is not there. Other keys are for others.
+// lookupArg returns the value of a key in CNI_ARGS ("K=V;K=V"), empty if the key is missing.
 func lookupArg(cniArgs, key string) (string, error) {
 	found := ""
 	for pair := range strings.SplitSeq(cniArgs, ";") {

@@ -8,9 +8,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Del takes the container's interface out of the overlay and ends its leases. What is gone already, the namespace
-// included, is fine. With the daemon away the link is removed all the same, and the lease ends when the daemon is back: runtimes
-// that cannot delete hold a pod for ever.
+// Del removes the container's interface from the overlay and ends its leases. It succeeds if interface, leases or the namespace
+// do not exist. If the daemon does not answer, Del removes the link, queues the end of the leases until the daemon runs
+// again, and succeeds: runtimes never delete a pod while DEL fails.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()
@@ -18,14 +18,14 @@ func (p *Plugin) Del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	// The link goes first: an address is free only when nobody has it.
+	// The link is removed first: an address may be leased again only when no interface has it.
 	if err := p.Links.Detach(ctx, args.Netns, args.IfName, c.host); err != nil {
 		return linkError(err)
 	}
 	err = c.release(ctx)
 	if e, ok := errors.AsType[*types.Error](err); ok && e.Code == types.ErrTryAgainLater && !c.delegated() {
-		if err := c.queue().Add(c.owner); err != nil {
-			return addDetails(e, "it could not be queued either", err)
+		if err := c.queue().Add(c.holder); err != nil {
+			return addDetails(e, "queueing the deletion failed", err)
 		}
 		return nil
 	}

@@ -13,36 +13,35 @@ import (
 	"weft/internal/podlink"
 )
 
-// The plugin's own error codes, beside those of the specification.
+// Error codes of the plugin. The specification reserves numbers below 100.
 const (
-	// CodeNoAddress says that no address is left, here or at any node that could be asked.
+	// CodeNoAddress means that no address is free, on this node and on all reachable ones.
 	CodeNoAddress uint = 100
-	// CodeRefused says that the daemon does not do what is asked for in the state that it is in: an address that
-	// another owner has, for instance.
+	// CodeRefused means that the daemon cannot fulfil the request in its present state: for example, the address is leased to
+	// another holder.
 	CodeRefused uint = 101
 )
 
-// failure returns an error as the runtime gets it.
+// failure returns an error with a code of CNI.
 func failure(code uint, err error) error { return types.NewError(code, err.Error(), "") }
 
-// daemonError gives an error of the daemon the right code; nil stays nil.
+// daemonError converts an error of a client of the daemon to one with a code of CNI; nil stays nil.
 func daemonError(d interface{ Socket() string }, err error) error {
 	if err == nil {
 		return nil
 	}
-	var problem *api.Problem
-	if errors.As(err, &problem) {
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
 		details := ""
 		if problem.Hint != "" {
 			details = "hint: " + problem.Hint
 		}
 		return types.NewError(codeOf(problem.Kind), problem.Error(), details)
 	}
-	var network net.Error // the client's errors in transit are one, a deadline too
+	_, network := errors.AsType[net.Error](err) // transport errors and timeouts of the client
 	switch {
 	case errors.Is(err, api.ErrNoDaemon):
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "hint: try again when `weft up` runs on this host")
-	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
+	case network, errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
 		return failure(types.ErrTryAgainLater, fmt.Errorf("the weft daemon at %s does not answer: %w", d.Socket(), err))
 	}
 	return failure(types.ErrInternal, err)
@@ -63,7 +62,7 @@ func codeOf(k api.Kind) uint {
 	}
 }
 
-// linkError gives an error of the Linker the right code; nil stays nil.
+// linkError converts an error of a podlink.Linker to one with a code of CNI; nil stays nil.
 func linkError(err error) error {
 	switch {
 	case err == nil:
@@ -74,28 +73,26 @@ func linkError(err error) error {
 		return failure(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_IFNAME: %w", err))
 	case errors.Is(err, podlink.ErrBadSpec):
 		return failure(types.ErrInvalidNetworkConfig, err)
-	case errors.Is(err, podlink.ErrNoBridge), errors.Is(err, context.DeadlineExceeded): // the daemon is about to make it
+	case errors.Is(err, podlink.ErrNoBridge), errors.Is(err, context.DeadlineExceeded): // the daemon creates the bridge soon
 		return failure(types.ErrTryAgainLater, err)
 	}
 	return failure(types.ErrInternal, err)
 }
 
-// delegateError gives an error of a delegated address manager the right code, its own where it said one; nil stays nil.
+// delegateError converts an error of a delegated address manager. It keeps the code that the manager returned; nil stays nil.
 func delegateError(c *config, err error) error {
-	var own *types.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &own):
+	}
+	if own, ok := errors.AsType[*types.Error](err); ok {
 		return types.NewError(own.Code, fmt.Sprintf("ipam plugin %s: %s", c.IPAM.Type, own.Msg), own.Details)
 	}
 	return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam.type %q: %w", c.IPAM.Type, err))
 }
 
-// ignoreNotFound makes a daemon's "there is no such owner" a success.
+// ignoreNotFound returns nil for a daemon's error that the holder has no leases.
 func ignoreNotFound(err error) error {
-	var problem *api.Problem
-	if errors.As(err, &problem) && problem.Kind == api.KindNotFound {
+	if problem, ok := errors.AsType[*api.Problem](err); ok && problem.Kind == api.KindNotFound {
 		return nil
 	}
 	return err

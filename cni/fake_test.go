@@ -24,10 +24,10 @@ import (
 
 const netns = "/run/netns/pod"
 
-// socket is where nobody listens; deletions are queued beside it.
+// socket is a path without a listener. The queue of deletions is beside it.
 var socket string
 
-// fakeDaemon leases addresses out of memory. Its methods may be called concurrently.
+// fakeDaemon is a Daemon that leases addresses from memory. Its methods may be called concurrently.
 type fakeDaemon struct {
 	mu      sync.Mutex
 	leases  map[string][]netip.Prefix
@@ -52,7 +52,8 @@ func (d *fakeDaemon) Socket() string { return socket }
 func (d *fakeDaemon) Status(context.Context) (api.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := api.Status{Ready: d.ready, Bridge: "weave", MTU: 1422, IPAM: api.IPAMWaiting, Exposed: d.exposed, Warnings: []string{"two nodes are missing: start them"}}
+	s := api.Status{Ready: d.ready, Bridge: "weave", MTU: 1422, IPAM: api.IPAMWaiting, Exposed: d.exposed}
+	s.Warnings = []string{"two nodes are missing: start them"}
 	return s, d.fail
 }
 
@@ -146,7 +147,7 @@ func (d *fakeDaemon) owners() (out []string) {
 	return out
 }
 
-// fakeExec is an address manager: it answers what answers says by verb.
+// fakeExec is an address manager with one answer for each verb.
 type fakeExec struct {
 	version.PluginDecoder
 	answers map[string]string
@@ -163,7 +164,7 @@ func (e *fakeExec) FindInPath(plugin string, _ []string) (string, error) {
 
 func (e *fakeExec) ExecPlugin(_ context.Context, _ string, _ []byte, environ []string) ([]byte, error) {
 	verb := ""
-	for _, v := range environ { // the last one counts
+	for _, v := range environ { // the last one wins
 		if after, ok := bytes.CutPrefix([]byte(v), []byte("CNI_COMMAND=")); ok {
 			verb = string(after)
 		}
@@ -172,7 +173,7 @@ func (e *fakeExec) ExecPlugin(_ context.Context, _ string, _ []byte, environ []s
 	return []byte(e.answers[verb]), e.errs[verb]
 }
 
-// bench is a plugin on fakes.
+// bench is a plugin with fakes around it.
 type bench struct {
 	plugin *cni.Plugin
 	daemon *fakeDaemon
@@ -182,15 +183,16 @@ type bench struct {
 }
 
 func newBench() *bench {
-	b := &bench{daemon: newFakeDaemon(), links: linktest.NewRecorder("weave"), exec: &fakeExec{answers: map[string]string{}, errs: map[string]error{}}}
+	exec := &fakeExec{answers: map[string]string{}, errs: map[string]error{}}
+	b := &bench{daemon: newFakeDaemon(), links: linktest.NewRecorder("weave"), exec: exec}
 	b.links.AddNetns(netns)
 	b.plugin = &cni.Plugin{Links: b.links, Dial: func(string) cni.Daemon { return b.daemon }, Exec: b.exec, Out: &b.out}
 	return b
 }
 
-// args returns a call for container "c1" with more keys in its configuration.
+// args returns the arguments of a call for container "c1" with further keys in the configuration.
 func args(more ...string) *skel.CmdArgs {
-	conf := map[string]any{"cniVersion": "1.1.0", "name": "net", "type": "weft", "somebody": "else's"}
+	conf := map[string]any{"cniVersion": "1.1.0", "name": "net", "type": "weft", "other": "value"}
 	for _, m := range more {
 		if err := json.Unmarshal([]byte(m), &conf); err != nil {
 			panic(err)
@@ -217,7 +219,7 @@ func (b *bench) add(t *testing.T, a *skel.CmdArgs) *types100.Result {
 	return res
 }
 
-// wantCode fails the test unless err is one for the runtime with the code.
+// wantCode fails the test unless err is a *types.Error with the code, which it returns.
 func wantCode(t *testing.T, what string, err error, code uint) *types.Error {
 	t.Helper()
 	var e *types.Error

@@ -8,8 +8,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// FuzzAdd has a runtime that says anything: the plugin answers with an error of the specification and leaves nothing, or
-// joins the pod, and DEL with the same words takes it out again.
+// FuzzAdd: for any input, ADD either returns an error of the specification and leaves nothing, or joins the pod, and DEL with the
+// same input removes it.
 func FuzzAdd(f *testing.F) {
 	for _, conf := range []string{
 		``, `null`, `{}`, `{"cniVersion": "1.1.0", "name": "net", "runtimeConfig": {"ips": ["10.32.0.7/12"], "mac": "02:00:00:00:00:01"}}`,
@@ -24,14 +24,14 @@ func FuzzAdd(f *testing.F) {
 		err := b.plugin.Add(a)
 		var e *types.Error
 		if err != nil && (!errors.As(err, &e) || e.Code == 0) {
-			t.Errorf("ADD: %#v is no error of CNI", err)
+			t.Errorf("ADD: %#v is not an error of CNI", err)
 		}
 		if err == nil {
 			if err := b.plugin.Del(a); err != nil {
 				t.Errorf("DEL: %v", err)
 			}
 		}
-		if len(b.exec.calls) == 0 { // a delegated plugin keeps its own books
+		if len(b.exec.calls) == 0 { // a delegated plugin has leases of its own
 			b.wantNothing(t, "ADD or DEL")
 		}
 	})

@@ -8,12 +8,11 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
-	"weft/internal/podlink"
+	"weft/internal/leases/holder"
 )
 
-// GC ends the leases, and removes the links, of this network's attachments that the runtime does not list as valid.
-// Leases that the plugin did not make, or made for other networks, are not its business. It goes on past errors and
-// returns the first.
+// GC removes the links and ends the leases of this network's attachments that the runtime does not list as valid. It ignores
+// leases of other networks, and those that the plugin did not make. It continues after errors and returns the first.
 func (p *Plugin) GC(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()
@@ -28,35 +27,36 @@ func (p *Plugin) GC(args *skel.CmdArgs) error {
 	if err != nil {
 		return daemonError(c.daemon, err)
 	}
-	done := map[string]bool{}
+	done := map[holder.Holder]bool{}
 	for _, a := range c.conf.ValidAttachments {
-		done[HolderOf(c.conf.Name, a.ContainerID, a.IfName)] = true
+		done[holder.ForContainer(c.conf.Name, a.ContainerID, a.IfName)] = true
 	}
 	var errs []error
 	for _, l := range leases {
-		network, _, ifname, ok := ParseHolder(l.Owner)
-		if !ok || network != c.conf.Name || done[l.Owner] {
+		h := holder.Parse(l.Owner)
+		if h.Kind != holder.Container || h.Network != c.conf.Name || done[h] {
 			continue
 		}
-		done[l.Owner] = true
-		errs = append(errs, c.collect(ctx, l.Owner, ifname))
+		done[h] = true
+		errs = append(errs, c.collect(ctx, h))
 	}
 	return first(errs)
 }
 
-// collect removes what an attachment left.
-func (c *call) collect(ctx context.Context, owner, ifname string) error {
-	if err := c.Links.Detach(ctx, "", ifname, podlink.HostLinkName(owner, ifname)); err != nil {
+// collect removes the link of an attachment and ends its leases.
+func (c *call) collect(ctx context.Context, h holder.Holder) error {
+	link, _ := h.HostLink()
+	if err := c.Links.Detach(ctx, "", h.Ifname, link); err != nil {
 		return linkError(err)
 	}
-	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, owner, "")))
+	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, h.String(), "")))
 }
 
-// first returns the first error, with the others as details: the runtime takes one code.
+// first returns the first error, with the others as details: an error of CNI has one code.
 func first(errs []error) error {
 	all := errors.Join(errs...)
-	var e *types.Error
-	if !errors.As(all, &e) {
+	e, ok := errors.AsType[*types.Error](all)
+	if !ok {
 		return all
 	}
 	if all.Error() == e.Error() {

@@ -23,7 +23,7 @@ import (
 	"weft/internal/podlink"
 )
 
-// binDir has the built programs; they are built once.
+// binDir returns the folder of the programs, which are built once.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// host is a host with the overlay's bridge, a daemon that is none, and a container runtime.
+// host is a host with the overlay's bridge, a fake daemon, and a container runtime.
 type host struct {
 	*nettest.Host
 	*cnitest.Runtime
@@ -71,7 +71,7 @@ func newHost(t testing.TB) *host {
 	return h
 }
 
-// serve speaks the daemon's protocol for d until the test ends.
+// serve serves the daemon's API for d until the test ends.
 func serve(t testing.TB, socket string, d *fakeDaemon) {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -128,7 +128,7 @@ func (h *host) configure(t *testing.T, network, version string, plugins ...strin
 	}
 }
 
-// addPod joins a namespace and looks that the result is what the namespace has.
+// addPod joins a namespace and compares the result with the namespace.
 func (h *host) addPod(t *testing.T, network string, p *nettest.Pod, o cnitest.Options) *types100.Result {
 	t.Helper()
 	res, err := h.Add(t.Context(), network, p.Path(), o)
@@ -155,7 +155,7 @@ func (h *host) wantClean(t *testing.T, p *nettest.Pod) {
 	}
 }
 
-// serveHello has a server on port 80 of the pod until stop is called.
+// serveHello runs a server on port 80 of the pod until stop is called.
 func serveHello(t *testing.T, p *nettest.Pod) (stop func()) {
 	t.Helper()
 	var l net.Listener

@@ -14,7 +14,7 @@ import (
 
 const delegated = `{"ipam": {"type": "static"}}`
 
-// newDelegated returns a plugin whose addresses come from an address manager with the given answer to ADD.
+// newDelegated returns a plugin with addresses from an address manager that returns answer for ADD.
 func newDelegated(t *testing.T, answer string) *bench {
 	t.Helper()
 	t.Setenv("CNI_PATH", "/opt/cni/bin")
@@ -39,7 +39,7 @@ func TestDelegated(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", key, diff)
 		}
 	}
-	if s := b.links.Attached()[0]; s.Bridge != "weave" || s.MTU != 1422 || s.PodMAC().String() != "0a:57:ac:1e:00:05" || !s.Foreign {
+	if s := b.links.Attached()[0]; s.Bridge != "weave" || s.MTU != 1422 || s.PodMAC().String() != "0a:57:ac:1e:00:05" || !s.Delegated {
 		t.Errorf("attached %+v", s)
 	}
 	after := args(delegated, `{"prevResult": `+b.out.String()+`}`)
@@ -62,7 +62,7 @@ func TestDelegated(t *testing.T) {
 	b.wantNothing(t, "DEL")
 }
 
-// TestDelegatedRoutes has an address manager that says where to route.
+// TestDelegatedRoutes: the routes of an address manager replace the default routes.
 func TestDelegatedRoutes(t *testing.T) {
 	gw := netip.MustParseAddr("10.32.0.1")
 	for name, c := range map[string]struct {
@@ -70,7 +70,10 @@ func TestDelegatedRoutes(t *testing.T) {
 		want   []podlink.Route
 		code   uint
 	}{
-		"the bridge's gateway": {answer: `{"ips": [{"address": "10.32.0.9/12"}]}`, want: []podlink.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw}}},
+		"the bridge's gateway": {
+			answer: `{"ips": [{"address": "10.32.0.9/12"}]}`,
+			want:   []podlink.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw}},
+		},
 		"default": {
 			answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.32.0.8"}]}`,
 			want:   []podlink.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.32.0.8")}},
@@ -79,8 +82,11 @@ func TestDelegatedRoutes(t *testing.T) {
 			answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "192.0.2.0/24"}]}`,
 			want:   []podlink.Route{{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: gw}},
 		},
-		"priority": {answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "192.0.2.0/24", "priority": 7}]}`, code: types.ErrUnsupportedField},
-		"no IP":    {answer: `{}`, code: types.ErrInvalidNetworkConfig},
+		"priority": {
+			answer: `{"ips": [{"address": "10.32.0.9/12"}], "routes": [{"dst": "192.0.2.0/24", "priority": 7}]}`,
+			code:   types.ErrUnsupportedField,
+		},
+		"no IP": {answer: `{}`, code: types.ErrInvalidNetworkConfig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newDelegated(t, `{"cniVersion": "1.1.0", `+c.answer[1:])
@@ -117,7 +123,7 @@ func TestDelegatedFails(t *testing.T) {
 			set:  func(b *bench) { b.links.Fail(linktest.OpAttach, podlink.ErrNoBridge) },
 			code: types.ErrTryAgainLater, calls: []string{"ADD", "DEL"},
 		},
-		"daemon away": {set: func(b *bench) { b.daemon.fail = errNoDaemon }, code: types.ErrTryAgainLater},
+		"no daemon": {set: func(b *bench) { b.daemon.fail = errNoDaemon }, code: types.ErrTryAgainLater},
 		"no such plugin": {
 			set: func(*bench) {}, conf: `{"ipam": {"type": "nothing"}}`, code: types.ErrInvalidNetworkConfig,
 		},

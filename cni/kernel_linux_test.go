@@ -12,12 +12,13 @@ import (
 
 	"weft/cni"
 	"weft/internal/api"
+	"weft/internal/leases/holder"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
 )
 
-// TestRuntime goes through the verbs in every version that libcni knows too.
+// TestRuntime calls all verbs in each version that libcni supports.
 func TestRuntime(t *testing.T) {
 	h := newHost(t)
 	for i, v := range cni.Versions().SupportedVersions() {
@@ -46,7 +47,7 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// TestRuntimeChained publishes a port by the reference plugin behind ours.
+// TestRuntimeChained: the reference plugin after weft publishes a port.
 func TestRuntimeChained(t *testing.T) {
 	requirePlugin(t, "portmap")
 	h := newHost(t)
@@ -67,7 +68,7 @@ func TestRuntimeChained(t *testing.T) {
 	labtest.Until(t, 5*time.Second, func() error {
 		return readHello(h.lab.Switch(), netip.AddrPortFrom(h.Addr(), 8080))
 	})
-	// No CHECK: Debian 12's portmap looks for IPv4 rules among those of IPv6, whatever plugin is before it.
+	// No CHECK: portmap of Debian 12 looks for IPv4 rules among those of IPv6, with any plugin before it.
 	for range 2 {
 		if err := h.Del(t.Context(), "chain", p.Path(), o); err != nil {
 			t.Error(err)
@@ -76,7 +77,7 @@ func TestRuntimeChained(t *testing.T) {
 	h.wantClean(t, p)
 }
 
-// TestRuntimeTuned has a plugin behind ours that changes the interface, which CHECK must take as it is.
+// TestRuntimeTuned: CHECK accepts the changes that a later plugin made to the interface.
 func TestRuntimeTuned(t *testing.T) {
 	requirePlugin(t, "tuning")
 	h := newHost(t)
@@ -99,7 +100,7 @@ func TestRuntimeTuned(t *testing.T) {
 	h.wantClean(t, p)
 }
 
-// requirePlugin skips the test where a reference plugin is missing, and fails it where tests must not be skipped.
+// requirePlugin skips the test if a reference plugin is missing, or fails it where tests must not be skipped.
 func requirePlugin(t *testing.T, name string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins(), name)); err == nil {
@@ -111,7 +112,7 @@ func requirePlugin(t *testing.T, name string) {
 	t.Skipf("needs the reference plugin %s: apt install containernetworking-plugins", name)
 }
 
-// TestRuntimeFails has what goes wrong seen through libcni.
+// TestRuntimeFails: errors and their effects as libcni sees them.
 func TestRuntimeFails(t *testing.T) {
 	h := newHost(t)
 	h.configure(t, "net", "1.1.0")
@@ -123,7 +124,7 @@ func TestRuntimeFails(t *testing.T) {
 		t.Errorf("DEL of an unknown container: %v", err)
 	}
 	h.addPod(t, "net", p, cnitest.Options{})
-	if got := h.daemon.owners(); len(got) != 1 || got[0] != cni.HolderOf("net", cnitest.ContainerID(p.Path()), "eth0") {
+	if got := h.daemon.owners(); len(got) != 1 || got[0] != holder.ForContainer("net", cnitest.ContainerID(p.Path()), "eth0").String() {
 		t.Errorf("owners %v", got)
 	}
 	if err := h.GC(t.Context(), "net"); err != nil {
@@ -138,7 +139,7 @@ func TestRuntimeFails(t *testing.T) {
 	h.wantClean(t, p)
 }
 
-// TestBinary has the codes, which libcni's tool does not show.
+// TestBinary: the program returns error codes, which libcni's tool does not show.
 func TestBinary(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h.Host, "a")
@@ -155,26 +156,26 @@ func TestBinary(t *testing.T) {
 		}
 		return answer
 	}
-	away := conf(filepath.Join(h.Dir(), "nobody.sock"))
+	unreachable := conf(filepath.Join(h.Dir(), "missing.sock"))
 	for _, c := range []struct {
 		what    string
 		answer  map[string]any
 		code    float64
 		message string
 	}{
-		{"ADD with the daemon away", call(away, "ADD", p.Path()), 11, "nobody.sock"},
-		{"STATUS with the daemon away", call(away, "STATUS", ""), 50, "nobody.sock"},
+		{"ADD without a daemon", call(unreachable, "ADD", p.Path()), 11, "missing.sock"},
+		{"STATUS without a daemon", call(unreachable, "STATUS", ""), 50, "missing.sock"},
 		{"ADD to no namespace", call(conf(h.Socket()), "ADD", "/run/netns/gone"), 8, "gone"},
-		{"ADD to the host's namespace", call(conf(h.Socket()), "ADD", h.Path()), 8, "own"},
-		{"ADD in an old version", call(strings.Replace(away, "1.1.0", "0.2.0", 1), "ADD", p.Path()), 1, "version"},
-		{"ADD without a namespace", call(away, "ADD", ""), 4, "CNI_NETNS"},
+		{"ADD to the host's namespace", call(conf(h.Socket()), "ADD", h.Path()), 8, "namespace of the host"},
+		{"ADD in an old version", call(strings.Replace(unreachable, "1.1.0", "0.2.0", 1), "ADD", p.Path()), 1, "version"},
+		{"ADD without a namespace", call(unreachable, "ADD", ""), 4, "CNI_NETNS"},
 	} {
 		if c.answer["code"] != c.code || !strings.Contains(fmt.Sprint(c.answer["msg"]), c.message) {
 			t.Errorf("%s: %v, want code %v and %q", c.what, c.answer, c.code, c.message)
 		}
 	}
-	if answer := call(away, "DEL", p.Path()); len(answer) > 0 {
-		t.Errorf("DEL with the daemon away: %v", answer)
+	if answer := call(unreachable, "DEL", p.Path()); len(answer) > 0 {
+		t.Errorf("DEL without a daemon: %v", answer)
 	}
 	if answer := call(`{"cniVersion": "1.1.0"}`, "VERSION", ""); len(answer["supportedVersions"].([]any)) != 4 {
 		t.Errorf("VERSION: %v", answer)

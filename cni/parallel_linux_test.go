@@ -15,7 +15,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestParallel has a hundred containers added all at once, and deleted all at once.
+// TestParallel: a hundred containers are added at once, and deleted at once.
 func TestParallel(t *testing.T) {
 	const count = 100
 	h := newHost(t)
@@ -41,7 +41,7 @@ func TestParallel(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range addresses {
 		if seen[a] {
-			t.Errorf("%s was given twice", a)
+			t.Errorf("%s was leased twice", a)
 		}
 		seen[a] = true
 	}
@@ -54,16 +54,18 @@ func TestParallel(t *testing.T) {
 	h.wantClean(t, pods[0])
 }
 
-// TestBandwidth has the reference plugin that shapes traffic behind ours, which adds a device of its own to the result.
+// TestBandwidth: the reference plugin for traffic shaping works after weft. It adds a device of its own to the result.
 func TestBandwidth(t *testing.T) {
 	requirePlugin(t, "bandwidth")
 	h := newHost(t)
 	h.configure(t, "shaped", "1.0.0", `{"type": "bandwidth", "capabilities": {"bandwidth": true}}`)
 	p := labtest.AddPod(t, h.Host, "web")
-	o := cnitest.Options{Capabilities: `{"bandwidth": {"ingressRate": 8000000, "ingressBurst": 80000, "egressRate": 8000000, "egressBurst": 80000}}`}
+	o := cnitest.Options{
+		Capabilities: `{"bandwidth": {"ingressRate": 8000000, "ingressBurst": 80000, "egressRate": 8000000, "egressBurst": 80000}}`,
+	}
 	res := h.addPod(t, "shaped", p, o)
 	if len(res.Interfaces) != 4 {
-		t.Errorf("interfaces %v, want the shaper's too", res.Interfaces)
+		t.Errorf("interfaces %v, want also that of the shaper", res.Interfaces)
 	}
 	if err := h.Check(t.Context(), "shaped", p.Path(), o); err != nil {
 		t.Error(err)
@@ -82,8 +84,8 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
-// BenchmarkAdd is one ADD of the plugin's program, with a daemon that answers at once, beside the reference's bridge plugin
-// with host-local addresses, which needs none. MiB is the program's peak of memory, without those that it starts.
+// BenchmarkAdd measures one ADD of the plugin's program with a daemon that answers at once, and, for comparison, one of the
+// reference bridge plugin with host-local addresses. MiB is the peak memory of the program, without its children.
 func BenchmarkAdd(b *testing.B) {
 	h := newHost(b)
 	weft := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "net", "type": "weft", "socket": %q}`, h.Socket())
@@ -98,7 +100,10 @@ func BenchmarkAdd(b *testing.B) {
 			peak := int64(0)
 			call := func(command string) {
 				cmd := h.Command(b.Context(), c.program)
-				cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=c", "CNI_IFNAME=eth0", "CNI_NETNS=" + p.Path(), "CNI_PATH=" + cnitest.SystemPlugins()}
+				cmd.Env = []string{
+					"CNI_COMMAND=" + command, "CNI_CONTAINERID=c", "CNI_IFNAME=eth0", "CNI_NETNS=" + p.Path(),
+					"CNI_PATH=" + cnitest.SystemPlugins(),
+				}
 				cmd.Stdin = strings.NewReader(c.conf)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					b.Fatalf("%s: %v %s", command, err, out)

@@ -17,14 +17,14 @@ import (
 	"weft/internal/podlink"
 )
 
-// plan is what an interface is to be: the specification of the link, and what of the result the link does not know.
+// plan describes an interface to create: the specification of the link, and the parts of the result that are not in it.
 type plan struct {
 	spec     podlink.Spec
-	gateways []netip.Addr // by address of spec; invalid: none
+	gateways []netip.Addr // for each address of spec; invalid: none
 	dns      types.DNS
 }
 
-// newPlan leases addresses and says what to make of them. On an error the leases are still there.
+// newPlan leases addresses and returns the plan for them. On an error, leases may remain: the caller ends them.
 func (c *call) newPlan(ctx context.Context) (plan, error) {
 	mac, err := c.conf.wantedMAC(c.args.Args)
 	if err != nil {
@@ -42,21 +42,21 @@ func (c *call) newPlan(ctx context.Context) (plan, error) {
 	return p, err
 }
 
-// planJoin has the daemon lease the addresses.
+// planJoin leases the addresses from the daemon.
 func (c *call) planJoin(ctx context.Context, p *plan) error {
 	ips, err := c.conf.wantedIPs(c.args.Args)
 	if err != nil {
 		return err
 	}
-	join, err := c.daemon.Join(ctx, api.JoinRequest{Owner: c.owner, IPs: ips})
+	join, err := c.daemon.Join(ctx, api.JoinRequest{Owner: c.holder.String(), IPs: ips})
 	c.leased = !errors.Is(err, api.ErrNoDaemon)
 	if err != nil {
 		return daemonError(c.daemon, err)
 	}
 	if len(join.Addresses) == 0 {
-		return failure(types.ErrInternal, errors.New("the daemon gave no address"))
+		return failure(types.ErrInternal, errors.New("the daemon returned no address"))
 	}
-	p.on(join.Bridge, join.MTU)
+	p.setBridge(join.Bridge, join.MTU)
 	for _, a := range join.Addresses {
 		p.spec.Addresses = append(p.spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})
 		p.gateways = append(p.gateways, a.Gateway)
@@ -67,22 +67,22 @@ func (c *call) planJoin(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// on sets where the link goes, and its MTU where nobody asked for another.
-func (p *plan) on(bridge string, mtu int) {
+// setBridge sets the bridge of the link, and its MTU if the configuration has none.
+func (p *plan) setBridge(bridge string, mtu int) {
 	p.spec.Bridge = bridge
 	if p.spec.MTU == 0 {
 		p.spec.MTU = mtu
 	}
 }
 
-// planDelegated has another plugin lease the addresses; the daemon only says where the overlay is.
+// planDelegated leases the addresses from another plugin. The daemon provides only the bridge and the MTU.
 func (c *call) planDelegated(ctx context.Context, p *plan) error {
 	status, err := c.daemon.Status(ctx)
 	if err != nil {
 		return daemonError(c.daemon, err)
 	}
-	p.on(status.Bridge, status.MTU)
-	p.spec.Foreign = true
+	p.setBridge(status.Bridge, status.MTU)
+	p.spec.Delegated = true
 	c.leased = true
 	raw, err := invoke.DelegateAdd(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec)
 	if err != nil {
@@ -93,7 +93,7 @@ func (c *call) planDelegated(ctx context.Context, p *plan) error {
 		return failure(types.ErrDecodingFailure, fmt.Errorf("result of ipam plugin %s: %w", c.conf.IPAM.Type, err))
 	}
 	if len(res.IPs) == 0 {
-		return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam plugin %s gave no address", c.conf.IPAM.Type))
+		return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("ipam plugin %s returned no address", c.conf.IPAM.Type))
 	}
 	for _, ip := range res.IPs {
 		a := podlink.Address{Prefix: prefixOf(ip.Address), Gateway: addrOf(ip.Gateway)}
@@ -109,7 +109,7 @@ func (c *call) planDelegated(ctx context.Context, p *plan) error {
 	return p.route(res.Routes)
 }
 
-// exposed returns the host's own address on the bridge in the family of ip, an invalid one if it has none.
+// exposed returns the host's address on the bridge in the family of ip, an invalid one if there is none.
 func exposed(s api.Status, ip netip.Addr) netip.Addr {
 	i := slices.IndexFunc(s.Exposed, func(p netip.Prefix) bool { return p.Addr().Is4() == ip.Is4() })
 	if i < 0 {
@@ -118,8 +118,8 @@ func exposed(s api.Status, ip netip.Addr) netip.Addr {
 	return s.Exposed[i].Addr()
 }
 
-// route takes over the routes of a delegated plugin in place of a default route in each family. One without a gateway
-// goes through that of the first address of its family (CONVENTIONS.md).
+// route replaces the default routes by the routes of a delegated plugin, if it returned any. A route without a gateway uses that
+// of the first address of its family (CONVENTIONS.md of the CNI specification).
 func (p *plan) route(routes []*types.Route) error {
 	if len(routes) == 0 {
 		return nil
@@ -136,7 +136,7 @@ func (p *plan) route(routes []*types.Route) error {
 		if !gw.IsValid() && first >= 0 {
 			gw = p.gateways[first]
 		}
-		// The link leaves a default route alone that is there already.
+		// The Linker adds no default route to a namespace that has one.
 		if dst.Bits() == 0 && gw.IsValid() && first >= 0 {
 			p.spec.Addresses[first].Gateway = gw
 			continue
@@ -146,7 +146,7 @@ func (p *plan) route(routes []*types.Route) error {
 	return nil
 }
 
-// addresses returns what the interface will have.
+// addresses returns the addresses of the interface.
 func (p plan) addresses() []netip.Addr {
 	out := make([]netip.Addr, len(p.spec.Addresses))
 	for i, a := range p.spec.Addresses {
@@ -155,7 +155,7 @@ func (p plan) addresses() []netip.Addr {
 	return out
 }
 
-// result returns what the runtime is told of the link, after what plugins before said.
+// result returns the result for the runtime: that of previous plugins, with this link added.
 func (p plan) result(prev *types100.Result, made podlink.Result) *types100.Result {
 	res := prev
 	if res == nil {

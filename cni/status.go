@@ -13,7 +13,7 @@ import (
 	"weft/internal/api"
 )
 
-// checkSpace returns an error if no node that could be asked has an address to give.
+// checkSpace returns an error if no reachable node has a free address in one of the ranges.
 func (c *call) checkSpace(ctx context.Context) error {
 	ipam, err := c.daemon.IPAM(ctx)
 	if err != nil {
@@ -22,14 +22,14 @@ func (c *call) checkSpace(ctx context.Context) error {
 	for _, r := range ipam.Ranges {
 		left := slices.ContainsFunc(r.Owners, func(o api.IPAMOwner) bool { return o.Reachable && o.Free > 0 })
 		if len(r.Owners) > 0 && !left {
-			return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf("no address is left in %s at any node that can be reached", r.CIDR),
-				"hint: `weft ipam` shows who owns how much; reclaim nodes that are gone for good (weft reclaim), or delete pods")
+			return types.NewError(types.ErrPluginNotAvailable, fmt.Sprintf("no address is free in %s on any reachable node", r.CIDR),
+				"hint: `weft ipam` shows the addresses of each node; reclaim those of dead nodes with `weft reclaim`, or delete pods")
 		}
 	}
 	return nil
 }
 
-// Status says whether an ADD could succeed now: code 50 if not, with the reason.
+// Status returns nil if an ADD can succeed now, else an error with code 50 and the reason.
 func (p *Plugin) Status(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otherTimeout)
 	defer cancel()

@@ -1,19 +1,22 @@
-// Package deploy holds what installs weft and watches it: manifests, a chart, an image, rules, a dashboard. This test keeps them the same.
+// Package deploy has the files that install and monitor weft: manifests, a chart, an image, packages, alert rules and a
+// dashboard. Its tests check that they agree with each other.
 package deploy
 
 import (
 	"bytes"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
 
-// documents returns the YAML documents of a text.
+// documents returns the YAML documents in a text.
 func documents(t *testing.T, text string) (docs []map[string]any) {
 	t.Helper()
 	for _, part := range strings.Split(text, "\n---\n") {
@@ -26,8 +29,8 @@ func documents(t *testing.T, text string) (docs []map[string]any) {
 	return docs
 }
 
-// TestChartIsTheManifest renders the chart with its default values: Helm's own template language is Go's, and the chart uses no
-// more of it.
+// TestChartIsTheManifest: the chart with its default values equals the manifest. It is rendered without Helm, because it uses only
+// the template language of Go.
 func TestChartIsTheManifest(t *testing.T) {
 	manifest, err := os.ReadFile("kubernetes.yaml")
 	if err != nil {
@@ -62,12 +65,12 @@ func TestChartIsTheManifest(t *testing.T) {
 	}
 }
 
-// TestAlertRules has Prometheus' own tool read the rules and play their histories. Nothing else needs the tool, so it is not
-// installed for this: without it internal/daemon still holds that what the rules name exists.
+// TestAlertRules: promtool accepts the rules and their tests pass. The test is skipped without promtool, which nothing else needs;
+// other tests still check that all metrics in the rules exist.
 func TestAlertRules(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("promtool is not here")
+		t.Skip("promtool is not installed")
 	}
 	for _, args := range [][]string{{"check", "rules", "weft.rules.yaml"}, {"test", "rules", "weft.rules.test.yaml"}} {
 		cmd := exec.Command(tool, args...)
@@ -75,5 +78,62 @@ func TestAlertRules(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
+	}
+}
+
+// anchorOf returns the anchor of a Markdown heading, as forges make it.
+func anchorOf(heading string) string {
+	var out strings.Builder
+	for _, r := range strings.ToLower(strings.TrimSpace(strings.TrimLeft(heading, "#"))) {
+		switch {
+		case r == ' ':
+			out.WriteByte('-')
+		case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
+// TestAlertRunbooks: each alert has a summary, a description, and a runbook_url to an existing section of a page in docs.
+func TestAlertRunbooks(t *testing.T) {
+	text, err := os.ReadFile("prometheus/weft.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	alerts := 0
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			alerts++
+			for _, name := range []string{"summary", "description", "runbook_url"} {
+				if r.Annotations[name] == "" {
+					t.Errorf("%s has no %s", r.Alert, name)
+				}
+			}
+			page, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "#")
+			text, err := os.ReadFile("../" + page)
+			if err != nil || !strings.HasPrefix(page, "docs/") {
+				t.Errorf("%s: runbook_url %q: %v", r.Alert, page, err)
+			}
+			if !slices.ContainsFunc(strings.Split(string(text), "\n"), func(line string) bool {
+				return strings.HasPrefix(line, "#") && anchorOf(line) == anchor
+			}) && !strings.Contains(string(text), `<a id="`+anchor+`">`) {
+				t.Errorf("%s: %s has no section %q", r.Alert, page, anchor)
+			}
+		}
+	}
+	if alerts == 0 {
+		t.Error("no alerts")
 	}
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# image.sh BIN REF OUT: an image FROM scratch with weft's programs (in BIN), nft, and the reference plugins that runtimes want,
-# as an OCI archive OUT that containerd and podman import under the name REF. Needs umoci, no registry and no daemon.
-# image.sh --rootfs BIN DIR: only what is in the image, as the folder DIR, for deploy/Dockerfile.
+# image.sh BIN REF OUT: build an image from scratch with weft's programs (in the folder BIN), nft, and the reference plugins that
+# runtimes need, as an OCI archive OUT. containerd and podman import it under the name REF. Needs umoci, but no registry or daemon.
+# image.sh --rootfs BIN DIR: write only the content of the image to the folder DIR, for deploy/Dockerfile.
 #
-# nft comes from this machine with the libraries that it loads: the image runs on machines of the same architecture.
+# nft and its libraries are copied from this machine, so the image runs on machines of the same architecture.
 set -eu
 
-# fill BIN DIR makes the image's root folder.
+# fill BIN DIR creates the root folder of the image.
 fill() {
 	rm -rf "$2"
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/tmp" "$2/etc"
@@ -39,7 +39,7 @@ umoci new --image "$root/oci:latest"
 umoci insert --image "$root/oci:latest" --rootless "$root/rootfs" /
 umoci config --image "$root/oci:latest" --config.entrypoint /usr/bin/weft --config.env PATH=/usr/bin:/usr/sbin
 umoci gc --layout "$root/oci"
-# The name under which runtimes know it is an annotation.
+# Runtimes read the name of the image from an annotation.
 sed -i "s|\"org.opencontainers.image.ref.name\":\"latest\"|\"org.opencontainers.image.ref.name\":\"${ref##*:}\",\"io.containerd.image.name\":\"$ref\"|" "$root/oci/index.json"
 tar -C "$root/oci" -cf "$out" .
 rm -rf "$root"

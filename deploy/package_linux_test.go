@@ -14,7 +14,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestDebianPackage makes a release for this architecture and installs, removes and purges its .deb on a copy of this machine.
+// TestDebianPackage: the .deb of a release for this architecture can be installed, removed and purged, on a copy of this machine.
 func TestDebianPackage(t *testing.T) {
 	labtest.RequireRoot(t)
 	if testing.Short() {
@@ -31,12 +31,12 @@ func TestDebianPackage(t *testing.T) {
 	}
 	debs, err := filepath.Glob(filepath.Join(out, "weft_*_"+runtime.GOARCH+".deb"))
 	if err != nil || len(debs) != 1 {
-		t.Fatalf("one .deb wanted: %v, %v", debs, err)
+		t.Fatalf("want one .deb: %v, %v", debs, err)
 	}
-	m := throwAway(t, debs[0])
+	m := newMachine(t, debs[0])
 
 	if text := m.run("dpkg", "--install", "/weft.deb"); !strings.Contains(text, "systemctl enable --now weft") {
-		t.Errorf("the installation does not say how to start:\n%s", text)
+		t.Errorf("the installation does not print how to start the service:\n%s", text)
 	}
 	for path, mode := range map[string]os.FileMode{
 		"usr/bin/weft": 0o755, "usr/bin/weft-cni": 0o755, "usr/bin/weft-kube": 0o755, "usr/bin/weft-bench": 0o755,
@@ -47,15 +47,16 @@ func TestDebianPackage(t *testing.T) {
 		"usr/share/doc/weft/LICENSE":                    0o644, "usr/share/doc/weft/README.md": 0o644,
 	} {
 		if info, err := os.Stat(filepath.Join(m.root, path)); err != nil || info.Mode().Perm() != mode {
-			t.Errorf("%s: %v, %v; mode %v wanted", path, info, err, mode)
+			t.Errorf("%s: %v, %v; want mode %v", path, info, err, mode)
 		}
 	}
 	if text := m.run("dpkg-query", "--show", "--showformat=${Conffiles}", "weft"); !strings.Contains(text, "/etc/weft/weft.yaml") {
 		t.Errorf("conffiles: %q", text)
 	}
-	// The archive's name has the version that the program says.
+	// The name of the archive contains the version of the program.
 	archives, _ := filepath.Glob(filepath.Join(out, "weft-*-linux-"+runtime.GOARCH+".tar.gz"))
-	if v := strings.TrimPrefix(strings.TrimSpace(m.run("weft", "version")), "weft "); len(archives) != 1 || filepath.Base(archives[0]) != "weft-"+v+"-linux-"+runtime.GOARCH+".tar.gz" {
+	v := strings.TrimPrefix(strings.TrimSpace(m.run("weft", "version")), "weft ")
+	if len(archives) != 1 || filepath.Base(archives[0]) != "weft-"+v+"-linux-"+runtime.GOARCH+".tar.gz" {
 		t.Errorf("version %q in %v", v, archives)
 	}
 	if page := m.run("gzip", "-dc", "/usr/share/man/man8/weft-up.8.gz"); !strings.Contains(page, "secret-file") {
@@ -65,30 +66,30 @@ func TestDebianPackage(t *testing.T) {
 	state, config := filepath.Join(m.root, "var/lib/weft"), filepath.Join(m.root, "etc/weft/weft.yaml")
 	m.write(filepath.Join(state, "node.key"), "key")
 	m.write(config, "mtu: 1400\n")
-	m.run("dpkg", "--install", "/weft.deb") // again: what the administrator wrote stays
+	m.run("dpkg", "--install", "/weft.deb") // again: changes of the administrator stay
 	if text, err := os.ReadFile(config); err != nil || string(text) != "mtu: 1400\n" {
 		t.Errorf("after an upgrade %s is %q, %v", config, text, err)
 	}
 	if text := m.run("dpkg", "--remove", "weft"); !strings.Contains(text, "kept /var/lib/weft") || m.absent(state) || m.absent(config) {
-		t.Errorf("a removal keeps state and configuration, and says so:\n%s", text)
+		t.Errorf("a removal must keep state and configuration, and print that:\n%s", text)
 	}
 	if !m.absent(filepath.Join(m.root, "usr/bin/weft")) {
 		t.Error("the program is still there after the removal")
 	}
 	if text := m.run("dpkg", "--purge", "weft"); !strings.Contains(text, "removing /var/lib/weft") || !m.absent(state) || !m.absent(config) {
-		t.Errorf("a purge removes state and configuration, and says so:\n%s", text)
+		t.Errorf("a purge must remove state and configuration, and print that:\n%s", text)
 	}
 }
 
-// machine is a copy of this one whose changes are kept in memory and end with the test.
+// machine is a copy of this machine. Its changes are in memory and end with the test.
 type machine struct {
 	t    *testing.T
 	root string
 }
 
-// throwAway gives the calling goroutine a mount namespace of its own with an overlay of / in it, and deb as /weft.deb in there. Its
-// thread ends with the goroutine, and the namespace with the thread; so there are no subtests.
-func throwAway(t *testing.T, deb string) *machine {
+// newMachine moves the calling goroutine to a new mount namespace with an overlay of /, which contains deb as /weft.deb. The
+// thread ends with the goroutine, and the namespace with the thread. A test with a machine must not have subtests.
+func newMachine(t *testing.T, deb string) *machine {
 	t.Helper()
 	runtime.LockOSThread()
 	must := func(what string, err error) {
@@ -103,7 +104,7 @@ func throwAway(t *testing.T, deb string) *machine {
 	must("the package", err)
 	base := t.TempDir()
 	must("tmpfs", unix.Mount("tmpfs", base, "tmpfs", 0, ""))
-	t.Cleanup(func() { must("unmounting", unix.Unmount(base, unix.MNT_DETACH)) }) // what is left is removed by way of this namespace
+	t.Cleanup(func() { must("unmounting", unix.Unmount(base, unix.MNT_DETACH)) }) // files below are removed through this namespace
 	upper, work, root := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "root")
 	for _, dir := range []string{upper, work, root} {
 		must("a folder", os.Mkdir(dir, 0o755))
@@ -113,7 +114,7 @@ func throwAway(t *testing.T, deb string) *machine {
 	return &machine{t: t, root: root}
 }
 
-// run runs a program on the machine and returns what it printed.
+// run runs a program on the machine and returns its output.
 func (m *machine) run(argv ...string) string {
 	m.t.Helper()
 	cmd := exec.CommandContext(m.t.Context(), "/usr/bin/env", argv...)
@@ -137,7 +138,7 @@ func (m *machine) write(path, text string) {
 	}
 }
 
-// absent reports whether path is not there.
+// absent reports whether path does not exist.
 func (m *machine) absent(path string) bool {
 	_, err := os.Lstat(path)
 	return os.IsNotExist(err)

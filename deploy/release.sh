@@ -1,13 +1,14 @@
 #!/bin/sh
-# release.sh OUT [ARCH...]: what a release of weft consists of, for each ARCH (default: amd64 arm64), in the folder OUT:
+# release.sh OUT [ARCH...]: build the files of a release for each ARCH (default: amd64 arm64) in the folder OUT:
 #
 #   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit
 #   weft_VERSION_ARCH.deb, weft-VERSION-1.ARCH.rpm
-#   weft-VERSION.cdx.json            every module that the programs are made of, with its licence (CycloneDX)
+#   weft-VERSION.cdx.json            all modules in the programs, with their licenses (CycloneDX)
 #   SHA256SUMS                       of all of these
 #
-# The same commit gives the same bytes, on any machine: whoever doubts a release makes it again and compares SHA256SUMS. So nothing
-# of this machine goes in: no time but the commit's, no path, no owner, no order of a folder, no other Go than go.mod's.
+# The same commit produces the same bytes on any machine. To verify a release, build it again and compare SHA256SUMS. The files
+# therefore depend on nothing of the build machine: the time is that of the commit, the Go version that of go.mod, and paths,
+# owners and the order of folders have no effect.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { echo "usage: release.sh OUT [ARCH...]" >&2; exit 2; }
@@ -15,7 +16,7 @@ out=$1
 shift
 [ $# -gt 0 ] || set -- amd64 arm64
 
-# Twelve digits, since git shortens by how many commits this clone has.
+# Twelve digits: the length that git chooses depends on the number of commits in the clone.
 version=$(git describe --tags --always --dirty --abbrev=12)
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
@@ -24,8 +25,8 @@ GOTOOLCHAIN=go$(sed -n 's/^go //p' go.mod)
 export GOTOOLCHAIN
 umask 022
 
-# Packages want a digit first and no dash: v1.2.3 is 1.2.3, v1.2.3-rc1 comes before it, what follows v1.2.3 after it, and what has
-# no tag before everything.
+# Versions of packages start with a digit and have no dash. v1.2.3 becomes 1.2.3; v1.2.3-rc1 sorts before it, later commits sort
+# after it, and a commit without a tag sorts before all.
 case $version in
 v[0-9]*) PACKAGE_VERSION=$(echo "$version" | sed -E 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-dirty$/.dirty/; s/-/~/g') ;;
 *) PACKAGE_VERSION=0.0.0~git$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S).$(echo "$version" | tr - .) ;;
@@ -43,13 +44,13 @@ tools=$PWD/bin/tools
 go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" \
 	github.com/goreleaser/nfpm/v2/cmd/nfpm github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 
-# settle DIR: all that cp and umask leave open.
-settle() {
+# normalize DIR: set times and modes, which depend on cp and umask.
+normalize() {
 	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	chmod -R u=rwX,go=rX "$1"
 }
 
-# What is the same for every architecture.
+# Files that are the same for all architectures.
 mkdir -p "$work/common/man" "$work/common/completions" "$work/common/systemd" "$work/common/package"
 go build -trimpath -buildvcs=false -tags man -o "$work/man" ./cmd/weft
 "$work/man" man "$work/common/man"
@@ -67,18 +68,18 @@ for arch; do
 	cp -R "$work"/common/. "$stage/"
 	GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$stage/bin/" \
 		./cmd/weft ./cmd/weft-cni ./cmd/weft-kube ./cmd/weft-bench
-	settle "$stage"
+	normalize "$stage"
 	for format in deb rpm; do
 		(cd "$stage" && ARCH=$arch "$tools/nfpm" package --config "$OLDPWD/deploy/nfpm.yaml" --packager "$format" --target "$out/" >/dev/null)
 	done
-	rm -r "$stage/package" # the packages' scripts
-	settle "$stage"
+	rm -r "$stage/package" # scripts of the packages
+	normalize "$stage"
 	tar -C "$work/$arch" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
 		-cf - "${stage##*/}" | gzip -9n >"$out/${stage##*/}.tar.gz"
 done
 
-# In a copy without .git, which the tool would ask for a version in its own way. awk puts the version in, and leaves the digest of
-# the tool's own program out, which is another one on another machine.
+# In a copy without .git, from which the tool would derive another version. awk inserts the version, and removes the digest of the
+# tool itself, which differs between machines.
 mkdir "$work/source"
 git ls-files -z | tar --null -T - -cf - | tar -C "$work/source" -xf -
 "$tools/cyclonedx-gomod" mod -json -noserial -notimestamp -short-purls -licenses -assert-licenses -output "$work/sbom" "$work/source" 2>"$work/log" ||

@@ -12,11 +12,11 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// mostExposed is how far the unit may lie open, on systemd's scale from 0 to 10 (below 5 it says "OK"): root, capabilities over
-// the network and namespaces, and the host's network are what weft is for, and weigh 3.4 together in systemd 252.
+// mostExposed is the highest exposure level of the unit, on systemd's scale from 0 to 10 (below 5 is "OK"). Root, capabilities
+// for network and namespaces, and the host's network are necessary for weft and amount to 3.4 in systemd 252.
 const mostExposed = 3.7
 
-// analyze runs systemd-analyze, which needs no systemd that runs.
+// analyze runs systemd-analyze, which works without a running systemd.
 func analyze(t *testing.T, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
@@ -29,7 +29,7 @@ func analyze(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// unit returns a copy of the unit that starts a program which is on every machine: verify looks whether it is there.
+// unit returns the path of a copy of the unit that starts /bin/true instead of weft: verify needs an existing program.
 func unit(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("systemd/weft.service")
@@ -45,7 +45,7 @@ func unit(t *testing.T) string {
 
 func TestUnitIsValid(t *testing.T) {
 	for line := range strings.Lines(analyze(t, "verify", "--man=no", "--recursive-errors=no", unit(t))) {
-		if strings.Contains(line, "weft.service") { // others are of units of this machine
+		if strings.Contains(line, "weft.service") { // other lines are about units of this machine
 			t.Error(line)
 		}
 	}

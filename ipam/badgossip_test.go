@@ -92,7 +92,7 @@ func TestFalseClaimIsCorrected(t *testing.T) {
 	if got := a.Lookup("pod"); len(got) != 1 || got[0] != lease {
 		t.Errorf("leases %+v", got)
 	}
-	warnings := strings.Join(a.Status().Warnings, "\n")
+	warnings := strings.Join(sentences(a.Status()), "\n")
 	if !strings.Contains(warnings, nodeID(1).String()) || !strings.Contains(warnings, "ipam.db") {
 		t.Errorf("warnings %q", warnings)
 	}

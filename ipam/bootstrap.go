@@ -164,3 +164,16 @@ func (p *pool) saveBootstrap(tx store.Tx) error {
 }
 
 func encodeState(own paxos.State) []byte { return paxos.Append(nil, []paxos.State{own}) }
+
+// RequestBootstrap starts the bootstrap of all ranges that are not divided yet, even if it is lazy. It does not wait for its
+// end; Ready reports that.
+func (a *Allocator) RequestBootstrap() error {
+	return a.do(func() error {
+		for _, p := range a.pools {
+			if _, err := a.ready(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -355,3 +355,11 @@ func (b *bus) allInformed() bool {
 func (b *bus) allReady() bool {
 	return !slices.ContainsFunc(b.nodes, func(n *node) bool { return n.alive && !n.alloc.Ready() })
 }
+
+// sentences returns the findings of a Status as an operator reads them.
+func sentences(s Status) (texts []string) {
+	for _, f := range s.Findings {
+		texts = append(texts, f.Sentences())
+	}
+	return texts
+}

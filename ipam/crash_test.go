@@ -98,7 +98,7 @@ func crashAt(t *testing.T, at int, written bool) (crashed bool) {
 	c.audit()
 	c.check()
 	for _, n := range c.nodes {
-		if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
+		if warnings := sentences(n.alloc.Status()); len(warnings) > 0 {
 			t.Errorf("crash at %d, written %v: node %d: %v", at, written, n.index, warnings)
 		}
 	}

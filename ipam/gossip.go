@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"weft/internal/health"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
 	"weft/ipam/store"
@@ -125,7 +126,7 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 	bootstrapped, reclaiming := p.ring.Bootstrapped(), p.tokensInReclaim()
 	delta, conflicts, err := p.ring.Merge(a.cfg.Self, a.withoutFenced(p, incoming, from))
 	if err != nil {
-		a.warnClusterMismatch(p, err)
+		a.reportClusterMismatch(p, err)
 		return fmt.Errorf("ipam: %w", err)
 	}
 	for _, c := range conflicts {
@@ -154,24 +155,26 @@ func (a *Allocator) mergeRing(incoming *ring.Ring, from origin) error {
 	return nil
 }
 
-// reportConflict counts and logs a conflict that a merge has resolved, and adds a warning to Status. The caller holds
+// reportConflict counts and logs a conflict that a merge has resolved, and adds a finding to Status. The caller holds
 // mu.
 func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 	switch {
 	case c.Reclaimed:
 		a.counts.conflicts[conflictReclaimed].Add(1)
-		p.warn(fmt.Sprintf("%s: the addresses of this node were reclaimed while it was away, and now belong to node %s: its leases "+
-			"of them have ended, attach their owners again", p.prefix, a.name(c.Kept.Owner)))
+		p.reportFinding(health.SpaceReclaimed, "Attach the affected pods again.",
+			"%s: while this node was away its addresses were reclaimed and now belong to node %s; leases from them have ended.",
+			p.prefix, a.name(c.Kept.Owner))
 		a.cfg.Logger.Warn("addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
 		return
 	case c.Ours.Owner == c.Theirs.Owner:
 		a.counts.conflicts[conflictOldState].Add(1)
-		p.warn(fmt.Sprintf("%s: node %s ran with an old copy of its state, and has received its later changes from other nodes: do "+
-			"not restore ipam.db from a backup, move it away instead", p.prefix, a.name(c.Ours.Owner)))
+		p.reportFinding(health.StaleState, "Do not restore ipam.db from a backup; move it away instead.",
+			"%s: node %s ran with an old copy of its state and received its later changes from other nodes.", p.prefix, a.name(c.Ours.Owner))
 	default:
 		a.counts.conflicts[conflictClaim].Add(1)
-		p.warn(fmt.Sprintf("%s: two nodes claimed the same addresses, %s and %s: one of them runs with a copy of old state; "+
-			"move its ipam.db away", p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner)))
+		p.reportFinding(health.OwnershipConflict, "Move ipam.db of that node away.",
+			"%s: two nodes claimed the same addresses, %s and %s: one of them runs with an old copy of its state.",
+			p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner))
 	}
 	a.cfg.Logger.Error("conflict resolved", "peer", c.Theirs.Owner, "err", c.String())
 }
@@ -182,7 +185,7 @@ func (a *Allocator) applyRing(p *pool) error {
 	lost := p.syncSpace(&a.leases)
 	for _, addr := range lost {
 		holder := a.leases.byAddr[addr].Holder
-		p.warn(fmt.Sprintf("%s, leased by %q, now belongs to another node: that lease has ended", addr, holder))
+		p.reportFinding(health.LeaseLost, "Attach that pod again.", "%s, leased by %q, now belongs to another node: the lease has ended.", addr, holder)
 		a.cfg.Logger.Error("lease lost with its addresses", "addr", addr, "owner", holder)
 		a.leases.remove(addr)
 	}
@@ -204,13 +207,13 @@ func (a *Allocator) applyRing(p *pool) error {
 	return nil
 }
 
-// warnClusterMismatch counts a ring that was refused because of its cluster ID, and adds a warning to Status. The
+// reportClusterMismatch counts a ring that was refused because of its cluster ID, and adds a finding to Status. The
 // caller holds mu.
-func (a *Allocator) warnClusterMismatch(p *pool, err error) {
+func (a *Allocator) reportClusterMismatch(p *pool, err error) {
 	if mismatch, ok := errors.AsType[*ring.ClusterMismatchError](err); ok {
 		a.counts.conflicts[conflictBootstrap].Add(1)
-		p.warn(fmt.Sprintf("%s was divided twice, by nodes that had not met (ours is %s, theirs %s): move ipam.db away on the nodes "+
-			"of one of the two and restart them", p.prefix, mismatch.Ours, mismatch.Theirs))
+		p.reportFinding(health.RangeDividedTwice, "Move ipam.db away on the nodes of one of the two and restart them.",
+			"%s was divided twice, by nodes that had not met (ours is %s, theirs %s).", p.prefix, mismatch.Ours, mismatch.Theirs)
 	}
 }
 

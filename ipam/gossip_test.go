@@ -71,15 +71,15 @@ func TestMergeOfAnotherClustersRing(t *testing.T) {
 		t.Errorf("Merge: %v", err)
 	}
 	st := a.Status()
-	if len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], mismatch.Theirs.String()) ||
-		!strings.Contains(st.Warnings[0], "move ipam.db away") {
-		t.Errorf("warnings: %q", st.Warnings)
+	if len(st.Findings) != 1 || !strings.Contains(st.Findings[0].Sentences(), mismatch.Theirs.String()) ||
+		!strings.Contains(st.Findings[0].Sentences(), "Move ipam.db away") {
+		t.Errorf("warnings: %+v", st.Findings)
 	}
 	if got := a.Lookup("x"); len(got) != 1 || got[0] != l {
 		t.Errorf("%+v", got)
 	}
-	if err := a.Merge(b.State()); err == nil || len(a.Status().Warnings) != 1 {
-		t.Errorf("warned twice: %q", a.Status().Warnings)
+	if err := a.Merge(b.State()); err == nil || len(sentences(a.Status())) != 1 {
+		t.Errorf("warned twice: %q", sentences(a.Status()))
 	}
 }
 
@@ -125,7 +125,7 @@ func TestLostAddressesEndTheirLeases(t *testing.T) {
 	if err := a.check(); err != nil {
 		t.Error(err)
 	}
-	if st := a.Status(); st.Leases != 0 || len(st.Warnings) != 2 || !strings.Contains(st.Warnings[1], `10.32.0.1, leased by "x"`) {
+	if st := a.Status(); st.Leases != 0 || len(st.Findings) != 2 || !strings.Contains(st.Findings[1].Sentences(), `10.32.0.1, leased by "x"`) {
 		t.Errorf("%+v", st)
 	}
 	if state, _ := disk.Load(); len(state.Leases) != 0 {
@@ -185,8 +185,8 @@ func TestFailedDiskIsReportedAndNothingIsLeased(t *testing.T) {
 	if a.State() != nil {
 		t.Error("gossips state that may not be durable")
 	}
-	if st := a.Status(); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "could not be written") {
-		t.Errorf("%q", st.Warnings)
+	if st := a.Status(); len(st.Findings) != 1 || !strings.Contains(st.Findings[0].Sentences(), "could not be written") {
+		t.Errorf("%+v", st.Findings)
 	}
 	disk.OnUpdate(nil)
 	disk.Reopen()

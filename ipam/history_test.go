@@ -430,7 +430,7 @@ func (h *history) finish() {
 		}
 	}
 	for _, n := range h.nodes {
-		if n.alive && strings.Contains(fmt.Sprint(n.alloc.Status().Warnings), "not finished") {
+		if n.alive && strings.Contains(fmt.Sprint(sentences(n.alloc.Status())), "not finished") {
 			if _, err := n.alloc.Reclaim(context.Background(), dead...); err != nil {
 				h.t.Fatalf("seed %d: %v", h.seed, err)
 			}

@@ -32,7 +32,7 @@ func (a *Allocator) load() error {
 	}
 	for i, old := range a.pools { // state that is not stored
 		pools[i].requested, pools[i].requestingShare, pools[i].exhaustedAt = old.requested, old.requestingShare, old.exhaustedAt
-		pools[i].warnings = old.warnings
+		pools[i].findings = old.findings
 	}
 	a.pools, a.leases = pools, leaseTable{}
 	return a.loadLeases(state)

@@ -17,16 +17,16 @@ var (
 		"Addresses of a range: owned by this node; free and leased on this node; available on this node and, as last reported, on all "+
 			"reachable nodes; owned by unreachable nodes; total. The states owned, unreachable and total include addresses that are "+
 			"never allocated.",
-		"range", "state")
+		"range", "state").Values("state", "available", "free", "leased", "owned", "total", "unreachable")
 	pendingMetric = metrics.Gauge("ipam_pending",
 		"Operations that wait for the first division of a range, for another node, or for a change of the ring.")
 	donationsMetric = metrics.Counter("ipam_donations_total",
 		"Shares of a range that this node granted to other nodes on request (given), and that it requested and received (received).",
-		"direction")
+		"direction").Values("direction", "given", "received")
 	conflictsMetric = metrics.Counter("ipam_conflicts_total",
 		"Contradictions between nodes about the owner of addresses: two nodes claim the same (claim), a node ran with an old copy of its "+
 			"state (old_state), a range was divided twice (founding), addresses of this node were reclaimed while it was away (reclaimed).",
-		"kind")
+		"kind").Values("kind", conflictNames[1:]...)
 	reclaimsMetric = metrics.Counter("ipam_reclaims_total",
 		"Shares of dead nodes that this node assigned to a new owner, with the agreement of all other nodes.")
 	readyMetric = metrics.Gauge("ipam_ready",

@@ -54,7 +54,7 @@ func TestRestoredBackup(t *testing.T) {
 			if leases := a.Lookup("another"); len(leases) != 0 {
 				t.Errorf("busy %d: the address is leased twice: %v", busy, leases)
 			}
-			warnings := strings.Join(a.Status().Warnings, "\n")
+			warnings := strings.Join(sentences(a.Status()), "\n")
 			for _, want := range []string{"old", addr.String(), "another"} {
 				if !strings.Contains(warnings, want) {
 					t.Errorf("busy %d: warnings %q without %q", busy, warnings, want)
@@ -91,7 +91,7 @@ func TestNeedlessReclaim(t *testing.T) {
 			b.pushPull(lone, b.nodes[1])
 			return len(lone.alloc.Leases()) == 0 && lone.alloc.Ready()
 		})
-		warnings := strings.Join(lone.alloc.Status().Warnings, "\n")
+		warnings := strings.Join(sentences(lone.alloc.Status()), "\n")
 		if !strings.Contains(warnings, lease.Addr.String()) || !strings.Contains(warnings, "reclaimed") {
 			t.Errorf("warnings %q", warnings)
 		}

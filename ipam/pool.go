@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/health"
 	"weft/internal/peer"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
@@ -24,17 +25,17 @@ type pool struct {
 	acceptorStates map[peer.ID]paxos.Acceptor
 	space          space.Space
 
-	requested       bool      // an operation waits for the bootstrap, which is due even if it is lazy
-	bootstrappedAt  time.Time // when this node learned of the division; zero: before New
-	requestingShare bool      // Run is requesting a first share
-	exhaustedAt     time.Time // when every node last replied that it has no addresses for this one; zero: never
-	announcedAt     time.Time // when this node last sent tokens to late bootstrap nodes
-	unsaved         bool      // the ring contains changes of other nodes that are not durable
-	warnings        []string  // for operators, the latest last
+	requested       bool             // an operation waits for the bootstrap, which is due even if it is lazy
+	bootstrappedAt  time.Time        // when this node learned of the division; zero: before New
+	requestingShare bool             // Run is requesting a first share
+	exhaustedAt     time.Time        // when every node last replied that it has no addresses for this one; zero: never
+	announcedAt     time.Time        // when this node last sent tokens to late bootstrap nodes
+	unsaved         bool             // the ring contains changes of other nodes that are not durable
+	findings        []health.Finding // for operators, the latest last
 }
 
-// maxWarnings bounds how many warnings a pool keeps.
-const maxWarnings = 8
+// maxFindings bounds how many findings a pool keeps.
+const maxFindings = 8
 
 // noTokens returns the ring without any token, for messages that only name the range.
 func (p *pool) noTokens() *ring.Ring { return p.ring.Select(func(ring.Token) bool { return false }) }
@@ -47,14 +48,16 @@ func (p *pool) owned(id peer.ID) (addresses uint64) {
 	return addresses
 }
 
-// warn adds a warning, unless there is the same one already.
-func (p *pool) warn(text string) {
-	if slices.Contains(p.warnings, text) {
+// reportFinding adds a finding to Status, unless there is the same one already.
+func (p *pool) reportFinding(code health.Code, remedy, format string, args ...any) {
+	f := health.Finding{Code: code, Text: fmt.Sprintf(format, args...), Remedy: remedy}
+	f.Key = f.Text
+	if slices.Contains(p.findings, f) {
 		return
 	}
-	p.warnings = append(p.warnings, text)
-	if n := len(p.warnings); n > maxWarnings {
-		p.warnings = slices.Clone(p.warnings[n-maxWarnings:])
+	p.findings = append(p.findings, f)
+	if n := len(p.findings); n > maxFindings {
+		p.findings = slices.Clone(p.findings[n-maxFindings:])
 	}
 }
 

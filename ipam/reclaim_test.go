@@ -75,12 +75,12 @@ func TestReclaim(t *testing.T) {
 			b.eventually("the node knows, and has a new share", func() bool {
 				return len(dead.alloc.Leases()) == 0 && dead.alloc.Ready() && dead.owned(dead.id) > 0
 			})
-			warnings := fmt.Sprint(dead.alloc.Status().Warnings)
+			warnings := fmt.Sprint(sentences(dead.alloc.Status()))
 			if !strings.Contains(warnings, "reclaimed") || !strings.Contains(warnings, lease.Addr.String()) {
 				t.Errorf("seed %d: warnings %s, want one about %s", seed, warnings, lease.Addr)
 			}
 			for _, n := range b.nodes[:3] {
-				if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
+				if warnings := sentences(n.alloc.Status()); len(warnings) > 0 {
 					t.Errorf("seed %d: node %d warns %v", seed, n.index, warnings)
 				}
 			}

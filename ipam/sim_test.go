@@ -284,7 +284,7 @@ func (c *cluster) heal() {
 		c.t.Errorf("%d addresses used, %d leased", used, len(c.held))
 	}
 	for _, n := range c.nodes {
-		if warnings := n.alloc.Status().Warnings; len(warnings) > 0 {
+		if warnings := sentences(n.alloc.Status()); len(warnings) > 0 {
 			c.t.Errorf("node %d: %v", n.index, warnings)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/health"
 	"weft/internal/peer"
 	"weft/ipam/space"
 )
@@ -26,7 +27,7 @@ type Status struct {
 	WaitingFor string // a phrase; empty unless State is Waiting
 	Leases     int    // addresses leased on this node
 	Ranges     []RangeStatus
-	Warnings   []string // for operators, each with the remedy
+	Findings   []health.Finding // what is wrong
 }
 
 // RangeStatus is the division of one range.
@@ -55,11 +56,13 @@ func (a *Allocator) Status() (status Status) {
 func (a *Allocator) status() Status {
 	status := Status{State: Ready, Leases: len(a.leases.byAddr)}
 	if a.broken != nil {
-		status.Warnings = append(status.Warnings, fmt.Sprintf("state could not be written (%v): free disk space or replace the disk", a.broken))
+		status.Findings = append(status.Findings, health.Finding{
+			Code: health.StateWriteFailed, Text: fmt.Sprintf("State could not be written: %v.", a.broken), Remedy: "Free space on the disk or repair it.",
+		})
 	}
 	for _, p := range a.pools {
-		status.Warnings = append(status.Warnings, p.warnings...)
-		status.Warnings = append(status.Warnings, a.unfinishedWarnings(p)...)
+		status.Findings = append(status.Findings, p.findings...)
+		status.Findings = append(status.Findings, a.unfinishedFindings(p)...)
 		status.Ranges = append(status.Ranges, a.rangeStatus(p))
 		if p.ready() || status.State == Waiting {
 			continue
@@ -88,13 +91,16 @@ func (a *Allocator) rangeStatus(p *pool) RangeStatus {
 	return rs
 }
 
-// unfinishedWarnings returns a warning for each reclaim that was started and not finished. The caller holds mu.
-func (a *Allocator) unfinishedWarnings(p *pool) (warnings []string) {
+// unfinishedFindings returns a finding for each reclaim that was started and not finished. The caller holds mu.
+func (a *Allocator) unfinishedFindings(p *pool) (findings []health.Finding) {
 	for _, dead := range a.unfinishedReclaims(p) {
-		warnings = append(warnings, fmt.Sprintf("%s: a reclaim of the addresses of node %s was started and not finished: run "+
-			"`weft reclaim %s` again, or start that node", p.prefix, a.name(dead), dead))
+		findings = append(findings, health.Finding{
+			Code: health.ReclaimUnfinished, Key: p.prefix.String() + " " + dead.String(),
+			Text:   fmt.Sprintf("%s: a reclaim of the addresses of node %s was started and not finished.", p.prefix, a.name(dead)),
+			Remedy: fmt.Sprintf("Run \"weft reclaim %s\" again, or start that node.", dead),
+		})
 	}
-	return warnings
+	return findings
 }
 
 // ready reports whether addresses of p are allocated, or would be if any node had one left.

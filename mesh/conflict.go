@@ -15,7 +15,8 @@ var ErrDuplicateKey = errors.New("mesh: another node runs with this node's key")
 
 // An instance message asks the process at an address, which gossip gives for this node's own ID, whether it is another
 // process. In gossip the node's own earlier address and a copy of its disk look the same; only a copy can receive the
-// message and be another instance. The fields are those of the sender; numbers are big endian:
+// message and be another instance (docs/adr/0003-duplicate-keys.md). The fields are those of the sender; numbers are big
+// endian:
 //
 //	 0            8         16         24        25        27
 //	+------------+---------+----------+---------+---------+-----------+

@@ -103,7 +103,7 @@ func (d *dialer) awaitContest(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// start begins to dial t, unless it is dialled already; mu is held. first, when not nil, waits for the first attempt.
+// start begins to dial t, unless it is dialed already; mu is held. first, when not nil, waits for the first attempt.
 func (d *dialer) start(t Target, first *sync.WaitGroup) {
 	if _, running := d.active[t]; running {
 		return

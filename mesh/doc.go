@@ -2,8 +2,8 @@
 // engines.
 //
 // It builds on hashicorp/memberlist: SWIM membership with push/pull of full state, on one UDP and TCP port. The package
-// adds identity (one key pair a node), targets that are dialled without limit, immutable snapshots of the membership for
-// the router, channels for gossip, and a tunnel for nodes that cannot be dialled.
+// adds identity (one key pair a node), targets that are dialed without limit, immutable snapshots of the membership for
+// the router, channels for gossip, and a tunnel for nodes that cannot be dialed.
 //
 // The files by subject:
 //

@@ -32,7 +32,7 @@ func (k GossipKey) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "key(%08x
 
 // keyring holds the keys of a mesh, and chooses the one that seals gossip. All of them open gossip. A cluster can
 // therefore rotate its secret in any order of its nodes: a node that has the new one continues to seal with the old one
-// until every member that is alive has published that it can open the new one.
+// until every member that is alive has published that it can open the new one (docs/adr/0011-rotation-in-any-order.md).
 type keyring struct {
 	// constant
 	ring    *memberlist.Keyring // nil: gossip is plain

@@ -24,6 +24,9 @@ const label = "weft"
 // udpBuffer is the length in bytes of the longest packet that memberlist makes: it fits the tunnel.
 const udpBuffer = 1200
 
+// retransmitMult makes memberlist send each broadcast this many times the logarithm of the number of members.
+const retransmitMult = 4
+
 // streamTimeout bounds one exchange over a stream.
 const streamTimeout = 5 * time.Second
 
@@ -105,7 +108,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.fragments = newFragmenter(m)
 	m.transport = newTunneled(m)
 	m.channels[channelLinks] = m.links
-	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: 4}
+	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: retransmitMult}
 	m.dialer = newDialer(m)
 	return m, nil
 }
@@ -118,7 +121,8 @@ func (m *Mesh) Sender(id ChannelID) Sender { return Sender{mesh: m, channel: id}
 
 // Run joins the network and stays in it until ctx ends (nil) or another node turns out to have the same key
 // (ErrDuplicateKey). It closes the transport. The other members keep the node as alive for some seconds after Run has
-// returned, so that a restart has no effect on them; Leave removes the node from the network.
+// returned, so that a restart has no effect on them; Leave removes the node from the network
+// (docs/adr/0002-sigterm-is-no-goodbye.md).
 func (m *Mesh) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -289,7 +289,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 		if err := b.Connect([]Target{unused}, true); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "only the new target is dialled, without success", func() bool {
+		eventually(t, "only the new target is dialed, without success", func() bool {
 			s := b.TargetStatus()
 			return len(s) == 1 && s[0].Target == unused && s[0].Err != nil
 		})

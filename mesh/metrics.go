@@ -13,13 +13,17 @@ import (
 var metrics metricdef.Table
 
 var (
-	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state")
+	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state").Values("state", "alive", "dead", "left")
 	healthMetric  = metrics.Gauge("mesh_health_score",
 		"This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.")
 	queuedBroadcastsMetric = metrics.Gauge("mesh_queued_broadcasts", "Broadcasts that wait to be sent.")
 	queuedMessagesMetric   = metrics.Gauge("mesh_queued_messages", "Messages to one member each that wait to be sent.")
-	dropsMetric            = metrics.Counter("mesh_drops_total", "Gossip messages that were dropped, by reason.", "reason")
+	dropsMetric            = metrics.Counter("mesh_drops_total", "Gossip messages that were dropped, by reason.", "reason").
+				Values("reason", "malformed", "misdirected", "queue_full", "refused", "rejected", "unknown_kind", "unsent")
 )
+
+// Metrics returns the metrics of this package, for documentation.
+func Metrics() *metricdef.Table { return &metrics }
 
 // drops counts gossip that was dropped, by reason.
 type drops struct {

@@ -16,9 +16,12 @@ const (
 	firstRejoin = 200 * time.Millisecond
 	// rejoinPause is the pause after the first attempt; it grows like those between attempts at a target.
 	rejoinPause = 2 * time.Second
-	// rejoinBatch is how many members are dialled in one attempt.
+	// rejoinBatch is how many members are dialed in one attempt.
 	rejoinBatch = 3
 )
+
+// catchUpPauses are the pauses before the exchanges of catchUp.
+var catchUpPauses = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}
 
 // rejoin dials, with growing pauses, members that are known but not alive: those of earlier runs, and those on the other
 // side of a partition, to which memberlist sends nothing any more after half a minute. It returns when ctx ends.
@@ -68,7 +71,7 @@ func (d *dialer) lost() []netip.AddrPort {
 // a broadcast only as often as suits the few members that it knows by then, so some nodes miss it. Without catchUp they
 // would learn of the new members at the next push/pull, half a minute later or more.
 func (d *dialer) catchUp(ctx context.Context) {
-	for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+	for _, pause := range catchUpPauses {
 		select {
 		case <-ctx.Done():
 			return

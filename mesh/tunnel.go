@@ -16,8 +16,8 @@ import (
 const MaxTunnel = 1240
 
 // Tunnel carries gossip to nodes that cannot be reached at their gossip address, because they can only dial out or
-// because the link is broken. It uses the sessions of the datapath and its relays. Its methods are called from several
-// goroutines, and must not block.
+// because the link is broken. It uses the sessions of the datapath and its relays (docs/adr/0017-dial-out-nodes.md). Its methods
+// are called from several goroutines, and must not block.
 type Tunnel interface {
 	// Send sends msg, of at most MaxTunnel bytes, to the other node's Mesh.FromTunnel. The message may be lost, repeated
 	// or reordered. Send does not keep msg.

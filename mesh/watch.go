@@ -127,7 +127,7 @@ func (m *Mesh) Known() (ids []peer.ID) {
 	return append(ids, slices.Collect(maps.Keys(seen))...)
 }
 
-// Forget marks a node that is not alive as one that has left: the mesh stops dialling it, and soon stops listing it. The
+// Forget marks a node that is not alive as one that has left: the mesh stops dialing it, and soon stops listing it. The
 // node may join again. Forget has no effect on a node that is alive. An error is about the write to disk.
 func (m *Mesh) Forget(id peer.ID) error {
 	if !m.roster.markLeft(id) {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"weft/internal/ether"
@@ -9,64 +10,94 @@ import (
 // Drop is a reason for which a frame or a datagram is dropped. The zero Drop is invalid.
 type Drop uint8
 
-// Reasons. Every frame and datagram that is not carried is counted under one.
+// Reasons; dropReasons has their meanings. Every frame and datagram that is not carried is counted under one.
 const (
 	// Of frames, from the TAP and from peers.
-	DropRunt                  Drop = iota + 1 // shorter than an Ethernet header
-	DropFrameExceedsDeviceMTU                 // longer than the device's MTU and headers
-	DropLinkLocal                             // to 01:80:c2:00:00:0x, which bridges must not forward
-	DropBadSource                             // with a multicast or zero source address
-	DropOffload                               // a superframe, or an incomplete checksum, that contradicts its own headers
+	DropRunt Drop = iota + 1
+	DropFrameExceedsDeviceMTU
+	DropLinkLocal
+	DropBadSource
+	DropOffload
 
 	// Of frames from the TAP.
-	DropLocal                  // to an address on this host: its bridge has not learned it yet
-	DropNoPeer                 // to all peers, or to an unknown address, while there is no peer
-	DropNoRoute                // to a peer without a direct link and without a relay, or a relayed datagram without a route
-	DropNoSession              // to a peer with which no session was made in time
-	DropFrameExceedsPathMTU    // longer than the path to the peer takes, and cannot be fragmented: its sender is informed if possible
-	DropDatagramExceedsLinkMTU // its datagram is larger than the MTU of this host's own link
-	DropSend                   // its datagram could not be sent for another reason
+	DropLocal
+	DropNoPeer
+	DropNoRoute
+	DropNoSession
+	DropFrameExceedsPathMTU
+	DropDatagramExceedsLinkMTU
+	DropSend
 
 	// Of datagrams.
-	DropUnknownPeer // from a node that is not a peer
-	DropTruncated   // shorter than its headers
-	DropVersion     // of another protocol version
-	DropType        // of a type that is not accepted here
-	DropSession     // of an unknown session
-	DropForged      // not sealed by the peer, or modified on its way
-	DropReplayed    // received before
-	DropCounter     // with a counter that no datagram of its session has
-	DropNotSealed   // not sealed, and must be
-	DropMetadata    // with metadata that contradicts itself or the frame
-	DropDevice      // its frame was refused by the TAP
-	DropRelay       // relayed too often, or in a circle
+	DropUnknownPeer
+	DropTruncated
+	DropVersion
+	DropType
+	DropSession
+	DropForged
+	DropReplayed
+	DropCounter
+	DropNotSealed
+	DropMetadata
+	DropDevice
+	DropRelay
 
 	// Of messages of a handshake.
-	DropSecret     // from a sender that has no secret in common with this node, or does not know its key
-	DropBusy       // too many at once
-	DropUnexpected // an answer to nothing
-	DropCipher     // the peer can use none of this node's ciphers
+	DropSecret
+	DropBusy
+	DropUnexpected
+	DropCipher
 
 	numDrops
 )
 
-// dropNames are the values of the label `reason`. Dashboards and alerts depend on them.
-var dropNames = [numDrops]string{
-	DropRunt: "runt", DropFrameExceedsDeviceMTU: "frame_exceeds_device_mtu", DropLinkLocal: "link_local",
-	DropBadSource: "bad_source", DropOffload: "offload", DropLocal: "local", DropNoPeer: "no_peer", DropNoRoute: "no_route",
-	DropNoSession: "no_session", DropFrameExceedsPathMTU: "frame_exceeds_path_mtu",
-	DropDatagramExceedsLinkMTU: "datagram_exceeds_link_mtu", DropSend: "send", DropUnknownPeer: "unknown_peer",
-	DropTruncated: "truncated", DropVersion: "version", DropType: "type", DropSession: "session", DropForged: "forged",
-	DropReplayed: "replayed", DropCounter: "counter", DropNotSealed: "not_sealed", DropMetadata: "metadata",
-	DropDevice: "device", DropRelay: "relay", DropSecret: "secret", DropBusy: "busy", DropUnexpected: "unexpected", DropCipher: "cipher",
+// DropReason describes a reason.
+type DropReason struct {
+	Name    string // the value of the label `reason`; dashboards and alerts depend on it
+	Meaning string // which frames or datagrams are counted, as a phrase
 }
+
+// dropReasons describes all reasons.
+var dropReasons = [numDrops]DropReason{
+	DropRunt:                   {"runt", "shorter than an Ethernet header"},
+	DropFrameExceedsDeviceMTU:  {"frame_exceeds_device_mtu", "longer than the device's MTU and headers"},
+	DropLinkLocal:              {"link_local", "to 01:80:c2:00:00:0x, which bridges must not forward"},
+	DropBadSource:              {"bad_source", "with a multicast or zero source address"},
+	DropOffload:                {"offload", "a superframe, or an incomplete checksum, that contradicts its own headers"},
+	DropLocal:                  {"local", "to an address on this host: its bridge has not learned it yet"},
+	DropNoPeer:                 {"no_peer", "to all peers, or to an unknown address, while there is no peer"},
+	DropNoRoute:                {"no_route", "to a peer without a direct link and without a relay, or a relayed datagram without a route"},
+	DropNoSession:              {"no_session", "to a peer with which no session was made in time"},
+	DropFrameExceedsPathMTU:    {"frame_exceeds_path_mtu", "longer than the path to the peer takes, and cannot be fragmented: its sender is informed if possible"},
+	DropDatagramExceedsLinkMTU: {"datagram_exceeds_link_mtu", "its datagram is larger than the MTU of this host's own link"},
+	DropSend:                   {"send", "its datagram could not be sent for another reason"},
+	DropUnknownPeer:            {"unknown_peer", "from a node that is not a peer"},
+	DropTruncated:              {"truncated", "shorter than its headers"},
+	DropVersion:                {"version", "of another protocol version"},
+	DropType:                   {"type", "of a type that is not accepted here"},
+	DropSession:                {"session", "of an unknown session"},
+	DropForged:                 {"forged", "not sealed by the peer, or modified on its way"},
+	DropReplayed:               {"replayed", "received before"},
+	DropCounter:                {"counter", "with a counter that no datagram of its session has"},
+	DropNotSealed:              {"not_sealed", "not sealed, and must be"},
+	DropMetadata:               {"metadata", "with metadata that contradicts itself or the frame"},
+	DropDevice:                 {"device", "its frame was refused by the TAP"},
+	DropRelay:                  {"relay", "relayed too often, or in a circle"},
+	DropSecret:                 {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
+	DropBusy:                   {"busy", "too many at once"},
+	DropUnexpected:             {"unexpected", "an answer to nothing"},
+	DropCipher:                 {"cipher", "the peer can use none of this node's ciphers"},
+}
+
+// DropReasons returns all reasons, in the order of the constants. The slice is the caller's.
+func DropReasons() []DropReason { return slices.Clone(dropReasons[1:]) }
 
 // String returns the reason as it appears in metrics and JSON.
 func (d Drop) String() string {
 	if d == 0 || d >= numDrops {
 		return "invalid"
 	}
-	return dropNames[d]
+	return dropReasons[d].Name
 }
 
 // MarshalText implements encoding.TextMarshaler with the form of String.

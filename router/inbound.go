@@ -139,7 +139,7 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	switch {
 	case header.Type.IsHandshake():
 		return nil, in.engine.handshakes.queueMessage(datagram, addr)
-	case header.Type == wire.TypeKnock:
+	case header.Type == wire.TypeDialBack:
 		in.engine.dialBacks.handleArrival(header.Counter)
 		return nil, 0
 	}

@@ -98,7 +98,7 @@ func (e *Engine) runDialBacks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-e.dialBackRequests:
-			e.events.DialBack(r.from.Addr, wire.Knock(r.token))
+			e.events.DialBack(r.from.Addr, wire.DialBack(r.token))
 			message := binary.BigEndian.AppendUint64([]byte{controlDialedBack}, r.token)
 			_ = e.sendControl(r.from.egress.Load(), wire.Control{Message: message})
 		}

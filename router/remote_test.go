@@ -68,7 +68,7 @@ func connectRemote(t testing.TB, n *node, k int, secrets ...session.Secret) *rem
 func connectRemoteAs(t testing.TB, n *node, i identity, as Peer, secrets ...session.Secret) *remote {
 	t.Helper()
 	other, err := session.NewNode(session.Config{
-		Private: i.private, Cluster: cluster, Secrets: secrets, Offer: anyCipher, Trusts: n.trusted.Load().contains,
+		Private: i.private, Cluster: cluster, Secrets: secrets, Offer: anyCipher, Trusted: *n.trusted.Load(),
 	})
 	if err != nil {
 		t.Fatal(err)

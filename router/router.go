@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,7 +83,7 @@ type Engine struct {
 	started     atomic.Bool
 	peers       atomic.Pointer[snapshot]
 	longest     atomic.Int64 // length of a frame in bytes: the device's MTU and the headers it does not include
-	trusted     atomic.Pointer[trustList]
+	trusted     atomic.Pointer[session.TrustList]
 	keepalive   atomic.Pointer[map[peer.ID]bool] // peers with which sessions are kept; the map is immutable
 	stagedBytes atomic.Int64
 	drops       dropCounters
@@ -130,9 +129,9 @@ func New(cfg Config) (*Engine, error) {
 	if len(cfg.Secrets) == 0 {
 		tailroom = 0
 	}
-	trusted := &trustList{all: tailroom == 0, prefixes: slices.Clone(cfg.Trusted)}
+	trusted := trustedBy(cfg.Trusted, tailroom)
 	handshakes, err := newHandshakes(session.Config{
-		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusts: trusted.contains,
+		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusted: trusted,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
@@ -157,7 +156,7 @@ func New(cfg Config) (*Engine, error) {
 		onKernel: map[peer.ID]bool{},
 	}
 	e.neighbors.owners = cfg.Owners
-	e.trusted.Store(trusted)
+	e.trusted.Store(&trusted)
 	e.keepalive.Store(&map[peer.ID]bool{})
 	e.peers.Store(newSnapshot(0))
 	if err := e.readMTU(); err != nil {

@@ -7,8 +7,8 @@ import (
 	"weft/tap/taptest"
 )
 
-// TestBackpressure: a writer who is told to wait, as too much is under way on the host, goes on when it is through, though no
-// frame ever leaves by the device and wakes him by the way.
+// TestBackpressure: a writer that has to wait because the host's queue is full continues when the queue has space,
+// although no frame is read from the device, which would wake the writer.
 func TestBackpressure(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {

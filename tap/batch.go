@@ -2,11 +2,11 @@ package tap
 
 import "weft/tap/virtio"
 
-// Batch is the arena that a queue reads frames into: one piece of memory, owned by one goroutine and used again for
-// every batch, so that the hot path allocates nothing.
+// Batch is the arena that a queue reads frames into: one buffer that belongs to one goroutine and is reused for every
+// batch, so that the hot path allocates nothing.
 //
-// Frames lie one behind the other, each with headroom before it and tailroom after it, so that a wire header and a tag
-// can be written around a frame where it lies, and frames of equal size form one contiguous run for the socket:
+// Frames lie one behind the other, each with headroom before it and tailroom behind it. So a wire header and a tag can
+// be written around a frame in place, and frames of equal size form one contiguous run for the socket:
 //
 //	| headroom | frame 0 | tailroom | headroom | frame 1 | tailroom | ...
 type Batch struct {
@@ -15,11 +15,11 @@ type Batch struct {
 	headroom int
 	tailroom int
 	frames   []Frame
-	starts   []int // where the headroom of each frame starts in buf
+	starts   []int // the offset of each frame's headroom in buf
 }
 
-// NewBatch returns an empty batch with room for size bytes and at most frames frames. headroom and tailroom are the
-// bytes kept free around each frame; headroom is at least virtio.HeaderLen, as the kernel's header is read into it.
+// NewBatch returns an empty batch of size bytes for at most frames frames. headroom and tailroom are the free bytes
+// around each frame; headroom is at least virtio.HeaderLen, as the kernel's header is read into it.
 func NewBatch(size, frames, headroom, tailroom int) *Batch {
 	return &Batch{
 		buf:      make([]byte, size),
@@ -30,23 +30,23 @@ func NewBatch(size, frames, headroom, tailroom int) *Batch {
 	}
 }
 
-// Reset empties the batch. What Frames returned before is no longer valid.
+// Reset empties the batch. Earlier results of Frames are no longer valid.
 func (b *Batch) Reset() { b.used, b.frames, b.starts = 0, b.frames[:0], b.starts[:0] }
 
-// Frames returns what was read since Reset, in order. It is valid until the next Reset.
+// Frames returns the frames read since Reset, in order. The result is valid until the next Reset.
 func (b *Batch) Frames() []Frame { return b.frames }
 
 // Headroom returns the number of free bytes before each frame.
 func (b *Batch) Headroom() int { return b.headroom }
 
-// Around returns frame i with its headroom before and its tailroom after it.
+// Around returns frame i with its headroom and its tailroom.
 func (b *Batch) Around(i int) []byte {
 	start := b.starts[i]
 	return b.buf[start : start+b.headroom+len(b.frames[i].Data)+b.tailroom]
 }
 
-// Space returns memory for one more frame of up to most bytes with before bytes of the headroom in front of it, or nil
-// where the batch is full. It is for implementations of Queue: read into it, then Append.
+// Space returns memory for one more frame of up to most bytes, with before bytes of the headroom in front of it, or nil
+// if the batch is full. It is for implementations of Queue, which read into it and then call Append.
 func (b *Batch) Space(before, most int) []byte {
 	if len(b.frames) == cap(b.frames) || b.used+b.headroom+most+b.tailroom > len(b.buf) {
 		return nil
@@ -55,7 +55,7 @@ func (b *Batch) Space(before, most int) []byte {
 	return b.buf[start-before : start+most]
 }
 
-// Append adds the frame of n bytes that was read behind the headroom of the last Space.
+// Append adds the frame of n bytes that was read into the last Space.
 func (b *Batch) Append(offload virtio.Header, n int) {
 	start := b.used + b.headroom
 	b.frames = append(b.frames, Frame{Offload: offload, Data: b.buf[start : start+n : start+n+b.tailroom]})

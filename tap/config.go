@@ -6,45 +6,46 @@ import (
 	"strings"
 )
 
-// Errors that Open wraps, each in a sentence that names the device and the mend.
+// Errors that Open wraps. The errors that wrap them name the device and a remedy.
 var (
-	// ErrNoTun: the kernel offers no /dev/net/tun.
+	// ErrNoTun: the kernel has no /dev/net/tun.
 	ErrNoTun = errors.New("no /dev/net/tun")
 	// ErrPermission: the process may not make interfaces.
 	ErrPermission = errors.New("CAP_NET_ADMIN is missing")
-	// ErrNameInUse: a link of that name exists, or another process holds it.
+	// ErrNameInUse: a link of that name exists, or another process uses it.
 	ErrNameInUse = errors.New("the name is in use")
-	// ErrConfig: a field of Config cannot be meant.
+	// ErrConfig: a field of Config is invalid.
 	ErrConfig = errors.New("bad configuration")
 )
 
-// Limits of Config, which are the kernel's.
+// Limits of Config, from the kernel.
 const (
 	maxName   = 15 // IFNAMSIZ - 1
 	minMTU    = 68
-	maxMTU    = 65521 // with the Ethernet header still 65535 bytes
+	maxMTU    = 65521 // 65535 bytes with the Ethernet header
 	maxQueues = 256   // MAX_TAP_QUEUES
 )
 
-// Config says what interface Open makes.
+// Config describes the interface that Open makes.
 type Config struct {
 	// Name of the interface, at most 15 bytes. It must not exist.
 	Name string
-	// MTU in bytes, the Ethernet header not counted.
+	// MTU in bytes, without the Ethernet header.
 	MTU int
-	// Queues is the number of packet queues, at least 1. The kernel spreads flows over them, so each wants a goroutine.
+	// Queues is the number of packet queues, at least 1. The kernel distributes flows over them, so each needs a
+	// goroutine.
 	Queues int
-	// Plain asks for a TAP without the virtio-net header, which can never carry superframes. Open takes it by itself on
-	// a kernel that knows no such header.
+	// Plain requests a TAP without the virtio-net header, which cannot carry superframes. Open also makes one if the
+	// kernel does not support the header.
 	Plain bool
 }
 
-// Validate returns an error that wraps ErrConfig and names the field that is wrong, or nil.
+// Validate returns an error that wraps ErrConfig and names the invalid field, or nil.
 func (c Config) Validate() error {
 	switch {
 	case c.Name == "" || len(c.Name) > maxName || c.Name == "." || c.Name == ".." ||
 		strings.ContainsAny(c.Name, "/:% \t\n"):
-		return fmt.Errorf("tap: %w: Name %q is no name for an interface", ErrConfig, c.Name)
+		return fmt.Errorf("tap: %w: Name %q is not a valid interface name", ErrConfig, c.Name)
 	case c.MTU < minMTU || c.MTU > maxMTU:
 		return fmt.Errorf("tap: %w: MTU %d is outside %d to %d", ErrConfig, c.MTU, minMTU, maxMTU)
 	case c.Queues < 1 || c.Queues > maxQueues:

@@ -14,7 +14,7 @@ import (
 
 var _ Device = (*device)(nil)
 
-// device is a TAP of the kernel, of either kind.
+// device is a TAP of the kernel, with or without the virtio-net header.
 type device struct {
 	// Constant after Open.
 	name   string
@@ -45,7 +45,7 @@ func (d *device) Queues() []Queue {
 	return queues
 }
 
-// MTU implements Device: it asks the kernel each time, as anybody may change it.
+// MTU implements Device: it asks the kernel each time, as other programs may change it.
 func (d *device) MTU() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +59,7 @@ func (d *device) MTU() (int, error) {
 	return link.Attrs().MTU, nil
 }
 
-// Close implements Device. With its last descriptor the kernel takes the interface away.
+// Close implements Device. The kernel removes the interface with its last descriptor.
 func (d *device) Close() error {
 	if d.closed.Swap(true) {
 		return nil

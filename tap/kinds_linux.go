@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openOffload makes a TAP with the virtio-net header and returns a file a queue. Which offloads the kernel may leave to
-// us is for negotiate to say: until then, it finishes every frame before it hands it over.
+// openOffload makes a TAP with the virtio-net header and returns one file for each queue. Until negotiate has set the
+// offloads, the kernel completes every frame before the reader gets it.
 func openOffload(cfg Config) ([]*os.File, error) {
 	link := &netlink.Tuntap{
 		LinkAttrs:  netlink.LinkAttrs{Name: cfg.Name},
 		Mode:       netlink.TUNTAP_MODE_TAP,
 		NonPersist: true,
 		Queues:     1,
-		// Exclusive: without it the first queue would silently join a multi-queue TAP that another process has made
-		// since the name was looked up, and steal a share of its frames.
+		// Exclusive: without it the first queue would silently become a queue of a multi-queue TAP that another process
+		// made since the name was checked, and take some of its frames.
 		Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_TUN_EXCL,
 	}
 	if err := netlink.LinkAdd(link); err != nil {
@@ -35,9 +35,9 @@ func openOffload(cfg Config) ([]*os.File, error) {
 	return link.Fds, nil
 }
 
-// openPlain makes a TAP without the header and returns a file a queue. water cannot ask for exclusive use; that the
-// name was free a moment ago has to do. Where the kernel refuses, water leaves a descriptor of /dev/net/tun open, with
-// no interface to it.
+// openPlain makes a TAP without the header and returns one file for each queue. water cannot request exclusive use, so
+// the earlier check of the name has to be enough. If the kernel refuses, water leaves a descriptor of /dev/net/tun
+// open, without an interface.
 func openPlain(cfg Config) ([]*os.File, error) {
 	params := water.PlatformSpecificParams{Name: cfg.Name, MultiQueue: cfg.Queues > 1}
 	var files []*os.File
@@ -58,12 +58,12 @@ func openPlain(cfg Config) ([]*os.File, error) {
 	return files, nil
 }
 
-// fileOf returns the file in which water keeps a TAP: batches need its descriptor. Children of the process must not
-// inherit that, or the interface would outlive us, and water does not say so to the kernel.
+// fileOf returns the file of a TAP of water: batches need its descriptor. It sets close-on-exec, which water does not:
+// if child processes inherited the descriptor, the interface would outlive this process.
 func fileOf(rwc io.ReadWriteCloser) (*os.File, error) {
 	file, ok := rwc.(*os.File)
 	if !ok {
-		return nil, fmt.Errorf("water keeps a %T where a file was", rwc)
+		return nil, fmt.Errorf("water has a %T instead of a file", rwc)
 	}
 	raw, err := file.SyscallConn()
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"weft/tap/virtio"
 )
 
-// offloads are what is asked of the kernel, the most first: each step leaves out what an older kernel does not know. USO
-// came with Linux 6.2; all the others are older than any kernel that weft runs on, but may be built or patched out.
+// offloads are the sets of offloads to request from the kernel, the largest first: each step leaves out offloads that
+// an older kernel does not know. USO came with Linux 6.2; all others are older than any kernel that weft supports, but
+// a kernel may be built without them.
 var offloads = []struct {
 	flags    int
 	features virtio.Features
@@ -27,8 +28,9 @@ var offloads = []struct {
 	{unix.TUN_F_CSUM, virtio.FeatureChecksum},
 }
 
-// negotiate tells the kernel what it may leave undone in the frames that it hands over, and returns what it agreed to:
-// the same that it takes undone. It speaks for the whole device, whichever of its descriptors file is.
+// negotiate sets the offloads that the kernel may leave undone in the frames that this process reads, and returns those
+// that the kernel supports. It accepts the same offloads in written frames. The setting is that of the device,
+// whichever of its descriptors file is.
 func negotiate(file *os.File) (virtio.Features, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -46,11 +48,11 @@ func negotiate(file *os.File) (virtio.Features, error) {
 			return 0, fmt.Errorf("TUNSETOFFLOAD: %w", refused)
 		}
 	}
-	return 0, nil // a kernel that finishes every frame itself
+	return 0, nil // a kernel that completes every frame itself
 }
 
-// limitWrites bounds the bytes that a queue may have on the host's stack, not yet taken by a pod: without it, the kernel
-// takes whatever is written, and a host that cannot keep up fills its memory with frames.
+// limitWrites bounds the written bytes of a queue that no pod has received yet. Without it, the kernel accepts every
+// write, and a host under overload fills its memory with frames.
 func limitWrites(file *os.File, size int) error {
 	raw, err := file.SyscallConn()
 	if err != nil {

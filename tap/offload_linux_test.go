@@ -14,7 +14,7 @@ import (
 	"weft/tap/virtio"
 )
 
-// TestOffload: the kernel leaves checksums, and with USO the cutting of UDP, to a device that said it would see to them.
+// TestOffload: the kernel leaves checksums, and with USO the segmentation of UDP, to a device with these features.
 func TestOffload(t *testing.T) {
 	taptest.InNamespace(t)
 	d := open(t, tap.Config{Name: "wd-tap", MTU: 1438, Queues: 2})
@@ -22,7 +22,7 @@ func TestOffload(t *testing.T) {
 	if !d.Features().Has(want) {
 		t.Fatalf("features %b lack some of %b", d.Features(), want)
 	}
-	conn := neighbour(t, d.Name())
+	conn := neighbor(t, d.Name())
 	const segment, count = 500, 20
 	if d.Features().Has(virtio.FeatureUSO) {
 		raw, err := conn.SyscallConn()
@@ -49,7 +49,7 @@ func TestOffload(t *testing.T) {
 	}
 }
 
-// TestPlainPromisesNothing: without the header, nothing can be left undone.
+// TestPlainPromisesNothing: without the header there are no offloads.
 func TestPlainPromisesNothing(t *testing.T) {
 	taptest.InNamespace(t)
 	if d := open(t, tap.Config{Name: "wd-tap", MTU: 1438, Queues: 1, Plain: true}); d.Features() != 0 {
@@ -57,8 +57,8 @@ func TestPlainPromisesNothing(t *testing.T) {
 	}
 }
 
-// neighbour gives the host an address on the interface and returns a socket to another one behind it.
-func neighbour(t *testing.T, name string) *net.UDPConn {
+// neighbor assigns an address to the interface and returns a socket to another address behind it.
+func neighbor(t *testing.T, name string) *net.UDPConn {
 	t.Helper()
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -86,7 +86,7 @@ func neighbour(t *testing.T, name string) *net.UDPConn {
 	return conn
 }
 
-// nextUDP returns the first frame with UDP over IPv4 that comes out of any queue of d.
+// nextUDP returns the first frame with UDP over IPv4 from any queue of d.
 func nextUDP(t *testing.T, d tap.Device) tap.Frame {
 	t.Helper()
 	found := make(chan tap.Frame, 64) // more than the test has sent

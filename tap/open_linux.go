@@ -13,12 +13,12 @@ import (
 	"weft/tap/virtio"
 )
 
-// Open makes the interface that cfg describes, sets its MTU and brings it up. The interface lives as long as the
-// process: nothing has to be tidied up after a crash. IPv6 is turned off on it: the bridge, not its port, is the host's
-// foot in the overlay, and router solicitations of a port would be carried to every node.
+// Open makes the interface that cfg describes, sets its MTU and brings it up. The interface exists as long as the
+// process, so a crash leaves nothing behind. IPv6 is disabled on it: the address of the host in the overlay is on the
+// bridge, and router solicitations of a port would be sent to every node.
 //
-// The errors wrap ErrConfig, ErrNoTun, ErrPermission or ErrNameInUse where a caller could do something about it;
-// whatever the error, nothing is left behind.
+// The errors wrap ErrConfig, ErrNoTun, ErrPermission or ErrNameInUse if a caller can react. On an error nothing is left
+// behind.
 func Open(cfg Config) (Device, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func Open(cfg Config) (Device, error) {
 	return d, nil
 }
 
-// probe returns the flags that the tun driver knows.
+// probe returns the flags that the tun driver supports.
 func probe() (features uint32, err error) {
 	fd, err := unix.Open(netlink.TUN, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
@@ -59,10 +59,10 @@ func probe() (features uint32, err error) {
 	return features, nil
 }
 
-// open makes the interface and sets it up. On error, Close takes away what there is.
+// open makes the interface and sets it up. On an error, Close removes the parts that exist.
 func (d *device) open(cfg Config, features uint32) error {
 	if link, err := d.nl.LinkByName(cfg.Name); err == nil {
-		return fmt.Errorf("tap: %s: %w: there is a %s of that name; choose another, or delete it (ip link del %s)",
+		return fmt.Errorf("tap: %s: %w: a %s has that name; choose another name, or delete it (ip link del %s)",
 			cfg.Name, ErrNameInUse, link.Type(), cfg.Name)
 	}
 	const needed = unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
@@ -99,31 +99,31 @@ func (d *device) open(cfg Config, features uint32) error {
 	return d.setUp(cfg.MTU)
 }
 
-// explain adds to an error of making the interface what it means. netlink formats the number of the error away, so
-// that its text is all there is to tell by.
+// explain adds a cause and a remedy to an error of making the interface. netlink does not wrap the error number, so
+// explain checks the text.
 func explain(name string, err error) error {
 	is := func(errno unix.Errno) bool {
 		return errors.Is(err, errno) || strings.HasSuffix(err.Error(), errno.Error())
 	}
 	switch {
 	case is(unix.EBUSY), is(unix.EEXIST):
-		return fmt.Errorf("tap: %s: %w: another process holds it; stop that, or choose another name: %w", name, ErrNameInUse, err)
+		return fmt.Errorf("tap: %s: %w: another process uses it; stop that process, or choose another name: %w", name, ErrNameInUse, err)
 	case is(unix.EPERM), is(unix.EACCES):
-		return fmt.Errorf("tap: %s: %w: run as root, or add that capability: %w", name, ErrPermission, err)
+		return fmt.Errorf("tap: %s: %w: run as root, or add the capability: %w", name, ErrPermission, err)
 	default:
 		return fmt.Errorf("tap: %s: %w", name, err)
 	}
 }
 
-// What the kernel holds for us, in each direction.
+// Sizes of the kernel's queues, in each direction.
 const (
-	// sendBuffer is in bytes: some hundred superframes, which a pod that is awake takes in a millisecond.
+	// sendBuffer is in bytes: about a hundred superframes, which a running pod receives in a millisecond.
 	sendBuffer = 8 << 20
-	// txQueueLen is in frames or superframes, for each queue: the kernel's own default for a TAP.
+	// txQueueLen is in frames or superframes, for each queue: the kernel's default for a TAP.
 	txQueueLen = 1000
 )
 
-// setUp brings the new interface into the state that Open promises.
+// setUp sets the new interface up as Open documents it.
 func (d *device) setUp(mtu int) error {
 	link, err := d.nl.LinkByName(d.name)
 	if err != nil {
@@ -137,7 +137,7 @@ func (d *device) setUp(mtu int) error {
 		return fmt.Errorf("tap: %s: set txqueuelen %d: %w", d.name, txQueueLen, err)
 	}
 	if err := d.disableIPv6(link); err != nil {
-		return fmt.Errorf("tap: %s: turn IPv6 off: %w", d.name, err)
+		return fmt.Errorf("tap: %s: disable IPv6: %w", d.name, err)
 	}
 	if err := d.nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("tap: %s: bring up: %w", d.name, err)
@@ -145,12 +145,12 @@ func (d *device) setUp(mtu int) error {
 	return nil
 }
 
-// disableIPv6 keeps the kernel from giving link an address. Where /proc/sys is read-only, as in many containers, the
-// interface at least gets no link-local address, without which the kernel solicits nothing.
+// disableIPv6 prevents the kernel from assigning an address to link. If /proc/sys is read-only, as in many containers,
+// the interface only gets no link-local address, without which the kernel sends no solicitation.
 func (d *device) disableIPv6(link netlink.Link) error {
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+d.name+"/disable_ipv6", []byte("1"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil // done, or the kernel has no IPv6
+		return nil // the kernel may have no IPv6
 	}
 	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 	return d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)

@@ -14,10 +14,10 @@ import (
 	"weft/tap/virtio"
 )
 
-// errBatch is a mistake of the caller's: its Batch could not take one frame even when empty.
-var errBatch = errors.New("tap: the batch has no room for a frame")
+// errBatch is an error of the caller: its Batch has no space for a frame even when it is empty.
+var errBatch = errors.New("tap: the batch has no space for a frame")
 
-// queue is one descriptor of a TAP. The reader owns in, the writer out: they share nothing that changes.
+// queue is one descriptor of a TAP. The reader owns in, the writer owns out; the rest is constant.
 type queue struct {
 	// Constant after newQueue.
 	device *device
@@ -29,17 +29,17 @@ type queue struct {
 	out writer
 }
 
-// reader is the state of ReadFrames. It is a field so that the function the poller calls is made only once.
+// reader is the state of ReadFrames. It is a field so that the function for the poller is made only once.
 type reader struct {
 	poll  func(fd uintptr) bool
 	batch *Batch
 	n     int
-	// failed counts the frames that could not be read, in one call.
+	// failed counts the frames of one call that could not be read.
 	failed int
 	err    error
 }
 
-// maxFailed is how many frames in one call may be unreadable before the device is taken to be broken.
+// maxFailed is the most unreadable frames of one call; with more the device counts as broken.
 const maxFailed = 64
 
 // writer is the state of WriteFrames.
@@ -47,14 +47,14 @@ type writer struct {
 	poll   func(fd uintptr) bool
 	frames []Frame // still to write
 	n      int     // written
-	err    error   // the first refusal
+	err    error   // of the first refused frame
 	fatal  error
-	used   int // of iov, at most, since the last clear: so that no frame is kept alive
+	used   int // the most used elements of iov since the last clear, which drops references to frames
 	header [virtio.HeaderLen]byte
 	iov    [maxIov]unix.Iovec
 }
 
-// maxIov is how many pieces the kernel takes in one call, UIO_MAXIOV: the header, Data and More of a frame.
+// maxIov is the most pieces of one call, UIO_MAXIOV: the header, Data and More of a frame.
 const maxIov = MaxPieces + 2
 
 func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
@@ -67,14 +67,14 @@ func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
 	return q, nil
 }
 
-// ReadFrames implements Queue. The goroutine sleeps in the runtime's poller, not in a thread of its own.
+// ReadFrames implements Queue. The goroutine waits in the runtime's poller, and uses no thread.
 func (q *queue) ReadFrames(b *Batch) (int, error) {
 	q.in.batch, q.in.n, q.in.err, q.in.failed = b, 0, nil, 0
 	err := q.raw.Read(q.in.poll)
 	q.in.batch = nil
 	switch {
 	case q.in.n > 0:
-		return q.in.n, nil // an error that stays is there again at the next call
+		return q.in.n, nil // a persistent error occurs again in the next call
 	case q.device.closed.Load():
 		return 0, net.ErrClosed
 	case err != nil:
@@ -83,7 +83,7 @@ func (q *queue) ReadFrames(b *Batch) (int, error) {
 	return 0, q.explain("read", q.in.err)
 }
 
-// read takes frames until there is none left or the batch is full. It returns false to be called again once the
+// read reads frames until there is none left or the batch is full. It returns false to be called again when the
 // descriptor is readable.
 func (q *queue) read(fd uintptr) (done bool) {
 	in := &q.in
@@ -102,7 +102,7 @@ func (q *queue) read(fd uintptr) (done bool) {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EINVAL && in.failed < maxFailed:
-			in.failed++ // a superframe that the driver has no words for; it has thrown it away
+			in.failed++ // a superframe that the driver cannot describe, and has dropped
 			continue
 		case err != nil:
 			in.err = err
@@ -138,7 +138,7 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	return out.n, out.err
 }
 
-// write hands over what is left of the frames. It returns false to be called again once the descriptor is writable.
+// write writes the remaining frames. It returns false to be called again when the descriptor is writable.
 func (q *queue) write(fd uintptr) (done bool) {
 	out := &q.out
 	for len(out.frames) > 0 {
@@ -166,16 +166,16 @@ func (q *queue) write(fd uintptr) (done bool) {
 	return true
 }
 
-// isWritable asks the driver itself, once it has refused a frame as too many are under way. The driver wakes only those who
-// have asked since, and the runtime's poller, which waits for changes (edge-triggered), asked long before: it would wait for
-// a change that nobody reports.
+// isWritable polls the driver after it has refused a frame because too many are in flight. The driver only wakes
+// waiters that have polled since, and the runtime's poller is edge-triggered and polled long before: without this poll,
+// it would never be woken.
 func isWritable(fd uintptr) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds[:], 0)
 	return err == nil && n > 0 && fds[0].Revents&unix.POLLOUT != 0
 }
 
-// writeOne writes one frame, with its header before it where the TAP has one.
+// writeOne writes one frame, with the virtio-net header before it if the TAP has one.
 func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
 	if len(f.Data) < ether.HeaderLen || len(f.More) > MaxPieces {
 		return unix.EINVAL
@@ -204,13 +204,13 @@ func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
 	return errno
 }
 
-// set makes b the piece i of what is written next.
+// set makes b the piece i of the next write.
 func (w *writer) set(i int, b []byte) {
 	w.iov[i].Base = &b[0]
 	w.iov[i].SetLen(len(b))
 }
 
-// explain says what an error of a system call means.
+// explain wraps an error of a system call.
 func (q *queue) explain(verb string, err error) error {
 	if errors.Is(err, unix.EBADFD) {
 		return q.gone(verb, err)
@@ -218,8 +218,8 @@ func (q *queue) explain(verb string, err error) error {
 	return fmt.Errorf("tap: %s: %s: %w", q.device.name, verb, err)
 }
 
-// gone says what it means that a descriptor nobody has closed is no longer good: the kernel lets go of it when its
-// interface is deleted, and whoever waits in the poller hears of that from there.
+// gone returns the error for an open descriptor that became invalid: the kernel detaches it when its interface is
+// deleted, and wakes the poller.
 func (q *queue) gone(verb string, err error) error {
-	return fmt.Errorf("tap: %s: %s: somebody has deleted the interface: %w", q.device.name, verb, err)
+	return fmt.Errorf("tap: %s: %s: the interface was deleted: %w", q.device.name, verb, err)
 }

@@ -1,6 +1,7 @@
-// Package tap is the host side of the datapath: a device that hands over the frames which the bridge sends out of it.
+// Package tap is the host side of the datapath: a device with which a process reads and writes the frames of a bridge
+// port.
 //
-// The seam is Device and Queue; Open returns the kernel's TAP, taptest has the same in memory, and one conformance
+// The seam is Device and Queue: Open returns a TAP of the kernel, and taptest has a device in memory. One conformance
 // suite (taptest.TestDevice) holds for all of them.
 package tap
 
@@ -10,42 +11,42 @@ import (
 	"weft/tap/virtio"
 )
 
-// MaxFrame is the longest frame in bytes that a queue reads or writes: a superframe's 64 KiB and its Ethernet header.
+// MaxFrame is the longest frame of a queue in bytes: a superframe of 64 KiB and its Ethernet header.
 const MaxFrame = 65535 + 18
 
-// MaxPieces is how many pieces the Frames given to a queue may have in More: what the kernel takes in one call.
+// MaxPieces is the most pieces in More of a Frame that is written to a queue: the limit of the kernel for one call.
 const MaxPieces = 1024 - 2
 
-// ErrFrame is wrapped by WriteFrames for a frame that the device refused, such as one shorter than an Ethernet
-// header: the rest of the batch was written all the same.
+// ErrFrame is wrapped by the error of WriteFrames for a frame that the device refused, such as one shorter than an
+// Ethernet header. The rest of the batch was written nonetheless.
 var ErrFrame = errors.New("tap: frame refused by the device")
 
-// Frame is an Ethernet frame, or a superframe where its Offload says so.
+// Frame is an Ethernet frame, or a superframe if its Offload has a GSO type.
 type Frame = virtio.Frame
 
 // Queue is one of a device's packet queues. The kernel keeps a flow on one queue. One goroutine may read while another
-// writes; two may not read at once, nor two write.
+// writes, but not more.
 type Queue interface {
-	// ReadFrames waits until the device has a frame, then appends to b all that are there and fit, and returns how many.
-	// The frames lie in b's memory: they are b's owner's until its next Reset. After Close the error is net.ErrClosed.
+	// ReadFrames waits until the device has a frame, then appends all available frames that fit to b, and returns their
+	// number. The frames lie in b's memory and are valid until its next Reset. After Close the error is net.ErrClosed.
 	ReadFrames(b *Batch) (n int, err error)
 
-	// WriteFrames hands frames to the kernel in order and returns how many it took. A frame refused is skipped; the
-	// error, which wraps ErrFrame, is the first such. Frames are not kept. After Close the error is net.ErrClosed.
+	// WriteFrames writes frames in order and returns the number written. It skips refused frames and returns the error
+	// of the first one, which wraps ErrFrame. It does not keep frames. After Close the error is net.ErrClosed.
 	WriteFrames(frames []Frame) (n int, err error)
 }
 
-// Device is a network interface whose other end is this process.
+// Device is a network interface with this process at its other end.
 type Device interface {
-	// Name is the interface's name, as "ip link" shows it.
+	// Name returns the name of the interface.
 	Name() string
-	// MTU is the largest payload of a frame in bytes, the Ethernet header not counted.
+	// MTU returns the largest payload of a frame in bytes, without the Ethernet header.
 	MTU() (int, error)
-	// Features says what the device's frames may leave undone: those that ReadFrames returns leave nothing else undone,
-	// and those given to WriteFrames may not.
+	// Features returns the offloads of the device: the work that may be left undone in frames from ReadFrames, and in
+	// frames to WriteFrames.
 	Features() virtio.Features
-	// Queues returns the device's queues, at least one, the same ones at each call.
+	// Queues returns the queues of the device, at least one; they never change.
 	Queues() []Queue
-	// Close takes the interface away and ends every ReadFrames. It may be called from any goroutine, and again.
+	// Close removes the interface and ends every ReadFrames. It may be called from any goroutine, and more than once.
 	Close() error
 }

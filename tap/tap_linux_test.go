@@ -16,7 +16,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// kinds are the devices of the kernel.
+// kinds are the kinds of kernel devices.
 var kinds = []struct {
 	name  string
 	plain bool
@@ -45,7 +45,7 @@ func open(t *testing.T, cfg tap.Config) tap.Device {
 	return d
 }
 
-// TestState: the interface is as Open promises, and gone with Close.
+// TestState: the interface is set up as Open documents it, and Close removes it.
 func TestState(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// readAll has what comes out of any queue of d given to got, which is called from several goroutines, until d is closed.
+// readAll calls got with every frame from any queue of d until d is closed, from several goroutines.
 func readAll(d tap.Device, got func(f tap.Frame)) {
 	for _, q := range d.Queues() {
 		go func() {
@@ -90,7 +90,7 @@ func readAll(d tap.Device, got func(f tap.Frame)) {
 	}
 }
 
-// TestQueues: every frame comes out of exactly one of several queues.
+// TestQueues: every frame is read from exactly one of several queues.
 func TestQueues(t *testing.T) {
 	const frames = 64
 	for _, kind := range kinds {
@@ -147,7 +147,8 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestNameInUse: a link of any kind, and a TAP of another holder, are refused and left alone.
+// TestNameInUse: the name of a link of any kind, or of a TAP of another process, is refused, and the link is not
+// changed.
 func TestNameInUse(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -167,7 +168,7 @@ func TestNameInUse(t *testing.T) {
 	}
 }
 
-// refused checks that Open(cfg) fails with an error that is want and says words.
+// refused checks that Open(cfg) fails with an error that is want and contains words.
 func refused(t *testing.T, cfg tap.Config, want error, words ...string) {
 	t.Helper()
 	d, err := tap.Open(cfg)
@@ -185,7 +186,7 @@ func refused(t *testing.T, cfg tap.Config, want error, words ...string) {
 	}
 }
 
-// TestNoCapability takes CAP_NET_ADMIN from one thread.
+// TestNoCapability drops CAP_NET_ADMIN on one thread.
 func TestNoCapability(t *testing.T) {
 	taptest.InNamespace(t)
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -227,7 +228,7 @@ func TestNoTun(t *testing.T) {
 	}()
 	err := <-done
 	if !errors.Is(err, tap.ErrNoTun) || !strings.Contains(err.Error(), "modprobe tun") {
-		t.Errorf("error %v, want ErrNoTun and the mend", err)
+		t.Errorf("error %v, want ErrNoTun and a remedy", err)
 	}
 }
 
@@ -257,7 +258,7 @@ func TestReadOnlySysctl(t *testing.T) {
 	}
 }
 
-// addrsOfNewTap returns the IPv6 addresses of a TAP that Open has just made.
+// addrsOfNewTap returns the IPv6 addresses of a new TAP.
 func addrsOfNewTap() ([]netlink.Addr, error) {
 	d, err := tap.Open(tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1})
 	if err != nil {
@@ -271,7 +272,7 @@ func addrsOfNewTap() ([]netlink.Addr, error) {
 	return netlink.AddrList(link, netlink.FAMILY_V6)
 }
 
-// TestDeleted: an interface that somebody deletes ends the reader with an error, not with silence.
+// TestDeleted: the deletion of the interface ends the reader with an error.
 func TestDeleted(t *testing.T) {
 	taptest.InNamespace(t)
 	d := open(t, tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1})

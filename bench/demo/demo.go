@@ -1,6 +1,6 @@
-// Package demo shows weft at work on one machine: three nodes in network namespaces that share a secret, a pod on each, pings
-// between all of them, and one TCP stream, sealed, plain and by the kernel, beside the kernel's VXLAN. It removes everything
-// again.
+// Package demo demonstrates weft on one machine. It starts three nodes with a shared secret in network namespaces and
+// attaches a pod to each. It pings between all pods and measures one TCP stream: encrypted, plain, on the kernel path, and
+// through the kernel's VXLAN for comparison. At the end it removes everything.
 package demo
 
 import (
@@ -19,30 +19,30 @@ import (
 	"weft/internal/nettest/cluster"
 )
 
-// Config says how to run the demo.
+// Config configures the demo.
 type Config struct {
 	// Bin is the folder with the weft programs.
 	Bin string
-	// Out takes the story, for people.
+	// Out receives the output, which is for people.
 	Out io.Writer
-	// Seconds is how long each throughput measurement takes.
+	// Seconds is the duration of each throughput measurement.
 	Seconds int
 }
 
-// errRoot is returned where the demo may not make namespaces.
-var errRoot = errors.New("demo: it makes network namespaces and needs root: sudo make demo")
+// errRoot is returned if the demo does not run as root.
+var errRoot = errors.New("demo: creating network namespaces needs root: run sudo make demo")
 
-// switchPatience is how long nodes may take to start and to agree on a path.
-const switchPatience = 20 * time.Second
+// readyTimeout bounds the time for nodes to start, and to agree on a path.
+const readyTimeout = 20 * time.Second
 
-// names of the demo's hosts, each with one pod.
+// names are the names of the demo's hosts. Each host has one pod.
 var names = []string{"a", "b", "c"}
 
-// demo is a run.
+// demo is the state of one run.
 type demo struct {
 	cfg        Config
 	lab        *nettest.Lab
-	secretFile string // that all nodes share here; on machines of their own each has a copy
+	secretFile string // shared by all nodes here; on separate machines each has a copy
 
 	nodes []*cluster.Node
 	pods  []*nettest.Pod
@@ -50,7 +50,7 @@ type demo struct {
 	since []time.Time // when each pod was attached
 }
 
-// Run runs the demo; ctx ends it early. Whatever happens, nothing is left behind.
+// Run runs the demo until it is complete or ctx ends. It removes everything it has created, also after an error.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if os.Geteuid() != 0 {
 		return errRoot
@@ -66,13 +66,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return errors.Join(err, d.logs())
 		}
 	}
-	d.say("\nEverything is removed again.\n")
+	d.printf("\nEverything is removed again.\n")
 	return nil
 }
 
-func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.cfg.Out, format, args...) }
+func (d *demo) printf(format string, args ...any) { _, _ = fmt.Fprintf(d.cfg.Out, format, args...) }
 
-// start makes a secret, starts a daemon on each host and waits until all have met and divided the range.
+// start generates a secret, starts a daemon on each host and waits until all are connected and have divided the range.
 func (d *demo) start(ctx context.Context) error {
 	for _, name := range names {
 		host, err := d.lab.AddHost(name)
@@ -88,16 +88,16 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("Three hosts, one switch. A secret for all, and a node on each:\n  $ weft secret generate > secret\n")
+	d.printf("Three hosts on one switch. A common secret, and a node on each host:\n  $ weft secret generate > secret\n")
 	for _, n := range d.nodes {
 		peers := d.others(n)
-		d.say("  %s$ weft up --secret-file secret %s %s\n", n.Label(), peers[0], peers[1])
+		d.printf("  %s$ weft up --secret-file secret %s %s\n", n.Label(), peers[0], peers[1])
 	}
 	started := time.Now()
 	if err := d.up(ctx, "--secret-file", d.secretFile); err != nil {
 		return err
 	}
-	d.say("All three have met and share the range after %.1f s.\n", time.Since(started).Seconds())
+	d.printf("All three nodes are connected and share the range after %.1f s.\n", time.Since(started).Seconds())
 	return nil
 }
 
@@ -110,7 +110,7 @@ func (d *demo) up(ctx context.Context, flags ...string) error {
 	}
 	for _, n := range d.nodes {
 		for _, what := range []string{"peers=3", "ready"} {
-			if _, err := n.Do(ctx, "wait", "--for", what, "--timeout", switchPatience.String()); err != nil {
+			if _, err := n.Do(ctx, "wait", "--for", what, "--timeout", readyTimeout.String()); err != nil {
 				return err
 			}
 		}
@@ -118,8 +118,8 @@ func (d *demo) up(ctx context.Context, flags ...string) error {
 	return nil
 }
 
-// restart stops all nodes as an upgrade would, so that pods stay and keep their addresses, and starts them with other flags. All of
-// them, as nodes with a secret and nodes without do not understand each other.
+// restart stops all nodes as an upgrade does, so that pods keep their addresses, and starts them with other flags. It
+// restarts all nodes, because nodes with a secret cannot connect to nodes without one.
 func (d *demo) restart(ctx context.Context, flags ...string) error {
 	for _, n := range d.nodes {
 		if err := n.Stop(); err != nil {
@@ -140,7 +140,7 @@ func (d *demo) others(n *cluster.Node) (addrs []string) {
 }
 
 func (d *demo) attach(ctx context.Context) error {
-	d.say("\nA pod on each host:\n")
+	d.printf("\nA pod on each host:\n")
 	for _, n := range d.nodes {
 		pod, err := n.AddPod("pod")
 		if err != nil {
@@ -151,7 +151,7 @@ func (d *demo) attach(ctx context.Context) error {
 			return err
 		}
 		d.pods, d.addrs, d.since = append(d.pods, pod), append(d.addrs, addrs[0]), append(d.since, time.Now())
-		d.say("  %s$ weft attach --netns %s\n     %s\n", n.Label(), pod.Path(), addrs[0])
+		d.printf("  %s$ weft attach --netns %s\n     %s\n", n.Label(), pod.Path(), addrs[0])
 	}
 	return nil
 }
@@ -161,8 +161,8 @@ func (d *demo) ping(ctx context.Context) error {
 	if err := cluster.Ping(ctx, d.pods[last].Space, d.addrs[0]); err != nil {
 		return err
 	}
-	d.say("  the newest pod had its first ping answered %d ms after its attach\n", time.Since(d.since[last]).Milliseconds())
-	d.say("\nEvery pod pings every other:\n")
+	d.printf("  the newest pod received its first ping reply %d ms after it was attached\n", time.Since(d.since[last]).Milliseconds())
+	d.printf("\nEvery pod pings every other:\n")
 	for i, from := range d.pods {
 		for j, to := range d.addrs {
 			if i == j {
@@ -172,7 +172,7 @@ func (d *demo) ping(ctx context.Context) error {
 			if err := cluster.Ping(ctx, from.Space, to); err != nil {
 				return fmt.Errorf("demo: the pod on %s cannot ping the pod on %s: %w", names[i], names[j], err)
 			}
-			d.say("  %s -> %s  answered (%d ms with the start of ping)\n", d.addrs[i], to, time.Since(started).Milliseconds())
+			d.printf("  %s -> %s  reply (%d ms, including the start of ping)\n", d.addrs[i], to, time.Since(started).Milliseconds())
 		}
 	}
 	return nil
@@ -184,42 +184,42 @@ func (d *demo) status(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("\n  a$ weft %s\n%s\n", args[0], out)
+		d.printf("\n  a$ weft %s\n%s\n", args[0], out)
 	}
 	return nil
 }
 
-// ways are how weft carries frames, in the order in which they are measured.
-var ways = []struct {
-	name     string
-	flags    []string // instead of those with the secret; nil: the nodes run as they are
-	datapath api.Datapath
-	sealed   bool
+// modes are the ways in which weft carries frames, in the order of the measurement.
+var modes = []struct {
+	name      string
+	flags     []string // flags to restart the nodes with; nil: the nodes keep running as they were started
+	datapath  api.Datapath
+	encrypted bool
 }{
-	{"weft, sealed, in userspace", nil, api.DatapathUserspace, true},
+	{"weft, encrypted, in userspace", nil, api.DatapathUserspace, true},
 	{"weft, plain, in userspace", []string{"--datapath", "userspace"}, api.DatapathUserspace, false},
 	{"weft, plain, by the kernel", []string{"--datapath", "auto"}, api.DatapathKernel, false},
 }
 
-// throughput measures one TCP stream from pod to pod through weft in all ways, and through a VXLAN that was set up by hand on
+// throughput measures one TCP stream from pod to pod through weft in all modes, and through a VXLAN that it configures on
 // the same hosts.
 func (d *demo) throughput(ctx context.Context) error {
-	d.say("\nOne TCP stream from pod to pod, %d s each (iperf3, cubic, all on this machine):\n", d.cfg.Seconds)
-	rates := make([]float64, len(ways))
-	for i, way := range ways {
-		if way.flags != nil {
-			if err := d.restart(ctx, way.flags...); err != nil {
+	d.printf("\nOne TCP stream from pod to pod, %d s each (iperf3, cubic, all on this machine):\n", d.cfg.Seconds)
+	rates := make([]float64, len(modes))
+	for i, mode := range modes {
+		if mode.flags != nil {
+			if err := d.restart(ctx, mode.flags...); err != nil {
 				return err
 			}
 		}
-		err := d.carriedBy(ctx, way.datapath, way.sealed)
+		err := d.waitDatapath(ctx, mode.datapath, mode.encrypted)
 		if err == nil {
 			rates[i], err = stream(ctx, d.pods[0].Space, d.pods[1].Space, d.addrs[1], d.cfg.Seconds)
 		}
 		if err != nil {
 			return err
 		}
-		d.say("  %-28s %6.2f Gbit/s\n", way.name, rates[i])
+		d.printf("  %-30s %6.2f Gbit/s\n", mode.name, rates[i])
 	}
 	baseline, err := newVXLAN(ctx, d.nodes[0].Host, d.nodes[1].Host)
 	if err != nil {
@@ -229,16 +229,18 @@ func (d *demo) throughput(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("  %-28s %6.2f Gbit/s\n", "the kernel's VXLAN, by hand", vxlan)
-	d.say("  ratios to that: sealed %.2f, plain in userspace %.2f, by the kernel %.2f\n", rates[0]/vxlan, rates[1]/vxlan, rates[2]/vxlan)
+	d.printf("  %-30s %6.2f Gbit/s\n", "the kernel's VXLAN", vxlan)
+	d.printf("  ratios to VXLAN: encrypted %.2f, plain in userspace %.2f, by the kernel %.2f\n",
+		rates[0]/vxlan, rates[1]/vxlan, rates[2]/vxlan)
 	return nil
 }
 
-// carriedBy waits until the first two nodes carry frames to each other as said, and their pods reach each other.
-func (d *demo) carriedBy(ctx context.Context, datapath api.Datapath, sealed bool) error {
-	ctx, cancel := context.WithTimeout(ctx, switchPatience)
+// waitDatapath waits until the pods of the first two nodes reach each other, and the nodes use the given datapath for
+// each other, with or without encryption.
+func (d *demo) waitDatapath(ctx context.Context, datapath api.Datapath, encrypted bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	// The first frame is what starts a session.
+	// A session starts with the first frame.
 	if err := nettest.Until(ctx, func() error { return cluster.Ping(ctx, d.pods[0].Space, d.addrs[1]) }); err != nil {
 		return err
 	}
@@ -249,11 +251,11 @@ func (d *demo) carriedBy(ctx context.Context, datapath api.Datapath, sealed bool
 				return err
 			}
 			for _, p := range peers {
-				if p.Name == names[1-i] && p.State == api.PeerAlive && p.Datapath == datapath && p.Encrypted == sealed {
+				if p.Name == names[1-i] && p.State == api.PeerAlive && p.Datapath == datapath && p.Encrypted == encrypted {
 					return nil
 				}
 			}
-			return fmt.Errorf("demo: %s does not reach %s by %s, encrypted %t: %+v", names[i], names[1-i], datapath, sealed, peers)
+			return fmt.Errorf("demo: %s does not reach %s by %s, encrypted %t: %+v", names[i], names[1-i], datapath, encrypted, peers)
 		}); err != nil {
 			return err
 		}
@@ -261,7 +263,7 @@ func (d *demo) carriedBy(ctx context.Context, datapath api.Datapath, sealed bool
 	return nil
 }
 
-// logs returns what the daemons said, as an error, for a demo that failed.
+// logs returns the logs of the daemons as an error, for a demo that failed.
 func (d *demo) logs() error {
 	var errs []error
 	for _, n := range d.nodes {

@@ -11,10 +11,10 @@ import (
 	"weft/internal/nettest"
 )
 
-// serverPatience is how long iperf3's server may take to listen.
-const serverPatience = 5 * time.Second
+// serverTimeout bounds the time until iperf3's server listens.
+const serverTimeout = 5 * time.Second
 
-// iperfReport is the part of iperf3's JSON that is used.
+// iperfReport has the used fields of iperf3's JSON.
 type iperfReport struct {
 	End struct {
 		Received struct {
@@ -24,8 +24,8 @@ type iperfReport struct {
 	Error string `json:"error"`
 }
 
-// stream sends one TCP stream from one namespace to another for the given seconds and returns the rate at which it was
-// received, in Gbit/s. The congestion control is cubic, whatever the machine's default.
+// stream sends one TCP stream from one namespace to another for the given number of seconds and returns the receive
+// rate, in Gbit/s. The congestion control is always cubic.
 func stream(ctx context.Context, from, to *nettest.Space, addr netip.Addr, seconds int) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+20*time.Second)
 	defer cancel()
@@ -35,9 +35,9 @@ func stream(ctx context.Context, from, to *nettest.Space, addr netip.Addr, secon
 	}
 	defer func() {
 		cancel()
-		_ = server.Wait() // killed where it has not ended with the one stream
+		_ = server.Wait() // cancel has killed it if it did not end after the stream
 	}()
-	listening, stop := context.WithTimeout(ctx, serverPatience)
+	listening, stop := context.WithTimeout(ctx, serverTimeout)
 	defer stop()
 	err := nettest.Until(listening, func() error {
 		_, err := to.Run(listening, "sh", "-c", "ss -Hltn 'sport = :5201' | grep -q .")

@@ -9,16 +9,16 @@ import (
 	"weft/internal/nettest"
 )
 
-// vxlan is the baseline: the kernel's VXLAN between two hosts, a bridge on each with a pod, nothing tuned.
+// vxlan is the baseline: the kernel's VXLAN between two hosts, each with a bridge and a pod, without tuning.
 type vxlan struct {
 	pods  []*nettest.Pod
 	addrs []netip.Addr
 }
 
-// vxlanMTU is what VXLAN over IPv4 leaves of 1,500 bytes.
+// vxlanMTU is the MTU inside VXLAN over IPv4 on an underlay with an MTU of 1,500 bytes.
 const vxlanMTU = nettest.DefaultMTU - 50
 
-// newVXLAN builds the baseline with commands that anybody can type.
+// newVXLAN builds the baseline with ordinary ip commands.
 func newVXLAN(ctx context.Context, a, b *nettest.Host) (*vxlan, error) {
 	v := &vxlan{}
 	for i, hosts := range [][2]*nettest.Host{{a, b}, {b, a}} {

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Config is what drivers need to know.
+// Config configures the drivers.
 type Config struct {
 	// Bin is the folder with the weft programs.
 	Bin string
-	// WeftArgs are given to every "weft up", after the bench's own.
+	// WeftArgs are additional arguments of every "weft up", after the bench's own.
 	WeftArgs []string
 }
 
-// Base is the driver that ratios are taken to.
+// Base is the name of the driver to which ratios are computed.
 const Base = "vxlan"
 
 // All returns every driver, in the order of the report.
@@ -25,8 +25,10 @@ func All(c Config) []Driver {
 		&weft{Config: c, name: "weft-nooffload", summary: "weft, plain, in userspace, without segmentation and checksum offloads",
 			args: []string{"--datapath", "userspace", "--offload", "off"}},
 		&weft{Config: c, name: "weft-kernel", summary: "weft, plain, on its kernel path", args: []string{"--datapath", "kernel"}, path: "kernel"},
-		&weft{Config: c, name: "weft-aes", summary: "weft, sealed with AES-256-GCM", args: []string{"--datapath", "userspace"}, cipher: "aes-256-gcm"},
-		&weft{Config: c, name: "weft-chacha", summary: "weft, sealed with ChaCha20-Poly1305", args: []string{"--datapath", "userspace"}, cipher: "chacha20-poly1305"},
+		&weft{Config: c, name: "weft-aes", summary: "weft, encrypted with AES-256-GCM",
+			args: []string{"--datapath", "userspace"}, cipher: "aes-256-gcm"},
+		&weft{Config: c, name: "weft-chacha", summary: "weft, encrypted with ChaCha20-Poly1305",
+			args: []string{"--datapath", "userspace"}, cipher: "chacha20-poly1305"},
 		&wireguard{},
 		&nebula{},
 		&tinc{},
@@ -34,7 +36,7 @@ func All(c Config) []Driver {
 	}
 }
 
-// Select returns the drivers of those names in the order of All; no name selects all.
+// Select returns the drivers with the given names in the order of All, or all drivers if names is empty.
 func Select(c Config, names []string) ([]Driver, error) {
 	all := All(c)
 	if len(names) == 0 {
@@ -54,7 +56,7 @@ func Select(c Config, names []string) ([]Driver, error) {
 		}
 	}
 	for n := range wanted {
-		return nil, fmt.Errorf("driver: %q is none of %s", n, strings.Join(known, ", "))
+		return nil, fmt.Errorf("driver: %q is unknown: use %s", n, strings.Join(known, ", "))
 	}
 	return chosen, nil
 }

@@ -1,4 +1,4 @@
-// Package driver brings overlays up on a lab: weft in its modes, the kernel's VXLAN, other daemons, and none at all.
+// Package driver starts overlays on a lab: weft in its modes, the kernel's VXLAN, other daemons, or no overlay.
 package driver
 
 import (
@@ -13,40 +13,40 @@ import (
 	"weft/internal/nettest"
 )
 
-// Driver is a way of carrying traffic between the ends of a lab. A driver is used by one goroutine at a time.
+// Driver carries traffic between the ends of a lab. It is used by one goroutine at a time.
 type Driver interface {
-	// Name is what --drivers takes.
+	// Name returns the name for --drivers.
 	Name() string
-	// Summary is a sentence for people.
+	// Summary returns a sentence for people.
 	Summary() string
-	// Prepare fetches and builds what Up needs; it is called once in a run, before all rounds. Its error says why the driver
-	// is not available.
+	// Prepare fetches and builds the programs that Up needs. It is called once per run, before all rounds. Its error is the
+	// reason why the driver is not available.
 	Prepare(ctx context.Context, t *Tools) error
-	// Up brings the overlay up on a lab that has nothing in it yet. It need not wait until packets pass. The overlay is closed
-	// before the lab, also when Up fails and returns one. An error that wraps ErrUnavailable is of this
-	// machine or this version and not of the run.
+	// Up starts the overlay on an empty lab. It need not wait until packets pass. The caller closes the overlay before the
+	// lab, also if Up returns an overlay and an error. An error that wraps ErrUnavailable concerns this machine or version,
+	// not only this run.
 	Up(ctx context.Context, l *lab.Lab) (*Overlay, error)
 }
 
-// ErrUnavailable marks what cannot be measured here.
+// ErrUnavailable is wrapped by errors of a driver that cannot be measured on this machine.
 var ErrUnavailable = errors.New("not available")
 
-// Overlay is what a driver has brought up.
+// Overlay is an overlay that a driver has started.
 type Overlay struct {
-	// Ends are where loads run, in the order of the lab's.
+	// Ends are the endpoints of the loads, in the order of the lab's ends.
 	Ends []lab.End
-	// Facts describe it.
+	// Facts describe the overlay.
 	Facts sample.Facts
-	// Daemons carry its traffic; empty where the kernel does.
+	// Daemons are the processes that carry the traffic; empty if the kernel does.
 	Daemons []*nettest.Process
 
 	undo []func()
 }
 
-// atClose has f called by Close, before what was registered earlier.
+// atClose makes Close call f, before the functions that were registered earlier.
 func (o *Overlay) atClose(f func()) { o.undo = append(o.undo, f) }
 
-// Close ends the daemons and removes what the overlay left outside of the lab.
+// Close ends the daemons and removes the overlay's state outside of the lab.
 func (o *Overlay) Close() {
 	for _, p := range o.Daemons {
 		p.Kill()
@@ -57,7 +57,7 @@ func (o *Overlay) Close() {
 	o.undo = nil
 }
 
-// Pids returns the daemons' process numbers.
+// Pids returns the process IDs of the daemons.
 func (o *Overlay) Pids() []int {
 	pids := make([]int, len(o.Daemons))
 	for i, p := range o.Daemons {
@@ -66,23 +66,23 @@ func (o *Overlay) Pids() []int {
 	return pids
 }
 
-// Alive returns an error with the last words of a daemon that has ended. Without this a load might run through what
-// another daemon left behind.
+// Alive returns an error with the last log line of a daemon that has ended, or nil if all daemons run. It prevents that
+// a load runs through what is left of an overlay.
 func (o *Overlay) Alive() error {
 	for _, p := range o.Daemons {
 		select {
 		case <-p.Done():
-			return fmt.Errorf("driver: the daemon ended: %s", lastWords(p.Logs()))
+			return fmt.Errorf("driver: the daemon ended: %s", lastLine(p.Logs()))
 		default:
 		}
 	}
 	return nil
 }
 
-// patience is how long an overlay may take until packets pass.
-const patience = 20 * time.Second
+// readyTimeout bounds the time until packets pass through a new overlay.
+const readyTimeout = 20 * time.Second
 
-// Ready waits until the first end is reached from all others. It ends as until does.
+// Ready waits until all other ends reach the first end. Errors are as for until.
 func (o *Overlay) Ready(ctx context.Context) error {
 	for _, from := range o.Ends[1:] {
 		if err := o.reach(ctx, from, o.Ends[0]); err != nil {
@@ -92,7 +92,7 @@ func (o *Overlay) Ready(ctx context.Context) error {
 	return nil
 }
 
-// reach waits until one end is reached from another. It ends as until does.
+// reach waits until a ping from one end to another succeeds. Errors are as for until.
 func (o *Overlay) reach(ctx context.Context, from, to lab.End) error {
 	err := o.until(ctx, func(ctx context.Context) error {
 		_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", to.Addr.String())
@@ -104,10 +104,10 @@ func (o *Overlay) reach(ctx context.Context, from, to lab.End) error {
 	return nil
 }
 
-// until calls f until it returns nil. It ends at once when a daemon does: then the error wraps ErrUnavailable, with what the daemon
-// said last.
+// until calls f until it returns nil, for at most readyTimeout. If a daemon ends, it returns immediately, with an error
+// that wraps ErrUnavailable and contains the last log line of the daemon.
 func (o *Overlay) until(ctx context.Context, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	err := nettest.Until(ctx, func() error {
 		if dead := o.Alive(); dead != nil {
@@ -122,8 +122,8 @@ func (o *Overlay) until(ctx context.Context, f func(ctx context.Context) error) 
 	return err
 }
 
-// lastWords returns the line of a daemon's log that says best why it ended: the last one that is not a hint.
-func lastWords(log string) string {
+// lastLine returns the line of a daemon's log that probably explains why it ended: the last one that is not a hint.
+func lastLine(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
 		line := strings.TrimSpace(lines[i])
@@ -131,11 +131,11 @@ func lastWords(log string) string {
 			return line
 		}
 	}
-	return "it said nothing"
+	return "it logged nothing"
 }
 
-// between are the sentences of Facts.Ends.
+// Values of Facts.Ends.
 const (
-	betweenPods  = "pods, each joined by a veth to a bridge on its host"
-	betweenHosts = "the hosts themselves: no bridge and no pod on the way, which flatters it"
+	betweenPods  = "pods, each connected by a veth to a bridge on its host"
+	betweenHosts = "the hosts themselves: no bridge and no pod in the path, which favors this driver"
 )

@@ -6,17 +6,17 @@ import (
 	"testing"
 )
 
-func TestLastWords(t *testing.T) {
+func TestLastLine(t *testing.T) {
 	for log, want := range map[string]string{
-		"":                                "it said nothing",
+		"":                                "it logged nothing",
 		"one\ntwo\n":                      "two",
 		"weft: no\nhint: do this\n\n":     "weft: no",
 		"  spaced  \n":                    "spaced",
-		"hint: only a hint\n":             "it said nothing",
+		"hint: only a hint\n":             "it logged nothing",
 		"a\nweft: x; hint: on one line\n": "weft: x; hint: on one line",
 	} {
-		if got := lastWords(log); got != want {
-			t.Errorf("lastWords(%q) = %q, want %q", log, got, want)
+		if got := lastLine(log); got != want {
+			t.Errorf("lastLine(%q) = %q, want %q", log, got, want)
 		}
 	}
 }
@@ -43,13 +43,13 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-func TestNothingIsFetchedWhereThatIsForbidden(t *testing.T) {
+func TestNoFetchFetchesNothing(t *testing.T) {
 	tools := &Tools{Dir: t.TempDir(), NoFetch: true, Out: io.Discard}
 	if _, err := tools.goTool(t.Context(), "wireguard", wireguardPackage, wireguardVersion); err == nil {
-		t.Error("wireguard-go came from nowhere")
+		t.Error("wireguard-go was found although it is not installed")
 	}
 	if _, err := tools.systemTool(t.Context(), "no-such-program", "no-such-package"); err == nil {
-		t.Error("no-such-program came from nowhere")
+		t.Error("no-such-program was found")
 	}
 	if path, err := tools.systemTool(t.Context(), "sh", "dash"); err != nil || path == "" {
 		t.Errorf("sh: %q, %v", path, err)

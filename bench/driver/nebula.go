@@ -17,11 +17,11 @@ type nebula struct {
 	program, cert string
 }
 
-// What is measured of nebula. The version is the newest that builds with the Go of this module from public modules.
+// Version and settings of nebula. The version is the newest that builds with this module's Go version from public modules.
 const (
 	nebulaPackage = "github.com/slackhq/nebula/cmd/"
 	nebulaVersion = "v1.11.1"
-	nebulaMTU     = nettest.DefaultMTU - 60 // outer IP and UDP 28, its header 16, the tag 16
+	nebulaMTU     = nettest.DefaultMTU - 60 // outer IP and UDP 28, nebula's header 16, the tag 16
 	nebulaPort    = 4242
 	nebulaIf      = "nebula1"
 )
@@ -61,11 +61,13 @@ func (n *nebula) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	}
 	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = nebulaVersion, nebulaMTU, betweenHosts
 	o.Facts.Encrypted, o.Facts.Cipher = true, "aes-256-gcm"
-	o.Facts.Tuned = []string{fmt.Sprintf("tun.mtu %d instead of 1300", nebulaMTU), "listen.read_buffer and write_buffer 10 MB as its example has them"}
+	o.Facts.Tuned = []string{
+		fmt.Sprintf("tun.mtu %d instead of 1300", nebulaMTU), "listen.read_buffer and write_buffer 10 MB as in its example",
+	}
 	return o, nil
 }
 
-// certs makes an authority and a certificate a node.
+// certs creates a certificate authority, and a certificate for each node.
 func (n *nebula) certs(ctx context.Context, l *lab.Lab) error {
 	commands := [][]string{{"ca", "-name", "bench", "-out-crt", "ca.crt", "-out-key", "ca.key"}}
 	for i, h := range l.Ends {
@@ -76,13 +78,13 @@ func (n *nebula) certs(ctx context.Context, l *lab.Lab) error {
 		cmd := exec.CommandContext(ctx, n.cert, args...)
 		cmd.Dir = l.Dir()
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("driver: nebula-cert %s: %w: %s", args[0], err, lastWords(string(out)))
+			return fmt.Errorf("driver: nebula-cert %s: %w: %s", args[0], err, lastLine(string(out)))
 		}
 	}
 	return nil
 }
 
-// config returns the i-th node's configuration: the others at fixed addresses, everything let through.
+// config returns the configuration of the i-th node: the others have fixed addresses, and the firewall accepts everything.
 func (*nebula) config(l *lab.Lab, i int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, `pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}

@@ -20,14 +20,14 @@ import (
 	"weft/internal/nettest"
 )
 
-// openvpn is OpenVPN point to point over UDP, as the distribution has it.
+// openvpn is OpenVPN point to point over UDP, from the distribution's package.
 type openvpn struct {
 	program, version string
 }
 
-// What is measured of OpenVPN.
+// Settings of OpenVPN.
 const (
-	openvpnMTU = 1500 // its default; it fits inner TCP into the underlay by its MSS
+	openvpnMTU = 1500 // the default; OpenVPN fits inner TCP into the underlay by clamping the MSS
 	openvpnIf  = "ovpn0"
 )
 
@@ -52,7 +52,7 @@ func (v *openvpn) Prepare(ctx context.Context, t *Tools) (err error) {
 func (v *openvpn) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o := &Overlay{}
 	if len(l.Ends) != 2 {
-		return o, fmt.Errorf("driver: OpenVPN point to point: %w: it has two ends", ErrUnavailable)
+		return o, fmt.Errorf("driver: OpenVPN point to point: %w: it supports two ends only", ErrUnavailable)
 	}
 	prints := make([]string, 2)
 	for i, h := range l.Ends {
@@ -62,7 +62,8 @@ func (v *openvpn) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 		}
 	}
 	for i, h := range l.Ends {
-		p, err := h.Start(nettest.ProcessConfig{Name: "openvpn", Argv: append([]string{v.program}, v.arguments(l, i, prints[1-i])...)})
+		argv := append([]string{v.program}, v.arguments(l, i, prints[1-i])...)
+		p, err := h.Start(nettest.ProcessConfig{Name: "openvpn", Argv: argv})
 		if err != nil {
 			return o, err
 		}
@@ -71,11 +72,12 @@ func (v *openvpn) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	}
 	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = v.version, openvpnMTU, betweenHosts
 	o.Facts.Encrypted, o.Facts.Cipher = true, "aes-256-gcm"
-	o.Facts.Tuned = []string{"--fast-io", "without the kernel's module for it (DCO)"}
+	o.Facts.Tuned = []string{"--fast-io", "without its kernel module (DCO)"}
 	return o, nil
 }
 
-// arguments returns the i-th end's command line. The peers know each other by their certificates' fingerprints.
+// arguments returns the arguments of the i-th end. The ends authenticate each other by the fingerprints of their
+// certificates.
 func (*openvpn) arguments(l *lab.Lab, i int, peerPrint string) []string {
 	h, role := l.Ends[i], []string{"--tls-server", "--dh", "none"}
 	if i == 1 {
@@ -89,7 +91,7 @@ func (*openvpn) arguments(l *lab.Lab, i int, peerPrint string) []string {
 		"--peer-fingerprint", peerPrint, "--data-ciphers", "AES-256-GCM", "--verb", "1")
 }
 
-// certificate makes a key with its own certificate in the host's folder and returns the certificate's fingerprint.
+// certificate writes a key and a self-signed certificate into the host's folder and returns the certificate's fingerprint.
 func certificate(h *nettest.Host) (string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"weft/internal/nettest"
 )
 
-// raw is the underlay itself: what there is to lose.
+// raw is the underlay without an overlay: the upper bound.
 type raw struct{}
 
 // Name implements Driver.

@@ -11,12 +11,12 @@ import (
 	"weft/internal/nettest"
 )
 
-// tinc is the tinc daemon in its router mode, as the distribution has it.
+// tinc is the tinc daemon in router mode, from the distribution's package.
 type tinc struct {
 	program, version string
 }
 
-// What is measured of tinc.
+// Settings of tinc.
 const (
 	tincMTU = 1400
 	tincIf  = "tinc0"
@@ -72,7 +72,7 @@ func (t *tinc) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	return o, nil
 }
 
-// describe makes a node's folder with its keys, and returns what the others must know of it.
+// describe creates a node's folder with its keys, and returns the host file that the others need.
 func (t *tinc) describe(ctx context.Context, h *nettest.Host, i int) (string, error) {
 	dir := filepath.Join(h.Dir(), "tinc")
 	if err := os.MkdirAll(filepath.Join(dir, "hosts"), 0o700); err != nil {
@@ -80,7 +80,7 @@ func (t *tinc) describe(ctx context.Context, h *nettest.Host, i int) (string, er
 	}
 	conf := fmt.Sprintf("Name = %s\nMode = router\nAddressFamily = ipv4\nInterface = %s\n", h.Label(), tincIf)
 	for _, other := range h.Lab().Hosts() {
-		// One side dials: the later one.
+		// Of each pair, the host with the later name dials.
 		if other.Label() < h.Label() {
 			conf += "ConnectTo = " + other.Label() + "\n"
 		}
@@ -95,11 +95,11 @@ func (t *tinc) describe(ctx context.Context, h *nettest.Host, i int) (string, er
 			return "", fmt.Errorf("driver: %w", err)
 		}
 	}
-	// It asks where to put the keys, and takes its own proposals for an answer.
+	// tincd asks for the names of the key files; an empty line selects the default.
 	cmd := h.Command(ctx, t.program, "-c", dir, "-K", "2048")
 	cmd.Stdin = strings.NewReader("\n\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("driver: tinc's keys: %w: %s", err, lastWords(string(out)))
+		return "", fmt.Errorf("driver: generating keys for tinc: %w: %s", err, lastLine(string(out)))
 	}
 	text, err := os.ReadFile(self)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"weft/internal/nettest"
 )
 
-// vxlan is the kernel's VXLAN between bridges, with a pod on each: the same hops as weft's pods have, no daemon.
+// vxlan is the kernel's VXLAN between bridges with a pod on each: the same path as between weft's pods, without a daemon.
 type vxlan struct{}
 
-// vxlanMTU is what VXLAN over IPv4 leaves of the underlay's.
+// vxlanMTU is the MTU inside VXLAN over IPv4.
 const vxlanMTU = nettest.DefaultMTU - 50
 
 // Name implements Driver.
@@ -23,7 +23,7 @@ func (vxlan) Name() string { return Base }
 
 // Summary implements Driver.
 func (vxlan) Summary() string {
-	return "the kernel's VXLAN from pod to pod, static FDB: what ratios are taken to"
+	return "the kernel's VXLAN from pod to pod, static FDB: the base of all ratios"
 }
 
 // Prepare implements Driver.
@@ -51,11 +51,13 @@ func (v vxlan) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	}
 	o.Facts.Version = "Linux " + kernelRelease()
 	o.Facts.MTU, o.Facts.Ends = vxlanMTU, betweenPods
-	o.Facts.Tuned = []string{"static FDB and neighbours' MACs, no learning on the tunnel", "outer checksum as the kernel has it: " + checksumFlag(shown)}
+	o.Facts.Tuned = []string{
+		"static FDB and neighbors' MACs, no learning on the tunnel", "outer checksum by the kernel's default: " + checksumFlag(shown),
+	}
 	return o, nil
 }
 
-// script returns the commands that anybody can type on the i-th host.
+// script returns the ip and bridge commands that configure the i-th host.
 func (vxlan) script(l *lab.Lab, i int, pod *nettest.Pod) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, `ip link add vxbr type bridge mcast_snooping 0
@@ -69,7 +71,8 @@ ip -n %[4]s link set eth0 up
 `, vxlanMTU, l.Ends[i].Addr(), podMAC(i), pod.Name(), podAddr(i))
 	for j, other := range l.Ends {
 		if j != i {
-			fmt.Fprintf(&s, "bridge fdb append 00:00:00:00:00:00 dev vx0 dst %[2]s\nbridge fdb add %[1]s dev vx0 dst %[2]s\n", podMAC(j), other.Addr())
+			fmt.Fprintf(&s, "bridge fdb append 00:00:00:00:00:00 dev vx0 dst %[2]s\nbridge fdb add %[1]s dev vx0 dst %[2]s\n",
+				podMAC(j), other.Addr())
 		}
 	}
 	return s.String()
@@ -81,7 +84,7 @@ func podAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 99, 0, byte(
 
 var flag = regexp.MustCompile(`\b(no)?udpcsum\b`)
 
-// checksumFlag returns what "ip -d link" says about the outer UDP checksum.
+// checksumFlag returns the flag for the outer UDP checksum in the output of "ip -d link".
 func checksumFlag(shown string) string {
 	if f := flag.FindString(shown); f != "" {
 		return f

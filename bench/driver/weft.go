@@ -18,7 +18,7 @@ type weft struct {
 	name, summary string
 	args          []string
 	cipher        string // empty: plain
-	path          string // which datapath the peers must have reached; empty: userspace
+	path          string // the datapath that the peers must use; empty: userspace
 }
 
 // Name implements Driver.
@@ -30,7 +30,7 @@ func (w *weft) Summary() string { return w.summary }
 // Prepare implements Driver.
 func (w *weft) Prepare(context.Context, *Tools) error {
 	if _, err := os.Stat(filepath.Join(w.Bin, "weft")); err != nil {
-		return fmt.Errorf("driver: %w (make build makes it)", err)
+		return fmt.Errorf("driver: %w (run make build)", err)
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (w *weft) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	return o, w.verify(ctx, o, nodes)
 }
 
-// arguments returns the flags of "weft up", and writes the secret that they name.
+// arguments returns the flags of "weft up", and writes the secret file that they name.
 func (w *weft) arguments(ctx context.Context, l *lab.Lab) ([]string, error) {
 	args := append([]string{}, w.args...)
 	if w.cipher != "" {
@@ -90,7 +90,7 @@ func others(l *lab.Lab, i int) []string {
 	return addrs
 }
 
-// attach puts a pod on a node's overlay when the node is ready.
+// attach waits until a node is ready and attaches a pod to it.
 func (w *weft) attach(ctx context.Context, o *Overlay, n *cluster.Node) error {
 	pod, err := n.AddPod("pod")
 	if err != nil {
@@ -111,7 +111,7 @@ func (w *weft) attach(ctx context.Context, o *Overlay, n *cluster.Node) error {
 	return nil
 }
 
-// verify waits until the traffic to every peer goes the way this driver is about, and takes the facts.
+// verify waits until all nodes use the expected datapath and cipher for every peer, and sets the facts.
 func (w *weft) verify(ctx context.Context, o *Overlay, nodes []*cluster.Node) error {
 	want := w.path
 	if want == "" {
@@ -133,7 +133,7 @@ func (w *weft) verify(ctx context.Context, o *Overlay, nodes []*cluster.Node) er
 		}
 	}
 	for _, n := range nodes {
-		if err := o.until(ctx, func(ctx context.Context) error { return w.peersGo(ctx, n, want) }); err != nil {
+		if err := o.until(ctx, func(ctx context.Context) error { return w.checkPeers(ctx, n, want) }); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
@@ -151,8 +151,8 @@ func orNone(list []string) []string {
 	return list
 }
 
-// peersGo returns an error while a peer of n is carried in another way than wanted.
-func (w *weft) peersGo(ctx context.Context, n *cluster.Node, path string) error {
+// checkPeers returns an error if n uses another datapath or cipher for a peer than expected.
+func (w *weft) checkPeers(ctx context.Context, n *cluster.Node, path string) error {
 	var peers []struct {
 		Name      string `json:"name"`
 		Self      bool   `json:"self"`
@@ -174,7 +174,7 @@ func (w *weft) peersGo(ctx context.Context, n *cluster.Node, path string) error 
 	return nil
 }
 
-// WeftVersion returns what "weft version" prints.
+// WeftVersion returns the version of the weft program in the folder bin, or "unknown".
 func WeftVersion(ctx context.Context, bin string) string {
 	out, err := exec.CommandContext(ctx, filepath.Join(bin, "weft"), "version").Output()
 	if err != nil {

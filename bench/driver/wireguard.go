@@ -17,18 +17,18 @@ import (
 	"weft/internal/nettest"
 )
 
-// wireguard is wireguard-go, the best known tunnel in Go, which has offloads of its own.
+// wireguard is wireguard-go, a widely used tunnel in Go, which also uses segmentation offloads.
 type wireguard struct {
 	program string
 }
 
-// What is measured of wireguard-go.
+// Version and settings of wireguard-go.
 const (
 	wireguardPackage = "golang.zx2c4.com/wireguard"
 	wireguardVersion = "v0.0.0-20260522210424-ecfc5a8d5446"
 	wireguardMTU     = nettest.DefaultMTU - 80
 	wireguardPort    = 51820
-	wireguardSockets = "/var/run/wireguard" // wireguard-go has it built in
+	wireguardSockets = "/var/run/wireguard" // fixed in wireguard-go
 )
 
 // Name implements Driver.
@@ -56,7 +56,7 @@ func (w *wireguard) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 		}
 	}
 	for i, h := range l.Ends {
-		// The control socket is named after the interface and is in one folder for the machine.
+		// The control socket has the name of the interface, in one folder for the whole machine.
 		ifname := fmt.Sprintf("wb%d-%d", os.Getpid(), i)
 		socket := filepath.Join(wireguardSockets, ifname+".sock")
 		p, err := h.Start(nettest.ProcessConfig{Name: "wireguard", Argv: []string{w.program, "-f", ifname}})
@@ -77,7 +77,7 @@ func (w *wireguard) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	return o, nil
 }
 
-// settings returns the i-th node's configuration in the form of the control socket.
+// settings returns the configuration of the i-th node, in the format of the control socket.
 func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "set=1\nprivate_key=%x\nlisten_port=%d\nreplace_peers=true\n", keys[i].Bytes(), wireguardPort)
@@ -90,7 +90,7 @@ func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int) string {
 	return s.String() + "\n"
 }
 
-// configure hands settings to a daemon that may not listen yet.
+// configure waits until a daemon listens on its control socket, and sends the settings to it.
 func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings string) error {
 	var conn net.Conn
 	err := o.until(ctx, func(context.Context) (err error) {
@@ -109,12 +109,12 @@ func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings st
 		return fmt.Errorf("driver: wireguard-go's socket: %w", err)
 	}
 	if answer != "errno=0\n" {
-		return errors.New("driver: wireguard-go refuses its configuration: " + strings.TrimSpace(answer))
+		return errors.New("driver: wireguard-go rejected its configuration: " + strings.TrimSpace(answer))
 	}
 	return nil
 }
 
-// tunnelAddr gives a host's tunnel interface its address and MTU, brings it up, and makes it an end.
+// tunnelAddr waits for a host's tunnel interface, sets its address and MTU, brings it up, and adds it to o.Ends.
 func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, i int, ifname string, mtu int) error {
 	err := o.until(ctx, func(ctx context.Context) error {
 		_, err := h.Run(ctx, "ip", "link", "set", ifname, "mtu", fmt.Sprint(mtu), "up")

@@ -6,15 +6,15 @@ import (
 	"weft/bench/load"
 )
 
-// clock estimates how long the run still takes.
+// clock estimates the remaining time of a run.
 type clock struct {
-	guess   time.Duration            // of a load that has not run yet
-	pending map[string]int           // samples to come, by load
-	took    map[string]time.Duration // in all, by load
-	count   map[string]int           // samples in took
+	guess   time.Duration            // estimated duration of a load that has not run yet
+	pending map[string]int           // remaining samples, by load
+	took    map[string]time.Duration // total duration of the samples so far, by load
+	count   map[string]int           // number of samples in took, by load
 }
 
-// newClock returns the clock of a run with so many drivers.
+// newClock returns the clock of a run with the given number of drivers.
 func newClock(cfg Config, drivers int) clock {
 	c := clock{
 		guess:   time.Duration(cfg.Seconds+3) * time.Second,
@@ -26,7 +26,7 @@ func newClock(cfg Config, drivers int) clock {
 	return c
 }
 
-// done notes that a sample took so long; 0 for one that was left out.
+// done records the duration of a sample; 0 means that the sample was skipped.
 func (c *clock) done(name string, took time.Duration) {
 	c.pending[name]--
 	if took > 0 {
@@ -35,14 +35,14 @@ func (c *clock) done(name string, took time.Duration) {
 	}
 }
 
-// drop notes that a driver will not be measured.
+// drop removes the samples of a driver that will not be measured.
 func (c *clock) drop(loads []load.Load, rounds int) {
 	for _, l := range loads {
 		c.pending[l.Name] -= rounds
 	}
 }
 
-// left returns the estimate, to the second.
+// left returns the estimated remaining time, rounded to seconds.
 func (c *clock) left() time.Duration {
 	var sum time.Duration
 	for name, n := range c.pending {

@@ -17,7 +17,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestRun runs the smallest bench there is, and one driver that cannot start.
+// TestRun runs a minimal bench, with one driver that cannot start.
 func TestRun(t *testing.T) {
 	labtest.RequireRoot(t)
 	dir := t.TempDir()
@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Patience = 0 // the figures do not matter here
+	cfg.Patience = 0 // the test does not check the figures
 	run, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -103,6 +103,6 @@ func TestQuick(t *testing.T) {
 		t.Errorf("full is %+v, %v", c, err)
 	}
 	if _, err := (Options{Drivers: []string{"x"}}).config(&bytes.Buffer{}); err == nil {
-		t.Error("an unknown driver gave no error")
+		t.Error("an unknown driver returned no error")
 	}
 }

@@ -12,14 +12,14 @@ import (
 	"weft/bench/sample"
 )
 
-// sysctls are those that throughput may depend on.
+// sysctls are the kernel settings that may affect the throughput.
 var sysctls = []string{
 	"net.core.rmem_max", "net.core.wmem_max", "net.core.rmem_default", "net.core.netdev_max_backlog", "net.core.default_qdisc",
 	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_congestion_control",
 	"net.bridge.bridge-nf-call-iptables", "kernel.unprivileged_bpf_disabled",
 }
 
-// Machine returns what is known of this machine.
+// Machine returns a description of this machine. Unknown fields are empty.
 func Machine(ctx context.Context) sample.Machine {
 	m := sample.Machine{
 		CPU:      field("/proc/cpuinfo", "model name"),
@@ -31,7 +31,7 @@ func Machine(ctx context.Context) sample.Machine {
 		MemoryGB: memory(field("/proc/meminfo", "MemTotal")),
 	}
 	for _, name := range sysctls {
-		// Dots stand for slashes, as sysctl(8) has it.
+		// Dots stand for slashes, as for sysctl(8).
 		if v := trimmed(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))); v != "" {
 			m.Sysctls[name] = v
 		}
@@ -39,7 +39,7 @@ func Machine(ctx context.Context) sample.Machine {
 	return m
 }
 
-// trimmed returns a file's text on one line, or nothing.
+// trimmed returns the text of a file on one line, or "" if it cannot be read.
 func trimmed(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -62,7 +62,7 @@ func field(path, name string) string {
 	return ""
 }
 
-// memory parses "16384 kB".
+// memory parses text such as "16384 kB" and returns the size in GiB.
 func memory(s string) float64 {
 	kb, _ := strconv.ParseFloat(strings.TrimSuffix(s, " kB"), 64)
 	return kb / (1 << 20)

@@ -15,30 +15,30 @@ import (
 	"weft/bench/sample"
 )
 
-// Options are a run as the command line says it.
+// Options are the options of a run on the command line.
 type Options struct {
-	// Quick takes few drivers and loads, and ends within about three minutes. What is named explicitly stays.
+	// Quick selects few drivers and loads, for a run of about three minutes. It does not override other options.
 	Quick bool
-	// Rounds and Seconds are taken from the kind of run where they are 0, Drivers and Loads where they are empty.
+	// Rounds and Seconds have defaults that depend on Quick if they are 0, Drivers and Loads if they are empty.
 	Rounds, Seconds int
 	Drivers, Loads  []string
-	// Plain has the underlay without segmentation offloads.
+	// Plain disables segmentation offloads on the underlay.
 	Plain bool
-	// NoFetch forbids to build or install other people's programs.
+	// NoFetch forbids building and installing third-party programs.
 	NoFetch bool
-	// Bin is the folder with the weft programs; what is built for the bench goes into a folder below it.
+	// Bin is the folder with the weft programs. Third-party programs are built into a folder below it.
 	Bin string
-	// WeftArgs are further flags of "weft up", separated by blanks.
+	// WeftArgs are additional flags of "weft up", separated by spaces.
 	WeftArgs string
-	// Out is the folder for results, report and pictures; Doc, unless empty, a page of documentation to write as well.
+	// Out is the folder for results, report and pictures. Doc, unless empty, is a page to which the report is also written.
 	Out, Doc string
-	// JSON prints the results as JSON in place of the report.
+	// JSON prints the results as JSON instead of the report.
 	JSON bool
-	// Command is how the run was started.
+	// Command is the command line of the run.
 	Command string
 }
 
-// What a run takes where the options do not say.
+// Defaults of the options.
 const (
 	fullRounds, fullSeconds   = 5, 5
 	quickRounds, quickSeconds = 3, 2
@@ -51,8 +51,8 @@ var (
 	quickLoads   = []string{"tcp1", "tcp4", "udp64", "ping"}
 )
 
-// Main runs the bench as the options say, writes what came of it into their folder, and prints the report. A run that
-// is ended early is written as far as it got.
+// Main runs the bench with the given options, writes the results into the folder o.Out, and prints the report. If ctx
+// ends early, it writes the results so far.
 func Main(ctx context.Context, o Options, stdout, stderr io.Writer) error {
 	cfg, err := o.config(stderr)
 	if err != nil {
@@ -76,10 +76,11 @@ func allUnavailable(r *sample.Results) error {
 	return errors.New("bench: no driver is available")
 }
 
-// config fills in what the options leave open.
+// config returns the Config of a run, with defaults for what the options leave open.
 func (o Options) config(progress io.Writer) (Config, error) {
 	c := Config{
-		Rounds: or(o.Rounds, fullRounds), Seconds: or(o.Seconds, fullSeconds), Plain: o.Plain, Bin: o.Bin, Command: o.Command, Progress: progress,
+		Rounds: or(o.Rounds, fullRounds), Seconds: or(o.Seconds, fullSeconds), Plain: o.Plain, Bin: o.Bin,
+		Command: o.Command, Progress: progress,
 		Tools: &driver.Tools{Dir: filepath.Join(o.Bin, "bench-tools"), NoFetch: o.NoFetch, Out: progress},
 	}
 	drivers, loads := o.Drivers, o.Loads
@@ -99,7 +100,7 @@ func (o Options) config(progress io.Writer) (Config, error) {
 	if c.Loads, err = load.Select(loads); err != nil {
 		return c, err
 	}
-	// Waiting for quiet may double the length of a run, not more.
+	// Waiting for an idle machine may at most double the duration of a run.
 	c.Patience = time.Duration(c.Rounds*len(c.Drivers)*len(c.Loads)*c.Seconds) * time.Second
 	if o.Quick {
 		c.Patience = quickPatience
@@ -114,7 +115,7 @@ func or(value, otherwise int) int {
 	return otherwise
 }
 
-// write puts the results where the options say.
+// write writes the results to o.Out and o.Doc, and prints the report or the results to stdout.
 func (o Options) write(r *sample.Results, stdout, stderr io.Writer) error {
 	if err := report.Write(r, o.Out); err != nil {
 		return err
@@ -138,7 +139,7 @@ func (o Options) write(r *sample.Results, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// List prints the drivers and the loads, each with a sentence.
+// List prints the names and summaries of all drivers and loads.
 func List(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("Drivers, for --drivers:\n")

@@ -14,14 +14,14 @@ import (
 	"weft/bench/sample"
 )
 
-// How samples are kept clean of other work.
+// Limits for work of other processes during a sample.
 const (
-	quietCores    = 0.25             // of others' work, in which a sample is still good
-	quietPatience = 10 * time.Second // for one sample
-	maxTries      = 3
+	quietCores    = 0.25             // a sample is good if other work uses at most this number of cores
+	quietPatience = 10 * time.Second // maximum time to wait for an idle machine before one sample
+	maxTries      = 3                // maximum number of measurements for one sample
 )
 
-// runShape brings a driver up on a new lab and runs loads through it. Its error is that it did not come up.
+// runShape starts a driver on a new lab and runs loads through it. It returns an error if the driver did not start.
 func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver, shape lab.Shape, loads []load.Load) (err error) {
 	l, err := lab.New(ctx, shape)
 	if err != nil {
@@ -29,7 +29,7 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 	}
 	defer func() {
 		if closeErr := l.Close(); closeErr != nil {
-			r.say("%s: leaves something behind: %v", d.Name(), closeErr)
+			r.printf("%s: removing the lab failed: %v", d.Name(), closeErr)
 		}
 	}()
 	if err := l.Plain(ctx, r.cfg.Plain); err != nil {
@@ -50,14 +50,14 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 	}
 	env := &load.Env{Lab: l, Ends: o.Ends, Seconds: r.cfg.Seconds}
 	for i, ld := range loads {
-		s := r.take(ctx, env, o, ld)
+		s := r.measure(ctx, env, o, ld)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		s.Round, s.Driver = round, d.Name()
 		r.results.Samples = append(r.results.Samples, s)
 		r.clock.done(ld.Name, time.Duration(s.Seconds*float64(time.Second)))
-		r.say("%s", r.line(s, ld))
+		r.printf("%s", r.line(s, ld))
 		if dead := o.Alive(); dead != nil && i+1 < len(loads) {
 			r.failed(round, d, loads[i+1:], dead, index)
 			break
@@ -66,8 +66,8 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 	return nil
 }
 
-// take takes a sample, again where other work was in the way, and returns the one that had the least of it.
-func (r *runner) take(ctx context.Context, env *load.Env, o *driver.Overlay, ld load.Load) sample.Sample {
+// measure runs a load, repeats it while other work disturbs it, and returns the sample with the least other work.
+func (r *runner) measure(ctx context.Context, env *load.Env, o *driver.Overlay, ld load.Load) sample.Sample {
 	start := time.Now()
 	var best sample.Sample
 	for try := 1; try <= maxTries && ctx.Err() == nil; try++ {
@@ -76,7 +76,7 @@ func (r *runner) take(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 		if try > 1 {
 			r.patience -= time.Since(began)
 		}
-		if try == 1 || s.Error == "" && (best.Error != "" || s.Foreign < best.Foreign) {
+		if try == 1 || s.Error == "" && (best.Error != "" || s.OtherCores < best.OtherCores) {
 			best = s
 		}
 		best.Tries = try
@@ -88,7 +88,7 @@ func (r *runner) take(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	return best
 }
 
-// once runs a load once, when the machine is idle or patience has ended.
+// once waits until the machine is idle or patience has ended, and runs a load once.
 func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld load.Load) (s sample.Sample) {
 	began := time.Now()
 	idle, err := meter.WaitIdle(ctx, o.Pids(), quietCores, max(min(quietPatience, r.patience), 0))
@@ -108,7 +108,7 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	u := after.Since(before)
 	s = sample.Sample{
 		Values: out.Values, Bytes: out.Bytes, DaemonCPU: u.Daemons.Seconds(), MachineCPU: u.Machine.Seconds(),
-		Foreign: u.Foreign, Busy: u.Foreign > quietCores || !idle,
+		OtherCores: u.OtherCores, Busy: u.OtherCores > quietCores || !idle,
 	}
 	if err := derive(&s, out, u, o.Pids(), ld.Name); err != nil {
 		s.Error = sentence(err)
@@ -116,7 +116,7 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	return s
 }
 
-// derive adds the figures that are about the daemons.
+// derive adds the figures about the daemons and the machine to a sample.
 func derive(s *sample.Sample, out load.Outcome, u meter.Usage, pids []int, name string) error {
 	if gb := float64(out.Bytes) / 1e9; gb > 0 {
 		s.Values[sample.MachineCPU] = u.Machine.Seconds() / gb
@@ -138,7 +138,7 @@ func derive(s *sample.Sample, out load.Outcome, u meter.Usage, pids []int, name 
 	return err
 }
 
-// line returns a sample in a line for people.
+// line returns one line about a sample, for people.
 func (r *runner) line(s sample.Sample, ld load.Load) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "round %d/%d  %-14s %-10s ", s.Round, r.cfg.Rounds, s.Driver, s.Load)
@@ -151,7 +151,7 @@ func (r *runner) line(s sample.Sample, ld load.Load) string {
 		}
 	}
 	if s.Busy {
-		fmt.Fprintf(&b, " (other work: %.2f cores)", s.Foreign)
+		fmt.Fprintf(&b, " (other work: %.2f cores)", s.OtherCores)
 	}
 	return fmt.Sprintf("%s  %s left", b.String(), r.clock.left())
 }

@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Constants of linux/ethtool.h that x/sys does not have.
+// Constants of linux/ethtool.h that x/sys lacks.
 const (
 	featureSet = 4   // ETH_SS_FEATURES
 	nameLength = 32  // ETH_GSTRING_LEN
-	maxNames   = 128 // twice as many as there are: the kernel writes all, whatever it is told
+	maxNames   = 128 // twice the number of features: the kernel writes all names, and ignores the size in the request
 )
 
-// setFeatures sets those offloads of an interface, in the calling thread's namespace, for which want is ok. Others stay.
+// setFeatures switches the offloads of an interface, in the calling thread's namespace, for which want returns ok. Other
+// offloads do not change.
 func setFeatures(ifname string, want func(feature string) (on, ok bool)) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -28,7 +29,7 @@ func setFeatures(ifname string, want func(feature string) (on, ok bool)) error {
 	if err != nil {
 		return err
 	}
-	// struct ethtool_sfeatures: cmd, number of blocks, and a block of 32 features each: which are valid, which are on.
+	// struct ethtool_sfeatures: command, number of blocks, and per block of 32 features two words: valid bits, values.
 	blocks := (len(names) + 31) / 32
 	words := make([]uint32, 2+2*blocks)
 	words[0], words[1] = unix.ETHTOOL_SFEATURES, uint32(blocks)
@@ -49,7 +50,7 @@ func setFeatures(ifname string, want func(feature string) (on, ok bool)) error {
 
 // featureNames returns the names of the kernel's features in the order of their bits.
 func featureNames(fd int, ifname string) ([]string, error) {
-	// struct ethtool_gstrings: cmd, set, number, and the names with zeros after them. The kernel overwrites the number.
+	// struct ethtool_gstrings: command, set, number, and the names, padded with zeros. The kernel overwrites the number.
 	buf := make([]byte, 12+maxNames*nameLength)
 	binary.NativeEndian.PutUint32(buf[0:], unix.ETHTOOL_GSTRINGS)
 	binary.NativeEndian.PutUint32(buf[4:], featureSet)
@@ -69,14 +70,14 @@ func featureNames(fd int, ifname string) ([]string, error) {
 	return names, nil
 }
 
-// ethtoolRequest is struct ifreq of linux/if.h with its pointer, padded to the size that the kernel copies.
+// ethtoolRequest is struct ifreq of linux/if.h with a pointer, padded to the size that the kernel copies.
 type ethtoolRequest struct {
 	name [unix.IFNAMSIZ]byte
 	data unsafe.Pointer
 	_    [24 - unsafe.Sizeof(uintptr(0))]byte
 }
 
-// ethtool hands a command to an interface; what the kernel answers is written over it.
+// ethtool executes a command on an interface. The kernel overwrites command with its answer.
 func ethtool(fd int, ifname string, command []byte) error {
 	request := ethtoolRequest{data: unsafe.Pointer(&command[0])}
 	copy(request.name[:unix.IFNAMSIZ-1], ifname)
@@ -87,8 +88,8 @@ func ethtool(fd int, ifname string, command []byte) error {
 	return nil
 }
 
-// plainFeature says what of an interface's offloads a plain one has: packets are cut in software when they leave, so that sockets
-// still may hand over large ones. gro is whether they are put together on arrival.
+// plainFeature returns the offloads for setFeatures. With plain, the kernel segments packets in software before the
+// interface sends them, so sockets may still send large ones. gro is whether received packets are coalesced.
 func plainFeature(plain, gro bool) func(string) (on, ok bool) {
 	return func(feature string) (on, ok bool) {
 		switch {

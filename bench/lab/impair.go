@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// lossTable drops at random what the switch forwards. It is in the switch's namespace, so that neither end's sending
-// socket learns of the loss.
+// lossTable drops packets at random as the switch forwards them. It is in the switch's namespace, so that sending sockets
+// do not see the loss.
 const lossTable = `table bridge benchloss {
 	chain forward {
 		type filter hook forward priority -10;
@@ -17,8 +17,8 @@ const lossTable = `table bridge benchloss {
 }
 `
 
-// Lose makes the underlay drop so many of 1,000 IPv4 packets, in both directions: all, or only UDP. 0 ends it. It counts
-// packets as they pass the switch, so it takes Plain to make that datagrams and not batches of them.
+// Lose makes the underlay drop perMille of 1,000 IPv4 packets in both directions, or of UDP packets only. 0 ends the loss.
+// A packet here is what passes the switch: call Plain first, or it may be a batch of datagrams.
 func (l *Lab) Lose(ctx context.Context, perMille int, onlyUDP bool) error {
 	match := "ether type ip"
 	if onlyUDP {
@@ -36,15 +36,15 @@ func (l *Lab) Lose(ctx context.Context, perMille int, onlyUDP bool) error {
 	return nil
 }
 
-// Limit bounds what each end sends to so many Mbit/s, with up to 5 ms of queue. 0 ends it.
+// Limit limits the sending rate of each end to mbits Mbit/s, with a queue of at most 5 ms. 0 removes the limit.
 func (l *Lab) Limit(ctx context.Context, mbits int) error {
 	for _, h := range l.Ends {
-		// Removing what is not there fails; there is nothing to say about it.
+		// This fails if there is no limit yet, which is not an error.
 		_, _ = h.Run(ctx, "tc", "qdisc", "del", "dev", underlayIf, "root")
 		if mbits <= 0 {
 			continue
 		}
-		// The burst is what passes in a millisecond, but no less than a batch of packets that comes whole.
+		// The burst is a millisecond of traffic, but at least the size of a batch (64 KB), which the veth sends as one packet.
 		burst := max(mbits*1000/8, 70_000)
 		if _, err := h.Run(ctx, "tc", "qdisc", "add", "dev", underlayIf, "root", "tbf",
 			"rate", fmt.Sprintf("%dmbit", mbits), "burst", fmt.Sprint(burst), "latency", "5ms"); err != nil {
@@ -57,9 +57,9 @@ func (l *Lab) Limit(ctx context.Context, mbits int) error {
 // underlayIf is the interface of each host.
 const underlayIf = "eth0"
 
-// Plain makes the hosts' interfaces like a network card without segmentation offloads: what is sent is cut into packets of the
-// MTU first, and put together on arrival (GRO). Without it a veth hands batches of up to 64 KB over whole, a
-// ride that no wire gives.
+// Plain makes the hosts' interfaces behave like a network card without segmentation offloads: packets are segmented to
+// the MTU before they are sent, and coalesced on arrival (GRO). Without it, a veth passes batches of up to 64 KB as one
+// packet, which no physical link does.
 func (l *Lab) Plain(ctx context.Context, plain bool) error {
 	for _, h := range l.Ends {
 		if err := h.Do(func() error { return setFeatures(underlayIf, plainFeature(plain, plain)) }); err != nil {
@@ -73,12 +73,12 @@ func (l *Lab) Plain(ctx context.Context, plain bool) error {
 	return nil
 }
 
-// IsPlain returns what Plain was told last.
+// IsPlain returns the argument of the last call of Plain.
 func (l *Lab) IsPlain() bool { return l.plain }
 
-// plainPorts does to the ports of the switch, whose namespace the calling thread is in, what Plain does to the hosts: a veth
-// puts together only what comes from a peer that could not have sent it whole. The switch itself puts nothing together, or it
-// would lose batches and not packets.
+// plainPorts does for the ports of the switch what Plain does for the hosts; the calling thread must be in the namespace
+// of the switch. This is necessary because a veth coalesces only packets from a peer that cannot send batches. The ports
+// themselves do not coalesce, because then Lose would drop batches instead of packets.
 func plainPorts(plain bool) error {
 	all, err := net.Interfaces()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package lab is the bench's underlay: hosts in network namespaces joined as the load wants it, whose network can be
-// made lossy, slow, or as plain as a network card without offloads.
+// Package lab is the underlay of the bench: hosts in network namespaces, connected in the shape that a load needs. Their
+// network can drop packets, limit the rate, or behave like a network card without offloads.
 package lab
 
 import (
@@ -11,16 +11,16 @@ import (
 	"weft/internal/nettest"
 )
 
-// Shape is how the hosts of a lab are joined.
+// Shape is how the hosts of a lab are connected.
 type Shape int
 
-// Shapes of a lab. The zero value is none.
+// Shapes of a lab. The zero value is invalid.
 const (
 	// Pair is two hosts on one switch.
 	Pair Shape = iota + 1
-	// Three is three hosts on one switch; the first one is who the others send to.
+	// Three is three hosts on one switch. The second and third send to the first.
 	Three
-	// Chain is two hosts that reach each other only through a third, which routes.
+	// Chain is two hosts that reach each other only through a router.
 	Chain
 )
 
@@ -32,22 +32,23 @@ func (s Shape) String() string {
 // Lab is an underlay. It is used by one goroutine at a time.
 type Lab struct {
 	*nettest.Lab
-	// Ends are the hosts that an overlay joins, in order. A router is not among them.
+	// Ends are the hosts that an overlay connects, in order, without the router.
 	Ends []*nettest.Host
-	// Shape is what New was asked for.
+	// Shape is the shape that was given to New.
 	Shape Shape
 
 	router *nettest.Host
 	plain  bool
 }
 
-// End is where a load runs: a namespace and its address on the overlay.
+// End is an endpoint of loads: a namespace and its address on the overlay.
 type End struct {
 	*nettest.Space
 	Addr netip.Addr
 }
 
-// New builds a lab; it must be closed, which removes everything again. What an earlier run left when it was killed is removed as well.
+// New builds a lab. The caller must close it, which removes everything that New created. New also removes what an earlier
+// run left behind if it was killed.
 func New(ctx context.Context, shape Shape) (*Lab, error) {
 	inner, err := nettest.New(nettest.Config{})
 	if err != nil {
@@ -60,7 +61,7 @@ func New(ctx context.Context, shape Shape) (*Lab, error) {
 	return l, nil
 }
 
-// fill adds the hosts.
+// fill adds the hosts of the shape.
 func (l *Lab) fill(ctx context.Context) error {
 	names := map[Shape][]string{Pair: {"a", "b"}, Three: {"a", "b", "c"}, Chain: {"a", "b"}}[l.Shape]
 	if names == nil {
@@ -79,8 +80,8 @@ func (l *Lab) fill(ctx context.Context) error {
 	return nil
 }
 
-// addRouter puts a router between the two ends. All three stay on one switch, which carries nothing from one end to
-// the other; that needs no second kind of lab, and the packets take the same way.
+// addRouter adds a router between the two ends. All three hosts are on one switch, which drops frames from one end to the
+// other. The packets take the same path as with two switches.
 func (l *Lab) addRouter(ctx context.Context) (err error) {
 	if l.router, err = l.AddHost("router"); err != nil {
 		return fmt.Errorf("lab: %w", err)
@@ -90,8 +91,8 @@ func (l *Lab) addRouter(ctx context.Context) (err error) {
 		return fmt.Errorf("lab: %w", err)
 	}
 	a, b := l.Ends[0], l.Ends[1]
-	for _, way := range [][2]*nettest.Host{{a, b}, {b, a}} {
-		if _, err := way[0].Run(ctx, "ip", "route", "add", way[1].Addr().String(), "via", l.router.Addr().String()); err != nil {
+	for _, pair := range [][2]*nettest.Host{{a, b}, {b, a}} {
+		if _, err := pair[0].Run(ctx, "ip", "route", "add", pair[1].Addr().String(), "via", l.router.Addr().String()); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}
 	}

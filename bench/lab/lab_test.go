@@ -16,7 +16,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// newLab returns a lab that ends with the test.
+// newLab returns a lab that is closed at the end of the test.
 func newLab(t *testing.T, shape lab.Shape) *lab.Lab {
 	t.Helper()
 	labtest.RequireRoot(t)
@@ -51,14 +51,14 @@ func end(l *lab.Lab, i int) lab.End {
 	return lab.End{Space: l.Ends[i].Space, Addr: l.Ends[i].Addr()}
 }
 
-func TestLossIsAsToldAndEnds(t *testing.T) {
+func TestLossHasTheGivenRateAndEnds(t *testing.T) {
 	l := newLab(t, lab.Pair)
 	if err := l.Lose(t.Context(), 500, true); err != nil {
 		t.Fatal(err)
 	}
 	// 5,000 datagrams: 40 % to 60 % are 14 standard deviations.
 	if c := burst(t, l, 64, 10_000, 500*time.Millisecond); c.Lost() < 0.4 || c.Lost() > 0.6 {
-		t.Errorf("of a loss of a half, %v was lost of %d", c.Lost(), c.Sent)
+		t.Errorf("loss of 50 %%: %v of %d datagrams were lost", c.Lost(), c.Sent)
 	}
 	if err := l.Lose(t.Context(), 0, true); err != nil {
 		t.Fatal(err)
@@ -82,11 +82,11 @@ func TestLimitHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out := labtest.Run(t, l.Ends[0].Space, "tc", "qdisc", "show", "dev", "eth0"); strings.Contains(out, "tbf") {
-		t.Errorf("the limit stays: %s", out)
+		t.Errorf("the limit was not removed: %s", out)
 	}
 }
 
-// countTable counts what the switch forwards that no packet of the underlay's MTU can be.
+// countTable counts forwarded packets that are larger than the underlay's MTU.
 const countTable = `table bridge count {
 	chain forward {
 		type filter hook forward priority 0;
@@ -132,7 +132,7 @@ func sendUDP(t *testing.T, l *lab.Lab) {
 		var set error
 		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 1400) })
 		for range 3 {
-			_, _ = conn.Write(make([]byte, 20*1400)) // nobody listens, which later ones are told
+			_, _ = conn.Write(make([]byte, 20*1400)) // no socket listens, so later writes fail
 		}
 		return errors.Join(err, set)
 	})
@@ -161,7 +161,7 @@ func TestChainGoesThroughTheRouter(t *testing.T) {
 	l := newLab(t, lab.Chain)
 	out := labtest.Run(t, l.Ends[0].Space, "ping", "-n", "-c", "1", "-W", "2", l.Ends[1].Addr().String())
 	if !strings.Contains(out, "ttl=63") {
-		t.Errorf("no router took one off the TTL: %s", out)
+		t.Errorf("no router decremented the TTL: %s", out)
 	}
 }
 
@@ -171,6 +171,6 @@ func TestThree(t *testing.T) {
 		t.Errorf("%d ends in a %v", len(l.Ends), l.Shape)
 	}
 	if _, err := lab.New(t.Context(), 0); err == nil {
-		t.Error("no shape gave no error")
+		t.Error("New with an invalid shape returned no error")
 	}
 }

@@ -11,10 +11,10 @@ import (
 // IdleName is the load that does nothing.
 const IdleName = "idle"
 
-// idle waits: the harness measures the daemons beside it.
+// idle returns a load that only waits, while the harness measures the daemons.
 func idle() Load {
 	return Load{
-		Name: IdleName, Summary: "nothing is sent: what the daemons take by being there", Shape: lab.Pair, Headline: sample.RSS,
+		Name: IdleName, Summary: "no traffic: CPU time and memory of idle daemons", Shape: lab.Pair, Headline: sample.RSS,
 		Run: func(ctx context.Context, e *Env) (Outcome, error) {
 			select {
 			case <-ctx.Done():

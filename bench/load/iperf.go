@@ -14,29 +14,29 @@ import (
 	"weft/bench/lab"
 )
 
-// warmUp is how many seconds a stream runs before it is measured.
+// warmUp is the time in seconds that a stream runs before the measurement.
 const warmUp = 1
 
-// iperfGrace is how long iperf3 may take beyond what it measures: slow overlays take a while to hand over results.
+// iperfGrace is the time that iperf3 may need beyond the measurement: on slow overlays it exchanges the results slowly.
 const iperfGrace = 20 * time.Second
 
 // stream is a bulk transfer over TCP.
 type stream struct {
 	from, to lab.End
 	streams  int
-	reverse  bool // the sender listens, which makes to the sender
+	reverse  bool // the server, which is at to, sends
 	seconds  int
 	port     int
 }
 
-// received is what a stream carried.
+// received is the result of a stream.
 type received struct {
 	bitsPerSecond float64 // at the receiver, without warm-up
 	retransmits   float64
-	bytes         uint64 // with warm-up
+	bytes         uint64 // including warm-up
 }
 
-// iperfReport is the part of iperf3's JSON that is used.
+// iperfReport has the used fields of iperf3's JSON.
 type iperfReport struct {
 	Intervals []struct {
 		Sum struct {
@@ -54,7 +54,7 @@ type iperfReport struct {
 	Error string `json:"error"`
 }
 
-// parseIperf reads the JSON that iperf3's client prints.
+// parseIperf parses the JSON output of iperf3's client.
 func parseIperf(text []byte) (received, error) {
 	var r iperfReport
 	if err := json.Unmarshal(text, &r); err != nil {
@@ -64,7 +64,7 @@ func parseIperf(text []byte) (received, error) {
 		return received{}, errors.New("load: iperf3: " + r.Error)
 	}
 	if r.End.Received.BitsPerSecond <= 0 {
-		return received{}, errors.New("load: iperf3: nothing was received")
+		return received{}, errors.New("load: iperf3: no data was received")
 	}
 	got := received{bitsPerSecond: r.End.Received.BitsPerSecond, retransmits: r.End.Sent.Retransmits}
 	for _, i := range r.Intervals {
@@ -73,7 +73,7 @@ func parseIperf(text []byte) (received, error) {
 	return got, nil
 }
 
-// run runs the transfer. The congestion control is cubic, whatever the machine's default.
+// run runs the transfer. The congestion control is always cubic.
 func (s stream) run(ctx context.Context) (received, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.seconds+warmUp)*time.Second+iperfGrace)
 	defer cancel()
@@ -82,7 +82,8 @@ func (s stream) run(ctx context.Context) (received, error) {
 		return received{}, err
 	}
 	defer stop()
-	args := []string{"iperf3", "--client", s.to.Addr.String(), "--bind", s.from.Addr.String(), "--port", strconv.Itoa(s.port), "--congestion", "cubic",
+	args := []string{"iperf3", "--client", s.to.Addr.String(), "--bind", s.from.Addr.String(), "--port", strconv.Itoa(s.port),
+		"--congestion", "cubic",
 		"--time", strconv.Itoa(s.seconds), "--omit", strconv.Itoa(warmUp), "--parallel", strconv.Itoa(s.streams), "--json"}
 	if s.reverse {
 		args = append(args, "--reverse")
@@ -91,10 +92,10 @@ func (s stream) run(ctx context.Context) (received, error) {
 	if err != nil && len(out) == 0 {
 		return received{}, fmt.Errorf("load: iperf3: %w", err)
 	}
-	return parseIperf(out) // what went wrong stands in there
+	return parseIperf(out) // the JSON contains the error of a failed transfer
 }
 
-// serve starts an iperf3 server for one transfer and returns when it listens.
+// serve starts an iperf3 server for one transfer and returns when it listens. The caller must call stop.
 func serve(ctx context.Context, at lab.End, port int) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	server := at.Command(ctx, "iperf3", "--server", "--one-off", "--forceflush", "--bind", at.Addr.String(), "--port", strconv.Itoa(port))
@@ -124,7 +125,7 @@ func serve(ctx context.Context, at lab.End, port int) (stop func(), err error) {
 		close(drained)
 	}()
 	return func() {
-		cancel() // it has ended with its transfer, or hangs
+		cancel() // the server has ended with its transfer, or it hangs
 		<-drained
 		_ = server.Wait()
 	}, nil

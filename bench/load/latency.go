@@ -11,22 +11,31 @@ import (
 	"weft/bench/sample"
 )
 
-// connectors is how many clients open connections at once.
+// connectors is the number of clients that open connections at the same time.
 const connectors = 4
 
-// latencyLoads are those that send little and wait.
+// latencyLoads returns the loads that measure response times.
 func latencyLoads() []Load {
 	return []Load{
 		{
-			Name: "ping", Summary: "an echo request every 2 ms, nothing else", Shape: lab.Pair, Headline: sample.P50,
+			Name: "ping", Summary: "an echo request every 2 ms, without other traffic", Shape: lab.Pair, Headline: sample.P50,
 			Run: func(ctx context.Context, e *Env) (Outcome, error) {
 				values, err := ping(ctx, e.Ends[1], e.Ends[0], e.Seconds)
 				return Outcome{Values: values}, err
 			},
 		},
-		{Name: "ping-bulk", Summary: "an echo request every 2 ms beside one TCP stream", Shape: lab.Pair, Headline: sample.P50, Run: pingBulk},
-		{Name: "rr", Summary: "64 bytes there and back over one TCP connection, one at a time", Shape: lab.Pair, Headline: sample.P50, Run: requests},
-		{Name: "churn", Summary: "TCP connections that carry 64 bytes there and back, four at a time", Shape: lab.Pair, Headline: sample.PerSecond, Run: churn},
+		{
+			Name: "ping-bulk", Summary: "an echo request every 2 ms during one TCP stream",
+			Shape: lab.Pair, Headline: sample.P50, Run: pingBulk,
+		},
+		{
+			Name: "rr", Summary: "requests and answers of 64 bytes over one TCP connection, one at a time",
+			Shape: lab.Pair, Headline: sample.P50, Run: requests,
+		},
+		{
+			Name: "churn", Summary: "TCP connections with one request and answer of 64 bytes each, four at a time",
+			Shape: lab.Pair, Headline: sample.PerSecond, Run: churn,
+		},
 	}
 }
 
@@ -47,7 +56,7 @@ func pingBulk(ctx context.Context, e *Env) (Outcome, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-time.After(warmUp * time.Second):
-		values, err = ping(ctx, e.Ends[1], e.Ends[0], max(e.Seconds-1, 1)) // ends before the stream does
+		values, err = ping(ctx, e.Ends[1], e.Ends[0], max(e.Seconds-1, 1)) // ends before the stream
 	}
 	bulk := <-done
 	if err := errors.Join(err, bulk.err); err != nil {
@@ -57,7 +66,7 @@ func pingBulk(ctx context.Context, e *Env) (Outcome, error) {
 	return bulk.out, nil
 }
 
-// requests sends one request after the other.
+// requests sends one request after another over one connection.
 func requests(ctx context.Context, e *Env) (Outcome, error) {
 	echo, err := probe.Listen(e.Ends[0])
 	if err != nil {
@@ -73,7 +82,7 @@ func requests(ctx context.Context, e *Env) (Outcome, error) {
 	return Outcome{Values: values}, nil
 }
 
-// churn opens and closes connections.
+// churn opens and closes connections, with one request each.
 func churn(ctx context.Context, e *Env) (Outcome, error) {
 	echo, err := probe.Listen(e.Ends[0])
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package load is what is done through an overlay to measure it. A load runs between the namespaces of a lab's ends and
-// returns what the receiving side saw.
+// Package load generates traffic through an overlay and measures it. A load runs between the namespaces of a lab's ends
+// and returns the figures of the receiving side.
 package load
 
 import (
@@ -11,34 +11,35 @@ import (
 	"weft/bench/sample"
 )
 
-// Env is where a load runs. The first end is who receives.
+// Env is the environment of a load. The first end is the receiver.
 type Env struct {
 	Lab *lab.Lab
-	// Ends are those of the overlay, in the order of the lab's.
+	// Ends are the ends of the overlay, in the order of the lab's ends.
 	Ends []lab.End
-	// Seconds is how long the measured part takes.
+	// Seconds is the duration of the measurement.
 	Seconds int
 }
 
-// Outcome is what a load saw.
+// Outcome is the result of a load.
 type Outcome struct {
 	Values sample.Values
-	// Bytes and Packets are what was carried in all, warm-up included, for what CPU time is divided by; 0 where that says nothing.
+	// Bytes and Packets are the totals, including warm-up, by which CPU time is divided. 0 means that the quotient would
+	// have no meaning.
 	Bytes   uint64
 	Packets uint64
 }
 
-// Load is one thing to do.
+// Load is one kind of traffic.
 type Load struct {
-	// Name is what --loads takes.
+	// Name is the name for --loads.
 	Name string
 	// Summary is a sentence for people.
 	Summary string
-	// Shape is the lab that it needs.
+	// Shape is the shape of the lab that the load needs.
 	Shape lab.Shape
-	// Headline is the figure that stands for the load in tables.
+	// Headline is the main figure of the load.
 	Headline sample.Metric
-	// Run runs it once. It leaves the lab as it was.
+	// Run runs the load once. It restores the state of the lab.
 	Run func(ctx context.Context, e *Env) (Outcome, error)
 }
 
@@ -50,7 +51,7 @@ func All() []Load {
 	return append(loads, latencyLoads()...)
 }
 
-// Select returns the loads of those names in the order of All; no name selects all.
+// Select returns the loads with the given names in the order of All, or all loads if names is empty.
 func Select(names []string) ([]Load, error) {
 	all := All()
 	if len(names) == 0 {
@@ -70,7 +71,7 @@ func Select(names []string) ([]Load, error) {
 		}
 	}
 	for n := range wanted {
-		return nil, fmt.Errorf("load: %q is none of %s", n, strings.Join(known, ", "))
+		return nil, fmt.Errorf("load: %q is unknown: use %s", n, strings.Join(known, ", "))
 	}
 	return chosen, nil
 }

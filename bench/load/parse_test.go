@@ -11,7 +11,7 @@ import (
 	"weft/bench/sample"
 )
 
-// The files are what iperf3 3.12 printed; its figures were added up by hand.
+// The files are output of iperf3 3.12. The expected sums were computed by hand.
 func TestParseIperf(t *testing.T) {
 	for _, c := range []struct {
 		file, wantErr string
@@ -35,7 +35,7 @@ func TestParseIperf(t *testing.T) {
 	}
 	for _, bad := range []string{"", "{", "{}", `{"end":{}}`} {
 		if _, err := parseIperf([]byte(bad)); err == nil {
-			t.Errorf("parseIperf(%q) took it", bad)
+			t.Errorf("parseIperf(%q) accepted it", bad)
 		}
 	}
 }
@@ -57,7 +57,7 @@ rtt min/avg/max/mdev = 0.250/6.125/12.000/5.875 ms
 		t.Error(diff)
 	}
 	if _, err := parsePing([]byte("PING\n")); err == nil {
-		t.Error("no answers gave no error")
+		t.Error("output without answers returned no error")
 	}
 }
 
@@ -86,7 +86,7 @@ func TestSelect(t *testing.T) {
 	seen := map[string]bool{}
 	for _, l := range All() {
 		if seen[l.Name] || l.Summary == "" || l.Shape == 0 || l.Run == nil || l.Headline.Info().Unit == "" {
-			t.Errorf("load %q is twice there or not complete", l.Name)
+			t.Errorf("load %q exists twice or is not complete", l.Name)
 		}
 		seen[l.Name] = true
 	}

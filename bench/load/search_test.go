@@ -9,10 +9,10 @@ import (
 	"weft/bench/probe"
 )
 
-// path is a way that carries so many datagrams a second, from a sender that can do so many.
+// path simulates a path with a capacity and a sender with a maximum rate, both in datagrams per second.
 type path struct {
 	capacity, sender float64
-	hiccups          int // of the next tries, which lose half
+	hiccups          int // the number of next tries that lose half
 	tries            int
 }
 
@@ -50,7 +50,7 @@ func TestSearchEndsAtTheSender(t *testing.T) {
 	}
 }
 
-func TestSearchForgivesOneHiccup(t *testing.T) {
+func TestSearchToleratesOneHiccup(t *testing.T) {
 	p := &path{capacity: 90_000, sender: math.Inf(1), hiccups: 1}
 	if got, err := search(p.try); err != nil || got < 0.96*90_000 {
 		t.Errorf("search = %v, %v", got, err)

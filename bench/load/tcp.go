@@ -9,17 +9,17 @@ import (
 	"weft/bench/sample"
 )
 
-// firstPort is where iperf3 listens; further servers at one end take the ports after it.
+// firstPort is the port of iperf3. Additional servers at the same end use the next ports.
 const firstPort = 5201
 
-// tcpLoads are the bulk transfers.
+// tcpLoads returns the bulk transfers.
 func tcpLoads() []Load {
 	return []Load{
 		bulk("tcp1", "one TCP stream", lab.Pair, 1, false),
 		bulk("tcp4", "four TCP streams", lab.Pair, 4, false),
 		bulk("tcp16", "sixteen TCP streams", lab.Pair, 16, false),
-		bulk("tcp1r", "one TCP stream the other way", lab.Pair, 1, true),
-		bulk("tcp4r", "four TCP streams the other way", lab.Pair, 4, true),
+		bulk("tcp1r", "one TCP stream in the other direction", lab.Pair, 1, true),
+		bulk("tcp4r", "four TCP streams in the other direction", lab.Pair, 4, true),
 		limited(),
 		lossy(),
 		bulk("tcp1-chain", "one TCP stream between hosts with a router in between", lab.Chain, 1, false),
@@ -27,7 +27,7 @@ func tcpLoads() []Load {
 	}
 }
 
-// bulk returns a load of some TCP streams.
+// bulk returns a load of one or more TCP streams.
 func bulk(name, summary string, shape lab.Shape, streams int, reverse bool) Load {
 	return Load{
 		Name: name, Summary: summary, Shape: shape, Headline: sample.Gbps,
@@ -37,7 +37,7 @@ func bulk(name, summary string, shape lab.Shape, streams int, reverse bool) Load
 	}
 }
 
-// transfer sends from the second end to the first, or the other way.
+// transfer sends from the second end to the first, or in the other direction.
 func transfer(ctx context.Context, e *Env, streams int, reverse bool) (Outcome, error) {
 	s := stream{from: e.Ends[1], to: e.Ends[0], streams: streams, reverse: reverse, seconds: e.Seconds, port: firstPort}
 	got, err := s.run(ctx)
@@ -54,20 +54,21 @@ func outcome(got received) Outcome {
 	}
 }
 
-// lossPerMille is how many of 1,000 packets the lossy underlay drops.
+// lossPerMille is the number of 1,000 packets that the lossy underlay drops.
 const lossPerMille = 1
 
-// lossy returns a load of one stream over an underlay that drops packets. That it may drop single ones, and not a batch of
-// 45 at a time, the underlay has no segmentation offload meanwhile.
+// lossy returns a load of one stream over an underlay that drops packets. Segmentation offloads are disabled on the
+// underlay meanwhile, so that it drops single packets and not batches of 45.
 func lossy() Load {
 	return Load{
 		Name: "tcp1-loss", Shape: lab.Pair, Headline: sample.Gbps,
-		Summary: fmt.Sprintf("one TCP stream while the underlay drops %d of 1,000 packets each way, without segmentation offload below", lossPerMille),
+		Summary: fmt.Sprintf("one TCP stream while the underlay, without segmentation offloads, drops %d of 1,000 packets in each direction",
+			lossPerMille),
 		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
-			whole := e.Lab.IsPlain()
+			before := e.Lab.IsPlain()
 			defer func() {
 				ctx := context.WithoutCancel(ctx)
-				err = errors.Join(err, e.Lab.Lose(ctx, 0, false), e.Lab.Plain(ctx, whole))
+				err = errors.Join(err, e.Lab.Lose(ctx, 0, false), e.Lab.Plain(ctx, before))
 			}()
 			if err := errors.Join(e.Lab.Plain(ctx, true), e.Lab.Lose(ctx, lossPerMille, false)); err != nil {
 				return Outcome{}, err
@@ -77,14 +78,15 @@ func lossy() Load {
 	}
 }
 
-// limit is the rate of the limited underlay, in Mbit/s: little enough that every driver fills it.
+// limit is the rate of the limited underlay, in Mbit/s: low enough that every driver reaches it.
 const limit = 400
 
-// limited returns a load of one stream over a slow underlay, where all drivers carry the same and differ by what it costs them.
+// limited returns a load of one stream over a slow underlay, where all drivers have the same throughput and differ only
+// in their cost.
 func limited() Load {
 	return Load{
 		Name: "tcp1-400m", Shape: lab.Pair, Headline: sample.Gbps,
-		Summary: fmt.Sprintf("one TCP stream over an underlay of %d Mbit/s: what the same traffic costs", limit),
+		Summary: fmt.Sprintf("one TCP stream over an underlay of %d Mbit/s: the cost of the same traffic", limit),
 		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
 			defer func() { err = errors.Join(err, e.Lab.Limit(context.WithoutCancel(ctx), 0)) }()
 			if err := e.Lab.Limit(ctx, limit); err != nil {
@@ -95,7 +97,7 @@ func limited() Load {
 	}
 }
 
-// incast returns a load of two hosts that send to a third at once.
+// incast returns a load of two hosts that send to a third at the same time.
 func incast() Load {
 	return Load{
 		Name: "incast", Summary: "two hosts send one TCP stream each to a third", Shape: lab.Three, Headline: sample.Gbps,

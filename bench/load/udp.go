@@ -11,13 +11,13 @@ import (
 	"weft/bench/sample"
 )
 
-// tolerated is the loss up to which a rate counts as carried.
+// tolerated is the share of lost datagrams below which a rate counts as carried.
 const tolerated = 0.01
 
-// fixedRate is what the load of a given rate sends, in datagrams a second: little enough for every driver.
+// fixedRate is the rate of fixedLoad, in datagrams per second: low enough for every driver.
 const fixedRate = 20_000
 
-// udpLoads are the loads of datagrams.
+// udpLoads returns the loads of UDP datagrams.
 func udpLoads() []Load {
 	return []Load{
 		searchLoad("udp64", 64),
@@ -27,10 +27,10 @@ func udpLoads() []Load {
 	}
 }
 
-// searchLoad returns a load that looks for the highest rate with less than 1 % loss.
+// searchLoad returns a load that searches the highest rate with less than 1 % loss.
 func searchLoad(name string, size int) Load {
 	return Load{
-		Name: name, Summary: fmt.Sprintf("UDP of %d bytes: the highest rate with less than 1 %% lost, by bisection", size),
+		Name: name, Summary: fmt.Sprintf("UDP of %d bytes: the highest rate with less than 1 %% loss, by bisection", size),
 		Shape: lab.Pair, Headline: sample.Kpps,
 		Run: func(ctx context.Context, e *Env) (Outcome, error) {
 			flow, err := probe.Open(e.Ends[1], e.Ends[0], size)
@@ -45,21 +45,20 @@ func searchLoad(name string, size int) Load {
 	}
 }
 
-// searchStep returns how long one rate is tried for: the search takes about twice a load's time.
+// searchStep returns the duration of one try, chosen so that the search takes about twice the time of another load.
 func searchStep(seconds int) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second/5, 300*time.Millisecond), time.Second)
 }
 
-// Bounds of a search.
+// Parameters of a search.
 const (
-	searchStart = 32_000 // datagrams a second
-	searchFloor = 500
-	searchSteps = 5    // bisections, each in the middle of the logarithms: to about 2 % of the rate
-	achieved    = 0.93 // share of a rate that the sender must reach for it to have been tried
+	searchStart = 32_000 // first rate, in datagrams per second
+	searchFloor = 500    // the search gives up below this rate
+	searchSteps = 5      // bisections at the geometric mean, for a precision of about 2 %
+	achieved    = 0.93   // a try is valid if the sender reaches this share of the rate
 )
 
-// search returns the highest rate at which the receiver got all but 1 %, as it counted. Where the sender cannot go
-// further, that is the end.
+// search returns the highest receive rate with less than 1 % loss. It ends early if the sender cannot send faster.
 func search(try func(rate float64) (probe.Count, error)) (best float64, err error) {
 	good, bad := 0.0, math.Inf(1)
 	for rate := float64(searchStart); math.IsInf(bad, 1) || good == 0; {
@@ -96,7 +95,8 @@ func search(try func(rate float64) (probe.Count, error)) (best float64, err erro
 	return best, nil
 }
 
-// carried reports whether a rate passes. It is tried twice: one hiccup of a shared machine would end the search low.
+// carried reports whether a rate passes with tolerated loss. It tries twice, because one hiccup of a shared machine would
+// make the result of the search too low.
 func carried(try func(rate float64) (probe.Count, error), rate float64) (ok bool, c probe.Count, err error) {
 	for range 2 {
 		if c, err = try(rate); err != nil {
@@ -109,23 +109,24 @@ func carried(try func(rate float64) (probe.Count, error), rate float64) (ok bool
 	return false, c, nil
 }
 
-// floodLoad returns a load of as many large datagrams as the sender can make.
+// floodLoad returns a load that sends large datagrams as fast as possible.
 func floodLoad() Load {
 	return Load{
-		Name: "udp-flood", Summary: "UDP of 1400 bytes, as many as the sender can: what still arrives", Shape: lab.Pair, Headline: sample.Kpps,
+		Name: "udp-flood", Summary: "UDP of 1400 bytes as fast as the sender can: how much arrives", Shape: lab.Pair, Headline: sample.Kpps,
 		Run: func(ctx context.Context, e *Env) (Outcome, error) { return burst(ctx, e, 1400, 0) },
 	}
 }
 
-// fixedLoad returns a load of small datagrams at one rate, for what each costs.
+// fixedLoad returns a load of small datagrams at a fixed rate, which shows the cost of each.
 func fixedLoad() Load {
 	return Load{
-		Name: "udp-20k", Summary: fmt.Sprintf("UDP of 64 bytes, %d a second: loss, and CPU a datagram", fixedRate), Shape: lab.Pair, Headline: sample.Lost,
+		Name: "udp-20k", Summary: fmt.Sprintf("UDP of 64 bytes, %d per second: loss, and CPU per datagram", fixedRate),
+		Shape: lab.Pair, Headline: sample.Lost,
 		Run: func(ctx context.Context, e *Env) (Outcome, error) { return burst(ctx, e, 64, fixedRate) },
 	}
 }
 
-// burst sends datagrams for the load's time.
+// burst sends datagrams at a rate (0: as fast as possible) for the duration of the load.
 func burst(ctx context.Context, e *Env, size int, rate float64) (Outcome, error) {
 	flow, err := probe.Open(e.Ends[1], e.Ends[0], size)
 	if err != nil {
@@ -143,7 +144,7 @@ func burst(ctx context.Context, e *Env, size int, rate float64) (Outcome, error)
 	}
 	out := Outcome{Values: values, Packets: c.Received}
 	if rate == 0 {
-		out.Bytes = c.Received * uint64(size) // at a low rate a GB says nothing
+		out.Bytes = c.Received * uint64(size) // at a low rate, CPU time per GB has no meaning
 	}
 	return out, nil
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// machine is CPU time of the whole machine since it started, all cores together.
+// machine is the CPU time of the whole machine since its start, summed over all cores.
 type machine struct {
-	busy   time.Duration // everything but idle, waiting for a disk, and stolen
-	stolen time.Duration // by the hypervisor
+	busy   time.Duration // all except idle, waiting for I/O, and stolen
+	stolen time.Duration // used by the hypervisor for others
 }
 
-// parseMachine parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal;
-// guest times after that are in user and nice already.
+// parseMachine parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal.
+// The guest times after these are already included in user and nice.
 func parseMachine(text string) (machine, error) {
 	line, _, _ := strings.Cut(text, "\n")
 	f := strings.Fields(line)

@@ -6,62 +6,62 @@ import (
 	"time"
 )
 
-// Reading is what was spent at a moment. Two of them make a Usage.
+// Reading is a snapshot of the CPU time counters. Since returns the Usage between two of them.
 type Reading struct {
 	at      time.Time
 	machine machine
 	daemons time.Duration
-	foreign time.Duration
+	others  time.Duration
 }
 
-// Usage is what was spent between two readings.
+// Usage is the CPU time used between two readings.
 type Usage struct {
-	// Elapsed is the time between them.
+	// Elapsed is the time between the readings.
 	Elapsed time.Duration
-	// Daemons and Machine are CPU time; the machine's is without that of others' processes.
+	// Daemons and Machine are CPU times. Machine does not include processes that are not the bench's.
 	Daemons, Machine time.Duration
-	// Foreign is how many cores others' work took on average, with what the hypervisor gave to others.
-	Foreign float64
+	// OtherCores is the average number of cores used by processes that are not the bench's, including stolen time.
+	OtherCores float64
 }
 
-// Read takes a reading; pids are the daemons.
+// Read returns a reading; pids are the daemons. It fails if a daemon has ended.
 func Read(pids []int) (Reading, error) {
 	var r Reading
 	var err error
-	if r.foreign, err = foreign(); err != nil {
+	if r.others, err = otherTime(); err != nil {
 		return r, err
 	}
 	if r.machine, err = readMachine(); err != nil {
 		return r, err
 	}
 	if r.daemons, err = CPU(pids); err != nil {
-		return r, fmt.Errorf("a daemon is gone: %w", err)
+		return r, fmt.Errorf("a daemon has ended: %w", err)
 	}
 	r.at = time.Now()
 	return r, nil
 }
 
-// Since returns what was spent since an earlier reading.
+// Since returns the usage between an earlier reading and r.
 func (r Reading) Since(earlier Reading) Usage {
 	u := Usage{
 		Elapsed: r.at.Sub(earlier.at),
 		Daemons: r.daemons - earlier.daemons,
 		Machine: r.machine.busy - earlier.machine.busy,
 	}
-	others := max(r.foreign-earlier.foreign, 0)
+	others := max(r.others-earlier.others, 0)
 	u.Machine = max(u.Machine-others, 0)
 	others += r.machine.stolen - earlier.machine.stolen
-	if u.Elapsed > 0 && others > 0 { // a process that nobody waited for takes its time with it
-		u.Foreign = others.Seconds() / u.Elapsed.Seconds()
+	if u.Elapsed > 0 && others > 0 { // the sum shrinks when a process ends that its parent does not wait for
+		u.OtherCores = others.Seconds() / u.Elapsed.Seconds()
 	}
 	return u
 }
 
-// idleWindow is how long the machine must be idle to count as idle.
+// idleWindow is the time over which WaitIdle measures.
 const idleWindow = 300 * time.Millisecond
 
-// WaitIdle waits until the machine takes less than the given number of cores for 300 ms, the daemons left out since one
-// may spin while it has nothing to do, and reports whether it did so before patience ended.
+// WaitIdle waits until the machine uses less than the given number of cores over 300 ms, and reports whether this
+// happened before patience ended. The daemons do not count, because a daemon may busy-poll.
 func WaitIdle(ctx context.Context, pids []int, cores float64, patience time.Duration) (idle bool, err error) {
 	deadline := time.Now().Add(patience)
 	for {
@@ -78,7 +78,7 @@ func WaitIdle(ctx context.Context, pids []int, cores float64, patience time.Dura
 	}
 }
 
-// spentIn returns the CPU time that is spent in the coming window by all but the daemons.
+// spentIn returns the CPU time that everything except the daemons uses in the next window.
 func spentIn(ctx context.Context, pids []int, window time.Duration) (time.Duration, error) {
 	before, err := Read(pids)
 	if err != nil {

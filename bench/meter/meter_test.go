@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// line is a line of /proc/PID/stat of a program with an awkward name.
-const line = "4242 (we ) ft) S 17 4242 4242 0 -1 4194560 1500 20 0 0 150 50 7 3 20 0 9 0 123456 1268244480 2560 18446744073709551615 1 1 0 0 0 0 0 0 2143420159 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+// line is a line of /proc/PID/stat for a program with spaces and a parenthesis in its name.
+const line = "4242 (we ) ft) S 17 4242 4242 0 -1 4194560 1500 20 0 0 150 50 7 3 20 0 9 0 123456 1268244480 2560 18446744073709551615 " +
+	"1 1 0 0 0 0 0 0 2143420159 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
 
 func TestParseStat(t *testing.T) {
 	got, err := parseStat([]byte(line))
@@ -20,7 +21,7 @@ func TestParseStat(t *testing.T) {
 	}
 	for _, bad := range []string{"", "1 (a", "1 (a) S 2", "1 (a) S x 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24"} {
 		if _, err := parseStat([]byte(bad)); err == nil {
-			t.Errorf("parseStat(%q) took it", bad)
+			t.Errorf("parseStat(%q) accepted it", bad)
 		}
 	}
 }
@@ -35,12 +36,12 @@ func TestParseMachine(t *testing.T) {
 	}
 	for _, bad := range []string{"", "cpu 1 2", "cpu0 1 2 3 4 5 6 7 8", "cpu a 2 3 4 5 6 7 8"} {
 		if _, err := parseMachine(bad); err == nil {
-			t.Errorf("parseMachine(%q) took it", bad)
+			t.Errorf("parseMachine(%q) accepted it", bad)
 		}
 	}
 }
 
-func TestForeignIn(t *testing.T) {
+func TestOtherTimeIn(t *testing.T) {
 	table := map[int]stat{
 		1:  {own: time.Second, reaped: time.Second},
 		2:  {flags: kernelThread, own: time.Hour},
@@ -48,11 +49,11 @@ func TestForeignIn(t *testing.T) {
 		20: {parent: 10, own: time.Hour, reaped: time.Hour}, // self
 		21: {parent: 20, own: time.Hour},
 		22: {parent: 21, own: time.Hour},
-		30: {parent: 31, own: time.Second}, // a circle
+		30: {parent: 31, own: time.Second}, // a cycle
 		31: {parent: 30},
 	}
-	if got := foreignIn(table, 20); got != 4*time.Second {
-		t.Errorf("foreignIn = %v", got)
+	if got := otherTimeIn(table, 20); got != 4*time.Second {
+		t.Errorf("otherTimeIn = %v", got)
 	}
 }
 
@@ -63,7 +64,7 @@ func TestReadThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	var u Usage
-	for u.Daemons <= 0 { // reading spends some time, too
+	for u.Daemons <= 0 { // reading itself uses CPU time
 		second, err := Read(pids)
 		if err != nil {
 			t.Fatal(err)
@@ -77,6 +78,6 @@ func TestReadThisProcess(t *testing.T) {
 		t.Errorf("RSS = %d, %v", rss, err)
 	}
 	if _, err := CPU([]int{1 << 30}); err == nil {
-		t.Error("CPU of no process gave no error")
+		t.Error("CPU of a process that does not exist returned no error")
 	}
 }

@@ -1,5 +1,5 @@
-// Package meter reads from /proc what processes and the machine spend: CPU time, memory, and the CPU time of work that is not
-// the caller's.
+// Package meter reads the CPU time and memory of processes and of the machine from /proc, and the CPU time of processes
+// that do not belong to the caller.
 package meter
 
 import (
@@ -15,22 +15,22 @@ import (
 // tick is the unit of CPU times in /proc: USER_HZ is 100 on every Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// kernelThread is PF_KTHREAD, the bit of a process's flags that marks a thread of the kernel.
+// kernelThread is PF_KTHREAD, the bit in the flags of a process that marks a kernel thread.
 const kernelThread = 0x00200000
 
-// stat is what is used of /proc/PID/stat (proc_pid_stat(5)).
+// stat has the used fields of /proc/PID/stat (proc_pid_stat(5)).
 type stat struct {
 	parent int
 	flags  uint64
 	own    time.Duration // user and system time of all threads
-	reaped time.Duration // the same of children that have been waited for
+	reaped time.Duration // user and system time of children that it has waited for
 	rss    int64         // in pages
 }
 
-var errStat = errors.New("meter: unknown form of stat")
+var errStat = errors.New("meter: unknown format of stat")
 
-// parseStat parses a line of /proc/PID/stat. The second field is the program's name in parentheses, which may have any
-// character in it, so the rest starts after the last one.
+// parseStat parses a line of /proc/PID/stat. The second field is the name of the program in parentheses. It may contain
+// any character, so the third field starts after the last parenthesis.
 func parseStat(b []byte) (stat, error) {
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
@@ -66,8 +66,8 @@ func readStat(pid int) (stat, error) {
 	return parseStat(b)
 }
 
-// CPU returns the user and system time that the processes have spent so far, all threads together. It includes what the
-// kernel did for packets inside their system calls, but not what it did in interrupts.
+// CPU returns the sum of user and system time of the processes so far, including all threads. It includes the kernel's
+// work on packets inside their system calls, but not in interrupts.
 func CPU(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -80,7 +80,7 @@ func CPU(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// RSS returns the resident memory of the largest of the processes, in bytes; 0 where there are none.
+// RSS returns the resident memory of the largest of the processes, in bytes; 0 if there are none.
 func RSS(pids []int) (int64, error) {
 	var largest int64
 	for _, pid := range pids {

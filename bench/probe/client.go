@@ -13,10 +13,10 @@ import (
 	"weft/bench/lab"
 )
 
-// answerTimeout bounds the wait for one answer; the overlay may be losing packets.
+// answerTimeout bounds the wait for one answer, because the overlay may lose packets.
 const answerTimeout = 5 * time.Second
 
-// dial connects from the namespace that the calling thread is in.
+// dial connects to an echo server from the network namespace of the calling thread.
 func dial(to netip.AddrPort) (*net.TCPConn, error) {
 	conn, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
 	if err != nil {
@@ -25,7 +25,7 @@ func dial(to netip.AddrPort) (*net.TCPConn, error) {
 	return conn, conn.SetDeadline(time.Now().Add(answerTimeout))
 }
 
-// exchange sends a request and waits for its answer.
+// exchange sends buf as a request and reads the answer into it.
 func exchange(conn net.Conn, buf []byte) error {
 	if _, err := conn.Write(buf); err != nil {
 		return fmt.Errorf("probe: %w", err)
@@ -36,8 +36,8 @@ func exchange(conn net.Conn, buf []byte) error {
 	return nil
 }
 
-// Requests sends requests to an echo server over one connection, one at a time, and returns their round trips in
-// microseconds.
+// Requests sends requests to an echo server over one connection, one at a time, for the given time. It returns the round
+// trip times in microseconds.
 func Requests(ctx context.Context, from lab.End, to netip.AddrPort, length time.Duration) ([]float64, error) {
 	var conn *net.TCPConn
 	if err := from.Do(func() (err error) { conn, err = dial(to); return err }); err != nil {
@@ -59,8 +59,8 @@ func Requests(ctx context.Context, from lab.End, to netip.AddrPort, length time.
 	return trips, ctx.Err()
 }
 
-// Connects opens connections to an echo server, with so many clients at a time, sends one request over each and resets it, and
-// returns how many there were a second.
+// Connects opens connections to an echo server from the given number of concurrent clients, for the given time. It sends
+// one request over each connection and resets it. It returns the number of connections per second.
 func Connects(ctx context.Context, from lab.End, to netip.AddrPort, clients int, length time.Duration) (float64, error) {
 	var (
 		group sync.WaitGroup
@@ -82,7 +82,7 @@ func Connects(ctx context.Context, from lab.End, to netip.AddrPort, clients int,
 	return float64(total) / time.Since(start).Seconds(), errors.Join(errs...)
 }
 
-// connectUntil opens one connection after the other.
+// connectUntil opens one connection after another until end, and returns how many.
 func connectUntil(ctx context.Context, from lab.End, to netip.AddrPort, end time.Time) (n int, err error) {
 	err = from.Do(func() error {
 		buf := make([]byte, messageSize)
@@ -92,7 +92,7 @@ func connectUntil(ctx context.Context, from lab.End, to netip.AddrPort, end time
 				return err
 			}
 			err = exchange(conn, buf)
-			// A reset leaves no port in TIME_WAIT; there are only 28,000.
+			// Linger 0 sends a reset, which leaves no port in TIME_WAIT; there are only about 28,000 ports.
 			_ = conn.SetLinger(0)
 			_ = conn.Close()
 			if err != nil {

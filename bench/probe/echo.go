@@ -1,5 +1,5 @@
-// Package probe holds the small clients and servers of the bench that no usual tool has: sockets that are opened inside a
-// namespace and used from the bench's own process.
+// Package probe has the small clients and servers of the bench that no common tool provides. Their sockets are opened
+// inside a network namespace and used from the bench's own process.
 package probe
 
 import (
@@ -13,10 +13,10 @@ import (
 	"weft/bench/lab"
 )
 
-// messageSize is how many bytes a request, and its answer, has.
+// messageSize is the size of a request, and of its answer, in bytes.
 const messageSize = 64
 
-// Echo is a TCP server that sends back what it is sent.
+// Echo is a TCP server that sends back the bytes that it receives. Its methods may be called concurrently.
 type Echo struct {
 	listener net.Listener
 	group    sync.WaitGroup
@@ -27,7 +27,7 @@ type Echo struct {
 	closed bool
 }
 
-// Listen starts an echo server at an end. It must be closed.
+// Listen starts an echo server at an end. The caller must close it.
 func Listen(at lab.End) (*Echo, error) {
 	e := &Echo{conns: map[net.Conn]bool{}}
 	err := at.Do(func() (err error) {
@@ -41,10 +41,10 @@ func Listen(at lab.End) (*Echo, error) {
 	return e, nil
 }
 
-// Addr returns where it listens.
+// Addr returns the address that the server listens on.
 func (e *Echo) Addr() netip.AddrPort { return e.listener.Addr().(*net.TCPAddr).AddrPort() }
 
-// Close ends the server with all its connections and waits for it.
+// Close closes the server and all its connections, and waits for its goroutines. It may be called more than once.
 func (e *Echo) Close() {
 	_ = e.listener.Close()
 	e.mu.Lock()
@@ -63,7 +63,7 @@ func (e *Echo) accept() {
 			return
 		}
 		if err != nil {
-			continue // a client that was gone already
+			continue // the client has closed the connection already
 		}
 		e.mu.Lock()
 		if e.closed {

@@ -41,7 +41,7 @@ func TestRequestsAndConnects(t *testing.T) {
 	}
 	echo.Close()
 	if _, err := probe.Requests(t.Context(), from, echo.Addr(), time.Second); err == nil {
-		t.Error("a closed server answers")
+		t.Error("a closed server still answers")
 	}
 }
 
@@ -57,13 +57,13 @@ func TestBurst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Never more than was asked for; how much less is the machine's business.
+		// Never more than requested; how much less depends on the machine.
 		if c.Sent == 0 || c.Sent > 1032 || c.Received > c.Sent {
 			t.Errorf("a fifth of a second at 5,000/s: %+v", c)
 		}
 	}
 	if _, err := probe.Open(from, to, 4); err == nil {
-		t.Error("datagrams without room for a number were taken")
+		t.Error("datagrams without room for a number were accepted")
 	}
 }
 

@@ -15,31 +15,31 @@ import (
 	"weft/bench/lab"
 )
 
-// Sizes of the UDP probe.
+// Parameters of the UDP probe.
 const (
-	udpBatch  = 32      // datagrams a system call
-	udpBuffer = 8 << 20 // of the receiving socket, so that losses are the overlay's
-	udpDrain  = 200 * time.Millisecond
-	udpPause  = 60 * time.Microsecond // between looks at the clock
-	udpBehind = 5 * time.Millisecond  // how much of a delay is made up for
-	udpLeast  = 8                     // bytes, for the number of the burst
+	udpBatch   = 32                     // datagrams per system call
+	udpBuffer  = 8 << 20                // bytes of receive buffer: large, so that only the overlay loses datagrams
+	udpDrain   = 200 * time.Millisecond // how long to receive after the last datagram was sent
+	udpPause   = 60 * time.Microsecond  // sleep of the sender while no datagram is due
+	udpBehind  = 5 * time.Millisecond   // the sender catches up with a delay of at most this
+	udpMinSize = 8                      // bytes, for the number of the burst
 )
 
-// Flow sends datagrams from one end to another and counts what arrives. It is used by one goroutine at a time.
+// Flow sends datagrams from one end to another and counts those that arrive. It is for one goroutine at a time.
 type Flow struct {
 	send, receive *net.UDPConn
 	burst         uint64
 	size          int
 }
 
-// Count is what became of a burst.
+// Count is the result of a burst.
 type Count struct {
-	Sent, Received uint64
-	// Elapsed is how long sending took.
+	Sent, Received uint64 // datagrams
+	// Elapsed is the duration of sending.
 	Elapsed time.Duration
 }
 
-// Lost returns the share of datagrams that did not arrive.
+// Lost returns the share of datagrams that did not arrive (0 to 1), and 1 if none was sent.
 func (c Count) Lost() float64 {
 	if c.Sent == 0 {
 		return 1
@@ -47,12 +47,12 @@ func (c Count) Lost() float64 {
 	return 1 - float64(c.Received)/float64(c.Sent)
 }
 
-// Rate returns the datagrams a second that arrived.
+// Rate returns the received datagrams per second.
 func (c Count) Rate() float64 { return float64(c.Received) / c.Elapsed.Seconds() }
 
-// Open opens a flow of datagrams with so many bytes of payload, at least 8. It must be closed.
+// Open opens a flow of datagrams with size bytes of payload, at least 8. The caller must close it.
 func Open(from, to lab.End, size int) (*Flow, error) {
-	if size < udpLeast {
+	if size < udpMinSize {
 		return nil, fmt.Errorf("probe: datagrams of %d bytes are too small", size)
 	}
 	f := &Flow{size: size}
@@ -74,7 +74,7 @@ func Open(from, to lab.End, size int) (*Flow, error) {
 	return f, nil
 }
 
-// growBuffer gives a socket a receive buffer beyond the system's limit.
+// growBuffer sets the receive buffer of a socket beyond the system's limit.
 func growBuffer(c *net.UDPConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -95,8 +95,8 @@ func (f *Flow) Close() {
 	}
 }
 
-// Burst sends for a time at a rate in datagrams a second, 0 meaning as many as it can, and returns what arrived of
-// them, those under way at the end included.
+// Burst sends datagrams for the given time, at a rate in datagrams per second; rate 0 means as fast as possible. It
+// returns how many were sent and received, including those that arrive within 200 ms after the end.
 func (f *Flow) Burst(ctx context.Context, rate float64, length time.Duration) (Count, error) {
 	f.burst++
 	var c Count
@@ -108,13 +108,13 @@ func (f *Flow) Burst(ctx context.Context, rate float64, length time.Duration) (C
 	start := time.Now()
 	err := f.transmit(ctx, rate, start, length, &c)
 	c.Elapsed = time.Since(start)
-	// The deadline is what ends the counting.
+	// The deadline ends the count.
 	err = errors.Join(err, f.receive.SetReadDeadline(time.Now().Add(udpDrain)))
 	c.Received = <-counted
 	return c, errors.Join(err, ctx.Err())
 }
 
-// messages returns buffers for a system call.
+// messages returns the buffers for one system call, with the number of the burst in each.
 func (f *Flow) messages() []ipv4.Message {
 	list := make([]ipv4.Message, udpBatch)
 	for i := range list {
@@ -124,7 +124,7 @@ func (f *Flow) messages() []ipv4.Message {
 	return list
 }
 
-// transmit sends in small batches what is due, and sleeps in between.
+// transmit sends the datagrams that are due in small batches, and sleeps in between.
 func (f *Flow) transmit(ctx context.Context, rate float64, start time.Time, length time.Duration, c *Count) error {
 	conn, list := ipv4.NewPacketConn(f.send), f.messages()
 	due := start // when the next datagram is to be sent
@@ -136,10 +136,10 @@ func (f *Flow) transmit(ctx context.Context, rate float64, start time.Time, leng
 		n := udpBatch
 		if gap > 0 {
 			if now.Sub(due) > udpBehind {
-				due = now.Add(-udpBehind) // a burst of all that was missed would measure queues
+				due = now.Add(-udpBehind) // sending all missed datagrams at once would measure queues
 			}
 			if n = min(int(now.Sub(due)/gap), udpBatch); n == 0 {
-				// Not time.Sleep: the runtime's timers may be a millisecond late.
+				// Not time.Sleep, because the timers of the runtime may be a millisecond late.
 				_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(udpPause)}, nil)
 				continue
 			}
@@ -154,7 +154,7 @@ func (f *Flow) transmit(ctx context.Context, rate float64, start time.Time, leng
 	return nil
 }
 
-// count counts datagrams of this burst until the deadline.
+// count counts the received datagrams of this burst until the read deadline.
 func (f *Flow) count() (n uint64) {
 	conn, list := ipv4.NewPacketConn(f.receive), f.messages()
 	for {

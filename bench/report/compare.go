@@ -7,13 +7,13 @@ import (
 	"weft/bench/sample"
 )
 
-// near is how far from 1 a ratio may be to say nothing.
+// near is the distance of a ratio from 1 up to which two drivers count as even.
 const near = 0.1
 
-// contests are the figures in which drivers are compared one to one.
+// contests are the figures in which two drivers are compared.
 var contests = []column{
-	{"daemon CPU a GB, 1 stream", "tcp1", sample.DaemonCPU},
-	{"machine CPU a GB, 1 stream", "tcp1", sample.MachineCPU},
+	{"daemon CPU per GB, 1 stream", "tcp1", sample.DaemonCPU},
+	{"machine CPU per GB, 1 stream", "tcp1", sample.MachineCPU},
 	{"1 TCP stream", "tcp1", sample.Gbps},
 	{"4 TCP streams", "tcp4", sample.Gbps},
 	{"16 TCP streams", "tcp16", sample.Gbps},
@@ -30,10 +30,10 @@ var contests = []column{
 	{"RSS idle", "idle", sample.RSS},
 }
 
-// comparisons lists where weft is better than another driver, where worse, and where there is no telling.
+// comparisons writes a table of the figures in which weft is better than, worse than or even with each other driver.
 func comparisons(b *strings.Builder, r *sample.Results) {
 	var rows [][]string
-	for _, mine := range []string{plain, sealed} {
+	for _, mine := range []string{plain, encrypted} {
 		for _, other := range r.Drivers {
 			if row := contest(r, mine, other.Name); row != nil {
 				rows = append(rows, row)
@@ -43,15 +43,17 @@ func comparisons(b *strings.Builder, r *sample.Results) {
 	if len(rows) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## Wins and losses\n\nEvery figure that both have, as weft's divided by the other's in the same round. Within %.0f %% it counts as even. "+
-		"Sealed weft is compared with what encrypts, plain weft with all.\n\n", near*100)
+	fmt.Fprintf(b, "## Wins and losses\n\nThe ratios of weft's figures to the other driver's figures in the same round.\n"+
+		"Differences up to %.0f %% count as even.\nEncrypted weft is compared with drivers that encrypt, plain weft with all.\n\n",
+		near*100)
 	table(b, []string{"", "against", "weft is better", "even", "weft is worse"}, rows)
 }
 
-// contest compares two drivers in all figures that both have.
+// contest compares two drivers in all figures that both have. It returns a row of the table, or nil if the drivers are not
+// to be compared.
 func contest(r *sample.Results, mine, other string) []string {
 	against, _ := r.Find(other)
-	if strings.HasPrefix(other, "weft") || mine == sealed && !against.Facts.Encrypted {
+	if strings.HasPrefix(other, "weft") || mine == encrypted && !against.Facts.Encrypted {
 		return nil
 	}
 	var better, even, worse []string

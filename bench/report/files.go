@@ -10,10 +10,10 @@ import (
 	"weft/bench/sample"
 )
 
-// ResultsFile is the name of the file with everything that was measured.
+// ResultsFile is the name of the file with all results of a run.
 const ResultsFile = "results.json"
 
-// Read reads results as Write wrote them.
+// Read reads a file of results that Write has written.
 func Read(path string) (*sample.Results, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -26,7 +26,7 @@ func Read(path string) (*sample.Results, error) {
 	return &r, nil
 }
 
-// JSON returns the results as they are in the file.
+// JSON returns the results in the format of the file.
 func JSON(r *sample.Results) ([]byte, error) {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -35,7 +35,7 @@ func JSON(r *sample.Results) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Write writes results.json, report.md and the pictures into a folder, which it makes.
+// Write writes results.json, report.md and the pictures into a folder, which it creates if necessary.
 func Write(r *sample.Results, dir string) error {
 	b, err := JSON(r)
 	if err != nil {
@@ -52,8 +52,8 @@ func Write(r *sample.Results, dir string) error {
 	return Plot(r, dir)
 }
 
-// WriteDoc writes the report as a page of documentation, and its pictures into a folder beside it with the page's
-// name in lower case.
+// WriteDoc writes the report as the page at path, and its pictures into a folder beside the page, named like the page in
+// lower case.
 func WriteDoc(r *sample.Results, path string) error {
 	folder := strings.ToLower(strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
 	dir := filepath.Join(filepath.Dir(path), folder)

@@ -10,10 +10,10 @@ import (
 	"weft/bench/sample"
 )
 
-// noPictures as the folder of pictures leaves them out.
+// noPictures is a value of Markdown's argument pictures that omits the pictures.
 const noPictures = "-"
 
-// Markdown returns the whole report; pictures is what their names are prefixed with in links, such as "benchmarks/".
+// Markdown returns the whole report. pictures is the prefix of links to pictures, such as "benchmarks/".
 func Markdown(r *sample.Results, pictures string) string {
 	var b strings.Builder
 	head(&b, r)
@@ -27,14 +27,15 @@ func Markdown(r *sample.Results, pictures string) string {
 	return b.String()
 }
 
-// Text returns the report for a terminal: the same without links to pictures.
+// Text returns the report for a terminal, without links to pictures.
 func Text(r *sample.Results) string { return Markdown(r, noPictures) }
 
-// head says what was run, where, and how to read it.
+// head writes what was run, on which machine, and how to read the tables.
 func head(b *strings.Builder, r *sample.Results) {
-	fmt.Fprintf(b, "# Benchmarks\n\nThis page is the output of one run; nothing in it was typed. To have it again, as root:\n\n    make build\n    %s\n\n", r.Command)
+	fmt.Fprintf(b, "# Benchmarks\n\nThe figures on this page are the unedited output of one run.\nTo repeat the run, as root:\n\n"+
+		"    make build\n    %s\n\n", r.Command)
 	if r.Interrupted {
-		b.WriteString("**The run was ended early.**\n\n")
+		b.WriteString("**The run was interrupted before its end.**\n\n")
 	}
 	m := r.Machine
 	table(b, []string{"", ""}, [][]string{
@@ -43,27 +44,29 @@ func head(b *strings.Builder, r *sample.Results) {
 		{"machine", fmt.Sprintf("%s, %d cores, %.0f GiB", m.CPU, m.Cores, m.MemoryGB)},
 		{"system", fmt.Sprintf("Linux %s, built with %s, %s", m.Kernel, m.Go, m.Iperf3)},
 		{"underlay", r.Underlay},
-		{"rounds", fmt.Sprintf("%d, all drivers in turn in each; %d s a load", r.Rounds, r.Seconds)},
+		{"rounds", fmt.Sprintf("%d, each with all drivers in turn; %d s per load", r.Rounds, r.Seconds)},
 	})
-	b.WriteString("Everything, both hosts and both ends of each load, shares these cores. A cell is the median over the rounds, the lowest and the highest " +
-		"in parentheses, and in bold the median of the ratios to vxlan **in the same round**: lower is better for times and costs, higher for rates. " +
-		"CPU seconds a GB and ratios are what another machine may see again; Gbit/s are not.\n\n")
+	b.WriteString("Both hosts and both ends of each load share these cores.\n" +
+		"A cell has the median over the rounds, with the minimum and maximum in parentheses.\n" +
+		"The bold number is the median of the ratios to vxlan **in the same round**.\n" +
+		"Lower is better for times and costs, higher is better for rates.\n" +
+		"Ratios and CPU seconds per GB may be similar on other machines; Gbit/s are not.\n\n")
 }
 
-// targetTable says what of the targets was met.
+// targetTable writes the targets, with the measured figures and whether they are met.
 func targetTable(b *strings.Builder, r *sample.Results) {
-	b.WriteString("## Targets\n\nWhat weft must reach, and what it aims at.\n\n")
+	b.WriteString("## Targets\n\nEach target has a limit that weft must reach, and an aim beyond it.\n\n")
 	var rows [][]string
 	for _, t := range targets {
 		v := t.judge(r)
 		rows = append(rows, []string{v.what, v.must, v.aim, v.measured, v.result})
 	}
-	table(b, []string{"what", "must", "aim", "measured", ""}, rows)
+	table(b, []string{"target", "must", "aim", "measured", ""}, rows)
 }
 
-// facts says what each driver was.
+// facts writes the facts about each driver, load and kernel setting.
 func facts(b *strings.Builder, r *sample.Results) {
-	b.WriteString("## What was compared\n\n")
+	b.WriteString("## Drivers and loads\n\n")
 	var rows [][]string
 	for _, d := range r.Drivers {
 		if d.Unavailable != "" {
@@ -79,14 +82,15 @@ func facts(b *strings.Builder, r *sample.Results) {
 		if f.MTU > 0 {
 			mtu = fmt.Sprint(f.MTU)
 		}
-		rows = append(rows, []string{d.Name, d.Summary, f.Version, mtu, cipher, cellText(strings.Join(append([]string{"between " + f.Ends}, f.Tuned...), "; "))})
+		setup := strings.Join(append([]string{"between " + f.Ends}, f.Tuned...), "; ")
+		rows = append(rows, []string{d.Name, d.Summary, f.Version, mtu, cipher, cellText(setup)})
 	}
-	table(b, []string{"driver", "what it is", "version", "MTU", "traffic", "as it was run"}, rows)
+	table(b, []string{"driver", "description", "version", "MTU", "traffic", "setup"}, rows)
 	rows = nil
 	for _, l := range r.Loads {
 		rows = append(rows, []string{l.Name, l.Summary})
 	}
-	table(b, []string{"load", "what it does"}, rows)
+	table(b, []string{"load", "description"}, rows)
 	rows = nil
 	for _, name := range slices.Sorted(maps.Keys(r.Machine.Sysctls)) {
 		rows = append(rows, []string{name, r.Machine.Sysctls[name]})
@@ -96,10 +100,10 @@ func facts(b *strings.Builder, r *sample.Results) {
 	}
 }
 
-// cellText returns text that does not end its cell.
+// cellText escapes text for a cell of a table.
 func cellText(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
 
-// trust says how good the samples are.
+// trust writes how many samples were disturbed or failed, and the limits of the method.
 func trust(b *strings.Builder, r *sample.Results) {
 	busy, failed, repeated := 0, 0, 0
 	var failures []string
@@ -115,16 +119,18 @@ func trust(b *strings.Builder, r *sample.Results) {
 			repeated++
 		}
 	}
-	fmt.Fprintf(b, "## How far to trust it\n\n%d samples: %d were repeated, %d have more than a quarter of a core of other work beside them all the same, %d failed.\n\n",
-		len(r.Samples), repeated, busy, failed)
+	fmt.Fprintf(b, "## Limits of the figures\n\n%d samples: %d were repeated, %d failed.\n"+
+		"%d were disturbed in all tries by other work, of more than a quarter of a core.\n\n", len(r.Samples), repeated, failed, busy)
 	if len(failures) > 0 {
 		b.WriteString(strings.Join(failures, "") + "\n")
 	}
-	b.WriteString(`- Hosts are network namespaces of one machine. No figure says what a network card would do.
-- Throughput on few shared cores has two modes, as the scheduler puts sender and receiver together or not: single ratios of it carry up
-  to a factor of two, CPU seconds a GB about 15 %.
-- Where CPUs sleep between packets, round trips are mostly the cost of waking them, more so on virtual machines.
-- Layer 3 tunnels run between the hosts themselves and spare the bridge and the pod's veth, which vxlan and weft have.
-- Each driver gets its largest MTU, stated above, and otherwise its own defaults.
+	b.WriteString(`- Hosts are network namespaces of one machine.
+  The figures do not predict the behavior with a network card.
+- Throughput on few shared cores has two modes: the scheduler places sender and receiver on the same core, or not.
+  Single ratios of throughput vary by up to a factor of two, CPU seconds per GB by about 15 %.
+- If CPUs sleep between packets, round-trip times are mostly the cost of waking them, in particular on virtual machines.
+- Layer 3 tunnels run between the hosts themselves.
+  They have no bridge and no veth of a pod in the path, unlike vxlan and weft.
+- Each driver has its largest MTU, stated above, and otherwise its defaults.
 `)
 }

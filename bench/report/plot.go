@@ -13,7 +13,7 @@ import (
 	"weft/bench/sample"
 )
 
-// chart is a picture: groups of bars, a group a driver.
+// chart is a picture with one group of bars per driver.
 type chart struct {
 	name, title, unit string
 	bars              []column
@@ -21,15 +21,17 @@ type chart struct {
 
 // charts are the pictures of a report.
 var charts = []chart{
-	{"throughput", "TCP throughput, median of the rounds", "Gbit/s", []column{{"1 stream", "tcp1", sample.Gbps}, {"4 streams", "tcp4", sample.Gbps}}},
-	{"cpu", "CPU of the daemons a GB, median of the rounds, lower is better", "s/GB", []column{{"1 stream", "tcp1", sample.DaemonCPU}, {"4 streams", "tcp4", sample.DaemonCPU}}},
-	{"latency", "Round trip of ping, median of the rounds, lower is better", "µs",
+	{"throughput", "TCP throughput, median of the rounds", "Gbit/s",
+		[]column{{"1 stream", "tcp1", sample.Gbps}, {"4 streams", "tcp4", sample.Gbps}}},
+	{"cpu", "CPU of the daemons per GB, median of the rounds, lower is better", "s/GB",
+		[]column{{"1 stream", "tcp1", sample.DaemonCPU}, {"4 streams", "tcp4", sample.DaemonCPU}}},
+	{"latency", "Round-trip time of ping, median of the rounds, lower is better", "µs",
 		[]column{{"p50", "ping", sample.P50}, {"p99", "ping", sample.P99}}},
-	{"latency-bulk", "Round trip of ping beside a TCP stream, median of the rounds, lower is better", "µs",
+	{"latency-bulk", "Round-trip time of ping during a TCP stream, median of the rounds, lower is better", "µs",
 		[]column{{"p50", "ping-bulk", sample.P50}, {"p99", "ping-bulk", sample.P99}}},
 }
 
-// formats are those that each picture is written in.
+// formats are the file formats in which each picture is written.
 var formats = []string{".svg", ".png"}
 
 // Size of a picture.
@@ -39,10 +41,10 @@ const (
 	chartWidth  = 9 * vg.Inch
 )
 
-// palette tells the bars of a group apart, also without colours.
+// palette has the colors of the bars in a group, which differ in brightness as well.
 var palette = []color.Color{color.RGBA{0x1b, 0x4f, 0x72, 0xff}, color.RGBA{0x5d, 0xad, 0xe2, 0xff}, color.RGBA{0xe6, 0x7e, 0x22, 0xff}}
 
-// Plot writes the pictures into a folder; one that nothing was measured for is left out.
+// Plot writes the pictures into a folder. It omits pictures without any figure.
 func Plot(r *sample.Results, dir string) error {
 	for _, c := range charts {
 		p, err := c.plot(r)
@@ -61,7 +63,7 @@ func Plot(r *sample.Results, dir string) error {
 	return nil
 }
 
-// plot draws a chart; nil where there is nothing to draw.
+// plot draws a chart; it returns nil if there is no figure.
 func (c chart) plot(r *sample.Results) (*plot.Plot, error) {
 	drivers := c.drivers(r)
 	if len(drivers) == 0 {
@@ -84,7 +86,7 @@ func (c chart) plot(r *sample.Results) (*plot.Plot, error) {
 	return p, nil
 }
 
-// addBars draws one bar a driver, with its figure above it; where a driver has none, there is neither.
+// addBars draws one bar per driver with its figure above it, and nothing for a driver without a figure.
 func (c chart) addBars(p *plot.Plot, r *sample.Results, drivers []string, col column, fill color.Color, offset vg.Length) error {
 	values := make(plotter.Values, len(drivers))
 	var figures plotter.XYLabels
@@ -116,7 +118,7 @@ func (c chart) addBars(p *plot.Plot, r *sample.Results, drivers []string, col co
 	return nil
 }
 
-// drivers returns those with a figure in the chart.
+// drivers returns the names of the drivers with a figure in the chart.
 func (c chart) drivers(r *sample.Results) (names []string) {
 	for _, d := range r.Drivers {
 		for _, col := range c.bars {

@@ -6,17 +6,17 @@ import (
 	"path/filepath"
 )
 
-// Options say how to render results again.
+// Options configure Render.
 type Options struct {
-	// Markdown only prints the report, links to pictures included.
+	// Markdown is whether to print the report only, with links to pictures, and write no files to Out.
 	Markdown bool
-	// Out is the folder to write to; empty: that of the results.
+	// Out is the folder to write to; if empty, the folder of the results.
 	Out string
-	// Doc, unless empty, is a page of documentation to write as well.
+	// Doc, unless empty, is a page to which the report is also written.
 	Doc string
 }
 
-// Render renders the results in a file again and prints the report.
+// Render reads the results at path, writes the report and its pictures again, and prints the report to w.
 func Render(path string, o Options, w io.Writer) error {
 	r, err := Read(path)
 	if err != nil {

@@ -13,22 +13,28 @@ import (
 	"weft/bench/sample"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden report anew")
+var rewrite = flag.Bool("rewrite", false, "write the golden report again")
 
-// results returns a run of two rounds with a bit of everything: spread, a failure, a driver that is not available.
+// results returns a run of two rounds with spread, a failure and a driver that is not available.
 func results() *sample.Results {
 	r := &sample.Results{
 		Command: "bin/weft-bench run --rounds 2", Date: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC), Weft: "v0.1.0",
-		Machine: sample.Machine{CPU: "a CPU", Cores: 2, MemoryGB: 24, Kernel: "6.18.0", Go: "go1.26", Iperf3: "iperf 3.12",
-			Sysctls: map[string]string{"net.core.rmem_max": "212992"}},
+		Machine: sample.Machine{
+			CPU: "a CPU", Cores: 2, MemoryGB: 24, Kernel: "6.18.0", Go: "go1.26", Iperf3: "iperf 3.12",
+			Sysctls: map[string]string{"net.core.rmem_max": "212992"},
+		},
 		Rounds: 2, Seconds: 5, Underlay: "veth pairs",
 		Drivers: []sample.Driver{
 			{Name: "vxlan", Summary: "the kernel's VXLAN", Facts: sample.Facts{Version: "Linux 6.18.0", MTU: 1450, Ends: "pods"}},
 			{Name: "weft", Summary: "weft, plain", Facts: sample.Facts{Version: "v0.1.0", MTU: 1438, Ends: "pods", Tuned: []string{"flags: a|b"}}},
 			{Name: "weft-aes", Summary: "weft, sealed", Unavailable: "weft: this version cannot encrypt yet"},
-			{Name: "wireguard-go", Summary: "wireguard-go", Facts: sample.Facts{Version: "v1", MTU: 1420, Ends: "hosts", Encrypted: true, Cipher: "chacha20-poly1305"}},
+			{Name: "wireguard-go", Summary: "wireguard-go", Facts: sample.Facts{
+				Version: "v1", MTU: 1420, Ends: "hosts", Encrypted: true, Cipher: "chacha20-poly1305",
+			}},
 		},
-		Loads: []sample.Load{{Name: "tcp1", Summary: "one stream"}, {Name: "ping", Summary: "pings"}, {Name: "udp64", Summary: "datagrams"}},
+		Loads: []sample.Load{
+			{Name: "tcp1", Summary: "one stream"}, {Name: "ping", Summary: "pings"}, {Name: "udp64", Summary: "datagrams"},
+		},
 	}
 	add := func(round int, driver, load string, values sample.Values) {
 		r.Samples = append(r.Samples, sample.Sample{Round: round, Driver: driver, Load: load, Values: values, Tries: 1})
@@ -36,8 +42,12 @@ func results() *sample.Results {
 	for i, f := range []float64{1, 1.5} {
 		round := i + 1
 		add(round, "vxlan", "tcp1", sample.Values{sample.Gbps: 10 * f, sample.MachineCPU: 0.8, sample.Retransmits: 3})
-		add(round, "weft", "tcp1", sample.Values{sample.Gbps: 8 * f, sample.MachineCPU: 1.6, sample.DaemonCPU: 1.1 * f, sample.RSS: 20, sample.Retransmits: 0})
-		add(round, "wireguard-go", "tcp1", sample.Values{sample.Gbps: 2 * f, sample.MachineCPU: 6, sample.DaemonCPU: 5 * f, sample.RSS: 200})
+		add(round, "weft", "tcp1", sample.Values{
+			sample.Gbps: 8 * f, sample.MachineCPU: 1.6, sample.DaemonCPU: 1.1 * f, sample.RSS: 20, sample.Retransmits: 0,
+		})
+		add(round, "wireguard-go", "tcp1", sample.Values{
+			sample.Gbps: 2 * f, sample.MachineCPU: 6, sample.DaemonCPU: 5 * f, sample.RSS: 200,
+		})
 		add(round, "vxlan", "ping", sample.Values{sample.P50: 20 * f, sample.P90: 30, sample.P99: 40})
 		add(round, "weft", "ping", sample.Values{sample.P50: 60 * f, sample.P90: 90, sample.P99: 120})
 		add(round, "wireguard-go", "ping", sample.Values{sample.P50: 58 * f, sample.P90: 300, sample.P99: 400})
@@ -62,7 +72,7 @@ func TestMarkdownGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("the report changed (-rewrite takes it over):\n%s", diff)
+		t.Errorf("the report changed (use -rewrite to accept the change):\n%s", diff)
 	}
 }
 
@@ -106,7 +116,7 @@ func TestWriteReadRender(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("results changed on the way through the file:\n%s", diff)
+		t.Errorf("the results changed by writing and reading:\n%s", diff)
 	}
 	var out strings.Builder
 	doc := filepath.Join(dir, "docs", "BENCHMARKS.md")
@@ -129,6 +139,6 @@ func TestWriteReadRender(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "latency-bulk.svg")); err == nil {
-		t.Error("there is a picture of what was not measured")
+		t.Error("a picture exists for a load that was not measured")
 	}
 }

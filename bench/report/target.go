@@ -6,16 +6,16 @@ import (
 	"weft/bench/sample"
 )
 
-// comparison is how a target's figure is made of the measured ones.
+// comparison is how the figure of a target is computed from measured figures.
 type comparison int
 
 const (
-	absolute   comparison = iota + 1
-	ratio                 // to the base, in the same round
-	difference            // to the base's median
+	absolute   comparison = iota + 1 // the median of the driver
+	ratio                            // the median of the ratios to the base in the same round
+	difference                       // the median of the driver minus that of the base
 )
 
-// bound is a limit of a target; the zero value is none.
+// bound is a limit of a target; the zero value is no limit.
 type bound struct {
 	limit float64
 	set   bool
@@ -23,49 +23,49 @@ type bound struct {
 
 func at(limit float64) bound { return bound{limit, true} }
 
-// target is a promise that the bench checks.
+// target is a goal that the report checks.
 type target struct {
 	what         string
 	driver, load string
 	metric       sample.Metric
 	comparison   comparison
-	base         string // of a ratio or a difference
+	base         string // the other driver of a ratio or a difference
 	must, aim    bound
 }
 
 const (
-	plain  = "weft"
-	sealed = "weft-aes"
-	vxlan  = "vxlan"
-	wg     = "wireguard-go"
+	plain     = "weft"
+	encrypted = "weft-aes"
+	vxlan     = "vxlan"
+	wg        = "wireguard-go"
 )
 
-// targets are what weft means to reach.
+// targets are the performance goals of weft.
 var targets = []target{
-	{"daemon CPU a GB, both ends, plain, 1 stream", plain, "tcp1", sample.DaemonCPU, absolute, "", at(1.4), at(0.7)},
-	{"daemon CPU a GB, both ends, sealed AES-256-GCM, 1 stream", sealed, "tcp1", sample.DaemonCPU, absolute, "", at(2.0), at(1.2)},
+	{"daemon CPU per GB, both ends, plain, 1 stream", plain, "tcp1", sample.DaemonCPU, absolute, "", at(1.4), at(0.7)},
+	{"daemon CPU per GB, both ends, AES-256-GCM, 1 stream", encrypted, "tcp1", sample.DaemonCPU, absolute, "", at(2.0), at(1.2)},
 	{"against wireguard-go, plain, 1 stream", plain, "tcp1", sample.Gbps, ratio, wg, at(3), at(5)},
-	{"against wireguard-go, sealed, 1 stream", sealed, "tcp1", sample.Gbps, ratio, wg, at(2.2), at(4)},
+	{"against wireguard-go, encrypted, 1 stream", encrypted, "tcp1", sample.Gbps, ratio, wg, at(2.2), at(4)},
 	{"against VXLAN, plain, 1 stream", plain, "tcp1", sample.Gbps, ratio, vxlan, at(0.55), at(0.75)},
 	{"against VXLAN, plain, 4 streams", plain, "tcp4", sample.Gbps, ratio, vxlan, at(0.45), at(0.65)},
-	{"against VXLAN, sealed, 1 stream", sealed, "tcp1", sample.Gbps, ratio, vxlan, at(0.40), at(0.60)},
-	{"against VXLAN, sealed, 4 streams", sealed, "tcp4", sample.Gbps, ratio, vxlan, at(0.28), at(0.45)},
+	{"against VXLAN, encrypted, 1 stream", encrypted, "tcp1", sample.Gbps, ratio, vxlan, at(0.40), at(0.60)},
+	{"against VXLAN, encrypted, 4 streams", encrypted, "tcp4", sample.Gbps, ratio, vxlan, at(0.28), at(0.45)},
 	{"64 B UDP without loss, against VXLAN", plain, "udp64", sample.Kpps, ratio, vxlan, at(0.8), at(1.2)},
 	{"ping p50 idle, against wireguard-go", plain, "ping", sample.P50, ratio, wg, at(1), bound{}},
 	{"ping p50 idle, against tinc", plain, "ping", sample.P50, ratio, "tinc", at(1), bound{}},
-	{"ping p50 idle, more than VXLAN's (the aim is for --busy-poll)", plain, "ping", sample.P50, difference, vxlan, bound{}, at(20)},
+	{"ping p50 idle, difference to VXLAN (the aim is for --busy-poll)", plain, "ping", sample.P50, difference, vxlan, bound{}, at(20)},
 	{"ping p50 under one bulk stream", plain, "ping-bulk", sample.P50, absolute, "", at(1300), at(300)},
 	{"kernel path against VXLAN, 1 stream", "weft-kernel", "tcp1", sample.Gbps, ratio, vxlan, at(0.95), at(1.0)},
 	{"1 packet in 1,000 lost, 1 stream, against VXLAN", plain, "tcp1-loss", sample.Gbps, ratio, vxlan, at(0.7), at(1.0)},
 	{"RSS idle", plain, "idle", sample.RSS, absolute, "", at(40), at(25)},
 }
 
-// verdict is what became of a target.
+// verdict is a row of the table of targets.
 type verdict struct {
 	what, must, aim, measured, result string
 }
 
-// judge compares a target with what was measured. Lower is better for costs, and so for their ratios and differences.
+// judge compares a target with the results. For costs, and their ratios and differences, lower is better.
 func (t target) judge(r *sample.Results) verdict {
 	v := verdict{what: t.what, must: t.limit(t.must), aim: t.limit(t.aim), measured: "–"}
 	value, spread, missing := t.measure(r)
@@ -90,7 +90,7 @@ func (t target) judge(r *sample.Results) verdict {
 	return v
 }
 
-// measure returns the target's figure, or why there is none.
+// measure returns the figure of the target, with its spread, or the reason why there is none.
 func (t target) measure(r *sample.Results) (value float64, s sample.Spread, missing string) {
 	for _, name := range []string{t.driver, t.base} {
 		if name == "" {
@@ -121,6 +121,7 @@ func (t target) measure(r *sample.Results) (value float64, s sample.Spread, miss
 	}
 }
 
+// reaches reports whether a figure is within a limit.
 func (t target) reaches(value, limit float64) bool {
 	if t.metric.Info().HigherIsBetter {
 		return value >= limit
@@ -128,7 +129,7 @@ func (t target) reaches(value, limit float64) bool {
 	return value <= limit
 }
 
-// number returns a figure in the target's precision.
+// number formats a figure with the precision of the target.
 func (t target) number(v float64) string {
 	decimals := t.metric.Info().Decimals
 	if t.comparison == ratio {
@@ -137,7 +138,7 @@ func (t target) number(v float64) string {
 	return fmt.Sprintf("%.*f", decimals, v)
 }
 
-// show returns a figure with its unit.
+// show formats a figure with its unit.
 func (t target) show(v float64) string {
 	switch t.comparison {
 	case ratio:
@@ -149,7 +150,7 @@ func (t target) show(v float64) string {
 	}
 }
 
-// limit returns a bound for people.
+// limit formats a bound, such as "≥ 0.80 x", or returns "" if there is none.
 func (t target) limit(b bound) string {
 	if !b.set {
 		return ""

@@ -5,59 +5,60 @@ import "time"
 // Values are the figures of one sample.
 type Values map[Metric]float64
 
-// Sample is one load, run once through one driver.
+// Sample is the result of one load, run once through one driver.
 type Sample struct {
 	Round  int    `json:"round"` // from 1
 	Driver string `json:"driver"`
 	Load   string `json:"load"`
 	Values Values `json:"values,omitempty"`
-	// Seconds is how long it took, its start and end included.
+	// Seconds is the duration, including start, end and repetitions.
 	Seconds float64 `json:"seconds"`
-	// Bytes is the payload carried, warm-up included: what the CPU times stand beside.
+	// Bytes is the payload that was carried, including the warm-up, to which the CPU times refer.
 	Bytes uint64 `json:"bytes,omitempty"`
-	// DaemonCPU and MachineCPU are CPU seconds spent meanwhile.
+	// DaemonCPU and MachineCPU are the CPU seconds used during the load.
 	DaemonCPU  float64 `json:"daemon_cpu_s"`
 	MachineCPU float64 `json:"machine_cpu_s"`
-	// Foreign is how many cores work that is not the bench's took meanwhile, time stolen by the hypervisor included.
-	Foreign float64 `json:"foreign_cores"`
-	// Tries counts the runs of it, the last of which this is: other work makes it be repeated.
+	// OtherCores is the average number of cores used by processes that do not belong to the bench, including time stolen
+	// by the hypervisor.
+	OtherCores float64 `json:"foreign_cores"`
+	// Tries is the number of measurements. A measurement is repeated if other work disturbed it.
 	Tries int `json:"tries"`
-	// Busy marks a sample that other work may have distorted after all tries.
+	// Busy marks a sample that other work disturbed in all tries.
 	Busy bool `json:"busy,omitempty"`
-	// Error says why there are no values.
+	// Error is the reason why there are no values.
 	Error string `json:"error,omitempty"`
 }
 
-// Facts is what is true of an overlay as it was measured.
+// Facts describe an overlay as it was measured.
 type Facts struct {
 	Version string `json:"version,omitempty"`
-	// MTU is what the ends could use for their packets.
+	// MTU is the MTU of the ends.
 	MTU int `json:"mtu,omitempty"`
-	// Ends says what the load ran between.
+	// Ends is a phrase that describes the endpoints of the loads, to follow "between".
 	Ends string `json:"ends,omitempty"`
-	// Encrypted is whether the traffic was sealed, Cipher with what.
+	// Encrypted is whether the traffic was encrypted. Cipher names the cipher.
 	Encrypted bool   `json:"encrypted"`
 	Cipher    string `json:"cipher,omitempty"`
-	// Tuned is what was not left as it comes.
+	// Tuned lists the settings that differ from the defaults.
 	Tuned []string `json:"tuned,omitempty"`
 }
 
-// Driver is a way of carrying traffic, and what became of it in the run.
+// Driver describes a driver in a run.
 type Driver struct {
 	Name    string `json:"name"`
 	Summary string `json:"summary"`
 	Facts   Facts  `json:"facts"`
-	// Unavailable is the sentence that says why it was not measured, or empty.
+	// Unavailable is the reason why the driver was not measured, or empty.
 	Unavailable string `json:"unavailable,omitempty"`
 }
 
-// Load is what was done through each driver.
+// Load describes a load in a run.
 type Load struct {
 	Name    string `json:"name"`
 	Summary string `json:"summary"`
 }
 
-// Machine is what ratios may depend on.
+// Machine describes the machine, on which figures and ratios may depend.
 type Machine struct {
 	CPU      string            `json:"cpu"`
 	Cores    int               `json:"cores"`
@@ -68,9 +69,9 @@ type Machine struct {
 	Sysctls  map[string]string `json:"sysctls"`
 }
 
-// Results are a whole run, as results.json holds it.
+// Results is a whole run, and the content of results.json.
 type Results struct {
-	// Command is how to have it again.
+	// Command is the command line that repeats the run.
 	Command string    `json:"command"`
 	Date    time.Time `json:"date"`
 	// Weft is the version of weft that was measured.
@@ -78,16 +79,16 @@ type Results struct {
 	Machine Machine `json:"machine"`
 	Rounds  int     `json:"rounds"`
 	Seconds int     `json:"seconds"` // of a load
-	// Underlay says what the hosts were joined by.
+	// Underlay describes how the hosts were connected.
 	Underlay string   `json:"underlay"`
 	Drivers  []Driver `json:"drivers"`
 	Loads    []Load   `json:"loads"`
 	Samples  []Sample `json:"samples"`
-	// Interrupted says that the run was ended early.
+	// Interrupted is whether the run was ended early.
 	Interrupted bool `json:"interrupted,omitempty"`
 }
 
-// Find returns the driver of that name; not ok where the run had none.
+// Find returns the driver with the given name, and false if the run had none.
 func (r *Results) Find(name string) (Driver, bool) {
 	for _, d := range r.Drivers {
 		if d.Name == name {

@@ -5,22 +5,22 @@ import (
 	"slices"
 )
 
-// Spread sums up the values of several rounds.
+// Spread summarizes the values of N rounds.
 type Spread struct {
 	Median, Min, Max float64
 	N                int
 }
 
-// Summarise returns the spread of the values; N is 0 where there are none.
-func Summarise(values []float64) Spread {
+// Summarize returns the spread of the values; N is 0 if there are none.
+func Summarize(values []float64) Spread {
 	if len(values) == 0 {
 		return Spread{}
 	}
 	return Spread{Quantile(values, 0.5), slices.Min(values), slices.Max(values), len(values)}
 }
 
-// Quantile returns the q-th quantile (0 to 1) of the values, interpolated between neighbours; NaN of no values. The
-// slice stays as it is.
+// Quantile returns the q-th quantile (0 to 1) of the values, interpolated between neighbors, and NaN for no values. It
+// does not change the slice.
 func Quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -34,7 +34,7 @@ func Quantile(values []float64, q float64) float64 {
 	return sorted[low] + (at-float64(low))*(sorted[low+1]-sorted[low])
 }
 
-// byRound returns the values of a figure by round.
+// byRound returns the values of a figure by round, without failed samples.
 func (r *Results) byRound(driver, load string, m Metric) map[int]float64 {
 	values := map[int]float64{}
 	for _, s := range r.Samples {
@@ -45,17 +45,17 @@ func (r *Results) byRound(driver, load string, m Metric) map[int]float64 {
 	return values
 }
 
-// Of sums up a figure over all rounds.
+// Of returns the spread of a figure over all rounds.
 func (r *Results) Of(driver, load string, m Metric) Spread {
 	var values []float64
 	for _, v := range r.byRound(driver, load, m) {
 		values = append(values, v)
 	}
-	return Summarise(values)
+	return Summarize(values)
 }
 
-// Ratio sums up, over the rounds that have both, a figure of one driver divided by that of another in the same round:
-// what else the machine did then weighs on both.
+// Ratio returns the spread, over the rounds that have both, of a figure of driver divided by the figure of base in the
+// same round. Within a round, other work on the machine affects both.
 func (r *Results) Ratio(driver, base, load string, m Metric) Spread {
 	bases := r.byRound(base, load, m)
 	var ratios []float64
@@ -64,5 +64,5 @@ func (r *Results) Ratio(driver, base, load string, m Metric) Spread {
 			ratios = append(ratios, v/b)
 		}
 	}
-	return Summarise(ratios)
+	return Summarize(ratios)
 }

@@ -28,11 +28,11 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestQuantileLeavesItsArgument(t *testing.T) {
+func TestQuantileDoesNotChangeItsArgument(t *testing.T) {
 	values := []float64{3, 1, 2}
 	Quantile(values, 0.5)
 	if values[0] != 3 || values[1] != 1 {
-		t.Errorf("now %v", values)
+		t.Errorf("changed to %v", values)
 	}
 }
 
@@ -44,7 +44,7 @@ func one(round int, driver string, v float64) Sample {
 func TestRatioIsWithinARound(t *testing.T) {
 	r := Results{Samples: []Sample{
 		one(1, "vxlan", 10), one(1, "weft", 5), // 0.5
-		one(2, "vxlan", 30), one(2, "weft", 9), // 0.3: a median of medians would say 9/20
+		one(2, "vxlan", 30), one(2, "weft", 9), // 0.3: a median of medians would be 9/20
 		one(3, "weft", 100),                    // vxlan is missing
 		one(4, "vxlan", 10), one(4, "weft", 4), // 0.4
 		{Round: 5, Driver: "weft", Load: "tcp1", Values: Values{Gbps: 1}, Error: "failed"},

@@ -14,11 +14,11 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Heading starts the section that WriteDoc writes; it is the last one of its page.
+// Heading is the heading of the section that WriteDoc writes. The section must be the last one of its page.
 const Heading = "## Scale"
 
-// WriteDoc writes results as the last section of a page of documentation, in place of an earlier one, and the plot into
-// the folder beside it with the page's name in lower case.
+// WriteDoc writes results as the last section of the page at path and replaces an earlier one. It writes the plot into
+// a folder beside the page, named like the page in lower case.
 func WriteDoc(results []Result, path string) error {
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -33,20 +33,25 @@ func WriteDoc(results []Result, path string) error {
 	return plotResults(results, filepath.Join(filepath.Dir(path), folder, "scale.svg"))
 }
 
-// Markdown returns the section; the plot is in folder.
+// Markdown returns the section. folder is the prefix of the link to the plot, such as "benchmarks/".
 func Markdown(results []Result, folder string) string {
 	var b strings.Builder
 	b.WriteString(Heading + `
 
-What mesh and allocator cost a node, with all nodes in one process on a network in memory; they share the machine's cores,
-so the times are those of a machine with as many nodes on it. One after the other is started, each quarter of a second or of the largest
-network each half a second, and told of two others; the times count from the last. 20 found. More than 500 are too much for two cores:
-whoever joins costs each node that is there half a millisecond or more.
-In parentheses the ratio to the smallest network in the same run. To have it again:
+The cost of mesh and allocator per node.
+All nodes run in one process on a network in memory.
+They share the machine's cores, so the times are longer than on separate machines.
+The nodes are started one after another, every quarter of a second, or every half second in the largest network.
+Each node gets the addresses of two others.
+The times count from the start of the last node.
+20 nodes are bootstrap nodes.
+More than 500 nodes are too many for two cores: each join costs every other node half a millisecond or more.
+The numbers in parentheses are ratios to the smallest network of the same run.
+To repeat the measurement:
 
     bin/weft-bench scale --doc docs/BENCHMARKS.md
 
-| nodes | all know all | all have addresses | one view of the ring | gossip sent a node, idle | memory a node | CPU a node, idle |
+| nodes | all know all | all have addresses | same ring on all | gossip sent per node, idle | memory per node | CPU per node, idle |
 |---|---|---|---|---|---|---|
 `)
 	for _, r := range results {
@@ -54,23 +59,23 @@ In parentheses the ratio to the smallest network in the same run. To have it aga
 		fmt.Fprintf(&b, "| %d | %.1f s | %.1f s | %.1f s | %.0f B/s (%.2f x) | %.2f MiB (%.2f x) | %.3f %% of a core |\n",
 			r.Nodes, r.Known, r.Ready, r.Agreed, r.Bytes, r.Bytes/first.Bytes, r.Heap/(1<<20), r.Heap/first.Heap, 100*r.CPU)
 	}
-	fmt.Fprintf(&b, "\n![Cost of a node as the network grows](%sscale.svg)\n", folder)
+	fmt.Fprintf(&b, "\n![Cost per node by the number of nodes](%sscale.svg)\n", folder)
 	return b.String()
 }
 
-// curve is one line of the plot, which has a panel each.
+// curve is one line of the plot. Each curve has its own panel.
 type curve struct {
 	title string
 	value func(Result) float64
 }
 
 var curves = []curve{
-	{"one network after, s", func(r Result) float64 { return r.Agreed }},
-	{"gossip a node idle, B/s", func(r Result) float64 { return r.Bytes }},
-	{"memory a node, MiB", func(r Result) float64 { return r.Heap / (1 << 20) }},
+	{"time to one network, s", func(r Result) float64 { return r.Agreed }},
+	{"idle gossip per node, B/s", func(r Result) float64 { return r.Bytes }},
+	{"memory per node, MiB", func(r Result) float64 { return r.Heap / (1 << 20) }},
 }
 
-// plotResults draws the curves side by side over the number of nodes, which has a logarithmic scale.
+// plotResults draws the curves side by side, over the number of nodes on a logarithmic scale, into an SVG file.
 func plotResults(results []Result, path string) error {
 	canvas := vgsvg.New(11*vg.Inch, 3.2*vg.Inch)
 	panels := draw.Tiles{Rows: 1, Cols: len(curves), PadX: 16, PadTop: 4, PadBottom: 4, PadLeft: 4, PadRight: 8}

@@ -11,17 +11,17 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-var errNoRoute = errors.New("scale: nobody has that address")
+var errNoRoute = errors.New("scale: no node has this address")
 
-// network joins the meshes of one process in memory, and counts what they send.
+// network connects the meshes of one process in memory, and counts the bytes that they send.
 type network struct {
 	bytes atomic.Uint64 // payload of packets and streams, without headers of IP, UDP and TCP
 
 	mu    sync.RWMutex
-	nodes map[string]*transport // guarded by mu: by address
+	nodes map[string]*transport // guarded by mu; the key is the address
 }
 
-// transport is one node's memberlist.Transport.
+// transport is the memberlist.Transport of one node.
 type transport struct {
 	net     *network
 	addr    netip.AddrPort
@@ -31,7 +31,7 @@ type transport struct {
 
 var _ memberlist.Transport = (*transport)(nil)
 
-// transport returns the nth node's.
+// transport returns a new transport for the ith node.
 func (n *network) transport(i int) *transport {
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 6783)
 	t := &transport{net: n, addr: addr, packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn, 64)}
@@ -64,7 +64,7 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(t.addr), Timestamp: now}
 	select {
 	case to.packets <- p:
-	default: // its buffer is full
+	default: // the receiver's buffer is full: the packet is lost, as with UDP
 	}
 	return now, nil
 }
@@ -94,7 +94,7 @@ func (t *transport) Shutdown() error {
 	return nil
 }
 
-// counted is an end of a stream.
+// counted is one end of a stream, and counts the bytes that are written to it.
 type counted struct {
 	net.Conn
 	bytes *atomic.Uint64
@@ -106,5 +106,5 @@ func (c *counted) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// RemoteAddr says where a stream comes from; memberlist logs it.
+// RemoteAddr returns a constant address, which memberlist needs for its log.
 func (c *counted) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }

@@ -1,6 +1,6 @@
-// Package scale measures what a node of a large network costs: the mesh and the allocators of all nodes run in this
-// process, with real clocks and files, on a network in memory. The data plane, whose cost grows with those that a node
-// talks to and not with those there are, is not part of it.
+// Package scale measures the cost of a node in a large network. The meshes and allocators of all nodes run in this
+// process, with real clocks and files, on a network in memory. The datapath is not part of it: its cost depends on the
+// number of peers with traffic, not on the size of the network.
 package scale
 
 import (
@@ -25,44 +25,49 @@ import (
 	"weft/mesh"
 )
 
-// founders is how many nodes must meet before the range is divided, or all where there are fewer.
-const founders = 20
+// bootstrapNodes is the number of nodes that must be connected before the range is divided, in networks of that size or
+// larger. In smaller ones it is all nodes.
+const bootstrapNodes = 20
 
-// settle is how long a network that has come together is left alone before anything is measured.
-const settle = 10 * time.Second
+// restTime is the time between the forming of a network and the first measurement.
+const restTime = 10 * time.Second
 
-// Options are what to measure.
+// pollInterval is the time between two checks of a stage.
+const pollInterval = 100 * time.Millisecond
+
+// Options configure Run.
 type Options struct {
-	Nodes []int         // how many there are, a network each
-	Idle  time.Duration // for which the gossip of an idle network is counted
-	Every time.Duration // a node is started so often, and less often in networks of more than 250
-	Limit time.Duration // until which a network must have come together, after the last node was started
+	Nodes []int         // the number of nodes of each network to measure
+	Idle  time.Duration // how long to count the gossip of an idle network
+	Every time.Duration // time between the starts of two nodes; longer in networks of more than 250 nodes
+	Limit time.Duration // maximum time for a network to form, from the start of its last node
 }
 
-// Result is what one network costs.
+// Result is the cost of one network.
 type Result struct {
 	Nodes int `json:"nodes"`
-	// Known is when every node knew every other, Ready when every node had a share of the range, and Agreed when all had
-	// one view of the whole ring, in seconds after the last was started. All nodes share the cores of this machine.
+	// Known, Ready and Agreed are times in seconds from the start of the last node: until every node knew every other,
+	// until every node owned a part of the range, and until all nodes had the same view of the whole ring. All nodes share
+	// the cores of this machine.
 	Known  float64 `json:"known_s"`
 	Ready  float64 `json:"ready_s"`
 	Agreed float64 `json:"agreed_s"`
-	// Bytes is the gossip that a node sends while nothing happens, in bytes a second.
+	// Bytes is the gossip that a node of an idle network sends, in bytes per second.
 	Bytes float64 `json:"idle_bytes_per_s"`
-	// Heap is the memory in use a node in bytes, goroutine stacks included.
+	// Heap is the memory in use per node in bytes, including goroutine stacks.
 	Heap float64 `json:"memory_bytes"`
-	// CPU is the part of a core that a node takes while nothing happens.
+	// CPU is the share of a core that a node of an idle network uses.
 	CPU float64 `json:"idle_cpu"`
 }
 
-// node is one node without its data plane.
+// node is one node without its datapath.
 type node struct {
 	mesh *mesh.Mesh
 	ipam *ipam.Allocator
 	db   store.Store
 }
 
-// gossip is the mesh as the allocator sees it.
+// gossip implements ipam's gossip interface with the mesh.
 type gossip struct{ mesh *mesh.Mesh }
 
 func (g gossip) Broadcast(delta []byte) { _ = g.mesh.Sender(mesh.ChannelIPAM).Broadcast(delta) }
@@ -71,7 +76,8 @@ func (g gossip) Unicast(to peer.ID, msg []byte) error {
 	return g.mesh.Sender(mesh.ChannelIPAM).Unicast(to, msg)
 }
 
-// Run measures a network of each size in turn and says on progress how it goes.
+// Run measures a network of each size, one after another, and prints a line per network to progress. After an error it
+// returns the results so far.
 func Run(ctx context.Context, o Options, progress io.Writer) ([]Result, error) {
 	var results []Result
 	for _, n := range o.Nodes {
@@ -79,13 +85,15 @@ func Run(ctx context.Context, o Options, progress io.Writer) ([]Result, error) {
 		if err != nil {
 			return results, fmt.Errorf("scale: %d nodes: %w", n, err)
 		}
-		_, _ = fmt.Fprintf(progress, "%5d nodes: known after %.1f s, ready %.1f s, agreed %.1f s; idle %.0f B/s, %.2f MiB, %.3f %% of a core a node\n",
+		_, _ = fmt.Fprintf(progress,
+			"%5d nodes: known after %.1f s, ready %.1f s, agreed %.1f s; idle per node %.0f B/s, %.2f MiB, %.3f %% of a core\n",
 			n, r.Known, r.Ready, r.Agreed, r.Bytes, r.Heap/(1<<20), 100*r.CPU)
 		results = append(results, r)
 	}
 	return results, nil
 }
 
+// measure starts a network of n nodes, measures it and stops it.
 func measure(ctx context.Context, n int, o Options) (r Result, err error) {
 	dir, err := os.MkdirTemp("", "weft-scale-")
 	if err != nil {
@@ -93,66 +101,98 @@ func measure(ctx context.Context, n int, o Options) (r Result, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	before := memory()
-	defer debug.SetGCPercent(debug.SetGCPercent(200)) // all nodes' garbage in one process is not what is measured
-	network := &network{}
-	nodes := make([]*node, n)
-	for i := range nodes {
-		if nodes[i], err = network.node(i, n, filepath.Join(dir, strconv.Itoa(i))); err != nil {
-			return r, err
-		}
+	// All nodes share one garbage collector: let it run less often, because its cost is not part of the measurement.
+	defer debug.SetGCPercent(debug.SetGCPercent(200))
+	s, err := startNetwork(ctx, n, o.Every, dir)
+	if err != nil {
+		return r, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	group, inner := errgroup.WithContext(ctx)
-	// Each that joins costs all that are there something: on one machine a large network cannot take them in as fast.
-	every := max(o.Every, time.Duration(n)*time.Millisecond)
-	for i, node := range nodes {
-		if i > 0 && pause(inner, every) != nil {
-			break
-		}
-		group.Go(func() error { return node.mesh.Run(inner) })
-		group.Go(func() error { return node.ipam.Run(inner) })
-	}
-	begin := time.Now()
-	defer func() {
-		cancel()
-		err = errors.Join(err, group.Wait())
-		for _, node := range nodes {
-			err = errors.Join(err, node.db.Close())
-		}
-	}()
+	defer func() { err = errors.Join(err, s.stop()) }()
 	r.Nodes = n
 	for _, stage := range []struct {
 		at   *float64
-		done func() bool
-	}{
-		{&r.Known, func() bool { return known(nodes) }},
-		{&r.Ready, func() bool { return ready(nodes) }},
-		{&r.Agreed, func() bool { return agreed(nodes) }},
-	} {
-		for !stage.done() {
-			if time.Since(begin) > o.Limit {
-				return r, fmt.Errorf("not one network within %s", o.Limit)
-			}
-			if err := pause(inner, 100*time.Millisecond); err != nil {
-				return r, err
-			}
+		done func(nodes []*node) bool
+	}{{&r.Known, known}, {&r.Ready, ready}, {&r.Agreed, agreed}} {
+		if *stage.at, err = s.waitUntil(stage.done, o.Limit); err != nil {
+			return r, err
 		}
-		*stage.at = time.Since(begin).Seconds()
 	}
-	if err := pause(inner, settle); err != nil {
+	if err := pause(s.ctx, restTime); err != nil {
 		return r, err
 	}
 	r.Heap = float64(memory()-before) / float64(n)
-	sent, used, since := network.bytes.Load(), cpu(), time.Now()
-	if err := pause(inner, o.Idle); err != nil {
-		return r, err
-	}
-	over := time.Since(since).Seconds() * float64(n)
-	r.Bytes, r.CPU = float64(network.bytes.Load()-sent)/over, (cpu()-used).Seconds()/over
-	return r, nil
+	r.Bytes, r.CPU, err = s.idleCost(o.Idle)
+	return r, err
 }
 
-// node makes the ith of n nodes, with its state in dir. It is told of the first and of a neighbour.
+// simulation is a running network.
+type simulation struct {
+	network *network
+	nodes   []*node
+	begin   time.Time       // when all nodes were started
+	ctx     context.Context // of all nodes; ends with stop, or when a node fails
+	cancel  context.CancelFunc
+	group   *errgroup.Group
+}
+
+// startNetwork creates n nodes with their state in dir and starts them, one every interval. A large network is started
+// more slowly, because each join has a cost on every other node, and all of them share this machine.
+func startNetwork(ctx context.Context, n int, interval time.Duration, dir string) (_ *simulation, err error) {
+	s := &simulation{network: &network{}, nodes: make([]*node, n)}
+	for i := range s.nodes {
+		if s.nodes[i], err = s.network.node(i, n, filepath.Join(dir, strconv.Itoa(i))); err != nil {
+			return nil, err
+		}
+	}
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.group, s.ctx = errgroup.WithContext(ctx)
+	interval = max(interval, time.Duration(n)*time.Millisecond)
+	for i, node := range s.nodes {
+		if i > 0 && pause(s.ctx, interval) != nil {
+			break // waitUntil returns the error
+		}
+		s.group.Go(func() error { return node.mesh.Run(s.ctx) })
+		s.group.Go(func() error { return node.ipam.Run(s.ctx) })
+	}
+	s.begin = time.Now()
+	return s, nil
+}
+
+// stop stops all nodes, waits for them and closes their stores.
+func (s *simulation) stop() error {
+	s.cancel()
+	err := s.group.Wait()
+	for _, node := range s.nodes {
+		err = errors.Join(err, node.db.Close())
+	}
+	return err
+}
+
+// waitUntil waits until done returns true, and returns the time since the start of the last node in seconds. It fails
+// when that exceeds limit.
+func (s *simulation) waitUntil(done func(nodes []*node) bool, limit time.Duration) (float64, error) {
+	for !done(s.nodes) {
+		if time.Since(s.begin) > limit {
+			return 0, fmt.Errorf("the nodes did not form one network within %s", limit)
+		}
+		if err := pause(s.ctx, pollInterval); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(s.begin).Seconds(), nil
+}
+
+// idleCost returns what a node uses on average over the given time: bytes of gossip per second, and the share of a core.
+func (s *simulation) idleCost(over time.Duration) (bytes, share float64, err error) {
+	sent, used, since := s.network.bytes.Load(), cpu(), time.Now()
+	if err := pause(s.ctx, over); err != nil {
+		return 0, 0, err
+	}
+	nodeSeconds := time.Since(since).Seconds() * float64(len(s.nodes))
+	return float64(s.network.bytes.Load()-sent) / nodeSeconds, (cpu() - used).Seconds() / nodeSeconds, nil
+}
+
+// node creates the ith of size nodes, with its state in dir. Its peers are the first node and node i/2.
 func (n *network) node(i, size int, dir string) (*node, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
@@ -184,7 +224,7 @@ func (n *network) node(i, size int, dir string) (*node, error) {
 		return nil, err
 	}
 	node.ipam, err = ipam.New(ipam.Config{
-		Self: id.ID, Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12")}, InitPeers: min(size, founders),
+		Self: id.ID, Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12")}, InitPeers: min(size, bootstrapNodes),
 		Store: node.db, Gossip: gossip{node.mesh},
 	})
 	if err != nil {
@@ -194,6 +234,7 @@ func (n *network) node(i, size int, dir string) (*node, error) {
 	return node, nil
 }
 
+// known reports whether all nodes see all nodes alive.
 func known(nodes []*node) bool {
 	for _, n := range nodes {
 		alive := 0
@@ -209,6 +250,7 @@ func known(nodes []*node) bool {
 	return true
 }
 
+// ready reports whether all nodes own a part of the range.
 func ready(nodes []*node) bool {
 	for _, n := range nodes {
 		if !n.ipam.Ready() {
@@ -218,7 +260,7 @@ func ready(nodes []*node) bool {
 	return true
 }
 
-// agreed reports whether all nodes say the same of who owns what.
+// agreed reports whether all nodes report the same owners with the same number of addresses.
 func agreed(nodes []*node) bool {
 	first := nodes[0].ipam.Status().Ranges[0].Owners
 	for _, n := range nodes[1:] {
@@ -235,6 +277,7 @@ func agreed(nodes []*node) bool {
 	return true
 }
 
+// pause sleeps, and returns the error of ctx if that ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -244,7 +287,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// memory returns what is in use, in bytes.
+// memory returns the bytes of heap and stacks in use, after garbage collection.
 func memory() uint64 {
 	var m runtime.MemStats
 	runtime.GC()

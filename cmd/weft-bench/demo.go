@@ -10,9 +10,9 @@ func newDemoCommand() *cobra.Command {
 	var cfg demo.Config
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Three nodes with pods in network namespaces: ping, status, throughput; needs root",
-		Long: "Start three nodes with pods in network namespaces of this machine, ping between them, show what \"weft status\"\n" +
-			"says and measure throughput; everything is removed again. Needs root.",
+		Short: "Run three nodes with pods in network namespaces: ping, status, throughput; needs root",
+		Long: "Run three nodes with pods in network namespaces of this machine, ping between the pods, show the output of\n" +
+			"\"weft status\" and measure throughput. Everything is removed at the end. Needs root.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Out = cmd.OutOrStdout()
@@ -20,6 +20,6 @@ func newDemoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&cfg.Bin, "bin", "bin", "folder with the weft programs")
-	cmd.Flags().IntVar(&cfg.Seconds, "seconds", 5, "how long each throughput measurement takes")
+	cmd.Flags().IntVar(&cfg.Seconds, "seconds", 5, "duration of each throughput measurement")
 	return cmd
 }

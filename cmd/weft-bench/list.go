@@ -9,7 +9,7 @@ import (
 func newListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List drivers and loads",
+		Short: "List the drivers and loads",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return harness.List(cmd.OutOrStdout()) },
 	}

@@ -10,14 +10,14 @@ func newReportCommand() *cobra.Command {
 	var o report.Options
 	cmd := &cobra.Command{
 		Use:   "report RESULTS.json",
-		Short: "Render the results of a run again",
+		Short: "Render the report of an earlier run again",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return report.Render(args[0], o, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().BoolVar(&o.Markdown, "markdown", false, "only print the report, with links to its pictures")
-	cmd.Flags().StringVar(&o.Out, "out", "", "folder to write to (default: that of the results)")
-	cmd.Flags().StringVar(&o.Doc, "doc", "", "also write the report as this page, with pictures in a folder beside it")
+	cmd.Flags().StringVar(&o.Out, "out", "", "folder to write to (default: the folder of the results)")
+	cmd.Flags().StringVar(&o.Doc, "doc", "", "also write the report to this page, with its pictures in a folder beside the page")
 	return cmd
 }

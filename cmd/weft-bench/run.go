@@ -15,8 +15,9 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Measure weft beside the kernel's VXLAN and other overlays; needs root",
-		Long: "Measure weft beside the kernel's VXLAN and other overlays, in namespaces of this machine, in rounds that take turns.\n" +
-			"Prints a report, whose ratios are to vxlan in the same round, and writes it with everything measured into a folder.",
+		Long: "Measure weft beside the kernel's VXLAN and other overlays, in network namespaces of this machine. Each round\n" +
+			"measures every driver once. The command prints a report, with ratios to vxlan in the same round, and writes the\n" +
+			"report and all measurements into a folder.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = strings.Join(os.Args, " ")
@@ -28,16 +29,16 @@ func newRunCommand() *cobra.Command {
 }
 
 func addRunFlags(f *pflag.FlagSet, o *harness.Options) {
-	f.BoolVar(&o.Quick, "quick", false, "few drivers and loads: about three minutes in all")
-	f.IntVar(&o.Rounds, "rounds", 0, "how often each driver is measured (default 5; quick: at most 3)")
-	f.IntVar(&o.Seconds, "seconds", 0, "how long each load measures (default 5; quick: 2)")
+	f.BoolVar(&o.Quick, "quick", false, "few drivers and loads: about three minutes in total")
+	f.IntVar(&o.Rounds, "rounds", 0, "number of measurements of each driver (default 5; quick: at most 3)")
+	f.IntVar(&o.Seconds, "seconds", 0, "duration of each load (default 5; quick: 2)")
 	f.StringSliceVar(&o.Drivers, "drivers", nil, "drivers to measure, see list (default all)")
 	f.StringSliceVar(&o.Loads, "loads", nil, "loads to run, see list (default all)")
-	f.BoolVar(&o.Plain, "plain-underlay", false, "no segmentation offloads below the overlays, as on a plain network card")
-	f.BoolVar(&o.NoFetch, "no-fetch", false, "build and install nothing: what is missing is not available")
+	f.BoolVar(&o.Plain, "plain-underlay", false, "disable segmentation offloads below the overlays, as on a plain network card")
+	f.BoolVar(&o.NoFetch, "no-fetch", false, "build and install no tools: drivers with missing tools are skipped")
 	f.StringVar(&o.Bin, "bin", "bin", "folder with the weft programs")
-	f.StringVar(&o.WeftArgs, "weft-args", "", "further flags for every \"weft up\", separated by blanks")
+	f.StringVar(&o.WeftArgs, "weft-args", "", "additional flags for every \"weft up\", separated by spaces")
 	f.StringVar(&o.Out, "out", "bin/bench", "folder for results.json, report.md and pictures")
-	f.StringVar(&o.Doc, "doc", "", "also write the report as this page, with pictures in a folder beside it")
+	f.StringVar(&o.Doc, "doc", "", "also write the report to this page, with its pictures in a folder beside the page")
 	f.BoolVar(&o.JSON, "json", false, "print the results as JSON")
 }

@@ -1,5 +1,5 @@
-// Command weft-cni is the CNI plugin of weft, installed as /opt/cni/bin/weft. It speaks the CNI protocol with the
-// container runtime and asks the daemon on this host through its socket; see package weft/cni.
+// Command weft-cni is the CNI plugin of weft, installed as /opt/cni/bin/weft. It serves the CNI protocol to the container
+// runtime and calls the daemon of this host through its socket; see package weft/cni.
 package main
 
 import (

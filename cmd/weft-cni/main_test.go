@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestLinksNoEngine keeps the plugin what it is: started for every container, so small, and a client of the daemon.
+// TestLinksNoEngine: the plugin is a client of the daemon and links none of its engines. It stays small, because the
+// runtime starts it for every container.
 func TestLinksNoEngine(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {

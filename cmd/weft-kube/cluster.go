@@ -13,23 +13,24 @@ import (
 	"weft/internal/kube"
 )
 
-// clusterOptions say which node of which cluster this is.
+// clusterOptions are the flags that identify the cluster and this node in it.
 type clusterOptions struct {
 	node, kubeconfig, apiserver, stateDir, secretFile string
 }
 
 func (o *clusterOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (default: $NODE_NAME)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server (default: as pods do)")
-	f.StringVar(&o.apiserver, "apiserver", os.Getenv("WEFT_APISERVER"), "https://HOST:PORT of the API server in place of the Service's address, for nodes without kube-proxy (default: $WEFT_APISERVER)")
-	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "folder that outlives reboots")
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default: $NODE_NAME)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file for the API server (default: the in-cluster configuration)")
+	f.StringVar(&o.apiserver, "apiserver", os.Getenv("WEFT_APISERVER"),
+		"https://HOST:PORT of the API server instead of the Service's address, for nodes without kube-proxy (default: $WEFT_APISERVER)")
+	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "folder that survives reboots")
 	f.StringVar(&o.secretFile, "secret-file", "/etc/weft/secret", "the daemon's secret file, if there is one")
 }
 
-// clients returns what talks to the API server.
+// clients returns a typed and a dynamic client for the API server.
 func (o *clusterOptions) clients() (kubernetes.Interface, dynamic.Interface, error) {
 	if o.node == "" {
-		return nil, nil, fmt.Errorf("--node-name: it is empty: set NODE_NAME from spec.nodeName")
+		return nil, nil, fmt.Errorf("--node-name: empty: set NODE_NAME from spec.nodeName")
 	}
 	config, err := kube.RESTConfig(o.kubeconfig, o.apiserver, o.stateDir)
 	if err != nil {
@@ -39,11 +40,11 @@ func (o *clusterOptions) clients() (kubernetes.Interface, dynamic.Interface, err
 	if err != nil {
 		return nil, nil, err
 	}
-	more, err := dynamic.NewForConfig(config)
-	return api, more, err
+	dyn, err := dynamic.NewForConfig(config)
+	return api, dyn, err
 }
 
-// newLog returns the log, which takes what the libraries of Kubernetes say as well.
+// newLog returns a logger to standard error, which also receives the log of the Kubernetes libraries.
 func newLog() *slog.Logger {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	klog.SetSlogLogger(log)

@@ -6,10 +6,10 @@ import (
 	"weft/internal/docgen"
 )
 
-// TestCommandsDoc: docs/COMMANDS-weft-kube.md has every command and flag as "weft-kube --help" shows them.
+// TestCommandsDoc: docs/COMMANDS-weft-kube.md lists every command and flag with the texts of "weft-kube --help".
 func TestCommandsDoc(t *testing.T) {
 	for _, name := range []string{"NODE_NAME", "WEFT_APISERVER", "WEFT_RANGE"} {
-		t.Setenv(name, "") // else the defaults would be those of the host that runs this test
+		t.Setenv(name, "") // the defaults of flags must not depend on the environment of the test
 	}
 	docgen.Check(t, "../../docs/COMMANDS-weft-kube.md", docgen.Markdown(newRootCommand(), docgen.Options{}))
 }

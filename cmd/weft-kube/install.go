@@ -10,7 +10,7 @@ import (
 	"weft/internal/kube"
 )
 
-// installOptions say where things are.
+// installOptions are the flags of "weft-kube install".
 type installOptions struct {
 	plugin, binDir, confDir, socket string
 	timeout                         time.Duration
@@ -20,17 +20,17 @@ func newInstallCommand() *cobra.Command {
 	var o installOptions
 	cmd := &cobra.Command{
 		Use:   "install",
-		Short: "Install the CNI plugin, and its configuration once the daemon is ready for pods",
-		Long: "Install the CNI plugin, and its configuration once the daemon is ready for pods: for containers without\n" +
-			"Kubernetes. In a cluster \"weft-kube run\" does it.",
+		Short: "Install the CNI plugin, and its configuration when the daemon is ready for pods",
+		Long: "Install the CNI plugin, and its configuration when the daemon is ready for pods. This command is for container\n" +
+			"runtimes without Kubernetes; in a cluster, \"weft-kube run\" installs both.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
 	}
-	cmd.Flags().StringVar(&o.plugin, "plugin", "weft-cni", "the plugin's program")
+	cmd.Flags().StringVar(&o.plugin, "plugin", "weft-cni", "program of the plugin")
 	cmd.Flags().StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	cmd.Flags().StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	cmd.Flags().StringVar(&o.socket, "socket", api.DefaultSocket, "the daemon's API socket")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait for the daemon")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "maximum time to wait for the daemon")
 	return cmd
 }
 

@@ -1,4 +1,5 @@
-// Command weft-kube is what a Kubernetes node needs beside the daemon.
+// Command weft-kube connects the daemon of a node to Kubernetes: it installs the CNI plugin, gives the daemon its
+// peers, reclaims the address space of deleted nodes and enforces network policies; see package internal/kube.
 package main
 
 import (
@@ -23,7 +24,7 @@ func main() {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft-kube",
-		Short:         "What a Kubernetes node needs beside the weft daemon",
+		Short:         "Connect the weft daemon of a node to Kubernetes",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -22,10 +22,10 @@ func newPrepareCommand() *cobra.Command {
 	p := kube.Prepare{}
 	cmd := &cobra.Command{
 		Use:   "prepare",
-		Short: "Set the kernel's network settings and write the daemon's configuration, before it starts",
-		Long: "Set the kernel's network settings and write the daemon's configuration, before it starts: makes the host a\n" +
-			"router, has bridged frames shown to its firewall, counts the nodes of the cluster for --init-peers and writes\n" +
-			"kube.yaml into the state directory.",
+		Short: "Set the kernel's network settings and write the daemon's configuration, before the daemon starts",
+		Long: "Set the kernel's network settings and write the daemon's configuration, before the daemon starts. The command\n" +
+			"makes the host a router, passes bridged frames to its firewall, counts the nodes of the cluster for --init-peers\n" +
+			"and writes kube.yaml into the state directory.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, _, err := o.clients()
@@ -35,7 +35,7 @@ func newPrepareCommand() *cobra.Command {
 			for _, r := range ranges {
 				prefix, err := netip.ParsePrefix(strings.TrimSpace(r))
 				if err != nil {
-					return fmt.Errorf("--range: %q is no CIDR", r)
+					return fmt.Errorf("--range: %q is not a CIDR", r)
 				}
 				p.Ranges = append(p.Ranges, prefix)
 			}
@@ -47,7 +47,8 @@ func newPrepareCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(cmd.Flags())
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the API server")
-	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","), "ranges of the pods (default: $WEFT_RANGE, if it is set)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "maximum time to wait for the API server")
+	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","),
+		"address ranges of the pods (default: $WEFT_RANGE, if it is set)")
 	return cmd
 }

@@ -17,7 +17,7 @@ import (
 	"weft/internal/kube/firewall"
 )
 
-// runOptions say where things are.
+// runOptions are the flags of "weft-kube run".
 type runOptions struct {
 	clusterOptions
 	install  kube.Install
@@ -29,27 +29,27 @@ func newRunCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Work beside the daemon: plugin, peers, address space of deleted nodes, network policies",
-		Long: "Work beside the daemon: keep the CNI plugin installed, tell the daemon of the other nodes, reclaim the address\n" +
-			"space of deleted ones, enforce network policies. One that runs already on this host is waited for: the new one\n" +
-			"takes its place when it stops.",
+		Short: "Run beside the daemon: plugin, peers, address space of deleted nodes, network policies",
+		Long: "Run beside the daemon: keep the CNI plugin installed, connect the daemon to the other nodes, reclaim the address\n" +
+			"space of deleted nodes and enforce network policies. If another weft-kube runs on this host, the new one waits\n" +
+			"and replaces it when it stops.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	o.addFlags(f)
-	f.StringVar(&o.install.Plugin, "plugin", "/usr/bin/weft-cni", "the plugin's program; reference plugins may be beside it")
+	f.StringVar(&o.install.Plugin, "plugin", "/usr/bin/weft-cni", "program of the plugin; reference plugins may be in the same folder")
 	f.StringVar(&o.install.BinDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.install.ConfDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.install.Socket, "socket", api.DefaultSocket, "the daemon's API socket")
-	f.StringVar(&o.runDir, "run-dir", "/run/weft", "folder for the socket that the plugin talks to")
+	f.StringVar(&o.runDir, "run-dir", "/run/weft", "folder for the socket that the plugin connects to")
 	f.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:6781", "address of health checks and metrics")
 	return cmd
 }
 
 func runAgent(ctx context.Context, o *runOptions) error {
 	log := newLog()
-	client, more, err := o.clients()
+	client, dyn, err := o.clients()
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	release, err := filelock.Take(ctx, filepath.Join(o.runDir, "kube.lock"))
+	release, err := filelock.Acquire(ctx, filepath.Join(o.runDir, "kube.lock"))
 	if err != nil {
 		return fmt.Errorf("--run-dir: %w", err)
 	}
@@ -74,19 +74,20 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	}
 	agent, err := kube.New(kube.Config{
 		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: &o.install, SecretFile: o.secretFile,
-		Admission: admission, Health: health, API: client, Dynamic: more, Daemon: api.NewClient(o.install.Socket),
+		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
 		Filter: filter, DropLog: firewall.NFLog{}, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	log.Info("weft-kube runs", "node", o.node)
+	log.Info("weft-kube started", "node", o.node)
 	if err := agent.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
+// listenUnix listens on a socket for root alone, and replaces a socket that an earlier process left.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("--run-dir: %w", err)

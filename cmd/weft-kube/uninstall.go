@@ -13,9 +13,10 @@ func newUninstallCommand() *cobra.Command {
 	i := &kube.Install{}
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Remove the runtime's configuration, the plugin and the rules of network policies from this host",
-		Long: "Remove the runtime's configuration, the plugin and the rules of network policies from this host. The DaemonSet\n" +
-			"leaves them when it goes, so that pods can be deleted; run this when they are, and \"weft leave\" before.",
+		Short: "Remove the CNI configuration, the plugin and the rules of network policies from this host",
+		Long: "Remove the CNI configuration, the plugin and the rules of network policies from this host. These stay when the\n" +
+			"DaemonSet is deleted, so that pods can still be deleted. Run \"weft leave\" first, and this command after all pods\n" +
+			"are deleted.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := firewall.New(cmd.Context())

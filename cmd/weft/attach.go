@@ -1,16 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 )
 
-// namespaceFlags name a network namespace and an interface in it.
+// namespaceFlags are the flags that select a network namespace, an interface in it and the holder of its addresses.
 type namespaceFlags struct {
 	netns  string
 	pid    int
@@ -20,25 +20,26 @@ type namespaceFlags struct {
 
 func (n *namespaceFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&n.netns, "netns", "", "`path` of the network namespace, such as /run/netns/NAME")
-	cmd.Flags().IntVar(&n.pid, "pid", 0, "`process` in the network namespace")
+	cmd.Flags().IntVar(&n.pid, "pid", 0, "ID of a `process` in the network namespace")
 	cmd.Flags().StringVar(&n.ifname, "ifname", "eth0", "`interface` inside the namespace")
-	cmd.Flags().StringVar(&n.owner, "owner", "", "`owner` of the addresses (default: made from the namespace and the interface)")
+	cmd.Flags().StringVar(&n.owner, "owner", "", "`owner` of the addresses (default: derived from the namespace and the interface)")
 }
 
-// request returns what the flags say, with the namespace as an absolute path.
+// request returns the request that the flags describe, with the namespace as an absolute path. Its errors are usage
+// errors.
 func (n *namespaceFlags) request() (api.AttachRequest, error) {
 	path := n.netns
 	switch {
 	case (n.netns == "") == (n.pid == 0):
-		return api.AttachRequest{}, &usageError{errors.New("one of --netns and --pid is needed"), "Name the namespace by its path, or a process in it."}
+		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace by its path, or by the ID of a process in it.", "exactly one of --netns and --pid is required")
 	case n.pid < 0:
-		return api.AttachRequest{}, &usageError{fmt.Errorf("--pid: %d is no process", n.pid), "Give the number of a running process."}
+		return api.AttachRequest{}, hint.New(hint.Usage, "Use the ID of a running process.", "--pid: %d is not a process ID", n.pid)
 	case n.pid > 0:
 		path = fmt.Sprintf("/proc/%d/ns/net", n.pid)
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return api.AttachRequest{}, &usageError{fmt.Errorf("--netns: %w", err), "Give an absolute path."}
+		return api.AttachRequest{}, hint.New(hint.Usage, "Use an absolute path.", "--netns: %w", err)
 	}
 	return api.AttachRequest{Netns: abs, Ifname: n.ifname, Owner: n.owner}, nil
 }
@@ -48,9 +49,9 @@ func newAttachCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
-		Long: "Join a network namespace to the overlay and print its addresses, one a line. It gets an interface with an\n" +
-			"address of each range and a default route through this host. Doing it again changes nothing and prints the\n" +
-			"same addresses.",
+		Long: "Join a network namespace to the overlay and print its addresses, one per line. The namespace gets an\n" +
+			"interface with an address of each range and a default route through this host. A second call with the same\n" +
+			"flags changes nothing and prints the same addresses.",
 		Example: "  weft attach --netns /run/netns/p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
 		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,8 +71,9 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
-	cmd.Flags().StringVar(&hostname, "hostname", "", "`name` for the addresses in .weft.local, until it is detached")
-	cmd.Flags().StringSliceVar(&ips, "ip", nil, "auto for an `address` of each range, or one as IP or IP/LEN; repeat it for several (default auto)")
+	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses in .weft.local, until detach")
+	cmd.Flags().StringSliceVar(&ips, "ip", nil,
+		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
 	return cmd
 }
 
@@ -80,9 +82,9 @@ func newDetachCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "detach (--netns PATH | --pid N)",
 		DisableFlagsInUseLine: true,
-		Short:                 "Take a network namespace out of the overlay and end its leases",
-		Long: "Take a network namespace out of the overlay and end its leases, also when the namespace is gone already. Name\n" +
-			"it as it was named to \"weft attach\".",
+		Short:                 "Remove a network namespace from the overlay and release its leases",
+		Long: "Remove a network namespace from the overlay and release its leases. This works also when the namespace no\n" +
+			"longer exists. Use the same --netns or --pid, --ifname and --owner as for \"weft attach\".",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
@@ -99,9 +101,10 @@ func newDetachCommand(e *env) *cobra.Command {
 func newExposeCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "expose [CIDR|auto]",
-		Short: "Give the host an address on the overlay",
-		Long: "Give the host an address on the overlay, on the bridge, and print it: CIDR, or of each range the next that is\n" +
-			"free. The first pod has this done as well, as its route leads there. It is kept over restarts and reboots.",
+		Short: "Assign an overlay address to the host",
+		Long: "Assign an overlay address to the host, on the bridge, and print it. The address is CIDR, or the next free\n" +
+			"address of each range. The first pod on the node does the same, because pods use this address as their\n" +
+			"gateway. The address is kept over restarts and reboots.",
 		Example: "  weft expose\n  weft expose 10.32.5.1/12",
 		Args:    between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -118,9 +121,9 @@ func newExposeCommand(e *env) *cobra.Command {
 func newHideCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "hide",
-		Short: "Take the host's address on the overlay away",
-		Long: "Take the host's address on the overlay away. Pods of this node have it as their gateway: they reach nothing\n" +
-			"outside of the overlay until it is back, by \"weft expose\" or with the next pod.",
+		Short: "Remove the host's overlay address",
+		Long: "Remove the host's overlay address. Pods of this node use it as their gateway: they cannot reach anything\n" +
+			"outside the overlay until \"weft expose\" or the next pod assigns it again.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.client().Hide(cmd.Context()) },
 	}

@@ -12,6 +12,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/capture/pcapng"
+	"weft/internal/hint"
 )
 
 func newCaptureCommand(e *env) *cobra.Command {
@@ -19,13 +20,13 @@ func newCaptureCommand(e *env) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "capture [flags] [FILTER]",
-		Short: "Show frames as they pass between this node and its peers, unsealed, or write them for Wireshark",
-		Long: "Show frames as they pass between this node and its peers: before they are sealed, and once they are opened.\n" +
-			"Those that the kernel carries are among them. Traffic never waits for a capture: what comes too fast is left\n" +
-			"out and counted.\n\n" +
-			"FILTER is written as for tcpdump: [src|dst] host ADDR, net CIDR, port N, portrange N-M, each with a protocol\n" +
-			"before it (arp, ip, ip6, icmp, icmp6, tcp, udp, sctp) or none; ether [src|dst] host MAC, ether proto N;\n" +
-			"broadcast, multicast, vlan [N], less N, greater N; joined by and, or, not and parentheses.",
+		Short: "Show the frames between this node and its peers, decrypted, or write them for Wireshark",
+		Long: "Show the frames between this node and its peers: sent frames before encryption, received frames after\n" +
+			"decryption. Frames on the kernel path are included. A capture never delays traffic: frames that arrive faster\n" +
+			"than the capture can read them are left out and counted.\n\n" +
+			"FILTER has the syntax of tcpdump: [src|dst] host ADDR, net CIDR, port N, portrange N-M, each optionally with a\n" +
+			"protocol before it (arp, ip, ip6, icmp, icmp6, tcp, udp, sctp); ether [src|dst] host MAC, ether proto N;\n" +
+			"broadcast, multicast, vlan [N], less N, greater N; combined with and, or, not and parentheses.",
 		Example: "  weft capture tcp port 80 and host 10.32.0.1\n  weft capture -w - | wireshark -k -i -",
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,66 +36,118 @@ func newCaptureCommand(e *env) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "write", "w", "", "write pcapng to this `file`, - for standard output")
 	cmd.Flags().StringVar(&r.Peer, "peer", "", "only frames to and from this `peer`, by ID or nickname")
-	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "end after so many `frames` (default: at Ctrl-C)")
-	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "take so many `bytes` of each frame (default: all)")
+	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "stop after this number of `frames` (default: at Ctrl-C)")
+	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "capture this number of `bytes` of each frame (default: all)")
 	return cmd
 }
 
-func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) (err error) {
+func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) error {
 	stream, err := e.client().Capture(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = stream.Close() }()
-	show := func(f pcapng.Frame) error { return printFrame(e.stdout, f) }
-	idle := func() error { return nil }
-	end := func(uint64) error { return nil }
-	if path != "" { // not before the daemon has agreed: what was there is gone then
-		file, failed := createCapture(e, path)
-		if failed != nil {
-			return failed
-		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		w, failed := pcapng.NewWriter(file, "weft "+buildVersion(), r.Filter)
-		if failed != nil {
-			return fmt.Errorf("--write: %s: %w", path, failed)
-		}
-		if failed := w.Flush(); failed != nil {
-			return fmt.Errorf("--write: %w", errors.Unwrap(failed))
-		}
-		show = func(f pcapng.Frame) error { return w.Write(f.At, f.Way, f.Length, f.Data) }
-		idle, end = w.Flush, w.Lost
+	out, err := openSink(e, path, r.Filter) // only after the daemon has accepted the request, because this truncates the file
+	if err != nil {
+		return err
 	}
-	frames, lost, err := follow(stream, show, idle)
+	frames, lost, err := follow(stream, out)
 	if ctx.Err() != nil {
-		err = nil // Ctrl-C is how it ends
+		err = nil // Ctrl-C is the normal end of a capture
 	}
 	if err == nil {
-		err = end(lost)
+		err = out.Lost(lost)
 	}
-	_, _ = fmt.Fprintf(e.stderr, "%d frames captured, %d left out as they came too fast\n", frames, lost)
-	return err
+	_, _ = fmt.Fprintf(e.stderr, "%d frames captured, %d left out because they arrived too fast\n", frames, lost)
+	return errors.Join(err, out.Close())
 }
 
-// createCapture opens the file to write to.
+// sink is the output of a capture. Its methods are called by one goroutine.
+type sink interface {
+	// Frame writes a frame. It may buffer the frame until the next Idle or Lost.
+	Frame(f pcapng.Frame) error
+	// Idle flushes the buffer. It is called when no further frame is ready.
+	Idle() error
+	// Lost ends a complete capture: it records the number of frames that were left out, and flushes the buffer.
+	Lost(frames uint64) error
+	// Close releases the output. It is called once, after all other methods and also after an error.
+	Close() error
+}
+
+// openSink returns the sink for --write: lines on standard output if path is empty, else pcapng to standard output if
+// path is "-", else pcapng to the file at path, which is created or truncated.
+func openSink(e *env, path, filter string) (sink, error) {
+	if path == "" {
+		return textSink{e.stdout}, nil
+	}
+	file, err := createCapture(e, path)
+	if err != nil {
+		return nil, err
+	}
+	w, err := pcapng.NewWriter(file, "weft "+buildVersion(), filter)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--write: %s: %w", path, err), file.Close())
+	}
+	if err := w.Flush(); err != nil {
+		return nil, errors.Join(fmt.Errorf("--write: %w", errors.Unwrap(err)), file.Close())
+	}
+	return fileSink{file, w}, nil
+}
+
+// textSink prints one line per frame.
+type textSink struct{ w io.Writer }
+
+// Frame implements sink.
+func (s textSink) Frame(f pcapng.Frame) error { return printFrame(s.w, f) }
+
+// Idle implements sink.
+func (textSink) Idle() error { return nil }
+
+// Lost implements sink.
+func (textSink) Lost(uint64) error { return nil }
+
+// Close implements sink.
+func (textSink) Close() error { return nil }
+
+// fileSink writes pcapng to a file.
+type fileSink struct {
+	file io.Closer
+	w    *pcapng.Writer
+}
+
+// Frame implements sink.
+func (s fileSink) Frame(f pcapng.Frame) error { return s.w.Write(f.At, f.Path, f.Length, f.Data) }
+
+// Idle implements sink.
+func (s fileSink) Idle() error { return s.w.Flush() }
+
+// Lost implements sink.
+func (s fileSink) Lost(frames uint64) error { return s.w.Lost(frames) }
+
+// Close implements sink.
+func (s fileSink) Close() error { return s.file.Close() }
+
+// createCapture opens the output of --write, which is standard output for "-".
 func createCapture(e *env, path string) (io.WriteCloser, error) {
 	if path == "-" {
 		return keepOpen{e.stdout}, nil
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // frames are as secret as what pods say
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // frames contain the traffic of pods in plain text
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--write: %w", err), "Name a file in a folder that you can write to."}
+		return nil, hint.New(hint.Usage, "Name a file in a writable folder.", "--write: %w", err)
 	}
 	return file, nil
 }
 
+// keepOpen is a Writer with a Close that does nothing.
 type keepOpen struct{ io.Writer }
 
 // Close implements io.Closer.
 func (keepOpen) Close() error { return nil }
 
-// follow gives the frames of a stream to show until its end, and calls idle when the next is not there yet.
-func follow(stream io.Reader, show func(pcapng.Frame) error, idle func() error) (frames int, lost uint64, err error) {
+// follow writes the frames of a stream to out until the stream ends, and calls out.Idle when the next frame is not there
+// yet. It returns the number of frames that were written, and the number that the daemon left out.
+func follow(stream io.Reader, out sink) (frames int, lost uint64, err error) {
 	r, err := pcapng.NewReader(stream)
 	if err != nil {
 		return 0, 0, err
@@ -120,8 +173,8 @@ func follow(stream io.Reader, show func(pcapng.Frame) error, idle func() error) 
 	}()
 	for f := range next {
 		frames++
-		if err = show(f); err == nil && len(next) == 0 {
-			err = idle()
+		if err = out.Frame(f); err == nil && len(next) == 0 {
+			err = out.Idle()
 		}
 		if err != nil {
 			close(stop)
@@ -134,10 +187,10 @@ func follow(stream io.Reader, show func(pcapng.Frame) error, idle func() error) 
 	return frames, r.Lost(), err
 }
 
-// printFrame writes a line for a frame.
+// printFrame prints one line for a frame.
 func printFrame(w io.Writer, f pcapng.Frame) error {
-	arrow, peer := "from", f.Way.Peer
-	if f.Way.Sent {
+	arrow, peer := "from", f.Path.Peer
+	if f.Path.Sent {
 		arrow = "to"
 	}
 	if peer == "" {

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"weft/internal/capture/pcapng"
+	"weft/internal/hint"
 )
 
-// captureOf runs "weft capture -w FILE" against a daemon that answers with the given handler, and returns the exit code.
+// captureOf runs "weft capture -w FILE" against a daemon that answers with h, and returns the exit code.
 func captureOf(t *testing.T, file string, h http.HandlerFunc) int {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "weft.sock")
@@ -31,22 +32,22 @@ func captureOf(t *testing.T, file string, h http.HandlerFunc) int {
 	return code
 }
 
-// TestCaptureFileIsKept: a capture that does not come about does not cost the file of the last one.
+// TestCaptureFileIsKept: a capture that the daemon rejects does not truncate the file of the previous capture.
 func TestCaptureFileIsKept(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.pcapng")
-	if err := os.WriteFile(file, []byte("the last one"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("the previous one"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) }); code != exitFailed {
+	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) }); code != hint.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	if text, err := os.ReadFile(file); err != nil || string(text) != "the last one" {
+	if text, err := os.ReadFile(file); err != nil || string(text) != "the previous one" {
 		t.Errorf("%q, %v", text, err)
 	}
 }
 
-// TestCaptureFileTellsWhatIsMissing: that frames came too fast stands in the file too.
-func TestCaptureFileTellsWhatIsMissing(t *testing.T) {
+// TestCaptureFileRecordsLostFrames: the file contains the number of frames that were left out.
+func TestCaptureFileRecordsLostFrames(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.pcapng")
 	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) {
 		stream, err := pcapng.NewWriter(w, "weft", "")
@@ -55,14 +56,14 @@ func TestCaptureFileTellsWhatIsMissing(t *testing.T) {
 			return
 		}
 		for range 3 {
-			if err := stream.Write(time.Now(), pcapng.Way{Peer: "b"}, 60, make([]byte, 60)); err != nil {
+			if err := stream.Write(time.Now(), pcapng.Path{Peer: "b"}, 60, make([]byte, 60)); err != nil {
 				t.Error(err)
 			}
 		}
 		if err := stream.Lost(7); err != nil {
 			t.Error(err)
 		}
-	}); code != exitDone {
+	}); code != hint.ExitDone {
 		t.Errorf("exit code %d", code)
 	}
 	f, err := os.Open(file)

@@ -7,13 +7,13 @@ import (
 	"weft/internal/docgen"
 )
 
-// TestCommandsDoc: docs/COMMANDS.md has every command and flag as "weft --help" shows them.
+// TestCommandsDoc: docs/COMMANDS.md lists every command and flag with the texts of "weft --help".
 func TestCommandsDoc(t *testing.T) {
 	root := newRootCommand(&env{stdout: io.Discard, stderr: io.Discard})
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if f := c.Flags().Lookup("name"); f != nil {
-			f.DefValue = "the host's name" // not that of the host that runs this test
+			f.DefValue = "the host's name" // the page must not depend on the host of the test
 		}
 	}
 	docgen.Check(t, "../../docs/COMMANDS.md", docgen.Markdown(root, docgen.Options{

@@ -9,17 +9,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 )
 
-var errNoName = errors.New("there is no such name")
+var errNoName = errors.New("no such name or address")
 
 func newDNSCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
-		Short: "Names in .weft.local",
-		Long: "Names in .weft.local. Every node answers for those of all nodes that are alive, on the address of its bridge,\n" +
-			"UDP and TCP port 53, and asks the host's resolvers for everything else. \"weft attach --hostname\" names what it\n" +
-			"attaches.",
+		Short: "Manage names in .weft.local",
+		Long: "Manage names in .weft.local. Every node answers queries for the names of all live nodes, on the address of its\n" +
+			"bridge, UDP and TCP port 53. It forwards all other queries to the host's resolvers. \"weft attach --hostname\"\n" +
+			"adds a name for the addresses that it attaches.",
 		Args: subcommandsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -30,7 +31,7 @@ func newDNSCommand(e *env) *cobra.Command {
 func newDNSAddCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME IP...",
-		Short: "Give addresses of the overlay a name; several addresses take turns",
+		Short: "Add a name for addresses of the overlay; answers rotate several addresses",
 		Args:  between(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
@@ -45,7 +46,7 @@ func newDNSAddCommand(e *env) *cobra.Command {
 func newDNSRemoveCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME [IP...]",
-		Short: "Take back a name that this node has given, from all addresses where none is named",
+		Short: "Remove a name that this node added, from the given addresses or from all",
 		Args:  between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
@@ -57,13 +58,13 @@ func newDNSRemoveCommand(e *env) *cobra.Command {
 	}
 }
 
-// nameRequest reads a name and addresses.
+// nameRequest parses the arguments NAME IP...
 func nameRequest(args []string) (api.NameRequest, error) {
 	r := api.NameRequest{Name: args[0]}
 	for _, s := range args[1:] {
 		ip, err := netip.ParseAddr(s)
 		if err != nil {
-			return r, &usageError{fmt.Errorf("%q is no IP address", s), "Give addresses without a prefix length, such as 10.32.0.1."}
+			return r, hint.New(hint.Usage, "Use addresses without a prefix length, such as 10.32.0.1.", "%q is not an IP address", s)
 		}
 		r.IPs = append(r.IPs, ip)
 	}
@@ -107,7 +108,7 @@ func newDNSLookupCommand(e *env) *cobra.Command {
 func newDNSListCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "list",
-		Short: "Show all names, also those of nodes that are not alive, which are not answered",
+		Short: "Show all names, including names of nodes that are not alive, which get no answer",
 		Args:  between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			names, err := e.client().Names(cmd.Context(), "", netip.Addr{})

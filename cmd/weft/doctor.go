@@ -10,30 +10,32 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/api"
-	"weft/internal/daemon"
+	"weft/internal/doctor"
+	"weft/internal/settings"
 )
 
-var errDoctor = errors.New("a node would not run as it is, or carry nothing")
+var errDoctor = errors.New("a node cannot start on this host, or cannot carry frames")
 
 func newDoctorCommand(e *env) *cobra.Command {
 	o := &upOptions{}
 	cmd := e.addJSONFlag(&cobra.Command{
 		Use:                   "doctor [flags of up] [PEER...]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Check what a node needs of this host, and say how to mend what is missing",
-		Long: "Check what a node needs of this host: a line a check, and the mend where something is wrong. Nothing is\n" +
-			"changed. Give it the flags of \"weft up\", or the same --config; without any of these it asks the node that runs\n" +
-			"here, which looks with its own settings and rights. Beside a running node it leaves out what that node holds.\n" +
-			"Exit code 1 where a node would not run.",
+		Short:                 "Check that this host has what a node needs, and show how to fix what is missing",
+		Long: "Check that this host has what a node needs. Doctor prints one line per check, with a fix for each problem, and\n" +
+			"changes nothing. Use the flags of \"weft up\", or the same --config. Without any of these, doctor asks the node\n" +
+			"that runs on this host, which checks with its own settings and privileges. While a node runs, checks of\n" +
+			"resources that this node holds are skipped. The exit code is 1 if a node cannot run.",
 		Example: "  weft doctor\n  weft doctor --config /etc/weft/weft.yaml host1",
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
-			ask := bare(cmd.Flags(), args) // before the environment, which a container has in common with its node, sets flags
+			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
+			askNode := noNodeFlags(cmd.Flags(), args)
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
-			checks := look(cmd.Context(), o.Config, ask)
+			checks := runChecks(cmd.Context(), o.Config, askNode)
 			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
 				return err
 			}
@@ -49,29 +51,30 @@ func newDoctorCommand(e *env) *cobra.Command {
 	return cmd
 }
 
-// bare reports whether a command line says nothing of how a node is to run.
-func bare(flags *pflag.FlagSet, args []string) bool {
-	said := len(args) > 0
-	flags.Visit(func(f *pflag.Flag) { said = said || f.Name != "json" && f.Name != "socket" })
-	return !said
+// noNodeFlags reports whether a command line has neither peers nor flags that configure a node.
+func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
+	configured := len(args) > 0
+	flags.Visit(func(f *pflag.Flag) { configured = configured || f.Name != "json" && f.Name != "socket" })
+	return !configured
 }
 
-// look returns what the node that runs here finds, where it is to be asked and answers, else what is found for cfg.
-func look(ctx context.Context, cfg daemon.Config, ask bool) []api.Check {
-	if ask {
+// runChecks returns the checks of the node that runs on this host if askNode is set and the node answers; otherwise it
+// checks the host for cfg itself.
+func runChecks(ctx context.Context, cfg settings.Config, askNode bool) []api.Check {
+	if askNode {
 		if checks, err := api.NewClient(cfg.Socket).Checks(ctx); err == nil {
-			daemon.Complete(checks)
+			doctor.Complete(checks)
 			return checks
 		}
 	}
-	return daemon.Doctor(ctx, cfg)
+	return doctor.Run(ctx, cfg)
 }
 
 func writeChecks(w io.Writer, checks []api.Check) {
 	for _, c := range checks {
 		line := fmt.Sprintf("%-7s %-11s %s", c.Result, c.Name, c.Detail)
 		if c.Remedy != "" {
-			line += ". Mend: " + c.Remedy
+			line += ". Fix: " + c.Remedy
 		}
 		_, _ = fmt.Fprintln(w, line)
 	}
@@ -80,10 +83,10 @@ func writeChecks(w io.Writer, checks []api.Check) {
 func newReportCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "report",
-		Short: "Print all that a bug report needs as one JSON document, secrets left out",
-		Long: "Print all that a bug report needs as one JSON document: what all read commands show, the checks of \"weft\n" +
-			"doctor\", flags, links and routes of the host, metrics, the latest lines of the log. Secrets, keys and the\n" +
-			"contents of frames are not in it; names and addresses are.",
+		Short: "Print everything a bug report needs as one JSON document, without secrets",
+		Long: "Print everything a bug report needs as one JSON document: the output of all read commands, the checks of \"weft\n" +
+			"doctor\", the flags, the links and routes of the host, the metrics and the latest log lines. The document\n" +
+			"contains names and addresses, but no secrets, keys or contents of frames.",
 		Example: "  weft report > report.json",
 		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

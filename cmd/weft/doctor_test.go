@@ -12,17 +12,19 @@ import (
 	"weft/internal/api"
 )
 
-// TestDoctorAsksTheNode: without flags of its own "weft doctor" is told by the node that runs, also where the environment has settings,
-// as in the node's container; with a flag it looks itself.
+// TestDoctorAsksTheNode: without flags for a node, "weft doctor" shows the checks of the running node, even if the
+// environment has settings, as in the node's container. With such a flag it checks the host itself.
 func TestDoctorAsksTheNode(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "weft.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := api.Check{Name: "secret", Result: api.CheckOK, Detail: "told by the node"}
+	fromNode := api.Check{Name: "secret", Result: api.CheckOK, Detail: "checked by the node"}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/checks", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode([]api.Check{told}) })
+	mux.HandleFunc("GET /v1/checks", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode([]api.Check{fromNode})
+	})
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: mux}} //nolint:gosec // a test
 	server.Start()
 	defer server.Close()
@@ -37,8 +39,8 @@ func TestDoctorAsksTheNode(t *testing.T) {
 		if err := json.Unmarshal(stdout.Bytes(), &found); err != nil {
 			t.Fatalf("%v: %s%s", err, stdout.String(), stderr.String())
 		}
-		if byNode := len(found) == 1 && found[0] == told; byNode != tt.node {
-			t.Errorf("doctor %v: told by the node %v, want %v: %+v", tt.args, byNode, tt.node, found)
+		if byNode := len(found) == 1 && found[0] == fromNode; byNode != tt.node {
+			t.Errorf("doctor %v: checked by the node: %v, want %v: %+v", tt.args, byNode, tt.node, found)
 		}
 	}
 }

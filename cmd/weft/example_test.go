@@ -11,26 +11,26 @@ import (
 	"weft/internal/settings"
 )
 
-// TestExampleConfiguration holds the file that packages install to the flags of "weft up": each of them is in it, and where it
-// does not speak of an example it shows the default.
+// TestExampleConfiguration: the configuration file that packages install lists every flag of "weft up". It shows the
+// default value, except in sections that say "An example:".
 func TestExampleConfiguration(t *testing.T) {
 	text, err := os.ReadFile("../../deploy/systemd/weft.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var settled, examples strings.Builder
-	into := &settled
+	var presets, examples strings.Builder
+	into := &presets
 	for line := range strings.Lines(string(text)) {
 		setting, commented := strings.CutPrefix(line, "#")
 		switch {
 		case line == "\n":
-			into = &settled
+			into = &presets
 		case commented && !strings.HasPrefix(setting, " ") && setting != "\n":
 			into.WriteString(setting)
 		case strings.Contains(line, "An example:"):
 			into = &examples
 		case !commented:
-			t.Errorf("%q is no comment: the defaults are to hold", line)
+			t.Errorf("%q is not a comment: the installed file must leave all defaults in effect", line)
 		}
 	}
 	fill := func(text string) *pflag.FlagSet {
@@ -41,7 +41,7 @@ func TestExampleConfiguration(t *testing.T) {
 		}
 		return flags
 	}
-	defaults, others := fill(settled.String()), fill(examples.String())
+	defaults, others := fill(presets.String()), fill(examples.String())
 	defaults.VisitAll(func(f *pflag.Flag) {
 		switch {
 		case f.Name == "config" || f.Name == "help":

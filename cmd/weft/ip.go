@@ -10,15 +10,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 )
 
 func newIPAMCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "ipam",
-		Short: "Show who owns how much of the address range",
-		Long: "Show who owns how much of the address range, and for what this node waits where it gives out none. FREE is\n" +
-			"what an owner has left: exact for this node, of others as they last said. What is owned by nodes that are not\n" +
-			"REACHABLE cannot be given out meanwhile.",
+		Short: "Show how the address range is divided among the nodes",
+		Long: "Show how the address range is divided among the nodes. While this node cannot lease addresses, the output also\n" +
+			"shows what it waits for. FREE is the number of addresses that an owner has left: exact for this node, for\n" +
+			"others as they last reported. Free addresses of nodes that are not REACHABLE cannot be leased meanwhile.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i, err := e.client().IPAM(cmd.Context())
@@ -57,9 +58,9 @@ func newIPCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ip",
 		Short: "Lease addresses to owners",
-		Long: "Lease addresses to owners. An owner is any name; \"weft attach\" and the CNI plugin use names of their own. What\n" +
-			"is leased here stays so until it is released: it is not taken back, as that of an attachment is whose\n" +
-			"interface is gone. Commands see the leases of this node only.",
+		Long: "Lease addresses to owners. An owner is any name; \"weft attach\" and the CNI plugin use names of their own. A\n" +
+			"lease made here stays until \"weft ip release\": unlike the lease of an attachment, it does not end when an\n" +
+			"interface disappears. These commands show and change the leases of this node only.",
 		Args: subcommandsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -72,15 +73,16 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "allocate OWNER [--in CIDR]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Lease an address of each range, or one in CIDR; the same again for the same owner",
-		Long:                  "Lease an address of each range, or one in CIDR, and print them. The same owner gets the same addresses again.",
-		Args:                  between(1, 1),
+		Short:                 "Lease an address of each range, or one in CIDR; repeatable for the same owner",
+		Long: "Lease an address of each range, or one in CIDR, and print the addresses. A repeated call for the same owner\n" +
+			"returns the same addresses.",
+		Args: between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := api.AddressRequest{Owner: args[0]}
 			if in != "" {
 				p, err := netip.ParsePrefix(in)
 				if err != nil {
-					return &usageError{fmt.Errorf("--in: %q is no CIDR", in), "Write a part of the range, such as 10.32.5.0/24."}
+					return hint.New(hint.Usage, "Use a part of the range, such as 10.32.5.0/24.", "--in: %q is not a CIDR", in)
 				}
 				r.In = p
 			}
@@ -88,7 +90,7 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 			return e.printLeases(leases, err)
 		},
 	}
-	cmd.Flags().StringVar(&in, "in", "", "a part of the range (`CIDR`), such as 10.32.5.0/24, to take the address from")
+	cmd.Flags().StringVar(&in, "in", "", "lease an address in this part of the range (`CIDR`), such as 10.32.5.0/24")
 	return cmd
 }
 
@@ -96,13 +98,13 @@ func newIPClaimCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "claim OWNER IP",
 		Short: "Lease a given address",
-		Long: "Lease a given address. One that another node owns is asked of that node; it is refused where it is in use, or\n" +
-			"where its owner cannot be reached.",
+		Long: "Lease a given address. If another node owns the address, this node requests it from that node. The command\n" +
+			"fails if the address is in use, or if its owner cannot be reached.",
 		Args: between(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := netip.ParseAddr(args[1])
 			if err != nil {
-				return &usageError{fmt.Errorf("%q is no IP address", args[1]), "Write an address in the range, without a prefix length."}
+				return hint.New(hint.Usage, "Use an address in the range, without a prefix length.", "%q is not an IP address", args[1])
 			}
 			leases, err := e.client().Allocate(cmd.Context(), api.AddressRequest{Owner: args[0], IP: ip})
 			return e.printLeases(leases, err)
@@ -113,14 +115,14 @@ func newIPClaimCommand(e *env) *cobra.Command {
 func newIPReleaseCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "release OWNER [IP]",
-		Short: "End the leases of an owner, or one of them",
+		Short: "Release all leases of an owner, or one of them",
 		Args:  between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip := ""
 			if len(args) == 2 {
 				a, err := netip.ParseAddr(args[1])
 				if err != nil {
-					return &usageError{fmt.Errorf("%q is no IP address", args[1]), "Write an address that the owner has."}
+					return hint.New(hint.Usage, "Use an address that the owner holds.", "%q is not an IP address", args[1])
 				}
 				ip = a.String()
 			}
@@ -168,7 +170,7 @@ func newIPListCommand(e *env) *cobra.Command {
 	})
 }
 
-// printLeases prints an address a line.
+// printLeases prints one address per line and returns err.
 func (e *env) printLeases(leases []api.Lease, err error) error {
 	for _, l := range leases {
 		_, _ = fmt.Fprintln(e.stdout, l.IP)

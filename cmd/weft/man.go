@@ -10,12 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"weft/internal/hint"
 )
 
 func init() { extraCommands = append(extraCommands, newManCommand) }
 
-// newManCommand writes the manual pages: "go run -tags man ./cmd/weft man DIR". The product is built without it, so that it need
-// not carry a formatter.
+// newManCommand writes the manual pages: "go run -tags man ./cmd/weft man DIR". It needs a build tag, so that the product
+// does not link a formatter for manual pages.
 func newManCommand(*env) *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -28,9 +30,9 @@ func newManCommand(*env) *cobra.Command {
 				return err
 			}
 			root := cmd.Root()
-			root.DisableAutoGenTag = true // it carries the day of the build
+			root.DisableAutoGenTag = true // the tag contains the day of the build
 			if up, _, err := root.Find([]string{"up"}); err == nil {
-				up.Flags().Lookup("name").DefValue = "the host's name" // not that of the host that builds
+				up.Flags().Lookup("name").DefValue = "the host's name" // not the name of the build host
 			}
 			header := &doc.GenManHeader{Section: "8", Date: &date, Source: "weft", Manual: "weft"}
 			if err := doc.GenManTree(root, header, args[0]); err != nil {
@@ -41,7 +43,8 @@ func newManCommand(*env) *cobra.Command {
 	}
 }
 
-// manDate returns the date that pages bear: SOURCE_DATE_EPOCH (reproducible-builds.org), or else always the same.
+// manDate returns the date of the pages: SOURCE_DATE_EPOCH (reproducible-builds.org), by default 1970-01-01, so that
+// builds are reproducible.
 func manDate() (time.Time, error) {
 	text := os.Getenv("SOURCE_DATE_EPOCH")
 	if text == "" {
@@ -49,7 +52,7 @@ func manDate() (time.Time, error) {
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return time.Time{}, &usageError{fmt.Errorf("SOURCE_DATE_EPOCH: %w", err), "Give the seconds since 1970, or unset it."}
+		return time.Time{}, hint.New(hint.Usage, "Set it to seconds since 1970, or unset it.", "SOURCE_DATE_EPOCH: %w", err)
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }

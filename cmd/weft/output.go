@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// addJSONFlag gives a read command its --json.
+// addJSONFlag adds --json to a command that shows a document, and returns the command.
 func (e *env) addJSONFlag(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().BoolVar(&e.json, "json", false, "print JSON for programs")
 	return cmd
 }
 
-// show prints doc as JSON where --json says so, else what text writes.
+// show prints doc as JSON if --json is set; otherwise it calls text to print it for people.
 func (e *env) show(doc any, text func(w io.Writer)) error {
 	if !e.json {
 		text(e.stdout)
@@ -25,12 +25,12 @@ func (e *env) show(doc any, text func(w io.Writer)) error {
 	enc := json.NewEncoder(e.stdout)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(doc); err != nil {
-		return fmt.Errorf("writing the answer: %w", err)
+		return fmt.Errorf("writing the output: %w", err)
 	}
 	return nil
 }
 
-// table prints rows in columns under a header.
+// table prints a header and rows in aligned columns.
 func table(w io.Writer, header []string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{header}, rows...) {
@@ -39,7 +39,7 @@ func table(w io.Writer, header []string, rows [][]string) {
 	_ = t.Flush()
 }
 
-// orDash stands in for an empty cell.
+// orDash returns s, or "-" if s is empty.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -47,7 +47,7 @@ func orDash(s string) string {
 	return s
 }
 
-// byteCount writes n in units of 1,000.
+// byteCount formats a number of bytes in powers of 1,000, such as "1.5 MB".
 func byteCount(n uint64) string {
 	const units = "kMGTPE"
 	if n < 1000 {

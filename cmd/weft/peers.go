@@ -13,11 +13,11 @@ import (
 func newPeersCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "peers",
-		Short: "Show a row for each node of the network",
-		Long: "Show a row for each node of the network, this one among them. STATE is alive, dead (it went without a word) or\n" +
-			"left. LINK is direct, relay (over another node) or none; DATAPATH is who carries the frames to it, userspace\n" +
-			"or kernel; CIPHER is - where they are not encrypted. MTU is the largest packet of a pod that gets there, RTT\n" +
-			"the round trip to it as probes measured it.",
+		Short: "Show the nodes of the network",
+		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
+			"leaving) or left. LINK is direct, relay (through another node) or none. DATAPATH is userspace or kernel: which\n" +
+			"of them carries the frames to the node. CIPHER is - if the frames are not encrypted. MTU is the largest packet\n" +
+			"of a pod that reaches the node. RTT is the round-trip time that probes measured.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())
@@ -41,8 +41,8 @@ func writePeers(w io.Writer, peers []api.Peer) {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		rows = append(rows, []string{
-			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)), strconv.Itoa(p.MTU), rtt,
-			byteCount(p.TxBytes), byteCount(p.RxBytes),
+			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
+			strconv.Itoa(p.MTU), rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
 		})
 	}
 	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}, rows)
@@ -53,25 +53,26 @@ func newConnectCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "connect [--replace] PEER...",
 		DisableFlagsInUseLine: true,
-		Short:                 "Add peers to dial for ever; they are remembered over restarts",
-		Long: "Add peers to dial for ever; they are remembered over restarts. PEER is HOST or HOST:PORT, an IPv6 address\n" +
-			"stands in brackets. Names are resolved again at every attempt. One member is enough: it tells of all others.",
+		Short:                 "Add peers to dial until they are removed; they are kept over restarts",
+		Long: "Add peers to dial until \"weft forget\" removes them; they are kept over restarts. PEER is HOST or HOST:PORT,\n" +
+			"with an IPv6 address in brackets. Names are resolved again at every attempt. One member is enough: the node\n" +
+			"learns all others from it.",
 		Example: "  weft connect host1 [2001:db8::2]:6783",
 		Args:    between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.client().Connect(cmd.Context(), args, replace)
 		},
 	}
-	cmd.Flags().BoolVar(&replace, "replace", false, "forget all other peers that were connected")
+	cmd.Flags().BoolVar(&replace, "replace", false, "forget all peers that were connected before")
 	return cmd
 }
 
 func newForgetCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget PEER...",
-		Short: "Stop dialling peers; those that are members stay members",
-		Long: "Stop dialling peers, written as \"weft status\" shows them; those that are members stay members. To take a node\n" +
-			"out of the network run \"weft leave\" on it, or \"weft reclaim\" elsewhere when it is gone for good.",
+		Short: "Stop dialing peers; members stay members",
+		Long: "Stop dialing peers, written as \"weft status\" shows them. Peers that are members stay members. To remove a\n" +
+			"node from the network, run \"weft leave\" on it, or \"weft reclaim\" on another node if it is permanently dead.",
 		Args: between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.client().Forget(cmd.Context(), args)
@@ -82,10 +83,11 @@ func newForgetCommand(e *env) *cobra.Command {
 func newLeaveCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "leave",
-		Short: "Give this node's address space to the others, tell them, and stop the daemon",
-		Long: "Give this node's address space to the others, tell them, and stop the daemon. All leases of this node end and\n" +
-			"its pods are taken off the overlay. It is refused where there are other nodes and none of them can be reached.\n" +
-			"To stop a node that is to come back, stop the daemon (SIGTERM) instead: bridge, pods and addresses stay.",
+		Short: "Leave the network: hand the node's address space to another node and stop the daemon",
+		Long: "Leave the network: hand the node's address space to another node, announce the departure and stop the daemon.\n" +
+			"All leases of this node end and its pods are removed from the overlay. The command fails if there are other\n" +
+			"nodes and none of them can be reached. To stop a node only for a while, stop the daemon (SIGTERM) instead:\n" +
+			"bridge, pods and addresses stay.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Leave(cmd.Context())
@@ -93,7 +95,7 @@ func newLeaveCommand(e *env) *cobra.Command {
 				return err
 			}
 			if r.GivenTo.IsZero() {
-				_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, nobody was there to take the address space\n", r.Released)
+				_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, no other node was there to receive the address space\n", r.Released)
 				return nil
 			}
 			_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, the address space went to %s (%s)\n", r.Released, r.Name, r.GivenTo)

@@ -12,10 +12,10 @@ import (
 func newReclaimCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "reclaim PEER...",
-		Short: "Take the address space of nodes that are dead for good",
-		Long: "Take the address space of nodes that are dead for good, each named by its ID or nickname. All other nodes that own\n" +
-			"addresses have to agree; those that are dead for good as well are to be named too. A node that comes back all the same\n" +
-			"learns of it, gives its leases up and gets a new share.",
+		Short: "Take over the address space of nodes that are permanently dead",
+		Long: "Take over the address space of nodes that are permanently dead. PEER is an ID or a nickname. All other nodes\n" +
+			"that own addresses must agree, so name all permanently dead nodes in one command. A reclaimed node that comes\n" +
+			"back learns that it was reclaimed, drops its leases and gets a new share.",
 		Args: between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			results, err := e.client().Reclaim(cmd.Context(), args)
@@ -34,9 +34,9 @@ func writeReclaimed(w io.Writer, results []api.Reclaimed) {
 			name = fmt.Sprintf("%s (%s)", r.Name, r.Peer)
 		}
 		if r.Addresses == 0 {
-			_, _ = fmt.Fprintf(w, "%s: %s has nothing left: \"weft ipam\" shows who owns what\n", r.Range, name)
+			_, _ = fmt.Fprintf(w, "%s: %s owns no addresses any more: run \"weft ipam\" to see the owners\n", r.Range, name)
 			continue
 		}
-		_, _ = fmt.Fprintf(w, "%s: %d addresses of %s are %s's now (%s)\n", r.Range, r.Addresses, name, r.GivenToName, r.GivenTo)
+		_, _ = fmt.Fprintf(w, "%s: %d addresses of %s now belong to %s (%s)\n", r.Range, r.Addresses, name, r.GivenToName, r.GivenTo)
 	}
 }

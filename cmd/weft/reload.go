@@ -9,16 +9,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/api"
-	"weft/internal/daemon"
+	"weft/internal/settings"
 )
 
 func newReloadCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "reload",
-		Short: "Have the daemon read its secret file and configuration again",
-		Long: "Have the daemon read its secret file and configuration again, as SIGHUP does. The lines of the secret file,\n" +
-			"--trusted-subnets and --log-level take effect at once; of what else has changed it is said that it does so at\n" +
-			"the next start. Where something is wrong nothing changes, and the exit code is 1.",
+		Short: "Make the daemon read its secret file and configuration again",
+		Long: "Make the daemon read its secret file and configuration again, as SIGHUP does. The lines of the secret file,\n" +
+			"--trusted-subnets and --log-level take effect immediately. Other changed flags are listed: they take effect at\n" +
+			"the next start. If a setting is wrong, nothing changes and the exit code is 1.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Reload(cmd.Context())
@@ -44,55 +44,46 @@ func writeReload(w io.Writer, r api.Reload) {
 	_, _ = fmt.Fprintf(w, "secrets in use: %d\n", r.Secrets)
 }
 
-// given is a command line of "weft up": its flags with their values, and the PEERs.
-type given struct {
+// commandLine is a parsed command line of "weft up": the flags that were set, with their values, and the PEERs.
+type commandLine struct {
 	flags map[string][]string
 	peers []string
 }
 
-// recordGiven returns the command line that flags were parsed from; it is called before anything else sets one.
-func recordGiven(flags *pflag.FlagSet, peers []string) given {
-	g := given{flags: make(map[string][]string), peers: peers}
+// recordCommandLine returns the command line that flags were parsed from. Call it before the environment or the file sets
+// flags.
+func recordCommandLine(flags *pflag.FlagSet, peers []string) commandLine {
+	c := commandLine{flags: make(map[string][]string), peers: peers}
 	flags.Visit(func(f *pflag.Flag) {
 		if list, ok := f.Value.(pflag.SliceValue); ok {
-			g.flags[f.Name] = list.GetSlice()
+			c.flags[f.Name] = list.GetSlice()
 			return
 		}
-		g.flags[f.Name] = []string{f.Value.String()}
+		c.flags[f.Name] = []string{f.Value.String()}
 	})
-	return g
+	return c
 }
 
-// config evaluates the configuration: the command line, the environment, and the file as it is now.
-func (g given) config() (daemon.Config, error) {
+// Read implements node.Configuration: it evaluates the command line, the environment, and the current contents of the file.
+func (c commandLine) Read() (settings.Config, error) {
 	o := &upOptions{}
 	flags := pflag.NewFlagSet("up", pflag.ContinueOnError)
 	o.addFlags(flags)
-	for name, values := range g.flags {
+	for name, values := range c.flags {
 		f := flags.Lookup(name)
 		if f == nil {
-			continue // --help, say: cobra's own
+			continue // a flag of cobra, such as --help
 		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			if err := list.Replace(values); err != nil {
-				return daemon.Config{}, err
+				return settings.Config{}, err
 			}
 			f.Changed = true
 		} else if err := flags.Set(name, values[0]); err != nil {
-			return daemon.Config{}, err
+			return settings.Config{}, err
 		}
 	}
-	o.Peers = g.peers
+	o.Peers = c.peers
 	err := o.evaluate(flags)
 	return o.Config, err
-}
-
-// reread is config with errors that the client of the API sees with their mend.
-func (g given) reread() (daemon.Config, error) {
-	cfg, err := g.config()
-	if err != nil {
-		_, hint := classify(err)
-		return cfg, &api.Problem{Kind: api.KindRefused, Detail: err.Error(), Hint: hint}
-	}
-	return cfg, nil
 }

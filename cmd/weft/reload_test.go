@@ -14,11 +14,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/secret"
 )
 
-// TestConfigurationIsReadAgain evaluates a command line twice, with another file the second time: what the command line
-// says stays.
+// TestConfigurationIsReadAgain evaluates a command line twice, with a changed file the second time: the flags of the
+// command line stay in effect.
 func TestConfigurationIsReadAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "weft.yaml")
 	write := func(text string) {
@@ -37,12 +38,12 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Peers = []string{"b", "c:7000"}
-	line := recordGiven(flags, o.Peers)
+	line := recordCommandLine(flags, o.Peers)
 	if err := o.evaluate(flags); err != nil {
 		t.Fatal(err)
 	}
 	same := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
-	again, err := line.reread()
+	again, err := line.Read()
 	if diff := cmp.Diff(o.Config, again, same); diff != "" || err != nil {
 		t.Errorf("read again, nothing changed: %v, %s", err, diff)
 	}
@@ -53,15 +54,15 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 	write("secret-file: /some/where\nlog-level: warn\n")
 	want := o.Config
 	want.MTU, want.LogLevel, want.SecretFile = 0, slog.LevelWarn, "/some/where"
-	again, err = line.reread()
+	again, err = line.Read()
 	if diff := cmp.Diff(want, again, same); diff != "" || err != nil {
-		t.Errorf("with another file: %v, %s", err, diff)
+		t.Errorf("with a changed file: %v, %s", err, diff)
 	}
 
 	for _, bad := range []string{"log-level: loud\n", "no-such-key: 1\n", "mtu: tiny\n", "{"} {
 		write(bad)
-		_, err := line.reread()
-		if p, ok := errors.AsType[*api.Problem](err); !ok || p.Kind != api.KindRefused || p.Hint == "" {
+		_, err := line.Read()
+		if p, ok := errors.AsType[*hint.Error](err); !ok || p.Kind != hint.Usage || p.Hint == "" {
 			t.Errorf("%q: %v, want a refusal with a hint", bad, err)
 		}
 	}
@@ -69,7 +70,7 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 
 func TestSecretGenerate(t *testing.T) {
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"secret", "generate"}, &out, &errs); code != exitDone || errs.Len() > 0 {
+	if code := run(t.Context(), []string{"secret", "generate"}, &out, &errs); code != hint.ExitDone || errs.Len() > 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
 	if secrets, err := secret.Parse(out.Bytes()); err != nil || len(secrets) != 1 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -10,40 +9,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
-	"weft/internal/daemon"
-	"weft/internal/settings"
+	"weft/internal/hint"
 )
 
-// version is set at the link; "go build" alone leaves it and buildVersion asks the build information.
+// version is set by the linker (-X); with "go build" alone it is empty, and buildVersion uses the build information.
 var version = ""
 
-// Exit codes of the contract.
-const (
-	exitDone     = 0
-	exitFailed   = 1
-	exitUsage    = 2
-	exitNoDaemon = 3
-)
-
-// env is what every command has: where to write, and how to reach the daemon.
+// env is shared by all commands: the output streams, and how to reach the daemon.
 type env struct {
 	stdout, stderr io.Writer
 	socket         string
 	json           bool
 }
 
-// client returns a client for the daemon that the flags name.
+// client returns a client for the daemon that --socket selects.
 func (e *env) client() *api.Client { return api.NewClient(e.socket) }
 
-// usageError is an error in how a command was called.
-type usageError struct {
-	err  error
-	hint string
-}
-
-func (u *usageError) Error() string { return u.err.Error() }
-
-// run executes a command line and returns the exit code.
+// run executes a command line, prints its error to stderr and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	e := &env{stdout: stdout, stderr: stderr}
 	root := newRootCommand(e)
@@ -52,53 +34,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return exitDone
+		return hint.ExitDone
 	}
-	code, hint := classify(err)
+	advice, code := hint.Of(err)
 	separator := "\n"
-	if code == exitUsage {
+	if code == hint.ExitUsage {
 		separator = "; " // a refusal is one line
 	}
-	if hint != "" {
-		hint = separator + "hint: " + hint
+	if advice != "" {
+		advice = separator + "hint: " + advice
 	}
-	_, _ = fmt.Fprintf(stderr, "weft: %v%s\n", err, hint)
+	_, _ = fmt.Fprintf(stderr, "weft: %v%s\n", err, advice)
 	return code
 }
 
-// classify returns the exit code for err and the mend where there is one.
-func classify(err error) (code int, hint string) {
-	if u, ok := errors.AsType[*usageError](err); ok {
-		return exitUsage, u.hint
-	}
-	if r, ok := errors.AsType[*daemon.Refusal](err); ok {
-		return exitUsage, r.Hint
-	}
-	if s, ok := errors.AsType[*settings.Error](err); ok {
-		return exitUsage, "See \"weft up --help\" for what --" + s.Flag + " takes."
-	}
-	if errors.Is(err, settings.ErrFile) {
-		return exitUsage, "The keys of the file are the flags of \"weft up\", without dashes before them."
-	}
-	if p, ok := errors.AsType[*api.Problem](err); ok {
-		if p.Kind == api.KindInvalid {
-			return exitUsage, p.Hint
-		}
-		return exitFailed, p.Hint
-	}
-	if errors.Is(err, api.ErrNoDaemon) {
-		return exitNoDaemon, "Start it with \"weft up\", or name its socket with --socket or " + api.SocketEnv + "."
-	}
-	return exitFailed, ""
-}
-
-// extraCommands make commands that only builds with a tag have, such as man.go's.
+// extraCommands are constructors of commands that exist only in builds with a tag, such as the one in man.go.
 var extraCommands []func(e *env) *cobra.Command
 
 func newRootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
-		Short:         "A network for pods and hosts that needs nothing but UDP between them",
+		Short:         "A network for pods and hosts that needs only UDP between the hosts",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommandsOnly,
@@ -107,7 +63,7 @@ func newRootCommand(e *env) *cobra.Command {
 	root.PersistentFlags().StringVar(&e.socket, "socket", "",
 		"`path` of the daemon's API socket (default "+api.DefaultSocket+", or $"+api.SocketEnv+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{err, "See \"" + cmd.CommandPath() + " --help\"."}
+		return hint.New(hint.Usage, "See \""+cmd.CommandPath()+" --help\".", "%w", err)
 	})
 	root.AddCommand(
 		newUpCommand(e), newStatusCommand(e), newWaitCommand(e), newPeersCommand(e),
@@ -122,28 +78,25 @@ func newRootCommand(e *env) *cobra.Command {
 	return root
 }
 
-// subcommandsOnly is the Args of a command that only groups others.
+// subcommandsOnly is the Args function of a command that only groups other commands.
 func subcommandsOnly(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return &usageError{fmt.Errorf("unknown command %q", args[0]), "See \"" + cmd.CommandPath() + " --help\" for the commands."}
+	return hint.New(hint.Usage, "See \""+cmd.CommandPath()+" --help\" for the commands.", "unknown command %q", args[0])
 }
 
-// between returns an Args function for least to most arguments; most below 0 means any number.
+// between returns an Args function that accepts least to most arguments; most < 0 means no upper limit.
 func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) >= least && (most < 0 || len(args) <= most) {
 			return nil
 		}
-		return &usageError{
-			fmt.Errorf("%s: %d arguments do not fit", cmd.CommandPath(), len(args)),
-			"Usage: " + cmd.UseLine(),
-		}
+		return hint.New(hint.Usage, "Usage: "+cmd.UseLine(), "%s: wrong number of arguments: %d", cmd.CommandPath(), len(args))
 	}
 }
 
-// buildVersion returns the version that the linker or the build information knows.
+// buildVersion returns the version that the linker set, else the version in the build information.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -11,15 +11,16 @@ import (
 func newSecretCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret",
-		Short: "Make secrets for --secret-file",
+		Short: "Generate secrets for --secret-file",
 		Args:  subcommandsOnly,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "generate",
 		Short: "Print a new secret, a line for the --secret-file of every node",
-		Long: "Print a new secret, a line for the --secret-file of every node. To replace a secret without an outage, put the new\n" +
-			"line before the old one on every node and \"weft reload\" it there, then drop the old line and reload again.",
+		Long: "Print a new secret, a line for the --secret-file of every node. To replace a secret without an outage, insert the\n" +
+			"new line before the old one and run \"weft reload\", on every node. Then remove the old line and reload again, on\n" +
+			"every node.",
 		Example: "  (umask 077; weft secret generate > /etc/weft/secret)",
 		Args:    between(0, 0),
 		RunE: func(*cobra.Command, []string) error {

@@ -15,9 +15,9 @@ import (
 func newStatusCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Show the node at a glance",
-		Long: "Show the node at a glance: whether a pod could join now, its peers and targets, datapath, encryption,\n" +
-			"addresses, and what was dropped and why. Each warning says how to mend what is wrong.",
+		Short: "Show an overview of the node",
+		Long: "Show an overview of the node: whether a pod can join now, its peers and targets, datapath, encryption,\n" +
+			"addresses, and dropped frames by reason. Each warning says how to fix the problem.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := e.client().Status(cmd.Context())
@@ -40,7 +40,7 @@ func writeStatus(w io.Writer, s api.Status) {
 	for _, t := range s.Targets {
 		state := "reached"
 		if t.Error != "" {
-			state = "not reached: " + strings.Join(strings.Fields(t.Error), " ") // of several lines, from memberlist
+			state = "not reached: " + strings.Join(strings.Fields(t.Error), " ") // memberlist's errors have several lines
 		}
 		line("Target", "%s %s", t.Addr, state)
 	}
@@ -59,11 +59,11 @@ func writeStatus(w io.Writer, s api.Status) {
 	}
 }
 
-// encryption says who can read the traffic, and how far a change of secrets is.
+// encryption describes whether traffic is encrypted, and the progress of a change of secrets.
 func encryption(s api.Status) string {
 	switch {
 	case !s.Encrypted:
-		return "off: whoever is on the path between two nodes can read their traffic"
+		return "off: anyone on the path between two nodes can read their traffic"
 	case s.Droppable:
 		return fmt.Sprintf("on, %d secrets; all nodes alive have the first: the others may be dropped", s.Secrets)
 	case s.Secrets > 1:
@@ -73,7 +73,7 @@ func encryption(s api.Status) string {
 	}
 }
 
-// counts writes "3 alive, 1 dead", in alphabetical order of the names.
+// counts formats numbers by name, such as "3 alive, 1 dead", in alphabetical order of the names.
 func counts[K ~string, N int | uint64](m map[K]N) string {
 	parts := make([]string, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {

@@ -12,8 +12,8 @@ func newFDBCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "fdb",
 		Short: "Show the learned MAC addresses",
-		Long: "Show the learned MAC addresses: behind which node each of them is, and for how long it has not been seen. What\n" +
-			"the kernel has learned of the peers that it carries is among them.",
+		Long: "Show the learned MAC addresses, with the node behind which each of them is and the time since it was last\n" +
+			"seen. The list includes addresses that the kernel learned from the peers on the kernel path.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			entries, err := e.client().FDB(cmd.Context())
@@ -39,8 +39,8 @@ func newRoutesCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "routes",
 		Short: "Show the next hop to each peer",
-		Long: "Show the next hop to each peer: VIA is the peer itself, or the relay that its frames go to first, and HOPS how\n" +
-			"many links there are on the way.",
+		Long: "Show the next hop to each peer. VIA is the peer itself, or the relay that receives its frames first. HOPS is\n" +
+			"the number of links on the path.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			routes, err := e.client().Routes(cmd.Context())

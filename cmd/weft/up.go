@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -13,16 +12,18 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"weft/internal/daemon"
+	"weft/internal/hint"
+	"weft/internal/node"
 	"weft/internal/settings"
 )
 
-// envPrefix starts the environment variables that stand for flags of "weft up".
+// envPrefix is the prefix of the environment variables that set flags of "weft up".
 const envPrefix = "WEFT_"
 
-// upOptions are the flags of "weft up" in the form in which they are written.
+// upOptions holds the flags of "weft up". Flags that need parsing beyond pflag are strings here, and convert sets the
+// fields of the Config from them.
 type upOptions struct {
-	daemon.Config
+	settings.Config
 	advertise      string
 	ranges         []string
 	trustedSubnets []string
@@ -35,13 +36,15 @@ func newUpCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up [flags] [PEER...]",
 		Short: "Run a node in the foreground",
-		Long: "Run a node in the foreground. PEER is HOST or HOST:PORT of any node that is or will be there, with an IPv6\n" +
-			"address in brackets; it is dialled for ever, and its name resolved again at every attempt.\n\n" +
-			"SIGTERM stops it and leaves bridge, pods and addresses for the next start; \"weft leave\" ends them. SIGHUP is\n" +
-			"\"weft reload\". What it cannot start with is said in one line that names the flag and the mend, with exit code\n" +
-			"2, and nothing on the host has changed.\n\n" +
+		Long: "Run a node in the foreground. PEER is HOST or HOST:PORT of any other node, with an IPv6 address in brackets; the\n" +
+			"node does not need to run yet. Peers are dialed without a time limit, and their names are resolved again at\n" +
+			"every attempt.\n\n" +
+			"SIGTERM stops the daemon and leaves bridge, pods and addresses for the next start; \"weft leave\" removes them.\n" +
+			"SIGHUP has the effect of \"weft reload\". If the daemon cannot start with its settings, it prints one line that\n" +
+			"names the flag and the fix, exits with code 2, and has changed nothing on the host.\n\n" +
 			"Each flag is also read from the environment (--state-dir from WEFT_STATE_DIR) and from the --config file\n" +
-			"(YAML, the flags as keys). A flag beats the environment, the environment the file, the file the default.",
+			"(YAML, with the flags as keys). A flag overrides the environment, the environment overrides the file, and the\n" +
+			"file overrides the default.",
 		Example: "  weft up host1 host2\n  weft up --secret-file /etc/weft/secret --range 10.32.0.0/12 --range fd00:77::/48 host1",
 		Args:    between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,54 +57,63 @@ func newUpCommand(e *env) *cobra.Command {
 }
 
 func (o *upOptions) addFlags(f *pflag.FlagSet) {
-	host, _ := os.Hostname() // empty is refused by Validate, with a hint
-	f.StringVar(&o.Name, "name", host, "`nickname` of the node, for people; others may have the same")
-	f.StringVar(&o.StateDir, "state-dir", daemon.DefaultStateDir, "`folder` for the node's key, address ring, leases and targets; of this node alone")
-	f.StringVar(&o.Socket, "socket", daemon.DefaultSocket, "`path` of the socket that the API listens on")
-	f.StringVar(&o.Bridge, "bridge", daemon.DefaultBridge, "`name` of the bridge that pods are on; made if it is missing")
-	f.StringVar(&o.Tap, "tap", daemon.DefaultTap, "`name` of the TAP device")
-	f.IntVar(&o.Port, "port", daemon.DefaultPort, "TCP and UDP `port` of gossip; data takes the UDP port after it, the kernel's VXLAN the one after that")
-	f.StringVar(&o.advertise, "advertise", "", "`IP` address that other nodes reach this one at (default: found out)")
-	f.StringSliceVar(&o.ranges, "range", []string{daemon.DefaultRange}, "address range (`CIDR`) of the overlay, the same on all nodes; repeat it for dual stack")
-	f.IntVar(&o.InitPeers, "init-peers", daemon.FoundersFromPeers,
-		"how many founding nodes must meet before the range is first divided; 0: this node never founds")
+	host, _ := os.Hostname() // Validate rejects an empty name, with a hint
+	f.StringVar(&o.Name, "name", host, "`nickname` of the node, for people; need not be unique")
+	f.StringVar(&o.StateDir, "state-dir", settings.DefaultStateDir,
+		"`folder` for the node's key, address ring, leases and targets; do not share it between nodes")
+	f.StringVar(&o.Socket, "socket", settings.DefaultSocket, "`path` of the socket that the API listens on")
+	f.StringVar(&o.Bridge, "bridge", settings.DefaultBridge, "`name` of the bridge that pods are attached to; created if it is missing")
+	f.StringVar(&o.Tap, "tap", settings.DefaultTap, "`name` of the TAP device")
+	f.IntVar(&o.Port, "port", settings.DefaultPort,
+		"TCP and UDP `port` of gossip; data uses the next UDP port, the kernel's VXLAN the one after that")
+	f.StringVar(&o.advertise, "advertise", "", "`IP` address at which other nodes reach this node (default: detected)")
+	f.StringSliceVar(&o.ranges, "range", []string{settings.DefaultRange},
+		"address range (`CIDR`) of the overlay, the same on all nodes; repeat the flag for dual stack")
+	f.IntVar(&o.InitPeers, "init-peers", settings.BootstrapFromPeers,
+		"number of bootstrap nodes that must be connected before the range is first divided; 0: this node never bootstraps")
 	f.Lookup("init-peers").DefValue = "1 + number of PEERs"
-	f.StringVar(&o.SecretFile, "secret-file", "", "`file` with the cluster's secrets, one a line; with it all traffic is encrypted")
-	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305; auto takes what both ends are fast at")
-	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil, "underlay subnets (`CIDRs`) to which data is not encrypted, when both ends agree; repeat it, or separate them by commas")
-	f.StringVar(&o.Datapath, "datapath", "auto", "who carries frames: auto (the kernel what need not be encrypted or relayed), userspace, or kernel (as auto, but no start where the kernel cannot)")
-	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads, of the TAP and of the data sockets")
-	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: as the underlay has room for)")
-	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one a CPU, at most 8)")
+	f.StringVar(&o.SecretFile, "secret-file", "", "`file` with the cluster's secrets, one per line; enables encryption of all traffic")
+	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305; auto selects a cipher that is fast on both ends")
+	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil,
+		"underlay subnets (`CIDRs`) to which data is not encrypted if both ends agree; repeat the flag, or separate them by commas")
+	f.StringVar(&o.Datapath, "datapath", "auto",
+		"auto (the kernel carries frames that need no encryption and no relay), userspace, or kernel (like auto, but fail to start "+
+			"if the kernel cannot)")
+	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads of the TAP and of the data sockets")
+	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: the largest that fits the underlay)")
+	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one per CPU, at most 8)")
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
-	f.DurationVar(&o.LeaseGrace, "lease-grace", daemon.DefaultLeaseGrace, "end the lease of an attachment when its interfaces have been gone for this long")
-	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false, "send ARP requests and neighbour solicitations of pods to all nodes, not to the owner of the address alone")
-	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer for names (.weft.local) on the bridge's address")
-	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, nor make the host a router")
+	f.DurationVar(&o.LeaseGrace, "lease-grace", settings.DefaultLeaseGrace,
+		"release the lease of an attachment after its interfaces have been missing for this long")
+	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false,
+		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
+	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer DNS queries for names in .weft.local on the bridge's address")
+	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, and do not make the host a router")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")
-	f.BoolVar(&o.TakeOver, "take-over", false, "wait while another daemon with this flag runs on this host, and take its place when it stops")
-	f.StringVar(&o.HTTPAddr, "http-addr", daemon.DefaultHTTPAddr, "`IP:PORT` of metrics, health checks and the status page; empty turns them off")
+	f.BoolVar(&o.TakeOver, "take-over", false,
+		"wait while another daemon with this flag runs on this host, and replace it when it stops")
+	f.StringVar(&o.HTTPAddr, "http-addr", settings.DefaultHTTPAddr,
+		"`IP:PORT` of metrics, health checks and the status page; empty disables them")
 	f.StringVar(&o.configFile, "config", "", "YAML `file` with the flags as keys")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", logText, "text or json")
 }
 
 func runUp(ctx context.Context, e *env, flags *pflag.FlagSet, o *upOptions) error {
-	line := recordGiven(flags, o.Peers)
+	line := recordCommandLine(flags, o.Peers)
 	if err := o.evaluate(flags); err != nil {
 		return err
 	}
-	program := daemon.Program{Level: &slog.LevelVar{}, Reread: line.reread}
-	program.Level.Set(o.LogLevel)
-	program.Log = newLog(e.stderr, program.Level, o.LogFormat)
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	program.Hangups = hangups
-	return daemon.Run(ctx, o.Config, program)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	process := node.Process{Level: &slog.LevelVar{}, Configuration: line, ReloadSignal: reload}
+	process.Level.Set(o.LogLevel)
+	process.Log = newLog(e.stderr, process.Level, o.LogFormat)
+	return node.Run(ctx, o.Config, process)
 }
 
-// evaluate makes the Config of the flags that the command line set, and of what else was said.
+// evaluate sets the Config from the flags of the command line, the environment and the --config file.
 func (o *upOptions) evaluate(flags *pflag.FlagSet) error {
 	if err := o.fill(flags); err != nil {
 		return err
@@ -110,7 +122,7 @@ func (o *upOptions) evaluate(flags *pflag.FlagSet) error {
 	return o.convert()
 }
 
-// fill takes what the command line did not say from the environment and the file.
+// fill sets the flags that are not on the command line from the environment and the file.
 func (o *upOptions) fill(flags *pflag.FlagSet) error {
 	path := o.configFile
 	if !flags.Changed("config") {
@@ -120,7 +132,7 @@ func (o *upOptions) fill(flags *pflag.FlagSet) error {
 	if path != "" {
 		var err error
 		if text, err = os.ReadFile(path); err != nil {
-			return &usageError{fmt.Errorf("--config: %w", err), "Name a YAML file that can be read."}
+			return hint.New(hint.Usage, "Name a readable YAML file.", "--config: %w", err)
 		}
 	}
 	return settings.Fill(flags, envPrefix, os.LookupEnv, path, text, "config", "help")
@@ -136,14 +148,14 @@ func (o *upOptions) convert() (err error) {
 	}
 	if o.advertise != "" {
 		if o.Advertise, err = netip.ParseAddr(o.advertise); err != nil {
-			return &usageError{fmt.Errorf("--advertise: %q is no IP address", o.advertise), "Give an address such as 192.168.1.2."}
+			return hint.New(hint.Usage, "Use an address such as 192.168.1.2.", "--advertise: %q is not an IP address", o.advertise)
 		}
 	}
 	if err := o.LogLevel.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return &usageError{fmt.Errorf("--log-level: %q is unknown", o.logLevel), "Choose debug, info, warn or error."}
+		return hint.New(hint.Usage, "Choose debug, info, warn or error.", "--log-level: %q is unknown", o.logLevel)
 	}
 	if o.LogFormat != logText && o.LogFormat != logJSON {
-		return &usageError{fmt.Errorf("--log-format: %q is unknown", o.LogFormat), "Choose text or json."}
+		return hint.New(hint.Usage, "Choose text or json.", "--log-format: %q is unknown", o.LogFormat)
 	}
 	return nil
 }
@@ -153,7 +165,7 @@ func parsePrefixes(flag string, list []string) ([]netip.Prefix, error) {
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, &usageError{fmt.Errorf("--%s: %q is no CIDR", flag, s), "Write an address and a prefix length, such as 10.32.0.0/12."}
+			return nil, hint.New(hint.Usage, "Use an address and a prefix length, such as 10.32.0.0/12.", "--%s: %q is not a CIDR", flag, s)
 		}
 		prefixes = append(prefixes, p)
 	}
@@ -166,7 +178,7 @@ const (
 	logJSON = "json"
 )
 
-// newLog returns the daemon's logger.
+// newLog returns a logger that writes text or JSON lines to w.
 func newLog(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == logJSON {

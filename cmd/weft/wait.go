@@ -15,11 +15,12 @@ func newWaitCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "wait [--for ready|ipam|peers=N] [--timeout 30s]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Block until the node is ready, addresses can be had, or N nodes are alive (this one counts)",
-		Long: "Block until the node is ready, addresses can be had, or N nodes are alive:\n\n" +
-			"ready: a pod could join now. ipam: the range is divided and this node has a share of it; a node that was told\n" +
-			"of nobody, and would wait for its first pod, divides it now. peers=N: N nodes are alive, this one among them.\n\n" +
-			"At the timeout the exit code is 1, and what is missing is said.",
+		Short:                 "Block until the node is ready, addresses can be leased, or N nodes are alive",
+		Long: "Block until the node is ready, addresses can be leased, or N nodes are alive:\n\n" +
+			"ready: a pod can join now. ipam: the range is divided and this node has a share of it. A node without peers\n" +
+			"normally divides the range for its first pod; with this command it divides the range immediately. peers=N: N\n" +
+			"nodes are alive, including this node.\n\n" +
+			"At the timeout the command prints what is missing, and the exit code is 1.",
 		Example: "  weft wait --timeout 60s\n  weft wait --for peers=3",
 		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,6 +35,6 @@ func newWaitCommand(e *env) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&what, "for", api.WaitReady, "`what` to wait for: ready, ipam or peers=N")
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait at most")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "maximum time to wait")
 	return cmd
 }

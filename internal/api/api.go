@@ -1,6 +1,6 @@
-// Package api is the node daemon's interface on its unix socket: the documents it exchanges, and a client for them.
+// Package api is the API of the node daemon on its unix socket: the documents that it exchanges, and a client.
 //
-// The resources are HTTP under /v1, the bodies JSON. Fields may be added; a reader ignores those it does not know.
+// The resources are HTTP under /v1, with bodies in JSON. Later versions may add fields, so a reader must ignore unknown ones.
 package api
 
 import (
@@ -11,54 +11,66 @@ import (
 	"weft/internal/peer"
 )
 
-// DefaultSocket is where the daemon listens when nothing else is said.
+// DefaultSocket is the path of the daemon's socket without configuration.
 const DefaultSocket = "/run/weft/weft.sock"
 
-// SocketEnv names the environment variable that says where the daemon listens.
+// SocketEnv is the name of the environment variable with the path of the daemon's socket.
 const SocketEnv = "WEFT_SOCKET"
 
-// Auto in place of an address asks the daemon to choose one.
+// Auto in place of an address makes the daemon choose one.
 const Auto = "auto"
 
-// Status is the answer of GET /v1/status: the whole node at a glance.
+// Status is the answer of GET /v1/status: a summary of the node.
 type Status struct {
 	Version string  `json:"version"`
 	ID      peer.ID `json:"id"`
 	Name    string  `json:"name"`
-	// Ready says that a pod could join now.
+	// Ready is true if a pod can join now.
 	Ready bool           `json:"ready"`
 	Range []netip.Prefix `json:"range"`
-	// Bridge and Tap are names of network interfaces, MTU is what pods get.
+	// Bridge and Tap are names of network interfaces. MTU is that of pods, in bytes.
 	Bridge    string         `json:"bridge"`
 	Tap       string         `json:"tap"`
 	MTU       int            `json:"mtu"`
 	Advertise netip.AddrPort `json:"advertise"`
 	Encrypted bool           `json:"encrypted"`
-	// Secrets counts the lines of the secret file; Droppable says that no node alive needs those after the first.
+	// Secrets counts the secrets in the secret file. Droppable is true if no live node needs those after the first.
 	Secrets   int      `json:"secrets"`
 	Droppable bool     `json:"secrets_droppable"`
 	Datapath  Datapath `json:"datapath"`
 	Offload   []string `json:"offload"`
 	Queues    int      `json:"queues"`
-	// Peers counts members by state, this node among them.
+	// Peers counts members by state, including this node.
 	Peers   map[PeerState]int `json:"peers"`
 	Targets []Target          `json:"targets"`
 	IPAM    IPAMState         `json:"ipam"`
-	// GarbageFreed counts leases that ended as their attachment was gone.
+	// GarbageFreed counts leases that ended because their attachment did not exist any more.
 	GarbageFreed uint64            `json:"garbage_freed"`
 	Exposed      []netip.Prefix    `json:"exposed"`
 	FDB          int               `json:"fdb"`
 	Drops        map[string]uint64 `json:"drops"`
-	// Relayed counts datagrams passed on between other nodes.
+	// Relayed counts datagrams that this node relayed between other nodes.
 	Relayed   uint64    `json:"relayed"`
 	Neighbors Neighbors `json:"neighbors"`
 	Since     time.Time `json:"since"`
-	// Warnings are sentences, each with its mend.
+	// Conditions say what is wrong, the most severe first.
+	Conditions []Condition `json:"conditions"`
+	// Warnings are the same as sentences: for each condition its text and its remedy.
 	Warnings []string `json:"warnings"`
 }
 
-// Neighbors counts what became of ARP requests and neighbour solicitations of pods: answered by this node, sent to the one
-// that gives out the address, for an address of this node's own, sent to all.
+// Condition is something that is wrong with a node, or worth knowing. docs/OPERATIONS.md has a section for each code.
+type Condition struct {
+	Code     string    `json:"code"` // for programs; it never changes
+	Severity Severity  `json:"severity"`
+	Title    string    `json:"title"`  // a few words, the same for all conditions of a code
+	Text     string    `json:"text"`   // what is wrong, in sentences
+	Remedy   string    `json:"remedy"` // how to fix it, in sentences; empty where nothing can be done but wait
+	Since    time.Time `json:"since"`
+}
+
+// Neighbors counts ARP requests and neighbor solicitations of pods by what the node did with them: answered them, sent them to
+// the node that owns the address, kept them because the address is on this node, sent them to all nodes.
 type Neighbors struct {
 	Answered uint64 `json:"answered"`
 	Directed uint64 `json:"directed"`
@@ -66,7 +78,7 @@ type Neighbors struct {
 	Flooded  uint64 `json:"flooded"`
 }
 
-// Target is an address that is dialled for ever, and why it was not reached last time.
+// Target is an address that the node dials until it is removed. Error is that of the last attempt, empty if it succeeded.
 type Target struct {
 	Addr  string `json:"addr"`
 	Error string `json:"error,omitempty"`
@@ -76,7 +88,7 @@ type Target struct {
 type Peer struct {
 	ID        peer.ID        `json:"id"`
 	Name      string         `json:"name"`
-	Addr      netip.AddrPort `json:"addr"` // of the data plane
+	Addr      netip.AddrPort `json:"addr"` // of the data port
 	State     PeerState      `json:"state"`
 	Self      bool           `json:"self"`
 	Link      Link           `json:"link"`
@@ -101,13 +113,13 @@ type IPAM struct {
 	Ranges     []IPAMRange `json:"ranges"`
 }
 
-// IPAMRange says who owns how much of one range.
+// IPAMRange lists the shares of the nodes in one range.
 type IPAMRange struct {
 	CIDR   netip.Prefix `json:"cidr"`
 	Owners []IPAMOwner  `json:"owners"`
 }
 
-// IPAMOwner is a node's share of a range.
+// IPAMOwner is the share of a node in a range, in numbers of addresses.
 type IPAMOwner struct {
 	ID        peer.ID `json:"id"`
 	Name      string  `json:"name"`
@@ -116,61 +128,62 @@ type IPAMOwner struct {
 	Reachable bool    `json:"reachable"`
 }
 
-// Lease is an address in use, as in the answers of /v1/ip.
+// Lease is an address in use, as in the answers of /v1/ip. Owner identifies its holder.
 type Lease struct {
 	Owner string       `json:"owner"`
 	IP    netip.Prefix `json:"ip"` // the address, with the length of the subnet it is in
 	Since time.Time    `json:"since"`
 }
 
-// AddressRequest is the body of PUT /v1/ip: an address for an owner, a given one where IP is set, else one inside In
-// where that is set, else one of each range.
+// AddressRequest is the body of PUT /v1/ip: a request for the address IP, or else for an address in In, or else for an address of
+// each range.
 type AddressRequest struct {
 	Owner string       `json:"owner"`
 	In    netip.Prefix `json:"in,omitzero"`
 	IP    netip.Addr   `json:"ip,omitzero"`
 }
 
-// JoinRequest is the body of PUT /v1/join: what a network namespace needs to join the overlay. The addresses are
-// leased to Owner; asking again gives the same.
+// JoinRequest is the body of PUT /v1/join: a request for the addresses of a network namespace that joins the overlay. They are
+// leased to Owner; a repeated request returns the same addresses.
 type JoinRequest struct {
 	Owner string `json:"owner"`
-	// IPs are addresses to have: Auto, "IP" or "IP/LEN". None means Auto.
+	// IPs are the requested addresses: Auto, "IP" or "IP/LEN". Without any, it is Auto.
 	IPs []string `json:"ips,omitempty"`
 }
 
 // Join is the answer to a JoinRequest.
 type Join struct {
-	Bridge    string    `json:"bridge"` // the bridge that the host end of the veth pair goes to
+	Bridge    string    `json:"bridge"` // for the host end of the veth pair
 	MTU       int       `json:"mtu"`
 	Addresses []Address `json:"addresses"`
 }
 
-// Address is an address on the overlay and the way out of it.
+// Address is an address on the overlay with its gateway.
 type Address struct {
 	Address netip.Prefix `json:"address"`
-	// Gateway is this node's own address on the bridge in the same family.
+	// Gateway is this node's address on the bridge in the same family; invalid if it has none.
 	Gateway netip.Addr `json:"gateway,omitzero"`
-	// MAC is the hardware address that goes with Address.
+	// MAC is the hardware address that is derived from Address.
 	MAC ether.Addr `json:"mac"`
 }
 
-// Admission is the body of PUT /v1/pods on the socket of weft-kube: a pod that is about to have addresses. The answer comes once
-// the policies that select it are in force for them.
+// Admission is the body of PUT /v1/pods on the socket of weft-kube: a pod with the addresses that it is about to get. The answer
+// comes when the policies that select the pod are in force for the addresses.
 type Admission struct {
 	Namespace string       `json:"namespace"`
 	Name      string       `json:"name"`
-	UID       string       `json:"uid,omitempty"` // as the kubelet knows it
+	UID       string       `json:"uid,omitempty"` // as the kubelet has it
 	IPs       []netip.Addr `json:"ips"`
 }
 
-// AttachRequest is the body of PUT and DELETE /v1/attachments: a namespace that the daemon itself joins or takes out.
+// AttachRequest is the body of PUT and DELETE /v1/attachments: a namespace that the daemon itself attaches to the overlay or
+// detaches.
 type AttachRequest struct {
 	Netns  string   `json:"netns"`  // path, as the daemon sees it
 	Ifname string   `json:"ifname"` // inside the namespace
 	IPs    []string `json:"ips,omitempty"`
 	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
-	// Hostname is a name in .weft.local that the addresses get until the attachment ends; empty: none.
+	// Hostname is a name in .weft.local for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
 }
 
@@ -186,7 +199,7 @@ type ExposeRequest struct {
 	CIDR string `json:"cidr"`
 }
 
-// TargetsRequest is the body of PUT (add, or replace) and DELETE /v1/targets.
+// TargetsRequest is the body of PUT /v1/targets, which adds targets or replaces all of them, and of DELETE /v1/targets.
 type TargetsRequest struct {
 	Targets []string `json:"targets"`
 	Replace bool     `json:"replace,omitempty"`
@@ -200,7 +213,7 @@ type FDBEntry struct {
 	Age  float64    `json:"age_s"`
 }
 
-// Route is an element of the answer of GET /v1/routes: the next hop to a peer.
+// Route is an element of the answer of GET /v1/routes: the next hop to a peer. Via is zero if the peer is reached directly.
 type Route struct {
 	Peer peer.ID        `json:"peer"`
 	Name string         `json:"name"`
@@ -212,39 +225,39 @@ type Route struct {
 // WaitResult is the answer of GET /v1/wait.
 type WaitResult struct {
 	Done    bool   `json:"done"`
-	Missing string `json:"missing,omitempty"` // a sentence where Done is false
+	Missing string `json:"missing,omitempty"` // a sentence, if Done is false
 }
 
-// Name is an element of the answer of GET /v1/names: a name in .weft.local and an address of it.
+// Name is an element of the answer of GET /v1/names: a name in .weft.local with one of its addresses.
 type Name struct {
 	Name     string     `json:"name"` // without the domain
 	IP       netip.Addr `json:"ip"`
-	Node     peer.ID    `json:"node"` // that has given it
+	Node     peer.ID    `json:"node"` // that added the name
 	NodeName string     `json:"node_name"`
-	Owner    string     `json:"owner,omitempty"` // of the lease that it goes with, where this node has given it
-	Answered bool       `json:"answered"`        // not where Node is not alive
+	Owner    string     `json:"owner,omitempty"` // of the lease that the name belongs to, if this node added it
+	Answered bool       `json:"answered"`        // false if Node is not alive
 }
 
-// NameRequest is the body of PUT and DELETE /v1/names; without IPs, DELETE takes the name from all addresses of the node.
+// NameRequest is the body of PUT and DELETE /v1/names. DELETE without IPs removes the name from all addresses of the node.
 type NameRequest struct {
 	Name string       `json:"name"`
 	IPs  []netip.Addr `json:"ips,omitempty"`
 }
 
-// CaptureRequest is the query of GET /v1/capture, whose answer is a stream in pcapng.
+// CaptureRequest is the query of GET /v1/capture. The answer is a stream in pcapng.
 type CaptureRequest struct {
 	Peer    string // ID or nickname; empty: all
-	Filter  string // in the language of package filter; empty: all
+	Filter  string // in the language of package capture/filter; empty: all
 	Count   int    // frames until the end; 0: none
-	Snaplen int    // bytes of each frame; 0: all
+	Snaplen int    // number of bytes of each frame; 0: all
 }
 
-// Check is what one of the looks of "weft doctor" at a host has found.
+// Check is the result of one check of "weft doctor".
 type Check struct {
 	Name   string      `json:"check"`
 	Result CheckResult `json:"result"`
 	Detail string      `json:"detail"`
-	Remedy string      `json:"mend,omitempty"` // a sentence, where Result is CheckWarn or CheckFail
+	Remedy string      `json:"mend,omitempty"` // a sentence, if Result is CheckWarn or CheckFail
 }
 
 // Report is the answer of GET /v1/report.
@@ -258,14 +271,14 @@ type Report struct {
 	Leases     []Lease           `json:"leases"`
 	Names      []Name            `json:"names"`
 	Checks     []Check           `json:"checks"`
-	Flags      map[string]string `json:"flags"` // of the daemon; of the secret file only whether there is one
+	Flags      map[string]string `json:"flags"` // of the daemon; for the secret file only whether it is set
 	Host       Host              `json:"host"`
 	Log        []string          `json:"log"` // the latest lines
 	Metrics    string            `json:"metrics"`
 	Goroutines string            `json:"goroutines"`
 }
 
-// Host is what a Report says of the host.
+// Host is the part of a Report about the host.
 type Host struct {
 	Kernel string     `json:"kernel"`
 	Arch   string     `json:"arch"`
@@ -273,7 +286,7 @@ type Host struct {
 	Go     string     `json:"go"`
 	Links  []HostLink `json:"links"`
 	Routes []string   `json:"routes"`
-	Errors []string   `json:"errors,omitempty"` // why something could not be read
+	Errors []string   `json:"errors,omitempty"` // of parts that could not be read
 }
 
 // HostLink is a network interface.
@@ -281,36 +294,36 @@ type HostLink struct {
 	Name      string   `json:"name"`
 	Kind      string   `json:"kind"`
 	MTU       int      `json:"mtu"`
-	Master    string   `json:"master,omitempty"` // the bridge that it is a port of
+	Master    string   `json:"master,omitempty"` // the bridge of this port
 	State     string   `json:"state"`
 	Addresses []string `json:"addresses"`
 }
 
-// Reload is the answer of PUT /v1/reload: what has changed since, by flag.
+// Reload is the answer of PUT /v1/reload: the flags that have changed.
 type Reload struct {
 	Applied []string `json:"applied"`
-	Restart []string `json:"restart"` // takes effect at the next start
-	Secrets int      `json:"secrets"` // that are in use now
+	Restart []string `json:"restart"` // flags that take effect at the next start
+	Secrets int      `json:"secrets"` // number of secrets in use now
 }
 
-// ReclaimRequest is the body of PUT /v1/reclaim: nodes that are gone for good, by ID or nickname.
+// ReclaimRequest is the body of PUT /v1/reclaim: dead nodes that will not return, by ID or nickname.
 type ReclaimRequest struct {
 	Peers []string `json:"peers"`
 }
 
-// Reclaimed is an element of the answer of PUT /v1/reclaim: what became of what a node owned of a range.
+// Reclaimed is an element of the answer of PUT /v1/reclaim: the new owner of a dead node's share of a range.
 type Reclaimed struct {
 	Peer        peer.ID      `json:"peer"`
 	Name        string       `json:"name"`
 	Range       netip.Prefix `json:"range"`
-	GivenTo     peer.ID      `json:"given_to"` // empty if there was nothing, or nothing any more
+	GivenTo     peer.ID      `json:"given_to"` // empty if the node owned nothing
 	GivenToName string       `json:"given_to_name"`
 	Addresses   uint64       `json:"addresses"`
 }
 
 // LeaveResult is the answer of PUT /v1/leave.
 type LeaveResult struct {
-	Released int     `json:"released"` // leases that ended
-	GivenTo  peer.ID `json:"given_to"` // who has this node's address space now; empty if it had none
+	Released int     `json:"released"` // number of leases that ended
+	GivenTo  peer.ID `json:"given_to"` // the new owner of this node's address space; empty if it owned none
 	Name     string  `json:"name"`     // of GivenTo
 }

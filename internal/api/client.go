@@ -16,24 +16,27 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"weft/internal/hint"
 )
 
-// maxBody bounds what the client reads of an answer.
+// maxBody bounds the body of an answer, in bytes.
 const maxBody = 64 << 20
 
-// daemonPoll is how often Wait looks whether the daemon is there, while it is not.
+// daemonPoll is the time between two attempts of Wait to connect while no daemon answers.
 const daemonPoll = 100 * time.Millisecond
 
-// ErrNoDaemon is wrapped by a client's errors where nothing listens at the socket.
+// ErrNoDaemon means that nothing listens at the socket. Errors of a Client wrap it.
 var ErrNoDaemon = errors.New("no weft daemon answers")
 
-// Client talks to the daemon on this host. Its methods may be called concurrently.
+// Client sends requests to the daemon on this host. Its methods may be called concurrently. Errors that the daemon returns are
+// *Problem.
 type Client struct {
 	socket string
 	http   *http.Client
 }
 
-// NewClient returns a client for the daemon at the given socket; empty means SocketEnv's, or DefaultSocket.
+// NewClient returns a client of the daemon at a socket. If the path is empty, it is that in SocketEnv, or else DefaultSocket.
 func NewClient(socket string) *Client {
 	if socket == "" {
 		socket = os.Getenv(SocketEnv)
@@ -53,17 +56,17 @@ func NewClient(socket string) *Client {
 // Socket returns the path that the client connects to.
 func (c *Client) Socket() string { return c.socket }
 
-// Status returns the node at a glance.
+// Status returns a summary of the node.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.do(ctx, http.MethodGet, "status", nil, nil, &s)
 }
 
-// Peers returns all members of the network, this node among them.
+// Peers returns all members of the network, including this node.
 func (c *Client) Peers(ctx context.Context) (p []Peer, err error) {
 	return p, c.do(ctx, http.MethodGet, "peers", nil, nil, &p)
 }
 
-// IPAM returns who owns how much.
+// IPAM returns the shares of all nodes in the ranges.
 func (c *Client) IPAM(ctx context.Context) (i IPAM, err error) {
 	return i, c.do(ctx, http.MethodGet, "ipam", nil, nil, &i)
 }
@@ -78,7 +81,7 @@ func (c *Client) Routes(ctx context.Context) (r []Route, err error) {
 	return r, c.do(ctx, http.MethodGet, "routes", nil, nil, &r)
 }
 
-// Leases returns the leases of owner, of everybody where owner is empty.
+// Leases returns the leases of owner, or all leases of the node if owner is empty.
 func (c *Client) Leases(ctx context.Context, owner string) (l []Lease, err error) {
 	q := url.Values{}
 	if owner != "" {
@@ -87,12 +90,12 @@ func (c *Client) Leases(ctx context.Context, owner string) (l []Lease, err error
 	return l, c.do(ctx, http.MethodGet, "ip", q, nil, &l)
 }
 
-// Allocate leases an address to an owner.
+// Allocate leases addresses to a holder.
 func (c *Client) Allocate(ctx context.Context, r AddressRequest) (l []Lease, err error) {
 	return l, c.do(ctx, http.MethodPut, "ip", nil, r, &l)
 }
 
-// Release ends the lease of ip to owner, or all of its leases where ip is empty.
+// Release ends the lease of ip to owner, or all leases of owner if ip is empty.
 func (c *Client) Release(ctx context.Context, owner, ip string) error {
 	q := url.Values{"owner": {owner}}
 	if ip != "" {
@@ -101,42 +104,42 @@ func (c *Client) Release(ctx context.Context, owner, ip string) error {
 	return c.do(ctx, http.MethodDelete, "ip", q, nil, nil)
 }
 
-// Join leases what a namespace needs to join the overlay.
+// Join leases the addresses of a namespace that joins the overlay.
 func (c *Client) Join(ctx context.Context, r JoinRequest) (j Join, err error) {
 	return j, c.do(ctx, http.MethodPut, "join", nil, r, &j)
 }
 
-// Admit waits, at weft-kube's socket, until policies are in force for a pod.
+// Admit waits until policies are in force for a pod. It is for a client of weft-kube's socket.
 func (c *Client) Admit(ctx context.Context, a Admission) error {
 	return c.do(ctx, http.MethodPut, "pods", nil, a, nil)
 }
 
-// Admits reports, at weft-kube's socket, whether pods would be admitted: nil if so.
+// Admits returns nil if pods can be admitted now. It is for a client of weft-kube's socket.
 func (c *Client) Admits(ctx context.Context) error {
 	return c.do(ctx, http.MethodGet, "ready", nil, nil, nil)
 }
 
-// Attach has the daemon join a namespace to the overlay.
+// Attach makes the daemon attach a namespace to the overlay.
 func (c *Client) Attach(ctx context.Context, r AttachRequest) (a Attachment, err error) {
 	return a, c.do(ctx, http.MethodPut, "attachments", nil, r, &a)
 }
 
-// Detach has the daemon take a namespace out of the overlay.
+// Detach makes the daemon detach a namespace from the overlay.
 func (c *Client) Detach(ctx context.Context, r AttachRequest) error {
 	return c.do(ctx, http.MethodDelete, "attachments", nil, r, nil)
 }
 
-// Expose gives the bridge an address and returns all that it has.
+// Expose adds an address to the bridge and returns all addresses of the bridge.
 func (c *Client) Expose(ctx context.Context, cidr string) (l []Lease, err error) {
 	return l, c.do(ctx, http.MethodPut, "expose", nil, ExposeRequest{CIDR: cidr}, &l)
 }
 
-// Hide takes the bridge's addresses away.
+// Hide removes the addresses of the bridge.
 func (c *Client) Hide(ctx context.Context) error {
 	return c.do(ctx, http.MethodDelete, "expose", nil, nil, nil)
 }
 
-// Names returns all names in .weft.local; those called name, or those of an address, where either is given.
+// Names returns the names in .weft.local, only those equal to name if it is not empty, and only those of ip if it is valid.
 func (c *Client) Names(ctx context.Context, name string, ip netip.Addr) (n []Name, err error) {
 	q := url.Values{}
 	if name != "" {
@@ -148,33 +151,44 @@ func (c *Client) Names(ctx context.Context, name string, ip netip.Addr) (n []Nam
 	return n, c.do(ctx, http.MethodGet, "names", q, nil, &n)
 }
 
-// AddName gives addresses a name.
+// AddName adds a name to addresses.
 func (c *Client) AddName(ctx context.Context, r NameRequest) error {
 	return c.do(ctx, http.MethodPut, "names", nil, r, nil)
 }
 
-// RemoveName takes a name from addresses.
+// RemoveName removes a name from addresses.
 func (c *Client) RemoveName(ctx context.Context, r NameRequest) error {
 	return c.do(ctx, http.MethodDelete, "names", nil, r, nil)
 }
 
-// Connect adds persistent targets, or replaces them.
+// Connect adds persistent targets, or replaces all of them.
 func (c *Client) Connect(ctx context.Context, targets []string, replace bool) error {
 	return c.do(ctx, http.MethodPut, "targets", nil, TargetsRequest{Targets: targets, Replace: replace}, nil)
 }
 
-// Forget takes persistent targets away.
+// Forget removes persistent targets.
 func (c *Client) Forget(ctx context.Context, targets []string) error {
 	return c.do(ctx, http.MethodDelete, "targets", nil, TargetsRequest{Targets: targets}, nil)
 }
 
-// Wait blocks until what holds ("ready", "ipam" or "peers=N"), at most for timeout. A daemon that is not there yet is
-// waited for as well; the error wraps ErrNoDaemon where it never comes.
+// Bootstrap starts to divide the ranges that are not divided yet. It does not wait for the end.
+func (c *Client) Bootstrap(ctx context.Context) error {
+	return c.do(ctx, http.MethodPut, "ipam", nil, nil, nil)
+}
+
+// Wait blocks until a condition holds (WaitReady, WaitIPAM or WaitPeers and a number), at most for timeout. For WaitIPAM it first calls
+// Bootstrap. It also waits for a daemon that does not run yet; the error wraps ErrNoDaemon where none appears.
 func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (w WaitResult, err error) {
 	deadline := time.Now().Add(timeout)
 	for {
-		q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
-		err := c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+		var err error
+		if what == WaitIPAM {
+			err = c.Bootstrap(ctx)
+		}
+		if err == nil {
+			q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
+			err = c.do(ctx, http.MethodGet, "wait", q, nil, &w)
+		}
 		if !errors.Is(err, ErrNoDaemon) || time.Now().After(deadline) {
 			return w, err
 		}
@@ -186,32 +200,32 @@ func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (
 	}
 }
 
-// Reload has the node read its configuration and secret file again.
+// Reload makes the node read its configuration and secret file again.
 func (c *Client) Reload(ctx context.Context) (r Reload, err error) {
 	return r, c.do(ctx, http.MethodPut, "reload", nil, nil, &r)
 }
 
-// Leave has the node give its address space away, say good-bye and stop.
+// Leave makes the node hand its address space over, leave the network and stop.
 func (c *Client) Leave(ctx context.Context) (l LeaveResult, err error) {
 	return l, c.do(ctx, http.MethodPut, "leave", nil, nil, &l)
 }
 
-// Reclaim has the address space of nodes taken that are gone for good, each an ID or a nickname.
+// Reclaim takes over the address space of dead nodes, each an ID or a nickname.
 func (c *Client) Reclaim(ctx context.Context, peers []string) (r []Reclaimed, err error) {
 	return r, c.do(ctx, http.MethodPut, "reclaim", nil, ReclaimRequest{Peers: peers}, &r)
 }
 
-// Checks returns what the node finds of its host, looking with its own settings and rights.
+// Checks returns the checks of the host that the node makes with its own settings and rights.
 func (c *Client) Checks(ctx context.Context) (r []Check, err error) {
 	return r, c.do(ctx, http.MethodGet, "checks", nil, nil, &r)
 }
 
-// Report returns all that a bug report needs.
+// Report returns the content of a bug report.
 func (c *Client) Report(ctx context.Context) (r Report, err error) {
 	return r, c.do(ctx, http.MethodGet, "report", nil, nil, &r)
 }
 
-// Capture returns frames as they pass, in pcapng; the caller closes it.
+// Capture returns a stream of frames in pcapng. The caller must close it.
 func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, error) {
 	q := url.Values{"peer": {r.Peer}, "filter": {r.Filter}, "count": {strconv.Itoa(r.Count)}, "snaplen": {strconv.Itoa(r.Snaplen)}}
 	resp, err := c.send(ctx, http.MethodGet, "capture", q, nil)
@@ -221,7 +235,7 @@ func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, 
 	return resp.Body, nil
 }
 
-// do makes one request; in is the body where it is not nil, out takes the answer where it is not nil.
+// do sends one request. If in is not nil, it is the body. If out is not nil, the answer is decoded into it.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	resp, err := c.send(ctx, method, path, query, in)
 	if err != nil {
@@ -230,24 +244,25 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return fmt.Errorf("api: reading the daemon's answer: %w", err)
+		return fmt.Errorf("api: read the daemon's answer: %w", err)
 	}
 	if out == nil || len(text) == 0 {
 		return nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("api: decoding the daemon's answer: %w", err)
+		return fmt.Errorf("api: decode the daemon's answer: %w", err)
 	}
 	return nil
 }
 
-// send makes one request and returns the answer with its body to read and close, or the problem that it is.
+// send sends one request and returns the answer. The caller must close its body. An answer with an error status is returned as
+// an error, usually a *Problem.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return nil, fmt.Errorf("api: encoding the request: %w", err)
+			return nil, fmt.Errorf("api: encode the request: %w", err)
 		}
 		body = bytes.NewReader(text)
 	}
@@ -259,9 +274,9 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
-			return nil, fmt.Errorf("%w at %s", ErrNoDaemon, c.socket)
+			return nil, hint.New(hint.NoDaemon, "Start it with \"weft up\", or name its socket with --socket or "+SocketEnv+".", "%w at %s", ErrNoDaemon, c.socket)
 		}
-		return nil, fmt.Errorf("api: talking to the daemon at %s: %w", c.socket, err)
+		return nil, fmt.Errorf("api: request to the daemon at %s: %w", c.socket, err)
 	}
 	if resp.StatusCode < http.StatusBadRequest {
 		return resp, nil
@@ -269,17 +284,18 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return nil, fmt.Errorf("api: reading the daemon's answer: %w", err)
+		return nil, fmt.Errorf("api: read the daemon's answer: %w", err)
 	}
 	return nil, problemOf(resp, text)
 }
 
+// problemOf returns the error of an answer: a *hint.Error that wraps the *Problem.
 func problemOf(resp *http.Response, text []byte) error {
 	p := &Problem{Kind: KindInternal, Status: resp.StatusCode}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
 		if err := json.Unmarshal(text, p); err != nil {
-			return fmt.Errorf("api: decoding the daemon's error: %w", err)
+			return fmt.Errorf("api: decode the daemon's error: %w", err)
 		}
 	}
-	return p
+	return &hint.Error{Kind: p.Kind, Err: p, Hint: p.Hint}
 }

@@ -71,3 +71,13 @@ const (
 	WaitIPAM  = "ipam"
 	WaitPeers = "peers="
 )
+
+// Severity ranks a Condition.
+type Severity string
+
+// Severities, the mildest first.
+const (
+	SeverityInfo    Severity = "info"    // worth knowing; nothing has to be done
+	SeverityWarning Severity = "warning" // the node works, but worse than it could, or not for every peer
+	SeverityError   Severity = "error"   // something does not work, or addresses may be in use twice
+)

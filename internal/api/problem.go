@@ -1,27 +1,31 @@
 package api
 
-import "fmt"
+import (
+	"fmt"
 
-// Problem is an error as the API sends it: problem details (RFC 9457) with a hint.
+	"weft/internal/hint"
+)
+
+// Problem is an error of the API: problem details (RFC 9457) with a hint.
 type Problem struct {
 	Kind   Kind   `json:"type"`
 	Status int    `json:"status"` // of HTTP
 	Detail string `json:"detail"`
-	Hint   string `json:"hint,omitempty"` // the mend, a sentence
+	Hint   string `json:"hint,omitempty"` // how to fix it, a full sentence
 }
 
-// Kind says what sort of problem it is, for programs.
-type Kind string
+// Kind classifies a Problem for programs.
+type Kind = hint.Kind
 
-// Kinds of problem.
+// Kinds of problems.
 const (
-	KindInvalid   Kind = "invalid"   // the request makes no sense
-	KindRefused   Kind = "refused"   // it does, but not in this state
-	KindNotFound  Kind = "not-found" // no such owner, link or namespace
-	KindExhausted Kind = "exhausted" // no address is left
-	KindTimeout   Kind = "timeout"   // what it needs did not come in time
-	KindStarting  Kind = "starting"  // the node is not up yet: the same request may work in a moment
-	KindInternal  Kind = "internal"
+	KindInvalid   = hint.Invalid
+	KindRefused   = hint.Refused
+	KindNotFound  = hint.NotFound
+	KindExhausted = hint.Exhausted
+	KindTimeout   = hint.Timeout
+	KindStarting  = hint.Starting
+	KindInternal  = hint.Internal
 )
 
 // Error implements error.

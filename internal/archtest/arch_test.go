@@ -19,9 +19,15 @@ var layers = []struct {
 	{"deploy", 5},
 	{"docs", 5},
 	{"bench/...", 4},
-	{"internal/daemon", 4},
+	{"internal/node", 4},
+	{"internal/apiserver", 4},
+	{"internal/datapath", 4},
+	{"internal/doctor", 4},
 	{"internal/e2e/...", 4},
 	{"internal/archtest", 4},
+	{"internal/leases/deletions", 2},
+	{"internal/leases/holder", 2},
+	{"internal/leases", 4},
 
 	{"router", 3},
 	{"mesh", 3},
@@ -40,6 +46,8 @@ var layers = []struct {
 	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
 	{"internal/filelock", 2},
+	{"internal/hostnet", 2},
+	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/simnet", 2},
@@ -51,11 +59,14 @@ var layers = []struct {
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
 	{"internal/capture/...", 1},
-	{"internal/settings", 1},
+	{"internal/statedir", 1},
 	{"internal/docgen", 1}, // for tests only
 	{"internal/secret", 1},
 
 	{"internal/bytesreader", 0},
+	{"internal/health", 0},
+	{"internal/hint", 0},
+	{"internal/target", 0},
 	{"internal/peer", 0},
 	{"internal/signal", 0},
 	{"internal/ether", 0},
@@ -75,6 +86,19 @@ var acrossSeam = map[string]string{
 // steps order packages of one layer among themselves: those of the bench, of a session and of frames; imports go
 // down here too.
 var steps = map[string]int{
+	"weft/internal/node":      2,
+	"weft/internal/apiserver": 1,
+	"weft/internal/datapath":  1,
+	"weft/internal/doctor":    1,
+	"weft/internal/leases":    1,
+
+	"weft/internal/leases/deletions": 2,
+	"weft/internal/leases/holder":    1,
+	"weft/internal/podlink":          0,
+
+	"weft/internal/settings": 1,
+	"weft/internal/hostnet":  0,
+
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,
 	"weft/bench/driver":  1,
@@ -113,35 +137,52 @@ func layerOf(path string) (int, bool) {
 	return 0, false
 }
 
-func TestImportsGoDown(t *testing.T) {
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "weft/...")
-	out, err := cmd.Output()
+// listedPackage is what "go list" says about a package.
+type listedPackage struct {
+	ImportPath, Dir, Export string
+	GoFiles, Imports        []string
+}
+
+// listPackages runs "go list -json" with arguments.
+func listPackages(t *testing.T, args ...string) (list []listedPackage) {
+	t.Helper()
+	args = append([]string{"list", "-json=ImportPath,Dir,Export,GoFiles,Imports"}, args...)
+	out, err := exec.CommandContext(t.Context(), "go", args...).Output()
 	if err != nil {
-		t.Fatalf("go list: %v", err)
+		t.Fatalf("go %s: %v", strings.Join(args, " "), err)
 	}
 	dec := json.NewDecoder(strings.NewReader(string(out)))
 	for {
-		var pkg struct {
-			ImportPath string
-			Imports    []string
-		}
-		if err := dec.Decode(&pkg); errors.Is(err, io.EOF) {
-			break
+		var p listedPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		from, ok := layerOf(pkg.ImportPath)
+		list = append(list, p)
+	}
+}
+
+// loadPackages returns all packages of weft.
+func loadPackages(t *testing.T) []listedPackage {
+	t.Helper()
+	return listPackages(t, "weft/...")
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, p := range loadPackages(t) {
+		from, ok := layerOf(p.ImportPath)
 		if !ok {
-			t.Errorf("%s is in no layer: give it one here and in docs/ARCHITECTURE.md", pkg.ImportPath)
+			t.Errorf("%s is in no layer: give it one here and in docs/ARCHITECTURE.md", p.ImportPath)
 			continue
 		}
-		for _, imported := range pkg.Imports {
-			if !strings.HasPrefix(imported, "weft/") || besideSeam(pkg.ImportPath, imported) || acrossSeam[pkg.ImportPath] == imported ||
-				stepsDown(pkg.ImportPath, imported) {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, "weft/") || besideSeam(p.ImportPath, imported) || acrossSeam[p.ImportPath] == imported ||
+				stepsDown(p.ImportPath, imported) {
 				continue
 			}
 			if to, ok := layerOf(imported); ok && to >= from {
-				t.Errorf("%s (layer %d) imports %s (layer %d): imports go strictly down", pkg.ImportPath, from, imported, to)
+				t.Errorf("%s (layer %d) imports %s (layer %d): imports go strictly down", p.ImportPath, from, imported, to)
 			}
 		}
 	}

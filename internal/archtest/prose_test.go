@@ -75,7 +75,14 @@ var proseExceptions = []proseException{
 	{"docs/METRICS.md", "founding", "value of a metric label"},
 	{"deploy/prometheus/weft.rules.yaml", `claim|old_state|founding`, "value of a metric label"},
 	{"internal/api/api.go", `json:"mend,omitempty"`, "name of a field of the API"},
+	{"internal/api/enum_test.go", `"mend":"x"`, "name of a field of the API"},
+	{"ipam/metrics_test.go", `kind="founding"`, "value of a metric label"},
+	{"internal/e2e/ipv6_test.go", `"who has "`, "the format of tcpdump"},
+	{"internal/e2e/neighbor_test.go", `"who-has "`, "the format of tcpdump"},
+	{"internal/podlink/kernel_linux_test.go", "Request who-has", "the format of tcpdump"},
+	{"internal/capture/pcapng/text.go", "ARP who-has %s tell %s", "the format of tcpdump"},
 	{"ipam/store/bolt.go", `"decrees"`, "name of a bucket in ipam.db, a format on disk"},
+	{"ipam/store/bolt.go", "decrees: range as text", "the same, in the description of the format"},
 }
 
 type proseRule struct {

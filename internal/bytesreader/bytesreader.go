@@ -1,16 +1,17 @@
-// Package bytesreader reads fields off the front of bytes that nobody vouches for.
+// Package bytesreader decodes fields of untrusted bytes, such as datagrams, without panics.
 package bytesreader
 
 import "encoding/binary"
 
-// Reader takes fields off the front of B, and notes in Short where B holds too little instead of failing: who decodes
-// asks once, after the last field. Reading goes on behind the end with zeros, without a panic. The zero Reader is empty.
+// Reader reads fields from the front of B. A read beyond the end sets Short and returns zeros; it does not panic or
+// return an error, so a decoder checks Short once, after the last field. The zero Reader is empty. A Reader is for one
+// goroutine.
 type Reader struct {
-	B     []byte // what is still to be read
-	Short bool   // more was read than there was
+	B     []byte // the bytes that are not read yet
+	Short bool   // whether a read went beyond the end
 }
 
-// Bytes takes n bytes, fewer where there are no more. They are B's own.
+// Bytes reads n bytes, or the rest if fewer are left. The result shares the memory of B. n must not be negative.
 func (r *Reader) Bytes(n int) []byte {
 	if n > len(r.B) {
 		r.Short = true
@@ -21,7 +22,7 @@ func (r *Reader) Bytes(n int) []byte {
 	return b
 }
 
-// Byte takes one byte.
+// Byte reads one byte.
 func (r *Reader) Byte() byte {
 	if b := r.Bytes(1); len(b) == 1 {
 		return b[0]
@@ -29,7 +30,8 @@ func (r *Reader) Byte() byte {
 	return 0
 }
 
-// Uvarint takes an unsigned varint, as package encoding/binary writes it. One that does not fit 64 bits counts as short.
+// Uvarint reads an unsigned varint in the format of package encoding/binary. A value that does not fit 64 bits sets
+// Short.
 func (r *Reader) Uvarint() uint64 {
 	v, n := binary.Uvarint(r.B)
 	if n <= 0 {

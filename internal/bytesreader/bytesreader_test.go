@@ -23,13 +23,14 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestReaderRunsShort: a read beyond the end sets Short, returns what is left and leaves nothing.
 func TestReaderRunsShort(t *testing.T) {
 	for name, read := range map[string]func(*Reader) bool{
 		"Bytes":   func(r *Reader) bool { return len(r.Bytes(3)) == 2 },
 		"Byte":    func(r *Reader) bool { r.B = nil; return r.Byte() == 0 },
 		"Uvarint": func(r *Reader) bool { return r.Uvarint() == 0 },
 	} {
-		r := &Reader{B: []byte{0x80, 0x80}} // a varint that goes on
+		r := &Reader{B: []byte{0x80, 0x80}} // a varint without its last byte
 		if !read(r) || !r.Short || len(r.B) != 0 {
 			t.Errorf("%s: short %v, %d bytes left", name, r.Short, len(r.B))
 		}

@@ -1,8 +1,8 @@
 // Package dns answers queries for the names of addresses on the overlay, as NAME.weft.local.
 //
 // A Registry holds the names of all nodes: a replicated set of entries (node, name, address) of which each node changes
-// only its own. It has no goroutine; the mesh carries its messages. A Server answers from a Registry over UDP and TCP,
-// and forwards all other queries to the resolvers of the host.
+// only its own (docs/adr/0023-names.md). It has no goroutine; the mesh carries its messages. A Server answers from a
+// Registry over UDP and TCP, and forwards all other queries to the resolvers of the host.
 //
 // The files by subject:
 //

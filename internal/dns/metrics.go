@@ -12,10 +12,14 @@ import (
 var metrics metricdef.Table
 
 var (
-	queriesMetric = metrics.Counter("dns_queries_total", "Queries, by result.", "result")
+	queriesMetric = metrics.Counter("dns_queries_total", "Queries, by result.", "result").
+			Values("result", "answered", "failed", "forwarded", "nodata", "nxdomain", "refused")
 	namesMetric   = metrics.Gauge("dns_names", "Names known, including those of nodes that are not alive.")
 	refusedMetric = metrics.Counter("dns_entries_refused_total", "Entries that were dropped because there was no room.")
 )
+
+// Metrics returns the metrics of this package, for documentation.
+func Metrics() *metricdef.Table { return &metrics }
 
 // counts counts queries by result.
 type counts struct {

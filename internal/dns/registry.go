@@ -48,23 +48,24 @@ type RegistryConfig struct {
 
 // Store keeps this node's names.
 type Store interface {
-	// Save replaces what was saved before with state, and returns when it is durable. A Registry calls it before it answers
-	// or broadcasts a change, from the goroutine of Add, Remove or Release and from one at a time. It may block: lookups and
-	// merges do not wait for it. It must not call Add, Remove or Release, and may keep state.
+	// Save replaces the saved state, and returns when the new one is durable. A Registry calls it before it answers or
+	// broadcasts a change, from the goroutine of Add, Remove or Release, one call at a time. It may block: only further calls
+	// of these three wait for it. It must not call them. It may keep state.
 	Save(state []byte) error
 }
 
 // Gossip sends messages to the other nodes.
 type Gossip interface {
-	// Broadcast sends a message of at most MaxDelta bytes to all nodes; it may be lost. It may be called concurrently, by
-	// the goroutines that call the Registry and without a lock of it held, and must not block. It may keep the message.
+	// Broadcast sends a message of at most MaxDelta bytes to all nodes; it may be lost. It is called from the goroutines of
+	// Add, Remove, Release and Merge, also concurrently. It must not block, and must not call the first three. It may keep
+	// the message.
 	Broadcast(delta []byte)
 }
 
 // Membership knows which nodes are alive.
 type Membership interface {
-	// Alive reports whether a node is alive; names of other nodes are not answered. It is called with the Registry locked:
-	// it must not block, and must not call the Registry or wait for a goroutine that does.
+	// Alive reports whether a node is alive. Queries for the names of a node that is not alive are not answered. It is called
+	// with the Registry locked: it must not block, and must not call the Registry or wait for a goroutine that does.
 	Alive(id peer.ID) bool
 }
 

@@ -1,5 +1,5 @@
-// Package docgen writes the reference of a program's commands as Markdown, from the command tree that also answers --help. It is for
-// tests, which hold the pages in docs/ to the programs.
+// Package docgen generates the reference of a program's commands as Markdown, from the command tree that also prints
+// --help. Tests use it to keep the pages in docs/ in step with the programs.
 package docgen
 
 import (
@@ -10,16 +10,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Options say what the command tree does not.
+// Options are facts that the command tree does not contain.
 type Options struct {
-	// Environment has, for the path of a command ("weft up"), what starts the environment variables that stand for its flags.
+	// Environment maps the path of a command ("weft up") to the prefix of the environment variables that set its flags.
 	Environment map[string]string
-	// SameAs has, for the path of a command, that of another whose flags it takes as well: they are not listed twice.
+	// SameAs maps the path of a command to the path of another command, if the first accepts all flags of the second.
+	// These flags are listed only for the second.
 	SameAs map[string]string
 }
 
-// Markdown returns a list of the commands below root, hidden ones left out, and a section for each, in the order in which help shows
-// them. root is not changed.
+// Markdown returns a table of the commands below root and a section for each of them, in the order of help. Hidden
+// commands are left out. It does not change root.
 func Markdown(root *cobra.Command, o Options) string {
 	var b strings.Builder
 	commands := below(root)
@@ -28,7 +29,7 @@ func Markdown(root *cobra.Command, o Options) string {
 		fmt.Fprintf(&b, "| [`%s`](#%s) | %s |\n", c.CommandPath(), Anchor(c.CommandPath()), cell(c.Short))
 	}
 	if flags := local(root.PersistentFlags(), nil); len(flags) > 0 {
-		b.WriteString("\nEvery command takes:\n\n")
+		b.WriteString("\nFlags of every command:\n\n")
 		table(&b, flags, "")
 	}
 	for _, c := range commands {
@@ -37,10 +38,10 @@ func Markdown(root *cobra.Command, o Options) string {
 	return b.String()
 }
 
-// Anchor returns the anchor of a heading that is the path of a command.
+// Anchor returns the Markdown anchor of the section of a command, given the path of the command.
 func Anchor(path string) string { return strings.ReplaceAll(path, " ", "-") }
 
-// below returns the commands below c that are shown, each before its own.
+// below returns all available commands below c, each before its subcommands.
 func below(c *cobra.Command) (all []*cobra.Command) {
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() {
@@ -60,10 +61,10 @@ func section(b *strings.Builder, c *cobra.Command, o Options) {
 	if same := o.SameAs[path]; same != "" {
 		found, _, err := c.Root().Find(strings.Fields(same)[1:])
 		if err != nil {
-			panic(fmt.Sprintf("manual: %s: %v", same, err)) // a mistake in the test that calls it
+			panic(fmt.Sprintf("docgen: %s: %v", same, err)) // a bug in the calling test
 		}
 		other = found.Flags()
-		fmt.Fprintf(b, "\nIt takes all flags of [`%s`](#%s).\n", same, Anchor(same))
+		fmt.Fprintf(b, "\nIt accepts all flags of [`%s`](#%s).\n", same, Anchor(same))
 	}
 	if flags := local(c.LocalNonPersistentFlags(), other); len(flags) > 0 {
 		b.WriteByte('\n')
@@ -71,7 +72,7 @@ func section(b *strings.Builder, c *cobra.Command, o Options) {
 	}
 }
 
-// description is what a command says at length, or else its line.
+// description returns the long text of a command as Markdown, or the short text if there is no long one.
 func description(c *cobra.Command) string {
 	text := c.Long
 	if text == "" {
@@ -95,7 +96,7 @@ func description(c *cobra.Command) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// local returns the flags of a set that are shown and that other does not have, in the order of help.
+// local returns the visible flags of set that are not in other (nil for none), in the order of help.
 func local(set, other *pflag.FlagSet) (flags []*pflag.Flag) {
 	set.VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden && f.Name != "help" && (other == nil || other.Lookup(f.Name) == nil) {
@@ -105,7 +106,7 @@ func local(set, other *pflag.FlagSet) (flags []*pflag.Flag) {
 	return flags
 }
 
-// table writes flags, with their environment variables where prefix is not empty.
+// table writes a table of flags. A prefix adds a column with their environment variables.
 func table(b *strings.Builder, flags []*pflag.Flag, prefix string) {
 	header, rule := "| flag | default | meaning |\n", "|---|---|---|\n"
 	if prefix != "" {
@@ -129,32 +130,32 @@ func table(b *strings.Builder, flags []*pflag.Flag, prefix string) {
 	}
 }
 
-// preset is a flag's default, nothing where there is none.
+// preset returns the default of a flag as a cell, empty if there is no default.
 func preset(f *pflag.Flag) string {
 	value := f.DefValue
 	if f.Value.Type() == "stringSlice" || f.Value.Type() == "intSlice" {
 		value = strings.Trim(value, "[]")
 	}
 	switch {
-	case value == "" || value == "false" || value == "0": // help leaves them out too
+	case value == "" || value == "false" || value == "0": // help shows no default either
 		return ""
-	case strings.Contains(value, " "): // words
+	case strings.Contains(value, " "): // a description, not a value
 		return cell(value)
 	}
 	return "`" + value + "`"
 }
 
-// cell makes text fit a cell of a table: a sentence without its end.
+// cell formats text for a cell of a table: on one line, with markup and column separators escaped.
 func cell(text string) string {
 	return strings.ReplaceAll(escape(strings.ReplaceAll(text, "\n", " ")), "|", "\\|")
 }
 
-// escape keeps characters from being taken for markup.
+// escape escapes characters that Markdown interprets as markup.
 func escape(text string) string {
 	return strings.NewReplacer("<", "\\<", "*", "\\*", "`", "\\`").Replace(text)
 }
 
-// outdent takes away the indentation that all lines share with the first.
+// outdent removes the indentation of the first line from all lines, and the white space at the end.
 func outdent(text string) string {
 	text = strings.TrimRight(text, " \t\n")
 	indent := text[:len(text)-len(strings.TrimLeft(text, " \t"))]

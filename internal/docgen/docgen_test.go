@@ -11,7 +11,10 @@ func TestMarkdown(t *testing.T) {
 	noop := func(*cobra.Command, []string) {}
 	root := &cobra.Command{Use: "net"}
 	root.PersistentFlags().String("socket", "", "where it listens")
-	up := &cobra.Command{Use: "up [PEER...]", Short: "Run", Long: "Run it.\n\nA <name> is\nneeded\n\n\tnet up\n\nEnd", Example: "  net up a\n  net up b", Run: noop}
+	up := &cobra.Command{
+		Use: "up [PEER...]", Short: "Run", Long: "Run it.\n\nA <name> is\nneeded\n\n\tnet up\n\nEnd",
+		Example: "  net up a\n  net up b", Run: noop,
+	}
 	up.Flags().Int("dry-run", 3, "one of a|b `times`")
 	up.Flags().StringSliceP("range", "r", []string{"10.0.0.0/8"}, "which")
 	up.Flags().Bool("odd", false, "is odd")
@@ -30,7 +33,7 @@ func TestMarkdown(t *testing.T) {
 | [` + "`net ip list`" + `](#net-ip-list) | List them |
 | [` + "`net up`" + `](#net-up) | Run |
 
-Every command takes:
+Flags of every command:
 
 | flag | default | meaning |
 |---|---|---|
@@ -42,7 +45,7 @@ Look.
 
 ` + "```\nnet check [flags]\n```" + `
 
-It takes all flags of [` + "`net up`" + `](#net-up).
+It accepts all flags of [` + "`net up`" + `](#net-up).
 
 | flag | default | meaning |
 |---|---|---|

@@ -9,15 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the reference in docs/ anew")
+var update = flag.Bool("update", false, "update the generated reference in docs/")
 
-// Marks of what is written by a test within a page; what is around it is written by people.
+// Marks around the generated part of a page. Text outside of them is written by people.
 const (
 	begins = "<!-- begin: written by go test"
 	ends   = "<!-- end -->\n"
 )
 
-// Check fails a test where a page does not have text between its marks. With -update it is written there.
+// Check fails the test if the file page does not contain text between its marks. With the flag -update it writes text
+// between the marks instead.
 func Check(tb testing.TB, page, text string) {
 	tb.Helper()
 	file, err := os.ReadFile(page)
@@ -28,16 +29,16 @@ func Check(tb testing.TB, page, text string) {
 	mark, rest, marked := strings.Cut(rest, "\n")
 	have, after, ended := strings.Cut(rest, ends)
 	if !found || !marked || !ended {
-		tb.Fatalf("%s: no %q and %q", page, begins, ends)
+		tb.Fatalf("%s: the marks %q and %q are missing", page, begins, ends)
 	}
 	want := "\n" + text + "\n"
 	if have == want {
 		return
 	}
 	if !*update {
-		tb.Fatalf("%s is not what the program says: run this test with -update (-page +program):\n%s", page, cmp.Diff(have, want))
+		tb.Fatalf("%s differs from the program: run this test with -update (-page +program):\n%s", page, cmp.Diff(have, want))
 	}
-	if err := os.WriteFile(page, []byte(before+begins+mark+"\n"+want+ends+after), 0o600); err != nil { // it is there: its mode stays
+	if err := os.WriteFile(page, []byte(before+begins+mark+"\n"+want+ends+after), 0o600); err != nil { // the file exists and keeps its mode
 		tb.Fatal(err)
 	}
 }

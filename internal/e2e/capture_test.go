@@ -13,23 +13,23 @@ import (
 	"weft/internal/nettest/cluster"
 )
 
-// Ports of nodes that run with the default ones.
+// Default ports of the datapath and of the kernel's VXLAN.
 const (
 	dataPort   = 6784
 	kernelPort = 6785
 )
 
-// capture gets everything that leaves or enters a host by the underlay. It waits in the kernel until packets takes it,
-// so that nothing has to run beside the test.
+// capture captures all packets that a host sends to or receives from the underlay. The kernel buffers them until packets
+// reads them, so that the test needs no extra goroutine.
 type capture struct {
 	fd   int
 	host netip.Addr
 }
 
-// captureBytes is what may wait in the kernel. Each packet counts with all the memory that it lies in.
+// captureBytes is the size of the kernel's buffer. Each packet counts with all memory that it occupies.
 const captureBytes = 256 << 20
 
-// captureUnderlay starts a capture on each node's host; they end with the test.
+// captureUnderlay starts a capture on the host of each node. The captures end with the test.
 func captureUnderlay(t *testing.T, nodes ...*cluster.Node) []*capture {
 	t.Helper()
 	captures := make([]*capture, 0, len(nodes))
@@ -49,7 +49,7 @@ func (c *capture) open(ifname string) error {
 	if err != nil {
 		return err
 	}
-	// Of no protocol, it gets nothing before it is bound to its one interface.
+	// Without a protocol, the socket receives nothing until it is bound to the interface.
 	c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -63,11 +63,12 @@ func (c *capture) open(ifname string) error {
 
 // packet is an Ethernet frame on the underlay.
 type packet struct {
-	outgoing bool // from the host on which it was captured
+	outgoing bool // sent by the host on which it was captured
 	frame    []byte
 }
 
-// packets returns what was captured since the last call, all of it: where the kernel had no room for a packet the test ends.
+// packets returns all packets that were captured since the last call. If the kernel had no room for a packet, it ends the
+// test.
 func (c *capture) packets(t *testing.T) []packet {
 	t.Helper()
 	var all []packet
@@ -85,12 +86,12 @@ func (c *capture) packets(t *testing.T) []packet {
 	}
 	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil || stats.Drops > 0 {
-		t.Fatalf("the capture at %s is not whole: %+v, %v", c.host, stats, err)
+		t.Fatalf("the capture at %s is incomplete: %+v, %v", c.host, stats, err)
 	}
 	return all
 }
 
-// allPackets returns what was captured on all hosts.
+// allPackets returns the packets of all captures.
 func allPackets(t *testing.T, captures []*capture) []packet {
 	t.Helper()
 	var all []packet
@@ -106,7 +107,7 @@ type datagram struct {
 	payload  []byte
 }
 
-// datagrams returns the UDP datagrams among packets that go to a port.
+// datagrams returns the UDP datagrams among packets with the given destination port.
 func datagrams(packets []packet, port uint16) []datagram {
 	var list []datagram
 	for _, p := range packets {
@@ -117,8 +118,8 @@ func datagrams(packets []packet, port uint16) []datagram {
 	return list
 }
 
-// udp returns the datagram in a packet. Only the first of an IPv4 packet's fragments has one, and no IPv6 extension header
-// is understood.
+// udp returns the datagram in a packet, and false if there is none. Of fragmented IPv4 packets, only the first fragment
+// counts. Packets with IPv6 extension headers are ignored.
 func (p packet) udp() (d datagram, ok bool) {
 	if len(p.frame) < 14 {
 		return datagram{}, false
@@ -134,7 +135,7 @@ func (p packet) udp() (d datagram, ok bool) {
 	if len(udp) < 8 {
 		return datagram{}, false
 	}
-	end := int(binary.BigEndian.Uint16(udp[4:])) // behind it a short frame is padded
+	end := int(binary.BigEndian.Uint16(udp[4:])) // short frames have padding after it
 	if end < 8 || end > len(udp) {
 		end = len(udp)
 	}
@@ -146,7 +147,7 @@ func endpoint(addr, port []byte) netip.AddrPort {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
 }
 
-// byType counts datagrams to the data port by their first byte: the protocol version and the type.
+// byType counts datagrams to the data port by their first byte, which is the protocol version and the message type.
 func byType(packets []packet) map[byte]int {
 	count := map[byte]int{}
 	for _, d := range datagrams(packets, dataPort) {
@@ -157,10 +158,10 @@ func byType(packets []packet) map[byte]int {
 	return count
 }
 
-// marks are bytes that show that somebody can read what should be sealed, each under what it is.
+// marks are byte strings that must not occur in encrypted traffic, by their description.
 type marks map[string][]byte
 
-// in counts the packets in which each mark is found.
+// in counts the packets that contain each mark.
 func (m marks) in(packets []packet) map[string]int {
 	found := map[string]int{}
 	for what, mark := range m {

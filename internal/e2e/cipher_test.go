@@ -7,13 +7,13 @@ import (
 	"weft/internal/nettest/cluster"
 )
 
-// TestCiphers: two nodes agree on a cipher that both take.
+// TestCiphers: two nodes agree on a cipher that both accept.
 func TestCiphers(t *testing.T) {
 	for _, tt := range []struct {
 		a, b string
 		want api.Cipher
 	}{
-		{"auto", "auto", aes}, // where the CPU knows AES, as every one does that tests run on
+		{"auto", "auto", aes}, // requires AES instructions, which all CPUs that run tests have
 		{chacha, "auto", chacha},
 		{"auto", chacha, chacha},
 	} {
@@ -21,16 +21,16 @@ func TestCiphers(t *testing.T) {
 			nodes := startWithCiphers(t, tt.a, tt.b)
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, api.DatapathUserspace, tt.want)
-			bothWays(t, pods, 4<<20)
+			transferBoth(t, pods, 4<<20)
 		})
 	}
 }
 
-// TestNoCommonCipher: nodes that insist on different ciphers carry nothing, and both say why.
+// TestNoCommonCipher: nodes that accept different ciphers only exchange no frames, and both warn about the reason.
 func TestNoCommonCipher(t *testing.T) {
 	nodes := startWithCiphers(t, aes, chacha)
 	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
-	pods[0].pinging(t, pods[1].addr) // somebody must want a session
+	pods[0].pinging(t, pods[1].addr) // traffic is necessary to start a handshake
 	pings := pods[1].pinging(t, pods[0].addr)
 	for _, n := range nodes {
 		waitWarning(t, n, "--cipher")
@@ -41,13 +41,13 @@ func TestNoCommonCipher(t *testing.T) {
 	for _, n := range nodes {
 		for _, p := range query[[]api.Peer](t, n, "peers") {
 			if !p.Self && p.RxFrames > 0 {
-				t.Errorf("%s took %d frames from %s", n.Label(), p.RxFrames, p.Name)
+				t.Errorf("%s received %d frames from %s", n.Label(), p.RxFrames, p.Name)
 			}
 		}
 	}
 }
 
-// startWithCiphers starts two nodes with a secret, each with its own --cipher.
+// startWithCiphers starts two nodes with a common secret and different values of --cipher.
 func startWithCiphers(t *testing.T, ciphers ...string) []*cluster.Node {
 	t.Helper()
 	nodes := newNodes(t, "a", "b")

@@ -16,7 +16,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// newRuntime returns a container runtime on the node's host, configured as "weft-kube install" does it.
+// newRuntime returns a container runtime on the node's host, with the configuration that "weft-kube install" writes.
 func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(cnitest.SystemPlugins(), "portmap")); err != nil {
@@ -34,8 +34,8 @@ func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
 	return r
 }
 
-// TestContainersOfTwoNodes has a runtime on each of two nodes make containers, with cnitool as the runtime and the
-// reference portmap plugin behind weft's: they reach each other, and a published port answers.
+// TestContainersOfTwoNodes creates a container on each of two nodes, with cnitool as the runtime and the reference portmap
+// plugin after weft's plugin. The containers reach each other, and a published port works.
 func TestContainersOfTwoNodes(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -55,7 +55,7 @@ func TestContainersOfTwoNodes(t *testing.T) {
 	pods[0].reaches(t, pods[1].addr)
 	pods[1].reaches(t, pods[0].addr)
 
-	// A server in the container on b, seen from host a through the published port.
+	// Host a connects to a server in the container on b through the published port.
 	server := pods[1].Command(testContext(t), "iperf3", "--server", "--one-off", "--port", "80")
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestContainersOfTwoNodes(t *testing.T) {
 		t.Errorf("the server behind the published port: %v", err)
 	}
 
-	for range 2 { // runtimes delete twice
+	for range 2 { // runtimes call DEL twice
 		if err := runtimes[1].Del(testContext(t), "weft", pods[1].Path(), options); err != nil {
 			t.Error(err)
 		}
@@ -83,7 +83,8 @@ func TestContainersOfTwoNodes(t *testing.T) {
 	}
 }
 
-// TestContainerWithoutDaemon asks for a container while the daemon is away: the runtime is told to try again.
+// TestContainerWithoutDaemon: an ADD without a running daemon fails with an error that names the socket, and succeeds when
+// the daemon runs again.
 func TestContainerWithoutDaemon(t *testing.T) {
 	nodes := newNodes(t, "a")
 	start(t, nodes)

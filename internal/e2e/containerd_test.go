@@ -24,7 +24,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// containerds returns the runtimes to test: that of the system, and one that CONTAINERD names.
+// containerds returns the paths of the runtimes to test: the one in PATH, and optionally the one in $CONTAINERD.
 func containerds(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -39,7 +39,8 @@ func containerds(t *testing.T) map[string]string {
 	return found
 }
 
-// installOn puts the plugin, with those of the reference that a runtime wants, and its configuration into folders of a host.
+// installOn installs the plugin and the necessary reference plugins into a folder of a host. Configuration on the result
+// writes the CNI configuration.
 func installOn(t *testing.T, n *cluster.Node) *kube.Install {
 	t.Helper()
 	i := &kube.Install{
@@ -50,7 +51,8 @@ func installOn(t *testing.T, n *cluster.Node) *kube.Install {
 	for _, name := range []string{"portmap", "loopback"} {
 		from[filepath.Join(filepath.Dir(i.Plugin), name)] = filepath.Join(plugins, "reference", name)
 	}
-	from[filepath.Join(i.BinDir, "portmap")] = filepath.Join(cnitest.SystemPlugins(), "portmap") // which is left alone, however old
+	// Plugins keeps an existing file, even an old one.
+	from[filepath.Join(i.BinDir, "portmap")] = filepath.Join(cnitest.SystemPlugins(), "portmap")
 	for _, dir := range []string{i.BinDir, i.ConfDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -67,14 +69,14 @@ func installOn(t *testing.T, n *cluster.Node) *kube.Install {
 	return i
 }
 
-// leftovers is what pods may leave on a host.
+// leftovers returns everything that pods may leave behind on a host.
 func leftovers(t *testing.T, n *cluster.Node) map[string][]string {
 	t.Helper()
 	left := map[string][]string{"links": links(t, n.Host)}
 	for line := range strings.Lines(labtest.Run(t, n.Space, "nft", "--stateless", "list", "ruleset")) {
 		left["rules"] = append(left["rules"], strings.TrimSpace(line))
 	}
-	slices.Sort(left["rules"]) // tables come in the order in which they were made last
+	slices.Sort(left["rules"]) // the order of tables is the order of their last creation
 	for _, l := range query[[]api.Lease](t, n, "ip", "list") {
 		left["leases"] = append(left["leases"], l.Owner)
 	}
@@ -86,8 +88,8 @@ func leftovers(t *testing.T, n *cluster.Node) map[string][]string {
 	return left
 }
 
-// TestContainerd has containerd make and remove fifty pods, several at once: all are reached, by their addresses and by ports of the
-// host, from elsewhere and by themselves, and nothing is left of them.
+// TestContainerd: containerd creates and removes fifty pods, several at once. The pods are reachable by their addresses and
+// by ports of the host, from another node and from themselves. Nothing is left of them at the end.
 func TestContainerd(t *testing.T) {
 	for name, path := range containerds(t) {
 		t.Run(name, func(t *testing.T) { testContainerd(t, path) })
@@ -132,7 +134,7 @@ func testContainerd(t *testing.T, containerd string) {
 		}
 		return r.Remove(testContext(t), p)
 	}
-	first, err := r.Run(testContext(t), "first", ports(count)) // portmap and the daemon make what stays with the first
+	first, err := r.Run(testContext(t), "first", ports(count)) // the first pod creates rules and devices that stay
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +158,7 @@ func testContainerd(t *testing.T, containerd string) {
 	seen := map[string]bool{}
 	for _, p := range pods {
 		if seen[p.IPs[0]] {
-			t.Errorf("%s was given twice", p.IPs[0])
+			t.Errorf("%s was assigned twice", p.IPs[0])
 		}
 		seen[p.IPs[0]] = true
 	}
@@ -176,7 +178,7 @@ func testContainerd(t *testing.T, containerd string) {
 	}
 }
 
-// reachedByPort has a server in a pod of host a answer at a port of the host, to host b and to the pod itself.
+// reachedByPort starts a server in a pod of host a, and checks that host b and the pod itself reach it by a port of host a.
 func reachedByPort(t *testing.T, a, b *cluster.Node, p *critest.Pod, port int) {
 	t.Helper()
 	serveHTTP(t, p)
@@ -185,12 +187,13 @@ func reachedByPort(t *testing.T, a, b *cluster.Node, p *critest.Pod, port int) {
 		_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", url)
 		return err
 	})
-	if out, err := exec.CommandContext(testContext(t), "nsenter", "--net="+p.Netns, "curl", "--silent", "--fail", "--max-time", "3", url).CombinedOutput(); err != nil {
-		t.Errorf("pod %s by its own port %d of the host: %v %s", p.ID, port, err, out)
+	itself := exec.CommandContext(testContext(t), "nsenter", "--net="+p.Netns, "curl", "--silent", "--fail", "--max-time", "3", url)
+	if out, err := itself.CombinedOutput(); err != nil {
+		t.Errorf("pod %s does not reach itself by port %d of the host: %v %s", p.ID, port, err, out)
 	}
 }
 
-// serveHTTP answers at port 80 of a pod until the test ends.
+// serveHTTP serves HTTP at port 80 of a pod until the test ends.
 func serveHTTP(t *testing.T, p *critest.Pod) {
 	t.Helper()
 	var l net.Listener
@@ -203,6 +206,7 @@ func serveHTTP(t *testing.T, p *critest.Pod) {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "hello") })) //nolint:gosec // a test
+		hello := func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "hello") }
+		_ = http.Serve(l, http.HandlerFunc(hello)) //nolint:gosec // a test
 	}()
 }

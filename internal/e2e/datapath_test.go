@@ -23,7 +23,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// modes are the ways in which the userspace path works, by the flags of the nodes: all must carry everything.
+// modes are the modes of the userspace path, with the flags of the nodes. All must carry all traffic.
 var modes = []struct {
 	name string
 	args []string
@@ -34,17 +34,17 @@ var modes = []struct {
 	{"four queues", []string{"--datapath", "userspace", "--queues", "4"}},
 }
 
-// TestTransfers: what goes through TCP arrives as it was, in both directions at once, in every mode of the path.
+// TestTransfers: TCP streams arrive unchanged, in both directions at the same time, in every mode of the path.
 func TestTransfers(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
 			_, pods := pair(t, mode.args...)
-			bothWays(t, pods, 64<<20)
+			transferBoth(t, pods, 64<<20)
 		})
 	}
 }
 
-// TestMixedModes: a node without offloads and one with them understand each other.
+// TestMixedModes: a node without offloads and a node with offloads work together.
 func TestMixedModes(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	up(t, nodes[0], "--datapath", "userspace", nodes[1].Addr().String())
@@ -52,11 +52,11 @@ func TestMixedModes(t *testing.T) {
 	waitReady(t, nodes)
 	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
 	pods[0].reaches(t, pods[1].addr)
-	bothWays(t, pods, 64<<20)
+	transferBoth(t, pods, 64<<20)
 }
 
-// TestTransfersWithLoss: a datagram that is lost costs its own segment, and the stream is whole. The underlay cuts what the
-// nodes send into single datagrams, as a wire does, and drops some of them.
+// TestTransfersWithLoss: a lost datagram loses one segment only, and the stream arrives unchanged. The underlay splits what
+// the nodes send into single datagrams, as a physical link does, and drops some of them.
 func TestTransfersWithLoss(t *testing.T) {
 	for _, tt := range []struct {
 		perMille int
@@ -68,13 +68,13 @@ func TestTransfersWithLoss(t *testing.T) {
 				labtest.Run(t, n.Space, "ip", "link", "set", "dev", "eth0", "gso_max_segs", "1")
 				lose(t, n, tt.perMille)
 			}
-			bothWays(t, pods, tt.size)
+			transferBoth(t, pods, tt.size)
 		})
 	}
 }
 
-// TestChecksums: once the host's kernel has written the checksums that were left open, every packet that reaches the pod
-// has the right ones.
+// TestChecksums: every packet that reaches the pod has correct checksums, after the host's kernel has completed partial
+// checksums.
 func TestChecksums(t *testing.T) {
 	nodes, pods := pair(t, "--datapath", "userspace")
 	for _, l := range links(t, nodes[1].Host) {
@@ -84,7 +84,7 @@ func TestChecksums(t *testing.T) {
 			}
 		}
 	}
-	lose(t, nodes[1], 20) // so that parts of superframes are among them
+	lose(t, nodes[1], 20) // to receive incomplete superframes, too
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "dev", "eth0", "gso_max_segs", "1")
 	var capture *os.File
 	if err := pods[1].Do(func() (err error) { capture, err = openCapture("eth0"); return err }); err != nil {
@@ -103,7 +103,7 @@ func TestChecksums(t *testing.T) {
 	for protocol, least := range map[string]int64{"tcp": 1000, "udp": 100} {
 		labtest.Until(t, patience, func() error {
 			if n := countOf(&seen, protocol).Load(); n < least {
-				return fmt.Errorf("%d packets of %s were seen", n, protocol)
+				return fmt.Errorf("%d packets of %s arrived", n, protocol)
 			}
 			return nil
 		})
@@ -120,8 +120,8 @@ func countOf(seen *sync.Map, protocol string) *atomic.Int64 {
 	return n.(*atomic.Int64)
 }
 
-// TestStatusSaysWhatWasNegotiated: the offloads in use show, and none where they are off.
-func TestStatusSaysWhatWasNegotiated(t *testing.T) {
+// TestStatusShowsOffloads: the status lists the offloads in use, and none with --offload off.
+func TestStatusShowsOffloads(t *testing.T) {
 	nodes, _ := pair(t)
 	got := query[api.Status](t, nodes[0], "status").Offload
 	for _, want := range []string{"tso4", "tso6", "gso", "gro"} {
@@ -131,11 +131,11 @@ func TestStatusSaysWhatWasNegotiated(t *testing.T) {
 	}
 	nodes, _ = pair(t, "--offload", "off")
 	if got := query[api.Status](t, nodes[0], "status").Offload; len(got) != 0 {
-		t.Errorf("offloads %v though they are off", got)
+		t.Errorf("offloads %v although they are off", got)
 	}
 }
 
-// pair starts two nodes with a pod each that reach each other.
+// pair starts two nodes with a pod each, and waits until the first pod reaches the second.
 func pair(t *testing.T, args ...string) (nodes []*cluster.Node, pods []*pod) {
 	t.Helper()
 	nodes = newNodes(t, "a", "b")
@@ -145,7 +145,7 @@ func pair(t *testing.T, args ...string) (nodes []*cluster.Node, pods []*pod) {
 	return nodes, pods
 }
 
-// lose has the node's host lose some of the datagrams that reach it from other nodes.
+// lose makes the node's host drop some of the datagrams that it receives from other nodes.
 func lose(t *testing.T, n *cluster.Node, perMille int) {
 	t.Helper()
 	for _, command := range []string{
@@ -157,8 +157,8 @@ func lose(t *testing.T, n *cluster.Node, perMille int) {
 	}
 }
 
-// bothWays transfers size bytes from each pod to the other at once.
-func bothWays(t *testing.T, pods []*pod, size int64) {
+// transferBoth transfers size bytes from each of two pods to the other, at the same time.
+func transferBoth(t *testing.T, pods []*pod, size int64) {
 	t.Helper()
 	errs := make(chan error, 2)
 	for i := range pods {
@@ -171,7 +171,7 @@ func bothWays(t *testing.T, pods []*pod, size int64) {
 	}
 }
 
-// transfer sends size random bytes through a TCP connection and compares the hashes of what went in and what came out.
+// transfer sends size random bytes through a TCP connection and compares the hashes of the sent and received data.
 func transfer(ctx context.Context, from, to *pod, size int64) error {
 	var l net.Listener
 	if err := to.Do(func() (err error) {
@@ -207,12 +207,12 @@ func transfer(ctx context.Context, from, to *pod, size int64) error {
 		return fmt.Errorf("after %d of %d bytes: %w", n, size, err)
 	}
 	if n != size || string(sent.Sum(nil)) != string(received.Sum(nil)) {
-		return fmt.Errorf("%d of %d bytes arrived, with another hash", n, size)
+		return fmt.Errorf("%d of %d bytes arrived, and the hash differs", n, size)
 	}
 	return nil
 }
 
-// sendUDP sends runs of equal datagrams, which the kernel hands to the node as superframes, and single ones.
+// sendUDP sends runs of datagrams of equal size, which the kernel passes to the node as superframes, and single ones.
 func sendUDP(t *testing.T, from, to *pod, runs int) {
 	t.Helper()
 	conn := dialUDP(t, from, netip.AddrPortFrom(to.addr, 9999))
@@ -229,12 +229,12 @@ func sendUDP(t *testing.T, from, to *pod, runs int) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		// That nobody listens comes back as an error of some later write.
+		// No socket listens, so a later write may fail.
 		_, _ = conn.Write(make([]byte, min(max(segment, 50)*20, max(segment, 1)*60)+i%7))
 	}
 }
 
-// noChecksumOffload has the kernel write all checksums before it sends a packet out of the interface (ethtool -K tx off).
+// noChecksumOffload makes the kernel complete all checksums before the interface sends a packet (ethtool -K tx off).
 func noChecksumOffload(ifname string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -244,7 +244,7 @@ func noChecksumOffload(ifname string) error {
 	return ethtool(fd, ifname, 0x17 /* ETHTOOL_STXCSUM */, 0)
 }
 
-// openCapture returns a packet socket that gets all that comes in by the interface.
+// openCapture returns a packet socket that receives all packets that arrive at the interface.
 func openCapture(ifname string) (*os.File, error) {
 	link, err := net.InterfaceByName(ifname)
 	if err != nil {
@@ -262,7 +262,7 @@ func openCapture(ifname string) (*os.File, error) {
 	)
 }
 
-// verify checks the packets of a capture until it is closed, and counts them by protocol.
+// verify checks the packets of a capture until it is closed, and counts them by protocol in seen.
 func verify(t *testing.T, capture *os.File, seen *sync.Map) {
 	buf := make([]byte, 1<<17)
 	for wrong := 0; ; {
@@ -311,7 +311,7 @@ func checkPacket(f []byte) (protocol string, err error) {
 	return protocol, nil
 }
 
-// onesSum returns the ones' complement sum of 16-bit words (RFC 1071).
+// onesSum returns the ones' complement sum (RFC 1071) of sum and the 16-bit words of b.
 func onesSum(sum uint32, b []byte) uint32 {
 	for ; len(b) > 1; b = b[2:] {
 		sum += uint32(b[0])<<8 | uint32(b[1])

@@ -18,7 +18,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// gateway returns the address of the bridge that a pod has for its way out, where names are answered.
+// gateway returns the default gateway of a pod: the address of the bridge, where the node answers DNS queries.
 func (p *pod) gateway(t *testing.T) netip.Addr {
 	t.Helper()
 	fields := strings.Fields(labtest.Run(t, p.Space, "ip", "route", "show", "default"))
@@ -28,7 +28,7 @@ func (p *pod) gateway(t *testing.T) netip.Addr {
 	return netip.MustParseAddr(fields[2])
 }
 
-// dig asks the node of a pod from inside it, and returns the lines of the short answer, in order.
+// dig sends a query from a pod to its node and returns the sorted lines of the short answer.
 func (p *pod) dig(t *testing.T, args ...string) ([]string, error) {
 	t.Helper()
 	out, err := p.Run(testContext(t), append([]string{"dig", "@" + p.gateway(t).String(), "+short", "+time=2", "+tries=1"}, args...)...)
@@ -37,7 +37,7 @@ func (p *pod) dig(t *testing.T, args ...string) ([]string, error) {
 	return lines, err
 }
 
-// answers waits until a question has the given answer.
+// answers waits until the answer to a query is want.
 func (p *pod) answers(t *testing.T, question string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -50,7 +50,8 @@ func (p *pod) answers(t *testing.T, question string, want ...string) {
 	})
 }
 
-// TestNames: what is attached under a name is found by it on every node, by turns and both ways round, for as long as it and its node are there.
+// TestNames: every node resolves the name of an attached pod to its address, and the address to the name, as long as the
+// pod and its node exist. A name may have several addresses.
 func TestNames(t *testing.T) {
 	labtest.Needs(t, "dig")
 	nodes := newNodes(t, "a", "b", "c")
@@ -67,31 +68,33 @@ func TestNames(t *testing.T) {
 	} {
 		out := labtest.Run(t, asker.Space, append([]string{"dig", "@" + asker.gateway(t).String()}, strings.Fields(question)...)...)
 		if !strings.Contains(out, "status: "+status) || !strings.Contains(out, " aa ") {
-			t.Errorf("%s: want %s of an authority:\n%s", question, status, out)
+			t.Errorf("%s: want an authoritative %s:\n%s", question, status, out)
 		}
 	}
-	if out := labtest.Run(t, asker.Space, "dig", "@"+asker.gateway(t).String(), "web.shop.weft.local"); !strings.Contains(out, "\t1\tIN\tA\t") {
-		t.Errorf("not for a second:\n%s", out)
+	out := labtest.Run(t, asker.Space, "dig", "@"+asker.gateway(t).String(), "web.shop.weft.local")
+	if !strings.Contains(out, "\t1\tIN\tA\t") {
+		t.Errorf("the TTL is not one second:\n%s", out)
 	}
 
 	do(t, nodes[2], "dns", "add", "db", asker.addr.String())
 	asker.answers(t, "db.weft.local", asker.addr.String())
 	if out := do(t, nodes[0], "dns", "lookup", one.addr.String()); out != "web.shop" {
-		t.Errorf("lookup of an address says %q", out)
+		t.Errorf("lookup of an address printed %q", out)
 	}
 	if list := query[[]api.Name](t, nodes[2], "dns", "list"); len(list) != 3 {
 		t.Errorf("list: %+v", list)
 	}
 	for command, says := range map[string]string{
-		"dns add bad_name 10.32.0.1": "want labels of letters", "dns add x 192.0.2.1": "in none of the overlay's ranges", "dns remove web.shop": "no such name on this node",
-		"dns lookup nobody": "no such name", "attach --netns /run/netns/none --hostname -x": "want labels of letters",
+		"dns add bad_name 10.32.0.1": "want labels of letters", "dns add x 192.0.2.1": "in none of the overlay's ranges",
+		"dns remove web.shop": "no such name on this node", "dns lookup none": "no such name",
+		"attach --netns /run/netns/none --hostname -x": "want labels of letters",
 	} {
 		if out, err := nodes[2].Do(testContext(t), strings.Fields(command)...); err == nil || !strings.Contains(out, says) {
-			t.Errorf("weft %s: %v, %s; want it to say %q", command, err, out, says)
+			t.Errorf("weft %s: %v, %s; want an error with %q", command, err, out, says)
 		}
 	}
 
-	// A restarted node has its names, one that is dead is not answered for, and what is detached has none.
+	// A restarted node keeps its names. Names of a dead node and of a detached pod get no answer.
 	if err := nodes[2].Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +110,7 @@ func TestNames(t *testing.T) {
 	asker.answers(t, "db.weft.local")
 }
 
-// TestForwardedNames: what is not weft's the resolvers of the host are asked, for pods; nobody else is served.
+// TestForwardedNames: the node forwards queries of pods for other names to the resolvers of the host.
 func TestForwardedNames(t *testing.T) {
 	labtest.Needs(t, "dig")
 	n := newNodes(t, "a")[0]
@@ -120,7 +123,8 @@ func TestForwardedNames(t *testing.T) {
 	}
 	server := &dns.Server{PacketConn: upstream, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
-		m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 7}, Txt: []string{"upstream"}})
+		header := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 7}
+		m.Answer = append(m.Answer, &dns.TXT{Hdr: header, Txt: []string{"upstream"}})
 		_ = w.WriteMsg(m)
 	})}
 	go func() { _ = server.ActivateAndServe() }()
@@ -139,7 +143,8 @@ func TestForwardedNames(t *testing.T) {
 	p.answers(t, "weft.local NS", "ns.dns.weft.local.")
 }
 
-// TestNoDNS: where another server has the port, the node says so and goes on; told not to, it leaves the port alone.
+// TestNoDNS: if another server uses port 53, the node warns and keeps running. With --no-dns it does not use the port and
+// does not warn.
 func TestNoDNS(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	var other net.PacketConn
@@ -167,6 +172,6 @@ func TestNoDNS(t *testing.T) {
 	start(t, []*cluster.Node{n}, "--no-dns")
 	attach(t, n, "q")
 	if warned() {
-		t.Error("it warns of what it was told to leave alone")
+		t.Error("a node with --no-dns warns about the port")
 	}
 }

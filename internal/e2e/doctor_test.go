@@ -13,7 +13,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// doctor runs "weft doctor" for a node and returns what it found, by check, and its exit code.
+// doctor runs "weft doctor" for a node and returns its checks by name, and its exit code.
 func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api.Check, code int) {
 	t.Helper()
 	args = append([]string{"doctor", "--json", "--state-dir", n.StateDir(), "--socket", n.Socket()}, args...)
@@ -31,13 +31,13 @@ func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api
 	for _, c := range checks {
 		found[c.Name] = c
 		if (c.Remedy == "") != (c.Result == api.CheckOK || c.Result == api.CheckUnknown) || c.Detail == "" {
-			t.Errorf("%+v: a mend where there is something to mend, and a detail always", c)
+			t.Errorf("%+v: want a detail, and a remedy exactly if there is a problem", c)
 		}
 	}
 	return found, code
 }
 
-// TestDoctor: what is wrong with a host is found before a start, with its mend; all is well beside a node that runs.
+// TestDoctor: "weft doctor" finds problems of a host before a start and shows a remedy. It changes nothing.
 func TestDoctor(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	found, code := doctor(t, n)
@@ -50,7 +50,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	if links(t, n.Host)[0] == "weave" {
-		t.Error("it made something")
+		t.Error("doctor created a bridge")
 	}
 
 	labtest.Run(t, n.Space, "ip", "link", "add", "weave", "type", "veth", "peer", "name", "evaew")
@@ -65,7 +65,7 @@ func TestDoctor(t *testing.T) {
 		"firewall": "chain in of table ip strict", "peers": "192.168.77.99:6783",
 	} {
 		if c := found[name]; c.Result == api.CheckOK || !strings.Contains(c.Detail, says) {
-			t.Errorf("on a bad host: %+v, want it to say %q", c, says)
+			t.Errorf("on a bad host: %+v, want a detail with %q", c, says)
 		}
 	}
 	if code != 1 {
@@ -76,7 +76,7 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestReport: a report is one document with all in it but the secret; the checks of a running node find nothing in the way.
+// TestReport: a report is one document with everything except the secret. The checks of a running node find no problem.
 func TestReport(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	secret := newSecret(t)
@@ -86,14 +86,15 @@ func TestReport(t *testing.T) {
 	if code != 0 || !strings.Contains(found["ports"].Detail, "held by the node that runs") {
 		t.Errorf("beside a running node: exit code %d, %+v", code, found["ports"])
 	}
-	// Without flags it is the node that looks: with its secret and its targets.
+	// Without flags, the running node does the checks, with its own secret and targets.
 	var checks []api.Check
 	if err := json.Unmarshal([]byte(do(t, nodes[1], "doctor", "--json")), &checks); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range checks {
-		if says := map[string]string{"secret": "1 in ", "peers": "1 of 1 reached"}[c.Name]; c.Result != api.CheckOK && c.Name != "clock" || !strings.HasPrefix(c.Detail, says) {
-			t.Errorf("the node's own look: %+v, want %q", c, says)
+		says := map[string]string{"secret": "1 in ", "peers": "1 of 1 reached"}[c.Name]
+		if c.Result != api.CheckOK && c.Name != "clock" || !strings.HasPrefix(c.Detail, says) {
+			t.Errorf("check by the node: %+v, want %q", c, says)
 		}
 	}
 	out := do(t, nodes[0], "report")
@@ -101,7 +102,8 @@ func TestReport(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Peers) != 2 || len(r.Leases) < 2 || len(r.Checks) == 0 || len(r.Log) == 0 || len(r.Host.Links) < 3 || r.Flags["--secret-file"] != "true" || r.Names == nil ||
+	if len(r.Peers) != 2 || len(r.Leases) < 2 || len(r.Checks) == 0 || len(r.Log) == 0 || len(r.Host.Links) < 3 ||
+		r.Flags["--secret-file"] != "true" || r.Names == nil ||
 		!strings.Contains(r.Metrics, "weft_peer_transmit_bytes_total") || !strings.Contains(r.Goroutines, "goroutine") {
 		t.Errorf("something is missing: %s", out)
 	}
@@ -113,7 +115,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestWarningsOfTheHost: what vanishes is put back and told of; a narrow path is told of.
+// TestWarningsOfTheHost: the node restores a port that vanished and warns about it. It also warns about a path with a small
+// MTU.
 func TestWarningsOfTheHost(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, "--datapath", "userspace")

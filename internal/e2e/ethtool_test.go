@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ethtool sets one of an interface's old-style switches (struct ethtool_value of linux/ethtool.h).
+// ethtool sets one of the legacy settings of an interface (struct ethtool_value of linux/ethtool.h).
 func ethtool(fd int, ifname string, command, value uint32) error {
 	setting := struct{ command, value uint32 }{command, value}
 	request := struct {

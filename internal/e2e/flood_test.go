@@ -9,21 +9,21 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// Bounds of a flood of handshakes and of what it may cost.
+// Size of the flood of handshakes, and the maximum cost for the node.
 const (
 	floodDatagrams = 100_000
-	floodBurst     = 25 // datagrams in a millisecond, where the machine is able to
+	floodBurst     = 25 // datagrams per millisecond, if the machine is fast enough
 	floodLogLines  = 100
-	floodGrowth    = 16 << 20 // bytes of resident memory: less than all of the flood
+	floodGrowth    = 16 << 20 // bytes of resident memory: less than the size of the flood
 
 	initiationLen = 162
 )
 
-// TestFlood: 100,000 forged handshake messages, most of them initiations from everywhere, every third in the name of the
-// peer, hardly disturb the traffic between two nodes, and cost the node neither memory nor log.
+// TestFlood: 100,000 forged handshake messages hardly disturb the traffic between two nodes, and do not make the memory or
+// the log of the node grow. Most are initiations from random addresses; every third has the address of the peer.
 func TestFlood(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
-	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
+	attacker := labtest.AddHost(t, nodes[0].Lab(), "attacker")
 	captures := captureUnderlay(t, nodes...)
 	startSealed(t, nodes, newSecret(t))
 	pods := reachingPods(t, nodes)
@@ -31,14 +31,14 @@ func TestFlood(t *testing.T) {
 	if lengths[initiation] != initiationLen || lengths[response] == 0 {
 		t.Fatalf("the nodes' handshake messages have the lengths %v", lengths)
 	}
-	bothWays(t, pods, 16<<20) // so that the node has the memory that it works with
+	transferBoth(t, pods, 16<<20) // so that the node has allocated its buffers
 
 	lines, memory := logLines(nodes[0]), residentBytes(t, nodes[0])
 	ping := pods[0].pinging(t, pods[1].addr)
-	ping.goesOn(t, 10)
+	ping.waitReplies(t, 10)
 	dropped := drops(t, nodes[:1])
 	f := &flood{
-		forge: newForger(t, stranger), random: rand.NewChaCha8([32]byte{1}), responseLen: lengths[response],
+		forge: newForger(t, attacker), random: rand.NewChaCha8([32]byte{1}), responseLen: lengths[response],
 		to: netip.AddrPortFrom(nodes[0].Addr(), dataPort), peer: netip.AddrPortFrom(nodes[1].Addr(), dataPort),
 	}
 	tick := time.NewTicker(time.Millisecond)
@@ -50,16 +50,16 @@ func TestFlood(t *testing.T) {
 		f.send(t, sent)
 	}
 	waitEmpty(t, nodes[0])
-	ping.goesOn(t, 20)
+	ping.waitReplies(t, 20)
 	ping.steady(t)
 	if n := drops(t, nodes[:1]) - dropped; n < floodDatagrams/2 {
 		t.Errorf("%d of %d forged datagrams were counted as dropped", n, floodDatagrams)
 	}
 	if n := logLines(nodes[0]) - lines; n > floodLogLines {
-		t.Errorf("%d lines logged for it", n)
+		t.Errorf("the flood caused %d log lines", n)
 	}
 	if n := residentBytes(t, nodes[0]) - memory; n > floodGrowth {
-		t.Errorf("grew by %d bytes", n)
+		t.Errorf("the resident memory grew by %d bytes", n)
 	}
 	pods[1].reaches(t, pods[0].addr)
 }
@@ -75,7 +75,7 @@ func handshakeLengths(packets []packet) map[byte]int {
 	return lengths
 }
 
-// flood makes up handshake messages.
+// flood generates forged handshake messages.
 type flood struct {
 	forge       *forger
 	random      *rand.ChaCha8
@@ -100,13 +100,13 @@ func (f *flood) send(t *testing.T, i int) {
 	}
 	from := f.peer
 	if i%3 != 0 {
-		r := f.random.Uint64() // 198.18.0.0/15 is for tests (RFC 2544), and nobody's here
+		r := f.random.Uint64() // 198.18.0.0/15 is for tests (RFC 2544) and unused here
 		from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18 | byte(r>>16)&1, byte(r >> 8), byte(r)}), uint16(r>>32)|1)
 	}
 	f.forge.send(t, from, f.to, payload)
 }
 
-// garbage returns random bytes behind a first one.
+// garbage returns random bytes after the given first byte.
 func (f *flood) garbage(first byte, length int) []byte {
 	b := make([]byte, length)
 	_, _ = f.random.Read(b)

@@ -14,7 +14,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// forger sends UDP datagrams over IPv4 from a host, with whatever source address. One goroutine uses it.
+// forger sends UDP datagrams over IPv4 from a host, with any source address. It is for one goroutine.
 type forger struct {
 	fd  int
 	buf []byte
@@ -24,7 +24,7 @@ func newForger(t *testing.T, from *nettest.Host) *forger {
 	t.Helper()
 	f := &forger{}
 	if err := from.Do(func() (err error) {
-		f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) // raw(7): with the header
+		f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) // raw(7): the sender writes the IP header
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func newForger(t *testing.T, from *nettest.Host) *forger {
 	return f
 }
 
-// send sends one datagram. It has no checksum, which UDP over IPv4 leaves to the sender (RFC 768).
+// send sends one datagram, without a checksum, which is optional for UDP over IPv4 (RFC 768).
 func (f *forger) send(t *testing.T, from, to netip.AddrPort, payload []byte) {
 	t.Helper()
 	src, dst := from.Addr().As4(), to.Addr().As4()
@@ -49,7 +49,7 @@ func (f *forger) send(t *testing.T, from, to netip.AddrPort, payload []byte) {
 	}
 }
 
-// waitEmpty waits until a node has read all that came to its data port.
+// waitEmpty waits until a node has read all datagrams from its data port.
 func waitEmpty(t *testing.T, n *cluster.Node) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {

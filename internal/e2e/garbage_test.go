@@ -16,14 +16,15 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// Bounds of what a flood of garbage may cost a daemon.
+// Size of the flood of garbage, and the maximum cost for the daemon.
 const (
 	garbageDatagrams = 20000
 	garbageLogLines  = 100
 	garbageGrowth    = 32 << 20 // bytes of resident memory
 )
 
-// TestGarbageAtAllPorts sends random bytes to every port from a host that is no member, and from one that is.
+// TestGarbageAtAllPorts: random bytes to every port, from a host that is not a member, neither disturb the traffic nor make
+// the memory or the log of the node grow.
 func TestGarbageAtAllPorts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) {
 		nodes := newNodes(t, "a", "b")
@@ -38,34 +39,34 @@ func TestGarbageAtAllPorts(t *testing.T) {
 }
 
 func garbageAtAllPorts(t *testing.T, nodes []*cluster.Node) {
-	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
+	outsider := labtest.AddHost(t, nodes[0].Lab(), "outsider")
 	p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 	p.reaches(t, q.addr)
 	lines, memory := logLines(nodes[0]), residentBytes(t, nodes[0])
 
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, port := range []uint16{6783, 6784} {
-		sendGarbage(t, stranger, netip.AddrPortFrom(nodes[0].Addr(), port), random)
+		sendGarbage(t, outsider, netip.AddrPortFrom(nodes[0].Addr(), port), random)
 	}
 	for range 20 {
-		dialGarbage(t, stranger, netip.AddrPortFrom(nodes[0].Addr(), 6783), random)
+		dialGarbage(t, outsider, netip.AddrPortFrom(nodes[0].Addr(), 6783), random)
 		dialGarbage(t, nodes[0].Host, netip.MustParseAddrPort("127.0.0.1:6782"), random)
 	}
 
 	p.reaches(t, q.addr)
 	drops := query[api.Status](t, nodes[0], "status").Drops
 	if drops["session"] == 0 {
-		t.Errorf("no datagram counted as a stranger's: %v", drops)
+		t.Errorf("no datagram was counted as unauthenticated: %v", drops)
 	}
 	if n := logLines(nodes[0]) - lines; n > garbageLogLines {
-		t.Errorf("%d lines logged for it", n)
+		t.Errorf("the garbage caused %d log lines", n)
 	}
 	if n := residentBytes(t, nodes[0]) - memory; n > garbageGrowth {
-		t.Errorf("grew by %d bytes", n)
+		t.Errorf("the resident memory grew by %d bytes", n)
 	}
 }
 
-// sendGarbage sends datagrams of all lengths; some start like weft's own.
+// sendGarbage sends datagrams of all lengths; some start like datagrams of weft.
 func sendGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *rand.Rand) {
 	t.Helper()
 	var conn *net.UDPConn
@@ -87,16 +88,16 @@ func sendGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *ra
 			b[j] = byte(random.Uint32())
 		}
 		if len(b) > 0 && i%2 == 0 {
-			b[0] = byte(random.IntN(20)) // close to what versions and message types look like
+			b[0] = byte(random.IntN(20)) // similar to versions and message types
 		}
 		if i%3 == 0 {
-			b = append([]byte("\xf4\x04weft"), b[:min(len(b), 65500)]...) // labelled as weft's gossip is
+			b = append([]byte("\xf4\x04weft"), b[:min(len(b), 65500)]...) // with the label of weft's gossip
 		}
-		_, _ = conn.Write(b) // a full socket buffer there, or a refusal, is as good as a loss
+		_, _ = conn.Write(b) // an error, for example a full socket buffer, counts as a lost datagram
 	}
 }
 
-// dialGarbage opens a stream, sends what means nothing, and hangs up.
+// dialGarbage opens a TCP connection, sends random bytes and closes it.
 func dialGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *rand.Rand) {
 	t.Helper()
 	var conn *net.TCPConn
@@ -113,14 +114,14 @@ func dialGarbage(t *testing.T, from *nettest.Host, to netip.AddrPort, random *ra
 		b[j] = byte(random.Uint32())
 	}
 	if random.IntN(2) == 0 {
-		b = append([]byte("\xf4\x04weft\n"), b...) // weft's gossip, sealed
+		b = append([]byte("\xf4\x04weft\n"), b...) // the beginning of weft's encrypted gossip
 	}
 	_, _ = conn.Write(b)
 }
 
 func logLines(n *cluster.Node) int { return strings.Count(n.Process().Logs(), "\n") }
 
-// residentBytes returns the daemon's resident memory.
+// residentBytes returns the resident memory of a node's daemon in bytes.
 func residentBytes(t *testing.T, n *cluster.Node) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.Process().Pid()))

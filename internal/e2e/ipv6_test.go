@@ -12,7 +12,7 @@ import (
 
 const range6 = "fd32::/64"
 
-// attachAll is attach, with an address of each of so many ranges.
+// attachAll is attach, and requires that the pod has an address of each of the given number of ranges.
 func attachAll(t *testing.T, n *cluster.Node, name string, ranges int) *pod {
 	t.Helper()
 	p := attach(t, n, name)
@@ -22,7 +22,7 @@ func attachAll(t *testing.T, n *cluster.Node, name string, ranges int) *pod {
 	return p
 }
 
-// TestDualStack runs both families of the overlay over each of the underlay, in the open and sealed.
+// TestDualStack runs an overlay with IPv4 and IPv6 over each family of the underlay, plain and encrypted.
 func TestDualStack(t *testing.T) {
 	for _, tt := range []struct {
 		name          string
@@ -57,19 +57,20 @@ func TestDualStack(t *testing.T) {
 			if s := query[api.Status](t, nodes[0], "status"); s.MTU != tt.mtu || s.Encrypted != tt.secret {
 				t.Errorf("MTU %d, encrypted %v; want %d, %v", s.MTU, s.Encrypted, tt.mtu, tt.secret)
 			}
-			waitDatapath(t, nodes[0], "b", tt.datapath) // the kernel's path takes a moment to be proven
+			waitDatapath(t, nodes[0], "b", tt.datapath) // the nodes must first probe the kernel path
 			if peer := waitLink(t, nodes[0], "b", tt.link); peer.Addr.Addr().Is6() != tt.over6 {
 				t.Errorf("%+v", peer)
 			}
-			if ranges := query[api.IPAM](t, nodes[0], "ipam").Ranges; len(ranges) != 2 || len(ranges[0].Owners) != 2 || len(ranges[1].Owners) != 2 {
+			ranges := query[api.IPAM](t, nodes[0], "ipam").Ranges
+			if len(ranges) != 2 || len(ranges[0].Owners) != 2 || len(ranges[1].Owners) != 2 {
 				t.Errorf("%+v, want both ranges divided among both nodes", ranges)
 			}
 		})
 	}
 }
 
-// TestIPv6Only runs a network without any IPv4 address: pods talk across nodes, the host reaches them, and a new
-// runtime's container gets its address and default route.
+// TestIPv6Only runs an overlay without IPv4 addresses. Pods reach each other across nodes, the host reaches pods, and a
+// container of a CNI runtime gets an address and a default route.
 func TestIPv6Only(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	for i, n := range nodes {
@@ -87,13 +88,15 @@ func TestIPv6Only(t *testing.T) {
 	if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.IP.To4() != nil {
 		t.Fatalf("%+v, %v; want one IPv6 address", result, err)
 	}
-	if got := labtest.Run(t, container.Space, "ip", "-6", "route", "show", "default"); !strings.Contains(got, "via "+result.IPs[0].Gateway.String()) {
+	got := labtest.Run(t, container.Space, "ip", "-6", "route", "show", "default")
+	if !strings.Contains(got, "via "+result.IPs[0].Gateway.String()) {
 		t.Errorf("default route %q, want via %s", got, result.IPs[0].Gateway)
 	}
 	container.reaches(t, p.addrs...)
 }
 
-// TestContainerOfBothFamilies: the result of ADD has an address, a gateway and a default route of each family, and both work.
+// TestContainerOfBothFamilies: the result of ADD has an address, a gateway and a default route of each family, and both
+// families work.
 func TestContainerOfBothFamilies(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, "--range", "10.32.0.0/12", "--range", range6)
@@ -101,7 +104,7 @@ func TestContainerOfBothFamilies(t *testing.T) {
 	container := &pod{Pod: labtest.AddPod(t, nodes[0].Host, "container")}
 	result, err := newRuntime(t, nodes[0]).Add(testContext(t), "weft", container.Path(), cnitest.Options{})
 	if err != nil || len(result.IPs) != 2 || result.IPs[0].Address.IP.To4() == nil || result.IPs[1].Address.IP.To4() != nil {
-		t.Fatalf("%+v, %v; want one address a family", result, err)
+		t.Fatalf("%+v, %v; want one address per family", result, err)
 	}
 	defaults := 0
 	for _, r := range result.Routes {
@@ -110,12 +113,13 @@ func TestContainerOfBothFamilies(t *testing.T) {
 		}
 	}
 	if defaults != 2 {
-		t.Errorf("routes %v, want a default a family", result.Routes)
+		t.Errorf("routes %v, want a default route per family", result.Routes)
 	}
 	container.reaches(t, q.addrs...)
 }
 
-// TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: who asks for a pod's address asks its owner only.
+// TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: a neighbor solicitation for a pod's address is
+// sent only to the node that owns the address.
 func TestSolicitationsStayOffTheOverlay(t *testing.T) {
 	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,13 +129,13 @@ func TestSolicitationsStayOffTheOverlay(t *testing.T) {
 			for _, p := range pods {
 				p.reaches(t, pods[0].addr, pods[1].addr, pods[2].addr)
 			}
-			// Solicitations go to a multicast group of the address: seen on the third node's bridge, whatever its pods listen to.
+			// Solicitations go to a multicast group. The bridge of the third node would see them, even if its pods do not listen.
 			out := sniffed(t, nodes[2].Space, "weave", "icmp6", func() {
 				labtest.Run(t, pods[0].Space, "ip", "-6", "neigh", "flush", "all")
 				pods[0].reaches(t, pods[1].addr)
 			})
 			if seen := strings.Contains(out, "who has "+pods[1].addr.String()); seen != tt.seen {
-				t.Errorf("the third node saw the question: %v, want %v:\n%s", seen, tt.seen, out)
+				t.Errorf("the third node saw the solicitation: %v, want %v:\n%s", seen, tt.seen, out)
 			}
 			if n := query[api.Status](t, nodes[0], "status").Neighbors; !tt.seen && n.Directed+n.Answered == 0 {
 				t.Errorf("%+v, want a solicitation that was directed or answered", n)

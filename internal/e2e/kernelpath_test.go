@@ -13,10 +13,10 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// kernelDevice is the VXLAN device of a node with the default ports.
+// kernelDevice is the VXLAN device of a node with default ports.
 const kernelDevice = "weftvx6785"
 
-// waitDatapath waits until n carries frames to another node as said.
+// waitDatapath waits until n uses the given datapath for another node.
 func waitDatapath(t *testing.T, n *cluster.Node, to string, datapath api.Datapath) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
@@ -29,8 +29,8 @@ func waitDatapath(t *testing.T, n *cluster.Node, to string, datapath api.Datapat
 	})
 }
 
-// TestKernelPath: nodes with nothing to seal or relay leave their frames to the kernel, for pods that were there before
-// as for those that come later, and broadcasts still reach everybody once.
+// TestKernelPath: the kernel carries the frames between nodes without encryption and relays, for pods that were attached
+// before the switch to the kernel path and for later ones. Broadcasts, such as ARP requests, still reach all pods.
 func TestKernelPath(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
@@ -48,7 +48,7 @@ func TestKernelPath(t *testing.T) {
 			from.reaches(t, to.addr)
 		}
 	}
-	bothWays(t, []*pod{pods[0], pods[4]}, 64<<20)
+	transferBoth(t, []*pod{pods[0], pods[4]}, 64<<20)
 	behind := map[string]int{}
 	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
 		behind[e.Name]++
@@ -57,20 +57,20 @@ func TestKernelPath(t *testing.T) {
 		t.Errorf("addresses behind %v, want the pods of b and c among them", behind)
 	}
 	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != api.DatapathKernel {
-		t.Errorf("the status says %q", s.Datapath)
+		t.Errorf("the status shows datapath %q", s.Datapath)
 	}
 	if err := nodes[0].Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if slices.Contains(links(t, nodes[0].Host), kernelDevice) {
-		t.Error("the device is still there after the node has stopped")
+		t.Error("the device still exists after the node has stopped")
 	}
 }
 
 var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
-// TestKernelPathBreaks: a firewall begins to eat the kernel's datagrams. Less than a second of traffic is lost until
-// userspace carries it, and once they pass again the kernel does.
+// TestKernelPathBreaks: a firewall starts to drop the kernel's datagrams. Less than a second of traffic is lost until the
+// nodes switch to userspace. When the datagrams pass again, the nodes switch back to the kernel path.
 func TestKernelPathBreaks(t *testing.T) {
 	nodes, pods := pair(t)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
@@ -84,9 +84,9 @@ func TestKernelPathBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, command := range []string{
-		"add table inet eat",
-		"add chain inet eat in { type filter hook input priority -300; }",
-		"add rule inet eat in udp dport 6785 drop",
+		"add table inet vxlandrop",
+		"add chain inet vxlandrop in { type filter hook input priority -300; }",
+		"add rule inet vxlandrop in udp dport 6785 drop",
 	} {
 		labtest.Run(t, nodes[1].Space, "nft", command)
 	}
@@ -101,14 +101,14 @@ func TestKernelPathBreaks(t *testing.T) {
 	}
 	received, _ := strconv.Atoi(m[2])
 	if lost := count - received; lost > 100 {
-		t.Errorf("%d pings 10 ms apart were lost, want at most 100: a second's", lost)
+		t.Errorf("%d pings 10 ms apart were lost, want at most 100, which is one second", lost)
 	}
-	labtest.Run(t, nodes[1].Space, "nft", "delete table inet eat")
+	labtest.Run(t, nodes[1].Space, "nft", "delete table inet vxlandrop")
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
-	bothWays(t, pods, 1<<20)
+	transferBoth(t, pods, 1<<20)
 }
 
-// TestKernelPathWithOneSide: a node that stays in userspace is reached there.
+// TestKernelPathWithOneSide: the other nodes reach a node with --datapath userspace in userspace.
 func TestKernelPathWithOneSide(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	up(t, nodes[0], others(nodes, nodes[0])...)
@@ -123,16 +123,19 @@ func TestKernelPathWithOneSide(t *testing.T) {
 		}
 	}
 	if s := query[api.Status](t, nodes[0], "status"); s.Datapath != api.DatapathMixed {
-		t.Errorf("the status says %q", s.Datapath)
+		t.Errorf("the status shows datapath %q", s.Datapath)
 	}
 }
 
-// TestForeignVXLAN: a device of somebody else's on the port is named, and left alone.
-func TestForeignVXLAN(t *testing.T) {
+// TestOtherVXLANDevice: if another program has a VXLAN device on the port, the node names the device and does not change
+// it.
+func TestOtherVXLANDevice(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
-	labtest.Run(t, nodes[0].Space, "ip", "link", "add", "theirs", "type", "vxlan", "id", "42", "dstport", "6785", "local", nodes[0].Addr().String())
+	labtest.Run(t, nodes[0].Space, "ip", "link", "add", "theirs", "type", "vxlan", "id", "42",
+		"dstport", "6785", "local", nodes[0].Addr().String())
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "theirs", "up")
-	out, err := nodes[0].Do(testContext(t), "up", "--datapath", "kernel", "--state-dir", nodes[0].StateDir(), "--socket", nodes[0].Socket())
+	out, err := nodes[0].Do(testContext(t), "up", "--datapath", "kernel",
+		"--state-dir", nodes[0].StateDir(), "--socket", nodes[0].Socket())
 	if err == nil || !strings.Contains(err.Error(), "theirs") {
 		t.Errorf("with --datapath kernel: %s, %v; want a refusal that names the device", out, err)
 	}
@@ -147,8 +150,9 @@ func TestForeignVXLAN(t *testing.T) {
 	pods[0].reaches(t, pods[1].addr)
 }
 
-// TestKernelPathIsMended: somebody deletes the device; pods go on, and it comes back.
-func TestKernelPathIsMended(t *testing.T) {
+// TestKernelPathIsRepaired: after an operator deletes the device, pods still reach each other, and the node creates the
+// device again.
+func TestKernelPathIsRepaired(t *testing.T) {
 	nodes, pods := pair(t)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)

@@ -10,15 +10,15 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestGarbageIsFreed: the lease of a pod whose namespace was deleted while the daemon was away ends after a grace time; that
-// of a living pod, and one that an operator has asked for, stay.
+// TestGarbageIsFreed: a pod's namespace is deleted while the daemon is stopped. Its lease ends after the grace time. The
+// lease of a running pod, and a lease by "weft ip allocate", stay.
 func TestGarbageIsFreed(t *testing.T) {
 	nodes := newNodes(t, "a")
 	n := nodes[0]
 	up(t, n)
 	do(t, n, "wait")
 	dead, living := attach(t, n, "dead"), attach(t, n, "living")
-	do(t, n, "ip", "allocate", "somebody")
+	do(t, n, "ip", "allocate", "operator")
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -33,8 +33,8 @@ func TestGarbageIsFreed(t *testing.T) {
 			held[l.IP.Addr().String()] = true
 			held[l.Owner] = true
 		}
-		if !held[living.addr.String()] || !held["somebody"] {
-			t.Fatalf("a lease is gone that is in use: %v", held)
+		if !held[living.addr.String()] || !held["operator"] {
+			t.Fatalf("a lease in use was released: %v", held)
 		}
 		if held[dead.addr.String()] {
 			return fmt.Errorf("%s is still leased", dead.addr)

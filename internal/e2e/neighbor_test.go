@@ -10,15 +10,15 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// proxying are the ways of questions for addresses, and whether nodes see them that have nothing to do with them.
+// proxying are the modes of the ARP proxy, and whether nodes that are not involved see requests.
 var proxying = []struct {
 	name string
 	args []string
 	seen bool
 }{{"directed", nil, false}, {"flooded", []string{"--no-arp-proxy"}, true}}
 
-// TestARPStaysOffTheOverlay: a question for a pod's address does not reach a third node, whose pods it would, with the
-// switch; and an address that nobody has still has no route, at once.
+// TestARPStaysOffTheOverlay: an ARP request for a pod's address does not reach a third node, unless the proxy is disabled.
+// A ping to an unused address still fails as unreachable.
 func TestARPStaysOffTheOverlay(t *testing.T) {
 	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
@@ -35,19 +35,21 @@ func TestARPStaysOffTheOverlay(t *testing.T) {
 				pods[0].reaches(t, pods[1].addr)
 			})
 			if seen := strings.Contains(out, "who-has "+pods[1].addr.String()); seen != tt.seen {
-				t.Errorf("the third node's pod saw the question: %v, want %v:\n%s", seen, tt.seen, out)
+				t.Errorf("the third node's pod saw the request: %v, want %v:\n%s", seen, tt.seen, out)
 			}
-			// An address of b's that nobody has.
+			// An unused address of b's part of the range.
 			free := pods[1].addr.Next().Next().Next()
-			if got, _ := pods[0].Run(testContext(t), "ping", "-n", "-c", "1", "-W", "5", free.String()); !strings.Contains(got, "Unreachable") {
-				t.Errorf("a ping to %s, which nobody has: %s", free, got)
+			got, _ := pods[0].Run(testContext(t), "ping", "-n", "-c", "1", "-W", "5", free.String())
+			if !strings.Contains(got, "Unreachable") {
+				t.Errorf("a ping to the unused address %s: %s", free, got)
 			}
 			t.Logf("%+v", query[api.Status](t, nodes[0], "status").Neighbors)
 		})
 	}
 }
 
-// sniffed returns what tcpdump prints of what matches filter on a device while during runs, and some seconds more.
+// sniffed returns the output of tcpdump with a filter on a device. It starts tcpdump, calls during, and stops tcpdump five
+// seconds after its start.
 func sniffed(t *testing.T, at *nettest.Space, device, filter string, during func()) string {
 	t.Helper()
 	sniff := at.Command(testContext(t), "timeout", "5", "tcpdump", "-n", "-l", "-i", device, filter)
@@ -63,6 +65,6 @@ func sniffed(t *testing.T, at *nettest.Space, device, filter string, during func
 		return nil
 	})
 	during()
-	_ = sniff.Wait() // it ends by its timeout
+	_ = sniff.Wait() // "timeout" ends it
 	return out.String()
 }

@@ -10,15 +10,16 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestServiceManager: who has started a node hears when it is up, that it lives, and when it stops (sd_notify).
+// TestServiceManager: a node notifies its service manager when it is ready, periodically for the watchdog, and when it
+// stops (sd_notify).
 func TestServiceManager(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	path := filepath.Join(n.Dir(), "notify")
-	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	notifications, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer heard.Close()
+	defer notifications.Close()
 	p := labtest.Start(t, n.Host, nettest.ProcessConfig{
 		Name: "weft",
 		Argv: []string{
@@ -30,7 +31,7 @@ func TestServiceManager(t *testing.T) {
 	go func() {
 		buf := make([]byte, 4096)
 		for {
-			n, err := heard.Read(buf)
+			n, err := notifications.Read(buf)
 			if err != nil {
 				return
 			}
@@ -51,7 +52,7 @@ func TestServiceManager(t *testing.T) {
 				}
 				all = append(all, line)
 			case <-ctx.Done():
-				t.Fatalf("%q never came, but %q", want, all)
+				t.Fatalf("no notification %q, but %q", want, all)
 			}
 		}
 	}

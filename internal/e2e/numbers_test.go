@@ -11,7 +11,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// numbers goes from one pod to another in UDP datagrams, and counts how often each arrives.
+// numbers sends numbered UDP datagrams from one pod to another, and counts how often each number arrives.
 type numbers struct {
 	out  *net.UDPConn
 	next uint32
@@ -20,11 +20,11 @@ type numbers struct {
 	arrived map[uint32]int
 }
 
-// newNumbers starts to receive; it ends with the test.
+// newNumbers starts a receiver, which ends with the test.
 func newNumbers(t *testing.T, from, to *pod) *numbers {
 	t.Helper()
 	in := listenUDP(t, to)
-	_ = in.SetReadDeadline(time.Time{}) // the test may be patient more than once
+	_ = in.SetReadDeadline(time.Time{}) // listenUDP sets a deadline, which is too early for several sends
 	s := &numbers{arrived: map[uint32]int{}, out: dialUDP(t, from, in.LocalAddr().(*net.UDPAddr).AddrPort())}
 	go func() {
 		buf := make([]byte, 2048)
@@ -43,7 +43,7 @@ func newNumbers(t *testing.T, from, to *pod) *numbers {
 	return s
 }
 
-// send sends further numbers and waits until all have arrived.
+// send sends count more numbers and waits until all have arrived.
 func (s *numbers) send(t *testing.T, count int) {
 	t.Helper()
 	for range count {
@@ -62,7 +62,7 @@ func (s *numbers) send(t *testing.T, count int) {
 	})
 }
 
-// once fails the test where a number arrived more than once.
+// once fails the test if a number arrived more than once.
 func (s *numbers) once(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()
@@ -72,6 +72,6 @@ func (s *numbers) once(t *testing.T) {
 		again += n - 1
 	}
 	if again > 0 {
-		t.Errorf("of %d numbers there were %d more arrivals", s.next, again)
+		t.Errorf("%d numbers had %d duplicates", s.next, again)
 	}
 }

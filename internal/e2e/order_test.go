@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOrder: datagrams of one flow arrive in the order in which they were sent, over any number of queues, mixed with
-// other flows, whether they travel one by one or in superframes. Some may be lost: the senders wait for nobody.
+// TestOrder: datagrams of one flow arrive in the order in which they were sent, over several queues, mixed with other
+// flows, as single frames or in superframes. Some may be lost, because the senders do not wait for the receivers.
 func TestOrder(t *testing.T) {
 	const flows, runs = 8, 300
 	_, pods := pair(t, "--datapath", "userspace", "--queues", "4")
@@ -26,7 +26,7 @@ func TestOrder(t *testing.T) {
 			buf := make([]byte, 2048)
 			for {
 				n, err := in.Read(buf)
-				if err != nil || n == 1 { // the end of the flow, or of patience
+				if err != nil || n == 1 { // the end of the flow, or a timeout
 					received <- [2]int{count, swapped}
 					return
 				}
@@ -45,7 +45,7 @@ func TestOrder(t *testing.T) {
 		r := <-received
 		total += r[0]
 		if r[1] > 0 {
-			t.Errorf("%d of %d datagrams of a flow came behind later ones", r[1], r[0])
+			t.Errorf("%d of %d datagrams of a flow arrived after later ones", r[1], r[0])
 		}
 	}
 	if total < flows*runs {
@@ -53,8 +53,8 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// sendInOrder sends runs of numbered datagrams, 20 of one size at a time, every second time as one superframe; then one
-// of one byte, which ends the flow, until ended is closed.
+// sendInOrder sends runs of 20 numbered datagrams of one size, every second run as one superframe. Then it sends datagrams
+// of one byte, which end the flow, until ended is closed.
 func sendInOrder(t *testing.T, out *net.UDPConn, flow, runs int, ended <-chan struct{}) {
 	raw, err := out.SyscallConn()
 	if err != nil {
@@ -78,7 +78,7 @@ func sendInOrder(t *testing.T, out *net.UDPConn, flow, runs int, ended <-chan st
 		}
 	}
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 0) })
-	again := time.NewTicker(10 * time.Millisecond) // as this one may be lost like any other
+	again := time.NewTicker(10 * time.Millisecond) // because the last datagram may be lost
 	defer again.Stop()
 	for {
 		_, _ = out.Write([]byte{0})

@@ -17,11 +17,11 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// orphanOwner starts the owners of leases of pods whose own ones were lost.
+// orphanOwner is the prefix of the owners of leases that the node holds for pods with lost leases.
 const orphanOwner = "weft:orphan/"
 
-// TestPodsOutliveTheirLeases moves ipam.db away under pods that run on: new ones get other addresses, the node warns, and what
-// a pod has is free once it is gone, or its own again once somebody says its name.
+// TestPodsOutliveTheirLeases removes ipam.db while pods keep running. New pods get other addresses, and the node warns. An
+// address becomes free when its pod is deleted, and belongs to its pod again when the pod is attached again.
 func TestPodsOutliveTheirLeases(t *testing.T) {
 	ranges := []string{"--range", "10.32.0.0/12", "--range", "fd32::/64"}
 	nodes := newNodes(t, "a", "b")
@@ -45,13 +45,13 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 	up(t, n, append(slices.Clone(ranges), others(nodes, n)...)...)
 	waitReady(t, nodes)
 	if got := query[api.Status](t, n, "status").Exposed; !slices.Equal(got, gateways) {
-		t.Errorf("the bridge has %v, had %v", got, gateways)
+		t.Errorf("the bridge has %v, before %v", got, gateways)
 	}
 	for i := range 8 {
 		fresh := attach(t, n, fmt.Sprintf("fresh%d", i))
 		for _, addr := range fresh.addrs {
 			if slices.Contains(running, addr) || slices.ContainsFunc(gateways, func(g netip.Prefix) bool { return g.Addr() == addr }) {
-				t.Errorf("%s is given out again", addr)
+				t.Errorf("%s was leased twice", addr)
 			}
 		}
 	}
@@ -59,10 +59,10 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 	far.reaches(t, running...)
 	wantOrphans(t, n, 4, running...)
 	if out, err := n.Do(testContext(t), "ip", "release", orphanOwner+"x"); err == nil || !strings.Contains(out, "daemon's own") {
-		t.Errorf("releasing what is held: %q, %v", out, err)
+		t.Errorf("releasing a lease that the daemon holds: %q, %v", out, err)
 	}
 	if err := runtime.Check(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
-		t.Errorf("CHECK of a container whose lease was lost: %v", err)
+		t.Errorf("CHECK of a container that lost its lease: %v", err)
 	}
 
 	if err := netns.DeleteNamed(q.Name()); err != nil {
@@ -80,7 +80,7 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 		}
 		for _, l := range query[[]api.Lease](t, n, "ip", "lookup", again.owner) {
 			if l.Owner != again.owner || !slices.Contains(again.pod.addrs, l.IP.Addr()) {
-				t.Errorf("%+v, want what it has", l)
+				t.Errorf("%+v, want the lease of %q for one of %v", l, again.owner, again.pod.addrs)
 			}
 		}
 		again.pod.reaches(t, far.addrs...)
@@ -88,14 +88,14 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 	if err := runtime.Del(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
 		t.Error(err)
 	}
-	if held := heldFor(t, n); len(held) > 0 { // its lease ends with it
-		t.Errorf("%v are held for nobody", held)
+	if held := heldFor(t, n); len(held) > 0 { // DEL ends the lease of the container
+		t.Errorf("%v are still held after the last pod was deleted", held)
 	}
 	labtest.Until(t, patience, func() error { return orphans(t, n, 0) })
 }
 
-// TestPodsOutliveTheirNode loses all of a node's state: it comes back as another one, to which the addresses of its pods do not
-// belong until they are reclaimed.
+// TestPodsOutliveTheirNode removes all state of a node. It starts again as another node, which does not own the addresses
+// of its pods until they are reclaimed.
 func TestPodsOutliveTheirNode(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -112,14 +112,14 @@ func TestPodsOutliveTheirNode(t *testing.T) {
 	labtest.Until(t, patience, func() error {
 		warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n")
 		if !strings.Contains(warnings, "The pod behind vweft") || !strings.Contains(warnings, p.addr.String()+", which is node "+old.String()) {
-			return fmt.Errorf("it warns of %q", warnings)
+			return fmt.Errorf("the warnings are %q", warnings)
 		}
 		return nil
 	})
 	do(t, nodes[1], "reclaim", old.String())
 	labtest.Until(t, patience, func() error {
 		if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "The pod behind vweft") {
-			return fmt.Errorf("it warns of %q", warnings)
+			return fmt.Errorf("the warnings are %q", warnings)
 		}
 		return nil
 	})
@@ -127,7 +127,7 @@ func TestPodsOutliveTheirNode(t *testing.T) {
 	far.reaches(t, p.addr)
 }
 
-// loseLeases stops a node and moves ipam.db away.
+// loseLeases stops a node and renames its ipam.db.
 func loseLeases(t *testing.T, n *cluster.Node) {
 	t.Helper()
 	if err := n.Stop(); err != nil {
@@ -146,7 +146,8 @@ func wantOrphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) {
 	}
 }
 
-// orphans returns an error unless a node warns of that many pods, with addrs among what they have, and holds what they have.
+// orphans returns an error unless a node warns about the given number of pods without a lease, names all of addrs in the
+// warning, and holds the addresses of these pods.
 func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error {
 	t.Helper()
 	warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n")
@@ -158,9 +159,9 @@ func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error
 	if len(owners) != pods {
 		return fmt.Errorf("addresses of %d pods are held, want %d: %v", len(owners), pods, held)
 	}
-	if (pods > 0) != strings.Contains(warnings, "whose leases are not known") ||
+	if (pods > 0) != strings.Contains(warnings, "without a known lease") ||
 		pods > 0 && !strings.Contains(warnings, fmt.Sprintf("not known, %d of them", pods)) {
-		return fmt.Errorf("%d pods, and it warns of %q", pods, warnings)
+		return fmt.Errorf("%d pods, and the warnings are %q", pods, warnings)
 	}
 	for _, addr := range addrs {
 		if held[addr] == "" || !strings.Contains(warnings, addr.String()) {
@@ -170,7 +171,7 @@ func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error
 	return nil
 }
 
-// heldFor returns what a node holds for pods without a lease.
+// heldFor returns the addresses that a node holds for pods without a lease, with their owners.
 func heldFor(t *testing.T, n *cluster.Node) map[netip.Addr]string {
 	t.Helper()
 	held := map[netip.Addr]string{}
@@ -182,17 +183,18 @@ func heldFor(t *testing.T, n *cluster.Node) map[netip.Addr]string {
 	return held
 }
 
-// TestAddressesOfAnotherManager: what another IPAM plugin has given a container of the overlay's range is kept from others while it is
-// in use, and nobody is told to do anything about it. What is outside of the range is nobody's business.
+// TestAddressesOfAnotherManager: the node does not lease an address of its range that another IPAM plugin assigned to a
+// container, while the container uses it, and does not warn. It ignores addresses outside of the range.
 func TestAddressesOfAnotherManager(t *testing.T) {
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	n := nodes[0]
-	attach(t, n, "p") // which divides the range
+	attach(t, n, "p") // divides the range
 	runtime := newRuntime(t, n)
 	for network, subnet := range map[string]string{"inside": "10.40.7.0/24", "outside": "172.30.7.0/24"} {
-		if err := runtime.Configure(network, fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q,
-			"ipam": {"type": "host-local", "dataDir": %q, "subnet": %q}}]}`, network, n.Socket(), filepath.Join(n.Dir(), "ipam"), subnet)); err != nil {
+		conflist := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q,
+			"ipam": {"type": "host-local", "dataDir": %q, "subnet": %q}}]}`, network, n.Socket(), filepath.Join(n.Dir(), "ipam"), subnet)
+		if err := runtime.Configure(network, conflist); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -215,7 +217,7 @@ func TestAddressesOfAnotherManager(t *testing.T) {
 		return nil
 	})
 	if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "leases") {
-		t.Errorf("it warns of %q", warnings)
+		t.Errorf("the warnings are %q", warnings)
 	}
 	if err := runtime.Del(testContext(t), "inside", inside.Path(), cnitest.Options{}); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func TestEveryPairOfPodsPings(t *testing.T) {
 	seen := map[netip.Addr]bool{}
 	for _, p := range pods {
 		if seen[p.addr] {
-			t.Errorf("address %s was given twice", p.addr)
+			t.Errorf("address %s was assigned twice", p.addr)
 		}
 		seen[p.addr] = true
 	}
@@ -39,7 +39,7 @@ func TestEveryPairOfPodsPings(t *testing.T) {
 	}
 	status := query[api.Status](t, nodes[0], "status")
 	if !status.Ready || status.Peers[api.PeerAlive] != 3 || status.MTU != 1438 || status.Bridge != "weave" {
-		t.Errorf("status after all that: %+v", status)
+		t.Errorf("status at the end: %+v", status)
 	}
 }
 
@@ -55,18 +55,18 @@ func TestSharesAreEqual(t *testing.T) {
 		least, most = min(least, o.Addresses), max(most, o.Addresses)
 	}
 	if most-least > 1 {
-		t.Errorf("shares from %d to %d addresses", least, most)
+		t.Errorf("the shares are between %d and %d addresses", least, most)
 	}
 }
 
-// TestTwoNodesAtOneInstant founds with both nodes proposing at once, again and again from nothing.
+// TestTwoNodesAtOneInstant bootstraps several times with two nodes that propose a division at the same time.
 func TestTwoNodesAtOneInstant(t *testing.T) {
 	for range 3 {
 		nodes := newNodes(t, "a", "b")
 		start(t, nodes)
 		p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 		if p.addr == q.addr {
-			t.Errorf("both gave out %s", p.addr)
+			t.Errorf("both leased %s", p.addr)
 		}
 		p.reaches(t, q.addr)
 		for _, n := range nodes {
@@ -77,7 +77,7 @@ func TestTwoNodesAtOneInstant(t *testing.T) {
 	}
 }
 
-// TestGroupFramesArriveOnce sends frames to everybody and to a group and counts what each pod gets.
+// TestGroupFramesArriveOnce: each pod receives a broadcast or multicast frame exactly once.
 func TestGroupFramesArriveOnce(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
@@ -91,7 +91,7 @@ func TestGroupFramesArriveOnce(t *testing.T) {
 			sockets[0].send(t, mac(t, to), "once "+to)
 			sockets[0].send(t, mac(t, to), "after "+to)
 			for i, s := range sockets[1:] {
-				// Frames of one source stay in order: what comes before the second is all there is of the first.
+				// Frames of one source stay in order: all copies of the first arrive before the second.
 				got := s.receiveUntil(t, "after "+to)
 				if diff := cmp.Diff([]string{"once " + to, "after " + to}, got); diff != "" {
 					t.Errorf("the pod on %s: %s", nodes[i+1].Label(), diff)
@@ -108,35 +108,35 @@ func TestLinkLocalFramesStay(t *testing.T) {
 	sockets[0].send(t, mac(t, "01:80:c2:00:00:0e"), "LLDP")
 	sockets[0].send(t, mac(t, "ff:ff:ff:ff:ff:ff"), "marker")
 	if got := sockets[1].receiveUntil(t, "marker"); !slices.Equal(got, []string{"marker"}) {
-		t.Errorf("the other node's pod got %q", got)
+		t.Errorf("the other node's pod received %q", got)
 	}
 }
 
-// TestMACMoves has one MAC turn up on two nodes, one after the other: a third node follows.
+// TestMACMoves: a MAC address moves between two nodes, and a third node updates its table.
 func TestMACMoves(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")})
-	const wanderer = "02:00:00:00:00:77"
+	const movingMAC = "02:00:00:00:00:77"
 	for i, name := range []string{"a", "b", "a"} {
 		text := fmt.Sprintf("hello %d", i)
 		s := sockets[slices.Index([]string{"a", "b"}, name)]
-		s.sendFrom(t, mac(t, wanderer), mac(t, "ff:ff:ff:ff:ff:ff"), text)
+		s.sendFrom(t, mac(t, movingMAC), mac(t, "ff:ff:ff:ff:ff:ff"), text)
 		sockets[2].receiveUntil(t, text)
 		where := ""
 		for _, e := range query[[]api.FDBEntry](t, nodes[2], "fdb") {
-			if e.MAC == mac(t, wanderer) {
+			if e.MAC == mac(t, movingMAC) {
 				where = e.Name
 			}
 		}
 		if where != name {
-			t.Errorf("after a frame from %s, c has the MAC behind %q", name, where)
+			t.Errorf("after a frame from %s, the MAC is behind %q in the table of c", name, where)
 		}
 	}
 }
 
-// TestNodeDiesAndReturns kills a daemon as a crash does: pods of one node go on, the others see it dead, and all is as
-// before when it is back.
+// TestNodeDiesAndReturns kills a daemon. The pods of its node still reach each other, and the other nodes see it dead. After
+// a restart the node has its leases again, and its pods reach the others.
 func TestNodeDiesAndReturns(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
@@ -149,7 +149,7 @@ func TestNodeDiesAndReturns(t *testing.T) {
 	near.reaches(t, other.addr)
 	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
 		if e.Name == "b" {
-			t.Errorf("a still has %s behind the dead b", e.MAC)
+			t.Errorf("%s is still behind the dead b in the table of a", e.MAC)
 		}
 	}
 
@@ -161,11 +161,11 @@ func TestNodeDiesAndReturns(t *testing.T) {
 	}
 	late := attach(t, nodes[1], "late")
 	if late.addr == near.addr || late.addr == other.addr {
-		t.Errorf("%s was given again after the restart", late.addr)
+		t.Errorf("%s was assigned again after the restart", late.addr)
 	}
 }
 
-// TestStopAndStart is an upgrade: SIGTERM leaves bridge, pods and addresses.
+// TestStopAndStart stops and starts a daemon as an upgrade does: bridge, pods and addresses stay.
 func TestStopAndStart(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -175,7 +175,7 @@ func TestStopAndStart(t *testing.T) {
 	}
 	p.reaches(t, q.addr)
 	if got := links(t, nodes[0].Host); slices.Contains(got, "weft0") {
-		t.Errorf("the TAP outlives the daemon: %v", got)
+		t.Errorf("the TAP still exists after the daemon has stopped: %v", got)
 	}
 	up(t, nodes[0], others(nodes, nodes[0])...)
 	waitReady(t, nodes)
@@ -197,7 +197,7 @@ func TestAttachAndDetachLeaveNothing(t *testing.T) {
 	if route := labtest.Run(t, p.Space, "ip", "route", "show", "default"); !strings.HasPrefix(route, "default via 10.32.0.1 ") {
 		t.Errorf("the pod's default route: %q", route)
 	}
-	for range 2 { // the second time there is nothing to do
+	for range 2 { // the second call changes nothing
 		do(t, n, "detach", "--netns", p.Path())
 	}
 	if diff := cmp.Diff(hostBefore, links(t, n.Host)); diff != "" {
@@ -211,7 +211,8 @@ func TestAttachAndDetachLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestPodReachesBeyondTheOverlay pings the switch of the lab, which knows no route to pods: only masquerade helps.
+// TestPodReachesBeyondTheOverlay: a pod pings the underlay address of another host, which has no route to pods. This works
+// only with masquerading.
 func TestPodReachesBeyondTheOverlay(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -219,7 +220,7 @@ func TestPodReachesBeyondTheOverlay(t *testing.T) {
 	p.reaches(t, nodes[1].Addr())
 }
 
-// TestExposeAndHide lets a host itself into the overlay and out of it.
+// TestExposeAndHide assigns an overlay address to a host and removes it again.
 func TestExposeAndHide(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -239,14 +240,14 @@ func TestExposeAndHide(t *testing.T) {
 	}
 }
 
-// TestLeaveGivesTheAddressesAway ends a node for good.
-func TestLeaveGivesTheAddressesAway(t *testing.T) {
+// TestLeaveHandsTheAddressesOver: after "weft leave", the other node owns all addresses, and nothing is left on the host.
+func TestLeaveHandsTheAddressesOver(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p := attach(t, nodes[1], "p")
 	do(t, nodes[1], "leave")
 	if out := labtest.Run(t, p.Space, "ip", "-brief", "link"); strings.Contains(out, "eth0") {
-		t.Errorf("the pod kept its interface, and with it an address that is another node's: %s", out)
+		t.Errorf("the pod kept its interface, with an address that now belongs to another node: %s", out)
 	}
 	if err := nodes[1].Process().Wait(); err != nil {
 		t.Errorf("the daemon after leave: %v", err)
@@ -260,24 +261,24 @@ func TestLeaveGivesTheAddressesAway(t *testing.T) {
 		return nil
 	})
 	if got := links(t, nodes[1].Host); slices.Contains(got, "weave") {
-		t.Errorf("the bridge stayed behind: %v", got)
+		t.Errorf("the bridge still exists: %v", got)
 	}
 }
 
-// TestLoneNodesMeetLater starts nodes that know of nobody, connects one, and has both in one network.
-func TestLoneNodesMeetLater(t *testing.T) {
+// TestLoneNodesConnectLater starts two nodes without peers and connects them later. They form one network.
+func TestLoneNodesConnectLater(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	up(t, nodes[0])
 	up(t, nodes[1])
 	for _, n := range nodes {
-		do(t, n, "wait") // ready, and has founded nothing yet
+		do(t, n, "wait") // ready, but the range is not divided yet
 	}
 	do(t, nodes[1], "connect", nodes[0].Addr().String())
 	waitReady(t, nodes)
 	attach(t, nodes[0], "p").reaches(t, attach(t, nodes[1], "p").addr)
 }
 
-// TestDeletedBridgeComesBack deletes the bridge under a running daemon, pods and all.
+// TestDeletedBridgeComesBack deletes the bridge of a running daemon. The daemon creates it again and attaches the pods.
 func TestDeletedBridgeComesBack(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -286,11 +287,12 @@ func TestDeletedBridgeComesBack(t *testing.T) {
 	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
 	p.reaches(t, far.addr)
 	p.reaches(t, q.addr)
-	p.reaches(t, nodes[1].Addr()) // by way of the bridge's address
+	p.reaches(t, nodes[1].Addr()) // through the bridge's address
 	attach(t, nodes[0], "late").reaches(t, far.addr)
 }
 
-// TestPartitionHeals cuts two nodes apart until each takes the other for dead, and joins them again.
+// TestPartitionHeals cuts the link between two nodes until each sees the other as dead, and restores it. Meanwhile both
+// lease different addresses; at the end they are one network again.
 func TestPartitionHeals(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -303,7 +305,7 @@ func TestPartitionHeals(t *testing.T) {
 	waitState(t, nodes[1], "a", api.PeerDead)
 	here, there := attach(t, nodes[0], "q"), attach(t, nodes[1], "q")
 	if here.addr == there.addr {
-		t.Errorf("both sides of the partition gave out %s", here.addr)
+		t.Errorf("both sides of the partition leased %s", here.addr)
 	}
 	if err := nodes[0].Heal(testContext(t), nodes[1].Host); err != nil {
 		t.Fatal(err)
@@ -313,8 +315,7 @@ func TestPartitionHeals(t *testing.T) {
 	p.reaches(t, q.addr)
 }
 
-// TestOneOwnerOneAttachment asks for a second namespace under an owner that has one already: the two would share an
-// address.
+// TestOneOwnerOneAttachment: attaching a second namespace for the same owner fails, because the two would share an address.
 func TestOneOwnerOneAttachment(t *testing.T) {
 	nodes := newNodes(t, "a")
 	start(t, nodes)
@@ -322,10 +323,10 @@ func TestOneOwnerOneAttachment(t *testing.T) {
 	first := attach(t, n, "p", "--owner", "x")
 	second := labtest.AddPod(t, n.Host, "q")
 	if addrs, err := n.Attach(testContext(t), second, "--owner", "x", "--ifname", "eth1"); err == nil {
-		t.Errorf("a second namespace got %v, which is the first's", addrs)
+		t.Errorf("a second namespace got the addresses of the first: %v", addrs)
 	}
 	if _, err := n.Do(testContext(t), "detach", "--netns", second.Path(), "--owner", "x", "--ifname", "eth1"); err == nil {
-		t.Error("the second namespace was detached under the first's owner")
+		t.Error("the second namespace was detached with the owner of the first")
 	}
 	if out := do(t, n, "ip", "lookup", "x"); !strings.HasPrefix(out, first.addr.String()) {
 		t.Errorf("the first attachment's lease is now %q", out)
@@ -335,7 +336,7 @@ func TestOneOwnerOneAttachment(t *testing.T) {
 		{"ip", "release", "weft:expose"}, {"ip", "allocate", "weft:expose"}, {"attach", "--netns", second.Path(), "--owner", "weft:expose"},
 	} {
 		if _, err := n.Do(testContext(t), args...); err == nil {
-			t.Errorf("weft %v changed what is the daemon's own", args)
+			t.Errorf("weft %v changed a lease of the daemon", args)
 		}
 	}
 }

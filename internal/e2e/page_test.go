@@ -25,28 +25,28 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// pageOf returns the address of a node's status page for this process's own namespace: a door whose other side is in the node's.
+// pageOf returns the URL of a node's status page in the namespace of this process. A TCP proxy connects the two namespaces.
 func pageOf(t *testing.T, n *cluster.Node) string {
 	t.Helper()
-	door, err := net.Listen("tcp", "127.0.0.1:0")
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = door.Close() })
+	t.Cleanup(func() { _ = proxy.Close() })
 	go func() {
 		for {
-			outer, err := door.Accept()
+			outer, err := proxy.Accept()
 			if err != nil {
 				return
 			}
-			go pass(n, outer)
+			go forward(n, outer)
 		}
 	}()
-	return "http://" + door.Addr().String()
+	return "http://" + proxy.Addr().String()
 }
 
-// pass joins a connection with the HTTP port of a node until either ends.
-func pass(n *cluster.Node, outer net.Conn) {
+// forward copies data between a connection and the HTTP port of a node until either side ends.
+func forward(n *cluster.Node, outer net.Conn) {
 	defer outer.Close()
 	var inner net.Conn
 	if err := n.Space.Do(func() (err error) {
@@ -57,17 +57,17 @@ func pass(n *cluster.Node, outer net.Conn) {
 	}
 	defer inner.Close()
 	var both sync.WaitGroup
-	for _, way := range [][2]net.Conn{{outer, inner}, {inner, outer}} {
+	for _, pair := range [][2]net.Conn{{outer, inner}, {inner, outer}} {
 		both.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
-			_ = way[0].Close()
-			_ = way[1].Close()
+			_, _ = io.Copy(pair[0], pair[1])
+			_ = pair[0].Close()
+			_ = pair[1].Close()
 		})
 	}
 	both.Wait()
 }
 
-// browser is a headless Chromium, and what it complains of.
+// browser is a headless Chromium with its errors and console messages.
 type browser struct {
 	ctx context.Context
 
@@ -109,13 +109,13 @@ func (b *browser) complain(text string) {
 	b.complaints = append(b.complaints, text)
 }
 
-// said returns what the browser has complained of, and forgets it.
-func (b *browser) said() []string {
+// takeComplaints returns the complaints since the last call.
+func (b *browser) takeComplaints() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	said := b.complaints
+	complaints := b.complaints
 	b.complaints = nil
-	return said
+	return complaints
 }
 
 func (b *browser) run(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
@@ -125,7 +125,7 @@ func (b *browser) run(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// call gives the browser a command of its protocol.
+// call calls a command of the browser's protocol.
 func call[P, R any](t *testing.T, b *browser, command cdp.Command[P, R], params P) R {
 	t.Helper()
 	result, err := chromedp.Call(b.ctx, command, params)
@@ -135,13 +135,13 @@ func call[P, R any](t *testing.T, b *browser, command cdp.Command[P, R], params 
 	return result
 }
 
-// load opens a page.
+// load opens the status page and waits until it shows peers.
 func (b *browser) load(t *testing.T, url string) {
 	t.Helper()
 	b.run(t, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("tr[data-peer]")))
 }
 
-// text returns what JavaScript makes of an expression.
+// text returns the value of a JavaScript expression.
 func (b *browser) text(t *testing.T, expression string) string {
 	t.Helper()
 	result, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](expression))
@@ -151,7 +151,7 @@ func (b *browser) text(t *testing.T, expression string) string {
 	return result
 }
 
-// screenshot writes a picture of the page into the folder that WEFT_SCREENSHOTS names; nothing where it names none.
+// screenshot writes a picture of the page into the folder $WEFT_SCREENSHOTS. It does nothing if that is empty.
 func (b *browser) screenshot(t *testing.T, name string) {
 	t.Helper()
 	folder := os.Getenv("WEFT_SCREENSHOTS")
@@ -169,11 +169,12 @@ func (b *browser) screenshot(t *testing.T, name string) {
 
 const shownPeers = `JSON.stringify([...document.querySelectorAll("tr[data-peer]")].map(row => {
 	const field = name => row.querySelector("[data-field=" + name + "]").textContent;
-	return {id: row.dataset.peer, name: field("name").replace(" (this node)", ""), addr: field("addr"), state: field("state"), link: field("link"),
+	return {id: row.dataset.peer, name: field("name").replace(" (this node)", ""),
+		addr: field("addr"), state: field("state"), link: field("link"),
 		datapath: field("datapath").replace("–", ""), cipher: field("cipher").replace("–", ""), mtu: Number(field("mtu"))};
 }))`
 
-// sameAsCommand reports how what the page shows differs from "weft peers --json".
+// sameAsCommand returns an error if the page differs from the output of "weft peers --json".
 func (b *browser) sameAsCommand(t *testing.T, n *cluster.Node) error {
 	t.Helper()
 	var want []string
@@ -187,8 +188,8 @@ func (b *browser) sameAsCommand(t *testing.T, n *cluster.Node) error {
 	return nil
 }
 
-// TestStatusPage: what a browser shows is what "weft peers" says, and follows when a node dies, without a word of complaint; by keyboard, for a screen
-// reader, on a phone, in the dark, and without JavaScript.
+// TestStatusPage: a browser shows the same peers as "weft peers" and updates when a node dies, without errors. The page
+// works with the keyboard, with a screen reader, on a phone, in dark mode and without JavaScript.
 func TestStatusPage(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	startSealed(t, nodes, newSecret(t))
@@ -198,28 +199,31 @@ func TestStatusPage(t *testing.T) {
 	b := newBrowser(t)
 	b.load(t, url)
 	labtest.Until(t, patience, func() error { return b.sameAsCommand(t, nodes[0]) })
-	if n := b.text(t, `String(document.querySelectorAll(".node circle").length + " " + document.querySelectorAll(".arc .whole").length)`); n != "3 3" {
+	const drawn = `String(document.querySelectorAll(".node circle").length + " " + document.querySelectorAll(".arc .whole").length)`
+	if n := b.text(t, drawn); n != "3 3" {
 		t.Errorf("%s nodes and arcs are drawn, want 3 of each", n)
 	}
 	if w := b.text(t, `document.querySelector("#warnings").innerText`); !strings.Contains(w, "None.") {
-		t.Errorf("of a network that is well: %s", w)
+		t.Errorf("the warnings of a network without problems: %s", w)
 	}
-	bothWays(t, []*pod{pods[0], pods[1]}, 256<<20)
+	transferBoth(t, []*pod{pods[0], pods[1]}, 256<<20)
 	b.screenshot(t, "status-light")
 
 	t.Run("keyboard", func(t *testing.T) {
 		b.run(t, chromedp.KeyEvent(kb.Tab))
 		if focus := b.text(t, `document.activeElement.className`); focus != "skip" {
-			t.Errorf("the first stop is %q", focus)
+			t.Errorf("the first element is %q", focus)
 		}
 		b.run(t, chromedp.KeyEvent(kb.Enter), chromedp.KeyEvent(kb.Tab))
 		if focus := b.text(t, `document.activeElement.dataset.keep`); focus != "peers" {
-			t.Errorf("behind the skip link comes %q", focus)
+			t.Errorf("after the skip link comes %q", focus)
 		}
 	})
-	t.Run("screen reader", func(t *testing.T) { b.spoken(t) })
+	t.Run("screen reader", func(t *testing.T) { b.checkAccessibility(t) })
 	t.Run("phone", func(t *testing.T) {
-		call(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 375, Height: 812, DeviceScaleFactor: 2, Mobile: true})
+		call(t, b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+			Width: 375, Height: 812, DeviceScaleFactor: 2, Mobile: true,
+		})
 		if wide := b.text(t, `String(document.documentElement.scrollWidth)`); wide != "375" {
 			t.Errorf("the page is %s wide on a screen of 375", wide)
 		}
@@ -231,7 +235,7 @@ func TestStatusPage(t *testing.T) {
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}},
 		})
 		if back := b.text(t, `getComputedStyle(document.body).backgroundColor`); back != "rgb(20, 25, 27)" {
-			t.Errorf("in the dark the page is %s", back)
+			t.Errorf("the background in dark mode is %s", back)
 		}
 		b.screenshot(t, "status-dark")
 		call(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
@@ -243,14 +247,15 @@ func TestStatusPage(t *testing.T) {
 		if err := b.sameAsCommand(t, nodes[0]); err != nil {
 			return err
 		}
-		if w := b.text(t, `document.querySelector("#warnings").innerText`); !strings.Contains(w, "Node c") || !strings.Contains(w, "weft reclaim") {
-			return fmt.Errorf("the page warns of %q", w)
+		w := b.text(t, `document.querySelector("#warnings").innerText`)
+		if !strings.Contains(w, "Node c") || !strings.Contains(w, "weft reclaim") {
+			return fmt.Errorf("the warnings on the page are %q", w)
 		}
 		return nil
 	})
 	b.screenshot(t, "status-dead")
-	if said := b.said(); len(said) > 0 {
-		t.Errorf("the browser complains: %q", said)
+	if complaints := b.takeComplaints(); len(complaints) > 0 {
+		t.Errorf("the browser complains: %q", complaints)
 	}
 
 	t.Run("without JavaScript", func(t *testing.T) {
@@ -259,7 +264,7 @@ func TestStatusPage(t *testing.T) {
 		b.run(t, chromedp.WaitVisible(chromedp.CSS("noscript p")))
 		call(t, b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{})
 	})
-	t.Run("node gone", func(t *testing.T) {
+	t.Run("node stopped", func(t *testing.T) {
 		b.load(t, url)
 		if err := nodes[0].Stop(); err != nil {
 			t.Fatal(err)
@@ -268,8 +273,9 @@ func TestStatusPage(t *testing.T) {
 	})
 }
 
-// spoken checks what a screen reader has to say: names of tables and pictures, headings in order, and nothing without a name.
-func (b *browser) spoken(t *testing.T) {
+// checkAccessibility checks the texts for a screen reader: the names of tables, pictures and regions, and that no element
+// of these kinds and no link is without a name.
+func (b *browser) checkAccessibility(t *testing.T) {
 	t.Helper()
 	found := map[string][]string{}
 	for _, n := range call(t, b, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{}).Nodes {
@@ -283,11 +289,12 @@ func (b *browser) spoken(t *testing.T) {
 		found[role] = append(found[role], name)
 	}
 	for role, names := range map[string][]string{
-		"image": {"Mesh", "10.32.0.0/12"}, "table": {"All nodes", "10.32.0.0/12"}, "main": {""}, "region": {"Warnings", "Peers", "Addresses"},
+		"image": {"Mesh", "10.32.0.0/12"}, "table": {"All nodes", "10.32.0.0/12"}, "main": {""},
+		"region": {"Warnings", "Peers", "Addresses"},
 	} {
 		for _, want := range names {
 			if !strings.Contains(strings.Join(found[role], "\n"), want) {
-				t.Errorf("no %s called %q, but %q", role, want, found[role])
+				t.Errorf("no %s is named %q: %q", role, want, found[role])
 			}
 		}
 	}
@@ -300,12 +307,13 @@ func (b *browser) spoken(t *testing.T) {
 	}
 }
 
-// TestStatusPageGuards: a page of a stranger's gets nothing from the local page by another name, and nothing can be changed here.
+// TestStatusPageGuards: the HTTP port rejects requests with another host name, so that pages of other sites cannot read it
+// through the browser. It also rejects requests that change something.
 func TestStatusPageGuards(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
 	url := pageOf(t, n)
-	ask := func(method, path, host string) (code int, header http.Header) {
+	request := func(method, path, host string) (code int, header http.Header) {
 		req, err := http.NewRequestWithContext(testContext(t), method, url+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -330,17 +338,18 @@ func TestStatusPageGuards(t *testing.T) {
 		{http.MethodPost, "/", "", http.StatusMethodNotAllowed},
 		{http.MethodGet, "/v1/status", "", http.StatusNotFound},
 	} {
-		if code, _ := ask(c.method, c.path, c.host); code != c.code {
-			t.Errorf("%s %s by %q: %d, want %d", c.method, c.path, c.host, code, c.code)
+		if code, _ := request(c.method, c.path, c.host); code != c.code {
+			t.Errorf("%s %s with host %q: %d, want %d", c.method, c.path, c.host, code, c.code)
 		}
 	}
-	_, header := ask(http.MethodGet, "/", "")
+	_, header := request(http.MethodGet, "/", "")
 	if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("policy %q", csp)
 	}
 }
 
-// TestThousandPages: as many pages as one likes may be open, of readers that do not read too: most are told to come again, and pods notice nothing.
+// TestThousandPages: with a thousand open pages, even if they do not read, the node serves a limited number and rejects the
+// rest with code 503. Traffic of pods is not affected.
 func TestThousandPages(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	startSealed(t, nodes, newSecret(t))
@@ -378,9 +387,9 @@ func TestThousandPages(t *testing.T) {
 	if codes["200"] != 256 || codes["503"] != 744 {
 		t.Errorf("answers by code: %v, want 256 and 744", codes)
 	}
-	bothWays(t, pods, 64<<20)
+	transferBoth(t, pods, 64<<20)
 	if s := query[api.Status](t, nodes[0], "status"); !s.Ready {
-		t.Error("the node is not ready any more")
+		t.Error("the node is no longer ready")
 	}
 	if drops := query[api.Status](t, nodes[0], "status").Drops; len(drops) > 0 && drops["device"]+drops["send"] > 0 {
 		t.Errorf("frames were dropped: %v", drops)

@@ -14,13 +14,13 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// pinger is a ping that goes on until it is stopped.
+// pinger is a ping that runs until it is stopped.
 type pinger struct {
 	cmd *exec.Cmd
 	out lockedBuffer
 }
 
-// lockedBuffer takes what a process prints, for others to read meanwhile.
+// lockedBuffer buffers the output of a running process. Its methods may be called concurrently.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -38,7 +38,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// pinging starts a ping every 50 ms; it ends with the test at the latest.
+// pinging starts a ping with an echo request every 50 ms. It ends with the test at the latest.
 func (p *pod) pinging(t *testing.T, to netip.Addr) *pinger {
 	t.Helper()
 	g := &pinger{cmd: p.Command(testContext(t), "ping", "-n", "-i", "0.05", "-W", "1", to.String())}
@@ -50,27 +50,27 @@ func (p *pod) pinging(t *testing.T, to netip.Addr) *pinger {
 	return g
 }
 
-// answers counts the answers so far.
+// answers returns the number of replies so far.
 func (g *pinger) answers() int { return strings.Count(g.out.String(), "bytes from") }
 
-// goesOn waits for further answers.
-func (g *pinger) goesOn(t *testing.T, more int) {
+// waitReplies waits for the given number of further replies.
+func (g *pinger) waitReplies(t *testing.T, more int) {
 	t.Helper()
 	before := g.answers()
 	labtest.Until(t, patience, func() error {
 		if n := g.answers() - before; n < more {
-			return fmt.Errorf("%d pings were answered, want %d", n, more)
+			return fmt.Errorf("%d pings got a reply, want %d", n, more)
 		}
 		return nil
 	})
 }
 
-// stop ends the ping and returns how many went out and how many were not answered, without the one that may still be
-// on its way.
+// stop ends the ping and returns the number of requests and of missing replies. The last reply, which may still be in
+// flight, does not count as missing.
 func (g *pinger) stop(t *testing.T) (sent, lost int) {
 	t.Helper()
 	_ = g.cmd.Process.Signal(os.Interrupt)
-	_ = g.cmd.Wait() // which fails where nothing was answered; the summary says it
+	_ = g.cmd.Wait() // fails without any reply, but the summary shows that
 	m := pingSummary.FindStringSubmatch(g.out.String())
 	if m == nil {
 		t.Fatal(g.out.String())
@@ -80,13 +80,13 @@ func (g *pinger) stop(t *testing.T) (sent, lost int) {
 	return sent, max(0, sent-received-1)
 }
 
-// steady stops the ping and fails the test where more than 2 of 100 were lost, or one was answered twice.
+// steady stops the ping and fails the test if more than 2 % of the replies are missing, or if there is a duplicate.
 func (g *pinger) steady(t *testing.T) {
 	t.Helper()
 	if sent, lost := g.stop(t); lost*50 > sent {
 		t.Errorf("%d of %d pings were lost, want at most 2 of 100", lost, sent)
 	}
 	if strings.Contains(g.out.String(), "DUP!") {
-		t.Error("a ping was answered twice")
+		t.Error("a ping got two replies")
 	}
 }

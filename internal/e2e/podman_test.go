@@ -19,7 +19,7 @@ import (
 	"weft/internal/nettest/critest"
 )
 
-// podman is a podman with storage of its own on a host.
+// podman is a podman with separate storage on a host.
 type podman struct {
 	node *cluster.Node
 	conf string
@@ -43,7 +43,7 @@ network_config_dir = %q
 func newPodman(t *testing.T, n *cluster.Node) *podman {
 	t.Helper()
 	if _, err := exec.LookPath("podman"); err != nil {
-		t.Skip("podman is not installed (make e2e does)")
+		t.Skip("podman is not installed (make e2e installs it)")
 	}
 	install := installOn(t, n)
 	if _, err := install.Configuration(); err != nil {
@@ -60,7 +60,10 @@ func newPodman(t *testing.T, n *cluster.Node) *podman {
 	if err := os.WriteFile(p.conf, fmt.Appendf(nil, podmanConf, install.BinDir, install.ConfDir), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.args = []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"), "--storage-driver", "vfs"}
+	p.args = []string{
+		"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
+		"--storage-driver", "vfs",
+	}
 	return p
 }
 
@@ -78,7 +81,7 @@ func (p *podman) do(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// run makes a container of the weft network.
+// run starts a container in the weft network.
 func (p *podman) run(ctx context.Context, name string, options ...string) (*critest.Pod, error) {
 	args := append([]string{"run", "--detach", "--name", name, "--network", "weft"}, options...)
 	id, err := p.do(ctx, append(args, "--rootfs", p.root, "/pause")...)
@@ -102,8 +105,8 @@ func (p *podman) run(ctx context.Context, name string, options ...string) (*crit
 	return &critest.Pod{ID: id, IPs: []string{s.Networks["weft"].IPAddress, s.Networks["weft"].MacAddress}, Netns: s.SandboxKey}, nil
 }
 
-// TestPodman has podman with its CNI backend make and remove fifty containers: published ports, an address and a MAC that
-// somebody asks for, a restart; nothing is left of them.
+// TestPodman: podman with its CNI backend creates and removes fifty containers, with published ports, a requested IP and
+// MAC address, and a restart. Nothing is left of them at the end.
 func TestPodman(t *testing.T) {
 	const count = 50
 	nodes := newNodes(t, "a", "b")
@@ -139,18 +142,18 @@ func TestPodman(t *testing.T) {
 	last := containers[count-1]
 	client.reaches(t, netip.MustParseAddr(last.IPs[0]))
 	reachedByPort(t, a, b, last, 20000+count-1)
-	asked, err := p.run(testContext(t), "asked", "--ip", "10.32.7.7", "--mac-address", "aa:bb:cc:dd:ee:01")
+	static, err := p.run(testContext(t), "static", "--ip", "10.32.7.7", "--mac-address", "aa:bb:cc:dd:ee:01")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if asked.IPs[0] != "10.32.7.7" || asked.IPs[1] != "aa:bb:cc:dd:ee:01" {
-		t.Errorf("the container that asked for an address has %v", asked.IPs)
+	if static.IPs[0] != "10.32.7.7" || static.IPs[1] != "aa:bb:cc:dd:ee:01" {
+		t.Errorf("the container with requested addresses has %v", static.IPs)
 	}
-	if _, err := p.do(testContext(t), "restart", "--time", "0", asked.ID); err != nil { // DEL and ADD under one name
+	if _, err := p.do(testContext(t), "restart", "--time", "0", static.ID); err != nil { // DEL and ADD with the same name
 		t.Error(err)
 	}
 	client.reaches(t, netip.MustParseAddr("10.32.7.7"))
-	for _, c := range append(containers, asked) {
+	for _, c := range append(containers, static) {
 		group.Go(func() error { return remove(c) })
 	}
 	if err := group.Wait(); err != nil {

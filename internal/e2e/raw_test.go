@@ -22,7 +22,7 @@ type rawSocket struct {
 	mac  ether.Addr
 }
 
-// openAll opens a socket in each pod; they close with the test.
+// openAll opens a socket in each pod. The sockets are closed at the end of the test.
 func openAll(t *testing.T, pods []*pod) []*rawSocket {
 	t.Helper()
 	sockets := make([]*rawSocket, 0, len(pods))
@@ -49,7 +49,7 @@ func (s *rawSocket) open() error {
 		return err
 	}
 	s.file = os.NewFile(uintptr(fd), "packet socket")
-	// Groups are heard without joining them.
+	// Promiscuous mode receives multicast frames without joining groups.
 	mreq := unix.PacketMreq{Ifindex: int32(link.Index), Type: unix.PACKET_MR_PROMISC}
 	return errors.Join(
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}),
@@ -73,7 +73,7 @@ func (s *rawSocket) sendFrom(t *testing.T, from, to ether.Addr, text string) {
 	}
 }
 
-// receiveUntil returns the texts of the frames that arrive, up to the one with the given text.
+// receiveUntil returns the texts of the received frames, up to and including last.
 func (s *rawSocket) receiveUntil(t *testing.T, last string) []string {
 	t.Helper()
 	if err := s.file.SetReadDeadline(time.Now().Add(patience)); err != nil {

@@ -11,22 +11,22 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestReclaim: the space of a node that was killed goes to one of two that ask for it at once; the node comes back, has
-// lost its lease, says so, and gets a new share.
+// TestReclaim: two nodes reclaim the address space of a killed node at the same time, and one of them gets it. When the node
+// comes back, it has lost its lease, warns about it and gets a new share.
 func TestReclaim(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	c := nodes[2]
 	p := attach(t, c, "p")
 	if out, err := nodes[0].Do(testContext(t), "reclaim", "c"); err == nil || !strings.Contains(out, "alive") {
-		t.Errorf("of a node that is alive: %q, %v", out, err)
+		t.Errorf("reclaim of a live node: %q, %v", out, err)
 	}
 	before := query[api.IPAM](t, nodes[0], "ipam")
 	c.Process().Kill()
 	waitState(t, nodes[0], "c", api.PeerDead)
 	waitState(t, nodes[1], "c", api.PeerDead)
 	if warnings := strings.Join(query[api.Status](t, nodes[0], "status").Warnings, " "); !strings.Contains(warnings, "weft reclaim") {
-		t.Errorf("warnings %q, want one that names the mend", warnings)
+		t.Errorf("warnings %q, want one that names the command", warnings)
 	}
 	var both sync.WaitGroup
 	for _, n := range nodes[:2] {
@@ -44,19 +44,20 @@ func TestReclaim(t *testing.T) {
 	waitReady(t, nodes)
 	labtest.Until(t, patience, func() error { return sameOwners(t, nodes, 3) })
 	if warnings := strings.Join(query[api.Status](t, c, "status").Warnings, " "); !strings.Contains(warnings, p.addr.String()) {
-		t.Errorf("c warns of %q, want what became of %s", warnings, p.addr)
+		t.Errorf("the warnings of c are %q, want one about %s", warnings, p.addr)
 	}
 	for _, l := range query[[]api.Lease](t, c, "ip", "list") {
-		if l.IP.Addr() == p.addr && !strings.HasPrefix(l.Owner, orphanOwner) { // as the pod runs on and nobody else has it
+		if l.IP.Addr() == p.addr && !strings.HasPrefix(l.Owner, orphanOwner) { // c holds the address, because the pod still runs and it is free
 			t.Errorf("c still leases %s to %q", p.addr, l.Owner)
 		}
 	}
 	if len(before.Ranges[0].Owners) != 3 {
-		t.Errorf("%d owners at first, want 3", len(before.Ranges[0].Owners))
+		t.Errorf("%d owners before, want 3", len(before.Ranges[0].Owners))
 	}
 }
 
-// sameOwners returns an error unless all nodes say the same of who owns what, of the whole range, and it is as many.
+// sameOwners returns an error unless all nodes report the same owners, the number of owners is as given, and they own the
+// whole range.
 func sameOwners(t *testing.T, nodes []*cluster.Node, owners int) error {
 	t.Helper()
 	first := query[api.IPAM](t, nodes[0], "ipam").Ranges[0].Owners
@@ -70,7 +71,7 @@ func sameOwners(t *testing.T, nodes []*cluster.Node, owners int) error {
 	for _, n := range nodes[1:] {
 		for i, o := range query[api.IPAM](t, n, "ipam").Ranges[0].Owners {
 			if i >= len(first) || o.ID != first[i].ID || o.Addresses != first[i].Addresses {
-				return fmt.Errorf("%s says %v, %s %v", nodes[0].Label(), first, n.Label(), o)
+				return fmt.Errorf("%s reports %v, %s %v", nodes[0].Label(), first, n.Label(), o)
 			}
 		}
 	}

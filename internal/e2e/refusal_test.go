@@ -16,12 +16,12 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// refused runs "weft up", which has to exit with 2 and name what is wrong, and leave the host as it was.
+// refused runs "weft up", which must exit with code 2, print want and a hint, and not change the host.
 func refused(t *testing.T, n *cluster.Node, env []string, want string, args ...string) {
 	t.Helper()
 	before := links(t, n.Host)
 	argv := append([]string{"up", "--state-dir", n.StateDir(), "--socket", n.Socket()}, args...)
-	ctx, cancel := context.WithTimeout(t.Context(), patience) // it may go on to run
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a daemon that is not refused keeps running
 	defer cancel()
 	cmd := n.Weft(ctx, argv...)
 	cmd.Env = append(cmd.Env, env...)
@@ -86,7 +86,7 @@ func TestBadFlagsAreRefused(t *testing.T) {
 		t.Run(strings.Join(append(tt.env, tt.args...), " "), func(t *testing.T) { refused(t, n, tt.env, tt.want, tt.args...) })
 	}
 	if _, err := os.Stat(n.StateDir()); err == nil {
-		t.Error("a refused start made the state directory")
+		t.Error("a refused start created the state directory")
 	}
 }
 
@@ -114,13 +114,13 @@ func TestPrivilegesAndTunAreNamed(t *testing.T) {
 			out, err := n.Command(testContext(t), argv...).CombinedOutput()
 			exit, ok := errors.AsType[*exec.ExitError](err)
 			if !ok || exit.ExitCode() != 2 || !strings.Contains(string(out), tt.want) || !strings.Contains(string(out), "hint: ") {
-				t.Errorf("%v, want exit code 2 and a sentence about %s:\n%s", err, tt.want, out)
+				t.Errorf("%v, want exit code 2 and an error about %s:\n%s", err, tt.want, out)
 			}
 		})
 	}
 }
 
-// TestBadStateIsRefused damages a state directory in all ways; nothing in it may be overwritten.
+// TestBadStateIsRefused damages the files of a state directory in turn. The daemon must not start and not overwrite them.
 func TestBadStateIsRefused(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	up(t, n)
@@ -162,7 +162,7 @@ func TestBadStateIsRefused(t *testing.T) {
 	up(t, n)
 	waitReady(t, []*cluster.Node{n})
 	if leases := query[[]api.Lease](t, n, "ip", "lookup", "x"); len(leases) != 1 {
-		t.Errorf("the lease after all that: %v", leases)
+		t.Errorf("the lease at the end: %v", leases)
 	}
 }
 
@@ -173,11 +173,11 @@ func TestReadOnlyStateIsRefused(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 2 || !strings.Contains(string(out), n.StateDir()) || !strings.Contains(string(out), "hint: ") {
-		t.Errorf("%v, want exit code 2 and a sentence about %s:\n%s", err, n.StateDir(), out)
+		t.Errorf("%v, want exit code 2 and an error about %s:\n%s", err, n.StateDir(), out)
 	}
 }
 
-// TestCloneStops starts a node with a copy of another's key: the one that was there first goes on.
+// TestCloneStops starts a node with a copy of another node's key. It is refused, and the first node keeps running.
 func TestCloneStops(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
@@ -196,8 +196,9 @@ func TestCloneStops(t *testing.T) {
 	waitReady(t, nodes)
 }
 
-// TestForeignFilesAreLeftAlone names a file as the socket, and a folder with other things in it as the state directory.
-func TestForeignFilesAreLeftAlone(t *testing.T) {
+// TestOtherFilesAreNotChanged: weft refuses an ordinary file as the socket, and a folder with other files as the state
+// directory, and changes neither.
+func TestOtherFilesAreNotChanged(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	dir := t.TempDir()
 	notes := filepath.Join(dir, "notes.txt")

@@ -10,7 +10,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// waitLink waits until a node says that it reaches a peer by a link of some kind: direct, relay or none.
+// waitLink waits until a node reports the given link (direct, relay or none) for a live peer, and returns the peer.
 func waitLink(t *testing.T, n *cluster.Node, name string, link api.Link) api.Peer {
 	t.Helper()
 	var found api.Peer
@@ -22,23 +22,23 @@ func waitLink(t *testing.T, n *cluster.Node, name string, link api.Link) api.Pee
 			if found = p; p.Link == link && p.State == api.PeerAlive {
 				return nil
 			}
-			return fmt.Errorf("%s reaches %s, %s, by %s, want %s", n.Label(), name, p.State, p.Link, link)
+			return fmt.Errorf("%s reaches %s (%s) by link %s, want %s", n.Label(), name, p.State, p.Link, link)
 		}
 		return fmt.Errorf("%s does not know %s", n.Label(), name)
 	})
 	return found
 }
 
-// TestPartialMesh: three nodes of which two do not reach each other, both ways or one way, with a secret and without:
-// their pods do, over the third, and directly again within 15 seconds of the link's return.
+// TestPartialMesh: the link between two of three nodes is cut, in both directions or in one, with and without a secret.
+// Their pods reach each other through the third node, and directly again within 15 seconds after the link returns.
 func TestPartialMesh(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		oneWay bool
 		start  func(*testing.T, []*cluster.Node)
 	}{
-		{"plain, both ways", false, func(t *testing.T, nodes []*cluster.Node) { start(t, nodes) }},
-		{"sealed, one way", true, func(t *testing.T, nodes []*cluster.Node) { startSealed(t, nodes, newSecret(t)) }},
+		{"plain, both directions", false, func(t *testing.T, nodes []*cluster.Node) { start(t, nodes) }},
+		{"sealed, one direction", true, func(t *testing.T, nodes []*cluster.Node) { startSealed(t, nodes, newSecret(t)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := testContext(t)
@@ -48,7 +48,7 @@ func TestPartialMesh(t *testing.T) {
 			podA, podC := attach(t, a, "p"), attach(t, c, "p")
 			podA.reaches(t, podC.addr)
 			ping := podA.pinging(t, podC.addr)
-			ping.goesOn(t, 10)
+			ping.waitReplies(t, 10)
 			cut := a.Cut
 			if tt.oneWay {
 				cut = a.CutTo
@@ -63,7 +63,7 @@ func TestPartialMesh(t *testing.T) {
 				}
 			}
 			podA.reaches(t, podC.addr)
-			ping.goesOn(t, 20)
+			ping.waitReplies(t, 20)
 			if err := transfer(ctx, podA, podC, 4<<20); err != nil {
 				t.Error(err)
 			}
@@ -80,15 +80,15 @@ func TestPartialMesh(t *testing.T) {
 				}
 				return nil
 			})
-			ping.goesOn(t, 20)
+			ping.waitReplies(t, 20)
 			sent, lost := ping.stop(t)
-			t.Logf("%d of %d pings lost, one each 50 ms", lost, sent)
+			t.Logf("%d of %d pings lost, one every 50 ms", lost, sent)
 		})
 	}
 }
 
-// TestNATed: two nodes behind NATs of their own join, are reached by everybody's pods and by each other's, and give
-// addresses though nobody can dial them.
+// TestNATed: two nodes behind separate NATs join. All pods reach each other, and the two nodes lease addresses, although no
+// other node can dial them.
 func TestNATed(t *testing.T) {
 	ctx := testContext(t)
 	nodes := newNodes(t, "a", "b")
@@ -120,10 +120,10 @@ func TestNATed(t *testing.T) {
 			waitLink(t, n, name, api.LinkDirect)
 		}
 	}
-	t.Logf("what c says of its peers: %+v", query[[]api.Peer](t, nodes[2], "peers"))
-	// Nobody takes them for dead, though a minute's worth of probes goes by.
+	t.Logf("the peers of c: %+v", query[[]api.Peer](t, nodes[2], "peers"))
+	// All nodes stay alive over the next probes.
 	ping := pods[1].pinging(t, pods[2].addr)
-	ping.goesOn(t, 400)
+	ping.waitReplies(t, 400)
 	for _, n := range nodes {
 		for _, other := range nodes {
 			waitState(t, n, other.Label(), api.PeerAlive)

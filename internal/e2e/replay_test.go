@@ -9,12 +9,12 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestReplay: somebody has captured all that the nodes sent each other, from their first handshake on, and sends it to both
-// again, under his own address and under theirs. No frame arrives a second time, and nothing is disturbed.
+// TestReplay: an attacker has captured all datagrams between two nodes since their first handshake, and sends them to both
+// again, with its own source address and with theirs. No frame arrives a second time, and traffic is not disturbed.
 func TestReplay(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
-	stranger := labtest.AddHost(t, nodes[0].Lab(), "stranger")
-	singly(t, nodes)
+	attacker := labtest.AddHost(t, nodes[0].Lab(), "attacker")
+	disableBatching(t, nodes)
 	captures := captureUnderlay(t, nodes...)
 	startSealed(t, nodes, newSecret(t))
 	pods := reachingPods(t, nodes)
@@ -26,25 +26,25 @@ func TestReplay(t *testing.T) {
 	var all []packet
 	for _, c := range captures {
 		for _, p := range c.packets(t) {
-			if !p.outgoing { // the other host has it already
+			if !p.outgoing { // the capture of the other host has outgoing packets
 				all = append(all, p)
 			}
 		}
 	}
-	heard := datagrams(all, dataPort)
+	captured := datagrams(all, dataPort)
 	if n := byType(all); n[sealedFrame] < 400 || n[initiation] == 0 || n[response] == 0 {
-		t.Fatalf("by their first byte, the datagrams of the capture are %v; want frames, an initiation and a response", n)
+		t.Fatalf("the captured datagrams, by their first byte, are %v; want frames, an initiation and a response", n)
 	}
 	ping := pods[0].pinging(t, pods[1].addr)
-	ping.goesOn(t, 10)
+	ping.waitReplies(t, 10)
 	dropped := drops(t, nodes)
-	forge, own := newForger(t, stranger), netip.AddrPortFrom(stranger.Addr(), dataPort)
+	forge, own := newForger(t, attacker), netip.AddrPortFrom(attacker.Addr(), dataPort)
 	for _, forged := range []bool{false, true} {
-		for _, d := range heard {
+		for _, d := range captured {
 			for i, n := range nodes {
 				from := own
 				if forged {
-					// Where it was this node itself that sent it, its peer is who gives it back.
+					// Also for datagrams that this node itself sent: they seem to come from its peer.
 					from = netip.AddrPortFrom(nodes[1-i].Addr(), d.from.Port())
 				}
 				forge.send(t, from, netip.AddrPortFrom(n.Addr(), dataPort), d.payload)
@@ -53,10 +53,10 @@ func TestReplay(t *testing.T) {
 		for _, n := range nodes {
 			waitEmpty(t, n)
 		}
-		ping.goesOn(t, 10)
+		ping.waitReplies(t, 10)
 	}
-	if n := drops(t, nodes) - dropped; n < uint64(len(heard)) {
-		t.Errorf("only %d of %d datagrams that were sent again were counted as dropped", n, 4*len(heard))
+	if n := drops(t, nodes) - dropped; n < uint64(len(captured)) {
+		t.Errorf("only %d of %d replayed datagrams were counted as dropped", n, 4*len(captured))
 	}
 	for _, s := range streams {
 		s.send(t, 200)
@@ -65,7 +65,7 @@ func TestReplay(t *testing.T) {
 	ping.steady(t)
 }
 
-// drops returns how much nodes have dropped, for whatever reason.
+// drops returns the sum of all drop counters of the nodes.
 func drops(t *testing.T, nodes []*cluster.Node) (sum uint64) {
 	t.Helper()
 	for _, n := range nodes {

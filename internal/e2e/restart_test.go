@@ -7,21 +7,22 @@ import (
 	"weft/internal/api"
 )
 
-// TestSealedNodeComesBack kills a node under traffic, which leaves the others with keys that it has forgotten. Once it runs
-// again its pods answer, whether the others had noticed or not; meanwhile nothing is sent in the clear.
+// TestSealedNodeComesBack kills a node during traffic, so that the other node has a session that the restarted node does not
+// know. After the restart its pods answer, no matter whether the other node has noticed the crash. Nothing is sent in plain
+// text meanwhile.
 func TestSealedNodeComesBack(t *testing.T) {
 	nodes, pods := sealedPair(t)
 	captures := captureUnderlay(t, nodes...)
-	seen := talk(t, pods)
+	seen := exchangeMarks(t, pods)
 	ping := pods[0].pinging(t, pods[1].addr)
 	for _, noticed := range []bool{false, true} {
-		ping.goesOn(t, 5)
+		ping.waitReplies(t, 5)
 		nodes[1].Process().Kill()
 		if noticed {
 			waitState(t, nodes[0], "b", api.PeerDead)
 		}
 		upSealed(t, nodes, nodes[1])
-		ping.goesOn(t, 20)
+		ping.waitReplies(t, 20)
 		waitReady(t, nodes)
 		waitCarried(t, nodes, api.DatapathUserspace, aes)
 	}
@@ -31,8 +32,8 @@ func TestSealedNodeComesBack(t *testing.T) {
 	}
 }
 
-// TestWholeClusterRestarts: nodes that are all killed at once and come back find each other, their addresses and those of
-// their pods again, from disk alone and in whatever order.
+// TestWholeClusterRestarts kills all nodes and starts them again in another order. They connect and have their addresses and
+// leases again, from their state directories alone.
 func TestWholeClusterRestarts(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
@@ -40,7 +41,7 @@ func TestWholeClusterRestarts(t *testing.T) {
 	var before [][]api.Lease
 	for _, n := range nodes {
 		pods = append(pods, attach(t, n, "p"))
-		do(t, n, "ip", "allocate", "somebody")
+		do(t, n, "ip", "allocate", "operator")
 		before = append(before, query[[]api.Lease](t, n, "ip", "list"))
 	}
 	owners := query[api.IPAM](t, nodes[0], "ipam")
@@ -48,7 +49,7 @@ func TestWholeClusterRestarts(t *testing.T) {
 		n.Process().Kill()
 	}
 	for _, n := range []int{2, 0, 1} {
-		up(t, nodes[n], "--init-peers", "3") // no PEER: they know each other from before
+		up(t, nodes[n], "--init-peers", "3") // no PEER: they remember each other
 	}
 	waitReady(t, nodes)
 	for i, n := range nodes {

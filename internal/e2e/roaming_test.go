@@ -7,8 +7,8 @@ import (
 	"weft/internal/nettest/cluster"
 )
 
-// TestRoaming: from one moment on a node's data comes from another port, as behind a router that has lost its table and
-// maps anew. Traffic goes on, also where the old port does not lead to the node any more.
+// TestRoaming: the source port of a node's datagrams changes, as behind a NAT that has lost its table. Traffic continues,
+// also if datagrams to the old port do not reach the node any more.
 func TestRoaming(t *testing.T) {
 	for _, tt := range []struct{ name, old string }{
 		{"the old port still works", "accept"},
@@ -17,18 +17,18 @@ func TestRoaming(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes, pods := sealedPair(t)
 			ping := pods[0].pinging(t, pods[1].addr)
-			ping.goesOn(t, 10)
+			ping.waitReplies(t, 10)
 			remap(t, nodes[1], tt.old)
 			back := pods[1].pinging(t, pods[0].addr)
-			ping.goesOn(t, 20)
-			back.goesOn(t, 20)
-			bothWays(t, pods, 4<<20)
+			ping.waitReplies(t, 20)
+			back.waitReplies(t, 20)
+			transferBoth(t, pods, 4<<20)
 		})
 	}
 }
 
-// remap has a node's data come from port 7777, and go to it by that one; old says what becomes of data to the port from before.
-// It rewrites by header and not by connection, as tracked ones would keep the port that they have.
+// remap translates a node's data port to port 7777 in both directions. old is the nftables verdict for datagrams to the
+// former port. The rules rewrite headers instead of using NAT, because tracked connections would keep their port.
 func remap(t *testing.T, n *cluster.Node, old string) {
 	t.Helper()
 	nft := n.Command(testContext(t), "nft", "-f", "-")

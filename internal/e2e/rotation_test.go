@@ -13,8 +13,8 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestRotation: a cluster goes from one secret to the next under traffic, by way of files with both, by command and by signal.
-// Then the old one opens nothing, the new one does, and no log has either.
+// TestRotation: a cluster changes its secret during traffic, with files that have both secrets for a while, by command and
+// by signal. Afterwards only the new secret is accepted, and no log contains either.
 func TestRotation(t *testing.T) {
 	nodes := newNodes(t, "a", "b", "c")
 	older, newer := newSecret(t), newSecret(t)
@@ -22,14 +22,15 @@ func TestRotation(t *testing.T) {
 	pods := reachingPods(t, nodes)
 	waitCarried(t, nodes[:2], api.DatapathUserspace, aes)
 	ping := pods[0].pinging(t, pods[1].addr)
-	ping.goesOn(t, 15)
-	// No waiting between the nodes: until the last one has the new secret it does not understand the first.
+	ping.waitReplies(t, 15)
+	// The test does not wait between the nodes: until the last one has the new secret, it shares only the old one with the
+	// others.
 	for _, n := range nodes {
 		writeSecret(t, n, newer, older)
 		do(t, n, "reload")
 	}
 	waitReady(t, nodes)
-	ping.goesOn(t, 40)
+	ping.waitReplies(t, 40)
 	for _, n := range nodes {
 		writeSecret(t, n, newer)
 		if err := n.Process().Signal(syscall.SIGHUP); err != nil {
@@ -37,11 +38,11 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	waitReady(t, nodes)
-	ping.goesOn(t, 40)
+	ping.waitReplies(t, 40)
 	ping.steady(t)
 	waitCarried(t, nodes[:2], api.DatapathUserspace, aes)
 
-	// What a node has in its file now is what the others take.
+	// The others accept a node that starts with the new file.
 	nodes[2].Process().Kill()
 	upSealed(t, nodes, nodes[2])
 	waitReady(t, nodes)
@@ -56,17 +57,17 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	if n := query[api.Status](t, late, "status").Peers[api.PeerAlive]; n != 1 {
-		t.Errorf("the node with the old secret sees %d alive", n)
+		t.Errorf("the node with the old secret sees %d nodes alive", n)
 	}
 	waitReady(t, nodes)
 	for _, n := range append(nodes, late) {
 		for _, secret := range []string{older, newer} {
-			notLogged(t, n, strings.Fields(secret)[1], fmt.Sprintf("%x", secretKey(t, secret)))
+			requireNotLogged(t, n, strings.Fields(secret)[1], fmt.Sprintf("%x", secretKey(t, secret)))
 		}
 	}
 }
 
-// TestPassphrase: a line that a person made up is a secret too.
+// TestPassphrase: a passphrase works as a secret.
 func TestPassphrase(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	const passphrase = "correct horse battery staple"
@@ -74,12 +75,12 @@ func TestPassphrase(t *testing.T) {
 	reachingPods(t, nodes)
 	waitCarried(t, nodes, api.DatapathUserspace, aes)
 	for _, n := range nodes {
-		notLogged(t, n, passphrase)
+		requireNotLogged(t, n, passphrase)
 	}
 }
 
-// notLogged fails the test where a node has logged what stands for a secret.
-func notLogged(t *testing.T, n *cluster.Node, texts ...string) {
+// requireNotLogged fails the test if the log of a node contains one of texts.
+func requireNotLogged(t *testing.T, n *cluster.Node, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if strings.Contains(n.Process().Logs(), text) {
@@ -88,10 +89,10 @@ func notLogged(t *testing.T, n *cluster.Node, texts ...string) {
 	}
 }
 
-// TestBadSecretFile: a file that nobody should rely on is refused, at the start and at a reload, which then changes nothing.
+// TestBadSecretFile: an invalid secret file is refused, at the start and at a reload, which then changes nothing.
 func TestBadSecretFile(t *testing.T) {
 	nodes, pods := sealedPair(t)
-	stranger := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stranger"), bin)
+	outsider := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "outsider"), bin)
 	secret := newSecret(t)
 	for _, tt := range []struct {
 		name, text string
@@ -106,17 +107,17 @@ func TestBadSecretFile(t *testing.T) {
 		{"read by all", secret + "\n", 0o644},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, n := range []*cluster.Node{stranger, nodes[0]} {
+			for _, n := range []*cluster.Node{outsider, nodes[0]} {
 				if err := errors.Join(os.WriteFile(secretFile(n), []byte(tt.text), tt.mode), os.Chmod(secretFile(n), tt.mode)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			refused(t, stranger, nil, "--secret-file", "--secret-file", secretFile(stranger))
+			refused(t, outsider, nil, "--secret-file", "--secret-file", secretFile(outsider))
 			out, err := nodes[0].Do(testContext(t), "reload")
 			if err == nil || !strings.Contains(out, secretFile(nodes[0])) && !strings.Contains(out, "--secret-file") {
 				t.Errorf("weft reload: %q, %v; want a refusal that names the file", out, err)
 			}
-			notLogged(t, nodes[0], strings.Fields(secret)[1])
+			requireNotLogged(t, nodes[0], strings.Fields(secret)[1])
 		})
 	}
 	pods[0].reaches(t, pods[1].addr)

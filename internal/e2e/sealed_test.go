@@ -14,9 +14,9 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// talk has two pods send each other pings and a datagram with marks in them, and returns these, beside what else of the
-// pods' frames tells them apart.
-func talk(t *testing.T, pods []*pod) marks {
+// exchangeMarks makes two pods send each other pings and a datagram with marks. It returns these marks and others that occur
+// in frames of the pods: MAC addresses and IPv4 headers.
+func exchangeMarks(t *testing.T, pods []*pod) marks {
 	t.Helper()
 	pattern, text := rand.Text()[:16], rand.Text()
 	m := marks{"the pings' pattern " + pattern: []byte(pattern), "the datagrams' text " + text: []byte(text)}
@@ -41,7 +41,7 @@ func talk(t *testing.T, pods []*pod) marks {
 	return m
 }
 
-// addNames adds the names of nodes, which are in their gossip.
+// addNames adds the names of nodes, which occur in their gossip.
 func (m marks) addNames(nodes []*cluster.Node) {
 	for _, n := range nodes {
 		m["the name of "+n.Label()] = []byte(n.Label())
@@ -63,7 +63,7 @@ func (p *pod) mac(t *testing.T) (addr net.HardwareAddr) {
 	return addr
 }
 
-// readable fails the test unless every mark is in the packets.
+// readable fails the test unless every mark occurs in the packets.
 func (m marks) readable(t *testing.T, packets []packet) {
 	t.Helper()
 	found := m.in(packets)
@@ -74,17 +74,18 @@ func (m marks) readable(t *testing.T, packets []packet) {
 	}
 }
 
-// sealed fails the test where a mark is in the packets, one of them was for the kernel's path, or none was sealed.
+// sealed fails the test if a mark occurs in the packets, if one of them belongs to the kernel path, or if none is an
+// encrypted frame.
 func (m marks) sealed(t *testing.T, packets []packet) {
 	t.Helper()
 	for what, n := range m.in(packets) {
 		t.Errorf("%s can be read in %d of %d packets", what, n, len(packets))
 	}
 	if n := len(datagrams(packets, kernelPort)); n > 0 {
-		t.Errorf("%d datagrams of the kernel's path", n)
+		t.Errorf("%d datagrams of the kernel path", n)
 	}
 	if n := byType(packets); n[sealedFrame] == 0 || n[plainFrame] > 0 {
-		t.Errorf("no sealed frame, or a plain one; by their first byte there were %v", n)
+		t.Errorf("no encrypted frame, or a plain one; the datagrams by their first byte are %v", n)
 	}
 }
 
@@ -95,11 +96,11 @@ const (
 	initiation  = 0x16
 	response    = 0x17
 	cookie      = 0x18
-	unknown     = 0x19 // session
+	unknown     = 0x19 // unknown-session notice
 )
 
-// TestMarksAreReadWithoutSecret is the control of the tests of sealing: what they look for is found where nothing is
-// sealed, in userspace and on the kernel's path.
+// TestMarksAreReadWithoutSecret is the control experiment for the tests of encryption: all marks occur in the packets without
+// a secret, in userspace and on the kernel path.
 func TestMarksAreReadWithoutSecret(t *testing.T) {
 	for _, datapath := range []api.Datapath{api.DatapathUserspace, api.DatapathKernel} {
 		t.Run(string(datapath), func(t *testing.T) {
@@ -108,41 +109,41 @@ func TestMarksAreReadWithoutSecret(t *testing.T) {
 			start(t, nodes, "--datapath", string(datapath))
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, datapath, "")
-			seen := talk(t, pods)
+			seen := exchangeMarks(t, pods)
 			seen.addNames(nodes)
 			for i, c := range captures {
 				packets := c.packets(t)
 				seen.readable(t, packets)
 				if n := len(datagrams(packets, kernelPort)); (n > 0) != (datapath == api.DatapathKernel) {
-					t.Errorf("%s saw %d datagrams of the kernel's path", nodes[i].Label(), n)
+					t.Errorf("%s saw %d datagrams of the kernel path", nodes[i].Label(), n)
 				}
 			}
 		})
 	}
 }
 
-// TestNothingInTheClear: with a secret, nothing that tells of the pods is on the underlay from before the nodes start, over the crash
-// of one and a reload, and the kernel's path is never taken.
-func TestNothingInTheClear(t *testing.T) {
+// TestNothingInPlainText: with a secret, no data of pods is readable on the underlay, from before the nodes start, over the
+// crash of one and a reload. The kernel path is never used.
+func TestNothingInPlainText(t *testing.T) {
 	nodes := newNodes(t, "readable-a", "readable-b")
 	captures := captureUnderlay(t, nodes...)
 	secret := newSecret(t)
 	startSealed(t, nodes, secret)
 	pods := reachingPods(t, nodes)
 	waitCarried(t, nodes, api.DatapathUserspace, aes)
-	seen := talk(t, pods)
+	seen := exchangeMarks(t, pods)
 
 	ping := pods[0].pinging(t, pods[1].addr)
 	nodes[1].Process().Kill()
 	upSealed(t, nodes, nodes[1])
 	waitReady(t, nodes)
-	ping.goesOn(t, 10)
-	maps.Copy(seen, talk(t, pods))
+	ping.waitReplies(t, 10)
+	maps.Copy(seen, exchangeMarks(t, pods))
 	for _, n := range nodes {
 		do(t, n, "reload")
 	}
-	ping.goesOn(t, 10)
-	maps.Copy(seen, talk(t, pods))
+	ping.waitReplies(t, 10)
+	maps.Copy(seen, exchangeMarks(t, pods))
 	ping.stop(t)
 	for _, n := range nodes {
 		if err := n.Stop(); err != nil {
@@ -157,13 +158,13 @@ func TestNothingInTheClear(t *testing.T) {
 	}
 }
 
-// TestLeftOverDeviceIsNotUsed: the nodes ran without a secret and were killed, so that their VXLAN devices are still there and
-// carry frames. Once a node that was started with a secret answers, it sends nothing by that way.
+// TestLeftOverDeviceIsNotUsed: the nodes ran without a secret and were killed, so their VXLAN devices still exist and carry
+// frames. A node that is started with a secret sends nothing through the device from the moment when its daemon answers.
 func TestLeftOverDeviceIsNotUsed(t *testing.T) {
 	nodes, pods := pair(t)
 	waitCarried(t, nodes, api.DatapathKernel, "")
 	ping := pods[0].pinging(t, pods[1].addr)
-	ping.goesOn(t, 5)
+	ping.waitReplies(t, 5)
 	for _, n := range nodes {
 		n.Process().Kill()
 		if !slices.Contains(links(t, n.Host), kernelDevice) {
@@ -181,11 +182,11 @@ func TestLeftOverDeviceIsNotUsed(t *testing.T) {
 		captures[i] = captureUnderlay(t, n)[0]
 	}
 	waitReady(t, nodes)
-	ping.goesOn(t, 10)
+	ping.waitReplies(t, 10)
 	waitCarried(t, nodes, api.DatapathUserspace, aes)
-	seen := talk(t, pods)
+	seen := exchangeMarks(t, pods)
 	for _, c := range captures {
-		var sent []packet // what the other node did before it answered is not held against this one
+		var sent []packet // received packets do not count, because the other node may have sent them before its daemon answered
 		for _, p := range c.packets(t) {
 			if p.outgoing {
 				sent = append(sent, p)
@@ -195,7 +196,7 @@ func TestLeftOverDeviceIsNotUsed(t *testing.T) {
 	}
 }
 
-// waitAnswers waits until a node's daemon answers.
+// waitAnswers waits until the daemon of a node answers requests.
 func waitAnswers(t *testing.T, n *cluster.Node) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {

@@ -8,7 +8,8 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestSealedTransfers: what goes through TCP arrives as it was, sealed, over both underlays, in packets as long as they may be.
+// TestSealedTransfers: TCP streams arrive unchanged through encryption, over IPv4 and IPv6, and packets of the full MTU
+// pass.
 func TestSealedTransfers(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -36,7 +37,7 @@ func TestSealedTransfers(t *testing.T) {
 				}
 				labtest.Until(t, patience, func() error { return pingWhole(t, pods[i], pods[1-i], tt.mtu) })
 			}
-			bothWays(t, pods, 16<<20)
+			transferBoth(t, pods, 16<<20)
 		})
 	}
 }
@@ -47,19 +48,20 @@ func startSealed6(t *testing.T, nodes []*cluster.Node, args ...string) {
 	secret := newSecret(t)
 	for i, n := range nodes {
 		writeSecret(t, n, secret)
-		up(t, n, append([]string{"--secret-file", secretFile(n), "--advertise", n.Addr6().String(), nodes[1-i].Addr6().String()}, args...)...)
+		own := []string{"--secret-file", secretFile(n), "--advertise", n.Addr6().String(), nodes[1-i].Addr6().String()}
+		up(t, n, append(own, args...)...)
 	}
 	waitReady(t, nodes)
 }
 
-// TestSealedTransfersWithLoss: a sealed datagram that is lost costs its own segment.
+// TestSealedTransfersWithLoss: a lost encrypted datagram loses one segment only.
 func TestSealedTransfersWithLoss(t *testing.T) {
 	nodes, pods := sealedPair(t)
-	singly(t, nodes)
+	disableBatching(t, nodes)
 	for _, n := range nodes {
 		lose(t, n, 10)
 	}
-	bothWays(t, pods, 16<<20)
+	transferBoth(t, pods, 16<<20)
 }
 
 // TestSealedPathShrinks is TestPathShrinks with a secret.

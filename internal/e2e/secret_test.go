@@ -13,13 +13,13 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// Ciphers, as flags and answers name them.
+// Names of ciphers in flags and output.
 const (
 	aes    = "aes-256-gcm"
 	chacha = "chacha20-poly1305"
 )
 
-// newSecret returns what "weft secret generate" prints.
+// newSecret returns the output of "weft secret generate".
 func newSecret(t *testing.T) string {
 	t.Helper()
 	secret, err := cluster.GenerateSecret(testContext(t), bin)
@@ -29,7 +29,7 @@ func newSecret(t *testing.T) string {
 	return secret
 }
 
-// secretKey returns the bytes that a generated secret stands for.
+// secretKey returns the decoded bytes of a generated secret.
 func secretKey(t *testing.T, secret string) []byte {
 	t.Helper()
 	_, text, _ := strings.Cut(secret, " ")
@@ -40,10 +40,10 @@ func secretKey(t *testing.T, secret string) []byte {
 	return key
 }
 
-// secretFile is where a node's secret is.
+// secretFile returns the path of a node's secret file.
 func secretFile(n *cluster.Node) string { return filepath.Join(n.Dir(), "secret") }
 
-// writeSecret writes a node's secret file, a secret a line; the daemon reads it when it starts or is told to.
+// writeSecret writes a node's secret file, with one line per secret. The daemon reads it at the start and at a reload.
 func writeSecret(t *testing.T, n *cluster.Node, secrets ...string) {
 	t.Helper()
 	if err := os.WriteFile(secretFile(n), []byte(strings.Join(secrets, "\n")+"\n"), 0o600); err != nil {
@@ -51,7 +51,7 @@ func writeSecret(t *testing.T, n *cluster.Node, secrets ...string) {
 	}
 }
 
-// upSealed starts one of nodes, which know each other, with its secret file as it is, and does not wait.
+// upSealed starts n with its present secret file and with the other nodes as peers, and does not wait until it is ready.
 func upSealed(t *testing.T, nodes []*cluster.Node, n *cluster.Node, args ...string) {
 	t.Helper()
 	up(t, n, append(append([]string{"--secret-file", secretFile(n)}, args...), others(nodes, n)...)...)
@@ -75,7 +75,7 @@ func sealedPair(t *testing.T, args ...string) (nodes []*cluster.Node, pods []*po
 	return nodes, reachingPods(t, nodes)
 }
 
-// reachingPods attaches a pod to each of two nodes and waits until they reach each other.
+// reachingPods attaches a pod to the first two nodes and waits until the pods reach each other.
 func reachingPods(t *testing.T, nodes []*cluster.Node) []*pod {
 	t.Helper()
 	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
@@ -84,8 +84,7 @@ func reachingPods(t *testing.T, nodes []*cluster.Node) []*pod {
 	return pods
 }
 
-// waitCarried waits until two nodes carry frames to each other by a datapath, sealed by a cipher or, where that is empty,
-// not at all.
+// waitCarried waits until two nodes use the given datapath and cipher for each other; an empty cipher means no encryption.
 func waitCarried(t *testing.T, nodes []*cluster.Node, datapath api.Datapath, cipher api.Cipher) {
 	t.Helper()
 	for i, n := range nodes {
@@ -98,7 +97,7 @@ func waitCarried(t *testing.T, nodes []*cluster.Node, datapath api.Datapath, cip
 				if p.Datapath == datapath && p.Cipher == cipher && p.Encrypted == (cipher != "") {
 					return nil
 				}
-				return fmt.Errorf("%s carries %s by %s, encrypted %t, cipher %q; want %s, cipher %q",
+				return fmt.Errorf("the datapath of %s to %s is %s, encrypted %t, cipher %q; want %s, cipher %q",
 					n.Label(), to, p.Datapath, p.Encrypted, p.Cipher, datapath, cipher)
 			}
 			return fmt.Errorf("%s does not know %s", n.Label(), to)
@@ -106,12 +105,12 @@ func waitCarried(t *testing.T, nodes []*cluster.Node, datapath api.Datapath, cip
 	}
 }
 
-// waitWarning waits until a node warns of something, in words that have the given ones among them in any case.
+// waitWarning waits until a node has a warning that contains words; upper and lower case are the same.
 func waitWarning(t *testing.T, n *cluster.Node, words string) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
 		var s api.Status
-		if err := n.Query(testContext(t), &s, "status"); err != nil { // it may just have been started
+		if err := n.Query(testContext(t), &s, "status"); err != nil { // the daemon may not answer yet
 			return err
 		}
 		for _, w := range s.Warnings {
@@ -119,6 +118,6 @@ func waitWarning(t *testing.T, n *cluster.Node, words string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s warns of %q; want a warning with %q", n.Label(), s.Warnings, words)
+		return fmt.Errorf("the warnings of %s are %q; want one with %q", n.Label(), s.Warnings, words)
 	})
 }

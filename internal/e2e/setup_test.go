@@ -20,10 +20,10 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// patience is how long anything may take before a test gives up; nothing is measured by it.
+// patience is the timeout of all waits. It is generous: tests do not measure durations with it.
 const patience = 30 * time.Second
 
-// Folders with the programs under test: weft itself, and the plugin and what drives it.
+// Folders with the programs under test: weft itself, and the CNI plugin with the tools that call it.
 var bin, plugins string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -41,7 +41,7 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building the program under test: %v\n%s", err, out)
 		return 1
 	}
-	// The plugin is called weft as well: it has a folder of its own.
+	// The plugin is called weft as well, so it needs a separate folder.
 	plugins = filepath.Join(dir, "plugins")
 	if err := errors.Join(os.Mkdir(plugins, 0o700), cnitest.Build(context.Background(), plugins)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -51,7 +51,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// testContext ends with the test, and before go test's own timeout.
+// testContext returns a context that ends with the test, at the latest after three minutes, which is before the timeout of
+// go test.
 func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -59,7 +60,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// newNodes returns idle nodes on hosts of the given names.
+// newNodes returns nodes on new hosts with the given names, without daemons yet.
 func newNodes(t *testing.T, names ...string) []*cluster.Node {
 	t.Helper()
 	lab := labtest.New(t, nettest.Config{})
@@ -70,7 +71,7 @@ func newNodes(t *testing.T, names ...string) []*cluster.Node {
 	return nodes
 }
 
-// nodeOn returns an idle node on a host.
+// nodeOn returns a node on a host, without a daemon yet. If the test fails, its log is printed.
 func nodeOn(t *testing.T, h *nettest.Host) *cluster.Node {
 	t.Helper()
 	n := cluster.NewNode(h, bin)
@@ -82,7 +83,7 @@ func nodeOn(t *testing.T, h *nettest.Host) *cluster.Node {
 	return n
 }
 
-// up starts a node and does not wait.
+// up starts the daemon of a node and does not wait until it is ready.
 func up(t *testing.T, n *cluster.Node, args ...string) {
 	t.Helper()
 	if err := n.Up(args...); err != nil {
@@ -90,7 +91,7 @@ func up(t *testing.T, n *cluster.Node, args ...string) {
 	}
 }
 
-// do runs a weft command that has to work.
+// do runs a weft command that must succeed, and returns its output.
 func do(t *testing.T, n *cluster.Node, args ...string) string {
 	t.Helper()
 	out, err := n.Do(testContext(t), args...)
@@ -100,7 +101,7 @@ func do(t *testing.T, n *cluster.Node, args ...string) string {
 	return out
 }
 
-// query runs a weft command with --json that has to work.
+// query runs a weft command with --json that must succeed, and returns its decoded output.
 func query[Doc any](t *testing.T, n *cluster.Node, args ...string) (doc Doc) {
 	t.Helper()
 	if err := n.Query(testContext(t), &doc, args...); err != nil {
@@ -109,7 +110,7 @@ func query[Doc any](t *testing.T, n *cluster.Node, args ...string) (doc Doc) {
 	return doc
 }
 
-// start starts nodes that all know each other, at the same instant, and waits until they are one network.
+// start starts nodes with each other as peers, at the same time, and waits until they are one network.
 func start(t *testing.T, nodes []*cluster.Node, args ...string) {
 	t.Helper()
 	for _, n := range nodes {
@@ -118,6 +119,7 @@ func start(t *testing.T, nodes []*cluster.Node, args ...string) {
 	waitReady(t, nodes)
 }
 
+// waitReady waits until all nodes see all of them alive and are ready.
 func waitReady(t *testing.T, nodes []*cluster.Node) {
 	t.Helper()
 	for _, n := range nodes {
@@ -142,10 +144,10 @@ type pod struct {
 	*nettest.Pod
 	node  *cluster.Node
 	addr  netip.Addr   // the first of addrs
-	addrs []netip.Addr // one of each range
+	addrs []netip.Addr // one per range
 }
 
-// attach makes a pod on a node and joins it to the overlay.
+// attach creates a pod on a node and attaches it to the overlay.
 func attach(t *testing.T, n *cluster.Node, name string, args ...string) *pod {
 	t.Helper()
 	p := labtest.AddPod(t, n.Host, name)
@@ -156,7 +158,7 @@ func attach(t *testing.T, n *cluster.Node, name string, args ...string) *pod {
 	return &pod{p, n, addrs[0], addrs}
 }
 
-// reaches waits until pings from p to all the addresses are answered.
+// reaches waits until p gets replies to pings from all the addresses.
 func (p *pod) reaches(t *testing.T, to ...netip.Addr) {
 	t.Helper()
 	for _, addr := range to {
@@ -164,7 +166,7 @@ func (p *pod) reaches(t *testing.T, to ...netip.Addr) {
 	}
 }
 
-// waitState waits until a node sees the peer called name in a state.
+// waitState waits until a node reports the given state for the peer called name.
 func waitState(t *testing.T, n *cluster.Node, name string, state api.PeerState) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
@@ -180,12 +182,12 @@ func waitState(t *testing.T, n *cluster.Node, name string, state api.PeerState) 
 	})
 }
 
-// links returns the interfaces of a host, as "ip" names them.
+// links returns the sorted names of the interfaces of a host.
 func links(t *testing.T, h *nettest.Host) []string {
 	t.Helper()
 	var names []string
 	for line := range strings.Lines(labtest.Run(t, h.Space, "ip", "-brief", "link")) {
-		name, _, _ := strings.Cut(strings.Fields(line)[0], "@") // behind which "ip" has the other end
+		name, _, _ := strings.Cut(strings.Fields(line)[0], "@") // after the @, "ip" prints the other end
 		names = append(names, name)
 	}
 	slices.Sort(names)

@@ -6,8 +6,8 @@ import (
 	"weft/internal/api"
 )
 
-// TestTrustedSubnets: what goes between two nodes that both trust the other's underlay is not sealed, by the datapath that
-// there would be without a secret; where only one does, it is.
+// TestTrustedSubnets: traffic between two nodes that both trust the subnet of the other is not encrypted, and uses the same
+// datapath as without a secret. If only one of them trusts the other, it is encrypted.
 func TestTrustedSubnets(t *testing.T) {
 	const trust = "--trusted-subnets=192.168.77.0/24"
 	for _, tt := range []struct {
@@ -32,7 +32,7 @@ func TestTrustedSubnets(t *testing.T) {
 			waitReady(t, nodes)
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, tt.datapath, tt.cipher)
-			seen := talk(t, pods)
+			seen := exchangeMarks(t, pods)
 			for _, c := range captures {
 				packets := c.packets(t)
 				if tt.cipher != "" {
@@ -41,13 +41,13 @@ func TestTrustedSubnets(t *testing.T) {
 				}
 				seen.readable(t, packets)
 				if n := len(datagrams(packets, kernelPort)); (n > 0) != (tt.datapath == api.DatapathKernel) {
-					t.Errorf("%d datagrams of the kernel's path", n)
+					t.Errorf("%d datagrams of the kernel path", n)
 				}
 				if n := byType(packets); tt.datapath == api.DatapathUserspace && n[plainFrame] == 0 {
-					t.Errorf("no plain frame; by their first byte there were %v", n)
+					t.Errorf("no plain frame; the datagrams by their first byte are %v", n)
 				}
 				if n := (marks{"the secret": []byte(secret), "its key": secretKey(t, secret)}).in(packets); len(n) > 0 {
-					t.Errorf("in the clear: %v", n)
+					t.Errorf("readable: %v", n)
 				}
 			}
 		})

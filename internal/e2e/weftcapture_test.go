@@ -14,7 +14,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// captureWhile runs "weft capture" with the given arguments while traffic is made again and again, until it ends by itself.
+// captureWhile runs "weft capture" with the given arguments and calls traffic repeatedly until the command ends.
 func captureWhile(t *testing.T, n *cluster.Node, traffic func() error, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -42,8 +42,8 @@ func captureWhile(t *testing.T, n *cluster.Node, traffic func() error, args ...s
 
 var errNotYet = errors.New("not yet")
 
-// TestWeftCapture: frames are seen unsealed on the way to a peer and from it, whether the router carries them sealed or the kernel
-// does; as text, and as a file whose interfaces are peers.
+// TestWeftCapture: a capture shows frames to and from a peer in plain text, for the encrypted userspace path and for the
+// kernel path, as text and as a file. The interfaces in the file are peers.
 func TestWeftCapture(t *testing.T) {
 	for _, name := range []string{"sealed", "kernel"} {
 		t.Run(name, func(t *testing.T) {
@@ -62,12 +62,12 @@ func TestWeftCapture(t *testing.T) {
 			ping := func() error { return cluster.Ping(testContext(t), from.Space, to.addr) }
 			labtest.Until(t, patience, ping)
 
-			text, said := captureWhile(t, nodes[0], ping, "-c", "4", "--peer", "b", "icmp", "and", "host", to.addr.String())
+			text, summary := captureWhile(t, nodes[0], ping, "-c", "4", "--peer", "b", "icmp", "and", "host", to.addr.String())
 			sent := "to b: " + from.addr.String() + " > " + to.addr.String() + " ICMP EchoRequest"
 			back := "from b: " + to.addr.String() + " > " + from.addr.String() + " ICMP EchoReply"
 			if !strings.Contains(text, sent) || !strings.Contains(text, back) || strings.Count(text, "\n") != 4 ||
-				!strings.Contains(said, "4 frames captured, 0 left out") {
-				t.Errorf("it printed\n%sand said %s; want %q and %q in 4 lines", text, said, sent, back)
+				!strings.Contains(summary, "4 frames captured, 0 left out") {
+				t.Errorf("the output is\n%sand the summary %s; want %q and %q in 4 lines", text, summary, sent, back)
 			}
 
 			path := filepath.Join(t.TempDir(), "x.pcapng")
@@ -86,18 +86,18 @@ func TestWeftCapture(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f.Way.Peer != "a" || !strings.HasPrefix(f.Way.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
-					t.Errorf("%+v: %s", f.Way, pcapng.Text(f.Data, f.Length))
+				if f.Path.Peer != "a" || !strings.HasPrefix(f.Path.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
+					t.Errorf("%+v: %s", f.Path, pcapng.Text(f.Data, f.Length))
 				}
 			}
 			if out := labtest.Run(t, nodes[1].Space, "tcpdump", "-nr", path); strings.Count(out, "ICMP echo") != 4 {
-				t.Errorf("tcpdump reads\n%s", out)
+				t.Errorf("tcpdump prints\n%s", out)
 			}
 		})
 	}
 }
 
-// TestWeftCaptureRefuses: what cannot be meant is refused by name before anything runs.
+// TestWeftCaptureRefuses: a capture with wrong arguments fails with an error that names the argument.
 func TestWeftCaptureRefuses(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
@@ -108,12 +108,12 @@ func TestWeftCaptureRefuses(t *testing.T) {
 		{[]string{"tcp", "prot", "80"}, `"prot" (word 2)`},
 		{[]string{"-w", filepath.Join(t.TempDir(), "none", "x.pcapng")}, "--write: open"},
 		{[]string{"-w", "/dev/full", "-c", "1", "arp"}, "--write: write /dev/full: no space left on device"},
-		{[]string{"--peer", "nobody"}, "no peer alive is called"},
+		{[]string{"--peer", "none"}, "no peer alive is called"},
 		{[]string{"--snaplen", "-1"}, "--snaplen"},
 	} {
 		out, err := n.Do(testContext(t), append([]string{"capture"}, c.args...)...)
 		if err == nil || !strings.Contains(out, c.says) {
-			t.Errorf("weft capture %v: %v, %s; want it to say %s", c.args, err, out, c.says)
+			t.Errorf("weft capture %v: %v, %s; want an error with %s", c.args, err, out, c.says)
 		}
 	}
 }

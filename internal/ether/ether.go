@@ -1,4 +1,4 @@
-// Package ether holds the little of Ethernet that every layer of weft shares: addresses and the 14-byte header.
+// Package ether has the parts of Ethernet that all layers of weft share: addresses and the 14-byte header.
 package ether
 
 import (
@@ -14,7 +14,7 @@ import (
 // HeaderLen is the length of an untagged Ethernet II header: destination, source, EtherType.
 const HeaderLen = 14
 
-// EtherTypes that weft looks at (IEEE 802 numbers).
+// EtherTypes that weft handles (IEEE 802 numbers).
 const (
 	TypeIPv4 = 0x0800
 	TypeARP  = 0x0806
@@ -47,8 +47,8 @@ func ParseAddr(s string) (Addr, error) {
 	return Addr(hw), nil
 }
 
-// FromIP returns the MAC address that an interface with the overlay address ip gets: the same on every node,
-// so that a pod which takes over an address is found through neighbour caches that still hold its predecessor.
+// FromIP returns the MAC address for an interface with the overlay address ip. It is the same on every node, so that
+// neighbor caches stay correct when another pod gets the address.
 func FromIP(ip netip.Addr) Addr {
 	var a Addr
 	ip = ip.Unmap()
@@ -71,10 +71,10 @@ func Destination(frame []byte) Addr { return Addr(frame[0:6]) }
 // Source returns the source address of frame, which must hold HeaderLen bytes.
 func Source(frame []byte) Addr { return Addr(frame[6:12]) }
 
-// Type returns the EtherType of frame, which must hold HeaderLen bytes; a VLAN tag is not looked through.
+// Type returns the EtherType of frame, which must hold HeaderLen bytes: that of the tag in a frame with a VLAN tag.
 func Type(frame []byte) uint16 { return binary.BigEndian.Uint16(frame[12:14]) }
 
-// IsMulticast reports whether a is a group address; the broadcast address is one.
+// IsMulticast reports whether a is a group address, including the broadcast address.
 func (a Addr) IsMulticast() bool { return a[0]&1 == 1 }
 
 // IsZero reports whether a is 00:00:00:00:00:00, which no interface has.
@@ -103,7 +103,7 @@ func (a Addr) String() string {
 	return string(b[:])
 }
 
-// MarshalText implements encoding.TextMarshaler with the form of String.
+// MarshalText implements encoding.TextMarshaler in the format of String.
 func (a Addr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler through ParseAddr.

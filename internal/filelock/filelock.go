@@ -1,4 +1,5 @@
-// Package filelock lets one process at a time do something on a host: the next takes its turn when the one before has ended, however it did.
+// Package filelock provides a lock between the processes of a host: a file that one process at a time holds. The kernel
+// releases the lock when its holder ends, also after a crash.
 package filelock
 
 import (
@@ -11,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pause is how often a process that waits looks: it is part of what pods lose at an upgrade.
-const pause = 10 * time.Millisecond
+// pollInterval is the time between two attempts to get the lock. It is short, because it adds to the time without
+// a datapath at an upgrade.
+const pollInterval = 10 * time.Millisecond
 
-// Take returns once no other process holds the file at path, which is made if it is missing; release lets the next one. The kernel
-// releases for a process that ends. The error is ctx's where that ends first.
-func Take(ctx context.Context, path string) (release func(), err error) {
+// Acquire blocks until it holds an exclusive lock (flock(2)) on the file at path, which is created if it is missing.
+// The caller holds the lock until it calls release, which must be called once. If ctx ends first, the error wraps
+// that of ctx.
+func Acquire(ctx context.Context, path string) (release func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("filelock: %w", err)
@@ -32,7 +35,7 @@ func Take(ctx context.Context, path string) (release func(), err error) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(pause):
+		case <-time.After(pollInterval):
 		}
 	}
 }

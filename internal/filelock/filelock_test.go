@@ -9,20 +9,20 @@ import (
 	"weft/internal/filelock"
 )
 
-func TestTake(t *testing.T) {
+func TestAcquire(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	release, err := filelock.Take(t.Context(), path)
+	release, err := filelock.Acquire(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := filelock.Take(ended, path); !errors.Is(err, context.Canceled) {
-		t.Errorf("Take while another has its turn: %v", err)
+	if _, err := filelock.Acquire(ended, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("Acquire while another holds the lock: %v", err)
 	}
 	next := make(chan error)
 	go func() {
-		release, err := filelock.Take(t.Context(), path)
+		release, err := filelock.Acquire(t.Context(), path)
 		if err == nil {
 			release()
 		}
@@ -32,7 +32,7 @@ func TestTake(t *testing.T) {
 	if err := <-next; err != nil {
 		t.Error(err)
 	}
-	if _, err := filelock.Take(t.Context(), filepath.Join(t.TempDir(), "no", "folder")); err == nil {
-		t.Error("a file that cannot be made is held")
+	if _, err := filelock.Acquire(t.Context(), filepath.Join(t.TempDir(), "no", "folder")); err == nil {
+		t.Error("acquired a file that cannot be created")
 	}
 }

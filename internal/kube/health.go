@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/kube/firewall"
 	"weft/internal/kube/policy"
+	"weft/internal/metricdef"
 )
 
 // check is one condition of the node being ready for new pods.
@@ -79,12 +80,14 @@ func (a *Agent) healthHandler() http.Handler {
 // drops collects the number of packets that policies have dropped.
 type drops struct{ filter firewall.Firewall }
 
-// dropsDesc is the agent's only metric of its own.
-var dropsDesc = prometheus.NewDesc("weft_policy_dropped_packets_total",
-	"Packets that network policies have dropped.", []string{"direction"}, nil)
+// Metrics of the agent.
+var (
+	metrics        metricdef.Table
+	droppedPackets = metrics.Counter("policy_dropped_packets_total", "Packets that network policies have dropped.", "direction")
+)
 
 // Describe implements prometheus.Collector.
-func (drops) Describe(ch chan<- *prometheus.Desc) { ch <- dropsDesc }
+func (drops) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (d drops) Collect(ch chan<- prometheus.Metric) {
@@ -92,10 +95,10 @@ func (d drops) Collect(ch chan<- prometheus.Metric) {
 	defer cancel()
 	dropped, err := d.filter.Dropped(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(dropsDesc, err)
+		ch <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
 		return
 	}
 	for _, direction := range []policy.Direction{policy.Ingress, policy.Egress} {
-		ch <- prometheus.MustNewConstMetric(dropsDesc, prometheus.CounterValue, float64(dropped[direction]), direction.String())
+		droppedPackets.Send(ch, float64(dropped[direction]), direction.String())
 	}
 }

@@ -106,7 +106,7 @@ func TestInstallOrder(t *testing.T) {
 	}
 }
 
-// TestAPIServersAreRemembered: the stored addresses are dialled if the address of the Service does not work.
+// TestAPIServersAreRemembered: the stored addresses are dialed if the address of the Service does not work.
 func TestAPIServersAreRemembered(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// sysNet is where the kernel has the network settings of the reading thread's namespace.
+// sysNet is the folder of the network settings of the calling thread's namespace.
 const sysNet = "/proc/sys/net"
 
-// EnableForwarding lets the host route between its interfaces, as it must for pods that reach the world through it,
-// for each family that is wanted.
+// EnableForwarding turns on routing between the interfaces of the host, for IPv4, IPv6 or both. Pods need it to reach other
+// networks through the host.
 //
-// A router ignores router advertisements unless told otherwise (accept_ra 2 in the kernel's ip-sysctl.rst); a host
-// that has its default route from one would lose it, so the interfaces that accept them keep doing so.
+// With IPv6 forwarding the kernel ignores router advertisements unless accept_ra is 2 (ip-sysctl.rst). A host with a default
+// route from an advertisement would lose it, so accept_ra becomes 2 on interfaces that accept advertisements.
 func EnableForwarding(v4, v6 bool) error { return enableForwarding(sysNet, v4, v6) }
 
 func enableForwarding(root string, v4, v6 bool) error {
@@ -38,7 +38,7 @@ func enableForwarding(root string, v4, v6 bool) error {
 	return TurnOn(path)
 }
 
-// keepAdvertisements raises accept_ra from 1, "unless forwarding", to 2, "always".
+// keepAdvertisements changes accept_ra from 1 ("unless forwarding") to 2 ("always") on all interfaces.
 func keepAdvertisements(root string) error {
 	paths, err := filepath.Glob(filepath.Join(root, "ipv6/conf/*/accept_ra"))
 	if err != nil {
@@ -46,7 +46,7 @@ func keepAdvertisements(root string) error {
 	}
 	for _, path := range paths {
 		on, err := isOn(path)
-		if errors.Is(err, fs.ErrNotExist) { // the interface has gone
+		if errors.Is(err, fs.ErrNotExist) { // the interface was removed
 			continue
 		} else if err != nil {
 			return err
@@ -60,7 +60,7 @@ func keepAdvertisements(root string) error {
 	return nil
 }
 
-// TurnOn writes 1 where that is not there yet, so that a read-only /proc/sys with the right values is good enough.
+// TurnOn writes 1 to the file of a setting. It does not write if the value is 1 already, so /proc/sys may be read-only then.
 func TurnOn(path string) error {
 	on, err := isOn(path)
 	if err != nil || on {
@@ -69,18 +69,18 @@ func TurnOn(path string) error {
 	return write(path, "1")
 }
 
-// isOn reports whether the setting is 1.
+// isOn reports whether a setting is 1.
 func isOn(path string) (bool, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return false, fmt.Errorf("masq: reading a network setting: %w", err)
+		return false, fmt.Errorf("masq: read network setting: %w", err)
 	}
 	return strings.TrimSpace(string(text)) == "1", nil
 }
 
 func write(path, value string) error {
 	if err := os.WriteFile(path, []byte(value), 0); err != nil {
-		return fmt.Errorf("masq: changing a network setting: %w", err)
+		return fmt.Errorf("masq: change network setting: %w", err)
 	}
 	return nil
 }

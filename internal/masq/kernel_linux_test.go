@@ -14,7 +14,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// do calls f with a Firewall in the host's namespace.
+// do calls f with a Firewall in the host's network namespace.
 func do(t *testing.T, h *nettest.Host, f func(fw *masq.NFT) error) {
 	t.Helper()
 	err := h.Do(func() error {
@@ -29,7 +29,7 @@ func do(t *testing.T, h *nettest.Host, f func(fw *masq.NFT) error) {
 	}
 }
 
-// addPod puts a pod behind a bridge of the host.
+// addPod adds a pod to a bridge of the host.
 func addPod(t *testing.T, h *nettest.Host) *nettest.Pod {
 	t.Helper()
 	p := labtest.AddPod(t, h, "pod")
@@ -55,7 +55,7 @@ func addPod(t *testing.T, h *nettest.Host) *nettest.Pod {
 	return p
 }
 
-// seenAs returns the address that a datagram from the pod has when it reaches a server elsewhere.
+// seenAs returns the source address that a server on another host sees for a datagram of the pod.
 func seenAs(t *testing.T, from *nettest.Space, server *nettest.Space, at netip.Addr) (netip.Addr, error) {
 	t.Helper()
 	var conn *net.UDPConn
@@ -111,9 +111,9 @@ func TestMasquerade(t *testing.T) {
 	expect(b.Space, b.Addr6(), a.Addr6())
 	pod4, pod6 := netip.MustParseAddr("10.32.0.2"), netip.MustParseAddr("fd32::2")
 	expect(a.Space, netip.MustParseAddr("10.32.0.1"), pod4)
-	expect(a.Space, a.Addr(), pod4) // on the host itself nothing leaves
+	expect(a.Space, a.Addr(), pod4) // packets to the host itself do not leave it
 
-	// Inside the overlay the source stays, even where the underlay carries it.
+	// Inside the overlay the source address stays, also when the underlay carries the packet.
 	labtest.Run(t, p.Space, "ip", "route", "add", "10.33.0.1", "via", "10.32.0.1")
 	labtest.Run(t, b.Space, "ip", "addr", "add", "10.33.0.1/32", "dev", "lo")
 	labtest.Run(t, b.Space, "ip", "route", "add", "10.32.0.2", "via", a.Addr().String())

@@ -1,7 +1,7 @@
-// Package masq lets the overlay's pods talk to the world outside: what leaves the overlay through a host takes that
-// host's address.
+// Package masq lets pods of the overlay connect to other networks: packets that leave the overlay through a host get the source
+// address of that host.
 //
-// The rules are a table of their own in nftables, called weft, that is replaced as a whole in one transaction:
+// The rules are in a table of nftables, called weft, that is replaced as a whole in one transaction:
 //
 //	table inet weft {
 //	    set overlay4 { type ipv4_addr; flags interval; elements = { 10.32.0.0/12 } }
@@ -26,29 +26,29 @@ import (
 // Table is the name of the table in nftables. Nothing else may use it.
 const Table = "weft"
 
-// ErrNoNFT says that the host has no nft program, or one that does not work.
+// ErrNoNFT means that the nft program is missing or does not work.
 var ErrNoNFT = errors.New("masq: the nft program is missing or does not work")
 
-// Hint is the mend for ErrNoNFT, a sentence for people.
+// Hint is the remedy for ErrNoNFT, as a sentence for the operator.
 const Hint = "install the nftables package or start with --no-masquerade"
 
-// Ruleset says what is to be masqueraded.
+// Ruleset determines which packets are masqueraded.
 type Ruleset struct {
-	// Ranges are the overlay's, of either family. None means that nothing is masqueraded.
+	// Ranges are the ranges of the overlay, of both families. Without ranges nothing is masqueraded.
 	Ranges []netip.Prefix
-	// Bridge is the interface that the pods are behind; what leaves through it keeps its source. Empty: there is none.
+	// Bridge is the interface of the pods. Packets that leave through it keep their source address. Empty: there is none.
 	Bridge string
 }
 
-// Firewall is a host's table of rules. Its methods may be called concurrently.
+// Firewall is the table of rules of a host. Its methods may be called concurrently.
 type Firewall interface {
-	// Apply makes r the table's only content, whatever it was; on an error it stays as it was.
+	// Apply replaces the content of the table by r. On an error the table stays unchanged.
 	Apply(ctx context.Context, r Ruleset) error
-	// Remove removes the table. That there is none is success.
+	// Remove removes the table. It succeeds if there is none.
 	Remove(ctx context.Context) error
 }
 
-// Validate reports what is wrong with r.
+// Validate returns an error if a range or the name of the bridge is invalid.
 func (r Ruleset) Validate() error {
 	for i, p := range r.Ranges {
 		if !p.IsValid() || p.Addr().Is4In6() {
@@ -59,7 +59,7 @@ func (r Ruleset) Validate() error {
 		}
 	}
 	for _, c := range r.Bridge {
-		if c <= ' ' || c > '~' || c == '"' || c == '*' { // nft's quotes have no escapes, and * matches more
+		if c <= ' ' || c > '~' || c == '"' || c == '*' { // nft has no escapes in quotes, and * is a wildcard
 			return fmt.Errorf("masq: bad bridge name %q", r.Bridge)
 		}
 	}

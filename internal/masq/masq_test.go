@@ -18,7 +18,7 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 	return out
 }
 
-// newFake returns a Firewall over tables in memory.
+// newFake returns a Firewall with tables in memory.
 func newFake(halves ...half) (*NFT, *knftables.Fake) {
 	family := knftables.InetFamily
 	if len(halves) == 1 {
@@ -87,7 +87,8 @@ func TestValidate(t *testing.T) {
 		{Bridge: "we*"},
 	} {
 		fw, fake := newFake(half4, half6)
-		if err := fw.Apply(t.Context(), r); err == nil || !strings.HasPrefix(err.Error(), "masq: bad") && !strings.Contains(err.Error(), "overlaps") {
+		err := fw.Apply(t.Context(), r)
+		if err == nil || !strings.HasPrefix(err.Error(), "masq: bad") && !strings.Contains(err.Error(), "overlaps") {
 			t.Errorf("Apply(%+v) = %v", r, err)
 		}
 		if fake.Dump() != "" {
@@ -144,6 +145,6 @@ func TestEnableForwarding(t *testing.T) {
 		expect(want)
 	}
 	if err := enableForwarding(t.TempDir(), true, false); err == nil {
-		t.Error("no error where the settings are missing")
+		t.Error("no error without the settings")
 	}
 }

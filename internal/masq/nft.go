@@ -10,9 +10,9 @@ import (
 // chain is the table's only chain.
 const chain = "postrouting"
 
-// half is what differs between the families.
+// half has the differences between the address families.
 type half struct {
-	family    knftables.Family // of a table that can hold no other
+	family    knftables.Family // of a table for this family only
 	is4       bool
 	set       string
 	setType   string
@@ -25,28 +25,28 @@ var (
 	half6 = half{family: knftables.IPv6Family, set: "overlay6", setType: "ipv6_addr", word: "ip6", multicast: "ff00::/8"}
 )
 
-// part is a table and the families of addresses that it serves.
+// part is a table with the address families of its rules.
 type part struct {
 	nft    knftables.Interface
 	halves []half
 }
 
-// NFT is the Firewall through nftables, in the network namespace of the calling thread.
+// NFT is a Firewall that runs the nft program in the network namespace of the calling thread.
 type NFT struct {
-	parts []part // one for both families; two on kernels that have no NAT in the inet family
+	parts []part // one for both families, or two on kernels without NAT in the inet family
 }
 
 var _ Firewall = (*NFT)(nil)
 
-// New returns the host's Firewall. It changes nothing yet. The error wraps ErrNoNFT when nft is missing, is refused by
-// the kernel, or lacks the privilege.
+// New returns the host's Firewall. It changes no rules. The error wraps ErrNoNFT if nft is missing, if the kernel refuses the
+// rules, or if the process lacks the privilege.
 func New(ctx context.Context) (*NFT, error) {
 	inet, err := open(knftables.InetFamily)
 	if err != nil {
 		return nil, err
 	}
 	both := &NFT{parts: []part{{inet, []half{half4, half6}}}}
-	// Linux 5.2 brought NAT to the inet family.
+	// Linux has NAT in the inet family since version 5.2.
 	if both.check(ctx) == nil {
 		return both, nil
 	}
@@ -72,7 +72,7 @@ func open(f knftables.Family) (knftables.Interface, error) {
 	return nft, nil
 }
 
-// check reports whether the kernel would take a ruleset.
+// check reports whether the kernel accepts the rules, without changing any.
 func (n *NFT) check(ctx context.Context) error {
 	for _, p := range n.parts {
 		if err := p.nft.Check(ctx, p.transaction(Ruleset{})); err != nil {
@@ -82,14 +82,14 @@ func (n *NFT) check(ctx context.Context) error {
 	return nil
 }
 
-// Apply implements Firewall. Where the kernel needs a table for each family, these are two transactions.
+// Apply implements Firewall. If the kernel needs a table for each family, it uses two transactions.
 func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
 	for _, p := range n.parts {
 		if err := p.nft.Run(ctx, p.transaction(r)); err != nil {
-			return fmt.Errorf("masq: setting the rules: %w", err)
+			return fmt.Errorf("masq: set rules: %w", err)
 		}
 	}
 	return nil
@@ -99,16 +99,16 @@ func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 func (n *NFT) Remove(ctx context.Context) error {
 	for _, p := range n.parts {
 		tx := p.nft.NewTransaction()
-		tx.Add(&knftables.Table{}) // or the deletion could fail
+		tx.Add(&knftables.Table{}) // Delete fails if there is no table
 		tx.Delete(&knftables.Table{})
 		if err := p.nft.Run(ctx, tx); err != nil {
-			return fmt.Errorf("masq: removing the rules: %w", err)
+			return fmt.Errorf("masq: remove rules: %w", err)
 		}
 	}
 	return nil
 }
 
-// transaction replaces the table by one that holds r.
+// transaction returns the transaction that replaces the table by r.
 func (p part) transaction(r Ruleset) *knftables.Transaction {
 	tx := p.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
@@ -132,7 +132,7 @@ func (p part) transaction(r Ruleset) *knftables.Transaction {
 	for _, h := range p.halves {
 		tx.Add(&knftables.Rule{Chain: chain, Rule: knftables.Concat(
 			h.word, "saddr", "@", h.set, h.word, "daddr", "!=", "@", h.set, h.word, "daddr", "!=", h.multicast,
-			// Without it two pods behind one address can be given the same port at once, and one packet is lost.
+			// Without fully-random, two pods may get the same source port at once, and one packet is dropped.
 			"masquerade fully-random",
 		)})
 	}

@@ -32,7 +32,8 @@ type Metric struct {
 	Name   string // with the namespace
 	Help   string // a full sentence
 	Type   Type
-	Labels []string // variable labels, in the order in which Send expects their values
+	Labels []string            // variable labels, in the order in which Send expects their values
+	values map[string][]string // all values of labels that have a fixed set of them
 	desc   *prometheus.Desc
 }
 
@@ -61,6 +62,18 @@ func (t *Table) add(name, help string, typ Type, labels []string) *Metric {
 	t.metrics = append(t.metrics, m)
 	return m
 }
+
+// Values declares that a label has only the given values, and returns m.
+func (m *Metric) Values(label string, values ...string) *Metric {
+	if m.values == nil {
+		m.values = make(map[string][]string)
+	}
+	m.values[label] = slices.Sorted(slices.Values(values))
+	return m
+}
+
+// ValuesOf returns the values that Values declared for a label, sorted; nil where the label can have any value.
+func (m *Metric) ValuesOf(label string) []string { return m.values[label] }
 
 // Metrics returns all metrics of the table, in the order of their declaration. The slice is the caller's.
 func (t *Table) Metrics() []*Metric { return slices.Clone(t.metrics) }

@@ -1,6 +1,7 @@
 package metricdef_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 
 var (
 	table  metricdef.Table
-	frames = table.Counter("frames_total", "Frames.", "direction")
+	frames = table.Counter("frames_total", "Frames.", "direction").Values("direction", "transmit", "receive")
 	up     = table.Gauge("up", "Whether it is up.")
 	sizes  = table.Histogram("sizes", "Sizes.")
 )
@@ -47,7 +48,8 @@ weft_up 1
 	if err := testutil.CollectAndCompare(collector{}, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if m := table.Metrics(); len(m) != 3 || m[0].Name != "weft_frames_total" || m[0].Type != metricdef.Counter || m[0].Labels[0] != "direction" {
+	if m := table.Metrics(); len(m) != 3 || m[0].Name != "weft_frames_total" || m[0].Type != metricdef.Counter || m[0].Labels[0] != "direction" ||
+		!slices.Equal(frames.ValuesOf("direction"), []string{"receive", "transmit"}) || up.ValuesOf("x") != nil {
 		t.Errorf("%+v", m)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// cutTable drops what goes from one port of the switch to another when the pair is in the set. It is in the switch's
-// namespace, so what the hosts have of nftables stays theirs.
+// cutTable drops frames from one port of the switch to another if the pair is in the set. It is in the switch's namespace,
+// separate from the nftables rules of the hosts.
 const cutTable = `table bridge lab {
 	set cut { type ifname . ifname; }
 	chain forward {
@@ -19,24 +19,24 @@ const cutTable = `table bridge lab {
 }
 `
 
-// Cut makes the underlay drop everything between two hosts, in both directions, without either end noticing. Cutting
-// again changes nothing.
+// Cut makes the underlay drop everything between two hosts, in both directions. The hosts see no error. A second call
+// changes nothing.
 func (h *Host) Cut(ctx context.Context, other *Host) error {
 	return h.lab.nft(ctx, "add", h, other)
 }
 
-// Heal undoes Cut. Healing what is not cut changes nothing.
+// Heal undoes Cut and CutTo. It changes nothing if the hosts are not cut.
 func (h *Host) Heal(ctx context.Context, other *Host) error {
-	// Adding first makes the deletion succeed whatever was there.
+	// nft cannot delete an element that does not exist, so add it first.
 	return h.lab.nft(ctx, "add", h, other, "delete")
 }
 
-// CutTo makes the underlay drop what the host sends to another one, and only that. Heal undoes it.
+// CutTo makes the underlay drop what the host sends to other, but not the other direction. Heal undoes it.
 func (h *Host) CutTo(ctx context.Context, other *Host) error {
 	return h.lab.nftPairs(ctx, [][2]*Host{{h, other}}, "add")
 }
 
-// Unplug takes the carrier from the host's eth0, as if somebody had pulled the cable.
+// Unplug removes the carrier of the host's eth0, as if the cable were pulled.
 func (h *Host) Unplug() error { return h.setPort((*netlink.Handle).LinkSetDown) }
 
 // Plug undoes Unplug.
@@ -52,11 +52,12 @@ func (h *Host) setPort(set func(*netlink.Handle, netlink.Link) error) error {
 	})
 }
 
-// nft applies verbs to the pair of hosts in the set of cuts, in one transaction.
+// nft applies verbs to both directions of a pair of hosts in the set of cuts, in one transaction.
 func (l *Lab) nft(ctx context.Context, verb string, a, b *Host, more ...string) error {
 	return l.nftPairs(ctx, [][2]*Host{{a, b}, {b, a}}, append([]string{verb}, more...)...)
 }
 
+// nftPairs applies each verb ("add", "delete") to all pairs in the set of cuts, in one transaction.
 func (l *Lab) nftPairs(ctx context.Context, pairs [][2]*Host, verbs ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -26,7 +26,7 @@ type Host struct {
 	name   string
 	number int
 	dir    string
-	// private is the address of a host behind a NAT; not valid: it is on the underlay itself.
+	// private is the address of a host behind a NAT; the zero Addr if the host is on the underlay itself.
 	private netip.Addr
 
 	// Guarded by mu.
@@ -34,13 +34,13 @@ type Host struct {
 	processes []*Process
 }
 
-// Pod is a namespace that belongs to a host, with nothing but a loopback in it.
+// Pod is a namespace that belongs to a host. It has only a loopback interface at first.
 type Pod struct {
 	*Space
 	host *Host
 }
 
-// AddHost adds a host and plugs it in. A name is up to 24 lower-case letters, digits and dashes.
+// AddHost adds a host and connects it to the switch. A name has up to 24 characters: a-z, digits and dashes.
 func (l *Lab) AddHost(name string) (*Host, error) {
 	if !goodName.MatchString(name) {
 		return nil, fmt.Errorf("nettest: bad host name %q", name)
@@ -79,7 +79,7 @@ func (h *Host) AddPod(name string) (*Pod, error) {
 	return &Pod{Space: s, host: h}, nil
 }
 
-// Label returns the name that AddHost was given.
+// Label returns the name that was given to AddHost.
 func (h *Host) Label() string { return h.name }
 
 // Addr returns the host's IPv4 address: on the underlay, or behind its NAT.
@@ -93,13 +93,13 @@ func (h *Host) Addr() netip.Addr {
 // Addr6 returns the host's IPv6 address on the underlay.
 func (h *Host) Addr6() netip.Addr { return nth(underlay6, h.number) }
 
-// Dir returns the host's folder, which lasts as long as the lab.
+// Dir returns the host's folder, which exists until the lab is closed.
 func (h *Host) Dir() string { return h.dir }
 
-// StateDir returns a path in the host's folder for a daemon's state; nothing is there at first.
+// StateDir returns a path in the host's folder for a daemon's state. The lab does not create it.
 func (h *Host) StateDir() string { return filepath.Join(h.dir, "state") }
 
-// Socket returns a path in the host's folder for a daemon's socket; nothing is there at first.
+// Socket returns a path in the host's folder for a daemon's socket. The lab does not create it.
 func (h *Host) Socket() string { return filepath.Join(h.dir, "weft.sock") }
 
 // Host returns the host that the pod belongs to.
@@ -108,7 +108,7 @@ func (p *Pod) Host() *Host { return p.host }
 // port returns the name of the host's port on the switch.
 func (h *Host) port() string { return fmt.Sprintf("port%d", h.number) }
 
-// nth returns the n-th address of a prefix; n is below 256.
+// nth returns the address of a prefix with the last byte n, which must be below 256.
 func nth(p netip.Prefix, n int) netip.Addr {
 	b := p.Addr().AsSlice()
 	b[len(b)-1] = byte(n)
@@ -116,7 +116,7 @@ func nth(p netip.Prefix, n int) netip.Addr {
 	return a
 }
 
-// addSwitch makes the namespace of the switch and the bridge in it.
+// addSwitch creates the namespace of the switch and the bridge in it.
 func (l *Lab) addSwitch() (err error) {
 	if l.underlay, err = l.addSpace("switch"); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (l *Lab) addSwitch() (err error) {
 	})
 }
 
-// plugIn joins a host to the switch and gives it its addresses and default routes.
+// plugIn connects a host to the switch and configures its addresses and default routes.
 func (l *Lab) plugIn(h *Host) error {
 	fd, err := netns.GetFromPath(h.Path())
 	if err != nil {
@@ -167,7 +167,7 @@ func (l *Lab) plugIn(h *Host) error {
 	})
 }
 
-// configure gives an interface its addresses and brings it up.
+// configure brings an interface up and adds its addresses.
 func configure(h *netlink.Handle, ifname string, v4, v6 netip.Addr) error {
 	for _, p := range []netip.Prefix{netip.PrefixFrom(v4, underlay4.Bits()), netip.PrefixFrom(v6, underlay6.Bits())} {
 		if p.Addr().Is6() && !hasIPv6() {
@@ -194,7 +194,7 @@ func addDefaults(h *netlink.Handle) error {
 	return nil
 }
 
-// hasIPv6 reports whether the kernel has IPv6 at all.
+// hasIPv6 reports whether the kernel supports IPv6.
 func hasIPv6() bool {
 	_, err := os.Stat("/proc/sys/net/ipv6")
 	return err == nil

@@ -1,4 +1,4 @@
-// Package nettest builds small networks out of Linux network namespaces: hosts joined by a switch, and pods on hosts.
+// Package nettest builds small networks out of Linux network namespaces: hosts on a switch, and pods on hosts.
 //
 //	           switch namespace, 192.168.77.254, fd77::fe
 //	  ┌──────────────── bridge underlay ────────────────┐
@@ -8,13 +8,13 @@
 //	fd77::1                 fd77::2                   fd77::3
 //	host "a"                host "b"                  host "c"
 //
-// A pod is an empty namespace that belongs to a host; joining the two is up to whoever is tested. Nothing in the
-// namespace of the calling process changes. What is seen outside is a named namespace for each host and pod under
-// /run/netns and a folder for state, all called wl-PID-N-…, so that a lab whose process was killed is recognised and
-// removed by the next one.
+// A pod is an empty namespace that belongs to a host; the program under test connects the two. The namespace of the
+// calling process is not changed. Outside of its namespaces, a lab has a name under /run/netns for each host and pod, and
+// a folder for state. All these names start with wl-PID-N-, so that the next lab can find and remove what is left of
+// killed processes.
 //
-// The package is for tests, the demo and the benchmark; it needs root, nsenter and, for Cut, nft. It does not import
-// testing: labtest beside it does.
+// The package is for tests, the demo and the benchmark. It needs root, nsenter and, for Cut, nft. It does not import
+// testing; package labtest does.
 package nettest
 
 import (
@@ -29,16 +29,16 @@ import (
 	"sync/atomic"
 )
 
-// DefaultMTU is the underlay's MTU where Config says nothing.
+// DefaultMTU is the MTU of the underlay if Config does not set one.
 const DefaultMTU = 1500
 
-// prefix starts the names of everything that labs leave outside their namespaces.
+// prefix begins the names of everything that labs create outside of their namespaces.
 const prefix = "wl-"
 
-// maxHosts is how many addresses the underlay has for hosts.
+// maxHosts is the maximum number of hosts, limited by the addresses of the underlay.
 const maxHosts = 250
 
-// The underlay's addresses: hosts count up from .1 and ::1, the switch is the last.
+// Addresses of the underlay. Hosts start at .1 and ::1; the switch has the last address.
 var (
 	underlay4 = netip.MustParsePrefix("192.168.77.0/24")
 	underlay6 = netip.MustParsePrefix("fd77::/64")
@@ -46,7 +46,7 @@ var (
 	switch6   = netip.MustParseAddr("fd77::fe")
 )
 
-// labs counts the labs of this process, to tell their names apart.
+// labs counts the labs of this process, which makes their names unique.
 var labs atomic.Int64
 
 var goodName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,23}$`)
@@ -61,7 +61,7 @@ type Config struct {
 type Lab struct {
 	// Constant after New.
 	config   Config
-	stem     string // "wl-PID-N", what all names start with
+	stem     string // "wl-PID-N", the prefix of all names of this lab
 	dir      string
 	underlay *Space
 
@@ -69,12 +69,12 @@ type Lab struct {
 	mu     sync.Mutex
 	hosts  []*Host
 	spaces []*Space // in order of creation, the switch first
-	cut    bool     // the table of cuts is there
+	cut    bool     // cutTable exists
 	closed bool
 }
 
-// New builds a lab that has a switch and no host yet. It first removes what labs of dead processes left behind.
-// Close must be called in the end.
+// New builds a lab with a switch and without hosts. It first removes what labs of dead processes left behind. The caller
+// must call Close.
 func New(c Config) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("nettest: a lab needs root")
@@ -96,11 +96,11 @@ func New(c Config) (*Lab, error) {
 	return l, nil
 }
 
-// Switch returns the namespace that the hosts are plugged into, which is their default gateway too: what is outside
-// of the overlay's hosts.
+// Switch returns the namespace of the switch, which is also the default gateway of the hosts. It represents the network
+// outside of the cluster.
 func (l *Lab) Switch() *Space { return l.underlay }
 
-// Dir returns a folder for files of the lab, which Close removes. Its path is short enough for unix sockets.
+// Dir returns a folder for files of the lab, which Close removes. Its path is short enough for Unix sockets.
 func (l *Lab) Dir() string { return l.dir }
 
 // Hosts returns the hosts in the order in which they were added.
@@ -110,8 +110,8 @@ func (l *Lab) Hosts() []*Host {
 	return slices.Clone(l.hosts)
 }
 
-// Close ends the processes that still run in the lab, removes all of its namespaces and its folder, and returns when
-// they are gone. Closing again does nothing.
+// Close kills the processes that run in the lab and removes its namespaces and its folder. It returns when all of them are
+// gone. A second call does nothing.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,7 +134,7 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// addSpace makes a namespace; l.mu is held, or l not shared yet.
+// addSpace creates a namespace. The caller holds l.mu, unless l is not shared yet.
 func (l *Lab) addSpace(name string) (*Space, error) {
 	if l.closed {
 		return nil, errors.New("nettest: the lab is closed")

@@ -12,10 +12,10 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// insideIfname is the interface of a translator to the host behind it.
+// insideIfname is the interface of a NAT to the host behind it.
 const insideIfname = "inside"
 
-// natTable translates what leaves a translator, and lets nothing in but answers.
+// natTable masquerades traffic to the underlay, and accepts only replies in the other direction.
 const natTable = `table ip nat {
 	chain postrouting {
 		type nat hook postrouting priority srcnat;
@@ -29,8 +29,8 @@ const natTable = `table ip nat {
 }
 `
 
-// AddHostBehindNAT adds a host that reaches the underlay only through a translator of its own, with Linux' masquerading:
-// nobody reaches it but in answer. Its Addr is private. It has IPv4 alone.
+// AddHostBehindNAT adds a host that reaches the underlay only through its own NAT, which uses Linux masquerading. Other
+// hosts can only reply to it. Its Addr is private. It has IPv4 only.
 func (l *Lab) AddHostBehindNAT(ctx context.Context, name string) (*Host, error) {
 	nat, err := l.AddHost(name + "-nat")
 	if err != nil {
@@ -54,7 +54,7 @@ func (l *Lab) AddHostBehindNAT(ctx context.Context, name string) (*Host, error) 
 	l.hosts = append(l.hosts, h)
 	err = nat.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
 	if err != nil {
-		return nil, fmt.Errorf("nettest: forwarding of %s: %w", nat.name, err)
+		return nil, fmt.Errorf("nettest: enabling forwarding on %s: %w", nat.name, err)
 	}
 	cmd := nat.Command(ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(natTable)
@@ -64,7 +64,7 @@ func (l *Lab) AddHostBehindNAT(ctx context.Context, name string) (*Host, error) 
 	return h, nil
 }
 
-// joinInside joins a translator, which has the address inside, to the host behind it.
+// joinInside connects a NAT, which gets the address inside, to the host behind it.
 func joinInside(nat, h *Host, inside netip.Prefix) error {
 	fd, err := netns.GetFromPath(h.Path())
 	if err != nil {
@@ -90,7 +90,7 @@ func joinInside(nat, h *Host, inside netip.Prefix) error {
 	})
 }
 
-// addAddr brings an interface up and gives it an address.
+// addAddr brings an interface up and adds an address to it.
 func addAddr(h *netlink.Handle, ifname string, p netip.Prefix) error {
 	link, err := h.LinkByName(ifname)
 	if err != nil {

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// ProcessConfig describes a process in the background.
+// ProcessConfig configures a background process.
 type ProcessConfig struct {
-	// Name is the stem of the file in the host's folder that takes the output; default: the program's.
+	// Name is the name, without ".log", of the file in the host's folder for the output; default: the program's name.
 	Name string
 	// Argv is the program and its arguments.
 	Argv []string
-	// Env is added to the environment of the calling process, "K=V" each.
+	// Env is added to the environment of the calling process, as "K=V".
 	Env []string
 }
 
-// Process is a process that runs in a host's namespace in the background. Its methods may be called concurrently.
+// Process is a background process in a host's namespace. Its methods may be called concurrently.
 type Process struct {
 	// Constant after Start.
 	cmd  *exec.Cmd
@@ -32,7 +32,7 @@ type Process struct {
 	err error
 }
 
-// Start starts a process in the host's namespace. It ends with Stop, Kill, or with the lab.
+// Start starts a process in the host's namespace. It runs until it exits, or until Stop, Kill or the lab's Close.
 func (h *Host) Start(c ProcessConfig) (*Process, error) {
 	if len(c.Argv) == 0 {
 		return nil, errors.New("nettest: no program to start")
@@ -46,7 +46,7 @@ func (h *Host) Start(c ProcessConfig) (*Process, error) {
 		return nil, fmt.Errorf("nettest: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	// nsenter replaces itself by the program, so the pid is the program's.
+	// nsenter replaces itself by the program, so the PID is that of the program.
 	p.cmd = exec.Command("nsenter", append([]string{"--net=" + h.Path(), "--"}, c.Argv...)...)
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
@@ -63,13 +63,13 @@ func (h *Host) Start(c ProcessConfig) (*Process, error) {
 	return p, nil
 }
 
-// Pid returns the process's number.
+// Pid returns the process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Logs returns what processes of this name have printed on the host so far.
+// Logs returns the output so far of all processes with this name on the host.
 func (p *Process) Logs() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
@@ -78,7 +78,7 @@ func (p *Process) Logs() string {
 	return string(text)
 }
 
-// Wait waits for the process and returns an error if it did not end well.
+// Wait waits for the process and returns an error unless it exited with code 0.
 func (p *Process) Wait() error {
 	<-p.done
 	if p.err != nil {
@@ -87,16 +87,16 @@ func (p *Process) Wait() error {
 	return nil
 }
 
-// Signal sends the process a signal; one that has ended gets none.
+// Signal sends a signal to the process. It does nothing if the process has ended.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("nettest: signalling %s: %w", p.name, err)
+		return fmt.Errorf("nettest: signaling %s: %w", p.name, err)
 	}
 	return nil
 }
 
-// Stop asks the process to end with SIGTERM, kills it if it has not within grace, and waits for it. The error says
-// that it had to be killed or did not end well.
+// Stop sends SIGTERM to the process, kills it after grace, and waits for it. It returns an error if the process was killed
+// or did not exit with code 0.
 func (p *Process) Stop(grace time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -112,13 +112,13 @@ func (p *Process) Stop(grace time.Duration) error {
 	}
 }
 
-// Kill ends the process as a power cut would, and waits for it.
+// Kill sends SIGKILL to the process and waits for it.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-// killProcesses kills what Start started on the host.
+// killProcesses kills all processes that Start started on the host.
 func (h *Host) killProcesses() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shareRunDir makes the folder of namespaces a shared mount, as "ip netns add" does when it is first called on a host:
-// if that came later, it would put a mount over those of the namespaces that are there already, and these could not be
-// removed any more.
+// shareRunDir makes the folder of namespaces a shared mount, as the first "ip netns add" on a host does. If that happened
+// later, the new mount would cover the mounts of existing namespaces, and these could not be removed any more.
 var shareRunDir = sync.OnceValue(func() (err error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return fmt.Errorf("nettest: %w", err)
@@ -21,11 +20,11 @@ var shareRunDir = sync.OnceValue(func() (err error) {
 		return fmt.Errorf("nettest: %w", err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil { // against the tests of other packages
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil { // tests of other packages may do the same now
 		return fmt.Errorf("nettest: locking %s: %w", runDir, err)
 	}
 	share := func() error { return unix.Mount("", runDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
-	if err := share(); err == nil || !errors.Is(err, unix.EINVAL) { // EINVAL: no mount yet
+	if err := share(); err == nil || !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount yet
 		return err
 	}
 	if err := unix.Mount(runDir, runDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// runDir is where named network namespaces live, as iproute2 has it.
+// runDir is the folder of named network namespaces, as for iproute2.
 const runDir = "/run/netns"
 
 // Space is a network namespace of a lab. Its methods may be called concurrently.
@@ -24,19 +24,19 @@ type Space struct {
 	name string
 }
 
-// Name returns the name that `ip netns` knows the namespace by.
+// Name returns the name of the namespace for `ip netns`.
 func (s *Space) Name() string { return s.name }
 
-// Path returns the file that stands for the namespace, as CNI_NETNS takes it.
+// Path returns the path of the namespace's file, for example for CNI_NETNS.
 func (s *Space) Path() string { return filepath.Join(runDir, s.name) }
 
-// Command returns a command that will run in the namespace. Mounts stay those of the calling process, so /sys shows
-// the interfaces of the caller's namespace.
+// Command returns a command that runs in the namespace. It has the mounts of the calling process, so /sys shows the
+// interfaces of the caller's namespace.
 func (s *Space) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + s.Path(), "--"}, argv...)...)
 }
 
-// Run runs a command in the namespace and returns what it printed on both outputs; the error repeats that.
+// Run runs a command in the namespace and returns its standard output and standard error. The error contains them, too.
 func (s *Space) Run(ctx context.Context, argv ...string) (string, error) {
 	out, err := s.Command(ctx, argv...).CombinedOutput()
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *Space) Run(ctx context.Context, argv ...string) (string, error) {
 	return string(out), err
 }
 
-// Do calls f on a thread that is in the namespace. Goroutines that f starts are not in it; processes are.
+// Do calls f on a thread in the namespace. Processes that f starts are in the namespace, goroutines are not.
 func (s *Space) Do(f func() error) error {
 	return ns.WithNetNSPath(s.Path(), func(ns.NetNS) error { return f() })
 }
@@ -65,8 +65,8 @@ func (s *Space) netlink(f func(h *netlink.Handle) error) error {
 	return f(h)
 }
 
-// prepare brings the loopback up and sets what would otherwise be inherited or be in the way: no reverse path filter, addresses
-// usable at once, nobody's router advertisements.
+// prepare brings the loopback up and sets sysctls that would disturb tests: it disables the reverse path filter, duplicate
+// address detection and router advertisements, and allows unprivileged ping sockets.
 func (s *Space) prepare() error {
 	err := s.netlink(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
@@ -95,7 +95,8 @@ func (s *Space) prepare() error {
 	})
 }
 
-// createSpace makes a named network namespace. The thread that does it stays in there and ends with its goroutine.
+// createSpace creates a named network namespace. It does so on a thread that stays in the namespace and ends with its
+// goroutine.
 func createSpace(name string) error {
 	if err := shareRunDir(); err != nil {
 		return err
@@ -110,7 +111,7 @@ func createSpace(name string) error {
 		result <- err
 	}()
 	if err := <-result; err != nil {
-		return fmt.Errorf("nettest: making namespace %s: %w", name, err)
+		return fmt.Errorf("nettest: creating namespace %s: %w", name, err)
 	}
 	return nil
 }

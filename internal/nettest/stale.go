@@ -17,10 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTimeout bounds the wait for processes that were sent SIGKILL.
+// killTimeout bounds the time for processes to end after SIGKILL.
 const killTimeout = 10 * time.Second
 
-// removeStale removes the namespaces and folders of labs whose process is dead, by names that start with prefix.
+// removeStale removes the namespaces and folders with names that start with prefix and belong to labs of dead processes.
 func removeStale(prefix string) error {
 	var names []string
 	entries, err := os.ReadDir(runDir)
@@ -45,7 +45,7 @@ func removeStale(prefix string) error {
 	return errors.Join(errs...)
 }
 
-// ownerDead reports whether name, which starts with prefix, is that of a lab whose process is no more.
+// ownerDead reports whether name has the form prefix, PID, "-" and more, and no process with this PID exists.
 func ownerDead(prefix, name string) bool {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {
@@ -59,7 +59,8 @@ func ownerDead(prefix, name string) bool {
 	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// removeSpaces ends what runs in the named namespaces and removes them. Namespaces that are gone are fine.
+// removeSpaces kills all processes in the named namespaces and removes the namespaces. Names that do not exist are no
+// error.
 func removeSpaces(names []string) error {
 	var errs []error
 	inside := map[identity]bool{}
@@ -73,7 +74,7 @@ func removeSpaces(names []string) error {
 	}
 	for _, name := range names {
 		err := netns.DeleteNamed(name)
-		if errors.Is(err, unix.EINVAL) { // the file without the mount
+		if errors.Is(err, unix.EINVAL) { // a file that is not a mount
 			err = os.Remove(filepath.Join(runDir, name))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -83,10 +84,10 @@ func removeSpaces(names []string) error {
 	return errors.Join(errs...)
 }
 
-// identity tells namespaces apart.
+// identity identifies a namespace.
 type identity struct{ dev, ino uint64 }
 
-// identify returns the identity of the namespace that path stands for; not ok if it stands for none.
+// identify returns the identity of the namespace at path, and false if path is not a namespace.
 func identify(path string) (id identity, ok bool) {
 	var st unix.Stat_t
 	if ns.IsNSorErr(path) != nil || unix.Stat(path, &st) != nil {
@@ -95,8 +96,7 @@ func identify(path string) (id identity, ok bool) {
 	return identity{st.Dev, st.Ino}, true
 }
 
-// killInside kills the processes in the given namespaces and waits until there are none. Whatever runs in a lab was
-// started from it.
+// killInside kills the processes in the given namespaces and waits until there are none.
 func killInside(spaces map[identity]bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 	defer cancel()
@@ -112,8 +112,8 @@ func killInside(spaces map[identity]bool) error {
 	})
 }
 
-// processesIn returns the processes whose network namespace is one of those, this process excepted. A zombie is in
-// no namespace any more.
+// processesIn returns the IDs of the processes in the given network namespaces, except this process. Zombies are in no
+// namespace.
 func processesIn(spaces map[identity]bool) (pids []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	for _, path := range entries {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// deadPid returns the number of a process that is no more.
+// deadPid returns the ID of a process that has ended.
 func deadPid(t *testing.T) int {
 	t.Helper()
 	cmd := exec.Command("true")
@@ -45,7 +45,7 @@ func TestRemoveStale(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root; labtest's tests fail where that is an error")
 	}
-	// A prefix of its own: other processes that make labs meanwhile look for stale ones too.
+	// A separate prefix, because other processes that create labs remove stale ones at the same time.
 	const prefix = "wltest-"
 	s := &Space{name: fmt.Sprintf("%s%d-1-a", prefix, deadPid(t))}
 	if err := createSpace(s.name); err != nil {
@@ -59,7 +59,7 @@ func TestRemoveStale(t *testing.T) {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	err := Until(ctx, func() error { // nsenter has to get there first
+	err := Until(ctx, func() error { // wait until nsenter has entered the namespace
 		id, _ := identify(s.Path())
 		if len(processesIn(map[identity]bool{id: true})) == 0 {
 			return errors.New("nothing runs in the namespace")
@@ -74,7 +74,7 @@ func TestRemoveStale(t *testing.T) {
 	}
 	<-ended
 	if _, err := os.Stat(s.Path()); !os.IsNotExist(err) {
-		t.Errorf("%s is left", s.Path())
+		t.Errorf("%s still exists", s.Path())
 	}
 }
 

@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// Pauses between two looks of Until: short first, then longer.
+// Pauses between two calls of Until. They double from the first to the last.
 const (
 	firstPause = 5 * time.Millisecond
 	lastPause  = 100 * time.Millisecond
 )
 
-// Until calls f again and again until it returns nil or ctx ends; then it returns the last error of f.
+// Until calls f repeatedly until it returns nil. If ctx ends first, it returns an error that wraps the error of ctx and
+// the last error of f.
 func Until(ctx context.Context, f func() error) error {
 	pause := firstPause
 	for {

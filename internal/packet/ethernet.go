@@ -12,8 +12,8 @@ const TagLen = 4
 // vlanMask selects the VLAN ID of a tag: the lower 12 bits of the TCI, below priority and drop eligibility.
 const vlanMask = 0x0fff
 
-// Ethernet returns the offset of the payload of an Ethernet II frame, and the EtherType of that payload. It walks over at most
-// maxTags VLAN tags, 802.1Q and 802.1ad (IEEE 802.1Q-2022, section 9):
+// Ethernet returns the offset of the payload of an Ethernet II frame, and the EtherType of that payload. It walks over
+// at most maxTags VLAN tags, 802.1Q and 802.1ad (IEEE 802.1Q-2022, section 9):
 //
 //	 0             6             12      14      16      18
 //	+-------------+-------------+-------+-------+-------+---------
@@ -21,8 +21,9 @@ const vlanMask = 0x0fff
 //	+-------------+-------------+-------+-------+-------+---------
 //	                            |<- a VLAN tag->|
 //
-// A frame with more tags than that has the EtherType of its next tag. ok is false where the frame ends within the Ethernet header
-// or within a tag; l3 is then the offset of the incomplete tag and etherType its TPID, both 0 without a whole Ethernet header.
+// A frame with more tags than that has the EtherType of its next tag. ok is false where the frame ends within the
+// Ethernet header or within a tag; l3 is then the offset of the incomplete tag and etherType its TPID, both 0 without a
+// whole Ethernet header.
 func Ethernet(frame []byte, maxTags int) (l3 int, etherType uint16, ok bool) {
 	if len(frame) < ether.HeaderLen {
 		return 0, 0, false

@@ -32,6 +32,6 @@ const (
 	IPv4OffsetMask    = 0x1fff // in units of 8 bytes
 )
 
-// IPv4HeaderLen returns the length that the header of an IPv4 packet has by its IHL field: 0 to 60 bytes, of which less than
-// IPv4MinLen is invalid. ip must hold at least one byte.
+// IPv4HeaderLen returns the length that the header of an IPv4 packet has by its IHL field: 0 to 60 bytes, of which less
+// than IPv4MinLen is invalid. ip must hold at least one byte.
 func IPv4HeaderLen(ip []byte) int { return int(ip[0]&0x0f) * 4 }

@@ -22,8 +22,8 @@ const (
 	IPv6Destination = 24
 )
 
-// MaxExtensions is the most extension headers that Transport walks over: one more than an upper-layer header has before it in a
-// packet that follows the recommended order (RFC 8200, section 4.1).
+// MaxExtensions is the most extension headers that Transport walks over: one more than an upper-layer header has before
+// it in a packet that follows the recommended order (RFC 8200, section 4.1).
 const MaxExtensions = 7
 
 // minExtensionLen is the shortest extension header, in bytes. The fragment header has this length always.
@@ -57,8 +57,8 @@ type Result uint8
 
 // Results of Transport.
 const (
-	// Found: a header that is not in the set was reached. It may be an upper-layer header, ESP, NoNextHeader or an extension header
-	// that the caller does not walk over.
+	// Found: a header that is not in the set was reached. It may be an upper-layer header, ESP, NoNextHeader or an
+	// extension header that the caller does not walk over.
 	Found Result = iota + 1
 	// LaterFragment: the packet is a fragment other than the first, so that its payload has no header at its start.
 	LaterFragment
@@ -68,12 +68,13 @@ const (
 	TooMany
 )
 
-// Transport walks over the extension headers of the IPv6 packet ip that are in walk, and stops at the first other one. It returns
-// the protocol number of the header at which it stopped and the offset of that header from the start of ip, at most len(ip). How
-// much of this last header is there was not checked, unless r is Truncated; neither were the version and the payload length.
+// Transport walks over the extension headers of the IPv6 packet ip that are in walk, and stops at the first other one.
+// It returns the protocol number of the header at which it stopped and the offset of that header from the start of ip,
+// at most len(ip). How much of this last header is there was not checked, unless r is Truncated; neither were the
+// version and the payload length.
 //
-// At a fragment header that is in walk, Transport goes on in the first fragment, and stops behind it in a later one: protocol is then
-// that of the header with which the unfragmented payload begins (RFC 8200, section 4.5).
+// At a fragment header that is in walk, Transport goes on in the first fragment, and stops behind it in a later one:
+// protocol is then that of the header with which the unfragmented payload begins (RFC 8200, section 4.5).
 func Transport(ip []byte, walk Extensions) (protocol Protocol, at int, r Result) {
 	if len(ip) < IPv6Len {
 		return 0, 0, Truncated

@@ -1,12 +1,12 @@
-// Package packet finds the headers of a frame: it walks over the VLAN tags of an Ethernet frame and over the extension headers of
-// an IPv6 packet, and names the offsets and protocol numbers that the callers read.
+// Package packet finds the headers of a frame: it walks over the VLAN tags of an Ethernet frame and over the extension
+// headers of an IPv6 packet, and names the offsets and protocol numbers that the callers read.
 //
-// It is pure: every function works on a byte slice, never reads beyond it, never allocates and never panics, whatever the bytes are.
-// The number of tags and of extension headers is bounded, so the cost of a frame is too.
+// It is pure: every function works on a byte slice, never reads beyond it, never allocates and never panics, whatever
+// the bytes are. The number of tags and of extension headers is bounded, so the cost of a frame is too.
 package packet
 
-// Protocol is an IP protocol number: the protocol field of IPv4 and the next header field of IPv6 (IANA "Assigned Internet
-// Protocol Numbers").
+// Protocol is an IP protocol number: the protocol field of IPv4 and the next header field of IPv6 (IANA "Assigned
+// Internet Protocol Numbers").
 type Protocol uint8
 
 // Protocol numbers. HopByHop to DestinationOptions are IPv6 extension headers (RFC 8200, section 4).

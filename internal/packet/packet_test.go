@@ -72,7 +72,8 @@ func ip6(t testing.TB, next Protocol, rest string) []byte {
 func TestTransport(t *testing.T) {
 	const padding6 = " 0104 00000000 " // PadN of 6 bytes (RFC 8200, section 4.2)
 	tcpBytes := strings.Repeat("00", 20)
-	// The examples of RFC 8200, appendix A: options X (8-byte field at 8n, 4-byte field) and Y (1, 2 and 4-byte fields).
+	// The examples of RFC 8200, appendix A: options X (8-byte field at 8n, 4-byte field) and Y (1, 2 and 4-byte
+	// fields).
 	const exampleX = "3b 01 01 00 1e 0c 11111111 2222222222222222"
 	const exampleXY = "3b 03 01 00 1e 0c 11111111 2222222222222222 01 01 00 3e 07 33 4444 55555555 01 02 00 00"
 	many := func(n int) string { return strings.Repeat("3c 00"+padding6, n-1) + "06 00" + padding6 + tcpBytes }
@@ -142,15 +143,16 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// found is what gopacket finds in a frame: an IPv6 header at l3, and behind its extension headers proto at l4 from there.
+// found is what gopacket finds in a frame: an IPv6 header at l3, and behind its extension headers proto at l4 from
+// there.
 type found struct {
 	l3, l4 int
 	proto  Protocol
 	walk   Extensions // that gets there
 }
 
-// reference decodes frame with gopacket. ok is false where gopacket does not reach a fragment header, TCP, UDP or ICMPv6 behind IPv6
-// within the bounds of this package. gopacket decodes nothing behind a fragment header.
+// reference decodes frame with gopacket. ok is false where gopacket does not reach a fragment header, TCP, UDP or
+// ICMPv6 behind IPv6 within the bounds of this package. gopacket decodes nothing behind a fragment header.
 func reference(frame []byte, maxTags int) (f found, ok bool) {
 	offset, tags, extensions := 0, 0, 0
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{NoCopy: true})
@@ -185,8 +187,8 @@ func reference(frame []byte, maxTags int) (f found, ok bool) {
 	return found{}, false
 }
 
-// checkFrame fails t where the walks read beyond frame, contradict each other, or differ from gopacket where that reaches a transport
-// header. It reports whether gopacket did.
+// checkFrame fails t where the walks read beyond frame, contradict each other, or differ from gopacket where that
+// reaches a transport header. It reports whether gopacket did.
 func checkFrame(t *testing.T, frame []byte) (compared bool) {
 	frame = slices.Clip(frame)
 	const maxTags = 2
@@ -263,7 +265,8 @@ func extension(r *rand.Rand, p, next Protocol) []byte {
 	}
 }
 
-// TestAgreesWithGopacket compares the walks with gopacket's layers, on valid frames and on the same frames after damage.
+// TestAgreesWithGopacket compares the walks with gopacket's layers, on valid frames and on the same frames after
+// damage.
 func TestAgreesWithGopacket(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	whole, damaged := 0, 0

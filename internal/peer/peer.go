@@ -1,4 +1,4 @@
-// Package peer names the nodes of a weft network.
+// Package peer defines the IDs of the nodes of a weft network.
 package peer
 
 import (
@@ -11,11 +11,11 @@ import (
 // KeySize is the length of a node's static X25519 public key in bytes.
 const KeySize = 32
 
-// ErrBadID is wrapped by the error that ParseID returns for text that is not an ID.
+// ErrBadID is the error, wrapped, of ParseID for text that is not an ID.
 var ErrBadID = errors.New("peer: not an ID of 16 hexadecimal digits")
 
 // ID identifies a node: the first 8 bytes of the SHA-256 of its static public key.
-// The zero ID names nobody. IDs are comparable, and ordered by Compare.
+// The zero ID stands for no node. IDs are comparable, and ordered by Compare.
 type ID [8]byte
 
 // FromPublicKey returns the ID of the node that holds the private half of public.
@@ -24,7 +24,7 @@ func FromPublicKey(public [KeySize]byte) ID {
 	return ID(sum[:8])
 }
 
-// ParseID reads the 16 hexadecimal digits that String writes.
+// ParseID parses the 16 hexadecimal digits that String returns. Its errors wrap ErrBadID.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != hex.EncodedLen(len(id)) {
@@ -36,10 +36,10 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// IsZero reports whether id names nobody.
+// IsZero reports whether id is the zero ID, which stands for no node.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// Compare orders IDs by their bytes: -1 where id comes before other, 0 where equal, +1 after.
+// Compare orders IDs by their bytes: it returns -1 if id is before other, 0 if they are equal and +1 if id is after other.
 func (id ID) Compare(other ID) int {
 	for i := range id {
 		switch {
@@ -55,7 +55,7 @@ func (id ID) Compare(other ID) int {
 // String returns id as 16 lower-case hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// MarshalText implements encoding.TextMarshaler with the form of String; the zero ID is empty.
+// MarshalText implements encoding.TextMarshaler in the format of String; the zero ID is empty text.
 func (id ID) MarshalText() ([]byte, error) {
 	if id.IsZero() {
 		return nil, nil

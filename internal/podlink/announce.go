@@ -7,26 +7,26 @@ import (
 	"weft/internal/ether"
 )
 
-// allNodes is the IPv6 multicast address of everybody on the link, and the MAC that goes with it (RFC 2464 section 7).
+// allNodes is the IPv6 multicast address of all nodes on the link, with its MAC (RFC 2464 section 7).
 var (
 	allNodes    = netip.MustParseAddr("ff02::1")
 	allNodesMAC = ether.Addr{0x33, 0x33, 0, 0, 0, 1}
 )
 
-// minFrame is the shortest frame of Ethernet, without its checksum.
+// minFrame is the length of the shortest Ethernet frame without its checksum.
 const minFrame = 60
 
-// Announcement returns the frame by which an interface tells the link that ip is at mac: an ARP announcement (RFC 5227
-// section 2.3: a request for its own address) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6).
-// Bridges and routers learn from it where the pod is now, neighbours forget who had the address before.
+// Announcement returns the frame that announces that ip is at mac: an ARP announcement (RFC 5227 section 2.3: a request for
+// the sender's own address) or an unsolicited neighbor advertisement (RFC 4861 section 7.2.6). Bridges and routers learn the
+// place of the pod from it, and neighbors replace the previous MAC of the address.
 //
-// The two frames are written byte by byte: the library that has them takes longer to initialise than all the rest of an ADD
-// (BenchmarkAdd of package cni).
+// The frames are encoded by hand: initializing the usual library takes longer than the rest of an ADD (BenchmarkAdd of
+// package cni).
 func Announcement(mac ether.Addr, ip netip.Addr) []byte {
 	if ip.Is4() {
 		return arpAnnouncement(mac, ip)
 	}
-	return neighbourAdvertisement(mac, ip)
+	return neighborAdvertisement(mac, ip)
 }
 
 // arpAnnouncement returns
@@ -44,15 +44,15 @@ func arpAnnouncement(mac ether.Addr, ip netip.Addr) []byte {
 	return f[:minFrame]
 }
 
-// neighbourAdvertisement returns
+// neighborAdvertisement returns
 //
 //	all nodes | mac | 86dd | IPv6 header | type 136, code 0, checksum, flags, target ip | option 2: mac
-func neighbourAdvertisement(mac ether.Addr, ip netip.Addr) []byte {
+func neighborAdvertisement(mac ether.Addr, ip netip.Addr) []byte {
 	const (
 		icmpv6   = 58
 		length   = 32         // of the message: 24 bytes and one option
-		override = 0x20000000 // replace what caches hold
-		hopLimit = 255        // receivers drop anything else: proof that no router was in between
+		override = 0x20000000 // replaces entries of neighbor caches
+		hopLimit = 255        // receivers drop other values: they come from another link
 	)
 	message := make([]byte, 0, length)
 	message = append(message, 136, 0, 0, 0)

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel opens the bridge's port a moment after both ends are up; what is sent before is lost. The wait for it is
-// short, because an announcement is a help, not a need.
+// The kernel opens the port of the bridge a moment after both ends are up, and drops earlier frames. The wait for the port is
+// short, because a pod works without announcements, too.
 const (
 	portTimeout = 500 * time.Millisecond
 	portPause   = time.Millisecond
 )
 
-// announce tells the link from inside the namespace where the addresses are.
+// announce sends an Announcement of each address from the pod end.
 func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []netip.Prefix) error {
 	if len(addrs) == 0 {
 		return nil
@@ -29,20 +29,20 @@ func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []net
 	return e.space.Do(func(ns.NetNS) error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // 0: receives nothing
 		if err != nil {
-			return fmt.Errorf("podlink: socket for announcements: %w", err)
+			return fmt.Errorf("podlink: open socket for announcements: %w", err)
 		}
 		defer func() { _ = unix.Close(fd) }()
 		to := &unix.SockaddrLinklayer{Ifindex: pod.Attrs().Index}
 		for _, p := range addrs {
 			if err := unix.Sendto(fd, Announcement(macOf(pod), p.Addr()), 0, to); err != nil {
-				return fmt.Errorf("podlink: announcing %s: %w", p.Addr(), err)
+				return fmt.Errorf("podlink: announce %s: %w", p.Addr(), err)
 			}
 		}
 		return nil
 	})
 }
 
-// waitForPort returns when the host end is operational, or portTimeout has passed.
+// waitForPort returns when the host end is operational, or after portTimeout.
 func (e *ends) waitForPort(ctx context.Context, host netlink.Link) error {
 	timeout := time.NewTimer(portTimeout)
 	defer timeout.Stop()

@@ -18,7 +18,7 @@ func TestAnnouncement(t *testing.T) {
 		{"fd32::2", "333300000001" + "0a570a200002" + "86dd" +
 			"60000000" + "0020" + "3a" + "ff" + // 32 bytes of ICMPv6, hop limit 255
 			"fd320000000000000000000000000002" + "ff020000000000000000000000000001" +
-			"88" + "00" + "47bd" + "20000000" + // neighbour advertisement, override
+			"88" + "00" + "47bd" + "20000000" + // neighbor advertisement, override
 			"fd320000000000000000000000000002" + "0201" + "0a570a200002"}, // target, its link-layer address
 	} {
 		got := Announcement(mac, netip.MustParseAddr(c.ip))
@@ -30,14 +30,14 @@ func TestAnnouncement(t *testing.T) {
 
 func TestHostLinkName(t *testing.T) {
 	a, b := HostLinkName("owner", "eth0"), HostLinkName("owner", "eth1")
-	if a != "vweftritbh34tao" { // changing it orphans the links of running pods at an upgrade
+	if a != "vweftritbh34tao" { // another name would orphan the links of running pods at an upgrade
 		t.Errorf("HostLinkName(owner, eth0) = %q", a)
 	}
 	if a == b || a == HostLinkName("ownere", "th0") {
 		t.Error("different interfaces have one name")
 	}
 	if !validName(a) || !validName(b) {
-		t.Errorf("%q or %q is no good as a name", a, b)
+		t.Errorf("%q or %q is not a valid name", a, b)
 	}
 	if mac := HostLinkMAC(a); mac[0] != 0xfe || mac == HostLinkMAC(b) {
 		t.Errorf("HostLinkMAC = %s", mac)

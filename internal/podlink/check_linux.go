@@ -31,8 +31,8 @@ func (e *ends) checkEnds(s Spec, host, pod, bridge netlink.Link) error {
 	return nil
 }
 
-// checkNetwork looks for the addresses and routes of s. A default route counts wherever it leads, as Attach leaves one
-// that is there.
+// checkNetwork returns an error if an address or route of s is missing. Any default route is accepted, because Attach keeps an
+// existing one.
 func (e *ends) checkNetwork(s Spec, pod netlink.Link) error {
 	have, err := e.addresses(pod)
 	if err != nil {
@@ -40,7 +40,7 @@ func (e *ends) checkNetwork(s Spec, pod netlink.Link) error {
 	}
 	for _, p := range s.prefixes() {
 		if !slices.Contains(have, p) {
-			return fmt.Errorf("podlink: %s has not the address %s", s.Ifname, p)
+			return fmt.Errorf("podlink: %s lacks the address %s", s.Ifname, p)
 		}
 	}
 	missing, err := e.missingDefaults(s)
@@ -62,7 +62,7 @@ func (e *ends) checkNetwork(s Spec, pod netlink.Link) error {
 	return nil
 }
 
-// is reports whether the kernel's route is r.
+// is reports whether a route of the kernel is r.
 func (r Route) is(k netlink.Route) bool {
 	gw, _ := netip.AddrFromSlice(k.Gw)
 	return dstOf(k) == r.Dst.Masked() && gw.Unmap() == r.Gateway

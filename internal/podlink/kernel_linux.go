@@ -14,7 +14,7 @@ import (
 	"weft/internal/ether"
 )
 
-// Kernel is the Linker through netlink. The bridge is looked for in the network namespace of the calling thread.
+// Kernel is the Linker with netlink. The bridge is in the network namespace of the calling thread.
 type Kernel struct{}
 
 var _ Linker = Kernel{}
@@ -84,7 +84,7 @@ func (Kernel) Detach(ctx context.Context, netns, ifname, hostName string) error 
 	return remove(h, host)
 }
 
-// detachByPod removes the pair whose pod end is known, if Attach made it.
+// detachByPod removes the pair with the given pod end, if Attach created it.
 func detachByPod(netns, ifname string) error {
 	e, err := openEnds(netns)
 	if errors.Is(err, ErrNetns) {
@@ -99,7 +99,7 @@ func detachByPod(netns, ifname string) error {
 	}
 	host, err := e.host.LinkByIndex(pod.Attrs().ParentIndex)
 	if err != nil || !e.isPair(host, pod) || !strings.HasPrefix(host.Attrs().Name, HostPrefix) {
-		return nil // somebody else's
+		return nil // not created by Attach
 	}
 	return remove(e.host, host)
 }

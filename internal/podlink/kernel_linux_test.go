@@ -19,7 +19,7 @@ import (
 	"weft/internal/podlink/linktest"
 )
 
-// inside is the kernel's Linker with a lab's host as its host.
+// inside is the kernel's Linker, called in the namespace of a test host.
 type inside struct{ host *nettest.Host }
 
 func (i inside) Attach(ctx context.Context, s podlink.Spec) (res podlink.Result, err error) {
@@ -80,10 +80,10 @@ func TestKernel(t *testing.T) {
 					t.Fatal(out, err)
 				}
 			},
-			AddForeign: func(path, ifname string) {
-				// A pair like ours in all but the name of its host end.
-				labtest.Run(t, h.Space, "ip", "link", "add", "foreign0", "master", "weave", "type", "veth", "peer", "name", "foreign1")
-				labtest.Run(t, h.Space, "ip", "link", "set", "foreign1", "netns", filepath.Base(path), "name", ifname)
+			AddOther: func(path, ifname string) {
+				// A pair as Attach creates it, but for the name of its host end.
+				labtest.Run(t, h.Space, "ip", "link", "add", "other0", "master", "weave", "type", "veth", "peer", "name", "other1")
+				labtest.Run(t, h.Space, "ip", "link", "set", "other1", "netns", filepath.Base(path), "name", ifname)
 			},
 			HostLinks: func() []string { return hostLinks(t, h) },
 		}
@@ -108,8 +108,8 @@ func mustAttach(t *testing.T, h *nettest.Host, s podlink.Spec) {
 	}
 }
 
-// TestPing has a pod reach the bridge and another pod at the first attempt: nothing waits for duplicate address
-// detection, or is lost because the port is not open.
+// TestPing: a pod reaches the bridge and another pod at the first attempt. Nothing waits for duplicate address detection, and no
+// frame is dropped because the port is not open yet.
 func TestPing(t *testing.T) {
 	h := newHost(t)
 	a, b := labtest.AddPod(t, h, "a"), labtest.AddPod(t, h, "b")
@@ -120,7 +120,7 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// TestInterface looks at what only the kernel has: flags, sysctls, port settings.
+// TestInterface: flags, sysctls and port settings, which only the kernel has.
 func TestInterface(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h, "a")
@@ -128,10 +128,11 @@ func TestInterface(t *testing.T) {
 	s := podSpec(p, 2)
 	s.Hairpin = true
 	mustAttach(t, h, s)
-	if out := labtest.Run(t, p.Space, "ip", "addr", "show", "dev", "eth0"); strings.Contains(out, "tentative") || !strings.Contains(out, "fd32::2/64") {
+	out := labtest.Run(t, p.Space, "ip", "addr", "show", "dev", "eth0")
+	if strings.Contains(out, "tentative") || !strings.Contains(out, "fd32::2/64") {
 		t.Errorf("addresses:\n%s", out)
 	}
-	out := labtest.Run(t, p.Space, "sysctl", "-n", "net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.eth0.accept_dad")
+	out = labtest.Run(t, p.Space, "sysctl", "-n", "net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.eth0.accept_dad")
 	if out != "0\n0\n" {
 		t.Errorf("accept_ra and accept_dad are %q", out)
 	}
@@ -146,7 +147,7 @@ func TestInterface(t *testing.T) {
 	}
 }
 
-// TestAnnounced listens on the bridge while a pod is attached.
+// TestAnnounced: the bridge receives announcements when a pod is attached.
 func TestAnnounced(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h, "a")
@@ -167,7 +168,7 @@ func TestAnnounced(t *testing.T) {
 	labtest.Until(t, 5*time.Second, logged("neighbor advertisement, tgt is fd32::2"))
 }
 
-// TestDefaultRouteStays joins a namespace that has a default route already, with a metric.
+// TestDefaultRouteStays: Attach keeps a default route of the namespace, also one with a metric.
 func TestDefaultRouteStays(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h, "a")
@@ -176,7 +177,8 @@ func TestDefaultRouteStays(t *testing.T) {
 	labtest.Run(t, p.Space, "ip", "route", "add", "default", "dev", "other", "metric", "100")
 	s := podSpec(p, 2)
 	mustAttach(t, h, s)
-	if out := labtest.Run(t, p.Space, "ip", "route", "show", "default"); strings.Count(out, "default") != 1 || !strings.Contains(out, "dev other") {
+	out := labtest.Run(t, p.Space, "ip", "route", "show", "default")
+	if strings.Count(out, "default") != 1 || !strings.Contains(out, "dev other") {
 		t.Errorf("IPv4 default routes:\n%s", out)
 	}
 	if out := labtest.Run(t, p.Space, "ip", "-6", "route", "show", "default"); !strings.Contains(out, "via fd32::1 dev eth0") {
@@ -187,7 +189,7 @@ func TestDefaultRouteStays(t *testing.T) {
 	}
 }
 
-// TestGatewayElsewhere has a gateway outside of the pod's subnet, as delegated address managers give them.
+// TestGatewayElsewhere: a gateway may be outside of the pod's subnet, as delegated address managers return it.
 func TestGatewayElsewhere(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h, "a")
@@ -199,7 +201,7 @@ func TestGatewayElsewhere(t *testing.T) {
 	labtest.Run(t, p.Space, "ping", "-c1", "-W2", "fd32::1")
 }
 
-// TestUndo makes Attach fail at its last steps.
+// TestUndo: Attach removes the pair when one of its last steps fails.
 func TestUndo(t *testing.T) {
 	h := newHost(t)
 	p := labtest.AddPod(t, h, "a")
@@ -224,7 +226,7 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// TestDetachKeepsOthers has something that is no veth under the host end's name.
+// TestDetachKeepsOthers: Detach keeps a link with the name of the host end that is not a veth.
 func TestDetachKeepsOthers(t *testing.T) {
 	h := newHost(t)
 	name := podlink.HostLinkName("bridge", "eth0")
@@ -233,7 +235,7 @@ func TestDetachKeepsOthers(t *testing.T) {
 		t.Error(err)
 	}
 	if got := hostLinks(t, h); len(got) != 1 {
-		t.Errorf("the foreign link is gone: %v", got)
+		t.Errorf("the other link was removed: %v", got)
 	}
 }
 

@@ -1,11 +1,11 @@
 // Package podlink joins network namespaces to a bridge by veth pairs.
 //
-//	host namespace                        │  the pod's namespace
-//	                                      │
-//	bridge ── vweft3k5q… (host end) ═══ veth ═══ eth0 (pod end: MAC, addresses, routes)
+//	host namespace                        |  namespace of the pod
+//	                                      |
+//	bridge -- vweft3k5q… (host end) === veth === eth0 (pod end: MAC, addresses, routes)
 //
-// Linker is the seam that the CNI plugin and the daemon use, Kernel its implementation through netlink; linktest holds
-// a recorder for tests without root and the suite that both pass.
+// Linker is the interface that the CNI plugin and the daemon use. Kernel implements it with netlink. Package linktest has an
+// implementation in memory for tests without root, and the test suite for both.
 package podlink
 
 import (
@@ -16,39 +16,40 @@ import (
 	"weft/internal/ether"
 )
 
-// Errors that a Linker's errors wrap where a caller may want to branch.
+// Errors that the errors of a Linker wrap.
 var (
-	// ErrNetns says that the path is missing, is no network namespace, or is the namespace of the bridge itself.
+	// ErrNetns means that the path is missing, is not a network namespace, or is the namespace of the bridge.
 	ErrNetns = errors.New("podlink: not a network namespace to join")
-	// ErrExists says that an interface of the name is there already, in the namespace or on the host.
+	// ErrExists means that an interface has the name already, in the namespace or on the host.
 	ErrExists = errors.New("podlink: the interface exists")
-	// ErrBadName says that the kernel would not take the name for an interface.
+	// ErrBadName means that the name is not valid for an interface.
 	ErrBadName = errors.New("podlink: bad interface name")
-	// ErrBadSpec says that an address, a route or a size in a Spec makes no sense.
+	// ErrBadSpec means that an address, a route or a size in a Spec is invalid.
 	ErrBadSpec = errors.New("podlink: bad specification")
-	// ErrNoBridge says that the host has no bridge of that name.
+	// ErrNoBridge means that the host has no bridge of that name.
 	ErrNoBridge = errors.New("podlink: no such bridge")
-	// ErrNoLink says that the interface is not there.
+	// ErrNoLink means that there is no interface of that name.
 	ErrNoLink = errors.New("podlink: no such interface")
 )
 
-// Linker makes, checks and removes veth pairs between a bridge in the namespace of the calling thread and other
-// namespaces. Methods may be called concurrently, for different interfaces.
+// Linker creates, checks and removes veth pairs between a bridge in the namespace of the calling thread and other namespaces.
+// Methods may be called concurrently for different interfaces.
 type Linker interface {
-	// Attach makes the pair that s describes and returns it, up and announced to the bridge. On an error nothing is
-	// left behind. The errors wrap ErrNetns, ErrExists, ErrBadName, ErrBadSpec and ErrNoBridge.
+	// Attach creates the pair that s describes, brings it up and announces it to the bridge. On an error it removes the
+	// pair again. The errors wrap ErrNetns, ErrExists, ErrBadName, ErrBadSpec and ErrNoBridge.
 	Attach(ctx context.Context, s Spec) (Result, error)
 
-	// Detach removes the pair with the given host end. That the namespace, the interface or both are gone is success;
-	// an interface that is not one end of a pair made by Attach is left alone. Where hostName is empty the pair is
-	// found by ifname in the namespace at the path netns; otherwise those two may be empty.
+	// Detach removes the pair with the given host end. It succeeds if the namespace or the interface does not exist, and
+	// does not touch interfaces that Attach did not create. If hostName is empty, the pair is found by ifname in the
+	// namespace at the path netns; otherwise these two may be empty.
 	Detach(ctx context.Context, netns, ifname, hostName string) error
 
-	// Check returns an error that says what differs from s: an end that is missing, down or elsewhere, an address or a
-	// route that is not there. What others added is fine. MTU 0 and the zero MAC in s stand for any.
+	// Check returns nil if the pair matches s, else an error that names the difference: an end is missing, down or on
+	// another bridge, or an address or a route is missing. Further addresses and routes are allowed. MTU 0 and the zero MAC
+	// in s match any.
 	Check(s Spec) error
 
-	// Addresses returns the addresses, other than link-local ones, and the MAC of an interface in a namespace,
-	// whoever made it. The errors wrap ErrNetns and ErrNoLink.
+	// Addresses returns the addresses, without link-local ones, and the MAC of any interface in a namespace. The errors wrap
+	// ErrNetns and ErrNoLink.
 	Addresses(netns, ifname string) ([]netip.Prefix, ether.Addr, error)
 }

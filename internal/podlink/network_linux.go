@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// configure gives the pod end its addresses, brings it up, adds its routes and returns those it added.
+// configure adds the addresses of the pod end, brings it up, adds its routes and returns them.
 func (e *ends) configure(pod netlink.Link, s Spec) ([]Route, error) {
 	if err := e.setSysctls(s); err != nil {
 		return nil, err
@@ -25,11 +25,11 @@ func (e *ends) configure(pod netlink.Link, s Spec) ([]Route, error) {
 			addr.Flags = unix.IFA_F_NODAD
 		}
 		if err := e.pod.AddrAdd(pod, addr); err != nil {
-			return nil, fmt.Errorf("podlink: adding %s to %s: %w", p, s.Ifname, err)
+			return nil, fmt.Errorf("podlink: add %s to %s: %w", p, s.Ifname, err)
 		}
 	}
 	if err := e.pod.LinkSetUp(pod); err != nil {
-		return nil, fmt.Errorf("podlink: bringing up %s: %w", s.Ifname, err)
+		return nil, fmt.Errorf("podlink: bring up %s: %w", s.Ifname, err)
 	}
 	defaults, err := e.missingDefaults(s)
 	if err != nil {
@@ -44,9 +44,9 @@ func (e *ends) configure(pod netlink.Link, s Spec) ([]Route, error) {
 	return routes, nil
 }
 
-// setSysctls makes IPv6 on the pod end do as it is told: addresses are unique by allocation, so they need no detection
-// of duplicates, and nobody but the Spec says what they and the routes are. Runtimes turn IPv6 off in new namespaces;
-// where there is an IPv6 address it is turned on.
+// setSysctls turns off duplicate address detection, because allocation makes addresses unique, and router advertisements, because
+// only the Spec determines addresses and routes. Runtimes turn IPv6 off in new namespaces; setSysctls turns it on if s has an
+// IPv6 address.
 func (e *ends) setSysctls(s Spec) error {
 	settings := [][2]string{{"accept_dad", "0"}, {"accept_ra", "0"}, {"autoconf", "0"}}
 	want6 := false
@@ -70,7 +70,7 @@ func (e *ends) setSysctls(s Spec) error {
 	})
 }
 
-// missingDefaults returns those of the default routes that s asks for whose family has none in the namespace yet.
+// missingDefaults returns the default routes of s for families without a default route in the namespace.
 func (e *ends) missingDefaults(s Spec) ([]Route, error) {
 	var missing []Route
 	for _, r := range s.Defaults() {
@@ -105,12 +105,12 @@ func (e *ends) addRoute(pod netlink.Link, s Spec, r Route) error {
 		route.Scope = netlink.SCOPE_LINK
 	}
 	if err := e.pod.RouteAdd(route); err != nil {
-		return fmt.Errorf("podlink: adding the route to %s via %s: %w", r.Dst, r.Gateway, err)
+		return fmt.Errorf("podlink: add route to %s via %s: %w", r.Dst, r.Gateway, err)
 	}
 	return nil
 }
 
-// onLink reports whether the kernel knows from the addresses that it reaches ip directly.
+// onLink reports whether ip is in the subnet of one of the addresses.
 func (s Spec) onLink(ip netip.Addr) bool {
 	for _, a := range s.Addresses {
 		if a.Prefix.Contains(ip) {
@@ -120,12 +120,12 @@ func (s Spec) onLink(ip netip.Addr) bool {
 	return false
 }
 
-// routes returns the routes in the namespace's main table.
+// routes returns the routes of one family in the main table of the pod's namespace.
 func (e *ends) routes(family int) ([]netlink.Route, error) {
 	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
 	routes, err := e.pod.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
 	if err != nil && !noIPv6(err) {
-		return nil, fmt.Errorf("podlink: listing routes: %w", err)
+		return nil, fmt.Errorf("podlink: list routes: %w", err)
 	}
 	return routes, nil
 }
@@ -169,7 +169,7 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(ip, bits)
 }
 
-// dstOf returns the destination of a route of the kernel, which may leave it out where it is everything.
+// dstOf returns the destination of a route. The kernel may omit that of a default route.
 func dstOf(r netlink.Route) netip.Prefix {
 	if r.Dst != nil {
 		return prefixOf(r.Dst)

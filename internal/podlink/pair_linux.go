@@ -15,7 +15,7 @@ import (
 	"weft/internal/ether"
 )
 
-// typeVeth is the kind of link that the kernel calls one end of a pair.
+// typeVeth is the kernel's name for the type of links that are ends of a pair.
 const typeVeth = "veth"
 
 // ends are the namespaces of the two ends of a pair, with a netlink socket in each. It belongs to one call.
@@ -30,7 +30,7 @@ func openEnds(path string) (*ends, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q: %w", ErrNetns, path, err)
 	}
-	// Files of other kinds on the same file systems get through GetNS.
+	// GetNS also accepts other files of the same file systems.
 	if kind, err := unix.IoctlRetInt(int(space.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
 		_ = space.Close()
 		return nil, fmt.Errorf("%w: %q", ErrNetns, path)
@@ -46,12 +46,12 @@ func openEnds(path string) (*ends, error) {
 func (e *ends) open() (err error) {
 	own, err := ns.GetCurrentNS()
 	if err != nil {
-		return fmt.Errorf("podlink: the host's namespace: %w", err)
+		return fmt.Errorf("podlink: open the host's namespace: %w", err)
 	}
 	defer func() { _ = own.Close() }()
 	hostFD, podFD := netns.NsHandle(own.Fd()), netns.NsHandle(e.space.Fd())
 	if hostFD.Equal(podFD) {
-		return fmt.Errorf("%w: %q is the host's own", ErrNetns, e.space.Path())
+		return fmt.Errorf("%w: %q is the namespace of the host", ErrNetns, e.space.Path())
 	}
 	if e.host, err = netlink.NewHandleAt(hostFD, unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("podlink: netlink on the host: %w", err)
@@ -71,7 +71,7 @@ func (e *ends) close() {
 	_ = e.space.Close()
 }
 
-// bridge returns the bridge of that name on the host.
+// bridge returns the bridge of that name on the host. Its error wraps ErrNoBridge if there is none.
 func (e *ends) bridge(name string) (netlink.Link, error) {
 	l, err := find(e.host, name)
 	if errors.Is(err, ErrNoLink) {
@@ -85,10 +85,9 @@ func (e *ends) bridge(name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// makePair makes the two ends, down, each in its namespace under its final name, and returns them as the kernel sees
-// them.
+// makePair creates the two ends, down, each in its namespace with its final name, and returns them as the kernel lists them.
 func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
-	// The kernel would refuse a name in use as well, but not say which.
+	// The kernel also refuses a name in use, but does not report which.
 	for _, at := range []struct {
 		handle *netlink.Handle
 		name   string
@@ -110,7 +109,7 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 	if err := e.host.LinkAdd(veth); errors.Is(err, unix.EEXIST) {
 		return nil, nil, fmt.Errorf("%w: %q or %q", ErrExists, s.Ifname, s.HostName)
 	} else if err != nil {
-		return nil, nil, fmt.Errorf("podlink: adding the pair %s, %s: %w", s.HostName, s.Ifname, err)
+		return nil, nil, fmt.Errorf("podlink: add the pair %s, %s: %w", s.HostName, s.Ifname, err)
 	}
 	if host, err = find(e.host, s.HostName); err == nil {
 		pod, err = find(e.pod, s.Ifname)
@@ -121,32 +120,32 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 	return host, pod, nil
 }
 
-// plug makes the host end an ordinary port of the bridge and brings it up, without an address of its own.
+// plug makes the host end a port of the bridge and brings it up, without an IPv6 address of its own.
 func (e *ends) plug(host, bridge netlink.Link, s Spec) error {
 	name := host.Attrs().Name
-	if s.Foreign { // before it is a port
-		if err := e.host.LinkSetAlias(host, foreignAlias); err != nil {
-			return fmt.Errorf("podlink: alias of %s: %w", name, err)
+	if s.Delegated { // before it is a port, so that Ports never returns it without the alias
+		if err := e.host.LinkSetAlias(host, delegatedAlias); err != nil {
+			return fmt.Errorf("podlink: set the alias of %s: %w", name, err)
 		}
 	}
 	if err := e.host.LinkSetIP6AddrGenMode(host, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !noIPv6(err) {
-		return fmt.Errorf("podlink: no IPv6 address for %s: %w", name, err)
+		return fmt.Errorf("podlink: turn off IPv6 addresses of %s: %w", name, err)
 	}
 	if err := e.host.LinkSetMaster(host, bridge); err != nil {
-		return fmt.Errorf("podlink: adding %s to the bridge: %w", name, err)
+		return fmt.Errorf("podlink: add %s to the bridge: %w", name, err)
 	}
 	if s.Hairpin {
 		if err := e.host.LinkSetHairpin(host, true); err != nil {
-			return fmt.Errorf("podlink: hairpin of %s: %w", name, err)
+			return fmt.Errorf("podlink: turn on hairpin of %s: %w", name, err)
 		}
 	}
 	if err := e.host.LinkSetUp(host); err != nil {
-		return fmt.Errorf("podlink: bringing up %s: %w", name, err)
+		return fmt.Errorf("podlink: bring up %s: %w", name, err)
 	}
 	return nil
 }
 
-// isPair reports whether the links are the two ends of one pair, across the two namespaces.
+// isPair reports whether the links in the two namespaces are the ends of one pair.
 func (e *ends) isPair(host, pod netlink.Link) bool {
 	h, p := host.Attrs(), pod.Attrs()
 	if host.Type() != typeVeth || pod.Type() != typeVeth || h.ParentIndex != p.Index || p.ParentIndex != h.Index {
@@ -156,25 +155,25 @@ func (e *ends) isPair(host, pod netlink.Link) bool {
 	return err == nil && id == h.NetNsID
 }
 
-// find returns the link of that name; the error wraps ErrNoLink if there is none.
+// find returns the link of that name. Its error wraps ErrNoLink if there is none.
 func find(h *netlink.Handle, name string) (netlink.Link, error) {
 	if !validName(name) {
 		return nil, fmt.Errorf("%w: %q", ErrNoLink, name)
 	}
 	l, err := h.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) || err == nil && l.Attrs().Name != name { // found by an alternative name
+	_, missing := errors.AsType[netlink.LinkNotFoundError](err)
+	if missing || err == nil && l.Attrs().Name != name { // the kernel also finds alternative names
 		return nil, fmt.Errorf("%w: %q", ErrNoLink, name)
 	} else if err != nil {
-		return nil, fmt.Errorf("podlink: looking for %s: %w", name, err)
+		return nil, fmt.Errorf("podlink: find %s: %w", name, err)
 	}
 	return l, nil
 }
 
-// remove deletes a link, and with it the other end; that it is gone is success.
+// remove deletes a link, and with it the other end of its pair. It succeeds if the link does not exist.
 func remove(h *netlink.Handle, l netlink.Link) error {
 	if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("podlink: removing %s: %w", l.Attrs().Name, err)
+		return fmt.Errorf("podlink: remove %s: %w", l.Attrs().Name, err)
 	}
 	return nil
 }
@@ -186,12 +185,12 @@ func ignoreNoLink(err error) error {
 	return err
 }
 
-// noIPv6 reports whether the kernel refused because it has no IPv6.
+// noIPv6 reports whether err means that the kernel has no IPv6.
 func noIPv6(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, os.ErrNotExist)
 }
 
-// macOf returns a link's MAC, zero if it has none of 6 bytes.
+// macOf returns a link's MAC, zero if it has no Ethernet address.
 func macOf(l netlink.Link) ether.Addr {
 	if hw := l.Attrs().HardwareAddr; len(hw) == len(ether.Addr{}) {
 		return ether.Addr(hw)

@@ -5,19 +5,20 @@ import (
 	"net/netip"
 )
 
-// ErrOldKernel says that the kernel does not tell the addresses of another namespace: it is older than Linux 4.20.
-var ErrOldKernel = errors.New("podlink: the kernel does not tell addresses of other namespaces, which Linux 4.20 and later do")
+// ErrOldKernel means that the kernel cannot list the addresses in another namespace: it is older than Linux 4.20.
+var ErrOldKernel = errors.New("podlink: the kernel cannot list addresses of other namespaces: Linux 4.20 or later is needed")
 
-// foreignAlias is the alias of host ends whose pods have addresses that the daemon did not give out.
-const foreignAlias = "weft: addresses by another IPAM plugin"
+// delegatedAlias is the alias of host ends of pods with addresses that the daemon did not lease. It is on existing links, so
+// it must not change.
+const delegatedAlias = "weft: addresses by another IPAM plugin"
 
-// Port is a host end that is a port of a bridge, whoever has made it under a name of HostLinkName's form.
+// Port is a port of a bridge with a name in the form of HostLinkName.
 type Port struct {
-	Name    string
-	Foreign bool // made by a Spec that says so
-	// Addrs are the addresses of the pod end, but link-local ones; Err says why they are not known.
+	Name      string
+	Delegated bool // made from a Spec with Delegated
+	// Addrs are the addresses of the pod end without link-local ones. If Err is not nil, they are unknown.
 	Addrs []netip.Addr
 	Err   error
 
-	index, peer, netns int // of the end here, of the other one, and of its namespace, as the kernel numbers them here
+	index, peer, netns int // index of the host end, index of the pod end, and ID of its namespace, as seen from here
 }

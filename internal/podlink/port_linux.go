@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ports returns the host ends that are ports of a bridge, without their Addrs; none where there is no such bridge.
+// Ports returns the host ends that are ports of a bridge, without their Addrs. It returns none if there is no such bridge.
 func Ports(bridge string) ([]Port, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
-		return nil, fmt.Errorf("podlink: listing links: %w", err)
+		return nil, fmt.Errorf("podlink: list links: %w", err)
 	}
 	master := -1
 	for _, l := range links {
@@ -26,19 +26,20 @@ func Ports(bridge string) ([]Port, error) {
 	var ports []Port
 	for _, l := range links {
 		if a := l.Attrs(); a.MasterIndex == master && l.Type() == typeVeth && strings.HasPrefix(a.Name, HostPrefix) {
-			ports = append(ports, Port{Name: a.Name, Foreign: a.Alias == foreignAlias, index: a.Index, peer: a.ParentIndex, netns: a.NetNsID})
+			ports = append(ports, Port{Name: a.Name, Delegated: a.Alias == delegatedAlias,
+				index: a.Index, peer: a.ParentIndex, netns: a.NetNsID})
 		}
 	}
 	return ports, nil
 }
 
-// Look sets Addrs and Err. It reports whether the port is there still: a pair that went meanwhile has no addresses.
+// Look sets Addrs and Err. It returns false if the port does not exist any more; then Addrs means nothing.
 //
-// It enters no namespace: the kernel tells the addresses of another one (RTM_GETADDR with IFA_TARGET_NETNSID, rtnetlink(7)).
+// It enters no namespace: the kernel lists the addresses of another one (RTM_GETADDR with IFA_TARGET_NETNSID, rtnetlink(7)).
 func (p *Port) Look() bool {
 	p.Addrs, p.Err = nil, nil
 	if p.netns < 0 {
-		p.Err = fmt.Errorf("podlink: the other end of %s is in no namespace of a pod", p.Name)
+		p.Err = fmt.Errorf("podlink: the other end of %s is not in the namespace of a pod", p.Name)
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		if p.Err != nil {
@@ -56,15 +57,15 @@ func (p *Port) Look() bool {
 	return l.Attrs().Index == p.index
 }
 
-// addressesIn returns the addresses of one family that the interface with an index has in the namespace that has a number here.
+// addressesIn returns the addresses of one family of an interface, by its index and the ID of its namespace.
 func addressesIn(netns, index, family int) ([]netip.Addr, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to nothing: a socket of its own, as strictness is the socket's
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to no group; strict checking is a property of the socket, so this needs one of its own
 	if err != nil {
 		return nil, fmt.Errorf("podlink: netlink: %w", err)
 	}
 	defer s.Close()
 	if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); errors.Is(err, unix.ENOPROTOOPT) {
-		return nil, ErrOldKernel // which would leave the namespace out, and answer for this one
+		return nil, ErrOldKernel // it would ignore IFA_TARGET_NETNSID and list addresses of this namespace
 	} else if err != nil {
 		return nil, fmt.Errorf("podlink: netlink: %w", err)
 	}
@@ -79,7 +80,7 @@ func addressesIn(netns, index, family int) ([]netip.Addr, error) {
 	req.AddData(nl.NewRtAttr(unix.IFA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 	if err != nil && (family != netlink.FAMILY_V6 || !noIPv6(err)) {
-		return nil, fmt.Errorf("podlink: addresses in another namespace: %w", err)
+		return nil, fmt.Errorf("podlink: list addresses of another namespace: %w", err)
 	}
 	var addrs []netip.Addr
 	for _, answer := range answers {
@@ -90,7 +91,7 @@ func addressesIn(netns, index, family int) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// parseAddress returns the interface's own address of an RTM_NEWADDR, if that is of the interface and the family.
+// parseAddress returns the address in an RTM_NEWADDR message; not ok if it is of another interface or family.
 func parseAddress(answer []byte, index, family int) (addr netip.Addr, ok bool) {
 	if len(answer) < unix.SizeofIfAddrmsg {
 		return addr, false
@@ -104,7 +105,7 @@ func parseAddress(answer []byte, index, family int) (addr netip.Addr, ok bool) {
 		return addr, false
 	}
 	for _, a := range attrs {
-		// IFA_ADDRESS is the other side's where there are two; then the own one is IFA_LOCAL.
+		// On a point-to-point link IFA_ADDRESS is that of the other end, and IFA_LOCAL the interface's own.
 		if a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS && !addr.IsValid() {
 			addr, _ = netip.AddrFromSlice(a.Value)
 		}

@@ -9,7 +9,7 @@ import (
 	"weft/internal/podlink"
 )
 
-// TestPorts finds pods on a bridge and their addresses, whatever their namespaces are called.
+// TestPorts: pods on a bridge are found with their addresses, whatever the names of their namespaces.
 func TestPorts(t *testing.T) {
 	h := newHost(t)
 	linker := inside{h}
@@ -19,7 +19,7 @@ func TestPorts(t *testing.T) {
 		{Netns: p.Path(), HostName: "vweftp", Addresses: []podlink.Address{
 			{Prefix: netip.MustParsePrefix("10.32.0.2/12")}, {Prefix: netip.MustParsePrefix("fd32::2/64")},
 		}},
-		{Netns: q.Path(), HostName: "vweftq", Addresses: []podlink.Address{{Prefix: netip.MustParsePrefix("10.32.0.3/12")}}, Foreign: true},
+		{Netns: q.Path(), HostName: "vweftq", Addresses: []podlink.Address{{Prefix: netip.MustParsePrefix("10.32.0.3/12")}}, Delegated: true},
 	} {
 		spec.Ifname, spec.Bridge = []string{"eth0", "net1"}[i], "weave"
 		if _, err := linker.Attach(t.Context(), spec); err != nil {
@@ -45,14 +45,14 @@ func TestPorts(t *testing.T) {
 		port := &ports[i]
 		if err := h.Do(func() error {
 			if !port.Look() {
-				t.Errorf("%s is gone", port.Name)
+				t.Errorf("%s was removed", port.Name)
 			}
 			return port.Err
 		}); err != nil {
 			t.Fatal(err)
 		}
 		slices.SortFunc(port.Addrs, netip.Addr.Compare)
-		if !slices.Equal(port.Addrs, want[port.Name]) || port.Foreign != (port.Name == "vweftq") {
+		if !slices.Equal(port.Addrs, want[port.Name]) || port.Delegated != (port.Name == "vweftq") {
 			t.Errorf("%+v, want %v", *port, want[port.Name])
 		}
 	}

@@ -11,10 +11,10 @@ import (
 	"weft/internal/ether"
 )
 
-// HostPrefix starts the names that HostLinkName makes.
+// HostPrefix is the prefix of the names that HostLinkName returns.
 const HostPrefix = "vweft"
 
-// maxName is the longest name of an interface, IFNAMSIZ less the zero byte.
+// maxName is the length of the longest interface name: IFNAMSIZ without the zero byte.
 const maxName = 15
 
 // Limits of an interface's MTU: RFC 791 and the veth driver.
@@ -23,29 +23,29 @@ const (
 	maxMTU = 65535
 )
 
-// Spec describes a pod's interface and the pair it is one end of.
+// Spec describes a pod's interface and the veth pair that it is one end of.
 type Spec struct {
 	// Netns is the path of the pod's namespace, Ifname the name of the interface there.
 	Netns, Ifname string
-	// HostName is the name of the host end, usually by HostLinkName; Bridge is where it becomes a port.
+	// HostName is the name of the host end, usually from HostLinkName. Bridge is the bridge that it becomes a port of.
 	HostName, Bridge string
-	// MTU of both ends; 0 leaves the kernel's default.
+	// MTU of both ends, in bytes; 0: the kernel's default.
 	MTU int
-	// MAC of the pod end; zero means ether.FromIP of the first address, or the kernel's choice without one.
+	// MAC of the pod end; zero: ether.FromIP of the first address, or the kernel's choice if there is no address.
 	MAC ether.Addr
 	// Addresses of the pod end, of either family, in any number.
 	Addresses []Address
-	// Hairpin lets the bridge send frames back to the pod that they came from: a pod that reaches itself through a
+	// Hairpin lets the bridge send frames back to the pod that they came from. A pod needs it to reach itself through a
 	// service address.
 	Hairpin bool
-	// DefaultRoute adds a route to everything through the first gateway of each family. A default route that is in the
-	// namespace already stays, and none is added beside it.
+	// DefaultRoute adds a default route through the first gateway of each family, unless the namespace has a default route of
+	// that family already.
 	DefaultRoute bool
-	// Routes are added to those.
+	// Routes are further routes.
 	Routes []Route
-	// Foreign says that another address manager than the daemon gave the Addresses out. The host end has it in its alias, so
-	// that the daemon does not miss a lease.
-	Foreign bool
+	// Delegated is true if another address manager than the daemon allocated the Addresses. The alias of the host end records
+	// it, so the daemon does not expect a lease.
+	Delegated bool
 }
 
 // Address is an address of the pod end.
@@ -60,26 +60,26 @@ type Route struct {
 	Gateway netip.Addr
 }
 
-// Result is what Attach has made.
+// Result describes the pair that Attach created.
 type Result struct {
 	HostName  string
 	HostMAC   ether.Addr // of the host end
 	MAC       ether.Addr // of the pod end
 	MTU       int
 	Addresses []netip.Prefix
-	Routes    []Route // the default routes that were added among them
+	Routes    []Route // with the default routes that were added
 }
 
-// HostLinkName returns the name of the host end that belongs to an interface of an owner: always the same, and
-// different for different ones as far as 50 bits of SHA-256 go.
+// HostLinkName returns the name of the host end for an interface of a lease holder: HostPrefix and 50 bits of the SHA-256 of
+// both arguments. Existing links are found by it, so it must not change.
 func HostLinkName(owner, ifname string) string {
 	sum := sha256.Sum256([]byte(owner + "\x00" + ifname))
 	text := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))
 	return HostPrefix + text[:maxName-len(HostPrefix)]
 }
 
-// HostLinkMAC returns the MAC of the host end with the given name: locally administered, and above any that other
-// software chooses, so that a bridge which takes the lowest MAC of its ports as its own never changes it for a pod.
+// HostLinkMAC returns the MAC of the host end with the given name. It is locally administered and begins with fe: a bridge uses
+// the lowest MAC of its ports as its own, which must not change when a pod is added.
 func HostLinkMAC(hostName string) ether.Addr {
 	sum := sha256.Sum256([]byte(hostName))
 	a := ether.Addr{0: 0xfe}
@@ -87,7 +87,7 @@ func HostLinkMAC(hostName string) ether.Addr {
 	return a
 }
 
-// Validate reports what is wrong with s without looking at the host: names (ErrBadName), the rest (ErrBadSpec).
+// Validate checks s without access to the host. Its errors wrap ErrBadName for names, ErrBadSpec for everything else.
 func (s Spec) Validate() error {
 	for _, name := range []string{s.Ifname, s.HostName, s.Bridge} {
 		if !validName(name) {
@@ -128,7 +128,7 @@ func (a Address) validate() error {
 	return nil
 }
 
-// PodMAC returns the MAC that the pod end is to have; zero leaves it to the kernel.
+// PodMAC returns the MAC of the pod end; zero: the kernel chooses.
 func (s Spec) PodMAC() ether.Addr {
 	if s.MAC.IsZero() && len(s.Addresses) > 0 {
 		return ether.FromIP(s.Addresses[0].Prefix.Addr())
@@ -136,7 +136,7 @@ func (s Spec) PodMAC() ether.Addr {
 	return s.MAC
 }
 
-// Defaults returns the default routes that s asks for, whatever the namespace has: one a family at most.
+// Defaults returns the default routes of s, at most one for each family. The namespace may have default routes already.
 func (s Spec) Defaults() []Route {
 	if !s.DefaultRoute {
 		return nil
@@ -162,7 +162,7 @@ func (s Spec) prefixes() []netip.Prefix {
 	return out
 }
 
-// validName reports whether the kernel takes name for an interface (dev_valid_name in net/core/dev.c).
+// validName reports whether the kernel accepts the name of an interface (dev_valid_name in net/core/dev.c).
 func validName(name string) bool {
 	return name != "" && len(name) <= maxName && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r")
 }

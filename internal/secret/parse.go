@@ -11,29 +11,30 @@ import (
 
 // Limits of a secret file.
 const (
-	// MaxSecrets is how many lines a file may have: two for a rotation, and some to spare.
+	// MaxSecrets is the maximum number of secrets in a file. A rotation needs two; the rest is reserve.
 	MaxSecrets = 8
-	// MinPassphrase is the length of the shortest passphrase, in characters.
+	// MinPassphrase is the minimum length of a passphrase, in characters.
 	MinPassphrase = 16
 )
 
-// Errors that Parse's errors wrap. Those about a line name its number and nothing that is in it.
+// Errors that the errors of Parse wrap. An error about a line contains its number, and nothing of its text.
 var (
-	ErrEmpty     = errors.New("there is no secret in it")
+	ErrEmpty     = errors.New("no secret in it")
 	ErrNotUTF8   = errors.New("not UTF-8 text")
 	ErrTooMany   = fmt.Errorf("more than %d secrets", MaxSecrets)
 	ErrTooShort  = fmt.Errorf("a passphrase of less than %d characters", MinPassphrase)
-	ErrMalformed = errors.New("starts like a generated secret, but was cut or mistyped")
-	ErrTwice     = errors.New("the same secret as in a line before it")
-	ErrComment   = errors.New("starts with #, and a secret file has no comments")
+	ErrMalformed = errors.New("starts like a generated secret, but is truncated or mistyped")
+	ErrTwice     = errors.New("the same secret as in an earlier line")
+	ErrComment   = errors.New("starts with #, and a secret file cannot have comments")
 )
 
-// byteOrderMark is what some editors put before the first line; it would be part of a passphrase.
+// byteOrderMark is written by some editors before the first line. Without special handling it would become part of
+// a passphrase.
 const byteOrderMark = "\ufeff"
 
-// Parse reads the text of a secret file: a secret a line, white space around it and blank lines ignored. A line is what
-// Generate returns, or a passphrase, which costs a tenth of a second and 64 MiB of memory for the moment. The order is
-// kept: the first secret is the preferred one.
+// Parse parses the text of a secret file: one secret per line. White space around a secret and blank lines are ignored.
+// A line is the output of Generate, or a passphrase. Deriving the key of a passphrase takes a tenth of a second and,
+// while it runs, 64 MiB of memory. The order of the lines is kept: the first secret is the preferred one.
 func Parse(text []byte) ([]Secret, error) {
 	lines, err := split(text)
 	if err != nil {
@@ -50,13 +51,13 @@ func Parse(text []byte) ([]Secret, error) {
 	return secrets, nil
 }
 
-// line is a line that is well formed: a generated secret, or a passphrase where master is nil.
+// line is a valid line: a generated secret, or a passphrase if master is nil.
 type line struct {
 	master     *[Size]byte
 	passphrase string
 }
 
-// split does all of Parse that is cheap.
+// split parses and checks the lines without deriving keys from passphrases, which is expensive.
 func split(text []byte) ([]line, error) {
 	if !utf8.Valid(text) {
 		return nil, fmt.Errorf("secret: %w", ErrNotUTF8)
@@ -88,7 +89,7 @@ func split(text []byte) ([]line, error) {
 }
 
 func parseLine(s string) (line, error) {
-	if strings.HasPrefix(s, "#") { // or what everybody can guess would open the network
+	if strings.HasPrefix(s, "#") { // a comment taken for a passphrase would be easy to guess
 		return line{}, ErrComment
 	}
 	encoded, generated := strings.CutPrefix(s, prefix)
@@ -98,7 +99,7 @@ func parseLine(s string) (line, error) {
 		}
 		return line{passphrase: s}, nil
 	}
-	// The decoder's own errors repeat what they do not like.
+	// Do not wrap the decoder's error: it may repeat a part of the secret.
 	raw, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(encoded))
 	if err != nil || len(raw) != Size {
 		return line{}, ErrMalformed
@@ -106,6 +107,7 @@ func parseLine(s string) (line, error) {
 	return line{master: (*[Size]byte)(raw)}, nil
 }
 
+// contains reports whether lines has the same secret as l.
 func contains(lines []line, l line) bool {
 	for _, other := range lines {
 		if l.master != nil && other.master != nil && *l.master == *other.master {

@@ -1,5 +1,4 @@
-// Package secret is what the nodes of a network have in common and strangers do not: how its lines are written, and
-// the keys that are derived from one.
+// Package secret parses the secrets that the nodes of a cluster share, and derives keys from them.
 package secret
 
 import (
@@ -17,20 +16,21 @@ import (
 // Size is the length of a secret, and of each key derived from one, in bytes.
 const Size = 32
 
-// prefix starts a generated line; the standard base64 of Size bytes follows, after a space.
+// prefix begins a generated line. A space and the standard base64 encoding of Size bytes follow.
 const prefix = "weft-secret-1"
 
-// Labels of the derived keys (info of HKDF, RFC 5869). A label never changes its meaning: nodes of different versions
-// share a secret.
+// Labels of the derived keys (the info parameter of HKDF, RFC 5869). The meaning of a label never changes, because nodes
+// of different versions share a secret.
 const (
 	labelGossip      = "weft 1 gossip"
 	labelSession     = "weft 1 session"
 	labelFingerprint = "weft 1 fingerprint"
 )
 
-// Cost of turning a passphrase into a key, argon2id (RFC 9106) with more than what OWASP asks for. All of it is fixed,
-// the number of threads too: the outcome must be the same on every machine and in every version. The salt is public
-// and fixed, as a cluster has no other common knowledge; it keeps the work of other attackers from being of use here.
+// Parameters of argon2id (RFC 9106), which derives the key of a passphrase. They exceed the recommendation of OWASP. All
+// are fixed, including the number of threads, because the key must be the same on every machine and in every version.
+// The salt is fixed and public, because nodes share nothing but the passphrase; it makes tables that were computed for
+// other systems useless.
 const (
 	argonTime    = 3
 	argonMemory  = 64 << 10 // KiB
@@ -38,11 +38,11 @@ const (
 	argonSalt    = "weft 1 passphrase of cluster weft"
 )
 
-// Secret is one line of a secret file. Parse makes it; the zero Secret has no keys. However it is printed, only its
-// fingerprint shows. Its methods may be called concurrently.
+// Secret is one secret of a secret file. Parse returns Secrets; the zero Secret has no keys, and its methods that return
+// keys panic. All ways to print a Secret show only its fingerprint. Its methods may be called concurrently.
 type Secret struct {
-	// master returns the key that all others are derived from; nil for the zero Secret. It is a function because fmt
-	// prints the bytes of a field that it cannot call methods of, and of a function no more than its address.
+	// master returns the key from which all others are derived; it is nil for the zero Secret. It is a function because
+	// fmt prints the bytes of an unexported field without calling its methods, but prints only the address of a function.
 	master func() [Size]byte
 }
 
@@ -51,35 +51,35 @@ func newSecret(master [Size]byte) Secret { return Secret{func() [Size]byte { ret
 // Generate returns a new line for a secret file, without a line break.
 func Generate() string {
 	var raw [Size]byte
-	_, _ = rand.Read(raw[:]) // never fails: it ends the program first
+	_, _ = rand.Read(raw[:]) // never returns an error: it crashes the program instead
 	return prefix + " " + base64.StdEncoding.EncodeToString(raw[:])
 }
 
-// fromPassphrase takes a tenth of a second and 64 MiB of memory.
+// fromPassphrase derives the master key from a passphrase, in a tenth of a second and with 64 MiB of memory.
 func fromPassphrase(text string) Secret {
 	key := argon2.IDKey([]byte(text), []byte(argonSalt), argonTime, argonMemory, argonThreads, Size)
 	return newSecret([Size]byte(key))
 }
 
-// GossipKey returns the key that seals gossip.
+// GossipKey returns the key that encrypts gossip.
 func (s Secret) GossipKey() [Size]byte { return [Size]byte(s.derive(labelGossip, Size)) }
 
-// SessionKey returns the pre-shared key of the data plane's handshakes.
+// SessionKey returns the pre-shared key of the datapath's handshakes.
 func (s Secret) SessionKey() [Size]byte { return [Size]byte(s.derive(labelSession, Size)) }
 
-// Fingerprint returns the secret's name among nodes that share one. It is no secret itself.
+// Fingerprint returns a number by which nodes identify the secrets that they share. It is not confidential.
 func (s Secret) Fingerprint() uint32 { return binary.BigEndian.Uint32(s.derive(labelFingerprint, 4)) }
 
 func (s Secret) derive(label string, length int) []byte {
 	master := s.master()
 	key, err := hkdf.Key(sha256.New, master[:], nil, label, length)
-	if err != nil { // only for lengths that no label has
+	if err != nil { // only for lengths that no caller uses
 		panic(err)
 	}
 	return key
 }
 
-// String returns the fingerprint in hexadecimal.
+// String returns the fingerprint, such as "secret(0fc8cd66)".
 func (s Secret) String() string {
 	if s.master == nil {
 		return "secret(none)"
@@ -96,7 +96,7 @@ func (s Secret) GoString() string { return s.String() }
 // LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText implements encoding.TextMarshaler; there is no way back from the text.
+// MarshalText implements encoding.TextMarshaler with the text of String, from which the secret cannot be restored.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 var (

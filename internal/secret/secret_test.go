@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Lines of the tests, and what goes on and on for every version: keys derived from them.
+// Lines of the tests. The keys that are derived from them must be the same in every version.
 const (
 	generated  = "weft-secret-1 AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 	generated2 = "weft-secret-1 ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
@@ -31,9 +31,9 @@ func TestDerivedKeysNeverChange(t *testing.T) {
 	}
 	var got []keys
 	for _, s := range secrets {
-		gossip, session := s.GossipKey(), s.SessionKey() // by HKDF, and argon2id before it for the passphrase
+		gossip, session := s.GossipKey(), s.SessionKey() // by HKDF, for the passphrase after argon2id
 		if gossip == session || gossip == s.master() || session == s.master() {
-			t.Errorf("%v: two keys are one", s)
+			t.Errorf("%v: two keys are the same", s)
 		}
 		got = append(got, keys{hex.EncodeToString(gossip[:]), hex.EncodeToString(session[:]), s.Fingerprint()})
 	}
@@ -64,14 +64,14 @@ func TestParse(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
 		err        error
-		lines      int    // where err is nil
-		where      string // where it is not
+		lines      int    // if err is nil
+		where      string // a part of the error's text, if err is not nil
 	}{
 		{"generated", generated, nil, 1, ""},
-		{"two, Windows' line ends", generated + "\r\n" + generated2 + "\r\n", nil, 2, ""},
+		{"two, line ends of Windows", generated + "\r\n" + generated2 + "\r\n", nil, 2, ""},
 		{"white space and blank lines", "\n\t " + generated + " \n\n  \n" + long + "\n", nil, 2, ""},
 		{"byte order mark", byteOrderMark + generated, nil, 1, ""},
-		{"as many as may be", many(MaxSecrets), nil, MaxSecrets, ""},
+		{"the maximum", many(MaxSecrets), nil, MaxSecrets, ""},
 		{"empty", "", ErrEmpty, 0, "secret"},
 		{"blank", " \n\r\n\t", ErrEmpty, 0, "secret"},
 		{"not UTF-8", generated + "\n\xff\xfe" + long, ErrNotUTF8, 0, "secret"},
@@ -79,10 +79,10 @@ func TestParse(t *testing.T) {
 		{"short passphrase", generated + "\n\n" + long[2:], ErrTooShort, 0, "line 3"},
 		{"prefix alone", "weft-secret-1", ErrMalformed, 0, "line 1"},
 		{"cut", generated[:len(generated)-5], ErrMalformed, 0, "line 1"},
-		{"no base64", strings.Replace(generated, "AAE", "A*E", 1), ErrMalformed, 0, "line 1"},
+		{"not base64", strings.Replace(generated, "AAE", "A*E", 1), ErrMalformed, 0, "line 1"},
 		{"bits beyond the last byte", strings.Replace(generated, "8=", "9=", 1), ErrMalformed, 0, "line 1"},
 		{"longer", generated + "AAAA", ErrMalformed, 0, "line 1"},
-		{"no base64 behind it", generated + " # ours", ErrMalformed, 0, "line 1"},
+		{"text after the base64", generated + " # ours", ErrMalformed, 0, "line 1"},
 		{"twice", generated + "\n" + generated2 + "\n  " + generated, ErrTwice, 0, "line 3"},
 		{"passphrase twice", long + "\n" + long, ErrTwice, 0, "line 2"},
 		{"comment", "# our production secret\n" + generated, ErrComment, 0, "line 1"},
@@ -93,7 +93,7 @@ func TestParse(t *testing.T) {
 				t.Fatalf("got %d lines, %v; want %d, %v", len(lines), err, tt.lines, tt.err)
 			}
 			if err != nil && !strings.Contains(err.Error(), tt.where) {
-				t.Errorf("%q does not name %q", err, tt.where)
+				t.Errorf("%q does not contain %q", err, tt.where)
 			}
 			if err != nil && (strings.Contains(err.Error(), "AAE") || strings.Contains(err.Error(), "ä")) {
 				t.Errorf("%q repeats the line", err)
@@ -113,14 +113,16 @@ func TestGenerateIsParsed(t *testing.T) {
 	}
 }
 
-// TestNothingShowsASecret prints secrets in all ways, also out of fields whose methods fmt cannot call.
+// TestNothingShowsASecret prints secrets in many ways, also in unexported fields, on which fmt calls no methods.
 func TestNothingShowsASecret(t *testing.T) {
 	secrets, err := Parse([]byte(generated))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := secrets[0]
-	values := []any{s, &s, secrets, struct{ s Secret }{s}, struct{ S Secret }{s}, struct{ s []Secret }{secrets}, map[string]Secret{"a": s}}
+	values := []any{
+		s, &s, secrets, struct{ s Secret }{s}, struct{ S Secret }{s}, struct{ s []Secret }{secrets}, map[string]Secret{"a": s},
+	}
 	var out bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&out, nil))
 	text := slog.New(slog.NewTextHandler(&out, nil))
@@ -135,11 +137,11 @@ func TestNothingShowsASecret(t *testing.T) {
 		}
 	}
 	if !strings.Contains(out.String(), s.String()) {
-		t.Error("the fingerprint shows nowhere")
+		t.Error("the output does not contain the fingerprint")
 	}
 	for _, leak := range []string{"000102", "00010203", "1 2 3 4", "0x1, 0x2", "0x01, 0x02", "AAEC", `\x01\x02`, "1,2,3"} {
 		if strings.Contains(out.String(), leak) {
-			t.Errorf("%q shows in\n%s", leak, out.String())
+			t.Errorf("the output contains %q:\n%s", leak, out.String())
 		}
 	}
 	if got := fmt.Sprint(Secret{}); got != "secret(none)" {
@@ -158,7 +160,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, l := range lines {
 			if l.master == nil {
-				return // a passphrase takes too long here
+				return // deriving a key from a passphrase is too slow for a fuzz test
 			}
 		}
 		if secrets, again := Parse(text); len(secrets) != len(lines) || (again == nil) != (err == nil) {

@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"weft/internal/hint"
 )
 
-// fill parses args, then fills from the given environment and file.
+// fill parses args and then calls Fill with an environment and a file.
 func fill(t *testing.T, args []string, env map[string]string, file string) (*pflag.FlagSet, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -68,8 +70,8 @@ func TestErrorsNameTheSetting(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
-			if _, ok := errors.AsType[*Error](err); !ok && !errors.Is(err, ErrFile) {
-				t.Errorf("error %v is neither *Error nor ErrFile", err)
+			if _, ok := errors.AsType[*hint.Error](err); !ok {
+				t.Errorf("error %v is not a *hint.Error", err)
 			}
 		})
 	}

@@ -10,10 +10,10 @@ import (
 	"weft/router/underlay"
 )
 
-// depth is how many datagrams a socket holds for its reader; what comes on top is lost, as in the kernel.
+// depth is the most datagrams that wait at a socket; further datagrams are lost, as in the kernel.
 const depth = 1 << 14
 
-// maxMerged is how many bytes one element holds at most where a socket merges, as with a kernel's.
+// maxMerged is the most bytes of one element of a socket that merges, as in the kernel.
 const maxMerged = 1<<16 - 1
 
 var _ underlay.Conn = (*Conn)(nil)
@@ -24,7 +24,7 @@ type Conn struct {
 	addr    netip.AddrPort
 	closed  chan struct{}
 	close   func()
-	pushed  chan struct{} // holds a token while something has come since the reader last looked
+	pushed  chan struct{} // holds a token if a datagram has come since the reader last checked
 	timer   *time.Timer   // owned by the reader
 
 	writing sync.Mutex
@@ -32,10 +32,10 @@ type Conn struct {
 
 	mu      sync.Mutex
 	pending []packet // a heap by packet.before
-	free    [][]byte // buffers to use again
+	free    [][]byte // buffers to reuse
 }
 
-// packet is a datagram under way.
+// packet is a datagram in flight.
 type packet struct {
 	due  time.Time
 	seq  uint64
@@ -84,7 +84,7 @@ func (c *Conn) isClosed() bool {
 	}
 }
 
-// WriteBatch implements underlay.Conn. What the network loses has left all the same.
+// WriteBatch implements underlay.Conn. Datagrams that the network loses count as sent.
 func (c *Conn) WriteBatch(batch []underlay.Datagram) (n int, err error) {
 	if c.isClosed() {
 		return 0, net.ErrClosed
@@ -138,7 +138,7 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 		if c.isClosed() {
 			return 0, net.ErrClosed
 		}
-		n, wait := c.take(batch)
+		n, wait := c.receiveDue(batch)
 		if n > 0 {
 			return n, nil
 		}
@@ -156,13 +156,15 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 	}
 }
 
-// Poll is ReadBatch for those who do not wait: where nothing is due it returns 0 and how long it will be until something
-// is, 0 for never. It is for simulations that drive many nodes by one goroutine, so that the same seed has the same
-// outcome.
-func (c *Conn) Poll(batch []underlay.Datagram) (n int, wait time.Duration) { return c.take(batch) }
+// Poll is ReadBatch without waiting: if no datagram is due, it returns 0 and the time until the next one is due, 0 for
+// never. It is for simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
+func (c *Conn) Poll(batch []underlay.Datagram) (n int, wait time.Duration) {
+	return c.receiveDue(batch)
+}
 
-// take moves what is due into batch. Where nothing is, wait is the time until something will be, or 0 for never.
-func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
+// receiveDue moves the datagrams that are due into batch. If none is due, wait is the time until the next one is, or 0
+// for never.
+func (c *Conn) receiveDue(batch []underlay.Datagram) (n int, wait time.Duration) {
 	merge := c.network.merge.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,7 +175,7 @@ func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
 		}
 		p := &c.pending[0]
 		switch {
-		case merge && n > 0 && join(&batch[n-1], p):
+		case merge && n > 0 && mergeInto(&batch[n-1], p):
 		case n == len(batch):
 			return n, 0
 		case len(p.buf) <= cap(batch[n].Buf):
@@ -186,9 +188,9 @@ func (c *Conn) take(batch []underlay.Datagram) (n int, wait time.Duration) {
 	return n, 0
 }
 
-// join puts p behind the datagrams in d where a kernel could: from the same sender, and as long as they are, the last at
-// most so.
-func join(d *underlay.Datagram, p *packet) bool {
+// mergeInto appends p to the datagrams in d if a kernel could do so: it must have the same sender and the same size, or
+// be a shorter last one.
+func mergeInto(d *underlay.Datagram, p *packet) bool {
 	size := d.SegmentSize
 	if size == 0 {
 		size = len(d.Buf)
@@ -201,7 +203,7 @@ func join(d *underlay.Datagram, p *packet) bool {
 	return true
 }
 
-// push adds a datagram, and reports whether there was room.
+// push adds a datagram, and reports whether there was space.
 func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,7 +223,7 @@ func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) 
 	return true
 }
 
-// pop removes the packet that is due first. The heap is written out here as container/heap would box every packet.
+// pop removes the packet that is due first. The heap is implemented here because container/heap would box every packet.
 func (c *Conn) pop() packet {
 	first, last := c.pending[0], len(c.pending)-1
 	c.pending[0] = c.pending[last]
@@ -242,7 +244,7 @@ func (c *Conn) pop() packet {
 	}
 }
 
-// up moves the packet i towards the root of the heap, to where it belongs.
+// up moves the packet i towards the root of the heap, to its position.
 func (c *Conn) up(i int) {
 	for i > 0 {
 		parent := (i - 1) / 2

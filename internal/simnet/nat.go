@@ -2,21 +2,21 @@ package simnet
 
 import "net/netip"
 
-// nat is an address translator of the strict kind: a socket behind it has one port outside, whatever it sends to (RFC
-// 4787: endpoint-independent mapping), and lets in only what comes from where it has sent to (address and port-dependent
+// nat is a strict address translator (RFC 4787): a socket behind it has one port outside for all destinations
+// (endpoint-independent mapping), and receives only from endpoints that it has sent to (address and port-dependent
 // filtering).
 type nat struct {
 	outside  netip.Addr
-	ports    map[netip.AddrPort]netip.AddrPort // a socket behind it -> what others see of it
-	sockets  map[netip.AddrPort]netip.AddrPort // the other way round
+	ports    map[netip.AddrPort]netip.AddrPort // a socket behind it -> its endpoint outside
+	sockets  map[netip.AddrPort]netip.AddrPort // the reverse of ports
 	answered map[flow]bool
 }
 
 // flow is a direction between two sockets.
 type flow struct{ from, to netip.AddrPort }
 
-// SetNAT puts the given hosts behind a translator: others see outside in their place, and reach them only in answer. It
-// forgets nothing until it is set again.
+// SetNAT puts the given hosts behind a translator with the address outside: other hosts see that address, and can only
+// reply to them. Mappings do not expire until SetNAT is called again.
 func (n *Network) SetNAT(outside netip.Addr, hosts ...netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -30,7 +30,7 @@ func (n *Network) SetNAT(outside netip.Addr, hosts ...netip.Addr) {
 	n.outsides[outside] = t
 }
 
-// leave returns from as those beyond the translator of its host see it, after a datagram to another address has passed.
+// leave returns the endpoint outside of from, for a datagram to another address, and records the mapping.
 func (t *nat) leave(from, to netip.AddrPort) netip.AddrPort {
 	seen, known := t.ports[from]
 	if !known {
@@ -41,7 +41,7 @@ func (t *nat) leave(from, to netip.AddrPort) netip.AddrPort {
 	return seen
 }
 
-// enter returns the socket for which a datagram to an address of the translator is, not valid where it is for none.
+// enter returns the socket that receives a datagram to an address of the translator; it is not valid if none does.
 func (t *nat) enter(from, to netip.AddrPort) netip.AddrPort {
 	if !t.answered[flow{from, to}] {
 		return netip.AddrPort{}

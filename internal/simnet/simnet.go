@@ -1,8 +1,8 @@
-// Package simnet is an underlay in memory: hosts that send datagrams to one another through links with latency, loss,
+// Package simnet is an underlay in memory: hosts send datagrams to each other through links with latency, loss,
 // duplicates, reordering, an MTU, address translators and partitions.
 //
-// It starts no goroutine and sleeps only in ReadBatch, so that it works under testing/synctest, where a second of
-// latency costs nothing. Chance comes from a seed: the same calls in the same order meet the same fate.
+// It starts no goroutine and sleeps only in ReadBatch, so it works under testing/synctest, where a second of latency
+// takes no time. Random decisions come from a seed: the same calls in the same order have the same results.
 package simnet
 
 import (
@@ -15,31 +15,32 @@ import (
 	"time"
 )
 
-// Link says what befalls the datagrams from one host to another. The zero Link is perfect.
+// Link describes the link from one host to another. The zero Link is perfect.
 type Link struct {
-	// Latency is how long a datagram is under way. Jitter adds an even chance of up to as much again: with it, datagrams
-	// overtake one another.
+	// Latency is the delay of a datagram. Jitter adds a random delay below it, with a uniform distribution, so that
+	// datagrams overtake each other.
 	Latency, Jitter time.Duration
-	// Loss, Duplicate and Reorder are chances from 0 to 1: that a datagram vanishes, that it arrives twice, and that it
-	// takes Delay longer than its followers.
+	// Loss, Duplicate and Reorder are probabilities from 0 to 1: that a datagram is lost, that it arrives twice, and
+	// that it takes Delay longer than others.
 	Loss, Duplicate, Reorder float64
 	Delay                    time.Duration
-	// MTU in bytes, IP and UDP headers counted: what is larger vanishes without a word, as in a black hole. 0 for none.
+	// MTU in bytes, with the IP and UDP headers: larger datagrams are silently lost, as in a black hole. 0 for no
+	// limit.
 	MTU int
 }
 
 // Stats counts the datagrams of a Network.
 type Stats struct {
-	Sent       uint64 // given to WriteBatch, a segment each
-	Delivered  uint64 // put into a receiver's buffer, duplicates counted
+	Sent       uint64 // passed to WriteBatch, each segment counted
+	Delivered  uint64 // put into a receiver's buffer, duplicates included
 	Lost       uint64 // by Link.Loss
 	Cut        uint64 // by a partition
 	TooLarge   uint64 // by Link.MTU
 	Overflowed uint64 // the receiver's buffer was full
-	Nobody     uint64 // no socket has the address
+	NoSocket   uint64 // no socket has the address
 }
 
-// Network joins sockets. All methods may be called from any goroutine.
+// Network connects sockets. All methods may be called from any goroutine.
 type Network struct {
 	merge atomic.Bool
 
@@ -60,7 +61,7 @@ type Network struct {
 // route is a direction between two hosts.
 type route struct{ from, to netip.Addr }
 
-// New returns a network of perfect links whose chance comes from seed.
+// New returns a network of perfect links; its random decisions come from seed.
 func New(seed uint64) *Network {
 	return &Network{
 		rand:     rand.New(rand.NewPCG(seed, 0)),
@@ -73,7 +74,8 @@ func New(seed uint64) *Network {
 	}
 }
 
-// Listen opens a socket at addr; port 0 takes a free one. The error is syscall.EADDRINUSE where another has it.
+// Listen opens a socket at addr; port 0 stands for a free port. The error wraps syscall.EADDRINUSE if another socket
+// has the address.
 func (n *Network) Listen(addr netip.AddrPort) (*Conn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,21 +93,21 @@ func (n *Network) Listen(addr netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// SetDefault gives every pair of hosts without a link of its own the link l.
+// SetDefault sets the link of every pair of hosts without a link of its own.
 func (n *Network) SetDefault(l Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.fallback = l
 }
 
-// SetLink gives the direction from one host to another the link l.
+// SetLink sets the link from one host to another, in this direction.
 func (n *Network) SetLink(from, to netip.Addr, l Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.links[route{from, to}] = l
 }
 
-// Partition cuts every host of a from every host of b, in both directions, until Heal.
+// Partition drops all datagrams between hosts of a and hosts of b until Heal.
 func (n *Network) Partition(a, b []netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -123,8 +125,8 @@ func (n *Network) Heal() {
 	clear(n.cut)
 }
 
-// SetMerge has sockets merge datagrams of one size from one sender that are due, into elements with a SegmentSize, as the
-// kernel does with UDP_GRO. It loses and reorders nothing.
+// SetMerge makes sockets merge datagrams of one size from one sender into elements with a SegmentSize, as the kernel
+// does with UDP_GRO. It does not lose or reorder datagrams.
 func (n *Network) SetMerge(on bool) { n.merge.Store(on) }
 
 // Stats returns the counters.
@@ -154,7 +156,7 @@ func (n *Network) send(from, to netip.AddrPort, buf []byte) {
 	case n.chance(link.Loss):
 		n.stats.Lost++
 	case c == nil:
-		n.stats.Nobody++
+		n.stats.NoSocket++
 	default:
 		n.deliver(c, from, buf, link)
 		if n.chance(link.Duplicate) {
@@ -163,7 +165,7 @@ func (n *Network) send(from, to netip.AddrPort, buf []byte) {
 	}
 }
 
-// translate returns the addresses of a datagram as its receiver sees them; to is not valid where nobody gets it.
+// translate returns the addresses of a datagram as its receiver sees them; to is not valid if no socket receives it.
 func (n *Network) translate(from, to netip.AddrPort) (seen, socket netip.AddrPort) {
 	if t := n.nats[from.Addr()]; t != nil && t != n.nats[to.Addr()] {
 		from = t.leave(from, to)
@@ -177,7 +179,7 @@ func (n *Network) translate(from, to netip.AddrPort) (seen, socket netip.AddrPor
 	return from, to
 }
 
-// deliver puts one datagram into c's buffer, to be received when it is due.
+// deliver puts one datagram into c's buffer, with the time at which it is due.
 func (n *Network) deliver(c *Conn, from netip.AddrPort, buf []byte, link Link) {
 	wait := link.Latency
 	if link.Jitter > 0 {
@@ -194,10 +196,10 @@ func (n *Network) deliver(c *Conn, from netip.AddrPort, buf []byte, link Link) {
 	}
 }
 
-// chance is true with the probability p. It draws only where there is something to decide.
+// chance is true with the probability p. It uses a random number only if p is neither 0 nor 1.
 func (n *Network) chance(p float64) bool { return p > 0 && n.rand.Float64() < p }
 
-// forget frees the address of a closed socket.
+// forget releases the address of a closed socket.
 func (n *Network) forget(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,7 +208,7 @@ func (n *Network) forget(c *Conn) {
 	}
 }
 
-// overhead is the length of the IP and UDP headers on the way to addr.
+// overhead is the length of the IP and UDP headers of a datagram to addr.
 func overhead(addr netip.Addr) int {
 	if addr.Is4() {
 		return 20 + 8

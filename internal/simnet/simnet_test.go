@@ -40,7 +40,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// TestMerge: what is merged is what a kernel could merge, and all of it.
+// TestMerge: datagrams are merged whenever a kernel could merge them, and only then.
 func TestMerge(t *testing.T) {
 	n := New(1)
 	n.SetMerge(true)
@@ -76,7 +76,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// number sends datagrams that hold their number from a to b.
+// number sends numbered datagrams from a to b.
 func number(t *testing.T, a *Conn, count int) {
 	t.Helper()
 	for i := range count {
@@ -95,7 +95,7 @@ func drain(t *testing.T, b *Conn) (got []byte) {
 		batch[i].Buf = make([]byte, 8)
 	}
 	for {
-		n, _ := b.take(batch)
+		n, _ := b.receiveDue(batch)
 		if n == 0 {
 			return got
 		}
@@ -105,7 +105,7 @@ func drain(t *testing.T, b *Conn) (got []byte) {
 	}
 }
 
-// run sends 200 datagrams over a link and returns what arrives.
+// run sends 200 datagrams over a link and returns those that arrive.
 func run(t *testing.T, seed uint64, l Link) (got []byte, stats Stats) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(seed)
@@ -155,7 +155,7 @@ func TestImpairments(t *testing.T) {
 	}
 }
 
-// TestLatency: a reader sleeps until the datagram is due, and not longer.
+// TestLatency: a reader waits until the datagram is due, and not longer.
 func TestLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)
@@ -202,7 +202,7 @@ func TestBounds(t *testing.T) {
 		}
 		b.Close()
 		number(t, a, 1)
-		if n.Stats().Nobody != 1 {
+		if n.Stats().NoSocket != 1 {
 			t.Errorf("to a closed socket: %+v", n.Stats())
 		}
 		if c := listen(t, n, netip.AddrPortFrom(addrB.Addr(), 0)); c.LocalAddr().Port() == 0 {

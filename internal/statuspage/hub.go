@@ -21,6 +21,8 @@ const (
 	renderPause = time.Second
 	// keepalivePause is the longest time without a write to a stream, so that both ends notice when the other one is gone.
 	keepalivePause = 15 * time.Second
+	// retryAfter is the pause in seconds that is recommended to a page for which there is no stream.
+	retryAfter = "10"
 	// writeTimeout bounds a write to a stream. A slower reader loses its stream.
 	writeTimeout = 10 * time.Second
 )
@@ -146,7 +148,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	changed, ok := h.join()
 	if !ok {
-		w.Header().Set("Retry-After", "10")
+		w.Header().Set("Retry-After", retryAfter)
 		http.Error(w, fmt.Sprintf("%d pages are updated already, or the node is stopping: this page is reloaded now and then",
 			maxStreams), http.StatusServiceUnavailable)
 		return

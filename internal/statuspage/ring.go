@@ -10,10 +10,10 @@ import (
 
 // Sizes of the picture of a range, in units of its viewBox.
 const (
-	ringSize    = 240
-	ringOuter   = 110
-	ringInner   = 66
-	ringColours = 12 // of the owners; further owners use the same colours again
+	ringSize   = 240
+	ringOuter  = 110
+	ringInner  = 66
+	ringColors = 12 // of the owners; further owners use the same colors again
 )
 
 // rangeView is an address range: a ring, and a table of its owners.
@@ -28,28 +28,28 @@ type rangeView struct {
 // arc is a part of the ring: the whole of it, and from the inside the share that is in use.
 type arc struct {
 	Path, Full string // "d" of an SVG path
-	Colour     int
+	Color      int
 	Title      string
 }
 
 // ownerRow is a row of the table of owners.
 type ownerRow struct {
 	api.IPAMOwner
-	Colour      int
+	Color       int
 	Share, Used string
 }
 
 func newRangeView(r Range) rangeView {
 	v := rangeView{CIDR: r.CIDR.String(), Size: ringSize}
-	colours, names := map[peer.ID]int{}, map[peer.ID]string{}
+	colors, names := map[peer.ID]int{}, map[peer.ID]string{}
 	var all uint64
 	for _, o := range r.Owners {
 		all += o.Addresses
 	}
 	for i, o := range r.Owners {
-		colours[o.ID], names[o.ID] = i%ringColours, o.Name
+		colors[o.ID], names[o.ID] = i%ringColors, o.Name
 		row := ownerRow{
-			IPAMOwner: o, Colour: i % ringColours,
+			IPAMOwner: o, Color: i % ringColors,
 			Share: shareText(o.Addresses, all), Used: shareText(o.Addresses-min(o.Free, o.Addresses), o.Addresses),
 		}
 		v.Owners = append(v.Owners, row)
@@ -64,7 +64,7 @@ func newRangeView(r Range) rangeView {
 	for _, p := range r.Parts {
 		full := ringInner + (ringOuter-ringInner)*min(max(p.Used, 0), 1)
 		v.Arcs = append(v.Arcs, arc{
-			Path: arcPath(p.Start, p.Length, ringInner, ringOuter), Full: arcPath(p.Start, p.Length, ringInner, full), Colour: colours[p.Owner],
+			Path: arcPath(p.Start, p.Length, ringInner, ringOuter), Full: arcPath(p.Start, p.Length, ringInner, full), Color: colors[p.Owner],
 			Title: fmt.Sprintf("%s: %.2f %% of the range, %.0f %% of it in use", names[p.Owner], 100*p.Length, 100*p.Used),
 		})
 	}

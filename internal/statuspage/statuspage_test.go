@@ -39,7 +39,8 @@ func network(n int) Snapshot {
 	r := Range{CIDR: netip.MustParsePrefix("10.32.0.0/12")}
 	for i := range n {
 		s.Peers = append(s.Peers, api.Peer{
-			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0, Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
+			ID: id(i), Name: fmt.Sprintf("n%d", i), State: api.PeerAlive, Self: i == 0,
+			Link: api.LinkDirect, Datapath: api.DatapathUserspace, RTT: 0.5,
 			Addr: netip.MustParseAddrPort("192.0.2.1:6784"),
 		})
 		r.Owners = append(r.Owners, api.IPAMOwner{ID: id(i), Name: fmt.Sprintf("n%d", i), Addresses: 100, Free: 50, Reachable: true})
@@ -184,13 +185,13 @@ func TestFullRing(t *testing.T) {
 	}
 }
 
-// served runs a page behind a real server until the test ends.
-func served(t *testing.T, p *Page) *httptest.Server {
+// served runs a page behind a real server until the test ends. timeout bounds requests other than streams; 0 means no bound.
+func served(t *testing.T, p *Page, timeout time.Duration) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
 	p.Register(mux)
 	server := httptest.NewUnstartedServer(mux)
-	server.Config.ReadTimeout, server.Config.WriteTimeout = renderPause/2, renderPause/2 // streams last longer than other requests may
+	server.Config.ReadTimeout, server.Config.WriteTimeout = timeout, timeout
 	server.Start()
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -226,11 +227,12 @@ func stream(t *testing.T, url string) (code int, header http.Header, events *buf
 func TestEvents(t *testing.T) {
 	var mu sync.Mutex
 	s := network(2)
+	const timeout = renderPause / 2 // the stream lasts longer than other requests may
 	server := served(t, newPage(t, func() Snapshot {
 		mu.Lock()
 		defer mu.Unlock()
 		return s
-	}))
+	}), timeout)
 	_, _, lines := stream(t, server.URL)
 	seen := map[string]bool{}
 	for len(seen) < len(sectionIDs) && lines.Scan() {
@@ -259,7 +261,7 @@ func TestEvents(t *testing.T) {
 // TestHead: a HEAD request for the stream is answered at once, and the connection can be used again.
 func TestHead(t *testing.T) {
 	p := newPage(t, func() Snapshot { return network(1) })
-	server := served(t, p)
+	server := served(t, p, 0)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +296,7 @@ func TestHead(t *testing.T) {
 // page.
 func TestManyStreams(t *testing.T) {
 	p := newPage(t, func() Snapshot { return network(2) })
-	server := served(t, p)
+	server := served(t, p, 0)
 	var refused int
 	for range maxStreams + 20 {
 		code, header, _ := stream(t, server.URL)
@@ -352,7 +354,7 @@ func TestReaderThatStops(t *testing.T) {
 	big := network(1000)
 	calls := 0
 	p := newPage(t, func() Snapshot { calls++; big.Status.Name = fmt.Sprint(calls); return big })
-	server := served(t, p)
+	server := served(t, p, 0)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -64,7 +64,7 @@ func Open(dir string) (*Bolt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := initialise(db); err != nil {
+	if err := initialize(db); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
@@ -100,8 +100,8 @@ func (b *Bolt) Close() error {
 	return nil
 }
 
-// initialise writes the buckets and the version that a new file lacks.
-func initialise(db *bbolt.DB) error {
+// initialize writes the buckets and the version that a new file lacks.
+func initialize(db *bbolt.DB) error {
 	return db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, ringsBucket, bootstrapBucket, reclaimBucket, leasesBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {

@@ -10,17 +10,17 @@ import (
 	"weft/internal/peer"
 )
 
-// Entry is one line of the table, for people and programs to read.
+// Entry is one line of the table for status documents.
 type Entry struct {
 	MAC ether.Addr `json:"mac"`
-	// Peer is where MAC was last seen, the zero ID for the host itself.
+	// Peer is the peer behind which MAC was last seen, the zero ID for the host itself.
 	Peer peer.ID `json:"peer"`
-	// Age is how long ago that was, by the second.
+	// Age is the time since then, in whole seconds.
 	Age time.Duration `json:"age"`
 }
 
-// Entries returns what Lookup would return at now, sorted by address. It is a copy; changes made meanwhile may or may
-// not be in it.
+// Entries returns a copy of the entries that Lookup would find at now, sorted by address. It may or may not include
+// concurrent changes.
 func (t *Table) Entries(now time.Time) []Entry {
 	sec := t.seconds(now)
 	entries := make([]Entry, 0, t.Len())
@@ -38,7 +38,7 @@ func (t *Table) Entries(now time.Time) []Entry {
 	return entries
 }
 
-// addr returns the address that e is about.
+// addr returns the address of e.
 func (e *entry) addr() ether.Addr {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], e.mac)

@@ -1,9 +1,8 @@
-// Package fdb is the forwarding database: behind which peer each MAC address lies.
+// Package fdb is the forwarding database: it maps MAC addresses to peers.
 //
-// Every frame looks two addresses up, from many goroutines at once, so reading takes no lock and writes no shared
-// memory: the table is an array of buckets, each a chain of entries that hangs on an atomic pointer. Entries are
-// inserted, moved and taken out under one mutex; what a frame does nearly always, to find its entry and to find it
-// fresh, is a few loads.
+// Every frame needs two look-ups, from many goroutines at once, so reading uses no lock and writes no shared memory:
+// the table is an array of buckets, each a chain of entries behind an atomic pointer. Entries are inserted, moved and
+// removed under one mutex. Nearly every frame finds a fresh entry, which needs only a few loads.
 package fdb
 
 import (
@@ -21,15 +20,15 @@ import (
 // Defaults for New.
 const (
 	DefaultLimit = 65536           // entries
-	DefaultAge   = 5 * time.Minute // as IEEE 802.1D has it
+	DefaultAge   = 5 * time.Minute // as in IEEE 802.1D
 )
 
-// Table maps MAC addresses to peers. All methods may be called at once from any number of goroutines; Lookup never
-// waits for another call, and Learn waits only where it changes something. Make it with New.
+// Table maps MAC addresses to peers. All methods may be called from any goroutine. Lookup never waits for another call,
+// and Learn waits only if it changes an entry. Make it with New.
 type Table struct {
 	// Constant after New.
 	buckets []atomic.Pointer[entry]
-	factor  uint64 // odd and random: nobody can choose addresses that all fall into one bucket
+	factor  uint64 // odd and random, so that a sender cannot choose addresses of one bucket
 	shift   int
 	limit   int
 	age     int64 // seconds
@@ -43,7 +42,7 @@ type Table struct {
 	refused atomic.Uint64
 }
 
-// entry is what is known of one address. It stays in its chain until it is taken out, and is never used again.
+// entry is the state of one address. It stays in its chain until it is removed, and is never reused.
 type entry struct {
 	mac   uint64 // constant
 	where atomic.Uint64
@@ -51,8 +50,8 @@ type entry struct {
 	next  atomic.Pointer[entry] // changed under Table.mu
 }
 
-// New returns an empty table that holds at most limit entries and lets them go when they have not been seen for age,
-// which is kept by the second. Times given to the methods count from start; they should carry the monotonic clock.
+// New returns an empty table that holds at most limit entries, which expire when they have not been seen for age, in
+// whole seconds. Times are relative to start and should carry the monotonic clock.
 func New(limit int, age time.Duration, start time.Time) *Table {
 	limit = max(limit, 1)
 	size := 1 << bits.Len(uint(limit/4)) // chains of two to four entries in a full table
@@ -66,9 +65,9 @@ func New(limit int, age time.Duration, start time.Time) *Table {
 	}
 }
 
-// Learn notes that a frame from mac came from the peer where, the zero ID for the host itself, at now. An address that
-// is known elsewhere moves at once, and moved says so. Group addresses and the zero address are never learned; neither
-// is a new one while the table is full, which Refused counts.
+// Learn records that a frame from mac came from the peer where, the zero ID for the host itself, at now. moved reports
+// that the address was known behind another peer, and moved at once. Group addresses and the zero address are never
+// learned; neither is a new address while the table is full, which Refused counts.
 func (t *Table) Learn(mac ether.Addr, where peer.ID, now time.Time) (moved bool) {
 	if mac.IsMulticast() || mac.IsZero() {
 		return false
@@ -81,7 +80,7 @@ func (t *Table) Learn(mac ether.Addr, where peer.ID, now time.Time) (moved bool)
 	return t.change(key, place, sec)
 }
 
-// Lookup returns the peer behind mac, the zero ID where that is the host itself, and whether mac is known at now.
+// Lookup returns the peer behind mac, the zero ID for the host itself, and whether mac is known at now.
 func (t *Table) Lookup(mac ether.Addr, now time.Time) (where peer.ID, ok bool) {
 	e := t.find(mac.Uint64())
 	if e == nil || t.expired(e, t.seconds(now)) {
@@ -91,20 +90,21 @@ func (t *Table) Lookup(mac ether.Addr, now time.Time) (where peer.ID, ok bool) {
 	return where, true
 }
 
-// Age takes out the entries that have expired at now and returns how many. Until then they use room but Lookup does
-// not return them.
+// Age removes the entries that have expired at now and returns their number. Expired entries count towards the limit
+// until then, but Lookup does not find them.
 func (t *Table) Age(now time.Time) int {
 	sec := t.seconds(now)
 	return t.remove(func(e *entry) bool { return t.expired(e, sec) })
 }
 
-// Forget takes out all entries of the peer where and returns how many: it has left, or is carried another way.
+// Forget removes all entries of the peer where and returns their number: the peer has left, or is carried on another
+// path.
 func (t *Table) Forget(where peer.ID) int {
 	place := binary.BigEndian.Uint64(where[:])
 	return t.remove(func(e *entry) bool { return e.where.Load() == place })
 }
 
-// Take is Forget, and returns the addresses, in no order.
+// Release does the same as Forget, and returns the addresses in any order.
 func (t *Table) Release(where peer.ID) (macs []ether.Addr) {
 	place := binary.BigEndian.Uint64(where[:])
 	t.remove(func(e *entry) bool {
@@ -117,7 +117,7 @@ func (t *Table) Release(where peer.ID) (macs []ether.Addr) {
 	return macs
 }
 
-// Len returns the number of entries, among them those that have expired since the last Age.
+// Len returns the number of entries, including those that have expired since the last Age.
 func (t *Table) Len() int { return int(t.length.Load()) }
 
 // Refused returns how often an address was not learned because the table was full.
@@ -157,8 +157,8 @@ func (t *Table) change(key, place uint64, sec int64) (moved bool) {
 	return false
 }
 
-// remove takes out the entries that match and returns how many. A reader on an entry that is taken out goes on along
-// its chain: next stays as it was.
+// remove removes the entries that match and returns their number. A reader at a removed entry can still follow its
+// chain, as next does not change.
 func (t *Table) remove(match func(*entry) bool) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -186,7 +186,7 @@ func (t *Table) seconds(now time.Time) int64 { return int64(now.Sub(t.base) / ti
 
 func (t *Table) expired(e *entry, sec int64) bool { return sec-e.seen.Load() >= t.age }
 
-// touch notes that e was seen. It writes once a second at most, so that queues do not fight for the cache line.
+// touch records that e was seen. It writes at most once a second, so that goroutines do not contend for the cache line.
 func (e *entry) touch(sec int64) {
 	if e.seen.Load() < sec {
 		e.seen.Store(sec)

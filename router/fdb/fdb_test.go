@@ -46,11 +46,11 @@ func TestFull(t *testing.T) {
 	}
 	table.Age(start.Add(time.Minute))
 	if table.Learn(mac(5), peer.ID{1}, start.Add(time.Minute)); table.Len() != 1 {
-		t.Errorf("%d entries after ageing, want 1", table.Len())
+		t.Errorf("%d entries after aging, want 1", table.Len())
 	}
 }
 
-// model is the table as one would write it without goroutines.
+// model is a simple table for one goroutine.
 type model map[ether.Addr]sighting
 
 type sighting struct {
@@ -94,7 +94,7 @@ func TestAgainstModel(t *testing.T) {
 				table.Age(now)
 				maps.DeleteFunc(want, func(a ether.Addr, _ sighting) bool { return !want.fresh(a, now) })
 				if table.Len() != len(want) {
-					t.Fatalf("%d entries after ageing, want %d", table.Len(), len(want))
+					t.Fatalf("%d entries after aging, want %d", table.Len(), len(want))
 				}
 			},
 			"forget": func(t *rapid.T) {
@@ -119,7 +119,7 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
-// TestConcurrent is for the race detector; what must hold at the end is that the length agrees with the chains.
+// TestConcurrent is for the race detector. At the end, the length must agree with the chains.
 func TestConcurrent(t *testing.T) {
 	table := New(64, time.Second, start)
 	var wg sync.WaitGroup

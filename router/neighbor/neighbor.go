@@ -1,5 +1,5 @@
-// Package neighbor reads and writes the frames with which hosts find each other's hardware addresses: ARP (RFC 826, RFC 5227)
-// and neighbour discovery (RFC 4861). It is pure: no I/O, no allocation in Parse.
+// Package neighbor reads and writes the frames with which hosts resolve hardware addresses: ARP (RFC 826, RFC 5227) and
+// neighbor discovery (RFC 4861). It is pure: no I/O, no allocation in Parse.
 package neighbor
 
 import (
@@ -10,23 +10,23 @@ import (
 	"weft/internal/packet"
 )
 
-// Kind says what a message is about. The zero Kind is invalid.
+// Kind is the kind of a message. The zero Kind is invalid.
 type Kind uint8
 
 // Kinds of message.
 const (
-	Request  Kind = iota + 1 // who has Target? Sender would like to know
-	Probe                    // does anybody have Target? its sender would like to use it
-	Announce                 // Sender is at MAC, told to everybody
-	Reply                    // Sender is at MAC, told to one
+	Request  Kind = iota + 1 // Sender asks for the hardware address of Target
+	Probe                    // the sender checks whether Target is free, before it uses the address
+	Announce                 // Sender is at MAC; sent to all hosts
+	Reply                    // Sender is at MAC; sent to one host
 )
 
-// Message is what one frame says.
+// Message is the content of one frame.
 type Message struct {
 	Kind Kind
-	// Target is the address that is sought; of an announcement and a reply that of the sender.
+	// Target is the address to resolve; in an announcement and a reply, the address of the sender.
 	Target netip.Addr
-	// Sender and MAC are an address and where it is; Sender is not valid in a Probe.
+	// Sender and MAC are the addresses of the sender; Sender is not valid in a Probe.
 	Sender netip.Addr
 	MAC    ether.Addr
 }
@@ -47,7 +47,8 @@ const (
 	flagOverride  = 0x20
 )
 
-// MayBe reports whether frame, which has an Ethernet header, may hold a message: what nearly all do not pays for no more.
+// MayBe reports whether frame, which must have an Ethernet header, may hold a message. It is cheap, as nearly all
+// frames hold none.
 func MayBe(frame []byte) bool {
 	switch ether.Type(frame) {
 	case ether.TypeARP:
@@ -67,7 +68,7 @@ func isDiscovery(frame []byte) bool {
 	return frame[at] == typeSolicit || frame[at] == typeAdvert
 }
 
-// Parse reads a message out of a frame; ok is false where it holds none, or one that contradicts itself.
+// Parse reads the message in a frame; ok is false if there is none, or if it is malformed.
 func Parse(frame []byte) (m Message, ok bool) {
 	if len(frame) < ether.HeaderLen {
 		return m, false
@@ -115,7 +116,7 @@ func parseDiscovery(frame []byte) (m Message, ok bool) {
 	icmp := ip[packet.IPv6Len:]
 	n := int(binary.BigEndian.Uint16(ip[packet.IPv6Length:]))
 	if n < solicitLen || n > len(icmp) || ip[0]>>4 != 6 || ip[packet.IPv6HopLimit] != 255 || icmp[1] != 0 {
-		return m, false // a hop limit below 255 has come from another link
+		return m, false // a packet with a hop limit below 255 has come from another link
 	}
 	icmp = icmp[:n]
 	source, target := netip.AddrFrom16([16]byte(ip[packet.IPv6Source:])), netip.AddrFrom16([16]byte(icmp[8:24]))
@@ -142,7 +143,7 @@ func parseDiscovery(frame []byte) (m Message, ok bool) {
 	return m, !m.MAC.IsMulticast() && m.MAC == ether.Source(frame)
 }
 
-// option returns the hardware address in an option.
+// option returns the hardware address in the option of the given kind.
 func option(b []byte, kind byte) (ether.Addr, bool) {
 	for len(b) >= 8 {
 		n := 8 * int(b[1])
@@ -157,7 +158,7 @@ func option(b []byte, kind byte) (ether.Addr, bool) {
 	return ether.Addr{}, false
 }
 
-// Answer returns the frame by which whoever has m.Target, at mac, answers the Request m.
+// Answer returns the reply to the Request m: a frame from m.Target at the hardware address mac.
 func Answer(m Message, mac ether.Addr) []byte {
 	if m.Target.Is4() {
 		return answerARP(m, mac)
@@ -203,7 +204,7 @@ func putEthernet(b []byte, dst, src ether.Addr, kind uint16) {
 	binary.BigEndian.PutUint16(b[12:], kind)
 }
 
-// checksum returns that of an ICMPv6 message between two addresses (RFC 8200, section 8.1).
+// checksum returns the checksum of an ICMPv6 message between two addresses (RFC 8200, section 8.1).
 func checksum(addrs, icmp []byte) uint16 {
 	sum := uint32(len(icmp)) + uint32(packet.ICMPv6)
 	for _, part := range [][]byte{addrs, icmp} {

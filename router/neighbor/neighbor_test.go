@@ -42,7 +42,9 @@ func arp(t testing.TB, op uint16, dst ether.Addr, sender, target netip.Addr) []b
 
 func solicit(t testing.TB, source, target netip.Addr, hops uint8) []byte {
 	t.Helper()
-	ip := &layers.IPv6{Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: hops, SrcIP: source.AsSlice(), DstIP: net.ParseIP("ff02::1:ff00:2")}
+	ip := &layers.IPv6{
+		Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: hops, SrcIP: source.AsSlice(), DstIP: net.ParseIP("ff02::1:ff00:2"),
+	}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeNeighborSolicitation, 0)}
 	if err := icmp.SetNetworkLayerForChecksum(ip); err != nil {
 		t.Fatal(err)
@@ -51,7 +53,8 @@ func solicit(t testing.TB, source, target netip.Addr, hops uint8) []byte {
 	if !source.IsUnspecified() {
 		ns.Options = layers.ICMPv6Options{{Type: layers.ICMPv6OptSourceAddress, Data: macA[:]}}
 	}
-	return serialize(t, &layers.Ethernet{SrcMAC: hw(macA), DstMAC: net.HardwareAddr{0x33, 0x33, 0xff, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv6}, ip, icmp, ns)
+	ethernet := &layers.Ethernet{SrcMAC: hw(macA), DstMAC: net.HardwareAddr{0x33, 0x33, 0xff, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv6}
+	return serialize(t, ethernet, ip, icmp, ns)
 }
 
 func TestParse(t *testing.T) {
@@ -81,7 +84,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestAnswer: the answer is one that says what was asked, to the one who asked, and that others can read.
+// TestAnswer: the answer goes to the sender of the request, has the requested address, and gopacket can decode it.
 func TestAnswer(t *testing.T) {
 	for _, frame := range [][]byte{arp(t, 1, ether.Broadcast, ip4A, ip4B), solicit(t, ip6A, ip6B, 255)} {
 		m, _ := Parse(frame)
@@ -112,20 +115,20 @@ func TestAnswer(t *testing.T) {
 func TestTable(t *testing.T) {
 	var table Table
 	now := time.Unix(1000, 0)
-	who := peer.ID{1}
-	table.Learn(Message{Announce, ip4A, ip4A, macA}, who, now)
-	if mac, at, ok := table.Lookup(ip4A, now.Add(maxAge-1)); !ok || mac != macA || at != who {
+	id := peer.ID{1}
+	table.Learn(Message{Announce, ip4A, ip4A, macA}, id, now)
+	if mac, at, ok := table.Lookup(ip4A, now.Add(maxAge-1)); !ok || mac != macA || at != id {
 		t.Error("not known")
 	}
 	if _, _, ok := table.Lookup(ip4A, now.Add(maxAge)); ok {
 		t.Error("known for too long")
 	}
-	table.ForgetPeer(who)
+	table.ForgetPeer(id)
 	if _, _, ok := table.Lookup(ip4A, now); ok {
 		t.Error("known of a peer that has left")
 	}
 	for i := range 3 * maxBindings {
-		table.Learn(Message{Announce, ip4A, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), macA}, who, now)
+		table.Learn(Message{Announce, ip4A, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), macA}, id, now)
 	}
 	if n := len(table.bindings); n > maxBindings {
 		t.Errorf("%d bindings", n)

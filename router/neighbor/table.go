@@ -11,14 +11,15 @@ import (
 
 // Bounds of a Table.
 const (
-	// maxAge is how long a binding is good after it was last heard of: as long as hosts take a neighbour to be reachable
+	// maxAge is how long a binding is valid after its last message: as long as hosts assume a neighbor to be reachable
 	// (RFC 4861, REACHABLE_TIME).
 	maxAge = 30 * time.Second
-	// maxBindings is how many there are at most; beyond it all are forgotten, and learned again.
+	// maxBindings is the most bindings of a table. When it is full, all are removed, and learned again.
 	maxBindings = 1 << 14
 )
 
-// Table remembers where addresses are, as their holders said. It may be used by any goroutine.
+// Table maps IP addresses to hardware addresses and peers, learned from the messages of their holders. It may be used
+// by any goroutine.
 type Table struct {
 	mu       sync.Mutex
 	bindings map[netip.Addr]binding // guarded by mu
@@ -30,7 +31,7 @@ type binding struct {
 	at   time.Time
 }
 
-// Learn notes what a message from a peer says of its sender.
+// Learn records the sender of a message from a peer.
 func (t *Table) Learn(m Message, from peer.ID, now time.Time) {
 	if !m.Sender.IsValid() || m.Sender.IsUnspecified() || m.MAC.IsZero() {
 		return
@@ -43,7 +44,8 @@ func (t *Table) Learn(m Message, from peer.ID, now time.Time) {
 	t.bindings[m.Sender] = binding{m.MAC, from, now}
 }
 
-// Lookup returns where an address is; ok is false where that is not known for certain.
+// Lookup returns the hardware address and the peer of an address; ok is false if there is no binding younger than
+// maxAge.
 func (t *Table) Lookup(addr netip.Addr, now time.Time) (mac ether.Addr, at peer.ID, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -54,14 +56,14 @@ func (t *Table) Lookup(addr netip.Addr, now time.Time) (mac ether.Addr, at peer.
 	return b.mac, b.peer, true
 }
 
-// Forget drops an address: its holder is heard of elsewhere, or not at all.
+// Forget removes an address: its holder has moved, or is gone.
 func (t *Table) Forget(addr netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.bindings, addr)
 }
 
-// ForgetPeer drops all that is at a peer.
+// ForgetPeer removes all addresses of a peer.
 func (t *Table) ForgetPeer(id peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

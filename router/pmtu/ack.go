@@ -2,9 +2,8 @@ package pmtu
 
 import "time"
 
-// Acked notes at now that the peer has answered the probe with the given token, of which size bytes have arrived, and
-// returns the round trip time. ok is false for an answer that is forged, comes a second time, speaks of another size or is
-// of long ago: it changes nothing.
+// Acked records at now that the peer acknowledged size bytes of the probe with the given token, and returns the
+// round-trip time. ok is false for a reply that is forged, repeated or old, or has another size: it changes nothing.
 func (p *Prober) Acked(token uint32, size int, now time.Time) (rtt time.Duration, ok bool) {
 	s := p.sent.find(token)
 	if s == nil || s.size != size || s.fate == acked || now.Sub(s.at) > memory {
@@ -23,8 +22,8 @@ func (p *Prober) Acked(token uint32, size int, now time.Time) (rtt time.Duration
 	return rtt, true
 }
 
-// measure smooths round trip times as TCP does (RFC 6298, section 2). An answer names the very probe that it answers,
-// so that late ones count as well.
+// measure smooths round-trip times as TCP does (RFC 6298, section 2). A reply identifies its probe, so late replies
+// count as well.
 func (p *Prober) measure(rtt time.Duration) {
 	if p.rtt == 0 {
 		p.rtt = rtt
@@ -33,8 +32,8 @@ func (p *Prober) measure(rtt time.Duration) {
 	p.rtt += (rtt - p.rtt) / 8
 }
 
-// passes notes that size, which is not below the present one, has arrived. It may be late: after the trial was
-// answered otherwise. Then the answer was wrong, and with it the upper bound.
+// passes records that size, which is not below the present size, arrived. It may come after the trial ended with
+// another verdict; then the verdict was wrong, and so is the upper bound.
 func (p *Prober) passes(size int, now time.Time) {
 	p.confirmed = true
 	p.confirmAt = now.Add(confirmEach)
@@ -48,5 +47,5 @@ func (p *Prober) passes(size int, now time.Time) {
 	if p.hint <= p.size {
 		p.hint = 0
 	}
-	p.settle(now)
+	p.finishSearch(now)
 }

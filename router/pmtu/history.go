@@ -2,26 +2,27 @@ package pmtu
 
 import "time"
 
-// remembered is how many probes are remembered, and memory for how long, for answers that come late. A trial has fewer.
+// remembered is the number of probes in the history, and memory how long they stay there, for late replies. A trial has
+// fewer probes.
 const (
 	remembered = 32
 	memory     = 10 * time.Second
 )
 
-// fate is what has become of a probe.
+// fate is the outcome of a probe.
 type fate uint8
 
 const (
 	waiting fate = iota + 1
-	lost         // not acknowledged in time; it may still be
+	lost         // not acknowledged in time, but may still be
 	acked
 )
 
-// probe is one that was sent; the zero probe is none.
+// probe is a sent probe; the zero probe is none.
 type probe struct {
 	at      time.Time
 	token   uint32
-	trial   uint32 // for which it was sent
+	trial   uint32 // the trial that it belongs to
 	size    int
 	control bool
 	fate    fate
@@ -30,19 +31,19 @@ type probe struct {
 // history is the ring of the last probes.
 type history struct {
 	ring [remembered]probe
-	next int // where the next one goes: the oldest
+	next int // index of the next one, which is the oldest
 }
 
-// add remembers one more and forgets the oldest.
+// add adds a probe in place of the oldest one.
 func (h *history) add(s probe) {
 	h.ring[h.next] = s
 	h.next = (h.next + 1) % remembered
 }
 
-// nth returns the nth of the remembered ones, from the oldest.
+// nth returns the nth probe, counted from the oldest.
 func (h *history) nth(n int) *probe { return &h.ring[(h.next+n)%remembered] }
 
-// last returns when the last probe was sent, the zero time for never.
+// last returns when the last probe was sent, the zero time if none was.
 func (h *history) last() time.Time { return h.nth(remembered - 1).at }
 
 // find returns the probe with the given token, or nil.
@@ -55,7 +56,7 @@ func (h *history) find(token uint32) *probe {
 	return nil
 }
 
-// expire gives up those that have waited for timeout at now.
+// expire marks the probes as lost that have waited for timeout at now.
 func (h *history) expire(now time.Time, timeout time.Duration) {
 	for n := range remembered {
 		if s := h.nth(n); s.fate == waiting && now.Sub(s.at) >= timeout {
@@ -64,8 +65,8 @@ func (h *history) expire(now time.Time, timeout time.Duration) {
 	}
 }
 
-// token returns the next token. The generator is splitmix64 (Steele et al., 2014): it never repeats within 2^64 steps,
-// and of each only half is shown. Tokens that are still remembered are passed over.
+// token returns the next token. The generator is splitmix64 (Steele et al., 2014), which never repeats within 2^64
+// steps; a token is half of its output. Tokens that are in the history are skipped.
 func (p *Prober) token() uint32 {
 	for {
 		p.tokens += 0x9e3779b97f4a7c15

@@ -10,8 +10,8 @@ import (
 
 var days = flag.Int("days", 2, "simulated days of traffic over a lossy path")
 
-// TestLoss: a path that loses datagrams but takes Max is not taken for a narrow one. Of the sizes at each moment the
-// test says how often they shrank and for how long they were too small.
+// TestLoss: a path that loses datagrams but passes Max does not count as narrow. The test logs how often the size
+// shrank, and how long it was too small.
 func TestLoss(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -50,8 +50,8 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// TestLossAndSearch: loss spoils few searches, and what it spoils the next one mends. The black hole itself is noticed
-// in time although the path loses datagrams as well.
+// TestLossAndSearch: loss causes few wrong results of searches, and the next search corrects them. The black hole
+// itself is noticed in time although the path loses datagrams as well.
 func TestLossAndSearch(t *testing.T) {
 	const n = 500
 	var late, wrong int
@@ -76,7 +76,7 @@ func TestLossAndSearch(t *testing.T) {
 	}
 }
 
-// TestOutages: a path that comes and goes does not look narrow. The times are just those at which a trial is under way.
+// TestOutages: a path with outages does not count as narrow. The outages happen during trials.
 func TestOutages(t *testing.T) {
 	shrinks := 0
 	for seed := range 200 {
@@ -95,8 +95,8 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// TestAnything: whatever path and peers do, sizes stay within their bounds and probes within their rate (world checks
-// both after every step); and when it is over, the search ends with what the path takes.
+// TestAnything: whatever happens on the path and at the peer, sizes stay within their bounds and probes within their
+// rate (world checks both after every step). When the path is stable again, the search finds its MTU.
 func TestAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.IntRange(500, 1500).Draw(t, "base")

@@ -2,8 +2,8 @@ package pmtu
 
 import "time"
 
-// Next returns the size in bytes and the token of a probe that is to be sent now, ok = false if there is none. It
-// counts as sent. There are never more than five a second.
+// Next returns the size in bytes and the token of a probe to send now; ok is false if there is none. The probe counts
+// as sent. There are at most five a second.
 func (p *Prober) Next(now time.Time) (size int, token uint32, ok bool) {
 	p.sent.expire(now, p.timeout())
 	t := p.advance(now)
@@ -19,8 +19,8 @@ func (p *Prober) Next(now time.Time) (size int, token uint32, ok bool) {
 	return size, token, true
 }
 
-// Deadline returns when Next is to be called again, the zero time if there is no need until another method was called.
-// Calling it earlier does no harm.
+// Deadline returns when to call Next again; the zero time means not before another method was called. An earlier call
+// does no harm.
 func (p *Prober) Deadline() time.Time {
 	if p.trial.size == 0 {
 		return p.begins()
@@ -39,7 +39,7 @@ func (p *Prober) Deadline() time.Time {
 	return at
 }
 
-// earlier returns the earlier of two times, of which the zero time is none.
+// earlier returns the earlier of two times; the zero time stands for none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
 		return b
@@ -47,7 +47,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// advance ends the trial if it has an answer, begins the next one if one is due, and tallies it.
+// advance ends the trial if it has a verdict, begins the next one if one is due, and tallies it.
 func (p *Prober) advance(now time.Time) tally {
 	if p.trial.size != 0 {
 		t := p.count()
@@ -68,7 +68,7 @@ func (p *Prober) advance(now time.Time) tally {
 	return tally{}
 }
 
-// begins returns when a trial is to begin, the zero time for not before there is traffic.
+// begins returns when to begin a trial; the zero time means not before there is traffic.
 func (p *Prober) begins() time.Time {
 	switch {
 	case p.silences > 0 && p.traffic:
@@ -77,7 +77,7 @@ func (p *Prober) begins() time.Time {
 		return time.Time{}
 	case p.searching:
 		return p.sent.last().Add(gap)
-	case p.traffic: // the first one at once: its time lies long ago
+	case p.traffic: // the first one begins at once, as its time is long past
 		return later(p.confirmAt, p.sent.last().Add(gap))
 	default:
 		return time.Time{}
@@ -91,7 +91,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// begin begins the trial that is due: the present size is confirmed first, also in the midst of a search.
+// begin begins the trial that is due. The present size is confirmed first, also during a search.
 func (p *Prober) begin(now time.Time) {
 	size := p.size
 	if p.silences > 0 || !now.Before(p.confirmAt) {
@@ -113,13 +113,13 @@ func (p *Prober) begin(now time.Time) {
 	}
 }
 
-// silent notes that nothing was acknowledged: what may be sent is left as it is, for this says nothing about sizes.
+// silent records that nothing was acknowledged. The size does not change, as this is no information about sizes.
 func (p *Prober) silent(now time.Time) {
 	p.retryAt = now.Add(min(firstSilence<<min(p.silences, 8), maxSilence))
 	p.silences++
 }
 
-// tooLarge notes that size does not pass though Base does. For the present size that is a black hole.
+// tooLarge records that size does not pass although Base does. For the present size this is a black hole.
 func (p *Prober) tooLarge(size int, now time.Time) {
 	if size <= p.size {
 		p.size = p.effectiveBase()
@@ -128,5 +128,5 @@ func (p *Prober) tooLarge(size int, now time.Time) {
 		p.search(size)
 	}
 	p.above = size
-	p.settle(now)
+	p.finishSearch(now)
 }

@@ -12,7 +12,7 @@ var (
 	lan      = path{mtu: 1472, delay: time.Millisecond}
 )
 
-// TestFinds: whatever the path takes is found to the byte, from either side, soon and with few probes.
+// TestFinds: the MTU of any path is found exactly, from both sides, soon and with few probes.
 func TestFinds(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -50,7 +50,7 @@ func TestFinds(t *testing.T) {
 	}
 }
 
-// TestHope: where the path takes Max, one probe confirms it, and then one in two seconds.
+// TestHope: if Max passes the path, one probe confirms it, and then one every two seconds.
 func TestHope(t *testing.T) {
 	w := newWorld(t, ethernet, lan, 1)
 	if w.p.Size() != 1472 || w.p.State() != StateUnconfirmed {
@@ -66,7 +66,7 @@ func TestHope(t *testing.T) {
 	}
 }
 
-// TestIdle: without traffic nothing is sent, but for what ends a search.
+// TestIdle: without traffic nothing is sent, except for the rest of a search.
 func TestIdle(t *testing.T) {
 	w := newWorld(t, ethernet, lan, 1)
 	w.traffic = false
@@ -89,8 +89,8 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// TestBlackHole: a path that becomes narrow without a word is noticed within ten seconds, wherever in the rhythm of
-// confirmations it does, and found wide again within ten minutes.
+// TestBlackHole: a path that silently becomes narrow is noticed within ten seconds, at any moment between
+// confirmations, and the larger MTU is found again within ten minutes.
 func TestBlackHole(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -131,7 +131,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// TestDown: a peer that is gone says nothing about the path, and is found again.
+// TestDown: a peer that is gone does not change the size, and is found again.
 func TestDown(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -148,7 +148,7 @@ func TestDown(t *testing.T) {
 					t.Fatalf("without a peer the size changed to %d, %s", w.p.Size(), w.p.State())
 				}
 				if probes = w.probes - probes; probes > 1000 {
-					t.Fatalf("%d probes in an hour for nobody", probes)
+					t.Fatalf("%d probes in an hour for a dead peer", probes)
 				}
 				w.path.down, w.path.mtu = false, tt.then
 				if !w.run(maxSilence+3*time.Second, func() bool {
@@ -164,7 +164,7 @@ func TestDown(t *testing.T) {
 	}
 }
 
-// TestDownFromTheStart: somebody who never answers is sent what the underlay takes.
+// TestDownFromTheStart: for a peer that never replies, the size is that of the underlay.
 func TestDownFromTheStart(t *testing.T) {
 	w := newWorld(t, ethernet, path{down: true}, 1)
 	w.run(time.Hour, nil)
@@ -173,7 +173,8 @@ func TestDownFromTheStart(t *testing.T) {
 	}
 }
 
-// TestSlower: a round trip that becomes far longer than the timeout is not taken for a black hole, as late answers count.
+// TestSlower: a round-trip time that becomes far longer than the timeout does not count as a black hole, as late
+// replies count.
 func TestSlower(t *testing.T) {
 	for _, delay := range []time.Duration{150 * time.Millisecond, 700 * time.Millisecond, 1500 * time.Millisecond} {
 		w := newWorld(t, ethernet, lan, 1)
@@ -224,9 +225,9 @@ func TestStrangeAnswers(t *testing.T) {
 	}
 }
 
-// TestHints: what anybody may say makes a narrow path known sooner, and a wide one no narrower.
+// TestHints: unauthenticated reports make a narrow path known sooner, but do not change the size of a wide one.
 func TestHints(t *testing.T) {
-	w := newWorld(t, ethernet, path{mtu: 1472, delay: time.Millisecond, tells: true}, 1)
+	w := newWorld(t, ethernet, path{mtu: 1472, delay: time.Millisecond, reports: true}, 1)
 	w.run(time.Minute, nil)
 	before := w.probes
 	for range 600 { // ten a second

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// common are MTUs that paths often have, of the underlay and with its headers, in bytes, ascending.
+// common are frequent MTUs of underlay paths in bytes, with the headers, in ascending order.
 var common = [...]int{
-	1280, // IPv6's least (RFC 8200), and tunnels that are careful
+	1280, // the minimum of IPv6 (RFC 8200), and cautious tunnels
 	1300, 1350, 1376, 1380,
 	1400, // IPsec, mobile networks
 	1412, 1414,
@@ -26,21 +26,21 @@ var common = [...]int{
 	9216,
 }
 
-// search begins, or widens, a search for a size above the present one and below above.
+// search begins or widens a search for a size above the present one and below above.
 func (p *Prober) search(above int) {
 	p.searching, p.above = true, above
 }
 
-// settle ends the search when its bounds meet.
-func (p *Prober) settle(now time.Time) {
+// finishSearch ends the search when its bounds meet.
+func (p *Prober) finishSearch(now time.Time) {
 	if p.searching && p.size+1 >= min(p.above, p.max+1) {
 		p.searching, p.hint = false, 0
 		p.raiseAt = now.Add(raiseEach)
 	}
 }
 
-// candidate returns the size to try next, between the bounds, which have not met: a size that somebody named and one
-// byte more, Max, the middle one of the common sizes, one byte more than what has passed of these, and at last the
+// candidate returns the next size to try, between the bounds, which have not met. The order is: a reported size and one
+// byte more, Max, the middle one of the common sizes, one byte more than a common size that passed, and finally the
 // middle of the bounds.
 func (p *Prober) candidate() int {
 	if hint := p.hint; hint > p.size && hint < p.above {

@@ -7,25 +7,25 @@ import (
 
 var start = time.Unix(1_700_000_000, 0)
 
-// path is what lies between a Prober and its peer, and back.
+// path is the simulated path between a Prober and its peer, in both directions.
 type path struct {
-	mtu       int     // largest payload there; what is larger vanishes
+	mtu       int     // largest payload; larger datagrams are lost
 	loss      float64 // a datagram, in either direction
 	duplicate float64 // an answer
 	delay     time.Duration
 	jitter    time.Duration // on top of delay, by chance: answers overtake one another
 	down      bool
-	tells     bool // the path says that a datagram is too large
+	reports   bool // the path reports datagrams that are too large
 }
 
-// answer is one under way.
+// answer is a reply in flight.
 type answer struct {
 	at    time.Time
 	token uint32
 	size  int
 }
 
-// fataler is what a world needs of a testing.T or a rapid.T.
+// fataler is a testing.T or a rapid.T.
 type fataler interface{ Fatalf(string, ...any) }
 
 // world runs a Prober on a path in its own time.
@@ -57,7 +57,7 @@ func newWorld(t fataler, cfg Config, pa path, seed uint64) *world {
 	return w
 }
 
-// run lets d pass, or less if until, which may be nil, becomes true. It reports whether it did.
+// run lets d pass, or less if until, which may be nil, returns true. It reports whether until did.
 func (w *world) run(d time.Duration, until func() bool) bool {
 	end := w.now.Add(d)
 	for {
@@ -74,7 +74,7 @@ func (w *world) run(d time.Duration, until func() bool) bool {
 	}
 }
 
-// next returns when something happens.
+// next returns the time of the next event.
 func (w *world) next() time.Time {
 	next := w.now.Add(1000 * time.Hour)
 	if w.traffic {
@@ -89,12 +89,12 @@ func (w *world) next() time.Time {
 	return next
 }
 
-// step lets everything happen that is due.
+// step handles all events that are due.
 func (w *world) step() {
 	if w.traffic && !w.now.Before(w.trafficAt) {
 		w.p.Traffic()
 		w.trafficAt = w.now.Add(500 * time.Millisecond)
-		if w.path.tells && w.p.Size() > w.path.mtu {
+		if w.path.reports && w.p.Size() > w.path.mtu {
 			w.p.TooBig(w.p.Size(), w.path.mtu, w.now)
 		}
 	}
@@ -150,7 +150,7 @@ func (w *world) send(size int, token uint32) {
 	}
 }
 
-// check holds what is always true, and counts changes.
+// check checks the invariants, and counts changes.
 func (w *world) check() {
 	size := w.p.Size()
 	if size > w.p.max || size < w.p.effectiveBase() {
@@ -165,7 +165,7 @@ func (w *world) check() {
 	w.last = size
 }
 
-// settled reports whether the Prober has found what the path takes.
+// settled reports whether the Prober has found the MTU of the path.
 func (w *world) settled() bool {
 	return w.p.State() == StateConfirmed && w.p.Size() == min(w.path.mtu, w.p.max)
 }

@@ -2,57 +2,57 @@ package pmtu
 
 import "time"
 
-// Losses that a trial needs after the first control probe that was acknowledged; one was lost before.
+// Losses that a trial needs after its first acknowledged control probe; one was lost before.
 //
-// A probe is lost when it or its answer is: with 5 % of all datagrams lost that is one in ten. A confirmation takes place
-// 43,200 times a day, so that three losses in a row would shrink the size of a good path forty times a day; eight do
-// so once in eight years. A search asks a dozen times in five minutes, and may be wrong until the next: three are
-// enough, and make it short.
+// A probe counts as lost if it or its reply is lost: with a loss of 5 % of all datagrams that is one in ten. There are
+// 43,200 confirmations a day. If three losses in a row were enough, they would shrink the size of a good path forty
+// times a day; eight losses do so once in eight years. A search has a dozen trials in five minutes, and a wrong result
+// lasts until the next search: three losses are enough, and keep it short.
 const (
 	lossesConfirmed = 7
 	lossesOtherwise = 2
 )
 
 const (
-	controlEach    = 4 // large probes to a control probe
-	lossesPerLoss  = 2 // further losses needed for a control probe that was lost: the path loses others as well
-	maxLossy       = 3 // control probes for which that is done
-	silentControls = 2 // control probes lost in a row by which the peer counts as silent
-	silentBase     = 3 // probes of Base lost by which the peer counts as silent, where there is nothing to search
+	controlEach    = 4 // large probes for each control probe
+	lossesPerLoss  = 2 // further losses needed for each lost control probe, as the path loses other datagrams as well
+	maxLossy       = 3 // most control probes for which lossesPerLoss counts
+	silentControls = 2 // control probes lost in a row after which the peer counts as silent
+	silentBase     = 3 // lost probes of Base after which the peer counts as silent, if there is nothing to search
 )
 
-// trial is the question whether one size passes. The answer yes is a single acknowledgement; no takes several losses,
-// and control probes that pass at the same time.
+// trial is the test whether one size passes. A single acknowledgement is enough for a pass. A failure needs several
+// losses, and control probes that pass at the same time.
 type trial struct {
-	serial uint32 // names the trial in the history
-	size   int    // what is asked for; 0: no trial is under way
-	need   int    // losses after the first control probe that passes
-	// hasty: the first control probe does not wait until the first large one is lost, as it is not known how long
-	// that takes, or whether there is a peer at all.
+	serial uint32 // identifies the trial in the history
+	size   int    // the tested size; 0: there is no trial
+	need   int    // losses needed after the first control probe that passes
+	// hasty: the first control probe does not wait for the loss of the first large one, as the round-trip time is
+	// unknown, and so is whether the peer exists.
 	hasty  bool
-	silent int // control probes lost in a row by which the peer counts as silent
+	silent int // control probes lost in a row after which the peer counts as silent
 }
 
 func (t *trial) stop() { t.size = 0 }
 
-// verdict is the answer of a trial, as far as it comes from losses.
+// verdict is the result of a trial, except for a pass.
 type verdict uint8
 
 const (
 	undecided verdict = iota
-	fails             // the size does not pass, though smaller ones do
+	fails             // the size does not pass, although smaller ones do
 	silence           // nothing passes
 )
 
-// tally is what has become of the probes of a trial.
+// tally counts the probes of a trial by outcome.
 type tally struct {
 	large, largeLost int // large probes, those lost
-	open             int // large probes that wait
+	open             int // large probes without an outcome yet
 	controls         int // control probes
 	controlsLost     int
-	deaf             int  // control probes lost in a row, at the end
-	controlOpen      bool // a control probe waits
-	passed           bool // the last control probe that does not wait passed
+	deaf             int  // control probes lost in a row, up to the last
+	controlOpen      bool // a control probe has no outcome yet
+	passed           bool // the last control probe with an outcome passed
 	sinceControl     int  // large probes sent after the last control probe
 	counted          int  // large probes after the first control probe that is not lost
 }
@@ -99,12 +99,12 @@ func (t *tally) countControl(f fate) {
 	}
 }
 
-// need returns how many counted losses the answer no takes.
+// need returns the number of counted losses for a failure.
 func (p *Prober) need(t tally) int {
 	return p.trial.need + lossesPerLoss*min(t.controlsLost, maxLossy)
 }
 
-// judge returns the answer of the trial as it stands.
+// judge returns the verdict of the trial so far.
 func (p *Prober) judge(t tally) verdict {
 	switch {
 	case t.open > 0 || t.controlOpen || t.large == 0:
@@ -121,7 +121,7 @@ func (p *Prober) judge(t tally) verdict {
 	return undecided
 }
 
-// wants returns the size of the probe that the trial wants to send next, ok = false if it waits for answers.
+// wants returns the size of the next probe of the trial; ok is false while it waits for replies.
 func (p *Prober) wants(t tally) (size int, control, ok bool) {
 	base := p.effectiveBase()
 	switch {
@@ -140,8 +140,7 @@ func (p *Prober) wants(t tally) (size int, control, ok bool) {
 	}
 }
 
-// timeout returns how long an answer is waited for (RFC 8899, section 5.1.1, PROBE_TIMER). An answer that comes later
-// counts all the same.
+// timeout returns how long to wait for a reply (RFC 8899, section 5.1.1, PROBE_TIMER). A later reply still counts.
 func (p *Prober) timeout() time.Duration {
 	if p.rtt == 0 {
 		return firstTimeout

@@ -1,5 +1,5 @@
-// Package replay tells datagrams that have come before from those that have not, by their counters alone (RFC 6479:
-// the window is a ring of words, and moving it clears words instead of shifting bits).
+// Package replay detects repeated datagrams by their counters (RFC 6479: the window is a ring of words, and moving it
+// clears words instead of shifting bits).
 //
 //	  forgotten: refused        within Size of the highest: by its bit       beyond: accepted, the window moves
 //	---------------------------|---------------------------------------|-----------------------------------> counter
@@ -8,29 +8,31 @@
 // Everything is pure and allocates nothing.
 package replay
 
-// Size is how far behind the highest counter one may come and still be told from a repetition. Batches of several
-// sockets overtake one another, and a batch is hundreds of datagrams: WireGuard's 8,000 have proven enough.
+// Size is the length of the window: the distance from the highest counter within which repetitions are known. Batches
+// of several sockets overtake each other, and a batch has hundreds of datagrams. WireGuard's 8,000 have proven to be
+// enough.
 const Size = 8192
 
 const (
 	wordBits = 64
-	// words has one more than the window needs, so that the word into which the highest falls is never one that the
-	// window still looks at.
+	// words is one more than the window needs, so that the word of the highest counter is never the oldest word of the
+	// window.
 	words = Size/wordBits + 1
 )
 
-// Window remembers which counters were seen. The zero Window has seen none. It belongs to one goroutine at a time.
+// Window records the counters that were accepted. The zero Window has accepted none. It belongs to one goroutine at a
+// time.
 type Window struct {
 	highest uint64 // 1 + the highest counter accepted, 0 for none
 	ring    [words]uint64
 }
 
-// Accept reports whether counter is seen for the first time, and remembers it. What lies Size or more behind the highest
-// is refused: whether it came before is forgotten. Only counters of datagrams that were authenticated may be given to it.
+// Accept reports whether counter is new, and records it. It refuses a counter that is Size or more behind the highest,
+// as it may be a repetition. Only counters of authenticated datagrams may be passed to it.
 func (w *Window) Accept(counter uint64) bool {
 	next := counter + 1
 	if next == 0 {
-		return false // the one counter that cannot be counted
+		return false // highest could not represent it
 	}
 	if next > w.highest {
 		w.advance(next)
@@ -45,7 +47,7 @@ func (w *Window) Accept(counter uint64) bool {
 	return true
 }
 
-// advance moves the window so that next is its end: words that it enters anew are those of counters long past.
+// advance moves the window so that next is its end, and clears the words that it enters: they hold old counters.
 func (w *Window) advance(next uint64) {
 	if w.highest > 0 {
 		last, to := (w.highest-1)/wordBits, (next-1)/wordBits
@@ -56,5 +58,5 @@ func (w *Window) advance(next uint64) {
 	w.highest = next
 }
 
-// Highest returns the highest counter that was accepted, ok = false where there is none.
+// Highest returns the highest accepted counter; ok is false if there is none.
 func (w *Window) Highest() (counter uint64, ok bool) { return w.highest - 1, w.highest > 0 }

@@ -32,7 +32,7 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// TestModel compares with a set that forgets nothing.
+// TestModel compares the window with an unbounded set.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w Window
@@ -63,7 +63,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// TestShuffled: whatever the order within the window, each counter passes once.
+// TestShuffled: each counter is accepted once, whatever the order within the window.
 func TestShuffled(t *testing.T) {
 	order := rand.New(rand.NewPCG(1, 2)).Perm(Size)
 	var w Window

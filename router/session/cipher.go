@@ -75,8 +75,8 @@ func (c Cipher) offer() Offer {
 	}
 }
 
-// NewOffer returns the offer of a node that may use the cipher only, or any cipher if only is 0. fastAES reports whether its CPU has
-// instructions for AES.
+// NewOffer returns the offer of a node that may use the cipher only, or any cipher if only is 0. fastAES reports
+// whether its CPU has instructions for AES.
 func NewOffer(only Cipher, fastAES bool) Offer {
 	o := only.offer()
 	if o == 0 {
@@ -88,9 +88,9 @@ func NewOffer(only Cipher, fastAES bool) Offer {
 	return o
 }
 
-// Choose returns the cipher for two nodes, whichever order they are given in: AES-256-GCM if both CPUs have instructions for it, else
-// ChaCha20-Poly1305, which is faster without them and has no secret-dependent table look-ups. If the nodes have only one cipher in
-// common, it is that one. The error wraps ErrCipher.
+// Choose returns the cipher for two nodes, whichever order they are given in: AES-256-GCM if both CPUs have
+// instructions for it, else ChaCha20-Poly1305, which is faster without them and has no secret-dependent table look-ups.
+// If the nodes have only one cipher in common, it is that one. The error wraps ErrCipher.
 func Choose(a, b Offer) (Cipher, error) {
 	switch common := a & b; {
 	case common&offerAES != 0 && (common&offerFastAES != 0 || common&offerChaCha == 0):

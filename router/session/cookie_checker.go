@@ -11,12 +11,12 @@ import (
 	"weft/router/wire"
 )
 
-// cookieAge is how long a node makes cookies with one key, and how long the receiver of a cookie uses it. A cookie is accepted for as
-// long again after its key was replaced.
+// cookieAge is how long a node makes cookies with one key, and how long the receiver of a cookie uses it. A cookie is
+// accepted for as long again after its key was replaced.
 const cookieAge = 2 * time.Minute
 
-// cookieChecker makes cookies and checks them. It does not remember their receivers: a cookie is a MAC of the address that it was sent
-// to, with a key that changes.
+// cookieChecker makes cookies and checks them. It does not remember their receivers: a cookie is a MAC of the address
+// that it was sent to, with a key that changes.
 type cookieChecker struct {
 	rand        io.Reader
 	since       time.Time // of key; zero before the first one

@@ -1,8 +1,8 @@
-// Package session makes, renews and ends the sessions between this node and its peers. A session is a pair of keys that seal the
-// datagrams between two nodes. docs/PROTOCOL.md is the specification.
+// Package session makes, renews and ends the sessions between this node and its peers. A session is a pair of keys that
+// seal the datagrams between two nodes. docs/PROTOCOL.md is the specification.
 //
-// A Node is this node's side of all its sessions: it receives handshake messages, and returns the messages to send and the Session
-// that seals for each peer from now on. A Session is what the datapath uses; it never calls the Node.
+// A Node is this node's side of all its sessions: it receives handshake messages, and returns the messages to send and
+// the Session that seals for each peer from now on. A Session is what the datapath uses; it never calls the Node.
 //
 //   - node.go: the Node and its inputs; remote.go: the state of one peer
 //   - initiate.go and respond.go: the two sides of a handshake; renew.go: its timers (retries, rekeying, expiry)

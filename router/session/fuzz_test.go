@@ -182,8 +182,9 @@ func (g *game) collect(at int) {
 	}
 }
 
-// FuzzSessions: whatever happens to the datagrams of two nodes and to the nodes, only sealed datagrams are opened, each once, no counter
-// is used twice, and there are never more than three sessions. When the network works again at the end, frames pass.
+// FuzzSessions: whatever happens to the datagrams of two nodes and to the nodes, only sealed datagrams are opened, each
+// once, no counter is used twice, and there are never more than three sessions. When the network works again at the
+// end, frames pass.
 func FuzzSessions(f *testing.F) {
 	f.Add([]byte{0, 0, 2, 0, 2, 0, 0, 0, 2, 0})
 	f.Add([]byte{0, 0, 0, 1, 2, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0, 1, 4, 1, 5, 0, 7, 9, 2, 0, 2, 0})

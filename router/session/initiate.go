@@ -15,7 +15,8 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// attempt is a handshake that this node began and that has no response yet. Each initiation of it has new ephemeral keys.
+// attempt is a handshake that this node began and that has no response yet. Each initiation of it has new ephemeral
+// keys.
 type attempt struct {
 	number  int // of initiations sent
 	sentAt  time.Time
@@ -54,7 +55,7 @@ func (n *Node) sendInitiation(r *remote, now time.Time) {
 		n.cancelHandshake(r) // only the peer can begin
 		return
 	}
-	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusts(a.to.Addr())
+	a.secret, a.plain = n.secretFor(r, a.number), n.cfg.Trusted.Contains(a.to.Addr())
 	datagram, err := n.newInitiation(r, a, now)
 	if err != nil {
 		r.attempt, r.err = nil, err // only without random numbers, or if the peer's key is invalid
@@ -106,8 +107,8 @@ func (n *Node) cancelHandshake(r *remote) {
 	}
 }
 
-// handleResponse completes a session with the response to an initiation of this node. A keepalive then shows the peer that the session
-// is complete.
+// handleResponse completes a session with the response to an initiation of this node. A keepalive then shows the peer
+// that the session is complete.
 func (n *Node) handleResponse(b []byte, now time.Time) error {
 	m, err := wire.ParseResponse(b)
 	if err != nil {
@@ -150,8 +151,8 @@ func (n *Node) handleResponse(b []byte, now time.Time) error {
 	return nil
 }
 
-// handleCookie stores the cookie of a cookie reply. It sends the initiation again with the cookie, at once if this is the first cookie of
-// the attempt.
+// handleCookie stores the cookie of a cookie reply. It sends the initiation again with the cookie, at once if this is
+// the first cookie of the attempt.
 func (n *Node) handleCookie(b []byte, now time.Time) error {
 	m, err := wire.ParseCookie(b)
 	if err != nil {

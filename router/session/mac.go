@@ -14,7 +14,8 @@ const (
 	labelCookie = "weft 1 handshake cookie"
 )
 
-// receiverKey returns the key with the given label for messages to a node. Only nodes that know its public key and the secret have it.
+// receiverKey returns the key with the given label for messages to a node. Only nodes that know its public key and the
+// secret have it.
 func receiverKey(label string, public, secret [KeyLen]byte) [KeyLen]byte {
 	b := append([]byte(label), public[:]...)
 	return blake2s.Sum256(append(b, secret[:]...))

@@ -34,13 +34,13 @@ type Config struct {
 	Private [KeyLen]byte
 	// Cluster is the name of the network. Nodes with different names make no session.
 	Cluster string
-	// Secrets are tried in this order in the handshakes that this node begins; those of peers may use any of them. An empty list
-	// stands for the zero Secret.
+	// Secrets are tried in this order in the handshakes that this node begins; those of peers may use any of them. An
+	// empty list stands for the zero Secret.
 	Secrets []Secret
 	// Offer is the set of ciphers that this node may use.
 	Offer Offer
-	// Trusts reports whether this node allows frames to and from an address to be sent unsealed; nil allows none.
-	Trusts func(netip.Addr) bool
+	// Trusted are the addresses to and from which this node allows frames to be sent unsealed.
+	Trusted TrustList
 	// Random is the source of unpredictable bytes; nil stands for crypto/rand.
 	Random io.Reader
 }
@@ -49,11 +49,11 @@ type Config struct {
 type Peer struct {
 	ID     peer.ID
 	Public [KeyLen]byte
-	// Addr is the endpoint at which the peer is reached until its first authenticated datagram comes from elsewhere. If it is not
-	// valid, only the peer can begin a session.
+	// Addr is the endpoint at which the peer is reached until its first authenticated datagram comes from elsewhere. If
+	// it is not valid, only the peer can begin a session.
 	Addr netip.AddrPort
-	// RelayEndpoint is the relayed endpoint of a peer that is not reached at Addr; Addr is still tried from time to time. Not valid
-	// for a peer that needs no relay.
+	// RelayEndpoint is the relayed endpoint of a peer that is not reached at Addr; Addr is still tried from time to
+	// time. Not valid for a peer that needs no relay.
 	RelayEndpoint netip.AddrPort
 	// Accepts are the fingerprints of the secrets that the peer accepts, in any order; nil if they are not known.
 	Accepts []uint32
@@ -80,8 +80,8 @@ type Change struct {
 	Addr    netip.AddrPort
 }
 
-// Node is this node's side of all its sessions. Lookup may be called from any goroutine, all other methods from one goroutine at a time.
-// Their time arguments should carry the monotonic clock.
+// Node is this node's side of all its sessions. Lookup may be called from any goroutine, all other methods from one
+// goroutine at a time. Their time arguments should carry the monotonic clock.
 //
 // After any call, Drain returns the messages and changes that resulted from it.
 type Node struct {
@@ -107,14 +107,6 @@ type Node struct {
 	changes  []Change
 }
 
-// OrNever returns trusts, or a function that trusts no address if trusts is nil.
-func OrNever(trusts func(netip.Addr) bool) func(netip.Addr) bool {
-	if trusts == nil {
-		return func(netip.Addr) bool { return false }
-	}
-	return trusts
-}
-
 // ownSecret is a secret and the keys derived from it for messages to this node.
 type ownSecret struct {
 	Secret
@@ -129,7 +121,6 @@ func NewNode(cfg Config) (*Node, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
-	cfg.Trusts = OrNever(cfg.Trusts)
 	public, err := curve25519.X25519(cfg.Private[:], curve25519.Basepoint)
 	if err != nil {
 		return nil, fmt.Errorf("session: %w: Private: %w", ErrConfig, err)
@@ -165,8 +156,8 @@ func (n *Node) Drain() ([]Message, []Change) {
 	return messages, changes
 }
 
-// SetPeers replaces the peers. This node itself may be among them and is ignored. All sessions with a peer that is no longer among them
-// end; the endpoint of a peer with another address changes to it.
+// SetPeers replaces the peers. This node itself may be among them and is ignored. All sessions with a peer that is no
+// longer among them end; the endpoint of a peer with another address changes to it.
 func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	if n.started == 0 {
 		n.started = now.UnixNano()
@@ -209,8 +200,9 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	}
 }
 
-// SetSecrets replaces the secrets at now. Sessions made with a removed secret are renewed and end after graceTime. Sessions made with a
-// secret that is no longer the first choice are renewed. Handshakes with a removed secret are cancelled.
+// SetSecrets replaces the secrets at now. Sessions made with a removed secret are renewed and end after graceTime.
+// Sessions made with a secret that is no longer the first choice are renewed. Handshakes with a removed secret are
+// canceled.
 func (n *Node) SetSecrets(secrets []Secret, now time.Time) {
 	n.setSecrets(secrets)
 	for _, r := range n.sorted() {
@@ -250,9 +242,9 @@ func (n *Node) setSecrets(secrets []Secret) {
 	}
 }
 
-// SetTrusts replaces Config.Trusts at now; nil allows no address. Sessions for which the decision changes are renewed.
-func (n *Node) SetTrusts(trusts func(netip.Addr) bool, now time.Time) {
-	n.cfg.Trusts = OrNever(trusts)
+// SetTrusted replaces Config.Trusted at now. Sessions for which the decision changes are renewed.
+func (n *Node) SetTrusted(trusted TrustList, now time.Time) {
+	n.cfg.Trusted = trusted
 	for _, r := range n.sorted() {
 		n.checkTrust(r, now)
 	}
@@ -262,8 +254,8 @@ func (n *Node) hasSecret(fingerprint uint32) bool {
 	return slices.ContainsFunc(n.secrets, func(s ownSecret) bool { return s.Fingerprint == fingerprint })
 }
 
-// secretFor returns the secret for the initiation of the given number: the first one that the peer accepts, or if none is known to be
-// accepted, each in turn. It is the same for two initiations in a row, as these go to two addresses.
+// secretFor returns the secret for the initiation of the given number: the first one that the peer accepts, or if none
+// is known to be accepted, each in turn. It is the same for two initiations in a row, as these go to two addresses.
 func (n *Node) secretFor(r *remote, number int) Secret {
 	for _, s := range n.secrets {
 		if slices.Contains(r.Accepts, s.Fingerprint) {
@@ -273,8 +265,8 @@ func (n *Node) secretFor(r *remote, number int) Secret {
 	return n.secrets[number/2%len(n.secrets)].Secret
 }
 
-// RequestSession starts a handshake with a peer for a frame that waits for a session at now. Call it for every such frame: handshakes are
-// retried for requestTime after the last call.
+// RequestSession starts a handshake with a peer for a frame that waits for a session at now. Call it for every such
+// frame: handshakes are retried for requestTime after the last call.
 func (n *Node) RequestSession(id peer.ID, now time.Time) {
 	r := n.remotes[id]
 	if r == nil || r.current != nil {
@@ -285,7 +277,8 @@ func (n *Node) RequestSession(id peer.ID, now time.Time) {
 	n.startHandshake(r, now)
 }
 
-// UpdateEndpoint sets the endpoint of the peer of s to addr, the source of the newest authenticated datagram of the session.
+// UpdateEndpoint sets the endpoint of the peer of s to addr, the source of the newest authenticated datagram of the
+// session.
 func (n *Node) UpdateEndpoint(s *Session, addr netip.AddrPort, now time.Time) {
 	if r := n.remotes[s.peer]; r != nil {
 		r.endpoint = addr

@@ -12,8 +12,8 @@ import (
 	"weft/internal/peer"
 )
 
-// suite is the cipher suite of the handshake, whichever cipher seals the frames: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (The Noise
-// Protocol Framework, revision 34), as in WireGuard.
+// suite is the cipher suite of the handshake, whichever cipher seals the frames: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s
+// (The Noise Protocol Framework, revision 34), as in WireGuard.
 var suite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashBLAKE2s)
 
 // party is the input of one end to a handshake.
@@ -29,8 +29,8 @@ func prologue(cluster string, responder peer.ID) []byte {
 	return append(b, responder[:]...)
 }
 
-// newHandshake returns the state of a handshake. If public is not nil, this end is the initiator and public is the static key of the
-// responder.
+// newHandshake returns the state of a handshake. If public is not nil, this end is the initiator and public is the
+// static key of the responder.
 func (p party) newHandshake(public []byte) (*noise.HandshakeState, error) {
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: suite, Random: p.random, Pattern: noise.HandshakeIK, Initiator: public != nil, Prologue: p.prologue,

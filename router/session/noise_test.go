@@ -119,8 +119,8 @@ func TestNoiseVectors(t *testing.T) {
 	}
 }
 
-// TestAEADVectors: test case 16 of McGrew and Viega, "The Galois/Counter Mode of Operation (GCM)", and RFC 8439, section
-// 2.8.2.
+// TestAEADVectors: test case 16 of McGrew and Viega, "The Galois/Counter Mode of Operation (GCM)", and RFC 8439,
+// section 2.8.2.
 func TestAEADVectors(t *testing.T) {
 	for _, tt := range []struct {
 		cipher                                Cipher

@@ -91,7 +91,8 @@ func deliver(t testing.TB, n *Node, datagram []byte, from netip.AddrPort, now ti
 	}
 }
 
-// connect returns the two ends of a session between two nodes with the configuration cfg; the first one is the initiator.
+// connect returns the two ends of a session between two nodes with the configuration cfg; the first one is the
+// initiator.
 func connect(t testing.TB, cfg Config) (a, b *Session) {
 	t.Helper()
 	nodes, peers := newNodes(t, cfg, cfg)

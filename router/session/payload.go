@@ -21,7 +21,8 @@ const flagPlain = 1
 //
 //	time 8 | sender's ID 8 | offer 1 | flags 1
 type initiationPayload struct {
-	// time increases with each initiation of a node, so that a recorded one is refused: nanoseconds of the node's clock.
+	// time increases with each initiation of a node, so that a recorded one is refused: nanoseconds of the node's
+	// clock.
 	time   int64
 	sender peer.ID
 	offer  Offer

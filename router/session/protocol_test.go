@@ -17,8 +17,8 @@ import (
 	"weft/router/wire"
 )
 
-// Inputs of the example, beside the keys and ephemeral keys of the Noise project's vectors (noise_test.go). The secret is the first one
-// in the tests of internal/secret.
+// Inputs of the example, beside the keys and ephemeral keys of the Noise project's vectors (noise_test.go). The secret
+// is the first one in the tests of internal/secret.
 const (
 	exampleSecret      = "86d532c19b99c91c914539497411b0bceb78067a27d0cba0b20a0aa9a67f38fd"
 	exampleFingerprint = 0x0fc8cd66
@@ -33,8 +33,8 @@ var (
 	exampleResponder = netip.MustParseAddrPort("192.0.2.2:6784")
 )
 
-// TestExample runs one handshake with fixed keys, random bytes and time, and compares all datagrams with testdata/example.txt (go test
-// -rewrite writes it anew), which docs/PROTOCOL.md quotes.
+// TestExample runs one handshake with fixed keys, random bytes and time, and compares all datagrams with
+// testdata/example.txt (go test -rewrite writes it anew), which docs/PROTOCOL.md quotes.
 //
 //	handshake cipher=C    a handshake, a keepalive each way, a frame
 //	cookie                an initiation to a node that is busy, and the one after it
@@ -54,7 +54,7 @@ func TestExample(t *testing.T) {
 	})
 }
 
-// TestExampleIsQuoted: the specification shows what the code sends.
+// TestExampleIsQuoted: the specification quotes the bytes that the code sends.
 func TestExampleIsQuoted(t *testing.T) {
 	golden, err := os.ReadFile("testdata/example.txt")
 	if err != nil {
@@ -120,7 +120,8 @@ func exampleHandshake(t *testing.T, cipher string) string {
 	return out.String()
 }
 
-// exampleKeys adds the payloads of the Noise messages of two datagrams and the resulting keys, computed a second time without a Node.
+// exampleKeys adds the payloads of the Noise messages of two datagrams and the resulting keys, computed a second time
+// without a Node.
 func (l *listing) exampleKeys(t *testing.T, initiation, response []byte, s *Session) {
 	t.Helper()
 	m, errI := wire.ParseInitiation(initiation)
@@ -186,8 +187,8 @@ func exampleCookie(t *testing.T) string {
 	return out.String()
 }
 
-// exampleNodes returns the initiator and the responder, which are peers of each other. Their random bytes are 32 that do not appear in
-// any datagram, and then those given.
+// exampleNodes returns the initiator and the responder, which are peers of each other. Their random bytes are 32 that
+// do not appear in any datagram, and then those given.
 func exampleNodes(t *testing.T, cipher string, random ...string) (nodes []*Node, peers []Peer) {
 	t.Helper()
 	only := slices.IndexFunc([]Cipher{AES256GCM, ChaCha20Poly1305}, func(c Cipher) bool { return c.String() == cipher })

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Bounds of what messages may cost, as rate (a second) and burst (at once). A handshake is five multiplications on Curve25519: a quarter
-// of a millisecond.
+// Bounds of what messages may cost, as rate (a second) and burst (at once). A handshake is five multiplications on
+// Curve25519: a quarter of a millisecond.
 const (
 	// freeRate and freeBurst bound the initiations that are accepted without a cookie.
 	freeRate, freeBurst = 100, 200
@@ -41,7 +41,8 @@ func newRateLimiter() rateLimiter {
 	return l
 }
 
-// allowAddress reports whether one more initiation with a cookie may come from addr at now. key makes the hash unpredictable.
+// allowAddress reports whether one more initiation with a cookie may come from addr at now. key makes the hash
+// unpredictable.
 func (l *rateLimiter) allowAddress(key [KeyLen]byte, addr netip.Addr, now time.Time) bool {
 	text := addr.As16()
 	sum := mac(key, text[:])

@@ -26,8 +26,8 @@ func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) 
 	return messages[0].Datagram
 }
 
-// TestRecordedInitiations: each initiation with a valid cookie is accepted once, in whatever order they are sent again, and none of them
-// after its cookie expired.
+// TestRecordedInitiations: each initiation with a valid cookie is accepted once, in whatever order they are sent again,
+// and none of them after its cookie expired.
 func TestRecordedInitiations(t *testing.T) {
 	nodes, peers := newNodes(t, Config{}, Config{})
 	now := epoch

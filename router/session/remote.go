@@ -17,14 +17,15 @@ const (
 	endAfter = 240 * time.Second
 	// idleAfter is how long a session is kept without a frame.
 	idleAfter = 180 * time.Second
-	// graceTime is how long a replaced session still opens datagrams, and how long a new one waits for its first datagram.
+	// graceTime is how long a replaced session still opens datagrams, and how long a new one waits for its first
+	// datagram.
 	graceTime = 10 * time.Second
-	// answerAfter is about how long a node that receives frames sends nothing before it sends a keepalive. silenceAfter is how
-	// long its peer waits for that before it renews the session.
+	// answerAfter is about how long a node that receives frames sends nothing before it sends a keepalive. silenceAfter
+	// is how long its peer waits for that before it renews the session.
 	answerAfter  = 2 * time.Second
 	silenceAfter = 6 * time.Second
-	// keepaliveEach is about the longest time between two datagrams of a session that is kept: address translators remove a
-	// mapping after 30 seconds at the earliest.
+	// keepaliveEach is about the longest time between two datagrams of a session that is kept: address translators
+	// remove a mapping after 30 seconds at the earliest.
 	keepaliveEach = 20 * time.Second
 	// requestTime is how long a handshake is tried for one frame.
 	requestTime = 10 * time.Second
@@ -123,9 +124,10 @@ func (n *Node) sendKeepalive(r *remote, now time.Time) {
 	n.send(r.endpoint, r.current.Seal(nil, wire.TypeKeepalive, counter, nil))
 }
 
-// checkTrust schedules the renewal of the current session if this node would now decide differently whether frames need to be sealed.
+// checkTrust schedules the renewal of the current session if this node would now decide differently whether frames need
+// to be sealed.
 func (n *Node) checkTrust(r *remote, now time.Time) {
-	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusts(r.endpoint.Addr()) {
+	if r.current != nil && r.renewAt.IsZero() && r.current.trusted != n.cfg.Trusted.Contains(r.endpoint.Addr()) {
 		r.renewAt = now.Add(n.randomBelow(renewSpread))
 		n.scheduleSweep(now)
 	}

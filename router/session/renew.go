@@ -8,7 +8,8 @@ const sweepEach = time.Second
 // maxConfirmations is the most keepalives, one a sweep, that are sent to a peer that does not use a new session yet.
 const maxConfirmations = 5
 
-// Deadline returns when to call Advance; the zero time means not before another method was called. An earlier call does no harm.
+// Deadline returns when to call Advance; the zero time means not before another method was called. An earlier call does
+// no harm.
 func (n *Node) Deadline() time.Time {
 	at := n.sweepAt
 	for _, r := range n.pending {
@@ -26,7 +27,8 @@ func (n *Node) scheduleSweep(now time.Time) {
 	}
 }
 
-// Advance does the work that is due at now: it sends initiations again that had no response, and renews, keeps alive or ends sessions.
+// Advance does the work that is due at now: it sends initiations again that had no response, and renews, keeps alive or
+// ends sessions.
 func (n *Node) Advance(now time.Time) {
 	sweep := !n.sweepAt.IsZero() && (!now.Before(n.sweepAt) || n.sweepAt.Sub(now) > sweepEach) // a clock may be set back
 	if sweep {
@@ -83,8 +85,8 @@ func (n *Node) recordActivity(r *remote, now time.Time) {
 	}
 }
 
-// maintainSession ends the current session when it must not be used any more. Otherwise it begins a handshake when the session has to be
-// renewed, and sends a keepalive when one is due.
+// maintainSession ends the current session when it must not be used any more. Otherwise it begins a handshake when the
+// session has to be renewed, and sends a keepalive when one is due.
 func (n *Node) maintainSession(r *remote, now time.Time) {
 	s, age := r.current, now.Sub(r.current.created)
 	idle := now.Sub(r.usedAt)
@@ -116,8 +118,8 @@ func (n *Node) maintainSession(r *remote, now time.Time) {
 // due reports whether now is at or later; the zero time is never due.
 func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
-// expireSessions removes the sessions of r that only open, after graceTime. The previous session stays while the current one is
-// unconfirmed, as the peer may still send with it.
+// expireSessions removes the sessions of r that only open, after graceTime. The previous session stays while the
+// current one is unconfirmed, as the peer may still send with it.
 func (n *Node) expireSessions(r *remote, now time.Time) {
 	if r.next != nil && !recent(r.next.created, graceTime, now) {
 		n.table.remove(r.next)

@@ -20,8 +20,8 @@ const (
 	tieTime = 250 * time.Millisecond
 )
 
-// Errors of Receive, returned unwrapped or joined with others: each is a reason to drop a message and to count it. Receive also returns
-// the errors of package wire, ErrForged, ErrCipher and ErrReplayed.
+// Errors of Receive, returned unwrapped or joined with others: each is a reason to drop a message and to count it.
+// Receive also returns the errors of package wire, ErrForged, ErrCipher and ErrReplayed.
 var (
 	// ErrSecret: the sender does not know this node's key, or has no secret in common with this node.
 	ErrSecret = errors.New("session: no common secret")
@@ -35,8 +35,8 @@ var (
 	ErrTie = errors.New("session: simultaneous initiation")
 )
 
-// Receive handles the handshake message b, which came from the address from at now. It does not keep b. The error is the reason why the
-// message had no effect.
+// Receive handles the handshake message b, which came from the address from at now. It does not keep b. The error is
+// the reason why the message had no effect.
 func (n *Node) Receive(b []byte, from netip.AddrPort, now time.Time) error {
 	h, _, err := wire.Parse(b)
 	if err != nil {
@@ -103,7 +103,8 @@ func (n *Node) findSecret(covered, first []byte) *ownSecret {
 	return nil
 }
 
-// admit returns ErrBusy if the initiation must not cost a handshake now. If there are too many without a cookie, it sends one.
+// admit returns ErrBusy if the initiation must not cost a handshake now. If there are too many without a cookie, it
+// sends one.
 func (in *initiation) admit() error {
 	n := in.node
 	if err := n.cookies.rotate(in.at); err != nil {
@@ -159,9 +160,9 @@ func (in *initiation) open() error {
 	return nil
 }
 
-// checkReplay returns ErrReplayed for a recorded initiation, and ErrBusy for one that follows the last one too soon. A peer with a clock
-// that was set back gets a cookie: with it the peer proves that its initiation is new. Of the initiations accepted so, too, each has to
-// be later than the one before, for as long as a cookie is valid.
+// checkReplay returns ErrReplayed for a recorded initiation, and ErrBusy for one that follows the last one too soon. A
+// peer with a clock that was set back gets a cookie: with it the peer proves that its initiation is new. Of the
+// initiations accepted so, too, each has to be later than the one before, for as long as a cookie is valid.
 func (in *initiation) checkReplay() error {
 	r, sent := in.remote, in.payload.time
 	if sent == r.newestTime || sent <= r.lateTime && recent(r.lateAt, 2*cookieAge, in.at) {
@@ -177,8 +178,8 @@ func (in *initiation) checkReplay() error {
 	return nil
 }
 
-// breakTie decides between this handshake and one that this node began with the same peer: the handshake of the node with the lower ID
-// goes on. It returns ErrTie if that is this node's.
+// breakTie decides between this handshake and one that this node began with the same peer: the handshake of the node
+// with the lower ID goes on. It returns ErrTie if that is this node's.
 func (in *initiation) breakTie() error {
 	n, r := in.node, in.remote
 	if a := r.attempt; a != nil && n.self.Compare(r.ID) > 0 {
@@ -208,7 +209,7 @@ func (in *initiation) respond() error {
 		r.err = ErrCipher
 		return ErrCipher
 	}
-	trusted := n.cfg.Trusts(in.from.Addr())
+	trusted := n.cfg.Trusted.Contains(in.from.Addr())
 	s := &Session{
 		peer: r.ID, remote: in.msg.Sender, cipher: chosen, plain: in.payload.plain && trusted, trusted: trusted,
 		secret: in.secret.Fingerprint, created: in.at,
@@ -236,14 +237,15 @@ func (in *initiation) respond() error {
 	return nil
 }
 
-// ConfirmSession records that the first datagram of s was opened at now (Session.Confirm): the peer has the session as well.
+// ConfirmSession records that the first datagram of s was opened at now (Session.Confirm): the peer has the session as
+// well.
 func (n *Node) ConfirmSession(s *Session, now time.Time) {
 	r := n.remotes[s.peer]
 	if r == nil || r.next != s {
 		return
 	}
-	// If s was made before the peer's response to this node's own handshake came, both ends began at the same time and responded to
-	// each other. Both then send by the session that the node with the lower ID began.
+	// If s was made before the peer's response to this node's own handshake came, both ends began at the same time and
+	// responded to each other. Both then send by the session that the node with the lower ID began.
 	cur := r.current
 	simultaneous := cur != nil && cur.initiator && !s.created.After(cur.created)
 	if simultaneous && n.self.Compare(r.ID) < 0 {
@@ -254,9 +256,9 @@ func (n *Node) ConfirmSession(s *Session, now time.Time) {
 	n.installSession(r, s, now)
 }
 
-// HandleUnknownSession is called for a datagram with the header h of a session that does not exist, perhaps because this node was
-// restarted. It sends an unknown-session notice to from, within a limit, so that the sender starts a new handshake. The notice holds
-// only bytes of the datagram, and fewer of them.
+// HandleUnknownSession is called for a datagram with the header h of a session that does not exist, perhaps because
+// this node was restarted. It sends an unknown-session notice to from, within a limit, so that the sender starts a new
+// handshake. The notice holds only bytes of the datagram, and fewer of them.
 func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time.Time) {
 	if h.Session == 0 || !n.limiter.notices.allow(now) {
 		return
@@ -266,8 +268,8 @@ func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time
 	n.send(from, b)
 }
 
-// handleUnknownNotice starts a new handshake with a peer that reports not to have the session of a datagram of this node, because it was
-// restarted. The notice is not authenticated, so the old session is kept until the new one exists.
+// handleUnknownNotice starts a new handshake with a peer that reports not to have the session of a datagram of this
+// node, because it was restarted. The notice is not authenticated, so the old session is kept until the new one exists.
 func (n *Node) handleUnknownNotice(h wire.Header, now time.Time) error {
 	if !n.limiter.resets.allow(now) {
 		return ErrBusy

@@ -17,9 +17,9 @@ import (
 	"weft/router/wire"
 )
 
-// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes that have only sessions send numbered frames to each
-// other. Every script has the same outcome each time (go test -rewrite writes it anew). In every script no frame may arrive twice, and no
-// counter may be used twice in a session.
+// TestScripts runs the scripts in testdata/scripts on a simulated network: nodes that have only sessions send numbered
+// frames to each other. Every script has the same outcome each time (go test -rewrite writes it anew). In every script
+// no frame may arrive twice, and no counter may be used twice in a session.
 //
 //	nodes NAME... [secrets=1,2] [cipher=C] [trust]    nodes that are peers of each other
 //	link [loss=P] [latency=D] [jitter=D] [duplicate=P] [reorder=P]
@@ -55,7 +55,7 @@ type world struct {
 	byName  map[string]*simNode
 	batch   []underlay.Datagram
 	streams []*stream
-	used    map[string]bool   // session and counter of everything that was sent
+	used    map[string]bool   // session and counter of all sent datagrams
 	count   map[wire.Type]int // of messages and keepalives, since the last show
 	errs    map[string]int    // of received datagrams, since the last show
 }
@@ -145,7 +145,7 @@ func (w *world) addNodes(d *datadriven.TestData) {
 		case "secrets":
 			cfg.Secrets = secretsOf(w.t, strings.Join(arg.Vals, ","))
 		case "trust":
-			cfg.Trusts = always
+			cfg.Trusted = TrustAll()
 		case "cipher":
 			for _, c := range []Cipher{AES256GCM, ChaCha20Poly1305} {
 				if c.String() == arg.Vals[0] {

@@ -12,14 +12,15 @@ import (
 	"weft/router/wire"
 )
 
-// Bounds of the datagrams of one session in one direction. The counter of a datagram is the sum of a number that both ends derive from
-// the keys, with its lower 33 bits 0, and the datagram's number in the session. So a counter works as a password of 31 bits: where frames
-// are not sealed, it keeps out senders that have not seen any datagram.
+// Bounds of the datagrams of one session in one direction. The counter of a datagram is the sum of a number that both
+// ends derive from the keys, with its lower 33 bits 0, and the datagram's number in the session. So a counter works as
+// a password of 31 bits: where frames are not sealed, it keeps out senders that have not seen any datagram.
 const (
 	counterBits = 33
 	// maxCounters is the most datagrams of a session in one direction.
 	maxCounters = 1 << counterBits
-	// rekeyCounters is the number of datagrams after which a new session is begun: half of all, so that there is time for it.
+	// rekeyCounters is the number of datagrams after which a new session is begun: half of all, so that there is time
+	// for it.
 	rekeyCounters = 1 << 32
 )
 
@@ -76,8 +77,8 @@ func (s *Session) Created() time.Time { return s.created }
 // Plain reports whether both ends agreed to send frames unsealed.
 func (s *Session) Plain() bool { return s.plain }
 
-// Reserve reserves n counters in a row for the caller and returns the first; ok is false when the session has no more. To the peer, unused
-// counters look like lost datagrams.
+// Reserve reserves n counters in a row for the caller and returns the first; ok is false when the session has no more.
+// To the peer, unused counters look like lost datagrams.
 func (s *Session) Reserve(n int) (first uint64, ok bool) {
 	number := s.counters.Add(uint64(n)) - uint64(n)
 	setFlag(&s.sent)
@@ -87,7 +88,8 @@ func (s *Session) Reserve(n int) (first uint64, ok bool) {
 // Use records that a frame passes. Only frames keep a session in use: keepalives do not.
 func (s *Session) Use() { setFlag(&s.used) }
 
-// setFlag sets a flag that is set already in most cases; it then writes nothing, so that the cache line stays shared between CPUs.
+// setFlag sets a flag that is set already in most cases; it then writes nothing, so that the cache line stays shared
+// between CPUs.
 func setFlag(f *atomic.Bool) {
 	if !f.Load() {
 		f.Store(true)
@@ -102,9 +104,9 @@ func (s *Session) PutHeader(b []byte, t wire.Type, counter uint64) {
 	wire.Header{Type: t, Session: s.remote, Counter: counter}.Put(b)
 }
 
-// Seal appends a datagram of type t to dst: header, sealed body, tag. It works in place if body lies wire.HeaderLen bytes behind the end of
-// dst; otherwise body must not overlap the appended bytes. It does not allocate if dst has room. The counter comes from Reserve and is
-// used only once.
+// Seal appends a datagram of type t to dst: header, sealed body, tag. It works in place if body lies wire.HeaderLen
+// bytes behind the end of dst; otherwise body must not overlap the appended bytes. It does not allocate if dst has
+// room. The counter comes from Reserve and is used only once.
 func (s *Session) Seal(dst []byte, t wire.Type, counter uint64, body []byte) []byte {
 	at := len(dst)
 	dst = append(dst, make([]byte, wire.HeaderLen)...)
@@ -114,8 +116,9 @@ func (s *Session) Seal(dst []byte, t wire.Type, counter uint64, body []byte) []b
 	return s.seal.Seal(dst, header, body, header)
 }
 
-// Open opens the sealed datagram that begins with the header h, in place, and returns its body. It accepts each datagram once. newest
-// reports that no datagram sent later was received yet. The errors are ErrForged, ErrReplayed and ErrCounter; the body is then destroyed.
+// Open opens the sealed datagram that begins with the header h, in place, and returns its body. It accepts each
+// datagram once. newest reports that no datagram sent later was received yet. The errors are ErrForged, ErrReplayed and
+// ErrCounter; the body is then destroyed.
 func (s *Session) Open(h wire.Header, datagram []byte) (body []byte, newest bool, err error) {
 	number := h.Counter - s.openFrom
 	if number >= maxCounters {
@@ -132,7 +135,8 @@ func (s *Session) Open(h wire.Header, datagram []byte) (body []byte, newest bool
 	return body, newest, nil
 }
 
-// AcceptPlain accepts each unsealed datagram once, if the session allows them. The errors are ErrPlain, ErrCounter and ErrReplayed.
+// AcceptPlain accepts each unsealed datagram once, if the session allows them. The errors are ErrPlain, ErrCounter and
+// ErrReplayed.
 func (s *Session) AcceptPlain(h wire.Header) error {
 	if !s.plain {
 		return ErrPlain
@@ -161,8 +165,8 @@ func (s *Session) accept(number uint64) (newest, ok bool) {
 // Confirmed reports whether a datagram of the peer was opened.
 func (s *Session) Confirmed() bool { return s.confirmed.Load() }
 
-// Confirm records that a datagram of the peer was opened, and reports whether it was the first. The caller then has to call
-// Node.ConfirmSession.
+// Confirm records that a datagram of the peer was opened, and reports whether it was the first. The caller then has to
+// call Node.ConfirmSession.
 func (s *Session) Confirm() (first bool) {
 	return !s.confirmed.Load() && s.confirmed.CompareAndSwap(false, true)
 }

@@ -45,8 +45,6 @@ func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error
 	return nil
 }
 
-func always(netip.Addr) bool { return true }
-
 // sealed returns a datagram that s seals.
 func sealed(t testing.TB, s *Session, kind wire.Type, body string) []byte {
 	t.Helper()
@@ -146,9 +144,10 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestPlain: an unsealed datagram is accepted only if both ends agreed on it, once, and with a counter that outsiders cannot know.
+// TestPlain: an unsealed datagram is accepted only if both ends agreed on it, once, and with a counter that outsiders
+// cannot know.
 func TestPlain(t *testing.T) {
-	a, b := connect(t, Config{Trusts: always})
+	a, b := connect(t, Config{Trusted: TrustAll()})
 	if !a.Plain() || !b.Plain() {
 		t.Fatal("the session is not plain")
 	}
@@ -176,8 +175,8 @@ func TestPlain(t *testing.T) {
 
 // TestPlainNeedsBoth: frames are sealed unless both ends trust the path.
 func TestPlainNeedsBoth(t *testing.T) {
-	for _, trusts := range [][2]func(netip.Addr) bool{{always, nil}, {nil, always}} {
-		nodes, peers := newNodes(t, Config{Trusts: trusts[0]}, Config{Trusts: trusts[1]})
+	for _, trusted := range [][2]TrustList{{TrustAll(), {}}, {{}, TrustAll()}} {
+		nodes, peers := newNodes(t, Config{Trusted: trusted[0]}, Config{Trusted: trusted[1]})
 		nodes[0].RequestSession(peers[1].ID, epoch)
 		for i, s := range exchange(t, nodes, peers, epoch) {
 			if s == nil || s.Plain() {

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// table maps the indexes in datagrams for this node to sessions. Any goroutine may read it, without a lock. Only the Node changes it:
-// it replaces the map by a changed copy, which happens a few times in two minutes for each peer.
+// table maps the indexes in datagrams for this node to sessions. Any goroutine may read it, without a lock. Only the
+// Node changes it: it replaces the map by a changed copy, which happens a few times in two minutes for each peer.
 type table struct {
 	sessions atomic.Pointer[map[uint32]*Session]
 }

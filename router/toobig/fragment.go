@@ -6,10 +6,9 @@ import (
 	"weft/internal/packet"
 )
 
-// Fragment cuts the IPv4 packet in frame into fragments that fit mtu and gives emit a frame of each, in order; emit must
-// not keep it. The packet may be a fragment itself. All its checksums must have been written: it must not be a
-// superframe, nor one whose checksum is left to write. The errors, before anything was emitted, are ErrMalformed,
-// ErrForbidden and ErrMTU, unwrapped.
+// Fragment cuts the IPv4 packet in frame into fragments that fit mtu, and calls emit with a frame of each, in order;
+// emit must not keep it. The packet may be a fragment itself. All its checksums must be complete, so it must not be a
+// superframe. The errors are ErrMalformed, ErrForbidden and ErrMTU, unwrapped; nothing was emitted then.
 func Fragment(frame []byte, mtu int, emit func(frame []byte)) error {
 	p, ok := parse(frame)
 	if !ok || p.version != 4 {
@@ -30,7 +29,7 @@ func Fragment(frame []byte, mtu int, emit func(frame []byte)) error {
 	return nil
 }
 
-// cut gives emit the fragments of payload that fit mtu; later are the options of all but the first.
+// cut calls emit with the fragments of payload that fit mtu; later are the options of all fragments except the first.
 func (p *ipFrame) cut(payload, later []byte, mtu int, emit func([]byte)) {
 	options := p.ip[packet.IPv4MinLen:p.header]
 	buf := make([]byte, 0, len(p.link)+mtu)
@@ -38,7 +37,7 @@ func (p *ipFrame) cut(payload, later []byte, mtu int, emit func([]byte)) {
 		header := packet.IPv4MinLen + len(options)
 		n := len(payload) - at
 		if more = header+n > mtu; more {
-			n = (mtu - header) &^ 7 // only the last one need not be a multiple
+			n = (mtu - header) &^ 7 // all but the last are multiples of 8 bytes
 		}
 		buf = append(append(append(buf[:0], p.link...), p.ip[:packet.IPv4MinLen]...), options...)
 		buf = append(buf, payload[at:at+n]...)
@@ -48,8 +47,8 @@ func (p *ipFrame) cut(payload, later []byte, mtu int, emit func([]byte)) {
 	}
 }
 
-// payload returns what follows the header, without the frame's padding. ok is false where header and frame contradict
-// each other: cutting would give the pieces good checksums.
+// payload returns the payload without the frame's padding. ok is false if header and frame contradict each other: the
+// fragments would have correct checksums nonetheless.
 func (p *ipFrame) payload() (payload []byte, ok bool) {
 	total := int(binary.BigEndian.Uint16(p.ip[packet.IPv4Length:]))
 	if total < p.header || total > len(p.ip) || sum(p.ip[:p.header]) != 0xffff {
@@ -64,12 +63,12 @@ func (p *ipFrame) payload() (payload []byte, ok bool) {
 	return payload, offset+len(payload) <= 1<<16-1
 }
 
-// finish writes into b, a fragment whose header is n bytes long, what differs from the packet: its payload starts at
-// byte at of the packet's, and more says whether some of that follows it.
+// finish sets the header fields of the fragment b, with a header of n bytes, that differ from those of the packet. Its
+// payload starts at byte at of the packet's payload, and more reports whether further fragments follow.
 func (p *ipFrame) finish(b []byte, n, at int, more bool) {
 	field := p.fragmentField() + uint16(at/8)
 	if more {
-		field |= packet.IPv4MoreFragments // the last one has it if the packet has it
+		field |= packet.IPv4MoreFragments // the last fragment has the flag of the packet
 	}
 	b[0] = 4<<4 | uint8(n/4)
 	binary.BigEndian.PutUint16(b[packet.IPv4Length:], uint16(len(b)))
@@ -77,8 +76,8 @@ func (p *ipFrame) finish(b []byte, n, at int, more bool) {
 	putChecksum(b[:n])
 }
 
-// laterOptions returns those of options that all fragments have, padded to 4 bytes: those whose type has the copied
-// flag (RFC 791, section 3.1). ok is false where the options run over their end.
+// laterOptions returns the options that all fragments have, padded to 4 bytes: those with the copied flag in their type
+// (RFC 791, section 3.1). ok is false if an option exceeds the end of options.
 func laterOptions(options []byte) (later []byte, ok bool) {
 	const copied = 0x80
 	for len(options) > 0 {
@@ -111,7 +110,7 @@ func putChecksum(header []byte) {
 	binary.BigEndian.PutUint16(field, ^sum(header))
 }
 
-// sum returns the ones' complement sum of b, whose length is even: 0xffff for a header with a good checksum.
+// sum returns the ones' complement sum of b, which has an even length: 0xffff for a header with a correct checksum.
 func sum(b []byte) uint16 {
 	var s uint32
 	for i := 0; i+1 < len(b); i += 2 {

@@ -15,14 +15,14 @@ import (
 	"weft/internal/ether"
 )
 
-// fragments returns copies of what Fragment makes of frame.
+// fragments returns copies of the fragments of frame.
 func fragments(frame []byte, mtu int) (out [][]byte, err error) {
 	err = Fragment(frame, mtu, func(b []byte) { out = append(out, bytes.Clone(b)) })
 	return out, err
 }
 
-// reassemble puts the payload together from fragments in any order, checking each by itself. It returns also the header
-// of the first one, and whether fragments of what they were cut from follow.
+// reassemble returns the payload of fragments in any order, and checks each of them. It also returns the header of the
+// first one, and whether more fragments of the original packet follow.
 func reassemble(t fataler, frames [][]byte, link, mtu int) (header, payload []byte, offset int, more bool) {
 	covered, first := map[int]bool{}, 1<<16
 	data := make([]byte, 1<<16)
@@ -61,7 +61,7 @@ func reassemble(t fataler, frames [][]byte, link, mtu int) (header, payload []by
 
 type fataler interface{ Fatalf(string, ...any) }
 
-// TestFragment: fragments in any order, and fragments of fragments, make the packet that was cut.
+// TestFragment: the packet can be reassembled from its fragments in any order, and from fragments of fragments.
 func TestFragment(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		tags := make([]uint16, rapid.IntRange(0, 2).Draw(rt, "tags"))
@@ -103,13 +103,14 @@ func TestFragment(t *testing.T) {
 		if !bytes.Equal(header[12:], p.ip[12:p.header]) || !bytes.Equal(header[4:6], p.ip[4:6]) || !bytes.Equal(second[:link], frame[:link]) {
 			rt.Fatalf("headers: %x, %x", header, second[:link])
 		}
-		if options := second[link+20 : link+int(second[link]&15)*4]; len(frames) > 1 && p.header > 20 && !bytes.Equal(options, []byte{0x94, 4, 0, 0}) {
+		options := second[link+20 : link+int(second[link]&15)*4]
+		if len(frames) > 1 && p.header > 20 && !bytes.Equal(options, []byte{0x94, 4, 0, 0}) {
 			rt.Fatalf("options of the last one: %x", options)
 		}
 	})
 }
 
-// TestDefragmenter: gopacket's own reassembly agrees.
+// TestDefragmenter: the reassembly of gopacket gives the packet, too.
 func TestDefragmenter(t *testing.T) {
 	for _, n := range []int{1300, 1472, 2944, 8000, 60000} {
 		frame := udpFrame(t, func(ip *layers.IPv4) { ip.Flags = 0 }, n)
@@ -132,7 +133,7 @@ func TestDefragmenter(t *testing.T) {
 	}
 }
 
-// TestFragmentOfFragment: what is cut from the middle stays in the middle.
+// TestFragmentOfFragment: fragments of a middle fragment have the right offsets and flags.
 func TestFragmentOfFragment(t *testing.T) {
 	frame := udpFrame(t, func(ip *layers.IPv4) { ip.Flags, ip.FragOffset = layers.IPv4MoreFragments, 1000 }, 1400)
 	frames, err := fragments(frame, 576)
@@ -213,7 +214,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// FuzzFragment: whatever is cut fits, and can be put together again.
+// FuzzFragment: all fragments fit, and can be reassembled.
 func FuzzFragment(f *testing.F) {
 	f.Add(udpFrame(f, func(ip *layers.IPv4) { ip.Flags = 0 }, 1400), 600)
 	f.Add(udpFrame(f, func(ip *layers.IPv4) { ip.Flags, ip.FragOffset = layers.IPv4MoreFragments, 3 }, 1400, 5), 100)

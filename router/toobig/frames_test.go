@@ -29,7 +29,7 @@ func serialize(t testing.TB, parts ...gopacket.SerializableLayer) []byte {
 	return buf.Bytes()
 }
 
-// ethernet returns the header of a frame from A to B, with the VLAN tags given, the outermost first.
+// ethernet returns the header of a frame from A to B, with VLAN tags, the outermost first.
 func ethernet(inner layers.EthernetType, tags ...uint16) (parts []gopacket.SerializableLayer) {
 	kinds := []layers.EthernetType{inner}
 	for i := range tags {
@@ -76,7 +76,7 @@ func udp6Frame(t testing.TB, n int, tags ...uint16) []byte {
 	return serialize(t, append(ethernet(layers.EthernetTypeIPv6, tags...), ip, udp, pattern(n))...)
 }
 
-// pattern returns n bytes of which no eight are like others.
+// pattern returns n bytes in which all groups of eight differ.
 func pattern(n int) gopacket.Payload {
 	b := make(gopacket.Payload, n)
 	for i := range b {

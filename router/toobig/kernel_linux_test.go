@@ -18,7 +18,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// host is the kernel as a host on the overlay, A, and the link's other end, on which the test is B.
+// host is the kernel as host A on the overlay, and the other end of its link, where the test plays host B.
 type host struct {
 	*testing.T
 	veth netlink.Link
@@ -59,7 +59,7 @@ func newHost(t *testing.T) *host {
 	return &host{T: t, veth: veth, link: taptest.NewSocket(t, "b")}
 }
 
-// bringUp sets links up and waits until they carry frames, which the kernel sees to later.
+// bringUp sets links up and waits until they carry frames, which takes the kernel some time.
 func bringUp(t *testing.T, links ...netlink.Link) {
 	t.Helper()
 	updates, done := make(chan netlink.LinkUpdate, 16), make(chan struct{})
@@ -81,7 +81,7 @@ func bringUp(t *testing.T, links ...netlink.Link) {
 	})
 }
 
-// wait waits for the update that match takes.
+// wait waits for the first update that match accepts.
 func wait[U any](t *testing.T, updates <-chan U, match func(U) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -98,7 +98,7 @@ func wait[U any](t *testing.T, updates <-chan U, match func(U) bool) {
 	}
 }
 
-// receive returns the next frame that A sends to B and that match takes.
+// receive returns the next frame from A to B that match accepts.
 func (h *host) receive(match func(gopacket.Packet) bool) ([]byte, gopacket.Packet) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(h.Context(), 10*time.Second)
@@ -127,7 +127,7 @@ func (h *host) answer(frame []byte, mtu int) {
 	}
 }
 
-// families are what differs between the two.
+// families are the differences between IPv4 and IPv6.
 var families = []struct {
 	name                            string
 	domain, level, getMTU, discover int
@@ -155,7 +155,7 @@ var families = []struct {
 	},
 }
 
-// TestKernelUDP: a host whose datagram was too large learns the MTU and is told so at its next try.
+// TestKernelUDP: a host learns the MTU from the reply to a datagram that was too large, and its next attempt fails.
 func TestKernelUDP(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestKernelUDP(t *testing.T) {
 			}
 			frame, _ := h.receive(func(p gopacket.Packet) bool { return p.Layer(layers.LayerTypeUDP) != nil })
 			h.answer(frame, 1333)
-			// A veth delivers in the softirq of the sender: when the send returns, the host knows.
+			// A veth delivers in the softirq of the sender: the host has the reply when the send returns.
 			if mtu, err := unix.GetsockoptInt(fd, f.level, f.getMTU); err != nil || mtu != 1333 {
 				t.Errorf("the host has learned %d, %v", mtu, err)
 			}
@@ -194,7 +194,7 @@ func TestKernelUDP(t *testing.T) {
 	}
 }
 
-// TestKernelTCP: a host sends a superframe of a connection whose segments are too long, is told so, and sends the same
+// TestKernelTCP: a host sends a superframe with segments that are too long, receives the reply, and sends the same
 // bytes again in shorter segments.
 func TestKernelTCP(t *testing.T) {
 	for _, f := range families {
@@ -234,7 +234,7 @@ func TestKernelTCP(t *testing.T) {
 			if len(frame) < 3000 {
 				t.Errorf("%d bytes: not a superframe", len(frame))
 			}
-			// From here on the kernel cuts superframes before they are on the link: their segments can be seen.
+			// From here on the kernel cuts superframes before it sends them, so that the test sees their segments.
 			if err := netlink.LinkSetGSOMaxSegs(h.veth, 1); err != nil {
 				t.Fatal(err)
 			}

@@ -10,8 +10,8 @@ import (
 	"weft/internal/packet"
 )
 
-// Of the packet in question an error quotes as much as leaves the message within what every host takes: 576 bytes
-// (RFC 1812, section 4.3.2.3) and 1,280 (RFC 4443, section 3.2).
+// An error quotes as much of the packet as fits into a message that every host accepts: 576 bytes (RFC 1812, section
+// 4.3.2.3) and 1,280 (RFC 4443, section 3.2).
 const (
 	maxReplyIPv4 = 576
 	maxReplyIPv6 = minIPv6
@@ -21,16 +21,15 @@ const (
 	replyTOS = 0xc0 // internetwork control (RFC 1812, section 4.3.2.5)
 )
 
-// Reply builds the frame which tells the sender of frame that mtu bytes are all that its destination can be sent: ICMP
-// destination unreachable, fragmentation needed (RFC 1191), or ICMPv6 packet too big (RFC 4443, section 3.2). It comes
-// from the packet's destination, MAC address and VLAN tags included. ok is false where there is nothing to say, as
-// Classify has it.
+// Reply builds a frame that informs the sender of frame that the MTU to its destination is mtu bytes: ICMP destination
+// unreachable, fragmentation needed (RFC 1191), or ICMPv6 packet too big (RFC 4443, section 3.2). Its source is the
+// packet's destination, with the same MAC address and VLAN tags. ok is false if Classify does not return NeedsReply.
 //
-// Of a superframe, frame should be the headers and the payload of the first segment. If the packet's own length is not
-// that of what is there, the quoted header says what is there: hosts do not believe messages about packets that fit.
+// Of a superframe, frame should be the headers and the payload of the first segment. If the packet's length field
+// exceeds the length of frame, the quoted header has the real length: hosts ignore messages about packets that fit.
 //
-// An IPv6 host is never told less than 1,280: it would not listen (RFC 8201, section 4). If a hop takes less than that,
-// packets of up to 1,280 bytes need to be carried in another way.
+// The MTU for an IPv6 host is never below 1,280, as the host would ignore it (RFC 8201, section 4). On a path with a
+// smaller MTU, packets of up to 1,280 bytes have to be carried in another way.
 func Reply(frame []byte, mtu int) (reply []byte, ok bool) {
 	if Classify(frame, mtu) != NeedsReply {
 		return nil, false
@@ -50,7 +49,7 @@ func Reply(frame []byte, mtu int) (reply []byte, ok bool) {
 	return append(p.replyLink(), buf.Bytes()...), true
 }
 
-// replyLink returns the Ethernet header of the way back, with the same tags.
+// replyLink returns the Ethernet header of the reply, with the same tags.
 func (p *ipFrame) replyLink() []byte {
 	link := make([]byte, 0, maxReplyIPv6+ether.HeaderLen+maxTags*packet.TagLen)
 	link = append(link, p.link[6:12]...)
@@ -61,7 +60,8 @@ func (p *ipFrame) replyLink() []byte {
 func (p *ipFrame) replyIPv4(mtu int) []gopacket.SerializableLayer {
 	src, dst := p.addresses()
 	quote := p.quote(maxReplyIPv4 - packet.IPv4MinLen - icmpLen)
-	if held := len(p.ip); int(binary.BigEndian.Uint16(quote[packet.IPv4Length:])) > held || binary.BigEndian.Uint16(quote[packet.IPv4Length:]) == 0 {
+	declared := int(binary.BigEndian.Uint16(quote[packet.IPv4Length:]))
+	if held := len(p.ip); declared > held || declared == 0 {
 		binary.BigEndian.PutUint16(quote[packet.IPv4Length:], uint16(min(held, 1<<16-1)))
 		putChecksum(quote[:p.header])
 	}
@@ -82,7 +82,7 @@ func (p *ipFrame) replyIPv6(mtu int) []gopacket.SerializableLayer {
 	src, dst := p.addresses()
 	quote := p.quote(maxReplyIPv6 - packet.IPv6Len - icmpLen)
 	payload := len(p.ip) - packet.IPv6Len
-	if said := int(binary.BigEndian.Uint16(quote[packet.IPv6Length:])); said > payload || said == 0 {
+	if declared := int(binary.BigEndian.Uint16(quote[packet.IPv6Length:])); declared > payload || declared == 0 {
 		binary.BigEndian.PutUint16(quote[packet.IPv6Length:], uint16(min(payload, 1<<16-1)))
 	}
 	network := &layers.IPv6{
@@ -97,7 +97,7 @@ func (p *ipFrame) replyIPv6(mtu int) []gopacket.SerializableLayer {
 	}
 }
 
-// quote returns a copy of the first bytes of the packet, limit at most.
+// quote returns a copy of at most the first limit bytes of the packet.
 func (p *ipFrame) quote(limit int) []byte {
 	return append([]byte(nil), p.ip[:min(len(p.ip), limit)]...)
 }

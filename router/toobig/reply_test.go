@@ -11,7 +11,7 @@ import (
 	"weft/internal/ether"
 )
 
-// decode decodes frame, which must be sound to its end, and checks its addresses, tags and IPv4 header.
+// decode decodes frame, which must be valid to its end, and checks its addresses, tags and IPv4 header.
 func decode(t *testing.T, frame []byte, tags ...uint16) gopacket.Packet {
 	t.Helper()
 	got := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
@@ -38,7 +38,7 @@ func TestReplyIPv4(t *testing.T) {
 		name  string
 		frame []byte
 		mtu   int
-		want  uint16 // said to the host
+		want  uint16 // in the reply to the host
 		tags  []uint16
 	}{
 		{"udp", udpFrame(t, nil, 1400), 1300, 1300, nil},
@@ -127,7 +127,7 @@ func even(b []byte) []byte {
 	return b
 }
 
-// TestReplyToSuperframe: the quoted packet is the first segment, with the sequence number that it has.
+// TestReplyToSuperframe: the quoted packet is the first segment, with its sequence number.
 func TestReplyToSuperframe(t *testing.T) {
 	for _, version := range []int{4, 6} {
 		tcp := &layers.TCP{SrcPort: 1000, DstPort: 2000, Seq: 0x12345678, ACK: true, Window: 100}
@@ -196,12 +196,12 @@ func TestClassify(t *testing.T) {
 		{"ipv6 version", spoil(good6, 14, 0x40), Neither},
 		{"header too short", spoil(good4, 14, 0x44), Neither},
 		{"to a group MAC", spoil(good4, 0, 1), Neither},
-		{"to everybody", spoil(good4, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), Neither},
+		{"to the broadcast address", spoil(good4, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), Neither},
 		{"from a group MAC", spoil(good4, 6, 1), Neither},
 		{"from no MAC", spoil(good4, 6, 0, 0, 0, 0, 0, 0), Neither},
 		{"to a group", v4(func(ip *layers.IPv4) { ip.DstIP = []byte{224, 0, 1, 1} }), Neither},
 		{"to all", v4(func(ip *layers.IPv4) { ip.DstIP = []byte{255, 255, 255, 255} }), Neither},
-		{"from nobody", v4(func(ip *layers.IPv4) { ip.SrcIP = []byte{0, 0, 0, 0} }), Neither},
+		{"from the unspecified address", v4(func(ip *layers.IPv4) { ip.SrcIP = []byte{0, 0, 0, 0} }), Neither},
 		{"from a group", v4(func(ip *layers.IPv4) { ip.SrcIP = []byte{224, 0, 1, 1} }), Neither},
 		{"from loopback", v4(func(ip *layers.IPv4) { ip.SrcIP = []byte{127, 0, 0, 1} }), Neither},
 		{"from class E", v4(func(ip *layers.IPv4) { ip.SrcIP = []byte{240, 0, 0, 1} }), Neither},
@@ -213,7 +213,7 @@ func TestClassify(t *testing.T) {
 		{"time exceeded", icmp(11), Neither},
 		{"icmp cut", icmp(8)[:34], Neither},
 		{"ipv6 to a group", spoil(good6, 38, 0xff), Neither},
-		{"ipv6 from nobody", spoil(good6, 22, make([]byte, 16)...), Neither},
+		{"ipv6 from the unspecified address", spoil(good6, 22, make([]byte, 16)...), Neither},
 		{"icmpv6 echo", v6(58, 128), NeedsReply},
 		{"icmpv6 error", v6(58, 2), Neither},
 		{"icmpv6 redirect", v6(58, 137), Neither},
@@ -244,7 +244,8 @@ func TestClassify(t *testing.T) {
 func FuzzReply(f *testing.F) {
 	f.Add(udpFrame(f, nil, 1400, 5), 1300)
 	f.Add(udp6Frame(f, 1400), 1300)
-	f.Add(serialize(f, append(ethernet(layers.EthernetTypeIPv6), ipv6(0), gopacket.Payload{60, 0, 0, 0, 0, 0, 0, 0, 58, 0}, pattern(100))...), 90)
+	extensions := gopacket.Payload{60, 0, 0, 0, 0, 0, 0, 0, 58, 0}
+	f.Add(serialize(f, append(ethernet(layers.EthernetTypeIPv6), ipv6(0), extensions, pattern(100))...), 90)
 	f.Fuzz(func(t *testing.T, frame []byte, mtu int) {
 		before := bytes.Clone(frame)
 		kind := Classify(frame, mtu)

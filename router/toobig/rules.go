@@ -7,8 +7,8 @@ import (
 	"weft/internal/packet"
 )
 
-// mayReply reports whether an ICMP error may be sent about the packet (RFC 1122, section 3.2.2; RFC 1812, section
-// 4.3.2.7; RFC 4443, section 2.4 e), and would be of use.
+// mayReply reports whether an ICMP error about the packet is allowed (RFC 1122, section 3.2.2; RFC 1812, section
+// 4.3.2.7; RFC 4443, section 2.4 e) and useful.
 func (p *ipFrame) mayReply(mtu int) bool {
 	if ether.Destination(p.link).IsMulticast() || ether.Source(p.link).IsMulticast() || ether.Source(p.link).IsZero() {
 		return false
@@ -19,11 +19,11 @@ func (p *ipFrame) mayReply(mtu int) bool {
 	if p.version == 4 {
 		return p.fragmentField()&packet.IPv4OffsetMask == 0 && !p.isErrorIPv4()
 	}
-	// Nobody sends less than 1,280 bytes because he was asked to (RFC 8201, section 4): asking is of no use.
+	// Hosts ignore an MTU below 1,280 bytes (RFC 8201, section 4), so an error would be useless.
 	return (p.room(mtu) >= minIPv6 || len(p.ip) > minIPv6) && !p.isErrorIPv6()
 }
 
-// isHost reports whether a is the address of one host, as far as it shows.
+// isHost reports whether a may be the address of a single host.
 func isHost(a netip.Addr) bool {
 	if a.Is4() && a.As4()[0] >= 240 {
 		return false // class E, and 255.255.255.255
@@ -31,7 +31,7 @@ func isHost(a netip.Addr) bool {
 	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback()
 }
 
-// isErrorIPv4 reports whether the packet is an ICMP error, or may be one for all that is there.
+// isErrorIPv4 reports whether the packet is an ICMP error, or too short to know.
 func (p *ipFrame) isErrorIPv4() bool {
 	if packet.Protocol(p.ip[packet.IPv4Protocol]) != packet.ICMP {
 		return false
@@ -47,8 +47,8 @@ func (p *ipFrame) isErrorIPv4() bool {
 	}
 }
 
-// isErrorIPv6 reports whether no reply may be sent because of the transport header: the packet is an ICMPv6 error or redirect or a
-// fragment other than the first, or too little of its headers is there to know.
+// isErrorIPv6 reports whether no reply may be sent because of the transport header: the packet is an ICMPv6 error or
+// redirect or a fragment other than the first, or too little of its headers is there to know.
 func (p *ipFrame) isErrorIPv6() bool {
 	proto, at, result := packet.Transport(p.ip, packet.AllExtensions)
 	if result != packet.Found {

@@ -1,13 +1,13 @@
-// Package toobig deals with frames whose packet is longer than the next hop takes: it tells the sender so (RFC 1191,
-// RFC 8201), or cuts the packet where its sender has left that to the network (RFC 791).
+// Package toobig handles frames with packets that are too long for the path: it makes ICMP errors for the sender (RFC
+// 1191, RFC 8201), or fragments the packet if its sender allows that (RFC 791).
 //
-// The overlay is a network of one link, on which nobody is expected to say so: the messages come from the packet's own
-// destination, which is the one address that the sender certainly hears. For the same reason nothing is said about
-// packets to a group, though RFC 4443 would allow it.
+// The overlay is a network of one link, without routers that could send such errors. The errors have the packet's own
+// destination as their source, the only address from which the sender certainly accepts them. For the same reason there
+// are no errors about packets to a group, although RFC 4443 would allow them.
 //
-// All mtus here are the bytes that a frame may have behind an untagged Ethernet header: VLAN tags count, 4 bytes each, and
-// hosts are told what is left beside those that the frame has. Everything is pure, and safe for concurrent use but for
-// Limiter. Packages that carry frames call it for the few that are too long only.
+// All MTUs here are the bytes that a frame may have behind an untagged Ethernet header: VLAN tags count, 4 bytes each,
+// and the MTU in an error is reduced by the tags of the frame. Everything is pure and, except for Limiter, safe for
+// concurrent use. Packages that carry frames call it only for the few frames that are too long.
 package toobig
 
 import (
@@ -19,21 +19,21 @@ import (
 	"weft/internal/packet"
 )
 
-// Kind says what is to be done about a frame that is too long. The zero Kind is invalid.
+// Kind is the way to handle a frame that is too long. The zero Kind is invalid.
 type Kind uint8
 
 // Kinds.
 const (
-	Neither        Kind = iota + 1 // nothing but to drop it
-	NeedsReply                     // Reply tells the sender
-	NeedsFragments                 // Fragment cuts it
+	Neither        Kind = iota + 1 // drop the frame
+	NeedsReply                     // send the sender a Reply
+	NeedsFragments                 // cut it with Fragment
 )
 
 // Errors of Fragment.
 var (
-	ErrMalformed = errors.New("toobig: not a sound IPv4 packet")
+	ErrMalformed = errors.New("toobig: not a valid IPv4 packet")
 	ErrForbidden = errors.New("toobig: the packet must not be fragmented")
-	ErrMTU       = errors.New("toobig: no IPv4 link has so small an MTU")
+	ErrMTU       = errors.New("toobig: MTU below the minimum of IPv4")
 )
 
 const (
@@ -43,9 +43,8 @@ const (
 	minIPv6 = 1280 // every link carries that much (RFC 8200, section 5)
 )
 
-// Classify returns what is to be done about frame, whose packet does not fit mtu. The frame may be a superframe, or its
-// headers and the payload of a segment. A superframe that needs fragments must be cut into its segments before these
-// are fragmented.
+// Classify returns how to handle frame, which has a packet that does not fit mtu. The frame may be a superframe, or the
+// headers of one and the payload of a segment. A superframe that needs fragments must first be cut into its segments.
 func Classify(frame []byte, mtu int) Kind {
 	p, ok := parse(frame)
 	switch {
@@ -60,7 +59,7 @@ func Classify(frame []byte, mtu int) Kind {
 	}
 }
 
-// Source returns the address of the host that a reply to frame goes to, the zero Addr where it has no IP packet.
+// Source returns the address of the host that a reply to frame goes to, the zero Addr if frame has no IP packet.
 func Source(frame []byte) netip.Addr {
 	p, ok := parse(frame)
 	if !ok {
@@ -104,7 +103,7 @@ func (p *ipFrame) parseIPv4() bool {
 	return p.header >= packet.IPv4MinLen && len(p.ip) >= p.header
 }
 
-// room returns how long the packet may be where a frame may have mtu bytes.
+// room returns the longest packet in a frame of at most mtu bytes.
 func (p *ipFrame) room(mtu int) int { return mtu - (len(p.link) - ether.HeaderLen) }
 
 // addresses returns source and destination.

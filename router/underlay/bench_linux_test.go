@@ -6,8 +6,8 @@ import (
 	"weft/router/underlay"
 )
 
-// BenchmarkLoopback sends to itself and receives: 64 KiB of datagrams as a superframe makes them, and batches of small
-// ones, each in the three ways there are.
+// BenchmarkLoopback sends datagrams to itself and receives them: the 64 KiB of a superframe, and batches of small ones,
+// each with all three sets of offloads.
 func BenchmarkLoopback(b *testing.B) {
 	for _, load := range []struct {
 		name        string

@@ -11,16 +11,16 @@ import (
 // segmentSpace is the length of the control message with the segment size, padding included.
 var segmentSpace = unix.CmsgSpace(2)
 
-// control is the room for what goes to the kernel beside a message: the segment size (UDP_SEGMENT, udp(7)), then the
-// address to send from. Either may be left out.
+// control is the buffer of the control messages of one message: the segment size (UDP_SEGMENT, udp(7)), then the source
+// address. Either may be left out.
 type control struct {
-	source netip.Addr // invalid: as the routes choose
-	length int        // of what is behind the segment size
+	source netip.Addr // invalid: the routes choose
+	length int        // of the control message behind the segment size
 	buf    [24 + 40]byte
 }
 
-// init writes what stays the same. A source is sent with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section 6.2); a
-// socket of IPv6 takes the former for mapped addresses.
+// init writes the constant part. A source is set with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section 6.2); an
+// IPv6 socket accepts the former for mapped addresses.
 func (c *control) init(source netip.Addr) {
 	c.source = source
 	putControl(c.buf[:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
@@ -40,8 +40,8 @@ func (c *control) init(source netip.Addr) {
 	}
 }
 
-// set points h at what a message to addr needs: segments of size bytes, 0 for a single datagram, and the source where
-// it is of addr's family.
+// set sets the control messages of h for a message to addr: the segment size, which is 0 for a single datagram, and the
+// source if it has addr's family.
 func (c *control) set(h *unix.Msghdr, size int, addr netip.Addr) {
 	from, to := segmentSpace, segmentSpace
 	if size > 0 {
@@ -58,7 +58,7 @@ func (c *control) set(h *unix.Msghdr, size int, addr netip.Addr) {
 	h.SetControllen(to - from)
 }
 
-// putControl writes a struct cmsghdr, whose length has the width of a pointer.
+// putControl writes a struct cmsghdr; its length field has the width of a pointer.
 func putControl(b []byte, level, kind uint32, size int) {
 	word := int(unsafe.Sizeof(uintptr(0)))
 	if word == 8 {
@@ -70,7 +70,7 @@ func putControl(b []byte, level, kind uint32, size int) {
 	binary.NativeEndian.PutUint32(b[word+4:], kind)
 }
 
-// nextControl returns the first control message of b and what follows it; ok is false where there is none.
+// nextControl returns the first control message of b and the bytes behind it; ok is false if there is none.
 func nextControl(b []byte) (level, kind uint32, data, rest []byte, ok bool) {
 	word, head := int(unsafe.Sizeof(uintptr(0))), unix.CmsgLen(0)
 	if len(b) < head {
@@ -88,8 +88,8 @@ func nextControl(b []byte) (level, kind uint32, data, rest []byte, ok bool) {
 	return level, kind, b[head:n], b[min(len(b), unix.CmsgSpace(n-head)):], true
 }
 
-// segmentSize returns the size of the datagrams that lie in a message received with the control messages b, 0 for a
-// single one (UDP_GRO, udp(7)).
+// segmentSize returns the size of the datagrams in a message received with the control messages b, 0 for a single one
+// (UDP_GRO, udp(7)).
 func segmentSize(b []byte) int {
 	for {
 		level, kind, data, rest, ok := nextControl(b)

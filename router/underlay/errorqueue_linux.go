@@ -9,31 +9,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errorMessages is how many errors one system call takes at most, and errorCalls how many calls are made before the
-// reader looks after datagrams again.
+// errorMessages is the most errors of one system call. errorCalls is the most such calls before the reader reads
+// datagrams again.
 const (
 	errorMessages = 16
 	errorCalls    = 4
 )
 
-// errorSigns are what reader and writers tell each other of the error queue; any goroutine may use them.
+// errorSigns is the state of the error queue that the reader and the writers share; any goroutine may use it.
 type errorSigns struct {
-	flagged atomic.Bool   // a writer met an error that the queue explains
-	drains  atomic.Uint32 // goes up when the reader begins to empty the queue, and when it ends: odd in between
+	flagged atomic.Bool   // a writer got an error that the queue explains
+	drains  atomic.Uint32 // increased when the reader begins and ends to empty the queue: odd in between
 }
 
-// errorQueue reads the queue in which the kernel keeps what was reported about datagrams sent (ip(7), IP_RECVERR; of a
-// socket of IPv6 both families come through it).
+// errorQueue reads the queue in which the kernel stores the reports about sent datagrams (ip(7), IP_RECVERR; that of an
+// IPv6 socket has both families).
 type errorQueue struct {
 	signs    errorSigns
-	onError  func(Report) // or nil
+	handler  ReportHandler // or nil
 	messages [errorMessages]message
 	names    [errorMessages]sockaddr
 	controls [errorMessages][128]byte
 }
 
-func (q *errorQueue) init(onError func(Report)) {
-	q.onError = onError
+func (q *errorQueue) init(handler ReportHandler) {
+	q.handler = handler
 	for i := range q.messages {
 		h := &q.messages[i].header
 		h.Name = (*byte)(unsafe.Pointer(&q.names[i]))
@@ -41,7 +41,7 @@ func (q *errorQueue) init(onError func(Report)) {
 	}
 }
 
-// drain takes errors out of the queue of fd and reports whether it has left some.
+// drain removes errors from the queue of fd, and reports whether there may be more.
 func (q *errorQueue) drain(fd uintptr, stats *counters) (more bool) {
 	q.signs.drains.Add(1)
 	defer q.signs.drains.Add(1)
@@ -54,8 +54,8 @@ func (q *errorQueue) drain(fd uintptr, stats *counters) (more bool) {
 				continue
 			}
 			stats.count(r)
-			if q.onError != nil {
-				q.onError(r)
+			if q.handler != nil {
+				q.handler.HandleReport(r)
 			}
 		}
 		if n < errorMessages {
@@ -65,8 +65,8 @@ func (q *errorQueue) drain(fd uintptr, stats *counters) (more bool) {
 	return true
 }
 
-// receive fills the arrays, and returns how many errors that is. The datagrams themselves, which come with them, are not
-// asked for.
+// receive fills the arrays and returns the number of errors. It does not read the datagrams that the kernel returns
+// with them.
 func (q *errorQueue) receive(fd uintptr) int {
 	for i := range q.messages {
 		h := &q.messages[i].header
@@ -86,15 +86,15 @@ func (q *errorQueue) receive(fd uintptr) int {
 	}
 }
 
-// Layout of struct sock_extended_err; the address of who reported follows it.
+// Layout of struct sock_extended_err; the address of the reporter follows it.
 const (
 	extendedErrLen = 16
 	errOrigin      = 4
 	errInfo        = 8
 )
 
-// parseReport reads one entry of the error queue: name is where the datagram was to go. ok is false for entries of
-// another kind, such as timestamps, and for what this host's own stack has said: WriteBatch returned that.
+// parseReport reads one entry of the error queue: name is the destination of the datagram. ok is false for entries of
+// another kind, such as timestamps, and for errors of this host's own stack, which WriteBatch returned.
 func parseReport(name *sockaddr, b []byte) (r Report, ok bool) {
 	for {
 		level, kind, data, rest, more := nextControl(b)
@@ -124,7 +124,7 @@ func parseReport(name *sockaddr, b []byte) (r Report, ok bool) {
 	}
 }
 
-// offender returns the address in the struct sockaddr b, if it has one.
+// offender returns the address in the struct sockaddr b, if there is one.
 func offender(b []byte) netip.Addr {
 	var s sockaddr
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&s)), unsafe.Sizeof(s)), b)

@@ -12,7 +12,12 @@ import (
 	"weft/router/underlay"
 )
 
-// closedPort returns an address on which nobody listens.
+// handler is a ReportHandler made of a function.
+type handler func(underlay.Report)
+
+func (h handler) HandleReport(r underlay.Report) { h(r) }
+
+// closedPort returns an address without a socket.
 func closedPort(t *testing.T, ip string) netip.AddrPort {
 	t.Helper()
 	u, err := underlay.Listen(underlay.Config{})
@@ -23,7 +28,7 @@ func closedPort(t *testing.T, ip string) netip.AddrPort {
 	return at(u, ip)
 }
 
-// serve reads from u until it is closed. all is closed once want bytes have come.
+// serve reads from u until it is closed. all is closed when want bytes have arrived.
 func serve(t *testing.T, u *underlay.UDP, want int) (all <-chan struct{}, wait func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -50,14 +55,14 @@ func serve(t *testing.T, u *underlay.UDP, want int) (all <-chan struct{}, wait f
 	return done, wg.Wait
 }
 
-// TestReports: who was told that nobody listens hears of it, with the address that was asked.
+// TestReports: the sender of a datagram to a closed port gets a report with the destination address.
 func TestReports(t *testing.T) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		if ip == "::1" && !hasIPv6() {
 			continue
 		}
 		reports := make(chan underlay.Report, 100)
-		u := listen(t, underlay.Config{OnError: func(r underlay.Report) { reports <- r }})
+		u := listen(t, underlay.Config{Reports: handler(func(r underlay.Report) { reports <- r })})
 		_, wait := serve(t, u, -1)
 		gone := closedPort(t, ip)
 		if _, err := u.WriteBatch([]underlay.Datagram{{Addr: gone, Buf: []byte("x")}}); err != nil {
@@ -75,10 +80,10 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// TestReportsAllocate: nothing, at whatever rate they come.
+// TestReportsAllocate: reports allocate nothing, at any rate.
 func TestReportsAllocate(t *testing.T) {
-	told := 0
-	u := listen(t, underlay.Config{OnError: func(underlay.Report) { told++ }})
+	reported := 0
+	u := listen(t, underlay.Config{Reports: handler(func(underlay.Report) { reported++ })})
 	out := []underlay.Datagram{{Addr: closedPort(t, "127.0.0.1"), Buf: []byte("x")}, {Addr: at(u, "127.0.0.1"), Buf: []byte("y")}}
 	in := []underlay.Datagram{{Buf: make([]byte, 10)}}
 	if n := testing.AllocsPerRun(100, func() {
@@ -88,17 +93,17 @@ func TestReportsAllocate(t *testing.T) {
 		if _, err := u.ReadBatch(in); err != nil {
 			t.Fatal(err)
 		}
-	}); n != 0 || told == 0 {
-		t.Errorf("%v allocations, %d reports", n, told)
+	}); n != 0 || reported == 0 {
+		t.Errorf("%v allocations, %d reports", n, reported)
 	}
 }
 
-// TestReportMTU: a router that had to drop a datagram tells what it would have taken; the kernel does not hold that against
-// what is sent later. What this host itself cannot send is not reported again.
+// TestReportMTU: a router that drops a datagram reports its MTU, and the kernel does not apply that MTU to later
+// datagrams. Datagrams that this host itself cannot send are not reported again.
 func TestReportMTU(t *testing.T) {
 	narrow(t, 1300)
 	reports := make(chan underlay.Report, 100)
-	u := listen(t, underlay.Config{DontFragment: true, OnError: func(r underlay.Report) { reports <- r }})
+	u := listen(t, underlay.Config{DontFragment: true, Reports: handler(func(r underlay.Report) { reports <- r })})
 	_, wait := serve(t, u, -1)
 	to := netip.MustParseAddrPort("10.77.2.3:9")
 	segments := []underlay.Datagram{{Addr: to, Buf: make([]byte, 2800), SegmentSize: 1400}}
@@ -121,16 +126,16 @@ func TestReportMTU(t *testing.T) {
 	}
 }
 
-// TestErrorsOnly: a socket on which errors wait, and nothing else can be done, is one that the runtime's poller takes for
-// broken. It still receives, and can be closed.
+// TestErrorsOnly: the runtime's poller treats a socket as broken if it has errors in its queue and is neither readable
+// nor writable. The socket still receives, and can be closed.
 func TestErrorsOnly(t *testing.T) {
-	neighbour(t, 1500)
+	neighbor(t, 1500)
 	reports := make(chan underlay.Report, 100)
-	u := listen(t, underlay.Config{NoGSO: true, SendBuffer: 20_000, OnError: func(r underlay.Report) { reports <- r }})
+	u := listen(t, underlay.Config{NoGSO: true, SendBuffer: 20_000, Reports: handler(func(r underlay.Report) { reports <- r })})
 	b := listen(t, underlay.Config{})
 	looks, blind := underlay.CountReads(u)
 	all, wait := serve(t, u, 3)
-	var unresolved []underlay.Datagram // they stay in the send buffer until the neighbour is given up: seconds
+	var unresolved []underlay.Datagram // they stay in the send buffer until the neighbor lookup fails, which takes seconds
 	for range 12 {
 		unresolved = append(unresolved, underlay.Datagram{Addr: netip.MustParseAddrPort("10.77.1.9:9"), Buf: make([]byte, 1000)})
 	}
@@ -162,8 +167,8 @@ func TestErrorsOnly(t *testing.T) {
 	}
 }
 
-// TestRefusedStorm: thousands of errors stop neither direction of a socket, and the reader looks no oftener than there is
-// something new.
+// TestRefusedStorm: thousands of errors stop neither direction of a socket, and the reader does not wake up without a
+// new cause.
 func TestRefusedStorm(t *testing.T) {
 	for name, cfg := range configs {
 		t.Run(name, func(t *testing.T) { testRefusedStorm(t, cfg) })
@@ -173,7 +178,7 @@ func TestRefusedStorm(t *testing.T) {
 func testRefusedStorm(t *testing.T, cfg underlay.Config) {
 	const storm, size = 10_000, 1000
 	var refused atomic.Int64
-	cfg.OnError = func(underlay.Report) { refused.Add(1) }
+	cfg.Reports = handler(func(underlay.Report) { refused.Add(1) })
 	a := listen(t, cfg)
 	b := listen(t, underlay.Config{})
 	looks, blind := underlay.CountReads(a)
@@ -183,7 +188,7 @@ func testRefusedStorm(t *testing.T, cfg underlay.Config) {
 	for range storm / 10 {
 		batch := make([]underlay.Datagram, 0, 11)
 		for range 10 {
-			batch = append(batch, underlay.Datagram{Addr: gone, Buf: []byte("nobody")})
+			batch = append(batch, underlay.Datagram{Addr: gone, Buf: []byte("lost")})
 		}
 		batch = append(batch, underlay.Datagram{Addr: at(b, "127.0.0.1"), Buf: make([]byte, size)})
 		if n, err := a.WriteBatch(batch); n != len(batch) || err != nil {
@@ -200,9 +205,9 @@ func testRefusedStorm(t *testing.T, cfg underlay.Config) {
 	waitA()
 	waitB()
 	reports := a.Stats().Reports
-	t.Logf("%d datagrams to nobody, %d reports, %d looks", storm, reports.Refused, looks.Load())
+	t.Logf("%d datagrams to a closed port, %d reports, %d reads", storm, reports.Refused, looks.Load())
 	if reports.Refused == 0 || int64(reports.Refused) != refused.Load() {
-		t.Errorf("counted %+v, told of %d", reports, refused.Load())
+		t.Errorf("counted %+v, reported %d", reports, refused.Load())
 	}
 	if most := 2 * (storm + storm/10); looks.Load() > int64(most) {
 		t.Errorf("%d looks, want at most %d; %d without the poller", looks.Load(), most, blind.Load())

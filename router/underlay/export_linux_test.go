@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Intercept has f see each message before the kernel does, with its segment size or 0: an error of f's is what the kernel
-// would have said of it. To be called before the first WriteBatch.
+// Intercept calls f for each message before it goes to the kernel, with its segment size or 0. An error of f replaces
+// the result of the kernel. Call it before the first WriteBatch.
 func Intercept(u *UDP, f func(segmentSize int) unix.Errno) {
 	u.out.call = func(fd uintptr, m *message, n int) (int, unix.Errno) {
 		for i, m := range unsafe.Slice(m, n) {
@@ -24,7 +24,7 @@ func Intercept(u *UDP, f func(segmentSize int) unix.Errno) {
 	}
 }
 
-// messageSize returns the segment size that goes with a message that is to be sent.
+// messageSize returns the segment size of a message to send.
 func messageSize(h *unix.Msghdr) int {
 	if h.Control == nil {
 		return 0
@@ -36,8 +36,8 @@ func messageSize(h *unix.Msghdr) int {
 	return int(binary.NativeEndian.Uint16(data))
 }
 
-// CountReads counts how often u's reader looks after datagrams, and how often it waits without the runtime's poller. To
-// be called before the first ReadBatch.
+// CountReads counts how often u's reader reads, and how often it waits without the runtime's poller. Call it before the
+// first ReadBatch.
 func CountReads(u *UDP) (looks, blind *atomic.Int64) {
 	looks, blind = new(atomic.Int64), new(atomic.Int64)
 	u.in.poll = func(fd uintptr) bool {
@@ -51,5 +51,5 @@ func CountReads(u *UDP) (looks, blind *atomic.Int64) {
 	return looks, blind
 }
 
-// Control calls f with u's descriptor.
+// Control calls f with the descriptor of u.
 func Control(u *UDP, f func(fd int)) error { return u.raw.Control(func(fd uintptr) { f(int(fd)) }) }

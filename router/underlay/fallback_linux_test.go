@@ -13,7 +13,7 @@ import (
 	"weft/router/underlay"
 )
 
-// numbers returns count segments of size bytes, each of which differs from the others.
+// numbers returns count different segments of size bytes.
 func numbers(count, size int) []byte {
 	b := make([]byte, count*size)
 	for i := range b {
@@ -44,7 +44,7 @@ func read(t *testing.T, u *underlay.UDP, n, size int) (got []byte) {
 	return got
 }
 
-// refuse returns a function for Intercept: errno for every message that has segments.
+// refuse returns a function for Intercept that fails every message with segments with errno.
 func refuse(errno unix.Errno) func(int) unix.Errno {
 	return func(segmentSize int) unix.Errno {
 		if segmentSize > 0 {
@@ -54,8 +54,8 @@ func refuse(errno unix.Errno) func(int) unix.Errno {
 	}
 }
 
-// TestGSODisabled: where kernel or device segment nothing, all goes out all the same, and segmenting is given up. A
-// socket without checksums is one for which the kernel says so.
+// TestGSODisabled: if the kernel or the device does not segment, all datagrams are sent nonetheless, and segmentation
+// is disabled. The kernel refuses segmentation for a socket without checksums.
 func TestGSODisabled(t *testing.T) {
 	for name, breakIt := range map[string]func(*underlay.UDP) error{
 		"no checksums": func(u *underlay.UDP) (err error) {
@@ -90,12 +90,12 @@ func TestGSODisabled(t *testing.T) {
 	}
 }
 
-// TestSegmentsBeyondMTU: segments that are too large for the interface are no reason to give up segmenting. They go out in
-// fragments, or fail each for itself, as the socket is set to.
+// TestSegmentsBeyondMTU: segments that are too large for the interface do not disable segmentation. They are sent in
+// fragments or fail one by one, as the socket is configured.
 func TestSegmentsBeyondMTU(t *testing.T) {
 	smallLoopback(t, 1300)
 	for _, ip := range []string{"127.0.0.1", "::1"} {
-		for _, olderKernel := range []bool{false, true} { // which says EINVAL instead of EMSGSIZE
+		for _, olderKernel := range []bool{false, true} { // which returns EINVAL instead of EMSGSIZE
 			for _, dontFragment := range []bool{false, true} {
 				a, b := listen(t, underlay.Config{DontFragment: dontFragment}), listen(t, underlay.Config{})
 				if olderKernel {
@@ -140,9 +140,9 @@ func testBeyondMTU(t *testing.T, a, b *underlay.UDP, to netip.AddrPort, dontFrag
 	}
 }
 
-// TestProbe: a prober of the path's MTU learns from WriteBatch what the interface takes, and only in DontFragment mode.
+// TestProbe: WriteBatch shows the MTU of the interface to a prober of the path MTU, only in DontFragment mode.
 func TestProbe(t *testing.T) {
-	neighbour(t, 1400)
+	neighbor(t, 1400)
 	probe, plain := listen(t, underlay.Config{DontFragment: true}), listen(t, underlay.Config{})
 	for to, headers := range map[string]int{"10.77.1.2:9": 28, "[fd77::2]:9": 48} {
 		for _, size := range []int{1280, 1400, 1401, 9000, 65_535} {
@@ -158,7 +158,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestMessageFails: what has nothing to do with segments costs one call, and all that the message carries.
+// TestMessageFails: an error that has nothing to do with segments needs one call, and fails all datagrams of the
+// message.
 func TestMessageFails(t *testing.T) {
 	a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})
 	calls := 0
@@ -191,9 +192,9 @@ func TestMessageFails(t *testing.T) {
 	}
 }
 
-// TestSourceGone: a source address that the host has lost is no reason to give up segmenting, and not tried 64 times.
+// TestSourceGone: a source address that the host has lost does not disable segmentation, and is not tried 64 times.
 func TestSourceGone(t *testing.T) {
-	neighbour(t, 1500)
+	neighbor(t, 1500)
 	ip(t, "addr add 10.77.1.7/24 dev wul0")
 	u := listen(t, underlay.Config{Source: netip.MustParseAddr("10.77.1.7")})
 	calls := 0
@@ -213,7 +214,8 @@ func TestSourceGone(t *testing.T) {
 	}
 }
 
-// TestLateError: an error that may be an earlier datagram's is not held against the next one, but one that stays is.
+// TestLateError: an error that an earlier datagram may have caused does not fail the next one, but a persistent error
+// does.
 func TestLateError(t *testing.T) {
 	a, b := listen(t, underlay.Config{}), listen(t, underlay.Config{})
 	failures := 0

@@ -10,7 +10,7 @@ import (
 	"weft/router/underlay"
 )
 
-// counted is a socket that has counted something.
+// counted is a socket with counters.
 type counted underlay.Stats
 
 // Stats implements underlay.Source.
@@ -54,7 +54,7 @@ type sample struct {
 	value  float64
 }
 
-// gather returns what a collector of counters and gauges, with one label at most, collects.
+// gather returns the samples of a collector of counters and gauges with at most one label.
 func gather(t *testing.T, c prometheus.Collector) (samples []sample) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()

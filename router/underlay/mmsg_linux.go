@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is struct mmsghdr (recvmmsg(2)): a message header, and how many bytes the kernel received or sent for it.
+// message is struct mmsghdr (recvmmsg(2)): a message header, and the number of bytes received or sent for it.
 type message struct {
 	header unix.Msghdr
 	n      uint32
 }
 
-// sockaddr has room for an address of either family.
+// sockaddr holds an address of either family.
 type sockaddr = unix.RawSockaddrInet6
 
-// put writes addr to s and returns its length. A socket of IPv6 is given IPv4 addresses in their mapped form. The
-// error is EAFNOSUPPORT for an address of IPv6 where the socket is of IPv4, and EINVAL for none at all.
+// put writes addr to s and returns its length. An IPv6 socket gets IPv4 addresses in their mapped form. The error is
+// EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and EINVAL for an invalid address.
 func put(s *sockaddr, addr netip.AddrPort, ipv6 bool) (length uint32, errno unix.Errno) {
 	ip := addr.Addr()
 	switch {
@@ -35,8 +35,8 @@ func put(s *sockaddr, addr netip.AddrPort, ipv6 bool) (length uint32, errno unix
 	return unix.SizeofSockaddrInet4, 0
 }
 
-// addrPort returns the address that the kernel wrote to s, unmapped and without a zone; the zero AddrPort for an
-// address of no family of ours.
+// addrPort returns the address that the kernel wrote to s, unmapped and without a zone, or the zero AddrPort for
+// another family.
 func addrPort(s *sockaddr) netip.AddrPort {
 	switch s.Family {
 	case unix.AF_INET6:
@@ -49,7 +49,7 @@ func addrPort(s *sockaddr) netip.AddrPort {
 	}
 }
 
-// networkOrder turns a port around between the host's order and the network's; it is its own inverse.
+// networkOrder converts a port between host and network byte order; it is its own inverse.
 func networkOrder(port uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], port)

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSockaddr: both kinds of socket, also that of a host without IPv6, which the machine of a test rarely is.
+// TestSockaddr: both kinds of socket, including the one of a host without IPv6, which few test machines are.
 func TestSockaddr(t *testing.T) {
 	v4, v6 := netip.MustParseAddrPort("192.0.2.1:6784"), netip.MustParseAddrPort("[2001:db8::1]:6784")
 	for _, tt := range []struct {

@@ -10,7 +10,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// ip runs a command of iproute2 in the namespace that the test is in.
+// ip runs a command of iproute2 in the test's namespace.
 func ip(t *testing.T, args string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(args)...).CombinedOutput(); err != nil {
@@ -18,16 +18,16 @@ func ip(t *testing.T, args string) {
 	}
 }
 
-// smallLoopback puts the test into a namespace whose loopback interface takes packets of up to mtu bytes.
+// smallLoopback moves the test into a namespace with a loopback interface of mtu bytes.
 func smallLoopback(t *testing.T, mtu int) {
 	t.Helper()
 	taptest.InNamespace(t)
 	ip(t, fmt.Sprintf("link set lo mtu %d up", mtu))
 }
 
-// neighbour puts the test into a namespace with the interface wul0 of mtu bytes, on which 10.77.1.2 and fd77::2 are said
-// to live, and 10.77.1.9 is not to be found.
-func neighbour(t *testing.T, mtu int) {
+// neighbor moves the test into a namespace with the interface wul0 of mtu bytes. 10.77.1.2 and fd77::2 have neighbor
+// entries there, 10.77.1.9 has none.
+func neighbor(t *testing.T, mtu int) {
 	t.Helper()
 	taptest.InNamespace(t)
 	ip(t, "link set lo up")
@@ -40,8 +40,8 @@ func neighbour(t *testing.T, mtu int) {
 	ip(t, "neigh add fd77::2 lladdr 02:00:00:00:00:02 dev wul0")
 }
 
-// narrow puts the test into a namespace from which 10.77.2.3 is reached through a router, 10.77.1.2, behind which packets
-// may have up to mtu bytes.
+// narrow moves the test into a namespace from which 10.77.2.3 is reached through a router, 10.77.1.2, with a link of
+// mtu bytes behind it.
 func narrow(t *testing.T, mtu int) {
 	t.Helper()
 	taptest.InNamespace(t)
@@ -68,8 +68,8 @@ func narrow(t *testing.T, mtu int) {
 	}
 }
 
-// twoHosts makes two namespaces that a cable of an Ethernet's MTU joins, and returns their files. The first has 10.77.1.1
-// and fd77::1, the other 10.77.1.2 and fd77::2.
+// twoHosts makes two namespaces with a link of 1,500 bytes between them, and returns their files. The first has
+// 10.77.1.1 and fd77::1, the other 10.77.1.2 and fd77::2.
 func twoHosts(t *testing.T) (a, b string) {
 	t.Helper()
 	taptest.RequireRoot(t)

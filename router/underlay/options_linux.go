@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setOptions sets what must be set before the socket is bound.
+// setOptions sets the options that must be set before the socket is bound.
 func setOptions(fd int, cfg Config, shared bool) error {
 	if shared {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return fmt.Errorf("sharing the port: %w", err)
+			return fmt.Errorf("share the port: %w", err)
 		}
 	}
 	if err := setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer, DefaultReceiveBuffer); err != nil {
@@ -34,19 +34,19 @@ func setOptions(fd int, cfg Config, shared bool) error {
 	return setBoth(fd, ipv6, unix.IP_RECVERR, unix.IPV6_RECVERR, 1)
 }
 
-// isIPv6 reports whether the socket is of IPv6, and so of both families.
+// isIPv6 reports whether the socket is an IPv6 socket, which handles both families.
 func isIPv6(fd int) (bool, error) {
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return family == unix.AF_INET6, err
 }
 
-// setDiscover sets how the kernel treats what is too large for the path: one of IP_PMTUDISC, whose values those of IPv6
-// share.
+// setDiscover sets how the kernel handles datagrams that are too large for the path: one of IP_PMTUDISC, which has the
+// same values as the option of IPv6.
 func setDiscover(fd int, ipv6 bool, how int) error {
 	return setBoth(fd, ipv6, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER, how)
 }
 
-// setBoth sets an option for IPv4, and for IPv6 where the socket has it.
+// setBoth sets an option for IPv4, and for IPv6 if the socket is an IPv6 socket.
 func setBoth(fd int, ipv6 bool, option4, option6, value int) error {
 	err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, option4, value)
 	if err == nil && ipv6 {
@@ -55,7 +55,7 @@ func setBoth(fd int, ipv6 bool, option4, option6, value int) error {
 	return err
 }
 
-// setBuffer asks for a buffer of size bytes beyond the system's limit, and within it where that is not allowed.
+// setBuffer requests a buffer of size bytes beyond the system's limit, or within it without the privilege.
 func setBuffer(fd, force, polite, size, standard int) error {
 	if size == 0 {
 		size = standard
@@ -67,16 +67,16 @@ func setBuffer(fd, force, polite, size, standard int) error {
 	return err
 }
 
-// bufferSize returns the size that a buffer has. The kernel keeps twice what it was asked for, the other half for its
-// own bookkeeping (socket(7)).
+// bufferSize returns the size of a buffer. The kernel allocates twice the requested size, one half for its own
+// bookkeeping (socket(7)).
 func bufferSize(fd, option int) (int, error) {
 	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
 	return size / 2, err
 }
 
-// negotiate turns on the offloads that the kernel has and cfg does not forbid.
+// negotiate enables the offloads that the kernel has and cfg allows.
 func negotiate(fd int, cfg Config) (f Features) {
-	// UDP_SEGMENT goes with each message; 0 changes nothing and asks whether there is such a thing.
+	// UDP_SEGMENT is set for each message; 0 changes nothing, but shows whether the kernel has the option.
 	if !cfg.NoGSO && unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil {
 		f |= GSO
 	}

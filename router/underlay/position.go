@@ -1,12 +1,12 @@
 package underlay
 
-// position is a place in a batch: what of the element elem has not been taken yet. It is a value: a copy is a bookmark.
+// position is a position in a batch: the bytes of the element elem from it on are not sent yet. It is a plain value.
 type position struct {
 	elem  int
 	piece int // 0 is Buf, n is More[n-1]
-	at    int // bytes of the piece that are taken
-	size  int // bytes of a datagram; of the last there may be fewer left
-	left  int // bytes of the element that are not taken
+	at    int // bytes of the piece before the position
+	size  int // bytes of a datagram; the last one may be shorter
+	left  int // bytes of the element behind the position
 }
 
 // start returns the position of the first byte of batch[elem].
@@ -23,10 +23,10 @@ func start(batch []Datagram, elem int) position {
 	return position{elem: elem, size: size, left: total}
 }
 
-// next returns how long the next datagram is.
+// next returns the length of the next datagram.
 func (p *position) next() int { return min(p.size, p.left) }
 
-// take returns up to n bytes that lie together, and moves behind them. There must be some left.
+// take returns up to n contiguous bytes and moves behind them. There must be some left.
 func (p *position) take(batch []Datagram, n int) []byte {
 	d := &batch[p.elem]
 	for {

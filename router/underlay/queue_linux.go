@@ -9,24 +9,24 @@ import (
 
 // Bounds of one message to the kernel.
 const (
-	// maxSegments is UDP_MAX_SEGMENTS up to Linux 6.8; it has been 128 since.
+	// maxSegments is UDP_MAX_SEGMENTS until Linux 6.8; newer kernels have 128.
 	maxSegments = 64
 	// maxPieces is UIO_MAXIOV: sendmsg(2) fails with EMSGSIZE beyond it.
 	maxPieces = 1024
-	// maxMerged and maxMerged6 are how much payload several segments may have together. The kernel would take MaxDatagram
-	// and MaxDatagram6, but a device gets whole only what is below its gso_max_size, 65,536 with the Ethernet header and
-	// a VLAN tag: what is larger is cut up in software before it, at twice the cost (netif_skb_features).
+	// maxMerged and maxMerged6 are the most payload of a message with several segments. The kernel accepts MaxDatagram
+	// and MaxDatagram6, but a message above the gso_max_size of the device, 65,536 with the Ethernet header and a VLAN
+	// tag, is segmented in software before it, at twice the cost (netif_skb_features).
 	maxMerged  = 65535 - 18 - 20 - 8
 	maxMerged6 = 65535 - 18 - 40 - 8
 )
 
-// queue is messages on their way to sendmmsg: messages[done:queued], of which the last may still grow.
+// queue holds the messages for sendmmsg: messages[done:queued]; the last one may still grow.
 type queue struct {
 	// Constant after init.
-	segments int // a message has at most so many: 1 without UDP_SEGMENT
+	segments int // the most segments of a message: 1 without UDP_SEGMENT
 
 	done, queued int
-	pieces       int // of iov are used
+	pieces       int // used elements of iov
 	messages     []message
 	names        []sockaddr
 	controls     []control
@@ -34,15 +34,15 @@ type queue struct {
 	iov          []unix.Iovec
 }
 
-// part is what of a batch a message carries: the datagrams from start on, of that element and the next ones.
+// part is the part of a batch in one message: datagrams from start on, of that element and the next ones.
 type part struct {
 	start    position
 	addr     netip.AddrPort
-	size     int  // of each datagram but the last
-	segments int  // how many datagrams
+	size     int  // of each datagram except the last
+	segments int  // number of datagrams
 	bytes    int  // of payload
 	pieces   int  // of iov
-	closed   bool // nothing can be put behind it
+	closed   bool // no datagram can follow
 }
 
 func (q *queue) init(messages, pieces int, source netip.Addr) {
@@ -55,21 +55,21 @@ func (q *queue) init(messages, pieces int, source netip.Addr) {
 	}
 }
 
-// pending reports whether anything is left to send.
+// pending reports whether there are messages to send.
 func (q *queue) pending() bool { return q.done < q.queued }
 
-// reset forgets all messages.
+// reset removes all messages.
 func (q *queue) reset() { q.done, q.queued, q.pieces = 0, 0, 0 }
 
-// seal ends the last message: an element that follows starts one of its own.
+// seal closes the last message: the next element starts a new one.
 func (q *queue) seal() {
 	if q.queued > 0 {
 		q.parts[q.queued-1].closed = true
 	}
 }
 
-// add takes datagrams from p on: as many as fit behind the last message, or else into a new one. It returns false where
-// the queue is full. addr is that of p's element, and must be one that begin can write.
+// add adds datagrams from p on: as many as fit into the last message, or else into a new one. It returns false if the
+// queue is full. addr is the address of p's element, and must be one that begin can write.
 func (q *queue) add(batch []Datagram, p *position, addr netip.AddrPort, ipv6 bool) (ok bool) {
 	if !q.extends(p, addr) && !q.begin(p, addr, ipv6) {
 		return false
@@ -90,13 +90,14 @@ func (q *queue) add(batch []Datagram, p *position, addr netip.AddrPort, ipv6 boo
 		o.closed = n < o.size
 	}
 	if o.segments == 0 && o.size > 0 {
-		q.queued-- // no room for the pieces of a single datagram
+		q.queued-- // no space for the pieces of a single datagram
 		return false
 	}
 	return true
 }
 
-// extends reports whether the datagrams of p may follow those of the last message: all of one size, the last shorter.
+// extends reports whether the datagrams of p may follow those of the last message: all must have one size, except for a
+// shorter last one.
 func (q *queue) extends(p *position, addr netip.AddrPort) bool {
 	if q.queued == 0 {
 		return false
@@ -115,14 +116,14 @@ func (q *queue) begin(p *position, addr netip.AddrPort, ipv6 bool) bool {
 	length, _ := put(&q.names[i], addr, ipv6)
 	q.messages[i].header.Namelen = length
 	q.parts[i] = part{start: *p, addr: addr, size: p.size}
-	if p.size == 0 { // an empty datagram stands alone
+	if p.size == 0 { // an empty datagram has a message of its own
 		q.parts[i].segments, q.parts[i].closed = 1, true
 	}
 	q.queued++
 	return true
 }
 
-// put adds the n bytes of one datagram to the last message, or nothing where they come in too many pieces.
+// put adds one datagram of n bytes to the last message, or nothing if it has too many pieces.
 func (q *queue) put(batch []Datagram, p *position, n int) bool {
 	o := &q.parts[q.queued-1]
 	first := q.pieces - o.pieces
@@ -152,7 +153,7 @@ func (q *queue) put(batch []Datagram, p *position, n int) bool {
 	return true
 }
 
-// adjoins reports whether b lies right behind v in memory, as frames do that were read into one arena.
+// adjoins reports whether b lies directly behind v in memory, as frames that were read into one arena do.
 func adjoins(v *unix.Iovec, b []byte) bool {
 	return uintptr(unsafe.Pointer(v.Base))+uintptr(v.Len) == uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 }

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// plain returns the datagrams of element d as one who knows nothing of messages would cut them.
+// plain returns the datagrams of element d, cut without the use of messages.
 func plain(d *Datagram) [][]byte {
 	whole := slices.Concat(append([][]byte{d.Buf}, d.More...)...)
 	if len(whole) == 0 {
@@ -23,7 +23,7 @@ func plain(d *Datagram) [][]byte {
 	return slices.Collect(slices.Chunk(whole, d.SegmentSize))
 }
 
-// payloads returns the datagrams that q's messages hold, and checks that each is one that the kernel would take.
+// payloads returns the datagrams in q's messages, and checks that the kernel would accept each message.
 func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort) {
 	q.finish()
 	for i := range q.queued {
@@ -55,7 +55,7 @@ func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort) {
 	return got, to
 }
 
-// arena is where the payloads of drawBatch lie, often side by side.
+// arena holds the payloads of drawBatch, which often adjoin.
 var arena = func() []byte {
 	b := make([]byte, 1<<18)
 	for i := range b {
@@ -91,7 +91,7 @@ func drawBatch(t *rapid.T) (batch []Datagram) {
 	return batch
 }
 
-// TestQueue: whatever is put into messages comes out as the same datagrams in the same order.
+// TestQueue: the messages hold the same datagrams in the same order.
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		batch := drawBatch(t)
@@ -127,7 +127,7 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// TestQueuePacks: no more messages, and no more pieces, than are needed.
+// TestQueuePacks: the queue uses no more messages and pieces than needed.
 func TestQueuePacks(t *testing.T) {
 	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:1")
 	frames := func(n, size int, addr netip.AddrPort) (batch []Datagram) {
@@ -169,7 +169,7 @@ func TestQueuePacks(t *testing.T) {
 	}
 }
 
-// TestControl: the segment size and the source go together, and each alone.
+// TestControl: segment size and source work together, and each alone.
 func TestControl(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")
 	for _, source := range []netip.Addr{{}, v4, v6} {

@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ListenQueues opens n sockets on one port, at least one; each is for a goroutine of its own. The kernel spreads what
-// arrives by a hash of addresses and ports (SO_REUSEPORT, socket(7)), so that all that a peer's socket sends stays in
-// order in one of them; where one is closed, the rest take over. With port 0 the first picks one. The errors are those of
-// Listen.
+// ListenQueues opens n sockets on one port, at least one; each is for a goroutine of its own. The kernel distributes
+// the arriving datagrams by a hash of addresses and ports (SO_REUSEPORT, socket(7)), so that all datagrams of a peer's
+// socket arrive at one of them, in order. If one is closed, the others receive its datagrams. With port 0 the first
+// socket chooses the port. The errors are those of Listen.
 //
-// That a port is shared must not let in strangers. The first socket is bound alone, which fails if anyone has the port,
-// be it another group; only then is the port opened for the others. Two daemons that start at once cannot both have it.
-// What could still join is a program of the same user that itself asks to share just this port.
+// Sockets of other programs must not share the port. The first socket is bound alone, which fails if another socket or
+// group has the port; only then is the port opened for the others. So two daemons that start at the same time cannot
+// both get it. Only a program of the same user that itself requests to share this port could still join.
 func ListenQueues(cfg Config, n int) (_ []*UDP, err error) {
 	if n < 1 {
 		return nil, fmt.Errorf("underlay: %d queues", n)
@@ -35,7 +35,7 @@ func ListenQueues(cfg Config, n int) (_ []*UDP, err error) {
 		}
 	}()
 	if err := first.share(); err != nil {
-		return nil, fmt.Errorf("underlay: UDP port %d: sharing: %w", first.local.Port(), err)
+		return nil, fmt.Errorf("underlay: UDP port %d: share it: %w", first.local.Port(), err)
 	}
 	cfg.Port = first.local.Port()
 	for len(queues) < n {
@@ -48,7 +48,7 @@ func ListenQueues(cfg Config, n int) (_ []*UDP, err error) {
 	return queues, nil
 }
 
-// share lets other sockets of this user join on the port. The kernel makes the group when the first of them is bound.
+// share allows other sockets of this user on the port. The kernel makes the group when the first of them is bound.
 func (u *UDP) share() error {
 	var err error
 	return errors.Join(u.raw.Control(func(fd uintptr) {

@@ -26,7 +26,7 @@ func listenQueues(t *testing.T, cfg underlay.Config, n int) []*underlay.UDP {
 	return queues
 }
 
-// TestQueues: what is sent from one port all arrives in one queue, in order, and all queues get some.
+// TestQueues: all datagrams from one port arrive at one queue, in order, and all queues receive some.
 func TestQueues(t *testing.T) {
 	const senders, each = 64, 10
 	queues := listenQueues(t, underlay.Config{}, 4)
@@ -69,7 +69,7 @@ func TestQueues(t *testing.T) {
 	wg.Wait()
 }
 
-// TestQueuesPortInUse: nobody who opens a socket or a group of them gets a port that another group has, at whatever time.
+// TestQueuesPortInUse: neither a socket nor a group of sockets gets a port that another group uses, at any time.
 func TestQueuesPortInUse(t *testing.T) {
 	group, alone := listenQueues(t, underlay.Config{}, 2), listen(t, underlay.Config{})
 	for _, taken := range []*underlay.UDP{group[0], alone} {
@@ -86,7 +86,7 @@ func TestQueuesPortInUse(t *testing.T) {
 	}
 }
 
-// TestQueuesRace: of many that want the same port at the same time one gets it.
+// TestQueuesRace: if many request the same port at the same time, one gets it.
 func TestQueuesRace(t *testing.T) {
 	for range 20 {
 		free := listen(t, underlay.Config{})
@@ -117,7 +117,7 @@ func TestQueuesRace(t *testing.T) {
 	}
 }
 
-// TestQueuesOtherProcess runs itself in a process of its own, which finds the port taken.
+// TestQueuesOtherProcess runs itself in another process, which finds the port in use.
 func TestQueuesOtherProcess(t *testing.T) {
 	const variable = "WEFT_TEST_PORT"
 	if value, ok := os.LookupEnv(variable); ok {

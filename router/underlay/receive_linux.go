@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveMessages is how many messages one recvmmsg gives at most.
+// receiveMessages is the most messages of one recvmmsg.
 const receiveMessages = 64
 
-// blindWait is how long in milliseconds a read waits at a time while the runtime's poller refuses to.
+// blindWait is how long a read waits at a time while the runtime's poller refuses to wait, in milliseconds.
 const blindWait = 10
 
 // receiver is the state of ReadBatch: the arrays that recvmmsg fills, and the functions that the poller calls.
@@ -22,7 +22,7 @@ type receiver struct {
 	blind func(fd uintptr)
 	stats *counters
 
-	batch    []Datagram // the part that one call fills
+	batch    []Datagram // the part that one call can fill
 	n        int
 	errno    unix.Errno
 	errors   errorQueue
@@ -33,9 +33,9 @@ type receiver struct {
 	controls [receiveMessages][24]byte
 }
 
-func (r *receiver) init(stats *counters, onError func(Report)) {
+func (r *receiver) init(stats *counters, handler ReportHandler) {
 	r.poll, r.blind, r.stats = r.receive, r.receiveBlind, stats
-	r.errors.init(onError)
+	r.errors.init(handler)
 	for i := range r.messages {
 		h := &r.messages[i].header
 		h.Iov = &r.iov[i]
@@ -45,7 +45,7 @@ func (r *receiver) init(stats *counters, onError func(Report)) {
 	}
 }
 
-// ReadBatch implements Conn. It takes what one recvmmsg gives, up to 64 elements. Where Features has GRO, an element
+// ReadBatch implements Conn. It returns the result of one recvmmsg, up to 64 elements. If Features has GRO, an element
 // may hold up to 64 KiB of datagrams.
 func (u *UDP) ReadBatch(batch []Datagram) (int, error) {
 	batch = batch[:min(len(batch), receiveMessages)]
@@ -67,12 +67,12 @@ func (u *UDP) ReadBatch(batch []Datagram) (int, error) {
 	}
 }
 
-// wait calls receive until it has something, or for a while.
+// wait calls receive until it has a result, or for some time.
 //
-// The runtime's poller takes a descriptor of which epoll says nothing but EPOLLERR for one that cannot be polled, and
-// refuses to wait for it until the next event. That is the state of a socket with an error in its queue, nothing to read,
-// and a send buffer more than half full. Reading then takes the error off the socket, but no event tells so: until there
-// is one, the read waits by itself.
+// If epoll returns only EPOLLERR for a descriptor, the runtime's poller assumes that it cannot be polled, and refuses
+// to wait for it until the next event. A socket is in this state if it has an error in its queue, nothing to read, and
+// a send buffer more than half full. The read then removes the error from the socket, but there is no event for that:
+// until the next event, the read waits by itself.
 func (u *UDP) wait() error {
 	err := u.raw.Read(u.in.poll)
 	if err == nil || errors.Is(err, net.ErrClosed) {
@@ -94,10 +94,10 @@ func (r *receiver) prepare(batch []Datagram) {
 	}
 }
 
-// receive calls recvmmsg until it gives something. It returns false to be called again once the socket is readable.
+// receive calls recvmmsg until it has a result. It returns false to be called again when the socket is readable.
 //
-// Errors in the queue count as readable, and take room in the receive buffer: they are taken out before each sleep, so
-// that every wake-up comes from something new.
+// A socket with errors in its queue is readable, and they use space of the receive buffer. They are removed before each
+// wait, so that every wake-up has a new cause.
 func (r *receiver) receive(fd uintptr) (done bool) {
 	if f := &r.errors.signs.flagged; f.Load() && f.Swap(false) {
 		r.errors.drain(fd, r.stats)
@@ -113,7 +113,7 @@ func (r *receiver) receive(fd uintptr) (done bool) {
 			if more := r.errors.drain(fd, r.stats); !more {
 				return false
 			}
-		case isNetwork(errno): // the kernel has taken it off the socket by telling us
+		case isNetwork(errno): // the kernel has cleared the error by returning it
 			r.errors.drain(fd, r.stats)
 		case errno != unix.EINTR:
 			r.n, r.errno = 0, errno
@@ -122,7 +122,7 @@ func (r *receiver) receive(fd uintptr) (done bool) {
 	}
 }
 
-// receiveBlind is receive with a wait of its own, which ends early only where there is something to read.
+// receiveBlind is receive with a wait of its own, which ends early if there is something to read.
 func (r *receiver) receiveBlind(fd uintptr) {
 	if r.receive(fd) {
 		return
@@ -133,8 +133,8 @@ func (r *receiver) receiveBlind(fd uintptr) {
 	}
 }
 
-// collect cuts the buffers to what arrived and returns how many elements that is. Those that were cut short are left
-// out; the good ones close up, each with its own buffer.
+// collect sets the lengths of the buffers and returns the number of elements. It leaves out truncated messages; the
+// others move up, each with its own buffer.
 func (r *receiver) collect() (n int) {
 	datagrams, truncated := 0, 0
 	for i := range r.n {
@@ -163,7 +163,7 @@ func (r *receiver) collect() (n int) {
 	return n
 }
 
-// isNetwork reports whether errno tells of something that the network reported (ICMP) about a datagram sent earlier.
+// isNetwork reports whether errno is an error that the network reported (ICMP) about a datagram sent earlier.
 func isNetwork(errno unix.Errno) bool {
 	switch errno {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET,

@@ -5,20 +5,26 @@ import (
 	"syscall"
 )
 
-// Report is what the network (ICMP) says of a datagram that was sent earlier. Where that is one of a message of many, one
-// report may stand for all of them.
+// ReportHandler handles Reports. The goroutine that reads from the socket calls HandleReport, at the rate of the
+// network: it must not block, and should only count or set flags.
+type ReportHandler interface {
+	HandleReport(r Report)
+}
+
+// Report is an error that the network reports (ICMP) about a datagram sent earlier. One report may stand for all
+// datagrams of a message.
 //
-// Nobody vouches for it: whoever can guess addresses and ports can forge one. It is a hint to look again, never a
-// reason to give a peer up, or to believe an MTU that no probe has confirmed.
+// Reports are not authenticated: a host that can guess addresses and ports can forge them. A report is a reason to
+// check a peer, never to give it up, or to use an MTU that no probe has confirmed.
 type Report struct {
-	// Addr is where the datagram was to go.
+	// Addr is the destination of the datagram.
 	Addr netip.AddrPort
-	// Err is what the kernel made of it: ECONNREFUSED, EHOSTUNREACH, EMSGSIZE ...
+	// Err is the kernel's error for the report: ECONNREFUSED, EHOSTUNREACH, EMSGSIZE ...
 	Err syscall.Errno
-	// MTU is the size in bytes, IP header counted, that the reporter would have taken; 0 unless Err is EMSGSIZE. A
-	// router of before RFC 1191 says 0 as well.
+	// MTU is the largest size in bytes that the reporter can forward, IP header included; 0 unless Err is EMSGSIZE.
+	// Routers older than RFC 1191 report 0 as well.
 	MTU int
-	// Offender is the host that says so. It may be this one, which gave up to look for a neighbour.
+	// Offender is the host that sent the report. It may be this host, if it did not find a neighbor.
 	Offender netip.Addr
 }
 

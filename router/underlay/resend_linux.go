@@ -2,25 +2,25 @@ package underlay
 
 import "golang.org/x/sys/unix"
 
-// resend is how the datagrams of a message that the kernel would not segment fare alone, in the queue single. What the
-// kernel said has one of several causes, which only sending them tells apart:
+// resend is the state of sending, one by one, the datagrams of a message that the kernel refused to segment; they are
+// in the queue single. The error has several possible causes, which only the result of sending them distinguishes:
 //
-//   - EMSGSIZE: a datagram is larger than the route takes. Fragments cannot be made of segments, whatever the socket
-//     allows. Alone they go out in fragments, or fail, and say so each.
-//   - EINVAL: the same on older kernels, where EMSGSIZE came later, or a kernel, a socket option or a device that does not
-//     segment (a guest's driver of Linux 6.6.44).
-//     Or the message is wrong, such as in a source address that the host has lost: alone they fail as well.
-//   - EIO: a device that computes no checksums on older kernels, or a route through IPsec.
+//   - EMSGSIZE: a datagram is larger than the MTU of the route. The kernel does not fragment segments, whatever the socket
+//     allows. Single datagrams are fragmented, or each fails.
+//   - EINVAL: the same on older kernels, or a kernel, a socket option or a device that does not segment (a guest's driver of
+//     Linux 6.6.44). Or the message is invalid, for example because of a source address that the host has lost: then single
+//     datagrams fail as well.
+//   - EIO: a device without checksum offload on older kernels, or a route through IPsec.
 //
-// After EINVAL and EIO segmentation is given up for good where the datagrams go through alone, and would have gone
-// through unfragmented: to learn the latter, the first is sent with fragmentation forbidden.
+// After EINVAL and EIO, segmentation is disabled if all single datagrams can be sent without fragmentation. To know the
+// latter, the first one is sent with fragmentation forbidden.
 type resend struct {
-	cause  unix.Errno // why the message was not sent whole; 0 where there is none
-	losses int        // datagrams that failed alone
-	strict bool       // the first is under way, and must not be fragmented
+	cause  unix.Errno // the error of the message; 0 if there is none
+	losses int        // single datagrams that failed
+	strict bool       // the first datagram is being sent, without fragmentation
 }
 
-// next returns how many messages of q to give to the kernel at once.
+// next returns the number of messages of q for the next system call.
 func (r *resend) next(q *queue) int {
 	if r.strict && q.pending() {
 		return 1
@@ -28,12 +28,12 @@ func (r *resend) next(q *queue) int {
 	return q.queued - q.done
 }
 
-// splits reports whether the datagrams of a message that failed with errno may go through alone.
+// splits reports whether the datagrams of a message that failed with errno may succeed one by one.
 func splits(errno unix.Errno) bool {
 	return errno == unix.EMSGSIZE || errno == unix.EINVAL || errno == unix.EIO
 }
 
-// split takes the first message pending apart.
+// split puts the datagrams of the first pending message into the queue single.
 func (s *sender) split(fd uintptr, cause unix.Errno) {
 	whole, q := &s.whole, &s.single
 	o := &whole.parts[whole.done]
@@ -54,13 +54,13 @@ func (s *sender) split(fd uintptr, cause unix.Errno) {
 	}
 }
 
-// suspect reports whether the message may have failed for want of segmentation.
+// suspect reports whether the message may have failed because the kernel or the device does not segment.
 func (s *sender) suspect() bool {
 	return s.whole.segments > 1 && s.resend.cause != 0 && s.resend.cause != unix.EMSGSIZE
 }
 
-// failed counts a datagram that could not be sent alone, and reports whether it is to be tried once more: where it must
-// only not be sent as one.
+// failed counts a single datagram that could not be sent, and reports whether to retry it: if it failed only because
+// fragmentation was forbidden.
 func (r *resend) failed(s *sender, fd uintptr, errno unix.Errno) (again bool) {
 	r.losses++
 	if !r.strict {
@@ -73,13 +73,14 @@ func (r *resend) failed(s *sender, fd uintptr, errno unix.Errno) (again bool) {
 // relax allows fragmentation again.
 func (s *sender) relax(fd uintptr) {
 	s.resend.strict = false
-	_ = setDiscover(int(fd), s.ipv6, unix.IP_PMTUDISC_DONT) // it was set so before
+	_ = setDiscover(int(fd), s.ipv6, unix.IP_PMTUDISC_DONT) // the value that it had before
 }
 
-// judge is called after each step with the queue single, and draws the conclusion when that is empty.
+// judge is called after each system call for the queue single. When the queue is empty, it decides whether to disable
+// segmentation.
 func (s *sender) judge(fd uintptr) {
 	if s.resend.strict {
-		s.relax(fd) // the first is through
+		s.relax(fd) // the first datagram was sent
 	}
 	if s.single.pending() {
 		return

@@ -8,39 +8,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of what one sendmmsg takes; a longer batch takes more calls.
+// Bounds of one sendmmsg; a longer batch needs more calls.
 const (
 	sendMessages = 256
 	sendPieces   = 4096
 )
 
-// maxRetries is how often a message is tried again after an error that may be an earlier datagram's: the kernel keeps
-// one such error a socket, and the next call fails with it, whatever it sends (ip(7), IP_RECVERR). Once would do but
-// for a storm of them, in which the next may come before the retry. Not counted, but up to maxAttempts, are errors that
-// came while the reader was emptying the error queue: with each entry that it takes, the kernel puts up the next one's.
+// maxRetries is how often a message is retried after an error that an earlier datagram may have caused: the kernel
+// stores one such error for each socket, and the next call fails with it, whatever it sends (ip(7), IP_RECVERR). One
+// retry is enough unless so many errors arrive that the next one comes before the retry. Errors while the reader
+// empties the error queue are not counted, but bounded by maxAttempts: with each entry that the reader removes, the
+// kernel sets the error of the next one.
 const (
 	maxRetries  = 3
 	maxAttempts = 1000
 )
 
-// sender is the state of WriteBatch, and the functions that the poller calls.
+// sender is the state of WriteBatch, and the functions that the runtime's poller calls.
 type sender struct {
 	// Constant after init.
 	poll     func(fd uintptr) bool
-	call     func(fd uintptr, m *message, n int) (sent int, errno unix.Errno) // sendmmsg, but in tests
+	call     func(fd uintptr, m *message, n int) (sent int, errno unix.Errno) // sendmmsg, except in tests
 	ipv6     bool
-	fragment bool // the kernel may: no Config.DontFragment
+	fragment bool // the kernel may fragment: no Config.DontFragment
 	stats    *counters
 	errors   *errorSigns // shared with the reader
 
-	batch             []Datagram // what WriteBatch was given
-	whole             queue      // as packed; with UDP_SEGMENT while the kernel takes it
-	single            queue      // the datagrams of one message that the kernel would not segment
-	retries, attempts int        // of the first message pending
+	batch             []Datagram // the argument of WriteBatch
+	whole             queue      // packed messages, with UDP_SEGMENT while the kernel supports it
+	single            queue      // the datagrams of one message that the kernel refused to segment
+	retries, attempts int        // of the first pending message
 	resend            resend
 }
 
-// init makes the arrays. The queue single has room for all that a message can hold: cutting it makes more pieces.
+// init makes the arrays. The queue single has space for all datagrams of one message, which have more pieces than the
+// message.
 func (s *sender) init(ipv6 bool, source netip.Addr) {
 	s.poll, s.call, s.ipv6 = s.send, sendmmsg, ipv6
 	s.whole.init(sendMessages, sendPieces, source)
@@ -79,7 +81,7 @@ func (u *UDP) WriteBatch(batch []Datagram) (n int, err error) {
 	return n, err
 }
 
-// forget lets go of the caller's buffers, and of what a socket that was closed has left.
+// forget drops the references to the caller's buffers, and the messages that a closed socket did not send.
 func (s *sender) forget() {
 	s.batch = nil
 	s.whole.reset()
@@ -87,7 +89,7 @@ func (s *sender) forget() {
 	s.retries, s.attempts, s.resend = 0, 0, resend{}
 }
 
-// push queues the element that p is at the start of. The error is that of a socket that can be used no more.
+// push queues the element at p. The error means that the socket cannot be used any more.
 func (u *UDP) push(p position) error {
 	s := &u.out
 	d := &s.batch[p.elem]
@@ -99,14 +101,14 @@ func (u *UDP) push(p position) error {
 			return err
 		}
 		if !s.whole.add(s.batch, &p, d.Addr, s.ipv6) {
-			d.Err = unix.EMSGSIZE // a datagram of too many pieces
+			d.Err = unix.EMSGSIZE // a datagram with too many pieces
 			return nil
 		}
 	}
 	return nil
 }
 
-// check returns why a datagram of size bytes cannot go to addr, whatever the network is like.
+// check returns why a datagram of size bytes cannot be sent to addr on any network.
 func (s *sender) check(addr netip.AddrPort, size int) error {
 	var name sockaddr
 	if _, errno := put(&name, addr, s.ipv6); errno != 0 {
@@ -118,7 +120,7 @@ func (s *sender) check(addr netip.AddrPort, size int) error {
 	return nil
 }
 
-// flush sends what is queued. The error is that of a socket that can be used no more.
+// flush sends the queued messages. The error means that the socket cannot be used any more.
 func (u *UDP) flush() error {
 	s := &u.out
 	s.whole.finish()
@@ -131,9 +133,9 @@ func (u *UDP) flush() error {
 	return nil
 }
 
-// send calls sendmmsg until all is sent or has failed. The kernel stops at the first message that fails and tells the
-// reason only when that is the first of a call: it is dealt with, and sending goes on behind it. send returns false to be
-// called again once the socket is writable.
+// send calls sendmmsg until all messages are sent or have failed. The kernel stops at the first message that fails, and
+// returns the error only if that message is the first of the call: send handles the error and goes on behind the
+// message. It returns false to be called again when the socket is writable.
 func (s *sender) send(fd uintptr) (done bool) {
 	for {
 		q, n := &s.single, s.resend.next(&s.single)
@@ -148,7 +150,7 @@ func (s *sender) send(fd uintptr) (done bool) {
 		switch {
 		case errno == 0:
 			s.sent(q, sent)
-			if sent < n { // the kernel does not tell why, and forgets it
+			if sent < n { // the kernel does not return the error, and drops it
 				s.errors.flagged.Store(true)
 			}
 		case errno == unix.EINTR:
@@ -169,8 +171,8 @@ func (s *sender) send(fd uintptr) (done bool) {
 	}
 }
 
-// again reports whether to try again after an error that may be an earlier datagram's. drains is how often the reader had
-// begun or ended to empty the error queue before.
+// again reports whether to retry after an error that an earlier datagram may have caused. drains is the value of
+// errorSigns.drains before the call.
 func (s *sender) again(drains uint32) bool {
 	s.errors.flagged.Store(true)
 	s.attempts++
@@ -181,7 +183,7 @@ func (s *sender) again(drains uint32) bool {
 	return s.retries <= maxRetries
 }
 
-// sent counts n messages that the kernel has taken.
+// sent counts n messages as sent.
 func (s *sender) sent(q *queue, n int) {
 	datagrams := 0
 	for i := range n {
@@ -192,7 +194,7 @@ func (s *sender) sent(q *queue, n int) {
 	s.stats.sendDatagrams.Add(uint64(datagrams))
 }
 
-// fail gives up the first message pending.
+// fail removes the first pending message and sets the errors of its elements.
 func (s *sender) fail(q *queue, fd uintptr, errno unix.Errno) {
 	cause := s.resend.cause
 	if q == &s.single && s.resend.failed(s, fd, errno) {
@@ -202,12 +204,12 @@ func (s *sender) fail(q *queue, fd uintptr, errno unix.Errno) {
 	for more := true; more; {
 		s.blame(&q.parts[q.done], errno)
 		q.done++
-		// Of the same message the others that are as long fare alike, and cost no call.
+		// The other datagrams of the message with the same length would fail as well, and need no call.
 		more = q == &s.single && (errno == unix.EMSGSIZE || errno == cause) && q.pending() && q.parts[q.done].bytes >= size
 	}
 }
 
-// blame sets the error of all elements that o has a part of.
+// blame sets the error of all elements that are partly in o.
 func (s *sender) blame(o *part, errno unix.Errno) {
 	p := o.start
 	for bytes := o.bytes; ; {

@@ -2,31 +2,31 @@ package underlay
 
 import "sync/atomic"
 
-// Stats is what a socket has counted since it was opened.
+// Stats are the counters of a socket since it was opened.
 type Stats struct {
-	// SendMessages is how many messages the kernel took, and SendDatagrams how many datagrams they held.
+	// SendMessages counts the messages sent to the kernel, SendDatagrams the datagrams in them.
 	SendMessages, SendDatagrams uint64
-	// ReceiveMessages is how many messages the kernel gave, and ReceiveDatagrams how many datagrams they held.
+	// ReceiveMessages counts the messages received from the kernel, ReceiveDatagrams the datagrams in them.
 	ReceiveMessages, ReceiveDatagrams uint64
-	// Truncated is how many messages did not fit their buffers and were dropped.
+	// Truncated counts the messages that were dropped because they were longer than their buffers.
 	Truncated uint64
-	// Unsegmented is how many messages the kernel refused to segment, so that their datagrams were sent one by one.
+	// Unsegmented counts the messages that the kernel refused to segment, so that their datagrams were sent one by one.
 	Unsegmented uint64
-	// GSODisabled is 1 once the socket has given up GSO because the kernel, or a device, does not do it.
+	// GSODisabled is 1 if the socket has disabled GSO because the kernel or a device does not support it.
 	GSODisabled uint64
-	// Reports is how many errors the network has reported about datagrams sent.
+	// Reports counts the errors that the network reported about sent datagrams.
 	Reports ReportStats
 }
 
-// ReportStats counts Reports by what their Err says.
+// ReportStats counts Reports by their Err.
 type ReportStats struct {
-	Refused     uint64 // ECONNREFUSED: no socket has the port
-	Unreachable uint64 // EHOSTUNREACH, ENETUNREACH and their like
-	TooLong     uint64 // EMSGSIZE: larger than a link on the path takes
+	Refused     uint64 // ECONNREFUSED: no socket at the destination
+	Unreachable uint64 // EHOSTUNREACH, ENETUNREACH and similar errors
+	TooLong     uint64 // EMSGSIZE: larger than the MTU of a link on the path
 	Other       uint64
 }
 
-// add adds what another socket has counted: GSODisabled then says how many sockets have given up GSO.
+// add adds the counters of another socket; GSODisabled is then the number of sockets that disabled GSO.
 func (s *Stats) add(other Stats) {
 	s.SendMessages += other.SendMessages
 	s.SendDatagrams += other.SendDatagrams
@@ -41,7 +41,7 @@ func (s *Stats) add(other Stats) {
 	s.Reports.Other += other.Reports.Other
 }
 
-// counters is Stats while it is counted. Each system call adds once.
+// counters are the atomic counters of Stats. Each system call adds to them once.
 type counters struct {
 	sendMessages, sendDatagrams          atomic.Uint64
 	receiveMessages, receiveDatagrams    atomic.Uint64

@@ -14,7 +14,7 @@ import (
 
 var _ Conn = (*UDP)(nil)
 
-// UDP is a Conn of the kernel: one socket for IPv4 and IPv6 where the host has both.
+// UDP is a Conn on a kernel socket: one socket for both IPv4 and IPv6 if the host has both.
 type UDP struct {
 	// Constant after Listen.
 	conn          *net.UDPConn
@@ -26,14 +26,13 @@ type UDP struct {
 	stats counters // atomic
 	in    receiver // owned by the goroutine that reads
 	mu    sync.Mutex
-	out   sender // guarded by mu; the kernel takes one batch at a time from a socket anyway
+	out   sender // guarded by mu; the kernel sends one batch of a socket at a time anyway
 }
 
-// Listen opens a socket on all addresses of the host. The error wraps ErrPortInUse or ErrSource where that is what is
-// wrong.
+// Listen opens a socket on all addresses of the host. The error may wrap ErrPortInUse or ErrSource.
 func Listen(cfg Config) (*UDP, error) { return listen(cfg, false) }
 
-// listen is Listen; a shared socket may join another one on the same port.
+// listen is Listen; a shared socket may use the port of another shared socket.
 func listen(cfg Config, shared bool) (*UDP, error) {
 	cfg.Source = cfg.Source.Unmap()
 	if cfg.Source.IsValid() {
@@ -48,7 +47,7 @@ func listen(cfg Config, shared bool) (*UDP, error) {
 	lc := net.ListenConfig{Control: control}
 	pc, err := lc.ListenPacket(context.Background(), "udp", fmt.Sprintf(":%d", cfg.Port))
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("underlay: UDP port %d: %w: stop what has it (ss -ulpn sport = :%d) or choose another: %w",
+		return nil, fmt.Errorf("underlay: UDP port %d: %w: stop the program that uses it (ss -ulpn sport = :%d) or choose another port: %w",
 			cfg.Port, ErrPortInUse, cfg.Port, err)
 	}
 	if err != nil {
@@ -80,7 +79,7 @@ func newUDP(conn *net.UDPConn, cfg Config) (*UDP, error) {
 	if err := errors.Join(err, errors.Join(errs[:]...)); err != nil {
 		return nil, err
 	}
-	u.in.init(&u.stats, cfg.OnError)
+	u.in.init(&u.stats, cfg.Reports)
 	u.out.init(ipv6, cfg.Source)
 	u.out.fragment, u.out.stats, u.out.errors = !cfg.DontFragment, &u.stats, &u.in.errors.signs
 	if u.features.Has(GSO) {
@@ -92,8 +91,8 @@ func newUDP(conn *net.UDPConn, cfg Config) (*UDP, error) {
 // LocalAddr implements Conn: the unspecified address, and the port.
 func (u *UDP) LocalAddr() netip.AddrPort { return u.local }
 
-// Features returns the offloads in use. GSO goes away where kernel or device turn out not to do it. Any goroutine may
-// call it.
+// Features returns the offloads in use. GSO is disabled as soon as the kernel or a device turns out not to support it.
+// Any goroutine may call it.
 func (u *UDP) Features() Features {
 	if u.stats.gsoDisabled.Load() > 0 {
 		return u.features &^ GSO
@@ -104,7 +103,7 @@ func (u *UDP) Features() Features {
 // Stats returns the counters. Any goroutine may call it; the counters are read one after the other.
 func (u *UDP) Stats() Stats { return u.stats.load() }
 
-// Buffers returns the sizes in bytes that the kernel really gave the socket's buffers; they compare with those of Config.
+// Buffers returns the real sizes of the socket's kernel buffers in bytes, in the unit of Config.
 func (u *UDP) Buffers() (receive, send int) { return u.receive, u.send }
 
 // Close implements Conn.
@@ -115,11 +114,11 @@ func (u *UDP) Close() error {
 	return nil
 }
 
-// checkSource returns an error that wraps ErrSource where no socket can be bound to source.
+// checkSource returns an error that wraps ErrSource if no socket can be bound to source.
 func checkSource(source netip.Addr) error {
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)))
 	if err != nil {
-		return fmt.Errorf("underlay: source %s: %w: leave it out, or name one that \"ip addr\" shows: %w", source, ErrSource, err)
+		return fmt.Errorf("underlay: source %s: %w: leave it out, or use an address that \"ip addr\" shows: %w", source, ErrSource, err)
 	}
 	return conn.Close()
 }

@@ -24,7 +24,7 @@ func listen(t testing.TB, cfg underlay.Config) *underlay.UDP {
 	return u
 }
 
-// at returns where u is reached on the loopback interface.
+// at returns the address of u on the loopback interface.
 func at(u *underlay.UDP, ip string) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(ip), u.LocalAddr().Port())
 }
@@ -37,7 +37,7 @@ func hasIPv6() bool {
 	return err == nil
 }
 
-// configs are the sockets that all must work alike, by the offloads that they are left.
+// configs are configurations that must all behave in the same way, by their offloads.
 var configs = map[string]underlay.Config{
 	"gso,gro": {},
 	"gro":     {NoGSO: true},
@@ -64,7 +64,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// TestConformanceOnWire: between two hosts, where what is larger than the MTU goes in fragments.
+// TestConformanceOnWire: the suite between two hosts, where datagrams larger than the MTU are fragmented.
 func TestConformanceOnWire(t *testing.T) {
 	hostA, hostB := twoHosts(t)
 	for name, ips := range map[string][2]string{"IPv4": {"10.77.1.1", "10.77.1.2"}, "IPv6": {"fd77::1", "fd77::2"}} {
@@ -91,7 +91,7 @@ func listenIn(t *testing.T, path string, cfg underlay.Config) (u *underlay.UDP) 
 	return u
 }
 
-// TestStats: equal sizes cross the stack together, with the source set too.
+// TestStats: datagrams of equal size cross the stack together, also with a source address.
 func TestStats(t *testing.T) {
 	a, b := listen(t, underlay.Config{Source: netip.MustParseAddr("127.0.0.9")}), listen(t, underlay.Config{})
 	batch := []underlay.Datagram{{Addr: at(b, "127.0.0.1"), Buf: make([]byte, 60*1000), SegmentSize: 1000}}
@@ -113,7 +113,7 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// TestBuffers: what the kernel says it gave is what was asked for, where that is allowed.
+// TestBuffers: the kernel's buffers have the requested sizes, with the privilege.
 func TestBuffers(t *testing.T) {
 	receive, send := listen(t, underlay.Config{ReceiveBuffer: 100_000, SendBuffer: 50_000}).Buffers()
 	if receive != 100_000 || send != 50_000 {
@@ -130,7 +130,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// TestSource: the whole of 127.0.0.0/8 is the host's, so that a source other than the default shows.
+// TestSource: all of 127.0.0.0/8 belongs to the host, so a source other than the default one is visible.
 func TestSource(t *testing.T) {
 	a := listen(t, underlay.Config{Source: netip.MustParseAddr("127.0.0.9")})
 	b := listen(t, underlay.Config{})
@@ -157,7 +157,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// TestSourceIPv6: the control message of IPv6 is taken by the kernel.
+// TestSourceIPv6: the kernel accepts the control message of IPv6.
 func TestSourceIPv6(t *testing.T) {
 	if !hasIPv6() {
 		t.Skip("the host has no IPv6")
@@ -170,7 +170,7 @@ func TestSourceIPv6(t *testing.T) {
 	}
 }
 
-// TestRefused: that nobody listens at the other end ends neither direction.
+// TestRefused: a closed port at the other end stops neither direction.
 func TestRefused(t *testing.T) {
 	a, gone, b := listen(t, underlay.Config{}), listen(t, underlay.Config{}), listen(t, underlay.Config{})
 	gone.Close()

@@ -1,63 +1,64 @@
 // Package underlay carries datagrams between nodes in batches.
 //
-// The seam is Conn: Listen returns a UDP socket, simnet one in memory with latency, loss and NATs; one conformance
-// suite (underlaytest.TestConn) holds for both.
+// The seam is Conn: Listen returns a UDP socket, and simnet a socket in memory with latency, loss and NATs. One
+// conformance suite (underlaytest.TestConn) holds for both.
 //
-// What makes the socket fast is that the kernel's stack is crossed once for up to 64 datagrams: equal sizes to one peer
-// go down as one message (UDP_SEGMENT), those that come from one peer come up as one (UDP_GRO), and one system call
-// takes many messages (sendmmsg(2), recvmmsg(2)). Each of the three falls back to the next without the caller's help.
+// The UDP socket is fast because up to 64 datagrams cross the kernel's network stack at once: datagrams of equal size
+// to one peer are sent as one message (UDP_SEGMENT), datagrams from one peer are received as one message (UDP_GRO), and
+// one system call handles many messages (sendmmsg(2), recvmmsg(2)). If the kernel does not support one of them, the
+// socket works without it.
 package underlay
 
 import "net/netip"
 
-// MaxDatagram is the largest UDP payload over IPv4 in bytes: 65,535 less the headers of IPv4 and UDP. Over IPv6, whose
-// length field does not count its own header, it is MaxDatagram6. A buffer of 64 KiB holds either, and all that a
-// socket merges into one element.
+// MaxDatagram is the largest UDP payload over IPv4 in bytes: 65,535 minus the headers of IPv4 and UDP. Over IPv6 it is
+// MaxDatagram6, as the length field of IPv6 does not include its header. A buffer of 64 KiB holds either, and every
+// element that a socket merges.
 const (
 	MaxDatagram  = 65535 - 20 - 8
 	MaxDatagram6 = 65535 - 8
 )
 
-// Datagram is one outer datagram, or many of one size in one buffer.
+// Datagram is one datagram of the underlay, or several of one size in one buffer.
 type Datagram struct {
-	// Addr is where the datagram goes to or came from. IPv4 addresses are never in their IPv6-mapped form, and no
-	// address has a zone: link-local ones do not name a host to more than its neighbours.
+	// Addr is the destination or the source of the datagram. IPv4 addresses are never IPv6-mapped, and no address has a
+	// zone: a link-local address identifies a host only to its neighbors.
 	Addr netip.AddrPort
-	// Buf is the payload. ReadBatch fills it from the start and cuts it to what arrived.
+	// Buf is the payload. ReadBatch fills it from the start and sets its length.
 	Buf []byte
-	// More are further pieces of the payload, in order behind Buf, so that the sender need not copy what it cuts. Only
-	// of datagrams that are sent: ReadBatch leaves it alone.
+	// More are further pieces of the payload, in order behind Buf, so that the sender need not copy. WriteBatch uses
+	// it; ReadBatch does not change it.
 	More [][]byte
-	// SegmentSize is 0 for a single datagram; otherwise the payload is datagrams of this many bytes, the last may be
-	// shorter. There may be any number of them, and the pieces may end anywhere within them. ReadBatch sets it only
-	// where Buf holds more than one datagram.
+	// SegmentSize is 0 for a single datagram. Otherwise the payload consists of any number of datagrams of this many
+	// bytes; the last one may be shorter, and pieces may end anywhere within them. ReadBatch sets it only if Buf holds
+	// more than one datagram.
 	SegmentSize int
-	// Err is set by WriteBatch: nil where the whole payload left, else why it, or a part of it, did not. The errors are
-	// those of the system, so that setting them allocates nothing: syscall.EMSGSIZE, larger than the path takes;
-	// ENOBUFS, the queue of the interface is full; EPERM, a firewall of this host.
+	// Err is set by WriteBatch: nil if the whole payload was sent, otherwise the error of the payload or of a part of
+	// it. It is a system error, which needs no allocation: syscall.EMSGSIZE, larger than the MTU; ENOBUFS, the queue of
+	// the interface is full; EPERM, a firewall of this host.
 	Err error
 }
 
-// Conn is a bound socket. One goroutine may read while others write; two may not read at once. No call allocates once
-// the first has been made.
+// Conn is a bound socket. One goroutine may read while others write; two must not read at once. No call allocates,
+// except for the first.
 type Conn interface {
-	// ReadBatch waits for a datagram, then fills batch with what is there and returns how many elements it set. Buf of
-	// each element is the buffer up to its capacity; it is cut to the length read. A datagram longer than its buffer is
-	// dropped, and the elements may then have exchanged their buffers. A socket that merges datagrams drops those that
-	// it has merged together, so its buffers should have 64 KiB. Errors that the network reports (ICMP) are not
-	// returned. After Close: net.ErrClosed.
+	// ReadBatch waits for a datagram, then fills batch with the datagrams that have arrived, and returns the number of
+	// elements set. Buf of each element is the buffer, up to its capacity; ReadBatch sets its length. A datagram longer
+	// than its buffer is dropped; the elements may then have exchanged their buffers. A socket that merges datagrams
+	// drops all datagrams of such a message, so its buffers should have 64 KiB. Errors that the network reports (ICMP)
+	// are not returned. After Close the error is net.ErrClosed.
 	ReadBatch(batch []Datagram) (n int, err error)
 
-	// WriteBatch sends batch in order and returns how many elements left; it does not keep the buffers. An element that
-	// cannot be sent (no route, too large, refused) is skipped and has its Err set; the error returned is that of the
-	// first such. Of an element that has segments some may leave although others cannot. Neighbours with the same Addr
-	// and the same size cost least, whether they are elements or segments. Several goroutines may call it, and wait for
-	// one another. After Close: net.ErrClosed.
+	// WriteBatch sends batch in order and returns the number of elements sent; it does not keep the buffers. It skips
+	// an element that cannot be sent (no route, too large, refused) and sets its Err; the returned error is that of the
+	// first such element. Some segments of an element may be sent although others cannot. Consecutive elements or
+	// segments with the same Addr and size cost least. Several goroutines may call it; they wait for each other. After
+	// Close the error is net.ErrClosed.
 	WriteBatch(batch []Datagram) (n int, err error)
 
-	// LocalAddr is the address that the socket is bound to.
+	// LocalAddr returns the address that the socket is bound to.
 	LocalAddr() netip.AddrPort
 
-	// Close ends every ReadBatch. It may be called from any goroutine, and again.
+	// Close ends every ReadBatch. It may be called from any goroutine, and more than once.
 	Close() error
 }

@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// Check reports what would keep Open from making a device of that name on that UDP port, and changes nothing; it needs
-// no privilege. What an earlier run has left behind does not count. The error wraps ErrForeign or ErrPortInUse.
+// Check returns an error if Open could not make a device of that name on that UDP port. It changes nothing and needs no
+// privilege. A device that an earlier run left behind is no obstacle. The error wraps ErrNotOurs or ErrPortInUse.
 func Check(name string, port uint16) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -27,9 +27,9 @@ func Check(name string, port uint16) error {
 func check(nl *netlink.Handle, name string, port uint16) error {
 	links, err := nl.LinkList()
 	if err != nil {
-		return fmt.Errorf("vxlan: listing links: %w", err)
+		return fmt.Errorf("vxlan: list links: %w", err)
 	}
-	left := false // a device of ours, which may hold the port
+	left := false // a device of weft, which may use the port
 	for _, link := range links {
 		attrs := link.Attrs()
 		v, isVXLAN := link.(*netlink.Vxlan)
@@ -37,10 +37,10 @@ func check(nl *netlink.Handle, name string, port uint16) error {
 		case attrs.Name == name && isOurs(link):
 			left = true
 		case attrs.Name == name:
-			return fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: choose another name, or delete it (ip link del %s)",
+			return fmt.Errorf("vxlan: %s is a %s that weft did not make: %w: choose another name, or delete it (ip link del %s)",
 				name, link.Type(), ErrNotOurs, name)
 		case isVXLAN && v.Port == int(port):
-			// Whatever its VNI is: the kernel would share the port, but the filter would shut it out.
+			// With any VNI: the kernel would share the port, but the filter would block the other device.
 			return fmt.Errorf("vxlan: %s is a VXLAN device on UDP port %d: %w: choose another --port on all nodes, or delete it "+
 				"(\"ip -d link show type vxlan\" shows it)", attrs.Name, port, ErrNotOurs)
 		}
@@ -51,25 +51,26 @@ func check(nl *netlink.Handle, name string, port uint16) error {
 	return checkPort(port)
 }
 
-// checkPort tries the UDP port: the kernel would not bind it before the device comes up.
+// checkPort binds the UDP port for a test, as the kernel binds it only when the device comes up.
 func checkPort(port uint16) error {
 	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(context.Background(), "udp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
-			err = fmt.Errorf("%w: stop what listens there (ss -lnup shows it), or choose another --port on all nodes: %w", ErrPortInUse, err)
+			err = fmt.Errorf("%w: stop the program that listens there (ss -lnup shows it), or choose another --port on all nodes: %w",
+				ErrPortInUse, err)
 		}
 		return fmt.Errorf("vxlan: UDP port %d: %w", port, err)
 	}
 	return conn.Close()
 }
 
-// isOurs reports whether Open has made link, now or in an earlier life of the daemon.
+// isOurs reports whether Open made link, in this run or an earlier one.
 func isOurs(link netlink.Link) bool { return link.Type() == "vxlan" && link.Attrs().Alias == alias }
 
-// Remove takes away the device called name and its filter, which a crash has left behind; a node that does not use the
-// kernel path must not have one that goes on to deliver. That there is neither is success, and removed says whether
-// there was a device. ErrForeign says that the name is another's, which is left alone.
+// Remove removes the device called name and its filter, which a crash left behind: a node that does not use the kernel
+// path must not have a device that still delivers frames. removed reports whether there was a device; it is no error if
+// there was none. The error wraps ErrNotOurs if weft did not make the device, which is then not changed.
 func Remove(ctx context.Context, name string) (removed bool, err error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -77,7 +78,7 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 	}
 	defer nl.Close()
 	if removed, err = removeLink(nl, name); err != nil || !removed {
-		return removed, err // without a device there is no filter: Close takes it away last
+		return removed, err // without a device there is no filter, as Close removes the filter last
 	}
 	nft, err := knftables.New(knftables.InetFamily, tableName(name))
 	if err != nil {
@@ -86,8 +87,8 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 	return removed, (&filter{nft: nft}).remove(ctx)
 }
 
-// RemoveFrom takes away all devices of ours that are ports of a bridge, whatever their names, and their filters: those of
-// runs with another port, which a crash has left behind. That there is none, or no bridge, is success.
+// RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names, and their filters: a crash
+// of a run with another port left them behind. It is no error if there is none, or no bridge.
 func RemoveFrom(ctx context.Context, bridge string) error {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -109,7 +110,7 @@ func RemoveFrom(ctx context.Context, bridge string) error {
 	return errors.Join(errs...)
 }
 
-// removeLink deletes the device called name if it is ours.
+// removeLink deletes the device called name if weft made it.
 func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 	link, err := nl.LinkByName(name)
 	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
@@ -119,7 +120,7 @@ func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 		return false, fmt.Errorf("vxlan: %s: %w", name, err)
 	}
 	if !isOurs(link) {
-		return false, fmt.Errorf("vxlan: %s is a %s that weft has not made: %w: left alone", name, link.Type(), ErrNotOurs)
+		return false, fmt.Errorf("vxlan: %s is a %s that weft did not make: %w: left alone", name, link.Type(), ErrNotOurs)
 	}
 	if err := nl.LinkDel(link); err != nil {
 		return false, fmt.Errorf("vxlan: delete %s: %w", name, err)
@@ -127,7 +128,7 @@ func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 	return true, nil
 }
 
-// inside calls f on a thread in the device's network namespace, which the processes that f starts are in, too.
+// inside calls f on a thread in the device's network namespace; processes that f starts are in it, too.
 func (d *Device) inside(f func() error) error {
 	runtime.LockOSThread()
 	here, err := netns.Get()

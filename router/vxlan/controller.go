@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,88 +19,104 @@ import (
 	"weft/internal/peer"
 )
 
-// How often a Switch looks at the device, and at what is left to do for the peers.
+// Intervals at which a Controller checks the device and the peers.
 const (
 	sampleEvery = gap
-	sampleIdle  = 3 * gap // while no frames pass: it costs a question to the kernel
+	sampleIdle  = 3 * gap // while no frames pass: each sample is a request to the kernel
 	sweepEvery  = time.Second
 	keepEvery   = 10 * time.Second
-	// settling is how long after a peer has left the kernel path its frames may still come that way, and teach the
-	// kernel what is no longer so: until the peer has noticed as well, which takes it as long as this node at most.
-	settling = 3 * time.Second
+	// purgeTime is how long after a peer left the kernel path frames of it may still come that way, which the kernel
+	// learns wrong addresses from: until the peer has noticed as well, which takes at most as long as on this node.
+	purgeTime = 3 * time.Second
 )
 
-// probeQueue is how many received probes may wait; more are lost, which is what a sender of too many gets.
+// probeQueue is the most received probes that wait; more are dropped, which only affects peers that send too many.
 const probeQueue = 256
 
-// Carrier is what a Switch drives: a Device, or a fake.
+// Backend is the device of a Controller: a Device, or a fake. Carry, Send and Sample are called from one goroutine,
+// SetPeers and Ensure from a second one, and Receive from a third one. Close ends Receive.
 type Backend interface {
+	// SetPeers replaces the peers that may send to the device, and returns those that the device can reach.
 	SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, err error)
+	// Carry starts or ends carrying a peer. macs are hardware addresses behind the peer, which the bridge then learns
+	// at the device.
 	Carry(id peer.ID, on bool, macs []ether.Addr) error
+	// Send sends a probe to p.To. Errors are treated as a lost probe.
 	Send(p Probe) error
+	// Receive waits for a probe. The error is net.ErrClosed after Close.
 	Receive() (Probe, error)
+	// Sample returns the counters of the device and whether it can carry frames. The error wraps ErrGone if the device
+	// was deleted.
 	Sample() (Sample, error)
+	// Ensure restores what other programs changed: filter, flood entries, bridge port.
 	Ensure(ctx context.Context) error
 	Close() error
 }
 
-// SwitchConfig is what a Switch is made of.
+// Router is the datapath in userspace, which carries the peers that the kernel does not carry; *router.Engine is one.
+// Run calls its methods from one goroutine, one at a time, and waits for them. They may call Carries, Peers and
+// SetPeers of the Controller.
+type Router interface {
+	// SetKernel sets whether the kernel carries a peer. The Controller calls it after the kernel has begun to carry the
+	// peer, and before the kernel ends: in between, frames for all peers reach the peer twice, but are never lost.
+	SetKernel(id peer.ID, on bool)
+	// ReleaseMACs returns the hardware addresses that the router learned behind a peer, and makes the router forget
+	// them, as the kernel carries their frames from now on. It is called before a peer is moved to the kernel, and
+	// every few seconds after that, as frames may still have come through userspace if the other side moved later.
+	ReleaseMACs(id peer.ID) []ether.Addr
+}
+
+// ControllerConfig is the configuration of a Controller.
 type ControllerConfig struct {
-	// Device is what carries. The Switch owns it: Run closes it.
+	// Device carries the peers. The Controller owns it: Run closes it.
 	Device Backend
 	// Self is this node's own ID.
 	Self peer.ID
-	// OnChange tells that from now on the peer is carried by the kernel, or no longer. It is called by one goroutine,
-	// which waits for it, after the kernel has begun and before it ends: what goes to everybody meanwhile reaches the
-	// peer twice, and not never.
-	OnChange func(id peer.ID, kernel bool)
-	// Take returns the addresses that the router has learned behind a peer and has it forget them: the kernel knows
-	// better from now on. It is called before a peer is moved, and every few seconds after that, for what still came
-	// through userspace because the other side moved later. It may be nil.
-	Take func(id peer.ID) []ether.Addr
-	// Logger takes what an operator should read, never at a rate that frames set; slog.Default where nil.
+	// Router is informed of every move.
+	Router Router
+	// Logger receives messages for operators, never at a rate that depends on frames; nil stands for slog.Default.
 	Logger *slog.Logger
 }
 
-// Validate returns an error that wraps ErrConfig and names the field that is wrong, or nil.
+// Validate returns an error that wraps ErrConfig and names the invalid field, or nil.
 func (c ControllerConfig) Validate() error {
 	switch {
 	case c.Device == nil:
 		return fmt.Errorf("vxlan: %w: Device is missing", ErrConfig)
 	case c.Self.IsZero():
 		return fmt.Errorf("vxlan: %w: Self is the zero ID", ErrConfig)
-	case c.OnChange == nil:
-		return fmt.Errorf("vxlan: %w: OnChange is missing", ErrConfig)
+	case c.Router == nil:
+		return fmt.Errorf("vxlan: %w: Router is missing", ErrConfig)
 	}
 	return nil
 }
 
-// Switch decides for each peer whether the kernel carries it, and has it so. Its methods may be called from any
-// goroutine.
+// Controller decides for each peer whether the kernel carries it, and moves it to the device or back to userspace. Its
+// methods may be called from any goroutine.
 type Controller struct {
 	// Constant after New.
-	cfg    ControllerConfig
-	log    *slog.Logger
-	probes chan Probe
-	wanted chan []Peer // the latest of SetPeers, for Run; holds one
-	todo   chan []Peer // for the programming goroutine; holds one
-	done   chan []Peer // what the device reaches now
+	cfg      ControllerConfig
+	log      *slog.Logger
+	probes   chan Probe
+	requests chan []Peer // the last SetPeers, for Run; holds one
+	todo     chan []Peer // for the goroutine that programs the device; holds one
+	done     chan []Peer // the peers that the device reaches
 
 	// Owned by Run.
-	latest  map[Peer]bool // of SetPeers
+	latest  map[Peer]bool // of the last SetPeers
 	members map[peer.ID]*member
 	traffic trafficMeter
-	ready   bool // the device could carry frames at the last look
+	ready   bool // whether the device could carry frames at the last sample
 
-	// Guarded by mu.
-	mu     sync.Mutex
-	states map[peer.ID]State
+	// Guarded by mu, which is never held during I/O.
+	mu       sync.RWMutex
+	statuses map[peer.ID]*status // of the peers of the last SetPeers, and of members
 
 	// Atomic.
 	started  atomic.Bool
 	sent     atomic.Uint64 // probes
 	received atomic.Uint64
-	lost     atomic.Uint64 // received probes for which there was no room
+	lost     atomic.Uint64 // received probes that found the queue full
 }
 
 // member is a peer that the device reaches.
@@ -108,10 +124,20 @@ type member struct {
 	Peer
 	path   *Path
 	kernel bool      // the kernel carries it
-	left   time.Time // when it last ceased to
+	left   time.Time // when the kernel last ceased to carry it
 }
 
-// New returns a Switch that is idle and knows no peers. The error wraps ErrConfig; the Device then is still the caller's.
+// status is the published state of a peer.
+type status struct {
+	requested bool      // is a peer of the last SetPeers
+	member    bool      // is a member; state is that of its path
+	state     State     // Userspace for a peer that is no member
+	kernel    bool      // the kernel carries it
+	since     time.Time // of kernel; of the first SetPeers with this peer if it has not changed since
+}
+
+// New returns a Controller without peers that is idle until Run. The error wraps ErrConfig; the caller then still owns
+// the Device.
 func New(cfg ControllerConfig) (*Controller, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -119,23 +145,45 @@ func New(cfg ControllerConfig) (*Controller, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if cfg.Take == nil {
-		cfg.Take = func(peer.ID) []ether.Addr { return nil }
-	}
 	return &Controller{
 		cfg: cfg, log: cfg.Logger,
-		probes: make(chan Probe, probeQueue),
-		wanted: make(chan []Peer, 1), todo: make(chan []Peer, 1), done: make(chan []Peer, 1),
-		members: map[peer.ID]*member{}, states: map[peer.ID]State{},
+		probes:   make(chan Probe, probeQueue),
+		requests: make(chan []Peer, 1), todo: make(chan []Peer, 1), done: make(chan []Peer, 1),
+		members: map[peer.ID]*member{}, statuses: map[peer.ID]*status{},
 	}, nil
 }
 
-// SetPeers replaces the peers that are to be carried by the kernel where that works by peers, which the Switch does not
-// keep. Those that must be sealed or relayed, or cannot take part, are not among them. It does not wait.
-func (s *Controller) SetPeers(peers []Peer) { offer(s.wanted, append([]Peer(nil), peers...)) }
+// SetPeers replaces the peers that the kernel may carry. Peers that must be sealed or relayed, or cannot take part, are
+// not among them. It does not keep peers, and does not wait.
+func (c *Controller) SetPeers(peers []Peer) {
+	c.setRequested(peers, time.Now())
+	replace(c.requests, slices.Clone(peers))
+}
 
-// offer puts v into a channel of one place, instead of what may be there.
-func offer[T any](c chan T, v T) {
+// setRequested sets which statuses are those of requested peers.
+func (c *Controller) setRequested(peers []Peer, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.statuses {
+		s.requested = false
+	}
+	for _, p := range peers {
+		s := c.statuses[p.ID]
+		if s == nil {
+			s = &status{state: Userspace, since: now}
+			c.statuses[p.ID] = s
+		}
+		s.requested = true
+	}
+	for id, s := range c.statuses {
+		if !s.requested && !s.member {
+			delete(c.statuses, id)
+		}
+	}
+}
+
+// replace puts v into a channel that holds one value, instead of the value that may be in it.
+func replace[T any](c chan T, v T) {
 	for {
 		select {
 		case c <- v:
@@ -149,69 +197,95 @@ func offer[T any](c chan T, v T) {
 	}
 }
 
-// States returns how far each peer has come that the device reaches.
-func (s *Controller) States() map[peer.ID]State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.states)
+// Carries reports whether the kernel carries frames to a peer. It is cheap.
+func (c *Controller) Carries(id peer.ID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	s := c.statuses[id]
+	return s != nil && s.kernel
+}
+
+// PeerStatus is the state of a peer that the kernel may carry.
+type PeerStatus struct {
+	ID peer.ID
+	// State is Kernel if the kernel carries the peer. A peer that the device does not reach is in state Userspace.
+	State State
+	// Reached reports whether the device reaches the peer, so that probes are sent.
+	Reached bool
+	// Since is when the peer was last moved to the kernel or back to userspace; before its first move, the time of the
+	// SetPeers that added it.
+	Since time.Time
+}
+
+// Peers returns the peers of the last SetPeers with their state, sorted by ID.
+func (c *Controller) Peers() (list []PeerStatus) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for id, s := range c.statuses {
+		if s.requested {
+			list = append(list, PeerStatus{ID: id, State: s.state, Reached: s.member, Since: s.since})
+		}
+	}
+	slices.SortFunc(list, func(a, b PeerStatus) int { return a.ID.Compare(b.ID) })
+	return list
 }
 
 // ProbeStats counts probes since New.
 type ProbeStats struct {
 	Sent, Received uint64
-	// Lost are those received of which there were too many at once.
+	// Lost are received probes that were dropped because too many came at once.
 	Lost uint64
 }
 
-// ProbeStats returns what was counted.
-func (s *Controller) ProbeStats() ProbeStats {
-	return ProbeStats{Sent: s.sent.Load(), Received: s.received.Load(), Lost: s.lost.Load()}
+// ProbeStats returns the counters of probes.
+func (c *Controller) ProbeStats() ProbeStats {
+	return ProbeStats{Sent: c.sent.Load(), Received: c.received.Load(), Lost: c.lost.Load()}
 }
 
-// Run moves peers until ctx ends, which it returns nil for, or until the device fails: the error wraps ErrGone where
-// somebody has deleted it. When it returns no peer is carried by the kernel, all goroutines have ended and the Device
-// is closed. It may be called once.
-func (s *Controller) Run(ctx context.Context) error {
-	if s.started.Swap(true) {
+// Run moves peers until ctx ends, and then returns nil, or until the device fails: the error wraps ErrGone if the
+// device was deleted. When it returns, the kernel carries no peer, all goroutines have ended and the Device is closed.
+// It may be called once.
+func (c *Controller) Run(ctx context.Context) error {
+	if c.started.Swap(true) {
 		return errors.New("vxlan: Run was called before")
 	}
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(s.receive)
+	group.Go(c.receive)
 	group.Go(func() error {
-		s.program(inner)
+		c.program(inner)
 		return nil
 	})
 	group.Go(func() error {
-		err := s.loop(inner)
-		for _, m := range s.members {
-			s.drop(m)
+		err := c.loop(inner)
+		for _, m := range c.members {
+			c.drop(m)
 		}
-		return errors.Join(err, s.cfg.Device.Close()) // which ends receive
+		return errors.Join(err, c.cfg.Device.Close()) // which ends receive
 	})
 	return group.Wait()
 }
 
-// receive hands probes to the loop until the device is closed.
-func (s *Controller) receive() error {
+// receive passes probes to the loop until the device is closed.
+func (c *Controller) receive() error {
 	for {
-		p, err := s.cfg.Device.Receive()
+		p, err := c.cfg.Device.Receive()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil:
 			return err
 		}
-		s.received.Add(1)
+		c.received.Add(1)
 		select {
-		case s.probes <- p:
+		case c.probes <- p:
 		default:
-			s.lost.Add(1)
+			c.lost.Add(1)
 		}
 	}
 }
 
 // loop owns the members until ctx ends or the device fails.
-func (s *Controller) loop(ctx context.Context) error {
+func (c *Controller) loop(ctx context.Context) error {
 	sample, sweep := time.NewTicker(sampleEvery), time.NewTicker(sweepEvery)
 	defer sample.Stop()
 	defer sweep.Stop()
@@ -221,17 +295,17 @@ func (s *Controller) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case peers := <-s.wanted:
-			s.leave(peers)
-			offer(s.todo, peers)
-		case peers := <-s.done:
-			s.join(peers, time.Now())
-		case p := <-s.probes:
-			s.take(p, time.Now())
+		case peers := <-c.requests:
+			c.dropOthers(peers)
+			replace(c.todo, peers)
+		case peers := <-c.done:
+			c.setReachable(peers, time.Now())
+		case p := <-c.probes:
+			c.receiveProbe(p, time.Now())
 		case <-timer.C:
-			s.advance(time.Now())
+			c.advancePaths(time.Now())
 		case <-sample.C:
-			busy, err := s.look(time.Now())
+			busy, err := c.sampleDevice(time.Now())
 			if err != nil {
 				return err
 			}
@@ -241,16 +315,16 @@ func (s *Controller) loop(ctx context.Context) error {
 				sample.Reset(sampleIdle)
 			}
 		case <-sweep.C:
-			s.sweep(time.Now())
+			c.sweep(time.Now())
 		}
-		timer.Reset(s.wait(time.Now()))
+		timer.Reset(c.untilDue(time.Now()))
 	}
 }
 
-// wait returns how long there is nothing to do for any path.
-func (s *Controller) wait(now time.Time) time.Duration {
+// untilDue returns how long no path has work.
+func (c *Controller) untilDue(now time.Time) time.Duration {
 	next := now.Add(time.Hour)
-	for _, m := range s.members {
+	for _, m := range c.members {
 		if due := m.path.Due(); due.Before(next) {
 			next = due
 		}
@@ -258,7 +332,7 @@ func (s *Controller) wait(now time.Time) time.Duration {
 	return next.Sub(now)
 }
 
-// random returns a number that nobody can guess.
+// random returns an unpredictable number.
 func random() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails

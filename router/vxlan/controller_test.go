@@ -21,18 +21,18 @@ import (
 	"weft/internal/peer"
 )
 
-// ocean is what lies between fake devices: it delivers at once, or loses.
-type ocean struct {
-	mu    sync.Mutex
-	boats map[peer.ID]*fakeDevice
-	storm bool
+// underlay connects fake devices: it delivers probes at once, or loses them.
+type underlay struct {
+	mu      sync.Mutex
+	devices map[peer.ID]*fakeDevice
+	broken  bool
 }
 
-// fakeDevice is a Carrier in memory. It writes down what is asked of it.
+// fakeDevice is a Backend in memory. It records all calls.
 type fakeDevice struct {
-	ocean *ocean
-	self  peer.ID
-	in    chan Probe
+	underlay *underlay
+	self     peer.ID
+	in       chan Probe
 
 	mu     sync.Mutex
 	log    []string
@@ -45,22 +45,22 @@ type fakeDevice struct {
 
 var _ Backend = (*fakeDevice)(nil)
 
-func (o *ocean) launch(id peer.ID) *fakeDevice {
-	d := &fakeDevice{ocean: o, self: id, in: make(chan Probe, 100)}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.boats[id] = d
+func (u *underlay) device(id peer.ID) *fakeDevice {
+	d := &fakeDevice{underlay: u, self: id, in: make(chan Probe, 100)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.devices[id] = d
 	return d
 }
 
-func (d *fakeDevice) note(format string, args ...any) {
+func (d *fakeDevice) record(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log = append(d.log, fmt.Sprintf(format, args...))
 }
 
-// notes returns what was written down since the last call.
-func (d *fakeDevice) notes() (log []string) {
+// calls returns the calls recorded since the last call of calls.
+func (d *fakeDevice) calls() (log []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	log, d.log = d.log, nil
@@ -74,25 +74,25 @@ func (d *fakeDevice) set(f func()) {
 }
 
 func (d *fakeDevice) SetPeers(_ context.Context, peers []Peer) ([]Peer, error) {
-	d.note("peers %d", len(peers))
+	d.record("peers %d", len(peers))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return peers, d.fail
 }
 
 func (d *fakeDevice) Carry(id peer.ID, on bool, macs []ether.Addr) error {
-	d.note("carry %x %v %v", id[0], on, macs)
+	d.record("carry %x %v %v", id[0], on, macs)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fail
 }
 
 func (d *fakeDevice) Send(p Probe) error {
-	d.ocean.mu.Lock()
-	defer d.ocean.mu.Unlock()
+	d.underlay.mu.Lock()
+	defer d.underlay.mu.Unlock()
 	d.set(func() { d.frames++ })
-	to := d.ocean.boats[p.To]
-	if to == nil || d.ocean.storm {
+	to := d.underlay.devices[p.To]
+	if to == nil || d.underlay.broken {
 		return nil
 	}
 	to.mu.Lock()
@@ -131,38 +131,49 @@ func (d *fakeDevice) Close() error {
 	return nil
 }
 
-// station is a Switch on a fake device.
+// station is a Controller on a fake device. It is the Router of its Controller.
 type station struct {
 	*Controller
 	dev    *fakeDevice
-	macs   []ether.Addr // what the router has learned; guarded by dev.mu
+	macs   []ether.Addr // the addresses that the router learned; guarded by dev.mu
 	cancel func()
 	ended  chan error
 }
 
-func (o *ocean) station(t *testing.T, number byte, peers ...byte) *station {
+func (u *underlay) station(t *testing.T, number byte, peers ...byte) *station {
 	t.Helper()
-	st := &station{dev: o.launch(peer.ID{number}), ended: make(chan error, 1)}
-	sw, err := New(ControllerConfig{
-		Device: st.dev, Self: peer.ID{number}, Logger: slog.New(slog.DiscardHandler),
-		OnChange: func(id peer.ID, kernel bool) { st.dev.note("change %x %v", id[0], kernel) },
-		Take: func(peer.ID) []ether.Addr {
-			st.dev.mu.Lock()
-			defer st.dev.mu.Unlock()
-			macs := st.macs
-			st.macs = nil
-			return macs
-		},
-	})
+	st := &station{dev: u.device(peer.ID{number}), ended: make(chan error, 1)}
+	controller, err := New(ControllerConfig{Device: st.dev, Self: peer.ID{number}, Router: st, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	st.Controller = sw
+	st.Controller = controller
 	st.peers(peers...)
 	ctx, cancel := context.WithCancel(t.Context())
 	st.cancel = cancel
-	go func() { st.ended <- sw.Run(ctx) }()
+	go func() { st.ended <- controller.Run(ctx) }()
 	return st
+}
+
+func (st *station) SetKernel(id peer.ID, on bool) { st.dev.record("change %x %v", id[0], on) }
+
+func (st *station) ReleaseMACs(peer.ID) []ether.Addr {
+	st.dev.mu.Lock()
+	defer st.dev.mu.Unlock()
+	macs := st.macs
+	st.macs = nil
+	return macs
+}
+
+// states returns the states of the peers that the device reaches.
+func (st *station) states() map[peer.ID]State {
+	states := map[peer.ID]State{}
+	for _, p := range st.Peers() {
+		if p.Reached {
+			states[p.ID] = p.State
+		}
+	}
+	return states
 }
 
 func (st *station) peers(numbers ...byte) {
@@ -184,25 +195,25 @@ func (st *station) stop(t *testing.T) {
 func (st *station) expect(t *testing.T, want ...string) {
 	t.Helper()
 	synctest.Wait()
-	if diff := cmp.Diff(want, st.dev.notes()); diff != "" {
+	if diff := cmp.Diff(want, st.dev.calls()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func simulate(t *testing.T, f func(t *testing.T, o *ocean)) {
+func simulate(t *testing.T, f func(t *testing.T, u *underlay)) {
 	t.Helper()
 	defer goleak.VerifyNone(t)
-	synctest.Test(t, func(t *testing.T) { f(t, &ocean{boats: map[peer.ID]*fakeDevice{}}) })
+	synctest.Test(t, func(t *testing.T) { f(t, &underlay{devices: map[peer.ID]*fakeDevice{}}) })
 }
 
-// TestSwitchOrder: the kernel begins before userspace ends, and ends after userspace has begun.
-func TestSwitchOrder(t *testing.T) {
-	simulate(t, func(t *testing.T, o *ocean) {
-		a, b := o.station(t, 1, 2), o.station(t, 2, 1)
+// TestControllerOrder: the kernel begins before userspace ends, and ends after userspace has begun.
+func TestControllerOrder(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		a, b := u.station(t, 1, 2), u.station(t, 2, 1)
 		a.dev.set(func() { a.macs = []ether.Addr{{2, 1}} })
 		time.Sleep(3 * time.Second)
 		a.expect(t, "peers 1", "carry 2 true [02:01:00:00:00:00]", "change 2 true")
-		if got := a.States()[peer.ID{2}]; got != Kernel {
+		if got := a.states()[peer.ID{2}]; got != Kernel {
 			t.Errorf("state %s", got)
 		}
 		if got := a.ProbeStats(); got.Sent < 6 || got.Received < 6 || got.Lost != 0 {
@@ -211,26 +222,27 @@ func TestSwitchOrder(t *testing.T) {
 		a.dev.set(func() { a.macs = []ether.Addr{{2, 2}} })
 		time.Sleep(2 * time.Second)
 		a.expect(t, "carry 2 true [02:02:00:00:00:00]")
-		b.dev.notes()
+		b.dev.calls()
 		b.stop(t)
 		synctest.Wait()
 		b.expect(t, "change 1 false", "carry 1 false []")
 		time.Sleep(10 * time.Millisecond)
 		a.expect(t, "change 2 false", "carry 2 false []")
 		time.Sleep(time.Minute)
-		if again := a.dev.notes(); len(again) < 2 || len(again) > 3 || slices.ContainsFunc(again, func(s string) bool { return s != "carry 2 false []" }) {
-			t.Errorf("while it settles: %q", again)
+		if again := a.dev.calls(); len(again) < 2 || len(again) > 3 ||
+			slices.ContainsFunc(again, func(s string) bool { return s != "carry 2 false []" }) {
+			t.Errorf("within the purge time: %q", again)
 		}
 		a.stop(t)
 		a.expect(t)
 	})
 }
 
-func TestSwitchLeavesBrokenPath(t *testing.T) {
-	simulate(t, func(t *testing.T, o *ocean) {
-		a, b := o.station(t, 1, 2), o.station(t, 2, 1)
+func TestControllerLeavesBrokenPath(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		a, b := u.station(t, 1, 2), u.station(t, 2, 1)
 		time.Sleep(5 * time.Second)
-		a.dev.notes()
+		a.dev.calls()
 		stop := make(chan struct{})
 		go func() { // traffic
 			for {
@@ -243,11 +255,11 @@ func TestSwitchLeavesBrokenPath(t *testing.T) {
 			}
 		}()
 		time.Sleep(time.Second)
-		o.mu.Lock()
-		o.storm = true
-		o.mu.Unlock()
+		u.mu.Lock()
+		u.broken = true
+		u.mu.Unlock()
 		time.Sleep(time.Second)
-		if log := a.dev.notes(); len(log) < 2 || log[0] != "change 2 false" || log[1] != "carry 2 false []" {
+		if log := a.dev.calls(); len(log) < 2 || log[0] != "change 2 false" || log[1] != "carry 2 false []" {
 			t.Errorf("within a second: %q", log)
 		}
 		close(stop)
@@ -256,34 +268,34 @@ func TestSwitchLeavesBrokenPath(t *testing.T) {
 	})
 }
 
-func TestSwitchDevice(t *testing.T) {
-	simulate(t, func(t *testing.T, o *ocean) {
-		a, b, c := o.station(t, 1, 2, 3), o.station(t, 2, 1), o.station(t, 3, 1)
+func TestControllerDevice(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		a, b, c := u.station(t, 1, 2, 3), u.station(t, 2, 1), u.station(t, 3, 1)
 		defer b.stop(t)
 		defer c.stop(t)
 		time.Sleep(3 * time.Second)
-		// Off the bridge: all go back within a look.
-		a.dev.notes()
+		// Off the bridge: all peers move back within one sample.
+		a.dev.calls()
 		a.dev.set(func() { a.dev.off = true })
 		time.Sleep(2 * gap)
 		synctest.Wait()
-		if log := strings.Join(a.dev.notes(), " "); strings.Count(log, "change") != 2 || strings.Contains(log, "true") {
+		if log := strings.Join(a.dev.calls(), " "); strings.Count(log, "change") != 2 || strings.Contains(log, "true") {
 			t.Errorf("%s", log)
 		}
 		a.dev.set(func() { a.dev.off = false })
 		time.Sleep(5 * time.Second)
-		// A peer that goes is told, another one stays.
-		a.dev.notes()
+		// A removed peer gets a goodbye, another one stays.
+		a.dev.calls()
 		a.peers(3)
 		time.Sleep(time.Second)
 		a.expect(t, "change 2 false", "carry 2 false []", "peers 1")
-		if diff := cmp.Diff(map[peer.ID]State{{3}: Kernel}, a.States()); diff != "" {
+		if diff := cmp.Diff(map[peer.ID]State{{3}: Kernel}, a.states()); diff != "" {
 			t.Error(diff)
 		}
-		if got := b.States()[peer.ID{1}]; got == Kernel {
-			t.Error("a peer that was left still uses the kernel path")
+		if got := b.states()[peer.ID{1}]; got == Kernel {
+			t.Error("a removed peer still uses the kernel path")
 		}
-		// Deleted: Run says so.
+		// Deleted: Run returns the error.
 		a.dev.set(func() { a.dev.gone = true })
 		if err := <-a.ended; !errors.Is(err, ErrGone) {
 			t.Errorf("Run: %v", err)
@@ -293,41 +305,43 @@ func TestSwitchDevice(t *testing.T) {
 	})
 }
 
-// TestSwitchFails: what the device refuses is tried again, and carried in userspace until then.
-func TestSwitchFails(t *testing.T) {
-	simulate(t, func(t *testing.T, o *ocean) {
-		a, b := o.station(t, 1), o.station(t, 2, 1)
+// TestControllerFails: a peer that the device refuses is retried, and carried in userspace until then.
+func TestControllerFails(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		a, b := u.station(t, 1), u.station(t, 2, 1)
 		synctest.Wait()
 		a.dev.set(func() { a.dev.fail = errors.New("no") })
 		a.peers(2)
 		time.Sleep(time.Minute)
-		if len(a.States()) != 0 {
-			t.Errorf("%v", a.States())
+		if len(a.states()) != 0 {
+			t.Errorf("%v", a.states())
 		}
 		a.dev.set(func() { a.dev.fail = nil })
 		time.Sleep(time.Second)
-		a.dev.notes()
+		a.dev.calls()
 		time.Sleep(keepEvery)
 		a.dev.set(func() { a.dev.fail = errors.New("no") })
 		time.Sleep(time.Minute)
-		if log := strings.Join(a.dev.notes(), " "); strings.Contains(log, "change 2 true") && !strings.Contains(log, "change 2 false") && a.States()[peer.ID{2}] != Kernel {
+		log := strings.Join(a.dev.calls(), " ")
+		moved := strings.Contains(log, "change 2 true") && !strings.Contains(log, "change 2 false")
+		if moved && a.states()[peer.ID{2}] != Kernel {
 			t.Errorf("%s", log)
 		}
 		a.dev.set(func() { a.dev.fail = nil })
 		time.Sleep(5 * time.Minute)
-		if a.States()[peer.ID{2}] != Kernel {
-			t.Errorf("%v", a.States())
+		if a.states()[peer.ID{2}] != Kernel {
+			t.Errorf("%v", a.states())
 		}
 		a.stop(t)
 		b.stop(t)
 	})
 }
 
-func TestSwitchConfig(t *testing.T) {
-	good := ControllerConfig{Device: &fakeDevice{}, Self: peer.ID{1}, OnChange: func(peer.ID, bool) {}}
+func TestControllerConfig(t *testing.T) {
+	good := ControllerConfig{Device: &fakeDevice{}, Self: peer.ID{1}, Router: &station{}}
 	for field, change := range map[string]func(*ControllerConfig){
 		"Device": func(c *ControllerConfig) { c.Device = nil }, "Self": func(c *ControllerConfig) { c.Self = peer.ID{} },
-		"OnChange": func(c *ControllerConfig) { c.OnChange = nil },
+		"Router": func(c *ControllerConfig) { c.Router = nil },
 	} {
 		c := good
 		change(&c)
@@ -335,6 +349,53 @@ func TestSwitchConfig(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
+}
+
+// TestPeers: Peers and Carries report each requested peer, whether it is reached or not, and since when.
+func TestPeers(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		start := time.Now()
+		a, b := u.station(t, 1, 2, 9), u.station(t, 2, 1)
+		expect := func(want ...PeerStatus) {
+			t.Helper()
+			synctest.Wait()
+			if diff := cmp.Diff(want, a.Peers()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, p := range want {
+				if a.Carries(p.ID) != (p.State == Kernel) {
+					t.Errorf("carries %s: %v", p.ID, a.Carries(p.ID))
+				}
+			}
+		}
+		unreached := PeerStatus{ID: peer.ID{9}, State: Probing, Reached: true, Since: start}
+		time.Sleep(3 * time.Second)
+		list := a.Peers()
+		if len(list) != 2 || !list[0].Since.After(start) {
+			t.Fatalf("%+v", list)
+		}
+		moved := list[0].Since
+		unreached.State = list[1].State
+		expect(PeerStatus{ID: peer.ID{2}, State: Kernel, Reached: true, Since: moved}, unreached)
+		a.dev.set(func() { a.dev.fail = errors.New("no") })
+		a.peers(2, 3)
+		time.Sleep(time.Second)
+		expect(PeerStatus{ID: peer.ID{2}, State: Kernel, Reached: true, Since: moved},
+			PeerStatus{ID: peer.ID{3}, State: Userspace, Since: start.Add(3 * time.Second)})
+		if a.Carries(peer.ID{9}) || a.Carries(peer.ID{7}) {
+			t.Error("carries a peer that is not there")
+		}
+		a.dev.set(func() { a.dev.fail = nil })
+		b.stop(t)
+		synctest.Wait()
+		if list = a.Peers(); list[0].State == Kernel || !list[0].Since.Equal(start.Add(4*time.Second)) {
+			t.Errorf("after a goodbye: %+v", list[0])
+		}
+		a.peers()
+		synctest.Wait()
+		expect()
+		a.stop(t)
+	})
 }
 
 func TestTrafficMeter(t *testing.T) {

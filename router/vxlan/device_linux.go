@@ -18,23 +18,23 @@ import (
 	"weft/internal/peer"
 )
 
-// alias marks a device of ours; "ip link" shows it.
+// alias marks devices that weft made; "ip link" shows it.
 const alias = "weft"
 
-// maxEntries bounds the device's table of addresses, as pods can make up as many as they like: the router's own bound.
+// maxEntries bounds the device's table of addresses, as pods can use any number of them. The router has the same bound.
 const maxEntries = 65536
 
 var _ Backend = (*Device)(nil)
 
 // Device is the VXLAN device of this node, with its forwarding entries and its filter. Its methods may be called from
-// any goroutine; they act in the network namespace in which Open was called.
+// any goroutine; they work in the network namespace in which Open was called.
 type Device struct {
 	// Constant after Open.
 	cfg    Config
 	index  int
 	socket *socket
 
-	// Guarded by filterMu: to change the filter takes milliseconds. filter is nil after Close.
+	// Guarded by filterMu, as a change of the filter takes milliseconds. filter is nil after Close.
 	filterMu sync.Mutex
 	ns       netns.NsHandle
 	filter   *filter
@@ -50,16 +50,17 @@ type Device struct {
 	closed  bool
 }
 
-// Open makes the device that cfg describes, replacing one that an earlier run has left behind, and the filter that lets
-// nobody send to it yet. The device is down: bridge.AddPort brings it up as an isolated port.
+// Open makes the device that cfg describes, and its filter, which accepts no sender yet. It replaces a device that an
+// earlier run left behind. The device is down: bridge.AddPort brings it up as an isolated port.
 //
-// It learns addresses, unlike most that a program manages: see docs/adr/0007-vxlan-learns.md. What is not said here is
-// as the kernel has it. The outer TTL is the host's. Outer UDP has a checksum, also over IPv4, where it could be left
-// out: with local checksum offload (Documentation/networking/checksum-offloads.rst) it costs no look at the payload, and
-// hardware that knows no VXLAN can check it. Datagrams may be fragmented, which the MTU makes unnecessary.
+// The device learns addresses, unlike most devices that a program manages: see docs/adr/0007-vxlan-learns.md. All other
+// options are the kernel's defaults: the outer TTL is the host's, and datagrams may be fragmented, which the MTU makes
+// unnecessary. Outer UDP has a checksum, also over IPv4, where it is optional: with local checksum offload
+// (Documentation/networking/checksum-offloads.rst) the kernel need not read the payload for it, and hardware without
+// VXLAN support can check it.
 //
-// The errors wrap ErrConfig, ErrForeign, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller could do something
-// about it; whatever the error, nothing is left behind.
+// The errors wrap ErrConfig, ErrNotOurs, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller can react. On an error
+// nothing is left behind.
 func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	if _, err := removeLink(d.nl, cfg.Name); err != nil {
 		return nil, err
 	}
-	if err := checkPort(cfg.Port); err != nil { // what was just removed may have held it
+	if err := checkPort(cfg.Port); err != nil { // the removed device may have used the port
 		return nil, err
 	}
 	return d, d.create()
@@ -115,7 +116,7 @@ func (d *Device) create() error {
 		}
 		return fmt.Errorf("vxlan: make %s: %w", d.cfg.Name, err)
 	}
-	if err := d.nl.LinkSetAlias(link, alias); err != nil { // without it, Close would not know it
+	if err := d.nl.LinkSetAlias(link, alias); err != nil { // Close recognizes the device by it
 		return errors.Join(fmt.Errorf("vxlan: mark %s: %w", d.cfg.Name, err), d.nl.LinkDel(link))
 	}
 	d.made = true
@@ -125,19 +126,19 @@ func (d *Device) create() error {
 	}
 	d.index = made.Attrs().Index
 	if err := d.disableIPv6(made); err != nil {
-		return fmt.Errorf("vxlan: %s: turn IPv6 off: %w", d.cfg.Name, err)
+		return fmt.Errorf("vxlan: %s: disable IPv6: %w", d.cfg.Name, err)
 	}
 	d.socket, err = openSocket(d.index, d.cfg.MTU)
 	return err
 }
 
-// disableIPv6 keeps the kernel from giving the device an address, whose neighbour discovery would go to every peer: the
-// bridge, not its port, is the host's foot in the overlay. Where /proc/sys is read-only, as in many containers, the
-// device at least gets no link-local address, without which the kernel solicits nothing.
+// disableIPv6 prevents the kernel from assigning an address to the device, as its neighbor discovery would go to every
+// peer: the address of the host in the overlay is on the bridge. If /proc/sys is read-only, as in many containers, the
+// device only gets no link-local address, without which the kernel sends no solicitation.
 func (d *Device) disableIPv6(link netlink.Link) error {
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+d.cfg.Name+"/disable_ipv6", []byte("1"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil // done, or the kernel has no IPv6
+		return nil // the kernel may have no IPv6
 	}
 	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 	return d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
@@ -146,22 +147,22 @@ func (d *Device) disableIPv6(link netlink.Link) error {
 // Name returns the device's name.
 func (d *Device) Name() string { return d.cfg.Name }
 
-// MAC returns the device's address, to which peers send their probes.
+// MAC returns the hardware address of the device, to which peers send their probes.
 func (d *Device) MAC() ether.Addr { return ProbeMAC(d.cfg.Self) }
 
-// Sample is a look at the device.
+// Sample is the state of the device at one moment.
 type Sample struct {
-	// Ready says that the device is up and a port of a bridge: without that, probes come and go but frames do not.
+	// Ready: the device is up and a port of a bridge. Otherwise probes pass, but frames do not.
 	Ready bool
-	// Frames counts what has come in by the device and gone out of it, probes too, and what could not go out.
+	// Frames counts the frames received, sent and dropped by the device, including probes.
 	Frames uint64
-	// The parts of Frames and their bytes, inner headers included.
+	// Parts of Frames, and their bytes with the inner headers.
 	RxFrames, RxBytes, TxFrames, TxBytes, TxDropped uint64
-	// BadProbes counts frames that came as probes and were none, or of another version.
+	// BadProbes counts frames to the address of probes that are none, or probes of another version.
 	BadProbes uint64
 }
 
-// Sample looks at the device. The error wraps ErrGone where somebody has deleted it.
+// Sample reads the state of the device. The error wraps ErrGone if another program deleted the device.
 func (d *Device) Sample() (Sample, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,7 +182,7 @@ func (d *Device) Sample() (Sample, error) {
 	return s, nil
 }
 
-// attrs returns what the kernel says of the device. mu is held.
+// attrs returns the kernel's attributes of the device. mu is held.
 func (d *Device) attrs() (*netlink.LinkAttrs, error) {
 	link, err := d.nl.LinkByIndex(d.index)
 	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
@@ -193,8 +194,8 @@ func (d *Device) attrs() (*netlink.LinkAttrs, error) {
 	return link.Attrs(), nil
 }
 
-// Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer where the peer is not among
-// those of SetPeers: the device would flood the probe.
+// Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer if the peer is not one of
+// SetPeers, as the device would then flood the probe.
 func (d *Device) Send(p Probe) error {
 	d.mu.Lock()
 	_, ok := d.peers[p.To]
@@ -208,7 +209,7 @@ func (d *Device) Send(p Probe) error {
 // Receive waits for a probe. One goroutine may call it. After Close the error is net.ErrClosed.
 func (d *Device) Receive() (Probe, error) { return d.socket.receive() }
 
-// Ensure puts back what somebody has taken out of the filter, and of the entries that are not learned.
+// Ensure restores the filter and the entries that are not learned, if another program removed them.
 func (d *Device) Ensure(ctx context.Context) error {
 	d.filterMu.Lock()
 	err := d.applyFilter(ctx)
@@ -232,8 +233,8 @@ func (d *Device) applyFilter(ctx context.Context) error {
 	return d.inside(func() error { return d.filter.apply(ctx, d.allowed) })
 }
 
-// FilterDrops returns how many datagrams to the device the filter has dropped: "strangers" from addresses that are no
-// peer's, "pods" from the overlay itself.
+// FilterDrops returns how many datagrams to the device the filter dropped: "unknown" from addresses of no peer, "pods"
+// from the overlay.
 func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
 	d.filterMu.Lock()
 	defer d.filterMu.Unlock()
@@ -247,10 +248,10 @@ func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err 
 	return drops, err
 }
 
-// Close takes the device and the filter away: the kernel must not go on to carry frames for a node that nobody keeps
-// informed. Receive then returns net.ErrClosed. Closing again does nothing.
+// Close removes the device and the filter, as the kernel must not carry frames by outdated entries. Receive then
+// returns net.ErrClosed. A second Close does nothing.
 func (d *Device) Close() error {
-	return errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the filter is needed to the end
+	return errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the device must never be without the filter
 }
 
 func (d *Device) closeDevice() error {

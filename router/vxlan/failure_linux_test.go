@@ -3,19 +3,17 @@ package vxlan_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
-	"weft/internal/peer"
 	"weft/router/vxlan"
 	"weft/tap/bridge"
 )
 
-// two returns two nodes that carry each other.
+// two returns two nodes that carry each other in the kernel.
 func two(t *testing.T) (a, b *node, stopB func()) {
 	t.Helper()
 	l := labtest.New(t, nettest.Config{})
@@ -28,7 +26,7 @@ func two(t *testing.T) (a, b *node, stopB func()) {
 	return a, b, stopB
 }
 
-// behind returns the lines that "bridge fdb" has of an address on the node.
+// behind returns the lines of "bridge fdb" for an address on the node.
 func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	t.Helper()
 	for line := range strings.Lines(labtest.Run(t, n.Space, "bridge", "fdb", "show")) {
@@ -39,7 +37,7 @@ func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	return lines
 }
 
-// forgotten waits until nothing on the node leads to m through the device.
+// forgotten waits until no entry on the node leads to m through the device.
 func (n *node) forgotten(t *testing.T, m ether.Addr) {
 	t.Helper()
 	labtest.Until(t, patience, func() error {
@@ -52,8 +50,8 @@ func (n *node) forgotten(t *testing.T, m ether.Addr) {
 	})
 }
 
-// TestBlocked: a path that is cut, in one direction only, is left by both, with all that was learned of it; and taken
-// again when it works.
+// TestBlocked: both nodes leave a path that is cut in one direction, and remove its entries; they use it again when it
+// works.
 func TestBlocked(t *testing.T) {
 	a, b, _ := two(t)
 	pods := map[*node]ether.Addr{a: mac(t, a.pod.Space, "eth0"), b: mac(t, b.pod.Space, "eth0")}
@@ -75,7 +73,7 @@ func TestBlocked(t *testing.T) {
 	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
 }
 
-// TestLeaves: a node that stops tells its peers, and leaves nothing behind.
+// TestLeaves: a node that stops informs its peers, and leaves nothing behind.
 func TestLeaves(t *testing.T) {
 	a, b, stopB := two(t)
 	stopB()
@@ -91,10 +89,10 @@ func TestLeaves(t *testing.T) {
 	}
 }
 
-// TestPeerRemoved: a peer that is no longer to be carried is not, and nothing of it gets in.
+// TestPeerRemoved: a removed peer is not carried any more, and its frames are dropped.
 func TestPeerRemoved(t *testing.T) {
 	a, b, _ := two(t)
-	a.sw.SetPeers(nil)
+	a.controller.SetPeers(nil)
 	a.carries(t, b, false)
 	b.carries(t, a, false)
 	a.forgotten(t, mac(t, b.pod.Space, "eth0"))
@@ -104,12 +102,12 @@ func TestPeerRemoved(t *testing.T) {
 		}
 		return nil
 	})
-	a.sw.SetPeers([]vxlan.Peer{b.peer()})
+	a.controller.SetPeers([]vxlan.Peer{b.peer()})
 	a.carries(t, b, true)
 	b.carries(t, a, true)
 }
 
-// TestOffTheBridge: a device that somebody takes off the bridge carries nobody, though probes still come and go.
+// TestOffTheBridge: a device that was removed from the bridge carries no peer, though probes still pass.
 func TestOffTheBridge(t *testing.T) {
 	a, b, _ := two(t)
 	ip(t, a.Space, "link set weftvx nomaster")
@@ -128,23 +126,15 @@ func TestOffTheBridge(t *testing.T) {
 	a.carries(t, b, true)
 }
 
-// TestDeleted: Run says that the device is gone, and that no peer is carried.
+// TestDeleted: Run returns that the device is gone, and no peer is carried any more.
 func TestDeleted(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	b.run(t, a.peer())
-	sw, err := vxlan.New(vxlan.ControllerConfig{Device: a.dev, Self: a.id, Logger: slog.New(slog.DiscardHandler), OnChange: func(id peer.ID, on bool) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.kernel[id] = on
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.sw = sw
-	sw.SetPeers([]vxlan.Peer{b.peer()})
+	controller := a.newController(t)
+	controller.SetPeers([]vxlan.Peer{b.peer()})
 	ended := make(chan error, 1)
-	go func() { ended <- sw.Run(t.Context()) }()
+	go func() { ended <- controller.Run(t.Context()) }()
 	a.carries(t, b, true)
 	ip(t, a.Space, "link del weftvx")
 	if err := <-ended; !errors.Is(err, vxlan.ErrGone) {
@@ -154,8 +144,8 @@ func TestDeleted(t *testing.T) {
 	b.carries(t, a, false)
 }
 
-// TestMoves: what the bridge has learned on the TAP moves to the device with the peer, and also when the other side
-// went on to use userspace for a while; what it has seen at a pod since stays there.
+// TestMoves: addresses that the bridge learned at the TAP move to the device with their peer, also if the other side
+// still used userspace for a while. An address that the bridge has seen at a pod since stays there.
 func TestMoves(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
@@ -200,7 +190,7 @@ func TestMoves(t *testing.T) {
 	expect(late, "dev weft0 master weave")
 	say(late)
 	expect(late, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
-	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // and entries that were put there move as others
+	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // added entries move like learned ones
 		t.Fatal(err)
 	}
 	expect(far, "dev weft0 master weave", "dev weftvx dst 192.168.77.2")

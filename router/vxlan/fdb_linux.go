@@ -15,11 +15,11 @@ import (
 	"weft/internal/peer"
 )
 
-// SetPeers replaces all that the device knows of other nodes by peers: they, and nobody else, may send to it, and can be
-// sent probes. None of them is carried yet; those that were there before go on as they were. What is known of peers
-// that are no longer there, or have another address now, is forgotten. It returns those that the device can reach: not
-// this node itself, none of the other family, and of two that have one address, or whose devices have one MAC address,
-// only the first in order of their IDs.
+// SetPeers replaces the peers of the device: only they may send to it, and probes can be sent to them. New peers are
+// not carried yet; those that were there before are not changed. Entries for removed peers, and for peers with another
+// address, are removed. It returns the peers that the device can reach: not this node itself, none of the other family,
+// and of two peers with the same address, or with the same hardware address of their devices, only the first in order
+// of their IDs.
 func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, err error) {
 	reachable = d.admissible(peers)
 	known := map[peer.ID]netip.Addr{}
@@ -28,7 +28,7 @@ func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, 
 		known[p.ID] = p.Addr
 		allowed = append(allowed, p.Addr)
 	}
-	// The filter comes first: what a peer sends after its entries were taken out would have them learned again.
+	// The filter is set first: otherwise a frame of a removed peer could make the device learn its entries again.
 	d.filterMu.Lock()
 	d.allowed = allowed
 	err = d.applyFilter(ctx)
@@ -47,8 +47,8 @@ func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, 
 	return reachable, d.putEntries()
 }
 
-// putEntries puts the entries there that are not learned: for probes to all peers, and for floods to those that the
-// kernel carries. What is there already stays. mu is held.
+// putEntries adds the entries that are not learned, if they are missing: for probes to all peers, and for floods to the
+// peers that the kernel carries. mu is held.
 func (d *Device) putEntries() error {
 	var errs []error
 	for id, addr := range d.peers {
@@ -63,7 +63,7 @@ func (d *Device) putEntries() error {
 	return nil
 }
 
-// admissible returns those of peers that the device can reach and tell apart, sorted by ID.
+// admissible returns those of peers that the device can reach and distinguish, sorted by ID.
 func (d *Device) admissible(peers []Peer) (reachable []Peer) {
 	addrs := map[netip.Addr]bool{d.cfg.Local: true}
 	macs := map[ether.Addr]bool{ProbeMAC(d.cfg.Self): true}
@@ -79,7 +79,7 @@ func (d *Device) admissible(peers []Peer) (reachable []Peer) {
 	return reachable
 }
 
-// forgetOthers takes out what is known of peers that are not in known.
+// forgetOthers removes the entries of all peers that are not in known.
 func (d *Device) forgetOthers(known map[peer.ID]netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,11 +99,11 @@ func (d *Device) forgetOthers(known map[peer.ID]netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// Carry has the kernel carry frames to the peer id: those for everybody, and those for macs, which are known to be
-// behind it, as far as the bridge has not seen them anywhere else since. Others are learned. It may be called again
-// with further addresses. Without on it takes back all of that, and what the device has learned of the peer, and has
-// the bridge forget what it has learned from the device, so that it floods again. The error wraps ErrUnknownPeer where
-// the peer is not among those of SetPeers.
+// Carry makes the kernel carry frames to the peer id: broadcasts, and frames for macs, which are behind it, unless the
+// bridge has seen them elsewhere since. Further addresses are learned. It may be called again with more addresses.
+// Without on it undoes all of that: it removes the addresses that the device learned behind the peer, and those that
+// the bridge learned from the device, so that the bridge floods again. The error wraps ErrUnknownPeer if the peer is
+// not one of SetPeers.
 func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,7 +115,7 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	case !ok && on:
 		return fmt.Errorf("vxlan: %s: %w", id, ErrUnknownPeer)
 	case !ok:
-		return nil // SetPeers has seen to it
+		return nil // SetPeers removed the entries
 	case !on:
 		delete(d.carried, id)
 		return d.purge(addr)
@@ -135,8 +135,8 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	return d.forgetTap(tap)
 }
 
-// forgetTap has the bridge forget what it has learned from the TAP, so that it floods again: some of it may be behind
-// the peer without the router's knowledge, as that forgets a peer that is gone for a while.
+// forgetTap removes the addresses that the bridge learned from the TAP, so that it floods again. Some of them may be
+// behind the peer although the router does not know it, as the router forgets a peer that is away for some time.
 func (d *Device) forgetTap(tap int) error {
 	tables, err := d.dump()
 	if err != nil {
@@ -153,13 +153,13 @@ func (d *Device) forgetTap(tap int) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("vxlan: forgetting what is behind %s: %w", d.cfg.Tap, err)
+		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", d.cfg.Tap, err)
 	}
 	return nil
 }
 
-// move puts macs behind addr. What the bridge has seen last, and where, goes before what the router has seen: an
-// address that came by another port than the TAP since is not where the router thinks.
+// move adds entries for macs behind addr. The bridge's knowledge is newer than the router's: an address that the bridge
+// has seen at another port than the TAP since is not behind the peer any more.
 func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 	if len(macs) == 0 {
 		return nil
@@ -184,12 +184,12 @@ func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("vxlan: moving the addresses behind %s: %w", addr, err)
+		return fmt.Errorf("vxlan: move the addresses behind %s: %w", addr, err)
 	}
 	return nil
 }
 
-// isProbeMAC reports whether a peer's device has the address: its entry is not for a pod to change.
+// isProbeMAC reports whether mac is the address of a peer's device, and pods must not change its entry.
 func (d *Device) isProbeMAC(mac ether.Addr) bool {
 	for id := range d.peers {
 		if ProbeMAC(id) == mac {
@@ -199,8 +199,8 @@ func (d *Device) isProbeMAC(mac ether.Addr) bool {
 	return mac == ProbeMAC(d.cfg.Self)
 }
 
-// purge takes out all entries of the device that lead to addr but for the probes', and all of the bridge that lead to
-// the device but do not belong to another peer.
+// purge removes all entries of the device for addr except that for probes, and all entries of the bridge for the device
+// except those of another peer.
 func (d *Device) purge(addr netip.Addr) error {
 	tables, err := d.dump()
 	if err != nil {
@@ -223,7 +223,7 @@ func (d *Device) purge(addr netip.Addr) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("vxlan: forgetting what is behind %s: %w", addr, err)
+		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", addr, err)
 	}
 	return nil
 }

@@ -11,17 +11,17 @@ import (
 
 // Names in the filter's table.
 const (
-	setPeers  = "peers"
-	strangers = "strangers" // counts datagrams from addresses that are no peer's
-	frompods  = "pods"      // counts datagrams from the overlay
+	setPeers    = "peers"
+	fromUnknown = "unknown" // counts datagrams from addresses of no peer
+	fromPods    = "pods"    // counts datagrams from the overlay
 )
 
-// filter says who may send to the device: VXLAN itself asks nobody, so that without it any host that reaches the port
-// could put frames into the overlay. It is a table of its own in nftables (here for IPv4):
+// filter restricts the senders that the device accepts. VXLAN has no authentication: without a filter, any host that
+// reaches the port could send frames into the overlay. It is an nftables table of its own (here for IPv4):
 //
 //	table inet weft-weftvx {
 //	    set peers { type ipv4_addr; elements = { 192.0.2.7, … } }
-//	    counter strangers {}
+//	    counter unknown {}
 //	    counter pods {}
 //	    chain input {
 //	        type filter hook input priority filter
@@ -30,7 +30,7 @@ const (
 //	    chain vxlan {
 //	        iifname "weave" counter name pods drop
 //	        ip saddr @peers accept
-//	        counter name strangers drop
+//	        counter name unknown drop
 //	    }
 //	    chain forward {
 //	        type filter hook forward priority filter
@@ -38,8 +38,8 @@ const (
 //	    }
 //	}
 //
-// Pods are kept from it twice: what they send to this host could have a peer's address as its source, and what this
-// host masquerades for them on its way to a peer has a peer's address indeed.
+// Two rules keep pods out: their datagrams to this host could have the source address of a peer, and their datagrams to
+// a peer, masqueraded by this host, have the address of a peer.
 type filter struct {
 	nft    knftables.Interface
 	bridge string
@@ -50,8 +50,8 @@ type filter struct {
 // tableName returns the name of the table of the device called name.
 func tableName(name string) string { return "weft-" + name }
 
-// openFilter returns the filter of cfg's device, in the network namespace of the calling thread, and changes nothing
-// yet. The error wraps ErrNoFilter.
+// openFilter returns the filter of cfg's device in the network namespace of the calling thread. It changes nothing yet.
+// The error wraps ErrNoFilter.
 func openFilter(cfg Config) (*filter, error) {
 	nft, err := knftables.New(knftables.InetFamily, tableName(cfg.Name))
 	if err != nil {
@@ -60,11 +60,11 @@ func openFilter(cfg Config) (*filter, error) {
 	return &filter{nft: nft, bridge: cfg.Bridge, port: cfg.Port, is4: cfg.Local.Is4()}, nil
 }
 
-// apply makes peers the only ones who may send, in one transaction that puts back whatever somebody has taken out. The
-// counters go on.
+// apply makes peers the only accepted senders, in one transaction that also restores rules that other programs removed.
+// The counters keep their values.
 func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	tx := f.nft.NewTransaction()
-	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: who may send to the VXLAN device")})
+	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: peers that may send to the VXLAN device")})
 	setType, word := "ipv6_addr", "ip6"
 	if f.is4 {
 		setType, word = "ipv4_addr", "ip"
@@ -74,24 +74,24 @@ func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	for _, addr := range peers {
 		tx.Add(&knftables.Element{Set: setPeers, Key: []string{addr.String()}})
 	}
-	for _, name := range []string{strangers, frompods} {
+	for _, name := range []string{fromUnknown, fromPods} {
 		tx.Add(&knftables.Counter{Name: name})
 	}
 	dport, pods := "udp dport "+strconv.Itoa(int(f.port)), `iifname "`+f.bridge+`"`
 	f.chain(tx, "vxlan", nil,
-		knftables.Concat(pods, "counter name", frompods, "drop"),
+		knftables.Concat(pods, "counter name", fromPods, "drop"),
 		knftables.Concat(word, "saddr @"+setPeers, "accept"),
-		knftables.Concat("counter name", strangers, "drop"))
+		knftables.Concat("counter name", fromUnknown, "drop"))
 	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), knftables.Concat(dport, "jump vxlan"))
 	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook),
-		knftables.Concat(pods, dport, word, "daddr @"+setPeers, "counter name", frompods, "drop"))
+		knftables.Concat(pods, dport, word, "daddr @"+setPeers, "counter name", fromPods, "drop"))
 	if err := f.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("vxlan: %w: setting the filter: %w", ErrNoFilter, err)
+		return fmt.Errorf("vxlan: %w: set the filter: %w", ErrNoFilter, err)
 	}
 	return nil
 }
 
-// chain adds to tx that the chain called name has these rules and no others. Without a hook it is one to jump to.
+// chain makes these rules the only ones of the chain name, in tx. Without a hook it is a chain to jump to.
 func (f *filter) chain(tx *knftables.Transaction, name string, hook *knftables.BaseChainHook, rules ...string) {
 	c := &knftables.Chain{Name: name}
 	if hook != nil {
@@ -108,7 +108,7 @@ func (f *filter) chain(tx *knftables.Transaction, name string, hook *knftables.B
 func (f *filter) drops(ctx context.Context) (map[string]uint64, error) {
 	counters, err := f.nft.ListCounters(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("vxlan: reading the filter's counters: %w", err)
+		return nil, fmt.Errorf("vxlan: read the filter's counters: %w", err)
 	}
 	drops := map[string]uint64{}
 	for _, c := range counters {
@@ -119,13 +119,13 @@ func (f *filter) drops(ctx context.Context) (map[string]uint64, error) {
 	return drops, nil
 }
 
-// remove removes the table. That there is none is success.
+// remove removes the table, if there is one.
 func (f *filter) remove(ctx context.Context) error {
 	tx := f.nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // or the deletion could fail
+	tx.Add(&knftables.Table{}) // without it the deletion fails if there is no table
 	tx.Delete(&knftables.Table{})
 	if err := f.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("vxlan: removing the filter: %w", err)
+		return fmt.Errorf("vxlan: remove the filter: %w", err)
 	}
 	return nil
 }

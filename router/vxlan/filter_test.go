@@ -8,18 +8,18 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-const goldenFilter = `add table inet weft-weftvx { comment "weft: who may send to the VXLAN device" ; }
+const goldenFilter = `add table inet weft-weftvx { comment "weft: peers that may send to the VXLAN device" ; }
 add chain inet weft-weftvx forward { type filter hook forward priority 0 ; }
 add chain inet weft-weftvx input { type filter hook input priority 0 ; }
 add chain inet weft-weftvx vxlan
 add set inet weft-weftvx peers { type ipv6_addr ; }
 add counter inet weft-weftvx pods
-add counter inet weft-weftvx strangers
+add counter inet weft-weftvx unknown
 add rule inet weft-weftvx forward iifname "weave" udp dport 6785 ip6 daddr @peers counter name pods drop
 add rule inet weft-weftvx input udp dport 6785 jump vxlan
 add rule inet weft-weftvx vxlan iifname "weave" counter name pods drop
 add rule inet weft-weftvx vxlan ip6 saddr @peers accept
-add rule inet weft-weftvx vxlan counter name strangers drop
+add rule inet weft-weftvx vxlan counter name unknown drop
 add element inet weft-weftvx peers { fd77::2 }
 `
 

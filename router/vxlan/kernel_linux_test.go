@@ -27,24 +27,24 @@ const (
 	patience = 20 * time.Second
 )
 
-// node is a host of the lab with the overlay's bridge, a pod on it, a pair that stands for the TAP, and the device.
+// node is a host of the lab with the overlay's bridge, a pod on it, a veth pair in the role of the TAP, and the device.
 type node struct {
 	*nettest.Host
-	id   peer.ID
-	addr netip.Addr
-	pod  *nettest.Pod
-	ip   string
-	dev  *vxlan.Device
-	sw   *vxlan.Controller
+	id         peer.ID
+	addr       netip.Addr
+	pod        *nettest.Pod
+	ip         string
+	dev        *vxlan.Device
+	controller *vxlan.Controller
 
 	mu      sync.Mutex
 	kernel  map[peer.ID]bool
-	learned map[peer.ID][]ether.Addr // what the router would say
+	learned map[peer.ID][]ether.Addr // for ReleaseMACs
 }
 
 func (n *node) peer() vxlan.Peer { return vxlan.Peer{ID: n.id, Addr: n.addr} }
 
-// newNode adds a host whose device is a port of its bridge.
+// newNode adds a host with a device that is a port of its bridge.
 func newNode(t *testing.T, l *nettest.Lab, number byte, v6 bool) *node {
 	t.Helper()
 	h := labtest.AddHost(t, l, fmt.Sprintf("n%d", number))
@@ -95,32 +95,14 @@ func (n *node) config() vxlan.Config {
 	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: n.addr, Self: n.id}
 }
 
-// run runs a Switch on the node's device until the test ends, or until the returned function is called.
+// run runs a Controller on the node's device until the test ends, or until the returned function is called.
 func (n *node) run(t *testing.T, peers ...vxlan.Peer) (stop func()) {
 	t.Helper()
-	sw, err := vxlan.New(vxlan.ControllerConfig{
-		Device: n.dev, Self: n.id, Logger: slog.New(slog.DiscardHandler),
-		OnChange: func(id peer.ID, kernel bool) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.kernel[id] = kernel
-		},
-		Take: func(id peer.ID) []ether.Addr {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			macs := n.learned[id]
-			delete(n.learned, id)
-			return macs
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.sw = sw
-	sw.SetPeers(peers)
+	controller := n.newController(t)
+	controller.SetPeers(peers)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- sw.Run(ctx) }()
+	go func() { ended <- controller.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -131,6 +113,31 @@ func (n *node) run(t *testing.T, peers ...vxlan.Peer) (stop func()) {
 	return stop
 }
 
+// newController makes a Controller on the node's device.
+func (n *node) newController(t *testing.T) *vxlan.Controller {
+	t.Helper()
+	controller, err := vxlan.New(vxlan.ControllerConfig{Device: n.dev, Self: n.id, Router: n, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.controller = controller
+	return controller
+}
+
+func (n *node) SetKernel(id peer.ID, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.kernel[id] = on
+}
+
+func (n *node) ReleaseMACs(id peer.ID) []ether.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	macs := n.learned[id]
+	delete(n.learned, id)
+	return macs
+}
+
 // carries waits until the kernel carries the other node's frames, or no longer.
 func (n *node) carries(t *testing.T, other *node, want bool) {
 	t.Helper()
@@ -138,7 +145,7 @@ func (n *node) carries(t *testing.T, other *node, want bool) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if got := n.kernel[other.id]; got != want {
-			return fmt.Errorf("%s: kernel %v for %s, want %v; %v", n.Label(), got, other.Label(), want, n.sw.States())
+			return fmt.Errorf("%s: kernel %v for %s, want %v; %v", n.Label(), got, other.Label(), want, n.controller.Peers())
 		}
 		return nil
 	})
@@ -158,7 +165,7 @@ func socket(t *testing.T, s *nettest.Space, ifname string) (sock *taptest.Socket
 	return sock
 }
 
-// frame returns an Ethernet frame of an experimental type that is not the probes'.
+// frame returns an Ethernet frame with an experimental type other than that of probes.
 func frame(dst, src ether.Addr, content string) []byte {
 	return append(append(append(dst[:], src[:]...), 0x88, 0xb6), content+strings.Repeat(".", 60)...)
 }
@@ -179,7 +186,7 @@ func mac(t *testing.T, s *nettest.Space, ifname string) ether.Addr {
 	return ether.Addr{}
 }
 
-// collect returns the contents of the frames that arrive up to and with the one whose content is last.
+// collect returns the contents of the frames that arrive, up to and including the one with the content last.
 func collect(t *testing.T, s *taptest.Socket, last string) (contents []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -227,7 +234,7 @@ func TestCarries(t *testing.T) {
 					}
 				}
 			}
-			// To everybody, to somebody whom nobody has seen yet, and an end mark: each once to every other node.
+			// A broadcast, a frame to an unknown address, and an end mark: each arrives once at every other node.
 			for _, f := range [][]byte{
 				frame(ether.Broadcast, macs[0], "all"), frame(ether.Addr{2, 7}, macs[0], "unknown"), frame(ether.Broadcast, macs[0], "end"),
 			} {
@@ -252,7 +259,7 @@ func TestCarries(t *testing.T) {
 			if !found {
 				t.Errorf("the second pod is not in %+v", entries)
 			}
-			// Now that it is known, nobody else gets what is for it.
+			// As soon as the address is known, no other node gets its frames.
 			for _, f := range [][]byte{frame(macs[1], macs[0], "one"), frame(ether.Broadcast, macs[0], "end")} {
 				if err := pods[0].Send(f); err != nil {
 					t.Fatal(err)
@@ -267,9 +274,9 @@ func TestCarries(t *testing.T) {
 	}
 }
 
-// TestStrangers: frames from an address that is no peer's do not get in, nor do those of pods; and a flushed filter
-// comes back.
-func TestStrangers(t *testing.T) {
+// TestUnknownSenders: frames from an address of no peer, and those of pods, are dropped; and a flushed filter is
+// restored.
+func TestUnknownSenders(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	pod := socket(t, b.pod.Space, "eth0")
@@ -301,7 +308,7 @@ func TestStrangers(t *testing.T) {
 		})
 	}
 	send(a.Space, "before")
-	drops("strangers", 1)
+	drops("unknown", 1)
 	if _, err := b.dev.SetPeers(t.Context(), []vxlan.Peer{a.peer()}); err != nil {
 		t.Fatal(err)
 	}
@@ -313,13 +320,13 @@ func TestStrangers(t *testing.T) {
 	if err := b.dev.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	send(l.Switch(), "stranger")
-	drops("strangers", 1)
+	send(l.Switch(), "no peer")
+	drops("unknown", 1)
 	send(a.Space, "end")
 	if got := fmt.Sprint(collect(t, pod, "end")); got != "[known end]" {
 		t.Errorf("the pod got %s", got)
 	}
-	// Through the other node's masquerade a pod would come from a peer's address.
+	// Masqueraded by the other node, a pod's datagrams would have the address of a peer.
 	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
 		t.Fatal(err)
 	}
@@ -335,8 +342,8 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
-// TestForgottenBehindTheTAP: an address that the bridge knows behind the TAP, and the router no longer, is flooded again
-// once the kernel carries a peer: it may be that peer's.
+// TestForgottenBehindTheTAP: frames to an address that the bridge has learned at the TAP, but the router has forgotten,
+// are flooded again as soon as the kernel carries a peer, as the address may be behind that peer.
 func TestForgottenBehindTheTAP(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
@@ -358,8 +365,8 @@ func TestForgottenBehindTheTAP(t *testing.T) {
 	}
 }
 
-// TestPeerIsLeftForGood: a peer that is no longer wanted and does not know it yet goes on sending by the kernel. What it
-// sends teaches this node nothing any more, so that nothing leaves for it that way.
+// TestPeerIsLeftForGood: a removed peer that does not know it yet still sends through the kernel. This node learns no
+// addresses from its frames, and so sends nothing to it through the kernel.
 func TestPeerIsLeftForGood(t *testing.T) {
 	a, b, _ := two(t)
 	from, to := mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")
@@ -383,10 +390,10 @@ func TestPeerIsLeftForGood(t *testing.T) {
 		}
 		return nil
 	})
-	a.sw.SetPeers(nil)
+	a.controller.SetPeers(nil)
 	labtest.Until(t, patience, func() error {
 		counts, err := a.dev.FilterDrops(t.Context())
-		if err == nil && counts["strangers"] < 3 {
+		if err == nil && counts["unknown"] < 3 {
 			err = errors.New("nothing is kept out yet")
 		}
 		return err
@@ -398,7 +405,8 @@ func TestPeerIsLeftForGood(t *testing.T) {
 	<-done
 }
 
-// TestRemoveFrom: a device of another run, with another port, goes with its filter; what is not weft's stays.
+// TestRemoveFrom: a device of another run with another port is removed with its filter; devices that weft did not make
+// stay.
 func TestRemoveFrom(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	n := newNode(t, l, 1, false)

@@ -5,97 +5,101 @@ import (
 	"time"
 )
 
-// take gives a probe to the path of the peer that says it has sent it.
-func (s *Controller) take(p Probe, now time.Time) {
-	m := s.members[p.From]
-	if m == nil || p.To != s.cfg.Self {
+// receiveProbe passes a probe to the path of its claimed sender, and sends the reply.
+func (c *Controller) receiveProbe(p Probe, now time.Time) {
+	m := c.members[p.From]
+	if m == nil || p.To != c.cfg.Self {
 		return
 	}
 	reply, ok := m.path.Receive(p, now)
-	s.settle(m, now) // before the peer hears of it
+	c.applyState(m, now) // before the peer gets the reply
 	if ok {
-		reply.Willing = m.path.State() != Userspace // as it has come out
-		s.send(m, reply)
+		reply.Willing = m.path.State() != Userspace // the device may have failed
+		c.send(m, reply)
 	}
 }
 
-// advance gives the paths their time.
-func (s *Controller) advance(now time.Time) {
-	for _, m := range s.members {
+// advancePaths does the work of all paths that is due at now.
+func (c *Controller) advancePaths(now time.Time) {
+	for _, m := range c.members {
 		p, ok := m.path.Next(now)
-		s.settle(m, now)
+		c.applyState(m, now)
 		if ok {
-			s.send(m, p)
+			c.send(m, p)
 		}
 	}
 }
 
-// settle has the kernel carry m, or not, as its path says.
-func (s *Controller) settle(m *member, now time.Time) {
+// applyState moves m to the kernel or back if the state of its path requires it, and publishes the state.
+func (c *Controller) applyState(m *member, now time.Time) {
 	if m.path.State() == Kernel && !m.kernel {
-		s.enter(m, now)
+		c.moveToKernel(m, now)
 	}
 	if m.path.State() != Kernel && m.kernel {
-		s.exit(m, now)
+		c.moveToUserspace(m, now)
 	}
-	s.publish(m)
+	c.publish(m, now)
 }
 
-// enter has the kernel begin to carry m, if the device is fit for it.
-func (s *Controller) enter(m *member, now time.Time) {
-	if !s.ready {
+// moveToKernel makes the kernel carry m, if the device is ready. Otherwise the path fails.
+func (c *Controller) moveToKernel(m *member, now time.Time) {
+	if !c.ready {
 		m.path.Fail(now)
 		return
 	}
-	if err := s.cfg.Device.Carry(m.ID, true, s.cfg.Take(m.ID)); err != nil {
+	if err := c.cfg.Device.Carry(m.ID, true, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
 		m.path.Fail(now)
-		s.log.Warn("the kernel does not carry a peer: it stays in userspace", "peer", m.ID, "err", err)
-		s.purge(m)
+		c.log.Warn("cannot move a peer to the kernel path: it stays in userspace", "peer", m.ID, "err", err)
+		c.purge(m)
 		return
 	}
 	m.kernel = true
-	s.cfg.OnChange(m.ID, true)
-	s.log.Info("peer carried by the kernel", "peer", m.ID, "addr", m.Addr)
+	c.publish(m, now)
+	c.cfg.Router.SetKernel(m.ID, true)
+	c.log.Info("peer carried by the kernel", "peer", m.ID, "addr", m.Addr)
 }
 
-// exit has the kernel cease to carry m, which then has been in userspace again for a moment already.
-func (s *Controller) exit(m *member, now time.Time) {
+// moveToUserspace makes the router carry m again, and then ends carrying it in the kernel.
+func (c *Controller) moveToUserspace(m *member, now time.Time) {
 	m.kernel, m.left = false, now
-	s.cfg.OnChange(m.ID, false)
-	s.purge(m)
-	s.log.Info("peer carried in userspace again", "peer", m.ID, "addr", m.Addr)
+	c.publish(m, now)
+	c.cfg.Router.SetKernel(m.ID, false)
+	c.purge(m)
+	c.log.Info("peer carried in userspace again", "peer", m.ID, "addr", m.Addr)
 }
 
-func (s *Controller) purge(m *member) {
-	// With the device all of it has gone, and Run ends.
-	if err := s.cfg.Device.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
-		s.log.Warn("taking a peer off the kernel path", "peer", m.ID, "err", err)
+// purge removes m from the kernel's tables.
+func (c *Controller) purge(m *member) {
+	// If the device is gone, its tables are too, and Run ends.
+	if err := c.cfg.Device.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
+		c.log.Warn("cannot remove a peer from the kernel path", "peer", m.ID, "err", err)
 	}
 }
 
-// send sends p to m. What cannot be sent is a lost probe, and has the same consequence.
-func (s *Controller) send(m *member, p Probe) {
-	p.From, p.To = s.cfg.Self, m.ID
-	if s.cfg.Device.Send(p) == nil {
-		s.sent.Add(1)
+// send sends p to m. A probe that cannot be sent is a lost probe, with the same consequences.
+func (c *Controller) send(m *member, p Probe) {
+	p.From, p.To = c.cfg.Self, m.ID
+	if c.cfg.Device.Send(p) == nil {
+		c.sent.Add(1)
 	}
 }
 
-// look looks at the device: whether frames pass, and whether they could.
-func (s *Controller) look(now time.Time) (busy bool, err error) {
-	sample, err := s.cfg.Device.Sample()
+// sampleDevice reads the state of the device. It reports whether frames pass. All peers are moved to userspace if the
+// device is not ready.
+func (c *Controller) sampleDevice(now time.Time) (busy bool, err error) {
+	sample, err := c.cfg.Device.Sample()
 	if err != nil {
 		return false, err
 	}
-	busy = s.traffic.moved(sample.Frames, s.sent.Load()+s.received.Load())
-	if s.ready && !sample.Ready {
-		s.log.Warn("the VXLAN device is down or no port of a bridge: all peers are carried in userspace")
+	busy = c.traffic.moved(sample.Frames, c.sent.Load()+c.received.Load())
+	if c.ready && !sample.Ready {
+		c.log.Warn("the VXLAN device is down or no port of a bridge: all peers are carried in userspace")
 	}
-	s.ready = sample.Ready
-	for _, m := range s.members {
-		if m.kernel && !s.ready {
+	c.ready = sample.Ready
+	for _, m := range c.members {
+		if m.kernel && !c.ready {
 			m.path.Fail(now)
-			s.settle(m, now)
+			c.applyState(m, now)
 		}
 		if busy {
 			m.path.Traffic(now)
@@ -104,70 +108,82 @@ func (s *Controller) look(now time.Time) (busy bool, err error) {
 	return busy, nil
 }
 
-// sweep moves addresses that went through userspace after their peer was moved to the kernel, as the peer moved later;
-// and takes out again what the kernel has learned from a peer that moved back later than this node.
-func (s *Controller) sweep(now time.Time) {
-	for _, m := range s.members {
+// sweep moves hardware addresses to the kernel that the router learned after their peer was moved, as the peer moved
+// later. It also removes addresses that the kernel learned from a peer that moved back later than this node.
+func (c *Controller) sweep(now time.Time) {
+	for _, m := range c.members {
 		if !m.kernel {
-			if now.Sub(m.left) < settling {
-				s.purge(m)
+			if now.Sub(m.left) < purgeTime {
+				c.purge(m)
 			}
 			continue
 		}
-		if macs := s.cfg.Take(m.ID); len(macs) > 0 {
-			if err := s.cfg.Device.Carry(m.ID, true, macs); err != nil {
-				s.log.Warn("moving addresses to the kernel path", "peer", m.ID, "err", err)
+		if macs := c.cfg.Router.ReleaseMACs(m.ID); len(macs) > 0 {
+			if err := c.cfg.Device.Carry(m.ID, true, macs); err != nil {
+				c.log.Warn("cannot move hardware addresses to the kernel path", "peer", m.ID, "err", err)
 			}
 		}
 	}
 }
 
-// leave bids farewell to members that are not in peers, or not under that address.
-func (s *Controller) leave(peers []Peer) {
-	s.latest = map[Peer]bool{}
+// dropOthers drops the members that are not in peers with the same address.
+func (c *Controller) dropOthers(peers []Peer) {
+	c.latest = map[Peer]bool{}
 	for _, p := range peers {
-		s.latest[Peer{p.ID, p.Addr.Unmap()}] = true
+		c.latest[Peer{p.ID, p.Addr.Unmap()}] = true
 	}
-	for _, m := range s.members {
-		if !s.latest[m.Peer] {
-			s.drop(m)
+	for _, m := range c.members {
+		if !c.latest[m.Peer] {
+			c.drop(m)
 		}
 	}
 }
 
-// join makes those of peers members that are still wanted, and nobody else: they are what the device reaches now.
-func (s *Controller) join(peers []Peer, now time.Time) {
+// setReachable makes those of peers members that the last SetPeers has, and drops all other members: the device reaches
+// peers alone.
+func (c *Controller) setReachable(peers []Peer, now time.Time) {
 	reached := map[Peer]bool{}
 	for _, p := range peers {
 		reached[p] = true
-		if s.members[p.ID] == nil && s.latest[p] {
+		if c.members[p.ID] == nil && c.latest[p] {
 			m := &member{Peer: p, path: NewPath(random, now)}
-			s.members[p.ID] = m
-			s.publish(m)
+			c.members[p.ID] = m
+			c.publish(m, now)
 		}
 	}
-	for _, m := range s.members {
+	for _, m := range c.members {
 		if !reached[m.Peer] {
-			s.drop(m)
+			c.drop(m)
 		}
 	}
 }
 
-// drop bids m farewell, so that it need not find out, and forgets it.
-func (s *Controller) drop(m *member) {
+// drop moves m to userspace, sends it a goodbye so that it does so at once, and removes it from the members.
+func (c *Controller) drop(m *member) {
 	if m.kernel {
-		s.exit(m, time.Now())
+		c.moveToUserspace(m, time.Now())
 	}
-	s.send(m, Goodbye())
-	delete(s.members, m.ID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.states, m.ID)
+	c.send(m, Goodbye())
+	delete(c.members, m.ID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.statuses[m.ID]
+	if s.member, s.state = false, Userspace; !s.requested {
+		delete(c.statuses, m.ID)
+	}
 }
 
-// publish makes the state of m's path known to States.
-func (s *Controller) publish(m *member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.states[m.ID] = m.path.State()
+// publish sets the status of m for Carries and Peers.
+func (c *Controller) publish(m *member, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.statuses[m.ID]
+	if s == nil { // not in a SetPeers that Run has not handled yet
+		s = &status{since: now}
+		c.statuses[m.ID] = s
+	}
+	if s.kernel != m.kernel {
+		s.since = now
+	}
+	s.member, s.state, s.kernel = true, m.path.State(), m.kernel
 }

@@ -18,7 +18,9 @@ import (
 )
 
 func config() vxlan.Config {
-	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: netip.MustParseAddr("192.0.2.1"), Self: peer.ID{1}}
+	return vxlan.Config{
+		Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: netip.MustParseAddr("192.0.2.1"), Self: peer.ID{1},
+	}
 }
 
 func links(t *testing.T) (names []string) {
@@ -35,7 +37,7 @@ func links(t *testing.T) (names []string) {
 
 func TestOpen(t *testing.T) {
 	taptest.InNamespace(t)
-	for range 2 { // the second time it replaces what a crash has left
+	for range 2 { // the second Open replaces the device of a crashed run
 		d, err := vxlan.Open(t.Context(), config())
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +64,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Sample of a device that is no port: %+v, %v", s, err)
 		}
 		if err := d.Send(vxlan.Probe{To: peer.ID{7}}); !errors.Is(err, vxlan.ErrUnknownPeer) {
-			t.Errorf("Send to a stranger: %v", err)
+			t.Errorf("Send to an unknown peer: %v", err)
 		}
 	}
 	for _, want := range []bool{true, false} {
@@ -177,7 +179,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestAdmissible: peers that the device cannot tell apart, or cannot reach, are not reached.
+// TestAdmissible: peers that the device cannot distinguish or cannot reach are left out.
 func TestAdmissible(t *testing.T) {
 	taptest.InNamespace(t)
 	d, err := vxlan.Open(t.Context(), config())
@@ -199,7 +201,7 @@ func TestAdmissible(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	// What somebody takes out comes back.
+	// Entries that another program removes are restored.
 	link, err := netlink.LinkByName("weftvx")
 	if err != nil {
 		t.Fatal(err)

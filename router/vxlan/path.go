@@ -5,35 +5,36 @@ import (
 	"time"
 )
 
-// Times and counts of a Path. Each duration is varied by a tenth either way, so that nodes that start together do not
-// go on in step. Under traffic a path that breaks is left after the rest of a gap and three gaps more: 880 ms at most.
+// Times and counts of a Path. Each duration is varied by up to a tenth in both directions, so that nodes that start
+// together do not stay in step. Under traffic, a path that breaks is left after the rest of a gap and three gaps more:
+// 880 ms at most.
 const (
 	gap      = 200 * time.Millisecond // between probes, under traffic and until a path is proven
-	idle     = 5 * time.Second        // between probes of a path on which nothing passes
+	idle     = 5 * time.Second        // between probes of a path without traffic
 	busyFor  = time.Second            // how long after a frame a path counts as under traffic
-	needed   = 3                      // answers in a row that prove a path
-	lostMost = 3                      // probes in a row without an answer that end a path
-	tryMost  = 5                      // and that end an attempt to prove one
-	pauseMin = time.Second            // before the next attempt, doubled each time
-	pauseMax = time.Minute            // but no longer
-	steady   = time.Minute            // a path that held for so long is not punished for its past
-	replyGap = 20 * time.Millisecond  // between answers at least, whatever a peer sends
+	needed   = 3                      // replies in a row that prove a path
+	lostMost = 3                      // probes in a row without a reply that end a path
+	tryMost  = 5                      // probes without a reply that end an attempt to prove a path
+	pauseMin = time.Second            // before the next attempt; doubled each time
+	pauseMax = time.Minute            // the longest pause
+	steady   = time.Minute            // a path in use for this long starts again with the shortest pause
+	replyGap = 20 * time.Millisecond  // the shortest time between replies, whatever a peer sends
 )
 
-// State is where a Path stands. The zero State is invalid.
+// State is the state of a Path. The zero State is invalid.
 type State uint8
 
 // States of a Path.
 const (
-	// Userspace: the kernel path is left alone for a while, as probes were lost on it.
+	// Userspace: the kernel path is not used and not probed for a while, as probes were lost on it.
 	Userspace State = iota + 1
-	// Probing: probes are sent, and the peer is carried in userspace.
+	// Probing: probes are sent; the peer is carried in userspace.
 	Probing
-	// Kernel: the path is proven, and the peer carried by the kernel.
+	// Kernel: the path is proven; the peer is carried by the kernel.
 	Kernel
 )
 
-// String returns the state as status and logs have it.
+// String returns the name of the state in the status document and in logs.
 func (s State) String() string {
 	switch s {
 	case Userspace:
@@ -47,44 +48,44 @@ func (s State) String() string {
 	}
 }
 
-// Path decides whether one peer is carried by the kernel. It does no I/O and has no clock: who owns it calls Next when
-// Due says so, gives it the probes that come from the peer, sends what both return, and looks at State after each call.
-// The fields From and To of probes are the owner's.
+// Path decides whether the kernel carries one peer. It does no I/O and has no clock: its owner calls Next when Due has
+// come, passes it the probes from the peer, sends the probes that both return, and checks State after each call. The
+// owner sets the fields From and To of probes.
 //
-// The kernel carries frames to the peer once probes have gone there and back several times in a row, which proves both
-// directions, and while the peer's own probes say that it is willing. Both ends do the same, each for itself.
+// The kernel carries frames to the peer as soon as several probes in a row were answered, which proves both directions,
+// and as long as the peer's own probes have the flag Willing. Both ends decide for themselves.
 type Path struct {
 	rand  func() uint64
 	state State
-	next  time.Time // when Next has something to do
+	next  time.Time // when Next has work
 
-	open   []uint64 // nonces of the probes without an answer yet, the oldest first
-	streak int      // answers in a row
+	open   []uint64 // nonces of the probes without a reply, the oldest first
+	streak int      // replies in a row
 
-	willing   bool      // what the peer said last
-	busyUntil time.Time // traffic was seen
-	replyAt   time.Time // no answer before
+	willing   bool      // in the peer's last probe
+	busyUntil time.Time // until when the path counts as under traffic
+	replyAt   time.Time // the time of the next reply at the earliest
 	since     time.Time // of state Kernel
 
-	pause time.Duration // the last one after a path that failed
-	retry time.Duration // the last one after an attempt that failed
-	firm  bool          // the pause is not cut short
+	pause time.Duration // the last pause after a path in use failed
+	retry time.Duration // the last pause after an attempt failed
+	firm  bool          // a probe of the peer does not end the pause
 }
 
-// NewPath returns a Path that begins to probe at now. rand returns random numbers that nobody can guess.
+// NewPath returns a Path that begins to probe at now. rand returns unpredictable random numbers.
 func NewPath(rand func() uint64, now time.Time) *Path {
 	p := &Path{rand: rand, state: Userspace, open: make([]uint64, 0, tryMost)}
 	p.schedule(now, gap)
 	return p
 }
 
-// State returns where the path stands; the peer is carried by the kernel in state Kernel alone.
+// State returns the state; the kernel carries the peer in state Kernel only.
 func (p *Path) State() State { return p.state }
 
-// Due returns when Next is to be called. Any other call may change it.
+// Due returns when to call Next. Any other call may change it.
 func (p *Path) Due() time.Time { return p.next }
 
-// Next moves the path on to now and returns the probe to send, if there is one to send now.
+// Next advances the path to now and returns the probe to send; ok is false if there is none.
 func (p *Path) Next(now time.Time) (probe Probe, ok bool) {
 	if now.Before(p.next) {
 		return Probe{}, false
@@ -102,17 +103,17 @@ func (p *Path) Next(now time.Time) (probe Probe, ok bool) {
 	return Probe{Willing: true, Nonce: nonce}, true
 }
 
-// Receive takes a probe from the peer and returns the answer to send, if it gets one.
+// Receive handles a probe from the peer and returns the reply to send; ok is false if there is none.
 func (p *Path) Receive(in Probe, now time.Time) (reply Probe, ok bool) {
 	p.willing = in.Willing
 	if in.Reply {
 		p.answered(in.Echo, now)
 	} else if p.state == Userspace && !p.firm && in.Willing {
-		p.next = now // the peer is there after all
+		p.next = now // the peer is reachable
 	}
 	switch {
 	case p.state == Kernel && !p.willing:
-		// It misses answers, or has only just started: the path has to be proven again, to both.
+		// The peer misses replies, or has only just started: both have to prove the path again.
 		p.begin()
 		p.schedule(now, gap)
 	case p.state == Probing && p.streak >= needed && p.willing && len(p.open) < lostMost:
@@ -126,8 +127,8 @@ func (p *Path) Receive(in Probe, now time.Time) (reply Probe, ok bool) {
 	return Probe{Reply: true, Willing: p.state != Userspace, Echo: in.Nonce}, true
 }
 
-// Traffic notes that frames pass through the device at now, perhaps this peer's: a path that breaks now costs frames,
-// and is watched closely.
+// Traffic records that frames pass through the device at now, perhaps those of this peer. A path that breaks then loses
+// frames, so it is probed more often.
 func (p *Path) Traffic(now time.Time) {
 	p.busyUntil = now.Add(busyFor)
 	if p.state == Kernel && len(p.open) == 0 && p.next.After(now.Add(gap+gap/10)) {
@@ -135,14 +136,15 @@ func (p *Path) Traffic(now time.Time) {
 	}
 }
 
-// Fail notes at now that the kernel path cannot be used, whatever the probes say.
+// Fail records at now that the kernel path cannot be used, whatever the result of the probes.
 func (p *Path) Fail(now time.Time) { p.leave(now, true) }
 
-// Farewell returns what a node says to a peer that it will not reach by the kernel any more. It gets no answer.
+// Goodbye returns the probe that a node sends to a peer that it does not reach by the kernel any more. It gets no
+// reply.
 func Goodbye() Probe { return Probe{Reply: true} }
 
-// answered takes the answer to the probe with nonce. A late one counts as well: what matters is that it came. Those
-// that were sent before it and have no answer count as lost.
+// answered records the reply to the probe with nonce; a late reply counts as well. Earlier probes without a reply count
+// as lost.
 func (p *Path) answered(nonce uint64, now time.Time) {
 	i := slices.Index(p.open, nonce)
 	if i < 0 {
@@ -160,14 +162,14 @@ func (p *Path) answered(nonce uint64, now time.Time) {
 	}
 }
 
-// begin starts to prove the path.
+// begin starts an attempt to prove the path.
 func (p *Path) begin() {
 	p.state, p.streak, p.open = Probing, 0, p.open[:0]
 }
 
-// leave gives the path up for a while. The pause is firm after a path that was in use, and longer each time that it
-// held for a short time only: one that comes and goes shall not take the traffic along. After an attempt that failed it
-// is longer each time as well, but the peer can end it by a probe of its own.
+// leave stops the use of the path for a pause. After a path in use the pause is firm, and longer each time that the
+// path worked for a short time only, so that a flapping path does not disturb the traffic. After a failed attempt it is
+// longer each time as well, but a probe of the peer ends it.
 func (p *Path) leave(now time.Time, firm bool) {
 	pause := &p.retry
 	if firm {
@@ -182,7 +184,7 @@ func (p *Path) leave(now time.Time, firm bool) {
 	p.schedule(now, *pause)
 }
 
-// schedule has Next called about d after now.
+// schedule sets Due to about d after now.
 func (p *Path) schedule(now time.Time, d time.Duration) {
 	p.next = now.Add(d - d/10 + time.Duration(p.rand()%uint64(d/5)))
 }

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// pathScripts are the lives of two nodes' paths to each other, a line a step:
+// pathScripts are scripts for two nodes and their paths to each other, one step a line:
 //
 //	start N            node N starts, or starts again
 //	kill N             N is silent from now on
-//	leave N            N says farewell, and is silent
-//	cut N, heal N      what N sends is lost, arrives again
-//	loss P             P percent of the probes of both are lost, by chance
-//	latency D          probes travel for D
+//	leave N            N sends a goodbye, and is silent
+//	cut N, heal N      probes of N are lost, arrive again
+//	loss P             P percent of the probes of both are lost at random
+//	latency D          probes arrive after D
 //	busy, calm         frames pass, or do not
 //	run D              time passes
 //	until N STATE D    time passes until N is in STATE, at most D
 //	stay N STATE D     N is in STATE for all of D
-//	probes N MIN MAX   N has sent so many, answers not counted, since the last such line
+//	probes N MIN MAX   N has sent so many probes, without replies, since the last such line
 var pathScripts = map[string]string{
 	"both start": `
 		start a
@@ -102,7 +102,7 @@ var pathScripts = map[string]string{
 		heal a
 		until a kernel 2m
 		until b kernel 2s`,
-	"nobody there": `
+	"no peer there": `
 		start a
 		run 3m
 		probes a 0 50
@@ -184,7 +184,7 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// world is two paths, the way between them, and a clock.
+// world is two paths, the network between them, and a clock.
 type world struct {
 	rand    *rand.Rand
 	now     time.Time
@@ -269,7 +269,7 @@ func duration(s string) time.Duration {
 	return d
 }
 
-// tick lets a moment pass, or the time until something happens, but not beyond end.
+// tick advances the clock by one tick, or to the next event, but not beyond end.
 func (w *world) tick(end time.Time) {
 	next := w.now.Add(tick)
 	if len(w.flying) == 0 && !w.busy {
@@ -320,7 +320,7 @@ func other(name string) string {
 	return "a"
 }
 
-// route returns the flight of a probe that the node sends, none if it is lost.
+// route returns the arrival of a probe that the node sends, none if it is lost.
 func (w *world) route(from string, p Probe) []flight {
 	if w.cut[from] || w.rand.IntN(100) < w.loss {
 		return nil
@@ -330,7 +330,7 @@ func (w *world) route(from string, p Probe) []flight {
 
 func (w *world) fly(from string, p Probe) { w.flying = append(w.flying, w.route(from, p)...) }
 
-// TestPathAnswersNoFlood: whatever a peer sends, it gets few answers, and none to what cannot be a probe.
+// TestPathAnswersNoFlood: whatever a peer sends, it gets few replies, and none to an invalid probe.
 func TestPathAnswersNoFlood(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	p := NewPath(rand.Uint64, now)

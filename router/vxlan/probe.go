@@ -11,13 +11,13 @@ import (
 // probeType is the EtherType of probes: Local Experimental 1 (IEEE 802, RFC 9542 section 3.4.1).
 const probeType = 0x88b5
 
-// probeVersion is the only version of the format there is.
+// probeVersion is the only version of the format.
 const probeVersion = 1
 
 // probeLen is the length of a probe without the Ethernet header and the padding.
 const probeLen = 40
 
-// probeMagic starts a probe: the EtherType is anybody's.
+// probeMagic is the start of a probe, as other programs may use the EtherType too.
 var probeMagic = [4]byte{'w', 'e', 'f', 't'}
 
 // Bits of the flags of a probe.
@@ -30,34 +30,33 @@ const (
 var (
 	ErrShort   = errors.New("vxlan: shorter than a probe")
 	ErrNoProbe = errors.New("vxlan: not a probe")
-	ErrVersion = errors.New("vxlan: a probe of another version")
+	ErrVersion = errors.New("vxlan: probe of another version")
 )
 
-// Probe is what nodes send each other over the kernel path to know that there is one. On the wire it is an Ethernet
-// frame from one device to the other,
+// Probe is a message that nodes send to each other over the kernel path to test it. On the wire it is an Ethernet frame
+// from one device to the other:
 //
 //	 0      4   5     6       8         16        24         32         40
 //	| "weft" | 1 | flags | 0    | from    | to      | nonce    | echo     | padding: zeros
 //
-// with all numbers in network order. It is padded to the device's MTU, so that a path which loses what is large is not
-// taken for one that works. A probe proves nothing about who has sent it, except that an echo comes from somebody who
-// could read the nonce.
+// All numbers are in network byte order. The frame is padded to the device's MTU, so that a path that loses large
+// packets does not pass the test. A probe is not authenticated, but the sender of an echo must have read the nonce.
 type Probe struct {
-	// Reply says that this is the answer to a probe, and is to get none.
+	// Reply: this is the reply to a probe, and gets no reply itself.
 	Reply bool
-	// Willing says that the sender would have the receiver's frames carried by the kernel; without it the receiver
-	// carries them in userspace from now on.
+	// Willing: the sender accepts the receiver's frames over the kernel path. Without it the receiver carries them in
+	// userspace from now on.
 	Willing bool
 	// From and To are the nodes at both ends.
 	From, To peer.ID
-	// Nonce is the sender's, for the answer to repeat: random, and 0 in an answer.
+	// Nonce is a random number that the reply repeats in Echo; 0 in a reply.
 	Nonce uint64
-	// Echo is, in an answer, the nonce of the probe that is answered.
+	// Echo is the nonce of the probe that a reply belongs to; 0 in other probes.
 	Echo uint64
 }
 
-// AppendFrame appends the frame that carries p with a payload of size bytes, or of the shortest possible where that is
-// longer, and returns the extended slice.
+// AppendFrame appends the frame of p with a payload of size bytes, at least probeLen, to b and returns the extended
+// slice.
 func (p Probe) AppendFrame(b []byte, size int) []byte {
 	to, from := ProbeMAC(p.To), ProbeMAC(p.From)
 	b = append(append(b, to[:]...), from[:]...)
@@ -79,8 +78,8 @@ func (p Probe) flags() (f byte) {
 	return f
 }
 
-// ParseProbe reads the probe in frame, from the Ethernet header on. Flags and bytes behind the probe that this version
-// does not know are passed over. The errors are ErrShort, ErrNoProbe and ErrVersion.
+// ParseProbe reads the probe in frame, which begins with the Ethernet header. It ignores unknown flags and bytes behind
+// the probe. The errors are ErrShort, ErrNoProbe and ErrVersion.
 func ParseProbe(frame []byte) (Probe, error) {
 	if len(frame) < ether.HeaderLen+probeLen {
 		return Probe{}, ErrShort

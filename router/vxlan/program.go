@@ -5,55 +5,56 @@ import (
 	"time"
 )
 
-// program tells the device of the peers, and mends what others break, until ctx ends. Both set the filter, which takes
-// as long as nftables likes: meanwhile the loop goes on to answer probes.
-func (s *Controller) program(ctx context.Context) {
+// program sets the peers of the device, and restores what other programs changed, until ctx ends. It has a goroutine of
+// its own because both set the filter, which may take long; meanwhile the loop still replies to probes.
+func (c *Controller) program(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
-	var failed []Peer // to be tried again
+	var failed []Peer // to retry
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case peers := <-s.todo:
-			failed, err = s.setPeers(ctx, peers)
+		case peers := <-c.todo:
+			failed, err = c.programPeers(ctx, peers)
 		case <-tick.C:
 			if failed != nil {
-				failed, err = s.setPeers(ctx, failed)
+				failed, err = c.programPeers(ctx, failed)
 			} else {
-				err = s.cfg.Device.Ensure(ctx)
+				err = c.cfg.Device.Ensure(ctx)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("programming the kernel path", "err", err)
+			c.log.Warn("cannot program the kernel path", "err", err)
 		}
 	}
 }
 
-// setPeers tells the device of peers, and the loop of those that it reaches. It returns the peers if that fails.
-func (s *Controller) setPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
-	reachable, err := s.cfg.Device.SetPeers(ctx, peers)
+// programPeers sets the peers of the device, and sends those that it reaches to the loop. It returns the peers if that
+// fails.
+func (c *Controller) programPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
+	reachable, err := c.cfg.Device.SetPeers(ctx, peers)
 	if err != nil {
 		return peers, err
 	}
 	select {
-	case s.done <- reachable:
+	case c.done <- reachable:
 	case <-ctx.Done():
 	}
 	return nil, nil
 }
 
-// trafficMeter tells frames from probes in the device's counters. Both are read one after the other, so that a probe
-// may be counted in the one and not yet in the other: the excess of frames over probes wavers, and only what is higher
-// than it has ever been is traffic.
+// trafficMeter detects frames other than probes in the device's counters. Frames and probes are read one after the
+// other, so one counter may include a probe that the other does not include yet. The excess of frames over probes
+// therefore varies, and only an excess higher than ever before is traffic.
 type trafficMeter struct{ most int64 }
 
-// slack is by how much the excess may fall before it is taken for a counter that began anew, or errors that were never
+// slack is how far the excess may fall before the meter assumes that a counter was reset, or that errors were not
 // counted.
 const slack = 64
 
-// moved reports whether other frames than probes have passed since the last call.
+// moved reports whether frames other than probes have passed since the last call.
 func (t *trafficMeter) moved(frames, probes uint64) bool {
 	excess := int64(frames - probes)
 	if excess > t.most {

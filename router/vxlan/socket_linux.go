@@ -15,9 +15,9 @@ import (
 	"weft/internal/ether"
 )
 
-// socket is a packet socket on the device that probes come from and go to. The bridge takes every frame that comes in
-// by its port, so only a socket for all protocols sees any of them before; a filter in the kernel sorts the probes out,
-// and what a frame costs more is to run it.
+// socket is a packet socket on the device, for probes. The bridge consumes every frame that arrives at its port, so
+// only a socket for all protocols sees them before. A filter in the kernel selects the probes; for other frames, the
+// only cost is that filter.
 type socket struct {
 	// Constant after openSocket.
 	file *os.File
@@ -42,7 +42,7 @@ func openSocket(index, mtu int) (*socket, error) {
 	}
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
 	err = errors.Join(
-		// Linux 4.20; before, what is sent runs through the filter too, and receive passes it over.
+		// Linux 4.20; older kernels also filter sent frames, which receive then ignores.
 		ignoreMissing(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)),
 		onlyProbes(fd),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}),
@@ -60,7 +60,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// onlyProbes has the kernel pass over what is no probe, and cut the padding off what is one.
+// onlyProbes sets a filter that drops all frames but probes, and removes their padding.
 func onlyProbes(fd int) error {
 	raw, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
@@ -86,10 +86,10 @@ func (s *socket) receive() (Probe, error) {
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return Probe{}, net.ErrClosed
-		case errors.Is(err, unix.ENETDOWN): // said once, when the device goes down; it may come up again
+		case errors.Is(err, unix.ENETDOWN): // reported once when the device goes down; it may come up again
 			continue
 		case err != nil:
-			return Probe{}, fmt.Errorf("vxlan: receiving probes: %w", err)
+			return Probe{}, fmt.Errorf("vxlan: receive probes: %w", err)
 		}
 		if p, err := ParseProbe(s.in[:n]); err == nil {
 			return p, nil
@@ -104,7 +104,7 @@ func (s *socket) send(p Probe) error {
 	defer s.mu.Unlock()
 	s.out = p.AppendFrame(s.out[:0], s.size)
 	if _, err := s.file.Write(s.out); err != nil {
-		return fmt.Errorf("vxlan: sending a probe: %w", err)
+		return fmt.Errorf("vxlan: send a probe: %w", err)
 	}
 	return nil
 }

@@ -16,9 +16,9 @@ import (
 	"weft/internal/peer"
 )
 
-// tables is what the kernel knows of addresses.
+// tables are the kernel's entries for hardware addresses.
 type tables struct {
-	learned map[ether.Addr]remote          // by the device, or put there for a time
+	learned map[ether.Addr]remote          // by the device, or added with an age
 	bridge  map[ether.Addr][]netlink.Neigh // by the device's bridge, one for each VLAN
 }
 
@@ -27,21 +27,21 @@ type remote struct {
 	age  time.Duration
 }
 
-// dump reads the tables, which netlink has in one.
+// dump reads both tables, which netlink returns together.
 func (d *Device) dump() (tables, error) {
 	own, err := d.attrs()
 	if err != nil {
 		return tables{}, err
 	}
 	entries, err := d.nl.NeighList(0, unix.AF_BRIDGE)
-	for range 3 { // a table that changes meanwhile
+	for range 3 { // retried if a table changes meanwhile
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 		entries, err = d.nl.NeighList(0, unix.AF_BRIDGE)
 	}
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return tables{}, fmt.Errorf("vxlan: reading the tables of addresses: %w", err)
+		return tables{}, fmt.Errorf("vxlan: read the tables of addresses: %w", err)
 	}
 	t := tables{map[ether.Addr]remote{}, map[ether.Addr][]netlink.Neigh{}}
 	for _, e := range entries {
@@ -65,17 +65,17 @@ func (d *Device) dump() (tables, error) {
 // userHZ is the unit of ages in netlink, on every architecture that Go knows (USER_HZ).
 const userHZ = 100
 
-// Entry is what the device has learned of an address.
+// Entry is an address that the device has learned.
 type Entry struct {
 	MAC ether.Addr `json:"mac"`
-	// Peer is the node behind which MAC is, and Addr that node's address on the underlay.
+	// Peer is the node that MAC is behind, and Addr the address of that node on the underlay.
 	Peer peer.ID    `json:"peer"`
 	Addr netip.Addr `json:"addr"`
 	// Age is how long ago a frame from or to MAC was last seen.
 	Age time.Duration `json:"age"`
 }
 
-// Entries returns what the device knows of addresses, sorted by them; not in it are those of the devices themselves.
+// Entries returns the addresses that the device has learned, sorted. It leaves out those of the peers' devices.
 func (d *Device) Entries() ([]Entry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -15,26 +15,27 @@ import (
 )
 
 const (
-	// maxWatched is the longest frame in bytes that the kernel hands over: a superframe.
+	// maxWatched is the longest frame in bytes that the kernel returns: a superframe.
 	maxWatched = 64<<10 + ether.HeaderLen
 	// tagLen is the length of a VLAN tag in bytes (IEEE 802.1Q).
 	tagLen = 4
-	// auxLen is that of struct tpacket_auxdata: status, len, snaplen of 4 bytes each; mac, net, vlan_tci, vlan_tpid of 2.
+	// auxLen is the length of struct tpacket_auxdata: status, len, snaplen of 4 bytes each; mac, net, vlan_tci,
+	// vlan_tpid of 2.
 	auxLen = 20
-	// watchEntries is how often the device's table is read again for the peer of an address that is not in it.
+	// watchEntries is the shortest time between two reads of the device's table for an address that is not in it.
 	watchEntries = time.Second
 )
 
-// Watched is a frame that the kernel carries, as it was before VXLAN's headers, or is without them.
+// Watched is a frame that the kernel carries, without the headers of VXLAN.
 type Watched struct {
-	Peer  peer.ID // zero: all, or not known
+	Peer  peer.ID // zero: all peers, or unknown
 	Sent  bool
-	Frame []byte // valid until the function that it is given to returns
-	Lost  uint64 // frames that the kernel did not hand over since the last, as too many waited
+	Frame []byte // valid until the function f of Watch returns
+	Lost  uint64 // frames that the kernel dropped since the last one, as too many waited
 }
 
-// Watch calls f for every frame that the device sends and receives, but for probes, until ctx ends. Superframes are not cut, and checksums may be
-// left to write. While nobody watches it costs nothing.
+// Watch calls f for every frame that the device sends and receives, except for probes, until ctx ends. Superframes are
+// not cut, and checksums may be incomplete. Without a Watch there is no cost.
 func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -62,22 +63,22 @@ func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
 			return !errors.Is(read, unix.EAGAIN)
 		})
 		if err = errors.Join(err, ignore(ignore(read, unix.ENETDOWN), unix.EAGAIN)); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("vxlan: watching %s: %w", d.cfg.Name, err)
+			return fmt.Errorf("vxlan: watch %s: %w", d.cfg.Name, err)
 		}
 	}
 	return nil
 }
 
-// watch is what Watch keeps from frame to frame.
+// watch is the state of a Watch.
 type watch struct {
 	device *Device
-	buf    []byte                 // room for a tag, and a frame
-	aux    []byte                 // what the kernel says beside it
-	peers  map[ether.Addr]peer.ID // as the device's table was
-	asked  time.Time              // when that was
+	buf    []byte                 // space for a tag, then the frame
+	aux    []byte                 // the control message of the frame
+	peers  map[ether.Addr]peer.ID // from the last read of the device's table
+	asked  time.Time              // when the table was read
 }
 
-// next hands over one frame; the error is EAGAIN where there is none.
+// next reads one frame; the error is EAGAIN if there is none.
 func (w *watch) next(fd int, f func(Watched)) error {
 	n, said, _, from, err := unix.Recvmsg(fd, w.buf[tagLen:], w.aux, 0)
 	if err != nil {
@@ -101,7 +102,7 @@ func (w *watch) next(fd int, f func(Watched)) error {
 	return nil
 }
 
-// peerOf returns the peer that an address is behind, zero where the device does not know.
+// peerOf returns the peer behind an address, the zero ID if the device does not know it.
 func (w *watch) peerOf(mac ether.Addr) peer.ID {
 	id, known := w.peers[mac]
 	if known || time.Since(w.asked) < watchEntries {
@@ -119,7 +120,7 @@ func (w *watch) peerOf(mac ether.Addr) peer.ID {
 	return w.peers[mac]
 }
 
-// tagOf returns the VLAN tag that the kernel has taken off a frame, and nothing where there was none (packet(7), PACKET_AUXDATA).
+// tagOf returns the VLAN tag that the kernel removed from a frame, nil if there was none (packet(7), PACKET_AUXDATA).
 func tagOf(aux []byte) (tag []byte) {
 	messages, err := unix.ParseSocketControlMessage(aux)
 	if err != nil {
@@ -141,7 +142,7 @@ func tagOf(aux []byte) (tag []byte) {
 	return nil
 }
 
-// tagged returns the frame that lies in buf behind room for a tag, with that tag where there is one.
+// tagged returns the frame in buf, which lies behind space for a tag, with the tag if there is one.
 func tagged(buf, tag []byte) []byte {
 	if len(tag) == 0 {
 		return buf[tagLen:]

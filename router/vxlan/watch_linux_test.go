@@ -12,7 +12,7 @@ import (
 	"weft/router/vxlan"
 )
 
-// TestWatch: who watches sees a frame as the pod has sent it, at both ends, with the tag that the kernel has taken off.
+// TestWatch: Watch reports a frame as the pod sent it, at both ends, with the tag that the kernel removed.
 func TestWatch(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	nodes := []*node{newNode(t, l, 1, false), newNode(t, l, 2, false)}

@@ -2,8 +2,8 @@ package wire
 
 import "encoding/binary"
 
-// The messages of the handshake (docs/PROTOCOL.md). Each begins with a Header, whose counter is 0; in what is drawn here
-// the numbers are lengths in bytes. What Noise makes is opaque to this package, and so are the MACs.
+// The messages of the handshake (docs/PROTOCOL.md). Each begins with a Header with counter 0. The numbers in this
+// drawing are lengths in bytes. The Noise messages and the MACs are opaque to this package.
 //
 //	            header 12       sender 4   Noise message                           MACs
 //	Initiation | type 6, 0     | index    | e 32 | s 32+16 | payload 18+16        | 16 | 16 |
@@ -15,10 +15,11 @@ import "encoding/binary"
 // Lengths in bytes.
 const (
 	MACLen = 16
-	// InitiationPayloadLen and ResponsePayloadLen are what the two Noise messages say, before they are sealed.
+	// InitiationPayloadLen and ResponsePayloadLen are the lengths of the payloads of the two Noise messages, before
+	// sealing.
 	InitiationPayloadLen = 8 + 8 + 1 + 1
 	ResponsePayloadLen   = 1 + 1
-	// CookieNonceLen and SealedCookieLen are the parts of a Cookie.
+	// CookieNonceLen and SealedCookieLen are the lengths of the parts of a Cookie.
 	CookieNonceLen  = 24
 	SealedCookieLen = MACLen + TagLen
 
@@ -28,7 +29,7 @@ const (
 	initiationNoiseLen = keyLen + keyLen + TagLen + InitiationPayloadLen + TagLen
 	responseNoiseLen   = keyLen + ResponsePayloadLen + TagLen
 
-	// InitiationLen, ResponseLen and CookieLen are those of whole datagrams. No answer is longer than what it answers.
+	// InitiationLen, ResponseLen and CookieLen are the lengths of whole datagrams. No reply is longer than its request.
 	InitiationLen = HeaderLen + senderLen + initiationNoiseLen + 2*MACLen
 	ResponseLen   = HeaderLen + senderLen + responseNoiseLen + MACLen
 	CookieLen     = HeaderLen + CookieNonceLen + SealedCookieLen
@@ -38,10 +39,10 @@ const (
 type Initiation struct {
 	Sender uint32 // the index of the new session at the sender; at most MaxSession, and not 0
 	Noise  []byte
-	// First is the MAC over all before it: who has made it knows the receiver's public key, and the secret.
+	// First is the MAC over all bytes before it: its maker knows the receiver's public key, and the secret.
 	First []byte
-	// Second is the MAC over all before it by a cookie of the receiver's: who has made it gets what is sent to his
-	// address. Zeros for those who have no cookie.
+	// Second is the MAC over all bytes before it with a cookie of the receiver: its maker receives datagrams at its
+	// address. Zeros without a cookie.
 	Second []byte
 }
 
@@ -50,8 +51,8 @@ func (m Initiation) Append(b []byte) []byte {
 	return append(appendStart(b, Header{Type: TypeInitiation}, m.Sender), m.Noise...)
 }
 
-// ParseInitiation reads the datagram b, whose header says TypeInitiation. The error is ErrShort, or ErrHandshake for one
-// that is too long or names no sender.
+// ParseInitiation reads the datagram b, which has type TypeInitiation. The error is ErrShort, or ErrHandshake if the
+// datagram is too long or has no valid sender.
 func ParseInitiation(b []byte) (Initiation, error) {
 	if err := exactly(b, InitiationLen); err != nil {
 		return Initiation{}, err
@@ -65,9 +66,9 @@ func ParseInitiation(b []byte) (Initiation, error) {
 	return m, checkSender(m.Sender)
 }
 
-// Response is the answer to an Initiation. The slices of a parsed one lie in the datagram.
+// Response is the reply to an Initiation. The slices of a parsed one lie in the datagram.
 type Response struct {
-	Receiver uint32 // the index that the Initiation had as its sender's
+	Receiver uint32 // the Sender of the Initiation
 	Sender   uint32 // the index of the new session at the sender of the Response
 	Noise    []byte
 	First    []byte // as in Initiation
@@ -78,7 +79,7 @@ func (m Response) Append(b []byte) []byte {
 	return append(appendStart(b, Header{Type: TypeResponse, Session: m.Receiver}, m.Sender), m.Noise...)
 }
 
-// ParseResponse reads the datagram b, whose header says TypeResponse. Its errors are those of ParseInitiation.
+// ParseResponse reads the datagram b, which has type TypeResponse. Its errors are those of ParseInitiation.
 func ParseResponse(b []byte) (Response, error) {
 	if err := exactly(b, ResponseLen); err != nil {
 		return Response{}, err
@@ -92,10 +93,10 @@ func ParseResponse(b []byte) (Response, error) {
 	return m, checkSender(m.Sender)
 }
 
-// Cookie is the answer to an Initiation from an address that has yet to show that it receives what is sent there. The
+// Cookie is the reply to an Initiation if its sender has yet to show that it receives datagrams at its address. The
 // slices of a parsed one lie in the datagram.
 type Cookie struct {
-	Receiver uint32 // the index that the Initiation had as its sender's
+	Receiver uint32 // the Sender of the Initiation
 	Nonce    []byte // CookieNonceLen bytes
 	Sealed   []byte // SealedCookieLen bytes
 }
@@ -107,7 +108,7 @@ func (m Cookie) Append(b []byte) []byte {
 	return append(append(append(b, header[:]...), m.Nonce...), m.Sealed...)
 }
 
-// ParseCookie reads the datagram b, whose header says TypeCookie. Its errors are those of ParseInitiation.
+// ParseCookie reads the datagram b, which has type TypeCookie. Its errors are those of ParseInitiation.
 func ParseCookie(b []byte) (Cookie, error) {
 	if err := exactly(b, CookieLen); err != nil {
 		return Cookie{}, err

@@ -17,7 +17,7 @@ func pattern(first byte, n int) []byte {
 	return b
 }
 
-// TestHandshakeLayout holds the bytes of all three messages.
+// TestHandshakeLayout pins the bytes of all three messages.
 func TestHandshakeLayout(t *testing.T) {
 	initiation := Initiation{Sender: 0x0a0b0c, Noise: pattern(0, initiationNoiseLen)}.Append(nil)
 	response := Response{Receiver: 0x010203, Sender: 0x0a0b0c, Noise: pattern(0, responseNoiseLen)}.Append(nil)
@@ -68,12 +68,12 @@ func TestHandshakeRefuses(t *testing.T) {
 		{"initiation", initiation, withSender("00000001", InitiationLen), nil},
 		{"initiation cut", initiation, withSender("00000001", InitiationLen-1), ErrShort},
 		{"initiation too long", initiation, withSender("00000001", InitiationLen+1), ErrHandshake},
-		{"initiation from nobody", initiation, withSender("00000000", InitiationLen), ErrHandshake},
+		{"initiation without a sender", initiation, withSender("00000000", InitiationLen), ErrHandshake},
 		{"initiation with an index of 25 bits", initiation, withSender("01000000", InitiationLen), ErrHandshake},
 		{"response", response, withSender("00ffffff", ResponseLen), nil},
 		{"response cut", response, withSender("00000001", ResponseLen-1), ErrShort},
 		{"response too long", response, withSender("00000001", ResponseLen+1), ErrHandshake},
-		{"response from nobody", response, withSender("00000000", ResponseLen), ErrHandshake},
+		{"response without a sender", response, withSender("00000000", ResponseLen), ErrHandshake},
 		{"cookie", cookie, make([]byte, CookieLen), nil},
 		{"cookie cut", cookie, make([]byte, CookieLen-1), ErrShort},
 		{"cookie too long", cookie, make([]byte, CookieLen+1), ErrHandshake},
@@ -85,7 +85,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	}
 }
 
-// FuzzParseHandshake: what is parsed is written again as it was.
+// FuzzParseHandshake: a parsed message is encoded to the same bytes.
 func FuzzParseHandshake(f *testing.F) {
 	f.Add(append(Initiation{Sender: 7, Noise: pattern(0, initiationNoiseLen)}.Append(nil), make([]byte, 2*MACLen)...))
 	f.Add(append(Response{Receiver: 9, Sender: 7, Noise: pattern(0, responseNoiseLen)}.Append(nil), make([]byte, MACLen)...))

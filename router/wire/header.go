@@ -1,9 +1,9 @@
-// Package wire encodes what weft puts into a datagram besides the frame: the header, in the clear, and the metadata of
-// the frame, which is sealed with it where there is a secret.
+// Package wire encodes the parts of a datagram besides the frame: the header, which is not encrypted, and the metadata
+// of the frame, which is sealed together with it if the session seals.
 //
 //	 0        1                 4                                8 bytes
 //	+--------+-----------------+--------------------------------+
-//	|ver|type| session         | counter                        |  header, 12 bytes, clear, and authenticated
+//	|ver|type| session         | counter                        |  header, 12 bytes, not encrypted, authenticated
 //	+--------+-----------------+                                +
 //	| ... counter              |
 //	+--------+--------+--------+--------+-----------------+-----------------+
@@ -11,11 +11,11 @@
 //	+--------+--------+--------+--------+-----------------+-----------------+
 //	| frame: destination, source, EtherType, payload ...                    |  sealed
 //	+-----------------------------------------------------------------------+
-//	| tag, 16 bytes, only where the datagram is sealed                      |
+//	| tag, 16 bytes, only in sealed datagrams                               |
 //	+-----------------------------------------------------------------------+
 //
-// A probe of the path MTU has its own body behind the header, and so has the answer to it, which ends after the size; both
-// are sealed:
+// A probe of the path MTU has another body behind the header, and so has the reply to it, which ends after the size.
+// Both are sealed:
 //
 //	+-----------------------------------+-----------------+----------------- - -
 //	| token                             | size            | zeros, up to size      body, 6 bytes and padding
@@ -23,7 +23,7 @@
 //
 // The messages of the handshake are in handshake.go.
 //
-// All numbers are big-endian. Everything is pure: no I/O, no allocation, safe for concurrent use.
+// All numbers are big-endian. Everything is pure: no I/O, no allocation in parsers, safe for concurrent use.
 package wire
 
 import (
@@ -31,74 +31,76 @@ import (
 	"errors"
 )
 
-// Version is the protocol version that this package speaks; it stands in the upper four bits of a datagram's first byte.
+// Version is the protocol version of this package: the upper four bits of the first byte of a datagram.
 const Version = 1
 
 // HeaderLen is the length of Header in bytes.
 const HeaderLen = 12
 
-// MaxSession is the highest session index that the header's 24 bits hold.
+// MaxSession is the highest session index: the header has 24 bits for it.
 const MaxSession = 1<<24 - 1
 
-// Errors of the parsers; each is a reason to drop a datagram and to count it.
+// Errors of the parsers: each is a reason to drop a datagram and to count it.
 var (
-	ErrShort   = errors.New("wire: datagram cut short")
+	ErrShort   = errors.New("wire: datagram truncated")
 	ErrVersion = errors.New("wire: another protocol version")
 	ErrType    = errors.New("wire: unknown type of datagram")
 	ErrMeta    = errors.New("wire: metadata contradicts itself or the frame")
-	ErrProbe   = errors.New("wire: probe of another size than it says")
+	ErrProbe   = errors.New("wire: probe with a wrong size")
 
-	ErrHandshake = errors.New("wire: message of a handshake of another form")
-	ErrRelay     = errors.New("wire: relayed too far, or twice")
+	ErrHandshake = errors.New("wire: malformed handshake message")
+	ErrRelay     = errors.New("wire: too many hops, or relayed in a relayed datagram")
 )
 
-// Type says what a datagram carries; it stands in the lower four bits of the first byte. The zero Type is invalid.
+// Type is the kind of a datagram: the lower four bits of the first byte. The zero Type is invalid.
 type Type uint8
 
-// Types of datagram. All those of a session but TypePlain are sealed. A relayed datagram is sealed twice: for the relay,
-// and by its sender for the node that it is for.
+// Types of datagram. All types of a session except TypePlain are sealed. A relayed datagram is sealed twice: for the
+// relay, and by its sender for its destination.
 const (
-	TypeFrame      Type = 1 // metadata and one frame, or one slice of a superframe
+	TypeFrame      Type = 1 // metadata and one frame, or one segment of a superframe
 	TypeProbe      Type = 2 // a Probe, padded to its size
-	TypeProbeReply Type = 3 // the Probe that arrived, not padded
-	TypeKeepalive  Type = 4 // nothing: it says that the sender is there, and at which address
-	TypePlain      Type = 5 // what TypeFrame has, not sealed, where both ends have agreed to that
+	TypeProbeReply Type = 3 // the received Probe, not padded
+	TypeKeepalive  Type = 4 // no body: it shows that the sender is alive, and its address
+	TypePlain      Type = 5 // the body of TypeFrame, not sealed, if both ends have agreed on it
 
-	// Of no session yet: see Initiation, Response and Cookie.
+	// Handshake messages, without a session: see Initiation, Response and Cookie.
 	TypeInitiation Type = 6
 	TypeResponse   Type = 7
 	TypeCookie     Type = 8
 
-	// TypeUnknown answers a datagram of a session that its receiver does not have, by that datagram's own session and
-	// counter and nothing else: somebody who has not seen it cannot make this up.
+	// TypeUnknown is an unknown-session notice: the reply to a datagram of a session that its receiver does not have.
+	// It repeats only the session and the counter of the datagram, so that a host that has not seen the datagram cannot
+	// forge it.
 	TypeUnknown Type = 9
 
-	// Of a session again. See Relay and Control.
-	TypeRelay   Type = 10 // a datagram on its way from one node to another through this one
-	TypeControl Type = 11 // what the engines above tell each other
+	// Further types of a session: see Relay and Control.
+	TypeRelay   Type = 10 // a datagram from one node to another through the receiver
+	TypeControl Type = 11 // a message between the engines above the datapath
 
-	// TypeKnock is of no session: it shows its receiver that datagrams reach it that it has not asked for. See Knock.
-	TypeKnock Type = 12
+	// TypeDialBack has no session: it shows its receiver that unsolicited datagrams reach it (AutoNAT). See DialBack.
+	TypeDialBack Type = 12
 
-	lastType = TypeKnock
+	lastType = TypeDialBack
 )
 
-// IsHandshake reports whether a datagram of this type is for those who make sessions, and of none itself.
+// IsHandshake reports whether a datagram of this type belongs to the making of sessions, and to no session itself.
 func (t Type) IsHandshake() bool { return t >= TypeInitiation && t <= TypeUnknown }
 
-// Header is the clear part of a datagram.
+// Header is the part of a datagram that is not encrypted.
 type Header struct {
 	Type Type
-	// Session is the index under which the receiver knows the session: it picks the key without a look at the source
-	// address. 0 is no session. At most MaxSession.
+	// Session is the receiver's index of the session, at most MaxSession; 0 stands for no session. The receiver finds
+	// the key by it, whatever the source address.
 	Session uint32
-	// Counter never repeats within what the sender sends to a session: it is the nonce, and what a replay window
-	// checks. The slices of one superframe have consecutive counters, so that counter - index names the superframe.
+	// Counter never repeats among the datagrams that a node sends in a session: it is the nonce, and the input of the
+	// replay window. The segments of one superframe have consecutive counters, so counter - index identifies the
+	// superframe.
 	Counter uint64
 }
 
-// Parse reads the header at the start of b and returns what follows it, which still lies in b. The errors are ErrShort,
-// ErrVersion and ErrType, unwrapped.
+// Parse reads the header at the start of b and returns the rest of b. The errors are ErrShort, ErrVersion and ErrType,
+// unwrapped.
 func Parse(b []byte) (h Header, rest []byte, err error) {
 	if len(b) < HeaderLen {
 		return Header{}, nil, ErrShort
@@ -118,7 +120,7 @@ func Parse(b []byte) (h Header, rest []byte, err error) {
 	return h, b[HeaderLen:], nil
 }
 
-// Put writes h to the first HeaderLen bytes of b, which must be there. Of Session the lower 24 bits are written.
+// Put writes h to the first HeaderLen bytes of b; b must not be shorter. It writes the lower 24 bits of Session.
 func (h Header) Put(b []byte) {
 	_ = b[HeaderLen-1]
 	first := uint32(Version)<<28 | uint32(h.Type&0x0f)<<24 | h.Session&MaxSession

@@ -9,16 +9,16 @@ import (
 // MetaLen is the length of Meta in bytes.
 const MetaLen = 8
 
-// MaxOffset is the most that HeaderLen, CsumStart and CsumOffset can say: headers longer than that cannot be described.
+// MaxOffset is the largest value of HeaderLen, CsumStart and CsumOffset: longer headers cannot be described.
 const MaxOffset = 1<<8 - 1
 
-// maxSuperframe is the most payload bytes that one superframe stands for: the length field of IPv4 has 16 bits.
+// maxSuperframe is the most payload bytes of one superframe: the length field of IPv4 has 16 bits.
 const maxSuperframe = 1<<16 - 1
 
-// Kind says what superframe a slice belongs to. The numbers are the wire's own, not virtio's.
+// Kind is the kind of superframe that a segment belongs to. The numbers are those of the wire format, not of virtio.
 type Kind uint8
 
-// Kinds of superframe. KindNone, the zero Kind, is a frame that stands for itself.
+// Kinds of superframe. KindNone, the zero Kind, is a single frame.
 const (
 	KindNone  Kind = 0
 	KindTCPv4 Kind = 1
@@ -26,7 +26,8 @@ const (
 	KindUDP   Kind = 3 // segments are whole UDP datagrams, over IPv4 or IPv6
 )
 
-// Bits of the flags byte: the kind below, then what is said of the slice. The two highest are zero and kept for later.
+// Bits of the flags byte: the kind in the lowest bits, then flags of the segment. The two highest are reserved and
+// zero.
 const (
 	maskKind     = 0x07
 	flagECN      = 0x08
@@ -35,41 +36,42 @@ const (
 	maskReserved = 0xc0
 )
 
-// Meta is what a receiver must know to hand a frame on as the sender's kernel handed it over: the checksum left to
-// write, and which slice of which kind of superframe this is. The zero Meta is that of a plain frame, eight zero bytes.
+// Meta describes the work that the sender's kernel left undone in a frame: the checksum to complete, and the kind of
+// superframe and the segment of it in this datagram. The zero Meta describes a plain frame and is eight zero bytes.
 //
-// A slice is a datagram's share of a superframe: all headers up to HeaderLen, then the payload bytes of one segment.
+// A segment of a superframe is sent as all headers up to HeaderLen, then the payload bytes of the segment.
 type Meta struct {
 	Kind Kind
-	// ECN: the TCP flag CWR belongs to the first segment only. For the TCP kinds.
+	// ECN: only the first segment has the TCP flag CWR. For the TCP kinds.
 	ECN bool
-	// Partial: the checksum at CsumStart + CsumOffset holds the pseudo-header's sum only. Always so for a superframe.
+	// Partial: the checksum at CsumStart + CsumOffset is the sum of the pseudo-header only. Always set for a
+	// superframe.
 	Partial bool
-	// Last: no slice of the superframe comes after this one. Never set for a frame that stands for itself.
+	// Last: this is the last segment of the superframe. Never set for a single frame.
 	Last bool
-	// HeaderLen is the length in bytes of the slice's headers, the Ethernet header included. 0 for a frame that stands
-	// for itself.
+	// HeaderLen is the length of the segment's headers in bytes, the Ethernet header included. 0 for a single frame.
 	HeaderLen uint8
-	// CsumStart is where summing starts, in bytes from the start of the frame; 0 unless Partial.
+	// CsumStart is where the checksum begins, in bytes from the start of the frame; 0 unless Partial.
 	CsumStart uint8
-	// CsumOffset is where the sum goes, in bytes from CsumStart; 0 unless Partial.
+	// CsumOffset is the offset of the checksum field, in bytes from CsumStart; 0 unless Partial.
 	CsumOffset uint8
-	// SegmentSize is the payload bytes of every slice but the last, which may have fewer; 0 unless a superframe.
+	// SegmentSize is the payload in bytes of every segment except the last, which may be shorter; 0 for a single frame.
 	SegmentSize uint16
-	// Index is the place of this slice in its superframe, from 0. 16 bits: a small MSS makes more than 255 of 64 KiB.
+	// Index is the position of this segment in its superframe, from 0. It has 16 bits, as 64 KiB with a small MSS have
+	// more than 255.
 	Index uint16
 }
 
-// ParseMeta reads the metadata at the start of b and returns the frame that follows, which still lies in b. It checks
-// every field against the others and against the frame's length: what it returns may be followed without further
-// checks of bounds. The errors are ErrShort and ErrMeta, unwrapped.
+// ParseMeta reads the metadata at the start of b and returns the frame that follows it in b. It checks every field
+// against the others and against the length of the frame, so that the caller need not check bounds. The errors are
+// ErrShort and ErrMeta, unwrapped.
 func ParseMeta(b []byte) (m Meta, frame []byte, err error) {
 	if len(b) < MetaLen {
 		return Meta{}, nil, ErrShort
 	}
 	frame = b[MetaLen:]
 	if binary.NativeEndian.Uint64(b) == 0 {
-		return Meta{}, frame, nil // a plain frame: nearly all of them, once datagrams come one by one
+		return Meta{}, frame, nil // a plain frame, as nearly all single frames are
 	}
 	if b[0]&maskReserved != 0 {
 		return Meta{}, nil, ErrMeta
@@ -91,7 +93,7 @@ func ParseMeta(b []byte) (m Meta, frame []byte, err error) {
 	return m, frame, nil
 }
 
-// Put writes m to the first MetaLen bytes of b, which must be there.
+// Put writes m to the first MetaLen bytes of b; b must not be shorter.
 func (m Meta) Put(b []byte) {
 	_ = b[MetaLen-1]
 	b[0] = uint8(m.Kind) & maskKind
@@ -109,10 +111,10 @@ func (m Meta) Put(b []byte) {
 	binary.BigEndian.PutUint16(b[6:], m.Index)
 }
 
-// IsPlain reports whether the frame stands for itself and has all its checksums.
+// IsPlain reports whether the frame is a single one with complete checksums.
 func (m Meta) IsPlain() bool { return m == Meta{} }
 
-// fits reports whether m can be true of a frame of n bytes.
+// fits reports whether m is consistent, and valid for a frame of n bytes.
 func (m Meta) fits(n int) bool {
 	if m.Partial {
 		sum := int(m.CsumStart) + int(m.CsumOffset)
@@ -126,20 +128,20 @@ func (m Meta) fits(n int) bool {
 	case KindNone:
 		return !m.ECN && !m.Last && m.HeaderLen == 0 && m.SegmentSize == 0 && m.Index == 0
 	case KindTCPv4, KindTCPv6:
-		return m.fitsSlice(n)
+		return m.fitsSegment(n)
 	case KindUDP:
-		return !m.ECN && m.fitsSlice(n)
+		return !m.ECN && m.fitsSegment(n)
 	default:
 		return false
 	}
 }
 
-// fitsSlice reports whether m can be true of a slice of n bytes.
-func (m Meta) fitsSlice(n int) bool {
+// fitsSegment reports whether m is valid for a segment of n bytes.
+func (m Meta) fitsSegment(n int) bool {
 	payload := n - int(m.HeaderLen)
 	switch {
 	case !m.Partial, int(m.CsumStart)+int(m.CsumOffset)+2 > int(m.HeaderLen):
-		return false // a superframe's checksum lies in its headers, and nobody has written it
+		return false // the checksum of a superframe lies in its headers, and is partial
 	case payload <= 0, payload > int(m.SegmentSize):
 		return false
 	case payload < int(m.SegmentSize) && !m.Last:

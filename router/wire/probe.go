@@ -5,18 +5,18 @@ import "encoding/binary"
 // ProbeLen is the length in bytes of Probe, without the padding behind it.
 const ProbeLen = 6
 
-// Probe is what a probe of the path MTU says, and what its answer, which is not padded, says again. An answer is never
-// longer than what it answers, so that nobody can be flooded with answers to what another has sent in his name.
+// Probe is the content of a probe of the path MTU, and of the reply to it, which repeats it without the padding. A
+// reply is never longer than the probe, so that probes with a forged source address cannot amplify a flood.
 type Probe struct {
-	// Token names the probe among those of its sender, who alone knows what it stands for.
+	// Token identifies the probe at its sender.
 	Token uint32
-	// Size is the length of the probe in bytes: the UDP payload from the header to the end of the padding, and of the
-	// tag where it is sealed. In an answer, that of the probe that arrived.
+	// Size is the length of the probe in bytes: the UDP payload from the header to the end of the padding, and the tag
+	// of a sealed one. In a reply it is the size of the received probe.
 	Size uint16
 }
 
-// Put writes p to b, all that follows the header of a probe or of an answer: behind the first ProbeLen bytes, which must
-// be there, comes the padding.
+// Put writes p to b, the body of a probe or of a reply: ProbeLen bytes, which b must have, then padding to the end of
+// b.
 func (p Probe) Put(b []byte) {
 	_ = b[ProbeLen-1]
 	binary.BigEndian.PutUint32(b, p.Token)
@@ -24,8 +24,8 @@ func (p Probe) Put(b []byte) {
 	clear(b[ProbeLen:])
 }
 
-// ParseProbe reads what follows the header of a probe, which came in a datagram of size bytes. The padding is not looked
-// at. The errors are ErrShort and, where the probe says another size, ErrProbe, unwrapped.
+// ParseProbe reads the body of a probe, which came in a datagram of size bytes. It does not check the padding. The
+// errors are ErrShort, and ErrProbe for a probe with another size, unwrapped.
 func ParseProbe(b []byte, size int) (Probe, error) {
 	if len(b) < ProbeLen {
 		return Probe{}, ErrShort
@@ -37,8 +37,8 @@ func ParseProbe(b []byte, size int) (Probe, error) {
 	return p, nil
 }
 
-// ParseProbeReply reads what follows the header of the answer to a probe. Whether Size is that of the probe which Token
-// names is for its sender to check. The errors are ErrShort and, for what is longer, ErrProbe, unwrapped.
+// ParseProbeReply reads the body of the reply to a probe. The caller checks whether Size is that of the probe with this
+// Token. The errors are ErrShort, and ErrProbe for a longer body, unwrapped.
 func ParseProbeReply(b []byte) (Probe, error) {
 	switch {
 	case len(b) < ProbeLen:

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestProbeLayout holds the bytes of a probe of 20 bytes and of its answer.
+// TestProbeLayout pins the bytes of a probe of 20 bytes and of its reply.
 func TestProbeLayout(t *testing.T) {
 	for want, tt := range map[string]struct {
 		kind Type
@@ -18,7 +18,7 @@ func TestProbeLayout(t *testing.T) {
 		"12000000" + "0102030405060708" + "a1b2c3d4" + "0014" + "0000": {TypeProbe, 20},
 		"13000000" + "0102030405060708" + "a1b2c3d4" + "0014":          {TypeProbeReply, HeaderLen + ProbeLen},
 	} {
-		b := bytes.Repeat([]byte{0xff}, tt.size) // what was there before must not be sent
+		b := bytes.Repeat([]byte{0xff}, tt.size) // earlier bytes must not be sent
 		Header{Type: tt.kind, Counter: 0x0102030405060708}.Put(b)
 		Probe{Token: 0xa1b2c3d4, Size: 20}.Put(b[HeaderLen:])
 		if got := hex.EncodeToString(b); got != want {
@@ -73,7 +73,7 @@ func TestProbeRoundTrip(t *testing.T) {
 	})
 }
 
-// FuzzParseProbe: what is accepted says the same once written again, and a probe has the size that it says.
+// FuzzParseProbe: an accepted probe is the same after encoding, and has the size in it.
 func FuzzParseProbe(f *testing.F) {
 	seed := make([]byte, 40)
 	Header{Type: TypeProbe}.Put(seed)

@@ -2,7 +2,7 @@ package wire
 
 import "weft/internal/peer"
 
-// RelayLen is the length in bytes of what stands before a relayed datagram in the body of the one that carries it:
+// RelayLen is the length in bytes of the Relay before a relayed datagram, in the body of the datagram that carries it:
 //
 //	+------+----------+-----------------+-----------------+---------------------- - -
 //	| hops | reserved | source          | destination     | datagram
@@ -12,20 +12,21 @@ const RelayLen = 2 + 2*idLen
 
 const idLen = len(peer.ID{})
 
-// RelayOverhead is what a relay costs a datagram in bytes, whatever the number of hops: each unpacks it and packs it again.
+// RelayOverhead is the number of bytes that relaying adds to a datagram, for any number of hops: each relay unpacks it
+// and packs it again.
 const RelayOverhead = HeaderLen + RelayLen + TagLen
 
-// MaxHops is how many links a relayed datagram may pass, its first included.
+// MaxHops is the most links that a relayed datagram may pass, the first one included.
 const MaxHops = 3
 
-// Relay says where a relayed datagram comes from and where it goes. That its source is true is the relay's word alone;
-// the datagram itself shows who sealed it.
+// Relay is the source and the destination of a relayed datagram. Only the relay vouches for the source; the seal of the
+// datagram itself authenticates its sender.
 type Relay struct {
-	Hops                uint8 // links that it may still pass, that to its reader not counted
+	Hops                uint8 // further links that it may pass
 	Source, Destination peer.ID
 }
 
-// Put writes r to the first RelayLen bytes of b, which must be there.
+// Put writes r to the first RelayLen bytes of b; b must not be shorter.
 func (r Relay) Put(b []byte) {
 	_ = b[RelayLen-1]
 	b[0], b[1] = r.Hops, 0
@@ -33,8 +34,8 @@ func (r Relay) Put(b []byte) {
 	copy(b[2+idLen:], r.Destination[:])
 }
 
-// ParseRelay reads the body of a TypeRelay datagram and returns the datagram in it, which still lies in b. The error is
-// ErrShort, or ErrRelay for one that has passed more links than there may be, or is itself one that carries another.
+// ParseRelay reads the body of a TypeRelay datagram and returns the datagram in it, which lies in b. The error is
+// ErrShort, or ErrRelay if Hops is not below MaxHops, or if the inner datagram is a TypeRelay datagram as well.
 func ParseRelay(b []byte) (r Relay, datagram []byte, err error) {
 	if len(b) < RelayLen+HeaderLen {
 		return Relay{}, nil, ErrShort
@@ -47,18 +48,18 @@ func ParseRelay(b []byte) (r Relay, datagram []byte, err error) {
 	return r, datagram, nil
 }
 
-// KnockLen is the length of a TypeKnock datagram: a header without a session, whose counter is what the receiver has asked
-// somebody else to send it.
-const KnockLen = HeaderLen
+// DialBackLen is the length of a TypeDialBack datagram: a header without a session. Its counter is the token in the
+// receiver's request.
+const DialBackLen = HeaderLen
 
-// Knock returns a TypeKnock datagram.
-func Knock(token uint64) []byte {
-	b := make([]byte, KnockLen)
-	Header{Type: TypeKnock, Counter: token}.Put(b)
+// DialBack returns a TypeDialBack datagram with the given token.
+func DialBack(token uint64) []byte {
+	b := make([]byte, DialBackLen)
+	Header{Type: TypeDialBack, Counter: token}.Put(b)
 	return b
 }
 
-// Control is the body of a TypeControl datagram: who above the datapath it is for, and what it says.
+// Control is the body of a TypeControl datagram: the number of its receiver above the datapath, and a message.
 //
 //	+------+--------- - -
 //	| to   | message
@@ -68,7 +69,7 @@ type Control struct {
 	Message []byte
 }
 
-// ParseControl reads the body of a TypeControl datagram; the message lies in b. The error is ErrShort.
+// ParseControl reads the body of a TypeControl datagram. The message lies in b. The error is ErrShort.
 func ParseControl(b []byte) (Control, error) {
 	if len(b) < 1 {
 		return Control{}, ErrShort

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestLayout holds the bytes themselves: what they say must not change within a version.
+// TestLayout pins the bytes, which must not change within a version.
 func TestLayout(t *testing.T) {
 	b := make([]byte, Headroom)
 	Header{Type: TypeFrame, Session: 0xabcdef, Counter: 0x0102030405060708}.Put(b)
@@ -45,13 +45,13 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// slice is a good slice in the middle of a TCP superframe: 66 bytes of headers and 1,000 of payload.
-var slice = Meta{
+// segment is a valid segment in the middle of a TCP superframe: 66 bytes of headers and 1,000 of payload.
+var segment = Meta{
 	Kind: KindTCPv4, Partial: true, HeaderLen: 66, CsumStart: 34, CsumOffset: 16, SegmentSize: 1000, Index: 2,
 }
 
 func TestParseMeta(t *testing.T) {
-	with := func(change func(*Meta)) Meta { m := slice; change(&m); return m }
+	with := func(change func(*Meta)) Meta { m := segment; change(&m); return m }
 	for _, tt := range []struct {
 		name string
 		meta Meta
@@ -68,14 +68,14 @@ func TestParseMeta(t *testing.T) {
 		{"plain with an index", Meta{Index: 1}, 60, false},
 		{"plain with a segment size", Meta{SegmentSize: 1}, 60, false},
 		{"plain and last", Meta{Last: true}, 60, false},
-		{"slice", slice, 1066, true},
-		{"slice too long", slice, 1067, false},
-		{"slice too short", slice, 1065, false},
-		{"last slice", with(func(m *Meta) { m.Last = true }), 67, true},
-		{"last slice, full", with(func(m *Meta) { m.Last = true }), 1066, true},
-		{"last slice without payload", with(func(m *Meta) { m.Last = true }), 66, false},
-		{"shorter than its headers", slice, 65, false},
-		{"slice with its checksum", with(func(m *Meta) { m.Partial = false }), 1066, false},
+		{"segment", segment, 1066, true},
+		{"segment too long", segment, 1067, false},
+		{"segment too short", segment, 1065, false},
+		{"last segment", with(func(m *Meta) { m.Last = true }), 67, true},
+		{"last segment, full", with(func(m *Meta) { m.Last = true }), 1066, true},
+		{"last segment without payload", with(func(m *Meta) { m.Last = true }), 66, false},
+		{"shorter than its headers", segment, 65, false},
+		{"segment with its checksum", with(func(m *Meta) { m.Partial = false }), 1066, false},
 		{"checksum behind the headers", with(func(m *Meta) { m.CsumOffset = 31 }), 1066, false},
 		{"segment size 0", with(func(m *Meta) { m.SegmentSize = 0 }), 1066, false},
 		{"at the end of 64 KiB", with(func(m *Meta) { m.Index = 64 }), 1066, true},
@@ -104,7 +104,9 @@ func TestParseMeta(t *testing.T) {
 func TestHeaderRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := Header{
-			Type:    rapid.SampledFrom([]Type{TypeFrame, TypeProbe, TypeProbeReply, TypeKeepalive, TypePlain, TypeInitiation, TypeUnknown}).Draw(t, "type"),
+			Type: rapid.SampledFrom([]Type{
+				TypeFrame, TypeProbe, TypeProbeReply, TypeKeepalive, TypePlain, TypeInitiation, TypeUnknown,
+			}).Draw(t, "type"),
 			Session: rapid.Uint32Max(MaxSession).Draw(t, "session"),
 			Counter: rapid.Uint64().Draw(t, "counter"),
 		}
@@ -139,11 +141,11 @@ func TestMTU(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever is accepted is in bounds, and says the same once written again.
+// FuzzParse: accepted metadata is in bounds, and the same after encoding.
 func FuzzParse(f *testing.F) {
 	seed := make([]byte, Headroom+1066)
 	Header{Type: TypeFrame, Session: 7, Counter: 9}.Put(seed)
-	slice.Put(seed[HeaderLen:])
+	segment.Put(seed[HeaderLen:])
 	f.Add(seed)
 	f.Add(seed[:Headroom])
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -1,7 +1,7 @@
-// Package bridge keeps the Linux bridge on which the pods of a node and its TAP meet.
+// Package bridge makes and maintains the Linux bridge with the pods of a node and its TAP as ports.
 //
-// A bridge that Ensure makes is marked by its alias, "weft", and is set up in full; one that it finds is adopted: it
-// gets the MTU and is brought up, and everything else about it, its other ports above all, stays as its owner has it.
+// A bridge that Ensure makes has the alias "weft" as a mark, and is set up completely. An existing bridge is adopted:
+// Ensure sets its MTU and brings it up, but does not change anything else of it, in particular not its other ports.
 package bridge
 
 import (
@@ -16,42 +16,42 @@ import (
 	"weft/internal/ether"
 )
 
-// Errors that callers branch on; they are wrapped in sentences that name the link and the mend.
+// Errors that callers branch on. The errors that wrap them name the link and a remedy.
 var (
-	// ErrNotBridge: a link of the name exists and is something else.
+	// ErrNotBridge: a link of another kind has the name.
 	ErrNotBridge = errors.New("not a bridge")
-	// ErrNotOurs: the bridge was not made by weft, and is not weft's to take away.
+	// ErrNotOurs: weft did not make the bridge, and must not remove it.
 	ErrNotOurs = errors.New("not made by weft")
-	// ErrPortTaken: the link is a port of something else already.
+	// ErrPortTaken: the link is already a port of another link.
 	ErrPortTaken = errors.New("already a port of another link")
-	// ErrNoIsolation: the kernel cannot isolate bridge ports, which Linux can since 4.18.
+	// ErrNoIsolation: the kernel cannot isolate bridge ports, which needs Linux 4.18.
 	ErrNoIsolation = errors.New("bridge ports cannot be isolated: Linux 4.18 or newer is needed")
 )
 
-// alias marks a bridge of ours; "ip link" shows it.
+// alias marks bridges that weft made; "ip link" shows it.
 const alias = "weft"
 
-// Config describes the bridge that Ensure brings about.
+// Config describes the bridge that Ensure makes or adopts.
 type Config struct {
 	// Name of the bridge.
 	Name string
 	// MTU in bytes.
 	MTU int
-	// MAC is the bridge's own address when Ensure makes it; zero for a random one. A bridge that exists keeps its own.
+	// MAC is the hardware address of a new bridge; zero stands for a random one. An existing bridge keeps its address.
 	MAC ether.Addr
 }
 
-// Bridge is a bridge that exists. Its methods may be called from any goroutine; they act in the network namespace in
-// which Ensure was called, until Close.
+// Bridge is an existing bridge. Its methods may be called from any goroutine until Close; they work in the network
+// namespace in which Ensure was called.
 type Bridge struct {
 	nl    *netlink.Handle
 	name  string
 	index int
 }
 
-// Ensure makes the bridge that cfg describes, or adopts the one that has its name, and brings it up. The error wraps
-// ErrNotBridge where the name belongs to some other kind of link, which is left as it is. What a failed Ensure has made
-// it takes away again.
+// Ensure makes the bridge that cfg describes, or adopts the bridge with its name, and brings it up. The error wraps
+// ErrNotBridge if a link of another kind has the name; that link is not changed. A failed Ensure removes the bridge
+// that it made.
 func Ensure(cfg Config) (*Bridge, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -84,8 +84,8 @@ func ensure(nl *netlink.Handle, cfg Config) (*Bridge, error) {
 	return b, err
 }
 
-// create makes the bridge. Spanning tree is off in a new bridge, as it must be: its frames never cross the overlay, so
-// that every node would elect a root of its own and hold ports back for nothing.
+// create makes the bridge. The spanning tree protocol is off in a new bridge, as needed: its frames never cross the
+// overlay, so every node would elect a root of its own and delay its ports without use.
 func create(nl *netlink.Handle, cfg Config) error {
 	mac := cfg.MAC
 	if mac.IsZero() {
@@ -94,15 +94,15 @@ func create(nl *netlink.Handle, cfg Config) error {
 	}
 	link := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	link.Name = cfg.Name
-	// The kernel lets a bridge's MTU follow its smallest port until somebody changes it, and to set what is set already
-	// is no change: so it starts out with another one than adopt will set.
+	// The MTU of a bridge follows its smallest port until it is changed, and setting the same value again is no change.
+	// So the bridge starts with another MTU than adopt will set.
 	link.MTU = cfg.MTU - 1
-	// With an address of its own a bridge does not take over its lowest port's, which would change under the
-	// neighbour caches of the pods whenever one comes or goes.
+	// A bridge with an address of its own does not use the lowest address of its ports, which could change whenever a
+	// pod is added or removed, so that the neighbor caches of the other pods would be wrong.
 	link.HardwareAddr = net.HardwareAddr(mac[:])
-	// A snooping bridge sends multicast only to ports that have joined, which it learns from the answers to a querier's
-	// questions. An overlay has no querier, so that the groups which pods on other nodes have joined would fall silent
-	// after minutes: multicast has to flood.
+	// A snooping bridge sends multicast only to ports with members of the group, which it learns from the replies to a
+	// querier. An overlay has no querier, so pods on other nodes would receive no multicast after some minutes: it has
+	// to be flooded.
 	snooping := false
 	link.MulticastSnooping = &snooping
 	if err := nl.LinkAdd(link); err != nil {
@@ -135,10 +135,10 @@ func (b *Bridge) Name() string { return b.name }
 // Index returns the bridge's interface index.
 func (b *Bridge) Index() int { return b.index }
 
-// Close lets go of the netlink socket; the bridge stays.
+// Close closes the netlink socket; the bridge stays.
 func (b *Bridge) Close() { b.nl.Close() }
 
-// SetMTU sets the bridge's own MTU in bytes, which from then on no longer follows the smallest of its ports.
+// SetMTU sets the MTU of the bridge in bytes. From then on it does not follow the smallest MTU of its ports.
 func (b *Bridge) SetMTU(mtu int) error {
 	link, err := b.nl.LinkByIndex(b.index)
 	if err != nil {
@@ -150,7 +150,7 @@ func (b *Bridge) SetMTU(mtu int) error {
 	return nil
 }
 
-// MAC returns the bridge's own address.
+// MAC returns the hardware address of the bridge.
 func (b *Bridge) MAC() (ether.Addr, error) {
 	link, err := b.nl.LinkByIndex(b.index)
 	if err != nil {
@@ -161,8 +161,8 @@ func (b *Bridge) MAC() (ether.Addr, error) {
 	return mac, nil
 }
 
-// Remove deletes the bridge called name if weft made it; its ports fall off it. That there is none is no error;
-// ErrNotBridge and ErrNotOurs say what is left alone.
+// Remove deletes the bridge called name if weft made it. It is no error if there is none. The error wraps ErrNotBridge
+// or ErrNotOurs for a link that is not deleted for that reason.
 func Remove(name string) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"weft/tap/taptest"
 )
 
-// add makes a link and returns it as the kernel has it.
+// add makes a link and returns it as the kernel reports it.
 func add(t *testing.T, link netlink.Link) netlink.Link {
 	t.Helper()
 	if err := netlink.LinkAdd(link); err != nil {
@@ -70,7 +70,7 @@ func TestCreate(t *testing.T) {
 	if link.RawFlags&1 == 0 || link.MulticastSnooping == nil || *link.MulticastSnooping {
 		t.Errorf("flags %x, snooping %v; want up and off", link.RawFlags, link.MulticastSnooping)
 	}
-	// Ports with lower addresses and another MTU come: the bridge's own stay.
+	// Ports with lower addresses and another MTU are added: the bridge keeps its own.
 	low := veth("wd-low")
 	low.HardwareAddr = []byte{2, 0, 0, 0, 0, 1}
 	low.MTU = 1300
@@ -89,7 +89,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// TestAgain: a second Ensure, after a restart, finds the bridge, and Remove takes it away.
+// TestAgain: a second Ensure, after a restart, finds the bridge, and Remove deletes it.
 func TestAgain(t *testing.T) {
 	taptest.InNamespace(t)
 	first := ensure(t, bridge.Config{Name: "weave", MTU: 1422})
@@ -114,8 +114,8 @@ func TestAgain(t *testing.T) {
 	}
 }
 
-// TestForeign: somebody else's bridge is used, and otherwise left alone.
-func TestForeign(t *testing.T) {
+// TestNotOurs: a bridge that weft did not make is used, and otherwise not changed.
+func TestNotOurs(t *testing.T) {
 	taptest.InNamespace(t)
 	foreign := add(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
 	port := add(t, veth("wd-other"))
@@ -172,7 +172,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestNothingLeftBehind: a bridge that cannot be set up does not stay.
+// TestNothingLeftBehind: a bridge that cannot be set up is removed.
 func TestNothingLeftBehind(t *testing.T) {
 	taptest.InNamespace(t)
 	if b, err := bridge.Ensure(bridge.Config{Name: "weave", MTU: 1 << 20}); err == nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State says what a name stands for. The zero State is invalid.
+// State is the kind of link that a name stands for. The zero State is invalid.
 type State uint8
 
 // States of a name.
@@ -18,20 +18,20 @@ const (
 	Other                   // it is a link of another kind
 )
 
-// Info is what Inspect finds. Where State is Absent the rest is zero.
+// Info is the result of Inspect. If State is Absent, all other fields are zero.
 type Info struct {
 	State State
-	// Kind of the link as "ip -d link" has it: "bridge", "veth", "dummy", "device" for hardware.
+	// Kind of the link as in "ip -d link": "bridge", "veth", "dummy", "device" for hardware.
 	Kind  string
 	Index int
 	MTU   int // bytes
-	// Ours: Ensure has made it, now or in an earlier life of the daemon.
+	// Ours: Ensure made it, in this run of the daemon or an earlier one.
 	Ours bool
 	// Ports are the names of a bridge's ports, in the order of their indices.
 	Ports []string
 }
 
-// Inspect looks what is there under name and changes nothing; it needs no privilege.
+// Inspect returns the state of the link called name. It changes nothing and needs no privilege.
 func Inspect(name string) (Info, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

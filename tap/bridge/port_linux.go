@@ -6,11 +6,10 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// AddPort makes the link called name an isolated port of the bridge and brings it up. Isolated ports exchange no
-// frames with one another: what one way into the overlay delivers never leaves by another, so that two of them, the
-// TAP and a VXLAN device, make no loop. Other ports are not touched. A port that is there already is isolated all the
-// same. The error wraps ErrPortTaken or ErrNoIsolation where the one or the other stands in the way; then the link is
-// no port.
+// AddPort makes the link called name an isolated port of the bridge and brings it up. The bridge forwards no frames
+// between isolated ports: so the TAP and a VXLAN device, which both lead into the overlay, make no loop. Other ports
+// are not changed. An existing port is isolated, too. The error wraps ErrPortTaken or ErrNoIsolation for these reasons;
+// then the link is no port.
 func (b *Bridge) AddPort(name string) error {
 	port, err := b.nl.LinkByName(name)
 	if err != nil {
@@ -18,7 +17,7 @@ func (b *Bridge) AddPort(name string) error {
 	}
 	master := port.Attrs().MasterIndex
 	if master != 0 && master != b.index {
-		return fmt.Errorf("bridge: %s is %w (%s): take it off (ip link set %s nomaster)",
+		return fmt.Errorf("bridge: %s is %w (%s): remove it from there (ip link set %s nomaster)",
 			name, ErrPortTaken, b.linkName(master), name)
 	}
 	if err := b.nl.LinkSetMasterByIndex(port, b.index); err != nil {
@@ -36,7 +35,7 @@ func (b *Bridge) AddPort(name string) error {
 	return nil
 }
 
-// isolate isolates port and looks whether that has come about: old kernels pass over attributes they do not know.
+// isolate isolates port and checks the result, as old kernels ignore unknown attributes.
 func (b *Bridge) isolate(port netlink.Link) error {
 	name := port.Attrs().Name
 	if err := b.nl.LinkSetIsolated(port, true); err != nil {

@@ -1,5 +1,5 @@
-// Package taptest is the host side of the datapath for tests: a tap.Device in memory that is fed by hand, the
-// conformance suite that it and the kernel's devices pass, and network namespaces for the tests that need a kernel.
+// Package taptest is the host side of the datapath for tests: a tap.Device in memory, the conformance suite that it and
+// the kernel's devices pass, and network namespaces for tests that need a kernel.
 package taptest
 
 import (
@@ -13,33 +13,34 @@ import (
 	"weft/tap/virtio"
 )
 
-// depth is how many frames a Device keeps in each direction and queue, as a TAP's ring does: what comes on top is lost.
+// depth is the most frames that a Device holds in each direction and queue, as the ring of a TAP does; further frames
+// are lost.
 const depth = 512
 
-// Config describes a Device in memory; what is zero takes its default.
+// Config describes a Device in memory; zero fields stand for their defaults.
 type Config struct {
 	Name   string // weft0
 	MTU    int    // bytes, 1,500
 	Queues int    // 1
-	// Features are what the device promises; none where 0. It does not hold the test to them.
+	// Features are the offloads of the device, none by default. The device does not enforce them.
 	Features virtio.Features
 }
 
 var _ tap.Device = (*Device)(nil)
 
-// Device is a tap.Device whose host is the test: Inject is what the bridge would send out of it, Next what the bridge
-// would receive. All methods may be called from any goroutine, and under testing/synctest.
+// Device is a tap.Device with the test as its host: Inject sends a frame as the bridge would, Next returns a frame that
+// the bridge would receive. All methods may be called from any goroutine, and under testing/synctest.
 type Device struct {
 	name   string
 	mtu    int
 	offers virtio.Features
 	queues []tap.Queue
-	in     []*ring // a queue each: host to process
+	in     []*ring // for each queue: host to process
 	out    *ring   // process to host
 	close  func()
 }
 
-// New returns a device; nobody needs to close it.
+// New returns a device; it need not be closed.
 func New(cfg Config) *Device {
 	if cfg.Name == "" {
 		cfg.Name = "weft0"
@@ -58,15 +59,15 @@ func New(cfg Config) *Device {
 	return d
 }
 
-// Inject has the host send frame out of the device, on the first queue. It copies frame. It returns false where the
-// ring is full and the frame lost.
+// Inject sends a copy of frame from the host to the first queue. It returns false if the ring is full, and the frame
+// lost.
 func (d *Device) Inject(frame []byte) bool { return d.InjectQueue(0, tap.Frame{Data: frame}) }
 
 // InjectQueue is Inject for one queue and with offload metadata.
 func (d *Device) InjectQueue(queue int, frame tap.Frame) bool { return d.in[queue].put(frame) }
 
-// Next waits for the next frame that the process wrote, on any queue, and returns it; it is the caller's. The error is
-// ctx's, or net.ErrClosed once the device is closed and empty.
+// Next waits for the next frame that the process wrote to any queue, and returns it; the caller owns it. The error is
+// that of ctx, or net.ErrClosed if the device is closed and empty.
 func (d *Device) Next(ctx context.Context) (tap.Frame, error) {
 	for {
 		if f, ok := d.out.take(); ok {
@@ -81,10 +82,10 @@ func (d *Device) Next(ctx context.Context) (tap.Frame, error) {
 	}
 }
 
-// TryNext is Next for a caller who does not want to wait.
+// TryNext is Next without waiting.
 func (d *Device) TryNext() (frame tap.Frame, ok bool) { return d.out.take() }
 
-// Discard throws away what the process wrote, without allocating, and returns how many frames that was.
+// Discard drops the frames that the process wrote, without allocating, and returns their number.
 func (d *Device) Discard() int { return d.out.discard() }
 
 // Name implements tap.Device.
@@ -126,7 +127,7 @@ func (q *queue) ReadFrames(b *tap.Batch) (int, error) {
 	}
 }
 
-// WriteFrames implements tap.Queue. A frame that finds the ring full counts as taken, as it does in the kernel.
+// WriteFrames implements tap.Queue. A frame that is lost because the ring is full counts as written, as in the kernel.
 func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {
 	if q.in.isClosed() {
 		return 0, net.ErrClosed
@@ -144,7 +145,7 @@ func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {
 	return n, err
 }
 
-// ring holds up to depth frames; its memory is used again, so that it can feed a test that counts allocations.
+// ring holds up to depth frames; it reuses its memory, for tests that count allocations.
 type ring struct {
 	closed chan struct{}
 	ready  chan struct{} // holds a token while there may be frames
@@ -215,7 +216,7 @@ func (r *ring) discard() int {
 	return n
 }
 
-// fill moves as many frames to b as fit.
+// fill moves frames to b, as many as fit.
 func (r *ring) fill(b *tap.Batch) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -232,7 +233,7 @@ func (r *ring) fill(b *tap.Batch) (n int) {
 	return n
 }
 
-// drop forgets the first n frames. An empty ring starts over, so that few slots have to grow.
+// drop removes the first n frames. An empty ring starts from its first slot again, so that few slots have to grow.
 func (r *ring) drop(n int) {
 	r.first, r.n = (r.first+n)%depth, r.n-n
 	if r.n == 0 {

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RequireRoot skips t for a user who may not make interfaces, unless WEFT_TEST=require says that this must not be
-// passed over: then t fails.
+// RequireRoot skips t for a user who may not make interfaces. With WEFT_TEST=require, t fails instead.
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
@@ -31,8 +30,8 @@ func RequireRoot(t testing.TB) {
 	t.Skip("kernel tests need root")
 }
 
-// InNamespace puts t's goroutine, and only that, into a new network namespace until t ends; it requires root. Sockets,
-// interfaces and netlink handles stay in the namespace in which they were opened, whoever uses them.
+// InNamespace moves only t's goroutine into a new network namespace until t ends; it requires root. Sockets, interfaces
+// and netlink handles stay in the namespace in which they were opened, in whichever goroutine they are used.
 func InNamespace(t testing.TB) {
 	t.Helper()
 	RequireRoot(t)
@@ -56,13 +55,13 @@ func InNamespace(t testing.TB) {
 	})
 }
 
-// Socket is a packet socket on an interface: the host's view of it.
+// Socket is a packet socket on an interface: the view of the host.
 type Socket struct {
 	fd  int
 	buf []byte
 }
 
-// NewSocket opens a socket on the interface called name in the current network namespace; t closes it.
+// NewSocket opens a socket on the interface called name in the current network namespace, until t ends.
 func NewSocket(t testing.TB, name string) *Socket {
 	t.Helper()
 	link, err := netlink.LinkByName(name)
@@ -78,7 +77,7 @@ func NewSocket(t testing.TB, name string) *Socket {
 	tick := unix.NsecToTimeval(int64(20 * time.Millisecond))
 	if err := errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick), // so that Receive sees its context end
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick), // so that Receive notices the end of its context
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index}),
 	); err != nil {
 		t.Fatalf("taptest: packet socket on %s: %v", name, err)
@@ -86,13 +85,13 @@ func NewSocket(t testing.TB, name string) *Socket {
 	return &Socket{fd: fd, buf: make([]byte, 1<<16)}
 }
 
-// Send sends frame out of the interface, past the host's own stack.
+// Send sends frame out of the interface, without the host's own stack.
 func (s *Socket) Send(frame []byte) error {
 	_, err := unix.Write(s.fd, frame)
 	return err
 }
 
-// Receive waits for a frame that comes in from the interface. Frames that are sent out of it are not seen.
+// Receive waits for a frame that arrives at the interface. It ignores frames that are sent out of it.
 func (s *Socket) Receive(ctx context.Context) ([]byte, error) {
 	for ctx.Err() == nil {
 		n, err := unix.Read(s.fd, s.buf)

@@ -14,24 +14,23 @@ import (
 	"weft/tap/virtio"
 )
 
-// patience bounds how long the suite waits for a frame that must come; nothing is expected to take that long.
+// patience is how long the suite waits for a frame that must come, much longer than it takes.
 const patience = 10 * time.Second
 
-// etherType marks the suite's own frames (IEEE 802 local experimental 1), so that others on a real interface are told
-// from them.
+// etherType identifies the suite's own frames (IEEE 802 local experimental 1) among others on a real interface.
 const etherType = 0x88b5
 
-// Host is a device under test, of one queue and an MTU of 1,500, and the test's hold on its other end.
+// Host is a device under test, with one queue and an MTU of 1,500, and the functions of its other end.
 type Host struct {
 	Device tap.Device
-	// Send has the host send frame out of the device. It must not allocate.
+	// Send sends frame from the host out of the device. It must not allocate.
 	Send func(frame []byte) error
-	// Receive waits for the next frame that the host got from the device. Frames of others may be among them.
+	// Receive waits for the next frame that the host receives from the device. It may return frames of other senders.
 	Receive func(ctx context.Context) ([]byte, error)
 }
 
-// TestDevice checks that the device which open returns keeps the contract of tap.Device and tap.Queue. open is called
-// for every subtest, and closes what it opened in t.Cleanup.
+// TestDevice checks that the device that open returns keeps the contract of tap.Device and tap.Queue. It calls open for
+// every subtest; open closes the device in t.Cleanup.
 func TestDevice(t *testing.T, open func(t *testing.T) Host) {
 	for _, tt := range []struct {
 		name string
@@ -93,7 +92,7 @@ func read(t *testing.T, h Host, b *tap.Batch, want int) (frames [][]byte) {
 	return frames
 }
 
-// receive returns the next want frames of the suite that the host got.
+// receive returns the next want frames of the suite that the host receives.
 func receive(t *testing.T, h Host, want int) (frames [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -146,7 +145,7 @@ func testRead(t *testing.T, h Host) {
 	}
 }
 
-// testReadFillsBatch: no frame is lost or out of order where more are there than a batch takes.
+// testReadFillsBatch: no frame is lost or reordered if more frames wait than fit into a batch.
 func testReadFillsBatch(t *testing.T, h Host) {
 	var want [][]byte
 	for n := range 7 {
@@ -156,7 +155,7 @@ func testReadFillsBatch(t *testing.T, h Host) {
 	equal(t, read(t, h, newBatch(3), len(want)), want)
 }
 
-// testAround: the room before and after a frame is the caller's to write to, and touches no other frame.
+// testAround: the caller may write to the headroom and tailroom of a frame without a change of other frames.
 func testAround(t *testing.T, h Host) {
 	send(t, h, frame(0, 60), frame(1, 1514), frame(2, 60))
 	b := newBatch(16)
@@ -200,7 +199,7 @@ func testWrite(t *testing.T, h Host) {
 	}
 }
 
-// testWriteRefused: a bad frame costs itself only.
+// testWriteRefused: a refused frame does not affect others.
 func testWriteRefused(t *testing.T, h Host) {
 	n, err := h.Device.Queues()[0].WriteFrames([]tap.Frame{
 		{Data: frame(0, 60)}, {Data: frame(1, 60)[:13]}, {}, {Data: frame(2, 60)},
@@ -211,7 +210,7 @@ func testWriteRefused(t *testing.T, h Host) {
 	equal(t, receive(t, h, 2), [][]byte{frame(0, 60), frame(2, 60)})
 }
 
-// testWritePieces: what comes in pieces arrives as one frame.
+// testWritePieces: a frame in pieces arrives as one frame.
 func testWritePieces(t *testing.T, h Host) {
 	f := frame(3, 1200)
 	frames := []tap.Frame{

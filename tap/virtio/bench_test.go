@@ -38,7 +38,7 @@ func TestNoAllocation(t *testing.T) {
 			l.Cut(dst, frame, 3)
 			j.Reset()
 			for i := range in {
-				copy(in[i].data[:66], frame) // rewritten in place the last time
+				copy(in[i].data[:66], frame) // restores the headers, which the last round rewrote in place
 				must(t, j.AddSegment(1, in[i].meta, in[i].data))
 			}
 			for i := range single {
@@ -61,8 +61,9 @@ func BenchmarkInspect(b *testing.B) {
 	}
 }
 
-// BenchmarkSplit is the sender's share: 64 KiB become 47 slices, the headers written before each payload.
-func BenchmarkSplit(b *testing.B) {
+// BenchmarkSegment is the work of the sender: it cuts 64 KiB into 47 segments, and writes the headers before each
+// payload.
+func BenchmarkSegment(b *testing.B) {
 	h, frame := benchSuperframe()
 	out := make([]byte, 128)
 	b.SetBytes(int64(len(frame)))
@@ -79,7 +80,7 @@ func BenchmarkSplit(b *testing.B) {
 	}
 }
 
-func benchRebuild(b *testing.B, drop int) {
+func benchReassemble(b *testing.B, drop int) {
 	h, frame := benchSuperframe()
 	in := split(b, 1, h, frame)
 	headers := slices.Clone(in[0].data[:100])
@@ -93,7 +94,7 @@ func benchRebuild(b *testing.B, drop int) {
 				continue
 			}
 			if i == drop+1 {
-				copy(in[i].data[:66], headers) // the head of a run is rewritten in place
+				copy(in[i].data[:66], headers) // restores the headers of the first one, which are rewritten in place
 			}
 			must(b, j.AddSegment(1, in[i].meta, in[i].data))
 		}
@@ -105,12 +106,12 @@ func benchRebuild(b *testing.B, drop int) {
 	}
 }
 
-func BenchmarkRebuild(b *testing.B) {
-	b.Run("whole", func(b *testing.B) { benchRebuild(b, -1) })
-	b.Run("one lost", func(b *testing.B) { benchRebuild(b, 20) })
+func BenchmarkReassemble(b *testing.B) {
+	b.Run("whole", func(b *testing.B) { benchReassemble(b, -1) })
+	b.Run("one lost", func(b *testing.B) { benchReassemble(b, 20) })
 }
 
-// benchCoalesce joins frames of 64 KiB in all; their heads are restored, as they are rewritten in place.
+// benchCoalesce merges frames of 64 KiB in total. It restores their headers each time, as they are rewritten in place.
 func benchCoalesce(b *testing.B, p packet, n, size int, partial bool) {
 	in := stream(p, n, size, partial)
 	const headers = 54
@@ -142,7 +143,7 @@ func BenchmarkCoalesceUDP(b *testing.B) {
 	b.Run("partial", func(b *testing.B) { benchCoalesce(b, p, 64, 64, true) })
 }
 
-// BenchmarkSingles is what coalescing costs where there is nothing to join: a frame of a flow of its own each.
+// BenchmarkSingles is the cost of coalescing when there is nothing to merge: each frame has a flow of its own.
 func BenchmarkSingles(b *testing.B) {
 	var in []single
 	for port := range uint16(128) {

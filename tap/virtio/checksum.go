@@ -7,11 +7,11 @@ import (
 	"weft/internal/packet"
 )
 
-// sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). It is not yet
-// complemented: a packet with its checksum sums up to 0xffff.
+// sum returns the ones'-complement sum of b in 16 bits, with b padded to an even length (RFC 1071). The result is not
+// complemented: the sum of a packet with a correct checksum is 0xffff.
 //
-// Words are added eight bytes at a time and in the order in which they lie in memory, as the sum is the same in both
-// byte orders but for the order of its own two bytes (RFC 1071, section 2).
+// It adds words of eight bytes in the byte order of the memory, as both byte orders give the same sum except for the
+// order of its own two bytes (RFC 1071, section 2).
 func sum(b []byte) uint16 {
 	var total, carry uint64
 	for len(b) >= 64 {
@@ -39,7 +39,7 @@ func sum(b []byte) uint16 {
 	return bits.ReverseBytes16(fold(total + carry))
 }
 
-// fold adds up the four words of v in 16 bits. It is 0 only where v is.
+// fold adds up the four 16-bit words of v. The result is 0 only if v is 0.
 func fold(v uint64) uint16 {
 	v = v>>32 + v&0xffffffff
 	v = v>>32 + v&0xffffffff
@@ -49,7 +49,8 @@ func fold(v uint64) uint16 {
 }
 
 // pseudo returns the sum of the pseudo-header (RFC 793, section 3.1; RFC 8200, section 8.1) of frame with payload bytes
-// behind its headers, the addresses being those of the IP header: right unless a routing header has others.
+// behind its headers. It uses the addresses in the IP header, which is correct unless a routing header has another
+// destination.
 func (l *Layout) pseudo(frame []byte, payload int) uint16 {
 	addresses := frame[l.L3+packet.IPv4Source : l.L3+packet.IPv4Source+8]
 	if l.ipv6 {

@@ -8,59 +8,60 @@ import (
 	"weft/internal/packet"
 )
 
-// AddFrame adds a frame that stands for itself, whose checksum may be left to write. It is joined to frames of its flow
-// before it where that changes nothing but how many there are. data is the Joiner's until Reset. On an error, which is
-// ErrFull or one of CheckSingle's, unwrapped, nothing was added.
+// AddFrame adds a single frame, which may have a checksum to complete. It is merged into the frames of its flow before
+// it if the receiver then gets the same frames in fewer superframes. The Coalescer owns data until Reset. The errors
+// are ErrFull and those of CheckSingle, unwrapped; nothing was added then.
 //
-// The rules are those of the kernel's GRO (inet_gro_receive, tcp_gro_receive, udp_gro_receive): TCP segments in
-// sequence with ACK, and PSH or FIN only on the last, and all else in their headers equal; UDP datagrams of equal
-// length, and a shorter one as the last. IPv4 ids count up, or stay the same under DF, when they come out counting up:
-// the id of what must not be fragmented means nothing (RFC 6864). Frames with Ethernet padding, IPv4 options, IPv6
-// extension headers or UDP checksum 0 stay alone, and so do those whose checksum is wrong, as wrong as they came.
-func (j *Coalescer) AddFrame(h Header, data []byte) error {
+// The rules are those of the kernel's GRO (inet_gro_receive, tcp_gro_receive, udp_gro_receive). TCP segments must be in
+// sequence and have ACK; only the last one may have PSH or FIN, and all other header fields must be equal. UDP
+// datagrams must have equal lengths, except for a shorter last one. IPv4 ids must count up, or be equal with DF set;
+// the result counts up in both cases, as the id of a packet that must not be fragmented has no meaning (RFC 6864).
+// Frames with Ethernet padding, IPv4 options, IPv6 extension headers or UDP checksum 0 are not merged. Neither are
+// frames with a wrong checksum: they are passed on unchanged.
+func (c *Coalescer) AddFrame(h Header, data []byte) error {
 	if err := CheckSingle(h, data); err != nil {
 		return err
 	}
-	if j.Full() {
+	if c.Full() {
 		return ErrFull
 	}
-	e := j.push(data)
-	e.offload = plainHeader(h)
-	if j.features == 0 {
+	e := c.newEntry(data)
+	e.offload = checksumOnly(h)
+	if c.features == 0 {
 		return nil
 	}
 	l := &e.layout
 	if err := l.locate(data); err != nil {
 		if !errors.Is(err, ErrProtocol) {
-			j.forget() // of which flow it is cannot be told, but it may be of one of ours
+			c.forgetFlows() // its flow is unknown, but may be one of those in the batch
 		}
 		return nil
 	}
 	e.kind, e.payload = entryFrame, l.Payload
-	able := j.features.Has(l.feature()) && e.joinable()
-	slot, latest := j.find(l, data)
+	eligible := c.features.Has(l.feature()) && e.mergeable()
+	slot, latest := c.findFlow(l, data)
 	if latest != nil {
-		if able && latest.takes(e) {
-			latest.add(e)
-			j.extend(latest, data[l.HeaderLen:])
-			if e.ends(latest) {
+		if eligible && latest.canMerge(e) {
+			latest.recordMerge(e)
+			c.appendPayload(latest, data[l.HeaderLen:])
+			if e.closes(latest) {
 				latest.room = 0
 			}
-			j.pop()
+			c.dropLast()
 			return nil
 		}
 		latest.room = 0
 	}
-	if able && e.starts() {
+	if eligible && e.keepsOpen() {
 		l.SegmentSize = e.payload
-		e.room = l.maxJoined() - 1
+		e.room = l.maxMerged() - 1
 	}
-	j.newest(slot)
+	c.setLatest(slot)
 	return nil
 }
 
-// plainHeader returns what of h is for the kernel: where a checksum is left to write.
-func plainHeader(h Header) Header {
+// checksumOnly returns the part of h that the kernel needs: the place of a checksum to complete.
+func checksumOnly(h Header) Header {
 	if h.Flags&FlagNeedsChecksum == 0 {
 		return Header{}
 	}
@@ -69,8 +70,8 @@ func plainHeader(h Header) Header {
 	}
 }
 
-// joinable reports whether e may be joined with others, as far as its own headers say.
-func (e *entry) joinable() bool {
+// mergeable reports whether the headers of e allow it to be merged with others.
+func (e *entry) mergeable() bool {
 	l := &e.layout
 	if l.Payload <= 0 || l.HeaderLen+l.Payload != len(e.data) {
 		return false // no payload, or padding, or cut short
@@ -94,17 +95,19 @@ func (e *entry) joinable() bool {
 		binary.BigEndian.Uint16(transport[udpChecksum:]) != 0
 }
 
-// starts reports whether others may join e, which is joinable.
-func (e *entry) starts() bool {
+// keepsOpen reports whether other frames may be merged into e, which is mergeable.
+func (e *entry) keepsOpen() bool {
 	return !e.layout.tcp || e.data[e.layout.L4+tcpFlags]&(flagPSH|flagFIN) == 0
 }
 
-// ends reports whether nothing may be joined to first any more behind e.
-func (e *entry) ends(first *entry) bool { return e.payload < first.layout.SegmentSize || !e.starts() }
+// closes reports whether nothing more may be merged into first behind e.
+func (e *entry) closes(first *entry) bool {
+	return e.payload < first.layout.SegmentSize || !e.keepsOpen()
+}
 
-// takes reports whether next, which is joinable, may be joined to e. Payload is looked at last, and only where a
-// complete checksum is to be replaced by a partial one.
-func (e *entry) takes(next *entry) bool {
+// canMerge reports whether next, which is mergeable, may be merged into e. It reads payload last, and only where a
+// complete checksum would be replaced by a partial one.
+func (e *entry) canMerge(next *entry) bool {
 	l, m := &e.layout, &next.layout
 	if e.room <= 0 || e.kind != entryFrame || l.L3 != m.L3 || l.L4 != m.L4 || l.HeaderLen != m.HeaderLen ||
 		next.payload > l.SegmentSize || l.packetLen(e.payload+next.payload) > maxPacket ||
@@ -124,8 +127,8 @@ func (e *entry) takes(next *entry) bool {
 	return next.verify()
 }
 
-// sameNetwork reports whether the IP headers of e and next differ in length, checksum and a proper id only; that their
-// addresses are the same is known.
+// sameNetwork reports whether the IP headers of e and next, which have the same addresses, differ only in length,
+// checksum and an id in sequence.
 func (e *entry) sameNetwork(next *entry) bool {
 	a, b := e.data[e.layout.L3:e.layout.L4], next.data[e.layout.L3:e.layout.L4]
 	if e.layout.ipv6 {
@@ -145,8 +148,8 @@ func (e *entry) sameNetwork(next *entry) bool {
 	return step == uint16(e.count)
 }
 
-// sameTCP reports whether next continues e: the next sequence number, and all else but PSH and FIN and the checksum
-// equal; that the ports are is known.
+// sameTCP reports whether next continues e, which has the same ports: it has the next sequence number, and differs only
+// in PSH, FIN and the checksum.
 func (e *entry) sameTCP(next *entry) bool {
 	a, b := e.data[e.layout.L4:e.layout.HeaderLen], next.data[e.layout.L4:e.layout.HeaderLen]
 	sequence := binary.BigEndian.Uint32(a[tcpSequence:]) + uint32(e.payload)
@@ -157,7 +160,8 @@ func (e *entry) sameTCP(next *entry) bool {
 		bytes.Equal(a[tcpUrgent:], b[tcpUrgent:])
 }
 
-// verify reports whether the checksums of the frame e are right: of a partial one, that it is the pseudo-header's sum.
+// verify reports whether the checksums of the frame e are correct. A partial checksum must be the sum of the
+// pseudo-header.
 func (e *entry) verify() bool {
 	l := &e.layout
 	if !l.ipv6 && sum(e.data[l.L3:l.L4]) != 0xffff {
@@ -170,8 +174,8 @@ func (e *entry) verify() bool {
 	return fold(uint64(pseudo)+uint64(sum(e.data[l.L4:]))) == 0xffff
 }
 
-// add notes what next, which is about to be joined to e, brings beside payload.
-func (e *entry) add(next *entry) {
+// recordMerge records in e the header fields of next, which is about to be merged into it.
+func (e *entry) recordMerge(next *entry) {
 	l := &e.layout
 	if e.count == 1 && !l.ipv6 {
 		at := l.L3 + packet.IPv4ID
@@ -182,8 +186,8 @@ func (e *entry) add(next *entry) {
 	}
 }
 
-// widen rewrites the headers of e for all frames joined to it.
-func (e *entry) widen() {
+// widenHeaders rewrites the headers of e for all frames merged into it.
+func (e *entry) widenHeaders() {
 	l := &e.layout
 	field := e.data[l.L4+l.CsumOffset:]
 	binary.BigEndian.PutUint16(field, l.pseudo(e.data, l.Payload))

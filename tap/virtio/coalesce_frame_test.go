@@ -11,7 +11,7 @@ import (
 	"weft/tap/virtio"
 )
 
-// single is a frame that stands for itself, as it arrives.
+// single is a single frame as it arrives.
 type single struct {
 	h    virtio.Header
 	data []byte
@@ -43,7 +43,7 @@ func addAll(t fataler, f virtio.Features, in []single) []virtio.Frame {
 	return j.Frames()
 }
 
-// complete returns frames with what is left of their checksums written, which is what the receiver sees.
+// complete returns frames with all checksums complete, as the receiver sees them.
 func complete(in []single) (out [][]byte) {
 	for _, s := range in {
 		out = append(out, segment(s.h, s.data)[0])
@@ -58,7 +58,7 @@ func clone(in []single) (out []single) {
 	return out
 }
 
-// TestCoalesceShapes: how many frames what arrives becomes, and that the kernel makes the same of them.
+// TestCoalesceShapes: the number of resulting frames, and that the kernel makes the same frames from them.
 func TestCoalesceShapes(t *testing.T) {
 	v6 := func(p *packet) { p.ipv6 = true }
 	udp := func(p *packet) { p.udp = true }
@@ -104,7 +104,7 @@ func TestCoalesceShapes(t *testing.T) {
 	}
 }
 
-// TestCoalesceSecond: what the second of three frames must not differ in, and where the third goes.
+// TestCoalesceSecond: the fields in which the second of three frames must not differ, and what happens to the third.
 func TestCoalesceSecond(t *testing.T) {
 	udp := tcp4(0).with(func(p *packet) { p.udp = true })
 	v6 := tcp4(0).with(func(p *packet) { p.ipv6 = true })
@@ -175,14 +175,15 @@ func TestCoalesceSecond(t *testing.T) {
 		}
 		var got [][]byte
 		for _, f := range frames {
-			checkTaken(t, allFeatures, f)
+			checkFrame(t, allFeatures, f)
 			got = append(got, segment(f.Offload, flatten(f))...)
 		}
 		equalFrames(t, ignoreID(got), ignoreID(want))
 	}
 }
 
-// ignoreID blanks what may change of a frame under DF: the id, and so the header's checksum where it was right.
+// ignoreID clears the fields of a frame with DF that may change: the id, and so the header's checksum if it was
+// correct.
 func ignoreID(in [][]byte) (out [][]byte) {
 	for _, frame := range in {
 		frame = slices.Clone(frame)
@@ -198,7 +199,7 @@ func ignoreID(in [][]byte) (out [][]byte) {
 	return out
 }
 
-// TestCoalesceLengths: a shorter segment is the last, a longer one starts anew, an empty one stays alone.
+// TestCoalesceLengths: a shorter segment is the last one, a longer one starts a new frame, an empty one is not merged.
 func TestCoalesceLengths(t *testing.T) {
 	for _, tt := range []struct {
 		lengths []int
@@ -232,7 +233,7 @@ func TestCoalesceLengths(t *testing.T) {
 	}
 }
 
-// TestPartialGarbage: a partial checksum that is not the pseudo-header's sum stays as wrong as it came.
+// TestPartialGarbage: a partial checksum that is not the sum of the pseudo-header stays unchanged.
 func TestPartialGarbage(t *testing.T) {
 	for at := range 3 {
 		in := stream(tcp4(0), 3, 100, true)
@@ -263,11 +264,11 @@ func TestAddFrameRefuses(t *testing.T) {
 	}
 }
 
-// TestCoalesce: whatever arrives, the kernel makes the same frames of it, in order within each flow.
+// TestCoalesce: whatever arrives, the kernel makes the same frames from the result, in order within each flow.
 func TestCoalesce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := virtio.Features(rapid.IntRange(0, 15).Draw(t, "features"))
-		var queues [][]single // of one flow each, for all that is not drawn
+		var queues [][]single // one flow each
 		for port := range uint16(rapid.IntRange(1, 3).Draw(t, "ports")) {
 			var queue []single
 			for range rapid.IntRange(1, 3).Draw(t, "streams") {
@@ -324,7 +325,7 @@ func disturb(t *rapid.T, in []single) {
 	}
 }
 
-// TestMixed: frames and slices of one flow in one batch keep their order.
+// TestMixed: frames and segments of one flow in one batch keep their order.
 func TestMixed(t *testing.T) {
 	p := tcp4(3000)
 	h, frame := p.superframe(1000)
@@ -353,7 +354,7 @@ func TestMixed(t *testing.T) {
 		[][]byte{cut[0].want, want[0], cut[1].want, cut[2].want, want[1], want[2]})
 }
 
-// TestFragmentsKeepPlace: what cannot be told to be of a flow is not overtaken by any.
+// TestFragmentsKeepPlace: a frame of an unknown flow is not overtaken by a frame of any flow.
 func TestFragmentsKeepPlace(t *testing.T) {
 	in := stream(tcp4(0).with(func(p *packet) { p.udp = true }), 4, 100, false)
 	fragment := single{data: slices.Clone(in[0].data)}
@@ -364,12 +365,12 @@ func TestFragmentsKeepPlace(t *testing.T) {
 	}
 }
 
-// TestFrameBehindSlice: a frame that continues a run of slices does not join it, as the run is not over.
-func TestFrameBehindSlice(t *testing.T) {
+// TestFrameBehindSegment: a frame that continues an unfinished run of segments is not merged into it.
+func TestFrameBehindSegment(t *testing.T) {
 	p := tcp4(3000)
 	h, frame := p.superframe(1000)
 	cut := split(t, 1, h, frame)
-	again := stream(p, 3, 1000, true)[1] // what slice 1 stands for
+	again := stream(p, 3, 1000, true)[1] // the frame that segment 1 stands for
 	want := complete([]single{again})[0]
 	j := virtio.NewCoalescer(allFeatures, 16, 16)
 	must(t, j.AddSegment(0, cut[0].meta, cut[0].data))

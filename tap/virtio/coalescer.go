@@ -5,25 +5,26 @@ import (
 	"errors"
 )
 
-// MaxPieces is the most elements that More of a Frame from a Joiner has: one writev takes 1,024 pieces (IOV_MAX), and
-// 64 KiB in segments of 128 bytes are still one frame.
+// MaxPieces is the most elements that More of a Frame from a Coalescer has: one writev accepts 1,024 pieces (IOV_MAX),
+// and 64 KiB in segments of 128 bytes are still one frame.
 const MaxPieces = 512
 
-// maxJoinedUDP is the most segments of a UDP superframe that a Joiner makes: that is what UDP_MAX_SEGMENTS was before
-// Linux raised it to 128, and what the kernel's own GRO joins (UDP_GRO_CNT_MAX).
-const maxJoinedUDP = 64
+// maxCoalescedUDP is the most segments of a UDP superframe that a Coalescer makes: UDP_MAX_SEGMENTS before Linux raised
+// it to 128, and the limit of the kernel's own GRO (UDP_GRO_CNT_MAX).
+const maxCoalescedUDP = 64
 
-// Errors that only a Joiner returns, unwrapped.
+// Errors that only a Coalescer returns, unwrapped.
 var (
-	// ErrSlice: the metadata of a slice contradicts its headers or its length.
-	ErrSlice = errors.New("virtio: slice contradicts its headers")
-	// ErrFull: the Joiner has no room for another frame.
+	// ErrSegment: the metadata of a segment contradicts its headers or its length.
+	ErrSegment = errors.New("virtio: segment contradicts its headers")
+	// ErrFull: the Coalescer has no room for another frame.
 	ErrFull = errors.New("virtio: no room for another frame")
 )
 
-// Slice says what a datagram held of a superframe. Nothing in it is trusted.
+// SegmentInfo is the metadata of a datagram that holds one segment of a superframe. Nothing in it is trusted.
 type SegmentInfo struct {
-	// Super names the superframe: equal for all its slices, and for no others of the same sender in a batch.
+	// Super identifies the superframe: it is equal for all its segments, and differs from that of the sender's other
+	// superframes in a batch.
 	Super uint64
 	// Type is GSOTCPv4, GSOTCPv6 or GSOUDPL4, without GSOECN.
 	Type GSOType
@@ -31,59 +32,59 @@ type SegmentInfo struct {
 	ECN bool
 	// HeaderLen, CsumStart, CsumOffset and SegmentSize are those of the superframe, in bytes.
 	HeaderLen, CsumStart, CsumOffset, SegmentSize int
-	// Index is the segment's place in the superframe, from 0.
+	// Index is the position of the segment in the superframe, from 0.
 	Index int
-	// Last: it is the last one.
+	// Last: this is the last segment.
 	Last bool
 }
 
-// Joiner puts the slices of superframes together again, and joins single frames of a flow into superframes as the
-// kernel's GRO does, for one batch at a time. It is owned by one goroutine, made once, and allocates nothing after.
+// Coalescer reassembles the segments of superframes, and merges single frames of a flow into superframes as the
+// kernel's GRO does, for one batch at a time. It belongs to one goroutine and allocates only when it is made.
 //
-// Payload is never copied, and of payload nothing is read but where a complete checksum has to be checked. Headers are
-// rewritten in the buffers that were handed in.
+// It never copies payload, and reads payload only where it has to check a complete checksum. It rewrites headers in the
+// buffers that were passed to it.
 type Coalescer struct {
-	// Constant after NewJoiner.
+	// Constant after NewCoalescer.
 	features Features
 
 	// Of the batch.
 	entries []entry
 	pieces  []piece
 	flows   flows
-	current int // the entry that the last slice was added to, or -1
+	current int // index of the entry that the last segment was added to, or -1
 	done    bool
 
-	// What Frames returned.
+	// Result of Frames.
 	frames []Frame
 	more   [][]byte
 }
 
-// entry is one frame to be: a slice, a frame, or several of one flow joined.
+// entry is one frame of the result: a segment or a frame, or several of one flow merged.
 type entry struct {
 	data     []byte // headers and the first payload
-	first    int32  // more payload: the first and the last of pieces, if count > 1
+	first    int32  // more payload: index of the first of pieces and of the last, if count > 1
 	last     int32
 	count    int // segments held
 	payload  int // bytes of all of them
-	room     int // how many more segments may join: none where it is closed
+	room     int // how many more segments may be merged into it, 0 if none
 	layout   Layout
-	slice    SegmentInfo // of slices: what the next one must say
-	source   uint32      // of slices
-	index    int         // of slices: of the first one
-	offload  Header      // of single frames: what came with them
+	segment  SegmentInfo // of a run of segments: the metadata that the next one must have
+	source   uint32      // of a run of segments: their sender
+	index    int         // of a run of segments: index of the first one
+	offload  Header      // of single frames: their own header
 	kind     entryKind
-	verified bool // of joined frames: the checksum of the first is known to be right
-	fixedID  bool // of joined frames: their IPv4 id stays the same
-	closing  uint8
+	verified bool  // of merged frames: the checksum of the first one was checked
+	fixedID  bool  // of merged frames: all have the same IPv4 id
+	closing  uint8 // of merged frames: PSH and FIN of the last one
 }
 
-// entryKind says how an entry becomes a frame.
+// entryKind is how an entry becomes a frame.
 type entryKind uint8
 
 const (
-	entryWhole entryKind = iota // a frame that is not looked into
-	entryFrame                  // a frame of a flow, which others may join
-	entrySlice
+	entryOpaque   entryKind = iota // a frame of no known flow
+	entryFrame                     // a frame of a flow, with those merged into it
+	entrySegments                  // a run of segments of one superframe
 )
 
 // piece is the payload of one more segment.
@@ -92,13 +93,14 @@ type piece struct {
 	next int32
 }
 
-// NewJoiner returns an empty Joiner for a device that offers f: what it does not take is done in software. frames
-// bounds the frames that come out of one batch, pieces the slices and frames that are joined to others.
+// NewCoalescer returns an empty Coalescer for a device with the features f: it does in software what the device does
+// not accept. frames bounds the frames that result from one batch, pieces the segments and frames that are merged into
+// others.
 func NewCoalescer(f Features, frames, pieces int) *Coalescer {
 	if !f.Has(FeatureChecksum) {
-		f = 0 // there are no others without it
+		f = 0 // no other feature works without it
 	}
-	j := &Coalescer{
+	c := &Coalescer{
 		features: f,
 		entries:  make([]entry, 0, frames),
 		pieces:   make([]piece, 0, pieces),
@@ -106,66 +108,66 @@ func NewCoalescer(f Features, frames, pieces int) *Coalescer {
 		frames:   make([]Frame, 0, frames),
 		more:     make([][]byte, 0, pieces),
 	}
-	j.Reset()
-	return j
+	c.Reset()
+	return c
 }
 
-// Reset empties the Joiner. What Frames returned is no longer valid.
-func (j *Coalescer) Reset() {
-	j.entries, j.pieces, j.frames, j.more = j.entries[:0], j.pieces[:0], j.frames[:0], j.more[:0]
-	j.flows.reset()
-	j.current = -1
-	j.done = false
+// Reset empties the Coalescer. The result of Frames is no longer valid.
+func (c *Coalescer) Reset() {
+	c.entries, c.pieces, c.frames, c.more = c.entries[:0], c.pieces[:0], c.frames[:0], c.more[:0]
+	c.flows.reset()
+	c.current = -1
+	c.done = false
 }
 
-// Full reports whether there may be no room for one more slice or frame: take Frames and Reset.
-func (j *Coalescer) Full() bool {
-	return len(j.entries) == cap(j.entries) || len(j.pieces) == cap(j.pieces) || j.done
+// Full reports whether there may be no room for one more segment or frame: the caller then calls Frames and Reset.
+func (c *Coalescer) Full() bool {
+	return len(c.entries) == cap(c.entries) || len(c.pieces) == cap(c.pieces) || c.done
 }
 
-// AddSlice adds one slice of a superframe: data is the superframe's headers and the payload of one segment. source is
-// any number that tells one sender from another. data is the Joiner's until Reset. On an error, which is ErrFull,
-// ErrSlice or one of Inspect's, unwrapped, nothing was added.
-func (j *Coalescer) AddSegment(source uint32, s SegmentInfo, data []byte) error {
-	if j.Full() {
+// AddSegment adds one segment of a superframe: data is the headers of the superframe and the payload of one segment.
+// source is a number that identifies the sender. The Coalescer owns data until Reset. The errors are ErrFull,
+// ErrSegment and those of Inspect, unwrapped; nothing was added then.
+func (c *Coalescer) AddSegment(source uint32, s SegmentInfo, data []byte) error {
+	if c.Full() {
 		return ErrFull
 	}
-	if j.current >= 0 {
-		if e := &j.entries[j.current]; e.continues(source, &s, data) {
-			j.extend(e, data[s.HeaderLen:])
-			e.advance()
+	if c.current >= 0 {
+		if e := &c.entries[c.current]; e.continues(source, &s, data) {
+			c.appendPayload(e, data[s.HeaderLen:])
+			e.expectNext()
 			return nil
 		}
 	}
-	e := j.push(data)
+	e := c.newEntry(data)
 	l := &e.layout
 	if err := s.locate(l, data); err != nil {
-		j.pop()
+		c.dropLast()
 		return err
 	}
-	e.kind, e.slice, e.source, e.index = entrySlice, s, source, s.Index
+	e.kind, e.segment, e.source, e.index = entrySegments, s, source, s.Index
 	e.payload = len(data) - l.HeaderLen
-	if !j.features.Has(l.feature()) {
+	if !c.features.Has(l.feature()) {
 		return nil
 	}
-	slot, latest := j.find(l, data)
+	slot, latest := c.findFlow(l, data)
 	if latest != nil {
 		if latest.continues(source, &s, data) {
-			j.pop()
-			j.current = int(slot.entry)
-			j.extend(latest, data[s.HeaderLen:])
-			latest.advance()
+			c.dropLast()
+			c.current = int(slot.entry)
+			c.appendPayload(latest, data[s.HeaderLen:])
+			latest.expectNext()
 			return nil
 		}
 		latest.room = 0
 	}
-	e.room = min(l.Segments-s.Index, l.maxJoined()) - 1
-	e.advance()
-	j.current = j.newest(slot)
+	e.room = min(l.Segments-s.Index, l.maxMerged()) - 1
+	e.expectNext()
+	c.current = c.setLatest(slot)
 	return nil
 }
 
-// locate checks the slice s against the headers of data and sets l to the layout of the superframe it is of.
+// locate checks the metadata s against the headers of data, and sets l to the layout of the superframe.
 func (s *SegmentInfo) locate(l *Layout, data []byte) error {
 	if s.HeaderLen < 0 || s.HeaderLen > len(data) {
 		return ErrTruncated
@@ -175,7 +177,7 @@ func (s *SegmentInfo) locate(l *Layout, data []byte) error {
 	case err != nil:
 		return err
 	case l.HeaderLen != s.HeaderLen, s.Index < 0, s.Index >= l.Segments, s.Last != (s.Index == l.Segments-1):
-		return ErrSlice
+		return ErrSegment
 	case l.L4 != s.CsumStart, l.CsumOffset != s.CsumOffset:
 		return ErrChecksum
 	case len(data)-l.HeaderLen != l.segmentLen(s.Index):
@@ -184,28 +186,28 @@ func (s *SegmentInfo) locate(l *Layout, data []byte) error {
 	return nil
 }
 
-// continues reports whether the slice s is the next one of e. Equal headers need no second look: all there is left to
-// check are the payload's length and what changes from slice to slice.
+// continues reports whether the segment with the metadata s is the next one of e. Equal headers need no second check:
+// only the length of the payload and the fields that differ between segments remain.
 func (e *entry) continues(source uint32, s *SegmentInfo, data []byte) bool {
-	return e.room > 0 && e.kind == entrySlice && e.source == source && e.slice == *s &&
+	return e.room > 0 && e.kind == entrySegments && e.source == source && e.segment == *s &&
 		len(data) == e.layout.HeaderLen+e.layout.segmentLen(s.Index) &&
 		bytes.Equal(data[:e.layout.HeaderLen], e.data[:e.layout.HeaderLen])
 }
 
-// advance makes e expect the slice after the one it has got.
-func (e *entry) advance() {
-	e.slice.Index++
-	e.slice.Last = e.slice.Index == e.layout.Segments-1
+// expectNext makes e expect the segment behind its last one.
+func (e *entry) expectNext() {
+	e.segment.Index++
+	e.segment.Last = e.segment.Index == e.layout.Segments-1
 }
 
-// extend adds the payload of one more segment to e.
-func (j *Coalescer) extend(e *entry, payload []byte) {
-	at := int32(len(j.pieces))
-	j.pieces = append(j.pieces, piece{data: payload})
+// appendPayload adds the payload of one more segment to e.
+func (c *Coalescer) appendPayload(e *entry, payload []byte) {
+	at := int32(len(c.pieces))
+	c.pieces = append(c.pieces, piece{data: payload})
 	if e.count == 1 {
 		e.first = at
 	} else {
-		j.pieces[e.last].next = at
+		c.pieces[e.last].next = at
 	}
 	e.last = at
 	e.count++
@@ -213,54 +215,54 @@ func (j *Coalescer) extend(e *entry, payload []byte) {
 	e.room--
 }
 
-// push adds an entry of data alone, which nothing can join. Entries are set field by field where they lie: they are too
-// large to be copied for every frame. layout, slice and source are the caller's to set, and what is not is not used.
-func (j *Coalescer) push(data []byte) *entry {
-	n := len(j.entries)
-	j.entries = j.entries[:n+1]
-	e := &j.entries[n]
-	e.data, e.kind, e.offload = data, entryWhole, Header{}
+// newEntry adds an entry of data alone, into which nothing can be merged. It sets the fields of an entry in place, as
+// entries are too large to be copied for every frame. The caller sets layout, segment and source where they are used.
+func (c *Coalescer) newEntry(data []byte) *entry {
+	n := len(c.entries)
+	c.entries = c.entries[:n+1]
+	e := &c.entries[n]
+	e.data, e.kind, e.offload = data, entryOpaque, Header{}
 	e.count, e.payload, e.room, e.index = 1, 0, 0, 0
 	e.verified, e.fixedID, e.closing = false, false, 0
 	return e
 }
 
-// pop takes back the last entry.
-func (j *Coalescer) pop() { j.entries = j.entries[:len(j.entries)-1] }
+// dropLast removes the last entry.
+func (c *Coalescer) dropLast() { c.entries = c.entries[:len(c.entries)-1] }
 
-// newest makes the last entry the latest of the flow in slot, and returns its place.
-func (j *Coalescer) newest(slot *flowSlot) int {
-	at := len(j.entries) - 1
+// setLatest makes the last entry the latest one of the flow in slot, and returns its index.
+func (c *Coalescer) setLatest(slot *flowSlot) int {
+	at := len(c.entries) - 1
 	slot.entry = int32(at)
 	return at
 }
 
-// find returns the slot for the flow of the packet data, and the latest entry of that flow or nil.
-func (j *Coalescer) find(l *Layout, data []byte) (*flowSlot, *entry) {
-	hash, mask := l.flowHash(data), uint32(len(j.flows.slots)-1)
+// findFlow returns the slot for the flow of the packet data, and the latest entry of that flow or nil.
+func (c *Coalescer) findFlow(l *Layout, data []byte) (*flowSlot, *entry) {
+	hash, mask := l.flowHash(data), uint32(len(c.flows.slots)-1)
 	for i := range uint32(maxProbes) {
-		slot := &j.flows.slots[(hash+i)&mask]
-		if slot.generation != j.flows.generation {
-			*slot = flowSlot{generation: j.flows.generation, hash: hash}
+		slot := &c.flows.slots[(hash+i)&mask]
+		if slot.generation != c.flows.generation {
+			*slot = flowSlot{generation: c.flows.generation, hash: hash}
 			return slot, nil
 		}
-		if e := &j.entries[slot.entry]; slot.hash == hash && l.sameFlow(data, &e.layout, e.data) {
+		if e := &c.entries[slot.entry]; slot.hash == hash && l.sameFlow(data, &e.layout, e.data) {
 			return slot, e
 		}
 	}
-	slot := &j.flows.slots[hash&mask]
-	j.entries[slot.entry].room = 0 // given up: nothing may join what is not found
+	slot := &c.flows.slots[hash&mask]
+	c.entries[slot.entry].room = 0 // evicted: nothing may be merged into an entry that is not found
 	slot.hash = hash
 	return slot, nil
 }
 
-// forget gives up all flows, for a frame whose flow cannot be told.
-func (j *Coalescer) forget() {
-	j.flows.reset()
-	j.current = -1
+// forgetFlows forgets all flows, for a frame of an unknown flow.
+func (c *Coalescer) forgetFlows() {
+	c.flows.reset()
+	c.current = -1
 }
 
-// feature returns what a device must offer to take a superframe with the layout l.
+// feature returns the feature that a device needs for a superframe with the layout l.
 func (l *Layout) feature() Features {
 	switch {
 	case !l.tcp:
@@ -272,10 +274,69 @@ func (l *Layout) feature() Features {
 	}
 }
 
-// maxJoined returns how many segments may become one frame.
-func (l *Layout) maxJoined() int {
+// maxMerged returns the most segments of one frame.
+func (l *Layout) maxMerged() int {
 	if l.tcp {
 		return MaxPieces + 1
 	}
-	return maxJoinedUDP
+	return maxCoalescedUDP
+}
+
+// Frames returns everything added since Reset, merged as far as possible, and in order within each flow. Data and More
+// lie in the buffers that were added. The frames are valid until Reset or until the caller uses those buffers again;
+// nothing can be added until Reset.
+func (c *Coalescer) Frames() []Frame {
+	if c.done {
+		return c.frames
+	}
+	c.done = true
+	for i := range c.entries {
+		e := &c.entries[i]
+		start := len(c.more)
+		for n, at := 1, e.first; n < e.count; n++ {
+			c.more = append(c.more, c.pieces[at].data)
+			at = c.pieces[at].next
+		}
+		f := Frame{Data: e.data, Offload: e.finishHeaders(c.features)}
+		if end := len(c.more); end > start {
+			f.More = c.more[start:end:end]
+		}
+		c.frames = append(c.frames, f)
+	}
+	return c.frames
+}
+
+// finishHeaders rewrites the headers of e for all segments in it, and returns the virtio header for the kernel.
+func (e *entry) finishHeaders(f Features) Header {
+	l := &e.layout
+	h := e.offload
+	switch {
+	case e.kind == entrySegments:
+		last := e.index+e.count == l.Segments
+		if e.count < l.Segments {
+			l.SegmentHeaders(e.data, e.index, e.payload, last)
+		}
+		h = l.singleHeader()
+	case e.count > 1:
+		e.widenHeaders()
+		h = l.singleHeader()
+	}
+	if e.count > 1 {
+		h.GSOType, h.GSOSize = l.kind(), uint16(l.SegmentSize)
+		if l.ECN && e.index == 0 {
+			h.GSOType |= GSOECN
+		}
+	}
+	if h.Flags != 0 && !f.Has(FeatureChecksum) {
+		CompleteChecksum(h, e.data)
+		h = Header{}
+	}
+	return h
+}
+
+// singleHeader returns the virtio header of a single frame with a checksum to complete.
+func (l *Layout) singleHeader() Header {
+	return Header{
+		Flags: FlagNeedsChecksum, HdrLen: uint16(l.HeaderLen), CsumStart: uint16(l.L4), CsumOffset: uint16(l.CsumOffset),
+	}
 }

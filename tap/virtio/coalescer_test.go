@@ -13,8 +13,8 @@ import (
 
 const allFeatures = virtio.FeatureChecksum | virtio.FeatureTSO4 | virtio.FeatureTSO6 | virtio.FeatureUSO
 
-// slice is one datagram of a superframe as it arrives.
-type slice struct {
+// datagram is one segment of a superframe as it arrives.
+type datagram struct {
 	source uint32
 	meta   virtio.SegmentInfo
 	data   []byte
@@ -22,14 +22,14 @@ type slice struct {
 	flow   flow
 }
 
-// flow is what tells flows apart: IP version, protocol, source port.
+// flow identifies a flow of the tests: IP version, protocol, source port.
 type flow struct {
 	version, protocol uint8
 	port              uint16
 }
 
-// split cuts a superframe into slices, as a sender does: the headers unchanged before each payload.
-func split(t fataler, super uint64, h virtio.Header, frame []byte) (out []slice) {
+// split cuts a superframe into segments as a sender does, with the unchanged headers before each payload.
+func split(t fataler, super uint64, h virtio.Header, frame []byte) (out []datagram) {
 	t.Helper()
 	l, err := virtio.Inspect(h, frame)
 	if err != nil {
@@ -37,7 +37,7 @@ func split(t fataler, super uint64, h virtio.Header, frame []byte) (out []slice)
 	}
 	wire := segment(h, frame)
 	for i := range l.Segments {
-		out = append(out, slice{
+		out = append(out, datagram{
 			source: uint32(super % 3),
 			meta: virtio.SegmentInfo{
 				Super: super, Type: l.Type, ECN: l.ECN, HeaderLen: l.HeaderLen, CsumStart: l.L4, CsumOffset: l.CsumOffset,
@@ -51,14 +51,14 @@ func split(t fataler, super uint64, h virtio.Header, frame []byte) (out []slice)
 	return out
 }
 
-// wireOf returns what the kernel makes of frames, by flow; it checks that the kernel takes each, and that none
-// asks for what f lacks.
+// wireOf returns the frames that the kernel makes from frames, by flow. It checks that the kernel accepts each of them,
+// and that none needs a feature that is not in f.
 func wireOf(t fataler, f virtio.Features, frames []virtio.Frame) map[flow][][]byte {
 	t.Helper()
 	out := make(map[flow][][]byte)
 	for _, frame := range frames {
 		b := flatten(frame)
-		checkTaken(t, f, frame)
+		checkFrame(t, f, frame)
 		if h := frame.Offload; h.GSOType&virtio.GSOECN != 0 && b[h.CsumStart+13]&cwr == 0 {
 			t.Fatalf("%+v, but CWR is not set", h)
 		}
@@ -69,8 +69,8 @@ func wireOf(t fataler, f virtio.Features, frames []virtio.Frame) map[flow][][]by
 	return out
 }
 
-// checkTaken checks what holds of each frame from a Joiner.
-func checkTaken(t fataler, f virtio.Features, frame virtio.Frame) {
+// checkFrame checks the invariants of a frame from a Coalescer.
+func checkFrame(t fataler, f virtio.Features, frame virtio.Frame) {
 	t.Helper()
 	h, b := frame.Offload, flatten(frame)
 	if len(frame.More) > virtio.MaxPieces {
@@ -100,7 +100,7 @@ func checkTaken(t fataler, f virtio.Features, frame virtio.Frame) {
 	}
 }
 
-// flowOf returns the flow that frame is of.
+// flowOf returns the flow of frame.
 func flowOf(frame []byte) flow {
 	at := networkStart(frame)
 	if frame[at]>>4 == 4 {
@@ -114,8 +114,8 @@ func flowOf(frame []byte) flow {
 	return flow{6, next, be.Uint16(frame[at:])}
 }
 
-// join hands slices to a new Joiner and returns its frames.
-func join(t fataler, f virtio.Features, in []slice) []virtio.Frame {
+// coalesce adds segments to a new Coalescer and returns its frames.
+func coalesce(t fataler, f virtio.Features, in []datagram) []virtio.Frame {
 	t.Helper()
 	j := virtio.NewCoalescer(f, len(in)+1, len(in)+1)
 	for _, s := range in {
@@ -126,8 +126,8 @@ func join(t fataler, f virtio.Features, in []slice) []virtio.Frame {
 	return j.Frames()
 }
 
-// TestRebuildWhole: a superframe of which everything arrives is handed over as it was.
-func TestRebuildWhole(t *testing.T) {
+// TestReassembleWhole: a superframe that arrives completely results in the same superframe.
+func TestReassembleWhole(t *testing.T) {
 	for _, p := range []packet{
 		tcp4(65495),
 		tcp4(3000).with(func(p *packet) { p.ipv6, p.flags = true, ack|psh|cwr }),
@@ -135,7 +135,7 @@ func TestRebuildWhole(t *testing.T) {
 		tcp4(1000),
 	} {
 		h, frame := p.superframe(1398)
-		frames := join(t, allFeatures, split(t, 7, h, frame))
+		frames := coalesce(t, allFeatures, split(t, 7, h, frame))
 		if len(frames) != 1 {
 			t.Fatalf("%d frames", len(frames))
 		}
@@ -153,21 +153,21 @@ func TestRebuildWhole(t *testing.T) {
 	}
 }
 
-// TestRebuild: split, drop any subset, join, and let the kernel segment: byte for byte what the sender's kernel would
-// have put on the wire, in order within each flow.
-func TestRebuild(t *testing.T) {
+// TestReassemble: after split, loss of any subset, coalescing and segmentation by the kernel, the frames are byte for
+// byte those that the sender's kernel would have sent, in order within each flow.
+func TestReassemble(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := virtio.Features(rapid.IntRange(0, 15).Draw(t, "features"))
-		var queues [][]slice // a superframe each
+		var queues [][]datagram // a superframe each
 		for i := range rapid.IntRange(1, 4).Draw(t, "superframes") {
 			p := drawPacket(t, rapid.SampledFrom([]int{1, 100, 5000, 60000}).Draw(t, "most"))
 			p.srcPort = uint16(rapid.IntRange(1, 3).Draw(t, "flow"))
 			h, frame := p.superframe(max(drawSize(t, p), len(p.payload)/1400))
 			queues = append(queues, split(t, uint64(i), h, frame))
 		}
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)) // too many choices to draw each
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)) // there are too many choices to draw each of them
 		loss := rapid.SampledFrom([]float64{0, 0.01, 0.1, 0.6}).Draw(t, "loss")
-		var in []slice
+		var in []datagram
 		current := 0
 		for len(queues) > 0 {
 			if rng.IntN(16) == 0 {
@@ -185,7 +185,7 @@ func TestRebuild(t *testing.T) {
 		for _, s := range in {
 			want[s.flow] = append(want[s.flow], s.want)
 		}
-		got := wireOf(t, f, join(t, f, in))
+		got := wireOf(t, f, coalesce(t, f, in))
 		for flow := range want {
 			equalFrames(t, got[flow], want[flow])
 		}
@@ -195,9 +195,9 @@ func TestRebuild(t *testing.T) {
 	})
 }
 
-// TestRebuildShapes: how many frames what arrives becomes.
-func TestRebuildShapes(t *testing.T) {
-	of := func(n, size int, change ...func(*packet)) []slice {
+// TestReassembleShapes: the number of resulting frames.
+func TestReassembleShapes(t *testing.T) {
+	of := func(n, size int, change ...func(*packet)) []datagram {
 		p := tcp4(n * size)
 		for _, c := range change {
 			p = p.with(c)
@@ -212,16 +212,16 @@ func TestRebuildShapes(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		f    virtio.Features
-		in   []slice
+		in   []datagram
 		want int
 	}{
 		{"whole", allFeatures, a, 1},
 		{"first lost", allFeatures, a[1:], 1},
 		{"last lost", allFeatures, a[:7], 1},
 		{"one lost in the middle", allFeatures, slices.Concat(a[:3], a[4:]), 2},
-		{"every other one lost", allFeatures, []slice{a[0], a[2], a[4], a[6]}, 4},
+		{"every other one lost", allFeatures, []datagram{a[0], a[2], a[4], a[6]}, 4},
 		{"twice", allFeatures, slices.Concat(a, a), 2},
-		{"reversed", allFeatures, []slice{a[3], a[2], a[1], a[0]}, 4},
+		{"reversed", allFeatures, []datagram{a[3], a[2], a[1], a[0]}, 4},
 		{"two flows, interleaved", allFeatures, interleaved, 2},
 		{"no TSO", virtio.FeatureChecksum | virtio.FeatureUSO, a, 8},
 		{"nothing", 0, a, 8},
@@ -231,12 +231,12 @@ func TestRebuildShapes(t *testing.T) {
 		{"128 UDP datagrams", allFeatures, of(128, 100, udp), 2},
 		{"more pieces than a write takes", allFeatures, of(1300, 50), 3},
 	} {
-		in := make([]slice, 0, len(tt.in))
+		in := make([]datagram, 0, len(tt.in))
 		for _, s := range tt.in {
 			s.data = slices.Clone(s.data) // headers are rewritten in place
 			in = append(in, s)
 		}
-		frames := join(t, tt.f, in)
+		frames := coalesce(t, tt.f, in)
 		if len(frames) != tt.want {
 			t.Errorf("%s: %d frames, want %d", tt.name, len(frames), tt.want)
 		}
@@ -244,42 +244,42 @@ func TestRebuildShapes(t *testing.T) {
 	}
 }
 
-func TestAddSliceRefuses(t *testing.T) {
+func TestAddSegmentRefuses(t *testing.T) {
 	h, frame := tcp4(3500).superframe(1000)
 	good := split(t, 1, h, frame)
 	for _, tt := range []struct {
 		name   string
 		of     int
-		change func(s *slice)
+		change func(s *datagram)
 		want   error
 	}{
-		{"type", 0, func(s *slice) { s.meta.Type = virtio.GSOTCPv6 }, virtio.ErrGSO},
-		{"no type", 0, func(s *slice) { s.meta.Type = 0 }, virtio.ErrGSO},
-		{"segment size 0", 0, func(s *slice) { s.meta.SegmentSize = 0 }, virtio.ErrGSO},
-		{"negative segment size", 0, func(s *slice) { s.meta.SegmentSize = -1 }, virtio.ErrGSO},
-		{"segment size", 0, func(s *slice) { s.meta.SegmentSize = 999 }, virtio.ErrLength},
-		{"header length beyond the end", 0, func(s *slice) { s.meta.HeaderLen = 1055 }, virtio.ErrTruncated},
-		{"negative header length", 0, func(s *slice) { s.meta.HeaderLen = -1 }, virtio.ErrTruncated},
-		{"header length too short", 0, func(s *slice) { s.meta.HeaderLen = 53 }, virtio.ErrTruncated},
-		{"header length too long", 0, func(s *slice) { s.meta.HeaderLen = 55 }, virtio.ErrSlice},
-		{"checksum start", 0, func(s *slice) { s.meta.CsumStart++ }, virtio.ErrChecksum},
-		{"checksum offset", 0, func(s *slice) { s.meta.CsumOffset = 6 }, virtio.ErrChecksum},
-		{"negative index", 0, func(s *slice) { s.meta.Index = -1 }, virtio.ErrSlice},
-		{"index beyond the end", 3, func(s *slice) { s.meta.Index = 4 }, virtio.ErrSlice},
-		{"last, but is not", 2, func(s *slice) { s.meta.Last = true }, virtio.ErrSlice},
-		{"is last, but not said", 3, func(s *slice) { s.meta.Last = false }, virtio.ErrSlice},
-		{"payload cut short", 1, func(s *slice) { s.data = s.data[:500] }, virtio.ErrLength},
-		{"more payload", 1, func(s *slice) { s.data = append(s.data, 0) }, virtio.ErrLength},
-		{"last with too much", 3, func(s *slice) { s.data = append(s.data, 0) }, virtio.ErrLength},
-		{"SYN", 0, func(s *slice) { s.data[47] |= syn }, virtio.ErrFlags},
-		{"fragment", 0, func(s *slice) { s.data[20] = 0x20 }, virtio.ErrFragment},
-		{"nothing", 0, func(s *slice) { *s = slice{} }, virtio.ErrTruncated},
+		{"type", 0, func(s *datagram) { s.meta.Type = virtio.GSOTCPv6 }, virtio.ErrGSO},
+		{"no type", 0, func(s *datagram) { s.meta.Type = 0 }, virtio.ErrGSO},
+		{"segment size 0", 0, func(s *datagram) { s.meta.SegmentSize = 0 }, virtio.ErrGSO},
+		{"negative segment size", 0, func(s *datagram) { s.meta.SegmentSize = -1 }, virtio.ErrGSO},
+		{"segment size", 0, func(s *datagram) { s.meta.SegmentSize = 999 }, virtio.ErrLength},
+		{"header length beyond the end", 0, func(s *datagram) { s.meta.HeaderLen = 1055 }, virtio.ErrTruncated},
+		{"negative header length", 0, func(s *datagram) { s.meta.HeaderLen = -1 }, virtio.ErrTruncated},
+		{"header length too short", 0, func(s *datagram) { s.meta.HeaderLen = 53 }, virtio.ErrTruncated},
+		{"header length too long", 0, func(s *datagram) { s.meta.HeaderLen = 55 }, virtio.ErrSegment},
+		{"checksum start", 0, func(s *datagram) { s.meta.CsumStart++ }, virtio.ErrChecksum},
+		{"checksum offset", 0, func(s *datagram) { s.meta.CsumOffset = 6 }, virtio.ErrChecksum},
+		{"negative index", 0, func(s *datagram) { s.meta.Index = -1 }, virtio.ErrSegment},
+		{"index beyond the end", 3, func(s *datagram) { s.meta.Index = 4 }, virtio.ErrSegment},
+		{"declared last, but is not", 2, func(s *datagram) { s.meta.Last = true }, virtio.ErrSegment},
+		{"last, but not declared", 3, func(s *datagram) { s.meta.Last = false }, virtio.ErrSegment},
+		{"payload cut short", 1, func(s *datagram) { s.data = s.data[:500] }, virtio.ErrLength},
+		{"more payload", 1, func(s *datagram) { s.data = append(s.data, 0) }, virtio.ErrLength},
+		{"last with too much", 3, func(s *datagram) { s.data = append(s.data, 0) }, virtio.ErrLength},
+		{"SYN", 0, func(s *datagram) { s.data[47] |= syn }, virtio.ErrFlags},
+		{"fragment", 0, func(s *datagram) { s.data[20] = 0x20 }, virtio.ErrFragment},
+		{"nothing", 0, func(s *datagram) { *s = datagram{} }, virtio.ErrTruncated},
 	} {
 		bad := good[tt.of]
 		bad.data = slices.Clone(bad.data)
 		tt.change(&bad)
-		// Alone, and as what continues an open run: that path checks otherwise.
-		for _, before := range [][]slice{nil, good[:tt.of]} {
+		// Alone, and as the continuation of a run, which has other checks.
+		for _, before := range [][]datagram{nil, good[:tt.of]} {
 			j := virtio.NewCoalescer(allFeatures, 8, 8)
 			for _, s := range before {
 				if err := j.AddSegment(s.source, s.meta, slices.Clone(s.data)); err != nil {
@@ -293,7 +293,7 @@ func TestAddSliceRefuses(t *testing.T) {
 	}
 }
 
-// TestOtherHeaders: a slice whose headers are not those of the run before it does not join it.
+// TestOtherHeaders: a segment with other headers than those of the run before it is not added to the run.
 func TestOtherHeaders(t *testing.T) {
 	h, frame := tcp4(3000).superframe(1000)
 	for at := range 54 {
@@ -329,7 +329,7 @@ func TestFull(t *testing.T) {
 				t.Errorf("%d frames, %d pieces: %d slices in round %d, want %d", tt.frames, tt.pieces, n, round, tt.want)
 			}
 			if err := j.AddSegment(1, in[n].meta, in[n].data); !errors.Is(err, virtio.ErrFull) {
-				t.Errorf("slice into a full one: %v", err)
+				t.Errorf("segment into a full one: %v", err)
 			}
 			if err := j.AddFrame(virtio.Header{}, make([]byte, 60)); !errors.Is(err, virtio.ErrFull) {
 				t.Errorf("frame into a full one: %v", err)
@@ -340,7 +340,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestFramesTwice: Frames again is the same, and nothing can be added in between.
+// TestFramesTwice: a second call of Frames has the same result, and nothing can be added before it.
 func TestFramesTwice(t *testing.T) {
 	h, frame := tcp4(3000).superframe(1000)
 	in := split(t, 1, h, frame)
@@ -350,26 +350,26 @@ func TestFramesTwice(t *testing.T) {
 	}
 	first := flatten(j.Frames()[0])
 	if err := j.AddSegment(1, in[2].meta, in[2].data); !errors.Is(err, virtio.ErrFull) || !j.Full() {
-		t.Errorf("slice behind Frames: %v", err)
+		t.Errorf("segment behind Frames: %v", err)
 	}
 	if !slices.Equal(flatten(j.Frames()[0]), first) {
 		t.Error("the second Frames differs")
 	}
 }
 
-// TestManyFlows: however many flows there are, none gets out of order.
+// TestManyFlows: whatever the number of flows, each stays in order.
 func TestManyFlows(t *testing.T) {
-	var in []slice
+	var in []datagram
 	for port := range uint16(400) {
 		h, frame := tcp4(2000).with(func(p *packet) { p.srcPort = port }).superframe(1000)
 		in = append(in, split(t, uint64(port), h, frame)...)
 	}
-	slices.SortStableFunc(in, func(a, b slice) int { return a.meta.Index - b.meta.Index })
+	slices.SortStableFunc(in, func(a, b datagram) int { return a.meta.Index - b.meta.Index })
 	want := make(map[flow][][]byte)
 	for _, s := range in {
 		want[s.flow] = append(want[s.flow], s.want)
 	}
-	got := wireOf(t, allFeatures, join(t, allFeatures, in))
+	got := wireOf(t, allFeatures, coalesce(t, allFeatures, in))
 	for flow := range want {
 		equalFrames(t, got[flow], want[flow])
 	}

@@ -8,11 +8,11 @@ import (
 	"weft/internal/packet"
 )
 
-// flows finds the latest entry of each flow in a batch. It is bounded: where there is no room near a flow's place, the
-// flow that stands there is given up, which costs a chance to join and never the order.
+// flows maps each flow of a batch to its latest entry. It is bounded: if there is no free slot near a flow's hash,
+// another flow is evicted. Frames of that flow are then merged less, but stay in order.
 type flows struct {
-	slots      []flowSlot // a power of two
-	generation uint32     // slots of another one are free
+	slots      []flowSlot // their number is a power of two
+	generation uint32     // slots of another generation are free
 }
 
 type flowSlot struct {
@@ -21,7 +21,7 @@ type flowSlot struct {
 	entry      int32
 }
 
-// maxProbes bounds the search for a flow, whatever flows a sender picks.
+// maxProbes bounds the search for a flow, whichever flows a sender chooses.
 const maxProbes = 8
 
 func newFlows(entries int) flows {
@@ -37,9 +37,9 @@ func (f *flows) reset() {
 	}
 }
 
-// flowHash returns a number that packets of one flow have in common: addresses, protocol and ports.
+// flowHash returns a hash of the addresses, the protocol and the ports.
 func (l *Layout) flowHash(frame []byte) uint32 {
-	const m1, m2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93 // odd, with bits all over
+	const m1, m2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93 // odd, with many bits set
 	ports := uint64(binary.LittleEndian.Uint32(frame[l.L4:]))
 	if l.tcp {
 		ports |= 1 << 32
@@ -58,7 +58,7 @@ func (l *Layout) flowHash(frame []byte) uint32 {
 	return uint32(h>>32) ^ uint32(h)
 }
 
-// sameFlow reports whether the packets a and b, with the layouts l and m, are of one flow.
+// sameFlow reports whether the packets a and b, with the layouts l and m, belong to one flow.
 func (l *Layout) sameFlow(a []byte, m *Layout, b []byte) bool {
 	if l.tcp != m.tcp || l.ipv6 != m.ipv6 || !bytes.Equal(a[l.L4:l.L4+4], b[m.L4:m.L4+4]) {
 		return false

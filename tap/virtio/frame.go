@@ -1,14 +1,14 @@
 package virtio
 
-// Frame is an Ethernet frame, or a superframe where Offload says so.
+// Frame is an Ethernet frame, or a superframe if Offload has a GSO type.
 type Frame struct {
-	// Offload is what the sender's kernel left to do. Zero for a plain frame.
+	// Offload describes the work that the sender's kernel left to do; zero for a plain frame.
 	Offload Header
-	// Data starts with the destination MAC address and has no frame check sequence. Where More is set it holds at least
-	// all the headers.
+	// Data starts with the destination MAC address and has no frame check sequence. If More is set, Data holds at least
+	// all headers.
 	Data []byte
-	// More are the further pieces of the frame, in order behind Data: a superframe put together again is handed over
-	// without being copied. Only of frames that go to the kernel.
+	// More are further pieces of the frame, in order behind Data, so that a reassembled superframe need not be copied.
+	// Only frames that go to the kernel have them.
 	More [][]byte
 }
 
@@ -21,13 +21,13 @@ func (f Frame) Len() int {
 	return n
 }
 
-// Features is a set of what the other side of a device may leave undone, and takes undone. Without FeatureChecksum
-// there are no others.
+// Features is the set of offloads of a device: the work that its other side may leave to the reader, and accepts undone
+// from the writer. No other feature is possible without FeatureChecksum.
 type Features uint8
 
 // Members of Features.
 const (
-	FeatureChecksum Features = 1 << iota // checksums left to write
+	FeatureChecksum Features = 1 << iota // checksums to complete
 	FeatureTSO4                          // TCP superframes over IPv4
 	FeatureTSO6                          // TCP superframes over IPv6
 	FeatureUSO                           // UDP superframes, over both; Linux 6.2

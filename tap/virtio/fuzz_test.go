@@ -8,7 +8,7 @@ import (
 	"weft/tap/virtio"
 )
 
-// guard is what stands around every buffer that fuzzed code may write to.
+// guard surrounds every buffer that fuzzed code may write to.
 var guard = bytes.Repeat([]byte{0xa5}, 32)
 
 // guarded returns a copy of b with guards before and behind, within its capacity.
@@ -39,7 +39,8 @@ func seeds() (out [][]byte) {
 	return out
 }
 
-// FuzzInspect: what is accepted can be cut, narrowed and inspected again, within bounds, and is never changed by that.
+// FuzzInspect: an accepted frame can be cut, its headers segmented, and inspected again, within bounds and without a
+// change.
 func FuzzInspect(f *testing.F) {
 	for _, b := range seeds() {
 		f.Add(b)
@@ -85,7 +86,7 @@ func FuzzInspect(f *testing.F) {
 	})
 }
 
-// script reads what a fuzzed batch consists of.
+// script is the encoded content of a fuzzed batch.
 type script struct{ b []byte }
 
 func (s *script) byte() (v byte) {
@@ -107,11 +108,11 @@ func (s *script) bytes() []byte {
 // Operations of a script.
 const (
 	opFrame = iota
-	opSlice
+	opSegment
 	opCount
 )
 
-// feed runs the operation that is next in s, and keeps what it made of buffers.
+// feed runs the next operation of s, and appends the buffers that it made to buffers.
 func (s *script) feed(j *virtio.Coalescer, buffers *[][]byte) error {
 	op := s.byte() % opCount
 	if op == opFrame {
@@ -131,9 +132,9 @@ func (s *script) feed(j *virtio.Coalescer, buffers *[][]byte) error {
 	return j.AddSegment(uint32(bits>>2), m, data)
 }
 
-// appendSlice writes to b the operation that adds m.
-func appendSlice(b []byte, m virtio.SegmentInfo, data []byte) []byte {
-	b = append(b, opSlice, byte(m.Super), byte(m.Type), byte(m.HeaderLen), byte(m.CsumStart), byte(m.CsumOffset))
+// appendSegment appends to b the operation that adds m.
+func appendSegment(b []byte, m virtio.SegmentInfo, data []byte) []byte {
+	b = append(b, opSegment, byte(m.Super), byte(m.Type), byte(m.HeaderLen), byte(m.CsumStart), byte(m.CsumOffset))
 	b = be.AppendUint16(b, uint16(m.SegmentSize))
 	b = be.AppendUint16(b, uint16(m.Index))
 	bits := byte(0)
@@ -148,24 +149,24 @@ func appendSlice(b []byte, m virtio.SegmentInfo, data []byte) []byte {
 	return append(b, data...)
 }
 
-// FuzzJoiner: arbitrary metadata and bytes never make it write outside of what it was given, and whatever comes out of
-// it the kernel takes.
-func FuzzJoiner(f *testing.F) {
+// FuzzCoalescer: whatever the metadata and bytes, the Coalescer never writes outside of its buffers, and the kernel
+// accepts every frame from it.
+func FuzzCoalescer(f *testing.F) {
 	for _, b := range seeds() {
 		h, frame, _ := virtio.Parse(b)
-		var slicesOf, frames []byte
+		var segments, frames []byte
 		for _, s := range split(f, 1, h, frame) {
-			slicesOf = appendSlice(slicesOf, s.meta, s.data)
+			segments = appendSegment(segments, s.meta, s.data)
 		}
 		for _, wire := range segment(h, frame) {
 			frames = append(frames, opFrame, 0, 0, 0, 0)
 			frames = be.AppendUint16(frames, uint16(len(wire)))
 			frames = append(frames, wire...)
 		}
-		f.Add(uint8(15), slicesOf)
-		f.Add(uint8(1), slicesOf)
+		f.Add(uint8(15), segments)
+		f.Add(uint8(1), segments)
 		f.Add(uint8(15), frames)
-		f.Add(uint8(15), slices.Concat(frames, slicesOf, frames))
+		f.Add(uint8(15), slices.Concat(frames, segments, frames))
 	}
 	f.Fuzz(func(t *testing.T, features uint8, b []byte) {
 		offers := virtio.Features(features & 15)
@@ -183,7 +184,7 @@ func FuzzJoiner(f *testing.F) {
 			}
 			segments, out := 0, 0
 			for _, frame := range j.Frames() {
-				checkTaken(t, offers, frame)
+				checkFrame(t, offers, frame)
 				segments += 1 + len(frame.More)
 				out += frame.Len()
 			}

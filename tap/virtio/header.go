@@ -1,7 +1,8 @@
-// Package virtio encodes the virtio-net header that the kernel puts before every frame of a TAP with IFF_VNET_HDR.
+// Package virtio encodes the virtio-net header that the kernel puts before every frame of a TAP with IFF_VNET_HDR, and
+// does the offloads that this header describes in software: checksums, segmentation, coalescing.
 //
-// The header says what the sender's stack left undone: a checksum to fill in, a superframe to cut into segments
-// (virtio 1.2, section 5.1.6; Linux include/uapi/linux/virtio_net.h).
+// The header describes the work that the sender's stack left undone: a checksum to complete, a superframe to cut into
+// segments (virtio 1.2, section 5.1.6; Linux include/uapi/linux/virtio_net.h).
 package virtio
 
 import (
@@ -18,18 +19,18 @@ import (
 const HeaderLen = 10
 
 // ErrShort is returned by Parse for a buffer of less than HeaderLen bytes.
-var ErrShort = errors.New("virtio: header cut short")
+var ErrShort = errors.New("virtio: header truncated")
 
 // Flags of a header.
 const (
-	FlagNeedsChecksum = 1 // CsumStart and CsumOffset say where a checksum is still to be written
+	FlagNeedsChecksum = 1 // the receiver completes the checksum at CsumStart + CsumOffset
 	FlagDataValid     = 2 // the receiver's kernel has checked the checksum
 )
 
-// GSOType says what kind of superframe a frame is.
+// GSOType is the kind of a superframe.
 type GSOType uint8
 
-// Kinds of superframe. GSOECN is a bit added to a TCP kind when the CWR flag is in the first segment only.
+// Kinds of superframe. GSOECN is a bit that is added to a TCP kind if only the first segment has the CWR flag.
 const (
 	GSONone  GSOType = 0
 	GSOTCPv4 GSOType = 1
@@ -39,20 +40,20 @@ const (
 	GSOECN   GSOType = 0x80
 )
 
-// Header is the metadata of one frame. The zero Header is that of a plain frame with all its checksums.
+// Header is the offload metadata of one frame. The zero Header describes a plain frame with all its checksums.
 type Header struct {
 	Flags      uint8
 	GSOType    GSOType
-	HdrLen     uint16 // length of all headers, as the sender guesses it: never to be trusted
-	GSOSize    uint16 // payload bytes a segment
-	CsumStart  uint16 // where summing starts, from the start of the frame
-	CsumOffset uint16 // where the sum goes, from CsumStart
+	HdrLen     uint16 // length of all headers, as the sender estimates it: never trusted
+	GSOSize    uint16 // payload bytes of each segment
+	CsumStart  uint16 // where the checksum begins, from the start of the frame
+	CsumOffset uint16 // where to write the checksum, from CsumStart
 }
 
-// IsPlain reports whether the frame needs no work: one frame, checksums complete.
+// IsPlain reports whether the frame is a single one with complete checksums.
 func (h Header) IsPlain() bool { return h.GSOType == GSONone && h.Flags&FlagNeedsChecksum == 0 }
 
-// Parse reads the header at the start of b.
+// Parse reads the header at the start of b and returns the rest of b. The error is ErrShort.
 func Parse(b []byte) (h Header, rest []byte, err error) {
 	if len(b) < HeaderLen {
 		return Header{}, nil, ErrShort
@@ -68,7 +69,7 @@ func Parse(b []byte) (h Header, rest []byte, err error) {
 	return h, b[HeaderLen:], nil
 }
 
-// Put writes h to the first HeaderLen bytes of b, which must be there.
+// Put writes h to the first HeaderLen bytes of b; b must not be shorter.
 func (h Header) Put(b []byte) {
 	_ = b[HeaderLen-1]
 	b[0], b[1] = h.Flags, uint8(h.GSOType)

@@ -13,14 +13,14 @@ import (
 	"weft/tap/virtio"
 )
 
-// kernel is a bridge between two TAPs: superframes go in at one, and come out at the other as the kernel cut them,
-// since nobody has told that one that its reader takes any (TUNSETOFFLOAD).
+// kernel is a bridge between two TAPs: superframes are written to one, and read from the other in segments, as no
+// features were set on that one (TUNSETOFFLOAD).
 type kernel struct {
 	in, out int
 	buf     []byte
 }
 
-// patience bounds in milliseconds how long a test waits for a frame that must come.
+// patience is how long a test waits for a frame that must come, in milliseconds.
 const patience = 5000
 
 func newKernel(t *testing.T) *kernel {
@@ -40,7 +40,7 @@ func noErr(t *testing.T, err error) {
 	}
 }
 
-// openTAP makes a TAP with the virtio-net header on bridge. Its MTU and its queue are large, so that nothing is lost.
+// openTAP makes a TAP with the virtio-net header on bridge. Its MTU and its queue are large, so that no frame is lost.
 func openTAP(t *testing.T, name string, bridge netlink.Link) (fd int) {
 	t.Helper()
 	fd, err := unix.Open(netlink.TUN, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -59,7 +59,7 @@ func openTAP(t *testing.T, name string, bridge netlink.Link) (fd int) {
 	return fd
 }
 
-// write hands f to the kernel in one system call, as a queue does.
+// write writes f to the kernel in one system call, as a queue does.
 func (k *kernel) write(f virtio.Frame) error {
 	header := make([]byte, virtio.HeaderLen)
 	f.Offload.Put(header)
@@ -67,7 +67,7 @@ func (k *kernel) write(f virtio.Frame) error {
 	return err
 }
 
-// read returns the next n frames of the tests that the kernel made of what was written.
+// read returns the next n frames of the tests from the kernel.
 func (k *kernel) read(t fataler, n int) (out [][]byte) {
 	t.Helper()
 	for len(out) < n {
@@ -90,8 +90,8 @@ func (k *kernel) read(t fataler, n int) (out [][]byte) {
 	return out
 }
 
-// eitherZero writes TCP checksums of 0xffff as 0: of a frame that needs no cutting the kernel completes TCP checksums by
-// the rule for UDP (skb_checksum_help), and to a receiver both are the same.
+// eitherZero writes TCP checksums of 0xffff as 0. The kernel completes the TCP checksum of a frame that needs no
+// segmentation by the rule for UDP (skb_checksum_help), and both values are equal to a receiver.
 func eitherZero(frames [][]byte) [][]byte {
 	for _, b := range frames {
 		at := networkStart(b)
@@ -110,8 +110,8 @@ func eitherZero(frames [][]byte) [][]byte {
 	return frames
 }
 
-// TestKernelSegments: what Inspect accepts, the kernel accepts, whatever HdrLen says within the frame, and cuts as Cut
-// does and as the tests' own segmentation does.
+// TestKernelSegments: the kernel accepts every frame that Inspect accepts, with any HdrLen within the frame, and cuts
+// it as Cut and the tests' own segmentation do.
 func TestKernelSegments(t *testing.T) {
 	k := newKernel(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -139,7 +139,7 @@ func TestKernelSegments(t *testing.T) {
 	})
 }
 
-// TestKernelRefuses: what the limits of this package say that the kernel refuses, it does refuse.
+// TestKernelRefuses: the kernel refuses the frames that it refuses according to the limits of this package.
 func TestKernelRefuses(t *testing.T) {
 	k := newKernel(t)
 	udp := tcp4(12900).with(func(p *packet) { p.udp = true })
@@ -170,8 +170,8 @@ func TestKernelRefuses(t *testing.T) {
 	}
 }
 
-// TestKernelTakesJoined: whatever comes out of a Joiner the kernel takes, and makes of it the frames that went in.
-func TestKernelTakesJoined(t *testing.T) {
+// TestKernelAcceptsCoalesced: the kernel accepts every frame from a Coalescer, and makes the added frames from them.
+func TestKernelAcceptsCoalesced(t *testing.T) {
 	k := newKernel(t)
 	rapid.Check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))

@@ -8,59 +8,61 @@ import (
 	"weft/internal/packet"
 )
 
-// Errors of Inspect, CheckSingle and Joiner, returned unwrapped; each is a reason to drop a frame and to count it.
+// Errors of Inspect, CheckSingle and Coalescer, returned unwrapped: each is a reason to drop a frame and to count it.
 var (
 	// ErrTruncated: the frame ends within its headers.
-	ErrTruncated = errors.New("virtio: headers cut short")
-	// ErrProtocol: neither TCP nor UDP over IPv4 or IPv6, or behind headers that no superframe has, such as AH and ESP.
-	ErrProtocol = errors.New("virtio: neither TCP nor UDP over IP")
-	// ErrFragment: a fragment of an IP packet.
-	ErrFragment = errors.New("virtio: fragment of a packet")
-	// ErrGSO: the kind of superframe, its segment size or its number of segments cannot be.
+	ErrTruncated = errors.New("virtio: headers truncated")
+	// ErrProtocol: not TCP or UDP over IPv4 or IPv6, or behind headers that no superframe has, such as AH and ESP.
+	ErrProtocol = errors.New("virtio: not TCP or UDP over IP")
+	// ErrFragment: the packet is an IP fragment.
+	ErrFragment = errors.New("virtio: IP fragment")
+	// ErrGSO: the kind of superframe, its segment size or its number of segments is invalid.
 	ErrGSO = errors.New("virtio: offload metadata contradicts the frame")
-	// ErrChecksum: the checksum left to write is not where the transport header has it, or none is said to be left.
+	// ErrChecksum: the checksum to complete is not the one of the transport header, or the header declares none.
 	ErrChecksum = errors.New("virtio: checksum is not that of the transport header")
-	// ErrLength: a length in a header contradicts the frame's.
+	// ErrLength: a length in a header contradicts the length of the frame.
 	ErrLength = errors.New("virtio: a length in the headers contradicts the frame")
-	// ErrFlags: a TCP segment that stands alone by its flags (SYN, RST, URG), as a superframe.
+	// ErrFlags: a TCP superframe has a flag that only a single segment may have (SYN, RST, URG).
 	ErrFlags = errors.New("virtio: TCP flags that no superframe has")
 )
 
 // Limits of a superframe.
 const (
-	// maxPacket is the most bytes of an IP packet: the length field of IPv4 has 16 bits.
+	// maxPacket is the longest IP packet in bytes: the length field of IPv4 has 16 bits.
 	maxPacket = 1<<16 - 1
-	// maxSegments bounds what one TCP superframe can cost. The smallest MSS that Linux uses (48 bytes,
-	// net.ipv4.tcp_min_snd_mss) makes 1,365 segments of 64 KiB.
+	// maxSegments bounds the cost of one TCP superframe. The smallest MSS that Linux uses (48 bytes,
+	// net.ipv4.tcp_min_snd_mss) gives 1,365 segments for 64 KiB.
 	maxSegments = 2048
-	// maxSegmentsUDP is UDP_MAX_SEGMENTS, which the kernel's write path checks (include/linux/udp.h).
+	// maxSegmentsUDP is UDP_MAX_SEGMENTS, a limit of the kernel's write path (include/linux/udp.h).
 	maxSegmentsUDP = 128
-	// gsoByFrags is GSO_BY_FRAGS, a segment size that means something else to the kernel and is refused by it.
+	// gsoByFrags is GSO_BY_FRAGS, a segment size with a special meaning that the kernel refuses here.
 	gsoByFrags = 0xffff
-	// minCsumStart is the shortest Ethernet and IP header: the kernel refuses a checksum that starts within them.
+	// minCsumStart is the length of the shortest Ethernet and IP header: the kernel refuses a checksum that starts
+	// within them.
 	minCsumStart = ether.HeaderLen + packet.IPv4MinLen
-	// maxCsumStart keeps the checksum's place within 16 bits when the kernel adds its headroom to it.
+	// maxCsumStart keeps the offset of the checksum within 16 bits when the kernel adds its headroom to it.
 	maxCsumStart = 1<<15 - 1
 )
 
-// Layout is where things are in a superframe, derived from the frame itself and never from what the header claims for
-// HdrLen. It is a plain value, made by Inspect; all lengths and offsets are in bytes, offsets from the frame's start.
+// Layout is the position of the headers and segments of a superframe. Inspect derives it from the frame itself, never
+// from HdrLen in the virtio header. It is a plain value. All lengths and offsets are in bytes, and offsets count from
+// the start of the frame.
 type Layout struct {
 	// Type is GSOTCPv4, GSOTCPv6 or GSOUDPL4, without GSOECN.
 	Type GSOType
-	// ECN: the header had GSOECN.
+	// ECN: the virtio header had GSOECN.
 	ECN bool
-	// L3 and L4 are where the IP header and the transport header start. L4 is CsumStart.
+	// L3 and L4 are the offsets of the IP header and of the transport header. L4 is CsumStart.
 	L3, L4 int
-	// CsumOffset is where the checksum is, from L4: 16 for TCP, 6 for UDP.
+	// CsumOffset is the offset of the checksum from L4: 16 for TCP, 6 for UDP.
 	CsumOffset int
-	// HeaderLen is the length of everything before the payload.
+	// HeaderLen is the length of all headers before the payload.
 	HeaderLen int
-	// SegmentSize is the payload of every segment but the last, which may have less.
+	// SegmentSize is the payload of every segment except the last, which may be shorter.
 	SegmentSize int
 	// Payload is the payload of the whole superframe, at least 1.
 	Payload int
-	// Segments is the number of segments, at least 1: the kernel hands out superframes of one segment, too.
+	// Segments is the number of segments, at least 1: the kernel also makes superframes of one segment.
 	Segments int
 
 	ipv6 bool
@@ -68,15 +70,16 @@ type Layout struct {
 }
 
 // Inspect checks a superframe and returns its layout. It accepts 802.1Q and 802.1ad tags, at most two, IPv4 with
-// options, IPv6 with hop-by-hop, routing and destination options, and TCP with options. Whatever it accepts, the
-// kernel's TAP takes (tun_get_user and virtio_net_hdr_to_skb, include/linux/virtio_net.h) and its segmentation agrees
-// with: it is stricter than both where they would only drop later.
+// options, IPv6 with hop-by-hop, routing and destination options, and TCP with options. The kernel's TAP accepts every
+// frame that Inspect accepts (tun_get_user and virtio_net_hdr_to_skb, include/linux/virtio_net.h), and its segmentation
+// gives the same segments. Inspect is stricter than both where they would drop the frame later.
 //
-// A superframe of one segment is better handed to a kernel as a single frame, as Joiner does: the kernel takes TCP
-// options for payload when it decides whether there is anything to cut, and then drops what has nothing to be cut.
+// A superframe of one segment should go to a kernel as a single frame, which the Coalescer ensures: the kernel counts
+// TCP options as payload when it decides whether there is anything to cut, and then drops a frame without anything to
+// cut.
 //
-// The frame must be exactly as long as its IP header says: a superframe has no Ethernet padding, and segmentation would
-// take it for payload. The errors are those of this package, unwrapped; Inspect does not allocate.
+// The frame must be exactly as long as its IP header declares: a superframe has no Ethernet padding, which segmentation
+// would treat as payload. The errors are those of this package, unwrapped. Inspect does not allocate.
 func Inspect(h Header, frame []byte) (Layout, error) {
 	if h.Flags&FlagNeedsChecksum == 0 {
 		return Layout{}, ErrChecksum
@@ -97,8 +100,8 @@ func Inspect(h Header, frame []byte) (Layout, error) {
 	return l, nil
 }
 
-// inspect is Inspect for the headers alone, which frame must hold: lengths are those that the headers say. On an error
-// l is left in any state.
+// inspect does the checks of Inspect for the headers alone, which frame must hold; lengths are those in the headers. On
+// an error the content of l is undefined.
 func (l *Layout) inspect(frame []byte, kind GSOType, ecn bool, size int) error {
 	if err := l.locate(frame); err != nil {
 		return err
@@ -120,7 +123,7 @@ func (l *Layout) inspect(frame []byte, kind GSOType, ecn bool, size int) error {
 	return nil
 }
 
-// kind returns the only kind of superframe that l can be.
+// kind returns the kind that a superframe with the layout l has.
 func (l *Layout) kind() GSOType {
 	switch {
 	case !l.tcp:
@@ -139,7 +142,7 @@ func (l *Layout) maxSegments() int {
 	return maxSegmentsUDP
 }
 
-// checkTransport checks what in the transport header of a superframe locate leaves open.
+// checkTransport checks the fields of the transport header that locate does not check.
 func (l *Layout) checkTransport(frame []byte) error {
 	if l.tcp {
 		if frame[l.L4+tcpFlags]&(flagSYN|flagRST|flagURG) != 0 {
@@ -153,9 +156,9 @@ func (l *Layout) checkTransport(frame []byte) error {
 	return nil
 }
 
-// CheckSingle checks the header of a single frame, whose checksum may be left to write: that it lies in the frame,
-// behind the Ethernet header and the shortest IP header. Which protocol that is, is not looked at, as the kernel does
-// not either. The errors are ErrGSO, ErrTruncated and ErrChecksum, unwrapped.
+// CheckSingle checks the virtio header of a single frame. A checksum to complete must lie within the frame, behind the
+// Ethernet header and the shortest IP header. Like the kernel, CheckSingle does not check the protocol. The errors are
+// ErrGSO, ErrTruncated and ErrChecksum, unwrapped.
 func CheckSingle(h Header, frame []byte) error {
 	start, end := int(h.CsumStart), int(h.CsumStart)+int(h.CsumOffset)+2
 	switch {
@@ -171,8 +174,8 @@ func CheckSingle(h Header, frame []byte) error {
 	return nil
 }
 
-// Segment returns the payload of segment i, from 0 to l.Segments-1, of the superframe that l is the layout of. It lies
-// in frame.
+// Segment returns the payload of segment i, from 0 to l.Segments-1, of the superframe frame, which has the layout l.
+// The result lies in frame.
 func (l Layout) Segment(frame []byte, i int) []byte {
 	start := l.HeaderLen + i*l.SegmentSize
 	end := start + l.segmentLen(i)

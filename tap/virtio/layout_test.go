@@ -10,7 +10,7 @@ import (
 	"weft/tap/virtio"
 )
 
-// headersOf returns the layout that Inspect must find, which the test knows from having built it.
+// wantLayout returns the layout that Inspect must find in the frame built from p.
 func wantLayout(p packet, size int) (l3, l4, headers, segments int) {
 	_, l3, l4 = p.build()
 	headers = l4 + 20 + len(p.tcpOption)
@@ -97,10 +97,10 @@ func TestInspectRefuses(t *testing.T) {
 		{"single", tcp4(4000), header(func(h *virtio.Header) { h.GSOType = 0 }), virtio.ErrGSO},
 		{"UFO", udp, header(func(h *virtio.Header) { h.GSOType = virtio.GSOUDP }), virtio.ErrGSO},
 		{"tunnel", tcp4(4000), header(func(h *virtio.Header) { h.GSOType |= 0x20 }), virtio.ErrGSO},
-		{"IPv6 said, IPv4 sent", tcp4(4000), header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv6 }), virtio.ErrGSO},
-		{"IPv4 said, IPv6 sent", v6, header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv4 }), virtio.ErrGSO},
-		{"UDP said, TCP sent", tcp4(4000), header(func(h *virtio.Header) { h.GSOType = virtio.GSOUDPL4 }), virtio.ErrGSO},
-		{"TCP said, UDP sent", udp, header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv4 }), virtio.ErrGSO},
+		{"IPv6 declared, IPv4 sent", tcp4(4000), header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv6 }), virtio.ErrGSO},
+		{"IPv4 declared, IPv6 sent", v6, header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv4 }), virtio.ErrGSO},
+		{"UDP declared, TCP sent", tcp4(4000), header(func(h *virtio.Header) { h.GSOType = virtio.GSOUDPL4 }), virtio.ErrGSO},
+		{"TCP declared, UDP sent", udp, header(func(h *virtio.Header) { h.GSOType = virtio.GSOTCPv4 }), virtio.ErrGSO},
 		{"ECN of UDP", udp, header(func(h *virtio.Header) { h.GSOType |= virtio.GSOECN }), virtio.ErrGSO},
 		{"segment size 0", tcp4(4000), header(func(h *virtio.Header) { h.GSOSize = 0 }), virtio.ErrGSO},
 		{"GSO_BY_FRAGS", tcp4(4000), header(func(h *virtio.Header) { h.GSOSize = 0xffff }), virtio.ErrGSO},
@@ -145,7 +145,7 @@ func TestInspectRefuses(t *testing.T) {
 	}
 }
 
-// TestInspectTruncated: no prefix of a superframe is accepted, and none is read beyond.
+// TestInspectTruncated: no prefix of a superframe is accepted, and Inspect does not read beyond any.
 func TestInspectTruncated(t *testing.T) {
 	for _, p := range []packet{
 		tcp4(30).with(func(p *packet) { p.tags, p.tcpOption = []uint16{0x88a8, 0x8100}, make([]byte, 12) }),
@@ -188,7 +188,7 @@ func TestCheckSingle(t *testing.T) {
 	}
 }
 
-// TestCut: what is cut in software is what the kernel would have cut.
+// TestCut: segments cut in software are equal to those that the kernel cuts.
 func TestCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := drawPacket(t, 5000)
@@ -214,8 +214,8 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// TestNarrow: what any run of segments is narrowed to is cut by the kernel into just those segments.
-func TestNarrow(t *testing.T) {
+// TestSegmentHeaders: the kernel cuts a run with segmented headers into exactly the segments of the run.
+func TestSegmentHeaders(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := drawPacket(t, 5000)
 		h, frame := p.superframe(drawSize(t, p))
@@ -237,13 +237,13 @@ func TestNarrow(t *testing.T) {
 	})
 }
 
-// TestRoutingHeader: the pseudo-header's sum of a packet with segments left is over a destination that only the sender
-// has worked out. Narrowing must keep to it.
+// TestRoutingHeader: if a routing header has segments left, the sum of the pseudo-header covers a destination that only
+// the sender knows. SegmentHeaders must keep it.
 func TestRoutingHeader(t *testing.T) {
 	p := tcp4(3000).with(func(p *packet) { p.ipv6, p.extension = true, []uint8{43} })
 	h, frame := p.superframe(1000)
 	field := int(h.CsumStart + h.CsumOffset)
-	const other = 0x1111 // what the final destination adds
+	const other = 0x1111 // the difference that the final destination makes
 	be.PutUint16(frame[field:], foldNaive(uint32(be.Uint16(frame[field:]))+other))
 	l, err := virtio.Inspect(h, frame)
 	if err != nil {
@@ -258,7 +258,7 @@ func TestRoutingHeader(t *testing.T) {
 	}
 }
 
-func TestComplete(t *testing.T) {
+func TestCompleteChecksum(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h, frame := drawPacket(t, 3000).single(true)
 		want := segment(h, frame)[0]
@@ -273,7 +273,7 @@ func TestComplete(t *testing.T) {
 	})
 }
 
-// TestCompleteZero: a UDP checksum that comes out as 0 is written as its other form.
+// TestCompleteZero: a UDP checksum of 0 is written as 0xffff.
 func TestCompleteZero(t *testing.T) {
 	p := tcp4(2).with(func(p *packet) { p.udp = true })
 	h, frame := p.single(true)

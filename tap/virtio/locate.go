@@ -44,8 +44,9 @@ const (
 // maxTags is the most VLAN tags of a superframe.
 const maxTags = 2
 
-// locate sets l to the place of the headers of a TCP or UDP packet. Payload is the length that the IP header claims, 0 or less where
-// the header contradicts itself; the payload need not be in frame. The errors are ErrTruncated, ErrProtocol, ErrFragment and ErrLength.
+// locate sets l to the place of the headers of a TCP or UDP packet. Payload is the length that the IP header claims, 0
+// or less where the header contradicts itself; the payload need not be in frame. The errors are ErrTruncated,
+// ErrProtocol, ErrFragment and ErrLength.
 func (l *Layout) locate(frame []byte) error {
 	at, etherType, ok := packet.Ethernet(frame, maxTags)
 	if !ok {
@@ -84,7 +85,8 @@ func (l *Layout) locate(frame []byte) error {
 	return err
 }
 
-// skipIPv4 returns the offset of the payload of the IPv4 packet at the offset l3, its protocol, and the packet's length.
+// skipIPv4 returns the offset of the payload of the IPv4 packet at the offset l3, its protocol, and the packet's
+// length.
 func skipIPv4(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen int, err error) {
 	if len(frame) < l3+packet.IPv4MinLen {
 		return 0, 0, 0, ErrTruncated
@@ -104,7 +106,7 @@ func skipIPv4(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen
 	return l3 + length, packet.Protocol(b[packet.IPv4Protocol]), int(binary.BigEndian.Uint16(b[packet.IPv4Length:])), nil
 }
 
-// skipIPv6 does the same as skipIPv4 for IPv6. It walks over the extension headers that the kernel's segmentation walks over
+// skipIPv6 does the same for IPv6. It walks over the extension headers that the kernel's segmentation walks over
 // (net/ipv6/exthdrs_offload.c): not over AH, nor over fragment headers.
 func skipIPv6(frame []byte, l3 int) (l4 int, protocol packet.Protocol, packetLen int, err error) {
 	if len(frame) < l3+packet.IPv6Len {

@@ -10,8 +10,8 @@ import (
 	"weft/tap/virtio"
 )
 
-// packet is what a superframe or a single frame is made from. build writes it; segment, which knows nothing of packet,
-// cuts what was written. Both are the tests' own: nothing of the package under test is used.
+// packet describes a superframe or a single frame. build writes it; segment, which does not use packet, cuts the
+// written bytes. Neither uses the package under test.
 type packet struct {
 	tags      []uint16 // EtherTypes of the tags, outermost first
 	ipv6      bool
@@ -34,7 +34,7 @@ const (
 
 var be = binary.BigEndian
 
-// tcp4 is a plain packet, to be varied.
+// tcp4 returns a plain packet, for tests to vary.
 func tcp4(payload int) packet {
 	return packet{
 		ttl: 64, id: 1000, df: true, srcPort: 40000, seq: 1 << 31, ack: 77, flags: ack, payload: pattern(payload),
@@ -51,7 +51,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// build returns the bytes of p, with the pseudo-header's sum as checksum, and where IP and transport headers start.
+// build returns the bytes of p, with the sum of the pseudo-header as checksum, and the offsets of the IP and transport
+// headers.
 func (p packet) build() (frame []byte, l3, l4 int) {
 	frame = append(frame, 0x0a, 0, 0, 0, 0, 1, 0x0a, 0, 0, 0, 0, 2)
 	for _, tag := range p.tags {
@@ -156,7 +157,7 @@ func (p packet) superframe(size int) (virtio.Header, []byte) {
 	return h, frame
 }
 
-// single returns p as a frame of its own, with its checksum left to write or complete.
+// single returns p as a single frame, with a partial or a complete checksum.
 func (p packet) single(partial bool) (virtio.Header, []byte) {
 	h, frame := p.superframe(0)
 	h.GSOType = virtio.GSONone
@@ -167,8 +168,8 @@ func (p packet) single(partial bool) (virtio.Header, []byte) {
 	return h, frame
 }
 
-// segment returns the frames that the kernel would put on the wire for frame: what NEEDS_CSUM and GSO ask for, done
-// byte by byte.
+// segment returns the frames that the kernel would send for frame: it does the work of NEEDS_CSUM and GSO, byte by
+// byte.
 func segment(h virtio.Header, frame []byte) (out [][]byte) {
 	if h.Flags&virtio.FlagNeedsChecksum == 0 {
 		return [][]byte{append([]byte(nil), frame...)}
@@ -309,7 +310,7 @@ func drawSize(t *rapid.T, p packet) int {
 	return least + uniform(t, 2000-least, "size")
 }
 
-// uniform draws a number below n, all as likely: rapid by itself prefers small ones.
+// uniform draws a number below n with equal probabilities; rapid itself prefers small ones.
 func uniform(t *rapid.T, n int, label string) int {
 	return rand.New(rand.NewPCG(rapid.Uint64().Draw(t, label), 0)).IntN(n)
 }

@@ -6,23 +6,24 @@ import (
 	"weft/internal/packet"
 )
 
-// Narrow rewrites headers, a copy of the superframe's headers as long as l.HeaderLen at least, in place, so that they
-// fit payload bytes from segment first on; last says that the last segment of the superframe is among them. The
-// checksum stays one to be written, over the shorter pseudo-header.
+// SegmentHeaders rewrites headers in place for a run of segments that begins with segment first and has payload bytes;
+// last reports that the run includes the last segment of the superframe. headers is a copy of the superframe's headers,
+// at least l.HeaderLen bytes long. The checksum stays partial: it becomes the sum of the shorter pseudo-header.
 //
-// It does what the kernel's segmentation does, so that the result is cut into just those frames which the sender's
-// kernel would have cut from the whole: sequence number; IP id, counted up whether or not DF is set, as the header of
-// virtio cannot say otherwise; lengths; FIN and PSH on the last segment only, CWR on the first only (tcp_gso_segment,
-// __udp_gso_segment, inet_gso_segment and ipv6_gso_segment).
+// It does the same as the kernel's segmentation (tcp_gso_segment, __udp_gso_segment, inet_gso_segment and
+// ipv6_gso_segment), so that the receiver's kernel cuts the result into the frames that the sender's kernel would have
+// made: it sets the sequence number, the lengths and the IPv4 id, clears FIN and PSH except on the last segment, and
+// CWR except on the first. The id counts up whether or not DF is set, as the virtio header has no way to express a
+// fixed id.
 func (l Layout) SegmentHeaders(headers []byte, first, payload int, last bool) {
 	headers = headers[:l.HeaderLen]
 	transport := headers[l.L4:]
 	if l.ipv6 {
 		binary.BigEndian.PutUint16(headers[l.L3+packet.IPv6Length:], uint16(l.packetLen(payload)-packet.IPv6Len))
 	} else {
-		l.narrowIPv4(headers[l.L3:l.L4], first, payload)
+		l.segmentIPv4(headers[l.L3:l.L4], first, payload)
 	}
-	l.moveChecksum(transport, payload)
+	l.adjustChecksum(transport, payload)
 	if !l.tcp {
 		binary.BigEndian.PutUint16(transport[udpLength:], uint16(udpLen+payload))
 		return
@@ -37,8 +38,8 @@ func (l Layout) SegmentHeaders(headers []byte, first, payload int, last bool) {
 	}
 }
 
-// narrowIPv4 sets the length, the id and the checksum of the IPv4 header b.
-func (l *Layout) narrowIPv4(b []byte, first, payload int) {
+// segmentIPv4 sets the length, the id and the checksum of the IPv4 header b.
+func (l *Layout) segmentIPv4(b []byte, first, payload int) {
 	binary.BigEndian.PutUint16(b[packet.IPv4Length:], uint16(l.packetLen(payload)))
 	id := binary.BigEndian.Uint16(b[packet.IPv4ID:])
 	binary.BigEndian.PutUint16(b[packet.IPv4ID:], id+uint16(first))
@@ -46,12 +47,12 @@ func (l *Layout) narrowIPv4(b []byte, first, payload int) {
 	binary.BigEndian.PutUint16(b[packet.IPv4Checksum:], ^sum(b))
 }
 
-// moveChecksum turns the sum of the pseudo-header for l.Payload bytes into that for payload bytes. Only the difference
-// is added, as in the kernel: with a routing header the sum is over a destination that the IP header does not name.
-func (l *Layout) moveChecksum(transport []byte, payload int) {
+// adjustChecksum changes the sum of the pseudo-header for l.Payload bytes to that for payload bytes. It adds only the
+// difference, as the kernel does: with a routing header the sum covers a destination that is not in the IP header.
+func (l *Layout) adjustChecksum(transport []byte, payload int) {
 	headers := len(transport)
 	field := transport[l.CsumOffset:]
-	was, is := uint16(headers+l.Payload), uint16(headers+payload)
-	moved := fold(uint64(binary.BigEndian.Uint16(field)) + uint64(^was) + uint64(is))
-	binary.BigEndian.PutUint16(field, moved)
+	oldLen, newLen := uint16(headers+l.Payload), uint16(headers+payload)
+	adjusted := fold(uint64(binary.BigEndian.Uint16(field)) + uint64(^oldLen) + uint64(newLen))
+	binary.BigEndian.PutUint16(field, adjusted)
 }

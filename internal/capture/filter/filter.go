@@ -1,14 +1,17 @@
-// Package filter chooses frames by expressions in the language of tcpdump (pcap-filter(7)), as far as people use it by hand:
+// Package filter matches frames against expressions in the language of tcpdump (pcap-filter(7)), as far as people use it by
+// hand:
 //
 //	[PROTO] [src|dst] host ADDR | net CIDR | port N | portrange N-M        PROTO: arp, ip, ip6, icmp, icmp6, tcp, udp, sctp
 //	ether [src|dst] host MAC    | ether proto N
 //	broadcast | multicast | vlan [N] | less N | greater N | PROTO
 //
-// joined by "and", "or", "not" and parentheses; "and" may be left out, and so may "host" and "net" before an address, and all that stands
-// before the address or port where the last one had the same: "tcp dst port 80 or 443". "not" binds closest; "and" and "or" are taken from left
-// to right, neither before the other. A frame of ARP has the addresses that it asks for and from.
+// Conditions are joined by "and", "or", "not" and parentheses. "not" binds closest; "and" and "or" have the same precedence
+// and are evaluated from left to right. Three words may be omitted: "and", "host" and "net" before an address, and the
+// qualifiers before an address or port that has the same ones as the condition before it: "tcp dst port 80 or 443". An ARP
+// frame has its sender's and target's protocol addresses as source and destination.
 //
-// libpcap would need cgo, and what there is in Go alone cannot do all of this (docs/adr/0022-captures.md).
+// The filter sees through VLAN tags and IPv6 extension headers, which tcpdump does not; the test against tcpdump lists all
+// differences. libpcap would need cgo, and no library in pure Go supports all of this (docs/adr/0022-captures.md).
 package filter
 
 import (
@@ -19,77 +22,91 @@ import (
 	"weft/internal/packet"
 )
 
-// Filter chooses frames. The zero Filter and a nil one choose all. It may be used by any goroutine.
+// Filter matches frames. The zero Filter and a nil one match all. A Filter is constant, so any goroutine may use it.
 type Filter struct {
 	matches predicate
 }
 
 // predicate is an expression, or a part of one.
-type predicate func(view) bool
+type predicate func(fields) bool
 
-// Match reports whether a frame of the given length is chosen, of which frame is the beginning, all headers at least. It neither keeps nor
-// changes it, and allocates nothing.
+// Match reports whether a frame matches. frame is the beginning of the frame, with all headers at least, and length is the
+// length in bytes of the whole frame. Match neither keeps nor changes frame, and allocates nothing.
 func (f *Filter) Match(frame []byte, length int) bool {
 	if f == nil || f.matches == nil {
 		return true
 	}
-	var v view
-	v.read(frame)
+	v := parseFrame(frame)
 	v.length = length
 	return f.matches(v)
 }
 
-// maxTags is the most VLAN tags that the filter walks over.
+// maxTags is how many VLAN tags the filter sees through.
 const maxTags = 8
 
-// view is what a filter may ask of a frame. What the frame is too short for is left out.
-type view struct {
-	frame    []byte
-	length   int    // of all of it
-	kind     uint16 // the EtherType behind all tags
-	vlan     int    // of the outer tag; -1 for none
-	src, dst netip.Addr
-	proto    int // above IP; -1 for none
-	ports    bool
-	from, to uint16
+// Offsets in an ARP packet for Ethernet and IPv4, and its length (RFC 826).
+const (
+	arpSender = 14
+	arpTarget = 24
+	arpLen    = 28
+)
+
+// portsLen is the length of the ports at the beginning of a header of TCP, UDP or SCTP.
+const portsLen = 4
+
+// fields are the fields of a frame that conditions can test. Fields that are not in the frame, because it is too short for
+// them or of another protocol, match no condition.
+type fields struct {
+	frame     []byte
+	length    int    // of the whole frame
+	etherType uint16 // after all tags
+	vlan      int    // of the outermost tag; -1: no tag
+	src, dst  netip.Addr
+	proto     int // of the IP payload; -1: none
+	ports     bool
+	from, to  uint16 // valid with ports
 }
 
-func (v *view) read(frame []byte) {
-	*v = view{frame: frame, vlan: -1, proto: -1}
+// parseFrame returns the fields of a frame. length is not set.
+func parseFrame(frame []byte) (v fields) {
+	v = fields{frame: frame, vlan: -1, proto: -1}
 	if len(frame) < ether.HeaderLen {
-		return
+		return v
 	}
-	l3, kind, whole := packet.Ethernet(frame, maxTags)
-	v.kind = kind
+	l3, etherType, complete := packet.Ethernet(frame, maxTags)
+	v.etherType = etherType
 	if id, ok := packet.VLAN(frame); ok {
 		v.vlan = int(id)
 	}
-	if !whole {
-		return
+	if !complete {
+		return v
 	}
-	rest := frame[l3:]
+	payload := frame[l3:]
 	switch {
-	case v.kind == ether.TypeIPv4 && len(rest) >= packet.IPv4MinLen:
-		v.readIPv4(rest)
-	case v.kind == ether.TypeIPv6 && len(rest) >= packet.IPv6Len:
-		v.readIPv6(rest)
-	case v.kind == ether.TypeARP && len(rest) >= 28:
-		v.src, v.dst = netip.AddrFrom4([4]byte(rest[14:18])), netip.AddrFrom4([4]byte(rest[24:28]))
+	case v.etherType == ether.TypeIPv4 && len(payload) >= packet.IPv4MinLen:
+		v.parseIPv4(payload)
+	case v.etherType == ether.TypeIPv6 && len(payload) >= packet.IPv6Len:
+		v.parseIPv6(payload)
+	case v.etherType == ether.TypeARP && len(payload) >= arpLen:
+		v.src = netip.AddrFrom4([4]byte(payload[arpSender:]))
+		v.dst = netip.AddrFrom4([4]byte(payload[arpTarget:]))
 	}
+	return v
 }
 
-func (v *view) readIPv4(ip []byte) {
+func (v *fields) parseIPv4(ip []byte) {
 	v.src, v.dst = netip.AddrFrom4([4]byte(ip[packet.IPv4Source:])), netip.AddrFrom4([4]byte(ip[packet.IPv4Destination:]))
 	v.proto = int(ip[packet.IPv4Protocol])
 	header := packet.IPv4HeaderLen(ip)
 	first := binary.BigEndian.Uint16(ip[packet.IPv4Fragment:])&packet.IPv4OffsetMask == 0
 	if first && header >= packet.IPv4MinLen && len(ip) >= header {
-		v.readPorts(ip[header:])
+		v.parsePorts(ip[header:])
 	}
 }
 
-// readIPv6 reads the transport header behind all extension headers. A later fragment has the protocol of its packet, but no ports.
-func (v *view) readIPv6(ip []byte) {
+// parseIPv6 parses the transport header after all extension headers. A fragment other than the first has the protocol of
+// its packet, but no ports.
+func (v *fields) parseIPv6(ip []byte) {
 	v.src, v.dst = netip.AddrFrom16([16]byte(ip[packet.IPv6Source:])), netip.AddrFrom16([16]byte(ip[packet.IPv6Destination:]))
 	proto, l4, result := packet.Transport(ip, packet.AllExtensions)
 	if result != packet.Found && result != packet.LaterFragment {
@@ -97,14 +114,14 @@ func (v *view) readIPv6(ip []byte) {
 	}
 	v.proto = int(proto)
 	if result == packet.Found {
-		v.readPorts(ip[l4:])
+		v.parsePorts(ip[l4:])
 	}
 }
 
-func (v *view) readPorts(b []byte) {
+func (v *fields) parsePorts(b []byte) {
 	switch packet.Protocol(v.proto) {
 	case packet.TCP, packet.UDP, packet.SCTP:
-		if len(b) >= 4 {
+		if len(b) >= portsLen {
 			v.ports, v.from, v.to = true, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		}
 	}

@@ -10,13 +10,15 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// frames of the tests, by what they are.
+// frames returns the frames of the tests by name.
 func frames(t *testing.T) map[string][]byte {
 	mac := func(last byte) net.HardwareAddr { return net.HardwareAddr{6, 0x57, 0, 0, 0, last} }
 	ip4 := func(proto layers.IPProtocol) *layers.IPv4 {
 		return &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Protocol: proto, SrcIP: net.IP{10, 32, 0, 1}, DstIP: net.IP{10, 33, 0, 2}}
 	}
-	ip6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: net.ParseIP("fd00::1"), DstIP: net.ParseIP("fd00::2")}
+	ip6 := &layers.IPv6{
+		Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: net.ParseIP("fd00::1"), DstIP: net.ParseIP("fd00::2"),
+	}
 	eth := func(kind layers.EthernetType) *layers.Ethernet {
 		return &layers.Ethernet{SrcMAC: mac(1), DstMAC: mac(2), EthernetType: kind}
 	}
@@ -31,12 +33,13 @@ func frames(t *testing.T) map[string][]byte {
 	later := ip4(layers.IPProtocolTCP)
 	later.FragOffset = 100
 	return map[string][]byte{
-		"tcp":    build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 40000, DstPort: 80}),
-		"udp":    build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolUDP), &layers.UDP{SrcPort: 53, DstPort: 40000}),
-		"ping":   build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolICMPv4), &layers.ICMPv4{}),
-		"udp6":   build(eth(layers.EthernetTypeIPv6), ip6, &layers.UDP{SrcPort: 1000, DstPort: 53}),
-		"tagged": build(eth(layers.EthernetTypeDot1Q), &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4}, ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 80}),
-		"later":  build(eth(layers.EthernetTypeIPv4), later, gopacket.Payload{0, 80, 0, 80}),
+		"tcp":  build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 40000, DstPort: 80}),
+		"udp":  build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolUDP), &layers.UDP{SrcPort: 53, DstPort: 40000}),
+		"ping": build(eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolICMPv4), &layers.ICMPv4{}),
+		"udp6": build(eth(layers.EthernetTypeIPv6), ip6, &layers.UDP{SrcPort: 1000, DstPort: 53}),
+		"tagged": build(eth(layers.EthernetTypeDot1Q), &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4},
+			ip4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 80}),
+		"later": build(eth(layers.EthernetTypeIPv4), later, gopacket.Payload{0, 80, 0, 80}),
 		"arp": build(&layers.Ethernet{SrcMAC: mac(1), DstMAC: all, EthernetType: layers.EthernetTypeARP}, &layers.ARP{
 			AddrType: 1, Protocol: 0x0800, HwAddressSize: 6, ProtAddressSize: 4, Operation: 1,
 			SourceHwAddress: mac(1), SourceProtAddress: []byte{10, 32, 0, 1}, DstHwAddress: make([]byte, 6), DstProtAddress: []byte{10, 32, 0, 9},
@@ -46,7 +49,7 @@ func frames(t *testing.T) map[string][]byte {
 
 func TestMatch(t *testing.T) {
 	all := frames(t)
-	for _, c := range []struct{ expression, chosen string }{
+	for _, c := range []struct{ expression, matches string }{
 		{"", "arp later ping tagged tcp udp udp6"},
 		{"tcp", "later tagged tcp"},
 		{"tcp port 80", "tagged tcp"},
@@ -72,7 +75,7 @@ func TestMatch(t *testing.T) {
 		{"vlan and tcp", "tagged"},
 		{"greater 61", "udp6"},
 		{"less 60 and not arp", "later ping tagged tcp udp"},
-		// As pcap-filter(7) has it: from left to right, and what is not said again is as it was.
+		// As in pcap-filter(7): from left to right, and a value without qualifiers inherits them.
 		{"tcp or udp and port 53", "udp udp6"},
 		{"port 53 and udp or tcp", "later tagged tcp udp udp6"},
 		{"tcp or (udp and port 53)", "later tagged tcp udp udp6"},
@@ -90,20 +93,20 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%q: %v", c.expression, err)
 			continue
 		}
-		var chosen []string
+		var matches []string
 		for _, name := range []string{"arp", "later", "ping", "tagged", "tcp", "udp", "udp6"} {
 			if f.Match(all[name], len(all[name])) {
-				chosen = append(chosen, name)
+				matches = append(matches, name)
 			}
 		}
-		if got := strings.Join(chosen, " "); got != c.chosen {
-			t.Errorf("%q chooses %q, want %q", c.expression, got, c.chosen)
+		if got := strings.Join(matches, " "); got != c.matches {
+			t.Errorf("%q matches %q, want %q", c.expression, got, c.matches)
 		}
 	}
 }
 
 func TestParseRefuses(t *testing.T) {
-	for expression, says := range map[string]string{
+	for expression, want := range map[string]string{
 		"host":                     "ends where an IP address should be",
 		"port 99999":               `"99999" (word 2) stands where a number up to 65535`,
 		"tcp port":                 "ends where a number",
@@ -122,13 +125,13 @@ func TestParseRefuses(t *testing.T) {
 		"less x":                   `"x"`,
 		strings.Repeat("!", 1<<13): "longer than",
 	} {
-		if _, err := Parse(expression); !errors.Is(err, ErrSyntax) || !strings.Contains(err.Error(), says) {
-			t.Errorf("%.40q: %v, want it to say %q", expression, err, says)
+		if _, err := Parse(expression); !errors.Is(err, ErrSyntax) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v, want %q in it", expression, err, want)
 		}
 	}
 }
 
-// TestExtensionHeaders: a transport header behind IPv6 extension headers is found, and one that is not there is not guessed.
+// TestExtensionHeaders: the filter finds a transport header after IPv6 extension headers, and never one that is not there.
 func TestExtensionHeaders(t *testing.T) {
 	const padded = "\x00\x01\x04\x00\x00\x00\x00"                                                  // the rest of an options header of 8 bytes
 	const auth = "\x04\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02abcdefghijkl"                        // the rest of an AH of 24 bytes (RFC 4302)
@@ -155,21 +158,23 @@ func TestExtensionHeaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			if f.Match(frame, len(frame)) != want {
-				t.Errorf("%s: %q chooses it: %v", c.name, expression, !want)
+				t.Errorf("%s: %q matches: %v", c.name, expression, !want)
 			}
 		}
 	}
 }
 
-// TestMatchLength: of a superframe that lies in pieces the filter sees the first, and less and greater ask for all.
+// TestMatchLength: the filter sees the first segment of a superframe; less and greater are about the length of all of it.
 func TestMatchLength(t *testing.T) {
-	for expression, chosen := range map[string]bool{"greater 3000": true, "less 100": false, "tcp and greater 4000": true, "greater 4001": false} {
+	for expression, matches := range map[string]bool{
+		"greater 3000": true, "less 100": false, "tcp and greater 4000": true, "greater 4001": false,
+	} {
 		f, err := Parse(expression)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.Match(frames(t)["tcp"], 4000) != chosen {
-			t.Errorf("%q chooses a frame of 4000 bytes: %v", expression, !chosen)
+		if f.Match(frames(t)["tcp"], 4000) != matches {
+			t.Errorf("%q matches a frame of 4000 bytes: %v", expression, !matches)
 		}
 	}
 }

@@ -12,13 +12,19 @@ import (
 	"weft/internal/packet"
 )
 
-// ErrSyntax is wrapped by Parse's errors, which say what stands where something else should.
+// ErrSyntax is wrapped by Parse's errors, which name the word that is wrong and what is expected in its place.
 var ErrSyntax = errors.New("not a filter")
 
-// maxLength bounds an expression in bytes, and with it how deep it can nest.
-const maxLength = 4096
+const (
+	// maxLength bounds an expression in bytes, and thereby the depth of its parentheses.
+	maxLength = 4096
+	// maxVLAN, maxPort and maxFrame bound the numbers in conditions.
+	maxVLAN  = 4095
+	maxPort  = 65535
+	maxFrame = 1 << 20
+)
 
-// Parse returns the filter that an expression stands for; an empty one chooses all frames.
+// Parse returns the filter for an expression. An empty expression matches all frames. Errors wrap ErrSyntax.
 func Parse(expression string) (*Filter, error) {
 	if len(expression) > maxLength {
 		return nil, fmt.Errorf("filter: %w: it is longer than %d bytes", ErrSyntax, maxLength)
@@ -27,7 +33,7 @@ func Parse(expression string) (*Filter, error) {
 	if len(p.words) == 0 {
 		return &Filter{}, nil
 	}
-	matches, err := p.all()
+	matches, err := p.expression()
 	if err == nil && p.word() != "" {
 		err = p.unexpected("and, or, or the end")
 	}
@@ -37,7 +43,7 @@ func Parse(expression string) (*Filter, error) {
 	return &Filter{matches}, nil
 }
 
-// split returns the words of an expression; parentheses, "!", "&&" and "||" are words wherever they stand.
+// split returns the words of an expression. Parentheses, "!", "&&" and "||" are words also without spaces around them.
 func split(expression string) []string {
 	for _, sign := range []string{"(", ")", "!", "&&", "||"} {
 		expression = strings.ReplaceAll(expression, sign, " "+sign+" ")
@@ -45,20 +51,22 @@ func split(expression string) []string {
 	return strings.FieldsFunc(expression, unicode.IsSpace)
 }
 
+// parser is a parser by recursive descent. Its methods consume words; those that return a predicate return nil and an error
+// when they fail.
 type parser struct {
 	words  []string
-	at     int
-	latest *qualifiers // nil: none yet
+	at     int         // index of the next word
+	latest *qualifiers // of the latest condition about an address or port; nil before the first
 }
 
-// qualifiers are what stands before an address or a port, and counts for those that follow without any: "src host A or B".
+// qualifiers are the words before an address or a port. They apply also to a following one without any: "src host A or B".
 type qualifiers struct {
 	protocol predicate // nil: any
 	direction
-	what string // host, net, port or portrange
+	what string // host, net, port, portrange; empty: host or net
 }
 
-// word returns the next word, "" behind the last.
+// word returns the next word, "" at the end.
 func (p *parser) word() string {
 	if p.at == len(p.words) {
 		return ""
@@ -66,8 +74,8 @@ func (p *parser) word() string {
 	return p.words[p.at]
 }
 
-// take takes the next word where it is one of those given.
-func (p *parser) take(words ...string) (word string, ok bool) {
+// accept consumes the next word if it is one of words.
+func (p *parser) accept(words ...string) (word string, ok bool) {
 	for _, w := range words {
 		if p.word() == w {
 			p.at++
@@ -77,6 +85,7 @@ func (p *parser) take(words ...string) (word string, ok bool) {
 	return "", false
 }
 
+// unexpected returns the error about the next word.
 func (p *parser) unexpected(wanted string) error {
 	if p.word() == "" {
 		return fmt.Errorf("it ends where %s should be", wanted)
@@ -84,123 +93,136 @@ func (p *parser) unexpected(wanted string) error {
 	return fmt.Errorf("%q (word %d) stands where %s should be", p.word(), p.at+1, wanted)
 }
 
-// all is single, and what is joined to it by "and", which need not be said, and "or". As for tcpdump neither goes before the other: they
-// are taken from left to right.
-func (p *parser) all() (predicate, error) {
-	left, err := p.single()
+// expression parses terms joined by "or" and "and". As in tcpdump both have the same precedence and associate to the left.
+// "and" may be omitted.
+func (p *parser) expression() (predicate, error) {
+	left, err := p.term()
 	for err == nil {
-		word, said := p.take("or", "||", "and", "&&")
+		word, explicit := p.accept("or", "||", "and", "&&")
 		or := word == "or" || word == "||"
-		if next := p.word(); !said && (next == "" || next == ")") {
+		if next := p.word(); !explicit && (next == "" || next == ")") {
 			return left, nil
 		}
 		first := left
 		var second predicate
-		second, err = p.single()
+		second, err = p.term()
 		if or {
-			left = func(v view) bool { return first(v) || second(v) }
+			left = func(v fields) bool { return first(v) || second(v) }
 		} else {
-			left = func(v view) bool { return first(v) && second(v) }
+			left = func(v fields) bool { return first(v) && second(v) }
 		}
 	}
 	return nil, err
 }
 
-func (p *parser) single() (predicate, error) {
-	if _, ok := p.take("not", "!"); ok {
-		inner, err := p.single()
-		return func(v view) bool { return !inner(v) }, err
+// term parses a condition, a negated term, or an expression in parentheses.
+func (p *parser) term() (predicate, error) {
+	if _, ok := p.accept("not", "!"); ok {
+		inner, err := p.term()
+		return func(v fields) bool { return !inner(v) }, err
 	}
-	if _, ok := p.take("("); ok {
-		inner, err := p.all()
-		if _, closed := p.take(")"); err == nil && !closed {
+	if _, ok := p.accept("("); ok {
+		inner, err := p.expression()
+		if _, closed := p.accept(")"); err == nil && !closed {
 			return nil, p.unexpected(")")
 		}
 		return inner, err
 	}
-	return p.primitive()
+	return p.condition()
 }
 
-// protocols are what may stand alone, or before host, net and port.
+// protocols are the words that are conditions themselves, and may precede host, net and port.
 var protocols = map[string]predicate{
-	"arp": ofKind(ether.TypeARP), "ip": ofKind(ether.TypeIPv4), "ip6": ofKind(ether.TypeIPv6),
-	"icmp": ofProto(packet.ICMP), "icmp6": ofProto(packet.ICMPv6),
-	"tcp": ofProto(packet.TCP), "udp": ofProto(packet.UDP), "sctp": ofProto(packet.SCTP),
+	"arp": hasEtherType(ether.TypeARP), "ip": hasEtherType(ether.TypeIPv4), "ip6": hasEtherType(ether.TypeIPv6),
+	"icmp": hasProtocolIn(ether.TypeIPv4, packet.ICMP), "icmp6": hasProtocolIn(ether.TypeIPv6, packet.ICMPv6),
+	"tcp": hasProtocol(packet.TCP), "udp": hasProtocol(packet.UDP), "sctp": hasProtocol(packet.SCTP),
 }
 
-func ofKind(kind uint16) predicate { return func(v view) bool { return v.kind == kind } }
-func ofProto(proto packet.Protocol) predicate {
-	return func(v view) bool { return v.proto == int(proto) }
+func hasEtherType(etherType uint16) predicate {
+	return func(v fields) bool { return v.etherType == etherType }
 }
 
-// primitive is a condition without and, or and not.
-func (p *parser) primitive() (predicate, error) {
+func hasProtocol(proto packet.Protocol) predicate {
+	return func(v fields) bool { return v.proto == int(proto) }
+}
+
+// hasProtocolIn matches a protocol of one version of IP only.
+func hasProtocolIn(etherType uint16, proto packet.Protocol) predicate {
+	return func(v fields) bool { return v.etherType == etherType && v.proto == int(proto) }
+}
+
+// condition parses a condition without and, or and not.
+func (p *parser) condition() (predicate, error) {
 	word := p.word()
 	if protocol, ok := protocols[word]; ok {
 		p.at++
-		return p.qualified(protocol)
+		return p.afterProtocol(protocol)
 	}
 	switch word {
 	case "ether":
 		p.at++
-		return p.ethernet()
+		return p.afterEther()
 	case "broadcast":
 		p.at++
-		return func(v view) bool {
+		return func(v fields) bool {
 			return len(v.frame) >= ether.HeaderLen && ether.Destination(v.frame) == ether.Broadcast
 		}, nil
 	case "multicast":
 		p.at++
-		return func(v view) bool { return len(v.frame) >= ether.HeaderLen && ether.Destination(v.frame).IsMulticast() }, nil
+		return func(v fields) bool {
+			return len(v.frame) >= ether.HeaderLen && ether.Destination(v.frame).IsMulticast()
+		}, nil
 	case "vlan":
 		p.at++
-		return p.tagged()
+		return p.afterVLAN()
 	case "less", "greater":
 		p.at++
-		n, err := p.number(1 << 20)
+		n, err := p.number(maxFrame)
 		if word == "less" {
-			return func(v view) bool { return v.length <= n }, err
+			return func(v fields) bool { return v.length <= n }, err
 		}
-		return func(v view) bool { return v.length >= n }, err
+		return func(v fields) bool { return v.length >= n }, err
 	}
-	return p.address(nil)
+	return p.addressOrPort(nil)
 }
 
-// qualified is what may follow a protocol: more of its frames' addresses, or nothing.
-func (p *parser) qualified(protocol predicate) (predicate, error) {
+// afterProtocol parses the rest of a condition that begins with a protocol: an address or port, or nothing.
+func (p *parser) afterProtocol(protocol predicate) (predicate, error) {
 	switch p.word() {
 	case "src", "dst", "host", "net", "port", "portrange":
-		return p.address(protocol)
+		return p.addressOrPort(protocol)
 	}
 	return protocol, nil
 }
 
-func (p *parser) tagged() (predicate, error) {
+// afterVLAN parses the rest of a condition that begins with "vlan": an ID, or nothing.
+func (p *parser) afterVLAN() (predicate, error) {
 	if !startsWithDigit(p.word()) {
-		return func(v view) bool { return v.vlan >= 0 }, nil
+		return func(v fields) bool { return v.vlan >= 0 }, nil
 	}
-	n, err := p.number(4095)
-	return func(v view) bool { return v.vlan == n }, err
+	n, err := p.number(maxVLAN)
+	return func(v fields) bool { return v.vlan == n }, err
 }
 
-// direction is src, dst, or either of them.
+// direction selects the source, the destination, or either of them.
 type direction struct{ src, dst bool }
 
 func (p *parser) direction() direction {
-	word, _ := p.take("src", "dst")
+	word, _ := p.accept("src", "dst")
 	return direction{word != "dst", word != "src"}
 }
 
-// address is [src|dst] and what it is about, of frames of a protocol, or any where that is nil.
-func (p *parser) address(protocol predicate) (predicate, error) {
+// addressOrPort parses the qualifiers and the value of a condition about an address or a port. protocol is the one before
+// them, nil if there is none.
+func (p *parser) addressOrPort(protocol predicate) (predicate, error) {
 	before := p.at
 	q := qualifiers{protocol: protocol, direction: p.direction()}
-	q.what, _ = p.take("host", "net", "port", "portrange")
-	said := p.at > before || protocol != nil
-	if !said {
-		q = p.implied(q)
+	q.what, _ = p.accept("host", "net", "port", "portrange")
+	explicit := p.at > before || protocol != nil
+	if !explicit {
+		q = p.inherited(q)
 	}
-	match, err := p.value(q, said)
+	match, err := p.value(q, explicit)
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +230,11 @@ func (p *parser) address(protocol predicate) (predicate, error) {
 	if q.protocol == nil {
 		return match, nil
 	}
-	return func(v view) bool { return q.protocol(v) && match(v) }, nil
+	return func(v fields) bool { return q.protocol(v) && match(v) }, nil
 }
 
-// implied returns the qualifiers of a word that has none: the latest, where they fit it, or those given.
-func (p *parser) implied(none qualifiers) qualifiers {
+// inherited returns the qualifiers of a value without any: the latest ones if they fit the value, otherwise none.
+func (p *parser) inherited(none qualifiers) qualifiers {
 	if p.latest == nil {
 		return none
 	}
@@ -224,21 +246,21 @@ func (p *parser) implied(none qualifiers) qualifiers {
 	return none
 }
 
-// value is the address, or the ports, that q is about.
-func (p *parser) value(q qualifiers, said bool) (predicate, error) {
+// value parses the address or port after the qualifiers q. explicit is false when there were none.
+func (p *parser) value(q qualifiers, explicit bool) (predicate, error) {
 	d := q.direction
 	switch q.what {
 	case "port":
-		n, err := p.number(65535)
+		n, err := p.number(maxPort)
 		return d.ports(n, n), err
 	case "portrange":
 		return p.portRange(d)
 	}
 	if prefix, ok := parsePrefix(p.word()); ok {
 		p.at++
-		return func(v view) bool { return d.src && prefix.Contains(v.src) || d.dst && prefix.Contains(v.dst) }, nil
+		return func(v fields) bool { return d.src && prefix.Contains(v.src) || d.dst && prefix.Contains(v.dst) }, nil
 	}
-	if said {
+	if explicit {
 		return nil, p.unexpected("an IP address")
 	}
 	return nil, p.unexpected("a condition such as host 10.32.0.1, tcp port 80 or arp")
@@ -246,6 +268,7 @@ func (p *parser) value(q qualifiers, said bool) (predicate, error) {
 
 func startsWithDigit(word string) bool { return word != "" && unicode.IsDigit(rune(word[0])) }
 
+// parsePrefix parses an address or a network. Host bits of a network are ignored.
 func parsePrefix(word string) (netip.Prefix, bool) {
 	if addr, err := netip.ParseAddr(word); err == nil {
 		return netip.PrefixFrom(addr, addr.BitLen()), addr.Zone() == ""
@@ -265,30 +288,31 @@ func (p *parser) portRange(d direction) (predicate, error) {
 	return d.ports(int(from), int(to)), nil
 }
 
+// ports matches ports from low to high.
 func (d direction) ports(low, high int) predicate {
 	within := func(port uint16) bool { return low <= int(port) && int(port) <= high }
-	return func(v view) bool { return v.ports && (d.src && within(v.from) || d.dst && within(v.to)) }
+	return func(v fields) bool { return v.ports && (d.src && within(v.from) || d.dst && within(v.to)) }
 }
 
-// ethernet is what follows "ether".
-func (p *parser) ethernet() (predicate, error) {
-	if _, ok := p.take("proto"); ok {
-		n, err := p.number(65535)
-		return func(v view) bool { return int(v.kind) == n }, err
+// afterEther parses the rest of a condition that begins with "ether".
+func (p *parser) afterEther() (predicate, error) {
+	if _, ok := p.accept("proto"); ok {
+		n, err := p.number(0xffff)
+		return func(v fields) bool { return int(v.etherType) == n }, err
 	}
 	d := p.direction()
-	p.take("host")
+	p.accept("host")
 	mac, err := ether.ParseAddr(p.word())
 	if err != nil {
 		return nil, p.unexpected("a hardware address, or proto and a number,")
 	}
 	p.at++
-	return func(v view) bool {
+	return func(v fields) bool {
 		return len(v.frame) >= ether.HeaderLen && (d.src && ether.Source(v.frame) == mac || d.dst && ether.Destination(v.frame) == mac)
 	}, nil
 }
 
-// number takes a number of at most most, decimal or with 0x before it.
+// number parses a number from 0 to most, decimal, or hexadecimal with 0x.
 func (p *parser) number(most uint64) (int, error) {
 	n, err := strconv.ParseUint(p.word(), 0, 32)
 	if err != nil || n > most {

@@ -1,8 +1,8 @@
-// Package pcapng writes and reads captures of the overlay in the format of Wireshark (draft-ietf-opsawg-pcapng), and tells frames in a
-// line each.
+// Package pcapng writes and reads captures of the overlay in the format of Wireshark (draft-ietf-opsawg-pcapng), and
+// describes a frame in a line of text.
 //
-// An interface of the file stands for a way that frames take: a peer (its name), a session with it (its comment) and a direction (its
-// description). The first is that of frames for all peers.
+// Each interface of a file stands for a path of frames: a peer (the name of the interface), a session with it (the comment)
+// and a direction (the description). The first interface is for frames that are sent to all peers.
 package pcapng
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// Way is how frames go.
-type Way struct {
-	Peer    string // its nickname; empty: all peers
-	Session string // a phrase on what carries them
-	Sent    bool   // to the peer, else from it
+// Path is a path of frames between this node and a peer.
+type Path struct {
+	Peer    string // nickname; empty: all peers
+	Session string // a phrase about the session or device that carries the frames
+	Sent    bool   // true: to the peer; false: from it
 }
 
-func (w Way) direction() string {
-	if w.Sent {
+func (p Path) direction() string {
+	if p.Sent {
 		return directionSent
 	}
 	return directionReceived
@@ -36,43 +36,44 @@ const (
 	directionReceived = "frames from the peer"
 )
 
-// everybody is the name of the interface of frames for all peers.
-const everybody = "all"
+// allPeers is the name of the interface for frames that are sent to all peers.
+const allPeers = "all"
 
-// Writer writes a capture. It is for one goroutine.
+// Writer writes a capture. It may be used by one goroutine at a time.
 type Writer struct {
-	ng   *pcapgo.NgWriter
-	ways map[Way]int
+	ng    *pcapgo.NgWriter
+	paths map[Path]int // IDs of interfaces
 }
 
-// NewWriter begins a capture: program and comment stand in its head.
+// NewWriter begins a capture. program and comment are stored in its section header.
 func NewWriter(w io.Writer, program, comment string) (*Writer, error) {
-	ng, err := pcapgo.NewNgWriterInterface(w, iface(everybody, "", "frames for all peers"), pcapgo.NgWriterOptions{
+	ng, err := pcapgo.NewNgWriterInterface(w, iface(allPeers, "", "frames for all peers"), pcapgo.NgWriterOptions{
 		SectionInfo: pcapgo.NgSectionInfo{Application: program, Comment: comment, OS: "linux"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pcapng: %w", err)
 	}
-	return &Writer{ng, map[Way]int{{Sent: true}: 0}}, nil
+	return &Writer{ng, map[Path]int{{Sent: true}: 0}}, nil
 }
 
 func iface(name, comment, description string) pcapgo.NgInterface {
 	return pcapgo.NgInterface{Name: name, Comment: comment, Description: description, LinkType: layers.LinkTypeEthernet}
 }
 
-// Write adds a frame of the given length, of which data is the beginning.
-func (w *Writer) Write(at time.Time, way Way, length int, data []byte) error {
-	id, known := w.ways[way]
+// Write adds a frame that was captured at the given time. length is the length in bytes of the whole frame, data its
+// beginning. Write does not keep data.
+func (w *Writer) Write(at time.Time, path Path, length int, data []byte) error {
+	id, known := w.paths[path]
 	if !known {
-		name := way.Peer
+		name := path.Peer
 		if name == "" {
-			name = everybody
+			name = allPeers
 		}
 		var err error
-		if id, err = w.ng.AddInterface(iface(name, way.Session, way.direction())); err != nil {
+		if id, err = w.ng.AddInterface(iface(name, path.Session, path.direction())); err != nil {
 			return fmt.Errorf("pcapng: %w", err)
 		}
-		w.ways[way] = id
+		w.paths[path] = id
 	}
 	info := gopacket.CaptureInfo{Timestamp: at, Length: length, CaptureLength: len(data), InterfaceIndex: id}
 	if err := w.ng.WritePacket(info, data); err != nil {
@@ -81,7 +82,7 @@ func (w *Writer) Write(at time.Time, way Way, length int, data []byte) error {
 	return nil
 }
 
-// Lost notes how many frames were not captured so far.
+// Lost writes how many frames were not captured so far, and flushes.
 func (w *Writer) Lost(n uint64) error {
 	now := time.Now()
 	err := w.ng.WriteInterfaceStats(0, pcapgo.NgInterfaceStatistics{
@@ -93,7 +94,7 @@ func (w *Writer) Lost(n uint64) error {
 	return w.Flush()
 }
 
-// Flush hands over what was written.
+// Flush writes all buffered frames to the underlying writer.
 func (w *Writer) Flush() error {
 	if err := w.ng.Flush(); err != nil {
 		return fmt.Errorf("pcapng: %w", err)
@@ -101,13 +102,14 @@ func (w *Writer) Flush() error {
 	return nil
 }
 
-// Reader reads what a Writer wrote, and nothing else: gopacket's reader, below, panics or takes gigabytes where a file of a stranger's wants it
-// to. It is for one goroutine, but for Lost, which is called after the last Next.
+// Reader reads the output of a Writer. It must not be used for files from untrusted sources: they can make the reader of
+// gopacket, on which it is based, panic or allocate gigabytes. It may be used by one goroutine at a time. Lost is valid after
+// the last Next.
 type Reader struct {
 	ng *pcapgo.NgReader
 }
 
-// NewReader reads the head of a capture; it waits for it.
+// NewReader reads the section header of a capture, and blocks until it is there.
 func NewReader(r io.Reader) (*Reader, error) {
 	ng, err := pcapgo.NewNgReader(r, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 	if err != nil {
@@ -116,18 +118,18 @@ func NewReader(r io.Reader) (*Reader, error) {
 	return &Reader{ng}, nil
 }
 
-// Comment returns what stands in the head.
+// Comment returns the comment in the section header.
 func (r *Reader) Comment() string { return r.ng.SectionInfo().Comment }
 
 // Frame is one frame of a capture.
 type Frame struct {
 	At     time.Time
-	Way    Way
-	Length int // of the whole
-	Data   []byte
+	Path   Path
+	Length int    // of the whole frame in bytes
+	Data   []byte // its beginning
 }
 
-// Next returns the next frame; the error is io.EOF behind the last one, and io.ErrUnexpectedEOF where the capture was cut off.
+// Next returns the next frame. The error is io.EOF after the last one, and io.ErrUnexpectedEOF when the capture was cut off.
 func (r *Reader) Next() (Frame, error) {
 	data, info, err := r.ng.ReadPacketData()
 	switch {
@@ -141,14 +143,14 @@ func (r *Reader) Next() (Frame, error) {
 	if err != nil {
 		return Frame{}, fmt.Errorf("pcapng: %w", err)
 	}
-	f.Way = Way{Peer: i.Name, Session: i.Comment, Sent: i.Description != directionReceived}
+	f.Path = Path{Peer: i.Name, Session: i.Comment, Sent: i.Description != directionReceived}
 	if info.InterfaceIndex == 0 {
-		f.Way.Peer = ""
+		f.Path.Peer = ""
 	}
 	return f, nil
 }
 
-// Lost returns how many frames were not captured, as far as the capture says.
+// Lost returns how many frames were not captured, 0 when the capture does not contain that.
 func (r *Reader) Lost() uint64 {
 	i, err := r.ng.Interface(0)
 	if err != nil || i.Statistics.PacketsDropped == pcapgo.NgNoValue64 {

@@ -4,21 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 )
 
-// written returns a capture of one frame each way, and of some that were lost.
+// written returns a capture of one frame on each path, and of some lost frames.
 func written(t testing.TB) []byte {
 	var b bytes.Buffer
 	w, err := NewWriter(&b, "weft test", "a filter")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, way := range []Way{{Sent: true}, {Peer: "b", Session: "session 1", Sent: true}, {Peer: "b", Session: "session 1"}} {
-		if err := w.Write(time.Unix(1, 2000), way, 100, make([]byte, 60)); err != nil {
+	for _, path := range []Path{{Sent: true}, {Peer: "b", Session: "session 1", Sent: true}, {Peer: "b", Session: "session 1"}} {
+		if err := w.Write(time.Unix(1, 2000), path, 100, make([]byte, 60)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -28,14 +29,14 @@ func written(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// TestReader: what was written is read, and a capture that was cut off says so.
+// TestReader: a capture that was written can be read, and one that was cut off ends with an error.
 func TestReader(t *testing.T) {
 	whole := written(t)
 	r, err := NewReader(bytes.NewReader(whole))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ways []Way
+	var paths []Path
 	for {
 		f, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -47,10 +48,10 @@ func TestReader(t *testing.T) {
 		if f.Length != 100 || len(f.Data) != 60 || !f.At.Equal(time.Unix(1, 2000)) {
 			t.Errorf("%+v", f)
 		}
-		ways = append(ways, f.Way)
+		paths = append(paths, f.Path)
 	}
-	if len(ways) != 3 || ways[0] != (Way{Sent: true}) || ways[1] != (Way{"b", "session 1", true}) || ways[2] != (Way{"b", "session 1", false}) {
-		t.Errorf("ways %+v", ways)
+	if want := []Path{{Sent: true}, {"b", "session 1", true}, {"b", "session 1", false}}; !slices.Equal(paths, want) {
+		t.Errorf("paths %+v, want %+v", paths, want)
 	}
 	if r.Lost() != 7 || r.Comment() != "a filter" {
 		t.Errorf("%d lost, comment %q", r.Lost(), r.Comment())
@@ -63,7 +64,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// TestTextIsPrintable: a pod that asks for a name with control characters in it writes none to the operator's terminal.
+// TestTextIsPrintable: control characters in the name of a DNS query do not reach the terminal of the operator.
 func TestTextIsPrintable(t *testing.T) {
 	text := Text(query(" \x1b]0;x\a\n"), 100)
 	if !strings.Contains(text, "DNS") || strings.ContainsFunc(text, unicode.IsControl) {
@@ -71,7 +72,7 @@ func TestTextIsPrintable(t *testing.T) {
 	}
 }
 
-// query returns a frame with a question for a name of one label.
+// query returns a frame with a DNS query for a name of one label.
 func query(label string) []byte {
 	frame := append(make([]byte, 12), 8, 0)
 	frame = append(frame, 0x45, 0, 0, byte(28+12+len(label)+6), 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2)
@@ -80,7 +81,7 @@ func query(label string) []byte {
 	return append(append(frame, label...), 0, 0, 1, 0, 1)
 }
 
-// FuzzText: whatever a pod sends is told in one line.
+// FuzzText: the text of every frame is one printable line.
 func FuzzText(f *testing.F) {
 	f.Add([]byte{}, 0)
 	f.Add(make([]byte, 60), 60)

@@ -11,8 +11,9 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// Text tells what is in a frame of the given length in about a line, in the manner of tcpdump; data may be its beginning only. What
-// would not print, such as in a name that is asked for, is left to be seen as dots: pods choose it, and terminals obey it.
+// Text describes a frame in one line, in the manner of tcpdump. length is the length in bytes of the whole frame; data may be
+// its beginning only. Characters that cannot be printed are replaced by dots: pods choose the bytes of names in DNS queries,
+// and control characters would act on the terminal.
 func Text(data []byte, length int) string {
 	p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	var parts []string
@@ -33,7 +34,7 @@ func Text(data []byte, length int) string {
 	return fmt.Sprintf("%s, length %d", printable, length)
 }
 
-// layerText returns what one layer adds, nothing where another tells of it.
+// layerText returns the text of one layer, empty when the text of another layer covers it.
 func layerText(p gopacket.Packet, l gopacket.Layer) string {
 	switch l := l.(type) {
 	case *layers.Ethernet:
@@ -73,7 +74,7 @@ func layerText(p gopacket.Packet, l gopacket.Layer) string {
 	return ""
 }
 
-// addresses writes who sends to whom, with the ports where there are any.
+// addresses returns source and destination, with their ports if there are any.
 func addresses(p gopacket.Packet, src, dst net.IP) string {
 	from, to := src.String(), dst.String()
 	join := func(host string, port uint16) string {
@@ -91,7 +92,7 @@ func addresses(p gopacket.Packet, src, dst net.IP) string {
 }
 
 func parse(host string) netip.Addr {
-	addr, _ := netip.ParseAddr(host) // of net.IP's own making
+	addr, _ := netip.ParseAddr(host) // cannot fail: net.IP has formatted it
 	return addr
 }
 

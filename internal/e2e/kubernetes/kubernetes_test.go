@@ -17,7 +17,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// maxLoss is how long a ping may go unanswered while a node's weft is upgraded.
+// maxLoss is the maximum time without a ping reply during an upgrade of weft.
 const maxLoss = time.Second
 
 const pods = `
@@ -32,7 +32,7 @@ spec:
 ---
 `
 
-// TestKubernetes is one story; its parts need those before them.
+// TestKubernetes runs the steps in order. Each step depends on the earlier ones.
 func TestKubernetes(t *testing.T) {
 	l := open(t)
 	report := &report{}
@@ -49,9 +49,9 @@ func TestKubernetes(t *testing.T) {
 	step("install", l.install)
 	step("DNS and two pods", l.workload)
 	step("rolling upgrade under a ping", l.upgrade)
-	step("secret rotated by the Secret", l.rotate)
+	step("rotation of the secret by the Secret object", l.rotate)
 	step("crash and reboot of a node", l.reboot)
-	step("API server away", l.apiAway)
+	step("API server stopped for a while", l.apiAway)
 	for _, s := range suites {
 		t.Run(s.name, func(t *testing.T) { report.suite(t, l, s) })
 	}
@@ -59,9 +59,10 @@ func TestKubernetes(t *testing.T) {
 	report.write(t, l)
 }
 
-// install applies the manifest as a user would, with a secret.
+// install applies the manifest as a user does, with a secret.
 func (l *lab) install(t *testing.T) string {
-	if ready := l.kubectl(t, "get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`); strings.Contains(ready, "True") {
+	const status = `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`
+	if ready := l.kubectl(t, "get", "nodes", "-o", status); strings.Contains(ready, "True") {
 		t.Fatalf("nodes are ready without a network: %s", ready)
 	}
 	secret, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "secret", "generate").Output()
@@ -89,6 +90,7 @@ func (l *lab) install(t *testing.T) string {
 	return fmt.Sprintf("nodes Ready %.0f s after `kubectl apply`", took.Seconds())
 }
 
+// workload starts cluster DNS and a pod on each node.
 func (l *lab) workload(t *testing.T) string {
 	l.kubectl(t, "apply", "-f", filepath.Join(l.home, "cl", "dns.yaml"))
 	path := filepath.Join(l.dir, "pods.yaml")
@@ -102,18 +104,20 @@ func (l *lab) workload(t *testing.T) string {
 	return "running"
 }
 
+// ip returns the IP address of a pod.
 func (l *lab) ip(t *testing.T, pod string) string {
 	t.Helper()
 	return l.kubectl(t, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
 }
 
-// netns returns the network namespace of a pod, as a file on its node.
+// netns returns the path of the network namespace of a pod on its node.
 func (l *lab) netns(t *testing.T, node int, pod string) string {
 	t.Helper()
 	ip := l.ip(t, pod)
 	for _, name := range strings.Fields(l.must(t, "nx", fmt.Sprint(node), "ls", "/run/netns")) {
 		path := "/run/netns/" + name
-		if out, err := l.run(t.Context(), "nx", fmt.Sprint(node), "nsenter", "--net="+path, "ip", "-o", "addr"); err == nil && strings.Contains(out, " "+ip+"/") {
+		out, err := l.run(t.Context(), "nx", fmt.Sprint(node), "nsenter", "--net="+path, "ip", "-o", "addr")
+		if err == nil && strings.Contains(out, " "+ip+"/") {
 			return path
 		}
 	}
@@ -121,10 +125,11 @@ func (l *lab) netns(t *testing.T, node int, pod string) string {
 	return ""
 }
 
-// pinging runs f under a ping from p1 to p2 and returns the longest time without an answer.
+// pinging runs f during a ping from p1 to p2 and returns the longest time without a reply.
 func (l *lab) pinging(t *testing.T, f func()) time.Duration {
 	t.Helper()
-	ping := exec.CommandContext(t.Context(), l.script, "nx", "1", "nsenter", "--net="+l.netns(t, 1, "p1"), "ping", "-D", "-i", "0.05", l.ip(t, "p2"))
+	ping := exec.CommandContext(t.Context(), l.script,
+		"nx", "1", "nsenter", "--net="+l.netns(t, 1, "p1"), "ping", "-D", "-i", "0.05", l.ip(t, "p2"))
 	ping.Env = l.env
 	var out bytes.Buffer
 	ping.Stdout = &out
@@ -146,24 +151,24 @@ func (l *lab) pinging(t *testing.T, f func()) time.Duration {
 		}
 	}
 	if last == 0 {
-		t.Fatalf("no answer at all: %s", out.String())
+		t.Fatalf("no reply: %s", out.String())
 	}
 	return time.Duration(longest * float64(time.Second))
 }
 
-// upgrade rolls the DaemonSet.
+// upgrade restarts the DaemonSet, node by node.
 func (l *lab) upgrade(t *testing.T) string {
 	gap := l.pinging(t, func() {
 		l.kubectl(t, "-n", "kube-system", "rollout", "restart", "ds/weft")
 		l.kubectl(t, "-n", "kube-system", "rollout", "status", "ds/weft", "--timeout=180s")
 	})
 	if gap > maxLoss {
-		t.Errorf("pods were out of reach for %v", gap)
+		t.Errorf("pods were unreachable for %v", gap)
 	}
-	return fmt.Sprintf("longest time without an answer %d ms (pings every 50 ms, encrypted)", gap.Milliseconds())
+	return fmt.Sprintf("longest time without a reply %d ms (pings every 50 ms, encrypted)", gap.Milliseconds())
 }
 
-// rotate puts a second secret before the first one, and waits until all nodes have it.
+// rotate inserts a second secret before the first one, and waits until all nodes use it.
 func (l *lab) rotate(t *testing.T) string {
 	secrets, err := os.ReadFile(filepath.Join(l.dir, "secret"))
 	if err != nil {
@@ -175,7 +180,8 @@ func (l *lab) rotate(t *testing.T) string {
 	}
 	start := time.Now()
 	gap := l.pinging(t, func() {
-		l.kubectl(t, "-n", "kube-system", "patch", "secret", "weft", "-p", fmt.Sprintf(`{"stringData":{"secret":%q}}`, string(second)+string(secrets)))
+		patch := fmt.Sprintf(`{"stringData":{"secret":%q}}`, string(second)+string(secrets))
+		l.kubectl(t, "-n", "kube-system", "patch", "secret", "weft", "-p", patch)
 		for node := 1; node <= 2; node++ {
 			labtest.Until(t, 4*time.Minute, func() error {
 				var status api.Status
@@ -190,12 +196,13 @@ func (l *lab) rotate(t *testing.T) string {
 		}
 	})
 	if gap > maxLoss {
-		t.Errorf("pods were out of reach for %v", gap)
+		t.Errorf("pods were unreachable for %v", gap)
 	}
-	return fmt.Sprintf("all nodes have it after %.0f s, longest time without an answer %d ms", time.Since(start).Seconds(), gap.Milliseconds())
+	return fmt.Sprintf("all nodes use it after %.0f s, longest time without a reply %d ms",
+		time.Since(start).Seconds(), gap.Milliseconds())
 }
 
-// reboot has node 2 crash, and looks that pods come back and nothing is left of those before.
+// reboot crashes node 2 and starts it again, and checks that its pods run again and no leases of old pods are left.
 func (l *lab) reboot(t *testing.T) string {
 	start := time.Now()
 	l.must(t, "reboot", "2")
@@ -210,7 +217,8 @@ func (l *lab) reboot(t *testing.T) string {
 		if err := json.Unmarshal([]byte(l.weft(t, 2, "ip", "list", "--json")), &leases); err != nil {
 			return err
 		}
-		living := strings.Fields(l.kubectl(t, "get", "pods", "-A", "--field-selector=spec.nodeName=node2", "-o", "jsonpath={.items[*].status.podIP}"))
+		ips := l.kubectl(t, "get", "pods", "-A", "--field-selector=spec.nodeName=node2", "-o", "jsonpath={.items[*].status.podIP}")
+		living := strings.Fields(ips)
 		for _, lease := range leases {
 			if strings.HasPrefix(lease.Owner, "cni/") && !slices.Contains(living, lease.IP.Addr().String()) {
 				return fmt.Errorf("%s is leased to %s", lease.IP, lease.Owner)
@@ -218,10 +226,11 @@ func (l *lab) reboot(t *testing.T) string {
 		}
 		return nil
 	})
-	return fmt.Sprintf("a pod of it answers after %.0f s, no address is left leased", took.Seconds())
+	return fmt.Sprintf("a pod of the node answers after %.0f s, no lease of an old pod is left", took.Seconds())
 }
 
-// apiAway has the API server stand still for a while: pods talk on, and what changes afterwards is enforced.
+// apiAway stops the API server for a while. Pods still reach each other, and policies that are created afterwards are
+// enforced.
 func (l *lab) apiAway(t *testing.T) string {
 	text, err := os.ReadFile(filepath.Join(l.home, "cl", "run", "apiserver.pid"))
 	if err != nil {
@@ -239,9 +248,10 @@ func (l *lab) apiAway(t *testing.T) string {
 		}
 	})
 	if gap > maxLoss {
-		t.Errorf("pods were out of reach for %v", gap)
+		t.Errorf("pods were unreachable for %v", gap)
 	}
-	const isolate = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"nobody"},"spec":{"podSelector":{"matchLabels":{"app":"p"}}}}`
+	const isolate = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"isolate"},` +
+		`"spec":{"podSelector":{"matchLabels":{"app":"p"}}}}`
 	path := filepath.Join(l.dir, "policy.json")
 	if err := os.WriteFile(path, []byte(isolate), 0o600); err != nil {
 		t.Fatal(err)
@@ -253,16 +263,17 @@ func (l *lab) apiAway(t *testing.T) string {
 	}
 	until(t, func() error {
 		if reach() == nil {
-			return fmt.Errorf("the ping passes")
+			return fmt.Errorf("the ping gets a reply")
 		}
 		return nil
 	})
 	l.kubectl(t, "delete", "-f", path)
 	until(t, reach)
-	return fmt.Sprintf("for %v: longest time without an answer %d ms; a policy made afterwards is enforced", away, gap.Milliseconds())
+	return fmt.Sprintf("for %v: longest time without a reply %d ms; a policy created afterwards is enforced", away, gap.Milliseconds())
 }
 
-// deleteNode deletes node 2 for good: its address space becomes another's, that of the bare host does not.
+// deleteNode deletes node 2 permanently: another node takes over its address space. The space of the host without Kubernetes
+// does not change.
 func (l *lab) deleteNode(t *testing.T) string {
 	var status api.Status
 	if err := json.Unmarshal([]byte(l.weft(t, 2, "status", "--json")), &status); err != nil {
@@ -287,5 +298,5 @@ func (l *lab) deleteNode(t *testing.T) string {
 		}
 		return nil
 	})
-	return fmt.Sprintf("its addresses are another node's after %.0f s", time.Since(start).Seconds())
+	return fmt.Sprintf("another node owns its addresses after %.0f s", time.Since(start).Seconds())
 }

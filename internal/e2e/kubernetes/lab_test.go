@@ -14,15 +14,15 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// What the lab's kube-proxy takes for the pods' range; where its nodes keep what outlives a reboot.
+// Settings that depend on the lab.
 const (
-	podRange = "10.244.0.0/16"
-	stateDir = "/var/lib/cni/weft"
+	podRange = "10.244.0.0/16"     // the pod range in the configuration of kube-proxy
+	stateDir = "/var/lib/cni/weft" // a folder of the nodes that survives reboots
 )
 
 // lab is the cluster.
 type lab struct {
-	all    *testing.T // the test that everything is made for; its parts end earlier
+	all    *testing.T // the whole test; steps are subtests, which end earlier
 	script string
 	home   string // $K8SLAB
 	root   string // of this repository
@@ -31,7 +31,7 @@ type lab struct {
 	dir    string    // of that daemon
 }
 
-// run runs a command of the lab and returns what it printed on its output.
+// run runs a command of the lab and returns its standard output.
 func (l *lab) run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, l.script, args...)
 	cmd.Env = l.env
@@ -43,6 +43,7 @@ func (l *lab) run(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
+// must runs a command of the lab that must succeed, and returns its standard output.
 func (l *lab) must(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := l.run(t.Context(), args...)
@@ -52,30 +53,30 @@ func (l *lab) must(t *testing.T, args ...string) string {
 	return out
 }
 
-// kubectl runs kubectl as the administrator.
+// kubectl runs kubectl as the administrator, and returns its standard output.
 func (l *lab) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	return l.must(t, append([]string{"k"}, args...)...)
 }
 
-// weft runs an operator's command on a node.
+// weft runs a weft command on a node, and returns its standard output.
 func (l *lab) weft(t *testing.T, node int, args ...string) string {
 	t.Helper()
 	return l.must(t, append([]string{"nx", fmt.Sprint(node), filepath.Join(l.root, "bin", "weft")}, args...)...)
 }
 
-// until waits for something, two minutes at most.
+// until waits until f returns nil, for at most two minutes.
 func until(t *testing.T, f func() error) {
 	t.Helper()
 	labtest.Until(t, 2*time.Minute, f)
 }
 
-// open returns the lab, up, with weft's image, encrypted, on nodes that were NotReady before.
+// open starts the lab, with weft's image on its nodes. The nodes are NotReady, because weft is not installed yet.
 func open(t *testing.T) *lab {
 	t.Helper()
 	script := os.Getenv("WEFT_LAB")
 	if script == "" {
-		t.Skip("WEFT_LAB does not name a script that makes a cluster: see the package's documentation")
+		t.Skip("WEFT_LAB does not name a script that creates a cluster: see the documentation of the package")
 	}
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -101,7 +102,7 @@ func open(t *testing.T) *lab {
 		err = os.WriteFile(filepath.Join(home, "img", "weft-image.tar"), image, 0o600)
 	}
 	if err != nil {
-		t.Fatalf("make image first: %v", err)
+		t.Fatalf("run make image first: %v", err)
 	}
 	l.must(t, "up")
 	t.Cleanup(func() {
@@ -113,8 +114,8 @@ func open(t *testing.T) *lab {
 	return l
 }
 
-// aliasImages has images that upstream's tests name, and that cannot be had without a registry, stand for ones that have all that
-// the tests use of them.
+// aliasImages tags images for upstream tests. Some images in these tests are not available without a registry; images with
+// the same tools replace them.
 func (l *lab) aliasImages(t *testing.T) {
 	t.Helper()
 	const tests = "registry.k8s.io/e2e-test-images/"
@@ -131,7 +132,7 @@ func (l *lab) aliasImages(t *testing.T) {
 	}
 }
 
-// manifest returns deploy/kubernetes.yaml with what a user of this cluster would change in it.
+// manifest returns the path of deploy/kubernetes.yaml, with the changes that this cluster needs.
 func (l *lab) manifest(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(l.root, "deploy", "kubernetes.yaml"))
@@ -146,15 +147,16 @@ func (l *lab) manifest(t *testing.T) string {
 	return path
 }
 
-// join has the API server's host join the overlay.
+// join connects the host of the API server to the overlay.
 func (l *lab) join(t *testing.T, secret string) {
 	t.Helper()
 	inside := func(args ...string) *exec.Cmd {
-		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/kcp", filepath.Join(l.root, "bin", "weft")}, args...)...) //nolint:gosec // a test
+		argv := append([]string{"--net=/run/netns/kcp", filepath.Join(l.root, "bin", "weft")}, args...)
+		cmd := exec.Command("nsenter", argv...) //nolint:gosec // a test
 		cmd.Env = append(l.env, "WEFT_SOCKET="+filepath.Join(l.dir, "weft.sock"))
 		return cmd
 	}
-	for _, r := range []string{"10.244.0.0/24", "10.244.1.0/24"} { // of the lab, for networks that divide the range by node
+	for _, r := range []string{"10.244.0.0/24", "10.244.1.0/24"} { // routes of the lab for networks with one subnet per node
 		_ = exec.Command("nsenter", "--net=/run/netns/kcp", "ip", "route", "del", r).Run() //nolint:gosec // a test
 	}
 	l.host = inside("up", "--name", "kcp", "--state-dir", filepath.Join(l.dir, "state"), "--socket", filepath.Join(l.dir, "weft.sock"),

@@ -12,24 +12,27 @@ import (
 	"time"
 )
 
-// suite is a selection of upstream's tests.
+// suite is a selection of the upstream tests.
 type suite struct {
 	name, focus, skip string
-	why               string // what is skipped, and why
+	why               string // the skipped tests, and the reason
 }
 
 var suites = []suite{
 	{"sig-network conformance", `\[sig-network\].*\[Conformance\]`, `\[Disruptive\]`, "nothing"},
-	{"NetworkPolicy (Netpol)", `Netpol|NetworkPolicy`, `SCTPConnectivity`, "`[Feature:SCTPConnectivity]`: the kernel of the machine has no SCTP sockets"},
+	{
+		"NetworkPolicy (Netpol)", `Netpol|NetworkPolicy`, `SCTPConnectivity`,
+		"`[Feature:SCTPConnectivity]`: the kernel of the machine has no SCTP sockets",
+	},
 }
 
-// report is what docs/CONFORMANCE.md tells.
+// report is the content of docs/CONFORMANCE.md.
 type report struct {
 	steps  [][2]string
 	suites []result
 }
 
-// result is what a suite came to.
+// result is the result of a suite.
 type result struct {
 	suite
 	passed, failed []string
@@ -38,7 +41,7 @@ type result struct {
 
 func (r *report) add(step, outcome string) { r.steps = append(r.steps, [2]string{step, outcome}) }
 
-// junit is the part of upstream's report that is read.
+// junit has the used fields of the upstream report.
 type junit struct {
 	Suites []struct {
 		Cases []struct {
@@ -51,7 +54,7 @@ type junit struct {
 	} `xml:"testsuite"`
 }
 
-// suite runs one of upstream's suites; each test that fails is a failure here.
+// suite runs a suite of the upstream tests. Each failed test is an error of this test.
 func (r *report) suite(t *testing.T, l *lab, s suite) {
 	start := time.Now()
 	_, runErr := l.run(t.Context(), "e2e", s.focus, s.skip)
@@ -86,37 +89,40 @@ func (r *report) write(t *testing.T, l *lab) {
 	t.Helper()
 	var text strings.Builder
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&text, format+"\n", args...) }
-	p("# Conformance\n\nWritten by `make e2e`: two nodes, installed from `deploy/kubernetes.yaml` with a secret (all traffic between nodes encrypted), kube-proxy\n"+
-		"in mode %s. Upstream's tests are those of the Kubernetes version below.\n", mode())
+	p("# Conformance\n\nThis page is the output of `make e2e`.\n"+
+		"The cluster has two nodes, installed from `deploy/kubernetes.yaml` with a secret.\n"+
+		"All traffic between nodes is encrypted.\n"+
+		"kube-proxy runs in mode %s.\nThe upstream tests are those of the Kubernetes version below.\n", mode())
 	p("| | |\n|---|---|")
 	p("| date | %s |", time.Now().UTC().Format(time.DateOnly))
 	p("| weft | %s |", strings.TrimPrefix(l.weft(t, 1, "version"), "weft "))
 	p("| Kubernetes | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"))
 	p("| runtime | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.containerRuntimeVersion}"))
 	p("| kernel | %s, %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kernelVersion}"), runtime.GOARCH)
-	p("\n## Suites\n\n| suite | passed | failed | took | not run |\n|---|---|---|---|---|")
+	p("\n## Suites\n\n| suite | passed | failed | duration | not run |\n|---|---|---|---|---|")
 	for _, s := range r.suites {
 		p("| %s | %d | %d | %d min | %s |", s.name, len(s.passed), len(s.failed), int(s.took.Minutes()), s.why)
 	}
 	for _, s := range r.suites {
 		if len(s.failed) > 0 {
-			p("\nFailed of %s:\n", s.name)
+			p("\nFailed tests of %s:\n", s.name)
 			for _, name := range s.failed {
 				p("- %s", name)
 			}
 		}
 	}
-	p("\n## What happens to nodes\n\n| | |\n|---|---|")
+	p("\n## What happens to nodes\n\n| operation | result |\n|---|---|")
 	for _, s := range r.steps {
 		p("| %s | %s |", s[0], s[1])
 	}
 	fmt.Println(text.String())
-	if err := os.WriteFile(filepath.Join(l.root, "docs", "CONFORMANCE.md"), []byte(text.String()), 0o644); err != nil { //nolint:gosec // documentation
+	page := filepath.Join(l.root, "docs", "CONFORMANCE.md")
+	if err := os.WriteFile(page, []byte(text.String()), 0o644); err != nil { //nolint:gosec // documentation
 		t.Fatal(err)
 	}
 }
 
-// mode is that of kube-proxy.
+// mode returns the mode of kube-proxy.
 func mode() string {
 	if m := os.Getenv("PROXYMODE"); m != "" {
 		return m

@@ -10,7 +10,7 @@
 //	    chain forward { type filter hook forward priority filter
 //	        ct direction reply accept                replies of allowed connections pass
 //	        ct state related accept
-//	        icmpv6 type nd-… accept                  neighbour discovery passes, whatever the policies
+//	        icmpv6 type nd-… accept                  neighbor discovery passes, whatever the policies
 //	        ip saddr . ip daddr @self4 accept
 //	        ip saddr vmap @egress4
 //	        ip daddr vmap @ingress4

@@ -17,9 +17,9 @@ var directions = [...]policy.Direction{policy.Ingress, policy.Egress}
 func counterOf(d policy.Direction) string { return "dropped-" + d.String() }
 func dropOf(d policy.Direction) string    { return "drop-" + d.String() }
 
-// neighbours accepts the ICMPv6 types that neighbour discovery needs. Connection tracking ignores them, so the rule for replies
+// neighbors accepts the ICMPv6 types that neighbor discovery needs. Connection tracking ignores them, so the rule for replies
 // does not match them.
-const neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, " +
+const neighbors = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, " +
 	"mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 
 // whole returns the transaction that replaces the table by t.
@@ -45,7 +45,7 @@ func (n *NFT) whole(t *table) *knftables.Transaction {
 		Name: "forward", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.ForwardHook),
 		Priority: knftables.PtrTo(knftables.FilterPriority),
 	})
-	for _, rule := range []string{"ct direction reply accept", "ct state related accept", neighbours} {
+	for _, rule := range []string{"ct direction reply accept", "ct state related accept", neighbors} {
 		tx.Add(&knftables.Rule{Chain: "forward", Rule: rule})
 	}
 	for _, f := range families {

@@ -1,4 +1,4 @@
-// Package cluster runs real weft daemons on the hosts of a lab, and their commands.
+// Package cluster runs weft daemons and weft commands on the hosts of a lab.
 package cluster
 
 import (
@@ -14,17 +14,17 @@ import (
 	"weft/internal/nettest"
 )
 
-// Grace is how long a daemon may take to end after SIGTERM.
+// Grace is the time that a daemon may take to end after SIGTERM.
 const Grace = 5 * time.Second
 
-// Node is a daemon on a host, or the place for one.
+// Node is a host on which a daemon can run.
 type Node struct {
 	*nettest.Host
 	bin     string
 	process *nettest.Process
 }
 
-// NewNode returns a node on host whose programs are in folder bin. It does not run yet.
+// NewNode returns a node on host, with the weft programs in the folder bin. It does not start a daemon.
 func NewNode(host *nettest.Host, bin string) *Node { return &Node{Host: host, bin: bin} }
 
 // Weft returns the command that runs weft with the given arguments on the node's host, against its daemon.
@@ -34,7 +34,7 @@ func (n *Node) Weft(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Do runs a weft command and returns its output without the last line's end. The error repeats what it printed.
+// Do runs a weft command and returns its output without line breaks at the end. The error contains the output, too.
 func (n *Node) Do(ctx context.Context, args ...string) (string, error) {
 	out, err := n.Weft(ctx, args...).CombinedOutput()
 	text := strings.TrimRight(string(out), "\n")
@@ -44,7 +44,7 @@ func (n *Node) Do(ctx context.Context, args ...string) (string, error) {
 	return text, nil
 }
 
-// Query runs a weft command with --json and decodes its answer into doc.
+// Query runs a weft command with --json and decodes its output into doc.
 func (n *Node) Query(ctx context.Context, doc any, args ...string) error {
 	out, err := n.Do(ctx, append(args, "--json")...)
 	if err != nil {
@@ -56,7 +56,7 @@ func (n *Node) Query(ctx context.Context, doc any, args ...string) error {
 	return nil
 }
 
-// Up starts the daemon with the host's own state directory and socket, and the given further arguments.
+// Up starts the daemon with the host's state directory and socket, and with additional arguments.
 func (n *Node) Up(args ...string) error {
 	argv := append([]string{
 		n.program(), "up", "--name", n.Label(), "--state-dir", n.StateDir(), "--socket", n.Socket(),
@@ -69,13 +69,13 @@ func (n *Node) Up(args ...string) error {
 	return nil
 }
 
-// Process returns the daemon that Up started last.
+// Process returns the daemon that the last Up started, or nil.
 func (n *Node) Process() *nettest.Process { return n.process }
 
-// Stop ends the daemon as an upgrade would.
+// Stop stops the daemon with SIGTERM, as an upgrade does.
 func (n *Node) Stop() error { return n.process.Stop(Grace) }
 
-// Attach joins a pod to the overlay and returns its addresses.
+// Attach attaches a pod to the overlay and returns its addresses.
 func (n *Node) Attach(ctx context.Context, pod *nettest.Pod, args ...string) ([]netip.Addr, error) {
 	out, err := n.Do(ctx, append([]string{"attach", "--netns", pod.Path()}, args...)...)
 	if err != nil {
@@ -94,7 +94,7 @@ func (n *Node) Attach(ctx context.Context, pod *nettest.Pod, args ...string) ([]
 
 func (n *Node) program() string { return filepath.Join(n.bin, "weft") }
 
-// GenerateSecret returns a new secret for a cluster: the line that "weft secret generate" prints. bin is the folder of the programs.
+// GenerateSecret returns a new secret for a cluster: the output of "weft secret generate", from the program in folder bin.
 func GenerateSecret(ctx context.Context, bin string) (string, error) {
 	out, err := exec.CommandContext(ctx, filepath.Join(bin, "weft"), "secret", "generate").CombinedOutput()
 	text := strings.TrimSpace(string(out))
@@ -104,7 +104,7 @@ func GenerateSecret(ctx context.Context, bin string) (string, error) {
 	return text, nil
 }
 
-// Ping sends one echo request from a namespace and waits up to a second for the answer.
+// Ping sends one echo request from a namespace and waits for the reply for up to a second.
 func Ping(ctx context.Context, from *nettest.Space, to netip.Addr) error {
 	_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", to.String())
 	return err

@@ -1,6 +1,6 @@
-// Package cnitest is a container runtime for tests: it calls CNI plugins on a host of a lab as real runtimes do, by
-// cnitool, which is the runtimes' own library (libcni: configuration lists, capabilities, cached results, versions)
-// with a command line.
+// Package cnitest is a container runtime for tests. It calls CNI plugins on a host of a lab through cnitool, a command line
+// for libcni. Real runtimes use the same library, which handles configuration lists, capabilities, cached results and
+// versions.
 package cnitest
 
 import (
@@ -21,8 +21,8 @@ import (
 	"weft/internal/nettest"
 )
 
-// SystemPlugins returns the folder of the host's reference plugins, where Debian, Fedora or upstream put them; the first
-// of these where none has any.
+// SystemPlugins returns the folder of the host's reference plugins, as installed by Debian, Fedora or upstream. Without
+// reference plugins it returns the first of these folders.
 func SystemPlugins() string {
 	folders := []string{"/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"}
 	for _, dir := range folders {
@@ -33,19 +33,19 @@ func SystemPlugins() string {
 	return folders[0]
 }
 
-// Programs that Build makes: the plugin under the name that network configurations know, and the tool.
+// Programs that Build compiles: the plugin, under the name in network configurations, and the tool.
 const (
 	plugin = "weft"
 	tool   = "cnitool"
 )
 
-// Build compiles the plugin and cnitool into dir, which must be on a file system that allows programs. It must be
-// called in a folder of the module.
+// Build compiles the plugin, cnitool and reference plugins into dir, which must be on a file system without noexec. The
+// working directory must be in the module.
 func Build(ctx context.Context, dir string) error {
 	for name, pkg := range map[string]string{
 		plugin: "weft/cmd/weft-cni",
 		tool:   "github.com/containernetworking/cni/cnitool",
-		// In the version that weft's image has; SystemPlugins may be older.
+		// The version of weft's image; SystemPlugins may be older.
 		"reference/portmap":  "github.com/containernetworking/plugins/plugins/meta/portmap",
 		"reference/loopback": "github.com/containernetworking/plugins/plugins/main/loopback",
 	} {
@@ -64,10 +64,10 @@ type Runtime struct {
 	host *nettest.Host
 	bin  string
 	conf string // folder of network configurations
-	lib  string // takes the place of /var/lib: cached results, state of address managers
+	lib  string // replaces /var/lib: cached results, state of IPAM plugins
 }
 
-// New returns the runtime of a host. bin is where Build put the programs; other plugins are those of SystemPlugins.
+// New returns a runtime for a host. bin is the folder that Build compiled into; other plugins are from SystemPlugins.
 func New(h *nettest.Host, bin string) (*Runtime, error) {
 	r := &Runtime{host: h, bin: bin, conf: filepath.Join(h.Dir(), "net.d"), lib: filepath.Join(h.Dir(), "lib")}
 	for _, dir := range []string{r.conf, r.lib} {
@@ -78,7 +78,7 @@ func New(h *nettest.Host, bin string) (*Runtime, error) {
 	return r, nil
 }
 
-// Configure adds or replaces the configuration list of a network, JSON as in /etc/cni/net.d.
+// Configure adds or replaces the configuration list of a network, in the JSON format of /etc/cni/net.d.
 func (r *Runtime) Configure(network, conflist string) error {
 	if err := os.WriteFile(filepath.Join(r.conf, network+".conflist"), []byte(conflist), 0o600); err != nil {
 		return fmt.Errorf("cnitest: %w", err)
@@ -86,40 +86,40 @@ func (r *Runtime) Configure(network, conflist string) error {
 	return nil
 }
 
-// Options are what a runtime may say beside the configuration. The zero value says nothing.
+// Options are parameters of a call beside the configuration. The zero value means defaults.
 type Options struct {
 	// Ifname is the interface's name; default eth0.
 	Ifname string
-	// Args are CNI_ARGS, "K=V;K=V".
+	// Args is CNI_ARGS, "K=V;K=V".
 	Args string
-	// Capabilities are what goes to the plugins as runtimeConfig, JSON.
+	// Capabilities is the runtimeConfig for the plugins, as JSON.
 	Capabilities string
 }
 
-// Add joins the namespace at the path netns to a network and returns the final result of the plugins.
+// Add attaches the namespace at the path netns to a network and returns the final result of the plugins.
 func (r *Runtime) Add(ctx context.Context, network, netns string, o Options) (*types100.Result, error) {
 	out, err := r.call(ctx, "add", network, netns, o)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := create.CreateFromBytes(out) // in whatever version
+	raw, err := create.CreateFromBytes(out) // in any version of the specification
 	if err != nil {
 		return nil, fmt.Errorf("cnitest: result: %w in %s", err, out)
 	}
 	return types100.GetResult(raw)
 }
 
-// Check has the plugins check what Add made.
+// Check calls the plugins to check an attachment.
 func (r *Runtime) Check(ctx context.Context, network, netns string, o Options) error {
 	return r.run(ctx, "check", network, netns, o)
 }
 
-// Del takes the namespace out of the network.
+// Del detaches the namespace from the network.
 func (r *Runtime) Del(ctx context.Context, network, netns string, o Options) error {
 	return r.run(ctx, "del", network, netns, o)
 }
 
-// GC has the plugins remove every attachment of the network: cnitool lists none as valid.
+// GC calls the plugins to remove all attachments of the network, because cnitool lists none as valid.
 func (r *Runtime) GC(ctx context.Context, network string) error {
 	return r.run(ctx, "gc", network, "/none", Options{})
 }
@@ -129,7 +129,7 @@ func (r *Runtime) Status(ctx context.Context, network string) error {
 	return r.run(ctx, "status", network, "/none", Options{})
 }
 
-// ContainerID returns the ID that cnitool gives to the container in a namespace.
+// ContainerID returns the container ID that cnitool uses for a namespace.
 func ContainerID(netns string) string {
 	sum := sha512.Sum512([]byte(netns))
 	return fmt.Sprintf("cnitool-%x", sum[:10])
@@ -140,15 +140,14 @@ func (r *Runtime) run(ctx context.Context, verb, network, netns string, o Option
 	return err
 }
 
-// call runs cnitool in the host's namespace. It has a /var/lib of its own, where libcni keeps results.
+// call runs cnitool in the host's namespace, with a separate /var/lib, where libcni caches results.
 func (r *Runtime) call(ctx context.Context, verb, network, netns string, o Options) ([]byte, error) {
 	cmd := r.host.Command(ctx, "unshare", "--mount", "--propagation", "private", "sh", "-c", `mount --bind "$0" /var/lib && exec "$@"`,
 		r.lib, filepath.Join(r.bin, tool), verb, network, netns)
 	cmd.Env = append(os.Environ(), r.env(o)...)
 	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		message, _, _ := bytes.Cut(exit.Stderr, []byte("\nUsage:")) // which cnitool prints at every error
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		message, _, _ := bytes.Cut(exit.Stderr, []byte("\nUsage:")) // cnitool prints its usage after every error
 		return nil, fmt.Errorf("cnitest: %s %s: %s", verb, network, bytes.TrimSpace(message))
 	} else if err != nil {
 		return nil, fmt.Errorf("cnitest: %w", err)
@@ -164,15 +163,14 @@ func (r *Runtime) env(o Options) []string {
 	}
 }
 
-// Exec calls the plugin itself, without the library, and returns what it printed as JSON, an error included: code, msg
-// and details. env is added to the environment: CNI_COMMAND and so on.
+// Exec calls the plugin without libcni and returns its output, decoded from JSON. If the plugin fails, that is the error
+// with code, msg and details. env is added to the environment: CNI_COMMAND and so on.
 func (r *Runtime) Exec(ctx context.Context, conf string, env ...string) (map[string]any, error) {
 	cmd := r.host.Command(ctx, filepath.Join(r.bin, plugin))
 	cmd.Env = append(append(os.Environ(), "CNI_PATH="+r.bin), env...)
 	cmd.Stdin = strings.NewReader(conf)
 	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		return nil, fmt.Errorf("cnitest: %w", err)
 	}
 	answer := map[string]any{}

@@ -1,5 +1,5 @@
-// Package critest runs containerd on a host of a lab, and makes pods as a kubelet does: by CRI, the Container Runtime
-// Interface.
+// Package critest runs containerd on a host of a lab, and creates pods as a kubelet does, through the Container Runtime
+// Interface (CRI).
 package critest
 
 import (
@@ -19,26 +19,27 @@ import (
 	"weft/internal/nettest"
 )
 
-// startTimeout is how long containerd may take to answer.
+// startTimeout bounds the time until containerd answers, and the time until it ends.
 const startTimeout = 30 * time.Second
 
-// Runtime is a containerd. Its methods may be called concurrently.
+// Runtime is a running containerd. Its methods may be called concurrently.
 type Runtime struct {
 	process *nettest.Process
 	conn    *grpc.ClientConn
 	client  cri.RuntimeServiceClient
 }
 
-// Pod is a pod's sandbox.
+// Pod is the sandbox of a pod.
 type Pod struct {
 	ID string
-	// IPs are as the runtime has them from the plugin.
+	// IPs are the addresses that the runtime received from the plugin.
 	IPs []string
 	// Netns is the path of its network namespace.
 	Netns string
 }
 
-// config is containerd's, in a form that 1.6 and 2.x take. The machine may forbid to raise limits, and has no AppArmor.
+// config is a configuration for containerd 1.6 and 2.x. It allows for machines without AppArmor, and machines that forbid
+// raising limits.
 const config = `version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
@@ -58,8 +59,8 @@ state = "%[1]s/state"
       SystemdCgroup = false
 `
 
-// Start runs the given containerd, with its shim and ctr beside it or in PATH, on a host until the lab ends or Close is called.
-// Plugins and their configuration are in the two folders.
+// Start starts a containerd on a host. Its shim and ctr must be in the same folder or in PATH. It runs until Close, or
+// until the lab is closed. pluginDir and confDir are the folders of CNI plugins and of their configuration.
 func Start(ctx context.Context, h *nettest.Host, containerd, pluginDir, confDir string) (*Runtime, error) {
 	dir := filepath.Join(h.Dir(), "containerd")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -71,7 +72,8 @@ func Start(ctx context.Context, h *nettest.Host, containerd, pluginDir, confDir 
 	}
 	path := "PATH=" + filepath.Dir(containerd) + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"
 	process, err := h.Start(nettest.ProcessConfig{
-		Name: "containerd", Env: []string{path}, Argv: []string{containerd, "--config", filepath.Join(dir, "config.toml"), "--log-level", "warn"},
+		Name: "containerd", Env: []string{path},
+		Argv: []string{containerd, "--config", filepath.Join(dir, "config.toml"), "--log-level", "warn"},
 	})
 	if err != nil {
 		return nil, err
@@ -99,13 +101,14 @@ func loadImage(ctx context.Context, containerd, socket, dir string) error {
 		return fmt.Errorf("critest: the pause image: %w", err)
 	}
 	ctr := filepath.Join(filepath.Dir(containerd), "ctr")
-	if out, err := exec.CommandContext(ctx, ctr, "--address", socket, "--namespace", "k8s.io", "images", "import", file).CombinedOutput(); err != nil {
+	load := exec.CommandContext(ctx, ctr, "--address", socket, "--namespace", "k8s.io", "images", "import", file)
+	if out, err := load.CombinedOutput(); err != nil {
 		return fmt.Errorf("critest: importing the pause image: %w: %s", err, out)
 	}
 	return nil
 }
 
-// BuildPause compiles a static program that does nothing until it is told to end. It must be called in a folder of the module.
+// BuildPause compiles a static program that waits for SIGTERM or SIGINT. The working directory must be in the module.
 func BuildPause(ctx context.Context, path string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", path, "weft/internal/nettest/critest/pause")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -115,7 +118,7 @@ func BuildPause(ctx context.Context, path string) error {
 	return nil
 }
 
-// Close ends containerd; pods that are left go on.
+// Close stops containerd. Pods that were not removed keep running.
 func (r *Runtime) Close() error {
 	_ = r.conn.Close()
 	return r.process.Stop(startTimeout)
@@ -124,7 +127,7 @@ func (r *Runtime) Close() error {
 // Logs returns what containerd has logged.
 func (r *Runtime) Logs() string { return r.process.Logs() }
 
-// NetworkReady returns what the runtime says of its network: empty if that is ready.
+// NetworkReady returns why the runtime's network is not ready, or "" if it is ready.
 func (r *Runtime) NetworkReady(ctx context.Context) (string, error) {
 	s, err := r.client.Status(ctx, &cri.StatusRequest{})
 	if err != nil {
@@ -138,7 +141,7 @@ func (r *Runtime) NetworkReady(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// Run makes a pod; hostPorts maps ports of the host to TCP ports of the pod.
+// Run creates a pod; hostPorts maps ports of the host to TCP ports of the pod.
 func (r *Runtime) Run(ctx context.Context, name string, hostPorts map[int32]int32) (*Pod, error) {
 	c := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name}, Hostname: name,
@@ -181,13 +184,13 @@ func (r *Runtime) inspect(ctx context.Context, id string) (*Pod, error) {
 	return p, nil
 }
 
-// Stop stops a pod, Remove removes it, as the kubelet does one after the other: the plugin is called each time.
+// Stop stops a pod. The kubelet calls Stop and then Remove; the runtime calls the plugin each time.
 func (r *Runtime) Stop(ctx context.Context, p *Pod) error {
 	_, err := r.client.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: p.ID})
 	return err
 }
 
-// Remove removes a pod.
+// Remove removes a stopped pod.
 func (r *Runtime) Remove(ctx context.Context, p *Pod) error {
 	_, err := r.client.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.ID})
 	return err

@@ -10,10 +10,11 @@ import (
 	"runtime"
 )
 
-// image is the name of the only image that there is.
+// image is the name of the only image.
 const image = "weft.test/pause:1"
 
-// writeImage writes an image that holds a static program alone, as an archive of docker's format, which every runtime imports.
+// writeImage writes an image that contains only a static program, as an archive in Docker's format, which every runtime
+// can import.
 func writeImage(path, program string) error {
 	binary, err := os.ReadFile(program)
 	if err != nil {
@@ -42,7 +43,7 @@ func writeImage(path, program string) error {
 	return os.WriteFile(path, all, 0o600)
 }
 
-// archive returns a tar of programs.
+// archive returns a tar archive of executable files.
 func archive(files map[string][]byte) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)

@@ -15,7 +15,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// ping sends one probe and says whether it was answered.
+// ping sends one echo request and returns an error if there is no reply.
 func ping(tb testing.TB, s *nettest.Space, to netip.Addr) error {
 	tb.Helper()
 	_, err := s.Run(tb.Context(), "ping", "-c1", "-W1", to.String())
@@ -60,17 +60,17 @@ func TestCutAndHeal(t *testing.T) {
 	must(a.Cut(t.Context(), b))
 	must(b.Cut(t.Context(), a)) // twice changes nothing
 	if reach(a, b) == nil {
-		t.Error("a reaches b though they are cut")
+		t.Error("a reaches b although they are cut")
 	}
 	must(reach(a, c))
 	must(reach(b, c))
 	must(a.Heal(t.Context(), b))
-	must(a.Heal(t.Context(), c)) // was not cut
+	must(a.Heal(t.Context(), c)) // these two are not cut
 	labtest.Until(t, 5*time.Second, func() error { return reach(a, b) })
 
 	must(b.Unplug())
 	if reach(a, b) == nil {
-		t.Error("a reaches b though it is unplugged")
+		t.Error("a reaches b although it is unplugged")
 	}
 	must(b.Plug())
 	labtest.Until(t, 5*time.Second, func() error { return reach(a, b) })
@@ -87,10 +87,10 @@ func TestPodIsEmpty(t *testing.T) {
 		t.Error("the pod is on another host")
 	}
 	if _, err := h.AddPod("web"); err == nil {
-		t.Error("a second pod of the same name was made")
+		t.Error("a second pod with the same name was created")
 	}
 	if _, err := h.AddPod("../web"); err == nil {
-		t.Error("a pod with slashes in its name was made")
+		t.Error("a pod with slashes in its name was created")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestProcess(t *testing.T) {
 		return nil
 	})
 	if err := stubborn.Stop(50 * time.Millisecond); err == nil {
-		t.Error("Stop says nothing of a process that had to be killed")
+		t.Error("Stop returns no error for a process that it killed")
 	}
 }
 
@@ -154,15 +154,15 @@ func TestCloseLeavesNothing(t *testing.T) {
 	<-ended
 	left, _ := filepath.Glob("/run/netns/" + filepath.Base(l.Dir()) + "-*")
 	if len(left) > 0 {
-		t.Errorf("%v are left", left)
+		t.Errorf("%v still exist", left)
 	}
 	if _, err := os.Stat(l.Dir()); !os.IsNotExist(err) {
-		t.Errorf("%s is left", l.Dir())
+		t.Errorf("%s still exists", l.Dir())
 	}
 	if _, err := l.AddHost("b"); err == nil {
-		t.Error("a closed lab took a host")
+		t.Error("AddHost on a closed lab succeeded")
 	}
 	if err := l.Close(); err != nil {
-		t.Errorf("closing again: %v", err)
+		t.Errorf("second Close: %v", err)
 	}
 }

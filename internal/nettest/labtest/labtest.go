@@ -1,4 +1,4 @@
-// Package labtest is nettest for tests: what fails there ends the test here.
+// Package labtest wraps nettest for tests: an error ends the test.
 package labtest
 
 import (
@@ -11,8 +11,8 @@ import (
 	"weft/internal/nettest"
 )
 
-// RequireRoot skips the test where the privilege for a kernel test is missing, and fails it where WEFT_TEST=require
-// says that all tests must run, as in CI.
+// RequireRoot skips the test without root, which tests of the kernel need. With WEFT_TEST=require, as in CI, it fails the
+// test instead.
 func RequireRoot(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
@@ -22,12 +22,12 @@ func RequireRoot(tb testing.TB) {
 		return
 	}
 	if os.Getenv("WEFT_TEST") == "require" {
-		tb.Fatal("this test needs root, and WEFT_TEST=require forbids to skip it")
+		tb.Fatal("this test needs root, and WEFT_TEST=require forbids skipping it")
 	}
 	tb.Skip("this test needs root")
 }
 
-// Needs is Missing where a program is not there.
+// Needs calls Missing if a program is not in PATH.
 func Needs(tb testing.TB, program string) {
 	tb.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -35,16 +35,16 @@ func Needs(tb testing.TB, program string) {
 	}
 }
 
-// Missing skips a test that lacks a program, and fails it where WEFT_TEST=require says that all tests must run.
+// Missing skips a test because a program is missing. With WEFT_TEST=require it fails the test instead.
 func Missing(tb testing.TB, program string) {
 	tb.Helper()
 	if os.Getenv("WEFT_TEST") == "require" {
-		tb.Fatalf("this test needs %s, and WEFT_TEST=require forbids to skip it", program)
+		tb.Fatalf("this test needs %s, and WEFT_TEST=require forbids skipping it", program)
 	}
 	tb.Skip("this test needs " + program)
 }
 
-// New returns a lab that ends with the test.
+// New returns a lab that is closed at the end of the test. It calls RequireRoot.
 func New(tb testing.TB, c nettest.Config) *nettest.Lab {
 	tb.Helper()
 	RequireRoot(tb)
@@ -80,7 +80,7 @@ func AddPod(tb testing.TB, h *nettest.Host, name string) *nettest.Pod {
 	return p
 }
 
-// Run runs a command in a namespace, at most for 30 seconds, and returns what it printed.
+// Run runs a command in a namespace, for at most 30 seconds, and returns its output.
 func Run(tb testing.TB, s *nettest.Space, argv ...string) string {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
@@ -92,7 +92,7 @@ func Run(tb testing.TB, s *nettest.Space, argv ...string) string {
 	return out
 }
 
-// Start starts a process on a host. When the test has failed, its end prints what the process logged.
+// Start starts a process on a host and kills it at the end of the test. If the test failed, it logs the process's output.
 func Start(tb testing.TB, h *nettest.Host, c nettest.ProcessConfig) *nettest.Process {
 	tb.Helper()
 	p, err := h.Start(c)
@@ -108,7 +108,7 @@ func Start(tb testing.TB, h *nettest.Host, c nettest.ProcessConfig) *nettest.Pro
 	return p
 }
 
-// Until waits until f returns nil and ends the test with f's last error when that takes longer than timeout.
+// Until calls f repeatedly until it returns nil. If that takes longer than timeout, it ends the test with the last error.
 func Until(tb testing.TB, timeout time.Duration, f func() error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), timeout)

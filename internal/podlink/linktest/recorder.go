@@ -1,4 +1,4 @@
-// Package linktest holds a podlink.Linker without a kernel, and the suite that every Linker passes.
+// Package linktest has a podlink.Linker in memory, and a test suite for every Linker.
 package linktest
 
 import (
@@ -14,13 +14,13 @@ import (
 	"weft/internal/podlink"
 )
 
-// defaultMTU is what an interface gets where a Spec leaves it open, as from the kernel.
+// defaultMTU is the MTU of an interface for a Spec without one, as in the kernel.
 const defaultMTU = 1500
 
 // Op names a method of podlink.Linker.
 type Op string
 
-// The methods that Fail knows.
+// Methods that Fail accepts.
 const (
 	OpAttach    Op = "attach"
 	OpDetach    Op = "detach"
@@ -33,13 +33,13 @@ type Recorder struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	bridges map[string]bool
-	spaces  map[string]map[string]*pair // path, interface; nil: somebody else's
-	hosts   map[string]*pair            // by host end
+	spaces  map[string]map[string]*pair // by path and interface; nil: not created by the Recorder
+	hosts   map[string]*pair            // by name of the host end
 	fail    map[Op]error
 	specs   []podlink.Spec
 }
 
-// pair is a veth pair: what was asked for and where its pod end is.
+// pair is a veth pair, with its Spec and its result.
 type pair struct {
 	spec   podlink.Spec
 	result podlink.Result
@@ -47,7 +47,7 @@ type pair struct {
 
 var _ podlink.Linker = (*Recorder)(nil)
 
-// NewRecorder returns a host with the given bridges and no other namespace.
+// NewRecorder returns a host with the given bridges and without pod namespaces.
 func NewRecorder(bridges ...string) *Recorder {
 	r := &Recorder{bridges: map[string]bool{}, spaces: map[string]map[string]*pair{}, hosts: map[string]*pair{}, fail: map[Op]error{}}
 	for _, b := range bridges {
@@ -56,14 +56,14 @@ func NewRecorder(bridges ...string) *Recorder {
 	return r
 }
 
-// AddNetns makes an empty namespace at path.
+// AddNetns creates an empty namespace at path.
 func (r *Recorder) AddNetns(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.spaces[path] = map[string]*pair{}
 }
 
-// RemoveNetns removes a namespace and what is in it.
+// RemoveNetns removes a namespace with its interfaces.
 func (r *Recorder) RemoveNetns(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,28 +75,28 @@ func (r *Recorder) RemoveNetns(path string) {
 	delete(r.spaces, path)
 }
 
-// AddForeign puts an interface that no Linker made into a namespace.
-func (r *Recorder) AddForeign(path, ifname string) {
+// AddOther adds an interface to a namespace as another program would.
+func (r *Recorder) AddOther(path, ifname string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.spaces[path][ifname] = nil
 }
 
-// Fail makes a method return err from now on; nil ends that.
+// Fail makes a method return err from now on, or work again if err is nil.
 func (r *Recorder) Fail(op Op, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail[op] = err
 }
 
-// HostLinks returns the names of the host ends there are, sorted.
+// HostLinks returns the names of all host ends, sorted.
 func (r *Recorder) HostLinks() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Sorted(maps.Keys(r.hosts))
 }
 
-// Attached returns what Attach was asked for so far, the refused included.
+// Attached returns the Specs of all calls of Attach, including failed ones.
 func (r *Recorder) Attached() []podlink.Spec {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +131,7 @@ func (r *Recorder) Attach(ctx context.Context, s podlink.Spec) (podlink.Result, 
 	return p.result, nil
 }
 
-// refuse returns the error that s meets before anything is made; mu is held.
+// refuse returns the error of Attach for s, nil if it succeeds. The caller holds mu.
 func (r *Recorder) refuse(ctx context.Context, op Op, s podlink.Spec) error {
 	if err := r.fail[op]; err != nil {
 		return err
@@ -195,7 +195,7 @@ func (r *Recorder) Check(s podlink.Spec) error {
 	}
 	for _, a := range s.Addresses {
 		if !slices.Contains(p.result.Addresses, a.Prefix) {
-			return fmt.Errorf("podlink: %s has not the address %s", s.Ifname, a.Prefix)
+			return fmt.Errorf("podlink: %s lacks the address %s", s.Ifname, a.Prefix)
 		}
 	}
 	for _, route := range append(s.Defaults(), s.Routes...) {

@@ -19,7 +19,7 @@ func TestRecorder(t *testing.T) {
 				r.AddNetns(path)
 				return path
 			},
-			RemoveNetns: r.RemoveNetns, AddForeign: r.AddForeign, HostLinks: r.HostLinks,
+			RemoveNetns: r.RemoveNetns, AddOther: r.AddOther, HostLinks: r.HostLinks,
 		}
 	})
 }

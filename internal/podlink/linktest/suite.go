@@ -16,21 +16,21 @@ import (
 	"weft/internal/podlink"
 )
 
-// Fixture is a host to test a Linker on.
+// Fixture is a host for tests of a Linker.
 type Fixture struct {
 	Linker podlink.Linker
-	// Bridge is a bridge on the host.
+	// Bridge is the name of a bridge on the host.
 	Bridge string
-	// NewNetns makes an empty namespace and returns its path, RemoveNetns removes it.
+	// NewNetns creates an empty namespace and returns its path. RemoveNetns removes it.
 	NewNetns    func() string
 	RemoveNetns func(path string)
-	// AddForeign puts an interface that the Linker did not make into a namespace.
-	AddForeign func(path, ifname string)
+	// AddOther adds an interface that the Linker did not create to a namespace.
+	AddOther func(path, ifname string)
 	// HostLinks returns the names of the host ends that start with podlink.HostPrefix, sorted.
 	HostLinks func() []string
 }
 
-// TestLinker runs the suite; open returns a new host for each test.
+// TestLinker runs the suite. open returns a new host for each test.
 func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"Attach":          testAttach,
@@ -40,10 +40,10 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 		"Refused":         testRefused,
 		"DetachGone":      testDetachGone,
 		"DetachByPod":     testDetachByPod,
-		"DetachForeign":   testDetachForeign,
+		"DetachOther":     testDetachOther,
 		"CheckDiffers":    testCheckDiffers,
 		"AddressesAbsent": testAddressesAbsent,
-		"Cancelled":       testCancelled,
+		"Canceled":        testCanceled,
 		"Concurrent":      testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
@@ -121,7 +121,7 @@ func testAttach(t *testing.T, f Fixture) {
 	attach(t, f, s)
 }
 
-// testBare attaches without gateway, routes, MTU and second family, and with a given MAC.
+// testBare: a Spec without gateway, routes, MTU and second family, but with a MAC.
 func testBare(t *testing.T, f Fixture) {
 	mac := ether.Addr{0x02, 0, 0, 0, 0, 7}
 	s := podlink.Spec{
@@ -154,10 +154,10 @@ func testSecond(t *testing.T, f Fixture) {
 
 func testExists(t *testing.T, f Fixture) {
 	s := spec(f, f.NewNetns())
-	f.AddForeign(s.Netns, s.Ifname)
+	f.AddOther(s.Netns, s.Ifname)
 	_, err := f.Linker.Attach(t.Context(), s)
 	if !errors.Is(err, podlink.ErrExists) || !strings.Contains(err.Error(), s.Ifname) {
-		t.Errorf("Attach over a foreign interface: %v, want ErrExists that names it", err)
+		t.Errorf("Attach over another interface: %v, want ErrExists that names it", err)
 	}
 	wantHostLinks(t, f)
 
@@ -186,10 +186,10 @@ func testRefused(t *testing.T, f Fixture) {
 		"empty namespace":   {func(s *podlink.Spec) { s.Netns = "" }, podlink.ErrNetns},
 		"no bridge":         {func(s *podlink.Spec) { s.Bridge = "nobridge" }, podlink.ErrNoBridge},
 		"no name":           {func(s *podlink.Spec) { s.Ifname = "" }, podlink.ErrBadName},
-		"long name":         {func(s *podlink.Spec) { s.Ifname = "sixteen-letters-" }, podlink.ErrBadName},
+		"long name":         {func(s *podlink.Spec) { s.Ifname = "sixteen-symbols-" }, podlink.ErrBadName},
 		"slash":             {func(s *podlink.Spec) { s.Ifname = "a/b" }, podlink.ErrBadName},
 		"dots":              {func(s *podlink.Spec) { s.Ifname = ".." }, podlink.ErrBadName},
-		"long host name":    {func(s *podlink.Spec) { s.HostName = "sixteen-letters-" }, podlink.ErrBadName},
+		"long host name":    {func(s *podlink.Spec) { s.HostName = "sixteen-symbols-" }, podlink.ErrBadName},
 		"small MTU":         {func(s *podlink.Spec) { s.MTU = 67 }, podlink.ErrBadSpec},
 		"group MAC":         {func(s *podlink.Spec) { s.MAC = ether.Broadcast }, podlink.ErrBadSpec},
 		"no address":        {func(s *podlink.Spec) { s.Addresses = []podlink.Address{{}} }, podlink.ErrBadSpec},
@@ -225,19 +225,19 @@ func testDetachGone(t *testing.T, f Fixture) {
 func testDetachByPod(t *testing.T, f Fixture) {
 	s := spec(f, f.NewNetns())
 	attach(t, f, s)
-	detach(t, f, s.Netns, "net1", "") // not there
+	detach(t, f, s.Netns, "net1", "") // does not exist
 	wantHostLinks(t, f, s.HostName)
 	detach(t, f, s.Netns, s.Ifname, "")
 	wantHostLinks(t, f)
 }
 
-func testDetachForeign(t *testing.T, f Fixture) {
+func testDetachOther(t *testing.T, f Fixture) {
 	s := spec(f, f.NewNetns())
-	f.AddForeign(s.Netns, s.Ifname)
+	f.AddOther(s.Netns, s.Ifname)
 	detach(t, f, s.Netns, s.Ifname, s.HostName)
 	detach(t, f, s.Netns, s.Ifname, "")
 	if _, _, err := f.Linker.Addresses(s.Netns, s.Ifname); err != nil {
-		t.Errorf("the foreign interface is gone: %v", err)
+		t.Errorf("the other interface was removed: %v", err)
 	}
 }
 
@@ -265,7 +265,7 @@ func testCheckDiffers(t *testing.T, f Fixture) {
 		other := spec(f, s.Netns)
 		change(&other)
 		if err := f.Linker.Check(other); err == nil {
-			t.Errorf("Check does not notice another %s", name)
+			t.Errorf("Check accepts another %s", name)
 		}
 	}
 }
@@ -279,7 +279,7 @@ func testAddressesAbsent(t *testing.T, f Fixture) {
 	}
 }
 
-func testCancelled(t *testing.T, f Fixture) {
+func testCanceled(t *testing.T, f Fixture) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := spec(f, f.NewNetns())
@@ -289,7 +289,7 @@ func testCancelled(t *testing.T, f Fixture) {
 	wantHostLinks(t, f)
 }
 
-// testConcurrent attaches and detaches several pods at once, as a runtime does at the start of a host.
+// testConcurrent: several pods are attached and detached at once, as at the start of a host.
 func testConcurrent(t *testing.T, f Fixture) {
 	var specs []podlink.Spec
 	for range 8 {

@@ -9,7 +9,7 @@ import (
 	"weft/router/underlay"
 )
 
-// cut returns the datagrams that b is, of size bytes each.
+// cut cuts b into datagrams of size bytes.
 func cut(b []byte, size int) [][]byte { return slices.Collect(slices.Chunk(b, size)) }
 
 // expect receives the datagrams want from p.A, in order.
@@ -23,7 +23,7 @@ func expect(t *testing.T, p Pair, want ...[]byte) {
 	}
 }
 
-// testSegments: one element stands for many datagrams, the last of which may be shorter.
+// testSegments: one element holds many datagrams; the last one may be shorter.
 func testSegments(t *testing.T, p Pair) {
 	whole := payload(3, 70*100+1)
 	send(t, p.A,
@@ -35,21 +35,21 @@ func testSegments(t *testing.T, p Pair) {
 	expect(t, p, want...)
 }
 
-// testSuperframe: more bytes than any message to a kernel takes.
+// testSuperframe: an element has more bytes than a message to the kernel may have.
 func testSuperframe(t *testing.T, p Pair) {
 	whole := payload(5, 300_000)
 	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 1458})
 	expect(t, p, cut(whole, 1458)...)
 }
 
-// testTinySegments: more datagrams than any message to a kernel takes.
+// testTinySegments: an element has more datagrams than a message to the kernel may have.
 func testTinySegments(t *testing.T, p Pair) {
 	whole := payload(7, 10_000*3-1)
 	send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: whole, SegmentSize: 3})
 	expect(t, p, cut(whole, 3)...)
 }
 
-// testLargestSegments: at the bounds of what may go together.
+// testLargestSegments: elements at the bounds of one message.
 func testLargestSegments(t *testing.T, p Pair) {
 	for _, size := range []int{32_700, 32_760, 40_000, 65_400, underlay.MaxDatagram} {
 		whole := payload(size, 2*size+20)
@@ -68,7 +68,7 @@ func testPieces(t *testing.T, p Pair) {
 		d := underlay.Datagram{Addr: p.AddrB, SegmentSize: 100}
 		for i, at := 0, 0; at < len(whole); i++ {
 			to := min(at+lengths[i%len(lengths)], len(whole))
-			piece := bytes.Clone(whole[at:to]) // so that they do not adjoin in memory
+			piece := bytes.Clone(whole[at:to]) // so that the pieces do not adjoin in memory
 			if i == 0 {
 				d.Buf = piece
 			} else {
@@ -83,7 +83,7 @@ func testPieces(t *testing.T, p Pair) {
 	expect(t, p, []byte("abc"))
 }
 
-// testMixedSizes: single datagrams and segmented ones, longer and shorter ones follow one another in one batch.
+// testMixedSizes: one batch has single and segmented datagrams, longer and shorter ones.
 func testMixedSizes(t *testing.T, p Pair) {
 	var batch []underlay.Datagram
 	var want [][]byte
@@ -106,7 +106,7 @@ func testMixedSizes(t *testing.T, p Pair) {
 	expect(t, p, want...)
 }
 
-// testEmpty: a datagram without payload is one, wherever it stands.
+// testEmpty: an empty datagram arrives as one, at any position.
 func testEmpty(t *testing.T, p Pair) {
 	some := payload(1, 100)
 	send(t, p.A,
@@ -120,7 +120,7 @@ func testEmpty(t *testing.T, p Pair) {
 	expect(t, p, nil, nil, some, some, nil, some[:50], some[50:])
 }
 
-// testPeers: a batch goes to several addresses in turn, and each gets its own, in order.
+// testPeers: a batch for several addresses in turn arrives at each of them in order.
 func testPeers(t *testing.T, p Pair) {
 	var batch []underlay.Datagram
 	var want [2][][]byte

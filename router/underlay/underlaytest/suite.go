@@ -14,17 +14,17 @@ import (
 	"weft/router/underlay"
 )
 
-// patience bounds how long the suite waits for a datagram that must come; nothing is expected to take that long.
+// patience is how long the suite waits for a datagram that must come, much longer than it takes.
 const patience = 10 * time.Second
 
-// Pair is two sockets that reach each other without loss, and the addresses at which they do.
+// Pair is two sockets that reach each other without loss, and their addresses.
 type Pair struct {
 	A, B         underlay.Conn
 	AddrA, AddrB netip.AddrPort
 }
 
-// TestConn checks that the sockets which open returns keep the contract of underlay.Conn. open is called for every
-// subtest, and closes what it opened in t.Cleanup.
+// TestConn checks that the sockets that open returns keep the contract of underlay.Conn. It calls open for every
+// subtest; open closes the sockets in t.Cleanup.
 func TestConn(t *testing.T, open func(t *testing.T) Pair) {
 	for _, tt := range []struct {
 		name string
@@ -60,7 +60,7 @@ func payload(n, size int) []byte {
 	return b
 }
 
-// newBatch returns n elements with buffers of size bytes, cut to nothing: ReadBatch goes by the capacity.
+// newBatch returns n elements with empty buffers of size bytes of capacity, which is what ReadBatch uses.
 func newBatch(n, size int) []underlay.Datagram {
 	batch := make([]underlay.Datagram, n)
 	for i := range batch {
@@ -69,7 +69,7 @@ func newBatch(n, size int) []underlay.Datagram {
 	return batch
 }
 
-// receive returns the next want datagrams that c receives, in copies, those that came merged one by one.
+// receive returns copies of the next want datagrams that c receives, with merged ones split.
 func receive(t *testing.T, c underlay.Conn, want int) (got []underlay.Datagram) {
 	t.Helper()
 	watch := time.AfterFunc(patience, func() { c.Close() })
@@ -93,7 +93,7 @@ func receive(t *testing.T, c underlay.Conn, want int) (got []underlay.Datagram) 
 	return got
 }
 
-// split returns the datagrams of an element that was received, in copies.
+// split returns copies of the datagrams in a received element.
 func split(t *testing.T, d underlay.Datagram) (got []underlay.Datagram) {
 	t.Helper()
 	rest, size := bytes.Clone(d.Buf), d.SegmentSize
@@ -140,7 +140,7 @@ func testBothWays(t *testing.T, p Pair) {
 	check(t, receive(t, p.A, 1)[0], p.AddrB, []byte("pong"))
 }
 
-// testLongBatch: more than one system call takes, in order.
+// testLongBatch: a batch longer than one system call allows arrives in order.
 func testLongBatch(t *testing.T, p Pair) {
 	var batch []underlay.Datagram
 	for n := range 150 {
@@ -159,7 +159,7 @@ func testSizes(t *testing.T, p Pair) {
 	}
 }
 
-// testFailingElements: what cannot be sent costs itself only, and says why.
+// testFailingElements: an element that cannot be sent does not affect others, and has an error.
 func testFailingElements(t *testing.T, p Pair) {
 	batch := []underlay.Datagram{
 		{Addr: p.AddrB, Buf: payload(0, 100)},
@@ -167,7 +167,7 @@ func testFailingElements(t *testing.T, p Pair) {
 		{Addr: netip.AddrPort{}, Buf: payload(2, 100)},
 		{Addr: p.AddrB, Buf: payload(3, 100)},
 		{Addr: p.AddrB, Buf: payload(4, 3*underlay.MaxDatagram), SegmentSize: 2 * underlay.MaxDatagram},
-		{Addr: p.AddrB, Buf: payload(5, 100), Err: errors.New("left from before")},
+		{Addr: p.AddrB, Buf: payload(5, 100), Err: errors.New("of an earlier call")},
 	}
 	n, err := p.A.WriteBatch(batch)
 	if n != 3 || !errors.Is(err, syscall.EMSGSIZE) {
@@ -186,8 +186,8 @@ func testFailingElements(t *testing.T, p Pair) {
 	}
 }
 
-// testTruncated: a datagram longer than its buffer is not handed out in part, and those beside it are whole. They are
-// sent one by one, as what is merged would be dropped together.
+// testTruncated: a datagram longer than its buffer is not returned in part, and the others are complete. They are sent
+// one by one, as merged datagrams would be dropped together.
 func testTruncated(t *testing.T, p Pair) {
 	for n, size := range []int{1001, 1000, 5000, 999} {
 		send(t, p.A, underlay.Datagram{Addr: p.AddrB, Buf: payload(n, size)})

@@ -1,4 +1,4 @@
-// Command pause does nothing until it is told to end: what holds a pod's namespaces in tests.
+// Command pause waits for SIGTERM or SIGINT. In tests it keeps the namespaces of a pod alive.
 package main
 
 import (

@@ -1,0 +1,236 @@
+// Package datapath runs the overlay's datapath on this host: the bridge, the TAP on it, the router behind the TAP, the kernel
+// path beside it, and the rules that let pods leave the overlay. It keeps all of them in repair.
+//
+//	open.go      makes bridge, TAP, router and kernel path, and undoes it on failure
+//	repair.go    restores what other programs remove: bridge, ports, rules
+//	address.go   addresses of the bridge
+//	kernel.go    the kernel path: its device, its controller, and which peers it may carry
+//	security.go  secrets and trusted subnets: which peers need a seal
+//	reach.go     whether other nodes reach this one, and what it publishes about its links
+//	findings.go  what is wrong, for the status
+//
+// The package knows other nodes by the values that Membership returns. It gets everything that it needs by New; other parts of
+// the node call its methods from any goroutine.
+package datapath
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/peer"
+	"weft/internal/settings"
+	"weft/mesh/topology"
+	"weft/router"
+	"weft/router/session"
+	"weft/router/underlay"
+	"weft/tap/virtio"
+)
+
+// Member is what the datapath knows about another node that is alive.
+type Member struct {
+	router.Peer
+	Name  string
+	Hops  int           // nodes on the way to it, the last included; 1: direct, 0: it cannot be reached
+	RTT   time.Duration // as gossip measures it; 0: not known
+	Offer session.Offer // ciphers that it would use
+}
+
+// Membership is the cluster as the datapath sees it. Methods may be called from any goroutine and must not call the Datapath.
+type Membership interface {
+	// Members returns the other nodes that are alive.
+	Members() []Member
+	// Member returns one of them. It must not wait.
+	Member(peer.ID) (Member, bool)
+	// NodeName returns the name of any node, this one included; empty: not known. It must not wait.
+	NodeName(peer.ID) string
+}
+
+// Gossip is where the datapath publishes what it learns about links, and delivers gossip that arrived through sessions. Methods
+// are called by the router's goroutines and must not block.
+type Gossip interface {
+	SetLinks(topology.Links)
+	FromTunnel(from peer.ID, message []byte)
+}
+
+// HostAddresses returns the addresses that are leased to the bridge, which the datapath restores after a reboot or a repair. It
+// may be called from any goroutine and must not call the Datapath.
+type HostAddresses interface {
+	HostAddresses() []netip.Prefix
+}
+
+// AddressObserver learns the addresses that the bridge has inside the overlay's ranges: after each change, and periodically. It
+// may be called from any goroutine.
+type AddressObserver interface {
+	SetAddrs([]netip.Addr)
+}
+
+// Config is what a Datapath is made of. All fields but Owners, Observer and Logger are required.
+type Config struct {
+	Self     peer.ID
+	Private  [session.KeyLen]byte // static X25519 key of the node
+	Cluster  string               // name of the network; nodes of another one make no session
+	Settings settings.Config      // valid; Queues is at least 1
+	// Advertise is the address that the other nodes know this node by; MTU is that of bridge and pods, in bytes.
+	Advertise netip.Addr
+	MTU       int
+
+	Secrets []session.Secret // the preferred one first; none: frames are not sealed
+	Trusted []netip.Prefix   // subnets to which frames need not be sealed
+
+	Membership Membership
+	Gossip     Gossip
+	Tunnel     *Tunnel
+	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
+	Addresses  HostAddresses
+	Observer   AddressObserver // nil: none
+	Logger     *slog.Logger    // nil: nothing is logged
+}
+
+// Datapath is the datapath of this node. New makes it and binds its sockets; Run brings it up.
+type Datapath struct {
+	// constant after New
+	cfg      Config
+	settings *settings.Config
+	log      *slog.Logger
+	conns    []*underlay.UDP // one a queue
+	reach    *reach
+	started  chan struct{} // closed once the datapath is up
+
+	// atomic
+	current atomic.Pointer[engines]          // nil until the datapath is up
+	secrets atomic.Pointer[[]session.Secret] // never nil
+	trusted atomic.Pointer[[]netip.Prefix]   // never nil
+	bridge  bridgeState
+
+	// hostMu serializes changes of the host, so that a repair does not restore what Clear removes.
+	hostMu  sync.Mutex
+	cleared bool // guarded by hostMu: Clear was called
+
+	syncMu sync.Mutex // serializes SyncPeers
+}
+
+// engines are what runs while the datapath is up. The fields are constant.
+type engines struct {
+	router   *router.Engine
+	features virtio.Features // what the TAP's kernel and the router leave undone for each other
+	kernel   *kernelPath
+}
+
+// New binds the data sockets and returns a Datapath that is idle. Close releases the sockets if Run is never called.
+func New(cfg Config) (*Datapath, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{})}
+	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
+	d.secrets.Store(&cfg.Secrets)
+	d.trusted.Store(&cfg.Trusted)
+	source := netip.Addr{} // chosen by the routes: behind a NAT the advertised address is not one of the host
+	if hostnet.IsLocal(cfg.Advertise) {
+		source = cfg.Advertise // the others know this node by it, whatever route a datagram takes
+	}
+	off := cfg.Settings.Offload == settings.OffloadOff
+	var err error
+	d.conns, err = underlay.ListenQueues(underlay.Config{
+		Port: cfg.Settings.DataPort(), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
+	}, cfg.Settings.Queues)
+	return d, err
+}
+
+// Close closes the sockets of a Datapath that was not run.
+func (d *Datapath) Close() error {
+	var errs []error
+	for _, c := range d.conns {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Prepare removes what an earlier run without a secret has left on the host, before a node with a secret sends anything: from
+// then on nothing leaves unsealed.
+func (d *Datapath) Prepare(ctx context.Context) error {
+	if !d.sealed() {
+		return nil
+	}
+	return d.removeKernelPath(ctx)
+}
+
+// Run brings the datapath up and runs it until ctx ends, which leaves bridge, pods and addresses as they are, or until an engine
+// fails. It may be called once. A Run that fails to bring the datapath up undoes its changes of the host.
+func (d *Datapath) Run(ctx context.Context) error {
+	e, err := d.open(ctx)
+	if err != nil {
+		return err
+	}
+	d.current.Store(e)
+	d.cfg.Tunnel.engine.Store(e.router)
+	e.router.SetSecrets(*d.secrets.Load()) // both may have changed since open
+	e.router.SetTrusted(*d.trusted.Load())
+	close(d.started)
+	d.SyncPeers()
+	if err := d.restoreAddresses(); err != nil {
+		d.log.Warn("cannot restore the addresses of the bridge", "err", err)
+	}
+	d.log.Info("datapath is up", "bridge", d.settings.Bridge, "tap", d.settings.Tap)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.router.Run(ctx) })
+	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
+	group.Go(func() error { d.repair(ctx); return nil })
+	group.Go(func() error { d.reach.run(ctx, e.router); return nil })
+	return group.Wait()
+}
+
+// Up reports whether bridge, TAP and router are there.
+func (d *Datapath) Up() bool { return d.current.Load() != nil }
+
+// Started returns a channel that is closed once the datapath is up.
+func (d *Datapath) Started() <-chan struct{} { return d.started }
+
+// Missing implements health.Requirement.
+func (d *Datapath) Missing() string {
+	switch {
+	case !d.Up():
+		return "the datapath is not up yet"
+	case !d.settings.NoMasquerade && !d.bridge.rulesTried():
+		return "the rules for traffic that leaves the overlay are not set yet"
+	}
+	return ""
+}
+
+// errStarting is returned by what needs the datapath before it is up.
+func errStarting() error {
+	return hint.New(hint.Starting, "Try again in a moment, or run \"weft wait\" first.", "the node is still starting")
+}
+
+// SyncPeers passes the present membership to the router and the kernel path. It is called after every change of the membership.
+func (d *Datapath) SyncPeers() {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	e := d.current.Load()
+	if e == nil {
+		return
+	}
+	members := d.cfg.Membership.Members()
+	peers := make([]router.Peer, 0, len(members))
+	for _, m := range members {
+		peers = append(peers, m.Peer)
+	}
+	e.router.SetPeers(peers)
+	e.kernel.setPeers(d.kernelPeers(members))
+}
+
+// HandleReport implements underlay.ReportHandler: it passes to the router what the network reports about a datagram.
+func (d *Datapath) HandleReport(r underlay.Report) {
+	if e := d.current.Load(); e != nil {
+		e.router.HandleICMP(r)
+	}
+}

@@ -1,0 +1,252 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"weft/internal/hint"
+	"weft/internal/peer"
+	"weft/internal/settings"
+	"weft/router"
+	"weft/router/vxlan"
+	"weft/tap/bridge"
+)
+
+// kernelRetry is how long the node waits before it makes the kernel path again after another program has removed it.
+const kernelRetry = 10 * time.Second
+
+// kernelPatience is how long it may take to prove the kernel path to a peer without a condition: usually it takes half a second.
+const kernelPatience = time.Minute
+
+// kernelPath is the part of the datapath that the kernel carries by itself. Without a device everything is in userspace.
+type kernelPath struct {
+	// constant
+	router *router.Engine
+	log    *slog.Logger
+
+	// atomic
+	current atomic.Pointer[kernelRun] // nil: there is no device
+	err     atomic.Pointer[error]     // why there is none; nil or pointer to nil: there is one, or none is wanted
+}
+
+// kernelRun is a device and the controller that moves peers to it.
+type kernelRun struct {
+	device     *vxlan.Device
+	controller *vxlan.Controller
+}
+
+// openKernelPath makes the kernel path where it is wanted. A host that cannot have one is an error only where it was requested.
+func (d *Datapath) openKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) error {
+	if !d.wantsKernelPath() {
+		return d.removeKernelPath(ctx)
+	}
+	err := d.makeKernelPath(ctx, k, br)
+	if err != nil && d.settings.Datapath == settings.DatapathKernel {
+		return hint.Refuse("--datapath", "Use auto or userspace, or fix the error.", "%w", err)
+	}
+	if err != nil {
+		d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
+		return d.removeKernelPath(ctx)
+	}
+	return nil
+}
+
+// wantsKernelPath reports whether the kernel could carry frames of any peer.
+func (d *Datapath) wantsKernelPath() bool {
+	return d.settings.WantsKernelPath(d.sealed(), *d.trusted.Load())
+}
+
+// removeKernelPath removes what crashed runs have left on the bridge: it would carry frames without control. A failure is an
+// error only where frames must be sealed.
+func (d *Datapath) removeKernelPath(ctx context.Context) error {
+	_, err := vxlan.Remove(ctx, d.settings.KernelDevice())
+	if errors.Is(err, vxlan.ErrNotOurs) {
+		err = nil
+	}
+	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge)); err == nil {
+		return nil
+	}
+	if d.sealed() {
+		return fmt.Errorf("datapath: the kernel path of an earlier run would carry frames unsealed: remove it with \"ip link del\": %w", err)
+	}
+	d.log.Warn("cannot remove the kernel path of an earlier run", "err", err)
+	return nil
+}
+
+// makeKernelPath makes the device and the controller that moves peers to it.
+func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
+	defer func() { k.err.Store(&err) }()
+	device, err := vxlan.Open(ctx, vxlan.Config{
+		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), MTU: d.cfg.MTU,
+		Local: d.cfg.Advertise, Self: d.cfg.Self,
+	})
+	if err != nil {
+		return err
+	}
+	controller, err := vxlan.New(vxlan.ControllerConfig{
+		Device: device, Self: d.cfg.Self, Router: k.router, Logger: d.log,
+	})
+	if err == nil {
+		err = br.AddPort(device.Name())
+	}
+	if err != nil {
+		return errors.Join(err, device.Close())
+	}
+	k.current.Store(&kernelRun{device, controller})
+	return nil
+}
+
+// runKernelPath moves peers to the kernel and back until ctx ends, and makes the device again if another program deletes it.
+func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error) {
+	defer func() { err = errors.Join(err, k.close()) }()
+	for ctx.Err() == nil {
+		if run := k.current.Load(); run != nil {
+			err := run.controller.Run(ctx)
+			k.current.Store(nil)
+			if ctx.Err() != nil {
+				return nil // errors of a device that was closed for the end
+			}
+			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
+			k.err.Store(&err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(kernelRetry):
+			if d.wantsKernelPath() {
+				d.remakeKernelPath(ctx, k)
+			}
+		}
+	}
+	return nil
+}
+
+// remakeKernelPath tries once to make the kernel path again.
+func (d *Datapath) remakeKernelPath(ctx context.Context, k *kernelPath) {
+	d.hostMu.Lock()
+	defer d.hostMu.Unlock()
+	if d.cleared {
+		return
+	}
+	br, err := bridge.Ensure(d.bridgeConfig())
+	if err == nil {
+		defer br.Close()
+		err = d.makeKernelPath(ctx, k, br)
+	}
+	if err != nil {
+		d.log.Debug("still no kernel path", "err", err)
+		return
+	}
+	d.SyncPeers()
+}
+
+// kernelPort returns the name of the kernel path's port of the bridge, or an empty string.
+func (d *Datapath) kernelPort() string {
+	e := d.current.Load()
+	if e == nil {
+		return ""
+	}
+	if run := e.kernel.current.Load(); run != nil {
+		return run.device.Name()
+	}
+	return ""
+}
+
+// kernelPeers returns the members that the kernel may carry: those that are reached directly and without a seal.
+func (d *Datapath) kernelPeers(members []Member) (peers []vxlan.Peer) {
+	for _, m := range members {
+		direct := m.Hops == 1 && !m.DialOut && !d.reach.isDialOut() // without a relay or an address translator
+		if m.Addr.Addr().Is4() == d.cfg.Advertise.Is4() && direct && d.unsealed(m) {
+			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: m.Addr.Addr()})
+		}
+	}
+	return peers
+}
+
+// close removes a device that no controller has run on; a controller removes its own.
+func (k *kernelPath) close() error {
+	if run := k.current.Swap(nil); run != nil {
+		return run.device.Close()
+	}
+	return nil
+}
+
+// carries reports whether the kernel carries frames to a peer.
+func (k *kernelPath) carries(id peer.ID) bool {
+	run := k.current.Load()
+	return run != nil && run.controller.Carries(id)
+}
+
+// setPeers replaces the peers that the kernel may carry.
+func (k *kernelPath) setPeers(peers []vxlan.Peer) {
+	if run := k.current.Load(); run != nil {
+		run.controller.SetPeers(peers)
+	}
+}
+
+// peers returns the peers that the kernel may carry, with their state.
+func (k *kernelPath) peers() []vxlan.PeerStatus {
+	run := k.current.Load()
+	if run == nil {
+		return nil
+	}
+	return run.controller.Peers()
+}
+
+// unproven returns the peers that the kernel may carry and has not carried for long.
+func unproven(peers []vxlan.PeerStatus, now time.Time) (ids []peer.ID) {
+	for _, p := range peers {
+		if p.State != vxlan.Kernel && now.Sub(p.Since) >= kernelPatience {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
+}
+
+// entries returns the addresses that the kernel has learned.
+func (k *kernelPath) entries() []vxlan.Entry {
+	run := k.current.Load()
+	if run == nil {
+		return nil
+	}
+	entries, err := run.device.Entries()
+	if err != nil {
+		k.log.Debug("cannot read the kernel's forwarding database", "err", err)
+	}
+	return entries
+}
+
+// sample returns what the kernel has carried; false where there is no device.
+func (k *kernelPath) sample() (vxlan.Sample, bool) {
+	run := k.current.Load()
+	if run == nil {
+		return vxlan.Sample{}, false
+	}
+	s, err := run.device.Sample()
+	if err != nil {
+		k.log.Debug("cannot read the counters of the kernel path", "err", err) // it has just been removed
+	}
+	return s, err == nil
+}
+
+// watchPause is how often watch looks for a kernel path while there is none.
+const watchPause = time.Second
+
+// watch calls f for all frames that the kernel carries until ctx ends. While there is no kernel path it waits for one.
+func (k *kernelPath) watch(ctx context.Context, f func(vxlan.Watched)) error {
+	for {
+		if run := k.current.Load(); run != nil {
+			if err := run.device.Watch(ctx, f); err != nil && k.current.Load() == run {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchPause):
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package datapath
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weft/internal/metricdef"
+	"weft/router"
+	"weft/router/vxlan"
+)
+
+var metrics metricdef.Table
+
+// Metrics of the kernel path. The router has its own.
+var (
+	kernelPathUp = metrics.Gauge("kernel_path", "1 if there is a device through which the kernel can carry frames, else 0.")
+	kernelFrames = metrics.Counter("kernel_frames_total",
+		"Frames that the kernel carried by itself since its device was made, including probes of that path. No other metric counts them.", "direction").Values("direction", "receive", "transmit")
+	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.", "direction").Values("direction", "receive", "transmit")
+	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
+)
+
+// Metrics returns the metrics of this package, for documentation.
+func Metrics() *metricdef.Table { return &metrics }
+
+// Collector returns a collector of the metrics of router and kernel path. It has no router metrics until the datapath is up.
+func (d *Datapath) Collector() prometheus.Collector { return collector{d} }
+
+type collector struct{ d *Datapath }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	metrics.Describe(ch)
+	(*router.Engine)(nil).Collector().Describe(ch) // which needs no engine
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	sample, ok := c.d.KernelSample()
+	collectKernel(ch, sample, ok)
+	if e := c.d.current.Load(); e != nil {
+		e.router.Collector().Collect(ch)
+	}
+}
+
+func collectKernel(ch chan<- prometheus.Metric, s vxlan.Sample, ok bool) {
+	kernelPathUp.SendBool(ch, ok)
+	if !ok {
+		return
+	}
+	kernelFrames.Send(ch, float64(s.TxFrames), "transmit")
+	kernelFrames.Send(ch, float64(s.RxFrames), "receive")
+	kernelBytes.Send(ch, float64(s.TxBytes), "transmit")
+	kernelBytes.Send(ch, float64(s.RxBytes), "receive")
+	kernelDrops.Send(ch, float64(s.TxDropped))
+}

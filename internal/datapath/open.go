@@ -1,0 +1,124 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+
+	"weft/internal/ether"
+	"weft/internal/hint"
+	"weft/internal/peer"
+	"weft/internal/settings"
+	"weft/router"
+	"weft/router/underlay"
+	"weft/tap"
+	"weft/tap/bridge"
+)
+
+// open makes bridge, TAP, router and kernel path; repair sets the rules later, while frames flow already. It undoes what it
+// did if it fails.
+func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
+	var undo undoList
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo.run())
+		}
+	}()
+	before, err := bridge.Inspect(d.settings.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	br, err := bridge.Ensure(d.bridgeConfig())
+	if err != nil {
+		return nil, hint.Refuse("--bridge", "Choose another name, or fix the error.", "%w", err)
+	}
+	defer br.Close()
+	undo.add(func() error {
+		if before.State != bridge.Absent {
+			return nil
+		}
+		return bridge.Remove(d.settings.Bridge)
+	})
+	device, err := tap.Open(tap.Config{
+		Name: d.settings.Tap, MTU: d.cfg.MTU, Queues: d.settings.Queues, Plain: d.settings.Offload == settings.OffloadOff,
+	})
+	if err != nil {
+		return nil, hint.Refuse("--tap", "Choose another name, or fix the error.", "%w", err)
+	}
+	undo.add(device.Close)
+	if err := br.AddPort(d.settings.Tap); err != nil {
+		return nil, err
+	}
+	engine, err := router.New(d.routerConfig(device))
+	if err != nil {
+		return nil, err
+	}
+	kernel := &kernelPath{router: engine, log: d.log}
+	if err := d.openKernelPath(ctx, kernel, br); err != nil {
+		return nil, err
+	}
+	return &engines{router: engine, features: device.Features(), kernel: kernel}, nil
+}
+
+// routerConfig describes the router.
+func (d *Datapath) routerConfig(device tap.Device) router.Config {
+	conns := make([]underlay.Conn, len(d.conns))
+	for i, c := range d.conns {
+		conns[i] = c
+	}
+	return router.Config{
+		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
+		Owners: d.cfg.Owners, Events: routerEvents{d}, Device: device, Conns: conns, Logger: d.log,
+	}
+}
+
+// routerEvents receives what the router reports. It implements router.Events.
+type routerEvents struct{ d *Datapath }
+
+// PlainAgreed moves a peer to or from the kernel path, as frames to it may now leave unsealed, or no longer.
+func (r routerEvents) PlainAgreed(peer.ID) { r.d.SyncPeers() }
+
+// LinksChanged publishes the state of direct links.
+func (r routerEvents) LinksChanged(links router.Links) { r.d.reach.linksChanged(links) }
+
+// ControlReceived delivers the control messages of other nodes.
+func (r routerEvents) ControlReceived(from peer.ID, channel uint8, message []byte) {
+	if channel == controlMesh {
+		r.d.cfg.Gossip.FromTunnel(from, message)
+	}
+}
+
+// DialBack sends a datagram from a port from which nothing was sent before, so that a peer learns whether others reach it.
+func (r routerEvents) DialBack(to netip.AddrPort, datagram []byte) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err == nil {
+		_, err = conn.Write(datagram)
+		_ = conn.Close()
+	}
+	if err != nil {
+		r.d.log.Debug("dial-back failed", "addr", to, "err", err)
+	}
+}
+
+// bridgeConfig describes the node's bridge.
+func (d *Datapath) bridgeConfig() bridge.Config {
+	return bridge.Config{Name: d.settings.Bridge, MTU: d.cfg.MTU, MAC: bridgeMAC(d.cfg.Self)}
+}
+
+// bridgeMAC returns the MAC of the bridge. It is the same at every start of a node, since pods keep it in their neighbor tables.
+func bridgeMAC(id peer.ID) ether.Addr { return ether.Addr{0x06, 0x57, id[0], id[1], id[2], id[3]} }
+
+// undoList collects functions that undo the steps done so far.
+type undoList []func() error
+
+func (u *undoList) add(f func() error) { *u = append(*u, f) }
+
+// run undoes the steps, the last first.
+func (u *undoList) run() error {
+	var errs []error
+	for i := len(*u) - 1; i >= 0; i-- {
+		errs = append(errs, (*u)[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,89 @@
+package datapath
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+	"weft/router"
+	"weft/router/underlay"
+	"weft/router/vxlan"
+	"weft/tap/virtio"
+)
+
+// Stats returns the router's counters; false before the datapath is up.
+func (d *Datapath) Stats() (router.Stats, bool) {
+	e := d.current.Load()
+	if e == nil {
+		return router.Stats{}, false
+	}
+	return e.router.Stats(), true
+}
+
+// KernelSample returns what the kernel has carried by itself; false where there is no kernel path.
+func (d *Datapath) KernelSample() (vxlan.Sample, bool) {
+	e := d.current.Load()
+	if e == nil {
+		return vxlan.Sample{}, false
+	}
+	return e.kernel.sample()
+}
+
+// KernelCarries reports whether the kernel carries frames to a peer; otherwise userspace does.
+func (d *Datapath) KernelCarries(id peer.ID) bool {
+	e := d.current.Load()
+	return e != nil && e.kernel.carries(id)
+}
+
+// Sockets returns the data sockets, for their metrics. They belong to the Datapath.
+func (d *Datapath) Sockets() []*underlay.UDP { return d.conns }
+
+// Offloads returns the names of the offloads that TAP and underlay were found to support; never nil.
+func (d *Datapath) Offloads() []string {
+	names := []string{}
+	e := d.current.Load()
+	if e == nil {
+		return names
+	}
+	for _, f := range []struct {
+		feature virtio.Features
+		name    string
+	}{{virtio.FeatureTSO4, "tso4"}, {virtio.FeatureTSO6, "tso6"}, {virtio.FeatureUSO, "uso"}} {
+		if e.features.Has(f.feature) {
+			names = append(names, f.name)
+		}
+	}
+	all := underlay.GSO | underlay.GRO
+	for _, c := range d.conns {
+		all &= c.Features()
+	}
+	return append(names, all.Names()...)
+}
+
+// FDBEntry is a learned MAC address.
+type FDBEntry struct {
+	MAC  ether.Addr
+	Peer peer.ID // zero: this host
+	Age  time.Duration
+}
+
+// FDB returns the addresses that router and kernel have learned, sorted by MAC.
+func (d *Datapath) FDB() []FDBEntry {
+	e := d.current.Load()
+	if e == nil {
+		return nil
+	}
+	var entries []FDBEntry
+	for _, l := range e.router.FDB() {
+		entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
+	}
+	for _, l := range e.kernel.entries() {
+		if !l.Peer.IsZero() { // zero: of a peer that has just left
+			entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b FDBEntry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	return entries
+}

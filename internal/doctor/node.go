@@ -1,0 +1,250 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/settings"
+	"weft/internal/statedir"
+	"weft/router/wire"
+	"weft/tap/bridge"
+)
+
+// The checks of this file concern what the configuration names: files, devices, ports, addresses.
+
+func checkConfig(_ context.Context, c *settings.Config) finding {
+	return failOr(c.Validate(), "flags, environment and file are valid")
+}
+
+func checkBridge(_ context.Context, c *settings.Config) finding {
+	info, err := bridge.Inspect(c.Bridge)
+	if err != nil {
+		return fail(fmt.Errorf("doctor: inspecting %s: %w", c.Bridge, err))
+	}
+	if info.State == bridge.Other {
+		return fail(hint.Refuse("--bridge", "Choose another name, or remove that link.", "%s exists and is not a bridge but a link of kind %q",
+			c.Bridge, info.Kind))
+	}
+	return ok("%s is free, or belongs to weft", c.Bridge)
+}
+
+func checkTap(_ context.Context, c *settings.Config) finding {
+	info, err := bridge.Inspect(c.Tap)
+	if err != nil {
+		return fail(fmt.Errorf("doctor: inspecting %s: %w", c.Tap, err))
+	}
+	if info.State != bridge.Absent {
+		return fail(hint.Refuse("--tap", "Choose another name, or stop the program that holds that link, such as another weft.",
+			"%s is in use by a link of kind %q", c.Tap, info.Kind))
+	}
+	return ok("%s is free", c.Tap)
+}
+
+// checkSocket refuses to start beside another daemon at the same socket.
+func checkSocket(ctx context.Context, c *settings.Config) finding {
+	if info, err := os.Lstat(c.Socket); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return fail(hint.Refuse("--socket", "Name another path, or remove that file.", "%s exists and is not a socket", c.Socket))
+	}
+	if answers(ctx, c.Socket) { // a socket that a crash left behind does not answer, and is replaced
+		return fail(hint.Refuse("--socket", "Stop it first, or give this one its own --socket, --state-dir, --bridge, --tap and --port.",
+			"another weft daemon answers at %s", c.Socket))
+	}
+	return ok("%s is free", c.Socket)
+}
+
+func checkPorts(ctx context.Context, c *settings.Config) finding {
+	for _, p := range []struct {
+		network string
+		port    int
+		use     string
+	}{{"tcp", c.Port, "gossip"}, {"udp", c.Port, "gossip"}, {"udp", int(c.DataPort()), "data"}} {
+		if err := tryListen(ctx, p.network, ":"+strconv.Itoa(p.port)); err != nil {
+			return fail(hint.Refuse("--port", "Stop the program that listens there (ss -lnptu shows it), or choose another port on all nodes.",
+				"%s port %d for %s: %w", p.network, p.port, p.use, rootCause(err)))
+		}
+	}
+	if c.HTTPAddr != "" {
+		if err := tryListen(ctx, "tcp", c.HTTPAddr); err != nil {
+			return fail(hint.Refuse("--http-addr", "Choose another address, or an empty one to turn it off.", "%s: %w", c.HTTPAddr, rootCause(err)))
+		}
+	}
+	return ok("TCP and UDP %d, UDP %d and %s are free", c.Port, c.DataPort(), c.HTTPAddr)
+}
+
+func tryListen(ctx context.Context, network, addr string) error {
+	var lc net.ListenConfig
+	if network == "udp" {
+		conn, err := lc.ListenPacket(ctx, network, addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	l, err := lc.Listen(ctx, network, addr)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// rootCause strips net's wrapping off a system call's error.
+func rootCause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+// checkOverlap refuses a range that the host already routes elsewhere: pods would hide those hosts.
+func checkOverlap(_ context.Context, c *settings.Config) finding {
+	free := ok("%s is not routed elsewhere", joinRanges(c))
+	if c.AllowOverlap {
+		return free
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fail(fmt.Errorf("doctor: reading the host's routes: %w", err))
+	}
+	for _, r := range routes {
+		dst, ok := hostnet.PrefixOf(r.Dst)
+		if !ok || dst.Bits() == 0 {
+			continue
+		}
+		name := hostnet.LinkName(r.LinkIndex)
+		if name == c.Bridge {
+			continue // of an earlier run
+		}
+		for _, rng := range c.Ranges {
+			if rng.Overlaps(dst) {
+				return fail(hint.Refuse("--range", "Choose a range that is free on every host, or set --allow-overlap.",
+					"%s overlaps the host's route %s on %s", rng, dst, name))
+			}
+		}
+	}
+	return free
+}
+
+func joinRanges(c *settings.Config) string {
+	texts := make([]string, len(c.Ranges))
+	for i, r := range c.Ranges {
+		texts[i] = r.String()
+	}
+	return strings.Join(texts, " and ")
+}
+
+func checkAddress(ctx context.Context, c *settings.Config) finding {
+	self, err := c.AdvertiseAddr(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	if !hostnet.IsLocal(self) {
+		return warn("This is correct behind a NAT that forwards the ports; otherwise set --advertise to an address of this host.",
+			"other nodes learn %s, which is not an address of this host", self)
+	}
+	return ok("other nodes learn %s", self)
+}
+
+func checkMTU(ctx context.Context, c *settings.Config) finding {
+	self, err := c.AdvertiseAddr(ctx)
+	if err != nil {
+		return ok("not known without an address")
+	}
+	sealed := c.SecretFile != ""
+	mtu, least, underlay := c.OverlayMTU(self, sealed), c.MinOverlayMTU(), hostnet.UnderlayMTU(self)
+	switch fits := wire.MTU(underlay, sealed, self.Is6()); {
+	case mtu < least:
+		return fail(hint.Refuse("--mtu", fmt.Sprintf("Raise the MTU of the underlay: pods need at least %d bytes.", least),
+			"the underlay's MTU of %d leaves %d bytes for pods", underlay, mtu))
+	case mtu > fits:
+		return warn(fmt.Sprintf("Set --mtu to %d or less, or to 0.", fits),
+			"--mtu %d does not fit the underlay's %d: longer packets are fragmented or refused", c.MTU, underlay)
+	}
+	return ok("underlay %d, pods %d", underlay, mtu)
+}
+
+func checkState(_ context.Context, c *settings.Config) finding {
+	exists, err := statedir.Check(c.StateDir)
+	switch {
+	case err != nil:
+		return fail(err)
+	case !exists:
+		return ok("%s will be created", c.StateDir)
+	}
+	if low, limit := statedir.LowSpace(c.StateDir); low {
+		return warn("Free space on its file system: a lease that cannot be written is not granted.", "%s has less than %d MiB left",
+			c.StateDir, limit>>20)
+	}
+	return ok("%s can be written", c.StateDir)
+}
+
+func checkSecret(_ context.Context, c *settings.Config) finding {
+	secrets, err := c.LoadSecrets()
+	switch {
+	case err != nil:
+		return fail(err)
+	case len(secrets) == 0:
+		return warn("Create a secret (\"weft secret generate\") and start all nodes with it in a --secret-file, unless the underlay is trusted.",
+			"there is none: the traffic is not encrypted")
+	}
+	return ok("%d in %s", len(secrets), c.SecretFile)
+}
+
+// checkClockSync does not use its configuration, which may be nil.
+func checkClockSync(context.Context, *settings.Config) finding {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	switch {
+	case err != nil: // ProtectClock= of systemd, or a container runtime
+		return finding{unknown: true, detail: fmt.Sprintf("this process cannot read it: %v", err)}
+	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
+		return warn("Run chronyd or systemd-timesyncd.", "no program synchronizes this host's clock")
+	}
+	return ok("synchronized")
+}
+
+// dialTimeout bounds one connection to a peer.
+const dialTimeout = 2 * time.Second
+
+func dialPeers(ctx context.Context, c *settings.Config) finding {
+	var found []Target
+	for _, t := range c.Targets() {
+		d := net.Dialer{Timeout: dialTimeout}
+		conn, err := d.DialContext(ctx, "tcp", t.String())
+		if err == nil {
+			_ = conn.Close()
+		}
+		found = append(found, Target{Addr: t.String(), Err: err})
+	}
+	return targetsFinding(found, c.Port)
+}
+
+// targetsFinding is the finding about all targets of a node.
+func targetsFinding(targets []Target, port int) finding {
+	if len(targets) == 0 {
+		return ok("there are none to dial")
+	}
+	var bad []string
+	for _, t := range targets {
+		if t.Err != nil {
+			bad = append(bad, fmt.Sprintf("%s (%s)", t.Addr, strings.Join(strings.Fields(rootCause(t.Err).Error()), " ")))
+		}
+	}
+	if len(bad) > 0 {
+		return warn(fmt.Sprintf("Start weft there, and open TCP and UDP %d and UDP %d and %d between the nodes.", port, port+1, port+2),
+			"not reached: %s", strings.Join(bad, ", "))
+	}
+	return ok("%d of %d reached", len(targets), len(targets))
+}

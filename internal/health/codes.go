@@ -1,0 +1,111 @@
+package health
+
+import "slices"
+
+// Codes of all conditions. docs/OPERATIONS.md has a section for each, with the code as its anchor.
+const (
+	NoSecret                  Code = "no_secret"
+	SecretRotationIncomplete  Code = "secret_rotation_incomplete"
+	KeyMismatch               Code = "key_mismatch"
+	TargetKeyMismatch         Code = "target_key_mismatch"
+	TargetClusterMismatch     Code = "target_cluster_mismatch"
+	TargetUnreachable         Code = "target_unreachable"
+	ClusterMismatch           Code = "cluster_mismatch"
+	GossipRejected            Code = "gossip_rejected"
+	RangeNotReady             Code = "range_not_ready"
+	RangeFull                 Code = "range_full"
+	RangeDividedTwice         Code = "range_divided_twice"
+	StateWriteFailed          Code = "state_write_failed"
+	SpaceReclaimed            Code = "space_reclaimed"
+	LeaseLost                 Code = "lease_lost"
+	StaleState                Code = "stale_state"
+	OwnershipConflict         Code = "ownership_conflict"
+	ReclaimUnfinished         Code = "reclaim_unfinished"
+	PodsWithoutLease          Code = "pods_without_lease"
+	PodAddressesUnknown       Code = "pod_addresses_unknown"
+	PodScanFailed             Code = "pod_scan_failed"
+	PodAddressNotOwned        Code = "pod_address_not_owned"
+	DelegatedAddressInRange   Code = "delegated_address_in_range"
+	GatewayAddressNotOwned    Code = "gateway_address_not_owned"
+	MasqueradeFailed          Code = "masquerade_failed"
+	KernelPathDown            Code = "kernel_path_down"
+	KernelPathBlocked         Code = "kernel_path_blocked"
+	HandshakeUnanswered       Code = "handshake_unanswered"
+	PeerUnreachable           Code = "peer_unreachable"
+	PeerRelayed               Code = "peer_relayed"
+	DialOutOnly               Code = "dial_out_only"
+	CipherMismatch            Code = "cipher_mismatch"
+	PathMTUSmall              Code = "path_mtu_small"
+	BridgeBroken              Code = "bridge_broken"
+	BridgeRepaired            Code = "bridge_repaired"
+	OffloadMissing            Code = "offload_missing"
+	DuplicateAddress          Code = "duplicate_address"
+	DuplicateMAC              Code = "duplicate_mac"
+	UnauthenticatedHandshakes Code = "unauthenticated_handshakes"
+	DNSNotListening           Code = "dns_not_listening"
+	PeerDead                  Code = "peer_dead"
+	OwnerUnseen               Code = "owner_unseen"
+	ClockSkew                 Code = "clock_skew"
+	PeerClockSkew             Code = "peer_clock_skew"
+)
+
+// definitions describes the codes; their order is the one of the metric and of nothing else.
+var definitions = []Definition{
+	{NoSecret, Warning, "Traffic is not encrypted"},
+	{SecretRotationIncomplete, Info, "Some nodes do not accept the first secret yet"},
+	{KeyMismatch, Warning, "A node with another secret tries to join"},
+	{TargetKeyMismatch, Error, "A target has no secret in common with this node"},
+	{TargetClusterMismatch, Error, "A target belongs to another cluster"},
+	{TargetUnreachable, Warning, "A target does not answer"},
+	{ClusterMismatch, Error, "A node of another cluster was found"},
+	{GossipRejected, Warning, "Gossip from another node was ignored"},
+	{RangeNotReady, Warning, "No addresses can be allocated yet"},
+	{RangeFull, Warning, "An address range is nearly full"},
+	{RangeDividedTwice, Error, "An address range was divided twice"},
+	{StateWriteFailed, Error, "State cannot be written to disk"},
+	{SpaceReclaimed, Error, "The address space of this node was reclaimed"},
+	{LeaseLost, Error, "A lease was lost with its address range"},
+	{StaleState, Error, "A node ran with an old copy of its state"},
+	{OwnershipConflict, Error, "Two nodes claimed the same addresses"},
+	{ReclaimUnfinished, Warning, "A reclaim was started and not finished"},
+	{PodsWithoutLease, Warning, "Pods run without a lease"},
+	{PodAddressesUnknown, Error, "The addresses of pods without a lease cannot be read"},
+	{PodScanFailed, Error, "Pods without a lease cannot be listed"},
+	{PodAddressNotOwned, Error, "A pod uses an address that another node allocates"},
+	{DelegatedAddressInRange, Error, "Another IPAM plugin assigned an address inside the range"},
+	{GatewayAddressNotOwned, Error, "The bridge has an address that another node allocates"},
+	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
+	{KernelPathDown, Warning, "The kernel path is not available"},
+	{KernelPathBlocked, Info, "The kernel path to some peers is not confirmed"},
+	{HandshakeUnanswered, Error, "A peer does not answer handshakes"},
+	{PeerUnreachable, Error, "A live peer cannot be reached"},
+	{PeerRelayed, Warning, "A peer is reached through a relay"},
+	{DialOutOnly, Info, "This node accepts no connections from outside"},
+	{CipherMismatch, Error, "This node and a peer require different ciphers"},
+	{PathMTUSmall, Warning, "The path to a peer is narrower than the MTU of the pods"},
+	{BridgeBroken, Error, "The bridge cannot be repaired"},
+	{BridgeRepaired, Warning, "Another program removed the bridge or one of its ports"},
+	{OffloadMissing, Info, "The kernel lacks an offload"},
+	{DuplicateAddress, Error, "Two interfaces use the same IP address"},
+	{DuplicateMAC, Error, "Two interfaces use the same MAC address"},
+	{UnauthenticatedHandshakes, Warning, "Handshakes arrive without a common secret"},
+	{DNSNotListening, Warning, "The name server does not listen"},
+	{PeerDead, Warning, "A node is dead"},
+	{OwnerUnseen, Warning, "An owner of addresses was not seen since this node started"},
+	{ClockSkew, Warning, "The clock of this node is wrong"},
+	{PeerClockSkew, Warning, "The clock of a peer is wrong"},
+}
+
+// Definitions returns the table of all conditions. The slice is the caller's.
+func Definitions() []Definition { return slices.Clone(definitions) }
+
+// DefinitionOf returns the definition of a code. A code that is not in the table is an Error without a title: a source reports
+// it by mistake, and nothing that it says is lost.
+func DefinitionOf(code Code) Definition {
+	for _, d := range definitions {
+		if d.Code == code {
+			return d
+		}
+	}
+	return Definition{Code: code, Severity: Error}
+}

@@ -1,0 +1,66 @@
+package hostnet
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+)
+
+// MaxMTU is the largest MTU in bytes that a TAP accepts.
+const MaxMTU = 65521
+
+// defaultMTU is assumed where no interface has the node's address, as behind a NAT.
+const defaultMTU = 1500
+
+// UnderlayMTU returns the MTU in bytes of the interface that has the address self; 1500 where there is none.
+func UnderlayMTU(self netip.Addr) int {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return defaultMTU
+	}
+	for _, l := range links {
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == self {
+				return min(l.Attrs().MTU, MaxMTU)
+			}
+		}
+	}
+	return defaultMTU
+}
+
+// LinkExists reports whether the host has an interface of that name. Where the kernel does not answer, it returns true:
+// callers remove state of links that do not exist.
+func LinkExists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	_, absent := errors.AsType[netlink.LinkNotFoundError](err)
+	return !absent
+}
+
+// LinkName returns the name of the interface with the given index, or "link N" where it has vanished.
+func LinkName(index int) string {
+	link, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return "link " + strconv.Itoa(index)
+	}
+	return link.Attrs().Name
+}
+
+// PrefixOf converts a network of package net; ok is false for nil and for a mask that is no prefix length.
+func PrefixOf(n *net.IPNet) (prefix netip.Prefix, ok bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	if !ok || bits == 0 {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(addr.Unmap(), ones), true
+}

@@ -1,0 +1,171 @@
+package leases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/ether"
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/leases/holder"
+	"weft/internal/podlink"
+)
+
+// Attach joins a namespace to the overlay: it leases the addresses, makes the pair of interfaces and gives it its name. A
+// failed Attach of a namespace that was not attached before leaves nothing behind.
+func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachment, error) {
+	if !m.cfg.Host.Up() {
+		return api.Attachment{}, errStarting()
+	}
+	h, err := attachHolder(in)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	if in.Hostname != "" {
+		if err := m.cfg.Names.Check(in.Hostname); err != nil {
+			return api.Attachment{}, err
+		}
+	}
+	if err := m.adopt(h); err != nil {
+		return api.Attachment{}, err
+	}
+	leased := len(m.lookup(h)) > 0
+	join, err := m.join(ctx, h, in.IPs)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	spec := specOf(in, h, join)
+	_, err = m.cfg.Links.Attach(ctx, spec)
+	if errors.Is(err, podlink.ErrExists) && leased && m.cfg.Links.Check(spec) == nil {
+		err = nil // attached before, in the same way
+	}
+	if err != nil {
+		if !leased {
+			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+		}
+		return api.Attachment{}, explainLink(err)
+	}
+	if err := m.name(in.Hostname, h, join.Addresses); err != nil {
+		if !leased {
+			undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName), m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+			if undo != nil {
+				m.log.Warn("undoing an attachment failed", "holder", h, "err", undo)
+			}
+		}
+		return api.Attachment{}, err
+	}
+	return api.Attachment{Owner: h.String(), HostLink: spec.HostName, Addresses: join.Addresses}, nil
+}
+
+// name gives the addresses of an attachment the requested name, if there is one.
+func (m *Manager) name(name string, h holder.Holder, addrs []api.Address) error {
+	if name == "" {
+		return nil
+	}
+	ips := make([]netip.Addr, 0, len(addrs))
+	for _, a := range addrs {
+		ips = append(ips, a.Address.Addr())
+	}
+	return m.cfg.Names.Add(name, h, ips...)
+}
+
+// Detach takes a namespace out of the overlay and ends its leases. A namespace that is gone or not attached is success.
+func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
+	if !m.cfg.Host.Up() {
+		return errStarting()
+	}
+	h, err := attachHolder(in)
+	if err != nil {
+		return err
+	}
+	addrs, _, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
+	gone := errors.Is(err, podlink.ErrNetns)
+	if err != nil && !gone && !errors.Is(err, podlink.ErrNoLink) {
+		return explainLink(err)
+	}
+	if err := m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, ""); err != nil {
+		return explainLink(err)
+	}
+	if hostnet.LinkExists(h.AttachLink()) && !gone {
+		return hint.New(hint.Refused, "Detach that namespace instead.", "%q is attached in another namespace", h)
+	}
+	if err := m.cfg.Links.Detach(ctx, "", "", h.AttachLink()); err != nil {
+		return explainLink(err)
+	}
+	return Explain(m.releaseAttachment(h, addrs))
+}
+
+// releaseAttachment ends the leases of h, and those of addrs that an attachment holds under another name: the same namespace
+// by another path, such as that of a process, or one that lost its lease.
+func (m *Manager) releaseAttachment(h holder.Holder, addrs []netip.Prefix) error {
+	var errs []error
+	for _, l := range m.cfg.Allocator.Leases() {
+		other := holder.Parse(l.Holder)
+		attached := other.Kind == holder.Namespace || other.Kind == holder.Process || other.Kind == holder.Orphan
+		alias := attached && slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
+		if other == h || alias {
+			errs = append(errs, m.releaseIfLeased(other, l.Addr))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// attachHolder returns the holder of an attachment's leases.
+func attachHolder(in api.AttachRequest) (holder.Holder, error) {
+	switch {
+	case !filepath.IsAbs(in.Netns):
+		return holder.Holder{}, hint.New(hint.Invalid, "Give the absolute path of a network namespace.", "%q is not an absolute path", in.Netns)
+	case in.Ifname == "":
+		return holder.Holder{}, hint.New(hint.Invalid, "Name the interface inside the namespace, such as eth0.", "the interface name is empty")
+	case in.Owner != "":
+		return clientHolder(in.Owner)
+	}
+	return holder.ForNamespace(in.Netns, in.Ifname), nil
+}
+
+// specOf returns the pair that joins a namespace with the given addresses.
+func specOf(in api.AttachRequest, h holder.Holder, join api.Join) podlink.Spec {
+	spec := podlink.Spec{
+		Netns: in.Netns, Ifname: in.Ifname, HostName: h.AttachLink(), Bridge: join.Bridge, MTU: join.MTU,
+		MAC: macOf(join.Addresses), Hairpin: true, DefaultRoute: true,
+	}
+	for _, a := range join.Addresses {
+		spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})
+	}
+	return spec
+}
+
+func macOf(addrs []api.Address) ether.Addr {
+	if len(addrs) == 0 {
+		return ether.Addr{}
+	}
+	return addrs[0].MAC
+}
+
+// explainLink returns an error of a Linker with its kind and a hint.
+func explainLink(err error) error {
+	for _, k := range []struct {
+		err  error
+		kind hint.Kind
+		hint string
+	}{
+		{
+			podlink.ErrNetns, hint.NotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that also works where " +
+				"the daemon does not see the host's mounts.",
+		},
+		{podlink.ErrExists, hint.Refused, "Choose another --ifname, or run \"weft detach\" for it first."},
+		{podlink.ErrBadName, hint.Invalid, "An interface name has 1 to 15 characters, without spaces and slashes."},
+		{podlink.ErrBadSpec, hint.Invalid, "Check the addresses."},
+		{podlink.ErrNoBridge, hint.Refused, "The bridge has vanished; weft restores it within seconds. Try again then."},
+	} {
+		if errors.Is(err, k.err) {
+			return hint.New(k.kind, k.hint, "%w", err)
+		}
+	}
+	return fmt.Errorf("leases: %w", err)
+}

@@ -1,0 +1,107 @@
+package leases
+
+import (
+	"context"
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/ether"
+	"weft/internal/hint"
+	"weft/internal/leases/holder"
+)
+
+// Join leases what a namespace needs to join the overlay and returns it, without touching the namespace. Asking again for the
+// same holder returns the same addresses.
+func (m *Manager) Join(ctx context.Context, in api.JoinRequest) (api.Join, error) {
+	if !m.cfg.Host.Up() {
+		return api.Join{}, errStarting()
+	}
+	h, err := clientHolder(in.Owner)
+	if err != nil {
+		return api.Join{}, err
+	}
+	if err := m.adopt(h); err != nil {
+		return api.Join{}, err
+	}
+	return m.join(ctx, h, in.IPs)
+}
+
+// join leases addresses to h: each of ips is an address with or without a prefix length, or api.Auto; none means Auto. If it
+// fails, it releases what it leased.
+func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ api.Join, err error) {
+	leased := len(m.lookup(h)) > 0
+	defer func() {
+		if err != nil && !leased {
+			_ = m.cfg.Allocator.Release(h.String(), netip.Addr{}) // which fails where nothing was leased yet
+		}
+	}()
+	gateways, err := m.exposeAuto(ctx)
+	if err != nil {
+		return api.Join{}, Explain(err)
+	}
+	if len(ips) == 0 {
+		ips = []string{api.Auto}
+	}
+	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.MTU}
+	for _, ip := range ips {
+		addrs, err := m.lease(ctx, h, ip)
+		if err != nil {
+			return api.Join{}, err
+		}
+		for _, a := range addrs {
+			doc := api.Address{Address: a, MAC: ether.FromIP(a.Addr())}
+			for _, g := range gateways {
+				if a.Contains(g.Addr) {
+					doc.Gateway = g.Addr
+				}
+			}
+			answer.Addresses = append(answer.Addresses, doc)
+		}
+	}
+	return answer, nil
+}
+
+// lease leases one element of a request's addresses.
+func (m *Manager) lease(ctx context.Context, h holder.Holder, ip string) ([]netip.Prefix, error) {
+	if ip == api.Auto {
+		leases, err := m.cfg.Allocator.AllocateAll(ctx, h.String())
+		if err != nil {
+			return nil, Explain(err)
+		}
+		addrs := make([]netip.Prefix, 0, len(leases))
+		for _, l := range leases {
+			addrs = append(addrs, l.Prefix())
+		}
+		return addrs, nil
+	}
+	addr, err := m.parseAddress(ip)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := m.cfg.Allocator.Claim(ctx, h.String(), addr.Addr()); err != nil {
+		return nil, Explain(err)
+	}
+	return []netip.Prefix{addr}, nil
+}
+
+// parseAddress reads "IP" or "IP/LEN" inside the overlay's ranges; without a length it is the range's.
+func (m *Manager) parseAddress(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		addr, addrErr := netip.ParseAddr(s)
+		if addrErr != nil {
+			return netip.Prefix{}, hint.New(hint.Invalid, "Write auto, an address, or an address and a prefix length.", "%q is not an address", s)
+		}
+		p = netip.PrefixFrom(addr, 0)
+	}
+	r := m.rangeOf(p.Addr())
+	switch {
+	case !r.IsValid():
+		return netip.Prefix{}, hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.", "%s is in none of the overlay's ranges", p.Addr())
+	case p.Bits() == 0:
+		return netip.PrefixFrom(p.Addr(), r.Bits()), nil
+	case p.Bits() < r.Bits():
+		return netip.Prefix{}, hint.New(hint.Invalid, "Make the prefix at least as long as the range's.", "%s exceeds the range %s", p, r)
+	}
+	return p, nil
+}

@@ -1,0 +1,227 @@
+package leases_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/health"
+	"weft/internal/hint"
+	"weft/internal/leases"
+	"weft/internal/leases/deletions"
+	"weft/internal/leases/holder"
+	"weft/internal/peer"
+	"weft/internal/podlink/linktest"
+	"weft/ipam"
+	"weft/ipam/store/storetest"
+)
+
+// bridge is a leases.Host in memory.
+type bridge struct {
+	down  bool
+	addrs []netip.Prefix
+	err   error // of BridgeAddresses
+}
+
+func (b *bridge) Up() bool                                 { return !b.down }
+func (b *bridge) BridgeAddresses() ([]netip.Prefix, error) { return slices.Clone(b.addrs), b.err }
+
+func (b *bridge) AddBridgeAddress(p netip.Prefix) error {
+	if !slices.Contains(b.addrs, p) {
+		b.addrs = append(b.addrs, p)
+	}
+	return nil
+}
+
+func (b *bridge) RemoveBridgeAddress(p netip.Prefix) error {
+	b.addrs = slices.DeleteFunc(b.addrs, func(a netip.Prefix) bool { return a == p })
+	return nil
+}
+
+// registry is a leases.Names in memory that refuses the name "bad" when it is added.
+type registry struct{ names map[string]holder.Holder }
+
+func (r *registry) Check(name string) error {
+	if name == "!" {
+		return hint.New(hint.Invalid, "Write letters.", "not a name")
+	}
+	return nil
+}
+
+func (r *registry) Add(name string, h holder.Holder, _ ...netip.Addr) error {
+	if name == "bad" {
+		return hint.New(hint.Exhausted, "Remove some.", "full")
+	}
+	r.names[name] = h
+	return nil
+}
+
+func (r *registry) Release(h holder.Holder, _ netip.Addr) {
+	for name, of := range r.names {
+		if of == h {
+			delete(r.names, name)
+		}
+	}
+}
+
+// unheard is an ipam.Gossip without a network.
+type unheard struct{}
+
+func (unheard) Broadcast([]byte)              {}
+func (unheard) Unicast(peer.ID, []byte) error { return nil }
+
+// noNames is a leases.Nodes that knows no node.
+type noNames struct{}
+
+func (noNames) NodeName(peer.ID) string { return "" }
+
+// bench is a Manager and everything around it.
+type bench struct {
+	*leases.Manager
+	bridge *bridge
+	names  *registry
+	links  *linktest.Recorder
+	ipam   *ipam.Allocator
+}
+
+func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
+	t.Helper()
+	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{names: map[string]holder.Holder{}}, links: linktest.NewRecorder("weave")}
+	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
+	var err error
+	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(), Gossip: unheard{}}); err != nil {
+		t.Fatal(err)
+	}
+	b.links.AddNetns("/run/netns/p")
+	b.Manager = leases.New(leases.Config{
+		Self: peer.ID{1}, Ranges: ranges, Bridge: "weave", MTU: 1422, Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
+		Nodes: noNames{}, Links: b.links, Deletions: deletions.Open(t.TempDir() + "/weft.sock"),
+	})
+	return b
+}
+
+// wantKind fails unless err is a *hint.Error of the given kind with a hint.
+func wantKind(t *testing.T, what string, err error, kind hint.Kind) {
+	t.Helper()
+	if e, ok := errors.AsType[*hint.Error](err); !ok || e.Kind != kind || e.Hint == "" {
+		t.Errorf("%s: %v (%+v), want an error of kind %s with a hint", what, err, e, kind)
+	}
+}
+
+func TestNothingJoinsBeforeTheBridgeIsUp(t *testing.T) {
+	b := newBench(t)
+	b.bridge.down = true
+	_, err := b.Join(t.Context(), api.JoinRequest{Owner: "web"})
+	wantKind(t, "Join", err, hint.Starting)
+	_, err = b.Attach(t.Context(), api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"})
+	wantKind(t, "Attach", err, hint.Starting)
+	_, err = b.Expose(t.Context(), api.Auto)
+	wantKind(t, "Expose", err, hint.Starting)
+	wantKind(t, "Hide", b.Hide(), hint.Starting)
+}
+
+func TestJoinIsIdempotentAndExposesTheGateway(t *testing.T) {
+	b := newBench(t)
+	first, err := b.Join(t.Context(), api.JoinRequest{Owner: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := b.Join(t.Context(), api.JoinRequest{Owner: "web"})
+	if err != nil || again.Addresses[0] != first.Addresses[0] {
+		t.Errorf("a second Join: %+v, %v, want %+v", again, err, first)
+	}
+	if len(b.bridge.addrs) != 1 || first.Addresses[0].Gateway != b.bridge.addrs[0].Addr() || first.Bridge != "weave" || first.MTU != 1422 {
+		t.Errorf("joined by %+v, the bridge has %v", first, b.bridge.addrs)
+	}
+}
+
+// TestFailedJoinLeavesNothing: where one of several addresses cannot be had, those leased before it are released.
+func TestFailedJoinLeavesNothing(t *testing.T) {
+	b := newBench(t)
+	_, err := b.Join(t.Context(), api.JoinRequest{Owner: "web", IPs: []string{"10.32.0.77", "192.0.2.1"}})
+	wantKind(t, "an address outside the ranges", err, hint.Invalid)
+	if left := b.Leases("web"); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestReservedHoldersAreRefused(t *testing.T) {
+	b := newBench(t)
+	for _, owner := range []string{"", "weft:expose", "weft:orphan/vweftx", "weft:dns"} {
+		_, err := b.Allocate(t.Context(), api.AddressRequest{Owner: owner})
+		wantKind(t, "Allocate for "+owner, err, hint.Invalid)
+		wantKind(t, "Release of "+owner, b.Release(owner, netip.Addr{}), hint.Invalid)
+	}
+	wantKind(t, "Release of an unknown holder", b.Release("nothing", netip.Addr{}), hint.NotFound)
+}
+
+func TestExposeAndHide(t *testing.T) {
+	b := newBench(t)
+	leased, err := b.Expose(t.Context(), "10.32.0.9/24")
+	if err != nil || len(leased) != 1 || leased[0].IP != netip.MustParsePrefix("10.32.0.9/24") {
+		t.Fatalf("%v, %v", leased, err)
+	}
+	if want := []netip.Prefix{leased[0].IP}; !slices.Equal(b.bridge.addrs, want) {
+		t.Errorf("the bridge has %v, want %v", b.bridge.addrs, want)
+	}
+	if err := b.Hide(); err != nil || len(b.bridge.addrs) != 0 || len(b.Leases("weft:expose")) != 0 {
+		t.Errorf("Hide: %v; the bridge has %v, leases %v", err, b.bridge.addrs, b.Leases("weft:expose"))
+	}
+	if err := b.Hide(); err != nil {
+		t.Errorf("Hide twice: %v", err)
+	}
+}
+
+// TestAttachUndoesWhatItDid: a failure at the last step, the name, removes link and lease.
+func TestAttachUndoesWhatItDid(t *testing.T) {
+	b := newBench(t)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", Hostname: "bad"}
+	_, err := b.Attach(t.Context(), in)
+	wantKind(t, "a name that cannot be added", err, hint.Exhausted)
+	if links := b.links.HostLinks(); len(links) != 0 || len(b.Leases("netns:/run/netns/p/eth0")) != 0 {
+		t.Errorf("left links %v, leases %v", links, b.Leases(""))
+	}
+	in.Hostname = "web"
+	a, err := b.Attach(t.Context(), in)
+	if err != nil || a.Owner != "netns:/run/netns/p/eth0" || len(b.links.HostLinks()) != 1 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if again, err := b.Attach(t.Context(), in); err != nil || again.Addresses[0] != a.Addresses[0] {
+		t.Errorf("attached twice: %+v, %v", again, err)
+	}
+	in.Hostname = "!"
+	_, err = b.Attach(t.Context(), in)
+	wantKind(t, "text that is not a name", err, hint.Invalid)
+	if err := b.Detach(t.Context(), in); err != nil || len(b.links.HostLinks()) != 0 || len(b.names.names) != 0 {
+		t.Errorf("Detach: %v; left %v, %v", err, b.links.HostLinks(), b.names.names)
+	}
+}
+
+// TestBridgeAddressesWithoutALeaseAreHeld: after ipam.db was lost the bridge keeps its address, and no pod gets it.
+func TestBridgeAddressesWithoutALeaseAreHeld(t *testing.T) {
+	first := netip.MustParsePrefix("10.32.0.1/24")
+	b := newBench(t, first)
+	for range 253 { // all but the bridge's own
+		if _, err := b.ipam.Allocate(t.Context(), "pod", netip.MustParsePrefix("10.32.0.0/24")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range b.Leases("pod") {
+		if l.IP.Addr() == first.Addr() {
+			t.Errorf("%s, an address of the bridge, was leased to a pod", l.IP)
+		}
+	}
+}
+
+func TestFailedScanIsReported(t *testing.T) {
+	b := newBench(t)
+	b.bridge.err = errors.New("netlink fails")
+	_ = b.HideAlways() // which looks for orphans again
+	found := b.Findings()
+	if len(found) != 1 || found[0].Code != health.PodScanFailed || found[0].Remedy == "" {
+		t.Errorf("%+v, want %s", found, health.PodScanFailed)
+	}
+}

@@ -1,0 +1,269 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/hashicorp/memberlist"
+
+	"weft/internal/apiserver"
+	"weft/internal/datapath"
+	"weft/internal/dns"
+	"weft/internal/health"
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/leases"
+	"weft/internal/leases/deletions"
+	"weft/internal/leases/holder"
+	"weft/internal/podlink"
+	"weft/internal/secret"
+	"weft/internal/settings"
+	"weft/internal/statedir"
+	"weft/internal/statuspage"
+	"weft/ipam"
+	"weft/mesh"
+	"weft/router/session"
+)
+
+// node is one node: its parts, and what they have in common. The fields are constant after build.
+type node struct {
+	cfg       settings.Config
+	log       *slog.Logger
+	recent    *logRing
+	advertise netip.Addr
+	mtu       int // of pods, in bytes
+	started   time.Time
+	identity  mesh.Identity
+
+	// The parts, each below those that follow.
+	transport memberlist.Transport
+	members   *members
+	mesh      *mesh.Mesh
+	ipam      *ipam.Allocator
+	registry  *dns.Registry
+	dns       *dns.Server // nil: turned off
+	datapath  *datapath.Datapath
+	leases    *leases.Manager
+	health    *health.Registry
+	reloader  *reloader
+	server    *apiserver.Server
+
+	socket, http net.Listener // http is nil where it is turned off
+	events       *ipamEvents
+	left         chan struct{} // closed when the node has left the network
+	leftOnce     sync.Once
+}
+
+// build makes all parts of a node and binds everything that it listens on. If it fails, it closes what it bound.
+func build(cfg settings.Config, process Process, secrets []secret.Secret, advertise netip.Addr, st *state) (_ *node, err error) {
+	if cfg.Queues == 0 {
+		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
+	}
+	n := &node{
+		cfg: cfg, advertise: advertise, mtu: cfg.OverlayMTU(advertise, len(secrets) > 0), started: time.Now(), identity: st.identity,
+		events: newIPAMEvents(), left: make(chan struct{}),
+	}
+	n.log, n.recent = withLogRing(process.Log)
+	if least := cfg.MinOverlayMTU(); n.mtu < least {
+		return nil, hint.Refuse("--mtu", "Raise the MTU of the underlay, or set --mtu; IPv6 needs 1280 (RFC 8200).",
+			"the underlay leaves %d bytes for pods, which need at least %d", n.mtu, least)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.closeListeners())
+		}
+	}()
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	n.members = newMembers(n.identity.ID, cfg.Name)
+	tunnel := &datapath.Tunnel{}
+	if err := n.buildMesh(st, gossipKeys(secrets), tunnel); err != nil {
+		return nil, err
+	}
+	if err := n.buildIPAM(st); err != nil {
+		return nil, err
+	}
+	if err := n.buildNames(); err != nil {
+		return nil, err
+	}
+	if err := n.buildDatapath(sessionSecrets(secrets), tunnel); err != nil {
+		return nil, err
+	}
+	n.buildLeases()
+	n.reloader = newReloader(cfg, process, secrets, n.mesh, n.datapath, n.log)
+	n.health = health.New(health.Config{
+		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath},
+		Requirements: []health.Requirement{n.datapath, addressRequirement{n.ipam, cfg.LazyBootstrap()}},
+		Logger:       n.log,
+	})
+	return n, n.buildServer()
+}
+
+// listen binds the gossip port, the API's socket and the HTTP address.
+func (n *node) listen() (err error) {
+	if n.transport, err = mesh.Listen(netip.AddrPortFrom(hostnet.Unspecified(), uint16(n.cfg.Port)), n.log); err != nil {
+		return err
+	}
+	if n.cfg.HTTPAddr != "" {
+		var lc net.ListenConfig
+		if n.http, err = lc.Listen(context.Background(), "tcp", n.cfg.HTTPAddr); err != nil {
+			return hint.Refuse("--http-addr", "Choose another address, or an empty one to turn it off.", "%w", err)
+		}
+	}
+	n.socket, err = apiserver.ListenSocket(n.cfg.Socket)
+	return err
+}
+
+// closeListeners closes everything that a node listens on, for one that is not run.
+func (n *node) closeListeners() error {
+	var errs []error
+	if n.transport != nil {
+		errs = append(errs, n.transport.Shutdown())
+	}
+	if n.datapath != nil {
+		errs = append(errs, n.datapath.Close())
+	}
+	for _, l := range []net.Listener{n.http, n.socket} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (err error) {
+	n.mesh, err = mesh.New(mesh.Config{
+		Identity: n.identity, Name: n.cfg.Name, Transport: n.transport, Targets: st.targets, Peers: meshTargets(n.cfg.Targets()),
+		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(),
+		Capabilities: uint32(n.cfg.Offer()), Keys: keys,
+		Discovery: !n.cfg.NoDiscovery, Tunnel: tunnel, Observer: n.members, Logger: n.log,
+	})
+	return err
+}
+
+func (n *node) buildIPAM(st *state) (err error) {
+	n.ipam, err = ipam.New(ipam.Config{
+		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
+		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log.With("component", "ipam"),
+		Membership: ipamMembership{n.members, n.mesh}, Events: n.events,
+	})
+	if err != nil {
+		return hint.Refuse(filepath.Join(n.cfg.StateDir, statedir.StoreFile), "Fix the error, or start with another --state-dir.", "%w", err)
+	}
+	n.mesh.Register(mesh.ChannelIPAM, n.ipam)
+	publishClusterIDs(n.ipam, n.mesh)
+	return nil
+}
+
+// buildNames makes the registry of names, with those of earlier runs, and the name server unless it is turned off.
+func (n *node) buildNames() (err error) {
+	path := filepath.Join(n.cfg.StateDir, statedir.NamesFile)
+	initial, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return hint.Refuse(path, "Make it readable, or remove it and add the names again.", "%w", err)
+	}
+	if n.registry, err = dns.NewRegistry(dns.RegistryConfig{
+		Self: n.identity.ID, Initial: bytes.TrimSpace(initial), Logger: n.log,
+		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log}, Membership: n.members,
+	}); err != nil {
+		return hint.Refuse(path, "Restore the file, or remove it and add the names again.", "%w", err)
+	}
+	n.mesh.Register(mesh.ChannelDNS, n.registry)
+	if n.cfg.NoDNS {
+		return nil
+	}
+	n.dns, err = dns.New(dns.Config{Names: n.registry, Ranges: n.cfg.Ranges, Host: localHost{}, Logger: n.log})
+	return err
+}
+
+// namesFile is the file of this node's names. It implements dns.Store.
+type namesFile string
+
+// Save implements dns.Store.
+func (f namesFile) Save(state []byte) error { return renameio.WriteFile(string(f), state, 0o600) }
+
+// localHost implements dns.Host.
+type localHost struct{}
+
+// IsLocal implements dns.Host.
+func (localHost) IsLocal(addr netip.Addr) bool { return hostnet.IsLocal(addr) }
+
+func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) (err error) {
+	cfg := datapath.Config{
+		Self: n.identity.ID, Private: n.identity.Private(), Cluster: clusterName, Settings: n.cfg, Advertise: n.advertise, MTU: n.mtu,
+		Secrets: secrets, Trusted: n.cfg.TrustedSubnets,
+		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: hostAddresses{n.ipam}, Logger: n.log,
+	}
+	if !n.cfg.NoARPProxy {
+		cfg.Owners = n.ipam
+	}
+	if n.dns != nil {
+		cfg.Observer = n.dns
+	}
+	n.datapath, err = datapath.New(cfg)
+	return err
+}
+
+func (n *node) buildLeases() {
+	grace := n.cfg.LeaseGrace
+	if grace == 0 {
+		grace = settings.DefaultLeaseGrace
+	}
+	n.leases = leases.New(leases.Config{
+		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, MTU: n.mtu, Grace: grace, Allocator: n.ipam, Host: n.datapath,
+		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket), Logger: n.log,
+	})
+}
+
+func (n *node) buildServer() error {
+	documents := documents{n}
+	page, err := statuspage.New(statuspage.Config{Source: documents, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.server = apiserver.New(apiserver.Config{
+		Socket: n.socket, HTTP: n.http, Documents: documents, Leases: n.leases, Names: names{n.registry, n.cfg, n.members},
+		Cluster: n.cluster(), Health: readiness{n.health, n.ipam}, Captures: captures{n.datapath}, Diagnostics: diagnostics{n.cfg, n.mesh, n.recent},
+		Metrics: n.metrics(), Page: page, Logger: n.log,
+	})
+	return nil
+}
+
+// hostAddresses are the addresses that are leased to the bridge. It implements datapath.HostAddresses.
+type hostAddresses struct{ ipam *ipam.Allocator }
+
+// HostAddresses implements datapath.HostAddresses.
+func (h hostAddresses) HostAddresses() (addrs []netip.Prefix) {
+	for _, l := range h.ipam.Lookup(holder.ForHost().String()) {
+		addrs = append(addrs, l.Prefix())
+	}
+	return addrs
+}
+
+// publishClusterIDs publishes by what bootstrap each range was divided, so that nodes of another cluster are recognized.
+func publishClusterIDs(allocator *ipam.Allocator, m *mesh.Mesh) {
+	var list []mesh.ClusterID
+	for cidr, id := range allocator.ClusterIDs() {
+		sum := sha256.Sum256([]byte(cidr.String()))
+		list = append(list, mesh.ClusterID{Range: binary.BigEndian.Uint32(sum[:]), By: binary.BigEndian.Uint32(id[:])})
+	}
+	slices.SortFunc(list, func(a, b mesh.ClusterID) int {
+		return bytes.Compare(binary.BigEndian.AppendUint32(nil, a.Range), binary.BigEndian.AppendUint32(nil, b.Range))
+	})
+	m.SetClusterIDs(list)
+}

@@ -1,0 +1,192 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/datapath"
+	"weft/internal/hint"
+	"weft/internal/leases"
+	"weft/internal/peer"
+	"weft/internal/target"
+	"weft/ipam"
+	"weft/mesh"
+)
+
+// leaveGrace is how long the node runs on after it has answered "weft leave": long enough to send the answer.
+const leaveGrace = 200 * time.Millisecond
+
+// cluster changes this node's part in the network. It implements apiserver.Cluster.
+type cluster struct {
+	self     peer.ID
+	port     uint16 // default of targets
+	mesh     *mesh.Mesh
+	members  *members
+	ipam     *ipam.Allocator
+	names    names
+	leases   *leases.Manager
+	datapath *datapath.Datapath
+	*reloader
+	left *sync.Once
+	stop chan<- struct{} // closed when the node has left
+	log  *slog.Logger
+}
+
+func (n *node) cluster() *cluster {
+	return &cluster{
+		self: n.identity.ID, port: uint16(n.cfg.Port), mesh: n.mesh, members: n.members, ipam: n.ipam, names: names{n.registry, n.cfg, n.members},
+		leases: n.leases, datapath: n.datapath, reloader: n.reloader, left: &n.leftOnce, stop: n.left, log: n.log,
+	}
+}
+
+// Connect implements apiserver.Cluster.
+func (c *cluster) Connect(list []string, replace bool) error {
+	targets, err := c.parseTargets(list)
+	if err != nil {
+		return err
+	}
+	return c.mesh.Connect(targets, replace)
+}
+
+// Forget implements apiserver.Cluster.
+func (c *cluster) Forget(list []string) error {
+	targets, err := c.parseTargets(list)
+	if err != nil {
+		return err
+	}
+	return c.mesh.Disconnect(targets)
+}
+
+func (c *cluster) parseTargets(list []string) ([]mesh.Target, error) {
+	targets := make([]target.Target, 0, len(list))
+	for _, s := range list {
+		t, err := target.Parse(s, c.port)
+		if err != nil {
+			return nil, hint.New(hint.Invalid, "A peer is HOST or HOST:PORT, with an IPv6 address in brackets.", "%w", err)
+		}
+		targets = append(targets, t)
+	}
+	return meshTargets(targets), nil
+}
+
+// Alive implements apiserver.Cluster.
+func (c *cluster) Alive() int {
+	alive := 0
+	for _, m := range c.mesh.Members() {
+		if m.State == mesh.StateAlive {
+			alive++
+		}
+	}
+	return alive
+}
+
+// Bootstrap implements apiserver.Cluster.
+func (c *cluster) Bootstrap() error { return leases.Explain(c.ipam.RequestBootstrap()) }
+
+// Reclaim implements apiserver.Cluster: it takes over the address space of dead nodes, each named by ID or nickname.
+func (c *cluster) Reclaim(ctx context.Context, list []string) ([]api.Reclaimed, error) {
+	if len(list) == 0 {
+		return nil, hint.New(hint.Invalid, "Name a node by its ID or its nickname.", "no node is named")
+	}
+	var dead []peer.ID
+	for _, name := range list {
+		id, err := c.deadNode(name)
+		if err != nil {
+			return nil, err
+		}
+		dead = append(dead, id)
+	}
+	results, err := c.ipam.Reclaim(ctx, dead...)
+	if err != nil {
+		return nil, leases.Explain(err)
+	}
+	for _, id := range dead {
+		c.forgetNode(id)
+	}
+	docs := []api.Reclaimed{}
+	for _, r := range results {
+		docs = append(docs, api.Reclaimed{
+			Peer: r.Dead, Name: c.members.NodeName(r.Dead), Range: r.Range, GivenTo: r.NewOwner, GivenToName: c.members.NodeName(r.NewOwner),
+			Addresses: r.Addresses,
+		})
+	}
+	return docs, nil
+}
+
+// forgetNode removes a dead node that owns no addresses any more from the members, and its names.
+func (c *cluster) forgetNode(id peer.ID) {
+	c.names.registry.Forget(id)
+	if ownsAddresses(c.ipam.Status(), id) {
+		return
+	}
+	if err := c.mesh.Forget(id); err != nil {
+		c.log.Warn("cannot forget a dead node", "peer", id, "err", err)
+	}
+}
+
+// deadNode returns the ID of a node that the operator declares dead, by ID or nickname. It refuses a live node; if a live and a
+// dead node have the same nickname, the dead one is meant.
+func (c *cluster) deadNode(name string) (peer.ID, error) {
+	if id, err := peer.ParseID(name); err == nil {
+		if m, known := c.members.member(id); known && m.State == mesh.StateAlive {
+			return peer.ID{}, errAlive(m)
+		}
+		return id, nil
+	}
+	var found []mesh.Member
+	var alive *mesh.Member
+	for _, m := range c.mesh.Members() {
+		switch {
+		case m.Name != name:
+		case m.State == mesh.StateAlive:
+			alive = &m
+		default:
+			found = append(found, m)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0].ID, nil
+	case len(found) > 1:
+		return peer.ID{}, hint.New(hint.Invalid, "Give the ID; \"weft ipam\" and \"weft peers\" show it.", "%d dead nodes have the name %q",
+			len(found), name)
+	case alive != nil:
+		return peer.ID{}, errAlive(*alive)
+	}
+	return peer.ID{}, hint.New(hint.NotFound, "Give the ID; \"weft ipam\" shows which nodes own addresses.", "no node has the name %q", name)
+}
+
+func errAlive(m mesh.Member) error {
+	return hint.New(hint.Refused, "Run \"weft leave\" there, or stop it first.", "node %s (%s) is alive", m.Name, m.ID)
+}
+
+// Leave implements apiserver.Cluster: it hands the node's address space over, takes the host off the overlay, says goodbye to the
+// other nodes, and stops the node a moment later.
+func (c *cluster) Leave(ctx context.Context) (api.LeaveResult, error) {
+	if !c.datapath.Up() {
+		return api.LeaveResult{}, hint.New(hint.Starting, "Try again in a moment, or run \"weft wait\" first.", "the node is still starting")
+	}
+	newOwner, released, err := c.ipam.Leave(ctx)
+	if err != nil {
+		return api.LeaveResult{}, leases.Explain(err)
+	}
+	for _, step := range []struct {
+		failure string
+		run     func() error
+	}{
+		{"cannot remove this node's names", func() error { return c.names.removeOwn(c.self) }},
+		{"cannot remove the addresses of the bridge", c.leases.HideAlways},
+		{"cannot take the host off the overlay", func() error { return c.datapath.Clear(ctx) }},
+		{"cannot say goodbye to the other nodes", c.mesh.Leave},
+	} {
+		if err := step.run(); err != nil {
+			c.log.Warn(step.failure, "err", err)
+		}
+	}
+	c.log.Info("left the network", "peer", c.self)
+	time.AfterFunc(leaveGrace, func() { c.left.Do(func() { close(c.stop) }) })
+	return api.LeaveResult{Released: released, GivenTo: newOwner, Name: c.members.NodeName(newOwner)}, nil
+}

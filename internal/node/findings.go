@@ -1,0 +1,311 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/internal/dns"
+	"weft/internal/health"
+	"weft/internal/secret"
+	"weft/internal/settings"
+	"weft/ipam"
+	"weft/mesh"
+)
+
+// Thresholds of conditions.
+const (
+	// rejectedFor is how long after the last message gossip that could not be used remains a condition.
+	rejectedFor = 10 * time.Minute
+	// lowSpace is the share of a range, in percent, below which its free addresses are a condition.
+	lowSpace = 10
+	// maxSkew is how far clocks may be apart without a condition.
+	maxSkew = 10 * time.Second
+)
+
+// clusterFindings reports what is wrong with the cluster, as far as this node knows. It implements health.Source.
+type clusterFindings struct {
+	cfg     settings.Config
+	mesh    *mesh.Mesh
+	members *members
+	ipam    *ipam.Allocator
+	dns     *dns.Server // nil: turned off
+	secrets interface{ inUse() []secret.Secret }
+}
+
+func (n *node) clusterFindings() clusterFindings {
+	return clusterFindings{n.cfg, n.mesh, n.members, n.ipam, n.dns, n.reloader}
+}
+
+// Findings implements health.Source.
+func (c clusterFindings) Findings() []health.Finding {
+	members, status := c.mesh.Members(), c.ipam.Status()
+	findings := c.secretFindings(members)
+	findings = append(findings, targetFindings(c.mesh.TargetStatus())...)
+	if status.WaitingFor != "" {
+		findings = append(findings, health.Finding{
+			Code: health.RangeNotReady, Text: "No addresses can be allocated yet: waiting for " + status.WaitingFor + ".",
+			Remedy: "Run \"weft ipam\" to see the nodes, start the missing ones and connect them with \"weft connect\".",
+		})
+	}
+	findings = append(findings, status.Findings...)
+	findings = append(findings, spaceFindings(status)...)
+	findings = append(findings, c.dnsFindings()...)
+	findings = append(findings, c.mismatchFindings()...)
+	findings = append(findings, c.rejectedFindings()...)
+	findings = append(findings, clockFindings(members)...)
+	findings = append(findings, deadFindings(members, status)...)
+	return append(findings, unseenOwnerFindings(members, status)...)
+}
+
+// secretFindings reports missing, new and different secrets.
+func (c clusterFindings) secretFindings(members []mesh.Member) []health.Finding {
+	secrets := c.secrets.inUse()
+	var findings []health.Finding
+	if len(secrets) == 0 {
+		findings = append(findings, health.Finding{
+			Code:   health.NoSecret,
+			Text:   "Traffic is not encrypted: every host on its path can read it, and every host that reaches the gossip port can join.",
+			Remedy: "Create a secret with \"weft secret generate\" and start every node with it in a --secret-file.",
+		})
+	}
+	if behind, _ := rotation(secrets, members); len(behind) > 0 {
+		findings = append(findings, health.Finding{
+			Code:   health.SecretRotationIncomplete,
+			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s cannot open it.", strings.Join(behind, ", ")),
+			Remedy: "Add it to the --secret-file there and run \"weft reload\".",
+		})
+	}
+	for _, k := range c.mesh.KeyMismatches() {
+		findings = append(findings, health.Finding{
+			Code: health.KeyMismatch, Key: k.Addr.String(), Text: fmt.Sprintf("A node at %s %s and is kept out.", k.Addr, k.Reason),
+			Remedy: sentence(k.Reason.Remedy()),
+		})
+	}
+	return findings
+}
+
+// sentence makes a full sentence of a phrase.
+func sentence(phrase string) string {
+	if phrase == "" {
+		return ""
+	}
+	return strings.ToUpper(phrase[:1]) + phrase[1:] + "."
+}
+
+// targetFindings reports targets that are not joined.
+func targetFindings(targets []mesh.TargetStatus) []health.Finding {
+	var findings []health.Finding
+	for _, t := range targets {
+		if t.Err == nil {
+			continue
+		}
+		f := health.Finding{
+			Code: health.TargetUnreachable, Key: t.Target.String(), Text: fmt.Sprintf("Target %s cannot be reached.", t.Target),
+			Remedy: fmt.Sprintf("Check that weft runs there and that TCP and UDP port %d and UDP port %d are open, or run \"weft forget %s\".",
+				t.Target.Port, t.Target.Port+1, t.Target),
+		}
+		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
+			f.Code = health.TargetKeyMismatch
+			f.Text = fmt.Sprintf("Target %s is not joined: the node there %s.", t.Target, e.Reason)
+			f.Remedy = sentence(e.Reason.Remedy())
+		} else if isClusterMismatch(t.Err) {
+			f.Code = health.TargetClusterMismatch
+			f.Text = fmt.Sprintf("Target %s is not joined: it belongs to another cluster.", t.Target)
+			f.Remedy = fmt.Sprintf("Run \"weft forget %s\", or merge the clusters as docs/OPERATIONS.md describes.", t.Target)
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// isClusterMismatch reports whether a target was not joined because it belongs to another cluster. memberlist keeps only the text
+// of errors.
+func isClusterMismatch(err error) bool {
+	return errors.Is(err, mesh.ErrClusterMismatch) || strings.Contains(err.Error(), mesh.ErrClusterMismatch.Error())
+}
+
+// spaceFindings reports ranges with few free addresses.
+func spaceFindings(s ipam.Status) []health.Finding {
+	var findings []health.Finding
+	for _, r := range s.Ranges {
+		var all, free uint64
+		for _, o := range r.Owners {
+			all += o.Addresses
+			if o.Reachable {
+				free += o.Free
+			}
+		}
+		if all == 0 || free > all/100*lowSpace+all%100*lowSpace/100 {
+			continue
+		}
+		findings = append(findings, health.Finding{
+			Code: health.RangeFull, Key: r.CIDR.String(),
+			Text: fmt.Sprintf("The range %s is nearly full: %d of %d addresses are free on reachable nodes.", r.CIDR, free, all),
+			Remedy: "Release unused addresses (\"weft ip list\" shows them on each node), reclaim nodes that will not return, or plan a larger " +
+				"range.",
+		})
+	}
+	return findings
+}
+
+// dnsFindings reports addresses at which names are not answered.
+func (c clusterFindings) dnsFindings() []health.Finding {
+	if c.dns == nil {
+		return nil
+	}
+	var findings []health.Finding
+	for _, p := range c.dns.Problems() {
+		findings = append(findings, health.Finding{
+			Code: health.DNSNotListening, Key: p, Text: sentence("some " + p), Remedy: "Free port 53 on that address (\"ss -lnptu\"), or start with --no-dns.",
+		})
+	}
+	return findings
+}
+
+// mismatchFindings reports nodes of another cluster.
+func (c clusterFindings) mismatchFindings() []health.Finding {
+	mismatches := c.mesh.ClusterMismatches()
+	if len(mismatches) == 0 {
+		return nil
+	}
+	var names []string
+	for _, m := range mismatches {
+		names = append(names, fmt.Sprintf("%s (%s at %s)", m.Name, m.ID, m.Addr))
+	}
+	return []health.Finding{{
+		Code: health.ClusterMismatch,
+		Text: fmt.Sprintf("Another cluster was found. Its %s was divided independently of that of this cluster (%s): %s. Neither accepts the other, "+
+			"because pods of both may have the same addresses.", joinPrefixes(c.cfg.Ranges), c.cfg.Name, health.List(names)),
+		Remedy: "To merge them, stop the nodes of one, move their ipam.db away and start them again. To keep them apart, run \"weft forget\" for " +
+			"the target or use different secrets.",
+	}}
+}
+
+func joinPrefixes(list []netip.Prefix) string {
+	texts := make([]string, len(list))
+	for i, p := range list {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, " and ")
+}
+
+// rejectedFindings reports gossip that this node cannot use.
+func (c clusterFindings) rejectedFindings() []health.Finding {
+	r := c.mesh.Rejected()
+	if r.Count == 0 || time.Since(r.Last) > rejectedFor {
+		return nil
+	}
+	from := "a member"
+	if !r.From.IsZero() {
+		from = fmt.Sprintf("node %s (%s)", c.members.NodeName(r.From), r.From)
+	}
+	return []health.Finding{{
+		Code: health.GossipRejected, Text: fmt.Sprintf("Gossip was ignored: %d messages since the start, the last from %s: %v.", r.Count, from, r.Err),
+		Remedy: "Run one version of weft with the same --range on all nodes; if they do, check that node.",
+	}}
+}
+
+// clockFindings reports clocks that are wrong. If the clocks of all other nodes differ by the same amount, this node's is wrong.
+func clockFindings(members []mesh.Member) []health.Finding {
+	var wrong []mesh.Member
+	others := 0
+	for _, m := range members {
+		if !isLivePeer(m) || m.RTT == 0 {
+			continue
+		}
+		others++
+		if m.Skew.Abs() > maxSkew {
+			wrong = append(wrong, m)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	const remedy = "Synchronize it with NTP (chronyd, systemd-timesyncd): logs cannot be compared, and after a clock was set back new sessions " +
+		"take longer until it catches up."
+	first := wrong[0].Skew
+	differs := func(m mesh.Member) bool { return (m.Skew - first).Abs() > maxSkew }
+	if len(wrong) == others && others > 1 && !slices.ContainsFunc(wrong, differs) {
+		return []health.Finding{{
+			Code: health.ClockSkew, Text: fmt.Sprintf("The clock of this node is %s the clocks of all other nodes.", offset(-first)), Remedy: remedy,
+		}}
+	}
+	var findings []health.Finding
+	for _, m := range wrong {
+		findings = append(findings, health.Finding{
+			Code: health.PeerClockSkew, Key: m.ID.String(), Remedy: remedy,
+			Text: fmt.Sprintf("The clock of node %s (%s) is %s the clock of this node.", m.Name, m.ID, offset(m.Skew)),
+		})
+	}
+	return findings
+}
+
+// offset writes how far a clock is ahead of or behind another.
+func offset(d time.Duration) string {
+	if d < 0 {
+		return fmt.Sprintf("%s behind", -d.Round(time.Second))
+	}
+	return fmt.Sprintf("%s ahead of", d.Round(time.Second))
+}
+
+// deadFindings reports dead nodes: what they own, and how to get it back.
+func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
+	var findings []health.Finding
+	for _, m := range members {
+		if m.State != mesh.StateDead {
+			continue
+		}
+		var owned uint64
+		for _, r := range status.Ranges {
+			for _, o := range r.Owners {
+				if o.ID == m.ID {
+					owned += o.Addresses
+				}
+			}
+		}
+		text := fmt.Sprintf("Node %s (%s at %s) is dead", m.Name, m.ID, m.Addr)
+		remedy := "Start it again"
+		for _, other := range members {
+			if other.State == mesh.StateAlive && other.ID != m.ID && (other.Name == m.Name || other.GossipAddr() == m.GossipAddr()) {
+				text += fmt.Sprintf(", and %s (%s) has replaced it", other.Name, other.ID)
+				remedy = ""
+			}
+		}
+		if owned > 0 {
+			text += fmt.Sprintf("; it owns %d addresses", owned)
+			reclaim := fmt.Sprintf("un \"weft reclaim %s\"", m.ID)
+			if remedy == "" {
+				remedy = "R" + reclaim
+			} else {
+				remedy += ", or if it will not return r" + reclaim
+			}
+		}
+		if remedy != "" {
+			remedy += "."
+		}
+		findings = append(findings, health.Finding{Code: health.PeerDead, Key: m.ID.String(), Text: text + ".", Remedy: remedy})
+	}
+	return findings
+}
+
+// unseenOwnerFindings reports owners of addresses that are not members: they were not seen since this node started.
+func unseenOwnerFindings(members []mesh.Member, status ipam.Status) []health.Finding {
+	var findings []health.Finding
+	for _, r := range status.Ranges {
+		for _, o := range r.Owners {
+			if o.Reachable || slices.ContainsFunc(members, func(m mesh.Member) bool { return m.ID == o.ID }) {
+				continue
+			}
+			findings = append(findings, health.Finding{
+				Code: health.OwnerUnseen, Key: r.CIDR.String() + " " + o.ID.String(),
+				Text:   fmt.Sprintf("Node %s owns %d addresses of %s and was not seen since this node started.", o.ID, o.Addresses, r.CIDR),
+				Remedy: fmt.Sprintf("Start it again, or if it will not return run \"weft reclaim %s\".", o.ID),
+			})
+		}
+	}
+	return findings
+}

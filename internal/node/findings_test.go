@@ -1,0 +1,90 @@
+package node
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/health"
+	"weft/internal/peer"
+	"weft/ipam"
+	"weft/mesh"
+)
+
+// wantFinding fails unless there is one finding of the given code that contains the given texts; no code: no finding.
+func wantFinding(t *testing.T, what string, got []health.Finding, code health.Code, contains ...string) {
+	t.Helper()
+	if code == "" {
+		if len(got) != 0 {
+			t.Errorf("%s: %+v, want none", what, got)
+		}
+		return
+	}
+	if len(got) != 1 || got[0].Code != code {
+		t.Errorf("%s: %+v, want one of %s", what, got, code)
+		return
+	}
+	for _, text := range contains {
+		if !strings.Contains(got[0].Sentences(), text) {
+			t.Errorf("%s: %q does not contain %q", what, got[0].Sentences(), text)
+		}
+	}
+}
+
+func TestClockFindings(t *testing.T) {
+	node := func(name string, skew time.Duration) mesh.Member {
+		return mesh.Member{Name: name, ID: peer.ID{name[0]}, State: mesh.StateAlive, RTT: time.Millisecond, Skew: skew}
+	}
+	wantFinding(t, "all well", clockFindings([]mesh.Member{node("a", time.Second), node("b", -maxSkew)}), "")
+	wantFinding(t, "one wrong", clockFindings([]mesh.Member{node("a", 0), node("b", -37*time.Second)}), health.PeerClockSkew,
+		"clock of node b", "37s behind the clock of this node", "NTP")
+	wantFinding(t, "this one wrong", clockFindings([]mesh.Member{node("a", 62*time.Second), node("b", time.Minute)}), health.ClockSkew,
+		"clock of this node is 1m2s behind the clocks of all other nodes")
+	dead, unmeasured := node("c", time.Hour), node("d", time.Hour)
+	dead.State, unmeasured.RTT = mesh.StateDead, 0
+	wantFinding(t, "not known", clockFindings([]mesh.Member{dead, unmeasured}), "")
+}
+
+func TestSpaceFindings(t *testing.T) {
+	status := func(owners ...ipam.Owner) ipam.Status {
+		return ipam.Status{Ranges: []ipam.RangeStatus{{CIDR: netip.MustParsePrefix("10.32.0.0/24"), Owners: owners}}}
+	}
+	half := ipam.Owner{Addresses: 128, Free: 100, Reachable: true}
+	away := ipam.Owner{Addresses: 128, Free: 128}
+	little := ipam.Owner{Addresses: 128, Free: 12, Reachable: true}
+	wantFinding(t, "not divided", spaceFindings(status()), "")
+	wantFinding(t, "half", spaceFindings(status(half, little)), "")
+	wantFinding(t, "nearly full", spaceFindings(status(little, little, away)), health.RangeFull, "10.32.0.0/24 is nearly full: 24 of 384", "weft ip list")
+}
+
+func TestTargetFindings(t *testing.T) {
+	at := mesh.Target{Host: "b", Port: 6783}
+	wantFinding(t, "joined", targetFindings([]mesh.TargetStatus{{Target: at}}), "")
+	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}), health.TargetUnreachable,
+		"Target b:6783", "TCP and UDP port 6783 and UDP port 6784", "weft forget b:6783")
+	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mesh.SecretError{Reason: mesh.MismatchThere}}}), health.TargetKeyMismatch)
+	// memberlist keeps only the text of errors.
+	wantFinding(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("1 error: " + mesh.ErrClusterMismatch.Error())}}),
+		health.TargetClusterMismatch, "another cluster")
+}
+
+func TestDeadFindings(t *testing.T) {
+	dead := mesh.Member{Name: "a", ID: peer.ID{1}, Addr: netip.MustParseAddr("192.0.2.1"), State: mesh.StateDead}
+	owner := ipam.Status{Ranges: []ipam.RangeStatus{{Owners: []ipam.Owner{{ID: dead.ID, Addresses: 128}}}}}
+	reclaim := "un \"weft reclaim " + dead.ID.String() + "\"."
+	wantFinding(t, "alive", deadFindings([]mesh.Member{{Name: "b", State: mesh.StateAlive}}, owner), "")
+	wantFinding(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}), health.PeerDead, "at 192.0.2.1) is dead. Start it again.")
+	wantFinding(t, "owns some", deadFindings([]mesh.Member{dead}, owner), health.PeerDead, "it owns 128 addresses.", "Start it again, or if it will not return r"+reclaim)
+	next := mesh.Member{Name: "a", ID: peer.ID{2}, State: mesh.StateAlive}
+	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner), health.PeerDead, "has replaced it; it owns 128", "R"+reclaim)
+}
+
+func TestUnseenOwners(t *testing.T) {
+	status := ipam.Status{Ranges: []ipam.RangeStatus{{
+		CIDR: netip.MustParsePrefix("10.32.0.0/12"), Owners: []ipam.Owner{{ID: peer.ID{1}, Addresses: 5}, {ID: peer.ID{2}, Reachable: true}, {ID: peer.ID{3}}},
+	}}}
+	members := []mesh.Member{{ID: peer.ID{3}, State: mesh.StateDead}} // reported as dead
+	wantFinding(t, "unseen", unseenOwnerFindings(members, status), health.OwnerUnseen, "owns 5 addresses of 10.32.0.0/12", peer.ID{1}.String())
+}

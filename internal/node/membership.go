@@ -1,0 +1,153 @@
+package node
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	"weft/internal/datapath"
+	"weft/internal/peer"
+	"weft/internal/signal"
+	"weft/internal/target"
+	"weft/mesh"
+	"weft/router"
+	"weft/router/session"
+)
+
+// members is the membership as the mesh last reported it, for parts that may not wait for the mesh: the allocator asks while it
+// is locked. All methods may be called from any goroutine and take no lock.
+type members struct {
+	// constant
+	self peer.ID
+	name string // of this node
+
+	byID   atomic.Pointer[map[peer.ID]mesh.Member] // nil until the first report; the map is never changed
+	update signal.Chan                             // set after each report
+}
+
+func newMembers(self peer.ID, name string) *members {
+	return &members{self: self, name: name, update: signal.New()}
+}
+
+// MembersChanged implements mesh.Observer: it records a new membership.
+func (m *members) MembersChanged(list []mesh.Member) {
+	byID := make(map[peer.ID]mesh.Member, len(list))
+	for _, member := range list {
+		byID[member.ID] = member
+	}
+	m.byID.Store(&byID)
+	m.update.Set()
+}
+
+// member returns what the mesh last reported about a node.
+func (m *members) member(id peer.ID) (mesh.Member, bool) {
+	byID := m.byID.Load()
+	if byID == nil {
+		return mesh.Member{}, false
+	}
+	member, ok := (*byID)[id]
+	return member, ok
+}
+
+// Reachable reports whether a node is alive and messages reach it.
+func (m *members) Reachable(id peer.ID) bool {
+	member, ok := m.member(id)
+	return ok && member.State == mesh.StateAlive && member.Route.Hops > 0
+}
+
+// Alive implements dns.Membership: it reports whether a node is alive.
+func (m *members) Alive(id peer.ID) bool {
+	member, ok := m.member(id)
+	return ok && member.State == mesh.StateAlive
+}
+
+// NodeName returns the name of a node; empty where it is not known.
+func (m *members) NodeName(id peer.ID) string {
+	if id == m.self {
+		return m.name
+	}
+	member, _ := m.member(id)
+	return member.Name
+}
+
+// ipamMembership is the cluster as the allocator sees it. It implements ipam.Membership.
+type ipamMembership struct {
+	*members
+	mesh *mesh.Mesh
+}
+
+// Members implements ipam.Membership.
+func (m ipamMembership) Members() []peer.ID { return m.mesh.Known() }
+
+// Name implements ipam.Membership.
+func (m ipamMembership) Name(id peer.ID) string { return m.NodeName(id) }
+
+// view is the cluster as the datapath sees it. It implements datapath.Membership.
+type view struct {
+	mesh    *mesh.Mesh
+	members *members
+}
+
+// Members implements datapath.Membership.
+func (v view) Members() []datapath.Member {
+	var list []datapath.Member
+	for _, m := range v.mesh.Members() {
+		if isLivePeer(m) {
+			list = append(list, datapathMember(m))
+		}
+	}
+	return list
+}
+
+// Member implements datapath.Membership.
+func (v view) Member(id peer.ID) (datapath.Member, bool) {
+	m, ok := v.members.member(id)
+	if !ok || !isLivePeer(m) {
+		return datapath.Member{}, false
+	}
+	return datapathMember(m), true
+}
+
+// NodeName implements datapath.Membership.
+func (v view) NodeName(id peer.ID) string { return v.members.NodeName(id) }
+
+// isLivePeer reports whether m is another node that is alive.
+func isLivePeer(m mesh.Member) bool { return m.State == mesh.StateAlive && !m.Self }
+
+func datapathMember(m mesh.Member) datapath.Member {
+	d := datapath.Member{
+		Peer: router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr(), DialOut: m.DialOut},
+		Name: m.Name, Hops: m.Route.Hops, RTT: m.RTT, Offer: session.Offer(m.Capabilities),
+	}
+	if m.Route.Hops > 1 { // a node without any route is tried directly
+		d.Via = m.Route.Via
+	}
+	return d
+}
+
+// gossip sends the messages of one channel. It implements ipam.Gossip.
+type gossip struct {
+	mesh    *mesh.Mesh
+	channel mesh.ChannelID
+	log     *slog.Logger
+}
+
+// Broadcast implements ipam.Gossip.
+func (g gossip) Broadcast(delta []byte) {
+	if err := g.mesh.Sender(g.channel).Broadcast(delta); err != nil {
+		g.log.Error("cannot broadcast gossip", "channel", g.channel, "err", err)
+	}
+}
+
+// Unicast implements ipam.Gossip.
+func (g gossip) Unicast(to peer.ID, message []byte) error {
+	return g.mesh.Sender(g.channel).Unicast(to, message)
+}
+
+// meshTargets returns targets as the mesh takes them.
+func meshTargets(list []target.Target) []mesh.Target {
+	targets := make([]mesh.Target, 0, len(list))
+	for _, t := range list {
+		targets = append(targets, mesh.Target(t))
+	}
+	return targets
+}

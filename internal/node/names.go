@@ -1,0 +1,110 @@
+package node
+
+import (
+	"errors"
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/dns"
+	"weft/internal/hint"
+	"weft/internal/leases/holder"
+	"weft/internal/peer"
+	"weft/internal/settings"
+)
+
+// names is the registry of names as the API and the leases see it. It implements apiserver.Names and leases.Names.
+type names struct {
+	registry *dns.Registry
+	cfg      settings.Config
+	members  *members
+}
+
+// Check implements leases.Names.
+func (n names) Check(name string) error {
+	_, err := dns.ParseName(name)
+	return explainName(err)
+}
+
+// Add implements leases.Names.
+func (n names) Add(name string, h holder.Holder, addrs ...netip.Addr) error {
+	return explainName(n.registry.Add(name, h.String(), addrs...))
+}
+
+// Release implements leases.Names.
+func (n names) Release(h holder.Holder, addr netip.Addr) { n.registry.Release(h.String(), addr) }
+
+// AllNames implements apiserver.Names.
+func (n names) AllNames() []api.Name {
+	return n.documents(func(dns.Entry) bool { return true })
+}
+
+// NamesOf implements apiserver.Names.
+func (n names) NamesOf(text string) ([]api.Name, error) {
+	name, err := dns.ParseName(text)
+	if err != nil {
+		return nil, explainName(err)
+	}
+	return n.documents(func(e dns.Entry) bool { return e.Name == name && n.answered(e) }), nil
+}
+
+// NamesAt implements apiserver.Names.
+func (n names) NamesAt(addr netip.Addr) []api.Name {
+	return n.documents(func(e dns.Entry) bool { return e.Addr == addr && n.answered(e) })
+}
+
+// documents returns the entries that match selects; never nil.
+func (n names) documents(match func(dns.Entry) bool) []api.Name {
+	docs := []api.Name{}
+	for _, e := range n.registry.List() {
+		if match(e) {
+			docs = append(docs, api.Name{
+				Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: n.members.NodeName(e.Node), Owner: e.Holder, Answered: n.answered(e),
+			})
+		}
+	}
+	return docs
+}
+
+// answered reports whether queries for an entry are answered: names of nodes that are not alive are not.
+func (n names) answered(e dns.Entry) bool { return e.Node == n.members.self || n.members.Alive(e.Node) }
+
+// AddName implements apiserver.Names.
+func (n names) AddName(in api.NameRequest) error {
+	for _, ip := range in.IPs {
+		if !n.cfg.InRanges(ip) {
+			return hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.", "%s is in none of the overlay's ranges", ip)
+		}
+	}
+	return n.Add(in.Name, holder.ForNames(), in.IPs...)
+}
+
+// RemoveName implements apiserver.Names.
+func (n names) RemoveName(in api.NameRequest) error {
+	return explainName(n.registry.Remove(in.Name, in.IPs...))
+}
+
+// removeOwn removes all names of this node, for one that leaves.
+func (n names) removeOwn(self peer.ID) error {
+	var errs []error
+	for _, e := range n.registry.List() {
+		if e.Node == self {
+			errs = append(errs, n.registry.Remove(e.Name, e.Addr))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// explainName returns an error of the registry with its kind and a hint; nil for nil.
+func explainName(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, dns.ErrName):
+		return hint.New(hint.Invalid, "A name consists of letters, digits and hyphens, with dots between labels, such as web or web.shop.", "%w", err)
+	case errors.Is(err, dns.ErrUnknown):
+		return hint.New(hint.NotFound, "Each node removes its own names: \"weft dns list\" shows which node has it.", "%w", err)
+	case errors.Is(err, dns.ErrFull):
+		return hint.New(hint.Exhausted, "Remove unused names: \"weft dns list\" shows them.", "%w", err)
+	}
+	return hint.New(hint.Invalid, "Give at least one address of the overlay.", "%w", err)
+}

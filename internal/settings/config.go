@@ -1,0 +1,188 @@
+package settings
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/secret"
+	"weft/internal/target"
+	"weft/router/session"
+	"weft/router/wire"
+)
+
+// Default values of a Config that are not its zero values.
+const (
+	DefaultStateDir   = "/var/lib/weft"
+	DefaultBridge     = "weave"
+	DefaultTap        = "weft0"
+	DefaultPort       = 6783
+	DefaultRange      = "10.32.0.0/12"
+	DefaultHTTPAddr   = "127.0.0.1:6782"
+	DefaultSocket     = api.DefaultSocket
+	DefaultLeaseGrace = 5 * time.Minute
+)
+
+// BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
+const BootstrapFromPeers = -1
+
+// Values of --cipher, --datapath and --offload that are not names of something else.
+const (
+	CipherAuto        = "auto"
+	DatapathAuto      = "auto"
+	DatapathUserspace = string(api.DatapathUserspace)
+	DatapathKernel    = string(api.DatapathKernel)
+	OffloadAuto       = "auto"
+	OffloadOff        = "off"
+)
+
+// Config is everything an operator can configure with "weft up"; each field is the flag of the same name.
+type Config struct {
+	Version   string // of this program, shown in the status; not a flag
+	Name      string
+	StateDir  string
+	Socket    string
+	Bridge    string
+	Tap       string
+	Port      int // of gossip; data uses Port+1, the kernel's VXLAN Port+2
+	Advertise netip.Addr
+	Ranges    []netip.Prefix
+	InitPeers int // BootstrapFromPeers, 0 for an observer, or how many nodes must meet before the range is first divided
+	Peers     []string
+
+	SecretFile     string
+	Cipher         string
+	TrustedSubnets []netip.Prefix
+	Datapath       string
+	Offload        string
+	MTU            int // 0: from the underlay
+	Queues         int // 0: number of CPUs, at most MaxQueues
+
+	NoDiscovery  bool
+	NoMasquerade bool
+	NoARPProxy   bool
+	NoDNS        bool
+	TakeOver     bool          // waits while another daemon with this flag runs on the host
+	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace
+	AllowOverlap bool
+	HTTPAddr     string // empty: no HTTP
+
+	LogLevel  slog.Level // of the logger, which exists before the node
+	LogFormat string
+}
+
+// DataPort returns the UDP port of the data sockets.
+func (c *Config) DataPort() uint16 { return uint16(c.Port + 1) }
+
+// KernelPort returns the UDP port of the kernel's VXLAN.
+func (c *Config) KernelPort() uint16 { return uint16(c.Port + 2) }
+
+// KernelDevice returns the name of the VXLAN device. It contains the port, as only one device can use a port.
+func (c *Config) KernelDevice() string { return fmt.Sprintf("weftvx%d", c.KernelPort()) }
+
+// BootstrapNodes returns how many nodes must meet before the range is first divided; 0 for an observer.
+func (c *Config) BootstrapNodes() int {
+	if c.InitPeers == BootstrapFromPeers {
+		return min(1+len(c.Peers), api.MaxInitPeers)
+	}
+	return c.InitPeers
+}
+
+// LazyBootstrap reports whether the node knows neither a peer nor a number of nodes. Such a node divides the range alone, but
+// not before the first address is needed, so that "weft up" on two hosts and "weft connect" on one of them makes one cluster.
+func (c *Config) LazyBootstrap() bool { return c.InitPeers == BootstrapFromPeers && len(c.Peers) == 0 }
+
+// HasIPv4 and HasIPv6 report whether pods get addresses of the family.
+func (c *Config) HasIPv4() bool {
+	return slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Addr().Is4() })
+}
+
+// HasIPv6 reports whether pods get IPv6 addresses.
+func (c *Config) HasIPv6() bool {
+	return slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Addr().Is6() })
+}
+
+// RangeOf returns the range that contains an address; an invalid one where none does.
+func (c *Config) RangeOf(a netip.Addr) netip.Prefix {
+	for _, r := range c.Ranges {
+		if r.Contains(a) {
+			return r
+		}
+	}
+	return netip.Prefix{}
+}
+
+// InRanges reports whether a range contains an address.
+func (c *Config) InRanges(a netip.Addr) bool { return c.RangeOf(a).IsValid() }
+
+// Offer returns the ciphers that this node would use.
+func (c *Config) Offer() session.Offer {
+	only := session.Cipher(0)
+	for _, cipher := range []session.Cipher{session.AES256GCM, session.ChaCha20Poly1305} {
+		if c.Cipher == cipher.String() {
+			only = cipher
+		}
+	}
+	return session.NewOffer(only, session.FastAES())
+}
+
+// WantsKernelPath reports whether the kernel could carry frames of any peer. It never carries frames that must be sealed, so
+// a node with a secret needs trusted subnets for it.
+func (c *Config) WantsKernelPath(sealed bool, trusted []netip.Prefix) bool {
+	return c.Datapath != DatapathUserspace && (!sealed || len(trusted) > 0)
+}
+
+// Targets returns the PEERs. Those that Validate would refuse are left out.
+func (c *Config) Targets() []target.Target {
+	targets := make([]target.Target, 0, len(c.Peers))
+	for _, p := range c.Peers {
+		if t, err := target.Parse(p, uint16(c.Port)); err == nil {
+			targets = append(targets, t)
+		}
+	}
+	return targets
+}
+
+// LoadSecrets reads the secret file; without one there are no secrets. Errors are *hint.Error.
+func (c *Config) LoadSecrets() ([]secret.Secret, error) {
+	if c.SecretFile == "" {
+		return nil, nil
+	}
+	return secret.ReadFile(c.SecretFile)
+}
+
+// AdvertiseAddr returns the address that the other nodes learn: the configured one, else the one that hostnet finds. The error
+// is a *hint.Error.
+func (c *Config) AdvertiseAddr(ctx context.Context) (netip.Addr, error) {
+	if c.Advertise.IsValid() {
+		return c.Advertise.Unmap(), nil
+	}
+	if a, ok := hostnet.AdvertiseAddr(ctx, c.Targets(), hostnet.Skip{Bridge: c.Bridge, Ranges: c.Ranges}); ok {
+		return a, nil
+	}
+	return netip.Addr{}, hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.",
+		"no interface has an address that other nodes could reach")
+}
+
+// OverlayMTU returns the MTU in bytes of the bridge and the pods: the configured one, else what the MTU of the interface with
+// the address self leaves, with room for the tag of sealed datagrams where sealed is set.
+func (c *Config) OverlayMTU(self netip.Addr, sealed bool) int {
+	if c.MTU != 0 {
+		return c.MTU
+	}
+	return wire.MTU(hostnet.UnderlayMTU(self), sealed, self.Is6())
+}
+
+// MinOverlayMTU returns the least MTU in bytes that pods need: IPv6 requires 1280 (RFC 8200, section 5).
+func (c *Config) MinOverlayMTU() int {
+	if c.HasIPv6() {
+		return minMTU6
+	}
+	return minMTU
+}

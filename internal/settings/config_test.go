@@ -1,0 +1,93 @@
+package settings_test
+
+import (
+	"weft/internal/hint"
+	"weft/internal/settings"
+
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// goodConfig returns a Config that Validate accepts.
+func goodConfig() settings.Config {
+	return settings.Config{
+		Name: "a", StateDir: settings.DefaultStateDir, Socket: settings.DefaultSocket, Bridge: settings.DefaultBridge, Tap: settings.DefaultTap, Port: settings.DefaultPort,
+		Ranges: []netip.Prefix{netip.MustParsePrefix(settings.DefaultRange)}, InitPeers: settings.BootstrapFromPeers,
+		Cipher: "auto", Datapath: "auto", Offload: "auto", HTTPAddr: settings.DefaultHTTPAddr,
+	}
+}
+
+func TestValidateNamesTheFlag(t *testing.T) {
+	prefixes := func(list ...string) []netip.Prefix {
+		var out []netip.Prefix
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		flag   string // empty: valid
+		change func(*settings.Config)
+	}{
+		{"", func(*settings.Config) {}},
+		{"", func(c *settings.Config) { c.HTTPAddr = "" }},
+		{"", func(c *settings.Config) { c.Ranges = prefixes("10.32.0.0/12", "fd32::/64") }},
+		{"", func(c *settings.Config) { c.Peers = []string{"host", "host:1", "fd00::1", "[fd00::1]:1"} }},
+		{"", func(c *settings.Config) { c.InitPeers = 0 }},
+		{"", func(c *settings.Config) { c.SecretFile = "/secret" }}, // which is looked at later
+		{"--name", func(c *settings.Config) { c.Name = "" }},
+		{"--name", func(c *settings.Config) { c.Name = strings.Repeat("x", 256) }},
+		{"--state-dir", func(c *settings.Config) { c.StateDir = "" }},
+		{"--socket", func(c *settings.Config) { c.Socket = strings.Repeat("x", 108) }},
+		{"--bridge", func(c *settings.Config) { c.Bridge = "a/b" }},
+		{"--tap", func(c *settings.Config) { c.Tap = c.Bridge }},
+		{"--port", func(c *settings.Config) { c.Port = 0 }},
+		{"--port", func(c *settings.Config) { c.Port = 65534 }},
+		{"--http-addr", func(c *settings.Config) { c.HTTPAddr = "localhost:80" }},
+		{"--range", func(c *settings.Config) { c.Ranges = nil }},
+		{"--range", func(c *settings.Config) { c.Ranges = prefixes("10.32.0.1/12") }},
+		{"--range", func(c *settings.Config) { c.Ranges = prefixes("10.32.0.0/31") }},
+		{"--range", func(c *settings.Config) { c.Ranges = prefixes("0.0.0.0/0") }},
+		{"--range", func(c *settings.Config) { c.Ranges = prefixes("fe80::/64") }},
+		{"--range", func(c *settings.Config) { c.Ranges = prefixes("10.0.0.0/8", "10.32.0.0/12") }},
+		{"--cipher", func(c *settings.Config) { c.Cipher = "none" }},
+		{"--datapath", func(c *settings.Config) { c.Datapath = "fast" }},
+		{"--offload", func(c *settings.Config) { c.Offload = "" }},
+		{"--mtu", func(c *settings.Config) { c.MTU = 68 }},
+		{"--queues", func(c *settings.Config) { c.Queues = -1 }},
+		{"--init-peers", func(c *settings.Config) { c.InitPeers = -2 }},
+		{"--advertise", func(c *settings.Config) { c.Advertise = netip.IPv4Unspecified() }},
+		{"PEER", func(c *settings.Config) { c.Peers = []string{"a b"} }},
+	} {
+		c := goodConfig()
+		tt.change(&c)
+		err := c.Validate()
+		refusal, ok := errors.AsType[*hint.Error](err)
+		switch {
+		case tt.flag == "" && err != nil:
+			t.Errorf("%+v: %v", c, err)
+		case tt.flag != "" && (!ok || refusal.Subject != tt.flag || refusal.Hint == ""):
+			t.Errorf("want a refusal of %s with a hint, got %v", tt.flag, err)
+		}
+	}
+}
+
+func TestBootstrapNodes(t *testing.T) {
+	for _, tt := range []struct {
+		initPeers, peers, want int
+		lazy                   bool
+	}{
+		{settings.BootstrapFromPeers, 0, 1, true},
+		{settings.BootstrapFromPeers, 2, 3, false},
+		{1, 0, 1, false},
+		{5, 2, 5, false},
+		{0, 2, 0, false},
+	} {
+		c := settings.Config{InitPeers: tt.initPeers, Peers: make([]string, tt.peers)}
+		if c.BootstrapNodes() != tt.want || c.LazyBootstrap() != tt.lazy {
+			t.Errorf("--init-peers %d with %d PEERs: %d nodes bootstrap, lazy %v", tt.initPeers, tt.peers, c.BootstrapNodes(), c.LazyBootstrap())
+		}
+	}
+}

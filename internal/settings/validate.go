@@ -1,0 +1,146 @@
+package settings
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"weft/internal/api"
+	"weft/internal/hint"
+	"weft/internal/hostnet"
+	"weft/internal/target"
+	"weft/router/session"
+)
+
+// MaxQueues is the largest number of TAP queues.
+const MaxQueues = 8
+
+// Limits of what an operator can configure.
+const (
+	minMTU        = 576
+	minMTU6       = 1280
+	maxRanges     = 16
+	maxNameLen    = 255   // bytes, of a node's name
+	maxSocketLen  = 107   // bytes: sun_path of unix(7) less its terminating zero
+	maxPort       = 65533 // two more ports follow the gossip port
+	ifnameLen     = 15    // IFNAMSIZ - 1
+	minRangeBits  = 2     // of host addresses: a range holds at least 4
+	ifnameAdvice  = "An interface name has 1 to 15 characters, without spaces and slashes."
+	defaultAdvice = "Choose a private range, such as " + DefaultRange + "."
+)
+
+// Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
+func (c *Config) Validate() error {
+	checks := []func() error{
+		c.validateNames, c.validatePorts, c.validateRanges, c.validateModes, c.validateSizes, c.validatePeers,
+	}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateNames() error {
+	switch {
+	case c.Name == "" || len(c.Name) > maxNameLen || !utf8.ValidString(c.Name):
+		return hint.Refuse("--name", "Give the node a name of 1 to 255 bytes, such as its host name.", "%q is not a name", c.Name)
+	case c.StateDir == "":
+		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "it is empty")
+	case c.Socket == "" || len(c.Socket) > maxSocketLen:
+		return hint.Refuse("--socket", "Name a path of at most 107 bytes, such as "+DefaultSocket+".", "%q cannot be a unix socket", c.Socket)
+	case !validIfname(c.Bridge):
+		return hint.Refuse("--bridge", ifnameAdvice, "%q is not an interface name", c.Bridge)
+	case !validIfname(c.Tap) || c.Tap == c.Bridge:
+		return hint.Refuse("--tap", "It must differ from the bridge. "+ifnameAdvice, "%q cannot be the name of the TAP", c.Tap)
+	}
+	return nil
+}
+
+func validIfname(s string) bool {
+	return s != "" && len(s) <= ifnameLen && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%")
+}
+
+func (c *Config) validatePorts() error {
+	if c.Port < 1 || c.Port > maxPort {
+		return hint.Refuse("--port", "Choose a port from 1 to 65533: data uses the next one, kernel VXLAN the one after it.",
+			"%d is out of range", c.Port)
+	}
+	if c.HTTPAddr == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(c.HTTPAddr); err != nil {
+		return hint.Refuse("--http-addr", "Give an IP address and a port, such as "+DefaultHTTPAddr+", or an empty value to turn it off.", "%w", err)
+	}
+	return nil
+}
+
+func (c *Config) validateRanges() error {
+	if len(c.Ranges) == 0 || len(c.Ranges) > maxRanges {
+		return hint.Refuse("--range", "Give one range, such as "+DefaultRange+", or one a family.", "%d ranges", len(c.Ranges))
+	}
+	for i, r := range c.Ranges {
+		if r != r.Masked() {
+			return hint.Refuse("--range", "Write "+r.Masked().String()+".", "%s has bits set behind its prefix", r)
+		}
+		if free := r.Addr().BitLen() - r.Bits(); free < minRangeBits {
+			return hint.Refuse("--range", "Choose a larger range: it must hold at least 4 addresses.", "%s is too small", r)
+		}
+		if a := r.Addr(); a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || r.Bits() == 0 {
+			return hint.Refuse("--range", defaultAdvice, "%s cannot be used for pods", r)
+		}
+		for _, other := range c.Ranges[:i] {
+			if r.Overlaps(other) {
+				return hint.Refuse("--range", "Give ranges that do not overlap.", "%s overlaps %s", r, other)
+			}
+		}
+	}
+	return nil
+}
+
+// validateModes refuses values that this version does not know.
+func (c *Config) validateModes() error {
+	for _, m := range []struct {
+		flag, value string
+		known       []string
+	}{
+		{"--cipher", c.Cipher, []string{CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
+		{"--datapath", c.Datapath, []string{DatapathAuto, DatapathUserspace, DatapathKernel}},
+		{"--offload", c.Offload, []string{OffloadAuto, OffloadOff}},
+	} {
+		if !slices.Contains(m.known, m.value) {
+			return hint.Refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateSizes() error {
+	switch {
+	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > hostnet.MaxMTU):
+		return hint.Refuse("--mtu", "Choose 576 to 65521, or 0 to derive it from the underlay.", "%d is out of range", c.MTU)
+	case c.MTU != 0 && c.MTU < c.MinOverlayMTU():
+		return hint.Refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
+	case c.Queues < 0 || c.Queues > MaxQueues:
+		return hint.Refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
+	case c.InitPeers < BootstrapFromPeers || c.InitPeers > api.MaxInitPeers:
+		return hint.Refuse("--init-peers", "Choose how many nodes must meet before the range is first divided, at most 2048, or 0 for an observer.",
+			"%d is out of range", c.InitPeers)
+	case c.LeaseGrace < 0:
+		return hint.Refuse("--lease-grace", "Give a duration such as 5m.", "%s is negative", c.LeaseGrace)
+	case c.Advertise.IsValid() && (c.Advertise.IsUnspecified() || c.Advertise.IsMulticast()):
+		return hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.", "%s cannot be a node's address", c.Advertise)
+	}
+	return nil
+}
+
+func (c *Config) validatePeers() error {
+	for _, p := range c.Peers {
+		if _, err := target.Parse(p, uint16(c.Port)); err != nil {
+			return hint.Refuse("PEER", "A peer is HOST or HOST:PORT, with an IPv6 address in brackets.", "%w", err)
+		}
+	}
+	return nil
+}
