@@ -17,7 +17,7 @@ import (
 const (
 	// CodeNoAddress means that no address is free, on this node and on all reachable ones.
 	CodeNoAddress uint = 100
-	// CodeRefused means that the daemon cannot fulfil the request in its present state: for example, the address is leased to
+	// CodeRefused means that the daemon cannot fulfill the request in its present state: for example, the address is leased to
 	// another holder.
 	CodeRefused uint = 101
 )

@@ -185,7 +185,8 @@ func (a *Allocator) applyRing(p *pool) error {
 	lost := p.syncSpace(&a.leases)
 	for _, addr := range lost {
 		holder := a.leases.byAddr[addr].Holder
-		p.reportFinding(health.LeaseLost, "Attach that pod again.", "%s, leased by %q, now belongs to another node: the lease has ended.", addr, holder)
+		p.reportFinding(health.LeaseLost, "Attach that pod again.", "%s, leased by %q, now belongs to another node: the lease has ended.",
+			addr, holder)
 		a.cfg.Logger.Error("lease lost with its addresses", "addr", addr, "owner", holder)
 		a.leases.remove(addr)
 	}

@@ -51,8 +51,9 @@ func (a *Allocator) handle(from peer.ID, msg []byte) error {
 			return a.handleReply(from, &m)
 		case kindHandover:
 			return a.handleHandover(from, &m)
+		default:
+			return fmt.Errorf("%w: of kind %d, of a later weft", ErrMessage, m.kind)
 		}
-		return fmt.Errorf("%w: of kind %d, of a later weft", ErrMessage, m.kind)
 	})
 }
 

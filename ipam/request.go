@@ -208,8 +208,9 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 			return nil
 		case leased:
 			return fmt.Errorf("%w: %s: %q on node %s holds the address", ErrLeased, s.what, r.holder, a.name(r.key.donor))
+		default:
+			s.record(r)
 		}
-		s.record(r)
 	}
 	return nil
 }

@@ -57,7 +57,8 @@ func (a *Allocator) status() Status {
 	status := Status{State: Ready, Leases: len(a.leases.byAddr)}
 	if a.broken != nil {
 		status.Findings = append(status.Findings, health.Finding{
-			Code: health.StateWriteFailed, Text: fmt.Sprintf("State could not be written: %v.", a.broken), Remedy: "Free space on the disk or repair it.",
+			Code: health.StateWriteFailed, Text: fmt.Sprintf("State could not be written: %v.", a.broken),
+			Remedy: "Free space on the disk or repair it.",
 		})
 	}
 	for _, p := range a.pools {

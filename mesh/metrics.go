@@ -13,8 +13,9 @@ import (
 var metrics metricdef.Table
 
 var (
-	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state").Values("state", "alive", "dead", "left")
-	healthMetric  = metrics.Gauge("mesh_health_score",
+	membersMetric = metrics.Gauge("mesh_members", "Members known, this node among them, by state.", "state").Values("state", "alive",
+		"dead", "left")
+	healthMetric = metrics.Gauge("mesh_health_score",
 		"This node's own health as gossip sees it: 0 is well, higher is worse, -1 is not running.")
 	queuedBroadcastsMetric = metrics.Gauge("mesh_queued_broadcasts", "Broadcasts that wait to be sent.")
 	queuedMessagesMetric   = metrics.Gauge("mesh_queued_messages", "Messages to one member each that wait to be sent.")

@@ -140,7 +140,7 @@ func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.
 	if moved && !isRelayed(addr) {
 		from.observe(addr)
 	}
-	if !first && !(moved && follows(from, addr)) {
+	if !first && (!moved || !follows(from, addr)) {
 		return
 	}
 	select {

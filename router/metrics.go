@@ -33,19 +33,22 @@ var (
 	metricFloods = metrics.Counter("floods_total",
 		"Frames that were sent to all peers: broadcasts, multicasts, unknown addresses.")
 	metricTAPFrames = metrics.Counter("tap_frames_total",
-		"Frames read from the TAP (transmit) and written to it (receive), each segment of a superframe counted.", "direction").Values("direction", "receive", "transmit")
+		"Frames read from the TAP (transmit) and written to it (receive), each segment of a superframe counted.",
+		"direction").Values("direction", "receive", "transmit")
 	metricTAPPieces = metrics.Counter("tap_superframes_total",
 		"Reads and writes that carried these frames: superframes and single frames.", "direction").Values("direction", "receive", "transmit")
 	metricProbes    = metrics.Counter("path_probes_received_total", "Probes of the path MTU, and replies to them, that were received.")
 	metricNeighbors = metrics.Counter("neighbor_requests_total",
-		"Address queries and announcements of pods, by result: answered here, directed to one peer, own (not sent), flooded.", "result").Values("result", "answered", "directed", "flooded", "own")
+		"Address queries and announcements of pods, by result: answered here, directed to one peer, own (not sent), flooded.",
+		"result").Values("result", "answered", "directed", "flooded", "own")
 	metricRelayed    = metrics.Counter("relayed_datagrams_total", "Datagrams relayed between other nodes.")
 	metricFDBEntries = metrics.Gauge("fdb_entries", "MAC addresses in the forwarding database.")
 	metricFDBRefused = metrics.Counter("fdb_refused_total",
 		"MAC addresses that were not learned because the forwarding database was full.")
 	metricFDBMoves = metrics.Counter("fdb_moves_total", "MAC addresses that were learned behind another node than before.")
 	metricBatch    = metrics.Histogram("batch_items",
-		"Frames read from the TAP at once (transmit), or datagrams read from a socket at once (receive).", "direction").Values("direction", "receive", "transmit")
+		"Frames read from the TAP at once (transmit), or datagrams read from a socket at once (receive).", "direction").Values("direction",
+		"receive", "transmit")
 )
 
 // Metrics returns the table of the metrics that Collector collects.

@@ -173,7 +173,7 @@ func TestSlowDialBack(t *testing.T) {
 		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
 		const requests = 3 * maxDialBackRequests
 		for range requests {
-			go nodes[1].RequestDialBack(t.Context(), slow.peer.ID)
+			go func() { _, _ = nodes[1].RequestDialBack(t.Context(), slow.peer.ID) }()
 			time.Sleep(dialBackInterval)
 		}
 		want(t, "meanwhile", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'b')), [][]byte{{'b'}, nil})

@@ -148,8 +148,8 @@ func startNetwork(ctx context.Context, n int, interval time.Duration, dir string
 	s.group, s.ctx = errgroup.WithContext(ctx)
 	interval = max(interval, time.Duration(n)*time.Millisecond)
 	for i, node := range s.nodes {
-		if i > 0 && pause(s.ctx, interval) != nil {
-			break // waitUntil returns the error
+		if i > 0 {
+			_ = pause(s.ctx, interval) // waitUntil returns the error of a context that ended
 		}
 		s.group.Go(func() error { return node.mesh.Run(s.ctx) })
 		s.group.Go(func() error { return node.ipam.Run(s.ctx) })

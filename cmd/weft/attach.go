@@ -31,7 +31,8 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 	path := n.netns
 	switch {
 	case (n.netns == "") == (n.pid == 0):
-		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace by its path, or by the ID of a process in it.", "exactly one of --netns and --pid is required")
+		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace by its path, or by the ID of a process in it.",
+			"exactly one of --netns and --pid is required")
 	case n.pid < 0:
 		return api.AttachRequest{}, hint.New(hint.Usage, "Use the ID of a running process.", "--pid: %d is not a process ID", n.pid)
 	case n.pid > 0:

@@ -38,7 +38,10 @@ func TestCaptureFileIsKept(t *testing.T) {
 	if err := os.WriteFile(file, []byte("the previous one"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code := captureOf(t, file, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) }); code != hint.ExitFailed {
+	if code := captureOf(t, file, func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+	}); code != hint.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "the previous one" {

@@ -274,7 +274,8 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
-			return nil, hint.New(hint.NoDaemon, "Start it with \"weft up\", or name its socket with --socket or "+SocketEnv+".", "%w at %s", ErrNoDaemon, c.socket)
+			return nil, hint.New(hint.NoDaemon, "Start it with \"weft up\", or name its socket with --socket or "+SocketEnv+".", "%w at %s",
+				ErrNoDaemon, c.socket)
 		}
 		return nil, fmt.Errorf("api: request to the daemon at %s: %w", c.socket, err)
 	}

@@ -15,12 +15,14 @@ var parts = map[string][]string{
 		"router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
-		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint", "internal/hostnet",
+		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
+		"internal/hostnet",
 		"internal/masq", "internal/metricdef", "internal/peer", "internal/podlink", "internal/settings", "mesh/topology",
 		"router", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/leases": {
-		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions", "internal/leases/holder",
+		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions",
+		"internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
 	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage"},

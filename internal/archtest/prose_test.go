@@ -38,9 +38,11 @@ var proseRules = []proseRule{
 	{pattern: `what is said`, instead: "name the error or the message"},
 
 	// US spelling, as misspell in golangci-lint requires it in Go.
-	{pattern: `(behavi|neighb|col|fav|hon|lab)our(s|ed|ing|able|hood)?|catalogues?|centres?|licences?|grey|(dial|cancel|label|travel|signal)l(ed|ing)`,
+	{pattern: `(behavi|neighb|col|fav|hon|lab)our(s|ed|ing|able|hood)?|catalog(ue|ues)|centres?|licences?|grey|` +
+		`(dial|cancel|label|travel|signal)l(ed|ing)`,
 		instead: "US spelling"},
-	{pattern: `(author|initial|maxim|minim|normal|optim|organ|recogn|serial|standard|summar|synchron)is(e|es|ed|ing|ations?)`, instead: "US spelling"},
+	{pattern: `(author|initial|maxim|minim|normal|optim|organ|recogn|serial|standard|summar|synchron)is(e|es|ed|ing|ations?)`,
+		instead: "US spelling"},
 
 	// Terms that weft once had for itself. The glossary of docs/ARCHITECTURE.md has the terms of today.
 	{pattern: `lanes?`, instead: "egress"},
@@ -361,7 +363,8 @@ func words(name string) (list []string) {
 
 func TestWords(t *testing.T) {
 	for name, want := range map[string]string{
-		"lane": "lane", "laneFor": "lane For", "openHTTPServer": "open HTTP Server", "TestOld_name": "Test Old name", "nodeID": "node ID", "x": "x", "_": "",
+		"lane": "lane", "laneFor": "lane For", "openHTTPServer": "open HTTP Server", "TestOld_name": "Test Old name", "nodeID": "node ID",
+		"x": "x", "_": "",
 	} {
 		if got := strings.Join(words(name), " "); got != want {
 			t.Errorf("words(%q) = %q, want %q", name, got, want)

@@ -39,7 +39,8 @@ func (d *Datapath) StartCapture(in api.CaptureRequest) (*Capture, error) {
 	}
 	f, err := filter.Parse(in.Filter)
 	if err != nil {
-		return nil, hint.New(hint.Invalid, "Write it as for tcpdump, such as \"tcp port 80 and host 10.32.0.1\"; \"weft capture --help\" lists the words.", "%w", err)
+		return nil, hint.New(hint.Invalid, "Write it as for tcpdump, such as \"tcp port 80 and host 10.32.0.1\"; \"weft capture "+
+			"--help\" lists the words.", "%w", err)
 	}
 	id := peer.ID{}
 	if in.Peer != "" {

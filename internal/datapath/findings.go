@@ -50,9 +50,10 @@ func (d *Datapath) memberFindings() []health.Finding {
 	dialOut := d.reach.isDialOut()
 	if dialOut {
 		findings = append(findings, health.Finding{
-			Code:   health.DialOutOnly,
-			Text:   "This node can only dial out: other nodes reach it over links that it opened, some of them over relays.",
-			Remedy: fmt.Sprintf("For direct links allow UDP port %d from outside and set --advertise to the outside address.", d.settings.DataPort()),
+			Code: health.DialOutOnly,
+			Text: "This node can only dial out: other nodes reach it over links that it opened, some of them over relays.",
+			Remedy: fmt.Sprintf("For direct links allow UDP port %d from outside and set --advertise to the outside address.",
+				d.settings.DataPort()),
 		})
 	}
 	for _, m := range d.cfg.Membership.Members() {
@@ -148,7 +149,8 @@ func (d *Datapath) pathFindings(e *engines, stats router.Stats) []health.Finding
 		}
 		findings = append(findings, health.Finding{
 			Code: health.PathMTUSmall, Key: s.ID.String(),
-			Text: fmt.Sprintf("The path to node %s (%s at %s) carries packets of %d bytes, pods send up to %d: longer packets are refused or fragmented.",
+			Text: fmt.Sprintf("The path to node %s (%s at %s) carries packets of %d bytes, pods send up to %d: longer packets are refused "+
+				"or fragmented.",
 				m.Name, m.ID, m.Addr.Addr(), s.MTU, d.cfg.MTU),
 			Remedy: fmt.Sprintf("Raise the MTU of the underlay, or start all nodes with --mtu %d.", s.MTU),
 		})
@@ -213,7 +215,8 @@ func duplicateFindings(duplicates []router.Duplicate) []health.Finding {
 		}
 		findings = append(findings, health.Finding{
 			Code: health.DuplicateMAC, Key: dup.MAC.String(),
-			Text: fmt.Sprintf("Duplicate MAC address %s: it moves back and forth between nodes, because two pods have it or a bridge joins two nodes "+
+			Text: fmt.Sprintf("Duplicate MAC address %s: it moves back and forth between nodes, because two pods have it or a bridge "+
+				"joins two nodes "+
 				"outside the overlay.", dup.MAC),
 			Remedy: "Run \"weft fdb\" on each node to see where it is.",
 		})

@@ -14,8 +14,10 @@ var metrics metricdef.Table
 var (
 	kernelPathUp = metrics.Gauge("kernel_path", "1 if there is a device through which the kernel can carry frames, else 0.")
 	kernelFrames = metrics.Counter("kernel_frames_total",
-		"Frames that the kernel carried by itself since its device was made, including probes of that path. No other metric counts them.", "direction").Values("direction", "receive", "transmit")
-	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.", "direction").Values("direction", "receive", "transmit")
+		"Frames that the kernel carried by itself since its device was made, including probes of that path. No other metric counts them.",
+		"direction").Values("direction", "receive", "transmit")
+	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.",
+		"direction").Values("direction", "receive", "transmit")
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
 )
 

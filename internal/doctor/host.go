@@ -205,7 +205,8 @@ func checkBridgeNF(ctx context.Context, c *settings.Config) finding {
 		return finding{unknown: true, detail: fmt.Sprintf("frames between pods pass iptables; the chains there cannot be read: %v", err)}
 	}
 	if chain != "" {
-		return warn(fmt.Sprintf("Run \"sysctl -w net.bridge.bridge-nf-call-iptables=0\", or outside Kubernetes \"iptables -I FORWARD -i %s -o %s -j ACCEPT\".",
+		return warn(fmt.Sprintf("Run \"sysctl -w net.bridge.bridge-nf-call-iptables=0\", or outside Kubernetes \"iptables -I FORWARD "+
+			"-i %s -o %s -j ACCEPT\".",
 			c.Bridge, c.Bridge),
 			"net.bridge.bridge-nf-call-iptables is 1 and %s drops by default: frames between pods of this host may be dropped", chain)
 	}
@@ -223,7 +224,8 @@ func checkFirewall(ctx context.Context, c *settings.Config) finding {
 			"%s drops incoming packets by default", chain)
 	}
 	if chain, err = dropping(ctx, "forward"); err == nil && chain != "" && !c.NoMasquerade {
-		return warn(fmt.Sprintf("Accept packets of pods and their answers: \"iptables -I FORWARD -i %s -j ACCEPT; iptables -I FORWARD -o %s -j ACCEPT\".",
+		return warn(fmt.Sprintf("Accept packets of pods and their answers: \"iptables -I FORWARD -i %s -j ACCEPT; iptables -I FORWARD "+
+			"-o %s -j ACCEPT\".",
 			c.Bridge, c.Bridge),
 			"%s drops forwarded packets by default: pods may not reach addresses outside the overlay", chain)
 	}
@@ -273,6 +275,7 @@ func checkManagers(_ context.Context, c *settings.Config) finding {
 			}
 		}
 	}
-	return warn(fmt.Sprintf("Write to /etc/NetworkManager/conf.d/weft.conf: [keyfile] unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:"+
+	return warn(fmt.Sprintf("Write to /etc/NetworkManager/conf.d/weft.conf: [keyfile] "+
+		"unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:"+
 		podlink.HostPrefix+"*;interface-name:weftvx*", c.Bridge, c.Tap), "NetworkManager runs and may reconfigure %s and %s", c.Bridge, c.Tap)
 }

@@ -155,7 +155,8 @@ func explainLink(err error) error {
 		hint string
 	}{
 		{
-			podlink.ErrNetns, hint.NotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that also works where " +
+			podlink.ErrNetns, hint.NotFound, "List namespaces with \"ip netns\", or name a running process in it with --pid: that also " +
+				"works where " +
 				"the daemon does not see the host's mounts.",
 		},
 		{podlink.ErrExists, hint.Refused, "Choose another --ifname, or run \"weft detach\" for it first."},

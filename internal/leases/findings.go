@@ -16,7 +16,8 @@ func (m *Manager) Findings() []health.Finding {
 	s := m.survey.Load()
 	if s.err != nil {
 		return []health.Finding{{
-			Code: health.PodScanFailed, Text: fmt.Sprintf("The pods without a lease cannot be listed: %v. New pods may get addresses that are in use.", s.err),
+			Code: health.PodScanFailed, Text: fmt.Sprintf("The pods without a lease cannot be listed: %v. New pods may get addresses that "+
+				"are in use.", s.err),
 			Remedy: "Fix the error before new pods start here.",
 		}}
 	}
@@ -62,10 +63,12 @@ func (m *Manager) addressFindings(s *survey) []health.Finding {
 			}
 			f := health.Finding{
 				Code: health.PodAddressNotOwned, Key: a.String(), Remedy: "Delete that pod and start it again.",
-				Text: fmt.Sprintf("The pod behind %s uses address %s, which node %s allocates and may assign to another pod: %v.", p.Name, a, m.ownerName(a), err),
+				Text: fmt.Sprintf("The pod behind %s uses address %s, which node %s allocates and may assign to another pod: %v.", p.Name, a,
+					m.ownerName(a), err),
 			}
 			if p.Delegated {
-				f.Code, f.Remedy = health.DelegatedAddressInRange, "Configure its IPAM plugin to assign addresses outside "+joinPrefixes(m.cfg.Ranges)+"."
+				f.Code, f.Remedy = health.DelegatedAddressInRange,
+					"Configure its IPAM plugin to assign addresses outside "+joinPrefixes(m.cfg.Ranges)+"."
 			}
 			findings = append(findings, f)
 		}

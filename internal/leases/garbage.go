@@ -20,7 +20,8 @@ type garbage struct {
 
 // collect returns the holders of leases that end at now: those without a pair for the time grace, and containers from before
 // the host was booted, which never come back under their names. exists reports whether the host has an interface.
-func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now, booted time.Time, grace time.Duration) (ended []holder.Holder) {
+func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, now, booted time.Time,
+	grace time.Duration) (ended []holder.Holder) {
 	missing := make(map[holder.Holder]time.Time)
 	for _, l := range leases {
 		h := holder.Parse(l.Holder)

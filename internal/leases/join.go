@@ -97,7 +97,8 @@ func (m *Manager) parseAddress(s string) (netip.Prefix, error) {
 	r := m.rangeOf(p.Addr())
 	switch {
 	case !r.IsValid():
-		return netip.Prefix{}, hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.", "%s is in none of the overlay's ranges", p.Addr())
+		return netip.Prefix{}, hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.",
+			"%s is in none of the overlay's ranges", p.Addr())
 	case p.Bits() == 0:
 		return netip.PrefixFrom(p.Addr(), r.Bits()), nil
 	case p.Bits() < r.Bits():

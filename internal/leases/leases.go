@@ -240,7 +240,8 @@ func Explain(err error) error {
 		kind hint.Kind
 		hint string
 	}{
-		{ipam.ErrExhausted, hint.Exhausted, "Release unused addresses (\"weft ip list\" shows them on each node), or bring unreachable nodes back."},
+		{ipam.ErrExhausted, hint.Exhausted, "Release unused addresses (\"weft ip list\" shows them on each node), or bring unreachable " +
+			"nodes back."},
 		{ipam.ErrUnknownOwner, hint.NotFound, "List the owners with \"weft ip list\"."},
 		{ipam.ErrOutside, hint.Invalid, "\"weft ipam\" shows the ranges of the overlay."},
 		{ipam.ErrLeased, hint.Refused, "Choose another address, or release that one."},

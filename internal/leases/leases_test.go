@@ -92,7 +92,8 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{names: map[string]holder.Holder{}}, links: linktest.NewRecorder("weave")}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
 	var err error
-	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(), Gossip: unheard{}}); err != nil {
+	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(),
+		Gossip: unheard{}}); err != nil {
 		t.Fatal(err)
 	}
 	b.links.AddNetns("/run/netns/p")

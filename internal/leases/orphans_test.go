@@ -31,7 +31,8 @@ func TestOrphansAmong(t *testing.T) {
 		orphans, gone []string
 	}{
 		{"all known", []holder.Holder{attached, container, web, lostContainer, orphan("vweftheld")}, []string{"vweftheld", "vweftforeign"}, nil},
-		{"nothing known", nil, []string{nameOf(attached), nameOf(container), web.AttachLink(), nameOf(lostContainer), "vweftheld", "vweftforeign"}, nil},
+		{"nothing known", nil, []string{nameOf(attached), nameOf(container), web.AttachLink(), nameOf(lostContainer), "vweftheld",
+			"vweftforeign"}, nil},
 		{
 			"some lost", []holder.Holder{attached, attached, container, web, holder.ForHost(), holder.Parse("db")},
 			[]string{nameOf(lostContainer), "vweftheld", "vweftforeign"}, nil,
@@ -44,9 +45,11 @@ func TestOrphansAmong(t *testing.T) {
 			[]string{"vweftheld", "vweftforeign"},
 			[]string{"vweftgone"},
 		},
-		{"its lease is known again", []holder.Holder{attached, container, web, lostContainer, orphan(nameOf(attached))}, []string{"vweftheld", "vweftforeign"}, nil},
+		{"its lease is known again", []holder.Holder{attached, container, web, lostContainer, orphan(nameOf(attached))},
+			[]string{"vweftheld", "vweftforeign"}, nil},
 		// During an ADD a pod has a lease and no pair yet, during a DEL it has a lease and no pair any more.
-		{"starting and stopping", []holder.Holder{attached, container, web, lostContainer, holder.ForContainer("weft", "new", "eth0")}, []string{"vweftheld", "vweftforeign"}, nil},
+		{"starting and stopping", []holder.Holder{attached, container, web, lostContainer, holder.ForContainer("weft", "new", "eth0")},
+			[]string{"vweftheld", "vweftforeign"}, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -48,7 +48,8 @@ weft_up 1
 	if err := testutil.CollectAndCompare(collector{}, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if m := table.Metrics(); len(m) != 3 || m[0].Name != "weft_frames_total" || m[0].Type != metricdef.Counter || m[0].Labels[0] != "direction" ||
+	m := table.Metrics()
+	if len(m) != 3 || m[0].Name != "weft_frames_total" || m[0].Type != metricdef.Counter || m[0].Labels[0] != "direction" ||
 		!slices.Equal(frames.ValuesOf("direction"), []string{"receive", "transmit"}) || up.ValuesOf("x") != nil {
 		t.Errorf("%+v", m)
 	}

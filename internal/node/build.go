@@ -226,7 +226,8 @@ func (n *node) buildLeases() {
 	}
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, MTU: n.mtu, Grace: grace, Allocator: n.ipam, Host: n.datapath,
-		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket), Logger: n.log,
+		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
+		Logger: n.log,
 	})
 }
 
@@ -238,7 +239,8 @@ func (n *node) buildServer() error {
 	}
 	n.server = apiserver.New(apiserver.Config{
 		Socket: n.socket, HTTP: n.http, Documents: documents, Leases: n.leases, Names: names{n.registry, n.cfg, n.members},
-		Cluster: n.cluster(), Health: readiness{n.health, n.ipam}, Captures: captures{n.datapath}, Diagnostics: diagnostics{n.cfg, n.mesh, n.recent},
+		Cluster: n.cluster(), Health: readiness{n.health, n.ipam}, Captures: captures{n.datapath}, Diagnostics: diagnostics{n.cfg, n.mesh,
+			n.recent},
 		Metrics: n.metrics(), Page: page, Logger: n.log,
 	})
 	return nil

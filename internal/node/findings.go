@@ -160,7 +160,8 @@ func (c clusterFindings) dnsFindings() []health.Finding {
 	var findings []health.Finding
 	for _, p := range c.dns.Problems() {
 		findings = append(findings, health.Finding{
-			Code: health.DNSNotListening, Key: p, Text: sentence("some " + p), Remedy: "Free port 53 on that address (\"ss -lnptu\"), or start with --no-dns.",
+			Code: health.DNSNotListening, Key: p, Text: sentence("some " + p),
+			Remedy: "Free port 53 on that address (\"ss -lnptu\"), or start with --no-dns.",
 		})
 	}
 	return findings
@@ -178,9 +179,11 @@ func (c clusterFindings) mismatchFindings() []health.Finding {
 	}
 	return []health.Finding{{
 		Code: health.ClusterMismatch,
-		Text: fmt.Sprintf("Another cluster was found. Its %s was divided independently of that of this cluster (%s): %s. Neither accepts the other, "+
+		Text: fmt.Sprintf("Another cluster was found. Its %s was divided independently of that of this cluster (%s): %s. Neither "+
+			"accepts the other, "+
 			"because pods of both may have the same addresses.", joinPrefixes(c.cfg.Ranges), c.cfg.Name, health.List(names)),
-		Remedy: "To merge them, stop the nodes of one, move their ipam.db away and start them again. To keep them apart, run \"weft forget\" for " +
+		Remedy: "To merge them, stop the nodes of one, move their ipam.db away and start them again. To keep them apart, run \"weft " +
+			"forget\" for " +
 			"the target or use different secrets.",
 	}}
 }
@@ -204,7 +207,8 @@ func (c clusterFindings) rejectedFindings() []health.Finding {
 		from = fmt.Sprintf("node %s (%s)", c.members.NodeName(r.From), r.From)
 	}
 	return []health.Finding{{
-		Code: health.GossipRejected, Text: fmt.Sprintf("Gossip was ignored: %d messages since the start, the last from %s: %v.", r.Count, from, r.Err),
+		Code: health.GossipRejected, Text: fmt.Sprintf("Gossip was ignored: %d messages since the start, the last from %s: %v.", r.Count,
+			from, r.Err),
 		Remedy: "Run one version of weft with the same --range on all nodes; if they do, check that node.",
 	}}
 }
@@ -225,7 +229,8 @@ func clockFindings(members []mesh.Member) []health.Finding {
 	if len(wrong) == 0 {
 		return nil
 	}
-	const remedy = "Synchronize it with NTP (chronyd, systemd-timesyncd): logs cannot be compared, and after a clock was set back new sessions " +
+	const remedy = "Synchronize it with NTP (chronyd, systemd-timesyncd): logs cannot be compared, and after a clock was set back " +
+		"new sessions " +
 		"take longer until it catches up."
 	first := wrong[0].Skew
 	differs := func(m mesh.Member) bool { return (m.Skew - first).Abs() > maxSkew }

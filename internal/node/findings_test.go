@@ -56,17 +56,21 @@ func TestSpaceFindings(t *testing.T) {
 	little := ipam.Owner{Addresses: 128, Free: 12, Reachable: true}
 	wantFinding(t, "not divided", spaceFindings(status()), "")
 	wantFinding(t, "half", spaceFindings(status(half, little)), "")
-	wantFinding(t, "nearly full", spaceFindings(status(little, little, away)), health.RangeFull, "10.32.0.0/24 is nearly full: 24 of 384", "weft ip list")
+	wantFinding(t, "nearly full", spaceFindings(status(little, little, away)), health.RangeFull,
+		"10.32.0.0/24 is nearly full: 24 of 384", "weft ip list")
 }
 
 func TestTargetFindings(t *testing.T) {
 	at := mesh.Target{Host: "b", Port: 6783}
 	wantFinding(t, "joined", targetFindings([]mesh.TargetStatus{{Target: at}}), "")
-	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}), health.TargetUnreachable,
+	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}),
+		health.TargetUnreachable,
 		"Target b:6783", "TCP and UDP port 6783 and UDP port 6784", "weft forget b:6783")
-	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mesh.SecretError{Reason: mesh.MismatchThere}}}), health.TargetKeyMismatch)
+	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mesh.SecretError{Reason: mesh.MismatchThere}}}),
+		health.TargetKeyMismatch)
 	// memberlist keeps only the text of errors.
-	wantFinding(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("1 error: " + mesh.ErrClusterMismatch.Error())}}),
+	wantFinding(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at,
+		Err: errors.New("1 error: " + mesh.ErrClusterMismatch.Error())}}),
 		health.TargetClusterMismatch, "another cluster")
 }
 
@@ -76,14 +80,16 @@ func TestDeadFindings(t *testing.T) {
 	reclaim := "un \"weft reclaim " + dead.ID.String() + "\"."
 	wantFinding(t, "alive", deadFindings([]mesh.Member{{Name: "b", State: mesh.StateAlive}}, owner), "")
 	wantFinding(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}), health.PeerDead, "at 192.0.2.1) is dead. Start it again.")
-	wantFinding(t, "owns some", deadFindings([]mesh.Member{dead}, owner), health.PeerDead, "it owns 128 addresses.", "Start it again, or if it will not return r"+reclaim)
+	wantFinding(t, "owns some", deadFindings([]mesh.Member{dead}, owner), health.PeerDead, "it owns 128 addresses.",
+		"Start it again, or if it will not return r"+reclaim)
 	next := mesh.Member{Name: "a", ID: peer.ID{2}, State: mesh.StateAlive}
 	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner), health.PeerDead, "has replaced it; it owns 128", "R"+reclaim)
 }
 
 func TestUnseenOwners(t *testing.T) {
 	status := ipam.Status{Ranges: []ipam.RangeStatus{{
-		CIDR: netip.MustParsePrefix("10.32.0.0/12"), Owners: []ipam.Owner{{ID: peer.ID{1}, Addresses: 5}, {ID: peer.ID{2}, Reachable: true}, {ID: peer.ID{3}}},
+		CIDR: netip.MustParsePrefix("10.32.0.0/12"), Owners: []ipam.Owner{{ID: peer.ID{1}, Addresses: 5}, {ID: peer.ID{2},
+			Reachable: true}, {ID: peer.ID{3}}},
 	}}}
 	members := []mesh.Member{{ID: peer.ID{3}, State: mesh.StateDead}} // reported as dead
 	wantFinding(t, "unseen", unseenOwnerFindings(members, status), health.OwnerUnseen, "owns 5 addresses of 10.32.0.0/12", peer.ID{1}.String())

@@ -25,11 +25,13 @@ var (
 	buildInfo = metrics.Gauge("build_info", "Always 1: the version of weft, and of Go that built it.", "version", "goversion")
 	nodeReady = metrics.Gauge("ready", "1 if a pod could join now, else 0.")
 	warnings  = metrics.Gauge("warnings", "Number of conditions; \"weft status\" shows each with its remedy.")
-	condition = metrics.Gauge("condition", "1 while a condition of this code holds, else 0; docs/OPERATIONS.md has a section for each code.", "code", "severity").
-			Values("severity", string(health.Info), string(health.Warning), string(health.Error)).Values("code", codes()...)
+	condition = metrics.Gauge("condition", "1 while a condition of this code holds, else 0; docs/OPERATIONS.md has a section for "+
+		"each code.", "code", "severity").
+		Values("severity", string(health.Info), string(health.Warning), string(health.Error)).Values("code", codes()...)
 	peerInfo = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
-	peerLink = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer", "link").
-			Values("link", string(api.LinkDirect), string(api.LinkRelay), string(api.LinkNone))
+	peerLink = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer",
+		"link").
+		Values("link", string(api.LinkDirect), string(api.LinkRelay), string(api.LinkNone))
 	peerKernel = metrics.Gauge("peer_kernel", "1 if the kernel carries the frames to a live peer, 0 if userspace does.", "peer")
 )
 
@@ -43,7 +45,8 @@ func codes() (list []string) {
 
 // metricTables returns the tables of all metrics of a node, for documentation.
 func metricTables() []*metricdef.Table {
-	return []*metricdef.Table{&metrics, mesh.Metrics(), ipam.Metrics(), dns.Metrics(), router.Metrics(), underlay.Metrics(), datapath.Metrics()}
+	return []*metricdef.Table{&metrics, mesh.Metrics(), ipam.Metrics(), dns.Metrics(), router.Metrics(), underlay.Metrics(),
+		datapath.Metrics()}
 }
 
 // metrics returns all metrics of the node, which are read when they are scraped.

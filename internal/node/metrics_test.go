@@ -45,7 +45,8 @@ func TestNodeMetrics(t *testing.T) {
 		{ID: peer.ID{5}, Name: "e", State: mesh.StateDead, Addr: addr, Data: 9},
 	}
 	c := nodeCollector{"v1", health.New(health.Config{
-		Sources: []health.Source{fixed{{Code: health.NoSecret}, {Code: health.PeerDead, Key: "1"}, {Code: health.PeerDead, Key: "2"}}}, Requirements: []health.Requirement{unmet{}},
+		Sources:      []health.Source{fixed{{Code: health.NoSecret}, {Code: health.PeerDead, Key: "1"}, {Code: health.PeerDead, Key: "2"}}},
+		Requirements: []health.Requirement{unmet{}},
 	}), members, kernelPeer{2}}
 	id := func(n byte) string { return peer.ID{n}.String() }
 	want := `

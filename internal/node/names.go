@@ -100,7 +100,8 @@ func explainName(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, dns.ErrName):
-		return hint.New(hint.Invalid, "A name consists of letters, digits and hyphens, with dots between labels, such as web or web.shop.", "%w", err)
+		return hint.New(hint.Invalid, "A name consists of letters, digits and hyphens, with dots between labels, such as web or web.shop.",
+			"%w", err)
 	case errors.Is(err, dns.ErrUnknown):
 		return hint.New(hint.NotFound, "Each node removes its own names: \"weft dns list\" shows which node has it.", "%w", err)
 	case errors.Is(err, dns.ErrFull):

@@ -13,7 +13,8 @@ import (
 // goodConfig returns a Config that Validate accepts.
 func goodConfig() settings.Config {
 	return settings.Config{
-		Name: "a", StateDir: settings.DefaultStateDir, Socket: settings.DefaultSocket, Bridge: settings.DefaultBridge, Tap: settings.DefaultTap, Port: settings.DefaultPort,
+		Name: "a", StateDir: settings.DefaultStateDir, Socket: settings.DefaultSocket, Bridge: settings.DefaultBridge,
+		Tap: settings.DefaultTap, Port: settings.DefaultPort,
 		Ranges: []netip.Prefix{netip.MustParsePrefix(settings.DefaultRange)}, InitPeers: settings.BootstrapFromPeers,
 		Cipher: "auto", Datapath: "auto", Offload: "auto", HTTPAddr: settings.DefaultHTTPAddr,
 	}

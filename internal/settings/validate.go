@@ -72,7 +72,8 @@ func (c *Config) validatePorts() error {
 		return nil
 	}
 	if _, err := netip.ParseAddrPort(c.HTTPAddr); err != nil {
-		return hint.Refuse("--http-addr", "Give an IP address and a port, such as "+DefaultHTTPAddr+", or an empty value to turn it off.", "%w", err)
+		return hint.Refuse("--http-addr", "Give an IP address and a port, such as "+DefaultHTTPAddr+", or an empty value to turn it off.",
+			"%w", err)
 	}
 	return nil
 }
@@ -126,12 +127,14 @@ func (c *Config) validateSizes() error {
 	case c.Queues < 0 || c.Queues > MaxQueues:
 		return hint.Refuse("--queues", "Choose 1 to 8, or 0 for one a CPU.", "%d is out of range", c.Queues)
 	case c.InitPeers < BootstrapFromPeers || c.InitPeers > api.MaxInitPeers:
-		return hint.Refuse("--init-peers", "Choose how many nodes must meet before the range is first divided, at most 2048, or 0 for an observer.",
+		return hint.Refuse("--init-peers", "Choose how many nodes must meet before the range is first divided, at most 2048, or 0 for "+
+			"an observer.",
 			"%d is out of range", c.InitPeers)
 	case c.LeaseGrace < 0:
 		return hint.Refuse("--lease-grace", "Give a duration such as 5m.", "%s is negative", c.LeaseGrace)
 	case c.Advertise.IsValid() && (c.Advertise.IsUnspecified() || c.Advertise.IsMulticast()):
-		return hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.", "%s cannot be a node's address", c.Advertise)
+		return hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.", "%s cannot be a node's address",
+			c.Advertise)
 	}
 	return nil
 }

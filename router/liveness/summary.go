@@ -25,6 +25,7 @@ func (s *Summary) Add(id peer.ID, state State) {
 		s.Broken = append(s.Broken, id)
 	case Open:
 		s.Open = append(s.Open, id)
+	default:
 	}
 }
 

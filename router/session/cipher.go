@@ -13,7 +13,7 @@ import (
 // KeyLen is the length in bytes of every key here: those of X25519, of both ciphers, and of the secret.
 const KeyLen = 32
 
-// ErrCipher: there is no cipher that both nodes may use.
+// ErrCipher is returned if there is no cipher that both nodes may use.
 var ErrCipher = errors.New("session: no common cipher")
 
 // Cipher is an AEAD with keys of 32 bytes, nonces of 12 and tags of 16. The zero Cipher is none.

@@ -119,10 +119,8 @@ func (v *fields) parseIPv6(ip []byte) {
 }
 
 func (v *fields) parsePorts(b []byte) {
-	switch packet.Protocol(v.proto) {
-	case packet.TCP, packet.UDP, packet.SCTP:
-		if len(b) >= portsLen {
-			v.ports, v.from, v.to = true, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-		}
+	p := packet.Protocol(v.proto)
+	if (p == packet.TCP || p == packet.UDP || p == packet.SCTP) && len(b) >= portsLen {
+		v.ports, v.from, v.to = true, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	}
 }

@@ -143,7 +143,7 @@ func (h Holder) IsReserved() bool {
 // is taken, a second namespace cannot get the same addresses.
 func (h Holder) AttachLink() string { return podlink.HostLinkName(h.String(), "") }
 
-// Link returns the name of the host end of the pair that a lease of h is for; ok is false where its lease is for no pair, or
+// HostLink returns the name of the host end of the pair that a lease of h is for; ok is false where its lease is for no pair, or
 // where only the operator knows what it is for.
 func (h Holder) HostLink() (name string, ok bool) {
 	switch h.Kind {
