@@ -67,6 +67,7 @@ type Config struct {
 	InitPeers int
 	// Lazy delays the bootstrap until the first address is requested, for a lone node that may be joined to others
 	// later.
+	// See docs/adr/0004-lazy-bootstrap.md.
 	Lazy bool
 
 	Store  store.Store // open; the caller closes it after Run has returned

@@ -11,6 +11,8 @@
 //
 // No part has a pointer to the node, and nothing is connected after a part was made: a part gets the parts below it by New, and
 // reports to the ones above through channels.
+//
+// See docs/adr/0027-node-taken-apart.md.
 package node
 
 import (
