@@ -95,7 +95,7 @@ func (a *Allocator) do(f func() error) error {
 	reclaimed := a.acceptor.drainEnded()
 	a.mu.Unlock()
 	if bootstrapped {
-		a.cfg.Events.Bootstrapped()
+		a.cfg.Events.Bootstrapped(a.ClusterIDs())
 	}
 	if err == nil {
 		for _, dead := range reclaimed {

@@ -59,6 +59,17 @@ func TestConditions(t *testing.T) {
 	})
 }
 
+// TestReloadOfAnUnchangedNode: flags without a value, such as --queues, do not count as changed.
+func TestReloadOfAnUnchangedNode(t *testing.T) {
+	t.Parallel()
+	n := newNodes(t, "a")[0]
+	up(t, n)
+	do(t, n, "wait", "--for", "ready", "--timeout", patience.String())
+	if out := do(t, n, "reload"); !strings.Contains(out, "nothing has changed") {
+		t.Errorf("weft reload: %s", out)
+	}
+}
+
 // TestWaitChangesNothing: a GET of /v1/wait does not divide the range of a node that waits for a reason to; "weft wait" does.
 func TestWaitChangesNothing(t *testing.T) {
 	t.Parallel()
