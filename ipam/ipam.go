@@ -97,10 +97,8 @@ func (a *Allocator) do(f func() error) error {
 	if bootstrapped {
 		a.cfg.Events.Bootstrapped(a.ClusterIDs())
 	}
-	if err == nil {
-		for _, dead := range reclaimed {
-			a.cfg.Events.Reclaimed(dead)
-		}
+	for _, dead := range reclaimed {
+		a.cfg.Events.Reclaimed(dead)
 	}
 	a.send(out)
 	return err
