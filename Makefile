@@ -36,15 +36,19 @@ release:
 demo: system-packages build
 	$(BIN)/weft-bench demo --bin $(BIN)
 
-## test: all tests with the race detector, as root also those with real namespaces, TAPs and nftables;
-##       then the simulation of the address space again without the race detector, at its full length
+## test: all tests with the race detector, as root also those with real namespaces, TAPs and nftables; at the same time the end-to-end
+##       tests, which mostly wait for the programs that they start; then the simulation of the address space again without the race
+##       detector, at its full length
+UNIT_TESTS = $$(go list ./... | grep -v '/internal/e2e$$')
 test: test-packages build
-	CGO_ENABLED=1 go test -race -timeout 25m ./...
+	@CGO_ENABLED=1 go test -race -timeout 25m $(UNIT_TESTS) & unit=$$!; \
+	go test -timeout 25m -parallel 4 ./internal/e2e; e2e=$$?; \
+	wait $$unit && exit $$e2e
 	go test -timeout 10m ./ipam
 
 ## test-unit: the tests that need neither root nor much time
 test-unit:
-	go test -short $$(go list ./... | grep -v /internal/e2e)
+	go test -short $(UNIT_TESTS)
 
 ## sim: 10,000 random histories of the address space instead of some hundred, and one of 1,000 nodes instead of 200;
 ##      WEFT_SEED=n replays the short history of that seed

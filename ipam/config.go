@@ -50,8 +50,9 @@ type Membership interface {
 // Events is notified of changes of the ranges. Its methods are called with nothing locked, from the goroutine that made
 // the change, and may call the Allocator.
 type Events interface {
-	// Bootstrapped is called after a range has been divided for the first time, as far as this node knows.
-	Bootstrapped()
+	// Bootstrapped is called after a range has been divided for the first time, as far as this node knows, and before the new
+	// ring is sent to other nodes. ids are the cluster IDs of all ranges that are divided; the map is the callee's.
+	Bootstrapped(ids map[netip.Prefix]ring.ClusterID)
 	// Reclaimed is called after the addresses of a dead node were assigned to another one, if this node had agreed to it.
 	Reclaimed(dead peer.ID)
 }
@@ -67,6 +68,7 @@ type Config struct {
 	InitPeers int
 	// Lazy delays the bootstrap until the first address is requested, for a lone node that may be joined to others
 	// later.
+	// See docs/adr/0004-lazy-bootstrap.md.
 	Lazy bool
 
 	Store  store.Store // open; the caller closes it after Run has returned
@@ -130,8 +132,8 @@ func (noMembership) Name(peer.ID) string    { return "" }
 // noEvents ignores all events.
 type noEvents struct{}
 
-func (noEvents) Bootstrapped()     {}
-func (noEvents) Reclaimed(peer.ID) {}
+func (noEvents) Bootstrapped(map[netip.Prefix]ring.ClusterID) {}
+func (noEvents) Reclaimed(peer.ID)                            {}
 
 // globalRand is the randomness of math/rand/v2.
 type globalRand struct{}

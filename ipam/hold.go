@@ -14,6 +14,7 @@ import (
 // that this node owns are leased at once, to the given holder. The others are leased in the same step in which this
 // node gets them, before they can be allocated here or granted to another node. An address that has a lease keeps it.
 // Hold does not request addresses of other nodes: Claim does.
+// See docs/adr/0024-pods-without-a-lease.md.
 func (a *Allocator) Hold(inUse map[netip.Addr]string) error {
 	return a.do(func() error {
 		a.held = make(map[netip.Addr]string, len(inUse))

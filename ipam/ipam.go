@@ -95,12 +95,10 @@ func (a *Allocator) do(f func() error) error {
 	reclaimed := a.acceptor.drainEnded()
 	a.mu.Unlock()
 	if bootstrapped {
-		a.cfg.Events.Bootstrapped()
+		a.cfg.Events.Bootstrapped(a.ClusterIDs())
 	}
-	if err == nil {
-		for _, dead := range reclaimed {
-			a.cfg.Events.Reclaimed(dead)
-		}
+	for _, dead := range reclaimed {
+		a.cfg.Events.Reclaimed(dead)
 	}
 	a.send(out)
 	return err

@@ -246,8 +246,11 @@ func (a *Allocator) endDecided(p *pool, before map[peer.ID]*ring.Ring) error {
 func (a *Allocator) endInstance(p *pool, dead peer.ID) error {
 	delete(p.acceptorStates, dead)
 	delete(a.acceptor.lastBallot, instanceKey{p.prefix, dead})
-	a.acceptor.ended = append(a.acceptor.ended, dead)
-	return a.update(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetReclaimState(p.prefix, dead, nil)) })
+	err := a.update(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetReclaimState(p.prefix, dead, nil)) })
+	if err == nil {
+		a.acceptor.ended = append(a.acceptor.ended, dead)
+	}
+	return err
 }
 
 // setAcceptor sets this node's acceptor state in an instance.

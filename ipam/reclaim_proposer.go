@@ -111,6 +111,8 @@ func (a *Allocator) newBallot(key instanceKey) (needless bool, err error) {
 	if a.cfg.Membership.Reachable(key.dead) {
 		return false, fmt.Errorf("%w: node %s is reachable", ErrAlive, a.name(key.dead))
 	}
+	delete(a.acceptor.unfenced, key) // this node promises as every acceptor does
+	a.acceptor.lastBallot[key] = time.Now()
 	ballot := paxos.Ballot{Round: p.acceptorStates[key.dead].Promised.Round + 1, By: a.cfg.Self}
 	a.proposer.instances[key] = &instance{
 		proposal: paxos.NewProposal(ballot),

@@ -255,18 +255,22 @@ func (d *dialer) stopAllBut(keep []Target) {
 // Connect adds targets and dials them at once; with replace they replace all others. The new list is on disk when Connect
 // returns nil.
 func (m *Mesh) Connect(targets []Target, replace bool) error {
-	list := m.cfg.Targets.List()
-	if replace {
-		list = nil
-		m.dialer.stopAllBut(targets)
-	}
-	for _, t := range targets {
-		if !slices.Contains(list, t.String()) {
-			list = append(list, t.String())
+	err := m.cfg.Targets.Update(func(list []string) []string {
+		if replace {
+			list = nil
 		}
-	}
-	if err := m.cfg.Targets.Set(list); err != nil {
+		for _, t := range targets {
+			if !slices.Contains(list, t.String()) {
+				list = append(list, t.String())
+			}
+		}
+		return list
+	})
+	if err != nil {
 		return err
+	}
+	if replace {
+		m.dialer.stopAllBut(targets)
 	}
 	m.dialer.mu.Lock()
 	defer m.dialer.mu.Unlock()
@@ -281,13 +285,18 @@ func (m *Mesh) Connect(targets []Target, replace bool) error {
 
 // Disconnect removes targets; a member at one of them stays a member. Targets that are not in the list are ignored.
 func (m *Mesh) Disconnect(targets []Target) error {
-	list := slices.DeleteFunc(m.cfg.Targets.List(), func(s string) bool {
-		return slices.ContainsFunc(targets, func(t Target) bool { return t.String() == s })
+	err := m.cfg.Targets.Update(func(list []string) []string {
+		return slices.DeleteFunc(list, func(s string) bool {
+			return slices.ContainsFunc(targets, func(t Target) bool { return t.String() == s })
+		})
 	})
+	if err != nil {
+		return err
+	}
 	for _, t := range targets {
 		m.dialer.stop(t)
 	}
-	return m.cfg.Targets.Set(list)
+	return nil
 }
 
 // TargetStatus returns the state of each target, ordered by its text.

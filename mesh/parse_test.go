@@ -143,7 +143,7 @@ func TestTargetsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = errors.Join(
-		targets.Set([]string{"a:1", "b:2"}),
+		setTargets(targets, "a:1", "b:2"),
 		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil),
 		targets.RecordSeen(nil, []peer.ID{{2}}),
 	)

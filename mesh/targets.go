@@ -123,11 +123,12 @@ func (t *Targets) List() []string { return slices.Clone(t.saved.Load().Targets) 
 // Seen returns the gossip addresses of the members of this run and of earlier ones, by ID.
 func (t *Targets) Seen() map[peer.ID]string { return maps.Clone(t.saved.Load().Seen) }
 
-// Set replaces the operator's targets. The list is on disk when Set returns nil; an error leaves it unchanged.
-func (t *Targets) Set(targets []string) error {
+// Update replaces the operator's targets by what f returns for the present ones; the slice that f gets is its own. The list is on disk
+// when Update returns nil; an error leaves it unchanged. Updates exclude each other.
+func (t *Targets) Update(f func(targets []string) []string) error {
 	t.updating.Lock()
 	defer t.updating.Unlock()
-	return t.save(&targetsFile{Targets: slices.Clone(targets), Seen: t.saved.Load().Seen})
+	return t.save(&targetsFile{Targets: f(t.List()), Seen: t.saved.Load().Seen})
 }
 
 // RecordSeen records the latest gossip addresses of members, and removes the members in left. It writes once, and not

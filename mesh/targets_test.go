@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/internal/peer"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // slowDisk blocks every write until release is called.
@@ -84,12 +86,12 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := targets.Set([]string{"a:1"}); err != nil {
+	if err := setTargets(targets, "a:1"); err != nil {
 		t.Fatal(err)
 	}
 	full := errors.New("no space left on device")
 	targets.write = func(string, []byte) error { return full }
-	if err := targets.Set([]string{"b:2"}); !errors.Is(err, full) {
+	if err := setTargets(targets, "b:2"); !errors.Is(err, full) {
 		t.Errorf("Set: %v, want %v", err, full)
 	}
 	if err := targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783"}, nil); !errors.Is(err, full) {
@@ -118,7 +120,7 @@ func TestLatestTargetsAreOnDisk(t *testing.T) {
 		})
 	}
 	wg.Go(func() {
-		if err := targets.Set([]string{"a:1"}); err != nil {
+		if err := setTargets(targets, "a:1"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -129,5 +131,32 @@ func TestLatestTargetsAreOnDisk(t *testing.T) {
 	}
 	if diff := cmp.Diff(targets.saved.Load(), again.saved.Load()); diff != "" || len(again.Seen()) != updates {
 		t.Errorf("%d members on disk, want %d; difference (-memory +disk):\n%s", len(again.Seen()), updates, diff)
+	}
+}
+
+// setTargets replaces the operator's targets.
+func setTargets(targets *Targets, list ...string) error {
+	return targets.Update(func([]string) []string { return list })
+}
+
+// TestConcurrentUpdatesLoseNothing: two targets that are added at the same time are both on disk.
+func TestConcurrentUpdatesLoseNothing(t *testing.T) {
+	dir := t.TempDir()
+	targets, err := LoadTargets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group
+	for i := range 20 {
+		group.Go(func() error {
+			return targets.Update(func(list []string) []string { return append(list, fmt.Sprintf("h%d:1", i)) })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadTargets(dir)
+	if err != nil || len(again.List()) != 20 {
+		t.Errorf("%v: %v", err, again.List())
 	}
 }

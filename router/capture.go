@@ -37,6 +37,7 @@ type Captured struct {
 }
 
 // Capture copies frames until it is closed. All methods may be called from any goroutine.
+// See docs/adr/0022-captures.md.
 type Capture struct {
 	engine *Engine
 	peer   peer.ID // zero: all

@@ -275,10 +275,10 @@ func (e *Engine) applySessionChange(v *peerView, change session.Change, enc *enc
 		e.dropSession(v, addr)
 		return
 	}
+	e.installSession(v, s, addr, enc, e.now())
 	if s.Initiator() && !isRelayed(change.Addr) {
 		e.linkProven(v, change.Addr)
 	}
-	e.installSession(v, s, addr, enc, e.now())
 	e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())
 	if v.plainAgreed.Swap(s.Plain()) != s.Plain() && e.events != nil {
 		e.events.PlainAgreed(change.Peer)

@@ -192,6 +192,11 @@ func (e *Engine) SetPeers(peers []Peer) {
 	before := e.peers.Load()
 	after := e.buildSnapshot(before, peers)
 	e.peers.Store(after)
+	for id, v := range after.byID { // after Store, so that installSession finds the new home, or is corrected here
+		if was := before.byID[id]; was != nil && was.home != v.home {
+			v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
+		}
+	}
 	e.handshakes.setPeers(after, e.now())
 	for id, v := range before.byID {
 		if after.byID[id] == nil {
@@ -230,7 +235,9 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 		v.home = v.homeOf()
 		if old == nil || old.home != v.home {
 			e.resetPath(v)
-			v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
+			if before.byID[p.ID] == nil { // SetPeers moves the others
+				v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
+			}
 		}
 		s.byID[p.ID] = v
 	}

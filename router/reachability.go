@@ -27,6 +27,7 @@ const (
 )
 
 // dialBacks are the dial-backs that this node has asked for, and when it last did one itself.
+// See docs/adr/0017-dial-out-nodes.md.
 type dialBacks struct {
 	mu   sync.Mutex
 	open map[uint64]*pendingDialBack // guarded by mu: by token

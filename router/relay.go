@@ -14,6 +14,7 @@ import (
 // relayPrefix contains the relayed endpoints: synthetic addresses, each of which stands for a peer that is reached
 // through a relay. So code that sends to endpoints and learns them needs no special case. It is the prefix that is
 // discarded everywhere (RFC 6666); the ID of the peer is in the lower half of the address.
+// See docs/adr/0014-relayed-endpoints.md.
 var relayPrefix = netip.MustParsePrefix("100::/64")
 
 // relayedEndpoint returns the address that stands for a peer behind relays.

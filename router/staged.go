@@ -14,9 +14,10 @@ const (
 	maxStagedBytes = 4 << 20
 	// stagedFor is how long a frame stays staged. By then its sender has sent it again, or has given up.
 	stagedFor = 2 * time.Second
-	// maxDrainRounds is how often an installed session sends the staged frames while senders add more. In the round after
-	// them the senders wait.
+	// maxDrainRounds and maxDrainTime bound how often and how long an installed session sends the staged frames while senders
+	// add more. In the round after them the senders wait: the handshake goroutine, which drains, serves all peers.
 	maxDrainRounds = 8
+	maxDrainTime   = 50 * time.Millisecond
 )
 
 // stagedFrame is a copy of a frame for a peer without a session.
@@ -130,11 +131,11 @@ func (e *Engine) requestSession(to *peerView) {
 //
 // Only the handshake goroutine calls it.
 func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.AddrPort, enc *encoder, now time.Time) {
-	p, first := to.remotePeer, to.egress.Load()
-	for round := 0; ; round++ {
+	p := to.remotePeer
+	for round, start := 0, now; ; round++ {
 		p.mu.Lock()
-		if at := p.egress.Load().addr; at != first.addr { // SetPeers has moved the peer meanwhile
-			addr = at
+		if v := e.peers.Load().byID[to.ID]; v != nil && v.remotePeer == p && v.home != to.home { // SetPeers has moved the peer
+			to, addr = v, v.home
 		}
 		next := e.egressTo(s, addr) // with mu held: SetTrusted updates the egress of every peer after it has changed the list
 		staged := p.staged
@@ -146,7 +147,8 @@ func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.Add
 			p.mu.Unlock()
 			return
 		}
-		p.draining = round >= maxDrainRounds
+		now = e.now()
+		p.draining = round >= maxDrainRounds || now.Sub(start) >= maxDrainTime
 		p.mu.Unlock()
 		e.sendStaged(to, staged, &next, enc, now)
 	}
@@ -164,6 +166,10 @@ func (e *Engine) sendStaged(to *peerView, staged []stagedFrame, out *egress, enc
 		if w.longest > to.maxFrame(out) || w.isSuper() && !fitsWire(&w.layout) {
 			e.drop(to, DropFrameExceedsPathMTU, w.frames) // its sender is informed when it sends it again
 			continue
+		}
+		if out.plain && !e.trusts(out.addr.Addr()) { // SetTrusted has returned since out was made
+			fresh := e.egressTo(out.session, out.addr)
+			out = &fresh
 		}
 		_ = enc.carry(&w.outgoing, w.room, to, out, false)
 	}

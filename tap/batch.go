@@ -9,6 +9,8 @@ import "weft/tap/virtio"
 // be written around a frame in place, and frames of equal size form one contiguous run for the socket:
 //
 //	| headroom | frame 0 | tailroom | headroom | frame 1 | tailroom | ...
+//
+// See docs/adr/0010-rejected-optimizations.md.
 type Batch struct {
 	buf      []byte
 	used     int

@@ -183,7 +183,9 @@ func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (
 	for {
 		var err error
 		if what == WaitIPAM {
-			err = c.Bootstrap(ctx)
+			if err = c.Bootstrap(ctx); isUnknownRequest(err) {
+				err = nil // a daemon of an older version, which starts the bootstrap with the wait
+			}
 		}
 		if err == nil {
 			q := url.Values{"for": {what}, "timeout": {time.Until(deadline).String()}}
@@ -198,6 +200,12 @@ func (c *Client) Wait(ctx context.Context, what string, timeout time.Duration) (
 		case <-time.After(daemonPoll):
 		}
 	}
+}
+
+// isUnknownRequest reports whether the daemon does not know a request.
+func isUnknownRequest(err error) bool {
+	p, ok := errors.AsType[*Problem](err)
+	return ok && (p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed)
 }
 
 // Reload makes the node read its configuration and secret file again.

@@ -115,6 +115,7 @@ func (f proseFinding) String() string {
 
 // TestProse checks that comments, strings, declared names, scripts and pages are written in plain technical English. With -v it
 // prints how many findings each folder has.
+// See docs/adr/0026-one-vocabulary.md.
 func TestProse(t *testing.T) {
 	rules := compileProse(t)
 	used := make([]bool, len(proseExceptions))

@@ -116,6 +116,10 @@ type Datapath struct {
 	cleared bool // guarded by hostMu: Clear was called
 
 	syncMu sync.Mutex // serializes SyncPeers
+
+	// securityMu serializes changes of secrets and trusted subnets until the router has them. No other lock of this package is
+	// taken while it is held.
+	securityMu sync.Mutex
 }
 
 // engines are what runs while the datapath is up. The fields are constant.
@@ -169,12 +173,14 @@ func (d *Datapath) Prepare(ctx context.Context) error {
 func (d *Datapath) Run(ctx context.Context) error {
 	e, err := d.open(ctx)
 	if err != nil {
-		return err
+		return errors.Join(err, d.Close()) // the router, which owns the sockets from now on, does not run
 	}
+	d.securityMu.Lock()
 	d.current.Store(e)
 	d.cfg.Tunnel.engine.Store(e.router)
 	e.router.SetSecrets(*d.secrets.Load()) // both may have changed since open
 	e.router.SetTrusted(*d.trusted.Load())
+	d.securityMu.Unlock()
 	close(d.started)
 	d.SyncPeers()
 	if err := d.restoreAddresses(); err != nil {

@@ -27,6 +27,7 @@ const (
 )
 
 // reach knows how other nodes reach this one, and publishes it.
+// See docs/adr/0017-dial-out-nodes.md.
 type reach struct {
 	// constant
 	members Membership

@@ -10,19 +10,23 @@ import (
 
 // SetSecrets replaces the secrets that seal frames: one or more, where the datapath was made with some.
 func (d *Datapath) SetSecrets(list []session.Secret) {
+	d.securityMu.Lock()
+	defer d.securityMu.Unlock()
 	d.secrets.Store(&list)
 	if e := d.current.Load(); e != nil {
-		e.router.SetSecrets(*d.secrets.Load())
+		e.router.SetSecrets(list)
 	}
 }
 
 // SetTrusted replaces the subnets to which frames need not be sealed.
 func (d *Datapath) SetTrusted(list []netip.Prefix) {
+	d.securityMu.Lock()
 	d.trusted.Store(&list)
 	if e := d.current.Load(); e != nil {
 		e.router.SetTrusted(list)
-		d.SyncPeers()
 	}
+	d.securityMu.Unlock()
+	d.SyncPeers()
 }
 
 // sealed reports whether this node has a secret. It does not change while the node runs.

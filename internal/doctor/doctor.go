@@ -94,7 +94,7 @@ func warn(remedy, format string, args ...any) finding {
 
 // fail is a finding that keeps a node from starting or from carrying frames.
 func fail(err error) finding {
-	remedy := "Fix the error above."
+	remedy := "Fix the error and run \"weft doctor\" again."
 	if e, ok := errors.AsType[*hint.Error](err); ok {
 		remedy = e.Hint
 	}

@@ -9,6 +9,7 @@ import (
 
 // TestCiphers: two nodes agree on a cipher that both accept.
 func TestCiphers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		a, b string
 		want api.Cipher
@@ -18,6 +19,7 @@ func TestCiphers(t *testing.T) {
 		{"auto", chacha, chacha},
 	} {
 		t.Run(tt.a+" and "+tt.b, func(t *testing.T) {
+			t.Parallel()
 			nodes := startWithCiphers(t, tt.a, tt.b)
 			pods := reachingPods(t, nodes)
 			waitCarried(t, nodes, api.DatapathUserspace, tt.want)
@@ -28,6 +30,7 @@ func TestCiphers(t *testing.T) {
 
 // TestNoCommonCipher: nodes that accept different ciphers only exchange no frames, and both warn about the reason.
 func TestNoCommonCipher(t *testing.T) {
+	t.Parallel()
 	nodes := startWithCiphers(t, aes, chacha)
 	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
 	pods[0].pinging(t, pods[1].addr) // traffic is necessary to start a handshake

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
@@ -28,9 +29,9 @@ func TestClustersStaySeparate(t *testing.T) {
 		name string
 	}{{ours[0], "c"}, {theirs[0], "a"}} {
 		labtest.Until(t, patience, func() error {
-			warnings := strings.Join(query[api.Status](t, at.node, "status").Warnings, "\n")
-			if !strings.Contains(warnings, "Another network") || !strings.Contains(warnings, at.name+" (") {
-				return fmt.Errorf("%s does not name %s: %q", at.node.Label(), at.name, warnings)
+			found := conditions(t, at.node, health.ClusterMismatch)
+			if len(found) != 1 || !strings.Contains(found[0].Text, at.name+" (") {
+				return fmt.Errorf("%s does not name %s: %+v", at.node.Label(), at.name, found)
 			}
 			return nil
 		})

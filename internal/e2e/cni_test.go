@@ -37,6 +37,7 @@ func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
 // TestContainersOfTwoNodes creates a container on each of two nodes, with cnitool as the runtime and the reference portmap
 // plugin after weft's plugin. The containers reach each other, and a published port works.
 func TestContainersOfTwoNodes(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	runtimes := []*cnitest.Runtime{newRuntime(t, nodes[0]), newRuntime(t, nodes[1])}
@@ -86,6 +87,7 @@ func TestContainersOfTwoNodes(t *testing.T) {
 // TestContainerWithoutDaemon: an ADD without a running daemon fails with an error that names the socket, and succeeds when
 // the daemon runs again.
 func TestContainerWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	runtime := newRuntime(t, nodes[0])

@@ -53,6 +53,7 @@ func (p *pod) answers(t *testing.T, question string, want ...string) {
 // TestNames: every node resolves the name of an attached pod to its address, and the address to the name, as long as the
 // pod and its node exist. A name may have several addresses.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	labtest.Needs(t, "dig")
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
@@ -112,6 +113,7 @@ func TestNames(t *testing.T) {
 
 // TestForwardedNames: the node forwards queries of pods for other names to the resolvers of the host.
 func TestForwardedNames(t *testing.T) {
+	t.Parallel()
 	labtest.Needs(t, "dig")
 	n := newNodes(t, "a")[0]
 	var upstream net.PacketConn
@@ -146,6 +148,7 @@ func TestForwardedNames(t *testing.T) {
 // TestNoDNS: if another server uses port 53, the node warns and keeps running. With --no-dns it does not use the port and
 // does not warn.
 func TestNoDNS(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	var other net.PacketConn
 	if err := n.Space.Do(func() (err error) {

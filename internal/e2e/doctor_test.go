@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
@@ -39,6 +40,7 @@ func doctor(t *testing.T, n *cluster.Node, args ...string) (found map[string]api
 
 // TestDoctor: "weft doctor" finds problems of a host before a start and shows a remedy. It changes nothing.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	found, code := doctor(t, n)
 	for _, name := range []string{"config", "privileges", "tun", "nftables", "ports", "range", "mtu", "state", "bridge", "tap"} {
@@ -61,7 +63,7 @@ func TestDoctor(t *testing.T) {
 	}
 	found, code = doctor(t, n, "192.168.77.99")
 	for name, says := range map[string]string{
-		"bridge": "is no bridge but a link of kind", "range": "10.33.0.0/16 on eth0", "mtu": "leaves",
+		"bridge": "is not a bridge but a link of kind", "range": "10.33.0.0/16 on eth0", "mtu": "leaves",
 		"firewall": "chain in of table ip strict", "peers": "192.168.77.99:6783",
 	} {
 		if c := found[name]; c.Result == api.CheckOK || !strings.Contains(c.Detail, says) {
@@ -78,6 +80,7 @@ func TestDoctor(t *testing.T) {
 
 // TestReport: a report is one document with everything except the secret. The checks of a running node find no problem.
 func TestReport(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	secret := newSecret(t)
 	startSealed(t, nodes, secret)
@@ -118,22 +121,23 @@ func TestReport(t *testing.T) {
 // TestWarningsOfTheHost: the node restores a port that vanished and warns about it. It also warns about a path with a small
 // MTU.
 func TestWarningsOfTheHost(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, "--datapath", "userspace")
 	from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 	from.reaches(t, to.addr)
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "weft0", "nomaster")
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "eth0", "mtu", "1300")
-	for _, says := range []string{"The bridge weave or a port of it vanished, 1 times", "The path to node b"} {
+	for code, says := range map[health.Code]string{
+		health.BridgeRepaired: "The bridge weave or one of its ports was missing 1 times", health.PathMTUSmall: "The path to node b",
+	} {
 		labtest.Until(t, patience, func() error {
 			_ = cluster.Ping(testContext(t), from.Space, to.addr)
 			_, _ = from.Run(testContext(t), "ping", "-c", "1", "-W", "1", "-s", "1380", "-M", "want", to.addr.String())
-			for _, w := range query[api.Status](t, nodes[0], "status").Warnings {
-				if strings.HasPrefix(w, says) {
-					return nil
-				}
+			if found := conditions(t, nodes[0], code); len(found) == 0 || !strings.HasPrefix(found[0].Text, says) {
+				return fmt.Errorf("conditions of code %s: %+v, want %q", code, found, says)
 			}
-			return fmt.Errorf("no warning %q", says)
+			return nil
 		})
 	}
 }

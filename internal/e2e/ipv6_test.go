@@ -24,6 +24,7 @@ func attachAll(t *testing.T, n *cluster.Node, name string, ranges int) *pod {
 
 // TestDualStack runs an overlay with IPv4 and IPv6 over each family of the underlay, plain and encrypted.
 func TestDualStack(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name          string
 		over6, secret bool
@@ -36,6 +37,7 @@ func TestDualStack(t *testing.T) {
 		{"sealed, over IPv6", true, true, 1402, api.DatapathUserspace, api.LinkDirect},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "a", "b")
 			secret := newSecret(t)
 			for i, n := range nodes {
@@ -72,6 +74,7 @@ func TestDualStack(t *testing.T) {
 // TestIPv6Only runs an overlay without IPv4 addresses. Pods reach each other across nodes, the host reaches pods, and a
 // container of a CNI runtime gets an address and a default route.
 func TestIPv6Only(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	for i, n := range nodes {
 		up(t, n, "--advertise", n.Addr6().String(), "--range", range6, nodes[1-i].Addr6().String())
@@ -98,6 +101,7 @@ func TestIPv6Only(t *testing.T) {
 // TestContainerOfBothFamilies: the result of ADD has an address, a gateway and a default route of each family, and both
 // families work.
 func TestContainerOfBothFamilies(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, "--range", "10.32.0.0/12", "--range", range6)
 	q := attachAll(t, nodes[1], "q", 2)
@@ -121,8 +125,10 @@ func TestContainerOfBothFamilies(t *testing.T) {
 // TestSolicitationsStayOffTheOverlay is TestARPStaysOffTheOverlay for IPv6: a neighbor solicitation for a pod's address is
 // sent only to the node that owns the address.
 func TestSolicitationsStayOffTheOverlay(t *testing.T) {
+	t.Parallel()
 	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "a", "b", "c")
 			start(t, nodes, append(tt.args, "--datapath", "userspace", "--range", range6)...)
 			pods := []*pod{attachAll(t, nodes[0], "p", 1), attachAll(t, nodes[1], "p", 1), attachAll(t, nodes[2], "p", 1)}

@@ -32,6 +32,7 @@ func waitDatapath(t *testing.T, n *cluster.Node, to string, datapath api.Datapat
 // TestKernelPath: the kernel carries the frames between nodes without encryption and relays, for pods that were attached
 // before the switch to the kernel path and for later ones. Broadcasts, such as ARP requests, still reach all pods.
 func TestKernelPath(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	pods := []*pod{attach(t, nodes[0], "p0"), attach(t, nodes[1], "p0"), attach(t, nodes[2], "p0")}
@@ -110,6 +111,7 @@ func TestKernelPathBreaks(t *testing.T) {
 
 // TestKernelPathWithOneSide: the other nodes reach a node with --datapath userspace in userspace.
 func TestKernelPathWithOneSide(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	up(t, nodes[0], others(nodes, nodes[0])...)
 	up(t, nodes[1], append(others(nodes, nodes[1]), "--datapath", "userspace")...)
@@ -130,6 +132,7 @@ func TestKernelPathWithOneSide(t *testing.T) {
 // TestOtherVXLANDevice: if another program has a VXLAN device on the port, the node names the device and does not change
 // it.
 func TestOtherVXLANDevice(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	labtest.Run(t, nodes[0].Space, "ip", "link", "add", "theirs", "type", "vxlan", "id", "42",
 		"dstport", "6785", "local", nodes[0].Addr().String())
@@ -153,6 +156,7 @@ func TestOtherVXLANDevice(t *testing.T) {
 // TestKernelPathIsRepaired: after an operator deletes the device, pods still reach each other, and the node creates the
 // device again.
 func TestKernelPathIsRepaired(t *testing.T) {
+	t.Parallel()
 	nodes, pods := pair(t)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)

@@ -13,6 +13,7 @@ import (
 // TestGarbageIsFreed: a pod's namespace is deleted while the daemon is stopped. Its lease ends after the grace time. The
 // lease of a running pod, and a lease by "weft ip allocate", stay.
 func TestGarbageIsFreed(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	n := nodes[0]
 	up(t, n)

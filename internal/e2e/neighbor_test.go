@@ -20,8 +20,10 @@ var proxying = []struct {
 // TestARPStaysOffTheOverlay: an ARP request for a pod's address does not reach a third node, unless the proxy is disabled.
 // A ping to an unused address still fails as unreachable.
 func TestARPStaysOffTheOverlay(t *testing.T) {
+	t.Parallel()
 	for _, tt := range proxying {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "a", "b", "c")
 			start(t, nodes, append(tt.args, "--datapath", "userspace")...)
 			pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}

@@ -13,6 +13,7 @@ import (
 // TestServiceManager: a node notifies its service manager when it is ready, periodically for the watchdog, and when it
 // stops (sd_notify).
 func TestServiceManager(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	path := filepath.Join(n.Dir(), "notify")
 	notifications, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

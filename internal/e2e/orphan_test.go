@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
@@ -23,6 +24,7 @@ const orphanOwner = "weft:orphan/"
 // TestPodsOutliveTheirLeases removes ipam.db while pods keep running. New pods get other addresses, and the node warns. An
 // address becomes free when its pod is deleted, and belongs to its pod again when the pod is attached again.
 func TestPodsOutliveTheirLeases(t *testing.T) {
+	t.Parallel()
 	ranges := []string{"--range", "10.32.0.0/12", "--range", "fd32::/64"}
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes, ranges...)
@@ -58,7 +60,7 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 	p.reaches(t, append(slices.Clone(q.addrs), far.addrs...)...)
 	far.reaches(t, running...)
 	wantOrphans(t, n, 4, running...)
-	if out, err := n.Do(testContext(t), "ip", "release", orphanOwner+"x"); err == nil || !strings.Contains(out, "daemon's own") {
+	if out, err := n.Do(testContext(t), "ip", "release", orphanOwner+"x"); err == nil || !strings.Contains(out, "is reserved") {
 		t.Errorf("releasing a lease that the daemon holds: %q, %v", out, err)
 	}
 	if err := runtime.Check(testContext(t), "weft", container.Path(), cnitest.Options{}); err != nil {
@@ -97,6 +99,7 @@ func TestPodsOutliveTheirLeases(t *testing.T) {
 // TestPodsOutliveTheirNode removes all state of a node. It starts again as another node, which does not own the addresses
 // of its pods until they are reclaimed.
 func TestPodsOutliveTheirNode(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	n := nodes[0]
@@ -110,9 +113,9 @@ func TestPodsOutliveTheirNode(t *testing.T) {
 	up(t, n, others(nodes, n)...)
 	do(t, n, "wait", "--for", "ready", "--timeout", patience.String())
 	labtest.Until(t, patience, func() error {
-		warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n")
-		if !strings.Contains(warnings, "The pod behind vweft") || !strings.Contains(warnings, p.addr.String()+", which is node "+old.String()) {
-			return fmt.Errorf("the warnings are %q", warnings)
+		found := conditions(t, n, health.PodAddressNotOwned)
+		if len(found) == 0 || !strings.Contains(found[0].Text, p.addr.String()+", which node "+old.String()+" allocates") {
+			return fmt.Errorf("the conditions are %+v", found)
 		}
 		return nil
 	})
@@ -160,7 +163,7 @@ func orphans(t *testing.T, n *cluster.Node, pods int, addrs ...netip.Addr) error
 		return fmt.Errorf("addresses of %d pods are held, want %d: %v", len(owners), pods, held)
 	}
 	if (pods > 0) != strings.Contains(warnings, "without a known lease") ||
-		pods > 0 && !strings.Contains(warnings, fmt.Sprintf("not known, %d of them", pods)) {
+		pods > 0 && !strings.Contains(warnings, fmt.Sprintf("%d pods run here without a known lease", pods)) {
 		return fmt.Errorf("%d pods, and the warnings are %q", pods, warnings)
 	}
 	for _, addr := range addrs {
@@ -186,6 +189,7 @@ func heldFor(t *testing.T, n *cluster.Node) map[netip.Addr]string {
 // TestAddressesOfAnotherManager: the node does not lease an address of its range that another IPAM plugin assigned to a
 // container, while the container uses it, and does not warn. It ignores addresses outside of the range.
 func TestAddressesOfAnotherManager(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	n := nodes[0]
@@ -216,8 +220,10 @@ func TestAddressesOfAnotherManager(t *testing.T) {
 		}
 		return nil
 	})
-	if warnings := strings.Join(query[api.Status](t, n, "status").Warnings, "\n"); strings.Contains(warnings, "leases") {
-		t.Errorf("the warnings are %q", warnings)
+	for _, code := range []health.Code{health.PodsWithoutLease, health.PodAddressesUnknown, health.PodScanFailed} {
+		if found := conditions(t, n, code); len(found) > 0 {
+			t.Errorf("the conditions are %+v", found)
+		}
 	}
 	if err := runtime.Del(testContext(t), "inside", inside.Path(), cnitest.Options{}); err != nil {
 		t.Fatal(err)

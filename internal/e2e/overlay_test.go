@@ -14,6 +14,7 @@ import (
 )
 
 func TestEveryPairOfPodsPings(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	var pods []*pod
@@ -44,6 +45,7 @@ func TestEveryPairOfPodsPings(t *testing.T) {
 }
 
 func TestSharesAreEqual(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	ipam := query[api.IPAM](t, nodes[1], "ipam")
@@ -61,6 +63,7 @@ func TestSharesAreEqual(t *testing.T) {
 
 // TestTwoNodesAtOneInstant bootstraps several times with two nodes that propose a division at the same time.
 func TestTwoNodesAtOneInstant(t *testing.T) {
+	t.Parallel()
 	for range 3 {
 		nodes := newNodes(t, "a", "b")
 		start(t, nodes)
@@ -79,6 +82,7 @@ func TestTwoNodesAtOneInstant(t *testing.T) {
 
 // TestGroupFramesArriveOnce: each pod receives a broadcast or multicast frame exactly once.
 func TestGroupFramesArriveOnce(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	var pods []*pod
@@ -102,6 +106,7 @@ func TestGroupFramesArriveOnce(t *testing.T) {
 }
 
 func TestLinkLocalFramesStay(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")})
@@ -114,6 +119,7 @@ func TestLinkLocalFramesStay(t *testing.T) {
 
 // TestMACMoves: a MAC address moves between two nodes, and a third node updates its table.
 func TestMACMoves(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")})
@@ -138,6 +144,7 @@ func TestMACMoves(t *testing.T) {
 // TestNodeDiesAndReturns kills a daemon. The pods of its node still reach each other, and the other nodes see it dead. After
 // a restart the node has its leases again, and its pods reach the others.
 func TestNodeDiesAndReturns(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	far, near, other := attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[1], "q")
@@ -167,6 +174,7 @@ func TestNodeDiesAndReturns(t *testing.T) {
 
 // TestStopAndStart stops and starts a daemon as an upgrade does: bridge, pods and addresses stay.
 func TestStopAndStart(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p, q, far := attach(t, nodes[0], "p"), attach(t, nodes[0], "q"), attach(t, nodes[1], "p")
@@ -183,6 +191,7 @@ func TestStopAndStart(t *testing.T) {
 }
 
 func TestAttachAndDetachLeaveNothing(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	n := nodes[0]
@@ -214,6 +223,7 @@ func TestAttachAndDetachLeaveNothing(t *testing.T) {
 // TestPodReachesBeyondTheOverlay: a pod pings the underlay address of another host, which has no route to pods. This works
 // only with masquerading.
 func TestPodReachesBeyondTheOverlay(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p := attach(t, nodes[0], "p")
@@ -222,6 +232,7 @@ func TestPodReachesBeyondTheOverlay(t *testing.T) {
 
 // TestExposeAndHide assigns an overlay address to a host and removes it again.
 func TestExposeAndHide(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p := attach(t, nodes[1], "p")
@@ -242,6 +253,7 @@ func TestExposeAndHide(t *testing.T) {
 
 // TestLeaveHandsTheAddressesOver: after "weft leave", the other node owns all addresses, and nothing is left on the host.
 func TestLeaveHandsTheAddressesOver(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p := attach(t, nodes[1], "p")
@@ -267,6 +279,7 @@ func TestLeaveHandsTheAddressesOver(t *testing.T) {
 
 // TestLoneNodesConnectLater starts two nodes without peers and connects them later. They form one network.
 func TestLoneNodesConnectLater(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	up(t, nodes[0])
 	up(t, nodes[1])
@@ -280,6 +293,7 @@ func TestLoneNodesConnectLater(t *testing.T) {
 
 // TestDeletedBridgeComesBack deletes the bridge of a running daemon. The daemon creates it again and attaches the pods.
 func TestDeletedBridgeComesBack(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p, q, far := attach(t, nodes[0], "p"), attach(t, nodes[0], "q"), attach(t, nodes[1], "p")
@@ -294,6 +308,7 @@ func TestDeletedBridgeComesBack(t *testing.T) {
 // TestPartitionHeals cuts the link between two nodes until each sees the other as dead, and restores it. Meanwhile both
 // lease different addresses; at the end they are one network again.
 func TestPartitionHeals(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	p, q := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
@@ -317,6 +332,7 @@ func TestPartitionHeals(t *testing.T) {
 
 // TestOneOwnerOneAttachment: attaching a second namespace for the same owner fails, because the two would share an address.
 func TestOneOwnerOneAttachment(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	n := nodes[0]

@@ -310,6 +310,7 @@ func (b *browser) checkAccessibility(t *testing.T) {
 // TestStatusPageGuards: the HTTP port rejects requests with another host name, so that pages of other sites cannot read it
 // through the browser. It also rejects requests that change something.
 func TestStatusPageGuards(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
 	url := pageOf(t, n)

@@ -14,6 +14,7 @@ import (
 // TestReclaim: two nodes reclaim the address space of a killed node at the same time, and one of them gets it. When the node
 // comes back, it has lost its lease, warns about it and gets a new share.
 func TestReclaim(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	c := nodes[2]

@@ -39,6 +39,7 @@ func refused(t *testing.T, n *cluster.Node, env []string, want string, args ...s
 }
 
 func TestBadFlagsAreRefused(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	dir := t.TempDir()
 	config := func(name, text string) string {
@@ -91,6 +92,7 @@ func TestBadFlagsAreRefused(t *testing.T) {
 }
 
 func TestPortInUseIsRefused(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a")
 	start(t, nodes, "--http-addr", "")
 	n := nodes[0]
@@ -103,6 +105,7 @@ func TestPortInUseIsRefused(t *testing.T) {
 }
 
 func TestPrivilegesAndTunAreNamed(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	for _, tt := range []struct{ want, script string }{
 		{"CAP_NET_ADMIN", `exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$0" "$@"`},
@@ -122,6 +125,7 @@ func TestPrivilegesAndTunAreNamed(t *testing.T) {
 
 // TestBadStateIsRefused damages the files of a state directory in turn. The daemon must not start and not overwrite them.
 func TestBadStateIsRefused(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	up(t, n)
 	waitReady(t, []*cluster.Node{n})
@@ -167,6 +171,7 @@ func TestBadStateIsRefused(t *testing.T) {
 }
 
 func TestReadOnlyStateIsRefused(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	script := `mkdir -p "$1" && mount -t tmpfs -o ro tmpfs "$1" && exec "$0" up --state-dir "$1" --socket "$2"`
 	cmd := n.Command(testContext(t), "unshare", "--mount", "sh", "-c", script, filepath.Join(bin, "weft"), n.StateDir(), n.Socket())
@@ -179,6 +184,7 @@ func TestReadOnlyStateIsRefused(t *testing.T) {
 
 // TestCloneStops starts a node with a copy of another node's key. It is refused, and the first node keeps running.
 func TestCloneStops(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	start(t, nodes)
 	clone := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "clone"), bin)
@@ -199,6 +205,7 @@ func TestCloneStops(t *testing.T) {
 // TestOtherFilesAreNotChanged: weft refuses an ordinary file as the socket, and a folder with other files as the state
 // directory, and changes neither.
 func TestOtherFilesAreNotChanged(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	dir := t.TempDir()
 	notes := filepath.Join(dir, "notes.txt")
@@ -219,6 +226,7 @@ func TestOtherFilesAreNotChanged(t *testing.T) {
 }
 
 func TestCommandsWithoutADaemon(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	for _, args := range [][]string{{"status"}, {"peers", "--json"}, {"ip", "list"}, {"expose"}, {"wait", "--timeout", "10ms"}} {
 		out, err := n.Weft(testContext(t), args...).CombinedOutput()

@@ -32,6 +32,7 @@ func waitLink(t *testing.T, n *cluster.Node, name string, link api.Link) api.Pee
 // TestPartialMesh: the link between two of three nodes is cut, in both directions or in one, with and without a secret.
 // Their pods reach each other through the third node, and directly again within 15 seconds after the link returns.
 func TestPartialMesh(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		oneWay bool
@@ -41,6 +42,7 @@ func TestPartialMesh(t *testing.T) {
 		{"sealed, one direction", true, func(t *testing.T, nodes []*cluster.Node) { startSealed(t, nodes, newSecret(t)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			ctx := testContext(t)
 			nodes := newNodes(t, "a", "b", "c")
 			a, b, c := nodes[0], nodes[1], nodes[2]
@@ -90,6 +92,7 @@ func TestPartialMesh(t *testing.T) {
 // TestNATed: two nodes behind separate NATs join. All pods reach each other, and the two nodes lease addresses, although no
 // other node can dial them.
 func TestNATed(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	nodes := newNodes(t, "a", "b")
 	secret := newSecret(t)

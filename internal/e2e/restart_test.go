@@ -35,6 +35,7 @@ func TestSealedNodeComesBack(t *testing.T) {
 // TestWholeClusterRestarts kills all nodes and starts them again in another order. They connect and have their addresses and
 // leases again, from their state directories alone.
 func TestWholeClusterRestarts(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	start(t, nodes)
 	var pods []*pod

@@ -10,11 +10,13 @@ import (
 // TestRoaming: the source port of a node's datagrams changes, as behind a NAT that has lost its table. Traffic continues,
 // also if datagrams to the old port do not reach the node any more.
 func TestRoaming(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, old string }{
 		{"the old port still works", "accept"},
 		{"the old port is dead", "drop"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes, pods := sealedPair(t)
 			ping := pods[0].pinging(t, pods[1].addr)
 			ping.waitReplies(t, 10)

@@ -69,6 +69,7 @@ func TestRotation(t *testing.T) {
 
 // TestPassphrase: a passphrase works as a secret.
 func TestPassphrase(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	const passphrase = "correct horse battery staple"
 	startSealed(t, nodes, passphrase)
@@ -91,6 +92,7 @@ func requireNotLogged(t *testing.T, n *cluster.Node, texts ...string) {
 
 // TestBadSecretFile: an invalid secret file is refused, at the start and at a reload, which then changes nothing.
 func TestBadSecretFile(t *testing.T) {
+	t.Parallel()
 	nodes, pods := sealedPair(t)
 	outsider := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "outsider"), bin)
 	secret := newSecret(t)

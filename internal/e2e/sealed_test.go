@@ -102,8 +102,10 @@ const (
 // TestMarksAreReadWithoutSecret is the control experiment for the tests of encryption: all marks occur in the packets without
 // a secret, in userspace and on the kernel path.
 func TestMarksAreReadWithoutSecret(t *testing.T) {
+	t.Parallel()
 	for _, datapath := range []api.Datapath{api.DatapathUserspace, api.DatapathKernel} {
 		t.Run(string(datapath), func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "readable-a", "readable-b")
 			captures := captureUnderlay(t, nodes...)
 			start(t, nodes, "--datapath", string(datapath))
@@ -125,6 +127,7 @@ func TestMarksAreReadWithoutSecret(t *testing.T) {
 // TestNothingInPlainText: with a secret, no data of pods is readable on the underlay, from before the nodes start, over the
 // crash of one and a reload. The kernel path is never used.
 func TestNothingInPlainText(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "readable-a", "readable-b")
 	captures := captureUnderlay(t, nodes...)
 	secret := newSecret(t)
@@ -161,6 +164,7 @@ func TestNothingInPlainText(t *testing.T) {
 // TestLeftOverDeviceIsNotUsed: the nodes ran without a secret and were killed, so their VXLAN devices still exist and carry
 // frames. A node that is started with a secret sends nothing through the device from the moment when its daemon answers.
 func TestLeftOverDeviceIsNotUsed(t *testing.T) {
+	t.Parallel()
 	nodes, pods := pair(t)
 	waitCarried(t, nodes, api.DatapathKernel, "")
 	ping := pods[0].pinging(t, pods[1].addr)

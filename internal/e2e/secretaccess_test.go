@@ -77,6 +77,7 @@ func requireNoSecretLogged(t *testing.T, n *cluster.Node, secrets ...string) {
 }
 
 func TestBadSecretFilesAreRefused(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	good := do(t, n, "secret", "generate")
 	write := func(name, text string, mode fs.FileMode) string {
@@ -104,6 +105,7 @@ func TestBadSecretFilesAreRefused(t *testing.T) {
 // TestOnlyNodesWithACommonSecretJoin starts two nodes with the same secret, one with another secret and one without. Only
 // the first two connect. Both sides warn about the reason.
 func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "other", "none")
 	in, other, none := nodes[:2], nodes[2], nodes[3]
 	const passphrase = "correct horse battery staple"
@@ -138,6 +140,7 @@ func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
 
 // TestGossipIsSealed: the nickname of a node occurs in its packets only without a secret.
 func TestGossipIsSealed(t *testing.T) {
+	t.Parallel()
 	const nickname = "a-nickname-that-is-seen-from-afar"
 	for _, sealed := range []bool{false, true} {
 		t.Run(fmt.Sprint("sealed ", sealed), func(t *testing.T) {
@@ -231,6 +234,7 @@ func watchAlive(t *testing.T, nodes []*cluster.Node) (stop func()) {
 
 // TestSecretIsReplacedWithoutAnOutage replaces the secret of three nodes, one node after another.
 func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	first, second := do(t, nodes[0], "secret", "generate"), do(t, nodes[0], "secret", "generate")
 	startWithSecret(t, nodes, first)
@@ -280,6 +284,7 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 
 // TestBadReloadChangesNothing: a reload with an invalid secret file fails, and the node keeps its secret.
 func TestBadReloadChangesNothing(t *testing.T) {
+	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	secret := do(t, nodes[0], "secret", "generate")
 	startWithSecret(t, nodes, secret)

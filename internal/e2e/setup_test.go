@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/cnitest"
@@ -35,7 +36,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	build := exec.Command("go", "build", "-o", dir+"/", "weft/cmd/weft")
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "weft/cmd/weft") // as make build does, which fills the build cache
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the program under test: %v\n%s", err, out)
@@ -192,4 +193,15 @@ func links(t *testing.T, h *nettest.Host) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// conditions returns the conditions of one code of a node.
+func conditions(t *testing.T, n *cluster.Node, code health.Code) (found []api.Condition) {
+	t.Helper()
+	for _, c := range query[api.Status](t, n, "status").Conditions {
+		if c.Code == string(code) {
+			found = append(found, c)
+		}
+	}
+	return found
 }

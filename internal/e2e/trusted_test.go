@@ -9,6 +9,7 @@ import (
 // TestTrustedSubnets: traffic between two nodes that both trust the subnet of the other is not encrypted, and uses the same
 // datapath as without a secret. If only one of them trusts the other, it is encrypted.
 func TestTrustedSubnets(t *testing.T) {
+	t.Parallel()
 	const trust = "--trusted-subnets=192.168.77.0/24"
 	for _, tt := range []struct {
 		name     string
@@ -22,6 +23,7 @@ func TestTrustedSubnets(t *testing.T) {
 		{"another subnet", []string{trust}, []string{"--trusted-subnets=10.99.0.0/16,fd00::/8"}, api.DatapathUserspace, aes},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "a", "b")
 			captures := captureUnderlay(t, nodes...)
 			secret := newSecret(t)

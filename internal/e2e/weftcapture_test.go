@@ -45,8 +45,10 @@ var errNotYet = errors.New("not yet")
 // TestWeftCapture: a capture shows frames to and from a peer in plain text, for the encrypted userspace path and for the
 // kernel path, as text and as a file. The interfaces in the file are peers.
 func TestWeftCapture(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"sealed", "kernel"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newNodes(t, "a", "b")
 			if name == "sealed" {
 				startSealed(t, nodes, newSecret(t))
@@ -99,6 +101,7 @@ func TestWeftCapture(t *testing.T) {
 
 // TestWeftCaptureRefuses: a capture with wrong arguments fails with an error that names the argument.
 func TestWeftCaptureRefuses(t *testing.T) {
+	t.Parallel()
 	n := newNodes(t, "a")[0]
 	start(t, []*cluster.Node{n})
 	for _, c := range []struct {
@@ -108,7 +111,7 @@ func TestWeftCaptureRefuses(t *testing.T) {
 		{[]string{"tcp", "prot", "80"}, `"prot" (word 2)`},
 		{[]string{"-w", filepath.Join(t.TempDir(), "none", "x.pcapng")}, "--write: open"},
 		{[]string{"-w", "/dev/full", "-c", "1", "arp"}, "--write: write /dev/full: no space left on device"},
-		{[]string{"--peer", "none"}, "no peer alive is called"},
+		{[]string{"--peer", "none"}, "no live peer has the name"},
 		{[]string{"--snaplen", "-1"}, "--snaplen"},
 	} {
 		out, err := n.Do(testContext(t), append([]string{"capture"}, c.args...)...)

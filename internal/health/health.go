@@ -98,9 +98,16 @@ func New(cfg Config) *Registry {
 	return &Registry{cfg: cfg, since: make(map[key]time.Time)}
 }
 
-// Conditions asks all sources and returns the conditions of now, the most severe first. The result is never nil.
+// Conditions asks all sources and returns the conditions of now, the most severe first. The result is never nil. It logs the begin
+// and the end of each condition.
 func (r *Registry) Conditions() []Condition {
-	conditions, _, _ := r.evaluate()
+	conditions, began, ended := r.evaluate()
+	for _, c := range began {
+		r.cfg.Logger.Debug("condition began", "code", c.Code, "severity", c.Severity, "text", c.Text)
+	}
+	for _, k := range ended {
+		r.cfg.Logger.Debug("condition ended", "code", k.code, "key", k.key)
+	}
 	return conditions
 }
 
@@ -161,7 +168,6 @@ func (r *Registry) Ready() bool { return r.Missing() == "" }
 const period = 5 * time.Second
 
 // Run evaluates the conditions periodically until ctx ends, so that their begin is known although nothing asks for them.
-// It logs the begin and the end of each.
 func (r *Registry) Run(ctx context.Context) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -171,13 +177,7 @@ func (r *Registry) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		_, began, ended := r.evaluate()
-		for _, c := range began {
-			r.cfg.Logger.Debug("condition began", "code", c.Code, "severity", c.Severity, "text", c.Text)
-		}
-		for _, k := range ended {
-			r.cfg.Logger.Debug("condition ended", "code", k.code, "key", k.key)
-		}
+		r.Conditions()
 	}
 }
 

@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -48,6 +49,22 @@ func TestConditionsBeginAndEnd(t *testing.T) {
 	findings = []health.Finding{target}
 	if c := r.Conditions(); len(c) != 1 || !c[0].Since.Equal(now) {
 		t.Errorf("a condition that ended and began again: %+v, want it to begin at %s", c, now)
+	}
+}
+
+// TestBeginAndEndAreLoggedOnce: whoever asks first for the conditions, the log has their begin and their end.
+func TestBeginAndEndAreLoggedOnce(t *testing.T) {
+	var log strings.Builder
+	findings := []health.Finding{{Code: health.NoSecret}}
+	r := health.New(health.Config{
+		Sources: []health.Source{fixed{&findings}}, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	r.Conditions()
+	r.Conditions()
+	findings = nil
+	r.Conditions()
+	if began, ended := strings.Count(log.String(), "condition began"), strings.Count(log.String(), "condition ended"); began != 1 || ended != 1 {
+		t.Errorf("%d begins and %d ends in the log:\n%s", began, ended, log.String())
 	}
 }
 

@@ -41,6 +41,7 @@ type seenNode struct {
 
 // departed finds deleted nodes and reclaims their address space once their daemons are dead. It ignores daemons that never had
 // a node in the cluster.
+// See docs/adr/0021-reclaim-by-uid.md.
 type departed struct {
 	daemon Daemon
 	path   string

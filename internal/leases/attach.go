@@ -8,10 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
 	"weft/internal/api"
 	"weft/internal/ether"
 	"weft/internal/hint"
-	"weft/internal/hostnet"
 	"weft/internal/leases/holder"
 	"weft/internal/podlink"
 )
@@ -91,7 +92,7 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	if err := m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, ""); err != nil {
 		return explainLink(err)
 	}
-	if hostnet.LinkExists(h.AttachLink()) && !gone {
+	if _, err := netlink.LinkByName(h.AttachLink()); err == nil && !gone {
 		return hint.New(hint.Refused, "Detach that namespace instead.", "%q is attached in another namespace", h)
 	}
 	if err := m.cfg.Links.Detach(ctx, "", "", h.AttachLink()); err != nil {

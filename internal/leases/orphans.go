@@ -15,7 +15,7 @@ import (
 
 // An orphan is a pod link on the bridge that no lease is for: ipam.db was moved away or lost, the node's address space was
 // reclaimed, or the address comes from another IPAM plugin. Its addresses are held, so that no other pod gets them, until the
-// pod is gone or its holder asks for an address again. See docs/adr/0024.
+// pod is gone or its holder asks for an address again. See docs/adr/0024-pods-without-a-lease.md.
 
 // How often orphans are looked for: often while there are any, so that their addresses are free again soon.
 const (

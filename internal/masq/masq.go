@@ -41,6 +41,7 @@ type Ruleset struct {
 }
 
 // Firewall is the table of rules of a host. Its methods may be called concurrently.
+// See docs/adr/0006-no-nftables-is-a-warning.md.
 type Firewall interface {
 	// Apply replaces the content of the table by r. On an error the table stays unchanged.
 	Apply(ctx context.Context, r Ruleset) error

@@ -35,6 +35,7 @@ import (
 	"weft/internal/statedir"
 	"weft/internal/statuspage"
 	"weft/ipam"
+	"weft/ipam/ring"
 	"weft/mesh"
 	"weft/router/session"
 )
@@ -69,13 +70,14 @@ type node struct {
 }
 
 // build makes all parts of a node and binds everything that it listens on. If it fails, it closes what it bound.
-func build(cfg settings.Config, process Process, secrets []secret.Secret, advertise netip.Addr, st *state) (_ *node, err error) {
+func build(given settings.Config, process Process, secrets []secret.Secret, advertise netip.Addr, st *state) (_ *node, err error) {
+	cfg := given
 	if cfg.Queues == 0 {
 		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
 	}
 	n := &node{
 		cfg: cfg, advertise: advertise, mtu: cfg.OverlayMTU(advertise, len(secrets) > 0), started: time.Now(), identity: st.identity,
-		events: newIPAMEvents(), left: make(chan struct{}),
+		left: make(chan struct{}),
 	}
 	n.log, n.recent = withLogRing(process.Log)
 	if least := cfg.MinOverlayMTU(); n.mtu < least {
@@ -105,16 +107,19 @@ func build(cfg settings.Config, process Process, secrets []secret.Secret, advert
 		return nil, err
 	}
 	n.buildLeases()
-	n.reloader = newReloader(cfg, process, secrets, n.mesh, n.datapath, n.log)
+	n.reloader = newReloader(given, process, secrets, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
 	n.health = health.New(health.Config{
 		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath},
 		Requirements: []health.Requirement{n.datapath, addressRequirement{n.ipam, cfg.LazyBootstrap()}},
 		Logger:       n.log,
 	})
-	return n, n.buildServer()
+	if err := n.buildServer(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
-// listen binds the gossip port, the API's socket and the HTTP address.
+// listen binds the gossip port and the HTTP address. The data ports and the API's socket follow once their parts are made.
 func (n *node) listen() (err error) {
 	if n.transport, err = mesh.Listen(netip.AddrPortFrom(hostnet.Unspecified(), uint16(n.cfg.Port)), n.log); err != nil {
 		return err
@@ -125,8 +130,7 @@ func (n *node) listen() (err error) {
 			return hint.Refuse("--http-addr", "Choose another address, or an empty one to turn it off.", "%w", err)
 		}
 	}
-	n.socket, err = apiserver.ListenSocket(n.cfg.Socket)
-	return err
+	return nil
 }
 
 // closeListeners closes everything that a node listens on, for one that is not run.
@@ -157,6 +161,7 @@ func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (
 }
 
 func (n *node) buildIPAM(st *state) (err error) {
+	n.events = newIPAMEvents(n.mesh)
 	n.ipam, err = ipam.New(ipam.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
 		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log.With("component", "ipam"),
@@ -166,7 +171,7 @@ func (n *node) buildIPAM(st *state) (err error) {
 		return hint.Refuse(filepath.Join(n.cfg.StateDir, statedir.StoreFile), "Fix the error, or start with another --state-dir.", "%w", err)
 	}
 	n.mesh.Register(mesh.ChannelIPAM, n.ipam)
-	publishClusterIDs(n.ipam, n.mesh)
+	publishClusterIDs(n.ipam.ClusterIDs(), n.mesh)
 	return nil
 }
 
@@ -231,7 +236,10 @@ func (n *node) buildLeases() {
 	})
 }
 
-func (n *node) buildServer() error {
+func (n *node) buildServer() (err error) {
+	if n.socket, err = apiserver.ListenSocket(n.cfg.Socket); err != nil {
+		return err
+	}
 	documents := documents{n}
 	page, err := statuspage.New(statuspage.Config{Source: documents, Logger: n.log})
 	if err != nil {
@@ -258,9 +266,9 @@ func (h hostAddresses) HostAddresses() (addrs []netip.Prefix) {
 }
 
 // publishClusterIDs publishes by what bootstrap each range was divided, so that nodes of another cluster are recognized.
-func publishClusterIDs(allocator *ipam.Allocator, m *mesh.Mesh) {
+func publishClusterIDs(ids map[netip.Prefix]ring.ClusterID, m *mesh.Mesh) {
 	var list []mesh.ClusterID
-	for cidr, id := range allocator.ClusterIDs() {
+	for cidr, id := range ids {
 		sum := sha256.Sum256([]byte(cidr.String()))
 		list = append(list, mesh.ClusterID{Range: binary.BigEndian.Uint32(sum[:]), By: binary.BigEndian.Uint32(id[:])})
 	}

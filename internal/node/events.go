@@ -2,17 +2,20 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 
 	"weft/internal/peer"
 	"weft/internal/signal"
 	"weft/ipam"
+	"weft/ipam/ring"
 	"weft/mesh"
 )
 
 // ipamEvents collects what the allocator reports until handleEvents handles it. Its methods do not wait.
 type ipamEvents struct {
+	mesh   *mesh.Mesh
 	update signal.Chan // set after each report
 
 	mu           sync.Mutex
@@ -20,17 +23,19 @@ type ipamEvents struct {
 	reclaimed    []peer.ID // guarded by mu
 }
 
-func newIPAMEvents() *ipamEvents { return &ipamEvents{update: signal.New()} }
+func newIPAMEvents(m *mesh.Mesh) *ipamEvents { return &ipamEvents{mesh: m, update: signal.New()} }
 
-// Bootstrapped reports that a range has been divided.
-func (e *ipamEvents) Bootstrapped() {
+// Bootstrapped implements ipam.Events: a range has been divided. The other nodes learn the cluster ID no later than the ring, so that
+// nodes of another cluster are recognized from the beginning.
+func (e *ipamEvents) Bootstrapped(ids map[netip.Prefix]ring.ClusterID) {
+	publishClusterIDs(ids, e.mesh)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.bootstrapped = true
 	e.update.Set()
 }
 
-// Reclaimed reports that the address space of a dead node belongs to another node.
+// Reclaimed implements ipam.Events: the address space of a dead node belongs to another node.
 func (e *ipamEvents) Reclaimed(dead peer.ID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -58,7 +63,6 @@ func (n *node) handleEvents(ctx context.Context) {
 		case <-n.events.update.C():
 			bootstrapped, reclaimed := n.events.drain()
 			if bootstrapped {
-				publishClusterIDs(n.ipam, n.mesh)
 				n.leases.Recheck()
 			}
 			for _, id := range reclaimed {

@@ -11,6 +11,8 @@
 //
 // No part has a pointer to the node, and nothing is connected after a part was made: a part gets the parts below it by New, and
 // reports to the ones above through channels.
+//
+// See docs/adr/0027-node-taken-apart.md.
 package node
 
 import (
@@ -49,7 +51,7 @@ func Run(ctx context.Context, cfg settings.Config, process Process) error {
 		defer release()
 		process.Log.Info("acquired the take-over lock: no other daemon runs on this host")
 	}
-	if err := doctor.Preflight(ctx, cfg); err != nil {
+	if err := doctor.Preflight(context.WithoutCancel(ctx), cfg); err != nil { // a cancellation would change its results
 		return err
 	}
 	secrets, err := cfg.LoadSecrets()

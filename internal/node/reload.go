@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/mesh"
@@ -104,6 +106,9 @@ func (r *reloader) Reload() (api.Reload, error) {
 	done, err := r.reload()
 	if err != nil {
 		r.log.Error("cannot reload: the configuration stays as it was", "err", err)
+		if _, ok := errors.AsType[*hint.Error](err); !ok {
+			err = hint.New(hint.Refused, "", "%w", err)
+		}
 		return done, err
 	}
 	r.log.Info("reloaded", "applied", done.Applied, "restart", done.Restart, "secrets", done.Secrets)

@@ -20,6 +20,7 @@ const (
 
 // Table maps IP addresses to hardware addresses and peers, learned from the messages of their holders. It may be used
 // by any goroutine.
+// See docs/adr/0016-neighbors.md.
 type Table struct {
 	mu       sync.Mutex
 	bindings map[netip.Addr]binding // guarded by mu

@@ -17,6 +17,7 @@ const cookieAge = 2 * time.Minute
 
 // cookieChecker makes cookies and checks them. It does not remember their receivers: a cookie is a MAC of the address
 // that it was sent to, with a key that changes.
+// See docs/adr/0013-late-initiations.md.
 type cookieChecker struct {
 	rand        io.Reader
 	since       time.Time // of key; zero before the first one

@@ -21,6 +21,7 @@ const (
 )
 
 // rateLimiter bounds what unauthenticated senders can cost this node. Its memory is constant.
+// See docs/adr/0013-late-initiations.md.
 type rateLimiter struct {
 	free    bucket
 	cookies bucket

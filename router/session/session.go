@@ -37,6 +37,7 @@ var (
 )
 
 // Session holds the keys that one handshake with a peer made. Its methods may be called from any goroutine.
+// See docs/adr/0012-plain-sessions.md.
 type Session struct {
 	// Constant.
 	peer               peer.ID

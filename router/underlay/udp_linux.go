@@ -15,6 +15,7 @@ import (
 var _ Conn = (*UDP)(nil)
 
 // UDP is a Conn on a kernel socket: one socket for both IPv4 and IPv6 if the host has both.
+// See docs/adr/0009-one-source-port.md.
 type UDP struct {
 	// Constant after Listen.
 	conn          *net.UDPConn

@@ -156,14 +156,14 @@ func New(cfg ControllerConfig) (*Controller, error) {
 // SetPeers replaces the peers that the kernel may carry. Peers that must be sealed or relayed, or cannot take part, are
 // not among them. It does not keep peers, and does not wait.
 func (c *Controller) SetPeers(peers []Peer) {
-	c.setRequested(peers, time.Now())
-	replace(c.requests, slices.Clone(peers))
-}
-
-// setRequested sets which statuses are those of requested peers.
-func (c *Controller) setRequested(peers []Peer, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.setRequested(peers, time.Now())
+	replace(c.requests, slices.Clone(peers)) // which does not wait
+}
+
+// setRequested sets which statuses are those of requested peers. mu is held.
+func (c *Controller) setRequested(peers []Peer, now time.Time) {
 	for _, s := range c.statuses {
 		s.requested = false
 	}

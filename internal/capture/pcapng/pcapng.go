@@ -40,6 +40,7 @@ const (
 const allPeers = "all"
 
 // Writer writes a capture. It may be used by one goroutine at a time.
+// See docs/adr/0028-gopacket.md.
 type Writer struct {
 	ng    *pcapgo.NgWriter
 	paths map[Path]int // IDs of interfaces

@@ -30,6 +30,7 @@ type sources struct {
 
 // Compile returns the decisions for all local pods of a cluster. It never fails: invalid parts of policies deny, and are listed
 // in Problems.
+// See docs/adr/0019-policies.md.
 func Compile(cluster *Cluster) *Ruleset {
 	c := &compiler{
 		index:  newIndex(cluster),

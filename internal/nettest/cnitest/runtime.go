@@ -49,7 +49,7 @@ func Build(ctx context.Context, dir string) error {
 		"reference/portmap":  "github.com/containernetworking/plugins/plugins/meta/portmap",
 		"reference/loopback": "github.com/containernetworking/plugins/plugins/main/loopback",
 	} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), pkg)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("cnitest: building %s: %w: %s", pkg, err, out)
