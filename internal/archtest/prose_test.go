@@ -38,7 +38,7 @@ var proseRules = []proseRule{
 	{pattern: `what is said`, instead: "name the error or the message"},
 
 	// US spelling, as misspell in golangci-lint requires it in Go.
-	{pattern: `(behavi|neighb|col|fav|hon|lab)our(s|ed|ing|able|hood)?|catalog(ue|ues)|centres?|licences?|grey|` +
+	{pattern: `(behavi|neighb|col|fav|hon|lab)our(s|ed|ing|able|hood)?|catalog(ue|ues)|cent(re)s?|licen(ce)s?|grey|` +
 		`(dial|cancel|label|travel|signal)l(ed|ing)`,
 		instead: "US spelling"},
 	{pattern: `(author|initial|maxim|minim|normal|optim|organ|recogn|serial|standard|summar|synchron)is(e|es|ed|ing|ations?)`,

@@ -52,7 +52,7 @@ func TestConditionsBeginAndEnd(t *testing.T) {
 	}
 }
 
-// TestBeginAndEndAreLoggedOnce: whoever asks first for the conditions, the log has their begin and their end.
+// TestBeginAndEndAreLoggedOnce: the log has the begin and the end of a condition once, however often the conditions are read.
 func TestBeginAndEndAreLoggedOnce(t *testing.T) {
 	var log strings.Builder
 	findings := []health.Finding{{Code: health.NoSecret}}
@@ -63,7 +63,8 @@ func TestBeginAndEndAreLoggedOnce(t *testing.T) {
 	r.Conditions()
 	findings = nil
 	r.Conditions()
-	if began, ended := strings.Count(log.String(), "condition began"), strings.Count(log.String(), "condition ended"); began != 1 || ended != 1 {
+	began, ended := strings.Count(log.String(), "condition began"), strings.Count(log.String(), "condition ended")
+	if began != 1 || ended != 1 {
 		t.Errorf("%d begins and %d ends in the log:\n%s", began, ended, log.String())
 	}
 }
