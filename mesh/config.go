@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/hashicorp/memberlist"
+
+	"weft/internal/target"
 )
 
 // Config configures a Mesh. All fields but Capabilities, Keys, Tunnel, Observer and Logger are required.
@@ -28,7 +30,7 @@ type Config struct {
 	// Targets are the persistent targets.
 	Targets *Targets
 	// Peers are targets for this run only, from the command line, parsed.
-	Peers []Target
+	Peers []target.Target
 	// Discovery makes the node dial members that it learned from other nodes in earlier runs, or that it lost.
 	Discovery bool
 	// Tunnel carries gossip to nodes that cannot be reached at their gossip address. Nil: there is no tunnel.

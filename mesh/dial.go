@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"weft/internal/target"
 )
 
 // Pauses between attempts to reach a target: they grow by half from firstPause to longestPause, each drawn from ±25 %.
@@ -38,15 +40,15 @@ type dialer struct {
 	triedAll chan struct{} // closed after the first attempt at every target known at the start, unless Run ends before
 
 	mu      sync.Mutex
-	ctx     context.Context               // guarded by mu: Run's; nil before and after it
-	wg      sync.WaitGroup                // the goroutine of each target
-	active  map[Target]context.CancelFunc // guarded by mu
-	lastErr map[Target]error              // guarded by mu: nil once joined
+	ctx     context.Context                      // guarded by mu: Run's; nil before and after it
+	wg      sync.WaitGroup                       // the goroutine of each target
+	active  map[target.Target]context.CancelFunc // guarded by mu
+	lastErr map[target.Target]error              // guarded by mu: nil once joined
 }
 
 // TargetStatus is the state of the attempts to join through a target.
 type TargetStatus struct {
-	Target Target
+	Target target.Target
 	// Err is why the latest attempt failed; nil when it succeeded or none was made yet.
 	Err error
 }
@@ -54,7 +56,7 @@ type TargetStatus struct {
 func newDialer(m *Mesh) *dialer {
 	return &dialer{
 		mesh: m, triedAll: make(chan struct{}),
-		active: make(map[Target]context.CancelFunc), lastErr: make(map[Target]error),
+		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error),
 	}
 }
 
@@ -62,7 +64,7 @@ func newDialer(m *Mesh) *dialer {
 func (d *dialer) run(ctx context.Context) {
 	targets := slices.Clone(d.mesh.cfg.Peers)
 	for _, s := range d.mesh.cfg.Targets.List() {
-		t, err := ParseTarget(s, d.mesh.cfg.Advertise.Port())
+		t, err := target.Parse(s, d.mesh.cfg.Advertise.Port())
 		if err != nil {
 			d.mesh.log.Warn("saved target ignored: it cannot be parsed", "addr", s, "err", err)
 			continue
@@ -104,7 +106,7 @@ func (d *dialer) awaitContest(ctx context.Context) bool {
 }
 
 // start begins to dial t, unless it is dialed already; mu is held. first, when not nil, waits for the first attempt.
-func (d *dialer) start(t Target, first *sync.WaitGroup) {
+func (d *dialer) start(t target.Target, first *sync.WaitGroup) {
 	if _, running := d.active[t]; running {
 		return
 	}
@@ -123,7 +125,7 @@ func (d *dialer) start(t Target, first *sync.WaitGroup) {
 }
 
 // dial tries to join through t until ctx ends. It calls tried after each attempt.
-func (d *dialer) dial(ctx context.Context, t Target, tried func()) {
+func (d *dialer) dial(ctx context.Context, t target.Target, tried func()) {
 	pause := firstPause
 	for {
 		err := d.attempt(ctx, t)
@@ -151,7 +153,7 @@ func jittered(pause time.Duration) time.Duration { return pause/4*3 + rand.N(pau
 func longer(pause time.Duration) time.Duration { return min(pause+pause/2, longestPause) }
 
 // attempt joins through t, unless a member is alive there already.
-func (d *dialer) attempt(ctx context.Context, t Target) error {
+func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	resolveCtx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
@@ -208,7 +210,7 @@ func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 }
 
 // recordAttempt records the result of an attempt, and logs it when it has changed.
-func (d *dialer) recordAttempt(t Target, err error) {
+func (d *dialer) recordAttempt(t target.Target, err error) {
 	d.mu.Lock()
 	old, known := d.lastErr[t]
 	_, active := d.active[t]
@@ -227,7 +229,7 @@ func (d *dialer) recordAttempt(t Target, err error) {
 }
 
 // stop ends the attempts at t.
-func (d *dialer) stop(t Target) {
+func (d *dialer) stop(t target.Target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if cancel, running := d.active[t]; running {
@@ -238,9 +240,9 @@ func (d *dialer) stop(t Target) {
 }
 
 // stopAllBut ends the attempts at all targets but those in keep.
-func (d *dialer) stopAllBut(keep []Target) {
+func (d *dialer) stopAllBut(keep []target.Target) {
 	d.mu.Lock()
-	var others []Target
+	var others []target.Target
 	for t := range d.active {
 		if !slices.Contains(keep, t) {
 			others = append(others, t)
@@ -254,7 +256,7 @@ func (d *dialer) stopAllBut(keep []Target) {
 
 // Connect adds targets and dials them at once; with replace they replace all others. The new list is on disk when Connect
 // returns nil.
-func (m *Mesh) Connect(targets []Target, replace bool) error {
+func (m *Mesh) Connect(targets []target.Target, replace bool) error {
 	err := m.cfg.Targets.Update(func(list []string) []string {
 		if replace {
 			list = nil
@@ -284,10 +286,10 @@ func (m *Mesh) Connect(targets []Target, replace bool) error {
 }
 
 // Disconnect removes targets; a member at one of them stays a member. Targets that are not in the list are ignored.
-func (m *Mesh) Disconnect(targets []Target) error {
+func (m *Mesh) Disconnect(targets []target.Target) error {
 	err := m.cfg.Targets.Update(func(list []string) []string {
 		return slices.DeleteFunc(list, func(s string) bool {
-			return slices.ContainsFunc(targets, func(t Target) bool { return t.String() == s })
+			return slices.ContainsFunc(targets, func(t target.Target) bool { return t.String() == s })
 		})
 	})
 	if err != nil {

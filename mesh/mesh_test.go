@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/internal/target"
 )
 
 // node is a mesh under test, with what its channel has received.
@@ -92,7 +93,7 @@ func startWith(t *testing.T, net *network, name string, id Identity, change func
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", name),
 	}
 	for _, p := range peers {
-		cfg.Peers = append(cfg.Peers, Target{p.transport.addr.Addr().String(), p.transport.addr.Port()})
+		cfg.Peers = append(cfg.Peers, target.Target{Host: p.transport.addr.Addr().String(), Port: p.transport.addr.Port()})
 	}
 	change(&cfg)
 	if n.Mesh, err = New(cfg); err != nil {
@@ -276,24 +277,24 @@ func TestConnectAndDisconnect(t *testing.T) {
 		var net network
 		a := start(t, &net, "a", identity(t))
 		b := start(t, &net, "b", identity(t))
-		target := Target{a.transport.addr.Addr().String(), a.transport.addr.Port()}
+		to := target.Target{Host: a.transport.addr.Addr().String(), Port: a.transport.addr.Port()}
 		time.Sleep(time.Second)
-		if err := b.Connect([]Target{target}, false); err != nil {
+		if err := b.Connect([]target.Target{to}, false); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "connected", func() bool { return b.sees(a, StateAlive) })
-		if got := b.cfg.Targets.List(); !slices.Equal(got, []string{target.String()}) {
+		if got := b.cfg.Targets.List(); !slices.Equal(got, []string{to.String()}) {
 			t.Errorf("saved targets %v", got)
 		}
-		unused := Target{"127.0.0.1", 9}
-		if err := b.Connect([]Target{unused}, true); err != nil {
+		unused := target.Target{Host: "127.0.0.1", Port: 9}
+		if err := b.Connect([]target.Target{unused}, true); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "only the new target is dialed, without success", func() bool {
 			s := b.TargetStatus()
 			return len(s) == 1 && s[0].Target == unused && s[0].Err != nil
 		})
-		if err := b.Disconnect([]Target{unused}); err != nil {
+		if err := b.Disconnect([]target.Target{unused}); err != nil {
 			t.Fatal(err)
 		}
 		if got := b.cfg.Targets.List(); len(got) != 0 {

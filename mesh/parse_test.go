@@ -17,40 +17,6 @@ import (
 // unusedAddr is an address at which no node is.
 var unusedAddr = netip.MustParseAddrPort("127.0.0.1:9")
 
-func TestParseTarget(t *testing.T) {
-	for _, tt := range []struct {
-		in   string
-		want Target
-		ok   bool
-	}{
-		{"host1", Target{"host1", 6783}, true},
-		{"host1:7000", Target{"host1", 7000}, true},
-		{"192.168.1.2", Target{"192.168.1.2", 6783}, true},
-		{"192.168.1.2:1", Target{"192.168.1.2", 1}, true},
-		{"fd00::1", Target{"fd00::1", 6783}, true},
-		{"[fd00::1]", Target{"fd00::1", 6783}, true},
-		{"[fd00::1]:7000", Target{"fd00::1", 7000}, true},
-		{"", Target{}, false},
-		{":6783", Target{}, false},
-		{"host:port", Target{}, false},
-		{"host:0", Target{}, false},
-		{"host:65536", Target{}, false},
-		{"http://host", Target{}, false},
-		{"fe80::1%a/b", Target{}, false},
-		{"host:port:more:", Target{}, false},
-		{"two hosts", Target{}, false},
-		{"-oops", Target{}, false},
-	} {
-		got, err := ParseTarget(tt.in, 6783)
-		if tt.ok != (err == nil) || got != tt.want {
-			t.Errorf("ParseTarget(%q) = %v, %v", tt.in, got, err)
-		}
-		if err != nil && !errors.Is(err, ErrTarget) {
-			t.Errorf("ParseTarget(%q): %v is not ErrTarget", tt.in, err)
-		}
-	}
-}
-
 func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,

@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -32,46 +28,6 @@ const maxSeen = 1024
 
 // ErrTargets is wrapped by LoadTargets' error for a file that is not a list of targets.
 var ErrTargets = errors.New("mesh: not a list of targets")
-
-// ErrTarget is wrapped by ParseTarget's errors.
-var ErrTarget = errors.New("mesh: not a peer address")
-
-// Target is an address that an operator has given: a host name or IP address, and the gossip port.
-type Target struct {
-	Host string
-	Port uint16
-}
-
-// ParseTarget parses "host", "host:port", an IP address, or "[IPv6]:port". Without a port it uses defaultPort.
-func ParseTarget(s string, defaultPort uint16) (Target, error) {
-	host, portText := strings.Trim(s, "[]"), ""
-	if h, p, err := net.SplitHostPort(s); err == nil {
-		host, portText = h, p
-	}
-	if !validHost(host) {
-		return Target{}, fmt.Errorf("%w: %q: want HOST or HOST:PORT, an IPv6 address with a port in brackets", ErrTarget, s)
-	}
-	t := Target{Host: host, Port: defaultPort}
-	if portText != "" {
-		port, err := strconv.ParseUint(portText, 10, 16)
-		if err != nil || port == 0 {
-			return Target{}, fmt.Errorf("%w: %q: the port is not a number from 1 to 65535", ErrTarget, s)
-		}
-		t.Port = uint16(port)
-	}
-	return t, nil
-}
-
-// validHost reports whether host may be a host name or is an IP address. It rejects what looks like a URL, a flag, or
-// several arguments.
-func validHost(host string) bool {
-	_, err := netip.ParseAddr(host)
-	colonInName := err != nil && strings.Contains(host, ":")
-	return host != "" && !colonInName && !strings.ContainsAny(host, "/ \t\n") && !strings.HasPrefix(host, "-")
-}
-
-// String returns the target as host:port, with brackets around an IPv6 address.
-func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
 // Targets is the durable list of addresses that a node dials: the targets that an operator gave by "weft connect", and
 // the members seen in earlier runs. All methods may be called concurrently. List and Seen never wait for the disk.

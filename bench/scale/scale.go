@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/peer"
+	"weft/internal/target"
 	"weft/ipam"
 	"weft/ipam/store"
 	"weft/mesh"
@@ -207,10 +208,10 @@ func (n *network) node(i, size int, dir string) (*node, error) {
 	}
 	t := n.transport(i)
 	node := &node{}
-	var peers []mesh.Target
+	var peers []target.Target
 	for _, k := range []int{0, i / 2} {
 		if k != i {
-			peers = append(peers, mesh.Target{Host: netip.AddrFrom4([4]byte{127, 1, byte(k >> 8), byte(k)}).String(), Port: 6783})
+			peers = append(peers, target.Target{Host: netip.AddrFrom4([4]byte{127, 1, byte(k >> 8), byte(k)}).String(), Port: 6783})
 		}
 	}
 	node.mesh, err = mesh.New(mesh.Config{

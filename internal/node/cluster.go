@@ -60,7 +60,7 @@ func (c *cluster) Forget(list []string) error {
 	return c.mesh.Disconnect(targets)
 }
 
-func (c *cluster) parseTargets(list []string) ([]mesh.Target, error) {
+func (c *cluster) parseTargets(list []string) ([]target.Target, error) {
 	targets := make([]target.Target, 0, len(list))
 	for _, s := range list {
 		t, err := target.Parse(s, c.port)
@@ -69,7 +69,7 @@ func (c *cluster) parseTargets(list []string) ([]mesh.Target, error) {
 		}
 		targets = append(targets, t)
 	}
-	return meshTargets(targets), nil
+	return targets, nil
 }
 
 // Alive implements apiserver.Cluster.

@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/health"
 	"weft/internal/peer"
+	"weft/internal/target"
 	"weft/ipam"
 	"weft/mesh"
 )
@@ -61,7 +62,7 @@ func TestSpaceFindings(t *testing.T) {
 }
 
 func TestTargetFindings(t *testing.T) {
-	at := mesh.Target{Host: "b", Port: 6783}
+	at := target.Target{Host: "b", Port: 6783}
 	wantFinding(t, "joined", targetFindings([]mesh.TargetStatus{{Target: at}}), "")
 	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}),
 		health.TargetUnreachable,

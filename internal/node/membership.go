@@ -7,7 +7,6 @@ import (
 	"weft/internal/datapath"
 	"weft/internal/peer"
 	"weft/internal/signal"
-	"weft/internal/target"
 	"weft/mesh"
 	"weft/router"
 	"weft/router/session"
@@ -141,13 +140,4 @@ func (g gossip) Broadcast(delta []byte) {
 // Unicast implements ipam.Gossip.
 func (g gossip) Unicast(to peer.ID, message []byte) error {
 	return g.mesh.Sender(g.channel).Unicast(to, message)
-}
-
-// meshTargets returns targets as the mesh takes them.
-func meshTargets(list []target.Target) []mesh.Target {
-	targets := make([]mesh.Target, 0, len(list))
-	for _, t := range list {
-		targets = append(targets, mesh.Target(t))
-	}
-	return targets
 }
