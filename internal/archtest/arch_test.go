@@ -47,6 +47,7 @@ var layers = []struct {
 	{"internal/masq", 2},
 	{"internal/filelock", 2},
 	{"internal/hostnet", 2},
+	{"internal/hostwatch", 2},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
@@ -71,6 +72,7 @@ var layers = []struct {
 	{"internal/signal", 0},
 	{"internal/ether", 0},
 	{"internal/metricdef", 0},
+	{"internal/netdump", 0},
 	{"internal/packet", 0},
 }
 
