@@ -11,13 +11,13 @@ import (
 var parts = map[string][]string{
 	"internal/health": {},
 	"internal/doctor": {
-		"internal/api", "internal/hint", "internal/hostnet", "internal/masq", "internal/podlink", "internal/settings", "internal/statedir",
-		"router/vxlan", "router/wire", "tap/bridge",
+		"internal/api", "internal/hint", "internal/hostnet", "internal/masq", "internal/netdump", "internal/podlink", "internal/settings",
+		"internal/statedir", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
 		"internal/hostnet",
-		"internal/masq", "internal/metricdef", "internal/peer", "internal/podlink", "internal/settings", "mesh/topology",
+		"internal/masq", "internal/metricdef", "internal/netdump", "internal/peer", "internal/podlink", "internal/settings", "mesh/topology",
 		"router", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/leases": {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/hostnet"
+	"weft/internal/netdump"
 )
 
 // BridgeAddresses returns the addresses that the bridge has inside the overlay's ranges; none where there is no bridge.
@@ -21,7 +22,7 @@ func (d *Datapath) BridgeAddresses() ([]netip.Prefix, error) {
 		}
 		return nil, fmt.Errorf("datapath: looking up %s: %w", d.settings.Bridge, err)
 	}
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addrs, err := netdump.Repeat(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("datapath: reading the addresses of %s: %w", d.settings.Bridge, err)
 	}

@@ -16,6 +16,7 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -139,11 +140,14 @@ func New(cfg Config) (*Datapath, error) {
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
 	source := netip.Addr{} // chosen by the routes: behind a NAT the advertised address is not one of the host
-	if hostnet.IsLocal(cfg.Advertise) {
+	local, err := hostnet.IsLocal(cfg.Advertise)
+	if err != nil {
+		return nil, fmt.Errorf("datapath: %w", err)
+	}
+	if local {
 		source = cfg.Advertise // the others know this node by it, whatever route a datagram takes
 	}
 	off := cfg.Settings.Offload == settings.OffloadOff
-	var err error
 	d.conns, err = underlay.ListenQueues(underlay.Config{
 		Port: cfg.Settings.DataPort(), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
 	}, cfg.Settings.Queues)

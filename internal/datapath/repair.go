@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/masq"
+	"weft/internal/netdump"
 	"weft/internal/podlink"
 	"weft/tap/bridge"
 )
@@ -131,7 +132,7 @@ func removePods(bridgeIndex int) error { return eachPodLink(bridgeIndex, netlink
 
 // eachPodLink calls f for the host ends of pods that are ports of the bridge with the given index; 0: of no bridge.
 func eachPodLink(bridgeIndex int, f func(netlink.Link) error) error {
-	links, err := netlink.LinkList()
+	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("datapath: listing links: %w", err)
 	}

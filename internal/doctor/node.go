@@ -17,6 +17,7 @@ import (
 
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/netdump"
 	"weft/internal/settings"
 	"weft/internal/statedir"
 	"weft/router/wire"
@@ -114,7 +115,7 @@ func checkOverlap(_ context.Context, c *settings.Config) finding {
 	if c.AllowOverlap {
 		return free
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := netdump.Repeat(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fail(fmt.Errorf("doctor: reading the host's routes: %w", err))
 	}
@@ -150,7 +151,11 @@ func checkAddress(ctx context.Context, c *settings.Config) finding {
 	if err != nil {
 		return fail(err)
 	}
-	if !hostnet.IsLocal(self) {
+	local, err := hostnet.IsLocal(self)
+	if err != nil {
+		return fail(err)
+	}
+	if !local {
 		return warn("This is correct behind a NAT that forwards the ports; otherwise set --advertise to an address of this host.",
 			"other nodes learn %s, which is not an address of this host", self)
 	}
@@ -163,7 +168,15 @@ func checkMTU(ctx context.Context, c *settings.Config) finding {
 		return ok("not known without an address")
 	}
 	sealed := c.SecretFile != ""
-	mtu, least, underlay := c.OverlayMTU(self, sealed), c.MinOverlayMTU(), hostnet.UnderlayMTU(self)
+	underlay, err := hostnet.UnderlayMTU(self)
+	if err != nil {
+		return fail(err)
+	}
+	mtu, err := c.OverlayMTU(self, sealed)
+	if err != nil {
+		return fail(err)
+	}
+	least := c.MinOverlayMTU()
 	switch fits := wire.MTU(underlay, sealed, self.Is6()); {
 	case mtu < least:
 		return fail(hint.Refuse("--mtu", fmt.Sprintf("Raise the MTU of the underlay: pods need at least %d bytes.", least),

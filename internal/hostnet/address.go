@@ -3,6 +3,7 @@ package hostnet
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -13,6 +14,9 @@ import (
 // ResolveTimeout bounds the lookup of a peer's name when the own address is determined.
 const ResolveTimeout = 2 * time.Second
 
+// ErrNoAddress means that no interface of this host has an address that other nodes could reach.
+var ErrNoAddress = errors.New("no interface has an address that other nodes could reach")
+
 // Skip names what cannot be this host's address on the underlay.
 type Skip struct {
 	Bridge string         // the overlay's bridge
@@ -21,15 +25,23 @@ type Skip struct {
 
 // AdvertiseAddr chooses the address that the other nodes learn: the source address towards the first peer that resolves;
 // else that of the default route; else the first global address of any interface that skip does not exclude. It sends no
-// packet, but may resolve the peers' names. ok is false where the host has no such address.
-func AdvertiseAddr(ctx context.Context, peers []target.Target, skip Skip) (addr netip.Addr, ok bool) {
+// packet, but may resolve the peers' names. The error wraps ErrNoAddress where the host has no such address.
+func AdvertiseAddr(ctx context.Context, peers []target.Target, skip Skip) (netip.Addr, error) {
 	outside := []target.Target{{Host: "192.0.2.1", Port: 9}, {Host: "2001:db8::1", Port: 9}} // documentation addresses
 	for _, t := range append(peers[:len(peers):len(peers)], outside...) {
 		if a, ok := sourceFor(ctx, t); ok {
-			return a, true
+			return a, nil
 		}
 	}
-	return firstGlobal(skip)
+	list, err := Addresses()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	a, ok := firstGlobal(list, skip)
+	if !ok {
+		return netip.Addr{}, ErrNoAddress
+	}
+	return a, nil
 }
 
 // sourceFor asks the kernel for the source address of a datagram to t.
@@ -51,24 +63,10 @@ func sourceFor(ctx context.Context, t target.Target) (netip.Addr, bool) {
 }
 
 // firstGlobal returns the first global address of an interface that is up, is not the loopback, and is not excluded.
-func firstGlobal(skip Skip) (netip.Addr, bool) {
-	links, err := net.Interfaces()
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	for _, l := range links {
-		if l.Flags&net.FlagUp == 0 || l.Flags&net.FlagLoopback != 0 || l.Name == skip.Bridge {
-			continue
-		}
-		addrs, err := l.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			p, err := netip.ParsePrefix(a.String())
-			if err == nil && p.Addr().IsGlobalUnicast() && !contains(skip.Ranges, p.Addr()) {
-				return p.Addr(), true
-			}
+func firstGlobal(list []Address, skip Skip) (netip.Addr, bool) {
+	for _, a := range list {
+		if a.Up && !a.Loopback && a.Link != skip.Bridge && a.Addr.IsGlobalUnicast() && !contains(skip.Ranges, a.Addr) {
+			return a.Addr, true
 		}
 	}
 	return netip.Addr{}, false
@@ -77,20 +75,6 @@ func firstGlobal(skip Skip) (netip.Addr, bool) {
 func contains(ranges []netip.Prefix, a netip.Addr) bool {
 	for _, r := range ranges {
 		if r.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// IsLocal reports whether a is an address of this host.
-func IsLocal(a netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, n := range addrs {
-		if p, err := netip.ParsePrefix(n.String()); err == nil && p.Addr().Unmap() == a.Unmap() {
 			return true
 		}
 	}

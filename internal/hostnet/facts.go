@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/api"
+	"weft/internal/netdump"
 )
 
 // maxRoutes bounds how many routes Facts reports: an Internet router has a million.
@@ -25,7 +26,7 @@ func KernelRelease() string {
 // Facts returns what a bug report says about the host: kernel, CPUs, links with their addresses, and routes.
 func Facts() api.Host {
 	h := api.Host{Kernel: KernelRelease(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	links, err := netlink.LinkList()
+	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		h.Errors = append(h.Errors, err.Error())
 	}
@@ -38,7 +39,7 @@ func Facts() api.Host {
 		doc := api.HostLink{
 			Name: a.Name, Kind: l.Type(), MTU: a.MTU, Master: names[a.MasterIndex], State: a.OperState.String(), Addresses: []string{},
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := netdump.Repeat(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			h.Errors = append(h.Errors, err.Error())
 		}
@@ -47,7 +48,7 @@ func Facts() api.Host {
 		}
 		h.Links = append(h.Links, doc)
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := netdump.Repeat(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		h.Errors = append(h.Errors, err.Error())
 	}

@@ -15,26 +15,6 @@ const MaxMTU = 65521
 // defaultMTU is assumed where no interface has the node's address, as behind a NAT.
 const defaultMTU = 1500
 
-// UnderlayMTU returns the MTU in bytes of the interface that has the address self; 1500 where there is none.
-func UnderlayMTU(self netip.Addr) int {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return defaultMTU
-	}
-	for _, l := range links {
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == self {
-				return min(l.Attrs().MTU, MaxMTU)
-			}
-		}
-	}
-	return defaultMTU
-}
-
 // LinkExists reports whether the host has an interface of that name. Where the kernel does not answer, it returns true:
 // callers remove state of links that do not exist.
 func LinkExists(name string) bool {

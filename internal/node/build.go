@@ -75,8 +75,12 @@ func build(given settings.Config, process Process, secrets []secret.Secret, adve
 	if cfg.Queues == 0 {
 		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
 	}
+	mtu, err := cfg.OverlayMTU(advertise, len(secrets) > 0)
+	if err != nil {
+		return nil, err
+	}
 	n := &node{
-		cfg: cfg, advertise: advertise, mtu: cfg.OverlayMTU(advertise, len(secrets) > 0), started: time.Now(), identity: st.identity,
+		cfg: cfg, advertise: advertise, mtu: mtu, started: time.Now(), identity: st.identity,
 		left: make(chan struct{}),
 	}
 	n.log, n.recent = withLogRing(process.Log)
@@ -206,7 +210,10 @@ func (f namesFile) Save(state []byte) error { return renameio.WriteFile(string(f
 type localHost struct{}
 
 // IsLocal implements dns.Host.
-func (localHost) IsLocal(addr netip.Addr) bool { return hostnet.IsLocal(addr) }
+func (localHost) IsLocal(addr netip.Addr) bool {
+	local, err := hostnet.IsLocal(addr)
+	return err == nil && local // a client that is not known to be on this host is refused
+}
 
 func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) (err error) {
 	cfg := datapath.Config{

@@ -12,6 +12,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // configure adds the addresses of the pod end, brings it up, adds its routes and returns them.
@@ -123,7 +125,9 @@ func (s Spec) onLink(ip netip.Addr) bool {
 // routes returns the routes of one family in the main table of the pod's namespace.
 func (e *ends) routes(family int) ([]netlink.Route, error) {
 	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-	routes, err := e.pod.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
+	routes, err := netdump.Repeat(func() ([]netlink.Route, error) {
+		return e.pod.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil && !noIPv6(err) {
 		return nil, fmt.Errorf("podlink: list routes: %w", err)
 	}
@@ -132,7 +136,7 @@ func (e *ends) routes(family int) ([]netlink.Route, error) {
 
 // addresses returns all addresses of the pod end.
 func (e *ends) addresses(pod netlink.Link) ([]netip.Prefix, error) {
-	list, err := e.pod.AddrList(pod, netlink.FAMILY_ALL)
+	list, err := netdump.Repeat(func() ([]netlink.Addr, error) { return e.pod.AddrList(pod, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("podlink: addresses of %s: %w", pod.Attrs().Name, err)
 	}

@@ -9,11 +9,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // Ports returns the host ends that are ports of a bridge, without their Addrs. It returns none if there is no such bridge.
 func Ports(bridge string) ([]Port, error) {
-	links, err := netlink.LinkList()
+	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: list links: %w", err)
 	}
@@ -78,7 +80,7 @@ func addressesIn(netns, index, family int) ([]netip.Addr, error) {
 	msg.Index = uint32(index)
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
-	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	answers, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR) })
 	if err != nil && (family != netlink.FAMILY_V6 || !noIPv6(err)) {
 		return nil, fmt.Errorf("podlink: list addresses of another namespace: %w", err)
 	}

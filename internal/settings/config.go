@@ -2,6 +2,7 @@ package settings
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -157,26 +158,30 @@ func (c *Config) LoadSecrets() ([]secret.Secret, error) {
 	return secret.ReadFile(c.SecretFile)
 }
 
-// AdvertiseAddr returns the address that the other nodes learn: the configured one, else the one that hostnet finds. The error
-// is a *hint.Error.
+// AdvertiseAddr returns the address that the other nodes learn: the configured one, else the one that hostnet finds. Where the
+// host has none, the error is a *hint.Error.
 func (c *Config) AdvertiseAddr(ctx context.Context) (netip.Addr, error) {
 	if c.Advertise.IsValid() {
 		return c.Advertise.Unmap(), nil
 	}
-	if a, ok := hostnet.AdvertiseAddr(ctx, c.Targets(), hostnet.Skip{Bridge: c.Bridge, Ranges: c.Ranges}); ok {
-		return a, nil
+	a, err := hostnet.AdvertiseAddr(ctx, c.Targets(), hostnet.Skip{Bridge: c.Bridge, Ranges: c.Ranges})
+	if errors.Is(err, hostnet.ErrNoAddress) {
+		return a, hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.", "%w", err)
 	}
-	return netip.Addr{}, hint.Refuse("--advertise", "Give the address at which the other nodes reach this one.",
-		"no interface has an address that other nodes could reach")
+	return a, err
 }
 
 // OverlayMTU returns the MTU in bytes of the bridge and the pods: the configured one, else what the MTU of the interface with
 // the address self leaves, with room for the tag of sealed datagrams where sealed is set.
-func (c *Config) OverlayMTU(self netip.Addr, sealed bool) int {
+func (c *Config) OverlayMTU(self netip.Addr, sealed bool) (int, error) {
 	if c.MTU != 0 {
-		return c.MTU
+		return c.MTU, nil
 	}
-	return wire.MTU(hostnet.UnderlayMTU(self), sealed, self.Is6())
+	underlay, err := hostnet.UnderlayMTU(self)
+	if err != nil {
+		return 0, err
+	}
+	return wire.MTU(underlay, sealed, self.Is6()), nil
 }
 
 // MinOverlayMTU returns the least MTU in bytes that pods need: IPv6 requires 1280 (RFC 8200, section 5).

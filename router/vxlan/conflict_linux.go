@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/netdump"
 )
 
 // Check returns an error if Open could not make a device of that name on that UDP port. It changes nothing and needs no
@@ -25,7 +27,7 @@ func Check(name string, port uint16) error {
 }
 
 func check(nl *netlink.Handle, name string, port uint16) error {
-	links, err := nl.LinkList()
+	links, err := netdump.Repeat(nl.LinkList)
 	if err != nil {
 		return fmt.Errorf("vxlan: list links: %w", err)
 	}
@@ -90,7 +92,7 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 // RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names, and their filters: a crash
 // of a run with another port left them behind. It is no error if there is none, or no bridge.
 func RemoveFrom(ctx context.Context, bridge string) error {
-	links, err := netlink.LinkList()
+	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("vxlan: netlink: %w", err)
 	}

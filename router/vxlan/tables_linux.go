@@ -2,7 +2,6 @@ package vxlan
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/netdump"
 	"weft/internal/peer"
 )
 
@@ -33,14 +33,8 @@ func (d *Device) dump() (tables, error) {
 	if err != nil {
 		return tables{}, err
 	}
-	entries, err := d.nl.NeighList(0, unix.AF_BRIDGE)
-	for range 3 { // retried if a table changes meanwhile
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-		entries, err = d.nl.NeighList(0, unix.AF_BRIDGE)
-	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	entries, err := netdump.Repeat(func() ([]netlink.Neigh, error) { return d.nl.NeighList(0, unix.AF_BRIDGE) })
+	if err != nil {
 		return tables{}, fmt.Errorf("vxlan: read the tables of addresses: %w", err)
 	}
 	t := tables{map[ether.Addr]remote{}, map[ether.Addr][]netlink.Neigh{}}

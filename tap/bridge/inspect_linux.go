@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // State is the kind of link that a name stands for. The zero State is invalid.
@@ -56,7 +58,7 @@ func inspect(nl *netlink.Handle, name string) (Info, error) {
 	}
 	info.State = Found
 	info.Ours = attrs.Alias == alias
-	links, err := nl.LinkList()
+	links, err := netdump.Repeat(nl.LinkList)
 	if err != nil {
 		return Info{}, fmt.Errorf("bridge: ports of %s: %w", name, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+
+	"weft/internal/netdump"
 )
 
 // AddPort makes the link called name an isolated port of the bridge and brings it up. The bridge forwards no frames
@@ -41,7 +43,7 @@ func (b *Bridge) isolate(port netlink.Link) error {
 	if err := b.nl.LinkSetIsolated(port, true); err != nil {
 		return fmt.Errorf("bridge: isolate port %s: %w: %w", name, ErrNoIsolation, err)
 	}
-	state, err := b.nl.LinkGetProtinfo(port)
+	state, err := netdump.Repeat(func() (netlink.Protinfo, error) { return b.nl.LinkGetProtinfo(port) })
 	if err != nil {
 		return fmt.Errorf("bridge: state of port %s: %w", name, err)
 	}
