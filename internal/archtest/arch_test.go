@@ -73,6 +73,7 @@ var layers = []struct {
 	{"internal/ether", 0},
 	{"internal/metricdef", 0},
 	{"internal/netdump", 0},
+	{"internal/nftsum", 0},
 	{"internal/packet", 0},
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/nftsum"
 	"weft/internal/peer"
 )
 
@@ -35,10 +36,13 @@ type Device struct {
 	socket *socket
 
 	// Guarded by filterMu, as a change of the filter takes milliseconds. filter is nil after Close.
-	filterMu sync.Mutex
-	ns       netns.NsHandle
-	filter   *filter
-	allowed  []netip.Addr
+	filterMu  sync.Mutex
+	ns        netns.NsHandle
+	filter    *filter
+	filterSum nftsum.Sum // of the filter's table as it was set last
+	gate      *gate      // nil: the kernel or the privileges of this process do not allow it
+	gateErr   error      // why there is none
+	allowed   []netip.Addr
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -86,7 +90,8 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	if d.filter, err = openFilter(cfg); err != nil {
 		return nil, err
 	}
-	if err := d.filter.apply(ctx, nil); err != nil {
+	d.gate, d.gateErr = openGate(d.ns, cfg.Port)
+	if err := d.setFilter(ctx, nil); err != nil {
 		return nil, err
 	}
 	if _, err := removeLink(d.nl, cfg.Name); err != nil {
@@ -211,9 +216,17 @@ func (d *Device) Receive() (Probe, error) { return d.socket.receive() }
 
 // Ensure restores the filter and the entries that are not learned, if another program removed them.
 func (d *Device) Ensure(ctx context.Context) error {
-	d.filterMu.Lock()
-	err := d.applyFilter(ctx)
-	d.filterMu.Unlock()
+	intact, err := d.FilterIntact()
+	if err != nil {
+		return err
+	}
+	if !intact {
+		err = d.RestoreFilter(ctx)
+	} else {
+		d.filterMu.Lock()
+		err = d.setGate() // the bridge may have been made again
+		d.filterMu.Unlock()
+	}
 	if err != nil {
 		return err
 	}
@@ -223,29 +236,6 @@ func (d *Device) Ensure(ctx context.Context) error {
 		return net.ErrClosed
 	}
 	return d.putEntries()
-}
-
-// applyFilter applies the filter; filterMu is held.
-func (d *Device) applyFilter(ctx context.Context) error {
-	if d.filter == nil {
-		return net.ErrClosed
-	}
-	return d.inside(func() error { return d.filter.apply(ctx, d.allowed) })
-}
-
-// FilterDrops returns how many datagrams to the device the filter dropped: "unknown" from addresses of no peer, "pods"
-// from the overlay.
-func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
-	d.filterMu.Lock()
-	defer d.filterMu.Unlock()
-	if d.filter == nil {
-		return nil, net.ErrClosed
-	}
-	err = d.inside(func() error {
-		drops, err = d.filter.drops(ctx)
-		return err
-	})
-	return drops, err
 }
 
 // Close removes the device and the filter, as the kernel must not carry frames by outdated entries. Receive then
@@ -275,16 +265,3 @@ func (d *Device) closeDevice() error {
 	return errors.Join(errs...)
 }
 
-func (d *Device) closeFilter() error {
-	d.filterMu.Lock()
-	defer d.filterMu.Unlock()
-	var errs []error
-	if d.filter != nil {
-		errs = append(errs, d.inside(func() error { return d.filter.remove(context.Background()) }))
-		d.filter = nil
-	}
-	if d.ns.IsOpen() {
-		errs = append(errs, d.ns.Close())
-	}
-	return errors.Join(errs...)
-}

@@ -30,8 +30,7 @@ func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, 
 	}
 	// The filter is set first: otherwise a frame of a removed peer could make the device learn its entries again.
 	d.filterMu.Lock()
-	d.allowed = allowed
-	err = d.applyFilter(ctx)
+	err = d.setFilter(ctx, allowed)
 	d.filterMu.Unlock()
 	if err := errors.Join(err, d.forgetOthers(known)); err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ const (
 //	}
 //
 // Two rules keep pods out: their datagrams to this host could have the source address of a peer, and their datagrams to
-// a peer, masqueraded by this host, have the address of a peer.
+// a peer, masqueraded by this host, have the address of a peer. While another program has removed the table, the gate filters.
 type filter struct {
 	nft    knftables.Interface
 	bridge string

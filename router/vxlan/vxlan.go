@@ -13,7 +13,8 @@
 //   - controller.go, members.go, program.go: the engine that runs the paths
 //   - device_linux.go: the device; conflict_linux.go: devices and programs in its way
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
-//   - socket_linux.go: the socket for probes; filter.go: the senders that the device accepts
+//   - socket_linux.go: the socket for probes
+//   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
 package vxlan
 
 import (

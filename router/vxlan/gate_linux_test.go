@@ -1,0 +1,131 @@
+package vxlan_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"weft/internal/ether"
+	"weft/internal/nettest"
+	"weft/internal/nettest/labtest"
+	"weft/router/vxlan"
+)
+
+// forged returns a VXLAN datagram with a broadcast frame of the given content.
+func forged(content string) []byte {
+	vni := uint32(vxlan.VNI) << 8
+	header := []byte{0x08, 0, 0, 0, byte(vni >> 24), byte(vni >> 16), byte(vni >> 8), 0} // RFC 7348, section 5
+	return append(header, frame(ether.Broadcast, ether.Addr{2, 9}, content)...)
+}
+
+// sendTo sends datagrams from an address of a namespace.
+func sendTo(t *testing.T, s *nettest.Space, from, to netip.Addr, datagrams ...[]byte) {
+	t.Helper()
+	err := s.Do(func() error {
+		local, remote := netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, port)
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		for _, d := range datagrams {
+			if _, err := conn.Write(d); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Logf("send: %v", err) // a refusal of an earlier one
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGate: without any nftables rule, frames of a foreign host do not reach a pod, those of a peer do, for both families of the
+// underlay.
+func TestGate(t *testing.T) {
+	for name, v6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			l := labtest.New(t, nettest.Config{})
+			a, b := newNode(t, l, 1, v6), newNode(t, l, 2, v6)
+			if err := a.dev.Gate(); err != nil {
+				t.Fatalf("this kernel has no gate: %v", err)
+			}
+			foreign := labtest.AddHost(t, l, "foreign")
+			from := foreign.Addr()
+			if v6 {
+				from = foreign.Addr6()
+			}
+			if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+				t.Fatal(err)
+			}
+			labtest.Run(t, a.Space, "nft", "flush", "ruleset")
+			pod := socket(t, a.pod.Space, "eth0")
+			for i := range 5 {
+				sendTo(t, foreign.Space, from, a.addr, forged(fmt.Sprintf("foreign %d", i)))
+			}
+			if !v6 { // a pod with the address of a peer
+				labtest.Run(t, a.pod.Space, "ip", "addr", "add", b.addr.String()+"/32", "dev", "lo")
+				labtest.Run(t, a.pod.Space, "ip", "route", "add", a.addr.String(), "via", "10.32.1.1", "src", b.addr.String())
+				sendTo(t, a.pod.Space, b.addr, a.addr, forged("own pod"))
+			}
+			sendTo(t, b.Space, b.addr, a.addr, forged("peer"))
+			for _, content := range collect(t, pod, "peer") {
+				if content != "peer" {
+					t.Errorf("the pod got %q", content)
+				}
+			}
+			intact, err := a.dev.FilterIntact()
+			if err != nil || intact {
+				t.Errorf("after a flush the filter is intact: %v, %v", intact, err)
+			}
+			if err := a.dev.RestoreFilter(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if intact, err = a.dev.FilterIntact(); err != nil || !intact {
+				t.Errorf("after the repair the filter is intact: %v, %v", intact, err)
+			}
+			if _, err := a.dev.SetPeers(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			labtest.Run(t, a.Space, "nft", "flush", "ruleset")
+			sendTo(t, b.Space, b.addr, a.addr, forged("former peer"))
+			if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+				t.Fatal(err)
+			}
+			sendTo(t, b.Space, b.addr, a.addr, forged("peer again"))
+			if got := collect(t, pod, "peer again"); len(got) != 1 {
+				t.Errorf("the pod got %q", got)
+			}
+		})
+	}
+}
+
+// TestWithoutGate: where the kernel has no gate, the device is down while the filter is missing, and comes up with it.
+func TestWithoutGate(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
+	if err := a.dev.CloseGate(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Run(t, a.Space, "nft", "flush", "ruleset")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.dev.RestoreFilter(ended); err == nil {
+		t.Fatal("the filter was set after the end of the context")
+	}
+	if s, err := a.dev.Sample(); err != nil || s.Ready {
+		t.Errorf("without a filter the device can carry frames: %+v, %v", s, err)
+	}
+	if err := a.dev.RestoreFilter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := a.dev.Sample(); err != nil || !s.Ready {
+		t.Errorf("with the filter the device cannot carry frames: %+v, %v", s, err)
+	}
+}

@@ -1,0 +1,148 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"weft/internal/nftsum"
+)
+
+// The methods of this file are about the senders that the device accepts. Two filters decide: the nftables table, which counts
+// and also keeps pods out, and the gate, which other programs cannot remove.
+
+// setFilter makes addrs the only senders of both filters. filterMu is held, except in Open.
+func (d *Device) setFilter(ctx context.Context, addrs []netip.Addr) error {
+	if d.filter == nil {
+		return net.ErrClosed
+	}
+	d.allowed = addrs
+	gateErr := d.setGate()
+	err := d.inside(func() (err error) {
+		if err = d.filter.apply(ctx, addrs); err == nil {
+			d.filterSum, err = nftsum.Of(nftsum.Inet, tableName(d.cfg.Name))
+		}
+		return err
+	})
+	if err != nil {
+		d.filterSum = nftsum.Sum{} // of no table: it is not intact
+	}
+	return errors.Join(gateErr, err)
+}
+
+// setGate makes the allowed addresses the only senders of the gate, and excludes the bridge as it is now. filterMu is held, except
+// in Open.
+func (d *Device) setGate() error {
+	if d.gate == nil {
+		return nil
+	}
+	bridge := 0
+	d.mu.Lock()
+	if !d.closed {
+		if link, err := d.nl.LinkByName(d.cfg.Bridge); err == nil {
+			bridge = link.Attrs().Index
+		}
+	}
+	d.mu.Unlock()
+	return errors.Join(d.gate.allow(d.allowed), d.gate.exclude(bridge))
+}
+
+// FilterIntact reports whether the nftables table is as this device set it last. It takes less than a millisecond. After Close
+// the error is net.ErrClosed.
+func (d *Device) FilterIntact() (bool, error) {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if d.filter == nil {
+		return false, net.ErrClosed
+	}
+	var sum nftsum.Sum
+	err := d.inside(func() (err error) {
+		sum, err = nftsum.Of(nftsum.Inet, tableName(d.cfg.Name))
+		return err
+	})
+	if errors.Is(err, nftsum.ErrNoTable) {
+		return false, nil
+	}
+	return err == nil && sum == d.filterSum, err
+}
+
+// RestoreFilter sets the nftables table again after another program has changed it. Where there is no gate, the device is down
+// meanwhile, and stays down if that fails: it must not deliver frames of any sender.
+func (d *Device) RestoreFilter(ctx context.Context) error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if d.gate != nil {
+		return d.setFilter(ctx, d.allowed)
+	}
+	if err := d.setUp(false); err != nil {
+		return err
+	}
+	if err := d.setFilter(ctx, d.allowed); err != nil {
+		return err
+	}
+	return d.setUp(true)
+}
+
+// setUp brings the device up or down.
+func (d *Device) setUp(up bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	link, err := d.nl.LinkByIndex(d.index)
+	if err != nil {
+		return fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+	}
+	set, word := d.nl.LinkSetDown, "down"
+	if up {
+		set, word = d.nl.LinkSetUp, "up"
+	}
+	if err := set(link); err != nil {
+		return fmt.Errorf("vxlan: bring %s %s: %w", d.cfg.Name, word, err)
+	}
+	return nil
+}
+
+// Gate returns why nftables alone filters the senders; nil: there is a second filter, which other programs cannot remove.
+func (d *Device) Gate() error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	return d.gateErr
+}
+
+// FilterDrops returns how many datagrams to the device the nftables table dropped: "unknown" from addresses of no peer, "pods"
+// from the overlay.
+func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if d.filter == nil {
+		return nil, net.ErrClosed
+	}
+	err = d.inside(func() error {
+		drops, err = d.filter.drops(ctx)
+		return err
+	})
+	return drops, err
+}
+
+// closeFilter removes both filters.
+func (d *Device) closeFilter() error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	var errs []error
+	if d.filter != nil {
+		errs = append(errs, d.inside(func() error { return d.filter.remove(context.Background()) }))
+		d.filter = nil
+	}
+	if d.gate != nil {
+		errs = append(errs, d.gate.close())
+		d.gate = nil
+	}
+	if d.ns.IsOpen() {
+		errs = append(errs, d.ns.Close())
+	}
+	return errors.Join(errs...)
+}
