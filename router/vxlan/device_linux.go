@@ -264,4 +264,3 @@ func (d *Device) closeDevice() error {
 	}
 	return errors.Join(errs...)
 }
-

@@ -1,0 +1,134 @@
+package hoststate
+
+import (
+	"net/netip"
+	"strconv"
+
+	"weft/internal/ether"
+)
+
+// Desired is the network of this host as weft wants it. What it does not mention is not ours.
+type Desired struct {
+	Bridge  Bridge
+	Tunnels []Tunnel
+	Pods    map[string]Pod // by the name of the host end
+	// Addresses are the addresses of the bridge, each with the length of its subnet.
+	Addresses []netip.Prefix
+	Settings  []Setting
+}
+
+// Bridge is the pods' bridge.
+type Bridge struct {
+	Name string
+	MTU  int        // bytes
+	MAC  ether.Addr // zero: any
+	// Made: weft made the bridge, so its options are those of Options. Otherwise they belong to its owner.
+	Made bool
+}
+
+// Tunnel is a port of the bridge that leads into the overlay: the TAP, or the VXLAN device. Tunnels are isolated, so that the bridge
+// forwards no frame from one to another, which would be a loop.
+type Tunnel struct {
+	Name string
+	MTU  int        // bytes
+	MAC  ether.Addr // zero: any
+}
+
+// Pod is the host end of a pod's pair.
+type Pod struct {
+	MTU     int // bytes; a higher one is right, too
+	Hairpin bool
+}
+
+// Option is an option of a bridge, as "ip -d link" names it.
+type Option string
+
+// Options of a bridge that weft made, with their values.
+const (
+	STP           Option = "stp_state"
+	VLANFiltering Option = "vlan_filtering"
+	Snooping      Option = "mcast_snooping"
+	GroupForward  Option = "group_fwd_mask"
+	AgeingTime    Option = "ageing_time" // in hundredths of a second
+)
+
+// options are the values of the options of a bridge that weft made. bridge.Ensure makes it like that.
+var options = []struct {
+	option Option
+	value  uint32
+}{{STP, 0}, {VLANFiltering, 0}, {Snooping, 0}, {GroupForward, 0}, {AgeingTime, 30000}}
+
+// Flag is a flag of a bridge's port, as "ip -d link" names it.
+type Flag string
+
+// Flags of ports.
+const (
+	Isolated      Flag = "isolated"
+	Hairpin       Flag = "hairpin"
+	Learning      Flag = "learning"
+	Flood         Flag = "flood"
+	McastFlood    Flag = "mcast_flood"
+	BcastFlood    Flag = "bcast_flood"
+	RootBlock     Flag = "root_block"
+	Locked        Flag = "locked"
+	NeighSuppress Flag = "neigh_suppress"
+	// Forwarding is the state of a port. The kernel sets it where the link has a carrier.
+	Forwarding Flag = "forwarding"
+)
+
+// commonFlags are the flags that tunnels and pods have in common.
+var commonFlags = []flagValue{
+	{Learning, true}, {Flood, true}, {McastFlood, true}, {BcastFlood, true}, {RootBlock, false}, {Locked, false}, {NeighSuppress, false},
+	{Forwarding, true},
+}
+
+type flagValue struct {
+	flag Flag
+	on   bool
+}
+
+// Setting is a network setting of the kernel.
+type Setting struct {
+	Path string // below /proc/sys/net
+	Want string
+	// Wrong is the only value that is wrong; empty: every value but Want is.
+	Wrong string
+	// Above is the path of a setting that applies instead where its value is higher; empty: none.
+	Above string
+}
+
+// right reports whether the setting has a right value among those observed. A setting that the kernel does not have is right.
+func (s Setting) right(values map[string]string) bool {
+	value, present := values[s.Path]
+	if !present {
+		return true
+	}
+	if above, known := values[s.Above]; known && number(above) > number(value) {
+		value = above
+	}
+	if s.Wrong != "" {
+		return value != s.Wrong
+	}
+	return value == s.Want
+}
+
+// number returns the value of a setting; 0 if it is none.
+func number(value string) int {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Paths returns the paths of all settings that have to be observed.
+func (d Desired) Paths() []string {
+	var paths []string
+	for _, s := range d.Settings {
+		paths = append(paths, s.Path)
+		if s.Above != "" {
+			paths = append(paths, s.Above)
+		}
+	}
+	return paths
+}

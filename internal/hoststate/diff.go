@@ -1,0 +1,148 @@
+package hoststate
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Diff returns the actions that make the host as it should be, in the order in which they have to be applied. Where the bridge is
+// missing there is only one: what is on the bridge is compared when it is there. Links that do not exist are left out, but for the
+// bridge: pods and tunnels are made by other parts.
+func Diff(d Desired, o Observed) []Action {
+	bridge, found := o.Links[d.Bridge.Name]
+	if !found {
+		return []Action{{Kind: MakeBridge, Link: d.Bridge.Name}}
+	}
+	var list []Action
+	for _, t := range d.Tunnels {
+		list = append(list, diffTunnel(d, t, o)...)
+	}
+	list = append(list, diffBridge(d.Bridge, bridge)...)
+	for _, name := range slices.Sorted(maps.Keys(d.Pods)) {
+		list = append(list, diffPod(d, name, o)...)
+	}
+	for _, s := range d.Settings { // before the addresses: IPv6 may be off
+		if !s.right(o.Settings) {
+			list = append(list, Action{Kind: Set, Path: s.Path, Text: s.Want, Have: o.Settings[s.Path]})
+		}
+	}
+	return append(list, diffAddresses(d, o)...)
+}
+
+// diffTunnel compares a tunnel port. Isolation comes first: without it there may be a loop.
+func diffTunnel(d Desired, t Tunnel, o Observed) (list []Action) {
+	l, found := o.Links[t.Name]
+	if !found {
+		return nil
+	}
+	if l.Master != d.Bridge.Name {
+		list = append(list, Action{Kind: SetMaster, Link: t.Name, Master: d.Bridge.Name, Tunnel: true, Have: portOf(l.Master)})
+	} else {
+		list = append(list, diffFlags(l, append([]flagValue{{Isolated, true}, {Hairpin, false}}, commonFlags...))...)
+	}
+	list = append(list, diffMTU(l, t.MTU)...)
+	if !t.MAC.IsZero() && l.MAC != t.MAC {
+		list = append(list, Action{Kind: SetMAC, Link: t.Name, MAC: t.MAC, Have: l.MAC.String()})
+	}
+	return append(list, diffUp(l)...)
+}
+
+func diffBridge(b Bridge, l Link) (list []Action) {
+	if !b.MAC.IsZero() && l.MAC != b.MAC {
+		list = append(list, Action{Kind: SetMAC, Link: b.Name, MAC: b.MAC, Have: l.MAC.String()})
+	}
+	list = append(list, diffMTU(l, b.MTU)...)
+	for _, want := range options {
+		if have, known := l.Options[want.option]; b.Made && known && have != want.value {
+			list = append(list, Action{
+				Kind: SetOption, Link: b.Name, Option: want.option, Value: want.value, Have: strconv.FormatUint(uint64(have), 10),
+			})
+		}
+	}
+	return append(list, diffUp(l)...)
+}
+
+// diffPod compares a pod's port. One that is a port of another bridge is left there: MovedPods reports it.
+func diffPod(d Desired, name string, o Observed) (list []Action) {
+	l, found := o.Links[name]
+	if !found {
+		return nil
+	}
+	want := d.Pods[name]
+	switch l.Master {
+	case d.Bridge.Name:
+		list = append(list, diffFlags(l, append([]flagValue{{Isolated, false}, {Hairpin, want.Hairpin}}, commonFlags...))...)
+	case "":
+		list = append(list, Action{Kind: SetMaster, Link: name, Master: d.Bridge.Name})
+	default:
+		return nil
+	}
+	if l.MTU < want.MTU && l.MTU != d.Bridge.MTU {
+		list = append(list, diffMTU(l, want.MTU)...)
+	}
+	return append(list, diffUp(l)...)
+}
+
+// MovedPods returns the pod ports that are ports of another bridge now, sorted by name.
+func MovedPods(d Desired, o Observed) (moved []Link) {
+	for name := range d.Pods {
+		if l := o.Links[name]; l.Master != d.Bridge.Name && l.Master != "" {
+			moved = append(moved, l)
+		}
+	}
+	slices.SortFunc(moved, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	return moved
+}
+
+func diffFlags(l Link, want []flagValue) (list []Action) {
+	for _, w := range want {
+		have, known := l.Port[w.flag]
+		if !known || have == w.on || w.flag == Forwarding && (!l.Up || !l.Running) {
+			continue
+		}
+		list = append(list, Action{Kind: SetFlag, Link: l.Name, Flag: w.flag, On: w.on})
+	}
+	return list
+}
+
+func diffMTU(l Link, want int) []Action {
+	if l.MTU == want {
+		return nil
+	}
+	return []Action{{Kind: SetMTU, Link: l.Name, MTU: want, Have: strconv.Itoa(l.MTU)}}
+}
+
+func diffUp(l Link) []Action {
+	if l.Up {
+		return nil
+	}
+	return []Action{{Kind: SetUp, Link: l.Name}}
+}
+
+// diffAddresses compares the bridge's addresses, and the routes to their subnets, which the kernel adds with them. An address may
+// have any length: an operator may have chosen it.
+func diffAddresses(d Desired, o Observed) (list []Action) {
+	for _, want := range d.Addresses {
+		i := slices.IndexFunc(o.Addresses, func(p netip.Prefix) bool { return p.Addr() == want.Addr() })
+		if i < 0 {
+			list = append(list, Action{Kind: AddAddress, Link: d.Bridge.Name, Prefix: want})
+			continue
+		}
+		have := o.Addresses[i]
+		if up := o.Links[d.Bridge.Name].Up; up && !have.IsSingleIP() && !slices.Contains(o.Routes, have.Masked()) {
+			list = append(list, Action{Kind: AddRoute, Link: d.Bridge.Name, Prefix: have})
+		}
+	}
+	return list
+}
+
+// portOf says which bridge a link is a port of.
+func portOf(master string) string {
+	if master == "" {
+		return ""
+	}
+	return "a port of " + master
+}

@@ -1,0 +1,34 @@
+package hoststate
+
+import (
+	"net/netip"
+
+	"weft/internal/ether"
+)
+
+// Observed is the network of this host as it is.
+type Observed struct {
+	Links map[string]Link // by name
+	// Addresses and Routes are those of the bridge: its addresses, and the destinations of its routes without a gateway in the main
+	// table.
+	Addresses []netip.Prefix
+	Routes    []netip.Prefix
+	Settings  map[string]string // by the path below /proc/sys/net, without those that the kernel does not have
+}
+
+// Link is a network interface.
+type Link struct {
+	Name   string
+	Index  int
+	Kind   string // as "ip -d link" names it; empty: hardware
+	Up     bool   // administratively
+	Master string // name of the bridge that it is a port of; empty: none
+	MTU    int    // bytes
+	MAC    ether.Addr
+	// Running: it has a carrier.
+	Running bool
+	// Port has the flags of a port of a bridge; nil: it is none. A flag that the kernel does not know is not there.
+	Port map[Flag]bool
+	// Options are those of a bridge; nil: it is none.
+	Options map[Option]uint32
+}

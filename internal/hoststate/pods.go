@@ -1,0 +1,63 @@
+package hoststate
+
+import (
+	"maps"
+	"strings"
+	"time"
+)
+
+// grace is how long a pod's host end may be incomplete when it is new: it is being attached.
+const grace = 10 * time.Second
+
+// Pods remembers the host ends of pods as they were when they were complete: port of the bridge, and up. They are restored to that.
+// It is not safe for concurrent use.
+type Pods struct {
+	// Prefix is that of the names of host ends.
+	Prefix string
+
+	ends map[string]podEnd
+}
+
+// podEnd is a host end.
+type podEnd struct {
+	index    int
+	since    time.Time // when it was first seen
+	complete bool      // it was complete, or has been there for long
+	pod      Pod
+}
+
+// Observe updates the host ends from what there is now. A host end that was never complete counts as complete after some seconds:
+// an earlier run, or another program, has left it so.
+func (p *Pods) Observe(o Observed, bridge string, now time.Time) {
+	next := make(map[string]podEnd)
+	for name, l := range o.Links {
+		if l.Kind != "veth" || !strings.HasPrefix(name, p.Prefix) {
+			continue
+		}
+		end, known := p.ends[name]
+		if !known || end.index != l.Index {
+			end = podEnd{index: l.Index, since: now}
+		}
+		switch {
+		case end.complete:
+			end.pod.MTU = max(end.pod.MTU, l.MTU)
+		case l.Master == bridge && l.Up:
+			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: l.Port[Hairpin]}
+		case (l.Master == bridge || l.Master == "") && now.Sub(end.since) >= grace:
+			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: true} // as pods are attached by default
+		}
+		next[name] = end
+	}
+	p.ends = next
+}
+
+// Desired returns the host ends that have to be as they were.
+func (p *Pods) Desired() map[string]Pod {
+	pods := make(map[string]Pod)
+	for name, end := range maps.All(p.ends) {
+		if end.complete {
+			pods[name] = end.pod
+		}
+	}
+	return pods
+}
