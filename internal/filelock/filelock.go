@@ -20,12 +20,21 @@ const pollInterval = 10 * time.Millisecond
 // The caller holds the lock until it calls release, which must be called once. If ctx ends first, the error wraps
 // that of ctx.
 func Acquire(ctx context.Context, path string) (release func(), err error) {
+	return acquire(ctx, path, unix.LOCK_EX)
+}
+
+// AcquireShared is Acquire for a lock that several processes may hold at once, but none of them together with an exclusive one.
+func AcquireShared(ctx context.Context, path string) (release func(), err error) {
+	return acquire(ctx, path, unix.LOCK_SH)
+}
+
+func acquire(ctx context.Context, path string, mode int) (release func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("filelock: %w", err)
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), mode|unix.LOCK_NB)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}

@@ -40,6 +40,15 @@ func (i inside) Addresses(netns, ifname string) (p []netip.Prefix, mac ether.Add
 	return p, mac, err
 }
 
+func (i inside) Confirm(hostName string) error {
+	return i.host.Do(func() error { return podlink.New().Confirm(hostName) })
+}
+
+func (i inside) Pairs() (p []podlink.Pair, err error) {
+	err = i.host.Do(func() (err error) { p, err = podlink.New().Pairs(); return err })
+	return p, err
+}
+
 // newHost returns a host with a bridge that is up.
 func newHost(t *testing.T) *nettest.Host {
 	t.Helper()
@@ -85,6 +94,7 @@ func TestKernel(t *testing.T) {
 				labtest.Run(t, h.Space, "ip", "link", "add", "other0", "master", "weave", "type", "veth", "peer", "name", "other1")
 				labtest.Run(t, h.Space, "ip", "link", "set", "other1", "netns", filepath.Base(path), "name", ifname)
 			},
+			Run:       func(path string) { labtest.Occupy(t, spaces[path].Space) },
 			HostLinks: func() []string { return hostLinks(t, h) },
 		}
 	})

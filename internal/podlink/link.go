@@ -32,6 +32,14 @@ var (
 	ErrNoLink = errors.New("podlink: no such interface")
 )
 
+// Pair is a pair that exists: the kernel removes the host end with the namespace of the pod end.
+type Pair struct {
+	HostName string
+	Origin   Origin
+	// Running is true if a process runs in the namespace of the pod end.
+	Running bool
+}
+
 // Linker creates, checks and removes veth pairs between a bridge in the namespace of the calling thread and other namespaces.
 // Methods may be called concurrently for different interfaces.
 type Linker interface {
@@ -48,6 +56,12 @@ type Linker interface {
 	// another bridge, or an address or a route is missing. Further addresses and routes are allowed. MTU 0 and the zero MAC
 	// in s match any.
 	Check(s Spec) error
+
+	// Confirm ends the pending state of a pair (Origin.Pending). Its error wraps ErrNoLink if there is no such host end.
+	Confirm(hostName string) error
+
+	// Pairs returns the pairs with a host end on this host, on any bridge or none, in any order.
+	Pairs() ([]Pair, error)
 
 	// Addresses returns the addresses, without link-local ones, and the MAC of any interface in a namespace. The errors wrap
 	// ErrNetns and ErrNoLink.

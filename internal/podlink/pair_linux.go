@@ -123,8 +123,8 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 // plug makes the host end a port of the bridge and brings it up, without an IPv6 address of its own.
 func (e *ends) plug(host, bridge netlink.Link, s Spec) error {
 	name := host.Attrs().Name
-	if s.Delegated { // before it is a port, so that Ports never returns it without the alias
-		if err := e.host.LinkSetAlias(host, delegatedAlias); err != nil {
+	if alias := s.Origin.alias(); alias != "" { // before it is a port, so that Ports never returns it without the alias
+		if err := e.host.LinkSetAlias(host, alias); err != nil {
 			return fmt.Errorf("podlink: set the alias of %s: %w", name, err)
 		}
 	}

@@ -8,10 +8,6 @@ import (
 // ErrOldKernel means that the kernel cannot list the addresses in another namespace: it is older than Linux 4.20.
 var ErrOldKernel = errors.New("podlink: the kernel cannot list addresses of other namespaces: Linux 4.20 or later is needed")
 
-// delegatedAlias is the alias of host ends of pods with addresses that the daemon did not lease. It is on existing links, so
-// it must not change.
-const delegatedAlias = "weft: addresses by another IPAM plugin"
-
 // Port is a port of a bridge with a name in the form of HostLinkName.
 type Port struct {
 	Name      string

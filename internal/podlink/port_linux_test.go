@@ -19,7 +19,8 @@ func TestPorts(t *testing.T) {
 		{Netns: p.Path(), HostName: "vweftp", Addresses: []podlink.Address{
 			{Prefix: netip.MustParsePrefix("10.32.0.2/12")}, {Prefix: netip.MustParsePrefix("fd32::2/64")},
 		}},
-		{Netns: q.Path(), HostName: "vweftq", Addresses: []podlink.Address{{Prefix: netip.MustParsePrefix("10.32.0.3/12")}}, Delegated: true},
+		{Netns: q.Path(), HostName: "vweftq", Addresses: []podlink.Address{{Prefix: netip.MustParsePrefix("10.32.0.3/12")}},
+			Origin: podlink.Origin{Delegated: true, Runtime: "/usr/bin/containerd"}},
 	} {
 		spec.Ifname, spec.Bridge = []string{"eth0", "net1"}[i], "weave"
 		if _, err := linker.Attach(t.Context(), spec); err != nil {

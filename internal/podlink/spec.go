@@ -43,9 +43,8 @@ type Spec struct {
 	DefaultRoute bool
 	// Routes are further routes.
 	Routes []Route
-	// Delegated is true if another address manager than the daemon allocated the Addresses. The alias of the host end records
-	// it, so the daemon does not expect a lease.
-	Delegated bool
+	// Origin is recorded in the alias of the host end.
+	Origin Origin
 }
 
 // Address is an address of the pod end.

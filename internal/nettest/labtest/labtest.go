@@ -117,3 +117,16 @@ func Until(tb testing.TB, timeout time.Duration, f func() error) {
 		tb.Fatal(err)
 	}
 }
+
+// Occupy starts a process in a namespace, which runs until the test ends. It is there when Occupy returns.
+func Occupy(tb testing.TB, s *nettest.Space) {
+	tb.Helper()
+	cmd := exec.Command("sleep", "infinity")
+	if err := s.Do(cmd.Start); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}

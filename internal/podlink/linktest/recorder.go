@@ -25,6 +25,8 @@ const (
 	OpAttach    Op = "attach"
 	OpDetach    Op = "detach"
 	OpCheck     Op = "check"
+	OpConfirm   Op = "confirm"
+	OpPairs     Op = "pairs"
 	OpAddresses Op = "addresses"
 )
 
@@ -35,6 +37,7 @@ type Recorder struct {
 	bridges map[string]bool
 	spaces  map[string]map[string]*pair // by path and interface; nil: not created by the Recorder
 	hosts   map[string]*pair            // by name of the host end
+	running map[string]bool             // by path: namespaces with a process
 	fail    map[Op]error
 	specs   []podlink.Spec
 }
@@ -49,7 +52,8 @@ var _ podlink.Linker = (*Recorder)(nil)
 
 // NewRecorder returns a host with the given bridges and without pod namespaces.
 func NewRecorder(bridges ...string) *Recorder {
-	r := &Recorder{bridges: map[string]bool{}, spaces: map[string]map[string]*pair{}, hosts: map[string]*pair{}, fail: map[Op]error{}}
+	r := &Recorder{bridges: map[string]bool{}, spaces: map[string]map[string]*pair{}, hosts: map[string]*pair{}, running: map[string]bool{},
+		fail: map[Op]error{}}
 	for _, b := range bridges {
 		r.bridges[b] = true
 	}
@@ -73,6 +77,13 @@ func (r *Recorder) RemoveNetns(path string) {
 		}
 	}
 	delete(r.spaces, path)
+}
+
+// Run starts a process in a namespace.
+func (r *Recorder) Run(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running[path] = true
 }
 
 // AddOther adds an interface to a namespace as another program would.
@@ -204,6 +215,35 @@ func (r *Recorder) Check(s podlink.Spec) error {
 		}
 	}
 	return nil
+}
+
+// Confirm implements podlink.Linker.
+func (r *Recorder) Confirm(hostName string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail[OpConfirm]; err != nil {
+		return err
+	}
+	p := r.hosts[hostName]
+	if p == nil {
+		return fmt.Errorf("%w: %q", podlink.ErrNoLink, hostName)
+	}
+	p.spec.Origin.Pending = false
+	return nil
+}
+
+// Pairs implements podlink.Linker.
+func (r *Recorder) Pairs() ([]podlink.Pair, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail[OpPairs]; err != nil {
+		return nil, err
+	}
+	var pairs []podlink.Pair
+	for name, p := range r.hosts {
+		pairs = append(pairs, podlink.Pair{HostName: name, Origin: p.spec.Origin, Running: r.running[p.spec.Netns]})
+	}
+	return pairs, nil
 }
 
 // Addresses implements podlink.Linker.

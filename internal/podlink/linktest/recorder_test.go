@@ -19,7 +19,7 @@ func TestRecorder(t *testing.T) {
 				r.AddNetns(path)
 				return path
 			},
-			RemoveNetns: r.RemoveNetns, AddOther: r.AddOther, HostLinks: r.HostLinks,
+			RemoveNetns: r.RemoveNetns, AddOther: r.AddOther, Run: r.Run, HostLinks: r.HostLinks,
 		}
 	})
 }

@@ -26,6 +26,8 @@ type Fixture struct {
 	RemoveNetns func(path string)
 	// AddOther adds an interface that the Linker did not create to a namespace.
 	AddOther func(path, ifname string)
+	// Run starts a process in a namespace, which runs until the test ends.
+	Run func(path string)
 	// HostLinks returns the names of the host ends that start with podlink.HostPrefix, sorted.
 	HostLinks func() []string
 }
@@ -43,6 +45,7 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 		"DetachOther":     testDetachOther,
 		"CheckDiffers":    testCheckDiffers,
 		"AddressesAbsent": testAddressesAbsent,
+		"Pairs":           testPairs,
 		"Canceled":        testCanceled,
 		"Concurrent":      testConcurrent,
 	} {
@@ -320,3 +323,33 @@ func testConcurrent(t *testing.T, f Fixture) {
 func samePrefix(a, b netip.Prefix) bool { return a == b }
 
 func sameAddr(a, b netip.Addr) bool { return a == b }
+
+// testPairs: pairs are listed with what was recorded about them, and whether a process is in the namespace.
+func testPairs(t *testing.T, f Fixture) {
+	quiet, busy := spec(f, f.NewNetns()), spec(f, f.NewNetns())
+	quiet.Origin = podlink.Origin{Pending: true, Runtime: "/usr/bin/podman"}
+	for _, s := range []podlink.Spec{quiet, busy} {
+		if _, err := f.Linker.Attach(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Run(busy.Netns)
+	for _, pending := range []bool{true, false} {
+		quiet.Origin.Pending = pending
+		pairs, err := f.Linker.Pairs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []podlink.Pair{{HostName: quiet.HostName, Origin: quiet.Origin}, {HostName: busy.HostName, Running: true}}
+		byName := cmpopts.SortSlices(func(a, b podlink.Pair) bool { return a.HostName < b.HostName })
+		if diff := cmp.Diff(want, pairs, byName); diff != "" {
+			t.Errorf("pairs (-want +got):\n%s", diff)
+		}
+		if err := f.Linker.Confirm(quiet.HostName); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := f.Linker.Confirm("vweftnone"); !errors.Is(err, podlink.ErrNoLink) {
+		t.Errorf("Confirm of no pair: %v, want ErrNoLink", err)
+	}
+}
