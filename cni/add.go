@@ -28,6 +28,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := c.lock(ctx, shared)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	// This precedes the lease: undoing a second ADD must not end the lease of the first one.
 	if _, _, err := p.Links.Addresses(args.Netns, args.IfName); err == nil {
 		return linkError(fmt.Errorf("%w: %q", podlink.ErrExists, args.IfName))
@@ -52,6 +57,9 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	if err := c.print(plan.result(prev, made)); err != nil {
 		return c.undo(ctx, err)
+	}
+	if err := c.Links.Confirm(c.host); err != nil { // the runtime has the result
+		c.log().Warn("cannot record that the pod was added", "holder", c.holder, "err", err)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -53,6 +54,7 @@ type Daemon interface {
 	Join(ctx context.Context, r api.JoinRequest) (api.Join, error)
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error
+	ReleaseBecause(ctx context.Context, owner, reason string) error
 	// Admit and Admits are requests to weft-kube, which has a socket of its own.
 	Admit(ctx context.Context, a api.Admission) error
 	Admits(ctx context.Context) error
@@ -69,8 +71,12 @@ type Plugin struct {
 	Dial func(socket string) Daemon
 	// Exec runs delegated address managers; nil: as programs in the folders of CNI_PATH.
 	Exec invoke.Exec
+	// Runtime is the path of the executable that called the plugin; empty: unknown.
+	Runtime string
 	// Out receives the results.
 	Out io.Writer
+	// Logger receives what the results do not say; nil: nothing is logged.
+	Logger *slog.Logger
 }
 
 // New returns the plugin with the kernel, the daemon of this host and standard output.
@@ -79,12 +85,23 @@ func New() *Plugin {
 		Links: podlink.New(),
 		Dial:  func(socket string) Daemon { return api.NewClient(socket) },
 		Out:   os.Stdout,
+
+		Runtime: callingRuntime(),
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 }
 
 // Funcs returns the plugin's verbs for skel.PluginMainFuncs. Errors of the verbs are *types.Error.
 func (p *Plugin) Funcs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: p.Add, Del: p.Del, Check: p.Check, GC: p.GC, Status: p.Status}
+}
+
+// log returns the logger of the plugin; never nil.
+func (p *Plugin) log() *slog.Logger {
+	if p.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return p.Logger
 }
 
 // call is the state of one call of the plugin.

@@ -391,40 +391,6 @@ func TestCheckFails(t *testing.T) {
 	wantCode(t, "other MAC", b.plugin.Check(args(`{"prevResult": `+changed+`}`)), types.ErrInternal)
 }
 
-func TestGC(t *testing.T) {
-	b := newBench()
-	keep, drop, gone := args(), args(), args()
-	drop.IfName = "eth1"
-	gone.ContainerID, gone.Netns = "c2", "/run/netns/c2"
-	b.links.AddNetns(gone.Netns)
-	for _, a := range []*skel.CmdArgs{keep, drop, gone} {
-		b.add(t, a)
-	}
-	b.links.RemoveNetns(gone.Netns)
-	others := []string{"cni/other/c1/eth0", "cni/net", "web", "c1/eth0"}
-	for _, o := range others {
-		b.daemon.leases[o] = []netip.Prefix{netip.MustParsePrefix("10.32.9.9/12")}
-	}
-	for range 2 {
-		valid := `[{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c9", "ifname": "eth0"}]`
-		if err := b.plugin.GC(args(`{"cni.dev/valid-attachments": ` + valid + `}`)); err != nil {
-			t.Fatal(err)
-		}
-		want := append([]string{owner}, others...)
-		slices.Sort(want)
-		if diff := cmp.Diff(want, b.daemon.owners()); diff != "" {
-			t.Errorf("owners (-want +got):\n%s", diff)
-		}
-		if got := b.links.HostLinks(); !slices.Equal(got, []string{podlink.HostLinkName(owner, "eth0")}) {
-			t.Errorf("host links %v", got)
-		}
-	}
-	b.links.Fail(linktest.OpDetach, syscall.EPERM)
-	wantCode(t, "GC", b.plugin.GC(args()), types.ErrInternal)
-	b.daemon.fail = errNoDaemon
-	wantCode(t, "GC without a daemon", b.plugin.GC(args()), types.ErrTryAgainLater)
-}
-
 func TestStatus(t *testing.T) {
 	b := newBench()
 	if err := b.plugin.Status(args()); err != nil {

@@ -22,7 +22,10 @@ import (
 	"weft/internal/podlink/linktest"
 )
 
-const netns = "/run/netns/pod"
+const (
+	netns   = "/run/netns/pod"
+	runtime = "/usr/bin/runtime" // that calls the plugin
+)
 
 // socket is a path without a listener. The queue of deletions is beside it.
 var socket string
@@ -38,6 +41,8 @@ type fakeDaemon struct {
 	joinErr error // returned by Join
 	ipam    api.IPAM
 	joins   []api.JoinRequest
+
+	reasons []string // of ReleaseBecause
 
 	admitted []api.Admission
 	admitErr error // returned by Admit and Admits
@@ -119,6 +124,16 @@ func (d *fakeDaemon) Release(_ context.Context, owner, _ string) error {
 	return nil
 }
 
+func (d *fakeDaemon) ReleaseBecause(ctx context.Context, owner, reason string) error {
+	if err := d.Release(ctx, owner, ""); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reasons = append(d.reasons, reason)
+	return nil
+}
+
 func (d *fakeDaemon) IPAM(context.Context) (api.IPAM, error) { return d.ipam, d.fail }
 
 func (d *fakeDaemon) Admit(_ context.Context, a api.Admission) error {
@@ -153,6 +168,7 @@ type fakeExec struct {
 	answers map[string]string
 	errs    map[string]error
 	calls   []string
+	conf    []byte // of the last call
 }
 
 func (e *fakeExec) FindInPath(plugin string, _ []string) (string, error) {
@@ -162,14 +178,14 @@ func (e *fakeExec) FindInPath(plugin string, _ []string) (string, error) {
 	return "/opt/cni/bin/" + plugin, nil
 }
 
-func (e *fakeExec) ExecPlugin(_ context.Context, _ string, _ []byte, environ []string) ([]byte, error) {
+func (e *fakeExec) ExecPlugin(_ context.Context, _ string, conf []byte, environ []string) ([]byte, error) {
 	verb := ""
 	for _, v := range environ { // the last one wins
 		if after, ok := bytes.CutPrefix([]byte(v), []byte("CNI_COMMAND=")); ok {
 			verb = string(after)
 		}
 	}
-	e.calls = append(e.calls, verb)
+	e.calls, e.conf = append(e.calls, verb), conf
 	return []byte(e.answers[verb]), e.errs[verb]
 }
 
@@ -186,7 +202,7 @@ func newBench() *bench {
 	exec := &fakeExec{answers: map[string]string{}, errs: map[string]error{}}
 	b := &bench{daemon: newFakeDaemon(), links: linktest.NewRecorder("weave"), exec: exec}
 	b.links.AddNetns(netns)
-	b.plugin = &cni.Plugin{Links: b.links, Dial: func(string) cni.Daemon { return b.daemon }, Exec: b.exec, Out: &b.out}
+	b.plugin = &cni.Plugin{Links: b.links, Dial: func(string) cni.Daemon { return b.daemon }, Exec: b.exec, Out: &b.out, Runtime: runtime}
 	return b
 }
 

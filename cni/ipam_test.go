@@ -39,7 +39,7 @@ func TestDelegated(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", key, diff)
 		}
 	}
-	if s := b.links.Attached()[0]; s.Bridge != "weave" || s.MTU != 1422 || s.PodMAC().String() != "0a:57:ac:1e:00:05" || !s.Delegated {
+	if s := b.links.Attached()[0]; s.Bridge != "weave" || s.MTU != 1422 || s.PodMAC().String() != "0a:57:ac:1e:00:05" || !s.Origin.Delegated {
 		t.Errorf("attached %+v", s)
 	}
 	after := args(delegated, `{"prevResult": `+b.out.String()+`}`)

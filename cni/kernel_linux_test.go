@@ -2,6 +2,7 @@ package cni_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"weft/internal/nettest"
 	"weft/internal/nettest/cnitest"
 	"weft/internal/nettest/labtest"
+	"weft/internal/podlink"
 )
 
 // TestRuntime calls all verbs in each version that libcni supports.
@@ -137,6 +139,61 @@ func TestRuntimeFails(t *testing.T) {
 		t.Errorf("ADD without addresses: %v", err)
 	}
 	h.wantClean(t, p)
+}
+
+// gateway is the address of the bridge.
+const gateway = "10.32.0.1"
+
+// TestRuntimesShareNetwork: the GC of one runtime leaves a container of another alone, and one with a process although its list
+// lacks it; it removes what a lost DEL left. The runtimes are cnitool, and this test, which calls the plugin itself.
+func TestRuntimesShareNetwork(t *testing.T) {
+	h := newHost(t)
+	h.configure(t, "net", "1.1.0")
+	conf := fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "weft", "socket": %q}`, h.Socket())
+	call := func(env ...string) {
+		t.Helper()
+		if answer, err := h.Exec(t.Context(), conf, env...); err != nil || answer["code"] != nil {
+			t.Fatal(answer, err)
+		}
+	}
+	add := func(name string) *nettest.Pod {
+		t.Helper()
+		p := labtest.AddPod(t, h.Host, name)
+		call("CNI_COMMAND=ADD", "CNI_CONTAINERID="+name, "CNI_IFNAME=eth0", "CNI_NETNS="+p.Path())
+		return p
+	}
+	wantPods := func(alive ...*nettest.Pod) {
+		t.Helper()
+		for _, p := range alive {
+			labtest.Run(t, p.Space, "ping", "-c1", "-W2", gateway)
+		}
+		if got := h.daemon.owners(); len(got) != len(alive) {
+			t.Errorf("leases of %v, want %d", got, len(alive))
+		}
+	}
+	running, lost := add("running"), add("lost")
+	labtest.Occupy(t, running.Space)
+	if err := h.GC(t.Context(), "net"); err != nil { // by cnitool
+		t.Fatal(err)
+	}
+	wantPods(running, lost)
+	call("CNI_COMMAND=GC")
+	wantPods(running)
+	if _, _, err := podlink.New().Addresses(lost.Path(), "eth0"); !errors.Is(err, podlink.ErrNoLink) {
+		t.Errorf("the interface that a lost DEL left: %v, want ErrNoLink", err)
+	}
+	gone := add("gone")
+	labtest.Run(t, h.Space, "ip", "netns", "del", gone.Name())
+	labtest.Until(t, 5*time.Second, func() error { // the kernel removes the namespace in the background
+		if err := h.GC(t.Context(), "net"); err != nil {
+			return err
+		}
+		if got := h.daemon.owners(); len(got) != 1 {
+			return fmt.Errorf("leases of %v, want none of the namespace that is gone", got)
+		}
+		return nil
+	})
+	wantPods(running)
 }
 
 // TestBinary: the program returns error codes, which libcni's tool does not show.

@@ -33,6 +33,7 @@ func (c *call) newPlan(ctx context.Context) (plan, error) {
 	p := plan{dns: c.conf.DNS, spec: podlink.Spec{
 		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
 		MTU: c.conf.MTU, MAC: mac, Hairpin: c.conf.hairpin(), DefaultRoute: true,
+		Origin: podlink.Origin{Pending: true, Runtime: c.Runtime},
 	}}
 	if c.delegated() {
 		err = c.planDelegated(ctx, &p)
@@ -82,7 +83,7 @@ func (c *call) planDelegated(ctx context.Context, p *plan) error {
 		return daemonError(c.daemon, err)
 	}
 	p.setBridge(status.Bridge, status.MTU)
-	p.spec.Delegated = true
+	p.spec.Origin.Delegated, p.spec.Origin.Holder = true, c.holder.String()
 	c.leased = true
 	raw, err := invoke.DelegateAdd(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec)
 	if err != nil {

@@ -104,6 +104,11 @@ func (c *Client) Release(ctx context.Context, owner, ip string) error {
 	return c.do(ctx, http.MethodDelete, "ip", q, nil, nil)
 }
 
+// ReleaseBecause ends all leases of owner. The daemon logs the reason.
+func (c *Client) ReleaseBecause(ctx context.Context, owner, reason string) error {
+	return c.do(ctx, http.MethodDelete, "ip", url.Values{"owner": {owner}, "reason": {reason}}, nil, nil)
+}
+
 // Join leases the addresses of a namespace that joins the overlay.
 func (c *Client) Join(ctx context.Context, r JoinRequest) (j Join, err error) {
 	return j, c.do(ctx, http.MethodPut, "join", nil, r, &j)

@@ -79,7 +79,14 @@ func (s *Server) release(r *http.Request, _ none) error {
 			return err
 		}
 	}
-	return s.cfg.Leases.Release(r.URL.Query().Get("owner"), addr)
+	owner, reason := r.URL.Query().Get("owner"), r.URL.Query().Get("reason")
+	if err := s.cfg.Leases.Release(owner, addr); err != nil {
+		return err
+	}
+	if reason != "" {
+		s.log.Info("ended a lease at the request of a client", "holder", owner, "reason", reason)
+	}
+	return nil
 }
 
 // names answers with all names, or those that the query selects by name or by address.
