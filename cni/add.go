@@ -34,10 +34,12 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	}
 	defer unlock()
 	// This precedes the lease: undoing a second ADD must not end the lease of the first one.
-	if _, _, err := p.Links.Addresses(args.Netns, args.IfName); err == nil {
-		return linkError(fmt.Errorf("%w: %q", podlink.ErrExists, args.IfName))
-	} else if !errors.Is(err, podlink.ErrNoLink) {
-		return linkError(err)
+	if exists, err := c.interfaceExists(); err != nil {
+		return err
+	} else if exists {
+		if err := c.clear(ctx); err != nil {
+			return err
+		}
 	}
 	if err := c.queue().Forget(c.holder); err != nil { // a runtime may reuse the names of a deleted container
 		return failure(types.ErrIOFailure, err)
@@ -50,8 +52,14 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		return c.undo(ctx, err)
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)
+	if errors.Is(err, podlink.ErrExists) { // the host end, of a pair in another namespace
+		if err := c.clear(ctx); err != nil {
+			return err // the existing attachment keeps its lease
+		}
+		made, err = p.Links.Attach(ctx, plan.spec)
+	}
 	if errors.Is(err, podlink.ErrExists) {
-		return linkError(err) // the existing attachment keeps its lease
+		return linkError(err) // another ADD was faster
 	} else if err != nil {
 		return c.undo(ctx, linkError(err))
 	}

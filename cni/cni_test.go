@@ -232,15 +232,64 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken pi
 func TestAddTwice(t *testing.T) {
 	b := newBench()
 	b.add(t, args())
-	wantCode(t, "second ADD", b.plugin.Add(args()), types.ErrInvalidEnvironmentVariables)
+	host := podlink.HostLinkName(owner, "eth0")
+	e := wantCode(t, "second ADD", b.plugin.Add(args()), types.ErrInvalidEnvironmentVariables)
+	if !strings.Contains(e.Details, "ip link del "+host) {
+		t.Errorf("second ADD: details %q, want a hint with %s", e.Details, host)
+	}
 	elsewhere := args()
 	elsewhere.Netns = "/run/netns/other"
 	b.links.AddNetns(elsewhere.Netns)
-	wantCode(t, "ADD in another namespace", b.plugin.Add(elsewhere), types.ErrInvalidEnvironmentVariables)
+	e = wantCode(t, "ADD in another namespace", b.plugin.Add(elsewhere), types.ErrInvalidEnvironmentVariables)
+	if !strings.Contains(e.Details, host) {
+		t.Errorf("ADD in another namespace: details %q, want a hint with %s", e.Details, host)
+	}
 	if got := b.daemon.owners(); !slices.Equal(got, []string{owner}) {
 		t.Errorf("owners %v", got)
 	}
 }
+
+// TestAddAfterKill: ADD succeeds after an ADD that was killed before it printed a result, in the same namespace and in a new one,
+// with the same address.
+func TestAddAfterKill(t *testing.T) {
+	for name, path := range map[string]string{"same namespace": netns, "new namespace": "/run/netns/new"} {
+		b := newBench()
+		first := b.add(t, args())
+		killed := b.links.Attached()[0]
+		if !killed.Origin.Pending {
+			t.Fatalf("%s: ADD does not mark the pair until it has printed the result: %+v", name, killed.Origin)
+		}
+		for _, err := range []error{
+			b.links.Detach(t.Context(), "", "", killed.HostName), // Confirm was never called for this one:
+			ignore(b.links.Attach(t.Context(), killed)),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.links.AddNetns("/run/netns/new")
+		again := args()
+		again.Netns = path
+		if got := b.add(t, again); got.IPs[0].Address.String() != first.IPs[0].Address.String() {
+			t.Errorf("%s: the address changed from %v to %v", name, first.IPs[0].Address, got.IPs[0].Address)
+		}
+		if pairs, err := b.links.Pairs(); err != nil || len(pairs) != 1 || pairs[0].Origin.Pending {
+			t.Errorf("%s: pairs %+v, %v", name, pairs, err)
+		}
+	}
+}
+
+// TestAddBesideOther: the error about an interface of another program says how to remove it.
+func TestAddBesideOther(t *testing.T) {
+	b := newBench()
+	b.links.AddOther(netns, "eth0")
+	e := wantCode(t, "ADD", b.plugin.Add(args()), types.ErrInvalidEnvironmentVariables)
+	if want := "nsenter --net=" + netns + " ip link del eth0"; !strings.Contains(e.Details, want) {
+		t.Errorf("details %q, want a hint with %q", e.Details, want)
+	}
+}
+
+func ignore[T any](_ T, err error) error { return err }
 
 func TestUndoFails(t *testing.T) {
 	b := newBench()

@@ -196,6 +196,25 @@ func TestRuntimesShareNetwork(t *testing.T) {
 	wantPods(running)
 }
 
+// TestAddAfterKilledAdd: ADD succeeds with a pair that a killed ADD left.
+func TestAddAfterKilledAdd(t *testing.T) {
+	h := newHost(t)
+	h.configure(t, "net", "1.1.0")
+	p := labtest.AddPod(t, h.Host, "a")
+	host, _ := holder.ForContainer("net", cnitest.ContainerID(p.Path()), "eth0").HostLink()
+	labtest.Run(t, h.Space, "ip", "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", p.Name())
+	labtest.Run(t, h.Space, "ip", "link", "set", host, "alias", "weft: pod; pending")
+	h.addPod(t, "net", p, cnitest.Options{})
+	labtest.Run(t, p.Space, "ping", "-c1", "-W2", gateway)
+	if _, err := h.Add(t.Context(), "net", p.Path(), cnitest.Options{}); err == nil || !strings.Contains(err.Error(), "DEL") {
+		t.Errorf("second ADD: %v, want an error with a hint", err)
+	}
+	if err := h.Del(t.Context(), "net", p.Path(), cnitest.Options{}); err != nil {
+		t.Error(err)
+	}
+	h.wantClean(t, p)
+}
+
 // TestBinary: the program returns error codes, which libcni's tool does not show.
 func TestBinary(t *testing.T) {
 	h := newHost(t)
