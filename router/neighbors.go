@@ -11,10 +11,12 @@ import (
 )
 
 // neighbors keeps ARP and IPv6 neighbor discovery from flooding the overlay. A query for an address is answered here if
-// its holder was heard recently; otherwise it goes only to the peer that assigns that address.
+// its holder was heard recently; otherwise it goes only to the peer that assigns that address, and to all peers if it is
+// repeated, because that peer did not answer.
 type neighbors struct {
-	owners AddressOwners // nil: all is flooded
-	table  neighbor.Table
+	owners    AddressOwners // nil: all is flooded
+	table     neighbor.Table
+	questions neighbor.Questions
 
 	answered, directed, own, flooded atomic.Uint64
 }
@@ -56,6 +58,7 @@ func (o *outbound) handleNeighbor(f *outgoing, room []byte) (done bool, err erro
 	case m.Kind == neighbor.Request && fresh && o.peers.byID[at] != nil:
 		n.answered.Add(1)
 		return true, o.answer(m, mac)
+	case known && n.questions.Repeated(m.Target, ether.Source(f.Data), o.now): // the address may have moved
 	case known && owner == o.engine.self && !fresh:
 		n.own.Add(1)
 		return true, nil

@@ -82,6 +82,21 @@ func TestNeighbors(t *testing.T) {
 		if s := nodes[0].Stats().Neighbors; s != (NeighborStats{Answered: 1, Directed: 1, Own: 1, Flooded: 2}) {
 			t.Errorf("%+v", s)
 		}
+		// The address of the second node's part has moved to the third node: the second one does not answer.
+		moved := netip.MustParseAddr("10.32.1.77")
+		for i, want := range []int{0, 1, 0} {
+			nodes[0].dev.Inject(arpOf(1, address(0), moved))
+			if b, c := got(1), got(2); len(b) != 1 || len(c) != want {
+				t.Errorf("question %d for an address that has moved: the second node received %v, the third %v, want %d", i+1, b, c, want)
+			}
+		}
+		here := netip.MustParseAddr("10.32.0.77") // of its own part
+		for i, want := range []int{0, 1} {
+			nodes[0].dev.Inject(arpOf(1, address(0), here))
+			if b, c := got(1), got(2); len(b) != want || len(c) != want {
+				t.Errorf("question %d for an address of its own: %v and %v, want %d each", i+1, b, c, want)
+			}
+		}
 		time.Sleep(time.Minute)
 		nodes[0].dev.Inject(arpOf(1, address(0), address(1)))
 		if b := got(1); len(b) != 1 {

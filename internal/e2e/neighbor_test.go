@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -69,4 +70,29 @@ func sniffed(t *testing.T, at *nettest.Space, device, filter string, during func
 	during()
 	_ = sniff.Wait() // "timeout" ends it
 	return out.String()
+}
+
+// TestAddressMovesToAnotherNode: an address of b's part of the range that a pod on c has, as after a move by VRRP, is found from
+// a and from b, by clients that never heard its announcement: b does not answer the first question.
+func TestAddressMovesToAnotherNode(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes, "--datapath", "userspace", "--range", "10.32.0.0/12", "--range", range6)
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")}
+	for i, mine := range pods[1].addrs {
+		vip := mine
+		for range 20 {
+			vip = vip.Next()
+		}
+		if owner := pods[2].addrs[i]; owner == vip {
+			t.Fatalf("%s is leased", vip)
+		}
+		command := []string{"ip", "addr", "add", netip.PrefixFrom(vip, vip.BitLen()).String(), "dev", "eth0"}
+		if vip.Is6() {
+			command = append(command, "nodad")
+		}
+		labtest.Run(t, pods[2].Space, command...)
+		pods[0].reaches(t, vip)
+		pods[1].reaches(t, vip)
+	}
 }
