@@ -48,6 +48,7 @@ var layers = []struct {
 	{"internal/filelock", 2},
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},
+	{"internal/hostfilter", 2},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
