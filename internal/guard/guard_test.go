@@ -1,0 +1,171 @@
+package guard
+
+import (
+	"context"
+	"flag"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/ether"
+)
+
+var update = flag.Bool("update", false, "write the golden ruleset")
+
+// newFake returns a Firewall with its table in memory.
+func newFake() (*NFT, *knftables.Fake) {
+	fake := knftables.NewFake(knftables.BridgeFamily, Table)
+	return &NFT{nft: fake, list: func(context.Context) (string, error) { return fake.Dump(), nil }}, fake
+}
+
+var (
+	macA = ether.Addr{2, 0, 0, 0, 0, 0xa}
+	macB = ether.Addr{2, 0, 0, 0, 0, 0xb}
+)
+
+func addrs(texts ...string) (out []netip.Addr) {
+	for _, s := range texts {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, s := range texts {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// example has a pod of each kind: IPv4 only, dual stack, and one with further addresses.
+func example() Ruleset {
+	return Ruleset{
+		Uplinks: []string{"weft0", "weftvx6785"}, Others: []string{"veth1"}, PodPrefix: "vweft", Strict: true,
+		BridgeMAC: ether.Addr{6, 0x57, 1, 2, 3, 4}, BridgeAddrs: addrs("10.32.0.1", "fd32::1", "fe80::457:1ff:fe02:304"),
+		Bound: []Port{
+			{Link: "vwefta", MAC: macA, Addrs: addrs("10.32.0.2")},
+			{Link: "vweftb", MAC: macB, Addrs: addrs("10.32.0.3", "fd32::3"),
+				Allow: prefixes("10.32.0.100/32", "10.50.0.7/24", "fd32::100/128", "fd50::/52")},
+		},
+	}
+}
+
+func TestRuleset(t *testing.T) {
+	fw, fake := newFake()
+	if err := fw.Apply(t.Context(), example()); err != nil {
+		t.Fatal(err)
+	}
+	const golden = "testdata/ruleset.nft"
+	if *update {
+		if err := os.WriteFile(golden, []byte(fake.Dump()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), fake.Dump()); diff != "" {
+		t.Errorf("the ruleset has changed; review it and run the test with -update (-want +got):\n%s", diff)
+	}
+	for range 2 {
+		if err := fw.Remove(t.Context()); err != nil || fake.Dump() != "" {
+			t.Errorf("Remove: %v, left:\n%s", err, fake.Dump())
+		}
+	}
+}
+
+// TestChange: from any ruleset to any other, a change has the same result as a replacement.
+func TestChange(t *testing.T) {
+	opened, moved := example(), example()
+	opened.Bound = opened.Bound[:1]
+	moved.BridgeAddrs = addrs("10.32.0.9", "fd32::9")
+	moved.Bound[1].Allow = prefixes("10.60.0.0/16")
+	moved.Bound[0].MAC, moved.Bound[1].MAC = macB, macA
+	none := example()
+	none.Bound, none.BridgeAddrs = nil, nil
+	all := map[string]Ruleset{"example": example(), "one is open": opened, "moved": moved, "none": none}
+	for from, a := range all {
+		for to, b := range all {
+			changed, changedFake := newFake()
+			replaced, replacedFake := newFake()
+			for _, err := range []error{
+				changed.Apply(t.Context(), a), changed.Apply(t.Context(), b), replaced.Apply(t.Context(), b),
+			} {
+				if err != nil {
+					t.Fatalf("from %s to %s: %v", from, to, err)
+				}
+			}
+			if diff := cmp.Diff(replacedFake.Dump(), changedFake.Dump()); diff != "" {
+				t.Errorf("from %s to %s (-want +got):\n%s", from, to, diff)
+			}
+		}
+	}
+}
+
+func TestIntact(t *testing.T) {
+	fw, fake := newFake()
+	expect := func(want bool) {
+		t.Helper()
+		if got, err := fw.Intact(t.Context()); got != want || err != nil {
+			t.Errorf("Intact = %t, %v; want %t", got, err, want)
+		}
+	}
+	expect(false)
+	if err := fw.Apply(t.Context(), example()); err != nil {
+		t.Fatal(err)
+	}
+	expect(true)
+	tx := fake.NewTransaction()
+	tx.Flush(&knftables.Set{Name: setBound})
+	if err := fake.Run(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	expect(false)
+	if err := fw.Apply(t.Context(), example()); err != nil {
+		t.Fatal(err)
+	}
+	expect(true)
+}
+
+func TestValidate(t *testing.T) {
+	port := func(change func(*Port)) Ruleset {
+		p := Port{Link: "vwefta", MAC: macA, Addrs: addrs("10.32.0.2")}
+		change(&p)
+		return Ruleset{PodPrefix: "vweft", Bound: []Port{p}}
+	}
+	for name, r := range map[string]Ruleset{
+		"no prefix":        {},
+		"quote in uplink":  {PodPrefix: "vweft", Uplinks: []string{`we"ft`}},
+		"wildcard":         {PodPrefix: "vweft", Others: []string{"we*"}},
+		"no link":          port(func(p *Port) { p.Link = "" }),
+		"no MAC":           port(func(p *Port) { p.MAC = ether.Addr{} }),
+		"group MAC":        port(func(p *Port) { p.MAC = ether.Addr{1} }),
+		"no address":       port(func(p *Port) { p.Addrs = []netip.Addr{{}} }),
+		"unspecified":      port(func(p *Port) { p.Addrs = addrs("0.0.0.0") }),
+		"multicast":        port(func(p *Port) { p.Addrs = addrs("ff02::1") }),
+		"zone":             port(func(p *Port) { p.Addrs = addrs("fe80::1%eth0") }),
+		"IPv4 in IPv6":     port(func(p *Port) { p.Addrs = addrs("::ffff:10.0.0.1") }),
+		"invalid prefix":   port(func(p *Port) { p.Allow = []netip.Prefix{{}} }),
+		"multicast prefix": port(func(p *Port) { p.Allow = prefixes("224.0.0.1/32") }),
+	} {
+		fw, fake := newFake()
+		if err := fw.Apply(t.Context(), r); err == nil || !strings.HasPrefix(err.Error(), "guard: ") || fake.Dump() != "" {
+			t.Errorf("%s: Apply = %v, rules %q", name, err, fake.Dump())
+		}
+	}
+}
+
+func TestLinkLocal(t *testing.T) {
+	mac, err := ether.ParseAddr("02:42:0a:20:00:02")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := LinkLocal(mac), netip.MustParseAddr("fe80::42:aff:fe20:2"); got != want {
+		t.Errorf("LinkLocal(%s) = %s, want %s", mac, got, want)
+	}
+}

@@ -1,0 +1,260 @@
+package guard_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/guard"
+	"weft/internal/guard/guardtest"
+	"weft/internal/nettest"
+	"weft/internal/nettest/labtest"
+)
+
+const patience = 10 * time.Second
+
+// bench is a host with a bridge and stations on it: two bound pods, one of IPv4 alone, an open one, and a peer behind an uplink.
+type bench struct {
+	host     *nettest.Host
+	fw       *guard.NFT
+	rules    guard.Ruleset
+	stations map[string]guardtest.Station
+	sockets  map[string]*guardtest.Socket
+	markers  byte
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	l := labtest.New(t, nettest.Config{})
+	b := &bench{host: labtest.AddHost(t, l, "a"), stations: map[string]guardtest.Station{}, sockets: map[string]*guardtest.Socket{}}
+	run := func(line string) { labtest.Run(t, b.host.Space, append([]string{"ip"}, strings.Fields(line)...)...) }
+	run("link add weave type bridge")
+	run("link set weave address 06:57:01:02:03:04 up")
+	bridge := guardtest.Station{MAC: mac(t, "06:57:01:02:03:04"), IP4: netip.MustParseAddr("10.32.0.1"), IP6: netip.MustParseAddr("fd32::1")}
+	b.stations["bridge"] = bridge
+	for i, name := range []string{"bound4", "bound", "open", "peer"} {
+		station := guardtest.Station{MAC: ether.Addr{2, 0, 0, 0, 1, byte(i)}, IP4: netip.AddrFrom4([4]byte{10, 32, 0, byte(10 + i)})}
+		if name != "bound4" {
+			station.IP6 = netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x32, 15: byte(10 + i)})
+		}
+		port := "vweft" + name
+		if name == "peer" {
+			port = "weft0"
+		}
+		p := labtest.AddPod(t, b.host, name)
+		run("link add " + port + " type veth peer name eth0 address " + station.MAC.String() + " netns " + p.Name())
+		run("link set " + port + " master weave up")
+		labtest.Run(t, p.Space, "ip", "link", "set", "eth0", "up")
+		b.stations[name] = station
+		if err := p.Do(func() (err error) { b.sockets[name], err = guardtest.Open("eth0"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.sockets[name].Close() })
+	}
+	b.rules = guard.Ruleset{
+		Uplinks: []string{"weft0"}, PodPrefix: "vweft", Strict: true,
+		BridgeMAC: bridge.MAC, BridgeAddrs: []netip.Addr{bridge.IP4, bridge.IP6, guard.LinkLocal(bridge.MAC)},
+		Bound: []guard.Port{b.port("bound4"), b.port("bound")},
+	}
+	b.apply(t)
+	return b
+}
+
+func mac(t *testing.T, text string) ether.Addr {
+	t.Helper()
+	a, err := ether.ParseAddr(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// port returns the port of a bound pod.
+func (b *bench) port(name string, allow ...netip.Prefix) guard.Port {
+	s := b.stations[name]
+	p := guard.Port{Link: "vweft" + name, MAC: s.MAC, Addrs: []netip.Addr{s.IP4}, Allow: allow}
+	if s.IP6.IsValid() {
+		p.Addrs = append(p.Addrs, s.IP6)
+	}
+	return p
+}
+
+// do calls f on a thread in the host's namespace.
+func (b *bench) do(t *testing.T, f func() error) {
+	t.Helper()
+	if err := b.host.Do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) apply(t *testing.T) {
+	t.Helper()
+	b.do(t, func() (err error) {
+		if b.fw == nil {
+			if b.fw, err = guard.New(t.Context()); err != nil {
+				return err
+			}
+		}
+		return b.fw.Apply(t.Context(), b.rules)
+	})
+}
+
+// dropped returns the counters.
+func (b *bench) dropped(t *testing.T) (counts map[guard.Reason]uint64) {
+	t.Helper()
+	b.do(t, func() (err error) { counts, err = b.fw.Dropped(t.Context()); return err })
+	return counts
+}
+
+// check sends frames from one station, and checks at another that exactly those without a reason arrive, and that each of the
+// others is counted once under its reason.
+func (b *bench) check(t *testing.T, from, to string, frames []guardtest.Frame) {
+	t.Helper()
+	before := b.dropped(t)
+	b.markers++
+	marker := guardtest.Marker(b.stations[from], b.stations[to], b.markers)
+	if err := b.sockets[from].Send(append(frames, marker)...); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := b.sockets[to].Until(marker, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[guard.Reason]uint64{}
+	for _, f := range frames {
+		if got := seen[f.To()]; got != (f.Reason == "") {
+			t.Errorf("from %s to %s: %s: arrived %t", from, to, f.Name, got)
+		}
+		want[f.Reason]++
+	}
+	after := b.dropped(t)
+	for _, reason := range guard.Reasons() {
+		if got := after[reason] - before[reason]; got < want[reason] {
+			t.Errorf("from %s: %d frames counted as %s, want %d", from, got, reason, want[reason])
+		}
+	}
+}
+
+// pass returns the frames without their reasons: all of them may pass.
+func pass(frames []guardtest.Frame) []guardtest.Frame {
+	out := append([]guardtest.Frame(nil), frames...)
+	for i := range out {
+		out[i].Reason = ""
+	}
+	return out
+}
+
+func TestBound(t *testing.T) {
+	b := newBench(t)
+	for _, from := range []string{"bound4", "bound"} {
+		own := b.stations[from]
+		for _, to := range []string{"open", "peer"} {
+			b.check(t, from, to, guardtest.Forbidden(own, b.stations["open"]))
+			b.check(t, from, to, guardtest.Forbidden(own, b.stations["bridge"])[1:])
+			b.check(t, from, to, guardtest.Allowed(own, b.stations[to]))
+		}
+	}
+}
+
+// TestOpen: a pod that is not bound sends what it likes to other pods, but not as the bridge.
+func TestOpen(t *testing.T) {
+	b := newBench(t)
+	own := b.stations["open"]
+	frames := pass(guardtest.Forbidden(own, b.stations["bound"]))
+	for i, f := range frames {
+		if strings.HasPrefix(f.Name, "two tags") && f.Name != "two tags 0x5" { // of VLAN 0: what is behind cannot be checked
+			frames[i].Reason = guard.ReasonTag
+		}
+	}
+	b.check(t, "open", "peer", frames)
+	b.check(t, "open", "peer", guardtest.Claims(own, b.stations["bridge"]))
+}
+
+func TestPeers(t *testing.T) {
+	b := newBench(t)
+	own := b.stations["peer"]
+	b.check(t, "peer", "open", guardtest.FromPeers(own))
+	b.check(t, "peer", "open", guardtest.Claims(own, b.stations["bridge"]))
+	b.rules.Strict = false
+	b.apply(t)
+	b.check(t, "peer", "open", pass(guardtest.FromPeers(own)))
+	b.check(t, "peer", "open", guardtest.Claims(own, b.stations["bridge"]))
+}
+
+// TestDelivery: no tag reaches a bound pod, whoever sends it, and no IPv6 a pod without an IPv6 address.
+func TestDelivery(t *testing.T) {
+	b := newBench(t)
+	for _, from := range []string{"open", "peer"} {
+		own := b.stations[from]
+		for _, to := range []string{"bound4", "bound"} {
+			for _, f := range guardtest.Allowed(own, b.stations["bound"]) {
+				if to == "bound4" && f.Data[12] == 0x86 { // IPv6
+					f.Reason = guard.ReasonIPv6
+				}
+				b.check(t, from, to, []guardtest.Frame{f})
+			}
+			for _, f := range guardtest.Forbidden(own, b.stations["bound"]) {
+				if f.Reason == guard.ReasonTag {
+					if from == "peer" && strings.HasPrefix(f.Name, "router advertisement") {
+						f.Reason = guard.ReasonAdvertisement // at the uplink already
+					}
+					b.check(t, from, to, []guardtest.Frame{f})
+				}
+			}
+		}
+	}
+}
+
+// TestAllow: further addresses, single ones and prefixes, and their end.
+func TestAllow(t *testing.T) {
+	b := newBench(t)
+	vip, inside := netip.MustParseAddr("10.32.0.100"), netip.MustParseAddr("10.50.0.7")
+	own, other := b.stations["bound4"], b.stations["open"]
+	b.check(t, "bound4", "open", guardtest.VIP(own, other, vip))
+	b.check(t, "bound4", "open", guardtest.VIP(own, other, inside))
+	before := b.dropped(t)
+	b.rules.Bound[0].Allow = []netip.Prefix{netip.PrefixFrom(vip, 32), netip.PrefixFrom(inside, 24)}
+	b.apply(t)
+	if after := b.dropped(t); after[guard.ReasonARP] < before[guard.ReasonARP] || before[guard.ReasonARP] == 0 {
+		t.Errorf("a change resets the counters: %v, then %v", before, after)
+	}
+	for _, a := range []netip.Addr{vip, inside} {
+		b.check(t, "bound4", "open", pass(guardtest.VIP(own, other, a)))
+	}
+	b.check(t, "bound4", "open", guardtest.Forbidden(own, b.stations["bound"]))
+	b.rules.Bound[0].Allow = nil
+	b.apply(t)
+	b.check(t, "bound4", "open", guardtest.VIP(own, other, inside))
+}
+
+// TestKept: a flushed or changed table is noticed and restored.
+func TestKept(t *testing.T) {
+	b := newBench(t)
+	intact := func() (ok bool) {
+		t.Helper()
+		b.do(t, func() (err error) { ok, err = b.fw.Intact(t.Context()); return err })
+		return ok
+	}
+	if !intact() {
+		t.Error("not intact after Apply")
+	}
+	for _, change := range []string{
+		"flush ruleset", "flush set bridge weft-guard bound", "insert rule bridge weft-guard prerouting accept", "delete table bridge weft-guard",
+	} {
+		labtest.Run(t, b.host.Space, append([]string{"nft"}, strings.Fields(change)...)...)
+		if intact() {
+			t.Errorf("intact after %s", change)
+		}
+		b.apply(t)
+		if !intact() {
+			t.Errorf("not intact after %s and Apply", change)
+		}
+		b.check(t, "bound", "open", guardtest.Forbidden(b.stations["bound"], b.stations["open"]))
+	}
+	b.do(t, func() error { return b.fw.Remove(t.Context()) })
+	if out := labtest.Run(t, b.host.Space, "nft", "list", "ruleset"); out != "" {
+		t.Errorf("after Remove:\n%s", out)
+	}
+}

@@ -1,0 +1,234 @@
+package guard
+
+import (
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+)
+
+// Names of the sets and maps. A bound port is in setBound; its MAC and addresses are in the others.
+const (
+	setBound  = "bound"   // names of bound ports
+	setNoIPv6 = "no-ipv6" // of those without an IPv6 address
+	setMACs   = "macs"    // port . MAC
+	setBind4  = "bind4"   // port . MAC . IPv4 address
+	setBind6  = "bind6"   // port . MAC . IPv6 address
+	setOwn4   = "own4"    // addresses of the bridge
+	setOwn6   = "own6"
+	mapMore   = "more"    // port : chain that accepts the sources in its prefixes
+	mapTarget = "targets" // port : chain that accepts the targets of neighbor discovery
+	chainOwn  = "own-targets"
+)
+
+// sets are the sets and maps of the table, with their types.
+var sets = []struct {
+	name, elements string
+	isMap          bool
+}{
+	{setBound, "ifname", false},
+	{setNoIPv6, "ifname", false},
+	{setMACs, "ifname . ether_addr", false},
+	{setBind4, "ifname . ether_addr . ipv4_addr", false},
+	{setBind6, "ifname . ether_addr . ipv6_addr", false},
+	{setOwn4, "ipv4_addr", false},
+	{setOwn6, "ipv6_addr", false},
+	{mapMore, "ifname : verdict", true},
+	{mapTarget, "ifname : verdict", true},
+}
+
+// target is the target address of a neighbor solicitation or advertisement (RFC 4861, 4.3 and 4.4). nft 1.0.6 has no name for it.
+const target = "@th,64,128"
+
+// priority of all chains: before br_netfilter, which is at 0 in prerouting.
+const priority = "-300"
+
+// chain is a chain with constant rules.
+type chain struct {
+	name  string
+	hook  knftables.BaseChainHook // empty: only a target of jumps
+	rules []string
+}
+
+// drop returns the jump to the chain that counts a reason and drops.
+func drop(r Reason) string { return "goto " + dropChain(r) }
+
+// dropPrefix begins the names of chains and counters of dropped frames: "arp" alone is a word of nft.
+const dropPrefix = "drop-"
+
+// dropChain returns the name of the chain for a reason, and of its counter.
+func dropChain(r Reason) string { return dropPrefix + string(r) }
+
+// quote returns the name of an interface, or a prefix of names with a *, in the syntax of nft.
+func quote(name string) string { return `"` + name + `"` }
+
+// constant returns the chains whose rules do not change with the pods.
+//
+// A frame with a VLAN tag has the tag beside its bytes: "ether type" is the type of the tag, and "meta protocol" the type behind it.
+// nft adds one of both to rules about IP and ARP that have none, so rules that must see behind a tag have "meta protocol".
+func constant(r Ruleset) []chain {
+	chains := dropChains()
+	chains = append(chains, hooks(r)...)
+	chains = append(chains, shared(r)...)
+	chains = append(chains, bound()...)
+	return append(chains, neighborDiscovery()...)
+}
+
+func dropChains() (chains []chain) {
+	for _, reason := range Reasons() {
+		chains = append(chains, chain{name: dropChain(reason), rules: []string{"counter name " + quote(dropChain(reason)), "drop"}})
+	}
+	return chains
+}
+
+// hooks returns the chains that see frames first, and send them to others by port.
+func hooks(r Ruleset) []chain {
+	pre := chain{name: "prerouting", hook: knftables.PreroutingHook}
+	in := chain{name: "input", hook: knftables.InputHook}
+	for _, name := range r.Uplinks {
+		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto uplink")
+		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
+	}
+	pre.rules = append(pre.rules, "iifname @"+setBound+" goto bound")
+	for _, name := range append([]string{r.PodPrefix + "*"}, r.Others...) {
+		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto shared")
+		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
+	}
+	post := chain{name: "postrouting", hook: knftables.PostroutingHook, rules: []string{
+		"ether type ip accept", // nearly all frames
+		"oifname @" + setBound + " goto deliver",
+	}}
+	deliver := chain{name: "deliver", rules: []string{
+		"ether type { 8021q, 8021ad } " + drop(ReasonTag), // a pod accepts a tag of VLAN 0 as if there were none
+		"ether type ip6 oifname @" + setNoIPv6 + " " + drop(ReasonIPv6),
+	}}
+	return []chain{pre, in, post, deliver}
+}
+
+// shared returns the chains of ports that are not bound, and of what the host takes from any port.
+func shared(r Ruleset) []chain {
+	uplink := chain{name: "uplink"}
+	if r.Strict {
+		uplink.rules = []string{"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }"}
+	}
+	uplink.rules = append(uplink.rules, "goto shared")
+	all := chain{name: "shared"}
+	if !r.BridgeMAC.IsZero() {
+		all.rules = append(all.rules, "ether saddr "+r.BridgeMAC.String()+" "+drop(ReasonMAC))
+	}
+	all.rules = append(all.rules,
+		"meta protocol vmap { ip : goto shared4 , ip6 : goto shared6 , arp : goto shared-arp }",
+		// Behind a tag of VLAN 0 the host and pods look for another one.
+		"meta protocol { 8021q, 8021ad } @ll,116,12 0 "+drop(ReasonTag),
+	)
+	return []chain{
+		{name: "local4", rules: []string{
+			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
+			"meta protocol ip udp sport 67 " + drop(ReasonDHCP),
+		}},
+		{name: "local6", rules: []string{
+			"meta protocol ip6 icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),
+			"meta protocol ip6 icmpv6 type nd-redirect " + drop(ReasonRedirect),
+			"meta protocol ip6 udp sport 547 " + drop(ReasonDHCP),
+		}},
+		{name: chainOwn}, // its rules are those of the bridge's addresses
+		{name: "shared4", rules: []string{"meta protocol ip ip saddr @" + setOwn4 + " " + drop(ReasonAddress)}},
+		{name: "shared-arp", rules: []string{"meta protocol arp arp saddr ip @" + setOwn4 + " " + drop(ReasonARP)}},
+		{name: "shared6", rules: []string{
+			"meta protocol ip6 ip6 saddr @" + setOwn6 + " " + drop(ReasonAddress),
+			"meta protocol ip6 icmpv6 type nd-neighbor-advert goto " + chainOwn,
+			"meta protocol ip6 icmpv6 type nd-neighbor-solicit ip6 saddr :: goto " + chainOwn,
+		}},
+		all, uplink,
+		{name: "host", rules: []string{
+			"ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 " + drop(ReasonGroup),
+			"meta protocol ip6 icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),
+			"meta protocol ip6 icmpv6 type nd-redirect " + drop(ReasonRedirect),
+			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
+			"meta protocol { 8021q, 8021ad } @ll,116,12 0 " + drop(ReasonTag),
+		}},
+	}
+}
+
+// bound returns the chains of bound ports: a frame is accepted only by a rule that knows its MAC and its address. Chains end with a
+// verdict: without one, a frame with a further address would return to chain unknown.
+func bound() []chain {
+	return []chain{
+		{name: "udp4", rules: []string{"udp sport 67 " + drop(ReasonDHCP), "accept"}},
+		{name: "icmp4", rules: []string{"icmp type redirect " + drop(ReasonRedirect), "accept"}},
+		{name: "known4", rules: []string{"meta l4proto vmap { icmp : goto icmp4 , udp : goto udp4 }", "accept"}},
+		{name: "udp6", rules: []string{
+			"udp sport 547 " + drop(ReasonDHCP),
+			"udp sport != 547 accept",
+			"frag frag-off != 0 accept", // the first fragment was checked
+			drop(ReasonMalformed),       // the first fragment has no port (RFC 7112)
+		}},
+		{name: "known6", rules: []string{
+			"meta l4proto vmap { ipv6-icmp : goto icmp6 , udp : goto udp6 }",
+			"meta l4proto != 255 accept", // false for headers that the kernel does not understand
+			drop(ReasonMalformed),
+		}},
+		{name: "unknown", rules: []string{
+			"iifname . ether saddr != @" + setMACs + " " + drop(ReasonMAC),
+			"iifname vmap @" + mapMore,
+			drop(ReasonAddress),
+		}},
+		{name: "bound4", rules: []string{
+			"iifname . ether saddr . ip saddr @" + setBind4 + " goto known4",
+			"goto unknown",
+		}},
+		{name: "bound6", rules: []string{
+			"iifname . ether saddr . ip6 saddr @" + setBind6 + " goto known6",
+			"iifname @" + setNoIPv6 + " " + drop(ReasonIPv6),
+			"ip6 saddr :: goto unspecified6",
+			"goto unknown",
+		}},
+		{name: "bound-arp", rules: []string{
+			"arp htype != 1 " + drop(ReasonARP),
+			"arp ptype != ip " + drop(ReasonARP),
+			"arp hlen != 6 " + drop(ReasonARP),
+			"arp plen != 4 " + drop(ReasonARP),
+			"arp operation != { request, reply } " + drop(ReasonARP),
+			"iifname . ether saddr != @" + setMACs + " " + drop(ReasonMAC),
+			"iifname . arp saddr ether != @" + setMACs + " " + drop(ReasonARP),
+			"iifname . arp saddr ether . arp saddr ip @" + setBind4 + " accept",
+			// A probe for an address of its own (RFC 5227).
+			"arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @" + setBind4 + " accept",
+			"iifname vmap @" + mapMore,
+			drop(ReasonARP),
+		}},
+		{name: "bound", rules: []string{
+			"ether type vmap { ip : goto bound4 , ip6 : goto bound6 , arp : goto bound-arp }",
+			"ether type { 8021q, 8021ad } " + drop(ReasonTag),
+			drop(ReasonEthertype),
+		}},
+	}
+}
+
+// neighborDiscovery returns the chains for ICMPv6 of bound ports.
+func neighborDiscovery() []chain {
+	ownTarget := "iifname vmap @" + mapTarget
+	return []chain{
+		{name: "nd-target", rules: []string{ownTarget, drop(ReasonND)}},
+		{name: "fragment6", rules: []string{
+			"frag frag-off != 0 accept", // the first fragment was checked
+			drop(ReasonND),              // a first fragment of neighbor discovery (RFC 6980), or one without its type (RFC 7112)
+		}},
+		{name: "icmp6", rules: []string{
+			"icmpv6 type { echo-request, echo-reply } accept",
+			"exthdr frag exists goto fragment6",
+			fmt.Sprintf("icmpv6 type vmap { nd-neighbor-advert : goto nd-target , nd-router-advert : %s , nd-redirect : %s }",
+				drop(ReasonAdvertisement), drop(ReasonRedirect)),
+			"accept",
+		}},
+		// Without a source address: duplicate address detection, and what goes with it (RFC 4861, 4862, 3590).
+		{name: "unspecified6", rules: []string{
+			"iifname . ether saddr != @" + setMACs + " " + drop(ReasonMAC),
+			"exthdr frag exists " + drop(ReasonND),
+			"icmpv6 type vmap { nd-neighbor-solicit : goto nd-target , " + strings.Join([]string{
+				"nd-router-solicit : accept", "mld-listener-report : accept", "mld-listener-done : accept", "mld2-listener-report : accept",
+			}, ", ") + " }",
+			drop(ReasonAddress),
+		}},
+	}
+}
