@@ -49,6 +49,7 @@ var layers = []struct {
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},
 	{"internal/hostfilter", 2},
+	{"internal/hoststate/live", 2},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
@@ -60,6 +61,7 @@ var layers = []struct {
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
+	{"internal/hoststate", 1},
 	{"internal/capture/...", 1},
 	{"internal/statedir", 1},
 	{"internal/docgen", 1}, // for tests only

@@ -16,8 +16,9 @@ var parts = map[string][]string{
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
-		"internal/hostnet",
-		"internal/masq", "internal/metricdef", "internal/netdump", "internal/peer", "internal/podlink", "internal/settings", "mesh/topology",
+		"internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/hostwatch", "internal/masq",
+		"internal/metricdef", "internal/netdump", "internal/nftsum", "internal/peer", "internal/podlink", "internal/settings",
+		"internal/signal", "mesh/topology",
 		"router", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/leases": {

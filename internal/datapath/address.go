@@ -41,7 +41,8 @@ func (d *Datapath) AddBridgeAddress(addr netip.Prefix) error {
 	return d.changeAddress(addr, netlink.AddrReplace)
 }
 
-// RemoveBridgeAddress removes an address from the bridge.
+// RemoveBridgeAddress removes an address from the bridge. Its lease must have ended before: the reconciler adds an address that is
+// leased again.
 func (d *Datapath) RemoveBridgeAddress(addr netip.Prefix) error {
 	defer d.observeAddresses()
 	return d.changeAddress(addr, netlink.AddrDel)
@@ -49,6 +50,8 @@ func (d *Datapath) RemoveBridgeAddress(addr netip.Prefix) error {
 
 // changeAddress applies an operation of netlink to an address of the bridge.
 func (d *Datapath) changeAddress(addr netip.Prefix, op func(netlink.Link, *netlink.Addr) error) error {
+	d.hostMu.Lock()
+	defer d.hostMu.Unlock()
 	link, err := netlink.LinkByName(d.settings.Bridge)
 	if err != nil {
 		return fmt.Errorf("datapath: looking up %s: %w", d.settings.Bridge, err)

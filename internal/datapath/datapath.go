@@ -2,7 +2,10 @@
 // path beside it, and the rules that let pods leave the overlay. It keeps all of them in repair.
 //
 //	open.go      makes bridge, TAP, router and kernel path, and undoes it on failure
-//	repair.go    restores what other programs remove: bridge, ports, rules
+//	reconcile.go restores what other programs change: bridge, ports, addresses, settings
+//	rules.go     restores nftables rules
+//	repair.go    what was restored, for status and metrics
+//	clear.go     removes everything, for a node that leaves
 //	address.go   addresses of the bridge
 //	kernel.go    the kernel path: its device, its controller, and which peers it may carry
 //	security.go  secrets and trusted subnets: which peers need a seal
@@ -107,10 +110,12 @@ type Datapath struct {
 	started  chan struct{} // closed once the datapath is up
 
 	// atomic
-	current atomic.Pointer[engines]          // nil until the datapath is up
-	secrets atomic.Pointer[[]session.Secret] // never nil
-	trusted atomic.Pointer[[]netip.Prefix]   // never nil
-	bridge  bridgeState
+	current  atomic.Pointer[engines]          // nil until the datapath is up
+	secrets  atomic.Pointer[[]session.Secret] // never nil
+	trusted  atomic.Pointer[[]netip.Prefix]   // never nil
+	rulesErr atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
+
+	repairs repairs // has a lock of its own
 
 	// hostMu serializes changes of the host, so that a repair does not restore what Clear removes.
 	hostMu  sync.Mutex
@@ -194,7 +199,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.router.Run(ctx) })
 	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
-	group.Go(func() error { d.repair(ctx); return nil })
+	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.reach.run(ctx, e.router); return nil })
 	return group.Wait()
 }
@@ -210,7 +215,7 @@ func (d *Datapath) Missing() string {
 	switch {
 	case !d.Up():
 		return "the datapath is not up yet"
-	case !d.settings.NoMasquerade && !d.bridge.rulesTried():
+	case !d.settings.NoMasquerade && d.rulesErr.Load() == nil:
 		return "the rules for traffic that leaves the overlay are not set yet"
 	}
 	return ""

@@ -8,7 +8,6 @@ import (
 
 	"weft/internal/health"
 	"weft/internal/hostnet"
-	"weft/internal/podlink"
 	"weft/internal/settings"
 	"weft/router"
 	"weft/router/session"
@@ -21,8 +20,6 @@ const (
 	// manyUnauthenticated is how many handshakes without a common secret lead to a condition: some always arrive while nodes
 	// start or change their secret.
 	manyUnauthenticated = 100
-	// repairedFor is how long a repair of the bridge remains a condition.
-	repairedFor = 10 * time.Minute
 	// maxDuplicates bounds how many duplicate addresses are reported.
 	maxDuplicates = 5
 )
@@ -39,7 +36,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.kernelFindings(e.kernel)...)
 	findings = append(findings, d.handshakeFindings(stats)...)
 	findings = append(findings, d.pathFindings(e, stats)...)
-	findings = append(findings, d.bridgeFindings(time.Now())...)
+	findings = append(findings, d.repairFindings(time.Now())...)
 	findings = append(findings, d.offloadFindings()...)
 	return append(findings, duplicateFindings(e.router.Duplicates())...)
 }
@@ -83,7 +80,7 @@ func (d *Datapath) memberFindings() []health.Finding {
 }
 
 func (d *Datapath) ruleFindings() []health.Finding {
-	err := d.bridge.rulesErr.Load()
+	err := d.rulesErr.Load()
 	if err == nil || *err == nil {
 		return nil
 	}
@@ -156,26 +153,6 @@ func (d *Datapath) pathFindings(e *engines, stats router.Stats) []health.Finding
 		})
 	}
 	return findings
-}
-
-// bridgeFindings reports that another program removes the bridge, or a port of it.
-func (d *Datapath) bridgeFindings(now time.Time) []health.Finding {
-	r := d.bridge.repairs.Load()
-	if r == nil || r.err == nil && now.Sub(r.last) > repairedFor {
-		return nil
-	}
-	f := health.Finding{
-		Code: health.BridgeRepaired,
-		Text: fmt.Sprintf("The bridge %s or one of its ports was missing %d times since the start, last at %s, and was restored.",
-			d.settings.Bridge, r.count, r.last.Format(time.DateTime)),
-		Remedy: fmt.Sprintf("Find the program that removes it, such as NetworkManager or systemd-networkd, and exclude %s, %s and %s* there.",
-			d.settings.Bridge, d.settings.Tap, podlink.HostPrefix),
-	}
-	if r.err != nil {
-		f.Code = health.BridgeBroken
-		f.Text = fmt.Sprintf("The bridge %s or one of its ports is missing and cannot be repaired: %v.", d.settings.Bridge, r.err)
-	}
-	return []health.Finding{f}
 }
 
 // offloadFindings reports offloads that the kernel lacks, unless the operator has turned them off. It does not report USO: kernels

@@ -2,11 +2,13 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/hoststate"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router/vxlan"
@@ -32,28 +34,48 @@ func wantFinding(t *testing.T, what string, got []health.Finding, code health.Co
 	}
 }
 
-func TestBridgeFindings(t *testing.T) {
+// TestRepairFindings: repairs are a condition for some minutes, and what cannot be restored is one as long as that is so.
+func TestRepairFindings(t *testing.T) {
 	d := &Datapath{settings: &settings.Config{Bridge: "weave", Tap: "weft0"}}
 	now := time.Now()
-	wantFinding(t, "nothing happened", d.bridgeFindings(now), "")
-	d.bridge.repairs.Store(&repairs{count: 3, last: now.Add(-time.Minute)})
-	wantFinding(t, "repaired", d.bridgeFindings(now), health.BridgeRepaired, "missing 3 times", "NetworkManager")
-	wantFinding(t, "long ago", d.bridgeFindings(now.Add(repairedFor)), "")
-	d.bridge.repairs.Store(&repairs{err: errors.New("no permission")})
-	wantFinding(t, "not repaired", d.bridgeFindings(now), health.BridgeBroken, "cannot be repaired: no permission")
+	wantFinding(t, "nothing happened", d.repairFindings(now), "")
+	for range 3 {
+		d.repairs.add("up", "weft0 is down", now)
+	}
+	d.repairs.add("address", "weave lacks the address 10.40.0.1/12", now)
+	wantFinding(t, "repaired", d.repairFindings(now), health.BridgeRepaired, "4 times", "10.40.0.1/12; weft0 is down", "NetworkManager")
+	for i := range 2 * maxRecent {
+		d.repairs.add("up", fmt.Sprintf("vweft%d is down", i), now)
+	}
+	if recent := d.repairs.snapshot().recent; len(recent) != maxRecent {
+		t.Errorf("recent repairs: %q", recent)
+	}
+	later := now.Add(repairedFor + 1)
+	wantFinding(t, "long ago", d.repairFindings(later), "")
+	d.repairs.setFailed([]failure{{what: "weave is down", err: errors.New("no permission")}})
+	wantFinding(t, "not repaired", d.repairFindings(later), health.BridgeBroken, "cannot restore it: no permission")
+	d.repairs.setFailed([]failure{{what: "the setting net/ipv4/ip_forward is not 1", setting: true, err: errors.New("read-only")}})
+	wantFinding(t, "a setting", d.repairFindings(later), health.HostSetting, "ip_forward", "read-only", "sysctl")
+	d.repairs.setFailed(nil)
+	d.repairs.setContested([]hoststate.Contested{
+		{Key: hoststate.Key{Kind: hoststate.SetUp, Object: "weft0"}, Repairs: 9, Pause: 16 * time.Second}})
+	wantFinding(t, "contested", d.repairFindings(later), health.RepairContested, "weft0 (up)", "9 times in a row", "waits 16s")
+	d.repairs.setContested(nil)
+	d.repairs.setMoved([]hoststate.Link{{Name: "vweft1", Master: "br1"}})
+	wantFinding(t, "moved", d.repairFindings(later), health.PodPortMoved, "vweft1", "ip link set vweft1 master weave")
 }
 
 func TestRuleFindings(t *testing.T) {
 	d := &Datapath{settings: &settings.Config{}}
 	wantFinding(t, "not tried", d.ruleFindings(), "")
-	if d.bridge.rulesTried() {
+	if d.rulesErr.Load() != nil {
 		t.Error("the rules count as tried")
 	}
 	var none error
-	d.bridge.rulesErr.Store(&none)
+	d.rulesErr.Store(&none)
 	wantFinding(t, "set", d.ruleFindings(), "")
 	failed := errors.New("no nft")
-	d.bridge.rulesErr.Store(&failed)
+	d.rulesErr.Store(&failed)
 	wantFinding(t, "failed", d.ruleFindings(), health.MasqueradeFailed, "no nft", "nftables")
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/hint"
+	"weft/internal/hoststate"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
@@ -16,8 +17,11 @@ import (
 	"weft/tap/bridge"
 )
 
-// kernelRetry is how long the node waits before it makes the kernel path again after another program has removed it.
-const kernelRetry = 10 * time.Second
+// How long the node waits before it makes the kernel path again.
+const (
+	kernelRetry = 10 * time.Second       // while there is none
+	kernelFirst = 100 * time.Millisecond // after another program has removed it
+)
 
 // kernelPatience is how long it may take to prove the kernel path to a peer without a condition: usually it takes half a second.
 const kernelPatience = time.Minute
@@ -103,8 +107,12 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 // runKernelPath moves peers to the kernel and back until ctx ends, and makes the device again if another program deletes it.
 func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error) {
 	defer func() { err = errors.Join(err, k.close()) }()
+	var pace hoststate.Pace // grows the pauses while another program deletes each new device
+	key := hoststate.Key{Kind: repairKernelPath}
 	for ctx.Err() == nil {
-		if run := k.current.Load(); run != nil {
+		pause := kernelRetry
+		run := k.current.Load()
+		if run != nil {
 			err := run.controller.Run(ctx)
 			k.current.Store(nil)
 			if ctx.Err() != nil {
@@ -112,24 +120,31 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 			}
 			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
 			k.err.Store(&err)
+			pause = max(kernelFirst, pace.Wait(key, time.Now()))
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(kernelRetry):
-			if d.wantsKernelPath() {
-				d.remakeKernelPath(ctx, k)
-			}
+			return nil
+		case <-time.After(pause):
+		}
+		if !d.wantsKernelPath() {
+			continue
+		}
+		pace.Repaired(key, time.Now())
+		if d.remakeKernelPath(ctx, k) && run != nil {
+			d.repairs.add(repairKernelPath, "the device of the kernel path was deleted", time.Now())
+			d.log.Warn("restored the kernel path, which another program deleted", "device", d.settings.KernelDevice())
 		}
 	}
 	return nil
 }
 
-// remakeKernelPath tries once to make the kernel path again.
-func (d *Datapath) remakeKernelPath(ctx context.Context, k *kernelPath) {
+// remakeKernelPath tries once to make the kernel path again, and reports whether there is one now.
+func (d *Datapath) remakeKernelPath(ctx context.Context, k *kernelPath) bool {
 	d.hostMu.Lock()
 	defer d.hostMu.Unlock()
 	if d.cleared {
-		return
+		return false
 	}
 	br, err := bridge.Ensure(d.bridgeConfig())
 	if err == nil {
@@ -138,18 +153,15 @@ func (d *Datapath) remakeKernelPath(ctx context.Context, k *kernelPath) {
 	}
 	if err != nil {
 		d.log.Debug("still no kernel path", "err", err)
-		return
+		return false
 	}
 	d.SyncPeers()
+	return true
 }
 
 // kernelPort returns the name of the kernel path's port of the bridge, or an empty string.
 func (d *Datapath) kernelPort() string {
-	e := d.current.Load()
-	if e == nil {
-		return ""
-	}
-	if run := e.kernel.current.Load(); run != nil {
+	if run := d.kernelRun(); run != nil {
 		return run.device.Name()
 	}
 	return ""

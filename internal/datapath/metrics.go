@@ -21,10 +21,15 @@ var (
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
 )
 
+// repairsTotal counts the repairs of the host.
+var repairsTotal = metrics.Counter("repairs_total",
+	"Changes of this host by other programs that weft undid: to its links, addresses, rules and settings.",
+	"kind").Values("kind", repairKinds()...)
+
 // Metrics returns the metrics of this package, for documentation.
 func Metrics() *metricdef.Table { return &metrics }
 
-// Collector returns a collector of the metrics of router and kernel path. It has no router metrics until the datapath is up.
+// Collector returns a collector of the metrics of router, kernel path and repairs. It has no router metrics until the datapath is up.
 func (d *Datapath) Collector() prometheus.Collector { return collector{d} }
 
 type collector struct{ d *Datapath }
@@ -39,6 +44,10 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	sample, ok := c.d.KernelSample()
 	collectKernel(ch, sample, ok)
+	counts := c.d.repairs.snapshot().counts
+	for _, kind := range repairsTotal.ValuesOf("kind") {
+		repairsTotal.Send(ch, float64(counts[kind]), kind)
+	}
 	if e := c.d.current.Load(); e != nil {
 		e.router.Collector().Collect(ch)
 	}

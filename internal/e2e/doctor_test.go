@@ -129,7 +129,7 @@ func TestWarningsOfTheHost(t *testing.T) {
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "weft0", "nomaster")
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "eth0", "mtu", "1300")
 	for code, says := range map[health.Code]string{
-		health.BridgeRepaired: "The bridge weave or one of its ports was missing 1 times", health.PathMTUSmall: "The path to node b",
+		health.BridgeRepaired: "Another program changed what weft set on this host", health.PathMTUSmall: "The path to node b",
 	} {
 		labtest.Until(t, patience, func() error {
 			_ = cluster.Ping(testContext(t), from.Space, to.addr)

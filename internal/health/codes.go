@@ -38,6 +38,9 @@ const (
 	PathMTUSmall              Code = "path_mtu_small"
 	BridgeBroken              Code = "bridge_broken"
 	BridgeRepaired            Code = "bridge_repaired"
+	RepairContested           Code = "repair_contested"
+	HostSetting               Code = "host_setting"
+	PodPortMoved              Code = "pod_port_moved"
 	OffloadMissing            Code = "offload_missing"
 	DuplicateAddress          Code = "duplicate_address"
 	DuplicateMAC              Code = "duplicate_mac"
@@ -83,8 +86,11 @@ var definitions = []Definition{
 	{DialOutOnly, Info, "This node accepts no connections from outside"},
 	{CipherMismatch, Error, "This node and a peer require different ciphers"},
 	{PathMTUSmall, Warning, "The path to a peer is narrower than the MTU of the pods"},
-	{BridgeBroken, Error, "The bridge cannot be repaired"},
-	{BridgeRepaired, Warning, "Another program removed the bridge or one of its ports"},
+	{BridgeBroken, Error, "The bridge or a port cannot be restored"},
+	{BridgeRepaired, Warning, "Another program changed what weft set on this host"},
+	{RepairContested, Error, "Another program undoes each repair"},
+	{HostSetting, Warning, "A setting of the kernel is wrong"},
+	{PodPortMoved, Error, "The port of a pod is in another bridge"},
 	{OffloadMissing, Info, "The kernel lacks an offload"},
 	{DuplicateAddress, Error, "Two interfaces use the same IP address"},
 	{DuplicateMAC, Error, "Two interfaces use the same MAC address"},

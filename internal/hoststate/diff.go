@@ -24,12 +24,18 @@ func Diff(d Desired, o Observed) []Action {
 	for _, name := range slices.Sorted(maps.Keys(d.Pods)) {
 		list = append(list, diffPod(d, name, o)...)
 	}
-	for _, s := range d.Settings { // before the addresses: IPv6 may be off
-		if !s.right(o.Settings) {
-			list = append(list, Action{Kind: Set, Path: s.Path, Text: s.Want, Have: o.Settings[s.Path]})
+	list = append(list, DiffSettings(d, o.Settings)...) // before the addresses: IPv6 may be off
+	return append(list, diffAddresses(d, o)...)
+}
+
+// DiffSettings returns the actions of Diff for settings of the kernel alone. values are by their paths.
+func DiffSettings(d Desired, values map[string]string) (list []Action) {
+	for _, s := range d.Settings {
+		if !s.right(values) {
+			list = append(list, Action{Kind: Set, Path: s.Path, Text: s.Want, Have: values[s.Path]})
 		}
 	}
-	return append(list, diffAddresses(d, o)...)
+	return list
 }
 
 // diffTunnel compares a tunnel port. Isolation comes first: without it there may be a loop.

@@ -95,7 +95,9 @@ func TestDiff(t *testing.T) {
 			o.Links["weft0"].Port[hoststate.Forwarding] = false
 			change(o, "weft0", func(l *hoststate.Link) { l.Running = false })
 		}, nil},
-		"port does not flood": {func(_ *hoststate.Desired, o *hoststate.Observed) { o.Links["vweft1"].Port[hoststate.BcastFlood] = false },
+		"port does not flood": {func(_ *hoststate.Desired, o *hoststate.Observed) {
+			o.Links["vweft1"].Port[hoststate.BcastFlood] = false
+		},
 			[]string{"port_flag vweft1 bcast_flood"}},
 		"bridge down, other MTU and MAC": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			change(o, "weave", func(l *hoststate.Link) { l.Up, l.MTU, l.MAC = false, 1300, tapMAC })

@@ -74,13 +74,15 @@ func (m *Manager) HideAlways() error {
 	defer m.findOrphans() // the addresses must not stay held
 	m.surveyMu.Lock()
 	defer m.surveyMu.Unlock()
-	have, err := m.cfg.Host.BridgeAddresses()
-	errs := []error{err}
-	for _, a := range have {
-		errs = append(errs, m.cfg.Host.RemoveBridgeAddress(a))
-	}
+	var errs []error
+	// The leases end first: the host gives a bridge the leased addresses again that it has lost.
 	if err := m.cfg.Allocator.Release(holder.ForHost().String(), netip.Addr{}); err != nil && !errors.Is(err, ipam.ErrUnknownOwner) {
 		errs = append(errs, err)
+	}
+	have, err := m.cfg.Host.BridgeAddresses()
+	errs = append(errs, err)
+	for _, a := range have {
+		errs = append(errs, m.cfg.Host.RemoveBridgeAddress(a))
 	}
 	return errors.Join(errs...)
 }

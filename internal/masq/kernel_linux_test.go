@@ -134,3 +134,29 @@ func TestNoNFT(t *testing.T) {
 		t.Errorf("New = %v, want ErrNoNFT", err)
 	}
 }
+
+// TestIntact: rules that another program changes are no longer intact, those of other programs do not matter.
+func TestIntact(t *testing.T) {
+	h := labtest.AddHost(t, labtest.New(t, nettest.Config{}), "host")
+	rules := masq.Ruleset{Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12")}, Bridge: "weave"}
+	for line, want := range map[string]bool{
+		"nft flush ruleset": false, "nft delete table inet weft": false, "nft flush chain inet weft postrouting": false,
+		"nft flush set inet weft overlay4": false, "nft insert rule inet weft postrouting accept": false,
+		"nft add table inet other": true,
+	} {
+		do(t, h, func(fw *masq.NFT) error {
+			if err := fw.Apply(t.Context(), rules); err != nil {
+				return err
+			}
+			sums, err := fw.Sums()
+			if err != nil {
+				return err
+			}
+			labtest.Run(t, h.Space, strings.Fields(line)...)
+			if intact, err := fw.Intact(sums); err != nil || intact != want {
+				t.Errorf("%s: intact %v, %v; want %v", line, intact, err, want)
+			}
+			return nil
+		})
+	}
+}

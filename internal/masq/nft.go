@@ -2,9 +2,13 @@ package masq
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/nftsum"
 )
 
 // chain is the table's only chain.
@@ -93,6 +97,39 @@ func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 		}
 	}
 	return nil
+}
+
+// Sums returns the checksums of the tables as they are now, to compare with later ones.
+func (n *NFT) Sums() ([]nftsum.Sum, error) {
+	var sums []nftsum.Sum
+	for _, p := range n.parts {
+		sum, err := nftsum.Of(p.family(), Table)
+		if err != nil {
+			return nil, fmt.Errorf("masq: %w", err)
+		}
+		sums = append(sums, sum)
+	}
+	return sums, nil
+}
+
+// Intact reports whether the tables are as they were when Sums returned these sums. It starts no program.
+func (n *NFT) Intact(sums []nftsum.Sum) (bool, error) {
+	now, err := n.Sums()
+	if errors.Is(err, nftsum.ErrNoTable) {
+		return false, nil
+	}
+	return err == nil && slices.Equal(now, sums), err
+}
+
+// family returns the family of the table.
+func (p part) family() nftsum.Family {
+	switch {
+	case len(p.halves) > 1:
+		return nftsum.Inet
+	case p.halves[0].is4:
+		return nftsum.IPv4
+	}
+	return nftsum.IPv6
 }
 
 // Remove implements Firewall.

@@ -42,6 +42,7 @@ type Device struct {
 	filterSum nftsum.Sum // of the filter's table as it was set last
 	gate      *gate      // nil: the kernel or the privileges of this process do not allow it
 	gateErr   error      // why there is none
+	shut      bool       // the device has to be down: nothing filters its senders
 	allowed   []netip.Addr
 
 	// Guarded by mu.

@@ -76,13 +76,38 @@ func (d *Device) RestoreFilter(ctx context.Context) error {
 	if d.gate != nil {
 		return d.setFilter(ctx, d.allowed)
 	}
-	if err := d.setUp(false); err != nil {
+	if err := d.shutDown(); err != nil {
 		return err
 	}
 	if err := d.setFilter(ctx, d.allowed); err != nil {
 		return err
 	}
+	d.shut = false
 	return d.setUp(true)
+}
+
+// Shut brings the device down where nothing but the nftables table filters its senders, until RestoreFilter is called: the table is
+// missing.
+func (d *Device) Shut() error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if d.gate != nil || d.filter == nil {
+		return nil
+	}
+	return d.shutDown()
+}
+
+// shutDown brings the device down; filterMu is held.
+func (d *Device) shutDown() error {
+	d.shut = true
+	return d.setUp(false)
+}
+
+// IsShut reports whether the device has to be down, as nothing filters its senders.
+func (d *Device) IsShut() bool {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	return d.shut
 }
 
 // setUp brings the device up or down.

@@ -61,7 +61,7 @@ func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
 	if err != nil {
 		return o, fmt.Errorf("live: list links: %w", err)
 	}
-	o.Settings = settings(d.Paths())
+	o.Settings = Settings(d.Paths())
 	bridge, found := o.Links[d.Bridge.Name]
 	if !found {
 		return o, nil
@@ -80,8 +80,8 @@ func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
 	return o, nil
 }
 
-// settings reads network settings. It leaves out those that cannot be read.
-func settings(paths []string) map[string]string {
+// Settings returns network settings by their paths below /proc/sys/net. It leaves out those that cannot be read.
+func Settings(paths []string) map[string]string {
 	values := make(map[string]string, len(paths))
 	for _, path := range paths {
 		if text, err := os.ReadFile(filepath.Join(sysNet, path)); err == nil {

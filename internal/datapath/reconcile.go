@@ -1,0 +1,330 @@
+package datapath
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"weft/internal/hoststate"
+	"weft/internal/hoststate/live"
+	"weft/internal/hostwatch"
+	"weft/internal/masq"
+	"weft/internal/podlink"
+	"weft/internal/signal"
+	"weft/tap/bridge"
+)
+
+// How often the reconciler looks at the host without a notification.
+const (
+	fullPeriod     = 30 * time.Second // at everything
+	settingsPeriod = time.Second      // at the settings of the kernel, which cause no notification
+	// mergePeriod is the shortest time between two looks: it merges a burst of notifications.
+	mergePeriod = 100 * time.Millisecond
+	// maxRounds is the most comparisons of one look: what is behind a change may be seen only after its repair.
+	maxRounds = 4
+)
+
+// reconciler restores what other programs change on the host. It belongs to the goroutine of Datapath.reconcile. Its fields need no
+// lock; the host itself is changed under Datapath.hostMu.
+type reconciler struct {
+	d    *Datapath
+	log  *slog.Logger
+	host *live.Host
+	pods hoststate.Pods
+	pace hoststate.Pace
+
+	rules []*ruleState
+	// bridge is the bridge as it was made or adopted; nil: not seen yet.
+	bridge *hoststate.Bridge
+	// postponed is when the next look is due at the latest, as a repair waits; zero: none waits.
+	postponed time.Time
+}
+
+// reconcile keeps the host as it should be until ctx ends: bridge, ports, addresses, settings and rules. It looks at what a
+// notification is about, and twice a minute at everything. See docs/adr/0034-host-reconciler.md.
+func (d *Datapath) reconcile(ctx context.Context) error {
+	host, err := live.Open()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	r := &reconciler{d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules()}
+	links, filters := signal.New(), signal.New()
+	var watches sync.WaitGroup
+	watches.Go(func() { watchHost(ctx, hostwatch.Links|hostwatch.Addresses|hostwatch.Routes, links, d.log) })
+	watches.Go(func() { watchHost(ctx, hostwatch.Filters, filters, d.log) })
+	r.run(ctx, links, filters)
+	watches.Wait()
+	return nil
+}
+
+// run looks at the host when something wakes it, until ctx ends.
+func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) {
+	full, settings := time.NewTicker(fullPeriod), time.NewTicker(settingsPeriod)
+	defer full.Stop()
+	defer settings.Stop()
+	r.lookAtRules(ctx, true)
+	r.lookAtHost(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(mergePeriod):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-filters.C():
+			r.lookAtRules(ctx, false)
+		case <-links.C():
+			r.lookAtHost(ctx)
+		case <-settings.C:
+			r.tick(ctx)
+		case <-full.C:
+			r.lookAtRules(ctx, true)
+			r.lookAtHost(ctx)
+		}
+	}
+}
+
+// tick looks at the settings of the kernel, and at everything if one is wrong or a repair has waited long enough.
+func (r *reconciler) tick(ctx context.Context) {
+	now := time.Now()
+	due := !r.postponed.IsZero() && !now.Before(r.postponed)
+	if due {
+		r.lookAtRules(ctx, false)
+	}
+	if due || r.settingsWrong() {
+		r.lookAtHost(ctx)
+	}
+	r.d.repairs.setContested(r.pace.Contested(now))
+}
+
+// settingsWrong reports whether a setting of the kernel is wrong.
+func (r *reconciler) settingsWrong() bool {
+	if r.bridge == nil {
+		return true
+	}
+	settings := hoststate.Desired{Settings: r.d.settingsOf()}
+	return len(hoststate.DiffSettings(settings, live.Settings(settings.Paths()))) > 0
+}
+
+// lookAtHost compares the host with what it should be, and repairs what differs.
+func (r *reconciler) lookAtHost(ctx context.Context) {
+	r.restoreHost(ctx)
+	r.d.observeAddresses()
+}
+
+func (r *reconciler) restoreHost(ctx context.Context) {
+	r.d.hostMu.Lock()
+	defer r.d.hostMu.Unlock()
+	r.postponed = time.Time{}
+	var failed []failure
+	for range maxRounds {
+		if r.d.cleared || ctx.Err() != nil {
+			return
+		}
+		actions, moved, err := r.compare()
+		if err != nil {
+			r.d.repairs.setFailed([]failure{{what: "the state of the host cannot be read", err: err}})
+			r.postpone(time.Second)
+			return
+		}
+		repaired := false
+		failed = failed[:0]
+		for _, a := range actions {
+			key := hoststate.Key{Kind: a.Kind, Object: a.Object()}
+			now := time.Now()
+			if wait := r.pace.Wait(key, now); wait > 0 {
+				r.postpone(wait)
+				continue
+			}
+			r.pace.Repaired(key, now)
+			if err := r.apply(a); err != nil {
+				failed = append(failed, failure{what: a.String(), setting: a.Kind == hoststate.Set, err: err})
+				r.postpone(time.Second)
+				continue
+			}
+			repaired = true
+			r.d.repairs.add(string(a.Kind), a.String(), now)
+			r.log.Warn("restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
+		}
+		r.d.repairs.setMoved(moved)
+		if !repaired {
+			break
+		}
+		r.afterRepair(ctx)
+	}
+	r.logFailures(failed)
+	r.d.repairs.setFailed(failed)
+}
+
+// compare returns the actions that make the host as it should be, and the pods' ports that are in another bridge.
+func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Link, err error) {
+	desired := r.desired()
+	observed, err := r.host.Observe(desired)
+	if err == nil {
+		err = r.findBridge(observed)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.bridge != nil {
+		desired.Bridge = *r.bridge
+	}
+	r.pods.Observe(observed, desired.Bridge.Name, time.Now())
+	desired.Pods = r.pods.Desired()
+	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
+}
+
+// findBridge remembers the bridge as it was made or adopted, at the first look and after it was made again.
+func (r *reconciler) findBridge(o hoststate.Observed) error {
+	link, found := o.Links[r.d.settings.Bridge]
+	if r.bridge != nil || !found {
+		return nil
+	}
+	info, err := bridge.Inspect(link.Name)
+	if err != nil {
+		return err
+	}
+	r.bridge = &hoststate.Bridge{Name: link.Name, MTU: r.d.cfg.MTU, Made: info.Ours}
+	if info.Ours {
+		r.bridge.MAC = link.MAC
+	}
+	return nil
+}
+
+// desired returns the host as it should be, without pods.
+func (r *reconciler) desired() hoststate.Desired {
+	d := r.d
+	want := hoststate.Desired{
+		Bridge:    hoststate.Bridge{Name: d.settings.Bridge, MTU: d.cfg.MTU},
+		Tunnels:   []hoststate.Tunnel{{Name: d.settings.Tap, MTU: d.cfg.MTU}},
+		Addresses: d.cfg.Addresses.HostAddresses(),
+		Settings:  d.settingsOf(),
+	}
+	if run := d.kernelRun(); run != nil && !run.device.IsShut() {
+		want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.device.Name(), MTU: d.cfg.MTU, MAC: run.device.MAC()})
+	}
+	return want
+}
+
+// settingsOf returns the settings of the kernel that the overlay needs.
+func (d *Datapath) settingsOf() []hoststate.Setting {
+	s := d.settings
+	conf4, conf6 := "ipv4/conf/"+s.Bridge+"/", "ipv6/conf/"+s.Bridge+"/"
+	var list []hoststate.Setting
+	if s.HasIPv6() {
+		list = append(list, hoststate.Setting{Path: conf6 + "disable_ipv6", Want: "0"})
+	}
+	if s.NoMasquerade {
+		return list
+	}
+	if s.HasIPv4() {
+		list = append(list,
+			hoststate.Setting{Path: forwarding4, Want: "1"}, hoststate.Setting{Path: conf4 + "forwarding", Want: "1"},
+			// Strict: packets of pods are dropped where a route of another program leads elsewhere. Loose is as safe on a bridge.
+			hoststate.Setting{Path: conf4 + "rp_filter", Want: "2", Wrong: "1", Above: "ipv4/conf/all/rp_filter"})
+	}
+	if s.HasIPv6() {
+		list = append(list, hoststate.Setting{Path: forwarding6, Want: "1"}, hoststate.Setting{Path: conf6 + "forwarding", Want: "1"})
+	}
+	return list
+}
+
+// Paths of the settings that let this host forward packets.
+const (
+	forwarding4 = "ipv4/ip_forward"
+	forwarding6 = "ipv6/conf/all/forwarding"
+)
+
+// apply applies an action.
+func (r *reconciler) apply(a hoststate.Action) error {
+	switch {
+	case a.Kind == hoststate.MakeBridge:
+		br, err := bridge.Ensure(r.d.bridgeConfig())
+		if err != nil {
+			return err
+		}
+		br.Close()
+		r.bridge = nil // weft has made it now
+		return nil
+	case a.Kind == hoststate.Set && (a.Path == forwarding4 || a.Path == forwarding6):
+		return masq.EnableForwarding(a.Path == forwarding4, a.Path == forwarding6)
+	}
+	return r.host.Apply(a)
+}
+
+// afterRepair restores what the kernel forgets when a link goes down or a bridge is made again.
+func (r *reconciler) afterRepair(ctx context.Context) {
+	run := r.d.kernelRun()
+	if run == nil {
+		return
+	}
+	if err := run.device.Ensure(ctx); err != nil {
+		r.log.Debug("cannot restore the entries of the kernel path", "err", err) // its controller tries again
+	}
+}
+
+// postpone makes the next look due after the given time, if none is due before.
+func (r *reconciler) postpone(wait time.Duration) {
+	if at := time.Now().Add(wait); r.postponed.IsZero() || at.Before(r.postponed) {
+		r.postponed = at
+	}
+}
+
+// logFailures logs the failures that are new.
+func (r *reconciler) logFailures(failed []failure) {
+	known := make(map[string]bool)
+	for _, f := range r.d.repairs.snapshot().failed {
+		known[f.what] = true
+	}
+	for _, f := range failed {
+		if !known[f.what] {
+			r.log.Warn("cannot restore what another program changed on this host", "what", f.what, "err", f.err)
+		}
+	}
+}
+
+// watchHost sets wake for each change of the given kinds, and after each failure to watch, until ctx ends.
+func watchHost(ctx context.Context, kinds hostwatch.Kind, wake signal.Chan, log *slog.Logger) {
+	for ctx.Err() == nil {
+		w, err := hostwatch.Open(kinds)
+		wake.Set() // there may have been changes before
+		if err == nil {
+			err = forward(ctx, w, wake)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		log.Debug("cannot watch the host", "kinds", kinds, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(settingsPeriod):
+		}
+	}
+}
+
+// forward runs a watcher and passes on its wake-ups.
+func forward(ctx context.Context, w *hostwatch.Watcher, wake signal.Chan) error {
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-w.Changed():
+			wake.Set()
+		}
+	}
+}
+
+// kernelRun returns the device of the kernel path and its controller; nil: there is none now.
+func (d *Datapath) kernelRun() *kernelRun {
+	e := d.current.Load()
+	if e == nil {
+		return nil
+	}
+	return e.kernel.current.Load()
+}
