@@ -54,8 +54,11 @@ func (o *outbound) handleNeighbor(f *outgoing, room []byte) (done bool, err erro
 	}
 	owner, known := n.owners.OwnerOf(m.Target)
 	mac, at, fresh := n.table.Lookup(m.Target, o.now)
+	holder := o.peers.byID[at]
 	switch to := o.peers.byID[owner]; {
-	case m.Kind == neighbor.Request && fresh && o.peers.byID[at] != nil:
+	// No answer for a peer on the kernel path: from it the bridge would learn the address at the TAP, and the frames that follow
+	// would end there. The kernel path carries the query.
+	case m.Kind == neighbor.Request && fresh && holder != nil && !holder.kernel.Load():
 		n.answered.Add(1)
 		return true, o.answer(m, mac)
 	case known && n.questions.Repeated(m.Target, ether.Source(f.Data), o.now): // the address may have moved

@@ -73,13 +73,19 @@ func TestNeighbors(t *testing.T) {
 		if a, b := got(0), got(1); len(a) != 1 || a[0].MAC != mac(2) || a[0].Sender != address(1) || len(b) != 0 {
 			t.Errorf("a second query: answered with %v, and the second node received %v", a, b)
 		}
+		nodes[0].SetKernel(identityOf(1).id, true)
+		nodes[0].dev.Inject(arpOf(3, netip.MustParseAddr("10.32.0.6"), address(1)))
+		if a, b := got(0), got(1); len(a) != 0 || len(b) != 0 {
+			t.Errorf("a query that the kernel path carries: answered with %v, and the second node received %v", a, b)
+		}
+		nodes[0].SetKernel(identityOf(1).id, false)
 		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("10.32.0.9")))
 		nodes[0].dev.Inject(arpOf(1, address(0), netip.MustParseAddr("192.0.9.1")))
 		nodes[0].dev.Inject(arpOf(1, address(0), address(0)))
 		if a, b := got(1), got(2); len(a) != 2 || len(b) != 2 {
 			t.Errorf("an address of its own, one outside the overlay and an announcement: %v and %v, want the last two", a, b)
 		}
-		if s := nodes[0].Stats().Neighbors; s != (NeighborStats{Answered: 1, Directed: 1, Own: 1, Flooded: 2}) {
+		if s := nodes[0].Stats().Neighbors; s != (NeighborStats{Answered: 1, Directed: 2, Own: 1, Flooded: 2}) {
 			t.Errorf("%+v", s)
 		}
 		// The address of the second node's part has moved to the third node: the second one does not answer.
