@@ -65,6 +65,12 @@ func FromIP(ip netip.Addr) Addr {
 	return a
 }
 
+// LinkLocal returns the IPv6 link-local address that an interface with the address a makes for itself: the prefix fe80::/64 and the
+// modified EUI-64 of a (RFC 4291, appendix A).
+func (a Addr) LinkLocal() netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: a[0] ^ 2, 9: a[1], 10: a[2], 11: 0xff, 12: 0xfe, 13: a[3], 14: a[4], 15: a[5]})
+}
+
 // Destination returns the destination address of frame, which must hold HeaderLen bytes.
 func Destination(frame []byte) Addr { return Addr(frame[0:6]) }
 
