@@ -33,8 +33,10 @@ type sources struct {
 // See docs/adr/0019-policies.md.
 func Compile(cluster *Cluster) *Ruleset {
 	c := &compiler{
-		index:  newIndex(cluster),
-		out:    &Ruleset{Sets: map[string]Set{}, Chains: map[string]Chain{}, Pods: map[netip.Addr]PodChains{}},
+		index: newIndex(cluster),
+		out: &Ruleset{
+			Sets: map[string]Set{}, Chains: map[string]Chain{}, Pods: map[netip.Addr]PodChains{}, Links: map[string]Link{},
+		},
 		chains: map[string]string{},
 		byPeer: map[string][]rule{},
 	}
@@ -43,13 +45,10 @@ func Compile(cluster *Cluster) *Ruleset {
 		if !p.Local {
 			continue
 		}
-		chains := PodChains{Ingress: c.podChain(from, p, Ingress), Egress: c.podChain(from, p, Egress)}
-		if chains == (PodChains{}) {
-			continue
-		}
-		for _, ip := range p.IPs {
-			c.out.Pods[ip] = chains
-		}
+		c.addPod(p, PodChains{Ingress: c.podChain(from, p, Ingress), Egress: c.podChain(from, p, Egress)})
+	}
+	if len(cluster.Policies)+len(cluster.Admin)+len(cluster.Baseline) > 0 {
+		c.addLinks()
 	}
 	c.out.prune()
 	slices.SortFunc(c.out.Problems, func(a, b Problem) int {
@@ -58,6 +57,40 @@ func Compile(cluster *Cluster) *Ruleset {
 	})
 	c.out.Problems = slices.Compact(c.out.Problems)
 	return c.out
+}
+
+// addPod adds the chains of a local pod.
+func (c *compiler) addPod(p *Pod, chains PodChains) {
+	if chains == (PodChains{}) {
+		return
+	}
+	for _, ip := range p.addresses() {
+		c.out.Pods[ip] = chains
+	}
+	if p.LinkLocal.IsValid() && !p.hasIPv6() { // its policies name no IPv6 address, so no rule of theirs can allow this one
+		c.out.Pods[p.LinkLocal] = PodChains{Ingress: c.denied(chains.Ingress, Ingress), Egress: c.denied(chains.Egress, Egress)}
+	}
+}
+
+// denied returns the chain that denies everything in a direction, in place of a chain of a pod; empty in place of none.
+func (c *compiler) denied(chain string, d Direction) string {
+	if chain == "" {
+		return ""
+	}
+	return c.add(Chain{Direction: d, End: Target{Action: Deny}})
+}
+
+// addLinks adds the ports of local pods, and the addresses of all pods.
+func (c *compiler) addLinks() {
+	for _, p := range c.Pods {
+		addrs := p.addresses()
+		c.out.Addrs = append(c.out.Addrs, addrs...)
+		if p.Local && p.Link != "" && len(addrs) > 0 {
+			c.out.Links[p.Link] = Link{Addrs: slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare), Chains: c.out.Pods[addrs[0]]}
+		}
+	}
+	slices.SortFunc(c.out.Addrs, netip.Addr.Compare)
+	c.out.Addrs = slices.Compact(c.out.Addrs)
 }
 
 // prune removes chains and sets that no pod reaches.

@@ -14,6 +14,9 @@
 // a new or deleted pod only adds or removes elements. The name of a chain is a digest of its content, so a chain never
 // changes: a changed policy is another chain, and pods with the same policies share their chains.
 //
+// Packets need not have the address of a pod: broadcasts, multicasts, and packets to or from an address that a pod has given
+// itself. The ruleset names the bridge port of each local pod, with the chains that decide these.
+//
 // The semantics are those of k8s.io/api/networking/v1 and sigs.k8s.io/network-policy-api/apis/v1alpha1. Each node enforces both
 // directions for its own pods. No policy selects pods of the host network: they count as the host.
 package policy
@@ -46,9 +49,13 @@ type Pod struct {
 	Namespace, Name string
 	Labels          Labels
 	IPs             []netip.Addr
-	Ports           []Port
+	// LinkLocal is the IPv6 link-local address of the pod's interface; invalid if it is unknown.
+	LinkLocal netip.Addr
+	Ports     []Port
 	// Local is true for pods of this node, which enforces their policies.
 	Local bool
+	// Link is the name of the bridge port of a local pod; empty if it is unknown.
+	Link string
 }
 
 // Port is a named port of a container.
@@ -89,12 +96,24 @@ type Ruleset struct {
 	Chains map[string]Chain
 	// Pods are the chains of this node's pods that a policy selects, by address.
 	Pods map[netip.Addr]PodChains
+	// Links are the bridge ports of this node's pods, by name, whether a policy selects them or not. Empty in a cluster without
+	// policies.
+	Links map[string]Link
+	// Addrs are the addresses of all pods of the cluster, sorted. Empty in a cluster without policies.
+	Addrs []netip.Addr
 	// Problems are policies that cannot be enforced as written, sorted by kind, namespace and name.
 	Problems []Problem
 }
 
 // PodChains has the name of the chain that decides the connections of a pod in each direction; empty: all are allowed.
 type PodChains struct{ Ingress, Egress string }
+
+// Link is the bridge port of a pod. Its chains decide packets to the pod (from the pod) with a destination (source) that is not in
+// Addrs. If Addrs has no address of a family, a pod that a policy selects in a direction has no packets of that family in it.
+type Link struct {
+	Addrs  []netip.Addr // sorted
+	Chains PodChains
+}
 
 // Set is a set of addresses.
 type Set struct {

@@ -23,6 +23,9 @@ func allowed(r *policy.Ruleset, p policytest.Packet) bool {
 	if p.Src == p.Dst {
 		return true
 	}
+	if p.Open && allowed(r, policytest.Packet{Src: p.Dst, Dst: p.Src, Protocol: p.Protocol, Port: p.SrcPort}) {
+		return true
+	}
 	return follow(r, r.Pods[p.Src].Egress, p.Dst, p) && follow(r, r.Pods[p.Dst].Ingress, p.Src, p)
 }
 

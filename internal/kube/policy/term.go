@@ -64,7 +64,7 @@ func (x *index) resolve(t term) []netip.Prefix {
 	case t.pods != nil:
 		for _, p := range x.pods(*t.pods) {
 			if t.pods.port.Name == "" || slices.Contains(p.Ports, t.pods.port) {
-				out = appendHosts(out, p.IPs)
+				out = appendHosts(out, p.addresses())
 			}
 		}
 	case t.nodes != nil:
@@ -151,6 +151,18 @@ func (x *index) numbers(t podTerm, name string, protocol corev1.Protocol) []uint
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// addresses returns the addresses that stand for the pod, for its own policies and for those that select it as a peer. They are at
+// least its IPs. The link-local address counts for a pod that has IPv6. The caller must not change them.
+func (p *Pod) addresses() []netip.Addr {
+	if !p.LinkLocal.IsValid() || !p.hasIPv6() {
+		return p.IPs
+	}
+	return append(slices.Clone(p.IPs), p.LinkLocal)
+}
+
+// hasIPv6 reports whether the pod has an IPv6 address besides the link-local one.
+func (p *Pod) hasIPv6() bool { return slices.ContainsFunc(p.IPs, netip.Addr.Is6) }
 
 // numbers returns the numbers of the pod's ports of that name and protocol.
 func (p *Pod) numbers(name string, protocol corev1.Protocol) (out []uint16) {

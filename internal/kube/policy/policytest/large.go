@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"weft/internal/ether"
 	"weft/internal/kube/policy"
 )
 
@@ -23,11 +24,16 @@ func Large(pods, policies, local int) *policy.Cluster {
 		c.Namespaces[ns] = policy.Labels{corev1.LabelMetadataName: ns, "team": fmt.Sprint("t", i%10)}
 	}
 	for i := range pods {
-		c.Pods = append(c.Pods, &policy.Pod{
+		p := &policy.Pod{
 			Namespace: fmt.Sprint("ns", i%spaces), Name: fmt.Sprint("p", i), Local: i < local,
 			Labels: policy.Labels{"app": fmt.Sprint("a", i/spaces%20), "pod-template-hash": fmt.Sprint(i)},
 			IPs:    []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})},
-		})
+		}
+		p.LinkLocal = ether.FromIP(p.IPs[0]).LinkLocal()
+		if p.Local {
+			p.Link = fmt.Sprint("vweft", i)
+		}
+		c.Pods = append(c.Pods, p)
 	}
 	for i := range policies {
 		port := intstr.FromInt32(int32(1000 + i%50))

@@ -17,36 +17,77 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// Packet is the first packet of a connection. ICMP stands for all protocols without ports.
+// Packet is the first packet of a connection, or a TCP segment of an open connection that nothing is known about. ICMP stands for
+// all protocols without ports.
 type Packet struct {
 	Src, Dst netip.Addr
 	Protocol corev1.Protocol
 	Port     uint16 // destination
+	// Open is true for a segment with ACK and without SYN. SrcPort is its source port.
+	Open    bool
+	SrcPort uint16
 }
 
 // ICMP is the Protocol of packets without ports.
 const ICMP corev1.Protocol = "ICMP"
 
 // Allowed reports whether the packet passes on the node of the pods that are Local. Both the egress policies of the source and
-// the ingress policies of the destination must allow it.
+// the ingress policies of the destination must allow it. A segment of an open connection may be an answer: it also passes if a
+// connection from its destination to its source is allowed.
 func Allowed(c *policy.Cluster, p Packet) bool {
-	src, dst := podOf(c, p.Src), podOf(c, p.Dst)
-	if src != nil && src == dst {
+	if p.Src == p.Dst && podOf(c, p.Src) != nil {
 		return true // a pod may connect to itself
 	}
-	if src != nil && src.Local && !decide(c, src, true, p) {
-		return false
-	}
-	return dst == nil || !dst.Local || decide(c, dst, false, p)
+	return allowed(c, p) || p.Open && allowed(c, Packet{Src: p.Dst, Dst: p.Src, Protocol: p.Protocol, Port: p.SrcPort})
 }
 
+// allowed is Allowed for the client's packets to another pod.
+func allowed(c *policy.Cluster, p Packet) bool {
+	src, dst := podOf(c, p.Src), podOf(c, p.Dst)
+	if src != nil && src.Local && !judge(c, src, true, p) {
+		return false
+	}
+	return dst == nil || !dst.Local || judge(c, dst, false, p)
+}
+
+// podOf returns the pod with an address. The link-local address is one of a pod with IPv6; see judge for others.
 func podOf(c *policy.Cluster, ip netip.Addr) *policy.Pod {
 	for _, p := range c.Pods {
-		if slices.Contains(p.IPs, ip) {
+		if slices.Contains(p.IPs, ip) || p.LinkLocal == ip {
 			return p
 		}
 	}
 	return nil
+}
+
+// hasFamily reports whether a pod has an address of the family of ip, apart from the link-local one.
+func hasFamily(pod *policy.Pod, ip netip.Addr) bool {
+	return slices.ContainsFunc(pod.IPs, func(own netip.Addr) bool { return own.Is4() == ip.Is4() })
+}
+
+// judge reports whether the policies of a pod allow a packet. A pod that a policy selects has no packets of a family without
+// addresses.
+func judge(c *policy.Cluster, pod *policy.Pod, egress bool, p Packet) bool {
+	if !hasFamily(pod, p.Src) {
+		return !selected(c, pod, egress)
+	}
+	return decide(c, pod, egress, p)
+}
+
+// selected reports whether a policy with a say in a direction selects a pod.
+func selected(c *policy.Cluster, pod *policy.Pod, egress bool) bool {
+	direction := networkingv1.PolicyTypeIngress
+	if egress {
+		direction = networkingv1.PolicyTypeEgress
+	}
+	rules := func(in, out int) bool { return egress && out > 0 || !egress && in > 0 }
+	return slices.ContainsFunc(c.Policies, func(np *networkingv1.NetworkPolicy) bool {
+		return np.Namespace == pod.Namespace && matches(&np.Spec.PodSelector, pod.Labels) && slices.Contains(np.Spec.PolicyTypes, direction)
+	}) || slices.ContainsFunc(c.Admin, func(a *v1alpha1.AdminNetworkPolicy) bool {
+		return subject(c, a.Spec.Subject, pod) && rules(len(a.Spec.Ingress), len(a.Spec.Egress))
+	}) || slices.ContainsFunc(c.Baseline, func(b *v1alpha1.BaselineAdminNetworkPolicy) bool {
+		return subject(c, b.Spec.Subject, pod) && rules(len(b.Spec.Ingress), len(b.Spec.Egress))
+	})
 }
 
 func decide(c *policy.Cluster, pod *policy.Pod, egress bool, p Packet) bool {
@@ -152,7 +193,7 @@ func portMatches(c *policy.Cluster, x networkingv1.NetworkPolicyPort, p Packet) 
 // namedPort reports whether the packet goes to a pod's port of that name.
 func namedPort(c *policy.Cluster, name string, p Packet) bool {
 	dst := podOf(c, p.Dst)
-	return dst != nil && slices.Contains(dst.Ports, policy.Port{Name: name, Protocol: p.Protocol, Number: p.Port})
+	return dst != nil && hasFamily(dst, p.Dst) && slices.Contains(dst.Ports, policy.Port{Name: name, Protocol: p.Protocol, Number: p.Port})
 }
 
 func peerMatches(c *policy.Cluster, namespace string, x networkingv1.NetworkPolicyPeer, ip netip.Addr) bool {
@@ -163,7 +204,7 @@ func peerMatches(c *policy.Cluster, namespace string, x networkingv1.NetworkPoli
 		return !slices.ContainsFunc(x.IPBlock.Except, func(e string) bool { return netip.MustParsePrefix(e).Contains(ip) })
 	}
 	pod := podOf(c, ip)
-	if pod == nil {
+	if pod == nil || !hasFamily(pod, ip) {
 		return false
 	}
 	if x.NamespaceSelector == nil && pod.Namespace != namespace {
@@ -233,7 +274,7 @@ func baselineAction(c *policy.Cluster, b *v1alpha1.BaselineAdminNetworkPolicy, e
 
 func from(c *policy.Cluster, peers []v1alpha1.AdminNetworkPolicyIngressPeer, ip netip.Addr) bool {
 	pod := podOf(c, ip)
-	return pod != nil && slices.ContainsFunc(peers, func(f v1alpha1.AdminNetworkPolicyIngressPeer) bool {
+	return pod != nil && hasFamily(pod, ip) && slices.ContainsFunc(peers, func(f v1alpha1.AdminNetworkPolicyIngressPeer) bool {
 		return among(c, f.Namespaces, f.Pods, pod)
 	})
 }
@@ -247,7 +288,7 @@ func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.Name
 		return slices.ContainsFunc(networks, func(n v1alpha1.CIDR) bool { return netip.MustParsePrefix(string(n)).Contains(ip) })
 	}
 	pod := podOf(c, ip)
-	return pod != nil && among(c, namespaces, pods, pod)
+	return pod != nil && hasFamily(pod, ip) && among(c, namespaces, pods, pod)
 }
 
 func adminPorts(c *policy.Cluster, ports *[]v1alpha1.AdminNetworkPolicyPort, p Packet) bool {

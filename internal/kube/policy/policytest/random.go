@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 
+	"weft/internal/ether"
 	"weft/internal/kube/policy"
 )
 
@@ -54,8 +55,12 @@ func (r Random) Cluster() *policy.Cluster {
 	for i := range 4 + r.IntN(12) {
 		p := &policy.Pod{Namespace: pick(r, spaces), Name: fmt.Sprint("p", i), Labels: r.labels(), Local: !r.chance(3)}
 		p.IPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i % 3), byte(i)}), netip.MustParseAddr(fmt.Sprintf("fd32::%x:%x", i%3, i))}
-		if r.chance(8) {
+		if r.chance(4) {
 			p.IPs = p.IPs[r.IntN(2):][:1]
+		}
+		p.LinkLocal = ether.FromIP(p.IPs[0]).LinkLocal()
+		if p.Local && !r.chance(8) {
+			p.Link = fmt.Sprint("vwp", i)
 		}
 		for _, name := range portNames {
 			if !r.chance(3) {
@@ -288,12 +293,19 @@ func (r Random) Packet(c *policy.Cluster) Packet {
 		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"),
 		netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
 	}
-	end := func() netip.Addr {
+	return r.packet(func() netip.Addr {
 		if r.chance(5) {
 			return pick(r, others)
 		}
 		return pick(r, pick(r, c.Pods).IPs)
-	}
+	})
+}
+
+// clientPort is a port that no policy names.
+const clientPort = 2000
+
+// packet returns a packet between two addresses of one family that end returns.
+func (r Random) packet(end func() netip.Addr) Packet {
 	p := Packet{Src: end(), Dst: end(), Protocol: pick(r, kinds), Port: pick(r, ports)}
 	for p.Src.Is4() != p.Dst.Is4() {
 		p.Dst = end()
@@ -303,6 +315,56 @@ func (r Random) Packet(c *policy.Cluster) Packet {
 		p.Protocol, p.Port = ICMP, 0
 	case 1:
 		p.Port = uint16(1 + r.IntN(700))
+	case 2, 3:
+		p.Protocol, p.Open, p.Port, p.SrcPort = corev1.ProtocolTCP, true, clientPort, pick(r, ports)
 	}
 	return p
+}
+
+// Groups are destinations of all pods: of broadcasts and multicasts.
+var Groups = []netip.Addr{
+	netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("10.47.255.255"), netip.MustParseAddr("224.0.0.1"),
+	netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("ff02::fb"), netip.MustParseAddr("ff05::1:3"),
+}
+
+// Frame returns a frame of a local pod or of another node, with any combination of tag, type and addresses.
+func (r Random) Frame(c *policy.Cluster) Frame {
+	f := Frame{EtherType: ether.TypeIPv4, Tagged: r.chance(6), Group: r.chance(3)}
+	local := slices.DeleteFunc(slices.Clone(c.Pods), func(p *policy.Pod) bool { return p.Link == "" })
+	if len(local) > 0 && !r.chance(4) {
+		f.From = pick(r, local)
+	}
+	any := func() netip.Addr { // of another pod, or that a pod gave itself
+		switch r.IntN(6) {
+		case 0:
+			return pick(r, []netip.Addr{
+				netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("169.254.3.3"), netip.MustParseAddr("172.30.0.11"),
+				netip.MustParseAddr("fe80::99"), netip.MustParseAddr("fd32::99"), netip.MustParseAddr("2001:db8::1"),
+			})
+		case 1, 2:
+			return pick(r, c.Pods).LinkLocal
+		}
+		return pick(r, pick(r, c.Pods).IPs)
+	}
+	ends := 0
+	f.Packet = r.packet(func() netip.Addr {
+		ends++
+		if ends == 1 && f.From != nil && !r.chance(3) {
+			return pick(r, append(slices.Clone(f.From.IPs), f.From.LinkLocal))
+		}
+		if r.chance(4) && ends > 1 || r.chance(20) {
+			return pick(r, Groups)
+		}
+		return any()
+	})
+	if !f.Src.Is4() {
+		f.EtherType = ether.TypeIPv6
+		if f.Protocol == ICMP && r.chance(2) {
+			f.Protocol = NeighborDiscovery
+		}
+	}
+	if r.chance(8) {
+		f.EtherType = pick(r, []uint16{ether.TypeARP, 0x88cc, 0x8847, 0x88b5})
+	}
+	return f
 }
