@@ -90,7 +90,7 @@ func openTUN(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// bytesOf returns the bytes of a packet. port is its source port, or the ICMP ID.
+// bytesOf returns the bytes of a packet. port is the client's port, or the ICMP ID.
 func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 	t.Helper()
 	var ip gopacket.SerializableLayer
@@ -115,6 +115,9 @@ func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 	switch p.Protocol {
 	case corev1.ProtocolTCP:
 		l := &layers.TCP{SrcPort: layers.TCPPort(port), DstPort: layers.TCPPort(p.Port), SYN: true, Window: 1024}
+		if p.Open {
+			l.SrcPort, l.DstPort, l.SYN, l.ACK = layers.TCPPort(p.SrcPort), layers.TCPPort(port), false, true
+		}
 		_ = l.SetNetworkLayerForChecksum(network)
 		all = append(all, l)
 	case corev1.ProtocolUDP:
@@ -143,7 +146,7 @@ func bytesOf(t *testing.T, p policytest.Packet, port uint16) []byte {
 	return buf.Bytes()
 }
 
-// serialOf returns the source port, or the ICMP ID, of a forwarded packet.
+// serialOf returns the client's port, or the ICMP ID, of a forwarded packet.
 func serialOf(b []byte) (serial uint16, ok bool) {
 	first := gopacket.Decoder(layers.LayerTypeIPv4)
 	if b[0]>>4 == 6 {
@@ -153,6 +156,9 @@ func serialOf(b []byte) (serial uint16, ok bool) {
 	for _, l := range packet.Layers() {
 		switch l := l.(type) {
 		case *layers.TCP:
+			if !l.SYN {
+				return uint16(l.DstPort), true
+			}
 			return uint16(l.SrcPort), true
 		case *layers.UDP:
 			return uint16(l.SrcPort), true
@@ -290,6 +296,8 @@ func TestFlushed(t *testing.T) {
 	for _, cmd := range []string{
 		"nft flush ruleset", "nft delete table inet weft-policy", "nft flush chain inet weft-policy forward",
 		"nft delete element inet weft-policy ingress4 { 10.32.0.2 }", "nft add element inet weft-policy self4 { 1.1.1.1 . 1.1.1.1 }",
+		"nft delete table bridge weft-policy", "nft flush chain bridge weft-policy forward",
+		"nft add element bridge weft-policy pods4 { 1.1.1.1 }",
 	} {
 		g.apply(t, r)
 		labtest.Run(t, g.Space, "nft", "add", "table", "inet", "other") // does not concern weft

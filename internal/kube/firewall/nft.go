@@ -14,7 +14,7 @@ import (
 
 // NFT is a Firewall that runs the nft program in the network namespace of the process.
 type NFT struct {
-	nft knftables.Interface
+	nft knftables.Interface // of both tables
 	// list returns the table as a text that changes only with the table. generation returns a number that changes whenever any
 	// table changes.
 	list       func(ctx context.Context) (string, error)
@@ -30,31 +30,42 @@ var _ Firewall = (*NFT)(nil)
 
 // New returns the host's Firewall. It changes no rules. Its error wraps ErrNoNFT.
 func New(ctx context.Context) (*NFT, error) {
-	nft, err := knftables.New(knftables.InetFamily, Table)
+	nft, err := knftables.New("", "")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	n := &NFT{nft: nft, list: listTable, generation: generation}
-	if err := nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}))); err != nil {
+	n := &NFT{nft: nft, list: listTables, generation: generation}
+	if err := nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}, &table{}))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
 	return n, nil
 }
 
-// listTable returns the table as nft prints it, without counters.
-func listTable(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(knftables.InetFamily), Table).Output()
-	if err != nil {
-		return "", fmt.Errorf("firewall: list table: %w", err)
+// tableFamilies are the families that have the table.
+var tableFamilies = [...]knftables.Family{knftables.InetFamily, knftables.BridgeFamily}
+
+// listTables returns the tables as nft prints them, without counters.
+func listTables(ctx context.Context) (string, error) {
+	text := ""
+	for _, f := range tableFamilies {
+		out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(f), Table).Output()
+		if err != nil {
+			return "", fmt.Errorf("firewall: list table: %w", err)
+		}
+		text += string(out)
 	}
-	return string(out), nil
+	return text, nil
 }
 
 // Apply implements Firewall.
 func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t := newTable(r)
+	old := n.applied
+	if old == nil {
+		old = &table{}
+	}
+	t := newTable(r, old)
 	if n.applied == nil || n.nft.Run(ctx, n.change(n.applied, t)) != nil {
 		// The state of the table is unknown, or another program has changed it.
 		if err := n.nft.Run(ctx, n.whole(t)); err != nil {
@@ -72,8 +83,11 @@ func (n *NFT) Remove(ctx context.Context) error {
 	defer n.mu.Unlock()
 	n.applied = nil
 	tx := n.nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // Delete fails if there is no table
-	tx.Delete(&knftables.Table{})
+	for _, f := range tableFamilies {
+		b := batch{tx, f}
+		b.add(&knftables.Table{}) // Delete fails if there is no table
+		b.del(&knftables.Table{})
+	}
 	if err := n.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("firewall: remove rules: %w", err)
 	}
@@ -116,17 +130,23 @@ func (n *NFT) Intact(ctx context.Context) (bool, error) {
 
 // Dropped implements Firewall.
 func (n *NFT) Dropped(ctx context.Context) (map[policy.Direction]uint64, error) {
-	counters, err := n.nft.ListCounters(ctx)
-	if knftables.IsNotFound(err) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("firewall: read counters: %w", err)
-	}
 	out := map[policy.Direction]uint64{}
-	for _, c := range counters {
-		for _, d := range directions {
-			if c.Name == counterOf(d) && c.Packets != nil {
-				out[d] = *c.Packets
+	for _, f := range tableFamilies {
+		nft, err := knftables.New(f, Table, knftables.NoObjectCommentEmulation)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
+		}
+		counters, err := nft.ListCounters(ctx)
+		if knftables.IsNotFound(err) {
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("firewall: read counters: %w", err)
+		}
+		for _, c := range counters {
+			for _, d := range directions {
+				if c.Name == counterOf(d) && c.Packets != nil {
+					out[d] += *c.Packets
+				}
 			}
 		}
 	}

@@ -13,55 +13,119 @@ import (
 
 var directions = [...]policy.Direction{policy.Ingress, policy.Egress}
 
-// counterOf and dropOf return the names of the counter and of the chain for packets that are dropped in a direction.
+// counterOf returns the name of the counter of packets that are dropped in a direction, dropOf that of the chain that drops them,
+// and denyOf that of the chain that drops them unless they belong to an open connection.
 func counterOf(d policy.Direction) string { return "dropped-" + d.String() }
 func dropOf(d policy.Direction) string    { return "drop-" + d.String() }
+func denyOf(d policy.Direction) string    { return "deny-" + d.String() }
+
+// Names of further chains of the inet table.
+const (
+	marked    = "marked"
+	judge     = "judge"
+	midstream = "midstream"
+)
 
 // neighbors accepts the ICMPv6 types that neighbor discovery needs. Connection tracking ignores them, so the rule for replies
 // does not match them.
 const neighbors = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, " +
 	"mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 
-// whole returns the transaction that replaces the table by t.
+// notFirst match packets that cannot open a connection: TCP segments of an open connection, SCTP packets without an INIT chunk
+// (chunk type 1, which is never bundled: RFC 9260, section 6.10).
+var notFirst = [...]string{"tcp flags & (syn | ack) == ack", "meta l4proto sctp @th,96,8 != 1"}
+
+// whole returns the transaction that replaces both tables by t.
 func (n *NFT) whole(t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
-	tx.Add(&knftables.Table{})
-	tx.Delete(&knftables.Table{})
-	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: network policies; written by weft-kube, which undoes other changes")})
+	b := batch{tx, knftables.InetFamily}
+	b.replaceTable("weft: network policies; written by weft-kube, which undoes other changes")
+	for _, f := range families {
+		b.add(&knftables.Set{Name: f.self(), Type: f.addr + " . " + f.addr})
+		for _, d := range directions {
+			b.add(&knftables.Map{Name: f.podsOf(d), Type: f.addr + " : verdict"})
+			b.add(&knftables.Map{Name: f.reversed(d), Type: f.addr + " : verdict"})
+			b.add(&knftables.Map{Name: f.marksOf(d), Type: "mark : verdict"})
+		}
+	}
 	for _, d := range directions {
-		tx.Add(&knftables.Counter{Name: counterOf(d)})
-		tx.Add(&knftables.Chain{Name: dropOf(d)})
-		tx.Add(&knftables.Rule{Chain: dropOf(d), Rule: knftables.Concat("counter name", `"`+counterOf(d)+`"`)})
-		tx.Add(&knftables.Rule{Chain: dropOf(d), Rule: fmt.Sprintf(`limit rate 10/second log prefix "%s" group %d snaplen 128`, d, LogGroup)})
-		tx.Add(&knftables.Rule{Chain: dropOf(d), Rule: "drop"})
-		for _, f := range families {
-			tx.Add(&knftables.Map{Name: f.podsOf(d), Type: f.addr + " : verdict"})
-		}
+		addDrop(b, d)
 	}
+	addMidstream(b)
+	for _, d := range directions {
+		addDeny(b, d)
+	}
+	addJudge(b)
+	b.chain(marked,
+		setMark(unjudged, 0),
+		neighbors,
+		knftables.Concat(has(ingressMask), "fib daddr type { broadcast, multicast, anycast } goto", judge)) // such packets are no replies
+	forward := []string{
+		knftables.Concat(has(allMarks), "jump", marked),
+		"ct direction reply accept",
+		"ct state related accept",
+		neighbors,
+	}
+	forward = append(forward, knftables.Concat(has(ingressMask|egressMask), "goto", judge))
 	for _, f := range families {
-		tx.Add(&knftables.Set{Name: f.self(), Type: f.addr + " . " + f.addr})
+		forward = append(forward, knftables.Concat(f.word, "saddr .", f.word, "daddr @", f.self(), "accept"))
 	}
-	tx.Add(&knftables.Chain{
-		Name: "forward", Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.ForwardHook),
-		Priority: knftables.PtrTo(knftables.FilterPriority),
-	})
-	for _, rule := range []string{"ct direction reply accept", "ct state related accept", neighbors} {
-		tx.Add(&knftables.Rule{Chain: "forward", Rule: rule})
-	}
-	for _, f := range families {
-		for _, rule := range []string{
-			knftables.Concat(f.word, "saddr .", f.word, "daddr @", f.self(), "accept"),
-			knftables.Concat(f.word, "saddr vmap @", f.podsOf(policy.Egress)),
-			knftables.Concat(f.word, "daddr vmap @", f.podsOf(policy.Ingress)),
-		} {
-			tx.Add(&knftables.Rule{Chain: "forward", Rule: rule})
-		}
-	}
+	b.hook("forward", knftables.ForwardHook, knftables.FilterPriority, append(forward, "goto "+judge)...)
+	wholeBridge(batch{tx, knftables.BridgeFamily})
 	addChange(tx, &table{}, t)
 	return tx
 }
 
-// change returns the transaction that changes the table from old to t.
+// addDrop adds the chain that counts, samples and drops packets.
+func addDrop(b batch, d policy.Direction) {
+	b.add(&knftables.Counter{Name: counterOf(d)})
+	b.chain(dropOf(d),
+		`counter name "`+counterOf(d)+`"`,
+		fmt.Sprintf(`limit rate 10/second log prefix "%s" group %d snaplen 128`, d, LogGroup),
+		"drop")
+}
+
+// addDeny adds the chain for packets that the policies of a direction deny. A packet that goes on in an open connection is judged
+// once more as one from the server to the client: connection tracking mistakes the server for the client when it has lost the
+// connection (conntrack -F, a full table) and the server sends first.
+func addDeny(b batch, d policy.Direction) {
+	rules := []string{knftables.Concat(has(ingressMask|egressMask), "goto", dropOf(d))}
+	for _, match := range notFirst {
+		rules = append(rules, knftables.Concat(match, "goto", midstream))
+	}
+	b.chain(denyOf(d), append(rules, "goto "+dropOf(d))...)
+}
+
+// addMidstream adds the chain that decides whether policies allow the connection in the other direction.
+func addMidstream(b batch) {
+	var rules []string
+	for _, f := range families {
+		rules = append(rules,
+			knftables.Concat(f.word, "daddr vmap @", f.reversed(policy.Egress)),
+			knftables.Concat(f.word, "saddr vmap @", f.reversed(policy.Ingress)))
+	}
+	b.chain(midstream, append(rules, "accept")...)
+}
+
+// addJudge adds the chain that decides a packet by the policies of both ends.
+func addJudge(b batch) {
+	var rules []string
+	for _, f := range families {
+		rules = append(rules,
+			knftables.Concat(f.word, "saddr vmap @", f.podsOf(policy.Egress)),
+			knftables.Concat(f.word, "daddr vmap @", f.podsOf(policy.Ingress)))
+	}
+	for _, f := range families {
+		for _, d := range directions {
+			mask := fieldOf(d).mask
+			rules = append(rules, knftables.Concat(has(mask), "meta nfproto", f.proto,
+				fmt.Sprintf("meta mark & %#x vmap @%s", mask, f.marksOf(d))))
+		}
+	}
+	b.chain(judge, append(rules, knftables.Concat(`meta oifkind "bridge"`, setMark(0, routed)))...)
+}
+
+// change returns the transaction that changes the tables from old to t.
 func (n *NFT) change(old, t *table) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	addChange(tx, old, t)
@@ -70,34 +134,26 @@ func (n *NFT) change(old, t *table) *knftables.Transaction {
 
 // addChange adds new sets and chains, then points pods to them, and last removes unreferenced chains and sets.
 func addChange(tx *knftables.Transaction, old, t *table) {
-	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
-		changeSet(tx, name, old.sets, t.sets[name])
-	}
-	added := missing(t.chains, old.chains)
-	for _, name := range added {
-		tx.Add(&knftables.Chain{Name: name})
-	}
-	for _, name := range added {
-		for _, rule := range t.chains[name] {
-			tx.Add(&knftables.Rule{Chain: name, Rule: rule})
+	b := batch{tx, knftables.InetFamily}
+	for _, name := range sortedKeys(t.sets) {
+		before, known := old.sets[name]
+		if !known {
+			b.addSet(name, t.sets[name])
 		}
+		b.changeSet(name, before, t.sets[name])
+	}
+	remove := b.changeChains(old.chains, t.chains)
+	for _, name := range sortedKeys(t.maps) {
+		b.changeMap(name, old.maps[name], t.maps[name])
 	}
 	for _, f := range families {
-		for _, d := range directions {
-			changePods(tx, f.podsOf(d), old.pods[f.podsOf(d)], t.pods[f.podsOf(d)])
-		}
-		changeSelf(tx, f, old, t)
+		b.changeKeys(f.self(), old.self[f.self()], t.self[f.self()])
 	}
-	removed := missing(old.chains, t.chains)
-	for _, name := range removed {
-		tx.Flush(&knftables.Chain{Name: name}) // they may refer to each other
-	}
-	for _, name := range removed {
-		tx.Delete(&knftables.Chain{Name: name})
-	}
+	remove()
 	for _, name := range missing(old.sets, t.sets) {
-		tx.Delete(&knftables.Set{Name: name})
+		b.del(&knftables.Set{Name: name})
 	}
+	changeBridge(batch{tx, knftables.BridgeFamily}, old.links, t.links)
 }
 
 // missing returns the keys of a that b lacks, sorted.
@@ -111,23 +167,15 @@ func missing[A, B any](a map[string]A, b map[string]B) (out []string) {
 	return out
 }
 
-// changeSet adds a set, or changes the elements of an existing one.
-func changeSet(tx *knftables.Transaction, name string, old map[string]set, s set) {
-	before, known := old[name]
-	if !known {
-		add := &knftables.Set{Name: name, Type: s.addr}
-		if s.interval {
-			add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
-		}
-		tx.Add(add)
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// addSet adds an empty set of addresses.
+func (b batch) addSet(name string, s set) {
+	add := &knftables.Set{Name: name, Type: s.addr}
+	if s.interval {
+		add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
 	}
-	removed, added := differences(before.keys, s.keys)
-	for _, p := range removed {
-		tx.Delete(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
-	}
-	for _, p := range added {
-		tx.Add(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
-	}
+	b.add(add)
 }
 
 func keyOf(p netip.Prefix) string {
@@ -150,38 +198,4 @@ func differences(a, b []netip.Prefix) (onlyA, onlyB []netip.Prefix) {
 		}
 	}
 	return append(onlyA, a...), append(onlyB, b...)
-}
-
-// changePods changes one map from pods to chains.
-func changePods(tx *knftables.Transaction, m string, old, pods map[string]string) {
-	for _, ip := range slices.Sorted(maps.Keys(old)) {
-		if old[ip] != pods[ip] {
-			tx.Delete(&knftables.Element{Map: m, Key: []string{ip}})
-		}
-	}
-	for _, ip := range slices.Sorted(maps.Keys(pods)) {
-		if old[ip] != pods[ip] {
-			tx.Add(&knftables.Element{Map: m, Key: []string{ip}, Value: []string{"jump " + pods[ip]}})
-		}
-	}
-}
-
-// changeSelf allows connections of a pod to itself, for the pods in any map of a family.
-func changeSelf(tx *knftables.Transaction, f family, old, t *table) {
-	before, after := f.selected(old), f.selected(t)
-	for _, ip := range missing(before, after) {
-		tx.Delete(&knftables.Element{Set: f.self(), Key: []string{ip, ip}})
-	}
-	for _, ip := range missing(after, before) {
-		tx.Add(&knftables.Element{Set: f.self(), Key: []string{ip, ip}})
-	}
-}
-
-// selected returns the pods of a family that policies restrict.
-func (f family) selected(t *table) map[string]string {
-	all := map[string]string{}
-	for _, d := range directions {
-		maps.Copy(all, t.pods[f.podsOf(d)])
-	}
-	return all
 }

@@ -1,0 +1,194 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/kube/policy"
+)
+
+// Priorities of the bridge's forward hook. br_netfilter passes IP packets to the inet family at 0.
+const (
+	beforeInet knftables.BaseChainPriority = "-200"
+	afterInet  knftables.BaseChainPriority = "200"
+)
+
+// Objects of the bridge table.
+const (
+	fromMap   = "from"     // ports of pods : chain for the frames that they send
+	toMap     = "to"       // ports of pods that ingress policies select : chain for the frames that they get
+	closedMap = "closed"   // the same ports : drop, for routed packets
+	stranger  = "stranger" // chain for packets that do not have the sender's address
+	lost      = "unjudged" // counter and chain of packets that did not pass the inet table
+)
+
+// own returns the name of the set with the addresses of each port.
+func (f family) own() string { return "own" + f.suffix }
+
+// everyPod returns the name of the set with the addresses of all pods of the cluster.
+func (f family) everyPod() string { return "pods" + f.suffix }
+
+// wholeBridge adds the constant part of the bridge table.
+func wholeBridge(b batch) {
+	b.replaceTable("weft: network policies by port; written by weft-kube, which undoes other changes")
+	for _, d := range directions {
+		addDrop(b, d)
+	}
+	for _, f := range families {
+		b.add(&knftables.Set{Name: f.own(), Type: "ifname . " + f.addr})
+		b.add(&knftables.Set{Name: f.everyPod(), Type: f.addr})
+	}
+	b.chain(stranger,
+		"ip saddr 224.0.0.0/3 goto "+dropOf(policy.Egress), // a group cannot send; answers to it would count as replies
+		"ip6 saddr ff00::/8 goto "+dropOf(policy.Egress),
+		"ip saddr @"+families[0].everyPod()+" goto "+dropOf(policy.Egress),
+		"ip6 saddr @"+families[1].everyPod()+" goto "+dropOf(policy.Egress))
+	for _, m := range []string{fromMap, toMap, closedMap} {
+		b.add(&knftables.Map{Name: m, Type: "ifname : verdict"})
+	}
+	b.add(&knftables.Counter{Name: lost})
+	b.chain(lost, `counter name "`+lost+`"`, "drop")
+	b.hook("forward", knftables.ForwardHook, beforeInet, "iifname vmap @"+fromMap, "oifname vmap @"+toMap)
+	b.hook("input", knftables.InputHook, beforeInet, "iifname vmap @"+fromMap)
+	b.hook("forwarded", knftables.ForwardHook, afterInet,
+		knftables.Concat(has(unjudged), "goto", lost), knftables.Concat(has(allMarks), setMark(allMarks, 0)))
+	output := []string{fmt.Sprintf("meta mark & %#x == 0 accept", routed)}
+	for _, f := range families {
+		output = append(output, f.ownAddress(policy.Ingress)+" accept")
+	}
+	b.hook("output", knftables.OutputHook, beforeInet, append(output, "oifname vmap @"+closedMap, setMark(allMarks, 0))...)
+}
+
+// ownAddress returns the condition that a frame has one of the port's addresses as its source (egress) or destination. Frames with
+// a tag never match: their type is that of the tag.
+func (f family) ownAddress(d policy.Direction) string {
+	port, end := sides(d)
+	return fmt.Sprintf("ether type %s %s . %s %s @%s", f.word, port, f.word, end, f.own())
+}
+
+// sides returns the port and the address of the pod that the policies of a direction protect.
+func sides(d policy.Direction) (port, end string) {
+	if d == policy.Egress {
+		return "iifname", "saddr"
+	}
+	return "oifname", "daddr"
+}
+
+// links is the bridge table: the objects that its constant rules refer to.
+type links struct {
+	own    map[string]map[string][]string // elements of the sets with the ports' addresses, by set and element
+	every  map[string]set                 // addresses of all pods, by set
+	chains map[string][]string            // rules by chain
+	maps   map[string]map[string]string   // verdicts by map and port
+}
+
+// newLinks returns the bridge table for a ruleset. numbers are those of the chains in the mark.
+func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int) links {
+	l := links{
+		own: map[string]map[string][]string{}, every: map[string]set{}, chains: map[string][]string{},
+		maps: map[string]map[string]string{fromMap: {}, toMap: {}, closedMap: {}},
+	}
+	for _, f := range families {
+		l.own[f.own()] = map[string][]string{}
+		s := set{addr: f.addr}
+		for _, ip := range r.Addrs {
+			if f.of(ip) {
+				s.keys = append(s.keys, netip.PrefixFrom(ip, ip.BitLen()))
+			}
+		}
+		l.every[f.everyPod()] = s
+	}
+	for name, link := range r.Links {
+		for _, ip := range link.Addrs {
+			for _, f := range families {
+				if f.of(ip) {
+					l.own[f.own()][name+" . "+ip.String()] = []string{name, ip.String()}
+				}
+			}
+		}
+		l.maps[fromMap][name] = "jump " + l.chain(policy.Egress, link, numbers)
+		if link.Chains.Ingress != "" {
+			l.maps[toMap][name] = "jump " + l.chain(policy.Ingress, link, numbers)
+			l.maps[closedMap][name] = "goto " + dropOf(policy.Ingress)
+		}
+	}
+	return l
+}
+
+// chain adds the chain for a direction of a link, and returns its name. Its content depends on the name only.
+func (l links) chain(d policy.Direction, link policy.Link, numbers map[policy.Direction]map[string]int) string {
+	chain := link.Chains.Ingress
+	if d == policy.Egress {
+		chain = link.Chains.Egress
+	}
+	if chain == "" {
+		const name = "unselected"
+		l.chains[name] = unselected()
+		return name
+	}
+	number, has := numbers[d][chain], ""
+	for _, f := range families {
+		for _, ip := range link.Addrs {
+			if f.of(ip) {
+				has += f.suffix
+				break
+			}
+		}
+	}
+	name := fmt.Sprintf("%s-%d-ip%s", d, number, has)
+	if _, done := l.chains[name]; !done {
+		l.chains[name] = selected(d, number, has)
+	}
+	return name
+}
+
+// unselected returns the rules for frames from pods that no egress policy selects: no pod sends with the address of another pod.
+func unselected() (rules []string) {
+	for _, f := range families {
+		rules = append(rules, f.ownAddress(policy.Egress)+" return")
+	}
+	return append(rules, "ether type { ip, ip6 } goto "+stranger)
+}
+
+// selected returns the rules for frames of pods that policies select in a direction. number is the number of their chain; 0: none
+// was left. has has the suffixes of the families in which the pods have addresses.
+func selected(d policy.Direction, number int, has string) (rules []string) {
+	verdict := "return"
+	if d == policy.Ingress {
+		verdict = "accept" // the last chain
+	}
+	for _, f := range families {
+		rules = append(rules, knftables.Concat(f.ownAddress(d), setMark(0, unjudged), verdict))
+	}
+	drop := "goto " + dropOf(d)
+	rules = append(rules, "ether type arp "+verdict, "ether type != { ip, ip6 } "+drop)
+	if d == policy.Egress {
+		rules = append(rules, "jump "+stranger)
+	}
+	for _, f := range families {
+		if !strings.Contains(has, f.suffix) {
+			rules = append(rules, "ether type "+f.word+" "+drop)
+		}
+	}
+	if number == 0 {
+		return append(rules, drop)
+	}
+	mark := fieldOf(d)
+	return append(rules, setMark(mark.mask, mark.value(number)|unjudged))
+}
+
+// changeBridge changes the bridge table from old to l.
+func changeBridge(b batch, old, l links) {
+	for _, f := range families {
+		b.changeKeys(f.own(), old.own[f.own()], l.own[f.own()])
+		b.changeSet(f.everyPod(), old.every[f.everyPod()], l.every[f.everyPod()])
+	}
+	remove := b.changeChains(old.chains, l.chains)
+	for _, m := range []string{fromMap, toMap, closedMap} {
+		b.changeMap(m, old.maps[m], l.maps[m])
+	}
+	remove()
+}
