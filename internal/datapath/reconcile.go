@@ -37,7 +37,7 @@ type reconciler struct {
 	rules []*ruleState
 	// bridge is the bridge as it was made or adopted; nil: not seen yet.
 	bridge *hoststate.Bridge
-	// postponed is when the next look is due at the latest, as a repair waits; zero: none waits.
+	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
 	postponed time.Time
 }
 
@@ -66,15 +66,23 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) {
 	defer settings.Stop()
 	r.lookAtRules(ctx, true)
 	r.lookAtHost(ctx)
-	for {
+	for { // each wait for something to look at follows a pause, which merges a burst of notifications
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(mergePeriod):
 		}
+		var due <-chan time.Time
+		if !r.postponed.IsZero() {
+			due = time.After(time.Until(r.postponed))
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-due:
+			r.postponed = time.Time{}
+			r.lookAtRules(ctx, false)
+			r.lookAtHost(ctx)
 		case <-filters.C():
 			r.lookAtRules(ctx, false)
 		case <-links.C():
@@ -88,17 +96,12 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) {
 	}
 }
 
-// tick looks at the settings of the kernel, and at everything if one is wrong or a repair has waited long enough.
+// tick looks at the settings of the kernel, and at everything if one is wrong.
 func (r *reconciler) tick(ctx context.Context) {
-	now := time.Now()
-	due := !r.postponed.IsZero() && !now.Before(r.postponed)
-	if due {
-		r.lookAtRules(ctx, false)
-	}
-	if due || r.settingsWrong() {
+	if r.settingsWrong() {
 		r.lookAtHost(ctx)
 	}
-	r.d.repairs.setContested(r.pace.Contested(now))
+	r.d.repairs.setContested(r.pace.Contested(time.Now()))
 }
 
 // settingsWrong reports whether a setting of the kernel is wrong.
@@ -119,7 +122,6 @@ func (r *reconciler) lookAtHost(ctx context.Context) {
 func (r *reconciler) restoreHost(ctx context.Context) {
 	r.d.hostMu.Lock()
 	defer r.d.hostMu.Unlock()
-	r.postponed = time.Time{}
 	var failed []failure
 	for range maxRounds {
 		if r.d.cleared || ctx.Err() != nil {
@@ -173,7 +175,9 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	if r.bridge != nil {
 		desired.Bridge = *r.bridge
 	}
-	r.pods.Observe(observed, desired.Bridge.Name, time.Now())
+	if r.pods.Observe(observed, desired.Bridge.Name, time.Now()) {
+		r.postpone(hoststate.Grace)
+	}
 	desired.Pods = r.pods.Desired()
 	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
 }

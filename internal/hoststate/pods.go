@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// grace is how long a pod's host end may be incomplete when it is new: it is being attached.
-const grace = 10 * time.Second
+// Grace is how long a pod's host end may be incomplete when it is new: it is being attached.
+const Grace = time.Second
 
 // Pods remembers the host ends of pods as they were when they were complete: port of the bridge, and up. They are restored to that.
 // It is not safe for concurrent use.
@@ -26,9 +26,9 @@ type podEnd struct {
 	pod      Pod
 }
 
-// Observe updates the host ends from what there is now. A host end that was never complete counts as complete after some seconds:
-// an earlier run, or another program, has left it so.
-func (p *Pods) Observe(o Observed, bridge string, now time.Time) {
+// Observe updates the host ends from what there is now. A host end that was never complete counts as complete after Grace: an earlier
+// run, or another program, has left it so. pending reports whether there is one for which this time runs.
+func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) {
 	next := make(map[string]podEnd)
 	for name, l := range o.Links {
 		if l.Kind != "veth" || !strings.HasPrefix(name, p.Prefix) {
@@ -43,12 +43,16 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) {
 			end.pod.MTU = max(end.pod.MTU, l.MTU)
 		case l.Master == bridge && l.Up:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: l.Port[Hairpin]}
-		case (l.Master == bridge || l.Master == "") && now.Sub(end.since) >= grace:
+		case l.Master != bridge && l.Master != "": // of another network
+		case now.Sub(end.since) >= Grace:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: true} // as pods are attached by default
+		default:
+			pending = true
 		}
 		next[name] = end
 	}
 	p.ends = next
+	return pending
 }
 
 // Desired returns the host ends that have to be as they were.
