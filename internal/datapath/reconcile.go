@@ -2,6 +2,8 @@ package datapath
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -35,6 +37,8 @@ type reconciler struct {
 	pace hoststate.Pace
 
 	rules []*ruleState
+	// settled: one look has found nothing to change. What is changed before is part of the start, and no repair.
+	settled bool
 	// bridge is the bridge as it was made or adopted; nil: not seen yet.
 	bridge *hoststate.Bridge
 	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
@@ -51,57 +55,65 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 	defer host.Close()
 	r := &reconciler{d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules()}
 	links, filters := signal.New(), signal.New()
+	ctx, cancel := context.WithCancel(ctx)
 	var watches sync.WaitGroup
 	watches.Go(func() { watchHost(ctx, hostwatch.Links|hostwatch.Addresses|hostwatch.Routes, links, d.log) })
 	watches.Go(func() { watchHost(ctx, hostwatch.Filters, filters, d.log) })
-	r.run(ctx, links, filters)
-	watches.Wait()
-	return nil
+	defer watches.Wait()
+	defer cancel()
+	return r.run(ctx, links, filters)
 }
 
-// run looks at the host when something wakes it, until ctx ends.
-func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) {
+// run looks at the host when something wakes it, until ctx ends. The error wraps errNoTap.
+func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error {
 	full, settings := time.NewTicker(fullPeriod), time.NewTicker(settingsPeriod)
 	defer full.Stop()
 	defer settings.Stop()
 	r.lookAtRules(ctx, true)
-	r.lookAtHost(ctx)
-	for { // each wait for something to look at follows a pause, which merges a burst of notifications
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(mergePeriod):
-		}
+	err := r.lookAtHost(ctx)
+	for err == nil && r.pause(ctx) {
 		var due <-chan time.Time
 		if !r.postponed.IsZero() {
 			due = time.After(time.Until(r.postponed))
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-due:
-			r.postponed = time.Time{}
-			r.lookAtRules(ctx, false)
-			r.lookAtHost(ctx)
+			return nil
 		case <-filters.C():
 			r.lookAtRules(ctx, false)
 		case <-links.C():
-			r.lookAtHost(ctx)
+			err = r.lookAtHost(ctx)
 		case <-settings.C:
-			r.tick(ctx)
+			err = r.tick(ctx)
+		case <-due:
+			r.postponed = time.Time{}
+			r.lookAtRules(ctx, false)
+			err = r.lookAtHost(ctx)
 		case <-full.C:
 			r.lookAtRules(ctx, true)
-			r.lookAtHost(ctx)
+			err = r.lookAtHost(ctx)
 		}
+	}
+	return err
+}
+
+// pause waits before the next look, which merges a burst of notifications. It returns false if ctx has ended.
+func (r *reconciler) pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(mergePeriod):
+		return true
 	}
 }
 
 // tick looks at the settings of the kernel, and at everything if one is wrong.
-func (r *reconciler) tick(ctx context.Context) {
-	if r.settingsWrong() {
-		r.lookAtHost(ctx)
-	}
+func (r *reconciler) tick(ctx context.Context) error {
 	r.d.repairs.setContested(r.pace.Contested(time.Now()))
+	if r.settingsWrong() {
+		return r.lookAtHost(ctx)
+	}
+	return nil
 }
 
 // settingsWrong reports whether a setting of the kernel is wrong.
@@ -113,25 +125,31 @@ func (r *reconciler) settingsWrong() bool {
 	return len(hoststate.DiffSettings(settings, live.Settings(settings.Paths()))) > 0
 }
 
-// lookAtHost compares the host with what it should be, and repairs what differs.
-func (r *reconciler) lookAtHost(ctx context.Context) {
-	r.restoreHost(ctx)
-	r.d.observeAddresses()
+// errNoTap means that the TAP is gone. Only a restart of the daemon makes another one.
+var errNoTap = errors.New("datapath: the TAP is gone")
+
+// lookAtHost compares the host with what it should be, and repairs what differs. The error wraps errNoTap.
+func (r *reconciler) lookAtHost(ctx context.Context) error {
+	defer r.d.observeAddresses()
+	return r.restoreHost(ctx)
 }
 
-func (r *reconciler) restoreHost(ctx context.Context) {
+func (r *reconciler) restoreHost(ctx context.Context) error {
 	r.d.hostMu.Lock()
 	defer r.d.hostMu.Unlock()
 	var failed []failure
 	for range maxRounds {
 		if r.d.cleared || ctx.Err() != nil {
-			return
+			return nil
 		}
 		actions, moved, err := r.compare()
+		if errors.Is(err, errNoTap) {
+			return err
+		}
 		if err != nil {
 			r.d.repairs.setFailed([]failure{{what: "the state of the host cannot be read", err: err}})
 			r.postpone(time.Second)
-			return
+			return nil
 		}
 		repaired := false
 		failed = failed[:0]
@@ -149,17 +167,28 @@ func (r *reconciler) restoreHost(ctx context.Context) {
 				continue
 			}
 			repaired = true
-			r.d.repairs.add(string(a.Kind), a.String(), now)
-			r.log.Warn("restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
+			r.record(a, now)
 		}
 		r.d.repairs.setMoved(moved)
 		if !repaired {
+			r.settled = true
 			break
 		}
 		r.afterRepair(ctx)
 	}
 	r.logFailures(failed)
 	r.d.repairs.setFailed(failed)
+	return nil
+}
+
+// record logs and counts a repair.
+func (r *reconciler) record(a hoststate.Action, now time.Time) {
+	if !r.settled {
+		r.log.Info("changed this host for the overlay", "kind", string(a.Kind), "was", a.String())
+		return
+	}
+	r.d.repairs.add(string(a.Kind), a.String(), now)
+	r.log.Warn("restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
 }
 
 // compare returns the actions that make the host as it should be, and the pods' ports that are in another bridge.
@@ -171,6 +200,9 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if _, there := observed.Links[r.d.settings.Tap]; !there {
+		return nil, nil, fmt.Errorf("%w: %s was deleted, renamed or moved by another program", errNoTap, r.d.settings.Tap)
 	}
 	if r.bridge != nil {
 		desired.Bridge = *r.bridge
@@ -228,6 +260,7 @@ func (d *Datapath) settingsOf() []hoststate.Setting {
 	if s.HasIPv4() {
 		list = append(list,
 			hoststate.Setting{Path: forwarding4, Want: "1"}, hoststate.Setting{Path: conf4 + "forwarding", Want: "1"},
+			hoststate.Setting{Path: conf4 + "arp_ignore", Want: "0", Wrong: "8"}, // 8: the gateway of the pods answers nothing
 			// Strict: packets of pods are dropped where a route of another program leads elsewhere. Loose is as safe on a bridge.
 			hoststate.Setting{Path: conf4 + "rp_filter", Want: "2", Wrong: "1", Above: "ipv4/conf/all/rp_filter"})
 	}

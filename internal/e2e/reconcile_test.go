@@ -36,7 +36,7 @@ func shows(t *testing.T, n *cluster.Node, command, want string) {
 	t.Helper()
 	pattern := regexp.MustCompile(want)
 	labtest.Until(t, restoreTime, func() error {
-		out, err := n.Space.Run(testContext(t), strings.Fields(command)...)
+		out, err := n.Run(testContext(t), strings.Fields(command)...)
 		if err == nil && !pattern.MatchString(out) {
 			err = fmt.Errorf("%s shows %q, want %q", command, out, want)
 		}
@@ -57,11 +57,12 @@ var linkChanges = []change{
 	{"ip link set weave down", "ip link show weave", `,UP`},
 	{"ip route flush dev weave", "ip route", `10\.32\.0\.0/12 dev weave`},
 	{"ip link set weave mtu 1280", "ip link show weave", `mtu 14\d\d`},
+	{"ip link set weave arp off", "ip link show weave", `^[^>]*weave: <BROADCAST,MULTICAST,UP`},
 	{"ip link set weave address 02:00:00:00:00:01", "ip link show weave", `ether 06:57`},
 	{"ip link set weave type bridge stp_state 1", "ip -d link show weave", `stp_state 0`},
 	{"ip link set weave type bridge mcast_snooping 1", "ip -d link show weave", `mcast_snooping 0`},
 	{"ip link set weave type bridge group_fwd_mask 8", "ip -d link show weave", `group_fwd_mask 0 `},
-	{"ip link set weave type bridge ageing_time 0", "ip -d link show weave", `ageing_time 30000`},
+	{"ip link set weave type bridge ageing_time 0", "ip -d link show weave", `ageing_time 30000`}, //nolint:misspell // the kernel's name
 	{"ip link set weft0 down", "ip link show weft0", `,UP`},
 	{"ip link set weft0 nomaster", "ip -d link show weft0", `master weave(.|\n)* isolated on`},
 	{"ip link set weft0 mtu 1280", "ip link show weft0", `mtu 14\d\d`},
@@ -77,6 +78,7 @@ var linkChanges = []change{
 	{"ip link del weave", "ip -d link show %s", `master weave`},
 	{"sysctl -qw net.ipv4.ip_forward=0", "sysctl -n net.ipv4.ip_forward", `1`},
 	{"sysctl -qw net.ipv4.conf.weave.forwarding=0", "sysctl -n net.ipv4.conf.weave.forwarding", `1`},
+	{"sysctl -qw net.ipv4.conf.weave.arp_ignore=8", "sysctl -n net.ipv4.conf.weave.arp_ignore", `0`},
 	{"sysctl -qw net.ipv4.conf.weave.rp_filter=1", "sysctl -n net.ipv4.conf.weave.rp_filter", `2`},
 	{"nft flush ruleset", "nft list table inet weft", `masquerade`},
 	{"nft delete table inet weft", "nft list table inet weft", `masquerade`},
@@ -254,22 +256,27 @@ func TestContestedRepair(t *testing.T) {
 	pods[0].reaches(t, pods[1].addr)
 }
 
-// TestDeletedTap: a daemon that lost its TAP ends with an error that names it, so that the service manager starts it again; then the
+// TestLostTap: a daemon that lost its TAP ends with an error that names it, so that the service manager starts it again; then the
 // pods reach each other.
-func TestDeletedTap(t *testing.T) {
+func TestLostTap(t *testing.T) {
 	t.Parallel()
-	nodes, pods := pair(t)
-	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weft0")
-	select {
-	case <-nodes[0].Process().Done():
-	case <-time.After(patience):
-		t.Fatal("the daemon runs without its TAP")
+	for _, command := range []string{"ip link del weft0", "ip link set weft0 name tap9"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			nodes, pods := pair(t)
+			labtest.Run(t, nodes[0].Space, strings.Fields(command)...)
+			select {
+			case <-nodes[0].Process().Done():
+			case <-time.After(patience):
+				t.Fatal("the daemon runs without its TAP")
+			}
+			if logs := nodes[0].Process().Logs(); !strings.Contains(logs, "weft0") || !strings.Contains(logs, "deleted") {
+				t.Errorf("no message names the TAP: %s", logs)
+			}
+			up(t, nodes[0], nodes[1].Addr().String())
+			pods[0].reaches(t, pods[1].addr)
+		})
 	}
-	if logs := nodes[0].Process().Logs(); !strings.Contains(logs, "weft0") || !strings.Contains(logs, "deleted") {
-		t.Errorf("no message names the TAP: %s", logs)
-	}
-	up(t, nodes[0], nodes[1].Addr().String())
-	pods[0].reaches(t, pods[1].addr)
 }
 
 // TestFlushUnderInjection: while another program flushes all rules again and again, no frame of a foreign host reaches a pod.

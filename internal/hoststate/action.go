@@ -17,6 +17,7 @@ const (
 	SetUp      Kind = "up"            // a link is down
 	SetMTU     Kind = "mtu"           // a link has another MTU
 	SetMAC     Kind = "mac"           // a link has another hardware address
+	SetARP     Kind = "arp"           // the bridge neither asks for addresses nor answers
 	SetFlag    Kind = "port_flag"     // a port has another flag
 	SetOption  Kind = "bridge_option" // a bridge has another option
 	AddAddress Kind = "address"       // the bridge lacks an address
@@ -26,7 +27,7 @@ const (
 
 // Kinds returns all kinds of actions.
 func Kinds() []Kind {
-	return []Kind{MakeBridge, SetMaster, SetUp, SetMTU, SetMAC, SetFlag, SetOption, AddAddress, AddRoute, Set}
+	return []Kind{MakeBridge, SetMaster, SetUp, SetMTU, SetMAC, SetARP, SetFlag, SetOption, AddAddress, AddRoute, Set}
 }
 
 // Action makes one part of the host as it should be. Fields that its Kind does not need are zero.
@@ -58,8 +59,9 @@ func (a Action) Object() string {
 		return a.Prefix.String()
 	case Set:
 		return a.Path
+	default:
+		return a.Link
 	}
-	return a.Link
 }
 
 // String says what is wrong, as a part of a sentence.
@@ -83,6 +85,8 @@ func (a Action) wrong() string {
 		return fmt.Sprintf("the MTU of %s is not %d", a.Link, a.MTU)
 	case SetMAC:
 		return fmt.Sprintf("the MAC of %s is not %s", a.Link, a.MAC)
+	case SetARP:
+		return fmt.Sprintf("ARP of %s is off", a.Link)
 	case SetFlag:
 		return fmt.Sprintf("the port flag %s of %s is not %s", a.Flag, a.Link, onOff(a.On))
 	case SetOption:

@@ -49,14 +49,14 @@ const (
 	VLANFiltering Option = "vlan_filtering"
 	Snooping      Option = "mcast_snooping"
 	GroupForward  Option = "group_fwd_mask"
-	AgeingTime    Option = "ageing_time" // in hundredths of a second
+	AgingTime     Option = "ageing_time" //nolint:misspell // the kernel's name; in hundredths of a second
 )
 
 // options are the values of the options of a bridge that weft made. bridge.Ensure makes it like that.
 var options = []struct {
 	option Option
 	value  uint32
-}{{STP, 0}, {VLANFiltering, 0}, {Snooping, 0}, {GroupForward, 0}, {AgeingTime, 30000}}
+}{{STP, 0}, {VLANFiltering, 0}, {Snooping, 0}, {GroupForward, 0}, {AgingTime, 30000}}
 
 // Flag is a flag of a bridge's port, as "ip -d link" names it.
 type Flag string

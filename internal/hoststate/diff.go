@@ -13,8 +13,8 @@ import (
 // bridge: pods and tunnels are made by other parts.
 func Diff(d Desired, o Observed) []Action {
 	bridge, found := o.Links[d.Bridge.Name]
-	if !found {
-		return []Action{{Kind: MakeBridge, Link: d.Bridge.Name}}
+	if !found || bridge.Kind != "bridge" {
+		return []Action{{Kind: MakeBridge, Link: d.Bridge.Name, Have: kindOf(bridge)}}
 	}
 	var list []Action
 	for _, t := range d.Tunnels {
@@ -61,6 +61,9 @@ func diffBridge(b Bridge, l Link) (list []Action) {
 		list = append(list, Action{Kind: SetMAC, Link: b.Name, MAC: b.MAC, Have: l.MAC.String()})
 	}
 	list = append(list, diffMTU(l, b.MTU)...)
+	if l.NoARP {
+		list = append(list, Action{Kind: SetARP, Link: b.Name})
+	}
 	for _, want := range options {
 		if have, known := l.Options[want.option]; b.Made && known && have != want.value {
 			list = append(list, Action{
@@ -143,6 +146,14 @@ func diffAddresses(d Desired, o Observed) (list []Action) {
 		}
 	}
 	return list
+}
+
+// kindOf says what has the name of the bridge.
+func kindOf(l Link) string {
+	if l.Kind == "" {
+		return ""
+	}
+	return "a " + l.Kind
 }
 
 // portOf says which bridge a link is a port of.

@@ -49,7 +49,7 @@ func observed() hoststate.Observed {
 	return hoststate.Observed{
 		Links: map[string]hoststate.Link{
 			"weave": link("weave", "bridge", hoststate.Link{MAC: brMAC, Options: map[hoststate.Option]uint32{
-				hoststate.STP: 0, hoststate.VLANFiltering: 0, hoststate.Snooping: 0, hoststate.GroupForward: 0, hoststate.AgeingTime: 30000}}),
+				hoststate.STP: 0, hoststate.VLANFiltering: 0, hoststate.Snooping: 0, hoststate.GroupForward: 0, hoststate.AgingTime: 30000}}),
 			"weft0":  link("weft0", "tun", hoststate.Link{Master: "weave", MAC: tapMAC, Port: port(true, false)}),
 			"weftvx": link("weftvx", "vxlan", hoststate.Link{Master: "weave", Port: port(true, false)}),
 			"vweft1": link("vweft1", "veth", hoststate.Link{Index: 9, Master: "weave", Port: port(false, true)}),
@@ -76,6 +76,9 @@ func TestDiff(t *testing.T) {
 		"as desired": {func(*hoststate.Desired, *hoststate.Observed) {}, nil},
 		"no bridge": {func(_ *hoststate.Desired, o *hoststate.Observed) { delete(o.Links, "weave") },
 			[]string{"bridge weave"}},
+		"another device has the bridge's name": {func(_ *hoststate.Desired, o *hoststate.Observed) {
+			o.Links["weave"] = hoststate.Link{Name: "weave", Kind: "dummy"}
+		}, []string{"bridge weave"}},
 		"no ports": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			delete(o.Links, "weft0")
 			delete(o.Links, "vweft1")
@@ -100,15 +103,15 @@ func TestDiff(t *testing.T) {
 		},
 			[]string{"port_flag vweft1 bcast_flood"}},
 		"bridge down, other MTU and MAC": {func(_ *hoststate.Desired, o *hoststate.Observed) {
-			change(o, "weave", func(l *hoststate.Link) { l.Up, l.MTU, l.MAC = false, 1300, tapMAC })
+			change(o, "weave", func(l *hoststate.Link) { l.Up, l.MTU, l.MAC, l.NoARP = false, 1300, tapMAC, true })
 			o.Routes = nil // which return when it is up
-		}, []string{"mac weave", "mtu weave", "up weave"}},
+		}, []string{"mac weave", "mtu weave", "arp weave", "up weave"}},
 		"options": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			for option := range o.Links["weave"].Options {
 				o.Links["weave"].Options[option] = 8
 			}
 		}, []string{"bridge_option weave stp_state", "bridge_option weave vlan_filtering", "bridge_option weave mcast_snooping",
-			"bridge_option weave group_fwd_mask", "bridge_option weave ageing_time"}},
+			"bridge_option weave group_fwd_mask", "bridge_option weave " + string(hoststate.AgingTime)}},
 		"options of a bridge of another program": {func(d *hoststate.Desired, o *hoststate.Observed) {
 			d.Bridge.Made = false
 			o.Links["weave"].Options[hoststate.STP] = 1

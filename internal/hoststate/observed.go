@@ -25,6 +25,7 @@ type Link struct {
 	Master string // name of the bridge that it is a port of; empty: none
 	MTU    int    // bytes
 	MAC    ether.Addr
+	NoARP  bool // it neither asks for addresses nor answers
 	// Running: it has a carrier.
 	Running bool
 	// Port has the flags of a port of a bridge; nil: it is none. A flag that the kernel does not know is not there.

@@ -24,7 +24,7 @@ const (
 	sampleEvery = gap
 	sampleIdle  = 3 * gap // while no frames pass: each sample is a request to the kernel
 	sweepEvery  = time.Second
-	keepEvery   = 10 * time.Second
+	keepEvery   = 2 * time.Second
 	// purgeTime is how long after a peer left the kernel path frames of it may still come that way, which the kernel
 	// learns wrong addresses from: until the peer has noticed as well, which takes at most as long as on this node.
 	purgeTime = 3 * time.Second

@@ -39,6 +39,8 @@ func (h *Host) apply(a hoststate.Action) error {
 		return h.handle.LinkSetMTU(link, a.MTU)
 	case hoststate.SetMAC:
 		return h.handle.LinkSetHardwareAddr(link, net.HardwareAddr(a.MAC[:]))
+	case hoststate.SetARP:
+		return h.handle.LinkSetARPOn(link)
 	case hoststate.SetFlag:
 		return h.setFlag(link, a.Flag, a.On)
 	case hoststate.SetOption:
@@ -47,8 +49,9 @@ func (h *Host) apply(a hoststate.Action) error {
 		return h.addAddress(link, a.Prefix)
 	case hoststate.AddRoute:
 		return h.addRoute(link, a.Prefix)
+	default:
+		return errors.ErrUnsupported
 	}
-	return errors.ErrUnsupported
 }
 
 // setMaster makes a link a port of a bridge. A tunnel is isolated before it is up, as it may be a loop.

@@ -34,7 +34,7 @@ var bridgeOptions = map[uint16]struct {
 }{
 	nl.IFLA_BR_STP_STATE: {hoststate.STP, 4}, nl.IFLA_BR_VLAN_FILTERING: {hoststate.VLANFiltering, 1},
 	nl.IFLA_BR_MCAST_SNOOPING: {hoststate.Snooping, 1}, nl.IFLA_BR_GROUP_FWD_MASK: {hoststate.GroupForward, 2},
-	nl.IFLA_BR_AGEING_TIME: {hoststate.AgeingTime, 4},
+	nl.IFLA_BR_AGEING_TIME: {hoststate.AgingTime, 4}, //nolint:misspell // the kernel's name
 }
 
 // links returns all links by name.
@@ -71,7 +71,7 @@ func parseLink(m []byte) (l hoststate.Link, master int, err error) {
 	}
 	msg := nl.DeserializeIfInfomsg(m)
 	l.Index = int(msg.Index)
-	l.Up, l.Running = msg.Flags&unix.IFF_UP != 0, msg.Flags&unix.IFF_RUNNING != 0
+	l.Up, l.Running, l.NoARP = msg.Flags&unix.IFF_UP != 0, msg.Flags&unix.IFF_RUNNING != 0, msg.Flags&unix.IFF_NOARP != 0
 	attrs, err := nl.ParseRouteAttr(m[msg.Len():])
 	if err != nil {
 		return l, 0, err
