@@ -39,7 +39,7 @@ type reconciler struct {
 	rules []*ruleState
 	// settled: one look has found nothing to change. What is changed before is part of the start, and no repair.
 	settled bool
-	// bridge is the bridge as it was made or adopted; nil: not seen yet.
+	// bridge is the bridge as it was made or adopted, without its MTU; nil: not seen yet.
 	bridge *hoststate.Bridge
 	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
 	postponed time.Time
@@ -206,6 +206,7 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	}
 	if r.bridge != nil {
 		desired.Bridge = *r.bridge
+		desired.Bridge.MTU = r.d.linkMTU()
 	}
 	if r.pods.Observe(observed, desired.Bridge.Name, time.Now()) {
 		r.postpone(hoststate.Grace)
@@ -224,7 +225,7 @@ func (r *reconciler) findBridge(o hoststate.Observed) error {
 	if err != nil {
 		return err
 	}
-	r.bridge = &hoststate.Bridge{Name: link.Name, MTU: r.d.cfg.MTU, Made: info.Ours}
+	r.bridge = &hoststate.Bridge{Name: link.Name, Made: info.Ours}
 	if info.Ours {
 		r.bridge.MAC = link.MAC
 	}
@@ -235,16 +236,23 @@ func (r *reconciler) findBridge(o hoststate.Observed) error {
 func (r *reconciler) desired() hoststate.Desired {
 	d := r.d
 	want := hoststate.Desired{
-		Bridge:    hoststate.Bridge{Name: d.settings.Bridge, MTU: d.cfg.MTU},
-		Tunnels:   []hoststate.Tunnel{{Name: d.settings.Tap, MTU: d.cfg.MTU}},
+		Bridge:    hoststate.Bridge{Name: d.settings.Bridge, MTU: d.linkMTU()},
+		Tunnels:   []hoststate.Tunnel{{Name: d.settings.Tap, MTU: d.linkMTU()}},
+		PodMTU:    d.MTU(),
 		Addresses: d.cfg.Addresses.HostAddresses(),
 		Settings:  d.settingsOf(),
 	}
 	if run := d.kernelRun(); run != nil && !run.device.IsShut() {
-		want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.device.Name(), MTU: d.cfg.MTU, MAC: run.device.MAC()})
+		want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.device.Name(), MTU: d.linkMTU(), MAC: run.device.MAC()})
 	}
 	return want
 }
+
+// MTU returns the MTU of pods in bytes.
+func (d *Datapath) MTU() int { return d.cfg.MTU }
+
+// linkMTU returns the MTU of bridge, TAP and VXLAN device in bytes.
+func (d *Datapath) linkMTU() int { return d.cfg.MTU }
 
 // settingsOf returns the settings of the kernel that the overlay needs.
 func (d *Datapath) settingsOf() []hoststate.Setting {

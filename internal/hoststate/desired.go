@@ -12,6 +12,7 @@ type Desired struct {
 	Bridge  Bridge
 	Tunnels []Tunnel
 	Pods    map[string]Pod // by the name of the host end
+	PodMTU  int            // MTU of the overlay in bytes: a pod with that one is right, too
 	// Addresses are the addresses of the bridge, each with the length of its subnet.
 	Addresses []netip.Prefix
 	Settings  []Setting

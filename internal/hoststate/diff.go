@@ -89,7 +89,7 @@ func diffPod(d Desired, name string, o Observed) (list []Action) {
 	default:
 		return nil
 	}
-	if l.MTU < want.MTU && l.MTU != d.Bridge.MTU {
+	if l.MTU < want.MTU && l.MTU != d.PodMTU {
 		list = append(list, diffMTU(l, want.MTU)...)
 	}
 	return append(list, diffUp(l)...)

@@ -127,7 +127,7 @@ func TestDiff(t *testing.T) {
 		}, []string{"port_flag vweft1 isolated", "port_flag vweft1 hairpin"}},
 		"pod with a lower MTU":   {podMTU(1300, 1400), []string{"mtu vweft1"}},
 		"pod with a higher MTU":  {podMTU(1500, 1400), nil},
-		"pod with the node's":    {podMTU(1400, 1422), nil},
+		"pod with the overlay's": {podMTU(1400, 1400), nil},
 		"pod that was not known": {func(d *hoststate.Desired, _ *hoststate.Observed) { d.Pods = nil }, nil},
 		"addresses flushed": {func(_ *hoststate.Desired, o *hoststate.Observed) { o.Addresses, o.Routes = nil, nil },
 			[]string{"address 10.40.0.1/12", "address fd32::1/64"}},
@@ -165,18 +165,14 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// podMTU sets the MTU of the pod's host end and of the bridge.
+// podMTU sets the MTU of the pod's host end, which was 1410 or 1400, and that of the overlay.
 func podMTU(pod, node int) func(*hoststate.Desired, *hoststate.Observed) {
 	return func(d *hoststate.Desired, o *hoststate.Observed) {
 		d.Pods["vweft1"] = hoststate.Pod{MTU: 1410, Hairpin: true}
 		if pod > 1410 {
 			d.Pods["vweft1"] = hoststate.Pod{MTU: 1400, Hairpin: true}
 		}
-		d.Bridge.MTU = node
-		if pod == 1400 { // which is the node's
-			d.Bridge.MTU = 1400
-		}
-		change(o, "weave", func(l *hoststate.Link) { l.MTU = d.Bridge.MTU })
+		d.PodMTU = node
 		change(o, "vweft1", func(l *hoststate.Link) { l.MTU = pod })
 	}
 }
