@@ -11,7 +11,8 @@ import (
 var parts = map[string][]string{
 	"internal/health": {},
 	"internal/doctor": {
-		"internal/api", "internal/hint", "internal/hostnet", "internal/masq", "internal/netdump", "internal/podlink", "internal/settings",
+		"internal/api", "internal/hint", "internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/masq",
+		"internal/netdump", "internal/podlink", "internal/settings",
 		"internal/statedir", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {

@@ -257,32 +257,8 @@ func (d *Datapath) linkMTU() int { return d.cfg.MTU }
 // settingsOf returns the settings of the kernel that the overlay needs.
 func (d *Datapath) settingsOf() []hoststate.Setting {
 	s := d.settings
-	conf4, conf6 := "ipv4/conf/"+s.Bridge+"/", "ipv6/conf/"+s.Bridge+"/"
-	var list []hoststate.Setting
-	if s.HasIPv6() {
-		list = append(list, hoststate.Setting{Path: conf6 + "disable_ipv6", Want: "0"})
-	}
-	if s.NoMasquerade {
-		return list
-	}
-	if s.HasIPv4() {
-		list = append(list,
-			hoststate.Setting{Path: forwarding4, Want: "1"}, hoststate.Setting{Path: conf4 + "forwarding", Want: "1"},
-			hoststate.Setting{Path: conf4 + "arp_ignore", Want: "0", Wrong: "8"}, // 8: the gateway of the pods answers nothing
-			// Strict: packets of pods are dropped where a route of another program leads elsewhere. Loose is as safe on a bridge.
-			hoststate.Setting{Path: conf4 + "rp_filter", Want: "2", Wrong: "1", Above: "ipv4/conf/all/rp_filter"})
-	}
-	if s.HasIPv6() {
-		list = append(list, hoststate.Setting{Path: forwarding6, Want: "1"}, hoststate.Setting{Path: conf6 + "forwarding", Want: "1"})
-	}
-	return list
+	return hoststate.SettingsFor(s.Bridge, s.HasIPv4(), s.HasIPv6(), !s.NoMasquerade)
 }
-
-// Paths of the settings that let this host forward packets.
-const (
-	forwarding4 = "ipv4/ip_forward"
-	forwarding6 = "ipv6/conf/all/forwarding"
-)
 
 // apply applies an action.
 func (r *reconciler) apply(a hoststate.Action) error {
@@ -295,8 +271,8 @@ func (r *reconciler) apply(a hoststate.Action) error {
 		br.Close()
 		r.bridge = nil // weft has made it now
 		return nil
-	case a.Kind == hoststate.Set && (a.Path == forwarding4 || a.Path == forwarding6):
-		return masq.EnableForwarding(a.Path == forwarding4, a.Path == forwarding6)
+	case a.Kind == hoststate.Set && (a.Path == hoststate.Forwarding4 || a.Path == hoststate.Forwarding6):
+		return masq.EnableForwarding(a.Path == hoststate.Forwarding4, a.Path == hoststate.Forwarding6)
 	}
 	return r.host.Apply(a)
 }

@@ -42,6 +42,7 @@ var checks = []check{
 	{name: "socket", run: checkSocket, preflight: true, exclusive: true},
 	{name: "bridge", run: checkBridge, preflight: true},
 	{name: "tap", run: checkTap, preflight: true, exclusive: true},
+	{name: "host", run: checkHost},
 	{name: "ports", run: checkPorts, preflight: true, exclusive: true},
 	{name: "vxlan", run: checkVXLAN, preflight: true},
 	{name: "nftables", run: checkNFT},

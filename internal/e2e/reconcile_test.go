@@ -238,8 +238,8 @@ func TestMovedPod(t *testing.T) {
 	expect(0)
 }
 
-// TestContestedRepair: another program undoes each repair. The node repairs with pauses, and says so. It restores the host when the
-// other program stops.
+// TestContestedRepair: another program undoes each repair. The node repairs with pauses, and says so; "weft doctor" shows the
+// difference. The node restores the host when the other program stops.
 func TestContestedRepair(t *testing.T) {
 	t.Parallel()
 	nodes, pods := pair(t, "--datapath", "userspace")
@@ -249,6 +249,12 @@ func TestContestedRepair(t *testing.T) {
 	labtest.Until(t, patience, func() error {
 		if found := conditions(t, nodes[0], health.RepairContested); len(found) == 0 {
 			return errors.New("no condition says that a repair is contested")
+		}
+		return nil
+	})
+	labtest.Until(t, patience, func() error {
+		if found, _ := doctor(t, nodes[0]); found["host"].Result != api.CheckWarn || !strings.Contains(found["host"].Detail, "weft0 is down") {
+			return fmt.Errorf("weft doctor shows %+v", found["host"])
 		}
 		return nil
 	})

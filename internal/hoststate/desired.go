@@ -2,7 +2,6 @@ package hoststate
 
 import (
 	"net/netip"
-	"strconv"
 
 	"weft/internal/ether"
 )
@@ -21,7 +20,7 @@ type Desired struct {
 // Bridge is the pods' bridge.
 type Bridge struct {
 	Name string
-	MTU  int        // bytes
+	MTU  int        // bytes; 0: any
 	MAC  ether.Addr // zero: any
 	// Made: weft made the bridge, so its options are those of Options. Otherwise they belong to its owner.
 	Made bool
@@ -31,7 +30,7 @@ type Bridge struct {
 // forwards no frame from one to another, which would be a loop.
 type Tunnel struct {
 	Name string
-	MTU  int        // bytes
+	MTU  int        // bytes; 0: any
 	MAC  ether.Addr // zero: any
 }
 
@@ -86,50 +85,4 @@ var commonFlags = []flagValue{
 type flagValue struct {
 	flag Flag
 	on   bool
-}
-
-// Setting is a network setting of the kernel.
-type Setting struct {
-	Path string // below /proc/sys/net
-	Want string
-	// Wrong is the only value that is wrong; empty: every value but Want is.
-	Wrong string
-	// Above is the path of a setting that applies instead where its value is higher; empty: none.
-	Above string
-}
-
-// right reports whether the setting has a right value among those observed. A setting that the kernel does not have is right.
-func (s Setting) right(values map[string]string) bool {
-	value, present := values[s.Path]
-	if !present {
-		return true
-	}
-	if above, known := values[s.Above]; known && number(above) > number(value) {
-		value = above
-	}
-	if s.Wrong != "" {
-		return value != s.Wrong
-	}
-	return value == s.Want
-}
-
-// number returns the value of a setting; 0 if it is none.
-func number(value string) int {
-	n, err := strconv.Atoi(value)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// Paths returns the paths of all settings that have to be observed.
-func (d Desired) Paths() []string {
-	var paths []string
-	for _, s := range d.Settings {
-		paths = append(paths, s.Path)
-		if s.Above != "" {
-			paths = append(paths, s.Above)
-		}
-	}
-	return paths
 }

@@ -118,7 +118,7 @@ func diffFlags(l Link, want []flagValue) (list []Action) {
 }
 
 func diffMTU(l Link, want int) []Action {
-	if l.MTU == want {
+	if want == 0 || l.MTU == want {
 		return nil
 	}
 	return []Action{{Kind: SetMTU, Link: l.Name, MTU: want, Have: strconv.Itoa(l.MTU)}}

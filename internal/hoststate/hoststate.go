@@ -2,6 +2,7 @@
 // that make them equal. The daemon applies them, and "weft doctor" prints them.
 //
 //	desired.go   what weft wants: bridge, tunnel ports, pod ports, addresses, settings
+//	settings.go  settings of the kernel
 //	observed.go  what there is
 //	diff.go      the comparison
 //	action.go    the actions
