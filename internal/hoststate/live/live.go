@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +56,7 @@ func (h *Host) Close() {
 
 // Observe returns the state of the host, as far as d is about it.
 func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
-	o.Links, err = netdump.Repeat(h.links)
+	o.Links, err = h.links()
 	if err != nil {
 		return o, fmt.Errorf("live: list links: %w", err)
 	}
@@ -67,11 +66,11 @@ func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
 		return o, nil
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		addrs, err := netdump.Repeat(func() ([]netip.Prefix, error) { return h.addresses(family, bridge.Index) })
+		addrs, err := h.addresses(family, bridge.Index)
 		if err != nil {
 			return o, fmt.Errorf("live: list the addresses of %s: %w", bridge.Name, err)
 		}
-		routes, err := netdump.Repeat(func() ([]netip.Prefix, error) { return h.routes(family, bridge.Index) })
+		routes, err := h.routes(family, bridge.Index)
 		if err != nil {
 			return o, fmt.Errorf("live: list the routes of %s: %w", bridge.Name, err)
 		}
@@ -100,12 +99,15 @@ func writeSetting(path, value string) error {
 	return err
 }
 
-// request sends a request on the socket with strict checking, and returns the answers of the given type.
+// request sends a request on the socket with strict checking, and returns the answers of the given type. It repeats a dump that is
+// interrupted.
 func (h *Host) request(kind int, flags int, answer uint16, parts ...nl.NetlinkRequestData) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(kind, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: h.socket}}
-	for _, p := range parts {
-		req.AddData(p)
-	}
-	return req.Execute(unix.NETLINK_ROUTE, answer)
+	return netdump.Repeat(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(kind, flags)
+		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: h.socket}}
+		for _, p := range parts {
+			req.AddData(p)
+		}
+		return req.Execute(unix.NETLINK_ROUTE, answer)
+	})
 }
