@@ -21,7 +21,7 @@ const (
 	fromMap   = "from"     // ports of pods : chain for the frames that they send
 	toMap     = "to"       // ports of pods that ingress policies select : chain for the frames that they get
 	closedMap = "closed"   // the same ports : drop, for routed packets
-	stranger  = "stranger" // chain for packets that do not have the sender's address
+	forged    = "forged"   // chain for packets that do not have the sender's address
 	lost      = "unjudged" // counter and chain of packets that did not pass the inet table
 )
 
@@ -41,7 +41,7 @@ func wholeBridge(b batch) {
 		b.add(&knftables.Set{Name: f.own(), Type: "ifname . " + f.addr})
 		b.add(&knftables.Set{Name: f.everyPod(), Type: f.addr})
 	}
-	b.chain(stranger,
+	b.chain(forged,
 		"ip saddr 224.0.0.0/3 goto "+dropOf(policy.Egress), // a group cannot send; answers to it would count as replies
 		"ip6 saddr ff00::/8 goto "+dropOf(policy.Egress),
 		"ip saddr @"+families[0].everyPod()+" goto "+dropOf(policy.Egress),
@@ -150,7 +150,7 @@ func unselected() (rules []string) {
 	for _, f := range families {
 		rules = append(rules, f.ownAddress(policy.Egress)+" return")
 	}
-	return append(rules, "ether type { ip, ip6 } goto "+stranger)
+	return append(rules, "ether type { ip, ip6 } goto "+forged)
 }
 
 // selected returns the rules for frames of pods that policies select in a direction. number is the number of their chain; 0: none
@@ -166,7 +166,7 @@ func selected(d policy.Direction, number int, has string) (rules []string) {
 	drop := "goto " + dropOf(d)
 	rules = append(rules, "ether type arp "+verdict, "ether type != { ip, ip6 } "+drop)
 	if d == policy.Egress {
-		rules = append(rules, "jump "+stranger)
+		rules = append(rules, "jump "+forged)
 	}
 	for _, f := range families {
 		if !strings.Contains(has, f.suffix) {

@@ -160,7 +160,9 @@ func TestGroupCannotOpen(t *testing.T) {
 	n.apply(t, c)
 	for _, group := range policytest.Groups[:4] {
 		n.serial = 2000
-		open := policytest.Frame{EtherType: 0x0800, Packet: policytest.Packet{Src: group, Dst: c.Pods[2].IPs[0], Protocol: corev1.ProtocolUDP, Port: 2001}}
+		open := policytest.Frame{EtherType: 0x0800, Packet: policytest.Packet{
+			Src: group, Dst: c.Pods[2].IPs[0], Protocol: corev1.ProtocolUDP, Port: 2001,
+		}}
 		answer := policytest.Frame{From: c.Pods[2], EtherType: 0x0800, Group: true, Packet: policytest.Packet{
 			Src: c.Pods[2].IPs[0], Dst: group, Protocol: corev1.ProtocolUDP, Port: 2000,
 		}}

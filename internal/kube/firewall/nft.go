@@ -12,9 +12,13 @@ import (
 	"weft/internal/kube/policy"
 )
 
+// applyAttempts bounds how often Apply sets the rules while other programs change tables at the same time.
+const applyAttempts = 4
+
 // NFT is a Firewall that runs the nft program in the network namespace of the process.
 type NFT struct {
-	nft knftables.Interface // of both tables
+	nft    knftables.Interface   // of both tables
+	tables []knftables.Interface // of one table each, to read counters
 	// list returns the table as a text that changes only with the table. generation returns a number that changes whenever any
 	// table changes.
 	list       func(ctx context.Context) (string, error)
@@ -35,6 +39,13 @@ func New(ctx context.Context) (*NFT, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
 	n := &NFT{nft: nft, list: listTables, generation: generation}
+	for _, f := range tableFamilies {
+		table, err := knftables.New(f, Table)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
+		}
+		n.tables = append(n.tables, table)
+	}
 	if err := nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}, &table{}))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
@@ -44,7 +55,7 @@ func New(ctx context.Context) (*NFT, error) {
 // tableFamilies are the families that have the table.
 var tableFamilies = [...]knftables.Family{knftables.InetFamily, knftables.BridgeFamily}
 
-// listTables returns the tables as nft prints them, without counters.
+// listTables returns the tables as nft prints them, without counters. nft 1.0.6 lists only one table in a call.
 func listTables(ctx context.Context) (string, error) {
 	text := ""
 	for _, f := range tableFamilies {
@@ -66,15 +77,30 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 		old = &table{}
 	}
 	t := newTable(r, old)
-	if n.applied == nil || n.nft.Run(ctx, n.change(n.applied, t)) != nil {
-		// The state of the table is unknown, or another program has changed it.
-		if err := n.nft.Run(ctx, n.whole(t)); err != nil {
-			n.applied = nil
-			return fmt.Errorf("firewall: set rules: %w", err)
+	known := n.applied != nil
+	n.applied = nil // until the tables are known to be t
+	for range applyAttempts {
+		before, err := n.generation()
+		if err != nil {
+			return err
 		}
+		if !known || n.nft.Run(ctx, n.change(old, t)) != nil {
+			// The state of the tables is unknown, or another program has changed them.
+			if err := n.nft.Run(ctx, n.whole(t)); err != nil {
+				return fmt.Errorf("firewall: set rules: %w", err)
+			}
+		}
+		alone, err := n.remember(ctx, before)
+		if err != nil {
+			return err
+		}
+		if alone {
+			break
+		}
+		known = false
 	}
 	n.applied = t
-	return n.remember(ctx)
+	return nil
 }
 
 // Remove removes the table, so that everything is allowed. It succeeds if there is no table.
@@ -94,18 +120,20 @@ func (n *NFT) Remove(ctx context.Context) error {
 	return nil
 }
 
-// remember stores the generation and the digest of the table. The caller holds mu.
-func (n *NFT) remember(ctx context.Context) error {
-	seen, err := n.generation()
-	if err != nil {
-		return err
-	}
+// remember stores the generation and the digest of the tables. It reports false if the generation is not that of the first change
+// since before: another program has changed a table in the meantime, possibly this one, and the digest is not that of the rules.
+// The caller holds mu.
+func (n *NFT) remember(ctx context.Context, before uint32) (alone bool, err error) {
 	text, err := n.list(ctx)
 	if err != nil {
-		return err
+		return false, err
+	}
+	seen, err := n.generation()
+	if err != nil {
+		return false, err
 	}
 	n.seen, n.digest = seen, sha256.Sum256([]byte(text))
-	return nil
+	return seen-before <= 1, nil // an empty change makes no generation
 }
 
 // Intact implements Firewall. It lists the table only if the generation has changed since the last call.
@@ -131,11 +159,7 @@ func (n *NFT) Intact(ctx context.Context) (bool, error) {
 // Dropped implements Firewall.
 func (n *NFT) Dropped(ctx context.Context) (map[policy.Direction]uint64, error) {
 	out := map[policy.Direction]uint64{}
-	for _, f := range tableFamilies {
-		nft, err := knftables.New(f, Table, knftables.NoObjectCommentEmulation)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
-		}
+	for _, nft := range n.tables {
 		counters, err := nft.ListCounters(ctx)
 		if knftables.IsNotFound(err) {
 			continue
