@@ -53,6 +53,7 @@ var layers = []struct {
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
+	{"internal/kube/bridgenf", 2},
 	{"internal/simnet", 2},
 
 	{"router/...", 1},
