@@ -48,7 +48,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return c.undo(ctx, err)
 	}
-	if err := c.admit(ctx, plan.addresses()); err != nil {
+	if err := c.admit(ctx, plan.addresses(), plan.spec.PodMAC()); err != nil {
 		return c.undo(ctx, err)
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"weft/internal/api"
+	"weft/internal/ether"
 )
 
 // Keys of CNI_ARGS in which runtimes of Kubernetes pass the pod of a container.
@@ -18,13 +19,13 @@ const (
 	argUID       = "K8S_POD_UID"
 )
 
-// admit waits until network policies are in force for the addresses of a pod, if the configuration names the socket of
+// admit waits until network policies are in force for the addresses and the MAC of a pod, if the configuration names the socket of
 // weft-kube. It is called before the interface exists.
-func (c *call) admit(ctx context.Context, addresses []netip.Addr) error {
+func (c *call) admit(ctx context.Context, addresses []netip.Addr, mac ether.Addr) error {
 	if c.conf.Policy == "" {
 		return nil
 	}
-	pod := api.Admission{IPs: addresses}
+	pod := api.Admission{Owner: c.holder.String(), MAC: mac, IPs: addresses}
 	for key, to := range map[string]*string{argNamespace: &pod.Namespace, argName: &pod.Name, argUID: &pod.UID} {
 		value, err := lookupArg(c.args.Args, key)
 		if err != nil {

@@ -378,11 +378,12 @@ func TestAdmission(t *testing.T) {
 	}
 	b := newBench()
 	res := b.add(t, pod())
-	want := []api.Admission{{Namespace: "ns", Name: "p", UID: "u"}}
+	want := []api.Admission{{Namespace: "ns", Name: "p", UID: "u", Owner: owner}}
 	for _, ip := range res.IPs {
 		addr, _ := netip.AddrFromSlice(ip.Address.IP)
 		want[0].IPs = append(want[0].IPs, addr.Unmap())
 	}
+	want[0].MAC = ether.FromIP(want[0].IPs[0])
 	if diff := cmp.Diff(want, b.daemon.admitted, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}

@@ -13,8 +13,11 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/filelock"
+	"weft/internal/hostwatch"
 	"weft/internal/kube"
+	"weft/internal/kube/bridgenf"
 	"weft/internal/kube/firewall"
+	"weft/internal/podlink"
 )
 
 // runOptions are the flags of "weft-kube run".
@@ -72,10 +75,15 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("--http-addr: %w", err), admission.Close())
 	}
+	changes, err := hostwatch.Open(hostwatch.Filters)
+	if err != nil {
+		return errors.Join(err, admission.Close(), health.Close())
+	}
 	agent, err := kube.New(kube.Config{
 		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: &o.install, SecretFile: o.secretFile,
 		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
-		Filter: filter, DropLog: firewall.NFLog{}, Log: log,
+		Filter: filter, FilterChanges: changes, Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
+		DropLog: firewall.NFLog{}, Log: log,
 	})
 	if err != nil {
 		return err

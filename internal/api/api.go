@@ -172,7 +172,9 @@ type Address struct {
 type Admission struct {
 	Namespace string       `json:"namespace"`
 	Name      string       `json:"name"`
-	UID       string       `json:"uid,omitempty"` // as the kubelet has it
+	UID       string       `json:"uid,omitempty"`   // as the kubelet has it
+	Owner     string       `json:"owner,omitempty"` // holder of the attachment at the daemon
+	MAC       ether.Addr   `json:"mac,omitzero"`    // of the interface that the pod is about to get
 	IPs       []netip.Addr `json:"ips"`
 }
 

@@ -34,9 +34,21 @@ type Config struct {
 	Dynamic dynamic.Interface // for kinds that a cluster may not have; nil: none of them
 	Daemon  Daemon
 	Filter  firewall.Firewall
+	// Bridged keeps bridged packets visible to Filter; nil: nothing does.
+	Bridged Visibility
+	// FilterChanges reports changes of packet filters, so that Filter is restored at once; nil: it is checked periodically only.
+	FilterChanges Changes
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
 	DropLog DropLog
 	Log     *slog.Logger
+}
+
+// Changes reports changes of the host. hostwatch.Watcher is one.
+type Changes interface {
+	// Changed returns the channel of wake-ups, which is never closed.
+	Changed() <-chan struct{}
+	// Run delivers wake-ups until ctx ends or an error occurs. It is called once.
+	Run(ctx context.Context) error
 }
 
 // DropLog reports samples of dropped packets. firewall.NFLog is one.
@@ -62,6 +74,7 @@ type Agent struct {
 	cfg      Config
 	cluster  *cluster
 	enforcer *enforcer
+	bridged  *bridged
 	nodes    *nodes
 	health   *health
 }
@@ -76,6 +89,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.enforcer, err = newEnforcer(cfg, a.cluster, a.health); err != nil {
 		return nil, err
 	}
+	a.bridged = &bridged{settings: cfg.Bridged, health: a.health, log: cfg.Log}
 	if a.nodes, err = newNodes(cfg, a.cluster); err != nil {
 		return nil, err
 	}
@@ -96,12 +110,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	run("watching the cluster", a.cluster.run)
 	run("policies", a.enforcer.run)
+	run("bridged packets", a.bridged.run)
 	run("nodes", a.nodes.run)
 	run("installing the plugin", a.install)
 	run("secret", a.watchSecret)
 	run("addresses of the API servers", a.rememberAPIServers)
 	run("admission", func(ctx context.Context) error { return serve(ctx, a.cfg.Admission, a.enforcer.handler()) })
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
+	if a.cfg.FilterChanges != nil {
+		run("changes of packet filters", a.cfg.FilterChanges.Run)
+	}
 	if a.cfg.DropLog != nil {
 		run("samples of drops", func(ctx context.Context) error {
 			if err := a.cfg.DropLog.Samples(ctx, a.enforcer.logDrop); err != nil && ctx.Err() == nil {

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"weft/internal/api"
+	"weft/internal/ether"
+	"weft/internal/leases/holder"
 )
 
 // attachmentsFile holds the attachments. It is in the run directory, because a reboot ends all of them.
@@ -25,6 +27,9 @@ type podKey struct{ Namespace, Name string }
 type attachment struct {
 	Namespace, Name, UID string
 	IPs                  []netip.Addr
+	// Link is the name of the pod's port, MAC that of its interface; empty if a plugin of an older version announced the pod.
+	Link string
+	MAC  ether.Addr
 }
 
 // attachments holds the pods that the plugin has announced, also across restarts of the agent, until a pod is deleted or
@@ -59,7 +64,10 @@ func (a *attachments) add(in api.Admission) error {
 	maps.DeleteFunc(a.pods, func(_ podKey, p attachment) bool {
 		return slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return slices.Contains(in.IPs, ip) })
 	})
-	a.pods[podKey{in.Namespace, in.Name}] = attachment{Namespace: in.Namespace, Name: in.Name, UID: in.UID, IPs: in.IPs}
+	link, _ := holder.Parse(in.Owner).HostLink()
+	a.pods[podKey{in.Namespace, in.Name}] = attachment{
+		Namespace: in.Namespace, Name: in.Name, UID: in.UID, IPs: in.IPs, Link: link, MAC: in.MAC,
+	}
 	return a.save()
 }
 

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 
+	"weft/internal/ether"
 	"weft/internal/kube/policy"
 )
 
@@ -203,8 +204,9 @@ func (c *cluster) ready() bool {
 }
 
 // snapshot returns the input of package policy, and the policies that cannot be read. attached has the addresses of this
-// node's pods that the API server may not know yet.
-func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, problems []policy.Problem, err error) {
+// node's pods that the API server may not know yet, ports the names of ports by the address of their pod.
+func (c *cluster) snapshot(attached map[podKey]attachment, ports map[netip.Addr]string) (
+	_ *policy.Cluster, problems []policy.Problem, err error) {
 	out := &policy.Cluster{Namespaces: map[string]policy.Labels{}}
 	namespaces, err := c.namespaces.List(labels.Everything())
 	if err != nil {
@@ -218,6 +220,11 @@ func (c *cluster) snapshot(attached map[podKey]attachment) (_ *policy.Cluster, p
 		return nil, nil, fmt.Errorf("kube: %w", err)
 	}
 	out.Pods = c.podsOf(pods, attached)
+	for _, p := range out.Pods {
+		if p.Local && p.Link == "" {
+			p.Link = ports[p.IPs[0]]
+		}
+	}
 	nodes, err := c.nodes.List(labels.Everything())
 	if err != nil {
 		return nil, nil, fmt.Errorf("kube: %w", err)
@@ -286,10 +293,14 @@ func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.P
 		}
 	}
 	if a, ok := attached[podKey{p.Namespace, p.Name}]; ok && pod.Local && is(p, a.UID) {
-		pod.IPs = a.IPs
+		pod.IPs, pod.Link = a.IPs, a.Link
+		pod.LinkLocal = linkLocal(a.MAC)
 	}
 	if len(pod.IPs) == 0 {
 		return nil
+	}
+	if !pod.LinkLocal.IsValid() {
+		pod.LinkLocal = linkLocal(ether.FromIP(pod.IPs[0]))
 	}
 	for _, container := range p.Spec.Containers {
 		for _, port := range container.Ports {
@@ -301,6 +312,14 @@ func (c *cluster) podOf(p *corev1.Pod, attached map[podKey]attachment) *policy.P
 		}
 	}
 	return pod
+}
+
+// linkLocal returns the link-local address that follows from a MAC; invalid for the zero MAC.
+func linkLocal(mac ether.Addr) netip.Addr {
+	if mac.IsZero() {
+		return netip.Addr{}
+	}
+	return mac.LinkLocal()
 }
 
 // is reports whether the kubelet may know a pod by the given UID; an empty UID matches all pods. A static pod has another UID

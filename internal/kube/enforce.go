@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,8 +28,11 @@ import (
 
 // Times of enforcement.
 const (
-	// intactPeriod is the time between two checks of the rules: flushed rules are restored within it.
+	// intactPeriod is the time between two checks of the rules without a notification of a change.
 	intactPeriod = 2 * time.Second
+	// intactPause is the time from a notification to the check, so that many changes need one check. After a check that took
+	// long, because the tables are large, it is intactShare times as long as that check, but at most maxIntactPause.
+	intactPause, intactShare, maxIntactPause = 100 * time.Millisecond, 5, 500 * time.Millisecond
 	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction.
 	debounce = 50 * time.Millisecond
 	// admitTimeout bounds how long a pod waits until its policies are in force.
@@ -49,6 +54,9 @@ type enforcer struct {
 	events   record.EventBroadcaster
 	recorder record.EventRecorder
 	urgent   chan struct{} // holds one signal: an admission is waiting
+	period   time.Duration // between checks without a notification
+	// filtersChanged signals changes of packet filters, also those that filter makes; nil: never.
+	filtersChanged <-chan struct{}
 
 	mu        sync.Mutex
 	requested uint64                  // guarded by mu; counts requests to enforce the current state
@@ -57,8 +65,13 @@ type enforcer struct {
 	names     map[netip.Addr]string   // guarded by mu; of pods, for the log
 	reported  map[policy.Problem]bool // guarded by mu
 
+	restored atomic.Uint64 // how often the rules were set again
+
 	// owned by run
-	applied *policy.Ruleset
+	applied  *policy.Ruleset
+	ports    ports
+	portless bool          // the port of a local pod is unknown
+	pause    time.Duration // from a notification to the check
 }
 
 func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
@@ -69,6 +82,10 @@ func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
 	e := &enforcer{
 		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
 		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{},
+		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, pause: intactPause,
+	}
+	if cfg.FilterChanges != nil {
+		e.filtersChanged = cfg.FilterChanges.Changed()
 	}
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
@@ -78,8 +95,9 @@ func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
 // run enforces the policies of the cluster until ctx ends. The rules stay after that.
 func (e *enforcer) run(ctx context.Context) error {
 	defer e.events.Shutdown()
-	check := time.NewTicker(intactPeriod)
+	check := time.NewTimer(e.period)
 	defer check.Stop()
+	soon := false // the check follows a notification
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,20 +108,40 @@ func (e *enforcer) run(ctx context.Context) error {
 			}
 			e.drain()
 		case <-e.urgent:
-		case <-check.C:
-			if intact, err := e.filter.Intact(ctx); err != nil {
-				e.log.Warn("checking the rules of policies failed", "err", err)
-				continue
-			} else if intact {
-				e.enforceIfBehind(ctx)
-				continue
-			} else if e.applied != nil {
-				e.log.Warn("the rules of policies were changed by another program: setting them again")
+		case <-e.filtersChanged:
+			if !soon {
+				soon = true
+				check.Reset(e.pause)
 			}
-			e.applied = nil
+			continue
+		case <-check.C:
+			e.check(ctx)
+			soon = false
+			check.Reset(e.period)
+			continue
 		}
 		e.enforce(ctx)
 	}
+}
+
+// check sets the rules again if another program has changed them, or if they are behind.
+func (e *enforcer) check(ctx context.Context) {
+	start := time.Now()
+	intact, err := e.filter.Intact(ctx)
+	e.pause = min(max(intactPause, intactShare*time.Since(start)), maxIntactPause)
+	switch {
+	case err != nil:
+		e.log.Warn("checking the rules of policies failed", "err", err)
+		return
+	case intact:
+		e.enforceIfBehind(ctx)
+		return
+	case e.applied != nil:
+		e.log.Warn("the rules of policies were changed by another program: setting them again")
+		e.restored.Add(1)
+	}
+	e.applied = nil
+	e.enforce(ctx)
 }
 
 // pause waits for d, or returns the error of ctx when it ends first.
@@ -129,7 +167,7 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	e.mu.Lock()
 	behind := e.done != e.requested
 	e.mu.Unlock()
-	if behind || e.applied == nil {
+	if behind || e.applied == nil || e.portless && e.ports.search(ctx) {
 		e.enforce(ctx)
 	}
 }
@@ -145,7 +183,10 @@ func (e *enforcer) enforce(ctx context.Context) {
 	if err := e.attached.retain(e.exists); err != nil {
 		e.log.Warn("removing deleted pods from the attachments failed", "err", err)
 	}
-	snapshot, unread, err := e.cluster.snapshot(e.attached.all())
+	snapshot, unread, err := e.cluster.snapshot(e.attached.all(), e.ports.byAddr)
+	if e.portless = err == nil && portless(snapshot); e.portless && e.ports.search(ctx) {
+		snapshot, unread, err = e.cluster.snapshot(e.attached.all(), e.ports.byAddr)
+	}
 	if err != nil {
 		e.log.Warn("reading the cluster failed", "err", err)
 		return
@@ -177,7 +218,8 @@ func (e *enforcer) enforce(ctx context.Context) {
 
 // equal reports whether two rulesets enforce the same decisions.
 func equal(a, b *policy.Ruleset) bool {
-	return reflect.DeepEqual(a.Pods, b.Pods) && reflect.DeepEqual(a.Sets, b.Sets) && reflect.DeepEqual(a.Chains, b.Chains)
+	return reflect.DeepEqual(a.Pods, b.Pods) && reflect.DeepEqual(a.Sets, b.Sets) && reflect.DeepEqual(a.Chains, b.Chains) &&
+		reflect.DeepEqual(a.Links, b.Links) && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // exists reports whether the API server still has the pod of an attachment.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,7 +23,9 @@ import (
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 
 	"weft/internal/api"
+	"weft/internal/ether"
 	"weft/internal/kube/policy"
+	"weft/internal/leases/holder"
 )
 
 // isolate returns a policy that denies all ingress to the pods with a label.
@@ -90,6 +93,7 @@ func TestEnforce(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := api.Admission{Namespace: "ns", Name: "new", UID: "uid-new", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.3")}}
+		in.Owner, in.MAC = holder.ForContainer("net", "c0ffee", "eth0").String(), ether.Addr{2, 0, 0, 1, 2, 3}
 		if w := admitted(e, in); w.Code != http.StatusOK {
 			t.Fatalf("admission: %d %s", w.Code, w.Body)
 		}
@@ -100,6 +104,16 @@ func TestEnforce(t *testing.T) {
 		if err != nil || len(again.all()) != 1 {
 			t.Errorf("attachments after a restart: %v, %v", again.all(), err)
 		}
+
+		// The rules name its port, and its link-local address as that of a pod without IPv6.
+		link, _ := holder.Parse(in.Owner).HostLink()
+		if got := again.all()[podKey{"ns", "new"}]; got.Link != link || link == "" || got.MAC != in.MAC {
+			t.Errorf("attachment %+v, want port %q", got, link)
+		}
+		if port := b.filter.link(link); !slices.Equal(port.Addrs, in.IPs) || port.Chains.Ingress == "" || port.Chains.Egress != "" {
+			t.Errorf("port %s: %+v", link, port)
+		}
+		b.want(t, "the link-local address of an admitted pod", in.MAC.LinkLocal().String(), true)
 
 		b.filter.flush()
 		time.Sleep(5 * time.Second)
@@ -120,6 +134,42 @@ func TestEnforce(t *testing.T) {
 		b.want(t, "without the policy", "10.32.0.1", false)
 		if left := e.attached.all(); len(left) > 0 {
 			t.Errorf("attachments of deleted pods: %v", left)
+		}
+	})
+}
+
+// changes are notifications of a test.
+type changes chan struct{}
+
+func (c changes) Changed() <-chan struct{} { return c }
+
+func (c changes) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// TestNotified: flushed rules are set again within a second of the notification, and many notifications need few checks.
+func TestNotified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, isolate("np", "web"),
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"))
+		notifications := make(changes, 1)
+		b.cfg.FilterChanges = notifications
+		e, stop := b.enforcing(t)
+		defer stop()
+		for i := range uint64(3) {
+			b.filter.flush()
+			notifications <- struct{}{}
+			time.Sleep(intactPause + time.Millisecond)
+			b.want(t, "after a notification", "10.32.0.1", true)
+			if got := e.restored.Load(); got != i+1 {
+				t.Errorf("restored %d times, want %d", got, i+1)
+			}
+		}
+		before := b.filter.checks()
+		for range 1000 {
+			notifications <- struct{}{}
+			time.Sleep(time.Millisecond)
+		}
+		if n := b.filter.checks() - before; n == 0 || n > 10 {
+			t.Errorf("%d checks for 1000 notifications in a second", n)
 		}
 	})
 }
@@ -201,7 +251,7 @@ func TestAddressGivenAgain(t *testing.T) {
 			t.Fatalf("admission: %d %s", w.Code, w.Body)
 		}
 		b.want(t, "the new pod", "10.32.0.1", true)
-		snapshot, _, err := e.cluster.snapshot(e.attached.all())
+		snapshot, _, err := e.cluster.snapshot(e.attached.all(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,7 @@ type fakeFilter struct {
 	mu      sync.Mutex
 	rules   *policy.Ruleset // nil: flushed
 	applied int
+	looked  int // calls of Intact
 	fail    error
 }
 
@@ -44,7 +45,22 @@ func (f *fakeFilter) Apply(_ context.Context, r *policy.Ruleset) error {
 func (f *fakeFilter) Intact(context.Context) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looked++
 	return f.rules != nil, nil
+}
+
+// checks returns the number of calls of Intact.
+func (f *fakeFilter) checks() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.looked
+}
+
+// link returns the port of that name in the rules.
+func (f *fakeFilter) link(name string) policy.Link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules.Links[name]
 }
 
 func (f *fakeFilter) Dropped(context.Context) (map[policy.Direction]uint64, error) { return nil, nil }

@@ -22,6 +22,7 @@ const (
 	checkPolicies check = "policies"
 	checkDaemon   check = "daemon"
 	checkPlugin   check = "plugin"
+	checkBridged  check = "bridged packets"
 )
 
 // errNotYet is the result of a check that has not run yet.
@@ -57,7 +58,7 @@ func (h *health) get(c check) error {
 
 // ready returns nil if a pod can be added, else an error that names all failed checks.
 func (h *health) ready() error {
-	return errors.Join(h.get(checkDaemon), h.get(checkPolicies), h.get(checkPlugin))
+	return errors.Join(h.get(checkDaemon), h.get(checkPolicies), h.get(checkBridged), h.get(checkPlugin))
 }
 
 // healthHandler serves the probes of the kubelet and the metrics. All requests are read-only.
@@ -72,28 +73,41 @@ func (a *Agent) healthHandler() http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(drops{a.cfg.Filter})
+	registry.MustRegister(collector{a.cfg.Filter, a.restored})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-// drops collects the number of packets that policies have dropped.
-type drops struct{ filter firewall.Firewall }
+// collector collects the number of packets that policies have dropped, and of restored settings.
+type collector struct {
+	filter   firewall.Firewall
+	restored func() map[string]uint64 // by what was restored
+}
+
+// restored returns how often the agent has restored what other programs changed.
+func (a *Agent) restored() map[string]uint64 {
+	return map[string]uint64{"rules": a.enforcer.restored.Load(), "bridged_packets": a.bridged.restored.Load()}
+}
 
 // Metrics of the agent.
 var (
 	metrics        metricdef.Table
 	droppedPackets = metrics.Counter("policy_dropped_packets_total", "Packets that network policies have dropped.", "direction")
+	restoredTotal  = metrics.Counter("policy_restored_total",
+		"How often rules of policies, or settings that they need, were restored after another program had changed them.", "what")
 )
 
 // Describe implements prometheus.Collector.
-func (drops) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
+func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
-func (d drops) Collect(ch chan<- prometheus.Metric) {
+func (c collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := bounded()
 	defer cancel()
-	dropped, err := d.filter.Dropped(ctx)
+	for what, n := range c.restored() {
+		restoredTotal.Send(ch, float64(n), what)
+	}
+	dropped, err := c.filter.Dropped(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
 		return

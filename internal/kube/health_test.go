@@ -25,7 +25,8 @@ func (f droppingFilter) Dropped(context.Context) (map[policy.Direction]uint64, e
 // TestMetrics: dropped packets are published by direction, and an unreadable counter fails the scrape.
 func TestMetrics(t *testing.T) {
 	scrape := func(f droppingFilter) (code int, text string) {
-		a := &Agent{cfg: Config{Filter: f}, health: &health{}}
+		a := &Agent{cfg: Config{Filter: f}, health: &health{}, enforcer: &enforcer{}, bridged: &bridged{}}
+		a.enforcer.restored.Store(2)
 		w := httptest.NewRecorder()
 		a.healthHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		body, err := io.ReadAll(w.Body)
@@ -39,6 +40,8 @@ func TestMetrics(t *testing.T) {
 		"# TYPE weft_policy_dropped_packets_total counter",
 		`weft_policy_dropped_packets_total{direction="ingress"} 7`,
 		`weft_policy_dropped_packets_total{direction="egress"} 0`,
+		`weft_policy_restored_total{what="rules"} 2`,
+		`weft_policy_restored_total{what="bridged_packets"} 0`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

@@ -20,6 +20,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"weft/internal/api"
+	"weft/internal/kube/bridgenf"
 )
 
 // watching runs the cluster cache and the nodes of an agent until the returned function is called. It must be called in a
@@ -277,7 +278,7 @@ func TestPrepareLargeCluster(t *testing.T) {
 	}
 }
 
-// TestBridgeNetfilter: the settings are turned on, and the error is ErrNoBridgeNetfilter where they are missing.
+// TestBridgeNetfilter: the settings are turned on, and the error is bridgenf.ErrMissing where they are missing.
 func TestBridgeNetfilter(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
@@ -291,7 +292,7 @@ func TestBridgeNetfilter(t *testing.T) {
 	if text, _ := os.ReadFile(filepath.Join(dir, "bridge-nf-call-ip6tables")); !strings.HasPrefix(string(text), "1") {
 		t.Errorf("setting %q", text)
 	}
-	if err := bridgeNetfilter(filepath.Join(dir, "missing")); !errors.Is(err, ErrNoBridgeNetfilter) {
+	if err := bridgeNetfilter(filepath.Join(dir, "missing")); !errors.Is(err, bridgenf.ErrMissing) {
 		t.Errorf("without the module: %v", err)
 	}
 }

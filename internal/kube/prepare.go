@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"weft/internal/api"
+	"weft/internal/kube/bridgenf"
 	"weft/internal/masq"
 )
 
@@ -39,10 +40,6 @@ type Prepare struct {
 	Log    *slog.Logger
 }
 
-// ErrNoBridgeNetfilter means that the kernel cannot pass bridged frames to its firewall.
-var ErrNoBridgeNetfilter = errors.New("kube: the kernel module br_netfilter is not loaded: Services and network policies do not work " +
-	"between pods of one node; load it on the host (modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/weft.conf)")
-
 // Run prepares the node. If the API server does not answer before ctx ends, Run keeps the configuration file of an earlier
 // start, and fails only if there is none.
 func (p Prepare) Run(ctx context.Context) error {
@@ -51,7 +48,7 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
 		return err
 	}
-	if err := bridgeNetfilter("/proc/sys/net/bridge"); err != nil {
+	if err := bridgeNetfilter(bridgenf.Settings); err != nil {
 		return err
 	}
 	bootstrap, err := p.countNodes(ctx)
@@ -126,7 +123,7 @@ func (p Prepare) configure(nodes int) error {
 // bridgeNetfilter makes the kernel pass bridged frames to its firewall. dir is the folder of the settings.
 func bridgeNetfilter(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return ErrNoBridgeNetfilter
+		return bridgenf.ErrMissing
 	}
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
 		if err := masq.TurnOn(filepath.Join(dir, name)); err != nil {

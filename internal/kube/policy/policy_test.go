@@ -144,6 +144,44 @@ func TestPodsShareChains(t *testing.T) {
 	}
 }
 
+// TestLinks: the ruleset names the ports of local pods. The link-local address is one of a pod with IPv6; of a pod without, it is
+// closed in the directions in which a policy selects the pod.
+func TestLinks(t *testing.T) {
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1), web(true, 2), web(false, 3)}}
+	local := []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::2")}
+	for i, p := range c.Pods[:2] {
+		p.Link, p.LinkLocal = fmt.Sprint("port", i), local[i]
+	}
+	c.Pods[1].IPs = append(c.Pods[1].IPs, netip.MustParseAddr("fd32::2"))
+	if r := policy.Compile(c); len(r.Links)+len(r.Addrs) > 0 {
+		t.Errorf("without policies: %+v", r)
+	}
+	np := denyAll("np")
+	peers := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
+	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}, {From: peers}}
+	c.Policies = []*networkingv1.NetworkPolicy{np}
+	r := policy.Compile(c)
+	chain := r.Pods[c.Pods[0].IPs[0]]
+	if chain.Ingress == "" || chain.Egress != "" {
+		t.Fatalf("chains %+v", chain)
+	}
+	for i, want := range [][]netip.Addr{c.Pods[0].IPs, append(slices.Clone(c.Pods[1].IPs), local[1])} {
+		slices.SortFunc(want, netip.Addr.Compare)
+		if got := r.Links[c.Pods[i].Link]; !slices.Equal(got.Addrs, want) || got.Chains != chain {
+			t.Errorf("port of pod %d: %+v, want %v", i, got, want)
+		}
+	}
+	if got := r.Pods[local[1]]; got != chain {
+		t.Errorf("the link-local address of a pod with IPv6 has %+v", got)
+	}
+	if got := r.Pods[local[0]]; got.Egress != "" || r.Chains[got.Ingress].End.Action != policy.Deny {
+		t.Errorf("the link-local address of a pod without IPv6 has %+v", got)
+	}
+	if len(r.Links) != 2 || len(r.Addrs) != 5 {
+		t.Errorf("%d ports, %d addresses", len(r.Links), len(r.Addrs))
+	}
+}
+
 // TestConstantDepth: a connection of a pod with many policies passes as few rules as with one policy.
 func TestConstantDepth(t *testing.T) {
 	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1)}}
