@@ -50,6 +50,7 @@ var layers = []struct {
 	{"internal/hostwatch", 2},
 	{"internal/hostfilter", 2},
 	{"internal/hoststate/live", 2},
+	{"internal/hostroutes", 2},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
@@ -103,8 +104,9 @@ var steps = map[string]int{
 	"weft/internal/leases/holder":    1,
 	"weft/internal/podlink":          0,
 
-	"weft/internal/settings": 1,
-	"weft/internal/hostnet":  0,
+	"weft/internal/settings":   1,
+	"weft/internal/hostroutes": 1,
+	"weft/internal/hostnet":    0,
 
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,

@@ -11,9 +11,9 @@ import (
 var parts = map[string][]string{
 	"internal/health": {},
 	"internal/doctor": {
-		"internal/api", "internal/hint", "internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/masq",
-		"internal/netdump", "internal/podlink", "internal/settings",
-		"internal/statedir", "router/vxlan", "router/wire", "tap/bridge",
+		"internal/api", "internal/hint", "internal/hostfilter", "internal/hostnet", "internal/hostroutes", "internal/hoststate",
+		"internal/hoststate/live", "internal/masq", "internal/netdump", "internal/podlink", "internal/settings",
+		"internal/statedir", "ipam/store", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",

@@ -6,20 +6,21 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/hint"
 	"weft/internal/hostnet"
-	"weft/internal/netdump"
+	"weft/internal/hostroutes"
 	"weft/internal/settings"
 	"weft/internal/statedir"
+	"weft/ipam/store"
 	"weft/router/wire"
 	"weft/tap/bridge"
 )
@@ -109,33 +110,47 @@ func rootCause(err error) error {
 	return err
 }
 
-// checkOverlap refuses a range that the host already routes elsewhere: pods would hide those hosts.
+// checkOverlap refuses a range if the host would route a part of it elsewhere than to the bridge, or if the range would hide hosts
+// that the node needs. A node with pods starts nevertheless: without it they have no network at all.
+// See docs/adr/0033-what-the-host-does-to-pods.md.
 func checkOverlap(_ context.Context, c *settings.Config) finding {
-	free := ok("%s is not routed elsewhere", joinRanges(c))
+	free := ok("no route of the host takes a part of %s", joinRanges(c))
 	if c.AllowOverlap {
 		return free
 	}
-	routes, err := netdump.Repeat(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
+	tables, err := hostroutes.Read(c.Ranges)
 	if err != nil {
 		return fail(fmt.Errorf("doctor: reading the host's routes: %w", err))
 	}
-	for _, r := range routes {
-		dst, ok := hostnet.PrefixOf(r.Dst)
-		if !ok || dst.Bits() == 0 {
-			continue
-		}
-		name := hostnet.LinkName(r.LinkIndex)
-		if name == c.Bridge {
-			continue // of an earlier run
-		}
-		for _, rng := range c.Ranges {
-			if rng.Overlaps(dst) {
-				return fail(hint.Refuse("--range", "Choose a range that is free on every host, or set --allow-overlap.",
-					"%s overlaps the host's route %s on %s", rng, dst, name))
+	for _, rng := range c.Ranges {
+		if f := overlap(c, tables.With(hostroutes.Connected(rng, c.Bridge)), rng); f.fatal != nil {
+			if store.HasLeases(c.StateDir) {
+				return f.degrade()
 			}
+			return f
 		}
 	}
 	return free
+}
+
+// overlap is the finding about one range, with the route of the bridge in the tables.
+func overlap(c *settings.Config, tables hostroutes.Tables, rng netip.Prefix) finding {
+	const remedy = "Choose a range that is free on every host, remove the route, or set --allow-overlap."
+	if found := hostroutes.Elsewhere(tables, rng, c.Bridge); len(found) > 0 {
+		return fail(hint.Refuse("--range", remedy, "%s overlaps the host's route %s: this host would not reach pods in %s",
+			rng, found[0].Route, found[0].Part))
+	}
+	var peers []netip.Addr
+	for _, t := range c.Targets() {
+		if a, err := netip.ParseAddr(t.Host); err == nil {
+			peers = append(peers, a.Unmap())
+		}
+	}
+	if hidden := hostroutes.Hidden(tables, rng, c.Bridge, peers); len(hidden) > 0 {
+		return fail(hint.Refuse("--range", "Choose a range without the addresses of hosts, or set --allow-overlap.",
+			"%s contains %s, which this host needs outside the overlay", rng, hidden[0]))
+	}
+	return ok("free")
 }
 
 func joinRanges(c *settings.Config) string {

@@ -154,7 +154,7 @@ const (
 	verdictReturn = -5
 )
 
-// target returns the name of the entry's target, and the verdict of a standard target, whose name is empty.
+// target returns the name of the entry's target, and the verdict of a standard target, which has an empty name.
 func (e *entry) target() (name string, verdict int32) {
 	t := e.data[e.targetAt():]
 	name = text(t[nameOffset : nameOffset+nameLen])

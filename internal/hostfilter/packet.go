@@ -2,7 +2,7 @@ package hostfilter
 
 import "net/netip"
 
-// Packet is the packets whose fate Judge determines. An empty field stands for any value.
+// Packet is the kind of packet that Judge follows. An empty field stands for any value.
 type Packet struct {
 	Family      string // IPv4 or IPv6
 	Hooks       []string

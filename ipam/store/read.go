@@ -39,6 +39,22 @@ func probe(path string) error {
 	return nil
 }
 
+// HasLeases reports whether the store in the directory dir contains leases, or is in use by a daemon. It changes nothing. Without a
+// store, or with one that cannot be read, it returns false.
+func HasLeases(dir string) bool {
+	path := filepath.Join(dir, FileName)
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return false
+	}
+	db, err := openFile(path, true)
+	if err != nil {
+		return errors.Is(err, ErrInUse)
+	}
+	defer db.Close()
+	state, err := load(db)
+	return err == nil && len(state.Leases) > 0
+}
+
 // openFile opens the database. Panics and faults of bbolt on broken files are returned as errors.
 func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
 	var file *os.File
