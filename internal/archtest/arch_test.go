@@ -51,6 +51,9 @@ var layers = []struct {
 	{"internal/hostfilter", 2},
 	{"internal/hoststate/live", 2},
 	{"internal/hostroutes", 2},
+	{"internal/hostports", 2},
+	{"internal/podprobe", 3},
+	{"internal/hostcheck", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
@@ -98,6 +101,7 @@ var steps = map[string]int{
 	"weft/internal/apiserver": 1,
 	"weft/internal/datapath":  1,
 	"weft/internal/doctor":    1,
+	"weft/internal/hostcheck": 1,
 	"weft/internal/leases":    1,
 
 	"weft/internal/leases/deletions": 2,
@@ -105,6 +109,8 @@ var steps = map[string]int{
 	"weft/internal/podlink":          0,
 
 	"weft/internal/settings":   1,
+	"weft/internal/hostports":  1,
+	"weft/internal/hostfilter": 0,
 	"weft/internal/hostroutes": 1,
 	"weft/internal/hostnet":    0,
 

@@ -18,9 +18,14 @@ var parts = map[string][]string{
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
 		"internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/hostwatch", "internal/masq",
-		"internal/metricdef", "internal/netdump", "internal/nftsum", "internal/peer", "internal/podlink", "internal/settings",
+		"internal/metricdef", "internal/netdump", "internal/nftsum", "internal/peer", "internal/podlink", "internal/podprobe",
+		"internal/settings",
 		"internal/signal", "mesh/topology",
 		"router", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
+	},
+	"internal/hostcheck": {
+		"internal/health", "internal/hostfilter", "internal/hostnet", "internal/hostports", "internal/hostroutes", "internal/hostwatch",
+		"internal/podprobe", "internal/settings",
 	},
 	"internal/leases": {
 		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions",

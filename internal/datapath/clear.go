@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/netdump"
 	"weft/internal/podlink"
+	"weft/internal/podprobe"
 	"weft/tap/bridge"
 )
 
@@ -39,7 +40,8 @@ func (d *Datapath) clearBridge() error {
 	}
 	err = removePods(info.Index)
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
-		return port == d.settings.Tap || port == d.kernelPort() || strings.HasPrefix(port, podlink.HostPrefix)
+		return port == d.settings.Tap || port == d.kernelPort() || strings.HasPrefix(port, podlink.HostPrefix) ||
+			strings.HasPrefix(port, podprobe.Prefix)
 	})
 	if info.Ours && len(others) == 0 {
 		err = errors.Join(err, bridge.Remove(d.settings.Bridge))

@@ -195,43 +195,6 @@ func checkForwarding(_ context.Context, c *settings.Config) finding {
 	return ok("on")
 }
 
-// checkBridgeNF checks whether frames between pods of one host pass iptables, and whether a chain there drops by default.
-func checkBridgeNF(ctx context.Context, c *settings.Config) finding {
-	if on, _ := sysctl("bridge/bridge-nf-call-iptables"); on != 1 {
-		return ok("frames between pods do not pass iptables")
-	}
-	chain, err := dropping(ctx, "forward")
-	if err != nil {
-		return finding{unknown: true, detail: fmt.Sprintf("frames between pods pass iptables; the chains there cannot be read: %v", err)}
-	}
-	if chain != "" {
-		return warn(fmt.Sprintf("Run \"sysctl -w net.bridge.bridge-nf-call-iptables=0\", or outside Kubernetes \"iptables -I FORWARD "+
-			"-i %s -o %s -j ACCEPT\".",
-			c.Bridge, c.Bridge),
-			"net.bridge.bridge-nf-call-iptables is 1 and %s drops by default: frames between pods of this host may be dropped", chain)
-	}
-	return ok("frames between pods pass iptables, where no chain drops by default")
-}
-
-// checkFirewall checks for chains that drop unknown packets.
-func checkFirewall(ctx context.Context, c *settings.Config) finding {
-	chain, err := dropping(ctx, "input")
-	if err != nil {
-		return finding{unknown: true, detail: fmt.Sprintf("the chains that drop by default cannot be read: %v", err)}
-	}
-	if chain != "" {
-		return warn(fmt.Sprintf("Accept TCP and UDP %d and UDP %d and %d from the other nodes.", c.Port, c.DataPort(), c.KernelPort()),
-			"%s drops incoming packets by default", chain)
-	}
-	if chain, err = dropping(ctx, "forward"); err == nil && chain != "" && !c.NoMasquerade {
-		return warn(fmt.Sprintf("Accept packets of pods and their answers: \"iptables -I FORWARD -i %s -j ACCEPT; iptables -I FORWARD "+
-			"-o %s -j ACCEPT\".",
-			c.Bridge, c.Bridge),
-			"%s drops forwarded packets by default: pods may not reach addresses outside the overlay", chain)
-	}
-	return ok("no chain drops by default")
-}
-
 // checkReversePath checks for strict reverse path filtering (RFC 3704): where several interfaces lead to a peer, it drops
 // datagrams that arrive on another interface than the one that the answer would leave by.
 func checkReversePath(context.Context, *settings.Config) finding {
@@ -277,5 +240,6 @@ func checkManagers(_ context.Context, c *settings.Config) finding {
 	}
 	return warn(fmt.Sprintf("Write to /etc/NetworkManager/conf.d/weft.conf: [keyfile] "+
 		"unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:"+
-		podlink.HostPrefix+"*;interface-name:weftvx*", c.Bridge, c.Tap), "NetworkManager runs and may reconfigure %s and %s", c.Bridge, c.Tap)
+		podlink.HostPrefix+"*;interface-name:weftvx*;interface-name:weftp*", c.Bridge, c.Tap),
+		"NetworkManager runs and may reconfigure %s and %s", c.Bridge, c.Tap)
 }

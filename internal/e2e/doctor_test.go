@@ -63,7 +63,7 @@ func TestDoctor(t *testing.T) {
 	}
 	found, code = doctor(t, n, "192.168.77.99")
 	for name, says := range map[string]string{
-		"bridge": "is not a bridge but a link of kind", "range": "10.33.0.0/16 on eth0", "mtu": "leaves",
+		"bridge": "is not a bridge but a link of kind", "range": "10.33.0.0/16 dev eth0", "mtu": "leaves",
 		"firewall": "chain in of table ip strict", "peers": "192.168.77.99:6783",
 	} {
 		if c := found[name]; c.Result == api.CheckOK || !strings.Contains(c.Detail, says) {

@@ -45,6 +45,12 @@ const (
 	DuplicateAddress          Code = "duplicate_address"
 	DuplicateMAC              Code = "duplicate_mac"
 	UnauthenticatedHandshakes Code = "unauthenticated_handshakes"
+	PodTrafficFiltered        Code = "pod_traffic_filtered"
+	OutsideTrafficFiltered    Code = "outside_traffic_filtered"
+	NodePortFiltered          Code = "node_port_filtered"
+	RangeRoutedElsewhere      Code = "range_routed_elsewhere"
+	RangeHidesHosts           Code = "range_hides_hosts"
+	HostPortsFlushed          Code = "host_ports_flushed"
 	DNSNotListening           Code = "dns_not_listening"
 	PeerDead                  Code = "peer_dead"
 	OwnerUnseen               Code = "owner_unseen"
@@ -95,6 +101,12 @@ var definitions = []Definition{
 	{DuplicateAddress, Error, "Two interfaces use the same IP address"},
 	{DuplicateMAC, Error, "Two interfaces use the same MAC address"},
 	{UnauthenticatedHandshakes, Warning, "Handshakes arrive without a common secret"},
+	{PodTrafficFiltered, Error, "A packet filter of the host drops frames between pods"},
+	{OutsideTrafficFiltered, Warning, "A packet filter keeps pods inside the overlay"},
+	{NodePortFiltered, Warning, "A packet filter drops packets of other nodes"},
+	{RangeRoutedElsewhere, Error, "A route of the host leads away from the pods"},
+	{RangeHidesHosts, Error, "The address range hides hosts of the underlay"},
+	{HostPortsFlushed, Warning, "Another program removed ports of containers"},
 	{DNSNotListening, Warning, "The name server does not listen"},
 	{PeerDead, Warning, "A node is dead"},
 	{OwnerUnseen, Warning, "An owner of addresses was not seen since this node started"},

@@ -44,3 +44,41 @@ func PrefixOf(n *net.IPNet) (prefix netip.Prefix, ok bool) {
 	}
 	return netip.PrefixFrom(addr.Unmap(), ones), true
 }
+
+// LinkOf returns the name of the interface that has an address; empty where there is none.
+func LinkOf(self netip.Addr) string {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return ""
+	}
+	for _, l := range links {
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == self {
+				return l.Attrs().Name
+			}
+		}
+	}
+	return ""
+}
+
+// AddrsOf returns the addresses of the interface called name; none where it does not exist.
+func AddrsOf(name string) (addrs []netip.Addr) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil
+	}
+	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil
+	}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			addrs = append(addrs, ip.Unmap())
+		}
+	}
+	return addrs
+}

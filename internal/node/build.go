@@ -25,6 +25,7 @@ import (
 	"weft/internal/dns"
 	"weft/internal/health"
 	"weft/internal/hint"
+	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
 	"weft/internal/leases"
 	"weft/internal/leases/deletions"
@@ -59,6 +60,7 @@ type node struct {
 	dns       *dns.Server // nil: turned off
 	datapath  *datapath.Datapath
 	leases    *leases.Manager
+	hostCheck *hostcheck.Checker
 	health    *health.Registry
 	reloader  *reloader
 	server    *apiserver.Server
@@ -111,10 +113,11 @@ func build(given settings.Config, process Process, secrets []secret.Secret, adve
 		return nil, err
 	}
 	n.buildLeases()
+	n.buildHostCheck(len(secrets) > 0)
 	n.reloader = newReloader(given, process, secrets, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
 	n.health = health.New(health.Config{
-		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath},
-		Requirements: []health.Requirement{n.datapath, addressRequirement{n.ipam, cfg.LazyBootstrap()}},
+		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck},
+		Requirements: []health.Requirement{n.datapath, n.hostCheck, addressRequirement{n.ipam, cfg.LazyBootstrap()}},
 		Logger:       n.log,
 	})
 	if err := n.buildServer(); err != nil {

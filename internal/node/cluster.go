@@ -9,6 +9,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/datapath"
 	"weft/internal/hint"
+	"weft/internal/hostcheck"
 	"weft/internal/leases"
 	"weft/internal/peer"
 	"weft/internal/target"
@@ -29,6 +30,8 @@ type cluster struct {
 	names    names
 	leases   *leases.Manager
 	datapath *datapath.Datapath
+	// hostCheck has published ports of containers, which end with the node.
+	hostCheck *hostcheck.Checker
 	*reloader
 	left *sync.Once
 	stop chan<- struct{} // closed when the node has left
@@ -38,7 +41,7 @@ type cluster struct {
 func (n *node) cluster() *cluster {
 	return &cluster{
 		self: n.identity.ID, port: uint16(n.cfg.Port), mesh: n.mesh, members: n.members, ipam: n.ipam, names: names{n.registry, n.cfg, n.members},
-		leases: n.leases, datapath: n.datapath, reloader: n.reloader, left: &n.leftOnce, stop: n.left, log: n.log,
+		leases: n.leases, datapath: n.datapath, hostCheck: n.hostCheck, reloader: n.reloader, left: &n.leftOnce, stop: n.left, log: n.log,
 	}
 }
 
@@ -179,6 +182,7 @@ func (c *cluster) Leave(ctx context.Context) (api.LeaveResult, error) {
 	}{
 		{"cannot remove this node's names", func() error { return c.names.removeOwn(c.self) }},
 		{"cannot remove the addresses of the bridge", c.leases.HideAlways},
+		{"cannot remove the ports of containers", func() error { return c.hostCheck.Clear(ctx) }},
 		{"cannot take the host off the overlay", func() error { return c.datapath.Clear(ctx) }},
 		{"cannot say goodbye to the other nodes", c.mesh.Leave},
 	} {

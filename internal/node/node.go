@@ -132,5 +132,13 @@ func (n *node) runDatapath(ctx context.Context) error {
 		}
 		return nil
 	})
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-n.datapath.Started():
+			n.hostCheck.Run(ctx)
+		}
+		return nil
+	})
 	return group.Wait()
 }
