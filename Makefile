@@ -14,7 +14,7 @@ TEST_TOOLS   := containerd runc gcc chromium dig $(if $(shell command -v apk),,s
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image release demo test e2e sim test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz clean system-packages test-packages
+.PHONY: all build image release demo test e2e sim monkey test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz clean system-packages test-packages
 
 all: build
 
@@ -54,6 +54,12 @@ test-unit:
 ##      WEFT_SEED=n replays the short history of that seed
 sim:
 	WEFT_SIM=full go test -timeout 60m -count=1 -run 'TestHistories$$|TestLargeHistory' -v ./ipam
+
+## monkey: changes hosts at random under traffic for MONKEY_TIME, and checks after each change that the network is whole again within
+##         five seconds, or that a condition explains why not; needs root. WEFT_SEED=n replays the sequence of that seed
+MONKEY_TIME ?= 10m
+monkey: test-packages
+	WEFT_TEST=require WEFT_MONKEY=$(MONKEY_TIME) go test -count=1 -timeout 2h -run 'TestMonkey$$' -v ./internal/e2e
 
 ## e2e: weft on a Kubernetes cluster of two nodes with the upstream conformance tests (two hours; writes docs/CONFORMANCE.md), and with
 ##      podman. LAB is a script that creates such a cluster on this machine; internal/e2e/kubernetes describes its interface

@@ -100,6 +100,9 @@ func New(c Config) (*Lab, error) {
 // outside of the cluster.
 func (l *Lab) Switch() *Space { return l.underlay }
 
+// SwitchAddr returns the IPv4 address of the switch, which is the hosts' default gateway.
+func (l *Lab) SwitchAddr() netip.Addr { return switch4 }
+
 // Dir returns a folder for files of the lab, which Close removes. Its path is short enough for Unix sockets.
 func (l *Lab) Dir() string { return l.dir }
 
