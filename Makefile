@@ -9,7 +9,7 @@ export CGO_ENABLED := 0
 # SYSTEM_TOOLS are commands that the demo, the image and the benchmark run. TEST_TOOLS are those that only tests run: containers, a
 # browser, DNS queries, the race detector, and the check of the systemd unit (Alpine has no systemd).
 SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl
-TEST_TOOLS   := containerd runc gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
+TEST_TOOLS   := containerd runc iptables-legacy gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
 
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
@@ -146,8 +146,8 @@ system-packages:
 
 test-packages: system-packages
 	$(call install,$(TEST_TOOLS),containerd runc containernetworking-plugins iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
-		containerd runc containernetworking-plugins iptables gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
-		containerd containerd-ctr runc cni-plugins iptables gcc musl-dev chromium font-dejavu bind-tools)
+		containerd runc containernetworking-plugins iptables iptables-legacy gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
+		containerd containerd-ctr runc cni-plugins iptables iptables-legacy gcc musl-dev chromium font-dejavu bind-tools)
 
 clean:
 	rm -rf $(BIN)

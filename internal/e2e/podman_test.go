@@ -15,8 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/critest"
+	"weft/internal/nettest/labtest"
 )
 
 // podman is a podman with separate storage on a host.
@@ -162,4 +164,27 @@ func TestPodman(t *testing.T) {
 	if diff := cmp.Diff(before, leftovers(t, a)); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
+}
+
+// TestPodmanFlushedPorts: a published port of podman works again after its rules were flushed.
+func TestPodmanFlushedPorts(t *testing.T) {
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	a, b := nodes[0], nodes[1]
+	p := newPodman(t, a)
+	c, err := p.run(testContext(t), "web", "--publish=20080:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reachedByPort(t, a, b, c, 20080)
+	runLines(t, a, "iptables -t nat -F")
+	waitCondition(t, a, "after the flush", health.HostPortsFlushed, "20080/tcp of web")
+	labtest.Until(t, patience, func() error {
+		_, err := b.Run(testContext(t), "curl", "--silent", "--fail", "--max-time", "3", fmt.Sprintf("http://%s:20080", a.Addr()))
+		return err
+	})
+	if _, err := p.do(testContext(t), "rm", "--force", "--time", "0", c.ID); err != nil {
+		t.Fatal(err)
+	}
+	waitCondition(t, a, "without the container", health.HostPortsFlushed)
 }

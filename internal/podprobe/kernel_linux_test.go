@@ -67,7 +67,11 @@ func TestProbe(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	before := labtest.Run(t, h.Space, "ip", "-brief", "link", "show", "weave")
 	probe(t, h, p, "without rules", true, true)
+	if after := labtest.Run(t, h.Space, "ip", "-brief", "link", "show", "weave"); strings.Fields(after)[2] != strings.Fields(before)[2] {
+		t.Errorf("the address of the bridge was %s, and is %s", before, after)
+	}
 	run("iptables-legacy -P FORWARD DROP")
 	probe(t, h, p, "with a policy of iptables-legacy", false, true)
 	run("ip6tables-legacy -A FORWARD -j REJECT")

@@ -42,6 +42,9 @@ func plugPort(name string, bridge int, isolated bool) (int, error) {
 	}
 	a := port.Attrs()
 	if a.MasterIndex != bridge {
+		if err := netlink.LinkSetHardwareAddr(port, interfaceMAC[:]); err != nil {
+			return 0, fmt.Errorf("podprobe: set the address of %s: %w", name, err)
+		}
 		if err := netlink.LinkSetMasterByIndex(port, bridge); err != nil {
 			return 0, fmt.Errorf("podprobe: add %s to the bridge: %w", name, err)
 		}

@@ -34,10 +34,12 @@ const (
 	timeout  = 300 * time.Millisecond
 )
 
-// Hardware addresses of the two ports. A bridge without an address of its own takes the lowest of its ports, so they are high.
+// Hardware addresses of the probes, and those of the two interfaces. A bridge without an address of its own takes the lowest of its
+// ports, so they are high. The bridge keeps frames to the address of an interface for the host, so probes have others.
 var (
-	senderMAC   = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 1}
-	receiverMAC = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 2}
+	senderMAC    = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 1}
+	receiverMAC  = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 2}
+	interfaceMAC = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 3}
 )
 
 // Config describes a Prober.
