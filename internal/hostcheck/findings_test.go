@@ -59,7 +59,7 @@ func TestFindings(t *testing.T) {
 		"a route":                   {state{conflicts: conflicts}, health.RangeRoutedElsewhere, "10.40.0.0/16 dev tun0"},
 		"a hidden host":             {state{hidden: []netip.Addr{netip.MustParseAddr("10.33.0.1")}}, health.RangeHidesHosts, "10.33.0.1"},
 		"flushed ports":             {state{flushed: ports}, health.HostPortsFlushed, "8080/tcp of default/web"},
-		"ports that cannot be back": {state{flushed: ports, portsErr: failed}, health.HostPortsFlushed, "(no nft): 8080/tcp of default/web. Restart"},
+		"ports that cannot be back": {state{flushed: ports, portsErr: failed}, health.HostPortsFlushed, "(no nft): 8080/tcp"},
 	} {
 		got := tt.state.findings("weave")
 		if tt.code == "" {

@@ -39,6 +39,8 @@ const share = 20
 
 // Underlay is what the checker needs to know about the network of the nodes. It may be called from any goroutine.
 type Underlay interface {
+	// SelfAddr returns the address of this node.
+	SelfAddr() netip.Addr
 	// PeerAddrs returns the addresses of the other nodes.
 	PeerAddrs() []netip.Addr
 }
@@ -52,10 +54,9 @@ type Containers interface {
 // Config is what a Checker is made of. All fields are required.
 type Config struct {
 	Settings   settings.Config
-	Sealed     bool       // the node has a secret
-	Self       netip.Addr // of the node on the underlay
-	MTU        int        // of the bridge, in bytes
-	CNICache   string     // see hostports.CacheDir
+	Sealed     bool   // the node has a secret
+	MTU        int    // of the bridge, in bytes
+	CNICache   string // see hostports.CacheDir
 	Underlay   Underlay
 	Containers Containers
 	Logger     *slog.Logger

@@ -75,8 +75,9 @@ func (c *Checker) lookAtFilters(ctx context.Context, now time.Time) (again bool)
 // host describes the node for the judgment of the rules.
 func (c *Checker) host() hostfilter.Host {
 	s := &c.cfg.Settings
+	self := c.cfg.Underlay.SelfAddr()
 	h := hostfilter.Host{
-		Bridge: s.Bridge, Ranges: s.Ranges, Outside: !s.NoMasquerade, Self: c.cfg.Self, Uplink: hostnet.LinkOf(c.cfg.Self),
+		Bridge: s.Bridge, Ranges: s.Ranges, Outside: !s.NoMasquerade, Self: self, Uplink: hostnet.LinkOf(self),
 		TCP: []uint16{uint16(s.Port)}, UDP: []uint16{s.DataPort(), uint16(s.Port)},
 	}
 	if s.WantsKernelPath(c.cfg.Sealed, s.TrustedSubnets) {
@@ -102,7 +103,7 @@ func (c *Checker) lookAtPorts(ctx context.Context, rules hostfilter.Ruleset, now
 	before := c.state.Load()
 	suspects := map[hostports.Port]time.Time{}
 	var flushed []hostports.Port
-	for _, p := range hostports.Missing(rules, ports, c.cfg.Self) {
+	for _, p := range hostports.Missing(rules, ports, c.cfg.Underlay.SelfAddr()) {
 		since, known := before.suspects[p]
 		if !known {
 			since = now
@@ -133,7 +134,12 @@ func (c *Checker) lookAtRoutes() {
 	s := &c.cfg.Settings
 	var conflicts []hostroutes.Conflict
 	var hidden []netip.Addr
-	if exposed := hostnet.AddrsOf(s.Bridge); !s.AllowOverlap && len(exposed) > 0 {
+	exposed, err := hostnet.AddrsOf(s.Bridge)
+	if err != nil {
+		c.log.Debug("cannot read the addresses of the bridge", "err", err)
+		return
+	}
+	if !s.AllowOverlap && len(exposed) > 0 {
 		tables, err := hostroutes.Read(s.Ranges)
 		if err != nil {
 			c.log.Debug("cannot read the routes of the host", "err", err)

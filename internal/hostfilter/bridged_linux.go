@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // Attributes of a bridge (linux/if_link.h): whether its frames pass the filters of IPv4 and IPv6, whatever the host's setting.
@@ -32,7 +34,7 @@ func bridgeSettings(bridge string) map[uint16]bool {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(bridge)))
-	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	messages, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK) })
 	if err != nil || len(messages) != 1 || len(messages[0]) < unix.SizeofIfInfomsg {
 		return nil
 	}

@@ -47,38 +47,21 @@ func PrefixOf(n *net.IPNet) (prefix netip.Prefix, ok bool) {
 
 // LinkOf returns the name of the interface that has an address; empty where there is none.
 func LinkOf(self netip.Addr) string {
-	links, err := netlink.LinkList()
+	list, err := Addresses()
 	if err != nil {
 		return ""
 	}
-	for _, l := range links {
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == self {
-				return l.Attrs().Name
-			}
-		}
-	}
-	return ""
+	own, _ := find(list, self)
+	return own.Link
 }
 
 // AddrsOf returns the addresses of the interface called name; none where it does not exist.
-func AddrsOf(name string) (addrs []netip.Addr) {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return nil
-	}
-	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil
-	}
+func AddrsOf(name string) (addrs []netip.Addr, err error) {
+	list, err := Addresses()
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			addrs = append(addrs, ip.Unmap())
+		if a.Link == name {
+			addrs = append(addrs, a.Addr)
 		}
 	}
-	return addrs
+	return addrs, err
 }

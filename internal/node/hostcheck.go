@@ -13,17 +13,24 @@ import (
 // buildHostCheck makes the part that watches what other programs do to the host.
 func (n *node) buildHostCheck(sealed bool) {
 	n.hostCheck = hostcheck.New(hostcheck.Config{
-		Settings: n.cfg, Sealed: sealed, Self: n.advertise, MTU: n.mtu, CNICache: hostports.CacheDir,
-		Underlay: peerAddrs{view{n.mesh, n.members}}, Containers: containers{n.ipam}, Logger: n.log.With("component", "hostcheck"),
+		Settings: n.cfg, Sealed: sealed, MTU: n.mtu, CNICache: hostports.CacheDir,
+		Underlay: underlayAddrs{n.advertise, view{n.mesh, n.members}}, Containers: containers{n.ipam},
+		Logger: n.log.With("component", "hostcheck"),
 	})
 }
 
-// peerAddrs are the addresses of the other nodes. It implements hostcheck.Underlay.
-type peerAddrs struct{ members datapath.Membership }
+// underlayAddrs are the addresses of the nodes. It implements hostcheck.Underlay.
+type underlayAddrs struct {
+	self    netip.Addr
+	members datapath.Membership
+}
+
+// SelfAddr implements hostcheck.Underlay.
+func (u underlayAddrs) SelfAddr() netip.Addr { return u.self }
 
 // PeerAddrs implements hostcheck.Underlay.
-func (p peerAddrs) PeerAddrs() (addrs []netip.Addr) {
-	for _, m := range p.members.Members() {
+func (u underlayAddrs) PeerAddrs() (addrs []netip.Addr) {
+	for _, m := range u.members.Members() {
 		addrs = append(addrs, m.Addr.Addr().Unmap())
 	}
 	return addrs

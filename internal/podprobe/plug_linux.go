@@ -7,6 +7,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // plug makes the two TAPs ports of the bridge, as it may have been made again since the last probe.
@@ -75,7 +77,7 @@ func setPort(index int, isolated bool) error {
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	req.AddData(msg)
 	req.AddData(port)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	if _, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) }); err != nil {
 		return fmt.Errorf("podprobe: set up port %d of the bridge: %w", index, err)
 	}
 	return nil
