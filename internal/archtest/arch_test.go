@@ -45,6 +45,7 @@ var layers = []struct {
 	{"ipam/store/...", 2},
 	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
+	{"internal/hairpin", 2},
 	{"internal/filelock", 2},
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},

@@ -38,7 +38,7 @@ func (d *Datapath) hostRules() (list []*ruleState) {
 	if !d.settings.NoMasquerade {
 		list = append(list, &ruleState{hostRules: &masqueradeRules{d: d}})
 	}
-	return list
+	return append(list, &ruleState{hostRules: &hairpinRules{d: d}})
 }
 
 // lookAtRules restores rules that are not intact. A full look sets all rules again, whether they seem intact or not.

@@ -129,11 +129,12 @@ func attachHolder(in api.AttachRequest) (holder.Holder, error) {
 	return holder.ForNamespace(in.Netns, in.Ifname), nil
 }
 
-// specOf returns the pair that joins a namespace with the given addresses.
+// specOf returns the pair that joins a namespace with the given addresses. It has no hairpin mode: without a service address a pod
+// does not reach itself over the bridge.
 func specOf(in api.AttachRequest, h holder.Holder, join api.Join) podlink.Spec {
 	spec := podlink.Spec{
 		Netns: in.Netns, Ifname: in.Ifname, HostName: h.AttachLink(), Bridge: join.Bridge, MTU: join.MTU,
-		MAC: macOf(join.Addresses), Hairpin: true, DefaultRoute: true,
+		MAC: macOf(join.Addresses), DefaultRoute: true,
 	}
 	for _, a := range join.Addresses {
 		spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})

@@ -3,7 +3,7 @@
 // It asks the kernel directly, which takes less than a millisecond; the nft program takes ten. A table is compared with its own
 // checksum of an earlier moment, so no part of it has to be understood. The checksum covers the flags of the table, its
 // chains with hook, priority and policy, its rules in their order, and the elements of its sets. It leaves out what changes by
-// itself: handles and the values of named counters. Rules with anonymous counters change by themselves, and may not be used.
+// itself: handles, the values of named counters, and the elements of sets that rules change ("dynamic"). Rules with anonymous counters change by themselves, and may not be used.
 package nftsum
 
 import (
@@ -100,7 +100,7 @@ func (r reader) sum() (Sum, error) {
 				parts = append(parts, object[p])
 			}
 			add(d.message, parts...)
-			if d.message != unix.NFT_MSG_GETSET {
+			if d.message != unix.NFT_MSG_GETSET || isDynamic(object[unix.NFTA_SET_FLAGS]) {
 				continue
 			}
 			elements, err := r.request(unix.NFT_MSG_GETSETELEM, netlink.Dump, attribute{unix.NFTA_SET_ELEM_LIST_TABLE, r.table},
@@ -116,6 +116,11 @@ func (r reader) sum() (Sum, error) {
 		}
 	}
 	return Sum(h.Sum(nil)), nil
+}
+
+// isDynamic reports whether rules change the elements of a set with the given flags.
+func isDynamic(flags []byte) bool {
+	return len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_EVAL != 0
 }
 
 // sortedElements returns the elements of a set, from the parts of its list. The kernel lists them in a random order.

@@ -53,3 +53,27 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+// TestOfDynamicSet: elements of a set that rules change are not part of the checksum.
+func TestOfDynamicSet(t *testing.T) {
+	h := labtest.AddHost(t, labtest.New(t, nettest.Config{}), "host")
+	labtest.Run(t, h.Space, "nft", `table inet t {
+		set d { type ipv4_addr; size 10; flags dynamic,timeout; timeout 1h; }
+		chain in { type filter hook input priority 0; update @d { ip saddr }; }
+	}`)
+	var sums []nftsum.Sum
+	for range 2 {
+		err := h.Do(func() error {
+			s, err := nftsum.Of(nftsum.Inet, "t")
+			sums = append(sums, s)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		labtest.Run(t, h.Space, "nft", "add element inet t d { 192.0.2.1 }")
+	}
+	if sums[0] != sums[1] {
+		t.Error("the checksum differs after a rule has added an element")
+	}
+}

@@ -9,6 +9,7 @@ const (
 	pendingPart    = "pending"
 	runtimePart    = "by "
 	holderPart     = "for "
+	noHairpinPart  = "no hairpin"
 	aliasSeparator = "; "
 )
 
@@ -23,6 +24,8 @@ type Origin struct {
 	Delegated bool
 	// Pending is true until Confirm: the program that adds the pair has not reported it to its caller yet.
 	Pending bool
+	// NoHairpin is true if the bridge must not send frames back to the pod; see Spec.Hairpin. Attach sets it.
+	NoHairpin bool
 	// Runtime names the program that asked for the pair: the path of its executable. Empty: unknown.
 	Runtime string
 	// Holder is the text of the holder (package holder), for pairs without a lease. Empty: unknown.
@@ -46,6 +49,9 @@ func (o Origin) alias() string {
 	if o.Pending {
 		add(pendingPart)
 	}
+	if o.NoHairpin {
+		add(noHairpinPart)
+	}
 	if o.Holder != "" {
 		add(holderPart + o.Holder)
 	}
@@ -55,9 +61,9 @@ func (o Origin) alias() string {
 	return text
 }
 
-// parseAlias is the inverse of alias. An alias that another program wrote is the zero Origin.
-func parseAlias(text string) (o Origin) {
-	first, rest, _ := strings.Cut(text, aliasSeparator)
+// ParseOrigin is the Origin of a host end with the given alias. An alias that another program wrote is the zero Origin.
+func ParseOrigin(alias string) (o Origin) {
+	first, rest, _ := strings.Cut(alias, aliasSeparator)
 	switch first {
 	case leasedAlias:
 	case delegatedAlias:
@@ -72,10 +78,13 @@ func parseAlias(text string) (o Origin) {
 		}
 		var part string
 		part, rest, _ = strings.Cut(rest, aliasSeparator)
-		if part == pendingPart {
+		switch {
+		case part == pendingPart:
 			o.Pending = true
-		} else if holder, ok := strings.CutPrefix(part, holderPart); ok {
-			o.Holder = holder
+		case part == noHairpinPart:
+			o.NoHairpin = true
+		case strings.HasPrefix(part, holderPart):
+			o.Holder = strings.TrimPrefix(part, holderPart)
 		}
 	}
 	return o

@@ -13,14 +13,15 @@ func TestAlias(t *testing.T) {
 		"weft: pod; pending":                     {Pending: true},
 		"weft: pod; by /usr/bin/containerd":      {Runtime: "/usr/bin/containerd"},
 		"weft: pod; by /opt/a; pending":          {Runtime: "/opt/a; pending"},
-		"weft: addresses by another IPAM plugin; pending; for cni/net/c1/eth0; by /usr/bin/podman": {
-			Delegated: true, Pending: true, Holder: "cni/net/c1/eth0", Runtime: "/usr/bin/podman",
+		"weft: pod; no hairpin":                  {NoHairpin: true},
+		"weft: addresses by another IPAM plugin; pending; no hairpin; for cni/net/c1/eth0; by /usr/bin/podman": {
+			Delegated: true, Pending: true, NoHairpin: true, Holder: "cni/net/c1/eth0", Runtime: "/usr/bin/podman",
 		},
 	} {
 		if got := o.alias(); got != text {
 			t.Errorf("alias of %+v: %q, want %q", o, got, text)
 		}
-		if got := parseAlias(text); got != o {
+		if got := ParseOrigin(text); got != o {
 			t.Errorf("%q: %+v, want %+v", text, got, o)
 		}
 	}
@@ -28,7 +29,7 @@ func TestAlias(t *testing.T) {
 		t.Errorf("an alias that is too long: %q", got)
 	}
 	for _, other := range []string{"uplink", "weft: pods", "weft: pod by x"} {
-		if got := parseAlias(other); got != (Origin{}) {
+		if got := ParseOrigin(other); got != (Origin{}) {
 			t.Errorf("%q: %+v, want nothing", other, got)
 		}
 	}

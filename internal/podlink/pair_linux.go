@@ -123,7 +123,9 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 // plug makes the host end a port of the bridge and brings it up, without an IPv6 address of its own.
 func (e *ends) plug(host, bridge netlink.Link, s Spec) error {
 	name := host.Attrs().Name
-	if alias := s.Origin.alias(); alias != "" { // before it is a port, so that Ports never returns it without the alias
+	origin := s.Origin
+	origin.NoHairpin = !s.Hairpin
+	if alias := origin.alias(); alias != "" { // before it is a port, so that Ports never returns it without the alias
 		if err := e.host.LinkSetAlias(host, alias); err != nil {
 			return fmt.Errorf("podlink: set the alias of %s: %w", name, err)
 		}

@@ -30,7 +30,7 @@ func (Kernel) Pairs() ([]Pair, error) {
 	var pairs []Pair
 	for _, l := range links {
 		if a := l.Attrs(); l.Type() == typeVeth && strings.HasPrefix(a.Name, HostPrefix) {
-			pairs = append(pairs, Pair{HostName: a.Name, Origin: parseAlias(a.Alias), Running: a.NetNsID >= 0 && busy[a.NetNsID]})
+			pairs = append(pairs, Pair{HostName: a.Name, Origin: ParseOrigin(a.Alias), Running: a.NetNsID >= 0 && busy[a.NetNsID]})
 		}
 	}
 	return pairs, nil
@@ -87,7 +87,7 @@ func (Kernel) Confirm(hostName string) error {
 	if err != nil {
 		return err
 	}
-	origin := parseAlias(l.Attrs().Alias)
+	origin := ParseOrigin(l.Attrs().Alias)
 	if !origin.Pending {
 		return nil
 	}

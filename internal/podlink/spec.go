@@ -36,14 +36,14 @@ type Spec struct {
 	// Addresses of the pod end, of either family, in any number.
 	Addresses []Address
 	// Hairpin lets the bridge send frames back to the pod that they came from. A pod needs it to reach itself through a
-	// service address.
+	// service address. The rules of package hairpin drop all other frames that would come back.
 	Hairpin bool
 	// DefaultRoute adds a default route through the first gateway of each family, unless the namespace has a default route of
 	// that family already.
 	DefaultRoute bool
 	// Routes are further routes.
 	Routes []Route
-	// Origin is recorded in the alias of the host end.
+	// Origin is recorded in the alias of the host end. Its NoHairpin is ignored.
 	Origin Origin
 }
 

@@ -128,6 +128,7 @@ func (r *Recorder) Attach(ctx context.Context, s podlink.Spec) (podlink.Result, 
 	if r.hosts[s.HostName] != nil {
 		return podlink.Result{}, fmt.Errorf("%w: %q", podlink.ErrExists, s.HostName)
 	}
+	s.Origin.NoHairpin = !s.Hairpin
 	p := &pair{spec: s, result: podlink.Result{
 		HostName: s.HostName, HostMAC: podlink.HostLinkMAC(s.HostName), MAC: s.PodMAC(), MTU: s.MTU,
 		Routes: append(s.Defaults(), s.Routes...),
