@@ -32,6 +32,10 @@ type Config struct {
 	Trusted []netip.Prefix
 	// Owners finds the peer that assigns an address of the overlay; nil: address queries of pods go to all peers.
 	Owners AddressOwners
+	// Sources finds the peer that assigns an address of the overlay, for SourceCheck; nil: no source address is checked.
+	Sources AddressOwners
+	// SourceCheck is what happens to frames with a foreign source address; 0: SourceOff.
+	SourceCheck SourceCheck
 	// Events receives what the engine reports; nil: nothing is reported, and no dial-back is done for peers.
 	Events Events
 	// Device is the host's side. The engine owns it: Run closes it.
@@ -53,7 +57,7 @@ type Config struct {
 // AddressOwners finds the owners of addresses of the overlay.
 type AddressOwners interface {
 	// OwnerOf returns the peer that assigns an address, false if it is unknown. The goroutines of the TAP queues call
-	// it for every address query of a pod: it must be safe for concurrent use, and must not wait.
+	// it for every address query of a pod, those of the sockets for source addresses: it must be safe for concurrent use, and must not wait.
 	OwnerOf(netip.Addr) (peer.ID, bool)
 }
 

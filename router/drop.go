@@ -41,6 +41,7 @@ const (
 	DropMetadata
 	DropDevice
 	DropRelay
+	DropForeignSource
 
 	// Of messages of a handshake.
 	DropSecret
@@ -84,10 +85,12 @@ var dropReasons = [numDrops]DropReason{
 	DropMetadata:               {"metadata", "with metadata that contradicts itself or the frame"},
 	DropDevice:                 {"device", "its frame was refused by the TAP"},
 	DropRelay:                  {"relay", "relayed too often, or in a circle"},
-	DropSecret:                 {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
-	DropBusy:                   {"busy", "too many at once"},
-	DropUnexpected:             {"unexpected", "an answer to nothing"},
-	DropCipher:                 {"cipher", "the peer can use none of this node's ciphers"},
+	DropForeignSource: {"foreign_source",
+		"from a peer, with the source address of another node's pod, while --source-check is \"enforce\""},
+	DropSecret:     {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
+	DropBusy:       {"busy", "too many at once"},
+	DropUnexpected: {"unexpected", "an answer to nothing"},
+	DropCipher:     {"cipher", "the peer can use none of this node's ciphers"},
 }
 
 // DropReasons returns all reasons, in the order of the constants. The slice is the caller's.

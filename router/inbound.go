@@ -35,6 +35,7 @@ type inbound struct {
 	taken     int // frames passed to the coalescer since the last flush
 
 	forward forwarder // of datagrams for other nodes
+	sources sourceChecker
 
 	// Of the present batch.
 
@@ -63,6 +64,7 @@ func newInbound(e *Engine, c underlay.Conn, w *tapWriter) *inbound {
 		coalescer: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
 
 		forward: forwarder{engine: e, conn: c, packer: packer{least: forwardArena}},
+		sources: sourceChecker{owners: e.sources},
 	}
 	arena := make([]byte, inDatagrams*inBuffer)
 	for i := range in.batch {
@@ -108,6 +110,7 @@ func (in *inbound) begin() {
 	e := in.engine
 	in.now, in.peers, in.longest = e.now(), e.peers.Load(), int(e.longest.Load())
 	in.session, in.from, in.learnedFrom = nil, nil, nil
+	in.sources.begin(in.now)
 }
 
 // split handles the datagrams that lie in d one by one.
@@ -206,6 +209,11 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 	}
 	if reason := check(frame, len(frame), in.longest); reason != 0 {
 		return reason
+	}
+	if header.Type == wire.TypeFrame {
+		if reason := in.admits(frame); reason != 0 {
+			return reason
+		}
 	}
 	if meta.Kind == wire.KindNone {
 		if neighbor.MayBe(frame) {

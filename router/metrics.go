@@ -28,6 +28,8 @@ var (
 	metricPeerRelay = metrics.Gauge("peer_relayed", "1 if frames for a peer are sent over another node, else 0.", "peer")
 	metricPeerDrops = metrics.Counter("peer_drops_total",
 		"Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
+	metricForeign = metrics.Counter("peer_foreign_source_frames_total",
+		"Sealed frames received from a peer with a source address that another node gives out, dropped or not.", "peer")
 	metricDrops = metrics.Counter("drops_total",
 		"Frames and datagrams that were dropped, including those of known peers.", "reason").Values("reason", dropNames()...)
 	metricFloods = metrics.Counter("floods_total",
@@ -106,6 +108,7 @@ func (p *PeerStats) collect(ch chan<- prometheus.Metric) {
 	metricSessions.Send(ch, float64(p.Sessions.Sessions), id)
 	metricRekeys.Send(ch, float64(p.Sessions.Rekeys), id)
 	metricPeerRelay.SendBool(ch, p.Relayed, id)
+	metricForeign.Send(ch, float64(p.Foreign.Frames), id)
 	for reason, n := range p.Drops {
 		metricPeerDrops.Send(ch, float64(n), id, reason.String())
 	}

@@ -110,3 +110,9 @@ func TestNeighbors(t *testing.T) {
 		}
 	})
 }
+
+// movingOwner assigns all addresses to one node.
+type movingOwner struct{ owner int }
+
+// OwnerOf implements AddressOwners.
+func (m *movingOwner) OwnerOf(netip.Addr) (peer.ID, bool) { return identityOf(m.owner).id, true }

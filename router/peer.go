@@ -86,6 +86,9 @@ type remotePeer struct {
 	// datagram is the length in bytes of the longest datagram that the path takes.
 	datagram atomic.Int64
 
+	// foreign counts sealed frames with a source address that another node gives out.
+	foreign foreignSources
+
 	// Guarded by mu. No I/O and no callback happens while mu is held.
 
 	mu sync.Mutex

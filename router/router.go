@@ -71,6 +71,9 @@ type Engine struct {
 	now        func() time.Time
 	handshakes *handshakes
 
+	sources     AddressOwners // nil: source addresses are not checked
+	sourceCheck SourceCheck
+
 	// Work for goroutines of Run. A sender that finds a queue full gives up: requests are repeated.
 
 	probeReplies     chan probeReply
@@ -156,6 +159,9 @@ func New(cfg Config) (*Engine, error) {
 		onKernel: map[peer.ID]bool{},
 	}
 	e.neighbors.owners = cfg.Owners
+	if cfg.SourceCheck == SourceLog || cfg.SourceCheck == SourceEnforce {
+		e.sources, e.sourceCheck = cfg.Sources, cfg.SourceCheck
+	}
 	e.trusted.Store(&trusted)
 	e.keepalive.Store(&map[peer.ID]bool{})
 	e.peers.Store(newSnapshot(0))

@@ -42,6 +42,7 @@ type PeerStats struct {
 	TxFrames, TxBytes uint64
 	RxFrames, RxBytes uint64
 	Drops             map[Drop]uint64
+	Foreign           ForeignSources
 	// MTU is the largest inner packet in bytes that the path to the peer takes, RTT its round-trip time, 0 if unknown.
 	MTU int
 	RTT time.Duration
@@ -94,7 +95,7 @@ func (e *Engine) Stats() Stats {
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: v.transmit.frames.Load(), TxBytes: v.transmit.bytes.Load(),
 			RxFrames: v.receive.frames.Load(), RxBytes: v.receive.bytes.Load(),
-			Drops: v.drops.nonzero(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
+			Drops: v.drops.nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
 		}
 		if out.session != nil {
 			p.Cipher, p.Session = out.session.Cipher(), max(e.now().Sub(out.session.Created()), 1)

@@ -77,7 +77,7 @@ type AddressObserver interface {
 	SetAddrs([]netip.Addr)
 }
 
-// Config is what a Datapath is made of. All fields but Owners, Observer and Logger are required.
+// Config is what a Datapath is made of. All fields but Owners, Sources, Observer and Logger are required.
 type Config struct {
 	Self     peer.ID
 	Private  [session.KeyLen]byte // static X25519 key of the node
@@ -94,6 +94,7 @@ type Config struct {
 	Gossip     Gossip
 	Tunnel     *Tunnel
 	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
+	Sources    router.AddressOwners // nil: source addresses of frames from peers are not checked
 	Addresses  HostAddresses
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged

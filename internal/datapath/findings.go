@@ -36,6 +36,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.kernelFindings(e.kernel)...)
 	findings = append(findings, d.handshakeFindings(stats)...)
 	findings = append(findings, d.pathFindings(e, stats)...)
+	findings = append(findings, d.sourceFindings(stats, time.Now())...)
 	findings = append(findings, d.repairFindings(time.Now())...)
 	findings = append(findings, d.offloadFindings()...)
 	return append(findings, duplicateFindings(e.router.Duplicates())...)

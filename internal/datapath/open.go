@@ -69,8 +69,17 @@ func (d *Datapath) routerConfig(device tap.Device) router.Config {
 	}
 	return router.Config{
 		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
-		Owners: d.cfg.Owners, Events: routerEvents{d}, Device: device, Conns: conns, Logger: d.log,
+		Owners: d.cfg.Owners, Sources: d.cfg.Sources, SourceCheck: sourceChecks[d.settings.SourceCheck],
+		Events: routerEvents{d}, Device: device, Conns: conns, Logger: d.log,
 	}
+}
+
+// sourceChecks are the modes of --source-check.
+var sourceChecks = map[string]router.SourceCheck{
+	"":                          router.SourceLog,
+	settings.SourceCheckLog:     router.SourceLog,
+	settings.SourceCheckEnforce: router.SourceEnforce,
+	settings.SourceCheckOff:     router.SourceOff,
 }
 
 // routerEvents receives what the router reports. It implements router.Events.

@@ -51,6 +51,7 @@ const (
 	RangeRoutedElsewhere      Code = "range_routed_elsewhere"
 	RangeHidesHosts           Code = "range_hides_hosts"
 	HostPortsFlushed          Code = "host_ports_flushed"
+	ForeignSource             Code = "foreign_source"
 	DNSNotListening           Code = "dns_not_listening"
 	PeerDead                  Code = "peer_dead"
 	OwnerUnseen               Code = "owner_unseen"
@@ -107,6 +108,7 @@ var definitions = []Definition{
 	{RangeRoutedElsewhere, Error, "A route of the host leads away from the pods"},
 	{RangeHidesHosts, Error, "The address range hides hosts of the underlay"},
 	{HostPortsFlushed, Warning, "Another program removed ports of containers"},
+	{ForeignSource, Warning, "A peer sends with addresses of another node"},
 	{DNSNotListening, Warning, "The name server does not listen"},
 	{PeerDead, Warning, "A node is dead"},
 	{OwnerUnseen, Warning, "An owner of addresses was not seen since this node started"},

@@ -224,6 +224,7 @@ func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) 
 		Secrets: secrets, Trusted: n.cfg.TrustedSubnets,
 		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: hostAddresses{n.ipam}, Logger: n.log,
 	}
+	cfg.Sources = n.ipam
 	if !n.cfg.NoARPProxy {
 		cfg.Owners = n.ipam
 	}

@@ -47,6 +47,7 @@ var restartSettings = []setting{
 	{"--http-addr", func(c *settings.Config) any { return c.HTTPAddr }},
 	{"--lease-grace", func(c *settings.Config) any { return c.LeaseGrace }},
 	{"--no-arp-proxy", func(c *settings.Config) any { return c.NoARPProxy }},
+	{"--source-check", func(c *settings.Config) any { return c.SourceCheck }},
 	{"--no-dns", func(c *settings.Config) any { return c.NoDNS }},
 	{"--take-over", func(c *settings.Config) any { return c.TakeOver }},
 	{"--log-format", func(c *settings.Config) any { return c.LogFormat }},

@@ -33,7 +33,7 @@ const (
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
 const BootstrapFromPeers = -1
 
-// Values of --cipher, --datapath and --offload that are not names of something else.
+// Values of --cipher, --datapath, --offload and --source-check that are not names of something else.
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
@@ -41,6 +41,10 @@ const (
 	DatapathKernel    = string(api.DatapathKernel)
 	OffloadAuto       = "auto"
 	OffloadOff        = "off"
+
+	SourceCheckOff     = "off"
+	SourceCheckLog     = "log"
+	SourceCheckEnforce = "enforce"
 )
 
 // Config is everything an operator can configure with "weft up"; each field is the flag of the same name.
@@ -68,6 +72,7 @@ type Config struct {
 	NoDiscovery  bool
 	NoMasquerade bool
 	NoARPProxy   bool
+	SourceCheck  string // empty: SourceCheckLog
 	NoDNS        bool
 	TakeOver     bool          // waits while another daemon with this flag runs on the host
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace

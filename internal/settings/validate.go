@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -110,6 +111,7 @@ func (c *Config) validateModes() error {
 		{"--cipher", c.Cipher, []string{CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
 		{"--datapath", c.Datapath, []string{DatapathAuto, DatapathUserspace, DatapathKernel}},
 		{"--offload", c.Offload, []string{OffloadAuto, OffloadOff}},
+		{"--source-check", cmp.Or(c.SourceCheck, SourceCheckLog), []string{SourceCheckLog, SourceCheckEnforce, SourceCheckOff}},
 	} {
 		if !slices.Contains(m.known, m.value) {
 			return hint.Refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
