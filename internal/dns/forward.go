@@ -20,6 +20,7 @@ const (
 // forwarder forwards queries to the host's resolvers. Its methods may be called concurrently.
 type forwarder struct {
 	conf    resolvConf
+	states  resolverStates
 	port    uint16
 	timeout time.Duration
 	isOwn   func(netip.AddrPort) bool // reports an address of this server, which must not be asked
@@ -52,13 +53,15 @@ func (s *Server) forward(ctx context.Context, q *query) *message {
 	return reply
 }
 
-// exchangeWithAny asks the resolvers in order until one answers. It returns the reply of a resolver that fails or refuses
+// exchangeWithAny asks the resolvers until one answers: in order, but first those that are known to reply. It returns the reply of a resolver that fails or refuses
 // only when no other one answers.
 func (f *forwarder) exchangeWithAny(ctx context.Context, q *query) (*message, error) {
 	err := errors.New("dns: no resolver")
 	var failure *message
-	for _, at := range f.resolvers() {
-		r, failed := f.exchange(ctx, at, q)
+	for _, a := range f.states.order(f.resolvers(), q.tcp, f.timeout, time.Now()) {
+		asked := time.Now()
+		r, failed := f.exchange(ctx, a, q)
+		f.note(ctx, a.at, q.tcp, asked, failed)
 		switch {
 		case failed != nil:
 			err = failed
@@ -77,6 +80,16 @@ func (f *forwarder) exchangeWithAny(ctx context.Context, q *query) (*message, er
 	return nil, err
 }
 
+// note records whether a resolver has replied. A query that was given up, and a reply to another question, show neither.
+func (f *forwarder) note(ctx context.Context, at netip.AddrPort, tcp bool, asked time.Time, err error) {
+	switch {
+	case err == nil:
+		f.states.replied(at, tcp)
+	case ctx.Err() == nil && !errors.Is(err, errMismatch):
+		f.states.failed(at, tcp, asked, time.Now())
+	}
+}
+
 // resolvers returns the addresses of the resolvers, at most maxResolvers, without this server.
 func (f *forwarder) resolvers() (list []netip.AddrPort) {
 	for _, a := range f.conf.servers() {
@@ -88,25 +101,25 @@ func (f *forwarder) resolvers() (list []netip.AddrPort) {
 }
 
 // exchange asks one resolver over the protocol that the client used, and again over TCP when the reply was truncated.
-func (f *forwarder) exchange(ctx context.Context, at netip.AddrPort, q *query) (*message, error) {
+func (f *forwarder) exchange(ctx context.Context, a attempt, q *query) (*message, error) {
 	network := "udp"
 	if q.tcp {
 		network = "tcp"
 	}
-	r, err := f.exchangeOver(ctx, network, at, q)
+	r, err := f.exchangeOver(ctx, network, a, q)
 	if err == nil && r.Truncated && !q.tcp {
-		if whole, err := f.exchangeOver(ctx, "tcp", at, q); err == nil {
+		if whole, err := f.exchangeOver(ctx, "tcp", a, q); err == nil {
 			return whole, nil
 		} // else the client gets the truncated reply, and may retry itself
 	}
 	return r, err
 }
 
-func (f *forwarder) exchangeOver(ctx context.Context, network string, at netip.AddrPort, q *query) (*message, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+func (f *forwarder) exchangeOver(ctx context.Context, network string, a attempt, q *query) (*message, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	client := dns.Client{Net: network, Timeout: f.timeout, UDPSize: maxUDP}
-	conn, err := client.DialContext(ctx, at.String())
+	client := dns.Client{Net: network, Timeout: a.timeout, UDPSize: maxUDP}
+	conn, err := client.DialContext(ctx, a.at.String())
 	if err != nil {
 		return nil, fmt.Errorf("dns: resolver: %w", err)
 	}
@@ -114,10 +127,10 @@ func (f *forwarder) exchangeOver(ctx context.Context, network string, at netip.A
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the library only observes deadlines
 	r, _, err := client.ExchangeWithConnContext(ctx, q.forwarded(), conn)
 	if err != nil {
-		return nil, fmt.Errorf("dns: resolver %s: %w", at, err)
+		return nil, fmt.Errorf("dns: resolver %s: %w", a.at, err)
 	}
 	if !r.Response || !repliesTo(r, q.Question[0]) {
-		return nil, fmt.Errorf("%w: resolver %s", errMismatch, at)
+		return nil, fmt.Errorf("%w: resolver %s", errMismatch, a.at)
 	}
 	return r, nil
 }

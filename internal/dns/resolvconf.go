@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"time"
+	"syscall"
 
 	"github.com/miekg/dns"
 )
@@ -16,9 +16,8 @@ type resolvConf struct {
 
 	mu sync.Mutex
 	// Guarded by mu: the file as it was last read.
-	modified time.Time
-	size     int64
-	addrs    []netip.Addr // replaced, never modified
+	read  os.FileInfo  // nil: never
+	addrs []netip.Addr // replaced, never modified
 }
 
 // servers returns the addresses of the resolvers, in order. While the file cannot be read it returns the latest ones.
@@ -26,18 +25,27 @@ func (c *resolvConf) servers() []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info, err := os.Stat(c.path)
-	if err != nil || info.ModTime().Equal(c.modified) && info.Size() == c.size {
+	if err != nil || c.read != nil && sameContent(c.read, info) {
 		return c.addrs
 	}
 	conf, err := dns.ClientConfigFromFile(c.path)
 	if err != nil {
 		return c.addrs
 	}
-	c.modified, c.size, c.addrs = info.ModTime(), info.Size(), nil
+	c.read, c.addrs = info, nil
 	for _, s := range conf.Servers {
 		if a, err := netip.ParseAddr(s); err == nil {
 			c.addrs = append(c.addrs, a.Unmap())
 		}
 	}
 	return c.addrs
+}
+
+// sameContent reports whether a file is the same as before, and was not written. Its times and its size alone do not show it: a
+// symlink may lead to another file that has the same ones, and tools set the time of modification. They cannot set that of the last
+// change (st_ctime in inode(7)).
+func sameContent(before, now os.FileInfo) bool {
+	was, ok := before.Sys().(*syscall.Stat_t)
+	is, also := now.Sys().(*syscall.Stat_t)
+	return ok && also && os.SameFile(before, now) && was.Ctim == is.Ctim && was.Size == is.Size && was.Mtim == is.Mtim
 }
