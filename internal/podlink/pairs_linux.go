@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // Pairs implements Linker.
@@ -19,7 +21,7 @@ func (Kernel) Pairs() ([]Pair, error) {
 		return nil, fmt.Errorf("podlink: netlink: %w", err)
 	}
 	defer h.Close()
-	links, err := h.LinkList()
+	links, err := netdump.Repeat(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: list links: %w", err)
 	}
