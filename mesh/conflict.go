@@ -42,8 +42,9 @@ func (m *Mesh) sendInstance(to netip.AddrPort, answer bool) {
 	msg = binary.BigEndian.AppendUint64(msg, uint64(m.started.UnixNano()))
 	msg = binary.BigEndian.AppendUint64(msg, m.instance)
 	msg = append(msg, boolByte(answer))
-	msg = binary.BigEndian.AppendUint16(msg, m.cfg.Advertise.Port())
-	msg = append(msg, m.cfg.Advertise.Addr().AsSlice()...)
+	at := m.at.Load().addr
+	msg = binary.BigEndian.AppendUint16(msg, at.Port())
+	msg = append(msg, at.Addr().AsSlice()...)
 	if err := m.enqueue(outgoing{to: to, msg: msg}); err != nil {
 		m.log.Debug("instance message not sent", "addr", to, "err", err)
 	}

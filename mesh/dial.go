@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/signal"
 	"weft/internal/target"
 )
 
@@ -37,6 +38,8 @@ const (
 type dialer struct {
 	mesh *Mesh // constant
 
+	rejoinNow signal.Chan // makes rejoin dial at once
+
 	triedAll chan struct{} // closed after the first attempt at every target known at the start, unless Run ends before
 
 	mu      sync.Mutex
@@ -44,6 +47,7 @@ type dialer struct {
 	wg      sync.WaitGroup                       // the goroutine of each target
 	active  map[target.Target]context.CancelFunc // guarded by mu
 	lastErr map[target.Target]error              // guarded by mu: nil once joined
+	redial  chan struct{}                        // guarded by mu: closed and replaced to dial all targets at once
 }
 
 // TargetStatus is the state of the attempts to join through a target.
@@ -55,7 +59,7 @@ type TargetStatus struct {
 
 func newDialer(m *Mesh) *dialer {
 	return &dialer{
-		mesh: m, triedAll: make(chan struct{}),
+		mesh: m, triedAll: make(chan struct{}), rejoinNow: signal.New(), redial: make(chan struct{}),
 		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error),
 	}
 }
@@ -128,6 +132,7 @@ func (d *dialer) start(t target.Target, first *sync.WaitGroup) {
 func (d *dialer) dial(ctx context.Context, t target.Target, tried func()) {
 	pause := firstPause
 	for {
+		redial := d.nextRedial()
 		err := d.attempt(ctx, t)
 		d.recordAttempt(t, err)
 		tried()
@@ -142,6 +147,8 @@ func (d *dialer) dial(ctx context.Context, t target.Target, tried func()) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case <-redial:
+			pause = firstPause
 		}
 	}
 }
@@ -162,7 +169,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
-		if addr == d.mesh.cfg.Advertise || d.mesh.roster.aliveAt(addr) {
+		if addr == d.mesh.at.Load().addr || d.mesh.roster.aliveAt(addr) {
 			return nil
 		}
 		if err = d.join(ctx, addr); err == nil {

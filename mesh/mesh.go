@@ -56,12 +56,14 @@ type Mesh struct {
 	unicasts      chan outgoing
 	failed        chan error
 	metaChanged   signal.Chan // set while this node's new metadata is not published yet
+	moved         signal.Chan // set while this node is not known at its new address yet
 
 	// guarded by a lock of its own
 	clusterIDs clusterIDs
 
 	// atomic
 	list         atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
+	at           atomic.Pointer[place]                 // never nil: where the other nodes shall find this one
 	leaving      atomic.Bool
 	instanceSent atomic.Int64                               // when this node last sent an instance message: Unix time in nanoseconds
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
@@ -98,8 +100,10 @@ func New(cfg Config) (*Mesh, error) {
 		unicasts:      make(chan outgoing, unicastQueue),
 		failed:        make(chan error, 1),
 		metaChanged:   signal.New(),
+		moved:         signal.New(),
 	}
-	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m)
+	m.at.Store(&place{cfg.Advertise, m.started})
+	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)
 	var err error
 	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
 		return nil, err
@@ -132,12 +136,13 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	m.list.Store(list)
 
-	var wg sync.WaitGroup
+	var wg, moves sync.WaitGroup
+	moves.Go(func() { m.followAddress(ctx) })
 	wg.Go(m.transport.run)
 	wg.Go(m.transport.runTunnel)
-	wg.Go(func() { m.publishMeta(ctx, list) })
+	wg.Go(func() { m.publishMeta(ctx) })
 	for range unicastSenders {
-		wg.Go(func() { m.sendUnicasts(ctx, list) })
+		wg.Go(func() { m.sendUnicasts(ctx) })
 	}
 	wg.Go(func() { m.dialer.run(ctx) })
 	err = m.watch(ctx)
@@ -146,8 +151,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 		err = errors.Join(err, m.Leave())
 	}
 	cancel()
-	m.list.Store(nil)
-	shutdownErr := list.Shutdown() // ends the exchanges that the goroutines wait for
+	moves.Wait()                                                                    // from here on the list is not replaced
+	shutdownErr := errors.Join(m.list.Swap(nil).Shutdown(), m.transport.Shutdown()) // ends the exchanges that the goroutines wait for
 	wg.Wait()
 	if err == nil && shutdownErr != nil {
 		err = fmt.Errorf("mesh: stopping: %w", shutdownErr)
@@ -188,12 +193,16 @@ func (m *Mesh) Leave() error {
 }
 
 // publishMeta publishes new metadata of this node until ctx ends.
-func (m *Mesh) publishMeta(ctx context.Context, list *memberlist.Memberlist) {
+func (m *Mesh) publishMeta(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.metaChanged.C():
+		}
+		list := m.list.Load()
+		if list == nil {
+			return
 		}
 		if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
 			m.log.Debug("node metadata not published", "err", err)
@@ -212,7 +221,7 @@ func (m *Mesh) fail(err error) {
 func (m *Mesh) meta() meta {
 	return meta{
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
-		started: m.started, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
+		started: m.at.Load().since, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
 		capabilities: m.cfg.Capabilities, accepts: m.keys.fingerprints(), clusterIDs: m.clusterIDs.list(),
 	}
 }
@@ -226,21 +235,23 @@ func (m *Mesh) numMembers() int {
 
 func (m *Mesh) listConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
-	c.Name = nodeName(m.cfg.Identity.ID, m.cfg.Advertise)
-	c.Transport = m.transport
+	at := m.at.Load().addr
+	c.Name = nodeName(m.cfg.Identity.ID, at)
+	c.Transport = sharedTransport{m.transport}
 	c.UDPBufferSize = udpBuffer
 	c.DisableTcpPingsForNode = func(name string) bool {
 		id, known := idOf(name)
 		return known && m.links.dialOut(id)
 	}
-	c.BindPort = int(m.cfg.Advertise.Port())
-	c.AdvertiseAddr = m.cfg.Advertise.Addr().String()
-	c.AdvertisePort = int(m.cfg.Advertise.Port())
+	c.BindPort = int(at.Port())
+	c.AdvertiseAddr = at.Addr().String()
+	c.AdvertisePort = int(at.Port())
 	c.Label = label
 	c.TCPTimeout = streamTimeout
 	c.EnableCompression = false // messages are short and binary
 	c.Delegate = delegate{m}
-	c.Events, c.Alive, c.Ping, c.Merge = m.roster, m.roster, m.roster, &m.clusterIDs
+	events := listEvents{m.roster, c.Name}
+	c.Events, c.Alive, c.Ping, c.Merge = events, events, events, &m.clusterIDs
 	c.Logger = newMemberlistLog(m.log, m.keyMismatches)
 	if m.keys.sealed() {
 		c.Keyring, c.GossipVerifyIncoming, c.GossipVerifyOutgoing = m.keys.ring, true, true

@@ -70,6 +70,14 @@ func (n *network) alias(old, addr netip.AddrPort) {
 	delete(n.cut, old.String())
 }
 
+// rename makes the host of addr reachable at another address instead.
+func (n *network) rename(addr, next netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nodes[next.String()] = n.nodes[addr.String()]
+	delete(n.nodes, addr.String())
+}
+
 func (t *transport) to(addr string) (*transport, error) {
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
@@ -80,8 +88,8 @@ func (t *transport) to(addr string) (*transport, error) {
 	return peer, nil
 }
 
-func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
-	return t.addr.Addr().AsSlice(), int(t.addr.Port()), nil
+func (t *transport) FinalAdvertiseAddr(addr string, port int) (net.IP, int, error) {
+	return net.ParseIP(addr), port, nil
 }
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {

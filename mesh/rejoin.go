@@ -32,6 +32,8 @@ func (d *dialer) rejoin(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(next):
+		case <-d.rejoinNow.C():
+			pause = rejoinPause
 		}
 		lost := d.lost()
 		if len(lost) == 0 {
@@ -56,7 +58,7 @@ func (d *dialer) lost() []netip.AddrPort {
 	var lost []netip.AddrPort
 	for id, text := range d.mesh.cfg.Targets.Seen() {
 		addr, err := netip.ParseAddrPort(text)
-		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.cfg.Advertise {
+		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.at.Load().addr {
 			continue
 		}
 		if m, known := d.mesh.roster.lookup(id); known && m.State != StateDead {

@@ -45,18 +45,21 @@ type admission interface {
 type roster struct {
 	// constant
 	self      peer.ID
-	name      string // this node's, in memberlist
+	instance  uint64 // of this process: gossip may have it at its earlier addresses
 	admission admission
 	change    signal.Chan // set when members have changed
 
 	mu      sync.Mutex
+	name    string               // guarded by mu: this node's, in memberlist
 	records map[peer.ID][]record // guarded by mu: the places of each node, at least one
 }
 
 // record is a member as memberlist reports it: one node at one gossip address.
 type record struct {
 	Member
-	started time.Time // by the member's clock
+	started     time.Time // when it began to run, or moved here, by the member's clock
+	instance    uint64    // of its process
+	unconfirmed bool      // known from before this node has moved; see roster.move
 }
 
 var (
@@ -65,9 +68,9 @@ var (
 	_ memberlist.PingDelegate  = (*roster)(nil)
 )
 
-func newRoster(self peer.ID, at netip.AddrPort, a admission) *roster {
+func newRoster(self peer.ID, at netip.AddrPort, instance uint64, a admission) *roster {
 	return &roster{
-		self: self, name: nodeName(self, at), admission: a,
+		self: self, name: nodeName(self, at), instance: instance, admission: a,
 		change: signal.New(), records: make(map[peer.ID][]record),
 	}
 }
@@ -154,8 +157,10 @@ func (r *roster) anyAlive(matches func(record) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, places := range r.records {
-		if slices.ContainsFunc(places, func(rec record) bool { return rec.State == StateAlive && !rec.Self && matches(rec) }) {
-			return true
+		for _, rec := range places {
+			if rec.State == StateAlive && !rec.Self && !rec.unconfirmed && matches(rec) {
+				return true
+			}
 		}
 	}
 	return false
@@ -170,8 +175,8 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 		r.admission.reportInvalid(err)
 		return err
 	}
-	if n.Name != r.name {
-		if rec.ID == r.self {
+	if n.Name != r.ownName() {
+		if rec.ID == r.self && rec.instance != r.instance {
 			r.admission.reportOwnKey(rec.GossipAddr())
 		}
 		if err := r.admission.admit(n); err != nil {
@@ -227,8 +232,8 @@ func (r *roster) update(n *memberlist.Node, state State) {
 	if err != nil {
 		return // unreachable: NotifyAlive refuses such nodes
 	}
-	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	r.mu.Lock()
+	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
 		rec.RTT, rec.Skew = old.RTT, old.Skew
 		if old.State == state {
@@ -277,7 +282,7 @@ func recordOf(n *memberlist.Node) (record, error) {
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)
 	}
-	return record{Member: m, started: md.started}, nil
+	return record{Member: m, started: md.started, instance: md.instance}, nil
 }
 
 // admit implements admission.

@@ -34,13 +34,13 @@ func (m *Mesh) enqueue(o outgoing) error {
 }
 
 // sendUnicasts sends queued unicasts until ctx ends.
-func (m *Mesh) sendUnicasts(ctx context.Context, list *memberlist.Memberlist) {
+func (m *Mesh) sendUnicasts(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case o := <-m.unicasts:
-			if err := m.send(ctx, list, o); err != nil {
+			if err := m.send(ctx, o); err != nil {
 				m.drops.unsent.Add(1)
 				m.log.Debug("message not sent", "addr", o.to, "err", err)
 			}
@@ -49,7 +49,11 @@ func (m *Mesh) sendUnicasts(ctx context.Context, list *memberlist.Memberlist) {
 }
 
 // send sends a unicast over a stream, or in fragments through the tunnel when no stream reaches the member.
-func (m *Mesh) send(ctx context.Context, list *memberlist.Memberlist, o outgoing) error {
+func (m *Mesh) send(ctx context.Context, o outgoing) error {
+	list := m.list.Load()
+	if list == nil {
+		return ErrNotRunning
+	}
 	err := errDialOut
 	if o.id.IsZero() || !m.links.dialOut(o.id) {
 		to := &memberlist.Node{Name: nodeName(o.id, o.to), Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
