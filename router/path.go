@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/internal/ether"
 	"weft/router/pmtu"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -65,7 +66,23 @@ func (v *peerView) baseDatagram() int {
 
 // maxDatagram returns the UDP payload in bytes of the longest frame that pods send: no path needs to take more.
 func (e *Engine) maxDatagram() int {
-	return int(e.longest.Load()) - vlanTag + wire.Headroom + e.tailroom
+	longest := int(e.longest.Load()) - vlanTag
+	if mtu := int(e.mtu.Load()); mtu > 0 {
+		longest = min(longest, mtu+ether.HeaderLen)
+	}
+	return longest + wire.Headroom + e.tailroom
+}
+
+// setMaxDatagram sets the longest datagram on the path to the peer, at once.
+func (p *remotePeer) setMaxDatagram(size int, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.prober == nil {
+		p.datagram.Store(int64(size))
+		return
+	}
+	p.prober.SetMax(size, now)
+	p.updateDatagram()
 }
 
 // runProbes probes the paths to the peers with traffic, and replies to their probes, until ctx ends. It has a goroutine

@@ -86,6 +86,7 @@ type Engine struct {
 	started     atomic.Bool
 	peers       atomic.Pointer[snapshot]
 	longest     atomic.Int64 // length of a frame in bytes: the device's MTU and the headers it does not include
+	mtu         atomic.Int64 // of packets to peers in bytes, as SetMTU has set it; 0: that of the device
 	trusted     atomic.Pointer[session.TrustList]
 	keepalive   atomic.Pointer[map[peer.ID]bool] // peers with which sessions are kept; the map is immutable
 	stagedBytes atomic.Int64
@@ -237,6 +238,20 @@ func (e *Engine) readMTU() error {
 		return fmt.Errorf("router: %w", err)
 	}
 	e.longest.Store(int64(mtu + ether.HeaderLen + vlanTag))
+	return nil
+}
+
+// SetMTU limits packets to peers to mtu bytes, where the device takes longer ones: pods may have a larger MTU than their underlay
+// allows. Their senders get ICMP messages. 0: the limit is the device's MTU. It also makes the engine read that MTU anew.
+func (e *Engine) SetMTU(mtu int) error {
+	e.mtu.Store(int64(mtu))
+	if err := e.readMTU(); err != nil {
+		return err
+	}
+	now := e.now()
+	for _, v := range e.peers.Load().sorted {
+		v.setMaxDatagram(e.maxDatagramTo(v), now)
+	}
 	return nil
 }
 

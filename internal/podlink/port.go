@@ -12,6 +12,7 @@ var ErrOldKernel = errors.New("podlink: the kernel cannot list addresses of othe
 type Port struct {
 	Name      string
 	Delegated bool // made from a Spec with Delegated
+	MTU       int  // of the host end, in bytes; PodMTU returns that of the pod end
 	// Addrs are the addresses of the pod end without link-local ones. If Err is not nil, they are unknown.
 	Addrs []netip.Addr
 	Err   error

@@ -28,7 +28,7 @@ func Ports(bridge string) ([]Port, error) {
 	var ports []Port
 	for _, l := range links {
 		if a := l.Attrs(); a.MasterIndex == master && l.Type() == typeVeth && strings.HasPrefix(a.Name, HostPrefix) {
-			ports = append(ports, Port{Name: a.Name, Delegated: ParseOrigin(a.Alias).Delegated,
+			ports = append(ports, Port{Name: a.Name, Delegated: ParseOrigin(a.Alias).Delegated, MTU: a.MTU,
 				index: a.Index, peer: a.ParentIndex, netns: a.NetNsID})
 		}
 	}

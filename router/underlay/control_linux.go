@@ -19,10 +19,10 @@ type control struct {
 	buf    [24 + 40]byte
 }
 
-// init writes the constant part. A source is set with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section 6.2); an
+// init writes all but the segment size. A source is set with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section 6.2); an
 // IPv6 socket accepts the former for mapped addresses.
 func (c *control) init(source netip.Addr) {
-	c.source = source
+	c.source, c.length = source, 0
 	putControl(c.buf[:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	b := c.buf[segmentSpace:]
 	switch {

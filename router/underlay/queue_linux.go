@@ -50,8 +50,15 @@ func (q *queue) init(messages, pieces int, source netip.Addr) {
 	q.controls, q.parts = make([]control, messages), make([]part, messages)
 	q.iov = make([]unix.Iovec, pieces)
 	for i := range q.messages {
-		q.controls[i].init(source)
 		q.messages[i].header.Name = (*byte)(unsafe.Pointer(&q.names[i]))
+	}
+	q.setSource(source)
+}
+
+// setSource sets the source address of messages; not valid: the routes choose. There must be no messages.
+func (q *queue) setSource(source netip.Addr) {
+	for i := range q.controls {
+		q.controls[i].init(source)
 	}
 }
 

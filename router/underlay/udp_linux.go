@@ -107,6 +107,15 @@ func (u *UDP) Stats() Stats { return u.stats.load() }
 // Buffers returns the real sizes of the socket's kernel buffers in bytes, in the unit of Config.
 func (u *UDP) Buffers() (receive, send int) { return u.receive, u.send }
 
+// SetSource replaces Config.Source while the socket is in use. It waits for a WriteBatch that runs. Any goroutine may call it. If
+// the host does not have the address, datagrams of its family fail with EINVAL.
+func (u *UDP) SetSource(source netip.Addr) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.out.whole.setSource(source.Unmap())
+	u.out.single.setSource(source.Unmap())
+}
+
 // Close implements Conn.
 func (u *UDP) Close() error {
 	if err := u.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {

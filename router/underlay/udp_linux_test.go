@@ -152,6 +152,14 @@ func TestSource(t *testing.T) {
 			t.Errorf("of the other family came from %s, want %s", got, want)
 		}
 	}
+	a.SetSource(netip.MustParseAddr("127.0.0.10"))
+	if got, want := one("127.0.0.1"), at(a, "127.0.0.10"); got != want {
+		t.Errorf("after SetSource came from %s, want %s", got, want)
+	}
+	a.SetSource(netip.Addr{})
+	if got, want := one("127.0.0.1"), at(a, "127.0.0.1"); got != want {
+		t.Errorf("by the routes came from %s, want %s", got, want)
+	}
 	if _, err := underlay.Listen(underlay.Config{Source: netip.MustParseAddr("192.0.2.1")}); !errors.Is(err, underlay.ErrSource) {
 		t.Errorf("foreign source: %v, want ErrSource", err)
 	}
