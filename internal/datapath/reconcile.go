@@ -116,13 +116,14 @@ func (r *reconciler) tick(ctx context.Context) error {
 	return nil
 }
 
-// settingsWrong reports whether a setting of the kernel is wrong.
+// settingsWrong reports whether something is wrong that causes no notification: a setting of the kernel, or the bridge's own entry in its
+// forwarding database.
 func (r *reconciler) settingsWrong() bool {
 	if r.bridge == nil {
 		return true
 	}
 	settings := hoststate.Desired{Settings: r.d.settingsOf()}
-	return len(hoststate.DiffSettings(settings, live.Settings(settings.Paths()))) > 0
+	return r.host.Deaf(r.bridge.Name) || len(hoststate.DiffSettings(settings, live.Settings(settings.Paths()))) > 0
 }
 
 // errNoTap means that the TAP is gone. Only a restart of the daemon makes another one.

@@ -17,6 +17,7 @@ const (
 	SetUp      Kind = "up"            // a link is down
 	SetMTU     Kind = "mtu"           // a link has another MTU
 	SetMAC     Kind = "mac"           // a link has another hardware address
+	AddMAC     Kind = "own_mac"       // the bridge lacks its own MAC in its forwarding database
 	SetARP     Kind = "arp"           // the bridge neither asks for addresses nor answers
 	SetFlag    Kind = "port_flag"     // a port has another flag
 	SetOption  Kind = "bridge_option" // a bridge has another option
@@ -27,7 +28,7 @@ const (
 
 // Kinds returns all kinds of actions.
 func Kinds() []Kind {
-	return []Kind{MakeBridge, SetMaster, SetUp, SetMTU, SetMAC, SetARP, SetFlag, SetOption, AddAddress, AddRoute, Set}
+	return []Kind{MakeBridge, SetMaster, SetUp, SetMTU, SetMAC, AddMAC, SetARP, SetFlag, SetOption, AddAddress, AddRoute, Set}
 }
 
 // Action makes one part of the host as it should be. Fields that its Kind does not need are zero.
@@ -37,7 +38,7 @@ type Action struct {
 	Master string       // SetMaster: the bridge
 	Tunnel bool         // SetMaster: the port is isolated at the same time
 	MTU    int          // SetMTU: bytes
-	MAC    ether.Addr   // SetMAC
+	MAC    ether.Addr   // SetMAC, AddMAC
 	Flag   Flag         // SetFlag
 	On     bool         // SetFlag
 	Option Option       // SetOption
@@ -85,6 +86,8 @@ func (a Action) wrong() string {
 		return fmt.Sprintf("the MTU of %s is not %d", a.Link, a.MTU)
 	case SetMAC:
 		return fmt.Sprintf("the MAC of %s is not %s", a.Link, a.MAC)
+	case AddMAC:
+		return fmt.Sprintf("the forwarding database of %s lacks its MAC", a.Link)
 	case SetARP:
 		return fmt.Sprintf("ARP of %s is off", a.Link)
 	case SetFlag:

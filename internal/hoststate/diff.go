@@ -21,6 +21,9 @@ func Diff(d Desired, o Observed) []Action {
 		list = append(list, diffTunnel(d, t, o)...)
 	}
 	list = append(list, diffBridge(d.Bridge, bridge)...)
+	if o.Deaf {
+		list = append(list, Action{Kind: AddMAC, Link: d.Bridge.Name, MAC: bridge.MAC})
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.Pods)) {
 		list = append(list, diffPod(d, name, o)...)
 	}

@@ -79,6 +79,7 @@ func TestDiff(t *testing.T) {
 		"another device has the bridge's name": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			o.Links["weave"] = hoststate.Link{Name: "weave", Kind: "dummy"}
 		}, []string{"bridge weave"}},
+		"the bridge's MAC flushed": {func(_ *hoststate.Desired, o *hoststate.Observed) { o.Deaf = true }, []string{"own_mac weave"}},
 		"no ports": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			delete(o.Links, "weft0")
 			delete(o.Links, "vweft1")

@@ -13,7 +13,10 @@ type Observed struct {
 	// table.
 	Addresses []netip.Prefix
 	Routes    []netip.Prefix
-	Settings  map[string]string // by the path below /proc/sys/net, without those that the kernel does not have
+	// Deaf: the forwarding database of the bridge lacks the bridge's own MAC, as after "bridge fdb flush". The bridge floods frames to
+	// this host, and the host does not get them.
+	Deaf     bool
+	Settings map[string]string // by the path below /proc/sys/net, without those that the kernel does not have
 }
 
 // Link is a network interface.

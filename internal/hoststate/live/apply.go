@@ -39,6 +39,8 @@ func (h *Host) apply(a hoststate.Action) error {
 		return h.handle.LinkSetMTU(link, a.MTU)
 	case hoststate.SetMAC:
 		return h.handle.LinkSetHardwareAddr(link, net.HardwareAddr(a.MAC[:]))
+	case hoststate.AddMAC:
+		return h.addMAC(link, a.MAC)
 	case hoststate.SetARP:
 		return h.handle.LinkSetARPOn(link)
 	case hoststate.SetFlag:

@@ -65,6 +65,9 @@ func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
 	if !found {
 		return o, nil
 	}
+	if o.Deaf, err = h.deaf(bridge); err != nil {
+		return o, fmt.Errorf("live: look up the MAC of %s: %w", bridge.Name, err)
+	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		addrs, err := h.addresses(family, bridge.Index)
 		if err != nil {

@@ -63,7 +63,7 @@ func TestRestore(t *testing.T) {
 	for _, line := range []string{
 		"ip addr flush dev weave", "ip -4 addr flush dev weave", "ip addr del 10.40.0.1/12 dev weave", "ip addr del fd32::1/64 dev weave",
 		"ip route flush dev weave", "ip -6 route del fd32::/64 dev weave", "ip link set weave down",
-		"ip link set weave mtu 1300", "ip link set weave arp off",
+		"ip link set weave mtu 1300", "ip link set weave arp off", "bridge fdb flush dev weave",
 		"ip link set weave address 02:00:00:00:00:03", "ip link set weave type bridge stp_state 1",
 		"ip link set weave type bridge mcast_snooping 1",
 		"ip link set weave type bridge group_fwd_mask 8",
