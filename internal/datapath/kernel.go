@@ -100,6 +100,9 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	if err != nil {
 		return errors.Join(err, device.Close())
 	}
+	if err := device.Gate(); err != nil {
+		d.log.Info("nftables alone filters the senders to the kernel path", "err", err)
+	}
 	k.current.Store(&kernelRun{device, controller})
 	return nil
 }

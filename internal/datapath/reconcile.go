@@ -1,10 +1,13 @@
 package datapath
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +24,11 @@ import (
 const (
 	fullPeriod     = 30 * time.Second // at everything
 	settingsPeriod = time.Second      // at the settings of the kernel, which cause no notification
-	// mergePeriod is the shortest time between two looks: it merges a burst of notifications.
-	mergePeriod = 100 * time.Millisecond
+	// The pause between two looks merges a burst of notifications. It is longer where a look takes long, so that looks take a tenth
+	// of a core at most, with many links or many changes.
+	shortestPause = 100 * time.Millisecond
+	longestPause  = 500 * time.Millisecond
+	pauseFactor   = 10
 	// maxRounds is the most comparisons of one look: what is behind a change may be seen only after its repair.
 	maxRounds = 4
 )
@@ -36,7 +42,8 @@ type reconciler struct {
 	pods hoststate.Pods
 	pace hoststate.Pace
 
-	rules []*ruleState
+	rules  []*ruleState
+	failed map[hoststate.Key]failure // repairs that failed when they were tried last, and are still needed
 	// settled: one look has found nothing to change. What is changed before is part of the start, and no repair.
 	settled bool
 	// bridge is the bridge as it was made or adopted, without its MTU; nil: not seen yet.
@@ -66,12 +73,22 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 
 // run looks at the host when something wakes it, until ctx ends. The error wraps errNoTap.
 func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error {
-	full, settings := time.NewTicker(fullPeriod), time.NewTicker(settingsPeriod)
-	defer full.Stop()
+	all, settings := time.NewTicker(fullPeriod), time.NewTicker(settingsPeriod)
+	defer all.Stop()
 	defer settings.Stop()
-	r.lookAtRules(ctx, true)
-	err := r.lookAtHost(ctx)
-	for err == nil && r.pause(ctx) {
+	rules, host, full := true, true, true // what to look at
+	for {
+		began := time.Now()
+		if rules {
+			r.lookAtRules(ctx, full)
+		}
+		if host {
+			if err := r.lookAtHost(ctx); err != nil {
+				return err
+			}
+		}
+		rules, host, full = false, false, false
+		pause(ctx, time.Since(began))
 		var due <-chan time.Time
 		if !r.postponed.IsZero() {
 			due = time.After(time.Until(r.postponed))
@@ -80,44 +97,31 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 		case <-ctx.Done():
 			return nil
 		case <-filters.C():
-			r.lookAtRules(ctx, false)
+			rules = true
 		case <-links.C():
-			err = r.lookAtHost(ctx)
+			host = true
 		case <-settings.C:
-			err = r.tick(ctx)
+			r.d.repairs.setContested(r.pace.Contested(time.Now()))
+			host = r.settingsWrong()
 		case <-due:
 			r.postponed = time.Time{}
-			r.lookAtRules(ctx, false)
-			err = r.lookAtHost(ctx)
-		case <-full.C:
-			r.lookAtRules(ctx, true)
-			err = r.lookAtHost(ctx)
+			rules, host = true, true
+		case <-all.C:
+			rules, host, full = true, true, true
 		}
 	}
-	return err
 }
 
-// pause waits before the next look, which merges a burst of notifications. It returns false if ctx has ended.
-func (r *reconciler) pause(ctx context.Context) bool {
+// pause waits after a look that took some time.
+func pause(ctx context.Context, took time.Duration) {
 	select {
 	case <-ctx.Done():
-		return false
-	case <-time.After(mergePeriod):
-		return true
+	case <-time.After(min(max(pauseFactor*took, shortestPause), longestPause)):
 	}
 }
 
-// tick looks at the settings of the kernel, and at everything if one is wrong.
-func (r *reconciler) tick(ctx context.Context) error {
-	r.d.repairs.setContested(r.pace.Contested(time.Now()))
-	if r.settingsWrong() {
-		return r.lookAtHost(ctx)
-	}
-	return nil
-}
-
-// settingsWrong reports whether something is wrong that causes no notification: a setting of the kernel, or the bridge's own entry in its
-// forwarding database.
+// settingsWrong reports whether something is wrong that causes no notification: a setting of the kernel, or the bridge's own entry in
+// its forwarding database.
 func (r *reconciler) settingsWrong() bool {
 	if r.bridge == nil {
 		return true
@@ -138,7 +142,6 @@ func (r *reconciler) lookAtHost(ctx context.Context) error {
 func (r *reconciler) restoreHost(ctx context.Context) error {
 	r.d.hostMu.Lock()
 	defer r.d.hostMu.Unlock()
-	var failed []failure
 	for range maxRounds {
 		if r.d.cleared || ctx.Err() != nil {
 			return nil
@@ -152,34 +155,45 @@ func (r *reconciler) restoreHost(ctx context.Context) error {
 			r.postpone(time.Second)
 			return nil
 		}
-		repaired := false
-		failed = failed[:0]
-		for _, a := range actions {
-			key := hoststate.Key{Kind: a.Kind, Object: a.Object()}
-			now := time.Now()
-			if wait := r.pace.Wait(key, now); wait > 0 {
-				r.postpone(wait)
-				continue
-			}
-			r.pace.Repaired(key, now)
-			if err := r.apply(a); err != nil {
-				failed = append(failed, failure{what: a.String(), setting: a.Kind == hoststate.Set, err: err})
-				r.postpone(time.Second)
-				continue
-			}
-			repaired = true
-			r.record(a, now)
-		}
 		r.d.repairs.setMoved(moved)
-		if !repaired {
+		if !r.applyAll(actions) {
 			r.settled = true
 			break
 		}
 		r.afterRepair(ctx)
 	}
-	r.logFailures(failed)
-	r.d.repairs.setFailed(failed)
 	return nil
+}
+
+// applyAll applies the actions that need not wait, and notes those that fail. It reports whether it changed anything.
+func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
+	failed := make(map[hoststate.Key]failure)
+	for _, a := range actions {
+		key, now := hoststate.Key{Kind: a.Kind, Object: a.Object()}, time.Now()
+		before, failedBefore := r.failed[key]
+		if wait := r.pace.Wait(key, now); wait > 0 {
+			if failedBefore {
+				failed[key] = before
+			}
+			r.postpone(wait)
+			continue
+		}
+		r.pace.Repaired(key, now)
+		if err := r.apply(a); err != nil {
+			r.pace.Failed(key)
+			r.postpone(time.Second)
+			failed[key] = failure{what: a.String(), setting: a.Kind == hoststate.Set, err: err}
+			if !failedBefore {
+				r.log.Warn("cannot restore what another program changed on this host", "what", a.String(), "err", err)
+			}
+			continue
+		}
+		changed = true
+		r.record(a, now)
+	}
+	r.failed = failed
+	r.d.repairs.setFailed(slices.SortedFunc(maps.Values(failed), func(a, b failure) int { return cmp.Compare(a.what, b.what) }))
+	return changed
 }
 
 // record logs and counts a repair.
@@ -293,19 +307,6 @@ func (r *reconciler) afterRepair(ctx context.Context) {
 func (r *reconciler) postpone(wait time.Duration) {
 	if at := time.Now().Add(wait); r.postponed.IsZero() || at.Before(r.postponed) {
 		r.postponed = at
-	}
-}
-
-// logFailures logs the failures that are new.
-func (r *reconciler) logFailures(failed []failure) {
-	known := make(map[string]bool)
-	for _, f := range r.d.repairs.snapshot().failed {
-		known[f.what] = true
-	}
-	for _, f := range failed {
-		if !known[f.what] {
-			r.log.Warn("cannot restore what another program changed on this host", "what", f.what, "err", f.err)
-		}
 	}
 }
 

@@ -72,7 +72,7 @@ func (r *repairs) add(kind, what string, now time.Time) {
 func (r *repairs) setFailed(list []failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state.failed = slices.Clone(list)
+	r.state.failed = list
 }
 
 func (r *repairs) setContested(list []hoststate.Contested) {

@@ -70,6 +70,7 @@ func (r *reconciler) restoreRules(ctx context.Context, rules *ruleState, full bo
 		r.pace.Repaired(key, now)
 	}
 	if err := rules.Apply(ctx); err != nil {
+		r.pace.Failed(key)
 		return
 	}
 	rules.applied = true

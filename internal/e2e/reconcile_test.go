@@ -313,3 +313,28 @@ func TestFlushUnderInjection(t *testing.T) {
 		}
 	}
 }
+
+// TestNotRestored: what the node cannot restore is a condition with the cause, as long as that is so.
+func TestNotRestored(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a")
+	start(t, nodes)
+	attach(t, nodes[0], "p")
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
+	labtest.Run(t, nodes[0].Space, "sh", "-c", "while ! ip link add weave type veth peer name far9; do ip link del weave; done")
+	labtest.Until(t, patience, func() error {
+		found := conditions(t, nodes[0], health.BridgeBroken)
+		if len(found) != 1 || !strings.Contains(found[0].Text, "veth") || found[0].Remedy == "" {
+			return fmt.Errorf("conditions: %+v", found)
+		}
+		return nil
+	})
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
+	shows(t, nodes[0], "ip -d link show "+hostEnd(t, nodes[0]), `master weave`)
+	labtest.Until(t, restoreTime, func() error {
+		if found := conditions(t, nodes[0], health.BridgeBroken); len(found) != 0 {
+			return fmt.Errorf("conditions: %+v", found)
+		}
+		return nil
+	})
+}

@@ -26,6 +26,7 @@ type Key struct {
 type streak struct {
 	repairs int
 	last    time.Time
+	failed  bool // the last one: no other program undoes it
 }
 
 // pause is how long after the last repair the next one may be made.
@@ -57,7 +58,15 @@ func (p *Pace) Repaired(k Key, now time.Time) {
 	if s.over(now) {
 		s = streak{}
 	}
-	p.streaks[k] = streak{s.repairs + 1, now}
+	p.streaks[k] = streak{repairs: s.repairs + 1, last: now}
+}
+
+// Failed records that the repair failed that was just recorded.
+func (p *Pace) Failed(k Key) {
+	if s, known := p.streaks[k]; known {
+		s.failed = true
+		p.streaks[k] = s
+	}
 }
 
 // Contested is a change that another program makes again after each repair.
@@ -67,13 +76,13 @@ type Contested struct {
 	Pause   time.Duration // before the next one
 }
 
-// Contested returns the changes that are repaired with pauses now. It forgets those that did not come back.
+// Contested returns the changes that are repaired with pauses now, without failed repairs. It forgets those that did not come back.
 func (p *Pace) Contested(now time.Time) (list []Contested) {
 	for k, s := range p.streaks {
 		switch {
 		case s.over(now):
 			delete(p.streaks, k)
-		case s.pause() > 0:
+		case s.pause() > 0 && !s.failed:
 			list = append(list, Contested{k, s.repairs, s.pause()})
 		}
 	}

@@ -71,6 +71,10 @@ func TestPace(t *testing.T) {
 	if len(contested) != 1 || contested[0].Key != key || contested[0].Repairs != 14 || contested[0].Pause != time.Minute {
 		t.Errorf("contested: %+v", contested)
 	}
+	pace.Failed(key)
+	if list := pace.Contested(now); len(list) != 0 {
+		t.Errorf("a repair that fails is contested: %+v", list)
+	}
 	if wait := pace.Wait(hoststate.Key{Kind: hoststate.SetUp, Object: "weave"}, now); wait != 0 {
 		t.Errorf("another change waits %v", wait)
 	}
