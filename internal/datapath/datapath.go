@@ -134,6 +134,8 @@ type engines struct {
 	router   *router.Engine
 	features virtio.Features // what the TAP's kernel and the router leave undone for each other
 	kernel   *kernelPath
+
+	bridgeMade bool // there was no bridge before
 }
 
 // New binds the data sockets and returns a Datapath that is idle. Close releases the sockets if Run is never called.

@@ -58,7 +58,7 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err := d.openKernelPath(ctx, kernel, br); err != nil {
 		return nil, err
 	}
-	return &engines{router: engine, features: device.Features(), kernel: kernel}, nil
+	return &engines{router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent}, nil
 }
 
 // routerConfig describes the router.

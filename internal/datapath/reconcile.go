@@ -61,6 +61,9 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 	}
 	defer host.Close()
 	r := &reconciler{d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules()}
+	if d.current.Load().bridgeMade {
+		r.pods.Adopt() // pods of an earlier run
+	}
 	links, filters := signal.New(), signal.New()
 	ctx, cancel := context.WithCancel(ctx)
 	var watches sync.WaitGroup
@@ -285,6 +288,7 @@ func (r *reconciler) apply(a hoststate.Action) error {
 		}
 		br.Close()
 		r.bridge = nil // weft has made it now
+		r.pods.Adopt()
 		return nil
 	case a.Kind == hoststate.Set && (a.Path == hoststate.Forwarding4 || a.Path == hoststate.Forwarding6):
 		return masq.EnableForwarding(a.Path == hoststate.Forwarding4, a.Path == hoststate.Forwarding6)

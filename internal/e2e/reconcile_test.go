@@ -338,3 +338,16 @@ func TestNotRestored(t *testing.T) {
 		return nil
 	})
 }
+
+// TestBridgeDeletedWhileStopped: a node that starts without its bridge puts the pods of its earlier run on the new one.
+func TestBridgeDeletedWhileStopped(t *testing.T) {
+	t.Parallel()
+	nodes, pods := pair(t)
+	if err := nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
+	up(t, nodes[0], nodes[1].Addr().String())
+	pods[0].reaches(t, pods[1].addr)
+	pods[0].reaches(t, nodes[1].Addr()) // through the bridge's address
+}

@@ -15,16 +15,22 @@ type Pods struct {
 	// Prefix is that of the names of host ends.
 	Prefix string
 
-	ends map[string]podEnd
+	ends  map[string]podEnd
+	adopt bool // Adopt was called since the last Observe
 }
 
 // podEnd is a host end.
 type podEnd struct {
 	index    int
 	since    time.Time // when it was first seen
+	adopted  bool      // it is ours although it was on no bridge when it was first seen
 	complete bool      // it was complete, or has been there for long
 	pod      Pod
 }
+
+// Adopt makes host ends that are on no bridge at the next Observe ours: the bridge was missing, and is there again. At other times
+// such a host end may belong to a second network on this host, with a bridge of its own.
+func (p *Pods) Adopt() { p.adopt = true }
 
 // Observe updates the host ends from what there is now. A host end that was never complete counts as complete after Grace: an earlier
 // run, or another program, has left it so. pending reports whether there is one for which this time runs.
@@ -38,12 +44,13 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		if !known || end.index != l.Index {
 			end = podEnd{index: l.Index, since: now}
 		}
+		end.adopted = end.adopted || p.adopt && l.Master == ""
 		switch {
 		case end.complete:
 			end.pod.MTU = max(end.pod.MTU, l.MTU)
 		case l.Master == bridge && l.Up:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: l.Port[Hairpin]}
-		case l.Master != bridge && l.Master != "": // of another network
+		case l.Master != bridge && (l.Master != "" || !end.adopted): // of another network, or being attached
 		case now.Sub(end.since) >= Grace:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: true} // as pods are attached by default
 		default:
@@ -51,7 +58,7 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		}
 		next[name] = end
 	}
-	p.ends = next
+	p.ends, p.adopt = next, false
 	return pending
 }
 

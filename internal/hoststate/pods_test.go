@@ -41,10 +41,13 @@ func TestPods(t *testing.T) {
 	lost := hoststate.Link{Name: "vweft2", Kind: "veth", Index: 7, MTU: 1400}
 	other := hoststate.Link{Name: "vweft3", Kind: "veth", Index: 8, MTU: 1400, Master: "weave2", Up: true} // of another network
 	step(7, none, lost, other)
-	if !pods.Observe(hoststate.Observed{Links: map[string]hoststate.Link{"vweft2": lost}}, "weave", start.Add(8)) {
+	down := hoststate.Link{Name: "vweft2", Kind: "veth", Index: 7, Master: "weave"}
+	if !pods.Observe(hoststate.Observed{Links: map[string]hoststate.Link{"vweft2": down}}, "weave", start.Add(8)) {
 		t.Error("the host end is not pending")
 	}
-	step(8+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400, Hairpin: true}}, lost, other)
+	step(8+hoststate.Grace, none, lost, other)
+	pods.Adopt()
+	step(9+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400, Hairpin: true}}, lost, other)
 }
 
 // TestPace: a change that comes back soon after each repair is repaired at once a few times, then with growing pauses. It is
