@@ -12,7 +12,7 @@ var parts = map[string][]string{
 	"internal/health": {},
 	"internal/doctor": {
 		"internal/api", "internal/hint", "internal/hostfilter", "internal/hostnet", "internal/hostroutes", "internal/hoststate",
-		"internal/hoststate/live", "internal/masq", "internal/netdump", "internal/podlink", "internal/settings",
+		"internal/hoststate/live", "internal/masq", "internal/podlink", "internal/settings",
 		"internal/statedir", "ipam/store", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
