@@ -40,6 +40,7 @@ type inbound struct {
 	// Of the present batch.
 
 	now     time.Time
+	stamp   int64 // now in nanoseconds of Unix time
 	peers   *snapshot
 	longest int // length of a frame in bytes
 
@@ -110,6 +111,7 @@ func (in *inbound) begin() {
 	e := in.engine
 	in.now, in.peers, in.longest = e.now(), e.peers.Load(), int(e.longest.Load())
 	in.session, in.from, in.learnedFrom = nil, nil, nil
+	in.stamp = in.now.UnixNano()
 	in.sources.begin(in.now)
 }
 
@@ -161,6 +163,7 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	if err != nil {
 		return from, sessionDrop(err)
 	}
+	from.noteHeard(in.stamp)
 	in.engine.onAuthenticated(s, from, addr, newest)
 	switch header.Type {
 	case wire.TypeFrame:

@@ -130,6 +130,7 @@ func (e *Engine) linkProven(v *peerView, addr netip.AddrPort) {
 	v.mu.Lock()
 	v.link.HandleResponse()
 	v.mu.Unlock()
+	v.noteHeard(e.now().UnixNano())
 	e.noteLinkWorks(v, addr)
 }
 

@@ -86,6 +86,8 @@ type remotePeer struct {
 	// datagram is the length in bytes of the longest datagram that the path takes.
 	datagram atomic.Int64
 
+	// heard is when the last datagram arrived that only the peer can have sent, in nanoseconds of Unix time; 0: never.
+	heard atomic.Int64
 	// foreign counts sealed frames with a source address that another node gives out.
 	foreign foreignSources
 

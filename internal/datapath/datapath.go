@@ -54,6 +54,8 @@ type Membership interface {
 	Members() []Member
 	// Member returns one of them. It must not wait.
 	Member(peer.ID) (Member, bool)
+	// Dead reports whether a node does not answer any more and has not left. It must not wait.
+	Dead(peer.ID) bool
 	// NodeName returns the name of any node, this one included; empty: not known. It must not wait.
 	NodeName(peer.ID) string
 }
@@ -122,7 +124,8 @@ type Datapath struct {
 	hostMu  sync.Mutex
 	cleared bool // guarded by hostMu: Clear was called
 
-	syncMu sync.Mutex // serializes SyncPeers
+	syncMu        sync.Mutex         // serializes SyncPeers
+	kernelMembers map[peer.ID]Member // guarded by syncMu: those that the kernel may carry since the last SyncPeers
 
 	// securityMu serializes changes of secrets and trusted subnets until the router has them. No other lock of this package is
 	// taken while it is held.
@@ -243,7 +246,7 @@ func (d *Datapath) SyncPeers() {
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)
-	e.kernel.setPeers(d.kernelPeers(members))
+	e.kernel.setPeers(d.kernelPeers(members, e.kernel.carries))
 }
 
 // HandleReport implements underlay.ReportHandler: it passes to the router what the network reports about a datagram.

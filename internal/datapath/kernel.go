@@ -171,14 +171,35 @@ func (d *Datapath) kernelPort() string {
 }
 
 // kernelPeers returns the members that the kernel may carry: those that are reached directly and without a seal.
-func (d *Datapath) kernelPeers(members []Member) (peers []vxlan.Peer) {
+//
+// A peer with a stopped daemon seems to be unreachable first, and dead after some seconds, although its kernel still carries frames.
+// So a member that the kernel carries remains one of them, also when it is dead: its path is left when another carrier works.
+// syncMu is held.
+func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (peers []vxlan.Peer) {
+	before := d.kernelMembers
+	d.kernelMembers = make(map[peer.ID]Member, len(members))
+	add := func(m Member) {
+		peers = append(peers, vxlan.Peer{ID: m.ID, Addr: m.Addr.Addr()})
+		d.kernelMembers[m.ID] = m
+	}
 	for _, m := range members {
-		direct := m.Hops == 1 && !m.DialOut && !d.reach.isDialOut() // without a relay or an address translator
-		if m.Addr.Addr().Is4() == d.cfg.Advertise.Is4() && direct && d.unsealed(m) {
-			peers = append(peers, vxlan.Peer{ID: m.ID, Addr: m.Addr.Addr()})
+		delete(before, m.ID)
+		if d.mayUseKernel(m) && (m.Hops == 1 || carries(m.ID)) {
+			add(m)
+		}
+	}
+	for id, m := range before {
+		if d.cfg.Membership.Dead(id) && carries(id) && d.mayUseKernel(m) {
+			add(m)
 		}
 	}
 	return peers
+}
+
+// mayUseKernel reports whether frames to a member may use the kernel path where it is reached directly: without an address
+// translator and without a seal.
+func (d *Datapath) mayUseKernel(m Member) bool {
+	return m.Addr.Addr().Is4() == d.cfg.Advertise.Is4() && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
 }
 
 // close removes a device that no controller has run on; a controller removes its own.

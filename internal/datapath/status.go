@@ -69,7 +69,8 @@ type FDBEntry struct {
 	Age  time.Duration
 }
 
-// FDB returns the addresses that router and kernel have learned, sorted by MAC.
+// FDB returns the addresses that router and kernel have learned behind this host and live peers, sorted by MAC. Behind a dead peer the
+// kernel may still have some, which it goes on using (see kernelPeers), but that they are right is not known any more.
 func (d *Datapath) FDB() []FDBEntry {
 	e := d.current.Load()
 	if e == nil {
@@ -80,7 +81,7 @@ func (d *Datapath) FDB() []FDBEntry {
 		entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
 	}
 	for _, l := range e.kernel.entries() {
-		if !l.Peer.IsZero() { // zero: of a peer that has just left
+		if !l.Peer.IsZero() && !d.cfg.Membership.Dead(l.Peer) { // zero: of a peer that has just left
 			entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
 		}
 	}

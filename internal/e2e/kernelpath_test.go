@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"weft/internal/api"
@@ -163,4 +164,64 @@ func TestKernelPathIsRepaired(t *testing.T) {
 	pods[0].reaches(t, pods[1].addr)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	pods[0].reaches(t, pods[1].addr)
+}
+
+// TestKernelPathOutlivesDaemon: the kernel carries frames in both directions while the daemon of one node is stopped, and while it is
+// dead, also after the other nodes see it dead. When the daemon is back, the nodes are one network again.
+func TestKernelPathOutlivesDaemon(t *testing.T) {
+	t.Parallel()
+	nodes, pods := pair(t)
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	waitDatapath(t, nodes[1], "a", api.DatapathKernel)
+	pods[0].reaches(t, pods[1].addr)
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 20)
+
+	if err := nodes[1].Process().Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	pings.wantNoGap(t, 60)
+	if err := nodes[1].Process().Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, nodes[0], "b", api.PeerAlive)
+	pings.waitReplies(t, 20)
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	waitDatapath(t, nodes[1], "a", api.DatapathKernel)
+
+	nodes[1].Process().Kill()
+	pings.wantNoGap(t, 60)
+	waitState(t, nodes[0], "b", api.PeerDead)
+	pings.wantNoGap(t, 60)
+	up(t, nodes[1], others(nodes, nodes[1])...)
+	waitReady(t, nodes)
+	pings.waitReplies(t, 20)
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+}
+
+// wantNoGap waits for the given number of further replies, and fails the test if one of them is missing.
+func (g *pinger) wantNoGap(t *testing.T, more int) {
+	t.Helper()
+	from := len(g.sequence())
+	labtest.Until(t, patience, func() error {
+		if got := len(g.sequence()) - from; got < more {
+			return fmt.Errorf("%d of %d replies", got, more)
+		}
+		return nil
+	})
+	seen := g.sequence()[from:]
+	if lost := seen[len(seen)-1] - seen[0] + 1 - len(seen); lost > 1 {
+		t.Errorf("%d replies of %d are missing", lost, len(seen))
+	}
+}
+
+var icmpSequence = regexp.MustCompile(`icmp_seq=(\d+) ttl`)
+
+// sequence returns the numbers of the requests that were answered.
+func (g *pinger) sequence() (numbers []int) {
+	for _, m := range icmpSequence.FindAllStringSubmatch(g.out.String(), -1) {
+		n, _ := strconv.Atoi(m[1])
+		numbers = append(numbers, n)
+	}
+	return numbers
 }

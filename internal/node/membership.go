@@ -106,6 +106,12 @@ func (v view) Member(id peer.ID) (datapath.Member, bool) {
 	return datapathMember(m), true
 }
 
+// Dead implements datapath.Membership.
+func (v view) Dead(id peer.ID) bool {
+	m, ok := v.members.member(id)
+	return ok && m.State == mesh.StateDead
+}
+
 // NodeName implements datapath.Membership.
 func (v view) NodeName(id peer.ID) string { return v.members.NodeName(id) }
 

@@ -64,6 +64,10 @@ type Router interface {
 	// them, as the kernel carries their frames from now on. It is called before a peer is moved to the kernel, and
 	// every few seconds after that, as frames may still have come through userspace if the other side moved later.
 	ReleaseMACs(id peer.ID) []ether.Addr
+	// ProvePeer makes the router find out whether userspace reaches a peer, without waiting. If it does, LastHeard changes.
+	ProvePeer(id peer.ID)
+	// LastHeard returns when the peer last proved that userspace reaches it; the zero time if it never did.
+	LastHeard(id peer.ID) time.Time
 }
 
 // ControllerConfig is the configuration of a Controller.
@@ -124,6 +128,7 @@ type member struct {
 	Peer
 	path   *Path
 	kernel bool      // the kernel carries it
+	kept   bool      // the same, although it does not answer
 	left   time.Time // when the kernel last ceased to carry it
 }
 

@@ -41,6 +41,7 @@ type fakeDevice struct {
 	gone   bool
 	off    bool
 	closed bool
+	silent bool // the daemon of the device answers nothing
 }
 
 var _ Backend = (*fakeDevice)(nil)
@@ -90,14 +91,15 @@ func (d *fakeDevice) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 func (d *fakeDevice) Send(p Probe) error {
 	d.underlay.mu.Lock()
 	defer d.underlay.mu.Unlock()
-	d.set(func() { d.frames++ })
+	silent := false
+	d.set(func() { d.frames++; silent = d.silent })
 	to := d.underlay.devices[p.To]
-	if to == nil || d.underlay.broken {
+	if to == nil || d.underlay.broken || silent {
 		return nil
 	}
 	to.mu.Lock()
 	defer to.mu.Unlock()
-	if !to.closed {
+	if !to.closed && !to.silent {
 		to.frames++
 		to.in <- p
 	}
@@ -136,6 +138,7 @@ type station struct {
 	*Controller
 	dev    *fakeDevice
 	macs   []ether.Addr // the addresses that the router learned; guarded by dev.mu
+	heard  time.Time    // when the peer was last heard in userspace; guarded by dev.mu
 	cancel func()
 	ended  chan error
 }
@@ -163,6 +166,28 @@ func (st *station) ReleaseMACs(peer.ID) []ether.Addr {
 	macs := st.macs
 	st.macs = nil
 	return macs
+}
+
+// ProvePeer implements Router: daemons that run answer at once.
+func (st *station) ProvePeer(id peer.ID) {
+	u := st.dev.underlay
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	answers := u.devices[id] != nil
+	for _, d := range []*fakeDevice{st.dev, u.devices[id]} {
+		if d != nil {
+			d.set(func() { answers = answers && !d.closed && !d.silent })
+		}
+	}
+	if answers {
+		st.dev.set(func() { st.heard = time.Now() })
+	}
+}
+
+// LastHeard implements Router.
+func (st *station) LastHeard(peer.ID) (at time.Time) {
+	st.dev.set(func() { at = st.heard })
+	return at
 }
 
 // states returns the states of the peers that the device reaches.
@@ -263,6 +288,37 @@ func TestControllerLeavesBrokenPath(t *testing.T) {
 			t.Errorf("within a second: %q", log)
 		}
 		close(stop)
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+// TestControllerKeepsSilentPeer: a peer with a dead daemon stays on the kernel path, and leaves it when userspace is proven while
+// the kernel path is not.
+func TestControllerKeepsSilentPeer(t *testing.T) {
+	simulate(t, func(t *testing.T, u *underlay) {
+		a, b := u.station(t, 1, 2), u.station(t, 2, 1)
+		time.Sleep(5 * time.Second)
+		a.dev.calls()
+		b.dev.set(func() { b.dev.silent = true })
+		time.Sleep(time.Minute)
+		a.expect(t)
+		if got := a.states()[peer.ID{2}]; got != Kernel {
+			t.Errorf("state %s", got)
+		}
+		b.dev.set(func() { b.dev.silent = false })
+		time.Sleep(10 * time.Second)
+		a.expect(t)
+		b.dev.set(func() { b.dev.silent = true })
+		time.Sleep(time.Minute)
+		u.mu.Lock()
+		u.broken = true
+		u.mu.Unlock()
+		b.dev.set(func() { b.dev.silent = false })
+		time.Sleep(2 * time.Second)
+		if log := a.dev.calls(); len(log) < 2 || log[0] != "change 2 false" {
+			t.Errorf("when userspace is proven: %q", log)
+		}
 		a.stop(t)
 		b.stop(t)
 	})

@@ -130,6 +130,12 @@ func (n *node) SetKernel(id peer.ID, on bool) {
 	n.kernel[id] = on
 }
 
+// ProvePeer implements vxlan.Router: userspace always reaches the peers.
+func (n *node) ProvePeer(peer.ID) {}
+
+// LastHeard implements vxlan.Router.
+func (n *node) LastHeard(peer.ID) time.Time { return time.Now() }
+
 func (n *node) ReleaseMACs(id peer.ID) []ether.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -22,12 +22,31 @@ func (c *Controller) receiveProbe(p Probe, now time.Time) {
 // advancePaths does the work of all paths that is due at now.
 func (c *Controller) advancePaths(now time.Time) {
 	for _, m := range c.members {
+		if now.Before(m.path.Due()) {
+			continue
+		}
+		c.lookForProof(m, now)
 		p, ok := m.path.Next(now)
 		c.applyState(m, now)
 		if ok {
 			c.send(m, p)
 		}
+		if m.path.Doubtful() {
+			c.cfg.Router.ProvePeer(m.ID)
+		}
 	}
+}
+
+// lookForProof passes to a path without replies whether userspace reaches the peer, so that it is left only for a better one.
+func (c *Controller) lookForProof(m *member, now time.Time) {
+	if !m.path.Doubtful() {
+		return
+	}
+	m.path.Heard(c.cfg.Router.LastHeard(m.ID), now)
+	if kept := m.path.Kept(); kept && !m.kept {
+		c.log.Warn("a peer does not answer probes of the kernel path, nor in userspace: the kernel goes on carrying it", "peer", m.ID)
+	}
+	m.kept = m.path.Kept()
 }
 
 // applyState moves m to the kernel or back if the state of its path requires it, and publishes the state.
@@ -101,6 +120,7 @@ func (c *Controller) sampleDevice(now time.Time) (busy bool, err error) {
 			m.path.Fail(now)
 			c.applyState(m, now)
 		}
+		c.lookForProof(m, now)
 		if busy {
 			m.path.Traffic(now)
 		}

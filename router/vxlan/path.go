@@ -7,13 +7,15 @@ import (
 
 // Times and counts of a Path. Each duration is varied by up to a tenth in both directions, so that nodes that start
 // together do not stay in step. Under traffic, a path that breaks is left after the rest of a gap and three gaps more:
-// 880 ms at most.
+// 880 ms at most, if userspace carries the frames instead.
 const (
 	gap      = 200 * time.Millisecond // between probes, under traffic and until a path is proven
 	idle     = 5 * time.Second        // between probes of a path without traffic
 	busyFor  = time.Second            // how long after a frame a path counts as under traffic
 	needed   = 3                      // replies in a row that prove a path
-	lostMost = 3                      // probes in a row without a reply that end a path
+	lostMost = 3                      // probes in a row without a reply that end a path, if userspace is proven
+	unsure   = time.Second            // between probes of a path without replies that is kept
+	keepMost = 5 * time.Minute        // a path without replies is kept for at most this long: the peer may be gone for good
 	tryMost  = 5                      // probes without a reply that end an attempt to prove a path
 	pauseMin = time.Second            // before the next attempt; doubled each time
 	pauseMax = time.Minute            // the longest pause
@@ -54,6 +56,10 @@ func (s State) String() string {
 //
 // The kernel carries frames to the peer as soon as several probes in a row were answered, which proves both directions,
 // and as long as the peer's own probes have the flag Willing. Both ends decide for themselves.
+//
+// Probes are answered by the peer's daemon. If it is stopped or dead, no probe is answered, although the kernels of both ends still
+// carry frames, and userspace would not. So a path without replies is left only when the peer was heard in userspace since
+// (Heard): for a carrier that works. See docs/adr/0032-proven-carriers.md.
 type Path struct {
 	rand  func() uint64
 	state State
@@ -61,6 +67,10 @@ type Path struct {
 
 	open   []uint64 // nonces of the probes without a reply, the oldest first
 	streak int      // replies in a row
+
+	lostSince time.Time // when the first of the probes without a reply was sent
+	heard     time.Time // when the peer last proved that userspace reaches it
+	kept      bool      // the path is in use although its probes are lost
 
 	willing   bool      // in the peer's last probe
 	busyUntil time.Time // until when the path counts as under traffic
@@ -93,14 +103,43 @@ func (p *Path) Next(now time.Time) (probe Probe, ok bool) {
 	if p.state == Userspace {
 		p.begin()
 	}
-	if n := len(p.open); n >= tryMost || n >= lostMost && p.state == Kernel {
+	pause, lost := gap, p.state == Kernel && len(p.open) >= lostMost
+	switch n := len(p.open); {
+	case p.state != Kernel && n >= tryMost || lost && p.heard.After(p.lostSince),
+		lost && now.Sub(p.lostSince) >= keepMost:
 		p.leave(now, p.state == Kernel)
 		return Probe{}, false
+	case lost:
+		pause, p.kept = unsure, true
+		if n >= tryMost {
+			p.open = slices.Delete(p.open, 0, 1)
+		}
 	}
 	nonce := p.rand() | 1 // never 0
+	if len(p.open) == 0 {
+		p.lostSince = now
+	}
 	p.open = append(p.open, nonce)
-	p.schedule(now, gap)
+	p.schedule(now, pause)
 	return Probe{Willing: true, Nonce: nonce}, true
+}
+
+// Doubtful reports whether the path is in use and a reply is overdue. The owner then finds out whether userspace reaches the peer,
+// and calls Heard.
+func (p *Path) Doubtful() bool { return p.state == Kernel && len(p.open) > 1 }
+
+// Kept reports whether the path is in use although its probes are lost: no better carrier is proven.
+func (p *Path) Kept() bool { return p.state == Kernel && p.kept }
+
+// Heard records that at the time at the peer proved that userspace reaches it in both directions. A path without replies is then
+// left at now.
+func (p *Path) Heard(at, now time.Time) {
+	if at.After(p.heard) {
+		p.heard = at
+	}
+	if p.Kept() && p.heard.After(p.lostSince) && p.next.After(now) {
+		p.next = now
+	}
 }
 
 // Receive handles a probe from the peer and returns the reply to send; ok is false if there is none.
@@ -151,6 +190,7 @@ func (p *Path) answered(nonce uint64, now time.Time) {
 		return
 	}
 	p.open = slices.Delete(p.open, 0, i+1)
+	p.lostSince, p.kept = now, false
 	if i > 0 {
 		p.streak = 0
 	}
@@ -164,7 +204,7 @@ func (p *Path) answered(nonce uint64, now time.Time) {
 
 // begin starts an attempt to prove the path.
 func (p *Path) begin() {
-	p.state, p.streak, p.open = Probing, 0, p.open[:0]
+	p.state, p.streak, p.open, p.kept = Probing, 0, p.open[:0], false
 }
 
 // leave stops the use of the path for a pause. After a path in use the pause is firm, and longer each time that the

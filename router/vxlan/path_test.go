@@ -15,6 +15,7 @@ import (
 //	kill N             N is silent from now on
 //	leave N            N sends a goodbye, and is silent
 //	cut N, heal N      probes of N are lost, arrive again
+//	daemon N, stop N   N's daemon answers in userspace, does not (as after "kill")
 //	loss P             P percent of the probes of both are lost at random
 //	latency D          probes arrive after D
 //	busy, calm         frames pass, or do not
@@ -134,7 +135,40 @@ var pathScripts = map[string]string{
 		busy
 		run 5s
 		kill b
-		until a userspace 900ms`,
+		stay a kernel 1m
+		probes a 60 90
+		start b
+		until b kernel 2s
+		until a kernel 1s
+		stay a kernel 10s`,
+	"gone for good": `
+		start a
+		start b
+		run 10s
+		kill b
+		stay a kernel 4m
+		until a userspace 2m`,
+	"crash while calm": `
+		start a
+		start b
+		run 5s
+		kill b
+		stay a kernel 1m
+		start b
+		until b kernel 2s
+		until a kernel 1s`,
+	"neither path works, then userspace": `
+		start a
+		start b
+		busy
+		run 5s
+		stop b
+		cut a
+		stay a kernel 10s
+		daemon b
+		until a userspace 100ms
+		heal a
+		until a kernel 4s`,
 	"farewell": `
 		start a
 		start b
@@ -190,6 +224,7 @@ type world struct {
 	now     time.Time
 	paths   map[string]*Path
 	cut     map[string]bool
+	stopped map[string]bool // do not answer in userspace
 	sent    map[string]int
 	latency time.Duration
 	loss    int
@@ -209,7 +244,7 @@ const tick = 5 * time.Millisecond
 func newWorld(seed uint64) *world {
 	return &world{
 		rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0), latency: time.Millisecond,
-		paths: map[string]*Path{}, cut: map[string]bool{}, sent: map[string]int{},
+		paths: map[string]*Path{}, cut: map[string]bool{}, sent: map[string]int{}, stopped: map[string]bool{},
 	}
 }
 
@@ -222,6 +257,8 @@ func (w *world) step(f []string) error {
 	case "leave":
 		w.fly(f[1], Goodbye())
 		delete(w.paths, f[1])
+	case "daemon", "stop":
+		w.stopped[f[1]] = f[0] == "stop"
 	case "cut", "heal":
 		w.cut[f[1]] = f[0] == "cut"
 	case "busy", "calm":
@@ -305,6 +342,9 @@ func (w *world) tick(end time.Time) {
 		}
 		if w.busy {
 			p.Traffic(w.now)
+		}
+		if to := other(name); p.Doubtful() && w.paths[to] != nil && !w.stopped[to] {
+			p.Heard(w.now, w.now)
 		}
 		if probe, ok := p.Next(w.now); ok {
 			w.sent[name]++
