@@ -95,7 +95,7 @@ func TestReadiness(t *testing.T) {
 // TestPace: a look is due after a change and after its period, and never before a multiple of the time that the last one took.
 func TestPace(t *testing.T) {
 	begin := time.Unix(1000, 0)
-	p := pace{period: 10 * time.Second}
+	p := pace{period: 10 * time.Second, share: 20}
 	var due []bool
 	at := func(after time.Duration) { due = append(due, p.due(begin.Add(after))) }
 	at(0)

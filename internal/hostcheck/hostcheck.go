@@ -20,21 +20,24 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/hostfilter"
 	"weft/internal/hostports"
 	"weft/internal/hostwatch"
 	"weft/internal/podprobe"
 	"weft/internal/settings"
 )
 
-// Periods of the looks. Rules of iptables-legacy and lost notifications are found by the periodic ones.
+// Periods of the looks.
 const (
 	tick          = time.Second
 	probePeriod   = 10 * time.Second
-	filtersPeriod = 30 * time.Second
+	filtersPeriod = time.Minute      // of nftables, which reports changes
+	legacyPeriod  = 10 * time.Second // of iptables-legacy, which does not; it is read without a program
 	routesPeriod  = 30 * time.Second
 )
 
-// share bounds the time that a look may need: it waits so many times as long as the last one took. Hosts have rulesets of megabytes.
+// share bounds the CPU time that looks need: the next one waits so many times as long as the last one took. Hosts have rulesets of
+// megabytes. A probe mostly waits, and needs no bound.
 const share = 20
 
 // Underlay is what the checker needs to know about the network of the nodes. It may be called from any goroutine.
@@ -70,7 +73,9 @@ type Checker struct {
 	state atomic.Pointer[state] // never nil; replaced as a whole by Run
 
 	// owned by Run
-	prober *podprobe.Prober // nil: could not be opened
+	prober *podprobe.Prober   // nil: could not be opened
+	nft    hostfilter.Ruleset // as it was read last
+	nftErr error              // why it could not be read
 }
 
 // New returns a Checker that is idle.
@@ -112,7 +117,8 @@ func (c *Checker) watch(ctx context.Context, group *errgroup.Group, kinds hostwa
 
 // loop takes the looks that are due, at most one of each kind a second.
 func (c *Checker) loop(ctx context.Context, filters, routes <-chan struct{}) {
-	probe, rules, table := pace{period: probePeriod}, pace{period: filtersPeriod}, pace{period: routesPeriod}
+	probe, table := pace{period: probePeriod}, pace{period: routesPeriod, share: share}
+	rules, legacy := pace{period: filtersPeriod, share: share}, pace{period: legacyPeriod, share: share}
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	for {
@@ -124,9 +130,15 @@ func (c *Checker) loop(ctx context.Context, filters, routes <-chan struct{}) {
 		}
 		if rules.due(time.Now()) {
 			start := time.Now()
-			again := c.lookAtFilters(ctx, start)
+			c.nft, c.nftErr = hostfilter.ReadNFT(ctx)
 			rules.took(start, time.Now())
-			rules.changed = again
+			legacy.changed = true
+		}
+		if legacy.due(time.Now()) {
+			start := time.Now()
+			again := c.lookAtFilters(ctx, start)
+			legacy.took(start, time.Now())
+			legacy.changed = again
 		}
 		if table.due(time.Now()) {
 			start := time.Now()
@@ -151,6 +163,7 @@ func (c *Checker) loop(ctx context.Context, filters, routes <-chan struct{}) {
 // pace decides when a look is due: after a change and periodically, but not before a multiple of the time that the last one took.
 type pace struct {
 	period     time.Duration
+	share      time.Duration // the multiple; 0: none
 	changed    bool
 	last, next time.Time // when the last one began, and before which no other one begins
 }
@@ -161,7 +174,7 @@ func (p *pace) due(now time.Time) bool {
 
 // took records a look.
 func (p *pace) took(begin, end time.Time) {
-	p.changed, p.last, p.next = false, begin, end.Add(share*end.Sub(begin))
+	p.changed, p.last, p.next = false, begin, end.Add(p.share*end.Sub(begin))
 }
 
 // Clear removes the ports that were published again, for a node that leaves.

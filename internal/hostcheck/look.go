@@ -2,6 +2,7 @@ package hostcheck
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -58,10 +59,12 @@ func (c *Checker) probe(ctx context.Context) (_ []podprobe.Result, err error) {
 	return c.prober.Probe(ctx)
 }
 
-// lookAtFilters reads the rules, judges them, and restores published ports. again requests another look soon.
+// lookAtFilters judges the rules of nftables, as they were read last, and those of iptables-legacy, and restores published ports.
+// again requests another look soon.
 func (c *Checker) lookAtFilters(ctx context.Context, now time.Time) (again bool) {
-	rules, err := hostfilter.Read(ctx)
-	if err != nil {
+	legacy, err := hostfilter.ReadLegacy()
+	rules := hostfilter.Ruleset{Chains: slices.Concat(c.nft.Chains, legacy.Chains)}
+	if err = errors.Join(c.nftErr, err); err != nil {
 		c.log.Debug("cannot read all packet filters of the host", "err", err)
 	}
 	losses := hostfilter.Assess(rules, c.host())

@@ -17,22 +17,28 @@ import (
 // Read returns the packet filters of the network namespace of the calling thread. It runs nft, and reads the tables of
 // iptables-legacy from the kernel without its tool. The error names the parts that cannot be read; the result is the others.
 func Read(ctx context.Context) (Ruleset, error) {
-	rules, err := readNFT(ctx)
+	nft, err := ReadNFT(ctx)
+	legacy, err2 := ReadLegacy()
+	return Ruleset{append(nft.Chains, legacy.Chains...)}, errors.Join(err, err2)
+}
+
+// ReadNFT returns the chains of nftables. It runs nft, without counters and without the elements of sets.
+func ReadNFT(ctx context.Context) (Ruleset, error) {
+	out, err := exec.CommandContext(ctx, "nft", "--stateless", "--terse", "list", "ruleset").Output()
+	if err != nil {
+		return Ruleset{}, fmt.Errorf("hostfilter: list the rules of nftables: %w", err)
+	}
+	return ParseNFT(string(out)), nil
+}
+
+// ReadLegacy returns the chains of iptables-legacy and ip6tables-legacy.
+func ReadLegacy() (rules Ruleset, err error) {
 	for _, family := range []string{IPv4, IPv6} {
 		chains, e := readLegacy(family)
 		rules.Chains = append(rules.Chains, chains...)
 		err = errors.Join(err, e)
 	}
 	return rules, err
-}
-
-// readNFT lists the ruleset without counters and without the elements of sets.
-func readNFT(ctx context.Context) (Ruleset, error) {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "--terse", "list", "ruleset").Output()
-	if err != nil {
-		return Ruleset{}, fmt.Errorf("hostfilter: list the rules of nftables: %w", err)
-	}
-	return ParseNFT(string(out)), nil
 }
 
 // legacyFamilies has the lists of the legacy tables that exist, and the options of sockets that return them.
