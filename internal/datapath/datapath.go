@@ -7,6 +7,8 @@
 //	repair.go    what was restored, for status and metrics
 //	clear.go     removes everything, for a node that leaves
 //	address.go   addresses of the bridge
+//	underlay.go  the address of this node and its changes
+//	mtu.go       the MTU of pods, bridge and TAP, and its changes
 //	kernel.go    the kernel path: its device, its controller, and which peers it may carry
 //	security.go  secrets and trusted subnets: which peers need a seal
 //	reach.go     whether other nodes reach this one, and what it publishes about its links
@@ -32,6 +34,7 @@ import (
 	"weft/internal/hostnet"
 	"weft/internal/peer"
 	"weft/internal/settings"
+	"weft/internal/signal"
 	"weft/mesh/topology"
 	"weft/router"
 	"weft/router/session"
@@ -85,7 +88,8 @@ type Config struct {
 	Private  [session.KeyLen]byte // static X25519 key of the node
 	Cluster  string               // name of the network; nodes of another one make no session
 	Settings settings.Config      // valid; Queues is at least 1
-	// Advertise is the address that the other nodes know this node by; MTU is that of bridge and pods, in bytes.
+	// Advertise is the address that the other nodes know this node by; MTU is that of pods, in bytes. Both are those of the start:
+	// SetUnderlay changes them.
 	Advertise netip.Addr
 	MTU       int
 
@@ -110,6 +114,7 @@ type Datapath struct {
 	log      *slog.Logger
 	conns    []*underlay.UDP // one a queue
 	reach    *reach
+	resize   signal.Chan   // set when the MTU of pods has changed
 	started  chan struct{} // closed once the datapath is up
 
 	// atomic
@@ -117,6 +122,8 @@ type Datapath struct {
 	secrets  atomic.Pointer[[]session.Secret] // never nil
 	trusted  atomic.Pointer[[]netip.Prefix]   // never nil
 	rulesErr atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
+	underlay atomic.Pointer[Underlay]         // never nil
+	mtus     mtuState
 
 	repairs repairs // has a lock of its own
 
@@ -146,21 +153,18 @@ func New(cfg Config) (*Datapath, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{})}
+	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New()}
 	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
-	source := netip.Addr{} // chosen by the routes: behind a NAT the advertised address is not one of the host
 	local, err := hostnet.IsLocal(cfg.Advertise)
 	if err != nil {
 		return nil, fmt.Errorf("datapath: %w", err)
 	}
-	if local {
-		source = cfg.Advertise // the others know this node by it, whatever route a datagram takes
-	}
+	d.underlay.Store(&Underlay{Addr: cfg.Advertise, Local: local, MTU: cfg.MTU})
 	off := cfg.Settings.Offload == settings.OffloadOff
 	d.conns, err = underlay.ListenQueues(underlay.Config{
-		Port: cfg.Settings.DataPort(), Source: source, DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
+		Port: cfg.Settings.DataPort(), Source: d.underlay.Load().source(), DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
 	}, cfg.Settings.Queues)
 	return d, err
 }
@@ -206,6 +210,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	group.Go(func() error { return e.router.Run(ctx) })
 	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
 	group.Go(func() error { return d.reconcile(ctx) })
+	group.Go(func() error { d.followMTU(ctx); return nil })
 	group.Go(func() error { d.reach.run(ctx, e.router); return nil })
 	return group.Wait()
 }

@@ -37,6 +37,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.handshakeFindings(stats)...)
 	findings = append(findings, d.pathFindings(e, stats)...)
 	findings = append(findings, d.sourceFindings(stats, time.Now())...)
+	findings = append(findings, d.mtuFindings()...)
 	findings = append(findings, d.repairFindings(time.Now())...)
 	findings = append(findings, d.offloadFindings()...)
 	return append(findings, duplicateFindings(e.router.Duplicates())...)
@@ -142,14 +143,14 @@ func (d *Datapath) pathFindings(e *engines, stats router.Stats) []health.Finding
 	var findings []health.Finding
 	for _, s := range stats.Peers {
 		m, known := d.cfg.Membership.Member(s.ID)
-		if !known || s.Relayed || s.MTU >= d.cfg.MTU || e.kernel.carries(s.ID) {
+		if !known || s.Relayed || s.MTU >= d.MTU() || e.kernel.carries(s.ID) {
 			continue
 		}
 		findings = append(findings, health.Finding{
 			Code: health.PathMTUSmall, Key: s.ID.String(),
 			Text: fmt.Sprintf("The path to node %s (%s at %s) carries packets of %d bytes, pods send up to %d: longer packets are refused "+
 				"or fragmented.",
-				m.Name, m.ID, m.Addr.Addr(), s.MTU, d.cfg.MTU),
+				m.Name, m.ID, m.Addr.Addr(), s.MTU, d.MTU()),
 			Remedy: fmt.Sprintf("Raise the MTU of the underlay, or start all nodes with --mtu %d.", s.MTU),
 		})
 	}

@@ -41,6 +41,9 @@ type kernelPath struct {
 type kernelRun struct {
 	device     *vxlan.Device
 	controller *vxlan.Controller
+	ctx        context.Context // ends with stop
+	stop       context.CancelFunc
+	renewed    atomic.Bool // stop was called for a run with another address
 }
 
 // openKernelPath makes the kernel path where it is wanted. A host that cannot have one is an error only where it was requested.
@@ -85,8 +88,8 @@ func (d *Datapath) removeKernelPath(ctx context.Context) error {
 func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
 	defer func() { k.err.Store(&err) }()
 	device, err := vxlan.Open(ctx, vxlan.Config{
-		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), MTU: d.cfg.MTU,
-		Local: d.cfg.Advertise, Self: d.cfg.Self,
+		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), MTU: d.linkMTU(),
+		Local: d.underlay.Load().Addr, Self: d.cfg.Self,
 	})
 	if err != nil {
 		return err
@@ -103,7 +106,7 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	if err := device.Gate(); err != nil {
 		d.log.Info("nftables alone filters the senders to the kernel path", "err", err)
 	}
-	k.current.Store(&kernelRun{device, controller})
+	k.current.Store(newKernelRun(device, controller))
 	return nil
 }
 
@@ -116,10 +119,13 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 		pause := kernelRetry
 		run := k.current.Load()
 		if run != nil {
-			err := run.controller.Run(ctx)
+			err := run.run(ctx)
 			k.current.Store(nil)
 			if ctx.Err() != nil {
 				return nil // errors of a device that was closed for the end
+			}
+			if run.renewed.Load() && d.wantsKernelPath() && d.remakeKernelPath(ctx, k) {
+				continue
 			}
 			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
 			k.err.Store(&err)
@@ -199,7 +205,7 @@ func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (pe
 // mayUseKernel reports whether frames to a member may use the kernel path where it is reached directly: without an address
 // translator and without a seal.
 func (d *Datapath) mayUseKernel(m Member) bool {
-	return m.Addr.Addr().Is4() == d.cfg.Advertise.Is4() && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
+	return d.sameFamily(m.Addr.Addr()) && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
 }
 
 // close removes a device that no controller has run on; a controller removes its own.

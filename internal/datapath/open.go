@@ -29,6 +29,9 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.prepareMTU(before); err != nil {
+		return nil, err
+	}
 	br, err := bridge.Ensure(d.bridgeConfig())
 	if err != nil {
 		return nil, hint.Refuse("--bridge", "Choose another name, or fix the error.", "%w", err)
@@ -41,7 +44,7 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 		return bridge.Remove(d.settings.Bridge)
 	})
 	device, err := tap.Open(tap.Config{
-		Name: d.settings.Tap, MTU: d.cfg.MTU, Queues: d.settings.Queues, Plain: d.settings.Offload == settings.OffloadOff,
+		Name: d.settings.Tap, MTU: d.linkMTU(), Queues: d.settings.Queues, Plain: d.settings.Offload == settings.OffloadOff,
 	})
 	if err != nil {
 		return nil, hint.Refuse("--tap", "Choose another name, or fix the error.", "%w", err)
@@ -112,7 +115,7 @@ func (r routerEvents) DialBack(to netip.AddrPort, datagram []byte) {
 
 // bridgeConfig describes the node's bridge.
 func (d *Datapath) bridgeConfig() bridge.Config {
-	return bridge.Config{Name: d.settings.Bridge, MTU: d.cfg.MTU, MAC: bridgeMAC(d.cfg.Self)}
+	return bridge.Config{Name: d.settings.Bridge, MTU: d.linkMTU(), MAC: bridgeMAC(d.cfg.Self)}
 }
 
 // bridgeMAC returns the MAC of the bridge. It is the same at every start of a node, since pods keep it in their neighbor tables.

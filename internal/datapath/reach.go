@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 	"weft/mesh/topology"
 	"weft/router"
 )
@@ -33,6 +34,7 @@ type reach struct {
 	members Membership
 	gossip  Gossip
 	log     *slog.Logger
+	recheck signal.Chan // makes run test at once
 
 	mu      sync.Mutex
 	links   router.Links // guarded by mu: as the router last reported
@@ -40,7 +42,7 @@ type reach struct {
 }
 
 func newReach(members Membership, gossip Gossip, log *slog.Logger) *reach {
-	return &reach{members: members, gossip: gossip, log: log}
+	return &reach{members: members, gossip: gossip, log: log, recheck: signal.New()}
 }
 
 // linksChanged publishes what the router has found out about links.
@@ -85,6 +87,8 @@ func (r *reach) run(ctx context.Context, engine *router.Engine) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
+		case <-r.recheck.C():
+			pause = reachFirst
 		}
 		dialOut, known := r.test(ctx, engine)
 		if ctx.Err() != nil {

@@ -266,12 +266,6 @@ func (r *reconciler) desired() hoststate.Desired {
 	return want
 }
 
-// MTU returns the MTU of pods in bytes.
-func (d *Datapath) MTU() int { return d.cfg.MTU }
-
-// linkMTU returns the MTU of bridge, TAP and VXLAN device in bytes.
-func (d *Datapath) linkMTU() int { return d.cfg.MTU }
-
 // settingsOf returns the settings of the kernel that the overlay needs.
 func (d *Datapath) settingsOf() []hoststate.Setting {
 	s := d.settings

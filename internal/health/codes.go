@@ -36,6 +36,8 @@ const (
 	DialOutOnly               Code = "dial_out_only"
 	CipherMismatch            Code = "cipher_mismatch"
 	PathMTUSmall              Code = "path_mtu_small"
+	PodMTULarge               Code = "pod_mtu_large"
+	AddressMissing            Code = "address_missing"
 	BridgeBroken              Code = "bridge_broken"
 	BridgeRepaired            Code = "bridge_repaired"
 	RepairContested           Code = "repair_contested"
@@ -93,6 +95,8 @@ var definitions = []Definition{
 	{DialOutOnly, Info, "This node accepts no connections from outside"},
 	{CipherMismatch, Error, "This node and a peer require different ciphers"},
 	{PathMTUSmall, Warning, "The path to a peer is narrower than the MTU of the pods"},
+	{PodMTULarge, Warning, "Pods have a larger MTU than the overlay"},
+	{AddressMissing, Error, "The address of this node is missing on its host"},
 	{BridgeBroken, Error, "The bridge or a port cannot be restored"},
 	{BridgeRepaired, Warning, "Another program changed what weft set on this host"},
 	{RepairContested, Error, "Another program undoes each repair"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/internal/target"
@@ -27,8 +28,11 @@ type Skip struct {
 // else that of the default route; else the first global address of any interface that skip does not exclude. It sends no
 // packet, but may resolve the peers' names. The error wraps ErrNoAddress where the host has no such address.
 func AdvertiseAddr(ctx context.Context, peers []target.Target, skip Skip) (netip.Addr, error) {
-	outside := []target.Target{{Host: "192.0.2.1", Port: 9}, {Host: "2001:db8::1", Port: 9}} // documentation addresses
-	for _, t := range append(peers[:len(peers):len(peers)], outside...) {
+	all := peers[:len(peers):len(peers)]
+	for _, o := range outside {
+		all = append(all, target.Target{Host: o.Addr().String(), Port: o.Port()})
+	}
+	for _, t := range all {
 		if a, ok := sourceFor(ctx, t); ok {
 			return a, nil
 		}
@@ -43,6 +47,41 @@ func AdvertiseAddr(ctx context.Context, peers []target.Target, skip Skip) (netip
 	}
 	return a, nil
 }
+
+// Candidate returns the address that replaces one that the host has lost: the source address towards a peer that was known, else
+// that of the default route, else a global address of the interface that had the lost one, or of hardware. Addresses of the bridges
+// of container runtimes are none, nor are addresses of a family that no peer has. It sends no packet and resolves no names; not ok:
+// there is none.
+func Candidate(ctx context.Context, list []Address, peers []netip.AddrPort, skip Skip, link string) (addr netip.Addr, ok bool) {
+	if len(peers) > 0 {
+		list = only(list, func(a Address) bool {
+			return slices.ContainsFunc(peers, func(p netip.AddrPort) bool { return p.Addr().Is4() == a.Addr.Is4() })
+		})
+	}
+	for _, p := range append(peers[:len(peers):len(peers)], outside...) {
+		a, ok := sourceFor(ctx, target.Target{Host: p.Addr().String(), Port: p.Port()})
+		if own, here := find(list, a); ok && here && !skip.excludes(own) {
+			return a, true
+		}
+	}
+	if a, ok := firstGlobal(only(list, func(a Address) bool { return a.Link == link }), skip); ok {
+		return a, true
+	}
+	return firstGlobal(only(list, func(a Address) bool { return !a.Virtual }), skip)
+}
+
+// only returns the addresses that f accepts.
+func only(list []Address, f func(Address) bool) []Address {
+	return slices.DeleteFunc(slices.Clone(list), func(a Address) bool { return !f(a) })
+}
+
+// excludes reports whether an address cannot be this host's on the underlay.
+func (s Skip) excludes(a Address) bool {
+	return !a.Up || a.Loopback || a.Link == s.Bridge || !a.Addr.IsGlobalUnicast() || contains(s.Ranges, a.Addr)
+}
+
+// outside are documentation addresses, which stand for all others: the default route leads to them.
+var outside = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9"), netip.MustParseAddrPort("[2001:db8::1]:9")}
 
 // sourceFor asks the kernel for the source address of a datagram to t.
 func sourceFor(ctx context.Context, t target.Target) (netip.Addr, bool) {
@@ -65,7 +104,7 @@ func sourceFor(ctx context.Context, t target.Target) (netip.Addr, bool) {
 // firstGlobal returns the first global address of an interface that is up, is not the loopback, and is not excluded.
 func firstGlobal(list []Address, skip Skip) (netip.Addr, bool) {
 	for _, a := range list {
-		if a.Up && !a.Loopback && a.Link != skip.Bridge && a.Addr.IsGlobalUnicast() && !contains(skip.Ranges, a.Addr) {
+		if !skip.excludes(a) && !a.Tentative && !a.Deprecated {
 			return a.Addr, true
 		}
 	}

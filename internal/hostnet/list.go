@@ -15,6 +15,7 @@ import (
 type Address struct {
 	Addr       netip.Addr // without a zone
 	Link       string     // name of the interface
+	Virtual    bool       // the interface is none of hardware, nor one on top of it: a bridge or a pair, such as those of containers
 	MTU        int        // of the interface, in bytes
 	Up         bool       // the interface is up
 	Loopback   bool       // the interface is the loopback
@@ -32,9 +33,9 @@ func Addresses() ([]Address, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: list links: %w", err)
 	}
-	byIndex := map[int]*netlink.LinkAttrs{}
+	byIndex, kinds := map[int]*netlink.LinkAttrs{}, map[int]string{}
 	for _, l := range links {
-		byIndex[l.Attrs().Index] = l.Attrs()
+		byIndex[l.Attrs().Index], kinds[l.Attrs().Index] = l.Attrs(), l.Type()
 	}
 	list := make([]Address, 0, len(addrs))
 	for _, a := range addrs {
@@ -44,11 +45,21 @@ func Addresses() ([]Address, error) {
 			continue
 		}
 		list = append(list, Address{
-			Addr: addr.Unmap(), Link: link.Name, MTU: link.MTU, Up: link.Flags&net.FlagUp != 0, Loopback: link.Flags&net.FlagLoopback != 0,
+			Addr: addr.Unmap(), Link: link.Name, Virtual: virtual(kinds[a.LinkIndex]), MTU: link.MTU,
+			Up: link.Flags&net.FlagUp != 0, Loopback: link.Flags&net.FlagLoopback != 0,
 			Deprecated: a.Flags&unix.IFA_F_DEPRECATED != 0, Tentative: a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0,
 		})
 	}
 	return list, nil
+}
+
+// virtual reports whether links of a kind are neither hardware nor on top of it.
+func virtual(kind string) bool {
+	switch kind {
+	case "device", "bond", "team", "vlan", "ipvlan", "macvlan":
+		return false
+	}
+	return true
 }
 
 // find returns the address a among those of this host, with an interface that is up if one of those that have it is.

@@ -32,6 +32,8 @@ import (
 type Host interface {
 	// Up reports whether the bridge and the datapath behind it are there: before that no pod can join.
 	Up() bool
+	// MTU returns the MTU of pods in bytes.
+	MTU() int
 	// BridgeAddresses returns the addresses that the bridge has inside the overlay's ranges; none where there is no bridge.
 	BridgeAddresses() ([]netip.Prefix, error)
 	// AddBridgeAddress gives the bridge an address that it may have already.
@@ -60,7 +62,6 @@ type Config struct {
 	Self   peer.ID
 	Ranges []netip.Prefix
 	Bridge string // name of the bridge
-	MTU    int    // of pods, in bytes
 	// Grace is how long the interfaces of an attachment may be missing before its lease ends: runtimes restart pods after a
 	// reboot, and plugins delete what they added, in less.
 	Grace time.Duration

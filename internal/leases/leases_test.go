@@ -27,6 +27,7 @@ type bridge struct {
 }
 
 func (b *bridge) Up() bool                                 { return !b.down }
+func (b *bridge) MTU() int                                 { return 1422 }
 func (b *bridge) BridgeAddresses() ([]netip.Prefix, error) { return slices.Clone(b.addrs), b.err }
 
 func (b *bridge) AddBridgeAddress(p netip.Prefix) error {
@@ -98,7 +99,7 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 	}
 	b.links.AddNetns("/run/netns/p")
 	b.Manager = leases.New(leases.Config{
-		Self: peer.ID{1}, Ranges: ranges, Bridge: "weave", MTU: 1422, Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
+		Self: peer.ID{1}, Ranges: ranges, Bridge: "weave", Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
 		Nodes: noNames{}, Links: b.links, Deletions: deletions.Open(t.TempDir() + "/weft.sock"),
 	})
 	return b

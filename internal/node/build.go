@@ -46,14 +46,15 @@ type node struct {
 	cfg       settings.Config
 	log       *slog.Logger
 	recent    *logRing
-	advertise netip.Addr
-	mtu       int // of pods, in bytes
+	advertise netip.Addr // at the start; n.underlay follows its changes
+	mtu       int        // of pods, in bytes, at the start
 	started   time.Time
 	identity  mesh.Identity
 
 	// The parts, each below those that follow.
 	transport memberlist.Transport
 	members   *members
+	underlay  *underlayFollower
 	mesh      *mesh.Mesh
 	ipam      *ipam.Allocator
 	registry  *dns.Registry
@@ -112,12 +113,13 @@ func build(given settings.Config, process Process, secrets []secret.Secret, adve
 	if err := n.buildDatapath(sessionSecrets(secrets), tunnel); err != nil {
 		return nil, err
 	}
+	n.underlay = newUnderlayFollower(n.cfg, n.advertise, len(secrets) > 0, n.mesh, n.datapath, n.log)
 	n.buildLeases()
 	n.buildHostCheck(len(secrets) > 0)
 	n.reloader = newReloader(given, process, secrets, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
 	n.health = health.New(health.Config{
-		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck},
-		Requirements: []health.Requirement{n.datapath, n.hostCheck, addressRequirement{n.ipam, cfg.LazyBootstrap()}},
+		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay},
+		Requirements: []health.Requirement{n.datapath, n.hostCheck, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay},
 		Logger:       n.log,
 	})
 	if err := n.buildServer(); err != nil {
@@ -241,7 +243,7 @@ func (n *node) buildLeases() {
 		grace = settings.DefaultLeaseGrace
 	}
 	n.leases = leases.New(leases.Config{
-		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, MTU: n.mtu, Grace: grace, Allocator: n.ipam, Host: n.datapath,
+		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
 		Logger: n.log,
 	})

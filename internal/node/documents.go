@@ -30,8 +30,8 @@ func (d documents) Status() api.Status {
 	secrets, members := n.reloader.inUse(), n.mesh.Members()
 	s := api.Status{
 		Version: n.cfg.Version, ID: n.identity.ID, Name: n.cfg.Name, Ready: n.health.Ready(),
-		Range: n.cfg.Ranges, Bridge: n.cfg.Bridge, Tap: n.cfg.Tap, MTU: n.mtu, Queues: n.cfg.Queues,
-		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)),
+		Range: n.cfg.Ranges, Bridge: n.cfg.Bridge, Tap: n.cfg.Tap, MTU: n.datapath.MTU(), Queues: n.cfg.Queues,
+		Advertise: netip.AddrPortFrom(n.underlay.addr(), uint16(n.cfg.Port)),
 		Datapath:  d.datapath(members), Offload: n.datapath.Offloads(), Since: n.started,
 		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
 		IPAM: api.IPAMState(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
@@ -112,8 +112,8 @@ func (d documents) Peers() []api.Peer {
 	for _, m := range n.mesh.Members() {
 		s := stats[m.ID]
 		doc := api.Peer{
-			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone, MTU: n.mtu,
-			RTT:     milliseconds(m.RTT),
+			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone,
+			MTU: n.datapath.MTU(), RTT: milliseconds(m.RTT),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
 		if isLivePeer(m) {
@@ -125,7 +125,7 @@ func (d documents) Peers() []api.Peer {
 		}
 		if doc.Datapath == api.DatapathUserspace { // the kernel path is not measured
 			if s.MTU > 0 {
-				doc.MTU = min(s.MTU, n.mtu)
+				doc.MTU = min(s.MTU, doc.MTU)
 			}
 			if s.RTT > 0 {
 				doc.RTT = milliseconds(s.RTT)

@@ -2,6 +2,7 @@
 // and stops them. It is the only package that sees them all.
 //
 //	build.go       makes all parts, in the order of their dependencies
+//	underlay.go    the address and the MTU of the host, which may change while the node runs
 //	membership.go  the cluster as the other parts see it
 //	events.go      what engines report, handled by one goroutine
 //	documents.go   what the read commands show
@@ -93,7 +94,9 @@ func (n *node) run(ctx context.Context) error {
 		group.Go(func() error { return n.dns.Run(ctx) })
 	}
 	group.Go(func() error { return n.server.Run(ctx) })
-	for _, part := range []func(context.Context){n.handleEvents, n.health.Run, n.reloader.watchSignal, n.notifyServiceManager} {
+	for _, part := range []func(context.Context){
+		n.handleEvents, n.health.Run, n.underlay.run, n.reloader.watchSignal, n.notifyServiceManager,
+	} {
 		group.Go(func() error { part(ctx); return nil })
 	}
 	group.Go(func() error { // ends the others when the node has left

@@ -179,14 +179,19 @@ func (c *Config) AdvertiseAddr(ctx context.Context) (netip.Addr, error) {
 // OverlayMTU returns the MTU in bytes of the bridge and the pods: the configured one, else what the MTU of the interface with
 // the address self leaves, with room for the tag of sealed datagrams where sealed is set.
 func (c *Config) OverlayMTU(self netip.Addr, sealed bool) (int, error) {
-	if c.MTU != 0 {
-		return c.MTU, nil
-	}
 	underlay, err := hostnet.UnderlayMTU(self)
 	if err != nil {
 		return 0, err
 	}
-	return wire.MTU(underlay, sealed, self.Is6()), nil
+	return c.OverlayMTUOn(underlay, self, sealed), nil
+}
+
+// OverlayMTUOn is OverlayMTU for an interface with an MTU of underlay bytes.
+func (c *Config) OverlayMTUOn(underlay int, self netip.Addr, sealed bool) int {
+	if c.MTU != 0 {
+		return c.MTU
+	}
+	return wire.MTU(underlay, sealed, self.Is6())
 }
 
 // MinOverlayMTU returns the least MTU in bytes that pods need: IPv6 requires 1280 (RFC 8200, section 5).
