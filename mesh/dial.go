@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/peer"
 	"weft/internal/signal"
 	"weft/internal/target"
 )
@@ -47,6 +49,7 @@ type dialer struct {
 	wg      sync.WaitGroup                       // the goroutine of each target
 	active  map[target.Target]context.CancelFunc // guarded by mu
 	lastErr map[target.Target]error              // guarded by mu: nil once joined
+	reached map[target.Target]peer.ID            // guarded by mu: the member that was there last
 	redial  chan struct{}                        // guarded by mu: closed and replaced to dial all targets at once
 }
 
@@ -55,12 +58,14 @@ type TargetStatus struct {
 	Target target.Target
 	// Err is why the latest attempt failed; nil when it succeeded or none was made yet.
 	Err error
+	// Moved is the member that was at the target before, and is alive at another address. It is zero without Err.
+	Moved Member
 }
 
 func newDialer(m *Mesh) *dialer {
 	return &dialer{
 		mesh: m, triedAll: make(chan struct{}), rejoinNow: signal.New(), redial: make(chan struct{}),
-		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error),
+		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error), reached: make(map[target.Target]peer.ID),
 	}
 }
 
@@ -169,10 +174,17 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
-		if addr == d.mesh.at.Load().addr || d.mesh.roster.aliveAt(addr) {
+		if addr == d.mesh.at.Load().addr {
+			return nil
+		}
+		if id, alive := d.mesh.roster.memberAt(addr); alive {
+			d.recordReached(t, id)
 			return nil
 		}
 		if err = d.join(ctx, addr); err == nil {
+			if id, alive := d.mesh.roster.memberAt(addr); alive {
+				d.recordReached(t, id)
+			}
 			return nil
 		}
 	}
@@ -216,6 +228,13 @@ func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 	}
 }
 
+// recordReached records that a member is at a target.
+func (d *dialer) recordReached(t target.Target, id peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reached[t] = id
+}
+
 // recordAttempt records the result of an attempt, and logs it when it has changed.
 func (d *dialer) recordAttempt(t target.Target, err error) {
 	d.mu.Lock()
@@ -243,6 +262,7 @@ func (d *dialer) stop(t target.Target) {
 		cancel()
 		delete(d.active, t)
 		delete(d.lastErr, t)
+		delete(d.reached, t)
 	}
 }
 
@@ -310,14 +330,25 @@ func (m *Mesh) Disconnect(targets []target.Target) error {
 
 // TargetStatus returns the state of each target, ordered by its text.
 func (m *Mesh) TargetStatus() []TargetStatus {
-	m.dialer.mu.Lock()
-	defer m.dialer.mu.Unlock()
-	all := make([]TargetStatus, 0, len(m.dialer.active))
-	for t := range m.dialer.active {
-		all = append(all, TargetStatus{Target: t, Err: m.dialer.lastErr[t]})
+	all, reached := m.dialer.status()
+	for i := range all {
+		id, ok := reached[all[i].Target]
+		if member, known := m.roster.lookup(id); ok && known && all[i].Err != nil && member.State == StateAlive {
+			all[i].Moved = member
+		}
 	}
 	slices.SortFunc(all, func(a, b TargetStatus) int {
 		return slices.Compare([]byte(a.Target.String()), []byte(b.Target.String()))
 	})
 	return all
+}
+
+// status returns the results of the latest attempts, and the members that were at the targets last.
+func (d *dialer) status() (all []TargetStatus, reached map[target.Target]peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for t := range d.active {
+		all = append(all, TargetStatus{Target: t, Err: d.lastErr[t]})
+	}
+	return all, maps.Clone(d.reached)
 }

@@ -55,6 +55,9 @@ func TestNodeMoves(t *testing.T) {
 			})
 		}
 		time.Sleep(2 * time.Minute) // the old address is dead by now
+		if s := c.TargetStatus()[0]; s.Err != nil || !s.Moved.ID.IsZero() {
+			t.Errorf("a target that has not moved: %+v", s)
+		}
 		for _, n := range all {
 			if !allSee(all) || len(n.Members()) != 3 {
 				t.Errorf("members of %s: %v", n.cfg.Name, n.Members())
@@ -77,6 +80,7 @@ func TestNodesMoveTogether(t *testing.T) {
 		a.moveTo(&net, netip.MustParseAddrPort("127.0.0.71:6783"))
 		b.moveTo(&net, netip.MustParseAddrPort("127.0.0.72:6783"))
 		eventually(t, "three know each other", func() bool { return allSee([]*node{a, b, c}) })
+		eventually(t, "the target of c has moved", func() bool { return c.TargetStatus()[0].Moved.ID == a.cfg.Identity.ID })
 		eventually(t, "the fourth is dead", func() bool {
 			return a.sees(d, StateDead) && b.sees(d, StateDead) && c.sees(d, StateDead)
 		})

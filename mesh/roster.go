@@ -143,27 +143,29 @@ func (r *roster) markLeft(id peer.ID) bool {
 	return true
 }
 
-// aliveAt reports whether another member is alive at the gossip address addr.
-func (r *roster) aliveAt(addr netip.AddrPort) bool {
-	return r.anyAlive(func(rec record) bool { return rec.GossipAddr() == addr })
+// memberAt returns the ID of another member that is alive at the gossip address addr.
+func (r *roster) memberAt(addr netip.AddrPort) (id peer.ID, alive bool) {
+	return r.findAlive(func(rec record) bool { return rec.GossipAddr() == addr })
 }
 
 // aliveAtHost reports whether another member is alive at addr, on any port.
 func (r *roster) aliveAtHost(addr netip.Addr) bool {
-	return r.anyAlive(func(rec record) bool { return rec.Addr == addr })
+	_, alive := r.findAlive(func(rec record) bool { return rec.Addr == addr })
+	return alive
 }
 
-func (r *roster) anyAlive(matches func(record) bool) bool {
+// findAlive returns another member that is alive and matches.
+func (r *roster) findAlive(matches func(record) bool) (id peer.ID, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, places := range r.records {
+	for id, places := range r.records {
 		for _, rec := range places {
 			if rec.State == StateAlive && !rec.Self && !rec.unconfirmed && matches(rec) {
-				return true
+				return id, true
 			}
 		}
 	}
-	return false
+	return peer.ID{}, false
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's, nodes of another cluster, and

@@ -18,6 +18,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/hostroutes"
+	"weft/internal/podlink"
 	"weft/internal/settings"
 	"weft/internal/statedir"
 	"weft/ipam/store"
@@ -200,7 +201,25 @@ func checkMTU(ctx context.Context, c *settings.Config) finding {
 		return warn(fmt.Sprintf("Set --mtu to %d or less, or to 0.", fits),
 			"--mtu %d does not fit the underlay's %d: longer packets are fragmented or refused", c.MTU, underlay)
 	}
+	if large := podsAbove(c.Bridge, mtu); len(large) > 0 {
+		return warn("Start the daemon again, which reduces it, and restart the pods that weft status still names (pod_mtu_large).",
+			"pods have a larger MTU than the %d bytes that the overlay carries: %s", mtu, strings.Join(large, ", "))
+	}
 	return ok("underlay %d, pods %d", underlay, mtu)
+}
+
+// podsAbove returns the names of pods' links on a bridge that have an MTU above mtu bytes, with it.
+func podsAbove(bridge string, mtu int) (names []string) {
+	ports, err := podlink.Ports(bridge)
+	if err != nil {
+		return nil
+	}
+	for _, p := range ports {
+		if has, err := p.PodMTU(); err == nil && has > mtu {
+			names = append(names, fmt.Sprintf("%s (%d)", p.Name, has))
+		}
+	}
+	return names
 }
 
 func checkState(_ context.Context, c *settings.Config) finding {

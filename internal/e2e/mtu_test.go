@@ -130,11 +130,11 @@ func TestPodsOutOfReach(t *testing.T) {
 			near := attach(t, nodes[0], "q")
 			filterBridged(t, nodes[0].Host)
 			for i, n := range nodes {
-				labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", "1400")
-				labtest.Run(t, n.Lab().Switch(), "ip", "link", "set", fmt.Sprintf("port%d", i+1), "mtu", "1400")
 				if err := n.Stop(); err != nil {
 					t.Fatal(err)
 				}
+				labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", "1400")
+				labtest.Run(t, n.Lab().Switch(), "ip", "link", "set", fmt.Sprintf("port%d", i+1), "mtu", "1400")
 			}
 			for _, n := range nodes {
 				upHidden(t, n, append([]string{"--datapath", datapath}, others(nodes, n)...)...)
@@ -146,6 +146,9 @@ func TestPodsOutOfReach(t *testing.T) {
 					t.Errorf("conditions of %s: %+v, want one that names %s", n.Label(), found, pods[i].addr)
 				}
 				waitMTU(t, n.Space, "weave", 1438)
+				if checks, _ := doctor(t, n); !strings.Contains(checks["mtu"].Detail, "larger MTU than the 1338 bytes") {
+					t.Errorf("doctor on %s: %+v", n.Label(), checks["mtu"])
+				}
 			}
 			startStream(t, pods[0], pods[1]).waitBytes(t, 8<<20)
 			pingFragments(t, pods[0], near)

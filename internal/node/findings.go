@@ -108,6 +108,10 @@ func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 			Remedy: fmt.Sprintf("Check that weft runs there and that TCP and UDP port %d and UDP port %d are open, or run \"weft forget %s\".",
 				t.Target.Port, t.Target.Port+1, t.Target),
 		}
+		if !t.Moved.ID.IsZero() {
+			f.Text = fmt.Sprintf("Target %s cannot be reached: node %s, which was there, is at %s now.", t.Target, t.Moved.Name, t.Moved.Addr)
+			f.Remedy = fmt.Sprintf("Give its new address, or a name, as PEER, or run \"weft forget %s\".", t.Target)
+		}
 		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
 			f.Code = health.TargetKeyMismatch
 			f.Text = fmt.Sprintf("Target %s is not joined: the node there %s.", t.Target, e.Reason)

@@ -67,6 +67,9 @@ func TestTargetFindings(t *testing.T) {
 	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}),
 		health.TargetUnreachable,
 		"Target b:6783", "TCP and UDP port 6783 and UDP port 6784", "weft forget b:6783")
+	wantFinding(t, "moved", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused"),
+		Moved: mesh.Member{ID: peer.ID{1}, Name: "b", Addr: netip.MustParseAddr("192.0.2.9")}}}),
+		health.TargetUnreachable, "node b, which was there, is at 192.0.2.9 now", "new address")
 	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mesh.SecretError{Reason: mesh.MismatchThere}}}),
 		health.TargetKeyMismatch)
 	// memberlist keeps only the text of errors.
