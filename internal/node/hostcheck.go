@@ -14,19 +14,19 @@ import (
 func (n *node) buildHostCheck(sealed bool) {
 	n.hostCheck = hostcheck.New(hostcheck.Config{
 		Settings: n.cfg, Sealed: sealed, MTU: n.mtu, CNICache: hostports.CacheDir,
-		Underlay: underlayAddrs{n.advertise, view{n.mesh, n.members}}, Containers: containers{n.ipam},
+		Underlay: underlayAddrs{n.underlay, view{n.mesh, n.members}}, Containers: containers{n.ipam},
 		Logger: n.log.With("component", "hostcheck"),
 	})
 }
 
 // underlayAddrs are the addresses of the nodes. It implements hostcheck.Underlay.
 type underlayAddrs struct {
-	self    netip.Addr
+	self    *underlayFollower
 	members datapath.Membership
 }
 
 // SelfAddr implements hostcheck.Underlay.
-func (u underlayAddrs) SelfAddr() netip.Addr { return u.self }
+func (u underlayAddrs) SelfAddr() netip.Addr { return u.self.addr() }
 
 // PeerAddrs implements hostcheck.Underlay.
 func (u underlayAddrs) PeerAddrs() (addrs []netip.Addr) {
