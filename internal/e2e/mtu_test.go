@@ -31,7 +31,7 @@ func TestMTUOfRunningPods(t *testing.T) {
 			small := attach(t, nodes[0], "own")
 			setMTU(t, small, 1300) // by its own configuration
 			filterBridged(t, nodes[0].Host)
-			s := startStream(t, pods[0], pods[1])
+			s := startFlow(t, pods[0], pods[1])
 			for _, mtu := range []int{1400, 1430} {
 				for _, n := range nodes {
 					if err := n.Stop(); err != nil {
@@ -63,7 +63,7 @@ func TestMTUOfRunningPods(t *testing.T) {
 func TestSecretTurnedOnUnderPods(t *testing.T) {
 	t.Parallel()
 	nodes, pods := pair(t)
-	s := startStream(t, pods[0], pods[1])
+	s := startFlow(t, pods[0], pods[1])
 	s.waitBytes(t, 1<<20)
 	secret := newSecret(t)
 	for _, n := range nodes {
@@ -94,7 +94,7 @@ func TestUnderlayMTUChanges(t *testing.T) {
 
 func changeUnderlayMTU(t *testing.T, nodes []*cluster.Node, pods []*pod) {
 	t.Helper()
-	s := startStream(t, pods[0], pods[1])
+	s := startFlow(t, pods[0], pods[1])
 	for _, mtu := range []int{1400, 1500} {
 		for i, n := range nodes {
 			labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", fmt.Sprint(mtu))
@@ -150,7 +150,7 @@ func TestPodsOutOfReach(t *testing.T) {
 					t.Errorf("doctor on %s: %+v", n.Label(), checks["mtu"])
 				}
 			}
-			startStream(t, pods[0], pods[1]).waitBytes(t, 8<<20)
+			startFlow(t, pods[0], pods[1]).waitBytes(t, 8<<20)
 			pingFragments(t, pods[0], near)
 			pingFragments(t, pods[0], pods[1])
 		})
@@ -203,11 +203,11 @@ func pingFragments(t *testing.T, from, to *pod) {
 	})
 }
 
-// stream is a TCP connection between two pods on which data flows until the test ends.
-type stream struct{ received atomic.Int64 }
+// flow is a TCP connection between two pods on which data flows until the test ends.
+type flow struct{ received atomic.Int64 }
 
-// startStream connects two pods, and sends as much as possible.
-func startStream(t *testing.T, from, to *pod) *stream {
+// startFlow connects two pods, and sends as much as possible.
+func startFlow(t *testing.T, from, to *pod) *flow {
 	t.Helper()
 	var l net.Listener
 	var out net.Conn
@@ -230,7 +230,7 @@ func startStream(t *testing.T, from, to *pod) *stream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
-	s := &stream{}
+	s := &flow{}
 	go func() { // ends with the connection
 		for b := make([]byte, 64<<10); ; {
 			if _, err := out.Write(b); err != nil {
@@ -243,13 +243,13 @@ func startStream(t *testing.T, from, to *pod) *stream {
 }
 
 // Write counts what has arrived.
-func (s *stream) Write(b []byte) (int, error) {
+func (s *flow) Write(b []byte) (int, error) {
 	s.received.Add(int64(len(b)))
 	return len(b), nil
 }
 
 // waitBytes waits until the given number of further bytes have arrived.
-func (s *stream) waitBytes(t *testing.T, more int64) {
+func (s *flow) waitBytes(t *testing.T, more int64) {
 	t.Helper()
 	before := s.received.Load()
 	labtest.Until(t, patience, func() error {
