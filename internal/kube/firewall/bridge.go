@@ -52,7 +52,8 @@ func wholeBridge(b batch) {
 	b.add(&knftables.Counter{Name: lost})
 	b.chain(lost, `counter name "`+lost+`"`, "drop")
 	b.hook("forward", knftables.ForwardHook, beforeInet, "iifname vmap @"+fromMap, "oifname vmap @"+toMap)
-	b.hook("input", knftables.InputHook, beforeInet, "iifname vmap @"+fromMap)
+	b.hook("input", knftables.InputHook, beforeInet, // the router's packets pass the inet table in any case
+		"iifname vmap @"+fromMap, knftables.Concat(has(unjudged), setMark(unjudged, 0)))
 	b.hook("forwarded", knftables.ForwardHook, afterInet,
 		knftables.Concat(has(unjudged), "goto", lost), knftables.Concat(has(allMarks), setMark(allMarks, 0)))
 	output := []string{fmt.Sprintf("meta mark & %#x == 0 accept", routed)}

@@ -2,14 +2,13 @@ package firewall
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"os/exec"
 	"sync"
 
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/kube/policy"
+	"weft/internal/nftsum"
 )
 
 // applyAttempts bounds how often Apply sets the rules while other programs change tables at the same time.
@@ -19,16 +18,18 @@ const applyAttempts = 4
 type NFT struct {
 	nft    knftables.Interface   // of both tables
 	tables []knftables.Interface // of one table each, to read counters
-	// list returns the table as a text that changes only with the table. generation returns a number that changes whenever any
-	// table changes.
-	list       func(ctx context.Context) (string, error)
+	// sum returns the checksums of the tables. generation returns a number that changes whenever any table changes.
+	sum        func() (sums, error)
 	generation func() (uint32, error)
 
 	mu      sync.Mutex
-	applied *table            // guarded by mu; nil: unknown
-	digest  [sha256.Size]byte // guarded by mu; of the table after Apply
-	seen    uint32            // guarded by mu; the latest generation with that table
+	applied *table // guarded by mu; nil: unknown
+	digest  sums   // guarded by mu; of the tables after Apply
+	seen    uint32 // guarded by mu; the latest generation with these tables
 }
+
+// sums are the checksums of the tables.
+type sums [len(tableFamilies)]nftsum.Sum
 
 var _ Firewall = (*NFT)(nil)
 
@@ -38,7 +39,7 @@ func New(ctx context.Context) (*NFT, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	n := &NFT{nft: nft, list: listTables, generation: generation}
+	n := &NFT{nft: nft, sum: sumTables, generation: generation}
 	for _, f := range tableFamilies {
 		table, err := knftables.New(f, Table)
 		if err != nil {
@@ -55,17 +56,14 @@ func New(ctx context.Context) (*NFT, error) {
 // tableFamilies are the families that have the table.
 var tableFamilies = [...]knftables.Family{knftables.InetFamily, knftables.BridgeFamily}
 
-// listTables returns the tables as nft prints them, without counters. nft 1.0.6 lists only one table in a call.
-func listTables(ctx context.Context) (string, error) {
-	text := ""
-	for _, f := range tableFamilies {
-		out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(f), Table).Output()
-		if err != nil {
-			return "", fmt.Errorf("firewall: list table: %w", err)
+// sumTables returns the checksums of the tables.
+func sumTables() (s sums, err error) {
+	for i, f := range [...]nftsum.Family{nftsum.Inet, nftsum.Bridge} {
+		if s[i], err = nftsum.Of(f, Table); err != nil {
+			return sums{}, fmt.Errorf("firewall: read table: %w", err)
 		}
-		text += string(out)
 	}
-	return text, nil
+	return s, nil
 }
 
 // Apply implements Firewall.
@@ -90,7 +88,7 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 				return fmt.Errorf("firewall: set rules: %w", err)
 			}
 		}
-		alone, err := n.remember(ctx, before)
+		alone, err := n.remember(before)
 		if err != nil {
 			return err
 		}
@@ -123,8 +121,8 @@ func (n *NFT) Remove(ctx context.Context) error {
 // remember stores the generation and the digest of the tables. It reports false if the generation is not that of the first change
 // since before: another program has changed a table in the meantime, possibly this one, and the digest is not that of the rules.
 // The caller holds mu.
-func (n *NFT) remember(ctx context.Context, before uint32) (alone bool, err error) {
-	text, err := n.list(ctx)
+func (n *NFT) remember(before uint32) (alone bool, err error) {
+	digest, err := n.sum()
 	if err != nil {
 		return false, err
 	}
@@ -132,12 +130,12 @@ func (n *NFT) remember(ctx context.Context, before uint32) (alone bool, err erro
 	if err != nil {
 		return false, err
 	}
-	n.seen, n.digest = seen, sha256.Sum256([]byte(text))
+	n.seen, n.digest = seen, digest
 	return seen-before <= 1, nil // an empty change makes no generation
 }
 
-// Intact implements Firewall. It lists the table only if the generation has changed since the last call.
-func (n *NFT) Intact(ctx context.Context) (bool, error) {
+// Intact implements Firewall. It reads the tables only if the generation has changed since the last call.
+func (n *NFT) Intact(context.Context) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.applied == nil {
@@ -147,8 +145,8 @@ func (n *NFT) Intact(ctx context.Context) (bool, error) {
 	if err != nil || seen == n.seen {
 		return err == nil, err
 	}
-	text, err := n.list(ctx)
-	if err != nil || sha256.Sum256([]byte(text)) != n.digest { // a missing table is an error, too
+	digest, err := n.sum()
+	if err != nil || digest != n.digest { // a missing table is an error, too
 		n.applied = nil
 		return false, nil
 	}
