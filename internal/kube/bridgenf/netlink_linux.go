@@ -100,7 +100,7 @@ func (b bridge) turnOn(i int) error {
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(options[i], nl.Uint8Attr(1))
 	req.AddData(info)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	if _, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) }); err != nil {
 		return fmt.Errorf("bridgenf: set %s of bridge %s: %w", families[i].option, b.name, err)
 	}
 	return nil
