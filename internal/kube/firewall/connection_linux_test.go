@@ -217,3 +217,49 @@ func TestRoutedToUnknownAddress(t *testing.T) {
 		t.Errorf("the pod gets no answer from outside at an address of its own: %s", out)
 	}
 }
+
+// TestService: pods that policies select reach a Service, also each other and themselves through it, where policies allow the pod
+// behind it.
+func TestService(t *testing.T) {
+	n, c := newNetwork(t), strict()
+	pods := n.addPods(t, c)
+	n.apply(t, c)
+	for i, p := range pods {
+		labtest.Run(t, p.Space, "ip", "route", "add", "default", "via", "10.32.100.1")
+		labtest.Run(t, n.Space, "bridge", "link", "set", "dev", c.Pods[i].Link, "hairpin", "on")
+	}
+	for _, line := range []string{
+		"nft add table ip service", "nft add chain ip service prerouting { type nat hook prerouting priority dstnat; }",
+		"nft add rule ip service prerouting ip daddr 10.96.0.1 dnat to " + c.Pods[1].IPs[0].String(),
+		"nft add rule ip service prerouting ip daddr 10.96.0.2 dnat to " + c.Pods[0].IPs[0].String(),
+		"nft add chain ip service postrouting { type nat hook postrouting priority srcnat; }", // as kube-proxy, for a pod to itself
+		"nft add rule ip service postrouting ip saddr . ip daddr { 10.32.0.1 . 10.32.0.1, 10.32.0.2 . 10.32.0.2 } masquerade",
+	} {
+		labtest.Run(t, n.Space, strings.Fields(line)...)
+	}
+	for _, p := range pods {
+		var l net.Listener
+		if err := p.Do(func() (err error) { l, err = net.Listen("tcp", ":80"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	for i, want := range []map[string]bool{
+		{"10.96.0.1:80": true, "10.96.0.2:80": true},  // the server, and itself
+		{"10.96.0.1:80": true, "10.96.0.2:80": false}, // itself, and the client
+	} {
+		for address, reached := range want {
+			err := pods[i].Do(func() error {
+				dialer := net.Dialer{Timeout: time.Second}
+				conn, err := dialer.DialContext(t.Context(), "tcp", address)
+				if err == nil {
+					_ = conn.Close()
+				}
+				return err
+			})
+			if (err == nil) != reached {
+				t.Errorf("from %s to %s: %v, want reached: %v", c.Pods[i].Name, address, err, reached)
+			}
+		}
+	}
+}
