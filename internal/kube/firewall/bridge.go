@@ -51,16 +51,28 @@ func wholeBridge(b batch) {
 	}
 	b.add(&knftables.Counter{Name: lost})
 	b.chain(lost, `counter name "`+lost+`"`, "drop")
-	b.hook("forward", knftables.ForwardHook, beforeInet, "iifname vmap @"+fromMap, "oifname vmap @"+toMap)
-	b.hook("input", knftables.InputHook, beforeInet, // the router's packets pass the inet table in any case
-		"iifname vmap @"+fromMap, knftables.Concat(has(unjudged), setMark(unjudged, 0)))
-	b.hook("forwarded", knftables.ForwardHook, afterInet,
-		knftables.Concat(has(unjudged), "goto", lost), knftables.Concat(has(allMarks), setMark(allMarks, 0)))
-	output := []string{fmt.Sprintf("meta mark & %#x == 0 accept", routed)}
-	for _, f := range families {
-		output = append(output, f.ownAddress(policy.Ingress)+" accept")
-	}
-	b.hook("output", knftables.OutputHook, beforeInet, append(output, "oifname vmap @"+closedMap, setMark(allMarks, 0))...)
+}
+
+// bridgeHooks are the base chains of the bridge table. They exist only if a pod needs them: without policies, frames pass no rule.
+var bridgeHooks = [...]struct {
+	name     string
+	hook     knftables.BaseChainHook
+	priority knftables.BaseChainPriority
+	rules    []string
+}{
+	{"forward", knftables.ForwardHook, beforeInet, []string{"iifname vmap @" + fromMap, "oifname vmap @" + toMap}},
+	// The router's packets pass the inet table in any case.
+	{"input", knftables.InputHook, beforeInet, []string{
+		"iifname vmap @" + fromMap, knftables.Concat(has(unjudged), setMark(unjudged, 0)),
+	}},
+	{"forwarded", knftables.ForwardHook, afterInet, []string{
+		knftables.Concat(has(unjudged), "goto", lost), knftables.Concat(has(allMarks), setMark(allMarks, 0)),
+	}},
+	{"output", knftables.OutputHook, beforeInet, []string{
+		fmt.Sprintf("meta mark & %#x == 0 accept", routed),
+		families[0].ownAddress(policy.Ingress) + " accept", families[1].ownAddress(policy.Ingress) + " accept",
+		"oifname vmap @" + closedMap, setMark(allMarks, 0),
+	}},
 }
 
 // ownAddress returns the condition that a frame has one of the port's addresses as its source (egress) or destination. Frames with
@@ -187,9 +199,23 @@ func changeBridge(b batch, old, l links) {
 		b.changeKeys(f.own(), old.own[f.own()], l.own[f.own()])
 		b.changeSet(f.everyPod(), old.every[f.everyPod()], l.every[f.everyPod()])
 	}
+	if old.hooked() && !l.hooked() {
+		for _, h := range bridgeHooks {
+			b.flush(&knftables.Chain{Name: h.name})
+			b.del(&knftables.Chain{Name: h.name})
+		}
+	}
 	remove := b.changeChains(old.chains, l.chains)
 	for _, m := range []string{fromMap, toMap, closedMap} {
 		b.changeMap(m, old.maps[m], l.maps[m])
 	}
 	remove()
+	if l.hooked() && !old.hooked() {
+		for _, h := range bridgeHooks {
+			b.hook(h.name, h.hook, h.priority, h.rules...)
+		}
+	}
 }
+
+// hooked reports whether the table has base chains: whether a pod has a chain.
+func (l links) hooked() bool { return len(l.maps[fromMap]) > 0 }

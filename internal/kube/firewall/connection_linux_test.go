@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,9 +42,6 @@ func (n *network) addPods(t *testing.T, c *policy.Cluster) []*nettest.Pod {
 func strict() *policy.Cluster {
 	c := pair()
 	c.Pods = c.Pods[:2]
-	for _, p := range c.Pods {
-		p.Link = "vwp" + p.Name
-	}
 	port := intstr.FromInt32(80)
 	peer := func(name string) []networkingv1.NetworkPolicyPeer {
 		return []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}}}
@@ -65,7 +63,6 @@ func strict() *policy.Cluster {
 // TestConntrackFlushed: the server's data of an open connection arrives after the host has lost the connection, and a changed policy
 // still ends it. The server cannot connect to the client.
 func TestConntrackFlushed(t *testing.T) {
-	labtest.Needs(t, "conntrack")
 	n, c := newNetwork(t), strict()
 	pods := n.addPods(t, c)
 	n.apply(t, c)
@@ -116,7 +113,7 @@ func TestConntrackFlushed(t *testing.T) {
 		if _, err := dial(b, net.JoinHostPort(c.Pods[0].IPs[0].String(), "4000")); err == nil {
 			t.Errorf("%s: the server can connect to the client", step)
 		}
-		labtest.Run(t, n.Space, "conntrack", "-F")
+		n.do(t, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	}
 	c.Policies = c.Policies[:2] // without that of the server
 	n.apply(t, c)
@@ -130,7 +127,6 @@ func TestConntrackFlushed(t *testing.T) {
 func TestClosedWithoutBridgeNetfilter(t *testing.T) {
 	n, c := newNetwork(t), pair()
 	for _, p := range c.Pods {
-		p.Link = "vwp" + p.Name
 		n.addPort(t, p.Link)
 	}
 	n.apply(t, c)
@@ -154,7 +150,6 @@ func TestClosedWithoutBridgeNetfilter(t *testing.T) {
 func TestGroupCannotOpen(t *testing.T) {
 	n, c := newNetwork(t), pair()
 	for _, p := range c.Pods {
-		p.Link = "vwp" + p.Name
 		n.addPort(t, p.Link)
 	}
 	n.apply(t, c)
@@ -177,9 +172,6 @@ func TestGroupCannotOpen(t *testing.T) {
 // The host itself does.
 func TestRoutedToUnknownAddress(t *testing.T) {
 	n, c := newNetwork(t), pair()
-	for _, p := range c.Pods {
-		p.Link = "vwp" + p.Name
-	}
 	pods := n.addPods(t, c)
 	outside := labtest.AddPod(t, n.Host, "outside")
 	for _, line := range []string{

@@ -252,7 +252,7 @@ func pair() *policy.Cluster {
 	pod := func(name string, last byte) *policy.Pod {
 		return &policy.Pod{
 			Namespace: "x", Name: name, Labels: policy.Labels{"app": name}, Local: true,
-			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})},
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 0, last})}, Link: "vwp" + name,
 		}
 	}
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "np"}}
