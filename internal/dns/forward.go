@@ -53,8 +53,8 @@ func (s *Server) forward(ctx context.Context, q *query) *message {
 	return reply
 }
 
-// exchangeWithAny asks the resolvers until one answers: in order, but first those that are known to reply. It returns the reply of a resolver that fails or refuses
-// only when no other one answers.
+// exchangeWithAny asks the resolvers until one answers: in order, but first those that are known to reply. It returns the reply of a
+// resolver that fails or refuses only when no other one answers.
 func (f *forwarder) exchangeWithAny(ctx context.Context, q *query) (*message, error) {
 	err := errors.New("dns: no resolver")
 	var failure *message

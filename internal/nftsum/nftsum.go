@@ -3,7 +3,8 @@
 // It asks the kernel directly, which takes less than a millisecond; the nft program takes ten. A table is compared with its own
 // checksum of an earlier moment, so no part of it has to be understood. The checksum covers the flags of the table, its
 // chains with hook, priority and policy, its rules in their order, and the elements of its sets. It leaves out what changes by
-// itself: handles, the values of named counters, and the elements of sets that rules change ("dynamic"). Rules with anonymous counters change by themselves, and may not be used.
+// itself: handles, the values of named counters, and the elements of sets that rules change ("dynamic"). Rules with
+// anonymous counters change by themselves, and may not be used.
 package nftsum
 
 import (
