@@ -226,11 +226,23 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 		desired.Bridge = *r.bridge
 		desired.Bridge.MTU = r.d.linkMTU()
 	}
+	r.pods.Hairpin = recordedHairpin(observed)
 	if r.pods.Observe(observed, desired.Bridge.Name, time.Now()) {
 		r.postpone(hoststate.Grace)
 	}
 	desired.Pods = r.pods.Desired()
 	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
+}
+
+// recordedHairpin returns the hairpin modes that were recorded when pods were attached. Older versions recorded none.
+func recordedHairpin(o hoststate.Observed) map[string]bool {
+	modes := make(map[string]bool)
+	for name, l := range o.Links {
+		if origin := podlink.ParseOrigin(l.Alias); origin.NoHairpin || origin.Runtime != "" {
+			modes[name] = !origin.NoHairpin
+		}
+	}
+	return modes
 }
 
 // findBridge remembers the bridge as it was made or adopted, at the first look and after it was made again.

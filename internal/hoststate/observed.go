@@ -29,6 +29,7 @@ type Link struct {
 	MTU    int    // bytes
 	MAC    ether.Addr
 	NoARP  bool // it neither asks for addresses nor answers
+	Alias  string
 	// Running: it has a carrier.
 	Running bool
 	// Port has the flags of a port of a bridge; nil: it is none. A flag that the kernel does not know is not there.

@@ -14,6 +14,8 @@ const Grace = time.Second
 type Pods struct {
 	// Prefix is that of the names of host ends.
 	Prefix string
+	// Hairpin has the hairpin modes that were recorded when pods were attached, by the names of host ends. It is set before Observe.
+	Hairpin map[string]bool
 
 	ends  map[string]podEnd
 	adopt bool // Adopt was called since the last Observe
@@ -49,10 +51,10 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		case end.complete:
 			end.pod.MTU = max(end.pod.MTU, l.MTU)
 		case l.Master == bridge && l.Up:
-			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: l.Port[Hairpin]}
+			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: p.hairpin(name, l.Port[Hairpin])}
 		case l.Master != bridge && (l.Master != "" || !end.adopted): // of another network, or being attached
 		case now.Sub(end.since) >= Grace:
-			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: true} // as pods are attached by default
+			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: p.hairpin(name, true)} // older versions attached pods with it
 		default:
 			pending = true
 		}
@@ -60,6 +62,14 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 	}
 	p.ends, p.adopt = next, false
 	return pending
+}
+
+// hairpin returns the hairpin mode of a host end: the recorded one, or else other.
+func (p *Pods) hairpin(name string, other bool) bool {
+	if recorded, known := p.Hairpin[name]; known {
+		return recorded
+	}
+	return other
 }
 
 // Desired returns the host ends that have to be as they were.

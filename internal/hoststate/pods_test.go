@@ -47,7 +47,8 @@ func TestPods(t *testing.T) {
 	}
 	step(8+hoststate.Grace, none, lost, other)
 	pods.Adopt()
-	step(9+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400, Hairpin: true}}, lost, other)
+	pods.Hairpin = map[string]bool{"vweft2": false}
+	step(9+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400}}, lost, other)
 }
 
 // TestPace: a change that comes back soon after each repair is repaired at once a few times, then with growing pauses. It is

@@ -82,6 +82,8 @@ func parseLink(m []byte) (l hoststate.Link, master int, err error) {
 			l.Name = nl.BytesToString(a.Value)
 		case unix.IFLA_MTU:
 			l.MTU = int(number(a.Value))
+		case unix.IFLA_IFALIAS:
+			l.Alias = nl.BytesToString(a.Value)
 		case unix.IFLA_MASTER:
 			master = int(number(a.Value))
 		case unix.IFLA_ADDRESS:
