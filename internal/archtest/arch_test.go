@@ -46,6 +46,7 @@ var layers = []struct {
 	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
 	{"internal/hairpin", 2},
+	{"internal/guard/...", 2},
 	{"internal/filelock", 2},
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weft/internal/ether"
@@ -121,11 +122,21 @@ type Ruleset struct {
 	PodPrefix string
 	// Strict drops router advertisements, redirects and answers of DHCP servers from other nodes.
 	Strict bool
+	// Unbound says that pods may be there that are not bound.
+	Unbound bool
 	// BridgeMAC and BridgeAddrs are those of the bridge, with its link-local address. No port sends with them.
 	BridgeMAC   ether.Addr
 	BridgeAddrs []netip.Addr
 	// Bound are the ports that are bound to pods. All other ports of pods send what they like to other pods.
 	Bound []Port
+}
+
+// needsDelivery reports whether frames have to be checked before they reach a bound port: if a port of this node may send or receive
+// what another one may not. Otherwise it is enough to check the frames of other nodes where they enter.
+func (r Ruleset) needsDelivery() bool {
+	lacksIPv6 := func(p Port) bool { return !p.hasIPv6() }
+	mixed := slices.ContainsFunc(r.Bound, Port.hasIPv6) && slices.ContainsFunc(r.Bound, lacksIPv6)
+	return len(r.Bound) > 0 && (!r.Strict || r.Unbound || len(r.Others) > 0 || mixed)
 }
 
 // Validate returns an error if a name or an address is invalid.

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func newBench(t *testing.T) *bench {
 		t.Cleanup(func() { _ = b.sockets[name].Close() })
 	}
 	b.rules = guard.Ruleset{
-		Uplinks: []string{"weft0"}, PodPrefix: "vweft", Strict: true,
+		Uplinks: []string{"weft0"}, PodPrefix: "vweft", Strict: true, Unbound: true,
 		BridgeMAC: bridge.MAC, BridgeAddrs: []netip.Addr{bridge.IP4, bridge.IP6, guard.LinkLocal(bridge.MAC)},
 		Bound: []guard.Port{b.port("bound4"), b.port("bound")},
 	}
@@ -183,7 +184,7 @@ func TestPeers(t *testing.T) {
 	b.check(t, "peer", "open", guardtest.Claims(own, b.stations["bridge"]))
 }
 
-// TestDelivery: no tag reaches a bound pod, whoever sends it, and no IPv6 a pod without an IPv6 address.
+// TestDelivery: no tag reaches a bound pod from any port, and no IPv6 a pod without an IPv6 address.
 func TestDelivery(t *testing.T) {
 	b := newBench(t)
 	for _, from := range []string{"open", "peer"} {
@@ -205,6 +206,35 @@ func TestDelivery(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestOnlyBound: where all pods are bound and of one kind, tags and IPv6 of other nodes end where they enter.
+func TestOnlyBound(t *testing.T) {
+	b := newBench(t)
+	b.rules.Unbound = false
+	own := b.stations["peer"]
+	tags := slices.DeleteFunc(guardtest.Forbidden(own, b.stations["bound"]), func(f guardtest.Frame) bool {
+		return f.Reason != guard.ReasonTag || strings.HasPrefix(f.Name, "router advertisement")
+	})
+	for _, only := range []string{"bound4", "bound"} {
+		b.rules.Bound = []guard.Port{b.port(only)}
+		b.apply(t)
+		if out := labtest.Run(t, b.host.Space, "nft", "list", "table", "bridge", guard.Table); strings.Contains(out, "hook postrouting") {
+			t.Error("frames are checked twice")
+		}
+		b.check(t, "peer", only, tags)
+		frames := guardtest.Allowed(own, b.stations["bound"])
+		for i, f := range frames {
+			if only == "bound4" && f.Data[12] == 0x86 {
+				frames[i].Reason = guard.ReasonIPv6
+			}
+		}
+		b.check(t, "peer", only, frames)
+		b.check(t, only, "peer", guardtest.Forbidden(b.stations[only], own))
+	}
+	b.rules.Bound = []guard.Port{b.port("bound4"), b.port("bound")}
+	b.apply(t)
+	b.check(t, "peer", "bound", guardtest.Allowed(own, b.stations["bound"]))
 }
 
 // TestAllow: further addresses, single ones and prefixes, and their end.

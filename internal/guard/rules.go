@@ -2,6 +2,8 @@ package guard
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/knftables"
@@ -18,7 +20,11 @@ const (
 	setOwn6   = "own6"
 	mapMore   = "more"    // port : chain that accepts the sources in its prefixes
 	mapTarget = "targets" // port : chain that accepts the targets of neighbor discovery
-	chainOwn  = "own-targets"
+
+	chainOwn    = "own-targets" // drops neighbor discovery for addresses of the bridge
+	chainUplink = "uplink"      // frames of other nodes
+	chainShared = "shared"      // frames of all ports that are not bound
+	chainPost   = "postrouting" // frames that leave
 )
 
 // sets are the sets and maps of the table, with their types.
@@ -62,14 +68,14 @@ func dropChain(r Reason) string { return dropPrefix + string(r) }
 // quote returns the name of an interface, or a prefix of names with a *, in the syntax of nft.
 func quote(name string) string { return `"` + name + `"` }
 
-// constant returns the chains whose rules do not change with the pods.
+// constant returns the chains with rules that do not change with the pods.
 //
 // A frame with a VLAN tag has the tag beside its bytes: "ether type" is the type of the tag, and "meta protocol" the type behind it.
 // nft adds one of both to rules about IP and ARP that have none, so rules that must see behind a tag have "meta protocol".
 func constant(r Ruleset) []chain {
 	chains := dropChains()
 	chains = append(chains, hooks(r)...)
-	chains = append(chains, shared(r)...)
+	chains = append(chains, shared()...)
 	chains = append(chains, bound()...)
 	return append(chains, neighborDiscovery()...)
 }
@@ -86,42 +92,83 @@ func hooks(r Ruleset) []chain {
 	pre := chain{name: "prerouting", hook: knftables.PreroutingHook}
 	in := chain{name: "input", hook: knftables.InputHook}
 	for _, name := range r.Uplinks {
-		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto uplink")
+		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto "+chainUplink)
 		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
 	}
-	pre.rules = append(pre.rules, "iifname @"+setBound+" goto bound")
+	pre.rules = append(pre.rules,
+		// Nearly all frames of bound ports: IPv4 with a known source, and neither ICMP nor from the port of DHCP servers.
+		"ether type ip meta l4proto != icmp th sport != 67 iifname . ether saddr . ip saddr @"+setBind4+" accept",
+		"iifname @"+setBound+" goto bound",
+	)
 	for _, name := range append([]string{r.PodPrefix + "*"}, r.Others...) {
-		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto shared")
+		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto "+chainShared)
 		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
 	}
-	post := chain{name: "postrouting", hook: knftables.PostroutingHook, rules: []string{
-		"ether type ip accept", // nearly all frames
-		"oifname @" + setBound + " goto deliver",
-	}}
 	deliver := chain{name: "deliver", rules: []string{
 		"ether type { 8021q, 8021ad } " + drop(ReasonTag), // a pod accepts a tag of VLAN 0 as if there were none
 		"ether type ip6 oifname @" + setNoIPv6 + " " + drop(ReasonIPv6),
 	}}
-	return []chain{pre, in, post, deliver}
+	return []chain{pre, in, deliver}
 }
 
-// shared returns the chains of ports that are not bound, and of what the host takes from any port.
-func shared(r Ruleset) []chain {
-	uplink := chain{name: "uplink"}
+// postrouting returns the rules of the chain that sees frames before they leave. It exists only where it is needed: each hook costs time
+// for each frame.
+func postrouting() []string {
+	return []string{
+		"ether type ip accept", // nearly all frames
+		"oifname @" + setBound + " goto deliver",
+	}
+}
+
+// uplinkRules returns the rules for frames of other nodes.
+func uplinkRules(r Ruleset) (rules []string) {
 	if r.Strict {
-		uplink.rules = []string{"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }"}
+		rules = []string{
+			notOurs(r, "meta l4proto != icmp th sport != 67") + " accept",
+			"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }",
+		}
 	}
-	uplink.rules = append(uplink.rules, "goto shared")
-	all := chain{name: "shared"}
+	if len(r.Bound) > 0 && !r.needsDelivery() {
+		rules = append(rules, "ether type { 8021q, 8021ad } "+drop(ReasonTag))
+		if !r.Bound[0].hasIPv6() { // as all others
+			rules = append(rules, "ether type ip6 "+drop(ReasonIPv6))
+		}
+	}
+	return append(rules, "goto "+chainShared)
+}
+
+// sharedRules returns the rules for ports that are not bound.
+func sharedRules(r Ruleset) []string {
+	rules := []string{notOurs(r) + " accept"}
 	if !r.BridgeMAC.IsZero() {
-		all.rules = append(all.rules, "ether saddr "+r.BridgeMAC.String()+" "+drop(ReasonMAC))
+		rules = append(rules, "ether saddr "+r.BridgeMAC.String()+" "+drop(ReasonMAC))
 	}
-	all.rules = append(all.rules,
+	return append(rules,
 		"meta protocol vmap { ip : goto shared4 , ip6 : goto shared6 , arp : goto shared-arp }",
 		// Behind a tag of VLAN 0 the host and pods look for another one.
 		"meta protocol { 8021q, 8021ad } @ll,116,12 0 "+drop(ReasonTag),
 	)
+}
+
+// notOurs matches nearly all frames in the least time: IPv4 without a tag that is not in the name of the bridge.
+func notOurs(r Ruleset, more ...string) string {
+	parts := append([]string{"ether type ip"}, more...)
+	if !r.BridgeMAC.IsZero() {
+		parts = append(parts, "ether saddr != "+r.BridgeMAC.String())
+	}
+	own := slices.DeleteFunc(slices.Clone(r.BridgeAddrs), netip.Addr.Is6)
+	if len(own) == 1 {
+		parts = append(parts, "ip saddr != "+own[0].String())
+	} else {
+		parts = append(parts, "ip saddr != @"+setOwn4)
+	}
+	return strings.Join(parts, " ")
+}
+
+// shared returns the chains of ports that are not bound, and of what the host takes from any port.
+func shared() []chain {
 	return []chain{
+		{name: chainUplink}, {name: chainShared}, // their rules name the bridge's addresses
 		{name: "local4", rules: []string{
 			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
 			"meta protocol ip udp sport 67 " + drop(ReasonDHCP),
@@ -139,7 +186,6 @@ func shared(r Ruleset) []chain {
 			"meta protocol ip6 icmpv6 type nd-neighbor-advert goto " + chainOwn,
 			"meta protocol ip6 icmpv6 type nd-neighbor-solicit ip6 saddr :: goto " + chainOwn,
 		}},
-		all, uplink,
 		{name: "host", rules: []string{
 			"ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 " + drop(ReasonGroup),
 			"meta protocol ip6 icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),

@@ -18,7 +18,12 @@ type table struct {
 
 // newTable returns the table of a ruleset.
 func newTable(r Ruleset) *table {
-	t := &table{elements: map[string]map[string]string{}, chains: map[string][]string{chainOwn: nil}}
+	t := &table{elements: map[string]map[string]string{}, chains: map[string][]string{
+		chainOwn: nil, chainUplink: uplinkRules(r), chainShared: sharedRules(r),
+	}}
+	if r.needsDelivery() {
+		t.chains[chainPost] = postrouting()
+	}
 	for _, s := range sets {
 		t.elements[s.name] = map[string]string{}
 	}
@@ -120,20 +125,25 @@ func whole(nft knftables.Interface, r Ruleset, t *table) *knftables.Transaction 
 	}
 	chains := constant(r)
 	for _, c := range chains {
-		add := &knftables.Chain{Name: c.name}
-		if c.hook != "" {
-			add.Type, add.Hook = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(c.hook)
-			add.Priority = knftables.PtrTo(knftables.BaseChainPriority(priority))
-		}
-		tx.Add(add)
+		tx.Add(newChain(c.name, c.hook))
 	}
 	for _, c := range chains {
 		for _, rule := range c.rules {
 			tx.Add(&knftables.Rule{Chain: c.name, Rule: rule})
 		}
 	}
-	addChange(tx, newTable(Ruleset{}), t)
+	addChange(tx, &table{}, t)
 	return tx
+}
+
+// newChain returns a chain, on a hook unless that is empty.
+func newChain(name string, hook knftables.BaseChainHook) *knftables.Chain {
+	c := &knftables.Chain{Name: name}
+	if hook != "" {
+		c.Type, c.Hook = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(hook)
+		c.Priority = knftables.PtrTo(knftables.BaseChainPriority(priority))
+	}
+	return c
 }
 
 // addChange adds what changes the table from old to t: first new chains, then the elements that refer to them, last the removal of
@@ -144,7 +154,11 @@ func addChange(tx *knftables.Transaction, old, t *table) {
 		if known && slices.Equal(before, t.chains[name]) {
 			continue
 		}
-		tx.Add(&knftables.Chain{Name: name})
+		hook := knftables.BaseChainHook("")
+		if name == chainPost {
+			hook = knftables.PostroutingHook
+		}
+		tx.Add(newChain(name, hook))
 		tx.Flush(&knftables.Chain{Name: name})
 		for _, rule := range t.chains[name] {
 			tx.Add(&knftables.Rule{Chain: name, Rule: rule})

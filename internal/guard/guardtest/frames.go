@@ -381,3 +381,25 @@ func Hardware(name string) (ether.Addr, error) {
 	}
 	return ether.Addr(link.HardwareAddr), nil
 }
+
+// Attacks returns frames that try to configure a host: router advertisements and redirects, plain, behind tags of VLAN 0, and to a
+// group that bridges do not forward.
+func Attacks(sender Station) []Frame {
+	f := &frames{first: 6}
+	all := ether.Addr{0x33, 0x33, 0, 0, 0, 1}
+	local := guard.LinkLocal(sender.MAC)
+	router := RouterAdvertisement(sender.MAC, bogus)
+	redirect := append(append([]byte{137, 0, 0, 0, 0, 0, 0, 0}, local.AsSlice()...), foreign6.AsSlice()...)
+	for _, b := range [][]byte{
+		router, icmp6(local, AllNodes, []extension{padding}, routerAdvertisement(sender.MAC, bogus)),
+		icmp6(local, AllNodes, nil, redirect), redirect4(sender.IP4, netip.IPv4Unspecified()),
+	} {
+		for _, tagged := range [][]byte{b, tag(typeTag, 0, b), tag(typeService, 0, b), tag(typeTag, 0, tag(typeTag, 0, b))} {
+			for _, to := range []ether.Addr{all, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {0x01, 0x80, 0xc2, 0, 0, 3}, {0x01, 0x80, 0xc2, 0, 0, 14}} {
+				f.add("attack", "", sender.MAC, tagged)
+				copy(f.list[len(f.list)-1].Data, to[:])
+			}
+		}
+	}
+	return f.list
+}
