@@ -16,10 +16,11 @@ const sysNet = "/proc/sys/net"
 // networks through the host.
 //
 // With IPv6 forwarding the kernel ignores router advertisements unless accept_ra is 2 (ip-sysctl.rst). A host with a default
-// route from an advertisement would lose it, so accept_ra becomes 2 on interfaces that accept advertisements.
-func EnableForwarding(v4, v6 bool) error { return enableForwarding(sysNet, v4, v6) }
+// route from an advertisement would lose it, so accept_ra becomes 2 on the interfaces on which the host relies on advertisements:
+// never on those of pods, and not for interfaces that appear later.
+func EnableForwarding(v4, v6 bool) error { return enableForwarding(sysNet, v4, v6, reliant) }
 
-func enableForwarding(root string, v4, v6 bool) error {
+func enableForwarding(root string, v4, v6 bool, reliant func() ([]string, error)) error {
 	if v4 {
 		if err := TurnOn(filepath.Join(root, "ipv4/ip_forward")); err != nil {
 			return err
@@ -32,19 +33,20 @@ func enableForwarding(root string, v4, v6 bool) error {
 	if on, err := isOn(path); err != nil || on {
 		return err
 	}
-	if err := keepAdvertisements(root); err != nil {
+	names, err := reliant()
+	if err != nil {
+		return err
+	}
+	if err := keepAdvertisements(root, names); err != nil {
 		return err
 	}
 	return TurnOn(path)
 }
 
-// keepAdvertisements changes accept_ra from 1 ("unless forwarding") to 2 ("always") on all interfaces.
-func keepAdvertisements(root string) error {
-	paths, err := filepath.Glob(filepath.Join(root, "ipv6/conf/*/accept_ra"))
-	if err != nil {
-		return fmt.Errorf("masq: %w", err)
-	}
-	for _, path := range paths {
+// keepAdvertisements changes accept_ra from 1 ("unless forwarding") to 2 ("always") on the named interfaces.
+func keepAdvertisements(root string, names []string) error {
+	for _, name := range names {
+		path := filepath.Join(root, "ipv6/conf", name, "accept_ra")
 		on, err := isOn(path)
 		if errors.Is(err, fs.ErrNotExist) { // the interface was removed
 			continue

@@ -105,6 +105,8 @@ func TestEnableForwarding(t *testing.T) {
 		"ipv6/conf/eth0/accept_ra": "1\n",
 		"ipv6/conf/eth1/accept_ra": "0\n",
 		"ipv6/conf/eth2/accept_ra": "2\n",
+
+		"ipv6/conf/all/accept_ra": "1\n", "ipv6/conf/default/accept_ra": "1\n", "ipv6/conf/weave/accept_ra": "1\n",
 	}
 	for name, text := range files {
 		path := filepath.Join(root, name)
@@ -132,19 +134,21 @@ func TestEnableForwarding(t *testing.T) {
 	want := map[string]string{
 		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "0",
 		"ipv6/conf/eth0/accept_ra": "1", "ipv6/conf/eth1/accept_ra": "0", "ipv6/conf/eth2/accept_ra": "2",
+		"ipv6/conf/all/accept_ra": "1", "ipv6/conf/default/accept_ra": "1", "ipv6/conf/weave/accept_ra": "1",
 	}
-	if err := enableForwarding(root, true, false); err != nil {
+	reliant := func() ([]string, error) { return []string{"eth0", "eth1", "eth2", "gone"}, nil }
+	if err := enableForwarding(root, true, false, reliant); err != nil {
 		t.Fatal(err)
 	}
 	expect(want)
 	want["ipv6/conf/all/forwarding"], want["ipv6/conf/eth0/accept_ra"] = "1", "2"
 	for range 2 {
-		if err := enableForwarding(root, true, true); err != nil {
+		if err := enableForwarding(root, true, true, reliant); err != nil {
 			t.Fatal(err)
 		}
 		expect(want)
 	}
-	if err := enableForwarding(t.TempDir(), true, false); err == nil {
+	if err := enableForwarding(t.TempDir(), true, false, reliant); err == nil {
 		t.Error("no error without the settings")
 	}
 }
