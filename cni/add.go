@@ -48,7 +48,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return c.undo(ctx, err)
 	}
-	if err := c.admit(ctx, plan.addresses(), plan.spec.PodMAC()); err != nil {
+	admitted, err := c.admit(ctx, plan.addresses(), plan.spec.PodMAC())
+	if err != nil {
+		return c.undo(ctx, err)
+	}
+	if err := c.guard(ctx, plan, admitted); err != nil {
 		return c.undo(ctx, err)
 	}
 	made, err := p.Links.Attach(ctx, plan.spec)
@@ -63,6 +67,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 	} else if err != nil {
 		return c.undo(ctx, linkError(err))
 	}
+	c.harden()
 	if err := c.print(plan.result(prev, made)); err != nil {
 		return c.undo(ctx, err)
 	}

@@ -20,23 +20,24 @@ const (
 )
 
 // admit waits until network policies are in force for the addresses and the MAC of a pod, if the configuration names the socket of
-// weft-kube. It is called before the interface exists.
-func (c *call) admit(ctx context.Context, addresses []netip.Addr, mac ether.Addr) error {
+// weft-kube, and returns what the annotations of the pod say about its guard. It is called before the interface exists.
+func (c *call) admit(ctx context.Context, addresses []netip.Addr, mac ether.Addr) (api.Admitted, error) {
 	if c.conf.Policy == "" {
-		return nil
+		return api.Admitted{}, nil
 	}
 	pod := api.Admission{Owner: c.holder.String(), MAC: mac, IPs: addresses}
 	for key, to := range map[string]*string{argNamespace: &pod.Namespace, argName: &pod.Name, argUID: &pod.UID} {
 		value, err := lookupArg(c.args.Args, key)
 		if err != nil {
-			return err
+			return api.Admitted{}, err
 		}
 		*to = value
 	}
 	if pod.Namespace == "" || pod.Name == "" {
-		return nil // not a pod of Kubernetes: no policy selects it
+		return api.Admitted{}, nil // not a pod of Kubernetes: no policy selects it
 	}
-	return policyError(c.conf.Policy, c.Dial(c.conf.Policy).Admit(ctx, pod))
+	admitted, err := c.Dial(c.conf.Policy).Admit(ctx, pod)
+	return admitted, policyError(c.conf.Policy, err)
 }
 
 // policyError converts an error of weft-kube to one with a code of CNI; nil stays nil.

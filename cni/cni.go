@@ -4,6 +4,7 @@
 //	runtime -- ADD --> Plugin -- Join --> daemon      (bridge, MTU, addresses, gateways, MAC)
 //	                     |  +--- ADD --> ipam plugin  (instead, if ipam.type is set: addresses, gateways, routes)
 //	                     +--- Admit --> weft-kube     (in Kubernetes: returns once the pod's policies are in force)
+//	                     +--- Guard --> daemon        (returns once the container's port is bound to its addresses)
 //	                     +---- Attach --> podlink.Linker (veth pair, addresses, routes)
 //
 // The plugin is stateless, apart from a queue of deletions while the daemon does not run. It finds a lease by its holder, and a
@@ -55,8 +56,11 @@ type Daemon interface {
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error
 	ReleaseBecause(ctx context.Context, owner, reason string) error
+	// Guard and Unguard set and end what the port of a container may send.
+	Guard(ctx context.Context, r api.GuardRequest) error
+	Unguard(ctx context.Context, owner string) error
 	// Admit and Admits are requests to weft-kube, which has a socket of its own.
-	Admit(ctx context.Context, a api.Admission) error
+	Admit(ctx context.Context, a api.Admission) (api.Admitted, error)
 	Admits(ctx context.Context) error
 }
 
@@ -134,6 +138,7 @@ func (c *call) delegated() bool { return c.conf.IPAM.Type != "" }
 // none.
 func (c *call) release(ctx context.Context) error {
 	if c.delegated() {
+		c.unguard(ctx)
 		return delegateError(c.conf, invoke.DelegateDel(ctx, c.conf.IPAM.Type, c.args.StdinData, c.Exec))
 	}
 	return daemonError(c.daemon, ignoreNotFound(c.daemon.Release(ctx, c.holder.String(), "")))

@@ -46,6 +46,11 @@ type fakeDaemon struct {
 
 	admitted []api.Admission
 	admitErr error // returned by Admit and Admits
+	admits   api.Admitted
+
+	guarded   []api.GuardRequest
+	unguarded []string
+	guardErr  error // returned by Guard
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -136,11 +141,28 @@ func (d *fakeDaemon) ReleaseBecause(ctx context.Context, owner, reason string) e
 
 func (d *fakeDaemon) IPAM(context.Context) (api.IPAM, error) { return d.ipam, d.fail }
 
-func (d *fakeDaemon) Admit(_ context.Context, a api.Admission) error {
+func (d *fakeDaemon) Admit(_ context.Context, a api.Admission) (api.Admitted, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.admitted = append(d.admitted, a)
-	return d.admitErr
+	return d.admits, d.admitErr
+}
+
+func (d *fakeDaemon) Guard(_ context.Context, r api.GuardRequest) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guarded = append(d.guarded, r)
+	if d.guardErr == nil {
+		return d.fail
+	}
+	return d.guardErr
+}
+
+func (d *fakeDaemon) Unguard(_ context.Context, owner string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unguarded = append(d.unguarded, owner)
+	return nil
 }
 
 func (d *fakeDaemon) Admits(context.Context) error { return d.admitErr }

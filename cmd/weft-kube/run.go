@@ -45,6 +45,7 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.install.BinDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.install.ConfDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.install.Socket, "socket", api.DefaultSocket, "the daemon's API socket")
+	f.BoolVar(&o.install.Guard, "guard", true, "let each pod send only with its own MAC and addresses, unless an annotation opens it")
 	f.StringVar(&o.runDir, "run-dir", "/run/weft", "folder for the socket that the plugin connects to")
 	f.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:6781", "address of health checks and metrics")
 	return cmd

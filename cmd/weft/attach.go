@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,7 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 }
 
 func newAttachCommand(e *env) *cobra.Command {
-	n, ips, hostname := &namespaceFlags{}, []string(nil), ""
+	n, ips, hostname, g := &namespaceFlags{}, []string(nil), "", &guardFlags{}
 	cmd := &cobra.Command{
 		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
@@ -61,6 +62,9 @@ func newAttachCommand(e *env) *cobra.Command {
 				return err
 			}
 			r.IPs, r.Hostname = ips, hostname
+			if r.Guard, r.Allow, err = g.values(); err != nil {
+				return err
+			}
 			a, err := e.client().Attach(cmd.Context(), r)
 			if err != nil {
 				return err
@@ -75,7 +79,39 @@ func newAttachCommand(e *env) *cobra.Command {
 	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses in .weft.local, until detach")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
+	g.add(cmd)
 	return cmd
+}
+
+// guardFlags are the flags about what a namespace may send.
+type guardFlags struct {
+	on, off bool
+	allow   []string
+}
+
+func (g *guardFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&g.on, "guard", false, "let the namespace send only with its own MAC and addresses (default: as \"weft up --guard\")")
+	cmd.Flags().BoolVar(&g.off, "no-guard", false, "let the namespace send what it likes")
+	cmd.Flags().StringSliceVar(&g.allow, "allow-address", nil,
+		"further `address` or prefix that a guarded namespace may use, such as one that moves between pods; repeat the flag for several")
+}
+
+// values returns whether a guard is requested, nil if neither is, and the further addresses. Its errors are usage errors.
+func (g *guardFlags) values() (requested *bool, allow []netip.Prefix, err error) {
+	if g.on && g.off {
+		return nil, nil, hint.New(hint.Usage, "Use one of them.", "--guard and --no-guard exclude each other")
+	}
+	if g.on || g.off {
+		requested = &g.on
+	}
+	for _, text := range g.allow {
+		p, err := api.ParseAllowed(text)
+		if err != nil {
+			return nil, nil, hint.New(hint.Usage, "Write an address, or a prefix such as 10.32.5.0/24.", "--allow-address: %w", err)
+		}
+		allow = append(allow, p)
+	}
+	return requested, allow, nil
 }
 
 func newDetachCommand(e *env) *cobra.Command {

@@ -54,6 +54,9 @@ func writeStatus(w io.Writer, s api.Status) {
 	if len(s.Drops) > 0 {
 		line("Dropped", "%s", counts(s.Drops))
 	}
+	if s.Guard.Bound+s.Guard.Open > 0 || len(s.Guard.Dropped) > 0 {
+		line("Guard", "%d ports bound, %d open; dropped: %s", s.Guard.Bound, s.Guard.Open, orDash(counts(s.Guard.Dropped)))
+	}
 	for _, warning := range s.Warnings {
 		line("Warning", "%s", warning)
 	}

@@ -85,6 +85,8 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
 	f.DurationVar(&o.LeaseGrace, "lease-grace", settings.DefaultLeaseGrace,
 		"release the lease of an attachment after its interfaces have been missing for this long")
+	f.BoolVar(&o.Guard, "guard", false,
+		"let each pod send only with its own MAC and addresses, and accept no router advertisements, redirects and DHCP servers from pods")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false,
 		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
 	f.StringVar(&o.SourceCheck, "source-check", settings.SourceCheckLog,

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -50,9 +51,10 @@ type Status struct {
 	FDB          int               `json:"fdb"`
 	Drops        map[string]uint64 `json:"drops"`
 	// Relayed counts datagrams that this node relayed between other nodes.
-	Relayed   uint64    `json:"relayed"`
-	Neighbors Neighbors `json:"neighbors"`
-	Since     time.Time `json:"since"`
+	Relayed   uint64      `json:"relayed"`
+	Neighbors Neighbors   `json:"neighbors"`
+	Guard     GuardStatus `json:"guard"`
+	Since     time.Time   `json:"since"`
 	// Conditions say what is wrong, the most severe first.
 	Conditions []Condition `json:"conditions"`
 	// Warnings are the same as sentences: for each condition its text and its remedy.
@@ -168,7 +170,7 @@ type Address struct {
 }
 
 // Admission is the body of PUT /v1/pods on the socket of weft-kube: a pod with the addresses that it is about to get. The answer
-// comes when the policies that select the pod are in force for the addresses.
+// comes when the policies that select the pod are in force for the addresses; it is an Admitted.
 type Admission struct {
 	Namespace string       `json:"namespace"`
 	Name      string       `json:"name"`
@@ -176,6 +178,34 @@ type Admission struct {
 	Owner     string       `json:"owner,omitempty"` // holder of the attachment at the daemon
 	MAC       ether.Addr   `json:"mac,omitzero"`    // of the interface that the pod is about to get
 	IPs       []netip.Addr `json:"ips"`
+}
+
+// Admitted is the answer to an Admission: what the pod's annotations say about its guard.
+type Admitted struct {
+	// Guard binds the pod to its addresses, or opens its port; nil: they say nothing about it.
+	Guard *bool `json:"guard,omitempty"`
+	// Allow are further addresses that the pod may use.
+	Allow []netip.Prefix `json:"allow,omitempty"`
+}
+
+// GuardRequest is the body of PUT /v1/guard: what the port of a container may send. With a MAC it is for an interface that is about
+// to be made; without one it changes the port of an existing attachment.
+type GuardRequest struct {
+	Owner string       `json:"owner"`
+	MAC   ether.Addr   `json:"mac,omitzero"`
+	IPs   []netip.Addr `json:"ips,omitempty"`
+	// Guard binds the port to these addresses, or opens it; nil: as the node's --guard says, or for an existing attachment as before.
+	Guard *bool `json:"guard,omitempty"`
+	// Allow are further addresses that the container may use.
+	Allow []netip.Prefix `json:"allow,omitempty"`
+}
+
+// GuardStatus counts the ports that are bound to the addresses of their pods, those that a request has opened, and the frames that
+// were dropped, by reason.
+type GuardStatus struct {
+	Bound   int               `json:"bound"`
+	Open    int               `json:"open"`
+	Dropped map[string]uint64 `json:"dropped"`
 }
 
 // AttachRequest is the body of PUT and DELETE /v1/attachments: a namespace that the daemon itself attaches to the overlay or
@@ -187,6 +217,9 @@ type AttachRequest struct {
 	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
 	// Hostname is a name in .weft.local for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
+	// Guard and Allow are those of a GuardRequest.
+	Guard *bool          `json:"guard,omitempty"`
+	Allow []netip.Prefix `json:"allow,omitempty"`
 }
 
 // Attachment is the answer to an AttachRequest.
@@ -328,4 +361,20 @@ type LeaveResult struct {
 	Released int     `json:"released"` // number of leases that ended
 	GivenTo  peer.ID `json:"given_to"` // the new owner of this node's address space; empty if it owned none
 	Name     string  `json:"name"`     // of GivenTo
+}
+
+// ParseAllowed reads a further address of a guarded pod: an address or a prefix.
+func ParseAllowed(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, addrErr := netip.ParseAddr(text)
+		if addrErr != nil {
+			return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a prefix", text)
+		}
+		p = netip.PrefixFrom(a.WithZone(""), a.BitLen())
+	}
+	if p.Addr().Is4In6() || p.Addr().IsMulticast() {
+		return netip.Prefix{}, fmt.Errorf("%q is no address of a pod", text)
+	}
+	return p.Masked(), nil
 }

@@ -29,6 +29,9 @@ const daemonPoll = 100 * time.Millisecond
 // ErrNoDaemon means that nothing listens at the socket. Errors of a Client wrap it.
 var ErrNoDaemon = errors.New("no weft daemon answers")
 
+// ErrOldDaemon means that the daemon is of an older version, which does not know the request.
+var ErrOldDaemon = errors.New("the daemon is of an older version")
+
 // Client sends requests to the daemon on this host. Its methods may be called concurrently. Errors that the daemon returns are
 // *Problem.
 type Client struct {
@@ -114,9 +117,28 @@ func (c *Client) Join(ctx context.Context, r JoinRequest) (j Join, err error) {
 	return j, c.do(ctx, http.MethodPut, "join", nil, r, &j)
 }
 
-// Admit waits until policies are in force for a pod. It is for a client of weft-kube's socket.
-func (c *Client) Admit(ctx context.Context, a Admission) error {
-	return c.do(ctx, http.MethodPut, "pods", nil, a, nil)
+// Admit waits until policies are in force for a pod, and returns what its annotations say. It is for a client of weft-kube's socket.
+func (c *Client) Admit(ctx context.Context, a Admission) (r Admitted, err error) {
+	return r, c.do(ctx, http.MethodPut, "pods", nil, a, &r)
+}
+
+// Guard sets what the port of a container may send, and returns once that is in force. The error wraps ErrOldDaemon if the daemon
+// has no guard.
+func (c *Client) Guard(ctx context.Context, r GuardRequest) error {
+	return oldDaemon(c.do(ctx, http.MethodPut, "guard", nil, r, nil))
+}
+
+// Unguard ends the guard of a container after its interface is gone. A container without one is success.
+func (c *Client) Unguard(ctx context.Context, owner string) error {
+	return oldDaemon(c.do(ctx, http.MethodDelete, "guard", url.Values{"owner": {owner}}, nil, nil))
+}
+
+// oldDaemon wraps ErrOldDaemon around the error of a request that the daemon does not know.
+func oldDaemon(err error) error {
+	if p, ok := errors.AsType[*Problem](err); ok && p.Kind == KindInternal && isUnknownRequest(err) {
+		return fmt.Errorf("%w: %w", ErrOldDaemon, err)
+	}
+	return err
 }
 
 // Admits returns nil if pods can be admitted now. It is for a client of weft-kube's socket.

@@ -53,7 +53,8 @@ func TestDocuments(t *testing.T) {
 			`{"version":"","id":"","name":"","ready":false,"range":null,"bridge":"","tap":"","mtu":0,"advertise":"","encrypted":false,` +
 				`"secrets":0,"secrets_droppable":false,"datapath":"mixed","offload":null,"queues":0,"peers":{"alive":2,"dead":1},"targets":null,` +
 				`"ipam":"ready","garbage_freed":0,"exposed":null,"fdb":0,"drops":null,"relayed":0,` +
-				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"since":"0001-01-01T00:00:00Z","conditions":null,"warnings":null}`},
+				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"guard":{"bound":0,"open":0,"dropped":null},` +
+				`"since":"0001-01-01T00:00:00Z","conditions":null,"warnings":null}`},
 		{"address space", api.IPAM{State: api.IPAMWaiting}, `{"state":"waiting","waiting_for":"","ranges":null}`},
 		{"idle address space", api.IPAM{State: api.IPAMIdle}, `{"state":"idle","waiting_for":"","ranges":null}`},
 		{"checks", []api.Check{{Result: api.CheckOK}, {Result: api.CheckWarn}, {Result: api.CheckFail}, {Result: api.CheckUnknown, Remedy: "x"}},

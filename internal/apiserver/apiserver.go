@@ -37,6 +37,8 @@ type Leases interface {
 	Join(context.Context, api.JoinRequest) (api.Join, error)
 	Attach(context.Context, api.AttachRequest) (api.Attachment, error)
 	Detach(context.Context, api.AttachRequest) error
+	Guard(context.Context, api.GuardRequest) error
+	Unguard(ctx context.Context, owner string) error
 	Expose(ctx context.Context, cidr string) ([]api.Lease, error)
 	Hide() error
 }

@@ -38,6 +38,10 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 	mux.HandleFunc("DELETE /v1/attachments", do(log, func(r *http.Request, in api.AttachRequest) error {
 		return leases.Detach(r.Context(), in)
 	}))
+	mux.HandleFunc("PUT /v1/guard", do(log, func(r *http.Request, in api.GuardRequest) error { return leases.Guard(r.Context(), in) }))
+	mux.HandleFunc("DELETE /v1/guard", do(log, func(r *http.Request, _ none) error {
+		return leases.Unguard(r.Context(), r.URL.Query().Get("owner"))
+	}))
 	mux.HandleFunc("PUT /v1/expose", handle(log, func(r *http.Request, in api.ExposeRequest) ([]api.Lease, error) {
 		return leases.Expose(r.Context(), in.CIDR)
 	}))

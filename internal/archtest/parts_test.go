@@ -17,7 +17,7 @@ var parts = map[string][]string{
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
-		"internal/hairpin", "internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/hostwatch",
+		"internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/hostwatch",
 		"internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum", "internal/peer", "internal/podlink",
 		"internal/podprobe", "internal/settings",
 		"internal/signal", "mesh/topology",
@@ -29,7 +29,7 @@ var parts = map[string][]string{
 	},
 	"internal/leases": {
 		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions",
-		"internal/leases/holder",
+		"internal/guard", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
 	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage"},

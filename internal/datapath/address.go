@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -66,6 +67,7 @@ func (d *Datapath) changeAddress(addr netip.Prefix, op func(netlink.Link, *netli
 	if err := op(link, a); err != nil {
 		return fmt.Errorf("datapath: changing %s on %s: %w", addr, d.settings.Bridge, err)
 	}
+	_ = d.guards.Apply(context.Background()) // a failure is a condition
 	return nil
 }
 

@@ -9,6 +9,7 @@
 //	address.go   addresses of the bridge
 //	underlay.go  the address of this node and its changes
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
+//	guard.go     what ports of the bridge may send
 //	kernel.go    the kernel path: its device, its controller, and which peers it may carry
 //	security.go  secrets and trusted subnets: which peers need a seal
 //	reach.go     whether other nodes reach this one, and what it publishes about its links
@@ -30,6 +31,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/guard"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/peer"
@@ -102,6 +104,7 @@ type Config struct {
 	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
 	Sources    router.AddressOwners // nil: source addresses of frames from peers are not checked
 	Addresses  HostAddresses
+	Guards     *guard.Store    // which ports are bound to pods
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged
 }
@@ -115,6 +118,7 @@ type Datapath struct {
 	conns    []*underlay.UDP // one a queue
 	reach    *reach
 	resize   signal.Chan   // set when the MTU of pods has changed
+	guards   *guards
 	started  chan struct{} // closed once the datapath is up
 
 	// atomic
@@ -155,6 +159,7 @@ func New(cfg Config) (*Datapath, error) {
 	}
 	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New()}
 	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
+	d.guards = &guards{store: cfg.Guards, d: d}
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
 	local, err := hostnet.IsLocal(cfg.Advertise)
@@ -190,9 +195,10 @@ func (d *Datapath) Prepare(ctx context.Context) error {
 // Run brings the datapath up and runs it until ctx ends, which leaves bridge, pods and addresses as they are, or until an engine
 // fails. It may be called once. A Run that fails to bring the datapath up undoes its changes of the host.
 func (d *Datapath) Run(ctx context.Context) error {
+	_ = d.guards.Apply(ctx) // before the first frame: rules match ports by name
 	e, err := d.open(ctx)
 	if err != nil {
-		return errors.Join(err, d.Close()) // the router, which owns the sockets from now on, does not run
+		return errors.Join(err, d.guards.undo(ctx), d.Close()) // the router, which owns the sockets from now on, does not run
 	}
 	d.securityMu.Lock()
 	d.current.Store(e)

@@ -3,10 +3,13 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"weft/internal/ether"
+	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hoststate"
 	"weft/internal/peer"
@@ -91,4 +94,31 @@ func TestKernelPathUnproven(t *testing.T) {
 	if ids := unproven(peers, now); len(ids) != 1 || ids[0] != a {
 		t.Errorf("%v, want %s", ids, a)
 	}
+}
+
+func TestGuardFindings(t *testing.T) {
+	store, err := guard.OpenStore(filepath.Join(t.TempDir(), "guard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Datapath{settings: &settings.Config{}}
+	d.guards = &guards{store: store, d: d}
+	wantFinding(t, "in force", d.guardFindings(), "")
+	d.guards.err = guard.ErrNoNFT
+	wantFinding(t, "not requested", d.guardFindings(), health.HostGuardFailed, "nft", "nftables")
+	e := guard.Entry{Port: guard.Port{Link: "vwefta", MAC: ether.Addr{2}}, Open: true}
+	if err := store.Put(e); err != nil {
+		t.Fatal(err)
+	}
+	wantFinding(t, "an open port", d.guardFindings(), health.HostGuardFailed)
+	e.Open = false
+	if err := store.Put(e); err != nil {
+		t.Fatal(err)
+	}
+	wantFinding(t, "a bound port", d.guardFindings(), health.GuardFailed, "nft", "nftables")
+	if err := store.Delete(e.Link); err != nil {
+		t.Fatal(err)
+	}
+	d.settings.Guard = true
+	wantFinding(t, "requested", d.guardFindings(), health.GuardFailed)
 }

@@ -3,6 +3,7 @@ package datapath
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weft/internal/guard"
 	"weft/internal/metricdef"
 	"weft/router"
 	"weft/router/vxlan"
@@ -10,7 +11,7 @@ import (
 
 var metrics metricdef.Table
 
-// Metrics of the kernel path. The router has its own.
+// Metrics of the kernel path and of the guard. The router has its own.
 var (
 	kernelPathUp = metrics.Gauge("kernel_path", "1 if there is a device through which the kernel can carry frames, else 0.")
 	kernelFrames = metrics.Counter("kernel_frames_total",
@@ -19,12 +20,26 @@ var (
 	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.",
 		"direction").Values("direction", "receive", "transmit")
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
+
+	guardPorts = metrics.Gauge("guard_ports",
+		"Ports of pods that are bound to the addresses of their pods, and those that a request has opened.", "state").
+		Values("state", "bound", "open")
+	guardDrops = metrics.Counter("guard_drops_total",
+		"Frames that the guard has dropped since its rules were made, by what was wrong with them.", "reason").Values("reason", guardReasons()...)
 )
 
 // repairsTotal counts the repairs of the host.
 var repairsTotal = metrics.Counter("repairs_total",
 	"Changes of this host by other programs that weft undid: to its links, addresses, rules and settings.",
 	"kind").Values("kind", repairKinds()...)
+
+// guardReasons returns the values of the label reason.
+func guardReasons() (names []string) {
+	for _, r := range guard.Reasons() {
+		names = append(names, string(r))
+	}
+	return names
+}
 
 // Metrics returns the metrics of this package, for documentation.
 func Metrics() *metricdef.Table { return &metrics }
@@ -48,8 +63,19 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, kind := range repairsTotal.ValuesOf("kind") {
 		repairsTotal.Send(ch, float64(counts[kind]), kind)
 	}
+	collectGuard(ch, c.d.GuardStatus())
 	if e := c.d.current.Load(); e != nil {
 		e.router.Collector().Collect(ch)
+	}
+}
+
+func collectGuard(ch chan<- prometheus.Metric, s GuardStatus) {
+	guardPorts.Send(ch, float64(s.Bound), "bound")
+	guardPorts.Send(ch, float64(s.Open), "open")
+	for _, r := range guard.Reasons() {
+		if count, known := s.Dropped[r]; known {
+			guardDrops.Send(ch, float64(count), string(r))
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (r *reconciler) settingsWrong() bool {
 	if r.bridge == nil {
 		return true
 	}
-	settings := hoststate.Desired{Settings: r.d.settingsOf()}
+	settings := hoststate.Desired{Settings: r.settings()}
 	return r.host.Deaf(r.bridge.Name) || len(hoststate.DiffSettings(settings, live.Settings(settings.Paths()))) > 0
 }
 
@@ -139,6 +139,7 @@ var errNoTap = errors.New("datapath: the TAP is gone")
 // lookAtHost compares the host with what it should be, and repairs what differs. The error wraps errNoTap.
 func (r *reconciler) lookAtHost(ctx context.Context) error {
 	defer r.d.observeAddresses()
+	defer func() { _ = r.d.guards.Apply(ctx) }() // for the ports and addresses of now; a failure is a condition
 	return r.restoreHost(ctx)
 }
 
@@ -270,12 +271,31 @@ func (r *reconciler) desired() hoststate.Desired {
 		Tunnels:   []hoststate.Tunnel{{Name: d.settings.Tap, MTU: d.linkMTU()}},
 		PodMTU:    d.MTU(),
 		Addresses: d.cfg.Addresses.HostAddresses(),
-		Settings:  d.settingsOf(),
+		Settings:  r.settings(),
 	}
 	if run := d.kernelRun(); run != nil && !run.device.IsShut() {
 		want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.device.Name(), MTU: d.linkMTU(), MAC: run.device.MAC()})
 	}
 	return want
+}
+
+// settings returns the settings of the kernel that the overlay needs, and those that protect the host as far as they can be written:
+// rules protect it, too. An adopted bridge keeps its own.
+func (r *reconciler) settings() []hoststate.Setting {
+	list := r.d.settingsOf()
+	if r.bridge == nil || !r.bridge.Made {
+		return list
+	}
+	ports := []string{r.d.settings.Tap}
+	if run := r.d.kernelRun(); run != nil {
+		ports = append(ports, run.device.Name())
+	}
+	for _, s := range hoststate.GuardSettings(r.bridge.Name, ports...) {
+		if live.Writable(s.Path) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // settingsOf returns the settings of the kernel that the overlay needs.

@@ -191,7 +191,8 @@ type Firewall interface {
 	// Apply replaces the content of the table by r, in one transaction. On an error the previous rules stay.
 	Apply(ctx context.Context, r Ruleset) error
 	// Intact reports whether the table is exactly as Apply left it; false before the first Apply.
-	Intact(ctx context.Context) (bool, error)
+	// It asks the kernel, and starts no program.
+	Intact() (bool, error)
 	// Dropped returns how many frames have been dropped since the table was made, by reason.
 	Dropped(ctx context.Context) (map[Reason]uint64, error)
 	// Remove removes the table. It succeeds if there is none.

@@ -15,22 +15,12 @@ const sysNet = "/proc/sys/net"
 // setting is a setting of an interface with the value that protects the host (Documentation/networking/ip-sysctl.rst).
 type setting struct{ family, name, value string }
 
-// bridgeSettings make the kernel take no configuration from the overlay.
-var bridgeSettings = []setting{
-	{"ipv6", "accept_ra", "0"},
-	{"ipv6", "autoconf", "0"},
-	{"ipv6", "accept_redirects", "0"},
-	{"ipv4", "accept_redirects", "0"},
-}
-
 // portSettings keep the host off a port: it would have a link-local address there as soon as the port is on no bridge.
 var portSettings = []setting{{"ipv6", "disable_ipv6", "1"}, {"ipv4", "accept_redirects", "0"}}
 
-// HardenBridge sets the settings of the overlay's bridge, and writes only those that differ. Missing ones are no error: the kernel
-// has no IPv6 then, or the interface is gone. The rules of this package have the same effect where /proc/sys is read-only.
-func HardenBridge(name string) error { return harden(sysNet, name, bridgeSettings) }
-
-// HardenPort does the same for a port of the bridge that belongs to weft.
+// HardenPort sets the settings of a port of the bridge that belongs to weft, and writes only those that differ. Missing ones are no
+// error: the kernel has no IPv6 then, or the interface is gone. The rules of this package have the same effect where /proc/sys is
+// read-only.
 func HardenPort(name string) error { return harden(sysNet, name, portSettings) }
 
 func harden(root, name string, settings []setting) error {

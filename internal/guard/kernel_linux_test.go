@@ -264,7 +264,7 @@ func TestKept(t *testing.T) {
 	b := newBench(t)
 	intact := func() (ok bool) {
 		t.Helper()
-		b.do(t, func() (err error) { ok, err = b.fw.Intact(t.Context()); return err })
+		b.do(t, func() (err error) { ok, err = b.fw.Intact(); return err })
 		return ok
 	}
 	if !intact() {

@@ -2,26 +2,27 @@ package guard
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
-	"os/exec"
 	"reflect"
 	"strings"
 	"sync"
 
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/nftsum"
 )
 
 // NFT is a Firewall that runs the nft program in the network namespace of the calling thread.
 type NFT struct {
 	nft knftables.Interface
-	// list returns the table as a text that changes only with the table.
-	list func(ctx context.Context) (string, error)
+	// sum returns the checksum of the table.
+	sum func() (nftsum.Sum, error)
 
 	mu      sync.Mutex
-	applied *table            // guarded by mu; nil: unknown
-	rules   []chain           // guarded by mu; the constant chains of applied
-	digest  [sha256.Size]byte // guarded by mu; of the table after Apply
+	applied *table     // guarded by mu; nil: unknown
+	rules   []chain    // guarded by mu; the constant chains of applied
+	set     nftsum.Sum // guarded by mu; checksum of the table after Apply
 }
 
 var _ Firewall = (*NFT)(nil)
@@ -37,16 +38,7 @@ func New(ctx context.Context) (*NFT, error) {
 	if err := nft.Check(ctx, whole(nft, empty, newTable(empty))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	return &NFT{nft: nft, list: listTable}, nil
-}
-
-// listTable returns the table as nft prints it, without counters.
-func listTable(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(knftables.BridgeFamily), Table).Output()
-	if err != nil {
-		return "", fmt.Errorf("guard: list table: %w", err)
-	}
-	return string(out), nil
+	return &NFT{nft: nft, sum: func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Bridge, Table) }}, nil
 }
 
 // Apply implements Firewall. It changes only what differs, so that counters stay, unless the table was changed by another program.
@@ -64,13 +56,11 @@ func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 		}
 	}
 	n.applied, n.rules = t, rules
-	text, err := n.list(ctx)
-	if err != nil {
+	var err error
+	if n.set, err = n.sum(); err != nil {
 		n.applied = nil
-		return err
 	}
-	n.digest = sha256.Sum256([]byte(text))
-	return nil
+	return err
 }
 
 // change changes the table to t, and reports whether it could. The caller holds mu.
@@ -81,17 +71,17 @@ func (n *NFT) change(ctx context.Context, t *table) bool {
 }
 
 // Intact implements Firewall.
-func (n *NFT) Intact(ctx context.Context) (bool, error) {
+func (n *NFT) Intact() (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.applied == nil {
 		return false, nil
 	}
-	text, err := n.list(ctx)
-	if ctx.Err() != nil {
+	now, err := n.sum()
+	if err != nil && !errors.Is(err, nftsum.ErrNoTable) {
 		return false, err
 	}
-	if err != nil || sha256.Sum256([]byte(text)) != n.digest { // a missing table is an error, too
+	if err != nil || now != n.set {
 		n.applied = nil
 		return false, nil
 	}

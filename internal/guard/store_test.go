@@ -86,25 +86,23 @@ func TestHarden(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("ipv6/conf/weave/accept_ra", "2\n")
-	write("ipv6/conf/weave/autoconf", "1\n")
-	write("ipv6/conf/other/accept_ra", "1\n")
-	write("ipv4/conf/weave/accept_redirects", "0\n")
+	write("ipv6/conf/vwefta/disable_ipv6", "0\n")
+	write("ipv6/conf/other/disable_ipv6", "0\n")
+	write("ipv4/conf/vwefta/accept_redirects", "0\n")
 	for range 2 {
-		if err := harden(root, "weave", bridgeSettings); err != nil {
+		if err := harden(root, "vwefta", portSettings); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, want := range map[string]string{
-		"ipv6/conf/weave/accept_ra": "0", "ipv6/conf/weave/autoconf": "0", "ipv6/conf/other/accept_ra": "1\n",
-		"ipv4/conf/weave/accept_redirects": "0\n",
+		"ipv6/conf/vwefta/disable_ipv6": "1", "ipv6/conf/other/disable_ipv6": "0\n", "ipv4/conf/vwefta/accept_redirects": "0\n",
 	} {
 		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(got) != want {
 			t.Errorf("%s = %q, %v; want %q", name, got, err, want)
 		}
 	}
 	write("ipv4/conf/bad/accept_redirects/file", "")
-	if err := harden(root, "bad", bridgeSettings); err == nil {
+	if err := harden(root, "bad", portSettings); err == nil {
 		t.Error("no error for a setting that cannot be read")
 	}
 }

@@ -28,6 +28,8 @@ const (
 	DelegatedAddressInRange   Code = "delegated_address_in_range"
 	GatewayAddressNotOwned    Code = "gateway_address_not_owned"
 	MasqueradeFailed          Code = "masquerade_failed"
+	GuardFailed               Code = "guard_failed"
+	HostGuardFailed           Code = "host_guard_failed"
 	KernelPathDown            Code = "kernel_path_down"
 	KernelPathBlocked         Code = "kernel_path_blocked"
 	HandshakeUnanswered       Code = "handshake_unanswered"
@@ -87,6 +89,8 @@ var definitions = []Definition{
 	{DelegatedAddressInRange, Error, "Another IPAM plugin assigned an address inside the range"},
 	{GatewayAddressNotOwned, Error, "The bridge has an address that another node allocates"},
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
+	{GuardFailed, Error, "What pods send is not checked"},
+	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},
 	{KernelPathDown, Warning, "The kernel path is not available"},
 	{KernelPathBlocked, Info, "The kernel path to some peers is not confirmed"},
 	{HandshakeUnanswered, Error, "A peer does not answer handshakes"},

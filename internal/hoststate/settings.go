@@ -38,6 +38,20 @@ func SettingsFor(bridge string, v4, v6, forward bool) (list []Setting) {
 	return list
 }
 
+// GuardSettings returns the settings that keep pods from configuring the host: the bridge accepts no router advertisements and no
+// redirects, and the host has no IPv6 on the ports with the given names.
+func GuardSettings(bridge string, ports ...string) []Setting {
+	conf4, conf6 := "ipv4/conf/"+bridge+"/", "ipv6/conf/"+bridge+"/"
+	list := []Setting{
+		{Path: conf6 + "accept_ra", Want: "0"}, {Path: conf6 + "autoconf", Want: "0"},
+		{Path: conf6 + "accept_redirects", Want: "0"}, {Path: conf4 + "accept_redirects", Want: "0"},
+	}
+	for _, port := range ports {
+		list = append(list, Setting{Path: "ipv6/conf/" + port + "/disable_ipv6", Want: "1"})
+	}
+	return list
+}
+
 // right reports whether the setting has a right value among those observed. A setting that the kernel does not have is right.
 func (s Setting) right(values map[string]string) bool {
 	value, present := values[s.Path]

@@ -65,6 +65,7 @@ type Daemon interface {
 	Connect(ctx context.Context, targets []string, replace bool) error
 	Reclaim(ctx context.Context, peers []string) ([]api.Reclaimed, error)
 	Reload(ctx context.Context) (api.Reload, error)
+	Guard(ctx context.Context, r api.GuardRequest) error
 }
 
 var _ Daemon = (*api.Client)(nil)

@@ -26,6 +26,7 @@ type podKey struct{ Namespace, Name string }
 // attachment has the addresses of a pod, as the plugin announced them before the API server knows them.
 type attachment struct {
 	Namespace, Name, UID string
+	Owner                string // of the attachment at the daemon; empty: not known
 	IPs                  []netip.Addr
 	// Link is the name of the pod's port, MAC that of its interface; empty if a plugin of an older version announced the pod.
 	Link string
@@ -66,7 +67,7 @@ func (a *attachments) add(in api.Admission) error {
 	})
 	link, _ := holder.Parse(in.Owner).HostLink()
 	a.pods[podKey{in.Namespace, in.Name}] = attachment{
-		Namespace: in.Namespace, Name: in.Name, UID: in.UID, IPs: in.IPs, Link: link, MAC: in.MAC,
+		Namespace: in.Namespace, Name: in.Name, UID: in.UID, Owner: in.Owner, IPs: in.IPs, Link: link, MAC: in.MAC,
 	}
 	return a.save()
 }

@@ -112,7 +112,7 @@ func same(before, after any) bool {
 	case *corev1.Pod:
 		b, ok := before.(*corev1.Pod)
 		return ok && b.Status.Phase == a.Status.Phase && slices.Equal(b.Status.PodIPs, a.Status.PodIPs) && b.Spec.NodeName == a.Spec.NodeName &&
-			labels.Equals(b.Labels, a.Labels)
+			labels.Equals(b.Labels, a.Labels) && sameGuard(b, a)
 	case *corev1.Node:
 		b, ok := before.(*corev1.Node)
 		return ok && slices.Equal(b.Status.Addresses, a.Status.Addresses) && labels.Equals(b.Labels, a.Labels) &&
@@ -131,8 +131,13 @@ func strip(object any) (any, error) {
 	case *corev1.Pod:
 		slim := &corev1.Pod{ObjectMeta: o.ObjectMeta}
 		slim.Annotations = nil
-		if mirror, ok := o.Annotations[corev1.MirrorPodAnnotationKey]; ok {
-			slim.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: mirror}
+		for _, key := range []string{corev1.MirrorPodAnnotationKey, GuardAnnotation, AllowAnnotation} {
+			if value, ok := o.Annotations[key]; ok {
+				if slim.Annotations == nil {
+					slim.Annotations = map[string]string{}
+				}
+				slim.Annotations[key] = value
+			}
 		}
 		slim.Spec.NodeName, slim.Spec.HostNetwork = o.Spec.NodeName, o.Spec.HostNetwork
 		for _, list := range [][]corev1.Container{o.Spec.InitContainers, o.Spec.Containers} {

@@ -49,6 +49,7 @@ type enforcer struct {
 	cluster  *cluster
 	filter   firewall.Firewall
 	attached *attachments
+	guards   *guards
 	health   *health
 	log      *slog.Logger
 	events   record.EventBroadcaster
@@ -89,6 +90,7 @@ func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
 	}
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
+	e.guards = newGuards(cfg, c, e.recorder)
 	return e, nil
 }
 
@@ -170,6 +172,7 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	if behind || e.applied == nil || e.portless && e.ports.search(ctx) {
 		e.enforce(ctx)
 	}
+	e.guards.sync(ctx, e.attached.all()) // again, where the daemon did not answer
 }
 
 // enforce compiles the policies of the cluster as it is now and applies the rules.
@@ -202,6 +205,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 		e.applied = rules
 	}
 	e.health.set(checkPolicies, nil)
+	e.guards.sync(ctx, e.attached.all())
 	e.report(append(rules.Problems, unread...))
 	names := map[netip.Addr]string{}
 	for _, p := range snapshot.Pods {
@@ -276,7 +280,9 @@ func (e *enforcer) handler() http.Handler {
 		}
 		if err := e.admit(r.Context(), in); err != nil {
 			writeProblem(w, err)
+			return
 		}
+		_ = json.NewEncoder(w).Encode(e.guards.admitted(in))
 	})
 	mux.HandleFunc("GET /v1/ready", func(w http.ResponseWriter, _ *http.Request) {
 		if err := e.health.get(checkPolicies); err != nil {

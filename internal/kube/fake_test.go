@@ -93,6 +93,18 @@ type fakeDaemon struct {
 	reclaimed [][]string
 	reloads   int
 	refuse    error // of Reclaim
+	guarded   []api.GuardRequest
+	unknown   bool // no attachment can be guarded
+}
+
+func (d *fakeDaemon) Guard(_ context.Context, r api.GuardRequest) (err error) {
+	return errors.Join(err, d.locked(func() {
+		if d.unknown {
+			err = &api.Problem{Kind: api.KindNotFound}
+			return
+		}
+		d.guarded = append(d.guarded, r)
+	}))
 }
 
 var errAway = errors.New("the daemon does not answer")
@@ -177,7 +189,8 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 	b.daemon.status = api.Status{ID: idOf(1), Ready: true, Advertise: netip.MustParseAddrPort("172.30.0.11:6784")}
 	b.cfg = Config{
 		Node: "node1", StateDir: t.TempDir(), RunDir: t.TempDir(), API: b.api, Daemon: b.daemon, Filter: b.filter,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Install: &Install{Guard: true},
+		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	return b
 }

@@ -52,6 +52,8 @@ type Install struct {
 	// Socket is the path of the daemon's socket, as runtimes on the host see it. Policy is that of the agent's socket; it is
 	// empty where policies are not enforced.
 	Socket, Policy string
+	// Guard binds pods to their addresses; false: as the daemon's --guard says.
+	Guard bool
 
 	portmap portmapProbe
 	mu      sync.Mutex
@@ -69,6 +71,9 @@ func (i *Install) Conflist() ([]byte, error) {
 	}
 	if i.Policy != "" {
 		weft["policy"] = i.Policy
+	}
+	if i.Guard {
+		weft["guard"] = true
 	}
 	list := conflist{
 		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", newestVersion}, Name: "weft",

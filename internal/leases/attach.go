@@ -41,19 +41,27 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 		return api.Attachment{}, err
 	}
 	spec := specOf(in, h, join)
+	if err := m.attachGuard(ctx, h, in, spec); err != nil {
+		if !leased {
+			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+		}
+		return api.Attachment{}, err
+	}
 	_, err = m.cfg.Links.Attach(ctx, spec)
 	if errors.Is(err, podlink.ErrExists) && leased && m.cfg.Links.Check(spec) == nil {
 		err = nil // attached before, in the same way
 	}
 	if err != nil {
 		if !leased {
-			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}), m.endGuards(ctx, h))
 		}
 		return api.Attachment{}, explainLink(err)
 	}
+	m.hardenPort(spec.HostName)
 	if err := m.name(in.Hostname, h, join.Addresses); err != nil {
 		if !leased {
-			undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName), m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+			undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName),
+				m.cfg.Allocator.Release(h.String(), netip.Addr{}), m.endGuards(ctx, h))
 			if undo != nil {
 				m.log.Warn("undoing an attachment failed", "holder", h, "err", undo)
 			}
@@ -97,6 +105,9 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	}
 	if err := m.cfg.Links.Detach(ctx, "", "", h.AttachLink()); err != nil {
 		return explainLink(err)
+	}
+	if err := m.endGuards(ctx, h); err != nil {
+		return err
 	}
 	return Explain(m.releaseAttachment(h, addrs))
 }

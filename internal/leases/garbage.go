@@ -46,6 +46,7 @@ func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, no
 // collectGarbage ends leases of attachments that no longer exist until ctx ends.
 func (m *Manager) collectGarbage(ctx context.Context) {
 	var g garbage
+	var guards staleGuards
 	booted := bootTime()
 	tick := time.NewTicker(max(min(m.cfg.Grace/5, time.Minute), time.Second))
 	defer tick.Stop()
@@ -59,6 +60,7 @@ func (m *Manager) collectGarbage(ctx context.Context) {
 			m.freed.Add(1)
 			m.log.Info("ended a lease because its attachment is gone", "holder", h, "grace", m.cfg.Grace)
 		}
+		m.collectGuards(ctx, &guards)
 		booted = time.Time{} // the leases from before the start have been checked; clocks may be set back later
 		select {
 		case <-ctx.Done():

@@ -72,6 +72,8 @@ type Config struct {
 	Nodes     Nodes
 	Links     podlink.Linker
 	Deletions deletions.Queue
+	Guards    Guards
+	Guard     bool         // pods are bound to their addresses unless a request says otherwise
 	Logger    *slog.Logger // nil: nothing is logged
 }
 
@@ -170,6 +172,11 @@ func (m *Manager) release(h holder.Holder, addr netip.Addr) error {
 	}
 	if err == nil || errors.Is(err, ipam.ErrUnknownOwner) {
 		m.cfg.Names.Release(h, addr)
+	}
+	if !addr.IsValid() {
+		if guardErr := m.endGuards(context.Background(), h); guardErr != nil {
+			m.log.Warn("cannot end the guard of an attachment", "holder", h, "err", guardErr)
+		}
 	}
 	return err
 }

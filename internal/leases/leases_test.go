@@ -1,13 +1,16 @@
 package leases_test
 
 import (
+	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/leases"
@@ -86,9 +89,46 @@ type bench struct {
 	names  *registry
 	links  *linktest.Recorder
 	ipam   *ipam.Allocator
+	guards *guards
 }
 
+// guards is a leases.Guards in memory.
+type guards struct {
+	entries map[string]guard.Entry
+	links   *linktest.Recorder
+	early   []string // ports without an interface when they were bound or opened
+	err     error    // returned by SetGuard
+}
+
+func (g *guards) SetGuard(_ context.Context, e guard.Entry) error {
+	if g.err == nil {
+		g.entries[e.Link] = e
+		if !slices.Contains(g.links.HostLinks(), e.Link) {
+			g.early = append(g.early, e.Link)
+		}
+	}
+	return g.err
+}
+
+func (g *guards) EndGuard(_ context.Context, link string) error {
+	delete(g.entries, link)
+	return nil
+}
+
+func (g *guards) Guard(link string) (guard.Entry, bool) {
+	e, ok := g.entries[link]
+	return e, ok
+}
+
+func (g *guards) Guards() []guard.Entry { return slices.Collect(maps.Values(g.entries)) }
+
 func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
+	t.Helper()
+	return newGuardedBench(t, false, onBridge...)
+}
+
+// newGuardedBench returns a bench of a node that binds pods to their addresses, or does not.
+func newGuardedBench(t *testing.T, guarded bool, onBridge ...netip.Prefix) *bench {
 	t.Helper()
 	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{names: map[string]holder.Holder{}}, links: linktest.NewRecorder("weave")}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
@@ -98,9 +138,11 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 		t.Fatal(err)
 	}
 	b.links.AddNetns("/run/netns/p")
+	b.guards = &guards{entries: map[string]guard.Entry{}, links: b.links}
 	b.Manager = leases.New(leases.Config{
 		Self: peer.ID{1}, Ranges: ranges, Bridge: "weave", Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
 		Nodes: noNames{}, Links: b.links, Deletions: deletions.Open(t.TempDir() + "/weft.sock"),
+		Guards: b.guards, Guard: guarded,
 	})
 	return b
 }

@@ -8,20 +8,24 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netdump"
 )
 
 // reliant returns the interfaces on which the host relies on router advertisements: those with a route or an address from one, and
 // network cards, as their first advertisement may still come. Ports of a bridge are not among them.
 func reliant() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("masq: list links: %w", err)
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := netdump.Repeat(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("masq: list routes: %w", err)
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
+	addrs, err := netdump.Repeat(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return nil, fmt.Errorf("masq: list addresses: %w", err)
 	}

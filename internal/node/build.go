@@ -23,6 +23,7 @@ import (
 	"weft/internal/apiserver"
 	"weft/internal/datapath"
 	"weft/internal/dns"
+	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/hostcheck"
@@ -227,6 +228,10 @@ func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) 
 		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: hostAddresses{n.ipam}, Logger: n.log,
 	}
 	cfg.Sources = n.ipam
+	path := filepath.Join(n.cfg.StateDir, statedir.GuardFile)
+	if cfg.Guards, err = guard.OpenStore(path); err != nil {
+		return hint.Refuse(path, "Restore the file, or remove it and attach the pods again.", "%w", err)
+	}
 	if !n.cfg.NoARPProxy {
 		cfg.Owners = n.ipam
 	}
@@ -245,7 +250,7 @@ func (n *node) buildLeases() {
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
-		Logger: n.log,
+		Guards: n.datapath, Guard: n.cfg.Guard, Logger: n.log,
 	})
 }
 

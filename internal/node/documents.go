@@ -52,6 +52,13 @@ func (d documents) Status() api.Status {
 	if exposed, err := n.datapath.BridgeAddresses(); err == nil && exposed != nil {
 		s.Exposed = exposed
 	}
+	g := n.datapath.GuardStatus()
+	s.Guard = api.GuardStatus{Bound: g.Bound, Open: g.Open, Dropped: map[string]uint64{}}
+	for reason, count := range g.Dropped {
+		if count > 0 {
+			s.Guard.Dropped[string(reason)] = count
+		}
+	}
 	if stats, up := n.datapath.Stats(); up {
 		s.FDB = len(n.datapath.FDB())
 		s.Drops = dropDocs(stats.Drops)

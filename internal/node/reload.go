@@ -46,6 +46,7 @@ var restartSettings = []setting{
 	{"--allow-overlap", func(c *settings.Config) any { return c.AllowOverlap }},
 	{"--http-addr", func(c *settings.Config) any { return c.HTTPAddr }},
 	{"--lease-grace", func(c *settings.Config) any { return c.LeaseGrace }},
+	{"--guard", func(c *settings.Config) any { return c.Guard }},
 	{"--no-arp-proxy", func(c *settings.Config) any { return c.NoARPProxy }},
 	{"--source-check", func(c *settings.Config) any { return c.SourceCheck }},
 	{"--no-dns", func(c *settings.Config) any { return c.NoDNS }},

@@ -73,6 +73,7 @@ type Config struct {
 	NoMasquerade bool
 	NoARPProxy   bool
 	SourceCheck  string // empty: SourceCheckLog
+	Guard        bool   // binds pods to their addresses, and drops what only routers and servers send
 	NoDNS        bool
 	TakeOver     bool          // waits while another daemon with this flag runs on the host
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace

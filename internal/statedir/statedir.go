@@ -18,6 +18,7 @@ const (
 	KeyFile     = "node.key"     // identity of the node, see package mesh
 	TargetsFile = "targets.json" // what the node dials, see package mesh
 	StoreFile   = "ipam.db"      // address ring and leases, see package ipam/store
+	GuardFile   = "guard.json"   // which ports are bound to pods, see package guard
 	NamesFile   = "names.json"   // names that this node publishes, see package dns
 )
 
@@ -84,7 +85,7 @@ func check(dir string) (open bool, err error) {
 
 // holdsOnlyState reports whether dir is empty or contains nothing but a node's state.
 func holdsOnlyState(dir string) bool {
-	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, "lost+found"}
+	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, "lost+found"}
 	entries, err := os.ReadDir(dir)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !slices.Contains(known, e.Name()) })
 }

@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/guard"
+	"weft/internal/netdump"
 )
 
 // Station is a pod or a bridge. IP6 is invalid where it has none.
@@ -375,7 +376,7 @@ func VIP(own, other Station, vip netip.Addr) []Frame {
 
 // Hardware returns the MAC of an interface of the calling thread's network namespace.
 func Hardware(name string) (ether.Addr, error) {
-	link, err := net.InterfaceByName(name)
+	link, err := netdump.Repeat(func() (*net.Interface, error) { return net.InterfaceByName(name) })
 	if err != nil {
 		return ether.Addr{}, fmt.Errorf("guardtest: %w", err)
 	}

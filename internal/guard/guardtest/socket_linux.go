@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/netdump"
 )
 
 // Socket sends frames on an interface and receives all of its frames.
@@ -17,7 +18,7 @@ type Socket struct{ file *os.File }
 
 // Open opens a socket on an interface of the calling thread's network namespace. The caller closes it.
 func Open(name string) (*Socket, error) {
-	link, err := net.InterfaceByName(name)
+	link, err := netdump.Repeat(func() (*net.Interface, error) { return net.InterfaceByName(name) })
 	if err != nil {
 		return nil, fmt.Errorf("guardtest: %w", err)
 	}

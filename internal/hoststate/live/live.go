@@ -93,6 +93,9 @@ func Settings(paths []string) map[string]string {
 	return values
 }
 
+// Writable reports whether a network setting exists and can be written: in a container, /proc/sys is usually read-only.
+func Writable(path string) bool { return unix.Access(filepath.Join(sysNet, path), unix.W_OK) == nil }
+
 // writeSetting writes a network setting.
 func writeSetting(path, value string) error {
 	err := os.WriteFile(filepath.Join(sysNet, path), []byte(value), 0)

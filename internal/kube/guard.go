@@ -1,0 +1,142 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/record"
+
+	"weft/internal/api"
+)
+
+// Annotations of pods about their guard.
+const (
+	// GuardAnnotation is "off" for a pod that may send what it likes, and "on" for one that is bound to its addresses.
+	GuardAnnotation = "weft.network/guard"
+	// AllowAnnotation lists further addresses and prefixes that a bound pod may use, separated by commas.
+	AllowAnnotation = "weft.network/allowed-addresses"
+)
+
+// sameGuard reports whether the annotations of two versions of a pod say the same about its guard.
+func sameGuard(a, b *corev1.Pod) bool {
+	return a.Annotations[GuardAnnotation] == b.Annotations[GuardAnnotation] &&
+		a.Annotations[AllowAnnotation] == b.Annotations[AllowAnnotation]
+}
+
+// guardOf returns what the annotations of a pod say. Of wrong ones it returns what is right, and an error: a typing error binds a pod.
+func guardOf(p *corev1.Pod) (out api.Admitted, err error) {
+	switch value := p.Annotations[GuardAnnotation]; value {
+	case "":
+	case "on", "off":
+		on := value == "on"
+		out.Guard = &on
+	default:
+		err = fmt.Errorf("annotation %s: %q is neither \"on\" nor \"off\"", GuardAnnotation, value)
+	}
+	for text := range strings.FieldsFuncSeq(p.Annotations[AllowAnnotation], func(c rune) bool { return c == ',' || c == ' ' }) {
+		allowed, parseErr := api.ParseAllowed(text)
+		if parseErr != nil {
+			err = errors.Join(err, fmt.Errorf("annotation %s: %w", AllowAnnotation, parseErr))
+			continue
+		}
+		out.Allow = append(out.Allow, allowed)
+	}
+	return out, err
+}
+
+// guards passes changes of the annotations of running pods to the daemon.
+type guards struct {
+	daemon   Daemon
+	cluster  *cluster
+	byRule   bool // pods without annotation are bound
+	log      *slog.Logger
+	recorder record.EventRecorder
+
+	// owned by the enforcer's run
+	sent     map[string]string // by owner: the last request that the daemon has accepted
+	reported map[podKey]string // problems of annotations
+}
+
+func newGuards(cfg Config, c *cluster, recorder record.EventRecorder) *guards {
+	return &guards{
+		daemon: cfg.Daemon, cluster: c, byRule: cfg.Install != nil && cfg.Install.Guard, log: cfg.Log, recorder: recorder,
+		sent: map[string]string{}, reported: map[podKey]string{},
+	}
+}
+
+// admitted returns what the annotations of an admitted pod say.
+func (g *guards) admitted(in api.Admission) api.Admitted {
+	p, err := g.cluster.pods.Pods(in.Namespace).Get(in.Name)
+	if err != nil {
+		return api.Admitted{} // it was deleted meanwhile
+	}
+	out, _ := guardOf(p) // sync reports what is wrong
+	return out
+}
+
+// sync makes the daemon guard the attached pods as their annotations say now. A pod that the plugin has not guarded yet is tried again
+// at the next call.
+func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
+	seen := map[string]bool{}
+	for name, a := range attached {
+		p, err := g.cluster.pods.Pods(a.Namespace).Get(a.Name)
+		if err != nil || a.Owner == "" || !is(p, a.UID) {
+			if err == nil || !apierrors.IsNotFound(err) {
+				seen[a.Owner] = true
+			}
+			continue
+		}
+		seen[a.Owner] = true
+		says, err := guardOf(p)
+		g.report(name, p, err)
+		request := api.GuardRequest{Owner: a.Owner, Guard: says.Guard, Allow: says.Allow}
+		if request.Guard == nil {
+			request.Guard = &g.byRule
+		}
+		g.send(ctx, request)
+	}
+	for owner := range g.sent {
+		if !seen[owner] {
+			delete(g.sent, owner)
+		}
+	}
+}
+
+// send passes a request to the daemon unless it was the last one for its owner.
+func (g *guards) send(ctx context.Context, r api.GuardRequest) {
+	text, err := json.Marshal(r)
+	if err != nil || g.sent[r.Owner] == string(text) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err = g.daemon.Guard(ctx, r)
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Kind == api.KindNotFound {
+		return // the plugin has not come to it yet
+	}
+	if err != nil && !errors.Is(err, api.ErrOldDaemon) {
+		g.log.Warn("the daemon cannot change the guard of a pod yet", "owner", r.Owner, "err", err)
+		return
+	}
+	g.sent[r.Owner] = string(text)
+}
+
+// report publishes a problem of annotations once, as an event of the pod and in the log.
+func (g *guards) report(name podKey, p *corev1.Pod, err error) {
+	if err == nil {
+		delete(g.reported, name)
+		return
+	}
+	if g.reported[name] == err.Error() {
+		return
+	}
+	g.reported[name] = err.Error()
+	g.log.Warn("an annotation of a pod is wrong and has no effect", "namespace", p.Namespace, "name", p.Name, "err", err)
+	g.recorder.Event(p, corev1.EventTypeWarning, "GuardProblem", err.Error())
+}
