@@ -117,7 +117,7 @@ type Datapath struct {
 	log      *slog.Logger
 	conns    []*underlay.UDP // one a queue
 	reach    *reach
-	resize   signal.Chan   // set when the MTU of pods has changed
+	resize   signal.Chan // set when the MTU of pods has changed
 	guards   *guards
 	started  chan struct{} // closed once the datapath is up
 
