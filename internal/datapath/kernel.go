@@ -119,7 +119,7 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 		pause := kernelRetry
 		run := k.current.Load()
 		if run != nil {
-			err := run.run(ctx)
+			err := run.run(ctx, d.keepsKernelPath)
 			k.current.Store(nil)
 			if ctx.Err() != nil {
 				return nil // errors of a device that was closed for the end
@@ -146,6 +146,14 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 		}
 	}
 	return nil
+}
+
+// keepsKernelPath reports whether the kernel goes on carrying frames when the daemon ends: not after the node has left, nor where frames
+// must be sealed by now.
+func (d *Datapath) keepsKernelPath() bool {
+	d.hostMu.Lock()
+	defer d.hostMu.Unlock()
+	return !d.cleared && d.wantsKernelPath()
 }
 
 // remakeKernelPath tries once to make the kernel path again, and reports whether there is one now.

@@ -71,8 +71,14 @@ func newKernelRun(device *vxlan.Device, controller *vxlan.Controller) *kernelRun
 	return r
 }
 
-// run moves peers to the kernel and back until ctx ends, the device fails, or renew is called.
-func (r *kernelRun) run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, r.stop)()
+// run moves peers to the kernel and back until ctx ends, the device fails, or renew is called. At the end of ctx, the device stays on the
+// host if keep returns true.
+func (r *kernelRun) run(ctx context.Context, keep func() bool) error {
+	defer context.AfterFunc(ctx, func() {
+		if keep() {
+			r.controller.Keep()
+		}
+		r.stop()
+	})()
 	return r.controller.Run(r.ctx)
 }

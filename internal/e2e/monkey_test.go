@@ -40,7 +40,6 @@ type troop struct {
 	name   string
 	nodes  []*cluster.Node
 	pods   []*pod
-	args   []string // of the daemons
 	start  func(t *testing.T, n *cluster.Node)
 	stream *stream
 	usual  map[string]bool // codes of conditions that the network has from the start

@@ -50,6 +50,8 @@ type Backend interface {
 	Sample() (Sample, error)
 	// Ensure restores what other programs changed: filter, flood entries, bridge port.
 	Ensure(ctx context.Context) error
+	// Keep makes Close leave the device on the host, so that the kernel goes on carrying frames.
+	Keep()
 	Close() error
 }
 
@@ -118,6 +120,7 @@ type Controller struct {
 
 	// Atomic.
 	started  atomic.Bool
+	kept     atomic.Bool   // Keep was called
 	sent     atomic.Uint64 // probes
 	received atomic.Uint64
 	lost     atomic.Uint64 // received probes that found the queue full
@@ -248,8 +251,8 @@ func (c *Controller) ProbeStats() ProbeStats {
 }
 
 // Run moves peers until ctx ends, and then returns nil, or until the device fails: the error wraps ErrGone if the
-// device was deleted. When it returns, the kernel carries no peer, all goroutines have ended and the Device is closed.
-// It may be called once.
+// device was deleted. When it returns, the kernel carries no peer unless Keep was called, all goroutines have ended and the
+// Device is closed. It may be called once.
 func (c *Controller) Run(ctx context.Context) error {
 	if c.started.Swap(true) {
 		return errors.New("vxlan: Run was called before")
@@ -262,12 +265,21 @@ func (c *Controller) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		err := c.loop(inner)
-		for _, m := range c.members {
-			c.drop(m)
+		if !c.kept.Load() {
+			for _, m := range c.members {
+				c.drop(m)
+			}
 		}
 		return errors.Join(err, c.cfg.Device.Close()) // which ends receive
 	})
 	return group.Wait()
+}
+
+// Keep makes the end of Run leave the kernel path as it is, so that the kernel goes on carrying the peers without a daemon. The peers
+// get no goodbye. It may be called from any goroutine.
+func (c *Controller) Keep() {
+	c.kept.Store(true)
+	c.cfg.Device.Keep()
 }
 
 // receive passes probes to the loop until the device is closed.

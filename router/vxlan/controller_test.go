@@ -124,6 +124,7 @@ func (d *fakeDevice) Sample() (Sample, error) {
 }
 
 func (d *fakeDevice) Ensure(context.Context) error { return nil }
+func (d *fakeDevice) Keep()                        {}
 
 func (d *fakeDevice) Close() error {
 	d.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -53,6 +54,8 @@ type Device struct {
 	carried map[peer.ID]bool
 	made    bool
 	closed  bool
+
+	kept atomic.Bool // Keep was called
 }
 
 // Open makes the device that cfg describes, and its filter, which accepts no sender yet. It replaces a device that an
@@ -239,8 +242,12 @@ func (d *Device) Ensure(ctx context.Context) error {
 	return d.putEntries()
 }
 
-// Close removes the device and the filter, as the kernel must not carry frames by outdated entries. Receive then
-// returns net.ErrClosed. A second Close does nothing.
+// Keep makes the following Close leave the device and the filter of nftables on the host, so that the kernel goes on carrying
+// frames without a daemon, as after a crash. The next Open removes both.
+func (d *Device) Keep() { d.kept.Store(true) }
+
+// Close removes the device and the filter, unless Keep was called. Receive then returns net.ErrClosed. A second Close does
+// nothing.
 func (d *Device) Close() error {
 	return errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the device must never be without the filter
 }
@@ -257,7 +264,7 @@ func (d *Device) closeDevice() error {
 		errs = append(errs, d.socket.close())
 	}
 	if d.nl != nil {
-		if d.made {
+		if d.made && !d.kept.Load() {
 			_, err := removeLink(d.nl, d.cfg.Name)
 			errs = append(errs, err)
 		}

@@ -153,15 +153,15 @@ func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err 
 	return drops, err
 }
 
-// closeFilter removes both filters.
+// closeFilter removes both filters. The gate ends with the process in any case.
 func (d *Device) closeFilter() error {
 	d.filterMu.Lock()
 	defer d.filterMu.Unlock()
 	var errs []error
-	if d.filter != nil {
+	if d.filter != nil && !d.kept.Load() {
 		errs = append(errs, d.inside(func() error { return d.filter.remove(context.Background()) }))
-		d.filter = nil
 	}
+	d.filter = nil
 	if d.gate != nil {
 		errs = append(errs, d.gate.close())
 		d.gate = nil
