@@ -48,6 +48,10 @@ type reconciler struct {
 	settled bool
 	// bridge is the bridge as it was made or adopted, without its MTU; nil: not seen yet.
 	bridge *hoststate.Bridge
+	// mtu is the MTU of the links at the last look, and resized whether it was another one before: then weft changes it, and no
+	// other program has.
+	mtu     int
+	resized bool
 	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
 	postponed time.Time
 }
@@ -202,7 +206,7 @@ func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
 
 // record logs and counts a repair.
 func (r *reconciler) record(a hoststate.Action, now time.Time) {
-	if !r.settled {
+	if !r.settled || r.resized && a.Kind == hoststate.SetMTU {
 		r.log.Info("changed this host for the overlay", "kind", string(a.Kind), "was", a.String())
 		return
 	}
@@ -213,6 +217,7 @@ func (r *reconciler) record(a hoststate.Action, now time.Time) {
 // compare returns the actions that make the host as it should be, and the pods' ports that are in another bridge.
 func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Link, err error) {
 	desired := r.desired()
+	r.resized, r.mtu = r.mtu != desired.Bridge.MTU, desired.Bridge.MTU
 	observed, err := r.host.Observe(desired)
 	if err == nil {
 		err = r.findBridge(observed)
@@ -225,7 +230,7 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	}
 	if r.bridge != nil {
 		desired.Bridge = *r.bridge
-		desired.Bridge.MTU = r.d.linkMTU()
+		desired.Bridge.MTU = r.mtu
 	}
 	r.pods.Hairpin = recordedHairpin(observed)
 	if r.pods.Observe(observed, desired.Bridge.Name, time.Now()) {

@@ -127,7 +127,7 @@ func TestWarningsOfTheHost(t *testing.T) {
 	from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 	from.reaches(t, to.addr)
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "weft0", "nomaster")
-	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "eth0", "mtu", "1300")
+	labtest.Run(t, nodes[1].Space, "ip", "link", "set", "eth0", "mtu", "1300") // node a keeps its own MTU
 	for code, says := range map[health.Code]string{
 		health.BridgeRepaired: "Another program changed what weft set on this host", health.PathMTUSmall: "The path to node b",
 	} {
