@@ -104,14 +104,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) receive(ctx context.Context, c *netlink.Conn) error {
 	for {
 		_, err := c.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil, errors.Is(err, unix.ENOBUFS): // the kernel has dropped notifications: there were changes
-			w.changed.Set()
-		default:
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of ctx closed the socket
+		}
+		if err != nil && !errors.Is(err, unix.ENOBUFS) { // with ENOBUFS the kernel has dropped notifications: there were changes
 			return fmt.Errorf("hostwatch: %w", err)
 		}
+		w.changed.Set()
 	}
 }
 
