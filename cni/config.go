@@ -23,9 +23,9 @@ type config struct {
 	MTU int `json:"mtu"`
 	// Hairpin lets a container reach itself through a service address; default: true.
 	Hairpin *bool `json:"hairpin"`
-	// Guard binds a container to its addresses, or leaves it open; missing: as the daemon's --guard says. Allow are further addresses
-	// that a guarded container may use.
-	Guard *bool    `json:"guard"`
+	// Guard is what a container may send: pods, host or off; missing: as the daemon's --guard says. Allow are further addresses that a
+	// container may use which is bound to its addresses.
+	Guard string   `json:"guard"`
 	Allow []string `json:"allow"`
 
 	// RuntimeConfig has the values of the runtime for the capabilities "ips" and "mac".

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,22 +13,23 @@ import (
 	"weft/internal/guard"
 )
 
-// guard makes the daemon bind the container's port to its addresses, or open it. It is called before the interface exists, so that
+// guard makes the daemon bind the container's port to its addresses, or leave it open. It is called before the interface exists, so that
 // the interface never sends unchecked. A configuration that requests a guard fails closed.
 func (c *call) guard(ctx context.Context, p plan, admitted api.Admitted) error {
 	allow, err := c.conf.allowed()
 	if err != nil {
 		return err
 	}
-	requested := c.conf.Guard
-	if admitted.Guard != nil {
-		requested = admitted.Guard
+	requested, err := api.ParseGuardMode(c.conf.Guard)
+	if err != nil {
+		return failure(types.ErrInvalidNetworkConfig, fmt.Errorf("guard: %w", err))
 	}
+	requested = cmp.Or(admitted.Guard, requested)
 	err = c.daemon.Guard(ctx, api.GuardRequest{
 		Owner: c.holder.String(), MAC: p.spec.PodMAC(), IPs: p.addresses(), Guard: requested, Allow: append(allow, admitted.Allow...),
 	})
 	if errors.Is(err, api.ErrOldDaemon) {
-		if requested == nil || !*requested {
+		if requested != api.GuardPods {
 			return nil // it binds no port
 		}
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "hint: upgrade the daemon to the version of the plugin")

@@ -20,23 +20,22 @@ var sameAddrs = cmp.Options{
 
 // TestGuard: the daemon learns what a container may send, as its configuration and its annotations say.
 func TestGuard(t *testing.T) {
-	on, off := true, false
 	vip := netip.MustParsePrefix("10.32.0.100/32")
 	block := netip.MustParsePrefix("10.50.0.0/24")
 	for _, c := range []struct {
 		name, config string
 		admits       api.Admitted
-		guard        *bool
+		guard        api.GuardMode
 		allow        []netip.Prefix
 	}{
 		{name: "as the daemon does", config: `{}`},
-		{name: "on", config: `{"guard": true}`, guard: &on},
-		{name: "off", config: `{"guard": false}`, guard: &off},
-		{name: "further addresses", config: `{"guard": true, "allow": ["10.32.0.100"]}`, guard: &on, allow: []netip.Prefix{vip}},
-		{name: "opened by an annotation", config: `{"guard": true, "policy": "/kube"}`, admits: api.Admitted{Guard: &off}, guard: &off},
+		{name: "bound", config: `{"guard": "pods"}`, guard: api.GuardPods},
+		{name: "open", config: `{"guard": "off"}`, guard: api.GuardOff},
+		{name: "further addresses", config: `{"guard": "pods", "allow": ["10.32.0.100"]}`, guard: api.GuardPods, allow: []netip.Prefix{vip}},
+		{name: "opened by an annotation", config: `{"guard": "pods", "policy": "/kube"}`, admits: api.Admitted{Guard: api.GuardOff}, guard: api.GuardOff},
 		{
-			name: "further addresses by an annotation", config: `{"guard": true, "policy": "/kube", "allow": ["10.32.0.100"]}`,
-			admits: api.Admitted{Allow: []netip.Prefix{block}}, guard: &on, allow: []netip.Prefix{vip, block},
+			name: "further addresses by an annotation", config: `{"guard": "pods", "policy": "/kube", "allow": ["10.32.0.100"]}`,
+			admits: api.Admitted{Allow: []netip.Prefix{block}}, guard: api.GuardPods, allow: []netip.Prefix{vip, block},
 		},
 	} {
 		b := newBench()
@@ -62,10 +61,10 @@ func TestGuardFails(t *testing.T) {
 		err    error
 		code   uint // 0: success
 	}{
-		{`{"guard": true}`, &api.Problem{Kind: api.KindRefused, Detail: "no nftables"}, cni.CodeRefused},
+		{`{"guard": "pods"}`, &api.Problem{Kind: api.KindRefused, Detail: "no nftables"}, cni.CodeRefused},
 		{`{}`, &api.Problem{Kind: api.KindRefused, Detail: "no nftables"}, cni.CodeRefused},
-		{`{"guard": true}`, fmt.Errorf("%w: 404", api.ErrOldDaemon), types.ErrTryAgainLater},
-		{`{"guard": false}`, fmt.Errorf("%w: 404", api.ErrOldDaemon), 0},
+		{`{"guard": "pods"}`, fmt.Errorf("%w: 404", api.ErrOldDaemon), types.ErrTryAgainLater},
+		{`{"guard": "off"}`, fmt.Errorf("%w: 404", api.ErrOldDaemon), 0},
 		{`{}`, fmt.Errorf("%w: 404", api.ErrOldDaemon), 0},
 	} {
 		b := newBench()
@@ -86,7 +85,7 @@ func TestGuardFails(t *testing.T) {
 // TestDelegatedUnguard: DEL of a container with addresses of another plugin ends its guard, and succeeds without the daemon.
 func TestDelegatedUnguard(t *testing.T) {
 	b := newDelegated(t, `{"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}`)
-	a := args(`{"guard": true, "ipam": {"type": "static"}}`)
+	a := args(`{"guard": "pods", "ipam": {"type": "static"}}`)
 	b.add(t, a)
 	ip := netip.MustParseAddr("10.9.0.2")
 	if got := b.daemon.guarded; len(got) != 1 || len(got[0].IPs) != 1 || got[0].IPs[0] != ip || got[0].MAC != ether.FromIP(ip) {

@@ -88,6 +88,8 @@ type remotePeer struct {
 
 	// heard is when the last datagram arrived that only the peer can have sent, in nanoseconds of Unix time; 0: never.
 	heard atomic.Int64
+	// doubted is since when the peer is to prove that userspace reaches it, in the same unit; a later heard is the proof.
+	doubted atomic.Int64
 	// foreign counts sealed frames with a source address that another node gives out.
 	foreign foreignSources
 

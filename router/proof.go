@@ -15,6 +15,7 @@ func (e *Engine) ProvePeer(id peer.ID) {
 	if v == nil || !v.reachable() {
 		return
 	}
+	v.noteDoubt(e.now().UnixNano())
 	out := v.egress.Load()
 	if out.session == nil {
 		e.requestSession(v)
@@ -38,6 +39,19 @@ func (e *Engine) LastHeard(id peer.ID) time.Time {
 		return time.Unix(0, at)
 	}
 	return time.Time{}
+}
+
+// noteDoubt notes that the peer was to prove itself at a time in nanoseconds of Unix time.
+func (p *remotePeer) noteDoubt(at int64) {
+	if since := p.doubted.Load(); since == 0 || p.heard.Load() >= since {
+		p.doubted.Store(at)
+	}
+}
+
+// owesProof reports whether the peer has not proven itself at now although it was to for at least d.
+func (p *remotePeer) owesProof(d time.Duration, now time.Time) bool {
+	since := p.doubted.Load()
+	return since != 0 && p.heard.Load() < since && now.UnixNano()-since >= int64(d)
 }
 
 // noteHeard notes that the peer was heard at a time in nanoseconds of Unix time. Most datagrams of a batch find it noted.

@@ -24,6 +24,7 @@ import (
 type runOptions struct {
 	clusterOptions
 	install  kube.Install
+	guard    string
 	runDir   string
 	httpAddr string
 }
@@ -45,7 +46,7 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.install.BinDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.install.ConfDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.install.Socket, "socket", api.DefaultSocket, "the daemon's API socket")
-	f.BoolVar(&o.install.Guard, "guard", true, "let each pod send only with its own MAC and addresses, unless an annotation opens it")
+	f.StringVar(&o.guard, "guard", string(api.GuardPods), "what pods without an annotation may send: as \"weft up --guard\"")
 	f.StringVar(&o.runDir, "run-dir", "/run/weft", "folder for the socket that the plugin connects to")
 	f.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:6781", "address of health checks and metrics")
 	return cmd
@@ -57,6 +58,11 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
+	mode, err := api.ParseGuardMode(o.guard)
+	if err != nil {
+		return fmt.Errorf("--guard: %w", err)
+	}
+	o.install.Guard = mode
 	filter, err := firewall.New(ctx)
 	if err != nil {
 		return err

@@ -85,33 +85,30 @@ func newAttachCommand(e *env) *cobra.Command {
 
 // guardFlags are the flags about what a namespace may send.
 type guardFlags struct {
-	on, off bool
-	allow   []string
+	mode  string
+	allow []string
 }
 
 func (g *guardFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&g.on, "guard", false, "let the namespace send only with its own MAC and addresses (default: as \"weft up --guard\")")
-	cmd.Flags().BoolVar(&g.off, "no-guard", false, "let the namespace send what it likes")
+	cmd.Flags().StringVar(&g.mode, "guard", "", "what the namespace may send: pods, host or off (default: as \"weft up --guard\")")
 	cmd.Flags().StringSliceVar(&g.allow, "allow-address", nil,
-		"further `address` or prefix that a guarded namespace may use, such as one that moves between pods; repeat the flag for several")
+		"further `address` or prefix that the namespace may use with --guard pods, such as one that moves between pods; repeat the flag "+
+			"for several")
 }
 
-// values returns whether a guard is requested, nil if neither is, and the further addresses. Its errors are usage errors.
-func (g *guardFlags) values() (requested *bool, allow []netip.Prefix, err error) {
-	if g.on && g.off {
-		return nil, nil, hint.New(hint.Usage, "Use one of them.", "--guard and --no-guard exclude each other")
-	}
-	if g.on || g.off {
-		requested = &g.on
+// values returns the mode, empty if none is requested, and the further addresses. Its errors are usage errors.
+func (g *guardFlags) values() (mode api.GuardMode, allow []netip.Prefix, err error) {
+	if mode, err = api.ParseGuardMode(g.mode); err != nil {
+		return "", nil, hint.New(hint.Usage, "Choose one of them.", "--guard: %w", err)
 	}
 	for _, text := range g.allow {
 		p, err := api.ParseAllowed(text)
 		if err != nil {
-			return nil, nil, hint.New(hint.Usage, "Write an address, or a prefix such as 10.32.5.0/24.", "--allow-address: %w", err)
+			return "", nil, hint.New(hint.Usage, "Write an address, or a prefix such as 10.32.5.0/24.", "--allow-address: %w", err)
 		}
 		allow = append(allow, p)
 	}
-	return requested, allow, nil
+	return mode, allow, nil
 }
 
 func newDetachCommand(e *env) *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/node"
 	"weft/internal/settings"
@@ -85,8 +86,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")
 	f.DurationVar(&o.LeaseGrace, "lease-grace", settings.DefaultLeaseGrace,
 		"release the lease of an attachment after its interfaces have been missing for this long")
-	f.BoolVar(&o.Guard, "guard", false,
-		"let each pod send only with its own MAC and addresses, and accept no router advertisements, redirects and DHCP servers from pods")
+	f.StringVar((*string)(&o.Guard), "guard", string(api.GuardHost),
+		"what pods may send: pods (only with their own MAC and addresses, without VLAN tags), host (no router advertisements, redirects "+
+			"and DHCP servers), or off; pods and host also protect this host from pods and peers")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false,
 		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
 	f.StringVar(&o.SourceCheck, "source-check", settings.SourceCheckLog,

@@ -180,10 +180,29 @@ type Admission struct {
 	IPs       []netip.Addr `json:"ips"`
 }
 
+// GuardMode says what a port of the bridge may send. The empty mode stands for a default.
+type GuardMode string
+
+// Modes of the guard.
+const (
+	GuardOff  GuardMode = "off"  // what it likes, but not in the name of the bridge
+	GuardHost GuardMode = "host" // no router advertisements, redirects and answers of DHCP servers
+	GuardPods GuardMode = "pods" // only with the MAC and the addresses of its pod, and none of these
+)
+
+// ParseGuardMode reads a mode, which may be empty.
+func ParseGuardMode(text string) (GuardMode, error) {
+	switch m := GuardMode(text); m {
+	case "", GuardOff, GuardHost, GuardPods:
+		return m, nil
+	}
+	return "", fmt.Errorf("%q is none of %s, %s and %s", text, GuardPods, GuardHost, GuardOff)
+}
+
 // Admitted is the answer to an Admission: what the pod's annotations say about its guard.
 type Admitted struct {
-	// Guard binds the pod to its addresses, or opens its port; nil: they say nothing about it.
-	Guard *bool `json:"guard,omitempty"`
+	// Guard is what the pod may send; empty: they say nothing about it.
+	Guard GuardMode `json:"guard,omitempty"`
 	// Allow are further addresses that the pod may use.
 	Allow []netip.Prefix `json:"allow,omitempty"`
 }
@@ -194,8 +213,8 @@ type GuardRequest struct {
 	Owner string       `json:"owner"`
 	MAC   ether.Addr   `json:"mac,omitzero"`
 	IPs   []netip.Addr `json:"ips,omitempty"`
-	// Guard binds the port to these addresses, or opens it; nil: as the node's --guard says, or for an existing attachment as before.
-	Guard *bool `json:"guard,omitempty"`
+	// Guard is what the port may send; empty: as the node's --guard says, or for an existing attachment as before.
+	Guard GuardMode `json:"guard,omitempty"`
 	// Allow are further addresses that the container may use.
 	Allow []netip.Prefix `json:"allow,omitempty"`
 }
@@ -218,7 +237,7 @@ type AttachRequest struct {
 	// Hostname is a name in .weft.local for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
 	// Guard and Allow are those of a GuardRequest.
-	Guard *bool          `json:"guard,omitempty"`
+	Guard GuardMode      `json:"guard,omitempty"`
 	Allow []netip.Prefix `json:"allow,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/ether"
 	"weft/internal/guard"
 	"weft/internal/health"
@@ -106,12 +107,12 @@ func TestGuardFindings(t *testing.T) {
 	wantFinding(t, "in force", d.guardFindings(), "")
 	d.guards.err = guard.ErrNoNFT
 	wantFinding(t, "not requested", d.guardFindings(), health.HostGuardFailed, "nft", "nftables")
-	e := guard.Entry{Port: guard.Port{Link: "vwefta", MAC: ether.Addr{2}}, Open: true}
+	e := guard.Entry{Port: guard.Port{Link: "vwefta", MAC: ether.Addr{2}}, Mode: api.GuardOff}
 	if err := store.Put(e); err != nil {
 		t.Fatal(err)
 	}
 	wantFinding(t, "an open port", d.guardFindings(), health.HostGuardFailed)
-	e.Open = false
+	e.Mode = api.GuardPods
 	if err := store.Put(e); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +120,6 @@ func TestGuardFindings(t *testing.T) {
 	if err := store.Delete(e.Link); err != nil {
 		t.Fatal(err)
 	}
-	d.settings.Guard = true
+	d.settings.Guard = api.GuardPods
 	wantFinding(t, "requested", d.guardFindings(), health.GuardFailed)
 }

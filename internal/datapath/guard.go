@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"weft/internal/api"
 	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
@@ -35,7 +36,7 @@ type guards struct {
 	fw      guard.Firewall // guarded by mu; nil: not made yet, or the host lacks what it needs
 	applied *guard.Ruleset // guarded by mu; nil: none, or unknown
 	err     error          // guarded by mu; why the rules are not in force
-	cleared bool           // guarded by mu: the node has left
+	cleared bool           // guarded by mu: there are no rules, as the node has left or has no guard
 
 	dropsMu sync.Mutex
 	drops   map[guard.Reason]uint64 // guarded by dropsMu
@@ -53,8 +54,14 @@ type GuardStatus struct {
 func (g *guards) Apply(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.cleared {
+		return nil
+	}
+	if g.d.settings.Guard == api.GuardOff {
+		return g.turnOff(ctx)
+	}
 	rules := g.ruleset() // with the lock, so that an older state never replaces a newer one
-	if g.cleared || g.applied != nil && g.err == nil && reflect.DeepEqual(*g.applied, rules) {
+	if g.applied != nil && g.err == nil && reflect.DeepEqual(*g.applied, rules) {
 		return nil
 	}
 	err := g.apply(ctx, rules)
@@ -62,6 +69,19 @@ func (g *guards) Apply(ctx context.Context) error {
 		g.d.log.Warn("what ports send is not checked", "err", err)
 	}
 	g.err = err
+	return err
+}
+
+// turnOff removes the rules of an earlier run, for a node without a guard. The caller holds mu.
+func (g *guards) turnOff(ctx context.Context) error {
+	fw, err := guard.New(ctx)
+	if err == nil {
+		err = fw.Remove(ctx)
+	}
+	if err == nil || errors.Is(err, guard.ErrNoNFT) {
+		g.cleared = true
+		return nil
+	}
 	return err
 }
 
@@ -132,11 +152,14 @@ func (g *guards) remove(ctx context.Context) error {
 func (g *guards) ruleset() guard.Ruleset {
 	s := g.d.settings
 	r := guard.Ruleset{
-		Uplinks: []string{s.Tap, s.KernelDevice()}, PodPrefix: podlink.HostPrefix, Strict: s.Guard, BridgeMAC: bridgeMAC(g.d.cfg.Self),
+		Uplinks: []string{s.Tap, s.KernelDevice()}, PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods, BridgeMAC: bridgeMAC(g.d.cfg.Self),
 	}
 	bound := map[string]bool{}
 	for _, e := range g.store.All() {
-		if e.Open {
+		if e.Mode == api.GuardOff {
+			r.Open = append(r.Open, e.Link)
+		}
+		if e.Mode != api.GuardPods {
 			r.Unbound = true
 			continue
 		}
@@ -173,11 +196,15 @@ func (g *guards) ruleset() guard.Ruleset {
 	return r
 }
 
-// SetGuard binds a port to a pod, or opens it, before or after its interface exists. It returns once the rules are in force. If they
+// SetGuard sets what a port may send, before or after its interface exists. It returns once the rules are in force. If they
 // cannot be, the entry is as before.
 func (d *Datapath) SetGuard(ctx context.Context, e guard.Entry) error {
 	if err := e.Validate(); err != nil {
 		return hint.New(hint.Invalid, "Check the addresses.", "%w", err)
+	}
+	if d.settings.Guard == api.GuardOff && e.Mode == api.GuardPods {
+		return hint.New(hint.Refused, "Start the node with --guard host or --guard pods, or attach the pod with --guard off.",
+			"the node runs with --guard off: no port is bound to its addresses")
 	}
 	before, known := d.guards.store.Of(e.Link)
 	if known && reflect.DeepEqual(before, e) {
@@ -198,7 +225,7 @@ func (d *Datapath) SetGuard(ctx context.Context, e guard.Entry) error {
 
 // guardError explains why rules are not in force; nil where an open port needs none.
 func (d *Datapath) guardError(err error, e guard.Entry) error {
-	if err == nil || e.Open {
+	if err == nil || e.Mode != api.GuardPods {
 		return nil
 	}
 	return hint.New(hint.Refused, guard.Hint+" Or attach the pod without a guard.", "the pod's addresses cannot be enforced: %w", err)
@@ -226,9 +253,10 @@ func (d *Datapath) EndGuard(ctx context.Context, link string) error {
 func (d *Datapath) GuardStatus() GuardStatus {
 	s := GuardStatus{Dropped: d.guards.dropped()}
 	for _, e := range d.guards.store.All() {
-		if e.Open {
+		switch e.Mode {
+		case api.GuardOff:
 			s.Open++
-		} else {
+		case api.GuardPods:
 			s.Bound++
 		}
 	}
@@ -264,8 +292,8 @@ func (d *Datapath) guardFindings() []health.Finding {
 	if err == nil {
 		return nil
 	}
-	bound := slices.ContainsFunc(d.guards.store.All(), func(e guard.Entry) bool { return !e.Open })
-	if d.settings.Guard || bound {
+	bound := slices.ContainsFunc(d.guards.store.All(), func(e guard.Entry) bool { return e.Mode == api.GuardPods })
+	if d.settings.Guard == api.GuardPods || bound {
 		return []health.Finding{{
 			Code: health.GuardFailed,
 			Text: fmt.Sprintf("What pods send is not checked, and no further guarded pod can be attached: %v.", err), Remedy: guard.Hint,

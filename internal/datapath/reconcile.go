@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,8 @@ type reconciler struct {
 	// other program has.
 	mtu     int
 	resized bool
+	// had are the addresses that the bridge has had. One that it never had is new: its lease is made before it is added.
+	had map[netip.Addr]bool
 	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
 	postponed time.Time
 }
@@ -64,7 +67,9 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 		return err
 	}
 	defer host.Close()
-	r := &reconciler{d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules()}
+	r := &reconciler{
+		d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules(), had: map[netip.Addr]bool{},
+	}
 	if d.current.Load().bridgeMade {
 		r.pods.Adopt() // pods of an earlier run
 	}
@@ -206,7 +211,7 @@ func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
 
 // record logs and counts a repair.
 func (r *reconciler) record(a hoststate.Action, now time.Time) {
-	if !r.settled || r.resized && a.Kind == hoststate.SetMTU {
+	if !r.settled || r.resized && a.Kind == hoststate.SetMTU || a.Kind == hoststate.AddAddress && !r.had[a.Prefix.Addr()] {
 		r.log.Info("changed this host for the overlay", "kind", string(a.Kind), "was", a.String())
 		return
 	}
@@ -219,11 +224,17 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	desired := r.desired()
 	r.resized, r.mtu = r.mtu != desired.Bridge.MTU, desired.Bridge.MTU
 	observed, err := r.host.Observe(desired)
-	if err == nil {
-		err = r.findBridge(observed)
+	if err == nil && r.bridge == nil {
+		if err = r.findBridge(observed); err == nil && r.bridge != nil { // its settings belong to what is desired
+			desired = r.desired()
+			observed, err = r.host.Observe(desired)
+		}
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, p := range observed.Addresses {
+		r.had[p.Addr()] = true
 	}
 	if _, there := observed.Links[r.d.settings.Tap]; !there {
 		return nil, nil, fmt.Errorf("%w: %s was deleted, renamed or moved by another program", errNoTap, r.d.settings.Tap)

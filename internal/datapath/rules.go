@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/hoststate"
 	"weft/internal/masq"
 	"weft/internal/nftsum"
@@ -34,7 +35,10 @@ type ruleState struct {
 
 // hostRules returns the rules that the node keeps on the host, in the order in which they are restored.
 func (d *Datapath) hostRules() (list []*ruleState) {
-	list = append(list, &ruleState{hostRules: kernelRules{d}}, &ruleState{hostRules: guardRules{d.guards}})
+	list = append(list, &ruleState{hostRules: kernelRules{d}})
+	if d.settings.Guard != api.GuardOff {
+		list = append(list, &ruleState{hostRules: guardRules{d.guards}})
+	}
 	if !d.settings.NoMasquerade {
 		list = append(list, &ruleState{hostRules: &masqueradeRules{d: d}})
 	}

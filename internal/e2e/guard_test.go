@@ -121,9 +121,9 @@ func TestGuard(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			nodes := newNodes(t, "a", "b")
-			start(t, nodes, append(tt.args, "--guard")...)
-			bound, near := newStation(t, attach(t, nodes[0], "bound")), newStation(t, attach(t, nodes[0], "near", "--no-guard"))
-			other, far := newStation(t, attach(t, nodes[1], "other")), newStation(t, attach(t, nodes[1], "far", "--no-guard"))
+			start(t, nodes, append(tt.args, "--guard", "pods")...)
+			bound, near := newStation(t, attach(t, nodes[0], "bound")), newStation(t, attach(t, nodes[0], "near", "--guard", "off"))
+			other, far := newStation(t, attach(t, nodes[1], "other")), newStation(t, attach(t, nodes[1], "far", "--guard", "off"))
 			bound.warmUp(t, near, far, other)
 			other.warmUp(t, near, far)
 			gateway := bridgeStation(t, nodes[0])
@@ -271,7 +271,7 @@ func TestGuardStays(t *testing.T) {
 	nodes := newNodes(t, "a")
 	start(t, nodes)
 	vip := netip.MustParseAddr("10.32.0.200")
-	bound := newStation(t, attach(t, nodes[0], "bound", "--guard", "--allow-address", vip.String(), "--allow-address", "10.50.0.0/24"))
+	bound := newStation(t, attach(t, nodes[0], "bound", "--guard", "pods", "--allow-address", vip.String(), "--allow-address", "10.50.0.0/24"))
 	open := newStation(t, attach(t, nodes[0], "open"))
 	bound.warmUp(t, open)
 	check := func(what string) {
@@ -297,9 +297,9 @@ func TestGuardStays(t *testing.T) {
 		return err
 	})
 	check("after a flush")
-	do(t, nodes[0], "attach", "--netns", bound.Path(), "--no-guard")
+	do(t, nodes[0], "attach", "--netns", bound.Path(), "--guard", "off")
 	bound.sends(t, open, true, guardtest.VIP(bound.Station, open.Station, netip.MustParseAddr("10.51.0.7")))
-	do(t, nodes[0], "attach", "--netns", bound.Path(), "--guard")
+	do(t, nodes[0], "attach", "--netns", bound.Path(), "--guard", "pods")
 	bound.sends(t, open, false, guardtest.VIP(bound.Station, open.Station, vip))
 	do(t, nodes[0], "detach", "--netns", bound.Path())
 	if s := query[api.Status](t, nodes[0], "status").Guard; s.Bound != 0 || s.Open != 0 {
@@ -320,7 +320,7 @@ func TestGuardedContainer(t *testing.T) {
 	for name, ipam := range map[string]string{
 		"own": `{}`, "delegated": `{"type": "host-local", "dataDir": "` + t.TempDir() + `", "ranges": [[{"subnet": "10.99.0.0/24"}]]}`,
 	} {
-		conf := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q, "guard": true, "ipam": %s}]}`,
+		conf := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "weft", "socket": %q, "guard": "pods", "ipam": %s}]}`,
 			name, nodes[0].Socket(), ipam)
 		if err := r.Configure(name, conf); err != nil {
 			t.Fatal(err)
@@ -350,7 +350,7 @@ func TestGuardWithoutNFT(t *testing.T) {
 	n := newNodes(t, "a")[0]
 	argv := []string{
 		filepath.Join(bin, "weft"), "up", "--name", n.Label(), "--state-dir", n.StateDir(), "--socket", n.Socket(), "--datapath", "userspace",
-		"--guard",
+		"--guard", "pods",
 	}
 	labtest.Start(t, n.Host, nettest.ProcessConfig{Name: "weft", Argv: argv, Env: []string{"PATH=/nonexistent"}})
 	do(t, n, "wait", "--for", "ready", "--timeout", patience.String())
@@ -367,7 +367,7 @@ func TestGuardWithoutNFT(t *testing.T) {
 			t.Errorf("link left behind: %s", link)
 		}
 	}
-	if _, err := n.Attach(testContext(t), p, "--no-guard"); err != nil {
+	if _, err := n.Attach(testContext(t), p, "--guard", "off"); err != nil {
 		t.Error(err)
 	}
 }

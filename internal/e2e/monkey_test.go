@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
@@ -42,8 +43,7 @@ type troop struct {
 	pods   []*pod
 	start  func(t *testing.T, n *cluster.Node)
 	stream *stream
-	usual  map[string]bool // codes of conditions that the network has from the start
-	moved  int             // number of underlay addresses given so far
+	moved  int // number of underlay addresses given so far
 }
 
 func TestMonkey(t *testing.T) {
@@ -82,7 +82,7 @@ func TestMonkey(t *testing.T) {
 // newTroop starts a network and waits until it is whole.
 func newTroop(t *testing.T, lab *nettest.Lab, name string, sealed bool) *troop {
 	t.Helper()
-	r := &troop{name: name, usual: map[string]bool{}}
+	r := &troop{name: name}
 	for i := range 3 {
 		r.nodes = append(r.nodes, nodeOn(t, labtest.AddHost(t, lab, fmt.Sprintf("%s%d", name, i))))
 	}
@@ -103,11 +103,6 @@ func newTroop(t *testing.T, lab *nettest.Lab, name string, sealed bool) *troop {
 		r.pods = append(r.pods, attach(t, n, "p"), attach(t, n, "q"))
 	}
 	labtest.Until(t, patience, func() error { return r.whole(testContext(t)) })
-	for _, n := range r.nodes {
-		for _, c := range query[api.Status](t, n, "status").Conditions {
-			r.usual[c.Code] = true
-		}
-	}
 	r.stream = newStream(t, r.pods[0], r.pods[2])
 	return r
 }
@@ -126,7 +121,7 @@ func (r *troop) play(t *testing.T, label string, s trick, m *victim, bound time.
 	s.do(m)
 	err := r.within(t, bound, func(ctx context.Context) error {
 		broken := r.whole(ctx)
-		if broken != nil && s.foreign && r.explained(ctx, m.node) {
+		if broken != nil && explained(ctx, m.node, s.codes) {
 			return nil
 		}
 		return broken
@@ -184,13 +179,13 @@ func (r *troop) whole(ctx context.Context) error {
 	return group.Wait()
 }
 
-// explained reports whether a node has a condition that it did not have at the start.
-func (r *troop) explained(ctx context.Context, n *cluster.Node) bool {
+// explained reports whether a node has a condition with one of the codes.
+func explained(ctx context.Context, n *cluster.Node, codes []health.Code) bool {
 	var s api.Status
 	if n.Query(ctx, &s, "status") != nil {
 		return false
 	}
-	return slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return !r.usual[c.Code] })
+	return slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return slices.Contains(codes, health.Code(c.Code)) })
 }
 
 // report returns what the nodes say about themselves, for a failed step.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/health"
 	"weft/internal/leases/holder"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
@@ -15,10 +16,11 @@ import (
 type trick struct {
 	name string
 	only string // name of the network that it is for; empty: both
-	// foreign: the change is not weft's to undo. The network is whole nevertheless, or a condition explains why not, until undo.
-	foreign bool
-	do      func(m *victim)
-	undo    func(m *victim) // nil: nothing to undo
+	// codes are the conditions that explain why the network is not whole until undo, for a change that is not weft's to undo. It may be
+	// whole nevertheless. None: weft undoes the change.
+	codes []health.Code
+	do    func(m *victim)
+	undo  func(m *victim) // nil: nothing to undo
 }
 
 // victim is the node that a trick is played on, and one of its pods.
@@ -44,11 +46,17 @@ func commands(only string, lines ...string) trick {
 	return trick{name: strings.Join(lines, "; "), only: only, do: func(m *victim) { m.run(lines...) }}
 }
 
-// foreignChange is a trick of commands that weft must explain if they do harm, and of commands that undo them.
-func foreignChange(undo []string, lines ...string) trick {
+// filtered and routed are the conditions for packet filters and for routes of other programs.
+var (
+	filtered = []health.Code{health.PodTrafficFiltered, health.OutsideTrafficFiltered}
+	routed   = []health.Code{health.RangeRoutedElsewhere}
+)
+
+// foreignChange is a trick of commands that weft must explain if they do harm, and of a command that undoes them.
+func foreignChange(codes []health.Code, undo string, lines ...string) trick {
 	return trick{
-		name: strings.Join(lines, "; "), foreign: true,
-		do: func(m *victim) { m.run(lines...) }, undo: func(m *victim) { m.run(undo...) },
+		name: strings.Join(lines, "; "), codes: codes,
+		do: func(m *victim) { m.run(lines...) }, undo: func(m *victim) { m.run(undo) },
 	}
 }
 
@@ -60,6 +68,8 @@ var monkeyTricks = []trick{
 	commands("", "ip link set weave down"),
 	commands("", "ip link del weave"),
 	commands("", "ip link set weave mtu 1300"),
+	commands("", "ip link set weave address 02:00:00:00:00:99"),
+	commands("", "ip link set weave arp off"),
 	commands("", "ip link set weave type bridge stp_state 1"),
 	commands("", "ip route flush dev weave"),
 	commands("", "ip link set weft0 down"),
@@ -69,6 +79,7 @@ var monkeyTricks = []trick{
 	commands("plain", "ip link set weftvx6785 down"),
 	commands("plain", "ip link set weftvx6785 nomaster"),
 	commands("plain", "ip link del weftvx6785"),
+	commands("plain", "bridge fdb flush dev weftvx6785"),
 	commands("", "ip link set PORT down"),
 	commands("", "ip link set PORT nomaster"),
 	commands("", "ip link set PORT type bridge_slave isolated on"),
@@ -77,6 +88,7 @@ var monkeyTricks = []trick{
 	commands("", "sysctl -qw net.ipv4.ip_forward=0"),
 	commands("", "sysctl -qw net.ipv4.conf.weave.forwarding=0"),
 	commands("", "sysctl -qw net.ipv4.conf.weave.rp_filter=1"),
+	commands("", "sysctl -qw net.ipv4.conf.all.arp_ignore=1"),
 	commands("", "nft flush ruleset"),
 	commands("", "iptables -t nat -F"),
 	commands("", "iptables-legacy -t nat -F"),
@@ -85,12 +97,12 @@ var monkeyTricks = []trick{
 	commands("", "bridge fdb flush dev weave"),
 	commands("", "ip link set eth0 down", "ip link set eth0 up", defaultRoute),
 	commands("", "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500"),
-	foreignChange([]string{"nft delete table inet other"},
+	foreignChange(filtered, "nft delete table inet other",
 		"nft add table inet other", "nft add chain inet other forward { type filter hook forward priority 0; policy drop; }"),
-	foreignChange([]string{"iptables-legacy -P FORWARD ACCEPT"}, "iptables-legacy -P FORWARD DROP"),
-	foreignChange([]string{"iptables -D FORWARD -j REJECT"}, "iptables -A FORWARD -j REJECT"),
-	foreignChange([]string{"ip route del blackhole 10.32.0.0/13"}, "ip route add blackhole 10.32.0.0/13"),
-	foreignChange([]string{"ip route del 10.0.0.0/8"}, "ip route add 10.0.0.0/8 dev lo"),
+	foreignChange(filtered, "iptables-legacy -P FORWARD ACCEPT", "iptables-legacy -P FORWARD DROP"),
+	foreignChange(filtered, "iptables -D FORWARD -j REJECT", "iptables -A FORWARD -j REJECT"),
+	foreignChange(routed, "ip route del blackhole 10.32.0.0/13", "ip route add blackhole 10.32.0.0/13"),
+	foreignChange(routed, "ip route del 10.0.0.0/8", "ip route add 10.0.0.0/8 dev lo"),
 	{name: "kill the daemon and start it", do: func(m *victim) {
 		m.node.Process().Kill()
 		m.troop.start(m.t, m.node)

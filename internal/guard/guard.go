@@ -127,7 +127,10 @@ type Ruleset struct {
 	// BridgeMAC and BridgeAddrs are those of the bridge, with its link-local address. No port sends with them.
 	BridgeMAC   ether.Addr
 	BridgeAddrs []netip.Addr
-	// Bound are the ports that are bound to pods. All other ports of pods send what they like to other pods.
+	// Open are the ports of pods that send what they like to other pods.
+	Open []string
+	// Bound are the ports that are bound to pods. All other ports of pods send no router advertisements, redirects and answers of DHCP
+	// servers.
 	Bound []Port
 }
 
@@ -141,7 +144,7 @@ func (r Ruleset) needsDelivery() bool {
 
 // Validate returns an error if a name or an address is invalid.
 func (r Ruleset) Validate() error {
-	for _, names := range [][]string{r.Uplinks, r.Others, {r.PodPrefix}} {
+	for _, names := range [][]string{r.Uplinks, r.Others, r.Open, {r.PodPrefix}} {
 		for _, name := range names {
 			if err := validName(name); err != nil {
 				return err

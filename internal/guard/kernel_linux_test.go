@@ -159,9 +159,20 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// TestOpen: a pod that is not bound sends what it likes to other pods, but not as the bridge.
+// TestHost: a pod that is neither bound nor open sends neither what only routers and servers send nor as the bridge.
+func TestHost(t *testing.T) {
+	b := newBench(t)
+	own := b.stations["open"]
+	b.check(t, "open", "peer", guardtest.FromPeers(own))
+	b.check(t, "open", "peer", guardtest.Claims(own, b.stations["bridge"]))
+	b.check(t, "open", "peer", guardtest.Allowed(own, b.stations["bound"]))
+}
+
+// TestOpen: an open pod sends what it likes to other pods, but not as the bridge.
 func TestOpen(t *testing.T) {
 	b := newBench(t)
+	b.rules.Open = []string{"vweftopen"}
+	b.apply(t)
 	own := b.stations["open"]
 	frames := pass(guardtest.Forbidden(own, b.stations["bound"]))
 	for i, f := range frames {
@@ -187,6 +198,8 @@ func TestPeers(t *testing.T) {
 // TestDelivery: no tag reaches a bound pod from any port, and no IPv6 a pod without an IPv6 address.
 func TestDelivery(t *testing.T) {
 	b := newBench(t)
+	b.rules.Open = []string{"vweftopen"}
+	b.apply(t)
 	for _, from := range []string{"open", "peer"} {
 		own := b.stations[from]
 		for _, to := range []string{"bound4", "bound"} {

@@ -12,6 +12,7 @@ import (
 // Names of the sets and maps. A bound port is in setBound; its MAC and addresses are in the others.
 const (
 	setBound  = "bound"   // names of bound ports
+	setOpen   = "open"    // names of open ports
 	setNoIPv6 = "no-ipv6" // of those without an IPv6 address
 	setMACs   = "macs"    // port . MAC
 	setBind4  = "bind4"   // port . MAC . IPv4 address
@@ -23,6 +24,7 @@ const (
 
 	chainOwn    = "own-targets" // drops neighbor discovery for addresses of the bridge
 	chainUplink = "uplink"      // frames of other nodes
+	chainPod    = "pod"         // frames of pods that are not bound
 	chainShared = "shared"      // frames of all ports that are not bound
 	chainPost   = "postrouting" // frames that leave
 )
@@ -33,6 +35,7 @@ var sets = []struct {
 	isMap          bool
 }{
 	{setBound, "ifname", false},
+	{setOpen, "ifname", false},
 	{setNoIPv6, "ifname", false},
 	{setMACs, "ifname . ether_addr", false},
 	{setBind4, "ifname . ether_addr . ipv4_addr", false},
@@ -101,7 +104,11 @@ func hooks(r Ruleset) []chain {
 		"iifname @"+setBound+" goto bound",
 	)
 	for _, name := range append([]string{r.PodPrefix + "*"}, r.Others...) {
-		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto "+chainShared)
+		to := chainShared
+		if name == r.PodPrefix+"*" {
+			to = chainPod
+		}
+		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto "+to)
 		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
 	}
 	deliver := chain{name: "deliver", rules: []string{
@@ -137,6 +144,16 @@ func uplinkRules(r Ruleset) (rules []string) {
 	return append(rules, "goto "+chainShared)
 }
 
+// podRules returns the rules for pods that are not bound.
+func podRules(r Ruleset) []string {
+	return []string{
+		notOurs(r, "meta l4proto != icmp th sport != 67") + " accept",
+		"iifname @" + setOpen + " goto " + chainShared,
+		"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }",
+		"goto " + chainShared,
+	}
+}
+
 // sharedRules returns the rules for ports that are not bound.
 func sharedRules(r Ruleset) []string {
 	rules := []string{notOurs(r) + " accept"}
@@ -168,7 +185,7 @@ func notOurs(r Ruleset, more ...string) string {
 // shared returns the chains of ports that are not bound, and of what the host takes from any port.
 func shared() []chain {
 	return []chain{
-		{name: chainUplink}, {name: chainShared}, // their rules name the bridge's addresses
+		{name: chainUplink}, {name: chainPod}, {name: chainShared}, // their rules name the bridge's addresses
 		{name: "local4", rules: []string{
 			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
 			"meta protocol ip udp sport 67 " + drop(ReasonDHCP),

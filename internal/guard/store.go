@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/google/renameio/v2"
+
+	"weft/internal/api"
 )
 
 // Entry is what a node knows about the guard of an attachment.
@@ -18,8 +20,8 @@ type Entry struct {
 	Port
 	// Owner is the holder of the attachment, in text form.
 	Owner string `json:"owner"`
-	// Open is true while the port is not bound.
-	Open bool `json:"open,omitempty"`
+	// Mode is what the port may send; never empty.
+	Mode api.GuardMode `json:"mode"`
 }
 
 // Store holds the entries of a node in a file, so that they survive the daemon. Its methods may be called concurrently.

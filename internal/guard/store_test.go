@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"weft/internal/api"
 )
 
 func TestStore(t *testing.T) {
@@ -17,7 +19,7 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := Entry{Port: Port{Link: "vwefta", MAC: macA, Addrs: addrs("10.32.0.2", "fd32::2"), Allow: prefixes("10.50.0.0/24")}, Owner: "a"}
-	b := Entry{Port: Port{Link: "vweftb", MAC: macB, Addrs: addrs("10.32.0.3")}, Owner: "b", Open: true}
+	b := Entry{Port: Port{Link: "vweftb", MAC: macB, Addrs: addrs("10.32.0.3")}, Owner: "b", Mode: api.GuardOff}
 	for _, e := range []Entry{b, a} {
 		if err := s.Put(e); err != nil {
 			t.Fatal(err)
@@ -40,7 +42,7 @@ func TestStore(t *testing.T) {
 		}
 	}
 	expect(a, b)
-	if got, ok := s.Of("vweftb"); !ok || !got.Open {
+	if got, ok := s.Of("vweftb"); !ok || got.Mode != api.GuardOff {
 		t.Errorf("Of = %+v, %t", got, ok)
 	}
 	for range 2 {

@@ -19,7 +19,7 @@ type table struct {
 // newTable returns the table of a ruleset.
 func newTable(r Ruleset) *table {
 	t := &table{elements: map[string]map[string]string{}, chains: map[string][]string{
-		chainOwn: nil, chainUplink: uplinkRules(r), chainShared: sharedRules(r),
+		chainOwn: nil, chainUplink: uplinkRules(r), chainPod: podRules(r), chainShared: sharedRules(r),
 	}}
 	if r.needsDelivery() {
 		t.chains[chainPost] = postrouting()
@@ -38,6 +38,9 @@ func newTable(r Ruleset) *table {
 	slices.Sort(t.chains[chainOwn])
 	for _, p := range r.Bound {
 		t.addPort(p)
+	}
+	for _, link := range r.Open {
+		t.elements[setOpen][quote(link)] = ""
 	}
 	return t
 }

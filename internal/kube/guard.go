@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ import (
 
 // Annotations of pods about their guard.
 const (
-	// GuardAnnotation is "off" for a pod that may send what it likes, and "on" for one that is bound to its addresses.
+	// GuardAnnotation is the mode of the guard for a pod: "off" for one that may send what it likes.
 	GuardAnnotation = "weft.network/guard"
 	// AllowAnnotation lists further addresses and prefixes that a bound pod may use, separated by commas.
 	AllowAnnotation = "weft.network/allowed-addresses"
@@ -31,13 +32,8 @@ func sameGuard(a, b *corev1.Pod) bool {
 
 // guardOf returns what the annotations of a pod say. Of wrong ones it returns what is right, and an error: a typing error binds a pod.
 func guardOf(p *corev1.Pod) (out api.Admitted, err error) {
-	switch value := p.Annotations[GuardAnnotation]; value {
-	case "":
-	case "on", "off":
-		on := value == "on"
-		out.Guard = &on
-	default:
-		err = fmt.Errorf("annotation %s: %q is neither \"on\" nor \"off\"", GuardAnnotation, value)
+	if out.Guard, err = api.ParseGuardMode(p.Annotations[GuardAnnotation]); err != nil {
+		err = fmt.Errorf("annotation %s: %w", GuardAnnotation, err)
 	}
 	for text := range strings.FieldsFuncSeq(p.Annotations[AllowAnnotation], func(c rune) bool { return c == ',' || c == ' ' }) {
 		allowed, parseErr := api.ParseAllowed(text)
@@ -54,7 +50,7 @@ func guardOf(p *corev1.Pod) (out api.Admitted, err error) {
 type guards struct {
 	daemon   Daemon
 	cluster  *cluster
-	byRule   bool // pods without annotation are bound
+	byRule   api.GuardMode // of pods without annotation
 	log      *slog.Logger
 	recorder record.EventRecorder
 
@@ -64,10 +60,14 @@ type guards struct {
 }
 
 func newGuards(cfg Config, c *cluster, recorder record.EventRecorder) *guards {
-	return &guards{
-		daemon: cfg.Daemon, cluster: c, byRule: cfg.Install != nil && cfg.Install.Guard, log: cfg.Log, recorder: recorder,
-		sent: map[string]string{}, reported: map[podKey]string{},
+	g := &guards{
+		daemon: cfg.Daemon, cluster: c, log: cfg.Log, recorder: recorder, sent: map[string]string{}, reported: map[podKey]string{},
+		byRule: api.GuardHost,
 	}
+	if cfg.Install != nil {
+		g.byRule = cmp.Or(cfg.Install.Guard, g.byRule)
+	}
+	return g
 }
 
 // admitted returns what the annotations of an admitted pod say.
@@ -95,11 +95,7 @@ func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
 		seen[a.Owner] = true
 		says, err := guardOf(p)
 		g.report(name, p, err)
-		request := api.GuardRequest{Owner: a.Owner, Guard: says.Guard, Allow: says.Allow}
-		if request.Guard == nil {
-			request.Guard = &g.byRule
-		}
-		g.send(ctx, request)
+		g.send(ctx, api.GuardRequest{Owner: a.Owner, Guard: cmp.Or(says.Guard, g.byRule), Allow: says.Allow})
 	}
 	for owner := range g.sent {
 		if !seen[owner] {

@@ -19,21 +19,20 @@ import (
 var samePrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func TestGuardOf(t *testing.T) {
-	on, off := true, false
 	for _, c := range []struct {
 		guard, allow string
 		want         api.Admitted
 		wrong        bool
 	}{
 		{"", "", api.Admitted{}, false},
-		{"on", "", api.Admitted{Guard: &on}, false},
-		{"off", "", api.Admitted{Guard: &off}, false},
+		{"pods", "", api.Admitted{Guard: api.GuardPods}, false},
+		{"off", "", api.Admitted{Guard: api.GuardOff}, false},
 		{"false", "", api.Admitted{}, true},
 		{"", "10.32.0.100, fd32::/64", api.Admitted{
 			Allow: []netip.Prefix{netip.MustParsePrefix("10.32.0.100/32"), netip.MustParsePrefix("fd32::/64")},
 		}, false},
 		{"", "10.32.0.100,all", api.Admitted{Allow: []netip.Prefix{netip.MustParsePrefix("10.32.0.100/32")}}, true},
-		{"off", "224.0.0.1", api.Admitted{Guard: &off}, true},
+		{"off", "224.0.0.1", api.Admitted{Guard: api.GuardOff}, true},
 	} {
 		p := newPod("p", "node1", nil)
 		p.Annotations = map[string]string{GuardAnnotation: c.guard, AllowAnnotation: c.allow}
@@ -57,7 +56,7 @@ func TestGuardAnnotations(t *testing.T) {
 		ips := []netip.Addr{netip.MustParseAddr("10.32.0.3")}
 		w := admitted(e, api.Admission{Namespace: "ns", Name: "p", UID: "uid-p", Owner: owner, IPs: ips})
 		var got api.Admitted
-		if err := json.Unmarshal(w.Body.Bytes(), &got); w.Code != http.StatusOK || err != nil || got.Guard == nil || *got.Guard {
+		if err := json.Unmarshal(w.Body.Bytes(), &got); w.Code != http.StatusOK || err != nil || got.Guard != api.GuardOff {
 			t.Fatalf("admission: %d %s, %v", w.Code, w.Body, err)
 		}
 		last := func() (r api.GuardRequest) {
@@ -71,7 +70,7 @@ func TestGuardAnnotations(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.daemon.with(func(d *fakeDaemon) { d.unknown = false }) // the plugin has guarded it
 		time.Sleep(5 * time.Second)
-		if r := last(); r.Owner != owner || r.Guard == nil || *r.Guard {
+		if r := last(); r.Owner != owner || r.Guard != api.GuardOff {
 			t.Errorf("after the admission: %+v", r)
 		}
 		patch := func(text string) {
@@ -83,8 +82,7 @@ func TestGuardAnnotations(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		patch(`{"metadata": {"annotations": {"weft.network/guard": null, "weft.network/allowed-addresses": "10.50.0.0/24"}}}`)
-		on := true
-		want := api.GuardRequest{Owner: owner, Guard: &on, Allow: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/24")}}
+		want := api.GuardRequest{Owner: owner, Guard: api.GuardPods, Allow: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/24")}}
 		if diff := cmp.Diff(want, last(), samePrefixes); diff != "" {
 			t.Errorf("after a change (-want +got):\n%s", diff)
 		}
@@ -92,7 +90,7 @@ func TestGuardAnnotations(t *testing.T) {
 		patch(`{"metadata": {"annotations": {"weft.network/guard": "off"}}}`)
 		b.daemon.with(func(d *fakeDaemon) { d.away = false })
 		time.Sleep(5 * time.Second)
-		if r := last(); r.Guard == nil || *r.Guard {
+		if r := last(); r.Guard != api.GuardOff {
 			t.Errorf("after the daemon is back: %+v", r)
 		}
 		count := func() (n int) { b.daemon.with(func(d *fakeDaemon) { n = len(d.guarded) }); return n }

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"weft/internal/api"
 )
 
 // ConflistName is the file in the runtime's configuration folder that makes weft the network of pods. Runtimes take the
@@ -52,8 +54,8 @@ type Install struct {
 	// Socket is the path of the daemon's socket, as runtimes on the host see it. Policy is that of the agent's socket; it is
 	// empty where policies are not enforced.
 	Socket, Policy string
-	// Guard binds pods to their addresses; false: as the daemon's --guard says.
-	Guard bool
+	// Guard is what pods may send; empty: as the daemon's --guard says.
+	Guard api.GuardMode
 
 	portmap portmapProbe
 	mu      sync.Mutex
@@ -72,8 +74,8 @@ func (i *Install) Conflist() ([]byte, error) {
 	if i.Policy != "" {
 		weft["policy"] = i.Policy
 	}
-	if i.Guard {
-		weft["guard"] = true
+	if i.Guard != "" {
+		weft["guard"] = i.Guard
 	}
 	list := conflist{
 		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", newestVersion}, Name: "weft",

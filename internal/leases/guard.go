@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 // Guards are the ports of pods, and what each may send. Methods may be called from any goroutine and must not call the Manager.
 type Guards interface {
-	// SetGuard binds or opens a port, whether its interface exists or not. It returns once that is in force, or a *hint.Error.
+	// SetGuard sets what a port may send, whether its interface exists or not. It returns once that is in force, or a *hint.Error.
 	SetGuard(context.Context, guard.Entry) error
 	// EndGuard removes the entry of a port after its interface is gone. A port without one is success.
 	EndGuard(ctx context.Context, link string) error
@@ -40,9 +41,7 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 		if !known {
 			return hint.New(hint.NotFound, "Attach it again.", "nothing is known about the port of %q", in.Owner)
 		}
-		if in.Guard != nil {
-			e.Open = !*in.Guard
-		}
+		e.Mode = cmp.Or(in.Guard, e.Mode)
 		e.Allow = in.Allow
 		return m.cfg.Guards.SetGuard(ctx, e)
 	}
@@ -50,16 +49,15 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 	return m.setGuard(ctx, h, port, in.Guard)
 }
 
-// setGuard binds or opens the port of an attachment: as requested, else as before while its interface exists, else as this node does.
-func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port, requested *bool) error {
-	e := guard.Entry{Port: port, Owner: h.String(), Open: !m.cfg.Guard}
+// setGuard sets what the port of an attachment may send: as requested, else as before while its interface exists, else as this node does.
+func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port, requested api.GuardMode) error {
+	e := guard.Entry{Port: port, Owner: h.String(), Mode: cmp.Or(requested, m.cfg.Guard)}
 	before, known := m.cfg.Guards.Guard(port.Link)
 	switch {
-	case requested != nil:
-		e.Open = !*requested
+	case requested != "":
 	case known && hostnet.LinkExists(port.Link):
-		e.Open, e.Allow = before.Open, before.Allow
-	case e.Open && !known:
+		e.Mode, e.Allow = before.Mode, before.Allow
+	case e.Mode != api.GuardPods && !known:
 		return nil // nothing has to be known about it
 	}
 	return m.cfg.Guards.SetGuard(ctx, e)

@@ -14,18 +14,18 @@ import (
 
 // TestAttachGuard: a pair is bound or open before it exists, as requested, else as the node does.
 func TestAttachGuard(t *testing.T) {
-	on, off := true, false
 	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"}
 	for _, c := range []struct {
-		node        bool
-		requested   *bool
-		known, open bool
+		node, requested api.GuardMode
+		want            api.GuardMode // empty: no entry
 	}{
-		{false, nil, false, false},
-		{false, &on, true, false},
-		{false, &off, true, true},
-		{true, nil, true, false},
-		{true, &off, true, true},
+		{api.GuardHost, "", ""},
+		{api.GuardHost, api.GuardPods, api.GuardPods},
+		{api.GuardHost, api.GuardOff, api.GuardOff},
+		{api.GuardPods, "", api.GuardPods},
+		{api.GuardPods, api.GuardOff, api.GuardOff},
+		{api.GuardPods, api.GuardHost, api.GuardHost},
+		{api.GuardOff, "", ""},
 	} {
 		b := newGuardedBench(t, c.node)
 		request := in
@@ -35,7 +35,7 @@ func TestAttachGuard(t *testing.T) {
 			t.Fatal(err)
 		}
 		e, known := b.guards.entries[a.HostLink]
-		if known != c.known || e.Open != c.open {
+		if known != (c.want != "") || e.Mode != c.want {
 			t.Errorf("%+v: entry %+v, known %t", c, e, known)
 		}
 		if !known {
@@ -56,7 +56,7 @@ func TestAttachGuard(t *testing.T) {
 
 // TestAttachGuardFails: a pod that cannot be guarded is not attached, and keeps no address.
 func TestAttachGuardFails(t *testing.T) {
-	b := newGuardedBench(t, true)
+	b := newGuardedBench(t, api.GuardPods)
 	b.guards.err = hint.New(hint.Refused, "Install nftables.", "no nft")
 	_, err := b.Attach(t.Context(), api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"})
 	wantKind(t, "Attach", err, hint.Refused)
@@ -72,7 +72,7 @@ func TestAttachGuardFails(t *testing.T) {
 
 // TestGuardRequest: containers are bound before their interface exists, and changed by their owner alone afterwards.
 func TestGuardRequest(t *testing.T) {
-	b := newGuardedBench(t, true)
+	b := newGuardedBench(t, api.GuardPods)
 	owner := holder.ForContainer("weft", "c", "eth0")
 	link, _ := owner.HostLink()
 	ip := netip.MustParseAddr("10.32.0.7")
@@ -83,14 +83,14 @@ func TestGuardRequest(t *testing.T) {
 	if err := b.Guard(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	if e := b.guards.entries[link]; e.Open || e.MAC != request.MAC || !slices.Equal(e.Addrs, request.IPs) {
+	if e := b.guards.entries[link]; e.Mode != api.GuardPods || e.MAC != request.MAC || !slices.Equal(e.Addrs, request.IPs) {
 		t.Errorf("after Guard: %+v", e)
 	}
-	off, vip := false, netip.MustParsePrefix("10.32.0.100/32")
-	if err := b.Guard(t.Context(), api.GuardRequest{Owner: owner.String(), Guard: &off, Allow: []netip.Prefix{vip}}); err != nil {
+	vip := netip.MustParsePrefix("10.32.0.100/32")
+	if err := b.Guard(t.Context(), api.GuardRequest{Owner: owner.String(), Guard: api.GuardOff, Allow: []netip.Prefix{vip}}); err != nil {
 		t.Fatal(err)
 	}
-	if e := b.guards.entries[link]; !e.Open || !slices.Equal(e.Allow, []netip.Prefix{vip}) || e.MAC != request.MAC {
+	if e := b.guards.entries[link]; e.Mode != api.GuardOff || !slices.Equal(e.Allow, []netip.Prefix{vip}) || e.MAC != request.MAC {
 		t.Errorf("after the update: %+v", e)
 	}
 	for range 2 {

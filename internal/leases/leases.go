@@ -73,8 +73,8 @@ type Config struct {
 	Links     podlink.Linker
 	Deletions deletions.Queue
 	Guards    Guards
-	Guard     bool         // pods are bound to their addresses unless a request says otherwise
-	Logger    *slog.Logger // nil: nothing is logged
+	Guard     api.GuardMode // what pods may send unless a request says otherwise; never empty
+	Logger    *slog.Logger  // nil: nothing is logged
 }
 
 // Manager manages the leases of this node. All methods may be called from any goroutine.

@@ -124,11 +124,11 @@ func (g *guards) Guards() []guard.Entry { return slices.Collect(maps.Values(g.en
 
 func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 	t.Helper()
-	return newGuardedBench(t, false, onBridge...)
+	return newGuardedBench(t, api.GuardHost, onBridge...)
 }
 
-// newGuardedBench returns a bench of a node that binds pods to their addresses, or does not.
-func newGuardedBench(t *testing.T, guarded bool, onBridge ...netip.Prefix) *bench {
+// newGuardedBench returns a bench of a node with the given mode of its guard.
+func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Prefix) *bench {
 	t.Helper()
 	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{names: map[string]holder.Holder{}}, links: linktest.NewRecorder("weave")}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}

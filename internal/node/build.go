@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/hashicorp/memberlist"
 
+	"weft/internal/api"
 	"weft/internal/apiserver"
 	"weft/internal/datapath"
 	"weft/internal/dns"
@@ -250,7 +252,7 @@ func (n *node) buildLeases() {
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
-		Guards: n.datapath, Guard: n.cfg.Guard, Logger: n.log,
+		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), Logger: n.log,
 	})
 }
 

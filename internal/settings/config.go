@@ -72,8 +72,8 @@ type Config struct {
 	NoDiscovery  bool
 	NoMasquerade bool
 	NoARPProxy   bool
-	SourceCheck  string // empty: SourceCheckLog
-	Guard        bool   // binds pods to their addresses, and drops what only routers and servers send
+	SourceCheck  string        // empty: SourceCheckLog
+	Guard        api.GuardMode // what pods may send; empty: api.GuardHost
 	NoDNS        bool
 	TakeOver     bool          // waits while another daemon with this flag runs on the host
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace

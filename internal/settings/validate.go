@@ -111,6 +111,7 @@ func (c *Config) validateModes() error {
 		{"--cipher", c.Cipher, []string{CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
 		{"--datapath", c.Datapath, []string{DatapathAuto, DatapathUserspace, DatapathKernel}},
 		{"--offload", c.Offload, []string{OffloadAuto, OffloadOff}},
+		{"--guard", string(cmp.Or(c.Guard, api.GuardHost)), []string{string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)}},
 		{"--source-check", cmp.Or(c.SourceCheck, SourceCheckLog), []string{SourceCheckLog, SourceCheckEnforce, SourceCheckOff}},
 	} {
 		if !slices.Contains(m.known, m.value) {

@@ -80,7 +80,7 @@ type Observation struct {
 	Session, Keep bool
 	// Unanswered is the number of initiations in a row without an answer; values below Tries may be reported as 0.
 	Unanswered int
-	// Silent: frames are sent to the peer, and nothing has arrived from it for Silence.
+	// Silent: frames are sent to the peer, or its kernel path is in doubt, and nothing has arrived from it for Silence.
 	Silent bool
 	// Configured is the address that the peer announces, Observed the source of its last direct datagram. Either may be
 	// the zero AddrPort.
