@@ -30,9 +30,9 @@ import (
 // Periods of the looks.
 const (
 	tick          = time.Second
-	probePeriod   = 10 * time.Second
-	filtersPeriod = time.Minute      // of nftables, which reports changes
-	legacyPeriod  = 10 * time.Second // of iptables-legacy, which does not; it is read without a program
+	probePeriod   = 2 * time.Second // rules of iptables-legacy report no change
+	filtersPeriod = time.Minute     // of nftables, which reports changes
+	legacyPeriod  = 3 * time.Second // of iptables-legacy, which does not; it is read without a program
 	routesPeriod  = 30 * time.Second
 )
 
