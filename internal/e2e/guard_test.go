@@ -130,6 +130,7 @@ func TestGuard(t *testing.T) {
 			for _, at := range []*station{near, far} {
 				for _, as := range []guardtest.Station{near.Station, far.Station, other.Station, gateway} {
 					bound.sends(t, at, false, guardtest.Forbidden(bound.Station, as))
+					bound.sends(t, at, false, guardtest.Evasions(bound.Station, as))
 				}
 			}
 			bound.sends(t, near, true, slices.DeleteFunc(guardtest.Allowed(bound.Station, near.Station), func(f guardtest.Frame) bool {
@@ -154,6 +155,8 @@ func TestGuard(t *testing.T) {
 			}
 			// Router advertisements and answers of DHCP servers of an open pod stay on its node.
 			far.sends(t, near, false, guardtest.FromPeers(far.Station))
+			// No bound pod gets them at all.
+			near.sends(t, bound, false, guardtest.Unasked(near.Station))
 
 			// The status counts.
 			s := query[api.Status](t, nodes[0], "status").Guard
@@ -215,6 +218,8 @@ func TestGuardHost(t *testing.T) {
 	near.sends(t, other, false, claims)
 	near.sends(t, far, false, claims)
 	far.sends(t, other, false, guardtest.Claims(far.Station, gateway))
+	near.sends(t, far, false, guardtest.Disguises(near.Station, gateway))
+	far.sends(t, other, false, guardtest.Disguises(far.Station, gateway))
 	near.sends(t, other, true, guardtest.VIP(near.Station, other.Station, netip.MustParseAddr("10.32.200.1")))
 
 	state := func(n *cluster.Node) string {

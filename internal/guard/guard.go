@@ -11,6 +11,8 @@
 //	input        frames that reach the host   -> host
 //	postrouting  frames that reach a port     -> deliver
 //
+// A table of the same name in the family inet drops the few packets that reach the host from a port without passing those hooks: host.go.
+//
 // rules.go has the constant rules, table.go the sets that change with the pods. Rules match ports by name, so those of a pod are in
 // force before its interface exists. See docs/adr/0029-guard.md.
 package guard
@@ -107,10 +109,7 @@ func (p Port) all() []netip.Prefix {
 }
 
 // LinkLocal returns the link-local IPv6 address that follows from a MAC: its modified EUI-64 (RFC 4291, appendix A).
-func LinkLocal(mac ether.Addr) netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4],
-		15: mac[5]})
-}
+func LinkLocal(mac ether.Addr) netip.Addr { return mac.LinkLocal() }
 
 // Ruleset is the content of the table.
 type Ruleset struct {

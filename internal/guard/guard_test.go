@@ -19,8 +19,11 @@ var update = flag.Bool("update", false, "write the golden ruleset")
 
 // newFake returns a Firewall with its table in memory.
 func newFake() (*NFT, *knftables.Fake) {
-	fake := knftables.NewFake(knftables.BridgeFamily, Table)
-	return &NFT{nft: fake, sum: func() (nftsum.Sum, error) { return sha256.Sum256([]byte(fake.Dump())), nil }}, fake
+	fake, host := knftables.NewFake(knftables.BridgeFamily, Table), knftables.NewFake(knftables.InetFamily, Table)
+	sumOf := func(f *knftables.Fake) func() (nftsum.Sum, error) {
+		return func() (nftsum.Sum, error) { return sha256.Sum256([]byte(f.Dump())), nil }
+	}
+	return &NFT{nft: fake, sum: sumOf(fake), host: hostTable{nft: host, sum: sumOf(host)}}, fake
 }
 
 var (
@@ -78,6 +81,35 @@ func TestRuleset(t *testing.T) {
 		if err := fw.Remove(t.Context()); err != nil || fake.Dump() != "" {
 			t.Errorf("Remove: %v, left:\n%s", err, fake.Dump())
 		}
+	}
+}
+
+// TestHostTable: packets that come directly from a port are dropped, and a change of that table is noticed.
+func TestHostTable(t *testing.T) {
+	fw, _ := newFake()
+	if err := fw.Apply(t.Context(), example()); err != nil {
+		t.Fatal(err)
+	}
+	host := fw.host.nft.(*knftables.Fake)
+	for _, port := range []string{"weft0", "weftvx6785", "veth1", "vweft*"} {
+		if rule := `add rule inet weft-guard input iifname "` + port + `" goto drop-group`; !strings.Contains(host.Dump(), rule) {
+			t.Errorf("no %s in\n%s", rule, host.Dump())
+		}
+	}
+	before := host.Dump()
+	tx := host.NewTransaction()
+	tx.Flush(&knftables.Chain{Name: "input"})
+	if err := host.Run(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	if intact, err := fw.Intact(); intact || err != nil {
+		t.Errorf("after a flush: intact %t, %v", intact, err)
+	}
+	if err := fw.Apply(t.Context(), example()); err != nil || host.Dump() != before {
+		t.Errorf("Apply: %v, %s", err, host.Dump())
+	}
+	if err := fw.Remove(t.Context()); err != nil || host.Dump() != "" {
+		t.Errorf("Remove: %v, left:\n%s", err, host.Dump())
 	}
 }
 

@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -168,6 +169,57 @@ func TestHost(t *testing.T) {
 	b.check(t, "open", "peer", guardtest.Allowed(own, b.stations["bound"]))
 }
 
+// TestEvasions: unusual forms of what a bound pod must not send.
+func TestEvasions(t *testing.T) {
+	b := newBench(t)
+	for _, from := range []string{"bound4", "bound"} {
+		own := b.stations[from]
+		for _, to := range []string{"open", "peer"} {
+			b.check(t, from, to, guardtest.Evasions(own, b.stations["open"]))
+		}
+	}
+	for _, from := range []string{"bound4", "bound", "open", "peer"} {
+		own := b.stations[from]
+		for _, f := range guardtest.Disguises(own, b.stations["bridge"]) {
+			to := "open"
+			if from == "open" {
+				to = "peer"
+			}
+			if strings.HasPrefix(from, "bound") {
+				f.Reason = guardtest.ReasonBridge // of any kind
+			}
+			b.check(t, from, to, []guardtest.Frame{f})
+		}
+	}
+}
+
+// TestUnasked: what configures hosts reaches no bound pod, neither from an open pod of its node nor from a peer, and open pods
+// still get it.
+func TestUnasked(t *testing.T) {
+	b := newBench(t)
+	b.check(t, "open", "peer", guardtest.Unasked(b.stations["open"])) // it is not open yet
+	b.rules.Open = []string{"vweftopen"}
+	for _, strict := range []bool{true, false} {
+		b.rules.Strict = strict
+		b.apply(t)
+		b.check(t, "open", "peer", pass(guardtest.Unasked(b.stations["open"])))
+		for _, from := range []string{"open", "peer"} {
+			for _, to := range []string{"bound4", "bound"} {
+				frames := guardtest.Unasked(b.stations[from])
+				for i, f := range frames {
+					if to == "bound4" && f.Data[12] == 0x86 && (from == "open" || !strict) {
+						frames[i].Reason = guard.ReasonIPv6
+					}
+				}
+				b.check(t, from, to, frames)
+				b.check(t, from, to, slices.DeleteFunc(guardtest.Allowed(b.stations[from], b.stations["bound"]), func(f guardtest.Frame) bool {
+					return to == "bound4" && f.Data[12] == 0x86
+				}))
+			}
+		}
+	}
+}
+
 // TestOpen: an open pod sends what it likes to other pods, but not as the bridge.
 func TestOpen(t *testing.T) {
 	b := newBench(t)
@@ -272,6 +324,48 @@ func TestAllow(t *testing.T) {
 	b.check(t, "bound4", "open", guardtest.VIP(own, other, inside))
 }
 
+// TestAllowOwn: what is requested for a pod never lets it send as the bridge.
+func TestAllowOwn(t *testing.T) {
+	b := newBench(t)
+	bridge := b.stations["bridge"]
+	any4, any6 := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
+	single := []netip.Prefix{netip.PrefixFrom(bridge.IP4, 32), netip.PrefixFrom(bridge.IP6, 128)}
+	for i, allow := range [][]netip.Prefix{{any4, any6}, single} {
+		b.rules.Bound[1] = b.port("bound", allow...)
+		b.apply(t)
+		own := b.stations["bound"]
+		frames := slices.DeleteFunc(slices.Concat(guardtest.Claims(own, bridge), guardtest.Disguises(own, bridge)), func(f guardtest.Frame) bool {
+			return strings.Contains(f.Name, "tag") // dropped in any case
+		})
+		for _, f := range frames {
+			if f.Reason == guard.ReasonARP || f.Reason == guard.ReasonMAC || f.Name == "neighbor advertisement for the bridge in a fragment" {
+				b.check(t, "bound", "open", []guardtest.Frame{f})
+				continue
+			}
+			f.Reason = guardtest.ReasonBridge // of any kind
+			b.check(t, "bound", "open", []guardtest.Frame{f})
+		}
+		if vip := guardtest.VIP(own, b.stations["open"], netip.MustParseAddr("10.99.0.1")); i == 0 {
+			b.check(t, "bound", "open", pass(vip))
+		}
+	}
+	b.rules.Bound[1] = b.port("bound")
+	b.rules.Bound[1].MAC = bridge.MAC
+	b.apply(t)
+	as := b.stations["bound"]
+	as.MAC = bridge.MAC
+	frames, before := guardtest.Allowed(as, b.stations["open"]), b.dropped(t)[guard.ReasonMAC]
+	if err := b.sockets["bound"].Send(frames...); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		if got := b.dropped(t)[guard.ReasonMAC] - before; got != uint64(len(frames)) {
+			return fmt.Errorf("%d frames counted, want %d", got, len(frames))
+		}
+		return nil
+	})
+}
+
 // TestKept: a flushed or changed table is noticed and restored.
 func TestKept(t *testing.T) {
 	b := newBench(t)
@@ -285,6 +379,7 @@ func TestKept(t *testing.T) {
 	}
 	for _, change := range []string{
 		"flush ruleset", "flush set bridge weft-guard bound", "insert rule bridge weft-guard prerouting accept", "delete table bridge weft-guard",
+		"delete table inet weft-guard", "flush chain inet weft-guard input",
 	} {
 		labtest.Run(t, b.host.Space, append([]string{"nft"}, strings.Fields(change)...)...)
 		if intact() {

@@ -23,6 +23,8 @@ type NFT struct {
 	applied *table     // guarded by mu; nil: unknown
 	rules   []chain    // guarded by mu; the constant chains of applied
 	set     nftsum.Sum // guarded by mu; checksum of the table after Apply
+
+	host hostTable
 }
 
 var _ Firewall = (*NFT)(nil)
@@ -38,7 +40,14 @@ func New(ctx context.Context) (*NFT, error) {
 	if err := nft.Check(ctx, whole(nft, empty, newTable(empty))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	return &NFT{nft: nft, sum: func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Bridge, Table) }}, nil
+	host, err := knftables.New(knftables.InetFamily, Table)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
+	}
+	return &NFT{
+		nft: nft, sum: func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Bridge, Table) },
+		host: hostTable{nft: host, sum: func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Inet, Table) }},
+	}, nil
 }
 
 // Apply implements Firewall. It changes only what differs, so that counters stay, unless the table was changed by another program.
@@ -48,6 +57,9 @@ func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := n.host.apply(ctx, r); err != nil {
+		return err
+	}
 	t, rules := newTable(r), constant(r)
 	if n.applied == nil || !reflect.DeepEqual(n.rules, rules) || !n.change(ctx, t) {
 		if err := n.nft.Run(ctx, whole(n.nft, r, t)); err != nil {
@@ -74,32 +86,37 @@ func (n *NFT) change(ctx context.Context, t *table) bool {
 func (n *NFT) Intact() (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	host, hostErr := n.host.intact()
+	bridge, err := n.intact()
+	return host && bridge, errors.Join(hostErr, err)
+}
+
+// intact is Intact for the table of the bridge family. The caller holds mu.
+func (n *NFT) intact() (bool, error) {
 	if n.applied == nil {
 		return false, nil
 	}
-	now, err := n.sum()
-	if err != nil && !errors.Is(err, nftsum.ErrNoTable) {
-		return false, err
-	}
-	if err != nil || now != n.set {
+	same, err := unchanged(n.sum, n.set)
+	if err == nil && !same {
 		n.applied = nil
-		return false, nil
 	}
-	return true, nil
+	return same, err
 }
 
 // Dropped implements Firewall.
 func (n *NFT) Dropped(ctx context.Context) (map[Reason]uint64, error) {
-	counters, err := n.nft.ListCounters(ctx)
-	if knftables.IsNotFound(err) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("guard: read counters: %w", err)
-	}
 	out := map[Reason]uint64{}
-	for _, c := range counters {
-		if reason, ours := strings.CutPrefix(c.Name, dropPrefix); ours && c.Packets != nil {
-			out[Reason(reason)] = *c.Packets
+	for _, nft := range []knftables.Interface{n.nft, n.host.nft} {
+		counters, err := nft.ListCounters(ctx)
+		if knftables.IsNotFound(err) {
+			return nil, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("guard: read counters: %w", err)
+		}
+		for _, c := range counters {
+			if reason, ours := strings.CutPrefix(c.Name, dropPrefix); ours && c.Packets != nil {
+				out[Reason(reason)] += *c.Packets
+			}
 		}
 	}
 	return out, nil
@@ -109,12 +126,14 @@ func (n *NFT) Dropped(ctx context.Context) (map[Reason]uint64, error) {
 func (n *NFT) Remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.applied = nil
-	tx := n.nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // Delete fails if there is no table
-	tx.Delete(&knftables.Table{})
-	if err := n.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("guard: remove rules: %w", err)
+	n.applied, n.host.applied = nil, nil
+	for _, nft := range []knftables.Interface{n.nft, n.host.nft} {
+		tx := nft.NewTransaction()
+		tx.Add(&knftables.Table{}) // Delete fails if there is no table
+		tx.Delete(&knftables.Table{})
+		if err := nft.Run(ctx, tx); err != nil {
+			return fmt.Errorf("guard: remove rules: %w", err)
+		}
 	}
 	return nil
 }

@@ -90,6 +90,20 @@ func dropChains() (chains []chain) {
 	return chains
 }
 
+// ordinary matches IPv4 that is neither ICMP nor DHCP. The ports are a range because nft 1.0.6 merges two comparisons of neighboring
+// fields to one: "th sport != 67 th dport != 68" is true unless both are equal.
+const ordinary = "meta l4proto != icmp th sport != 67 th dport != 67-68"
+
+// Rules against answers of DHCP servers. Clients accept them from any port, so the port of the client matters as well.
+var (
+	noDHCP4 = []string{"udp sport 67 " + drop(ReasonDHCP), "udp dport 68 " + drop(ReasonDHCP)}
+	noDHCP6 = []string{"udp sport 547 " + drop(ReasonDHCP), "udp dport 546 " + drop(ReasonDHCP)}
+)
+
+// advertisements4 are the types of ICMP that configure routes: those of RFC 792 and RFC 1256.
+var advertisements4 = fmt.Sprintf("icmp type vmap { redirect : %s , router-advertisement : %s }", drop(ReasonRedirect),
+	drop(ReasonAdvertisement))
+
 // hooks returns the chains that see frames first, and send them to others by port.
 func hooks(r Ruleset) []chain {
 	pre := chain{name: "prerouting", hook: knftables.PreroutingHook}
@@ -99,8 +113,8 @@ func hooks(r Ruleset) []chain {
 		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
 	}
 	pre.rules = append(pre.rules,
-		// Nearly all frames of bound ports: IPv4 with a known source, and neither ICMP nor from the port of DHCP servers.
-		"ether type ip meta l4proto != icmp th sport != 67 iifname . ether saddr . ip saddr @"+setBind4+" accept",
+		// Nearly all frames of bound ports: IPv4 with a known source that is neither ICMP nor DHCP.
+		"ether type ip "+ordinary+" iifname . ether saddr . ip saddr @"+setBind4+" accept",
 		"iifname @"+setBound+" goto bound",
 	)
 	for _, name := range append([]string{r.PodPrefix + "*"}, r.Others...) {
@@ -115,6 +129,11 @@ func hooks(r Ruleset) []chain {
 		"ether type { 8021q, 8021ad } " + drop(ReasonTag), // a pod accepts a tag of VLAN 0 as if there were none
 		"ether type ip6 oifname @" + setNoIPv6 + " " + drop(ReasonIPv6),
 	}}
+	if !r.BridgeMAC.IsZero() {
+		// The host itself may be a router and a DHCP server. No port sends with its MAC.
+		deliver.rules = append(deliver.rules, "ether saddr "+r.BridgeMAC.String()+" accept")
+	}
+	deliver.rules = append(deliver.rules, "ether type vmap { ip : goto local4 , ip6 : goto local6 }")
 	return []chain{pre, in, deliver}
 }
 
@@ -122,7 +141,7 @@ func hooks(r Ruleset) []chain {
 // for each frame.
 func postrouting() []string {
 	return []string{
-		"ether type ip accept", // nearly all frames
+		"ether type ip " + ordinary + " accept", // nearly all frames
 		"oifname @" + setBound + " goto deliver",
 	}
 }
@@ -131,7 +150,7 @@ func postrouting() []string {
 func uplinkRules(r Ruleset) (rules []string) {
 	if r.Strict {
 		rules = []string{
-			notOurs(r, "meta l4proto != icmp th sport != 67") + " accept",
+			notOurs(r, ordinary) + " accept",
 			"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }",
 		}
 	}
@@ -147,7 +166,7 @@ func uplinkRules(r Ruleset) (rules []string) {
 // podRules returns the rules for pods that are not bound.
 func podRules(r Ruleset) []string {
 	return []string{
-		notOurs(r, "meta l4proto != icmp th sport != 67") + " accept",
+		notOurs(r, ordinary) + " accept",
 		"iifname @" + setOpen + " goto " + chainShared,
 		"meta protocol vmap { ip : jump local4 , ip6 : jump local6 }",
 		"goto " + chainShared,
@@ -186,15 +205,11 @@ func notOurs(r Ruleset, more ...string) string {
 func shared() []chain {
 	return []chain{
 		{name: chainUplink}, {name: chainPod}, {name: chainShared}, // their rules name the bridge's addresses
-		{name: "local4", rules: []string{
-			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
-			"meta protocol ip udp sport 67 " + drop(ReasonDHCP),
-		}},
-		{name: "local6", rules: []string{
-			"meta protocol ip6 icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),
-			"meta protocol ip6 icmpv6 type nd-redirect " + drop(ReasonRedirect),
-			"meta protocol ip6 udp sport 547 " + drop(ReasonDHCP),
-		}},
+		{name: "local4", rules: behindTag("ip", append([]string{advertisements4}, noDHCP4...))},
+		{name: "local6", rules: behindTag("ip6", append([]string{
+			"icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),
+			"icmpv6 type nd-redirect " + drop(ReasonRedirect),
+		}, noDHCP6...))},
 		{name: chainOwn}, // its rules are those of the bridge's addresses
 		{name: "shared4", rules: []string{"meta protocol ip ip saddr @" + setOwn4 + " " + drop(ReasonAddress)}},
 		{name: "shared-arp", rules: []string{"meta protocol arp arp saddr ip @" + setOwn4 + " " + drop(ReasonARP)}},
@@ -207,25 +222,33 @@ func shared() []chain {
 			"ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 " + drop(ReasonGroup),
 			"meta protocol ip6 icmpv6 type nd-router-advert " + drop(ReasonAdvertisement),
 			"meta protocol ip6 icmpv6 type nd-redirect " + drop(ReasonRedirect),
-			"meta protocol ip icmp type redirect " + drop(ReasonRedirect),
+			"meta protocol ip " + advertisements4,
 			"meta protocol { 8021q, 8021ad } @ll,116,12 0 " + drop(ReasonTag),
 		}},
 	}
+}
+
+// behindTag makes rules look at a protocol that may be behind a tag.
+func behindTag(protocol string, rules []string) []string {
+	out := make([]string, len(rules))
+	for i, rule := range rules {
+		out[i] = "meta protocol " + protocol + " " + rule
+	}
+	return out
 }
 
 // bound returns the chains of bound ports: a frame is accepted only by a rule that knows its MAC and its address. Chains end with a
 // verdict: without one, a frame with a further address would return to chain unknown.
 func bound() []chain {
 	return []chain{
-		{name: "udp4", rules: []string{"udp sport 67 " + drop(ReasonDHCP), "accept"}},
-		{name: "icmp4", rules: []string{"icmp type redirect " + drop(ReasonRedirect), "accept"}},
+		{name: "udp4", rules: append(slices.Clone(noDHCP4), "accept")},
+		{name: "icmp4", rules: []string{advertisements4, "accept"}},
 		{name: "known4", rules: []string{"meta l4proto vmap { icmp : goto icmp4 , udp : goto udp4 }", "accept"}},
-		{name: "udp6", rules: []string{
-			"udp sport 547 " + drop(ReasonDHCP),
-			"udp sport != 547 accept",
+		{name: "udp6", rules: append(slices.Clone(noDHCP6),
+			"udp dport != 546 accept",
 			"frag frag-off != 0 accept", // the first fragment was checked
 			drop(ReasonMalformed),       // the first fragment has no port (RFC 7112)
-		}},
+		)},
 		{name: "known6", rules: []string{
 			"meta l4proto vmap { ipv6-icmp : goto icmp6 , udp : goto udp6 }",
 			"meta l4proto != 255 accept", // false for headers that the kernel does not understand
@@ -233,6 +256,8 @@ func bound() []chain {
 		}},
 		{name: "unknown", rules: []string{
 			"iifname . ether saddr != @" + setMACs + " " + drop(ReasonMAC),
+			"ether type ip ip saddr @" + setOwn4 + " " + drop(ReasonAddress), // a prefix may contain them
+			"ether type ip6 ip6 saddr @" + setOwn6 + " " + drop(ReasonAddress),
 			"iifname vmap @" + mapMore,
 			drop(ReasonAddress),
 		}},
@@ -257,6 +282,7 @@ func bound() []chain {
 			"iifname . arp saddr ether . arp saddr ip @" + setBind4 + " accept",
 			// A probe for an address of its own (RFC 5227).
 			"arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @" + setBind4 + " accept",
+			"arp saddr ip @" + setOwn4 + " " + drop(ReasonARP), // a prefix may contain them
 			"iifname vmap @" + mapMore,
 			drop(ReasonARP),
 		}},
@@ -272,7 +298,7 @@ func bound() []chain {
 func neighborDiscovery() []chain {
 	ownTarget := "iifname vmap @" + mapTarget
 	return []chain{
-		{name: "nd-target", rules: []string{ownTarget, drop(ReasonND)}},
+		{name: "nd-target", rules: []string{"jump " + chainOwn, ownTarget, drop(ReasonND)}},
 		{name: "fragment6", rules: []string{
 			"frag frag-off != 0 accept", // the first fragment was checked
 			drop(ReasonND),              // a first fragment of neighbor discovery (RFC 6980), or one without its type (RFC 7112)

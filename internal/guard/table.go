@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/ether"
 )
 
 // table is the part of a ruleset that changes with the pods and with the addresses of the bridge.
@@ -37,7 +39,7 @@ func newTable(r Ruleset) *table {
 	}
 	slices.Sort(t.chains[chainOwn])
 	for _, p := range r.Bound {
-		t.addPort(p)
+		t.addPort(r.withoutOwn(p))
 	}
 	for _, link := range r.Open {
 		t.elements[setOpen][quote(link)] = ""
@@ -45,10 +47,24 @@ func newTable(r Ruleset) *table {
 	return t
 }
 
-// addPort adds a bound port.
+// withoutOwn returns a port without the addresses of the bridge, which no port may use, whatever was requested for it.
+func (r Ruleset) withoutOwn(p Port) Port {
+	own := func(a netip.Addr) bool { return slices.Contains(r.BridgeAddrs, a) }
+	p.Addrs = slices.DeleteFunc(slices.Clone(p.Addrs), own)
+	p.Allow = slices.DeleteFunc(slices.Clone(p.Allow), func(a netip.Prefix) bool { return a.IsSingleIP() && own(a.Addr()) })
+	if p.MAC == r.BridgeMAC {
+		p.MAC = ether.Addr{}
+	}
+	return p
+}
+
+// addPort adds a bound port. Without a MAC it sends nothing.
 func (t *table) addPort(p Port) {
 	port, mac := quote(p.Link), p.MAC.String()
 	t.elements[setBound][port] = ""
+	if p.MAC.IsZero() {
+		return
+	}
 	t.elements[setMACs][key(port, mac)] = ""
 	if !p.hasIPv6() {
 		t.elements[setNoIPv6][port] = ""

@@ -50,13 +50,17 @@ const (
 	Snooping      Option = "mcast_snooping"
 	GroupForward  Option = "group_fwd_mask"
 	AgingTime     Option = "ageing_time" //nolint:misspell // the kernel's name; in hundredths of a second
+	// NoLinkLocalLearn keeps the bridge from learning the sources of frames to groups that bridges do not forward. Those to the group of
+	// LLDP pass no hook of netfilter, so a pod could take the MAC of another one.
+	NoLinkLocalLearn Option = "no_linklocal_learn"
 )
 
-// options are the values of the options of a bridge that weft made. bridge.Ensure makes it like that.
+// options are the values of the options of a bridge that weft made. bridge.Ensure makes it like that, but for NoLinkLocalLearn, which is
+// set at the first look.
 var options = []struct {
 	option Option
 	value  uint32
-}{{STP, 0}, {VLANFiltering, 0}, {Snooping, 0}, {GroupForward, 0}, {AgingTime, 30000}}
+}{{STP, 0}, {VLANFiltering, 0}, {Snooping, 0}, {GroupForward, 0}, {AgingTime, 30000}, {NoLinkLocalLearn, 1}}
 
 // Flag is a flag of a bridge's port, as "ip -d link" names it.
 type Flag string

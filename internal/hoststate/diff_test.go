@@ -49,7 +49,8 @@ func observed() hoststate.Observed {
 	return hoststate.Observed{
 		Links: map[string]hoststate.Link{
 			"weave": link("weave", "bridge", hoststate.Link{MAC: brMAC, Options: map[hoststate.Option]uint32{
-				hoststate.STP: 0, hoststate.VLANFiltering: 0, hoststate.Snooping: 0, hoststate.GroupForward: 0, hoststate.AgingTime: 30000}}),
+				hoststate.STP: 0, hoststate.VLANFiltering: 0, hoststate.Snooping: 0, hoststate.GroupForward: 0, hoststate.AgingTime: 30000,
+				hoststate.NoLinkLocalLearn: 1}}),
 			"weft0":  link("weft0", "tun", hoststate.Link{Master: "weave", MAC: tapMAC, Port: port(true, false)}),
 			"weftvx": link("weftvx", "vxlan", hoststate.Link{Master: "weave", Port: port(true, false)}),
 			"vweft1": link("vweft1", "veth", hoststate.Link{Index: 9, Master: "weave", Port: port(false, true)}),
@@ -112,7 +113,8 @@ func TestDiff(t *testing.T) {
 				o.Links["weave"].Options[option] = 8
 			}
 		}, []string{"bridge_option weave stp_state", "bridge_option weave vlan_filtering", "bridge_option weave mcast_snooping",
-			"bridge_option weave group_fwd_mask", "bridge_option weave " + string(hoststate.AgingTime)}},
+			"bridge_option weave group_fwd_mask", "bridge_option weave " + string(hoststate.AgingTime),
+			"bridge_option weave no_linklocal_learn"}},
 		"options of a bridge of another program": {func(d *hoststate.Desired, o *hoststate.Observed) {
 			d.Bridge.Made = false
 			o.Links["weave"].Options[hoststate.STP] = 1

@@ -98,6 +98,9 @@ func (h *Host) setOption(link netlink.Link, option hoststate.Option, value uint3
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	if option == hoststate.NoLinkLocalLearn {
+		data.AddRtAttr(multiOptions, binary.NativeEndian.AppendUint32(nl.Uint32Attr(value), noLinkLocalLearn))
+	}
 	for kind, o := range bridgeOptions {
 		if o.option != option {
 			continue

@@ -57,6 +57,7 @@ func TestRestore(t *testing.T) {
 		}
 		return actions
 	}
+	run("ip link set weave type bridge no_linklocal_learn 1")
 	if found := look(); len(found) != 0 {
 		t.Fatalf("the host is right, and lacks %v", found)
 	}
@@ -66,7 +67,7 @@ func TestRestore(t *testing.T) {
 		"ip link set weave mtu 1300", "ip link set weave arp off", "bridge fdb flush dev weave",
 		"ip link set weave address 02:00:00:00:00:03", "ip link set weave type bridge stp_state 1",
 		"ip link set weave type bridge mcast_snooping 1",
-		"ip link set weave type bridge group_fwd_mask 8",
+		"ip link set weave type bridge group_fwd_mask 8", "ip link set weave type bridge no_linklocal_learn 0",
 		"ip link set weave type bridge ageing_time 0", //nolint:misspell // the kernel's name
 		"ip link set weft0 down", "ip link set weft0 nomaster", "ip link set weft0 master br1", "ip link set weft0 mtu 1300",
 		"ip link set weft0 address 02:00:00:00:00:03", "ip link set weft0 type bridge_slave isolated off",

@@ -37,6 +37,13 @@ var bridgeOptions = map[uint16]struct {
 	nl.IFLA_BR_AGEING_TIME: {hoststate.AgingTime, 4}, //nolint:misspell // the kernel's name
 }
 
+// multiOptions is the attribute of options with one bit each (IFLA_BR_MULTI_BOOLOPT in linux/if_link.h): the values, and a mask of those
+// that the kernel knows, or that are set.
+const multiOptions = 46
+
+// noLinkLocalLearn is the bit of that option (BR_BOOLOPT_NO_LL_LEARN in linux/if_bridge.h).
+const noLinkLocalLearn = 1 << 0
+
 // links returns all links by name.
 func (h *Host) links() (map[string]hoststate.Link, error) {
 	answers, err := h.request(unix.RTM_GETLINK, unix.NLM_F_DUMP, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -124,6 +131,9 @@ func parseInfo(b []byte, l *hoststate.Link) error {
 		if err := each(data, func(kind uint16, value []byte) {
 			if o, known := bridgeOptions[kind]; known {
 				l.Options[o.option] = number(value)
+			}
+			if kind == multiOptions && len(value) == 8 && binary.NativeEndian.Uint32(value[4:])&noLinkLocalLearn != 0 {
+				l.Options[hoststate.NoLinkLocalLearn] = binary.NativeEndian.Uint32(value) & noLinkLocalLearn
 			}
 		}); err != nil {
 			return err
