@@ -82,6 +82,16 @@ func (f family) ownAddress(d policy.Direction) string {
 	return fmt.Sprintf("ether type %s %s . %s %s @%s", f.word, port, f.word, end, f.own())
 }
 
+// strayed returns the condition that a frame to an address of its sender would reach another port (egress), or that one from an address
+// of its receiver comes from another port. The inet table accepts what a pod sends to itself, as through a Service.
+func (f family) strayed(d policy.Direction) string {
+	port, end, other := "iifname", "daddr", "oifname"
+	if d == policy.Ingress {
+		port, end, other = "oifname", "saddr", "iifname"
+	}
+	return fmt.Sprintf("ether type %[1]s %[2]s . %[1]s %[3]s @%[4]s %[5]s . %[1]s %[3]s != @%[4]s", f.word, port, end, f.own(), other)
+}
+
 // sides returns the port and the address of the pod that the policies of a direction protect.
 func sides(d policy.Direction) (port, end string) {
 	if d == policy.Egress {
@@ -173,10 +183,13 @@ func selected(d policy.Direction, number int, has string) (rules []string) {
 	if d == policy.Ingress {
 		verdict = "accept" // the last chain
 	}
+	drop := "goto " + dropOf(d)
+	for _, f := range families {
+		rules = append(rules, f.strayed(d)+" "+drop)
+	}
 	for _, f := range families {
 		rules = append(rules, knftables.Concat(f.ownAddress(d), setMark(0, unjudged), verdict))
 	}
-	drop := "goto " + dropOf(d)
 	rules = append(rules, "ether type arp "+verdict, "ether type != { ip, ip6 } "+drop)
 	if d == policy.Egress {
 		rules = append(rules, "jump "+forged)

@@ -59,6 +59,8 @@ func (f Frame) packetPasses(c *policy.Cluster, to *policy.Pod) bool {
 		return false
 	case fromSelected && !hasFamily(f.From, f.Src), toSelected && !hasFamily(to, f.Dst):
 		return false
+	case fromSelected && owns(f.From, f.Dst), toSelected && owns(to, f.Src):
+		return false // only the pod itself may send to itself
 	case f.Protocol == NeighborDiscovery:
 		return true
 	case (fromOwn || !fromSelected) && (toOwn || !toSelected):
