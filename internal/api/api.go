@@ -210,7 +210,7 @@ type Admitted struct {
 // GuardRequest is the body of PUT /v1/guard: what the port of a container may send. With a MAC it is for an interface that is about
 // to be made; without one it changes the port of an existing attachment.
 type GuardRequest struct {
-	Owner string       `json:"owner"`
+	Owner string       `json:"owner,omitempty"` // empty without a MAC: the container that has a lease of one of IPs
 	MAC   ether.Addr   `json:"mac,omitzero"`
 	IPs   []netip.Addr `json:"ips,omitempty"`
 	// Guard is what the port may send; empty: as the node's --guard says, or for an existing attachment as before.

@@ -30,6 +30,7 @@ const (
 	MasqueradeFailed          Code = "masquerade_failed"
 	GuardFailed               Code = "guard_failed"
 	HostGuardFailed           Code = "host_guard_failed"
+	PodsUnguarded             Code = "pods_unguarded"
 	KernelPathDown            Code = "kernel_path_down"
 	KernelPathBlocked         Code = "kernel_path_blocked"
 	HandshakeUnanswered       Code = "handshake_unanswered"
@@ -91,6 +92,7 @@ var definitions = []Definition{
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
 	{GuardFailed, Error, "What pods send is not checked"},
 	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},
+	{PodsUnguarded, Warning, "Pods run without a guard"},
 	{KernelPathDown, Warning, "The kernel path is not available"},
 	{KernelPathBlocked, Info, "The kernel path to some peers is not confirmed"},
 	{HandshakeUnanswered, Error, "A peer does not answer handshakes"},

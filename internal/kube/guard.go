@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
 
 	"weft/internal/api"
@@ -55,7 +56,7 @@ type guards struct {
 	recorder record.EventRecorder
 
 	// owned by the enforcer's run
-	sent     map[string]string // by owner: the last request that the daemon has accepted
+	sent     map[string]string // by attachment: the last request that the daemon has accepted
 	reported map[podKey]string // problems of annotations
 }
 
@@ -80,47 +81,75 @@ func (g *guards) admitted(in api.Admission) api.Admitted {
 	return out
 }
 
-// sync makes the daemon guard the attached pods as their annotations say now. A pod that the plugin has not guarded yet is tried again
-// at the next call.
+// sync makes the daemon guard the pods of this node as their annotations say now. A pod that the plugin has not guarded yet, and one that
+// a guard would cut off, is tried again at the next call. A pod that the plugin announced without its owner, or not at all, was attached
+// by an older version: the daemon knows its owner by its addresses.
 func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
 	seen := map[string]bool{}
 	for name, a := range attached {
 		p, err := g.cluster.pods.Pods(a.Namespace).Get(a.Name)
-		if err != nil || a.Owner == "" || !is(p, a.UID) {
+		if err != nil || !is(p, a.UID) {
 			if err == nil || !apierrors.IsNotFound(err) {
-				seen[a.Owner] = true
+				seen[subject(a.request())] = true
 			}
 			continue
 		}
-		seen[a.Owner] = true
-		says, err := guardOf(p)
-		g.report(name, p, err)
-		g.send(ctx, api.GuardRequest{Owner: a.Owner, Guard: cmp.Or(says.Guard, g.byRule), Allow: says.Allow})
+		g.guard(ctx, name, p, a.request(), seen)
 	}
-	for owner := range g.sent {
-		if !seen[owner] {
-			delete(g.sent, owner)
+	pods, _ := g.cluster.pods.List(labels.Everything()) // a cache returns no error
+	for _, p := range pods {
+		name := podKey{p.Namespace, p.Name}
+		if _, known := attached[name]; known || p.Spec.NodeName != g.cluster.node {
+			continue
+		}
+		if pod := g.cluster.podOf(p, nil); pod != nil {
+			g.guard(ctx, name, p, api.GuardRequest{IPs: pod.IPs}, seen)
+		}
+	}
+	for name := range g.sent {
+		if !seen[name] {
+			delete(g.sent, name)
 		}
 	}
 }
 
-// send passes a request to the daemon unless it was the last one for its owner.
+// request returns a request that names the attachment.
+func (a attachment) request() api.GuardRequest {
+	if a.Owner == "" {
+		return api.GuardRequest{IPs: a.IPs}
+	}
+	return api.GuardRequest{Owner: a.Owner}
+}
+
+// subject names the attachment that a request is for.
+func subject(r api.GuardRequest) string { return r.Owner + fmt.Sprint(r.IPs) }
+
+// guard sends what the annotations of a pod say, in a request that names its attachment.
+func (g *guards) guard(ctx context.Context, name podKey, p *corev1.Pod, r api.GuardRequest, seen map[string]bool) {
+	seen[subject(r)] = true
+	says, err := guardOf(p)
+	g.report(name, p, err)
+	r.Guard, r.Allow = cmp.Or(says.Guard, g.byRule), says.Allow
+	g.send(ctx, r)
+}
+
+// send passes a request to the daemon unless it was the last one for its attachment.
 func (g *guards) send(ctx context.Context, r api.GuardRequest) {
 	text, err := json.Marshal(r)
-	if err != nil || g.sent[r.Owner] == string(text) {
+	if err != nil || g.sent[subject(r)] == string(text) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err = g.daemon.Guard(ctx, r)
 	if p, ok := errors.AsType[*api.Problem](err); ok && p.Kind == api.KindNotFound {
-		return // the plugin has not come to it yet
+		return // the plugin has not come to it yet, or the daemon has a condition
 	}
 	if err != nil && !errors.Is(err, api.ErrOldDaemon) {
-		g.log.Warn("the daemon cannot change the guard of a pod yet", "owner", r.Owner, "err", err)
+		g.log.Warn("the daemon cannot change the guard of a pod yet", "owner", r.Owner, "addresses", r.IPs, "err", err)
 		return
 	}
-	g.sent[r.Owner] = string(text)
+	g.sent[subject(r)] = string(text)
 }
 
 // report publishes a problem of annotations once, as an event of the pod and in the log.

@@ -101,3 +101,33 @@ func TestGuardAnnotations(t *testing.T) {
 		}
 	})
 }
+
+// TestGuardOfOldPods: pods that an older plugin attached, with or without an announcement, are guarded by their addresses.
+func TestGuardOfOldPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened, announced := newPod("opened", "node1", nil, "10.32.0.3"), newPod("announced", "node1", nil, "10.32.0.4")
+		opened.Annotations = map[string]string{GuardAnnotation: "off"}
+		host := newPod("host", "node1", nil, "192.0.2.1")
+		host.Spec.HostNetwork = true
+		far := newPod("far", "node2", nil, "10.32.0.5")
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, opened, announced, host, far)
+		b.cfg.Install.Guard = api.GuardPods
+		e, stop := b.enforcing(t)
+		defer stop()
+		admitted(e, api.Admission{Namespace: "ns", Name: "announced", UID: "uid-announced", IPs: []netip.Addr{netip.MustParseAddr("10.32.0.4")}})
+		time.Sleep(5 * time.Second)
+		got := map[string]api.GuardMode{}
+		b.daemon.with(func(d *fakeDaemon) {
+			for _, r := range d.guarded {
+				if r.Owner != "" || len(r.IPs) != 1 {
+					t.Errorf("request %+v", r)
+					continue
+				}
+				got[r.IPs[0].String()] = r.Guard
+			}
+		})
+		if diff := cmp.Diff(map[string]api.GuardMode{"10.32.0.3": api.GuardOff, "10.32.0.4": api.GuardPods}, got); diff != "" {
+			t.Errorf("guarded (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -11,8 +11,13 @@ import (
 // maxAddressFindings bounds how many addresses are reported one by one.
 const maxAddressFindings = 8
 
-// Findings implements health.Source: it reports pods without a lease.
+// Findings implements health.Source: it reports pods without a lease, and without a guard.
 func (m *Manager) Findings() []health.Finding {
+	return append(m.orphanFindings(), m.unguardedFindings()...)
+}
+
+// orphanFindings reports pods without a lease.
+func (m *Manager) orphanFindings() []health.Finding {
 	s := m.survey.Load()
 	if s.err != nil {
 		return []health.Finding{{

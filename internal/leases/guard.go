@@ -26,9 +26,10 @@ type Guards interface {
 	Guards() []guard.Entry
 }
 
-// Guard sets what the port of a container may send. Without a MAC, the container must have been guarded or opened before.
+// Guard sets what the port of a container may send. Without a MAC, the container must run; without an owner, it is the one that has
+// the addresses.
 func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
-	h, err := clientHolder(in.Owner)
+	h, err := m.guardHolder(in)
 	if err != nil {
 		return err
 	}
@@ -39,7 +40,7 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 	if in.MAC.IsZero() {
 		e, known := m.cfg.Guards.Guard(link)
 		if !known {
-			return hint.New(hint.NotFound, "Attach it again.", "nothing is known about the port of %q", in.Owner)
+			return m.guardUnknown(ctx, h, guard.Entry{Mode: cmp.Or(in.Guard, m.cfg.Guard), Port: guard.Port{Allow: in.Allow}})
 		}
 		e.Mode = cmp.Or(in.Guard, e.Mode)
 		e.Allow = in.Allow
@@ -49,6 +50,18 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 	return m.setGuard(ctx, h, port, in.Guard)
 }
 
+// guardHolder returns the holder that a request is for.
+func (m *Manager) guardHolder(in api.GuardRequest) (holder.Holder, error) {
+	if in.Owner != "" || !in.MAC.IsZero() {
+		return clientHolder(in.Owner)
+	}
+	h, leased := m.holderOf(in.IPs)
+	if !leased {
+		return h, hint.New(hint.NotFound, "Name the owner.", "no container has one of the addresses %v", in.IPs)
+	}
+	return h, nil
+}
+
 // setGuard sets what the port of an attachment may send: as requested, else as before while its interface exists, else as this node does.
 func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port, requested api.GuardMode) error {
 	e := guard.Entry{Port: port, Owner: h.String(), Mode: cmp.Or(requested, m.cfg.Guard)}
@@ -56,9 +69,14 @@ func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port
 	switch {
 	case requested != "":
 	case known && hostnet.LinkExists(port.Link):
-		e.Mode, e.Allow = before.Mode, before.Allow
+		e.Mode = before.Mode
+		if len(e.Allow) == 0 {
+			e.Allow = before.Allow
+		}
 	case e.Mode != api.GuardPods && !known:
 		return nil // nothing has to be known about it
+	case !known && len(e.Allow) == 0 && hostnet.LinkExists(port.Link):
+		return m.guardAgain(ctx, h, guard.Entry{Mode: e.Mode})
 	}
 	return m.cfg.Guards.SetGuard(ctx, e)
 }

@@ -3,7 +3,7 @@
 // to the datapath.
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
-// protects the addresses of pods that lost their leases.
+// protects the addresses of pods that lost their leases; guard.go and running.go say what pods may send.
 package leases
 
 import (
@@ -74,7 +74,10 @@ type Config struct {
 	Deletions deletions.Queue
 	Guards    Guards
 	Guard     api.GuardMode // what pods may send unless a request says otherwise; never empty
-	Logger    *slog.Logger  // nil: nothing is logged
+	// GuardByRequest says that another program knows which containers are bound, and requests it: weft-kube, which reads annotations.
+	// Containers that run without a guard are left to it.
+	GuardByRequest bool
+	Logger         *slog.Logger // nil: nothing is logged
 }
 
 // Manager manages the leases of this node. All methods may be called from any goroutine.
@@ -85,6 +88,8 @@ type Manager struct {
 
 	freed  atomic.Uint64          // leases that ended because their attachment was gone
 	survey atomic.Pointer[survey] // result of the last search for orphans; never nil after New
+
+	unguarded unguarded
 
 	surveyMu sync.Mutex                   // serializes searches, and Hide
 	claims   map[netip.Addr]claimedBefore // guarded by surveyMu: recent requests for addresses of orphans
@@ -100,12 +105,13 @@ func New(cfg Config) *Manager {
 	return m
 }
 
-// Run ends leases of attachments that are gone and claims the addresses of orphans until ctx ends. It is called once the
-// bridge is up.
+// Run ends leases of attachments that are gone, claims the addresses of orphans and binds pods without a guard until ctx ends.
+// It is called once the bridge is up.
 func (m *Manager) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { m.collectGarbage(ctx); return nil })
 	group.Go(func() error { m.watchOrphans(ctx); return nil })
+	group.Go(func() error { m.guardRunning(ctx); return nil })
 	_ = group.Wait()
 }
 

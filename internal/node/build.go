@@ -252,9 +252,12 @@ func (n *node) buildLeases() {
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
-		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), Logger: n.log,
+		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), GuardByRequest: inKubernetes(), Logger: n.log,
 	})
 }
+
+// inKubernetes reports whether this process is in a pod of Kubernetes, as all clients of its API find out.
+func inKubernetes() bool { return os.Getenv("KUBERNETES_SERVICE_HOST") != "" }
 
 func (n *node) buildServer() (err error) {
 	if n.socket, err = apiserver.ListenSocket(n.cfg.Socket); err != nil {

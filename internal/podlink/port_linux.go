@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -59,38 +60,50 @@ func (p *Port) Look() bool {
 	return l.Attrs().Index == p.index
 }
 
-// addressesIn returns the addresses of one family of an interface, by its index and the ID of its namespace.
+// addressesIn returns the addresses of one family of an interface, by its index and the ID of its namespace, without link-local ones.
 func addressesIn(netns, index, family int) ([]netip.Addr, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to no group; strict checking is a property of the socket, so this needs one of its own
-	if err != nil {
-		return nil, fmt.Errorf("podlink: netlink: %w", err)
-	}
-	defer s.Close()
-	if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); errors.Is(err, unix.ENOPROTOOPT) {
-		return nil, ErrOldKernel // it would ignore IFA_TARGET_NETNSID and list addresses of this namespace
-	} else if err != nil {
-		return nil, fmt.Errorf("podlink: netlink: %w", err)
-	}
-	if err := errors.Join(s.SetSendTimeout(&nl.SocketTimeoutTv), s.SetReceiveTimeout(&nl.SocketTimeoutTv)); err != nil {
-		return nil, fmt.Errorf("podlink: netlink: %w", err)
-	}
-	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	addrs, err := everyAddressIn(netns, index, family)
+	return slices.DeleteFunc(addrs, netip.Addr.IsLinkLocalUnicast), err
+}
+
+// everyAddressIn is addressesIn with link-local addresses.
+func everyAddressIn(netns, index, family int) ([]netip.Addr, error) {
 	msg := nl.NewIfAddrmsg(family)
 	msg.Index = uint32(index)
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
-	answers, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR) })
+	answers, err := dumpIn(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg, nl.NewRtAttr(unix.IFA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
 	if err != nil && (family != netlink.FAMILY_V6 || !noIPv6(err)) {
 		return nil, fmt.Errorf("podlink: list addresses of another namespace: %w", err)
 	}
 	var addrs []netip.Addr
 	for _, answer := range answers {
-		if addr, ok := parseAddress(answer, index, family); ok && !addr.IsLinkLocalUnicast() {
+		if addr, ok := parseAddress(answer, index, family); ok {
 			addrs = append(addrs, addr)
 		}
 	}
 	return addrs, nil
+}
+
+// dumpIn lists something of another namespace, which attr names. The error wraps ErrOldKernel where the kernel would ignore attr, and list
+// what is in this namespace.
+func dumpIn(request int, answer uint16, msg, attr nl.NetlinkRequestData) ([][]byte, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to no group; strict checking is a property of the socket, so this needs one of its own
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	defer s.Close()
+	if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); errors.Is(err, unix.ENOPROTOOPT) {
+		return nil, ErrOldKernel
+	} else if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	if err := errors.Join(s.SetSendTimeout(&nl.SocketTimeoutTv), s.SetReceiveTimeout(&nl.SocketTimeoutTv)); err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	req := nl.NewNetlinkRequest(request, unix.NLM_F_DUMP)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	req.AddData(msg)
+	req.AddData(attr)
+	return netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, answer) })
 }
 
 // parseAddress returns the address in an RTM_NEWADDR message; not ok if it is of another interface or family.
