@@ -74,7 +74,7 @@ func (d *Datapath) removeKernelPath(ctx context.Context) error {
 	if errors.Is(err, vxlan.ErrNotOurs) {
 		err = nil
 	}
-	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge)); err == nil {
+	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge, "")); err == nil {
 		return nil
 	}
 	if d.sealed() {
@@ -87,6 +87,10 @@ func (d *Datapath) removeKernelPath(ctx context.Context) error {
 // makeKernelPath makes the device and the controller that moves peers to it.
 func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
 	defer func() { k.err.Store(&err) }()
+	// A device of an earlier run with another port would carry each frame a second time.
+	if err := vxlan.RemoveFrom(ctx, d.settings.Bridge, d.settings.KernelDevice()); err != nil {
+		return err
+	}
 	device, err := vxlan.Open(ctx, vxlan.Config{
 		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), MTU: d.linkMTU(),
 		Local: d.underlay.Load().Addr, Self: d.cfg.Self,

@@ -37,11 +37,12 @@ const (
 // reconciler restores what other programs change on the host. It belongs to the goroutine of Datapath.reconcile. Its fields need no
 // lock; the host itself is changed under Datapath.hostMu.
 type reconciler struct {
-	d    *Datapath
-	log  *slog.Logger
-	host *live.Host
-	pods hoststate.Pods
-	pace hoststate.Pace
+	d     *Datapath
+	log   *slog.Logger
+	host  *live.Host
+	names hoststate.Names
+	pods  hoststate.Pods
+	pace  hoststate.Pace
 
 	rules  []*ruleState
 	failed map[hoststate.Key]failure // repairs that failed when they were tried last, and are still needed
@@ -221,17 +222,17 @@ func (r *reconciler) record(a hoststate.Action, now time.Time) {
 
 // compare returns the actions that make the host as it should be, and the pods' ports that are in another bridge.
 func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Link, err error) {
+	if err := r.findBridge(); err != nil {
+		return nil, nil, err
+	}
 	desired := r.desired()
 	r.resized, r.mtu = r.mtu != desired.Bridge.MTU, desired.Bridge.MTU
 	observed, err := r.host.Observe(desired)
-	if err == nil && r.bridge == nil {
-		if err = r.findBridge(observed); err == nil && r.bridge != nil { // its settings belong to what is desired
-			desired = r.desired()
-			observed, err = r.host.Observe(desired)
-		}
-	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if renames := r.names.Observe(observed); len(renames) > 0 {
+		return renames, nil, nil // the rest is compared afterwards
 	}
 	for _, p := range observed.Addresses {
 		r.had[p.Addr()] = true
@@ -243,38 +244,39 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 		desired.Bridge = *r.bridge
 		desired.Bridge.MTU = r.mtu
 	}
-	r.pods.Hairpin = recordedHairpin(observed)
+	r.pods.Records = records(observed)
 	if r.pods.Observe(observed, desired.Bridge.Name, time.Now()) {
 		r.postpone(hoststate.Grace)
 	}
 	desired.Pods = r.pods.Desired()
+	r.names.Remember(desired, observed)
 	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
 }
 
-// recordedHairpin returns the hairpin modes that were recorded when pods were attached. Older versions recorded none.
-func recordedHairpin(o hoststate.Observed) map[string]bool {
-	modes := make(map[string]bool)
+// records returns what was recorded when pods were attached.
+func records(o hoststate.Observed) map[string]hoststate.Record {
+	list := make(map[string]hoststate.Record)
 	for name, l := range o.Links {
-		if origin := podlink.ParseOrigin(l.Alias); origin.NoHairpin || origin.Runtime != "" {
-			modes[name] = !origin.NoHairpin
+		if origin := podlink.ParseOrigin(l.Alias); origin != (podlink.Origin{}) {
+			list[name] = hoststate.Record{Hairpin: !origin.NoHairpin, Older: !origin.NoHairpin && origin.Runtime == ""}
 		}
 	}
-	return modes
+	return list
 }
 
-// findBridge remembers the bridge as it was made or adopted, at the first look and after it was made again.
-func (r *reconciler) findBridge(o hoststate.Observed) error {
-	link, found := o.Links[r.d.settings.Bridge]
-	if r.bridge != nil || !found {
+// findBridge remembers the bridge as it was made or adopted, at the first look and after it was made again. What has to be compared
+// depends on it.
+func (r *reconciler) findBridge() error {
+	if r.bridge != nil {
 		return nil
 	}
-	info, err := bridge.Inspect(link.Name)
-	if err != nil {
+	info, err := bridge.Inspect(r.d.settings.Bridge)
+	if err != nil || info.State != bridge.Found {
 		return err
 	}
-	r.bridge = &hoststate.Bridge{Name: link.Name, Made: info.Ours}
+	r.bridge = &hoststate.Bridge{Name: r.d.settings.Bridge, Made: info.Ours}
 	if info.Ours {
-		r.bridge.MAC = link.MAC
+		r.bridge.MAC, r.bridge.Alias = info.MAC, bridge.Alias
 	}
 	return nil
 }

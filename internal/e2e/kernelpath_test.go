@@ -76,6 +76,43 @@ func TestKernelPath(t *testing.T) {
 	})
 }
 
+// TestKernelDeviceOfAnotherStart: the device that a stopped node leaves is gone after a start that uses another one, or none.
+func TestKernelDeviceOfAnotherStart(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--port", "7783"}, {"--datapath", "userspace"}, {"--secret-file"}} {
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			nodes := newNodes(t, "a")
+			if args[0] == "--secret-file" {
+				writeSecret(t, nodes[0], newSecret(t))
+				args = append(args, secretFile(nodes[0]))
+			}
+			start(t, nodes)
+			waitLinks(t, nodes[0], kernelDevice, true)
+			if err := nodes[0].Stop(); err != nil {
+				t.Fatal(err)
+			}
+			waitLinks(t, nodes[0], kernelDevice, true)
+			start(t, nodes, args...)
+			waitLinks(t, nodes[0], kernelDevice, false)
+			if out := labtest.Run(t, nodes[0].Space, "nft", "list", "tables"); strings.Contains(out, kernelDevice) {
+				t.Errorf("tables: %s", out)
+			}
+		})
+	}
+}
+
+// waitLinks waits until a host has an interface, or has it no longer.
+func waitLinks(t *testing.T, n *cluster.Node, name string, want bool) {
+	t.Helper()
+	labtest.Until(t, patience, func() error {
+		if got := slices.Contains(links(t, n.Host), name); got != want {
+			return fmt.Errorf("%s has %s: %v, want %v", n.Label(), name, got, want)
+		}
+		return nil
+	})
+}
+
 var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
 // TestKernelPathBreaks: a firewall starts to drop the kernel's datagrams. Less than a second of traffic is lost until the

@@ -56,6 +56,12 @@ var linkChanges = []change{
 	{"ip addr flush dev weave", "ip addr show weave", `10\.\d+\.\d+\.\d+/12`},
 	{"ip link set weave down", "ip link show weave", `,UP`},
 	{"ip route flush dev weave", "ip route", `10\.32\.0\.0/12 dev weave`},
+	{"ip route flush table local dev weave", "ip route list table local", `local 10\.\d+\.\d+\.\d+ dev weave`},
+	{"ip link set weave name br9", "ip link show weave", `,UP`},
+	{"ip link set weave alias other", "ip link show weave", `alias weft`},
+	{"ip link set weft0 name tap9", "ip link show weft0", `,UP`},
+	{"ip link set %s name veth9", "ip link show %s", `,UP`},
+	{"ip link set %s alias other", "ip link show %s", `alias weft: pod`},
 	{"ip link set weave mtu 1280", "ip link show weave", `mtu 14\d\d`},
 	{"ip link set weave arp off", "ip link show weave", `^[^>]*weave: <BROADCAST,MULTICAST,UP`},
 	{"ip link set weave address 02:00:00:00:00:01", "ip link show weave", `ether 06:57`},
@@ -93,6 +99,7 @@ var kernelChanges = []change{
 	{"ip link set weftvx6785 mtu 1280", "ip link show weftvx6785", `mtu 14\d\d`},
 	{"ip link set weftvx6785 address 02:00:00:00:00:01", "ip link show weftvx6785", `ether fe`},
 	{"ip link set weftvx6785 type bridge_slave isolated off", "ip -d link show weftvx6785", ` isolated on`},
+	{"ip link set weftvx6785 name vx9", "ip -d link show weftvx6785", `master weave(.|\n)* isolated on`},
 	{"ip link del weftvx6785", "ip -d link show weftvx6785", `master weave(.|\n)* isolated on`},
 	{"nft flush ruleset", "nft list table inet weft-weftvx6785", `udp dport 6785`},
 	{"nft flush set inet weft-weftvx6785 peers", "nft list table inet weft-weftvx6785", `elements`},
@@ -102,6 +109,7 @@ var kernelChanges = []change{
 var changes6 = []change{
 	{"ip addr flush dev weave", "ip addr show weave", `fd32::`},
 	{"ip link set weave down", "ip -6 addr show weave", `fd32::`},
+	{"ip -6 route flush table local dev weave", "ip -6 route list table local", `local fd32::\S* dev weave`},
 	{"ip -6 route flush dev weave", "ip -6 route", `fd32::/64 dev weave`},
 	{"sysctl -qw net.ipv6.conf.weave.disable_ipv6=1", "ip -6 addr show weave", `fd32::`},
 	{"sysctl -qw net.ipv6.conf.all.forwarding=0", "sysctl -n net.ipv6.conf.all.forwarding", `1`},
@@ -266,10 +274,11 @@ func TestContestedRepair(t *testing.T) {
 // pods reach each other.
 func TestLostTap(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"ip link del weft0", "ip link set weft0 name tap9"} {
+	for _, command := range []string{"ip link del weft0", "ip link set weft0 netns away"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			nodes, pods := pair(t)
+			command := strings.ReplaceAll(command, "away", labtest.AddPod(t, nodes[0].Host, "away").Name())
 			labtest.Run(t, nodes[0].Space, strings.Fields(command)...)
 			select {
 			case <-nodes[0].Process().Done():

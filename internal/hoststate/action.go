@@ -13,6 +13,8 @@ type Kind string
 // Kinds of actions.
 const (
 	MakeBridge Kind = "bridge"        // the bridge is gone
+	Rename     Kind = "name"          // a link has another name
+	SetAlias   Kind = "alias"         // a link has another alias than the one that records what it is
 	SetMaster  Kind = "master"        // a link is no port of the bridge
 	SetUp      Kind = "up"            // a link is down
 	SetMTU     Kind = "mtu"           // a link has another MTU
@@ -23,18 +25,22 @@ const (
 	SetOption  Kind = "bridge_option" // a bridge has another option
 	AddAddress Kind = "address"       // the bridge lacks an address
 	AddRoute   Kind = "route"         // the bridge lacks the route to the subnet of an address
+	AddLocal   Kind = "local_route"   // the host does not accept packets to an address of the bridge
 	Set        Kind = "setting"       // a setting of the kernel has another value
 )
 
 // Kinds returns all kinds of actions.
 func Kinds() []Kind {
-	return []Kind{MakeBridge, SetMaster, SetUp, SetMTU, SetMAC, AddMAC, SetARP, SetFlag, SetOption, AddAddress, AddRoute, Set}
+	return []Kind{
+		MakeBridge, Rename, SetAlias, SetMaster, SetUp, SetMTU, SetMAC, AddMAC, SetARP, SetFlag, SetOption, AddAddress, AddRoute,
+		AddLocal, Set,
+	}
 }
 
 // Action makes one part of the host as it should be. Fields that its Kind does not need are zero.
 type Action struct {
 	Kind   Kind
-	Link   string       // the interface that it changes; empty for Set
+	Link   string       // the interface that it changes, by its present name; empty for Set
 	Master string       // SetMaster: the bridge
 	Tunnel bool         // SetMaster: the port is isolated at the same time
 	MTU    int          // SetMTU: bytes
@@ -43,9 +49,9 @@ type Action struct {
 	On     bool         // SetFlag
 	Option Option       // SetOption
 	Value  uint32       // SetOption
-	Prefix netip.Prefix // AddAddress: address and length; AddRoute: the same, the route goes to its subnet
+	Prefix netip.Prefix // AddAddress: address and length; AddRoute: the same, the route goes to its subnet; AddLocal: of one address
 	Path   string       // Set: below /proc/sys/net
-	Text   string       // Set: the value
+	Text   string       // Set: the value; Rename: the name; SetAlias: the alias
 	Have   string       // what there is instead, for people; may be empty
 }
 
@@ -56,10 +62,12 @@ func (a Action) Object() string {
 		return a.Link + " " + string(a.Flag)
 	case SetOption:
 		return a.Link + " " + string(a.Option)
-	case AddAddress, AddRoute:
+	case AddAddress, AddRoute, AddLocal:
 		return a.Prefix.String()
 	case Set:
 		return a.Path
+	case Rename:
+		return a.Text
 	default:
 		return a.Link
 	}
@@ -78,6 +86,10 @@ func (a Action) wrong() string {
 	switch a.Kind {
 	case MakeBridge:
 		return fmt.Sprintf("the bridge %s is missing", a.Link)
+	case Rename:
+		return fmt.Sprintf("%s has another name", a.Text)
+	case SetAlias:
+		return fmt.Sprintf("the alias of %s is not %q", a.Link, a.Text)
 	case SetMaster:
 		return fmt.Sprintf("%s is no port of %s", a.Link, a.Master)
 	case SetUp:
@@ -98,6 +110,8 @@ func (a Action) wrong() string {
 		return fmt.Sprintf("%s lacks the address %s", a.Link, a.Prefix)
 	case AddRoute:
 		return fmt.Sprintf("the route to %s by %s is missing", a.Prefix.Masked(), a.Link)
+	case AddLocal:
+		return fmt.Sprintf("the local route of the address %s of %s is missing", a.Prefix.Addr(), a.Link)
 	case Set:
 		return fmt.Sprintf("the setting net/%s is not %s", a.Path, a.Text)
 	}

@@ -22,6 +22,8 @@ type Bridge struct {
 	Name string
 	MTU  int        // bytes; 0: any
 	MAC  ether.Addr // zero: any
+	// Alias marks a bridge that weft made; empty: any.
+	Alias string
 	// Made: weft made the bridge, so its options are those of Options. Otherwise they belong to its owner.
 	Made bool
 }
@@ -38,6 +40,7 @@ type Tunnel struct {
 type Pod struct {
 	MTU     int // bytes; a higher one is right, too
 	Hairpin bool
+	Alias   string // the record of its attachment, which another program has overwritten; empty: it has not
 }
 
 // Option is an option of a bridge, as "ip -d link" names it.

@@ -63,6 +63,7 @@ func diffBridge(b Bridge, l Link) (list []Action) {
 	if !b.MAC.IsZero() && l.MAC != b.MAC {
 		list = append(list, Action{Kind: SetMAC, Link: b.Name, MAC: b.MAC, Have: l.MAC.String()})
 	}
+	list = append(list, diffAlias(l, b.Alias)...)
 	list = append(list, diffMTU(l, b.MTU)...)
 	if l.NoARP {
 		list = append(list, Action{Kind: SetARP, Link: b.Name})
@@ -84,13 +85,14 @@ func diffPod(d Desired, name string, o Observed) (list []Action) {
 		return nil
 	}
 	want := d.Pods[name]
+	list = diffAlias(l, want.Alias)
 	switch l.Master {
 	case d.Bridge.Name:
 		list = append(list, diffFlags(l, append([]flagValue{{Isolated, false}, {Hairpin, want.Hairpin}}, commonFlags...))...)
 	case "":
 		list = append(list, Action{Kind: SetMaster, Link: name, Master: d.Bridge.Name})
 	default:
-		return nil
+		return list
 	}
 	if l.MTU < want.MTU && l.MTU != d.PodMTU {
 		list = append(list, diffMTU(l, want.MTU)...)
@@ -120,6 +122,13 @@ func diffFlags(l Link, want []flagValue) (list []Action) {
 	return list
 }
 
+func diffAlias(l Link, want string) []Action {
+	if want == "" || l.Alias == want {
+		return nil
+	}
+	return []Action{{Kind: SetAlias, Link: l.Name, Text: want, Have: l.Alias}}
+}
+
 func diffMTU(l Link, want int) []Action {
 	if want == 0 || l.MTU == want {
 		return nil
@@ -143,8 +152,11 @@ func diffAddresses(d Desired, o Observed) (list []Action) {
 			list = append(list, Action{Kind: AddAddress, Link: d.Bridge.Name, Prefix: want})
 			continue
 		}
-		have := o.Addresses[i]
-		if up := o.Links[d.Bridge.Name].Up; up && !have.IsSingleIP() && !slices.Contains(o.Routes, have.Masked()) {
+		have, bridge := o.Addresses[i], o.Links[d.Bridge.Name]
+		if one := netip.PrefixFrom(have.Addr(), have.Addr().BitLen()); bridge.Up && bridge.Running && !slices.Contains(o.Local, one) {
+			list = append(list, Action{Kind: AddLocal, Link: d.Bridge.Name, Prefix: one})
+		}
+		if bridge.Up && !have.IsSingleIP() && !slices.Contains(o.Routes, have.Masked()) {
 			list = append(list, Action{Kind: AddRoute, Link: d.Bridge.Name, Prefix: have})
 		}
 	}

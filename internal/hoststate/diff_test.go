@@ -58,6 +58,7 @@ func observed() hoststate.Observed {
 		},
 		Addresses: []netip.Prefix{addr4, netip.MustParsePrefix("fe80::1/64"), addr6},
 		Routes:    []netip.Prefix{addr4.Masked(), addr6.Masked()},
+		Local:     []netip.Prefix{netip.MustParsePrefix("10.40.0.1/32"), netip.MustParsePrefix("fd32::1/128")},
 		Settings:  map[string]string{"ipv4/ip_forward": "1", "ipv4/conf/weave/rp_filter": "2", "ipv4/conf/all/rp_filter": "1"},
 	}
 }

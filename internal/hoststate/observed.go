@@ -9,10 +9,11 @@ import (
 // Observed is the network of this host as it is.
 type Observed struct {
 	Links map[string]Link // by name
-	// Addresses and Routes are those of the bridge: its addresses, and the destinations of its routes without a gateway in the main
-	// table.
+	// Addresses, Routes and Local are those of the bridge: its addresses, the destinations of its routes without a gateway in the main
+	// table, and those of its routes of type local in the table local.
 	Addresses []netip.Prefix
 	Routes    []netip.Prefix
+	Local     []netip.Prefix
 	// Deaf: the forwarding database of the bridge lacks the bridge's own MAC, as after "bridge fdb flush". The bridge floods frames to
 	// this host, and the host does not get them.
 	Deaf     bool

@@ -14,11 +14,17 @@ const Grace = time.Second
 type Pods struct {
 	// Prefix is that of the names of host ends.
 	Prefix string
-	// Hairpin has the hairpin modes that were recorded when pods were attached, by the names of host ends. It is set before Observe.
-	Hairpin map[string]bool
+	// Records are what the aliases of host ends record about pods, by the names of host ends. They are set before Observe.
+	Records map[string]Record
 
 	ends  map[string]podEnd
 	adopt bool // Adopt was called since the last Observe
+}
+
+// Record is what the alias of a host end records about its pod. Another program may overwrite it.
+type Record struct {
+	Hairpin bool
+	Older   bool // an older version wrote it, which recorded no hairpin mode
 }
 
 // podEnd is a host end.
@@ -28,6 +34,7 @@ type podEnd struct {
 	adopted  bool      // it is ours although it was on no bridge when it was first seen
 	complete bool      // it was complete, or has been there for long
 	pod      Pod
+	alias    string // the last one that was a record
 }
 
 // Adopt makes host ends that are on no bridge at the next Observe ours: the bridge was missing, and is there again. At other times
@@ -58,6 +65,12 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		default:
 			pending = true
 		}
+		end.pod.Alias = ""
+		if _, recorded := p.Records[name]; recorded {
+			end.alias = l.Alias
+		} else {
+			end.pod.Alias = end.alias
+		}
 		next[name] = end
 	}
 	p.ends, p.adopt = next, false
@@ -66,8 +79,8 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 
 // hairpin returns the hairpin mode of a host end: the recorded one, or else other.
 func (p *Pods) hairpin(name string, other bool) bool {
-	if recorded, known := p.Hairpin[name]; known {
-		return recorded
+	if recorded, known := p.Records[name]; known && !recorded.Older {
+		return recorded.Hairpin
 	}
 	return other
 }

@@ -47,8 +47,12 @@ func TestPods(t *testing.T) {
 	}
 	step(8+hoststate.Grace, none, lost, other)
 	pods.Adopt()
-	pods.Hairpin = map[string]bool{"vweft2": false}
+	pods.Records = map[string]hoststate.Record{"vweft2": {}}
+	lost.Alias = "a record"
 	step(9+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400}}, lost, other)
+	pods.Records = nil
+	lost.Alias = "of another program"
+	step(10+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400, Alias: "a record"}}, lost, other)
 }
 
 // TestPace: a change that comes back soon after each repair is repaired at once a few times, then with growing pauses. It is

@@ -89,9 +89,9 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 	return removed, (&filter{nft: nft}).remove(ctx)
 }
 
-// RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names, and their filters: a crash
-// of a run with another port left them behind. It is no error if there is none, or no bridge.
-func RemoveFrom(ctx context.Context, bridge string) error {
+// RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names but except, and their filters: a
+// run with another port left them behind. It is no error if there is none, or no bridge.
+func RemoveFrom(ctx context.Context, bridge, except string) error {
 	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("vxlan: netlink: %w", err)
@@ -104,7 +104,7 @@ func RemoveFrom(ctx context.Context, bridge string) error {
 	}
 	var errs []error
 	for _, link := range links {
-		if master != 0 && link.Attrs().MasterIndex == master && isOurs(link) {
+		if master != 0 && link.Attrs().MasterIndex == master && isOurs(link) && link.Attrs().Name != except {
 			_, err := Remove(ctx, link.Attrs().Name)
 			errs = append(errs, err)
 		}

@@ -418,7 +418,13 @@ func TestRemoveFrom(t *testing.T) {
 	n := newNode(t, l, 1, false)
 	ip(t, n.Space, "link add foreign type vxlan id 7 dstport 4789 nolearning")
 	ip(t, n.Space, "link set foreign master weave")
-	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave") }); err != nil {
+	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave", "weftvx") }); err != nil {
+		t.Fatal(err)
+	}
+	if got := ip(t, n.Space, "-o link show type vxlan"); !strings.Contains(got, "weftvx") {
+		t.Errorf("the excepted device is gone: %s", got)
+	}
+	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave", "") }); err != nil {
 		t.Fatal(err)
 	}
 	if got := ip(t, n.Space, "-o link show type vxlan"); strings.Contains(got, "weftvx") || !strings.Contains(got, "foreign") {
@@ -427,7 +433,7 @@ func TestRemoveFrom(t *testing.T) {
 	if got := labtest.Run(t, n.Space, "nft", "list", "tables"); strings.Contains(got, "weftvx") {
 		t.Errorf("tables: %s", got)
 	}
-	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "nobridge") }); err != nil {
+	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "nobridge", "") }); err != nil {
 		t.Error(err)
 	}
 }

@@ -28,8 +28,8 @@ var (
 	ErrNoIsolation = errors.New("bridge ports cannot be isolated: Linux 4.18 or newer is needed")
 )
 
-// alias marks bridges that weft made; "ip link" shows it.
-const alias = "weft"
+// Alias marks bridges that weft made; "ip link" shows it.
+const Alias = "weft"
 
 // Config describes the bridge that Ensure makes or adopts.
 type Config struct {
@@ -108,7 +108,7 @@ func create(nl *netlink.Handle, cfg Config) error {
 	if err := nl.LinkAdd(link); err != nil {
 		return fmt.Errorf("bridge: make %s: %w", cfg.Name, err)
 	}
-	if err := nl.LinkSetAlias(link, alias); err != nil {
+	if err := nl.LinkSetAlias(link, Alias); err != nil {
 		return errors.Join(fmt.Errorf("bridge: mark %s: %w", cfg.Name, err), nl.LinkDel(link))
 	}
 	return nil

@@ -62,7 +62,7 @@ func TestCreate(t *testing.T) {
 	}
 	mac := ether.Addr{0x0a, 1, 2, 3, 4, 5}
 	b := ensure(t, bridge.Config{Name: "weave", MTU: 1422, MAC: mac})
-	want := bridge.Info{State: bridge.Found, Kind: "bridge", MTU: 1422, Ours: true}
+	want := bridge.Info{State: bridge.Found, Kind: "bridge", MTU: 1422, MAC: mac, Ours: true}
 	if diff := cmp.Diff(want, inspect(t, "weave")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

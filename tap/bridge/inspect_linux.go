@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/ether"
 	"weft/internal/netdump"
 )
 
@@ -27,6 +28,7 @@ type Info struct {
 	Kind  string
 	Index int
 	MTU   int // bytes
+	MAC   ether.Addr
 	// Ours: Ensure made it, in this run of the daemon or an earlier one.
 	Ours bool
 	// Ports are the names of a bridge's ports, in the order of their indices.
@@ -57,7 +59,8 @@ func inspect(nl *netlink.Handle, name string) (Info, error) {
 		return info, nil
 	}
 	info.State = Found
-	info.Ours = attrs.Alias == alias
+	copy(info.MAC[:], attrs.HardwareAddr)
+	info.Ours = attrs.Alias == Alias
 	links, err := netdump.Repeat(nl.LinkList)
 	if err != nil {
 		return Info{}, fmt.Errorf("bridge: ports of %s: %w", name, err)

@@ -31,6 +31,10 @@ func (h *Host) apply(a hoststate.Action) error {
 		return err
 	}
 	switch a.Kind {
+	case hoststate.Rename:
+		return h.rename(link, a.Text)
+	case hoststate.SetAlias:
+		return h.handle.LinkSetAlias(link, a.Text)
 	case hoststate.SetMaster:
 		return h.setMaster(link, a)
 	case hoststate.SetUp:
@@ -51,9 +55,20 @@ func (h *Host) apply(a hoststate.Action) error {
 		return h.addAddress(link, a.Prefix)
 	case hoststate.AddRoute:
 		return h.addRoute(link, a.Prefix)
+	case hoststate.AddLocal:
+		return h.addLocal(link, a.Prefix)
 	default:
 		return errors.ErrUnsupported
 	}
+}
+
+// rename gives a link another name. Kernels before 6.2 rename no link that is up.
+func (h *Host) rename(link netlink.Link, name string) error {
+	err := h.handle.LinkSetName(link, name)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return errors.Join(h.handle.LinkSetDown(link), h.handle.LinkSetName(link, name), h.handle.LinkSetUp(link))
 }
 
 // setMaster makes a link a port of a bridge. A tunnel is isolated before it is up, as it may be a loop.
@@ -143,6 +158,17 @@ func (h *Host) addRoute(link netlink.Link, p netip.Prefix) error {
 		route.Scope, route.Src = netlink.SCOPE_LINK, p.Addr().AsSlice()
 	} else {
 		route.Priority = 256 // IP6_RT_PRIO_ADDRCONF
+	}
+	return h.handle.RouteReplace(route)
+}
+
+// addLocal adds the route that makes the host accept packets to an address of a link, as the kernel adds it with the address.
+func (h *Host) addLocal(link netlink.Link, p netip.Prefix) error {
+	route := &netlink.Route{
+		LinkIndex: link.Attrs().Index, Dst: ipNet(p), Protocol: unix.RTPROT_KERNEL, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL,
+	}
+	if p.Addr().Is4() {
+		route.Scope, route.Src = netlink.SCOPE_HOST, p.Addr().AsSlice()
 	}
 	return h.handle.RouteReplace(route)
 }

@@ -73,11 +73,15 @@ func (h *Host) Observe(d hoststate.Desired) (o hoststate.Observed, err error) {
 		if err != nil {
 			return o, fmt.Errorf("live: list the addresses of %s: %w", bridge.Name, err)
 		}
-		routes, err := h.routes(family, bridge.Index)
+		routes, err := h.routes(family, bridge.Index, unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
 		if err != nil {
 			return o, fmt.Errorf("live: list the routes of %s: %w", bridge.Name, err)
 		}
-		o.Addresses, o.Routes = append(o.Addresses, addrs...), append(o.Routes, routes...)
+		local, err := h.routes(family, bridge.Index, unix.RT_TABLE_LOCAL, unix.RTN_LOCAL)
+		if err != nil {
+			return o, fmt.Errorf("live: list the local routes of %s: %w", bridge.Name, err)
+		}
+		o.Addresses, o.Routes, o.Local = append(o.Addresses, addrs...), append(o.Routes, routes...), append(o.Local, local...)
 	}
 	return o, nil
 }

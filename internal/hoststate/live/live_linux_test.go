@@ -23,14 +23,14 @@ func TestRestore(t *testing.T) {
 		"ip link add vweft1 mtu 1400 type veth peer name far1",
 		"ip link set far0 up", "ip link set far1 up",
 		"ip link set weft0 master weave", "ip link set vweft1 master weave",
-		"ip link set weave mtu 1400", "ip link set weave up", "ip link set weft0 up", "ip link set vweft1 up",
+		"ip link set weave mtu 1400 alias weft", "ip link set weave up", "ip link set weft0 up", "ip link set vweft1 up",
 		"ip link set weft0 type bridge_slave isolated on", "ip link set vweft1 type bridge_slave hairpin on",
 		"ip addr add 10.40.0.1/12 dev weave", "ip addr add fd32::1/64 dev weave nodad", "sysctl -qw net.ipv4.ip_forward=1",
 	} {
 		run(line)
 	}
 	d := hoststate.Desired{
-		Bridge:    hoststate.Bridge{Name: "weave", MTU: 1400, MAC: ether.Addr{2, 0, 0, 0, 0, 1}, Made: true},
+		Bridge:    hoststate.Bridge{Name: "weave", MTU: 1400, MAC: ether.Addr{2, 0, 0, 0, 0, 1}, Made: true, Alias: "weft"},
 		Tunnels:   []hoststate.Tunnel{{Name: "weft0", MTU: 1400, MAC: ether.Addr{2, 0, 0, 0, 0, 2}}},
 		Pods:      map[string]hoststate.Pod{"vweft1": {MTU: 1400, Hairpin: true}},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.40.0.1/12"), netip.MustParsePrefix("fd32::1/64")},
@@ -63,6 +63,8 @@ func TestRestore(t *testing.T) {
 	}
 	for _, line := range []string{
 		"ip addr flush dev weave", "ip -4 addr flush dev weave", "ip addr del 10.40.0.1/12 dev weave", "ip addr del fd32::1/64 dev weave",
+		"ip route del local 10.40.0.1 dev weave table local", "ip -6 route del local fd32::1 dev weave table local",
+		"ip route flush table local dev weave", "ip link set weave alias other",
 		"ip route flush dev weave", "ip -6 route del fd32::/64 dev weave", "ip link set weave down",
 		"ip link set weave mtu 1300", "ip link set weave arp off", "bridge fdb flush dev weave",
 		"ip link set weave address 02:00:00:00:00:03", "ip link set weave type bridge stp_state 1",

@@ -213,9 +213,9 @@ func (h *Host) addresses(family, index int) (list []netip.Prefix, err error) {
 	return list, nil
 }
 
-// routes returns the destinations of the routes of one family by a link, without a gateway, in the main table.
-func (h *Host) routes(family, index int) (list []netip.Prefix, err error) {
-	filter := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Table: unix.RT_TABLE_MAIN}}
+// routes returns the destinations of the routes of one family and type by a link, without a gateway, in a table.
+func (h *Host) routes(family, index int, table, kind uint8) (list []netip.Prefix, err error) {
+	filter := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Table: table}}
 	link := nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))
 	answers, err := h.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RTM_NEWROUTE, filter, link)
 	if noFamily(family, err) {
@@ -229,7 +229,7 @@ func (h *Host) routes(family, index int) (list []netip.Prefix, err error) {
 			return nil, errShort
 		}
 		msg := nl.DeserializeRtMsg(m)
-		if int(msg.Family) != family || msg.Table != unix.RT_TABLE_MAIN || msg.Type != unix.RTN_UNICAST {
+		if int(msg.Family) != family || msg.Table != table || msg.Type != kind {
 			continue
 		}
 		var dst netip.Addr
