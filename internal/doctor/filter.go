@@ -23,6 +23,7 @@ func filterHost(ctx context.Context, c *settings.Config) hostfilter.Host {
 		h.UDP = append(h.UDP, c.KernelPort())
 	}
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(c.Bridge)
+	h.Exposed = hostnet.Exposed(c.Bridge, c.Ranges)
 	if self, err := c.AdvertiseAddr(ctx); err == nil {
 		h.Self, h.Uplink = self, hostnet.LinkOf(self)
 	}
@@ -73,7 +74,7 @@ func checkBridgeNF(ctx context.Context, c *settings.Config) finding {
 func checkFirewall(ctx context.Context, c *settings.Config) finding {
 	rules, err := hostfilter.Read(ctx)
 	losses := hostfilter.Assess(rules, filterHost(ctx, c))
-	if f, lost := lossFinding(losses, hostfilter.NodesToNode, hostfilter.PodsToOutside); lost {
+	if f, lost := lossFinding(losses, hostfilter.NodesToNode, hostfilter.HostToPods, hostfilter.PodsToOutside); lost {
 		return f
 	}
 	if err != nil {

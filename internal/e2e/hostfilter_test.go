@@ -129,6 +129,32 @@ func TestFiltersOfOtherTraffic(t *testing.T) {
 	}
 	runLines(t, n, "iptables-legacy -F FORWARD")
 	waitCondition(t, n, "without the rule", health.OutsideTrafficFiltered)
+	runLines(t, n, "iptables-legacy -F INPUT; ip6tables-legacy -P INPUT ACCEPT")
+	do(t, n, "expose")
+	p := attach(t, n, "p")
+	reach := func() {
+		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), n.Space, p.addr) })
+	}
+	reach()
+	for _, tt := range []struct{ rules, undo, says, remedy string }{
+		{"iptables-nft -A OUTPUT -o weave -j DROP", "iptables-nft -F OUTPUT", "OUTPUT", "iptables-nft -I OUTPUT -o weave -j ACCEPT"},
+		{"iptables-nft -t raw -A PREROUTING -i weave -j DROP", "iptables-nft -t raw -F", "PREROUTING", "PREROUTING -i weave -j ACCEPT"},
+		{"nft add table bridge strict; nft add chain bridge strict c '{ type filter hook input priority 0; policy drop; }'",
+			"nft delete table bridge strict", "chain c of table bridge strict", "Accept frames of weave"},
+	} {
+		runLines(t, n, tt.rules)
+		waitCondition(t, n, tt.rules, health.HostTrafficFiltered, tt.says, tt.remedy)
+		if found, _ := doctor(t, n); found["firewall"].Result != api.CheckWarn {
+			t.Errorf("%s: doctor: %+v", tt.rules, found["firewall"])
+		}
+		if remedy := conditions(t, n, health.HostTrafficFiltered)[0].Remedy; strings.HasPrefix(remedy, `Run "iptables`) {
+			runLines(t, n, strings.Split(remedy, `"`)[1])
+			reach()
+		}
+		runLines(t, n, tt.undo)
+		waitCondition(t, n, "without "+tt.rules, health.HostTrafficFiltered)
+		reach()
+	}
 }
 
 // TestDoctorOnKubernetes: where network policies or kube-proxy need it, doctor warns if bridged frames do not pass the filters.

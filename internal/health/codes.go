@@ -52,6 +52,7 @@ const (
 	UnauthenticatedHandshakes Code = "unauthenticated_handshakes"
 	PodTrafficFiltered        Code = "pod_traffic_filtered"
 	OutsideTrafficFiltered    Code = "outside_traffic_filtered"
+	HostTrafficFiltered       Code = "host_traffic_filtered"
 	NodePortFiltered          Code = "node_port_filtered"
 	RangeRoutedElsewhere      Code = "range_routed_elsewhere"
 	RangeHidesHosts           Code = "range_hides_hosts"
@@ -114,6 +115,7 @@ var definitions = []Definition{
 	{UnauthenticatedHandshakes, Warning, "Handshakes arrive without a common secret"},
 	{PodTrafficFiltered, Error, "A packet filter of the host drops frames between pods"},
 	{OutsideTrafficFiltered, Warning, "A packet filter keeps pods inside the overlay"},
+	{HostTrafficFiltered, Warning, "A packet filter keeps this host from its pods"},
 	{NodePortFiltered, Warning, "A packet filter drops packets of other nodes"},
 	{RangeRoutedElsewhere, Error, "A route of the host leads away from the pods"},
 	{RangeHidesHosts, Error, "The address range hides hosts of the underlay"},

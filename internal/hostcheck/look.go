@@ -87,6 +87,7 @@ func (c *Checker) host() hostfilter.Host {
 		h.UDP = append(h.UDP, s.KernelPort())
 	}
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(s.Bridge)
+	h.Exposed = hostnet.Exposed(s.Bridge, s.Ranges)
 	return h
 }
 

@@ -12,6 +12,7 @@ type Traffic uint8
 const (
 	PodsToPods    Traffic = iota + 1 // frames between pods of this host, and between them and those of other hosts
 	PodsToOutside                    // connections of pods to addresses outside the overlay, and the answers
+	HostToPods                       // connections of this host to pods, and the answers
 	NodesToNode                      // gossip and datagrams of other nodes to this one
 )
 
@@ -21,6 +22,7 @@ type Host struct {
 	Ranges []netip.Prefix
 	// Filtered4 and Filtered6 report whether bridged frames pass the filters of IP, see Filtered.
 	Filtered4, Filtered6 bool
+	Exposed              bool       // the host has an address in the ranges
 	Outside              bool       // pods may connect to addresses outside the overlay
 	Self                 netip.Addr // of the node on the underlay; invalid: not known
 	Uplink               string     // the interface with that address; empty: not known
@@ -61,7 +63,7 @@ func Assess(rules Ruleset, h Host) (losses []Loss) {
 		}
 		worst[w.traffic] = Loss{w.traffic, w.what, r, remedy}
 	}
-	for _, t := range []Traffic{PodsToPods, PodsToOutside, NodesToNode} {
+	for _, t := range []Traffic{PodsToPods, HostToPods, PodsToOutside, NodesToNode} {
 		if l, lost := worst[t]; lost {
 			losses = append(losses, l)
 		}
@@ -77,6 +79,11 @@ func (h *Host) ways() (list []way) {
 			family, filtered = "IPv6", h.Filtered6
 		}
 		list = append(list, way{PodsToPods, family + " between pods", BetweenPods(h.Bridge, r, filtered)})
+		if h.Exposed {
+			list = append(list,
+				way{HostToPods, family + " of this host to pods", FromHost(h.Bridge, r)},
+				way{HostToPods, family + " answers of pods to this host", PodsToHost(h.Bridge, r)})
+		}
 		if h.Outside {
 			list = append(list,
 				way{PodsToOutside, family + " of pods to addresses outside the overlay", FromPods(h.Bridge, r, h.Uplink)},

@@ -38,7 +38,7 @@ func (r Result) String() string {
 func Judge(rules Ruleset, p Packet) Result {
 	worst := Result{Verdict: Passes}
 	for _, c := range rules.Chains {
-		if c.Hook == "" || !slices.Contains(p.Hooks, c.Hook) || !p.passes(c.Family) {
+		if c.Hook == "" || !p.passes(c) {
 			continue
 		}
 		w := walk{rules: &rules, packet: &p}
@@ -49,12 +49,12 @@ func Judge(rules Ruleset, p Packet) Result {
 	return worst
 }
 
-// passes reports whether the packet passes base chains of a family.
-func (p *Packet) passes(family string) bool {
-	if family == Bridge {
-		return p.Bridged
+// passes reports whether the packet passes a base chain.
+func (p *Packet) passes(c *Chain) bool {
+	if c.Family == Bridge {
+		return slices.Contains(p.FrameHooks, c.Hook)
 	}
-	return p.Routed && (family == Inet || family == p.Family)
+	return (c.Family == Inet || c.Family == p.Family) && slices.Contains(p.Hooks, c.Hook)
 }
 
 // maxDepth is the number of nested jumps that the kernel allows (NFT_JUMP_STACK_SIZE).

@@ -1,9 +1,11 @@
 package hostfilter
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -145,6 +147,40 @@ func TestBridgedFramesPassIPFiltersOnlyIfTheKernelPassesThem(t *testing.T) {
 	}
 	if got := Judge(ParseNFT(readTestdata(t, "bridge.nft")), BetweenPods("weave", pods4, false)); got.Verdict == Passes {
 		t.Error("chains of the bridge family are not judged")
+	}
+}
+
+// TestChainsOfTheWay: a chain that drops everything is judged for the packets that pass its hook, in its family; the remedy names only
+// interfaces that packets have there.
+func TestChainsOfTheWay(t *testing.T) {
+	host := Host{Bridge: "weave", Ranges: []netip.Prefix{pods4}, Filtered4: true, Outside: true, Exposed: true}
+	for _, tt := range []struct {
+		family, hook string
+		want         []Traffic
+		in, out      bool // of the remedy
+	}{
+		{"bridge", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, false, false},
+		{"bridge", "input", []Traffic{HostToPods, PodsToOutside}, false, false},
+		{"bridge", "forward", []Traffic{PodsToPods}, false, false},
+		{"bridge", "output", []Traffic{HostToPods, PodsToOutside}, false, false},
+		{"bridge", "postrouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, false, false},
+		{"ip", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, true, false},
+		{"ip", "input", []Traffic{HostToPods}, true, false},
+		{"ip", "forward", []Traffic{PodsToPods, PodsToOutside}, true, true},
+		{"ip", "output", []Traffic{HostToPods}, false, true},
+		{"ip6", "output", nil, false, false},
+	} {
+		rules := ParseNFT(fmt.Sprintf("table %s other {\n chain c {\n type filter hook %s priority 0; policy drop;\n }\n}\n", tt.family, tt.hook))
+		var got []Traffic
+		for _, l := range Assess(rules, host) {
+			got = append(got, l.Traffic)
+			if in, out := strings.Contains(l.Remedy, "iifname"), strings.Contains(l.Remedy, "oifname"); in != tt.in || out != tt.out {
+				t.Errorf("%s %s: remedy %q", tt.family, tt.hook, l.Remedy)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s %s: lost %v, want %v", tt.family, tt.hook, got, tt.want)
+		}
 	}
 }
 

@@ -20,23 +20,36 @@ func (r Result) AcceptPods(rules Ruleset, bridge string) string {
 	case c.Family == Bridge:
 		return fmt.Sprintf("Accept frames of %s in it: pods send and receive through its ports.", bridge)
 	case tool == "nft":
-		rule := fmt.Sprintf("nft insert rule %s %s %s", c.Family, c.Table, rules.base(c).Name)
-		return fmt.Sprintf("Run \"%s iifname %s accept; %s oifname %s accept\", and add the rules to the file of the firewall.",
-			rule, bridge, rule, bridge)
+		base := rules.base(c)
+		rule := fmt.Sprintf("nft insert rule %s %s %s", c.Family, c.Table, base.Name)
+		return accept(base.Hook, fmt.Sprintf("%s iifname %s accept", rule, bridge), fmt.Sprintf("%s oifname %s accept", rule, bridge))
 	default:
-		chain := "FORWARD"
+		chain, hook := "FORWARD", "forward"
 		if rules.has(c, "DOCKER-USER") {
 			chain = "DOCKER-USER" // which survives a restart of Docker
 		} else if base := rules.base(c); base.Hook != "" {
-			chain = base.Name
+			chain, hook = base.Name, base.Hook
 		}
 		table := ""
 		if c.Table != "filter" {
 			table = " -t " + c.Table
 		}
-		return fmt.Sprintf("Run \"%s%s -I %s -i %s -j ACCEPT; %s%s -I %s -o %s -j ACCEPT\", and add the rules to the file of the firewall.",
-			tool, table, chain, bridge, tool, table, chain, bridge)
+		rule := fmt.Sprintf("%s%s -I %s", tool, table, chain)
+		return accept(hook, fmt.Sprintf("%s -i %s -j ACCEPT", rule, bridge), fmt.Sprintf("%s -o %s -j ACCEPT", rule, bridge))
 	}
+}
+
+// accept returns how to accept packets in a chain with a hook: with a command for those that arrive by the bridge, and one for those that
+// leave by it. Packets have an incoming interface before the routing decision and at the input, and an outgoing one after it.
+func accept(hook, in, out string) string {
+	commands := in + "; " + out
+	switch hook {
+	case "prerouting", "input":
+		commands = in
+	case "output", "postrouting":
+		commands = out
+	}
+	return fmt.Sprintf("Run \"%s\", and add the rules to the file of the firewall.", commands)
 }
 
 // AcceptPort returns, as a sentence, how to accept packets of other nodes to a port of this host, such as 6784.

@@ -7,7 +7,7 @@ import "slices"
 // whatever tool has published it.
 func Translated(rules Ruleset, p Packet) bool {
 	for _, c := range rules.Chains {
-		if c.Hook != "" && slices.Contains(p.Hooks, c.Hook) && p.passes(c.Family) {
+		if c.Hook != "" && slices.Contains(p.Hooks, c.Hook) && p.passes(c) {
 			w := walk{rules: &rules, packet: &p}
 			if w.translates(c) {
 				return true

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -64,4 +65,10 @@ func AddrsOf(name string) (addrs []netip.Addr, err error) {
 		}
 	}
 	return addrs, err
+}
+
+// Exposed reports whether the interface called name has an address in one of the ranges.
+func Exposed(name string, ranges []netip.Prefix) bool {
+	addrs, err := AddrsOf(name)
+	return err == nil && slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return slices.ContainsFunc(addrs, r.Contains) })
 }
