@@ -32,6 +32,8 @@ func TestRoutesOfTheHost(t *testing.T) {
 			"ip route add 10.32.0.0/11 dev eth0 table 52; ip rule add priority 100 lookup 52", "ip rule del priority 100",
 			"10.32.0.0/11 dev eth0 table 52",
 		},
+		{"ip rule add priority 90 to 10.32.0.0/12 prohibit", "ip rule del priority 90", "rule 90: to 10.32.0.0/12 prohibit"},
+		{"ip rule add priority 90 unreachable to 10.40.0.0/16", "ip rule del priority 90", "rule 90: to 10.40.0.0/16 unreachable"},
 	} {
 		runLines(t, n, tt.add)
 		waitCondition(t, n, tt.add, health.RangeRoutedElsewhere, "This host does not reach its pods", tt.says)

@@ -86,7 +86,7 @@ func (s *state) routeFindings() (findings []health.Finding) {
 		}
 		findings = append(findings, health.Finding{
 			Code: health.RangeRoutedElsewhere, Text: fmt.Sprintf("This host does not reach its pods: %s.", health.List(texts)),
-			Remedy: "Exclude the range in the program that added the route, or remove the route with \"ip route del\".",
+			Remedy: "Exclude the range in the program that added the route, or remove what it added with \"ip route del\" or \"ip rule del\".",
 		})
 	}
 	if len(s.hidden) > 0 {

@@ -38,13 +38,16 @@ type Route struct {
 	Link    string     // empty: none
 	Gateway netip.Addr // invalid: none
 	Metric  int        // the lower one wins
+	// Rule is the priority of the rule that decides without a table, for a Route that stands for one; 0: it is a route.
+	Rule int
 }
 
-// Rule is a policy rule that packets of the host without marks match: such packets look into Table.
+// Rule is a policy rule that packets of the host without marks match: such packets look into Table, or are dropped.
 type Rule struct {
 	IPv6     bool
 	Priority int // the lower one comes first
 	Table    int
+	Drops    Kind         // Blackhole, Unreachable or Prohibit: the rule has no table; empty: it has one
 	To       netip.Prefix // the rule is for packets to it; invalid: to any address
 	// Suppress is the length of prefixes up to which a result of the table is ignored; -1: none.
 	Suppress int
@@ -58,6 +61,9 @@ type Tables struct {
 
 // String returns the route as "ip route" prints it.
 func (r Route) String() string {
+	if r.Rule > 0 {
+		return fmt.Sprintf("rule %d: to %s %s", r.Rule, r.Dst, r.Kind)
+	}
 	text := r.Dst.String()
 	if r.Kind != Unicast {
 		text = string(r.Kind) + " " + text
@@ -96,12 +102,26 @@ func (t Tables) Lookup(p netip.Prefix) (route Route, ok bool) {
 		if rule.IPv6 != p.Addr().Is6() || rule.To.IsValid() && (rule.To.Bits() > p.Bits() || !rule.To.Contains(p.Addr())) {
 			continue
 		}
+		if rule.Drops != "" {
+			return Route{Dst: rule.to(), Kind: rule.Drops, Rule: rule.Priority}, true
+		}
 		r, found := t.best(rule.Table, p)
 		if found && r.Kind != Throw && r.Dst.Bits() > rule.Suppress {
 			return r, true
 		}
 	}
 	return Route{}, false
+}
+
+// to returns the prefix that the rule is for.
+func (r Rule) to() netip.Prefix {
+	switch {
+	case r.To.IsValid():
+		return r.To
+	case r.IPv6:
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
 // best returns the route of a table with the longest prefix that contains p; of equal ones that with the lowest metric, and of
@@ -128,6 +148,9 @@ type Conflict struct {
 func (c Conflict) String() string {
 	if !c.Route.Dst.IsValid() {
 		return fmt.Sprintf("%s has no route", c.Part)
+	}
+	if c.Route.Rule > 0 {
+		return fmt.Sprintf("%s meets the host's %s", c.Part, c.Route)
 	}
 	return fmt.Sprintf("%s takes the host's route %s", c.Part, c.Route)
 }

@@ -98,7 +98,16 @@ func TestElsewhere(t *testing.T) {
 			toPart, []hostroutes.Route{table(to("0.0.0.0/0", "tun0"), 100)},
 			[]string{"10.40.0.0/16 takes the host's route 0.0.0.0/0 dev tun0 table 100"},
 		},
-		"wg-quick": {wireguard, []hostroutes.Route{to("0.0.0.0/0", "eth0"), table(to("0.0.0.0/0", "wg0"), 51820)}, nil},
+		"a rule that drops": {
+			append([]hostroutes.Rule{{Priority: 50, Drops: hostroutes.Prohibit, Suppress: -1}}, usual...), nil,
+			[]string{"10.32.0.0/12 meets the host's rule 50: to 0.0.0.0/0 prohibit"},
+		},
+		"a rule that drops a part": {
+			append([]hostroutes.Rule{{Priority: 50, Drops: hostroutes.Blackhole, To: netip.MustParsePrefix("10.40.0.0/16")}}, usual...), nil,
+			[]string{"10.40.0.0/16 meets the host's rule 50: to 10.40.0.0/16 blackhole"},
+		},
+		"a rule that drops the rest": {append([]hostroutes.Rule{{Priority: 40000, Drops: hostroutes.Unreachable}}, usual...), nil, nil},
+		"wg-quick":                   {wireguard, []hostroutes.Route{to("0.0.0.0/0", "eth0"), table(to("0.0.0.0/0", "wg0"), 51820)}, nil},
 	} {
 		tables := hostroutes.Tables{Rules: tt.rules, Routes: tt.routes}.With(hostroutes.Connected(range4, bridge))
 		var got []string

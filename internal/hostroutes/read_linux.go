@@ -1,6 +1,7 @@
 package hostroutes
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/hostnet"
@@ -26,13 +28,22 @@ func Read(ranges []netip.Prefix) (Tables, error) {
 		if err != nil {
 			return t, fmt.Errorf("hostroutes: read the rules: %w", err)
 		}
+		dropping, err := readDropping(family)
+		if err != nil {
+			return t, fmt.Errorf("hostroutes: read the rules: %w", err)
+		}
 		for _, r := range rules {
-			if !applies(r) {
+			drop := Kind("")
+			if r.Table == 0 {
+				drop = dropping[r.Priority]
+			}
+			if r.Table == 0 && drop == "" || !applies(r) {
 				continue
 			}
 			to, _ := hostnet.PrefixOf(r.Dst)
 			t.Rules = append(t.Rules, Rule{
-				IPv6: family == unix.AF_INET6, Priority: max(r.Priority, 0), Table: r.Table, To: to, Suppress: r.SuppressPrefixlen,
+				IPv6: family == unix.AF_INET6, Priority: max(r.Priority, 0), Table: r.Table, Drops: drop, To: to,
+				Suppress: r.SuppressPrefixlen,
 			})
 		}
 		routes, err := netdump.Repeat(func() (kept []netlink.Route, err error) {
@@ -55,9 +66,46 @@ func Read(ranges []netip.Prefix) (Tables, error) {
 	return t, nil
 }
 
+// readDropping returns what the rules of a family without a table do, by their priorities. Package netlink does not report it.
+func readDropping(family int) (map[int]Kind, error) {
+	// The types are those of routes which do the same (FR_ACT_BLACKHOLE and others in linux/fib_rules.h).
+	drops := map[uint8]Kind{unix.RTN_BLACKHOLE: Blackhole, unix.RTN_UNREACHABLE: Unreachable, unix.RTN_PROHIBIT: Prohibit}
+	messages, err := netdump.Repeat(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(family))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWRULE)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[int]Kind)
+	for _, m := range messages {
+		if len(m) < unix.SizeofRtMsg {
+			continue
+		}
+		msg := nl.DeserializeRtMsg(m)
+		kind, known := drops[msg.Type]
+		if !known {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(m[msg.Len():])
+		if err != nil {
+			return nil, err
+		}
+		priority := 0
+		for _, a := range attrs {
+			if a.Attr.Type == nl.FRA_PRIORITY && len(a.Value) == 4 {
+				priority = int(binary.NativeEndian.Uint32(a.Value))
+			}
+		}
+		found[priority] = kind
+	}
+	return found, nil
+}
+
 // applies reports whether packets of the host to a pod match a rule: packets without mark, type of service or source address.
 func applies(r netlink.Rule) bool {
-	if r.Table == 0 || r.Goto > 0 {
+	if r.Goto > 0 {
 		return false
 	}
 	selects := r.Mark != 0 || r.Tos != 0 || r.TunID > 0 || isPrefix(r.Src) || r.IifName != "" && r.IifName != loopback ||
