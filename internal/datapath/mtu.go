@@ -20,9 +20,14 @@ import (
 // or change theirs.
 const mtuPeriod = 30 * time.Second
 
+// minMTU6 is the smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5).
+const minMTU6 = 1280
+
 // mtuState is what is known about the MTUs of this host.
 type mtuState struct {
-	applied int // guarded by Datapath.hostMu: the MTU that pods follow, in bytes; 0: not known
+	// guarded by Datapath.hostMu
+	applied   int  // the MTU that pods follow, in bytes; 0: not known
+	regained6 bool // weft raised the MTU of a link to one with IPv6 since the reconciler's last look
 
 	// atomic
 	links atomic.Int64               // the largest MTU of a pod that is above that of the overlay, in bytes; 0: there is none
@@ -144,7 +149,7 @@ func (d *Datapath) noteLarge(changes []podlink.Resize, want int) {
 	d.mtus.links.Store(int64(most))
 }
 
-// setLinks sets the MTU of those of bridge, TAP and VXLAN device that exist: next returns it for the present one.
+// setLinks sets the MTU of those of bridge, TAP and VXLAN device that exist; hostMu is held. next returns it for the present one.
 func (d *Datapath) setLinks(next func(has int) int) error {
 	var errs []error
 	names := []string{d.settings.Bridge, d.settings.Tap}
@@ -159,6 +164,7 @@ func (d *Datapath) setLinks(next func(has int) int) error {
 		if err == nil {
 			if has := link.Attrs().MTU; next(has) != has {
 				err = netlink.LinkSetMTU(link, next(has))
+				d.mtus.regained6 = d.mtus.regained6 || has < minMTU6 && next(has) >= minMTU6
 			}
 		}
 		if err != nil {

@@ -226,7 +226,7 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 		return nil, nil, err
 	}
 	desired := r.desired()
-	r.resized, r.mtu = r.mtu != desired.Bridge.MTU, desired.Bridge.MTU
+	r.noteMTU(desired.Bridge.MTU)
 	observed, err := r.host.Observe(desired)
 	if err != nil {
 		return nil, nil, err
@@ -251,6 +251,14 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	desired.Pods = r.pods.Desired()
 	r.names.Remember(desired, observed)
 	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
+}
+
+// noteMTU notes a change of the MTU of the links; hostMu is held. The kernel forgets the settings of IPv6 of a link while its MTU is too
+// small for IPv6: then weft sets them again, and no other program has changed them.
+func (r *reconciler) noteMTU(mtu int) {
+	regained := r.d.mtus.regained6 || r.mtu < minMTU6 && mtu >= minMTU6
+	r.settled, r.d.mtus.regained6 = r.settled && !regained, false
+	r.resized, r.mtu = r.mtu != mtu, mtu
 }
 
 // records returns what was recorded when pods were attached.

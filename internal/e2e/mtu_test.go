@@ -92,6 +92,26 @@ func TestUnderlayMTUChanges(t *testing.T) {
 	}
 }
 
+// TestMTUBelowIPv6: the MTU of the underlay is too small for IPv6 for a while, so that the kernel forgets the settings of IPv6 of the links.
+// They are set again, and the node does not claim that another program has changed them.
+func TestMTUBelowIPv6(t *testing.T) {
+	t.Parallel()
+	n := newNodes(t, "a")[0]
+	start(t, []*cluster.Node{n}, "--init-peers", "1")
+	p := attach(t, n, "p")
+	shows(t, n, "sysctl -n net.ipv6.conf.weave.accept_redirects", "0")
+	for _, mtu := range []int{1200, 1500} {
+		labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", fmt.Sprint(mtu))
+		waitMTU(t, p.Space, "eth0", mtu-62)
+		shows(t, n, "ip link show weft0", fmt.Sprintf("mtu %d", mtu-62))
+	}
+	shows(t, n, "sysctl -n net.ipv6.conf.weft0.disable_ipv6", "1")
+	shows(t, n, "sysctl -n net.ipv6.conf.weave.accept_redirects", "0")
+	if found := conditions(t, n, health.BridgeRepaired); len(found) != 0 {
+		t.Errorf("conditions: %+v", found)
+	}
+}
+
 func changeUnderlayMTU(t *testing.T, nodes []*cluster.Node, pods []*pod) {
 	t.Helper()
 	s := startFlow(t, pods[0], pods[1])
