@@ -72,10 +72,12 @@ type Gossip interface {
 	FromTunnel(from peer.ID, message []byte)
 }
 
-// HostAddresses returns the addresses that are leased to the bridge, which the datapath restores after a reboot or a repair. It
-// may be called from any goroutine and must not call the Datapath.
-type HostAddresses interface {
+// Leases are the leases of this node. Methods may be called from any goroutine and must not call the Datapath.
+type Leases interface {
+	// HostAddresses returns the addresses that are leased to the bridge, which the datapath restores after a reboot or a repair.
 	HostAddresses() []netip.Prefix
+	// PodLinks returns the names of the host ends of pods with leases, whether they exist or not.
+	PodLinks() []string
 }
 
 // AddressObserver learns the addresses that the bridge has inside the overlay's ranges: after each change, and periodically. It
@@ -103,7 +105,7 @@ type Config struct {
 	Tunnel     *Tunnel
 	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
 	Sources    router.AddressOwners // nil: source addresses of frames from peers are not checked
-	Addresses  HostAddresses
+	Addresses  Leases
 	Guards     *guard.Store    // which ports are bound to pods
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged

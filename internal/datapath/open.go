@@ -25,6 +25,9 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 			err = errors.Join(err, undo.run())
 		}
 	}()
+	if err := bridge.Rename(d.settings.Bridge, bridgeMAC(d.cfg.Self)); err != nil {
+		d.log.Warn("cannot rename the bridge of an earlier run", "err", err)
+	}
 	before, err := bridge.Inspect(d.settings.Bridge)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,7 @@ type reconciler struct {
 	log   *slog.Logger
 	host  *live.Host
 	names hoststate.Names
+	doubt hoststate.Doubt
 	pods  hoststate.Pods
 	pace  hoststate.Pace
 
@@ -74,6 +75,7 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 	if d.current.Load().bridgeMade {
 		r.pods.Adopt() // pods of an earlier run
 	}
+	r.pods.AdoptLeased(d.cfg.Addresses.PodLinks())
 	links, filters := signal.New(), signal.New()
 	ctx, cancel := context.WithCancel(ctx)
 	var watches sync.WaitGroup
@@ -250,7 +252,11 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 	}
 	desired.Pods = r.pods.Desired()
 	r.names.Remember(desired, observed)
-	return hoststate.Diff(desired, observed), hoststate.MovedPods(desired, observed), nil
+	actions, pending := r.doubt.Ripe(hoststate.Diff(desired, observed), time.Now())
+	if pending {
+		r.postpone(hoststate.DoubtTime)
+	}
+	return actions, hoststate.MovedPods(desired, observed), nil
 }
 
 // noteMTU notes a change of the MTU of the links; hostMu is held. The kernel forgets the settings of IPv6 of a link while its MTU is too
@@ -282,8 +288,9 @@ func (r *reconciler) findBridge() error {
 	if err != nil || info.State != bridge.Found {
 		return err
 	}
-	r.bridge = &hoststate.Bridge{Name: r.d.settings.Bridge, Made: info.Ours}
-	if info.Ours {
+	made := info.Ours || info.MAC == bridgeMAC(r.d.cfg.Self) // another program may have changed its alias
+	r.bridge = &hoststate.Bridge{Name: r.d.settings.Bridge, Made: made}
+	if made {
 		r.bridge.MAC, r.bridge.Alias = info.MAC, bridge.Alias
 	}
 	return nil
@@ -342,6 +349,8 @@ func (r *reconciler) apply(a hoststate.Action) error {
 		r.bridge = nil // weft has made it now
 		r.pods.Adopt()
 		return nil
+	case a.Kind == hoststate.Rename:
+		return bridge.SetName(a.Link, a.Text)
 	case a.Kind == hoststate.Set && (a.Path == hoststate.Forwarding4 || a.Path == hoststate.Forwarding6):
 		return masq.EnableForwarding(a.Path == hoststate.Forwarding4, a.Path == hoststate.Forwarding6)
 	}

@@ -242,6 +242,11 @@ func TestMovedPod(t *testing.T) {
 	shows(t, nodes[0], "ip link show "+port, ",UP") // the node knows the port
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", port, "master", "br9")
 	expect(1)
+	if err := nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, nodes)
+	expect(1) // the pod has a lease
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", port, "master", "weave")
 	expect(0)
 }
@@ -348,15 +353,38 @@ func TestNotRestored(t *testing.T) {
 	})
 }
 
-// TestBridgeDeletedWhileStopped: a node that starts without its bridge puts the pods of its earlier run on the new one.
-func TestBridgeDeletedWhileStopped(t *testing.T) {
+// TestBridgeChangedWhileStopped: a node that starts without its bridge puts the pods of its earlier run on the new one. A bridge that
+// was renamed gets its name back.
+func TestBridgeChangedWhileStopped(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"ip link del weave", "ip link set weave name br9", "ip link set weave alias other"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			nodes, pods := pair(t)
+			if err := nodes[0].Stop(); err != nil {
+				t.Fatal(err)
+			}
+			labtest.Run(t, nodes[0].Space, strings.Fields(command)...)
+			up(t, nodes[0], nodes[1].Addr().String())
+			pods[0].reaches(t, pods[1].addr)
+			pods[0].reaches(t, nodes[1].Addr()) // through the bridge's address
+			shows(t, nodes[0], "ip -d link show "+hostEnd(t, nodes[0]), `master weave`)
+			shows(t, nodes[0], "ip link show weave", `alias weft`)
+		})
+	}
+}
+
+// TestPodPortChangedWhileStopped: the port of a pod that has a lease is restored at the start.
+func TestPodPortChangedWhileStopped(t *testing.T) {
 	t.Parallel()
 	nodes, pods := pair(t)
-	if err := nodes[0].Stop(); err != nil {
-		t.Fatal(err)
+	port := hostEnd(t, nodes[0])
+	for _, change := range []string{"nomaster", "down", "type bridge_slave isolated on"} {
+		if err := nodes[0].Stop(); err != nil {
+			t.Fatal(err)
+		}
+		labtest.Run(t, nodes[0].Space, strings.Fields("ip link set "+port+" "+change)...)
+		up(t, nodes[0], nodes[1].Addr().String())
+		pods[0].reaches(t, pods[1].addr)
 	}
-	labtest.Run(t, nodes[0].Space, "ip", "link", "del", "weave")
-	up(t, nodes[0], nodes[1].Addr().String())
-	pods[0].reaches(t, pods[1].addr)
-	pods[0].reaches(t, nodes[1].Addr()) // through the bridge's address
 }

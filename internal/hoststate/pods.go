@@ -17,8 +17,9 @@ type Pods struct {
 	// Records are what the aliases of host ends record about pods, by the names of host ends. They are set before Observe.
 	Records map[string]Record
 
-	ends  map[string]podEnd
-	adopt bool // Adopt was called since the last Observe
+	ends   map[string]podEnd
+	adopt  bool            // Adopt was called since the last Observe
+	leased map[string]bool // names of AdoptLeased since the last Observe
 }
 
 // Record is what the alias of a host end records about its pod. Another program may overwrite it.
@@ -41,6 +42,15 @@ type podEnd struct {
 // such a host end may belong to a second network on this host, with a bridge of its own.
 func (p *Pods) Adopt() { p.adopt = true }
 
+// AdoptLeased makes host ends with these names ours at the next Observe, if they are on no bridge or on another one: their pods have
+// leases of this node.
+func (p *Pods) AdoptLeased(names []string) {
+	p.leased = make(map[string]bool, len(names))
+	for _, name := range names {
+		p.leased[name] = true
+	}
+}
+
 // Observe updates the host ends from what there is now. A host end that was never complete counts as complete after Grace: an earlier
 // run, or another program, has left it so. pending reports whether there is one for which this time runs.
 func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) {
@@ -53,12 +63,14 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		if !known || end.index != l.Index {
 			end = podEnd{index: l.Index, since: now}
 		}
-		end.adopted = end.adopted || p.adopt && l.Master == ""
+		end.adopted = end.adopted || (p.adopt || p.leased[name]) && l.Master == ""
 		switch {
 		case end.complete:
 			end.pod.MTU = max(end.pod.MTU, l.MTU)
 		case l.Master == bridge && l.Up:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: p.hairpin(name, l.Port[Hairpin])}
+		case l.Master != bridge && l.Master != "" && p.leased[name]: // moved while no daemon was there
+			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: p.hairpin(name, true)}
 		case l.Master != bridge && (l.Master != "" || !end.adopted): // of another network, or being attached
 		case now.Sub(end.since) >= Grace:
 			end.complete, end.pod = true, Pod{MTU: l.MTU, Hairpin: p.hairpin(name, true)} // older versions attached pods with it
@@ -73,7 +85,7 @@ func (p *Pods) Observe(o Observed, bridge string, now time.Time) (pending bool) 
 		}
 		next[name] = end
 	}
-	p.ends, p.adopt = next, false
+	p.ends, p.adopt, p.leased = next, false, nil
 	return pending
 }
 

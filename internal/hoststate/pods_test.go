@@ -55,6 +55,25 @@ func TestPods(t *testing.T) {
 	step(10+hoststate.Grace, map[string]hoststate.Pod{"vweft2": {MTU: 1400, Alias: "a record"}}, lost, other)
 }
 
+// TestAdoptLeased: a host end without a bridge, or on another one, is ours if its pod has a lease, and belongs to another network
+// otherwise.
+func TestAdoptLeased(t *testing.T) {
+	pods := hoststate.Pods{Prefix: "vweft"}
+	pods.AdoptLeased([]string{"vweft1", "vweft3"})
+	start := time.Unix(1e9, 0)
+	o := hoststate.Observed{Links: map[string]hoststate.Link{
+		"vweft1": {Name: "vweft1", Kind: "veth", Index: 5, MTU: 1400}, "vweft2": {Name: "vweft2", Kind: "veth", Index: 6, MTU: 1400},
+		"vweft3": {Name: "vweft3", Kind: "veth", Index: 7, MTU: 1400, Master: "br9"},
+	}}
+	for _, after := range []time.Duration{0, hoststate.Grace} {
+		pods.Observe(o, "weave", start.Add(after))
+	}
+	pod := hoststate.Pod{MTU: 1400, Hairpin: true}
+	if diff := cmp.Diff(map[string]hoststate.Pod{"vweft1": pod, "vweft3": pod}, pods.Desired()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestPace: a change that comes back soon after each repair is repaired at once a few times, then with growing pauses. It is
 // contested then, and no longer when it stays away.
 func TestPace(t *testing.T) {

@@ -227,7 +227,7 @@ func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) 
 	cfg := datapath.Config{
 		Self: n.identity.ID, Private: n.identity.Private(), Cluster: clusterName, Settings: n.cfg, Advertise: n.advertise, MTU: n.mtu,
 		Secrets: secrets, Trusted: n.cfg.TrustedSubnets,
-		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: hostAddresses{n.ipam}, Logger: n.log,
+		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: ownLeases{n.ipam}, Logger: n.log,
 	}
 	cfg.Sources = n.ipam
 	path := filepath.Join(n.cfg.StateDir, statedir.GuardFile)
@@ -277,12 +277,22 @@ func (n *node) buildServer() (err error) {
 	return nil
 }
 
-// hostAddresses are the addresses that are leased to the bridge. It implements datapath.HostAddresses.
-type hostAddresses struct{ ipam *ipam.Allocator }
+// ownLeases are the leases of this node. It implements datapath.Leases.
+type ownLeases struct{ ipam *ipam.Allocator }
 
-// HostAddresses implements datapath.HostAddresses.
-func (h hostAddresses) HostAddresses() (addrs []netip.Prefix) {
-	for _, l := range h.ipam.Lookup(holder.ForHost().String()) {
+// PodLinks implements datapath.Leases.
+func (o ownLeases) PodLinks() (names []string) {
+	for _, l := range o.ipam.Leases() {
+		if name, ok := holder.Parse(l.Holder).HostLink(); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// HostAddresses implements datapath.Leases.
+func (o ownLeases) HostAddresses() (addrs []netip.Prefix) {
+	for _, l := range o.ipam.Lookup(holder.ForHost().String()) {
 		addrs = append(addrs, l.Prefix())
 	}
 	return addrs

@@ -183,3 +183,41 @@ func TestNothingLeftBehind(t *testing.T) {
 		t.Errorf("%+v is left behind", info)
 	}
 }
+
+// TestRename: a bridge of weft that was renamed gets its name back, by its MAC, unless another link has the name.
+func TestRename(t *testing.T) {
+	taptest.InNamespace(t)
+	mac := ether.Addr{0x0a, 1, 2, 3, 4, 5}
+	ensure(t, bridge.Config{Name: "weave", MTU: 1422, MAC: mac})
+	rename := func(from, to string) {
+		t.Helper()
+		if err := netlink.LinkSetName(byName(t, from), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		mac  ether.Addr
+		want bridge.State
+	}{{ether.Addr{0x0a, 9}, bridge.Absent}, {mac, bridge.Found}} {
+		if step.want == bridge.Absent {
+			if err := netlink.LinkSetDown(byName(t, "weave")); err != nil {
+				t.Fatal(err)
+			}
+			rename("weave", "br9")
+		}
+		if err := bridge.Rename("weave", step.mac); err != nil {
+			t.Fatal(err)
+		}
+		if got := inspect(t, "weave"); got.State != step.want {
+			t.Errorf("MAC %s: %+v", step.mac, got)
+		}
+	}
+	rename("weave", "br9")
+	add(t, veth("weave"))
+	if err := bridge.Rename("weave", mac); err != nil {
+		t.Fatal(err)
+	}
+	if got := inspect(t, "weave"); got.State != bridge.Other {
+		t.Errorf("beside another link: %+v", got)
+	}
+}

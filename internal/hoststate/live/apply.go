@@ -14,7 +14,7 @@ import (
 	"weft/internal/hoststate"
 )
 
-// Apply applies an action of any kind but MakeBridge, for which package bridge is there.
+// Apply applies an action of any kind but MakeBridge and Rename, for which package bridge is there.
 func (h *Host) Apply(a hoststate.Action) error {
 	if err := h.apply(a); err != nil {
 		return fmt.Errorf("live: %s: %w", a, err)
@@ -31,8 +31,6 @@ func (h *Host) apply(a hoststate.Action) error {
 		return err
 	}
 	switch a.Kind {
-	case hoststate.Rename:
-		return h.rename(link, a.Text)
 	case hoststate.SetAlias:
 		return h.handle.LinkSetAlias(link, a.Text)
 	case hoststate.SetMaster:
@@ -60,15 +58,6 @@ func (h *Host) apply(a hoststate.Action) error {
 	default:
 		return errors.ErrUnsupported
 	}
-}
-
-// rename gives a link another name. Kernels before 6.2 rename no link that is up.
-func (h *Host) rename(link netlink.Link, name string) error {
-	err := h.handle.LinkSetName(link, name)
-	if !errors.Is(err, unix.EBUSY) {
-		return err
-	}
-	return errors.Join(h.handle.LinkSetDown(link), h.handle.LinkSetName(link, name), h.handle.LinkSetUp(link))
 }
 
 // setMaster makes a link a port of a bridge. A tunnel is isolated before it is up, as it may be a loop.
