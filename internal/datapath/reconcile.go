@@ -219,7 +219,16 @@ func (r *reconciler) record(a hoststate.Action, now time.Time) {
 		return
 	}
 	r.d.repairs.add(string(a.Kind), a.String(), now)
-	r.log.Warn("restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
+	level := r.level(hoststate.Key{Kind: a.Kind, Object: a.Object()}, now)
+	r.log.Log(context.Background(), level, "restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
+}
+
+// level is the level of the message about a repair. A condition reports one that another program undoes again and again.
+func (r *reconciler) level(key hoststate.Key, now time.Time) slog.Level {
+	if r.pace.IsContested(key, now) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // compare returns the actions that make the host as it should be, and the pods' ports that are in another bridge.

@@ -80,7 +80,7 @@ func (r *reconciler) restoreRules(ctx context.Context, rules *ruleState, full bo
 	rules.applied = true
 	if lost {
 		r.d.repairs.add(repairRules, rules.Name()+" were changed or removed", now)
-		r.log.Warn("restored rules that another program changed on this host", "rules", rules.Name())
+		r.log.Log(ctx, r.level(key, now), "restored rules that another program changed on this host", "rules", rules.Name())
 	}
 }
 

@@ -8,8 +8,9 @@ const (
 	calm = 10 * time.Second
 	// free is how many repairs of the same change in a row are made at once.
 	free = 5
-	// longestPause is the longest pause between two repairs of the same change.
-	longestPause = time.Minute
+	// longestPause is the longest pause between two repairs of the same change. It is short, as what is wrong stays wrong for so long
+	// when the other program has stopped: rules of the guard may be missing.
+	longestPause = 2 * time.Second
 )
 
 // Pace decides when a repair may be repeated that another program undoes again and again. Each time that the change is back soon
@@ -47,6 +48,12 @@ func (p *Pace) Wait(k Key, now time.Time) time.Duration {
 		return 0
 	}
 	return max(0, s.pause()-now.Sub(s.last))
+}
+
+// IsContested reports whether the change is repaired with pauses now.
+func (p *Pace) IsContested(k Key, now time.Time) bool {
+	s, known := p.streaks[k]
+	return known && !s.over(now) && s.pause() > 0
 }
 
 // Repaired records that a repair was tried.

@@ -87,16 +87,19 @@ func TestPace(t *testing.T) {
 		now = now.Add(wait)
 		pace.Repaired(key, now)
 	}
-	want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60}
+	want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 2}
 	for i := range want {
 		want[i] *= time.Second
 	}
 	if diff := cmp.Diff(want, pauses); diff != "" {
 		t.Errorf("pauses (-want +got):\n%s", diff)
 	}
-	contested := pace.Contested(now.Add(time.Minute))
-	if len(contested) != 1 || contested[0].Key != key || contested[0].Repairs != 14 || contested[0].Pause != time.Minute {
+	contested := pace.Contested(now.Add(time.Second))
+	if len(contested) != 1 || contested[0].Key != key || contested[0].Repairs != 14 || contested[0].Pause != 2*time.Second {
 		t.Errorf("contested: %+v", contested)
+	}
+	if !pace.IsContested(key, now) || pace.IsContested(key, now.Add(time.Minute)) {
+		t.Error("the change is contested while it comes back, and no longer")
 	}
 	pace.Failed(key)
 	if list := pace.Contested(now); len(list) != 0 {

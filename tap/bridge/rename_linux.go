@@ -13,8 +13,9 @@ import (
 	"weft/internal/netdump"
 )
 
-// Rename gives the bridge that weft made with the MAC back its name, if no link has the name now: another program has renamed it. A
-// second bridge beside it would have the same addresses, and none of its ports. It is no error if there is no such bridge.
+// Rename gives the bridge with the MAC back its name, if no link has the name now: another program has renamed it. The MAC is that of
+// one node, which no other bridge has; an alias may have been overwritten. A second bridge beside it would have the same addresses, and
+// none of its ports. It is no error if there is no such bridge.
 func Rename(name string, mac ether.Addr) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -29,7 +30,7 @@ func Rename(name string, mac ether.Addr) error {
 		return nil
 	}
 	for _, l := range links {
-		if a := l.Attrs(); l.Type() == "bridge" && a.Alias == Alias && slices.Equal(a.HardwareAddr, net.HardwareAddr(mac[:])) {
+		if a := l.Attrs(); l.Type() == "bridge" && slices.Equal(a.HardwareAddr, net.HardwareAddr(mac[:])) {
 			return setName(nl, l, name)
 		}
 	}
