@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
@@ -74,6 +75,30 @@ func TestKernelPath(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestDeadKernelPath: nothing arrives on the data ports of a node that the kernel carries frames to, while gossip works. Both nodes have a
+// condition, also without traffic of pods, until the cause ends.
+func TestDeadKernelPath(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b")
+	runLines(t, nodes[0], "nft add table netdev other",
+		"nft add chain netdev other c '{ type filter hook ingress device eth0 priority 0; }'",
+		"nft add rule netdev other c udp dport 6785 drop")
+	start(t, nodes)
+	pods := reachingPods(t, nodes) // in userspace, so there are sessions
+	runLines(t, nodes[0], "nft flush chain netdev other c")
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	waitDatapath(t, nodes[1], "a", api.DatapathKernel)
+	runLines(t, nodes[0], "nft add rule netdev other c udp dport 6784-6785 drop")
+	for _, n := range nodes {
+		waitCondition(t, n, "blocked", health.PeerUnreachable, "alive but cannot be reached")
+	}
+	runLines(t, nodes[0], "nft delete table netdev other")
+	for _, n := range nodes {
+		waitCondition(t, n, "at the end", health.PeerUnreachable)
+	}
+	pods[0].reaches(t, pods[1].addr)
 }
 
 // TestKernelDeviceOfAnotherStart: the device that a stopped node leaves is gone after a start that uses another one, or none.
