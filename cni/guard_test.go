@@ -32,7 +32,10 @@ func TestGuard(t *testing.T) {
 		{name: "bound", config: `{"guard": "pods"}`, guard: api.GuardPods},
 		{name: "open", config: `{"guard": "off"}`, guard: api.GuardOff},
 		{name: "further addresses", config: `{"guard": "pods", "allow": ["10.32.0.100"]}`, guard: api.GuardPods, allow: []netip.Prefix{vip}},
-		{name: "opened by an annotation", config: `{"guard": "pods", "policy": "/kube"}`, admits: api.Admitted{Guard: api.GuardOff}, guard: api.GuardOff},
+		{
+			name: "opened by an annotation", config: `{"guard": "pods", "policy": "/kube"}`,
+			admits: api.Admitted{Guard: api.GuardOff}, guard: api.GuardOff,
+		},
 		{
 			name: "further addresses by an annotation", config: `{"guard": "pods", "policy": "/kube", "allow": ["10.32.0.100"]}`,
 			admits: api.Admitted{Allow: []netip.Prefix{block}}, guard: api.GuardPods, allow: []netip.Prefix{vip, block},

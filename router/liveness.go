@@ -71,7 +71,8 @@ func (e *Engine) tickLinks(p *probeSender) {
 	})
 	for _, v := range peers.sorted {
 		e.tickLink(v, liveness.Observation{
-			Direct: v.direct(), Relayed: !v.Via.IsZero(), Keep: keep[v.ID], Unanswered: unanswered[v.ID], Silent: silent[v.ID] || v.owesProof(liveness.Silence, now),
+			Direct: v.direct(), Relayed: !v.Via.IsZero(), Keep: keep[v.ID], Unanswered: unanswered[v.ID],
+			Silent:     silent[v.ID] || v.owesProof(liveness.Silence, now),
 			Configured: v.Addr,
 		}, now, p)
 	}

@@ -152,7 +152,8 @@ func (g *guards) remove(ctx context.Context) error {
 func (g *guards) ruleset() guard.Ruleset {
 	s := g.d.settings
 	r := guard.Ruleset{
-		Uplinks: []string{s.Tap, s.KernelDevice()}, PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods, BridgeMAC: bridgeMAC(g.d.cfg.Self),
+		Uplinks: []string{s.Tap, s.KernelDevice()}, PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods,
+		BridgeMAC: bridgeMAC(g.d.cfg.Self),
 	}
 	bound := map[string]bool{}
 	for _, e := range g.store.All() {
@@ -258,6 +259,7 @@ func (d *Datapath) GuardStatus() GuardStatus {
 			s.Open++
 		case api.GuardPods:
 			s.Bound++
+		case api.GuardHost: // as ports without an entry on most nodes
 		}
 	}
 	return s

@@ -92,7 +92,7 @@ func TestUnderlayMTUChanges(t *testing.T) {
 	}
 }
 
-// TestMTUBelowIPv6: the MTU of the underlay is too small for IPv6 for a while, so that the kernel forgets the settings of IPv6 of the links.
+// TestMTUBelowIPv6: the MTU of the underlay is too small for IPv6 for a while, so that the kernel forgets the links' settings of IPv6.
 // They are set again, and the node does not claim that another program has changed them.
 func TestMTUBelowIPv6(t *testing.T) {
 	t.Parallel()
