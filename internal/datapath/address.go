@@ -39,7 +39,11 @@ func (d *Datapath) BridgeAddresses() ([]netip.Prefix, error) {
 // AddBridgeAddress gives the bridge an address that it may have already.
 func (d *Datapath) AddBridgeAddress(addr netip.Prefix) error {
 	defer d.observeAddresses()
-	return d.changeAddress(addr, netlink.AddrReplace)
+	err := d.changeAddress(addr, netlink.AddrReplace)
+	if err == nil {
+		d.had.Store(addr.Addr(), true)
+	}
+	return err
 }
 
 // RemoveBridgeAddress removes an address from the bridge. Its lease must have ended before: the reconciler adds an address that is
@@ -103,4 +107,11 @@ func (d *Datapath) observeAddresses() {
 		addrs = append(addrs, e.Addr())
 	}
 	d.cfg.Observer.SetAddrs(addrs)
+}
+
+// hadAddress reports whether the bridge has had an address since the start. An address that it never had is new: its lease is made
+// before the bridge gets it.
+func (d *Datapath) hadAddress(addr netip.Addr) bool {
+	_, had := d.had.Load(addr)
+	return had
 }

@@ -133,6 +133,8 @@ type Datapath struct {
 
 	repairs repairs // has a lock of its own
 
+	had sync.Map // of netip.Addr: the addresses that the bridge has had
+
 	// hostMu serializes changes of the host, so that a repair does not restore what Clear removes.
 	hostMu  sync.Mutex
 	cleared bool // guarded by hostMu: Clear was called

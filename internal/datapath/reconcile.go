@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -55,8 +54,6 @@ type reconciler struct {
 	// other program has.
 	mtu     int
 	resized bool
-	// had are the addresses that the bridge has had. One that it never had is new: its lease is made before it is added.
-	had map[netip.Addr]bool
 	// postponed is when the next look is due, as a repair or a new pod waits; zero: none waits.
 	postponed time.Time
 }
@@ -69,9 +66,7 @@ func (d *Datapath) reconcile(ctx context.Context) error {
 		return err
 	}
 	defer host.Close()
-	r := &reconciler{
-		d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules(), had: map[netip.Addr]bool{},
-	}
+	r := &reconciler{d: d, log: d.log, host: host, pods: hoststate.Pods{Prefix: podlink.HostPrefix}, rules: d.hostRules()}
 	if d.current.Load().bridgeMade {
 		r.pods.Adopt() // pods of an earlier run
 	}
@@ -214,7 +209,7 @@ func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
 
 // record logs and counts a repair.
 func (r *reconciler) record(a hoststate.Action, now time.Time) {
-	if !r.settled || r.resized && a.Kind == hoststate.SetMTU || a.Kind == hoststate.AddAddress && !r.had[a.Prefix.Addr()] {
+	if !r.settled || r.resized && a.Kind == hoststate.SetMTU || a.Kind == hoststate.AddAddress && !r.d.hadAddress(a.Prefix.Addr()) {
 		r.log.Info("changed this host for the overlay", "kind", string(a.Kind), "was", a.String())
 		return
 	}
@@ -246,7 +241,7 @@ func (r *reconciler) compare() (actions []hoststate.Action, moved []hoststate.Li
 		return renames, nil, nil // the rest is compared afterwards
 	}
 	for _, p := range observed.Addresses {
-		r.had[p.Addr()] = true
+		r.d.had.Store(p.Addr(), true)
 	}
 	if _, there := observed.Links[r.d.settings.Tap]; !there {
 		return nil, nil, fmt.Errorf("%w: %s was deleted, renamed or moved by another program", errNoTap, r.d.settings.Tap)
