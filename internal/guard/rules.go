@@ -92,7 +92,7 @@ func dropChains() (chains []chain) {
 
 // ordinary matches IPv4 that is neither ICMP nor DHCP. The ports are a range because nft 1.0.6 merges two comparisons of neighboring
 // fields to one: "th sport != 67 th dport != 68" is true unless both are equal.
-const ordinary = "meta l4proto != icmp th sport != 67 th dport != 67-68"
+const ordinary = "meta l4proto != 1 th sport != 67 th dport != 67-68"
 
 // Rules against answers of DHCP servers. Clients accept them from any port, so the port of the client matters as well.
 var (
@@ -243,14 +243,14 @@ func bound() []chain {
 	return []chain{
 		{name: "udp4", rules: append(slices.Clone(noDHCP4), "accept")},
 		{name: "icmp4", rules: []string{advertisements4, "accept"}},
-		{name: "known4", rules: []string{"meta l4proto vmap { icmp : goto icmp4 , udp : goto udp4 }", "accept"}},
+		{name: "known4", rules: []string{"meta l4proto vmap { 1 : goto icmp4 , 17 : goto udp4 }", "accept"}},
 		{name: "udp6", rules: append(slices.Clone(noDHCP6),
 			"udp dport != 546 accept",
 			"frag frag-off != 0 accept", // the first fragment was checked
 			drop(ReasonMalformed),       // the first fragment has no port (RFC 7112)
 		)},
 		{name: "known6", rules: []string{
-			"meta l4proto vmap { ipv6-icmp : goto icmp6 , udp : goto udp6 }",
+			"meta l4proto vmap { 58 : goto icmp6 , 17 : goto udp6 }",
 			"meta l4proto != 255 accept", // false for headers that the kernel does not understand
 			drop(ReasonMalformed),
 		}},

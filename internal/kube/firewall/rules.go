@@ -33,7 +33,7 @@ const neighbors = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbo
 
 // notFirst match packets that cannot open a connection: TCP segments of an open connection, SCTP packets without an INIT chunk
 // (chunk type 1, which is never bundled: RFC 9260, section 6.10).
-var notFirst = [...]string{"tcp flags & (syn | ack) == ack", "meta l4proto sctp @th,96,8 != 1"}
+var notFirst = [...]string{"tcp flags & (syn | ack) == ack", "meta l4proto 132 @th,96,8 != 1"}
 
 // whole returns the transaction that replaces both tables by t.
 func (n *NFT) whole(t *table) *knftables.Transaction {
