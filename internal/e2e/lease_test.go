@@ -42,7 +42,10 @@ func TestGarbageIsFreed(t *testing.T) {
 		}
 		return nil
 	})
-	if s := query[api.Status](t, n, "status"); s.GarbageFreed != 1 {
-		t.Errorf("%d leases freed, want 1", s.GarbageFreed)
-	}
+	labtest.Until(t, patience, func() error { // it is counted after it has ended
+		if s := query[api.Status](t, n, "status"); s.GarbageFreed != 1 {
+			return fmt.Errorf("%d leases freed, want 1", s.GarbageFreed)
+		}
+		return nil
+	})
 }
