@@ -95,8 +95,11 @@ func (p *Process) Signal(s os.Signal) error {
 	return nil
 }
 
+// dumpTime is how long a process that does not end may take to log what it waits for.
+const dumpTime = 2 * time.Second
+
 // Stop sends SIGTERM to the process, kills it after grace, and waits for it. It returns an error if the process was killed
-// or did not exit with code 0.
+// or did not exit with code 0. Before it is killed, it gets SIGQUIT, at which a Go program logs its goroutines.
 func (p *Process) Stop(grace time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -107,6 +110,11 @@ func (p *Process) Stop(grace time.Duration) error {
 	case <-p.done:
 		return p.Wait()
 	case <-timer.C:
+		_ = p.Signal(syscall.SIGQUIT)
+		select {
+		case <-p.done:
+		case <-time.After(dumpTime):
+		}
 		p.Kill()
 		return fmt.Errorf("nettest: %s did not end within %s of SIGTERM", p.name, grace)
 	}
