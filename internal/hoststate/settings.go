@@ -39,12 +39,14 @@ func SettingsFor(bridge string, v4, v6, forward bool) (list []Setting) {
 }
 
 // GuardSettings returns the settings that keep pods from configuring the host: the bridge accepts no router advertisements and no
-// redirects, and the host has no IPv6 on the ports with the given names.
+// redirects, and the host has no IPv6 on the ports with the given names. They also let the bridge announce a new MAC.
 func GuardSettings(bridge string, ports ...string) []Setting {
 	conf4, conf6 := "ipv4/conf/"+bridge+"/", "ipv6/conf/"+bridge+"/"
 	list := []Setting{
 		{Path: conf6 + "accept_ra", Want: "0"}, {Path: conf6 + "autoconf", Want: "0"},
 		{Path: conf6 + "accept_redirects", Want: "0"}, {Path: conf4 + "accept_redirects", Want: "0"},
+		// The bridge announces its MAC when that changes, also back: pods and other nodes would keep a wrong one.
+		{Path: conf4 + "arp_notify", Want: "1"}, {Path: conf6 + "ndisc_notify", Want: "1"},
 	}
 	for _, port := range ports {
 		list = append(list, Setting{Path: "ipv6/conf/" + port + "/disable_ipv6", Want: "1"})
