@@ -22,11 +22,7 @@ func (*hairpinRules) Name() string { return "the rules for ports in hairpin mode
 
 // Intact implements hostRules.
 func (h *hairpinRules) Intact(context.Context) (bool, error) {
-	now, err := nftsum.Of(nftsum.Bridge, hairpin.Table)
-	if errors.Is(err, nftsum.ErrNoTable) {
-		return false, nil
-	}
-	return err == nil && now == h.sum, err
+	return nftsum.Unchanged(h.sum, func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Bridge, hairpin.Table) })
 }
 
 // Apply implements hostRules.

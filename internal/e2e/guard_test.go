@@ -184,7 +184,7 @@ func (s *station) ordinary(t *testing.T, to *station) {
 		labtest.Run(t, s.Space, "ping", "-c", "1", "-W", "5", "-s", "4000", a.String())
 	}
 	if s.IP6.IsValid() {
-		local := guard.LinkLocal(to.MAC).String() + "%eth0"
+		local := to.MAC.LinkLocal().String() + "%eth0"
 		labtest.Run(t, s.Space, "ping", "-c", "1", "-W", "5", "-s", "4000", local)
 		// Duplicate address detection finds that the address is free, or taken by the other.
 		labtest.Run(t, s.Space, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1", "net.ipv6.conf.eth0.dad_transmits=1")

@@ -64,3 +64,13 @@ func TestHeader(t *testing.T) {
 		t.Fatal("header fields misread")
 	}
 }
+
+func TestLinkLocal(t *testing.T) {
+	mac, err := ParseAddr("02:42:0a:20:00:02")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := mac.LinkLocal(), netip.MustParseAddr("fe80::42:aff:fe20:2"); got != want {
+		t.Errorf("LinkLocal of %s = %s, want %s", mac, got, want)
+	}
+}

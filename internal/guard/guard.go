@@ -102,14 +102,11 @@ func (p Port) prefixes() []netip.Prefix {
 func (p Port) all() []netip.Prefix {
 	out := p.prefixes()
 	if p.hasIPv6() {
-		local := LinkLocal(p.MAC)
+		local := p.MAC.LinkLocal()
 		out = append(out, netip.PrefixFrom(local, local.BitLen()))
 	}
 	return out
 }
-
-// LinkLocal returns the link-local IPv6 address that follows from a MAC: its modified EUI-64 (RFC 4291, appendix A).
-func LinkLocal(mac ether.Addr) netip.Addr { return mac.LinkLocal() }
 
 // Ruleset is the content of the table.
 type Ruleset struct {

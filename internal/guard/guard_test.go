@@ -193,13 +193,3 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
-
-func TestLinkLocal(t *testing.T) {
-	mac, err := ether.ParseAddr("02:42:0a:20:00:02")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := LinkLocal(mac), netip.MustParseAddr("fe80::42:aff:fe20:2"); got != want {
-		t.Errorf("LinkLocal(%s) = %s, want %s", mac, got, want)
-	}
-}

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -74,18 +73,9 @@ func (h *hostTable) intact() (bool, error) {
 	if h.applied == nil {
 		return false, nil
 	}
-	same, err := unchanged(h.sum, h.set)
+	same, err := nftsum.Unchanged(h.set, h.sum)
 	if err == nil && !same {
 		h.applied = nil
 	}
 	return same, err
-}
-
-// unchanged reports whether a table has a checksum. A table that is gone has none.
-func unchanged(sum func() (nftsum.Sum, error), want nftsum.Sum) (bool, error) {
-	now, err := sum()
-	if errors.Is(err, nftsum.ErrNoTable) {
-		return false, nil
-	}
-	return err == nil && now == want, err
 }

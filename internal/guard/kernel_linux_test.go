@@ -57,7 +57,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b.rules = guard.Ruleset{
 		Uplinks: []string{"weft0"}, PodPrefix: "vweft", Strict: true, Unbound: true,
-		BridgeMAC: bridge.MAC, BridgeAddrs: []netip.Addr{bridge.IP4, bridge.IP6, guard.LinkLocal(bridge.MAC)},
+		BridgeMAC: bridge.MAC, BridgeAddrs: []netip.Addr{bridge.IP4, bridge.IP6, bridge.MAC.LinkLocal()},
 		Bound: []guard.Port{b.port("bound4"), b.port("bound")},
 	}
 	b.apply(t)

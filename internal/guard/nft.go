@@ -96,7 +96,7 @@ func (n *NFT) intact() (bool, error) {
 	if n.applied == nil {
 		return false, nil
 	}
-	same, err := unchanged(n.sum, n.set)
+	same, err := nftsum.Unchanged(n.set, n.sum)
 	if err == nil && !same {
 		n.applied = nil
 	}

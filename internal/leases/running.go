@@ -216,7 +216,7 @@ func fits(end podlink.End, p guard.Port) error {
 	for _, a := range end.Addrs {
 		allowed := slices.Contains(p.Addrs, a) || slices.ContainsFunc(p.Allow, func(in netip.Prefix) bool { return in.Contains(a) })
 		// Without an IPv6 address, a pod has no use for a link-local one.
-		expected := a.Is6() && a.IsLinkLocalUnicast() && (!has6 || a == guard.LinkLocal(end.MAC))
+		expected := a.Is6() && a.IsLinkLocalUnicast() && (!has6 || a == end.MAC.LinkLocal())
 		if !allowed && !expected {
 			return fmt.Errorf("it uses %s, which is not leased to it", a)
 		}

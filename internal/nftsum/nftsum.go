@@ -64,6 +64,15 @@ func Of(family Family, table string) (Sum, error) {
 	return Sum{}, fmt.Errorf("nftsum: read the table %s: %w, in each of %d attempts", table, errInterrupted, attempts)
 }
 
+// Unchanged reports whether the checksum that read returns is want. A table that is gone is changed: that is no error.
+func Unchanged(want Sum, read func() (Sum, error)) (bool, error) {
+	now, err := read()
+	if errors.Is(err, ErrNoTable) {
+		return false, nil
+	}
+	return err == nil && now == want, err
+}
+
 // reader reads one table.
 type reader struct {
 	conn   *netlink.Conn

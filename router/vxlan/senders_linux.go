@@ -57,15 +57,13 @@ func (d *Device) FilterIntact() (bool, error) {
 	if d.filter == nil {
 		return false, net.ErrClosed
 	}
-	var sum nftsum.Sum
-	err := d.inside(func() (err error) {
-		sum, err = nftsum.Of(nftsum.Inet, tableName(d.cfg.Name))
-		return err
+	return nftsum.Unchanged(d.filterSum, func() (sum nftsum.Sum, err error) {
+		err = d.inside(func() (err error) {
+			sum, err = nftsum.Of(nftsum.Inet, tableName(d.cfg.Name))
+			return err
+		})
+		return sum, err
 	})
-	if errors.Is(err, nftsum.ErrNoTable) {
-		return false, nil
-	}
-	return err == nil && sum == d.filterSum, err
 }
 
 // RestoreFilter sets the nftables table again after another program has changed it. Where there is no gate, the device is down

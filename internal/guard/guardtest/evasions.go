@@ -123,7 +123,7 @@ func (f *frames) strangeARP(own, other Station) {
 // evasions6 adds the frames of a pod with an IPv6 address.
 func (f *frames) evasions6(own, other Station) {
 	add := func(name string, reason guard.Reason, b []byte) { f.add(name, reason, own.MAC, b) }
-	local, theirs := guard.LinkLocal(own.MAC), guard.LinkLocal(other.MAC)
+	local, theirs := own.MAC.LinkLocal(), other.MAC.LinkLocal()
 	for _, a := range []netip.Addr{
 		netip.IPv6Loopback(), AllNodes, netip.AddrFrom16(own.IP4.As16()), netip.AddrFrom16(other.IP4.As16()),
 		netip.AddrFrom16([16]byte{12: own.IP4.As4()[0], 13: own.IP4.As4()[1], 14: own.IP4.As4()[2], 15: own.IP4.As4()[3]}),
@@ -152,7 +152,7 @@ func (f *frames) evasions6(own, other Station) {
 
 // dhcp6 adds answers of DHCPv6 servers.
 func (f *frames) dhcp6(own, other Station) {
-	local, theirs := guard.LinkLocal(own.MAC), guard.LinkLocal(other.MAC)
+	local, theirs := own.MAC.LinkLocal(), other.MAC.LinkLocal()
 	add := func(name string, reason guard.Reason, b []byte) { f.add(name, reason, own.MAC, b) }
 	add("answer of a DHCPv6 server from another port", guard.ReasonDHCP, udpPorts(local, theirs, 1000, 546))
 	for _, list := range [][]extension{{padding}, {alert}, {fragment(0, false)}, {padding, fragment(0, true)}} {
@@ -176,7 +176,7 @@ func Unasked(own Station) []Frame {
 	if !own.IP6.IsValid() {
 		return f.list
 	}
-	local := guard.LinkLocal(own.MAC)
+	local := own.MAC.LinkLocal()
 	router := routerAdvertisement(own.MAC, bogus)
 	redirect := append(append([]byte{137, 0, 0, 0, 0, 0, 0, 0}, local.AsSlice()...), foreign6.AsSlice()...)
 	add("router advertisement", guard.ReasonAdvertisement, icmp6(local, AllNodes, nil, router))
@@ -200,7 +200,7 @@ func Disguises(own, bridge Station) []Frame {
 	add("the address of the bridge behind options", guard.ReasonAddress, withOptions(udp(bridge.IP4, own.IP4, 53)))
 	add("next fragment of the bridge", guard.ReasonAddress, fragment4(udp(bridge.IP4, own.IP4, 53), 5, false))
 	if bridge.IP6.IsValid() {
-		from := guard.LinkLocal(own.MAC)
+		from := own.MAC.LinkLocal()
 		for _, c := range chainsOf6 {
 			add("neighbor advertisement for the bridge behind "+c.name, guard.ReasonND,
 				icmp6(from, AllNodes, c.list, neighbor(advertise, bridge.IP6, own.MAC)))

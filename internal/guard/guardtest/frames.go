@@ -176,7 +176,7 @@ func neighbor(kind uint8, target netip.Addr, mac ether.Addr) []byte {
 
 // RouterAdvertisement returns one with a prefix of autonomous addresses and a default route of high preference.
 func RouterAdvertisement(mac ether.Addr, prefix netip.Prefix) []byte {
-	from := guard.LinkLocal(mac)
+	from := mac.LinkLocal()
 	return icmp6(from, AllNodes, nil, routerAdvertisement(mac, prefix))
 }
 
@@ -237,16 +237,16 @@ func Forbidden(own, other Station) []Frame {
 
 // noIPv6 adds frames of a pod that has no IPv6 address.
 func (f *frames) noIPv6(own, other Station) {
-	local := guard.LinkLocal(own.MAC)
-	f.add("link-local IPv6", guard.ReasonIPv6, own.MAC, udp(local, guard.LinkLocal(other.MAC), 1000))
-	f.add("IPv6", guard.ReasonIPv6, own.MAC, udp(foreign6, guard.LinkLocal(other.MAC), 1000))
+	local := own.MAC.LinkLocal()
+	f.add("link-local IPv6", guard.ReasonIPv6, own.MAC, udp(local, other.MAC.LinkLocal(), 1000))
+	f.add("IPv6", guard.ReasonIPv6, own.MAC, udp(foreign6, other.MAC.LinkLocal(), 1000))
 	f.add("duplicate address detection", guard.ReasonIPv6, own.MAC, icmp6(unspecified6, AllNodes, nil, neighbor(solicit, local, own.MAC)))
 	f.add("router advertisement", guard.ReasonIPv6, own.MAC, RouterAdvertisement(own.MAC, bogus))
 }
 
 // forbidden6 adds the frames of a pod with an IPv6 address.
 func (f *frames) forbidden6(own, other Station) {
-	local, theirs := guard.LinkLocal(own.MAC), guard.LinkLocal(other.MAC)
+	local, theirs := own.MAC.LinkLocal(), other.MAC.LinkLocal()
 	add := func(name string, reason guard.Reason, b []byte) { f.add(name, reason, own.MAC, b) }
 	add("an IPv6 address of another", guard.ReasonAddress, udp(other.IP6, own.IP6, 1000))
 	add("the link-local address of another", guard.ReasonAddress, udp(theirs, own.IP6, 1000))
@@ -300,9 +300,9 @@ func Allowed(own, other Station) []Frame {
 	if !own.IP6.IsValid() {
 		return f.list
 	}
-	local := guard.LinkLocal(own.MAC)
+	local := own.MAC.LinkLocal()
 	add("IPv6", udp(own.IP6, other.IP6, 1000))
-	add("link-local IPv6", udp(local, guard.LinkLocal(other.MAC), 1000))
+	add("link-local IPv6", udp(local, other.MAC.LinkLocal(), 1000))
 	add("duplicate address detection", icmp6(unspecified6, AllNodes, nil, neighbor(solicit, own.IP6, own.MAC)))
 	add("duplicate address detection of the link-local address", icmp6(unspecified6, AllNodes, nil, neighbor(solicit, local, own.MAC)))
 	add("neighbor advertisement", icmp6(own.IP6, AllNodes, nil, neighbor(advertise, own.IP6, own.MAC)))
@@ -332,7 +332,7 @@ func Claims(own, bridge Station) []Frame {
 		add("ARP reply for the bridge"+tags.name, guard.ReasonARP, tags.wrap(arp(2, own.MAC, bridge.IP4, own.IP4)))
 		add("gratuitous ARP for the bridge"+tags.name, guard.ReasonARP, tags.wrap(arp(1, own.MAC, bridge.IP4, bridge.IP4)))
 		if bridge.IP6.IsValid() {
-			from := guard.LinkLocal(own.MAC)
+			from := own.MAC.LinkLocal()
 			add("the IPv6 address of the bridge"+tags.name, guard.ReasonAddress, tags.wrap(udp(bridge.IP6, from, 53)))
 			add("neighbor advertisement for the bridge"+tags.name, guard.ReasonND,
 				tags.wrap(icmp6(from, AllNodes, nil, neighbor(advertise, bridge.IP6, own.MAC))))
@@ -348,7 +348,7 @@ func Claims(own, bridge Station) []Frame {
 func FromPeers(sender Station) []Frame {
 	f := &frames{first: 4}
 	add := func(name string, reason guard.Reason, b []byte) { f.add(name, reason, sender.MAC, b) }
-	local := guard.LinkLocal(sender.MAC)
+	local := sender.MAC.LinkLocal()
 	add("router advertisement", guard.ReasonAdvertisement, RouterAdvertisement(sender.MAC, bogus))
 	add("router advertisement behind tag 0", guard.ReasonAdvertisement, tag(typeTag, 0, RouterAdvertisement(sender.MAC, bogus)))
 	redirect := append(append([]byte{137, 0, 0, 0, 0, 0, 0, 0}, local.AsSlice()...), foreign6.AsSlice()...)
@@ -388,7 +388,7 @@ func Hardware(name string) (ether.Addr, error) {
 func Attacks(sender Station) []Frame {
 	f := &frames{first: 6}
 	all := ether.Addr{0x33, 0x33, 0, 0, 0, 1}
-	local := guard.LinkLocal(sender.MAC)
+	local := sender.MAC.LinkLocal()
 	router := RouterAdvertisement(sender.MAC, bogus)
 	redirect := append(append([]byte{137, 0, 0, 0, 0, 0, 0, 0}, local.AsSlice()...), foreign6.AsSlice()...)
 	for _, b := range [][]byte{
