@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,8 @@ import (
 	"weft/internal/target"
 )
 
-// Config configures a Mesh. All fields but Capabilities, Keys, Tunnel, Observer and Logger are required.
+// Config configures a Mesh. All fields but Capabilities, Keys, Cluster, Credentials, Tunnel, Observer and
+// Logger are required.
 type Config struct {
 	Identity Identity
 	// Name is the nickname shown to people. It need not be unique.
@@ -27,6 +29,10 @@ type Config struct {
 	Capabilities uint32
 	// Keys seal the gossip: at most MaxKeys, the preferred one first. Without keys gossip is plain. SetKeys replaces them.
 	Keys []GossipKey
+	// Cluster is the name of the network: nodes of other names are strangers, even with the same keys. "": "weft".
+	Cluster string
+	// Credentials decide which nodes with a common key are admitted. Nil: all.
+	Credentials Credentials
 	// Targets are the persistent targets.
 	Targets *Targets
 	// Peers are targets for this run only, from the command line, parsed.
@@ -64,6 +70,8 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+func (c *Config) cluster() string { return cmp.Or(c.Cluster, "weft") }
 
 func orDiscard(l *slog.Logger) *slog.Logger {
 	if l == nil {

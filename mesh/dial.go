@@ -26,12 +26,9 @@ const (
 )
 
 const (
-	// keyChoicePause is how long a node needs at most to choose the key that it seals with after it has learned of a new
-	// member.
-	keyChoicePause = 300 * time.Millisecond
 	// resolveTimeout bounds the lookup of a target's name.
 	resolveTimeout = 3 * time.Second
-	// contestTimeout is how long a node that claims this node's key is waited for to answer an instance message.
+	// contestTimeout is how long a node that claims this node's key is waited for to prove it.
 	contestTimeout = 2 * time.Second
 )
 
@@ -102,8 +99,8 @@ func (d *dialer) run(ctx context.Context) {
 	d.wg.Wait()
 }
 
-// awaitContest waits contestTimeout when another node claims this node's key: if that node was started earlier, its answer
-// ends Run within that time. It reports whether ctx has not ended.
+// awaitContest waits contestTimeout when another node claims this node's key: if that node was started earlier, the stream
+// to it ends Run within that time. It reports whether ctx has not ended.
 func (d *dialer) awaitContest(ctx context.Context) bool {
 	if d.mesh.keyContested.Load() {
 		select {
@@ -181,7 +178,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 			d.recordReached(t, id)
 			return nil
 		}
-		if err = d.join(ctx, addr); err == nil {
+		if err = d.exchange(ctx, addr); err == nil {
 			if id, alive := d.mesh.roster.memberAt(addr); alive {
 				d.recordReached(t, id)
 			}
@@ -189,23 +186,6 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 		}
 	}
 	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
-}
-
-// join exchanges states with the node at addr, under each key that may work. A node that can open this node's gossip but
-// answers under a key that this one does not have knows this node's keys from then on, and may choose another key. So a
-// second round follows.
-func (d *dialer) join(ctx context.Context, addr netip.AddrPort) error {
-	exchange := func() error { return d.exchange(ctx, addr) }
-	err := d.mesh.keys.exchangeWithAnyKey(exchange)
-	if !isOtherSecret(err) {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(keyChoicePause):
-		return d.mesh.keys.exchangeWithAnyKey(exchange)
-	}
 }
 
 // exchange exchanges states with the node at addr. memberlist cannot be interrupted in an exchange: when ctx ends first,
@@ -217,8 +197,7 @@ func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := list.Join([]string{addr.String()})
-		done <- secretError(addr, err)
+		done <- d.mesh.transport.join(list, addr)
 	}()
 	select {
 	case <-ctx.Done():

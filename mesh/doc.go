@@ -7,13 +7,14 @@
 //
 // The files by subject:
 //
-//   - membership: roster.go, member.go, meta.go, identity.go, conflict.go, clusterid.go
+//   - membership: roster.go, member.go, meta.go, identity.go, conflict.go, clusterid.go, credentials.go
 //   - joining: dial.go, rejoin.go, targets.go, keys.go, keymismatch.go
 //   - gossip: gossip.go, unicast.go, tunnel.go, fragment.go, links.go
-//   - memberlist's texts: memberlist_text.go, memberlist_log.go
+//   - below memberlist: transport.go, packets.go, stream.go, serve.go, gate.go, sieve.go
+//   - memberlist's log: memberlist_text.go, memberlist_log.go
 //   - the engine: config.go, mesh.go, watch.go
 //
-// Lock order: keyring.switching, keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the
+// Lock order: keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the
 // package is taken while it is held. memberlist calls the roster with its own lock held, so nothing here calls memberlist
-// with roster.mu held. Only keyring.switching and Targets.updating are held over I/O, and no reader needs them.
+// with roster.mu held. Only Targets.updating is held over I/O, and no reader needs it.
 package mesh

@@ -179,7 +179,7 @@ func (f *fragmenter) receiveFragment(from peer.ID, b []byte) {
 	ack := binary.BigEndian.AppendUint64([]byte{tunnelAck}, key.id)
 	_ = f.mesh.cfg.Tunnel.Send(from, binary.BigEndian.AppendUint16(ack, index)) // when lost, the fragment comes again
 	if msg != nil {
-		delegate{f.mesh}.NotifyMsg(msg)
+		f.mesh.handleUnicast(from, msg)
 	}
 }
 

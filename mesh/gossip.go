@@ -70,8 +70,8 @@ func (s Sender) Broadcast(msg []byte) error {
 	return nil
 }
 
-// Unicast sends msg to one member over a stream. It arrives once, in no particular order, unless one of the two nodes
-// fails meanwhile; the sender is not notified of that. The error is ErrUnknown or ErrQueueFull.
+// Unicast sends msg to one member over a stream, which proves its sender to the receiver. It arrives once, in no particular
+// order, unless one of the two nodes fails meanwhile; the sender is not notified of that. The error is ErrUnknown or ErrQueueFull.
 func (s Sender) Unicast(to peer.ID, msg []byte) error {
 	m, known := s.mesh.roster.lookup(to)
 	if !known || m.State != StateAlive {
@@ -84,13 +84,12 @@ func (s Sender) Unicast(to peer.ID, msg []byte) error {
 	return s.mesh.enqueue(outgoing{id: to, to: m.GossipAddr(), msg: env})
 }
 
-// kind is the first byte of each of weft's messages in memberlist.
+// kind is the first byte of each of weft's messages.
 type kind uint8
 
 const (
 	kindBroadcast kind = 1 // channel, payload
-	kindUnicast   kind = 2 // channel, from (8), to (8), payload
-	kindInstance  kind = 3 // see conflict.go
+	kindUnicast   kind = 2 // channel, from (8), to (8), payload; only in streams and in the tunnel
 )
 
 // broadcast is a message in memberlist's queue.
@@ -135,33 +134,10 @@ func (d delegate) NotifyMsg(msg []byte) {
 			return
 		}
 		d.mesh.merge(ChannelID(body[0]), body[1:])
-	case kindUnicast:
-		d.handleUnicast(body)
-	case kindInstance:
-		d.mesh.handleInstance(body)
+	case kindUnicast: // only a stream or a session proves who has sent it
+		d.mesh.drops.misdirected.Add(1)
 	default:
 		d.mesh.countUnknown(peer.ID{}, "message", msg[0])
-	}
-}
-
-func (d delegate) handleUnicast(body []byte) {
-	const header = 1 + 8 + 8
-	if len(body) < header {
-		d.mesh.countMalformed(peer.ID{})
-		return
-	}
-	from, to := peer.ID(body[1:9]), peer.ID(body[9:17])
-	if to != d.mesh.cfg.Identity.ID {
-		d.mesh.drops.misdirected.Add(1) // the address belonged to another node before
-		return
-	}
-	c, ok := d.mesh.channels[ChannelID(body[0])]
-	if !ok {
-		d.mesh.countUnknown(from, "channel", body[0])
-		return
-	}
-	if err := c.Message(from, body[header:]); err != nil {
-		d.mesh.rejected.record(&d.mesh.drops.rejected, from, err)
 	}
 }
 

@@ -150,3 +150,21 @@ func (m *Mesh) KeyMismatches() []KeyMismatch {
 	list := m.keyMismatches.list(time.Now())
 	return slices.DeleteFunc(list, func(k KeyMismatch) bool { return m.roster.aliveAtHost(k.Addr) })
 }
+
+// reportMismatch records a key mismatch, and logs it unless it was logged lately.
+func (m *Mesh) reportMismatch(addr netip.Addr, reason MismatchReason) {
+	now := time.Now()
+	if !m.keyMismatches.record(addr, reason, now) {
+		return
+	}
+	if _, ok := m.mismatchLog.admit(now); ok {
+		m.log.Warn("gossip of a node refused: no secret in common", "addr", addr, "reason", "it "+reason.String(),
+			"remedy", reason.Remedy())
+	}
+}
+
+// isOtherSecret reports whether err means that both nodes have secrets, and that the one in use here is unknown there.
+func isOtherSecret(err error) bool {
+	e, ok := errors.AsType[*SecretError](err)
+	return ok && e.Reason == MismatchOther
+}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/memberlist"
+	"weft/internal/peer"
+	"weft/mesh/seal"
 )
 
 // MaxKeys is how many keys a mesh can have: their fingerprints have to fit the node's metadata.
@@ -19,7 +21,7 @@ const publishTimeout = 2 * time.Second
 // ErrKeys is wrapped by the errors about keys that a mesh cannot use.
 var ErrKeys = errors.New("mesh: keys")
 
-// GossipKey is a key that seals gossip (AES-256-GCM).
+// GossipKey is a key from which those that seal gossip are derived (package seal).
 type GossipKey struct {
 	// Key is never printed.
 	Key [32]byte
@@ -30,41 +32,41 @@ type GossipKey struct {
 // Format implements fmt.Formatter: all verbs print the fingerprint only.
 func (k GossipKey) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "key(%08x)", k.Fingerprint) }
 
-// keyring holds the keys of a mesh, and chooses the one that seals gossip. All of them open gossip. A cluster can
-// therefore rotate its secret in any order of its nodes: a node that has the new one continues to seal with the old one
-// until every member that is alive has published that it can open the new one (docs/adr/0011-rotation-in-any-order.md).
+// keyring holds the keys of a mesh, and chooses the one that seals packets. All of them open packets and streams. A
+// cluster can therefore rotate its secret in any order of its nodes: a node that has the new one continues to seal with
+// the old one until every member that is alive has published that it can open the new one
+// (docs/adr/0011-rotation-in-any-order.md). A stream is sealed with the key that its first message was sealed with.
 type keyring struct {
 	// constant
-	ring    *memberlist.Keyring // nil: gossip is plain
-	members func() []Member     // called with mu held, so that the latest choice is based on the latest members
-
-	// switching is held by exchangeWithAnyKey, over network I/O. Lock order: switching, then mu.
-	switching sync.Mutex
+	sealed  bool            // false: the only key is the zero key, and protects nothing
+	cluster string          // name of the network, bound to every key
+	members func() []Member // called with mu held, so that the latest choice is based on the latest members
 
 	mu     sync.Mutex
 	own    []GossipKey // guarded by mu: the preferred one first
 	sealer GossipKey   // guarded by mu: the one of own that seals
-	pinned bool        // guarded by mu: exchangeWithAnyKey has set sealer, and choose keeps it while all members can open it
+
+	// atomic
+	inUse atomic.Pointer[keysInUse] // what own and sealer are at present, never nil
+}
+
+// keysInUse are the keys of a keyring at one moment. It is immutable.
+type keysInUse struct {
+	own     []GossipKey
+	derived []*seal.Keys // of own, in its order
+	sealer  *seal.Keys
 }
 
 // newKeyring returns the keyring of a mesh. Without keys gossip stays plain for the lifetime of the mesh.
-func newKeyring(keys []GossipKey, members func() []Member) (*keyring, error) {
-	if len(keys) == 0 {
-		return &keyring{}, nil
-	}
-	if err := checkKeys(keys); err != nil {
+func newKeyring(keys []GossipKey, cluster string, members func() []Member) (*keyring, error) {
+	k := &keyring{sealed: len(keys) > 0, cluster: cluster, members: members, own: slices.Clone(keys)}
+	if !k.sealed {
+		k.own = []GossipKey{{}}
+	} else if err := checkKeys(keys); err != nil {
 		return nil, err
 	}
-	k := &keyring{members: members, own: slices.Clone(keys), sealer: keys[0]}
-	raw := make([][]byte, len(keys))
-	for i, key := range keys {
-		raw[i] = key.Key[:]
-	}
-	var err error
-	if k.ring, err = memberlist.NewKeyring(raw, raw[0]); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKeys, err)
-	}
-	return k, nil
+	k.sealer = k.own[0]
+	return k, k.derive()
 }
 
 func checkKeys(keys []GossipKey) error {
@@ -79,11 +81,39 @@ func checkKeys(keys []GossipKey) error {
 	return nil
 }
 
-// sealed reports whether gossip is sealed.
-func (k *keyring) sealed() bool { return k.ring != nil }
+// derive publishes own and sealer in inUse; mu is held, or the keyring is not used yet.
+func (k *keyring) derive() error {
+	before, next := k.inUse.Load(), &keysInUse{own: k.own}
+	for _, key := range k.own {
+		var keys *seal.Keys
+		if i := before.index(key); i >= 0 {
+			keys = before.derived[i]
+		} else {
+			var err error
+			if keys, err = seal.Derive(key.Key, k.cluster); err != nil {
+				return fmt.Errorf("%w: %w", ErrKeys, err)
+			}
+		}
+		next.derived = append(next.derived, keys)
+	}
+	next.sealer = next.derived[slices.Index(k.own, k.sealer)]
+	k.inUse.Store(next)
+	return nil
+}
 
-// fingerprints returns the fingerprints of the keys, the preferred one first.
+// index returns the index of key, -1 if it is not there.
+func (u *keysInUse) index(key GossipKey) int {
+	if u == nil {
+		return -1
+	}
+	return slices.Index(u.own, key)
+}
+
+// fingerprints returns the fingerprints of the keys, the preferred one first. Without a secret there are none.
 func (k *keyring) fingerprints() []uint32 {
+	if !k.sealed {
+		return nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var list []uint32
@@ -93,122 +123,61 @@ func (k *keyring) fingerprints() []uint32 {
 	return list
 }
 
-// choose seals gossip with the first key that all members alive can open. Without such a key the present one stays: a new
-// node that has too little in common with the others cannot separate them.
+// choose seals packets with the first key that all members alive can open. Without such a key the present one stays: a
+// new node that has too little in common with the others cannot separate them.
 func (k *keyring) choose() error {
-	if !k.sealed() {
+	if !k.sealed {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	common := k.common()
-	if len(common) == 0 || k.pinned && slices.Contains(common, k.sealer) {
+	if len(common) == 0 || common[0] == k.sealer {
 		return nil
 	}
-	return k.sealWith(common[0])
+	k.sealer = common[0]
+	return k.derive()
 }
 
-// exchangeWithAnyKey switches the gossip key of the whole node, for all of its gossip, while it tries to reach one other
-// node: memberlist seals everything with one key, so there is no way to seal a single exchange with another one. It calls
-// exchange first with the present key, and while that fails because the other node has none of this node's keys in use, once
-// with each other key that all members alive can open. Before it returns it restores the choice that choose makes. Calls
-// wait for each other.
-func (k *keyring) exchangeWithAnyKey(exchange func() error) error {
-	err := exchange()
-	if !isOtherSecret(err) {
-		return err
-	}
-	k.switching.Lock()
-	defer k.switching.Unlock()
-	for _, key := range k.alternatives() {
-		keyErr := k.pin(key)
-		if keyErr == nil {
-			keyErr = exchange()
-		}
-		if !isOtherSecret(keyErr) {
-			err = keyErr
-			break
+// forStream returns the keys to dial a node with, in the order in which to try them: the one that seals packets, then the
+// other ones that all members alive can open. A member that is alive and has none of those is tried with the keys that it
+// has published. With any other key a stream would join a node that some member cannot understand.
+func (k *keyring) forStream(id peer.ID) (keys []GossipKey, derived []*seal.Keys) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	keys = []GossipKey{k.sealer}
+	for _, key := range append(k.common(), k.shared(id)...) {
+		if !slices.Contains(keys, key) {
+			keys = append(keys, key)
 		}
 	}
-	return errors.Join(err, k.unpin())
-}
-
-// isOtherSecret reports whether err means that both nodes have secrets, and that the one in use here is unknown there or
-// the other way round.
-func isOtherSecret(err error) bool {
-	e, ok := errors.AsType[*SecretError](err)
-	return ok && e.Reason == MismatchOther
-}
-
-// alternatives returns the keys other than the present one that all members alive can open.
-func (k *keyring) alternatives() []GossipKey {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.DeleteFunc(k.common(), func(key GossipKey) bool { return key == k.sealer })
-}
-
-// pin seals gossip with key until unpin.
-func (k *keyring) pin(key GossipKey) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !slices.Contains(k.own, key) {
-		return fmt.Errorf("%w: replaced meanwhile", ErrKeys)
-	}
-	k.pinned = true
-	return k.sealWith(key)
-}
-
-// unpin ends pin and chooses the key as usual.
-func (k *keyring) unpin() error {
-	k.mu.Lock()
-	k.pinned = false
-	k.mu.Unlock()
-	return k.choose()
-}
-
-// replace replaces all keys.
-func (k *keyring) replace(keys []GossipKey) error {
-	if !k.sealed() {
-		return fmt.Errorf("%w: gossip is plain: a restart is needed to add the first secret or to remove the last one", ErrKeys)
-	}
-	if err := checkKeys(keys); err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	inUse := k.inUse.Load()
 	for _, key := range keys {
-		if err := k.ring.AddKey(key.Key[:]); err != nil {
-			return fmt.Errorf("%w: %w", ErrKeys, err)
-		}
+		derived = append(derived, inUse.derived[inUse.index(key)])
 	}
-	k.own = slices.Clone(keys)
-	if !slices.Contains(k.own, k.sealer) {
-		k.sealer = k.own[0]
-	}
-	return k.dropReplaced()
+	return keys, derived
 }
 
-// dropReplaced removes the keys from the ring that the mesh no longer has; mu is held. memberlist removes a key within
-// the slice that its readers iterate over without a lock. That is harmless to them only when it is the last key. So each
-// key that stays is made the first one for an instant, and at the end the one that seals: the keys to remove are then
-// behind all others.
-func (k *keyring) dropReplaced() error {
-	if len(k.ring.GetKeys()) > len(k.own) {
-		for _, key := range k.own {
-			if err := k.ring.UseKey(key.Key[:]); err != nil {
-				return fmt.Errorf("%w: %w", ErrKeys, err)
+// admits reports whether a node may open a stream under key: one that all members alive have, or any key if the node is a
+// member alive. A node that has only a key which some member has not would be a member to a part of the network.
+func (k *keyring) admits(key GossipKey, id peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.sealed || slices.Contains(k.common(), key) || slices.Contains(k.shared(id), key)
+}
+
+// shared returns the keys that a member alive has published; mu is held.
+func (k *keyring) shared(id peer.ID) (keys []GossipKey) {
+	for _, m := range k.members() {
+		if m.ID == id && m.State == StateAlive && k.sealed {
+			for _, key := range k.own {
+				if slices.Contains(m.Accepts, key.Fingerprint) {
+					keys = append(keys, key)
+				}
 			}
 		}
 	}
-	if err := k.sealWith(k.sealer); err != nil {
-		return err
-	}
-	for _, key := range slices.Backward(k.ring.GetKeys()[len(k.own):]) {
-		if err := k.ring.RemoveKey(key); err != nil {
-			return fmt.Errorf("%w: %w", ErrKeys, err)
-		}
-	}
-	return nil
+	return keys
 }
 
 // common returns the keys that all members alive can open, the preferred one first; mu is held.
@@ -217,7 +186,7 @@ func (k *keyring) common() []GossipKey {
 	var list []GossipKey
 	for _, key := range k.own {
 		if !slices.ContainsFunc(members, func(m Member) bool {
-			return m.State == StateAlive && !m.Self && !slices.Contains(m.Accepts, key.Fingerprint)
+			return m.State == StateAlive && !m.Self && k.sealed && !slices.Contains(m.Accepts, key.Fingerprint)
 		}) {
 			list = append(list, key)
 		}
@@ -225,13 +194,21 @@ func (k *keyring) common() []GossipKey {
 	return list
 }
 
-// sealWith seals gossip with key; mu is held.
-func (k *keyring) sealWith(key GossipKey) error {
-	if err := k.ring.UseKey(key.Key[:]); err != nil {
-		return fmt.Errorf("%w: %w", ErrKeys, err)
+// replace replaces all keys.
+func (k *keyring) replace(keys []GossipKey) error {
+	if !k.sealed {
+		return fmt.Errorf("%w: gossip is plain: a restart is needed to add the first secret or to remove the last one", ErrKeys)
 	}
-	k.sealer = key
-	return nil
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.own = slices.Clone(keys)
+	if !slices.Contains(k.own, k.sealer) {
+		k.sealer = k.own[0]
+	}
+	return k.derive()
 }
 
 // SetKeys replaces the keys while the mesh runs: 1 to MaxKeys, the preferred one first. All of them open the gossip of

@@ -15,14 +15,16 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/signal"
+	"weft/mesh/seal"
 	"weft/mesh/topology"
 )
 
-// label separates weft's gossip from that of other users of memberlist on the same port.
-const label = "weft"
-
-// udpBuffer is the length in bytes of the longest packet that memberlist makes: it fits the tunnel.
-const udpBuffer = 1200
+// maxPacket is the length in bytes of the longest sealed packet: it fits the tunnel. udpBuffer is that of the longest
+// packet that memberlist makes.
+const (
+	maxPacket = 1200
+	udpBuffer = maxPacket - seal.Overhead
+)
 
 // retransmitMult makes memberlist send each broadcast this many times the logarithm of the number of members.
 const retransmitMult = 4
@@ -47,13 +49,15 @@ type Mesh struct {
 	keyMismatches *keyMismatches
 	links         *linkStates
 	fragments     *fragmenter
-	transport     *tunneled
+	transport     *sealedTransport
+	credentials   Credentials
 	queue         *memberlist.TransmitLimitedQueue
 	channels      map[ChannelID]Channel // filled by Register before Run
 	dialer        *dialer
 	started       time.Time
 	instance      uint64
 	unicasts      chan outgoing
+	contests      chan netip.AddrPort // where gossip has this node's own ID
 	failed        chan error
 	metaChanged   signal.Chan // set while this node's new metadata is not published yet
 	moved         signal.Chan // set while this node is not known at its new address yet
@@ -65,10 +69,11 @@ type Mesh struct {
 	list         atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
 	at           atomic.Pointer[place]                 // never nil: where the other nodes shall find this one
 	leaving      atomic.Bool
-	instanceSent atomic.Int64                               // when this node last sent an instance message: Unix time in nanoseconds
+	contested    atomic.Int64                               // when an address was last queued in contests: Unix time in nanoseconds
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
-	keyContested atomic.Bool                                // another node has claimed this node's key
+	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
+	mismatchLog  logLimiter
 	rejected     rejections
 }
 
@@ -77,7 +82,7 @@ func Listen(addr netip.AddrPort, logger *slog.Logger) (memberlist.Transport, err
 	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
 		BindAddrs: []string{addr.Addr().String()},
 		BindPort:  int(addr.Port()),
-		Logger:    newMemberlistLog(orDiscard(logger), nil),
+		Logger:    newMemberlistLog(orDiscard(logger)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mesh: listening for gossip: %w", err)
@@ -98,6 +103,8 @@ func New(cfg Config) (*Mesh, error) {
 		started:       time.Now(),
 		instance:      rand.Uint64(),
 		unicasts:      make(chan outgoing, unicastQueue),
+		contests:      make(chan netip.AddrPort, contestDials),
+		credentials:   cfg.Credentials,
 		failed:        make(chan error, 1),
 		metaChanged:   signal.New(),
 		moved:         signal.New(),
@@ -105,12 +112,17 @@ func New(cfg Config) (*Mesh, error) {
 	m.at.Store(&place{cfg.Advertise, m.started})
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)
 	var err error
-	if m.keys, err = newKeyring(cfg.Keys, m.Members); err != nil {
+	if m.keys, err = newKeyring(cfg.Keys, cfg.cluster(), m.Members); err != nil {
 		return nil, err
+	}
+	if m.credentials == nil {
+		m.credentials = anybody{}
 	}
 	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.change.Set, m.broadcastLinks)
 	m.fragments = newFragmenter(m)
-	m.transport = newTunneled(m)
+	if m.transport, err = newSealedTransport(m); err != nil {
+		return nil, err
+	}
 	m.channels[channelLinks] = m.links
 	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: retransmitMult}
 	m.dialer = newDialer(m)
@@ -140,6 +152,10 @@ func (m *Mesh) Run(ctx context.Context) error {
 	moves.Go(func() { m.followAddress(ctx) })
 	wg.Go(m.transport.run)
 	wg.Go(m.transport.runTunnel)
+	wg.Go(m.transport.runStreams)
+	for range contestDials {
+		wg.Go(func() { m.settleContests(ctx) })
+	}
 	wg.Go(func() { m.publishMeta(ctx) })
 	for range unicastSenders {
 		wg.Go(func() { m.sendUnicasts(ctx) })
@@ -246,15 +262,11 @@ func (m *Mesh) listConfig() *memberlist.Config {
 	c.BindPort = int(at.Port())
 	c.AdvertiseAddr = at.Addr().String()
 	c.AdvertisePort = int(at.Port())
-	c.Label = label
 	c.TCPTimeout = streamTimeout
 	c.EnableCompression = false // messages are short and binary
 	c.Delegate = delegate{m}
 	events := listEvents{m.roster, c.Name}
 	c.Events, c.Alive, c.Ping, c.Merge = events, events, events, &m.clusterIDs
-	c.Logger = newMemberlistLog(m.log, m.keyMismatches)
-	if m.keys.sealed() {
-		c.Keyring, c.GossipVerifyIncoming, c.GossipVerifyOutgoing = m.keys.ring, true, true
-	}
+	c.Logger = newMemberlistLog(m.log)
 	return c
 }

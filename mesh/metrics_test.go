@@ -28,7 +28,7 @@ weft_mesh_queued_messages 1
 	if err := testutil.CollectAndCompare(m.Collector(), strings.NewReader(want), "weft_mesh_queued_messages"); err != nil {
 		t.Error(err)
 	}
-	if n := testutil.CollectAndCount(m.Collector(), "weft_mesh_drops_total"); n != 7 {
+	if n := testutil.CollectAndCount(m.Collector(), "weft_mesh_drops_total"); n != 14 {
 		t.Errorf("%d reasons", n)
 	}
 }

@@ -82,7 +82,7 @@ func (m *Mesh) move() bool {
 }
 
 // sharedTransport is the transport for one memberlist among several that follow one another: it stays open.
-type sharedTransport struct{ *tunneled }
+type sharedTransport struct{ *sealedTransport }
 
 // Shutdown implements memberlist.Transport.
 func (sharedTransport) Shutdown() error { return nil }

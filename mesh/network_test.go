@@ -113,20 +113,20 @@ func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) 
 	}
 	near, far := net.Pipe()
 	select {
-	case peer.streams <- stream{far, net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.addr.Addr(), 40000))}:
+	case peer.streams <- farEnd{far, net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.addr.Addr(), 40000))}:
 		return near, nil
 	default:
 		return nil, errNoRoute
 	}
 }
 
-// stream is the far end of a stream, with the address of its near end.
-type stream struct {
+// farEnd is the far end of a stream, with the address of its near end.
+type farEnd struct {
 	net.Conn
 	from net.Addr
 }
 
-func (s stream) RemoteAddr() net.Addr { return s.from }
+func (s farEnd) RemoteAddr() net.Addr { return s.from }
 
 func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 

@@ -43,7 +43,7 @@ func (d *dialer) rejoin(ctx context.Context) {
 		pause = longer(pause)
 		rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
 		for _, addr := range lost[:min(rejoinBatch, len(lost))] {
-			err := d.join(ctx, addr)
+			err := d.exchange(ctx, addr)
 			if err == nil {
 				pause = rejoinPause
 			} else if e, ok := errors.AsType[*SecretError](err); ok {

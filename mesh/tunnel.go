@@ -2,12 +2,8 @@ package mesh
 
 import (
 	"errors"
-	"net"
 	"strings"
-	"sync"
 	"time"
-
-	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
 )
@@ -28,39 +24,13 @@ type Tunnel interface {
 
 // The kinds of messages in a tunnel, in their first byte.
 const (
-	tunnelPacket   = 1 // a packet of memberlist's
+	tunnelPacket   = 1 // a sealed packet
 	tunnelFragment = 2 // see fragment.go
 	tunnelAck      = 3
 )
 
 // errDialOut is the error of an attempt to open a stream to a node that accepts no connections.
 var errDialOut = errors.New("mesh: the node can only dial out")
-
-const (
-	// heardFor is how long an address is assumed to work after a packet came from it.
-	heardFor = time.Minute
-	// maxHeard bounds the addresses for which the time of their latest packet is kept.
-	maxHeard = maxMembers
-	// packetQueue is how many received packets may wait for memberlist; further ones wait in the transport.
-	packetQueue = 64
-	// tunnelQueue is how many messages from the tunnel may wait; further ones are dropped and counted.
-	tunnelQueue = 256
-)
-
-// tunneled is memberlist's transport: the network, and beside it the tunnel.
-type tunneled struct {
-	memberlist.Transport // constant
-
-	// constant
-	mesh    *Mesh
-	packets chan *memberlist.Packet
-	inbox   chan tunnelMessage
-	stop    chan struct{} // closed by Shutdown
-	once    sync.Once
-
-	mu    sync.Mutex
-	heard map[string]time.Time // guarded by mu: when the latest packet came, by address
-}
 
 // tunnelMessage is a message from the tunnel.
 type tunnelMessage struct {
@@ -69,34 +39,8 @@ type tunnelMessage struct {
 	body []byte
 }
 
-var _ memberlist.NodeAwareTransport = (*tunneled)(nil)
-
-func newTunneled(m *Mesh) *tunneled {
-	return &tunneled{
-		Transport: m.cfg.Transport, mesh: m, packets: make(chan *memberlist.Packet, packetQueue),
-		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}),
-		heard: make(map[string]time.Time),
-	}
-}
-
-// run passes packets from the network to memberlist until Shutdown.
-func (t *tunneled) run() {
-	for {
-		select {
-		case <-t.stop:
-			return
-		case p := <-t.Transport.PacketCh():
-			t.recordHeard(p.From.String())
-			select {
-			case t.packets <- p:
-			case <-t.stop:
-			}
-		}
-	}
-}
-
 // runTunnel handles messages from the tunnel until Shutdown.
-func (t *tunneled) runTunnel() {
+func (t *sealedTransport) runTunnel() {
 	for {
 		select {
 		case <-t.stop:
@@ -105,72 +49,6 @@ func (t *tunneled) runTunnel() {
 			t.mesh.handleTunnelMessage(m)
 		}
 	}
-}
-
-// recordHeard records that a packet came from addr. At the bound all other addresses are forgotten.
-func (t *tunneled) recordHeard(addr string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, known := t.heard[addr]; !known && len(t.heard) >= maxHeard {
-		clear(t.heard)
-	}
-	t.heard[addr] = time.Now()
-}
-
-// heardLately reports whether a packet came from addr within heardFor.
-func (t *tunneled) heardLately(addr string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	at, known := t.heard[addr]
-	return known && time.Since(at) < heardFor
-}
-
-// PacketCh implements memberlist.Transport.
-func (t *tunneled) PacketCh() <-chan *memberlist.Packet { return t.packets }
-
-// WriteTo implements memberlist.Transport.
-func (t *tunneled) WriteTo(b []byte, addr string) (time.Time, error) {
-	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
-}
-
-// WriteToAddress implements memberlist.NodeAwareTransport. It sends a packet through the tunnel to a node that can only
-// dial out, both through the tunnel and to its address to a node from which no packet came lately, and to their address
-// to all other nodes.
-func (t *tunneled) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
-	id, known := idOf(to.Name)
-	if t.mesh.cfg.Tunnel == nil || !known {
-		return t.Transport.WriteTo(b, to.Addr)
-	}
-	dialOut := t.mesh.links.dialOut(id)
-	unheard := !t.mesh.links.dialOut(t.mesh.cfg.Identity.ID) && !t.heardLately(to.Addr) && t.mesh.cfg.Tunnel.Open(id)
-	if dialOut || unheard {
-		if err := t.mesh.cfg.Tunnel.Send(id, append([]byte{tunnelPacket}, b...)); err != nil {
-			t.mesh.log.Debug("gossip not tunneled", "peer", id, "err", err)
-		}
-	}
-	if dialOut {
-		return time.Now(), nil
-	}
-	return t.Transport.WriteTo(b, to.Addr)
-}
-
-// DialTimeout implements memberlist.Transport.
-func (t *tunneled) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
-}
-
-// DialAddressTimeout implements memberlist.NodeAwareTransport.
-func (t *tunneled) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	if id, known := idOf(to.Name); known && t.mesh.links.dialOut(id) {
-		return nil, errDialOut
-	}
-	return t.Transport.DialTimeout(to.Addr, timeout)
-}
-
-// Shutdown implements memberlist.Transport.
-func (t *tunneled) Shutdown() error {
-	t.once.Do(func() { close(t.stop) })
-	return t.Transport.Shutdown()
 }
 
 // idOf returns the ID in a name that nodeName made.
@@ -198,15 +76,7 @@ func (m *Mesh) FromTunnel(from peer.ID, msg []byte) {
 func (m *Mesh) handleTunnelMessage(msg tunnelMessage) {
 	switch msg.kind {
 	case tunnelPacket:
-		member, known := m.roster.lookup(msg.from)
-		if !known {
-			return
-		}
-		p := &memberlist.Packet{Buf: msg.body, From: net.UDPAddrFromAddrPort(member.GossipAddr()), Timestamp: time.Now()}
-		select {
-		case m.transport.packets <- p:
-		case <-m.transport.stop:
-		}
+		m.transport.receivePacket(msg.body, origin{tunnel: msg.from}, time.Now())
 	case tunnelFragment:
 		m.fragments.receiveFragment(msg.from, msg.body)
 	case tunnelAck:

@@ -3,10 +3,10 @@ package mesh
 import (
 	"context"
 	"net/netip"
-
-	"github.com/hashicorp/memberlist"
+	"time"
 
 	"weft/internal/peer"
+	"weft/mesh/seal"
 )
 
 // unicastSenders is how many unicasts are sent at once. Each uses a stream, and a stream may hang until its timeout.
@@ -17,7 +17,7 @@ const unicastQueue = 256
 
 // outgoing is a unicast that waits to be sent.
 type outgoing struct {
-	id  peer.ID // zero: the node at the address, of unknown ID
+	id  peer.ID
 	to  netip.AddrPort
 	msg []byte
 }
@@ -50,15 +50,10 @@ func (m *Mesh) sendUnicasts(ctx context.Context) {
 
 // send sends a unicast over a stream, or in fragments through the tunnel when no stream reaches the member.
 func (m *Mesh) send(ctx context.Context, o outgoing) error {
-	list := m.list.Load()
-	if list == nil {
-		return ErrNotRunning
-	}
 	err := errDialOut
-	if o.id.IsZero() || !m.links.dialOut(o.id) {
-		to := &memberlist.Node{Name: nodeName(o.id, o.to), Addr: o.to.Addr().AsSlice(), Port: o.to.Port()}
-		err = list.SendReliable(to, o.msg)
-		if err == nil || o.id.IsZero() || m.cfg.Tunnel == nil || !m.cfg.Tunnel.Open(o.id) {
+	if !m.links.dialOut(o.id) {
+		err = m.transport.sendUnicast(o)
+		if err == nil || m.cfg.Tunnel == nil || !m.cfg.Tunnel.Open(o.id) {
 			return err
 		}
 	}
@@ -66,4 +61,46 @@ func (m *Mesh) send(ctx context.Context, o outgoing) error {
 		return err
 	}
 	return m.fragments.send(ctx, o.id, o.msg)
+}
+
+// sendUnicast sends a unicast over a stream, and waits until its receiver has handled it.
+func (t *sealedTransport) sendUnicast(o outgoing) error {
+	s, err := t.openStream(o.to.String(), o.id, streamTimeout)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.SetDeadline(time.Now().Add(streamTimeout)); err != nil {
+		return err
+	}
+	if err := s.session.WriteMessage(s.Conn, seal.Unicast, o.msg); err != nil {
+		return err
+	}
+	return s.awaitStatus(t, o.to.String())
+}
+
+// handleUnicast handles a unicast of a node that has proven its ID, by a stream or by its session: kind, channel, from,
+// to, payload.
+func (m *Mesh) handleUnicast(sender peer.ID, msg []byte) {
+	const header = 1 + 1 + 8 + 8
+	if len(msg) < header {
+		m.countMalformed(sender)
+		return
+	}
+	if kind(msg[0]) != kindUnicast {
+		m.countUnknown(sender, "message", msg[0])
+		return
+	}
+	if peer.ID(msg[2:]) != sender || peer.ID(msg[10:]) != m.cfg.Identity.ID {
+		m.drops.misdirected.Add(1)
+		return
+	}
+	c, ok := m.channels[ChannelID(msg[1])]
+	if !ok {
+		m.countUnknown(sender, "channel", msg[1])
+		return
+	}
+	if err := c.Message(sender, msg[header:]); err != nil {
+		m.rejected.record(&m.drops.rejected, sender, err)
+	}
 }

@@ -65,6 +65,8 @@ var layers = []struct {
 	{"router/...", 1},
 	{"tap/virtio", 1},
 	{"mesh/topology", 1},
+	{"mesh/seal", 1},
+	{"mesh/freshness", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
@@ -128,6 +130,8 @@ var steps = map[string]int{
 	"weft/router/session": 1,
 	"weft/router/wire":    0,
 	"weft/router/replay":  0,
+
+	"weft/mesh/freshness": 1,
 
 	"weft/internal/packet": 1,
 	"weft/internal/ether":  0,

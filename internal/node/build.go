@@ -165,7 +165,7 @@ func (n *node) closeListeners() error {
 func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (err error) {
 	n.mesh, err = mesh.New(mesh.Config{
 		Identity: n.identity, Name: n.cfg.Name, Transport: n.transport, Targets: st.targets, Peers: n.cfg.Targets(),
-		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(),
+		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(), Cluster: clusterName,
 		Capabilities: uint32(n.cfg.Offer()), Keys: keys,
 		Discovery: !n.cfg.NoDiscovery, Tunnel: tunnel, Observer: n.members, Logger: n.log,
 	})
