@@ -29,7 +29,7 @@ type Config struct {
 	Capabilities uint32
 	// Keys seal the gossip: at most MaxKeys, the preferred one first. Without keys gossip is plain. SetKeys replaces them.
 	Keys []GossipKey
-	// Cluster is the name of the network: nodes of other names are strangers, even with the same keys. "": "weft".
+	// Cluster is the name of the network: nodes of other names are refused, even with the same keys. "": "weft".
 	Cluster string
 	// Credentials decide which nodes with a common key are admitted. Nil: all.
 	Credentials Credentials

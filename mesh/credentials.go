@@ -16,13 +16,13 @@ type Credentials interface {
 	Check(public [peer.KeySize]byte, shown []byte, fingerprint uint32) error
 }
 
-// anybody are the credentials of a mesh that has none.
-type anybody struct{}
+// noCredentials are the credentials of a mesh that has none.
+type noCredentials struct{}
 
-var _ Credentials = anybody{}
+var _ Credentials = noCredentials{}
 
 // Show implements Credentials.
-func (anybody) Show() []byte { return nil }
+func (noCredentials) Show() []byte { return nil }
 
 // Check implements Credentials.
-func (anybody) Check([peer.KeySize]byte, []byte, uint32) error { return nil }
+func (noCredentials) Check([peer.KeySize]byte, []byte, uint32) error { return nil }

@@ -9,9 +9,8 @@
 //
 //   - membership: roster.go, member.go, meta.go, identity.go, conflict.go, clusterid.go, credentials.go
 //   - joining: dial.go, rejoin.go, targets.go, keys.go, keymismatch.go
-//   - gossip: gossip.go, unicast.go, tunnel.go, fragment.go, links.go
-//   - below memberlist: transport.go, packets.go, stream.go, serve.go, gate.go, sieve.go
-//   - memberlist's log: memberlist_text.go, memberlist_log.go
+//   - gossip: gossip.go, unicast.go, tunnel.go, links.go
+//   - below memberlist: transport.go, packets.go, stream.go, serve.go, sieve.go
 //   - the engine: config.go, mesh.go, watch.go
 //
 // Lock order: keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the

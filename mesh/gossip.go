@@ -134,7 +134,7 @@ func (d delegate) NotifyMsg(msg []byte) {
 			return
 		}
 		d.mesh.merge(ChannelID(body[0]), body[1:])
-	case kindUnicast: // only a stream or a session proves who has sent it
+	case kindUnicast: // only a stream or a session proves its sender
 		d.mesh.drops.misdirected.Add(1)
 	default:
 		d.mesh.countUnknown(peer.ID{}, "message", msg[0])

@@ -157,7 +157,7 @@ func (m *Mesh) reportMismatch(addr netip.Addr, reason MismatchReason) {
 	if !m.keyMismatches.record(addr, reason, now) {
 		return
 	}
-	if _, ok := m.mismatchLog.admit(now); ok {
+	if _, ok := m.mismatchLog.Admit(now); ok {
 		m.log.Warn("gossip of a node refused: no secret in common", "addr", addr, "reason", "it "+reason.String(),
 			"remedy", reason.Remedy())
 	}

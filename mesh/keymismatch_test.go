@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weft/mesh/memberlog"
 )
 
 // TestKeyMismatchesAreBounded records far more of them than there is room for.
@@ -48,7 +50,7 @@ func TestKeyMismatchesDoNotFillTheLog(t *testing.T) {
 		addr = addr.Next()
 		m.reportMismatch(addr, MismatchUnclear)
 	}
-	if n := strings.Count(out.String(), "\n"); n == 0 || n > logBurst+1 {
+	if n := strings.Count(out.String(), "\n"); n == 0 || n > memberlog.Burst+1 {
 		t.Errorf("%d lines", n)
 	}
 }

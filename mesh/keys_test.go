@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,9 +44,8 @@ func startCluster(t *testing.T, net *network, keys ...string) []*node {
 
 // sealsWith returns the name of the key with which a node seals.
 func sealsWith(n *node) rune {
-	n.keys.mu.Lock()
-	defer n.keys.mu.Unlock()
-	return rune(n.keys.sealer.Fingerprint)
+	u := n.keys.InUse()
+	return rune(u.Own[slices.Index(u.Derived, u.Sealer)].Fingerprint)
 }
 
 // awaitFullMesh waits until every node sees every node alive.
@@ -318,7 +316,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 			t.Errorf("SetKeys(%s): %v, want ErrKeys", keys, err)
 		}
 	}
-	if diff := cmp.Diff([]uint32{'a'}, sealed.keys.fingerprints()); diff != "" {
+	if diff := cmp.Diff([]uint32{'a'}, sealed.keys.Fingerprints()); diff != "" {
 		t.Error(diff)
 	}
 	cfg.Keys = nil
@@ -336,36 +334,6 @@ func TestKeysThatAreRefused(t *testing.T) {
 	private := fmt.Sprint(cfg.Identity.private) // [1 2 3 ...]
 	if text := fmt.Sprintf("%v %+v %#v %d", cfg, cfg, cfg.Identity, cfg.Identity); containsAny(text, strings.Trim(private, "[]")) {
 		t.Errorf("the node's private key is printed: %s", text)
-	}
-}
-
-// TestReplaceBesideReaders replaces keys while a goroutine reads them as the transport does, for the race detector.
-func TestReplaceBesideReaders(t *testing.T) {
-	k, err := newKeyring(testKeys("a"), "weft", func() []Member { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stop atomic.Bool
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer stop.Store(true)
-	readers.Go(func() {
-		for !stop.Load() {
-			if u := k.inUse.Load(); len(u.derived) != len(u.own) || !slices.Contains(u.derived, u.sealer) {
-				t.Error("torn keys")
-			}
-		}
-	})
-	for range 200 {
-		for _, keys := range []string{"abcd", "dbe", "e", "fedcba", "bdf", "a"} {
-			if err := k.replace(testKeys(keys)); err != nil {
-				t.Fatal(err)
-			}
-			u := k.inUse.Load()
-			if diff := cmp.Diff(testKeys(keys), u.own); diff != "" || u.sealer != u.derived[u.index(k.sealer)] {
-				t.Fatal(diff)
-			}
-		}
 	}
 }
 

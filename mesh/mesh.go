@@ -15,6 +15,9 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/signal"
+	"weft/mesh/fragment"
+	"weft/mesh/keyring"
+	"weft/mesh/memberlog"
 	"weft/mesh/seal"
 	"weft/mesh/topology"
 )
@@ -45,10 +48,10 @@ type Mesh struct {
 	cfg           Config
 	log           *slog.Logger
 	roster        *roster
-	keys          *keyring
+	keys          *keyring.Ring
 	keyMismatches *keyMismatches
 	links         *linkStates
-	fragments     *fragmenter
+	fragments     *fragment.Fragmenter
 	transport     *sealedTransport
 	credentials   Credentials
 	queue         *memberlist.TransmitLimitedQueue
@@ -73,7 +76,7 @@ type Mesh struct {
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
-	mismatchLog  logLimiter
+	mismatchLog  memberlog.Limiter
 	rejected     rejections
 }
 
@@ -82,7 +85,7 @@ func Listen(addr netip.AddrPort, logger *slog.Logger) (memberlist.Transport, err
 	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
 		BindAddrs: []string{addr.Addr().String()},
 		BindPort:  int(addr.Port()),
-		Logger:    newMemberlistLog(orDiscard(logger)),
+		Logger:    memberlog.New(orDiscard(logger)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mesh: listening for gossip: %w", err)
@@ -112,14 +115,14 @@ func New(cfg Config) (*Mesh, error) {
 	m.at.Store(&place{cfg.Advertise, m.started})
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)
 	var err error
-	if m.keys, err = newKeyring(cfg.Keys, cfg.cluster(), m.Members); err != nil {
+	if m.keys, err = keyring.New(cfg.Keys, cfg.cluster(), otherMembers{m}); err != nil {
 		return nil, err
 	}
 	if m.credentials == nil {
-		m.credentials = anybody{}
+		m.credentials = noCredentials{}
 	}
 	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.change.Set, m.broadcastLinks)
-	m.fragments = newFragmenter(m)
+	m.fragments = fragment.New(cfg.Tunnel)
 	if m.transport, err = newSealedTransport(m); err != nil {
 		return nil, err
 	}
@@ -238,7 +241,7 @@ func (m *Mesh) meta() meta {
 	return meta{
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
 		started: m.at.Load().since, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
-		capabilities: m.cfg.Capabilities, accepts: m.keys.fingerprints(), clusterIDs: m.clusterIDs.list(),
+		capabilities: m.cfg.Capabilities, accepts: m.keys.Fingerprints(), clusterIDs: m.clusterIDs.list(),
 	}
 }
 
@@ -267,6 +270,6 @@ func (m *Mesh) listConfig() *memberlist.Config {
 	c.Delegate = delegate{m}
 	events := listEvents{m.roster, c.Name}
 	c.Events, c.Alive, c.Ping, c.Merge = events, events, events, &m.clusterIDs
-	c.Logger = newMemberlistLog(m.log)
+	c.Logger = memberlog.New(m.log)
 	return c
 }

@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/freshness"
+	"weft/mesh/gate"
 	"weft/mesh/seal"
 )
 
@@ -37,7 +38,7 @@ func newNonce() (n freshness.Nonce) {
 
 // receivePacket opens a packet, and passes it on if it is fresh. It does not keep b.
 func (t *sealedTransport) receivePacket(b []byte, from origin, at time.Time) {
-	kind, head, body, _, err := seal.Open(t.mesh.keys.inUse.Load().derived, b)
+	kind, head, body, _, err := seal.Open(t.mesh.keys.InUse().Derived, b)
 	if err != nil {
 		t.countUnopened(err, from)
 		return
@@ -67,11 +68,11 @@ func (t *sealedTransport) countUnopened(err error, from origin) {
 	case errors.Is(err, seal.ErrKey):
 		t.mesh.drops.noKey.Add(1)
 		reason := MismatchUnclear // a packet without a secret looks like one under another secret
-		if !t.mesh.keys.sealed {
+		if !t.mesh.keys.Sealed() {
 			reason = MismatchHere
 		}
 		if from.addr != nil {
-			t.mesh.reportMismatch(hostOf(from.addr), reason)
+			t.mesh.reportMismatch(gate.HostOf(from.addr), reason)
 		}
 	default:
 		t.mesh.countMalformed(from.tunnel)
@@ -98,7 +99,7 @@ func (t *sealedTransport) receiveGossip(p heldPacket, sender freshness.Instance,
 }
 
 // challenge asks an instance to prove that it is there: the way its packet came, and at the address where gossip has it,
-// so that a packet that somebody else sends again does not lead the challenge away.
+// so that a recorded packet that is sent again does not lead the challenge away.
 func (t *sealedTransport) challenge(to freshness.Instance, nonce freshness.Nonce, via origin) {
 	body := seal.Proof{Instance: to.Run, Nonce: seal.Nonce(nonce)}.Append(nil)
 	t.sendBack(seal.Challenge, body, to.Node, via)
@@ -166,8 +167,8 @@ func (t *sealedTransport) receiveAnswer(sender freshness.Instance, stamp freshne
 	}
 }
 
-// admit records that an instance was proven by a stream, whose handshake began at asked, and delivers its packets that
-// have waited.
+// admit records that an instance was proven by a stream with a handshake that began at asked, and delivers its packets
+// that have waited.
 func (t *sealedTransport) admit(r seal.Remote, asked time.Time) {
 	sender := freshness.Instance{Node: peer.FromPublicKey(r.Public), Run: r.Instance}
 	t.freshMu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/mesh/gate"
 	"weft/mesh/seal"
 )
 
@@ -24,7 +25,7 @@ func (t *sealedTransport) runStreams() {
 		case <-t.stop:
 			return
 		case conn := <-t.under.StreamCh():
-			if e := t.gate.enter(conn); e != nil {
+			if e := t.gate.Enter(conn); e != nil {
 				streams.Go(func() { t.serve(e) })
 			}
 		}
@@ -32,7 +33,7 @@ func (t *sealedTransport) runStreams() {
 }
 
 // serve authenticates a stream, and handles the message on it.
-func (t *sealedTransport) serve(e *entrance) {
+func (t *sealedTransport) serve(e *gate.Stream) {
 	s, err := t.acceptStream(e)
 	if err != nil {
 		t.countStream(e, err)
@@ -95,11 +96,11 @@ func (t *sealedTransport) deliverStream(s *stream, msg []byte) {
 }
 
 // countStream counts a stream that another node has opened, and that has failed.
-func (t *sealedTransport) countStream(e *entrance, err error) {
+func (t *sealedTransport) countStream(e *gate.Stream, err error) {
 	drops := &t.mesh.drops
 	switch {
-	case e.wasPushed():
-		drops.strangers.Add(1)
+	case e.WasEvicted():
+		drops.unauthenticated.Add(1)
 	case errors.Is(err, seal.ErrVersion):
 		drops.version.Add(1)
 	case errors.Is(err, seal.ErrKey):
@@ -112,7 +113,7 @@ func (t *sealedTransport) countStream(e *entrance, err error) {
 		drops.notAdmitted.Add(1)
 	case errors.Is(err, ErrDuplicateKey), errors.Is(err, net.ErrClosed):
 	default: // silence, or an end in the middle
-		drops.strangers.Add(1)
+		drops.unauthenticated.Add(1)
 	}
 	t.mesh.log.Debug("stream of another node ended", "addr", e.RemoteAddr(), "err", err)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/mesh/gate"
 	"weft/mesh/seal"
 )
 
@@ -50,7 +51,7 @@ func (t *sealedTransport) hello() seal.Hello {
 // openStream opens a stream to the node at addr, under each key that may work. If id is not zero the node there must be
 // that one. An error about the key is a *SecretError.
 func (t *sealedTransport) openStream(addr string, id peer.ID, timeout time.Duration) (s *stream, err error) {
-	own, derived := t.mesh.keys.forStream(id)
+	own, derived := t.mesh.keys.ForStream(id)
 	for i := range own {
 		var conn net.Conn
 		if conn, err = t.under.DialTimeout(addr, timeout); err != nil {
@@ -122,7 +123,7 @@ func (t *sealedTransport) refused(addr string, reason seal.Refusal) error {
 	switch {
 	case reason == seal.RefusedNoKey:
 		return &SecretError{Addr: at, Reason: MismatchThere}
-	case reason == seal.RefusedKey && t.mesh.keys.sealed:
+	case reason == seal.RefusedKey && t.mesh.keys.Sealed():
 		return &SecretError{Addr: at, Reason: MismatchOther}
 	case reason == seal.RefusedKey:
 		return &SecretError{Addr: at, Reason: MismatchHere}
@@ -132,7 +133,7 @@ func (t *sealedTransport) refused(addr string, reason seal.Refusal) error {
 }
 
 // acceptStream performs the handshake of the end that was dialed, and sends the result to the other one.
-func (t *sealedTransport) acceptStream(e *entrance) (*stream, error) {
+func (t *sealedTransport) acceptStream(e *gate.Stream) (*stream, error) {
 	if err := e.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (t *sealedTransport) acceptStream(e *entrance) (*stream, error) {
 }
 
 // respond reads the first message of a handshake. It refuses one that it cannot use, in plain.
-func (t *sealedTransport) respond(e *entrance) (*seal.Responder, GossipKey, error) {
+func (t *sealedTransport) respond(e *gate.Stream) (*seal.Responder, GossipKey, error) {
 	var first [seal.FirstLen]byte
 	if _, err := io.ReadFull(e, first[:1]); err != nil {
 		return nil, GossipKey{}, err
@@ -177,36 +178,36 @@ func (t *sealedTransport) respond(e *entrance) (*seal.Responder, GossipKey, erro
 	if _, err := io.ReadFull(e, first[1:]); err != nil {
 		return nil, GossipKey{}, err
 	}
-	inUse := t.mesh.keys.inUse.Load()
-	state, key, err := seal.Respond(t.end, inUse.derived, first[:])
+	inUse := t.mesh.keys.InUse()
+	state, key, err := seal.Respond(t.end, inUse.Derived, first[:])
 	if err == nil {
-		return state, inUse.own[key], nil
+		return state, inUse.Own[key], nil
 	}
 	if errors.Is(err, seal.ErrKey) {
 		reason, mismatch := seal.RefusedKey, MismatchOther
-		if !t.mesh.keys.sealed {
+		if !t.mesh.keys.Sealed() {
 			reason, mismatch = seal.RefusedNoKey, MismatchHere
 		} else if _, _, plainErr := seal.Respond(t.end, []*seal.Keys{t.plain}, first[:]); plainErr == nil {
 			mismatch = MismatchThere
 		}
-		t.mesh.reportMismatch(hostOf(e.RemoteAddr()), mismatch)
+		t.mesh.reportMismatch(gate.HostOf(e.RemoteAddr()), mismatch)
 		err = errors.Join(err, refuse(e, reason))
 	}
 	return nil, GossipKey{}, err
 }
 
 // judge decides whether a node may open a stream under a key.
-func (t *sealedTransport) judge(e *entrance, s *stream, own GossipKey) (seal.Refusal, error) {
+func (t *sealedTransport) judge(e *gate.Stream, s *stream, own GossipKey) (seal.Refusal, error) {
 	if err := t.mesh.meetTwin(s.remote); err != nil {
 		return seal.RefusedMember, err
 	}
 	if err := t.mesh.credentials.Check(s.remote.Public, s.remote.Credentials, own.Fingerprint); err != nil {
 		return seal.RefusedMember, fmt.Errorf("%w: %w", errNotAdmitted, err)
 	}
-	if !t.mesh.keys.admits(own, s.id) {
+	if !t.mesh.keys.Admits(own, s.id) {
 		return seal.RefusedKey, fmt.Errorf("%w: a member has not that key", seal.ErrKey)
 	}
-	if !e.authenticate(s.id) {
+	if !e.Authenticate(s.id) {
 		return seal.RefusedBusy, errBusy
 	}
 	return seal.Accepted, nil

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/freshness"
+	"weft/mesh/gate"
 	"weft/mesh/seal"
 )
 
@@ -31,7 +31,7 @@ type sealedTransport struct {
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	inbox   chan tunnelMessage
-	gate    *gate
+	gate    *gate.Gate
 	budget  *seal.Budget
 	stop    chan struct{} // closed by Shutdown
 	once    sync.Once
@@ -66,7 +66,7 @@ func newSealedTransport(m *Mesh) (*sealedTransport, error) {
 		under: m.cfg.Transport, mesh: m, born: now, plain: plain,
 		end:     seal.End{Private: m.cfg.Identity.private, Public: m.cfg.Identity.Public},
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
-		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}), gate: newGate(),
+		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}), gate: gate.New(),
 		budget: seal.NewBudget(receiveBudget),
 		heard:  make(map[string]time.Time), predialed: make(map[string]net.Conn),
 		fresh: freshness.New[heldPacket](now, newNonce),
@@ -124,7 +124,7 @@ func (t *sealedTransport) sendTunneled(id peer.ID, packet []byte) {
 
 // seal returns a packet to a node under the key that all members have.
 func (t *sealedTransport) seal(kind seal.Type, body []byte, to peer.ID) []byte {
-	return t.mesh.keys.inUse.Load().sealer.Seal(kind, seal.Header{
+	return t.mesh.keys.InUse().Sealer.Seal(kind, seal.Header{
 		Sender: t.mesh.cfg.Identity.ID, Instance: t.mesh.instance, Counter: t.counter.Add(1), Uptime: t.uptime(), Receiver: to,
 	}, body)
 }
@@ -153,7 +153,7 @@ func (t *sealedTransport) DialAddressTimeout(to memberlist.Address, timeout time
 // Shutdown implements memberlist.Transport.
 func (t *sealedTransport) Shutdown() error {
 	t.once.Do(func() { close(t.stop) })
-	t.gate.close()
+	t.gate.Close()
 	return t.under.Shutdown()
 }
 
@@ -191,12 +191,6 @@ func (t *sealedTransport) heardLately(addr string) bool {
 	defer t.mu.Unlock()
 	at, known := t.heard[addr]
 	return known && time.Since(at) < heardFor
-}
-
-// hostOf returns the host of an address, the zero address if it has none.
-func hostOf(addr net.Addr) netip.Addr {
-	at, _ := netip.ParseAddrPort(addr.String())
-	return at.Addr().Unmap()
 }
 
 // perSecond counts events in the current second.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/mesh/fragment"
 )
 
 // MaxTunnel is the length in bytes of the longest message that is passed to a Tunnel.
@@ -25,8 +26,8 @@ type Tunnel interface {
 // The kinds of messages in a tunnel, in their first byte.
 const (
 	tunnelPacket   = 1 // a sealed packet
-	tunnelFragment = 2 // see fragment.go
-	tunnelAck      = 3
+	tunnelFragment = fragment.Kind
+	tunnelAck      = fragment.AckKind
 )
 
 // errDialOut is the error of an attempt to open a stream to a node that accepts no connections.
@@ -78,9 +79,16 @@ func (m *Mesh) handleTunnelMessage(msg tunnelMessage) {
 	case tunnelPacket:
 		m.transport.receivePacket(msg.body, origin{tunnel: msg.from}, time.Now())
 	case tunnelFragment:
-		m.fragments.receiveFragment(msg.from, msg.body)
+		whole, err := m.fragments.Receive(msg.from, msg.body)
+		if err != nil {
+			m.countMalformed(msg.from)
+		} else if whole != nil {
+			m.handleUnicast(msg.from, whole)
+		}
 	case tunnelAck:
-		m.fragments.receiveAck(msg.from, msg.body)
+		if m.fragments.ReceiveAck(msg.from, msg.body) != nil {
+			m.countMalformed(msg.from)
+		}
 	default:
 		m.countUnknown(msg.from, "tunnel", msg.kind)
 	}

@@ -60,7 +60,7 @@ func (m *Mesh) send(ctx context.Context, o outgoing) error {
 	if m.cfg.Tunnel == nil {
 		return err
 	}
-	return m.fragments.send(ctx, o.id, o.msg)
+	return m.fragments.Send(ctx, o.id, o.msg)
 }
 
 // sendUnicast sends a unicast over a stream, and waits until its receiver has handled it.

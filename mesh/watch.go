@@ -67,7 +67,7 @@ func (m *Mesh) observe() {
 
 // chooseKey seals gossip with a key that all members understand.
 func (m *Mesh) chooseKey() {
-	if err := m.keys.choose(); err != nil {
+	if err := m.keys.Choose(); err != nil {
 		m.log.Error("gossip key not switched to one that all members have", "err", err)
 	}
 }

@@ -67,6 +67,10 @@ var layers = []struct {
 	{"mesh/topology", 1},
 	{"mesh/seal", 1},
 	{"mesh/freshness", 1},
+	{"mesh/gate", 1},
+	{"mesh/keyring", 1},
+	{"mesh/memberlog", 2},
+	{"mesh/fragment", 2},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
@@ -132,6 +136,8 @@ var steps = map[string]int{
 	"weft/router/replay":  0,
 
 	"weft/mesh/freshness": 1,
+	"weft/mesh/keyring":   1,
+	"weft/mesh/seal":      0,
 
 	"weft/internal/packet": 1,
 	"weft/internal/ether":  0,

@@ -239,7 +239,7 @@ func (t *Table[P]) measure(from Instance, stamp Stamp, asked, now time.Time) {
 	if e := t.known[from]; e != nil {
 		i := e.Value.(*instance)
 		i.zero = now.Add(-stamp.Uptime)
-		if i.farBehind(stamp.Counter) { // somebody who has the secret has forged counters of the future
+		if i.farBehind(stamp.Counter) { // counters of the future were forged
 			i.window, i.floor = replay.Window{}, stamp.Uptime
 		}
 		t.recent.MoveToBack(e)

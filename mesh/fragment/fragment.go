@@ -1,4 +1,6 @@
-package mesh
+// Package fragment sends messages of gossip in fragments over a link that loses, repeats and reorders them: to a node that
+// no stream reaches.
+package fragment
 
 import (
 	"context"
@@ -13,12 +15,14 @@ import (
 	"weft/internal/signal"
 )
 
-// A unicast to a node that no stream reaches goes through the tunnel in fragments. Each fragment is sent again until it
-// is acknowledged. The numbers are big endian, with their lengths in bytes:
+// Each fragment is sent again until it is acknowledged. The numbers are big endian, with their lengths in bytes:
 //
-//	fragment | message ID 8 | index 2 | count 2 | bytes
-//	ack      | message ID 8 | index 2
+//	fragment | 2 | message ID 8 | index 2 | count 2 | bytes
+//	ack      | 3 | message ID 8 | index 2
 const (
+	Kind    = 2 // first byte of a fragment
+	AckKind = 3 // first byte of an acknowledgement
+
 	fragmentHeader  = 8 + 2 + 2
 	fragmentAck     = 8 + 2
 	fragmentSize    = 1000 // bytes of the message in each fragment but the last
@@ -35,12 +39,22 @@ const (
 	reassemblyTTL   = 2 * fragmentTimeout
 )
 
-// errNotAcked is returned when a message was not acknowledged within fragmentTimeout.
-var errNotAcked = errors.New("mesh: the receiver did not acknowledge the message")
+// Errors.
+var (
+	ErrTooLong   = errors.New("fragment: message too long")
+	ErrNotAcked  = errors.New("fragment: the receiver did not acknowledge the message")
+	ErrMalformed = errors.New("fragment: malformed")
+)
 
-// fragmenter sends and receives the fragmented messages of a mesh. Its methods may be called concurrently.
-type fragmenter struct {
-	mesh *Mesh // constant
+// Link sends messages to other nodes. It may lose, repeat and reorder them. Send is called from several goroutines, must
+// not block, and does not keep msg.
+type Link interface {
+	Send(to peer.ID, msg []byte) error
+}
+
+// Fragmenter sends and receives the fragmented messages of a node. Its methods may be called concurrently.
+type Fragmenter struct {
+	link Link // constant
 
 	mu           sync.Mutex
 	sending      map[messageKey]*unackedMessage // guarded by mu
@@ -56,23 +70,25 @@ type messageKey struct {
 
 // unackedMessage is a message that is being sent.
 type unackedMessage struct {
-	unacked map[uint16]bool // indexes of fragments without an acknowledgement; guarded by fragmenter.mu
+	unacked map[uint16]bool // indexes of fragments without an acknowledgement; guarded by Fragmenter.mu
 	acked   signal.Chan     // set after each acknowledgement
 }
 
-// reassembly is a message that is being received. It is guarded by fragmenter.mu.
+// reassembly is a message that is being received. It is guarded by Fragmenter.mu.
 type reassembly struct {
 	fragments [][]byte // nil: missing
 	missing   int
 	at        time.Time // of the latest fragment
 }
 
-func newFragmenter(m *Mesh) *fragmenter {
-	return &fragmenter{mesh: m, sending: make(map[messageKey]*unackedMessage), reassemblies: make(map[messageKey]*reassembly)}
+// New returns a Fragmenter over a link.
+func New(link Link) *Fragmenter {
+	return &Fragmenter{link: link, sending: make(map[messageKey]*unackedMessage), reassemblies: make(map[messageKey]*reassembly)}
 }
 
-// send sends msg and returns when all of it was acknowledged, or with the reason why it may not have arrived.
-func (f *fragmenter) send(ctx context.Context, to peer.ID, msg []byte) error {
+// Send sends msg and returns when all of it was acknowledged, or with the reason why it may not have arrived: ErrTooLong,
+// ErrNotAcked, or that of ctx.
+func (f *Fragmenter) Send(ctx context.Context, to peer.ID, msg []byte) error {
 	count := (len(msg) + fragmentSize - 1) / fragmentSize
 	if count > maxFragments {
 		return ErrTooLong
@@ -90,7 +106,7 @@ func (f *fragmenter) send(ctx context.Context, to peer.ID, msg []byte) error {
 		defer f.mu.Unlock()
 		delete(f.sending, key)
 	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, fragmentTimeout, errNotAcked)
+	ctx, cancel := context.WithTimeoutCause(ctx, fragmentTimeout, ErrNotAcked)
 	defer cancel()
 	for {
 		window := f.window(m)
@@ -99,10 +115,10 @@ func (f *fragmenter) send(ctx context.Context, to peer.ID, msg []byte) error {
 		}
 		for _, i := range window {
 			body := msg[int(i)*fragmentSize : min((int(i)+1)*fragmentSize, len(msg))]
-			b := binary.BigEndian.AppendUint64([]byte{tunnelFragment}, key.id)
+			b := binary.BigEndian.AppendUint64([]byte{Kind}, key.id)
 			b = binary.BigEndian.AppendUint16(b, i)
 			b = binary.BigEndian.AppendUint16(b, uint16(count))
-			_ = f.mesh.cfg.Tunnel.Send(to, append(b, body...)) // a fragment that is lost is sent again
+			_ = f.link.Send(to, append(b, body...)) // a fragment that is lost is sent again
 		}
 		if err := f.awaitAcks(ctx, m); err != nil {
 			return err
@@ -111,7 +127,7 @@ func (f *fragmenter) send(ctx context.Context, to peer.ID, msg []byte) error {
 }
 
 // window returns the indexes of the fragments to be sent next, at most fragmentWindow; none when all were acknowledged.
-func (f *fragmenter) window(m *unackedMessage) (indexes []uint16) {
+func (f *Fragmenter) window(m *unackedMessage) (indexes []uint16) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range m.unacked {
@@ -122,7 +138,7 @@ func (f *fragmenter) window(m *unackedMessage) (indexes []uint16) {
 }
 
 // awaitAcks returns when the fragments in flight were acknowledged or are due to be sent again.
-func (f *fragmenter) awaitAcks(ctx context.Context, m *unackedMessage) error {
+func (f *Fragmenter) awaitAcks(ctx context.Context, m *unackedMessage) error {
 	timer := time.NewTimer(fragmentResend)
 	defer timer.Stop()
 	for left := min(f.unacked(m), fragmentWindow); left > 0; {
@@ -138,54 +154,50 @@ func (f *fragmenter) awaitAcks(ctx context.Context, m *unackedMessage) error {
 	return nil
 }
 
-func (f *fragmenter) unacked(m *unackedMessage) int {
+func (f *Fragmenter) unacked(m *unackedMessage) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(m.unacked)
 }
 
-// receiveAck handles the acknowledgement of a fragment.
-func (f *fragmenter) receiveAck(from peer.ID, b []byte) {
+// ReceiveAck handles the acknowledgement of a fragment, without its kind. The error is ErrMalformed.
+func (f *Fragmenter) ReceiveAck(from peer.ID, b []byte) error {
 	if len(b) != fragmentAck {
-		f.mesh.countMalformed(from)
-		return
+		return ErrMalformed
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := f.sending[messageKey{from, binary.BigEndian.Uint64(b)}]
-	if m == nil {
-		return
+	if m != nil {
+		delete(m.unacked, binary.BigEndian.Uint16(b[8:]))
+		m.acked.Set()
 	}
-	delete(m.unacked, binary.BigEndian.Uint16(b[8:]))
-	m.acked.Set()
+	return nil
 }
 
-// receiveFragment handles a fragment, and delivers the message when it is complete. It keeps b.
-func (f *fragmenter) receiveFragment(from peer.ID, b []byte) {
+// Receive handles a fragment, without its kind, and returns the message when it is complete, else nil. It keeps b. The
+// error is ErrMalformed.
+func (f *Fragmenter) Receive(from peer.ID, b []byte) (msg []byte, err error) {
 	if len(b) < fragmentHeader {
-		f.mesh.countMalformed(from)
-		return
+		return nil, ErrMalformed
 	}
 	key := messageKey{from, binary.BigEndian.Uint64(b)}
 	index, count := binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
 	if index >= count || count > maxFragments || len(b)-fragmentHeader > fragmentSize {
-		f.mesh.countMalformed(from)
-		return
+		return nil, ErrMalformed
 	}
 	msg, accepted := f.addFragment(key, index, count, b[fragmentHeader:])
 	if !accepted {
-		return // its sender sends it again, and there may be room then
+		return nil, nil // its sender sends it again, and there may be room then
 	}
-	ack := binary.BigEndian.AppendUint64([]byte{tunnelAck}, key.id)
-	_ = f.mesh.cfg.Tunnel.Send(from, binary.BigEndian.AppendUint16(ack, index)) // when lost, the fragment comes again
-	if msg != nil {
-		f.mesh.handleUnicast(from, msg)
-	}
+	ack := binary.BigEndian.AppendUint64([]byte{AckKind}, key.id)
+	_ = f.link.Send(from, binary.BigEndian.AppendUint16(ack, index)) // when lost, the fragment comes again
+	return msg, nil
 }
 
 // addFragment adds a fragment to its message. It returns the message when that fragment was the last one missing, and
 // whether the fragment is to be acknowledged: there may be no room for one more message.
-func (f *fragmenter) addFragment(key messageKey, index, count uint16, fragment []byte) (msg []byte, accepted bool) {
+func (f *Fragmenter) addFragment(key messageKey, index, count uint16, fragment []byte) (msg []byte, accepted bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if slices.Contains(f.received, key) {

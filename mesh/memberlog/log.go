@@ -1,4 +1,5 @@
-package mesh
+// Package memberlog passes memberlist's log lines to a slog.Logger, at a bounded rate.
+package memberlog
 
 import (
 	"context"
@@ -10,31 +11,31 @@ import (
 
 // How many warnings that others can cause are logged; the rest is counted.
 const (
-	logBurst  = 10
-	logRefill = 5 * time.Second // until one more line may be logged
+	Burst  = 10
+	refill = 5 * time.Second // until one more line may be logged
 )
 
-// memberlistLog is an io.Writer that passes memberlist's lines ("[WARN] memberlist: …") to a slog.Logger, at a bounded
+// writer is an io.Writer that passes memberlist's lines ("[WARN] memberlist: …") to a slog.Logger, at a bounded
 // rate.
-type memberlistLog struct {
+type writer struct {
 	to      *slog.Logger // constant
-	limiter logLimiter
+	limiter Limiter
 }
 
-// logLimiter bounds the rate of warnings. Its methods may be called concurrently. The zero logLimiter admits logBurst of
+// Limiter bounds the rate of warnings. Its methods may be called concurrently. The zero Limiter admits Burst of
 // them at once.
-type logLimiter struct {
+type Limiter struct {
 	mu         sync.Mutex
-	used       int       // guarded by mu: of logBurst
+	used       int       // guarded by mu: of Burst
 	refilled   time.Time // guarded by mu
 	suppressed int       // guarded by mu: lines since the last one that was logged
 }
 
-// newMemberlistLog returns a logger for memberlist that writes to to.
-func newMemberlistLog(to *slog.Logger) *log.Logger { return log.New(&memberlistLog{to: to}, "", 0) }
+// New returns a logger for memberlist that writes to to.
+func New(to *slog.Logger) *log.Logger { return log.New(&writer{to: to}, "", 0) }
 
 // Write implements io.Writer for one line.
-func (b *memberlistLog) Write(line []byte) (int, error) {
+func (b *writer) Write(line []byte) (int, error) {
 	level, text := splitLogLine(string(line))
 	ctx := context.Background()
 	if !b.to.Enabled(ctx, level) {
@@ -43,7 +44,7 @@ func (b *memberlistLog) Write(line []byte) (int, error) {
 	var suppressed int
 	if level >= slog.LevelWarn {
 		var ok bool
-		if suppressed, ok = b.limiter.admit(time.Now()); !ok {
+		if suppressed, ok = b.limiter.Admit(time.Now()); !ok {
 			return len(line), nil
 		}
 	}
@@ -55,14 +56,14 @@ func (b *memberlistLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// admit reports whether a warning may be logged at now, and counts it. It returns how many were suppressed before it.
-func (l *logLimiter) admit(now time.Time) (suppressed int, ok bool) {
+// Admit reports whether a warning may be logged at now, and counts it. It returns how many were suppressed before it.
+func (l *Limiter) Admit(now time.Time) (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := int(now.Sub(l.refilled) / logRefill); n > 0 {
+	if n := int(now.Sub(l.refilled) / refill); n > 0 {
 		l.used, l.refilled = max(0, l.used-n), now
 	}
-	if l.used == logBurst {
+	if l.used == Burst {
 		l.suppressed++
 		return 0, false
 	}

@@ -1,4 +1,4 @@
-package mesh
+package memberlog
 
 import (
 	"log/slog"

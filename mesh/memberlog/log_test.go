@@ -1,4 +1,4 @@
-package mesh
+package memberlog
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 // TestLogOfRestart: the line that memberlist logs at every restart of a node is no warning, and other warnings are.
 func TestLogOfRestart(t *testing.T) {
 	var out bytes.Buffer
-	log := newMemberlistLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	log := New(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	log.Printf("[WARN] memberlist: Refuting an alive message for 'a@192.0.2.1:6783' (192.0.2.1:6783) meta:([1] VS [2]), vsn:([1] VS [1])")
 	log.Printf("[WARN] memberlist: Refuting a suspect message (from: b@192.0.2.2:6783)")
 	former, suspect, _ := strings.Cut(out.String(), "\n")

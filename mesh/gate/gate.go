@@ -1,0 +1,160 @@
+// Package gate bounds the streams that other nodes open: how many are not authenticated, and how many each node has.
+//
+// The package starts no goroutine and reads no clock.
+package gate
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"weft/internal/peer"
+)
+
+// Bounds of the streams that others open.
+const (
+	MaxUnknown     = 64  // streams that are not authenticated yet
+	UnknownPerHost = 8   // of them from one IPv4 address, or one IPv6 /64
+	MaxKnown       = 256 // streams that are authenticated
+	KnownPerNode   = 16  // of them of one node
+)
+
+// Gate bounds the streams that others open. There is room for every new stream: it ends the oldest one of its own host
+// that is not authenticated, or of the host that has most of those. So a host that opens many streams ends its own ones
+// first. Its methods may be called concurrently.
+type Gate struct {
+	mu      sync.Mutex
+	closed  bool                 // guarded by mu
+	unknown []*Stream            // guarded by mu: the oldest first
+	peers   map[peer.ID]int      // guarded by mu: streams of each peer
+	inside  map[*Stream]struct{} // guarded by mu: the authenticated ones
+}
+
+// Stream is one stream that another node has opened. Its Close frees its place.
+type Stream struct {
+	net.Conn // constant
+	gate     *Gate
+	host     netip.Prefix // constant
+
+	// guarded by gate.mu
+	peer    peer.ID
+	evicted bool // ended to make room
+}
+
+// New returns an open gate.
+func New() *Gate {
+	return &Gate{peers: make(map[peer.ID]int), inside: make(map[*Stream]struct{})}
+}
+
+// hostPrefix returns what is taken for one host: an IPv4 address, or the /64 of an IPv6 address.
+func hostPrefix(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	bits := 32
+	if addr.Is6() {
+		bits = 64
+	}
+	p, _ := addr.Prefix(bits) // the zero prefix for the zero address
+	return p
+}
+
+// Enter lets a stream in that is not authenticated yet. It returns nil, and closes the stream, after Close.
+func (g *Gate) Enter(conn net.Conn) *Stream {
+	e := &Stream{Conn: conn, gate: g, host: hostPrefix(HostOf(conn.RemoteAddr()))}
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		_ = conn.Close()
+		return nil
+	}
+	out := g.makeRoom(e.host)
+	g.unknown = append(g.unknown, e)
+	g.mu.Unlock()
+	if out != nil {
+		_ = out.Conn.Close()
+	}
+	return e
+}
+
+// makeRoom removes and returns the stream that has to end before one more of host can enter, nil if none has; mu is held.
+func (g *Gate) makeRoom(host netip.Prefix) *Stream {
+	count := make(map[netip.Prefix]int)
+	most := host
+	for _, e := range g.unknown {
+		if count[e.host]++; count[e.host] > count[most] {
+			most = e.host
+		}
+	}
+	switch {
+	case count[host] >= UnknownPerHost:
+		most = host
+	case len(g.unknown) < MaxUnknown:
+		return nil
+	}
+	i := slices.IndexFunc(g.unknown, func(e *Stream) bool { return e.host == most })
+	out := g.unknown[i]
+	g.unknown = slices.Delete(g.unknown, i, i+1)
+	out.evicted = true
+	return out
+}
+
+// Authenticate records that the stream is one of a node. It reports false if there are too many.
+func (e *Stream) Authenticate(id peer.ID) bool {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	i := slices.Index(e.gate.unknown, e)
+	if i < 0 {
+		return false // ended in the meantime
+	}
+	if e.gate.peers[id] >= KnownPerNode || len(e.gate.inside) >= MaxKnown {
+		return false
+	}
+	e.gate.unknown = slices.Delete(e.gate.unknown, i, i+1)
+	e.gate.inside[e] = struct{}{}
+	e.gate.peers[id]++
+	e.peer = id
+	return true
+}
+
+// WasEvicted reports whether the stream was ended to make room for another one.
+func (e *Stream) WasEvicted() bool {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	return e.evicted
+}
+
+// Close closes the stream and frees its place. It may be called again.
+func (e *Stream) Close() error {
+	e.gate.mu.Lock()
+	if i := slices.Index(e.gate.unknown, e); i >= 0 {
+		e.gate.unknown = slices.Delete(e.gate.unknown, i, i+1)
+	}
+	if _, inside := e.gate.inside[e]; inside {
+		delete(e.gate.inside, e)
+		if e.gate.peers[e.peer]--; e.gate.peers[e.peer] == 0 {
+			delete(e.gate.peers, e.peer)
+		}
+	}
+	e.gate.mu.Unlock()
+	return e.Conn.Close()
+}
+
+// Close ends all streams and lets none in any more.
+func (g *Gate) Close() {
+	g.mu.Lock()
+	g.closed = true
+	all := slices.Clone(g.unknown)
+	for e := range g.inside {
+		all = append(all, e)
+	}
+	g.mu.Unlock()
+	for _, e := range all {
+		_ = e.Close()
+	}
+}
+
+// HostOf returns the host of an address, the zero address if it has none.
+func HostOf(addr net.Addr) netip.Addr {
+	at, _ := netip.ParseAddrPort(addr.String())
+	return at.Addr().Unmap()
+}
