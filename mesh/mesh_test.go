@@ -82,6 +82,12 @@ func start(t *testing.T, net *network, name string, id Identity, peers ...*node)
 // startWith is start with a configuration that change modifies.
 func startWith(t *testing.T, net *network, name string, id Identity, change func(*Config), peers ...*node) *node {
 	t.Helper()
+	return startChanged(t, net, name, id, change, func(*Mesh) {}, peers...)
+}
+
+// startChanged is startWith with a mesh that changeMesh modifies before it runs.
+func startChanged(t *testing.T, net *network, name string, id Identity, change func(*Config), changeMesh func(*Mesh), peers ...*node) *node {
+	t.Helper()
 	targets, err := LoadTargets(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +105,7 @@ func startWith(t *testing.T, net *network, name string, id Identity, change func
 	if n.Mesh, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	changeMesh(n.Mesh)
 	n.Register(ChannelIPAM, n)
 	ctx, cancel := context.WithCancel(t.Context())
 	n.stop = func() {

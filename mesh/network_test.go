@@ -18,6 +18,10 @@ type network struct {
 	nodes map[string]*transport // guarded by mu: by address
 	cut   map[string]bool       // guarded by mu: by address
 	shut  map[string]bool       // guarded by mu: by address, hosts that accept nothing
+
+	recording bool       // guarded by mu
+	packets   []recorded // guarded by mu: what was sent while recording
+	opened    []*tapped  // guarded by mu: the streams that were opened while recording
 }
 
 // transport is one node's memberlist.Transport on a network.
@@ -94,6 +98,7 @@ func (t *transport) FinalAdvertiseAddr(addr string, port int) (net.IP, int, erro
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	now := time.Now()
+	t.net.recordPacket(addr, b)
 	peer, _ := t.to(addr)
 	if peer == nil {
 		return now, nil // lost
@@ -111,7 +116,7 @@ func (t *transport) DialTimeout(addr string, _ time.Duration) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	near, far := net.Pipe()
+	near, far := t.net.tap(addr)
 	select {
 	case peer.streams <- farEnd{far, net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.addr.Addr(), 40000))}:
 		return near, nil
@@ -142,4 +147,92 @@ func (t *transport) Shutdown() error {
 			return nil
 		}
 	}
+}
+
+// recorded is a packet that was sent to an address.
+type recorded struct {
+	to string
+	b  []byte
+}
+
+func (n *network) recordPacket(to string, b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.recording {
+		n.packets = append(n.packets, recorded{to, append([]byte(nil), b...)})
+	}
+}
+
+// tapped is a stream, with what both ends have written to it.
+type tapped struct {
+	to string
+
+	mu           sync.Mutex
+	dialer, peer []byte // guarded by mu
+}
+
+// tap returns the two ends of a new stream to an address, and records what they write.
+func (n *network) tap(to string) (near, far net.Conn) {
+	near, far = net.Pipe()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.recording {
+		return near, far
+	}
+	s := &tapped{to: to}
+	n.opened = append(n.opened, s)
+	return tappedConn{near, s, &s.dialer}, tappedConn{far, s, &s.peer}
+}
+
+// tappedConn is one end of a tapped stream.
+type tappedConn struct {
+	net.Conn
+	s  *tapped
+	to *[]byte
+}
+
+func (c tappedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	*c.to = append(*c.to, b[:n]...)
+	return n, err
+}
+
+// record begins to record all that is sent.
+func (n *network) record() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recording = true
+}
+
+// recordings ends the recording, and returns the packets and both directions of each stream.
+func (n *network) recordings() (packets, streams [][]byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recording = false
+	for _, p := range n.packets {
+		packets = append(packets, p.b)
+	}
+	for _, s := range n.opened {
+		s.mu.Lock()
+		streams = append(streams, s.dialer, s.peer)
+		s.mu.Unlock()
+	}
+	return packets, streams
+}
+
+// attacker is where recorded and forged bytes are sent from: a host that is no node.
+var attacker = netip.MustParseAddrPort("203.0.113.66:4444")
+
+// inject sends a packet to a node from the address of the attacker.
+func (t *transport) inject(b []byte) {
+	t.packets <- &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(attacker), Timestamp: time.Now()}
+}
+
+// dialAs opens a stream to a node from the address of the attacker.
+func (t *transport) dialAs() net.Conn {
+	near, far := net.Pipe()
+	t.streams <- farEnd{far, net.TCPAddrFromAddrPort(attacker)}
+	return near
 }

@@ -33,6 +33,8 @@ const (
 	HoldTime = 2 * time.Second
 	// ChallengePause is the shortest time between two challenges of one instance.
 	ChallengePause = 200 * time.Millisecond
+	// grain makes up for the whole milliseconds of two uptimes.
+	grain = 2 * time.Millisecond
 )
 
 // Bounds.
@@ -240,14 +242,14 @@ func (t *Table[P]) measure(from Instance, stamp Stamp, asked, now time.Time) {
 		i := e.Value.(*instance)
 		i.zero = now.Add(-stamp.Uptime)
 		if i.farBehind(stamp.Counter) { // counters of the future were forged
-			i.window, i.floor = replay.Window{}, stamp.Uptime
+			i.window, i.floor = replay.Window{}, stamp.Uptime+grain
 		}
 		t.recent.MoveToBack(e)
 		return
 	}
 	t.makeRoom(from.Node, now)
 	i := &instance{Instance: from, zero: now.Add(-stamp.Uptime)}
-	i.floor = stamp.Uptime - max(0, min(HoldAge, asked.Sub(t.watched)))
+	i.floor = stamp.Uptime - max(0, min(HoldAge, asked.Sub(t.watched))) + grain
 	t.known[from] = t.recent.PushBack(i)
 	t.byNode[from.Node]++
 }
