@@ -1,6 +1,8 @@
 package ipam
 
 import (
+	"slices"
+
 	"weft/internal/peer"
 	"weft/ipam/ring"
 	"weft/ipam/space"
@@ -10,7 +12,12 @@ import (
 // maxHints is how many tokens of other nodes with free addresses a refusal names at most.
 const maxHints = 32
 
-// served is the last request that was answered to a node, so that the same request, received twice, is granted once.
+// maxServed is how many requests of one node are remembered: it has one at a time for each range, and repeats those that
+// were not answered.
+const maxServed = 8
+
+// served is a request that was answered to a node, so that the same request, received again, is granted once, also when
+// requests arrive alternately.
 type served struct {
 	id    uint64
 	reply []byte
@@ -18,8 +25,9 @@ type served struct {
 
 // handleRequest answers a request for addresses. The caller holds mu.
 func (a *Allocator) handleRequest(from peer.ID, m *unicast) error {
-	if last, ok := a.served[from]; ok && last.id == m.id {
-		a.out.unicast(from, last.reply)
+	before := a.served[from]
+	if i := slices.IndexFunc(before, func(s served) bool { return s.id == m.id }); i >= 0 {
+		a.out.unicast(from, before[i].reply)
 		return nil
 	}
 	reply := &unicast{kind: kindReply, id: m.id, outcome: none}
@@ -35,11 +43,12 @@ func (a *Allocator) handleRequest(from peer.ID, m *unicast) error {
 		reply.count = p.free(ring.Span{Start: 0, End: p.ring.Size()})
 		reply.ring = tokens.Append(nil)
 	}
-	if len(a.served) >= maxPeers {
+	if before == nil && len(a.served) >= maxPeers {
 		clear(a.served)
 	}
-	a.served[from] = served{id: m.id, reply: reply.encode()}
-	a.out.unicast(from, a.served[from].reply)
+	answer := served{id: m.id, reply: reply.encode()}
+	a.served[from] = append(before[max(0, len(before)-maxServed+1):], answer)
+	a.out.unicast(from, answer.reply)
 	return err
 }
 

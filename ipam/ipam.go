@@ -49,7 +49,7 @@ type Allocator struct {
 	changed  chan struct{}         // closed and replaced when waiting operations should look again
 	out      outbox
 	inFlight map[requestKey]*request
-	served   map[peer.ID]served
+	served   map[peer.ID][]served // the latest last
 	senders  map[peer.ID]struct{} // nodes that have sent a message: Leave may hand over to them
 	rand     *rand.Rand
 	proposer reclaimProposer // its channel is constant
@@ -68,7 +68,7 @@ func New(cfg Config) (*Allocator, error) {
 		wake:     signal.New(),
 		changed:  make(chan struct{}),
 		inFlight: make(map[requestKey]*request),
-		served:   make(map[peer.ID]served),
+		served:   make(map[peer.ID][]served),
 		senders:  make(map[peer.ID]struct{}),
 		rand:     rand.New(cfg.Rand), //nolint:gosec // only spreads load
 		proposer: newReclaimProposer(),
