@@ -336,3 +336,35 @@ func TestOldRunIsNotAdmitted(t *testing.T) {
 		stopAll(z, late, again)
 	})
 }
+
+// TestStateOfAnotherNetworkIsRefused: a network was wiped, and another one has its secret. Recorded states of the first one
+// have no effect in the second one.
+func TestStateOfAnotherNetworkIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var nw network
+		nw.record()
+		a := startWith(t, &nw, "a", identity(t), withKeys("a"))
+		b := startWith(t, &nw, "b", identity(t), withKeys("a"), a)
+		eventually(t, "they met", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
+		if err := a.Merge([]byte("old ring")); err != nil {
+			t.Fatal(err)
+		}
+		c := startWith(t, &nw, "c", identity(t), withKeys("a"), a)
+		eventually(t, "the state is sent", func() bool { return c.knows("old ring") })
+		packets, streams := nw.recordings()
+		stopAll(a, b, c)
+		n := startWith(t, &nw, "n", identity(t), withKeys("a"))
+		for _, s := range streams {
+			replay(n, s)
+		}
+		for _, p := range packets {
+			n.transport.inject(p)
+			synctest.Wait()
+		}
+		time.Sleep(5 * time.Second)
+		if n.knows("old ring") || len(n.Members()) != 1 {
+			t.Errorf("members %v, old ring %v", n.Members(), n.knows("old ring"))
+		}
+		stopAll(n)
+	})
+}
