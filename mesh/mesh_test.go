@@ -86,7 +86,9 @@ func startWith(t *testing.T, net *network, name string, id Identity, change func
 }
 
 // startChanged is startWith with a mesh that changeMesh modifies before it runs.
-func startChanged(t *testing.T, net *network, name string, id Identity, change func(*Config), changeMesh func(*Mesh), peers ...*node) *node {
+func startChanged(
+	t *testing.T, net *network, name string, id Identity, change func(*Config), changeMesh func(*Mesh), peers ...*node,
+) *node {
 	t.Helper()
 	targets, err := LoadTargets(t.TempDir())
 	if err != nil {

@@ -186,8 +186,8 @@ func startSkewed(t *testing.T, nw *network, name string, skew time.Duration, pee
 	}, peers...)
 }
 
-// TestMemberEndsNoOther: a node that has the secret and another key ends nobody: neither by messages of earlier versions, nor by
-// a stream, and it can neither send in the name of another node nor over packets.
+// TestMemberEndsNoOther: a node that has the secret and another key ends no other one: neither by messages of earlier versions, nor
+// by a stream, and it can neither send in the name of another node nor over packets.
 func TestMemberEndsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network

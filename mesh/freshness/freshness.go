@@ -227,7 +227,8 @@ func (t *Table[P]) Admit(from Instance, stamp Stamp, asked, now time.Time) (fres
 	t.held -= len(p.held)
 	i := t.known[from].Value.(*instance)
 	for _, h := range p.held {
-		if h.stamp.Uptime >= i.floor && stamp.Uptime-h.stamp.Uptime <= HoldAge && !i.farBehind(h.stamp.Counter) && i.window.Accept(h.stamp.Counter) {
+		timely := h.stamp.Uptime >= i.floor && stamp.Uptime-h.stamp.Uptime <= HoldAge
+		if timely && !i.farBehind(h.stamp.Counter) && i.window.Accept(h.stamp.Counter) {
 			fresh = append(fresh, h.packet)
 		} else {
 			t.lost++
