@@ -25,14 +25,19 @@ var errMeta = errors.New("mesh: node metadata")
 // meta is the metadata that each node publishes through memberlist: at most 512 bytes.
 //
 //	 0         1       2           4          6          14         22             26           58
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+
-//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts | cluster IDs |
-//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+----
+//	| format 1| flags | data port | min, max | started  | instance | capabilities | public key | nickname | accepts | cluster IDs | ext
+//	+---------+-------+-----------+----------+----------+----------+--------------+------------+----------+---------+-------------+----
 //
 // Numbers are big endian. The nickname is a length byte and that many bytes. The fingerprints of the secrets that the node
 // accepts are a count byte and 4 bytes each; the metadata of a node that has none may end before the count. The cluster
 // IDs are a count byte and 8 bytes each, two short hashes; the metadata of a node that has none may end before the count.
-// Further bytes are ignored: room for later formats.
+//
+// Extensions follow until the end: a byte for the type, one for the length, and a value of that length. Unknown types are
+// skipped. Of two extensions of one type the later one counts.
+//
+//	type 1: VNI, 3 bytes; 0 stands for none
+//	type 2: reserved for certificates
 type meta struct {
 	leaving      bool
 	dataPort     uint16
@@ -45,6 +50,7 @@ type meta struct {
 	name         string
 	accepts      []uint32    // fingerprints; this build writes at most MaxKeys
 	clusterIDs   []ClusterID // at most MaxClusterIDs
+	vni          uint32      // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
 }
 
 const (
@@ -52,6 +58,12 @@ const (
 	metaFlagLeaving = 1
 	metaFixed       = 2 + 2 + 2 + 8 + 8 + 4 + peer.KeySize + 1
 )
+
+// Types of extensions.
+const extensionVNI = 1
+
+// vniLen is the length of a VNI in bytes (RFC 7348, section 5).
+const vniLen = 3
 
 // encode returns the wire form of m. A nickname longer than maxName is cut.
 func (m meta) encode() []byte {
@@ -78,6 +90,9 @@ func (m meta) encode() []byte {
 	for _, c := range m.clusterIDs {
 		b = binary.BigEndian.AppendUint32(b, c.Range)
 		b = binary.BigEndian.AppendUint32(b, c.By)
+	}
+	if m.vni != 0 {
+		b = append(b, extensionVNI, vniLen, byte(m.vni>>16), byte(m.vni>>8), byte(m.vni))
 	}
 	return b
 }
@@ -126,7 +141,30 @@ func parseMeta(b []byte) (meta, error) {
 	for i := range n {
 		m.clusterIDs = append(m.clusterIDs, ClusterID{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
 	}
+	if err := m.parseExtensions(rest[8*n:]); err != nil {
+		return meta{}, err
+	}
 	return m, nil
+}
+
+// parseExtensions parses what follows the cluster IDs. Errors wrap errMeta.
+func (m *meta) parseExtensions(b []byte) error {
+	for len(b) > 0 {
+		if len(b) < 2 || len(b) < 2+int(b[1]) {
+			return fmt.Errorf("%w: extension cut short", errMeta)
+		}
+		kind, value := b[0], b[2:2+int(b[1])]
+		b = b[2+len(value):]
+		switch kind {
+		case extensionVNI:
+			if len(value) != vniLen {
+				return fmt.Errorf("%w: VNI of %d bytes", errMeta, len(value))
+			}
+			m.vni = uint32(value[0])<<16 | uint32(value[1])<<8 | uint32(value[2])
+		default: // of a later build
+		}
+	}
+	return nil
 }
 
 // checkCompatible returns why a node with metadata m cannot be a peer of this build, or nil.

@@ -21,21 +21,26 @@ func TestMetaRoundTrip(t *testing.T) {
 	want := meta{
 		leaving: true, dataPort: 6784, protoMin: 1, protoMax: 3, started: time.Unix(1, 2), instance: 1 << 63,
 		capabilities: 7, public: [peer.KeySize]byte{1, 31: 2}, name: "knot", accepts: []uint32{1, 1 << 31},
-		clusterIDs: []ClusterID{{1, 2}, {3, 1 << 31}},
+		clusterIDs: []ClusterID{{1, 2}, {3, 1 << 31}}, vni: 0xabcdef,
 	}
 	b := want.encode()
-	got, err := parseMeta(append(b, "a later format's field"...))
+	got, err := parseMeta(append(b, 200, 3, 'n', 'e', 'w', 201, 0)) // extensions of a later build
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(meta{})); diff != "" {
 		t.Error(diff)
 	}
-	withoutClusterIDs := len(b) - 1 - 8*len(want.clusterIDs)
+	withoutExtensions := len(b) - 2 - vniLen
+	withoutClusterIDs := withoutExtensions - 1 - 8*len(want.clusterIDs)
 	withoutAccepts := withoutClusterIDs - 1 - 4*len(want.accepts)
 	older := want
-	for _, end := range []int{withoutClusterIDs, withoutAccepts} {
-		if older.clusterIDs = nil; end == withoutAccepts {
+	older.vni = 0
+	for _, end := range []int{withoutExtensions, withoutClusterIDs, withoutAccepts} {
+		if end < withoutExtensions {
+			older.clusterIDs = nil
+		}
+		if end < withoutClusterIDs {
 			older.accepts = nil
 		}
 		if got, err = parseMeta(b[:end]); err != nil {
@@ -46,14 +51,21 @@ func TestMetaRoundTrip(t *testing.T) {
 		}
 	}
 	for n := range len(b) {
-		if n == withoutAccepts || n == withoutClusterIDs {
+		if n == withoutAccepts || n == withoutClusterIDs || n == withoutExtensions {
 			continue
 		}
 		if _, err := parseMeta(b[:n]); !errors.Is(err, errMeta) {
 			t.Errorf("parseMeta of the first %d bytes: %v", n, err)
 		}
 	}
-	long := meta{name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), clusterIDs: make([]ClusterID, MaxClusterIDs)}
+	for _, extension := range [][]byte{{extensionVNI, 2, 1, 2}, {extensionVNI, 4, 0, 1, 2, 3}, {200}, {200, 1}} {
+		if _, err := parseMeta(append(want.encode(), extension...)); !errors.Is(err, errMeta) {
+			t.Errorf("parseMeta with the extension %x: %v", extension, err)
+		}
+	}
+	long := meta{
+		name: string(make([]byte, 1000)), accepts: make([]uint32, MaxKeys), clusterIDs: make([]ClusterID, MaxClusterIDs), vni: 1,
+	}
 	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist accepts 512", n)
 	}
@@ -62,6 +74,8 @@ func TestMetaRoundTrip(t *testing.T) {
 func FuzzParseMeta(f *testing.F) {
 	f.Add(meta{name: "a", started: time.Unix(0, 0)}.encode())
 	f.Add(meta{name: "a", started: time.Unix(0, 0), accepts: []uint32{7}}.encode())
+	f.Add(meta{name: "a", started: time.Unix(0, 0), clusterIDs: []ClusterID{{1, 2}}, vni: 7}.encode())
+	f.Add(append(meta{started: time.Unix(0, 0)}.encode(), 2, 1, 0, extensionVNI, 3, 0, 0, 1))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
