@@ -54,6 +54,8 @@ type Member struct {
 
 	// Capabilities are the member's Config.Capabilities.
 	Capabilities uint32
+	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
+	VNI uint32
 	// Accepts are the fingerprints of the secrets under which the member accepts traffic, its preferred one first. It is
 	// empty when the member has no secret. The slice is shared and must not be modified.
 	Accepts []uint32

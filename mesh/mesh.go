@@ -73,6 +73,7 @@ type Mesh struct {
 	at           atomic.Pointer[place]                 // never nil: where the other nodes shall find this one
 	leaving      atomic.Bool
 	contested    atomic.Int64                               // when an address was last queued in contests: Unix time in nanoseconds
+	vni          atomic.Uint32
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
@@ -211,6 +212,14 @@ func (m *Mesh) Leave() error {
 	return nil
 }
 
+// SetVNI publishes the VNI of the VXLAN frames that this node accepts, of 24 bits; 0: it accepts none. It does not wait until other nodes
+// have received it.
+func (m *Mesh) SetVNI(vni uint32) {
+	if m.vni.Swap(vni) != vni {
+		m.metaChanged.Set()
+	}
+}
+
 // publishMeta publishes new metadata of this node until ctx ends.
 func (m *Mesh) publishMeta(ctx context.Context) {
 	for {
@@ -242,6 +251,7 @@ func (m *Mesh) meta() meta {
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
 		started: m.at.Load().since, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
 		capabilities: m.cfg.Capabilities, accepts: m.keys.Fingerprints(), clusterIDs: m.clusterIDs.list(),
+		vni: m.vni.Load(),
 	}
 }
 

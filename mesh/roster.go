@@ -279,7 +279,7 @@ func recordOf(n *memberlist.Node) (record, error) {
 	}
 	m := Member{
 		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
-		Capabilities: md.capabilities, Accepts: md.accepts,
+		Capabilities: md.capabilities, Accepts: md.accepts, VNI: md.vni,
 	}
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)

@@ -11,6 +11,7 @@
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
 //	guard.go     what ports of the bridge may send
 //	kernel.go    the kernel path: its device, its controller, and which peers it may carry
+//	vni.go       the VNI of the kernel path, on which the nodes agree
 //	security.go  secrets and trusted subnets: which peers need a seal
 //	reach.go     whether other nodes reach this one, and what it publishes about its links
 //	findings.go  what is wrong, for the status
@@ -51,6 +52,7 @@ type Member struct {
 	Hops  int           // nodes on the way to it, the last included; 1: direct, 0: it cannot be reached
 	RTT   time.Duration // as gossip measures it; 0: not known
 	Offer session.Offer // ciphers that it would use
+	VNI   uint32        // of the VXLAN frames that it accepts; 0: it accepts none
 }
 
 // Membership is the cluster as the datapath sees it. Methods may be called from any goroutine and must not call the Datapath.
@@ -65,10 +67,12 @@ type Membership interface {
 	NodeName(peer.ID) string
 }
 
-// Gossip is where the datapath publishes what it learns about links, and delivers gossip that arrived through sessions. Methods
+// Gossip is where the datapath publishes what it learns about links and which frames it accepts, and delivers gossip that arrived through sessions. Methods
 // are called by the router's goroutines and must not block.
 type Gossip interface {
 	SetLinks(topology.Links)
+	// SetVNI publishes the VNI of the VXLAN frames that this node accepts; 0: none.
+	SetVNI(uint32)
 	FromTunnel(from peer.ID, message []byte)
 }
 
@@ -130,6 +134,7 @@ type Datapath struct {
 	rulesErr atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
 	underlay atomic.Pointer[Underlay]         // never nil
 	mtus     mtuState
+	vni      atomic.Uint32 // of the kernel path's device, as it is published; 0: none
 
 	repairs repairs // has a lock of its own
 
@@ -166,6 +171,7 @@ func New(cfg Config) (*Datapath, error) {
 	d.guards = &guards{store: cfg.Guards, d: d}
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
+	d.keepVNI()
 	local, err := hostnet.IsLocal(cfg.Advertise)
 	if err != nil {
 		return nil, fmt.Errorf("datapath: %w", err)
@@ -261,6 +267,7 @@ func (d *Datapath) SyncPeers() {
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)
+	d.followVNI(e.kernel, members)
 	e.kernel.setPeers(d.kernelPeers(members, e.kernel.carries))
 }
 

@@ -86,14 +86,21 @@ func (d *Datapath) removeKernelPath(ctx context.Context) error {
 
 // makeKernelPath makes the device and the controller that moves peers to it.
 func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
-	defer func() { k.err.Store(&err) }()
+	vni := d.agreedVNI(d.cfg.Membership.Members())
+	defer func() {
+		if err != nil {
+			vni = 0
+		}
+		d.publishVNI(vni)
+		k.err.Store(&err)
+	}()
 	// A device of an earlier run with another port would carry each frame a second time.
 	if err := vxlan.RemoveFrom(ctx, d.settings.Bridge, d.settings.KernelDevice()); err != nil {
 		return err
 	}
 	device, err := vxlan.Open(ctx, vxlan.Config{
-		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), MTU: d.linkMTU(),
-		Local: d.underlay.Load().Addr, Self: d.cfg.Self,
+		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), VNI: vni,
+		MTU: d.linkMTU(), Local: d.underlay.Load().Addr, Self: d.cfg.Self,
 	})
 	if err != nil {
 		return err
@@ -215,9 +222,9 @@ func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (pe
 }
 
 // mayUseKernel reports whether frames to a member may use the kernel path where it is reached directly: without an address
-// translator and without a seal.
+// translator, without a seal, and with the VNI of this node.
 func (d *Datapath) mayUseKernel(m Member) bool {
-	return d.sameFamily(m.Addr.Addr()) && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
+	return m.VNI != 0 && m.VNI == d.vni.Load() && d.sameFamily(m.Addr.Addr()) && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
 }
 
 // close removes a device that no controller has run on; a controller removes its own.

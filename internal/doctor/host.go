@@ -120,11 +120,25 @@ func checkVXLAN(_ context.Context, c *settings.Config) finding {
 	} else if cause := vxlan.Check(c.KernelDevice(), c.KernelPort()); cause != nil {
 		err = hint.Refuse("--datapath", "Fix the error, or use --datapath userspace.", "%w", cause)
 	}
+	if start, known := unprivilegedPortStart(); err == nil && known && start <= vxlan.LastPrivileged {
+		return warn(fmt.Sprintf("Set it to %d or more, or use --datapath userspace.", vxlan.LastPrivileged+1),
+			"net.ipv4.ip_unprivileged_port_start is %d: any user of this host can send frames into the overlays of nodes without a secret", start)
+	}
 	f := failOr(err, "the kernel path can use UDP port %d", c.KernelPort())
 	if c.Datapath != settings.DatapathKernel {
 		return f.degrade()
 	}
 	return f
+}
+
+// unprivilegedPortStart returns the first port that users without privileges may have; false where the kernel does not show it.
+func unprivilegedPortStart() (start int, known bool) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start") // for IPv6, too
+	if err != nil {
+		return 0, false
+	}
+	start, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	return start, err == nil
 }
 
 // hasModule reports whether the running kernel has a module: built in, loaded, or loadable. It returns true where the host

@@ -58,12 +58,14 @@ func TestDoctor(t *testing.T) {
 	labtest.Run(t, n.Space, "ip", "link", "add", "weave", "type", "veth", "peer", "name", "evaew")
 	labtest.Run(t, n.Space, "ip", "route", "add", "10.33.0.0/16", "dev", "eth0")
 	labtest.Run(t, n.Space, "ip", "link", "set", "eth0", "mtu", "600")
+	labtest.Run(t, n.Space, "sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=80")
 	for _, rule := range []string{"add table ip strict", "add chain ip strict in { type filter hook input priority 0; policy drop; }"} {
 		labtest.Run(t, n.Space, "nft", rule)
 	}
 	found, code = doctor(t, n, "192.168.77.99")
 	for name, says := range map[string]string{
 		"bridge": "is not a bridge but a link of kind", "range": "10.33.0.0/16 dev eth0", "mtu": "leaves",
+		"vxlan":    "ip_unprivileged_port_start is 80",
 		"firewall": "chain in of table ip strict", "peers": "192.168.77.99:6783",
 	} {
 		if c := found[name]; c.Result == api.CheckOK || !strings.Contains(c.Detail, says) {

@@ -18,9 +18,13 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// vxlanPort and the VNI of the kernel path of nodes with default ports.
-const vxlanPort = 6785
+// vxlanPort is the port of the kernel path of nodes with default ports, and vxlanSource a port from which its devices may send.
+const (
+	vxlanPort   = 6785
+	vxlanSource = 900
+)
 
+// vniOf returns the VNI of a node's kernel path.
 func vniOf(t *testing.T, n *cluster.Node) uint32 {
 	t.Helper()
 	found := regexp.MustCompile(`vxlan id (\d+)`).FindStringSubmatch(labtest.Run(t, n.Space, "ip", "-d", "link", "show", kernelDevice))
@@ -41,7 +45,7 @@ var nearestBridge = ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}
 func nested(from, to ether.Addr, source, destination netip.Addr, port uint16, vni uint32, inner []byte) (frames []guardtest.Frame) {
 	payload := binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, vni<<8)
 	payload = append(payload, inner...)
-	datagram := binary.BigEndian.AppendUint16(nil, 50000)
+	datagram := binary.BigEndian.AppendUint16(nil, vxlanSource)
 	datagram = binary.BigEndian.AppendUint16(datagram, port)
 	datagram = binary.BigEndian.AppendUint16(datagram, uint16(8+len(payload)))
 	datagram = append(append(datagram, 0, 0), payload...)
@@ -167,7 +171,7 @@ func TestNestedFrames(t *testing.T) {
 	// The frames are right: the host of a peer may send them.
 	f := newForger(t, nodes[1].Host)
 	in := inner(255)
-	f.send(t, netip.AddrPortFrom(underlay[1], 50000), netip.AddrPortFrom(underlay[0], vxlanPort),
+	f.send(t, netip.AddrPortFrom(underlay[1], vxlanSource), netip.AddrPortFrom(underlay[0], vxlanPort),
 		append(binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, vni<<8), in...))
 	labtest.Until(t, patience, func() error {
 		if far.seen(t, other, nil)[ether.Addr(in[:6])] {

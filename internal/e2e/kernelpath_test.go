@@ -268,6 +268,46 @@ func TestKernelPathOutlivesDaemon(t *testing.T) {
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 }
 
+// TestAgreedVNI: nodes that start apart choose different VNIs, none of them a known one. When they meet, they agree on one of the two, and
+// keep it when one of them is started again, or the device is deleted.
+func TestAgreedVNI(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b")
+	up(t, nodes[0], "--init-peers", "2")
+	up(t, nodes[1], "--init-peers", "2")
+	var chosen []uint32
+	for _, n := range nodes {
+		waitLinks(t, n, kernelDevice, true)
+		chosen = append(chosen, vniOf(t, n))
+	}
+	if chosen[0] == chosen[1] || slices.Contains(chosen, 0) || slices.Contains(chosen, 6783) {
+		t.Fatalf("VNIs %v", chosen)
+	}
+	do(t, nodes[0], "connect", nodes[1].Addr().String())
+	waitReady(t, nodes)
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	agreed := vniOf(t, nodes[0])
+	if !slices.Contains(chosen, agreed) || vniOf(t, nodes[1]) != agreed {
+		t.Fatalf("VNIs %d and %d after %v", agreed, vniOf(t, nodes[1]), chosen)
+	}
+	pods := []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p")}
+	pods[0].reaches(t, pods[1].addr)
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 20)
+	nodes[1].Process().Kill()
+	up(t, nodes[1], others(nodes, nodes[1])...)
+	waitReady(t, nodes)
+	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)
+	pings.waitReplies(t, 20)
+	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	waitDatapath(t, nodes[1], "a", api.DatapathKernel)
+	for _, n := range nodes {
+		if got := vniOf(t, n); got != agreed {
+			t.Errorf("%s has the VNI %d, want %d", n.Label(), got, agreed)
+		}
+	}
+}
+
 // wantNoGap waits for the given number of further replies, and fails the test if one of them is missing.
 func (g *pinger) wantNoGap(t *testing.T, more int) {
 	t.Helper()

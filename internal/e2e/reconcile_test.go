@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -310,15 +312,15 @@ func TestFlushUnderInjection(t *testing.T) {
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	sockets := openAll(t, pods)
 	f := newForger(t, foreign.Host)
-	from, to := netip.AddrPortFrom(foreign.Addr(), 40000), netip.AddrPortFrom(nodes[0].Addr(), 6785)
+	from, to := netip.AddrPortFrom(foreign.Addr(), vxlanSource), netip.AddrPortFrom(nodes[0].Addr(), vxlanPort)
 	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 9, 9, 9, 9, 9, testType >> 8, testType & 0xff}, "foreign"...)
-	datagram := append([]byte{8, 0, 0, 0, 0, 0x1a, 0x7f, 0}, append(frame, make([]byte, 60)...)...) // VNI 6783
+	datagram := slices.Concat(binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, vniOf(t, nodes[0])<<8), frame, make([]byte, 60))
 	for range 5 {
 		labtest.Run(t, nodes[0].Space, "nft", "flush", "ruleset")
 		for range 400 {
 			f.send(t, from, to, datagram)
 		}
-		shows(t, nodes[0], "nft list table inet weft-weftvx6785", `saddr @peers accept`)
+		shows(t, nodes[0], "nft list table inet weft-weftvx6785", `saddr != @peers .*drop`)
 	}
 	sockets[1].send(t, mac(t, "ff:ff:ff:ff:ff:ff"), "end")
 	for _, text := range sockets[0].receiveUntil(t, "end") {

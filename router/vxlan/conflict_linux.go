@@ -70,6 +70,25 @@ func checkPort(port uint16) error {
 // isOurs reports whether Open made link, in this run or an earlier one.
 func isOurs(link netlink.Link) bool { return link.Type() == "vxlan" && link.Attrs().Alias == alias }
 
+// KeptVNI returns the VNI of the device called name that an earlier run left on the host; 0: there is none. A node keeps it, so that the
+// kernel goes on carrying frames while the daemon is restarted.
+func KeptVNI(name string) uint32 {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0
+	}
+	defer nl.Close()
+	link, err := nl.LinkByName(name)
+	if err != nil || !isOurs(link) {
+		return 0
+	}
+	v, ok := link.(*netlink.Vxlan)
+	if !ok || v.VxlanId == wellKnownVNI {
+		return 0
+	}
+	return uint32(v.VxlanId)
+}
+
 // Remove removes the device called name and its filter, which a crash left behind: a node that does not use the kernel
 // path must not have a device that still delivers frames. removed reports whether there was a device; it is no error if
 // there was none. The error wraps ErrNotOurs if weft did not make the device, which is then not changed.

@@ -112,9 +112,11 @@ func (d *Device) create() error {
 	mac := ProbeMAC(d.cfg.Self)
 	link := &netlink.Vxlan{
 		LinkAttrs: netlink.NewLinkAttrs(),
-		VxlanId:   VNI,
+		VxlanId:   int(d.cfg.VNI),
 		SrcAddr:   d.cfg.Local.AsSlice(),
 		Port:      int(d.cfg.Port),
+		PortLow:   firstSource,
+		PortHigh:  LastPrivileged + 1, // excluded
 		Learning:  true,
 		Limit:     maxEntries,
 	}
@@ -152,6 +154,9 @@ func (d *Device) disableIPv6(link netlink.Link) error {
 	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 	return d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
 }
+
+// VNI returns the device's VNI.
+func (d *Device) VNI() uint32 { return d.cfg.VNI }
 
 // Name returns the device's name.
 func (d *Device) Name() string { return d.cfg.Name }

@@ -9,41 +9,60 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// Names in the filter's table.
+// setPeers is the set of the peers' addresses in the filter's table.
+const setPeers = "peers"
+
+// Counters in the filter's table: datagrams to the port of a VXLAN device that were dropped.
 const (
-	setPeers    = "peers"
-	fromUnknown = "unknown" // counts datagrams from addresses of no peer
-	fromPods    = "pods"    // counts datagrams from the overlay
+	fromUnknown   = "unknown"   // to this host, from addresses of no peer
+	fromPods      = "pods"      // from the overlay, to this host or to a peer
+	fromUsers     = "users"     // to this host, from a port that any user of a host may have
+	foreignVNI    = "vni"       // to this host, from the address of a peer, with another VNI
+	fromForwarded = "forwarded" // to a peer, from a network behind this host
+	fromLocal     = "local"     // to a peer, from an unprivileged user of this host
 )
 
-// filter restricts the senders that the device accepts. VXLAN has no authentication: without a filter, any host that
-// reaches the port could send frames into the overlay. It is an nftables table of its own (here for IPv4):
+// filter restricts the senders that the device accepts, and those that may send to a peer with the address of this host. VXLAN has no
+// authentication: without a filter, any host that reaches the port could send frames into the overlay. It is an nftables table of its
+// own (here for IPv4):
 //
 //	table inet weft-weftvx {
 //	    set peers { type ipv4_addr; elements = { 192.0.2.7, … } }
-//	    counter unknown {}
-//	    counter pods {}
+//	    counter … {}
 //	    chain input {
 //	        type filter hook input priority filter
 //	        udp dport 6785 jump vxlan
 //	    }
 //	    chain vxlan {
 //	        iifname "weave" counter name pods drop
-//	        ip saddr @peers accept
-//	        counter name unknown drop
+//	        ip saddr != @peers counter name unknown drop
+//	        udp sport != 512-1023 counter name users drop
+//	        @th,96,24 != 0xabcdef counter name vni drop
 //	    }
 //	    chain forward {
 //	        type filter hook forward priority filter
-//	        iifname "weave" udp dport 6785 ip daddr @peers counter name pods drop
+//	        udp dport 6785 ip daddr @peers jump outside
+//	    }
+//	    chain outside {
+//	        iifname "weave" counter name pods drop
+//	        ip saddr != @peers counter name forwarded drop
+//	    }
+//	    chain output {
+//	        type filter hook output priority filter
+//	        udp dport 6785 ip daddr @peers udp sport != 512-1023 counter name local drop
 //	    }
 //	}
 //
-// Two rules keep pods out: their datagrams to this host could have the source address of a peer, and their datagrams to
-// a peer, masqueraded by this host, have the address of a peer. While another program has removed the table, the gate filters.
+// Datagrams of pods to this host could have the source address of a peer. What pods and other guests of this host send to a peer gets,
+// where the host masquerades, the address of a peer after the hook forward. An unprivileged user of a host has no source port below
+// 1024. The owner of the socket (meta skuid) does not distinguish them: datagrams of the device have the one of the inner packet, if that
+// comes from the host. The device accepts its VNI alone; the rule counts the others. While another program has removed the table,
+// the gate filters what comes in.
 type filter struct {
 	nft    knftables.Interface
 	bridge string
 	port   uint16
+	vni    uint32
 	is4    bool
 }
 
@@ -57,7 +76,7 @@ func openFilter(cfg Config) (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vxlan: %w: install the nftables package, or use --datapath userspace: %w", ErrNoFilter, err)
 	}
-	return &filter{nft: nft, bridge: cfg.Bridge, port: cfg.Port, is4: cfg.Local.Is4()}, nil
+	return &filter{nft: nft, bridge: cfg.Bridge, port: cfg.Port, vni: cfg.VNI, is4: cfg.Local.Is4()}, nil
 }
 
 // apply makes peers the only accepted senders, in one transaction that also restores rules that other programs removed.
@@ -74,22 +93,33 @@ func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	for _, addr := range peers {
 		tx.Add(&knftables.Element{Set: setPeers, Key: []string{addr.String()}})
 	}
-	for _, name := range []string{fromUnknown, fromPods} {
+	for _, name := range []string{fromUnknown, fromPods, fromUsers, foreignVNI, fromForwarded, fromLocal} {
 		tx.Add(&knftables.Counter{Name: name})
 	}
-	dport, pods := "udp dport "+strconv.Itoa(int(f.port)), `iifname "`+f.bridge+`"`
-	f.chain(tx, "vxlan", nil,
-		knftables.Concat(pods, "counter name", fromPods, "drop"),
-		knftables.Concat(word, "saddr @"+setPeers, "accept"),
-		knftables.Concat("counter name", fromUnknown, "drop"))
-	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), knftables.Concat(dport, "jump vxlan"))
-	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook),
-		knftables.Concat(pods, dport, word, "daddr @"+setPeers, "counter name", fromPods, "drop"))
+	f.addChains(tx, word)
 	if err := f.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("vxlan: %w: set the filter: %w", ErrNoFilter, err)
 	}
 	return nil
 }
+
+// addChains adds the rules; word is "ip" or "ip6".
+func (f *filter) addChains(tx *knftables.Transaction, word string) {
+	drop := func(match, counter string) string { return knftables.Concat(match, "counter name", counter, "drop") }
+	dport := "udp dport " + strconv.Itoa(int(f.port))
+	toPeer := knftables.Concat(dport, word, "daddr @"+setPeers)
+	pods, notPeer := `iifname "`+f.bridge+`"`, word+" saddr != @"+setPeers
+	unprivileged := fmt.Sprintf("udp sport != %d-%d", FirstPrivileged, LastPrivileged)
+	f.chain(tx, "vxlan", nil,
+		drop(pods, fromPods), drop(notPeer, fromUnknown), drop(unprivileged, fromUsers), drop(notVNI(f.vni), foreignVNI))
+	f.chain(tx, "outside", nil, drop(pods, fromPods), drop(notPeer, fromForwarded))
+	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), knftables.Concat(dport, "jump vxlan"))
+	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), knftables.Concat(toPeer, "jump outside"))
+	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), drop(knftables.Concat(toPeer, unprivileged), fromLocal))
+}
+
+// notVNI matches datagrams of another VNI, which is 32 bits after the header of UDP of 64 bits (RFC 7348, section 5).
+func notVNI(vni uint32) string { return fmt.Sprintf("@th,96,24 != 0x%06x", vni) }
 
 // chain makes these rules the only ones of the chain name, in tx. Without a hook it is a chain to jump to.
 func (f *filter) chain(tx *knftables.Transaction, name string, hook *knftables.BaseChainHook, rules ...string) {

@@ -11,21 +11,31 @@ import (
 const goldenFilter = `add table inet weft-weftvx { comment "weft: peers that may send to the VXLAN device" ; }
 add chain inet weft-weftvx forward { type filter hook forward priority 0 ; }
 add chain inet weft-weftvx input { type filter hook input priority 0 ; }
+add chain inet weft-weftvx output { type filter hook output priority 0 ; }
+add chain inet weft-weftvx outside
 add chain inet weft-weftvx vxlan
 add set inet weft-weftvx peers { type ipv6_addr ; }
+add counter inet weft-weftvx forwarded
+add counter inet weft-weftvx local
 add counter inet weft-weftvx pods
 add counter inet weft-weftvx unknown
-add rule inet weft-weftvx forward iifname "weave" udp dport 6785 ip6 daddr @peers counter name pods drop
+add counter inet weft-weftvx users
+add counter inet weft-weftvx vni
+add rule inet weft-weftvx forward udp dport 6785 ip6 daddr @peers jump outside
 add rule inet weft-weftvx input udp dport 6785 jump vxlan
+add rule inet weft-weftvx output udp dport 6785 ip6 daddr @peers udp sport != 512-1023 counter name local drop
+add rule inet weft-weftvx outside iifname "weave" counter name pods drop
+add rule inet weft-weftvx outside ip6 saddr != @peers counter name forwarded drop
 add rule inet weft-weftvx vxlan iifname "weave" counter name pods drop
-add rule inet weft-weftvx vxlan ip6 saddr @peers accept
-add rule inet weft-weftvx vxlan counter name unknown drop
+add rule inet weft-weftvx vxlan ip6 saddr != @peers counter name unknown drop
+add rule inet weft-weftvx vxlan udp sport != 512-1023 counter name users drop
+add rule inet weft-weftvx vxlan @th,96,24 != 0xabcdef counter name vni drop
 add element inet weft-weftvx peers { fd77::2 }
 `
 
 func TestFilter(t *testing.T) {
 	fake := knftables.NewFake(knftables.InetFamily, tableName("weftvx"))
-	f := &filter{nft: fake, bridge: "weave", port: 6785}
+	f := &filter{nft: fake, bridge: "weave", port: 6785, vni: 0xabcdef}
 	for _, addr := range []string{"fd77::1", "fd77::2", "fd77::2"} { // each replaces the one before
 		if err := f.apply(t.Context(), []netip.Addr{netip.MustParseAddr(addr)}); err != nil {
 			t.Fatal(err)

@@ -17,9 +17,9 @@ import (
 //
 // It is a BPF program at the kernel's lookup of sockets (BPF_PROG_TYPE_SK_LOOKUP, Linux 5.9,
 // Documentation/bpf/prog_sk_lookup.rst). The kernel runs it in this network namespace when it looks for the socket of an
-// incoming UDP datagram, that of a VXLAN device included. For the device's port it lets in the peers alone, and nothing from the
-// pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket. Datagrams of pods to the VXLAN
-// port of another host are up to the nftables table. See docs/adr/0034-host-reconciler.md.
+// incoming UDP datagram, that of a VXLAN device included. For the device's port it lets in the peers alone, from privileged ports, and
+// nothing from the pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket. Datagrams to the
+// VXLAN port of another host are up to the nftables table. See docs/adr/0034-host-reconciler.md.
 //
 // The program is attached as long as the process holds its descriptors. It is not safe for concurrent use.
 type gate struct {
@@ -69,12 +69,13 @@ func newGateProgram(instructions asm.Instructions) (*ebpf.Program, error) {
 
 // Offsets in struct bpf_sk_lookup (linux/bpf.h), the argument of the program.
 const (
-	lookupFamily    = 8
-	lookupProtocol  = 12
-	lookupRemoteIP4 = 16 // in network byte order
-	lookupRemoteIP6 = 20
-	lookupLocalPort = 60 // a number in host byte order
-	lookupInterface = 64 // index; since Linux 5.17
+	lookupFamily     = 8
+	lookupProtocol   = 12
+	lookupRemoteIP4  = 16 // in network byte order
+	lookupRemoteIP6  = 20
+	lookupRemotePort = 36 // in network byte order
+	lookupLocalPort  = 60 // a number in host byte order
+	lookupInterface  = 64 // index; since Linux 5.17
 )
 
 // notFrom returns the beginning of the program: datagrams to port from the interface in the map are dropped.
@@ -99,8 +100,8 @@ func notFrom(bridge int, port uint16) asm.Instructions {
 	}
 }
 
-// gateProgram returns the program: datagrams to port pass if peers has their sender, an IPv4 address as ::ffff:a.b.c.d. All
-// other packets pass.
+// gateProgram returns the program: datagrams to port pass if they come from a privileged port, and peers has their sender, an IPv4
+// address as ::ffff:a.b.c.d. All other packets pass.
 func gateProgram(peers int, port uint16) asm.Instructions {
 	const key = -16 // on the stack
 	return asm.Instructions{
@@ -109,6 +110,10 @@ func gateProgram(peers int, port uint16) asm.Instructions {
 		asm.JNE.Imm(asm.R0, unix.IPPROTO_UDP, "pass"),
 		asm.LoadMem(asm.R0, asm.R6, lookupLocalPort, asm.Word),
 		asm.JNE.Imm(asm.R0, int32(port), "pass"),
+		asm.LoadMem(asm.R0, asm.R6, lookupRemotePort, asm.Word),
+		asm.HostTo(asm.BE, asm.R0, asm.Half),
+		asm.JLT.Imm(asm.R0, FirstPrivileged, "drop"),
+		asm.JGT.Imm(asm.R0, LastPrivileged, "drop"),
 		asm.LoadMem(asm.R0, asm.R6, lookupFamily, asm.Word),
 		asm.JEq.Imm(asm.R0, unix.AF_INET6, "ip6"),
 		asm.StoreImm(asm.RFP, key, 0, asm.Word),
@@ -131,7 +136,8 @@ func gateProgram(peers int, port uint16) asm.Instructions {
 		asm.Add.Imm(asm.R2, key),
 		asm.FnMapLookupElem.Call(),
 		asm.JNE.Imm(asm.R0, 0, "pass"),
-		asm.Return(), // SK_DROP, as R0 is 0
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("drop"),
+		asm.Return(), // SK_DROP
 		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
 		asm.Return(), // SK_PASS
 	}

@@ -14,19 +14,34 @@ import (
 	"weft/router/vxlan"
 )
 
+// privileged is a source port that only a privileged user of a host has.
+const privileged = 900
+
 // forged returns a VXLAN datagram with a broadcast frame of the given content.
-func forged(content string) []byte {
-	vni := uint32(vxlan.VNI) << 8
-	header := []byte{0x08, 0, 0, 0, byte(vni >> 24), byte(vni >> 16), byte(vni >> 8), 0} // RFC 7348, section 5
-	return append(header, frame(ether.Broadcast, ether.Addr{2, 9}, content)...)
+func forged(content string) []byte { return encapsulated(ether.Broadcast, ether.Addr{2, 9}, content) }
+
+// encapsulated returns a VXLAN datagram with a frame.
+func encapsulated(dst, src ether.Addr, content string) []byte {
+	return append(vxlanHeader(vni), frame(dst, src, content)...)
 }
 
-// sendTo sends datagrams from an address of a namespace.
+// vxlanHeader returns the header of RFC 7348, section 5.
+func vxlanHeader(vni uint32) []byte {
+	return []byte{0x08, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}
+}
+
+// sendTo sends datagrams from an address of a namespace, or from the one that its routes choose, as the kernel of a node would.
 func sendTo(t *testing.T, s *nettest.Space, from, to netip.Addr, datagrams ...[]byte) {
 	t.Helper()
+	sendFrom(t, s, netip.AddrPortFrom(from, privileged), to, datagrams...)
+}
+
+// sendFrom sends datagrams from an address and port; the port 0 stands for one that any user gets.
+func sendFrom(t *testing.T, s *nettest.Space, from netip.AddrPort, to netip.Addr, datagrams ...[]byte) {
+	t.Helper()
 	err := s.Do(func() error {
-		local, remote := netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, port)
-		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+		remote := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, port))
+		conn, err := net.DialUDP("udp", &net.UDPAddr{IP: from.Addr().AsSlice(), Port: int(from.Port())}, remote)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -23,6 +22,7 @@ import (
 
 const (
 	port     = 6785
+	vni      = 0xabcdef
 	mtu      = 1422
 	patience = 20 * time.Second
 )
@@ -92,7 +92,7 @@ func (n *node) open(t *testing.T) {
 }
 
 func (n *node) config() vxlan.Config {
-	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: n.addr, Self: n.id}
+	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, VNI: vni, MTU: mtu, Local: n.addr, Self: n.id}
 }
 
 // run runs a Controller on the node's device until the test ends, or until the returned function is called.
@@ -288,20 +288,7 @@ func TestUnknownSenders(t *testing.T) {
 	pod := socket(t, b.pod.Space, "eth0")
 	send := func(from *nettest.Space, content string) {
 		t.Helper()
-		inner := frame(ether.Broadcast, ether.Addr{2, 0, 0, 0, 0, 9}, content)
-		datagram := append([]byte{0x08, 0, 0, 0, 0, vxlan.VNI >> 8, vxlan.VNI & 0xff, 0}, inner...)
-		err := from.Do(func() error {
-			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.addr, port)))
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, err = c.Write(datagram)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sendTo(t, from, netip.Addr{}, b.addr, encapsulated(ether.Broadcast, ether.Addr{2, 0, 0, 0, 0, 9}, content))
 	}
 	drops := func(counter string, least uint64) {
 		t.Helper()

@@ -19,7 +19,8 @@ import (
 
 func config() vxlan.Config {
 	return vxlan.Config{
-		Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, MTU: mtu, Local: netip.MustParseAddr("192.0.2.1"), Self: peer.ID{1},
+		Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, VNI: vni, MTU: mtu,
+		Local: netip.MustParseAddr("192.0.2.1"), Self: peer.ID{1},
 	}
 }
 
@@ -47,7 +48,7 @@ func TestOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := link.(*netlink.Vxlan)
-		if v.VxlanId != vxlan.VNI || v.Port != port || !v.Learning || !v.UDPCSum || v.MTU != mtu || v.HardwareAddr.String() != d.MAC().String() ||
+		if v.VxlanId != vni || v.Port != port || !v.Learning || !v.UDPCSum || v.MTU != mtu || v.HardwareAddr.String() != d.MAC().String() ||
 			v.Flags&net.FlagUp != 0 || v.Alias != "weft" {
 			t.Errorf("%+v", v)
 		}
@@ -57,6 +58,9 @@ func TestOpen(t *testing.T) {
 		if addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL); err != nil || len(addrs) != 0 {
 			t.Errorf("addresses %v, %v", addrs, err)
 		}
+		if got := vxlan.KeptVNI("weftvx"); got != vni {
+			t.Errorf("the VNI of the device is %d", got)
+		}
 		if err := vxlan.Check("weftvx", port); err != nil {
 			t.Errorf("Check beside a device of ours: %v", err)
 		}
@@ -65,6 +69,11 @@ func TestOpen(t *testing.T) {
 		}
 		if err := d.Send(vxlan.Probe{To: peer.ID{7}}); !errors.Is(err, vxlan.ErrUnknownPeer) {
 			t.Errorf("Send to an unknown peer: %v", err)
+		}
+	}
+	for _, name := range []string{"weftvx0", "lo"} {
+		if got := vxlan.KeptVNI(name); got != 0 {
+			t.Errorf("the VNI of %s is %d", name, got)
 		}
 	}
 	for _, want := range []bool{true, false} {
@@ -91,9 +100,9 @@ func TestInTheWay(t *testing.T) {
 		want error
 		say  []string
 	}{
-		"same port and VNI":    {foreign("other", vxlan.VNI, port), vxlan.ErrNotOurs, []string{"other", "6785", "--port", "ip -d link"}},
+		"same port and VNI":    {foreign("other", vni, port), vxlan.ErrNotOurs, []string{"other", "6785", "--port", "ip -d link"}},
 		"same port":            {foreign("other", 1, port), vxlan.ErrNotOurs, []string{"other"}},
-		"other port, same VNI": {foreign("other", vxlan.VNI, 4789), nil, nil},
+		"other port, same VNI": {foreign("other", vni, 4789), nil, nil},
 		"our name":             {foreign("weftvx", 1, 4789), vxlan.ErrNotOurs, []string{"weftvx", "ip link del"}},
 		"our name, another kind": {func(t *testing.T) {
 			t.Helper()
@@ -159,13 +168,15 @@ func TestNoNFT(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for name, change := range map[string]func(*vxlan.Config){
-		"Name":   func(c *vxlan.Config) { c.Name = "weft vx" },
-		"Bridge": func(c *vxlan.Config) { c.Bridge = "we*" },
-		"Tap":    func(c *vxlan.Config) { c.Tap = c.Name },
-		"Port":   func(c *vxlan.Config) { c.Port = 0 },
-		"MTU":    func(c *vxlan.Config) { c.MTU = 10 },
-		"Local":  func(c *vxlan.Config) { c.Local = netip.MustParseAddr("fe80::1") },
-		"Self":   func(c *vxlan.Config) { c.Self = peer.ID{} },
+		"Name":         func(c *vxlan.Config) { c.Name = "weft vx" },
+		"Bridge":       func(c *vxlan.Config) { c.Bridge = "we*" },
+		"Tap":          func(c *vxlan.Config) { c.Tap = c.Name },
+		"Port":         func(c *vxlan.Config) { c.Port = 0 },
+		"VNI 0":        func(c *vxlan.Config) { c.VNI = 0 },
+		"VNI 16777216": func(c *vxlan.Config) { c.VNI = 1 << 24 },
+		"MTU":          func(c *vxlan.Config) { c.MTU = 10 },
+		"Local":        func(c *vxlan.Config) { c.Local = netip.MustParseAddr("fe80::1") },
+		"Self":         func(c *vxlan.Config) { c.Self = peer.ID{} },
 	} {
 		c := config()
 		change(&c)

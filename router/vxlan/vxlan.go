@@ -12,6 +12,7 @@
 //   - probe.go: the wire format of a probe; path.go: the decision for one peer (both without I/O)
 //   - controller.go, members.go, program.go: the engine that runs the paths
 //   - device_linux.go: the device; conflict_linux.go: devices and programs in its way
+//   - vni.go: the VNI that only members know
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
 //   - socket_linux.go: the socket for probes
 //   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
@@ -27,9 +28,17 @@ import (
 	"weft/internal/peer"
 )
 
-// VNI is the VXLAN network identifier of the overlay, the same on all nodes and in all networks: each network has a UDP
-// port of its own.
-const VNI = 6783
+// FirstPrivileged and LastPrivileged are the first and the last source port of VXLAN datagrams that a device accepts. Only privileged
+// users of a host have these ports, unless net.ipv4.ip_unprivileged_port_start is lower, so no other user can send into the overlay with
+// the address of the host. See docs/adr/0038-kernel-path-without-a-secret.md.
+const (
+	FirstPrivileged = 512
+	LastPrivileged  = 1023
+)
+
+// firstSource is the first port from which a device sends; the flow of the inner frame chooses one up to LastPrivileged. An address
+// translator of Linux may change it, and keeps it between the accepted ones.
+const firstSource = 768
 
 // Overhead4 and Overhead6 are the bytes that VXLAN adds to the payload of a frame on the underlay: IP header, UDP 8,
 // VXLAN 8, inner Ethernet header 14. The router's own format adds more, so the pods' MTU always fits.
@@ -76,6 +85,9 @@ type Config struct {
 	Tap string
 	// Port is the UDP port of the device, here and on all peers.
 	Port uint16
+	// VNI is the VXLAN network identifier, of 24 bits and not 0. Frames with another one are not accepted. All peers have the same one,
+	// as the kernel sends to addresses that it has learned with the VNI of its own device (RFC 7348; AgreeVNI).
+	VNI uint32
 	// MTU of the pods in bytes.
 	MTU int
 	// Local is the address at which the peers reach this node. A VXLAN device has the family of this address; peers of
@@ -107,6 +119,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vxlan: %w: Tap %q", ErrConfig, c.Tap)
 	case c.Port == 0:
 		return fmt.Errorf("vxlan: %w: Port is 0", ErrConfig)
+	case c.VNI == 0 || c.VNI > maxVNI:
+		return fmt.Errorf("vxlan: %w: VNI %d", ErrConfig, c.VNI)
 	case c.MTU < minMTU || c.MTU > maxMTU:
 		return fmt.Errorf("vxlan: %w: MTU %d is outside %d to %d", ErrConfig, c.MTU, minMTU, maxMTU)
 	case !usable(c.Local):
