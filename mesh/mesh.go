@@ -72,7 +72,7 @@ type Mesh struct {
 	list         atomic.Pointer[memberlist.Memberlist] // nil before Run and after it
 	at           atomic.Pointer[place]                 // never nil: where the other nodes shall find this one
 	leaving      atomic.Bool
-	contested    atomic.Int64                               // when an address was last queued in contests: Unix time in nanoseconds
+	contested    atomic.Int64 // when an address was last queued in contests: Unix time in nanoseconds
 	vni          atomic.Uint32
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address

@@ -47,6 +47,7 @@ var layers = []struct {
 	{"internal/masq", 2},
 	{"internal/hairpin", 2},
 	{"internal/guard/...", 2},
+	{"internal/nodefilter", 2},
 	{"internal/filelock", 2},
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},

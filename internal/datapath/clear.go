@@ -21,7 +21,7 @@ func (d *Datapath) Clear(ctx context.Context) error {
 	d.hostMu.Lock()
 	defer d.hostMu.Unlock()
 	d.cleared = true
-	errs := []error{d.guards.remove(ctx)}
+	errs := []error{d.guards.remove(ctx), d.ports.remove(ctx)}
 	if !d.settings.NoMasquerade {
 		errs = append(errs, removeRules(ctx))
 	}

@@ -10,6 +10,7 @@
 //	underlay.go  the address of this node and its changes
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
 //	guard.go     what ports of the bridge may send
+//	nodeports.go the ports of nodes, which are closed to pods
 //	kernel.go    the kernel path: its device, its controller, and which peers it may carry
 //	vni.go       the VNI of the kernel path, on which the nodes agree
 //	security.go  secrets and trusted subnets: which peers need a seal
@@ -61,6 +62,8 @@ type Membership interface {
 	Members() []Member
 	// Member returns one of them. It must not wait.
 	Member(peer.ID) (Member, bool)
+	// Endpoints returns where the other nodes listen, those that are alive and those that do not answer.
+	Endpoints() []Endpoint
 	// Dead reports whether a node does not answer any more and has not left. It must not wait.
 	Dead(peer.ID) bool
 	// NodeName returns the name of any node, this one included; empty: not known. It must not wait.
@@ -125,6 +128,8 @@ type Datapath struct {
 	reach    *reach
 	resize   signal.Chan // set when the MTU of pods has changed
 	guards   *guards
+	ports    *nodePorts
+	peers    signal.Chan   // set when the other nodes may have changed
 	started  chan struct{} // closed once the datapath is up
 
 	// atomic
@@ -166,9 +171,10 @@ func New(cfg Config) (*Datapath, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New()}
+	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New(), peers: signal.New()}
 	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
 	d.guards = &guards{store: cfg.Guards, d: d}
+	d.ports = &nodePorts{d: d}
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
 	d.keepVNI()
@@ -206,9 +212,10 @@ func (d *Datapath) Prepare(ctx context.Context) error {
 // fails. It may be called once. A Run that fails to bring the datapath up undoes its changes of the host.
 func (d *Datapath) Run(ctx context.Context) error {
 	_ = d.guards.Apply(ctx) // before the first frame: rules match ports by name
+	_ = d.ports.Apply(ctx)
 	e, err := d.open(ctx)
 	if err != nil {
-		return errors.Join(err, d.guards.undo(ctx), d.Close()) // the router, which owns the sockets from now on, does not run
+		return errors.Join(err, d.guards.undo(ctx), d.ports.undo(ctx), d.Close()) // the router, which owns the sockets from now on, does not run
 	}
 	d.securityMu.Lock()
 	d.current.Store(e)
@@ -257,6 +264,7 @@ func errStarting() error {
 func (d *Datapath) SyncPeers() {
 	d.syncMu.Lock()
 	defer d.syncMu.Unlock()
+	d.peers.Set()
 	e := d.current.Load()
 	if e == nil {
 		return

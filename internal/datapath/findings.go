@@ -34,6 +34,7 @@ func (d *Datapath) Findings() []health.Finding {
 	stats := e.router.Stats()
 	findings = append(findings, d.ruleFindings()...)
 	findings = append(findings, d.guardFindings()...)
+	findings = append(findings, d.ports.findings()...)
 	findings = append(findings, d.kernelFindings(e.kernel)...)
 	findings = append(findings, d.handshakeFindings(stats)...)
 	findings = append(findings, d.pathFindings(e, stats)...)

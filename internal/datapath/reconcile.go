@@ -110,6 +110,8 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 			rules = true
 		case <-links.C():
 			host = true
+		case <-r.d.peers.C():
+			r.applyNodePorts(ctx)
 		case <-settings.C:
 			r.d.repairs.setContested(r.pace.Contested(time.Now()))
 			host = r.settingsWrong()
@@ -119,6 +121,15 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 		case <-all.C:
 			rules, host, full = true, true, true
 		}
+	}
+}
+
+// applyNodePorts sets the rules for the nodes of now; a failure is a condition.
+func (r *reconciler) applyNodePorts(ctx context.Context) {
+	r.d.hostMu.Lock()
+	defer r.d.hostMu.Unlock()
+	if !r.d.cleared {
+		_ = r.d.ports.Apply(ctx)
 	}
 }
 

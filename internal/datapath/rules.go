@@ -35,7 +35,7 @@ type ruleState struct {
 
 // hostRules returns the rules that the node keeps on the host, in the order in which they are restored.
 func (d *Datapath) hostRules() (list []*ruleState) {
-	list = append(list, &ruleState{hostRules: kernelRules{d}})
+	list = append(list, &ruleState{hostRules: kernelRules{d}}, &ruleState{hostRules: d.ports})
 	if d.settings.Guard != api.GuardOff {
 		list = append(list, &ruleState{hostRules: guardRules{d.guards}})
 	}

@@ -30,6 +30,7 @@ const (
 	MasqueradeFailed          Code = "masquerade_failed"
 	GuardFailed               Code = "guard_failed"
 	HostGuardFailed           Code = "host_guard_failed"
+	NodePortsOpen             Code = "node_ports_open"
 	PodsUnguarded             Code = "pods_unguarded"
 	KernelPathDown            Code = "kernel_path_down"
 	KernelPathBlocked         Code = "kernel_path_blocked"
@@ -93,6 +94,7 @@ var definitions = []Definition{
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
 	{GuardFailed, Error, "What pods send is not checked"},
 	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},
+	{NodePortsOpen, Warning, "Pods may reach the ports of nodes"},
 	{PodsUnguarded, Warning, "Pods run without a guard"},
 	{KernelPathDown, Warning, "The kernel path is not available"},
 	{KernelPathBlocked, Info, "The kernel path to some peers is not confirmed"},

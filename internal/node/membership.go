@@ -97,6 +97,17 @@ func (v view) Members() []datapath.Member {
 	return list
 }
 
+// Endpoints implements datapath.Membership.
+func (v view) Endpoints() []datapath.Endpoint {
+	var list []datapath.Endpoint
+	for _, m := range v.mesh.Members() {
+		if !m.Self && m.State != mesh.StateLeft {
+			list = append(list, datapath.Endpoint{Addr: m.Addr, Gossip: m.Gossip, Data: m.Data})
+		}
+	}
+	return list
+}
+
 // Member implements datapath.Membership.
 func (v view) Member(id peer.ID) (datapath.Member, bool) {
 	m, ok := v.members.member(id)
