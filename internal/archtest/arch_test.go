@@ -65,6 +65,7 @@ var layers = []struct {
 
 	{"router/...", 1},
 	{"tap/virtio", 1},
+	{"mesh/sieve", 1},
 	{"mesh/topology", 1},
 	{"mesh/seal", 1},
 	{"mesh/freshness", 1},
