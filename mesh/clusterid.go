@@ -78,14 +78,16 @@ func (c *clusterIDs) check(n *memberlist.Node) error {
 	return fmt.Errorf("%w: node %s (%s at %s)", ErrClusterMismatch, mismatch.Name, mismatch.ID, mismatch.Addr)
 }
 
-// NotifyMerge implements memberlist.MergeDelegate: it refuses an exchange of states that has nodes of another cluster in
-// it.
+// NotifyMerge implements memberlist.MergeDelegate: it refuses an exchange of states that has a node of another cluster in
+// it. The error is about the first one.
 func (c *clusterIDs) NotifyMerge(nodes []*memberlist.Node) error {
-	var errs []error
+	var first error
 	for _, n := range nodes {
-		errs = append(errs, c.check(n))
+		if err := c.check(n); first == nil {
+			first = err // the text of all would be as long as the sender likes
+		}
 	}
-	return errors.Join(errs...)
+	return first
 }
 
 func (c *clusterIDs) list() []ClusterID {

@@ -174,6 +174,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 		if addr == d.mesh.at.Load().addr {
 			return nil
 		}
+		d.mesh.roster.expect(addr)
 		if id, alive := d.mesh.roster.memberAt(addr); alive {
 			d.recordReached(t, id)
 			return nil

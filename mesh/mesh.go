@@ -65,6 +65,9 @@ type Mesh struct {
 	metaChanged   signal.Chan // set while this node's new metadata is not published yet
 	moved         signal.Chan // set while this node is not known at its new address yet
 
+	// constant in Run
+	seenBefore map[peer.ID]string // the members of earlier runs, as Targets.Seen
+
 	// guarded by a lock of its own
 	clusterIDs clusterIDs
 
@@ -146,6 +149,7 @@ func (m *Mesh) Sender(id ChannelID) Sender { return Sender{mesh: m, channel: id}
 func (m *Mesh) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	m.seenBefore = m.cfg.Targets.Seen()
 	list, err := memberlist.Create(m.listConfig())
 	if err != nil {
 		return fmt.Errorf("mesh: starting: %w", errors.Join(err, m.transport.Shutdown()))

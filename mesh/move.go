@@ -152,7 +152,7 @@ func (r *roster) move(at netip.AddrPort) bool {
 		return false
 	}
 	r.name = name
-	delete(r.records, r.self)
+	r.setPlaces(r.self, nil)
 	for _, places := range r.records {
 		for i := range places {
 			places[i].unconfirmed = places[i].State == StateAlive

@@ -15,12 +15,8 @@ import (
 	"weft/internal/signal"
 )
 
-const (
-	// maxMembers bounds the roster; further members are refused.
-	maxMembers = 10000
-	// leftTTL is how long the roster keeps a member that has left, and the old address of one that has moved.
-	leftTTL = 10 * time.Minute
-)
+// leftTTL is how long the roster keeps a member that has left, and the old address of one that has moved.
+const leftTTL = 10 * time.Minute
 
 // errMember is wrapped by the errors with which the roster refuses a node.
 var errMember = errors.New("mesh: member refused")
@@ -34,6 +30,8 @@ func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@"
 type admission interface {
 	// admit returns why a node is refused, nil if it is not.
 	admit(n *memberlist.Node) error
+	// known reports whether a node is known from elsewhere than gossip. There are places for it that others do not get.
+	known(id peer.ID) bool
 	// reportInvalid receives the error about a node that cannot be a member of any network of this version.
 	reportInvalid(err error)
 	// reportOwnKey is called when gossip has this node's ID at another address.
@@ -51,7 +49,11 @@ type roster struct {
 
 	mu      sync.Mutex
 	name    string               // guarded by mu: this node's, in memberlist
-	records map[peer.ID][]record // guarded by mu: the places of each node, at least one
+	records map[peer.ID][]record // guarded by mu: the places of each node, at least one and at most maxPlaces
+	count   int                  // guarded by mu: of all places
+	expired time.Time            // guarded by mu: when expireSilent last searched
+
+	expected map[netip.AddrPort]struct{} // guarded by mu: the addresses of the operator's targets
 }
 
 // record is a member as memberlist reports it: one node at one gossip address.
@@ -60,6 +62,7 @@ type record struct {
 	started     time.Time // when it began to run, or moved here, by the member's clock
 	instance    uint64    // of its process
 	unconfirmed bool      // known from before this node has moved; see roster.move
+	answered    bool      // it has answered a ping of this node
 }
 
 var (
@@ -71,7 +74,7 @@ var (
 func newRoster(self peer.ID, at netip.AddrPort, instance uint64, a admission) *roster {
 	return &roster{
 		self: self, name: nodeName(self, at), instance: instance, admission: a,
-		change: signal.New(), records: make(map[peer.ID][]record),
+		change: signal.New(), records: make(map[peer.ID][]record), expected: make(map[netip.AddrPort]struct{}),
 	}
 }
 
@@ -82,13 +85,14 @@ func (r *roster) snapshot(now time.Time) []Member {
 	all := make([]Member, 0, len(r.records))
 	for id, places := range r.records {
 		best := bestOf(places)
-		places = slices.DeleteFunc(places, func(rec record) bool {
+		kept := places[:0]
+		for _, rec := range places {
 			superseded := rec.GossipAddr() != best.GossipAddr()
-			return rec.State != StateAlive && (rec.State != StateDead || superseded) && now.Sub(rec.Since) > leftTTL
-		})
-		if r.records[id] = places; len(places) == 0 {
-			delete(r.records, id)
+			if rec.State == StateAlive || rec.State == StateDead && !superseded || now.Sub(rec.Since) <= leftTTL {
+				kept = append(kept, rec)
+			}
 		}
+		r.setPlaces(id, kept)
 		if best.State != StateLeft || now.Sub(best.Since) <= leftTTL {
 			all = append(all, best.Member)
 		}
@@ -168,8 +172,8 @@ func (r *roster) findAlive(matches func(record) bool) (id peer.ID, found bool) {
 	return peer.ID{}, false
 }
 
-// NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's, nodes of another cluster, and
-// nodes that claim an ID which does not belong to their key.
+// NotifyAlive implements memberlist.AliveDelegate: it refuses nodes that are not weft's, nodes of another cluster, nodes
+// that claim an ID which does not belong to their key, and nodes for which there is no room.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	rec, err := recordOf(n)
 	if err != nil {
@@ -177,20 +181,16 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 		r.admission.reportInvalid(err)
 		return err
 	}
-	if n.Name != r.ownName() {
-		if rec.ID == r.self && rec.instance != r.instance {
-			r.admission.reportOwnKey(rec.GossipAddr())
-		}
-		if err := r.admission.admit(n); err != nil {
-			return err
-		}
+	if n.Name == r.ownName() {
+		return nil // memberlist fails without its own node
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.records[rec.ID]) == 0 && len(r.records) >= maxMembers {
-		return fmt.Errorf("%w: %d members are known already", errMember, maxMembers)
+	if rec.ID == r.self && rec.instance != r.instance {
+		r.admission.reportOwnKey(rec.GossipAddr())
 	}
-	return nil
+	if err := r.admission.admit(n); err != nil {
+		return err
+	}
+	return r.makeRoom(rec, time.Now())
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -221,7 +221,7 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack [
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rec := r.place(id, gossipAddr(n)); rec != nil {
-		rec.RTT = rtt
+		rec.RTT, rec.answered = rtt, true
 		if len(ack) >= 8 { // older nodes send no clock
 			rec.Skew = time.Unix(0, int64(binary.BigEndian.Uint64(ack))).Sub(now.Add(-rtt / 2))
 		}
@@ -237,13 +237,13 @@ func (r *roster) update(n *memberlist.Node, state State) {
 	r.mu.Lock()
 	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
 	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
-		rec.RTT, rec.Skew = old.RTT, old.Skew
+		rec.RTT, rec.Skew, rec.answered = old.RTT, old.Skew, old.answered
 		if old.State == state {
 			rec.Since = old.Since
 		}
 		*old = rec
-	} else {
-		r.records[rec.ID] = append(r.records[rec.ID], rec)
+	} else if state == StateAlive { // others have expired already
+		r.setPlaces(rec.ID, append(r.records[rec.ID], rec))
 	}
 	r.mu.Unlock()
 	r.change.Set()
