@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"weft/internal/peer"
+	"weft/internal/printable"
 )
 
 // Versions of weft's own protocol (datapath and gossip channels) that this build supports.
@@ -79,7 +81,7 @@ func (m meta) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, m.instance)
 	b = binary.BigEndian.AppendUint32(b, m.capabilities)
 	b = append(b, m.public[:]...)
-	name := m.name[:min(len(m.name), maxName)]
+	name := strings.ToValidUTF8(m.name[:min(len(m.name), maxName)], "") // without a half character
 	b = append(b, byte(len(name)))
 	b = append(b, name...)
 	b = append(b, byte(len(m.accepts)))
@@ -97,7 +99,7 @@ func (m meta) encode() []byte {
 	return b
 }
 
-// parseMeta parses the wire form. Errors wrap errMeta.
+// parseMeta parses the wire form. Characters of the nickname that are not printable become dots. Errors wrap errMeta.
 func parseMeta(b []byte) (meta, error) {
 	if len(b) < metaFixed {
 		return meta{}, fmt.Errorf("%w: %d bytes, want at least %d", errMeta, len(b), metaFixed)
@@ -120,7 +122,7 @@ func parseMeta(b []byte) (meta, error) {
 	if len(rest) < n || !utf8.Valid(rest[:n]) {
 		return meta{}, fmt.Errorf("%w: nickname cut short or not UTF-8", errMeta)
 	}
-	m.name, rest = string(rest[:n]), rest[n:]
+	m.name, rest = printable.Text(string(rest[:n])), rest[n:]
 	if len(rest) == 0 {
 		return m, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,18 @@ func TestMetaRoundTrip(t *testing.T) {
 	}
 	if n := len(long.encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist accepts 512", n)
+	}
+}
+
+// TestNicknameIsPrintable: another node's nickname cannot act on a terminal, and a long one is cut between characters.
+func TestNicknameIsPrintable(t *testing.T) {
+	got, err := parseMeta(meta{name: "x\x1b]0;owned\x07\x1b[2J\nroot\u202e\u200b ö"}.encode())
+	if want := "x.]0;owned..[2J.root.. ö"; err != nil || got.name != want {
+		t.Errorf("%q, %v, want %q", got.name, err, want)
+	}
+	long := strings.Repeat("ö", maxName)
+	if got, err = parseMeta(meta{name: long}.encode()); err != nil || got.name != long[:maxName-1] {
+		t.Errorf("%q, %v, want the first %d bytes", got.name, err, maxName-1)
 	}
 }
 

@@ -78,7 +78,7 @@ type sink interface {
 // path is "-", else pcapng to the file at path, which is created or truncated.
 func openSink(e *env, path, filter string) (sink, error) {
 	if path == "" {
-		return textSink{e.stdout}, nil
+		return textSink{e.terminal()}, nil
 	}
 	file, err := createCapture(e, path)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/doctor"
+	"weft/internal/printable"
 	"weft/internal/settings"
 )
 
@@ -76,7 +77,7 @@ func writeChecks(w io.Writer, checks []api.Check) {
 		if c.Remedy != "" {
 			line += ". Fix: " + c.Remedy
 		}
-		_, _ = fmt.Fprintln(w, line)
+		_, _ = fmt.Fprintln(w, printable.Text(line))
 	}
 }
 

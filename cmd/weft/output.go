@@ -1,13 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/printable"
 )
 
 // addJSONFlag adds --json to a command that shows a document, and returns the command.
@@ -16,25 +18,40 @@ func (e *env) addJSONFlag(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// terminal returns standard output for text with parts of other nodes in it: nicknames, names, errors. Characters that would act
+// on a terminal are replaced.
+func (e *env) terminal() io.Writer { return &printable.Writer{W: e.stdout} }
+
 // show prints doc as JSON if --json is set; otherwise it calls text to print it for people.
 func (e *env) show(doc any, text func(w io.Writer)) error {
 	if !e.json {
-		text(e.stdout)
+		text(e.terminal())
 		return nil
 	}
-	enc := json.NewEncoder(e.stdout)
+	var document bytes.Buffer
+	enc := json.NewEncoder(&document)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(doc); err != nil {
+	err := enc.Encode(doc)
+	if err == nil {
+		_, err = e.stdout.Write(printable.JSON(document.Bytes()))
+	}
+	if err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}
 	return nil
 }
 
-// table prints a header and rows in aligned columns.
+// table prints a header and rows in aligned columns. A cell is one line, whatever is in it.
 func table(w io.Writer, header []string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{header}, rows...) {
-		_, _ = fmt.Fprintln(t, strings.Join(row, "\t"))
+		for i, cell := range row {
+			if i > 0 {
+				_, _ = io.WriteString(t, "\t")
+			}
+			_, _ = io.WriteString(t, printable.Text(cell))
+		}
+		_, _ = io.WriteString(t, "\n")
 	}
 	_ = t.Flush()
 }

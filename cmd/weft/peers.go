@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/printable"
 )
 
 func newPeersCommand(e *env) *cobra.Command {
@@ -95,10 +96,11 @@ func newLeaveCommand(e *env) *cobra.Command {
 				return err
 			}
 			if r.GivenTo.IsZero() {
-				_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, no other node was there to receive the address space\n", r.Released)
+				_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, no other node was there to receive the address space\n", r.Released)
 				return nil
 			}
-			_, _ = fmt.Fprintf(e.stdout, "left; %d leases ended, the address space went to %s (%s)\n", r.Released, r.Name, r.GivenTo)
+			_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, the address space went to %s (%s)\n",
+				r.Released, printable.Text(r.Name), r.GivenTo)
 			return nil
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/printable"
 )
 
 func newReclaimCommand(e *env) *cobra.Command {
@@ -31,12 +32,13 @@ func writeReclaimed(w io.Writer, results []api.Reclaimed) {
 	for _, r := range results {
 		name := r.Peer.String()
 		if r.Name != "" {
-			name = fmt.Sprintf("%s (%s)", r.Name, r.Peer)
+			name = fmt.Sprintf("%s (%s)", printable.Text(r.Name), r.Peer)
 		}
 		if r.Addresses == 0 {
 			_, _ = fmt.Fprintf(w, "%s: %s owns no addresses any more: run \"weft ipam\" to see the owners\n", r.Range, name)
 			continue
 		}
-		_, _ = fmt.Fprintf(w, "%s: %d addresses of %s now belong to %s (%s)\n", r.Range, r.Addresses, name, r.GivenToName, r.GivenTo)
+		_, _ = fmt.Fprintf(w, "%s: %d addresses of %s now belong to %s (%s)\n", r.Range, r.Addresses, name,
+			printable.Text(r.GivenToName), r.GivenTo)
 	}
 }

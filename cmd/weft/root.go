@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/printable"
 )
 
 // version is set by the linker (-X); with "go build" alone it is empty, and buildVersion uses the build information.
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if advice != "" {
 		advice = separator + "hint: " + advice
 	}
-	_, _ = fmt.Fprintf(stderr, "weft: %v%s\n", err, advice)
+	_, _ = io.WriteString(stderr, printable.Lines(fmt.Sprintf("weft: %v%s\n", err, advice)))
 	return code
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/printable"
 )
 
 func newStatusCommand(e *env) *cobra.Command {
@@ -31,7 +32,7 @@ func newStatusCommand(e *env) *cobra.Command {
 
 func writeStatus(w io.Writer, s api.Status) {
 	line := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "%12s  %s\n", name, fmt.Sprintf(format, args...))
+		_, _ = fmt.Fprintf(w, "%12s  %s\n", name, printable.Text(fmt.Sprintf(format, args...)))
 	}
 	line("Node", "%s (%s), weft %s, up since %s", s.Name, s.ID, s.Version, s.Since.Local().Format("2006-01-02 15:04:05"))
 	line("Ready", "%s", yesNo(s.Ready))

@@ -93,6 +93,7 @@ var layers = []struct {
 	{"internal/netdump", 0},
 	{"internal/nftsum", 0},
 	{"internal/packet", 0},
+	{"internal/printable", 0},
 }
 
 // besideSeam reports whether an import within one layer is meant: a fake, a suite or a tool below the package that it

@@ -5,10 +5,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"unicode"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
+	"weft/internal/printable"
 )
 
 // Text describes a frame in one line, in the manner of tcpdump. length is the length in bytes of the whole frame; data may be
@@ -25,13 +26,7 @@ func Text(data []byte, length int) string {
 	if len(parts) == 0 {
 		parts = append(parts, "not Ethernet")
 	}
-	printable := strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '.'
-	}, strings.Join(parts, " "))
-	return fmt.Sprintf("%s, length %d", printable, length)
+	return fmt.Sprintf("%s, length %d", printable.Text(strings.Join(parts, " ")), length)
 }
 
 // layerText returns the text of one layer, empty when the text of another layer covers it.
