@@ -23,6 +23,8 @@ const (
 	// use up the numbers.
 	maxRecords = maxMembers
 	maxStamp   = 1 << 62
+	// maxHeld bounds the records of nodes that are not alive.
+	maxHeld = 1024
 	// emptyRecordTTL is how long a record without any exception stays part of full states.
 	emptyRecordTTL = 10 * time.Minute
 )
@@ -107,7 +109,9 @@ func parseIDs(b []byte) (ids []peer.ID) {
 	return ids
 }
 
-// linkStates holds the links that all nodes have published. It is the Channel that replicates them.
+// linkStates holds the links that all nodes have published. It is the Channel that replicates them. Anyone that can send
+// gossip can make up records of any node: those of nodes that are not alive members are held. They have a bound of their own, make room
+// for others, and are passed on only when the node is alive.
 type linkStates struct {
 	// constant
 	self peer.ID
@@ -115,17 +119,21 @@ type linkStates struct {
 	// changed is called after a record has changed, then broadcast with each record to send. mu is not held.
 	changed   func()
 	broadcast func(msg []byte)
+	alive     func(id peer.ID) bool // reports whether a node is an alive member; mu is not held
 
 	mu      sync.Mutex
 	records map[peer.ID]*linkRecord // guarded by mu; a record is never modified
+	held    map[peer.ID]struct{}    // guarded by mu: the nodes with a record that is held
 }
 
 var _ Channel = (*linkStates)(nil)
 
-func newLinkStates(self peer.ID, started time.Time, changed func(), broadcast func([]byte)) *linkStates {
+func newLinkStates(
+	self peer.ID, started time.Time, changed func(), broadcast func([]byte), alive func(peer.ID) bool,
+) *linkStates {
 	return &linkStates{
-		self: self, run: uint64(started.UnixNano()), changed: changed, broadcast: broadcast,
-		records: make(map[peer.ID]*linkRecord),
+		self: self, run: uint64(started.UnixNano()), changed: changed, broadcast: broadcast, alive: alive,
+		records: make(map[peer.ID]*linkRecord), held: make(map[peer.ID]struct{}),
 	}
 }
 
@@ -163,7 +171,10 @@ func (s *linkStates) State() []byte {
 	defer s.mu.Unlock()
 	var b []byte
 	now := time.Now()
-	for _, r := range s.records {
+	for id, r := range s.records {
+		if _, held := s.held[id]; held {
+			continue
+		}
 		if !r.links.IsZero() || now.Sub(r.at) < emptyRecordTTL {
 			b = r.append(b)
 		}
@@ -177,12 +188,17 @@ func (s *linkStates) Merge(msg []byte) error {
 	if err != nil {
 		return err
 	}
+	strange := make([]bool, len(records))
+	for i, r := range records {
+		strange[i] = r.node != s.self && !s.alive(r.node)
+	}
 	var toSend [][]byte
+	changed := false
 	s.mu.Lock()
-	for _, r := range records {
+	for i, r := range records {
 		old := s.records[r.node]
 		switch {
-		case old != nil && !r.after(old), old == nil && len(s.records) >= maxRecords:
+		case old != nil && !r.after(old), old == nil && !s.makeRoom(strange[i]):
 			continue
 		case r.node == s.self: // of an earlier run with a clock that was ahead, or forged
 			r = s.replaceOwn(s.own(), r)
@@ -190,16 +206,38 @@ func (s *linkStates) Merge(msg []byte) error {
 			r.at = time.Now()
 			s.records[r.node] = r
 		}
-		toSend = append(toSend, r.append(nil))
+		changed = true
+		if strange[i] {
+			s.held[r.node] = struct{}{}
+		} else {
+			delete(s.held, r.node)
+			toSend = append(toSend, r.append(nil))
+		}
 	}
 	s.mu.Unlock()
-	if len(toSend) > 0 {
+	if changed {
 		s.changed()
 	}
 	for _, msg := range toSend {
 		s.broadcast(msg)
 	}
 	return nil
+}
+
+// makeRoom makes room for the record of a node that has none, and reports whether there is any; mu is held. One that is held
+// makes room for one that is not.
+func (s *linkStates) makeRoom(strange bool) bool {
+	if strange {
+		return len(s.held) < maxHeld && len(s.records) < maxRecords
+	}
+	if len(s.records) >= maxRecords {
+		for id := range s.held {
+			delete(s.held, id)
+			delete(s.records, id)
+			break
+		}
+	}
+	return len(s.records) < maxRecords
 }
 
 // own returns the links that this node publishes; mu is held.
@@ -234,20 +272,33 @@ func (s *linkStates) dialOut(id peer.ID) bool {
 	return r != nil && r.links.DialOut
 }
 
-// expire drops the records of nodes that are no alive members any more, emptyRecordTTL after they were received.
+// expire drops the records of nodes that are no alive members any more, emptyRecordTTL after they were received. It sends those
+// that were held until their node was alive.
 func (s *linkStates) expire(members []Member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	alive := make(map[peer.ID]bool, len(members))
 	for _, m := range members {
 		alive[m.ID] = m.State == StateAlive
 	}
-	now := time.Now()
+	for _, msg := range s.expireAt(time.Now(), alive) {
+		s.broadcast(msg)
+	}
+}
+
+func (s *linkStates) expireAt(now time.Time, alive map[peer.ID]bool) (toSend [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for id, r := range s.records {
-		if !alive[id] && now.Sub(r.at) >= emptyRecordTTL {
+		_, held := s.held[id]
+		switch {
+		case held && alive[id]:
+			delete(s.held, id)
+			toSend = append(toSend, r.append(nil))
+		case !alive[id] && now.Sub(r.at) >= emptyRecordTTL:
+			delete(s.held, id)
 			delete(s.records, id)
 		}
 	}
+	return toSend
 }
 
 // SetLinks publishes the exceptions among this node's links. It does not block.

@@ -15,7 +15,8 @@ func TestLinkRecords(t *testing.T) {
 	a, b, c := peer.ID{1}, peer.ID{2}, peer.ID{3}
 	changes := 0
 	var sent [][]byte
-	s := newLinkStates(a, time.Unix(100, 0), func() { changes++ }, func(msg []byte) { sent = append(sent, msg) })
+	s := newLinkStates(a, time.Unix(100, 0), func() { changes++ }, func(msg []byte) { sent = append(sent, msg) },
+		func(peer.ID) bool { return true })
 	older := (&linkRecord{node: b, started: 5, number: 9, links: topology.Links{Broken: []peer.ID{c}}}).append(nil)
 	later := (&linkRecord{node: b, started: 6, number: 1, links: topology.Links{DialOut: true, Open: []peer.ID{a}}}).append(nil)
 	for _, msg := range [][]byte{older, later, older} {
@@ -44,6 +45,50 @@ func TestLinkRecords(t *testing.T) {
 	}
 	if n := len(s.State()); n != len(later)+len(sent[0]) {
 		t.Errorf("a state of %d bytes", n)
+	}
+}
+
+// TestMadeUpLinkRecords: records of nodes that are not alive have a bound of their own, make room for others, are not passed on
+// before their node is alive, and expire. A flood of them costs little memory.
+func TestMadeUpLinkRecords(t *testing.T) {
+	alive := func(id peer.ID) bool { return id[0] == 0xaa }
+	var sent [][]byte
+	s := newLinkStates(peer.ID{1}, time.Unix(100, 0), func() {}, func(msg []byte) { sent = append(sent, msg) }, alive)
+	record := func(kind byte, i int) []byte {
+		node := peer.ID{kind, byte(i >> 8), byte(i)}
+		return (&linkRecord{node: node, started: 5, number: 1, links: topology.Links{Broken: make([]peer.ID, maxBroken)}}).append(nil)
+	}
+	before := heap()
+	for i := range 30000 {
+		if err := s.Merge(record(0xbb, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; len(s.records) != maxHeld || grown > 4<<20 {
+		t.Errorf("%d records of made-up nodes, %d KiB, want %d and at most 4 MiB", len(s.records), grown>>10, maxHeld)
+	}
+	if len(sent) > 0 || len(s.State()) > 0 {
+		t.Errorf("%d broadcasts and a state of %d bytes with made-up records", len(sent), len(s.State()))
+	}
+	for i := range maxRecords {
+		if err := s.Merge(record(0xaa, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.records) != maxRecords || len(s.held) != 0 || len(sent) != maxRecords {
+		t.Errorf("%d records, %d held, %d passed on, want all of the members", len(s.records), len(s.held), len(sent))
+	}
+	s.records, sent = map[peer.ID]*linkRecord{}, nil
+	if err := s.Merge(append(record(0xbb, 1), record(0xbb, 2)...)); err != nil {
+		t.Fatal(err)
+	}
+	joined := peer.ID{0xbb, 0, 1}
+	if got := s.expireAt(time.Now(), map[peer.ID]bool{joined: true}); len(got) != 1 || !bytes.Equal(got[0], record(0xbb, 1)) {
+		t.Errorf("%d records passed on when a node is alive, want its own", len(got))
+	}
+	s.expireAt(time.Now().Add(emptyRecordTTL), map[peer.ID]bool{joined: true})
+	if len(s.records) != 1 || len(s.held) != 0 {
+		t.Errorf("%d records and %d held after their time", len(s.records), len(s.held))
 	}
 }
 

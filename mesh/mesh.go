@@ -125,7 +125,7 @@ func New(cfg Config) (*Mesh, error) {
 	if m.credentials == nil {
 		m.credentials = noCredentials{}
 	}
-	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.change.Set, m.broadcastLinks)
+	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.change.Set, m.broadcastLinks, m.roster.isAlive)
 	m.fragments = fragment.New(cfg.Tunnel)
 	if m.transport, err = newSealedTransport(m); err != nil {
 		return nil, err

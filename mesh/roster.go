@@ -132,6 +132,12 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	return bestOf(places).Member, len(places) > 0
 }
 
+// isAlive reports whether a node is a member that is alive.
+func (r *roster) isAlive(id peer.ID) bool {
+	m, known := r.lookup(id)
+	return known && m.State == StateAlive
+}
+
 // markLeft marks a dead node as one that has left. It reports false, and changes nothing, when the node is alive.
 func (r *roster) markLeft(id peer.ID) bool {
 	r.mu.Lock()

@@ -79,6 +79,12 @@ func (t *Targets) List() []string { return slices.Clone(t.saved.Load().Targets) 
 // Seen returns the gossip addresses of the members of this run and of earlier ones, by ID.
 func (t *Targets) Seen() map[peer.ID]string { return maps.Clone(t.saved.Load().Seen) }
 
+// HasSeen reports whether a node is in Seen.
+func (t *Targets) HasSeen(id peer.ID) bool {
+	_, seen := t.saved.Load().Seen[id]
+	return seen
+}
+
 // Update replaces the operator's targets by what f returns for the present ones; the slice that f gets is its own. The list is on disk
 // when Update returns nil; an error leaves it unchanged. Updates exclude each other.
 func (t *Targets) Update(f func(targets []string) []string) error {

@@ -127,6 +127,14 @@ func (m *Mesh) Known() (ids []peer.ID) {
 	return append(ids, slices.Collect(maps.Keys(seen))...)
 }
 
+// Knows reports whether a node is one of Known. It waits for nothing, and knows a node that joins at once.
+func (m *Mesh) Knows(id peer.ID) bool {
+	if member, known := m.roster.lookup(id); known {
+		return member.State != StateLeft
+	}
+	return m.cfg.Targets.HasSeen(id)
+}
+
 // Forget marks a node that is not alive as one that has left: the mesh stops dialing it, and soon stops listing it. The
 // node may join again. Forget has no effect on a node that is alive. An error is about the write to disk.
 func (m *Mesh) Forget(id peer.ID) error {
