@@ -9,13 +9,16 @@ import (
 	"weft/internal/peer"
 )
 
-// State implements mesh.Channel: it returns all entries, including tombstones, a few megabytes at most.
+// State implements mesh.Channel: it returns all entries of members, including tombstones, a few megabytes at most.
 func (r *Registry) State() []byte {
 	now := r.cfg.Clock.Now()
 	r.mu.Lock()
 	r.expire(now)
 	entries := make([]Entry, 0, r.table.total)
-	for _, ofNode := range r.table.nodes {
+	for node, ofNode := range r.table.nodes {
+		if !r.isMember(node) {
+			continue
+		}
 		for _, e := range ofNode {
 			if !e.Removed || now.Sub(e.At) < tombstoneTTL {
 				entries = append(entries, e)
@@ -58,8 +61,8 @@ func (r *Registry) Message(from peer.ID, _ []byte) error {
 	return fmt.Errorf("%w: unicast from %s", ErrMessage, from)
 }
 
-// applyReceived applies an entry from gossip. When something has changed it returns the entry to broadcast: e itself, or
-// the correct version of an entry of this node that differs from e. mu is held.
+// applyReceived applies an entry from gossip. When something has changed that other nodes want, it returns the entry to broadcast: e
+// itself, or the correct version of an entry of this node that differs from e. mu is held.
 func (r *Registry) applyReceived(e Entry, now time.Time) (update Entry, changed bool, err error) {
 	if e.Node == r.cfg.Self {
 		return r.correctOwn(e, now)
@@ -76,12 +79,12 @@ func (r *Registry) applyReceived(e Entry, now time.Time) (update Entry, changed 
 		return Entry{}, false, nil
 	case !known && e.Removed && now.Sub(e.At) >= tombstoneAcceptAge:
 		return Entry{}, false, nil // there is nothing to remove, and it expires soon
-	case !known && !r.table.makeRoom(e):
+	case !known && !r.makeRoom(e):
 		r.refused++
 		return Entry{}, false, fmt.Errorf("%w: no room for an entry of %s", ErrFull, e.Node)
 	}
 	r.table.put(e)
-	return e, true, nil
+	return e, r.isMember(e.Node), nil
 }
 
 // correctOwn compares an entry of this node that came from gossip with this node's own state, which is authoritative. When
@@ -99,7 +102,7 @@ func (r *Registry) correctOwn(e Entry, now time.Time) (update Entry, changed boo
 		own.Version, own.At = r.nextVersion(now), now
 	case e.Removed && now.Sub(e.At) >= tombstoneAcceptAge:
 		return Entry{}, false, nil
-	case !r.table.makeRoom(Entry{Node: e.Node, Removed: true}):
+	case !r.makeRoom(Entry{Node: e.Node, Removed: true}):
 		r.refused++
 		return Entry{}, false, fmt.Errorf("%w: no room for a tombstone of this node", ErrFull)
 	case e.Removed:
@@ -118,13 +121,14 @@ func (r *Registry) nextVersion(now time.Time) uint64 {
 	return r.last
 }
 
-// expire drops expired tombstones and forgotten nodes, at most once in expirePause; mu is held.
+// expire drops expired tombstones, entries of strangers and forgotten nodes, at most once in expirePause; mu is held.
 func (r *Registry) expire(now time.Time) {
 	if now.Sub(r.expired) < expirePause {
 		return
 	}
 	r.expired = now
 	r.table.expire(now.Add(-tombstoneTTL))
+	r.expireStrange(now.Add(-strangerTTL))
 	for node, at := range r.forgotten {
 		if now.Sub(at) >= tombstoneTTL {
 			delete(r.forgotten, node)

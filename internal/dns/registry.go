@@ -39,7 +39,7 @@ type RegistryConfig struct {
 	Initial    []byte     // the latest that Store has saved; nil at the first start
 	Store      Store      // nil: names are not saved
 	Gossip     Gossip     // nil: names are not sent to other nodes
-	Membership Membership // nil: all nodes are alive
+	Membership Membership // nil: all nodes are members and alive
 	Clock      Clock      // nil: the system's
 
 	Rand   rand.Source  // for the order of answers; nil: that of math/rand/v2. The Registry owns it
@@ -67,6 +67,9 @@ type Membership interface {
 	// Alive reports whether a node is alive. Queries for the names of a node that is not alive are not answered. It is called
 	// with the Registry locked: it must not block, and must not call the Registry or wait for a goroutine that does.
 	Alive(id peer.ID) bool
+	// Known reports whether a node is a member, alive or not, or was one in an earlier run. Entries of other nodes are kept for
+	// strangerTTL, as far as there is room. It is called as Alive is, for each entry from gossip of a node that is new.
+	Known(id peer.ID) bool
 }
 
 // Clock is the time source of a Registry.
@@ -110,6 +113,7 @@ type defaults struct{}
 func (defaults) Save([]byte) error  { return nil }
 func (defaults) Broadcast([]byte)   {}
 func (defaults) Alive(peer.ID) bool { return true }
+func (defaults) Known(peer.ID) bool { return true }
 func (defaults) Now() time.Time     { return time.Now() }
 
 // Uint64 implements rand.Source.

@@ -33,11 +33,13 @@ type failer interface {
 // node is a registry under test, with its Store, Gossip, Membership and Clock.
 type node struct {
 	*Registry
-	now   time.Time
-	dead  map[peer.ID]bool
-	saved []byte
-	sent  [][]byte
-	fail  error // the result of Save
+	now  time.Time
+	dead map[peer.ID]bool
+	// strange are nodes that are no members.
+	strange func(peer.ID) bool
+	saved   []byte
+	sent    [][]byte
+	fail    error // the result of Save
 }
 
 func (n *node) Save(state []byte) error {
@@ -50,6 +52,8 @@ func (n *node) Save(state []byte) error {
 func (n *node) Broadcast(delta []byte) { n.sent = append(n.sent, delta) }
 
 func (n *node) Alive(id peer.ID) bool { return !n.dead[id] }
+
+func (n *node) Known(id peer.ID) bool { return n.strange == nil || !n.strange(id) }
 
 func (n *node) Now() time.Time { return n.now }
 

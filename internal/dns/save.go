@@ -64,7 +64,7 @@ func (r *Registry) load(b []byte) error {
 	r.last = min(s.Last, maxVersion)
 	for _, n := range s.Names {
 		e := Entry{Node: r.cfg.Self, Name: n.Name, Addr: n.Addr, Holder: n.Holder, Version: n.Version, At: r.cfg.Clock.Now()}
-		if !e.valid() || !r.table.makeRoom(e) {
+		if !e.valid() || !r.makeRoom(e) {
 			return fmt.Errorf("%w: %q at %s", errInvalidSaved, n.Name, n.Addr)
 		}
 		r.last = max(r.last, e.Version)

@@ -8,16 +8,13 @@ import (
 	"weft/internal/peer"
 )
 
-// Bounds of the entries, including tombstones.
-const (
-	maxEntries     = 64 << 10
-	maxNodeEntries = 4096
-)
-
 // table holds entries and finds them by key, name and address. It has no lock: its user guards it.
 type table struct {
 	nodes map[peer.ID]map[key]Entry
 	total int
+
+	strangers map[peer.ID]struct{} // the nodes in the table that were no members when they were last looked at
+	strange   int                  // number of entries of strangers
 
 	// Indexes of the entries that are not removed:
 	byName  map[string]map[id]struct{}
@@ -27,7 +24,7 @@ type table struct {
 
 func newTable() table {
 	return table{
-		nodes:  make(map[peer.ID]map[key]Entry),
+		nodes: make(map[peer.ID]map[key]Entry), strangers: make(map[peer.ID]struct{}),
 		byName: make(map[string]map[id]struct{}), byAddr: make(map[netip.Addr]map[id]struct{}),
 		parents: make(map[string]int),
 	}
@@ -46,6 +43,9 @@ func (t *table) put(e Entry) {
 	}
 	if !known {
 		t.total++
+		if _, strange := t.strangers[e.Node]; strange {
+			t.strange++
+		}
 		if t.nodes[e.Node] == nil {
 			t.nodes[e.Node] = make(map[key]Entry)
 		}
@@ -62,21 +62,14 @@ func (t *table) drop(e Entry) {
 		t.unindex(e)
 	}
 	t.total--
+	if _, strange := t.strangers[e.Node]; strange {
+		t.strange--
+	}
 	delete(t.nodes[e.Node], e.key())
 	if len(t.nodes[e.Node]) == 0 {
 		delete(t.nodes, e.Node)
+		delete(t.strangers, e.Node)
 	}
-}
-
-// makeRoom makes room for e, which must not be in the table, and reports whether there is any. For a node at its bound, an
-// entry that is not removed replaces the oldest tombstone: if another node still has the entry of that tombstone, its own
-// node corrects it. A tombstone never replaces another one, or nodes at the bound would send each other the same tombstones
-// without end.
-func (t *table) makeRoom(e Entry) bool {
-	if len(t.nodes[e.Node]) >= maxNodeEntries {
-		return !e.Removed && t.dropOldestTombstone(e.Node)
-	}
-	return t.total < maxEntries
 }
 
 func (t *table) dropOldestTombstone(node peer.ID) bool {

@@ -43,8 +43,10 @@ func TestBoundOfAll(t *testing.T) {
 	for i := range maxEntries / maxNodeEntries {
 		n.receive(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
 	}
-	if err := n.Merge(encode(entriesOf(peer.ID{3}, 1), 0, epoch)[0]); !errors.Is(err, ErrFull) || n.table.total != maxEntries {
-		t.Errorf("%d entries: %v", n.table.total, err)
+	const share = maxEntries / (maxEntries/maxNodeEntries + 1)
+	err := n.Merge(encode(entriesOf(peer.ID{3}, maxNodeEntries), 0, epoch)[0])
+	if got := len(n.table.nodes[peer.ID{3}]); !errors.Is(err, ErrFull) || n.table.total != maxEntries || got < share-1 || got > share+1 {
+		t.Errorf("a further node got %d of %d entries, want its share of %d: %v", got, n.table.total, share, err)
 	}
 	must(t, n.Add("own", "pod1", addr("10.32.0.1"))) // the entries of other nodes leave room for this node's
 	wantAddrs(t, n.Registry, "own", "10.32.0.1")

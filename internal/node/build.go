@@ -196,7 +196,8 @@ func (n *node) buildNames() (err error) {
 	}
 	if n.registry, err = dns.NewRegistry(dns.RegistryConfig{
 		Self: n.identity.ID, Initial: bytes.TrimSpace(initial), Logger: n.log,
-		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log}, Membership: n.members,
+		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log},
+		Membership: dnsMembership{n.members, n.mesh},
 	}); err != nil {
 		return hint.Refuse(path, "Restore the file, or remove it and add the names again.", "%w", err)
 	}

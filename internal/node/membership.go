@@ -53,7 +53,7 @@ func (m *members) Reachable(id peer.ID) bool {
 	return ok && member.State == mesh.StateAlive && member.Route.Hops > 0
 }
 
-// Alive implements dns.Membership: it reports whether a node is alive.
+// Alive reports whether a node is alive.
 func (m *members) Alive(id peer.ID) bool {
 	member, ok := m.member(id)
 	return ok && member.State == mesh.StateAlive
@@ -67,6 +67,15 @@ func (m *members) NodeName(id peer.ID) string {
 	member, _ := m.member(id)
 	return member.Name
 }
+
+// dnsMembership is the cluster as the registry of names sees it. It implements dns.Membership.
+type dnsMembership struct {
+	*members
+	mesh *mesh.Mesh
+}
+
+// Known implements dns.Membership.
+func (m dnsMembership) Known(id peer.ID) bool { return m.mesh.Knows(id) }
 
 // ipamMembership is the cluster as the allocator sees it. It implements ipam.Membership.
 type ipamMembership struct {
