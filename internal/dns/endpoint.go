@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Bounds of what clients can use.
+// Bounds of what clients can use. One client gets a quarter of the first two: see shares.
 const (
 	maxForwards = 256             // queries that wait for resolvers; further ones fail
 	maxConns    = 128             // TCP connections; further ones are closed
@@ -106,29 +106,16 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 		switch {
 		case reply != nil:
 			send(q.pack(reply))
-		case !s.acquireForward():
+		case !s.forwards.acquire(q.from):
 			send(q.pack(s.busy(q)))
 		default:
 			waiting.Go(func() {
-				defer s.releaseForward()
+				defer s.forwards.release(q.from)
 				send(q.pack(s.forward(ctx, q)))
 			})
 		}
 	}
 }
-
-// acquireForward acquires one of the maxForwards tokens of queries that wait for a resolver, and returns false when there is
-// none left. releaseForward returns the token.
-func (s *Server) acquireForward() bool {
-	select {
-	case s.forwards <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s *Server) releaseForward() { <-s.forwards }
 
 func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 	var open sync.WaitGroup
@@ -138,16 +125,25 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case s.conns <- struct{}{}:
-			open.Go(func() {
-				defer func() { <-s.conns }()
-				s.serveConn(ctx, conn)
-			})
-		default:
+		client := s.clientOf(conn)
+		if !s.conns.acquire(client) {
 			_ = conn.Close()
+			continue
 		}
+		open.Go(func() {
+			defer s.conns.release(client)
+			s.serveConn(ctx, conn)
+		})
 	}
+}
+
+// clientOf returns the address of the other end of a connection; the zero Addr when it is not served.
+func (s *Server) clientOf(conn net.Conn) netip.Addr {
+	remote, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if client := remote.Addr().Unmap().WithZone(""); err == nil && s.serves(client) {
+		return client
+	}
+	return netip.Addr{}
 }
 
 // serveConn answers the queries on a connection, one after the other.
@@ -178,10 +174,10 @@ func (s *Server) respondTCP(ctx context.Context, q *query) *message {
 	if reply := s.respond(q); reply != nil {
 		return reply
 	}
-	if !s.acquireForward() {
+	if !s.forwards.acquire(q.from) {
 		return s.busy(q)
 	}
-	defer s.releaseForward()
+	defer s.forwards.release(q.from)
 	return s.forward(ctx, q)
 }
 

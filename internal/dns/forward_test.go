@@ -298,11 +298,7 @@ func TestResolvConfChanges(t *testing.T) {
 func TestTooManyForwards(t *testing.T) {
 	u := startUpstream(t, answering("192.0.2.7"))
 	s, at := start(t, 1, u.addr)
-	for range maxForwards {
-		if !s.acquireForward() {
-			t.Fatal("no token")
-		}
-	}
+	fill(t, s.forwards)
 	for _, network := range []string{"udp", "tcp"} {
 		if got := resolve(t, network, at[0]); got != "SERVFAIL" {
 			t.Errorf("%s: %s", network, got)
@@ -311,11 +307,11 @@ func TestTooManyForwards(t *testing.T) {
 	if n := s.counts.failed.Load(); n != 2 {
 		t.Errorf("%d failed", n)
 	}
-	s.releaseForward()
+	s.forwards.release(netip.AddrFrom4([4]byte{10, 40, 0, 0}))
 	if got := resolve(t, "udp", at[0]); got != "192.0.2.7" {
 		t.Errorf("with one token: %s", got)
 	}
-	eventually(t, "the token is returned", func() bool { return len(s.forwards) == maxForwards-1 })
+	eventually(t, "the token is returned", func() bool { return s.forwards.inUse() == maxForwards-1 })
 }
 
 func TestEndsWhileResolversAreAsked(t *testing.T) {

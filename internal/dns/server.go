@@ -79,9 +79,9 @@ type Server struct {
 	cfg       Config
 	retry     time.Duration
 	forwarder forwarder
-	rebind    signal.Chan   // set when the wanted addresses have changed or an endpoint has ended
-	forwards  chan struct{} // holds a token for each query that waits for a resolver
-	conns     chan struct{} // holds a token for each TCP connection
+	rebind    signal.Chan // set when the wanted addresses have changed or an endpoint has ended
+	forwards  *shares     // of queries that wait for a resolver
+	conns     *shares     // of TCP connections
 
 	counts counts // atomic
 
@@ -99,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.setDefaults()
 	s := &Server{
 		cfg: cfg, retry: retryBind, rebind: signal.New(),
-		forwards: make(chan struct{}, maxForwards), conns: make(chan struct{}, maxConns),
+		forwards: newShares(maxForwards), conns: newShares(maxConns),
 		problems: make(map[netip.Addr]error),
 	}
 	s.forwarder = forwarder{conf: resolvConf{path: cfg.ResolvConf}, port: dnsPort, timeout: resolverTimeout, isOwn: s.listensAt}

@@ -140,20 +140,32 @@ func TestManyQueriesOnAConnection(t *testing.T) {
 	}
 }
 
+// fill acquires all units, for clients of no test; empty releases them.
+func fill(t *testing.T, s *shares) {
+	t.Helper()
+	for i := range s.total {
+		if !s.acquire(netip.AddrFrom4([4]byte{10, 40, 0, byte(i / (s.total / clientShare))})) {
+			t.Fatal("not within the bound")
+		}
+	}
+}
+
+func empty(s *shares) {
+	for i := range s.total {
+		s.release(netip.AddrFrom4([4]byte{10, 40, 0, byte(i / (s.total / clientShare))}))
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	s, at := start(t, 1)
-	for range maxConns {
-		s.conns <- struct{}{}
-	}
+	fill(t, s.conns)
 	if listens(at[0]) {
 		t.Error("one connection more than the bound is served")
 	}
 	if r, err := exchange("udp", at[0], question("web.weft.local.", dns.TypeA)); err != nil || len(r.Answer) != 2 {
 		t.Errorf("over UDP: %v, %v", r, err)
 	}
-	for range maxConns {
-		<-s.conns
-	}
+	empty(s.conns)
 	eventually(t, "it is served again", func() bool { return listens(at[0]) })
 }
 
