@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"maps"
 	"slices"
 
 	"weft/internal/peer"
@@ -44,12 +45,21 @@ func (a *Allocator) handleRequest(from peer.ID, m *unicast) error {
 		reply.ring = tokens.Append(nil)
 	}
 	if before == nil && len(a.served) >= maxPeers {
-		clear(a.served)
+		a.forgetServed()
 	}
 	answer := served{id: m.id, reply: reply.encode()}
 	a.served[from] = append(before[max(0, len(before)-maxServed+1):], answer)
 	a.out.unicast(from, answer.reply)
 	return err
+}
+
+// forgetServed forgets the replies to nodes that no message reaches, which may be made up; where there are no such nodes, all.
+// The caller holds mu.
+func (a *Allocator) forgetServed() {
+	maps.DeleteFunc(a.served, func(id peer.ID, _ []served) bool { return !a.cfg.Membership.Reachable(id) })
+	if len(a.served) >= maxPeers {
+		clear(a.served)
+	}
 }
 
 // grant grants the requested addresses, if it can, sets the outcome of the reply, and returns the tokens for its ring.

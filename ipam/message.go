@@ -9,8 +9,12 @@ import (
 	"weft/ipam/ring"
 )
 
-// maxPeers bounds how many nodes are remembered as senders, and as requesters with the last answer to them.
-const maxPeers = 4096
+// maxPeers bounds how many nodes are remembered as senders, and as requesters with the last answer to them. maxUnreachable
+// bounds those senders that no message reaches, which may be made up.
+const (
+	maxPeers       = 4096
+	maxUnreachable = 64
+)
 
 // Message handles a message that another allocator sent by Gossip.Unicast. An error means that the message cannot be
 // used: it wraps ErrMessage, ring.ErrEncoding, ring.ErrRange, paxos.ErrEncoding or is a *ring.ClusterMismatchError.
@@ -41,7 +45,7 @@ func (a *Allocator) handle(from peer.ID, msg []byte) error {
 		return err
 	}
 	return a.do(func() error {
-		if len(a.senders) < maxPeers {
+		if n := len(a.senders); n < maxUnreachable || n < maxPeers && a.cfg.Membership.Reachable(from) {
 			a.senders[from] = struct{}{}
 		}
 		switch m.kind {

@@ -16,6 +16,10 @@ import (
 // this node accepts its grants again: the proposer has given up by then, and a new ballot asks this node again.
 const unfenceAfter = 2 * patience
 
+// maxIdleInstances bounds the acceptor states of nodes that own nothing: there is nothing to reclaim from them, and any sender can
+// make up any number of them. The number of owners is bounded by ring.MaxTokens.
+const maxIdleInstances = 64
+
 // reclaimAcceptor is the acceptor's side of the reclaim instances on one node, beside the durable states in its pools.
 // It is guarded by the Allocator's mu.
 type reclaimAcceptor struct {
@@ -67,6 +71,9 @@ func (a *Allocator) handleBallot(from peer.ID, m *reclaimMessage) error {
 	if a.cfg.Membership.Reachable(m.dead) {
 		answer.alive = true
 	} else {
+		if _, known := p.acceptorStates[m.dead]; !known && p.owned(m.dead) == 0 && len(p.acceptorStates) >= maxIdleInstances {
+			return fmt.Errorf("%w: ballot on node %s, which owns nothing", ErrMessage, m.dead)
+		}
 		key := instanceKey{p.prefix, m.dead}
 		delete(a.acceptor.unfenced, key)
 		a.acceptor.lastBallot[key] = time.Now()
@@ -215,8 +222,7 @@ func (a *Allocator) maintainReclaims(p *pool) error {
 		if a.proposer.instances[key] != nil || p.owned(dead) != 0 {
 			continue
 		}
-		delete(p.acceptorStates, dead)
-		delete(a.acceptor.lastBallot, key)
+		p.dropAcceptor(&a.acceptor, dead)
 		if err := a.update(func(tx store.Tx) error { return tx.SetReclaimState(p.prefix, dead, nil) }); err != nil {
 			return err
 		}
@@ -244,8 +250,7 @@ func (a *Allocator) endDecided(p *pool, before map[peer.ID]*ring.Ring) error {
 // endInstance removes this node's acceptor state in an instance, and makes that durable together with the outcome. The
 // caller holds mu.
 func (a *Allocator) endInstance(p *pool, dead peer.ID) error {
-	delete(p.acceptorStates, dead)
-	delete(a.acceptor.lastBallot, instanceKey{p.prefix, dead})
+	p.dropAcceptor(&a.acceptor, dead)
 	err := a.update(func(tx store.Tx) error { return errors.Join(p.saveRing(tx), tx.SetReclaimState(p.prefix, dead, nil)) })
 	if err == nil {
 		a.acceptor.ended = append(a.acceptor.ended, dead)
@@ -259,6 +264,15 @@ func (p *pool) setAcceptor(dead peer.ID, own paxos.Acceptor) {
 		p.acceptorStates = make(map[peer.ID]paxos.Acceptor)
 	}
 	p.acceptorStates[dead] = own
+}
+
+// dropAcceptor removes this node's acceptor state in an instance from memory, with all that r keeps about it.
+func (p *pool) dropAcceptor(r *reclaimAcceptor, dead peer.ID) {
+	key := instanceKey{p.prefix, dead}
+	delete(p.acceptorStates, dead)
+	delete(r.lastBallot, key)
+	delete(r.backSince, key)
+	delete(r.unfenced, key)
 }
 
 // loadAcceptors reads this node's acceptor states.
