@@ -80,7 +80,8 @@ func TestMadeUpNodes(t *testing.T) {
 	if err := ballot(owner); err != nil || len(p.acceptorStates) != maxIdleInstances+1 {
 		t.Errorf("a ballot on an owner: %v", err)
 	}
-	if err := a.do(func() error { return a.maintainReclaims(p) }); err != nil || len(p.acceptorStates) != 1 || len(a.acceptor.lastBallot) != 1 {
+	err = a.do(func() error { return a.maintainReclaims(p) })
+	if err != nil || len(p.acceptorStates) != 1 || len(a.acceptor.lastBallot) != 1 {
 		t.Errorf("%d acceptor states after the next tick, %v, want that of the owner", len(p.acceptorStates), err)
 	}
 }

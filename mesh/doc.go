@@ -7,10 +7,11 @@
 //
 // The files by subject:
 //
-//   - membership: roster.go, member.go, meta.go, identity.go, conflict.go, clusterid.go, credentials.go
+//   - membership: roster.go, places.go, member.go, meta.go, identity.go, conflict.go, clusterid.go,
+//     credentials.go
 //   - joining: dial.go, rejoin.go, targets.go, keys.go, keymismatch.go
 //   - gossip: gossip.go, unicast.go, tunnel.go, links.go
-//   - below memberlist: transport.go, packets.go, stream.go, serve.go, sieve.go
+//   - below memberlist: transport.go, packets.go, stream.go, serve.go
 //   - the engine: config.go, mesh.go, watch.go
 //
 // Lock order: keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the

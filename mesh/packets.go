@@ -12,6 +12,7 @@ import (
 	"weft/mesh/freshness"
 	"weft/mesh/gate"
 	"weft/mesh/seal"
+	"weft/mesh/sieve"
 )
 
 // answersPerSecond bounds the answers to challenges. A recorded challenge is answered as often as it is sent again.
@@ -183,7 +184,7 @@ func (t *sealedTransport) admit(r seal.Remote, asked time.Time) {
 
 // deliver passes a fresh packet to memberlist. It blocks while memberlist does not receive, until Shutdown.
 func (t *sealedTransport) deliver(p heldPacket) {
-	if err := checkPacket(p.body); err != nil {
+	if err := sieve.Packet(p.body); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, p.sender, err)
 		return
 	}

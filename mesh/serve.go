@@ -14,6 +14,7 @@ import (
 	"weft/internal/peer"
 	"weft/mesh/gate"
 	"weft/mesh/seal"
+	"weft/mesh/sieve"
 )
 
 // runStreams serves the streams that others open, each in a goroutine, until Shutdown. It returns when all have ended.
@@ -77,7 +78,7 @@ func (t *sealedTransport) receive(s *stream) (seal.MessageKind, []byte, error) {
 func (t *sealedTransport) deliverStream(s *stream, msg []byte) {
 	c := newMemberConn(t, s)
 	c.received, c.msg, c.unread = true, msg, msg
-	if err := checkStream(msg); err != nil {
+	if err := sieve.Stream(msg); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, s.id, err)
 		_ = s.sendStatus(seal.RefusedMessage)
 		_ = c.Close()
@@ -142,7 +143,7 @@ func (c *memberConn) Read(b []byte) (int, error) {
 		if kind == seal.Status && len(msg) == 1 {
 			return 0, &refusedError{seal.Refusal(msg[0])}
 		}
-		if err := checkStream(msg); kind != seal.Memberlist || err != nil {
+		if err := sieve.Reply(msg); kind != seal.Memberlist || err != nil {
 			err = errors.Join(seal.ErrMalformed, err)
 			c.t.mesh.rejected.record(&c.t.mesh.drops.malformed, c.id, err)
 			return 0, err

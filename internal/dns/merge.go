@@ -121,14 +121,14 @@ func (r *Registry) nextVersion(now time.Time) uint64 {
 	return r.last
 }
 
-// expire drops expired tombstones, entries of strangers and forgotten nodes, at most once in expirePause; mu is held.
+// expire drops expired tombstones, entries of non-members and forgotten nodes, at most once in expirePause; mu is held.
 func (r *Registry) expire(now time.Time) {
 	if now.Sub(r.expired) < expirePause {
 		return
 	}
 	r.expired = now
 	r.table.expire(now.Add(-tombstoneTTL))
-	r.expireStrange(now.Add(-strangerTTL))
+	r.expireNonMembers(now.Add(-nonMemberTTL))
 	for node, at := range r.forgotten {
 		if now.Sub(at) >= tombstoneTTL {
 			delete(r.forgotten, node)

@@ -68,7 +68,7 @@ type Membership interface {
 	// with the Registry locked: it must not block, and must not call the Registry or wait for a goroutine that does.
 	Alive(id peer.ID) bool
 	// Known reports whether a node is a member, alive or not, or was one in an earlier run. Entries of other nodes are kept for
-	// strangerTTL, as far as there is room. It is called as Alive is, for each entry from gossip of a node that is new.
+	// nonMemberTTL, as far as there is room. It is called as Alive is, for each entry from gossip of a node that is new.
 	Known(id peer.ID) bool
 }
 

@@ -35,8 +35,8 @@ type node struct {
 	*Registry
 	now  time.Time
 	dead map[peer.ID]bool
-	// strange are nodes that are no members.
-	strange func(peer.ID) bool
+	// outside reports nodes that are no members.
+	outside func(peer.ID) bool
 	saved   []byte
 	sent    [][]byte
 	fail    error // the result of Save
@@ -53,7 +53,7 @@ func (n *node) Broadcast(delta []byte) { n.sent = append(n.sent, delta) }
 
 func (n *node) Alive(id peer.ID) bool { return !n.dead[id] }
 
-func (n *node) Known(id peer.ID) bool { return n.strange == nil || !n.strange(id) }
+func (n *node) Known(id peer.ID) bool { return n.outside == nil || !n.outside(id) }
 
 func (n *node) Now() time.Time { return n.now }
 

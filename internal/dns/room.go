@@ -14,10 +14,10 @@ import (
 const (
 	maxEntries     = 64 << 10
 	maxNodeEntries = 4096
-	// maxStrange bounds the entries of nodes that are no members.
-	maxStrange = 8 << 10
-	// strangerTTL is how long such an entry is kept: the node may become a member shortly after its names arrive.
-	strangerTTL = 10 * time.Minute
+	// maxNonMember bounds the entries of nodes that are no members.
+	maxNonMember = 8 << 10
+	// nonMemberTTL is how long such an entry is kept: the node may become a member shortly after its names arrive.
+	nonMemberTTL = 10 * time.Minute
 	// maxSample bounds how many nodes are compared to find one with many entries.
 	maxSample = 256
 )
@@ -35,7 +35,7 @@ func (r *Registry) isMember(node peer.ID) bool {
 // tombstone, its own node corrects it. A tombstone never replaces another one, or nodes at the bound would send each other
 // the same tombstones without end.
 //
-// In a full table an entry of a member replaces one of a stranger, else one of a node that has at least two more than its
+// In a full table an entry of a member replaces one of a non-member, else one of a node that has at least two more than its
 // own. Each replacement makes the numbers of the nodes more equal, so nodes with full tables do not send each other the same
 // entries without end.
 func (r *Registry) makeRoom(e Entry) bool {
@@ -44,11 +44,11 @@ func (r *Registry) makeRoom(e Entry) bool {
 	case own >= maxNodeEntries:
 		return !e.Removed && t.dropOldestTombstone(e.Node)
 	case !member:
-		return t.strange < maxStrange && t.total < maxEntries
+		return t.outside < maxNonMember && t.total < maxEntries
 	case t.total < maxEntries:
 		return true
-	case len(t.strangers) > 0:
-		return t.dropOneOf(largest(t.nodes, maps.Keys(t.strangers)))
+	case len(t.nonMembers) > 0:
+		return t.dropOneOf(largest(t.nodes, maps.Keys(t.nonMembers)))
 	default:
 		node := largest(t.nodes, maps.Keys(t.nodes))
 		return node != r.cfg.Self && len(t.nodes[node]) >= own+2 && t.dropOneOf(node)
@@ -78,22 +78,22 @@ func (t *table) dropOneOf(node peer.ID) bool {
 	return false
 }
 
-// mark records whether a node is a stranger; without entries it is not recorded.
-func (t *table) mark(node peer.ID, strange bool) {
-	if _, was := t.strangers[node]; was == strange || strange && len(t.nodes[node]) == 0 {
+// mark records whether a node is a non-member; without entries it is not recorded.
+func (t *table) mark(node peer.ID, outside bool) {
+	if _, was := t.nonMembers[node]; was == outside || outside && len(t.nodes[node]) == 0 {
 		return
 	}
-	if strange {
-		t.strangers[node] = struct{}{}
-		t.strange += len(t.nodes[node])
+	if outside {
+		t.nonMembers[node] = struct{}{}
+		t.outside += len(t.nodes[node])
 	} else {
-		delete(t.strangers, node)
-		t.strange -= len(t.nodes[node])
+		delete(t.nonMembers, node)
+		t.outside -= len(t.nodes[node])
 	}
 }
 
-// expireStrange drops the entries of strangers that were received at or before the given time; mu is held.
-func (r *Registry) expireStrange(before time.Time) {
+// expireNonMembers drops the entries of non-members that were received at or before the given time; mu is held.
+func (r *Registry) expireNonMembers(before time.Time) {
 	for node, entries := range r.table.nodes {
 		if r.isMember(node) {
 			continue

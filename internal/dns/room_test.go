@@ -27,52 +27,52 @@ func flood(n int) (messages [][]byte) {
 // expire; those of members find room, also when members came after them.
 func TestMadeUpNodesDisplaceNoName(t *testing.T) {
 	n := newNode(t, 1, nil)
-	n.strange = madeUp
+	n.outside = madeUp
 	before := heap()
 	for _, msg := range flood(16) {
 		_ = n.Merge(msg)
 	}
-	if grown := heap() - before; n.table.total != maxStrange || grown > 16<<20 {
-		t.Errorf("%d entries of strangers, %d KiB, want %d and at most 16 MiB", n.table.total, grown>>10, maxStrange)
+	if grown := heap() - before; n.table.total != maxNonMember || grown > 16<<20 {
+		t.Errorf("%d entries of non-members, %d KiB, want %d and at most 16 MiB", n.table.total, grown>>10, maxNonMember)
 	}
 	if sent := n.takeSent(); len(sent) > 0 || len(n.State()) != 1 {
-		t.Errorf("%d broadcasts and a state of %d bytes with entries of strangers", len(sent), len(n.State()))
+		t.Errorf("%d broadcasts and a state of %d bytes with entries of non-members", len(sent), len(n.State()))
 	}
-	for i := range maxEntries / maxNodeEntries { // real members fill the rest, and take the places of the strangers
+	for i := range maxEntries / maxNodeEntries { // real members fill the rest, and take the places of the non-members
 		n.receive(t, encode(entriesOf(peer.ID{2, byte(i)}, maxNodeEntries), 0, epoch)...)
 	}
-	if n.table.total != maxEntries || n.table.strange != 0 || len(n.table.strangers) != 0 {
-		t.Errorf("%d entries, %d of %d strangers", n.table.total, n.table.strange, len(n.table.strangers))
+	if n.table.total != maxEntries || n.table.outside != 0 || len(n.table.nonMembers) != 0 {
+		t.Errorf("%d entries, %d of %d non-members", n.table.total, n.table.outside, len(n.table.nonMembers))
 	}
-	if err := n.Merge(flood(1)[0]); !errors.Is(err, ErrFull) || len(n.table.strangers) != 0 {
-		t.Errorf("a stranger in a full table: %v", err)
+	if err := n.Merge(flood(1)[0]); !errors.Is(err, ErrFull) || len(n.table.nonMembers) != 0 {
+		t.Errorf("a non-member in a full table: %v", err)
 	}
 	n.receive(t, encode(entriesOf(peer.ID{3}, 1), 0, epoch)...)
 }
 
-// TestStrangersExpire: the entries of a node that does not become a member within strangerTTL are dropped; those of one that
+// TestNonMembersExpire: the entries of a node that does not become a member within nonMemberTTL are dropped; those of one that
 // does become one stay, and are passed on from then on.
-func TestStrangersExpire(t *testing.T) {
+func TestNonMembersExpire(t *testing.T) {
 	n := newNode(t, 1, nil)
-	n.strange = madeUp
+	n.outside = madeUp
 	for _, msg := range flood(2) {
 		_ = n.Merge(msg)
 	}
-	n.strange = func(id peer.ID) bool { return madeUp(id) && id[2] != 0 }
-	n.now = n.now.Add(strangerTTL)
+	n.outside = func(id peer.ID) bool { return madeUp(id) && id[2] != 0 }
+	n.now = n.now.Add(nonMemberTTL)
 	n.receive(t, encode(entriesOf(peer.ID{2}, 1), 0, n.now)...)
-	if n.table.total != maxNodeEntries+1 || n.table.strange != 0 {
-		t.Errorf("%d entries, %d of strangers, want those of the members", n.table.total, n.table.strange)
+	if n.table.total != maxNodeEntries+1 || n.table.outside != 0 {
+		t.Errorf("%d entries, %d of non-members, want those of the members", n.table.total, n.table.outside)
 	}
 	if len(n.State()) < maxNodeEntries*8 {
 		t.Errorf("a state of %d bytes, without the new member", len(n.State()))
 	}
 }
 
-// TestManyStrangersWithoutRoom: refused entries leave nothing behind, however many nodes are made up for them.
-func TestManyStrangersWithoutRoom(t *testing.T) {
+// TestManyNonMembersWithoutRoom: refused entries leave nothing behind, however many nodes are made up for them.
+func TestManyNonMembersWithoutRoom(t *testing.T) {
 	n := newNode(t, 1, nil)
-	n.strange = madeUp
+	n.outside = madeUp
 	for _, msg := range flood(2) {
 		_ = n.Merge(msg)
 	}
@@ -85,8 +85,8 @@ func TestManyStrangersWithoutRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if grown := heap() - before; grown > 1<<20 || len(n.table.strangers) > 2 {
-		t.Errorf("%d KiB for refused entries, %d strangers", grown>>10, len(n.table.strangers))
+	if grown := heap() - before; grown > 1<<20 || len(n.table.nonMembers) > 2 {
+		t.Errorf("%d KiB for refused entries, %d non-members", grown>>10, len(n.table.nonMembers))
 	}
 }
 

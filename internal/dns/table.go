@@ -13,8 +13,8 @@ type table struct {
 	nodes map[peer.ID]map[key]Entry
 	total int
 
-	strangers map[peer.ID]struct{} // the nodes in the table that were no members when they were last looked at
-	strange   int                  // number of entries of strangers
+	nonMembers map[peer.ID]struct{} // the nodes in the table that were no members when they were last looked at
+	outside    int                  // number of entries of non-members
 
 	// Indexes of the entries that are not removed:
 	byName  map[string]map[id]struct{}
@@ -24,7 +24,7 @@ type table struct {
 
 func newTable() table {
 	return table{
-		nodes: make(map[peer.ID]map[key]Entry), strangers: make(map[peer.ID]struct{}),
+		nodes: make(map[peer.ID]map[key]Entry), nonMembers: make(map[peer.ID]struct{}),
 		byName: make(map[string]map[id]struct{}), byAddr: make(map[netip.Addr]map[id]struct{}),
 		parents: make(map[string]int),
 	}
@@ -43,8 +43,8 @@ func (t *table) put(e Entry) {
 	}
 	if !known {
 		t.total++
-		if _, strange := t.strangers[e.Node]; strange {
-			t.strange++
+		if _, outside := t.nonMembers[e.Node]; outside {
+			t.outside++
 		}
 		if t.nodes[e.Node] == nil {
 			t.nodes[e.Node] = make(map[key]Entry)
@@ -62,13 +62,13 @@ func (t *table) drop(e Entry) {
 		t.unindex(e)
 	}
 	t.total--
-	if _, strange := t.strangers[e.Node]; strange {
-		t.strange--
+	if _, outside := t.nonMembers[e.Node]; outside {
+		t.outside--
 	}
 	delete(t.nodes[e.Node], e.key())
 	if len(t.nodes[e.Node]) == 0 {
 		delete(t.nodes, e.Node)
-		delete(t.strangers, e.Node)
+		delete(t.nonMembers, e.Node)
 	}
 }
 
