@@ -7,12 +7,18 @@ import (
 	"weft/router/session"
 )
 
-// trustedBy returns the addresses in prefixes; without secrets, where a seal has no tail, all addresses.
+// Trusted returns the addresses to which frames need not be sealed where there is a secret: those in prefixes, but no
+// relayed endpoint, whatever the prefixes are. A relay is a peer that must not read what it carries.
+func Trusted(prefixes []netip.Prefix) session.TrustList {
+	return session.TrustPrefixes(prefixes, relayPrefix)
+}
+
+// trustedBy returns Trusted; without secrets, where a seal has no tail, all addresses.
 func trustedBy(prefixes []netip.Prefix, tailroom int) session.TrustList {
 	if tailroom == 0 {
 		return session.TrustAll()
 	}
-	return session.TrustPrefixes(prefixes)
+	return Trusted(prefixes)
 }
 
 // SetTrusted replaces Config.Trusted. It does not keep the slice. It takes effect at once for the frames that this node

@@ -2,7 +2,6 @@ package datapath
 
 import (
 	"net/netip"
-	"slices"
 
 	"weft/router"
 	"weft/router/session"
@@ -35,7 +34,7 @@ func (d *Datapath) sealed() bool { return len(*d.secrets.Load()) > 0 }
 // trusts reports whether frames to and from an address need not be sealed, as far as this node is concerned: where it has no
 // secret, and in trusted subnets.
 func (d *Datapath) trusts(addr netip.Addr) bool {
-	return !d.sealed() || slices.ContainsFunc(*d.trusted.Load(), func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+	return !d.sealed() || router.Trusted(*d.trusted.Load()).Contains(addr)
 }
 
 // unsealed reports whether frames to a member may leave this host unsealed, through the kernel: both nodes have agreed to that,
