@@ -116,10 +116,10 @@ func (e *Engine) handleEngineMessage(m []byte, from *peerView) Drop {
 	case len(m) == dialBackLen && m[0] == controlDialBack:
 		return e.queueDialBack(dialBackRequest{from, binary.BigEndian.Uint64(m[1:])})
 	case len(m) == dialBackLen && m[0] == controlDialedBack:
-		e.dialBacks.handleConfirmation(binary.BigEndian.Uint64(m[1:]))
+		e.dialBacks.Confirm(binary.BigEndian.Uint64(m[1:]))
 	case len(m) == holePunchLen && m[0] == controlHolePunch:
 		addr := netip.AddrFrom16([16]byte(m[11:])).Unmap()
-		e.startHolePunch(peer.ID(m[1:]), netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[9:])))
+		return e.startHolePunch(from, peer.ID(m[1:]), netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[9:])))
 	default:
 		return DropMetadata
 	}

@@ -89,7 +89,7 @@ var dropReasons = [numDrops]DropReason{
 		"from a peer, with the source address of another node's pod, while --source-check is \"enforce\""},
 	DropSecret:     {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
 	DropBusy:       {"busy", "too many at once"},
-	DropUnexpected: {"unexpected", "an answer to nothing"},
+	DropUnexpected: {"unexpected", "an answer to nothing, or a request that its sender may not make"},
 	DropCipher:     {"cipher", "the peer can use none of this node's ciphers"},
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
+	"weft/router/roaming"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -48,12 +50,13 @@ type strayDatagram struct {
 	from   netip.AddrPort
 }
 
-// sessionUpdate is a sealed datagram of a peer that confirms its session, or that arrived from another endpoint than
-// the present one.
+// sessionUpdate is a sealed datagram of a peer that confirms its session, that arrived from another endpoint than the
+// present one, or that proves one.
 type sessionUpdate struct {
 	session *session.Session
 	addr    netip.AddrPort
 	newest  bool // no datagram that was sent later has arrived
+	proven  bool // the datagram answers a probe that was sent to addr
 }
 
 func newHandshakes(cfg session.Config) (*handshakes, error) {
@@ -86,9 +89,10 @@ func (k *handshakes) with(f func(*session.Node)) {
 func (k *handshakes) setPeers(peers *snapshot, now time.Time) {
 	list := make([]session.Peer, 0, len(peers.sorted))
 	for _, v := range peers.sorted {
-		p := session.Peer{ID: v.ID, Public: v.Public, Addr: v.home, Accepts: v.Accepts}
+		p := session.Peer{ID: v.ID, Public: v.Public, Accepts: v.Accepts}
+		p.Addr, p.Proven = v.provenAt()
 		if !v.Via.IsZero() {
-			p.Addr, p.RelayEndpoint = v.Addr, v.home
+			p.RelayEndpoint = v.home
 		}
 		list = append(list, p)
 	}
@@ -129,56 +133,59 @@ func (e *Engine) SetSecrets(secrets []session.Secret) {
 	e.handshakes.with(func(n *session.Node) { n.SetSecrets(secrets, e.now()) })
 }
 
-// onAuthenticated is called for every sealed datagram that opens. The first one of a session confirms it; the newest
-// one updates the peer's endpoint (roaming), unless the peer sends by a newer session already.
+// onAuthenticated is called for every sealed datagram that opens, at a time in nanoseconds of Unix time. The first one of a
+// session confirms it; if the newest one comes from elsewhere, the peer is looked for there (roaming), unless the peer
+// sends by a newer session already.
 //
 // It takes no lock: the handshake goroutine applies both. If its queue is full nothing is lost, as the session stays
 // unconfirmed, or the endpoint differs still, when the next datagram arrives.
-func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.AddrPort, newest bool) {
+func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.AddrPort, newest bool, at int64) {
 	first := !s.Confirmed()
-	moved := movesEndpoint(s, from.egress.Load(), addr, newest, first)
-	if moved && !isRelayed(addr) {
+	moved := suggestsMove(s, from.egress.Load(), addr, newest, first) && !endpoint.IsRelayed(addr) && from.mayPropose(at)
+	if moved {
 		from.observe(addr)
 	}
-	if !first && (!moved || !follows(from, addr)) {
+	if !first && (!moved || !from.direct()) {
 		return
 	}
 	select {
-	case e.handshakes.updates <- sessionUpdate{s, addr, newest}:
+	case e.handshakes.updates <- sessionUpdate{session: s, addr: addr, newest: newest}:
 	default:
+		from.proposed.Store(0)
 	}
 }
 
-// movesEndpoint reports whether a datagram of s that arrived from addr shows that the endpoint of out is outdated.
-// first says that it is the first datagram of s.
-func movesEndpoint(s *session.Session, out *egress, addr netip.AddrPort, newest, first bool) bool {
+// suggestsMove reports whether a datagram of s that arrived from addr suggests that the endpoint of out is outdated. first
+// says that it is the first datagram of s.
+func suggestsMove(s *session.Session, out *egress, addr netip.AddrPort, newest, first bool) bool {
 	current := first || out.session == nil || out.session == s || !out.session.Confirmed()
 	return (newest || first) && current && out.addr != addr
 }
 
 // follows reports whether datagrams for a peer may be sent to the source of its datagrams. Routing decides whether a
 // peer is relayed, not the way that its datagrams take.
-func follows(v *peerView, addr netip.AddrPort) bool { return v.direct() && !isRelayed(addr) }
+func follows(v *peerView, addr netip.AddrPort) bool { return v.direct() && !endpoint.IsRelayed(addr) }
 
-// applySessionUpdate confirms a session and moves the peer's endpoint.
+// applySessionUpdate confirms a session, and moves the peer's endpoint or has another one probed.
 func (e *Engine) applySessionUpdate(u sessionUpdate) {
 	v := e.peers.Load().byID[u.session.Peer()]
 	if v == nil {
 		return // it has left, and its sessions with it
 	}
-	first := u.session.Confirm()
-	moved := movesEndpoint(u.session, v.egress.Load(), u.addr, u.newest, first) && follows(v, u.addr)
-	if moved {
-		v.updateEgress(func(out egress) egress { return e.egressTo(out.session, u.addr) })
+	if u.proven {
+		e.moveEndpoint(v, u.addr)
+		return
 	}
-	e.handshakes.locked(func(n *session.Node) {
-		if moved {
-			n.UpdateEndpoint(u.session, u.addr, e.now())
-		}
-		if first {
-			n.ConfirmSession(u.session, e.now())
-		}
-	})
+	first := u.session.Confirm()
+	if at := u.session.Answered(); first && at.IsValid() && !endpoint.IsRelayed(at) {
+		e.moveEndpoint(v, at) // it has received the response there
+	}
+	if suggestsMove(u.session, v.egress.Load(), u.addr, u.newest, first) && follows(v, u.addr) {
+		e.proposeEndpoint(v, roaming.Seen, u.addr)
+	}
+	if first {
+		e.handshakes.locked(func(n *session.Node) { n.ConfirmSession(u.session, e.now()) })
+	}
 }
 
 // runHandshakes makes sessions until ctx ends. It has a goroutine of its own, as the cryptography of a handshake takes
@@ -276,7 +283,7 @@ func (e *Engine) applySessionChange(v *peerView, change session.Change, enc *enc
 		return
 	}
 	e.installSession(v, s, addr, enc, e.now())
-	if s.Initiator() && !isRelayed(change.Addr) {
+	if s.Initiator() && !endpoint.IsRelayed(change.Addr) {
 		e.linkProven(v, change.Addr)
 	}
 	e.log.Debug("session", "peer", change.Peer, "addr", change.Addr, "cipher", s.Cipher(), "plain", s.Plain())

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/wire"
 )
@@ -42,16 +43,32 @@ func (e *Engine) sendHolePunch(to, about *peerView) {
 	}
 }
 
-// startHolePunch probes a peer at the endpoint at which a relay sees it.
-func (e *Engine) startHolePunch(id peer.ID, addr netip.AddrPort) {
-	v := e.peers.Load().byID[id]
-	if v == nil {
-		return
+// startHolePunch probes the peer id at addr, where from says that it is seen. Only a relay between two nodes that can only dial
+// out sees that, so nothing else is accepted from a member; and it proves nothing: frames follow an answer from there.
+func (e *Engine) startHolePunch(from *peerView, id peer.ID, addr netip.AddrPort) Drop {
+	peers := e.peers.Load()
+	v := peers.byID[id]
+	switch {
+	case v == nil || !v.DialOut || !e.dialOut.Load() || !from.relays(v):
+		return DropUnexpected
+	case !endpoint.Public(addr) || addr.Addr() == *e.ownAddr.Load() || peers.byAddr[addr] != nil && peers.byAddr[addr] != v:
+		return DropMetadata
 	}
 	v.mu.Lock()
-	v.link.StartPunch(addr, e.now())
+	started := v.link.StartPunch(addr, e.now())
 	v.mu.Unlock()
+	if !started {
+		return DropBusy
+	}
 	e.wakeLiveness()
+	return 0
+}
+
+// SetReachability sets whether this node can only dial out, and the address by which its peers know it; the zero Addr
+// if that is not known. A node that others reach takes part in no hole punch; New returns such a one.
+func (e *Engine) SetReachability(dialOut bool, own netip.Addr) {
+	e.ownAddr.Store(&own)
+	e.dialOut.Store(dialOut)
 }
 
 // holePunchMessage returns the control message for a peer that is seen at addr.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/endpoint"
 	"weft/router/neighbor"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -92,7 +93,7 @@ func (in *inbound) step() error {
 	in.engine.receive.count(n)
 	in.begin()
 	for i := range in.batch[:n] {
-		if isRelayed(in.batch[i].Addr) {
+		if endpoint.IsRelayed(in.batch[i].Addr) {
 			continue // no node has such an address
 		}
 		if err := in.split(&in.batch[i]); err != nil {
@@ -144,8 +145,10 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	switch {
 	case header.Type.IsHandshake():
 		return nil, in.engine.handshakes.queueMessage(datagram, addr)
+	case header.Type == wire.TypeDialBack && endpoint.IsRelayed(addr):
+		return nil, DropRelay // it would show nothing
 	case header.Type == wire.TypeDialBack:
-		in.engine.dialBacks.handleArrival(header.Counter)
+		in.engine.dialBacks.Arrive(header.Counter)
 		return nil, 0
 	}
 	in.lookup(header.Session)
@@ -164,7 +167,7 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 		return from, sessionDrop(err)
 	}
 	from.noteHeard(in.stamp)
-	in.engine.onAuthenticated(s, from, addr, newest)
+	in.engine.onAuthenticated(s, from, addr, newest, in.stamp)
 	switch header.Type {
 	case wire.TypeFrame:
 		return from, in.handleFrame(header, body)

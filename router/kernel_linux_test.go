@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -33,6 +34,10 @@ func TestKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := netlink.LinkSetUp(lo); err != nil {
+				t.Fatal(err)
+			}
+			host := &net.IPNet{IP: addrOf(0).Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}
+			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: host}); err != nil {
 				t.Fatal(err)
 			}
 			hosts := runKernel(t, tt.plain, tt.secrets, "wd-a", "wd-b", "wd-c")
@@ -80,7 +85,7 @@ func runKernel(t *testing.T, plain bool, secrets []session.Secret, names ...stri
 		}
 		t.Cleanup(func() { conn.Close() })
 		p := peerOf(i)
-		p.Addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), conn.LocalAddr().Port())
+		p.Addr = netip.AddrPortFrom(addrOf(0).Addr(), conn.LocalAddr().Port())
 		e, err := New(Config{
 			Private: identityOf(i).private, Offer: anyCipher, Secrets: secrets,
 			Device: dev, Conns: []underlay.Conn{conn}, Logger: slog.New(slog.DiscardHandler),

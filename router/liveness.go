@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/session"
 	"weft/router/wire"
@@ -85,6 +86,9 @@ func (e *Engine) tickLink(v *peerView, o liveness.Observation, now time.Time, p 
 	if observed := v.observed.Load(); observed != nil {
 		o.Observed = *observed
 	}
+	if proven := v.proven.Load(); proven != nil {
+		o.Proven = *proven
+	}
 	v.mu.Lock()
 	actions := v.link.Tick(o, now, rand.Uint32)
 	v.mu.Unlock()
@@ -94,10 +98,10 @@ func (e *Engine) tickLink(v *peerView, o liveness.Observation, now time.Time, p 
 	if actions.UseSession {
 		s.Use()
 	}
-	for _, addr := range actions.Probes {
+	for _, probe := range actions.Probes {
 		const size = wire.HeaderLen + wire.ProbeLen + wire.TagLen
 		_ = p.send(e, probeDatagram{
-			kind: wire.TypeProbe, session: s, addr: addr, probe: wire.Probe{Token: actions.Token, Size: size}, size: size,
+			kind: wire.TypeProbe, session: s, addr: probe.Addr, probe: wire.Probe{Token: probe.Token, Size: size}, size: size,
 		})
 	}
 }
@@ -116,14 +120,18 @@ func (e *Engine) summarizeLinks() liveness.Summary {
 }
 
 // handleLinkReply handles the answer to a probe that came from addr, and reports whether it was a probe of a link.
-func (e *Engine) handleLinkReply(from *peerView, token uint32, addr netip.AddrPort) bool {
+func (in *inbound) handleLinkReply(from *peerView, token uint32, addr netip.AddrPort) bool {
+	direct := !endpoint.IsRelayed(addr)
 	from.mu.Lock()
-	known, works := from.link.HandleReply(token, !isRelayed(addr))
+	at, works := from.link.HandleReply(token, direct)
 	from.mu.Unlock()
-	if works {
-		e.noteLinkWorks(from, addr)
+	if at.IsValid() && direct {
+		in.proveEndpoint(at)
 	}
-	return known
+	if works {
+		in.engine.wakeLiveness()
+	}
+	return at.IsValid()
 }
 
 // linkProven notes that a peer has answered, from its own address addr, an initiation.
@@ -132,11 +140,7 @@ func (e *Engine) linkProven(v *peerView, addr netip.AddrPort) {
 	v.link.HandleResponse()
 	v.mu.Unlock()
 	v.noteHeard(e.now().UnixNano())
-	e.noteLinkWorks(v, addr)
-}
-
-func (e *Engine) noteLinkWorks(v *peerView, addr netip.AddrPort) {
-	v.observe(addr)
+	e.moveEndpoint(v, addr)
 	e.wakeLiveness()
 }
 

@@ -46,7 +46,7 @@ func (o *outbound) handleNeighbor(f *outgoing, room []byte) (done bool, err erro
 	}
 	if m.Kind != neighbor.Probe {
 		n.table.Forget(m.Sender) // it is on this host
-		o.engine.duplicates.noteClaim(m.Sender, m.MAC, o.now)
+		o.engine.duplicates.NoteClaim(m.Sender, m.MAC, o.now)
 	}
 	if m.Kind != neighbor.Request && m.Kind != neighbor.Probe {
 		n.flooded.Add(1)
@@ -87,7 +87,7 @@ func (e *Engine) learnNeighbor(frame []byte, from peer.ID, now time.Time) {
 	if m, ok := neighbor.Parse(frame); ok {
 		e.neighbors.table.Learn(m, from, now)
 		if m.Kind != neighbor.Probe {
-			e.duplicates.noteClaim(m.Sender, m.MAC, now)
+			e.duplicates.NoteClaim(m.Sender, m.MAC, now)
 		}
 	}
 }

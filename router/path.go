@@ -26,6 +26,9 @@ const (
 	pathBase = 1200
 	// maxProbeReplies is how many replies to probes may wait to be sent. A probe that comes on top counts as lost.
 	maxProbeReplies = 64
+	// replyRate is how many probes of one peer are answered in a second, and at once. A peer sends some tens at most. The
+	// answers go to the source of the probes, which the peer chooses.
+	replyRate = 100
 )
 
 // probeReply is the reply to a peer's probe.
@@ -100,11 +103,16 @@ func (e *Engine) runProbes(ctx context.Context) {
 				kind: wire.TypeProbeReply, session: r.session, addr: r.addr, probe: r.probe,
 				size: wire.HeaderLen + wire.ProbeLen + wire.TagLen,
 			})
+		case id := <-e.endpointProbes:
+			if v := e.peers.Load().byID[id]; v != nil {
+				e.probeEndpoints(v, &p)
+			}
 		case <-tick.C:
 			e.expireAllStaged(e.now())
 			next := pathIdle
 			for _, v := range e.peers.Load().sorted {
 				if v.reachable() && v.egress.Load().session != nil {
+					e.probeEndpoints(v, &p)
 					e.probePath(v, &p)
 					next = pathTick
 				}
@@ -230,6 +238,12 @@ func (in *inbound) handleProbe(body []byte, size int, addr netip.AddrPort) Drop 
 	if size > in.engine.maxDatagram() {
 		return 0 // the peer searches for a size that passes
 	}
+	in.from.mu.Lock()
+	answer := in.from.replies.Allow(in.now)
+	in.from.mu.Unlock()
+	if !answer {
+		return 0
+	}
 	select {
 	case in.engine.probeReplies <- probeReply{in.session, addr, p}:
 	default:
@@ -244,11 +258,15 @@ func (in *inbound) handleProbeReply(body []byte, from *peerView, addr netip.Addr
 		return wireDrop(err)
 	}
 	in.engine.probes.Add(1)
-	if in.engine.handleLinkReply(from, reply.Token, addr) {
+	if in.handleLinkReply(from, reply.Token, addr) {
 		return 0
 	}
 	from.mu.Lock()
 	defer from.mu.Unlock()
+	if at, ok := from.endpoints.Proves(reply.Token, in.now); ok {
+		in.proveEndpoint(at)
+		return 0
+	}
 	if from.prober != nil {
 		from.prober.Acked(reply.Token, int(reply.Size), in.now)
 		from.updateDatagram()

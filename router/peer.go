@@ -7,8 +7,11 @@ import (
 	"sync/atomic"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/pmtu"
+	"weft/router/ratelimit"
+	"weft/router/roaming"
 	"weft/router/session"
 	"weft/router/wire"
 )
@@ -20,8 +23,9 @@ type Peer struct {
 	Public [peer.KeySize]byte
 	// Accepts are the fingerprints of the secrets that it accepts; nil while unknown.
 	Accepts []uint32
-	// Addr is the address of the node's data socket. It is replaced by the source of its authenticated datagrams where
-	// that differs. Not valid: the node has no address.
+	// Addr is the address of the node's data socket, as the node announces it. Frames go there until the node has answered at
+	// another address; a new Addr is used once the node has answered there. Not valid, or none of a host: the node has no
+	// address.
 	Addr netip.AddrPort
 	// Via is the peer that relays to this one, zero where the link is direct. Addr is probed all the same from time to
 	// time.
@@ -38,8 +42,8 @@ func (p Peer) equal(q Peer) bool { return p.Addr == q.Addr && p.Via == q.Via }
 type peerView struct {
 	Peer
 	*remotePeer
-	// home is where datagrams for the peer go until an authenticated one arrives from elsewhere: its address, or its
-	// relayed endpoint. Not valid: there is none.
+	// home is where the snapshot expects the peer: where it has answered last, else at its address; or its relayed endpoint.
+	// Not valid: there is none.
 	home netip.AddrPort
 }
 
@@ -49,13 +53,18 @@ func (v *peerView) direct() bool { return v.Via.IsZero() && v.home.IsValid() }
 // reachable reports whether datagrams for the peer can be sent at all.
 func (v *peerView) reachable() bool { return v.home.IsValid() }
 
+// sameKind reports whether both views reach the peer in the same way: directly, over a relay or not at all.
+func (v *peerView) sameKind(o *peerView) bool {
+	return v.direct() == o.direct() && v.Via.IsZero() == o.Via.IsZero()
+}
+
 // homeOf returns peerView.home.
 func (v *peerView) homeOf() netip.AddrPort {
-	switch observed := v.observed.Load(); {
+	switch proven := v.proven.Load(); {
 	case !v.Via.IsZero():
-		return relayedEndpoint(v.ID)
-	case v.DialOut && observed != nil:
-		return *observed
+		return endpoint.Relayed(v.ID)
+	case proven != nil:
+		return *proven
 	default:
 		return v.Addr
 	}
@@ -81,8 +90,15 @@ type remotePeer struct {
 	plainAgreed atomic.Bool
 	// kernel: the kernel path carries frames for the peer. It is stored only while Engine.mu is held.
 	kernel atomic.Bool
-	// observed is the source of the last datagram of the peer that was not relayed; nil: there was none.
+	// observed is the source of a late datagram of the peer that was not relayed; nil: there was none. It is no proof that the
+	// peer is reached there.
 	observed atomic.Pointer[netip.AddrPort]
+	// proven is the address at which the peer has answered last, other than over a relay; nil: there is none.
+	proven atomic.Pointer[netip.AddrPort]
+	// proposed is when a datagram last made the engine look for the peer at its source, in nanoseconds of Unix time.
+	proposed atomic.Int64
+	// relayedBy is the ID of the peer over which the last relayed datagram of this one arrived, as a number; 0: there was none.
+	relayedBy atomic.Uint64
 	// datagram is the length in bytes of the longest datagram that the path takes.
 	datagram atomic.Int64
 
@@ -108,16 +124,19 @@ type remotePeer struct {
 	// probedFrames is the number of frames sent at the last round of probing.
 	probedFrames uint64
 	link         *liveness.Link
+	endpoints    roaming.Validator
+	// replies bounds the answers to probes of the peer.
+	replies ratelimit.Bucket
 }
 
 func newRemotePeer() *remotePeer {
-	p := &remotePeer{link: liveness.New()}
+	p := &remotePeer{link: liveness.New(), replies: ratelimit.New(replyRate, replyRate)}
 	p.installed.L = &p.mu
 	p.egress.Store(&egress{})
 	return p
 }
 
-// observe notes that a datagram of the peer arrived from addr directly, and no later one from elsewhere.
+// observe notes that a datagram of the peer arrived from addr directly.
 func (p *remotePeer) observe(addr netip.AddrPort) {
 	if old := p.observed.Load(); old == nil || *old != addr {
 		p.observed.Store(&addr)
@@ -151,14 +170,14 @@ func (out *egress) overhead() int {
 
 // egressTo returns the egress by session s to addr.
 func (e *Engine) egressTo(s *session.Session, addr netip.AddrPort) egress {
-	return egress{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr()), relayed: isRelayed(addr)}
+	return egress{session: s, addr: addr, plain: s != nil && s.Plain() && e.trusts(addr.Addr()), relayed: endpoint.IsRelayed(addr)}
 }
 
 // snapshot is the set of peers. Apart from the list of flooded it is immutable: a goroutine may use the one it has
 // loaded until the end of its batch.
 type snapshot struct {
 	byID   map[peer.ID]*peerView
-	byAddr map[netip.AddrPort]*peerView // by Peer.Addr, for hints without authentication
+	byAddr map[netip.AddrPort]*peerView // by Peer.Addr, for hints without authentication; of several peers the lowest ID
 	sorted []*peerView                  // all, by ID
 	// flooded is replaced as a whole, with Engine.mu held, when a peer moves to or from the kernel path.
 	flooded atomic.Pointer[floodList]
@@ -200,11 +219,24 @@ func (e *Engine) SetPeers(peers []Peer) {
 	after := e.buildSnapshot(before, peers)
 	e.peers.Store(after)
 	for id, v := range after.byID { // after Store, so that installSession finds the new home, or is corrected here
-		if was := before.byID[id]; was != nil && was.home != v.home {
-			v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
+		was := before.byID[id]
+		if was == nil || was.home == v.home && was.sameKind(v) {
+			continue
 		}
+		v.updateEgress(func(out egress) egress {
+			if out.session != nil && was.sameKind(v) {
+				return out // a peer with a session moves when it has answered elsewhere
+			}
+			return e.egressTo(out.session, v.home)
+		})
 	}
 	e.handshakes.setPeers(after, e.now())
+	for id, v := range after.byID {
+		was := before.byID[id]
+		if was != nil && (was.Addr != v.Addr || !was.direct()) && v.looksFor(v.egress.Load().addr) {
+			e.proposeEndpoint(v, roaming.Announced, v.Addr)
+		}
+	}
 	for id, v := range before.byID {
 		if after.byID[id] == nil {
 			e.abandonStaged(v)
@@ -227,7 +259,9 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 		if p.ID.IsZero() || p.ID == e.self {
 			continue
 		}
-		p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
+		if p.Addr = netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port()); !endpoint.Usable(p.Addr) {
+			p.Addr = netip.AddrPort{}
+		}
 		old := before.byID[p.ID]
 		if old == nil {
 			old = s.byID[p.ID]
@@ -239,22 +273,28 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 			v.remotePeer = newRemotePeer()
 			v.kernel.Store(e.onKernel[p.ID])
 		}
+		sessionless := v.egress.Load().session == nil
+		if old != nil && old.Addr != v.Addr && sessionless {
+			v.proven.Store(nil) // it is looked for where it says it is
+		}
 		v.home = v.homeOf()
-		if old == nil || old.home != v.home {
+		if old == nil || old.Via != v.Via || old.Addr != v.Addr && sessionless {
 			e.resetPath(v)
-			if before.byID[p.ID] == nil { // SetPeers moves the others
-				v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
-			}
+		}
+		if before.byID[p.ID] == nil { // SetPeers moves the others
+			v.updateEgress(func(out egress) egress { return e.egressTo(out.session, v.home) })
 		}
 		s.byID[p.ID] = v
 	}
 	for _, v := range s.byID {
-		if v.Addr.IsValid() {
-			s.byAddr[v.Addr] = v
-		}
 		s.sorted = append(s.sorted, v)
 	}
 	slices.SortFunc(s.sorted, func(a, b *peerView) int { return a.ID.Compare(b.ID) })
+	for _, v := range slices.Backward(s.sorted) {
+		if v.Addr.IsValid() {
+			s.byAddr[v.Addr] = v
+		}
+	}
 	s.updateFlooded()
 	return s
 }

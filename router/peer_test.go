@@ -62,6 +62,8 @@ func TestSetKernel(t *testing.T) {
 func TestReceiveTakesNoEngineLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHotPath(t, 1, secretOf(1))
+		now := h.now()
+		h.now = func() time.Time { return now }
 		view := h.peers.Load().byID[h.remote.peer.ID]
 		h.receiveFrom(h.fromPeer)
 		fill := h.conn.fill
@@ -77,19 +79,32 @@ func TestReceiveTakesNoEngineLock(t *testing.T) {
 		}
 		h.handshakes.mu.Unlock()
 		h.mu.Unlock()
-		if n := len(h.handshakes.updates); n != maxSessionUpdates || view.egress.Load().addr == elsewhere {
+		if n := len(h.handshakes.updates); n != 1 || view.egress.Load().addr == elsewhere {
 			t.Fatalf("%d updates queued, endpoint %s", n, view.egress.Load().addr)
 		}
-		for len(h.handshakes.updates) > 0 {
-			<-h.handshakes.updates // dropped, as if the queue had been full
+		for len(h.handshakes.updates) < maxSessionUpdates {
+			h.handshakes.updates <- <-h.handshakes.updates
+			h.handshakes.updates <- sessionUpdate{session: view.egress.Load().session, addr: addrOf(1)}
 		}
+		now = now.Add(proposeEach)
 		h.receive(t)
 		for len(h.handshakes.updates) > 0 {
-			h.applySessionUpdate(<-h.handshakes.updates)
+			<-h.handshakes.updates
 		}
+		h.receive(t) // the queue was full, so that the peer is looked for again at once
+		h.receive(t)
+		if n := len(h.handshakes.updates); n != 1 {
+			t.Fatalf("%d updates queued, want 1", n)
+		}
+		h.applySessionUpdate(<-h.handshakes.updates)
+		if n := len(h.endpointProbes); n != 1 || view.egress.Load().addr == elsewhere {
+			t.Errorf("%d peers to probe, endpoint %s", n, view.egress.Load().addr)
+		}
+		h.applySessionUpdate(sessionUpdate{session: view.egress.Load().session, addr: elsewhere, proven: true})
 		if addr := view.egress.Load().addr; addr != elsewhere {
 			t.Errorf("endpoint %s, want %s", addr, elsewhere)
 		}
+		now = now.Add(proposeEach)
 		h.receive(t)
 		if n := len(h.handshakes.updates); n != 0 {
 			t.Errorf("%d updates although nothing has changed", n)
@@ -174,7 +189,7 @@ func TestSlowDialBack(t *testing.T) {
 		const requests = 3 * maxDialBackRequests
 		for range requests {
 			go func() { _, _ = nodes[1].RequestDialBack(t.Context(), slow.peer.ID) }()
-			time.Sleep(dialBackInterval)
+			time.Sleep(500 * time.Millisecond) // one node may ask twice a second
 		}
 		want(t, "meanwhile", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'b')), [][]byte{{'b'}, nil})
 		if n := slow.Stats().Drops[DropBusy]; n == 0 {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"weft/internal/peer"
@@ -20,22 +19,9 @@ const (
 	// it asks.
 	dialBackPause = 700 * time.Millisecond
 	dialBackTries = 3
-	// dialBackInterval is the shortest time between two dial-backs for other nodes.
-	dialBackInterval = 50 * time.Millisecond
 	// maxDialBackRequests is how many requests of other nodes may wait for the dial-back goroutine. More are dropped.
 	maxDialBackRequests = 8
 )
-
-// dialBacks are the dial-backs that this node has asked for, and when it last did one itself.
-// See docs/adr/0017-dial-out-nodes.md.
-type dialBacks struct {
-	mu   sync.Mutex
-	open map[uint64]*pendingDialBack // guarded by mu: by token
-	last time.Time                   // guarded by mu
-}
-
-// pendingDialBack has the functions to call when the datagram arrives, and when the peer confirms that it was sent.
-type pendingDialBack struct{ arrived, confirmed func() }
 
 // dialBackRequest is a peer's request, which arrived with a token.
 type dialBackRequest struct {
@@ -51,11 +37,8 @@ type dialBackRequest struct {
 // datagram, those of SendControl, and that of ctx.
 func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, err error) {
 	token := rand.Uint64()
-	arrived, confirmed := make(chan struct{}), make(chan struct{})
-	e.dialBacks.add(token, &pendingDialBack{
-		arrived: sync.OnceFunc(func() { close(arrived) }), confirmed: sync.OnceFunc(func() { close(confirmed) }),
-	})
-	defer e.dialBacks.remove(token)
+	request := e.dialBacks.Add(token)
+	defer e.dialBacks.Remove(token)
 	message := binary.BigEndian.AppendUint64([]byte{controlDialBack}, token)
 	for range dialBackTries {
 		if err = e.SendControl(by, controlEngine, message); errors.Is(err, ErrNoPeer) {
@@ -64,13 +47,13 @@ func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, er
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
-		case <-arrived:
+		case <-request.Arrived:
 			return true, nil
 		case <-time.After(dialBackPause):
 		}
 	}
 	select {
-	case <-confirmed:
+	case <-request.Confirmed:
 		return false, nil
 	default:
 		return false, errors.Join(ErrNoAnswer, err)
@@ -80,7 +63,7 @@ func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, er
 // queueDialBack passes a peer's request to the dial-back goroutine. Requests that come too soon after another are
 // ignored.
 func (e *Engine) queueDialBack(r dialBackRequest) Drop {
-	if e.events == nil || !e.dialBacks.allow(e.now()) {
+	if e.events == nil || !r.from.Addr.IsValid() || !e.dialBacks.Allow(r.from.ID, e.now()) {
 		return 0
 	}
 	select {
@@ -104,48 +87,4 @@ func (e *Engine) runDialBacks(ctx context.Context) {
 			_ = e.sendControl(r.from.egress.Load(), wire.Control{Message: message})
 		}
 	}
-}
-
-func (d *dialBacks) add(token uint64, p *pendingDialBack) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open == nil {
-		d.open = map[uint64]*pendingDialBack{}
-	}
-	d.open[token] = p
-}
-
-func (d *dialBacks) remove(token uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.open, token)
-}
-
-// handleArrival notes that a dial-back with a token has arrived.
-func (d *dialBacks) handleArrival(token uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.open[token]; p != nil {
-		p.arrived()
-	}
-}
-
-// handleConfirmation notes that the peer says that it has dialed back.
-func (d *dialBacks) handleConfirmation(token uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.open[token]; p != nil {
-		p.confirmed()
-	}
-}
-
-// allow reports whether this node may dial back for a peer at now, and if so counts it.
-func (d *dialBacks) allow(now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if since := now.Sub(d.last); since >= 0 && since < dialBackInterval {
-		return false
-	}
-	d.last = now
-	return true
 }

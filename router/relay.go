@@ -1,39 +1,17 @@
 package router
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
-
-// relayPrefix contains the relayed endpoints: synthetic addresses, each of which stands for a peer that is reached
-// through a relay. So code that sends to endpoints and learns them needs no special case. It is the prefix that is
-// discarded everywhere (RFC 6666); the ID of the peer is in the lower half of the address.
-// See docs/adr/0014-relayed-endpoints.md.
-var relayPrefix = netip.MustParsePrefix("100::/64")
-
-// relayedEndpoint returns the address that stands for a peer behind relays.
-func relayedEndpoint(id peer.ID) netip.AddrPort {
-	addr := relayPrefix.Addr().As16()
-	copy(addr[8:], id[:])
-	return netip.AddrPortFrom(netip.AddrFrom16(addr), 1)
-}
-
-// isRelayed reports whether addr is a relayed endpoint.
-func isRelayed(addr netip.AddrPort) bool {
-	return addr.Addr().Is6() && relayPrefix.Contains(addr.Addr())
-}
-
-// relayedPeer returns the peer for which a relayed endpoint stands.
-func relayedPeer(addr netip.AddrPort) peer.ID {
-	text := addr.Addr().As16()
-	return peer.ID(text[8:])
-}
 
 // relayCounters counts what this node has relayed for others.
 type relayCounters struct{ datagrams, bytes atomic.Uint64 }
@@ -63,10 +41,10 @@ func (e *Engine) nextHop(to, from *peerView) *egress {
 // route.
 func (e *Engine) datagramTo(addr netip.AddrPort, datagram []byte) (d underlay.Datagram, ok bool) {
 	d = underlay.Datagram{Addr: addr, Buf: datagram}
-	if !isRelayed(addr) {
+	if !endpoint.IsRelayed(addr) {
 		return d, true
 	}
-	to := e.peers.Load().byID[relayedPeer(addr)]
+	to := e.peers.Load().byID[endpoint.Peer(addr)]
 	switch {
 	case to == nil || !to.reachable():
 		return d, false
@@ -176,13 +154,29 @@ func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, Drop) {
 	}
 	in.session.Use()
 	if r.Destination == in.engine.self {
-		return in.handleDatagram(datagram, relayedEndpoint(r.Source))
+		source, reason := in.handleDatagram(datagram, endpoint.Relayed(r.Source))
+		if source != nil && reason == 0 {
+			source.noteRelay(from.ID)
+		}
+		return source, reason
 	}
 	to := in.peers.byID[r.Destination]
 	if to == nil {
 		return from, DropUnknownPeer
 	}
 	return from, in.forward.add(datagram, r, to, from)
+}
+
+// noteRelay notes that an authenticated datagram of the peer has come over a relay.
+func (p *remotePeer) noteRelay(by peer.ID) {
+	if id := binary.BigEndian.Uint64(by[:]); p.relayedBy.Load() != id {
+		p.relayedBy.Store(id)
+	}
+}
+
+// relays reports whether a peer relays between this node and another peer: it is the relay in use, or the other one uses it.
+func (v *peerView) relays(to *peerView) bool {
+	return !to.Via.IsZero() && (to.Via == v.ID || to.relayedBy.Load() == binary.BigEndian.Uint64(v.ID[:]))
 }
 
 func relayDrop(err error) Drop {

@@ -55,6 +55,9 @@ func newWorld(t *testing.T, size int, secrets []session.Secret, dialOut ...int) 
 			},
 		}))
 	}
+	for _, n := range dialOut {
+		w.nodes[n].SetReachability(true, addrOf(n).Addr())
+	}
 	runNodes(t, w.nodes)
 	w.updateRoutes()
 	t.Cleanup(func() {

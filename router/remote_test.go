@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync"
 	"testing"
@@ -8,7 +9,9 @@ import (
 	"golang.org/x/crypto/curve25519"
 
 	"weft/internal/peer"
+	"weft/internal/simnet"
 	"weft/router/session"
+	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap/virtio"
 )
@@ -106,6 +109,7 @@ func connectRemoteAs(t testing.TB, n *node, i identity, as Peer, secrets ...sess
 	})
 	enc := newEncoder(n.Engine, n.conns[0])
 	n.installSession(n.peers.Load().byID[as.ID], s, as.Addr, &enc, now)
+	n.moveEndpoint(n.peers.Load().byID[as.ID], as.Addr)
 	return r
 }
 
@@ -146,3 +150,70 @@ func bodyOf(frame []byte) []byte { return append(make([]byte, wire.MetaLen), fra
 
 // allFeatures are the features of a device of a recent kernel.
 const allFeatures = virtio.FeatureChecksum | virtio.FeatureTSO4 | virtio.FeatureTSO6 | virtio.FeatureUSO
+
+// read returns the datagrams that have arrived at c: their headers and, where the session of r opens them, their bodies.
+func (r *remote) read(t testing.TB, c *simnet.Conn) (got []received) {
+	t.Helper()
+	batch := []underlay.Datagram{{Buf: make([]byte, 4096)}}
+	for {
+		n, _ := c.Poll(batch)
+		if n == 0 {
+			return got
+		}
+		h, rest, err := wire.Parse(batch[0].Buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := received{Header: h, size: len(batch[0].Buf), body: bytes.Clone(rest)}
+		if !h.Type.IsHandshake() && h.Type != wire.TypePlain && h.Type != wire.TypeDialBack {
+			if body, _, err := r.session.Open(h, batch[0].Buf); err == nil {
+				d.body = bytes.Clone(body)
+			}
+		}
+		got = append(got, d)
+	}
+}
+
+// received is a datagram that has arrived at a test's socket.
+type received struct {
+	wire.Header
+	size int // of the datagram in bytes
+	body []byte
+}
+
+// answer sends the answers to the probes among got to the node at addrOf(0), from c, and returns how many there were.
+func (r *remote) answer(t testing.TB, c *simnet.Conn, got []received) (probes int) {
+	t.Helper()
+	for _, d := range got {
+		if d.Type != wire.TypeProbe {
+			continue
+		}
+		p, err := wire.ParseProbe(d.body, d.size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		probes++
+		body := make([]byte, wire.ProbeLen)
+		p.Put(body)
+		r.send(t, c, r.sealed(wire.TypeProbeReply, body))
+	}
+	return probes
+}
+
+// send sends a datagram from c to the node at addrOf(0).
+func (r *remote) send(t testing.TB, c *simnet.Conn, datagram []byte) {
+	t.Helper()
+	if _, err := c.WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: datagram}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// count returns the number of datagrams of a type.
+func count(got []received, kind wire.Type) (n int) {
+	for _, d := range got {
+		if d.Type == kind {
+			n++
+		}
+	}
+	return n
+}

@@ -8,9 +8,10 @@
 // source and passes it to the TAP (tapwriter.go). relay.go forwards datagrams for other nodes.
 //
 // peer.go holds everything about a peer, and the snapshot of all peers that the other files read. handshakes.go makes
-// sessions, trust.go decides which of them need no seal, and staged.go keeps frames until there is one. liveness.go
-// judges direct links, holepunch.go and reachability.go deal with NATs, control.go carries control messages. drop.go
-// lists the reasons for which frames are dropped; stats.go and metrics.go publish the counters.
+// sessions, trust.go decides which of them need no seal, and staged.go keeps frames until there is one. roaming.go
+// moves peers to other addresses. liveness.go judges direct links, holepunch.go and reachability.go deal with NATs,
+// control.go carries control messages. drop.go lists the reasons for which frames are dropped; stats.go and metrics.go
+// publish the counters.
 //
 // One goroutine owns each TAP queue, and one each socket. They share the forwarding database, the snapshot and the
 // sessions, all read without a lock, and counters. No frame passes from one goroutine to another, apart from staged
@@ -22,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +32,8 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/dialback"
+	"weft/router/duplicates"
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -50,8 +54,8 @@ const vlanTag = 4
 //	                                                              the handshake and liveness goroutines
 //	remotePeer.mu    staged frames, path prober and link of one   any goroutine, briefly; never two at a time, and
 //	                 peer, and stores of its egress               never together with handshakes.mu
-//	leaves           dialBacks.mu, holePunches.mu, duplicates.mu, any goroutine, briefly
-//	                 the locks of fdb, neighbor.Table and Session
+//	leaves           holePunches.mu, the locks of dialback, fdb,  any goroutine, briefly
+//	                 duplicates, neighbor.Table and Session
 //	tapWriter.mu     writes to one TAP queue                      the goroutines of the sockets and TAP queues
 //
 // No lock but tapWriter.mu is held during I/O on the TAP or a socket, and none during a call of Events. The goroutines
@@ -79,6 +83,7 @@ type Engine struct {
 	probeReplies     chan probeReply
 	sessionRequests  chan peer.ID
 	dialBackRequests chan dialBackRequest
+	endpointProbes   chan peer.ID
 	linkWake         chan struct{} // holds a token while the liveness goroutine has something to do at once
 
 	// Atomic.
@@ -89,6 +94,8 @@ type Engine struct {
 	mtu         atomic.Int64 // of packets to peers in bytes, as SetMTU has set it; 0: that of the device
 	trusted     atomic.Pointer[session.TrustList]
 	keepalive   atomic.Pointer[map[peer.ID]bool] // peers with which sessions are kept; the map is immutable
+	dialOut     atomic.Bool                      // this node can only dial out
+	ownAddr     atomic.Pointer[netip.Addr]       // by which peers know this node; never nil
 	stagedBytes atomic.Int64
 	drops       dropCounters
 	moves       atomic.Uint64
@@ -104,8 +111,8 @@ type Engine struct {
 	// With locks of their own.
 
 	neighbors   neighbors
-	duplicates  duplicates
-	dialBacks   dialBacks
+	duplicates  duplicates.Table
+	dialBacks   dialback.Table
 	holePunches holePunches
 
 	// Guarded by mu.
@@ -155,6 +162,7 @@ func New(cfg Config) (*Engine, error) {
 		probeReplies:     make(chan probeReply, maxProbeReplies),
 		sessionRequests:  make(chan peer.ID, maxSessionRequests),
 		dialBackRequests: make(chan dialBackRequest, maxDialBackRequests),
+		endpointProbes:   make(chan peer.ID, maxEndpointProbes),
 		linkWake:         make(chan struct{}, 1),
 
 		onKernel: map[peer.ID]bool{},
@@ -165,6 +173,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.trusted.Store(&trusted)
 	e.keepalive.Store(&map[peer.ID]bool{})
+	e.ownAddr.Store(&netip.Addr{})
 	e.peers.Store(newSnapshot(0))
 	if err := e.readMTU(); err != nil {
 		return nil, err
@@ -255,6 +264,12 @@ func (e *Engine) SetMTU(mtu int) error {
 	return nil
 }
 
+// Duplicate is an address that seems to be in use twice.
+type Duplicate = duplicates.Duplicate
+
+// Duplicates returns the addresses that seem to be in use twice, or did so lately, the latest first.
+func (e *Engine) Duplicates() []Duplicate { return e.duplicates.List(e.now()) }
+
 // FDB returns the entries of the forwarding database, sorted by address; the zero ID stands for the host itself.
 func (e *Engine) FDB() []fdb.Entry { return e.fdb.Entries(e.now()) }
 
@@ -276,6 +291,6 @@ func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {
 	if e.fdb.Learn(mac, where, now) {
 		e.moves.Add(1)
-		e.duplicates.noteMove(mac, where, now)
+		e.duplicates.NoteMove(mac, where, now)
 	}
 }

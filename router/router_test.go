@@ -106,29 +106,6 @@ func TestPeerLeaves(t *testing.T) {
 	})
 }
 
-// TestPeerMoves: a peer with a new address keeps its counters and the addresses learned from it.
-func TestPeerMoves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network, nodes := run(t, 2)
-		deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'a'))
-		elsewhere, err := network.Listen(addrOf(7))
-		if err != nil {
-			t.Fatal(err)
-		}
-		moved := nodes[1].peer
-		moved.Addr = netip.AddrPortFrom(netip.AddrFrom16(addrOf(7).Addr().As16()), 6784) // mapped, as netip may hold it
-		nodes[0].SetPeers([]Peer{moved})
-		deliver(t, nodes, 0, frame(mac(2), mac(1), 'b'))
-		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
-		if n, err := elsewhere.ReadBatch(batch); n != 1 || err != nil || batch[0].Buf[0] != 0x15 {
-			t.Fatal(n, err, batch[0].Buf)
-		}
-		if p := nodes[0].Stats().Peers[0]; p.RxFrames != 1 || p.TxFrames != 1 || p.TxBytes != 64 {
-			t.Errorf("%+v", p)
-		}
-	})
-}
-
 // TestManyPeers: a flood to more peers than one batch holds.
 func TestManyPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

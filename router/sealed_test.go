@@ -206,66 +206,6 @@ func TestNothingReadable(t *testing.T) {
 	})
 }
 
-// TestRoaming: if sealed datagrams of a peer come from another address, the peer is answered there; unsealed and forged
-// datagrams do not move it.
-func TestRoaming(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := simnet.New(1)
-		n := newNodeOf(t, network, 0, taptest.Config{MTU: 1422}, secretOf(1))
-		runNodes(t, []*node{n})
-		sockets := map[int]*simnet.Conn{}
-		for _, at := range []int{1, 7, 8} {
-			conn, err := network.Listen(addrOf(at))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sockets[at] = conn
-		}
-		n.SetPeers([]Peer{peerOf(1)})
-		synctest.Wait()
-		f := connectRemote(t, n, 1, secretOf(1))
-		send := func(from int, b []byte) {
-			if _, err := sockets[from].WriteBatch([]underlay.Datagram{{Addr: addrOf(0), Buf: b}}); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
-		}
-		at := func() netip.AddrPort { return n.Stats().Peers[0].Addr }
-		body := bodyOf(frame(mac(1), mac(2), 'x'))
-		old := f.sealed(wire.TypeFrame, body)
-		forged := f.sealed(wire.TypeFrame, body)
-		forged[40]++
-		send(8, forged)
-		send(8, f.plain(body))
-		if at() != addrOf(1) {
-			t.Fatalf("moved to %s by datagrams that any sender could make", at())
-		}
-		fresh := f.sealed(wire.TypeKeepalive, nil)
-		again := bytes.Clone(fresh)
-		send(7, fresh)
-		if at() != addrOf(7) {
-			t.Fatalf("at %s, want where its last datagram came from", at())
-		}
-		send(8, again) // a replay
-		send(8, old)   // sent before the move, and late
-		if at() != addrOf(7) {
-			t.Errorf("moved to %s by an old datagram", at())
-		}
-		n.dev.Inject(frame(ether.Broadcast, mac(1), 'y'))
-		batch := []underlay.Datagram{{Buf: make([]byte, 2000)}}
-		if got, err := sockets[7].ReadBatch(batch); got != 1 || err != nil {
-			t.Fatal(got, err)
-		}
-		h, _, err := wire.Parse(batch[0].Buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if plain, _, err := f.session.Open(h, batch[0].Buf); err != nil || !bytes.Contains(plain, []byte{'y'}) {
-			t.Errorf("%x, %v", plain, err)
-		}
-	})
-}
-
 // TestTrust: frames are sent unsealed only between nodes that trust each other's address, and a reload changes that at
 // once for the frames that this node sends.
 func TestTrust(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/router/roaming"
 	"weft/router/session"
 	"weft/router/wire"
 )
@@ -131,10 +132,10 @@ func (e *Engine) requestSession(to *peerView) {
 //
 // Only the handshake goroutine calls it.
 func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.AddrPort, enc *encoder, now time.Time) {
-	p := to.remotePeer
+	p, announced := to.remotePeer, to.Addr
 	for round, start := 0, now; ; round++ {
 		p.mu.Lock()
-		if v := e.peers.Load().byID[to.ID]; v != nil && v.remotePeer == p && v.home != to.home { // SetPeers has moved the peer
+		if v := e.peers.Load().byID[to.ID]; v != nil && v.remotePeer == p && !v.sameKind(to) { // SetPeers has moved the peer
 			to, addr = v, v.home
 		}
 		next := e.egressTo(s, addr) // with mu held: SetTrusted updates the egress of every peer after it has changed the list
@@ -145,6 +146,9 @@ func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.Add
 			p.draining = false
 			p.installed.Broadcast()
 			p.mu.Unlock()
+			if v := e.peers.Load().byID[to.ID]; v != nil && v.Addr != announced && v.looksFor(addr) {
+				e.proposeEndpoint(v, roaming.Announced, v.Addr)
+			}
 			return
 		}
 		now = e.now()

@@ -197,8 +197,8 @@ func TestDrainHoldsNoLock(t *testing.T) {
 		d.SetPeers([]Peer{moved})
 	}
 	d.installSession(d.view, d.s, addrOf(1), &d.enc, d.now())
-	if out := d.view.egress.Load(); out.session != d.s || out.addr != moved.Addr {
-		t.Errorf("session %p to %s, want %p to the new address", out.session, out.addr, d.s)
+	if out := d.view.egress.Load(); out.session != d.s || out.addr != addrOf(1) || len(d.endpointProbes) != 1 {
+		t.Errorf("session %p to %s, want %p to where it was made, and a probe of the new address", out.session, out.addr, d.s)
 	}
 	d.checkOrder(t, 1, 1)
 	d.SetPeers(nil)

@@ -4,13 +4,14 @@ import (
 	"net/netip"
 
 	"weft/internal/peer"
+	"weft/router/endpoint"
 	"weft/router/session"
 )
 
 // Trusted returns the addresses to which frames need not be sealed where there is a secret: those in prefixes, but no
 // relayed endpoint, whatever the prefixes are. A relay is a peer that must not read what it carries.
 func Trusted(prefixes []netip.Prefix) session.TrustList {
-	return session.TrustPrefixes(prefixes, relayPrefix)
+	return session.TrustPrefixes(prefixes, endpoint.RelayPrefix)
 }
 
 // trustedBy returns Trusted; without secrets, where a seal has no tail, all addresses.

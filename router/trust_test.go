@@ -6,6 +6,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/endpoint"
 	"weft/tap/taptest"
 )
 
@@ -16,8 +17,8 @@ var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustPa
 // relays, at none of the places where trust is decided.
 func TestRelayedEndpointIsNeverTrusted(t *testing.T) {
 	n := newNodeWith(t, simnet.New(1), 0, taptest.Config{MTU: 1422}, Config{Secrets: modes["sealed"], Trusted: everywhere})
-	relayed := relayedEndpoint(peer.ID{1, 2, 3}).Addr()
-	for _, prefixes := range [][]netip.Prefix{everywhere, {relayPrefix}, {netip.PrefixFrom(relayed, 128)}} {
+	relayed := endpoint.Relayed(peer.ID{1, 2, 3}).Addr()
+	for _, prefixes := range [][]netip.Prefix{everywhere, {endpoint.RelayPrefix}, {netip.PrefixFrom(relayed, 128)}} {
 		n.SetTrusted(prefixes)
 		if n.trusts(relayed) || Trusted(prefixes).Contains(relayed) {
 			t.Errorf("%v contains %s", prefixes, relayed)

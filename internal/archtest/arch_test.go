@@ -141,6 +141,7 @@ var steps = map[string]int{
 	"weft/mesh/freshness": 1,
 	"weft/mesh/keyring":   1,
 	"weft/mesh/seal":      0,
+	"weft/router/ratelimit": 0,
 
 	"weft/internal/packet": 1,
 	"weft/internal/ether":  0,

@@ -234,7 +234,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
 	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.followMTU(ctx); return nil })
-	group.Go(func() error { d.reach.run(ctx, e.router); return nil })
+	group.Go(func() error { d.reach.run(ctx, e.router, d.ownAddr); return nil })
 	return group.Wait()
 }
 

@@ -3,6 +3,7 @@ package datapath
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -81,7 +82,9 @@ func (r *reach) isDialOut() bool {
 }
 
 // run tests periodically, until ctx ends, whether other nodes reach this one. If they do not, it keeps sessions over which they do.
-func (r *reach) run(ctx context.Context, engine *router.Engine) {
+// own returns the address by which other nodes know this one.
+func (r *reach) run(ctx context.Context, engine *router.Engine, own func() netip.Addr) {
+	engine.SetReachability(r.isDialOut(), own())
 	for pause := reachFirst; ; {
 		select {
 		case <-ctx.Done():
@@ -96,6 +99,7 @@ func (r *reach) run(ctx context.Context, engine *router.Engine) {
 		}
 		if known {
 			r.setDialOut(dialOut)
+			engine.SetReachability(dialOut, own())
 			pause = reachOpen
 			if dialOut {
 				pause = reachInside

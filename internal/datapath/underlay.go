@@ -53,6 +53,9 @@ func (d *Datapath) SetUnderlay(next Underlay) {
 	}
 }
 
+// ownAddr returns the address by which other nodes know this one.
+func (d *Datapath) ownAddr() netip.Addr { return d.underlay.Load().Addr }
+
 // sameFamily reports whether a VXLAN device of this node reaches an address.
 func (d *Datapath) sameFamily(a netip.Addr) bool { return a.Is4() == d.underlay.Load().Addr.Is4() }
 

@@ -13,8 +13,8 @@
 //
 // A link is judged by traffic where there is traffic. It is probed only while the peer is silent although frames are
 // sent to it, and while the link is not in use (broken, or the peer is relayed): then the probes find out when it works
-// again. A probe goes to every address where the peer may be reached; its answer must come from the peer itself, not
-// from a relay, so an answer proves both directions.
+// again. A probe goes to every address where the peer may be reached, with another token to each: the answer shows at which
+// of them the peer was reached. It must come from the peer itself, not from a relay, so an answer proves both directions.
 package liveness
 
 import (
@@ -40,8 +40,11 @@ const (
 	probeInterval = 2 * time.Second
 	proofWindow   = time.Second
 	neededProofs  = 2
-	// punchFor is how long a hole punch is tried.
-	punchFor = 4 * time.Second
+	// punchFor is how long a hole punch is tried, punchPause the shortest time between two of one link.
+	punchFor   = 4 * time.Second
+	punchPause = 2 * time.Second
+	// maxAddresses is the number of addresses at which a peer is probed at once.
+	maxAddresses = 4
 )
 
 // State is what is known of a link. The zero State is invalid.
@@ -82,9 +85,9 @@ type Observation struct {
 	Unanswered int
 	// Silent: frames are sent to the peer, or its kernel path is in doubt, and nothing has arrived from it for Silence.
 	Silent bool
-	// Configured is the address that the peer announces, Observed the source of its last direct datagram. Either may be
-	// the zero AddrPort.
-	Configured, Observed netip.AddrPort
+	// Configured is the address that the peer announces, Observed the source of its last direct datagram, Proven where it
+	// last answered. Each may be the zero AddrPort.
+	Configured, Observed, Proven netip.AddrPort
 }
 
 // Actions is what the owner does after a Tick.
@@ -93,9 +96,14 @@ type Actions struct {
 	RequestSession bool
 	// UseSession: mark the present session as used, so that it does not expire.
 	UseSession bool
-	// Probes are the addresses to send a probe with Token to.
-	Probes []netip.AddrPort
-	Token  uint32
+	// Probes are the probes to send.
+	Probes []Probe
+}
+
+// Probe is a probe to send to an address: the peer's answer has its token.
+type Probe struct {
+	Addr  netip.AddrPort
+	Token uint32
 }
 
 // Link is the state of the link to one peer. Its methods belong to one goroutine at a time.
@@ -104,10 +112,11 @@ type Link struct {
 	proofs int // answered probes since the last change of state
 	misses int // probes in a row without an answer
 
-	token    uint32 // of the last probe; 0: it was answered, or there was none
+	sent     []Probe // the last set of probes; none: it was answered, or there was none
 	probedAt time.Time
 
 	punchAddr  netip.AddrPort // the address at which another node has observed the peer
+	punchAt    time.Time      // when the hole punch started
 	punchUntil time.Time
 }
 
@@ -118,7 +127,7 @@ func New() *Link { return &Link{state: Unknown} }
 func (l *Link) State() State { return l.state }
 
 // Tick moves the link on to now. random returns uniform random numbers that an attacker cannot predict; it is called
-// once for each set of probes.
+// once for each probe. The caller does not change Actions.Probes.
 func (l *Link) Tick(o Observation, now time.Time, random func() uint32) Actions {
 	if o.Direct && o.initiationsFailed() {
 		l.fail()
@@ -139,8 +148,11 @@ func (l *Link) Tick(o Observation, now time.Time, random func() uint32) Actions 
 	if !unused && l.misses >= maxMisses {
 		l.fail()
 	}
-	l.token, l.probedAt = max(random(), 1), now
-	a.Token, a.Probes = l.token, l.addresses(o, now)
+	l.probedAt, l.sent = now, nil
+	for _, addr := range l.addresses(o, now) {
+		l.sent = append(l.sent, Probe{Addr: addr, Token: max(random(), 1)})
+	}
+	a.Probes = l.sent
 	return a
 }
 
@@ -162,7 +174,7 @@ func (l *Link) interval(silent bool, now time.Time) time.Duration {
 
 // countLastProbe counts the last probe as missed if it has no answer.
 func (l *Link) countLastProbe(now time.Time) {
-	if l.token == 0 {
+	if len(l.sent) == 0 {
 		return
 	}
 	l.misses++
@@ -173,9 +185,9 @@ func (l *Link) countLastProbe(now time.Time) {
 
 // addresses returns the addresses at which the peer may be reached directly, each once.
 func (l *Link) addresses(o Observation, now time.Time) (all []netip.AddrPort) {
-	candidates := [3]netip.AddrPort{o.Configured, o.Observed}
+	candidates := [maxAddresses]netip.AddrPort{o.Configured, o.Proven, o.Observed}
 	if now.Before(l.punchUntil) {
-		candidates[2] = l.punchAddr
+		candidates[maxAddresses-1] = l.punchAddr
 	}
 	for _, addr := range candidates {
 		if addr.IsValid() && !slices.Contains(all, addr) {
@@ -185,23 +197,26 @@ func (l *Link) addresses(o Observation, now time.Time) (all []netip.AddrPort) {
 	return all
 }
 
-// HandleReply handles the answer to a probe. direct says that it came from the peer itself. known reports whether token
-// is that of the last probe of this link; works reports that the link was proven by this answer. An answer that came
-// over a relay is known but proves nothing, as the peer's own datagrams did not arrive over the link.
-func (l *Link) HandleReply(token uint32, direct bool) (known, works bool) {
-	if l.token == 0 || l.token != token {
-		return false, false
+// HandleReply handles the answer to a probe. direct says that it came from the peer itself. at is the address of the last set
+// of probes at which the peer was reached, not valid if token is of none of them; works reports that the link was proven by
+// this answer. An answer that came over a relay has an address but proves nothing, as the peer's own datagrams did not
+// arrive over the link.
+func (l *Link) HandleReply(token uint32, direct bool) (at netip.AddrPort, works bool) {
+	i := slices.IndexFunc(l.sent, func(p Probe) bool { return p.Token == token })
+	if i < 0 {
+		return netip.AddrPort{}, false
 	}
+	at = l.sent[i].Addr
 	if !direct {
-		return true, false
+		return at, false
 	}
-	l.token, l.misses = 0, 0
+	l.sent, l.misses = nil, 0
 	l.proofs++
 	if l.proofs < neededProofs {
-		return true, false
+		return at, false
 	}
 	l.HandleResponse()
-	return true, true
+	return at, true
 }
 
 // HandleResponse handles an answered handshake: the peer has answered, from its own address, an initiation of this
@@ -212,9 +227,13 @@ func (l *Link) HandleResponse() {
 
 // StartPunch starts a hole punch: for punchFor from now on the peer is also probed at addr, where another node has
 // observed it, at every Tick, beginning with the next one. Both peers of the pair do so at once, and each thereby opens
-// its own NAT for the other.
-func (l *Link) StartPunch(addr netip.AddrPort, now time.Time) {
-	l.punchAddr, l.punchUntil, l.probedAt = addr, now.Add(punchFor), time.Time{}
+// its own NAT for the other. It reports false, and does nothing, if the last one started less than punchPause ago.
+func (l *Link) StartPunch(addr netip.AddrPort, now time.Time) bool {
+	if since := now.Sub(l.punchAt); since >= 0 && since < punchPause {
+		return false
+	}
+	l.punchAddr, l.punchAt, l.punchUntil, l.probedAt = addr, now, now.Add(punchFor), time.Time{}
+	return true
 }
 
 // fail moves the link to Broken.

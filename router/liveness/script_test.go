@@ -17,11 +17,12 @@ import (
 // so each script states the behavior (go test -rewrite writes the outcome anew, for review).
 //
 //	observe FIELD...            replaces the Observation: direct, relayed, session, keep, silent, unanswered=N,
-//	                            configured=ADDR, observed=ADDR
+//	                            configured=ADDR, proven=ADDR, observed=ADDR
 //	run D [answer=HOW] [delay=D]
 //	                            time passes, with a Tick every TickInterval; prints the ticks that have effects. Probes are
 //	                            answered HOW: directly, over a relay, or not at all (direct, relay, none; none by default)
-//	reply TOKEN HOW             an answer to the probe with a token; the nth probe has the token n
+//	reply TOKEN HOW             an answer to the probe with a token; the nth probe has the token n. Of a set of probes, those
+//	                            to the first address are answered
 //	response                    the peer has answered an initiation
 //	punch ADDR                  a hole punch starts
 //	state                       prints the state
@@ -69,7 +70,9 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 	case "response":
 		w.changes(func() { w.link.HandleResponse() })
 	case "punch":
-		w.link.StartPunch(netip.MustParseAddrPort(d.CmdArgs[0].Key), w.now)
+		if !w.link.StartPunch(netip.MustParseAddrPort(d.CmdArgs[0].Key), w.now) {
+			w.print("refused")
+		}
 	case "state":
 		w.print("%s", w.link.State())
 	case "coordinate":
@@ -142,18 +145,20 @@ func (w *world) tick(how string, roundTrip time.Duration) {
 	if len(a.Probes) == 0 {
 		return
 	}
-	w.print("probe %d to %v", a.Token, a.Probes)
+	for _, p := range a.Probes {
+		w.print("probe %d to %s", p.Token, p.Addr)
+	}
 	if how != "none" {
-		w.replies = append(w.replies, reply{w.now.Add(roundTrip), a.Token, how == "direct"})
+		w.replies = append(w.replies, reply{w.now.Add(roundTrip), a.Probes[0].Token, how == "direct"})
 	}
 }
 
 func (w *world) handleReply(token uint32, direct bool) {
 	w.changes(func() {
-		switch known, works := w.link.HandleReply(token, direct); {
+		switch at, works := w.link.HandleReply(token, direct); {
 		case works:
-			w.print("reply %d: the link works", token)
-		case known:
+			w.print("reply %d: the link works at %s", token, at)
+		case at.IsValid():
 			w.print("reply %d", token)
 		default:
 			w.print("reply %d: not of the last probe", token)
@@ -191,6 +196,8 @@ func observationOf(t *testing.T, d *datadriven.TestData) (o Observation) {
 			d.ScanArgs(t, "unanswered", &o.Unanswered)
 		case "configured":
 			o.Configured = netip.MustParseAddrPort(arg.Vals[0])
+		case "proven":
+			o.Proven = netip.MustParseAddrPort(arg.Vals[0])
 		case "observed":
 			o.Observed = netip.MustParseAddrPort(arg.Vals[0])
 		default:

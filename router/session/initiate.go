@@ -48,7 +48,7 @@ func (n *Node) sendInitiation(r *remote, now time.Time) {
 	}
 	delete(n.pending, a.index)
 	a.to = r.endpoint
-	if a.number%2 == 1 && r.Addr.IsValid() {
+	if (a.number%2 == 1) != r.unproven && r.Addr.IsValid() {
 		a.to = r.Addr // the peer may have returned to its configured address
 	}
 	if !a.to.IsValid() {
@@ -141,7 +141,7 @@ func (n *Node) handleResponse(b []byte, now time.Time) error {
 	if err := s.setKeys(toResponder, toInitiator); err != nil {
 		return err
 	}
-	r.endpoint = a.to
+	r.endpoint, r.unproven = a.to, false
 	n.cancelHandshake(r)
 	n.table.add(s)
 	n.installSession(r, s, now)

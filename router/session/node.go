@@ -49,9 +49,12 @@ type Config struct {
 type Peer struct {
 	ID     peer.ID
 	Public [KeyLen]byte
-	// Addr is the endpoint at which the peer is reached until its first authenticated datagram comes from elsewhere. If
-	// it is not valid, only the peer can begin a session.
+	// Addr is the address that the peer announces. If it is not valid, only the peer can begin a session. While there is a
+	// session, datagrams do not go to another Addr before the peer has answered from there.
 	Addr netip.AddrPort
+	// Proven is where the peer has answered last, other than over a relay; not valid: nowhere. A peer with a RelayEndpoint is
+	// expected there when it has none any more.
+	Proven netip.AddrPort
 	// RelayEndpoint is the relayed endpoint of a peer that is not reached at Addr; Addr is still tried from time to
 	// time. Not valid for a peer that needs no relay.
 	RelayEndpoint netip.AddrPort
@@ -59,12 +62,16 @@ type Peer struct {
 	Accepts []uint32
 }
 
-// configured returns the destination of datagrams for p until an authenticated datagram comes from elsewhere.
+// configured returns the destination of datagrams for p before it has answered anywhere.
 func (p *Peer) configured() netip.AddrPort {
-	if p.RelayEndpoint.IsValid() {
+	switch {
+	case p.RelayEndpoint.IsValid():
 		return p.RelayEndpoint
+	case p.Proven.IsValid():
+		return p.Proven
+	default:
+		return p.Addr
 	}
-	return p.Addr
 }
 
 // Message is a datagram to send. The caller of Drain owns it.
@@ -157,7 +164,8 @@ func (n *Node) Drain() ([]Message, []Change) {
 }
 
 // SetPeers replaces the peers. This node itself may be among them and is ignored. All sessions with a peer that is no
-// longer among them end; the endpoint of a peer with another address changes to it.
+// longer among them end. The endpoint of a peer with another address changes to it if there is no session with the peer;
+// if there is one, the next handshake tries that address first.
 func (n *Node) SetPeers(peers []Peer, now time.Time) {
 	if n.started == 0 {
 		n.started = now.UnixNano()
@@ -175,28 +183,36 @@ func (n *Node) SetPeers(peers []Peer, now time.Time) {
 			r = nil
 		}
 		if r == nil {
-			r = &remote{}
+			r = &remote{Peer: p, endpoint: p.configured()}
 			n.remotes[p.ID] = r
 		}
-		moved := r.configured() != p.configured()
-		if moved {
-			r.endpoint = p.configured()
-		}
-		others := !slices.Equal(r.Accepts, p.Accepts)
-		r.Peer = p
-		r.Accepts = slices.Clone(p.Accepts)
-		if others {
-			n.checkSecret(r, now)
-		}
-		if moved {
-			n.checkTrust(r, now)
-		}
+		n.updatePeer(r, p, now)
 	}
 	for _, r := range n.sorted() {
 		if !present[r.ID] {
 			n.dropSessions(r)
 			delete(n.remotes, r.ID)
 		}
+	}
+}
+
+// updatePeer replaces the description of r.
+func (n *Node) updatePeer(r *remote, p Peer, now time.Time) {
+	switch {
+	case r.RelayEndpoint != p.RelayEndpoint:
+		r.endpoint = p.configured()
+		n.checkTrust(r, now)
+	case r.Addr == p.Addr || p.RelayEndpoint.IsValid():
+	case r.current == nil:
+		r.endpoint = p.Addr
+	default:
+		r.unproven = true
+	}
+	others := !slices.Equal(r.Accepts, p.Accepts)
+	r.Peer = p
+	r.Accepts = slices.Clone(p.Accepts)
+	if others {
+		n.checkSecret(r, now)
 	}
 }
 
@@ -277,11 +293,11 @@ func (n *Node) RequestSession(id peer.ID, now time.Time) {
 	n.startHandshake(r, now)
 }
 
-// UpdateEndpoint sets the endpoint of the peer of s to addr, the source of the newest authenticated datagram of the
-// session.
-func (n *Node) UpdateEndpoint(s *Session, addr netip.AddrPort, now time.Time) {
-	if r := n.remotes[s.peer]; r != nil {
+// UpdateEndpoint sets the endpoint of a peer to addr, where the peer has answered.
+func (n *Node) UpdateEndpoint(id peer.ID, addr netip.AddrPort, now time.Time) {
+	if r := n.remotes[id]; r != nil {
 		r.endpoint = addr
+		r.unproven = r.unproven && addr != r.Addr
 		n.checkTrust(r, now)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"weft/internal/peer"
+	"weft/router/ratelimit"
 	"weft/router/wire"
 )
 
@@ -166,7 +167,7 @@ func (l *listing) exampleKeys(t *testing.T, initiation, response []byte, s *Sess
 func exampleCookie(t *testing.T) string {
 	nodes, peers := exampleNodes(t, AES256GCM.String(),
 		"0a0b0c00"+vectorEphemeralI+"1a1b1c00"+exampleAgain, strings.Repeat("00", 2*KeyLen)+exampleNonce)
-	nodes[1].limiter.free = newBucket(0, 0)
+	nodes[1].limiter.free = ratelimit.New(0, 0)
 	nodes[0].RequestSession(peers[1].ID, epoch)
 	if err := nodes[1].Receive(only(t, nodes[0]), exampleInitiator, epoch); err == nil {
 		t.Fatal("it accepts the initiation")

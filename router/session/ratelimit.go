@@ -3,6 +3,8 @@ package session
 import (
 	"net/netip"
 	"time"
+
+	"weft/router/ratelimit"
 )
 
 // Bounds of what messages may cost, as rate (a second) and burst (at once). A handshake is five multiplications on
@@ -23,21 +25,21 @@ const (
 // rateLimiter bounds what unauthenticated senders can cost this node. Its memory is constant.
 // See docs/adr/0013-late-initiations.md.
 type rateLimiter struct {
-	free    bucket
-	cookies bucket
-	resets  bucket
-	notices bucket
+	free    ratelimit.Bucket
+	cookies ratelimit.Bucket
+	resets  ratelimit.Bucket
+	notices ratelimit.Bucket
 	// addresses are buckets by a hash of the address; addresses with the same hash share one.
-	addresses [256]bucket
+	addresses [256]ratelimit.Bucket
 }
 
 func newRateLimiter() rateLimiter {
 	l := rateLimiter{
-		free: newBucket(freeRate, freeBurst), cookies: newBucket(cookieRate, cookieBurst),
-		resets: newBucket(resetRate, resetBurst), notices: newBucket(noticeRate, noticeBurst),
+		free: ratelimit.New(freeRate, freeBurst), cookies: ratelimit.New(cookieRate, cookieBurst),
+		resets: ratelimit.New(resetRate, resetBurst), notices: ratelimit.New(noticeRate, noticeBurst),
 	}
 	for i := range l.addresses {
-		l.addresses[i] = newBucket(addressRate, addressBurst)
+		l.addresses[i] = ratelimit.New(addressRate, addressBurst)
 	}
 	return l
 }
@@ -47,27 +49,5 @@ func newRateLimiter() rateLimiter {
 func (l *rateLimiter) allowAddress(key [KeyLen]byte, addr netip.Addr, now time.Time) bool {
 	text := addr.As16()
 	sum := mac(key, text[:])
-	return l.addresses[sum[0]].allow(now)
-}
-
-// bucket is a token bucket: it holds up to burst tokens and gains rate tokens a second.
-type bucket struct {
-	rate, burst float64
-	tokens      float64
-	at          time.Time
-}
-
-func newBucket(rate, burst float64) bucket { return bucket{rate: rate, burst: burst, tokens: burst} }
-
-// allow removes a token at now, and reports whether there was one.
-func (b *bucket) allow(now time.Time) bool {
-	if since := now.Sub(b.at); !b.at.IsZero() && since > 0 {
-		b.tokens = min(b.burst, b.tokens+since.Seconds()*b.rate)
-	}
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
+	return l.addresses[sum[0]].Allow(now)
 }

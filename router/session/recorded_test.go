@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"weft/router/ratelimit"
 )
 
 // provenInitiation returns an initiation of the first of two nodes, made at now with a cookie of the other node.
@@ -11,7 +13,7 @@ func provenInitiation(t *testing.T, nodes []*Node, peers []Peer, now time.Time) 
 	t.Helper()
 	r := nodes[0].remotes[peers[1].ID]
 	nodes[0].dropSessions(r)
-	nodes[1].limiter.free = newBucket(0, 0)
+	nodes[1].limiter.free = ratelimit.New(0, 0)
 	nodes[0].RequestSession(peers[1].ID, now)
 	messages, _ := nodes[0].Drain()
 	if nodes[1].cookies.valid(peers[0].Addr, messages[0].Datagram) {

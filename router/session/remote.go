@@ -44,8 +44,10 @@ const (
 //	                                                              previous ---graceTime---> (nothing)
 type remote struct {
 	Peer
-	// endpoint is the destination of datagrams: Addr, or the source of the peer's last authenticated datagram.
+	// endpoint is the destination of datagrams: Addr, or where the peer has answered since.
 	endpoint netip.AddrPort
+	// unproven: Addr has changed, and the peer has not answered there yet. Handshakes try it first, as the peer may have moved.
+	unproven bool
 
 	current  *Session // seals, and opens
 	next     *Session // opens; the peer has not confirmed it yet

@@ -117,7 +117,7 @@ func (in *initiation) admit() error {
 		}
 		return nil
 	}
-	if n.limiter.free.allow(in.at) {
+	if n.limiter.free.Allow(in.at) {
 		return nil
 	}
 	return errors.Join(ErrBusy, in.sendCookie())
@@ -126,7 +126,7 @@ func (in *initiation) admit() error {
 // sendCookie sends a cookie to the sender, within the limit.
 func (in *initiation) sendCookie() error {
 	n := in.node
-	if !n.limiter.cookies.allow(in.at) {
+	if !n.limiter.cookies.Allow(in.at) {
 		return nil
 	}
 	datagram, err := n.cookies.reply(in.secret.cookie, in.from, in.msg)
@@ -212,7 +212,7 @@ func (in *initiation) respond() error {
 	trusted := n.cfg.Trusted.Contains(in.from.Addr())
 	s := &Session{
 		peer: r.ID, remote: in.msg.Sender, cipher: chosen, plain: in.payload.plain && trusted, trusted: trusted,
-		secret: in.secret.Fingerprint, created: in.at,
+		secret: in.secret.Fingerprint, created: in.at, answered: in.from,
 	}
 	if s.local, err = n.newIndex(); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (n *Node) ConfirmSession(s *Session, now time.Time) {
 // this node was restarted. It sends an unknown-session notice to from, within a limit, so that the sender starts a new
 // handshake. The notice holds only bytes of the datagram, and fewer of them.
 func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time.Time) {
-	if h.Session == 0 || !n.limiter.notices.allow(now) {
+	if h.Session == 0 || !n.limiter.notices.Allow(now) {
 		return
 	}
 	b := make([]byte, wire.HeaderLen)
@@ -271,7 +271,7 @@ func (n *Node) HandleUnknownSession(h wire.Header, from netip.AddrPort, now time
 // handleUnknownNotice starts a new handshake with a peer that reports not to have the session of a datagram of this
 // node, because it was restarted. The notice is not authenticated, so the old session is kept until the new one exists.
 func (n *Node) handleUnknownNotice(h wire.Header, now time.Time) error {
-	if !n.limiter.resets.allow(now) {
+	if !n.limiter.resets.Allow(now) {
 		return ErrBusy
 	}
 	for _, r := range n.remotes {

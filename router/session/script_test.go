@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"weft/internal/simnet"
+	"weft/router/ratelimit"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
@@ -128,7 +129,7 @@ func (w *world) command(d *datadriven.TestData) string {
 		w.listen(n)
 	case "busy":
 		n := w.node(d, 0)
-		n.limiter.free = newBucket(0, 0)
+		n.limiter.free = ratelimit.New(0, 0)
 	case "show":
 		return w.show()
 	default:

@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/cipher"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type Session struct {
 	initiator          bool   // this node began the handshake
 	secret             uint32 // the fingerprint of the secret of the handshake
 	created            time.Time
+	answered           netip.AddrPort // where the response was sent; not valid for an initiator
 	seal, open         cipher.AEAD
 	sealFrom, openFrom uint64 // the first counter of each direction
 
@@ -74,6 +76,10 @@ func (s *Session) Cipher() Cipher { return s.cipher }
 
 // Created returns when the handshake ended.
 func (s *Session) Created() time.Time { return s.created }
+
+// Answered returns the address to which this node has sent its response. The first datagram of the session that opens shows
+// that the peer is reached there. It is not valid if this node began the handshake.
+func (s *Session) Answered() netip.AddrPort { return s.answered }
 
 // Plain reports whether both ends agreed to send frames unsealed.
 func (s *Session) Plain() bool { return s.plain }

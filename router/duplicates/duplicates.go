@@ -1,4 +1,7 @@
-package router
+// Package duplicates detects addresses that are in use twice: they flap.
+//
+// It has no clock and starts no goroutine; times are arguments.
+package duplicates
 
 import (
 	"cmp"
@@ -35,9 +38,10 @@ type Duplicate struct {
 	Last  time.Time
 }
 
-// duplicates detects addresses that flap: IP addresses between hardware addresses, in the announcements of pods (RFC
-// 826, RFC 4861), and hardware addresses between nodes.
-type duplicates struct {
+// Table detects addresses that flap: IP addresses between hardware addresses, in the announcements of pods (RFC 826, RFC
+// 4861), and hardware addresses between nodes. Its memory is bounded. The zero Table is ready for use. All methods may be
+// called from any goroutine.
+type Table struct {
 	mu     sync.Mutex
 	claims map[netip.Addr]*claim[ether.Addr] // guarded by mu
 	moves  map[ether.Addr]*claim[peer.ID]    // guarded by mu
@@ -77,8 +81,8 @@ func claimOf[Addr, Holder comparable](claims *map[Addr]*claim[Holder], addr Addr
 	return c
 }
 
-// noteClaim notes that a pod with hardware address mac has announced addr.
-func (d *duplicates) noteClaim(addr netip.Addr, mac ether.Addr, now time.Time) {
+// NoteClaim notes that a pod with hardware address mac has announced addr.
+func (d *Table) NoteClaim(addr netip.Addr, mac ether.Addr, now time.Time) {
 	if !addr.IsValid() || addr.IsUnspecified() || mac.IsZero() {
 		return
 	}
@@ -89,9 +93,9 @@ func (d *duplicates) noteClaim(addr netip.Addr, mac ether.Addr, now time.Time) {
 	}
 }
 
-// noteMove notes that mac was learned behind another node than before. A move that comes while another goroutine holds
+// NoteMove notes that mac was learned behind another node than before. A move that comes while another goroutine holds
 // the lock is not counted, so that frames do not wait.
-func (d *duplicates) noteMove(mac ether.Addr, to peer.ID, now time.Time) {
+func (d *Table) NoteMove(mac ether.Addr, to peer.ID, now time.Time) {
 	if !d.mu.TryLock() {
 		return
 	}
@@ -101,9 +105,8 @@ func (d *duplicates) noteMove(mac ether.Addr, to peer.ID, now time.Time) {
 	}
 }
 
-// Duplicates returns the addresses that seem to be in use twice, or did so within flapReported, the latest first.
-func (e *Engine) Duplicates() []Duplicate {
-	d, now := &e.duplicates, e.now()
+// List returns the addresses that seem to be in use twice at now, or did so within flapReported, the latest first.
+func (d *Table) List(now time.Time) []Duplicate {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var found []Duplicate
