@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +12,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/capture/pcapng"
 	"weft/internal/hint"
+	"weft/internal/privatefile"
 )
 
 func newCaptureCommand(e *env) *cobra.Command {
@@ -47,7 +47,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 		return err
 	}
 	defer func() { _ = stream.Close() }()
-	out, err := openSink(e, path, r.Filter) // only after the daemon has accepted the request, because this truncates the file
+	out, err := openSink(e, path, r.Filter) // only after the daemon has accepted the request, because this replaces the file
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ type sink interface {
 }
 
 // openSink returns the sink for --write: lines on standard output if path is empty, else pcapng to standard output if
-// path is "-", else pcapng to the file at path, which is created or truncated.
+// path is "-", else pcapng to the file at path, which is always a new file.
 func openSink(e *env, path, filter string) (sink, error) {
 	if path == "" {
 		return textSink{e.terminal()}, nil
@@ -132,9 +132,9 @@ func createCapture(e *env, path string) (io.WriteCloser, error) {
 	if path == "-" {
 		return keepOpen{e.stdout}, nil
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // frames contain the traffic of pods in plain text
+	file, err := privatefile.Create(path) // frames contain the traffic of pods in plain text
 	if err != nil {
-		return nil, hint.New(hint.Usage, "Name a file in a writable folder.", "--write: %w", err)
+		return nil, hint.New(hint.Usage, "Name a new file in a writable folder, or one of your own to replace.", "--write: %w", err)
 	}
 	return file, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -84,5 +85,35 @@ func TestCaptureFileRecordsLostFrames(t *testing.T) {
 	}
 	if frames--; frames != 3 || r.Lost() != 7 {
 		t.Errorf("%d frames, %d lost", frames, r.Lost())
+	}
+}
+
+// TestCaptureFileIsNew: the file is a new one with mode 0600, in place of an earlier one that others could read; a link is not
+// followed.
+func TestCaptureFileIsNew(t *testing.T) {
+	answer := func(w http.ResponseWriter, _ *http.Request) {
+		stream, err := pcapng.NewWriter(w, "weft", "")
+		if err == nil {
+			err = stream.Lost(0)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	file, link := filepath.Join(t.TempDir(), "x.pcapng"), filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.WriteFile(file, []byte("earlier"), 0o600), os.Chmod(file, 0o644), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	if code := captureOf(t, link, answer); code != hint.ExitUsage {
+		t.Errorf("a link: exit code %d", code)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "earlier" {
+		t.Errorf("the target of the link: %q, %v", text, err)
+	}
+	if code := captureOf(t, file, answer); code != hint.ExitDone {
+		t.Errorf("exit code %d", code)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 || info.Size() < 32 {
+		t.Errorf("%v, %v", info, err)
 	}
 }

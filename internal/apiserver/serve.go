@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/unixsocket"
 )
 
 // Bounds of what a client of the socket may send, and of how long the server finishes requests when it stops.
@@ -30,19 +31,12 @@ func ListenSocket(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, hint.Refuse(flag, "Name a path in a directory that can be created.", "%w", err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, hint.Refuse(flag, "Remove that file, or name another path.", "%w", err)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := unixsocket.Listen(context.Background(), path)
 	if err != nil {
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			err = errno // the wrapping repeats the path
 		}
 		return nil, hint.Refuse(flag, "Name a path where a socket can be created.", "%w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(hint.Refuse(flag, "Name a path where modes can be set.", "%w", err), l.Close())
 	}
 	return l, nil
 }

@@ -49,6 +49,8 @@ var layers = []struct {
 	{"internal/guard/...", 2},
 	{"internal/nodefilter", 2},
 	{"internal/filelock", 2},
+	{"internal/privatefile", 2},
+	{"internal/unixsocket", 2},
 	{"internal/hostnet", 2},
 	{"internal/hostwatch", 2},
 	{"internal/hostfilter", 2},

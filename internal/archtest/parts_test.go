@@ -32,7 +32,7 @@ var parts = map[string][]string{
 		"internal/guard", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
-	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage"},
+	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage", "internal/unixsocket"},
 }
 
 // TestParts: a part of the node imports nothing that the table does not have, and the table has nothing that is not needed.

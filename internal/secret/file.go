@@ -21,7 +21,7 @@ const maxFile = 64 << 10
 // a Secret to the pod's group.
 const openToOthers fs.FileMode = 0o027
 
-// ReadFile reads and parses the secret file at path. It refuses a file that other users can read or write. Errors are
+// ReadFile reads and parses the secret file at path. It refuses a file that other users own, can read or can write. Errors are
 // *hint.Error about --secret-file.
 func ReadFile(path string) ([]Secret, error) {
 	text, err := readPrivate(path)
@@ -36,7 +36,7 @@ func ReadFile(path string) ([]Secret, error) {
 	return secrets, nil
 }
 
-// readPrivate reads a file that other users cannot read. The path may be a link: the opened file is checked.
+// readPrivate reads a file that other users neither own nor can read. The path may be a link: the opened file is checked.
 func readPrivate(path string) (text []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO without a writer must not block
 	if err != nil {
@@ -49,6 +49,9 @@ func readPrivate(path string) (text []byte, err error) {
 		return nil, refuse(path, "Name a file that can be read.", "%w", cause(err))
 	case !info.Mode().IsRegular():
 		return nil, refuse(path, "Name a file with a secret in it.", "not a regular file")
+	case !trusted(info):
+		return nil, refuse(path, "Make root its owner (chown root), and replace the secret if another user has written it.",
+			"another user than root and that of this process owns it")
 	case info.Mode().Perm()&openToOthers != 0:
 		return nil, refuse(path, "Make it mode 0600 (chmod 600), and replace the secret if another user may have read it.",
 			"other users can read or write it: mode %#o", info.Mode().Perm())
@@ -61,6 +64,12 @@ func readPrivate(path string) (text []byte, err error) {
 		return nil, refuse(path, "Name a file with one secret a line.", "larger than %d bytes", maxFile)
 	}
 	return text, nil
+}
+
+// trusted reports whether root or the user of this process owns a file: its owner can read and change it whatever its mode.
+func trusted(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
 }
 
 func refuse(path, advice, format string, args ...any) *hint.Error {

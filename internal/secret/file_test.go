@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"weft/internal/hint"
+	"weft/internal/nettest/labtest"
 )
 
 // writeSecret writes a secret file of the given mode and returns its path.
@@ -60,6 +61,24 @@ func TestRefusedFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOwner: a file that another user owns is refused whatever its mode, and accepted by a process of that user.
+func TestOwner(t *testing.T) {
+	labtest.RequireRoot(t)
+	path := writeSecret(t, Generate(), 0o600)
+	if err := os.Chown(path, 1000, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadFile(path); err == nil || !strings.Contains(err.Error(), "owns it") {
+		t.Errorf("a file of another user: %v", err)
+	}
+	if err := os.Chown(path, 0, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadFile(path); err != nil {
+		t.Errorf("a file of root: %v", err)
 	}
 }
 
