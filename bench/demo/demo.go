@@ -197,8 +197,8 @@ var modes = []struct {
 	encrypted bool
 }{
 	{"weft, encrypted, in userspace", nil, api.DatapathUserspace, true},
-	{"weft, plain, in userspace", []string{"--datapath", "userspace"}, api.DatapathUserspace, false},
-	{"weft, plain, by the kernel", []string{"--datapath", "auto"}, api.DatapathKernel, false},
+	{"weft, plain, in userspace", []string{"--plain", "--datapath", "userspace"}, api.DatapathUserspace, false},
+	{"weft, plain, by the kernel", []string{"--plain", "--datapath", "auto"}, api.DatapathKernel, false},
 }
 
 // throughput measures one TCP stream from pod to pod through weft in all modes, and through a VXLAN that it configures on

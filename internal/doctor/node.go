@@ -238,6 +238,9 @@ func checkState(_ context.Context, c *settings.Config) finding {
 }
 
 func checkSecret(_ context.Context, c *settings.Config) finding {
+	if err := statedir.CheckSealed(c.StateDir, c.Protected(), c.Plain); err != nil {
+		return fail(err)
+	}
 	secrets, err := c.LoadSecrets()
 	switch {
 	case err != nil:

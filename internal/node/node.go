@@ -26,6 +26,7 @@ import (
 	"weft/internal/doctor"
 	"weft/internal/hint"
 	"weft/internal/settings"
+	"weft/internal/statedir"
 	"weft/mesh"
 )
 
@@ -59,11 +60,14 @@ func Run(ctx context.Context, cfg settings.Config, process Process) error {
 	if err != nil {
 		return err
 	}
+	if err := statedir.CheckSealed(cfg.StateDir, cfg.Protected(), cfg.Plain); err != nil {
+		return err
+	}
 	advertise, err := cfg.AdvertiseAddr(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := openState(cfg.StateDir)
+	st, err := openState(cfg.StateDir, cfg.ProtectedBy())
 	if err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return n.server.Run(ctx) })
 	for _, part := range []func(context.Context){
-		n.handleEvents, n.health.Run, n.underlay.run, n.reloader.watchSignal, n.notifyServiceManager,
+		n.handleEvents, n.health.Run, n.underlay.run, n.reloader.watchSignal, n.reloader.watchSecretFile, n.notifyServiceManager,
 	} {
 		group.Go(func() error { part(ctx); return nil })
 	}

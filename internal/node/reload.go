@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/secret"
 	"weft/internal/settings"
+	"weft/internal/statedir"
 	"weft/mesh"
 	"weft/router/session"
 )
@@ -36,6 +38,8 @@ var restartSettings = []setting{
 	{"--range", func(c *settings.Config) any { return c.Ranges }},
 	{"--init-peers", func(c *settings.Config) any { return c.InitPeers }},
 	{"--secret-file", func(c *settings.Config) any { return c.SecretFile != "" }},
+	{"--watch-secret", func(c *settings.Config) any { return c.WatchSecret }},
+	{"--plain", func(c *settings.Config) any { return c.Plain }},
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
@@ -85,6 +89,7 @@ type reloader struct {
 	datapath security
 	log      *slog.Logger
 
+	known   [sha256.Size]byte               // owned by watchSecretFile: digest of the file that was read last
 	secrets atomic.Pointer[[]secret.Secret] // in use; never nil
 
 	mu    sync.Mutex      // serializes Reload
@@ -96,6 +101,9 @@ func newReloader(
 ) *reloader {
 	r := &reloader{process: process, mesh: m, datapath: d, log: log, given: cfg}
 	r.secrets.Store(&secrets)
+	if cfg.WatchSecret {
+		r.known, _ = digestOf(cfg.SecretFile)
+	}
 	return r
 }
 
@@ -130,6 +138,9 @@ func (r *reloader) reload() (api.Reload, error) {
 	secrets, err := cfg.LoadSecrets()
 	if err != nil {
 		return api.Reload{}, err
+	}
+	if r.given.Protected() && !cfg.Protected() && !cfg.Plain { // the next start would refuse it as well
+		return api.Reload{}, statedir.RefusePlain(r.given.ProtectedBy())
 	}
 	done := api.Reload{Applied: []string{}, Restart: []string{}}
 	old := r.inUse()

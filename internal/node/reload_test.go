@@ -109,8 +109,8 @@ func TestReloadAppliesWhatCanChange(t *testing.T) {
 	}
 	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--mtu"}, Secrets: 2})
 
-	next.cfg.SecretFile = ""
-	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--secret-file", "--mtu"}, Secrets: 2})
+	next.cfg.SecretFile, next.cfg.Plain = "", true
+	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--secret-file", "--plain", "--mtu"}, Secrets: 2})
 }
 
 func TestFirstSecretNeedsARestart(t *testing.T) {
@@ -132,6 +132,8 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	}{
 		{"secret", func(s *source) { s.cfg.SecretFile = writeSecret(t, "short") }},
 		{"no secret", func(s *source) { s.cfg.SecretFile = filepath.Join(t.TempDir(), "none") }},
+		{"no secret file", func(s *source) { s.cfg.SecretFile = "" }},
+		{"secret and plain", func(s *source) { s.cfg.Plain = true }},
 		{"value", func(s *source) { s.cfg.MTU = 1 }},
 		{"config file", func(s *source) { s.err = hint.Refuse("--config", "Fix it.", "a bad file") }},
 	} {

@@ -18,8 +18,8 @@ type state struct {
 }
 
 // openState opens the state directory and its files, and creates them at the first start. It refuses files that it cannot read,
-// and leaves them unchanged.
-func openState(dir string) (*state, error) {
+// and leaves them unchanged. protectedBy is the file that protects the node's traffic, empty for none; the directory remembers it.
+func openState(dir, protectedBy string) (*state, error) {
 	if err := statedir.Ensure(dir); err != nil {
 		return nil, err
 	}
@@ -36,6 +36,11 @@ func openState(dir string) (*state, error) {
 	if s.targets, err = mesh.LoadTargets(dir); err != nil {
 		return nil, errors.Join(hint.Refuse(filepath.Join(dir, statedir.TargetsFile),
 			"Remove the file and add the targets again with \"weft connect\".", "%w", err), addresses.Close())
+	}
+	if protectedBy != "" {
+		if err := statedir.MarkSealed(dir, protectedBy); err != nil {
+			return nil, errors.Join(err, addresses.Close())
+		}
 	}
 	return s, nil
 }

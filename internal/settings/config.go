@@ -62,6 +62,8 @@ type Config struct {
 	Peers     []string
 
 	SecretFile     string
+	WatchSecret    bool // reload when the content of SecretFile changes
+	Plain          bool // run without protection although this node has had some
 	Cipher         string
 	TrustedSubnets []netip.Prefix
 	Datapath       string
@@ -155,6 +157,12 @@ func (c *Config) Targets() []target.Target {
 	}
 	return targets
 }
+
+// ProtectedBy returns the file that protects this node's traffic; empty: none does.
+func (c *Config) ProtectedBy() string { return c.SecretFile }
+
+// Protected reports whether this node's traffic is sealed.
+func (c *Config) Protected() bool { return c.ProtectedBy() != "" }
 
 // LoadSecrets reads the secret file; without one there are no secrets. Errors are *hint.Error.
 func (c *Config) LoadSecrets() ([]secret.Secret, error) {

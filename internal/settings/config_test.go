@@ -38,6 +38,8 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"", func(c *settings.Config) { c.Peers = []string{"host", "host:1", "fd00::1", "[fd00::1]:1"} }},
 		{"", func(c *settings.Config) { c.InitPeers = 0 }},
 		{"", func(c *settings.Config) { c.SecretFile = "/secret" }}, // which is looked at later
+		{"", func(c *settings.Config) { c.Plain = true }},
+		{"--plain", func(c *settings.Config) { c.Plain, c.SecretFile = true, "/secret" }},
 		{"--name", func(c *settings.Config) { c.Name = "" }},
 		{"--name", func(c *settings.Config) { c.Name = strings.Repeat("x", 256) }},
 		{"--state-dir", func(c *settings.Config) { c.StateDir = "" }},

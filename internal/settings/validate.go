@@ -34,7 +34,7 @@ const (
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateNames, c.validatePorts, c.validateRanges, c.validateModes, c.validateSizes, c.validatePeers,
+		c.validateNames, c.validatePorts, c.validateRanges, c.validateModes, c.validateProtection, c.validateSizes, c.validatePeers,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -117,6 +117,15 @@ func (c *Config) validateModes() error {
 		if !slices.Contains(m.known, m.value) {
 			return hint.Refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
 		}
+	}
+	return nil
+}
+
+// validateProtection refuses a configuration that asks for traffic both with and without encryption.
+func (c *Config) validateProtection() error {
+	if c.Plain && c.Protected() {
+		return hint.Refuse("--plain", "Remove --plain to encrypt the traffic, or the file to leave it plain.",
+			"it contradicts %s", c.ProtectedBy())
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func check(dir string) (open bool, err error) {
 
 // holdsOnlyState reports whether dir is empty or contains nothing but a node's state.
 func holdsOnlyState(dir string) bool {
-	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, "lost+found"}
+	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, SealedFile, "lost+found"}
 	entries, err := os.ReadDir(dir)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !slices.Contains(known, e.Name()) })
 }

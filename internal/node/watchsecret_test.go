@@ -1,0 +1,70 @@
+package node
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"weft/internal/secret"
+	"weft/internal/settings"
+)
+
+// counted is a Configuration that counts how often it is read.
+type counted struct {
+	cfg   settings.Config
+	reads atomic.Int32
+}
+
+func (c *counted) Read() (settings.Config, error) { c.reads.Add(1); return c.cfg, nil }
+
+// TestSecretFileIsWatched: with --watch-secret the node reloads once when the content of the file changes, tries a bad file again
+// after a while, and does nothing when the file is missing.
+func TestSecretFileIsWatched(t *testing.T) {
+	cfg := goodConfig()
+	line := secret.Generate()
+	cfg.SecretFile, cfg.WatchSecret = writeSecret(t, line), true
+	write := func(text string) { // in one step, as the kubelet does it
+		if err := renameio.WriteFile(cfg.SecretFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secrets, err := cfg.LoadSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		source := &counted{cfg: cfg}
+		// Without a mesh: all files in this test have the same secrets, so that a reload changes none.
+		r := newReloader(cfg, Process{Level: &slog.LevelVar{}, Configuration: source}, secrets, nil, &recorder{}, slog.New(slog.DiscardHandler))
+		go r.watchSecretFile(t.Context())
+		after := func(wait time.Duration, want int32) {
+			t.Helper()
+			time.Sleep(wait)
+			synctest.Wait()
+			if n := source.reads.Load(); n != want {
+				t.Errorf("%d reloads, want %d", n, want)
+			}
+		}
+		after(time.Minute, 0)
+		write(line + "\n\n")
+		after(secretPeriod, 1)
+		after(time.Minute, 1)
+		write("short")
+		after(secretPeriod, 2)
+		after(secretRetry-time.Second, 2)
+		after(2*secretPeriod, 3)
+		write(line)
+		after(secretPeriod, 4)
+		if err := os.Remove(cfg.SecretFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		after(time.Minute, 4)
+	})
+}
