@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/dynamic"
@@ -15,7 +16,7 @@ import (
 
 // clusterOptions are the flags that identify the cluster and this node in it.
 type clusterOptions struct {
-	node, kubeconfig, apiserver, stateDir, secretFile string
+	node, kubeconfig, apiserver, stateDir string
 }
 
 func (o *clusterOptions) addFlags(f *pflag.FlagSet) {
@@ -23,16 +24,18 @@ func (o *clusterOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file for the API server (default: the in-cluster configuration)")
 	f.StringVar(&o.apiserver, "apiserver", os.Getenv("WEFT_APISERVER"),
 		"https://HOST:PORT of the API server instead of the Service's address, for nodes without kube-proxy (default: $WEFT_APISERVER)")
-	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "folder that survives reboots")
-	f.StringVar(&o.secretFile, "secret-file", "/etc/weft/secret", "the daemon's secret file, if there is one")
+	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "the daemon's state directory; weft-kube run uses only the folder kube in it")
 }
+
+// kubeDir returns the folder of what weft-kube run keeps over reboots. It is apart from the state directory, which has the node's key.
+func (o *clusterOptions) kubeDir() string { return filepath.Join(o.stateDir, "kube") }
 
 // clients returns a typed and a dynamic client for the API server.
 func (o *clusterOptions) clients() (kubernetes.Interface, dynamic.Interface, error) {
 	if o.node == "" {
 		return nil, nil, fmt.Errorf("--node-name: empty: set NODE_NAME from spec.nodeName")
 	}
-	config, err := kube.RESTConfig(o.kubeconfig, o.apiserver, o.stateDir)
+	config, err := kube.RESTConfig(o.kubeconfig, o.apiserver, o.kubeDir())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,14 +10,20 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/hint"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := newRootCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "weft-kube: %v\n", err)
-		os.Exit(1)
+		advice, code := hint.Of(err)
+		if advice != "" {
+			advice = "; hint: " + advice
+		}
+		fmt.Fprintf(os.Stderr, "weft-kube: %v%s\n", err, advice)
+		os.Exit(code)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func newPrepareCommand() *cobra.Command {
 		Short: "Set the kernel's network settings and write the daemon's configuration, before the daemon starts",
 		Long: "Set the kernel's network settings and write the daemon's configuration, before the daemon starts. The command\n" +
 			"makes the host a router, passes bridged frames to its firewall, counts the nodes of the cluster for --init-peers\n" +
-			"and writes kube.yaml into the state directory.",
+			"and writes kube.yaml into the state directory. It refuses a node without a secret, unless --plain is set.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, _, err := o.clients()
@@ -41,12 +42,16 @@ func newPrepareCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			p.API, p.Node, p.SecretFile, p.Log = api, o.node, o.secretFile, newLog()
+			p.API, p.Node, p.Log = api, o.node, newLog()
 			p.ConfigFile = filepath.Join(o.stateDir, "kube.yaml")
 			return p.Run(ctx)
 		},
 	}
 	o.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&p.SecretFile, "secret-file", "/etc/weft/secret", "the daemon's secret file, from a Secret")
+	plain, _ := strconv.ParseBool(os.Getenv("WEFT_PLAIN")) // another value does not turn encryption off
+	cmd.Flags().BoolVar(&p.Plain, "plain", plain, "nodes communicate without encryption; without this flag a node without a secret is refused "+
+		"(default: $WEFT_PLAIN)")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "maximum time to wait for the API server")
 	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","),
 		"address ranges of the pods (default: $WEFT_RANGE, if it is set)")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"weft/internal/kube/bridgenf"
 	"weft/internal/kube/firewall"
 	"weft/internal/podlink"
+	"weft/internal/unixsocket"
 )
 
 // runOptions are the flags of "weft-kube run".
@@ -63,6 +63,9 @@ func runAgent(ctx context.Context, o *runOptions) error {
 		return fmt.Errorf("--guard: %w", err)
 	}
 	o.install.Guard = mode
+	if err := os.MkdirAll(o.kubeDir(), 0o700); err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
 	filter, err := firewall.New(ctx)
 	if err != nil {
 		return err
@@ -73,9 +76,9 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	}
 	defer release()
 	o.install.Policy = filepath.Join(o.runDir, "kube.sock")
-	admission, err := listenUnix(ctx, o.install.Policy)
+	admission, err := unixsocket.Listen(ctx, o.install.Policy)
 	if err != nil {
-		return err
+		return fmt.Errorf("--run-dir: %w", err)
 	}
 	var lc net.ListenConfig
 	health, err := lc.Listen(ctx, "tcp", o.httpAddr)
@@ -87,7 +90,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 		return errors.Join(err, admission.Close(), health.Close())
 	}
 	agent, err := kube.New(kube.Config{
-		Node: o.node, StateDir: o.stateDir, RunDir: o.runDir, Install: &o.install, SecretFile: o.secretFile,
+		Node: o.node, StateDir: o.kubeDir(), RunDir: o.runDir, Install: &o.install,
 		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
 		Filter: filter, FilterChanges: changes, Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
 		DropLog: firewall.NFLog{}, Log: log,
@@ -100,20 +103,4 @@ func runAgent(ctx context.Context, o *runOptions) error {
 		return err
 	}
 	return nil
-}
-
-// listenUnix listens on a socket for root alone, and replaces a socket that an earlier process left.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("--run-dir: %w", err)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("--run-dir: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("--run-dir: %w", err), l.Close())
-	}
-	return l, nil
 }

@@ -25,8 +25,6 @@ type Config struct {
 	StateDir, RunDir string
 	// Install installs the CNI plugin.
 	Install *Install
-	// SecretFile is watched for changes; empty if the network has no secret.
-	SecretFile string
 	// Admission accepts connections of the plugin, Health those of the kubelet and of Prometheus.
 	Admission, Health net.Listener
 
@@ -64,7 +62,6 @@ type Daemon interface {
 	IPAM(ctx context.Context) (api.IPAM, error)
 	Connect(ctx context.Context, targets []string, replace bool) error
 	Reclaim(ctx context.Context, peers []string) ([]api.Reclaimed, error)
-	Reload(ctx context.Context) (api.Reload, error)
 	Guard(ctx context.Context, r api.GuardRequest) error
 }
 
@@ -114,7 +111,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("bridged packets", a.bridged.run)
 	run("nodes", a.nodes.run)
 	run("installing the plugin", a.install)
-	run("secret", a.watchSecret)
 	run("addresses of the API servers", a.rememberAPIServers)
 	run("admission", func(ctx context.Context) error { return serve(ctx, a.cfg.Admission, a.enforcer.handler()) })
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })

@@ -91,7 +91,6 @@ type fakeDaemon struct {
 	away      bool
 	connected [][]string
 	reclaimed [][]string
-	reloads   int
 	refuse    error // of Reclaim
 	guarded   []api.GuardRequest
 	unknown   bool // no attachment can be guarded
@@ -140,10 +139,6 @@ func (d *fakeDaemon) Connect(_ context.Context, targets []string, _ bool) error 
 func (d *fakeDaemon) Reclaim(_ context.Context, peers []string) ([]api.Reclaimed, error) {
 	err := d.locked(func() { d.reclaimed = append(d.reclaimed, peers) })
 	return nil, errors.Join(err, d.refuse)
-}
-
-func (d *fakeDaemon) Reload(context.Context) (api.Reload, error) {
-	return api.Reload{}, d.locked(func() { d.reloads++ })
 }
 
 // with calls f with the daemon locked.

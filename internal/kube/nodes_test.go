@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"weft/internal/api"
@@ -206,75 +203,6 @@ func createNode(t *testing.T, b *bench, n *corev1.Node) {
 	t.Helper()
 	if _, err := b.api.CoreV1().Nodes().Create(t.Context(), n, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestPrepare: the configuration contains the number of reachable nodes and, if there is a secret, its file. Without an API
-// server, counting fails.
-func TestPrepare(t *testing.T) {
-	silent := newNode("node3", "172.30.0.13", 0)
-	silent.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
-	p := Prepare{
-		Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "weft", "kube.yaml"), SecretFile: filepath.Join(t.TempDir(), "secret"),
-		Log: newBench(t).cfg.Log,
-	}
-	p.API = fake.NewClientset(newNode("node1", "172.30.0.11", 0), newNode("node2", "172.30.0.12", 0), silent)
-	n, err := p.countNodes(t.Context())
-	if err != nil || n != 2 {
-		t.Fatalf("%d nodes, %v", n, err)
-	}
-	for _, step := range []struct{ secret, want string }{
-		{"", "init-peers: 2\n"}, {"\n", "init-peers: 2\n"}, {"s3cret\n", "init-peers: 2\nsecret-file: " + p.SecretFile + "\n"},
-	} {
-		if step.secret != "" {
-			if err := os.WriteFile(p.SecretFile, []byte(step.secret), 0o400); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := p.configure(n); err != nil {
-			t.Fatal(err)
-		}
-		if got, _ := os.ReadFile(p.ConfigFile); string(got) != step.want {
-			t.Errorf("secret %q: %q, want %q", step.secret, got, step.want)
-		}
-		_ = os.Remove(p.SecretFile)
-	}
-	away := fake.NewClientset()
-	away.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, nil, errors.New("no route to host")
-	})
-	p.API = away
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, err := p.countNodes(ctx); err == nil || !strings.Contains(err.Error(), "no route") {
-		t.Errorf("without an API server: %v", err)
-	}
-}
-
-// TestPrepareLargeCluster: the number in the daemon's configuration never exceeds what the daemon accepts, so that pods of
-// a cluster of any size can restart.
-func TestPrepareLargeCluster(t *testing.T) {
-	for nodes, want := range map[int]int{
-		1: 1, 1001: 1001, api.MaxInitPeers - 1: api.MaxInitPeers - 1, api.MaxInitPeers: api.MaxInitPeers,
-		api.MaxInitPeers + 1: api.MaxInitPeers, 5000: api.MaxInitPeers,
-	} {
-		list := &corev1.NodeList{}
-		for i := range nodes {
-			list.Items = append(list.Items, *newNode(fmt.Sprintf("node%d", i+1), "172.30.0.11", 0))
-		}
-		server := fake.NewClientset()
-		server.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, list, nil })
-		p := Prepare{API: server, Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "kube.yaml"), Log: newBench(t).cfg.Log}
-		n, err := p.countNodes(t.Context())
-		if err != nil || n != nodes {
-			t.Fatalf("counted %d of %d nodes, %v", n, nodes, err)
-		}
-		if err := p.configure(n); err != nil {
-			t.Fatal(err)
-		}
-		if got, _ := os.ReadFile(p.ConfigFile); string(got) != fmt.Sprintf("init-peers: %d\n", want) {
-			t.Errorf("%d nodes: %q, want %d", nodes, got, want)
-		}
 	}
 }
 

@@ -18,8 +18,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/kube/bridgenf"
 	"weft/internal/masq"
+	"weft/internal/statedir"
 )
 
 // Prepare makes a node ready for its daemon: it changes the kernel's settings and writes the daemon's configuration file, which
@@ -31,18 +33,33 @@ import (
 type Prepare struct {
 	API  kubernetes.Interface
 	Node string
-	// ConfigFile is the path of the daemon's configuration file, in a folder that survives reboots.
+	// ConfigFile is the path of the daemon's configuration file. Its folder is the state directory of the daemon.
 	ConfigFile string
 	// SecretFile is the path of the secret file. The configuration contains it if the file exists and is not empty.
 	SecretFile string
+	// Plain: the nodes communicate without encryption. Without it, a node without a secret is refused, and with it one with a secret.
+	Plain bool
 	// Ranges are the address ranges of pods. Forwarding is turned on for their address families.
 	Ranges []netip.Prefix
 	Log    *slog.Logger
 }
 
-// Run prepares the node. If the API server does not answer before ctx ends, Run keeps the configuration file of an earlier
-// start, and fails only if there is none.
+// configuration is what the daemon's configuration file contains. The keys are flags of "weft up".
+type configuration struct {
+	InitPeers   int    `yaml:"init-peers"`
+	Plain       bool   `yaml:"plain,omitempty"`
+	SecretFile  string `yaml:"secret-file,omitempty"`
+	WatchSecret bool   `yaml:"watch-secret,omitempty"`
+}
+
+// Run prepares the node. If the API server does not answer before ctx ends, Run keeps the number of nodes of an earlier start, and
+// fails only if there is none. It refuses a node that would communicate without encryption unless Plain says so, and then
+// changes nothing. Errors about the secret are *hint.Error.
 func (p Prepare) Run(ctx context.Context) error {
+	cfg, err := p.protection()
+	if err != nil {
+		return err
+	}
 	is4 := func(r netip.Prefix) bool { return r.Addr().Is4() }
 	is6 := func(r netip.Prefix) bool { return r.Addr().Is6() }
 	if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
@@ -51,15 +68,52 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := bridgeNetfilter(bridgenf.Settings); err != nil {
 		return err
 	}
-	bootstrap, err := p.countNodes(ctx)
-	if err != nil {
-		if _, statErr := os.Stat(p.ConfigFile); statErr != nil {
-			return fmt.Errorf("kube: count nodes: %w", err)
-		}
-		p.Log.Warn("the API server does not answer: this node starts with its previous configuration", "err", err)
-		return nil
+	if cfg.InitPeers, err = p.bootstrapNodes(ctx); err != nil {
+		return err
 	}
-	return p.configure(bootstrap)
+	return p.configure(cfg)
+}
+
+// protection returns a configuration that has the secret file, or is plain on purpose.
+func (p Prepare) protection() (cfg configuration, err error) {
+	text, err := os.ReadFile(p.SecretFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return cfg, fmt.Errorf("kube: secret: %w", err)
+	}
+	switch secret := len(strings.TrimSpace(string(text))) > 0; {
+	case secret && p.Plain:
+		return cfg, hint.Refuse("WEFT_PLAIN", "Remove WEFT_PLAIN to encrypt the traffic, or delete the Secret to leave it plain.",
+			"it contradicts the Secret in %s", p.SecretFile)
+	case secret:
+		return configuration{SecretFile: p.SecretFile, WatchSecret: true}, nil
+	case p.Plain:
+		return configuration{Plain: true}, nil
+	}
+	const remedy = "Create the Secret (weft secret generate | kubectl -n kube-system create secret generic weft " +
+		"--from-file=secret=/dev/stdin), or set WEFT_PLAIN=true (Helm: --set plain=true) if all traffic may be read and forged."
+	if err := statedir.CheckSealed(filepath.Dir(p.ConfigFile), false, false); err != nil {
+		return cfg, hint.Refuse(p.SecretFile, "Restore the Secret with its former content. "+remedy,
+			"the Secret is missing or empty, but this node has had one")
+	}
+	return cfg, hint.Refuse(p.SecretFile, remedy, "the Secret is missing or empty, and nothing says that nodes communicate without encryption")
+}
+
+// bootstrapNodes returns how many nodes must meet: those of the cluster, else those of an earlier start.
+func (p Prepare) bootstrapNodes(ctx context.Context) (int, error) {
+	n, err := p.countNodes(ctx)
+	if err == nil {
+		return n, nil
+	}
+	var before configuration
+	text, readErr := os.ReadFile(p.ConfigFile)
+	if readErr == nil {
+		readErr = yaml.Unmarshal(text, &before)
+	}
+	if readErr != nil || before.InitPeers < 1 {
+		return 0, fmt.Errorf("kube: count nodes: %w", err)
+	}
+	p.Log.Warn("the API server does not answer: this node starts with its previous number of nodes", "init_peers", before.InitPeers, "err", err)
+	return before.InitPeers, nil
 }
 
 // countNodes returns how many nodes of the cluster run weft and have a reachable kubelet: at least 1, this node. It asks the
@@ -93,16 +147,10 @@ func silent(node *corev1.Node) bool {
 	return false
 }
 
-// configure writes the daemon's configuration for a cluster of the given number of nodes.
-func (p Prepare) configure(nodes int) error {
-	initPeers := min(nodes, api.MaxInitPeers) // the daemon does not start with a larger number
-	settings := map[string]any{"init-peers": initPeers}
-	if text, err := os.ReadFile(p.SecretFile); err == nil && len(strings.TrimSpace(string(text))) > 0 {
-		settings["secret-file"] = p.SecretFile
-	} else if err != nil && p.SecretFile != "" && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("kube: secret: %w", err)
-	}
-	text, err := yaml.Marshal(settings)
+// configure writes the daemon's configuration, and makes the state directory remember that the node is protected.
+func (p Prepare) configure(cfg configuration) error {
+	cfg.InitPeers = min(cfg.InitPeers, api.MaxInitPeers) // the daemon does not start with a larger number
+	text, err := yaml.Marshal(cfg)
 	if err != nil {
 		return fmt.Errorf("kube: %w", err)
 	}
@@ -113,9 +161,14 @@ func (p Prepare) configure(nodes int) error {
 	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it readable for all users, and it will contain the node's key
 		return fmt.Errorf("kube: %w", err)
 	}
+	if cfg.SecretFile != "" {
+		if err := statedir.MarkSealed(dir, cfg.SecretFile); err != nil {
+			return err
+		}
+	}
 	changed, err := replaceFile(p.ConfigFile, text, 0o600)
 	if changed {
-		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", initPeers, "encrypted", settings["secret-file"] != nil)
+		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", cfg.InitPeers, "encrypted", cfg.SecretFile != "")
 	}
 	return err
 }

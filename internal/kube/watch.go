@@ -2,16 +2,13 @@ package kube
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"os"
 	"time"
 )
 
 // Periods of checks of files and of the daemon, and the timeout of one call.
 const (
 	installPeriod = time.Second
-	secretPeriod  = 2 * time.Second
 	callTimeout   = 5 * time.Second
 )
 
@@ -52,31 +49,4 @@ func (a *Agent) installPlugin(ready bool) error {
 		a.cfg.Log.Info("pods can be added: configuration of the runtime written", "dir", a.cfg.Install.ConfDir)
 	}
 	return nil
-}
-
-// watchSecret makes the daemon reload its secrets when their file has changed.
-func (a *Agent) watchSecret(ctx context.Context) error {
-	if a.cfg.SecretFile == "" {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	digest := func() (sum [sha256.Size]byte, ok bool) {
-		text, err := os.ReadFile(a.cfg.SecretFile)
-		return sha256.Sum256(text), err == nil
-	}
-	known, ok := digest()
-	return every(ctx, secretPeriod, func() {
-		sum, there := digest()
-		if !there || ok && sum == known {
-			return
-		}
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		if _, err := a.cfg.Daemon.Reload(call); err != nil {
-			a.cfg.Log.Warn("the secret file has changed, but the daemon has not reloaded it yet", "err", err)
-			return
-		}
-		known, ok = sum, true
-		a.cfg.Log.Info("the secret file has changed and the daemon has reloaded it")
-	})
 }

@@ -1,67 +1,16 @@
 package kube
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 )
-
-// TestSecretRotation: the daemon reloads when the secret file changes, and the reload is repeated until it succeeds.
-func TestSecretRotation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.cfg.SecretFile = filepath.Join(t.TempDir(), "secret")
-		write := func(text string) {
-			// In one step, as the kubelet does it: watchSecret may run at the same instant.
-			if _, err := replaceFile(b.cfg.SecretFile, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(10 * time.Second)
-		}
-		write("one")
-		a := &Agent{cfg: b.cfg, health: &health{}}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- a.watchSecret(ctx) }()
-		want := func(n int) {
-			t.Helper()
-			b.daemon.with(func(d *fakeDaemon) {
-				if d.reloads != n {
-					t.Errorf("%d reloads, want %d", d.reloads, n)
-				}
-			})
-		}
-		time.Sleep(time.Minute)
-		want(0)
-		write("two\none")
-		want(1)
-		b.daemon.with(func(d *fakeDaemon) { d.away = true })
-		write("two")
-		want(1)
-		b.daemon.with(func(d *fakeDaemon) { d.away = false })
-		time.Sleep(10 * time.Second)
-		want(2)
-		if err := os.Remove(b.cfg.SecretFile); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Minute)
-		want(2)
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
-}
 
 // TestInstallOrder: the configuration is written once a pod can be added, and again after it was deleted.
 func TestInstallOrder(t *testing.T) {
