@@ -22,13 +22,15 @@ build:
 	@mkdir -p $(BIN)
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
 
-## image: bin/weft-image.tar for containerd and podman, named IMAGE; needs umoci (Debian: umoci) and no registry
-IMAGE ?= docker.io/weft/weft:latest
+## image: bin/weft-image.tar for containerd and podman, named IMAGE, and its digest; needs umoci (Debian: umoci) and no registry. No
+##        registry has the default name, so that nothing else can be pulled under it
+IMAGE ?= localhost/weft:latest
 image: system-packages build
 	@command -v umoci >/dev/null || { echo "umoci is missing (Debian: apt-get install umoci)"; exit 1; }
 	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
 
-## release: archives, .deb and .rpm for amd64 and arm64, an SBOM and SHA256SUMS in bin/release; builds are reproducible
+## release: archives, .deb and .rpm for amd64 and arm64, an SBOM, SHA256SUMS and its signature in bin/release; builds are reproducible.
+##          WEFT_SIGN_KEY is the key of the signature (minisign), WEFT_RELEASE_IMAGE an image to add (bin/weft-image.tar)
 release:
 	deploy/release.sh $(BIN)/release
 

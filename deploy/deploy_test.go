@@ -29,6 +29,15 @@ func documents(t *testing.T, text string) (docs []map[string]any) {
 	return docs
 }
 
+// apiVersions are those of a cluster, as a chart asks for them.
+type apiVersions []string
+
+// Has implements the method that charts call.
+func (v apiVersions) Has(name string) bool { return slices.Contains(v, name) }
+
+// policies is the kind that older clusters do not have.
+const policies = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
+
 // TestChartIsTheManifest: the chart with its default values equals the manifest. It is rendered without Helm, because it uses only
 // the template language of Go.
 func TestChartIsTheManifest(t *testing.T) {
@@ -48,20 +57,32 @@ func TestChartIsTheManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	render := func() string {
+	render := func(versions ...string) string {
 		var out bytes.Buffer
-		if err := chart.Execute(&out, map[string]any{"Values": values, "Release": map[string]string{"Namespace": "kube-system"}}); err != nil {
+		if err := chart.Execute(&out, map[string]any{
+			"Values": values, "Release": map[string]string{"Namespace": "kube-system"}, "Capabilities": map[string]any{"APIVersions": apiVersions(versions)},
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
-	if diff := cmp.Diff(documents(t, string(manifest)), documents(t, render())); diff != "" {
+	if diff := cmp.Diff(documents(t, string(manifest)), documents(t, render(policies))); diff != "" {
 		t.Errorf("kubernetes.yaml and the chart differ (-manifest +chart):\n%s", diff)
 	}
 	values["env"] = map[string]any{"WEFT_DATAPATH": "userspace"}
 	values["apiserver"] = "https://10.0.0.1:6443"
-	if got := render(); !strings.Contains(got, `{name: WEFT_DATAPATH, value: "userspace"}`) || len(documents(t, got)) != 4 {
+	values["plain"] = true
+	values["image"] = map[string]any{"name": "registry.example/weft", "tag": "x", "digest": "sha256:01", "pullPolicy": "IfNotPresent"}
+	got := render() // of a cluster without policies
+	if len(documents(t, got)) != 4 || strings.Contains(got, "ValidatingAdmissionPolicy\n") || strings.Contains(got, "localhost/") {
 		t.Errorf("with other values:\n%s", got)
+	}
+	for text, want := range map[string]int{
+		`{name: WEFT_DATAPATH, value: "userspace"}`: 1, `{name: WEFT_PLAIN, value: "true"}`: 1, "image: registry.example/weft@sha256:01\n": 3,
+	} {
+		if n := strings.Count(got, text); n != want {
+			t.Errorf("%q is there %d times, want %d, in\n%s", text, n, want, got)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # image.sh BIN REF OUT: build an image from scratch with weft's programs (in the folder BIN), nft, and the reference plugins that
 # runtimes need, as an OCI archive OUT. containerd and podman import it under the name REF. Needs umoci, but no registry or daemon.
+# It prints the digest of the image, and writes it to OUT.digest.
 # image.sh --rootfs BIN DIR: write only the content of the image to the folder DIR, for deploy/Dockerfile.
 #
 # nft and its libraries are copied from this machine, so the image runs on machines of the same architecture.
@@ -30,7 +31,7 @@ fi
 
 bin=$1 ref=$2 out=$3
 root=$bin/image
-rm -rf "$root" "$out"
+rm -rf "$root" "$out" "$out.digest"
 mkdir -p "$root"
 fill "$bin" "$root/rootfs"
 
@@ -42,5 +43,8 @@ umoci gc --layout "$root/oci"
 # Runtimes read the name of the image from an annotation.
 sed -i "s|\"org.opencontainers.image.ref.name\":\"latest\"|\"org.opencontainers.image.ref.name\":\"${ref##*:}\",\"io.containerd.image.name\":\"$ref\"|" "$root/oci/index.json"
 tar -C "$root/oci" -cf "$out" .
+digest=$(sed -n 's/.*"manifests":\[{[^]]*"digest":"\(sha256:[0-9a-f]*\)".*/\1/p' "$root/oci/index.json")
+[ -n "$digest" ] || { echo "image.sh: no digest in index.json" >&2; exit 1; }
+echo "${ref%:*}@$digest" >"$out.digest"
 rm -rf "$root"
-echo "$out: $ref, $(du -h "$out" | cut -f1)"
+echo "$out: $ref, $(du -h "$out" | cut -f1), ${ref%:*}@$digest"

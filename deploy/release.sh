@@ -4,11 +4,15 @@
 #   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit
 #   weft_VERSION_ARCH.deb, weft-VERSION-1.ARCH.rpm
 #   weft-VERSION.cdx.json            all modules in the programs, with their licenses (CycloneDX)
-#   SHA256SUMS                       of all of these
+#   weft-VERSION-image-ARCH.tar      the image WEFT_RELEASE_IMAGE of "make image", if it is set, and its digest (.digest)
+#   SHA256SUMS, SHA256SUMS.minisig   of all of these, and its signature by the key WEFT_SIGN_KEY (deploy/sign.sh)
 #
-# The same commit produces the same bytes on any machine. To verify a release, build it again and compare SHA256SUMS. The files
-# therefore depend on nothing of the build machine: the time is that of the commit, the Go version that of go.mod, and paths,
-# owners and the order of folders have no effect.
+# The same commit produces the same bytes on any machine, except for the image, which has nft of the build machine. To verify a
+# release without its key, build it again and compare SHA256SUMS. The files therefore depend on nothing of the build machine: the
+# time is that of the commit, the Go version that of go.mod, and paths, owners and the order of folders have no effect.
+#
+# With WEFT_SIGN_PGP_KEY, a file with an OpenPGP key (its password in NFPM_PASSPHRASE), nfpm also signs the packages. They then
+# differ from those of another build by the signature.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { echo "usage: release.sh OUT [ARCH...]" >&2; exit 2; }
@@ -24,6 +28,8 @@ export CGO_ENABLED=0 GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFLAGS= GOEXPERIMENT= G
 GOTOOLCHAIN=go$(sed -n 's/^go //p' go.mod)
 export GOTOOLCHAIN
 umask 022
+: "${WEFT_SIGN_PGP_KEY:=}"
+export WEFT_SIGN_PGP_KEY
 
 # Versions of packages start with a digit and have no dash. v1.2.3 becomes 1.2.3; v1.2.3-rc1 sorts before it, later commits sort
 # after it, and a commit without a tag sorts before all.
@@ -37,7 +43,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/weft[-_]* "$out/SHA256SUMS"
+rm -f "$out"/weft[-_]* "$out"/SHA256SUMS*
 
 mkdir -p bin/tools
 tools=$PWD/bin/tools
@@ -92,6 +98,12 @@ awk -v version="$version" '
 	!rest && /^      "name": "weft",/ { print "      \"version\": \"" version "\"," }
 ' "$work/sbom" >"$out/weft-$version.cdx.json"
 
-(cd "$out" && sha256sum weft[-_]* >"$work/sums" && mv "$work/sums" SHA256SUMS)
+if [ -n "${WEFT_RELEASE_IMAGE:-}" ]; then
+	image=$out/weft-$version-image-$(go env GOHOSTARCH).tar
+	cp "$WEFT_RELEASE_IMAGE" "$image"
+	cp "$WEFT_RELEASE_IMAGE.digest" "$image.digest"
+fi
+
+deploy/sign.sh "$out" "weft $version"
 chmod 644 "$out"/*
 cat "$out/SHA256SUMS"
