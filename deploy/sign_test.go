@@ -118,7 +118,7 @@ func TestSignatureByAKey(t *testing.T) {
 			t.Errorf("signed although users cannot verify by %s: %s", other, out)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "SHA256SUMS.minisig")); err == nil {
-			t.Error("a signature that nobody can verify is left")
+			t.Error("a signature that users cannot verify is left")
 		}
 	}
 }

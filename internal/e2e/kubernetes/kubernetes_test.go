@@ -46,8 +46,12 @@ func TestKubernetes(t *testing.T) {
 			report.add(name, "**failed**")
 		}
 	}
+	step("no Secret", l.withoutSecret)
 	step("install", l.install)
 	step("DNS and two pods", l.workload)
+	step("what the token of a node may change", l.tokens)
+	step("what the containers may do", l.containers)
+	step("the Secret is deleted", l.secretGone)
 	step("rolling upgrade under a ping", l.upgrade)
 	step("rotation of the secret by the Secret object", l.rotate)
 	step("crash and reboot of a node", l.reboot)

@@ -139,7 +139,8 @@ func (l *lab) manifest(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := strings.NewReplacer("10.32.0.0/12", podRange, "path: /var/lib/weft,", "path: "+stateDir+",").Replace(string(text))
+	changed := strings.NewReplacer("10.32.0.0/12", podRange, "path: /var/lib/weft,", "path: "+stateDir+",",
+		"path: /var/lib/weft/kube,", "path: "+stateDir+"/kube,").Replace(string(text))
 	path := filepath.Join(l.dir, "weft.yaml")
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
