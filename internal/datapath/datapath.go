@@ -43,6 +43,7 @@ import (
 	"weft/router"
 	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/vxlan"
 	"weft/tap/virtio"
 )
 
@@ -70,8 +71,8 @@ type Membership interface {
 	NodeName(peer.ID) string
 }
 
-// Gossip is where the datapath publishes what it learns about links and which frames it accepts, and delivers gossip that arrived through sessions. Methods
-// are called by the router's goroutines and must not block.
+// Gossip is where the datapath publishes what it learns about links and which frames it accepts, and delivers gossip that arrived
+// through sessions. Methods are called by the router's goroutines and must not block.
 type Gossip interface {
 	SetLinks(topology.Links)
 	// SetVNI publishes the VNI of the VXLAN frames that this node accepts; 0: none.
@@ -200,12 +201,16 @@ func (d *Datapath) Close() error {
 }
 
 // Prepare removes what an earlier run without a secret has left on the host, before a node with a secret sends anything: from
-// then on nothing leaves unsealed.
+// then on nothing leaves unsealed. Without a secret it removes a device of an earlier run that has lost its filter.
 func (d *Datapath) Prepare(ctx context.Context) error {
-	if !d.sealed() {
-		return nil
+	if d.sealed() {
+		return d.removeKernelPath(ctx)
 	}
-	return d.removeKernelPath(ctx)
+	removed, err := vxlan.RemoveUnfiltered(ctx, d.settings.KernelDevice())
+	if removed || err != nil {
+		d.log.Warn("the kernel path of an earlier run has no filter any more", "removed", removed, "err", err)
+	}
+	return nil
 }
 
 // Run brings the datapath up and runs it until ctx ends, which leaves bridge, pods and addresses as they are, or until an engine

@@ -43,7 +43,8 @@ type kernelRun struct {
 	controller *vxlan.Controller
 	ctx        context.Context // ends with stop
 	stop       context.CancelFunc
-	renewed    atomic.Bool // stop was called for a run with another address
+	renewed    atomic.Bool // stop was called for a run with another address or VNI
+	refused    refused
 }
 
 // openKernelPath makes the kernel path where it is wanted. A host that cannot have one is an error only where it was requested.

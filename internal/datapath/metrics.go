@@ -11,7 +11,7 @@ import (
 
 var metrics metricdef.Table
 
-// Metrics of the kernel path and of the guard. The router has its own.
+// Metrics of the kernel path, of the guard and of the closed ports. The router has its own.
 var (
 	kernelPathUp = metrics.Gauge("kernel_path", "1 if there is a device through which the kernel can carry frames, else 0.")
 	kernelFrames = metrics.Counter("kernel_frames_total",
@@ -20,6 +20,12 @@ var (
 	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.",
 		"direction").Values("direction", "receive", "transmit")
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
+
+	kernelRefused = metrics.Counter("kernel_refused_total",
+		"Datagrams to the port of VXLAN that the rules of this host dropped, by reason: to this host from the address of no peer (unknown), "+
+			"from a port of unprivileged users (users), or with another VNI (vni); to a peer from behind this host (forwarded), or from a "+
+			"user of it (local); from pods to either (pods).", "reason").Values("reason", vxlan.FilterReasons()...)
+	nodePortDrops = metrics.Counter("node_port_drops_total", "Packets of pods to the ports of nodes, which were dropped.")
 
 	guardPorts = metrics.Gauge("guard_ports",
 		"Ports of pods that are bound to the addresses of their pods, and those that a request has opened.", "state").
@@ -64,6 +70,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		repairsTotal.Send(ch, float64(counts[kind]), kind)
 	}
 	collectGuard(ch, c.d.GuardStatus())
+	for reason, n := range c.d.kernelRefused() {
+		kernelRefused.Send(ch, float64(n), reason)
+	}
+	if n, known := c.d.ports.dropped(); known {
+		nodePortDrops.Send(ch, float64(n))
+	}
 	if e := c.d.current.Load(); e != nil {
 		e.router.Collector().Collect(ch)
 	}

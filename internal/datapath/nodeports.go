@@ -32,6 +32,8 @@ type nodePorts struct {
 	met     bool                // guarded by mu: this run has known other nodes
 	err     error               // guarded by mu; why the rules are not in force
 	cleared bool                // guarded by mu: the node has left
+
+	refused refused
 }
 
 // Name implements hostRules.

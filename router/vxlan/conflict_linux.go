@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/netdump"
+	"weft/internal/nftsum"
 )
 
 // Check returns an error if Open could not make a device of that name on that UDP port. It changes nothing and needs no
@@ -106,6 +107,18 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 		return removed, nil // without nftables there are no rules
 	}
 	return removed, (&filter{nft: nft}).remove(ctx)
+}
+
+// RemoveUnfiltered removes the device called name if an earlier run left it on the host, and its filter is gone: any host could send
+// into the overlay until Open. removed reports whether it did so.
+func RemoveUnfiltered(ctx context.Context, name string) (removed bool, err error) {
+	if KeptVNI(name) == 0 {
+		return false, nil
+	}
+	if _, err := nftsum.Of(nftsum.Inet, tableName(name)); !errors.Is(err, nftsum.ErrNoTable) {
+		return false, err
+	}
+	return Remove(ctx, name)
 }
 
 // RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names but except, and their filters: a

@@ -22,6 +22,11 @@ const (
 	fromLocal     = "local"     // to a peer, from an unprivileged user of this host
 )
 
+// FilterReasons returns why the filter drops datagrams, sorted.
+func FilterReasons() []string {
+	return []string{fromForwarded, fromLocal, fromPods, fromUnknown, fromUsers, foreignVNI}
+}
+
 // filter restricts the senders that the device accepts, and those that may send to a peer with the address of this host. VXLAN has no
 // authentication: without a filter, any host that reaches the port could send frames into the overlay. It is an nftables table of its
 // own (here for IPv4):
@@ -93,7 +98,7 @@ func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	for _, addr := range peers {
 		tx.Add(&knftables.Element{Set: setPeers, Key: []string{addr.String()}})
 	}
-	for _, name := range []string{fromUnknown, fromPods, fromUsers, foreignVNI, fromForwarded, fromLocal} {
+	for _, name := range FilterReasons() {
 		tx.Add(&knftables.Counter{Name: name})
 	}
 	f.addChains(tx, word)

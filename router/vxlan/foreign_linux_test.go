@@ -68,8 +68,8 @@ func (n *node) behindNAT(t *testing.T, v6 bool) *nettest.Pod {
 	return guest
 }
 
-// TestForeignDatagrams: of datagrams to the port of the device only those of members reach a pod: not those with the address of a member but
-// another VNI, of a guest of a member that is masqueraded, or of an unprivileged user of a member. Without the rules of the sender, or
+// TestForeignDatagrams: of datagrams to the port of the device only those of members reach a pod: not those with the address of a member
+// but another VNI, of a guest of a member that is masqueraded, or of an unprivileged user of a member. Without the rules of the sender, or
 // without any rules, it is the same.
 func TestForeignDatagrams(t *testing.T) {
 	for name, v6 := range map[string]bool{"IPv4": false, "IPv6": true} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -79,6 +80,30 @@ func TestOpen(t *testing.T) {
 	for _, want := range []bool{true, false} {
 		if removed, err := vxlan.Remove(t.Context(), "weftvx"); err != nil || removed != want {
 			t.Errorf("Remove: %v, %v", removed, err)
+		}
+	}
+	if diff := cmp.Diff([]string{"lo"}, links(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestRemoveUnfiltered: what a stopped daemon leaves goes on if it has its filter, and is removed without.
+func TestRemoveUnfiltered(t *testing.T) {
+	taptest.InNamespace(t)
+	d, err := vxlan.Open(t.Context(), config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Keep()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{false, true, false} {
+		if removed, err := vxlan.RemoveUnfiltered(t.Context(), "weftvx"); err != nil || removed != want {
+			t.Errorf("removed: %v, %v; want %v", removed, err, want)
+		}
+		if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 	}
 	if diff := cmp.Diff([]string{"lo"}, links(t)); diff != "" {

@@ -136,8 +136,7 @@ func (d *Device) Gate() error {
 	return d.gateErr
 }
 
-// FilterDrops returns how many datagrams to the device the nftables table dropped: "unknown" from addresses of no peer, "pods"
-// from the overlay.
+// FilterDrops returns how many datagrams the nftables table has dropped, by FilterReasons.
 func (d *Device) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
 	d.filterMu.Lock()
 	defer d.filterMu.Unlock()
