@@ -92,6 +92,7 @@ func (l *lab) tokens(t *testing.T) string {
 		{"capacity", bound, "node2", `{"status":{"capacity":{"example.com/x":"1"}}}`, "only the conditions"},
 		{"a label", bound, "node2", `{"metadata":{"labels":{"x":"y"}}}`, "no labels"},
 		{"another annotation", bound, "node2", `{"metadata":{"annotations":{"x":"y"}}}`, "only the annotation"},
+		{"an empty annotation", bound, "node2", `{"metadata":{"annotations":{"x":""}}}`, "only the annotation"},
 		{"no annotations", bound, "node2", `{"metadata":{"annotations":null}}`, "only the annotation"},
 		{"not an ID", bound, "node2", `{"metadata":{"annotations":{"weft.network/peer-id":"x"}}}`, "only the annotation"},
 	} {
