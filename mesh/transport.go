@@ -150,11 +150,31 @@ func (t *sealedTransport) DialAddressTimeout(to memberlist.Address, timeout time
 	return newMemberConn(t, s), nil
 }
 
-// Shutdown implements memberlist.Transport.
+// Shutdown implements memberlist.Transport. A transport of memberlist's ends only after all that it has received was read. So
+// packets and streams that arrive meanwhile are read and dropped: otherwise any sender could keep a node from stopping.
 func (t *sealedTransport) Shutdown() error {
 	t.once.Do(func() { close(t.stop) })
 	t.gate.Close()
-	return t.under.Shutdown()
+	down := make(chan struct{})
+	var draining sync.WaitGroup
+	draining.Go(func() { t.drain(down) })
+	err := t.under.Shutdown()
+	close(down)
+	draining.Wait()
+	return err
+}
+
+// drain drops what the network receives until down is closed.
+func (t *sealedTransport) drain(down <-chan struct{}) {
+	for {
+		select {
+		case <-down:
+			return
+		case <-t.under.PacketCh():
+		case conn := <-t.under.StreamCh():
+			_ = conn.Close()
+		}
+	}
 }
 
 // run passes packets from the network to memberlist until Shutdown.
