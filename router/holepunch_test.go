@@ -72,7 +72,8 @@ func TestHolePunchRequests(t *testing.T) {
 }
 
 // TestFloodOfHolePunches: of 5,000 hole punches by a relay in a second, for known and unknown peers and for any address, few have
-// an effect: no state for an unknown peer, and one peer is probed twice a second at one address at a time.
+// an effect: no state for an unknown peer, and one peer is probed at one address at a time, twice a second and once more when
+// a hole punch starts.
 func TestFloodOfHolePunches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
@@ -100,7 +101,7 @@ func TestFloodOfHolePunches(t *testing.T) {
 		from := n.peers.Load().byID[relay.ID]
 		const requests, seconds = 5000, 10
 		for i := range requests {
-			id, addr := behind.ID, sockets[i%len(sockets)].LocalAddr()
+			id, addr := behind.ID, sockets[i/100].LocalAddr()
 			switch i % 4 {
 			case 1:
 				binary.BigEndian.PutUint64(id[:], uint64(i)|1<<60)
@@ -122,8 +123,8 @@ func TestFloodOfHolePunches(t *testing.T) {
 				hit++
 			}
 		}
-		if probes == 0 || probes > 2*(seconds+1) || hit > seconds/2+1 {
-			t.Errorf("%d probes to %d addresses in %d s, want at most 2 a second, and another address each 2 s", probes, hit, seconds)
+		if most := 2*seconds + seconds/2 + 2; probes == 0 || probes > most || hit < 3 || hit > seconds/2+1 {
+			t.Errorf("%d probes to %d addresses in %d s, want at most %d, and another address each 2 s", probes, hit, seconds, most)
 		}
 		if got := r.read(t, local); len(got) != 0 {
 			t.Errorf("%d datagrams to this host itself", len(got))
