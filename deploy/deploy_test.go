@@ -60,7 +60,8 @@ func TestChartIsTheManifest(t *testing.T) {
 	render := func(versions ...string) string {
 		var out bytes.Buffer
 		if err := chart.Execute(&out, map[string]any{
-			"Values": values, "Release": map[string]string{"Namespace": "kube-system"}, "Capabilities": map[string]any{"APIVersions": apiVersions(versions)},
+			"Values": values, "Release": map[string]string{"Namespace": "kube-system"},
+			"Capabilities": map[string]any{"APIVersions": apiVersions(versions)},
 		}); err != nil {
 			t.Fatal(err)
 		}

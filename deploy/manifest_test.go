@@ -130,7 +130,8 @@ func TestContainersAreClosed(t *testing.T) {
 		}
 		if privileged := c.Name == "prepare"; s.Privileged != privileged {
 			t.Errorf("%s is privileged: %v", c.Name, s.Privileged)
-		} else if !privileged && (s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []string{"ALL"})) {
+		} else if !privileged && (s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
+			!slices.Equal(s.Capabilities.Drop, []string{"ALL"})) {
 			t.Errorf("%s: %+v", c.Name, s)
 		}
 		if c.Resources.Limits["memory"] == "" || c.Resources.Requests["memory"] == "" ||

@@ -50,8 +50,8 @@ func newPrepareCommand() *cobra.Command {
 	o.addFlags(cmd.Flags())
 	cmd.Flags().StringVar(&p.SecretFile, "secret-file", "/etc/weft/secret", "the daemon's secret file, from a Secret")
 	plain, _ := strconv.ParseBool(os.Getenv("WEFT_PLAIN")) // another value does not turn encryption off
-	cmd.Flags().BoolVar(&p.Plain, "plain", plain, "nodes communicate without encryption; without this flag a node without a secret is refused "+
-		"(default: $WEFT_PLAIN)")
+	cmd.Flags().BoolVar(&p.Plain, "plain", plain, "nodes communicate without encryption; without this flag a node without a secret is "+
+		"refused (default: $WEFT_PLAIN)")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "maximum time to wait for the API server")
 	cmd.Flags().StringSliceVar(&ranges, "range", strings.Split(cmp.Or(os.Getenv("WEFT_RANGE"), "10.32.0.0/12"), ","),
 		"address ranges of the pods (default: $WEFT_RANGE, if it is set)")

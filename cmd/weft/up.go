@@ -74,7 +74,8 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 		"number of bootstrap nodes that must be connected before the range is first divided; 0: this node never bootstraps")
 	f.Lookup("init-peers").DefValue = "1 + number of PEERs"
 	f.StringVar(&o.SecretFile, "secret-file", "", "`file` with the cluster's secrets, one per line; enables encryption of all traffic")
-	f.BoolVar(&o.WatchSecret, "watch-secret", false, "reload when the content of --secret-file changes, as Kubernetes changes it with a Secret")
+	f.BoolVar(&o.WatchSecret, "watch-secret", false,
+		"reload when the content of --secret-file changes, as Kubernetes changes it with a Secret")
 	f.BoolVar(&o.Plain, "plain", false,
 		"run without encryption on a node that has had a secret; without this flag such a node does not start without one")
 	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305; auto selects a cipher that is fast on both ends")

@@ -112,7 +112,8 @@ func (p Prepare) bootstrapNodes(ctx context.Context) (int, error) {
 	if readErr != nil || before.InitPeers < 1 {
 		return 0, fmt.Errorf("kube: count nodes: %w", err)
 	}
-	p.Log.Warn("the API server does not answer: this node starts with its previous number of nodes", "init_peers", before.InitPeers, "err", err)
+	p.Log.Warn("the API server does not answer: this node starts with its previous number of nodes",
+		"init_peers", before.InitPeers, "err", err)
 	return before.InitPeers, nil
 }
 
