@@ -3,7 +3,6 @@ package privatefile
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
@@ -12,36 +11,28 @@ import (
 )
 
 // ErrForeign is wrapped by errors about a path that leads to a file of another user, or elsewhere by a link.
-var ErrForeign = errors.New("privatefile: it is a link, or another user owns it")
+var ErrForeign = errors.New("it is a link, or another user owns it")
 
 // Create creates a file for writing that only the user of this process can read, and that no other process has open. A regular file
 // of that user at path is replaced by a new one. A pipe or a device of that user or of root is opened as it is. Everything
-// else is refused: a link, a folder, a file of another user. The caller closes the file.
+// else is refused: a link, a folder, a file of another user. The caller closes the file. Errors are *fs.PathError.
 func Create(path string) (*os.File, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, fmt.Errorf("privatefile: %w", err)
+		return nil, err
 	case !ours(info):
-		return nil, fmt.Errorf("%w: %s", ErrForeign, path)
+		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrForeign}
 	case !info.Mode().IsRegular():
-		return open(path, unix.O_NOFOLLOW)
+		return os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	default:
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("privatefile: %w", err)
+			return nil, err
 		}
 	}
 	// Another file that appears at path meanwhile is not opened, and a link is not followed (O_EXCL in open(2)).
-	return open(path, os.O_CREATE|os.O_EXCL)
-}
-
-func open(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("privatefile: %w", err)
-	}
-	return f, nil
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // ours reports whether a file may be replaced, or a pipe or device be written.
