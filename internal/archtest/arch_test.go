@@ -35,6 +35,7 @@ var layers = []struct {
 	{"ipam", 3},
 	{"cni", 3},
 	{"internal/kube", 3},
+	{"internal/cadir", 3},
 	{"internal/nettest/...", 3}, // for tests, the demo and the bench only
 
 	{"tap", 2},
@@ -75,6 +76,7 @@ var layers = []struct {
 	{"mesh/keyring", 1},
 	{"mesh/memberlog", 2},
 	{"mesh/fragment", 2},
+	{"mesh/epoch", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
@@ -83,6 +85,7 @@ var layers = []struct {
 	{"internal/statedir", 1},
 	{"internal/docgen", 1}, // for tests only
 	{"internal/secret", 1},
+	{"internal/identity", 1},
 
 	{"internal/bytesreader", 0},
 	{"internal/health", 0},
@@ -135,6 +138,9 @@ var steps = map[string]int{
 	"weft/bench/lab":     0,
 	"weft/bench/meter":   0,
 	"weft/bench/sample":  0,
+
+	"weft/mesh/epoch":        1,
+	"weft/internal/identity": 0,
 
 	"weft/router/session": 1,
 	"weft/router/wire":    0,
