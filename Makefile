@@ -56,6 +56,7 @@ test-unit:
 ##      WEFT_SEED=n replays the short history of that seed
 sim:
 	WEFT_SIM=full go test -timeout 60m -count=1 -run 'TestHistories$$|TestLargeHistory' -v ./ipam
+	WEFT_SIM=full go test -timeout 20m -count=1 -run 'TestRevokedNodeIsOutOfMany' -v ./mesh
 
 ## monkey: changes hosts at random under traffic for MONKEY_TIME, and checks after each change that the network is whole again within
 ##         five seconds, or that a condition explains why not; needs root. WEFT_SEED=n replays the sequence of that seed

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"weft/internal/identity"
 	"weft/internal/target"
 )
 
@@ -33,6 +34,11 @@ type Config struct {
 	Cluster string
 	// Credentials decide which nodes with a common key are admitted. Nil: all.
 	Credentials Credentials
+	// Signed is the certificate of this node with the CAs that it trusts; zero: none. Their keys stand before Keys. Then only
+	// nodes with a certificate are admitted, or if there are Keys as well, those that have one of these. SetIdentity replaces it.
+	Signed identity.File
+	// Revoked keeps the lists of revoked nodes. Nil: they are lost at the end.
+	Revoked RevokedStore
 	// Targets are the persistent targets.
 	Targets *Targets
 	// Peers are targets for this run only, from the command line, parsed.
@@ -68,7 +74,7 @@ func (c *Config) validate() error {
 	case len(c.Name) > maxName:
 		return fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
 	}
-	return nil
+	return checkSigned(c.Signed, c.Name)
 }
 
 func (c *Config) cluster() string { return cmp.Or(c.Cluster, "weft") }

@@ -15,14 +15,3 @@ type Credentials interface {
 	// and a secret with the given fingerprint (0: this network has none), and it has shown shown. Check does not keep shown.
 	Check(public [peer.KeySize]byte, shown []byte, fingerprint uint32) error
 }
-
-// noCredentials are the credentials of a mesh that has none.
-type noCredentials struct{}
-
-var _ Credentials = noCredentials{}
-
-// Show implements Credentials.
-func (noCredentials) Show() []byte { return nil }
-
-// Check implements Credentials.
-func (noCredentials) Check([peer.KeySize]byte, []byte, uint32) error { return nil }

@@ -51,7 +51,7 @@ func startReal(t *testing.T, keys string, peers ...target.Target) (*Mesh, target
 	}
 	j := &joined{both: make(chan struct{})}
 	m, err := New(Config{
-		Identity: identity(t), Name: "x", Transport: tr, Advertise: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
+		Identity: nodeIdentity(t), Name: "x", Transport: tr, Advertise: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
 		DataPort: 6784, Targets: targets, Keys: testKeys(keys), Peers: peers, Observer: j,
 	})
 	if err != nil {

@@ -57,7 +57,7 @@ func (w testTunnel) Open(peer.ID) bool { return true }
 // idle returns a mesh of which only the tunnel runs.
 func (w *lossyTunnels) idle(t *testing.T, net *network) *Mesh {
 	t.Helper()
-	id := identity(t)
+	id := nodeIdentity(t)
 	m, err := New(Config{
 		Identity: id, Transport: net.transport(t), Advertise: unusedAddr, Tunnel: testTunnel{w, id.ID},
 	})
@@ -171,9 +171,9 @@ func TestDialOutNodeGossips(t *testing.T) {
 		var net network
 		w := newLossyTunnels(0.1)
 		tunnel := func(c *Config) { c.Tunnel = testTunnel{w, c.Identity.ID} }
-		a := startWith(t, &net, "a", identity(t), tunnel)
-		b := startWith(t, &net, "b", identity(t), tunnel, a)
-		dialOut := startWith(t, &net, "dial-out", identity(t), tunnel, a, b)
+		a := startWith(t, &net, "a", nodeIdentity(t), tunnel)
+		b := startWith(t, &net, "b", nodeIdentity(t), tunnel, a)
+		dialOut := startWith(t, &net, "dial-out", nodeIdentity(t), tunnel, a, b)
 		w.mu.Lock()
 		for _, n := range []*node{a, b, dialOut} {
 			w.meshes[n.cfg.Identity.ID] = n.Mesh

@@ -31,7 +31,7 @@ var (
 // ChannelID identifies an engine's gossip on the wire.
 type ChannelID uint8
 
-// ChannelIPAM is the channel of the allocators, ChannelDNS that of names. 2 is channelLinks.
+// ChannelIPAM is the channel of the allocators, ChannelDNS that of names. 2 is channelLinks, 4 channelIdentity.
 const (
 	ChannelIPAM ChannelID = 1
 	ChannelDNS  ChannelID = 3

@@ -39,7 +39,7 @@ func TestKeyMismatchesAreBounded(t *testing.T) {
 func TestKeyMismatchesDoNotFillTheLog(t *testing.T) {
 	var out bytes.Buffer
 	m, err := New(Config{
-		Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr, Keys: testKeys("a"),
+		Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr, Keys: testKeys("a"),
 		Logger: slog.New(slog.NewTextHandler(&out, nil)),
 	})
 	if err != nil {

@@ -33,14 +33,8 @@ func (o otherMembers) Others() (others []keyring.Member) {
 	return others
 }
 
-// SetKeys replaces the keys while the mesh runs: 1 to MaxKeys, the preferred one first. All of them open the gossip of
-// other nodes. The nodes of a cluster may do it in any order: as long as any two of them have one key in common, no member
-// is lost. A mesh that was made without keys accepts none. Errors wrap ErrKeys. SetKeys waits at most publishTimeout until
-// another node knows the new keys.
-func (m *Mesh) SetKeys(keys []GossipKey) error {
-	if err := m.keys.Replace(keys); err != nil {
-		return err
-	}
+// publishKeys seals with a key that all members have, and publishes which ones this node has.
+func (m *Mesh) publishKeys() error {
 	if err := m.keys.Choose(); err != nil {
 		return err
 	}

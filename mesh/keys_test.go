@@ -29,7 +29,7 @@ func testKeys(names string) []GossipKey {
 // startSealed starts a node with the named keys; "" means none.
 func startSealed(t *testing.T, net *network, name, keys string, peers ...*node) *node {
 	t.Helper()
-	return startWith(t, net, name, identity(t), func(c *Config) { c.Keys = testKeys(keys) }, peers...)
+	return startWith(t, net, name, nodeIdentity(t), func(c *Config) { c.Keys = testKeys(keys) }, peers...)
 }
 
 // startCluster starts a node for each element of keys; the later ones dial the earlier ones.
@@ -165,10 +165,10 @@ func TestJoinsWhenTheSecretComes(t *testing.T) {
 				passive := func(keys string) func(*Config) {
 					return func(c *Config) { c.Keys, c.Discovery = testKeys(keys), false }
 				}
-				nodes := []*node{startWith(t, &net, "n0", identity(t), passive(tt.cluster))}
-				nodes = append(nodes, startWith(t, &net, "n1", identity(t), passive(tt.cluster), nodes[0]))
+				nodes := []*node{startWith(t, &net, "n0", nodeIdentity(t), passive(tt.cluster))}
+				nodes = append(nodes, startWith(t, &net, "n1", nodeIdentity(t), passive(tt.cluster), nodes[0]))
 				awaitFullMesh(t, nodes)
-				x := startWith(t, &net, "x", identity(t), passive(tt.newcomer), nodes[0])
+				x := startWith(t, &net, "x", nodeIdentity(t), passive(tt.newcomer), nodes[0])
 				time.Sleep(10 * time.Minute) // its pauses are as long as they get
 				for _, n := range nodes {
 					if err := n.SetKeys(testKeys(tt.then)); err != nil {
@@ -250,8 +250,8 @@ func TestNoSecretInCommon(t *testing.T) {
 						c.Keys, c.Logger = testKeys(keys), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 					}
 				}
-				in := startWith(t, &net, "in", identity(t), logged(tt.inside))
-				out := startWith(t, &net, "out", identity(t), logged(tt.outside), in)
+				in := startWith(t, &net, "in", nodeIdentity(t), logged(tt.inside))
+				out := startWith(t, &net, "out", nodeIdentity(t), logged(tt.outside), in)
 				time.Sleep(10 * time.Minute)
 
 				e, ok := errors.AsType[*SecretError](out.TargetStatus()[0].Err)
@@ -288,8 +288,8 @@ func TestNoSecretInCommon(t *testing.T) {
 func TestCapabilitiesArePublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := startWith(t, &net, "a", identity(t), func(c *Config) { c.Capabilities = 1 << 31 })
-		b := startWith(t, &net, "b", identity(t), func(*Config) {}, a)
+		a := startWith(t, &net, "a", nodeIdentity(t), func(c *Config) { c.Capabilities = 1 << 31 })
+		b := startWith(t, &net, "b", nodeIdentity(t), func(*Config) {}, a)
 		eventually(t, "the two nodes know each other", func() bool { return b.sees(a, StateAlive) })
 		if m, _ := b.roster.lookup(a.cfg.Identity.ID); m.Capabilities != 1<<31 || len(m.Accepts) != 0 {
 			t.Errorf("capabilities %x, accepts %v", m.Capabilities, m.Accepts)
@@ -299,7 +299,7 @@ func TestCapabilitiesArePublished(t *testing.T) {
 }
 
 func TestKeysThatAreRefused(t *testing.T) {
-	cfg := Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr}
+	cfg := Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr}
 	for _, keys := range []string{"abcdefghi", "aba"} {
 		cfg.Keys = testKeys(keys)
 		if _, err := New(cfg); !errors.Is(err, ErrKeys) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/mesh/topology"
 )
@@ -56,6 +57,10 @@ type Member struct {
 	Capabilities uint32
 	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
 	VNI uint32
+	// Certificate is the certificate that admitted the member; zero if it needed none.
+	Certificate identity.Certificate
+	// Refused is why the member, which is not alive for this node, is not admitted any more; 0 otherwise.
+	Refused identity.Refusal
 	// Accepts are the fingerprints of the secrets under which the member accepts traffic, its preferred one first. It is
 	// empty when the member has no secret. The slice is shared and must not be modified.
 	Accepts []uint32

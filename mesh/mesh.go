@@ -54,6 +54,7 @@ type Mesh struct {
 	fragments     *fragment.Fragmenter
 	transport     *sealedTransport
 	credentials   Credentials
+	identities    *identities
 	queue         *memberlist.TransmitLimitedQueue
 	channels      map[ChannelID]Channel // filled by Register before Run
 	dialer        *dialer
@@ -119,18 +120,21 @@ func New(cfg Config) (*Mesh, error) {
 	m.at.Store(&place{cfg.Advertise, m.started})
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)
 	var err error
-	if m.keys, err = keyring.New(cfg.Keys, cfg.cluster(), otherMembers{m}); err != nil {
+	if m.keys, err = keyring.New(withCAs(cfg.Signed.CAs, cfg.Keys), cfg.cluster(), otherMembers{m}); err != nil {
+		return nil, err
+	}
+	if m.identities, err = newIdentities(m); err != nil {
 		return nil, err
 	}
 	if m.credentials == nil {
-		m.credentials = noCredentials{}
+		m.credentials = m.identities
 	}
 	m.links = newLinkStates(cfg.Identity.ID, m.started, m.roster.change.Set, m.broadcastLinks, m.roster.isAlive)
 	m.fragments = fragment.New(cfg.Tunnel)
 	if m.transport, err = newSealedTransport(m); err != nil {
 		return nil, err
 	}
-	m.channels[channelLinks] = m.links
+	m.channels[channelLinks], m.channels[channelIdentity] = m.links, m.identities
 	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: retransmitMult}
 	m.dialer = newDialer(m)
 	return m, nil
@@ -165,6 +169,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		wg.Go(func() { m.settleContests(ctx) })
 	}
 	wg.Go(func() { m.publishMeta(ctx) })
+	wg.Go(func() { m.identities.run(ctx) })
 	for range unicastSenders {
 		wg.Go(func() { m.sendUnicasts(ctx) })
 	}
@@ -255,7 +260,8 @@ func (m *Mesh) meta() meta {
 		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
 		started: m.at.Load().since, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
 		capabilities: m.cfg.Capabilities, accepts: m.keys.Fingerprints(), clusterIDs: m.clusterIDs.list(),
-		vni: m.vni.Load(),
+		vni:         m.vni.Load(),
+		certificate: m.identities.Show(),
 	}
 }
 

@@ -123,7 +123,7 @@ func startChanged(
 	return n
 }
 
-func identity(t *testing.T) Identity {
+func nodeIdentity(t *testing.T) Identity {
 	t.Helper()
 	id, err := NewIdentity()
 	if err != nil {
@@ -155,9 +155,9 @@ func (n *node) sees(other *node, state State) bool {
 func TestThreeNodesJoinAndGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a)
-		c := start(t, &net, "c", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		c := start(t, &net, "c", nodeIdentity(t), a)
 		all := []*node{a, b, c}
 		eventually(t, "every node knows every node", func() bool {
 			for _, x := range all {
@@ -186,7 +186,7 @@ func TestThreeNodesJoinAndGossip(t *testing.T) {
 			return slices.Contains(c.messages, want)
 		})
 
-		d := start(t, &net, "d", identity(t), c)
+		d := start(t, &net, "d", nodeIdentity(t), c)
 		eventually(t, "a late node has the full state", func() bool { return d.knows("hello") })
 		stopAll(append(all, d)...)
 	})
@@ -195,9 +195,9 @@ func TestThreeNodesJoinAndGossip(t *testing.T) {
 func TestDeadLeftAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a)
-		c := start(t, &net, "c", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		c := start(t, &net, "c", nodeIdentity(t), a)
 		eventually(t, "a sees both", func() bool { return a.sees(b, StateAlive) && a.sees(c, StateAlive) })
 
 		net.setCut(b.transport.addr, true)
@@ -217,9 +217,9 @@ func TestDeadLeftAndBack(t *testing.T) {
 func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		id := identity(t)
+		id := nodeIdentity(t)
 		first := start(t, &net, "first", id)
-		other := start(t, &net, "other", identity(t), first)
+		other := start(t, &net, "other", nodeIdentity(t), first)
 		eventually(t, "the two nodes know each other", func() bool { return other.sees(first, StateAlive) })
 		time.Sleep(time.Second)
 
@@ -243,8 +243,8 @@ func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
 func TestNodeReturnsAtAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		id := identity(t)
-		a := start(t, &net, "a", identity(t))
+		id := nodeIdentity(t)
+		a := start(t, &net, "a", nodeIdentity(t))
 		old := start(t, &net, "b", id, a)
 		eventually(t, "the two nodes know each other", func() bool { return a.sees(old, StateAlive) })
 		old.stop()
@@ -262,8 +262,8 @@ func TestNodeReturnsAtAnotherAddress(t *testing.T) {
 func TestNodeAdvertisesAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		id := identity(t)
-		a := start(t, &net, "a", identity(t))
+		id := nodeIdentity(t)
+		a := start(t, &net, "a", nodeIdentity(t))
 		old := start(t, &net, "b", id, a)
 		eventually(t, "the two nodes know each other", func() bool { return a.sees(old, StateAlive) })
 		old.stop()
@@ -284,8 +284,8 @@ func TestNodeAdvertisesAnotherAddress(t *testing.T) {
 func TestConnectAndDisconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t))
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t))
 		to := target.Target{Host: a.transport.addr.Addr().String(), Port: a.transport.addr.Port()}
 		time.Sleep(time.Second)
 		if err := b.Connect([]target.Target{to}, false); err != nil {
@@ -314,7 +314,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 }
 
 func TestGarbageIsCounted(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
+	m, err := New(Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,11 +333,11 @@ func TestGarbageIsCounted(t *testing.T) {
 
 // TestNewerNodeIsRefusedByName: a node without a common protocol version is refused, and the error names it.
 func TestNewerNodeIsRefusedByName(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
+	m, err := New(Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := identity(t)
+	newer := nodeIdentity(t)
 	md := meta{
 		dataPort: 6784, protoMin: protocolMax + 1, protoMax: protocolMax + 9,
 		started: time.Now(), public: newer.Public, name: "newer",
@@ -369,8 +369,8 @@ func stopAll(nodes ...*node) {
 func TestMergeForwardsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
 		eventually(t, "both know each other", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
 		eventually(t, "nothing is queued", func() bool { return a.queue.NumQueued() == 0 })
 		for _, msg := range []string{"new", "new", "bad"} {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -39,7 +40,7 @@ var errMeta = errors.New("mesh: node metadata")
 // skipped. Of two extensions of one type the later one counts.
 //
 //	type 1: VNI, 3 bytes; 0 stands for none
-//	type 2: reserved for certificates
+//	type 2: certificate, see package identity
 type meta struct {
 	leaving      bool
 	dataPort     uint16
@@ -52,6 +53,7 @@ type meta struct {
 	name         string
 	accepts      []uint32    // fingerprints; this build writes at most MaxKeys
 	clusterIDs   []ClusterID // at most MaxClusterIDs
+	certificate  []byte      // see package identity; empty: none
 	vni          uint32      // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
 }
 
@@ -62,7 +64,10 @@ const (
 )
 
 // Types of extensions.
-const extensionVNI = 1
+const (
+	extensionVNI         = 1
+	extensionCertificate = 2
+)
 
 // vniLen is the length of a VNI in bytes (RFC 7348, section 5).
 const vniLen = 3
@@ -95,6 +100,10 @@ func (m meta) encode() []byte {
 	}
 	if m.vni != 0 {
 		b = append(b, extensionVNI, vniLen, byte(m.vni>>16), byte(m.vni>>8), byte(m.vni))
+	}
+	if len(m.certificate) > 0 {
+		b = append(b, extensionCertificate, byte(len(m.certificate)))
+		b = append(b, m.certificate...)
 	}
 	return b
 }
@@ -163,6 +172,8 @@ func (m *meta) parseExtensions(b []byte) error {
 				return fmt.Errorf("%w: VNI of %d bytes", errMeta, len(value))
 			}
 			m.vni = uint32(value[0])<<16 | uint32(value[1])<<8 | uint32(value[2])
+		case extensionCertificate:
+			m.certificate = slices.Clone(value)
 		default: // of a later build
 		}
 	}

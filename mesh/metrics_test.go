@@ -8,7 +8,7 @@ import (
 )
 
 func TestMetricsLint(t *testing.T) {
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
+	m, err := New(Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,9 @@ func (n *node) seesAt(other *node) bool {
 func TestNodeMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a)
-		c := start(t, &net, "c", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		c := start(t, &net, "c", nodeIdentity(t), a)
 		all := []*node{a, b, c}
 		eventually(t, "all know each other", func() bool { return allSee(all) })
 		first, second := b.transport.addr, netip.MustParseAddrPort("127.0.0.77:6783")
@@ -71,10 +71,10 @@ func TestNodeMoves(t *testing.T) {
 func TestNodesMoveTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a)
-		c := start(t, &net, "c", identity(t), a)
-		d := start(t, &net, "d", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		c := start(t, &net, "c", nodeIdentity(t), a)
+		d := start(t, &net, "d", nodeIdentity(t), a)
 		eventually(t, "all know each other", func() bool { return allSee([]*node{a, b, c, d}) })
 		net.setCut(d.transport.addr, true)
 		a.moveTo(&net, netip.MustParseAddrPort("127.0.0.71:6783"))
@@ -95,9 +95,9 @@ func TestNodesMoveTogether(t *testing.T) {
 func TestNodeMovesToTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
-		a := start(t, &net, "a", identity(t))
-		b := start(t, &net, "b", identity(t), a) // a is a target
-		c := start(t, &net, "c", identity(t), a)
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a) // a is a target
+		c := start(t, &net, "c", nodeIdentity(t), a)
 		all := []*node{a, b, c}
 		eventually(t, "they know each other", func() bool { return allSee(all) })
 		old := a.transport.addr

@@ -18,6 +18,7 @@ type network struct {
 	nodes map[string]*transport // guarded by mu: by address
 	cut   map[string]bool       // guarded by mu: by address
 	shut  map[string]bool       // guarded by mu: by address, hosts that accept nothing
+	side  map[string]int        // guarded by mu: by address; nodes of different sides do not reach each other
 
 	recording bool       // guarded by mu
 	packets   []recorded // guarded by mu: what was sent while recording
@@ -66,6 +67,16 @@ func (n *network) closeTo(addr netip.AddrPort) {
 	n.shut[addr.String()] = true
 }
 
+// divide puts the nodes at addrs on another side of the network than all others. Without any, all are on one side again.
+func (n *network) divide(addrs ...netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.side = make(map[string]int)
+	for _, addr := range addrs {
+		n.side[addr.String()] = 1
+	}
+}
+
 // alias makes the address old reach the transport of addr: a host that has two addresses and advertises one of them.
 func (n *network) alias(old, addr netip.AddrPort) {
 	n.mu.Lock()
@@ -86,7 +97,7 @@ func (t *transport) to(addr string) (*transport, error) {
 	t.net.mu.Lock()
 	defer t.net.mu.Unlock()
 	peer, ok := t.net.nodes[addr]
-	if !ok || t.net.cut[addr] || t.net.cut[t.addr.String()] || t.net.shut[addr] {
+	if !ok || t.net.cut[addr] || t.net.cut[t.addr.String()] || t.net.shut[addr] || t.net.side[addr] != t.net.side[t.addr.String()] {
 		return nil, errNoRoute
 	}
 	return peer, nil

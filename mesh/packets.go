@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -39,12 +40,16 @@ func newNonce() (n freshness.Nonce) {
 
 // receivePacket opens a packet, and passes it on if it is fresh. It does not keep b.
 func (t *sealedTransport) receivePacket(b []byte, from origin, at time.Time) {
-	kind, head, body, _, err := seal.Open(t.mesh.keys.InUse().Derived, b)
+	kind, head, body, _, err := seal.Open(t.mesh.keys.InUse().Packets, b)
 	if err != nil {
 		t.countUnopened(err, from)
 		return
 	}
 	self := t.mesh.cfg.Identity.ID
+	if t.mesh.identities.isRevoked(head.Sender) {
+		t.mesh.drops.notAdmitted.Add(1)
+		return
+	}
 	if !head.Receiver.IsZero() && head.Receiver != self || from.addr == nil && head.Sender != from.tunnel {
 		t.mesh.drops.misdirected.Add(1)
 		return
@@ -68,6 +73,9 @@ func (t *sealedTransport) countUnopened(err error, from origin) {
 		t.mesh.drops.version.Add(1)
 	case errors.Is(err, seal.ErrKey):
 		t.mesh.drops.noKey.Add(1)
+		if t.fromCertified(from) {
+			return
+		}
 		reason := MismatchUnclear // a packet without a secret looks like one under another secret
 		if !t.mesh.keys.Sealed() {
 			reason = MismatchHere
@@ -78,6 +86,24 @@ func (t *sealedTransport) countUnopened(err error, from origin) {
 	default:
 		t.mesh.countMalformed(from.tunnel)
 	}
+}
+
+// fromCertified reports whether a packet that no key opens comes from where a member with a certificate is. Then the member may seal
+// with an epoch that this node does not have yet, and is asked for it.
+func (t *sealedTransport) fromCertified(from origin) bool {
+	id, known := from.tunnel, from.addr == nil
+	if from.addr != nil {
+		at, err := netip.ParseAddrPort(from.addr.String())
+		if err != nil {
+			return false
+		}
+		id, known = t.mesh.roster.memberAt(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
+	}
+	if !known || !t.mesh.roster.isCertified(id) {
+		return false
+	}
+	t.mesh.identities.unopened(id)
+	return true
 }
 
 // receiveGossip judges an authentic packet of memberlist's: it delivers or drops it, or challenges its sender.

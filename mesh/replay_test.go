@@ -29,9 +29,9 @@ func awaitAt(t *testing.T, n, other *node) {
 func TestReplayedStreamsEndNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		id := identity(t)
+		id := nodeIdentity(t)
 		nw.record()
-		z := startWith(t, &nw, "z", identity(t), withKeys("a"))
+		z := startWith(t, &nw, "z", nodeIdentity(t), withKeys("a"))
 		first := startWith(t, &nw, "x", id, withKeys("a"), z)
 		eventually(t, "they met", func() bool { return z.sees(first, StateAlive) })
 		first.stop()
@@ -118,8 +118,8 @@ func replay(n *node, b []byte) {
 func TestRestartedReceiverRefusesOldPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		id := identity(t)
-		z := startWith(t, &nw, "z", identity(t), withKeys("a"))
+		id := nodeIdentity(t)
+		z := startWith(t, &nw, "z", nodeIdentity(t), withKeys("a"))
 		first := startWith(t, &nw, "x", id, withKeys("a"), z)
 		eventually(t, "they met", func() bool { return z.sees(first, StateAlive) && first.sees(z, StateAlive) })
 		nw.record()
@@ -180,7 +180,7 @@ func TestClocksMayDiffer(t *testing.T) {
 // startSkewed starts a node with a wall clock that is wrong by skew.
 func startSkewed(t *testing.T, nw *network, name string, skew time.Duration, peers ...*node) *node {
 	t.Helper()
-	return startChanged(t, nw, name, identity(t), withKeys("a"), func(m *Mesh) {
+	return startChanged(t, nw, name, nodeIdentity(t), withKeys("a"), func(m *Mesh) {
 		m.started = m.started.Round(0).Add(skew)
 		m.at.Store(&place{m.at.Load().addr, m.started})
 	}, peers...)
@@ -191,8 +191,8 @@ func startSkewed(t *testing.T, nw *network, name string, skew time.Duration, pee
 func TestMemberEndsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		victim := startWith(t, &nw, "victim", identity(t), withKeys("a"))
-		evil := startWith(t, &nw, "evil", identity(t), withKeys("a"), victim)
+		victim := startWith(t, &nw, "victim", nodeIdentity(t), withKeys("a"))
+		evil := startWith(t, &nw, "evil", nodeIdentity(t), withKeys("a"), victim)
 		eventually(t, "they met", func() bool { return evil.sees(victim, StateAlive) && victim.sees(evil, StateAlive) })
 		id := victim.cfg.Identity.ID
 		instance := append([]byte{3}, id[:]...) // an instance message of 2026: started 1970
@@ -233,8 +233,8 @@ func TestMemberEndsNoOther(t *testing.T) {
 func TestNoSecretHolderPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		n := startWith(t, &nw, "x", identity(t), withKeys("a"))
-		evil := startWith(t, &nw, "evil", identity(t), withKeys("a"), n)
+		n := startWith(t, &nw, "x", nodeIdentity(t), withKeys("a"))
+		evil := startWith(t, &nw, "evil", nodeIdentity(t), withKeys("a"), n)
 		eventually(t, "they met", func() bool { return n.sees(evil, StateAlive) })
 		plain := make([]byte, 16)
 		plain[15] = 255 // more padding than the message has
@@ -268,10 +268,10 @@ func TestCredentials(t *testing.T) {
 		show := func(what, want string) func(*Config) {
 			return func(c *Config) { c.Keys, c.Credentials = testKeys("a"), password{what, want} }
 		}
-		a := startWith(t, &nw, "a", identity(t), show("x", "x"))
-		b := startWith(t, &nw, "b", identity(t), show("x", "x"), a)
-		other := startWith(t, &nw, "other", identity(t), show("y", "x"), a) // refused by the others
-		wary := startWith(t, &nw, "wary", identity(t), show("x", "y"), a)   // refuses the others
+		a := startWith(t, &nw, "a", nodeIdentity(t), show("x", "x"))
+		b := startWith(t, &nw, "b", nodeIdentity(t), show("x", "x"), a)
+		other := startWith(t, &nw, "other", nodeIdentity(t), show("y", "x"), a) // refused by the others
+		wary := startWith(t, &nw, "wary", nodeIdentity(t), show("x", "y"), a)   // refuses the others
 		eventually(t, "two nodes meet", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
 		time.Sleep(time.Minute)
 		for _, n := range []*node{other, wary} {
@@ -307,8 +307,8 @@ func (p password) Check(public [peer.KeySize]byte, shown []byte, fingerprint uin
 func TestOldRunIsNotAdmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		id := identity(t)
-		z := startWith(t, &nw, "z", identity(t), withKeys("a"))
+		id := nodeIdentity(t)
+		z := startWith(t, &nw, "z", nodeIdentity(t), withKeys("a"))
 		first := startWith(t, &nw, "x", id, withKeys("a"), z)
 		eventually(t, "they met", func() bool { return z.sees(first, StateAlive) })
 		nw.record()
@@ -317,7 +317,7 @@ func TestOldRunIsNotAdmitted(t *testing.T) {
 		old := freshness.Instance{Node: id.ID, Run: first.instance}
 		first.stop()
 		time.Sleep(time.Minute)
-		late := startWith(t, &nw, "late", identity(t), withKeys("a"), z)
+		late := startWith(t, &nw, "late", nodeIdentity(t), withKeys("a"), z)
 		again := startWith(t, &nw, "x", id, withKeys("a"), z)
 		awaitAt(t, late, again)
 		for _, p := range packets {
@@ -343,17 +343,17 @@ func TestStateOfAnotherNetworkIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
 		nw.record()
-		a := startWith(t, &nw, "a", identity(t), withKeys("a"))
-		b := startWith(t, &nw, "b", identity(t), withKeys("a"), a)
+		a := startWith(t, &nw, "a", nodeIdentity(t), withKeys("a"))
+		b := startWith(t, &nw, "b", nodeIdentity(t), withKeys("a"), a)
 		eventually(t, "they met", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
 		if err := a.Merge([]byte("old ring")); err != nil {
 			t.Fatal(err)
 		}
-		c := startWith(t, &nw, "c", identity(t), withKeys("a"), a)
+		c := startWith(t, &nw, "c", nodeIdentity(t), withKeys("a"), a)
 		eventually(t, "the state is sent", func() bool { return c.knows("old ring") })
 		packets, streams := nw.recordings()
 		stopAll(a, b, c)
-		n := startWith(t, &nw, "n", identity(t), withKeys("a"))
+		n := startWith(t, &nw, "n", nodeIdentity(t), withKeys("a"))
 		for _, s := range streams {
 			replay(n, s)
 		}

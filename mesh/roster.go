@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/internal/signal"
 )
@@ -32,6 +33,9 @@ type admission interface {
 	admit(n *memberlist.Node) error
 	// known reports whether a node is known from elsewhere than gossip. There are places for it that others do not get.
 	known(id peer.ID) bool
+	// identify returns the certificate that admits a member at now, zero if it needs none. The error is about a member that is not
+	// admitted.
+	identify(md meta, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error)
 	// reportInvalid receives the error about a node that cannot be a member of any network of this version.
 	reportInvalid(err error)
 	// reportOwnKey is called when gossip has this node's ID at another address.
@@ -63,6 +67,8 @@ type record struct {
 	instance    uint64    // of its process
 	unconfirmed bool      // known from before this node has moved; see roster.move
 	answered    bool      // it has answered a ping of this node
+	meta        meta      // as it was published
+	reported    State     // by memberlist; State is StateDead instead while the member is not admitted
 }
 
 var (
@@ -196,7 +202,11 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	if err := r.admission.admit(n); err != nil {
 		return err
 	}
-	return r.makeRoom(rec, time.Now())
+	now := time.Now()
+	if _, err := r.admission.identify(rec.meta, rec.Addr, now); err != nil {
+		return err
+	}
+	return r.makeRoom(rec, now)
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -240,11 +250,13 @@ func (r *roster) update(n *memberlist.Node, state State) {
 	if err != nil {
 		return // unreachable: NotifyAlive refuses such nodes
 	}
+	now := time.Now()
 	r.mu.Lock()
-	rec.Self, rec.State, rec.Since = n.Name == r.name, state, time.Now()
+	rec.Self, rec.reported, rec.Since = n.Name == r.name, state, now
+	r.judge(&rec, now)
 	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
 		rec.RTT, rec.Skew, rec.answered = old.RTT, old.Skew, old.answered
-		if old.State == state {
+		if old.State == rec.State {
 			rec.Since = old.Since
 		}
 		*old = rec
@@ -253,6 +265,65 @@ func (r *roster) update(n *memberlist.Node, state State) {
 	}
 	r.mu.Unlock()
 	r.change.Set()
+}
+
+// judge sets the state of a member: dead if it is not admitted at now, else as memberlist has reported it; mu is held.
+func (r *roster) judge(rec *record, now time.Time) {
+	rec.State, rec.Refused, rec.Certificate = rec.reported, 0, identity.Certificate{}
+	if rec.Self || rec.reported != StateAlive {
+		return
+	}
+	cert, err := r.admission.identify(rec.meta, rec.Addr, now)
+	if err != nil {
+		rec.State, rec.Refused = StateDead, err.Refusal
+		return
+	}
+	rec.Certificate = cert
+}
+
+// recheck judges all members again at now. It returns when the latest certificate has expired, of the members that are not admitted
+// any more because of that; zero if there is none.
+func (r *roster) recheck(now time.Time) (expired time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, places := range r.records {
+		for i := range places {
+			rec := &places[i]
+			before := rec.Member
+			r.judge(rec, now)
+			if rec.State == before.State && rec.Refused == before.Refused && rec.Certificate.IsZero() == before.Certificate.IsZero() {
+				continue
+			}
+			if rec.State != before.State {
+				rec.Since = now
+			}
+			if end := before.Certificate.NotAfter; rec.Refused == identity.Expired && end.After(expired) {
+				expired = end
+			}
+			r.change.Set()
+		}
+	}
+	return expired
+}
+
+// isCertified reports whether another member is alive and was admitted by a certificate.
+func (r *roster) isCertified(id peer.ID) bool {
+	m, _ := r.lookup(id)
+	return m.State == StateAlive && !m.Certificate.IsZero()
+}
+
+// certified returns the other members that are alive and were admitted by a certificate.
+func (r *roster) certified() (ids []peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, places := range r.records {
+		if slices.ContainsFunc(places, func(rec record) bool {
+			return rec.State == StateAlive && !rec.Self && !rec.Certificate.IsZero()
+		}) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // place returns the record of a node at a gossip address, nil if there is none; mu is held.
@@ -290,7 +361,7 @@ func recordOf(n *memberlist.Node) (record, error) {
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)
 	}
-	return record{Member: m, started: md.started, instance: md.instance}, nil
+	return record{Member: m, started: md.started, instance: md.instance, meta: md}, nil
 }
 
 // admit implements admission.

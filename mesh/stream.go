@@ -24,12 +24,20 @@ var (
 	errBusy        = errors.New("mesh: too many streams")
 )
 
+// ErrRefused is the error of a stream that the other node has refused because it does not admit this one.
+var ErrRefused = errors.New("mesh: the other node does not admit this one")
+
 // refusedError is the error of a stream that the other node has refused, for another reason than its secret.
 type refusedError struct{ reason seal.Refusal }
 
 // Error implements error.
 func (e *refusedError) Error() string {
 	return "mesh: stream refused: the other node " + e.reason.String()
+}
+
+// Is reports whether target is ErrRefused, for the reason that it stands for.
+func (e *refusedError) Is(target error) bool {
+	return target == ErrRefused && e.reason == seal.RefusedMember
 }
 
 // stream is an authenticated stream to or from another node.

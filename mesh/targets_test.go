@@ -45,7 +45,7 @@ func TestSlowDiskDoesNotBlockReaders(t *testing.T) {
 	if err := targets.RecordSeen(before, nil); err != nil {
 		t.Fatal(err)
 	}
-	m, err := New(Config{Identity: identity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr, Targets: targets})
+	m, err := New(Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr, Targets: targets})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,9 +122,13 @@ func (t *sealedTransport) sendTunneled(id peer.ID, packet []byte) {
 	}
 }
 
-// seal returns a packet to a node under the key that all members have.
+// seal returns a packet to a node under the key that all members have, nil if no key may seal.
 func (t *sealedTransport) seal(kind seal.Type, body []byte, to peer.ID) []byte {
-	return t.mesh.keys.InUse().Sealer.Seal(kind, seal.Header{
+	sealer := t.mesh.keys.InUse().Sealer
+	if sealer == nil {
+		return nil
+	}
+	return sealer.Seal(kind, seal.Header{
 		Sender: t.mesh.cfg.Identity.ID, Instance: t.mesh.instance, Counter: t.counter.Add(1), Uptime: t.uptime(), Receiver: to,
 	}, body)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,8 @@ func newPeersCommand(e *env) *cobra.Command {
 		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
 			"leaving) or left. LINK is direct, relay (through another node) or none. DATAPATH is userspace or kernel: which\n" +
 			"of them carries the frames to the node. CIPHER is - if the frames are not encrypted. MTU is the largest packet\n" +
-			"of a pod that reaches the node. RTT is the round-trip time that probes measured.",
+			"of a pod that reaches the node. RTT is the round-trip time that probes measured. In a network with identities,\n" +
+			"IDENTITY is certificate, - (admitted by the secret) or the reason why the node is shut out.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())
@@ -31,6 +33,11 @@ func newPeersCommand(e *env) *cobra.Command {
 }
 
 func writePeers(w io.Writer, peers []api.Peer) {
+	header := []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}
+	identities := slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Certificate || p.Refused != "" })
+	if identities {
+		header = append(header, "IDENTITY")
+	}
 	rows := make([][]string, 0, len(peers))
 	for _, p := range peers {
 		name := p.Name
@@ -41,12 +48,28 @@ func writePeers(w io.Writer, peers []api.Peer) {
 		if p.RTT > 0 {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
-		rows = append(rows, []string{
+		row := []string{
 			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
 			strconv.Itoa(p.MTU), rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
-		})
+		}
+		if identities {
+			row = append(row, identityOf(p))
+		}
+		rows = append(rows, row)
 	}
-	table(w, []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}, rows)
+	table(w, header, rows)
+}
+
+// identityOf returns what admits a peer, or why it is not admitted.
+func identityOf(p api.Peer) string {
+	switch {
+	case p.Refused != "":
+		return p.Refused
+	case p.Certificate:
+		return "certificate"
+	default:
+		return "-"
+	}
 }
 
 func newConnectCommand(e *env) *cobra.Command {

@@ -15,10 +15,10 @@ import (
 func newReloadCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "reload",
-		Short: "Make the daemon read its secret file and configuration again",
-		Long: "Make the daemon read its secret file and configuration again, as SIGHUP does. The lines of the secret file,\n" +
-			"--trusted-subnets and --log-level take effect immediately. Other changed flags are listed: they take effect at\n" +
-			"the next start. If a setting is wrong, nothing changes and the exit code is 1.",
+		Short: "Make the daemon read its secret file, identity and configuration again",
+		Long: "Make the daemon read its secret file, its identity file and its configuration again, as SIGHUP does. The lines of\n" +
+			"the secret file, --identity, --trusted-subnets and --log-level take effect immediately. Other changed flags are\n" +
+			"listed: they take effect at the next start. If a setting is wrong, nothing changes and the exit code is 1.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Reload(cmd.Context())

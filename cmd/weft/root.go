@@ -72,6 +72,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newAttachCommand(e), newDetachCommand(e), newExposeCommand(e), newHideCommand(e),
 		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
 		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e), newDNSCommand(e),
+		newCACommand(e), newIdentityCommand(e), newRevokeCommand(e),
 	)
 	for _, newCommand := range extraCommands {
 		root.AddCommand(newCommand(e))

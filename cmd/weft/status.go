@@ -48,6 +48,7 @@ func writeStatus(w io.Writer, s api.Status) {
 	line("Datapath", "%s, %d queues, offload %s", s.Datapath, s.Queues, orDash(strings.Join(s.Offload, " ")))
 	line("Bridge", "%s with %s, MTU %d, %d MACs learned", s.Bridge, s.Tap, s.MTU, s.FDB)
 	line("Encryption", "%s", encryption(s))
+	writeIdentity(line, s)
 	line("Addresses", "%s, %s", s.IPAM, join(s.Range))
 	if len(s.Exposed) > 0 {
 		line("Exposed", "%s", join(s.Exposed))
@@ -63,6 +64,25 @@ func writeStatus(w io.Writer, s api.Status) {
 	}
 }
 
+// writeIdentity writes a line about what admits nodes, if it is not only a secret, and one for each CA.
+func writeIdentity(line func(name, format string, args ...any), s api.Status) {
+	if s.Identity == nil {
+		return
+	}
+	admitted := "nodes with a certificate"
+	if s.Network == api.NetworkBoth {
+		admitted = "nodes with a certificate or the secret"
+	}
+	line("Admits", "%s; that of this node is valid until %s", admitted, s.Identity.Expires.Local().Format("2006-01-02 15:04:05"))
+	for _, ca := range s.Identity.CAs {
+		revoked := "no list of revoked nodes"
+		if ca.ListVersion > 0 {
+			revoked = fmt.Sprintf("version %d of the list of revoked nodes, with %d", ca.ListVersion, ca.Revoked)
+		}
+		line("CA", "%s, %s", ca.CA, revoked)
+	}
+}
+
 // encryption describes whether traffic is encrypted, and the progress of a change of secrets.
 func encryption(s api.Status) string {
 	switch {
@@ -70,6 +90,10 @@ func encryption(s api.Status) string {
 		return "off: anyone on the path between two nodes can read their traffic"
 	case s.Droppable:
 		return fmt.Sprintf("on, %d secrets; all nodes alive have the first: the others may be dropped", s.Secrets)
+	case s.Network == api.NetworkIdentities:
+		return "on, by identities"
+	case s.Network == api.NetworkBoth:
+		return "on, by identities and a secret; see \"Move from a secret to identities\" in docs/OPERATIONS.md"
 	case s.Secrets > 1:
 		return fmt.Sprintf("on, %d secrets; some nodes do not have the first yet", s.Secrets)
 	default:

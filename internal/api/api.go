@@ -36,11 +36,14 @@ type Status struct {
 	Advertise netip.AddrPort `json:"advertise"`
 	Encrypted bool           `json:"encrypted"`
 	// Secrets counts the secrets in the secret file. Droppable is true if no live node needs those after the first.
-	Secrets   int      `json:"secrets"`
-	Droppable bool     `json:"secrets_droppable"`
-	Datapath  Datapath `json:"datapath"`
-	Offload   []string `json:"offload"`
-	Queues    int      `json:"queues"`
+	Secrets   int  `json:"secrets"`
+	Droppable bool `json:"secrets_droppable"`
+	// Network is what admits nodes. Identity is set if the node has one.
+	Network  NetworkKind `json:"network"`
+	Identity *Identity   `json:"identity,omitempty"`
+	Datapath Datapath    `json:"datapath"`
+	Offload  []string    `json:"offload"`
+	Queues   int         `json:"queues"`
 	// Peers counts members by state, including this node.
 	Peers   map[PeerState]int `json:"peers"`
 	Targets []Target          `json:"targets"`
@@ -59,6 +62,26 @@ type Status struct {
 	Conditions []Condition `json:"conditions"`
 	// Warnings are the same as sentences: for each condition its text and its remedy.
 	Warnings []string `json:"warnings"`
+}
+
+// Identity is the signed identity of a node.
+type Identity struct {
+	NotBefore time.Time `json:"not_before"`
+	Expires   time.Time `json:"expires"`
+	RenewAt   time.Time `json:"renew_at"` // when a new certificate is due
+	// Name and Addresses are what the certificate requires of the node; empty: nothing.
+	Name      string         `json:"name"`
+	Addresses []netip.Prefix `json:"addresses"`
+	CAs       []IdentityCA   `json:"cas"`
+	// Epoch is the number of the key that seals packets of gossip between nodes with identities.
+	Epoch uint64 `json:"epoch"`
+}
+
+// IdentityCA is a CA that a node trusts, with the list of revoked nodes of the CA that the node has.
+type IdentityCA struct {
+	CA          string `json:"ca"`           // its line in identity files
+	ListVersion uint64 `json:"list_version"` // 0: no list
+	Revoked     int    `json:"revoked"`
 }
 
 // Condition is something that is wrong with a node, or worth knowing. docs/OPERATIONS.md has a section for each code.
@@ -100,6 +123,12 @@ type Peer struct {
 	Cipher    Cipher         `json:"cipher"`
 	MTU       int            `json:"mtu"`
 	RTT       float64        `json:"rtt_ms"` // 0 before the first measurement
+
+	// Certificate reports whether the node was admitted by a certificate. CertificateExpires is when that expires.
+	Certificate        bool      `json:"certificate,omitempty"`
+	CertificateExpires time.Time `json:"certificate_expires,omitzero"`
+	// Refused is why the node is not admitted any more, such as "revoked" or "expired"; empty otherwise.
+	Refused string `json:"refused,omitempty"`
 
 	TxBytes  uint64            `json:"tx_bytes"`
 	RxBytes  uint64            `json:"rx_bytes"`
@@ -358,6 +387,23 @@ type Reload struct {
 	Applied []string `json:"applied"`
 	Restart []string `json:"restart"` // flags that take effect at the next start
 	Secrets int      `json:"secrets"` // number of secrets in use now
+}
+
+// Revocations is the answer of GET /v1/revocations: the lists of revoked nodes that the node has, as lines.
+type Revocations struct {
+	Lists []string `json:"lists"`
+}
+
+// RevocationsRequest is the body of PUT /v1/revocations: a signed list of revoked nodes, as a line.
+type RevocationsRequest struct {
+	List string `json:"list"`
+}
+
+// RevocationsResult is the answer of PUT /v1/revocations: the list of the same CA that is in force now.
+type RevocationsResult struct {
+	Version uint64 `json:"version"`
+	Nodes   int    `json:"nodes"`   // number of revoked nodes
+	Adopted bool   `json:"adopted"` // false: the node had this list or a newer one
 }
 
 // ReclaimRequest is the body of PUT /v1/reclaim: dead nodes that will not return, by ID or nickname.

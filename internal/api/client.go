@@ -235,6 +235,16 @@ func isUnknownRequest(err error) bool {
 	return ok && (p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed)
 }
 
+// Revocations returns the lists of revoked nodes that the node has.
+func (c *Client) Revocations(ctx context.Context) (r Revocations, err error) {
+	return r, c.do(ctx, http.MethodGet, "revocations", nil, nil, &r)
+}
+
+// Revoke hands a signed list of revoked nodes to the node.
+func (c *Client) Revoke(ctx context.Context, in RevocationsRequest) (r RevocationsResult, err error) {
+	return r, c.do(ctx, http.MethodPut, "revocations", nil, in, &r)
+}
+
 // Reload makes the node read its configuration and secret file again.
 func (c *Client) Reload(ctx context.Context) (r Reload, err error) {
 	return r, c.do(ctx, http.MethodPut, "reload", nil, nil, &r)

@@ -44,6 +44,17 @@ const (
 	CipherChaCha20Poly1305 Cipher = "chacha20-poly1305"
 )
 
+// NetworkKind is what admits nodes to the network of a node.
+type NetworkKind string
+
+// Kinds of networks.
+const (
+	NetworkPlain      NetworkKind = "plain"      // any node is admitted, and nothing is sealed
+	NetworkSecret     NetworkKind = "secret"     // nodes with a common secret
+	NetworkIdentities NetworkKind = "identities" // nodes with a certificate of a CA
+	NetworkBoth       NetworkKind = "both"       // either; meant for the change from one to the other
+)
+
 // IPAMState is the state of a node's address allocator.
 type IPAMState string
 

@@ -59,6 +59,9 @@ type Cluster interface {
 	Reclaim(ctx context.Context, nodes []string) ([]api.Reclaimed, error)
 	Leave(context.Context) (api.LeaveResult, error)
 	Reload() (api.Reload, error)
+	// Revocations returns the lists of revoked nodes. Revoke adopts one, if it is newer.
+	Revocations() api.Revocations
+	Revoke(api.RevocationsRequest) (api.RevocationsResult, error)
 	// Bootstrap starts to divide the ranges that are not divided yet. It does not wait for the end.
 	Bootstrap() error
 	// Alive counts the live members, this node included.

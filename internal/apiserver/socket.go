@@ -56,6 +56,10 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 	}))
 	mux.HandleFunc("DELETE /v1/targets", do(log, func(_ *http.Request, in api.TargetsRequest) error { return cluster.Forget(in.Targets) }))
 	mux.HandleFunc("PUT /v1/reload", handle(log, func(*http.Request, none) (api.Reload, error) { return cluster.Reload() }))
+	mux.HandleFunc("GET /v1/revocations", show(log, cluster.Revocations))
+	mux.HandleFunc("PUT /v1/revocations", handle(log, func(_ *http.Request, in api.RevocationsRequest) (api.RevocationsResult, error) {
+		return cluster.Revoke(in)
+	}))
 	mux.HandleFunc("PUT /v1/reclaim", handle(log, func(r *http.Request, in api.ReclaimRequest) ([]api.Reclaimed, error) {
 		return cluster.Reclaim(r.Context(), in.Peers)
 	}))

@@ -19,7 +19,7 @@ func filterHost(ctx context.Context, c *settings.Config) hostfilter.Host {
 		Bridge: c.Bridge, Ranges: c.Ranges, Outside: !c.NoMasquerade,
 		TCP: []uint16{uint16(c.Port)}, UDP: []uint16{c.DataPort(), uint16(c.Port)},
 	}
-	if c.WantsKernelPath(c.SecretFile != "", c.TrustedSubnets) {
+	if c.WantsKernelPath(c.Sealed(), c.TrustedSubnets) {
 		h.UDP = append(h.UDP, c.KernelPort())
 	}
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(c.Bridge)

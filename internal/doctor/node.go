@@ -183,7 +183,7 @@ func checkMTU(ctx context.Context, c *settings.Config) finding {
 	if err != nil {
 		return ok("not known without an address")
 	}
-	sealed := c.SecretFile != ""
+	sealed := c.Sealed()
 	underlay, err := hostnet.UnderlayMTU(self)
 	if err != nil {
 		return fail(err)
@@ -242,9 +242,16 @@ func checkSecret(_ context.Context, c *settings.Config) finding {
 		return fail(err)
 	}
 	secrets, err := c.LoadSecrets()
+	file, identityErr := c.LoadIdentity()
 	switch {
 	case err != nil:
 		return fail(err)
+	case identityErr != nil:
+		return fail(identityErr)
+	case len(file.CAs) > 0 && len(secrets) == 0:
+		return ok("a certificate in %s", c.IdentityFile)
+	case len(file.CAs) > 0:
+		return ok("%d in %s, and a certificate in %s", len(secrets), c.SecretFile, c.IdentityFile)
 	case len(secrets) == 0:
 		return warn("Create a secret (\"weft secret generate\") and start all nodes with it in a --secret-file, unless the underlay is trusted.",
 			"there is none: the traffic is not encrypted")

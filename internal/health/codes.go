@@ -10,6 +10,12 @@ const (
 	TargetKeyMismatch         Code = "target_key_mismatch"
 	TargetClusterMismatch     Code = "target_cluster_mismatch"
 	TargetUnreachable         Code = "target_unreachable"
+	TargetRefused             Code = "target_refused"
+	IdentityExpiresSoon       Code = "identity_expires_soon"
+	IdentityExpired           Code = "identity_expired"
+	IdentityUnusable          Code = "identity_unusable"
+	IdentitiesIncomplete      Code = "identities_incomplete"
+	NodeRefused               Code = "node_refused"
 	ClusterMismatch           Code = "cluster_mismatch"
 	GossipRejected            Code = "gossip_rejected"
 	RangeNotReady             Code = "range_not_ready"
@@ -74,6 +80,12 @@ var definitions = []Definition{
 	{TargetKeyMismatch, Error, "A target has no secret in common with this node"},
 	{TargetClusterMismatch, Error, "A target belongs to another cluster"},
 	{TargetUnreachable, Warning, "A target does not answer"},
+	{TargetRefused, Error, "A target and this node do not admit each other"},
+	{IdentityExpiresSoon, Warning, "The certificate of this node expires soon"},
+	{IdentityExpired, Error, "The certificate of this node has expired"},
+	{IdentityUnusable, Error, "The certificate of this node is not accepted"},
+	{IdentitiesIncomplete, Info, "Some nodes have no certificate"},
+	{NodeRefused, Warning, "A node was refused because of its identity"},
 	{ClusterMismatch, Error, "A node of another cluster was found"},
 	{GossipRejected, Warning, "Gossip from another node was ignored"},
 	{RangeNotReady, Warning, "No addresses can be allocated yet"},

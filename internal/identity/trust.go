@@ -1,9 +1,11 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/netip"
+	"sync"
 	"time"
 
 	"weft/internal/peer"
@@ -12,12 +14,13 @@ import (
 // Trust are the CAs that a node trusts, each with its latest list of revoked nodes. A Trust is never changed, so it may be shared
 // between goroutines.
 type Trust struct {
-	cas   []CAKey
-	lists map[CAKey]Revocations // signed by the CA; none: the CA has revoked no node
+	cas      []CAKey
+	lists    map[CAKey]Revocations // signed by the CA; none: the CA has revoked no node
+	verified *verified             // by these CAs; nil: nothing is remembered
 }
 
 // NewTrust returns a Trust in the given CAs, without lists.
-func NewTrust(cas []CAKey) Trust { return Trust{cas: cas} }
+func NewTrust(cas []CAKey) Trust { return Trust{cas: cas, verified: &verified{}} }
 
 // CAs returns the CAs, the preferred one first. The slice must not be changed.
 func (t Trust) CAs() []CAKey { return t.cas }
@@ -27,7 +30,7 @@ func (t Trust) List(ca CAKey) Revocations { return t.lists[ca] }
 
 // WithCAs returns a Trust in other CAs, with the lists that t has of them.
 func (t Trust) WithCAs(cas []CAKey) Trust {
-	next := Trust{cas: cas, lists: map[CAKey]Revocations{}}
+	next := Trust{cas: cas, lists: map[CAKey]Revocations{}, verified: &verified{}}
 	for _, ca := range cas {
 		if list := t.lists[ca]; !list.IsZero() {
 			next.lists[ca] = list
@@ -46,7 +49,7 @@ func (t Trust) Adopt(list Revocations) (next Trust, adopted bool, err error) {
 		if !list.Newer(t.lists[ca]) {
 			return t, false, nil
 		}
-		next = Trust{cas: t.cas, lists: maps.Clone(t.lists)}
+		next = Trust{cas: t.cas, lists: maps.Clone(t.lists), verified: t.verified}
 		if next.lists == nil {
 			next.lists = map[CAKey]Revocations{}
 		}
@@ -76,8 +79,8 @@ type Holder struct {
 	Addr  netip.Addr // underlay address that the node publishes
 }
 
-// Check returns the certificate in its wire form, if it admits its holder at now. The error is an *Error.
-func (t Trust) Check(encoded []byte, h Holder, now time.Time) (Certificate, error) {
+// Check returns the certificate in its wire form, if it admits its holder at now.
+func (t Trust) Check(encoded []byte, h Holder, now time.Time) (Certificate, *Error) {
 	if at, revoked := t.Revoked(peer.FromPublicKey(h.Public)); revoked {
 		return Certificate{}, refuse(Revoked, "since %s", rfc3339(at))
 	}
@@ -95,7 +98,7 @@ func (t Trust) Check(encoded []byte, h Holder, now time.Time) (Certificate, erro
 }
 
 // CheckParsed is Check without a look at the lists of revoked nodes.
-func (t Trust) CheckParsed(c Certificate, h Holder, now time.Time) error {
+func (t Trust) CheckParsed(c Certificate, h Holder, now time.Time) *Error {
 	if !t.signed(c, h.Public) {
 		return &Error{Refusal: OtherCA}
 	}
@@ -114,10 +117,48 @@ func (t Trust) CheckParsed(c Certificate, h Holder, now time.Time) error {
 
 // signed reports whether a CA has signed the certificate for a key.
 func (t Trust) signed(c Certificate, public [peer.KeySize]byte) bool {
+	message := c.signed(public)
+	sum := sha256.Sum256(append(message[:len(message):len(message)], c.signature[:]...))
+	if t.verified.has(sum) {
+		return true
+	}
 	for _, ca := range t.cas {
-		if ca.verify(certificateContext, c.signed(public), c.signature[:]) {
+		if ca.verify(certificateContext, message, c.signature[:]) {
+			t.verified.add(sum)
 			return true
 		}
 	}
 	return false
+}
+
+// maxVerified bounds the good signatures that are remembered.
+const maxVerified = 16384
+
+// verified remembers good signatures, by a hash of what they cover and of themselves: gossip repeats the certificates of all members
+// many times a second. The nil verified remembers nothing.
+type verified struct {
+	mu   sync.Mutex
+	sums map[[sha256.Size]byte]struct{} // guarded by mu
+}
+
+func (v *verified) has(sum [sha256.Size]byte) bool {
+	if v == nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, known := v.sums[sum]
+	return known
+}
+
+func (v *verified) add(sum [sha256.Size]byte) {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sums == nil || len(v.sums) >= maxVerified {
+		v.sums = make(map[[sha256.Size]byte]struct{})
+	}
+	v.sums[sum] = struct{}{}
 }

@@ -34,7 +34,6 @@ import (
 	"weft/internal/leases/deletions"
 	"weft/internal/leases/holder"
 	"weft/internal/podlink"
-	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/internal/statedir"
 	"weft/internal/statuspage"
@@ -76,12 +75,12 @@ type node struct {
 }
 
 // build makes all parts of a node and binds everything that it listens on. If it fails, it closes what it bound.
-func build(given settings.Config, process Process, secrets []secret.Secret, advertise netip.Addr, st *state) (_ *node, err error) {
+func build(given settings.Config, process Process, creds credentials, advertise netip.Addr, st *state) (_ *node, err error) {
 	cfg := given
 	if cfg.Queues == 0 {
 		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
 	}
-	mtu, err := cfg.OverlayMTU(advertise, len(secrets) > 0)
+	mtu, err := cfg.OverlayMTU(advertise, creds.sealed())
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +103,7 @@ func build(given settings.Config, process Process, secrets []secret.Secret, adve
 	}
 	n.members = newMembers(n.identity.ID, cfg.Name)
 	tunnel := &datapath.Tunnel{}
-	if err := n.buildMesh(st, gossipKeys(secrets), tunnel); err != nil {
+	if err := n.buildMesh(st, creds, tunnel); err != nil {
 		return nil, err
 	}
 	if err := n.buildIPAM(st); err != nil {
@@ -113,13 +112,13 @@ func build(given settings.Config, process Process, secrets []secret.Secret, adve
 	if err := n.buildNames(); err != nil {
 		return nil, err
 	}
-	if err := n.buildDatapath(sessionSecrets(secrets), tunnel); err != nil {
+	if err := n.buildDatapath(creds.sessionSecrets(), tunnel); err != nil {
 		return nil, err
 	}
-	n.underlay = newUnderlayFollower(n.cfg, n.advertise, len(secrets) > 0, n.mesh, n.datapath, n.log)
+	n.underlay = newUnderlayFollower(n.cfg, n.advertise, creds.sealed(), n.mesh, n.datapath, n.log)
 	n.buildLeases()
-	n.buildHostCheck(len(secrets) > 0)
-	n.reloader = newReloader(given, process, secrets, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
+	n.buildHostCheck(creds.sealed())
+	n.reloader = newReloader(given, process, creds, n.identity, n.underlay, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
 	n.health = health.New(health.Config{
 		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay},
 		Requirements: []health.Requirement{n.datapath, n.hostCheck, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay},
@@ -162,11 +161,12 @@ func (n *node) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-func (n *node) buildMesh(st *state, keys []mesh.GossipKey, tunnel mesh.Tunnel) (err error) {
+func (n *node) buildMesh(st *state, creds credentials, tunnel mesh.Tunnel) (err error) {
 	n.mesh, err = mesh.New(mesh.Config{
 		Identity: n.identity, Name: n.cfg.Name, Transport: n.transport, Targets: st.targets, Peers: n.cfg.Targets(),
 		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(), Cluster: clusterName,
-		Capabilities: uint32(n.cfg.Offer()), Keys: keys,
+		Capabilities: uint32(n.cfg.Offer()), Keys: gossipKeys(creds.secrets), Signed: creds.signed,
+		Revoked:   revokedFile(filepath.Join(n.cfg.StateDir, statedir.RevokedFile)),
 		Discovery: !n.cfg.NoDiscovery, Tunnel: tunnel, Observer: n.members, Logger: n.log,
 	})
 	return err

@@ -27,7 +27,7 @@ type documents struct{ n *node }
 // Status implements apiserver.Documents.
 func (d documents) Status() api.Status {
 	n := d.n
-	secrets, members := n.reloader.inUse(), n.mesh.Members()
+	inUse, members := n.reloader.inUse(), n.mesh.Members()
 	s := api.Status{
 		Version: n.cfg.Version, ID: n.identity.ID, Name: n.cfg.Name, Ready: n.health.Ready(),
 		Range: n.cfg.Ranges, Bridge: n.cfg.Bridge, Tap: n.cfg.Tap, MTU: n.datapath.MTU(), Queues: n.cfg.Queues,
@@ -35,10 +35,10 @@ func (d documents) Status() api.Status {
 		Datapath:  d.datapath(members), Offload: n.datapath.Offloads(), Since: n.started,
 		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
 		IPAM: api.IPAMState(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
-		Secrets: len(secrets), Encrypted: len(secrets) > 0,
+		Secrets: len(inUse.secrets), Encrypted: inUse.sealed(), Network: inUse.network(), Identity: identityDoc(n.mesh.IdentityStatus()),
 	}
 	s.Conditions, s.Warnings = conditionDocs(n.health.Conditions())
-	_, s.Droppable = rotation(secrets, members)
+	_, s.Droppable = rotation(inUse.secrets, members)
 	for _, m := range members {
 		s.Peers[api.PeerState(m.State.String())]++
 	}
@@ -122,6 +122,12 @@ func (d documents) Peers() []api.Peer {
 			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone,
 			MTU: n.datapath.MTU(), RTT: milliseconds(m.RTT),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
+		}
+		if c := m.Certificate; !c.IsZero() {
+			doc.Certificate, doc.CertificateExpires = true, c.NotAfter
+		}
+		if m.Refused != 0 {
+			doc.Refused = m.Refused.Code()
 		}
 		if isLivePeer(m) {
 			doc.Link, doc.Via = linkOf(m)

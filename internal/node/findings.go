@@ -10,7 +10,6 @@ import (
 
 	"weft/internal/dns"
 	"weft/internal/health"
-	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/ipam"
 	"weft/mesh"
@@ -33,7 +32,7 @@ type clusterFindings struct {
 	members *members
 	ipam    *ipam.Allocator
 	dns     *dns.Server // nil: turned off
-	secrets interface{ inUse() []secret.Secret }
+	inUse   interface{ inUse() credentials }
 }
 
 func (n *node) clusterFindings() clusterFindings {
@@ -44,6 +43,7 @@ func (n *node) clusterFindings() clusterFindings {
 func (c clusterFindings) Findings() []health.Finding {
 	members, status := c.mesh.Members(), c.ipam.Status()
 	findings := c.secretFindings(members)
+	findings = append(findings, c.identityFindings(members, time.Now())...)
 	findings = append(findings, targetFindings(c.mesh.TargetStatus())...)
 	if status.WaitingFor != "" {
 		findings = append(findings, health.Finding{
@@ -63,16 +63,16 @@ func (c clusterFindings) Findings() []health.Finding {
 
 // secretFindings reports missing, new and different secrets.
 func (c clusterFindings) secretFindings(members []mesh.Member) []health.Finding {
-	secrets := c.secrets.inUse()
+	inUse := c.inUse.inUse()
 	var findings []health.Finding
-	if len(secrets) == 0 {
+	if !inUse.sealed() {
 		findings = append(findings, health.Finding{
 			Code:   health.NoSecret,
 			Text:   "Traffic is not encrypted: every host on its path can read it, and every host that reaches the gossip port can join.",
 			Remedy: "Create a secret with \"weft secret generate\" and start every node with it in a --secret-file.",
 		})
 	}
-	if behind, _ := rotation(secrets, members); len(behind) > 0 {
+	if behind, _ := rotation(inUse.secrets, members); len(behind) > 0 {
 		findings = append(findings, health.Finding{
 			Code:   health.SecretRotationIncomplete,
 			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s cannot open it.", strings.Join(behind, ", ")),
@@ -96,6 +96,9 @@ func sentence(phrase string) string {
 	return strings.ToUpper(phrase[:1]) + phrase[1:] + "."
 }
 
+// sentenceStart returns a sentence without the period at its end.
+func sentenceStart(s string) string { return strings.TrimSuffix(s, ".") }
+
 // targetFindings reports targets that are not joined.
 func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 	var findings []health.Finding
@@ -111,6 +114,10 @@ func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 		if !t.Moved.ID.IsZero() {
 			f.Text = fmt.Sprintf("Target %s cannot be reached: node %s, which was there, is at %s now.", t.Target, t.Moved.Name, t.Moved.Addr)
 			f.Remedy = fmt.Sprintf("Give its new address, or a name, as PEER, or run \"weft forget %s\".", t.Target)
+		}
+		if refusedTarget(&f, t) {
+			findings = append(findings, f)
+			continue
 		}
 		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
 			f.Code = health.TargetKeyMismatch
@@ -278,6 +285,10 @@ func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
 		}
 		text := fmt.Sprintf("Node %s (%s at %s) is dead", m.Name, m.ID, m.Addr)
 		remedy := "Start it again"
+		if m.Refused != 0 {
+			text = fmt.Sprintf("Node %s (%s at %s) is shut out: it %s", m.Name, m.ID, m.Addr, m.Refused)
+			remedy = sentenceStart(m.Refused.Remedy())
+		}
 		for _, other := range members {
 			if other.State == mesh.StateAlive && other.ID != m.ID && (other.Name == m.Name || other.GossipAddr() == m.GossipAddr()) {
 				text += fmt.Sprintf(", and %s (%s) has replaced it", other.Name, other.ID)

@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg settings.Config, process Process) error {
 	if err := doctor.Preflight(context.WithoutCancel(ctx), cfg); err != nil { // a cancellation would change its results
 		return err
 	}
-	secrets, err := cfg.LoadSecrets()
+	creds, err := loadCredentials(&cfg)
 	if err != nil {
 		return err
 	}
@@ -71,11 +71,14 @@ func Run(ctx context.Context, cfg settings.Config, process Process) error {
 	if err != nil {
 		return err
 	}
+	if err := creds.check(st.identity, cfg.Name, advertise, time.Now()); err != nil {
+		return errors.Join(err, st.addresses.Close())
+	}
 	limitGarbage()
 	if err := raisePriority(); err != nil {
 		process.Log.Info("the node runs at the priority of pods: busy pods may delay the network", "err", err)
 	}
-	n, err := build(cfg, process, secrets, advertise, st)
+	n, err := build(cfg, process, creds, advertise, st)
 	if err != nil {
 		return errors.Join(err, st.addresses.Close())
 	}

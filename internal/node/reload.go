@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/hint"
@@ -26,6 +27,12 @@ type setting struct {
 	value func(c *settings.Config) any
 }
 
+// Flags of credentials. A node that has either can get or lose the other while it runs.
+const (
+	secretFlag   = "--secret-file"
+	identityFlag = "--identity"
+)
+
 // restartSettings are the flags that take effect only at the next start.
 var restartSettings = []setting{
 	{"--name", func(c *settings.Config) any { return c.Name }},
@@ -37,9 +44,10 @@ var restartSettings = []setting{
 	{"--advertise", func(c *settings.Config) any { return c.Advertise }},
 	{"--range", func(c *settings.Config) any { return c.Ranges }},
 	{"--init-peers", func(c *settings.Config) any { return c.InitPeers }},
-	{"--secret-file", func(c *settings.Config) any { return c.SecretFile != "" }},
+	{secretFlag, func(c *settings.Config) any { return c.SecretFile != "" }},
 	{"--watch-secret", func(c *settings.Config) any { return c.WatchSecret }},
 	{"--plain", func(c *settings.Config) any { return c.Plain }},
+	{identityFlag, func(c *settings.Config) any { return c.IdentityFile != "" }},
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
@@ -58,7 +66,7 @@ var restartSettings = []setting{
 	{"--log-format", func(c *settings.Config) any { return c.LogFormat }},
 }
 
-// allSettings are all flags of a node. The value of --secret-file is whether there is one.
+// allSettings are all flags of a node. The values of --secret-file and --identity are whether there is one.
 func allSettings() []setting {
 	return append([]setting{
 		{"--trusted-subnets", func(c *settings.Config) any { return c.TrustedSubnets }},
@@ -85,32 +93,35 @@ type security interface {
 type reloader struct {
 	// constant
 	process  Process
+	identity mesh.Identity
+	at       interface{ addr() netip.Addr } // of this node in the underlay
 	mesh     *mesh.Mesh
 	datapath security
 	log      *slog.Logger
 
-	known   [sha256.Size]byte               // owned by watchSecretFile: digest of the file that was read last
-	secrets atomic.Pointer[[]secret.Secret] // in use; never nil
+	known       [sha256.Size]byte           // owned by watchSecretFile: digest of the file that was read last
+	credentials atomic.Pointer[credentials] // in use; never nil
 
 	mu    sync.Mutex      // serializes Reload
 	given settings.Config // guarded by mu: the configuration of the start, with what was reloaded since
 }
 
 func newReloader(
-	cfg settings.Config, process Process, secrets []secret.Secret, m *mesh.Mesh, d security, log *slog.Logger,
+	cfg settings.Config, process Process, creds credentials, id mesh.Identity, at interface{ addr() netip.Addr }, m *mesh.Mesh,
+	d security, log *slog.Logger,
 ) *reloader {
-	r := &reloader{process: process, mesh: m, datapath: d, log: log, given: cfg}
-	r.secrets.Store(&secrets)
+	r := &reloader{process: process, identity: id, at: at, mesh: m, datapath: d, log: log, given: cfg}
+	r.credentials.Store(&creds)
 	if cfg.WatchSecret {
 		r.known, _ = digestOf(cfg.SecretFile)
 	}
 	return r
 }
 
-// inUse returns the secrets in use; none where the node has none. The slice must not be changed.
-func (r *reloader) inUse() []secret.Secret { return *r.secrets.Load() }
+// inUse returns the credentials in use. They must not be changed.
+func (r *reloader) inUse() credentials { return *r.credentials.Load() }
 
-// Reload implements apiserver.Cluster: it reads configuration and secret file again and applies what can change while the node
+// Reload implements apiserver.Cluster: it reads configuration, secret file and identity file again and applies what can change while the node
 // runs. If they are invalid, nothing changes.
 func (r *reloader) Reload() (api.Reload, error) {
 	done, err := r.reload()
@@ -135,7 +146,7 @@ func (r *reloader) reload() (api.Reload, error) {
 	if err := cfg.Validate(); err != nil {
 		return api.Reload{}, err
 	}
-	secrets, err := cfg.LoadSecrets()
+	creds, err := loadCredentials(&cfg)
 	if err != nil {
 		return api.Reload{}, err
 	}
@@ -143,12 +154,20 @@ func (r *reloader) reload() (api.Reload, error) {
 		return api.Reload{}, statedir.RefusePlain(r.given.ProtectedBy())
 	}
 	done := api.Reload{Applied: []string{}, Restart: []string{}}
-	old := r.inUse()
-	if len(old) > 0 && len(secrets) > 0 && !slices.Equal(gossipKeys(old), gossipKeys(secrets)) {
-		if err := r.applySecrets(secrets); err != nil { // first: nothing after it can fail
-			return api.Reload{}, err
+	if old := r.inUse(); old.sealed() && creds.sealed() {
+		newSecrets := !slices.Equal(gossipKeys(old.secrets), gossipKeys(creds.secrets))
+		newIdentity := !sameSigned(old.signed, creds.signed)
+		if newSecrets || newIdentity {
+			if err := r.applyCredentials(creds); err != nil { // first: nothing after it can fail
+				return api.Reload{}, err
+			}
 		}
-		done.Applied = append(done.Applied, "--secret-file")
+		if newSecrets {
+			done.Applied = append(done.Applied, secretFlag)
+		}
+		if newIdentity {
+			done.Applied = append(done.Applied, identityFlag)
+		}
 	}
 	if !slices.Equal(r.given.TrustedSubnets, cfg.TrustedSubnets) {
 		r.datapath.SetTrusted(cfg.TrustedSubnets)
@@ -158,23 +177,30 @@ func (r *reloader) reload() (api.Reload, error) {
 		r.process.Level.Set(cfg.LogLevel)
 		done.Applied = append(done.Applied, "--log-level")
 	}
+	stillSealed := r.inUse().sealed() && creds.sealed()
 	for _, s := range restartSettings {
+		if stillSealed && (s.flag == secretFlag || s.flag == identityFlag) {
+			continue
+		}
 		if fmt.Sprint(s.value(&r.given)) != fmt.Sprint(s.value(&cfg)) {
 			done.Restart = append(done.Restart, s.flag)
 		}
 	}
 	r.given.TrustedSubnets, r.given.LogLevel = cfg.TrustedSubnets, cfg.LogLevel
-	done.Secrets = len(r.inUse())
+	done.Secrets = len(r.inUse().secrets)
 	return done, nil
 }
 
-// applySecrets replaces the secrets in use by one or more others; the node was started with some.
-func (r *reloader) applySecrets(list []secret.Secret) error {
-	before := r.secrets.Swap(&list)
-	r.datapath.SetSecrets(sessionSecrets(list)) // before the other nodes learn that this node accepts them
-	if err := r.mesh.SetKeys(gossipKeys(list)); err != nil {
-		r.secrets.Store(before)
-		r.datapath.SetSecrets(sessionSecrets(*before))
+// applyCredentials replaces the credentials in use by others; both seal.
+func (r *reloader) applyCredentials(creds credentials) error {
+	if err := creds.check(r.identity, r.given.Name, r.at.addr(), time.Now()); err != nil {
+		return err
+	}
+	before := r.credentials.Swap(&creds)
+	r.datapath.SetSecrets(creds.sessionSecrets()) // before the other nodes learn that this node accepts them
+	if err := r.mesh.SetCredentials(gossipKeys(creds.secrets), creds.signed); err != nil {
+		r.credentials.Store(before)
+		r.datapath.SetSecrets(before.sessionSecrets())
 		return err
 	}
 	return nil
@@ -199,15 +225,6 @@ func gossipKeys(list []secret.Secret) []mesh.GossipKey {
 		keys = append(keys, mesh.GossipKey{Key: s.GossipKey(), Fingerprint: s.Fingerprint()})
 	}
 	return keys
-}
-
-// sessionSecrets returns secrets as the router takes them.
-func sessionSecrets(list []secret.Secret) []session.Secret {
-	secrets := make([]session.Secret, 0, len(list))
-	for _, s := range list {
-		secrets = append(secrets, session.Secret{Key: s.SessionKey(), Fingerprint: s.Fingerprint()})
-	}
-	return secrets
 }
 
 // rotation returns which live nodes cannot open the first of several secrets yet, by name, and whether the others may be dropped.

@@ -35,6 +35,11 @@ type recorder struct {
 func (r *recorder) SetSecrets(list []session.Secret) { r.secrets = list }
 func (r *recorder) SetTrusted(list []netip.Prefix)   { r.trusted = list }
 
+// fixedAddr is the address of a node that does not move.
+type fixedAddr struct{}
+
+func (fixedAddr) addr() netip.Addr { return netip.MustParseAddr("127.0.0.1") }
+
 // goodConfig returns a Config that Validate accepts.
 func goodConfig() settings.Config {
 	return settings.Config{
@@ -56,7 +61,7 @@ func writeSecret(t *testing.T, text string) string {
 // reloadable returns a reloader, the datapath that it changes, and the configuration that it will read.
 func reloadable(t *testing.T, cfg settings.Config) (*reloader, *recorder, *source) {
 	t.Helper()
-	secrets, err := cfg.LoadSecrets()
+	creds, err := loadCredentials(&cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +81,14 @@ func reloadable(t *testing.T, cfg settings.Config) (*reloader, *recorder, *sourc
 		t.Fatal(err)
 	}
 	m, err := mesh.New(mesh.Config{
-		Identity: identity, Name: cfg.Name, Transport: transport, Targets: targets, Advertise: loopback, Keys: gossipKeys(secrets), Logger: log,
+		Identity: identity, Name: cfg.Name, Transport: transport, Targets: targets, Advertise: loopback, Keys: gossipKeys(creds.secrets), Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	next, datapath := &source{cfg: cfg}, &recorder{}
-	return newReloader(cfg, Process{Level: &slog.LevelVar{}, Configuration: next}, secrets, m, datapath, log), datapath, next
+	return newReloader(cfg, Process{Level: &slog.LevelVar{}, Configuration: next}, creds, identity, fixedAddr{}, m, datapath, log),
+		datapath, next
 }
 
 func TestReloadAppliesWhatCanChange(t *testing.T) {
@@ -139,14 +145,14 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, datapath, next := reloadable(t, good)
-			before := gossipKeys(r.inUse())
+			before := gossipKeys(r.inUse().secrets)
 			next.cfg.LogLevel, next.cfg.SecretFile = slog.LevelDebug, writeSecret(t, secret.Generate())
 			tt.change(next)
 			_, err := r.Reload()
 			if e, ok := errors.AsType[*hint.Error](err); !ok || e.Kind != hint.Usage || e.Hint == "" {
 				t.Errorf("got %v, want a refusal with a hint", err)
 			}
-			if diff := cmp.Diff(before, gossipKeys(r.inUse())); diff != "" || r.process.Level.Level() != slog.LevelInfo || datapath.secrets != nil {
+			if diff := cmp.Diff(before, gossipKeys(r.inUse().secrets)); diff != "" || r.process.Level.Level() != slog.LevelInfo || datapath.secrets != nil {
 				t.Errorf("level %v, secrets %s", r.process.Level, diff)
 			}
 		})

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/identity"
 	"weft/internal/secret"
 	"weft/internal/target"
 	"weft/router/session"
@@ -62,8 +64,9 @@ type Config struct {
 	Peers     []string
 
 	SecretFile     string
-	WatchSecret    bool // reload when the content of SecretFile changes
-	Plain          bool // run without protection although this node has had some
+	WatchSecret    bool   // reload when the content of SecretFile changes
+	Plain          bool   // run without protection although this node has had some
+	IdentityFile   string // certificate and CAs; empty: none
 	Cipher         string
 	TrustedSubnets []netip.Prefix
 	Datapath       string
@@ -171,6 +174,31 @@ func (c *Config) LoadSecrets() ([]secret.Secret, error) {
 	}
 	return secret.ReadFile(c.SecretFile)
 }
+
+// maxIdentityFile is the size in bytes of the largest identity file.
+const maxIdentityFile = 64 << 10
+
+// LoadIdentity reads the identity file; without one it returns the zero File. Errors are *hint.Error.
+func (c *Config) LoadIdentity() (identity.File, error) {
+	if c.IdentityFile == "" {
+		return identity.File{}, nil
+	}
+	text, err := os.ReadFile(c.IdentityFile)
+	if err == nil && len(text) > maxIdentityFile {
+		err = fmt.Errorf("%s is larger than %d bytes", c.IdentityFile, maxIdentityFile)
+	}
+	if err != nil {
+		return identity.File{}, hint.Refuse("--identity", "Name the file that \"weft ca sign\" has printed for this node.", "%w", err)
+	}
+	f, err := identity.ParseFile(string(text))
+	if err != nil {
+		return identity.File{}, hint.Refuse("--identity", "Copy the whole output of \"weft ca sign\" into it.", "%s: %w", c.IdentityFile, err)
+	}
+	return f, nil
+}
+
+// Sealed reports whether the traffic between nodes is sealed.
+func (c *Config) Sealed() bool { return c.SecretFile != "" || c.IdentityFile != "" }
 
 // AdvertiseAddr returns the address that the other nodes learn: the configured one, else the one that hostnet finds. Where the
 // host has none, the error is a *hint.Error.

@@ -20,6 +20,7 @@ const (
 	StoreFile   = "ipam.db"      // address ring and leases, see package ipam/store
 	GuardFile   = "guard.json"   // which ports are bound to pods, see package guard
 	NamesFile   = "names.json"   // names that this node publishes, see package dns
+	RevokedFile = "revocations"  // lists of revoked nodes, see package identity
 )
 
 // flag is the subject of the errors of this package.
@@ -85,7 +86,7 @@ func check(dir string) (open bool, err error) {
 
 // holdsOnlyState reports whether dir is empty or contains nothing but a node's state.
 func holdsOnlyState(dir string) bool {
-	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, SealedFile, "lost+found"}
+	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, SealedFile, RevokedFile, "lost+found"}
 	entries, err := os.ReadDir(dir)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !slices.Contains(known, e.Name()) })
 }

@@ -129,7 +129,7 @@ func TestNodeThatDoesNotTrustTheCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range s.nodes[1:] {
-		n.keeper.SetCAs(cas, s.now)
+		n.keeper.SetTrust(n.keeper.Trust().WithCAs(cas), s.now)
 	}
 	if _, err := s.nodes[1].keeper.AdoptList(list, s.now); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestNodeThatDoesNotTrustTheCA(t *testing.T) {
 func TestEpochsOfDroppedCAsEnd(t *testing.T) {
 	s := joined(t, 2)
 	before := s.agreed(s.nodes)
-	s.nodes[0].keeper.SetCAs([]identity.CAKey{identity.GenerateCA().Key()}, s.now)
+	s.nodes[0].keeper.SetTrust(identity.NewTrust([]identity.CAKey{identity.GenerateCA().Key()}), s.now)
 	s.run(time.Second)
 	if e := s.nodes[0].keeper.Present(); e.Name() == before.Name() {
 		t.Error("the epoch stays")

@@ -83,10 +83,10 @@ func (k *Keeper) Drain() Output {
 	return out
 }
 
-// SetCAs replaces the CAs at now. Nodes that only a CA that is gone has admitted know the present epoch: it ends.
-func (k *Keeper) SetCAs(cas []identity.CAKey, now time.Time) {
-	gone := slices.ContainsFunc(k.trust.CAs(), func(ca identity.CAKey) bool { return !slices.Contains(cas, ca) })
-	k.trust = k.trust.WithCAs(cas)
+// SetTrust replaces the CAs and their lists at now. Nodes that only a CA that is gone has admitted know the present epoch: it ends.
+func (k *Keeper) SetTrust(t identity.Trust, now time.Time) {
+	gone := slices.ContainsFunc(k.trust.CAs(), func(ca identity.CAKey) bool { return !slices.Contains(t.CAs(), ca) })
+	k.trust = t
 	k.applyLists(now)
 	if gone {
 		k.ring.end(now)

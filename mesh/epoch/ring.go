@@ -176,6 +176,23 @@ func (r *ring) opening(now time.Time) (keys []Key) {
 	return keys
 }
 
+// closesAt returns when the next of the keys that open at now does not open any more; zero: none will.
+func (r *ring) closesAt(now time.Time) (at time.Time) {
+	ends := []time.Time{}
+	if !r.staleSince.IsZero() {
+		ends = append(ends, r.staleSince.Add(Grace))
+	}
+	for _, old := range r.retired {
+		ends = append(ends, old.until)
+	}
+	for _, end := range ends {
+		if end.After(now) && (at.IsZero() || end.Before(at)) {
+			at = end
+		}
+	}
+	return at
+}
+
 // knows reports whether an epoch is, or was lately, one of this node.
 func (r *ring) knows(name Name) bool {
 	return r.present.Name() == name || slices.ContainsFunc(r.retired, func(old retired) bool { return old.name == name })

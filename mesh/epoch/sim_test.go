@@ -130,7 +130,7 @@ func (s *sim) run(d time.Duration) {
 		}
 		s.mail = later
 		for _, n := range s.nodes {
-			if at := n.keeper.Next(); !s.now.Before(at) {
+			if at := n.keeper.Next(s.now); !s.now.Before(at) {
 				n.keeper.Tick(s.now)
 			}
 		}

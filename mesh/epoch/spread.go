@@ -120,11 +120,13 @@ func (k *Keeper) request(to peer.ID, now time.Time) {
 	}
 }
 
-// Next returns when Tick has to be called next; zero: not before the next call of another method.
-func (k *Keeper) Next() time.Time {
+// Next returns when Tick has to be called next, seen at now.
+func (k *Keeper) Next(now time.Time) time.Time {
 	at := k.rotateAt()
-	if !k.makeAt.IsZero() && k.makeAt.Before(at) {
-		at = k.makeAt
+	for _, other := range []time.Time{k.makeAt, k.ring.closesAt(now)} {
+		if !other.IsZero() && other.Before(at) {
+			at = other
+		}
 	}
 	return at
 }

@@ -26,6 +26,8 @@ type Key struct {
 	Key [seal.KeyLen]byte
 	// Fingerprint is the public name of the secret that the key is derived from. It is published to the other nodes.
 	Fingerprint uint32
+	// Epochs means that everyone may know Key, as that of a CA: packets are sealed with the keys of SetEpochs instead.
+	Epochs bool
 }
 
 // Format implements fmt.Formatter: all verbs print the fingerprint only.
@@ -55,8 +57,9 @@ type Ring struct {
 	members Members // called with mu held, so that the latest choice is based on the latest members
 
 	mu     sync.Mutex
-	own    []Key // guarded by mu: the preferred one first
-	sealer Key   // guarded by mu: the one of own that seals
+	own    []Key        // guarded by mu: the preferred one first
+	sealer Key          // guarded by mu: the one of own that seals
+	epochs []*seal.Keys // guarded by mu: see SetEpochs
 
 	// atomic
 	inUse atomic.Pointer[InUse] // what own and sealer are at present, never nil
@@ -65,8 +68,9 @@ type Ring struct {
 // InUse are the keys of a ring at one moment. It is immutable.
 type InUse struct {
 	Own     []Key        // the preferred one first
-	Derived []*seal.Keys // of Own, in its order
-	Sealer  *seal.Keys   // the one of Derived that seals packets
+	Derived []*seal.Keys // of Own, in its order: they open streams
+	Sealer  *seal.Keys   // seals packets; nil: none can be sealed, as no epoch is known
+	Packets []*seal.Keys // open packets
 }
 
 // New returns the ring of a node in the network named cluster. Without keys gossip stays plain for the lifetime of the
@@ -114,8 +118,18 @@ func (k *Ring) derive() error {
 			}
 		}
 		next.Derived = append(next.Derived, keys)
+		if !key.Epochs {
+			next.Packets = append(next.Packets, keys)
+		}
 	}
-	next.Sealer = next.Derived[slices.Index(k.own, k.sealer)]
+	next.Packets = append(next.Packets, k.epochs...)
+	switch {
+	case !k.sealer.Epochs:
+		next.Sealer = next.Derived[slices.Index(k.own, k.sealer)]
+	case len(k.epochs) > 0:
+		next.Sealer = k.epochs[0]
+	default: // nil: a key that everyone may know must not seal
+	}
 	k.inUse.Store(next)
 	return nil
 }
@@ -211,6 +225,14 @@ func (k *Ring) common() []Key {
 		}
 	}
 	return list
+}
+
+// SetEpochs replaces the keys that seal and open packets in place of a Key with Epochs. The first one seals.
+func (k *Ring) SetEpochs(keys []*seal.Keys) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.epochs = keys
+	return k.derive()
 }
 
 // Replace replaces all keys: 1 to Max, the preferred one first. Errors wrap ErrKeys.
