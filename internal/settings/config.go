@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,7 +163,7 @@ func (c *Config) Targets() []target.Target {
 }
 
 // ProtectedBy returns the file that protects this node's traffic; empty: none does.
-func (c *Config) ProtectedBy() string { return c.SecretFile }
+func (c *Config) ProtectedBy() string { return cmp.Or(c.SecretFile, c.IdentityFile) }
 
 // Protected reports whether this node's traffic is sealed.
 func (c *Config) Protected() bool { return c.ProtectedBy() != "" }
