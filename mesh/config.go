@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/identity"
 	"weft/internal/target"
+	"weft/mesh/admission"
 )
 
 // Config configures a Mesh. All fields but Capabilities, Keys, Cluster, Credentials, Tunnel, Observer and
@@ -38,7 +39,7 @@ type Config struct {
 	// nodes with a certificate are admitted, or if there are Keys as well, those that have one of these. SetIdentity replaces it.
 	Signed identity.File
 	// Revoked keeps the lists of revoked nodes. Nil: they are lost at the end.
-	Revoked RevokedStore
+	Revoked admission.Store
 	// Targets are the persistent targets.
 	Targets *Targets
 	// Peers are targets for this run only, from the command line, parsed.
@@ -74,7 +75,7 @@ func (c *Config) validate() error {
 	case len(c.Name) > maxName:
 		return fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
 	}
-	return checkSigned(c.Signed, c.Name)
+	return admission.CheckSigned(c.Signed, c.Name)
 }
 
 func (c *Config) cluster() string { return cmp.Or(c.Cluster, "weft") }

@@ -23,7 +23,7 @@ const (
 	contestDials = 4
 )
 
-// reportOwnKey implements admission: it has the address dialed at which gossip has this node's own ID.
+// reportOwnKey implements admitter: it has the address dialed at which gossip has this node's own ID.
 func (m *Mesh) reportOwnKey(at netip.AddrPort) {
 	m.keyContested.Store(true)
 	now, last := time.Now().UnixNano(), m.contested.Load()

@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/identity"
 	"weft/internal/peer"
+	"weft/mesh/admission"
 	"weft/mesh/seal"
 )
 
@@ -54,7 +55,7 @@ func (a *authority) revoke(ids ...peer.ID) identity.Revocations {
 	return list
 }
 
-// revokedStore is a RevokedStore in memory.
+// revokedStore is an admission.Store in memory.
 type revokedStore struct {
 	mu    sync.Mutex
 	lists []identity.Revocations // guarded by mu
@@ -277,7 +278,7 @@ func TestWrongIdentitiesAreRefused(t *testing.T) {
 			n := startSigned(t, &net, tt.name, id, tt.file(id), nodes...)
 			all = append(all, n)
 			eventually(t, tt.name+" is refused", func() bool {
-				return slices.ContainsFunc(nodes[0].RefusedNodes(), func(r RefusedNode) bool {
+				return slices.ContainsFunc(nodes[0].RefusedNodes(), func(r admission.Refused) bool {
 					return r.ID == id.ID && r.Err.Refusal == tt.want && r.Err.Error() != "" && r.Err.Refusal.Remedy() != ""
 				})
 			})

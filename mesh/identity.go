@@ -1,90 +1,18 @@
 package mesh
 
-import (
-	"crypto/rand"
-	"encoding/base64"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-
-	"github.com/google/renameio/v2"
-	"golang.org/x/crypto/curve25519"
-
-	"weft/internal/peer"
-)
+import "weft/mesh/nodekey"
 
 // KeyFile is the name of the file in the state directory that holds a node's private key.
-const KeyFile = "node.key"
-
-// keyPrefix begins the only line of a key file. The private key follows in base64.
-const keyPrefix = "weft-node-key-1 "
+const KeyFile = nodekey.File
 
 // ErrBadKey is wrapped by LoadIdentity's error for a key file that holds no key.
-var ErrBadKey = errors.New("mesh: not a weft node key")
+var ErrBadKey = nodekey.ErrBadKey
 
-// Identity identifies a node: a static X25519 key pair (RFC 7748), made at its first start, and the ID derived from it.
-type Identity struct {
-	ID      peer.ID
-	Public  [peer.KeySize]byte
-	private [peer.KeySize]byte
-}
+// Identity identifies a node: its key pair, and the ID derived from it.
+type Identity = nodekey.Identity
 
 // NewIdentity returns a new random identity.
-func NewIdentity() (Identity, error) {
-	var private [peer.KeySize]byte
-	if _, err := rand.Read(private[:]); err != nil {
-		return Identity{}, fmt.Errorf("mesh: making a node key: %w", err)
-	}
-	return identityOf(private)
-}
+func NewIdentity() (Identity, error) { return nodekey.New() }
 
-// Format implements fmt.Formatter: all verbs print the ID only, so that no log contains the private key.
-func (id Identity) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, id.ID) }
-
-// Private returns the private key, for the handshakes of the datapath. It must never be logged.
-func (id Identity) Private() [peer.KeySize]byte { return id.private }
-
-// LoadIdentity reads the identity in folder dir, and makes one there at the first start. A file that holds no key is an
-// error (ErrBadKey), and is never replaced: with another key the node would be another node, and its addresses would have
-// no owner.
-func LoadIdentity(dir string) (Identity, error) {
-	path := filepath.Join(dir, KeyFile)
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return createIdentity(path)
-	case err != nil:
-		return Identity{}, fmt.Errorf("mesh: reading the node key: %w", err)
-	}
-	encoded, ok := strings.CutPrefix(strings.TrimSpace(string(text)), strings.TrimSpace(keyPrefix))
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if !ok || err != nil || len(raw) != peer.KeySize {
-		return Identity{}, fmt.Errorf("%w: %s", ErrBadKey, path)
-	}
-	return identityOf([peer.KeySize]byte(raw))
-}
-
-func identityOf(private [peer.KeySize]byte) (Identity, error) {
-	public, err := curve25519.X25519(private[:], curve25519.Basepoint)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%w: %w", ErrBadKey, err)
-	}
-	id := Identity{private: private, Public: [peer.KeySize]byte(public)}
-	id.ID = peer.FromPublicKey(id.Public)
-	return id, nil
-}
-
-func createIdentity(path string) (Identity, error) {
-	id, err := NewIdentity()
-	if err != nil {
-		return Identity{}, err
-	}
-	line := keyPrefix + base64.StdEncoding.EncodeToString(id.private[:]) + "\n"
-	if err := renameio.WriteFile(path, []byte(line), 0o600); err != nil {
-		return Identity{}, fmt.Errorf("mesh: writing the node key: %w", err)
-	}
-	return id, nil
-}
+// LoadIdentity reads the identity in folder dir, and makes one there at the first start.
+func LoadIdentity(dir string) (Identity, error) { return nodekey.Load(dir) }

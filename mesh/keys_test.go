@@ -331,7 +331,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	if containsAny(text, strings.Repeat("a", 32), strings.Repeat("61", 32), "97 97 97") {
 		t.Errorf("a key is printed: %s", text)
 	}
-	private := fmt.Sprint(cfg.Identity.private) // [1 2 3 ...]
+	private := fmt.Sprint(cfg.Identity.Private()) // [1 2 3 ...]
 	if text := fmt.Sprintf("%v %+v %#v %d", cfg, cfg, cfg.Identity, cfg.Identity); containsAny(text, strings.Trim(private, "[]")) {
 		t.Errorf("the node's private key is printed: %s", text)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/signal"
+	"weft/mesh/admission"
 	"weft/mesh/fragment"
 	"weft/mesh/keyring"
 	"weft/mesh/memberlog"
@@ -54,7 +55,7 @@ type Mesh struct {
 	fragments     *fragment.Fragmenter
 	transport     *sealedTransport
 	credentials   Credentials
-	identities    *identities
+	identities    *admission.Admission
 	queue         *memberlist.TransmitLimitedQueue
 	channels      map[ChannelID]Channel // filled by Register before Run
 	dialer        *dialer
@@ -120,10 +121,13 @@ func New(cfg Config) (*Mesh, error) {
 	m.at.Store(&place{cfg.Advertise, m.started})
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)
 	var err error
-	if m.keys, err = keyring.New(withCAs(cfg.Signed.CAs, cfg.Keys), cfg.cluster(), otherMembers{m}); err != nil {
+	if m.keys, err = keyring.New(admission.WithCAs(cfg.Signed.CAs, cfg.Keys), cfg.cluster(), otherMembers{m}); err != nil {
 		return nil, err
 	}
-	if m.identities, err = newIdentities(m); err != nil {
+	if m.identities, err = admission.New(admission.Config{
+		Self: cfg.Identity.ID, Cluster: cfg.cluster(), Signed: cfg.Signed, Secrets: cfg.Keys, Store: cfg.Revoked, Keys: m.keys,
+		Host: identityHost{m}, MaxBroadcast: MaxBroadcast, Logger: m.log,
+	}); err != nil {
 		return nil, err
 	}
 	if m.credentials == nil {
@@ -169,7 +173,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		wg.Go(func() { m.settleContests(ctx) })
 	}
 	wg.Go(func() { m.publishMeta(ctx) })
-	wg.Go(func() { m.identities.run(ctx) })
+	wg.Go(func() { m.identities.Run(ctx) })
 	for range unicastSenders {
 		wg.Go(func() { m.sendUnicasts(ctx) })
 	}

@@ -46,7 +46,7 @@ func (t *sealedTransport) receivePacket(b []byte, from origin, at time.Time) {
 		return
 	}
 	self := t.mesh.cfg.Identity.ID
-	if t.mesh.identities.isRevoked(head.Sender) {
+	if t.mesh.identities.IsRevoked(head.Sender) {
 		t.mesh.drops.notAdmitted.Add(1)
 		return
 	}
@@ -102,7 +102,7 @@ func (t *sealedTransport) fromCertified(from origin) bool {
 	if !known || !t.mesh.roster.isCertified(id) {
 		return false
 	}
-	t.mesh.identities.unopened(id)
+	t.mesh.identities.Unopened(id)
 	return true
 }
 

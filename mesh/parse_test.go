@@ -116,7 +116,7 @@ func TestIdentityIsKept(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != fs.FileMode(0o600) {
 		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
 	}
-	for _, bad := range []string{"", "hello", keyPrefix, keyPrefix + "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="} {
+	for _, bad := range []string{"", "hello", "weft-node-key-1 ", "weft-node-key-1 AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="} {
 		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}

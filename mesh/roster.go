@@ -26,9 +26,9 @@ var errMember = errors.New("mesh: member refused")
 // another node to memberlist, which would otherwise keep the old address for as long as anything answers there.
 func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@" + addr.String() }
 
-// admission decides about nodes that gossip announces. Its methods are called with memberlist's lock held, from several
+// admitter decides about nodes that gossip announces. Its methods are called with memberlist's lock held, from several
 // goroutines: they must not block, and must not call memberlist.
-type admission interface {
+type admitter interface {
 	// admit returns why a node is refused, nil if it is not.
 	admit(n *memberlist.Node) error
 	// known reports whether a node is known from elsewhere than gossip. There are places for it that others do not get.
@@ -48,7 +48,7 @@ type roster struct {
 	// constant
 	self      peer.ID
 	instance  uint64 // of this process: gossip may have it at its earlier addresses
-	admission admission
+	admission admitter
 	change    signal.Chan // set when members have changed
 
 	mu      sync.Mutex
@@ -77,7 +77,7 @@ var (
 	_ memberlist.PingDelegate  = (*roster)(nil)
 )
 
-func newRoster(self peer.ID, at netip.AddrPort, instance uint64, a admission) *roster {
+func newRoster(self peer.ID, at netip.AddrPort, instance uint64, a admitter) *roster {
 	return &roster{
 		self: self, name: nodeName(self, at), instance: instance, admission: a,
 		change: signal.New(), records: make(map[peer.ID][]record), expected: make(map[netip.AddrPort]struct{}),
@@ -364,8 +364,8 @@ func recordOf(n *memberlist.Node) (record, error) {
 	return record{Member: m, started: md.started, instance: md.instance, meta: md}, nil
 }
 
-// admit implements admission.
+// admit implements admitter.
 func (m *Mesh) admit(n *memberlist.Node) error { return m.clusterIDs.check(n) }
 
-// reportInvalid implements admission.
+// reportInvalid implements admitter.
 func (m *Mesh) reportInvalid(err error) { m.rejected.record(&m.drops.refused, peer.ID{}, err) }

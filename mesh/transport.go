@@ -64,7 +64,7 @@ func newSealedTransport(m *Mesh) (*sealedTransport, error) {
 	plain, err := seal.Derive([seal.KeyLen]byte{}, m.cfg.cluster())
 	return &sealedTransport{
 		under: m.cfg.Transport, mesh: m, born: now, plain: plain,
-		end:     seal.End{Private: m.cfg.Identity.private, Public: m.cfg.Identity.Public},
+		end:     seal.End{Private: m.cfg.Identity.Private(), Public: m.cfg.Identity.Public},
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
 		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}), gate: gate.New(),
 		budget: seal.NewBudget(receiveBudget),

@@ -77,6 +77,8 @@ var layers = []struct {
 	{"mesh/memberlog", 2},
 	{"mesh/fragment", 2},
 	{"mesh/epoch", 1},
+	{"mesh/admission", 2},
+	{"mesh/nodekey", 2},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},

@@ -18,6 +18,7 @@ import (
 	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/mesh"
+	"weft/mesh/admission"
 	"weft/router/session"
 )
 
@@ -106,10 +107,10 @@ func sameSigned(a, b identity.File) bool {
 	return slices.Equal(a.CAs, b.CAs) && a.Certificate.String() == b.Certificate.String()
 }
 
-// revokedFile is the file of the lists of revoked nodes, one a line. It implements mesh.RevokedStore.
+// revokedFile is the file of the lists of revoked nodes, one a line. It implements admission.Store.
 type revokedFile string
 
-// Load implements mesh.RevokedStore.
+// Load implements admission.Store.
 func (f revokedFile) Load() (lists []identity.Revocations, err error) {
 	text, err := os.ReadFile(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +129,7 @@ func (f revokedFile) Load() (lists []identity.Revocations, err error) {
 	return lists, nil
 }
 
-// Save implements mesh.RevokedStore.
+// Save implements admission.Store.
 func (f revokedFile) Save(lists []identity.Revocations) error {
 	var b strings.Builder
 	for _, list := range lists {
@@ -173,7 +174,7 @@ func (c *cluster) Revoke(in api.RevocationsRequest) (api.RevocationsResult, erro
 }
 
 // identityDoc returns the identity of a node as a document; nil if it has none.
-func identityDoc(s mesh.IdentityStatus) *api.Identity {
+func identityDoc(s admission.Status) *api.Identity {
 	c := s.Signed.Certificate
 	if c.IsZero() {
 		return nil

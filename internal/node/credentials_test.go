@@ -55,7 +55,7 @@ func TestMoveFromASecretToAnIdentity(t *testing.T) {
 	}
 	next.cfg.SecretFile = ""
 	reload(api.Reload{Applied: []string{"--secret-file"}, Restart: []string{}}, api.NetworkIdentities, 1)
-	next.cfg.IdentityFile = signFor(t, ca, r, nil) // renewed
+	next.cfg.IdentityFile = signFor(t, ca, r, func(terms *identity.Terms) { terms.NotAfter = time.Now().Add(2 * time.Hour) }) // renewed
 	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}}, api.NetworkIdentities, 1)
 	next.cfg.SecretFile, next.cfg.IdentityFile = cfg.SecretFile, ""
 	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1}, api.NetworkSecret, 1)

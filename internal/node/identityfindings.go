@@ -9,6 +9,7 @@ import (
 	"weft/internal/health"
 	"weft/internal/identity"
 	"weft/mesh"
+	"weft/mesh/admission"
 )
 
 // identityFindings reports what is wrong with signed identities at now: of this node, and of those that it has refused.
@@ -43,7 +44,7 @@ func (c clusterFindings) identityFindings(members []mesh.Member, now time.Time) 
 }
 
 // ownIdentityFindings reports what is wrong with the certificate of this node.
-func ownIdentityFindings(s mesh.IdentityStatus, self mesh.Member, now time.Time) []health.Finding {
+func ownIdentityFindings(s admission.Status, self mesh.Member, now time.Time) []health.Finding {
 	c := s.Signed.Certificate
 	_, err := s.Trust.Check(c.Encode(), identity.Holder{Public: self.Public, Name: self.Name, Named: true, Addr: self.Addr}, now)
 	const renew = "Sign the output of \"weft identity request\" of this node again, replace its --identity file, and run \"weft reload\"."
@@ -70,7 +71,7 @@ func ownIdentityFindings(s mesh.IdentityStatus, self mesh.Member, now time.Time)
 }
 
 // refusedFinding reports a node that was refused.
-func refusedFinding(n mesh.RefusedNode) health.Finding {
+func refusedFinding(n admission.Refused) health.Finding {
 	name := n.ID.String()
 	if n.Name != "" {
 		name = fmt.Sprintf("%s (%s)", n.Name, n.ID)

@@ -1,4 +1,4 @@
-package mesh
+package admission
 
 import (
 	"net/netip"
@@ -10,8 +10,8 @@ import (
 	"weft/internal/peer"
 )
 
-// RefusedNode is a node that was refused because of its certificate.
-type RefusedNode struct {
+// Refused is a node that was refused because of its certificate.
+type Refused struct {
 	ID   peer.ID
 	Name string     // empty: not known
 	Addr netip.Addr // invalid: not known
@@ -28,15 +28,15 @@ const (
 // refusedNodes keeps the nodes that were refused lately, at most maxRefused. Its methods may be called concurrently.
 type refusedNodes struct {
 	mu   sync.Mutex
-	byID map[peer.ID]RefusedNode // guarded by mu
+	byID map[peer.ID]Refused // guarded by mu
 }
 
 // record records a refusal at now, and reports whether it is new.
-func (r *refusedNodes) record(n RefusedNode, now time.Time) bool {
+func (r *refusedNodes) record(n Refused, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byID == nil {
-		r.byID = make(map[peer.ID]RefusedNode)
+		r.byID = make(map[peer.ID]Refused)
 	}
 	old, known := r.byID[n.ID]
 	if !known && len(r.byID) >= maxRefused {
@@ -55,7 +55,7 @@ func (r *refusedNodes) record(n RefusedNode, now time.Time) bool {
 
 // dropOldest removes the node that was refused the longest time ago; mu is held.
 func (r *refusedNodes) dropOldest() {
-	var oldest RefusedNode
+	var oldest Refused
 	for _, n := range r.byID {
 		if oldest.ID.IsZero() || n.Last.Before(oldest.Last) {
 			oldest = n
@@ -72,48 +72,48 @@ func (r *refusedNodes) forget(id peer.ID) {
 }
 
 // list returns the nodes that were refused lately at now, ordered by ID.
-func (r *refusedNodes) list(now time.Time) []RefusedNode {
+func (r *refusedNodes) list(now time.Time) []Refused {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var all []RefusedNode
+	var all []Refused
 	for _, n := range r.byID {
 		if now.Sub(n.Last) <= refusedTTL {
 			all = append(all, n)
 		}
 	}
-	slices.SortFunc(all, func(a, b RefusedNode) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(all, func(a, b Refused) int { return a.ID.Compare(b.ID) })
 	return all
 }
 
-// RefusedNodes returns the nodes that were refused lately because of their certificates: at most 32, ordered by ID.
-func (m *Mesh) RefusedNodes() []RefusedNode { return m.identities.refused.list(time.Now()) }
+// Refused returns the nodes that were refused lately because of their certificates: at most 32, ordered by ID.
+func (i *Admission) Refused() []Refused { return i.refused.list(time.Now()) }
 
-// Show implements Credentials.
-func (i *identities) Show() []byte {
+// Show implements mesh.Credentials.
+func (i *Admission) Show() []byte {
 	if c := i.judging.Load().signed.Certificate; !c.IsZero() {
 		return c.Encode()
 	}
 	return nil
 }
 
-// Check implements Credentials. Name and address of the node are not known yet; its metadata has them.
-func (i *identities) Check(public [peer.KeySize]byte, shown []byte, fingerprint uint32) error {
+// Check implements mesh.Credentials. Name and address of the node are not known yet; its metadata has them.
+func (i *Admission) Check(public [peer.KeySize]byte, shown []byte, fingerprint uint32) error {
 	j, now := i.judging.Load(), time.Now()
 	_, err := j.check(shown, identity.Holder{Public: public}, !j.cas[fingerprint], now)
 	if err == nil {
 		return nil
 	}
-	i.report(RefusedNode{ID: peer.FromPublicKey(public), Err: err}, now)
+	i.report(Refused{ID: peer.FromPublicKey(public), Err: err}, now)
 	return err
 }
 
-// identify implements admission for the mesh.
-func (m *Mesh) identify(md meta, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error) {
-	i := m.identities
-	j, id := i.judging.Load(), peer.FromPublicKey(md.public)
-	cert, err := j.check(md.certificate, identity.Holder{Public: md.public, Name: md.name, Named: true, Addr: at}, j.secrets, now)
+// Judge returns the certificate that admits a node with what its metadata shows at now; zero if it needs none. The error is about a
+// node that is not admitted.
+func (i *Admission) Judge(shown []byte, h identity.Holder, now time.Time) (identity.Certificate, *identity.Error) {
+	j, id := i.judging.Load(), peer.FromPublicKey(h.Public)
+	cert, err := j.check(shown, h, j.secrets, now)
 	if err != nil {
-		i.report(RefusedNode{ID: id, Name: md.name, Addr: at, Err: err}, now)
+		i.report(Refused{ID: id, Name: h.Name, Addr: h.Addr, Err: err}, now)
 	} else if !j.signed.Certificate.IsZero() {
 		i.refused.forget(id)
 	}
@@ -134,14 +134,14 @@ func (j *judge) check(shown []byte, h identity.Holder, secret bool, now time.Tim
 }
 
 // report records a refusal, and logs it when it is new.
-func (i *identities) report(n RefusedNode, now time.Time) {
+func (i *Admission) report(n Refused, now time.Time) {
 	if i.refused.record(n, now) {
-		i.mesh.log.Warn("node refused because of its identity", "peer", n.ID, "name", n.Name, "addr", n.Addr, "reason", n.Err.Refusal.Code())
+		i.log.Warn("node refused because of its identity", "peer", n.ID, "name", n.Name, "addr", n.Addr, "reason", n.Err.Refusal.Code())
 	}
 }
 
-// isRevoked reports whether a CA of this node has revoked a node.
-func (i *identities) isRevoked(id peer.ID) bool {
+// IsRevoked reports whether a CA of this node has revoked a node.
+func (i *Admission) IsRevoked(id peer.ID) bool {
 	_, revoked := i.judging.Load().trust.Revoked(id)
 	return revoked
 }
