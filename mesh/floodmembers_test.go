@@ -47,8 +47,8 @@ func states(t *testing.T, nodes []*memberlist.Node) []byte {
 func TestFloodOfMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nw network
-		victim := start(t, &nw, "victim", identity(t))
-		old := start(t, &nw, "old", identity(t), victim)
+		victim := start(t, &nw, "victim", nodeIdentity(t))
+		old := start(t, &nw, "old", nodeIdentity(t), victim)
 		eventually(t, "they met", func() bool { return victim.sees(old, StateAlive) })
 		before := heap()
 		var flood []*memberlist.Node

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"weft/internal/identity"
 	"weft/internal/peer"
 )
 
@@ -20,7 +21,10 @@ type openDoor struct{ trusted map[peer.ID]bool }
 func (openDoor) admit(*memberlist.Node) error { return nil }
 func (d openDoor) known(id peer.ID) bool      { return d.trusted[id] }
 func (openDoor) reportInvalid(error)          {}
-func (openDoor) reportOwnKey(netip.AddrPort)  {}
+func (openDoor) identify(meta, netip.Addr, time.Time) (identity.Certificate, *identity.Error) {
+	return identity.Certificate{}, nil
+}
+func (openDoor) reportOwnKey(netip.AddrPort) {}
 
 func testRoster(trusted map[peer.ID]bool) *roster {
 	return newRoster(peer.ID{0xff}, netip.MustParseAddrPort("192.0.2.254:6783"), 1, openDoor{trusted})

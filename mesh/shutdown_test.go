@@ -31,7 +31,7 @@ func (b *busyTransport) Shutdown() error {
 func TestShutdownUnderTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &busyTransport{packets: make(chan *memberlist.Packet), streams: make(chan net.Conn)}
-		m, err := New(Config{Identity: identity(t), Transport: b, Advertise: unusedAddr})
+		m, err := New(Config{Identity: nodeIdentity(t), Transport: b, Advertise: unusedAddr})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/secret"
 	"weft/internal/settings"
+	"weft/mesh"
 )
 
 // counted is a Configuration that counts how often it is read.
@@ -35,14 +36,15 @@ func TestSecretFileIsWatched(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	secrets, err := cfg.LoadSecrets()
+	creds, err := loadCredentials(&cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		source := &counted{cfg: cfg}
 		// Without a mesh: all files in this test have the same secrets, so that a reload changes none.
-		r := newReloader(cfg, Process{Level: &slog.LevelVar{}, Configuration: source}, secrets, nil, &recorder{}, slog.New(slog.DiscardHandler))
+		process := Process{Level: &slog.LevelVar{}, Configuration: source}
+		r := newReloader(cfg, process, creds, mesh.Identity{}, fixedAddr{}, nil, &recorder{}, slog.New(slog.DiscardHandler))
 		go r.watchSecretFile(t.Context())
 		after := func(wait time.Duration, want int32) {
 			t.Helper()
