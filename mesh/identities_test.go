@@ -230,7 +230,8 @@ func TestExpiredNodeIsOutUntilRenewed(t *testing.T) {
 		a := newAuthority(t)
 		nodes := startSignedCluster(t, &net, a, 3)
 		id := nodeIdentity(t)
-		short := startSigned(t, &net, "short", id, a.sign(id, func(terms *identity.Terms) { terms.NotAfter = time.Now().Add(time.Minute) }), nodes...)
+		soon := a.sign(id, func(terms *identity.Terms) { terms.NotAfter = time.Now().Add(time.Minute) })
+		short := startSigned(t, &net, "short", id, soon, nodes...)
 		awaitFullMesh(t, append(nodes, short))
 		time.Sleep(time.Minute)
 		eventually(t, "the expired node is out, and has no key", func() bool {

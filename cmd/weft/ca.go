@@ -123,7 +123,8 @@ func signRequest(ctx context.Context, e *env, stdin io.Reader, from string, o si
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "# %s (%s), valid until %s\n%s", request.Name, request.ID(), terms.NotAfter.UTC().Format(time.RFC3339), file)
+	until := terms.NotAfter.UTC().Format(time.RFC3339)
+	_, err = fmt.Fprintf(e.stdout, "# %s (%s), valid until %s\n%s", request.Name, request.ID(), until, file)
 	return err
 }
 

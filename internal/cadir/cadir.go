@@ -194,7 +194,8 @@ func (d *Dir) find(node string) (peer.ID, error) {
 	}
 	switch len(found) {
 	case 0:
-		return peer.ID{}, hint.New(hint.NotFound, "Give its ID; \"weft peers\" shows it.", "this CA has issued no certificate for a node %q", node)
+		return peer.ID{}, hint.New(hint.NotFound, "Give its ID; \"weft peers\" shows it.", "this CA has issued no certificate for a node %q",
+			node)
 	case 1:
 		return id, nil
 	default:

@@ -52,7 +52,8 @@ func TestSignAndRevoke(t *testing.T) {
 		if err != nil || f.CAs[0] != d.Key() {
 			t.Fatal(f, err)
 		}
-		if err := identity.NewTrust(f.CAs).CheckParsed(f.Certificate, identity.Holder{Public: r.Public, Name: r.Name, Named: true}, now); err != nil {
+		holder := identity.Holder{Public: r.Public, Name: r.Name, Named: true}
+		if err := identity.NewTrust(f.CAs).CheckParsed(f.Certificate, holder, now); err != nil {
 			t.Error(err)
 		}
 	}

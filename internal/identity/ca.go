@@ -46,8 +46,8 @@ func ParseCAKey(line string) (CAKey, error) {
 // String returns the line of the CA for identity files, without a line break.
 func (k CAKey) String() string { return encodeLine(caPrefix, k[:]) }
 
-// GossipKey returns the pre-shared key of gossip streams between nodes with certificates of this CA. It follows from the public key of the CA:
-// it keeps networks apart, and proves nothing.
+// GossipKey returns the pre-shared key of gossip streams between nodes with certificates of this CA. It follows from the public key of
+// the CA: it keeps networks apart, and proves nothing.
 func (k CAKey) GossipKey() [32]byte { return [32]byte(k.derive(labelGossip, 32)) }
 
 // SessionKey returns the pre-shared key of the datapath's handshakes; see GossipKey.

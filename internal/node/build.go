@@ -118,7 +118,8 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	n.underlay = newUnderlayFollower(n.cfg, n.advertise, creds.sealed(), n.mesh, n.datapath, n.log)
 	n.buildLeases()
 	n.buildHostCheck(creds.sealed())
-	n.reloader = newReloader(given, process, creds, n.identity, n.underlay, n.mesh, n.datapath, n.log) // which compares with the configuration as it was given
+	// It compares with the configuration as it was given.
+	n.reloader = newReloader(given, process, creds, n.identity, n.underlay, n.mesh, n.datapath, n.log)
 	n.health = health.New(health.Config{
 		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay},
 		Requirements: []health.Requirement{n.datapath, n.hostCheck, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay},

@@ -89,11 +89,12 @@ func (c credentials) check(key mesh.Identity, name string, at netip.Addr, now ti
 	}
 	switch err.Refusal {
 	case identity.OtherCA:
-		return hint.Refuse("--identity", "Sign the output of \"weft identity request\" of this node, and check that the file has the line of that CA.",
+		return hint.Refuse("--identity",
+			"Sign the output of \"weft identity request\" of this node, and check that the file has the line of that CA.",
 			"the certificate is of another CA or for another node than %s", key.ID)
 	case identity.OtherName:
-		return hint.Refuse("--identity", "Start with that --name, or sign a certificate with another --name.", "the name of this node is %q, the "+
-			"certificate requires %q", name, c.signed.Certificate.Name)
+		return hint.Refuse("--identity", "Start with that --name, or sign a certificate with another --name.",
+			"the name of this node is %q, the certificate requires %q", name, c.signed.Certificate.Name)
 	case identity.OtherAddress:
 		return hint.Refuse("--identity", "Set --advertise, or sign a certificate with the address in --addresses.", "this node is at %s, the "+
 			"certificate allows %v", at, c.signed.Certificate.Addresses)

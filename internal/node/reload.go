@@ -121,8 +121,8 @@ func newReloader(
 // inUse returns the credentials in use. They must not be changed.
 func (r *reloader) inUse() credentials { return *r.credentials.Load() }
 
-// Reload implements apiserver.Cluster: it reads configuration, secret file and identity file again and applies what can change while the node
-// runs. If they are invalid, nothing changes.
+// Reload implements apiserver.Cluster: it reads configuration, secret file and identity file again and applies what can change
+// while the node runs. If they are invalid, nothing changes.
 func (r *reloader) Reload() (api.Reload, error) {
 	done, err := r.reload()
 	if err != nil {

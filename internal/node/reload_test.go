@@ -81,7 +81,8 @@ func reloadable(t *testing.T, cfg settings.Config) (*reloader, *recorder, *sourc
 		t.Fatal(err)
 	}
 	m, err := mesh.New(mesh.Config{
-		Identity: identity, Name: cfg.Name, Transport: transport, Targets: targets, Advertise: loopback, Keys: gossipKeys(creds.secrets), Logger: log,
+		Identity: identity, Name: cfg.Name, Transport: transport, Targets: targets, Advertise: loopback,
+		Keys: gossipKeys(creds.secrets), Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +153,8 @@ func TestBadReloadChangesNothing(t *testing.T) {
 			if e, ok := errors.AsType[*hint.Error](err); !ok || e.Kind != hint.Usage || e.Hint == "" {
 				t.Errorf("got %v, want a refusal with a hint", err)
 			}
-			if diff := cmp.Diff(before, gossipKeys(r.inUse().secrets)); diff != "" || r.process.Level.Level() != slog.LevelInfo || datapath.secrets != nil {
+			diff := cmp.Diff(before, gossipKeys(r.inUse().secrets))
+			if diff != "" || r.process.Level.Level() != slog.LevelInfo || datapath.secrets != nil {
 				t.Errorf("level %v, secrets %s", r.process.Level, diff)
 			}
 		})

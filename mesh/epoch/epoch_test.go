@@ -156,7 +156,8 @@ func TestNumbersCannotBeUsedUp(t *testing.T) {
 	n, from := s.nodes[0], s.nodes[1].id
 	n.keeper.makeEpoch(s.now) // so that it is not the first one any more
 	far := Epoch{Number: n.keeper.Present().Number + maxStep + 1, Maker: from, Made: s.now, Lists: n.keeper.Present().Lists}
-	if err := n.keeper.Message(from, appendRecord(nil, recordEpoch, far.encode()), s.now); err != nil || n.keeper.Present().Number == far.Number {
+	err := n.keeper.Message(from, appendRecord(nil, recordEpoch, far.encode()), s.now)
+	if err != nil || n.keeper.Present().Number == far.Number {
 		t.Errorf("%v, epoch %v", err, n.keeper.Present())
 	}
 }
