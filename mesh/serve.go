@@ -42,6 +42,10 @@ func (t *sealedTransport) serve(e *gate.Stream) {
 		return
 	}
 	kind, msg, err := t.receive(s)
+	if err == nil && t.mesh.identities.IsRevoked(s.id) { // since the handshake
+		t.budget.Give(cap(msg))
+		err = errNotAdmitted
+	}
 	if err != nil {
 		t.countStream(e, err)
 		_ = e.Close()
