@@ -59,7 +59,7 @@ func TestReplayHistory(t *testing.T) {
 	})
 }
 
-// history is a network whose traffic is captured.
+// history is a network, with all traffic captured.
 type history struct {
 	nodes    []*cluster.Node // the last one dies and comes back
 	pods     []*pod
@@ -88,7 +88,7 @@ func newHistory(t *testing.T) *history {
 	return h
 }
 
-// round lets happen what changes a network: traffic, names, a rotation, a restart, the death of a node whose addresses are reclaimed,
+// round lets happen what changes a network: traffic, names, a rotation, a restart, the death of a node, a reclaim of its addresses,
 // and its return.
 func (h *history) round(t *testing.T) {
 	t.Helper()
@@ -175,7 +175,7 @@ func (h *history) replay(t *testing.T) {
 		waitEmpty(t, n)
 	}
 	var g errgroup.Group
-	g.SetLimit(4) // nodes refuse more streams of one stranger at a time
+	g.SetLimit(4) // nodes end the oldest of more unauthenticated streams of one address
 	for s := range h.streams {
 		for _, n := range h.nodes {
 			g.Go(func() error { return h.replayStream(n, s) })

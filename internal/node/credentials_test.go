@@ -60,7 +60,9 @@ func TestMoveFromASecretToAnIdentity(t *testing.T) {
 	next.cfg.SecretFile, next.cfg.IdentityFile = cfg.SecretFile, ""
 	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1}, api.NetworkSecret, 1)
 	next.cfg.SecretFile = ""
-	reload(api.Reload{Applied: []string{}, Restart: []string{"--secret-file"}, Secrets: 1}, api.NetworkSecret, 1)
+	if _, err := r.Reload(); err == nil || r.inUse().network() != api.NetworkSecret {
+		t.Errorf("without either: %v, %s; want a refusal", err, r.inUse().network())
+	}
 }
 
 // TestIdentitiesThatCannotBeUsed: each is refused with the fix, and changes nothing.
