@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/identity"
 	"weft/internal/target"
+	"weft/mesh/addressbook"
 	"weft/mesh/admission"
 )
 
@@ -41,7 +42,7 @@ type Config struct {
 	// Revoked keeps the lists of revoked nodes. Nil: they are lost at the end.
 	Revoked admission.Store
 	// Targets are the persistent targets.
-	Targets *Targets
+	Targets *addressbook.Book
 	// Peers are targets for this run only, from the command line, parsed.
 	Peers []target.Target
 	// Discovery makes the node dial members that it learned from other nodes in earlier runs, or that it lost.

@@ -15,6 +15,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/signal"
 	"weft/internal/target"
+	"weft/mesh/mismatch"
 )
 
 // Pauses between attempts to reach a target: they grow by half from firstPause to longestPause, each drawn from ±25 %.
@@ -227,7 +228,7 @@ func (d *dialer) recordAttempt(t target.Target, err error) {
 	if !active || errors.Is(err, context.Canceled) {
 		return
 	}
-	if err != nil && (!known || old == nil || errors.Is(err, ErrSecret) != errors.Is(old, ErrSecret)) {
+	if err != nil && (!known || old == nil || errors.Is(err, mismatch.ErrSecret) != errors.Is(old, mismatch.ErrSecret)) {
 		d.mesh.log.Warn("target not reached, retrying", "addr", t.String(), "err", err)
 	} else if err == nil && (!known || old != nil) {
 		d.mesh.log.Info("target reached", "addr", t.String())

@@ -9,12 +9,12 @@
 //
 //   - membership: roster.go, places.go, member.go, meta.go, identity.go, conflict.go, clusterid.go,
 //     credentials.go
-//   - joining: dial.go, rejoin.go, targets.go, keys.go, keymismatch.go
+//   - joining: dial.go, rejoin.go, keys.go, keymismatch.go
 //   - gossip: gossip.go, unicast.go, tunnel.go, links.go
 //   - below memberlist: transport.go, packets.go, stream.go, serve.go
 //   - the engine: config.go, mesh.go, watch.go
 //
 // Lock order: keyring.mu, then roster.mu or linkStates.mu. Every other mutex is a leaf: no lock of the
 // package is taken while it is held. memberlist calls the roster with its own lock held, so nothing here calls memberlist
-// with roster.mu held. Only Targets.updating is held over I/O, and no reader needs it.
+// with roster.mu held. Only the address book holds a lock over I/O, and no reader needs that one.
 package mesh

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/target"
+	"weft/mesh/addressbook"
 	"weft/mesh/seal"
 )
 
@@ -45,7 +46,7 @@ func startReal(t *testing.T, keys string, peers ...target.Target) (*Mesh, target
 		t.Fatal(err)
 	}
 	port := uint16(tr.(*memberlist.NetTransport).GetAutoBindPort())
-	targets, err := LoadTargets(t.TempDir())
+	targets, err := addressbook.Load(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,34 +6,10 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"weft/mesh/memberlog"
+	"weft/mesh/mismatch"
 )
-
-// TestKeyMismatchesAreBounded records far more of them than there is room for.
-func TestKeyMismatchesAreBounded(t *testing.T) {
-	s := newKeyMismatches()
-	now := time.Unix(1000, 0)
-	addr := netip.MustParseAddr("10.0.0.1")
-	for range 1000 {
-		addr, now = addr.Next(), now.Add(time.Millisecond)
-		s.record(addr, MismatchUnclear, now)
-	}
-	list := s.list(now)
-	if len(list) != maxKeyMismatches || len(s.byAddr) != maxKeyMismatches || list[maxKeyMismatches-1].Addr != addr {
-		t.Errorf("%d mismatches, the last %v, want %v", len(list), list[len(list)-1].Addr, addr)
-	}
-	if s.record(addr, MismatchUnclear, now) || !s.record(addr, MismatchThere, now) || s.record(addr, MismatchUnclear, now) {
-		t.Error("a known mismatch is logged again, or one with a clearer reason is not")
-	}
-	if !s.record(addr, MismatchThere, now.Add(keyMismatchLogPause)) {
-		t.Error("it is not logged again after the pause")
-	}
-	if left := s.list(now.Add(keyMismatchTTL + keyMismatchLogPause + 1)); len(left) != 0 {
-		t.Errorf("%v are listed after their TTL", left)
-	}
-}
 
 // TestKeyMismatchesDoNotFillTheLog reports packets under another key from a new address each.
 func TestKeyMismatchesDoNotFillTheLog(t *testing.T) {
@@ -48,7 +24,7 @@ func TestKeyMismatchesDoNotFillTheLog(t *testing.T) {
 	addr := netip.MustParseAddr("10.0.0.1")
 	for range 10000 {
 		addr = addr.Next()
-		m.reportMismatch(addr, MismatchUnclear)
+		m.reportMismatch(addr, mismatch.Unclear)
 	}
 	if n := strings.Count(out.String(), "\n"); n == 0 || n > memberlog.Burst+1 {
 		t.Errorf("%d lines", n)

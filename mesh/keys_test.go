@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"weft/mesh/mismatch"
 )
 
 // testKeys returns keys by name: one character each, the preferred one first.
@@ -222,8 +224,8 @@ func TestNewcomerSeparatesNoMembers(t *testing.T) {
 		awaitFullMesh(t, nodes)
 		x := startSealed(t, &net, "x", "n", nodes[0])
 		staysFullMesh(t, nodes, 10*time.Minute)
-		if s := x.TargetStatus()[0]; !errors.Is(s.Err, ErrSecret) {
-			t.Errorf("the newcomer's target: %v, want ErrSecret", s.Err)
+		if s := x.TargetStatus()[0]; !errors.Is(s.Err, mismatch.ErrSecret) {
+			t.Errorf("the newcomer's target: %v, want mismatch.ErrSecret", s.Err)
 		}
 		stopAll(append(nodes, x)...)
 	})
@@ -233,13 +235,13 @@ func TestNewcomerSeparatesNoMembers(t *testing.T) {
 func TestNoSecretInCommon(t *testing.T) {
 	for _, tt := range []struct {
 		inside, outside string
-		atInside        MismatchReason
-		atOutside       MismatchReason
+		atInside        mismatch.Reason
+		atOutside       mismatch.Reason
 	}{
-		{"a", "b", MismatchOther, MismatchOther},
-		{"ab", "cd", MismatchOther, MismatchOther},
-		{"a", "", MismatchThere, MismatchHere},
-		{"", "b", MismatchHere, MismatchThere},
+		{"a", "b", mismatch.Other, mismatch.Other},
+		{"ab", "cd", mismatch.Other, mismatch.Other},
+		{"a", "", mismatch.There, mismatch.Here},
+		{"", "b", mismatch.Here, mismatch.There},
 	} {
 		t.Run(fmt.Sprintf("%q %q", tt.inside, tt.outside), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,7 +256,7 @@ func TestNoSecretInCommon(t *testing.T) {
 				out := startWith(t, &net, "out", nodeIdentity(t), logged(tt.outside), in)
 				time.Sleep(10 * time.Minute)
 
-				e, ok := errors.AsType[*SecretError](out.TargetStatus()[0].Err)
+				e, ok := errors.AsType[*mismatch.Error](out.TargetStatus()[0].Err)
 				if !ok || e.Reason != tt.atOutside || e.Addr != in.transport.addr || !strings.Contains(e.Error(), "--secret-file") {
 					t.Errorf("outside: target %v, want reason %d", out.TargetStatus()[0].Err, tt.atOutside)
 				}

@@ -19,6 +19,7 @@ import (
 	"weft/mesh/fragment"
 	"weft/mesh/keyring"
 	"weft/mesh/memberlog"
+	"weft/mesh/mismatch"
 	"weft/mesh/seal"
 	"weft/mesh/topology"
 )
@@ -50,7 +51,7 @@ type Mesh struct {
 	log           *slog.Logger
 	roster        *roster
 	keys          *keyring.Ring
-	keyMismatches *keyMismatches
+	keyMismatches *mismatch.Recent
 	links         *linkStates
 	fragments     *fragment.Fragmenter
 	transport     *sealedTransport
@@ -107,7 +108,7 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg:           cfg,
 		log:           orDiscard(cfg.Logger),
-		keyMismatches: newKeyMismatches(),
+		keyMismatches: mismatch.NewRecent(),
 		channels:      make(map[ChannelID]Channel),
 		started:       time.Now(),
 		instance:      rand.Uint64(),

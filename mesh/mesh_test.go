@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/target"
+	"weft/mesh/addressbook"
 )
 
 // node is a mesh under test, with what its channel has received.
@@ -90,7 +91,7 @@ func startChanged(
 	t *testing.T, net *network, name string, id Identity, change func(*Config), changeMesh func(*Mesh), peers ...*node,
 ) *node {
 	t.Helper()
-	targets, err := LoadTargets(t.TempDir())
+	targets, err := addressbook.Load(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"weft/internal/peer"
 	"weft/mesh/freshness"
 	"weft/mesh/gate"
+	"weft/mesh/mismatch"
 	"weft/mesh/seal"
 	"weft/mesh/sieve"
 )
@@ -76,9 +77,9 @@ func (t *sealedTransport) countUnopened(err error, from origin) {
 		if t.fromCertified(from) {
 			return
 		}
-		reason := MismatchUnclear // a packet without a secret looks like one under another secret
+		reason := mismatch.Unclear // a packet without a secret looks like one under another secret
 		if !t.mesh.keys.Sealed() {
-			reason = MismatchHere
+			reason = mismatch.Here
 		}
 		if from.addr != nil {
 			t.mesh.reportMismatch(gate.HostOf(from.addr), reason)

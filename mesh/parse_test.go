@@ -128,32 +128,3 @@ func TestIdentityIsKept(t *testing.T) {
 		}
 	}
 }
-
-func TestTargetsAreKept(t *testing.T) {
-	dir := t.TempDir()
-	targets, err := LoadTargets(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = errors.Join(
-		setTargets(targets, "a:1", "b:2"),
-		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil),
-		targets.RecordSeen(nil, []peer.ID{{2}}),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := LoadTargets(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(targets.saved.Load(), again.saved.Load()); diff != "" {
-		t.Error(diff)
-	}
-	if err := os.WriteFile(filepath.Join(dir, TargetsFile), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := LoadTargets(dir); !errors.Is(err, ErrTargets) {
-		t.Errorf("a cut file: %v, want ErrTargets", err)
-	}
-}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"weft/mesh/mismatch"
 )
 
 const (
@@ -46,8 +48,8 @@ func (d *dialer) rejoin(ctx context.Context) {
 			err := d.exchange(ctx, addr)
 			if err == nil {
 				pause = rejoinPause
-			} else if e, ok := errors.AsType[*SecretError](err); ok {
-				d.mesh.keyMismatches.record(e.Addr.Addr(), e.Reason, time.Now())
+			} else if e, ok := errors.AsType[*mismatch.Error](err); ok {
+				d.mesh.keyMismatches.Record(e.Addr.Addr(), e.Reason, time.Now())
 			}
 		}
 	}

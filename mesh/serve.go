@@ -176,7 +176,7 @@ func (c *memberConn) Close() error {
 	return c.Conn.Close()
 }
 
-// join exchanges states with the node at addr. An error about the key is a *SecretError.
+// join exchanges states with the node at addr. An error about the key is a *mismatch.Error.
 func (t *sealedTransport) join(list *memberlist.Memberlist, addr netip.AddrPort) error {
 	s, err := t.openStream(addr.String(), peer.ID{}, streamTimeout)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/gate"
+	"weft/mesh/mismatch"
 	"weft/mesh/seal"
 )
 
@@ -57,7 +58,7 @@ func (t *sealedTransport) hello() seal.Hello {
 }
 
 // openStream opens a stream to the node at addr, under each key that may work. If id is not zero the node there must be
-// that one. An error about the key is a *SecretError.
+// that one. An error about the key is a *mismatch.Error.
 func (t *sealedTransport) openStream(addr string, id peer.ID, timeout time.Duration) (s *stream, err error) {
 	own, derived := t.mesh.keys.ForStream(id)
 	for i := range own {
@@ -130,11 +131,11 @@ func (t *sealedTransport) refused(addr string, reason seal.Refusal) error {
 	at, _ := netip.ParseAddrPort(addr)
 	switch {
 	case reason == seal.RefusedNoKey:
-		return &SecretError{Addr: at, Reason: MismatchThere}
+		return &mismatch.Error{Addr: at, Reason: mismatch.There}
 	case reason == seal.RefusedKey && t.mesh.keys.Sealed():
-		return &SecretError{Addr: at, Reason: MismatchOther}
+		return &mismatch.Error{Addr: at, Reason: mismatch.Other}
 	case reason == seal.RefusedKey:
-		return &SecretError{Addr: at, Reason: MismatchHere}
+		return &mismatch.Error{Addr: at, Reason: mismatch.Here}
 	default:
 		return &refusedError{reason}
 	}
@@ -192,14 +193,14 @@ func (t *sealedTransport) respond(e *gate.Stream) (*seal.Responder, GossipKey, e
 		return state, inUse.Own[key], nil
 	}
 	if errors.Is(err, seal.ErrKey) {
-		reason, mismatch := seal.RefusedKey, MismatchOther
+		code, reason := seal.RefusedKey, mismatch.Other
 		if !t.mesh.keys.Sealed() {
-			reason, mismatch = seal.RefusedNoKey, MismatchHere
+			code, reason = seal.RefusedNoKey, mismatch.Here
 		} else if _, _, plainErr := seal.Respond(t.end, []*seal.Keys{t.plain}, first[:]); plainErr == nil {
-			mismatch = MismatchThere
+			reason = mismatch.There
 		}
-		t.mesh.reportMismatch(gate.HostOf(e.RemoteAddr()), mismatch)
-		err = errors.Join(err, refuse(e, reason))
+		t.mesh.reportMismatch(gate.HostOf(e.RemoteAddr()), reason)
+		err = errors.Join(err, refuse(e, code))
 	}
 	return nil, GossipKey{}, err
 }

@@ -24,6 +24,7 @@ import (
 	"weft/ipam"
 	"weft/ipam/store"
 	"weft/mesh"
+	"weft/mesh/addressbook"
 )
 
 // bootstrapNodes is the number of nodes that must be connected before the range is divided, in networks of that size or
@@ -202,7 +203,7 @@ func (n *network) node(i, size int, dir string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets, err := mesh.LoadTargets(dir)
+	targets, err := addressbook.Load(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,8 @@ var layers = []struct {
 	{"mesh/epoch", 1},
 	{"mesh/admission", 2},
 	{"mesh/nodekey", 2},
+	{"mesh/addressbook", 2},
+	{"mesh/mismatch", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},

@@ -13,6 +13,7 @@ import (
 	"weft/internal/settings"
 	"weft/ipam"
 	"weft/mesh"
+	"weft/mesh/mismatch"
 )
 
 // Thresholds of conditions.
@@ -119,7 +120,7 @@ func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 			findings = append(findings, f)
 			continue
 		}
-		if e, ok := errors.AsType[*mesh.SecretError](t.Err); ok {
+		if e, ok := errors.AsType[*mismatch.Error](t.Err); ok {
 			f.Code = health.TargetKeyMismatch
 			f.Text = fmt.Sprintf("Target %s is not joined: the node there %s.", t.Target, e.Reason)
 			f.Remedy = sentence(e.Reason.Remedy())

@@ -12,6 +12,7 @@ import (
 	"weft/internal/target"
 	"weft/ipam"
 	"weft/mesh"
+	"weft/mesh/mismatch"
 )
 
 // wantFinding fails unless there is one finding of the given code that contains the given texts; no code: no finding.
@@ -70,7 +71,7 @@ func TestTargetFindings(t *testing.T) {
 	wantFinding(t, "moved", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused"),
 		Moved: mesh.Member{ID: peer.ID{1}, Name: "b", Addr: netip.MustParseAddr("192.0.2.9")}}}),
 		health.TargetUnreachable, "node b, which was there, is at 192.0.2.9 now", "new address")
-	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mesh.SecretError{Reason: mesh.MismatchThere}}}),
+	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mismatch.Error{Reason: mismatch.There}}}),
 		health.TargetKeyMismatch)
 	// memberlist keeps only the text of errors.
 	wantFinding(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at,

@@ -15,6 +15,7 @@ import (
 	"weft/internal/secret"
 	"weft/internal/settings"
 	"weft/mesh"
+	"weft/mesh/addressbook"
 	"weft/router/session"
 )
 
@@ -76,7 +77,7 @@ func reloadable(t *testing.T, cfg settings.Config) (*reloader, *recorder, *sourc
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = transport.Shutdown() })
-	targets, err := mesh.LoadTargets(t.TempDir())
+	targets, err := addressbook.Load(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"weft/internal/statedir"
 	"weft/ipam/store"
 	"weft/mesh"
+	"weft/mesh/addressbook"
 )
 
 // state is what a node keeps over restarts, in its state directory.
 type state struct {
 	identity  mesh.Identity
-	targets   *mesh.Targets
+	targets   *addressbook.Book
 	addresses store.Store
 }
 
@@ -33,7 +34,7 @@ func openState(dir, protectedBy string) (*state, error) {
 		return nil, errors.Join(hint.Refuse(filepath.Join(dir, statedir.KeyFile), "Restore the file, or remove it and "+statedir.StoreFile+
 			": the node then comes back as a new one, without its old address space.", "%w", err), addresses.Close())
 	}
-	if s.targets, err = mesh.LoadTargets(dir); err != nil {
+	if s.targets, err = addressbook.Load(dir); err != nil {
 		return nil, errors.Join(hint.Refuse(filepath.Join(dir, statedir.TargetsFile),
 			"Remove the file and add the targets again with \"weft connect\".", "%w", err), addresses.Close())
 	}

@@ -16,7 +16,7 @@ import (
 // Names of the files in a state directory.
 const (
 	KeyFile     = "node.key"     // identity of the node, see package mesh
-	TargetsFile = "targets.json" // what the node dials, see package mesh
+	TargetsFile = "targets.json" // what the node dials, see package addressbook
 	StoreFile   = "ipam.db"      // address ring and leases, see package ipam/store
 	GuardFile   = "guard.json"   // which ports are bound to pods, see package guard
 	NamesFile   = "names.json"   // names that this node publishes, see package dns

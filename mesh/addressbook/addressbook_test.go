@@ -1,17 +1,18 @@
-package mesh
+package addressbook
 
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"weft/internal/peer"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // slowDisk blocks every write until release is called.
@@ -21,7 +22,7 @@ type slowDisk struct {
 	release func()
 }
 
-func newSlowDisk(t *testing.T, targets *Targets) *slowDisk {
+func newSlowDisk(t *testing.T, targets *Book) *slowDisk {
 	d := &slowDisk{writing: make(chan struct{}, 1), proceed: make(chan struct{})}
 	d.release = sync.OnceFunc(func() { close(d.proceed) })
 	t.Cleanup(d.release)
@@ -34,19 +35,15 @@ func newSlowDisk(t *testing.T, targets *Targets) *slowDisk {
 	return d
 }
 
-// TestSlowDiskDoesNotBlockReaders: while a write of the targets hangs, Mesh.Known and the readers of Targets return, with
-// the state before that write. The allocator calls Known with its own lock held.
+// TestSlowDiskDoesNotBlockReaders: while a write hangs, the readers return, with the state before that write. The
+// allocator calls Mesh.Known, which reads the book, with its own lock held.
 func TestSlowDiskDoesNotBlockReaders(t *testing.T) {
-	targets, err := LoadTargets(t.TempDir())
+	targets, err := Load(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := map[peer.ID]string{{1}: "10.0.0.1:6783"}
 	if err := targets.RecordSeen(before, nil); err != nil {
-		t.Fatal(err)
-	}
-	m, err := New(Config{Identity: nodeIdentity(t), Transport: (&network{}).transport(t), Advertise: unusedAddr, Targets: targets})
-	if err != nil {
 		t.Fatal(err)
 	}
 	disk := newSlowDisk(t, targets)
@@ -57,8 +54,8 @@ func TestSlowDiskDoesNotBlockReaders(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		if diff := cmp.Diff([]peer.ID{{1}}, m.Known()); diff != "" {
-			t.Errorf("Known (-want +got):\n%s", diff)
+		if !targets.HasSeen(peer.ID{1}) || targets.HasSeen(peer.ID{2}) {
+			t.Error("HasSeen does not report the state on disk")
 		}
 		if diff := cmp.Diff(before, targets.Seen()); diff != "" {
 			t.Errorf("Seen (-want +got):\n%s", diff)
@@ -75,14 +72,14 @@ func TestSlowDiskDoesNotBlockReaders(t *testing.T) {
 	if err := <-saved; err != nil {
 		t.Fatal(err)
 	}
-	if n := len(m.Known()); n != 2 {
+	if n := len(targets.Seen()); n != 2 {
 		t.Errorf("%d nodes known after the write, want 2", n)
 	}
 }
 
 // TestFailedWriteChangesNothing: an error of the disk reaches the caller, and the state stays what is on disk.
 func TestFailedWriteChangesNothing(t *testing.T) {
-	targets, err := LoadTargets(t.TempDir())
+	targets, err := Load(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +103,7 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 func TestLatestTargetsAreOnDisk(t *testing.T) {
 	const updates = 50
 	dir := t.TempDir()
-	targets, err := LoadTargets(dir)
+	targets, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +122,7 @@ func TestLatestTargetsAreOnDisk(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	again, err := LoadTargets(dir)
+	again, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,14 +132,14 @@ func TestLatestTargetsAreOnDisk(t *testing.T) {
 }
 
 // setTargets replaces the operator's targets.
-func setTargets(targets *Targets, list ...string) error {
+func setTargets(targets *Book, list ...string) error {
 	return targets.Update(func([]string) []string { return list })
 }
 
 // TestConcurrentUpdatesLoseNothing: two targets that are added at the same time are both on disk.
 func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	dir := t.TempDir()
-	targets, err := LoadTargets(dir)
+	targets, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +152,38 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := LoadTargets(dir)
+	again, err := Load(dir)
 	if err != nil || len(again.List()) != 20 {
 		t.Errorf("%v: %v", err, again.List())
+	}
+}
+
+// TestBookIsKept: what was recorded is there after a restart, and a file that holds no list is an error.
+func TestBookIsKept(t *testing.T) {
+	dir := t.TempDir()
+	targets, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		setTargets(targets, "a:1", "b:2"),
+		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil),
+		targets.RecordSeen(nil, []peer.ID{{2}}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(targets.saved.Load(), again.saved.Load()); diff != "" {
+		t.Error(diff)
+	}
+	if err := os.WriteFile(filepath.Join(dir, FileName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a cut file: %v, want ErrMalformed", err)
 	}
 }

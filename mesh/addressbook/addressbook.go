@@ -1,4 +1,6 @@
-package mesh
+// Package addressbook keeps the durable list of addresses that a node dials: the targets that an operator gave, and the members
+// that it has seen in earlier runs.
+package addressbook
 
 import (
 	"encoding/json"
@@ -17,21 +19,21 @@ import (
 	"weft/internal/peer"
 )
 
-// TargetsFile is the name of the file in the state directory that holds the persistent targets.
-const TargetsFile = "targets.json"
+// FileName is the name of the file in the state directory that holds the persistent targets.
+const FileName = "targets.json"
 
-// targetsMode is the mode of that file.
-const targetsMode = 0o600
+// fileMode is the mode of that file.
+const fileMode = 0o600
 
 // maxSeen bounds how many members of earlier runs are kept.
 const maxSeen = 1024
 
-// ErrTargets is wrapped by LoadTargets' error for a file that is not a list of targets.
-var ErrTargets = errors.New("mesh: not a list of targets")
+// ErrMalformed is wrapped by Load's error for a file that is not a list of targets.
+var ErrMalformed = errors.New("addressbook: not a list of targets")
 
-// Targets is the durable list of addresses that a node dials: the targets that an operator gave by "weft connect", and
+// Book is the durable list of addresses that a node dials: the targets that an operator gave by "weft connect", and
 // the members seen in earlier runs. All methods may be called concurrently. List and Seen never wait for the disk.
-type Targets struct {
+type Book struct {
 	// constant
 	path  string
 	write func(path string, data []byte) error // replaces the file: after a crash it holds the old or the new data
@@ -41,64 +43,64 @@ type Targets struct {
 	updating sync.Mutex
 
 	// saved is the state on disk. It is replaced as a whole after each write, and never modified.
-	saved atomic.Pointer[targetsFile]
+	saved atomic.Pointer[content]
 }
 
-// targetsFile is the JSON form of Targets.
-type targetsFile struct {
+// content is the JSON form of a Book.
+type content struct {
 	Targets []string           `json:"targets"`
 	Seen    map[peer.ID]string `json:"seen"` // last known gossip address by member
 }
 
-// LoadTargets reads the list in folder dir. Without a file the list is empty.
-func LoadTargets(dir string) (*Targets, error) {
-	t := &Targets{path: filepath.Join(dir, TargetsFile), write: replaceFile}
-	text, err := os.ReadFile(t.path)
+// Load reads the list in folder dir. Without a file the list is empty.
+func Load(dir string) (*Book, error) {
+	b := &Book{path: filepath.Join(dir, FileName), write: replaceFile}
+	text, err := os.ReadFile(b.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("mesh: reading targets: %w", err)
+		return nil, fmt.Errorf("addressbook: reading targets: %w", err)
 	}
-	saved := &targetsFile{}
+	saved := &content{}
 	if err == nil {
 		if err := json.Unmarshal(text, saved); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrTargets, t.path, err)
+			return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, b.path, err)
 		}
 	}
 	if saved.Seen == nil {
 		saved.Seen = make(map[peer.ID]string)
 	}
-	t.saved.Store(saved)
-	return t, nil
+	b.saved.Store(saved)
+	return b, nil
 }
 
 // replaceFile writes data to a new file, flushes it to disk, and renames it to path.
-func replaceFile(path string, data []byte) error { return renameio.WriteFile(path, data, targetsMode) }
+func replaceFile(path string, data []byte) error { return renameio.WriteFile(path, data, fileMode) }
 
 // List returns the operator's targets in the order in which they were added.
-func (t *Targets) List() []string { return slices.Clone(t.saved.Load().Targets) }
+func (b *Book) List() []string { return slices.Clone(b.saved.Load().Targets) }
 
 // Seen returns the gossip addresses of the members of this run and of earlier ones, by ID.
-func (t *Targets) Seen() map[peer.ID]string { return maps.Clone(t.saved.Load().Seen) }
+func (b *Book) Seen() map[peer.ID]string { return maps.Clone(b.saved.Load().Seen) }
 
 // HasSeen reports whether a node is in Seen.
-func (t *Targets) HasSeen(id peer.ID) bool {
-	_, seen := t.saved.Load().Seen[id]
+func (b *Book) HasSeen(id peer.ID) bool {
+	_, seen := b.saved.Load().Seen[id]
 	return seen
 }
 
 // Update replaces the operator's targets by what f returns for the present ones; the slice that f gets is its own. The list is on disk
 // when Update returns nil; an error leaves it unchanged. Updates exclude each other.
-func (t *Targets) Update(f func(targets []string) []string) error {
-	t.updating.Lock()
-	defer t.updating.Unlock()
-	return t.save(&targetsFile{Targets: f(t.List()), Seen: t.saved.Load().Seen})
+func (b *Book) Update(f func(targets []string) []string) error {
+	b.updating.Lock()
+	defer b.updating.Unlock()
+	return b.save(&content{Targets: f(b.List()), Seen: b.saved.Load().Seen})
 }
 
 // RecordSeen records the latest gossip addresses of members, and removes the members in left. It writes once, and not
 // at all when nothing has changed. The result is on disk when RecordSeen returns nil; an error leaves the list unchanged.
-func (t *Targets) RecordSeen(at map[peer.ID]string, left []peer.ID) error {
-	t.updating.Lock()
-	defer t.updating.Unlock()
-	saved := t.saved.Load()
+func (b *Book) RecordSeen(at map[peer.ID]string, left []peer.ID) error {
+	b.updating.Lock()
+	defer b.updating.Unlock()
+	saved := b.saved.Load()
 	seen := maps.Clone(saved.Seen)
 	for _, id := range left {
 		delete(seen, id)
@@ -111,18 +113,18 @@ func (t *Targets) RecordSeen(at map[peer.ID]string, left []peer.ID) error {
 	if maps.Equal(seen, saved.Seen) {
 		return nil
 	}
-	return t.save(&targetsFile{Targets: saved.Targets, Seen: seen})
+	return b.save(&content{Targets: saved.Targets, Seen: seen})
 }
 
 // save writes f to disk, and makes it the state when that has succeeded; updating is held.
-func (t *Targets) save(f *targetsFile) error {
+func (b *Book) save(f *content) error {
 	text, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
-		return fmt.Errorf("mesh: writing targets: %w", err)
+		return fmt.Errorf("addressbook: writing targets: %w", err)
 	}
-	if err := t.write(t.path, append(text, '\n')); err != nil {
-		return fmt.Errorf("mesh: writing targets: %w", err)
+	if err := b.write(b.path, append(text, '\n')); err != nil {
+		return fmt.Errorf("addressbook: writing targets: %w", err)
 	}
-	t.saved.Store(f)
+	b.saved.Store(f)
 	return nil
 }
