@@ -63,8 +63,8 @@ type Membership interface {
 	Members() []Member
 	// Member returns one of them. It must not wait.
 	Member(peer.ID) (Member, bool)
-	// Endpoints returns where the other nodes listen, those that are alive and those that do not answer.
-	Endpoints() []Endpoint
+	// Addrs returns the addresses of the other nodes, those that are alive and those that do not answer, each at least once.
+	Addrs() []netip.Addr
 	// Dead reports whether a node does not answer any more and has not left. It must not wait.
 	Dead(peer.ID) bool
 	// NodeName returns the name of any node, this one included; empty: not known. It must not wait.

@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -12,15 +11,9 @@ import (
 	"weft/internal/health"
 	"weft/internal/nodefilter"
 	"weft/internal/podlink"
+	"weft/internal/settings"
 	"weft/tap/bridge"
 )
-
-// Endpoint is where a node listens for the others.
-type Endpoint struct {
-	Addr   netip.Addr
-	Gossip uint16 // TCP and UDP
-	Data   uint16 // UDP
-}
 
 // nodePorts keeps the rules in force that close the ports of this node and of the others to pods. Methods may be called concurrently.
 type nodePorts struct {
@@ -96,29 +89,27 @@ func (p *nodePorts) apply(ctx context.Context, rules nodefilter.Ruleset) error {
 // ruleset returns the rules for the nodes as they are known now. The caller holds mu.
 func (p *nodePorts) ruleset() nodefilter.Ruleset {
 	s := p.d.settings
-	r := nodefilter.Ruleset{
-		Bridge: s.Bridge, Links: []string{s.Tap, s.KernelDevice(), podlink.HostPrefix + "*"},
-		Own: portsOf(uint16(s.Port), s.DataPort(), s.KernelPort()),
-	}
-	for _, e := range p.d.cfg.Membership.Endpoints() {
-		r.Nodes = append(r.Nodes, nodefilter.Node{Addr: e.Addr.Unmap().WithZone(""), Ports: portsOf(e.Gossip, e.Data, s.KernelPort())})
-	}
-	slices.SortFunc(r.Nodes, func(a, b nodefilter.Node) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), slices.CompareFunc(a.Ports, b.Ports, func(a, b nodefilter.Port) int {
-			return cmp.Compare(a.Number, b.Number)
-		}))
-	})
+	r := nodeRules(s, p.d.cfg.Membership.Addrs())
 	p.met = p.met || len(r.Nodes) > 0
 	r.KeepNodes = !p.met
 	return r
 }
 
-// portsOf returns the ports of a node.
-func portsOf(gossip, data, kernel uint16) []nodefilter.Port {
-	return []nodefilter.Port{
+// nodeRules returns the rules of a node for other nodes at addrs. All nodes have the same --port. The ports that members announce are not
+// used: a hostile one could announce an address and a port that pods need, such as those of the API server.
+func nodeRules(s *settings.Config, addrs []netip.Addr) nodefilter.Ruleset {
+	gossip := uint16(s.Port)
+	ports := []nodefilter.Port{
 		{Protocol: nodefilter.TCP, Number: gossip}, {Protocol: nodefilter.UDP, Number: gossip},
-		{Protocol: nodefilter.UDP, Number: data}, {Protocol: nodefilter.UDP, Number: kernel},
+		{Protocol: nodefilter.UDP, Number: s.DataPort()}, {Protocol: nodefilter.UDP, Number: s.KernelPort()},
 	}
+	r := nodefilter.Ruleset{Bridge: s.Bridge, Links: []string{s.Tap, s.KernelDevice(), podlink.HostPrefix + "*"}, Own: ports}
+	for _, addr := range addrs {
+		r.Nodes = append(r.Nodes, nodefilter.Node{Addr: addr.Unmap().WithZone(""), Ports: ports})
+	}
+	slices.SortFunc(r.Nodes, func(a, b nodefilter.Node) int { return a.Addr.Compare(b.Addr) })
+	r.Nodes = slices.CompactFunc(r.Nodes, func(a, b nodefilter.Node) bool { return a.Addr == b.Addr })
+	return r
 }
 
 // undo removes the rules of a start that failed, unless there is a bridge from an earlier one.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 
 	"weft/internal/datapath"
@@ -106,12 +107,12 @@ func (v view) Members() []datapath.Member {
 	return list
 }
 
-// Endpoints implements datapath.Membership.
-func (v view) Endpoints() []datapath.Endpoint {
-	var list []datapath.Endpoint
+// Addrs implements datapath.Membership.
+func (v view) Addrs() []netip.Addr {
+	var list []netip.Addr
 	for _, m := range v.mesh.Members() {
 		if !m.Self && m.State != mesh.StateLeft {
-			list = append(list, datapath.Endpoint{Addr: m.Addr, Gossip: m.Gossip, Data: m.Data})
+			list = append(list, m.Addr)
 		}
 	}
 	return list

@@ -1,0 +1,41 @@
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"weft/internal/nodefilter"
+	"weft/internal/settings"
+)
+
+// TestNodeRules: of each address that members announce, the three ports of this network are closed to pods, and no other ones. An address
+// that several members announce is closed once.
+func TestNodeRules(t *testing.T) {
+	s := &settings.Config{Bridge: "weave", Tap: "weft0", Port: 7000}
+	var addrs []netip.Addr
+	for _, a := range []string{"2001:db8::7", "192.0.2.7", "::ffff:192.0.2.7", "192.0.2.6", "192.0.2.7"} {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	r := nodeRules(s, addrs)
+	want := []nodefilter.Port{
+		{Protocol: nodefilter.TCP, Number: 7000}, {Protocol: nodefilter.UDP, Number: 7000},
+		{Protocol: nodefilter.UDP, Number: 7001}, {Protocol: nodefilter.UDP, Number: 7002},
+	}
+	if !slices.Equal(r.Own, want) {
+		t.Errorf("own ports: %v", r.Own)
+	}
+	var got []string
+	for _, n := range r.Nodes {
+		got = append(got, n.Addr.String())
+		if !slices.Equal(n.Ports, want) {
+			t.Errorf("%s: ports %v", n.Addr, n.Ports)
+		}
+	}
+	if !slices.Equal(got, []string{"192.0.2.6", "192.0.2.7", "2001:db8::7"}) {
+		t.Errorf("nodes: %v", got)
+	}
+	if err := r.Validate(); err != nil {
+		t.Error(err)
+	}
+}
