@@ -141,6 +141,7 @@ type Datapath struct {
 	underlay atomic.Pointer[Underlay]         // never nil
 	mtus     mtuState
 	vni      atomic.Uint32 // of the kernel path's device, as it is published; 0: none
+	vniWaits atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
 
 	repairs repairs // has a lock of its own
 
@@ -152,6 +153,7 @@ type Datapath struct {
 
 	syncMu        sync.Mutex         // serializes SyncPeers
 	kernelMembers map[peer.ID]Member // guarded by syncMu: those that the kernel may carry since the last SyncPeers
+	vniPace       vniPace            // guarded by syncMu
 
 	// securityMu serializes changes of secrets and trusted subnets until the router has them. No other lock of this package is
 	// taken while it is held.
@@ -280,7 +282,7 @@ func (d *Datapath) SyncPeers() {
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)
-	d.followVNI(e.kernel, members)
+	d.followVNI(e.kernel, members, time.Now())
 	e.kernel.setPeers(d.kernelPeers(members, e.kernel.carries))
 }
 

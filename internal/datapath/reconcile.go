@@ -115,6 +115,7 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 		case <-settings.C:
 			r.d.repairs.setContested(r.pace.Contested(time.Now()))
 			host = r.settingsWrong()
+			r.d.retryVNI()
 		case <-due:
 			r.postponed = time.Time{}
 			rules, host = true, true

@@ -1,6 +1,8 @@
 package datapath
 
 import (
+	"time"
+
 	"weft/router/vxlan"
 )
 
@@ -30,15 +32,63 @@ func (d *Datapath) agreedVNI(members []Member) uint32 {
 	return vxlan.RandomVNI()
 }
 
-// followVNI makes the kernel path again where the nodes have agreed on another VNI: several of them chose one before they met.
-func (d *Datapath) followVNI(k *kernelPath, members []Member) {
+// followVNI makes the kernel path again where the nodes have agreed on another VNI: several of them chose one before they met. syncMu is
+// held.
+func (d *Datapath) followVNI(k *kernelPath, members []Member, now time.Time) {
+	d.vniWaits.Store(false)
 	run := k.current.Load()
 	if run == nil {
 		return // the next device gets it
 	}
-	if vni := d.agreedVNI(members); vni != d.vni.Load() {
-		d.log.Info("the nodes have agreed on another VNI: making the kernel path again")
-		d.publishVNI(vni)
-		k.renew()
+	vni := d.agreedVNI(members)
+	if vni == d.vni.Load() {
+		return
 	}
+	if d.vniPace.wait(now) > 0 {
+		d.vniWaits.Store(true) // retryVNI asks again
+		return
+	}
+	d.vniPace.changed(now)
+	d.log.Info("the nodes have agreed on another VNI: making the kernel path again")
+	d.publishVNI(vni)
+	k.renew()
+}
+
+// retryVNI follows the others to another VNI if it had to wait. It is called every second.
+func (d *Datapath) retryVNI() {
+	if d.vniWaits.Load() {
+		d.SyncPeers()
+	}
+}
+
+// vniPace bounds how often a node follows the others to another VNI, as each change makes the device again, and frames of all peers take
+// userspace meanwhile. Nodes that start at once, or networks that meet, agree after few changes. A member that makes up others, or the
+// only other member, could change the result all the time.
+type vniPace struct {
+	changes int // since the last long time without any
+	last    time.Time
+}
+
+// Limits of a vniPace.
+const (
+	vniFree    = 3                // changes without a pause
+	vniLongest = 5 * time.Minute  // the longest pause
+	vniCalm    = 15 * time.Minute // without a change: the next ones have no pause
+)
+
+// wait returns how long the next change has to wait; 0: not at all.
+func (p *vniPace) wait(now time.Time) time.Duration {
+	if p.changes < vniFree || now.Sub(p.last) >= vniCalm {
+		return 0
+	}
+	pause := min(time.Second<<min(p.changes-vniFree, 16), vniLongest)
+	return max(0, pause-now.Sub(p.last))
+}
+
+// changed records a change.
+func (p *vniPace) changed(now time.Time) {
+	if now.Sub(p.last) >= vniCalm {
+		p.changes = 0
+	}
+	p.changes, p.last = p.changes+1, now
 }
