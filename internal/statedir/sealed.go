@@ -17,8 +17,12 @@ import (
 const SealedFile = "sealed"
 
 // MarkSealed records in the state directory dir that the node is protected by the file at path. CheckSealed then refuses to run
-// the node without protection. The directory must exist. Errors are *hint.Error.
+// the node without protection. A relative path is made absolute: the next start may be in another folder. The directory must exist.
+// Errors are *hint.Error.
 func MarkSealed(dir, path string) error {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
 	if before, err := sealedBy(dir); err == nil && before == path {
 		return nil
 	}

@@ -37,6 +37,18 @@ func TestSealedNodeIsNotPlain(t *testing.T) {
 	}
 }
 
+// TestMarkIsAbsolute: the error names a file that can be found from any folder.
+func TestMarkIsAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := MarkSealed(dir, "secret"); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckSealed(dir, false, false); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "secret")) {
+		t.Errorf("%v does not name the file", err)
+	}
+}
+
 // TestUnreadableMarkRefuses: a mark that cannot be read does not open the node.
 func TestUnreadableMarkRefuses(t *testing.T) {
 	dir := t.TempDir()
