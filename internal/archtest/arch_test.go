@@ -150,9 +150,9 @@ var steps = map[string]int{
 	"weft/router/wire":    0,
 	"weft/router/replay":  0,
 
-	"weft/mesh/freshness": 1,
-	"weft/mesh/keyring":   1,
-	"weft/mesh/seal":      0,
+	"weft/mesh/freshness":   1,
+	"weft/mesh/keyring":     1,
+	"weft/mesh/seal":        0,
 	"weft/router/ratelimit": 0,
 
 	"weft/internal/packet": 1,
