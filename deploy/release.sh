@@ -11,6 +11,9 @@
 # release without its key, build it again and compare SHA256SUMS. The files therefore depend on nothing of the build machine: the
 # time is that of the commit, the Go version that of go.mod, and paths, owners and the order of folders have no effect.
 #
+# WEFT_RELEASE_PARTS are the files that are built, for tests: some of "deb rpm archive sbom". With fewer than all, the default, WEFT_SIGN_KEY is
+# not used.
+#
 # With WEFT_SIGN_PGP_KEY, a file with an OpenPGP key (its password in NFPM_PASSPHRASE), nfpm also signs the packages. They then
 # differ from those of another build by the signature.
 set -eu
@@ -19,6 +22,13 @@ cd "$(dirname "$0")/.."
 out=$1
 shift
 [ $# -gt 0 ] || set -- amd64 arm64
+
+all="deb rpm archive sbom"
+: "${WEFT_RELEASE_PARTS:=$all}"
+[ "$WEFT_RELEASE_PARTS" = "$all" ] || WEFT_SIGN_KEY=
+has() {
+	case " $WEFT_RELEASE_PARTS " in *" $1 "*) ;; *) return 1 ;; esac
+}
 
 # Twelve digits: the length that git chooses depends on the number of commits in the clone.
 version=$(git describe --tags --always --dirty --abbrev=12)
@@ -47,8 +57,7 @@ rm -f "$out"/weft[-_]* "$out"/SHA256SUMS*
 
 mkdir -p bin/tools
 tools=$PWD/bin/tools
-go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" \
-	github.com/goreleaser/nfpm/v2/cmd/nfpm github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 # normalize DIR: set times and modes, which depend on cp and umask.
 normalize() {
@@ -76,27 +85,32 @@ for arch; do
 		./cmd/weft ./cmd/weft-cni ./cmd/weft-kube ./cmd/weft-bench
 	normalize "$stage"
 	for format in deb rpm; do
+		has $format || continue
 		(cd "$stage" && ARCH=$arch "$tools/nfpm" package --config "$OLDPWD/deploy/nfpm.yaml" --packager "$format" --target "$out/" >/dev/null)
 	done
+	has archive || continue
 	rm -r "$stage/package" # scripts of the packages
 	normalize "$stage"
 	tar -C "$work/$arch" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
 		-cf - "${stage##*/}" | gzip -9n >"$out/${stage##*/}.tar.gz"
 done
 
-# In a copy without .git, from which the tool would derive another version. awk inserts the version, and removes the digest of the
-# tool itself, which differs between machines.
-mkdir "$work/source"
-git ls-files -z | tar --null -T - -cf - | tar -C "$work/source" -xf -
-"$tools/cyclonedx-gomod" mod -json -noserial -notimestamp -short-purls -licenses -assert-licenses -output "$work/sbom" "$work/source" 2>"$work/log" ||
-	{ cat "$work/log" >&2; exit 1; }
-awk -v version="$version" '
-	/^  "components":/ { rest = 1 }
-	!rest && /^        "hashes": \[/ { skip = 1 }
-	!skip { print }
-	skip && /^        \],/ { skip = 0 }
-	!rest && /^      "name": "weft",/ { print "      \"version\": \"" version "\"," }
-' "$work/sbom" >"$out/weft-$version.cdx.json"
+if has sbom; then
+	# In a copy without .git, from which the tool would derive another version. awk inserts the version, and removes the digest of the
+	# tool itself, which differs between machines.
+	go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+	mkdir "$work/source"
+	git ls-files -z | tar --null -T - -cf - | tar -C "$work/source" -xf -
+	"$tools/cyclonedx-gomod" mod -json -noserial -notimestamp -short-purls -licenses -assert-licenses -output "$work/sbom" "$work/source" 2>"$work/log" ||
+		{ cat "$work/log" >&2; exit 1; }
+	awk -v version="$version" '
+		/^  "components":/ { rest = 1 }
+		!rest && /^        "hashes": \[/ { skip = 1 }
+		!skip { print }
+		skip && /^        \],/ { skip = 0 }
+		!rest && /^      "name": "weft",/ { print "      \"version\": \"" version "\"," }
+	' "$work/sbom" >"$out/weft-$version.cdx.json"
+fi
 
 if [ -n "${WEFT_RELEASE_IMAGE:-}" ]; then
 	image=$out/weft-$version-image-$(go env GOHOSTARCH).tar
