@@ -105,10 +105,10 @@ func nodeRules(s *settings.Config, addrs []netip.Addr) nodefilter.Ruleset {
 	}
 	r := nodefilter.Ruleset{Bridge: s.Bridge, Links: []string{s.Tap, s.KernelDevice(), podlink.HostPrefix + "*"}, Own: ports}
 	for _, addr := range addrs {
-		r.Nodes = append(r.Nodes, nodefilter.Node{Addr: addr.Unmap().WithZone(""), Ports: ports})
+		r.Nodes = append(r.Nodes, addr.Unmap().WithZone(""))
 	}
-	slices.SortFunc(r.Nodes, func(a, b nodefilter.Node) int { return a.Addr.Compare(b.Addr) })
-	r.Nodes = slices.CompactFunc(r.Nodes, func(a, b nodefilter.Node) bool { return a.Addr == b.Addr })
+	slices.SortFunc(r.Nodes, netip.Addr.Compare)
+	r.Nodes = slices.Compact(r.Nodes)
 	return r
 }
 

@@ -74,8 +74,8 @@ func TestPodIsNoNode(t *testing.T) {
 		connects(t, intruder.Space, at.addr, gossipPort)
 	}
 	labtest.Run(t, nodes[0].Space, "nft", "flush", "ruleset")
-	shows(t, nodes[0], "nft list table inet weft-nodes", `daddr . meta l4proto . th dport @nodes4`)
-	shows(t, nodes[0], "nft list table inet weft-nodes", nodes[1].Addr().String()+" . tcp . 6783")
+	shows(t, nodes[0], "nft list table inet weft-nodes", `daddr @nodes4 meta l4proto . th dport @own`)
+	shows(t, nodes[0], "nft list table inet weft-nodes", nodes[1].Addr().String())
 	for _, target := range targets {
 		if err := dialTCP(intruder.Space, netip.MustParseAddr(target), gossipPort); err == nil {
 			t.Errorf("after the repair a pod reaches the gossip port at %s", target)

@@ -144,7 +144,7 @@ func TestPods(t *testing.T) {
 	ports := []nodefilter.Port{{Protocol: nodefilter.TCP, Number: gossip}, {Protocol: nodefilter.UDP, Number: gossip}}
 	rules := nodefilter.Ruleset{
 		Bridge: "weave", Links: []string{"weft0", "vweft*"}, Own: ports,
-		Nodes: []nodefilter.Node{{Addr: node.Addr(), Ports: ports}, {Addr: node.Addr6(), Ports: ports}},
+		Nodes: []netip.Addr{node.Addr(), node.Addr6()},
 	}
 	apply := func() {
 		t.Helper()
@@ -197,6 +197,11 @@ func TestPods(t *testing.T) {
 	check("without rules", true)
 	apply()
 	check("with rules", false)
+	all := rules.Nodes
+	for _, nodes := range [][]netip.Addr{{outside.Addr()}, all} { // one leaves and is back
+		rules.Nodes = nodes
+		apply()
+	}
 	rules.Nodes, rules.KeepNodes = nil, true // as after a restart
 	apply()
 	check("after a restart", false)

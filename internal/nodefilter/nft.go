@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -26,8 +28,9 @@ type NFT struct {
 	// sum returns the checksum of the table.
 	sum func() (nftsum.Sum, error)
 
-	mu  sync.Mutex
-	set nftsum.Sum // guarded by mu; checksum of the table after Apply; zero: unknown
+	mu      sync.Mutex
+	set     nftsum.Sum // guarded by mu; checksum of the table after Apply; zero: unknown
+	applied Ruleset    // guarded by mu; that of set
 }
 
 var _ Firewall = (*NFT)(nil)
@@ -48,16 +51,21 @@ func New(ctx context.Context) (*NFT, error) {
 	return &NFT{nft: nft, sum: func() (nftsum.Sum, error) { return nftsum.Of(nftsum.Inet, Table) }}, nil
 }
 
-// Apply implements Firewall. The counter keeps its value unless another program has changed the table.
+// Apply implements Firewall. The counter keeps its value unless another program has changed the table. If only the nodes have changed, so
+// do only the elements of their sets: there may be thousands.
 func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.set = nftsum.Sum{}
 	tx := n.nft.NewTransaction()
-	addTable(tx, r)
+	if intact, err := n.intact(); err == nil && intact && onlyNodesDiffer(n.applied, r) {
+		addChanges(tx, n.applied.Nodes, r.Nodes)
+	} else {
+		addTable(tx, r)
+	}
+	n.set = nftsum.Sum{}
 	if err := n.nft.Run(ctx, tx); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("nodefilter: set rules: %w", err)
@@ -71,9 +79,41 @@ func (n *NFT) Apply(ctx context.Context, r Ruleset) error {
 	}
 	sum, err := n.sum()
 	if err == nil {
-		n.set = sum
+		n.set, n.applied = sum, r
+		n.applied.Nodes = slices.Clone(r.Nodes)
 	}
 	return err
+}
+
+// onlyNodesDiffer reports whether the table of a becomes that of b by other elements in the sets of nodes.
+func onlyNodesDiffer(a, b Ruleset) bool {
+	return !a.KeepNodes && !b.KeepNodes && a.Bridge == b.Bridge && slices.Equal(a.Links, b.Links) && slices.Equal(a.Own, b.Own)
+}
+
+// addChanges makes the nodes after of the nodes before.
+func addChanges(tx *knftables.Transaction, before, after []netip.Addr) {
+	old := make(map[netip.Addr]bool, len(before))
+	for _, addr := range before {
+		old[addr] = true
+	}
+	for _, addr := range after {
+		if !old[addr] {
+			tx.Add(nodeElement(addr))
+		}
+		delete(old, addr)
+	}
+	for addr := range old {
+		tx.Delete(nodeElement(addr))
+	}
+}
+
+// nodeElement is the element of a node.
+func nodeElement(addr netip.Addr) *knftables.Element {
+	set := setNodes6
+	if addr.Is4() {
+		set = setNodes4
+	}
+	return &knftables.Element{Set: set, Key: []string{addr.String()}}
 }
 
 // addRemoval adds the removal of the table, whether there is one or not.
@@ -85,37 +125,30 @@ func addRemoval(tx *knftables.Transaction) {
 // addTable adds what makes a table that of r.
 func addTable(tx *knftables.Transaction, r Ruleset) {
 	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: ports of nodes, closed to pods")})
-	const port = "inet_proto . inet_service"
 	tx.Add(&knftables.Counter{Name: counterPods})
-	tx.Add(&knftables.Set{Name: setOwn, Type: port})
+	tx.Add(&knftables.Set{Name: setOwn, Type: "inet_proto . inet_service"})
 	tx.Flush(&knftables.Set{Name: setOwn})
 	for _, p := range r.Own {
 		tx.Add(&knftables.Element{Set: setOwn, Key: p.key()})
 	}
 	for _, set := range []struct{ name, addr string }{{setNodes4, "ipv4_addr"}, {setNodes6, "ipv6_addr"}} {
-		tx.Add(&knftables.Set{Name: set.name, Type: set.addr + " . " + port})
+		tx.Add(&knftables.Set{Name: set.name, Type: set.addr})
 		if !r.KeepNodes {
 			tx.Flush(&knftables.Set{Name: set.name})
 		}
 	}
-	for _, n := range r.Nodes {
-		set := setNodes6
-		if n.Addr.Is4() {
-			set = setNodes4
-		}
-		for _, p := range n.Ports {
-			tx.Add(&knftables.Element{Set: set, Key: append([]string{n.Addr.String()}, p.key()...)})
-		}
+	for _, addr := range r.Nodes {
+		tx.Add(nodeElement(addr))
 	}
-	const dropped = "counter name " + counterPods + " drop"
+	const ports, dropped = "meta l4proto . th dport @" + setOwn, "counter name " + counterPods + " drop"
 	var input []string
 	for _, name := range append([]string{r.Bridge}, r.Links...) {
-		input = append(input, knftables.Concat(from(name), "meta l4proto . th dport @"+setOwn, dropped))
+		input = append(input, knftables.Concat(from(name), ports, dropped))
 	}
 	addChain(tx, knftables.InputHook, input...)
 	addChain(tx, knftables.ForwardHook,
-		knftables.Concat(from(r.Bridge), "ip daddr . meta l4proto . th dport @"+setNodes4, dropped),
-		knftables.Concat(from(r.Bridge), "ip6 daddr . meta l4proto . th dport @"+setNodes6, dropped))
+		knftables.Concat(from(r.Bridge), "ip daddr @"+setNodes4, ports, dropped),
+		knftables.Concat(from(r.Bridge), "ip6 daddr @"+setNodes6, ports, dropped))
 }
 
 // from matches packets from an interface.
@@ -142,6 +175,11 @@ func addChain(tx *knftables.Transaction, hook knftables.BaseChainHook, rules ...
 func (n *NFT) Intact() (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.intact()
+}
+
+// intact is Intact. The caller holds mu.
+func (n *NFT) intact() (bool, error) {
 	if n.set == (nftsum.Sum{}) {
 		return false, nil
 	}

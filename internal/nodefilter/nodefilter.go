@@ -5,8 +5,8 @@
 //
 //	table inet weft-nodes {
 //	    set own { type inet_proto . inet_service; elements = { 6 . 6783, 17 . 6783, 17 . 6784, 17 . 6785 } }
-//	    set nodes4 { type ipv4_addr . inet_proto . inet_service; elements = { 192.0.2.7 . 6 . 6783, … } }
-//	    set nodes6 { type ipv6_addr . inet_proto . inet_service }
+//	    set nodes4 { type ipv4_addr; elements = { 192.0.2.7, … } }
+//	    set nodes6 { type ipv6_addr }
 //	    counter pods {}
 //	    chain input {
 //	        type filter hook input priority filter
@@ -15,8 +15,8 @@
 //	    }
 //	    chain forward {
 //	        type filter hook forward priority filter
-//	        iifname "weave" ip daddr . meta l4proto . th dport @nodes4 counter name pods drop
-//	        iifname "weave" ip6 daddr . meta l4proto . th dport @nodes6 counter name pods drop
+//	        iifname "weave" ip daddr @nodes4 meta l4proto . th dport @own counter name pods drop
+//	        iifname "weave" ip6 daddr @nodes6 meta l4proto . th dport @own counter name pods drop
 //	    }
 //	}
 //
@@ -57,22 +57,16 @@ type Port struct {
 	Number   uint16
 }
 
-// Node is another node.
-type Node struct {
-	Addr  netip.Addr // on the underlay
-	Ports []Port
-}
-
 // Ruleset determines what is closed.
 type Ruleset struct {
 	// Bridge is the interface of the pods.
 	Bridge string
 	// Links are further interfaces from which packets of the overlay may reach the host, of which a "*" at the end matches several.
 	Links []string
-	// Own are the ports of this host.
+	// Own are the ports of this host and of the other nodes.
 	Own []Port
-	// Nodes are the other nodes.
-	Nodes []Node
+	// Nodes are the addresses of the other nodes on the underlay, each once.
+	Nodes []netip.Addr
 	// KeepNodes: the nodes are not known yet. Those of an earlier run stay closed.
 	KeepNodes bool
 }
@@ -101,9 +95,9 @@ func (r Ruleset) Validate() error {
 			}
 		}
 	}
-	for _, n := range r.Nodes {
-		if !n.Addr.IsValid() || n.Addr.Is4In6() || n.Addr.Zone() != "" {
-			return fmt.Errorf("nodefilter: bad address %s", n.Addr)
+	for _, addr := range r.Nodes {
+		if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {
+			return fmt.Errorf("nodefilter: bad address %s", addr)
 		}
 	}
 	return nil
