@@ -236,3 +236,46 @@ func FuzzMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestMemberCannotSplitByNumbers: an admitted node that hands one other node two epochs with numbers far ahead, or that announces to it
+// one in the name of a node that does not trust the CA, does not cut it off from the others.
+func TestMemberCannotSplitByNumbers(t *testing.T) {
+	t.Run("handed over", func(t *testing.T) {
+		s := joined(t, 5)
+		evil, victim := s.nodes[4], s.nodes[1]
+		for step := range uint64(2) {
+			e := Epoch{Number: (step + 1) << 32, Maker: evil.id, Made: s.now, Key: [KeySize]byte{byte(step)}, Lists: victim.keeper.ring.lists}
+			if err := victim.keeper.Message(evil.id, appendRecord(nil, recordEpoch, e.encode()), s.now); err != nil {
+				t.Fatal(err)
+			}
+			if victim.keeper.Present().Name() != e.Name() {
+				t.Fatal("the epoch is not adopted: the test shows nothing")
+			}
+			victim.keeper.Drain() // the evil node is faster
+		}
+		for _, n := range slices.DeleteFunc(slices.Clone(s.nodes), func(n *simNode) bool { return n == victim }) {
+			s.meet(n, victim)
+		}
+		s.run(5 * time.Second)
+		s.agreed(s.nodes)
+	})
+	t.Run("announced", func(t *testing.T) {
+		s := joined(t, 5)
+		evil, victim := s.nodes[4], s.nodes[1]
+		if _, err := s.nodes[0].keeper.AdoptList(s.list(1, peer.ID{99}), s.now); err != nil {
+			t.Fatal(err)
+		}
+		s.run(3 * time.Second)
+		before := s.agreed(s.nodes)
+		for range 3 {
+			a := announcement{holder: evil.id, name: Name{1}, number: victim.keeper.Present().Number + maxStep}
+			if err := victim.keeper.Merge(appendRecord(nil, recordAnnounce, a.encode()), s.now); err != nil {
+				t.Fatal(err)
+			}
+			s.run(3 * time.Second)
+		}
+		if e := s.agreed(s.nodes); e.Number-before.Number > 3*(maxOutdo+1) {
+			t.Errorf("number %d after %d", e.Number, before.Number)
+		}
+	})
+}

@@ -63,7 +63,7 @@ type Unicast struct {
 func New(cfg Config, now time.Time) *Keeper {
 	k := &Keeper{self: cfg.Self, cfg: cfg, trust: cfg.Trust}
 	k.applyLists(now)
-	k.ring.adopt(k.newEpoch(now), true, now)
+	k.ring.adopt(k.newEpoch(now), now)
 	return k
 }
 
@@ -189,20 +189,21 @@ func (k *Keeper) Message(from peer.ID, msg []byte, now time.Time) error {
 
 // offer applies an epoch of another node, and reports whether it is the present one from now on.
 func (k *Keeper) offer(from peer.ID, e Epoch, now time.Time) (adopted bool) {
-	if k.ring.knows(e.Name()) {
+	standing := k.ring.compare(e.Number, e.Name(), e.Lists)
+	if standing != newer && k.ring.knows(e.Name()) {
 		return false
 	}
-	switch k.ring.compare(e.Number, e.Name(), e.Lists) {
+	switch standing {
 	case newer:
-		k.ring.adopt(e, false, now)
+		k.ring.adopt(e, now)
 		k.makeAt, k.out.Keys = time.Time{}, true
 		return true
 	case stale:
 		k.handOver(from)
 		k.outdo(e.Number, e.Lists, now)
-	case older:
+	case older, beyond:
 		k.handOver(from)
-	default: // ahead: without the list nothing proves that it exists; beyond
+	default: // ahead: without the list nothing proves that it exists
 	}
 	return false
 }
@@ -210,7 +211,7 @@ func (k *Keeper) offer(from peer.ID, e Epoch, now time.Time) (adopted bool) {
 // outdo handles an epoch of another node that is stale here. If the other node does not trust the CA of the list that makes it stale,
 // its epoch may go on to count there. Then this node makes one with a higher number, which counts for both.
 func (k *Keeper) outdo(number uint64, lists []List, now time.Time) {
-	if !k.ring.unaware(lists) || number < k.ring.present.Number || number-k.ring.present.Number > maxStep {
+	if !k.ring.unaware(lists) || number < k.ring.present.Number || number-k.ring.present.Number > maxOutdo {
 		return
 	}
 	k.ring.challenged, k.ring.floor = true, max(k.ring.floor, number)

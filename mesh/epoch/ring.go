@@ -11,8 +11,12 @@ import (
 const (
 	// Grace is how long an epoch still opens packets after another one has replaced it, or after a list of revoked nodes has.
 	Grace = 3 * time.Second
-	// maxStep is how far the number of an epoch may be ahead of the present one. It keeps a member from using all numbers up.
+	// maxStep is how far the number of an epoch may be ahead of the present one. It keeps a member from using all numbers up. A node
+	// whose epoch is further ahead than that gives it up: a member can lead one node there in two steps.
 	maxStep = 1 << 32
+	// maxOutdo is how far ahead a number may be that another node only announces, and that the next epoch of this node exceeds. It is
+	// far below maxStep, so that nodes that have not heard of it adopt that epoch.
+	maxOutdo = 1 << 24
 	// maxRetired bounds the epochs before the present one that still open, and the names that are remembered after that.
 	maxRetired = 16
 )
@@ -25,14 +29,13 @@ const (
 	newer                      // it counts, or by its lists it could
 	stale                      // made before a list that this node has
 	ahead                      // made after a list that this node does not have yet
-	beyond                     // its number is too high
+	beyond                     // its number is too high: the node that has it gives it up
 )
 
 // ring holds the epochs that a node knows. The present one seals and opens.
 type ring struct {
 	lists   []List // of all CAs that this node trusts, ordered by CA
 	present Epoch
-	initial bool      // present was made at the start, before any other was known
 	since   time.Time // when present was adopted
 	// ended is set when a node that knows the present epoch is not admitted any more: one with a higher number has to come.
 	ended bool
@@ -93,7 +96,9 @@ func (r *ring) compare(number uint64, name Name, lists []List) standing {
 	switch {
 	case r.judge(r.present.Lists) != newer:
 		return newer
-	case number > r.present.Number && number-r.present.Number > maxStep && !r.initial:
+	case r.present.Number > number && r.present.Number-number > maxStep && !r.ended:
+		return newer // the present one is beyond for the other node, which can never adopt it
+	case number > r.present.Number && number-r.present.Number > maxStep:
 		return beyond
 	case number > r.present.Number, number == r.present.Number && !r.ended && bytes.Compare(name[:], mine[:]) > 0:
 		return newer
@@ -106,11 +111,13 @@ func (r *ring) compare(number uint64, name Name, lists []List) standing {
 func (r *ring) isStale() bool { return r.ended || r.judge(r.present.Lists) != newer }
 
 // adopt makes e, which compare calls newer, the present epoch.
-func (r *ring) adopt(e Epoch, initial bool, now time.Time) {
+func (r *ring) adopt(e Epoch, now time.Time) {
 	if !r.since.IsZero() {
 		r.retire(now)
 	}
-	r.present, r.initial, r.since = e, initial, now
+	name := e.Name()
+	r.retired = slices.DeleteFunc(r.retired, func(old retired) bool { return old.name == name })
+	r.present, r.since = e, now
 	r.ended, r.challenged, r.staleSince = false, false, time.Time{}
 	r.floor = max(r.floor, e.Number)
 }

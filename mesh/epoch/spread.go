@@ -101,12 +101,11 @@ func (k *Keeper) heard(a announcement, now time.Time) {
 	switch k.ring.compare(a.number, a.name, a.lists) {
 	case newer, ahead:
 		k.request(a.holder, now)
-	case stale, older:
+	default: // stale, older, beyond
 		k.outdo(a.number, a.lists, now)
 		if k.ask.allows(a.holder, now) {
 			k.handOver(a.holder)
 		}
-	default: // beyond
 	}
 }
 
@@ -152,7 +151,7 @@ func (k *Keeper) scheduleMake(delay time.Duration, now time.Time) {
 
 // makeEpoch makes the next epoch and spreads it.
 func (k *Keeper) makeEpoch(now time.Time) {
-	k.ring.adopt(k.newEpoch(now), false, now)
+	k.ring.adopt(k.newEpoch(now), now)
 	k.makeAt, k.out.Keys = time.Time{}, true
 	k.spread()
 }
