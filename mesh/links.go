@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +24,10 @@ const (
 	// use up the numbers.
 	maxRecords = maxMembers
 	maxStamp   = 1 << 62
+	// maxAhead is how far ahead of this node's clock the start of a node's run may be, 80 years: clocks that begin in 1970 and clocks
+	// that are decades ahead are no obstacle. The bound grows with the clock, so a node can always exceed a record that others have
+	// made up for it.
+	maxAhead = 80 * 365 * 24 * time.Hour
 	// maxHeld bounds the records of nodes that are not alive.
 	maxHeld = 1024
 	// emptyRecordTTL is how long a record without any exception stays part of full states.
@@ -158,8 +163,12 @@ func equalLinks(a, b topology.Links) bool {
 // there is none.
 func (s *linkStates) replaceOwn(l topology.Links, before *linkRecord) *linkRecord {
 	next := &linkRecord{node: s.self, started: s.run, number: 1, links: l, at: time.Now()}
-	if before != nil && !next.after(before) {
+	switch {
+	case before == nil || next.after(before):
+	case before.number < maxStamp:
 		next.started, next.number = before.started, before.number+1
+	default:
+		next.started = before.started + 1
 	}
 	s.records[s.self] = next
 	return next
@@ -194,10 +203,14 @@ func (s *linkStates) Merge(msg []byte) error {
 	}
 	var toSend [][]byte
 	changed := false
+	latest := uint64(max(time.Now().Add(maxAhead).UnixNano(), 0))
 	s.mu.Lock()
 	for i, r := range records {
 		old := s.records[r.node]
 		switch {
+		case r.started > latest:
+			err = fmt.Errorf("%w: a start that is decades ahead", errLinks)
+			continue
 		case old != nil && !r.after(old), old == nil && !s.makeRoom(strange[i]):
 			continue
 		case r.node == s.self: // of an earlier run with a clock that was ahead, or forged
@@ -221,7 +234,7 @@ func (s *linkStates) Merge(msg []byte) error {
 	for _, msg := range toSend {
 		s.broadcast(msg)
 	}
-	return nil
+	return err
 }
 
 // makeRoom makes room for the record of a node that has none, and reports whether there is any; mu is held. One that is held

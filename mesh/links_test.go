@@ -2,7 +2,9 @@ package mesh
 
 import (
 	"bytes"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weft/internal/peer"
@@ -35,12 +37,13 @@ func TestLinkRecords(t *testing.T) {
 	if own == nil || s.setOwn(topology.Links{Broken: []peer.ID{c}}) != nil {
 		t.Error("a record is published not at all, or twice")
 	}
-	forged := (&linkRecord{node: a, started: 1 << 62, number: 1, links: topology.Links{Broken: []peer.ID{b}}}).append(nil)
+	const ahead = 1 << 61 // the year 2043
+	forged := (&linkRecord{node: a, started: ahead, number: 1, links: topology.Links{Broken: []peer.ID{b}}}).append(nil)
 	if err := s.Merge(forged); err != nil || len(sent) != 1 {
 		t.Fatalf("%d broadcasts, %v, want this node's own record", len(sent), err)
 	}
 	r, err := parseLinks(sent[0])
-	if err != nil || len(r) != 1 || r[0].started != 1<<62 || r[0].number != 2 || r[0].links.Broken[0] != c {
+	if err != nil || len(r) != 1 || r[0].started != ahead || r[0].number != 2 || r[0].links.Broken[0] != c {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if n := len(s.State()); n != len(later)+len(sent[0]) {
@@ -110,6 +113,38 @@ func FuzzParseLinks(f *testing.F) {
 		second, err := parseLinks(again)
 		if err != nil || len(second) != len(records) || !bytes.Equal(again[:min(len(again), 24)], b[:min(len(b), 24)]) {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestNumbersOfLinkRecordsCannotBeUsedUp: a node can exceed the latest record that others accept in its name, and they accept that.
+func TestNumbersOfLinkRecordsCannotBeUsedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id, other := peer.ID{1}, peer.ID{2}
+		var sent [][]byte
+		node := newLinkStates(id, time.Now(), func() {}, func(msg []byte) { sent = append(sent, msg) }, func(peer.ID) bool { return true })
+		rest := newLinkStates(other, time.Now(), func() {}, func([]byte) {}, func(peer.ID) bool { return true })
+		node.setOwn(topology.Links{Broken: []peer.ID{other}})
+		latest := uint64(time.Now().Add(maxAhead).UnixNano())
+		forged := (&linkRecord{node: id, started: latest, number: maxStamp, links: topology.Links{DialOut: true}}).append(nil)
+		beyond := (&linkRecord{node: id, started: latest + 1, number: 1, links: topology.Links{DialOut: true}}).append(nil)
+		for _, s := range []*linkStates{node, rest} {
+			if err := s.Merge(beyond); !errors.Is(err, errLinks) {
+				t.Errorf("a record beyond the bound: %v", err)
+			}
+			if err := s.Merge(forged); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !rest.dialOut(id) || len(sent) != 1 {
+			t.Fatalf("%d broadcasts, the forged record is in force: %v", len(sent), rest.dialOut(id))
+		}
+		time.Sleep(time.Millisecond)
+		if err := rest.Merge(sent[0]); err != nil || rest.dialOut(id) {
+			t.Errorf("%v, the forged record is in force: %v", err, rest.dialOut(id))
+		}
+		if err := rest.Merge(node.State()); err != nil || len(rest.published()[id].Broken) != 1 {
+			t.Errorf("%v, links %v", err, rest.published()[id])
 		}
 	})
 }

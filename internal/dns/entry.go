@@ -22,6 +22,15 @@ type Entry struct {
 // maxVersion bounds versions, so that one bad version cannot use up the numbers.
 const maxVersion = 1 << 62
 
+// maxAhead is how far ahead of a node's clock a version may be, 80 years: clocks that begin in 1970 and clocks that are decades
+// ahead are no obstacle. The bound grows with the clock, so a node can always exceed a version that others have made up for it.
+const maxAhead = 80 * 365 * 24 * time.Hour
+
+// isTimely reports whether the version of e is one that a node accepts at now.
+func (e *Entry) isTimely(now time.Time) bool {
+	return e.Version <= uint64(max(now.Add(maxAhead).UnixNano(), 0))
+}
+
 // key identifies an entry among those of its node.
 type key struct {
 	name string

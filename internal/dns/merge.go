@@ -64,6 +64,9 @@ func (r *Registry) Message(from peer.ID, _ []byte) error {
 // applyReceived applies an entry from gossip. When something has changed that other nodes want, it returns the entry to broadcast: e
 // itself, or the correct version of an entry of this node that differs from e. mu is held.
 func (r *Registry) applyReceived(e Entry, now time.Time) (update Entry, changed bool, err error) {
+	if !e.isTimely(now) {
+		return Entry{}, false, fmt.Errorf("%w: a version that is decades ahead", ErrMessage)
+	}
 	if e.Node == r.cfg.Self {
 		return r.correctOwn(e, now)
 	}

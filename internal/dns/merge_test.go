@@ -2,6 +2,7 @@ package dns
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -131,4 +132,31 @@ func TestMergeBroadcastsOnce(t *testing.T) {
 	if len(sent) != 1 || !bytes.Equal(sent[0], msg) {
 		t.Errorf("broadcasts %x, want %x once", sent, msg)
 	}
+}
+
+// TestVersionsCannotBeUsedUp: a node can change its names after a member has made up the highest version that others accept.
+func TestVersionsCannotBeUsedUp(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	b.receive(t, a.State())
+	highest := uint64(epoch.Add(maxAhead).UnixNano())
+	forged := Entry{Node: peer.ID{1}, Name: "web", Addr: addr("10.32.0.1"), Version: highest, Removed: true, At: epoch}
+	beyond := forged
+	beyond.Version++
+	for _, n := range []*node{a, b} {
+		if err := n.Merge(encode([]Entry{beyond}, 0, epoch)[0]); !errors.Is(err, ErrMessage) {
+			t.Errorf("a version beyond the bound: %v", err)
+		}
+		n.receive(t, encode([]Entry{forged}, 0, epoch)[0])
+	}
+	wantAddrs(t, b.Registry, "web")
+	a.now, b.now = epoch.Add(time.Second), epoch.Add(time.Second)
+	b.receive(t, a.State())
+	wantAddrs(t, b.Registry, "web", "10.32.0.1")
+	must(t, a.Remove("web"))
+	b.receive(t, a.State())
+	wantAddrs(t, b.Registry, "web")
+	must(t, a.Add("web", "pod1", addr("10.32.0.1")))
+	b.receive(t, a.State())
+	wantAddrs(t, b.Registry, "web", "10.32.0.1")
 }
