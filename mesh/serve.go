@@ -80,7 +80,7 @@ func (t *sealedTransport) receive(s *stream) (seal.MessageKind, []byte, error) {
 
 // deliverStream passes a stream, of which one message was received, to memberlist.
 func (t *sealedTransport) deliverStream(s *stream, msg []byte) {
-	c := newMemberConn(t, s)
+	c := newMemberConn(t, s, t.budget)
 	c.received, c.msg, c.unread = true, msg, msg
 	if err := sieve.Stream(msg); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, s.id, err)
@@ -127,19 +127,22 @@ func (t *sealedTransport) countStream(e *gate.Stream, err error) {
 type memberConn struct {
 	*stream
 	t        *sealedTransport
-	received bool   // the message of the other end
-	msg      []byte // taken from the budget
-	unread   []byte // the rest of msg
+	budget   *seal.Budget // constant
+	received bool         // the message of the other end
+	msg      []byte       // taken from budget
+	unread   []byte       // the rest of msg
 	closing  sync.Once
 }
 
-func newMemberConn(t *sealedTransport, s *stream) *memberConn { return &memberConn{stream: s, t: t} }
+func newMemberConn(t *sealedTransport, s *stream, budget *seal.Budget) *memberConn {
+	return &memberConn{stream: s, t: t, budget: budget}
+}
 
 // Read implements net.Conn. At first it receives the message of the other end as a whole, and checks it.
 func (c *memberConn) Read(b []byte) (int, error) {
 	if !c.received {
 		c.received = true
-		kind, msg, err := c.session.ReadMessage(c.Conn, seal.MaxMessage, c.t.budget)
+		kind, msg, err := c.session.ReadMessage(c.Conn, seal.MaxMessage, c.budget)
 		if err != nil {
 			return 0, err
 		}
@@ -172,7 +175,7 @@ func (c *memberConn) Write(b []byte) (int, error) {
 
 // Close implements net.Conn. It may be called again.
 func (c *memberConn) Close() error {
-	c.closing.Do(func() { c.t.budget.Give(cap(c.msg)) })
+	c.closing.Do(func() { c.budget.Give(cap(c.msg)) })
 	return c.Conn.Close()
 }
 
@@ -197,7 +200,7 @@ func (t *sealedTransport) keepPredialed(s *stream) string {
 	defer t.mu.Unlock()
 	t.joins++
 	name := "#" + strconv.FormatUint(t.joins, 10)
-	t.predialed[name] = newMemberConn(t, s)
+	t.predialed[name] = newMemberConn(t, s, t.replies)
 	return name
 }
 

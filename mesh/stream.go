@@ -235,11 +235,11 @@ func (s *stream) sendStatus(reason seal.Refusal) error {
 
 // awaitStatus receives what sendStatus has sent at the other end.
 func (s *stream) awaitStatus(t *sealedTransport, addr string) error {
-	kind, msg, err := s.session.ReadMessage(s.Conn, 1, t.budget)
+	kind, msg, err := s.session.ReadMessage(s.Conn, 1, t.replies)
 	if err != nil {
 		return fmt.Errorf("mesh: no status: %w", err)
 	}
-	defer t.budget.Give(cap(msg))
+	defer t.replies.Give(cap(msg))
 	if kind != seal.Status || len(msg) != 1 {
 		return fmt.Errorf("%w: status", seal.ErrMalformed)
 	}

@@ -32,7 +32,8 @@ type sealedTransport struct {
 	streams chan net.Conn
 	inbox   chan tunnelMessage
 	gate    *gate.Gate
-	budget  *seal.Budget
+	budget  *seal.Budget  // of the streams that others open
+	replies *seal.Budget  // of the streams that this node opens: no other node can use it up alone
 	stop    chan struct{} // closed by Shutdown
 	once    sync.Once
 
@@ -55,7 +56,8 @@ const (
 	packetQueue = 64
 	// tunnelQueue is how many messages from the tunnel may wait; further ones are dropped and counted.
 	tunnelQueue = 256
-	// receiveBudget is how many bytes the stream messages that are being received may have in all.
+	// receiveBudget is how many bytes the messages may have in all that are being received over the streams that others have opened,
+	// and as many over those that this node has opened.
 	receiveBudget = 64 << 20
 )
 
@@ -67,8 +69,8 @@ func newSealedTransport(m *Mesh) (*sealedTransport, error) {
 		end:     seal.End{Private: m.cfg.Identity.Private(), Public: m.cfg.Identity.Public},
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
 		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}), gate: gate.New(),
-		budget: seal.NewBudget(receiveBudget),
-		heard:  make(map[string]time.Time), predialed: make(map[string]net.Conn),
+		budget: seal.NewBudget(receiveBudget), replies: seal.NewBudget(receiveBudget),
+		heard: make(map[string]time.Time), predialed: make(map[string]net.Conn),
 		fresh: freshness.New[heldPacket](now, newNonce),
 	}, err
 }
@@ -151,7 +153,7 @@ func (t *sealedTransport) DialAddressTimeout(to memberlist.Address, timeout time
 	if err != nil {
 		return nil, err
 	}
-	return newMemberConn(t, s), nil
+	return newMemberConn(t, s, t.replies), nil
 }
 
 // Shutdown implements memberlist.Transport. A transport of memberlist's ends only after all that it has received was read. So

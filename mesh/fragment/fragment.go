@@ -35,6 +35,7 @@ const (
 // Bounds of the messages that arrive.
 const (
 	maxReassemblies = 64   // messages of which fragments are missing
+	maxOfPeer       = 8    // of them of one peer, as many as a node sends at once
 	maxReceived     = 1024 // remembered IDs of complete messages: a repeated fragment of one does not start a new message
 	reassemblyTTL   = 2 * fragmentTimeout
 )
@@ -206,22 +207,16 @@ func (f *Fragmenter) addFragment(key messageKey, index, count uint16, fragment [
 	now := time.Now()
 	r := f.reassemblies[key]
 	if r == nil {
-		for k, old := range f.reassemblies {
-			if now.Sub(old.at) > reassemblyTTL {
-				delete(f.reassemblies, k)
-			}
-		}
-		if len(f.reassemblies) >= maxReassemblies {
+		if !f.makeRoom(key.peer, now) {
 			return nil, false
 		}
-		r = &reassembly{fragments: make([][]byte, count), missing: int(count)}
+		r = &reassembly{fragments: make([][]byte, count), missing: int(count), at: now}
 		f.reassemblies[key] = r
 	}
-	r.at = now
 	if int(index) >= len(r.fragments) || r.fragments[index] != nil {
 		return nil, true
 	}
-	r.fragments[index] = fragment
+	r.at, r.fragments[index] = now, fragment // a repeated fragment does not keep the message alive
 	if r.missing--; r.missing > 0 {
 		return nil, true
 	}
@@ -231,4 +226,34 @@ func (f *Fragmenter) addFragment(key messageKey, index, count uint16, fragment [
 		f.received = slices.Clone(f.received[n-maxReceived/2:])
 	}
 	return slices.Concat(r.fragments...), true
+}
+
+// makeRoom drops the messages that were not completed in time, and reports whether there is room for one more of a peer; mu is held.
+// If the table is full, the peer with most messages loses the one that waits longest.
+func (f *Fragmenter) makeRoom(from peer.ID, now time.Time) bool {
+	count, most := make(map[peer.ID]int), from
+	for k, old := range f.reassemblies {
+		if now.Sub(old.at) > reassemblyTTL {
+			delete(f.reassemblies, k)
+		} else if count[k.peer]++; count[k.peer] > count[most] {
+			most = k.peer
+		}
+	}
+	if count[from] >= maxOfPeer {
+		return false
+	}
+	if len(f.reassemblies) < maxReassemblies {
+		return true
+	}
+	if count[most] <= count[from]+1 {
+		return false // no peer has much more than this one
+	}
+	var oldest messageKey
+	for k, old := range f.reassemblies {
+		if k.peer == most && (oldest.peer != most || old.at.Before(f.reassemblies[oldest].at)) {
+			oldest = k
+		}
+	}
+	delete(f.reassemblies, oldest)
+	return true
 }

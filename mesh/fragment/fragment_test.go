@@ -36,3 +36,33 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// TestOnePeerCannotFillTheTable: fragments of messages that a peer never completes leave room for those of others.
+func TestOnePeerCannotFillTheTable(t *testing.T) {
+	x := New(dropAll{})
+	receive := func(from byte, id uint64, index uint16) []byte {
+		b := binary.BigEndian.AppendUint64(nil, id)
+		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, index), 2)
+		msg, err := x.Receive(peer.ID{from}, append(b, 'x'))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return msg
+	}
+	for evil := range byte(20) { // nodes that one holder of the secret has made up
+		for id := range uint64(100) {
+			receive(100+evil, id, 0)
+		}
+	}
+	if len(x.reassemblies) > maxReassemblies {
+		t.Errorf("%d messages", len(x.reassemblies))
+	}
+	for id := range uint64(2) {
+		receive(1, id, 0)
+	}
+	for id := range uint64(2) {
+		if string(receive(1, id, 1)) != "xx" {
+			t.Errorf("message %d of an honest peer is not received", id)
+		}
+	}
+}

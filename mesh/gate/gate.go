@@ -22,13 +22,14 @@ const (
 
 // Gate bounds the streams that others open. There is room for every new stream: it ends the oldest one of its own host
 // that is not authenticated, or of the host that has most of those. So a host that opens many streams ends its own ones
-// first. Its methods may be called concurrently.
+// first. Authenticated streams have bounds of their own, and of those too the host that has most loses one: any holder of the
+// secret can be many nodes. Its methods may be called concurrently.
 type Gate struct {
 	mu      sync.Mutex
-	closed  bool                 // guarded by mu
-	unknown []*Stream            // guarded by mu: the oldest first
-	peers   map[peer.ID]int      // guarded by mu: streams of each peer
-	inside  map[*Stream]struct{} // guarded by mu: the authenticated ones
+	closed  bool            // guarded by mu
+	unknown []*Stream       // guarded by mu: the oldest first
+	peers   map[peer.ID]int // guarded by mu: streams of each peer
+	inside  []*Stream       // guarded by mu: the authenticated ones, the oldest first
 }
 
 // Stream is one stream that another node has opened. Its Close frees its place.
@@ -44,7 +45,7 @@ type Stream struct {
 
 // New returns an open gate.
 func New() *Gate {
-	return &Gate{peers: make(map[peer.ID]int), inside: make(map[*Stream]struct{})}
+	return &Gate{peers: make(map[peer.ID]int)}
 }
 
 // hostPrefix returns what is taken for one host: an IPv4 address, or the /64 of an IPv6 address.
@@ -78,13 +79,7 @@ func (g *Gate) Enter(conn net.Conn) *Stream {
 
 // makeRoom removes and returns the stream that has to end before one more of host can enter, nil if none has; mu is held.
 func (g *Gate) makeRoom(host netip.Prefix) *Stream {
-	count := make(map[netip.Prefix]int)
-	most := host
-	for _, e := range g.unknown {
-		if count[e.host]++; count[e.host] > count[most] {
-			most = e.host
-		}
-	}
+	most, count := crowded(g.unknown, host)
 	switch {
 	case count[host] >= UnknownPerHost:
 		most = host
@@ -98,22 +93,62 @@ func (g *Gate) makeRoom(host netip.Prefix) *Stream {
 	return out
 }
 
-// Authenticate records that the stream is one of a node. It reports false if there are too many.
+// crowded returns the host that has most of the streams, host itself if no other one has more, and how many each has.
+func crowded(streams []*Stream, host netip.Prefix) (most netip.Prefix, count map[netip.Prefix]int) {
+	count = make(map[netip.Prefix]int)
+	most = host
+	for _, e := range streams {
+		if count[e.host]++; count[e.host] > count[most] {
+			most = e.host
+		}
+	}
+	return most, count
+}
+
+// Authenticate records that the stream is one of a node. It reports false if there are too many of that node, or of its host.
 func (e *Stream) Authenticate(id peer.ID) bool {
-	e.gate.mu.Lock()
-	defer e.gate.mu.Unlock()
-	i := slices.Index(e.gate.unknown, e)
-	if i < 0 {
-		return false // ended in the meantime
+	out, ok := e.authenticate(id)
+	if out != nil {
+		_ = out.Close()
 	}
-	if e.gate.peers[id] >= KnownPerNode || len(e.gate.inside) >= MaxKnown {
-		return false
+	return ok
+}
+
+// authenticate is Authenticate, and returns the stream that has to end to make room.
+func (e *Stream) authenticate(id peer.ID) (out *Stream, ok bool) {
+	g := e.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.Index(g.unknown, e)
+	if i < 0 || g.peers[id] >= KnownPerNode { // the first: ended in the meantime
+		return nil, false
 	}
-	e.gate.unknown = slices.Delete(e.gate.unknown, i, i+1)
-	e.gate.inside[e] = struct{}{}
-	e.gate.peers[id]++
+	if len(g.inside) >= MaxKnown {
+		most, count := crowded(g.inside, e.host)
+		if count[most] <= count[e.host]+1 {
+			return nil, false // no host has much more than this one
+		}
+		out = g.inside[slices.IndexFunc(g.inside, func(e *Stream) bool { return e.host == most })]
+		out.evicted = true
+		out.leave()
+	}
+	g.unknown = slices.Delete(g.unknown, i, i+1)
+	g.inside = append(g.inside, e)
+	g.peers[id]++
 	e.peer = id
-	return true
+	return out, true
+}
+
+// leave frees the place of an authenticated stream, if e is one; gate.mu is held.
+func (e *Stream) leave() {
+	i := slices.Index(e.gate.inside, e)
+	if i < 0 {
+		return
+	}
+	e.gate.inside = slices.Delete(e.gate.inside, i, i+1)
+	if e.gate.peers[e.peer]--; e.gate.peers[e.peer] == 0 {
+		delete(e.gate.peers, e.peer)
+	}
 }
 
 // WasEvicted reports whether the stream was ended to make room for another one.
@@ -129,12 +164,7 @@ func (e *Stream) Close() error {
 	if i := slices.Index(e.gate.unknown, e); i >= 0 {
 		e.gate.unknown = slices.Delete(e.gate.unknown, i, i+1)
 	}
-	if _, inside := e.gate.inside[e]; inside {
-		delete(e.gate.inside, e)
-		if e.gate.peers[e.peer]--; e.gate.peers[e.peer] == 0 {
-			delete(e.gate.peers, e.peer)
-		}
-	}
+	e.leave()
 	e.gate.mu.Unlock()
 	return e.Conn.Close()
 }
@@ -143,10 +173,7 @@ func (e *Stream) Close() error {
 func (g *Gate) Close() {
 	g.mu.Lock()
 	g.closed = true
-	all := slices.Clone(g.unknown)
-	for e := range g.inside {
-		all = append(all, e)
-	}
+	all := slices.Concat(g.unknown, g.inside)
 	g.mu.Unlock()
 	for _, e := range all {
 		_ = e.Close()

@@ -97,3 +97,26 @@ func TestKnownNodes(t *testing.T) {
 		t.Errorf("after Close: %d, %d, %d", len(g.unknown), len(g.inside), len(g.peers))
 	}
 }
+
+// TestMadeUpNodesOfOneHost: a holder of the secret that is many nodes cannot take all places of authenticated streams.
+func TestMadeUpNodesOfOneHost(t *testing.T) {
+	g := New()
+	var own []*conn
+	for i := range 2 * MaxKnown {
+		c := from("192.0.2.66")
+		own = append(own, c)
+		g.Enter(c).Authenticate(peer.ID{2, byte(i >> 8), byte(i)})
+	}
+	if len(g.inside) != MaxKnown || own[0].closed {
+		t.Fatalf("%d streams, the first one closed: %v", len(g.inside), own[0].closed)
+	}
+	for i := range byte(10) {
+		c := from("192.0.2.1")
+		if s := g.Enter(c); !s.Authenticate(peer.ID{1, i}) || c.closed || !own[i].closed {
+			t.Errorf("stream %d of another host: closed %v", i, c.closed)
+		}
+	}
+	if len(g.inside) != MaxKnown || len(g.peers) != MaxKnown {
+		t.Errorf("%d streams of %d nodes", len(g.inside), len(g.peers))
+	}
+}
