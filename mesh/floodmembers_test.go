@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/memberlist"
@@ -59,7 +60,7 @@ func TestFloodOfMembers(t *testing.T) {
 			flood = append(flood, madeUp(0, j))
 		}
 		message := states(t, flood)
-		if err := sieve.Stream(message); err != nil {
+		if err := sieve.Stream(message, sieve.MaxIncarnation(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		near, far := net.Pipe()

@@ -211,7 +211,7 @@ func (t *sealedTransport) admit(r seal.Remote, asked time.Time) {
 
 // deliver passes a fresh packet to memberlist. It blocks while memberlist does not receive, until Shutdown.
 func (t *sealedTransport) deliver(p heldPacket) {
-	if err := sieve.Packet(p.body); err != nil {
+	if err := sieve.Packet(p.body, sieve.MaxIncarnation(time.Now())); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, p.sender, err)
 		return
 	}

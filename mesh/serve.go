@@ -82,7 +82,7 @@ func (t *sealedTransport) receive(s *stream) (seal.MessageKind, []byte, error) {
 func (t *sealedTransport) deliverStream(s *stream, msg []byte) {
 	c := newMemberConn(t, s, t.budget)
 	c.received, c.msg, c.unread = true, msg, msg
-	if err := sieve.Stream(msg); err != nil {
+	if err := sieve.Stream(msg, sieve.MaxIncarnation(time.Now())); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, s.id, err)
 		_ = s.sendStatus(seal.RefusedMessage)
 		_ = c.Close()
@@ -150,7 +150,7 @@ func (c *memberConn) Read(b []byte) (int, error) {
 		if kind == seal.Status && len(msg) == 1 {
 			return 0, &refusedError{seal.Refusal(msg[0])}
 		}
-		if err := sieve.Reply(msg); kind != seal.Memberlist || err != nil {
+		if err := sieve.Reply(msg, sieve.MaxIncarnation(time.Now())); kind != seal.Memberlist || err != nil {
 			err = errors.Join(seal.ErrMalformed, err)
 			c.t.mesh.rejected.record(&c.t.mesh.drops.malformed, c.id, err)
 			return 0, err

@@ -121,7 +121,7 @@ func FuzzPacket(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if Packet(b) != nil {
+		if Packet(b, maxUint32) != nil {
 			return
 		}
 		for _, m := range messages(b) {
@@ -161,10 +161,10 @@ func FuzzStream(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if Reply(b) == nil {
+		if Reply(b, maxUint32) == nil {
 			checkCanonical(t, b)
 		}
-		if Stream(b) != nil && User(b) != nil {
+		if Stream(b, maxUint32) != nil && User(b) != nil {
 			return
 		}
 		if k := kind(b[0]); k == kindPushPull {
@@ -229,9 +229,9 @@ func FuzzValues(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if Packet(b) == nil {
+		if Packet(b, maxUint32) == nil {
 			s.packet(summed(makeCompound(b, b)))
-		} else if Stream(b) == nil {
+		} else if Stream(b, maxUint32) == nil {
 			s.stream(b)
 		}
 	})

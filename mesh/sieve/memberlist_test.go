@@ -28,7 +28,7 @@ type seen struct {
 func (s *seen) packet(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := Packet(b); err != nil {
+	if err := Packet(b, maxUint32); err != nil {
 		s.refused = append(s.refused, fmt.Errorf("packet %q: %w", b, err))
 	}
 	for _, m := range messages(b) {
@@ -53,10 +53,10 @@ func messages(b []byte) [][]byte {
 	return list
 }
 
-func (s *seen) stream(b []byte, check func([]byte) error) {
+func (s *seen) stream(b []byte, check func([]byte, uint32) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := check(b); err != nil && User(b) != nil {
+	if err := check(b, maxUint32); err != nil && User(b) != nil {
 		s.refused = append(s.refused, fmt.Errorf("stream %q: %w", b, err))
 	}
 	s.streams[kind(b[0])]++

@@ -136,7 +136,7 @@ func (r *reader) nodeState() {
 // delegate.
 func (r *reader) incarnation() {
 	r.key("Incarnation")
-	if r.uint(maxUint32) == 0 {
+	if r.uint(uint64(r.highest)) == 0 {
 		r.fail(errValue)
 	}
 }

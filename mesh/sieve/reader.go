@@ -10,8 +10,9 @@ const maxUint32 = math.MaxUint32
 // reader reads msgpack from front to back, in the one form in which memberlist's encoder (go-msgpack v2 with its defaults)
 // writes a value. The first error stays; everything read after it is zero.
 type reader struct {
-	b   []byte // what is left
-	err error
+	b       []byte // what is left
+	err     error
+	highest uint32 // incarnation that passes
 }
 
 func (r *reader) fail(err error) {

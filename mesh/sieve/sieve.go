@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"time"
 )
 
 // ErrRefused is wrapped by all errors of this package.
@@ -75,9 +76,21 @@ const (
 	checksumHeader = 1 + 4
 )
 
+// spareIncarnations is how many incarnations pass at any time. A node uses one for each change of its metadata, and for each time that
+// it is thought dead.
+const spareIncarnations = 1 << 30
+
+// MaxIncarnation returns the highest incarnation that passes at now. Only a higher one refutes news of a node, so a node could not refute
+// the highest number there is, and memberlist begins at 0 again. So the bound grows with the clock, one a second: a node can refute
+// whatever has passed soon after. A node with a clock that is behind refuses news of such a node for that long.
+func MaxIncarnation(now time.Time) uint32 {
+	return uint32(min(max(now.Unix(), 0)+spareIncarnations, maxUint32-1))
+}
+
 // Packet checks a datagram: a ping, an indirect ping, an ack, a nack, news of a node that is suspect, alive or dead, a user
-// message, or one compound of these; all of that also behind a checksum. Errors wrap ErrRefused.
-func Packet(b []byte) error {
+// message, or one compound of these; all of that also behind a checksum. highest is the highest incarnation that passes, see
+// MaxIncarnation. Errors wrap ErrRefused.
+func Packet(b []byte, highest uint32) error {
 	if len(b) > 0 && kind(b[0]) == kindChecksum {
 		if len(b) < checksumHeader || binary.BigEndian.Uint32(b[1:]) != crc32.ChecksumIEEE(b[checksumHeader:]) {
 			return errChecksum
@@ -85,14 +98,14 @@ func Packet(b []byte) error {
 		b = b[checksumHeader:]
 	}
 	if len(b) > 0 && kind(b[0]) == kindCompound {
-		return compound(b[1:])
+		return compound(b[1:], highest)
 	}
-	return single(b)
+	return single(b, highest)
 }
 
 // compound checks the messages of a compound: their number (1 byte), the length of each (2 bytes, big endian), and they
 // themselves.
-func compound(b []byte) error {
+func compound(b []byte, highest uint32) error {
 	if len(b) == 0 || b[0] == 0 || len(b) < 1+2*int(b[0]) {
 		return errCompound
 	}
@@ -103,7 +116,7 @@ func compound(b []byte) error {
 		if length > len(rest) {
 			return errCompound
 		}
-		if err := single(rest[:length]); err != nil {
+		if err := single(rest[:length], highest); err != nil {
 			return err
 		}
 		rest = rest[length:]
@@ -115,11 +128,11 @@ func compound(b []byte) error {
 }
 
 // single checks one message of a packet.
-func single(b []byte) error {
+func single(b []byte, highest uint32) error {
 	if len(b) == 0 {
 		return errEmpty
 	}
-	r := reader{b: b[1:]}
+	r := reader{b: b[1:], highest: highest}
 	switch kind(b[0]) {
 	case kindPing:
 		r.ping()
@@ -141,12 +154,13 @@ func single(b []byte) error {
 	return r.end()
 }
 
-// Stream checks the whole message with which a node opens a stream: an exchange of states or a ping. Errors wrap ErrRefused.
-func Stream(b []byte) error {
+// Stream checks the whole message with which a node opens a stream: an exchange of states or a ping. highest is as for
+// Packet. Errors wrap ErrRefused.
+func Stream(b []byte, highest uint32) error {
 	if len(b) == 0 {
 		return errEmpty
 	}
-	r := reader{b: b[1:]}
+	r := reader{b: b[1:], highest: highest}
 	switch kind(b[0]) {
 	case kindPushPull:
 		return r.pushPull()
@@ -158,13 +172,13 @@ func Stream(b []byte) error {
 	}
 }
 
-// Reply checks the whole message with which a node answers on a stream: an exchange of states, an ack or an error. Errors
-// wrap ErrRefused.
-func Reply(b []byte) error {
+// Reply checks the whole message with which a node answers on a stream: an exchange of states, an ack or an error. highest
+// is as for Packet. Errors wrap ErrRefused.
+func Reply(b []byte, highest uint32) error {
 	if len(b) == 0 {
 		return errEmpty
 	}
-	r := reader{b: b[1:]}
+	r := reader{b: b[1:], highest: highest}
 	switch kind(b[0]) {
 	case kindPushPull:
 		return r.pushPull()

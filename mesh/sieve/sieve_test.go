@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 )
 
 const (
@@ -44,7 +45,7 @@ func TestPacket(t *testing.T) {
 		"summed":             summed(aliveMessage),
 		"compound of a hash": summed(makeCompound(user)),
 	} {
-		if err := Packet(b); err != nil {
+		if err := Packet(b, maxUint32); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -108,12 +109,12 @@ func TestPacketRefuses(t *testing.T) {
 		"another field":       {append([]byte{byte(kindNack), 0x81, 0xa5}, "SeqNr\x01"...), errEncoding},
 		"length of 4 GiB":     {append([]byte{byte(kindAck), 0x82, 0xa7}, "Payload\xdb\xff\xff\xff\xff"...), errPayload},
 	} {
-		if err := Packet(c.b); !errors.Is(err, c.want) || !errors.Is(err, ErrRefused) {
+		if err := Packet(c.b, maxUint32); !errors.Is(err, c.want) || !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
 	for n := range message {
-		if Packet(message[:n]) == nil {
+		if Packet(message[:n], maxUint32) == nil {
 			t.Errorf("the first %d bytes are accepted", n)
 		}
 	}
@@ -124,8 +125,9 @@ func TestStream(t *testing.T) {
 		return encode(t, kindPushPull, header{1, 0, true}, with(validState(), change))
 	}
 	states := encode(t, kindPushPull, header{2, 4, true}, validState(), validState(), []byte("user"))
+	user := func(b []byte, _ uint32) error { return User(b) }
 	for name, c := range map[string]struct {
-		check func([]byte) error
+		check func([]byte, uint32) error
 		b     []byte
 		want  error
 	}{
@@ -135,12 +137,12 @@ func TestStream(t *testing.T) {
 		"ping":              {Stream, encode(t, kindPing, validPing()), nil},
 		"ack":               {Reply, encode(t, kindAck, ack{1, nil}), nil},
 		"error":             {Reply, encode(t, kindError, errorText{"failed to receive"}), nil},
-		"user":              {User, encode(t, kindUser, userHeader{40000}, make([]byte, 40000)), nil},
+		"user":              {user, encode(t, kindUser, userHeader{40000}, make([]byte, 40000)), nil},
 		"user refused":      {Stream, encode(t, kindUser, userHeader{1}, []byte{1}), errKind},
-		"user too long":     {User, encode(t, kindUser, userHeader{1}, []byte{1, 2}), errUserState},
-		"user too short":    {User, encode(t, kindUser, userHeader{20 << 20}, []byte{1, 2}), errUserState},
-		"user of -1":        {User, encode(t, kindUser, userHeader{-1}), errEncoding},
-		"no user":           {User, states, errKind},
+		"user too long":     {user, encode(t, kindUser, userHeader{1}, []byte{1, 2}), errUserState},
+		"user too short":    {user, encode(t, kindUser, userHeader{20 << 20}, []byte{1, 2}), errUserState},
+		"user of -1":        {user, encode(t, kindUser, userHeader{-1}), errEncoding},
+		"no user":           {user, states, errKind},
 		"ack unasked":       {Stream, encode(t, kindAck, ack{1, nil}), errKind},
 		"ping back":         {Reply, encode(t, kindPing, validPing()), errKind},
 		"alive":             {Stream, encode(t, kindAlive, validAlive()), errKind},
@@ -155,11 +157,11 @@ func TestStream(t *testing.T) {
 		"incarnation 0":     {Stream, oneState(func(s *nodeState) { s.Incarnation = 0 }), errValue},
 		"nothing":           {Stream, nil, errEmpty},
 		"no reply":          {Reply, nil, errEmpty},
-		"no user message":   {User, nil, errEmpty},
+		"no user message":   {user, nil, errEmpty},
 		"long error":        {Reply, encode(t, kindError, errorText{string(make([]byte, maxError+1))}), errPayload},
 		"compressed stream": {Stream, encode(t, kindCompressed, compressed{0, []byte{1}}), errKind},
 	} {
-		if err := c.check(c.b); !errors.Is(err, c.want) {
+		if err := c.check(c.b, maxUint32); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -178,7 +180,7 @@ func BenchmarkPacket(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(message)))
 			for b.Loop() {
-				if err := Packet(message); err != nil {
+				if err := Packet(message, maxUint32); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -197,8 +199,40 @@ func BenchmarkStream(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(message)))
 	for b.Loop() {
-		if err := Stream(message); err != nil {
+		if err := Stream(message, maxUint32); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestIncarnationsCannotBeUsedUp: a node can refute the highest incarnation that passes, one second later.
+func TestIncarnationsCannotBeUsedUp(t *testing.T) {
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	highest := MaxIncarnation(now)
+	dead := encode(t, kindDead, accusation{highest, validAlive().Node, validAlive().Node})
+	refuted := validAlive()
+	refuted.Incarnation = highest + 1
+	state := validState()
+	state.Incarnation = highest + 1
+	for name, check := range map[string]func(at time.Time) error{
+		"alive": func(at time.Time) error { return Packet(encode(t, kindAlive, refuted), MaxIncarnation(at)) },
+		"state": func(at time.Time) error {
+			return Stream(encode(t, kindPushPull, header{1, 0, true}, state), MaxIncarnation(at))
+		},
+	} {
+		if err := check(now); !errors.Is(err, errValue) {
+			t.Errorf("%s above the bound: %v", name, err)
+		}
+		if err := check(now.Add(time.Second)); err != nil {
+			t.Errorf("%s one second later: %v", name, err)
+		}
+	}
+	if err := Packet(dead, highest); err != nil {
+		t.Errorf("at the bound: %v", err)
+	}
+	for _, year := range []int{1, 1970, 2100, 9999} {
+		if most := MaxIncarnation(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)); most < spareIncarnations || most == maxUint32 {
+			t.Errorf("%d in the year %d", most, year)
 		}
 	}
 }
