@@ -117,10 +117,11 @@ func TestOldCopyOfTheFolder(t *testing.T) {
 func TestExpiredEntriesAreLeftOut(t *testing.T) {
 	d, _ := initDir(t)
 	for i := range byte(3) {
-		if _, err := d.Sign(request(i, ""), terms(time.Duration(i+1)*time.Hour, ""), now); err != nil {
+		at := now.Add(time.Duration(i) * time.Hour)
+		if _, err := d.Sign(request(i, ""), identity.Terms{NotBefore: at, NotAfter: at.Add(time.Hour)}, at); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := d.Revoke(request(i, "").ID().String(), identity.Revocations{}, now); err != nil {
+		if _, _, err := d.Revoke(request(i, "").ID().String(), identity.Revocations{}, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,6 +131,44 @@ func TestExpiredEntriesAreLeftOut(t *testing.T) {
 	}
 	if _, revoked := list.Has(request(2, "").ID()); !revoked {
 		t.Error("an entry is gone while a certificate of its node is valid")
+	}
+}
+
+// TestOldCopyKeepsEntries: a folder from a backup does not have the latest certificate of a revoked node. The entry stays until that one
+// has expired, too.
+func TestOldCopyKeepsEntries(t *testing.T) {
+	d, path := initDir(t)
+	const day = 24 * time.Hour
+	sign := func(at time.Time) {
+		t.Helper()
+		if _, err := d.Sign(request(1, ""), identity.Terms{NotBefore: at, NotAfter: at.Add(90 * day)}, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sign(now)
+	backup, err := os.ReadFile(filepath.Join(path, issuedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign(now.Add(60 * day))
+	known, _, err := d.Revoke(request(1, "").ID().String(), identity.Revocations{}, now.Add(70*day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(os.Remove(filepath.Join(path, revocationsFile)), os.WriteFile(filepath.Join(path, issuedFile), backup, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, after := range []time.Duration{100 * day, 149 * day} {
+		if known, _, err = d.Revoke(peer.ID{9}.String(), known, now.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+		if _, revoked := known.Has(request(1, "").ID()); !revoked {
+			t.Errorf("after %s the node is admitted again, with a certificate that is valid", after)
+		}
+	}
+	if known, _, err = d.Revoke(peer.ID{9}.String(), known, now.Add(200*day)); err != nil || len(known.Entries) != 1 {
+		t.Errorf("the entry stays: %v, %v", known, err)
 	}
 }
 

@@ -70,14 +70,17 @@ func (d *Dir) issued() (all []issued, err error) {
 }
 
 // withoutExpired removes the entries of nodes of which all certificates have expired, by what was issued. Entries of nodes that are
-// not recorded stay, as does that of keep. The clocks of nodes may be a day behind.
+// not recorded stay, as does that of keep. The clocks of nodes may be a day behind. If the folder is an old copy, a later certificate of
+// the node is not recorded: it was issued before the revocation, and is assumed to be valid for as long as the longest one.
 func (d *Dir) withoutExpired(entries []identity.Revocation, keep peer.ID, now time.Time) ([]identity.Revocation, error) {
 	all, err := d.issued()
 	if err != nil {
 		return nil, err
 	}
 	until := map[peer.ID]time.Time{}
+	var longest time.Duration
 	for _, i := range all {
+		longest = max(longest, i.until.Sub(i.at))
 		if id := i.request.ID(); i.until.After(until[id]) {
 			until[id] = i.until
 		}
@@ -85,6 +88,9 @@ func (d *Dir) withoutExpired(entries []identity.Revocation, keep peer.ID, now ti
 	const clocks = 24 * time.Hour
 	return slices.DeleteFunc(entries, func(e identity.Revocation) bool {
 		last, recorded := until[e.ID]
+		if lost := e.At.Add(longest); lost.After(last) {
+			last = lost
+		}
 		return recorded && e.ID != keep && now.After(last.Add(clocks))
 	}), nil
 }
