@@ -44,6 +44,9 @@ func (m *Mesh) identify(md meta, at netip.Addr, now time.Time) (identity.Certifi
 	return m.identities.Judge(md.certificate, identity.Holder{Public: md.public, Name: md.name, Named: true, Addr: at}, now)
 }
 
+// revoked implements admitter.
+func (m *Mesh) revoked(id peer.ID) bool { return m.identities.IsRevoked(id) }
+
 // SetCredentials replaces the keys and the identity while the mesh runs: at most MaxKeys, those of CAs included, and at least one. As
 // long as any two nodes have one of them in common, no member is lost. A mesh that was made without any accepts none. Errors wrap
 // ErrKeys. SetCredentials waits at most publishTimeout until another node knows.

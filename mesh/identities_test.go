@@ -156,6 +156,11 @@ func TestRevokedNodeIsOut(t *testing.T) {
 		if opens(rest[0], out) {
 			t.Error("a packet of the revoked node opens")
 		}
+		for _, n := range rest { // memberlist has found it dead meanwhile
+			if !refuses(n, out, identity.Revoked) {
+				t.Errorf("%s does not report any more that the node is revoked", n.cfg.Name)
+			}
+		}
 		if refused := rest[1].RefusedNodes(); len(refused) != 1 || refused[0].ID != out.cfg.Identity.ID {
 			t.Errorf("refused: %v", refused)
 		}
@@ -408,4 +413,23 @@ func TestMetadataHasRoomForACertificate(t *testing.T) {
 	if n := len(full.encode()); n > 512 {
 		t.Errorf("%d bytes of metadata", n)
 	}
+}
+
+// TestDeadNodeIsRevoked: the revocation of a node that is dead already is reported, as its kernel may still carry frames.
+func TestDeadNodeIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := newAuthority(t)
+		nodes := startSignedCluster(t, &net, a, 3)
+		out, rest := nodes[2], nodes[:2]
+		out.stop()
+		eventually(t, "it is dead", func() bool { return rest[0].sees(out, StateDead) && rest[1].sees(out, StateDead) })
+		if adopted, err := rest[0].Revoke(a.revoke(out.cfg.Identity.ID)); !adopted || err != nil {
+			t.Fatal(adopted, err)
+		}
+		eventually(t, "both report that it is revoked", func() bool {
+			return refuses(rest[0], out, identity.Revoked) && refuses(rest[1], out, identity.Revoked)
+		})
+		stopAll(nodes...)
+	})
 }

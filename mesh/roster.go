@@ -36,6 +36,8 @@ type admitter interface {
 	// identify returns the certificate that admits a member at now, zero if it needs none. The error is about a member that is not
 	// admitted.
 	identify(md meta, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error)
+	// revoked reports whether a node is revoked.
+	revoked(id peer.ID) bool
 	// reportInvalid receives the error about a node that cannot be a member of any network of this version.
 	reportInvalid(err error)
 	// reportOwnKey is called when gossip has this node's ID at another address.
@@ -271,6 +273,9 @@ func (r *roster) update(n *memberlist.Node, state State) {
 func (r *roster) judge(rec *record, now time.Time) {
 	rec.State, rec.Refused, rec.Certificate = rec.reported, 0, identity.Certificate{}
 	if rec.Self || rec.reported != StateAlive {
+		if rec.reported == StateDead && r.admission.revoked(rec.ID) { // its daemon is stopped, or it is not heard any more
+			rec.Refused = identity.Revoked
+		}
 		return
 	}
 	cert, err := r.admission.identify(rec.meta, rec.Addr, now)

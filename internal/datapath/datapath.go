@@ -65,7 +65,7 @@ type Membership interface {
 	Member(peer.ID) (Member, bool)
 	// Addrs returns the addresses of the other nodes, those that are alive and those that do not answer, each at least once.
 	Addrs() []netip.Addr
-	// Dead reports whether a node does not answer any more and has not left. It must not wait.
+	// Dead reports whether a node does not answer any more, has not left, and was not shut out. It must not wait.
 	Dead(peer.ID) bool
 	// NodeName returns the name of any node, this one included; empty: not known. It must not wait.
 	NodeName(peer.ID) string

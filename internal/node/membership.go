@@ -130,8 +130,11 @@ func (v view) Member(id peer.ID) (datapath.Member, bool) {
 // Dead implements datapath.Membership.
 func (v view) Dead(id peer.ID) bool {
 	m, ok := v.members.member(id)
-	return ok && m.State == mesh.StateDead
+	return ok && isSilent(m)
 }
+
+// isSilent reports whether m is dead because it does not answer. One that was shut out may answer, and keeps no path.
+func isSilent(m mesh.Member) bool { return m.State == mesh.StateDead && m.Refused == 0 }
 
 // NodeName implements datapath.Membership.
 func (v view) NodeName(id peer.ID) string { return v.members.NodeName(id) }
