@@ -75,12 +75,14 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.Lookup("init-peers").DefValue = "1 + number of PEERs"
 	f.StringVar(&o.SecretFile, "secret-file", "", "`file` with the cluster's secrets, one per line; enables encryption of all traffic")
 	f.BoolVar(&o.WatchSecret, "watch-secret", false,
-		"reload when the content of --secret-file changes, as Kubernetes changes it with a Secret")
+		"reload when the content of --secret-file, --identity or --identity-ca changes, as Kubernetes changes them")
 	f.BoolVar(&o.Plain, "plain", false,
 		"run without encryption on a node that has had a secret; without this flag such a node does not start without one")
 	f.StringVar(&o.IdentityFile, "identity", "",
 		"`file` with the certificate of this node and the CAs that it trusts, as \"weft ca sign\" prints it; only nodes with a certificate "+
 			"are admitted then, or with a common secret if there is a --secret-file as well")
+	f.StringVar(&o.IdentityCAFile, "identity-ca", "",
+		"`file` with the CAs that this node trusts, as \"weft ca init\" writes it, instead of the CAs in the file of --identity")
 	f.StringVar(&o.Cipher, "cipher", "auto", "auto, aes-256-gcm or chacha20-poly1305; auto selects a cipher that is fast on both ends")
 	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil,
 		"underlay subnets (`CIDRs`) to which data is not encrypted if both ends agree; repeat the flag, or separate them by commas")

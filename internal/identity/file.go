@@ -36,6 +36,30 @@ func ParseFile(text string) (File, error) {
 	return f, nil
 }
 
+// ParseCAs reads a file of CAs alone, as "weft ca init" writes it: a line for each, 1 to MaxCAs. Blank lines and those that start with
+// # are ignored. Errors wrap ErrMalformed, and contain the number of the line.
+func ParseCAs(text string) ([]CAKey, error) {
+	var f File
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if err := f.add(line); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		if !f.Certificate.IsZero() {
+			return nil, fmt.Errorf("line %d: %w: a certificate in a file of CAs", number, ErrMalformed)
+		}
+	}
+	if len(f.CAs) == 0 {
+		return nil, fmt.Errorf("%w: no line starts with %q", ErrMalformed, caPrefix)
+	}
+	return f.CAs, nil
+}
+
 // add adds a line to the file.
 func (f *File) add(line string) error {
 	if !strings.HasPrefix(line, certificatePrefix+" ") {

@@ -177,6 +177,22 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+func TestFilesOfCAs(t *testing.T) {
+	ca, second := GenerateCA(), GenerateCA()
+	list, err := ParseCAs("# old\n" + ca.Key().String() + "\n\n" + second.Key().String() + "\n")
+	if err != nil || len(list) != 2 || list[0] != ca.Key() || list[1] != second.Key() {
+		t.Fatal(list, err)
+	}
+	for name, text := range map[string]string{
+		"empty": "", "CA twice": ca.Key().String() + "\n" + ca.Key().String(), "the private key": ca.Line(),
+		"a certificate": ca.Key().String() + "\n" + signed(t, ca).String(),
+	} {
+		if _, err := ParseCAs(text); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestKeysArePrintedAsPublicKeys(t *testing.T) {
 	ca := GenerateCA()
 	again, err := ParseCA(ca.Line() + "\n")
@@ -265,6 +281,9 @@ func FuzzParse(f *testing.F) {
 			if again, err := ParseFile(file.String()); err != nil || again.String() != file.String() {
 				t.Errorf("file %q is written as %q: %v", b, file, err)
 			}
+		}
+		if list, err := ParseCAs(string(b)); err == nil && (len(list) == 0 || len(list) > MaxCAs) {
+			t.Errorf("%d CAs in %q", len(list), b)
 		}
 		if r, err := ParseRequest(string(b)); err == nil {
 			if again, err := ParseRequest(r.String()); err != nil || again != r {

@@ -29,8 +29,9 @@ type setting struct {
 
 // Flags of credentials. A node that has either can get or lose the other while it runs.
 const (
-	secretFlag   = "--secret-file"
-	identityFlag = "--identity"
+	secretFlag     = "--secret-file"
+	identityFlag   = "--identity"
+	identityCAFlag = "--identity-ca"
 )
 
 // restartSettings are the flags that take effect only at the next start.
@@ -48,6 +49,7 @@ var restartSettings = []setting{
 	{"--watch-secret", func(c *settings.Config) any { return c.WatchSecret }},
 	{"--plain", func(c *settings.Config) any { return c.Plain }},
 	{identityFlag, func(c *settings.Config) any { return c.IdentityFile != "" }},
+	{identityCAFlag, func(c *settings.Config) any { return c.IdentityCAFile != "" }},
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
@@ -66,7 +68,7 @@ var restartSettings = []setting{
 	{"--log-format", func(c *settings.Config) any { return c.LogFormat }},
 }
 
-// allSettings are all flags of a node. The values of --secret-file and --identity are whether there is one.
+// allSettings are all flags of a node. The values of --secret-file, --identity and --identity-ca are whether there is one.
 func allSettings() []setting {
 	return append([]setting{
 		{"--trusted-subnets", func(c *settings.Config) any { return c.TrustedSubnets }},
@@ -99,7 +101,7 @@ type reloader struct {
 	datapath security
 	log      *slog.Logger
 
-	known       [sha256.Size]byte           // owned by watchSecretFile: digest of the file that was read last
+	known       [sha256.Size]byte           // owned by watchFiles: digest of the files that were read last
 	credentials atomic.Pointer[credentials] // in use; never nil
 
 	mu    sync.Mutex      // serializes Reload
@@ -113,7 +115,7 @@ func newReloader(
 	r := &reloader{process: process, identity: id, at: at, mesh: m, datapath: d, log: log, given: cfg}
 	r.credentials.Store(&creds)
 	if cfg.WatchSecret {
-		r.known, _ = digestOf(cfg.SecretFile)
+		r.known, _ = digestOf(cfg.WatchedFiles())
 	}
 	return r
 }
@@ -179,7 +181,7 @@ func (r *reloader) reload() (api.Reload, error) {
 	}
 	stillSealed := r.inUse().sealed() && creds.sealed()
 	for _, s := range restartSettings {
-		if stillSealed && (s.flag == secretFlag || s.flag == identityFlag) {
+		if stillSealed && slices.Contains([]string{secretFlag, identityFlag, identityCAFlag}, s.flag) {
 			continue
 		}
 		if fmt.Sprint(s.value(&r.given)) != fmt.Sprint(s.value(&cfg)) {

@@ -65,9 +65,10 @@ type Config struct {
 	Peers     []string
 
 	SecretFile     string
-	WatchSecret    bool   // reload when the content of SecretFile changes
+	WatchSecret    bool   // reload when the content of SecretFile, IdentityFile or IdentityCAFile changes
 	Plain          bool   // run without protection although this node has had some
 	IdentityFile   string // certificate and CAs; empty: none
+	IdentityCAFile string // CAs instead of those in IdentityFile; empty: those
 	Cipher         string
 	TrustedSubnets []netip.Prefix
 	Datapath       string
@@ -184,18 +185,37 @@ func (c *Config) LoadIdentity() (identity.File, error) {
 	if c.IdentityFile == "" {
 		return identity.File{}, nil
 	}
-	text, err := os.ReadFile(c.IdentityFile)
-	if err == nil && len(text) > maxIdentityFile {
-		err = fmt.Errorf("%s is larger than %d bytes", c.IdentityFile, maxIdentityFile)
-	}
+	text, err := readIdentityFile(c.IdentityFile)
 	if err != nil {
 		return identity.File{}, hint.Refuse("--identity", "Name the file that \"weft ca sign\" has printed for this node.", "%w", err)
 	}
-	f, err := identity.ParseFile(string(text))
+	f, err := identity.ParseFile(text)
 	if err != nil {
 		return identity.File{}, hint.Refuse("--identity", "Copy the whole output of \"weft ca sign\" into it.", "%s: %w", c.IdentityFile, err)
 	}
+	if c.IdentityCAFile == "" {
+		return f, nil
+	}
+	if text, err = readIdentityFile(c.IdentityCAFile); err == nil {
+		f.CAs, err = identity.ParseCAs(text)
+	}
+	if err != nil {
+		return identity.File{}, hint.Refuse("--identity-ca", "Name the file ca.pub that \"weft ca init\" has written.", "%w", err)
+	}
 	return f, nil
+}
+
+func readIdentityFile(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err == nil && len(text) > maxIdentityFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxIdentityFile)
+	}
+	return string(text), err
+}
+
+// WatchedFiles returns the files on which the credentials of the node depend.
+func (c *Config) WatchedFiles() []string {
+	return slices.DeleteFunc([]string{c.SecretFile, c.IdentityFile, c.IdentityCAFile}, func(path string) bool { return path == "" })
 }
 
 // Sealed reports whether the traffic between nodes is sealed.

@@ -127,6 +127,9 @@ func (c *Config) validateProtection() error {
 		return hint.Refuse("--plain", "Remove --plain to encrypt the traffic, or the file to leave it plain.",
 			"it contradicts %s", c.ProtectedBy())
 	}
+	if c.IdentityCAFile != "" && c.IdentityFile == "" {
+		return hint.Refuse("--identity-ca", "Set --identity as well, or remove --identity-ca.", "there is no --identity")
+	}
 	return nil
 }
 
