@@ -35,6 +35,7 @@ var layers = []struct {
 	{"ipam", 3},
 	{"cni", 3},
 	{"internal/kube", 3},
+	{"internal/kube/signer", 3},
 	{"internal/cadir", 3},
 	{"internal/nettest/...", 3}, // for tests, the demo and the bench only
 
@@ -64,6 +65,7 @@ var layers = []struct {
 	{"internal/statuspage", 2},
 	{"internal/kube/firewall", 2},
 	{"internal/kube/bridgenf", 2},
+	{"internal/kube/csr", 2},
 	{"internal/simnet", 2},
 
 	{"router/...", 1},
