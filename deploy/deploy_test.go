@@ -53,13 +53,17 @@ func TestChartIsTheManifest(t *testing.T) {
 	if err := yaml.Unmarshal(text, &values); err != nil {
 		t.Fatal(err)
 	}
-	chart, err := template.New("weft.yaml").Option("missingkey=error").ParseFiles("helm/templates/weft.yaml")
+	identities, err := os.ReadFile("kubernetes-identities.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	render := func(versions ...string) string {
+	chart, err := template.New("chart").Option("missingkey=error").ParseFiles("helm/templates/weft.yaml", "helm/templates/identities.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	renderFile := func(name string, versions ...string) string {
 		var out bytes.Buffer
-		if err := chart.Execute(&out, map[string]any{
+		if err := chart.ExecuteTemplate(&out, name, map[string]any{
 			"Values": values, "Release": map[string]string{"Namespace": "kube-system"},
 			"Capabilities": map[string]any{"APIVersions": apiVersions(versions)},
 		}); err != nil {
@@ -67,8 +71,16 @@ func TestChartIsTheManifest(t *testing.T) {
 		}
 		return out.String()
 	}
+	render := func(versions ...string) string { return renderFile("weft.yaml", versions...) }
 	if diff := cmp.Diff(documents(t, string(manifest)), documents(t, render(policies))); diff != "" {
 		t.Errorf("kubernetes.yaml and the chart differ (-manifest +chart):\n%s", diff)
+	}
+	if got := strings.TrimSpace(renderFile("identities.yaml")); got != "" {
+		t.Errorf("identities that are not enabled:\n%s", got)
+	}
+	values["identities"].(map[string]any)["enabled"] = true
+	if diff := cmp.Diff(documents(t, string(identities)), documents(t, renderFile("identities.yaml"))); diff != "" {
+		t.Errorf("kubernetes-identities.yaml and the chart differ (-manifest +chart):\n%s", diff)
 	}
 	values["env"] = map[string]any{"WEFT_DATAPATH": "userspace"}
 	values["apiserver"] = "https://10.0.0.1:6443"
@@ -79,7 +91,8 @@ func TestChartIsTheManifest(t *testing.T) {
 		t.Errorf("with other values:\n%s", got)
 	}
 	for text, want := range map[string]int{
-		`{name: WEFT_DATAPATH, value: "userspace"}`: 1, `{name: WEFT_PLAIN, value: "true"}`: 1, "image: registry.example/weft@sha256:01\n": 3,
+		`{name: WEFT_DATAPATH, value: "userspace"}`: 1, `{name: WEFT_PLAIN, value: "true"}`: 1, `{name: WEFT_IDENTITIES, value: "true"}`: 1,
+		"image: registry.example/weft@sha256:01\n": 3,
 	} {
 		if n := strings.Count(got, text); n != want {
 			t.Errorf("%q is there %d times, want %d, in\n%s", text, n, want, got)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -28,8 +29,11 @@ type container struct {
 // pod is the pod of the DaemonSet, as far as the tests read it.
 type pod struct {
 	AutomountServiceAccountToken *bool
-	SecurityContext              struct{ SeccompProfile struct{ Type string } }
-	InitContainers, Containers   []container
+	SecurityContext              struct {
+		RunAsNonRoot   bool
+		SeccompProfile struct{ Type string }
+	}
+	InitContainers, Containers []container
 }
 
 // object is an object of the manifest.
@@ -48,11 +52,20 @@ type object struct {
 // manifest returns the objects of kubernetes.yaml by kind.
 func manifest(t *testing.T) map[string]object {
 	t.Helper()
-	text, err := os.ReadFile("kubernetes.yaml")
+	objects := map[string]object{}
+	for _, o := range objectsOf(t, "kubernetes.yaml") {
+		objects[o.Kind] = o
+	}
+	return objects
+}
+
+// objectsOf returns the objects of a manifest.
+func objectsOf(t *testing.T, path string) (objects []object) {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects := map[string]object{}
 	for _, part := range strings.Split(string(text), "\n---\n") {
 		// Keys of the manifest begin with a lower-case letter, and yaml compares them with lower-case names of fields.
 		var node map[string]any
@@ -67,7 +80,7 @@ func manifest(t *testing.T) map[string]object {
 		if err := yaml.Unmarshal(lower, &o); err != nil {
 			t.Fatal(err)
 		}
-		objects[o.Kind] = o
+		objects = append(objects, o)
 	}
 	return objects
 }
@@ -92,9 +105,9 @@ func lowerKeys(v any) any {
 // mounts are the volumes of each container. The token of the API is only where the API is used. "kube" reads everything that pods
 // and policies say, and has neither the secret nor the state directory with the node's key.
 var mounts = map[string][]string{
-	"prepare": {"state", "secret", "token"},
-	"weft":    {"state", "run", "tun", "results", "secret"},
-	"kube":    {"kube", "run", "bin", "conf", "token"},
+	"prepare": {"state", "secret", "ca", "token"},
+	"weft":    {"state", "run", "tun", "results", "secret", "ca"},
+	"kube":    {"kube", "run", "bin", "conf", "ca", "token"},
 }
 
 // TestContainersAreClosed: each container has only what it needs, and a limit of memory that Go stays below.
@@ -117,7 +130,7 @@ func TestContainersAreClosed(t *testing.T) {
 		var names []string
 		for _, m := range c.VolumeMounts {
 			names = append(names, m.Name)
-			if (m.Name == "secret" || m.Name == "token") && !m.ReadOnly {
+			if slices.Contains([]string{"secret", "ca", "token"}, m.Name) && !m.ReadOnly {
 				t.Errorf("%s can write %s", c.Name, m.Name)
 			}
 		}
@@ -177,5 +190,47 @@ func TestRules(t *testing.T) {
 	if policy.FailurePolicy != "Fail" || len(policy.Validations) == 0 || binding.PolicyName != "weft" ||
 		!slices.Equal(binding.ValidationActions, []string{"Deny"}) {
 		t.Errorf("policy %+v, binding %+v", policy, binding)
+	}
+}
+
+// TestSignerIsClosed: the signer has no privileges, and may approve and sign for one signer only. The token of a node can only
+// request certificates, of that signer.
+func TestSignerIsClosed(t *testing.T) {
+	writes := map[string]bool{}
+	policies := 0
+	for _, o := range objectsOf(t, "kubernetes-identities.yaml") {
+		for _, r := range o.Rules {
+			for _, verb := range r.Verbs {
+				writes[strings.Join(r.Resources, "+")+" "+strings.Join(r.ResourceNames, "+")+" "+verb] = true
+			}
+		}
+		if o.Kind == "ValidatingAdmissionPolicy" && o.Spec.FailurePolicy == "Fail" && len(o.Spec.Validations) == 1 &&
+			o.Spec.Validations[0].Expression == `object.spec.signerName == "weft.network/node"` {
+			policies++
+		}
+		if o.Kind != "Deployment" {
+			continue
+		}
+		p := o.Spec.Template.Spec
+		c := p.Containers[0]
+		s := c.SecurityContext
+		if !p.SecurityContext.RunAsNonRoot || p.SecurityContext.SeccompProfile.Type != "RuntimeDefault" || s.Privileged ||
+			!s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
+			!slices.Equal(s.Capabilities.Drop, []string{"ALL"}) || len(s.Capabilities.Add) > 0 || c.Resources.Limits["memory"] == "" {
+			t.Errorf("the signer: %+v", p)
+		}
+		for _, m := range c.VolumeMounts {
+			if !m.ReadOnly {
+				t.Errorf("the signer can write %s", m.Name)
+			}
+		}
+	}
+	want := []string{
+		"certificatesigningrequests  create", "certificatesigningrequests  get", "certificatesigningrequests  list",
+		"certificatesigningrequests  watch", "certificatesigningrequests/approval+certificatesigningrequests/status  update",
+		"configmaps weft-issued get", "configmaps weft-issued update", "signers weft.network/node approve", "signers weft.network/node sign",
+	}
+	if got := slices.Sorted(maps.Keys(writes)); !slices.Equal(got, want) || policies != 1 {
+		t.Errorf("%d policies, rules:\n%s", policies, strings.Join(got, "\n"))
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"weft/internal/kube"
 )
 
+// defaultCAFile is where manifests mount the ConfigMap with the CAs.
+const defaultCAFile = "/etc/weft-ca/ca.pub"
+
 // clusterOptions are the flags that identify the cluster and this node in it.
 type clusterOptions struct {
 	node, kubeconfig, apiserver, stateDir string

@@ -34,6 +34,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newUninstallCommand())
+	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newSignerCommand(), newUninstallCommand())
 	return root
 }

@@ -27,6 +27,7 @@ type runOptions struct {
 	guard    string
 	runDir   string
 	httpAddr string
+	caFile   string
 }
 
 func newRunCommand() *cobra.Command {
@@ -49,6 +50,7 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.guard, "guard", string(api.GuardPods), "what pods without an annotation may send: as \"weft up --guard\"")
 	f.StringVar(&o.runDir, "run-dir", "/run/weft", "folder for the socket that the plugin connects to")
 	f.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:6781", "address of health checks and metrics")
+	f.StringVar(&o.caFile, "identity-ca", defaultCAFile, "file with the CAs that nodes trust, if they have signed identities")
 	return cmd
 }
 
@@ -94,6 +96,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
 		Filter: filter, FilterChanges: changes, Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
 		DropLog: firewall.NFLog{}, Log: log,
+		Identities: &kube.Identities{API: client, Node: o.node, File: kube.IdentityFile(o.stateDir), CAFile: o.caFile, Log: log},
 	})
 	if err != nil {
 		return err

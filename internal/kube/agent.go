@@ -36,6 +36,8 @@ type Config struct {
 	Bridged Visibility
 	// FilterChanges reports changes of packet filters, so that Filter is restored at once; nil: it is checked periodically only.
 	FilterChanges Changes
+	// Identities renews the identity of the node; nil: nothing does.
+	Identities *Identities
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
 	DropLog DropLog
 	Log     *slog.Logger
@@ -114,6 +116,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("addresses of the API servers", a.rememberAPIServers)
 	run("admission", func(ctx context.Context) error { return serve(ctx, a.cfg.Admission, a.enforcer.handler()) })
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
+	if a.cfg.Identities != nil {
+		run("identity", a.cfg.Identities.run)
+	}
 	if a.cfg.FilterChanges != nil {
 		run("changes of packet filters", a.cfg.FilterChanges.Run)
 	}

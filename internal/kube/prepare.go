@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
@@ -19,9 +21,11 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/identity"
 	"weft/internal/kube/bridgenf"
 	"weft/internal/masq"
 	"weft/internal/statedir"
+	"weft/mesh/nodekey"
 )
 
 // Prepare makes a node ready for its daemon: it changes the kernel's settings and writes the daemon's configuration file, which
@@ -39,6 +43,10 @@ type Prepare struct {
 	SecretFile string
 	// Plain: the nodes communicate without encryption. Without it, a node without a secret is refused, and with it one with a secret.
 	Plain bool
+	// Identities gets the signed identity of the node; nil: it has none.
+	Identities *Identities
+	// Timeout is how long the API server may take to list the nodes, IdentityTimeout how long a signature may take.
+	Timeout, IdentityTimeout time.Duration
 	// Ranges are the address ranges of pods. Forwarding is turned on for their address families.
 	Ranges []netip.Prefix
 	Log    *slog.Logger
@@ -50,11 +58,14 @@ type configuration struct {
 	Plain       bool   `yaml:"plain,omitempty"`
 	SecretFile  string `yaml:"secret-file,omitempty"`
 	WatchSecret bool   `yaml:"watch-secret,omitempty"`
+	Identity    string `yaml:"identity,omitempty"`
+	IdentityCA  string `yaml:"identity-ca,omitempty"`
 }
 
-// Run prepares the node. If the API server does not answer before ctx ends, Run keeps the number of nodes of an earlier start, and
+// Run prepares the node. If the API server does not answer within Timeout, Run keeps the number of nodes of an earlier start, and
 // fails only if there is none. It refuses a node that would communicate without encryption unless Plain says so, and then
-// changes nothing. Errors about the secret are *hint.Error.
+// changes nothing. It
+// waits for the certificate of a node with an identity, up to IdentityTimeout. Errors about secrets and identities are *hint.Error.
 func (p Prepare) Run(ctx context.Context) error {
 	cfg, err := p.protection()
 	if err != nil {
@@ -68,10 +79,36 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := bridgeNetfilter(bridgenf.Settings); err != nil {
 		return err
 	}
-	if cfg.InitPeers, err = p.bootstrapNodes(ctx); err != nil {
+	list, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	if cfg.InitPeers, err = p.bootstrapNodes(list); err != nil {
+		return err
+	}
+	if err := p.identify(ctx, time.Now()); err != nil {
 		return err
 	}
 	return p.configure(cfg)
+}
+
+// identify gets the identity of a node that has one, and removes what another start has left of one.
+func (p Prepare) identify(ctx context.Context, now time.Time) error {
+	dir := filepath.Dir(p.ConfigFile)
+	if p.Identities == nil {
+		return Identities{File: IdentityFile(dir)}.Forget()
+	}
+	if err := makeStateDir(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(p.Identities.File), 0o700); err != nil {
+		return fmt.Errorf("kube: %w", err)
+	}
+	key, err := nodekey.Load(dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.IdentityTimeout)
+	defer cancel()
+	return p.Identities.Ensure(ctx, identity.Request{Public: key.Public, Name: p.Node}, now)
 }
 
 // protection returns a configuration that has the secret file, or is plain on purpose.
@@ -80,12 +117,25 @@ func (p Prepare) protection() (cfg configuration, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return cfg, fmt.Errorf("kube: secret: %w", err)
 	}
+	if p.Identities != nil {
+		if p.Plain {
+			return cfg, hint.Refuse("WEFT_PLAIN", "Remove WEFT_PLAIN, or WEFT_IDENTITIES to leave the traffic plain.",
+				"it contradicts WEFT_IDENTITIES")
+		}
+		if _, err := p.Identities.cas(); err != nil {
+			return cfg, err
+		}
+		cfg = configuration{WatchSecret: true, Identity: p.Identities.File, IdentityCA: p.Identities.CAFile}
+	}
 	switch secret := len(strings.TrimSpace(string(text))) > 0; {
 	case secret && p.Plain:
 		return cfg, hint.Refuse("WEFT_PLAIN", "Remove WEFT_PLAIN to encrypt the traffic, or delete the Secret to leave it plain.",
 			"it contradicts the Secret in %s", p.SecretFile)
 	case secret:
-		return configuration{SecretFile: p.SecretFile, WatchSecret: true}, nil
+		cfg.SecretFile, cfg.WatchSecret = p.SecretFile, true
+		return cfg, nil
+	case p.Identities != nil:
+		return cfg, nil
 	case p.Plain:
 		return configuration{Plain: true}, nil
 	}
@@ -156,23 +206,35 @@ func (p Prepare) configure(cfg configuration) error {
 		return fmt.Errorf("kube: %w", err)
 	}
 	dir := filepath.Dir(p.ConfigFile)
+	if err := makeStateDir(dir); err != nil {
+		return err
+	}
+	protectedBy := cmp.Or(cfg.SecretFile, cfg.Identity)
+	if protectedBy != "" {
+		if err := statedir.MarkSealed(dir, protectedBy); err != nil {
+			return err
+		}
+	}
+	changed, err := replaceFile(p.ConfigFile, text, 0o600)
+	if changed {
+		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", cfg.InitPeers, "encrypted", protectedBy != "")
+	}
+	return err
+}
+
+func makeStateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("kube: %w", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil { // the kubelet makes it readable for all users, and it will contain the node's key
 		return fmt.Errorf("kube: %w", err)
 	}
-	if cfg.SecretFile != "" {
-		if err := statedir.MarkSealed(dir, cfg.SecretFile); err != nil {
-			return err
-		}
-	}
-	changed, err := replaceFile(p.ConfigFile, text, 0o600)
-	if changed {
-		p.Log.Info("configuration written", "file", p.ConfigFile, "init_peers", cfg.InitPeers, "encrypted", cfg.SecretFile != "")
-	}
-	return err
+	return nil
 }
+
+// IdentityFile returns the path of the identity file of a node with a state directory. weft-kube run renews it, and has only the
+// folder kube.
+func IdentityFile(stateDir string) string { return filepath.Join(stateDir, "kube", "identity") }
 
 // bridgeNetfilter makes the kernel pass bridged frames to its firewall. dir is the folder of the settings.
 func bridgeNetfilter(dir string) error {
