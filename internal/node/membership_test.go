@@ -8,7 +8,7 @@ import (
 	"weft/mesh"
 )
 
-// TestShutOutNodeKeepsNoPath: the kernel goes on to carry frames of a node whose daemon has stopped, and of no node that was shut out.
+// TestShutOutNodeKeepsNoPath: the kernel goes on to carry frames of a node with a stopped daemon, and of no node that was shut out.
 func TestShutOutNodeKeepsNoPath(t *testing.T) {
 	silent, revoked := peer.ID{1}, peer.ID{2}
 	v := view{members: newMembers(peer.ID{9}, "self")}

@@ -12,7 +12,7 @@ const (
 	// Grace is how long an epoch still opens packets after another one has replaced it, or after a list of revoked nodes has.
 	Grace = 3 * time.Second
 	// maxStep is how far the number of an epoch may be ahead of the present one. It keeps a member from using all numbers up. A node
-	// whose epoch is further ahead than that gives it up: a member can lead one node there in two steps.
+	// that has an epoch further ahead than that gives it up: a member can lead one node there in two steps.
 	maxStep = 1 << 32
 	// maxOutdo is how far ahead a number may be that another node only announces, and that the next epoch of this node exceeds. It is
 	// far below maxStep, so that nodes that have not heard of it adopt that epoch.
