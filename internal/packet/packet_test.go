@@ -164,6 +164,9 @@ func reference(frame []byte, maxTags int) (f found, ok bool) {
 		case layers.LayerTypeDot1Q:
 			tags++
 		case layers.LayerTypeIPv6:
+			if f.l3 != 0 {
+				return found{}, false // a tunnel: the walks end at its protocol
+			}
 			f.l3 = offset
 		case layers.LayerTypeIPv6HopByHop, layers.LayerTypeIPv6Routing, layers.LayerTypeIPv6Destination, layers.LayerTypeIPSecAH:
 			extensions++

@@ -82,8 +82,14 @@ func key4(b []byte) Key {
 	return Key{}
 }
 
-// key6 returns the IPv6 address at the beginning of b. That of :: is zero.
-func key6(b []byte) Key { return Key{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])} }
+// key6 returns the IPv6 address at the beginning of b; zero for :: and for ::ffff:0.0.0.0, which mean none.
+func key6(b []byte) Key {
+	k := Key{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+	if k == (Key{lo: mapped}) {
+		return Key{}
+	}
+	return k
+}
 
 // isAdvertisement reports whether an IPv6 packet is a neighbor advertisement.
 func isAdvertisement(ip []byte) bool {
