@@ -39,7 +39,7 @@ func newSigningServer(t *testing.T) (*signingServer, Identities) {
 	s := &signingServer{Clientset: fake.NewClientset(), ca: identity.GenerateCA(), validity: 6 * time.Hour}
 	s.PrependReactor("create", "certificatesigningrequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		c := a.(clienttesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest)
-		c.Name = c.GenerateName + string('a'+rune(s.requests.Add(1))) // the fake makes no names
+		c.Name = c.GenerateName + string('a'+s.requests.Add(1)) // the fake makes no names
 		return true, c, errors.Join(s.answer(c), s.Tracker().Add(c))
 	})
 	dir := t.TempDir()
@@ -201,7 +201,9 @@ func TestIdentityIsRenewed(t *testing.T) {
 			t.Errorf("after the CA was replaced: %v", f)
 		}
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	})
 }
 
