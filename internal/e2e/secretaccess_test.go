@@ -18,6 +18,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
+	"weft/mesh/seal"
 )
 
 // secretPath returns the path of a node's secret file.
@@ -138,10 +139,15 @@ func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
 	requireNoSecretLogged(t, other, passphrase, secret)
 }
 
-// TestGossipIsSealed: the nickname of a node occurs in its packets only without a secret.
+// TestGossipIsSealed: the nickname of a node occurs in no packet. Without a secret everyone can open the gossip, with the key that
+// such nodes have, and with a secret nothing opens with that key.
 func TestGossipIsSealed(t *testing.T) {
 	t.Parallel()
 	const nickname = "a-nickname-that-is-seen-from-afar"
+	known, err := seal.Derive([seal.KeyLen]byte{}, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, sealed := range []bool{false, true} {
 		t.Run(fmt.Sprint("sealed ", sealed), func(t *testing.T) {
 			nodes := newNodes(t, "a", "b")
@@ -160,7 +166,7 @@ func TestGossipIsSealed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var packets, named atomic.Int64
+			var packets, named, opened atomic.Int64
 			var reader sync.WaitGroup
 			reader.Go(func() {
 				buf := make([]byte, 1<<17)
@@ -172,6 +178,11 @@ func TestGossipIsSealed(t *testing.T) {
 					packets.Add(1)
 					if bytes.Contains(buf[:n], []byte(nickname)) {
 						named.Add(1)
+					}
+					if d, ok := (packet{frame: buf[:n]}).udp(); ok && d.to.Port() == gossipPort {
+						if _, _, _, _, err := seal.Open([]*seal.Keys{known}, d.payload); err == nil {
+							opened.Add(1)
+						}
 					}
 				}
 			})
@@ -188,8 +199,8 @@ func TestGossipIsSealed(t *testing.T) {
 				t.Fatal(err)
 			}
 			reader.Wait()
-			if packets.Load() == 0 || (named.Load() == 0) != sealed {
-				t.Errorf("the nickname is in %d of %d packets", named.Load(), packets.Load())
+			if packets.Load() == 0 || named.Load() > 0 || (opened.Load() == 0) != sealed {
+				t.Errorf("of %d packets, the nickname is in %d, and %d open without a secret", packets.Load(), named.Load(), opened.Load())
 			}
 		})
 	}
