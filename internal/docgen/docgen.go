@@ -1,5 +1,6 @@
 // Package docgen generates the reference of a program's commands as Markdown, from the command tree that also prints
-// --help. Tests use it to keep the pages in docs/ in step with the programs.
+// --help, and finds what a page does not quote of a golden file. Tests use it to keep the pages in docs/ in step with the
+// programs.
 package docgen
 
 import (

@@ -8,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"golang.org/x/crypto/curve25519"
 
+	"weft/internal/docgen"
 	"weft/internal/peer"
 )
 
@@ -49,16 +49,8 @@ func TestExampleIsQuoted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	quoted := map[string]bool{}
-	for line := range strings.Lines(string(document)) {
-		quoted[strings.TrimSpace(line)] = true
-	}
-	lines := strings.Split(string(golden), "\n")
-	for i, line := range lines {
-		isOutput := line != "" && line[0] != '#' && line != "----" && (i+1 == len(lines) || lines[i+1] != "----")
-		if isOutput && !quoted[strings.TrimSpace(line)] {
-			t.Errorf("docs/PROTOCOL.md does not have the line\n%s", line)
-		}
+	for _, line := range docgen.Unquoted(string(golden), string(document)) {
+		t.Errorf("docs/PROTOCOL.md does not have the line\n%s", line)
 	}
 }
 

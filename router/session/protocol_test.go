@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"weft/internal/docgen"
 	"weft/internal/peer"
 	"weft/router/ratelimit"
 	"weft/router/wire"
@@ -65,16 +66,8 @@ func TestExampleIsQuoted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	quoted := map[string]bool{}
-	for line := range strings.Lines(string(document)) {
-		quoted[strings.TrimSpace(line)] = true
-	}
-	lines := strings.Split(string(golden), "\n")
-	for i, line := range lines {
-		isOutput := line != "" && line[0] != '#' && line != "----" && (i+1 == len(lines) || lines[i+1] != "----")
-		if isOutput && !quoted[strings.TrimSpace(line)] {
-			t.Errorf("docs/PROTOCOL.md does not have the line\n%s", line)
-		}
+	for _, line := range docgen.Unquoted(string(golden), string(document)) {
+		t.Errorf("docs/PROTOCOL.md does not have the line\n%s", line)
 	}
 }
 
