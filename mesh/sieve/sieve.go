@@ -191,21 +191,3 @@ func Reply(b []byte, highest uint32) error {
 	}
 	return r.end()
 }
-
-// User checks a user message that opens a stream: memberlist's SendReliable. Stream refuses it, for networks with unicasts that
-// do not pass through memberlist. Errors wrap ErrRefused.
-func User(b []byte) error {
-	if len(b) == 0 {
-		return errEmpty
-	}
-	if kind(b[0]) != kindUser {
-		return errKind
-	}
-	r := reader{b: b[1:]}
-	r.fields(1)
-	r.key("UserMsgLen")
-	if length := r.int(); r.err == nil && length != uint64(len(r.b)) {
-		return errUserState
-	}
-	return r.err
-}

@@ -125,7 +125,6 @@ func TestStream(t *testing.T) {
 		return encode(t, kindPushPull, header{1, 0, true}, with(validState(), change))
 	}
 	states := encode(t, kindPushPull, header{2, 4, true}, validState(), validState(), []byte("user"))
-	user := func(b []byte, _ uint32) error { return User(b) }
 	for name, c := range map[string]struct {
 		check func([]byte, uint32) error
 		b     []byte
@@ -137,12 +136,7 @@ func TestStream(t *testing.T) {
 		"ping":              {Stream, encode(t, kindPing, validPing()), nil},
 		"ack":               {Reply, encode(t, kindAck, ack{1, nil}), nil},
 		"error":             {Reply, encode(t, kindError, errorText{"failed to receive"}), nil},
-		"user":              {user, encode(t, kindUser, userHeader{40000}, make([]byte, 40000)), nil},
 		"user refused":      {Stream, encode(t, kindUser, userHeader{1}, []byte{1}), errKind},
-		"user too long":     {user, encode(t, kindUser, userHeader{1}, []byte{1, 2}), errUserState},
-		"user too short":    {user, encode(t, kindUser, userHeader{20 << 20}, []byte{1, 2}), errUserState},
-		"user of -1":        {user, encode(t, kindUser, userHeader{-1}), errEncoding},
-		"no user":           {user, states, errKind},
 		"ack unasked":       {Stream, encode(t, kindAck, ack{1, nil}), errKind},
 		"ping back":         {Reply, encode(t, kindPing, validPing()), errKind},
 		"alive":             {Stream, encode(t, kindAlive, validAlive()), errKind},
@@ -157,7 +151,6 @@ func TestStream(t *testing.T) {
 		"incarnation 0":     {Stream, oneState(func(s *nodeState) { s.Incarnation = 0 }), errValue},
 		"nothing":           {Stream, nil, errEmpty},
 		"no reply":          {Reply, nil, errEmpty},
-		"no user message":   {user, nil, errEmpty},
 		"long error":        {Reply, encode(t, kindError, errorText{string(make([]byte, maxError+1))}), errPayload},
 		"compressed stream": {Stream, encode(t, kindCompressed, compressed{0, []byte{1}}), errKind},
 	} {
