@@ -162,7 +162,7 @@ func (t *sealedTransport) answerChallenge(head seal.Header, body []byte, from or
 		return
 	}
 	t.mu.Lock()
-	ok := t.answers.admit(answersPerSecond, time.Now())
+	ok := t.answers.Allow(time.Now())
 	t.mu.Unlock()
 	if !ok {
 		t.mesh.drops.queueFull.Add(1)

@@ -12,6 +12,7 @@ import (
 	"weft/mesh/freshness"
 	"weft/mesh/gate"
 	"weft/mesh/seal"
+	"weft/router/ratelimit"
 )
 
 // sealedTransport is memberlist's transport. memberlist itself runs without keys: everything that it sends and receives
@@ -43,7 +44,7 @@ type sealedTransport struct {
 	heard     map[string]time.Time // guarded by mu: when the latest packet came, by address
 	predialed map[string]net.Conn  // guarded by mu: streams that were opened for memberlist's Join, by the name that it dials
 	joins     uint64               // guarded by mu: how many of them there were
-	answers   perSecond            // guarded by mu: to challenges
+	answers   ratelimit.Bucket     // guarded by mu: to challenges
 
 	freshMu sync.Mutex
 	fresh   *freshness.Table[heldPacket] // guarded by freshMu
@@ -71,7 +72,7 @@ func newSealedTransport(m *Mesh) (*sealedTransport, error) {
 		inbox: make(chan tunnelMessage, tunnelQueue), stop: make(chan struct{}), gate: gate.New(),
 		budget: seal.NewBudget(receiveBudget), replies: seal.NewBudget(receiveBudget),
 		heard: make(map[string]time.Time), predialed: make(map[string]net.Conn),
-		fresh: freshness.New[heldPacket](now, newNonce),
+		answers: ratelimit.New(answersPerSecond, answersPerSecond), fresh: freshness.New[heldPacket](now, newNonce),
 	}, err
 }
 
@@ -217,19 +218,4 @@ func (t *sealedTransport) heardLately(addr string) bool {
 	defer t.mu.Unlock()
 	at, known := t.heard[addr]
 	return known && time.Since(at) < heardFor
-}
-
-// perSecond counts events in the current second.
-type perSecond struct {
-	second time.Time
-	n      int
-}
-
-// admit reports whether one more event at now is within most a second, and counts it.
-func (p *perSecond) admit(most int, now time.Time) bool {
-	if now.Sub(p.second) >= time.Second {
-		p.second, p.n = now, 0
-	}
-	p.n++
-	return p.n <= most
 }

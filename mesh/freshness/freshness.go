@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/ratelimit"
 	"weft/router/replay"
 )
 
@@ -93,8 +94,7 @@ type Table[P any] struct {
 	held    int
 	lost    int // held packets that were dropped
 
-	second     time.Time // when the current second of challenges began
-	challenges int       // in it
+	challenges ratelimit.Bucket
 }
 
 // instance is an admitted instance.
@@ -125,6 +125,7 @@ func New[P any](now time.Time, random func() Nonce) *Table[P] {
 		random: random, watched: now,
 		known: make(map[Instance]*list.Element), recent: list.New(), byNode: make(map[peer.ID]int),
 		pending: make(map[Instance]*list.Element), oldest: list.New(),
+		challenges: ratelimit.New(ChallengesPerSecond, ChallengesPerSecond),
 	}
 }
 
@@ -172,20 +173,11 @@ func (t *Table[P]) hold(from Instance, stamp Stamp, packet P, now time.Time) (no
 	} else {
 		t.lost++
 	}
-	if !p.sentAt.IsZero() && now.Sub(p.sentAt) < ChallengePause || !t.mayChallenge(now) {
+	if !p.sentAt.IsZero() && now.Sub(p.sentAt) < ChallengePause || !t.challenges.Allow(now) {
 		return p.nonce, false
 	}
 	p.sentAt = now
 	return p.nonce, true
-}
-
-// mayChallenge reports whether one more challenge may be sent now, and counts it.
-func (t *Table[P]) mayChallenge(now time.Time) bool {
-	if now.Sub(t.second) >= time.Second {
-		t.second, t.challenges = now, 0
-	}
-	t.challenges++
-	return t.challenges <= ChallengesPerSecond
 }
 
 // expire drops the challenges that were not answered within HoldTime.
