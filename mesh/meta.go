@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -173,7 +172,7 @@ func (m *meta) parseExtensions(b []byte) error {
 			}
 			m.vni = uint32(value[0])<<16 | uint32(value[1])<<8 | uint32(value[2])
 		case extensionCertificate:
-			m.certificate = slices.Clone(value)
+			m.certificate = append([]byte(nil), value...) // nil of an empty one, which stands for none
 		default: // of a later build
 		}
 	}

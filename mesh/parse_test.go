@@ -89,6 +89,7 @@ func FuzzParseMeta(f *testing.F) {
 	f.Add(meta{name: "a", started: time.Unix(0, 0), accepts: []uint32{7}}.encode())
 	f.Add(meta{name: "a", started: time.Unix(0, 0), clusterIDs: []ClusterID{{1, 2}}, vni: 7}.encode())
 	f.Add(append(meta{started: time.Unix(0, 0)}.encode(), 2, 1, 0, extensionVNI, 3, 0, 0, 1))
+	f.Add(append(meta{started: time.Unix(0, 0)}.encode(), extensionCertificate, 0))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
