@@ -34,7 +34,7 @@ type heldPacket struct {
 	at     time.Time
 }
 
-func newNonce() (n freshness.Nonce) {
+func newNonce() (n seal.Nonce) {
 	_, _ = rand.Read(n[:]) // never fails
 	return n
 }
@@ -128,8 +128,8 @@ func (t *sealedTransport) receiveGossip(p heldPacket, sender freshness.Instance,
 
 // challenge asks an instance to prove that it is there: the way its packet came, and at the address where gossip has it,
 // so that a recorded packet that is sent again does not lead the challenge away.
-func (t *sealedTransport) challenge(to freshness.Instance, nonce freshness.Nonce, via origin) {
-	body := seal.Proof{Instance: to.Run, Nonce: seal.Nonce(nonce)}.Append(nil)
+func (t *sealedTransport) challenge(to freshness.Instance, nonce seal.Nonce, via origin) {
+	body := seal.Proof{Instance: to.Run, Nonce: nonce}.Append(nil)
 	t.sendBack(seal.Challenge, body, to.Node, via)
 	if m, known := t.mesh.roster.lookup(to.Node); known && via.addr != nil && m.GossipAddr().String() != via.addr.String() {
 		if _, err := t.sendPacket(seal.Challenge, body, to.Node, m.GossipAddr().String()); err != nil {
@@ -183,7 +183,7 @@ func (t *sealedTransport) receiveAnswer(sender freshness.Instance, stamp freshne
 		return
 	}
 	t.freshMu.Lock()
-	held, ok := t.fresh.Answer(sender, freshness.Nonce(proof.Nonce), stamp, time.Now())
+	held, ok := t.fresh.Answer(sender, proof.Nonce, stamp, time.Now())
 	lost := t.fresh.TakeLost()
 	t.freshMu.Unlock()
 	t.mesh.drops.unproven.Add(uint64(lost))

@@ -9,10 +9,10 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/internal/ratelimit"
 	"weft/mesh/freshness"
 	"weft/mesh/gate"
 	"weft/mesh/seal"
-	"weft/router/ratelimit"
 )
 
 // sealedTransport is memberlist's transport. memberlist itself runs without keys: everything that it sends and receives

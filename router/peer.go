@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 
 	"weft/internal/peer"
+	"weft/internal/ratelimit"
 	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/pmtu"
-	"weft/router/ratelimit"
 	"weft/router/roaming"
 	"weft/router/session"
 	"weft/router/wire"

@@ -105,6 +105,8 @@ var layers = []struct {
 	{"internal/nftsum", 0},
 	{"internal/packet", 0},
 	{"internal/printable", 0},
+	{"internal/ratelimit", 0},
+	{"internal/replay", 0},
 }
 
 // besideSeam reports whether an import within one layer is meant: a fake, a suite or a tool below the package that it
@@ -150,12 +152,10 @@ var steps = map[string]int{
 
 	"weft/router/session": 1,
 	"weft/router/wire":    0,
-	"weft/router/replay":  0,
 
-	"weft/mesh/freshness":   1,
-	"weft/mesh/keyring":     1,
-	"weft/mesh/seal":        0,
-	"weft/router/ratelimit": 0,
+	"weft/mesh/freshness": 1,
+	"weft/mesh/keyring":   1,
+	"weft/mesh/seal":      0,
 
 	"weft/internal/packet": 1,
 	"weft/internal/ether":  0,

@@ -20,8 +20,9 @@ import (
 	"time"
 
 	"weft/internal/peer"
-	"weft/router/ratelimit"
-	"weft/router/replay"
+	"weft/internal/ratelimit"
+	"weft/internal/replay"
+	"weft/mesh/seal"
 )
 
 // Times.
@@ -63,9 +64,6 @@ type Stamp struct {
 	Uptime  time.Duration
 }
 
-// Nonce is the random part of a challenge.
-type Nonce [16]byte
-
 // Verdict is what becomes of a packet.
 type Verdict uint8
 
@@ -79,7 +77,7 @@ const (
 // Table holds what is known about the other instances, and packets of type P that wait for a proof. It belongs to one
 // goroutine at a time.
 type Table[P any] struct {
-	random func() Nonce // constant
+	random func() seal.Nonce // constant
 
 	// watched is since when the table remembers all packets that were received: its start, or the latest time at which it
 	// had to forget an instance.
@@ -108,7 +106,7 @@ type instance struct {
 // pending is an instance that is challenged.
 type pending[P any] struct {
 	Instance
-	nonce  Nonce
+	nonce  seal.Nonce
 	since  time.Time
 	sentAt time.Time
 	held   []heldPacket[P]
@@ -120,7 +118,7 @@ type heldPacket[P any] struct {
 }
 
 // New returns a table that watches from now on. random returns the nonces.
-func New[P any](now time.Time, random func() Nonce) *Table[P] {
+func New[P any](now time.Time, random func() seal.Nonce) *Table[P] {
 	return &Table[P]{
 		random: random, watched: now,
 		known: make(map[Instance]*list.Element), recent: list.New(), byNode: make(map[peer.ID]int),
@@ -131,18 +129,18 @@ func New[P any](now time.Time, random func() Nonce) *Table[P] {
 
 // Receive judges an authentic packet. If the verdict is Unproven the table keeps the packet, and a challenge with the
 // returned nonce is to be sent when challenge is true.
-func (t *Table[P]) Receive(from Instance, stamp Stamp, packet P, now time.Time) (v Verdict, nonce Nonce, challenge bool) {
+func (t *Table[P]) Receive(from Instance, stamp Stamp, packet P, now time.Time) (v Verdict, nonce seal.Nonce, challenge bool) {
 	if e := t.known[from]; e != nil {
 		i := e.Value.(*instance)
 		switch age := now.Sub(i.zero) - stamp.Uptime; {
 		case stamp.Uptime < i.floor:
-			return Replayed, Nonce{}, false
+			return Replayed, seal.Nonce{}, false
 		case age.Abs() <= Slack && !i.farBehind(stamp.Counter):
 			if !i.window.Accept(stamp.Counter) {
-				return Replayed, Nonce{}, false
+				return Replayed, seal.Nonce{}, false
 			}
 			t.recent.MoveToBack(e)
-			return Fresh, Nonce{}, false
+			return Fresh, seal.Nonce{}, false
 		}
 	}
 	nonce, challenge = t.hold(from, stamp, packet, now)
@@ -156,7 +154,7 @@ func (i *instance) farBehind(counter uint64) bool {
 }
 
 // hold keeps a packet until its instance has proven that it is there.
-func (t *Table[P]) hold(from Instance, stamp Stamp, packet P, now time.Time) (nonce Nonce, challenge bool) {
+func (t *Table[P]) hold(from Instance, stamp Stamp, packet P, now time.Time) (nonce seal.Nonce, challenge bool) {
 	t.expire(now)
 	e := t.pending[from]
 	if e == nil {
@@ -197,7 +195,7 @@ func (t *Table[P]) drop(e *list.Element) {
 
 // Answer handles the answer to a challenge, and returns the held packets that are fresh. ok is false if there is no such
 // challenge.
-func (t *Table[P]) Answer(from Instance, nonce Nonce, stamp Stamp, now time.Time) (fresh []P, ok bool) {
+func (t *Table[P]) Answer(from Instance, nonce seal.Nonce, stamp Stamp, now time.Time) (fresh []P, ok bool) {
 	t.expire(now)
 	e := t.pending[from]
 	if e == nil || e.Value.(*pending[P]).nonce != nonce {

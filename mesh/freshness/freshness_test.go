@@ -11,14 +11,15 @@ import (
 	"pgregory.net/rapid"
 
 	"weft/internal/peer"
+	"weft/mesh/seal"
 )
 
 var start = time.Unix(1_000_000, 0)
 
 // counted returns nonces that differ.
-func counted() func() Nonce {
+func counted() func() seal.Nonce {
 	n := uint64(0)
-	return func() (nonce Nonce) {
+	return func() (nonce seal.Nonce) {
 		n++
 		binary.BigEndian.PutUint64(nonce[:], n)
 		return nonce
@@ -35,7 +36,7 @@ func counted() func() Nonce {
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		table, now := New[string](start, counted()), start
-		nonces := map[Instance]Nonce{}
+		nonces := map[Instance]seal.Nonce{}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			var out strings.Builder
 			for line := range strings.Lines(d.Cmd + "\n" + d.Input) {
@@ -161,7 +162,7 @@ func TestNothingIsDeliveredTwice(t *testing.T) {
 		now, born, run, counter := start, start, uint64(1), uint64(0)
 		table := New[sent](now, counted())
 		var recorded []sent
-		nonces := map[Instance]Nonce{}
+		nonces := map[Instance]seal.Nonce{}
 		delivered := map[sent]bool{}
 		deliver := func(ps ...sent) {
 			for _, p := range ps {

@@ -15,7 +15,7 @@ import (
 
 	"weft/internal/docgen"
 	"weft/internal/peer"
-	"weft/router/ratelimit"
+	"weft/internal/ratelimit"
 	"weft/router/wire"
 )
 

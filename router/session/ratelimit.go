@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/router/ratelimit"
+	"weft/internal/ratelimit"
 )
 
 // Bounds of what messages may cost, as rate (a second) and burst (at once). A handshake is five multiplications on

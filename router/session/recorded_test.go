@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/router/ratelimit"
+	"weft/internal/ratelimit"
 )
 
 // provenInitiation returns an initiation of the first of two nodes, made at now with a cookie of the other node.

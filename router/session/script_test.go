@@ -12,8 +12,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"weft/internal/ratelimit"
 	"weft/internal/simnet"
-	"weft/router/ratelimit"
 	"weft/router/underlay"
 	"weft/router/wire"
 )

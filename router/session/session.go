@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
-	"weft/router/replay"
+	"weft/internal/replay"
 	"weft/router/wire"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"weft/router/replay"
+	"weft/internal/replay"
 	"weft/router/wire"
 )
 
