@@ -31,8 +31,8 @@ func (a *Allocator) load() error {
 		pools = append(pools, p)
 	}
 	for i, old := range a.pools { // state that is not stored
-		pools[i].requested, pools[i].requestingShare, pools[i].exhaustedAt = old.requested, old.requestingShare, old.exhaustedAt
-		pools[i].findings = old.findings
+		pools[i].requested, pools[i].requestingShare, pools[i].findings = old.requested, old.requestingShare, old.findings
+		pools[i].exhausted, pools[i].shareDue, pools[i].shareError = old.exhausted, old.shareDue, old.shareError
 	}
 	a.pools, a.leases = pools, leaseTable{}
 	return a.loadLeases(state)

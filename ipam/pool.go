@@ -28,7 +28,9 @@ type pool struct {
 	requested       bool             // an operation waits for the bootstrap, which is due even if it is lazy
 	bootstrappedAt  time.Time        // when this node learned of the division; zero: before New
 	requestingShare bool             // Run is requesting a first share
-	exhaustedAt     time.Time        // when every node last replied that it has no addresses for this one; zero: never
+	exhausted       bool             // no node that can be reached had addresses for this one when it last requested a share
+	shareDue        time.Time        // when this node requests a share again; zero: at once
+	shareError      string           // why it has no share, as it was logged last
 	announcedAt     time.Time        // when this node last sent tokens to late bootstrap nodes
 	unsaved         bool             // the ring contains changes of other nodes that are not durable
 	findings        []health.Finding // for operators, the latest last

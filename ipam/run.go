@@ -15,6 +15,7 @@ const (
 	tick           = 500 * time.Millisecond // how often, plus up to half, a ballot of the bootstrap is started or repeated
 	maintainTicks  = 8                      // ticks between reports of free counts
 	exhaustedPause = 30 * time.Second       // how long a node without a share waits after all have replied that they have none
+	silentPause    = 2 * time.Second        // the same, where not all have replied
 	gapPause       = 5 * time.Second        // how long a node waits for the rest of a ring of which it has received a part
 	shareStagger   = 200 * time.Millisecond // within which nodes that join together request their first share
 )
@@ -92,8 +93,7 @@ func (a *Allocator) rangesWithoutShare() (cidrs []netip.Prefix) {
 	defer a.mu.Unlock()
 	now := time.Now()
 	for _, p := range a.pools {
-		recently := !p.exhaustedAt.IsZero() && now.Sub(p.exhaustedAt) < exhaustedPause
-		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.requestingShare || recently {
+		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.requestingShare || now.Before(p.shareDue) {
 			continue
 		}
 		if now.Sub(p.bootstrappedAt) < gapPause && !p.complete() {
@@ -138,11 +138,20 @@ func (a *Allocator) recordShare(cidr netip.Prefix, err error) {
 	defer a.mu.Unlock()
 	p := a.pool(cidr)
 	p.requestingShare = false
+	text := ""
 	if err != nil {
-		a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
+		text = err.Error()
+		if text != p.shareError {
+			a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
+		}
 	}
-	if errors.Is(err, ErrExhausted) {
-		p.exhaustedAt = time.Now()
+	p.shareError = text
+	if e, ok := errors.AsType[*ExhaustedError](err); ok {
+		pause := exhaustedPause
+		if len(e.Unreachable) > 0 || len(e.Silent) > 0 {
+			pause = silentPause
+		}
+		p.exhausted, p.shareDue = true, time.Now().Add(pause)
 	}
 	a.notifyWaiters()
 }

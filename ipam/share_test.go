@@ -179,6 +179,30 @@ func TestLeaveHandsEverythingOverToOneNode(t *testing.T) {
 	})
 }
 
+// TestShareIsRequestedAgain: a node that starts while it reaches no owner gets a share soon after it reaches them.
+func TestShareIsRequestedAgain(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("informed", b.allInformed)
+		late := b.nodes[0]
+		if _, _, err := late.alloc.Leave(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		late.crash()
+		b.isolate(late)
+		a := late.start(late.config(3, "10.32.0.0/24"))
+		time.Sleep(7 * time.Second)
+		if owned := len(a.pools[0].space.Owned()); owned != 0 || !a.Ready() {
+			t.Errorf("owns %d ranges, ready: %t; want ready without any", owned, a.Ready())
+		}
+		b.isolate()
+		time.Sleep(4 * time.Second)
+		if ownFree(t, a) == 0 {
+			t.Error("no share")
+		}
+	})
+}
+
 func TestLeaveAlone(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/24")
