@@ -131,7 +131,7 @@ func TestFloodOfMessages(t *testing.T) {
 	busy := false
 	for range 3 * 16 {
 		s, err := peer.transport.openStream(addr, m.cfg.Identity.ID, 5*time.Second)
-		if e, ok := errors.AsType[*refusedError](err); ok && e.reason == seal.RefusedBusy {
+		if e, ok := errors.AsType[*RefusedError](err); ok && e.Reason == seal.RefusedBusy {
 			busy = true
 			break
 		}

@@ -190,7 +190,7 @@ func (h *hostile) attack(n *node) {
 	} else {
 		_ = s.session.WriteMessage(s.Conn, seal.Memberlist, msg)
 	}
-	_, _, _ = s.session.ReadMessage(s.Conn, seal.MaxMessage, seal.NewBudget(seal.MaxMessage))
+	_, _, _ = s.session.ReadMessage(s.Conn, seal.MaxMessage, seal.NewBudget(2*seal.MaxMessage).Share(netip.Prefix{}))
 }
 
 // TestHostileMember: a member with hostile code, which speaks the whole protocol with values at the edges of what the fields hold, and

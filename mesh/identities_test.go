@@ -173,7 +173,11 @@ func TestRevokedNodeIsOut(t *testing.T) {
 				t.Errorf("%s: the revoked node is back", n.cfg.Name)
 			}
 		}
-		if status := again.TargetStatus(); len(status) == 0 || !errors.Is(status[0].Err, ErrRefused) {
+		status := again.TargetStatus()
+		if len(status) == 0 {
+			t.Fatal("the revoked node has no targets")
+		}
+		if e, ok := errors.AsType[*RefusedError](status[0].Err); !ok || e.Identity != identity.Revoked || !errors.Is(e, ErrRefused) {
 			t.Errorf("the revoked node knows only: %v", status)
 		}
 		staysFullMesh(t, rest, time.Second)
@@ -285,7 +289,7 @@ func TestWrongIdentitiesAreRefused(t *testing.T) {
 			all = append(all, n)
 			eventually(t, tt.name+" is refused", func() bool {
 				return slices.ContainsFunc(nodes[0].RefusedNodes(), func(r admission.Refused) bool {
-					return r.ID == id.ID && r.Err.Refusal == tt.want && r.Err.Error() != "" && r.Err.Refusal.Remedy() != ""
+					return r.ID == id.ID && r.Err.Refusal == tt.want && r.Err.Error() != "" && r.Err.Refusal.Remedy("that node") != ""
 				})
 			})
 			if nodes[0].sees(n, StateAlive) {

@@ -279,7 +279,7 @@ func TestCredentials(t *testing.T) {
 				t.Errorf("%s has members %v, target %v", n.cfg.Name, n.Members(), n.TargetStatus()[0].Err)
 			}
 		}
-		if e, ok := errors.AsType[*refusedError](other.TargetStatus()[0].Err); !ok || e.reason != seal.RefusedMember {
+		if e, ok := errors.AsType[*RefusedError](other.TargetStatus()[0].Err); !ok || e.Reason != seal.RefusedMember {
 			t.Errorf("the refused node has the error %v", other.TargetStatus()[0].Err)
 		}
 		if len(a.Members()) != 2 || a.drops.notAdmitted.Load() == 0 || wary.drops.notAdmitted.Load() == 0 {

@@ -43,7 +43,7 @@ func (t *sealedTransport) serve(e *gate.Stream) {
 	}
 	kind, msg, err := t.receive(s)
 	if err == nil && t.mesh.identities.IsRevoked(s.id) { // since the handshake
-		t.budget.Give(cap(msg))
+		s.budget.Give(cap(msg))
 		err = errNotAdmitted
 	}
 	if err != nil {
@@ -57,10 +57,10 @@ func (t *sealedTransport) serve(e *gate.Stream) {
 		return
 	case seal.Unicast:
 		t.mesh.handleUnicast(s.id, msg)
-		t.budget.Give(cap(msg))
+		s.budget.Give(cap(msg))
 		err = s.sendStatus(seal.Accepted)
 	default:
-		t.budget.Give(cap(msg))
+		s.budget.Give(cap(msg))
 		t.mesh.countUnknown(s.id, "stream", byte(kind))
 		err = s.sendStatus(seal.RefusedMessage)
 	}
@@ -75,12 +75,12 @@ func (t *sealedTransport) receive(s *stream) (seal.MessageKind, []byte, error) {
 	if err := s.SetDeadline(time.Now().Add(streamTimeout)); err != nil {
 		return 0, nil, err
 	}
-	return s.session.ReadMessage(s.Conn, seal.MaxMessage, t.budget)
+	return s.session.ReadMessage(s.Conn, seal.MaxMessage, s.budget)
 }
 
 // deliverStream passes a stream, of which one message was received, to memberlist.
 func (t *sealedTransport) deliverStream(s *stream, msg []byte) {
-	c := newMemberConn(t, s, t.budget)
+	c := newMemberConn(t, s)
 	c.received, c.msg, c.unread = true, msg, msg
 	if err := sieve.Stream(msg, sieve.MaxIncarnation(time.Now())); err != nil {
 		t.mesh.rejected.record(&t.mesh.drops.malformed, s.id, err)
@@ -127,15 +127,14 @@ func (t *sealedTransport) countStream(e *gate.Stream, err error) {
 type memberConn struct {
 	*stream
 	t        *sealedTransport
-	budget   *seal.Budget // constant
-	received bool         // the message of the other end
-	msg      []byte       // taken from budget
-	unread   []byte       // the rest of msg
+	received bool   // the message of the other end
+	msg      []byte // taken from the budget of the stream
+	unread   []byte // the rest of msg
 	closing  sync.Once
 }
 
-func newMemberConn(t *sealedTransport, s *stream, budget *seal.Budget) *memberConn {
-	return &memberConn{stream: s, t: t, budget: budget}
+func newMemberConn(t *sealedTransport, s *stream) *memberConn {
+	return &memberConn{stream: s, t: t}
 }
 
 // Read implements net.Conn. At first it receives the message of the other end as a whole, and checks it.
@@ -147,8 +146,8 @@ func (c *memberConn) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		c.msg = msg
-		if kind == seal.Status && len(msg) == 1 {
-			return 0, &refusedError{seal.Refusal(msg[0])}
+		if kind == seal.Status && len(msg) > 0 {
+			return 0, &RefusedError{Reason: seal.Refusal(msg[0])}
 		}
 		if err := sieve.Reply(msg, sieve.MaxIncarnation(time.Now())); kind != seal.Memberlist || err != nil {
 			err = errors.Join(seal.ErrMalformed, err)
@@ -200,7 +199,7 @@ func (t *sealedTransport) keepPredialed(s *stream) string {
 	defer t.mu.Unlock()
 	t.joins++
 	name := "#" + strconv.FormatUint(t.joins, 10)
-	t.predialed[name] = newMemberConn(t, s, t.replies)
+	t.predialed[name] = newMemberConn(t, s)
 	return name
 }
 

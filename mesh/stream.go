@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/mesh/gate"
 	"weft/mesh/mismatch"
@@ -28,18 +29,28 @@ var (
 // ErrRefused is the error of a stream that the other node has refused because it does not admit this one.
 var ErrRefused = errors.New("mesh: the other node does not admit this one")
 
-// refusedError is the error of a stream that the other node has refused, for another reason than its secret.
-type refusedError struct{ reason seal.Refusal }
+// RefusedError is the error of a stream that the other node has refused, for another reason than its secret.
+type RefusedError struct {
+	Reason   seal.Refusal
+	Identity identity.Refusal // why the certificate of this node does not admit it; zero: the other node has not said it
+}
 
 // Error implements error.
-func (e *refusedError) Error() string {
-	return "mesh: stream refused: the other node " + e.reason.String()
+func (e *RefusedError) Error() string {
+	text := "mesh: stream refused: the other node " + e.Reason.String()
+	if e.Identity != 0 {
+		text += ", which " + e.Identity.String()
+	}
+	return text
 }
 
 // Is reports whether target is ErrRefused, for the reason that it stands for.
-func (e *refusedError) Is(target error) bool {
-	return target == ErrRefused && e.reason == seal.RefusedMember
+func (e *RefusedError) Is(target error) bool {
+	return target == ErrRefused && e.Reason == seal.RefusedMember
 }
+
+// maxStatus is how long a status may be: a refusal, and room for what later versions may say about it.
+const maxStatus = 64
 
 // stream is an authenticated stream to or from another node.
 type stream struct {
@@ -47,6 +58,7 @@ type stream struct {
 	session *seal.Session
 	remote  seal.Remote
 	id      peer.ID
+	budget  seal.Share // of the messages that it receives
 }
 
 // hello returns what this node states in a handshake.
@@ -105,7 +117,10 @@ func (t *sealedTransport) initiate(conn net.Conn, addr string, id peer.ID, own G
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{Conn: conn, session: session, remote: remote, id: peer.FromPublicKey(remote.Public)}
+	s := &stream{
+		Conn: conn, session: session, remote: remote, id: peer.FromPublicKey(remote.Public),
+		budget: t.replies.Share(gate.PrefixOf(conn.RemoteAddr())),
+	}
 	if !id.IsZero() && s.id != id {
 		return nil, fmt.Errorf("%w: %s instead of %s", errNotNode, s.id, id)
 	}
@@ -137,7 +152,7 @@ func (t *sealedTransport) refused(addr string, reason seal.Refusal) error {
 	case reason == seal.RefusedKey:
 		return &mismatch.Error{Addr: at, Reason: mismatch.Here}
 	default:
-		return &refusedError{reason}
+		return &RefusedError{Reason: reason}
 	}
 }
 
@@ -167,12 +182,15 @@ func (t *sealedTransport) acceptStream(e *gate.Stream) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{Conn: e, session: session, remote: remote, id: peer.FromPublicKey(remote.Public)}
+	s := &stream{
+		Conn: e, session: session, remote: remote, id: peer.FromPublicKey(remote.Public),
+		budget: t.budget.Share(gate.PrefixOf(e.RemoteAddr())),
+	}
 	reason, err := t.judge(e, s, own)
 	if err == nil {
 		t.admit(remote, asked)
 	}
-	return s, errors.Join(err, s.sendStatus(reason))
+	return s, errors.Join(err, s.sendStatus(reason, identityRefusal(err)...))
 }
 
 // respond reads the first message of a handshake. It refuses one that it cannot use, in plain.
@@ -228,25 +246,37 @@ func refuse(w io.Writer, reason seal.Refusal) error {
 	return err
 }
 
-// sendStatus sends a refusal, or its absence.
-func (s *stream) sendStatus(reason seal.Refusal) error {
-	return s.session.WriteMessage(s.Conn, seal.Status, []byte{byte(reason)})
+// sendStatus sends a refusal, or its absence, and what follows it.
+func (s *stream) sendStatus(reason seal.Refusal, more ...byte) error {
+	return s.session.WriteMessage(s.Conn, seal.Status, append([]byte{byte(reason)}, more...))
+}
+
+// identityRefusal returns what follows a refusal for err in a status.
+func identityRefusal(err error) []byte {
+	if e, ok := errors.AsType[*identity.Error](err); ok {
+		return []byte{byte(e.Refusal)}
+	}
+	return nil
 }
 
 // awaitStatus receives what sendStatus has sent at the other end.
 func (s *stream) awaitStatus(t *sealedTransport, addr string) error {
-	kind, msg, err := s.session.ReadMessage(s.Conn, 1, t.replies)
+	kind, msg, err := s.session.ReadMessage(s.Conn, maxStatus, s.budget)
 	if err != nil {
 		return fmt.Errorf("mesh: no status: %w", err)
 	}
-	defer t.replies.Give(cap(msg))
-	if kind != seal.Status || len(msg) != 1 {
+	defer s.budget.Give(cap(msg))
+	if kind != seal.Status || len(msg) == 0 {
 		return fmt.Errorf("%w: status", seal.ErrMalformed)
 	}
-	if reason := seal.Refusal(msg[0]); reason != seal.Accepted {
+	switch reason := seal.Refusal(msg[0]); {
+	case reason == seal.Accepted:
+		return nil
+	case reason == seal.RefusedMember && len(msg) > 1:
+		return &RefusedError{Reason: reason, Identity: identity.Refusal(msg[1])}
+	default:
 		return t.refused(addr, reason)
 	}
-	return nil
 }
 
 // readShort reads a message of a handshake: its length in 2 bytes, at most most, and the bytes.

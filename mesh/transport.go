@@ -154,7 +154,7 @@ func (t *sealedTransport) DialAddressTimeout(to memberlist.Address, timeout time
 	if err != nil {
 		return nil, err
 	}
-	return newMemberConn(t, s, t.replies), nil
+	return newMemberConn(t, s), nil
 }
 
 // Shutdown implements memberlist.Transport. A transport of memberlist's ends only after all that it has received was read. So

@@ -98,7 +98,7 @@ func TestCertificatesAreChecked(t *testing.T) {
 			if e == nil || e.Refusal != tt.want {
 				t.Fatalf("%v, want refusal %q", e, tt.want)
 			}
-			if e.Refusal.Remedy() == "" || e.Refusal.Code() == "unknown" || strings.Contains(e.Error(), "unknown reason") {
+			if e.Refusal.Remedy("that node") == "" || e.Refusal.Code() == "unknown" || strings.Contains(e.Error(), "unknown reason") {
 				t.Errorf("%v has no text, code or remedy", e.Refusal)
 			}
 		})

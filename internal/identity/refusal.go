@@ -2,7 +2,8 @@ package identity
 
 import "fmt"
 
-// Refusal is why a certificate does not admit a node. The zero Refusal is invalid.
+// Refusal is why a certificate does not admit a node. Its numbers are on the wire (docs/PROTOCOL.md, 3.6). The zero Refusal is
+// invalid.
 type Refusal uint8
 
 // The refusals, in the order in which they are checked.
@@ -65,25 +66,25 @@ func (r Refusal) Code() string {
 	}
 }
 
-// Remedy returns what an operator can do to get the node admitted, as a sentence.
-func (r Refusal) Remedy() string {
+// Remedy returns what an operator can do to get the node admitted, as a sentence. It calls the node "this node" or "that node".
+func (r Refusal) Remedy(node string) string {
 	switch r {
 	case Revoked:
-		return "If the node is sound again, remove its node.key, and sign the new key that \"weft identity request\" prints there."
+		return "If " + node + " is sound again, remove its node.key, and sign the new key that \"weft identity request\" prints there."
 	case NoCertificate:
-		return "Sign the output of \"weft identity request\" of that node with \"weft ca sign\", and start it with --identity."
+		return "Sign the output of \"weft identity request\" of " + node + " with \"weft ca sign\", and start it with --identity."
 	case OtherCA:
-		return "Sign the output of \"weft identity request\" of that node again, with a CA that the --identity file of this one lists."
+		return "Sign the output of \"weft identity request\" of " + node + " again, with a CA that the --identity files of the others list."
 	case NotYetValid:
 		return "Synchronize the clocks of both nodes and of the host with the CA."
 	case Expired:
-		return "Sign the output of \"weft identity request\" of that node again, replace its --identity file, and run \"weft reload\" there."
+		return "Sign the output of \"weft identity request\" of " + node + " again, replace its --identity file, and run \"weft reload\" there."
 	case OtherName:
-		return "Start that node with the --name of its certificate, or sign a certificate for its name."
+		return "Start " + node + " with the --name of its certificate, or sign a certificate for its name."
 	case OtherAddress:
-		return "Start that node with an --advertise that its certificate allows, or sign a certificate with its address in --addresses."
+		return "Start " + node + " with an --advertise that its certificate allows, or sign a certificate with its address in --addresses."
 	default:
-		return "Replace the --identity file of that node by the output of \"weft ca sign\"."
+		return "Replace the --identity file of " + node + " by the output of \"weft ca sign\"."
 	}
 }
 

@@ -288,7 +288,7 @@ func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
 		remedy := "Start it again"
 		if m.Refused != 0 {
 			text = fmt.Sprintf("Node %s (%s at %s) is shut out: it %s", m.Name, m.ID, m.Addr, m.Refused)
-			remedy = sentenceStart(m.Refused.Remedy())
+			remedy = sentenceStart(identityRemedy(m.Refused, "that node"))
 		}
 		for _, other := range members {
 			if other.State == mesh.StateAlive && other.ID != m.ID && (other.Name == m.Name || other.GossipAddr() == m.GossipAddr()) {

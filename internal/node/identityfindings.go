@@ -47,25 +47,24 @@ func (c clusterFindings) identityFindings(members []mesh.Member, now time.Time) 
 func ownIdentityFindings(s admission.Status, self mesh.Member, now time.Time) []health.Finding {
 	c := s.Signed.Certificate
 	_, err := s.Trust.Check(c.Encode(), identity.Holder{Public: self.Public, Name: self.Name, Named: true, Addr: self.Addr}, now)
-	const renew = "Sign the output of \"weft identity request\" of this node again, replace its --identity file, and run \"weft reload\"."
 	switch {
 	case err == nil && now.Before(c.RenewAt()):
 		return nil
 	case err == nil:
 		return []health.Finding{{
 			Code: health.IdentityExpiresSoon, Text: fmt.Sprintf("The certificate of this node expires at %s.", c.NotAfter.Format(time.RFC3339)),
-			Remedy: renew,
+			Remedy: identityRemedy(identity.Expired, "this node"),
 		}}
 	case err.Refusal == identity.Expired:
 		return []health.Finding{{
 			Code:   health.IdentityExpired,
 			Text:   fmt.Sprintf("The certificate of this node has expired at %s: the other nodes refuse it.", c.NotAfter.Format(time.RFC3339)),
-			Remedy: renew,
+			Remedy: identityRemedy(identity.Expired, "this node"),
 		}}
 	default:
 		return []health.Finding{{
 			Code: health.IdentityUnusable, Text: fmt.Sprintf("The other nodes refuse this one: it %s (%s).", err.Refusal, err.Detail),
-			Remedy: err.Refusal.Remedy(),
+			Remedy: identityRemedy(err.Refusal, "this node"),
 		}}
 	}
 }
@@ -83,20 +82,38 @@ func refusedFinding(n admission.Refused) health.Finding {
 	if n.Err.Detail != "" {
 		text += ": " + n.Err.Detail
 	}
-	return health.Finding{Code: health.NodeRefused, Key: n.ID.String(), Text: text + ".", Remedy: n.Err.Refusal.Remedy()}
+	return health.Finding{Code: health.NodeRefused, Key: n.ID.String(), Text: text + ".", Remedy: identityRemedy(n.Err.Refusal, "that node")}
 }
 
 // refusedTarget changes a finding about a target that was not joined because of an identity, and reports whether it is one.
 func refusedTarget(f *health.Finding, t mesh.TargetStatus) bool {
 	if e, ok := errors.AsType[*identity.Error](t.Err); ok {
 		f.Code, f.Text = health.TargetRefused, fmt.Sprintf("Target %s is not joined: the node there %s.", t.Target, e.Refusal)
-		f.Remedy = e.Refusal.Remedy()
+		f.Remedy = identityRemedy(e.Refusal, "that node")
 		return true
 	}
-	if errors.Is(t.Err, mesh.ErrRefused) {
-		f.Code, f.Text = health.TargetRefused, fmt.Sprintf("Target %s is not joined: the node there does not admit this one.", t.Target)
-		f.Remedy = "Run \"weft status\" there: it shows the reason."
+	if !errors.Is(t.Err, mesh.ErrRefused) {
+		return false
+	}
+	f.Code, f.Text = health.TargetRefused, fmt.Sprintf("Target %s is not joined: the node there does not admit this one", t.Target)
+	if e, ok := errors.AsType[*mesh.RefusedError](t.Err); ok && e.Identity != 0 {
+		f.Text += fmt.Sprintf(", which %s.", e.Identity)
+		f.Remedy = identityRemedy(e.Identity, "this node")
 		return true
 	}
-	return false
+	f.Text += "."
+	f.Remedy = "Run \"weft status\" there: it shows the reason."
+	return true
+}
+
+// identityRemedy returns what an operator can do to get a node admitted. In Kubernetes the signer issues the certificates.
+func identityRemedy(r identity.Refusal, node string) string {
+	switch r {
+	case identity.NoCertificate, identity.Unreadable, identity.OtherCA, identity.Expired:
+		if inKubernetes() {
+			return "Find out why " + node + " has no certificate of the signer: \"kubectl get csr\", \"kubectl describe csr NAME\", " +
+				"\"kubectl -n kube-system logs deployment/weft-signer\"."
+		}
+	}
+	return r.Remedy(node)
 }

@@ -48,20 +48,21 @@ func New() *Gate {
 	return &Gate{peers: make(map[peer.ID]int)}
 }
 
-// hostPrefix returns what is taken for one host: an IPv4 address, or the /64 of an IPv6 address.
-func hostPrefix(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
+// PrefixOf returns what is taken for one host: the IPv4 address of an address, or the /64 of its IPv6 address. It is the zero
+// prefix if there is none.
+func PrefixOf(at net.Addr) netip.Prefix {
+	addr := HostOf(at).WithZone("")
 	bits := 32
 	if addr.Is6() {
 		bits = 64
 	}
-	p, _ := addr.Prefix(bits) // the zero prefix for the zero address
+	p, _ := addr.Prefix(bits)
 	return p
 }
 
 // Enter lets a stream in that is not authenticated yet. It returns nil, and closes the stream, after Close.
 func (g *Gate) Enter(conn net.Conn) *Stream {
-	e := &Stream{Conn: conn, gate: g, host: hostPrefix(HostOf(conn.RemoteAddr()))}
+	e := &Stream{Conn: conn, gate: g, host: PrefixOf(conn.RemoteAddr())}
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()

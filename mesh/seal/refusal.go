@@ -3,8 +3,7 @@ package seal
 import "fmt"
 
 // Refusal is why a node refuses a stream: one byte, before the second message of the handshake in plain, after the third
-// one in a Status. One that is not sealed may be forged on the path, where the stream
-// could be ended as well.
+// one in a Status. One that is not sealed may be forged on the path, where the stream could be ended as well.
 type Refusal byte
 
 // The reasons. The zero Refusal accepts.

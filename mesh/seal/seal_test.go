@@ -106,19 +106,19 @@ func TestHandshake(t *testing.T) {
 	if diff := cmp.Diff(Remote{dialer.Public, exampleDialer}, atDialed, addrs); diff != "" {
 		t.Error(diff)
 	}
-	budget := NewBudget(1 << 20)
+	budget := NewBudget(2 << 20)
 	for _, n := range []int{0, 1, maxRecord - tagLen - messageHeader, maxRecord - tagLen - messageHeader + 1, 300_000} {
 		var wire bytes.Buffer
 		want := bytes.Repeat([]byte{7}, n)
 		if err := there.WriteMessage(&wire, Unicast, want); err != nil {
 			t.Fatal(err)
 		}
-		kind, got, err := here.ReadMessage(&wire, n, budget)
+		kind, got, err := here.ReadMessage(&wire, n, budget.Share(host))
 		if err != nil || kind != Unicast || !bytes.Equal(got, want) || wire.Len() != 0 {
 			t.Fatalf("%d bytes: %v, kind %d, %d bytes, %d left", n, err, kind, len(got), wire.Len())
 		}
-		budget.Give(cap(got))
-		if budget.Left() != 1<<20 {
+		budget.Share(host).Give(cap(got))
+		if budget.Left() != 2<<20 {
 			t.Fatalf("the budget has %d bytes left after %d", budget.Left(), n)
 		}
 	}
@@ -165,6 +165,32 @@ func TestRecordedStreamProvesNothing(t *testing.T) {
 	}
 }
 
+var host = netip.MustParsePrefix("192.0.2.1/32")
+
+// TestBudgetIsShared: one host takes at most half of a budget, and what it gives back is there again.
+func TestBudgetIsShared(t *testing.T) {
+	b := NewBudget(100)
+	one, two, three := b.Share(host), b.Share(netip.MustParsePrefix("192.0.2.2/32")), b.Share(netip.MustParsePrefix("2001:db8::/64"))
+	for _, step := range []struct {
+		share Share
+		take  int
+		want  bool
+	}{{one, 30, true}, {one, 21, false}, {one, 20, true}, {two, 50, true}, {two, 1, false}, {three, 1, false}} {
+		if got := step.share.take(step.take); got != step.want {
+			t.Errorf("%s takes %d: %t, want %t", step.share.host, step.take, got, step.want)
+		}
+	}
+	two.Give(50)
+	if !three.take(50) || one.take(1) {
+		t.Error("what a host gave back is not there for others only")
+	}
+	three.Give(50)
+	one.Give(50)
+	if b.Left() != 100 || len(b.taken) != 0 {
+		t.Errorf("%d bytes left, %d hosts", b.Left(), len(b.taken))
+	}
+}
+
 // TestMessagesAreBounded: a message that is too long, or for which there is no room, is refused, and holds nothing.
 func TestMessagesAreBounded(t *testing.T) {
 	for _, tt := range []struct {
@@ -175,8 +201,8 @@ func TestMessagesAreBounded(t *testing.T) {
 		want       error
 	}{
 		{"longer than it may be", 101, 100, 1000, 0, ErrMalformed},
-		{"no room", 1000, 1000, 999, 0, ErrBudget},
-		{"no room for the rest", 200_000, 200_000, 180_000, 0, ErrBudget},
+		{"no room", 1000, 1000, 1999, 0, ErrBudget},
+		{"no room for the rest", 200_000, 200_000, 360_000, 0, ErrBudget},
 		{"cut in a record", 200_000, 200_000, 1 << 20, 1, io.ErrUnexpectedEOF},
 		{"cut between records", 2 * (maxRecord - tagLen), 200_000, 1 << 20, messageHeader + tagLen + 2, io.EOF},
 	} {
@@ -188,7 +214,7 @@ func TestMessagesAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			budget := NewBudget(tt.budget)
-			_, msg, err := here.ReadMessage(bytes.NewReader(wire.Bytes()[:wire.Len()-tt.cut]), tt.most, budget)
+			_, msg, err := here.ReadMessage(bytes.NewReader(wire.Bytes()[:wire.Len()-tt.cut]), tt.most, budget.Share(host))
 			if !errors.Is(err, tt.want) || msg != nil || budget.Left() != tt.budget {
 				t.Errorf("%v, want %v; %d of %d bytes left", err, tt.want, budget.Left(), tt.budget)
 			}
@@ -214,11 +240,11 @@ func FuzzReadMessage(f *testing.F) {
 			wire.Write(append([]byte{byte(len(record) >> 8), byte(len(record))}, record...))
 		}
 		budget := NewBudget(1000)
-		_, msg, err := (&Session{in: in}).ReadMessage(&wire, 500, budget)
+		_, msg, err := (&Session{in: in}).ReadMessage(&wire, 500, budget.Share(host))
 		if err == nil && !bytes.HasPrefix(append(first[messageHeader:], rest...), msg) {
 			t.Errorf("%q is none of these bytes", msg)
 		}
-		if budget.Give(cap(msg)); budget.Left() != 1000 {
+		if budget.Share(host).Give(cap(msg)); budget.Left() != 1000 {
 			t.Errorf("%d bytes left of 1000, %v", budget.Left(), err)
 		}
 	})

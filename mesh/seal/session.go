@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/flynn/noise"
 )
@@ -65,9 +64,9 @@ func (s *Session) WriteMessage(w io.Writer, kind MessageKind, msg []byte) error 
 }
 
 // ReadMessage reads and opens one message of at most most bytes. Its buffer grows with the bytes that have arrived, and
-// all of it is taken from the budget; the caller gives back cap(msg) when it needs msg no more. Errors wrap ErrMalformed,
+// all of it is taken from budget; the caller gives back cap(msg) when it needs msg no more. Errors wrap ErrMalformed,
 // ErrKey or ErrBudget, or are those of the reader; io.EOF means that the stream ends before the message.
-func (s *Session) ReadMessage(r io.Reader, most int, budget *Budget) (kind MessageKind, msg []byte, err error) {
+func (s *Session) ReadMessage(r io.Reader, most int, budget Share) (kind MessageKind, msg []byte, err error) {
 	plain, err := s.readRecord(r)
 	if err != nil {
 		return 0, nil, err
@@ -125,48 +124,4 @@ func noEOF(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// ErrBudget means that the messages that are being received hold as many bytes as they may.
-var ErrBudget = errors.New("seal: no room for more bytes of messages")
-
-// Budget bounds the bytes of the messages that are being received, over many streams. It may be used concurrently.
-type Budget struct{ left atomic.Int64 }
-
-// NewBudget returns a budget of n bytes.
-func NewBudget(n int) *Budget {
-	b := &Budget{}
-	b.left.Store(int64(n))
-	return b
-}
-
-// Give gives n bytes back.
-func (b *Budget) Give(n int) { b.left.Add(int64(n)) }
-
-// Left returns how many bytes are left.
-func (b *Budget) Left() int { return int(b.left.Load()) }
-
-func (b *Budget) take(n int) bool {
-	if b.left.Add(-int64(n)) >= 0 {
-		return true
-	}
-	b.Give(n)
-	return false
-}
-
-// grow returns msg with room for more bytes, of total in the end. It takes the new buffer from the budget and gives the
-// old one back; without room it gives msg back.
-func (b *Budget) grow(msg []byte, more, total int) ([]byte, error) {
-	if cap(msg)-len(msg) >= more && msg != nil {
-		return msg, nil
-	}
-	n := min(max(len(msg)+more, 2*cap(msg)), total)
-	if !b.take(n) {
-		b.Give(cap(msg))
-		return nil, ErrBudget
-	}
-	grown := make([]byte, len(msg), n)
-	copy(grown, msg)
-	b.Give(cap(msg))
-	return grown, nil
 }
