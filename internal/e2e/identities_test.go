@@ -121,7 +121,7 @@ func TestIdentities(t *testing.T) {
 	up(t, nodes[1], append([]string{"--config", configure(t, nodes[1], false, true)}, others(nodes, nodes[1])...)...)
 	up(t, nodes[2], append([]string{"--config", configure(t, nodes[2], false, true)}, others(nodes, nodes[2])...)...)
 	waitReady(t, rest)
-	waitWarning(t, nodes[2], "does not admit this")
+	waitWarning(t, nodes[2], "does not admit this one, which is revoked")
 	if n := query[api.Status](t, nodes[2], "status").Peers[api.PeerAlive]; n != 1 {
 		t.Errorf("the revoked node sees %d nodes alive", n)
 	}
@@ -133,6 +133,10 @@ func TestIdentities(t *testing.T) {
 		"--name", "c"), "--dir", ca); err == nil {
 		t.Error("a revoked key was signed again")
 	}
+
+	// Its addresses go to another node, although it still runs.
+	do(t, nodes[0], "reclaim", "c")
+	labtest.Until(t, patience, func() error { return sameOwners(t, rest, len(rest)) })
 
 	// Certificates are renewed by reload.
 	signIdentity(t, nodes[1], ca, "--expires", "1m")

@@ -54,11 +54,13 @@ func TestKubernetes(t *testing.T) {
 	step("the Secret is deleted", l.secretGone)
 	step("rolling upgrade under a ping", l.upgrade)
 	step("rotation of the secret by the Secret object", l.rotate)
+	step("signed identities beside the secret", l.identities)
 	step("crash and reboot of a node", l.reboot)
 	step("API server stopped for a while", l.apiAway)
 	for _, s := range suites {
 		t.Run(s.name, func(t *testing.T) { report.suite(t, l, s) })
 	}
+	step("a node is shut out", l.shutOut)
 	step("a node is deleted", l.deleteNode)
 	report.write(t, l)
 }
