@@ -174,7 +174,7 @@ func TestResolversInOrder(t *testing.T) {
 				u.mu.Unlock()
 			}
 			s, _ := newServer(t)
-			s.forwarder.port, s.forwarder.timeout = testPort, 50*time.Millisecond
+			s.forwarder.port, s.forwarder.timeout = testPort, 500*time.Millisecond
 			setResolvers(t, s, addrs...)
 			s.cfg.Port = testPort
 			a := freshAddr()

@@ -140,9 +140,10 @@ func TestManyQueriesOnAConnection(t *testing.T) {
 	}
 }
 
-// fill acquires all units, for clients of no test; empty releases them.
+// fill acquires all units, for clients of no test, once earlier clients have released theirs; empty releases them.
 func fill(t *testing.T, s *shares) {
 	t.Helper()
+	eventually(t, "no unit is in use", func() bool { return s.inUse() == 0 })
 	for i := range s.total {
 		if !s.acquire(netip.AddrFrom4([4]byte{10, 40, 0, byte(i / (s.total / clientShare))})) {
 			t.Fatal("not within the bound")
