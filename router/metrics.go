@@ -46,7 +46,7 @@ var (
 	metricRelayed    = metrics.Counter("relayed_datagrams_total", "Datagrams relayed between other nodes.")
 	metricFDBEntries = metrics.Gauge("fdb_entries", "MAC addresses in the forwarding database.")
 	metricFDBRefused = metrics.Counter("fdb_refused_total",
-		"MAC addresses that were not learned because the forwarding database was full.")
+		"MAC addresses that were not learned, or forgotten for another one, because the forwarding database was full.")
 	metricFDBMoves = metrics.Counter("fdb_moves_total", "MAC addresses that were learned behind another node than before.")
 	metricBatch    = metrics.Histogram("batch_items",
 		"Frames read from the TAP at once (transmit), or datagrams read from a socket at once (receive).", "direction").Values("direction",

@@ -18,7 +18,7 @@ type Stats struct {
 	Peers []PeerStats
 	// Drops counts by reason, with and without a peer, including peers that have left. Reasons at 0 are left out.
 	Drops map[Drop]uint64
-	// FDBEntries is the number of known addresses, FDBRefused how often one was not learned because the table was full,
+	// FDBEntries is the number of known addresses, FDBRefused how often one was not learned or had to go because the table was full,
 	// FDBMoves how often one was learned behind another node than before.
 	FDBEntries           int
 	FDBRefused, FDBMoves uint64

@@ -35,7 +35,8 @@ type Table struct {
 	base    time.Time
 
 	// Guarded by mu, as is every change of a chain.
-	mu sync.Mutex
+	mu     sync.Mutex
+	counts map[uint64]int // entries of each peer that has any, and of the host
 
 	// Atomic.
 	length  atomic.Int64
@@ -62,12 +63,14 @@ func New(limit int, age time.Duration, start time.Time) *Table {
 		limit:   limit,
 		age:     max(int64(age/time.Second), 1),
 		base:    start,
+		counts:  make(map[uint64]int),
 	}
 }
 
 // Learn records that a frame from mac came from the peer where, the zero ID for the host itself, at now. moved reports
 // that the address was known behind another peer, and moved at once. Group addresses and the zero address are never
-// learned; neither is a new address while the table is full, which Refused counts.
+// learned. While the table is full, a new address takes the place of one of the peer that has most; it is not learned if that
+// is where itself, or no peer has more than its fair share. Refused counts both.
 func (t *Table) Learn(mac ether.Addr, where peer.ID, now time.Time) (moved bool) {
 	if mac.IsMulticast() || mac.IsZero() {
 		return false
@@ -120,7 +123,7 @@ func (t *Table) Release(where peer.ID) (macs []ether.Addr) {
 // Len returns the number of entries, including those that have expired since the last Age.
 func (t *Table) Len() int { return int(t.length.Load()) }
 
-// Refused returns how often an address was not learned because the table was full.
+// Refused returns how often an address was not learned, or forgotten for another one, because the table was full.
 func (t *Table) Refused() uint64 { return t.refused.Load() }
 
 // find returns the entry of key, or nil.
@@ -138,14 +141,19 @@ func (t *Table) change(key, place uint64, sec int64) (moved bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.find(key); e != nil {
-		moved = e.where.Load() != place && !t.expired(e, sec)
+		old := e.where.Load()
+		moved = old != place && !t.expired(e, sec)
+		t.count(old, -1)
+		t.count(place, 1)
 		e.where.Store(place)
 		e.touch(sec)
 		return moved
 	}
 	if t.Len() >= t.limit {
 		t.refused.Add(1)
-		return false
+		if !t.makeRoom(place) {
+			return false
+		}
 	}
 	bucket := t.bucket(key)
 	e := &entry{mac: key}
@@ -154,6 +162,48 @@ func (t *Table) change(key, place uint64, sec int64) (moved bool) {
 	e.next.Store(bucket.Load())
 	bucket.Store(e)
 	t.length.Add(1)
+	t.count(place, 1)
+	return false
+}
+
+// count changes how many entries place has; mu is held.
+func (t *Table) count(place uint64, by int) {
+	if t.counts[place] += by; t.counts[place] == 0 {
+		delete(t.counts, place)
+	}
+}
+
+// makeRoom removes an entry of the peer that has most, for one more of place, and reports whether it did; mu is held. A peer
+// that sends from many addresses loses its own ones.
+func (t *Table) makeRoom(place uint64) bool {
+	own := t.counts[place]
+	if own >= t.limit/len(t.counts) {
+		return false // it has its fair share
+	}
+	var crowded uint64
+	for p, n := range t.counts {
+		if n > t.counts[crowded] {
+			crowded = p
+		}
+	}
+	if t.counts[crowded] <= own+1 {
+		return false
+	}
+	for first, i := rand.IntN(len(t.buckets)), 0; i < len(t.buckets); i++ {
+		for link := &t.buckets[(first+i)%len(t.buckets)]; ; {
+			e := link.Load()
+			if e == nil {
+				break
+			}
+			if e.where.Load() == crowded {
+				link.Store(e.next.Load())
+				t.length.Add(-1)
+				t.count(crowded, -1)
+				return true
+			}
+			link = &e.next
+		}
+	}
 	return false
 }
 
@@ -170,6 +220,7 @@ func (t *Table) remove(match func(*entry) bool) (n int) {
 				continue
 			}
 			link.Store(e.next.Load())
+			t.count(e.where.Load(), -1)
 			n++
 		}
 	}

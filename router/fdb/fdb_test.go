@@ -50,6 +50,48 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestPeerWithManyAddresses: a peer that sends from more addresses than the table holds loses its own ones, and displaces no
+// other peer's.
+func TestPeerWithManyAddresses(t *testing.T) {
+	const limit = 64
+	table := New(limit, time.Minute, start)
+	hostile, early, late := peer.ID{1}, peer.ID{2}, peer.ID{3}
+	learn := func(first, n int, where peer.ID) {
+		for i := range n {
+			table.Learn(mac(first+i), where, start)
+		}
+	}
+	learn(0, 10, early)
+	learn(1000, 10*limit, hostile)
+	learn(100, 10, late) // the table is full
+	learn(2000, 10*limit, hostile)
+	learn(200, 2, peer.ID{}) // pods of this host
+	learn(3000, 10*limit, hostile)
+	for _, known := range []struct {
+		first, n int
+		where    peer.ID
+	}{{0, 10, early}, {100, 10, late}, {200, 2, peer.ID{}}} {
+		for i := range known.n {
+			if where, ok := table.Lookup(mac(known.first+i), start); !ok || where != known.where {
+				t.Errorf("address %d of %v: %v, %t", i, known.where, where, ok)
+			}
+		}
+	}
+	if table.Len() != limit || table.counts[binary.BigEndian.Uint64(hostile[:])] != limit-22 {
+		t.Errorf("%d entries, %v", table.Len(), table.counts)
+	}
+	learn(5000, limit, late) // neither has more than half of what the others leave
+	if table.Len() != limit {
+		t.Errorf("%d entries", table.Len())
+	}
+	for _, where := range []peer.ID{hostile, early, late, {}} {
+		table.Forget(where)
+	}
+	if table.Len() != 0 || len(table.counts) != 0 {
+		t.Errorf("%d entries, %v after all are forgotten", table.Len(), table.counts)
+	}
+}
+
 // model is a simple table for one goroutine.
 type model map[ether.Addr]sighting
 
@@ -111,8 +153,12 @@ func TestAgainstModel(t *testing.T) {
 				if diff := cmp.Diff(want.entries(now), table.Entries(now)); diff != "" {
 					t.Fatalf("entries (-want +got):\n%s", diff)
 				}
-				if table.Len() != len(want) {
-					t.Fatalf("Len = %d, want %d", table.Len(), len(want))
+				counted := 0
+				for _, n := range table.counts {
+					counted += n
+				}
+				if table.Len() != len(want) || counted != len(want) {
+					t.Fatalf("Len = %d, %d counted by peer, want %d", table.Len(), counted, len(want))
 				}
 			},
 		})
