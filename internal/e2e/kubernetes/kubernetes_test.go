@@ -106,7 +106,10 @@ func (l *lab) workload(t *testing.T) string {
 	l.kubectl(t, "apply", "-f", path)
 	l.kubectl(t, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s")
 	l.kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
-	l.kubectl(t, "exec", "p1", "--", "nslookup", "kubernetes.default.svc.cluster.local")
+	until(t, func() error { // kube-proxy learns of ready pods a moment later
+		_, err := l.run(t.Context(), "k", "exec", "p1", "--", "nslookup", "kubernetes.default.svc.cluster.local")
+		return err
+	})
 	return "running"
 }
 
