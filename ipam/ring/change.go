@@ -99,7 +99,7 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 		if t := &r.tokens[i]; t.Start >= span.Start && t.Start < span.End {
 			t.Owner = to
 			if !slices.Contains(changed, t.Start) {
-				t.Version++
+				t.Version = next(t.Version)
 				changed = append(changed, t.Start)
 			}
 		}
@@ -129,7 +129,7 @@ func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, 
 			continue
 		}
 		t.Free = is
-		t.Version++
+		t.Version = next(t.Version)
 		changed = append(changed, t.Start)
 	}
 	return r.pick(changed)
@@ -163,7 +163,7 @@ func (r *Ring) cut(offset uint64) []uint64 {
 	low := &r.tokens[i-1]
 	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: first(epochOf(low.Version))}
 	low.End = offset
-	low.Version++
+	low.Version = next(low.Version)
 	r.tokens = slices.Insert(r.tokens, i, high)
 	return []uint64{r.tokens[i-1].Start, offset}
 }

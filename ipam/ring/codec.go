@@ -92,9 +92,6 @@ func Decode(b []byte) (*Ring, error) {
 	var before uint64
 	for range count {
 		t := d.token(before)
-		if t.Version > MaxVersion {
-			return nil, fmt.Errorf("%w: token %d has version %d", ErrEncoding, t.Start, t.Version)
-		}
 		r.tokens = append(r.tokens, t)
 		before = t.Start
 	}

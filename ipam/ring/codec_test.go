@@ -73,7 +73,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"empty token":      edit(func(r *Ring) { r.tokens[2].End = r.tokens[2].Start }),
 		"no owner":         edit(func(r *Ring) { r.tokens[2].Owner = id(0) }),
 		"version 0":        edit(func(r *Ring) { r.tokens[2].Version = 0 }),
-		"version max":      edit(func(r *Ring) { r.tokens[2].Version = MaxVersion + 1 }),
+		"epoch":            edit(func(r *Ring) { r.tokens[2].Version = first(maxEpoch) + 1<<epochBits }),
+		"count":            edit(func(r *Ring) { r.tokens[2].Version = maxCount + 1 }),
 		"free":             edit(func(r *Ring) { r.tokens[2].Free = 100 }),
 		"not bootstrapped": edit(func(r *Ring) { r.clusterID = ClusterID{} }),
 	} {

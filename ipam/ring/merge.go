@@ -41,6 +41,9 @@ func (c Conflict) String() string {
 // wins over a higher version it writes a version above, which makes every other node follow. A token of a later epoch
 // wins over all tokens of earlier ones; where self loses that way the conflict is returned as well, with Reclaimed set.
 //
+// A token that is more epochs ahead than a node can have missed is passed over, and is a conflict as well, so that no node can use
+// up the numbers. A ring without tokens accepts all.
+//
 // The errors are ErrRange, *ClusterMismatchError and ErrFull; r is unchanged then. The caller must write r to disk
 // before it uses tokens that became self's.
 func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Conflict, err error) {
@@ -51,7 +54,15 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 		r.clusterID = incoming.clusterID
 	}
 	m := merger{ring: r, self: self}
+	most := r.latestEpoch() + maxEpochsAhead
+	if len(r.tokens) == 0 {
+		most = maxEpoch
+	}
 	for _, t := range incoming.tokens {
+		if t.Epoch() > most {
+			m.passOver(t)
+			continue
+		}
 		m.mergeToken(t)
 	}
 	for m.dropReplaced() {
@@ -89,6 +100,13 @@ type merger struct {
 	self      peer.ID
 	changed   []uint64
 	conflicts []Conflict
+}
+
+// passOver records that t, which no correct node can have written, contradicts a token that r holds.
+func (m *merger) passOver(t Token) {
+	if cur, known := m.ring.TokenAt(t.Start); known {
+		m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: cur})
+	}
 }
 
 // mergeToken merges one incoming token by its start.
@@ -132,7 +150,7 @@ func (m *merger) resolve(cur, t Token, theirs bool) {
 		kept = t
 		m.write(t)
 	} else if t.Version > cur.Version {
-		kept.Version = t.Version + 1
+		kept.Version = next(t.Version)
 		m.write(kept)
 	}
 	m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: kept})
@@ -179,7 +197,7 @@ func (m *merger) split(i int) {
 	for _, gap := range gaps {
 		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: first(epochOf(mine.Version))}
 		if gap.Start == mine.Start {
-			t.Version = mine.Version + 1
+			t.Version = next(mine.Version)
 		}
 		t.Free = min(mine.Free, m.ring.capacity(gap))
 		m.write(t)
@@ -198,7 +216,7 @@ func (m *merger) contest(j int, mine Token) {
 	kept := inner
 	if !theirs {
 		kept.Owner = m.self
-		kept.Version++
+		kept.Version = next(kept.Version)
 		kept.End = min(kept.End, mine.End)
 		kept.Free = m.ring.capacity(kept.Span())
 		m.write(kept)

@@ -2,21 +2,6 @@ package ring
 
 import "weft/internal/peer"
 
-// epochBits is how many bits of a version count the changes within an epoch. The bits above count the epochs: how often
-// the space of the token was reclaimed from a dead owner. A version of a later epoch is higher than any version that
-// the former owner can write, so all nodes, including the former owner when it comes back, follow the node that
-// reclaimed it. See docs/adr/0018-epochs-are-never-rewritten.md.
-const epochBits = 40
-
-// epochOf returns how often the space of a token with a version was reclaimed.
-func epochOf(version uint64) uint64 { return version >> epochBits }
-
-// Epoch returns how often the space of t was reclaimed.
-func (t Token) Epoch() uint64 { return epochOf(t.Version) }
-
-// first returns the version of a new token of an epoch.
-func first(epoch uint64) uint64 { return epoch<<epochBits + 1 }
-
 // Reclaim assigns all addresses that the tokens of dead cover and no other node is known to own to newOwner, in a new
 // epoch. All other owners must have agreed to it first, because they know the last grants of dead. The delta is as that
 // of Grant.

@@ -33,9 +33,6 @@ import (
 // more.
 const MaxTokens = 1 << 16
 
-// MaxVersion bounds the version of a token that is read from other nodes, so that no peer can exhaust the counter.
-const MaxVersion = 1 << 62
-
 // Errors that callers branch on.
 var (
 	// ErrRange is wrapped by Merge when the other ring covers another range.
@@ -233,7 +230,7 @@ func (r *Ring) checkToken(t Token) error {
 		return fmt.Errorf("ring: token [%d, %d) is not within [0, %d)", t.Start, t.End, r.Size())
 	case t.Owner.IsZero():
 		return fmt.Errorf("ring: token %d has no owner", t.Start)
-	case t.Version == 0:
+	case !valid(t.Version):
 		return fmt.Errorf("ring: token %d has version %d", t.Start, t.Version)
 	case t.Free > r.capacity(t.Span()):
 		return fmt.Errorf("ring: token %d has %d free of %d", t.Start, t.Free, r.capacity(t.Span()))
