@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,12 +109,10 @@ func refusedTarget(f *health.Finding, t mesh.TargetStatus) bool {
 
 // identityRemedy returns what an operator can do to get a node admitted. In Kubernetes the signer issues the certificates.
 func identityRemedy(r identity.Refusal, node string) string {
-	switch r {
-	case identity.NoCertificate, identity.Unreadable, identity.OtherCA, identity.Expired:
-		if inKubernetes() {
-			return "Find out why " + node + " has no certificate of the signer: \"kubectl get csr\", \"kubectl describe csr NAME\", " +
-				"\"kubectl -n kube-system logs deployment/weft-signer\"."
-		}
+	signed := []identity.Refusal{identity.NoCertificate, identity.Unreadable, identity.OtherCA, identity.Expired}
+	if inKubernetes() && slices.Contains(signed, r) {
+		return "Find out why " + node + " has no certificate of the signer: \"kubectl get csr\", \"kubectl describe csr NAME\", " +
+			"\"kubectl -n kube-system logs deployment/weft-signer\"."
 	}
 	return r.Remedy(node)
 }

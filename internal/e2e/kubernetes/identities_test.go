@@ -21,12 +21,18 @@ func (l *lab) status(t *testing.T, node int) (s api.Status) {
 	return s
 }
 
+// local runs a weft command that needs no node.
+func (l *lab) local(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("weft %s: %v: %s", args[0], err, out)
+	}
+}
+
 // identities gives each node a signed identity beside the secret, under a ping. A request that is not of weft's pod is denied.
 func (l *lab) identities(t *testing.T) string {
 	ca := filepath.Join(l.dir, "ca")
-	if out, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "ca", "init", "--dir", ca).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	l.local(t, "ca", "init", "--dir", ca)
 	l.kubectl(t, "-n", "kube-system", "create", "secret", "generic", "weft-ca", "--from-file=ca.key="+filepath.Join(ca, "ca.key"))
 	l.kubectl(t, "-n", "kube-system", "create", "configmap", "weft-ca", "--from-file=ca.pub="+filepath.Join(ca, "ca.pub"))
 	l.kubectl(t, "label", "node", "node1", "node-role.kubernetes.io/control-plane=")
@@ -70,10 +76,7 @@ func (l *lab) shutOut(t *testing.T) string {
 	l.kubectl(t, "-n", "kube-system", "patch", "configmap", "weft-ca", "--type", "merge", "-p", `{"data":{"denied":"node2\n"}}`)
 	l.kubectl(t, "-n", "kube-system", "rollout", "restart", "deployment/weft-signer")
 	list := filepath.Join(l.dir, "list")
-	revoke := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "revoke", id, "--dir", filepath.Join(l.dir, "ca"), "--out", list)
-	if out, err := revoke.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	l.local(t, "revoke", id, "--dir", filepath.Join(l.dir, "ca"), "--out", list)
 	lines, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
