@@ -90,6 +90,11 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 	if !r.owns(self, span) {
 		return nil, fmt.Errorf("%w: [%d, %d) is not all of %s", ErrNotOwner, span.Start, span.End, self)
 	}
+	for _, t := range r.tokens {
+		if _, ok := next(t.Version); !ok && t.Start < span.End && span.Start < t.End {
+			return nil, fmt.Errorf("%w: token %d has version %d", ErrFinal, t.Start, t.Version)
+		}
+	}
 	if cuts := r.cuts(span.Start) + r.cuts(span.End); len(r.tokens)+cuts > MaxTokens {
 		return nil, fmt.Errorf("%w: no grant beyond %d", ErrFull, MaxTokens)
 	}
@@ -99,7 +104,7 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 		if t := &r.tokens[i]; t.Start >= span.Start && t.Start < span.End {
 			t.Owner = to
 			if !slices.Contains(changed, t.Start) {
-				t.Version = next(t.Version)
+				t.Version++
 				changed = append(changed, t.Start)
 			}
 		}
@@ -128,8 +133,11 @@ func (r *Ring) ReportFree(self peer.ID, free func(Span) uint64, worth func(was, 
 		if is == t.Free || worth != nil && !worth(t.Free, is, capacity) {
 			continue
 		}
-		t.Free = is
-		t.Version = next(t.Version)
+		above, ok := next(t.Version)
+		if !ok {
+			continue
+		}
+		t.Free, t.Version = is, above
 		changed = append(changed, t.Start)
 	}
 	return r.pick(changed)
@@ -163,7 +171,7 @@ func (r *Ring) cut(offset uint64) []uint64 {
 	low := &r.tokens[i-1]
 	high := Token{Start: offset, End: low.End, Owner: low.Owner, Version: first(epochOf(low.Version))}
 	low.End = offset
-	low.Version = next(low.Version)
+	low.Version++
 	r.tokens = slices.Insert(r.tokens, i, high)
 	return []uint64{r.tokens[i-1].Start, offset}
 }

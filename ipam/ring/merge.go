@@ -38,11 +38,8 @@ func (c Conflict) String() string {
 // commutative, associative and idempotent, so views converge whatever the order and number of messages. Other
 // contradictions are resolved and returned as conflicts, never as an error: the claim under which addresses are in use
 // wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once. Where it
-// wins over a higher version it writes a version above, which makes every other node follow. A token of a later epoch
-// wins over all tokens of earlier ones; where self loses that way the conflict is returned as well, with Reclaimed set.
-//
-// A token that is more epochs ahead than a node can have missed is passed over, and is a conflict as well, so that no node can use
-// up the numbers. A ring without tokens accepts all.
+// wins over a higher version it writes a version above, which makes every other node follow; if there is none above, it
+// loses. A token of a later epoch wins over all tokens of earlier ones; where self loses that way the conflict is returned as well, with Reclaimed set.
 //
 // The errors are ErrRange, *ClusterMismatchError and ErrFull; r is unchanged then. The caller must write r to disk
 // before it uses tokens that became self's.
@@ -54,15 +51,7 @@ func (r *Ring) Merge(self peer.ID, incoming *Ring) (delta *Ring, conflicts []Con
 		r.clusterID = incoming.clusterID
 	}
 	m := merger{ring: r, self: self}
-	most := r.latestEpoch() + maxEpochsAhead
-	if len(r.tokens) == 0 {
-		most = maxEpoch
-	}
 	for _, t := range incoming.tokens {
-		if t.Epoch() > most {
-			m.passOver(t)
-			continue
-		}
 		m.mergeToken(t)
 	}
 	for m.dropReplaced() {
@@ -102,13 +91,6 @@ type merger struct {
 	conflicts []Conflict
 }
 
-// passOver records that t, which no correct node can have written, contradicts a token that r holds.
-func (m *merger) passOver(t Token) {
-	if cur, known := m.ring.TokenAt(t.Start); known {
-		m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: cur})
-	}
-}
-
 // mergeToken merges one incoming token by its start.
 func (m *merger) mergeToken(t Token) {
 	i, known := m.ring.find(t.Start)
@@ -146,11 +128,12 @@ func (m *merger) mergeToken(t Token) {
 // resolve records that cur, which r holds, and t contradict each other, and writes the one that is kept.
 func (m *merger) resolve(cur, t Token, theirs bool) {
 	kept := cur
-	if theirs {
+	above, ok := next(t.Version)
+	if theirs || t.Version > cur.Version && !ok {
 		kept = t
 		m.write(t)
 	} else if t.Version > cur.Version {
-		kept.Version = next(t.Version)
+		kept.Version = above
 		m.write(kept)
 	}
 	m.conflicts = append(m.conflicts, Conflict{Ours: cur, Theirs: t, Kept: kept})
@@ -197,7 +180,11 @@ func (m *merger) split(i int) {
 	for _, gap := range gaps {
 		t := Token{Start: gap.Start, End: gap.End, Owner: m.self, Version: first(epochOf(mine.Version))}
 		if gap.Start == mine.Start {
-			t.Version = next(mine.Version)
+			above, ok := next(mine.Version)
+			if !ok {
+				continue
+			}
+			t.Version = above
 		}
 		t.Free = min(mine.Free, m.ring.capacity(gap))
 		m.write(t)
@@ -214,9 +201,9 @@ func (m *merger) contest(j int, mine Token) {
 	}
 	theirs := !inner.Tombstone() && (m.ring.inUse(inner) || !m.ring.inUse(mine) && !less(inner, mine))
 	kept := inner
-	if !theirs {
+	if above, ok := next(inner.Version); ok && !theirs {
 		kept.Owner = m.self
-		kept.Version = next(kept.Version)
+		kept.Version = above
 		kept.End = min(kept.End, mine.End)
 		kept.Free = m.ring.capacity(kept.Span())
 		m.write(kept)

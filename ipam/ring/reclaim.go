@@ -8,7 +8,7 @@ import "weft/internal/peer"
 func (r *Ring) Reclaim(dead, newOwner peer.ID) (delta *Ring) {
 	var taken []Token
 	for i, t := range r.tokens {
-		if t.Owner != dead {
+		if t.Owner != dead || t.Epoch() >= maxEpoch {
 			continue
 		}
 		for _, s := range r.uncovered(t.Span(), i+1) {

@@ -41,6 +41,8 @@ var (
 	ErrNotOwner = errors.New("ring: not the owner")
 	// ErrFull is wrapped when a change would take the ring beyond MaxTokens.
 	ErrFull = errors.New("ring: too many tokens")
+	// ErrFinal is wrapped by Grant for a token with the highest version. Only a hostile node can have written it.
+	ErrFinal = errors.New("ring: no higher version")
 )
 
 // ClusterID identifies how a range was bootstrapped: a hash of the range and its bootstrap nodes. Rings with different
