@@ -31,8 +31,7 @@ func (a *Allocator) load() error {
 		pools = append(pools, p)
 	}
 	for i, old := range a.pools { // state that is not stored
-		pools[i].requested, pools[i].requestingShare, pools[i].findings = old.requested, old.requestingShare, old.findings
-		pools[i].exhausted, pools[i].shareDue, pools[i].shareError = old.exhausted, old.shareDue, old.shareError
+		pools[i].requested, pools[i].share, pools[i].findings = old.requested, old.share, old.findings
 	}
 	a.pools, a.leases = pools, leaseTable{}
 	return a.loadLeases(state)

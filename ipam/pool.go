@@ -25,15 +25,21 @@ type pool struct {
 	acceptorStates map[peer.ID]paxos.Acceptor
 	space          space.Space
 
-	requested       bool             // an operation waits for the bootstrap, which is due even if it is lazy
-	bootstrappedAt  time.Time        // when this node learned of the division; zero: before New
-	requestingShare bool             // Run is requesting a first share
-	exhausted       bool             // no node that can be reached had addresses for this one when it last requested a share
-	shareDue        time.Time        // when this node requests a share again; zero: at once
-	shareError      string           // why it has no share, as it was logged last
-	announcedAt     time.Time        // when this node last sent tokens to late bootstrap nodes
-	unsaved         bool             // the ring contains changes of other nodes that are not durable
-	findings        []health.Finding // for operators, the latest last
+	requested      bool             // an operation waits for the bootstrap, which is due even if it is lazy
+	bootstrappedAt time.Time        // when this node learned of the division; zero: before New
+	share          firstShare       // what Run does to get one
+	announcedAt    time.Time        // when this node last sent tokens to late bootstrap nodes
+	unsaved        bool             // the ring contains changes of other nodes that are not durable
+	findings       []health.Finding // for operators, the latest last
+}
+
+// firstShare is how far a node is that owns nothing of a range and requests a share of it.
+type firstShare struct {
+	requesting bool
+	exhausted  bool          // when it last requested one, no node that could be reached had addresses for it
+	due        time.Time     // when it requests one again; zero: at once
+	pause      time.Duration // how long it waits until then
+	logged     string        // why it has none, as it was logged last
 }
 
 // maxFindings bounds how many findings a pool keeps.

@@ -15,7 +15,7 @@ const (
 	tick           = 500 * time.Millisecond // how often, plus up to half, a ballot of the bootstrap is started or repeated
 	maintainTicks  = 8                      // ticks between reports of free counts
 	exhaustedPause = 30 * time.Second       // how long a node without a share waits after all have replied that they have none
-	silentPause    = 2 * time.Second        // the same, where not all have replied
+	silentPause    = 2 * time.Second        // the same, where not all have replied, the first time; then twice as long each time
 	gapPause       = 5 * time.Second        // how long a node waits for the rest of a ring of which it has received a part
 	shareStagger   = 200 * time.Millisecond // within which nodes that join together request their first share
 )
@@ -93,13 +93,13 @@ func (a *Allocator) rangesWithoutShare() (cidrs []netip.Prefix) {
 	defer a.mu.Unlock()
 	now := time.Now()
 	for _, p := range a.pools {
-		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.requestingShare || now.Before(p.shareDue) {
+		if a.left || !p.ring.Bootstrapped() || len(p.space.Owned()) > 0 || p.share.requesting || now.Before(p.share.due) {
 			continue
 		}
 		if now.Sub(p.bootstrappedAt) < gapPause && !p.complete() {
 			continue // its token may not have arrived yet
 		}
-		p.requestingShare = true
+		p.share.requesting = true
 		cidrs = append(cidrs, p.prefix)
 	}
 	return cidrs
@@ -137,21 +137,28 @@ func (a *Allocator) recordShare(cidr netip.Prefix, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pool(cidr)
-	p.requestingShare = false
-	text := ""
-	if err != nil {
-		text = err.Error()
-		if text != p.shareError {
-			a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
-		}
-	}
-	p.shareError = text
-	if e, ok := errors.AsType[*ExhaustedError](err); ok {
-		pause := exhaustedPause
-		if len(e.Unreachable) > 0 || len(e.Silent) > 0 {
-			pause = silentPause
-		}
-		p.exhausted, p.shareDue = true, time.Now().Add(pause)
+	p.share = p.share.after(err, time.Now())
+	if err != nil && err.Error() != p.share.logged {
+		p.share.logged = err.Error()
+		a.cfg.Logger.Warn("no share of a range", "range", cidr.String(), "err", err)
 	}
 	a.notifyWaiters()
+}
+
+// after returns the state after a request that has ended with err, nil if the node got a share.
+func (s firstShare) after(err error, now time.Time) firstShare {
+	s.requesting = false
+	e, ok := errors.AsType[*ExhaustedError](err)
+	switch {
+	case err == nil:
+		return firstShare{exhausted: s.exhausted}
+	case !ok:
+		return s
+	case len(e.Unreachable)+len(e.Silent) == 0:
+		s.pause = exhaustedPause
+	default:
+		s.pause = min(max(silentPause, 2*s.pause), exhaustedPause)
+	}
+	s.exhausted, s.due = true, now.Add(s.pause)
+	return s
 }

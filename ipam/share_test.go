@@ -203,6 +203,23 @@ func TestShareIsRequestedAgain(t *testing.T) {
 	})
 }
 
+func TestPausesOfRequestsForAShare(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	silent := &ExhaustedError{Unreachable: []string{"na"}}
+	var s firstShare
+	for _, want := range []time.Duration{2, 4, 8, 16, 30, 30} {
+		if s = s.after(silent, now); s.due != now.Add(want*time.Second) || !s.exhausted {
+			t.Errorf("due after %v, want %ds", s.due.Sub(now), want)
+		}
+	}
+	if s = s.after(nil, now); !s.due.IsZero() || !s.exhausted {
+		t.Errorf("after a share: %+v", s)
+	}
+	if s = s.after(&ExhaustedError{}, now); s.due != now.Add(exhaustedPause) {
+		t.Errorf("where all have replied: %+v", s)
+	}
+}
+
 func TestLeaveAlone(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/24")

@@ -106,7 +106,7 @@ func (a *Allocator) unfinishedFindings(p *pool) (findings []health.Finding) {
 
 // ready reports whether addresses of p are allocated, or would be if any node had one left.
 func (p *pool) ready() bool {
-	return p.ring.Bootstrapped() && (len(p.space.Owned()) > 0 || p.exhausted)
+	return p.ring.Bootstrapped() && (len(p.space.Owned()) > 0 || p.share.exhausted)
 }
 
 // idle reports whether the bootstrap of p is delayed until an address is requested.
