@@ -59,7 +59,7 @@ const (
 	tunnelQueue = 256
 	// receiveBudget is how many bytes the messages may have in all that are being received over the streams that others have opened,
 	// and as many over those that this node has opened.
-	receiveBudget = 64 << 20
+	receiveBudget = 64 << 20 // at least 3 * seal.MaxMessage
 )
 
 func newSealedTransport(m *Mesh) (*sealedTransport, error) {

@@ -10,7 +10,7 @@ import (
 var ErrBudget = errors.New("seal: no room for more bytes of messages")
 
 // Budget bounds the bytes of the messages that are being received, over many streams: in all, and those of each host to
-// half of that. Its methods may be called concurrently.
+// half of that, which has to be one and a half messages. Its methods may be called concurrently.
 type Budget struct {
 	most int // constant
 
@@ -65,7 +65,10 @@ func (s Share) grow(msg []byte, more, total int) ([]byte, error) {
 	if cap(msg)-len(msg) >= more && msg != nil {
 		return msg, nil
 	}
-	n := min(max(len(msg)+more, 2*cap(msg)), total)
+	n := max(len(msg)+more, 2*cap(msg))
+	if 2*n > total {
+		n = total // so the old and the new buffer are at most one and a half messages
+	}
 	if !s.take(n) {
 		s.Give(cap(msg))
 		return nil, ErrBudget

@@ -191,6 +191,22 @@ func TestBudgetIsShared(t *testing.T) {
 	}
 }
 
+// TestLongestMessage: a host's share of the budget of a node has room for a message of the greatest length.
+func TestLongestMessage(t *testing.T) {
+	for _, n := range []int{MaxMessage * 4 / 5, MaxMessage - 1, MaxMessage} {
+		share := NewBudget(3 * MaxMessage).Share(host)
+		var msg []byte
+		for len(msg) < n {
+			more := min(maxRecord-tagLen, n-len(msg))
+			var err error
+			if msg, err = share.grow(msg, more, n); err != nil {
+				t.Fatalf("at %d of %d bytes: %v", len(msg), n, err)
+			}
+			msg = msg[:len(msg)+more]
+		}
+	}
+}
+
 // TestMessagesAreBounded: a message that is too long, or for which there is no room, is refused, and holds nothing.
 func TestMessagesAreBounded(t *testing.T) {
 	for _, tt := range []struct {
