@@ -69,8 +69,8 @@ func New(limit int, age time.Duration, start time.Time) *Table {
 
 // Learn records that a frame from mac came from the peer where, the zero ID for the host itself, at now. moved reports
 // that the address was known behind another peer, and moved at once. Group addresses and the zero address are never
-// learned. While the table is full, a new address takes the place of one of the peer that has most; it is not learned if that
-// is where itself, or no peer has more than its fair share. Refused counts both.
+// learned. While the table is full, a new address of a peer that has less than its fair share takes the place of one of a peer
+// that has more; else it is not learned. Refused counts both.
 func (t *Table) Learn(mac ether.Addr, where peer.ID, now time.Time) (moved bool) {
 	if mac.IsMulticast() || mac.IsZero() {
 		return false
@@ -173,38 +173,36 @@ func (t *Table) count(place uint64, by int) {
 	}
 }
 
-// makeRoom removes an entry of the peer that has most, for one more of place, and reports whether it did; mu is held. A peer
-// that sends from many addresses loses its own ones.
+// samples is how many entries makeRoom looks at. An entry of a peer that has half of a full table is nearly always among them.
+const samples = 8
+
+// makeRoom removes an entry for one more of place, and reports whether it did; mu is held. Of some entries at random it is the one
+// of the peer that has most, if that has more than place. So a peer that sends from many addresses loses its own ones.
 func (t *Table) makeRoom(place uint64) bool {
-	own := t.counts[place]
-	if own >= t.limit/len(t.counts) {
+	most := t.counts[place] + 1
+	if most > t.limit/len(t.counts) {
 		return false // it has its fair share
 	}
-	var crowded uint64
-	for p, n := range t.counts {
-		if n > t.counts[crowded] {
-			crowded = p
-		}
-	}
-	if t.counts[crowded] <= own+1 {
-		return false
-	}
-	for first, i := rand.IntN(len(t.buckets)), 0; i < len(t.buckets); i++ {
-		for link := &t.buckets[(first+i)%len(t.buckets)]; ; {
-			e := link.Load()
-			if e == nil {
-				break
-			}
-			if e.where.Load() == crowded {
-				link.Store(e.next.Load())
-				t.length.Add(-1)
-				t.count(crowded, -1)
-				return true
+	var from *atomic.Pointer[entry] // the link to the entry to remove
+	first := rand.IntN(len(t.buckets))
+	for i, seen := 0, 0; i < len(t.buckets) && seen < samples; i++ {
+		link := &t.buckets[(first+i)%len(t.buckets)]
+		for e := link.Load(); e != nil; e = link.Load() {
+			if n := t.counts[e.where.Load()]; n > most {
+				most, from = n, link
 			}
 			link = &e.next
+			seen++
 		}
 	}
-	return false
+	if from == nil {
+		return false
+	}
+	out := from.Load()
+	from.Store(out.next.Load())
+	t.length.Add(-1)
+	t.count(out.where.Load(), -1)
+	return true
 }
 
 // remove removes the entries that match and returns their number. A reader at a removed entry can still follow its
