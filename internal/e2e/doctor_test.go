@@ -87,7 +87,7 @@ func TestReport(t *testing.T) {
 	secret := newSecret(t)
 	startSealed(t, nodes, secret)
 	attach(t, nodes[0], "p")
-	found, code := doctor(t, nodes[0])
+	found, code := doctor(t, nodes[0], "--secret-file", secretFile(nodes[0]))
 	if code != 0 || !strings.Contains(found["ports"].Detail, "held by the node that runs") {
 		t.Errorf("beside a running node: exit code %d, %+v", code, found["ports"])
 	}
