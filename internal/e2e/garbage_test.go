@@ -33,7 +33,7 @@ func TestGarbageAtAllPorts(t *testing.T) {
 	})
 	t.Run("sealed", func(t *testing.T) {
 		nodes := newNodes(t, "a", "b")
-		startWithSecret(t, nodes, do(t, nodes[0], "secret", "generate"))
+		startSealed(t, nodes, do(t, nodes[0], "secret", "generate"))
 		garbageAtAllPorts(t, nodes)
 	})
 }

@@ -41,7 +41,7 @@ func exchangeMarks(t *testing.T, pods []*pod) marks {
 	return m
 }
 
-// addNames adds the names of nodes, which occur in their gossip.
+// addNames adds the names of nodes, which are in their gossip.
 func (m marks) addNames(nodes []*cluster.Node) {
 	for _, n := range nodes {
 		m["the name of "+n.Label()] = []byte(n.Label())

@@ -21,27 +21,6 @@ import (
 	"weft/mesh/seal"
 )
 
-// secretPath returns the path of a node's secret file.
-func secretPath(n *cluster.Node) string { return filepath.Join(n.Dir(), "secret") }
-
-// setSecret writes a node's secret file, with one line per secret.
-func setSecret(t *testing.T, n *cluster.Node, lines ...string) {
-	t.Helper()
-	if err := os.WriteFile(secretPath(n), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// startWithSecret starts nodes with the given secrets and with each other as peers, and waits until they are one network.
-func startWithSecret(t *testing.T, nodes []*cluster.Node, lines ...string) {
-	t.Helper()
-	for _, n := range nodes {
-		setSecret(t, n, lines...)
-		up(t, n, append([]string{"--secret-file", secretPath(n)}, others(nodes, n)...)...)
-	}
-	waitReady(t, nodes)
-}
-
 // upAlone starts a node that cannot join other nodes, and waits until its daemon answers.
 func upAlone(t *testing.T, n *cluster.Node, args ...string) {
 	t.Helper()
@@ -111,9 +90,9 @@ func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
 	in, other, none := nodes[:2], nodes[2], nodes[3]
 	const passphrase = "correct horse battery staple"
 	secret := do(t, other, "secret", "generate")
-	startWithSecret(t, in, passphrase)
-	setSecret(t, other, secret)
-	upAlone(t, other, "--secret-file", secretPath(other), in[0].Addr().String())
+	startSealed(t, in, passphrase)
+	writeSecret(t, other, secret)
+	upAlone(t, other, "--secret-file", secretFile(other), in[0].Addr().String())
 	upAlone(t, none, in[0].Addr().String())
 
 	hasWarning(t, other, "Target "+in[0].Addr().String(), "another secret", "--secret-file")
@@ -132,7 +111,7 @@ func TestOnlyNodesWithACommonSecretJoin(t *testing.T) {
 		requireNoSecretLogged(t, n, passphrase, secret)
 	}
 	// With one secret in common, the node joins, although its first secret differs.
-	setSecret(t, other, secret, passphrase)
+	writeSecret(t, other, secret, passphrase)
 	do(t, other, "reload")
 	waitState(t, in[1], "other", api.PeerAlive)
 	waitState(t, other, "b", api.PeerAlive)
@@ -155,7 +134,7 @@ func TestGossipIsSealed(t *testing.T) {
 			if sealed {
 				secret := do(t, nodes[0], "secret", "generate")
 				for _, n := range nodes {
-					setSecret(t, n, secret)
+					writeSecret(t, n, secret)
 				}
 			}
 			var capture *os.File
@@ -189,7 +168,7 @@ func TestGossipIsSealed(t *testing.T) {
 			for _, n := range nodes {
 				more := append([]string{}, args...)
 				if sealed {
-					more = append(more, "--secret-file", secretPath(n))
+					more = append(more, "--secret-file", secretFile(n))
 				}
 				up(t, n, append(more, others(nodes, n)...)...)
 			}
@@ -248,10 +227,10 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c")
 	first, second := do(t, nodes[0], "secret", "generate"), do(t, nodes[0], "secret", "generate")
-	startWithSecret(t, nodes, first)
+	startSealed(t, nodes, first)
 	stop := watchAlive(t, nodes)
 	for i, n := range nodes {
-		setSecret(t, n, second, first)
+		writeSecret(t, n, second, first)
 		if out := do(t, n, "reload"); !strings.Contains(out, "--secret-file") || !strings.Contains(out, "secrets in use: 2") {
 			t.Errorf("weft reload on %s printed %q", n.Label(), out)
 		}
@@ -268,7 +247,7 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 		})
 	}
 	for _, n := range []*cluster.Node{nodes[2], nodes[0], nodes[1]} {
-		setSecret(t, n, second)
+		writeSecret(t, n, second)
 		if err := n.Process().Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
@@ -280,13 +259,13 @@ func TestSecretIsReplacedWithoutAnOutage(t *testing.T) {
 		})
 	}
 	late := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "late"), bin)
-	setSecret(t, late, second)
-	up(t, late, "--secret-file", secretPath(late), "--init-peers", "0", nodes[1].Addr().String())
+	writeSecret(t, late, second)
+	up(t, late, "--secret-file", secretFile(late), "--init-peers", "0", nodes[1].Addr().String())
 	waitReady(t, append(nodes, late))
 	stop()
 	stale := cluster.NewNode(labtest.AddHost(t, nodes[0].Lab(), "stale"), bin)
-	setSecret(t, stale, first)
-	upAlone(t, stale, "--secret-file", secretPath(stale), nodes[1].Addr().String())
+	writeSecret(t, stale, first)
+	upAlone(t, stale, "--secret-file", secretFile(stale), nodes[1].Addr().String())
 	hasWarning(t, stale, "another secret")
 	for _, n := range append(nodes, late, stale) {
 		requireNoSecretLogged(t, n, first, second)
@@ -298,13 +277,13 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	secret := do(t, nodes[0], "secret", "generate")
-	startWithSecret(t, nodes, secret)
+	startSealed(t, nodes, secret)
 	stop := watchAlive(t, nodes)
 	for _, line := range []string{"short", secret[:30], ""} {
-		setSecret(t, nodes[0], line)
+		writeSecret(t, nodes[0], line)
 		out, err := nodes[0].Weft(testContext(t), "reload").CombinedOutput()
 		exit, ok := errors.AsType[*exec.ExitError](err)
-		if !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), secretPath(nodes[0])) || !strings.Contains(string(out), "hint: ") {
+		if !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), secretFile(nodes[0])) || !strings.Contains(string(out), "hint: ") {
 			t.Errorf("reload with %q: %v, want exit code 1, the file's name and a hint:\n%s", line, err, out)
 		}
 	}
@@ -315,6 +294,6 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if err := nodes[1].Stop(); err != nil {
 		t.Fatal(err)
 	}
-	up(t, nodes[1], "--secret-file", secretPath(nodes[1]), nodes[0].Addr().String()) // the first node still has the old secret
+	up(t, nodes[1], "--secret-file", secretFile(nodes[1]), nodes[0].Addr().String()) // the first node still has the old secret
 	waitReady(t, nodes)
 }
