@@ -41,7 +41,7 @@ func (b *lockedBuffer) String() string {
 // pinging starts a ping with an echo request every 50 ms. It ends with the test at the latest.
 func (p *pod) pinging(t *testing.T, to netip.Addr) *pinger {
 	t.Helper()
-	g := &pinger{cmd: p.Command(testContext(t), "ping", "-n", "-i", "0.05", "-W", "1", to.String())}
+	g := &pinger{cmd: p.Command(t.Context(), "ping", "-n", "-i", "0.05", "-W", "1", to.String())}
 	g.cmd.Stdout, g.cmd.Stderr = &g.out, &g.out
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)

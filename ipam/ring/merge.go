@@ -39,7 +39,8 @@ func (c Conflict) String() string {
 // contradictions are resolved and returned as conflicts, never as an error: the claim under which addresses are in use
 // wins, then the higher version, then the lower owner ID. Where self loses that way it stops owning at once. Where it
 // wins over a higher version it writes a version above, which makes every other node follow; if there is none above, it
-// loses. A token of a later epoch wins over all tokens of earlier ones; where self loses that way the conflict is returned as well, with Reclaimed set.
+// loses. A token of a later epoch wins over all tokens of earlier ones; where self loses that way the conflict is
+// returned as well, with Reclaimed set.
 //
 // The errors are ErrRange, *ClusterMismatchError and ErrFull; r is unchanged then. The caller must write r to disk
 // before it uses tokens that became self's.
