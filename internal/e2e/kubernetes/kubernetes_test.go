@@ -193,12 +193,8 @@ func (l *lab) rotate(t *testing.T) string {
 		l.kubectl(t, "-n", "kube-system", "patch", "secret", "weft", "-p", patch)
 		for node := 1; node <= 2; node++ {
 			labtest.Until(t, 4*time.Minute, func() error {
-				var status api.Status
-				if err := json.Unmarshal([]byte(l.weft(t, node, "status", "--json")), &status); err != nil {
-					return err
-				}
-				if status.Secrets != 2 {
-					return fmt.Errorf("node %d has %d secrets", node, status.Secrets)
+				if n := l.status(t, node).Secrets; n != 2 {
+					return fmt.Errorf("node %d has %d secrets", node, n)
 				}
 				return nil
 			})
@@ -284,10 +280,7 @@ func (l *lab) apiAway(t *testing.T) string {
 // deleteNode deletes node 2 permanently: another node takes over its address space. The space of the host without Kubernetes
 // does not change.
 func (l *lab) deleteNode(t *testing.T) string {
-	var status api.Status
-	if err := json.Unmarshal([]byte(l.weft(t, 2, "status", "--json")), &status); err != nil {
-		t.Fatal(err)
-	}
+	id := l.status(t, 2).ID
 	stop := exec.CommandContext(t.Context(), filepath.Join(l.home, "cl", "stopnode.sh"), "2")
 	stop.Env = l.env
 	if out, err := stop.CombinedOutput(); err != nil {
@@ -301,7 +294,7 @@ func (l *lab) deleteNode(t *testing.T) string {
 			return err
 		}
 		for _, o := range ipam.Ranges[0].Owners {
-			if o.ID == status.ID && o.Addresses > 0 {
+			if o.ID == id && o.Addresses > 0 {
 				return fmt.Errorf("%s owns %d addresses", o.Name, o.Addresses)
 			}
 		}
