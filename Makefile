@@ -1,4 +1,4 @@
-# weft. Start with "make demo" and "make test". CONTRIBUTING.md describes the targets, docs/ARCHITECTURE.md the packages.
+# weft. Start with "make help", "make demo" and "make test". CONTRIBUTING.md describes the targets, docs/ARCHITECTURE.md the packages.
 
 BIN      := bin
 COMMANDS := weft weft-cni weft-kube weft-bench
@@ -14,13 +14,25 @@ TEST_TOOLS   := containerd runc iptables-legacy gcc chromium dig $(if $(shell co
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build image release demo test e2e sim monkey test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz fuzz-smoke clean system-packages test-packages
+.PHONY: all build install help image release demo test e2e sim monkey test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz fuzz-smoke clean system-packages test-packages
 
 all: build
 
+## help: this list
+help:
+	@sed -n 's/^##\( \|$$\)//p' Makefile
+
+## build: the programs, in bin/; also "make" alone
 build:
 	@mkdir -p $(BIN)
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
+
+## install: the programs that a node needs, in PREFIX/bin; run "make build" first if root has no Go. "make release" builds packages
+PREFIX ?= /usr/local
+install:
+	@test -x $(BIN)/weft || $(MAKE) build
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BIN)/weft $(BIN)/weft-cni $(BIN)/weft-kube $(DESTDIR)$(PREFIX)/bin/
 
 ## image: bin/weft-image.tar for containerd and podman, named IMAGE, and its digest; needs umoci (Debian: umoci) and no registry. No
 ##        registry has the default name, so that nothing else can be pulled under it

@@ -56,11 +56,13 @@ func newRootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
 		Short:         "A network for pods and hosts that needs only UDP between the hosts",
+		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommandsOnly,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("weft {{.Version}}\n") // as "weft version"
 	root.PersistentFlags().StringVar(&e.socket, "socket", "",
 		"`path` of the daemon's API socket (default "+api.DefaultSocket+", or $"+api.SocketEnv+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
