@@ -2,11 +2,15 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/kube"
 )
 
@@ -26,7 +30,7 @@ func newInstallCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
 	}
-	cmd.Flags().StringVar(&o.plugin, "plugin", "weft-cni", "program of the plugin")
+	cmd.Flags().StringVar(&o.plugin, "plugin", "", "program of the plugin (default: weft-cni beside this program, else in $PATH)")
 	cmd.Flags().StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	cmd.Flags().StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	cmd.Flags().StringVar(&o.socket, "socket", api.DefaultSocket, "the daemon's API socket")
@@ -35,7 +39,16 @@ func newInstallCommand() *cobra.Command {
 }
 
 func runInstall(cmd *cobra.Command, o installOptions) error {
-	install := &kube.Install{Plugin: o.plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
+	plugin, err := findPlugin(o.plugin)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{o.binDir, o.confDir} { // hosts without a container runtime lack them
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	install := &kube.Install{Plugin: plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
 	if _, err := install.Plugins(); err != nil {
 		return err
 	}
@@ -48,4 +61,27 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 	}
 	_, err = install.Configuration()
 	return err
+}
+
+// findPlugin returns the path of the plugin: path itself unless it is empty. The error is a *hint.Error.
+func findPlugin(path string) (string, error) {
+	const name = "weft-cni"
+	if path != "" {
+		return path, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(self), name); isFile(beside) {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", hint.New(hint.Refused, "Install it there, or name it with --plugin.", "no program %s beside weft-kube or in $PATH", name)
+	}
+	return path, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
