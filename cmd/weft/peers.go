@@ -40,16 +40,16 @@ func writePeers(w io.Writer, peers []api.Peer) {
 	}
 	rows := make([][]string, 0, len(peers))
 	for _, p := range peers {
-		name := p.Name
+		name, link := p.Name, string(p.Link)
 		if p.Self {
-			name += " (this node)"
+			name, link = name+" (this node)", ""
 		}
 		rtt := "-"
 		if p.RTT > 0 {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		row := []string{
-			p.ID.String(), name, p.Addr.String(), string(p.State), string(p.Link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
+			p.ID.String(), name, p.Addr.String(), string(p.State), orDash(link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
 			strconv.Itoa(p.MTU), rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
 		}
 		if identities {
