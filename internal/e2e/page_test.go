@@ -170,7 +170,7 @@ func (b *browser) screenshot(t *testing.T, name string) {
 const shownPeers = `JSON.stringify([...document.querySelectorAll("tr[data-peer]")].map(row => {
 	const field = name => row.querySelector("[data-field=" + name + "]").textContent;
 	return {id: row.dataset.peer, name: field("name").replace(" (this node)", ""),
-		addr: field("addr"), state: field("state"), link: field("link"),
+		addr: field("addr"), state: field("state"), link: field("link").replace("–", "none"),
 		datapath: field("datapath").replace("–", ""), cipher: field("cipher").replace("–", ""), mtu: Number(field("mtu"))};
 }))`
 
