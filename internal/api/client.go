@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -321,6 +322,9 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if ctx.Err() == nil && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)) {
 			return nil, hint.New(hint.NoDaemon, "Start it with \"weft up\", or name its socket with --socket or "+SocketEnv+".", "%w at %s",
 				ErrNoDaemon, c.socket)
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, hint.New(hint.Refused, "Run the command as root, for example with sudo.", "this user may not use the socket %s", c.socket)
 		}
 		return nil, fmt.Errorf("api: request to the daemon at %s: %w", c.socket, err)
 	}
