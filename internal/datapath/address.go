@@ -46,11 +46,17 @@ func (d *Datapath) AddBridgeAddress(addr netip.Prefix) error {
 	return err
 }
 
-// RemoveBridgeAddress removes an address from the bridge. Its lease must have ended before: the reconciler adds an address that is
-// leased again.
+// RemoveBridgeAddress removes an address from the bridge; one that the bridge lacks is success. Its lease must have ended before: the
+// reconciler adds an address that is leased again.
 func (d *Datapath) RemoveBridgeAddress(addr netip.Prefix) error {
 	defer d.observeAddresses()
-	return d.changeAddress(addr, netlink.AddrDel)
+	return d.changeAddress(addr, func(link netlink.Link, a *netlink.Addr) error {
+		err := netlink.AddrDel(link, a)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return nil // the kernel removes the other addresses of a subnet together with the first one
+		}
+		return err
+	})
 }
 
 // changeAddress applies an operation of netlink to an address of the bridge.

@@ -242,12 +242,14 @@ func TestExposeAndHide(t *testing.T) {
 	}
 	host := netip.MustParsePrefix(first)
 	p.reaches(t, host.Addr())
+	// The kernel removes this one together with the first of its subnet.
+	labtest.Run(t, nodes[0].Space, "ip", "addr", "add", "10.47.255.200/12", "dev", "weave")
 	do(t, nodes[0], "hide")
 	if s := query[api.Status](t, nodes[0], "status"); len(s.Exposed) != 0 {
 		t.Errorf("still exposed as %v", s.Exposed)
 	}
-	if out := labtest.Run(t, nodes[0].Space, "ip", "-brief", "addr", "show", "weave"); strings.Contains(out, host.Addr().String()) {
-		t.Errorf("the bridge still has its address: %s", out)
+	if out := labtest.Run(t, nodes[0].Space, "ip", "-4", "-brief", "addr", "show", "weave"); out != "" {
+		t.Errorf("the bridge still has an address: %s", out)
 	}
 }
 
