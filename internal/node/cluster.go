@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,8 +131,8 @@ func (c *cluster) forgetNode(id peer.ID) {
 	}
 }
 
-// deadNode returns the ID of a node that the operator declares dead, by ID or nickname. It refuses a live node; if a live and a
-// dead node have the same nickname, the dead one is meant.
+// deadNode returns the ID of a node that the operator declares dead, by ID or name. It refuses a live node; if a live and a dead
+// node have the same name, the dead one is meant.
 func (c *cluster) deadNode(name string) (peer.ID, error) {
 	if id, err := peer.ParseID(name); err == nil {
 		if m, known := c.members.member(id); known && m.State == mesh.StateAlive {
@@ -139,9 +140,15 @@ func (c *cluster) deadNode(name string) (peer.ID, error) {
 		}
 		return id, nil
 	}
+	status := c.ipam.Status()
+	return deadNamed(c.mesh.Members(), name, func(id peer.ID) bool { return ownsAddresses(status, id) })
+}
+
+// deadNamed returns the dead node with a name; of several, the one that owns addresses.
+func deadNamed(members []mesh.Member, name string, owns func(peer.ID) bool) (peer.ID, error) {
 	var found []mesh.Member
 	var alive *mesh.Member
-	for _, m := range c.mesh.Members() {
+	for _, m := range members {
 		switch {
 		case m.Name != name:
 		case m.State == mesh.StateAlive:
@@ -149,6 +156,9 @@ func (c *cluster) deadNode(name string) (peer.ID, error) {
 		default:
 			found = append(found, m)
 		}
+	}
+	if owners := slices.DeleteFunc(slices.Clone(found), func(m mesh.Member) bool { return !owns(m.ID) }); len(owners) > 0 {
+		found = owners
 	}
 	switch {
 	case len(found) == 1:
