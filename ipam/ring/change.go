@@ -90,8 +90,8 @@ func (r *Ring) Grant(self, to peer.ID, span Span, free func(Span) uint64) (delta
 	if !r.owns(self, span) {
 		return nil, fmt.Errorf("%w: [%d, %d) is not all of %s", ErrNotOwner, span.Start, span.End, self)
 	}
-	for _, t := range r.tokens {
-		if _, ok := next(t.Version); !ok && t.Start < span.End && span.Start < t.End {
+	for i, t := range r.tokens {
+		if _, ok := next(t.Version); !ok && t.Start < span.End && span.Start < r.effective(i).End {
 			return nil, fmt.Errorf("%w: token %d has version %d", ErrFinal, t.Start, t.Version)
 		}
 	}

@@ -87,6 +87,18 @@ func TestInnerTokenWithoutAHigherVersion(t *testing.T) {
 	}
 }
 
+// TestClaimOverOtherTokens: a token with the highest version that reaches over another node's keeps that node from nothing.
+func TestClaimOverOtherTokens(t *testing.T) {
+	a := bootstrapped(t, "10.0.0.0/24", 3)
+	claim := forged(a, 9, maxCount)
+	claim.tokens[0].End = 256
+	deliver(t, claim, map[byte]*Ring{2: a})
+	owned := a.Owned(id(2))
+	if _, err := a.Grant(id(2), id(3), Span{owned[0].Start + 1, owned[0].Start + 9}, all); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLastEpochIsNotReclaimed: there is no epoch above it, and two owners of one address would be worse.
 func TestLastEpochIsNotReclaimed(t *testing.T) {
 	a := bootstrapped(t, "10.0.0.0/24", 2)
