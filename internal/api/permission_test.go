@@ -15,7 +15,7 @@ type roundTrip func() error
 
 func (f roundTrip) RoundTrip(*http.Request) (*http.Response, error) { return nil, f() }
 
-// TestUserWithoutPermission: an ordinary user is told to be root, without the words of Go's libraries.
+// TestUserWithoutPermission: the error for an ordinary user says that root is needed, without the words of libraries.
 func TestUserWithoutPermission(t *testing.T) {
 	c := NewClient("/run/weft/weft.sock")
 	c.http.Transport = roundTrip(func() error { return &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES} })
