@@ -191,12 +191,12 @@ func TestShareIsRequestedAgain(t *testing.T) {
 		late.crash()
 		b.isolate(late)
 		a := late.start(late.config(3, "10.32.0.0/24"))
-		time.Sleep(7 * time.Second)
+		time.Sleep(time.Second) // it has requested one
 		if owned := len(a.pools[0].space.Owned()); owned != 0 || !a.Ready() {
 			t.Errorf("owns %d ranges, ready: %t; want ready without any", owned, a.Ready())
 		}
 		b.isolate()
-		time.Sleep(4 * time.Second)
+		time.Sleep(4 * time.Second) // less than exhaustedPause
 		if ownFree(t, a) == 0 {
 			t.Error("no share")
 		}
