@@ -78,7 +78,7 @@ func (r Refusal) Remedy(node string) string {
 	case NotYetValid:
 		return "Synchronize the clocks of both nodes and of the host with the CA."
 	case Expired:
-		return "Sign the output of \"weft identity request\" of " + node + " again, replace its --identity file, and run \"weft reload\" there."
+		return "Sign the output of \"weft identity request\" of " + node + " again, replace its --identity file, and run \"weft reload\" on it."
 	case OtherName:
 		return "Start " + node + " with the --name of its certificate, or sign a certificate for its name."
 	case OtherAddress:

@@ -21,12 +21,14 @@ func (l *lab) status(t *testing.T, node int) (s api.Status) {
 	return s
 }
 
-// local runs a weft command that needs no node.
-func (l *lab) local(t *testing.T, args ...string) {
+// local runs a weft command that needs no node, and returns its output.
+func (l *lab) local(t *testing.T, args ...string) string {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), args...).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), args...).CombinedOutput()
+	if err != nil {
 		t.Fatalf("weft %s: %v: %s", args[0], err, out)
 	}
+	return string(out)
 }
 
 // identities gives each node a signed identity beside the secret, under a ping. A request that is not of weft's pod is denied.
@@ -77,13 +79,14 @@ func (l *lab) shutOut(t *testing.T) string {
 	l.kubectl(t, "-n", "kube-system", "rollout", "restart", "deployment/weft-signer")
 	list := filepath.Join(l.dir, "list")
 	l.local(t, "revoke", id, "--dir", filepath.Join(l.dir, "ca"), "--out", list)
-	lines, err := os.ReadFile(list)
+	lines, err := os.Open(list)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = lines.Close() }()
 	give := exec.CommandContext(t.Context(), l.script, "k", "-n", "kube-system", "exec", "-i", l.weftPod(t, 1), "-c", "weft", "--",
 		"weft", "revoke", "--list", "/dev/stdin")
-	give.Env, give.Stdin = l.env, strings.NewReader(string(lines))
+	give.Env, give.Stdin = l.env, lines
 	if out, err := give.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

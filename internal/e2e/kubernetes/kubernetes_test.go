@@ -71,12 +71,8 @@ func (l *lab) install(t *testing.T) string {
 	if ready := l.kubectl(t, "get", "nodes", "-o", status); strings.Contains(ready, "True") {
 		t.Fatalf("nodes are ready without a network: %s", ready)
 	}
-	secret, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "secret", "generate").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(l.dir, "secret")
-	if err := os.WriteFile(path, secret, 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(l.local(t, "secret", "generate")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l.kubectl(t, "-n", "kube-system", "create", "secret", "generic", "weft", "--from-file=secret="+path)
@@ -183,13 +179,10 @@ func (l *lab) rotate(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), "secret", "generate").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	second := l.local(t, "secret", "generate")
 	start := time.Now()
 	gap := l.pinging(t, func() {
-		patch := fmt.Sprintf(`{"stringData":{"secret":%q}}`, string(second)+string(secrets))
+		patch := fmt.Sprintf(`{"stringData":{"secret":%q}}`, second+string(secrets))
 		l.kubectl(t, "-n", "kube-system", "patch", "secret", "weft", "-p", patch)
 		for node := 1; node <= 2; node++ {
 			labtest.Until(t, 4*time.Minute, func() error {
