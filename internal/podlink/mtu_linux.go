@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -14,13 +14,6 @@ import (
 
 	"weft/internal/netdump"
 )
-
-// spacePatterns are the paths of network namespaces: named ones, those of container runtimes, and those of processes. A daemon in
-// a container may see none of them.
-var spacePatterns = []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
-
-// ErrHidden means that no file on this host leads into the namespace of a pod, so that its interface cannot be changed.
-var ErrHidden = errors.New("podlink: the namespace of the pod is not visible here")
 
 // Resize is a change of the MTUs of one pair.
 type Resize struct {
@@ -80,36 +73,11 @@ func ResizeAll(list []Resize) {
 		r.Err = fmt.Errorf("%w: %s", ErrHidden, r.Port.Name)
 		open[r.Port.netns] = append(open[r.Port.netns], r)
 	}
-	for _, pattern := range spacePatterns {
-		paths, _ := filepath.Glob(pattern) // the patterns are valid
-		for _, path := range paths {
-			if len(open) == 0 {
-				return
-			}
-			inSpace(path, func(fd netns.NsHandle, id int) {
-				for _, r := range open[id] {
-					r.Err = r.apply(fd)
-				}
-				delete(open, id)
-			})
+	enterSpaces(slices.Collect(maps.Keys(open)), func(fd netns.NsHandle, id int) {
+		for _, r := range open[id] {
+			r.Err = r.apply(fd)
 		}
-	}
-}
-
-// inSpace calls f with an open namespace of the network and its ID. It does nothing if path is no such namespace, or one without
-// an ID: that of no pod.
-func inSpace(path string, f func(fd netns.NsHandle, id int)) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	fd, err := netns.GetFromPath(path)
-	if err != nil {
-		return
-	}
-	defer func() { _ = fd.Close() }()
-	if id, err := netlink.GetNetNsIdByFd(int(fd)); err == nil && id >= 0 {
-		f(fd, id)
-	}
+	})
 }
 
 // apply sets the MTUs of both ends: first that of the pod end unless the host end grows, so that the pod never sends what the host
