@@ -33,6 +33,7 @@ const (
 	PodAddressNotOwned        Code = "pod_address_not_owned"
 	DelegatedAddressInRange   Code = "delegated_address_in_range"
 	GatewayAddressNotOwned    Code = "gateway_address_not_owned"
+	PodGatewayMissing         Code = "pod_gateway_missing"
 	MasqueradeFailed          Code = "masquerade_failed"
 	GuardFailed               Code = "guard_failed"
 	HostGuardFailed           Code = "host_guard_failed"
@@ -103,6 +104,7 @@ var definitions = []Definition{
 	{PodAddressNotOwned, Error, "A pod uses an address that another node allocates"},
 	{DelegatedAddressInRange, Error, "Another IPAM plugin assigned an address inside the range"},
 	{GatewayAddressNotOwned, Error, "The bridge has an address that another node allocates"},
+	{PodGatewayMissing, Error, "Pods have lost their gateway"},
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
 	{GuardFailed, Error, "What pods send is not checked"},
 	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},

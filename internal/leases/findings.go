@@ -3,6 +3,7 @@ package leases
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weft/internal/health"
@@ -11,9 +12,9 @@ import (
 // maxAddressFindings bounds how many addresses are reported one by one.
 const maxAddressFindings = 8
 
-// Findings implements health.Source: it reports pods without a lease, and without a guard.
+// Findings implements health.Source: it reports pods without a lease, without their gateway, and without a guard.
 func (m *Manager) Findings() []health.Finding {
-	return append(m.orphanFindings(), m.unguardedFindings()...)
+	return slices.Concat(m.lostFindings(), m.orphanFindings(), m.gatewayFindings(), m.unguardedFindings())
 }
 
 // orphanFindings reports pods without a lease.
@@ -83,7 +84,7 @@ func (m *Manager) addressFindings(s *survey) []health.Finding {
 			findings = append(findings, health.Finding{
 				Code: health.GatewayAddressNotOwned, Key: a.String(),
 				Text:   fmt.Sprintf("The bridge %s has address %s, which node %s allocates and may assign to a pod.", m.cfg.Bridge, a, m.ownerName(a)),
-				Remedy: "Run \"weft hide\", then start the pods of this node again: it is their gateway.",
+				Remedy: "Run \"weft hide\", then \"weft expose\": pods get the new address as their gateway.",
 			})
 		}
 	}

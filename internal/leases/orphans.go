@@ -179,8 +179,11 @@ func (m *Manager) watchOrphans(ctx context.Context) {
 	for {
 		m.findOrphans()
 		m.claimOrphans(ctx)
+		m.endStaleNames()
+		m.dismissLost()
+		m.followGateways()
 		pause := orphanPeriod
-		if slices.ContainsFunc(m.survey.Load().ports, lostLease) {
+		if slices.ContainsFunc(m.survey.Load().ports, lostLease) || m.hasStranded() {
 			pause = orphanPeriodBusy
 		}
 		select {

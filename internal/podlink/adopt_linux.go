@@ -15,7 +15,7 @@ import (
 )
 
 // Adopt implements Linker.
-func (Kernel) Adopt(ctx context.Context, s Spec) error {
+func (Kernel) Adopt(ctx context.Context, s Spec, drop []netip.Addr) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (Kernel) Adopt(ctx context.Context, s Spec) error {
 	if err := e.adoptLinks(s, host, pod); err != nil {
 		return err
 	}
-	if err := e.adoptAddresses(pod, s); err != nil {
+	if err := e.adoptAddresses(pod, s, drop); err != nil {
 		return err
 	}
 	if err := e.adoptRoutes(pod, s); err != nil {
@@ -109,9 +109,9 @@ func (e *ends) adoptMAC(pod netlink.Link, mac ether.Addr) error {
 	return e.addAddress(pod, netip.PrefixFrom(mac.LinkLocal(), have[i].Bits()))
 }
 
-// adoptAddresses gives the pod end the addresses of s and removes all others, but link-local ones. New ones come first, so that the
-// kernel keeps routes whose gateway is in both.
-func (e *ends) adoptAddresses(pod netlink.Link, s Spec) error {
+// adoptAddresses gives the pod end the addresses of s and removes those in drop. New ones come first, so that the kernel keeps routes with a
+// gateway in both.
+func (e *ends) adoptAddresses(pod netlink.Link, s Spec, drop []netip.Addr) error {
 	have, err := e.addresses(pod)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (e *ends) adoptAddresses(pod netlink.Link, s Spec) error {
 		}
 	}
 	for _, p := range have {
-		if slices.Contains(want, p) || p.Addr().IsLinkLocalUnicast() {
+		if slices.Contains(want, p) || !slices.Contains(drop, p.Addr()) {
 			continue
 		}
 		err := e.pod.AddrDel(pod, &netlink.Addr{IPNet: ipNet(p)})

@@ -18,29 +18,36 @@ type Gateway struct {
 	Addr netip.Addr
 }
 
-// Gateways returns the gateways of the pods behind some ports, in any order. Pods whose namespace no file of this host leads into are left
-// out: their routes cannot be read.
-func Gateways(ports []Port) []Gateway {
-	var found []Gateway
-	_ = eachDefault(ports, func(_ *netlink.Handle, p Port, r netlink.Route) error {
+// Gateways returns the gateways of the pods behind some ports, in any order, and the ports of pods that hide their routes: no file of this
+// host leads into their namespaces, or the kernel does not list them.
+func Gateways(ports []Port) (found []Gateway, hidden []Port) {
+	seen, err := eachDefault(ports, func(_ *netlink.Handle, p Port, r netlink.Route) error {
 		addr, _ := netip.AddrFromSlice(r.Gw)
 		found = append(found, Gateway{p.Name, addr.Unmap()})
 		return nil
 	})
-	return found
+	for _, p := range ports {
+		if err != nil || p.netns >= 0 && !seen[p.netns] {
+			hidden = append(hidden, p)
+		}
+	}
+	return found, hidden
 }
 
 // Reroute gives default routes of the pods behind some ports another gateway. next returns it for the present one, or the same. Pods
-// that Gateways leaves out are left out here, too.
+// that hide their routes keep them.
 func Reroute(ports []Port, next func(old netip.Addr) netip.Addr) error {
-	return eachDefault(ports, func(h *netlink.Handle, _ Port, r netlink.Route) error {
+	_, err := eachDefault(ports, func(h *netlink.Handle, _ Port, r netlink.Route) error {
 		old, _ := netip.AddrFromSlice(r.Gw)
 		return reroute(h, r, next(old.Unmap()))
 	})
+	return err
 }
 
-// eachDefault calls f for each default route through the pair of each port, with netlink in the namespace of the pod.
-func eachDefault(ports []Port, f func(h *netlink.Handle, p Port, r netlink.Route) error) error {
+// eachDefault calls f for each default route through the pair of each port, with netlink in the namespace of the pod. It returns the IDs
+// of the namespaces that it has entered.
+func eachDefault(ports []Port, f func(h *netlink.Handle, p Port, r netlink.Route) error) (seen map[int]bool, err error) {
+	seen = map[int]bool{}
 	behind := map[int][]Port{} // by the ID of the namespace
 	var ids []int
 	for _, p := range ports {
@@ -52,6 +59,7 @@ func eachDefault(ports []Port, f func(h *netlink.Handle, p Port, r netlink.Route
 	}
 	var errs []error
 	enterSpaces(ids, func(fd netns.NsHandle, id int) {
+		seen[id] = true
 		h, err := netlink.NewHandleAt(fd, unix.NETLINK_ROUTE)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("podlink: netlink in the namespace of %s: %w", behind[id][0].Name, err))
@@ -68,7 +76,7 @@ func eachDefault(ports []Port, f func(h *netlink.Handle, p Port, r netlink.Route
 			}
 		}
 	})
-	return errors.Join(errs...)
+	return seen, errors.Join(errs...)
 }
 
 // mainRoutes returns the routes of one family in the main table of the namespace of h.

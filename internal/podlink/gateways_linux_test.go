@@ -22,7 +22,11 @@ func TestReroute(t *testing.T) {
 	ports := []podlink.Port{onlyPort(t, h)}
 	gateways := func() (addrs []string) {
 		_ = h.Do(func() error {
-			for _, g := range podlink.Gateways(ports) {
+			found, hidden := podlink.Gateways(ports)
+			if len(hidden) > 0 {
+				t.Errorf("hidden: %+v", hidden)
+			}
+			for _, g := range found {
 				addrs = append(addrs, g.Addr.String())
 			}
 			return nil
@@ -60,7 +64,7 @@ func TestAdoptGateway(t *testing.T) {
 			spec.Addresses[i].Gateway = netip.MustParseAddr("10.40.0.9")
 		}
 	}
-	if err := (inside{h}).Adopt(t.Context(), spec); err != nil {
+	if err := (inside{h}).Adopt(t.Context(), spec, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out := labtest.Run(t, p.Space, "ip", "route", "show", "default"); !strings.Contains(out, "via 10.40.0.9") || strings.Contains(out, "10.32.0.1") {

@@ -27,8 +27,8 @@ func (i inside) Attach(ctx context.Context, s podlink.Spec) (res podlink.Result,
 	return res, err
 }
 
-func (i inside) Adopt(ctx context.Context, s podlink.Spec) error {
-	return i.host.Do(func() error { return podlink.New().Adopt(ctx, s) })
+func (i inside) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr) error {
+	return i.host.Do(func() error { return podlink.New().Adopt(ctx, s, drop) })
 }
 
 func (i inside) Detach(ctx context.Context, netns, ifname, hostName string) error {

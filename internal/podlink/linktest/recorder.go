@@ -165,7 +165,7 @@ func (r *Recorder) refuse(ctx context.Context, op Op, s podlink.Spec) error {
 }
 
 // Adopt implements podlink.Linker.
-func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec) error {
+func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.refuse(ctx, OpAdopt, s); err != nil {
@@ -179,12 +179,15 @@ func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec) error {
 		return fmt.Errorf("%w: %q is not the other end of %q", podlink.ErrExists, s.Ifname, s.HostName)
 	}
 	p.spec.Bridge = s.Bridge
-	p.result.MAC, p.result.Addresses = s.PodMAC(), nil
+	p.result.MAC = s.PodMAC()
+	p.result.Addresses = slices.DeleteFunc(p.result.Addresses, func(a netip.Prefix) bool { return slices.Contains(drop, a.Addr()) })
 	if s.MTU != 0 {
 		p.result.MTU = s.MTU
 	}
-	for _, a := range s.Addresses {
-		p.result.Addresses = append(p.result.Addresses, a.Prefix)
+	for i, a := range s.Addresses {
+		if !slices.Contains(p.result.Addresses, a.Prefix) {
+			p.result.Addresses = slices.Insert(p.result.Addresses, min(i, len(p.result.Addresses)), a.Prefix)
+		}
 	}
 	routes := append(s.Defaults(), s.Routes...)
 	for _, old := range p.result.Routes {

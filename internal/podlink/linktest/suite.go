@@ -144,11 +144,11 @@ func testBare(t *testing.T, f Fixture) {
 // testAdopt: a pair that exists takes over another MTU, MAC, address and gateway, and a pair that is not the one of s is left alone.
 func testAdopt(t *testing.T, f Fixture) {
 	s := spec(f, f.NewNetns())
-	if err := f.Linker.Adopt(t.Context(), s); !errors.Is(err, podlink.ErrNoLink) {
+	if err := f.Linker.Adopt(t.Context(), s, nil); !errors.Is(err, podlink.ErrNoLink) {
 		t.Errorf("Adopt without a pair: %v, want ErrNoLink", err)
 	}
 	attach(t, f, s)
-	if err := f.Linker.Adopt(t.Context(), s); err != nil {
+	if err := f.Linker.Adopt(t.Context(), s, nil); err != nil {
 		t.Errorf("Adopt of the same: %v", err)
 	}
 	next := spec(f, s.Netns)
@@ -157,7 +157,7 @@ func testAdopt(t *testing.T, f Fixture) {
 	if err := f.Linker.Check(next); err == nil {
 		t.Error("Check accepts what is not so yet")
 	}
-	if err := f.Linker.Adopt(t.Context(), next); err != nil {
+	if err := f.Linker.Adopt(t.Context(), next, []netip.Addr{s.Addresses[0].Prefix.Addr()}); err != nil {
 		t.Fatalf("Adopt: %v", err)
 	}
 	next.MAC = ether.FromIP(next.Addresses[0].Prefix.Addr())
@@ -172,7 +172,7 @@ func testAdopt(t *testing.T, f Fixture) {
 	f.AddOther(s.Netns, "eth9")
 	other := next
 	other.Ifname = "eth9"
-	if err := f.Linker.Adopt(t.Context(), other); !errors.Is(err, podlink.ErrExists) {
+	if err := f.Linker.Adopt(t.Context(), other, nil); !errors.Is(err, podlink.ErrExists) {
 		t.Errorf("Adopt of an interface that is not the other end: %v, want ErrExists", err)
 	}
 }
