@@ -111,7 +111,7 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	if err := m.endGuards(ctx, h); err != nil {
 		return err
 	}
-	m.cfg.Names.Release(h, netip.Addr{}) // also of an address whose lease was lost
+	m.cfg.Names.Release(h, netip.Addr{}) // also of addresses with a lost lease
 	m.cfg.Allocator.Dismiss(h.String())
 	return Explain(m.releaseAttachment(h, addrs))
 }
