@@ -42,20 +42,28 @@ func (m *Manager) orphanFindings() []health.Finding {
 	if len(lost) > 0 {
 		findings = append(findings, health.Finding{
 			Code: health.PodsWithoutLease,
-			Text: fmt.Sprintf("%d pods run here without a known lease, because ipam.db was moved away or lost, or their addresses were reclaimed: "+
-				"%s. Their addresses stay reserved.", len(lost), health.List(lost)),
-			Remedy: "Delete the pods and start them again, or run \"weft attach\" for their namespaces with their names.",
+			Text: fmt.Sprintf("%s without a known lease, because ipam.db was moved away or lost, or the addresses were reclaimed: "+
+				"%s. The addresses stay reserved.", running(len(lost)), health.List(lost)),
+			Remedy: "Start these containers again; for a namespace that was attached with --owner, run that \"weft attach\" again.",
 		})
 	}
 	if len(unread) > 0 {
 		findings = append(findings, health.Finding{
 			Code: health.PodAddressesUnknown,
-			Text: fmt.Sprintf("%d pods run here without a lease and their addresses cannot be read (%v): %s. New pods may get the same addresses.",
-				len(unread), why, health.List(unread)),
+			Text: fmt.Sprintf("%s without a lease, and with addresses that cannot be read (%v): %s. New pods may get the same addresses.",
+				running(len(unread)), why, health.List(unread)),
 			Remedy: "Delete these pods before new ones start here.",
 		})
 	}
 	return append(findings, m.addressFindings(s)...)
+}
+
+// running says how many pods run on this node.
+func running(pods int) string {
+	if pods == 1 {
+		return "1 pod runs here"
+	}
+	return fmt.Sprintf("%d pods run here", pods)
 }
 
 // addressFindings reports addresses in use here that another node allocates.

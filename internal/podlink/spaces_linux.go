@@ -9,9 +9,12 @@ import (
 	"github.com/vishvananda/netns"
 )
 
+// namedSpaces is the pattern of the paths of named network namespaces.
+const namedSpaces = "/run/netns/*"
+
 // spacePatterns are the paths of network namespaces: named ones, those of container runtimes, and those of processes. A daemon in
 // a container may see none of them.
-var spacePatterns = []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
+var spacePatterns = []string{namedSpaces, "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
 
 // ErrHidden means that no file on this host leads into the namespace of a pod, so that its interface cannot be changed.
 var ErrHidden = errors.New("podlink: the namespace of the pod is not visible here")
@@ -53,4 +56,21 @@ func inSpace(path string, f func(fd netns.NsHandle, id int)) {
 	if id, err := netlink.GetNetNsIdByFd(int(fd)); err == nil && id >= 0 {
 		f(fd, id)
 	}
+}
+
+// NamedSpaces returns the paths of the named network namespaces (ip-netns(8)) that pods behind some ports are in, by the name of the host
+// end.
+func NamedSpaces(ports []Port) map[string]string {
+	paths := map[string]string{}
+	files, _ := filepath.Glob(namedSpaces) // the pattern is valid
+	for _, path := range files {
+		inSpace(path, func(_ netns.NsHandle, id int) {
+			for _, p := range ports {
+				if p.netns == id {
+					paths[p.Name] = path
+				}
+			}
+		})
+	}
+	return paths
 }
