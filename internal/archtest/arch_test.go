@@ -83,6 +83,7 @@ var layers = []struct {
 	{"mesh/nodekey", 2},
 	{"mesh/addressbook", 2},
 	{"mesh/mismatch", 1},
+	{"mesh/metadata", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},

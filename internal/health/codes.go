@@ -18,6 +18,8 @@ const (
 	NodeRefused               Code = "node_refused"
 	ClusterMismatch           Code = "cluster_mismatch"
 	GossipRejected            Code = "gossip_rejected"
+	RangeMismatch             Code = "range_mismatch"
+	VersionMismatch           Code = "version_mismatch"
 	RangeNotReady             Code = "range_not_ready"
 	RangeFull                 Code = "range_full"
 	RangeDividedTwice         Code = "range_divided_twice"
@@ -89,6 +91,8 @@ var definitions = []Definition{
 	{NodeRefused, Warning, "A node was refused because of its identity"},
 	{ClusterMismatch, Error, "A node of another cluster was found"},
 	{GossipRejected, Warning, "Gossip from another node was ignored"},
+	{RangeMismatch, Error, "A node has another address range"},
+	{VersionMismatch, Info, "Nodes run different versions of weft"},
 	{RangeNotReady, Warning, "No addresses can be allocated yet"},
 	{RangeFull, Warning, "An address range is nearly full"},
 	{RangeDividedTwice, Error, "An address range was divided twice"},
