@@ -112,6 +112,7 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 		return err
 	}
 	m.cfg.Names.Release(h, netip.Addr{}) // also of addresses with a lost lease
+	m.former.take(h)
 	m.cfg.Allocator.Dismiss(h.String())
 	return Explain(m.releaseAttachment(h, addrs))
 }

@@ -103,6 +103,7 @@ type Manager struct {
 
 	unguarded unguarded
 	gateways  gateways
+	former    formerNames
 
 	surveyMu sync.Mutex                   // serializes searches, and Hide
 	claims   map[netip.Addr]claimedBefore // guarded by surveyMu: recent requests for addresses of orphans

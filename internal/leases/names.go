@@ -2,7 +2,9 @@ package leases
 
 import (
 	"slices"
+	"sync"
 
+	"weft/internal/hostnet"
 	"weft/internal/leases/holder"
 	"weft/ipam"
 )
@@ -18,12 +20,42 @@ func (m *Manager) endStaleNames() {
 		if !m.nameIsStale(n, leases, survey) {
 			continue
 		}
+		if slices.ContainsFunc(n.Holder.PossibleLinks(), hostnet.LinkExists) {
+			m.former.put(n.Holder, n.Name)
+		}
 		if err := m.cfg.Names.Remove(n.Name, n.Addr); err != nil {
 			m.log.Warn("cannot remove a name without a lease", "name", n.Name, "addr", n.Addr, "err", err)
 			continue
 		}
 		m.log.Info("removed a name because its lease is gone", "name", n.Name, "addr", n.Addr, "holder", n.Holder)
 	}
+}
+
+// formerNames are names that ended while their pod runs on: it gets them again when it is attached again. The zero value is empty.
+type formerNames struct {
+	mu    sync.Mutex
+	names map[holder.Holder][]string // guarded by mu
+}
+
+// put records a name of a holder.
+func (f *formerNames) put(h holder.Holder, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.names == nil {
+		f.names = map[holder.Holder][]string{}
+	}
+	if !slices.Contains(f.names[h], name) {
+		f.names[h] = append(f.names[h], name)
+	}
+}
+
+// take returns the names of a holder, and forgets them.
+func (f *formerNames) take(h holder.Holder) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := f.names[h]
+	delete(f.names, h)
+	return names
 }
 
 // nameIsStale reports whether a name is of an address that is neither leased to its holder nor to the holder's pair, and that its pair does

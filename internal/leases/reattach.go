@@ -82,6 +82,11 @@ func (m *Manager) droppedAddresses(h holder.Holder, spec podlink.Spec, have []ne
 // requested.
 func (m *Manager) renamed(name string, h holder.Holder, addrs []podlink.Address) error {
 	had := m.namesOf(h)
+	for _, former := range m.former.take(h) {
+		if _, held := had[former]; !held {
+			had[former] = nil
+		}
+	}
 	if name != "" {
 		if err := m.name(name, h, addrs); err != nil {
 			return err
@@ -93,7 +98,7 @@ func (m *Manager) renamed(name string, h holder.Holder, addrs []podlink.Address)
 			if err := m.name(old, h, addrs); err != nil {
 				return err
 			}
-		case old != name:
+		case old != name && len(of) > 0:
 			if err := m.cfg.Names.Remove(old, of...); err != nil {
 				return err
 			}
