@@ -130,6 +130,7 @@ var steps = map[string]int{
 	"weft/internal/leases":    1,
 
 	"weft/internal/leases/deletions": 2,
+	"weft/internal/statuspage":       2,
 	"weft/internal/leases/holder":    1,
 	"weft/internal/podlink":          0,
 
