@@ -9,12 +9,13 @@ import (
 	"weft/internal/capture/filter"
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/capture"
 	"weft/router/session"
 	"weft/tap/taptest"
 )
 
 // taken returns the frames that c has captured.
-func taken(c *Capture) (all []Captured) {
+func taken(c *capture.Capture) (all []capture.Frame) {
 	for {
 		select {
 		case f := <-c.Frames():
@@ -31,15 +32,15 @@ func taken(c *Capture) (all []Captured) {
 func TestCapture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := run(t, 2)
-		sent, err := nodes[0].Capture(peer.ID{}, nil, 0)
+		sent, stopSent, err := nodes[0].Capture(peer.ID{}, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		received, err := nodes[1].Capture(nodes[0].peer.ID, func(frame []byte, _ int) bool { return frame[14] != 'b' }, 20)
+		received, stopReceived, err := nodes[1].Capture(nodes[0].peer.ID, func(frame []byte, _ int) bool { return frame[14] != 'b' }, 20)
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := nodes[1].Capture(peer.ID{1}, nil, 0)
+		other, stopOther, err := nodes[1].Capture(peer.ID{1}, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,21 +48,21 @@ func TestCapture(t *testing.T) {
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'b'))
 		at0, at1 := taken(sent), taken(received)
 		if len(at0) != 2 || !at0[0].Sent || at0[0].Peer != nodes[1].peer.ID || at0[0].Session == 0 ||
-			!bytes.Equal(at0[0].Frame, frame(ether.Broadcast, mac(1), 'a')) {
+			!bytes.Equal(at0[0].Data, frame(ether.Broadcast, mac(1), 'a')) {
 			t.Errorf("at the sender: %+v", at0)
 		}
 		if len(at1) != 1 || at1[0].Sent || at1[0].Peer != nodes[0].peer.ID || at1[0].Session == 0 ||
-			at1[0].Length != 64 || !bytes.Equal(at1[0].Frame, frame(ether.Broadcast, mac(1), 'a')[:20]) {
+			at1[0].Length != 64 || !bytes.Equal(at1[0].Data, frame(ether.Broadcast, mac(1), 'a')[:20]) {
 			t.Errorf("at the receiver: %+v", at1)
 		}
 		if got := taken(other); len(got) != 0 {
 			t.Errorf("of another peer: %+v", got)
 		}
-		for _, c := range []*Capture{sent, received, other, other} {
-			c.Close()
+		for _, stop := range []func(){stopSent, stopReceived, stopOther, stopOther} {
+			stop()
 		}
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'c'))
-		if n := len(taken(sent)) + len(taken(received)); n != 0 || nodes[0].captures.Load() != nil || nodes[1].captures.Load() != nil {
+		if n := len(taken(sent)) + len(taken(received)); n != 0 || nodes[0].watchers.Load() != nil || nodes[1].watchers.Load() != nil {
 			t.Errorf("%d frames after the end", n)
 		}
 	})
@@ -72,11 +73,11 @@ func TestCapture(t *testing.T) {
 func TestCaptureSuperframe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nodes := runOf(t, taptest.Config{MTU: 1438, Features: allFeatures}, taptest.Config{MTU: 1438, Features: allFeatures})
-		c, err := nodes[1].Capture(peer.ID{}, nil, 0)
+		c, stop, err := nodes[1].Capture(peer.ID{}, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		defer stop()
 		f := superframe(2, 1, 30000, 1384)
 		nodes[0].dev.InjectQueue(0, f)
 		nodes[0].dev.InjectQueue(0, superframe(2, 1, 100, 1384))
@@ -84,8 +85,8 @@ func TestCaptureSuperframe(t *testing.T) {
 		var bytesSeen int
 		for _, got := range taken(c) {
 			bytesSeen += got.Length - 14 - 20 - 20
-			if got.Length != len(got.Frame) || got.Peer != nodes[0].peer.ID {
-				t.Errorf("%d of %d bytes of a frame of %s", len(got.Frame), got.Length, got.Peer)
+			if got.Length != len(got.Data) || got.Peer != nodes[0].peer.ID {
+				t.Errorf("%d of %d bytes of a frame of %s", len(got.Data), got.Length, got.Peer)
 			}
 		}
 		if bytesSeen < 30000 || bytesSeen > 30200 {
@@ -98,35 +99,35 @@ func TestCaptureSuperframe(t *testing.T) {
 // counted; captures above the bound are refused.
 func TestCaptureBounds(t *testing.T) {
 	h := newHotPath(t, 1, session.Secret{Key: [session.KeyLen]byte{1}})
-	c, err := h.Capture(peer.ID{}, nil, 0)
+	c, _, err := h.Capture(peer.ID{}, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
 		h.transmit(t, h.unicast)
 	}
-	if want := uint64(20*outFrames - maxCaptured); c.Lost() != want {
+	if want := uint64(20*outFrames - cap(c.Frames())); c.Lost() != want {
 		t.Errorf("%d lost, want %d", c.Lost(), want)
 	}
 	if p := h.Stats().Peers[0]; p.TxFrames != 20*outFrames {
 		t.Errorf("%d frames sent, want %d", p.TxFrames, 20*outFrames)
 	}
-	large, err := h.Capture(peer.ID{}, nil, 0)
+	large, _, err := h.Capture(peer.ID{}, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 400 {
 		h.transmitSuper(t)
 	}
-	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > maxCapturedBytes {
+	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > 16<<20 {
 		t.Errorf("%d superframes wait, %d lost", n, large.Lost())
 	}
-	for range maxCaptures - 2 {
-		if _, err := h.Capture(peer.ID{}, nil, 0); err != nil {
+	for range maxWatchers - 2 {
+		if _, _, err := h.Capture(peer.ID{}, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, ErrCaptures) {
+	if _, _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, ErrCaptures) {
 		t.Errorf("one too many: %v", err)
 	}
 }
@@ -151,7 +152,7 @@ func BenchmarkCapture(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			h := newHotPath(b, 1, modes["sealed"]...)
 			if c.match != nil {
-				capture, err := h.Capture(peer.ID{}, c.match(b), 0)
+				frames, _, err := h.Capture(peer.ID{}, c.match(b), 0)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -160,8 +161,8 @@ func BenchmarkCapture(b *testing.B) {
 				go func() {
 					for {
 						select {
-						case f := <-capture.Frames():
-							capture.Taken(f)
+						case f := <-frames.Frames():
+							frames.Taken(f)
 						case <-stop:
 							return
 						}

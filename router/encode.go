@@ -58,7 +58,7 @@ func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, sha
 		return nil
 	}
 	out.session.Use()
-	c.engine.captureSent(f, to.ID, out)
+	c.engine.watchSent(f, to.ID, out)
 	if !c.fits(f) {
 		if err := c.flush(); err != nil { // queued datagrams lie in the memory of segmenter and arena
 			return err

@@ -292,7 +292,7 @@ func sessionDrop(err error) Drop {
 // flush writes the frames of the coalescer to the TAP. Frames that the TAP refuses are dropped; the others are written.
 func (in *inbound) flush() error {
 	frames := in.coalescer.Frames()
-	in.engine.captureReceived(frames, in.session)
+	in.engine.watchReceived(frames, in.session)
 	if in.taken > 0 {
 		in.engine.toTAP.count(in.taken, len(frames))
 		in.taken = 0

@@ -106,7 +106,7 @@ type Engine struct {
 	fromTAP     frameCounters
 	transmit    batchCounters
 	receive     batchCounters
-	captures    atomic.Pointer[[]*Capture] // nil: none
+	watchers    atomic.Pointer[watchers] // nil: none
 
 	// With locks of their own.
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,6 +21,7 @@ var errDoctor = errors.New("a node cannot start on this host, or cannot carry fr
 
 func newDoctorCommand(e *env) *cobra.Command {
 	o := &upOptions{}
+	var color string
 	cmd := e.addJSONFlag(&cobra.Command{
 		Use:                   "doctor [flags of up] [PEER...]",
 		DisableFlagsInUseLine: true,
@@ -36,8 +39,12 @@ func newDoctorCommand(e *env) *cobra.Command {
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
+			d, err := displayOf(e.stdout, color)
+			if err != nil {
+				return err
+			}
 			checks := runChecks(cmd.Context(), o.Config, askNode)
-			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
+			if err := e.showStyled(checks, func(w io.Writer) { writeChecks(w, checks, d) }); err != nil {
 				return err
 			}
 			for _, c := range checks {
@@ -49,13 +56,18 @@ func newDoctorCommand(e *env) *cobra.Command {
 		},
 	})
 	o.addFlags(cmd.Flags())
-	return cmd
+	return addColorFlag(cmd, &color)
 }
+
+// displayFlags are flags that configure the output.
+var displayFlags = []string{"json", "color"}
 
 // noNodeFlags reports whether a command line has neither peers nor flags that configure a node.
 func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
 	configured := len(args) > 0
-	flags.Visit(func(f *pflag.Flag) { configured = configured || f.Name != "json" && f.Name != "socket" })
+	flags.Visit(func(f *pflag.Flag) {
+		configured = configured || !slices.Contains(displayFlags, f.Name) && f.Name != "socket"
+	})
 	return !configured
 }
 
@@ -71,13 +83,40 @@ func runChecks(ctx context.Context, cfg settings.Config, askNode bool) []api.Che
 	return doctor.Run(ctx, cfg)
 }
 
-func writeChecks(w io.Writer, checks []api.Check) {
+// checkIndent is the column of the detail of a check.
+const checkIndent = 20
+
+// writeChecks writes a line per check, and on a terminal the fix and its commands on lines of their own. It makes the text printable.
+func writeChecks(w io.Writer, checks []api.Check, d display) {
 	for _, c := range checks {
-		line := fmt.Sprintf("%-7s %-11s %s", c.Result, c.Name, c.Detail)
-		if c.Remedy != "" {
-			line += ". Fix: " + c.Remedy
+		detail, remedy := printable.Text(c.Detail), printable.Text(c.Remedy)
+		head := d.paint(checkStyle(c.Result), fmt.Sprintf("%-7s", printable.Text(string(c.Result)))) + fmt.Sprintf(" %-11s ", printable.Text(c.Name))
+		if d.width == 0 {
+			if remedy != "" {
+				detail += ". Fix: " + remedy
+			}
+			_, _ = fmt.Fprintf(w, "%s%s\n", head, detail)
+			continue
 		}
-		_, _ = fmt.Fprintln(w, printable.Text(line))
+		indent := "\n" + strings.Repeat(" ", checkIndent)
+		_, _ = fmt.Fprintf(w, "%s%s\n", head, strings.Join(d.wrap(detail, checkIndent), indent))
+		if remedy != "" {
+			_, _ = fmt.Fprintf(w, "%s%s\n", indent[1:], strings.Join(d.wrap("Fix: "+remedy, checkIndent), indent))
+		}
+		for _, command := range api.Commands(c.Remedy) {
+			_, _ = fmt.Fprintf(w, "%s  %s\n", indent[1:], d.paint(cyan, printable.Text(command)))
+		}
+	}
+}
+
+func checkStyle(r api.CheckResult) style {
+	switch r {
+	case api.CheckFail:
+		return red
+	case api.CheckWarn:
+		return yellow
+	default:
+		return plain
 	}
 }
 

@@ -41,6 +41,15 @@ func (e *env) show(doc any, text func(w io.Writer)) error {
 	return nil
 }
 
+// showStyled is show for text that may have styles of a terminal: text makes all parts of other nodes printable itself.
+func (e *env) showStyled(doc any, text func(w io.Writer)) error {
+	if e.json {
+		return e.show(doc, nil)
+	}
+	text(e.stdout)
+	return nil
+}
+
 // table prints a header and rows in aligned columns. A cell is one line, whatever is in it.
 func table(w io.Writer, header []string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -76,4 +85,11 @@ func byteCount(n uint64) string {
 		unit++
 	}
 	return fmt.Sprintf("%.1f %cB", v, units[unit])
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

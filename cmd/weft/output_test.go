@@ -16,7 +16,8 @@ import (
 func TestOutputIsPrintable(t *testing.T) {
 	const evil = "x\x1b]0;owned\a\x1b[2J\nroot\u202e\u200b\u009b"
 	peers := []api.Peer{{Name: evil}}
-	status := api.Status{Name: evil, Warnings: []string{evil}, Targets: []api.Target{{Addr: "a:1", Error: evil}}}
+	status := api.Status{Name: evil, Warnings: []string{evil}, Targets: []api.Target{{Addr: "a:1", Error: evil}},
+		Conditions: []api.Condition{{Severity: evil, Text: evil, Remedy: evil + "\"weft a" + evil + "\""}}}
 	checks := []api.Check{{Name: evil, Detail: evil, Remedy: evil}}
 	reclaimed := []api.Reclaimed{{Peer: peer.ID{1}, Name: evil, GivenToName: evil, Addresses: 1}, {Peer: peer.ID{1}, Name: evil}}
 	for name, c := range map[string]struct {
@@ -25,8 +26,8 @@ func TestOutputIsPrintable(t *testing.T) {
 		lines int // 0: any number
 	}{
 		"peers":   {peers, func(w io.Writer) { writePeers(w, peers) }, 2},
-		"status":  {status, func(w io.Writer) { writeStatus(w, status) }, 0},
-		"doctor":  {checks, func(w io.Writer) { writeChecks(w, checks) }, 1},
+		"status":  {status, func(w io.Writer) { writeStatus(w, status, display{width: 80}) }, 0},
+		"doctor":  {checks, func(w io.Writer) { writeChecks(w, checks, display{}) }, 1},
 		"reclaim": {reclaimed, func(w io.Writer) { writeReclaimed(w, reclaimed) }, 2},
 		"table":   {evil, func(w io.Writer) { table(w, []string{"A", "B"}, [][]string{{evil, evil}}) }, 2},
 		"plain":   {evil, func(w io.Writer) { _, _ = io.WriteString(w, evil) }, 0},

@@ -73,8 +73,8 @@ func newRootCommand(e *env) *cobra.Command {
 		newConnectCommand(e), newForgetCommand(e), newIPAMCommand(e), newIPCommand(e),
 		newAttachCommand(e), newDetachCommand(e), newExposeCommand(e), newHideCommand(e),
 		newFDBCommand(e), newRoutesCommand(e), newLeaveCommand(e), newReclaimCommand(e), newVersionCommand(e),
-		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newDoctorCommand(e), newReportCommand(e), newDNSCommand(e),
-		newCACommand(e), newIdentityCommand(e), newRevokeCommand(e),
+		newSecretCommand(e), newReloadCommand(e), newCaptureCommand(e), newTopCommand(e), newDoctorCommand(e), newReportCommand(e),
+		newDNSCommand(e), newCACommand(e), newIdentityCommand(e), newRevokeCommand(e),
 	)
 	for _, newCommand := range extraCommands {
 		root.AddCommand(newCommand(e))

@@ -10,32 +10,45 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/plural"
 	"weft/internal/printable"
 )
 
 func newStatusCommand(e *env) *cobra.Command {
-	return e.addJSONFlag(&cobra.Command{
+	var color string
+	return addColorFlag(e.addJSONFlag(&cobra.Command{
 		Use:   "status",
 		Short: "Show an overview of the node",
 		Long: "Show an overview of the node: whether a pod can join now, its peers and targets, datapath, encryption,\n" +
-			"addresses, and dropped frames by reason. Each warning says how to fix the problem.",
+			"addresses, and dropped frames by reason. The conditions of the node come last, the most severe first: what is\n" +
+			"wrong, how to fix it, and each command of that on a line of its own. On a terminal, text is wrapped and has\n" +
+			"colors, unless NO_COLOR is set.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := displayOf(e.stdout, color)
+			if err != nil {
+				return err
+			}
 			s, err := e.client().Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return e.show(s, func(w io.Writer) { writeStatus(w, s) })
+			return e.showStyled(s, func(w io.Writer) { writeStatus(w, s, d) })
 		},
-	})
+	}), &color)
 }
 
-func writeStatus(w io.Writer, s api.Status) {
+// writeStatus writes a status. It makes text of other nodes printable itself, because its own text may have styles.
+func writeStatus(w io.Writer, s api.Status, d display) {
 	line := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "%12s  %s\n", name, printable.Text(fmt.Sprintf(format, args...)))
+		writeField(w, d, name, plain, printable.Text(fmt.Sprintf(format, args...)))
 	}
 	line("Node", "%s (%s), weft %s, up since %s", s.Name, s.ID, s.Version, s.Since.Local().Format("2006-01-02 15:04:05"))
-	line("Ready", "%s", yesNo(s.Ready))
+	if s.Ready {
+		line("Ready", "yes")
+	} else {
+		writeField(w, d, "Ready", red, "no")
+	}
 	line("Gossip", "%s", s.Advertise)
 	line("Peers", "%s", counts(s.Peers))
 	for _, t := range s.Targets {
@@ -45,8 +58,8 @@ func writeStatus(w io.Writer, s api.Status) {
 		}
 		line("Target", "%s %s", t.Addr, state)
 	}
-	line("Datapath", "%s, %d queues, offload %s", s.Datapath, s.Queues, orDash(strings.Join(s.Offload, " ")))
-	line("Bridge", "%s with %s, MTU %d, %d MACs learned", s.Bridge, s.Tap, s.MTU, s.FDB)
+	line("Datapath", "%s, %s, offload %s", s.Datapath, plural.Count(s.Queues, "queue"), orDash(strings.Join(s.Offload, " ")))
+	line("Bridge", "%s with %s, MTU %d, %s learned", s.Bridge, s.Tap, s.MTU, plural.Count(s.FDB, "MAC"))
 	line("Encryption", "%s", encryption(s))
 	writeIdentity(line, s)
 	line("Addresses", "%s, %s", s.IPAM, join(s.Range))
@@ -57,10 +70,71 @@ func writeStatus(w io.Writer, s api.Status) {
 		line("Dropped", "%s", counts(s.Drops))
 	}
 	if s.Guard.Bound+s.Guard.Open > 0 || len(s.Guard.Dropped) > 0 {
-		line("Guard", "%d ports bound, %d open; dropped: %s", s.Guard.Bound, s.Guard.Open, orDash(counts(s.Guard.Dropped)))
+		line("Guard", "%s bound, %d open; dropped: %s", plural.Count(s.Guard.Bound, "port"), s.Guard.Open, orDash(counts(s.Guard.Dropped)))
 	}
-	for _, warning := range s.Warnings {
-		line("Warning", "%s", warning)
+	writeConditions(w, s.Conditions, d)
+}
+
+// fieldIndent is the column of the text of a field of a status.
+const fieldIndent = 14
+
+// writeField writes a field of a status: its name, and its printable text, wrapped with a hanging indent.
+func writeField(w io.Writer, d display, name string, s style, text string) {
+	_, _ = fmt.Fprintf(w, "%s%s  ", strings.Repeat(" ", max(fieldIndent-2-len(name), 0)), d.paint(bold, name))
+	for i, line := range d.wrap(text, fieldIndent) {
+		if i > 0 {
+			_, _ = io.WriteString(w, strings.Repeat(" ", fieldIndent))
+		}
+		_, _ = fmt.Fprintln(w, d.paint(s, line))
+	}
+}
+
+// writeConditions writes conditions, the most severe first. Each has a text, a remedy, and the commands of the remedy on lines of
+// their own, which are not wrapped. Without a terminal, text and remedy are one line.
+func writeConditions(w io.Writer, list []api.Condition, d display) {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b api.Condition) int { return severityRank(b.Severity) - severityRank(a.Severity) })
+	for _, c := range list {
+		name, s := severityName(c.Severity)
+		text, remedy := printable.Text(c.Text), printable.Text(c.Remedy)
+		if d.width == 0 {
+			text, remedy = strings.TrimSpace(text+" "+remedy), ""
+		} else {
+			_, _ = fmt.Fprintln(w)
+		}
+		indent := strings.Repeat(" ", fieldIndent)
+		_, _ = fmt.Fprintf(w, "%s%s  %s\n", strings.Repeat(" ", max(fieldIndent-2-len(name), 0)), d.paint(s, name),
+			strings.Join(d.wrap(text, fieldIndent), "\n"+indent))
+		if remedy != "" {
+			_, _ = fmt.Fprintf(w, "%s%s\n", indent, strings.Join(d.wrap(remedy, fieldIndent), "\n"+indent))
+		}
+		for _, command := range api.Commands(c.Remedy) {
+			_, _ = fmt.Fprintf(w, "%s%s\n", strings.Repeat(" ", fieldIndent+2), d.paint(cyan, printable.Text(command)))
+		}
+	}
+}
+
+// severityRank orders severities; that of a later version counts as an info.
+func severityRank(s api.Severity) int {
+	switch s {
+	case api.SeverityError:
+		return 2
+	case api.SeverityWarning:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// severityName returns the word and the style of a severity.
+func severityName(s api.Severity) (string, style) {
+	switch s {
+	case api.SeverityError:
+		return "Error", red
+	case api.SeverityWarning:
+		return "Warning", yellow
+	default:
+		return "Info", cyan
 	}
 }
 
@@ -89,13 +163,13 @@ func encryption(s api.Status) string {
 	case !s.Encrypted:
 		return "off: anyone on the path between two nodes can read their traffic"
 	case s.Droppable:
-		return fmt.Sprintf("on, %d secrets; all nodes alive have the first: the others may be dropped", s.Secrets)
+		return fmt.Sprintf("on, %s; all nodes alive have the first: the others may be dropped", plural.Count(s.Secrets, "secret"))
 	case s.Network == api.NetworkIdentities:
 		return "on, by identities"
 	case s.Network == api.NetworkBoth:
 		return "on, by identities and a secret; see \"Move from a secret to identities\" in docs/OPERATIONS.md"
 	case s.Secrets > 1:
-		return fmt.Sprintf("on, %d secrets; some nodes do not have the first yet", s.Secrets)
+		return fmt.Sprintf("on, %s; some nodes do not have the first yet", plural.Count(s.Secrets, "secret"))
 	default:
 		return "on"
 	}
@@ -116,11 +190,4 @@ func join[T fmt.Stringer](list []T) string {
 		parts[i] = v.String()
 	}
 	return strings.Join(parts, " ")
-}
-
-func yesNo(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
 }

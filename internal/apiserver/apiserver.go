@@ -86,6 +86,17 @@ type Capture interface {
 	Close()
 }
 
+// Traffic measures the traffic with the peers, and samples its flows, for "weft top".
+type Traffic interface {
+	WatchTraffic() (TrafficWatch, error)
+}
+
+// TrafficWatch measures until Close. Next returns what passed since the last Next, or since the start.
+type TrafficWatch interface {
+	Next() api.Top
+	Close()
+}
+
 // Diagnostics are what a bug report contains beside the documents.
 type Diagnostics interface {
 	Checks(context.Context) []api.Check
@@ -104,6 +115,7 @@ type Config struct {
 	Cluster     Cluster
 	Health      Health
 	Captures    Captures
+	Traffic     Traffic
 	Diagnostics Diagnostics
 	Metrics     prometheus.Gatherer
 	Page        *statuspage.Page

@@ -72,6 +72,7 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 	}))
 	mux.HandleFunc("GET /v1/report", handle(log, func(r *http.Request, _ none) (api.Report, error) { return s.report(r.Context()), nil }))
 	mux.HandleFunc("GET /v1/capture", func(w http.ResponseWriter, r *http.Request) { s.capture(ctx, w, r) })
+	mux.HandleFunc("GET /v1/top", func(w http.ResponseWriter, r *http.Request) { s.top(ctx, w, r) })
 	// Profiles, for "go tool pprof": only on the socket, which belongs to root.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -21,7 +21,7 @@ var parts = map[string][]string{
 		"internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum", "internal/nodefilter", "internal/peer", "internal/podlink",
 		"internal/podprobe", "internal/settings",
 		"internal/signal", "mesh/topology",
-		"router", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
+		"router", "router/capture", "router/flows", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/hostcheck": {
 		"internal/health", "internal/hostfilter", "internal/hostnet", "internal/hostports", "internal/hostroutes", "internal/hostwatch",

@@ -15,6 +15,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/peer"
 	"weft/router"
+	"weft/router/capture"
 	"weft/router/vxlan"
 )
 
@@ -23,7 +24,8 @@ const captureFlush = 200 * time.Millisecond
 
 // Capture copies frames on their way between this node and its peers, for one client.
 type Capture struct {
-	*router.Capture
+	*capture.Capture
+	stop      func()
 	d         *Datapath
 	kernel    *kernelPath
 	filter    string        // as the client wrote it
@@ -48,7 +50,7 @@ func (d *Datapath) StartCapture(in api.CaptureRequest) (*Capture, error) {
 			return nil, err
 		}
 	}
-	c, err := e.router.Capture(id, f.Match, in.Snaplen)
+	c, stop, err := e.router.Capture(id, f.Match, in.Snaplen)
 	if errors.Is(err, router.ErrCaptures) {
 		return nil, hint.New(hint.Refused, "End another \"weft capture\" first.", "%w", err)
 	} else if err != nil {
@@ -58,8 +60,11 @@ func (d *Datapath) StartCapture(in api.CaptureRequest) (*Capture, error) {
 	if remaining == 0 {
 		remaining = -1
 	}
-	return &Capture{Capture: c, d: d, kernel: e.kernel, filter: in.Filter, remaining: remaining}, nil
+	return &Capture{Capture: c, stop: stop, d: d, kernel: e.kernel, filter: in.Filter, remaining: remaining}, nil
 }
+
+// Close ends the capture.
+func (c *Capture) Close() { c.stop() }
 
 // findPeer returns the live peer with the given ID or nickname.
 func (d *Datapath) findPeer(name string) (peer.ID, error) {
@@ -111,7 +116,7 @@ func (c *Capture) Stream(ctx context.Context, w io.Writer) error {
 		case f := <-c.Frames():
 			c.Taken(f)
 			c.remaining--
-			err = out.Write(f.At, c.direction(f), f.Length, f.Frame)
+			err = out.Write(f.At, c.direction(f), f.Length, f.Data)
 		}
 	}
 	if err == nil {
@@ -127,7 +132,7 @@ func (c *Capture) Stream(ctx context.Context, w io.Writer) error {
 func (c *Capture) lost() uint64 { return c.Lost() + c.missed.Load() }
 
 // direction describes which way a frame goes, and by which session.
-func (c *Capture) direction(f router.Captured) pcapng.Path {
+func (c *Capture) direction(f capture.Frame) pcapng.Path {
 	w := pcapng.Path{Sent: f.Sent}
 	if !f.Peer.IsZero() {
 		if w.Peer = c.d.cfg.Membership.NodeName(f.Peer); w.Peer == "" {
@@ -147,9 +152,11 @@ func (c *Capture) direction(f router.Captured) pcapng.Path {
 
 // watchKernel adds the frames that the kernel carries until ctx ends.
 func (c *Capture) watchKernel(ctx context.Context) {
-	err := c.kernel.watch(ctx, func(f vxlan.Watched) {
-		c.missed.Add(f.Lost)
-		c.Add(router.Captured{At: time.Now(), Peer: f.Peer, Sent: f.Sent, Frame: f.Frame})
+	err := c.kernel.watch(ctx, func(d *vxlan.Device) error {
+		return d.Watch(ctx, func(f vxlan.Watched) {
+			c.missed.Add(f.Lost)
+			c.Add(capture.Frame{At: time.Now(), Peer: f.Peer, Sent: f.Sent, Data: f.Frame})
+		})
 	})
 	if err != nil {
 		c.d.log.Warn("the capture lacks the frames that the kernel carries", "err", err)

@@ -297,11 +297,12 @@ func (k *kernelPath) sample() (vxlan.Sample, bool) {
 // watchPause is how often watch looks for a kernel path while there is none.
 const watchPause = time.Second
 
-// watch calls f for all frames that the kernel carries until ctx ends. While there is no kernel path it waits for one.
-func (k *kernelPath) watch(ctx context.Context, f func(vxlan.Watched)) error {
+// watch calls f for the device of the kernel path, and again for the next one, until ctx ends. f reads frames of the device as
+// long as it exists. While there is no kernel path, watch waits for one.
+func (k *kernelPath) watch(ctx context.Context, f func(*vxlan.Device) error) error {
 	for {
 		if run := k.current.Load(); run != nil {
-			if err := run.device.Watch(ctx, f); err != nil && k.current.Load() == run {
+			if err := f(run.device); err != nil && k.current.Load() == run {
 				return err
 			}
 		}

@@ -274,7 +274,7 @@ func (n *node) buildServer() (err error) {
 		Socket: n.socket, HTTP: n.http, Documents: documents, Leases: n.leases, Names: names{n.registry, n.cfg, n.members},
 		Cluster: n.cluster(), Health: readiness{n.health, n.ipam}, Captures: captures{n.datapath}, Diagnostics: diagnostics{n.cfg, n.mesh,
 			n.recent},
-		Metrics: n.metrics(), Page: page, Logger: n.log,
+		Traffic: trafficWatches{documents}, Metrics: n.metrics(), Page: page, Logger: n.log,
 	})
 	return nil
 }

@@ -62,12 +62,17 @@ func ignoreMissing(err error) error {
 
 // onlyProbes sets a filter that drops all frames but probes, and removes their padding.
 func onlyProbes(fd int) error {
-	raw, err := bpf.Assemble([]bpf.Instruction{
+	return setFilter(fd, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: probeType, SkipFalse: 1},
 		bpf.RetConstant{Val: ether.HeaderLen + probeLen},
 		bpf.RetConstant{Val: 0},
 	})
+}
+
+// setFilter sets the filter of a packet socket, in place of an earlier one. It returns the bytes of a frame that are kept.
+func setFilter(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return err
 	}

@@ -37,45 +37,66 @@ type Watched struct {
 // Watch calls f for every frame that the device sends and receives, except for probes, until ctx ends. Superframes are
 // not cut, and checksums may be incomplete. Without a Watch there is no cost.
 func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	file, err := openWatch(d.index, func(int) error { return nil })
 	if err != nil {
-		return fmt.Errorf("vxlan: packet socket: %w", err)
+		return err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
-		return errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
-	}
-	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: d.index}); err != nil {
-		return errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
-	}
-	file := os.NewFile(uintptr(fd), "vxlan watch")
 	defer file.Close()
 	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("vxlan: packet socket: %w", err)
-	}
-	w := watch{device: d, buf: make([]byte, tagLen+maxWatched), aux: make([]byte, unix.CmsgSpace(auxLen)), peers: map[ether.Addr]peer.ID{}}
+	w := newWatch(d, tagLen+maxWatched)
 	for ctx.Err() == nil {
-		var read error
-		err := raw.Read(func(fd uintptr) bool {
-			read = w.next(int(fd), f)
-			return !errors.Is(read, unix.EAGAIN)
-		})
-		if err = errors.Join(err, ignore(ignore(read, unix.ENETDOWN), unix.EAGAIN)); err != nil && ctx.Err() == nil {
+		if err := readFrame(file, func(fd int) error { return w.next(fd, f) }); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("vxlan: watch %s: %w", d.cfg.Name, err)
 		}
 	}
 	return nil
 }
 
-// watch is the state of a Watch.
+// openWatch returns a packet socket for all frames of an interface, with auxiliary data. prepare may set options before the first
+// frame arrives. The caller closes the file.
+func openWatch(index int, prepare func(fd int) error) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("vxlan: packet socket: %w", err)
+	}
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
+	if err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err == nil {
+		err = prepare(fd)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "vxlan watch"), nil
+}
+
+// readFrame waits until next reads something, or the deadline of the file passes. While the device is down, there is nothing.
+func readFrame(file *os.File, next func(fd int) error) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("vxlan: packet socket: %w", err)
+	}
+	var read error
+	err = raw.Read(func(fd uintptr) bool {
+		read = next(int(fd))
+		return !errors.Is(read, unix.EAGAIN)
+	})
+	return errors.Join(err, ignore(ignore(read, unix.ENETDOWN), unix.EAGAIN))
+}
+
+// watch is the state of a Watch, or of a SampleFrames.
 type watch struct {
 	device *Device
-	buf    []byte                 // space for a tag, then the frame
+	buf    []byte                 // space for a tag, then the frame; or a virtio header, then the frame
 	aux    []byte                 // the control message of the frame
 	peers  map[ether.Addr]peer.ID // from the last read of the device's table
 	asked  time.Time              // when the table was read
+}
+
+func newWatch(d *Device, size int) watch {
+	return watch{device: d, buf: make([]byte, size), aux: make([]byte, unix.CmsgSpace(auxLen)), peers: map[ether.Addr]peer.ID{}}
 }
 
 // next reads one frame; the error is EAGAIN if there is none.
@@ -88,18 +109,30 @@ func (w *watch) next(fd int, f func(Watched)) error {
 	if !ok || n < ether.HeaderLen || ether.Type(w.buf[tagLen:]) == probeType {
 		return nil
 	}
-	frame := tagged(w.buf[:tagLen+n], tagOf(w.aux[:said]))
-	v := Watched{Frame: frame, Sent: link.Pkttype == unix.PACKET_OUTGOING}
-	if mac := ether.Destination(frame); !v.Sent {
-		v.Peer = w.peerOf(ether.Source(frame))
-	} else if !mac.IsMulticast() {
-		v.Peer = w.peerOf(mac)
-	}
-	if stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		v.Lost = uint64(stats.Drops)
-	}
-	f(v)
+	frame := tagged(w.buf[:tagLen+n], tagOf(auxOf(w.aux[:said])))
+	sent := link.Pkttype == unix.PACKET_OUTGOING
+	f(Watched{Peer: w.otherEnd(frame, sent), Sent: sent, Frame: frame, Lost: lostFrames(fd)})
 	return nil
+}
+
+// lostFrames returns how many frames the kernel has dropped since the last call, as too many waited.
+func lostFrames(fd int) uint64 {
+	stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0
+	}
+	return uint64(stats.Drops)
+}
+
+// otherEnd returns the peer of a frame, the zero ID for all peers or an unknown one.
+func (w *watch) otherEnd(frame []byte, sent bool) peer.ID {
+	switch mac := ether.Destination(frame); {
+	case !sent:
+		return w.peerOf(ether.Source(frame))
+	case !mac.IsMulticast():
+		return w.peerOf(mac)
+	}
+	return peer.ID{}
 }
 
 // peerOf returns the peer behind an address, the zero ID if the device does not know it.
@@ -120,26 +153,33 @@ func (w *watch) peerOf(mac ether.Addr) peer.ID {
 	return w.peers[mac]
 }
 
-// tagOf returns the VLAN tag that the kernel removed from a frame, nil if there was none (packet(7), PACKET_AUXDATA).
-func tagOf(aux []byte) (tag []byte) {
-	messages, err := unix.ParseSocketControlMessage(aux)
+// auxOf returns the auxiliary data of a frame: a struct tpacket_auxdata, nil if there is none (packet(7), PACKET_AUXDATA).
+func auxOf(control []byte) []byte {
+	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
 		return nil
 	}
 	for _, m := range messages {
-		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA || len(m.Data) < auxLen {
-			continue
+		if m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= auxLen {
+			return m.Data
 		}
-		status, kind := binary.NativeEndian.Uint32(m.Data), uint16(unix.ETH_P_8021Q)
-		if status&unix.TP_STATUS_VLAN_VALID == 0 {
-			return nil
-		}
-		if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
-			kind = binary.NativeEndian.Uint16(m.Data[18:])
-		}
-		return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, kind), binary.NativeEndian.Uint16(m.Data[16:]))
 	}
 	return nil
+}
+
+// tagOf returns the VLAN tag that the kernel removed from a frame, nil if there was none.
+func tagOf(aux []byte) (tag []byte) {
+	if aux == nil {
+		return nil
+	}
+	status, kind := binary.NativeEndian.Uint32(aux), uint16(unix.ETH_P_8021Q)
+	if status&unix.TP_STATUS_VLAN_VALID == 0 {
+		return nil
+	}
+	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		kind = binary.NativeEndian.Uint16(aux[18:])
+	}
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, kind), binary.NativeEndian.Uint16(aux[16:]))
 }
 
 // tagged returns the frame in buf, which lies behind space for a tag, with the tag if there is one.
