@@ -12,6 +12,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/capture/pcapng"
 	"weft/internal/hint"
+	"weft/internal/plural"
 	"weft/internal/privatefile"
 )
 
@@ -58,7 +59,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 	if err == nil {
 		err = out.Lost(lost)
 	}
-	_, _ = fmt.Fprintf(e.stderr, "%d frames captured, %d left out because they arrived too fast\n", frames, lost)
+	_, _ = fmt.Fprintf(e.stderr, "%s captured, %d left out because they arrived too fast\n", plural.Count(frames, "frame"), lost)
 	return errors.Join(err, out.Close())
 }
 

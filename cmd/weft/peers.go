@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/plural"
 	"weft/internal/printable"
 )
 
@@ -119,11 +120,12 @@ func newLeaveCommand(e *env) *cobra.Command {
 				return err
 			}
 			if r.GivenTo.IsZero() {
-				_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, no other node was there to receive the address space\n", r.Released)
+				_, _ = fmt.Fprintf(e.terminal(), "left; %s ended, no other node was there to receive the address space\n",
+					plural.Count(r.Released, "lease"))
 				return nil
 			}
-			_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, the address space went to %s (%s)\n",
-				r.Released, printable.Text(r.Name), r.GivenTo)
+			_, _ = fmt.Fprintf(e.terminal(), "left; %s ended, the address space went to %s (%s)\n",
+				plural.Count(r.Released, "lease"), printable.Text(r.Name), r.GivenTo)
 			return nil
 		},
 	}

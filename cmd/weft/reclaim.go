@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/plural"
 	"weft/internal/printable"
 )
 
@@ -38,7 +39,8 @@ func writeReclaimed(w io.Writer, results []api.Reclaimed) {
 			_, _ = fmt.Fprintf(w, "%s: %s owns no addresses any more: run \"weft ipam\" to see the owners\n", r.Range, name)
 			continue
 		}
-		_, _ = fmt.Fprintf(w, "%s: %d addresses of %s now belong to %s (%s)\n", r.Range, r.Addresses, name,
+		_, _ = fmt.Fprintf(w, "%s: %s of %s now %s to %s (%s)\n", r.Range, plural.Count(r.Addresses, "address"), name,
+			plural.Verb(r.Addresses, "belongs", "belong"),
 			printable.Text(r.GivenToName), r.GivenTo)
 	}
 }

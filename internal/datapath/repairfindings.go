@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/plural"
 	"weft/internal/podlink"
 )
 
@@ -20,8 +21,8 @@ func (d *Datapath) repairFindings(now time.Time) (findings []health.Finding) {
 	if s.total() > 0 && now.Sub(s.last) <= repairedFor {
 		findings = append(findings, health.Finding{
 			Code: health.BridgeRepaired,
-			Text: fmt.Sprintf("Another program changed what weft set on this host, %d times since the start, last at %s. weft restored it: %s.",
-				s.total(), s.last.Format(time.DateTime), strings.Join(s.recent, "; ")),
+			Text: fmt.Sprintf("Another program changed what weft set on this host, %s since the start, last at %s. weft restored it: %s.",
+				plural.Count(s.total(), "time"), s.last.Format(time.DateTime), strings.Join(s.recent, "; ")),
 			Remedy: remedy,
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/plural"
 	"weft/internal/settings"
 	"weft/router"
 )
@@ -31,8 +32,8 @@ func (d *Datapath) sourceFindings(stats router.Stats, now time.Time) (findings [
 		}
 		findings = append(findings, health.Finding{
 			Code: health.ForeignSource, Key: p.ID.String(),
-			Text: fmt.Sprintf("Node %s sends frames with source addresses that another node gives out, such as %s (%d frames). %s",
-				d.cfg.Membership.NodeName(p.ID), f.Last, f.Frames, result),
+			Text: fmt.Sprintf("Node %s sends frames with source addresses that another node gives out, such as %s (%s). %s",
+				d.cfg.Membership.NodeName(p.ID), f.Last, plural.Count(f.Frames, "frame"), result),
 			Remedy: fmt.Sprintf("Find the pod with %s on that node. If it has the address on purpose, as with VRRP, run \"weft ip claim\" for "+
 				"it there, or use an address outside the range. If not, the pod or the node may be taken over: disconnect it.", f.Last),
 		})
