@@ -42,9 +42,9 @@ image: system-packages build
 	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
 
 ## release: archives, .deb and .rpm for amd64 and arm64, an SBOM, SHA256SUMS and its signature in bin/release; builds are reproducible.
-##          WEFT_SIGN_KEY is the key of the signature (minisign), WEFT_RELEASE_IMAGE an image to add (bin/weft-image.tar)
+##          ARCH=amd64 builds for that architecture alone. WEFT_SIGN_KEY is the key of the signature (minisign), WEFT_RELEASE_IMAGE an image to add (bin/weft-image.tar)
 release:
-	deploy/release.sh $(BIN)/release
+	deploy/release.sh $(BIN)/release $(ARCH)
 
 ## demo: three nodes with pods on this machine; needs root
 demo: system-packages build

@@ -1,9 +1,11 @@
 package deploy
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -52,6 +54,7 @@ func TestDebianPackage(t *testing.T) {
 			t.Errorf("%s: %v, %v; want mode %v", path, info, err, mode)
 		}
 	}
+	checkLinks(t, filepath.Join(m.root, "usr/share/doc/weft"))
 	if text := m.run("dpkg-query", "--show", "--showformat=${Conffiles}", "weft"); !strings.Contains(text, "/etc/weft/weft.yaml") {
 		t.Errorf("conffiles: %q", text)
 	}
@@ -63,8 +66,14 @@ func TestDebianPackage(t *testing.T) {
 	if got := m.run("weft", "version"); err != nil || got != "weft "+string(version) {
 		t.Errorf("version %q of %q, %v", got, version, err)
 	}
-	if page := m.run("gzip", "-dc", "/usr/share/man/man8/weft-up.8.gz"); !strings.Contains(page, "secret-file") {
+	if page := m.run("gzip", "-dc", "/usr/share/man/man8/weft-up.8.gz"); !strings.Contains(page, `secret\-file`) {
 		t.Errorf("weft-up(8):\n%s", page)
+	}
+	page := m.run("gzip", "-dc", "/usr/share/man/man8/weft.8.gz")
+	for _, section := range []string{"FIRST STEPS", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES"} {
+		if !strings.Contains(page, section) {
+			t.Errorf("weft(8) has no section %s", section)
+		}
 	}
 
 	state, config := filepath.Join(m.root, "var/lib/weft"), filepath.Join(m.root, "etc/weft/weft.yaml")
@@ -82,6 +91,34 @@ func TestDebianPackage(t *testing.T) {
 	}
 	if text := m.run("dpkg", "--purge", "weft"); !strings.Contains(text, "removing /var/lib/weft") || !m.absent(state) || !m.absent(config) {
 		t.Errorf("a purge must remove state and configuration, and print that:\n%s", text)
+	}
+}
+
+// link matches the target of a relative link in Markdown, without its anchor.
+var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+
+// checkLinks checks that all documents below a folder link only to files that are there.
+func checkLinks(t *testing.T, dir string) {
+	t.Helper()
+	documents := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		documents++
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s, which the package does not have", strings.TrimPrefix(path, dir+"/"), m[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || documents < 20 {
+		t.Errorf("%d documents in the package, %v", documents, err)
 	}
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # release.sh OUT [ARCH...]: build the files of a release for each ARCH (default: amd64 arm64) in the folder OUT:
 #
-#   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit
+#   weft-VERSION-linux-ARCH.tar.gz   programs, manual, completions, unit, documents
 #   weft_VERSION_ARCH.deb, weft-VERSION-1.ARCH.rpm
 #   weft-VERSION.cdx.json            all modules in the programs, with their licenses (CycloneDX)
 #   weft-VERSION-image-ARCH.tar      the image WEFT_RELEASE_IMAGE of "make image", if it is set, and its digest (.digest)
@@ -13,6 +13,8 @@
 #
 # WEFT_RELEASE_PARTS are the files that are built, for tests: some of "deb rpm archive sbom". With fewer than all, the default, WEFT_SIGN_KEY is
 # not used.
+#
+# Progress goes to standard error, the content of SHA256SUMS to standard output.
 #
 # With WEFT_SIGN_PGP_KEY, a file with an OpenPGP key (its password in NFPM_PASSPHRASE), nfpm also signs the packages. They then
 # differ from those of another build by the signature.
@@ -26,6 +28,7 @@ shift
 all="deb rpm archive sbom"
 : "${WEFT_RELEASE_PARTS:=$all}"
 [ "$WEFT_RELEASE_PARTS" = "$all" ] || WEFT_SIGN_KEY=
+say() { echo "release: $*" >&2; }
 has() {
 	case " $WEFT_RELEASE_PARTS " in *" $1 "*) ;; *) return 1 ;; esac
 }
@@ -55,7 +58,9 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 rm -f "$out"/weft[-_]* "$out"/SHA256SUMS*
 
+say "weft $version for $*, into $out"
 mkdir -p bin/tools
+say "building the tools, which takes minutes the first time"
 tools=$PWD/bin/tools
 go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" github.com/goreleaser/nfpm/v2/cmd/nfpm
 
@@ -66,6 +71,7 @@ normalize() {
 }
 
 # Files that are the same for all architectures.
+say "manual pages, completions and documents"
 mkdir -p "$work/common/man" "$work/common/completions" "$work/common/systemd" "$work/common/package"
 go build -trimpath -buildvcs=false -tags man -o "$work/man" ./cmd/weft
 "$work/man" man "$work/common/man"
@@ -75,9 +81,11 @@ gzip -9n "$work"/common/man/*
 "$work/man" completion fish >"$work/common/completions/weft.fish"
 cp deploy/systemd/weft.service deploy/systemd/weft.yaml "$work/common/systemd/"
 cp deploy/package/* "$work/common/package/"
-cp README.md LICENSE "$work/common/"
+# The documents with everything that they link to, at the same places.
+git ls-files -z LICENSE ':(glob)*.md' docs deploy go.mod ':!:*.go' ':!:deploy/package' ':!:deploy/nfpm.yaml' | tar --null -T - -cf - | tar -C "$work/common" -xf -
 
 for arch; do
+	say "$arch: building the programs"
 	stage=$work/$arch/weft-$version-linux-$arch
 	mkdir -p "$stage/bin"
 	cp -R "$work"/common/. "$stage/"
@@ -86,9 +94,11 @@ for arch; do
 	normalize "$stage"
 	for format in deb rpm; do
 		has $format || continue
+		say "$arch: .$format"
 		(cd "$stage" && ARCH=$arch "$tools/nfpm" package --config "$OLDPWD/deploy/nfpm.yaml" --packager "$format" --target "$out/" >/dev/null)
 	done
 	has archive || continue
+	say "$arch: archive"
 	rm -r "$stage/package" # scripts of the packages
 	normalize "$stage"
 	tar -C "$work/$arch" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
@@ -96,6 +106,7 @@ for arch; do
 done
 
 if has sbom; then
+	say "SBOM, which takes minutes"
 	# In a copy without .git, from which the tool would derive another version. awk inserts the version, and removes the digest of the
 	# tool itself, which differs between machines.
 	go -C internal/tools build -trimpath -buildvcs=false -o "$tools/" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
@@ -118,6 +129,7 @@ if [ -n "${WEFT_RELEASE_IMAGE:-}" ]; then
 	cp "$WEFT_RELEASE_IMAGE.digest" "$image.digest"
 fi
 
+say "checksums and signature"
 deploy/sign.sh "$out" "weft $version"
 chmod 644 "$out"/*
 cat "$out/SHA256SUMS"

@@ -5,19 +5,20 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
+	"weft/internal/docgen"
 	"weft/internal/hint"
 )
 
 func init() { extraCommands = append(extraCommands, newManCommand) }
 
 // newManCommand writes the manual pages: "go run -tags man ./cmd/weft man DIR". It needs a build tag, so that the product
-// does not link a formatter for manual pages.
+// does not link package docgen, which is for tests.
 func newManCommand(*env) *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -29,14 +30,14 @@ func newManCommand(*env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			root := cmd.Root()
-			root.DisableAutoGenTag = true // the tag contains the day of the build
-			if up, _, err := root.Find([]string{"up"}); err == nil {
-				up.Flags().Lookup("name").DefValue = "the host's name" // not the name of the build host
-			}
-			header := &doc.GenManHeader{Section: "8", Date: &date, Source: "weft", Manual: "weft"}
-			if err := doc.GenManTree(root, header, args[0]); err != nil {
-				return fmt.Errorf("manual pages: %w", err)
+			pages := docgen.Man(cmd.Root(), docgen.ManOptions{
+				Date: date, Source: "weft", Sections: manSections,
+				Defaults: map[string]string{"name": "the host's name"}, // not the name of the build host
+			})
+			for name, text := range pages {
+				if err := os.WriteFile(filepath.Join(args[0], name), []byte(text), 0o644); err != nil {
+					return fmt.Errorf("manual pages: %w", err)
+				}
 			}
 			return nil
 		},
