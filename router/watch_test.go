@@ -45,7 +45,8 @@ func TestSampleFlows(t *testing.T) {
 				sum.Bytes += f.Bytes
 			}
 			counted := nodes[i].Stats().Peers[0]
-			if want := (flows.Traffic{Frames: counted.TxFrames + counted.RxFrames, Bytes: counted.TxBytes + counted.RxBytes}); sum != want || sum.Frames < 23 {
+			want := flows.Traffic{Frames: counted.TxFrames + counted.RxFrames, Bytes: counted.TxBytes + counted.RxBytes}
+			if sum != want || sum.Frames < 23 {
 				t.Errorf("node %d: %+v, the router counted %+v", i, sum, want)
 			}
 			stops[i]()

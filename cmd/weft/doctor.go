@@ -90,7 +90,8 @@ const checkIndent = 20
 func writeChecks(w io.Writer, checks []api.Check, d display) {
 	for _, c := range checks {
 		detail, remedy := printable.Text(c.Detail), printable.Text(c.Remedy)
-		head := d.paint(checkStyle(c.Result), fmt.Sprintf("%-7s", printable.Text(string(c.Result)))) + fmt.Sprintf(" %-11s ", printable.Text(c.Name))
+		result := fmt.Sprintf("%-7s", printable.Text(string(c.Result)))
+		head := d.paint(checkStyle(c.Result), result) + fmt.Sprintf(" %-11s ", printable.Text(c.Name))
 		if d.width == 0 {
 			if remedy != "" {
 				detail += ". Fix: " + remedy

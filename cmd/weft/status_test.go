@@ -17,7 +17,8 @@ func TestStatusText(t *testing.T) {
 		Targets: []api.Target{{Addr: "host2:6783", Error: "dial tcp 192.0.2.12:6783: connect: connection refused"}},
 		Guard:   api.GuardStatus{Bound: 1},
 		Conditions: []api.Condition{
-			{Severity: api.SeverityInfo, Text: "Some nodes do not accept the first secret yet: host3.", Remedy: "Add it there and run \"weft reload\"."},
+			{Severity: api.SeverityInfo, Text: "Some nodes do not accept the first secret yet: host3.",
+				Remedy: "Add it there and run \"weft reload\"."},
 			{Severity: api.SeverityWarning, Text: "Node host3 (6cee6b524165fa5c at 192.0.2.13) is dead; it owns 404138 addresses.",
 				Remedy: "Start it again, or if it will not return run \"weft reclaim 6cee6b524165fa5c\"."},
 			{Severity: api.SeverityError, Text: "The bridge is gone."},
@@ -35,7 +36,8 @@ func TestStatusText(t *testing.T) {
 func TestDoctorText(t *testing.T) {
 	checks := []api.Check{
 		{Name: "kernel", Result: api.CheckOK, Detail: "Linux 6.1"},
-		{Name: "state", Result: api.CheckWarn, Detail: "others than its owner can read it: mode 0755", Remedy: "Run \"chmod 0700 /var/lib/weft\"."},
+		{Name: "state", Result: api.CheckWarn, Detail: "others than its owner can read it: mode 0755",
+			Remedy: "Run \"chmod 0700 /var/lib/weft\"."},
 		{Name: "nftables", Result: api.CheckFail, Detail: "the program nft is missing, so pods cannot reach addresses outside of the overlay",
 			Remedy: "Install the nftables package."},
 	}

@@ -67,7 +67,7 @@ func runTop(ctx context.Context, e *env, o topOptions) error {
 		})
 	}
 	if ctx.Err() != nil {
-		return nil // Ctrl-C is the normal end
+		err = nil // Ctrl-C is the normal end
 	}
 	return err
 }

@@ -46,8 +46,10 @@ func topOfPeers(n int) api.Top {
 	for i := range n {
 		p := api.TopPeer{
 			ID: peer.ID{byte(i + 1)}, Name: fmt.Sprintf("host%d", i+2), State: api.PeerAlive, Link: api.LinkDirect, Carrier: api.CarrierUserspace,
-			RTT:      0.31 * float64(i+1),
-			TopRates: api.TopRates{TxBits: float64(i) * 1.234e6, RxBits: float64(i) * 5.6e8, TxPackets: float64(i) * 90, RxPackets: float64(i) * 4.7e4},
+			RTT: 0.31 * float64(i+1),
+			TopRates: api.TopRates{
+				TxBits: float64(i) * 1.234e6, RxBits: float64(i) * 5.6e8, TxPackets: float64(i) * 90, RxPackets: float64(i) * 4.7e4,
+			},
 		}
 		switch i {
 		case 1:

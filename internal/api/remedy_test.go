@@ -9,7 +9,7 @@ func TestCommands(t *testing.T) {
 	for remedy, want := range map[string][]string{
 		"": nil,
 		"Start it again, or if it will not return run \"weft reclaim a1\".":              {"weft reclaim a1"},
-		"Run \"ip link set a master b\", or \"weft detach --netns p\"; then \"ip a\".":   {"ip link set a master b", "weft detach --netns p", "ip a"},
+		"Run \"ip link set a master b\", or \"weft leave --now\"; then \"ip a\".":        {"ip link set a master b", "weft leave --now", "ip a"},
 		"Run \"weft wait\" until the node \"b\" is back, then \"weft wait\" once again.": {"weft wait"},
 		"Name it \"web\", without the \"Capital word\".":                                 nil,
 	} {

@@ -86,8 +86,9 @@ func CarrierOf(d Datapath) Carrier {
 		return CarrierUserspace
 	case DatapathKernel:
 		return CarrierVXLAN
+	default:
+		return ""
 	}
-	return ""
 }
 
 // TopFlow is the traffic of a flow in an interval, in one direction, as far as a sample of the frames shows it.

@@ -188,7 +188,8 @@ func TestTopEnds(t *testing.T) {
 	if out := do(t, n, "top", "--json", "--count", "2", "--interval", "100ms"); strings.Count(out, "{\"at\"") != 2 {
 		t.Errorf("two documents: %s", out)
 	}
-	if out := do(t, n, "top", "--count", "1", "--interval", "100ms"); !strings.HasPrefix(out, "weft top on a, ") || strings.Contains(out, "\x1b") {
+	out := do(t, n, "top", "--count", "1", "--interval", "100ms")
+	if !strings.HasPrefix(out, "weft top on a, ") || strings.Contains(out, "\x1b") {
 		t.Errorf("a snapshot: %q", out)
 	}
 	for _, name := range []string{"stopped", "killed"} {
@@ -207,7 +208,8 @@ func TestTopEnds(t *testing.T) {
 			err = top.documents.Decode(&api.Top{})
 		}
 		_ = top.cmd.Wait()
-		if code := top.cmd.ProcessState.ExitCode(); code != hint.ExitNoDaemon || !strings.Contains(top.stderr.String(), "the daemon has stopped") {
+		code := top.cmd.ProcessState.ExitCode()
+		if code != hint.ExitNoDaemon || !strings.Contains(top.stderr.String(), "the daemon has stopped") {
 			t.Errorf("%s: exit code %d: %s", name, code, top.stderr.String())
 		}
 	}

@@ -53,7 +53,8 @@ func byID(list []api.Peer) map[peer.ID]api.Peer {
 // topPeer returns the rates of a peer from its counters, which do not have the frames that the kernel carried.
 func topPeer(before, after api.Peer, kernel flows.PeerTraffic, seconds float64) api.TopPeer {
 	return api.TopPeer{
-		ID: after.ID, Name: after.Name, State: after.State, Link: after.Link, Via: after.Via, Carrier: api.CarrierOf(after.Datapath), RTT: after.RTT,
+		ID: after.ID, Name: after.Name, State: after.State, Link: after.Link, Via: after.Via, Carrier: api.CarrierOf(after.Datapath),
+		RTT: after.RTT,
 		TopRates: api.TopRates{
 			TxBits:    8 * float64(grown(before.TxBytes, after.TxBytes)+kernel.Sent.Bytes) / seconds,
 			RxBits:    8 * float64(grown(before.RxBytes, after.RxBytes)+kernel.Received.Bytes) / seconds,
@@ -122,6 +123,7 @@ func protocolName(k flows.Key) string {
 		return "sctp"
 	case packet.ESP:
 		return "esp"
+	default:
+		return "ip-" + strconv.Itoa(int(k.Protocol))
 	}
-	return "ip-" + strconv.Itoa(int(k.Protocol))
 }

@@ -22,8 +22,10 @@ func TestBetween(t *testing.T) {
 	self, b, c, gone := peer.ID{1}, peer.ID{2}, peer.ID{3}, peer.ID{4}
 	peers := []api.Peer{
 		{ID: self, Name: "a", Self: true, State: api.PeerAlive},
-		{ID: c, Name: "c", State: api.PeerAlive, Link: api.LinkRelay, Via: b, Datapath: api.DatapathUserspace, RTT: 2, TxBytes: 1000, RxFrames: 7},
-		{ID: b, Name: "b", State: api.PeerAlive, Link: api.LinkDirect, Datapath: api.DatapathKernel, Drops: map[string]uint64{"runt": 5, "send": 1}},
+		{ID: c, Name: "c", State: api.PeerAlive, Link: api.LinkRelay, Via: b, Datapath: api.DatapathUserspace, RTT: 2,
+			TxBytes: 1000, RxFrames: 7},
+		{ID: b, Name: "b", State: api.PeerAlive, Link: api.LinkDirect, Datapath: api.DatapathKernel,
+			Drops: map[string]uint64{"runt": 5, "send": 1}},
 		{ID: gone, Name: "gone", State: api.PeerLeft},
 	}
 	flow := flows.Flow{Key: flows.Key{Peer: b, Path: flows.Kernel, Sent: true, EtherType: ether.TypeIPv4, Protocol: packet.TCP,
@@ -60,8 +62,8 @@ func TestBetween(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	after.At = after.At.Add(time.Second)
-	if again := Between(Reading{At: got.At, Peers: peers, Drops: after.Drops}, after, flows.Sample{}); len(again.Flows)+len(again.Drops) != 0 ||
-		again.Peers[1].TxBits != 0 || again.Interval != 1 {
+	again := Between(Reading{At: got.At, Peers: peers, Drops: after.Drops}, after, flows.Sample{})
+	if len(again.Flows)+len(again.Drops) != 0 || again.Peers[1].TxBits != 0 || again.Interval != 1 {
 		t.Errorf("without traffic: %+v", again)
 	}
 }

@@ -52,7 +52,8 @@ func TestParse(t *testing.T) {
 		{"icmp", frameOf(t, ip4("0000", "01"), tcpPorts), packet.ICMP, "10.40.0.1", 0, 0, 14 + 20, "10.32.0.1"},
 		{"ends in the ports", frameOf(t, ip4("0000", "06"), "9c40 14"), packet.TCP, "10.40.0.1", 0, 0, 14 + 20, "10.32.0.1"},
 		{"ipv6", frameOf(t, ip6("06"), tcpPorts), packet.TCP, "fd00::1", 40000, 5201, 14 + 40 + 20, "fd00::2"},
-		{"ipv6 with options", frameOf(t, ip6("3c"), "0600 010400000000 ", tcpPorts), packet.TCP, "fd00::1", 40000, 5201, 14 + 40 + 8 + 20, "fd00::2"},
+		{"ipv6 with options", frameOf(t, ip6("3c"), "0600 010400000000 ", tcpPorts), packet.TCP, "fd00::1", 40000, 5201,
+			14 + 40 + 8 + 20, "fd00::2"},
 		{"arp", frameOf(t, "0806 0001"), 0, "", 0, 0, 14, ""},
 		{"ends in the Ethernet header", []byte{1, 2, 3}, 0, "", 0, 0, 3, ""},
 	} {

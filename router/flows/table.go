@@ -63,7 +63,7 @@ func (t *table) add(k Key, n Traffic) {
 		e.Flow = Flow{Key: k}
 		t.index[k] = e
 	}
-	e.Traffic.add(n)
+	e.add(n)
 	e.rank += n.Bytes
 	t.down(e)
 }

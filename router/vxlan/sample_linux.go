@@ -101,9 +101,12 @@ func (s *sampling) next(fd int, f func(Sampled)) error {
 	}
 	link, ok := from.(*unix.SockaddrLinklayer)
 	aux := auxOf(s.aux[:said])
-	offload, frame, short := virtio.Parse(s.buf[:n])
-	if !ok || aux == nil || short != nil || len(frame) < ether.HeaderLen {
+	if !ok || aux == nil || n < virtio.HeaderLen+ether.HeaderLen {
 		return nil
+	}
+	offload, frame, err := virtio.Parse(s.buf[:n])
+	if err != nil {
+		return err
 	}
 	v := Sampled{
 		Sent: link.Pkttype == unix.PACKET_OUTGOING, Frame: frame, Length: int(binary.NativeEndian.Uint32(aux[4:])),
