@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/hint"
 	"weft/internal/kube"
+	"weft/internal/usage"
 )
 
 func newPrepareCommand() *cobra.Command {
@@ -29,7 +30,7 @@ func newPrepareCommand() *cobra.Command {
 			"and writes kube.yaml into the state directory. It refuses a node without a secret, unless --plain or\n" +
 			"--identities is set. With --identities it requests a certificate for the node and waits for the signer\n" +
 			"(\"weft-kube signer\").",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, _, err := o.clients()
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 	"weft/internal/kube/firewall"
 	"weft/internal/podlink"
 	"weft/internal/unixsocket"
+	"weft/internal/usage"
 )
 
 // runOptions are the flags of "weft-kube run".
@@ -38,7 +39,7 @@ func newRunCommand() *cobra.Command {
 		Long: "Run beside the daemon: keep the CNI plugin installed, connect the daemon to the other nodes, reclaim the address\n" +
 			"space of deleted nodes and enforce network policies. If another weft-kube runs on this host, the new one waits\n" +
 			"and replaces it when it stops.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()

@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/usage"
 )
 
 // namespaceFlags are the flags that select a network namespace, an interface in it and the holder of its addresses.
@@ -55,7 +56,7 @@ func newAttachCommand(e *env) *cobra.Command {
 			"interface with an address of each range and a default route through this host. A second call with the same\n" +
 			"flags changes nothing and prints the same addresses.",
 		Example: "  weft attach --netns /run/netns/p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -119,7 +120,7 @@ func newDetachCommand(e *env) *cobra.Command {
 		Short:                 "Remove a network namespace from the overlay and release its leases",
 		Long: "Remove a network namespace from the overlay and release its leases. This works also when the namespace no\n" +
 			"longer exists. Use the same --netns or --pid, --ifname and --owner as for \"weft attach\".",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -140,7 +141,7 @@ func newExposeCommand(e *env) *cobra.Command {
 			"address of each range. The first pod on the node does the same, because pods use this address as their\n" +
 			"gateway. The address is kept over restarts and reboots.",
 		Example: "  weft expose\n  weft expose 10.32.5.1/12",
-		Args:    between(0, 1),
+		Args:    usage.Arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cidr := api.Auto
 			if len(args) == 1 {
@@ -158,7 +159,7 @@ func newHideCommand(e *env) *cobra.Command {
 		Short: "Remove the host's overlay address",
 		Long: "Remove the host's overlay address. Pods of this node use it as their gateway: they cannot reach anything\n" +
 			"outside the overlay until \"weft expose\" or the next pod assigns it again.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.client().Hide(cmd.Context()) },
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"weft/internal/capture/pcapng"
 	"weft/internal/hint"
 	"weft/internal/privatefile"
+	"weft/internal/usage"
 )
 
 func newCaptureCommand(e *env) *cobra.Command {
@@ -28,7 +29,7 @@ func newCaptureCommand(e *env) *cobra.Command {
 			"protocol before it (arp, ip, ip6, icmp, icmp6, tcp, udp, sctp); ether [src|dst] host MAC, ether proto N;\n" +
 			"broadcast, multicast, vlan [N], less N, greater N; combined with and, or, not and parentheses.",
 		Example: "  weft capture tcp port 80 and host 10.32.0.1\n  weft capture -w - | wireshark -k -i -",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Filter = strings.Join(args, " ")
 			return runCapture(cmd.Context(), e, r, file)

@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/usage"
 )
 
 var errNoName = errors.New("no such name or address")
@@ -21,8 +22,6 @@ func newDNSCommand(e *env) *cobra.Command {
 		Long: "Manage names in .weft.local. Every node answers queries for the names of all live nodes, on the address of its\n" +
 			"bridge, UDP and TCP port 53. It forwards all other queries to the host's resolvers. \"weft attach --hostname\"\n" +
 			"adds a name for the addresses that it attaches.",
-		Args: subcommandsOnly,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e))
 	return cmd
@@ -32,7 +31,7 @@ func newDNSAddCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME IP...",
 		Short: "Add a name for addresses of the overlay; answers rotate several addresses",
-		Args:  between(2, -1),
+		Args:  usage.Arguments(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
@@ -47,7 +46,7 @@ func newDNSRemoveCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME [IP...]",
 		Short: "Remove a name that this node added, from the given addresses or from all",
-		Args:  between(1, -1),
+		Args:  usage.Arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
@@ -75,7 +74,7 @@ func newDNSLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "lookup NAME|IP",
 		Short: "Show the addresses of a name, or the names of an address",
-		Args:  between(1, 1),
+		Args:  usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := netip.ParseAddr(args[0])
 			name := args[0]
@@ -109,7 +108,7 @@ func newDNSListCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "list",
 		Short: "Show all names, including names of nodes that are not alive, which get no answer",
-		Args:  between(0, 0),
+		Args:  usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			names, err := e.client().Names(cmd.Context(), "", netip.Addr{})
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"weft/internal/doctor"
 	"weft/internal/printable"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 var errDoctor = errors.New("a node cannot start on this host, or cannot carry frames")
@@ -28,7 +29,7 @@ func newDoctorCommand(e *env) *cobra.Command {
 			"that runs on this host, which checks with its own settings and privileges. While a node runs, checks of\n" +
 			"resources that this node holds are skipped. The exit code is 1 if a node cannot run.",
 		Example: "  weft doctor\n  weft doctor --config /etc/weft/weft.yaml host1",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
@@ -89,7 +90,7 @@ func newReportCommand(e *env) *cobra.Command {
 			"doctor\", the flags, the links and routes of the host, the metrics and the latest log lines. The document\n" +
 			"contains names and addresses, but no secrets, keys or contents of frames.",
 		Example: "  weft report > report.json",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Report(cmd.Context())
 			if err != nil {

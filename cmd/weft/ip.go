@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/usage"
 )
 
 func newIPAMCommand(e *env) *cobra.Command {
@@ -20,7 +21,7 @@ func newIPAMCommand(e *env) *cobra.Command {
 		Long: "Show how the address range is divided among the nodes. While this node cannot lease addresses, the output also\n" +
 			"shows what it waits for. FREE is the number of addresses that an owner has left: exact for this node, for\n" +
 			"others as they last reported. Free addresses of nodes that are not REACHABLE cannot be leased meanwhile.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i, err := e.client().IPAM(cmd.Context())
 			if err != nil {
@@ -61,8 +62,6 @@ func newIPCommand(e *env) *cobra.Command {
 		Long: "Lease addresses to owners. An owner is any name; \"weft attach\" and the CNI plugin use names of their own. A\n" +
 			"lease made here stays until \"weft ip release\": unlike the lease of an attachment, it does not end when an\n" +
 			"interface disappears. These commands show and change the leases of this node only.",
-		Args: subcommandsOnly,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIPAllocateCommand(e), newIPClaimCommand(e), newIPReleaseCommand(e), newIPLookupCommand(e), newIPListCommand(e))
 	return cmd
@@ -76,7 +75,7 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 		Short:                 "Lease an address of each range, or one in CIDR; repeatable for the same owner",
 		Long: "Lease an address of each range, or one in CIDR, and print the addresses. A repeated call for the same owner\n" +
 			"returns the same addresses.",
-		Args: between(1, 1),
+		Args: usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := api.AddressRequest{Owner: args[0]}
 			if in != "" {
@@ -100,7 +99,7 @@ func newIPClaimCommand(e *env) *cobra.Command {
 		Short: "Lease a given address",
 		Long: "Lease a given address. If another node owns the address, this node requests it from that node. The command\n" +
 			"fails if the address is in use, or if its owner cannot be reached.",
-		Args: between(2, 2),
+		Args: usage.Arguments(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := netip.ParseAddr(args[1])
 			if err != nil {
@@ -116,7 +115,7 @@ func newIPReleaseCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "release OWNER [IP]",
 		Short: "Release all leases of an owner, or one of them",
-		Args:  between(1, 2),
+		Args:  usage.Arguments(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip := ""
 			if len(args) == 2 {
@@ -135,7 +134,7 @@ func newIPLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "lookup OWNER",
 		Short: "Show the addresses of an owner",
-		Args:  between(1, 1),
+		Args:  usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			leases, err := e.client().Leases(cmd.Context(), args[0])
 			if err != nil {
@@ -153,7 +152,7 @@ func newIPListCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "list",
 		Short: "Show all leases of this node",
-		Args:  between(0, 0),
+		Args:  usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			leases, err := e.client().Leases(cmd.Context(), "")
 			if err != nil {

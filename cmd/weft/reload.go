@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 func newReloadCommand(e *env) *cobra.Command {
@@ -19,7 +20,7 @@ func newReloadCommand(e *env) *cobra.Command {
 		Long: "Make the daemon read its secret file, its identity file and its configuration again, as SIGHUP does. The lines of\n" +
 			"the secret file, --identity, --trusted-subnets and --log-level take effect immediately. Other changed flags are\n" +
 			"listed: they take effect at the next start. If a setting is wrong, nothing changes and the exit code is 1.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Reload(cmd.Context())
 			if err != nil {

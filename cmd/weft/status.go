@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/printable"
+	"weft/internal/usage"
 )
 
 func newStatusCommand(e *env) *cobra.Command {
@@ -19,7 +20,7 @@ func newStatusCommand(e *env) *cobra.Command {
 		Short: "Show an overview of the node",
 		Long: "Show an overview of the node: whether a pod can join now, its peers and targets, datapath, encryption,\n" +
 			"addresses, and dropped frames by reason. Each warning says how to fix the problem.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := e.client().Status(cmd.Context())
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/node"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 // envPrefix is the prefix of the environment variables that set flags of "weft up".
@@ -47,7 +48,7 @@ func newUpCommand(e *env) *cobra.Command {
 			"(YAML, with the flags as keys). A flag overrides the environment, the environment overrides the file, and the\n" +
 			"file overrides the default.",
 		Example: "  weft up host1 host2\n  weft up --secret-file /etc/weft/secret --range 10.32.0.0/12 --range fd00:77::/48 host1",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			return runUp(cmd.Context(), e, cmd.Flags(), o)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/usage"
 )
 
 func newWaitCommand(e *env) *cobra.Command {
@@ -22,7 +23,7 @@ func newWaitCommand(e *env) *cobra.Command {
 			"nodes are alive, including this node.\n\n" +
 			"At the timeout the command prints what is missing, and the exit code is 1.",
 		Example: "  weft wait --timeout 60s\n  weft wait --for peers=3",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			result, err := e.client().Wait(cmd.Context(), what, timeout)
 			if err != nil {
