@@ -168,7 +168,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
 	if err != nil {
-		return fmt.Errorf("mesh: resolving target %s: %w", t, err)
+		return fmt.Errorf("mesh: %w", plainLookup(err))
 	}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
@@ -187,7 +187,15 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
+	return err // the caller knows the target
+}
+
+// plainLookup returns an error of net's resolver without the address of the name server.
+func plainLookup(err error) error {
+	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
+		return fmt.Errorf("no address has the name %q", e.Name)
+	}
+	return err
 }
 
 // exchange exchanges states with the node at addr. memberlist cannot be interrupted in an exchange: when ctx ends first,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +57,7 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 		return err
 	}
 	if !result.Done {
-		return fmt.Errorf("the daemon is not ready after %v: %s", o.timeout, result.Missing)
+		return hint.New(hint.Timeout, "\"weft status\" shows what is missing.", "the daemon is not ready after %v: %s", o.timeout, result.Missing)
 	}
 	_, err = install.Configuration()
 	return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ func newPrepareCommand() *cobra.Command {
 			for _, r := range ranges {
 				prefix, err := netip.ParsePrefix(strings.TrimSpace(r))
 				if err != nil {
-					return fmt.Errorf("--range: %q is not a CIDR", r)
+					return hint.Refuse("--range", "Use an address and a prefix length, such as 10.32.0.0/12.", "%q is not a CIDR", r)
 				}
 				p.Ranges = append(p.Ranges, prefix)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/filelock"
+	"weft/internal/hint"
 	"weft/internal/hostwatch"
 	"weft/internal/kube"
 	"weft/internal/kube/bridgenf"
@@ -63,7 +64,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	}
 	mode, err := api.ParseGuardMode(o.guard)
 	if err != nil {
-		return fmt.Errorf("--guard: %w", err)
+		return hint.Refuse("--guard", "Choose pods, host or off.", "%q is unknown", o.guard)
 	}
 	o.install.Guard = mode
 	if err := os.MkdirAll(o.kubeDir(), 0o700); err != nil {

@@ -103,7 +103,7 @@ func signRequest(ctx context.Context, e *env, stdin io.Reader, from string, o si
 		return err
 	}
 	if o.expires < time.Minute {
-		return hint.New(hint.Usage, "Give a duration such as 2160h, which is 90 days.", "--expires: %s is too short", o.expires)
+		return hint.Refuse("--expires", "Give a duration such as 2160h, which is 90 days.", "%s is too short", o.expires)
 	}
 	now := time.Now()
 	terms := identity.Terms{NotBefore: now, NotAfter: now.Add(o.expires), Name: request.Name}

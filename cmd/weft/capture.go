@@ -12,6 +12,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/capture/pcapng"
 	"weft/internal/hint"
+	"weft/internal/printable"
 	"weft/internal/privatefile"
 	"weft/internal/usage"
 )
@@ -52,6 +53,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 	if err != nil {
 		return err
 	}
+	_, _ = fmt.Fprintln(e.stderr, listening(r))
 	frames, lost, err := follow(stream, out)
 	if ctx.Err() != nil {
 		err = nil // Ctrl-C is the normal end of a capture
@@ -61,6 +63,20 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 	}
 	_, _ = fmt.Fprintf(e.stderr, "%d frames captured, %d left out because they arrived too fast\n", frames, lost)
 	return errors.Join(err, out.Close())
+}
+
+// listening says what a capture shows, and how it ends.
+func listening(r api.CaptureRequest) string {
+	text := "listening for frames"
+	if r.Peer != "" {
+		text += " to and from " + printable.Text(r.Peer)
+	} else {
+		text += " to and from all peers"
+	}
+	if r.Filter != "" {
+		text += ", filter " + printable.Text(r.Filter)
+	}
+	return text + "; Ctrl-C ends the capture"
 }
 
 // sink is the output of a capture. Its methods are called by one goroutine.
@@ -135,7 +151,7 @@ func createCapture(e *env, path string) (io.WriteCloser, error) {
 	}
 	file, err := privatefile.Create(path) // frames contain the traffic of pods in plain text
 	if err != nil {
-		return nil, hint.New(hint.Usage, "Name a new file in a writable folder, or one of your own to replace.", "--write: %w", err)
+		return nil, hint.Refuse("--write", "Name a new file in a writable folder, or one of your own to replace.", "%w", err)
 	}
 	return file, nil
 }

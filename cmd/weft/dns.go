@@ -1,19 +1,19 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/suggest"
 	"weft/internal/usage"
 )
-
-var errNoName = errors.New("no such name or address")
 
 func newDNSCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
@@ -61,9 +61,9 @@ func newDNSRemoveCommand(e *env) *cobra.Command {
 func nameRequest(args []string) (api.NameRequest, error) {
 	r := api.NameRequest{Name: args[0]}
 	for _, s := range args[1:] {
-		ip, err := netip.ParseAddr(s)
+		ip, err := parseIP(s)
 		if err != nil {
-			return r, hint.New(hint.Usage, "Use addresses without a prefix length, such as 10.32.0.1.", "%q is not an IP address", s)
+			return r, err
 		}
 		r.IPs = append(r.IPs, ip)
 	}
@@ -76,7 +76,7 @@ func newDNSLookupCommand(e *env) *cobra.Command {
 		Short: "Show the addresses of a name, or the names of an address",
 		Args:  usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ip, err := netip.ParseAddr(args[0])
+			ip, err := parseIP(args[0])
 			name := args[0]
 			if err == nil {
 				name = ""
@@ -97,7 +97,7 @@ func newDNSLookupCommand(e *env) *cobra.Command {
 				return err
 			}
 			if len(names) == 0 {
-				return errNoName
+				return e.noName(cmd.Context(), args[0])
 			}
 			return nil
 		},
@@ -123,4 +123,29 @@ func newDNSListCommand(e *env) *cobra.Command {
 			})
 		},
 	})
+}
+
+// noName is the error about a name or address that no query is answered for. A name of a node that is not alive is one of them.
+func (e *env) noName(ctx context.Context, text string) error {
+	const list = "\"weft dns list\" shows all names."
+	all, err := e.client().Names(ctx, "", netip.Addr{})
+	if err != nil {
+		return err
+	}
+	if ip, err := parseIP(text); err == nil {
+		return hint.New(hint.NotFound, list, "no name has the address %s", ip)
+	}
+	var known []string
+	for _, n := range all {
+		if strings.EqualFold(n.Name, strings.TrimSuffix(text, ".")) {
+			return hint.New(hint.NotFound, "Queries are answered again when that node is back: \"weft peers\" shows it.",
+				"%q is a name of node %s, which is not alive", text, n.NodeName)
+		}
+		known = append(known, n.Name)
+	}
+	advice := list
+	if near, ok := suggest.Nearest(text, known); ok {
+		advice = fmt.Sprintf("Did you mean %s? ", near) + list
+	}
+	return hint.New(hint.NotFound, advice, "no node has added the name %q", text)
 }

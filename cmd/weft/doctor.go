@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"weft/internal/api"
 	"weft/internal/doctor"
+	"weft/internal/hint"
 	"weft/internal/printable"
 	"weft/internal/settings"
 	"weft/internal/usage"
@@ -32,6 +34,10 @@ func newDoctorCommand(e *env) *cobra.Command {
 		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
+			if !doctor.Privileged() {
+				return hint.New(hint.Refused, "Run it as root: \"sudo weft doctor\".",
+					"weft doctor needs root: without it most checks cannot look at the host")
+			}
 			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
 			askNode := noNodeFlags(cmd.Flags(), args)
 			if err := o.evaluate(cmd.Flags()); err != nil {
@@ -56,7 +62,9 @@ func newDoctorCommand(e *env) *cobra.Command {
 // noNodeFlags reports whether a command line has neither peers nor flags that configure a node.
 func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
 	configured := len(args) > 0
-	flags.Visit(func(f *pflag.Flag) { configured = configured || f.Name != "json" && f.Name != "socket" })
+	flags.Visit(func(f *pflag.Flag) {
+		configured = configured || !slices.Contains([]string{"json", "socket", "wait"}, f.Name)
+	})
 	return !configured
 }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/suggest"
 	"weft/internal/usage"
 )
 
@@ -81,7 +84,7 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 			if in != "" {
 				p, err := netip.ParsePrefix(in)
 				if err != nil {
-					return hint.New(hint.Usage, "Use a part of the range, such as 10.32.5.0/24.", "--in: %q is not a CIDR", in)
+					return hint.Refuse("--in", "Use a part of the range, such as 10.32.5.0/24.", "%q is not a CIDR", in)
 				}
 				r.In = p
 			}
@@ -101,9 +104,9 @@ func newIPClaimCommand(e *env) *cobra.Command {
 			"fails if the address is in use, or if its owner cannot be reached.",
 		Args: usage.Arguments(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ip, err := netip.ParseAddr(args[1])
+			ip, err := parseIP(args[1])
 			if err != nil {
-				return hint.New(hint.Usage, "Use an address in the range, without a prefix length.", "%q is not an IP address", args[1])
+				return err
 			}
 			leases, err := e.client().Allocate(cmd.Context(), api.AddressRequest{Owner: args[0], IP: ip})
 			return e.printLeases(leases, err)
@@ -119,9 +122,9 @@ func newIPReleaseCommand(e *env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip := ""
 			if len(args) == 2 {
-				a, err := netip.ParseAddr(args[1])
+				a, err := parseIP(args[1])
 				if err != nil {
-					return hint.New(hint.Usage, "Use an address that the owner holds.", "%q is not an IP address", args[1])
+					return err
 				}
 				ip = a.String()
 			}
@@ -141,7 +144,7 @@ func newIPLookupCommand(e *env) *cobra.Command {
 				return err
 			}
 			if len(leases) == 0 {
-				return fmt.Errorf("%q has no address on this node", args[0])
+				return e.noLease(cmd.Context(), args[0])
 			}
 			return e.show(leases, func(io.Writer) { _ = e.printLeases(leases, nil) })
 		},
@@ -175,4 +178,39 @@ func (e *env) printLeases(leases []api.Lease, err error) error {
 		_, _ = fmt.Fprintln(e.stdout, l.IP)
 	}
 	return err
+}
+
+// noLease is the error about an owner without a lease.
+func (e *env) noLease(ctx context.Context, owner string) error {
+	advice := "\"weft ip list\" shows the owners."
+	if near, ok := suggest.Nearest(owner, e.owners(ctx)); ok {
+		advice = fmt.Sprintf("Did you mean %s? ", near) + advice
+	}
+	return hint.New(hint.NotFound, advice, "%q has no address on this node", owner)
+}
+
+// owners returns the owners of leases of this node, each once; none if the node does not answer.
+func (e *env) owners(ctx context.Context) (owners []string) {
+	leases, err := e.client().Leases(ctx, "")
+	if err != nil {
+		return nil
+	}
+	for _, l := range leases {
+		if !slices.Contains(owners, l.Owner) {
+			owners = append(owners, l.Owner)
+		}
+	}
+	return owners
+}
+
+// parseIP parses an address, also in the form with a prefix length in which "weft attach" prints it. The error is a usage error.
+func parseIP(text string) (netip.Addr, error) {
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return p.Addr(), nil
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return ip, hint.New(hint.Usage, "Use an address of the overlay, such as 10.32.0.1.", "%s is not an IP address", usage.Quote(text))
+	}
+	return ip, nil
 }

@@ -52,7 +52,7 @@ var checks = []check{
 	{name: "rp_filter", run: checkReversePath},
 	{name: "range", run: checkOverlap, preflight: true},
 	{name: "address", run: checkAddress},
-	{name: "mtu", run: checkMTU},
+	{name: "mtu", run: checkMTU, preflight: true},
 	{name: "state", run: checkState},
 	{name: "secret", run: checkSecret},
 	{name: checkClock, run: checkClockSync},

@@ -97,6 +97,10 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	if err != nil && !gone && !errors.Is(err, podlink.ErrNoLink) {
 		return explainLink(err)
 	}
+	if gone && !m.remembers(h) {
+		return hint.New(hint.NotFound, "\"weft ip list\" shows what is attached.", "there is no namespace at %s, and nothing is attached under that path",
+			in.Netns)
+	}
 	if err := m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, ""); err != nil {
 		return explainLink(err)
 	}
@@ -110,6 +114,16 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 		return err
 	}
 	return Explain(m.releaseAttachment(h, addrs))
+}
+
+// remembers reports whether something is left of the attachment of h: a lease, an address that is held for it, or the host end of its
+// pair.
+func (m *Manager) remembers(h holder.Holder) bool {
+	if len(m.lookup(h))+len(m.heldFor(h)) > 0 {
+		return true
+	}
+	_, err := netlink.LinkByName(h.AttachLink())
+	return err == nil
 }
 
 // releaseAttachment ends the leases of h, and those of addrs that an attachment holds under another name: the same namespace

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -241,6 +243,17 @@ type hinted interface {
 	Hint() string
 }
 
+// plainHolder is an error of the allocator with the holder of the bridge's addresses in words.
+type plainHolder struct{ error }
+
+// Error implements error.
+func (e plainHolder) Error() string {
+	return strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), "the bridge of the host (\"weft expose\")")
+}
+
+// Unwrap returns the error of the allocator.
+func (e plainHolder) Unwrap() error { return e.error }
+
 // Explain returns an error of the allocator with its kind and a hint, as a *hint.Error; nil for nil.
 func Explain(err error) error {
 	if err == nil {
@@ -270,7 +283,7 @@ func Explain(err error) error {
 			if h, ok := errors.AsType[hinted](err); ok {
 				k.hint = h.Hint()
 			}
-			return hint.New(k.kind, k.hint, "%w", err)
+			return hint.New(k.kind, k.hint, "%w", plainHolder{err})
 		}
 	}
 	return hint.New(hint.Internal, "The daemon's log has more.", "%w", err)

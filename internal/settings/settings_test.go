@@ -23,8 +23,7 @@ func fill(t *testing.T, args []string, env map[string]string, file string) (*pfl
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-	return flags, Fill(flags, "WEFT_", lookup, "weft.yaml", []byte(file), "config")
+	return flags, Fill(flags, "WEFT_", env, "weft.yaml", []byte(file), "config")
 }
 
 func TestPrecedence(t *testing.T) {
@@ -57,12 +56,12 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		file string
 		want string
 	}{
-		{"unknown key", nil, "mtus: 1400", `unknown key "mtus"`},
-		{"bad value in the file", nil, "mtu: many", "--mtu: mtu in weft.yaml"},
-		{"bad value in the environment", map[string]string{"WEFT_MTU": "x"}, "", "WEFT_MTU"},
+		{"unknown key", nil, "mtus: 1400", `unknown key "mtus" in weft.yaml`},
+		{"bad value in the file", nil, "mtu: many", `--mtu: "many" is not a whole number (mtu in weft.yaml)`},
+		{"bad value in the environment", map[string]string{"WEFT_MTU": "x"}, "", `--mtu: "x" is not a whole number (environment variable WEFT_MTU)`},
 		{"not a mapping", nil, "- a", "not a YAML mapping"},
-		{"nested", nil, "mtu: {a: b}", "want a value"},
-		{"null", nil, "mtu:", "want a value"},
+		{"nested", nil, "mtu: {a: b}", "has neither a value nor a list of values"},
+		{"null", nil, "mtu:", "has neither a value nor a list of values"},
 		{"broken", nil, "a: [", "not a YAML mapping"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,15 +2,17 @@ package settings
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/target"
+	"weft/internal/usage"
 	"weft/router/session"
 )
 
@@ -34,7 +36,7 @@ const (
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateNames, c.validatePorts, c.validateRanges, c.validateModes, c.validateProtection, c.validateSizes, c.validatePeers,
+		c.validateNames, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes, c.validateProtection, c.validateSizes, c.validatePeers,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -46,10 +48,11 @@ func (c *Config) Validate() error {
 
 func (c *Config) validateNames() error {
 	switch {
-	case c.Name == "" || len(c.Name) > maxNameLen || !utf8.ValidString(c.Name):
-		return hint.Refuse("--name", "Give the node a name of 1 to 255 bytes, such as its host name.", "%q is not a name", c.Name)
+	case !validName(c.Name):
+		return hint.Refuse("--name", "Use up to 255 letters, digits, hyphens, dots and underscores, such as "+nameLike(c.Name)+".",
+			"%s cannot be the name of a node", usage.Quote(c.Name))
 	case c.StateDir == "":
-		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "it is empty")
+		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "%q is not a directory", c.StateDir)
 	case c.Socket == "" || len(c.Socket) > maxSocketLen:
 		return hint.Refuse("--socket", "Name a path of at most 107 bytes, such as "+DefaultSocket+".", "%q cannot be a unix socket", c.Socket)
 	case !validIfname(c.Bridge):
@@ -58,6 +61,29 @@ func (c *Config) validateNames() error {
 		return hint.Refuse("--tap", "It must differ from the bridge. "+ifnameAdvice, "%q cannot be the name of the TAP", c.Tap)
 	}
 	return nil
+}
+
+// validName reports whether s is like a host name: letters, digits, hyphens, dots and underscores, of which hosts have all, with a
+// letter or digit at both ends.
+func validName(s string) bool {
+	isInner := func(r byte) bool { return isAlphanumeric(r) || strings.IndexByte("-._", r) >= 0 }
+	if s == "" || len(s) > maxNameLen || !isAlphanumeric(s[0]) || !isAlphanumeric(s[len(s)-1]) {
+		return false
+	}
+	return !slices.ContainsFunc([]byte(s), func(b byte) bool { return !isInner(b) })
+}
+
+func isAlphanumeric(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
+}
+
+// nameLike returns a valid name that is like s.
+func nameLike(s string) string {
+	words := strings.FieldsFunc(s, func(r rune) bool { return r > '~' || !isAlphanumeric(byte(r)) })
+	if name := strings.Join(words, "-"); validName(name) {
+		return name
+	}
+	return "host1"
 }
 
 func validIfname(s string) bool {
@@ -74,7 +100,7 @@ func (c *Config) validatePorts() error {
 	}
 	if _, err := netip.ParseAddrPort(c.HTTPAddr); err != nil {
 		return hint.Refuse("--http-addr", "Give an IP address and a port, such as "+DefaultHTTPAddr+", or an empty value to turn it off.",
-			"%w", err)
+			"%s is not an address with a port", usage.Quote(c.HTTPAddr))
 	}
 	return nil
 }
@@ -97,6 +123,17 @@ func (c *Config) validateRanges() error {
 			if r.Overlaps(other) {
 				return hint.Refuse("--range", "Give ranges that do not overlap.", "%s overlaps %s", r, other)
 			}
+		}
+	}
+	return nil
+}
+
+// validateTrusted refuses addresses that were meant as subnets.
+func (c *Config) validateTrusted() error {
+	for _, p := range c.TrustedSubnets {
+		if p != p.Masked() {
+			return hint.Refuse("--trusted-subnets", "Write "+p.Masked().String()+", or "+p.Addr().String()+"/"+strconv.Itoa(p.Addr().BitLen())+
+				" for that address alone.", "%s has bits set behind its prefix", p)
 		}
 	}
 	return nil
@@ -154,10 +191,18 @@ func (c *Config) validateSizes() error {
 	return nil
 }
 
+// peerAdvice returns how to fix an error of target.Parse.
+func peerAdvice(err error) string {
+	if e, ok := errors.AsType[*target.Error](err); ok {
+		return e.Fix
+	}
+	return ""
+}
+
 func (c *Config) validatePeers() error {
 	for _, p := range c.Peers {
 		if _, err := target.Parse(p, uint16(c.Port)); err != nil {
-			return hint.Refuse("PEER", "A peer is HOST or HOST:PORT, with an IPv6 address in brackets.", "%w", err)
+			return hint.Refuse("PEER", peerAdvice(err), "%w", err)
 		}
 	}
 	return nil
