@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -168,7 +167,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
 	if err != nil {
-		return fmt.Errorf("mesh: %w", plainLookup(err))
+		return target.LookupError(err)
 	}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
@@ -186,16 +185,9 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 			}
 			return nil
 		}
+		err = t.DialError(addr.Addr(), err)
 	}
 	return err // the caller knows the target
-}
-
-// plainLookup returns an error of net's resolver without the address of the name server.
-func plainLookup(err error) error {
-	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
-		return fmt.Errorf("no address has the name %q", e.Name)
-	}
-	return err
 }
 
 // exchange exchanges states with the node at addr. memberlist cannot be interrupted in an exchange: when ctx ends first,

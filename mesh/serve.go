@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/gate"
+	"weft/mesh/memberlog"
 	"weft/mesh/seal"
 	"weft/mesh/sieve"
 )
@@ -190,25 +190,7 @@ func (t *sealedTransport) join(list *memberlist.Memberlist, addr netip.AddrPort)
 	if conn := t.takePredialed(name); conn != nil {
 		_ = conn.Close()
 	}
-	return joinError(err, addr)
-}
-
-// joinError returns the reason of an error of memberlist's Join by one address: Join returns a list with one error, the text of which
-// begins with the address.
-func joinError(err error, addr netip.AddrPort) error {
-	type list interface {
-		error
-		WrappedErrors() []error
-	}
-	if l, ok := errors.AsType[list](err); ok && len(l.WrappedErrors()) == 1 {
-		err = l.WrappedErrors()[0]
-	}
-	if err != nil {
-		if reason, ok := strings.CutPrefix(err.Error(), "failed to join "+addr.String()+": "); ok {
-			return errors.New(reason)
-		}
-	}
-	return err
+	return memberlog.JoinError(err, addr)
 }
 
 // keepPredialed keeps a stream for memberlist's Join, which reports errors only as text, and returns the name under which

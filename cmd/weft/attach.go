@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/settings"
 	"weft/internal/usage"
 )
 
@@ -95,10 +96,12 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	completeFlag(cmd, "netns", e.complete(namespaces))
 	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses in .weft.local, until detach")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
 	g.add(cmd)
+	completeFlag(cmd, "guard", cobra.FixedCompletions(settings.Modes()["guard"], cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -149,6 +152,7 @@ func newDetachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	completeFlag(cmd, "netns", e.complete(namespaces))
 	return cmd
 }
 

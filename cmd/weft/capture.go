@@ -38,6 +38,7 @@ func newCaptureCommand(e *env) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "write", "w", "", "write pcapng to this `file`, - for standard output")
 	cmd.Flags().StringVar(&r.Peer, "peer", "", "only frames to and from this `peer`, by ID or nickname")
+	completeFlag(cmd, "peer", e.complete(otherNodes))
 	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "stop after this number of `frames` (default: at Ctrl-C)")
 	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "capture this number of `bytes` of each frame (default: all)")
 	return cmd

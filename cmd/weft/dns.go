@@ -44,9 +44,10 @@ func newDNSAddCommand(e *env) *cobra.Command {
 
 func newDNSRemoveCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove NAME [IP...]",
-		Short: "Remove a name that this node added, from the given addresses or from all",
-		Args:  usage.Arguments(1, -1),
+		Use:               "remove NAME [IP...]",
+		Short:             "Remove a name that this node added, from the given addresses or from all",
+		Args:              usage.Arguments(1, -1),
+		ValidArgsFunction: e.completeFirst(dnsNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
@@ -72,9 +73,10 @@ func nameRequest(args []string) (api.NameRequest, error) {
 
 func newDNSLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
-		Use:   "lookup NAME|IP",
-		Short: "Show the addresses of a name, or the names of an address",
-		Args:  usage.Arguments(1, 1),
+		Use:               "lookup NAME|IP",
+		Short:             "Show the addresses of a name, or the names of an address",
+		Args:              usage.Arguments(1, 1),
+		ValidArgsFunction: e.completeFirst(dnsNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := parseIP(args[0])
 			name := args[0]

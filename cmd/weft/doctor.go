@@ -34,16 +34,15 @@ func newDoctorCommand(e *env) *cobra.Command {
 		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
-			if !doctor.Privileged() {
-				return hint.New(hint.Refused, "Run it as root: \"sudo weft doctor\".",
-					"weft doctor needs root: without it most checks cannot look at the host")
-			}
 			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
 			askNode := noNodeFlags(cmd.Flags(), args)
 			if err := o.evaluate(cmd.Flags()); err != nil {
 				return err
 			}
-			checks := runChecks(cmd.Context(), o.Config, askNode)
+			checks, err := runChecks(cmd.Context(), o.Config, askNode)
+			if err != nil {
+				return err
+			}
 			if err := e.show(checks, func(w io.Writer) { writeChecks(w, checks) }); err != nil {
 				return err
 			}
@@ -56,6 +55,7 @@ func newDoctorCommand(e *env) *cobra.Command {
 		},
 	})
 	o.addFlags(cmd.Flags())
+	completeModes(cmd)
 	return cmd
 }
 
@@ -69,15 +69,18 @@ func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
 }
 
 // runChecks returns the checks of the node that runs on this host if askNode is set and the node answers; otherwise it
-// checks the host for cfg itself.
-func runChecks(ctx context.Context, cfg settings.Config, askNode bool) []api.Check {
+// checks the host for cfg itself, which only root can.
+func runChecks(ctx context.Context, cfg settings.Config, askNode bool) ([]api.Check, error) {
 	if askNode {
 		if checks, err := api.NewClient(cfg.Socket).Checks(ctx); err == nil {
 			doctor.Complete(checks)
-			return checks
+			return checks, nil
 		}
 	}
-	return doctor.Run(ctx, cfg)
+	if !doctor.Privileged() {
+		return nil, hint.New(hint.Refused, "Run \"sudo weft doctor\".", "weft doctor needs root: without it most checks cannot look at the host")
+	}
+	return doctor.Run(ctx, cfg), nil
 }
 
 func writeChecks(w io.Writer, checks []api.Check) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -116,9 +115,10 @@ func newIPClaimCommand(e *env) *cobra.Command {
 
 func newIPReleaseCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "release OWNER [IP]",
-		Short: "Release all leases of an owner, or one of them",
-		Args:  usage.Arguments(1, 2),
+		Use:               "release OWNER [IP]",
+		Short:             "Release all leases of an owner, or one of them",
+		Args:              usage.Arguments(1, 2),
+		ValidArgsFunction: e.completeFirst(leaseOwners),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip := ""
 			if len(args) == 2 {
@@ -135,9 +135,10 @@ func newIPReleaseCommand(e *env) *cobra.Command {
 
 func newIPLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
-		Use:   "lookup OWNER",
-		Short: "Show the addresses of an owner",
-		Args:  usage.Arguments(1, 1),
+		Use:               "lookup OWNER",
+		Short:             "Show the addresses of an owner",
+		Args:              usage.Arguments(1, 1),
+		ValidArgsFunction: e.completeFirst(leaseOwners),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			leases, err := e.client().Leases(cmd.Context(), args[0])
 			if err != nil {
@@ -183,24 +184,11 @@ func (e *env) printLeases(leases []api.Lease, err error) error {
 // noLease is the error about an owner without a lease.
 func (e *env) noLease(ctx context.Context, owner string) error {
 	advice := "\"weft ip list\" shows the owners."
-	if near, ok := suggest.Nearest(owner, e.owners(ctx)); ok {
+	owners, _ := leaseOwners(ctx, e.client()) // without them there is no suggestion
+	if near, ok := suggest.Nearest(owner, owners); ok {
 		advice = fmt.Sprintf("Did you mean %s? ", near) + advice
 	}
 	return hint.New(hint.NotFound, advice, "%q has no address on this node", owner)
-}
-
-// owners returns the owners of leases of this node, each once; none if the node does not answer.
-func (e *env) owners(ctx context.Context) (owners []string) {
-	leases, err := e.client().Leases(ctx, "")
-	if err != nil {
-		return nil
-	}
-	for _, l := range leases {
-		if !slices.Contains(owners, l.Owner) {
-			owners = append(owners, l.Owner)
-		}
-	}
-	return owners
 }
 
 // parseIP parses an address, also in the form with a prefix length in which "weft attach" prints it. The error is a usage error.

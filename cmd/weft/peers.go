@@ -98,7 +98,8 @@ func newForgetCommand(e *env) *cobra.Command {
 		Short: "Stop dialing peers; members stay members",
 		Long: "Stop dialing peers, written as \"weft status\" shows them. Peers that are members stay members. To remove a\n" +
 			"node from the network, run \"weft leave\" on it, or \"weft reclaim\" on another node if it is permanently dead.",
-		Args: usage.Arguments(1, -1),
+		Args:              usage.Arguments(1, -1),
+		ValidArgsFunction: e.complete(targets),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.client().Forget(cmd.Context(), args)
 		},

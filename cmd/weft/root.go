@@ -63,6 +63,7 @@ func newRootCommand(e *env) *cobra.Command {
 	for _, newCommand := range extraCommands {
 		root.AddCommand(newCommand(e))
 	}
+	root.InitDefaultCompletionCmd()
 	usage.Prepare(root)
 	return root
 }

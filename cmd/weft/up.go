@@ -56,6 +56,7 @@ func newUpCommand(e *env) *cobra.Command {
 		},
 	}
 	o.addFlags(cmd.Flags())
+	completeModes(cmd)
 	return cmd
 }
 

@@ -58,7 +58,7 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// WithPatience returns a client whose requests wait for a node that is still starting, at most for d.
+// WithPatience returns a client that waits for a node that is still starting, at most for d a request.
 func (c *Client) WithPatience(d time.Duration) *Client {
 	patient := *c
 	patient.patience = d

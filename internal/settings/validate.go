@@ -11,6 +11,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/suggest"
 	"weft/internal/target"
 	"weft/internal/usage"
 	"weft/router/session"
@@ -139,21 +140,36 @@ func (c *Config) validateTrusted() error {
 	return nil
 }
 
+// Modes returns the values of the flags that have a fixed list of them, by the names of the flags.
+func Modes() map[string][]string {
+	return map[string][]string{
+		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
+		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
+		"offload":      {OffloadAuto, OffloadOff},
+		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
+		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
+	}
+}
+
 // validateModes refuses values that this version does not know.
 func (c *Config) validateModes() error {
-	for _, m := range []struct {
-		flag, value string
-		known       []string
-	}{
-		{"--cipher", c.Cipher, []string{CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
-		{"--datapath", c.Datapath, []string{DatapathAuto, DatapathUserspace, DatapathKernel}},
-		{"--offload", c.Offload, []string{OffloadAuto, OffloadOff}},
-		{"--guard", string(cmp.Or(c.Guard, api.GuardHost)), []string{string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)}},
-		{"--source-check", cmp.Or(c.SourceCheck, SourceCheckLog), []string{SourceCheckLog, SourceCheckEnforce, SourceCheckOff}},
+	modes := Modes()
+	for _, m := range []struct{ flag, value string }{
+		{"cipher", c.Cipher},
+		{"datapath", c.Datapath},
+		{"offload", c.Offload},
+		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
+		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
 	} {
-		if !slices.Contains(m.known, m.value) {
-			return hint.Refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
+		known := modes[m.flag]
+		if slices.Contains(known, m.value) {
+			continue
 		}
+		advice := "Choose one of " + strings.Join(known, ", ") + "."
+		if near, ok := suggest.Nearest(m.value, known); ok {
+			advice = "Did you mean " + near + "? " + advice
+		}
+		return hint.Refuse("--"+m.flag, advice, "%s is unknown", usage.Quote(m.value))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // ErrTarget is wrapped by Parse's errors.
@@ -76,3 +77,23 @@ func validHost(host string) bool {
 
 // String returns host:port, with brackets around an IPv6 address.
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
+
+// LookupError returns an error of net's resolver without what a person cannot use of it, such as the name server.
+func LookupError(err error) error {
+	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
+		return fmt.Errorf("no address has the name %q", e.Name)
+	}
+	return err
+}
+
+// DialError returns the reason of an error about a connection to an address of t. It has the address only if t is a name.
+func (t Target) DialError(addr netip.Addr, err error) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
+	}
+	if _, nameless := netip.ParseAddr(t.Host); nameless == nil {
+		return errno
+	}
+	return fmt.Errorf("%s: %w", addr, errno)
+}

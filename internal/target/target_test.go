@@ -2,6 +2,10 @@ package target_test
 
 import (
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
 	"testing"
 
 	"weft/internal/target"
@@ -54,6 +58,21 @@ func TestErrorsHaveAFix(t *testing.T) {
 		_, err := target.Parse(tt.in, 6783)
 		if e, ok := errors.AsType[*target.Error](err); !ok || e.Error() != tt.reason || e.Fix != tt.fix {
 			t.Errorf("%s: %v", tt.in, err)
+		}
+	}
+}
+
+func TestReasonsDoNotRepeatTheTarget(t *testing.T) {
+	addr := netip.MustParseAddr("192.0.2.1")
+	refused := fmt.Errorf("dial tcp 192.0.2.1:6783: connect: %w", syscall.ECONNREFUSED)
+	for _, tt := range []struct{ got, want string }{
+		{target.Target{"192.0.2.1", 6783}.DialError(addr, refused).Error(), "connection refused"},
+		{target.Target{"host1", 6783}.DialError(addr, refused).Error(), "192.0.2.1: connection refused"},
+		{target.Target{"host1", 6783}.DialError(addr, errors.New("mesh: another secret")).Error(), "mesh: another secret"},
+		{target.LookupError(&net.DNSError{Name: "host1", Server: "192.0.2.53", IsNotFound: true}).Error(), `no address has the name "host1"`},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%q, want %q", tt.got, tt.want)
 		}
 	}
 }

@@ -18,13 +18,12 @@ import (
 	"weft/internal/suggest"
 )
 
-// Prepare makes all commands below root word their mistakes as this package does. Call it once root has all its commands. Run must
-// print the errors.
+// Prepare makes all commands below root word their mistakes as this package does. Call it once root has all its commands. The caller
+// prints the errors.
 func Prepare(root *cobra.Command) {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(FlagError)
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	prepare(root)
 	for _, child := range root.Commands() {
 		switch child.Name() {
