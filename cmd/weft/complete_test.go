@@ -46,7 +46,7 @@ func TestCompletion(t *testing.T) {
 		"dns lookup w|":             "web",
 		"ip release |":              "vip",
 		"ip lookup |":               "vip",
-		"up --cipher a|":            "aes-256-gcm auto",
+		"up --cipher a|":            "auto aes-256-gcm",
 		"up --datapath k|":          "kernel",
 		"up --guard p|":             "pods",
 		"up --log-level d|":         "debug",

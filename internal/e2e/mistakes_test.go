@@ -322,3 +322,27 @@ func TestFullDisk(t *testing.T) {
 	}
 	do(t, n, "attach", "--netns", second.Path(), "--hostname", "full")
 }
+
+// TestCommandsWaitForTheStart: the commands of a script right after "weft up" in the background wait for the node.
+func TestCommandsWaitForTheStart(t *testing.T) {
+	t.Parallel()
+	n := newNodes(t, "a")[0]
+	p := labtest.AddPod(t, n.Host, "p")
+	up(t, n)
+	do(t, n, "wait", "--for", "ipam")
+	do(t, n, "attach", "--netns", p.Path())
+}
+
+// TestAttachNamesWhatItWaitsFor: the error on a node that waits for others names them, and no internal holder of an address.
+func TestAttachNamesWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	n := newNodes(t, "a")[0]
+	p := labtest.AddPod(t, n.Host, "p")
+	up(t, n, "--init-peers", "3")
+	do(t, n, "wait", "--for", "peers=1")
+	out, err := n.Do(testContext(t), "attach", "--netns", p.Path())
+	const want = "weft: no address for the bridge (the gateway of pods): still waiting for bootstrap nodes to divide 10.32.0.0/12: 1 of 3 have met"
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(out, want) {
+		t.Errorf("%v; want %q", err, want)
+	}
+}

@@ -248,7 +248,7 @@ type plainHolder struct{ error }
 
 // Error implements error.
 func (e plainHolder) Error() string {
-	return strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), "the bridge of the host (\"weft expose\")")
+	return strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), "the bridge (the gateway of pods)")
 }
 
 // Unwrap returns the error of the allocator.
