@@ -32,6 +32,9 @@ func newIdentityRequestCommand(e *env) *cobra.Command {
 			"its name. The node may run. At its first start it has no key yet, and the command makes one.",
 		Args: usage.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
+			if err := settings.CheckName(name); err != nil {
+				return err
+			}
 			if err := statedir.Ensure(dir); err != nil {
 				return err
 			}

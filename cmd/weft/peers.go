@@ -121,12 +121,19 @@ func newLeaveCommand(e *env) *cobra.Command {
 				return err
 			}
 			if r.GivenTo.IsZero() {
-				_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, no other node was there to receive the address space\n", r.Released)
+				_, _ = fmt.Fprintf(e.terminal(), "left; %s, no other node was there to receive the address space\n", leasesEnded(r.Released))
 				return nil
 			}
-			_, _ = fmt.Fprintf(e.terminal(), "left; %d leases ended, the address space went to %s (%s)\n",
-				r.Released, printable.Text(r.Name), r.GivenTo)
+			_, _ = fmt.Fprintf(e.terminal(), "left; %s, the address space went to %s (%s)\n",
+				leasesEnded(r.Released), printable.Text(r.Name), r.GivenTo)
 			return nil
 		},
 	}
+}
+
+func leasesEnded(n int) string {
+	if n == 1 {
+		return "1 lease ended"
+	}
+	return fmt.Sprintf("%d leases ended", n)
 }

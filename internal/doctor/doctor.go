@@ -72,7 +72,7 @@ type finding struct {
 func (f finding) doc(name string) api.Check {
 	c := api.Check{
 		Name: name, Result: api.CheckOK, Remedy: f.remedy,
-		Detail: strings.Join(strings.Fields(f.detail), " "), // programs print more than one line
+		Detail: strings.Join(strings.Fields(hint.Plain(f.detail)), " "), // programs print more than one line
 	}
 	switch {
 	case f.fatal != nil:

@@ -89,6 +89,16 @@ var mistakesWithoutNode = []mistake{
 		"", "up host1:many", 2, `PEER: "host1:many" has the port "many", which is not a number from 1 to 65535`,
 		"Write the gossip port of that node, or host1 alone for 6783.",
 	},
+	{
+		"", "identity request --name x/y", 2, `--name: "x/y" cannot be the name of a node`,
+		"Use up to 255 letters, digits, hyphens, dots and underscores, such as x-y.",
+	},
+	{"", "up --state-dir {config}", 2, "--state-dir: {config} is a file", "Name a directory."},
+	{
+		"", "attach --netns p --allow-address x", 2, `--allow-address: "x" is neither an address nor a prefix`,
+		"Write an address, or a prefix such as 10.32.5.0/24.",
+	},
+	{"", "completion bsh", 2, `"bsh" is not a command of weft completion`, `Did you mean "weft completion bash"? "weft completion --help" lists the commands.`},
 	{"", "ip claim web here", 2, `"here" is not an IP address`, "Use an address of the overlay, such as 10.32.0.1."},
 	{"", "ip allocate web --in 10.32.0.1", 2, `--in: "10.32.0.1" is not a CIDR`, "Use a part of the range, such as 10.32.5.0/24."},
 	{"", "dns add web 10.32.0", 2, `"10.32.0" is not an IP address`, "Use an address of the overlay, such as 10.32.0.1."},
@@ -133,10 +143,10 @@ var mistakesWithNode = []mistake{
 	{"", "wait --for peers=x", 2, `"peers=x" is not a number of peers`, "Write a number of nodes, such as peers=3."},
 	{"", "wait --for pods", 2, `"pods" is not a condition`, "Wait for ready, ipam or peers=N."},
 	{"", "connect 2001:db8::1", 2, `"2001:db8::1" is an IPv6 address without brackets`, `Write "[2001:db8::1]".`},
-	{"", "forget neverthere", 1, `"neverthere" is not a target of this node`, "The targets are 192.168.77.99:6783."},
+	{"", "forget neverthere", 1, `"neverthere" is not a target of this node`, "This node dials 192.168.77.99:6783."},
 	{
 		"", "forget 192.168.77.9", 1, `"192.168.77.9" is not a target of this node`,
-		"Did you mean 192.168.77.99:6783? The targets are 192.168.77.99:6783.",
+		"Did you mean 192.168.77.99:6783? This node dials 192.168.77.99:6783.",
 	},
 	{
 		"", "attach --netns no-such-namespace", 1,
@@ -167,6 +177,18 @@ var mistakesWithNode = []mistake{
 		"", "ip claim x 192.0.2.1", 2, "not an address of the overlay: 192.0.2.1 is outside of 10.32.0.0/12",
 		`"weft ipam" shows the ranges of the overlay.`,
 	},
+	{
+		"", "attach --netns {pod} --ip 10.32.0", 2, `"10.32.0" is not an address`,
+		"Write auto, an address, or an address and a prefix length.",
+	},
+	{
+		"", "attach --netns {pod} --ifname a/b", 2, `bad interface name: "a/b"`,
+		"An interface name has 1 to 15 characters, without spaces and slashes.",
+	},
+	{"", "dns add a..b 10.32.0.1", 2, `not a name: "a..b"`,
+		"A name consists of letters, digits and hyphens, with dots between labels, such as web or web.shop."},
+	{"", "capture -w /nodir/x", 2, "--write: open /nodir/x: no such file or directory",
+		"Name a new file in a writable folder, or one of your own to replace."},
 	{"", "ip lookup zebra", 1, `"zebra" has no address on this node`, `"weft ip list" shows the owners.`},
 	{"", "ip lookup vap", 1, `"vap" has no address on this node`, `Did you mean vip? "weft ip list" shows the owners.`},
 	{"", "ip release zebra", 1, `unknown owner: "zebra" holds no address on this node`, `List the owners with "weft ip list".`},

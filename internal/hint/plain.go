@@ -8,11 +8,12 @@ import (
 // packages are the names of packages with which errors begin, as in "mesh: not running". They help in a log, and mean nothing to an
 // operator. internal/archtest checks that the list is complete.
 var packages = []string{
-	"addressbook", "admission", "api", "apiserver", "bridge", "bridgenf", "cadir", "csr", "daemon", "datapath", "deletions", "dns",
-	"doctor", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate", "guard", "hairpin", "hostfilter", "hostnet",
-	"hostports", "hostroutes", "hoststate", "hostwatch", "identity", "ipam", "keyring", "kube", "leases", "live", "masq", "mesh",
-	"nftsum", "node", "nodefilter", "nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "ring", "router",
-	"seal", "secret", "session", "settings", "signer", "sieve", "space", "statuspage", "store", "tap", "toobig", "underlay",
+	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "csr", "daemon", "datapath",
+	"deletions", "demo", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate",
+	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
+	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "nftsum", "node", "nodefilter",
+	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "probe", "report", "ring", "router", "scale", "seal",
+	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay",
 	"unixsocket", "virtio", "vxlan", "wire",
 }
 

@@ -81,7 +81,7 @@ func (c *cluster) Forget(list []string) error {
 func errNoTarget(text string, t target.Target, known []string) error {
 	advice := "This node has no targets."
 	if len(known) > 0 {
-		advice = "The targets are " + health.List(known) + "."
+		advice = "This node dials " + health.List(known) + "."
 	}
 	if near, ok := suggest.Nearest(t.String(), known); ok {
 		advice = fmt.Sprintf("Did you mean %s? ", near) + advice

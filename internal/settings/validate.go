@@ -48,10 +48,10 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) validateNames() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
 	switch {
-	case !validName(c.Name):
-		return hint.Refuse("--name", "Use up to 255 letters, digits, hyphens, dots and underscores, such as "+nameLike(c.Name)+".",
-			"%s cannot be the name of a node", usage.Quote(c.Name))
 	case c.StateDir == "":
 		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "%q is not a directory", c.StateDir)
 	case c.Socket == "" || len(c.Socket) > maxSocketLen:
@@ -62,6 +62,15 @@ func (c *Config) validateNames() error {
 		return hint.Refuse("--tap", "It must differ from the bridge. "+ifnameAdvice, "%q cannot be the name of the TAP", c.Tap)
 	}
 	return nil
+}
+
+// CheckName returns a *hint.Error if s cannot be the name of a node, or nil.
+func CheckName(s string) error {
+	if validName(s) {
+		return nil
+	}
+	return hint.Refuse("--name", "Use up to 255 letters, digits, hyphens, dots and underscores, such as "+nameLike(s)+".",
+		"%s cannot be the name of a node", usage.Quote(s))
 }
 
 // validName reports whether s is like a host name: letters, digits, hyphens, dots and underscores, of which hosts have all, with a

@@ -82,6 +82,8 @@ func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(i
 func LookupError(err error) error {
 	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
 		return fmt.Errorf("no address has the name %q", e.Name)
+	} else if ok {
+		return fmt.Errorf("the name %q cannot be resolved: %s", e.Name, e.Err)
 	}
 	return err
 }

@@ -69,6 +69,10 @@ func TestReasonsDoNotRepeatTheTarget(t *testing.T) {
 		{target.Target{"192.0.2.1", 6783}.DialError(addr, refused).Error(), "connection refused"},
 		{target.Target{"host1", 6783}.DialError(addr, refused).Error(), "192.0.2.1: connection refused"},
 		{target.Target{"host1", 6783}.DialError(addr, errors.New("mesh: another secret")).Error(), "mesh: another secret"},
+		{
+			target.LookupError(&net.DNSError{Name: "host1", Server: "192.0.2.53", Err: "server misbehaving"}).Error(),
+			`the name "host1" cannot be resolved: server misbehaving`,
+		},
 		{target.LookupError(&net.DNSError{Name: "host1", Server: "192.0.2.53", IsNotFound: true}).Error(), `no address has the name "host1"`},
 	} {
 		if tt.got != tt.want {
