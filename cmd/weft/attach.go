@@ -126,8 +126,8 @@ func (g *guardFlags) values() (mode api.GuardMode, allow []netip.Prefix, err err
 	for _, text := range g.allow {
 		p, err := api.ParseAllowed(text)
 		if err != nil {
-			return "", nil, hint.Refuse("--allow-address", "Write an address, or a prefix such as 10.32.5.0/24.", "%s is neither an address nor a prefix",
-				usage.Quote(text))
+			return "", nil, hint.Refuse("--allow-address", "Write an address, or a prefix such as 10.32.5.0/24.",
+				"%s is neither an address nor a prefix", usage.Quote(text))
 		}
 		allow = append(allow, p)
 	}

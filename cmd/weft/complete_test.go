@@ -74,7 +74,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// daemon serves documents by path at a socket, and returns the socket.
+// daemon serves documents at a socket by path and query, or else by path, and returns the socket.
 func daemon(t *testing.T, documents map[string]any) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "weft.sock")
@@ -83,7 +83,11 @@ func daemon(t *testing.T, documents map[string]any) string {
 		t.Fatal(err)
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := json.NewEncoder(w).Encode(documents[r.URL.Path]); err != nil {
+		doc, ok := documents[r.URL.RequestURI()]
+		if !ok {
+			doc = documents[r.URL.Path]
+		}
+		if err := json.NewEncoder(w).Encode(doc); err != nil {
 			t.Error(err)
 		}
 	})

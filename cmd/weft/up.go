@@ -70,8 +70,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Tap, "tap", settings.DefaultTap, "`name` of the TAP device")
 	f.IntVar(&o.Port, "port", settings.DefaultPort,
 		"TCP and UDP `port` of gossip; data uses the next UDP port, the kernel's VXLAN the one after that")
-	f.StringVar(&o.advertise, "advertise", "", "`IP` address at which other nodes reach this node (default: detected); behind a NAT that forwards the ports to this host, the "+
-		"outside address")
+	f.StringVar(&o.advertise, "advertise", "",
+		"`IP` address at which other nodes reach this node (default: detected); behind a NAT that forwards the ports to this host, the "+
+			"outside address")
 	f.StringSliceVar(&o.ranges, "range", []string{settings.DefaultRange},
 		"address range (`CIDR`) of the overlay, the same on all nodes; repeat the flag for dual stack")
 	f.IntVar(&o.InitPeers, "init-peers", settings.BootstrapFromPeers,

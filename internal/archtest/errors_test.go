@@ -14,8 +14,8 @@ import (
 	"weft/internal/hint"
 )
 
-// TestPackagesAreLeftOut checks that hint.Plain knows every package that begins errors with its name, so that no person reads it. Tests, and
-// the packages of tests and of the bench, are left out.
+// TestPackagesAreLeftOut checks that hint.Plain knows every package that begins errors with its name, so that no person reads it.
+// Tests, and the packages of tests, are left out.
 func TestPackagesAreLeftOut(t *testing.T) {
 	prefix := regexp.MustCompile(`^([a-z0-9]+): `)
 	found := 0

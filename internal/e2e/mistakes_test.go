@@ -98,7 +98,10 @@ var mistakesWithoutNode = []mistake{
 		"", "attach --netns p --allow-address x", 2, `--allow-address: "x" is neither an address nor a prefix`,
 		"Write an address, or a prefix such as 10.32.5.0/24.",
 	},
-	{"", "completion bsh", 2, `"bsh" is not a command of weft completion`, `Did you mean "weft completion bash"? "weft completion --help" lists the commands.`},
+	{
+		"", "completion bsh", 2, `"bsh" is not a command of weft completion`,
+		`Did you mean "weft completion bash"? "weft completion --help" lists the commands.`,
+	},
 	{"", "ip claim web here", 2, `"here" is not an IP address`, "Use an address of the overlay, such as 10.32.0.1."},
 	{"", "ip allocate web --in 10.32.0.1", 2, `--in: "10.32.0.1" is not a CIDR`, "Use a part of the range, such as 10.32.5.0/24."},
 	{"", "dns add web 10.32.0", 2, `"10.32.0" is not an IP address`, "Use an address of the overlay, such as 10.32.0.1."},
@@ -121,7 +124,10 @@ var mistakesWithoutNode = []mistake{
 		"peers: [host1]", "up --config {config}", 2, `unknown key "peers" in {config}`,
 		`Peers are arguments, as in "weft up host1", and not in the file.`,
 	},
-	{"mtu: tiny", "up --config {config}", 2, `--mtu: "tiny" is not a whole number (mtu in {config})`, "Write a number in digits, without a unit."},
+	{
+		"mtu: tiny", "up --config {config}", 2, `--mtu: "tiny" is not a whole number (mtu in {config})`,
+		"Write a number in digits, without a unit.",
+	},
 	{
 		"mtu: {a: b}", "up --config {config}", 2, `the key "mtu" in {config} has neither a value nor a list of values`,
 		`Write a line KEY: VALUE for each flag, such as "mtu: 1400".`,
@@ -160,7 +166,8 @@ var mistakesWithNode = []mistake{
 			"host's mounts.",
 	},
 	{
-		"", "detach --netns no-such-namespace", 1, "there is no namespace at /run/netns/no-such-namespace, and nothing is attached under that path",
+		"", "detach --netns no-such-namespace", 1,
+		"there is no namespace at /run/netns/no-such-namespace, and nothing is attached under that path",
 		`"weft ip list" shows what is attached.`,
 	},
 	{
@@ -171,8 +178,14 @@ var mistakesWithNode = []mistake{
 		"", "expose 10.32.0.2/12", 1, `address in use: 10.32.0.2 is leased to "netns:{pod}/eth0"`,
 		`Choose another address, or release that one first: "weft ip list" shows the leases of this node.`,
 	},
-	{"", "ip claim x 10.32.0.0", 2, "10.32.0.0 is the address of the network 10.32.0.0/12 itself", "Choose another address: no host may have that one."},
-	{"", "ip claim x 10.47.255.255", 2, "10.47.255.255 is the broadcast address of 10.32.0.0/12", "Choose another address: no host may have that one."},
+	{
+		"", "ip claim x 10.32.0.0", 2, "10.32.0.0 is the address of the network 10.32.0.0/12 itself",
+		"Choose another address: no host may have that one.",
+	},
+	{
+		"", "ip claim x 10.47.255.255", 2, "10.47.255.255 is the broadcast address of 10.32.0.0/12",
+		"Choose another address: no host may have that one.",
+	},
 	{
 		"", "ip claim x 192.0.2.1", 2, "not an address of the overlay: 192.0.2.1 is outside of 10.32.0.0/12",
 		`"weft ipam" shows the ranges of the overlay.`,
@@ -194,7 +207,10 @@ var mistakesWithNode = []mistake{
 	{"", "ip release zebra", 1, `unknown owner: "zebra" holds no address on this node`, `List the owners with "weft ip list".`},
 	{"", "dns lookup wep", 1, `no node has added the name "wep"`, `Did you mean web? "weft dns list" shows all names.`},
 	{"", "dns lookup 10.32.0.77", 1, "no name has the address 10.32.0.77", `"weft dns list" shows all names.`},
-	{"", "dns remove wep", 1, `no such name on this node: "wep"`, `Each node removes its own names: "weft dns list" shows which node has it.`},
+	{
+		"", "dns remove wep", 1, `no such name on this node: "wep"`,
+		`Each node removes its own names: "weft dns list" shows which node has it.`,
+	},
 	{"", "dns add x 192.0.2.1", 2, "192.0.2.1 is in none of the overlay's ranges", `"weft ipam" shows the ranges of the overlay.`},
 	{"", "reclaim neverthere", 1, `no node has the name "neverthere"`, `Give the ID; "weft ipam" shows which nodes own addresses.`},
 	{"", "capture --peer neverthere", 1, `no live peer has the name or the ID "neverthere"`, `"weft peers" lists the peers.`},
@@ -268,7 +284,8 @@ func (m mistake) check(t *testing.T, n *cluster.Node, pod string) {
 		want += fmt.Sprintf("hint: %s\n", m.hint)
 	}
 	if want = paths.Replace(want); code != m.code || errs.String() != want || out.String() != "" {
-		t.Errorf("%s weft %s: exit code %d, want %d; printed\n%s%swant\n%s", m.env, strings.Join(args, " "), code, m.code, out.String(), errs.String(), want)
+		t.Errorf("%s weft %s: exit code %d, want %d; printed\n%s%swant\n%s",
+			m.env, strings.Join(args, " "), code, m.code, out.String(), errs.String(), want)
 	}
 }
 
@@ -363,7 +380,8 @@ func TestAttachNamesWhatItWaitsFor(t *testing.T) {
 	up(t, n, "--init-peers", "3")
 	do(t, n, "wait", "--for", "peers=1")
 	out, err := n.Do(testContext(t), "attach", "--netns", p.Path())
-	const want = "weft: no address for the bridge (the gateway of pods): still waiting for bootstrap nodes to divide 10.32.0.0/12: 1 of 3 have met"
+	const want = "weft: no address for the bridge (the gateway of pods): still waiting for bootstrap nodes to divide 10.32.0.0/12: " +
+		"1 of 3 have met"
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(out, want) {
 		t.Errorf("%v; want %q", err, want)
 	}

@@ -48,7 +48,9 @@ func TestPrecedence(t *testing.T) {
 
 // TestKeyThatWasMeant: an unknown key is not called another kind of file, and a key like it is named.
 func TestKeyThatWasMeant(t *testing.T) {
-	for key, want := range map[string]string{"rang": "Did you mean range? ", "MTU": "Did you mean mtu? ", "peers": "Peers are arguments, ", "zebra": "The keys "} {
+	for key, want := range map[string]string{
+		"rang": "Did you mean range? ", "MTU": "Did you mean mtu? ", "peers": "Peers are arguments, ", "zebra": "The keys ",
+	} {
 		_, err := fill(t, nil, nil, key+": x")
 		if !strings.HasPrefix(hintOf(err), want) || errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v, hint %q; want %q", key, err, hintOf(err), want)
@@ -75,7 +77,10 @@ func TestErrorsNameTheSetting(t *testing.T) {
 	}{
 		{"unknown key", nil, "mtus: 1400", `unknown key "mtus" in weft.yaml`},
 		{"bad value in the file", nil, "mtu: many", `--mtu: "many" is not a whole number (mtu in weft.yaml)`},
-		{"bad value in the environment", map[string]string{"WEFT_MTU": "x"}, "", `--mtu: "x" is not a whole number (environment variable WEFT_MTU)`},
+		{
+			"bad value in the environment", map[string]string{"WEFT_MTU": "x"}, "",
+			`--mtu: "x" is not a whole number (environment variable WEFT_MTU)`,
+		},
 		{"like a key", nil, "rang: 10.0.0.0/8", `unknown key "rang" in weft.yaml`},
 		{"not a mapping", nil, "- a", "not a YAML mapping"},
 		{"nested", nil, "mtu: {a: b}", "has neither a value nor a list of values"},

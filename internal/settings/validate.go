@@ -37,7 +37,8 @@ const (
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateNames, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes, c.validateProtection, c.validateSizes, c.validatePeers,
+		c.validateNames, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes,
+		c.validateProtection, c.validateSizes, c.validatePeers,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

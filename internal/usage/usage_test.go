@@ -45,7 +45,10 @@ func TestMistakes(t *testing.T) {
 		{"list", `"list" is not a command of prog`, `Did you mean "prog group list"? ` + commands},
 		{"group lst", `"lst" is not a command of prog group`, `Did you mean "prog group list"? "prog group --help" lists the commands.`},
 		{"help shwo", `"shwo" is not a command of prog`, `Did you mean "prog show"? ` + commands},
-		{"completion bsh", `"bsh" is not a command of prog completion`, `Did you mean "prog completion bash"? "prog completion --help" lists the commands.`},
+		{
+			"completion bsh", `"bsh" is not a command of prog completion`,
+			`Did you mean "prog completion bash"? "prog completion --help" lists the commands.`,
+		},
 		{"completion bash x", `prog completion bash takes no arguments, and has "x"`, "Usage: prog completion bash"},
 		{"show", "prog show needs 1 argument, and has none", "Usage: prog show THING [flags]"},
 		{"show a b c", `prog show takes 1 argument, and has also "b" "c"`, "Usage: prog show THING [flags]"},
