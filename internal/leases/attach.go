@@ -98,8 +98,8 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 		return explainLink(err)
 	}
 	if gone && !m.remembers(h) {
-		return hint.New(hint.NotFound, "\"weft ip list\" shows what is attached.", "there is no namespace at %s, and nothing is attached under that path",
-			in.Netns)
+		return hint.New(hint.NotFound, "\"weft ip list\" shows what is attached.",
+			"there is no namespace at %s, and nothing is attached under that path", in.Netns)
 	}
 	if err := m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, ""); err != nil {
 		return explainLink(err)

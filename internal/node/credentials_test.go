@@ -58,7 +58,8 @@ func TestMoveFromASecretToAnIdentity(t *testing.T) {
 	next.cfg.IdentityFile = signFor(t, ca, r, func(terms *identity.Terms) { terms.NotAfter = time.Now().Add(2 * time.Hour) }) // renewed
 	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}, Encrypted: true}, api.NetworkIdentities, 1)
 	next.cfg.SecretFile, next.cfg.IdentityFile = cfg.SecretFile, ""
-	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1, Encrypted: true}, api.NetworkSecret, 1)
+	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1, Encrypted: true},
+		api.NetworkSecret, 1)
 	next.cfg.SecretFile = ""
 	if _, err := r.Reload(); err == nil || r.inUse().network() != api.NetworkSecret {
 		t.Errorf("without either: %v, %s; want a refusal", err, r.inUse().network())
