@@ -122,7 +122,7 @@ func (a *Allocator) lease(p *pool, offset uint64, holder string, in netip.Prefix
 		In:     in,
 		Since:  time.Now().UTC().Round(0),
 	}
-	a.leases.put(lease)
+	a.putLease(lease)
 	if err := a.updateLeases(p, func(tx store.Tx) error { return tx.PutLease(lease.stored()) }); err != nil {
 		return Lease{}, err
 	}

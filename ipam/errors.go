@@ -45,6 +45,10 @@ type ExhaustedError struct {
 // Error implements error.
 func (e *ExhaustedError) Error() string {
 	text := fmt.Sprintf("%v: %s is full: %d of %d addresses leased", ErrExhausted, e.Prefix, e.Leased, e.Size)
+	if e.Leased < e.Size {
+		text = fmt.Sprintf("%v: no node that can be reached has a free address of %s, of which %d of %d are leased", ErrExhausted, e.Prefix,
+			e.Leased, e.Size)
+	}
 	if len(e.Unreachable) > 0 {
 		text += fmt.Sprintf("; %s unreachable (%s)", plural(len(e.Unreachable), "owner"), list(e.Unreachable))
 	}
@@ -61,7 +65,7 @@ func (e *ExhaustedError) Unwrap() error { return ErrExhausted }
 func (e *ExhaustedError) Hint() string {
 	hint := "Release addresses that are not used (`weft ip list` on each node shows them)."
 	if len(e.Unreachable) > 0 {
-		hint += " Bring unreachable nodes back, or run `weft reclaim NODE` for those that are dead for good."
+		hint += " Wait for the unreachable nodes, or run `weft reclaim NODE` for those that are dead for good."
 	}
 	if len(e.Silent) > 0 {
 		hint += " Try again: not all nodes have answered."
@@ -141,7 +145,7 @@ func (e *UnreachableError) Unwrap() error { return ErrUnreachable }
 
 // Hint returns what an operator can do.
 func (e *UnreachableError) Hint() string {
-	return fmt.Sprintf("Choose another address, bring node %s back, or run `weft reclaim %s` if it is dead for good.", e.Name, e.Name)
+	return fmt.Sprintf("Wait for node %s, or choose another address; if it is dead for good, run `weft reclaim %s`.", e.Name, e.Name)
 }
 
 // UnresponsiveError is returned by Reclaim where a node that must agree does not answer. It wraps ErrUnresponsive.

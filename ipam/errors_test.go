@@ -38,7 +38,7 @@ func TestHintsNameTheCommand(t *testing.T) {
 		},
 		{
 			&UnreachableError{Addr: cidr.Addr(), Owner: nodeID(2), Name: "nc"}, ErrUnreachable,
-			[]string{"10.32.0.0 belongs to node nc"}, []string{"bring node nc back", "`weft reclaim nc`"},
+			[]string{"10.32.0.0 belongs to node nc"}, []string{"Wait for node nc", "`weft reclaim nc`"},
 		},
 		{&silent, ErrUnresponsive, []string{"node nc", "10.32.0.0/24", "not reachable"}, []string{"Bring node nc back", command}},
 		{&late, ErrUnresponsive, []string{"node nc", "node nd", "10.32.0.0/24"}, []string{"Try again when node nc answers", command}},

@@ -161,18 +161,18 @@ func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 	switch {
 	case c.Reclaimed:
 		a.counts.conflicts[conflictReclaimed].Add(1)
-		p.reportFinding(health.SpaceReclaimed, "Attach the affected pods again.",
+		p.events.report(health.SpaceReclaimed, "",
 			"%s: while this node was away its addresses were reclaimed and now belong to node %s; leases from them have ended.",
 			p.prefix, a.name(c.Kept.Owner))
 		a.cfg.Logger.Warn("addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
 		return
 	case c.Ours.Owner == c.Theirs.Owner:
 		a.counts.conflicts[conflictOldState].Add(1)
-		p.reportFinding(health.StaleState, "Do not restore ipam.db from a backup; move it away instead.",
+		p.events.report(health.StaleState, "Do not restore ipam.db from a backup; move it away instead.",
 			"%s: node %s ran with an old copy of its state and received its later changes from other nodes.", p.prefix, a.name(c.Ours.Owner))
 	default:
 		a.counts.conflicts[conflictClaim].Add(1)
-		p.reportFinding(health.OwnershipConflict, "Move ipam.db of that node away.",
+		p.events.report(health.OwnershipConflict, "Move ipam.db of that node away.",
 			"%s: two nodes claimed the same addresses, %s and %s: one of them runs with an old copy of its state.",
 			p.prefix, a.name(c.Ours.Owner), a.name(c.Theirs.Owner))
 	}
@@ -184,11 +184,7 @@ func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 func (a *Allocator) applyRing(p *pool) error {
 	lost := p.syncSpace(&a.leases)
 	for _, addr := range lost {
-		holder := a.leases.byAddr[addr].Holder
-		p.reportFinding(health.LeaseLost, "Attach that pod again.", "%s, leased by %q, now belongs to another node: the lease has ended.",
-			addr, holder)
-		a.cfg.Logger.Error("lease lost with its addresses", "addr", addr, "owner", holder)
-		a.leases.remove(addr)
+		a.lose(p, addr)
 	}
 	held := a.leaseHeld(p)
 	delta := p.report(false)
@@ -213,7 +209,7 @@ func (a *Allocator) applyRing(p *pool) error {
 func (a *Allocator) reportClusterMismatch(p *pool, err error) {
 	if mismatch, ok := errors.AsType[*ring.ClusterMismatchError](err); ok {
 		a.counts.conflicts[conflictBootstrap].Add(1)
-		p.reportFinding(health.RangeDividedTwice, "Move ipam.db away on the nodes of one of the two and restart them.",
+		p.events.report(health.RangeDividedTwice, "Move ipam.db away on the nodes of one of the two and restart them.",
 			"%s was divided twice, by nodes that had not met (ours is %s, theirs %s).", p.prefix, mismatch.Ours, mismatch.Theirs)
 	}
 }

@@ -125,14 +125,38 @@ func TestLostAddressesEndTheirLeases(t *testing.T) {
 	if err := a.check(); err != nil {
 		t.Error(err)
 	}
-	if st := a.Status(); st.Leases != 0 || len(st.Findings) != 2 || !strings.Contains(st.Findings[1].Sentences(), `10.32.0.1, leased by "x"`) {
-		t.Errorf("%+v", st)
+	lost := a.Lost()
+	if st := a.Status(); st.Leases != 0 || len(lost) != 1 || lost[0].Holder != "x" || lost[0].Addr.String() != "10.32.0.1" {
+		t.Errorf("%+v, lost %+v", st, lost)
 	}
 	if state, _ := disk.Load(); len(state.Leases) != 0 {
 		t.Errorf("still on disk: %+v", state.Leases)
 	}
 	if l, err := a.Allocate(t.Context(), "x", whole); err != nil || l.Addr.String() != "10.32.0.128" {
 		t.Errorf("%+v, %v", l, err)
+	}
+	if lost := a.Lost(); len(lost) != 0 {
+		t.Errorf("the holder has an address again, and lost %+v", lost)
+	}
+}
+
+// TestDismissedLease: a lost lease of a holder that is gone for good is forgotten.
+func TestDismissedLease(t *testing.T) {
+	var lost lostLeases
+	for i := range maxLost + 5 {
+		lost.add(LostLease{Lease: Lease{Holder: "x", Addr: netip.AddrFrom4([4]byte{10, 32, 0, byte(i)})}})
+	}
+	if len(lost) != maxLost {
+		t.Errorf("%d are kept, want %d", len(lost), maxLost)
+	}
+	a := &Allocator{lost: lost}
+	a.Dismiss("y")
+	if len(a.Lost()) != maxLost {
+		t.Error("another holder's were dropped")
+	}
+	a.Dismiss("x")
+	if got := a.Lost(); len(got) != 0 {
+		t.Errorf("%+v is left", got)
 	}
 }
 

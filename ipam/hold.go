@@ -47,7 +47,7 @@ func (a *Allocator) leaseHeld(p *pool) (leases []store.Lease) {
 			continue
 		}
 		l := Lease{Holder: a.held[addr], Addr: addr, Bits: p.prefix.Bits(), In: p.prefix, Since: time.Now().UTC().Round(0)}
-		a.leases.put(l)
+		a.putLease(l)
 		leases = append(leases, l.stored())
 		a.cfg.Logger.Info("an address in use had no lease", "addr", addr, "owner", l.Holder)
 	}
@@ -66,7 +66,7 @@ func (a *Allocator) Reassign(from, to string) error {
 		for i, l := range leases {
 			a.leases.remove(l.Addr)
 			l.Holder = to
-			a.leases.put(l)
+			a.putLease(l)
 			stored[i] = l.stored()
 		}
 		return a.update(func(tx store.Tx) error { return putAll(tx, stored) })

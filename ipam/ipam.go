@@ -43,6 +43,7 @@ type Allocator struct {
 	// Guarded by mu.
 	pools    []*pool // one per range, in the order of Config.Ranges; replaced by load
 	leases   leaseTable
+	lost     lostLeases
 	held     map[netip.Addr]string // addresses in use without a lease, by holder, from the last call of Hold
 	broken   error                 // why memory may differ from the store; nil while it does not
 	left     bool                  // Leave has handed everything over: nothing more is allocated or requested

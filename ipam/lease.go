@@ -21,6 +21,11 @@ type Lease struct {
 // Prefix returns the address with its prefix length, as it is configured on an interface: 10.32.0.1/12.
 func (l Lease) Prefix() netip.Prefix { return netip.PrefixFrom(l.Addr, l.Bits) }
 
+// leaseOf returns a lease as it was stored.
+func leaseOf(l store.Lease) Lease {
+	return Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Bits: l.In.Bits(), Since: l.Since}
+}
+
 func (l Lease) stored() store.Lease {
 	return store.Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Since: l.Since}
 }

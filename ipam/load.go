@@ -31,7 +31,7 @@ func (a *Allocator) load() error {
 		pools = append(pools, p)
 	}
 	for i, old := range a.pools { // state that is not stored
-		pools[i].requested, pools[i].share, pools[i].findings = old.requested, old.share, old.findings
+		pools[i].requested, pools[i].share, pools[i].events = old.requested, old.share, old.events
 	}
 	a.pools, a.leases = pools, leaseTable{}
 	return a.loadLeases(state)
@@ -45,9 +45,10 @@ func (a *Allocator) loadLeases(state store.State) error {
 		if !ok || p.space.Claim(offset) != nil {
 			a.cfg.Logger.Error("stored lease dropped, its address does not belong to this node", "addr", l.Addr, "owner", l.Holder)
 			stray = append(stray, l.Addr)
+			a.lost.add(LostLease{Lease: leaseOf(l)})
 			continue
 		}
-		a.leases.put(Lease{Holder: l.Holder, Addr: l.Addr, In: l.In, Bits: l.In.Bits(), Since: l.Since})
+		a.leases.put(leaseOf(l))
 	}
 	if state.Self == a.cfg.Self && len(stray) == 0 && !slices.ContainsFunc(a.pools, stateChanged(&state)) {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"weft/internal/health"
 	"weft/internal/peer"
 	"weft/ipam/paxos"
 	"weft/ipam/ring"
@@ -25,12 +24,12 @@ type pool struct {
 	acceptorStates map[peer.ID]paxos.Acceptor
 	space          space.Space
 
-	requested      bool             // an operation waits for the bootstrap, which is due even if it is lazy
-	bootstrappedAt time.Time        // when this node learned of the division; zero: before New
-	share          firstShare       // what Run does to get one
-	announcedAt    time.Time        // when this node last sent tokens to late bootstrap nodes
-	unsaved        bool             // the ring contains changes of other nodes that are not durable
-	findings       []health.Finding // for operators, the latest last
+	requested      bool       // an operation waits for the bootstrap, which is due even if it is lazy
+	bootstrappedAt time.Time  // when this node learned of the division; zero: before New
+	share          firstShare // what Run does to get one
+	announcedAt    time.Time  // when this node last sent tokens to late bootstrap nodes
+	unsaved        bool       // the ring contains changes of other nodes that are not durable
+	events         events     // for operators
 }
 
 // firstShare is how far a node is that owns nothing of a range and requests a share of it.
@@ -42,9 +41,6 @@ type firstShare struct {
 	logged     string        // why it has none, as it was logged last
 }
 
-// maxFindings bounds how many findings a pool keeps.
-const maxFindings = 8
-
 // noTokens returns the ring without any token, for messages that only name the range.
 func (p *pool) noTokens() *ring.Ring { return p.ring.Select(func(ring.Token) bool { return false }) }
 
@@ -54,19 +50,6 @@ func (p *pool) owned(id peer.ID) (addresses uint64) {
 		addresses += s.Len()
 	}
 	return addresses
-}
-
-// reportFinding adds a finding to Status, unless there is the same one already.
-func (p *pool) reportFinding(code health.Code, remedy, format string, args ...any) {
-	f := health.Finding{Code: code, Text: fmt.Sprintf(format, args...), Remedy: remedy}
-	f.Key = f.Text
-	if slices.Contains(p.findings, f) {
-		return
-	}
-	p.findings = append(p.findings, f)
-	if n := len(p.findings); n > maxFindings {
-		p.findings = slices.Clone(p.findings[n-maxFindings:])
-	}
 }
 
 // complete reports whether the owner of every address is known.

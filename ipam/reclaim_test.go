@@ -76,8 +76,8 @@ func TestReclaim(t *testing.T) {
 				return len(dead.alloc.Leases()) == 0 && dead.alloc.Ready() && dead.owned(dead.id) > 0
 			})
 			warnings := fmt.Sprint(sentences(dead.alloc.Status()))
-			if !strings.Contains(warnings, "reclaimed") || !strings.Contains(warnings, lease.Addr.String()) {
-				t.Errorf("seed %d: warnings %s, want one about %s", seed, warnings, lease.Addr)
+			if lost := dead.alloc.Lost(); !strings.Contains(warnings, "reclaimed") || len(lost) != 1 || lost[0].Addr != lease.Addr {
+				t.Errorf("seed %d: warnings %s, lost leases %+v, want one about %s", seed, warnings, lost, lease.Addr)
 			}
 			for _, n := range b.nodes[:3] {
 				if warnings := sentences(n.alloc.Status()); len(warnings) > 0 {

@@ -116,7 +116,7 @@ func TestExhaustionIsReportedAtOnceAndInFull(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		full, ok := errors.AsType[*ExhaustedError](err)
-		if !ok || !strings.Contains(full.Hint(), "Bring unreachable nodes back, or run `weft reclaim NODE`") {
+		if !ok || !strings.Contains(full.Hint(), "Wait for the unreachable nodes, or run `weft reclaim NODE`") {
 			t.Errorf("%v without the remedy", err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"weft/internal/health"
 	"weft/internal/peer"
@@ -62,7 +63,7 @@ func (a *Allocator) status() Status {
 		})
 	}
 	for _, p := range a.pools {
-		status.Findings = append(status.Findings, p.findings...)
+		status.Findings = append(status.Findings, p.events.findings(time.Now())...)
 		status.Findings = append(status.Findings, a.unfinishedFindings(p)...)
 		status.Ranges = append(status.Ranges, a.rangeStatus(p))
 		if p.ready() || status.State == Waiting {

@@ -12,18 +12,18 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/mesh/metadata"
 )
 
 // MaxClusterIDs is how many cluster IDs, one a range, a node publishes: they have to fit its metadata.
-const MaxClusterIDs = 16
+const MaxClusterIDs = metadata.MaxClusterIDs
 
 // ErrClusterMismatch is wrapped by the errors about a node of another cluster: one that was bootstrapped independently, so
 // that pods of the two may have the same addresses. Both clusters continue, and neither accepts a node of the other.
 var ErrClusterMismatch = errors.New("mesh: it belongs to another network: the address range was divided independently there")
 
-// ClusterID identifies the bootstrap of one address range, by short hashes: of the range, and of its first division.
-// Two nodes are of different clusters when they have different IDs for one range.
-type ClusterID struct{ Range, By uint32 }
+// ClusterID identifies the bootstrap of one address range.
+type ClusterID = metadata.ClusterID
 
 // ClusterMismatch is a node of another cluster that has tried to join, or that this node has tried to join.
 type ClusterMismatch struct {
@@ -61,13 +61,13 @@ func (c *clusterIDs) contradicts(theirs []ClusterID) bool {
 
 // check returns an error, and records the mismatch, when a node belongs to another cluster.
 func (c *clusterIDs) check(n *memberlist.Node) error {
-	md, err := parseMeta(n.Meta)
-	if err != nil || !c.contradicts(md.clusterIDs) {
+	md, err := metadata.Parse(n.Meta)
+	if err != nil || !c.contradicts(md.ClusterIDs) {
 		return nil // NotifyAlive reports metadata that cannot be read
 	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	mismatch := ClusterMismatch{
-		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: netip.AddrPortFrom(addr.Unmap(), n.Port), At: time.Now(),
+		ID: peer.FromPublicKey(md.Public), Name: md.Name, Addr: netip.AddrPortFrom(addr.Unmap(), n.Port), At: time.Now(),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,9 +13,10 @@ import (
 	"weft/internal/target"
 	"weft/mesh/addressbook"
 	"weft/mesh/admission"
+	"weft/mesh/metadata"
 )
 
-// Config configures a Mesh. All fields but Capabilities, Keys, Cluster, Credentials, Tunnel, Observer and
+// Config configures a Mesh. All fields but Capabilities, Ranges, Version, Keys, Cluster, Credentials, Tunnel, Observer and
 // Logger are required.
 type Config struct {
 	Identity Identity
@@ -30,6 +31,9 @@ type Config struct {
 	// Capabilities are published to the other nodes: bits that describe what this node's datapath supports. The mesh
 	// assigns them no meaning.
 	Capabilities uint32
+	// Ranges and Version are published for people: the address ranges of the node, and the version of its program.
+	Ranges  []netip.Prefix
+	Version string
 	// Keys seal the gossip: at most MaxKeys, the preferred one first. Without keys gossip is plain. SetKeys replaces them.
 	Keys []GossipKey
 	// Cluster is the name of the network: nodes of other names are refused, even with the same keys. "": "weft".
@@ -73,8 +77,8 @@ func (c *Config) validate() error {
 		return errors.New("mesh: no transport")
 	case !c.Advertise.IsValid():
 		return errors.New("mesh: no address to advertise")
-	case len(c.Name) > maxName:
-		return fmt.Errorf("mesh: the name is longer than %d bytes", maxName)
+	case len(c.Name) > metadata.MaxName:
+		return fmt.Errorf("mesh: the name is longer than %d bytes", metadata.MaxName)
 	}
 	return admission.CheckSigned(c.Signed, c.Name)
 }

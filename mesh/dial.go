@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -53,11 +54,15 @@ type dialer struct {
 // TargetStatus is the state of the attempts to join through a target.
 type TargetStatus struct {
 	Target target.Target
-	// Err is why the latest attempt failed; nil when it succeeded or none was made yet.
+	// Err is why the target is not joined now: why the latest attempt failed, ErrNotTried, or that the member which was there is not alive
+	// any more. Nil: it is joined.
 	Err error
 	// Moved is the member that was at the target before, and is alive at another address. It is zero without Err.
 	Moved Member
 }
+
+// ErrNotTried is TargetStatus.Err before the first attempt.
+var ErrNotTried = errors.New("mesh: not tried yet")
 
 func newDialer(m *Mesh) *dialer {
 	return &dialer{
@@ -314,7 +319,12 @@ func (m *Mesh) TargetStatus() []TargetStatus {
 	all, reached := m.dialer.status()
 	for i := range all {
 		id, ok := reached[all[i].Target]
-		if member, known := m.roster.lookup(id); ok && known && all[i].Err != nil && member.State == StateAlive {
+		member, known := m.roster.lookup(id)
+		switch {
+		case !ok || !known:
+		case member.State != StateAlive && all[i].Err == nil:
+			all[i].Err = fmt.Errorf("mesh: node %s, which was there, is %s", member.Name, member.State)
+		case member.State == StateAlive && all[i].Err != nil:
 			all[i].Moved = member
 		}
 	}
@@ -329,7 +339,11 @@ func (d *dialer) status() (all []TargetStatus, reached map[target.Target]peer.ID
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for t := range d.active {
-		all = append(all, TargetStatus{Target: t, Err: d.lastErr[t]})
+		err, tried := d.lastErr[t]
+		if !tried {
+			err = ErrNotTried
+		}
+		all = append(all, TargetStatus{Target: t, Err: err})
 	}
 	return all, maps.Clone(d.reached)
 }

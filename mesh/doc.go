@@ -7,7 +7,7 @@
 //
 // The files by subject:
 //
-//   - membership: roster.go, places.go, member.go, meta.go, identity.go, conflict.go, clusterid.go,
+//   - membership: roster.go, places.go, member.go, identity.go, conflict.go, clusterid.go,
 //     credentials.go
 //   - joining: dial.go, rejoin.go, keys.go, keymismatch.go
 //   - gossip: gossip.go, unicast.go, tunnel.go, links.go

@@ -118,7 +118,7 @@ type delegate struct{ mesh *Mesh }
 var _ memberlist.Delegate = delegate{}
 
 // NodeMeta implements memberlist.Delegate.
-func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().encode() }
+func (d delegate) NodeMeta(int) []byte { return d.mesh.meta().Encode() }
 
 // NotifyMsg implements memberlist.Delegate. It does not keep msg.
 func (d delegate) NotifyMsg(msg []byte) {

@@ -33,7 +33,7 @@ func newHostile(t *testing.T, n *node, members ...*node) *hostile {
 	h := &hostile{node: n, t: t, rng: rand.New(rand.NewPCG(7, 7))}
 	for _, m := range append(members, n) {
 		h.names = append(h.names, nodeName(m.cfg.Identity.ID, m.transport.addr))
-		h.metas = append(h.metas, m.meta().encode())
+		h.metas = append(h.metas, m.meta().Encode())
 	}
 	return h
 }

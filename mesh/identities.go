@@ -7,6 +7,7 @@ import (
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/mesh/admission"
+	"weft/mesh/metadata"
 )
 
 // channelIdentity is the channel of the lists of revoked nodes and of the epochs.
@@ -40,8 +41,8 @@ func (h identityHost) Broadcast(msg []byte) error {
 }
 
 // identify implements admitter.
-func (m *Mesh) identify(md meta, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error) {
-	return m.identities.Judge(md.certificate, identity.Holder{Public: md.public, Name: md.name, Named: true, Addr: at}, now)
+func (m *Mesh) identify(md metadata.Node, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error) {
+	return m.identities.Judge(md.Certificate, identity.Holder{Public: md.Public, Name: md.Name, Named: true, Addr: at}, now)
 }
 
 // revoked implements admitter.

@@ -14,6 +14,7 @@ import (
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/mesh/admission"
+	"weft/mesh/metadata"
 	"weft/mesh/seal"
 )
 
@@ -407,14 +408,14 @@ func TestListsSurviveARestart(t *testing.T) {
 
 // TestMetadataHasRoomForACertificate: the longest metadata fits memberlist's bound.
 func TestMetadataHasRoomForACertificate(t *testing.T) {
-	full := meta{vni: 1, name: string(make([]byte, identity.MaxName)), certificate: make([]byte, identity.MaxCertificate)}
+	full := metadata.Node{VNI: 1, Name: string(make([]byte, identity.MaxName)), Certificate: make([]byte, identity.MaxCertificate)}
 	for range MaxKeys {
-		full.accepts = append(full.accepts, 1)
+		full.Accepts = append(full.Accepts, 1)
 	}
 	for range MaxClusterIDs {
-		full.clusterIDs = append(full.clusterIDs, ClusterID{1, 1})
+		full.ClusterIDs = append(full.ClusterIDs, ClusterID{Range: 1, By: 1})
 	}
-	if n := len(full.encode()); n > 512 {
+	if n := len(full.Encode()); n > 512 {
 		t.Errorf("%d bytes of metadata", n)
 	}
 }

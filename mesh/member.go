@@ -55,6 +55,10 @@ type Member struct {
 
 	// Capabilities are the member's Config.Capabilities.
 	Capabilities uint32
+	// Ranges are the address ranges that the member has been started with, and Version is that of its program; empty: not known.
+	// The slice is shared and must not be modified.
+	Ranges  []netip.Prefix
+	Version string
 	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
 	VNI uint32
 	// Certificate is the certificate that admitted the member; zero if it needed none.

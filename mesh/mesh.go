@@ -19,6 +19,7 @@ import (
 	"weft/mesh/fragment"
 	"weft/mesh/keyring"
 	"weft/mesh/memberlog"
+	"weft/mesh/metadata"
 	"weft/mesh/mismatch"
 	"weft/mesh/seal"
 	"weft/mesh/topology"
@@ -260,13 +261,14 @@ func (m *Mesh) fail(err error) {
 	}
 }
 
-func (m *Mesh) meta() meta {
-	return meta{
-		leaving: m.leaving.Load(), dataPort: m.cfg.DataPort, protoMin: protocolMin, protoMax: protocolMax,
-		started: m.at.Load().since, instance: m.instance, public: m.cfg.Identity.Public, name: m.cfg.Name,
-		capabilities: m.cfg.Capabilities, accepts: m.keys.Fingerprints(), clusterIDs: m.clusterIDs.list(),
-		vni:         m.vni.Load(),
-		certificate: m.identities.Show(),
+func (m *Mesh) meta() metadata.Node {
+	return metadata.Node{
+		Leaving: m.leaving.Load(), DataPort: m.cfg.DataPort, ProtoMin: metadata.ProtocolMin, ProtoMax: metadata.ProtocolMax,
+		Started: m.at.Load().since, Instance: m.instance, Public: m.cfg.Identity.Public, Name: m.cfg.Name,
+		Capabilities: m.cfg.Capabilities, Accepts: m.keys.Fingerprints(), ClusterIDs: m.clusterIDs.list(),
+		VNI:    m.vni.Load(),
+		Ranges: m.cfg.Ranges, Version: m.cfg.Version,
+		Certificate: m.identities.Show(),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/target"
 	"weft/mesh/addressbook"
+	"weft/mesh/metadata"
 )
 
 // node is a mesh under test, with what its channel has received.
@@ -339,12 +340,12 @@ func TestNewerNodeIsRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	newer := nodeIdentity(t)
-	md := meta{
-		dataPort: 6784, protoMin: protocolMax + 1, protoMax: protocolMax + 9,
-		started: time.Now(), public: newer.Public, name: "newer",
+	md := metadata.Node{
+		DataPort: 6784, ProtoMin: metadata.ProtocolMax + 1, ProtoMax: metadata.ProtocolMax + 9,
+		Started: time.Now(), Public: newer.Public, Name: "newer",
 	}
 	n := &memberlist.Node{
-		Name: nodeName(newer.ID, unusedAddr), Addr: unusedAddr.Addr().AsSlice(), Port: unusedAddr.Port(), Meta: md.encode(),
+		Name: nodeName(newer.ID, unusedAddr), Addr: unusedAddr.Addr().AsSlice(), Port: unusedAddr.Port(), Meta: md.Encode(),
 	}
 	if err := m.roster.NotifyAlive(n); err == nil {
 		t.Error("it was admitted")

@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/identity"
 	"weft/internal/peer"
+	"weft/mesh/metadata"
 )
 
 // openDoor is an admission that refuses no node.
@@ -23,7 +24,7 @@ func (d openDoor) known(id peer.ID) bool      { return d.trusted[id] }
 func (openDoor) reportInvalid(error)          {}
 func (openDoor) revoked(peer.ID) bool         { return false }
 
-func (openDoor) identify(meta, netip.Addr, time.Time) (identity.Certificate, *identity.Error) {
+func (openDoor) identify(metadata.Node, netip.Addr, time.Time) (identity.Certificate, *identity.Error) {
 	return identity.Certificate{}, nil
 }
 func (openDoor) reportOwnKey(netip.AddrPort) {}
@@ -38,7 +39,7 @@ func madeUp(i, j int) *memberlist.Node {
 	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(j >> 16), byte(j >> 8), byte(j)}), 6783)
 	return &memberlist.Node{
 		Name: nodeName(peer.FromPublicKey(public), at), Addr: at.Addr().AsSlice(), Port: at.Port(),
-		Meta: meta{protoMin: 1, protoMax: 1, public: public, started: time.Now(), name: fmt.Sprint("made up ", i)}.encode(),
+		Meta: metadata.Node{ProtoMin: 1, ProtoMax: 1, Public: public, Started: time.Now(), Name: fmt.Sprint("made up ", i)}.Encode(),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/internal/signal"
+	"weft/mesh/metadata"
 )
 
 // leftTTL is how long the roster keeps a member that has left, and the old address of one that has moved.
@@ -35,7 +36,7 @@ type admitter interface {
 	known(id peer.ID) bool
 	// identify returns the certificate that admits a member at now, zero if it needs none. The error is about a member that is not
 	// admitted.
-	identify(md meta, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error)
+	identify(md metadata.Node, at netip.Addr, now time.Time) (identity.Certificate, *identity.Error)
 	// revoked reports whether a node is revoked.
 	revoked(id peer.ID) bool
 	// reportInvalid receives the error about a node that cannot be a member of any network of this version.
@@ -65,12 +66,12 @@ type roster struct {
 // record is a member as memberlist reports it: one node at one gossip address.
 type record struct {
 	Member
-	started     time.Time // when it began to run, or moved here, by the member's clock
-	instance    uint64    // of its process
-	unconfirmed bool      // known from before this node has moved; see roster.move
-	answered    bool      // it has answered a ping of this node
-	meta        meta      // as it was published
-	reported    State     // by memberlist; State is StateDead instead while the member is not admitted
+	started     time.Time     // when it began to run, or moved here, by the member's clock
+	instance    uint64        // of its process
+	unconfirmed bool          // known from before this node has moved; see roster.move
+	answered    bool          // it has answered a ping of this node
+	meta        metadata.Node // as it was published
+	reported    State         // by memberlist; State is StateDead instead while the member is not admitted
 }
 
 var (
@@ -219,7 +220,7 @@ func (r *roster) NotifyUpdate(n *memberlist.Node) { r.update(n, StateAlive) }
 
 // NotifyLeave implements memberlist.EventDelegate.
 func (r *roster) NotifyLeave(n *memberlist.Node) {
-	if md, err := parseMeta(n.Meta); err == nil && md.leaving {
+	if md, err := metadata.Parse(n.Meta); err == nil && md.Leaving {
 		r.update(n, StateLeft)
 		return
 	}
@@ -348,11 +349,11 @@ func gossipAddr(n *memberlist.Node) netip.AddrPort {
 
 // recordOf reads the metadata of a memberlist node, and checks that its name begins with the ID of its key.
 func recordOf(n *memberlist.Node) (record, error) {
-	md, err := parseMeta(n.Meta)
+	md, err := metadata.Parse(n.Meta)
 	if err != nil {
 		return record{}, err
 	}
-	if err := md.checkCompatible(); err != nil {
+	if err := md.CheckCompatible(); err != nil {
 		return record{}, err
 	}
 	addr, ok := netip.AddrFromSlice(n.Addr)
@@ -360,13 +361,13 @@ func recordOf(n *memberlist.Node) (record, error) {
 		return record{}, fmt.Errorf("%w: invalid address %v", errMember, n.Addr)
 	}
 	m := Member{
-		ID: peer.FromPublicKey(md.public), Name: md.name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.dataPort, Public: md.public,
-		Capabilities: md.capabilities, Accepts: md.accepts, VNI: md.vni,
+		ID: peer.FromPublicKey(md.Public), Name: md.Name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.DataPort, Public: md.Public,
+		Capabilities: md.Capabilities, Accepts: md.Accepts, VNI: md.VNI, Ranges: md.Ranges, Version: md.Version,
 	}
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)
 	}
-	return record{Member: m, started: md.started, instance: md.instance, meta: md}, nil
+	return record{Member: m, started: md.Started, instance: md.Instance, meta: md}, nil
 }
 
 // admit implements admitter.

@@ -3,10 +3,12 @@ package mesh
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
 	"weft/internal/peer"
+	"weft/mesh/addressbook"
 	"weft/mesh/topology"
 )
 
@@ -59,6 +61,11 @@ func (m *Mesh) observe() {
 	m.links.expire(members)
 	m.computeRoutes(members)
 	m.annotate(members)
+	for _, member := range members {
+		if member.State == StateAlive && !member.Self {
+			m.keyMismatches.Forget(member.Addr) // it is over, also if that node dies later
+		}
+	}
 	m.chooseKey()
 	if m.cfg.Observer != nil {
 		m.cfg.Observer.MembersChanged(slices.Clone(members))
@@ -98,13 +105,13 @@ func (m *Mesh) annotate(members []Member) []Member {
 
 // saveMembers writes the addresses of the members to disk, to find them again after a restart.
 func (m *Mesh) saveMembers() {
-	at := make(map[peer.ID]string)
+	at := make(map[peer.ID]addressbook.Place)
 	var left []peer.ID
 	for _, member := range m.Members() {
 		switch {
 		case member.Self:
 		case member.State == StateAlive:
-			at[member.ID] = member.GossipAddr().String()
+			at[member.ID] = addressbook.Place{Addr: member.GossipAddr().String(), Name: member.Name}
 		case member.State == StateLeft:
 			left = append(left, member.ID)
 		}
@@ -133,6 +140,15 @@ func (m *Mesh) Knows(id peer.ID) bool {
 		return member.State != StateLeft
 	}
 	return m.cfg.Targets.HasSeen(id)
+}
+
+// LastSeen returns where a node was in this run or an earlier one, and its nickname, empty where it is not known.
+func (m *Mesh) LastSeen(id peer.ID) (at netip.AddrPort, name string) {
+	if member, known := m.roster.lookup(id); known {
+		return member.GossipAddr(), member.Name
+	}
+	at, _ = netip.ParseAddrPort(m.cfg.Targets.Seen()[id])
+	return at, m.cfg.Targets.Name(id)
 }
 
 // Forget marks a node that is not alive as one that has left: the mesh stops dialing it, and soon stops listing it. The

@@ -66,7 +66,7 @@ var dropReasons = [numDrops]DropReason{
 	DropBadSource:             {"bad_source", "with a multicast or zero source address"},
 	DropOffload:               {"offload", "a superframe, or an incomplete checksum, that contradicts its own headers"},
 	DropLocal:                 {"local", "to an address on this host: its bridge has not learned it yet"},
-	DropNoPeer:                {"no_peer", "to all peers, or to an unknown address, while there is no peer"},
+	DropNoPeer:                {"no_peer", "to an unknown address, while there is no peer"},
 	DropNoRoute:               {"no_route", "to a peer without a direct link and without a relay, or a relayed datagram without a route"},
 	DropNoSession:             {"no_session", "to a peer with which no session was made in time"},
 	DropFrameExceedsPathMTU: {"frame_exceeds_path_mtu",

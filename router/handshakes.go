@@ -240,7 +240,8 @@ func handshakeDrop(err error) Drop {
 		err    error
 		reason Drop
 	}{
-		{nil, 0}, {session.ErrTie, 0}, // the other handshake goes on
+		{nil, 0}, {session.ErrTie, 0}, {session.ErrLate, 0}, // another handshake goes on
+		{session.ErrUnproven, 0}, // the sender was asked to prove that it is new
 		{session.ErrSecret, DropSecret}, {session.ErrBusy, DropBusy}, {session.ErrUnknownPeer, DropUnknownPeer},
 		{session.ErrUnexpected, DropUnexpected}, {session.ErrCipher, DropCipher}, {session.ErrReplayed, DropReplayed},
 		{session.ErrForged, DropForged}, {wire.ErrShort, DropTruncated},

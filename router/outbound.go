@@ -169,8 +169,8 @@ func (o *outbound) route(dst ether.Addr) (to *peerView, reason Drop) {
 	switch {
 	case to != nil && !to.reachable():
 		return to, DropNoRoute
-	case to == nil && len(o.flooded.peers) == 0 && o.flooded.kernel == 0:
-		return nil, DropNoPeer
+	case to == nil && !dst.IsMulticast() && len(o.flooded.peers) == 0 && o.flooded.kernel == 0:
+		return nil, DropNoPeer // a frame to a group is lost to no peer where there is none
 	}
 	return to, 0
 }

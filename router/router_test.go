@@ -100,6 +100,10 @@ func TestPeerLeaves(t *testing.T) {
 		want(t, "back again", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'e')), [][]byte{{'e'}, nil, {'e'}})
 		nodes[0].SetPeers(nil)
 		want(t, "all alone", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'f')), [][]byte{nil, nil, nil})
+		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 0 {
+			t.Errorf("drops %v: a flood is lost to no peer", s.Drops)
+		}
+		deliver(t, nodes, 0, frame(mac(9), mac(1), 'g'))
 		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 1 {
 			t.Errorf("drops %v, want one no_peer", s.Drops)
 		}

@@ -170,7 +170,15 @@ func newExposeCommand(e *env) *cobra.Command {
 			if len(args) == 1 {
 				cidr = args[0]
 			}
-			leases, err := e.client().Expose(cmd.Context(), cidr)
+			exposed, err := e.client().Expose(cmd.Context(), cidr)
+			leases := make([]api.Lease, 0, len(exposed))
+			for _, l := range exposed {
+				leases = append(leases, l.Lease)
+				if len(l.Moved) > 0 {
+					cmd.PrintErrf("%s is now the gateway of %s. Change the name server in their resolv.conf, too.\n", l.IP.Addr(),
+						strings.Join(l.Moved, ", "))
+				}
+			}
 			return e.printLeases(leases, err)
 		},
 	}
@@ -180,9 +188,16 @@ func newHideCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "hide",
 		Short: "Remove the host's overlay address",
-		Long: "Remove the host's overlay address. Pods of this node use it as their gateway: they cannot reach anything\n" +
-			"outside the overlay until \"weft expose\" or the next pod assigns it again.",
+		Long: "Remove the host's overlay address. Pods of this node use it as their gateway and name server: they reach\n" +
+			"nothing outside the overlay until \"weft expose\" or the next pod gives it back. It stays reserved for them.\n" +
+			"The command names these pods.",
 		Args: usage.Arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return e.client().Hide(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			hidden, err := e.client().Hide(cmd.Context())
+			if len(hidden.Pods) > 0 {
+				cmd.PrintErrf("Without a gateway and a name server until \"weft expose\": %s.\n", strings.Join(hidden.Pods, ", "))
+			}
+			return err
+		},
 	}
 }

@@ -166,6 +166,20 @@ type Lease struct {
 	Since time.Time    `json:"since"`
 }
 
+// Exposed is an element of the answer to an ExposeRequest.
+type Exposed struct {
+	Lease
+	// Moved are the owners of running pods that got this address as their gateway by the request.
+	Moved []string `json:"moved,omitempty"`
+}
+
+// Hidden is the answer to DELETE /v1/expose.
+type Hidden struct {
+	Removed []netip.Prefix `json:"removed"` // from the bridge
+	// Pods are the owners of running pods that have lost their gateway and their name server by that, until the next ExposeRequest.
+	Pods []string `json:"pods"`
+}
+
 // AddressRequest is the body of PUT /v1/ip: a request for the address IP, or else for an address in In, or else for an address of
 // each range.
 type AddressRequest struct {

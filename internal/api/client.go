@@ -166,13 +166,13 @@ func (c *Client) Detach(ctx context.Context, r AttachRequest) error {
 }
 
 // Expose adds an address to the bridge and returns all addresses of the bridge.
-func (c *Client) Expose(ctx context.Context, cidr string) (l []Lease, err error) {
+func (c *Client) Expose(ctx context.Context, cidr string) (l []Exposed, err error) {
 	return l, c.do(ctx, http.MethodPut, "expose", nil, ExposeRequest{CIDR: cidr}, &l)
 }
 
 // Hide removes the addresses of the bridge.
-func (c *Client) Hide(ctx context.Context) error {
-	return c.do(ctx, http.MethodDelete, "expose", nil, nil, nil)
+func (c *Client) Hide(ctx context.Context) (h Hidden, err error) {
+	return h, c.do(ctx, http.MethodDelete, "expose", nil, nil, &h)
 }
 
 // Names returns the names in .weft.local, only those equal to name if it is not empty, and only those of ip if it is valid.

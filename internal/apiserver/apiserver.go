@@ -39,8 +39,8 @@ type Leases interface {
 	Detach(context.Context, api.AttachRequest) error
 	Guard(context.Context, api.GuardRequest) error
 	Unguard(ctx context.Context, owner string) error
-	Expose(ctx context.Context, cidr string) ([]api.Lease, error)
-	Hide() error
+	Expose(ctx context.Context, cidr string) ([]api.Exposed, error)
+	Hide() (api.Hidden, error)
 }
 
 // Names are the names of the overlay. A query by name or address returns only names that are answered.

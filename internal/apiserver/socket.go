@@ -42,10 +42,10 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 	mux.HandleFunc("DELETE /v1/guard", do(log, func(r *http.Request, _ none) error {
 		return leases.Unguard(r.Context(), r.URL.Query().Get("owner"))
 	}))
-	mux.HandleFunc("PUT /v1/expose", handle(log, func(r *http.Request, in api.ExposeRequest) ([]api.Lease, error) {
+	mux.HandleFunc("PUT /v1/expose", handle(log, func(r *http.Request, in api.ExposeRequest) ([]api.Exposed, error) {
 		return leases.Expose(r.Context(), in.CIDR)
 	}))
-	mux.HandleFunc("DELETE /v1/expose", do(log, func(*http.Request, none) error { return leases.Hide() }))
+	mux.HandleFunc("DELETE /v1/expose", handle(log, func(*http.Request, none) (api.Hidden, error) { return leases.Hide() }))
 
 	mux.HandleFunc("GET /v1/names", handle(log, s.names))
 	mux.HandleFunc("PUT /v1/names", do(log, func(_ *http.Request, in api.NameRequest) error { return s.cfg.Names.AddName(in) }))

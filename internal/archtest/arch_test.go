@@ -83,6 +83,7 @@ var layers = []struct {
 	{"mesh/nodekey", 2},
 	{"mesh/addressbook", 2},
 	{"mesh/mismatch", 1},
+	{"mesh/metadata", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
 	{"internal/api", 1},
@@ -131,6 +132,7 @@ var steps = map[string]int{
 	"weft/internal/leases":    1,
 
 	"weft/internal/leases/deletions": 2,
+	"weft/internal/statuspage":       2,
 	"weft/internal/leases/holder":    1,
 	"weft/internal/podlink":          0,
 

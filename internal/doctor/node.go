@@ -238,6 +238,9 @@ func checkState(_ context.Context, c *settings.Config) finding {
 	case !exists:
 		return ok("%s will be created", c.StateDir)
 	}
+	if err := statedir.CheckDisk(c.StateDir); err != nil {
+		return fail(err)
+	}
 	if low, limit := statedir.LowSpace(c.StateDir); low {
 		return warn("Free space on its file system: a lease that cannot be written is not granted.", "%s has less than %d MiB left",
 			c.StateDir, limit>>20)

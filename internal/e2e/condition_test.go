@@ -88,3 +88,23 @@ func TestWaitChangesNothing(t *testing.T) {
 		t.Errorf("the range is %s after \"weft wait\"", state)
 	}
 }
+
+// TestFreshNetworkDropsNothing: nodes that start at the same time, before anything is wrong, count no drop: an operator would look for an
+// attacker or a middlebox.
+func TestFreshNetworkDropsNothing(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b", "c")
+	start(t, nodes)
+	p, q := attach(t, nodes[0], "p"), attach(t, nodes[2], "q")
+	p.reaches(t, q.addr)
+	for _, n := range nodes {
+		if s := query[api.Status](t, n, "status"); len(s.Drops) != 0 {
+			t.Errorf("%s drops %v", n.Label(), s.Drops)
+		}
+		for _, peer := range query[[]api.Peer](t, n, "peers") {
+			if len(peer.Drops) != 0 {
+				t.Errorf("%s drops %v of %s", n.Label(), peer.Drops, peer.Name)
+			}
+		}
+	}
+}

@@ -18,6 +18,8 @@ const (
 	NodeRefused               Code = "node_refused"
 	ClusterMismatch           Code = "cluster_mismatch"
 	GossipRejected            Code = "gossip_rejected"
+	RangeMismatch             Code = "range_mismatch"
+	VersionMismatch           Code = "version_mismatch"
 	RangeNotReady             Code = "range_not_ready"
 	RangeFull                 Code = "range_full"
 	RangeDividedTwice         Code = "range_divided_twice"
@@ -33,6 +35,7 @@ const (
 	PodAddressNotOwned        Code = "pod_address_not_owned"
 	DelegatedAddressInRange   Code = "delegated_address_in_range"
 	GatewayAddressNotOwned    Code = "gateway_address_not_owned"
+	PodGatewayMissing         Code = "pod_gateway_missing"
 	MasqueradeFailed          Code = "masquerade_failed"
 	GuardFailed               Code = "guard_failed"
 	HostGuardFailed           Code = "host_guard_failed"
@@ -88,6 +91,8 @@ var definitions = []Definition{
 	{NodeRefused, Warning, "A node was refused because of its identity"},
 	{ClusterMismatch, Error, "A node of another cluster was found"},
 	{GossipRejected, Warning, "Gossip from another node was ignored"},
+	{RangeMismatch, Error, "A node has another address range"},
+	{VersionMismatch, Info, "Nodes run different versions of weft"},
 	{RangeNotReady, Warning, "No addresses can be allocated yet"},
 	{RangeFull, Warning, "An address range is nearly full"},
 	{RangeDividedTwice, Error, "An address range was divided twice"},
@@ -103,6 +108,7 @@ var definitions = []Definition{
 	{PodAddressNotOwned, Error, "A pod uses an address that another node allocates"},
 	{DelegatedAddressInRange, Error, "Another IPAM plugin assigned an address inside the range"},
 	{GatewayAddressNotOwned, Error, "The bridge has an address that another node allocates"},
+	{PodGatewayMissing, Error, "Pods have lost their gateway"},
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
 	{GuardFailed, Error, "What pods send is not checked"},
 	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},

@@ -17,8 +17,8 @@ import (
 	"weft/internal/podlink"
 )
 
-// Attach joins a namespace to the overlay: it leases the addresses, makes the pair of interfaces and gives it its name. A
-// failed Attach of a namespace that was not attached before leaves nothing behind.
+// Attach joins a namespace to the overlay: it leases the addresses, makes the pair of interfaces and gives it its name. A namespace that
+// is attached already takes over what differs: the MTU, addresses, the gateway, its name. A failed Attach leaves everything as it was.
 func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachment, error) {
 	if !m.cfg.Host.Up() {
 		return api.Attachment{}, errStarting()
@@ -35,50 +35,52 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 	if err := m.adopt(h); err != nil {
 		return api.Attachment{}, err
 	}
-	leased := len(m.lookup(h)) > 0
+	before := m.lookup(h)
 	join, err := m.join(ctx, h, in.IPs)
 	if err != nil {
 		return api.Attachment{}, err
 	}
 	spec := specOf(in, h, join)
-	if err := m.attachGuard(ctx, h, in, spec); err != nil {
-		if !leased {
-			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}))
+	guarded := m.rememberGuard(spec.HostName)
+	err = m.attachGuard(ctx, h, in, spec)
+	if err == nil {
+		_, err = m.cfg.Links.Attach(ctx, spec)
+		if errors.Is(err, podlink.ErrExists) {
+			return m.attachAgain(ctx, in, h, spec, before, guarded)
 		}
-		return api.Attachment{}, err
-	}
-	_, err = m.cfg.Links.Attach(ctx, spec)
-	if errors.Is(err, podlink.ErrExists) && leased && m.cfg.Links.Check(spec) == nil {
-		err = nil // attached before, in the same way
+		err = explainLink(err)
 	}
 	if err != nil {
-		if !leased {
-			err = errors.Join(err, m.cfg.Allocator.Release(h.String(), netip.Addr{}), m.endGuards(ctx, h))
-		}
-		return api.Attachment{}, explainLink(err)
+		return api.Attachment{}, errors.Join(err, m.releaseNew(h, before), guarded.restore(ctx))
 	}
 	m.hardenPort(spec.HostName)
-	if err := m.name(in.Hostname, h, join.Addresses); err != nil {
-		if !leased {
-			undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName),
-				m.cfg.Allocator.Release(h.String(), netip.Addr{}), m.endGuards(ctx, h))
-			if undo != nil {
-				m.log.Warn("undoing an attachment failed", "holder", h, "err", undo)
-			}
+	if err := m.name(in.Hostname, h, spec.Addresses); err != nil {
+		undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName), m.releaseNew(h, before), guarded.restore(ctx))
+		if undo != nil {
+			m.log.Warn("undoing an attachment failed", "holder", h, "err", undo)
 		}
 		return api.Attachment{}, err
 	}
-	return api.Attachment{Owner: h.String(), HostLink: spec.HostName, Addresses: join.Addresses}, nil
+	return attachment(h, spec), nil
+}
+
+// attachment returns the document about an attachment.
+func attachment(h holder.Holder, spec podlink.Spec) api.Attachment {
+	doc := api.Attachment{Owner: h.String(), HostLink: spec.HostName}
+	for _, a := range spec.Addresses {
+		doc.Addresses = append(doc.Addresses, api.Address{Address: a.Prefix, Gateway: a.Gateway, MAC: ether.FromIP(a.Prefix.Addr())})
+	}
+	return doc
 }
 
 // name gives the addresses of an attachment the requested name, if there is one.
-func (m *Manager) name(name string, h holder.Holder, addrs []api.Address) error {
+func (m *Manager) name(name string, h holder.Holder, addrs []podlink.Address) error {
 	if name == "" {
 		return nil
 	}
 	ips := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
-		ips = append(ips, a.Address.Addr())
+		ips = append(ips, a.Prefix.Addr())
 	}
 	return m.cfg.Names.Add(name, h, ips...)
 }
@@ -113,6 +115,9 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	if err := m.endGuards(ctx, h); err != nil {
 		return err
 	}
+	m.cfg.Names.Release(h, netip.Addr{}) // also of addresses with a lost lease
+	m.former.take(h)
+	m.cfg.Allocator.Dismiss(h.String())
 	return Explain(m.releaseAttachment(h, addrs))
 }
 
@@ -174,8 +179,11 @@ func macOf(addrs []api.Address) ether.Addr {
 	return addrs[0].MAC
 }
 
-// explainLink returns an error of a Linker with its kind and a hint.
+// explainLink returns an error of a Linker with its kind and a hint; nil for nil.
 func explainLink(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, k := range []struct {
 		err  error
 		kind hint.Kind

@@ -3,6 +3,7 @@ package leases
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weft/internal/health"
@@ -11,9 +12,9 @@ import (
 // maxAddressFindings bounds how many addresses are reported one by one.
 const maxAddressFindings = 8
 
-// Findings implements health.Source: it reports pods without a lease, and without a guard.
+// Findings implements health.Source: it reports pods without a lease, without their gateway, and without a guard.
 func (m *Manager) Findings() []health.Finding {
-	return append(m.orphanFindings(), m.unguardedFindings()...)
+	return slices.Concat(m.lostFindings(), m.orphanFindings(), m.gatewayFindings(), m.unguardedFindings())
 }
 
 // orphanFindings reports pods without a lease.
@@ -41,20 +42,28 @@ func (m *Manager) orphanFindings() []health.Finding {
 	if len(lost) > 0 {
 		findings = append(findings, health.Finding{
 			Code: health.PodsWithoutLease,
-			Text: fmt.Sprintf("%d pods run here without a known lease, because ipam.db was moved away or lost, or their addresses were reclaimed: "+
-				"%s. Their addresses stay reserved.", len(lost), health.List(lost)),
-			Remedy: "Delete the pods and start them again, or run \"weft attach\" for their namespaces with their names.",
+			Text: fmt.Sprintf("%s without a known lease, because ipam.db was moved away or lost, or the addresses were reclaimed: "+
+				"%s. The addresses stay reserved.", running(len(lost)), health.List(lost)),
+			Remedy: "Start these containers again; for a namespace that was attached with --owner, run that \"weft attach\" again.",
 		})
 	}
 	if len(unread) > 0 {
 		findings = append(findings, health.Finding{
 			Code: health.PodAddressesUnknown,
-			Text: fmt.Sprintf("%d pods run here without a lease and their addresses cannot be read (%v): %s. New pods may get the same addresses.",
-				len(unread), why, health.List(unread)),
+			Text: fmt.Sprintf("%s without a lease, and with addresses that cannot be read (%v): %s. New pods may get the same addresses.",
+				running(len(unread)), why, health.List(unread)),
 			Remedy: "Delete these pods before new ones start here.",
 		})
 	}
 	return append(findings, m.addressFindings(s)...)
+}
+
+// running says how many pods run on this node.
+func running(pods int) string {
+	if pods == 1 {
+		return "1 pod runs here"
+	}
+	return fmt.Sprintf("%d pods run here", pods)
 }
 
 // addressFindings reports addresses in use here that another node allocates.
@@ -83,7 +92,7 @@ func (m *Manager) addressFindings(s *survey) []health.Finding {
 			findings = append(findings, health.Finding{
 				Code: health.GatewayAddressNotOwned, Key: a.String(),
 				Text:   fmt.Sprintf("The bridge %s has address %s, which node %s allocates and may assign to a pod.", m.cfg.Bridge, a, m.ownerName(a)),
-				Remedy: "Run \"weft hide\", then start the pods of this node again: it is their gateway.",
+				Remedy: "Run \"weft hide\", then \"weft expose\": pods get the new address as their gateway.",
 			})
 		}
 	}

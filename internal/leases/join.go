@@ -2,12 +2,14 @@ package leases
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"weft/internal/api"
 	"weft/internal/ether"
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
+	"weft/ipam"
 )
 
 // Join leases what a namespace needs to join the overlay and returns it, without touching the namespace. Asking again for the
@@ -29,10 +31,10 @@ func (m *Manager) Join(ctx context.Context, in api.JoinRequest) (api.Join, error
 // join leases addresses to h: each of ips is an address with or without a prefix length, or api.Auto; none means Auto. If it
 // fails, it releases what it leased.
 func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ api.Join, err error) {
-	leased := len(m.lookup(h)) > 0
+	before := m.lookup(h)
 	defer func() {
-		if err != nil && !leased {
-			_ = m.cfg.Allocator.Release(h.String(), netip.Addr{}) // which fails where nothing was leased yet
+		if err != nil {
+			err = errors.Join(err, m.releaseNew(h, before))
 		}
 	}()
 	gateways, err := m.exposeAuto(ctx)
@@ -59,6 +61,17 @@ func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ ap
 		}
 	}
 	return answer, nil
+}
+
+// releaseNew ends the leases of h that are not among those before.
+func (m *Manager) releaseNew(h holder.Holder, before []ipam.Lease) error {
+	var errs []error
+	for _, l := range m.lookup(h) {
+		if !leasedTo(before, l.Addr) {
+			errs = append(errs, m.releaseIfLeased(h, l.Addr))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // lease leases one element of a request's addresses.

@@ -3,7 +3,8 @@
 // to the datapath.
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
-// protects the addresses of pods that lost their leases; guard.go and running.go say what pods may send.
+// protects the addresses of pods that lost their leases; gateways.go looks after the gateways of running pods, and names.go after names
+// without a lease; guard.go and running.go say what pods may send.
 package leases
 
 import (
@@ -52,6 +53,17 @@ type Names interface {
 	Add(name string, h holder.Holder, addrs ...netip.Addr) error
 	// Release removes the names of a holder at addr, or all of them where addr is not valid.
 	Release(h holder.Holder, addr netip.Addr)
+	// Held returns the names of this node that go with leases, in any order.
+	Held() []HeldName
+	// Remove removes a name of this node from addresses.
+	Remove(name string, addrs ...netip.Addr) error
+}
+
+// HeldName is a name that goes with a lease.
+type HeldName struct {
+	Name   string
+	Holder holder.Holder
+	Addr   netip.Addr
 }
 
 // Nodes names nodes for people. NodeName returns an empty string for an unknown node; it must not wait.
@@ -92,6 +104,8 @@ type Manager struct {
 	survey atomic.Pointer[survey] // result of the last search for orphans; never nil after New
 
 	unguarded unguarded
+	gateways  gateways
+	former    formerNames
 
 	surveyMu sync.Mutex                   // serializes searches, and Hide
 	claims   map[netip.Addr]claimedBefore // guarded by surveyMu: recent requests for addresses of orphans
@@ -175,6 +189,7 @@ func (m *Manager) Release(owner string, addr netip.Addr) error {
 // release is Release for any holder.
 func (m *Manager) release(h holder.Holder, addr netip.Addr) error {
 	err := m.cfg.Allocator.Release(h.String(), addr)
+	m.cfg.Allocator.Dismiss(h.String())
 	if errors.Is(err, ipam.ErrUnknownOwner) && !addr.IsValid() && m.endOrphansOf(h) {
 		err = nil
 	}

@@ -46,7 +46,10 @@ func (b *bridge) RemoveBridgeAddress(p netip.Prefix) error {
 }
 
 // registry is a leases.Names in memory that refuses the name "bad" when it is added.
-type registry struct{ names map[string]holder.Holder }
+type registry struct {
+	names map[string]holder.Holder
+	addrs map[string][]netip.Addr // of each name
+}
 
 func (r *registry) Check(name string) error {
 	if name == "!" {
@@ -55,20 +58,47 @@ func (r *registry) Check(name string) error {
 	return nil
 }
 
-func (r *registry) Add(name string, h holder.Holder, _ ...netip.Addr) error {
+func (r *registry) Add(name string, h holder.Holder, addrs ...netip.Addr) error {
 	if name == "bad" {
 		return hint.New(hint.Exhausted, "Remove some.", "full")
 	}
 	r.names[name] = h
+	for _, a := range addrs {
+		if !slices.Contains(r.addrs[name], a) {
+			r.addrs[name] = append(r.addrs[name], a)
+		}
+	}
 	return nil
 }
 
-func (r *registry) Release(h holder.Holder, _ netip.Addr) {
+func (r *registry) Release(h holder.Holder, addr netip.Addr) {
 	for name, of := range r.names {
 		if of == h {
-			delete(r.names, name)
+			_ = r.Remove(name, r.addrsAt(name, addr)...)
 		}
 	}
+}
+
+// addrsAt returns addr if a name has it, and all its addresses if addr is not valid.
+func (r *registry) addrsAt(name string, addr netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(r.addrs[name]), func(a netip.Addr) bool { return addr.IsValid() && a != addr })
+}
+
+func (r *registry) Held() (held []leases.HeldName) {
+	for name, h := range r.names {
+		for _, a := range r.addrs[name] {
+			held = append(held, leases.HeldName{Name: name, Holder: h, Addr: a})
+		}
+	}
+	return held
+}
+
+func (r *registry) Remove(name string, addrs ...netip.Addr) error {
+	r.addrs[name] = slices.DeleteFunc(r.addrs[name], func(a netip.Addr) bool { return slices.Contains(addrs, a) })
+	if len(r.addrs[name]) == 0 {
+		delete(r.names, name)
+	}
+	return nil
 }
 
 // unheard is an ipam.Gossip without a network.
@@ -130,7 +160,7 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 // newGuardedBench returns a bench of a node with the given mode of its guard.
 func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Prefix) *bench {
 	t.Helper()
-	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{names: map[string]holder.Holder{}}, links: linktest.NewRecorder("weave")}
+	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{map[string]holder.Holder{}, map[string][]netip.Addr{}}, links: linktest.NewRecorder("weave")}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
 	var err error
 	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(),
@@ -164,7 +194,8 @@ func TestNothingJoinsBeforeTheBridgeIsUp(t *testing.T) {
 	wantKind(t, "Attach", err, hint.Starting)
 	_, err = b.Expose(t.Context(), api.Auto)
 	wantKind(t, "Expose", err, hint.Starting)
-	wantKind(t, "Hide", b.Hide(), hint.Starting)
+	_, err = b.Hide()
+	wantKind(t, "Hide", err, hint.Starting)
 }
 
 func TestJoinIsIdempotentAndExposesTheGateway(t *testing.T) {
@@ -211,10 +242,10 @@ func TestExposeAndHide(t *testing.T) {
 	if want := []netip.Prefix{leased[0].IP}; !slices.Equal(b.bridge.addrs, want) {
 		t.Errorf("the bridge has %v, want %v", b.bridge.addrs, want)
 	}
-	if err := b.Hide(); err != nil || len(b.bridge.addrs) != 0 || len(b.Leases("weft:expose")) != 0 {
+	if _, err := b.Hide(); err != nil || len(b.bridge.addrs) != 0 || len(b.Leases("weft:expose")) != 0 {
 		t.Errorf("Hide: %v; the bridge has %v, leases %v", err, b.bridge.addrs, b.Leases("weft:expose"))
 	}
-	if err := b.Hide(); err != nil {
+	if _, err := b.Hide(); err != nil {
 		t.Errorf("Hide twice: %v", err)
 	}
 }
@@ -241,6 +272,58 @@ func TestAttachUndoesWhatItDid(t *testing.T) {
 	wantKind(t, "text that is not a name", err, hint.Invalid)
 	if err := b.Detach(t.Context(), in); err != nil || len(b.links.HostLinks()) != 0 || len(b.names.names) != 0 {
 		t.Errorf("Detach: %v; left %v, %v", err, b.links.HostLinks(), b.names.names)
+	}
+}
+
+// TestAttachAgain: attaching what is attached adopts other addresses and names, changes nothing without a reason, and leaves nothing where it
+// is refused.
+func TestAttachAgain(t *testing.T) {
+	b := newBench(t)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", Hostname: "web"}
+	first, err := b.Attach(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.IPs = []string{"10.32.0.77", "10.32.0.78"}
+	moved, err := b.Attach(t.Context(), in)
+	if err != nil || len(moved.Addresses) != 2 || moved.Addresses[0].Address.String() != "10.32.0.77/24" {
+		t.Fatalf("attached with other addresses: %+v, %v", moved, err)
+	}
+	in.IPs = nil
+	if again, err := b.Attach(t.Context(), in); err != nil || len(again.Addresses) != 2 {
+		t.Errorf("attached again without addresses: %+v, %v, want both", again, err)
+	}
+	held := func() (addrs []string) {
+		for _, l := range b.Leases(first.Owner) {
+			addrs = append(addrs, l.IP.Addr().String())
+		}
+		return addrs
+	}
+	want := []string{"10.32.0.77", "10.32.0.78"}
+	if got := held(); !slices.Equal(got, want) {
+		t.Errorf("leases %v, want %v: those of before have ended", got, want)
+	}
+	if got := b.names.addrs["web"]; len(got) != 2 || slices.Contains(got, first.Addresses[0].Address.Addr()) {
+		t.Errorf("the name has %v", got)
+	}
+	if _, err := b.Allocate(t.Context(), api.AddressRequest{Owner: "other", IP: netip.MustParseAddr("10.32.0.99")}); err != nil {
+		t.Fatal(err)
+	}
+	in.IPs = []string{"10.32.0.88", "10.32.0.99"}
+	_, err = b.Attach(t.Context(), in)
+	wantKind(t, "an address of another owner", err, hint.Refused)
+	b.links.Fail(linktest.OpAdopt, errors.New("netlink fails"))
+	in.IPs = []string{"10.32.0.88"}
+	if _, err = b.Attach(t.Context(), in); err == nil {
+		t.Error("a failure of the kernel is success")
+	}
+	b.links.Fail(linktest.OpAdopt, nil)
+	if got := held(); !slices.Equal(got, want) {
+		t.Errorf("leases %v after refused requests, want %v", got, want)
+	}
+	in.IPs, in.Hostname = nil, "shop"
+	if _, err := b.Attach(t.Context(), in); err != nil || len(b.names.names) != 1 || len(b.names.addrs["shop"]) != 2 {
+		t.Errorf("renamed: %v, names %v", err, b.names.addrs)
 	}
 }
 

@@ -60,8 +60,8 @@ func (m *Manager) claimOrphans(ctx context.Context) {
 	m.survey.CompareAndSwap(last, &next) // else a later search has found more
 }
 
-// unleased returns the addresses of orphans that this node has not leased to them, in ranges that are divided: a node without
-// peers must not divide a range for them.
+// unleased returns the addresses of orphans and of the bridge that this node has not leased to them, in ranges that are divided: a node
+// without peers must not divide a range for them.
 func (m *Manager) unleased() map[netip.Addr]holder.Holder {
 	wanted := make(map[netip.Addr]holder.Holder)
 	divided := m.cfg.Allocator.ClusterIDs()
@@ -71,6 +71,11 @@ func (m *Manager) unleased() map[netip.Addr]holder.Holder {
 			if _, ok := divided[m.rangeOf(a)]; ok && !leasedTo(m.lookup(h), a) {
 				wanted[a] = h
 			}
+		}
+	}
+	for _, a := range m.survey.Load().bridge {
+		if _, ok := divided[m.rangeOf(a)]; ok && !leasedTo(m.lookup(holder.ForHost()), a) {
+			wanted[a] = holder.ForHost()
 		}
 	}
 	return wanted

@@ -166,6 +166,38 @@ func (m *Manager) adopt(h holder.Holder) error {
 	return nil
 }
 
+// adoptKnown transfers what is held for orphans to their holders, where those are known: by a lease that was lost, by a name, or because
+// the pair has the name that "weft attach" gives to the pair of a named namespace.
+func (m *Manager) adoptKnown() {
+	ports := m.survey.Load().ports
+	if len(ports) == 0 {
+		return
+	}
+	var known []holder.Holder
+	for _, l := range m.cfg.Allocator.Lost() {
+		known = append(known, holder.Parse(l.Holder))
+	}
+	for _, n := range m.cfg.Names.Held() {
+		known = append(known, n.Holder)
+	}
+	spaces := podlink.NamedSpaces(ports)
+	for _, p := range ports {
+		if ifname, err := p.Ifname(); err == nil && spaces[p.Name] != "" {
+			known = append(known, holder.ForNamespace(spaces[p.Name], ifname))
+		}
+	}
+	for _, h := range known {
+		for _, p := range ports {
+			if !slices.Contains(h.PossibleLinks(), p.Name) || len(m.lookup(holder.ForOrphan(p.Name))) == 0 {
+				continue
+			}
+			if err := m.adopt(h); err != nil {
+				m.log.Warn("cannot give a pod its lease back", "holder", h, "err", err)
+			}
+		}
+	}
+}
+
 // heldFor returns the leases that are held for pairs of h.
 func (m *Manager) heldFor(h holder.Holder) (leases []ipam.Lease) {
 	for _, name := range h.PossibleLinks() {
@@ -179,8 +211,12 @@ func (m *Manager) watchOrphans(ctx context.Context) {
 	for {
 		m.findOrphans()
 		m.claimOrphans(ctx)
+		m.adoptKnown()
+		m.endStaleNames()
+		m.dismissLost()
+		m.followGateways()
 		pause := orphanPeriod
-		if slices.ContainsFunc(m.survey.Load().ports, lostLease) {
+		if slices.ContainsFunc(m.survey.Load().ports, lostLease) || m.hasStranded() {
 			pause = orphanPeriodBusy
 		}
 		select {

@@ -34,6 +34,12 @@ type Process struct {
 
 // Start starts a process in the host's namespace. It runs until it exits, or until Stop, Kill or the lab's Close.
 func (h *Host) Start(c ProcessConfig) (*Process, error) {
+	return h.start(c, []string{"--net=" + h.Path(), "--"})
+}
+
+// start starts a process of the host in the namespaces that enter, arguments of nsenter, leads to. nsenter replaces itself by the
+// program, so the PID is that of the program.
+func (h *Host) start(c ProcessConfig, enter []string) (*Process, error) {
 	if len(c.Argv) == 0 {
 		return nil, errors.New("nettest: no program to start")
 	}
@@ -46,8 +52,7 @@ func (h *Host) Start(c ProcessConfig) (*Process, error) {
 		return nil, fmt.Errorf("nettest: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	// nsenter replaces itself by the program, so the PID is that of the program.
-	p.cmd = exec.Command("nsenter", append([]string{"--net=" + h.Path(), "--"}, c.Argv...)...)
+	p.cmd = exec.Command("nsenter", append(enter, c.Argv...)...)
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
 	h.mu.Lock()

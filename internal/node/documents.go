@@ -214,11 +214,16 @@ func (d documents) Routes() []api.Route {
 // Snapshot implements statuspage.Source.
 func (d documents) Snapshot() statuspage.Snapshot {
 	n := d.n
-	s := statuspage.Snapshot{Status: d.Status(), Peers: d.Peers(), Broken: n.mesh.Broken()}
+	s := statuspage.Snapshot{
+		Status: d.Status(), Peers: d.Peers(), Broken: n.mesh.Broken(), Missing: n.health.Missing(),
+		Leases: n.leases.Leases(""), Names: names{n.registry, n.cfg, n.members}.AllNames(),
+	}
 	if k, ok := n.datapath.KernelSample(); ok {
 		s.Kernel = &statuspage.Traffic{Tx: k.TxBytes, Rx: k.RxBytes}
 	}
-	for _, r := range d.IPAM().Ranges {
+	addresses := d.IPAM()
+	s.Waiting = addresses.WaitingFor
+	for _, r := range addresses.Ranges {
 		shown := statuspage.Range{CIDR: r.CIDR, Owners: r.Owners}
 		for _, p := range n.ipam.Parts(r.CIDR, pageParts) {
 			shown.Parts = append(shown.Parts, statuspage.Part(p))

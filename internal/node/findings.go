@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +17,6 @@ import (
 
 // Thresholds of conditions.
 const (
-	// rejectedFor is how long after the last message gossip that could not be used remains a condition.
-	rejectedFor = 10 * time.Minute
 	// lowSpace is the share of a range, in percent, below which its free addresses are a condition.
 	lowSpace = 10
 	// maxSkew is how far clocks may be apart without a condition.
@@ -34,10 +31,11 @@ type clusterFindings struct {
 	ipam    *ipam.Allocator
 	dns     *dns.Server // nil: turned off
 	inUse   interface{ inUse() credentials }
+	started time.Time // of this node
 }
 
 func (n *node) clusterFindings() clusterFindings {
-	return clusterFindings{n.cfg, n.mesh, n.members, n.ipam, n.dns, n.reloader}
+	return clusterFindings{n.cfg, n.mesh, n.members, n.ipam, n.dns, n.reloader, n.started}
 }
 
 // Findings implements health.Source.
@@ -56,10 +54,12 @@ func (c clusterFindings) Findings() []health.Finding {
 	findings = append(findings, spaceFindings(status)...)
 	findings = append(findings, c.dnsFindings()...)
 	findings = append(findings, c.mismatchFindings()...)
-	findings = append(findings, c.rejectedFindings()...)
+	findings = append(findings, c.rangeFindings(members)...)
+	findings = append(findings, c.versionFindings(members)...)
+	findings = append(findings, c.rejectedFindings(members)...)
 	findings = append(findings, clockFindings(members)...)
 	findings = append(findings, deadFindings(members, status)...)
-	return append(findings, unseenOwnerFindings(members, status)...)
+	return append(findings, c.unseenOwnerFindings(members, status, time.Now())...)
 }
 
 // secretFindings reports missing, new and different secrets.
@@ -76,13 +76,13 @@ func (c clusterFindings) secretFindings(members []mesh.Member) []health.Finding 
 	if behind, _ := rotation(inUse.secrets, members); len(behind) > 0 {
 		findings = append(findings, health.Finding{
 			Code:   health.SecretRotationIncomplete,
-			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s cannot open it.", strings.Join(behind, ", ")),
+			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s does not have it.", strings.Join(behind, ", ")),
 			Remedy: "Add it to the --secret-file there and run \"weft reload\".",
 		})
 	}
 	for _, k := range c.mesh.KeyMismatches() {
 		findings = append(findings, health.Finding{
-			Code: health.KeyMismatch, Key: k.Addr.String(), Text: fmt.Sprintf("A node at %s %s and is kept out.", k.Addr, k.Reason),
+			Code: health.KeyMismatch, Key: k.Addr.String(), Text: fmt.Sprintf("%s %s and is kept out.", c.nodeAt(k.Addr), k.Reason),
 			Remedy: sentence(k.Reason.Remedy()),
 		})
 	}
@@ -104,7 +104,7 @@ func sentenceStart(s string) string { return strings.TrimSuffix(s, ".") }
 func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 	var findings []health.Finding
 	for _, t := range targets {
-		if t.Err == nil {
+		if t.Err == nil || errors.Is(t.Err, mesh.ErrNotTried) {
 			continue
 		}
 		f := health.Finding{
@@ -179,52 +179,6 @@ func (c clusterFindings) dnsFindings() []health.Finding {
 	return findings
 }
 
-// mismatchFindings reports nodes of another cluster.
-func (c clusterFindings) mismatchFindings() []health.Finding {
-	mismatches := c.mesh.ClusterMismatches()
-	if len(mismatches) == 0 {
-		return nil
-	}
-	var names []string
-	for _, m := range mismatches {
-		names = append(names, fmt.Sprintf("%s (%s at %s)", m.Name, m.ID, m.Addr))
-	}
-	return []health.Finding{{
-		Code: health.ClusterMismatch,
-		Text: fmt.Sprintf("Another cluster was found. Its %s was divided independently of that of this cluster (%s): %s. Neither "+
-			"accepts the other, "+
-			"because pods of both may have the same addresses.", joinPrefixes(c.cfg.Ranges), c.cfg.Name, health.List(names)),
-		Remedy: "To merge them, stop the nodes of one, move their ipam.db away and start them again. To keep them apart, run \"weft " +
-			"forget\" for " +
-			"the target or use different secrets.",
-	}}
-}
-
-func joinPrefixes(list []netip.Prefix) string {
-	texts := make([]string, len(list))
-	for i, p := range list {
-		texts[i] = p.String()
-	}
-	return strings.Join(texts, " and ")
-}
-
-// rejectedFindings reports gossip that this node cannot use.
-func (c clusterFindings) rejectedFindings() []health.Finding {
-	r := c.mesh.Rejected()
-	if r.Count == 0 || time.Since(r.Last) > rejectedFor {
-		return nil
-	}
-	from := "a member"
-	if !r.From.IsZero() {
-		from = fmt.Sprintf("node %s (%s)", c.members.NodeName(r.From), r.From)
-	}
-	return []health.Finding{{
-		Code: health.GossipRejected, Text: fmt.Sprintf("Gossip was ignored: %d messages since the start, the last from %s: %v.", r.Count,
-			from, r.Err),
-		Remedy: "Run one version of weft with the same --range on all nodes; if they do, check that node.",
-	}}
-}
-
 // clockFindings reports clocks that are wrong. If the clocks of all other nodes differ by the same amount, this node's is wrong.
 func clockFindings(members []mesh.Member) []health.Finding {
 	var wrong []mesh.Member
@@ -267,66 +221,4 @@ func offset(d time.Duration) string {
 		return fmt.Sprintf("%s behind", -d.Round(time.Second))
 	}
 	return fmt.Sprintf("%s ahead of", d.Round(time.Second))
-}
-
-// deadFindings reports dead nodes: what they own, and how to get it back.
-func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
-	var findings []health.Finding
-	for _, m := range members {
-		if m.State != mesh.StateDead {
-			continue
-		}
-		var owned uint64
-		for _, r := range status.Ranges {
-			for _, o := range r.Owners {
-				if o.ID == m.ID {
-					owned += o.Addresses
-				}
-			}
-		}
-		text := fmt.Sprintf("Node %s (%s at %s) is dead", m.Name, m.ID, m.Addr)
-		remedy := "Start it again"
-		if m.Refused != 0 {
-			text = fmt.Sprintf("Node %s (%s at %s) is shut out: it %s", m.Name, m.ID, m.Addr, m.Refused)
-			remedy = sentenceStart(identityRemedy(m.Refused, "that node"))
-		}
-		for _, other := range members {
-			if other.State == mesh.StateAlive && other.ID != m.ID && (other.Name == m.Name || other.GossipAddr() == m.GossipAddr()) {
-				text += fmt.Sprintf(", and %s (%s) has replaced it", other.Name, other.ID)
-				remedy = ""
-			}
-		}
-		if owned > 0 {
-			text += fmt.Sprintf("; it owns %d addresses", owned)
-			reclaim := fmt.Sprintf("un \"weft reclaim %s\"", m.ID)
-			if remedy == "" {
-				remedy = "R" + reclaim
-			} else {
-				remedy += ", or if it will not return r" + reclaim
-			}
-		}
-		if remedy != "" {
-			remedy += "."
-		}
-		findings = append(findings, health.Finding{Code: health.PeerDead, Key: m.ID.String(), Text: text + ".", Remedy: remedy})
-	}
-	return findings
-}
-
-// unseenOwnerFindings reports owners of addresses that are not members: they were not seen since this node started.
-func unseenOwnerFindings(members []mesh.Member, status ipam.Status) []health.Finding {
-	var findings []health.Finding
-	for _, r := range status.Ranges {
-		for _, o := range r.Owners {
-			if o.Reachable || slices.ContainsFunc(members, func(m mesh.Member) bool { return m.ID == o.ID }) {
-				continue
-			}
-			findings = append(findings, health.Finding{
-				Code: health.OwnerUnseen, Key: r.CIDR.String() + " " + o.ID.String(),
-				Text:   fmt.Sprintf("Node %s owns %d addresses of %s and was not seen since this node started.", o.ID, o.Addresses, r.CIDR),
-				Remedy: fmt.Sprintf("Start it again, or if it will not return run \"weft reclaim %s\".", o.ID),
-			})
-		}
-	}
-	return findings
 }

@@ -97,5 +97,12 @@ func TestUnseenOwners(t *testing.T) {
 			Reachable: true}, {ID: peer.ID{3}}},
 	}}}
 	members := []mesh.Member{{ID: peer.ID{3}, State: mesh.StateDead}} // reported as dead
-	wantFinding(t, "unseen", unseenOwnerFindings(members, status), health.OwnerUnseen, "owns 5 addresses of 10.32.0.0/12", peer.ID{1}.String())
+	at := netip.MustParseAddrPort("192.0.2.1:6783")
+	lastSeen := func(peer.ID) (netip.AddrPort, string) { return at, "a" }
+	wantFinding(t, "unseen", unseenOwnerFindings(members, status, nil, lastSeen), health.OwnerUnseen,
+		"Node a ("+peer.ID{1}.String()+", last at 192.0.2.1) owns 5 addresses of 10.32.0.0/12", "weft reclaim "+peer.ID{1}.String())
+	keptOut := map[netip.Addr]bool{at.Addr(): true}
+	wantFinding(t, "kept out", unseenOwnerFindings(members, status, keptOut, lastSeen), "")
+	early := clusterFindings{started: time.Now()}
+	wantFinding(t, "just started", early.unseenOwnerFindings(members, status, time.Now()), "")
 }

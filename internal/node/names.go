@@ -7,6 +7,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/dns"
 	"weft/internal/hint"
+	"weft/internal/leases"
 	"weft/internal/leases/holder"
 	"weft/internal/peer"
 	"weft/internal/settings"
@@ -32,6 +33,22 @@ func (n names) Add(name string, h holder.Holder, addrs ...netip.Addr) error {
 
 // Release implements leases.Names.
 func (n names) Release(h holder.Holder, addr netip.Addr) { n.registry.Release(h.String(), addr) }
+
+// Held implements leases.Names.
+func (n names) Held() []leases.HeldName {
+	var held []leases.HeldName
+	for _, e := range n.registry.List() {
+		if h := holder.Parse(e.Holder); e.Node == n.members.self && h.Kind != holder.Names {
+			held = append(held, leases.HeldName{Name: e.Name, Holder: h, Addr: e.Addr})
+		}
+	}
+	return held
+}
+
+// Remove implements leases.Names.
+func (n names) Remove(name string, addrs ...netip.Addr) error {
+	return explainName(n.registry.Remove(name, addrs...))
+}
 
 // AllNames implements apiserver.Names.
 func (n names) AllNames() []api.Name {

@@ -27,6 +27,10 @@ func (i inside) Attach(ctx context.Context, s podlink.Spec) (res podlink.Result,
 	return res, err
 }
 
+func (i inside) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr) error {
+	return i.host.Do(func() error { return podlink.New().Adopt(ctx, s, drop) })
+}
+
 func (i inside) Detach(ctx context.Context, netns, ifname, hostName string) error {
 	return i.host.Do(func() error { return podlink.New().Detach(ctx, netns, ifname, hostName) })
 }

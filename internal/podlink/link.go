@@ -47,6 +47,12 @@ type Linker interface {
 	// pair again. The errors wrap ErrNetns, ErrExists, ErrBadName, ErrBadSpec and ErrNoBridge.
 	Attach(ctx context.Context, s Spec) (Result, error)
 
+	// Adopt changes the pair with the host end and pod end of s so that it matches s in MTU, MAC, addresses and gateway, and removes the
+	// addresses in drop from the pod end; other addresses stay. It does nothing to hairpin mode and Origin. The errors wrap ErrNetns,
+	// ErrBadName, ErrBadSpec, ErrNoBridge, ErrNoLink where one end is missing, and ErrExists where the two are not one pair. After another
+	// error the pair may match in part.
+	Adopt(ctx context.Context, s Spec, drop []netip.Addr) error
+
 	// Detach removes the pair with the given host end. It succeeds if the namespace or the interface does not exist, and
 	// does not touch interfaces that Attach did not create. If hostName is empty, the pair is found by ifname in the
 	// namespace at the path netns; otherwise these two may be empty.

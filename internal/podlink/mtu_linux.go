@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -14,13 +15,6 @@ import (
 
 	"weft/internal/netdump"
 )
-
-// spacePatterns are the paths of network namespaces: named ones, those of container runtimes, and those of processes. A daemon in
-// a container may see none of them.
-var spacePatterns = []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
-
-// ErrHidden means that no file on this host leads into the namespace of a pod, so that its interface cannot be changed.
-var ErrHidden = errors.New("podlink: the namespace of the pod is not visible here")
 
 // Resize is a change of the MTUs of one pair.
 type Resize struct {
@@ -33,38 +27,51 @@ type Resize struct {
 
 // PodMTU returns the MTU in bytes of the pod end. It enters no namespace.
 func (p *Port) PodMTU() (int, error) {
+	attrs, err := p.podEnd()
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == unix.IFLA_MTU && len(a.Value) >= 4 {
+			return int(binary.NativeEndian.Uint32(a.Value)), nil
+		}
+	}
+	return 0, fmt.Errorf("podlink: the kernel does not report the MTU of the other end of %s", p.Name)
+}
+
+// Ifname returns the name of the pod end. It enters no namespace.
+func (p *Port) Ifname() (string, error) {
+	attrs, err := p.podEnd()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == unix.IFLA_IFNAME {
+			return unix.ByteSliceToString(a.Value), nil
+		}
+	}
+	return "", fmt.Errorf("podlink: the kernel does not report the name of the other end of %s", p.Name)
+}
+
+// podEnd returns the attributes of the pod end.
+func (p *Port) podEnd() ([]syscall.NetlinkRouteAttr, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(p.peer)
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(p.netns))))
 	answers, err := netdump.Repeat(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) })
+	if err == nil && (len(answers) != 1 || len(answers[0]) < unix.SizeofIfInfomsg) {
+		err = errors.New("the kernel does not report it")
+	}
 	if err != nil {
-		return 0, fmt.Errorf("podlink: the other end of %s: %w", p.Name, err)
+		return nil, fmt.Errorf("podlink: the other end of %s: %w", p.Name, err)
 	}
-	for _, answer := range answers {
-		if mtu, ok := parseMTU(answer); ok {
-			return mtu, nil
-		}
-	}
-	return 0, fmt.Errorf("podlink: the kernel does not report the MTU of the other end of %s", p.Name)
-}
-
-// parseMTU returns the MTU in an RTM_NEWLINK message.
-func parseMTU(answer []byte) (mtu int, ok bool) {
-	if len(answer) < unix.SizeofIfInfomsg {
-		return 0, false
-	}
-	attrs, err := nl.ParseRouteAttr(answer[unix.SizeofIfInfomsg:])
+	attrs, err := nl.ParseRouteAttr(answers[0][unix.SizeofIfInfomsg:])
 	if err != nil {
-		return 0, false
+		return nil, fmt.Errorf("podlink: the other end of %s: %w", p.Name, err)
 	}
-	for _, a := range attrs {
-		if a.Attr.Type == unix.IFLA_MTU && len(a.Value) >= 4 {
-			return int(binary.NativeEndian.Uint32(a.Value)), true
-		}
-	}
-	return 0, false
+	return attrs, nil
 }
 
 // ResizeAll sets the MTUs of pairs, and the Err of each. For pod ends it looks for their namespaces among the files of this host, and
@@ -80,36 +87,11 @@ func ResizeAll(list []Resize) {
 		r.Err = fmt.Errorf("%w: %s", ErrHidden, r.Port.Name)
 		open[r.Port.netns] = append(open[r.Port.netns], r)
 	}
-	for _, pattern := range spacePatterns {
-		paths, _ := filepath.Glob(pattern) // the patterns are valid
-		for _, path := range paths {
-			if len(open) == 0 {
-				return
-			}
-			inSpace(path, func(fd netns.NsHandle, id int) {
-				for _, r := range open[id] {
-					r.Err = r.apply(fd)
-				}
-				delete(open, id)
-			})
+	enterSpaces(slices.Collect(maps.Keys(open)), func(fd netns.NsHandle, id int) {
+		for _, r := range open[id] {
+			r.Err = r.apply(fd)
 		}
-	}
-}
-
-// inSpace calls f with an open namespace of the network and its ID. It does nothing if path is no such namespace, or one without
-// an ID: that of no pod.
-func inSpace(path string, f func(fd netns.NsHandle, id int)) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	fd, err := netns.GetFromPath(path)
-	if err != nil {
-		return
-	}
-	defer func() { _ = fd.Close() }()
-	if id, err := netlink.GetNetNsIdByFd(int(fd)); err == nil && id >= 0 {
-		f(fd, id)
-	}
+	})
 }
 
 // apply sets the MTUs of both ends: first that of the pod end unless the host end grows, so that the pod never sends what the host

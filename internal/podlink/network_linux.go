@@ -22,12 +22,8 @@ func (e *ends) configure(pod netlink.Link, s Spec) ([]Route, error) {
 		return nil, err
 	}
 	for _, p := range s.prefixes() {
-		addr := &netlink.Addr{IPNet: ipNet(p)}
-		if p.Addr().Is6() {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := e.pod.AddrAdd(pod, addr); err != nil {
-			return nil, fmt.Errorf("podlink: add %s to %s: %w", p, s.Ifname, err)
+		if err := e.addAddress(pod, p); err != nil {
+			return nil, err
 		}
 	}
 	if err := e.pod.LinkSetUp(pod); err != nil {
@@ -123,16 +119,7 @@ func (s Spec) onLink(ip netip.Addr) bool {
 }
 
 // routes returns the routes of one family in the main table of the pod's namespace.
-func (e *ends) routes(family int) ([]netlink.Route, error) {
-	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-	routes, err := netdump.Repeat(func() ([]netlink.Route, error) {
-		return e.pod.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil && !noIPv6(err) {
-		return nil, fmt.Errorf("podlink: list routes: %w", err)
-	}
-	return routes, nil
-}
+func (e *ends) routes(family int) ([]netlink.Route, error) { return mainRoutes(e.pod, family) }
 
 // addresses returns all addresses of the pod end.
 func (e *ends) addresses(pod netlink.Link) ([]netip.Prefix, error) {

@@ -4,69 +4,100 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"weft/internal/api"
 	"weft/internal/peer"
 )
 
-// Sizes of the picture of the mesh, in units of its viewBox.
+// Sizes of the picture of the mesh, in units of its viewBox. The page shows a unit as about one pixel, on a screen of any size.
 const (
-	meshWidth, meshHeight = 720, 460
-	meshRadius            = 165
-	meshNodes             = 40 // further nodes are counted below the picture
-	meshDetails           = 12 // with more nodes, only their names are shown
-	meshOthers            = 16 // with more nodes, links between other nodes are not drawn
-	nameLength            = 16 // characters of a name
+	meshWidth   = 330
+	meshMiddle  = meshWidth / 2
+	meshNodes   = 24 // with more nodes, groups are drawn instead
+	circleNodes = 8  // with more nodes, this node is in the middle, and labels have no figures
+	circleX     = 108
+	starRadius  = 82
+	starRune    = 7.5 // room for a character of a label
+	lineHeight  = 15
 )
 
-// picture is the mesh as this node sees it: itself at the top, the other nodes on a circle, lines for links.
+// Lengths of labels, in characters.
+const (
+	circleLabel = 14
+	starLabel   = 9
+)
+
+// picture is the mesh as this node sees it. Nodes that have left are not in it. There are three forms: up to circleNodes
+// nodes on a circle with the links of all of them, up to meshNodes around this node, and more as groups.
 type picture struct {
-	Width, Height int
+	Width, Height float64
 	Nodes         []dot
 	Links         []line
-	Words         string // a description for screen readers
-	Left          int    // nodes that are not drawn
+	Legend        []legendKey // of the kinds of links that are drawn, unless the labels of groups explain them
+	Words         string      // a description for screen readers
+	Note          string      // what is not drawn
 }
 
-// dot is a node.
+// dot is a node, or a group of nodes with their number in it.
 type dot struct {
-	X, Y, LabelX, LabelY float64
-	Anchor               string // text-anchor of the label
-	Name, Class, Title   string
-	RTT, Rate            string // shown with the name; empty with more than meshDetails nodes
+	X, Y, R float64
+	Class   string // the state, and "self" for this node
+	Number  string // of nodes in a group
+	Title   string
+	Labels  []label
+}
+
+// label is a line of text at a dot.
+type label struct {
+	X, Y   float64
+	Anchor string // text-anchor
+	Turn   string // "transform" of the text; empty: none
+	Class  string // detail; empty: a name
+	Text   string
 }
 
 // line is a link.
 type line struct {
 	X1, Y1, X2, Y2 float64
-	Class          string // direct, kernel, relay or none; between other nodes: other or broken
+	Class          string // kernel, direct, relay or none; between other nodes: other or broken
 	Title          string
 }
 
+// legendKey explains a class of links.
+type legendKey struct{ Class, Text string }
+
+// legend has all classes of links, in the order of the legend.
+var legend = []legendKey{
+	{"kernel", "direct, by the kernel"}, {"direct", "direct, in userspace"}, {"relay", "over a relay"}, {"none", "not reached"},
+	{"other", "between other nodes"}, {"broken", "no direct link"},
+}
+
+// point is a position in a picture.
+type point struct{ x, y float64 }
+
 func newPicture(s Snapshot, rows []peerRow) picture {
-	p := picture{Width: meshWidth, Height: meshHeight}
-	at := map[peer.ID][2]float64{}
 	order := selfFirst(rows)
-	shown := order[:min(len(order), meshNodes)]
-	p.Left = len(order) - len(shown)
-	for i, row := range shown {
-		angle := 2*math.Pi*float64(i)/float64(len(shown)) - math.Pi/2
-		d := newDot(row, angle, len(shown) <= meshDetails)
-		at[row.ID] = [2]float64{d.X, d.Y}
-		p.Nodes = append(p.Nodes, d)
+	if len(order) > meshNodes { // the groups are their own legend
+		p := newGroupPicture(order)
+		p.Words, p.Note = groupWords(p.Nodes), brokenNote(s.Broken)
+		return p
 	}
-	if len(shown) <= meshOthers {
-		p.Links = append(p.Links, others(shown, s.Broken, at)...)
+	draw := newCircle
+	if len(order) > circleNodes {
+		draw = newStar
 	}
+	p := draw(order, s.Broken)
+	p.Legend = legendOf(p.Links)
 	var words []string
-	for _, row := range shown {
-		if row.Self {
-			continue
+	for _, row := range order {
+		if !row.Self {
+			words = append(words, describe(row))
 		}
-		words = append(words, describe(row))
-		p.Links = append(p.Links, linksTo(row, s.Status.ID, at)...)
 	}
-	p.Words = strings.Join(words, "; ")
+	if p.Words = strings.Join(words, "; "); p.Words == "" {
+		p.Words = "no other node"
+	}
 	return p
 }
 
@@ -83,47 +114,136 @@ func selfFirst(rows []peerRow) []peerRow {
 	return order
 }
 
-func newDot(row peerRow, angle float64, detailed bool) dot {
-	x, y := math.Cos(angle), math.Sin(angle)
-	d := dot{
-		X: round(meshWidth/2 + meshRadius*x), Y: round(meshHeight/2 + meshRadius*y), Anchor: "middle",
-		Name: shortened(row.Name), Class: string(row.State), Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State),
+// legendOf returns the keys of the links that are drawn.
+func legendOf(links []line) (keys []legendKey) {
+	drawn := map[string]bool{}
+	for _, l := range links {
+		drawn[l.Class] = true
 	}
-	if detailed && row.Link == api.LinkDirect {
-		d.RTT = row.RTT
-		if row.Tx != "–" && (row.Tx != idleRate || row.Rx != idleRate) {
-			d.Rate = fmt.Sprintf("↑ %s ↓ %s", row.Tx, row.Rx)
+	for _, k := range legend {
+		if drawn[k.Class] {
+			keys = append(keys, k)
 		}
 	}
-	d.LabelX, d.LabelY = round(meshWidth/2+(meshRadius+20)*x), round(meshHeight/2+(meshRadius+26)*y+5)
-	switch {
-	case x > 0.3:
-		d.Anchor = "start"
-	case x < -0.3:
-		d.Anchor = "end"
+	return keys
+}
+
+// newCircle draws few nodes on a circle, this one at the top, with the links of all.
+func newCircle(order []peerRow, broken [][2]peer.ID) picture {
+	radius := 74.0
+	if len(order) > 4 {
+		radius = 100
 	}
+	middle, lowest := 34+radius, 34.0
+	at := map[peer.ID]point{}
+	p := picture{Width: meshWidth}
+	for i, row := range order {
+		angle := 2*math.Pi*float64(i)/float64(len(order)) - math.Pi/2
+		pos := point{round(meshMiddle + circleX*math.Cos(angle)), round(middle + radius*math.Sin(angle))}
+		if len(order) <= 2 { // this node on the left, its peer on the right
+			pos = point{round(meshMiddle - circleX*float64(len(order)-1)*math.Cos(math.Pi*float64(i))), 34}
+		}
+		at[row.ID], lowest = pos, max(lowest, pos.y)
+		d := newDot(row, pos, 10)
+		d.Labels = circleLabels(row, pos, len(order) > 2 && pos.y < middle-1)
+		p.Nodes = append(p.Nodes, d)
+	}
+	p.Height = lowest + 26 + lineHeight + 6
+	p.Links = append(others(order, broken, at, true), linksToAll(order, at)...)
+	return p
+}
+
+// circleLabels returns the name and the round trip of a node, above or below its dot.
+func circleLabels(row peerRow, at point, above bool) []label {
+	name := label{X: at.x, Y: at.y + 26, Anchor: "middle", Text: shortened(row.Name, circleLabel)}
+	detail := label{X: at.x, Y: name.Y + lineHeight, Anchor: "middle", Class: "detail", Text: figure(row)}
+	if above {
+		name.Y, detail.Y = at.y-16, at.y-16
+		if detail.Text != "" {
+			name.Y -= lineHeight
+		}
+	}
+	if detail.Text == "" {
+		return []label{name}
+	}
+	return []label{name, detail}
+}
+
+// figure returns what is shown below the name of a node; empty: nothing.
+func figure(row peerRow) string {
+	switch {
+	case row.Self:
+		return ""
+	case row.State != api.PeerAlive:
+		return string(row.State)
+	case row.Link == api.LinkNone:
+		return row.LinkText
+	case row.Link == api.LinkRelay:
+		return shortened(row.Carrier, circleLabel)
+	case row.RTT == dash:
+		return ""
+	}
+	return row.RTT
+}
+
+// newStar draws many nodes around this one, with its links and the broken ones between others.
+func newStar(order []peerRow, broken [][2]peer.ID) picture {
+	longest := 0
+	for _, row := range order[1:] {
+		longest = max(longest, utf8.RuneCountInString(shortened(row.Name, starLabel)))
+	}
+	p := picture{Width: meshWidth, Height: 2 * (starRadius + 18 + starRune*float64(longest))}
+	at := map[peer.ID]point{}
+	for i, row := range order {
+		if i == 0 {
+			at[row.ID] = point{meshMiddle, p.Height / 2}
+			d := newDot(row, at[row.ID], 10)
+			d.Labels = circleLabels(row, at[row.ID], false)
+			p.Nodes = append(p.Nodes, d)
+			continue
+		}
+		// Half a step aside, so that no label is straight above or below this node.
+		turn := (float64(i-1) + 0.5) / float64(len(order)-1)
+		angle := 2*math.Pi*turn - math.Pi/2
+		at[row.ID] = point{round(meshMiddle + starRadius*math.Cos(angle)), round(p.Height/2 + starRadius*math.Sin(angle))}
+		d := newDot(row, at[row.ID], 7)
+		d.Labels = []label{starLabelAt(row, angle, p.Height/2)}
+		p.Nodes = append(p.Nodes, d)
+	}
+	p.Links = append(others(order, broken, at, false), linksToAll(order, at)...)
+	return p
+}
+
+// starLabelAt returns the name of a node along the ray at an angle, readable from left to right. middle is the y of this node.
+func starLabelAt(row peerRow, angle, middle float64) label {
+	x, y := meshMiddle+(starRadius+13)*math.Cos(angle), middle+(starRadius+13)*math.Sin(angle)
+	l := label{X: round(x), Y: round(y), Anchor: "start", Text: shortened(row.Name, starLabel)}
+	degrees := angle * 180 / math.Pi
+	if math.Cos(angle) < 0 {
+		l.Anchor = "end"
+		degrees += 180
+	}
+	l.Turn = fmt.Sprintf("rotate(%.1f %.1f %.1f) translate(0 4)", degrees, l.X, l.Y)
+	return l
+}
+
+func newDot(row peerRow, at point, radius float64) dot {
+	d := dot{X: at.x, Y: at.y, R: radius, Class: string(row.State),
+		Title: fmt.Sprintf("%s (%s) at %s, %s", row.Name, row.ID, row.Addr, row.State)}
 	if row.Self {
 		d.Class += " self"
 	}
 	return d
 }
 
-// idleRate is the rate of an idle link.
-var idleRate = rateText(0)
-
 func round(v float64) float64 { return math.Round(v*10) / 10 }
 
-// shortened returns name, cut to nameLength characters.
-func shortened(name string) string {
-	if runes := []rune(name); len(runes) > nameLength {
-		return string(runes[:nameLength-1]) + "…"
-	}
-	return name
-}
-
-// class returns the CSS class of the link to a peer.
+// class returns the class of the link to a peer. A peer that is not alive is not reached.
 func class(row peerRow) string {
-	if row.Link == api.LinkDirect && row.Datapath == api.DatapathKernel {
+	switch {
+	case row.State != api.PeerAlive:
+		return string(api.LinkNone)
+	case row.Link == api.LinkDirect && row.Datapath == api.DatapathKernel:
 		return string(api.DatapathKernel)
 	}
 	return string(row.Link)
@@ -131,54 +251,60 @@ func class(row peerRow) string {
 
 // describe returns a sentence about how a peer is reached.
 func describe(row peerRow) string {
+	trip := ""
+	if row.RTT != dash {
+		trip = ", round trip " + row.RTT
+	}
 	switch {
 	case row.State != api.PeerAlive:
 		return fmt.Sprintf("%s is %s", row.Name, row.State)
 	case row.Link == api.LinkNone:
 		return row.Name + " is not reached"
-	case row.Via != "":
-		return fmt.Sprintf("%s is reached over the relay %s", row.Name, row.Via)
+	case row.Link == api.LinkRelay:
+		return row.Name + " is reached over a relay, " + row.Carrier
 	case row.Datapath == api.DatapathKernel:
-		return fmt.Sprintf("%s is reached directly, by the kernel, round trip %s", row.Name, row.RTT)
+		return row.Name + " is reached directly, by the kernel" + trip
 	}
-	return fmt.Sprintf("%s is reached directly, round trip %s", row.Name, row.RTT)
+	return row.Name + " is reached directly" + trip
 }
 
-// linksTo returns the lines to a peer: one, or two over its relay. at has the positions of the nodes.
-func linksTo(row peerRow, self peer.ID, at map[peer.ID][2]float64) []line {
-	from, to := at[self], at[row.ID]
-	if row.State != api.PeerAlive {
-		return nil
+// linksToAll returns the lines from this node, which is the first, to all others. at has the positions of the nodes.
+func linksToAll(order []peerRow, at map[peer.ID]point) (lines []line) {
+	for _, row := range order {
+		if row.Self {
+			continue
+		}
+		from, to := at[order[0].ID], at[row.ID]
+		if via, relayed := at[row.Via]; relayed && row.State == api.PeerAlive {
+			lines = append(lines, between(from, via, string(api.LinkRelay), describe(row)))
+			from = via
+		}
+		lines = append(lines, between(from, to, class(row), describe(row)))
 	}
-	via, relayed := at[row.Peer.Via]
-	l := between(from, to, class(row), describe(row))
-	if relayed {
-		return []line{between(from, via, string(api.LinkRelay), describe(row)), between(via, to, string(api.LinkRelay), describe(row))}
-	}
-	return []line{l}
+	return lines
 }
 
-// others returns the lines between the other nodes that are alive. Two nodes have a link unless it is in broken.
-func others(rows []peerRow, broken [][2]peer.ID, at map[peer.ID][2]float64) (lines []line) {
+// others returns the lines between other nodes that are alive: those of pairs in broken, and with all also those of the rest,
+// which have a link.
+func others(order []peerRow, broken [][2]peer.ID, at map[peer.ID]point, all bool) (lines []line) {
 	bad := map[[2]peer.ID]bool{}
 	for _, pair := range broken {
 		bad[pair], bad[[2]peer.ID{pair[1], pair[0]}] = true, true
 	}
-	for i, a := range rows {
-		for _, b := range rows[i+1:] {
-			if a.Self || b.Self || a.State != api.PeerAlive || b.State != api.PeerAlive {
-				continue
+	for i, a := range order {
+		for _, b := range order[i+1:] {
+			switch {
+			case a.Self || b.Self || a.State != api.PeerAlive || b.State != api.PeerAlive:
+			case bad[[2]peer.ID{a.ID, b.ID}]:
+				lines = append(lines, between(at[a.ID], at[b.ID], "broken", fmt.Sprintf("%s and %s have no direct link", a.Name, b.Name)))
+			case all:
+				lines = append(lines, between(at[a.ID], at[b.ID], "other", fmt.Sprintf("%s and %s reach each other", a.Name, b.Name)))
 			}
-			if bad[[2]peer.ID{a.ID, b.ID}] {
-				lines = append(lines, between(at[a.ID], at[b.ID], "broken", fmt.Sprintf("%s and %s do not reach each other", a.Name, b.Name)))
-				continue
-			}
-			lines = append(lines, between(at[a.ID], at[b.ID], "other", fmt.Sprintf("%s and %s reach each other", a.Name, b.Name)))
 		}
 	}
 	return lines
 }
 
-func between(a, b [2]float64, class, title string) line {
-	return line{X1: a[0], Y1: a[1], X2: b[0], Y2: b[1], Class: class, Title: title}
+func between(a, b point, class, title string) line {
+	return line{X1: a.x, Y1: a.y, X2: b.x, Y2: b.y, Class: class, Title: title}
 }

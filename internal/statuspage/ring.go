@@ -10,66 +10,85 @@ import (
 
 // Sizes of the picture of a range, in units of its viewBox.
 const (
-	ringSize   = 240
-	ringOuter  = 110
-	ringInner  = 66
+	ringSize   = 176
+	ringOuter  = 86
+	ringInner  = 60
 	ringColors = 12 // of the owners; further owners use the same colors again
+	ringOwners = 12 // further rows of the table are folded away
 )
 
-// rangeView is an address range: a ring, and a table of its owners.
+// rangeView is an address range: a ring of its parts in the colors of their owners, and a table of the owners.
 type rangeView struct {
-	CIDR   string
-	Size   int
-	Arcs   []arc
-	Owners []ownerRow
-	Words  string // a description for screen readers
+	CIDR        string
+	Size        int
+	Arcs        []arc
+	Owners      []ownerRow // at most ringOwners
+	More        []ownerRow
+	Used, Total string // numbers of addresses
+	Words       string // a description for screen readers
+	Scattered   bool   // some owners have several parts
 }
 
-// arc is a part of the ring: the whole of it, and from the inside the share that is in use.
+// arc is a part of the ring.
 type arc struct {
-	Path, Full string // "d" of an SVG path
-	Color      int
-	Title      string
+	Path  string // "d" of an SVG path
+	Color int
+	Title string
 }
 
 // ownerRow is a row of the table of owners.
 type ownerRow struct {
 	api.IPAMOwner
-	Color       int
-	Share, Used string
+	Color             int
+	Share             string
+	UsedText, AllText string // numbers of addresses
+	Bar               float64
+	Parts             int
 }
 
 func newRangeView(r Range) rangeView {
 	v := rangeView{CIDR: r.CIDR.String(), Size: ringSize}
-	colors, names := map[peer.ID]int{}, map[peer.ID]string{}
-	var all uint64
+	colors, names, parts := map[peer.ID]int{}, map[peer.ID]string{}, map[peer.ID]int{}
+	for _, p := range r.Parts {
+		parts[p.Owner]++
+		v.Scattered = v.Scattered || parts[p.Owner] > 1
+	}
+	var all, used uint64
 	for _, o := range r.Owners {
 		all += o.Addresses
+		used += inUse(o)
 	}
+	v.Used, v.Total = countText(used), countText(all)
 	for i, o := range r.Owners {
 		colors[o.ID], names[o.ID] = i%ringColors, o.Name
 		row := ownerRow{
-			IPAMOwner: o, Color: i % ringColors,
-			Share: shareText(o.Addresses, all), Used: shareText(o.Addresses-min(o.Free, o.Addresses), o.Addresses),
+			IPAMOwner: o, Color: i % ringColors, Share: shareText(o.Addresses, all), UsedText: countText(inUse(o)),
+			AllText: countText(o.Addresses), Bar: round(100 * float64(inUse(o)) / float64(max(o.Addresses, 1))), Parts: parts[o.ID],
 		}
-		v.Owners = append(v.Owners, row)
+		if i < ringOwners {
+			v.Owners = append(v.Owners, row)
+		} else {
+			v.More = append(v.More, row)
+		}
 		if i > 0 {
 			v.Words += "; "
 		}
-		v.Words += fmt.Sprintf("%s owns %s, of which %s is in use", o.Name, row.Share, row.Used)
+		v.Words += fmt.Sprintf("%s owns %s, with %s of %s addresses in use", o.Name, row.Share, row.UsedText, row.AllText)
 	}
 	if len(r.Owners) == 0 {
 		v.Words = "not divided yet"
 	}
 	for _, p := range r.Parts {
-		full := ringInner + (ringOuter-ringInner)*min(max(p.Used, 0), 1)
 		v.Arcs = append(v.Arcs, arc{
-			Path: arcPath(p.Start, p.Length, ringInner, ringOuter), Full: arcPath(p.Start, p.Length, ringInner, full), Color: colors[p.Owner],
+			Path: arcPath(p.Start, p.Length, ringInner, ringOuter), Color: colors[p.Owner],
 			Title: fmt.Sprintf("%s: %.2f %% of the range, %.0f %% of it in use", names[p.Owner], 100*p.Length, 100*p.Used),
 		})
 	}
 	return v
 }
+
+// inUse returns how many addresses of an owner are in use.
+func inUse(o api.IPAMOwner) uint64 { return o.Addresses - min(o.Free, o.Addresses) }
 
 // arcPath returns the path around a part of a ring between two radii. start and length are shares of the circle, clockwise
 // from the top.

@@ -1,9 +1,10 @@
 // Package statuspage shows a node and its network in a browser. The page works without JavaScript; with it, it updates
 // itself by server-sent events (WHATWG HTML, section 9.2).
 //
-// The server renders the whole page: view.go, mesh.go and ring.go compute its content, assets/page.html is the template.
-// hub.go sends the sections that have changed to the open pages. The page is read-only and loads nothing from other hosts.
-// While no page is open, nothing runs.
+// The server renders the whole page: view.go and a file for each section compute its content, assets/page.html is the template.
+// hub.go sends the sections that have changed to the open pages; one of them is the time of the data, which changes once a
+// second, so that a page can show its age. The page is read-only and loads nothing from other hosts. While no page is open,
+// nothing runs.
 package statuspage
 
 import (
@@ -28,8 +29,13 @@ var assets embed.FS
 // Snapshot is the data that a page shows. The page owns it and everything in it.
 type Snapshot struct {
 	Status api.Status
-	Peers  []api.Peer // in the order of "weft peers"
+	Peers  []api.Peer // of all nodes, in any order
 	Ranges []Range
+	Leases []api.Lease // of this node
+	Names  []api.Name  // of all nodes
+	// Missing is what the node waits for while it is not ready, Waiting what it waits for before it can lease addresses;
+	// empty: nothing.
+	Missing, Waiting string
 	// Kernel is the traffic of all peers together that the kernel carries by itself; nil when it carries none.
 	Kernel *Traffic
 	// Broken are the pairs of nodes without a direct link.
@@ -93,7 +99,7 @@ type section struct {
 }
 
 // sectionIDs are the sections of the page. Each is a template of that name.
-var sectionIDs = []string{"head", "warnings", "summary", "mesh", "peers", "addresses"}
+var sectionIDs = []string{"head", "time", "warnings", "mesh", "node", "peers", "addresses", "pods"}
 
 // cacheFor is how long a rendered page is used again.
 const cacheFor = 500 * time.Millisecond

@@ -50,7 +50,11 @@ type Book struct {
 type content struct {
 	Targets []string           `json:"targets"`
 	Seen    map[peer.ID]string `json:"seen"` // last known gossip address by member
+	Names   map[peer.ID]string `json:"names,omitempty"`
 }
+
+// Place is where a member was seen, and under which nickname.
+type Place struct{ Addr, Name string }
 
 // Load reads the list in folder dir. Without a file the list is empty.
 func Load(dir string) (*Book, error) {
@@ -67,6 +71,9 @@ func Load(dir string) (*Book, error) {
 	}
 	if saved.Seen == nil {
 		saved.Seen = make(map[peer.ID]string)
+	}
+	if saved.Names == nil {
+		saved.Names = make(map[peer.ID]string)
 	}
 	b.saved.Store(saved)
 	return b, nil
@@ -87,33 +94,40 @@ func (b *Book) HasSeen(id peer.ID) bool {
 	return seen
 }
 
+// Name returns the nickname of a node in Seen; empty: not known.
+func (b *Book) Name(id peer.ID) string { return b.saved.Load().Names[id] }
+
 // Update replaces the operator's targets by what f returns for the present ones; the slice that f gets is its own. The list is on disk
 // when Update returns nil; an error leaves it unchanged. Updates exclude each other.
 func (b *Book) Update(f func(targets []string) []string) error {
 	b.updating.Lock()
 	defer b.updating.Unlock()
-	return b.save(&content{Targets: f(b.List()), Seen: b.saved.Load().Seen})
+	return b.save(&content{Targets: f(b.List()), Seen: b.saved.Load().Seen, Names: b.saved.Load().Names})
 }
 
-// RecordSeen records the latest gossip addresses of members, and removes the members in left. It writes once, and not
+// RecordSeen records the latest gossip addresses and nicknames of members, and removes the members in left. It writes once, and not
 // at all when nothing has changed. The result is on disk when RecordSeen returns nil; an error leaves the list unchanged.
-func (b *Book) RecordSeen(at map[peer.ID]string, left []peer.ID) error {
+func (b *Book) RecordSeen(at map[peer.ID]Place, left []peer.ID) error {
 	b.updating.Lock()
 	defer b.updating.Unlock()
 	saved := b.saved.Load()
-	seen := maps.Clone(saved.Seen)
+	seen, names := maps.Clone(saved.Seen), maps.Clone(saved.Names)
 	for _, id := range left {
 		delete(seen, id)
+		delete(names, id)
 	}
-	for id, addr := range at {
+	for id, place := range at {
 		if _, known := seen[id]; known || len(seen) < maxSeen {
-			seen[id] = addr
+			seen[id] = place.Addr
+			if place.Name != "" {
+				names[id] = place.Name
+			}
 		}
 	}
-	if maps.Equal(seen, saved.Seen) {
+	if maps.Equal(seen, saved.Seen) && maps.Equal(names, saved.Names) {
 		return nil
 	}
-	return b.save(&content{Targets: saved.Targets, Seen: seen})
+	return b.save(&content{Targets: saved.Targets, Seen: seen, Names: names})
 }
 
 // save writes f to disk, and makes it the state when that has succeeded; updating is held.

@@ -43,12 +43,12 @@ func TestSlowDiskDoesNotBlockReaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := map[peer.ID]string{{1}: "10.0.0.1:6783"}
-	if err := targets.RecordSeen(before, nil); err != nil {
+	if err := targets.RecordSeen(places(before), nil); err != nil {
 		t.Fatal(err)
 	}
 	disk := newSlowDisk(t, targets)
 	saved := make(chan error, 1)
-	go func() { saved <- targets.RecordSeen(map[peer.ID]string{{2}: "10.0.0.2:6783"}, nil) }()
+	go func() { saved <- targets.RecordSeen(places(map[peer.ID]string{{2}: "10.0.0.2:6783"}), nil) }()
 	<-disk.writing
 
 	read := make(chan struct{})
@@ -91,7 +91,7 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 	if err := setTargets(targets, "b:2"); !errors.Is(err, full) {
 		t.Errorf("Set: %v, want %v", err, full)
 	}
-	if err := targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783"}, nil); !errors.Is(err, full) {
+	if err := targets.RecordSeen(places(map[peer.ID]string{{1}: "10.0.0.1:6783"}), nil); !errors.Is(err, full) {
 		t.Errorf("RecordSeen: %v, want %v", err, full)
 	}
 	if diff := cmp.Diff([]string{"a:1"}, targets.List()); diff != "" || len(targets.Seen()) != 0 {
@@ -111,7 +111,7 @@ func TestLatestTargetsAreOnDisk(t *testing.T) {
 	for i := range updates {
 		wg.Go(func() {
 			addr := fmt.Sprintf("10.0.0.%d:6783", i)
-			if err := targets.RecordSeen(map[peer.ID]string{{1, byte(i)}: addr}, nil); err != nil {
+			if err := targets.RecordSeen(places(map[peer.ID]string{{1, byte(i)}: addr}), nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -167,7 +167,7 @@ func TestBookIsKept(t *testing.T) {
 	}
 	err = errors.Join(
 		setTargets(targets, "a:1", "b:2"),
-		targets.RecordSeen(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}, nil),
+		targets.RecordSeen(places(map[peer.ID]string{{1}: "10.0.0.1:6783", {2}: "10.0.0.2:6783"}), nil),
 		targets.RecordSeen(nil, []peer.ID{{2}}),
 	)
 	if err != nil {
@@ -185,5 +185,33 @@ func TestBookIsKept(t *testing.T) {
 	}
 	if _, err := Load(dir); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a cut file: %v, want ErrMalformed", err)
+	}
+}
+
+// places returns places without nicknames.
+func places(at map[peer.ID]string) map[peer.ID]Place {
+	all := make(map[peer.ID]Place)
+	for id, addr := range at {
+		all[id] = Place{Addr: addr}
+	}
+	return all
+}
+
+// TestNicknames: the nickname of a member is kept until the member has left.
+func TestNicknames(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := peer.ID{1}
+	if err := b.RecordSeen(map[peer.ID]Place{id: {"10.0.0.1:6783", "knot"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = Load(dir); err != nil || b.Name(id) != "knot" {
+		t.Errorf("%q, %v", b.Name(id), err)
+	}
+	if err := b.RecordSeen(nil, []peer.ID{id}); err != nil || b.Name(id) != "" {
+		t.Errorf("%q, %v after it has left", b.Name(id), err)
 	}
 }

@@ -117,6 +117,13 @@ func (r *Recent) Record(addr netip.Addr, reason Reason, now time.Time) (log bool
 	return log
 }
 
+// Forget drops the mismatch of an address, which is over.
+func (r *Recent) Forget(addr netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byAddr, addr)
+}
+
 // makeRoom drops expired entries, and the oldest one when there is still no room for one more; mu is held.
 func (r *Recent) makeRoom(now time.Time) {
 	var oldest loggedEntry

@@ -46,6 +46,9 @@ func (n *Node) sendInitiation(r *remote, now time.Time) {
 	if a == nil {
 		a = &attempt{pause: firstPause}
 	}
+	if a.number > 0 {
+		n.ended.put(a.index, now)
+	}
 	delete(n.pending, a.index)
 	a.to = r.endpoint
 	if (a.number%2 == 1) != r.unproven && r.Addr.IsValid() {
@@ -116,7 +119,7 @@ func (n *Node) handleResponse(b []byte, now time.Time) error {
 	}
 	r := n.pending[m.Receiver]
 	if r == nil {
-		return ErrUnexpected
+		return n.replyToNothing(m.Receiver, now)
 	}
 	a := r.attempt
 	if !equalMAC(mac(receiverKey(labelMAC, n.public, a.secret.Key), b[:len(b)-wire.MACLen]), m.First) {
@@ -160,7 +163,7 @@ func (n *Node) handleCookie(b []byte, now time.Time) error {
 	}
 	r := n.pending[m.Receiver]
 	if r == nil {
-		return ErrUnexpected
+		return n.replyToNothing(m.Receiver, now)
 	}
 	cookie, err := openCookie(receiverKey(labelCookie, r.Public, r.attempt.secret.Key), m, r.attempt.first[:])
 	if err != nil {

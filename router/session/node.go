@@ -101,6 +101,7 @@ type Node struct {
 	secrets []ownSecret
 	remotes map[peer.ID]*remote
 	pending map[uint32]*remote // peers with a handshake that this node began, by its index
+	ended   endedAttempts
 	limiter rateLimiter
 	cookies cookieChecker
 	jitter  *mathrand.Rand

@@ -94,7 +94,7 @@ func (n *Node) installSession(r *remote, s *Session, now time.Time) {
 	r.unansweredSince, r.renewAt, r.endAt, r.confirmations, r.err = time.Time{}, time.Time{}, time.Time{}, 0, nil
 	n.scheduleSweep(now)
 	n.changes = append(n.changes, Change{r.ID, s, r.endpoint})
-	n.cancelHandshake(r)
+	n.replaceHandshake(r, now)
 	n.sendKeepalive(r, now)
 	n.checkTrust(r, now)
 }

@@ -21,7 +21,7 @@ const (
 )
 
 // Errors of Receive, returned unwrapped or joined with others: each is a reason to drop a message and to count it.
-// Receive also returns the errors of package wire, ErrForged, ErrCipher and ErrReplayed.
+// Receive also returns the errors of package wire, ErrForged, ErrCipher, ErrReplayed and ErrUnproven.
 var (
 	// ErrSecret: the sender does not know this node's key, or has no secret in common with this node.
 	ErrSecret = errors.New("session: no common secret")
@@ -29,6 +29,10 @@ var (
 	ErrBusy = errors.New("session: too many handshakes")
 	// ErrUnknownPeer: the sender is none of the peers.
 	ErrUnknownPeer = errors.New("session: sender is no known peer")
+	// ErrLate: the request of this node that the message replies to has ended meanwhile, as another one has replaced it.
+	ErrLate = errors.New("session: late reply")
+	// ErrUnproven: an initiation that may be a recording was answered with a cookie, with which its sender can prove that it is new.
+	ErrUnproven = errors.New("session: not proven to be new")
 	// ErrUnexpected: no request of this node matches the message.
 	ErrUnexpected = errors.New("session: reply without a request")
 	// ErrTie: both ends sent an initiation at the same time, and this node's handshake goes on.
@@ -160,7 +164,7 @@ func (in *initiation) open() error {
 	return nil
 }
 
-// checkReplay returns ErrReplayed for a recorded initiation, and ErrBusy for one that follows the last one too soon. A
+// checkReplay returns ErrReplayed for a recorded initiation, ErrUnproven for one that may be one, and ErrBusy for one that follows the last one too soon. A
 // peer with a clock that was set back gets a cookie: with it the peer proves that its initiation is new. Of the
 // initiations accepted so, too, each has to be later than the one before, for as long as a cookie is valid.
 func (in *initiation) checkReplay() error {
@@ -173,7 +177,7 @@ func (in *initiation) checkReplay() error {
 	}
 	// After a start this node knows no earlier initiation: one with a time before the start may be a recording.
 	if (sent < r.newestTime || r.newestTime == 0 && sent < in.node.started) && !in.proven {
-		return errors.Join(ErrReplayed, in.sendCookie())
+		return errors.Join(ErrUnproven, in.sendCookie())
 	}
 	return nil
 }
@@ -183,7 +187,7 @@ func (in *initiation) checkReplay() error {
 func (in *initiation) breakTie() error {
 	n, r := in.node, in.remote
 	if a := r.attempt; a != nil && n.self.Compare(r.ID) > 0 {
-		n.cancelHandshake(r)
+		n.replaceHandshake(r, in.at)
 	} else if a != nil && a.number == 1 && recent(a.sentAt, tieTime, in.at) && in.payload.time > r.newestTime {
 		return ErrTie
 	}
@@ -275,6 +279,9 @@ func (n *Node) handleUnknownNotice(h wire.Header, now time.Time) error {
 		return ErrBusy
 	}
 	for _, r := range n.remotes {
+		if p := r.previous; p != nil && p.remote == h.Session {
+			return ErrLate // a new session has replaced it already
+		}
 		s := r.current
 		if s == nil || s.remote != h.Session {
 			continue

@@ -18,6 +18,7 @@ const (
 	Namespace                 // an interface in a network namespace, of "weft attach"
 	Process                   // the same, where the namespace was named by a process in it
 	Host                      // the bridge of this node: "weft expose", and the gateway of its pods
+	Gateway                   // addresses that the bridge had, and that running pods use as their gateway: reserved until it has them again
 	Orphan                    // a pod link that lost its lease; the address is held until the holder is known again
 	Names                     // names that an operator gave to addresses, without a lease
 	Reserved                  // another name of the daemon's own, of another version
@@ -30,6 +31,7 @@ const (
 	namespacePrefix = "netns:"
 	reservedPrefix  = "weft:"
 	hostText        = reservedPrefix + "expose"
+	gatewayText     = reservedPrefix + "gateway"
 	namesText       = reservedPrefix + "dns"
 	orphanPrefix    = reservedPrefix + "orphan/"
 )
@@ -65,6 +67,9 @@ func ForNamespace(netns, ifname string) Holder {
 // ForHost returns the holder of the leases of the bridge's own addresses.
 func ForHost() Holder { return Holder{Kind: Host} }
 
+// ForGateway returns the holder of the addresses that are reserved because pods use them as their gateway, while the bridge lacks them.
+func ForGateway() Holder { return Holder{Kind: Gateway} }
+
 // ForNames returns the holder of names that were given to addresses without a lease.
 func ForNames() Holder { return Holder{Kind: Names} }
 
@@ -77,6 +82,8 @@ func Parse(text string) Holder {
 	switch {
 	case text == hostText:
 		return ForHost()
+	case text == gatewayText:
+		return ForGateway()
 	case text == namesText:
 		return ForNames()
 	case strings.HasPrefix(text, orphanPrefix):
@@ -107,6 +114,7 @@ func Parse(text string) Holder {
 //	cni/NETWORK/CONTAINER/IFNAME   Container
 //	netns:PATH/IFNAME              Namespace, Process
 //	weft:expose                    Host
+//	weft:gateway                   Gateway
 //	weft:orphan/LINK               Orphan
 //	weft:dns                       Names
 //	anything else                  Named
@@ -118,6 +126,8 @@ func (h Holder) String() string {
 		return namespacePrefix + h.Netns + "/" + h.Ifname
 	case Host:
 		return hostText
+	case Gateway:
+		return gatewayText
 	case Names:
 		return namesText
 	case Orphan:
@@ -132,7 +142,7 @@ func (h Holder) String() string {
 // IsReserved reports whether only the daemon itself may use the holder: clients that name it are refused.
 func (h Holder) IsReserved() bool {
 	switch h.Kind {
-	case Host, Names, Orphan, Reserved:
+	case Host, Gateway, Names, Orphan, Reserved:
 		return true
 	default:
 		return false

@@ -21,6 +21,7 @@ func TestTextForms(t *testing.T) {
 		{"netns:/run/netns/p/eth0", holder.ForNamespace("/run/netns/p", "eth0"), false},
 		{"netns:/proc/42/ns/net/eth0", holder.Holder{Kind: holder.Process, Netns: "/proc/42/ns/net", Ifname: "eth0"}, false},
 		{"weft:expose", holder.ForHost(), true},
+		{"weft:gateway", holder.ForGateway(), true},
 		{"weft:dns", holder.ForNames(), true},
 		{"weft:orphan/vweftx", holder.ForOrphan("vweftx"), true},
 		{"weft:later", holder.Holder{Kind: holder.Reserved, Name: "weft:later"}, true},

@@ -4,6 +4,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -108,4 +109,15 @@ func GenerateSecret(ctx context.Context, bin string) (string, error) {
 func Ping(ctx context.Context, from *nettest.Space, to netip.Addr) error {
 	_, err := from.Run(ctx, "ping", "-n", "-c", "1", "-W", "1", to.String())
 	return err
+}
+
+// ExitCode returns the exit code of a program from the error of running it: 0 for nil, -1 if it did not run.
+func ExitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	return -1
 }

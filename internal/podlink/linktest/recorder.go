@@ -23,6 +23,7 @@ type Op string
 // Methods that Fail accepts.
 const (
 	OpAttach    Op = "attach"
+	OpAdopt     Op = "adopt"
 	OpDetach    Op = "detach"
 	OpCheck     Op = "check"
 	OpConfirm   Op = "confirm"
@@ -160,6 +161,41 @@ func (r *Recorder) refuse(ctx context.Context, op Op, s podlink.Spec) error {
 	if !r.bridges[s.Bridge] {
 		return fmt.Errorf("%w: %q", podlink.ErrNoBridge, s.Bridge)
 	}
+	return nil
+}
+
+// Adopt implements podlink.Linker.
+func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.refuse(ctx, OpAdopt, s); err != nil {
+		return err
+	}
+	p, ok := r.spaces[s.Netns][s.Ifname]
+	switch {
+	case !ok || r.hosts[s.HostName] == nil:
+		return fmt.Errorf("%w: %q or %q", podlink.ErrNoLink, s.Ifname, s.HostName)
+	case r.hosts[s.HostName] != p:
+		return fmt.Errorf("%w: %q is not the other end of %q", podlink.ErrExists, s.Ifname, s.HostName)
+	}
+	p.spec.Bridge = s.Bridge
+	p.result.MAC = s.PodMAC()
+	p.result.Addresses = slices.DeleteFunc(p.result.Addresses, func(a netip.Prefix) bool { return slices.Contains(drop, a.Addr()) })
+	if s.MTU != 0 {
+		p.result.MTU = s.MTU
+	}
+	for i, a := range s.Addresses {
+		if !slices.Contains(p.result.Addresses, a.Prefix) {
+			p.result.Addresses = slices.Insert(p.result.Addresses, min(i, len(p.result.Addresses)), a.Prefix)
+		}
+	}
+	routes := append(s.Defaults(), s.Routes...)
+	for _, old := range p.result.Routes {
+		if !slices.ContainsFunc(routes, func(route podlink.Route) bool { return route.Dst == old.Dst }) {
+			routes = append(routes, old)
+		}
+	}
+	p.result.Routes = routes
 	return nil
 }
 

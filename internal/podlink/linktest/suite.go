@@ -37,6 +37,7 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"Attach":          testAttach,
 		"Bare":            testBare,
+		"Adopt":           testAdopt,
 		"Second":          testSecond,
 		"Exists":          testExists,
 		"Refused":         testRefused,
@@ -137,6 +138,42 @@ func testBare(t *testing.T, f Fixture) {
 	}
 	if err := f.Linker.Check(s); err != nil {
 		t.Errorf("Check: %v", err)
+	}
+}
+
+// testAdopt: a pair that exists takes over another MTU, MAC, address and gateway, and a pair that is not the one of s is left alone.
+func testAdopt(t *testing.T, f Fixture) {
+	s := spec(f, f.NewNetns())
+	if err := f.Linker.Adopt(t.Context(), s, nil); !errors.Is(err, podlink.ErrNoLink) {
+		t.Errorf("Adopt without a pair: %v, want ErrNoLink", err)
+	}
+	attach(t, f, s)
+	if err := f.Linker.Adopt(t.Context(), s, nil); err != nil {
+		t.Errorf("Adopt of the same: %v", err)
+	}
+	next := spec(f, s.Netns)
+	next.MTU = 1300
+	next.Addresses[0] = podlink.Address{Prefix: netip.MustParsePrefix("10.32.0.77/12"), Gateway: netip.MustParseAddr("10.32.0.66")}
+	if err := f.Linker.Check(next); err == nil {
+		t.Error("Check accepts what is not so yet")
+	}
+	if err := f.Linker.Adopt(t.Context(), next, []netip.Addr{s.Addresses[0].Prefix.Addr()}); err != nil {
+		t.Fatalf("Adopt: %v", err)
+	}
+	next.MAC = ether.FromIP(next.Addresses[0].Prefix.Addr())
+	if err := f.Linker.Check(next); err != nil {
+		t.Errorf("Check after Adopt: %v", err)
+	}
+	addrs, _, err := f.Linker.Addresses(s.Netns, s.Ifname)
+	want := []netip.Prefix{next.Addresses[0].Prefix, next.Addresses[1].Prefix}
+	if err != nil || !slices.Equal(addrs, want) {
+		t.Errorf("addresses %v, %v, want %v", addrs, err, want)
+	}
+	f.AddOther(s.Netns, "eth9")
+	other := next
+	other.Ifname = "eth9"
+	if err := f.Linker.Adopt(t.Context(), other, nil); !errors.Is(err, podlink.ErrExists) {
+		t.Errorf("Adopt of an interface that is not the other end: %v, want ErrExists", err)
 	}
 }
 
