@@ -15,6 +15,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
 	"weft/internal/podlink"
+	"weft/ipam"
 )
 
 // Attach joins a namespace to the overlay: it leases the addresses, makes the pair of interfaces and gives it its name. A namespace that
@@ -121,10 +122,11 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	return Explain(m.releaseAttachment(h, addrs))
 }
 
-// remembers reports whether something is left of the attachment of h: a lease, an address that is held for it, or the host end of its
-// pair.
+// remembers reports whether something is left of the attachment of h: a lease, also a lost one, an address that is held for it, or
+// the host end of its pair.
 func (m *Manager) remembers(h holder.Holder) bool {
-	if len(m.lookup(h))+len(m.heldFor(h)) > 0 {
+	isLost := func(l ipam.LostLease) bool { return l.Holder == h.String() }
+	if len(m.lookup(h))+len(m.heldFor(h)) > 0 || slices.ContainsFunc(m.cfg.Allocator.Lost(), isLost) {
 		return true
 	}
 	_, err := netlink.LinkByName(h.AttachLink())
