@@ -2,7 +2,8 @@
 
 BIN      := bin
 COMMANDS := weft weft-cni weft-kube weft-bench
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# Twelve digits, as in deploy/release.sh: the length that git chooses depends on the number of commits in the clone.
+VERSION  := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 

@@ -10,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/podlink"
 )
 
@@ -23,7 +24,7 @@ const (
 )
 
 // failure returns an error with a code of CNI.
-func failure(code uint, err error) error { return types.NewError(code, err.Error(), "") }
+func failure(code uint, err error) error { return types.NewError(code, hint.Plain(err.Error()), "") }
 
 // daemonError converts an error of a client of the daemon to one with a code of CNI; nil stays nil.
 func daemonError(d interface{ Socket() string }, err error) error {

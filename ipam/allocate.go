@@ -86,12 +86,12 @@ func (a *Allocator) resolve(in netip.Prefix) (*pool, netip.Prefix, ring.Span, er
 	for _, p := range a.pools {
 		if span, ok := p.ring.Hosts(in); ok {
 			if span.Len() == 0 {
-				return nil, in, span, fmt.Errorf("%w: %s has no address that may be allocated", ErrOutside, in)
+				return nil, in, span, fmt.Errorf("%w: %s has no address for a host", ErrOutside, in)
 			}
 			return p, in, span, nil
 		}
 	}
-	return nil, in, ring.Span{}, fmt.Errorf("%w: %s is not within %s", ErrOutside, in, join(a.cfg.Ranges))
+	return nil, in, ring.Span{}, fmt.Errorf("%w: %s is outside of %s", ErrOutside, in, join(a.cfg.Ranges))
 }
 
 // ready starts the bootstrap of p if it is needed, and returns what to wait for before p can be used. The caller holds
@@ -157,7 +157,7 @@ func (a *Allocator) Claim(ctx context.Context, holder string, addr netip.Addr) (
 	}
 	ctx, cancel := withPatience(ctx)
 	defer cancel()
-	s := search{what: fmt.Sprintf("%s is not claimed for %q", addr, holder)}
+	s := search{what: fmt.Sprintf("%s is not claimed for %q", addr, holder), addr: addr.Unmap()}
 	for {
 		var lease Lease
 		var w *wait
@@ -177,13 +177,19 @@ func (a *Allocator) Claim(ctx context.Context, holder string, addr netip.Addr) (
 // tryClaim claims addr if this node owns it, or returns what to wait for. The caller holds mu.
 func (a *Allocator) tryClaim(holder string, addr netip.Addr, s *search) (Lease, *wait, error) {
 	p, offset, ok := a.poolOf(addr)
-	if !ok || !p.ring.Usable().Contains(offset) {
-		return Lease{}, nil, fmt.Errorf("%w: %s is not an address of %s that may be allocated", ErrOutside, addr, join(a.cfg.Ranges))
+	switch {
+	case !ok:
+		return Lease{}, nil, fmt.Errorf("%w: %s is outside of %s", ErrOutside, addr, join(a.cfg.Ranges))
+	case p.ring.Usable().Contains(offset):
+	case offset == 0:
+		return Lease{}, nil, &reservedError{addr, fmt.Sprintf("the address of the network %s itself", p.prefix)}
+	default:
+		return Lease{}, nil, &reservedError{addr, fmt.Sprintf("the broadcast address of %s", p.prefix)}
 	}
 	if l, ok := a.leases.byAddr[addr]; ok && l.Holder == holder {
 		return l, nil, nil
 	} else if ok {
-		return Lease{}, nil, fmt.Errorf("%w: %s is leased by %q", ErrLeased, addr, l.Holder)
+		return Lease{}, nil, &LeasedError{Addr: addr, Holder: l.Holder}
 	}
 	if w, err := a.ready(p); w != nil || err != nil {
 		return Lease{}, w, err

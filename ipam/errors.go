@@ -16,14 +16,14 @@ import (
 var (
 	// ErrExhausted is wrapped when no node has an address left where one was requested; see ExhaustedError.
 	ErrExhausted = errors.New("ipam: no address left")
-	// ErrLeased is wrapped by Claim when another holder has the address.
+	// ErrLeased is wrapped by Claim when another holder has the address; see LeasedError.
 	ErrLeased = errors.New("ipam: address in use")
 	// ErrUnreachable is wrapped by Claim when the node that owns the address cannot be reached; see UnreachableError.
 	ErrUnreachable = errors.New("ipam: owner unreachable")
 	// ErrUnknownOwner is wrapped by Release and Reassign when a holder has no such lease on this node.
 	ErrUnknownOwner = errors.New("ipam: unknown owner")
 	// ErrOutside is wrapped when a requested address or prefix is not within the ranges, or is never allocated.
-	ErrOutside = errors.New("ipam: outside of the ranges")
+	ErrOutside = errors.New("ipam: not an address of the overlay")
 	// ErrLeft is wrapped by all operations that need addresses after Leave.
 	ErrLeft = errors.New("ipam: this node has left")
 	// ErrNoNewOwner is wrapped by Leave when there are other nodes and none can be reached.
@@ -72,6 +72,61 @@ func (e *ExhaustedError) Hint() string {
 	}
 	return hint
 }
+
+// LeasedError is returned by Claim when another holder has the address. It wraps ErrLeased.
+type LeasedError struct {
+	Addr   netip.Addr
+	Holder string // that has it
+	Node   string // name of the node with the lease; empty: this node
+}
+
+// Error implements error.
+func (e *LeasedError) Error() string {
+	if e.Node == "" {
+		return fmt.Sprintf("%v: %s is leased to %q", ErrLeased, e.Addr, e.Holder)
+	}
+	return fmt.Sprintf("%v: %s is leased to %q on node %s", ErrLeased, e.Addr, e.Holder, e.Node)
+}
+
+// Unwrap returns ErrLeased.
+func (e *LeasedError) Unwrap() error { return ErrLeased }
+
+// Hint returns what an operator can do.
+func (e *LeasedError) Hint() string {
+	if e.Node == "" {
+		return "Choose another address, or release that one first: \"weft ip list\" shows the leases of this node."
+	}
+	return fmt.Sprintf("Choose another address, or release that one on node %s first.", e.Node)
+}
+
+// reservedError is returned by Claim for an address that no host may have. It wraps ErrOutside.
+type reservedError struct {
+	addr netip.Addr
+	what string // such as "the broadcast address of 10.32.0.0/12"
+}
+
+// Error implements error.
+func (e *reservedError) Error() string { return fmt.Sprintf("ipam: %s is %s", e.addr, e.what) }
+
+// Unwrap returns ErrOutside.
+func (e *reservedError) Unwrap() error { return ErrOutside }
+
+// Hint returns what an operator can do.
+func (e *reservedError) Hint() string { return "Choose another address: no host may have that one." }
+
+// timeoutError is the error of an operation that has waited in vain.
+type timeoutError struct {
+	what, reason string // what it failed to get, and what it waited for
+	cause        error  // of the context
+}
+
+// Error implements error.
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("ipam: %s: still waiting for %s", e.what, e.reason)
+}
+
+// Unwrap returns the cause.
+func (e *timeoutError) Unwrap() error { return e.cause }
 
 // UnreachableError is returned by Claim when the node that owns the address cannot be reached. It wraps ErrUnreachable.
 type UnreachableError struct {

@@ -17,6 +17,7 @@ const answerPatience = 1500 * time.Millisecond
 // search is what one operation has learned so far about where to find a free address.
 type search struct {
 	what  string              // what the operation failed to get, for errors
+	addr  netip.Addr          // the address that it claims; the zero Addr: any
 	tried map[peer.ID]outcome // by node
 	// informed are the nodes that have already sent this node the tokens that it owns in their view.
 	informed map[peer.ID]bool
@@ -207,7 +208,7 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 		case granted:
 			return nil
 		case leased:
-			return fmt.Errorf("%w: %s: %q on node %s holds the address", ErrLeased, s.what, r.holder, a.name(r.key.donor))
+			return &LeasedError{s.addr, r.holder, a.name(r.key.donor)}
 		default:
 			s.record(r)
 		}
@@ -216,7 +217,7 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 }
 
 func (w *wait) timeout(ctx context.Context, s *search) error {
-	return fmt.Errorf("ipam: %s: waiting for %s: %w", s.what, w.reason, context.Cause(ctx))
+	return &timeoutError{s.what, w.reason, context.Cause(ctx)}
 }
 
 // record records the outcome of a request that granted nothing.

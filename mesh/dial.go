@@ -172,7 +172,7 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(resolveCtx, "ip", t.Host)
 	if err != nil {
-		return fmt.Errorf("mesh: resolving target %s: %w", t, err)
+		return target.LookupError(err)
 	}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), t.Port)
@@ -190,8 +190,9 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 			}
 			return nil
 		}
+		err = t.DialError(addr.Addr(), err)
 	}
-	return fmt.Errorf("mesh: joining by target %s: %w", t, err)
+	return err // the caller knows the target
 }
 
 // exchange exchanges states with the node at addr. memberlist cannot be interrupted in an exchange: when ctx ends first,

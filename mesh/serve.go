@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/gate"
+	"weft/mesh/memberlog"
 	"weft/mesh/seal"
 	"weft/mesh/sieve"
 )
@@ -189,7 +190,7 @@ func (t *sealedTransport) join(list *memberlist.Memberlist, addr netip.AddrPort)
 	if conn := t.takePredialed(name); conn != nil {
 		_ = conn.Close()
 	}
-	return err
+	return memberlog.JoinError(err, addr)
 }
 
 // keepPredialed keeps a stream for memberlist's Join, which reports errors only as text, and returns the name under which

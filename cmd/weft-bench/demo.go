@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/bench/demo"
+	"weft/internal/usage"
 )
 
 func newDemoCommand() *cobra.Command {
@@ -13,7 +14,7 @@ func newDemoCommand() *cobra.Command {
 		Short: "Run three nodes with pods in network namespaces: ping, status, throughput; needs root",
 		Long: "Run three nodes with pods in network namespaces of this machine, ping between the pods, show the output of\n" +
 			"\"weft status\" and measure throughput. Everything is removed at the end. Needs root.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Out = cmd.OutOrStdout()
 			return demo.Run(cmd.Context(), cfg)

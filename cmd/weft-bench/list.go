@@ -4,13 +4,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/bench/harness"
+	"weft/internal/usage"
 )
 
 func newListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the drivers and loads",
-		Args:  cobra.NoArgs,
+		Args:  usage.Arguments(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return harness.List(cmd.OutOrStdout()) },
 	}
 }

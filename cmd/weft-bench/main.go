@@ -3,30 +3,27 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/usage"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := newRootCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "weft-bench: %v\n", err)
-		os.Exit(1)
-	}
+	os.Exit(usage.Exit(os.Stderr, "weft-bench", newRootCommand().ExecuteContext(ctx)))
 }
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "weft-bench",
-		Short:         "Show and measure weft on one machine",
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:   "weft-bench",
+		Short: "Show and measure weft on one machine",
 	}
 	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand(), newScaleCommand())
+	usage.Prepare(root)
 	return root
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/bench/report"
+	"weft/internal/usage"
 )
 
 func newReportCommand() *cobra.Command {
@@ -11,7 +12,7 @@ func newReportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report RESULTS.json",
 		Short: "Render the report of an earlier run again",
-		Args:  cobra.ExactArgs(1),
+		Args:  usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return report.Render(args[0], o, cmd.OutOrStdout())
 		},

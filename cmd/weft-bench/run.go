@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/bench/harness"
+	"weft/internal/usage"
 )
 
 func newRunCommand() *cobra.Command {
@@ -18,7 +19,7 @@ func newRunCommand() *cobra.Command {
 		Long: "Measure weft beside the kernel's VXLAN and other overlays, in network namespaces of this machine. Each round\n" +
 			"measures every driver once. The command prints a report, with ratios to vxlan in the same round, and writes the\n" +
 			"report and all measurements into a folder.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = strings.Join(os.Args, " ")
 			return harness.Main(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())

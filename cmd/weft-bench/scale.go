@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/bench/scale"
+	"weft/internal/usage"
 )
 
 func newScaleCommand() *cobra.Command {
@@ -16,7 +17,7 @@ func newScaleCommand() *cobra.Command {
 		Short: "Measure the cost per node of mesh and address space in growing networks",
 		Long: "Measure the time until networks of different sizes have formed, and their cost per node in gossip, memory and\n" +
 			"CPU. All nodes run in this process, without their datapaths.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			results, err := scale.Run(cmd.Context(), o, cmd.OutOrStdout())
 			if err != nil || doc == "" {

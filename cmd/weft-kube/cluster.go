@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
+	"weft/internal/hint"
 	"weft/internal/kube"
 )
 
@@ -36,7 +36,7 @@ func (o *clusterOptions) kubeDir() string { return filepath.Join(o.stateDir, "ku
 // clients returns a typed and a dynamic client for the API server.
 func (o *clusterOptions) clients() (kubernetes.Interface, dynamic.Interface, error) {
 	if o.node == "" {
-		return nil, nil, fmt.Errorf("--node-name: empty: set NODE_NAME from spec.nodeName")
+		return nil, nil, hint.Refuse("--node-name", "Set it, or NODE_NAME from spec.nodeName of the pod.", "it is empty")
 	}
 	config, err := kube.RESTConfig(o.kubeconfig, o.apiserver, o.kubeDir())
 	if err != nil {

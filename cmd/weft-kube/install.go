@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/kube"
+	"weft/internal/usage"
 )
 
 // installOptions are the flags of "weft-kube install".
@@ -27,7 +27,7 @@ func newInstallCommand() *cobra.Command {
 		Short: "Install the CNI plugin, and its configuration when the daemon is ready for pods",
 		Long: "Install the CNI plugin, and its configuration when the daemon is ready for pods. This command is for container\n" +
 			"runtimes without Kubernetes; in a cluster, \"weft-kube run\" installs both.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runInstall(cmd, o) },
 	}
 	cmd.Flags().StringVar(&o.plugin, "plugin", "", "program of the plugin (default: weft-cni beside this program, else in $PATH)")
@@ -57,7 +57,7 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 		return err
 	}
 	if !result.Done {
-		return fmt.Errorf("the daemon is not ready after %v: %s", o.timeout, result.Missing)
+		return hint.New(hint.Timeout, "\"weft status\" shows what is missing.", "the daemon is not ready after %v: %s", o.timeout, result.Missing)
 	}
 	_, err = install.Configuration()
 	return err

@@ -4,36 +4,27 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"weft/internal/hint"
+	"weft/internal/usage"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := newRootCommand().ExecuteContext(ctx); err != nil {
-		advice, code := hint.Of(err)
-		if advice != "" {
-			advice = "; hint: " + advice
-		}
-		fmt.Fprintf(os.Stderr, "weft-kube: %v%s\n", err, advice)
-		os.Exit(code)
-	}
+	os.Exit(usage.Exit(os.Stderr, "weft-kube", newRootCommand().ExecuteContext(ctx)))
 }
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "weft-kube",
-		Short:         "Connect the weft daemon of a node to Kubernetes",
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:   "weft-kube",
+		Short: "Connect the weft daemon of a node to Kubernetes",
 	}
 	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newSignerCommand(), newUninstallCommand())
+	usage.Prepare(root)
 	return root
 }

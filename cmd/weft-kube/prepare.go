@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"weft/internal/hint"
 	"weft/internal/kube"
+	"weft/internal/usage"
 )
 
 func newPrepareCommand() *cobra.Command {
@@ -29,7 +29,7 @@ func newPrepareCommand() *cobra.Command {
 			"and writes kube.yaml into the state directory. It refuses a node without a secret, unless --plain or\n" +
 			"--identities is set. With --identities it requests a certificate for the node and waits for the signer\n" +
 			"(\"weft-kube signer\").",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, _, err := o.clients()
 			if err != nil {
@@ -38,7 +38,7 @@ func newPrepareCommand() *cobra.Command {
 			for _, r := range ranges {
 				prefix, err := netip.ParsePrefix(strings.TrimSpace(r))
 				if err != nil {
-					return fmt.Errorf("--range: %q is not a CIDR", r)
+					return hint.Refuse("--range", "Use an address and a prefix length, such as 10.32.0.0/12.", "%q is not a CIDR", r)
 				}
 				p.Ranges = append(p.Ranges, prefix)
 			}

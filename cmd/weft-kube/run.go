@@ -12,12 +12,14 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/filelock"
+	"weft/internal/hint"
 	"weft/internal/hostwatch"
 	"weft/internal/kube"
 	"weft/internal/kube/bridgenf"
 	"weft/internal/kube/firewall"
 	"weft/internal/podlink"
 	"weft/internal/unixsocket"
+	"weft/internal/usage"
 )
 
 // runOptions are the flags of "weft-kube run".
@@ -38,7 +40,7 @@ func newRunCommand() *cobra.Command {
 		Long: "Run beside the daemon: keep the CNI plugin installed, connect the daemon to the other nodes, reclaim the address\n" +
 			"space of deleted nodes and enforce network policies. If another weft-kube runs on this host, the new one waits\n" +
 			"and replaces it when it stops.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
@@ -62,7 +64,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	}
 	mode, err := api.ParseGuardMode(o.guard)
 	if err != nil {
-		return fmt.Errorf("--guard: %w", err)
+		return hint.Refuse("--guard", "Choose pods, host or off.", "%q is unknown", o.guard)
 	}
 	o.install.Guard = mode
 	if err := os.MkdirAll(o.kubeDir(), 0o700); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/kube"
 	"weft/internal/kube/signer"
+	"weft/internal/usage"
 )
 
 // signerOptions are the flags of "weft-kube signer".
@@ -28,7 +29,7 @@ func newSignerCommand() *cobra.Command {
 			"requests that weft's own ServiceAccount makes for the node on which it runs, and denies all others. Its folder has\n" +
 			"the files ca.key and ca.pub of \"weft ca init\", optionally the list of revoked nodes (revocations), and names of\n" +
 			"nodes that get no certificate (denied).",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSigner(cmd.Context(), o) },
 	}
 	f := cmd.Flags()

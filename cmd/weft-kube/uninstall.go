@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/kube"
 	"weft/internal/kube/firewall"
+	"weft/internal/usage"
 )
 
 func newUninstallCommand() *cobra.Command {
@@ -17,7 +18,7 @@ func newUninstallCommand() *cobra.Command {
 		Long: "Remove the CNI configuration, the plugin and the rules of network policies from this host. These stay when the\n" +
 			"DaemonSet is deleted, so that pods can still be deleted. Run \"weft leave\" first, and this command after all pods\n" +
 			"are deleted.",
-		Args: cobra.NoArgs,
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := firewall.New(cmd.Context())
 			if err == nil {

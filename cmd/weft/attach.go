@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 // namespaceFlags are the flags that select a network namespace, an interface in it and the holder of its addresses.
@@ -21,10 +24,24 @@ type namespaceFlags struct {
 }
 
 func (n *namespaceFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&n.netns, "netns", "", "`path` of the network namespace, such as /run/netns/NAME")
+	cmd.Flags().StringVar(&n.netns, "netns", "", "network namespace: its `path`, or its name in /run/netns")
 	cmd.Flags().IntVar(&n.pid, "pid", 0, "ID of a `process` in the network namespace")
 	cmd.Flags().StringVar(&n.ifname, "ifname", "eth0", "`interface` inside the namespace")
 	cmd.Flags().StringVar(&n.owner, "owner", "", "`owner` of the addresses (default: derived from the namespace and the interface)")
+}
+
+// netnsDir is where "ip netns" keeps namespaces.
+const netnsDir = "/run/netns"
+
+// namespaceFix returns the hint for an argument that is probably the namespace.
+func namespaceFix(arg string) string {
+	if _, err := strconv.Atoi(arg); err == nil {
+		return "Did you mean --pid " + arg + "?"
+	}
+	if !strings.Contains(arg, "/") {
+		arg = filepath.Join(netnsDir, arg)
+	}
+	return "Did you mean --netns " + arg + "?"
 }
 
 // request returns the request that the flags describe, with the namespace as an absolute path. Its errors are usage
@@ -33,16 +50,18 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 	path := n.netns
 	switch {
 	case (n.netns == "") == (n.pid == 0):
-		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace by its path, or by the ID of a process in it.",
+		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace with --netns, or a process in it with --pid.",
 			"exactly one of --netns and --pid is required")
 	case n.pid < 0:
-		return api.AttachRequest{}, hint.New(hint.Usage, "Use the ID of a running process.", "--pid: %d is not a process ID", n.pid)
+		return api.AttachRequest{}, hint.Refuse("--pid", "Use the ID of a running process.", "%d is not a process ID", n.pid)
 	case n.pid > 0:
 		path = fmt.Sprintf("/proc/%d/ns/net", n.pid)
+	case !strings.Contains(n.netns, "/"):
+		path = filepath.Join(netnsDir, n.netns) // as "ip netns" names it
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return api.AttachRequest{}, hint.New(hint.Usage, "Use an absolute path.", "--netns: %w", err)
+		return api.AttachRequest{}, hint.Refuse("--netns", "Use an absolute path.", "%w", err)
 	}
 	return api.AttachRequest{Netns: abs, Ifname: n.ifname, Owner: n.owner}, nil
 }
@@ -55,8 +74,8 @@ func newAttachCommand(e *env) *cobra.Command {
 		Long: "Join a network namespace to the overlay and print its addresses, one per line. The namespace gets an\n" +
 			"interface with an address of each range and a default route through this host. A second call with the same\n" +
 			"flags changes nothing and prints the same addresses.",
-		Example: "  weft attach --netns /run/netns/p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
-		Args:    between(0, 0),
+		Example: "  weft attach --netns p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
+		Args:    usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -77,10 +96,12 @@ func newAttachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	completeFlag(cmd, "netns", e.complete(namespaces))
 	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses in .weft.local, until detach")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
 	g.add(cmd)
+	completeFlag(cmd, "guard", cobra.FixedCompletions(settings.Modes()["guard"], cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -100,12 +121,13 @@ func (g *guardFlags) add(cmd *cobra.Command) {
 // values returns the mode, empty if none is requested, and the further addresses. Its errors are usage errors.
 func (g *guardFlags) values() (mode api.GuardMode, allow []netip.Prefix, err error) {
 	if mode, err = api.ParseGuardMode(g.mode); err != nil {
-		return "", nil, hint.New(hint.Usage, "Choose one of them.", "--guard: %w", err)
+		return "", nil, hint.Refuse("--guard", "Choose pods, host or off.", "%s is unknown", usage.Quote(g.mode))
 	}
 	for _, text := range g.allow {
 		p, err := api.ParseAllowed(text)
 		if err != nil {
-			return "", nil, hint.New(hint.Usage, "Write an address, or a prefix such as 10.32.5.0/24.", "--allow-address: %w", err)
+			return "", nil, hint.Refuse("--allow-address", "Write an address, or a prefix such as 10.32.5.0/24.",
+				"%s is neither an address nor a prefix", usage.Quote(text))
 		}
 		allow = append(allow, p)
 	}
@@ -120,7 +142,7 @@ func newDetachCommand(e *env) *cobra.Command {
 		Short:                 "Remove a network namespace from the overlay and release its leases",
 		Long: "Remove a network namespace from the overlay and release its leases. This works also when the namespace no\n" +
 			"longer exists. Use the same --netns or --pid, --ifname and --owner as for \"weft attach\".",
-		Args: between(0, 0),
+		Args: usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
@@ -130,6 +152,7 @@ func newDetachCommand(e *env) *cobra.Command {
 		},
 	}
 	n.add(cmd)
+	completeFlag(cmd, "netns", e.complete(namespaces))
 	return cmd
 }
 
@@ -141,7 +164,7 @@ func newExposeCommand(e *env) *cobra.Command {
 			"address of each range. The first pod on the node does the same, because pods use this address as their\n" +
 			"gateway. The address is kept over restarts and reboots.",
 		Example: "  weft expose\n  weft expose 10.32.5.1/12",
-		Args:    between(0, 1),
+		Args:    usage.Arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cidr := api.Auto
 			if len(args) == 1 {
@@ -168,7 +191,7 @@ func newHideCommand(e *env) *cobra.Command {
 		Long: "Remove the host's overlay address. Pods of this node use it as their gateway and name server: they reach\n" +
 			"nothing outside the overlay until \"weft expose\" or the next pod gives it back. It stays reserved for them.\n" +
 			"The command names these pods.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hidden, err := e.client().Hide(cmd.Context())
 			if len(hidden.Pods) > 0 {

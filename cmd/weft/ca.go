@@ -13,6 +13,7 @@ import (
 	"weft/internal/cadir"
 	"weft/internal/hint"
 	"weft/internal/identity"
+	"weft/internal/usage"
 )
 
 const (
@@ -28,8 +29,6 @@ func newCACommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Make a CA, and sign identities of nodes with it",
-		Args:  subcommandsOnly,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCAInitCommand(e), newCASignCommand(e))
 	return cmd
@@ -44,7 +43,7 @@ func newCAInitCommand(e *env) *cobra.Command {
 			"revoke\"), so keep it on a host that runs no pods, and make a backup of it. The command prints the public line of\n" +
 			"the CA.",
 		Example: "  weft ca init --dir /root/weft-ca",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			d, err := cadir.Init(dir)
 			if err != nil {
@@ -84,7 +83,7 @@ func newCASignCommand(e *env) *cobra.Command {
 			"channel that you trust, such as SSH.",
 		Example: "  ssh host1 weft identity request | weft ca sign - > host1.identity\n" +
 			"  ssh host1 weft identity request | weft ca sign - --addresses 192.0.2.0/24 --expires 720h > host1.identity",
-		Args: between(1, 1),
+		Args: usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.named = cmd.Flags().Changed("name")
 			return signRequest(cmd.Context(), e, cmd.InOrStdin(), args[0], o)
@@ -104,7 +103,7 @@ func signRequest(ctx context.Context, e *env, stdin io.Reader, from string, o si
 		return err
 	}
 	if o.expires < time.Minute {
-		return hint.New(hint.Usage, "Give a duration such as 2160h, which is 90 days.", "--expires: %s is too short", o.expires)
+		return hint.Refuse("--expires", "Give a duration such as 2160h, which is 90 days.", "%s is too short", o.expires)
 	}
 	now := time.Now()
 	terms := identity.Terms{NotBefore: now, NotAfter: now.Add(o.expires), Name: request.Name}

@@ -13,7 +13,9 @@ import (
 	"weft/internal/capture/pcapng"
 	"weft/internal/hint"
 	"weft/internal/plural"
+	"weft/internal/printable"
 	"weft/internal/privatefile"
+	"weft/internal/usage"
 )
 
 func newCaptureCommand(e *env) *cobra.Command {
@@ -29,7 +31,7 @@ func newCaptureCommand(e *env) *cobra.Command {
 			"protocol before it (arp, ip, ip6, icmp, icmp6, tcp, udp, sctp); ether [src|dst] host MAC, ether proto N;\n" +
 			"broadcast, multicast, vlan [N], less N, greater N; combined with and, or, not and parentheses.",
 		Example: "  weft capture tcp port 80 and host 10.32.0.1\n  weft capture -w - | wireshark -k -i -",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Filter = strings.Join(args, " ")
 			return runCapture(cmd.Context(), e, r, file)
@@ -37,6 +39,7 @@ func newCaptureCommand(e *env) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "write", "w", "", "write pcapng to this `file`, - for standard output")
 	cmd.Flags().StringVar(&r.Peer, "peer", "", "only frames to and from this `peer`, by ID or nickname")
+	completeFlag(cmd, "peer", e.complete(otherNodes))
 	cmd.Flags().IntVarP(&r.Count, "count", "c", 0, "stop after this number of `frames` (default: at Ctrl-C)")
 	cmd.Flags().IntVar(&r.Snaplen, "snaplen", 0, "capture this number of `bytes` of each frame (default: all)")
 	return cmd
@@ -52,6 +55,7 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 	if err != nil {
 		return err
 	}
+	_, _ = fmt.Fprintln(e.stderr, listening(r))
 	frames, lost, err := follow(stream, out)
 	if ctx.Err() != nil {
 		err = nil // Ctrl-C is the normal end of a capture
@@ -61,6 +65,20 @@ func runCapture(ctx context.Context, e *env, r api.CaptureRequest, path string) 
 	}
 	_, _ = fmt.Fprintf(e.stderr, "%s captured, %d left out because they arrived too fast\n", plural.Count(frames, "frame"), lost)
 	return errors.Join(err, out.Close())
+}
+
+// listening says what a capture shows, and how it ends.
+func listening(r api.CaptureRequest) string {
+	text := "listening for frames"
+	if r.Peer != "" {
+		text += " to and from " + printable.Text(r.Peer)
+	} else {
+		text += " to and from all peers"
+	}
+	if r.Filter != "" {
+		text += ", filter " + printable.Text(r.Filter)
+	}
+	return text + "; Ctrl-C ends the capture"
 }
 
 // sink is the output of a capture. Its methods are called by one goroutine.
@@ -135,7 +153,7 @@ func createCapture(e *env, path string) (io.WriteCloser, error) {
 	}
 	file, err := privatefile.Create(path) // frames contain the traffic of pods in plain text
 	if err != nil {
-		return nil, hint.New(hint.Usage, "Name a new file in a writable folder, or one of your own to replace.", "--write: %w", err)
+		return nil, hint.Refuse("--write", "Name a new file in a writable folder, or one of your own to replace.", "%w", err)
 	}
 	return file, nil
 }

@@ -1,18 +1,19 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/suggest"
+	"weft/internal/usage"
 )
-
-var errNoName = errors.New("no such name or address")
 
 func newDNSCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
@@ -21,8 +22,6 @@ func newDNSCommand(e *env) *cobra.Command {
 		Long: "Manage names in .weft.local. Every node answers queries for the names of all live nodes, on the address of its\n" +
 			"bridge, UDP and TCP port 53. It forwards all other queries to the host's resolvers. \"weft attach --hostname\"\n" +
 			"adds a name for the addresses that it attaches.",
-		Args: subcommandsOnly,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e))
 	return cmd
@@ -32,7 +31,7 @@ func newDNSAddCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME IP...",
 		Short: "Add a name for addresses of the overlay; answers rotate several addresses",
-		Args:  between(2, -1),
+		Args:  usage.Arguments(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
@@ -45,9 +44,10 @@ func newDNSAddCommand(e *env) *cobra.Command {
 
 func newDNSRemoveCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove NAME [IP...]",
-		Short: "Remove a name that this node added, from the given addresses or from all",
-		Args:  between(1, -1),
+		Use:               "remove NAME [IP...]",
+		Short:             "Remove a name that this node added, from the given addresses or from all",
+		Args:              usage.Arguments(1, -1),
+		ValidArgsFunction: e.completeFirst(dnsNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
@@ -62,9 +62,9 @@ func newDNSRemoveCommand(e *env) *cobra.Command {
 func nameRequest(args []string) (api.NameRequest, error) {
 	r := api.NameRequest{Name: args[0]}
 	for _, s := range args[1:] {
-		ip, err := netip.ParseAddr(s)
+		ip, err := parseIP(s)
 		if err != nil {
-			return r, hint.New(hint.Usage, "Use addresses without a prefix length, such as 10.32.0.1.", "%q is not an IP address", s)
+			return r, err
 		}
 		r.IPs = append(r.IPs, ip)
 	}
@@ -73,11 +73,12 @@ func nameRequest(args []string) (api.NameRequest, error) {
 
 func newDNSLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
-		Use:   "lookup NAME|IP",
-		Short: "Show the addresses of a name, or the names of an address",
-		Args:  between(1, 1),
+		Use:               "lookup NAME|IP",
+		Short:             "Show the addresses of a name, or the names of an address",
+		Args:              usage.Arguments(1, 1),
+		ValidArgsFunction: e.completeFirst(dnsNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ip, err := netip.ParseAddr(args[0])
+			ip, err := parseIP(args[0])
 			name := args[0]
 			if err == nil {
 				name = ""
@@ -98,7 +99,7 @@ func newDNSLookupCommand(e *env) *cobra.Command {
 				return err
 			}
 			if len(names) == 0 {
-				return errNoName
+				return e.noName(cmd.Context(), args[0])
 			}
 			return nil
 		},
@@ -109,7 +110,7 @@ func newDNSListCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "list",
 		Short: "Show all names, including names of nodes that are not alive, which get no answer",
-		Args:  between(0, 0),
+		Args:  usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			names, err := e.client().Names(cmd.Context(), "", netip.Addr{})
 			if err != nil {
@@ -124,4 +125,29 @@ func newDNSListCommand(e *env) *cobra.Command {
 			})
 		},
 	})
+}
+
+// noName is the error about a name or address that no query is answered for. A name of a node that is not alive is one of them.
+func (e *env) noName(ctx context.Context, text string) error {
+	const list = "\"weft dns list\" shows all names."
+	all, err := e.client().Names(ctx, "", netip.Addr{})
+	if err != nil {
+		return err
+	}
+	if ip, err := parseIP(text); err == nil {
+		return hint.New(hint.NotFound, list, "no name has the address %s", ip)
+	}
+	var known []string
+	for _, n := range all {
+		if strings.EqualFold(n.Name, strings.TrimSuffix(text, ".")) {
+			return hint.New(hint.NotFound, "Queries are answered again when that node is back: \"weft peers\" shows it.",
+				"%q is a name of node %s, which is not alive", text, n.NodeName)
+		}
+		known = append(known, n.Name)
+	}
+	advice := list
+	if near, ok := suggest.Nearest(text, known); ok {
+		advice = fmt.Sprintf("Did you mean %s? ", near) + list
+	}
+	return hint.New(hint.NotFound, advice, "no node has added the name %q", text)
 }

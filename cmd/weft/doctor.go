@@ -13,8 +13,10 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/doctor"
+	"weft/internal/hint"
 	"weft/internal/printable"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 var errDoctor = errors.New("a node cannot start on this host, or cannot carry frames")
@@ -31,7 +33,7 @@ func newDoctorCommand(e *env) *cobra.Command {
 			"that runs on this host, which checks with its own settings and privileges. While a node runs, checks of\n" +
 			"resources that this node holds are skipped. The exit code is 1 if a node cannot run.",
 		Example: "  weft doctor\n  weft doctor --config /etc/weft/weft.yaml host1",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			// This is before evaluate, which sets flags from the environment. A container shares its environment with the node.
@@ -43,7 +45,10 @@ func newDoctorCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			checks := runChecks(cmd.Context(), o.Config, askNode)
+			checks, err := runChecks(cmd.Context(), o.Config, askNode)
+			if err != nil {
+				return err
+			}
 			if err := e.showStyled(checks, func(w io.Writer) { writeChecks(w, checks, d) }); err != nil {
 				return err
 			}
@@ -56,31 +61,35 @@ func newDoctorCommand(e *env) *cobra.Command {
 		},
 	})
 	o.addFlags(cmd.Flags())
+	completeModes(cmd)
 	return addColorFlag(cmd, &color)
 }
 
-// displayFlags are flags that configure the output.
-var displayFlags = []string{"json", "color"}
+// otherFlags are flags that do not configure a node.
+var otherFlags = []string{"json", "color", "socket", "wait"}
 
 // noNodeFlags reports whether a command line has neither peers nor flags that configure a node.
 func noNodeFlags(flags *pflag.FlagSet, args []string) bool {
 	configured := len(args) > 0
 	flags.Visit(func(f *pflag.Flag) {
-		configured = configured || !slices.Contains(displayFlags, f.Name) && f.Name != "socket"
+		configured = configured || !slices.Contains(otherFlags, f.Name)
 	})
 	return !configured
 }
 
 // runChecks returns the checks of the node that runs on this host if askNode is set and the node answers; otherwise it
-// checks the host for cfg itself.
-func runChecks(ctx context.Context, cfg settings.Config, askNode bool) []api.Check {
+// checks the host for cfg itself, which only root can.
+func runChecks(ctx context.Context, cfg settings.Config, askNode bool) ([]api.Check, error) {
 	if askNode {
 		if checks, err := api.NewClient(cfg.Socket).Checks(ctx); err == nil {
 			doctor.Complete(checks)
-			return checks
+			return checks, nil
 		}
 	}
-	return doctor.Run(ctx, cfg)
+	if !doctor.Privileged() {
+		return nil, hint.New(hint.Refused, "Run \"sudo weft doctor\".", "weft doctor needs root: without it most checks cannot look at the host")
+	}
+	return doctor.Run(ctx, cfg), nil
 }
 
 // checkIndent is the column of the detail of a check.
@@ -129,7 +138,7 @@ func newReportCommand(e *env) *cobra.Command {
 			"doctor\", the flags, the links and routes of the host, the metrics and the latest log lines. The document\n" +
 			"contains names and addresses, but no secrets, keys or contents of frames.",
 		Example: "  weft report > report.json",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Report(cmd.Context())
 			if err != nil {

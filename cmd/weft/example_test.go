@@ -35,8 +35,7 @@ func TestExampleConfiguration(t *testing.T) {
 	}
 	fill := func(text string) *pflag.FlagSet {
 		flags := newUpCommand(&env{stdout: io.Discard, stderr: io.Discard}).Flags()
-		none := func(string) (string, bool) { return "", false }
-		if err := settings.Fill(flags, envPrefix, none, "weft.yaml", []byte(text), "config", "help"); err != nil {
+		if err := settings.Fill(flags, envPrefix, nil, "weft.yaml", []byte(text), "config", "help"); err != nil {
 			t.Fatal(err)
 		}
 		return flags

@@ -10,6 +10,7 @@ import (
 	"weft/internal/identity"
 	"weft/internal/settings"
 	"weft/internal/statedir"
+	"weft/internal/usage"
 	"weft/mesh"
 )
 
@@ -17,8 +18,6 @@ func newIdentityCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "identity",
 		Short: "Request an identity for this node",
-		Args:  subcommandsOnly,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIdentityRequestCommand(e))
 	return cmd
@@ -31,8 +30,11 @@ func newIdentityRequestCommand(e *env) *cobra.Command {
 		Short: "Print a request for a certificate, to be signed with \"weft ca sign\"",
 		Long: "Print a request for a certificate, to be signed with \"weft ca sign\": a line with the public key of this node and\n" +
 			"its name. The node may run. At its first start it has no key yet, and the command makes one.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
+			if err := settings.CheckName(name); err != nil {
+				return err
+			}
 			if err := statedir.Ensure(dir); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/hint"
+	"weft/internal/suggest"
+	"weft/internal/usage"
 )
 
 func newIPAMCommand(e *env) *cobra.Command {
@@ -20,7 +23,7 @@ func newIPAMCommand(e *env) *cobra.Command {
 		Long: "Show how the address range is divided among the nodes. While this node cannot lease addresses, the output also\n" +
 			"shows what it waits for. FREE is the number of addresses that an owner has left: exact for this node, for\n" +
 			"others as they last reported. Free addresses of nodes that are not REACHABLE cannot be leased meanwhile.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i, err := e.client().IPAM(cmd.Context())
 			if err != nil {
@@ -61,8 +64,6 @@ func newIPCommand(e *env) *cobra.Command {
 		Long: "Lease addresses to owners. An owner is any name; \"weft attach\" and the CNI plugin use names of their own. A\n" +
 			"lease made here stays until \"weft ip release\": unlike the lease of an attachment, it does not end when an\n" +
 			"interface disappears. These commands show and change the leases of this node only.",
-		Args: subcommandsOnly,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIPAllocateCommand(e), newIPClaimCommand(e), newIPReleaseCommand(e), newIPLookupCommand(e), newIPListCommand(e))
 	return cmd
@@ -76,13 +77,13 @@ func newIPAllocateCommand(e *env) *cobra.Command {
 		Short:                 "Lease an address of each range, or one in CIDR; repeatable for the same owner",
 		Long: "Lease an address of each range, or one in CIDR, and print the addresses. A repeated call for the same owner\n" +
 			"returns the same addresses.",
-		Args: between(1, 1),
+		Args: usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := api.AddressRequest{Owner: args[0]}
 			if in != "" {
 				p, err := netip.ParsePrefix(in)
 				if err != nil {
-					return hint.New(hint.Usage, "Use a part of the range, such as 10.32.5.0/24.", "--in: %q is not a CIDR", in)
+					return hint.Refuse("--in", "Use a part of the range, such as 10.32.5.0/24.", "%q is not a CIDR", in)
 				}
 				r.In = p
 			}
@@ -100,11 +101,11 @@ func newIPClaimCommand(e *env) *cobra.Command {
 		Short: "Lease a given address",
 		Long: "Lease a given address. If another node owns the address, this node requests it from that node. The command\n" +
 			"fails if the address is in use, or if its owner cannot be reached.",
-		Args: between(2, 2),
+		Args: usage.Arguments(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ip, err := netip.ParseAddr(args[1])
+			ip, err := parseIP(args[1])
 			if err != nil {
-				return hint.New(hint.Usage, "Use an address in the range, without a prefix length.", "%q is not an IP address", args[1])
+				return err
 			}
 			leases, err := e.client().Allocate(cmd.Context(), api.AddressRequest{Owner: args[0], IP: ip})
 			return e.printLeases(leases, err)
@@ -114,15 +115,16 @@ func newIPClaimCommand(e *env) *cobra.Command {
 
 func newIPReleaseCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "release OWNER [IP]",
-		Short: "Release all leases of an owner, or one of them",
-		Args:  between(1, 2),
+		Use:               "release OWNER [IP]",
+		Short:             "Release all leases of an owner, or one of them",
+		Args:              usage.Arguments(1, 2),
+		ValidArgsFunction: e.completeFirst(leaseOwners),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip := ""
 			if len(args) == 2 {
-				a, err := netip.ParseAddr(args[1])
+				a, err := parseIP(args[1])
 				if err != nil {
-					return hint.New(hint.Usage, "Use an address that the owner holds.", "%q is not an IP address", args[1])
+					return err
 				}
 				ip = a.String()
 			}
@@ -133,16 +135,17 @@ func newIPReleaseCommand(e *env) *cobra.Command {
 
 func newIPLookupCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
-		Use:   "lookup OWNER",
-		Short: "Show the addresses of an owner",
-		Args:  between(1, 1),
+		Use:               "lookup OWNER",
+		Short:             "Show the addresses of an owner",
+		Args:              usage.Arguments(1, 1),
+		ValidArgsFunction: e.completeFirst(leaseOwners),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			leases, err := e.client().Leases(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if len(leases) == 0 {
-				return fmt.Errorf("%q has no address on this node", args[0])
+				return e.noLease(cmd.Context(), args[0])
 			}
 			return e.show(leases, func(io.Writer) { _ = e.printLeases(leases, nil) })
 		},
@@ -153,7 +156,7 @@ func newIPListCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "list",
 		Short: "Show all leases of this node",
-		Args:  between(0, 0),
+		Args:  usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			leases, err := e.client().Leases(cmd.Context(), "")
 			if err != nil {
@@ -176,4 +179,26 @@ func (e *env) printLeases(leases []api.Lease, err error) error {
 		_, _ = fmt.Fprintln(e.stdout, l.IP)
 	}
 	return err
+}
+
+// noLease is the error about an owner without a lease.
+func (e *env) noLease(ctx context.Context, owner string) error {
+	advice := "\"weft ip list\" shows the owners."
+	owners, _ := leaseOwners(ctx, e.client()) // without them there is no suggestion
+	if near, ok := suggest.Nearest(owner, owners); ok {
+		advice = fmt.Sprintf("Did you mean %s? ", near) + advice
+	}
+	return hint.New(hint.NotFound, advice, "%q has no address on this node", owner)
+}
+
+// parseIP parses an address, also in the form with a prefix length in which "weft attach" prints it. The error is a usage error.
+func parseIP(text string) (netip.Addr, error) {
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return p.Addr(), nil
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return ip, hint.New(hint.Usage, "Use an address of the overlay, such as 10.32.0.1.", "%s is not an IP address", usage.Quote(text))
+	}
+	return ip, nil
 }

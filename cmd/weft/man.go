@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/docgen"
 	"weft/internal/hint"
+	"weft/internal/usage"
 )
 
 func init() { extraCommands = append(extraCommands, newManCommand) }
@@ -24,7 +25,7 @@ func newManCommand(*env) *cobra.Command {
 		Use:    "man DIR",
 		Short:  "Write the manual pages into a folder",
 		Hidden: true,
-		Args:   between(1, 1),
+		Args:   usage.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			date, err := manDate()
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/plural"
 	"weft/internal/printable"
+	"weft/internal/usage"
 )
 
 func newPeersCommand(e *env) *cobra.Command {
@@ -22,7 +23,7 @@ func newPeersCommand(e *env) *cobra.Command {
 			"of them carries the frames to the node. CIPHER is - if the frames are not encrypted. MTU is the largest packet\n" +
 			"of a pod that reaches the node. RTT is the round-trip time that probes measured. In a network with identities,\n" +
 			"IDENTITY is certificate, - (admitted by the secret) or the reason why the node is shut out.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())
 			if err != nil {
@@ -83,7 +84,7 @@ func newConnectCommand(e *env) *cobra.Command {
 			"with an IPv6 address in brackets. Names are resolved again at every attempt. One member is enough: the node\n" +
 			"learns all others from it.",
 		Example: "  weft connect host1 [2001:db8::2]:6783",
-		Args:    between(1, -1),
+		Args:    usage.Arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.client().Connect(cmd.Context(), args, replace)
 		},
@@ -98,7 +99,8 @@ func newForgetCommand(e *env) *cobra.Command {
 		Short: "Stop dialing peers; members stay members",
 		Long: "Stop dialing peers, written as \"weft status\" shows them. Peers that are members stay members. To remove a\n" +
 			"node from the network, run \"weft leave\" on it, or \"weft reclaim\" on another node if it is permanently dead.",
-		Args: between(1, -1),
+		Args:              usage.Arguments(1, -1),
+		ValidArgsFunction: e.complete(targets),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.client().Forget(cmd.Context(), args)
 		},
@@ -113,7 +115,7 @@ func newLeaveCommand(e *env) *cobra.Command {
 			"All leases of this node end and its pods are removed from the overlay. The command fails if there are other\n" +
 			"nodes and none of them can be reached. To stop a node only for a while, stop the daemon (SIGTERM) instead:\n" +
 			"bridge, pods and addresses stay.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Leave(cmd.Context())
 			if err != nil {
@@ -129,4 +131,11 @@ func newLeaveCommand(e *env) *cobra.Command {
 			return nil
 		},
 	}
+}
+
+func leasesEnded(n int) string {
+	if n == 1 {
+		return "1 lease ended"
+	}
+	return fmt.Sprintf("%d leases ended", n)
 }

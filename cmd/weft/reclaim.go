@@ -9,6 +9,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/plural"
 	"weft/internal/printable"
+	"weft/internal/usage"
 )
 
 func newReclaimCommand(e *env) *cobra.Command {
@@ -18,7 +19,8 @@ func newReclaimCommand(e *env) *cobra.Command {
 		Long: "Take over the address space of nodes that are permanently dead. PEER is an ID or a nickname. All other nodes\n" +
 			"that own addresses must agree, so name all permanently dead nodes in one command. A reclaimed node that comes\n" +
 			"back learns that it was reclaimed, drops its leases and gets a new share.",
-		Args: between(1, -1),
+		Args:              usage.Arguments(1, -1),
+		ValidArgsFunction: e.complete(deadNodes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			results, err := e.client().Reclaim(cmd.Context(), args)
 			if err != nil {

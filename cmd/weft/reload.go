@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 func newReloadCommand(e *env) *cobra.Command {
@@ -18,8 +19,9 @@ func newReloadCommand(e *env) *cobra.Command {
 		Short: "Make the daemon read its secret file, identity and configuration again",
 		Long: "Make the daemon read its secret file, its identity file and its configuration again, as SIGHUP does. The lines of\n" +
 			"the secret file, --identity, --trusted-subnets and --log-level take effect immediately. Other changed flags are\n" +
-			"listed: they take effect at the next start. If a setting is wrong, nothing changes and the exit code is 1.",
-		Args: between(0, 0),
+			"listed: they take effect at the next start, also the first secret, which changes the MTU of all pods and which nodes\n" +
+			"are admitted. If a setting is wrong, nothing changes and the exit code is 1.",
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := e.client().Reload(cmd.Context())
 			if err != nil {
@@ -42,6 +44,9 @@ func writeReload(w io.Writer, r api.Reload) {
 		_, _ = fmt.Fprintln(w, "nothing has changed")
 	}
 	_, _ = fmt.Fprintf(w, "secrets in use: %d\n", r.Secrets)
+	if !r.Encrypted {
+		_, _ = fmt.Fprintln(w, "The traffic is not encrypted: to turn encryption on, restart every node with --secret-file.")
+	}
 }
 
 // commandLine is a parsed command line of "weft up": the flags that were set, with their values, and the PEERs.

@@ -83,9 +83,13 @@ func TestReloadIsPrinted(t *testing.T) {
 		r    api.Reload
 		want string
 	}{
-		{api.Reload{}, "nothing has changed\nsecrets in use: 0\n"},
 		{
-			api.Reload{Applied: []string{"--secret-file", "--log-level"}, Restart: []string{"--mtu"}, Secrets: 2},
+			api.Reload{}, "nothing has changed\nsecrets in use: 0\n" +
+				"The traffic is not encrypted: to turn encryption on, restart every node with --secret-file.\n",
+		},
+		{api.Reload{Encrypted: true}, "nothing has changed\nsecrets in use: 0\n"}, // identities
+		{
+			api.Reload{Applied: []string{"--secret-file", "--log-level"}, Restart: []string{"--mtu"}, Secrets: 2, Encrypted: true},
 			"applied: --secret-file --log-level\ntakes effect at the next start: --mtu\nsecrets in use: 2\n",
 		},
 	} {

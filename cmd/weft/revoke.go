@@ -15,6 +15,7 @@ import (
 	"weft/internal/cadir"
 	"weft/internal/hint"
 	"weft/internal/identity"
+	"weft/internal/usage"
 )
 
 // revokeOptions holds the flags of "weft revoke".
@@ -34,7 +35,7 @@ func newRevokeCommand(e *env) *cobra.Command {
 			"stay reserved until \"weft reclaim\". A revoked key is never admitted again; a node that is sound again needs a new\n" +
 			"one.",
 		Example: "  weft revoke host7 --dir /root/weft-ca\n  weft revoke host7 --out list; scp list host1:; ssh host1 weft revoke --list list",
-		Args:    between(0, 1),
+		Args:    usage.Arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (o.list != "") {
 				return hint.New(hint.Usage, "See \"weft revoke --help\".", "give either NODE or --list")

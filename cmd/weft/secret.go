@@ -6,14 +6,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/secret"
+	"weft/internal/usage"
 )
 
 func newSecretCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret",
 		Short: "Generate secrets for --secret-file",
-		Args:  subcommandsOnly,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "generate",
@@ -22,7 +21,7 @@ func newSecretCommand(e *env) *cobra.Command {
 			"new line before the old one and run \"weft reload\", on every node. Then remove the old line and reload again, on\n" +
 			"every node.",
 		Example: "  (umask 077; weft secret generate > /etc/weft/secret)",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(e.stdout, secret.Generate())
 			return err

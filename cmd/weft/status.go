@@ -12,6 +12,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/plural"
 	"weft/internal/printable"
+	"weft/internal/usage"
 )
 
 func newStatusCommand(e *env) *cobra.Command {
@@ -23,7 +24,7 @@ func newStatusCommand(e *env) *cobra.Command {
 			"addresses, and dropped frames by reason. The conditions of the node come last, the most severe first: what is\n" +
 			"wrong, how to fix it, and each command of that on a line of its own. On a terminal, text is wrapped and has\n" +
 			"colors, unless NO_COLOR is set.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := displayOf(e.stdout, color)
 			if err != nil {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/usage"
 )
 
 func newFDBCommand(e *env) *cobra.Command {
@@ -14,7 +16,7 @@ func newFDBCommand(e *env) *cobra.Command {
 		Short: "Show the learned MAC addresses",
 		Long: "Show the learned MAC addresses, with the node behind which each of them is and the time since it was last\n" +
 			"seen. The list includes addresses that the kernel learned from the peers on the kernel path.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			entries, err := e.client().FDB(cmd.Context())
 			if err != nil {
@@ -41,7 +43,7 @@ func newRoutesCommand(e *env) *cobra.Command {
 		Short: "Show the next hop to each peer",
 		Long: "Show the next hop to each peer. VIA is the peer itself, or the relay that receives its frames first. HOPS is\n" +
 			"the number of links on the path.",
-		Args: between(0, 0),
+		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			routes, err := e.client().Routes(cmd.Context())
 			if err != nil {
@@ -62,7 +64,7 @@ func newVersionCommand(e *env) *cobra.Command {
 	return e.addJSONFlag(&cobra.Command{
 		Use:   "version",
 		Short: "Show the version",
-		Args:  between(0, 0),
+		Args:  usage.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
 			return e.show(map[string]string{"version": v}, func(w io.Writer) { _, _ = fmt.Fprintln(w, "weft", v) })

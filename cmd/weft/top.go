@@ -16,6 +16,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/printable"
+	"weft/internal/usage"
 )
 
 // topOptions are the flags of "weft top".
@@ -36,7 +37,7 @@ func newTopCommand(e *env) *cobra.Command {
 			"Flows are estimates from a sample of the frames. So are rates with ~, of peers to which the kernel carries\n" +
 			"frames. Frames are sampled only while the command runs.",
 		Example: "  weft top\n  weft top --json --count 1 --interval 5s",
-		Args:    between(0, 0),
+		Args:    usage.Arguments(0, 0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runTop(cmd.Context(), e, o) },
 	}), &o.color)
 	cmd.Flags().DurationVar(&o.Interval, "interval", 2*time.Second, "`time` between two updates")

@@ -16,6 +16,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/node"
 	"weft/internal/settings"
+	"weft/internal/usage"
 )
 
 // envPrefix is the prefix of the environment variables that set flags of "weft up".
@@ -41,19 +42,21 @@ func newUpCommand(e *env) *cobra.Command {
 			"node does not need to run yet. Peers are dialed without a time limit, and their names are resolved again at\n" +
 			"every attempt.\n\n" +
 			"SIGTERM stops the daemon and leaves bridge, pods and addresses for the next start; \"weft leave\" removes them.\n" +
-			"SIGHUP has the effect of \"weft reload\". If the daemon cannot start with its settings, it prints one line that\n" +
-			"names the flag and the fix, exits with code 2, and has changed nothing on the host.\n\n" +
+			"SIGHUP has the effect of \"weft reload\". If the daemon cannot start with its settings, it prints which flag\n" +
+			"is wrong and how to fix it, exits with code 2, and has changed nothing on the host.\n\n" +
 			"Each flag is also read from the environment (--state-dir from WEFT_STATE_DIR) and from the --config file\n" +
 			"(YAML, with the flags as keys). A flag overrides the environment, the environment overrides the file, and the\n" +
-			"file overrides the default.",
+			"file overrides the default. An unknown variable WEFT_… is an error, except those that Kubernetes sets for a\n" +
+			"Service called weft.",
 		Example: "  weft up host1 host2\n  weft up --secret-file /etc/weft/secret --range 10.32.0.0/12 --range fd00:77::/48 host1",
-		Args:    between(0, -1),
+		Args:    usage.Arguments(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Peers = args
 			return runUp(cmd.Context(), e, cmd.Flags(), o)
 		},
 	}
 	o.addFlags(cmd.Flags())
+	completeModes(cmd)
 	return cmd
 }
 
@@ -67,7 +70,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Tap, "tap", settings.DefaultTap, "`name` of the TAP device")
 	f.IntVar(&o.Port, "port", settings.DefaultPort,
 		"TCP and UDP `port` of gossip; data uses the next UDP port, the kernel's VXLAN the one after that")
-	f.StringVar(&o.advertise, "advertise", "", "`IP` address at which other nodes reach this node (default: detected)")
+	f.StringVar(&o.advertise, "advertise", "",
+		"`IP` address at which other nodes reach this node (default: detected); behind a NAT that forwards the ports to this host, the "+
+			"outside address")
 	f.StringSliceVar(&o.ranges, "range", []string{settings.DefaultRange},
 		"address range (`CIDR`) of the overlay, the same on all nodes; repeat the flag for dual stack")
 	f.IntVar(&o.InitPeers, "init-peers", settings.BootstrapFromPeers,
@@ -147,10 +152,10 @@ func (o *upOptions) fill(flags *pflag.FlagSet) error {
 	if path != "" {
 		var err error
 		if text, err = os.ReadFile(path); err != nil {
-			return hint.New(hint.Usage, "Name a readable YAML file.", "--config: %w", err)
+			return hint.Refuse("--config", "Name a readable YAML file.", "%w", err)
 		}
 	}
-	return settings.Fill(flags, envPrefix, os.LookupEnv, path, text, "config", "help")
+	return settings.Fill(flags, envPrefix, settings.Environment(), path, text, "config", "help", "version", "wait")
 }
 
 // convert parses the flags that are lists, addresses and levels.
@@ -163,14 +168,14 @@ func (o *upOptions) convert() (err error) {
 	}
 	if o.advertise != "" {
 		if o.Advertise, err = netip.ParseAddr(o.advertise); err != nil {
-			return hint.New(hint.Usage, "Use an address such as 192.168.1.2.", "--advertise: %q is not an IP address", o.advertise)
+			return hint.Refuse("--advertise", "Use an address such as 192.168.1.2.", "%q is not an IP address", o.advertise)
 		}
 	}
 	if err := o.LogLevel.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return hint.New(hint.Usage, "Choose debug, info, warn or error.", "--log-level: %q is unknown", o.logLevel)
+		return hint.Refuse("--log-level", "Choose debug, info, warn or error.", "%q is unknown", o.logLevel)
 	}
 	if o.LogFormat != logText && o.LogFormat != logJSON {
-		return hint.New(hint.Usage, "Choose text or json.", "--log-format: %q is unknown", o.LogFormat)
+		return hint.Refuse("--log-format", "Choose text or json.", "%q is unknown", o.LogFormat)
 	}
 	return nil
 }
@@ -180,7 +185,7 @@ func parsePrefixes(flag string, list []string) ([]netip.Prefix, error) {
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, hint.New(hint.Usage, "Use an address and a prefix length, such as 10.32.0.0/12.", "--%s: %q is not a CIDR", flag, s)
+			return nil, hint.Refuse("--"+flag, "Use an address and a prefix length, such as 10.32.0.0/12.", "%q is not a CIDR", s)
 		}
 		prefixes = append(prefixes, p)
 	}

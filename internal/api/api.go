@@ -401,6 +401,8 @@ type Reload struct {
 	Applied []string `json:"applied"`
 	Restart []string `json:"restart"` // flags that take effect at the next start
 	Secrets int      `json:"secrets"` // number of secrets in use now
+	// Encrypted reports whether the traffic between nodes is sealed now.
+	Encrypted bool `json:"encrypted"`
 }
 
 // Revocations is the answer of GET /v1/revocations: the lists of revoked nodes that the node has, as lines.

@@ -24,7 +24,7 @@ import (
 // maxBody bounds the body of an answer, in bytes.
 const maxBody = 64 << 20
 
-// daemonPoll is the time between two attempts of Wait to connect while no daemon answers.
+// daemonPoll is the time between two attempts while no daemon answers, or while the node is starting.
 const daemonPoll = 100 * time.Millisecond
 
 // ErrNoDaemon means that nothing listens at the socket. Errors of a Client wrap it.
@@ -36,8 +36,9 @@ var ErrOldDaemon = errors.New("the daemon is of an older version")
 // Client sends requests to the daemon on this host. Its methods may be called concurrently. Errors that the daemon returns are
 // *Problem.
 type Client struct {
-	socket string
-	http   *http.Client
+	socket   string
+	http     *http.Client
+	patience time.Duration // how long requests wait for a node that is still starting
 }
 
 // NewClient returns a client of the daemon at a socket. If the path is empty, it is that in SocketEnv, or else DefaultSocket.
@@ -55,6 +56,13 @@ func NewClient(socket string) *Client {
 		},
 		DisableKeepAlives: true,
 	}}}
+}
+
+// WithPatience returns a client that waits for a node that is still starting, at most for d a request.
+func (c *Client) WithPatience(d time.Duration) *Client {
+	patient := *c
+	patient.patience = d
+	return &patient
 }
 
 // Socket returns the path that the client connects to.
@@ -301,9 +309,26 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	return nil
 }
 
-// send sends one request and returns the answer. The caller must close its body. An answer with an error status is returned as
-// an error, usually a *Problem.
+// send sends a request and returns the answer, as sendOnce does. It repeats the request while the node is still starting, and the
+// patience of the client lasts.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
+	deadline := time.Now().Add(c.patience)
+	for {
+		resp, err := c.sendOnce(ctx, method, path, query, in)
+		if p, ok := errors.AsType[*Problem](err); !ok || p.Kind != KindStarting || time.Now().After(deadline) {
+			return resp, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(daemonPoll):
+		}
+	}
+}
+
+// sendOnce sends one request and returns the answer. The caller must close its body. An answer with an error status is returned as
+// an error, usually a *Problem.
+func (c *Client) sendOnce(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)

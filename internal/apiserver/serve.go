@@ -126,9 +126,12 @@ var statusOf = map[hint.Kind]int{
 
 // problemOf returns an error as the problem document that the client gets.
 func problemOf(err error) api.Problem {
-	p := api.Problem{Kind: hint.Internal, Detail: err.Error()}
+	p := api.Problem{Kind: hint.Internal, Detail: hint.Plain(err.Error())}
 	if e, ok := errors.AsType[*hint.Error](err); ok {
 		p.Kind, p.Hint = e.Kind, e.Hint
+	}
+	if advice, ok := hint.Disk(err); ok { // whatever the request was
+		p.Kind, p.Hint = hint.Internal, advice
 	}
 	if p.Kind == hint.Usage { // of a configuration that was read again
 		p.Kind = hint.Refused

@@ -94,10 +94,12 @@ var layers = []struct {
 	{"internal/docgen", 1}, // for tests only
 	{"internal/secret", 1},
 	{"internal/identity", 1},
+	{"internal/usage", 1},
 
 	{"internal/bytesreader", 0},
 	{"internal/health", 0},
 	{"internal/hint", 0},
+	{"internal/suggest", 0},
 	{"internal/target", 0},
 	{"internal/peer", 0},
 	{"internal/signal", 0},

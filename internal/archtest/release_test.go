@@ -58,3 +58,19 @@ func hasTest(t *testing.T, folder, name string) bool {
 	}
 	return false
 }
+
+// TestVersions checks that "make build" and "make release" derive the version from a commit by the same command.
+func TestVersions(t *testing.T) {
+	describe := regexp.MustCompile(`git describe( --[a-z=0-9]+)+`)
+	var found []string
+	for _, file := range []string{"Makefile", "deploy/release.sh"} {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, strings.TrimSpace(describe.FindString(string(text))))
+	}
+	if found[0] != found[1] || !strings.Contains(found[0], "--abbrev=") {
+		t.Errorf("the Makefile runs %q, deploy/release.sh %q", found[0], found[1])
+	}
+}

@@ -26,7 +26,7 @@ func ParseName(s string) (string, error) {
 	zone := strings.TrimSuffix(Zone, ".")
 	name := strings.TrimSuffix(strings.ToLower(strings.TrimSuffix(s, ".")), "."+zone)
 	if name == zone || !validName(name) {
-		return "", fmt.Errorf("%w: %q: want labels of letters, digits and hyphens, as in \"web\" or \"web.shop\"", ErrName, s)
+		return "", fmt.Errorf("%w: %q", ErrName, s)
 	}
 	return name, nil
 }

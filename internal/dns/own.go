@@ -15,11 +15,11 @@ func (r *Registry) Add(name, holder string, addrs ...netip.Addr) error {
 		return err
 	}
 	if len(addrs) == 0 {
-		return fmt.Errorf("dns: %q without an address", name)
+		return fmt.Errorf("%w %q", ErrAddress, name)
 	}
 	for _, a := range addrs {
 		if !validAddr(a.Unmap()) {
-			return fmt.Errorf("dns: %q is not the address of a host", a)
+			return fmt.Errorf("%w %q: %s is not the address of a host", ErrAddress, name, a)
 		}
 	}
 	return r.change(func() ([]Entry, error) {

@@ -30,6 +30,7 @@ const (
 var (
 	ErrUnknown = errors.New("dns: no such name")
 	ErrFull    = errors.New("dns: too many names")
+	ErrAddress = errors.New("dns: no address for the name")
 )
 
 // RegistryConfig configures a Registry. Fields without a default are required.

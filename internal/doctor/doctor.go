@@ -52,7 +52,7 @@ var checks = []check{
 	{name: "rp_filter", run: checkReversePath},
 	{name: "range", run: checkOverlap, preflight: true},
 	{name: "address", run: checkAddress},
-	{name: "mtu", run: checkMTU},
+	{name: "mtu", run: checkMTU, preflight: true},
 	{name: "state", run: checkState},
 	{name: "secret", run: checkSecret},
 	{name: checkClock, run: checkClockSync},
@@ -72,7 +72,7 @@ type finding struct {
 func (f finding) doc(name string) api.Check {
 	c := api.Check{
 		Name: name, Result: api.CheckOK, Remedy: f.remedy,
-		Detail: strings.Join(strings.Fields(f.detail), " "), // programs print more than one line
+		Detail: strings.Join(strings.Fields(hint.Plain(f.detail)), " "), // programs print more than one line
 	}
 	switch {
 	case f.fatal != nil:

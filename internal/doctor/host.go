@@ -37,7 +37,7 @@ func checkPrivileges(context.Context, *settings.Config) finding {
 			return fail(err)
 		}
 		if !has {
-			return fail(hint.Refuse("weft up", "Run it as root, or give it CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN.",
+			return fail(hint.Refuse("weft up", "Run it as root, for example with sudo, or give it CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN.",
 				"the capability %s is missing", need.name))
 		}
 	}
@@ -48,6 +48,13 @@ func checkPrivileges(context.Context, *settings.Config) finding {
 		return ok("all present except CAP_SYS_ADMIN, which only \"weft attach\" needs")
 	}
 	return ok("all present")
+}
+
+// Privileged reports whether this process may look at what the checks need, as root may. For other users most checks would find faults
+// that are not there.
+func Privileged() bool {
+	has, err := hasCapability(unix.CAP_NET_ADMIN)
+	return err != nil || has
 }
 
 func hasCapability(bit uint) (bool, error) {

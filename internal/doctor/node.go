@@ -125,13 +125,18 @@ func checkOverlap(_ context.Context, c *settings.Config) finding {
 	}
 	for _, rng := range c.Ranges {
 		if f := overlap(c, tables.With(hostroutes.Connected(rng, c.Bridge)), rng); f.fatal != nil {
-			if store.HasLeases(c.StateDir) {
-				return f.degrade()
-			}
-			return f
+			return withPods(c, f)
 		}
 	}
 	return free
+}
+
+// withPods returns a finding of a node that may have pods already: it starts nevertheless, as without it they have no network at all.
+func withPods(c *settings.Config, f finding) finding {
+	if store.HasLeases(c.StateDir) {
+		return f.degrade()
+	}
+	return f
 }
 
 // overlap is the finding about one range, with the route of the bridge in the tables.
@@ -193,13 +198,16 @@ func checkMTU(ctx context.Context, c *settings.Config) finding {
 		return fail(err)
 	}
 	least := c.MinOverlayMTU()
+	link := hostnet.LinkOf(self)
+	known := link != "" // behind a NAT, the interface with the address is on another device
 	switch fits := wire.MTU(underlay, sealed, self.Is6()); {
 	case mtu < least:
-		return fail(hint.Refuse("--mtu", fmt.Sprintf("Raise the MTU of the underlay: pods need at least %d bytes.", least),
-			"the underlay's MTU of %d leaves %d bytes for pods", underlay, mtu))
-	case mtu > fits:
-		return warn(fmt.Sprintf("Set --mtu to %d or less, or to 0.", fits),
-			"--mtu %d does not fit the underlay's %d: longer packets are fragmented or refused", c.MTU, underlay)
+		return withPods(c, fail(hint.Refuse("--mtu", fmt.Sprintf("Raise the MTU of the underlay: pods need at least %d bytes.", least),
+			"the underlay's MTU of %d leaves %d bytes for pods", underlay, mtu)))
+	case mtu > fits && known:
+		f := fail(hint.Refuse("--mtu", fmt.Sprintf("Choose %d or less, or 0 for the largest that fits, or raise the MTU of %s.", fits, link),
+			"%d does not fit the underlay: %s has an MTU of %d, which leaves %d for pods", c.MTU, link, underlay, fits))
+		return withPods(c, f)
 	}
 	if large := podsAbove(c.Bridge, mtu); len(large) > 0 {
 		return warn("Start the daemon again, which reduces it, and restart the pods that weft status still names (pod_mtu_large).",

@@ -86,9 +86,9 @@ func TestNames(t *testing.T) {
 		t.Errorf("list: %+v", list)
 	}
 	for command, says := range map[string]string{
-		"dns add bad_name 10.32.0.1": "want labels of letters", "dns add x 192.0.2.1": "in none of the overlay's ranges",
-		"dns remove web.shop": "no such name on this node", "dns lookup none": "no such name",
-		"attach --netns /run/netns/none --hostname -x": "want labels of letters",
+		"dns add bad_name 10.32.0.1": "not a name", "dns add x 192.0.2.1": "in none of the overlay's ranges",
+		"dns remove web.shop": "no such name on this node", "dns lookup none": "no node has added the name",
+		"attach --netns /run/netns/none --hostname -x": "not a name",
 	} {
 		if out, err := nodes[2].Do(testContext(t), strings.Fields(command)...); err == nil || !strings.Contains(out, says) {
 			t.Errorf("weft %s: %v, %s; want an error with %q", command, err, out, says)

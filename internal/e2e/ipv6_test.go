@@ -47,7 +47,7 @@ func TestDualStack(t *testing.T) {
 					args = append(args, "--secret-file", secretFile(n))
 				}
 				if tt.over6 {
-					args = append(args, "--advertise", n.Addr6().String(), nodes[1-i].Addr6().String())
+					args = append(args, "--advertise", n.Addr6().String(), "["+nodes[1-i].Addr6().String()+"]")
 				} else {
 					args = append(args, nodes[1-i].Addr().String())
 				}
@@ -77,7 +77,7 @@ func TestIPv6Only(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b")
 	for i, n := range nodes {
-		up(t, n, "--advertise", n.Addr6().String(), "--range", range6, nodes[1-i].Addr6().String())
+		up(t, n, "--advertise", n.Addr6().String(), "--range", range6, "["+nodes[1-i].Addr6().String()+"]")
 	}
 	waitReady(t, nodes)
 	p, q := attachAll(t, nodes[0], "p", 1), attachAll(t, nodes[1], "q", 1)

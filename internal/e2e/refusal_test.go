@@ -81,8 +81,11 @@ func TestBadFlagsAreRefused(t *testing.T) {
 		{`unknown key "mtuu"`, nil, []string{"--config", config("unknown", "mtuu: 1400\n")}},
 		{"mtu in ", nil, []string{"--config", config("value", "mtu: tiny\n")}},
 		{"WEFT_MTU", []string{"WEFT_MTU=tiny"}, nil},
-		{"not a peer address", nil, []string{"host:port:more:"}},
-		{"not a peer address", nil, []string{"http://host"}},
+		{"is not a host name or address", nil, []string{"host:port:more:"}},
+		{"is a URL, and a peer is a host", nil, []string{"http://host"}},
+		{"is an IPv6 address without brackets", nil, []string{"2001:db8::1"}},
+		{`WEFT_MUT="1400" is unknown`, []string{"WEFT_MUT=1400"}, nil},
+		{"--mtu: 9000 does not fit", nil, []string{"--mtu", "9000"}},
 	} {
 		t.Run(strings.Join(append(tt.env, tt.args...), " "), func(t *testing.T) { refused(t, n, tt.env, tt.want, tt.args...) })
 	}

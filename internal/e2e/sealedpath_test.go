@@ -48,7 +48,7 @@ func startSealed6(t *testing.T, nodes []*cluster.Node, args ...string) {
 	secret := newSecret(t)
 	for i, n := range nodes {
 		writeSecret(t, n, secret)
-		own := []string{"--secret-file", secretFile(n), "--advertise", n.Addr6().String(), nodes[1-i].Addr6().String()}
+		own := []string{"--secret-file", secretFile(n), "--advertise", n.Addr6().String(), "[" + nodes[1-i].Addr6().String() + "]"}
 		up(t, n, append(own, args...)...)
 	}
 	waitReady(t, nodes)

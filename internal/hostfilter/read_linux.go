@@ -26,9 +26,17 @@ func Read(ctx context.Context) (Ruleset, error) {
 func ReadNFT(ctx context.Context) (Ruleset, error) {
 	out, err := exec.CommandContext(ctx, "nft", "--stateless", "--terse", "list", "ruleset").Output()
 	if err != nil {
-		return Ruleset{}, fmt.Errorf("hostfilter: list the rules of nftables: %w", err)
+		return Ruleset{}, fmt.Errorf("hostfilter: list the rules of nftables: %w", programError(err))
 	}
 	return ParseNFT(string(out)), nil
+}
+
+// programError returns what a program wrote about its failure, instead of its exit code.
+func programError(err error) error {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok && len(strings.TrimSpace(string(e.Stderr))) > 0 {
+		return errors.New(strings.Join(strings.Fields(string(e.Stderr)), " "))
+	}
+	return err
 }
 
 // ReadLegacy returns the chains of iptables-legacy and ip6tables-legacy.

@@ -15,6 +15,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
 	"weft/internal/podlink"
+	"weft/ipam"
 )
 
 // Attach joins a namespace to the overlay: it leases the addresses, makes the pair of interfaces and gives it its name. A namespace that
@@ -99,6 +100,10 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	if err != nil && !gone && !errors.Is(err, podlink.ErrNoLink) {
 		return explainLink(err)
 	}
+	if gone && !m.remembers(h) {
+		return hint.New(hint.NotFound, "\"weft ip list\" shows what is attached.",
+			"there is no namespace at %s, and nothing is attached under that path", in.Netns)
+	}
 	if err := m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, ""); err != nil {
 		return explainLink(err)
 	}
@@ -115,6 +120,17 @@ func (m *Manager) Detach(ctx context.Context, in api.AttachRequest) error {
 	m.former.take(h)
 	m.cfg.Allocator.Dismiss(h.String())
 	return Explain(m.releaseAttachment(h, addrs))
+}
+
+// remembers reports whether something is left of the attachment of h: a lease, also a lost one, an address that is held for it, or
+// the host end of its pair.
+func (m *Manager) remembers(h holder.Holder) bool {
+	isLost := func(l ipam.LostLease) bool { return l.Holder == h.String() }
+	if len(m.lookup(h))+len(m.heldFor(h)) > 0 || slices.ContainsFunc(m.cfg.Allocator.Lost(), isLost) {
+		return true
+	}
+	_, err := netlink.LinkByName(h.AttachLink())
+	return err == nil
 }
 
 // releaseAttachment ends the leases of h, and those of addrs that an attachment holds under another name: the same namespace

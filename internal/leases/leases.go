@@ -12,6 +12,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -256,6 +258,17 @@ type hinted interface {
 	Hint() string
 }
 
+// plainHolder is an error of the allocator with the holder of the bridge's addresses in words.
+type plainHolder struct{ error }
+
+// Error implements error.
+func (e plainHolder) Error() string {
+	return strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), "the bridge (the gateway of pods)")
+}
+
+// Unwrap returns the error of the allocator.
+func (e plainHolder) Unwrap() error { return e.error }
+
 // Explain returns an error of the allocator with its kind and a hint, as a *hint.Error; nil for nil.
 func Explain(err error) error {
 	if err == nil {
@@ -285,7 +298,7 @@ func Explain(err error) error {
 			if h, ok := errors.AsType[hinted](err); ok {
 				k.hint = h.Hint()
 			}
-			return hint.New(k.kind, k.hint, "%w", err)
+			return hint.New(k.kind, k.hint, "%w", plainHolder{err})
 		}
 	}
 	return hint.New(hint.Internal, "The daemon's log has more.", "%w", err)

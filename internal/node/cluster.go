@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -9,10 +11,12 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/datapath"
+	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/hostcheck"
 	"weft/internal/leases"
 	"weft/internal/peer"
+	"weft/internal/suggest"
 	"weft/internal/target"
 	"weft/ipam"
 	"weft/mesh"
@@ -61,7 +65,28 @@ func (c *cluster) Forget(list []string) error {
 	if err != nil {
 		return err
 	}
+	var known []string
+	for _, t := range c.mesh.TargetStatus() {
+		known = append(known, t.Target.String())
+	}
+	for i, t := range targets {
+		if !slices.Contains(known, t.String()) {
+			return errNoTarget(list[i], t, known)
+		}
+	}
 	return c.mesh.Disconnect(targets)
+}
+
+// errNoTarget is the error about a target, written as text, that is none of the known ones.
+func errNoTarget(text string, t target.Target, known []string) error {
+	advice := "This node has no targets."
+	if len(known) > 0 {
+		advice = "This node dials " + health.List(known) + "."
+	}
+	if near, ok := suggest.Nearest(t.String(), known); ok {
+		advice = fmt.Sprintf("Did you mean %s? ", near) + advice
+	}
+	return hint.New(hint.NotFound, advice, "%q is not a target of this node", text)
 }
 
 func (c *cluster) parseTargets(list []string) ([]target.Target, error) {
@@ -69,7 +94,11 @@ func (c *cluster) parseTargets(list []string) ([]target.Target, error) {
 	for _, s := range list {
 		t, err := target.Parse(s, c.port)
 		if err != nil {
-			return nil, hint.New(hint.Invalid, "A peer is HOST or HOST:PORT, with an IPv6 address in brackets.", "%w", err)
+			advice := ""
+			if e, ok := errors.AsType[*target.Error](err); ok {
+				advice = e.Fix
+			}
+			return nil, hint.New(hint.Invalid, advice, "%w", err)
 		}
 		targets = append(targets, t)
 	}

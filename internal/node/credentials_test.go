@@ -49,16 +49,17 @@ func TestMoveFromASecretToAnIdentity(t *testing.T) {
 	}
 	ca := identity.GenerateCA()
 	next.cfg.IdentityFile = signFor(t, ca, r, nil)
-	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}, Secrets: 1}, api.NetworkBoth, 2)
+	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}, Secrets: 1, Encrypted: true}, api.NetworkBoth, 2)
 	if datapath.secrets[0].Fingerprint != ca.Key().Fingerprint() {
 		t.Error("the key of the CA is not preferred")
 	}
 	next.cfg.SecretFile = ""
-	reload(api.Reload{Applied: []string{"--secret-file"}, Restart: []string{}}, api.NetworkIdentities, 1)
+	reload(api.Reload{Applied: []string{"--secret-file"}, Restart: []string{}, Encrypted: true}, api.NetworkIdentities, 1)
 	next.cfg.IdentityFile = signFor(t, ca, r, func(terms *identity.Terms) { terms.NotAfter = time.Now().Add(2 * time.Hour) }) // renewed
-	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}}, api.NetworkIdentities, 1)
+	reload(api.Reload{Applied: []string{"--identity"}, Restart: []string{}, Encrypted: true}, api.NetworkIdentities, 1)
 	next.cfg.SecretFile, next.cfg.IdentityFile = cfg.SecretFile, ""
-	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1}, api.NetworkSecret, 1)
+	reload(api.Reload{Applied: []string{"--secret-file", "--identity"}, Restart: []string{}, Secrets: 1, Encrypted: true},
+		api.NetworkSecret, 1)
 	next.cfg.SecretFile = ""
 	if _, err := r.Reload(); err == nil || r.inUse().network() != api.NetworkSecret {
 		t.Errorf("without either: %v, %s; want a refusal", err, r.inUse().network())

@@ -10,6 +10,7 @@ import (
 	"weft/internal/datapath"
 	"weft/internal/doctor"
 	"weft/internal/health"
+	"weft/internal/hint"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/internal/statuspage"
@@ -45,7 +46,7 @@ func (d documents) Status() api.Status {
 	for _, t := range n.mesh.TargetStatus() {
 		doc := api.Target{Addr: t.Target.String()}
 		if t.Err != nil {
-			doc.Error = t.Err.Error()
+			doc.Error = hint.Plain(t.Err.Error())
 		}
 		s.Targets = append(s.Targets, doc)
 	}
@@ -72,6 +73,7 @@ func (d documents) Status() api.Status {
 func conditionDocs(conditions []health.Condition) (docs []api.Condition, warnings []string) {
 	docs, warnings = []api.Condition{}, []string{}
 	for _, c := range conditions {
+		c.Text = hint.Plain(c.Text)
 		docs = append(docs, api.Condition{
 			Code: string(c.Code), Severity: api.Severity(c.Severity), Title: c.Title, Text: c.Text, Remedy: c.Remedy, Since: c.Since,
 		})

@@ -123,6 +123,8 @@ func explainName(err error) error {
 		return hint.New(hint.NotFound, "Each node removes its own names: \"weft dns list\" shows which node has it.", "%w", err)
 	case errors.Is(err, dns.ErrFull):
 		return hint.New(hint.Exhausted, "Remove unused names: \"weft dns list\" shows them.", "%w", err)
+	case errors.Is(err, dns.ErrAddress):
+		return hint.New(hint.Invalid, "Give at least one address of the overlay.", "%w", err)
 	}
-	return hint.New(hint.Invalid, "Give at least one address of the overlay.", "%w", err)
+	return hint.New(hint.Internal, "The daemon's log has more.", "%w", err)
 }

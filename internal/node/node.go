@@ -25,6 +25,7 @@ import (
 
 	"weft/internal/doctor"
 	"weft/internal/hint"
+	"weft/internal/hostnet"
 	"weft/internal/settings"
 	"weft/internal/statedir"
 	"weft/mesh"
@@ -66,6 +67,10 @@ func Run(ctx context.Context, cfg settings.Config, process Process) error {
 	advertise, err := cfg.AdvertiseAddr(ctx)
 	if err != nil {
 		return err
+	}
+	if local, err := hostnet.IsLocal(advertise); err == nil && !local {
+		process.Log.Warn("no interface of this host has the address of --advertise: that is correct behind a NAT that forwards the ports "+
+			"to this host; otherwise no node reaches this one", "addr", advertise)
 	}
 	st, err := openState(cfg.StateDir, cfg.ProtectedBy())
 	if err != nil {

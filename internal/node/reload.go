@@ -189,7 +189,7 @@ func (r *reloader) reload() (api.Reload, error) {
 		}
 	}
 	r.given.TrustedSubnets, r.given.LogLevel = cfg.TrustedSubnets, cfg.LogLevel
-	done.Secrets = len(r.inUse().secrets)
+	done.Secrets, done.Encrypted = len(r.inUse().secrets), r.inUse().sealed()
 	return done, nil
 }
 

@@ -104,21 +104,21 @@ func TestReloadAppliesWhatCanChange(t *testing.T) {
 			t.Errorf("%v: %s", err, diff)
 		}
 	}
-	reload(api.Reload{Applied: []string{}, Restart: []string{}, Secrets: 1})
+	reload(api.Reload{Applied: []string{}, Restart: []string{}, Secrets: 1, Encrypted: true})
 
 	next.cfg.LogLevel, next.cfg.TrustedSubnets = slog.LevelDebug, []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
 	next.cfg.MTU, next.cfg.Name = 1300, "b"
 	next.cfg.SecretFile = writeSecret(t, secret.Generate()+"\n"+secret.Generate())
 	reload(api.Reload{
-		Applied: []string{"--secret-file", "--trusted-subnets", "--log-level"}, Restart: []string{"--name", "--mtu"}, Secrets: 2,
+		Applied: []string{"--secret-file", "--trusted-subnets", "--log-level"}, Restart: []string{"--name", "--mtu"}, Secrets: 2, Encrypted: true,
 	})
 	if r.process.Level.Level() != slog.LevelDebug || len(datapath.trusted) != 1 || len(datapath.secrets) != 2 {
 		t.Errorf("level %v, trusted %v, %d secrets", r.process.Level, datapath.trusted, len(datapath.secrets))
 	}
-	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--mtu"}, Secrets: 2})
+	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--mtu"}, Secrets: 2, Encrypted: true})
 
 	next.cfg.SecretFile, next.cfg.Plain = "", true
-	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--secret-file", "--plain", "--mtu"}, Secrets: 2})
+	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--secret-file", "--plain", "--mtu"}, Secrets: 2, Encrypted: true})
 }
 
 func TestFirstSecretNeedsARestart(t *testing.T) {

@@ -3,6 +3,7 @@ package podlink
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 
@@ -26,14 +27,19 @@ type ends struct {
 
 // openEnds opens the calling thread's namespace and the one at path.
 func openEnds(path string) (*ends, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %q does not exist", ErrNetns, path)
+	}
 	space, err := ns.GetNS(path)
-	if err != nil {
+	if _, other := errors.AsType[ns.NSPathNotNSErr](err); other {
+		return nil, fmt.Errorf("%w: %q is another kind of file", ErrNetns, path)
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %q: %w", ErrNetns, path, err)
 	}
 	// GetNS also accepts other files of the same file systems.
 	if kind, err := unix.IoctlRetInt(int(space.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
 		_ = space.Close()
-		return nil, fmt.Errorf("%w: %q", ErrNetns, path)
+		return nil, fmt.Errorf("%w: %q is another kind of namespace", ErrNetns, path)
 	}
 	e := &ends{space: space}
 	if err := e.open(); err != nil {

@@ -35,13 +35,19 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"", func(*settings.Config) {}},
 		{"", func(c *settings.Config) { c.HTTPAddr = "" }},
 		{"", func(c *settings.Config) { c.Ranges = prefixes("10.32.0.0/12", "fd32::/64") }},
-		{"", func(c *settings.Config) { c.Peers = []string{"host", "host:1", "fd00::1", "[fd00::1]:1"} }},
+		{"", func(c *settings.Config) { c.Peers = []string{"host", "host:1", "[fd00::1]", "[fd00::1]:1"} }},
 		{"", func(c *settings.Config) { c.InitPeers = 0 }},
 		{"", func(c *settings.Config) { c.SecretFile = "/secret" }}, // which is looked at later
 		{"", func(c *settings.Config) { c.Plain = true }},
 		{"--plain", func(c *settings.Config) { c.Plain, c.SecretFile = true, "/secret" }},
 		{"--name", func(c *settings.Config) { c.Name = "" }},
 		{"--name", func(c *settings.Config) { c.Name = strings.Repeat("x", 256) }},
+		{"--name", func(c *settings.Config) { c.Name = "a b" }},
+		{"--name", func(c *settings.Config) { c.Name = "-a" }},
+		{"--name", func(c *settings.Config) { c.Name = "a\x1b" }},
+		{"", func(c *settings.Config) { c.Name = "Node_1.example.org" }},
+		{"", func(c *settings.Config) { c.TrustedSubnets = prefixes("192.0.2.0/24", "192.0.2.1/32") }},
+		{"--trusted-subnets", func(c *settings.Config) { c.TrustedSubnets = prefixes("192.0.2.1/24") }},
 		{"--state-dir", func(c *settings.Config) { c.StateDir = "" }},
 		{"--socket", func(c *settings.Config) { c.Socket = strings.Repeat("x", 108) }},
 		{"--bridge", func(c *settings.Config) { c.Bridge = "a/b" }},
@@ -63,6 +69,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"--init-peers", func(c *settings.Config) { c.InitPeers = -2 }},
 		{"--advertise", func(c *settings.Config) { c.Advertise = netip.IPv4Unspecified() }},
 		{"PEER", func(c *settings.Config) { c.Peers = []string{"a b"} }},
+		{"PEER", func(c *settings.Config) { c.Peers = []string{"fd00::1"} }},
 	} {
 		c := goodConfig()
 		tt.change(&c)

@@ -2,15 +2,18 @@ package settings
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"weft/internal/api"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/suggest"
 	"weft/internal/target"
+	"weft/internal/usage"
 	"weft/router/session"
 )
 
@@ -34,7 +37,8 @@ const (
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateNames, c.validatePorts, c.validateRanges, c.validateModes, c.validateProtection, c.validateSizes, c.validatePeers,
+		c.validateNames, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes,
+		c.validateProtection, c.validateSizes, c.validatePeers,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -45,11 +49,12 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) validateNames() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
 	switch {
-	case c.Name == "" || len(c.Name) > maxNameLen || !utf8.ValidString(c.Name):
-		return hint.Refuse("--name", "Give the node a name of 1 to 255 bytes, such as its host name.", "%q is not a name", c.Name)
 	case c.StateDir == "":
-		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "it is empty")
+		return hint.Refuse("--state-dir", "Name a directory, such as "+DefaultStateDir+".", "%q is not a directory", c.StateDir)
 	case c.Socket == "" || len(c.Socket) > maxSocketLen:
 		return hint.Refuse("--socket", "Name a path of at most 107 bytes, such as "+DefaultSocket+".", "%q cannot be a unix socket", c.Socket)
 	case !validIfname(c.Bridge):
@@ -58,6 +63,38 @@ func (c *Config) validateNames() error {
 		return hint.Refuse("--tap", "It must differ from the bridge. "+ifnameAdvice, "%q cannot be the name of the TAP", c.Tap)
 	}
 	return nil
+}
+
+// CheckName returns a *hint.Error if s cannot be the name of a node, or nil.
+func CheckName(s string) error {
+	if validName(s) {
+		return nil
+	}
+	return hint.Refuse("--name", "Use up to 255 letters, digits, hyphens, dots and underscores, such as "+nameLike(s)+".",
+		"%s cannot be the name of a node", usage.Quote(s))
+}
+
+// validName reports whether s is like a host name: letters, digits, hyphens, dots and underscores, of which hosts have all, with a
+// letter or digit at both ends.
+func validName(s string) bool {
+	isInner := func(r byte) bool { return isAlphanumeric(r) || strings.IndexByte("-._", r) >= 0 }
+	if s == "" || len(s) > maxNameLen || !isAlphanumeric(s[0]) || !isAlphanumeric(s[len(s)-1]) {
+		return false
+	}
+	return !slices.ContainsFunc([]byte(s), func(b byte) bool { return !isInner(b) })
+}
+
+func isAlphanumeric(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
+}
+
+// nameLike returns a valid name that is like s.
+func nameLike(s string) string {
+	words := strings.FieldsFunc(s, func(r rune) bool { return r > '~' || !isAlphanumeric(byte(r)) })
+	if name := strings.Join(words, "-"); validName(name) {
+		return name
+	}
+	return "host1"
 }
 
 func validIfname(s string) bool {
@@ -74,7 +111,7 @@ func (c *Config) validatePorts() error {
 	}
 	if _, err := netip.ParseAddrPort(c.HTTPAddr); err != nil {
 		return hint.Refuse("--http-addr", "Give an IP address and a port, such as "+DefaultHTTPAddr+", or an empty value to turn it off.",
-			"%w", err)
+			"%s is not an address with a port", usage.Quote(c.HTTPAddr))
 	}
 	return nil
 }
@@ -102,21 +139,47 @@ func (c *Config) validateRanges() error {
 	return nil
 }
 
+// validateTrusted refuses addresses that were meant as subnets.
+func (c *Config) validateTrusted() error {
+	for _, p := range c.TrustedSubnets {
+		if p != p.Masked() {
+			return hint.Refuse("--trusted-subnets", "Write "+p.Masked().String()+", or "+p.Addr().String()+"/"+strconv.Itoa(p.Addr().BitLen())+
+				" for that address alone.", "%s has bits set behind its prefix", p)
+		}
+	}
+	return nil
+}
+
+// Modes returns the values of the flags that have a fixed list of them, by the names of the flags.
+func Modes() map[string][]string {
+	return map[string][]string{
+		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
+		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
+		"offload":      {OffloadAuto, OffloadOff},
+		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
+		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
+	}
+}
+
 // validateModes refuses values that this version does not know.
 func (c *Config) validateModes() error {
-	for _, m := range []struct {
-		flag, value string
-		known       []string
-	}{
-		{"--cipher", c.Cipher, []string{CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()}},
-		{"--datapath", c.Datapath, []string{DatapathAuto, DatapathUserspace, DatapathKernel}},
-		{"--offload", c.Offload, []string{OffloadAuto, OffloadOff}},
-		{"--guard", string(cmp.Or(c.Guard, api.GuardHost)), []string{string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)}},
-		{"--source-check", cmp.Or(c.SourceCheck, SourceCheckLog), []string{SourceCheckLog, SourceCheckEnforce, SourceCheckOff}},
+	modes := Modes()
+	for _, m := range []struct{ flag, value string }{
+		{"cipher", c.Cipher},
+		{"datapath", c.Datapath},
+		{"offload", c.Offload},
+		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
+		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
 	} {
-		if !slices.Contains(m.known, m.value) {
-			return hint.Refuse(m.flag, "Choose one of "+strings.Join(m.known, ", ")+".", "%q is unknown", m.value)
+		known := modes[m.flag]
+		if slices.Contains(known, m.value) {
+			continue
 		}
+		advice := "Choose one of " + strings.Join(known, ", ") + "."
+		if near, ok := suggest.Nearest(m.value, known); ok {
+			advice = "Did you mean " + near + "? " + advice
+		}
+		return hint.Refuse("--"+m.flag, advice, "%s is unknown", usage.Quote(m.value))
 	}
 	return nil
 }
@@ -154,10 +217,18 @@ func (c *Config) validateSizes() error {
 	return nil
 }
 
+// peerAdvice returns how to fix an error of target.Parse.
+func peerAdvice(err error) string {
+	if e, ok := errors.AsType[*target.Error](err); ok {
+		return e.Fix
+	}
+	return ""
+}
+
 func (c *Config) validatePeers() error {
 	for _, p := range c.Peers {
 		if _, err := target.Parse(p, uint16(c.Port)); err != nil {
-			return hint.Refuse("PEER", "A peer is HOST or HOST:PORT, with an IPv6 address in brackets.", "%w", err)
+			return hint.Refuse("PEER", peerAdvice(err), "%w", err)
 		}
 	}
 	return nil

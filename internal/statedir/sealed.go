@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 
@@ -43,6 +44,8 @@ func CheckSealed(dir string, protected, plain bool) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return hint.Refuse(flag, "Name a directory.", "%s is a file", dir)
 	case err != nil:
 		return hint.Refuse(flag, "Make it readable: it says whether this node may carry traffic without encryption.", "%w", err)
 	}

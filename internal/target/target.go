@@ -6,12 +6,27 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // ErrTarget is wrapped by Parse's errors.
 var ErrTarget = errors.New("not a peer address")
+
+// Error is the error of Parse. It wraps ErrTarget.
+type Error struct {
+	Text   string // that was parsed
+	Reason string // why it is not a target, such as "is a URL"
+	Fix    string // how to write it, a full sentence
+}
+
+// Error implements error.
+func (e *Error) Error() string { return fmt.Sprintf("%q %s", e.Text, e.Reason) }
+
+// Unwrap returns ErrTarget.
+func (e *Error) Unwrap() error { return ErrTarget }
 
 // Target is the gossip address of a node: a host name or an IP address, and a port.
 type Target struct {
@@ -19,20 +34,32 @@ type Target struct {
 	Port uint16
 }
 
-// Parse reads "host", "host:port", an IP address, or "[IPv6]:port". Without a port it uses defaultPort. It resolves nothing.
+// Parse reads "host", "host:port", an IPv4 address, "[IPv6]" or "[IPv6]:port". Without a port it uses defaultPort. It resolves
+// nothing. Errors are *Error.
 func Parse(s string, defaultPort uint16) (Target, error) {
-	host, portText := strings.Trim(s, "[]"), ""
-	if h, p, err := net.SplitHostPort(s); err == nil {
+	if u, err := url.Parse(s); err == nil && u.Scheme != "" && u.Host != "" {
+		return Target{}, &Error{s, "is a URL, and a peer is a host", "Write " + u.Host + "."}
+	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
+		return Target{}, &Error{s, "is an IPv6 address without brackets", "Write \"[" + s + "]\"."}
+	}
+	host, portText := s, ""
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		host = s[1 : len(s)-1]
+	} else if h, p, err := net.SplitHostPort(s); err == nil {
 		host, portText = h, p
 	}
 	if !validHost(host) {
-		return Target{}, fmt.Errorf("%w: %q: want HOST or HOST:PORT, an IPv6 address with a port in brackets", ErrTarget, s)
+		return Target{}, &Error{s, "is not a host name or address", "A peer is HOST or HOST:PORT, with an IPv6 address in brackets."}
 	}
 	t := Target{Host: host, Port: defaultPort}
 	if portText != "" {
 		port, err := strconv.ParseUint(portText, 10, 16)
 		if err != nil || port == 0 {
-			return Target{}, fmt.Errorf("%w: %q: the port is not a number from 1 to 65535", ErrTarget, s)
+			return Target{}, &Error{
+				s, fmt.Sprintf("has the port %q, which is not a number from 1 to 65535", portText),
+				fmt.Sprintf("Write the gossip port of that node, or %s alone for %d.", host, defaultPort),
+			}
 		}
 		t.Port = uint16(port)
 	}
@@ -41,7 +68,7 @@ func Parse(s string, defaultPort uint16) (Target, error) {
 
 // validHost reports whether host can be a name or an address. Only an IPv6 address contains colons.
 func validHost(host string) bool {
-	if host == "" || strings.ContainsAny(host, "/ \t\n") || strings.HasPrefix(host, "-") {
+	if host == "" || strings.ContainsAny(host, "/[] \t\n") || strings.HasPrefix(host, "-") {
 		return false
 	}
 	_, err := netip.ParseAddr(host)
@@ -50,3 +77,25 @@ func validHost(host string) bool {
 
 // String returns host:port, with brackets around an IPv6 address.
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
+
+// LookupError returns an error of net's resolver without what a person cannot use of it, such as the name server.
+func LookupError(err error) error {
+	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
+		return fmt.Errorf("no address has the name %q", e.Name)
+	} else if ok {
+		return fmt.Errorf("the name %q cannot be resolved: %s", e.Name, e.Err)
+	}
+	return err
+}
+
+// DialError returns the reason of an error about a connection to an address of t. It has the address only if t is a name.
+func (t Target) DialError(addr netip.Addr, err error) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
+	}
+	if _, nameless := netip.ParseAddr(t.Host); nameless == nil {
+		return errno
+	}
+	return fmt.Errorf("%s: %w", addr, errno)
+}

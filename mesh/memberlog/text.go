@@ -13,6 +13,10 @@ const (
 	// textRestart begins the warning that other nodes still have this node's metadata from before its latest start
 	// (state.go). Every restart causes one, with the whole metadata as a list of numbers.
 	textRestart = "Refuting an alive message for "
+
+	// textPublic begins the warning about an address outside of private networks (memberlist.go). memberlist does not know that
+	// gossip is sealed; a node without a secret has a condition.
+	textPublic = "Binding to public address without encryption"
 )
 
 // logTags maps the tags that begin memberlist's log lines to levels. Its errors are about other nodes and the network, so
@@ -35,7 +39,7 @@ func splitLogLine(line string) (slog.Level, string) {
 		}
 	}
 	text = strings.TrimPrefix(strings.TrimSpace(text), textLog)
-	if strings.HasPrefix(text, textRestart) {
+	if strings.HasPrefix(text, textRestart) || strings.HasPrefix(text, textPublic) {
 		level = slog.LevelDebug
 	}
 	return level, text
