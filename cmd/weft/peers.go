@@ -132,10 +132,3 @@ func newLeaveCommand(e *env) *cobra.Command {
 		},
 	}
 }
-
-func leasesEnded(n int) string {
-	if n == 1 {
-		return "1 lease ended"
-	}
-	return fmt.Sprintf("%d leases ended", n)
-}

@@ -134,14 +134,15 @@ type Datapath struct {
 	started  chan struct{} // closed once the datapath is up
 
 	// atomic
-	current  atomic.Pointer[engines]          // nil until the datapath is up
-	secrets  atomic.Pointer[[]session.Secret] // never nil
-	trusted  atomic.Pointer[[]netip.Prefix]   // never nil
-	rulesErr atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
-	underlay atomic.Pointer[Underlay]         // never nil
-	mtus     mtuState
-	vni      atomic.Uint32 // of the kernel path's device, as it is published; 0: none
-	vniWaits atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
+	current         atomic.Pointer[engines]          // nil until the datapath is up
+	secrets         atomic.Pointer[[]session.Secret] // never nil
+	trusted         atomic.Pointer[[]netip.Prefix]   // never nil
+	unauthenticated lately                           // handshakes without a common secret
+	rulesErr        atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
+	underlay        atomic.Pointer[Underlay]         // never nil
+	mtus            mtuState
+	vni             atomic.Uint32 // of the kernel path's device, as it is published; 0: none
+	vniWaits        atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
 
 	repairs repairs // has a lock of its own
 

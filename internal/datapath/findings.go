@@ -130,11 +130,12 @@ func (d *Datapath) handshakeFindings(stats router.Stats) []health.Finding {
 			})
 		}
 	}
-	if n := stats.Drops[router.DropSecret]; n > manyUnauthenticated {
+	if n := d.unauthenticated.lately(stats.Drops[router.DropSecret], time.Now()); n > manyUnauthenticated {
 		findings = append(findings, health.Finding{
-			Code:   health.UnauthenticatedHandshakes,
-			Text:   fmt.Sprintf("%d handshakes came from nodes without a common secret or from unauthenticated senders.", n),
-			Remedy: "Close the data port to them.",
+			Code: health.UnauthenticatedHandshakes,
+			Text: fmt.Sprintf("%d handshakes of the last minutes came from nodes without a common secret or from unauthenticated senders.",
+				n),
+			Remedy: fmt.Sprintf("Close UDP port %d to them, or give those nodes a common secret.", d.settings.DataPort()),
 		})
 	}
 	return findings

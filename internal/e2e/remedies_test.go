@@ -77,8 +77,8 @@ func TestRemediesOfAReclaimedNode(t *testing.T) {
 	one.forgets("w")
 }
 
-// TestReclaimedNodeHealsItself: a node that was reclaimed while it was away gets the addresses of its pods and of its bridge back as long as
-// no other holder has them.
+// TestReclaimedNodeHealsItself: a node that was reclaimed while it was away gets the addresses of its pods and of its bridge back as long
+// as no other holder has them.
 func TestReclaimedNodeHealsItself(t *testing.T) {
 	t.Parallel()
 	ms := newMachines(t, 2)
@@ -286,7 +286,8 @@ func TestRemedyOfALostDatabase(t *testing.T) {
 		m.sh(command + " --netns /run/netns/p --owner db")
 	}
 	m.ends(health.PodsWithoutLease)
-	if out := m.sh("weft ip lookup db && weft ip lookup netns:/run/netns/q/eth0"); !strings.Contains(out, addr) || !strings.Contains(out, plain) {
+	out := m.sh("weft ip lookup db && weft ip lookup netns:/run/netns/q/eth0")
+	if !strings.Contains(out, addr) || !strings.Contains(out, plain) {
 		t.Errorf("leases %q, want %s and %s", out, addr, plain)
 	}
 }

@@ -101,8 +101,9 @@ func (m *Manager) reassign(from, to holder.Holder) error {
 	return nil
 }
 
-// followGateways finds pods with a gateway that the bridge had and lacks now, and gives them another address of the bridge as their gateway.
-// It ends reservations that no pod needs, and records the pods that are left. It returns the owners of the pods that it has changed, by their new gateway.
+// followGateways finds pods with a gateway that the bridge had and lacks now, and gives them another address of the bridge as their
+// gateway. It ends reservations that no pod needs, and records the pods that are left. It returns the owners of the pods that it has
+// changed, by their new gateway.
 func (m *Manager) followGateways() map[netip.Addr][]string {
 	ports, used, hidden, err := m.usedGateways()
 	have, haveErr := m.cfg.Host.BridgeAddresses()

@@ -160,7 +160,8 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 // newGuardedBench returns a bench of a node with the given mode of its guard.
 func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Prefix) *bench {
 	t.Helper()
-	b := &bench{bridge: &bridge{addrs: onBridge}, names: &registry{map[string]holder.Holder{}, map[string][]netip.Addr{}}, links: linktest.NewRecorder("weave")}
+	b := &bench{bridge: &bridge{addrs: onBridge}, links: linktest.NewRecorder("weave")}
+	b.names = &registry{map[string]holder.Holder{}, map[string][]netip.Addr{}}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
 	var err error
 	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(),
@@ -275,8 +276,8 @@ func TestAttachUndoesWhatItDid(t *testing.T) {
 	}
 }
 
-// TestAttachAgain: attaching what is attached adopts other addresses and names, changes nothing without a reason, and leaves nothing where it
-// is refused.
+// TestAttachAgain: attaching what is attached adopts other addresses and names, changes nothing without a reason, and leaves nothing where
+// it is refused.
 func TestAttachAgain(t *testing.T) {
 	b := newBench(t)
 	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", Hostname: "web"}

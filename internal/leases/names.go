@@ -71,7 +71,7 @@ func (m *Manager) nameIsStale(n HeldName, leases []ipam.Lease, survey *survey) b
 	for _, l := range leases {
 		if l.Addr == n.Addr {
 			h := holder.Parse(l.Holder)
-			return h != n.Holder && !(h.Kind == holder.Orphan && slices.Contains(links, h.Link))
+			return h != n.Holder && (h.Kind != holder.Orphan || !slices.Contains(links, h.Link))
 		}
 	}
 	for _, p := range survey.ports {

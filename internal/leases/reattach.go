@@ -13,8 +13,8 @@ import (
 	"weft/ipam"
 )
 
-// attachAgain attaches a namespace in which the interface exists. If the pair is that of h, it takes over what differs from spec: nothing where
-// the request is the same as before. before are the leases that h had, guarded is the guard that the pair had.
+// attachAgain attaches a namespace in which the interface exists. If the pair is that of h, it takes over what differs from spec: nothing
+// where the request is the same as before. before are the leases that h had, guarded is the guard that the pair had.
 func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holder.Holder, spec podlink.Spec, before []ipam.Lease,
 	guarded *guardedBefore) (api.Attachment, error) {
 	have, _, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)

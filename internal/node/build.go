@@ -122,7 +122,9 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	n.reloader = newReloader(given, process, creds, n.identity, n.underlay, n.mesh, n.datapath, n.log)
 	n.health = health.New(health.Config{
 		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay, stateDisk{cfg.StateDir}},
-		Requirements: []health.Requirement{n.datapath, n.hostCheck, stateDisk{cfg.StateDir}, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay},
+		Requirements: []health.Requirement{
+			n.datapath, n.hostCheck, stateDisk{cfg.StateDir}, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay,
+		},
 		Logger:       n.log,
 	})
 	if err := n.buildServer(); err != nil {
@@ -164,7 +166,8 @@ func (n *node) closeListeners() error {
 
 func (n *node) buildMesh(st *state, creds credentials, tunnel mesh.Tunnel) (err error) {
 	n.mesh, err = mesh.New(mesh.Config{
-		Identity: n.identity, Name: n.cfg.Name, Ranges: n.cfg.Ranges, Version: n.cfg.Version, Transport: n.transport, Targets: st.targets, Peers: n.cfg.Targets(),
+		Identity: n.identity, Name: n.cfg.Name, Ranges: n.cfg.Ranges, Version: n.cfg.Version,
+		Transport: n.transport, Targets: st.targets, Peers: n.cfg.Targets(),
 		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(), Cluster: clusterName,
 		Capabilities: uint32(n.cfg.Offer()), Keys: gossipKeys(creds.secrets), Signed: creds.signed,
 		Revoked:   revokedFile(filepath.Join(n.cfg.StateDir, statedir.RevokedFile)),

@@ -107,7 +107,8 @@ func (c clusterFindings) rejectedFindings(members []mesh.Member) []health.Findin
 	if r.Count == 0 || time.Since(r.Last) > rejectedFor {
 		return nil
 	}
-	if errors.Is(r.Err, ring.ErrRange) && !slices.ContainsFunc(members, func(m mesh.Member) bool { return isLivePeer(m) && len(m.Ranges) == 0 }) {
+	untold := func(m mesh.Member) bool { return isLivePeer(m) && len(m.Ranges) == 0 } // of an earlier build
+	if errors.Is(r.Err, ring.ErrRange) && !slices.ContainsFunc(members, untold) {
 		return nil
 	}
 	if !r.From.IsZero() && !c.members.Alive(r.From) {

@@ -109,8 +109,8 @@ func (e *ends) adoptMAC(pod netlink.Link, mac ether.Addr) error {
 	return e.addAddress(pod, netip.PrefixFrom(mac.LinkLocal(), have[i].Bits()))
 }
 
-// adoptAddresses gives the pod end the addresses of s and removes those in drop. New ones come first, so that the kernel keeps routes with a
-// gateway in both.
+// adoptAddresses gives the pod end the addresses of s and removes those in drop. New ones come first, so that the kernel keeps routes with
+// a gateway in both.
 func (e *ends) adoptAddresses(pod netlink.Link, s Spec, drop []netip.Addr) error {
 	have, err := e.addresses(pod)
 	if err != nil {

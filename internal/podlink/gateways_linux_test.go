@@ -67,7 +67,8 @@ func TestAdoptGateway(t *testing.T) {
 	if err := (inside{h}).Adopt(t.Context(), spec, nil); err != nil {
 		t.Fatal(err)
 	}
-	if out := labtest.Run(t, p.Space, "ip", "route", "show", "default"); !strings.Contains(out, "via 10.40.0.9") || strings.Contains(out, "10.32.0.1") {
+	out := labtest.Run(t, p.Space, "ip", "route", "show", "default")
+	if !strings.Contains(out, "via 10.40.0.9") || strings.Contains(out, "10.32.0.1") {
 		t.Errorf("routes:\n%s", out)
 	}
 }

@@ -164,9 +164,9 @@ func (in *initiation) open() error {
 	return nil
 }
 
-// checkReplay returns ErrReplayed for a recorded initiation, ErrUnproven for one that may be one, and ErrBusy for one that follows the last one too soon. A
-// peer with a clock that was set back gets a cookie: with it the peer proves that its initiation is new. Of the
-// initiations accepted so, too, each has to be later than the one before, for as long as a cookie is valid.
+// checkReplay returns ErrReplayed for a recorded initiation, ErrUnproven for one that may be one, and ErrBusy for one that follows the last
+// one too soon. A peer with a clock that was set back gets a cookie: with it the peer proves that its initiation is new. Of the initiations
+// accepted so, too, each has to be later than the one before, for as long as a cookie is valid.
 func (in *initiation) checkReplay() error {
 	r, sent := in.remote, in.payload.time
 	if sent == r.newestTime || sent <= r.lateTime && recent(r.lateAt, 2*cookieAge, in.at) {

@@ -1,0 +1,119 @@
+package datapath
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/internal/ether"
+	"weft/internal/health"
+	"weft/internal/peer"
+	"weft/internal/settings"
+	"weft/router"
+	"weft/router/session"
+	"weft/router/vxlan"
+)
+
+// oneMember is a Membership with one other node.
+type oneMember struct{ other Member }
+
+func (m oneMember) Members() []Member { return []Member{m.other} }
+
+// Member implements Membership.
+func (m oneMember) Member(id peer.ID) (Member, bool) { return m.other, id == m.other.ID }
+
+func (oneMember) Addrs() []netip.Addr     { return nil }
+func (oneMember) Dead(peer.ID) bool       { return false }
+func (oneMember) NodeName(peer.ID) string { return "relay" }
+
+// beside returns a Datapath beside one other node, b.
+func beside(m Member) *Datapath {
+	m.Name, m.ID, m.Addr = "b", peer.ID{2}, netip.MustParseAddrPort("192.0.2.2:6784")
+	d := &Datapath{settings: &settings.Config{Bridge: "weave", Port: 6783, Cipher: settings.CipherAuto}}
+	d.cfg.Membership = oneMember{m}
+	d.reach = newReach(d.cfg.Membership, nil, nil)
+	return d
+}
+
+// TestMemberFindings: how a live peer is reached is a condition as long as that is not directly, and a cipher that both cannot use.
+func TestMemberFindings(t *testing.T) {
+	anyCipher := session.NewOffer(0, true)
+	d := beside(Member{Hops: 1, Offer: anyCipher})
+	wantFinding(t, "direct", d.memberFindings(), "")
+	wantFinding(t, "relayed", beside(Member{Hops: 2, Offer: anyCipher}).memberFindings(), health.PeerRelayed, "Node b (", "through relay",
+		"UDP port 6784")
+	wantFinding(t, "not reached", beside(Member{Offer: anyCipher}).memberFindings(), health.PeerUnreachable, "Node b (", "192.0.2.2")
+	d.settings.Cipher = session.AES256GCM.String()
+	other := beside(Member{Hops: 1, Offer: session.NewOffer(session.ChaCha20Poly1305, true)})
+	other.settings.Cipher = d.settings.Cipher
+	wantFinding(t, "other cipher", other.memberFindings(), health.CipherMismatch, "b (192.0.2.2)", "--cipher")
+	d.reach.dialOut = true
+	wantFinding(t, "dial out", d.memberFindings(), health.DialOutOnly, "--advertise", "UDP port 6784")
+	d.reach.dialOut = false
+	wantFinding(t, "reached again", d.memberFindings(), "")
+}
+
+// TestHandshakeFindings: a peer that does not answer is a condition until it does, and senders without a secret for some minutes.
+func TestHandshakeFindings(t *testing.T) {
+	d := beside(Member{Hops: 1})
+	silent := router.PeerStats{ID: peer.ID{2}, Handshakes: manyHandshakes, Addr: netip.MustParseAddrPort("192.0.2.2:6784")}
+	wantFinding(t, "silent", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), health.HandshakeUnanswered, "Node b (",
+		"at 192.0.2.2", "UDP port 6784")
+	silent.Handshakes = 0
+	wantFinding(t, "answers", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), "")
+	drops := map[router.Drop]uint64{router.DropSecret: manyUnauthenticated + 1}
+	wantFinding(t, "no secret", d.handshakeFindings(router.Stats{Drops: drops}), health.UnauthenticatedHandshakes, "101 handshakes")
+}
+
+// TestLately: only the growth of the last minutes counts.
+func TestLately(t *testing.T) {
+	var l lately
+	now := time.Now()
+	for _, step := range []struct {
+		after       time.Duration
+		total, want uint64
+	}{{0, 7, 7}, {time.Minute, 9, 9}, {latelyFor, 9, 9}, {latelyFor, 9, 0}, {time.Minute, 12, 3}, {4 * latelyFor, 12, 0}, {0, 13, 1}} {
+		now = now.Add(step.after)
+		if got := l.lately(step.total, now); got != step.want {
+			t.Errorf("%+v: %d", step, got)
+		}
+	}
+}
+
+// TestKernelFindings: a missing kernel path is a condition with its error, until there is one.
+func TestKernelFindings(t *testing.T) {
+	d, k := beside(Member{Hops: 1}), &kernelPath{}
+	wantFinding(t, "none wanted", d.kernelFindings(k), "")
+	err := errors.New("no vxlan")
+	k.err.Store(&err)
+	wantFinding(t, "down", d.kernelFindings(k), health.KernelPathDown, "no vxlan", "--datapath userspace")
+	err = nil
+	wantFinding(t, "up again", d.kernelFindings(k), "")
+	now := time.Now()
+	late := vxlan.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
+	if ids := unproven([]vxlan.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: vxlan.Kernel}}, now); len(ids) != 1 {
+		t.Errorf("%v are unproven, want the first", ids)
+	}
+}
+
+// TestDuplicateFindings: an address that flaps is reported with where it is now.
+func TestDuplicateFindings(t *testing.T) {
+	mac := ether.Addr{2, 0, 0, 0, 0, 7}
+	wantFinding(t, "none", duplicateFindings(nil), "")
+	wantFinding(t, "IP", duplicateFindings([]router.Duplicate{{Addr: netip.MustParseAddr("10.32.0.7"), MAC: mac}}), health.DuplicateAddress,
+		"10.32.0.7", mac.String(), "weft ip list")
+	wantFinding(t, "MAC", duplicateFindings([]router.Duplicate{{MAC: mac}}), health.DuplicateMAC, mac.String(), "weft fdb")
+	many := make([]router.Duplicate, 3*maxDuplicates)
+	if got := duplicateFindings(many); len(got) != maxDuplicates {
+		t.Errorf("%d findings, want %d", len(got), maxDuplicates)
+	}
+}
+
+// TestOffloadFindings: missing offloads are reported, unless they were turned off.
+func TestOffloadFindings(t *testing.T) {
+	d := beside(Member{Hops: 1})
+	wantFinding(t, "missing", d.offloadFindings(), health.OffloadMissing, "tso4", "ethtool -K")
+	d.settings.Offload = settings.OffloadOff
+	wantFinding(t, "turned off", d.offloadFindings(), "")
+}
