@@ -1,10 +1,12 @@
 package datapath
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 
+	"weft/internal/health"
 	"weft/internal/nodefilter"
 	"weft/internal/settings"
 )
@@ -35,4 +37,14 @@ func TestNodeRules(t *testing.T) {
 	if err := r.Validate(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNodePortFindings: rules that are not in force are a condition until they are.
+func TestNodePortFindings(t *testing.T) {
+	var p nodePorts
+	wantFinding(t, "in force", p.findings(), "")
+	p.err = errors.New("no nft")
+	wantFinding(t, "not in force", p.findings(), health.NodePortsOpen, "no nft", "nftables")
+	p.err = nil
+	wantFinding(t, "in force again", p.findings(), "")
 }

@@ -121,11 +121,11 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	// It compares with the configuration as it was given.
 	n.reloader = newReloader(given, process, creds, n.identity, n.underlay, n.mesh, n.datapath, n.log)
 	n.health = health.New(health.Config{
-		Sources:      []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay, stateDisk{cfg.StateDir}},
+		Sources: []health.Source{n.clusterFindings(), n.leases, n.datapath, n.hostCheck, n.underlay, stateDisk{cfg.StateDir}},
 		Requirements: []health.Requirement{
 			n.datapath, n.hostCheck, stateDisk{cfg.StateDir}, addressRequirement{n.ipam, cfg.LazyBootstrap()}, n.underlay,
 		},
-		Logger:       n.log,
+		Logger: n.log,
 	})
 	if err := n.buildServer(); err != nil {
 		return nil, err

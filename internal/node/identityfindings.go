@@ -25,23 +25,29 @@ func (c clusterFindings) identityFindings(members []mesh.Member, now time.Time) 
 			findings = append(findings, ownIdentityFindings(s, m, now)...)
 		}
 	}
+	findings = append(findings, incompleteFindings(members)...)
+	for _, n := range c.mesh.RefusedNodes() {
+		findings = append(findings, refusedFinding(n))
+	}
+	return findings
+}
+
+// incompleteFindings reports nodes that were admitted without a certificate.
+func incompleteFindings(members []mesh.Member) []health.Finding {
 	var without []string
 	for _, m := range members {
 		if isLivePeer(m) && m.Certificate.IsZero() {
 			without = append(without, fmt.Sprintf("%s (%s)", m.Name, m.Addr))
 		}
 	}
-	if len(without) > 0 {
-		findings = append(findings, health.Finding{
-			Code:   health.IdentitiesIncomplete,
-			Text:   fmt.Sprintf("Nodes were admitted by the secret alone, and cannot be shut out one by one: %s.", strings.Join(without, ", ")),
-			Remedy: "Give them an --identity; then remove the --secret-file of every node.",
-		})
+	if len(without) == 0 {
+		return nil
 	}
-	for _, n := range c.mesh.RefusedNodes() {
-		findings = append(findings, refusedFinding(n))
-	}
-	return findings
+	return []health.Finding{{
+		Code:   health.IdentitiesIncomplete,
+		Text:   fmt.Sprintf("Nodes were admitted by the secret alone, and cannot be shut out one by one: %s.", strings.Join(without, ", ")),
+		Remedy: "Give them an --identity; then remove the --secret-file of every node.",
+	}}
 }
 
 // ownIdentityFindings reports what is wrong with the certificate of this node.
