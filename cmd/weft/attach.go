@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -68,12 +69,13 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 
 func newAttachCommand(e *env) *cobra.Command {
 	n, ips, hostname, g := &namespaceFlags{}, []string(nil), "", &guardFlags{}
-	cmd := &cobra.Command{
+	cmd := e.addJSONFlag(&cobra.Command{
 		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
 		Long: "Join a network namespace to the overlay and print its addresses, one per line. The namespace gets an\n" +
 			"interface with an address of each range and a default route through this host. A second call with the same\n" +
-			"flags changes nothing and prints the same addresses.",
+			"flags changes nothing and prints the same addresses; with others it changes the attachment. The JSON has the\n" +
+			"gateway and the names, too.",
 		Example: "  weft attach --netns p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
 		Args:    usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -89,12 +91,13 @@ func newAttachCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, addr := range a.Addresses {
-				_, _ = fmt.Fprintln(e.stdout, addr.Address)
-			}
-			return nil
+			return e.show(a, func(w io.Writer) {
+				for _, addr := range a.Addresses {
+					_, _ = fmt.Fprintln(w, addr.Address)
+				}
+			})
 		},
-	}
+	})
 	n.add(cmd)
 	completeFlag(cmd, "netns", e.complete(namespaces))
 	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses in .weft.local, until detach")

@@ -287,7 +287,8 @@ type AttachRequest struct {
 // Attachment is the answer to an AttachRequest.
 type Attachment struct {
 	Owner     string    `json:"owner"`
-	HostLink  string    `json:"host_link"` // the host end of the veth pair
+	HostLink  string    `json:"host_link"`       // the host end of the veth pair
+	Names     []string  `json:"names,omitempty"` // in .weft.local
 	Addresses []Address `json:"addresses"`
 }
 

@@ -108,7 +108,7 @@ var mistakesWithoutNode = []mistake{
 	// Environment and file.
 	{
 		"WEFT_MUT=1400", "up", 2, `the environment variable WEFT_MUT="1400" is unknown`,
-		`Did you mean WEFT_MTU? Unset it: the variables of a node are WEFT_ and the name of a flag of "weft up".`,
+		`Did you mean WEFT_MTU? Otherwise unset it: the variables of a node are WEFT_ and the name of a flag of "weft up".`,
 	},
 	{
 		"WEFT_MTU=big", "up", 2, `--mtu: "big" is not a whole number (environment variable WEFT_MTU)`,

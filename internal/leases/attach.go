@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -62,12 +63,12 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 		}
 		return api.Attachment{}, err
 	}
-	return attachment(h, spec), nil
+	return m.attachment(h, spec), nil
 }
 
 // attachment returns the document about an attachment.
-func attachment(h holder.Holder, spec podlink.Spec) api.Attachment {
-	doc := api.Attachment{Owner: h.String(), HostLink: spec.HostName}
+func (m *Manager) attachment(h holder.Holder, spec podlink.Spec) api.Attachment {
+	doc := api.Attachment{Owner: h.String(), HostLink: spec.HostName, Names: slices.Sorted(maps.Keys(m.namesOf(h)))}
 	for _, a := range spec.Addresses {
 		doc.Addresses = append(doc.Addresses, api.Address{Address: a.Prefix, Gateway: a.Gateway, MAC: ether.FromIP(a.Prefix.Addr())})
 	}

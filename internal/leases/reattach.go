@@ -40,7 +40,7 @@ func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holde
 	}
 	m.hardenPort(spec.HostName)
 	m.followGateways()
-	return attachment(h, spec), err
+	return m.attachment(h, spec), err
 }
 
 // exactly returns a Spec that Check compares with the MAC that Attach would choose.

@@ -64,7 +64,7 @@ func unknownVariable(flags *pflag.FlagSet, prefix string, env map[string]string,
 		}
 		advice := "Unset it: the variables of a node are " + prefix + " and the name of a flag of \"weft up\"."
 		if near, ok := suggest.Nearest(rest, names); ok {
-			advice = "Did you mean " + prefix + near + "? " + advice
+			advice = "Did you mean " + prefix + near + "? Otherwise u" + strings.TrimPrefix(advice, "U")
 		}
 		return hint.New(hint.Usage, advice, "the environment variable %s=%s is unknown", name, usage.Quote(env[name]))
 	}
