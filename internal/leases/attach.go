@@ -30,7 +30,7 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 		return api.Attachment{}, err
 	}
 	if in.Hostname != "" {
-		if err := m.cfg.Names.Check(in.Hostname); err != nil {
+		if in.Hostname, err = m.cfg.Names.Canonical(in.Hostname); err != nil {
 			return api.Attachment{}, err
 		}
 	}

@@ -47,8 +47,8 @@ type Host interface {
 
 // Names is the registry of names that go with leases. Errors are *hint.Error. Methods may be called from any goroutine.
 type Names interface {
-	// Check refuses text that cannot be a name.
-	Check(name string) error
+	// Canonical returns a name in the form that Held has. It refuses text that cannot be a name.
+	Canonical(name string) (string, error)
 	// Add gives addresses of this node a name that lasts until Release.
 	Add(name string, h holder.Holder, addrs ...netip.Addr) error
 	// Release removes the names of a holder at addr, or all of them where addr is not valid.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,14 +52,15 @@ type registry struct {
 	addrs map[string][]netip.Addr // of each name
 }
 
-func (r *registry) Check(name string) error {
+func (r *registry) Canonical(name string) (string, error) {
 	if name == "!" {
-		return hint.New(hint.Invalid, "Write letters.", "not a name")
+		return "", hint.New(hint.Invalid, "Write letters.", "not a name")
 	}
-	return nil
+	return strings.ToLower(name), nil
 }
 
 func (r *registry) Add(name string, h holder.Holder, addrs ...netip.Addr) error {
+	name = strings.ToLower(name)
 	if name == "bad" {
 		return hint.New(hint.Exhausted, "Remove some.", "full")
 	}
@@ -325,6 +327,10 @@ func TestAttachAgain(t *testing.T) {
 	in.IPs, in.Hostname = nil, "shop"
 	if _, err := b.Attach(t.Context(), in); err != nil || len(b.names.names) != 1 || len(b.names.addrs["shop"]) != 2 {
 		t.Errorf("renamed: %v, names %v", err, b.names.addrs)
+	}
+	in.Hostname = "Shop"
+	if _, err := b.Attach(t.Context(), in); err != nil || len(b.names.names) != 1 || len(b.names.addrs["shop"]) != 2 {
+		t.Errorf("the same name in capitals: %v, names %v", err, b.names.addrs)
 	}
 }
 

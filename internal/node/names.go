@@ -20,10 +20,10 @@ type names struct {
 	members  *members
 }
 
-// Check implements leases.Names.
-func (n names) Check(name string) error {
-	_, err := dns.ParseName(name)
-	return explainName(err)
+// Canonical implements leases.Names.
+func (n names) Canonical(name string) (string, error) {
+	name, err := dns.ParseName(name)
+	return name, explainName(err)
 }
 
 // Add implements leases.Names.
