@@ -42,7 +42,7 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 	if err != nil {
 		return api.Attachment{}, err
 	}
-	spec := specOf(in, h, join)
+	spec := m.asBefore(in, specOf(in, h, join), before)
 	guarded := m.rememberGuard(spec.HostName)
 	err = m.attachGuard(ctx, h, in, spec)
 	if err == nil {

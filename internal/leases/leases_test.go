@@ -50,6 +50,7 @@ func (b *bridge) RemoveBridgeAddress(p netip.Prefix) error {
 type registry struct {
 	names map[string]holder.Holder
 	addrs map[string][]netip.Addr // of each name
+	onBad func()                  // called when "bad" is added
 }
 
 func (r *registry) Canonical(name string) (string, error) {
@@ -62,6 +63,9 @@ func (r *registry) Canonical(name string) (string, error) {
 func (r *registry) Add(name string, h holder.Holder, addrs ...netip.Addr) error {
 	name = strings.ToLower(name)
 	if name == "bad" {
+		if r.onBad != nil {
+			r.onBad()
+		}
 		return hint.New(hint.Exhausted, "Remove some.", "full")
 	}
 	r.names[name] = h
@@ -128,13 +132,15 @@ type bench struct {
 type guards struct {
 	entries map[string]guard.Entry
 	links   *linktest.Recorder
-	early   []string // ports without an interface when they were bound or opened
-	err     error    // returned by SetGuard
+	set     []guard.Entry // all that were set
+	early   []string      // ports without an interface when they were bound or opened
+	err     error         // returned by SetGuard
 }
 
 func (g *guards) SetGuard(_ context.Context, e guard.Entry) error {
 	if g.err == nil {
 		g.entries[e.Link] = e
+		g.set = append(g.set, e)
 		if !slices.Contains(g.links.HostLinks(), e.Link) {
 			g.early = append(g.early, e.Link)
 		}
@@ -163,7 +169,7 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Prefix) *bench {
 	t.Helper()
 	b := &bench{bridge: &bridge{addrs: onBridge}, links: linktest.NewRecorder("weave")}
-	b.names = &registry{map[string]holder.Holder{}, map[string][]netip.Addr{}}
+	b.names = &registry{names: map[string]holder.Holder{}, addrs: map[string][]netip.Addr{}}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
 	var err error
 	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(),
@@ -331,6 +337,60 @@ func TestAttachAgain(t *testing.T) {
 	in.Hostname = "Shop"
 	if _, err := b.Attach(t.Context(), in); err != nil || len(b.names.names) != 1 || len(b.names.addrs["shop"]) != 2 {
 		t.Errorf("the same name in capitals: %v, names %v", err, b.names.addrs)
+	}
+}
+
+// TestFailedAttachAgainLeavesEverything: a failure after the pair has changed gives the pod its addresses and MAC back. Where that fails too,
+// an address that the pod still has stays leased to it.
+func TestFailedAttachAgainLeavesEverything(t *testing.T) {
+	b := newBench(t)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", IPs: []string{"10.32.0.77"}}
+	first, err := b.Attach(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.IPs, in.Hostname = []string{"10.32.0.88"}, "bad"
+	_, err = b.Attach(t.Context(), in)
+	wantKind(t, "a name that cannot be added", err, hint.Exhausted)
+	have, mac, err := b.links.Addresses(in.Netns, in.Ifname)
+	if err != nil || len(have) != 1 || have[0] != first.Addresses[0].Address || mac != first.Addresses[0].MAC {
+		t.Errorf("the pod has %v and %s, %v, want %+v", have, mac, err, first.Addresses)
+	}
+	if left := b.Leases(first.Owner); len(left) != 1 || left[0].IP.Addr() != have[0].Addr() {
+		t.Errorf("leases %v", left)
+	}
+	b.names.onBad = func() { b.links.Fail(linktest.OpAdopt, errors.New("netlink fails")) }
+	if _, err = b.Attach(t.Context(), in); err == nil {
+		t.Error("a name that cannot be added is success")
+	}
+	if left := b.Leases(first.Owner); len(left) != 2 {
+		t.Errorf("leases %v, want also the one that the pod uses", left)
+	}
+}
+
+// TestAttachAgainKeepsWhatWasRequested: a request without addresses changes neither the order nor the MAC nor the prefix length of those of
+// before, and the guard has all of them at any time.
+func TestAttachAgainKeepsWhatWasRequested(t *testing.T) {
+	b := newGuardedBench(t, api.GuardPods)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", IPs: []string{"10.32.0.77/25", "10.32.0.50/25"}}
+	first, err := b.Attach(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, mac, _ := b.links.Addresses(in.Netns, in.Ifname)
+	b.guards.set = nil
+	in.IPs = nil
+	b.links.Fail(linktest.OpAdopt, errors.New("something has changed"))
+	if _, err := b.Attach(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if again, same, err := b.links.Addresses(in.Netns, in.Ifname); err != nil || !slices.Equal(again, have) || same != mac {
+		t.Errorf("the pod has %v and %s, %v, want %v and %s", again, same, err, have, mac)
+	}
+	for _, e := range b.guards.set {
+		if len(e.Addrs) != len(first.Addresses) || e.MAC != mac {
+			t.Errorf("bound to %v and %s in between", e.Addrs, e.MAC)
+		}
 	}
 }
 

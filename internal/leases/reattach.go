@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/internal/api"
+	"weft/internal/ether"
 	"weft/internal/guard"
 	"weft/internal/leases/holder"
 	"weft/internal/podlink"
@@ -14,26 +15,28 @@ import (
 )
 
 // attachAgain attaches a namespace in which the interface exists. If the pair is that of h, it takes over what differs from spec: nothing
-// where the request is the same as before. before are the leases that h had, guarded is the guard that the pair had.
+// where the request is the same as before. before are the leases that h had, guarded is the guard that the pair had. A failure undoes
+// everything.
 func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holder.Holder, spec podlink.Spec, before []ipam.Lease,
 	guarded *guardedBefore) (api.Attachment, error) {
-	have, _, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
-	if err == nil && len(in.IPs) == 0 {
-		spec.Addresses = append(spec.Addresses, m.keptAddresses(spec, have, before)...)
-		err = m.attachGuard(ctx, h, in, spec)
-	}
+	have, mac, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
 	drop := m.droppedAddresses(h, spec, have, slices.Concat(in.Allow, guarded.entry.Allow))
+	changed := false
 	if err == nil && (len(drop) > 0 || m.cfg.Links.Check(exactly(spec)) != nil) {
 		err = m.cfg.Links.Adopt(ctx, spec, drop)
 		if errors.Is(err, podlink.ErrNoLink) { // the interface of that name is not the one of h
 			err = errors.Join(podlink.ErrExists, err)
 		}
+		changed = !errors.Is(err, podlink.ErrExists)
 	}
 	if err == nil {
 		err = m.renamed(in.Hostname, h, spec.Addresses)
 	}
 	if err != nil {
-		return api.Attachment{}, errors.Join(explainLink(err), m.releaseNew(h, before), guarded.restore(ctx))
+		if changed {
+			m.undoAdopt(context.WithoutCancel(ctx), spec, have, mac)
+		}
+		return api.Attachment{}, errors.Join(explainLink(err), m.releaseUnused(in, h, before), guarded.restore(ctx))
 	}
 	for _, addr := range drop {
 		err = errors.Join(err, m.releaseIfLeased(h, addr))
@@ -43,22 +46,73 @@ func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holde
 	return m.attachment(h, spec), err
 }
 
+// undoAdopt gives a pair the addresses and the MAC that it had before Adopt.
+func (m *Manager) undoAdopt(ctx context.Context, spec podlink.Spec, have []netip.Prefix, mac ether.Addr) {
+	var drop []netip.Addr
+	for _, a := range spec.Addresses {
+		if addr := a.Prefix.Addr(); !slices.ContainsFunc(have, func(p netip.Prefix) bool { return p.Addr() == addr }) {
+			drop = append(drop, addr)
+		}
+	}
+	spec.Addresses, spec.MAC = nil, mac
+	for _, p := range have {
+		if m.inRanges(p.Addr()) {
+			spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: p})
+		}
+	}
+	if err := m.cfg.Links.Adopt(ctx, spec, drop); err != nil {
+		m.log.Warn("undoing a change of an attachment failed", "port", spec.HostName, "err", err)
+	}
+}
+
+// releaseUnused is releaseNew except for addresses that the interface has all the same: no other pod may get these.
+func (m *Manager) releaseUnused(in api.AttachRequest, h holder.Holder, before []ipam.Lease) error {
+	have, _, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
+	if err != nil && !errors.Is(err, podlink.ErrNetns) && !errors.Is(err, podlink.ErrNoLink) {
+		return err
+	}
+	for _, l := range m.lookup(h) {
+		if slices.ContainsFunc(have, func(p netip.Prefix) bool { return p.Addr() == l.Addr }) {
+			before = append(before, l)
+		}
+	}
+	return m.releaseNew(h, before)
+}
+
 // exactly returns a Spec that Check compares with the MAC that Attach would choose.
 func exactly(spec podlink.Spec) podlink.Spec {
 	spec.MAC = spec.PodMAC()
 	return spec
 }
 
-// keptAddresses returns the addresses of an interface that are leased to its holder and not in spec: without a request for certain
-// addresses, all that were requested before stay.
-func (m *Manager) keptAddresses(spec podlink.Spec, have []netip.Prefix, before []ipam.Lease) (kept []podlink.Address) {
+// asBefore returns spec with what a request without certain addresses leaves as it was: all addresses that were requested before, with their
+// prefix lengths, and the MAC that belongs to one of them.
+func (m *Manager) asBefore(in api.AttachRequest, spec podlink.Spec, before []ipam.Lease) podlink.Spec {
+	if len(in.IPs) > 0 || len(before) == 0 {
+		return spec
+	}
+	have, mac, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
+	if err != nil {
+		return spec // there is no such interface, or Attach returns the error
+	}
 	for _, p := range have {
-		wanted := slices.ContainsFunc(spec.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr() == p.Addr() })
-		if !wanted && leasedTo(before, p.Addr()) {
-			kept = append(kept, podlink.Address{Prefix: p})
+		if !leasedTo(before, p.Addr()) {
+			continue
+		}
+		if mac == ether.FromIP(p.Addr()) {
+			spec.MAC = mac
+		}
+		i := slices.IndexFunc(spec.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr() == p.Addr() })
+		if i < 0 {
+			spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: p})
+			continue
+		}
+		spec.Addresses[i].Prefix = p
+		if !p.Contains(spec.Addresses[i].Gateway) {
+			spec.Addresses[i].Gateway = netip.Addr{}
 		}
 	}
-	return kept
+	return spec
 }
 
 // droppedAddresses returns the addresses of the overlay that an interface has and that it must not have after a request: those that were

@@ -103,20 +103,27 @@ func (e *ends) adoptMAC(pod netlink.Link, mac ether.Addr) error {
 	if i < 0 {
 		return nil
 	}
-	if err := e.pod.AddrDel(pod, &netlink.Addr{IPNet: ipNet(have[i])}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("podlink: remove %s from %s: %w", have[i], name, err)
+	if err := e.removeAddress(pod, have[i]); err != nil {
+		return err
 	}
 	return e.addAddress(pod, netip.PrefixFrom(mac.LinkLocal(), have[i].Bits()))
 }
 
 // adoptAddresses gives the pod end the addresses of s and removes those in drop. New ones come first, so that the kernel keeps routes with
-// a gateway in both.
+// a gateway in both; but IPv6 does not have an address with two prefix lengths.
 func (e *ends) adoptAddresses(pod netlink.Link, s Spec, drop []netip.Addr) error {
 	have, err := e.addresses(pod)
 	if err != nil {
 		return err
 	}
 	want := s.prefixes()
+	for _, p := range have {
+		if !slices.Contains(want, p) && slices.ContainsFunc(want, func(w netip.Prefix) bool { return w.Addr() == p.Addr() }) {
+			if err := e.removeAddress(pod, p); err != nil {
+				return err
+			}
+		}
+	}
 	for _, p := range want {
 		if slices.Contains(have, p) {
 			continue
@@ -129,9 +136,8 @@ func (e *ends) adoptAddresses(pod netlink.Link, s Spec, drop []netip.Addr) error
 		if slices.Contains(want, p) || !slices.Contains(drop, p.Addr()) {
 			continue
 		}
-		err := e.pod.AddrDel(pod, &netlink.Addr{IPNet: ipNet(p)})
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("podlink: remove %s from %s: %w", p, s.Ifname, err)
+		if err := e.removeAddress(pod, p); err != nil {
+			return err
 		}
 	}
 	// With the first address of a subnet, the kernel removes the others, unless promote_secondaries is set.
@@ -156,6 +162,14 @@ func (e *ends) addAddress(pod netlink.Link, p netip.Prefix) error {
 	}
 	if err := e.pod.AddrAdd(pod, addr); err != nil {
 		return fmt.Errorf("podlink: add %s to %s: %w", p, pod.Attrs().Name, err)
+	}
+	return nil
+}
+
+// removeAddress removes an address from the pod end, which may lack it.
+func (e *ends) removeAddress(pod netlink.Link, p netip.Prefix) error {
+	if err := e.pod.AddrDel(pod, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("podlink: remove %s from %s: %w", p, pod.Attrs().Name, err)
 	}
 	return nil
 }

@@ -180,6 +180,9 @@ func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr)
 	}
 	p.spec.Bridge = s.Bridge
 	p.result.MAC = s.PodMAC()
+	for _, a := range s.Addresses {
+		drop = append(slices.Clone(drop), a.Prefix.Addr()) // with another prefix length
+	}
 	p.result.Addresses = slices.DeleteFunc(p.result.Addresses, func(a netip.Prefix) bool { return slices.Contains(drop, a.Addr()) })
 	if s.MTU != 0 {
 		p.result.MTU = s.MTU
