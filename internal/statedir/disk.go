@@ -30,7 +30,8 @@ func CheckDisk(dir string) error {
 	if os.Geteuid() == 0 {
 		free = stat.Bfree // with the blocks that are reserved for root
 	}
-	if free*uint64(stat.Bsize) < minWrite || stat.Files > 0 && stat.Ffree == 0 {
+	limited := stat.Blocks > 0 // a ramfs, or a tmpfs of size=0, reports no sizes
+	if limited && free*uint64(stat.Bsize) < minWrite || stat.Files > 0 && stat.Ffree == 0 {
 		return hint.New(hint.Internal, "Free space there: \"df -h "+dir+"\" and \"df -i "+dir+"\" show what is used.",
 			"the file system of %s is full", dir)
 	}
