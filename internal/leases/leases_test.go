@@ -51,6 +51,8 @@ type registry struct {
 	names map[string]holder.Holder
 	addrs map[string][]netip.Addr // of each name
 	onBad func()                  // called when "bad" is added
+	// onHeld is called by Held before it returns; nil: nothing is.
+	onHeld func()
 }
 
 func (r *registry) Canonical(name string) (string, error) {
@@ -91,6 +93,9 @@ func (r *registry) addrsAt(name string, addr netip.Addr) []netip.Addr {
 }
 
 func (r *registry) Held() (held []leases.HeldName) {
+	if r.onHeld != nil {
+		r.onHeld()
+	}
 	for name, h := range r.names {
 		for _, a := range r.addrs[name] {
 			held = append(held, leases.HeldName{Name: name, Holder: h, Addr: a})

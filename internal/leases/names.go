@@ -14,9 +14,9 @@ import (
 
 // endStaleNames removes names without a lease.
 func (m *Manager) endStaleNames() {
-	leases := m.cfg.Allocator.Leases()
-	survey := m.survey.Load()
-	for _, n := range m.cfg.Names.Held() {
+	held, survey := m.cfg.Names.Held(), m.survey.Load()
+	leases := m.cfg.Allocator.Leases() // read last: a new pod has a lease before it has a name
+	for _, n := range held {
 		if !m.nameIsStale(n, leases, survey) {
 			continue
 		}
@@ -75,7 +75,7 @@ func (m *Manager) nameIsStale(n HeldName, leases []ipam.Lease, survey *survey) b
 		}
 	}
 	for _, p := range survey.ports {
-		if slices.Contains(links, p.Name) && slices.Contains(p.Addrs, n.Addr) {
+		if slices.Contains(links, p.Name) && (p.Err != nil || slices.Contains(p.Addrs, n.Addr)) {
 			return survey.refused[n.Addr] != nil
 		}
 	}

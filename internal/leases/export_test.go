@@ -1,0 +1,4 @@
+package leases
+
+// EndStaleNames is a step of Run.
+var EndStaleNames = (*Manager).endStaleNames
