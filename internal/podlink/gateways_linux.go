@@ -108,7 +108,9 @@ func reroute(h *netlink.Handle, r netlink.Route, gateway netip.Addr) error {
 	}
 	next := r
 	next.Gw = gateway.AsSlice()
-	next.Flags |= int(netlink.FLAG_ONLINK) // the gateway may be outside the subnet of the pod's address
+	// The gateway may be outside the subnet of the pod's address. The flags that the kernel lists, such as that of a link without a carrier,
+	// are refused in a request.
+	next.Flags = int(netlink.FLAG_ONLINK)
 	if err := h.RouteReplace(&next); err != nil {
 		return fmt.Errorf("podlink: change the gateway of a default route to %s: %w", gateway, err)
 	}

@@ -40,6 +40,7 @@ func TestReroute(t *testing.T) {
 	next := map[netip.Addr]netip.Addr{
 		netip.MustParseAddr("10.32.0.1"): netip.MustParseAddr("10.40.0.9"), netip.MustParseAddr("fd32::1"): netip.MustParseAddr("fd32::9"),
 	}
+	labtest.Run(t, h.Space, "ip", "link", "set", ports[0].Name, "down") // the routes have a flag then that the kernel does not take back
 	err := h.Do(func() error { return podlink.Reroute(ports, func(old netip.Addr) netip.Addr { return next[old] }) })
 	if err != nil {
 		t.Fatal(err)
