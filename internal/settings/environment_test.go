@@ -21,6 +21,7 @@ func TestUnknownVariables(t *testing.T) {
 		{"WEFT_CONFIG", "/etc/weft/weft.yaml", "", ""},
 		{"WEFT_TEST", "require", "", ""},
 		{"WEFT_APISERVER", "", "", ""},
+		{"WEFT_PLAIN", "false", "", ""},
 		{"WEFTY", "x", "", ""},
 		// Service links of Kubernetes, for Services called weft, weft-metrics and weft-mtu.
 		{"WEFT_SERVICE_HOST", "10.96.0.1", "", ""},
@@ -88,7 +89,7 @@ func TestVariablesOfTheProject(t *testing.T) {
 		t.Fatalf("the search finds only %v", found)
 	}
 	flags := []string{ // those of a node among them, which cmd/weft defines
-		"WEFT_RANGE", "WEFT_PLAIN", "WEFT_NAME", "WEFT_ADVERTISE", "WEFT_NO_DNS", "WEFT_GUARD", "WEFT_MTU", "WEFT_SOCKET",
+		"WEFT_RANGE", "WEFT_NAME", "WEFT_ADVERTISE", "WEFT_NO_DNS", "WEFT_GUARD", "WEFT_MTU", "WEFT_SOCKET",
 		"WEFT_SECRET_FILE", "WEFT_STATE_DIR",
 	}
 	for _, name := range found {
