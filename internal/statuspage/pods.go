@@ -1,11 +1,13 @@
 package statuspage
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/leases/holder"
 	"weft/internal/peer"
 )
@@ -31,20 +33,28 @@ type podRow struct {
 
 func newPodsView(s Snapshot, now time.Time) podsView {
 	v := podsView{Names: len(s.Names)}
-	names := ownNames(s, s.Status.ID)
+	names, leases := ownNames(s, s.Status.ID), map[netip.Addr]api.Lease{}
 	for _, l := range s.Leases {
-		since := newMoment(l.Since, now)
-		row := podRow{IP: l.IP.Addr(), Names: names[l.IP.Addr()], Since: &since}
-		row.Kind, row.What = describeHolder(holder.Parse(l.Owner))
-		delete(names, l.IP.Addr())
+		leases[l.IP.Addr()] = l
+	}
+	addrs := slices.Collect(maps.Keys(leases))
+	for ip := range names {
+		if _, leased := leases[ip]; !leased {
+			addrs = append(addrs, ip)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	if n := len(addrs) - maxPods; n > 0 {
+		addrs, v.More = addrs[:maxPods], n
+	}
+	for _, ip := range addrs {
+		row := podRow{Kind: "name only", IP: ip, Names: names[ip]}
+		if l, leased := leases[ip]; leased {
+			since := newMoment(l.Since, now)
+			row.Since = &since
+			row.Kind, row.What = describeHolder(holder.Parse(l.Owner))
+		}
 		v.Rows = append(v.Rows, row)
-	}
-	for ip, list := range names {
-		v.Rows = append(v.Rows, podRow{Kind: "name only", IP: ip, Names: list})
-	}
-	slices.SortFunc(v.Rows, func(a, b podRow) int { return a.IP.Compare(b.IP) })
-	if n := len(v.Rows) - maxPods; n > 0 {
-		v.Rows, v.More = v.Rows[:maxPods], n
 	}
 	return v
 }
@@ -71,6 +81,8 @@ func describeHolder(h holder.Holder) (kind, what string) {
 		return "process", strings.TrimSuffix(strings.TrimPrefix(h.Netns, "/proc/"), "/ns/net") + " " + h.Ifname
 	case holder.Host:
 		return "this host, the gateway of its pods", ""
+	case holder.Gateway:
+		return "reserved for this host: the gateway of pods", ""
 	case holder.Orphan:
 		return "pod without a lease", h.Link
 	default:

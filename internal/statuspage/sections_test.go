@@ -66,7 +66,7 @@ func TestPods(t *testing.T) {
 	addr := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 32, 0, n}) }
 	for n, owner := range map[byte]string{
 		1: "weft:expose", 2: "netns:/run/netns/web/eth0", 3: "cni/weft/3f2a1bd09c77e1fdd33a/eth0", 4: "netns:/proc/71/ns/net/eth0",
-		5: "weft:orphan/vethwe7", 6: "vm1",
+		5: "weft:orphan/vethwe7", 6: "vm1", 7: "weft:gateway",
 	} {
 		s.Leases = append(s.Leases, api.Lease{Owner: owner, IP: netip.PrefixFrom(addr(n), 12), Since: now.Add(-time.Hour)})
 	}
@@ -80,11 +80,11 @@ func TestPods(t *testing.T) {
 	}
 	want := "10.32.0.1 this host, the gateway of its pods  []; 10.32.0.2 namespace /run/netns/web eth0 [web]; " +
 		"10.32.0.3 container 3f2a1bd09c77… eth0 []; 10.32.0.4 process 71 eth0 []; 10.32.0.5 pod without a lease vethwe7 []; " +
-		"10.32.0.6 claimed vm1 []; 10.32.0.9 name only  [printer]"
+		"10.32.0.6 claimed vm1 []; 10.32.0.7 reserved for this host: the gateway of pods  []; 10.32.0.9 name only  [printer]"
 	if got := strings.Join(rows, "; "); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	if v.Names != 3 || v.Rows[0].Since.Distance != "1 h ago" || v.Rows[6].Since != nil {
+	if v.Names != 3 || v.Rows[0].Since.Distance != "1 h ago" || v.Rows[7].Since != nil {
 		t.Errorf("%d names, %+v", v.Names, v.Rows)
 	}
 }
