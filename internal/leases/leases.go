@@ -263,7 +263,9 @@ type plainHolder struct{ error }
 
 // Error implements error.
 func (e plainHolder) Error() string {
-	return strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), "the bridge (the gateway of pods)")
+	const bridge = "the bridge (the gateway of pods)"
+	text := strings.ReplaceAll(e.error.Error(), strconv.Quote(holder.ForHost().String()), bridge)
+	return strings.ReplaceAll(text, strconv.Quote(holder.ForGateway().String()), bridge)
 }
 
 // Unwrap returns the error of the allocator.
