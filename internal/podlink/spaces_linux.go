@@ -25,7 +25,7 @@ func processSpaces() (paths []string) {
 		return nil
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) // those before an error are as good as any
+	names, _ := dir.Readdirnames(-1) // an error may follow some names
 	for _, name := range names {
 		if _, err := strconv.Atoi(name); err == nil {
 			paths = append(paths, filepath.Join("/proc", name, "ns/net"))
