@@ -10,7 +10,7 @@ export CGO_ENABLED := 0
 # SYSTEM_TOOLS are commands that the demo, the image and the benchmark run. TEST_TOOLS are those that only tests run: containers, a
 # browser, DNS queries, the race detector, and the check of the systemd unit (Alpine has no systemd).
 SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl
-TEST_TOOLS   := containerd runc iptables-legacy gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
+TEST_TOOLS   := containerd runc conntrack iptables-legacy gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
 
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
@@ -163,9 +163,9 @@ system-packages:
 		nftables iproute iputils iperf3 tcpdump util-linux procps-ng curl,nftables iproute2 iputils iperf3 tcpdump util-linux procps curl)
 
 test-packages: system-packages
-	$(call install,$(TEST_TOOLS),containerd runc containernetworking-plugins iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
-		containerd runc containernetworking-plugins iptables iptables-legacy gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
-		containerd containerd-ctr runc cni-plugins iptables iptables-legacy gcc musl-dev chromium font-dejavu bind-tools)
+	$(call install,$(TEST_TOOLS),containerd runc containernetworking-plugins conntrack iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
+		containerd runc containernetworking-plugins conntrack-tools iptables iptables-legacy gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
+		containerd containerd-ctr runc cni-plugins conntrack-tools iptables iptables-legacy gcc musl-dev chromium font-dejavu bind-tools)
 
 clean:
 	rm -rf $(BIN)

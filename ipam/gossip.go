@@ -162,8 +162,8 @@ func (a *Allocator) reportConflict(p *pool, c ring.Conflict) {
 	case c.Reclaimed:
 		a.counts.conflicts[conflictReclaimed].Add(1)
 		p.events.report(health.SpaceReclaimed, "",
-			"%s: while this node was away its addresses were reclaimed and now belong to node %s; leases from them have ended.",
-			p.prefix, a.name(c.Kept.Owner))
+			"%s: while this node was away its addresses were reclaimed and now belong to node %s. Each lease that did not come back "+
+				"is reported by itself.", p.prefix, a.name(c.Kept.Owner))
 		a.cfg.Logger.Warn("addresses of this node were reclaimed", "peer", c.Kept.Owner, "addr", p.ring.Addr(c.Ours.Start))
 		return
 	case c.Ours.Owner == c.Theirs.Owner:

@@ -47,8 +47,14 @@ type dialer struct {
 	wg      sync.WaitGroup                       // the goroutine of each target
 	active  map[target.Target]context.CancelFunc // guarded by mu
 	lastErr map[target.Target]error              // guarded by mu: nil once joined
-	reached map[target.Target]peer.ID            // guarded by mu: the member that was there last
+	reached map[target.Target]memberPlace        // guarded by mu: the member that was there last
 	redial  chan struct{}                        // guarded by mu: closed and replaced to dial all targets at once
+}
+
+// memberPlace is a member at a gossip address.
+type memberPlace struct {
+	id peer.ID
+	at netip.AddrPort
 }
 
 // TargetStatus is the state of the attempts to join through a target.
@@ -67,7 +73,7 @@ var ErrNotTried = errors.New("mesh: not tried yet")
 func newDialer(m *Mesh) *dialer {
 	return &dialer{
 		mesh: m, triedAll: make(chan struct{}), rejoinNow: signal.New(), redial: make(chan struct{}),
-		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error), reached: make(map[target.Target]peer.ID),
+		active: make(map[target.Target]context.CancelFunc), lastErr: make(map[target.Target]error), reached: make(map[target.Target]memberPlace),
 	}
 }
 
@@ -181,12 +187,12 @@ func (d *dialer) attempt(ctx context.Context, t target.Target) error {
 		}
 		d.mesh.roster.expect(addr)
 		if id, alive := d.mesh.roster.memberAt(addr); alive {
-			d.recordReached(t, id)
+			d.recordReached(t, memberPlace{id, addr})
 			return nil
 		}
 		if err = d.exchange(ctx, addr); err == nil {
 			if id, alive := d.mesh.roster.memberAt(addr); alive {
-				d.recordReached(t, id)
+				d.recordReached(t, memberPlace{id, addr})
 			}
 			return nil
 		}
@@ -215,10 +221,18 @@ func (d *dialer) exchange(ctx context.Context, addr netip.AddrPort) error {
 }
 
 // recordReached records that a member is at a target.
-func (d *dialer) recordReached(t target.Target, id peer.ID) {
+func (d *dialer) recordReached(t target.Target, p memberPlace) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.reached[t] = id
+	d.reached[t] = p
+}
+
+// redialAll makes the dialer dial all targets at once, as after a change of the keys.
+func (d *dialer) redialAll() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.redial)
+	d.redial = make(chan struct{})
 }
 
 // recordAttempt records the result of an attempt, and logs it when it has changed.
@@ -318,10 +332,12 @@ func (m *Mesh) Disconnect(targets []target.Target) error {
 func (m *Mesh) TargetStatus() []TargetStatus {
 	all, reached := m.dialer.status()
 	for i := range all {
-		id, ok := reached[all[i].Target]
-		member, known := m.roster.lookup(id)
+		last, ok := reached[all[i].Target]
+		member, known := m.roster.lookup(last.id)
 		switch {
 		case !ok || !known:
+		case member.State == StateAlive && member.GossipAddr() == last.at:
+			all[i].Err = nil // it is back, before the next attempt
 		case member.State != StateAlive && all[i].Err == nil:
 			all[i].Err = fmt.Errorf("mesh: node %s, which was there, is %s", member.Name, member.State)
 		case member.State == StateAlive && all[i].Err != nil:
@@ -335,7 +351,7 @@ func (m *Mesh) TargetStatus() []TargetStatus {
 }
 
 // status returns the results of the latest attempts, and the members that were at the targets last.
-func (d *dialer) status() (all []TargetStatus, reached map[target.Target]peer.ID) {
+func (d *dialer) status() (all []TargetStatus, reached map[target.Target]memberPlace) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for t := range d.active {

@@ -59,6 +59,7 @@ func (m *Mesh) SetCredentials(keys []GossipKey, f identity.File) error {
 		return err
 	}
 	m.roster.change.Set()
+	m.dialer.redialAll()
 	return m.publishKeys()
 }
 

@@ -165,7 +165,8 @@ func newExposeCommand(e *env) *cobra.Command {
 		Short: "Assign an overlay address to the host",
 		Long: "Assign an overlay address to the host, on the bridge, and print it. The address is CIDR, or the next free\n" +
 			"address of each range. The first pod on the node does the same, because pods use this address as their\n" +
-			"gateway. The address is kept over restarts and reboots.",
+			"gateway. The address is kept over restarts and reboots. A CIDR is added to the addresses that the host has;\n" +
+			"\"weft hide\" removes all of them.",
 		Example: "  weft expose\n  weft expose 10.32.5.1/12",
 		Args:    usage.Arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

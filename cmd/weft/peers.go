@@ -21,8 +21,9 @@ func newPeersCommand(e *env) *cobra.Command {
 		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
 			"leaving) or left. LINK is direct, relay (through another node) or none. DATAPATH is userspace or kernel: which\n" +
 			"of them carries the frames to the node. CIPHER is - if the frames are not encrypted. MTU is the largest packet\n" +
-			"of a pod that reaches the node. RTT is the round-trip time that probes measured. In a network with identities,\n" +
-			"IDENTITY is certificate, - (admitted by the secret) or the reason why the node is shut out.",
+			"of a pod that reaches the node. RTT is the round-trip time that probes measured. SENT and RECEIVED count what\n" +
+			"userspace carries; \"weft top\" shows both datapaths. In a network with identities, IDENTITY is certificate,\n" +
+			"- (admitted by the secret) or the reason why the node is shut out.",
 		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())
@@ -46,13 +47,16 @@ func writePeers(w io.Writer, peers []api.Peer) {
 		if p.Self {
 			name, link = name+" (this node)", ""
 		}
-		rtt := "-"
+		rtt, mtu := "-", "-"
+		if p.State == api.PeerAlive {
+			mtu = strconv.Itoa(p.MTU)
+		}
 		if p.RTT > 0 {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		row := []string{
 			p.ID.String(), name, p.Addr.String(), string(p.State), orDash(link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
-			strconv.Itoa(p.MTU), rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
+			mtu, rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
 		}
 		if identities {
 			row = append(row, identityOf(p))

@@ -41,7 +41,7 @@ func newTopCommand(e *env) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runTop(cmd.Context(), e, o) },
 	}), &o.color)
 	cmd.Flags().DurationVar(&o.Interval, "interval", 2*time.Second, "`time` between two updates")
-	cmd.Flags().IntVarP(&o.Count, "count", "c", 0, "stop after this number of `updates` (default: at q or Ctrl-C)")
+	cmd.Flags().IntVarP(&o.Count, "count", "c", 0, "stop after this number of `updates`; 0: at q or Ctrl-C")
 	cmd.Flags().StringVar(&o.sort, "sort", sortOrders[0], "sort the peers by this `order`: "+strings.Join(sortOrders, ", "))
 	completeValues(cmd, "sort", sortOrders...)
 	return cmd

@@ -56,6 +56,7 @@ var conditionTests = map[health.Code]string{
 	health.PeerRelayed:               "internal/datapath:TestMemberFindings",
 	health.DialOutOnly:               "internal/datapath:TestMemberFindings",
 	health.CipherMismatch:            "internal/datapath:TestMemberFindings",
+	health.MTUTooLarge:               "internal/node:TestMTUFindings",
 	health.PathMTUSmall:              "TestWarningsOfTheHost",
 	health.PodMTULarge:               "TestPodsOutOfReach",
 	health.AddressMissing:            "TestRenumber",

@@ -107,7 +107,7 @@ var mistakesWithoutNode = []mistake{
 
 	// Environment and file.
 	{
-		"WEFT_MUT=1400", "up", 2, `the environment variable WEFT_MUT="1400" is unknown`,
+		"WEFT_MUT=1400", "up", 2, `the environment variable WEFT_MUT is unknown`,
 		`Did you mean WEFT_MTU? Otherwise unset it: the variables of a node are WEFT_ and the name of a flag of "weft up".`,
 	},
 	{

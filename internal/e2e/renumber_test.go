@@ -150,12 +150,20 @@ func startOver(t *testing.T, nodes []*cluster.Node, over6, secret bool, args ...
 		}
 		for _, o := range nodes {
 			if o != n {
-				own = append(own[:len(own):len(own)], addrOf(o, over6).String())
+				own = append(own[:len(own):len(own)], peerText(addrOf(o, over6)))
 			}
 		}
 		up(t, n, own...)
 	}
 	waitReady(t, nodes)
+}
+
+// peerText returns an address as an argument of "weft up".
+func peerText(addr netip.Addr) string {
+	if addr.Is6() {
+		return "[" + addr.String() + "]"
+	}
+	return addr.String()
 }
 
 func addrOf(n *cluster.Node, over6 bool) netip.Addr {

@@ -48,6 +48,7 @@ const (
 	PeerRelayed               Code = "peer_relayed"
 	DialOutOnly               Code = "dial_out_only"
 	CipherMismatch            Code = "cipher_mismatch"
+	MTUTooLarge               Code = "mtu_too_large"
 	PathMTUSmall              Code = "path_mtu_small"
 	PodMTULarge               Code = "pod_mtu_large"
 	AddressMissing            Code = "address_missing"
@@ -97,7 +98,7 @@ var definitions = []Definition{
 	{RangeFull, Warning, "An address range is nearly full"},
 	{RangeDividedTwice, Error, "An address range was divided twice"},
 	{StateWriteFailed, Error, "State cannot be written to disk"},
-	{SpaceReclaimed, Error, "The address space of this node was reclaimed"},
+	{SpaceReclaimed, Info, "The address space of this node was reclaimed"},
 	{LeaseLost, Error, "A lease was lost with its address range"},
 	{StaleState, Error, "A node ran with an old copy of its state"},
 	{OwnershipConflict, Error, "Two nodes claimed the same addresses"},
@@ -121,6 +122,7 @@ var definitions = []Definition{
 	{PeerRelayed, Warning, "A peer is reached through a relay"},
 	{DialOutOnly, Info, "This node accepts no connections from outside"},
 	{CipherMismatch, Error, "This node and a peer require different ciphers"},
+	{MTUTooLarge, Error, "The MTU of the pods does not fit the underlay"},
 	{PathMTUSmall, Warning, "The path to a peer is narrower than the MTU of the pods"},
 	{PodMTULarge, Warning, "Pods have a larger MTU than the overlay"},
 	{AddressMissing, Error, "The address of this node is missing on its host"},

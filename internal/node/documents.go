@@ -39,7 +39,7 @@ func (d documents) Status() api.Status {
 		Secrets: len(inUse.secrets), Encrypted: inUse.sealed(), Network: inUse.network(), Identity: identityDoc(n.mesh.IdentityStatus()),
 	}
 	s.Conditions, s.Warnings = conditionDocs(n.health.Conditions())
-	_, s.Droppable = rotation(inUse.secrets, members)
+	s.Droppable = rotation(inUse.secrets, members).droppable
 	for _, m := range members {
 		s.Peers[api.PeerState(m.State.String())]++
 	}
@@ -122,7 +122,7 @@ func (d documents) Peers() []api.Peer {
 		s := stats[m.ID]
 		doc := api.Peer{
 			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone,
-			MTU: n.datapath.MTU(), RTT: milliseconds(m.RTT),
+			MTU: n.datapath.MTU(),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
 		if c := m.Certificate; !c.IsZero() {
@@ -133,6 +133,7 @@ func (d documents) Peers() []api.Peer {
 		}
 		if isLivePeer(m) {
 			doc.Link, doc.Via = linkOf(m)
+			doc.RTT = milliseconds(m.RTT)
 			doc.Datapath = d.datapathTo(m.ID)
 			var cipher string
 			doc.Encrypted, cipher = n.datapath.Encryption(datapathMember(m), s)

@@ -10,6 +10,7 @@ import (
 	"weft/internal/dns"
 	"weft/internal/health"
 	"weft/internal/settings"
+	"weft/internal/target"
 	"weft/ipam"
 	"weft/mesh"
 	"weft/mesh/mismatch"
@@ -58,7 +59,7 @@ func (c clusterFindings) Findings() []health.Finding {
 	findings = append(findings, c.versionFindings(members)...)
 	findings = append(findings, c.rejectedFindings(members)...)
 	findings = append(findings, clockFindings(members)...)
-	findings = append(findings, deadFindings(members, status)...)
+	findings = append(findings, deadFindings(members, status, c.keptOut())...)
 	return append(findings, c.unseenOwnerFindings(members, status, time.Now())...)
 }
 
@@ -73,11 +74,20 @@ func (c clusterFindings) secretFindings(members []mesh.Member) []health.Finding 
 			Remedy: "Create a secret with \"weft secret generate\" and start every node with it in a --secret-file.",
 		})
 	}
-	if behind, _ := rotation(inUse.secrets, members); len(behind) > 0 {
+	r := rotation(inUse.secrets, members)
+	if len(r.behind) > 0 {
 		findings = append(findings, health.Finding{
 			Code:   health.SecretRotationIncomplete,
-			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s does not have it.", strings.Join(behind, ", ")),
+			Text:   fmt.Sprintf("The first line of the secret file is not in use yet: %s does not have it.", strings.Join(r.behind, ", ")),
 			Remedy: "Add it to the --secret-file there and run \"weft reload\".",
+		})
+	}
+	if len(r.reversed) > 0 {
+		findings = append(findings, health.Finding{
+			Code: health.SecretRotationIncomplete, Key: "reversed",
+			Text: fmt.Sprintf("The secret file of %s has another first line than that of this node: no line may be dropped yet.",
+				strings.Join(r.reversed, ", ")),
+			Remedy: "Put the same line first in the --secret-file of all nodes, and run \"weft reload\" on each.",
 		})
 	}
 	for _, k := range c.mesh.KeyMismatches() {
@@ -111,6 +121,10 @@ func targetFindings(targets []mesh.TargetStatus) []health.Finding {
 			Code: health.TargetUnreachable, Key: t.Target.String(), Text: fmt.Sprintf("Target %s cannot be reached.", t.Target),
 			Remedy: fmt.Sprintf("Check that weft runs there and that TCP and UDP port %d and UDP port %d are open, or run \"weft forget %s\".",
 				t.Target.Port, t.Target.Port+1, t.Target),
+		}
+		if e, ok := errors.AsType[*target.NameError](t.Err); ok {
+			f.Text = fmt.Sprintf("Target %s cannot be reached: %v.", t.Target, e)
+			f.Remedy = fmt.Sprintf("Check the name and the resolver of this host, or run \"weft forget %s\".", t.Target)
 		}
 		if !t.Moved.ID.IsZero() {
 			f.Text = fmt.Sprintf("Target %s cannot be reached: node %s, which was there, is at %s now.", t.Target, t.Moved.Name, t.Moved.Addr)

@@ -13,7 +13,7 @@ import (
 )
 
 // deadFindings reports dead nodes: what they own, and how to get it back.
-func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
+func deadFindings(members []mesh.Member, status ipam.Status, keptOut map[netip.Addr]bool) []health.Finding {
 	var findings []health.Finding
 	for _, m := range members {
 		if m.State != mesh.StateDead {
@@ -39,7 +39,16 @@ func deadFindings(members []mesh.Member, status ipam.Status) []health.Finding {
 				remedy = ""
 			}
 		}
-		if owned > 0 {
+		if remedy == "" && owned == 0 {
+			continue // it was replaced, and nothing is left of it
+		}
+		if keptOut[m.Addr] && m.Refused == 0 {
+			text = fmt.Sprintf("Node %s (%s at %s) is not heard: a node at its address is kept out", m.Name, m.ID, m.Addr)
+			remedy = "Let it in again, as the condition about that address says"
+			if owned > 0 {
+				text += "; it owns " + addresses(owned)
+			}
+		} else if owned > 0 {
 			text += "; it owns " + addresses(owned)
 			reclaim := fmt.Sprintf("un \"weft reclaim %s\"", m.ID)
 			if remedy == "" {

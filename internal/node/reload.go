@@ -229,16 +229,35 @@ func gossipKeys(list []secret.Secret) []mesh.GossipKey {
 	return keys
 }
 
-// rotation returns which live nodes cannot open the first of several secrets yet, by name, and whether the others may be dropped.
-func rotation(secrets []secret.Secret, members []mesh.Member) (behind []string, droppable bool) {
+// rotationState is how far the nodes are on their way from one secret to the next.
+type rotationState struct {
+	behind    []string // names of live nodes that cannot open the first of several secrets yet
+	reversed  []string // names of live nodes that have it after another one of this node
+	droppable bool     // all others may be dropped
+}
+
+// rotation returns how far the live nodes are with the secrets of this node.
+func rotation(secrets []secret.Secret, members []mesh.Member) (r rotationState) {
 	if len(secrets) < 2 {
-		return nil, false
+		return r
 	}
-	first := secrets[0].Fingerprint()
+	own := make([]uint32, len(secrets))
+	for i, s := range secrets {
+		own[i] = s.Fingerprint()
+	}
 	for _, m := range members {
-		if isLivePeer(m) && !slices.Contains(m.Accepts, first) {
-			behind = append(behind, fmt.Sprintf("%s (%s)", m.Name, m.Addr))
+		if !isLivePeer(m) {
+			continue
+		}
+		common := slices.DeleteFunc(slices.Clone(m.Accepts), func(f uint32) bool { return !slices.Contains(own, f) })
+		name := fmt.Sprintf("%s (%s)", m.Name, m.Addr)
+		switch {
+		case !slices.Contains(common, own[0]):
+			r.behind = append(r.behind, name)
+		case common[0] != own[0]: // beside keys of CAs, which are first
+			r.reversed = append(r.reversed, name)
 		}
 	}
-	return behind, len(behind) == 0
+	r.droppable = len(r.behind)+len(r.reversed) == 0
+	return r
 }

@@ -25,16 +25,19 @@ func TestRotation(t *testing.T) {
 		secrets   []secret.Secret
 		members   []mesh.Member
 		behind    int
+		reversed  int
 		droppable bool
 	}{
-		{"none", nil, []mesh.Member{self, old}, 0, false},
-		{"one", secrets[:1], []mesh.Member{self, old}, 0, false},
-		{"two, one behind", secrets, []mesh.Member{self, ready, old, dead}, 1, false},
-		{"two, all ready", secrets, []mesh.Member{self, ready, dead}, 0, true},
+		{"none", nil, []mesh.Member{self, old}, 0, 0, false},
+		{"one", secrets[:1], []mesh.Member{self, old}, 0, 0, false},
+		{"two, one behind", secrets, []mesh.Member{self, ready, old, dead}, 1, 0, false},
+		{"two, all ready", secrets, []mesh.Member{self, ready, dead}, 0, 0, true},
+		{"another order", secrets, []mesh.Member{self, ready, member("turned", mesh.StateAlive, second, first)}, 0, 1, false},
+		{"with a CA", secrets, []mesh.Member{self, member("signed", mesh.StateAlive, 7, first, second)}, 0, 0, true},
 	} {
-		behind, droppable := rotation(tt.secrets, tt.members)
-		if len(behind) != tt.behind || droppable != tt.droppable {
-			t.Errorf("%s: behind %v, droppable %v", tt.name, behind, droppable)
+		r := rotation(tt.secrets, tt.members)
+		if len(r.behind) != tt.behind || len(r.reversed) != tt.reversed || r.droppable != tt.droppable {
+			t.Errorf("%s: %+v", tt.name, r)
 		}
 	}
 	if diff := cmp.Diff([]mesh.GossipKey{}, gossipKeys(nil)); diff != "" {

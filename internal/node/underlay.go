@@ -14,6 +14,7 @@ import (
 	"weft/internal/hostwatch"
 	"weft/internal/settings"
 	"weft/mesh"
+	"weft/router/wire"
 )
 
 const (
@@ -152,6 +153,29 @@ func (u *underlayFollower) Missing() string {
 // Findings implements health.Source.
 func (u *underlayFollower) Findings() []health.Finding {
 	s := u.latest.Load()
+	findings := u.missingFindings(s)
+	if hostnet.LinkOf(s.Addr) == "" { // behind a NAT, the interface with the address is on another device
+		return findings
+	}
+	return append(findings, mtuFindings(u.cfg.MTU, s, u.sealed)...)
+}
+
+// mtuFindings reports an MTU that was set, configured if it is not 0, and that the underlay does not take.
+func mtuFindings(configured int, s *hostnet.Step, sealed bool) []health.Finding {
+	fits := wire.MTU(s.MTU, sealed, s.Addr.Is6())
+	if configured == 0 || s.MTU == 0 || configured <= fits {
+		return nil
+	}
+	return []health.Finding{{
+		Code: health.MTUTooLarge,
+		Text: fmt.Sprintf("--mtu %d does not fit the underlay: its MTU of %d leaves %d for pods. Longer packets are lost or fragmented.",
+			configured, s.MTU, fits),
+		Remedy: fmt.Sprintf("Start this node with --mtu %d or less, or 0 for the largest that fits, or raise the MTU of the underlay.", fits),
+	}}
+}
+
+// missingFindings reports that this node has no address on the underlay.
+func (u *underlayFollower) missingFindings(s *hostnet.Step) []health.Finding {
 	if !s.Missing {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 
 	"weft/internal/hint"
 	"weft/internal/suggest"
-	"weft/internal/usage"
 )
 
 // Environment returns the environment variables of this process.
@@ -66,7 +65,7 @@ func unknownVariable(flags *pflag.FlagSet, prefix string, env map[string]string,
 		if near, ok := suggest.Nearest(rest, names); ok {
 			advice = "Did you mean " + prefix + near + "? Otherwise u" + strings.TrimPrefix(advice, "U")
 		}
-		return hint.New(hint.Usage, advice, "the environment variable %s=%s is unknown", name, usage.Quote(env[name]))
+		return hint.New(hint.Usage, advice, "the environment variable %s is unknown", name)
 	}
 	return nil
 }

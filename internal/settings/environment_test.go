@@ -15,8 +15,8 @@ func TestUnknownVariables(t *testing.T) {
 		want        string // empty: accepted
 		hint        string
 	}{
-		{"WEFT_MUT", "1400", `the environment variable WEFT_MUT="1400" is unknown`, "Did you mean WEFT_MTU? "},
-		{"WEFT_COLOR", "blue", `the environment variable WEFT_COLOR="blue" is unknown`, "Unset it: "},
+		{"WEFT_MUT", "1400", `the environment variable WEFT_MUT is unknown`, "Did you mean WEFT_MTU? "},
+		{"WEFT_COLOR", "blue", `the environment variable WEFT_COLOR is unknown`, "Unset it: "},
 		{"WEFT_MTU", "1400", "", ""},
 		{"WEFT_CONFIG", "/etc/weft/weft.yaml", "", ""},
 		{"WEFT_TEST", "require", "", ""},
@@ -36,7 +36,7 @@ func TestUnknownVariables(t *testing.T) {
 		{"WEFT_METRICS_PORT", "tcp://10.96.0.2:80", "", ""},
 		{"WEFT_METRICS_PORT_80_TCP_ADDR", "10.96.0.2", "", ""},
 		{"WEFT_MTU_PORT", "udp://10.96.0.3:53", "", ""},
-		{"WEFT_METRICS_PORT", "80", `the environment variable WEFT_METRICS_PORT="80" is unknown`, "Unset it: "},
+		{"WEFT_METRICS_PORT", "80", `the environment variable WEFT_METRICS_PORT is unknown`, "Unset it: "},
 	} {
 		_, err := fill(t, nil, map[string]string{tt.name: tt.value}, "")
 		switch {

@@ -11,7 +11,7 @@ import (
 )
 
 // minWrite is the free space in bytes without which writes of state fail: a page of the store and a file of names.
-const minWrite = 256 << 10
+const minWrite = 64 << 10
 
 // CheckDisk returns an error if state cannot be written now: the file system of dir is full or read-only, or dir is gone. It writes
 // nothing. Errors are *hint.Error.
@@ -31,9 +31,13 @@ func CheckDisk(dir string) error {
 		free = stat.Bfree // with the blocks that are reserved for root
 	}
 	limited := stat.Blocks > 0 // a ramfs, or a tmpfs of size=0, reports no sizes
-	if limited && free*uint64(stat.Bsize) < minWrite || stat.Files > 0 && stat.Ffree == 0 {
-		return hint.New(hint.Internal, "Free space there: \"df -h "+dir+"\" and \"df -i "+dir+"\" show what is used.",
-			"the file system of %s is full", dir)
+	switch {
+	case limited && free*uint64(stat.Bsize) < minWrite:
+		return hint.New(hint.Internal, "Free space there: \"df -h "+dir+"\" shows what is used.",
+			"the file system of %s has less than %d KiB left", dir, minWrite>>10)
+	case stat.Files > 0 && stat.Ffree == 0:
+		return hint.New(hint.Internal, "Remove files there: \"df -i "+dir+"\" shows how many there are.",
+			"the file system of %s has room for no more files", dir)
 	}
 	return nil
 }

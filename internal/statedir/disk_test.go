@@ -25,8 +25,8 @@ func TestCheckDisk(t *testing.T) {
 		want                string // part of the error; empty: none
 	}{
 		{"enough room", "tmpfs", "size=1m", 0, ""},
-		{"little room", "tmpfs", "size=64k", 0, "is full"},
-		{"no inode left", "tmpfs", "size=1m,nr_inodes=1", 0, "is full"},
+		{"little room", "tmpfs", "size=32k", 0, "less than 64 KiB left"},
+		{"no inode left", "tmpfs", "size=1m,nr_inodes=1", 0, "no more files"},
 		{"tmpfs without a limit", "tmpfs", "size=0,nr_inodes=0", 0, ""},
 		{"ramfs", "ramfs", "", 0, ""},
 		{"read-only", "tmpfs", "size=1m", unix.MS_RDONLY, "is read-only"},

@@ -41,7 +41,7 @@ func Parse(s string, defaultPort uint16) (Target, error) {
 		return Target{}, &Error{s, "is a URL, and a peer is a host", "Write " + u.Host + "."}
 	}
 	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
-		return Target{}, &Error{s, "is an IPv6 address without brackets", "Write \"[" + s + "]\"."}
+		return Target{}, &Error{s, "is an IPv6 address without brackets", bracketsFor(s)}
 	}
 	host, portText := s, ""
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
@@ -66,9 +66,21 @@ func Parse(s string, defaultPort uint16) (Target, error) {
 	return t, nil
 }
 
+// bracketsFor returns how to write an IPv6 address, which may have a port at its end.
+func bracketsFor(s string) string {
+	fix := "Write \"[" + s + "]\""
+	i := strings.LastIndexByte(s, ':')
+	if _, err := strconv.ParseUint(s[i+1:], 10, 16); err == nil && len(s[i+1:]) == 4 {
+		if _, err := netip.ParseAddr(s[:i]); err == nil {
+			fix += ", or \"[" + s[:i] + "]" + s[i:] + "\" if " + s[i+1:] + " is the port"
+		}
+	}
+	return fix + "."
+}
+
 // validHost reports whether host can be a name or an address. Only an IPv6 address contains colons.
 func validHost(host string) bool {
-	if host == "" || strings.ContainsAny(host, "/[] \t\n") || strings.HasPrefix(host, "-") {
+	if host == "" || strings.ContainsAny(host, "/[], \t\n") || strings.HasPrefix(host, "-") {
 		return false
 	}
 	_, err := netip.ParseAddr(host)
@@ -78,12 +90,18 @@ func validHost(host string) bool {
 // String returns host:port, with brackets around an IPv6 address.
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// LookupError returns an error of net's resolver without what a person cannot use of it, such as the name server.
+// NameError says that the name of a target has no address.
+type NameError struct{ text string }
+
+// Error implements error.
+func (e *NameError) Error() string { return e.text }
+
+// LookupError returns an error of net's resolver as a *NameError, without what a person cannot use of it, such as the name server.
 func LookupError(err error) error {
 	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
-		return fmt.Errorf("no address has the name %q", e.Name)
+		return &NameError{fmt.Sprintf("no address has the name %q", e.Name)}
 	} else if ok {
-		return fmt.Errorf("the name %q cannot be resolved: %s", e.Name, e.Err)
+		return &NameError{fmt.Sprintf("the name %q cannot be resolved: %s", e.Name, e.Err)}
 	}
 	return err
 }

@@ -67,7 +67,7 @@ func Exit(w io.Writer, program string, err error) (code int) {
 	}
 	advice, code := hint.Of(err)
 	if fix, ok := hint.Disk(err); ok {
-		advice, code = fix, hint.ExitFailed
+		advice = fix
 	}
 	if isUnprivileged(err) {
 		advice = "Run it as root, for example with sudo."

@@ -95,8 +95,8 @@ func TestExit(t *testing.T) {
 		{hint.Refuse("--mtu", "Choose another.", "it is large"), hint.ExitUsage, "p: --mtu: it is large; hint: Choose another.\n"},
 		{hint.New(hint.NoDaemon, "Start it.", "no daemon"), hint.ExitNoDaemon, "p: no daemon\nhint: Start it.\n"},
 		{
-			hint.Refuse("--state-dir", "Name another.", "%w", syscall.ENOSPC), hint.ExitFailed,
-			"p: --state-dir: no space left on device\nhint: Free space on the file system of the state directory, and try again.\n",
+			hint.Refuse("--state-dir", "Name another.", "%w", syscall.ENOSPC), hint.ExitUsage,
+			"p: --state-dir: no space left on device; hint: Free space on the file system of the state directory, and try again.\n",
 		},
 		{errors.New("red\x1b[31m"), hint.ExitFailed, "p: red.[31m\n"},
 	} {
