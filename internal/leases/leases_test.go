@@ -18,6 +18,7 @@ import (
 	"weft/internal/leases/deletions"
 	"weft/internal/leases/holder"
 	"weft/internal/peer"
+	"weft/internal/podlink"
 	"weft/internal/podlink/linktest"
 	"weft/ipam"
 	"weft/ipam/store/storetest"
@@ -396,6 +397,36 @@ func TestAttachAgainKeepsWhatWasRequested(t *testing.T) {
 		if len(e.Addrs) != len(first.Addresses) || e.MAC != mac {
 			t.Errorf("bound to %v and %s in between", e.Addrs, e.MAC)
 		}
+	}
+}
+
+// TestAttachAgainKeepsOtherAddresses: an address of the overlay that a pod has given itself stays, as long as the pod has a lease of its own in
+// that range; without one it may be the address of a lost lease, and goes.
+func TestAttachAgainKeepsOtherAddresses(t *testing.T) {
+	b := newBench(t)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"}
+	first, err := b.Attach(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := netip.MustParsePrefix("10.32.0.200/32")
+	spec := b.links.Attached()[0]
+	spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: shared})
+	if err := b.links.Adopt(t.Context(), spec, nil); err != nil {
+		t.Fatal(err)
+	}
+	has := func(p netip.Prefix) bool {
+		have, _, err := b.links.Addresses(in.Netns, in.Ifname)
+		return err == nil && slices.Contains(have, p)
+	}
+	if _, err := b.Attach(t.Context(), in); err != nil || !has(shared) || !has(first.Addresses[0].Address) {
+		t.Errorf("attached again: %v, %s: %t", err, shared, has(shared))
+	}
+	if err := b.ipam.Release(first.Owner, netip.Addr{}); err != nil { // as with ipam.db
+		t.Fatal(err)
+	}
+	if _, err := b.Attach(t.Context(), in); err != nil || has(shared) {
+		t.Errorf("attached without a lease: %v, %s: %t", err, shared, has(shared))
 	}
 }
 

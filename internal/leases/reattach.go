@@ -20,7 +20,7 @@ import (
 func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holder.Holder, spec podlink.Spec, before []ipam.Lease,
 	guarded *guardedBefore) (api.Attachment, error) {
 	have, mac, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
-	drop := m.droppedAddresses(h, spec, have, slices.Concat(in.Allow, guarded.entry.Allow))
+	drop := m.droppedAddresses(h, spec, have, before, slices.Concat(in.Allow, guarded.entry.Allow), len(in.IPs) > 0)
 	changed := false
 	if err == nil && (len(drop) > 0 || m.cfg.Links.Check(exactly(spec)) != nil) {
 		err = m.cfg.Links.Adopt(ctx, spec, drop)
@@ -116,16 +116,21 @@ func (m *Manager) asBefore(in api.AttachRequest, spec podlink.Spec, before []ipa
 }
 
 // droppedAddresses returns the addresses of the overlay that an interface has and that it must not have after a request: those that were
-// its own before, and those that this node leased to no other holder. Addresses that it may use beside its own stay.
-func (m *Manager) droppedAddresses(h holder.Holder, spec podlink.Spec, have []netip.Prefix, allow []netip.Prefix) (drop []netip.Addr) {
-	leases := m.cfg.Allocator.Leases()
+// leased to its holder, before or until the lease was lost, and all without a lease in a range in which the holder had none. Others, such as
+// one that the pod has given itself beside its own, stay unless the request is for certain addresses.
+func (m *Manager) droppedAddresses(h holder.Holder, spec podlink.Spec, have []netip.Prefix, before []ipam.Lease,
+	allow []netip.Prefix, certain bool) (drop []netip.Addr) {
+	leases, lost := m.cfg.Allocator.Leases(), m.cfg.Allocator.Lost()
 	for _, p := range have {
 		addr := p.Addr()
 		keep := !m.inRanges(addr) ||
 			slices.ContainsFunc(spec.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr() == addr }) ||
 			slices.ContainsFunc(allow, func(a netip.Prefix) bool { return a.Contains(addr) }) ||
 			slices.ContainsFunc(leases, func(l ipam.Lease) bool { return l.Addr == addr && l.Holder != h.String() })
-		if !keep {
+		own := certain || leasedTo(before, addr) ||
+			slices.ContainsFunc(lost, func(l ipam.LostLease) bool { return l.Addr == addr && l.Holder == h.String() }) ||
+			!slices.ContainsFunc(before, func(l ipam.Lease) bool { return m.rangeOf(l.Addr) == m.rangeOf(addr) })
+		if own && !keep {
 			drop = append(drop, addr)
 		}
 	}
