@@ -346,8 +346,8 @@ func TestAttachAgain(t *testing.T) {
 	}
 }
 
-// TestFailedAttachAgainLeavesEverything: a failure after the pair has changed gives the pod its addresses and MAC back. Where that fails too,
-// an address that the pod still has stays leased to it.
+// TestFailedAttachAgainLeavesEverything: a failure after the pair has changed gives the pod its addresses and MAC back. Where that fails,
+// too, an address that the pod still has stays leased to it.
 func TestFailedAttachAgainLeavesEverything(t *testing.T) {
 	b := newBench(t)
 	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", IPs: []string{"10.32.0.77"}}
@@ -400,8 +400,8 @@ func TestAttachAgainKeepsWhatWasRequested(t *testing.T) {
 	}
 }
 
-// TestAttachAgainKeepsOtherAddresses: an address of the overlay that a pod has given itself stays, as long as the pod has a lease of its own in
-// that range; without one it may be the address of a lost lease, and goes.
+// TestAttachAgainKeepsOtherAddresses: an address of the overlay that a pod has given itself stays, as long as the pod has a lease of its
+// own in that range; without one it may be the address of a lost lease, and goes.
 func TestAttachAgainKeepsOtherAddresses(t *testing.T) {
 	b := newBench(t)
 	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"}

@@ -64,6 +64,7 @@ func lostRemedy(h holder.Holder, attached bool) string {
 		return "Start that container again."
 	case holder.Host, holder.Gateway:
 		return "Run \"weft hide\", then \"weft expose\"."
+	default:
 	}
 	return fmt.Sprintf("Run \"weft ip allocate %s\", or \"weft ip release %s\" if it needs none any more.", h, h)
 }

@@ -7,8 +7,8 @@ import (
 	"weft/internal/leases"
 )
 
-// TestNameOfANewPodStays: a name that is given while stale names are looked for stays, as its lease is older than it; a name without a lease
-// ends.
+// TestNameOfANewPodStays: a name that is given while stale names are looked for stays, as its lease is older than it; a name without a
+// lease ends.
 func TestNameOfANewPodStays(t *testing.T) {
 	b := newBench(t)
 	if _, err := b.Join(t.Context(), api.JoinRequest{Owner: "first"}); err != nil { // divides the range

@@ -85,8 +85,8 @@ func exactly(spec podlink.Spec) podlink.Spec {
 	return spec
 }
 
-// asBefore returns spec with what a request without certain addresses leaves as it was: all addresses that were requested before, with their
-// prefix lengths, and the MAC that belongs to one of them.
+// asBefore returns spec with what a request without certain addresses leaves as it was: all addresses that were requested before, with
+// their prefix lengths, and the MAC that belongs to one of them.
 func (m *Manager) asBefore(in api.AttachRequest, spec podlink.Spec, before []ipam.Lease) podlink.Spec {
 	if len(in.IPs) > 0 || len(before) == 0 {
 		return spec
@@ -116,8 +116,8 @@ func (m *Manager) asBefore(in api.AttachRequest, spec podlink.Spec, before []ipa
 }
 
 // droppedAddresses returns the addresses of the overlay that an interface has and that it must not have after a request: those that were
-// leased to its holder, before or until the lease was lost, and all without a lease in a range in which the holder had none. Others, such as
-// one that the pod has given itself beside its own, stay unless the request is for certain addresses.
+// leased to its holder, before or until the lease was lost, and all without a lease in a range in which the holder had none. Others, such
+// as one that the pod has given itself beside its own, stay unless the request is for certain addresses.
 func (m *Manager) droppedAddresses(h holder.Holder, spec podlink.Spec, have []netip.Prefix, before []ipam.Lease,
 	allow []netip.Prefix, certain bool) (drop []netip.Addr) {
 	leases, lost := m.cfg.Allocator.Leases(), m.cfg.Allocator.Lost()

@@ -81,7 +81,7 @@ func spaceAt(path string) (s space, ok bool) {
 	if err := unix.Stat(path, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return s, false
 	}
-	return space{uint64(stat.Dev), stat.Ino}, true
+	return space{stat.Dev, stat.Ino}, true
 }
 
 // inSpace calls f with an open namespace of the network and its ID. It does nothing if path is no such namespace, or one without
