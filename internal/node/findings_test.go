@@ -84,19 +84,21 @@ func TestDeadFindings(t *testing.T) {
 	owner := ipam.Status{Ranges: []ipam.RangeStatus{{Owners: []ipam.Owner{{ID: dead.ID, Addresses: 128}}}}}
 	reclaim := "un \"weft reclaim " + dead.ID.String() + "\"."
 	wantFinding(t, "alive", deadFindings([]mesh.Member{{Name: "b", State: mesh.StateAlive}}, owner, nil), "")
-	wantFinding(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}, nil), health.PeerDead, "at 192.0.2.1) is dead. Start it again.")
+	wantFinding(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}, nil), health.PeerDead,
+		"at 192.0.2.1) is dead. Start it again.")
 	wantFinding(t, "owns some", deadFindings([]mesh.Member{dead}, owner, nil), health.PeerDead, "it owns 128 addresses.",
 		"Start it again, or if it will not return r"+reclaim)
 	keptOut := map[netip.Addr]bool{dead.Addr: true}
-	wantFinding(t, "kept out", deadFindings([]mesh.Member{dead}, owner, keptOut), health.PeerDead, "a node at its address is kept out; it owns 128",
-		"Let it in again")
+	wantFinding(t, "kept out", deadFindings([]mesh.Member{dead}, owner, keptOut), health.PeerDead,
+		"a node at its address is kept out; it owns 128", "Let it in again")
 	for _, f := range deadFindings([]mesh.Member{dead}, owner, keptOut) {
 		if strings.Contains(f.Remedy, "reclaim") {
 			t.Errorf("a node that is kept out is to be reclaimed: %s", f.Remedy)
 		}
 	}
 	next := mesh.Member{Name: "a", ID: peer.ID{2}, State: mesh.StateAlive}
-	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner, nil), health.PeerDead, "has replaced it; it owns 128", "R"+reclaim)
+	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner, nil), health.PeerDead,
+		"has replaced it; it owns 128", "R"+reclaim)
 }
 
 // TestReplacedNode: nothing is left of a dead node that was replaced and owns nothing.
