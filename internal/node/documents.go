@@ -122,7 +122,7 @@ func (d documents) Peers() []api.Peer {
 		s := stats[m.ID]
 		doc := api.Peer{
 			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone,
-			MTU: n.datapath.MTU(),
+			MTU:     n.datapath.MTU(),
 			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
 		}
 		if c := m.Certificate; !c.IsZero() {
