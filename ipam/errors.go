@@ -183,6 +183,19 @@ func (e *UnresponsiveError) Hint() string {
 	return fmt.Sprintf(first+": the reclaim continues then. If it is dead for good, reclaim it too: `%s`.", e.Name, command)
 }
 
+// StoredRangeError is returned by New when the store is for another range than the configured one.
+type StoredRangeError struct{ Source, Stored, Configured string }
+
+// Error implements error.
+func (e *StoredRangeError) Error() string {
+	return fmt.Sprintf("ipam: %s is for the range %s, but this node is configured to use %s", e.Source, e.Stored, e.Configured)
+}
+
+// Hint returns what an operator can do.
+func (e *StoredRangeError) Hint() string {
+	return fmt.Sprintf("Start with --range %s. To change the range, detach all pods, move the file away and start without state.", e.Stored)
+}
+
 // exhausted returns the error for a full prefix, the usable offsets of which are span. The caller holds mu.
 func (a *Allocator) exhausted(p *pool, in netip.Prefix, span ring.Span, s *search) error {
 	e := &ExhaustedError{Prefix: in, Leased: span.Len(), Size: span.Len()}

@@ -265,12 +265,13 @@ func TestNewRefusesStateOfOthers(t *testing.T) {
 	path := dir + "/" + store.FileName
 	cfg.Ranges = []netip.Prefix{netip.MustParsePrefix("10.64.0.0/12")}
 	_, err = New(cfg)
-	if err == nil {
-		t.Fatal("loaded the state of another range")
+	other, ok := errors.AsType[*StoredRangeError](err)
+	if !ok {
+		t.Fatalf("the state of another range: %v", err)
 	}
-	for _, word := range []string{path, "10.32.0.0/12", "10.64.0.0/12", "move the file away"} {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("no %s in: %v", word, err)
+	for _, word := range []string{path, "10.32.0.0/12", "10.64.0.0/12", "--range 10.32.0.0/12", "move the file away"} {
+		if !strings.Contains(other.Error()+other.Hint(), word) {
+			t.Errorf("no %s in: %v %s", word, other, other.Hint())
 		}
 	}
 	cfg = b.nodes[0].config(1, "10.32.0.0/12")

@@ -87,8 +87,7 @@ func (c *Config) checkStored(state *store.State) error {
 	slices.SortFunc(stored, netip.Prefix.Compare)
 	for _, cidr := range stored {
 		if !slices.ContainsFunc(c.Ranges, func(r netip.Prefix) bool { return r.Masked() == cidr }) {
-			return fmt.Errorf("ipam: %s is for the range %s, but this node is configured to use %s: return to --range %s, or move the "+
-				"file away to start without state", state.Source, join(stored), join(c.Ranges), join(stored))
+			return &StoredRangeError{Source: state.Source, Stored: join(stored), Configured: join(c.Ranges)}
 		}
 	}
 	return nil

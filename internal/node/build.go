@@ -184,6 +184,9 @@ func (n *node) buildIPAM(st *state) (err error) {
 		Membership: ipamMembership{n.members, n.mesh}, Events: n.events,
 	})
 	if err != nil {
+		if e, ok := errors.AsType[*ipam.StoredRangeError](err); ok {
+			return hint.Refuse("--range", e.Hint(), "%w", err)
+		}
 		return hint.Refuse(filepath.Join(n.cfg.StateDir, statedir.StoreFile), "Fix the error, or start with another --state-dir.", "%w", err)
 	}
 	n.mesh.Register(mesh.ChannelIPAM, n.ipam)

@@ -198,7 +198,17 @@ func deadNamed(members []mesh.Member, name string, owns func(peer.ID) bool) (pee
 	case alive != nil:
 		return peer.ID{}, errAlive(*alive)
 	}
-	return peer.ID{}, hint.New(hint.NotFound, "Give the ID; \"weft ipam\" shows which nodes own addresses.", "no node has the name %q", name)
+	var names []string
+	for _, m := range members {
+		if m.State != mesh.StateAlive {
+			names = append(names, m.Name)
+		}
+	}
+	advice := "Give the ID; \"weft ipam\" shows which nodes own addresses."
+	if near, ok := suggest.Nearest(name, names); ok {
+		advice = "Did you mean " + near + "? " + advice
+	}
+	return peer.ID{}, hint.New(hint.NotFound, advice, "no node has the name %q", name)
 }
 
 func errAlive(m mesh.Member) error {
