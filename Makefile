@@ -57,7 +57,7 @@ demo: system-packages build
 UNIT_TESTS = $$(go list ./... | grep -v '/internal/e2e$$')
 test: test-packages build
 	@CGO_ENABLED=1 go test -race -timeout 25m $(UNIT_TESTS) & unit=$$!; \
-	go test -timeout 25m -parallel 4 ./internal/e2e; e2e=$$?; \
+	go test -timeout 45m -parallel 4 ./internal/e2e; e2e=$$?; \
 	wait $$unit && exit $$e2e
 	go test -timeout 10m ./ipam
 
