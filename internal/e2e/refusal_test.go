@@ -84,7 +84,7 @@ func TestBadFlagsAreRefused(t *testing.T) {
 		{"is not a host name or address", nil, []string{"host:port:more:"}},
 		{"is a URL, and a peer is a host", nil, []string{"http://host"}},
 		{"is an IPv6 address without brackets", nil, []string{"2001:db8::1"}},
-		{`WEFT_MUT="1400" is unknown`, []string{"WEFT_MUT=1400"}, nil},
+		{`WEFT_MUT is unknown`, []string{"WEFT_MUT=1400"}, nil},
 		{"--mtu: 9000 does not fit", nil, []string{"--mtu", "9000"}},
 	} {
 		t.Run(strings.Join(append(tt.env, tt.args...), " "), func(t *testing.T) { refused(t, n, tt.env, tt.want, tt.args...) })
