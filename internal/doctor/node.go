@@ -23,7 +23,6 @@ import (
 	"weft/internal/statedir"
 	"weft/internal/target"
 	"weft/ipam/store"
-	"weft/mesh/mismatch"
 	"weft/router/wire"
 	"weft/tap/bridge"
 )
@@ -314,7 +313,7 @@ func targetsFinding(targets []Target, port int) finding {
 		}
 		bad = append(bad, fmt.Sprintf("%s (%s)", t.Addr, strings.Join(strings.Fields(rootCause(t.Err).Error()), " ")))
 		_, name := errors.AsType[*target.NameError](t.Err)
-		silent = silent || !name && !errors.Is(t.Err, mismatch.ErrSecret)
+		silent = silent || !name
 	}
 	switch {
 	case silent:
