@@ -21,7 +21,6 @@ import (
 	"weft/internal/podlink"
 	"weft/internal/settings"
 	"weft/internal/statedir"
-	"weft/internal/target"
 	"weft/ipam/store"
 	"weft/router/wire"
 	"weft/tap/bridge"
@@ -306,21 +305,14 @@ func targetsFinding(targets []Target, port int) finding {
 		return ok("there are none to dial")
 	}
 	var bad []string
-	silent := false // a target does not answer; other errors have their own remedy
 	for _, t := range targets {
-		if t.Err == nil {
-			continue
+		if t.Err != nil {
+			bad = append(bad, fmt.Sprintf("%s (%s)", t.Addr, strings.Join(strings.Fields(rootCause(t.Err).Error()), " ")))
 		}
-		bad = append(bad, fmt.Sprintf("%s (%s)", t.Addr, strings.Join(strings.Fields(rootCause(t.Err).Error()), " ")))
-		_, name := errors.AsType[*target.NameError](t.Err)
-		silent = silent || !name
 	}
-	switch {
-	case silent:
+	if len(bad) > 0 {
 		return warn(fmt.Sprintf("Start weft there, and open TCP and UDP %d and UDP %d and %d between the nodes.", port, port+1, port+2),
 			"not reached: %s", strings.Join(bad, ", "))
-	case len(bad) > 0:
-		return warn("Fix the reason of each, or remove the target with \"weft forget\".", "not reached: %s", strings.Join(bad, ", "))
 	}
 	return ok("%d of %d reached", len(targets), len(targets))
 }
