@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"weft/internal/peer"
+	"weft/internal/plural"
 	"weft/ipam/ring"
 )
 
@@ -50,10 +51,10 @@ func (e *ExhaustedError) Error() string {
 			e.Leased, e.Size)
 	}
 	if len(e.Unreachable) > 0 {
-		text += fmt.Sprintf("; %s unreachable (%s)", plural(len(e.Unreachable), "owner"), list(e.Unreachable))
+		text += fmt.Sprintf("; %s unreachable (%s)", plural.Count(len(e.Unreachable), "owner"), list(e.Unreachable))
 	}
 	if len(e.Silent) > 0 {
-		text += fmt.Sprintf("; %s gave no answer (%s)", plural(len(e.Silent), "owner"), list(e.Silent))
+		text += fmt.Sprintf("; %s gave no answer (%s)", plural.Count(len(e.Silent), "owner"), list(e.Silent))
 	}
 	return text
 }
@@ -215,13 +216,6 @@ func (a *Allocator) exhausted(p *pool, in netip.Prefix, span ring.Span, s *searc
 	slices.Sort(e.Unreachable)
 	slices.Sort(e.Silent)
 	return e
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // list returns the first few of names as a text.

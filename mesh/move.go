@@ -189,10 +189,7 @@ func (r *roster) unconfirmed() (addrs []netip.AddrPort) {
 
 // joinAgain joins the members that are known after a move, and dials all targets at once.
 func (d *dialer) joinAgain(ctx context.Context) {
-	d.mu.Lock()
-	close(d.redial)
-	d.redial = make(chan struct{})
-	d.mu.Unlock()
+	d.redialAll()
 	d.rejoinNow.Set()
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, moveJoins)

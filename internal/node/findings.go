@@ -59,8 +59,9 @@ func (c clusterFindings) Findings() []health.Finding {
 	findings = append(findings, c.versionFindings(members)...)
 	findings = append(findings, c.rejectedFindings(members)...)
 	findings = append(findings, clockFindings(members)...)
-	findings = append(findings, deadFindings(members, status, c.keptOut())...)
-	return append(findings, c.unseenOwnerFindings(members, status, time.Now())...)
+	keptOut := c.keptOut()
+	findings = append(findings, deadFindings(members, status, keptOut)...)
+	return append(findings, c.unseenOwnerFindings(members, status, keptOut, time.Now())...)
 }
 
 // secretFindings reports missing, new and different secrets.

@@ -121,5 +121,5 @@ func TestUnseenOwners(t *testing.T) {
 	keptOut := map[netip.Addr]bool{at.Addr(): true}
 	wantFinding(t, "kept out", unseenOwnerFindings(members, status, keptOut, lastSeen), "")
 	early := clusterFindings{started: time.Now()}
-	wantFinding(t, "just started", early.unseenOwnerFindings(members, status, time.Now()), "")
+	wantFinding(t, "just started", early.unseenOwnerFindings(members, status, nil, time.Now()), "")
 }

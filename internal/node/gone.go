@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/health"
 	"weft/internal/peer"
+	"weft/internal/plural"
 	"weft/ipam"
 	"weft/mesh"
 )
@@ -46,10 +47,10 @@ func deadFindings(members []mesh.Member, status ipam.Status, keptOut map[netip.A
 			text = fmt.Sprintf("Node %s (%s at %s) is not heard: a node at its address is kept out", m.Name, m.ID, m.Addr)
 			remedy = "Let it in again, as the condition about that address says"
 			if owned > 0 {
-				text += "; it owns " + addresses(owned)
+				text += "; it owns " + plural.Count(owned, "address")
 			}
 		} else if owned > 0 {
-			text += "; it owns " + addresses(owned)
+			text += "; it owns " + plural.Count(owned, "address")
 			reclaim := fmt.Sprintf("un \"weft reclaim %s\"", m.ID)
 			if remedy == "" {
 				remedy = "R" + reclaim
@@ -70,11 +71,13 @@ const unseenGrace = 30 * time.Second
 
 // unseenOwnerFindings reports owners of addresses that are not members: they were not seen since this node started. An owner that another
 // condition reports, because it is kept out, is left out: it lives.
-func (c clusterFindings) unseenOwnerFindings(members []mesh.Member, status ipam.Status, now time.Time) []health.Finding {
+func (c clusterFindings) unseenOwnerFindings(
+	members []mesh.Member, status ipam.Status, keptOut map[netip.Addr]bool, now time.Time,
+) []health.Finding {
 	if now.Sub(c.started) < unseenGrace {
 		return nil
 	}
-	return unseenOwnerFindings(members, status, c.keptOut(), c.mesh.LastSeen)
+	return unseenOwnerFindings(members, status, keptOut, c.mesh.LastSeen)
 }
 
 // keptOut returns the addresses of nodes that are not members because of their secret or their cluster.
@@ -105,7 +108,7 @@ func unseenOwnerFindings(members []mesh.Member, status ipam.Status, keptOut map[
 			findings = append(findings, health.Finding{
 				Code: health.OwnerUnseen, Key: r.CIDR.String() + " " + o.ID.String(),
 				Text: fmt.Sprintf("Node %s owns %s of %s and was not seen since this node started.", lastSeenText(o.ID, name, at),
-					addresses(o.Addresses), r.CIDR),
+					plural.Count(o.Addresses, "address"), r.CIDR),
 				Remedy: fmt.Sprintf("Start it again, or if it will not return run \"weft reclaim %s\".", o.ID),
 			})
 		}
@@ -123,12 +126,4 @@ func lastSeenText(id peer.ID, name string, at netip.AddrPort) string {
 	default:
 		return id.String()
 	}
-}
-
-// addresses writes a number of addresses.
-func addresses(n uint64) string {
-	if n == 1 {
-		return "1 address"
-	}
-	return fmt.Sprintf("%d addresses", n)
 }

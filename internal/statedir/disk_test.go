@@ -1,11 +1,12 @@
 package statedir
 
 import (
-	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/nettest/labtest"
 )
 
 // TestCheckDisk: a file system without room and one that is read-only are refused, and one that does not limit its size is not.
@@ -16,9 +17,7 @@ func TestCheckDisk(t *testing.T) {
 	if err := CheckDisk(t.TempDir() + "/gone"); err == nil || !strings.Contains(err.Error(), "was removed") {
 		t.Errorf("a folder that is gone: %v", err)
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can mount file systems")
-	}
+	labtest.RequireRoot(t) // for the mounts
 	for _, c := range []struct {
 		name, kind, options string
 		flags               uintptr
