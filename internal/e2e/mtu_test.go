@@ -127,7 +127,7 @@ func changeUnderlayMTU(t *testing.T, nodes []*cluster.Node, pods []*pod) {
 			}
 		}
 		s.waitBytes(t, 8<<20)
-		labtest.Until(t, patience, func() error {
+		labtest.Until(t, 2*patience, func() error { // a search that begins before all links have the MTU ends with less, and is repeated
 			if got := mtuTo(t, nodes[0], nodes[1]); got != mtu-62 {
 				return fmt.Errorf("the path takes %d bytes, want %d", got, mtu-62)
 			}

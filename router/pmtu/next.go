@@ -125,6 +125,7 @@ func (p *Prober) tooLarge(size int, now time.Time) {
 		p.size = p.effectiveBase()
 		p.confirmed, p.likely, p.named = true, false, false
 		p.confirmAt = now.Add(confirmEach)
+		p.pause = firstRaise
 		p.search(size)
 	}
 	p.above = size

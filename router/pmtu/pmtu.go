@@ -6,7 +6,8 @@
 // every two seconds. Control probes of size Base, which passes every path, distinguish a path that has become narrower
 // (a black hole) from a path that loses datagrams and from a peer that is gone: unacknowledged larger probes are too
 // large only if control probes are acknowledged. Then the size falls to Base at once, and a search finds the largest
-// size that passes. Every five minutes the Prober searches for a larger size.
+// size that passes. Then the Prober searches for a larger size again: after ten seconds, as what changes one part of a path
+// often changes others soon after, then with pauses that double, and finally every five minutes.
 //
 //	             Max acknowledged              size lost, control acknowledged
 //	Unconfirmed ------------------> Confirmed --------------------------------> Searching
@@ -41,7 +42,8 @@ type Config struct {
 const (
 	gap         = 200 * time.Millisecond // between two probes: 5 a second
 	confirmEach = 2 * time.Second        // between confirmations of the present size
-	raiseEach   = 5 * time.Minute        // between searches for a larger size
+	firstRaise  = 10 * time.Second       // from the end of a search that a change caused to the next one; doubled each time
+	raiseEach   = 5 * time.Minute        // at most, between searches for a larger size
 
 	firstTimeout = time.Second // until the round-trip time is known
 	minTimeout   = 100 * time.Millisecond
@@ -102,7 +104,8 @@ type Prober struct {
 	traffic   bool // data was sent since a confirmation was begun
 	confirmAt time.Time
 	raiseAt   time.Time
-	hintAt    time.Time // when the next hint may have an effect
+	pause     time.Duration // from the end of this search to the next one
+	hintAt    time.Time     // when the next hint may have an effect
 
 	silences int // confirmations in a row without any acknowledgement
 	retryAt  time.Time
@@ -116,7 +119,7 @@ type Prober struct {
 
 // New returns a Prober that allows cfg.Max.
 func New(cfg Config) *Prober {
-	p := &Prober{base: max(cfg.Base, 1), max: max(cfg.Max, 1), overhead: cfg.Overhead, tokens: cfg.Seed}
+	p := &Prober{base: max(cfg.Base, 1), max: max(cfg.Max, 1), overhead: cfg.Overhead, tokens: cfg.Seed, pause: firstRaise}
 	p.size = p.max
 	return p
 }
@@ -161,6 +164,7 @@ func (p *Prober) SetMax(largest int, now time.Time) {
 		p.size = largest
 	case raised:
 		p.size = max(p.size, p.effectiveBase())
+		p.pause = firstRaise
 		p.search(largest + 1)
 	default:
 		p.size = min(p.size, largest)

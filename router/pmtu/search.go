@@ -35,7 +35,8 @@ func (p *Prober) search(above int) {
 func (p *Prober) finishSearch(now time.Time) {
 	if p.searching && p.size+1 >= min(p.above, p.max+1) {
 		p.searching, p.hint = false, 0
-		p.raiseAt = now.Add(raiseEach)
+		p.raiseAt = now.Add(p.pause)
+		p.pause = min(2*p.pause, raiseEach)
 	}
 }
 
