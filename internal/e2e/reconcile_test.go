@@ -196,13 +196,19 @@ func TestHostIsRestored(t *testing.T) {
 func TestForeignBridgeKeepsItsOptions(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a")
-	for _, line := range []string{"ip link add weave type bridge", "ip link set weave type bridge stp_state 1 group_fwd_mask 8"} {
+	for _, line := range []string{
+		"ip link add weave type bridge", "ip link set weave type bridge forward_delay 200 stp_state 1 group_fwd_mask 8", // 2 s
+	} {
 		labtest.Run(t, nodes[0].Space, strings.Fields(line)...)
 	}
 	start(t, nodes)
 	attach(t, nodes[0], "p")
 	labtest.Run(t, nodes[0].Space, "ip", "link", "set", "weave", "down")
 	shows(t, nodes[0], "ip -d link show weave", `,UP(.|\n)*stp_state 1(.|\n)*group_fwd_mask 0x?8`)
+	shows(t, nodes[0], "bridge link show dev weft0", "state forwarding")
+	if found := conditions(t, nodes[0], health.BridgeBroken); len(found) != 0 {
+		t.Errorf("conditions: %+v", found)
+	}
 }
 
 // TestHideIsNotUndone: an address that the operator hides stays away, and one that is exposed again is restored.

@@ -10,9 +10,14 @@ import (
 	"weft/internal/podprobe"
 )
 
-// Missing implements health.Requirement: a node is not ready while the host's filters drop the frames of its pods.
-func (c *Checker) Missing() string {
-	if slices.ContainsFunc(c.state.Load().probes, dropped) {
+// Missing implements health.Requirement: a node is not ready while the bridge or the host's filters drop the frames of its pods.
+func (c *Checker) Missing() string { return c.state.Load().missing(c.cfg.Settings.Bridge) }
+
+func (s *state) missing(bridge string) string {
+	switch {
+	case s.waits:
+		return fmt.Sprintf("the bridge %s does not forward frames of new ports yet, as it runs STP", bridge)
+	case slices.ContainsFunc(s.probes, dropped):
 		return "the packet filters of the host drop frames between pods"
 	}
 	return ""

@@ -74,7 +74,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// TestReadiness: only a probe that was dropped makes the node not ready.
+// TestReadiness: only a probe that was dropped, and a bridge that runs STP and cannot be probed yet, make the node not ready.
 func TestReadiness(t *testing.T) {
 	c := New(Config{})
 	for _, tt := range []struct {
@@ -83,7 +83,7 @@ func TestReadiness(t *testing.T) {
 	}{
 		{state{}, true}, {state{losses: []hostfilter.Loss{loss(hostfilter.PodsToPods, hostfilter.Drops)}}, true},
 		{state{probes: []podprobe.Result{{Range: range4, Passed: true}}}, true},
-		{state{probes: []podprobe.Result{{Range: range4, Passed: true}, {Range: range6}}}, false},
+		{state{probes: []podprobe.Result{{Range: range4, Passed: true}, {Range: range6}}}, false}, {state{waits: true}, false},
 	} {
 		c.state.Store(&tt.state)
 		if missing := c.Missing(); (missing == "") != tt.ready {

@@ -17,6 +17,7 @@ import (
 // state is what the last looks have found. It is immutable.
 type state struct {
 	probes    []podprobe.Result // nil: not known
+	waits     bool              // the bridge does not forward the frames of new ports yet
 	losses    []hostfilter.Loss
 	conflicts []hostroutes.Conflict
 	hidden    []netip.Addr
@@ -41,7 +42,7 @@ func (c *Checker) lookByProbe(ctx context.Context) (failed bool) {
 		c.log.Debug("cannot probe the way between pods", "err", err)
 	}
 	before := c.state.Load().probes
-	c.update(func(s *state) { s.probes = results })
+	c.update(func(s *state) { s.probes, s.waits = results, errors.Is(err, podprobe.ErrWaits) })
 	return slices.ContainsFunc(results, dropped) && !slices.Equal(before, results)
 }
 

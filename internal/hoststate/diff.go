@@ -50,7 +50,7 @@ func diffTunnel(d Desired, t Tunnel, o Observed) (list []Action) {
 	if l.Master != d.Bridge.Name {
 		list = append(list, Action{Kind: SetMaster, Link: t.Name, Master: d.Bridge.Name, Tunnel: true, Have: portOf(l.Master)})
 	} else {
-		list = append(list, diffFlags(l, append([]flagValue{{Isolated, true}, {Hairpin, false}}, commonFlags...))...)
+		list = append(list, diffFlags(l, append([]flagValue{{Isolated, true}, {Hairpin, false}}, commonFlags...), o.runsSTP(l.Master))...)
 	}
 	list = append(list, diffMTU(l, t.MTU)...)
 	if !t.MAC.IsZero() && l.MAC != t.MAC {
@@ -88,7 +88,7 @@ func diffPod(d Desired, name string, o Observed) (list []Action) {
 	list = diffAlias(l, want.Alias)
 	switch l.Master {
 	case d.Bridge.Name:
-		list = append(list, diffFlags(l, append([]flagValue{{Isolated, false}, {Hairpin, want.Hairpin}}, commonFlags...))...)
+		list = append(list, diffFlags(l, append([]flagValue{{Isolated, false}, {Hairpin, want.Hairpin}}, commonFlags...), o.runsSTP(l.Master))...)
 	case "":
 		list = append(list, Action{Kind: SetMaster, Link: name, Master: d.Bridge.Name})
 	default:
@@ -111,10 +111,11 @@ func MovedPods(d Desired, o Observed) (moved []Link) {
 	return moved
 }
 
-func diffFlags(l Link, want []flagValue) (list []Action) {
+// diffFlags compares the flags of a port. With STP, the bridge alone decides which ports forward frames.
+func diffFlags(l Link, want []flagValue, stp bool) (list []Action) {
 	for _, w := range want {
 		have, known := l.Port[w.flag]
-		if !known || have == w.on || w.flag == Forwarding && (!l.Up || !l.Running) {
+		if !known || have == w.on || w.flag == Forwarding && (!l.Up || !l.Running || stp) {
 			continue
 		}
 		list = append(list, Action{Kind: SetFlag, Link: l.Name, Flag: w.flag, On: w.on})

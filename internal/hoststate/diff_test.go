@@ -120,6 +120,11 @@ func TestDiff(t *testing.T) {
 			d.Bridge.Made = false
 			o.Links["weave"].Options[hoststate.STP] = 1
 		}, nil},
+		"ports that wait for STP": {func(d *hoststate.Desired, o *hoststate.Observed) {
+			d.Bridge.Made = false
+			o.Links["weave"].Options[hoststate.STP] = 1
+			o.Links["weft0"].Port[hoststate.Forwarding], o.Links["vweft1"].Port[hoststate.Forwarding] = false, false
+		}, nil},
 		"pod off the bridge and down": {func(_ *hoststate.Desired, o *hoststate.Observed) {
 			change(o, "vweft1", func(l *hoststate.Link) { l.Master, l.Port, l.Up = "", nil, false })
 		}, []string{"master vweft1", "up vweft1"}},

@@ -1,6 +1,7 @@
 package podprobe_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -93,4 +94,12 @@ func TestProbe(t *testing.T) {
 	}
 	addBridge()
 	probe(t, h, p, "on a new bridge", true, true)
+	run("ip link del weave")
+	run("ip link del other")
+	addBridge()
+	run("ip link set weave type bridge stp_state 1 forward_delay 200") // 2 s, the shortest
+	if err := h.Do(func() error { _, err := p.Probe(t.Context()); return err }); !errors.Is(err, podprobe.ErrWaits) {
+		t.Errorf("with STP: %v, want %v", err, podprobe.ErrWaits)
+	}
+	probe(t, h, p, "after twice the forward delay", true, true)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/hoststate/live"
 	"weft/internal/netdump"
 )
 
@@ -20,7 +21,8 @@ func (p *Prober) plug() error {
 	if bridge.Attrs().Flags&net.FlagUp == 0 {
 		return fmt.Errorf("podprobe: bridge %s is down", p.cfg.Bridge)
 	}
-	if _, err := plugPort(p.sender.Name(), bridge.Attrs().Index, true); err != nil {
+	sender, err := plugPort(p.sender.Name(), bridge.Attrs().Index, true)
+	if err != nil {
 		return err
 	}
 	receiver, err := plugPort(p.receiver.Name(), bridge.Attrs().Index, false)
@@ -32,6 +34,15 @@ func (p *Prober) plug() error {
 	})
 	if err != nil {
 		return fmt.Errorf("podprobe: forwarding entry on %s: %w", p.cfg.Bridge, err)
+	}
+	for _, port := range []int{sender, receiver} {
+		forwards, err := live.Forwards(port)
+		if err != nil {
+			return fmt.Errorf("podprobe: %w", err)
+		}
+		if !forwards {
+			return ErrWaits
+		}
 	}
 	return nil
 }

@@ -42,6 +42,9 @@ var (
 	interfaceMAC = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 3}
 )
 
+// ErrWaits says that the bridge does not forward frames of its new ports yet, as for some seconds (twice the forward delay) with STP.
+var ErrWaits = errors.New("podprobe: the bridge does not forward frames of new ports yet")
+
 // Config describes a Prober.
 type Config struct {
 	Bridge string
@@ -95,7 +98,7 @@ func (p *Prober) Close() error {
 	return err
 }
 
-// Probe sends a frame for each range and reports which arrive. The error says why the bridge cannot be probed now.
+// Probe sends a frame for each range and reports which arrive. The error says why the bridge cannot be probed now; it may be ErrWaits.
 func (p *Prober) Probe(ctx context.Context) ([]Result, error) {
 	if err := p.plug(); err != nil {
 		return nil, err

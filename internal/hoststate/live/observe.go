@@ -3,6 +3,7 @@ package live
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -69,6 +70,28 @@ func (h *Host) links() (map[string]hoststate.Link, error) {
 		links[name] = l
 	}
 	return links, nil
+}
+
+// Forwards reports whether the link with an index is a port of a bridge that carries frames, in the calling thread's namespace.
+func Forwards(index int) (bool, error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index) //nolint:gosec // an index fits
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.AddData(msg)
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return false, fmt.Errorf("live: read link %d: %w", index, err)
+	}
+	for _, answer := range answers {
+		l, _, err := parseLink(answer)
+		if err != nil {
+			return false, fmt.Errorf("live: read link %d: %w", index, err)
+		}
+		if l.Index == index {
+			return l.Port[hoststate.Forwarding], nil
+		}
+	}
+	return false, nil
 }
 
 // parseLink returns the link of an RTM_NEWLINK message, and the index of its master.
