@@ -39,9 +39,7 @@ func (m *Mesh) publishKeys() error {
 		return err
 	}
 	if list := m.list.Load(); list != nil {
-		if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
-			m.log.Debug("key fingerprints of this node not published", "err", err)
-		}
+		m.publish(list)
 	}
 	return nil
 }

@@ -66,8 +66,9 @@ type Mesh struct {
 	unicasts      chan outgoing
 	contests      chan netip.AddrPort // where gossip has this node's own ID
 	failed        chan error
-	metaChanged   signal.Chan // set while this node's new metadata is not published yet
-	moved         signal.Chan // set while this node is not known at its new address yet
+	metaChanged   signal.Chan   // set while this node's new metadata is not published yet
+	publishing    chan struct{} // full while metadata of this node is on its way to another node
+	moved         signal.Chan   // set while this node is not known at its new address yet
 
 	// constant in Run
 	seenBefore map[peer.ID]string // the members of earlier runs, as Targets.Seen
@@ -118,6 +119,7 @@ func New(cfg Config) (*Mesh, error) {
 		credentials:   cfg.Credentials,
 		failed:        make(chan error, 1),
 		metaChanged:   signal.New(),
+		publishing:    make(chan struct{}, 1),
 		moved:         signal.New(),
 	}
 	m.at.Store(&place{cfg.Advertise, m.started})
@@ -212,12 +214,14 @@ func (m *Mesh) HealthScore() int {
 }
 
 // Leave announces that this node leaves the network for good. It returns when the announcement was sent, or after
-// leaveTimeout twice at most. Run continues until its context ends.
+// leaveTimeout twice and publishTimeout at most. Run continues until its context ends.
 func (m *Mesh) Leave() error {
 	list := m.list.Load()
 	if list == nil {
 		return ErrNotRunning
 	}
+	m.publishing <- struct{}{}
+	defer func() { <-m.publishing }()
 	m.leaving.Store(true)
 	err := list.UpdateNode(leaveTimeout) // the flag in the metadata distinguishes leaving from dying
 	err = errors.Join(err, list.Leave(leaveTimeout))
@@ -247,9 +251,20 @@ func (m *Mesh) publishMeta(ctx context.Context) {
 		if list == nil {
 			return
 		}
-		if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
-			m.log.Debug("node metadata not published", "err", err)
-		}
+		m.publish(list)
+	}
+}
+
+// publish publishes the metadata of this node, and waits until another node has it, for publishTimeout at most. It waits for other
+// publications: a new one takes the place of one that is not sent yet, also of the one with which this node leaves.
+func (m *Mesh) publish(list *memberlist.Memberlist) {
+	m.publishing <- struct{}{}
+	defer func() { <-m.publishing }()
+	if m.leaving.Load() {
+		return
+	}
+	if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
+		m.log.Debug("node metadata not published", "err", err)
 	}
 }
 

@@ -216,6 +216,27 @@ func TestDeadLeftAndBack(t *testing.T) {
 	})
 }
 
+// TestLeaveBesideNewMetadata: a node leaves while new metadata is on its way, as that its kernel path has ended. The others know that it
+// has left.
+func TestLeaveBesideNewMetadata(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		eventually(t, "a sees b", func() bool { return a.sees(b, StateAlive) })
+		time.Sleep(time.Minute)
+		b.SetVNI(77)
+		if err := b.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "b has left", func() bool { return !a.sees(b, StateAlive) })
+		if !a.sees(b, StateLeft) {
+			t.Error("b is dead for a")
+		}
+		stopAll(a, b)
+	})
+}
+
 func TestSecondNodeWithOneKeyGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net network
