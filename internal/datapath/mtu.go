@@ -63,7 +63,7 @@ func (d *Datapath) followMTU(ctx context.Context) {
 		d.hostMu.Lock()
 		err := d.fitMTU()
 		d.hostMu.Unlock()
-		if err != nil {
+		if err != nil && ctx.Err() == nil { // else this node has closed its TAP
 			d.log.Warn("cannot set the MTU of the pods", "err", err)
 		}
 		select {

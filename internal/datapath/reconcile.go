@@ -170,6 +170,9 @@ func (r *reconciler) restoreHost(ctx context.Context) error {
 			return nil
 		}
 		actions, moved, err := r.compare()
+		if ctx.Err() != nil {
+			return nil // this node closes its TAP when ctx ends
+		}
 		if errors.Is(err, errNoTap) {
 			return err
 		}
