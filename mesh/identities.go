@@ -50,7 +50,7 @@ func (m *Mesh) revoked(id peer.ID) bool { return m.identities.IsRevoked(id) }
 
 // SetCredentials replaces the keys and the identity while the mesh runs: at most MaxKeys, those of CAs included, and at least one. As
 // long as any two nodes have one of them in common, no member is lost. A mesh that was made without any accepts none. Errors wrap
-// ErrKeys. SetCredentials waits at most publishTimeout until another node knows.
+// ErrKeys. SetCredentials waits until another node knows, for publishTimeout at most after earlier publications.
 func (m *Mesh) SetCredentials(keys []GossipKey, f identity.File) error {
 	if err := admission.CheckSigned(f, m.cfg.Name); err != nil {
 		return err

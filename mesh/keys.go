@@ -38,8 +38,6 @@ func (m *Mesh) publishKeys() error {
 	if err := m.keys.Choose(); err != nil {
 		return err
 	}
-	if list := m.list.Load(); list != nil {
-		m.publish(list)
-	}
+	m.publish()
 	return nil
 }

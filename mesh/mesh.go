@@ -247,20 +247,17 @@ func (m *Mesh) publishMeta(ctx context.Context) {
 			return
 		case <-m.metaChanged.C():
 		}
-		list := m.list.Load()
-		if list == nil {
-			return
-		}
-		m.publish(list)
+		m.publish()
 	}
 }
 
 // publish publishes the metadata of this node, and waits until another node has it, for publishTimeout at most. It waits for other
 // publications: a new one takes the place of one that is not sent yet, also of the one with which this node leaves.
-func (m *Mesh) publish(list *memberlist.Memberlist) {
+func (m *Mesh) publish() {
 	m.publishing <- struct{}{}
 	defer func() { <-m.publishing }()
-	if m.leaving.Load() {
+	list := m.list.Load()
+	if list == nil || m.leaving.Load() {
 		return
 	}
 	if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
