@@ -50,7 +50,7 @@ func diffTunnel(d Desired, t Tunnel, o Observed) (list []Action) {
 	if l.Master != d.Bridge.Name {
 		list = append(list, Action{Kind: SetMaster, Link: t.Name, Master: d.Bridge.Name, Tunnel: true, Have: portOf(l.Master)})
 	} else {
-		list = append(list, diffFlags(l, append([]flagValue{{Isolated, true}, {Hairpin, false}}, commonFlags...), o.runsSTP(l.Master))...)
+		list = append(list, diffFlags(o, l, flagValue{Isolated, true}, flagValue{Hairpin, false})...)
 	}
 	list = append(list, diffMTU(l, t.MTU)...)
 	if !t.MAC.IsZero() && l.MAC != t.MAC {
@@ -88,7 +88,7 @@ func diffPod(d Desired, name string, o Observed) (list []Action) {
 	list = diffAlias(l, want.Alias)
 	switch l.Master {
 	case d.Bridge.Name:
-		list = append(list, diffFlags(l, append([]flagValue{{Isolated, false}, {Hairpin, want.Hairpin}}, commonFlags...), o.runsSTP(l.Master))...)
+		list = append(list, diffFlags(o, l, flagValue{Isolated, false}, flagValue{Hairpin, want.Hairpin})...)
 	case "":
 		list = append(list, Action{Kind: SetMaster, Link: name, Master: d.Bridge.Name})
 	default:
@@ -111,9 +111,10 @@ func MovedPods(d Desired, o Observed) (moved []Link) {
 	return moved
 }
 
-// diffFlags compares the flags of a port. With STP, the bridge alone decides which ports forward frames.
-func diffFlags(l Link, want []flagValue, stp bool) (list []Action) {
-	for _, w := range want {
+// diffFlags compares commonFlags and own of a port. With STP, the bridge alone decides which ports forward frames.
+func diffFlags(o Observed, l Link, own ...flagValue) (list []Action) {
+	stp := o.Links[l.Master].Options[STP] != 0
+	for _, w := range append(own, commonFlags...) {
 		have, known := l.Port[w.flag]
 		if !known || have == w.on || w.flag == Forwarding && (!l.Up || !l.Running || stp) {
 			continue

@@ -38,6 +38,3 @@ type Link struct {
 	// Options are those of a bridge; nil: it is none.
 	Options map[Option]uint32
 }
-
-// runsSTP reports whether a bridge runs the spanning tree protocol.
-func (o Observed) runsSTP(bridge string) bool { return o.Links[bridge].Options[STP] != 0 }
