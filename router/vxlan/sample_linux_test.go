@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"weft/internal/ether"
-	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
 	"weft/router/vxlan"
 )
@@ -16,13 +15,8 @@ import (
 // TestSampleFrames: with N = 1 every frame is in the sample of both ends, with its length, peer and direction. With a larger N, which
 // may come at any time, few are, and each counts N times.
 func TestSampleFrames(t *testing.T) {
-	l := labtest.New(t, nettest.Config{})
-	nodes := []*node{newNode(t, l, 1, false), newNode(t, l, 2, false)}
-	for i, n := range nodes {
-		n.run(t, nodes[1-i].peer())
-	}
-	nodes[0].carries(t, nodes[1], true)
-	nodes[1].carries(t, nodes[0], true)
+	a, b, _ := two(t)
+	nodes := []*node{a, b}
 	pod, source := socket(t, nodes[0].pod.Space, "eth0"), mac(t, nodes[0].pod.Space, "eth0")
 	long := append(frame(ether.Broadcast, source, "long"), make([]byte, 1000)...)
 

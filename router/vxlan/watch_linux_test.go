@@ -7,20 +7,14 @@ import (
 	"testing"
 
 	"weft/internal/ether"
-	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
 	"weft/router/vxlan"
 )
 
 // TestWatch: Watch reports a frame as the pod sent it, at both ends, with the tag that the kernel removed.
 func TestWatch(t *testing.T) {
-	l := labtest.New(t, nettest.Config{})
-	nodes := []*node{newNode(t, l, 1, false), newNode(t, l, 2, false)}
-	for i, n := range nodes {
-		n.run(t, nodes[1-i].peer())
-	}
-	nodes[0].carries(t, nodes[1], true)
-	nodes[1].carries(t, nodes[0], true)
+	a, b, _ := two(t)
+	nodes := []*node{a, b}
 
 	pod, source := socket(t, nodes[0].pod.Space, "eth0"), mac(t, nodes[0].pod.Space, "eth0")
 	plain := frame(ether.Broadcast, source, "plain")
