@@ -38,41 +38,37 @@ func (e *Engine) Capture(id peer.ID, match func(frame []byte, length int) bool, 
 		limit = tap.MaxFrame
 	}
 	c = capture.New(id, match, limit)
-	err = e.watch(func(w *watchers) error {
-		if len(w.captures) >= maxWatchers {
-			return ErrCaptures
-		}
-		w.captures = append(w.captures, c)
-		return nil
-	})
-	return c, func() {
-		_ = e.watch(func(w *watchers) error {
-			w.captures = slices.DeleteFunc(w.captures, func(o *capture.Capture) bool { return o == c })
-			return nil
-		})
-	}, err
+	stop, err = watch(e, c, func(w *watchers) *[]*capture.Capture { return &w.captures }, ErrCaptures)
+	return c, stop, err
 }
 
 // SampleFlows has a sampler count frames to and from peers until stop is called. Frames of the kernel path are not among them: the
 // caller adds those. The error is ErrSamplers.
 func (e *Engine) SampleFlows(s *flows.Sampler) (stop func(), err error) {
-	err = e.watch(func(w *watchers) error {
-		if len(w.samplers) >= maxWatchers {
-			return ErrSamplers
+	return watch(e, s, func(w *watchers) *[]*flows.Sampler { return &w.samplers }, ErrSamplers)
+}
+
+// watch adds one to a list of the watchers, and stop removes it. The error is full if the list has maxWatchers.
+func watch[T comparable](e *Engine, one T, list func(*watchers) *[]T, full error) (stop func(), err error) {
+	err = e.changeWatchers(func(w *watchers) error {
+		l := list(w)
+		if len(*l) >= maxWatchers {
+			return full
 		}
-		w.samplers = append(w.samplers, s)
+		*l = append(*l, one)
 		return nil
 	})
 	return func() {
-		_ = e.watch(func(w *watchers) error {
-			w.samplers = slices.DeleteFunc(w.samplers, func(o *flows.Sampler) bool { return o == s })
+		_ = e.changeWatchers(func(w *watchers) error {
+			l := list(w)
+			*l = slices.DeleteFunc(*l, func(other T) bool { return other == one })
 			return nil
 		})
 	}, err
 }
 
-// watch replaces the watchers by a copy that change has made, unless that fails.
-func (e *Engine) watch(change func(*watchers) error) error {
+// changeWatchers replaces the watchers by a copy that change has made, unless that fails.
+func (e *Engine) changeWatchers(change func(*watchers) error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := &watchers{}
@@ -114,17 +110,17 @@ func (e *Engine) watchReceived(frames []tap.Frame, latest *session.Session) {
 	}
 	now, peers := e.now(), e.peers.Load()
 	for _, f := range frames {
-		from, _ := e.fdb.Lookup(ether.Source(f.Data), now)
 		if len(w.captures) > 0 {
+			from, _ := e.fdb.Lookup(ether.Source(f.Data), now)
 			w.captureReceived(f, from, latest, peers, now)
 		}
-		w.sampleReceived(f, from, now)
+		e.sampleReceived(w.samplers, f, now)
 	}
 }
 
-// sampleReceived passes a frame from a peer to the samplers.
-func (w *watchers) sampleReceived(f tap.Frame, from peer.ID, now time.Time) {
-	for _, s := range w.samplers {
+// sampleReceived passes a frame from a peer to the samplers. It looks up the peer only for those that take the frame.
+func (e *Engine) sampleReceived(samplers []*flows.Sampler, f tap.Frame, now time.Time) {
+	for _, s := range samplers {
 		weight := s.Pick(flows.Userspace)
 		if weight == 0 {
 			continue
@@ -136,6 +132,7 @@ func (w *watchers) sampleReceived(f tap.Frame, from peer.ID, now time.Time) {
 		if f.Offload.GSOType != virtio.GSONone {
 			segment = int(f.Offload.GSOSize)
 		}
+		from, _ := e.fdb.Lookup(ether.Source(f.Data), now)
 		s.Add(flows.Key{Peer: from, Path: flows.Userspace}, f.Data, length, segment, weight, now)
 	}
 }
