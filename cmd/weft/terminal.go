@@ -64,7 +64,7 @@ func displayOf(out io.Writer, color string) (display, error) {
 		d.color = true
 	case colorNever:
 	default:
-		return d, hint.New(hint.Usage, "Give auto, always or never.", "--color: %q is not valid", color)
+		return d, hint.Refuse("--color", "Give auto, always or never.", "%q is not valid", color)
 	}
 	return d, nil
 }
