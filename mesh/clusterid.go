@@ -61,21 +61,22 @@ func (c *clusterIDs) contradicts(theirs []ClusterID) bool {
 
 // check returns an error, and records the mismatch, when a node belongs to another cluster.
 func (c *clusterIDs) check(n *memberlist.Node) error {
-	md, err := metadata.Parse(n.Meta)
-	if err != nil || !c.contradicts(md.ClusterIDs) {
-		return nil // NotifyAlive reports metadata that cannot be read
+	md, err := metadata.Parse(n.Meta) // NotifyAlive reports metadata that cannot be read
+	if foreign := err == nil && c.contradicts(md.ClusterIDs); !foreign {
+		return nil
 	}
-	addr, _ := netip.AddrFromSlice(n.Addr)
-	mismatch := ClusterMismatch{
-		ID: peer.FromPublicKey(md.Public), Name: md.Name, Addr: netip.AddrPortFrom(addr.Unmap(), n.Port), At: time.Now(),
-	}
+	mismatch := ClusterMismatch{ID: peer.FromPublicKey(md.Public), Name: md.Name, Addr: gossipAddr(n), At: time.Now()}
+	c.record(mismatch)
+	return fmt.Errorf("%w: node %s (%s at %s)", ErrClusterMismatch, mismatch.Name, mismatch.ID, mismatch.Addr)
+}
+
+func (c *clusterIDs) record(mismatch ClusterMismatch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mismatches == nil || len(c.mismatches) >= maxClusterMismatches {
 		c.mismatches = make(map[peer.ID]ClusterMismatch)
 	}
 	c.mismatches[mismatch.ID] = mismatch
-	return fmt.Errorf("%w: node %s (%s at %s)", ErrClusterMismatch, mismatch.Name, mismatch.ID, mismatch.Addr)
 }
 
 // NotifyMerge implements memberlist.MergeDelegate: it refuses an exchange of states that has a node of another cluster in
@@ -105,6 +106,17 @@ func (c *clusterIDs) set(list []ClusterID) bool {
 	}
 	c.own = list
 	return true
+}
+
+// inClusters implements admitter.
+func (m *Mesh) inClusters() []ClusterID { return m.clusterIDs.list() }
+
+// checkClusters implements admitter.
+func (m *Mesh) checkClusters(member Member, theirs []ClusterID) (foreign bool) {
+	if foreign = m.clusterIDs.contradicts(theirs); foreign {
+		m.clusterIDs.record(ClusterMismatch{ID: member.ID, Name: member.Name, Addr: member.GossipAddr(), At: time.Now()})
+	}
+	return foreign
 }
 
 // SetClusterIDs publishes the cluster IDs of this node, at most MaxClusterIDs of them. It does not wait until other nodes

@@ -38,6 +38,6 @@ func (m *Mesh) publishKeys() error {
 	if err := m.keys.Choose(); err != nil {
 		return err
 	}
-	m.publish()
+	m.publish(publishTimeout)
 	return nil
 }

@@ -67,7 +67,7 @@ type Mesh struct {
 	contests      chan netip.AddrPort // where gossip has this node's own ID
 	failed        chan error
 	metaChanged   signal.Chan   // set while this node's new metadata is not published yet
-	publishing    chan struct{} // full while metadata of this node is on its way to another node
+	publishing    chan struct{} // full while metadata of this node is waited for to reach another node
 	moved         signal.Chan   // set while this node is not known at its new address yet
 
 	// constant in Run
@@ -247,20 +247,21 @@ func (m *Mesh) publishMeta(ctx context.Context) {
 			return
 		case <-m.metaChanged.C():
 		}
-		m.publish()
+		m.publish(time.Nanosecond)
 	}
 }
 
-// publish publishes the metadata of this node, and waits until another node has it, for publishTimeout at most. It waits for other
-// publications: a new one takes the place of one that is not sent yet, also of the one with which this node leaves.
-func (m *Mesh) publish() {
+// publish publishes the metadata of this node: in exchanges of states at once, by gossip with the next packets. It waits until another
+// node has it, for timeout at most, and first for other publications: a new one takes the place of one that is not sent yet, also of the
+// one with which this node leaves.
+func (m *Mesh) publish(timeout time.Duration) {
 	m.publishing <- struct{}{}
 	defer func() { <-m.publishing }()
 	list := m.list.Load()
 	if list == nil || m.leaving.Load() {
 		return
 	}
-	if err := list.UpdateNode(publishTimeout); err != nil { // the next push/pull publishes it too
+	if err := list.UpdateNode(timeout); err != nil { // the next push/pull publishes it too
 		m.log.Debug("node metadata not published", "err", err)
 	}
 }

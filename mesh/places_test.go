@@ -29,6 +29,9 @@ func (openDoor) identify(metadata.Node, netip.Addr, time.Time) (identity.Certifi
 }
 func (openDoor) reportOwnKey(netip.AddrPort) {}
 
+func (openDoor) inClusters() []metadata.ClusterID                    { return nil }
+func (openDoor) checkClusters(Member, []metadata.ClusterID) (_ bool) { return false }
+
 func testRoster(trusted map[peer.ID]bool) *roster {
 	return newRoster(peer.ID{0xff}, netip.MustParseAddrPort("192.0.2.254:6783"), 1, openDoor{trusted})
 }

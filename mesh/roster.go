@@ -32,6 +32,10 @@ func nodeName(id peer.ID, addr netip.AddrPort) string { return id.String() + "@"
 type admitter interface {
 	// admit returns why a node is refused, nil if it is not.
 	admit(n *memberlist.Node) error
+	// inClusters returns this node's cluster IDs.
+	inClusters() []metadata.ClusterID
+	// checkClusters reports whether a member with the given cluster IDs is of another cluster.
+	checkClusters(member Member, theirs []metadata.ClusterID) (foreign bool)
 	// known reports whether a node is known from elsewhere than gossip. There are places for it that others do not get.
 	known(id peer.ID) bool
 	// identify returns the certificate that admits a member at now, zero if it needs none. The error is about a member that is not
@@ -70,6 +74,7 @@ type record struct {
 	instance    uint64        // of its process
 	unconfirmed bool          // known from before this node has moved; see roster.move
 	answered    bool          // it has answered a ping of this node
+	foreign     bool          // its answer to a ping has shown that it is of another cluster
 	meta        metadata.Node // as it was published
 	reported    State         // by memberlist; State is StateDead instead while the member is not admitted
 }
@@ -102,7 +107,7 @@ func (r *roster) snapshot(now time.Time) []Member {
 			}
 		}
 		r.setPlaces(id, kept)
-		if best.State != StateLeft || now.Sub(best.Since) <= leftTTL {
+		if !best.foreign && (best.State != StateLeft || now.Sub(best.Since) <= leftTTL) {
 			all = append(all, best.Member)
 		}
 	}
@@ -227,23 +232,33 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 	r.update(n, StateDead)
 }
 
-// AckPayload implements memberlist.PingDelegate: an ack carries this node's clock, as Unix time in nanoseconds, 8 bytes,
-// big endian.
+// AckPayload implements memberlist.PingDelegate: an ack carries this node's clock, as Unix time in nanoseconds, and its cluster IDs.
 func (r *roster) AckPayload() []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
+	b := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
+	return metadata.AppendClusterIDs(b, r.admission.inClusters())
 }
 
-// NotifyPingComplete implements memberlist.PingDelegate.
+// NotifyPingComplete implements memberlist.PingDelegate. An answer may show that a member is of another cluster: two clusters may meet
+// while the range of one is still being divided, and metadata that shows it comes late, is refused, or may be made up by a third node.
+// Such a member is none any more. It stays in memberlist, as does this node there, until one of the two ends.
 func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack []byte) {
 	now := time.Now()
 	id, _ := idOf(n.Name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec := r.place(id, gossipAddr(n)); rec != nil {
-		rec.RTT, rec.answered = rtt, true
-		if len(ack) >= 8 { // older nodes send no clock
-			rec.Skew = time.Unix(0, int64(binary.BigEndian.Uint64(ack))).Sub(now.Add(-rtt / 2))
-		}
+	rec := r.place(id, gossipAddr(n))
+	if rec == nil {
+		return
+	}
+	rec.RTT, rec.answered = rtt, true
+	if len(ack) < 8 {
+		return // an older node
+	}
+	rec.Skew = time.Unix(0, int64(binary.BigEndian.Uint64(ack))).Sub(now.Add(-rtt / 2))
+	if foreign := r.admission.checkClusters(rec.Member, metadata.ClusterIDsOf(ack[8:])); foreign != rec.foreign {
+		rec.foreign = foreign
+		r.judge(rec, now)
+		r.change.Set()
 	}
 }
 
@@ -257,7 +272,9 @@ func (r *roster) update(n *memberlist.Node, state State) {
 	r.mu.Lock()
 	rec.Self, rec.reported, rec.Since = n.Name == r.name, state, now
 	r.judge(&rec, now)
-	if old := r.place(rec.ID, rec.GossipAddr()); old != nil {
+	if old := r.place(rec.ID, rec.GossipAddr()); old != nil && old.foreign && state != StateAlive {
+		r.setPlaces(rec.ID, slices.DeleteFunc(r.records[rec.ID], func(p record) bool { return p.GossipAddr() == rec.GossipAddr() }))
+	} else if old != nil {
 		rec.RTT, rec.Skew, rec.answered = old.RTT, old.Skew, old.answered
 		if old.State == rec.State {
 			rec.Since = old.Since
@@ -277,6 +294,10 @@ func (r *roster) judge(rec *record, now time.Time) {
 		if rec.reported == StateDead && r.admission.revoked(rec.ID) { // its daemon is stopped, or it is not heard any more
 			rec.Refused = identity.Revoked
 		}
+		return
+	}
+	if rec.foreign {
+		rec.State = StateDead
 		return
 	}
 	cert, err := r.admission.identify(rec.meta, rec.Addr, now)

@@ -41,16 +41,22 @@ func TestClustersStaySeparate(t *testing.T) {
 		p.steady(t)
 	}
 	for _, n := range nodes {
-		if peers := query[[]api.Peer](t, n, "peers"); len(peers) != 2 {
-			t.Errorf("%s knows %d members, want 2: %v", n.Label(), len(peers), peers)
-		}
+		labtest.Until(t, patience, func() error { // they may have met before the range was divided everywhere
+			if peers := query[[]api.Peer](t, n, "peers"); len(peers) != 2 {
+				return fmt.Errorf("%s knows %d members, want 2: %v", n.Label(), len(peers), peers)
+			}
+			return nil
+		})
 		if owners := query[api.IPAM](t, n, "ipam").Ranges[0].Owners; len(owners) != 2 {
 			t.Errorf("%s knows %d owners, want 2", n.Label(), len(owners))
 		}
 	}
-	for _, target := range query[api.Status](t, ours[0], "status").Targets {
-		if target.Addr == theirs[0].Addr().String()+":6783" && !strings.Contains(target.Error, "another network") {
-			t.Errorf("the error of the target is %q", target.Error)
+	labtest.Until(t, patience, func() error {
+		for _, target := range query[api.Status](t, ours[0], "status").Targets {
+			if target.Addr == theirs[0].Addr().String()+":6783" && !strings.Contains(target.Error, "another network") {
+				return fmt.Errorf("the error of the target is %q", target.Error)
+			}
 		}
-	}
+		return nil
+	})
 }

@@ -118,10 +118,7 @@ func (m Node) Encode() []byte {
 		b = binary.BigEndian.AppendUint32(b, fingerprint)
 	}
 	b = append(b, byte(len(m.ClusterIDs)))
-	for _, c := range m.ClusterIDs {
-		b = binary.BigEndian.AppendUint32(b, c.Range)
-		b = binary.BigEndian.AppendUint32(b, c.By)
-	}
+	b = AppendClusterIDs(b, m.ClusterIDs)
 	if m.VNI != 0 {
 		b = append(b, extensionVNI, vniLen, byte(m.VNI>>16), byte(m.VNI>>8), byte(m.VNI))
 	}
@@ -136,6 +133,23 @@ func (m Node) Encode() []byte {
 	}
 	b = appendIfShort(b, extensionRanges, ranges)
 	return appendIfShort(b, extensionVersion, []byte(m.Version[:min(len(m.Version), maxVersion)]))
+}
+
+// AppendClusterIDs appends the wire form of cluster IDs: 8 bytes each.
+func AppendClusterIDs(b []byte, ids []ClusterID) []byte {
+	for _, c := range ids {
+		b = binary.BigEndian.AppendUint32(b, c.Range)
+		b = binary.BigEndian.AppendUint32(b, c.By)
+	}
+	return b
+}
+
+// ClusterIDsOf reads cluster IDs, at most MaxClusterIDs of them. It ignores what follows the last one.
+func ClusterIDsOf(b []byte) (ids []ClusterID) {
+	for ; len(b) >= 8 && len(ids) < MaxClusterIDs; b = b[8:] {
+		ids = append(ids, ClusterID{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])})
+	}
+	return ids
 }
 
 // appendIfShort appends an extension, unless it is empty or the metadata would be too long with it.
@@ -188,9 +202,7 @@ func Parse(b []byte) (Node, error) {
 	if n > MaxClusterIDs || len(rest) < 8*n {
 		return Node{}, fmt.Errorf("%w: cluster IDs cut short", ErrMalformed)
 	}
-	for i := range n {
-		m.ClusterIDs = append(m.ClusterIDs, ClusterID{binary.BigEndian.Uint32(rest[8*i:]), binary.BigEndian.Uint32(rest[8*i+4:])})
-	}
+	m.ClusterIDs = ClusterIDsOf(rest[:8*n])
 	if err := m.parseExtensions(rest[8*n:]); err != nil {
 		return Node{}, err
 	}
