@@ -11,6 +11,7 @@ import (
 	"weft/internal/peer"
 	"weft/router/capture"
 	"weft/router/session"
+	"weft/router/watch"
 	"weft/tap/taptest"
 )
 
@@ -122,12 +123,12 @@ func TestCaptureBounds(t *testing.T) {
 	if n := len(large.Frames()); large.Lost() == 0 || n*len(h.super.Data) > 16<<20 {
 		t.Errorf("%d superframes wait, %d lost", n, large.Lost())
 	}
-	for range maxWatchers - 2 {
+	for range watch.Max - 2 {
 		if _, _, err := h.Capture(peer.ID{}, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, ErrCaptures) {
+	if _, _, err := h.Capture(peer.ID{}, nil, 0); !errors.Is(err, watch.ErrCaptures) {
 		t.Errorf("one too many: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ type Config struct {
 
 // AddressOwners finds the owners of addresses of the overlay.
 type AddressOwners interface {
-	// OwnerOf returns the peer that assigns an address, false if it is unknown. The goroutines of the TAP queues call
+	// OwnerOf returns the peer that assigns an address, false if it is unknown. The loops call
 	// it for every address query of a pod, those of the sockets for source addresses: it must be safe for concurrent use, and must not wait.
 	OwnerOf(netip.Addr) (peer.ID, bool)
 }
@@ -70,7 +70,7 @@ type Events interface {
 	// LinksChanged reports the direct links, after every change. The liveness goroutine calls it, one call at a time,
 	// and waits for it: no link is probed meanwhile.
 	LinksChanged(links Links)
-	// ControlReceived delivers a message that a peer has sent with SendControl. The goroutines of the sockets call it:
+	// ControlReceived delivers a message that a peer has sent with SendControl. The loops call it:
 	// it must be safe for concurrent use, must not wait, and must not keep message.
 	ControlReceived(from peer.ID, to uint8, message []byte)
 	// DialBack sends a datagram to an address from a port that was never used before, for a peer that tests whether it

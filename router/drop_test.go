@@ -160,7 +160,7 @@ func TestReplays(t *testing.T) {
 			again++
 		}
 		for range 3 {
-			if err := h.in.step(); err != nil {
+			if _, err := h.in.step(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -174,7 +174,7 @@ func TestReplays(t *testing.T) {
 func TestDropSend(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(8), peerOf(9)})
-	o := newOutbound(n.Engine, nil, nil, n.conn)
+	o := newOutbound(n.Engine, nil, tapWriter{}, n.conn)
 	peers := n.peers.Load().flooded.Load().peers
 	for i, size := range []int{underlay.MaxDatagram + 1, 100} {
 		s := send{to: peers[i], frames: 1, bytes: size}
@@ -194,7 +194,7 @@ func TestDropSend(t *testing.T) {
 // TestDropDevice: if the TAP refuses a frame, the other frames are written.
 func TestDropDevice(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
-	w := &tapWriter{queue: n.dev.Queues()[0]}
+	w := tapWriter{queue: n.dev.Queues()[0]}
 	refused, err := w.write([]tap.Frame{{Data: make([]byte, 3)}, {Data: frame(mac(1), mac(2), 'x')}})
 	if refused != 1 || err != nil || n.dev.Discard() != 1 {
 		t.Errorf("%d refused, %v", refused, err)
@@ -224,7 +224,7 @@ func FuzzInbound(f *testing.F) {
 	n.SetPeers([]Peer{peerOf(1), peerOf(2)})
 	r := connectRemote(f, n, 1)
 	connectRemote(f, n, 2)
-	in := newInbound(n.Engine, n.conn, &tapWriter{queue: n.dev.Queues()[0]})
+	in := newInbound(n.Engine, n.conn, tapWriter{queue: n.dev.Queues()[0]})
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8, sealed bool) {
 		before := n.Stats()
 		in.begin()

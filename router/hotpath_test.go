@@ -64,7 +64,7 @@ func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 			h.remote = f
 		}
 	}
-	writer := &tapWriter{queue: n.dev.Queues()[0]}
+	writer := tapWriter{queue: n.dev.Queues()[0]}
 	h.in = newInbound(n.Engine, h.conn, writer)
 	h.out = newOutbound(n.Engine, n.dev.Queues()[0], writer, h.conn)
 	return h
@@ -91,7 +91,7 @@ func (h *hotPath) transmit(t testing.TB, f []byte) {
 		h.dev.Inject(f)
 	}
 	for carried := 0; carried < outFrames; carried += len(h.out.batch.Frames()) {
-		if err := h.out.step(); err != nil {
+		if _, err := h.out.step(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,14 +100,14 @@ func (h *hotPath) transmit(t testing.TB, f []byte) {
 // transmitSuper carries a superframe from the host.
 func (h *hotPath) transmitSuper(t testing.TB) {
 	h.dev.InjectQueue(0, h.super)
-	if err := h.out.step(); err != nil {
+	if _, err := h.out.step(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // receive carries a batch of datagrams to the host.
 func (h *hotPath) receive(t testing.TB) {
-	if err := h.in.step(); err != nil {
+	if _, err := h.in.step(); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.dev.Discard(); n != inDatagrams {

@@ -2,7 +2,6 @@ package router
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -24,11 +23,11 @@ const (
 	inPieces    = 2048     // of which superframes are coalesced
 )
 
-// inbound carries frames from one socket to one TAP queue. It is owned by the goroutine of run.
+// inbound carries frames from one socket to one TAP queue. It is owned by a loop.
 type inbound struct {
 	engine *Engine
 	conn   underlay.Conn
-	writer *tapWriter
+	writer tapWriter
 
 	batch     []underlay.Datagram
 	coalescer *virtio.Coalescer // its frames lie in the buffers of batch
@@ -57,7 +56,7 @@ type inbound struct {
 	learnedFrom *peerView
 }
 
-func newInbound(e *Engine, c underlay.Conn, w *tapWriter) *inbound {
+func newInbound(e *Engine, c underlay.Conn, w tapWriter) *inbound {
 	in := &inbound{
 		engine:    e,
 		conn:      c,
@@ -75,20 +74,11 @@ func newInbound(e *Engine, c underlay.Conn, w *tapWriter) *inbound {
 	return in
 }
 
-// run carries frames until socket or queue is closed.
-func (in *inbound) run() error {
-	for {
-		if err := in.step(); err != nil {
-			return fmt.Errorf("router: from the underlay: %w", err)
-		}
-	}
-}
-
-// step carries one batch.
-func (in *inbound) step() error {
+// step carries one batch. It reports whether there may be more.
+func (in *inbound) step() (more bool, err error) {
 	n, err := in.conn.ReadBatch(in.batch)
-	if err != nil {
-		return err
+	if err != nil || n == 0 {
+		return false, err
 	}
 	in.engine.receive.count(n)
 	in.begin()
@@ -97,14 +87,14 @@ func (in *inbound) step() error {
 			continue // no node has such an address
 		}
 		if err := in.split(&in.batch[i]); err != nil {
-			return err
+			return false, err
 		}
 	}
 	in.sum.flush()
 	if err := in.forward.flush(); err != nil {
-		return err
+		return false, err
 	}
-	return in.flush() // before the buffers are used again
+	return n == len(in.batch), in.flush() // before the buffers are used again
 }
 
 // begin begins a batch.

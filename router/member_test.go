@@ -12,6 +12,7 @@ import (
 	"weft/internal/simnet"
 	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
 	"weft/router/wire"
 )
 
@@ -61,7 +62,7 @@ func newMember(t *testing.T, network *simnet.Network, k int, secrets []session.S
 func (m *member) receive() {
 	batch := []underlay.Datagram{{Buf: make([]byte, 1<<16)}}
 	for {
-		if _, err := m.conn.ReadBatch(batch); err != nil {
+		if _, err := underlaytest.Read(m.conn, batch); err != nil {
 			return
 		}
 		m.handle(batch[0])

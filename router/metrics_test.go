@@ -16,13 +16,13 @@ func TestCollector(t *testing.T) {
 	n := newNode(t, simnet.New(1), 0)
 	n.SetPeers([]Peer{peerOf(1)})
 	connectRemote(t, n, 1)
-	o := newOutbound(n.Engine, n.dev.Queues()[0], nil, n.conn)
+	o := newOutbound(n.Engine, n.dev.Queues()[0], tapWriter{}, n.conn)
 	for _, f := range [][]byte{
 		frame(ether.Broadcast, mac(1), 'a'), frame(mac(2), mac(1), 'b'), frame(mac(1), mac(1), 'c'),
 	} {
 		n.dev.Inject(f)
 	}
-	if err := o.step(); err != nil {
+	if _, err := o.step(); err != nil {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewPedanticRegistry()

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"fmt"
 	"time"
 
 	"weft/internal/ether"
@@ -20,11 +19,11 @@ const (
 	outDatagrams = 256                                                 // passed to a socket at once: a flood makes several of a frame
 )
 
-// outbound carries frames from one TAP queue to the peers. It is owned by the goroutine of run.
+// outbound carries frames from one TAP queue to the peers. It is owned by a loop.
 type outbound struct {
 	encoder
 	queue   tap.Queue
-	writer  *tapWriter // for replies to the frames
+	writer  tapWriter // for replies to the frames
 	batch   *tap.Batch
 	replies *toobig.Limiter // of replies to senders of frames that are too long
 
@@ -37,7 +36,7 @@ type outbound struct {
 	frames  int // that the frames of the batch stand for, so far
 }
 
-func newOutbound(e *Engine, q tap.Queue, w *tapWriter, c underlay.Conn) *outbound {
+func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound {
 	return &outbound{
 		encoder: newEncoder(e, c),
 		queue:   q,
@@ -47,32 +46,23 @@ func newOutbound(e *Engine, q tap.Queue, w *tapWriter, c underlay.Conn) *outboun
 	}
 }
 
-// run carries frames until queue or socket is closed.
-func (o *outbound) run() error {
-	for {
-		if err := o.step(); err != nil {
-			return fmt.Errorf("router: from the TAP: %w", err)
-		}
-	}
-}
-
-// step carries one batch.
-func (o *outbound) step() error {
+// step carries one batch. It reports whether there may be more.
+func (o *outbound) step() (more bool, err error) {
 	o.batch.Reset()
 	n, err := o.queue.ReadFrames(o.batch)
-	if err != nil {
-		return err
+	if err != nil || n == 0 {
+		return false, err
 	}
 	e := o.engine
 	e.transmit.count(n)
 	o.begin()
 	for i := range o.batch.Frames() {
 		if err := o.forward(i); err != nil {
-			return err
+			return false, err
 		}
 	}
 	e.fromTAP.count(o.frames, n)
-	return o.flush()
+	return o.batch.IsFull(), o.flush()
 }
 
 // begin begins a batch.

@@ -119,7 +119,7 @@ func TestConfirmIsRepeated(t *testing.T) {
 		n := newNodeOf(t, network, 0, taptest.Config{MTU: 1422}, secretOf(1))
 		n.SetPeers([]Peer{peerOf(1)})
 		r, s := unconfirmed(t, n)
-		in := newInbound(n.Engine, n.conn, &tapWriter{queue: n.dev.Queues()[0]})
+		in := newInbound(n.Engine, n.conn, tapWriter{queue: n.dev.Queues()[0]})
 		for range maxSessionUpdates {
 			n.handshakes.updates <- sessionUpdate{session: s, addr: addrOf(1)}
 		}

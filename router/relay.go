@@ -186,7 +186,7 @@ func relayDrop(err error) Drop {
 	return wireDrop(err)
 }
 
-// forwarder sends the datagrams for other nodes that a socket has received. It is owned by the goroutine of the socket.
+// forwarder sends the datagrams for other nodes that a socket has received. It is owned by the loop of the socket.
 type forwarder struct {
 	engine *Engine
 	conn   underlay.Conn

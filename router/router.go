@@ -13,9 +13,9 @@
 // control.go carries control messages. drop.go lists the reasons for which frames are dropped; stats.go and metrics.go
 // publish the counters.
 //
-// One goroutine owns each TAP queue, and one each socket. They share the forwarding database, the snapshot and the
-// sessions, all read without a lock, and counters. No frame passes from one goroutine to another, apart from staged
-// frames, which the handshake goroutine sends.
+// loop.go owns a TAP queue and a socket: one goroutine carries their frames in both directions. The loops share the
+// forwarding database, the snapshot and the sessions, all read without a lock, and counters. No frame passes from one
+// goroutine to another, apart from staged frames, which the handshake goroutine sends.
 package router
 
 import (
@@ -37,6 +37,7 @@ import (
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/watch"
 	"weft/router/wire"
 	"weft/tap"
 )
@@ -49,18 +50,16 @@ const vlanTag = 4
 // Locks, in the order in which they are taken. A goroutine that holds one takes only locks below it:
 //
 //	lock             guards                                       taken by
-//	Engine.mu        SetPeers, SetTrusted, SetKernel, Capture     callers of these
+//	Engine.mu        SetPeers, SetTrusted, SetKernel              callers of these
 //	handshakes.mu    the session.Node                             callers of SetPeers, SetTrusted, SetSecrets and Stats;
 //	                                                              the handshake and liveness goroutines
 //	remotePeer.mu    staged frames, path prober and link of one   any goroutine, briefly; never two at a time, and
 //	                 peer, and stores of its egress               never together with handshakes.mu
-//	leaves           holePunches.mu, the locks of dialback, fdb,  any goroutine, briefly
+//	leaves           holePunches.mu, the locks of dialback, fdb, watch,  any goroutine, briefly
 //	                 duplicates, neighbor.Table and Session
-//	tapWriter.mu     writes to one TAP queue                      the goroutines of the sockets and TAP queues
 //
-// No lock but tapWriter.mu is held during I/O on the TAP or a socket, and none during a call of Events. The goroutines
-// of the TAP queues and sockets take remotePeer.mu only for rare events (frames without a session, probes), never
-// handshakes.mu or Engine.mu.
+// No lock is held during I/O on the TAP or a socket, and none during a call of Events. The loops take remotePeer.mu only
+// for rare events (frames without a session, probes), never handshakes.mu or Engine.mu.
 type Engine struct {
 	// Constant after New.
 
@@ -106,7 +105,6 @@ type Engine struct {
 	fromTAP     frameCounters
 	transmit    batchCounters
 	receive     batchCounters
-	watchers    atomic.Pointer[watchers] // nil: none
 
 	// With locks of their own.
 
@@ -114,6 +112,7 @@ type Engine struct {
 	duplicates  duplicates.Table
 	dialBacks   dialback.Table
 	holePunches holePunches
+	watchers    watch.Set
 
 	// Guarded by mu.
 
@@ -187,15 +186,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.started.Swap(true) {
 		return errors.New("router: Run was called before")
 	}
-	group, inner := errgroup.WithContext(ctx)
-	queues := e.device.Queues()
-	writers := make([]*tapWriter, len(queues))
-	for i, q := range queues {
-		writers[i] = &tapWriter{queue: q}
-		group.Go(newOutbound(e, q, writers[i], e.conns[i%len(e.conns)]).run)
+	loops, err := e.newLoops()
+	if err != nil {
+		return errors.Join(err, e.close())
 	}
-	for i, c := range e.conns {
-		group.Go(newInbound(e, c, writers[i]).run)
+	group, inner := errgroup.WithContext(ctx)
+	for _, l := range loops {
+		group.Go(l.run)
 	}
 	for _, run := range []func(context.Context){e.runHandshakes, e.runProbes, e.runLiveness, e.runDialBacks, e.runAging} {
 		group.Go(func() error {
@@ -207,8 +204,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		<-inner.Done() // closing ends the reads of the others
 		return e.close()
 	})
-	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(queues), "sockets", len(e.conns))
-	err := group.Wait()
+	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(loops), "sockets", len(e.conns))
+	err = group.Wait()
 	if ctx.Err() != nil {
 		err = nil // reads and writes failed because of the close
 	}

@@ -19,6 +19,7 @@ import (
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
 	"weft/router/wire"
 	"weft/tap"
 	"weft/tap/taptest"
@@ -213,7 +214,7 @@ func TestRunEnds(t *testing.T) {
 				if name == "context" && err != nil || name != "context" && !errors.Is(err, net.ErrClosed) {
 					t.Errorf("Run: %v", err)
 				}
-				_, readErr := n.dev.Queues()[0].ReadFrames(tap.NewBatch(1<<17, 1, 0, 0))
+				_, readErr := taptest.Read(n.dev.Queues()[0], tap.NewBatch(1<<17, 1, 0, 0))
 				_, writeErr := n.conn.WriteBatch(nil)
 				if !errors.Is(readErr, net.ErrClosed) || !errors.Is(writeErr, net.ErrClosed) {
 					t.Errorf("device: %v, socket: %v; want both closed", readErr, writeErr)
@@ -274,7 +275,7 @@ func TestCountersNeverRepeat(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second) // of the bubble: the prober sends
-			n, err := socket.ReadBatch(batch)
+			n, err := underlaytest.Read(socket, batch)
 			if err != nil {
 				t.Fatal(err)
 			}

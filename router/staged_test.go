@@ -71,7 +71,7 @@ func newDrainTest(t *testing.T) *drainTest {
 
 // sender is one TAP queue with a flow of its own.
 func (d *drainTest) sender() *outbound {
-	o := newOutbound(d.Engine, d.dev.Queues()[0], nil, d.conn)
+	o := newOutbound(d.Engine, d.dev.Queues()[0], tapWriter{}, d.conn)
 	o.begin()
 	return o
 }

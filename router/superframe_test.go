@@ -135,7 +135,7 @@ func TestSegmenterNeverOverflows(t *testing.T) {
 	for range 8 {
 		h.dev.InjectQueue(0, f)
 	}
-	if err := h.out.step(); err != nil {
+	if _, err := h.out.step(); err != nil {
 		t.Fatal(err)
 	}
 	if s := h.Stats(); len(s.Drops) != 0 || s.Peers[0].TxFrames == 0 {

@@ -10,6 +10,7 @@ import (
 	"weft/internal/peer"
 	"weft/router/flows"
 	"weft/router/session"
+	"weft/router/watch"
 	"weft/tap/taptest"
 )
 
@@ -68,12 +69,12 @@ func TestSampleFlowsBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stop func()
-	for range maxWatchers {
+	for range watch.Max {
 		if stop, err = h.SampleFlows(flows.NewSampler()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.SampleFlows(flows.NewSampler()); !errors.Is(err, ErrSamplers) {
+	if _, err := h.SampleFlows(flows.NewSampler()); !errors.Is(err, watch.ErrSamplers) {
 		t.Errorf("one too many: %v", err)
 	}
 	stop()
@@ -82,8 +83,11 @@ func TestSampleFlowsBounds(t *testing.T) {
 		t.Errorf("%d frames captured beside samplers", n)
 	}
 	end()
-	if w := h.watchers.Load(); w == nil || len(w.samplers) != maxWatchers-1 || len(w.captures) != 0 {
+	if w := h.watchers.Load(); w == nil || w.Captures() {
 		t.Errorf("%+v after the end of the capture", w)
+	}
+	if _, err := h.SampleFlows(flows.NewSampler()); err != nil {
+		t.Errorf("after the end of one: %v", err)
 	}
 }
 

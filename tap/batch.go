@@ -57,6 +57,9 @@ func (b *Batch) Space(before, most int) []byte {
 	return b.buf[start-before : start+most]
 }
 
+// IsFull reports whether there may be no space for another frame.
+func (b *Batch) IsFull() bool { return b.Space(0, MaxFrame) == nil }
+
 // Append adds the frame of n bytes that was read into the last Space.
 func (b *Batch) Append(offload virtio.Header, n int) {
 	start := b.used + b.headroom

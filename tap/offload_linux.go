@@ -3,10 +3,10 @@ package tap
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/poll"
 	"weft/tap/virtio"
 )
 
@@ -31,14 +31,10 @@ var offloads = []struct {
 // negotiate sets the offloads that the kernel may leave undone in the frames that this process reads, and returns those
 // that the kernel supports. It accepts the same offloads in written frames. The setting is that of the device,
 // whichever of its descriptors file is.
-func negotiate(file *os.File) (virtio.Features, error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
+func negotiate(file *poll.File) (virtio.Features, error) {
 	for _, o := range offloads {
 		var refused error
-		if err := raw.Control(func(fd uintptr) { refused = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, o.flags) }); err != nil {
+		if err := file.Control(func(fd uintptr) { refused = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, o.flags) }); err != nil {
 			return 0, err
 		}
 		switch {
@@ -53,13 +49,9 @@ func negotiate(file *os.File) (virtio.Features, error) {
 
 // limitWrites bounds the written bytes of a queue that no pod has received yet. Without it, the kernel accepts every
 // write, and a host under overload fills its memory with frames.
-func limitWrites(file *os.File, size int) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
+func limitWrites(file *poll.File, size int) error {
 	var refused error
-	err = raw.Control(func(fd uintptr) { refused = unix.IoctlSetPointerInt(int(fd), unix.TUNSETSNDBUF, size) })
+	err := file.Control(func(fd uintptr) { refused = unix.IoctlSetPointerInt(int(fd), unix.TUNSETSNDBUF, size) })
 	if err = errors.Join(err, refused); err != nil {
 		return fmt.Errorf("TUNSETSNDBUF: %w", err)
 	}

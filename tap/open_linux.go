@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/poll"
 	"weft/tap/virtio"
 )
 
@@ -80,19 +81,20 @@ func (d *device) open(cfg Config, features uint32) error {
 	if err != nil {
 		return explain(cfg.Name, err)
 	}
-	for i, file := range files {
-		q, err := newQueue(d, file, vnet)
-		if err == nil {
-			err = limitWrites(file, sendBuffer)
-		}
+	for i, opened := range files {
+		file, err := poll.Take(opened, cfg.Name)
 		if err != nil {
 			closeAll(files[i:])
 			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
 		}
-		d.queues = append(d.queues, q)
+		d.queues = append(d.queues, newQueue(d, file, vnet))
+		if err := limitWrites(file, sendBuffer); err != nil {
+			closeAll(files[i+1:])
+			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
+		}
 	}
 	if vnet > 0 {
-		if d.offers, err = negotiate(files[0]); err != nil {
+		if d.offers, err = negotiate(d.queues[0].file); err != nil {
 			return fmt.Errorf("tap: %s: offloads: %w", cfg.Name, err)
 		}
 	}

@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/poll"
 	"weft/tap/virtio"
 )
 
@@ -21,17 +20,16 @@ var errBatch = errors.New("tap: the batch has no space for a frame")
 type queue struct {
 	// Constant after newQueue.
 	device *device
-	file   *os.File
-	raw    syscall.RawConn
+	file   *poll.File
 	vnet   int // length of the header before each frame: virtio.HeaderLen or 0
 
 	in  reader
 	out writer
 }
 
-// reader is the state of ReadFrames. It is a field so that the function for the poller is made only once.
+// reader is the state of ReadFrames. It is a field so that the function is made only once.
 type reader struct {
-	poll  func(fd uintptr) bool
+	read  func(fd uintptr)
 	batch *Batch
 	n     int
 	// failed counts the frames of one call that could not be read.
@@ -44,7 +42,7 @@ const maxFailed = 64
 
 // writer is the state of WriteFrames.
 type writer struct {
-	poll   func(fd uintptr) bool
+	write  func(fd uintptr)
 	frames []Frame // still to write
 	n      int     // written
 	err    error   // of the first refused frame
@@ -57,20 +55,19 @@ type writer struct {
 // maxIov is the most pieces of one call, UIO_MAXIOV: the header, Data and More of a frame.
 const maxIov = MaxPieces + 2
 
-func newQueue(d *device, file *os.File, vnet int) (*queue, error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	q := &queue{device: d, file: file, raw: raw, vnet: vnet}
-	q.in.poll, q.out.poll = q.read, q.write
-	return q, nil
+func newQueue(d *device, file *poll.File, vnet int) *queue {
+	q := &queue{device: d, file: file, vnet: vnet}
+	q.in.read, q.out.write = q.read, q.write
+	return q
 }
 
-// ReadFrames implements Queue. The goroutine waits in the runtime's poller, and uses no thread.
+// Source implements Queue.
+func (q *queue) Source() poll.Source { return q.file.Source() }
+
+// ReadFrames implements Queue.
 func (q *queue) ReadFrames(b *Batch) (int, error) {
 	q.in.batch, q.in.n, q.in.err, q.in.failed = b, 0, nil, 0
-	err := q.raw.Read(q.in.poll)
+	err := q.file.Control(q.in.read)
 	q.in.batch = nil
 	switch {
 	case q.in.n > 0:
@@ -79,13 +76,14 @@ func (q *queue) ReadFrames(b *Batch) (int, error) {
 		return 0, net.ErrClosed
 	case err != nil:
 		return 0, q.gone("read", err)
+	case q.in.err != nil:
+		return 0, q.explain("read", q.in.err)
 	}
-	return 0, q.explain("read", q.in.err)
+	return 0, nil
 }
 
-// read reads frames until there is none left or the batch is full. It returns false to be called again when the
-// descriptor is readable.
-func (q *queue) read(fd uintptr) (done bool) {
+// read reads frames until there is none left or the batch is full.
+func (q *queue) read(fd uintptr) {
 	in := &q.in
 	for {
 		space := in.batch.Space(q.vnet, MaxFrame)
@@ -93,12 +91,12 @@ func (q *queue) read(fd uintptr) (done bool) {
 			if len(in.batch.Frames()) == 0 {
 				in.err = errBatch
 			}
-			return true
+			return
 		}
 		n, err := unix.Read(int(fd), space)
 		switch {
 		case err == unix.EAGAIN:
-			return in.n > 0
+			return
 		case err == unix.EINTR:
 			continue
 		case err == unix.EINVAL && in.failed < maxFailed:
@@ -106,7 +104,7 @@ func (q *queue) read(fd uintptr) (done bool) {
 			continue
 		case err != nil:
 			in.err = err
-			return true
+			return
 		case n <= q.vnet:
 			continue
 		}
@@ -123,7 +121,7 @@ func (q *queue) read(fd uintptr) (done bool) {
 func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out := &q.out
 	out.frames, out.n, out.err, out.fatal = frames, 0, nil, nil
-	err := q.raw.Write(out.poll)
+	err := q.file.Control(out.write)
 	out.frames = nil
 	clear(out.iov[:out.used])
 	out.used = 0
@@ -138,8 +136,8 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	return out.n, out.err
 }
 
-// write writes the remaining frames. It returns false to be called again when the descriptor is writable.
-func (q *queue) write(fd uintptr) (done bool) {
+// write writes the frames. When too many are in flight it waits until the host has taken some.
+func (q *queue) write(fd uintptr) {
 	out := &q.out
 	for len(out.frames) > 0 {
 		errno := q.writeOne(fd, &out.frames[0])
@@ -149,13 +147,13 @@ func (q *queue) write(fd uintptr) (done bool) {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if !isWritable(fd) {
-				return false
+			if !q.file.WaitWritable() {
+				return
 			}
 			continue
 		case unix.EBADFD, unix.EBADF:
 			out.fatal = errno
-			return true
+			return
 		default:
 			if out.err == nil {
 				out.err = fmt.Errorf("%w: %s: %d bytes: %w", ErrFrame, q.device.name, len(out.frames[0].Data), errno)
@@ -163,16 +161,6 @@ func (q *queue) write(fd uintptr) (done bool) {
 		}
 		out.frames = out.frames[1:]
 	}
-	return true
-}
-
-// isWritable polls the driver after it has refused a frame because too many are in flight. The driver only wakes
-// waiters that have polled since, and the runtime's poller is edge-triggered and polled long before: without this poll,
-// it would never be woken.
-func isWritable(fd uintptr) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(fds[:], 0)
-	return err == nil && n > 0 && fds[0].Revents&unix.POLLOUT != 0
 }
 
 // writeOne writes one frame, with the virtio-net header before it if the TAP has one.
@@ -219,7 +207,7 @@ func (q *queue) explain(verb string, err error) error {
 }
 
 // gone returns the error for an open descriptor that became invalid: the kernel detaches it when its interface is
-// deleted, and wakes the poller.
+// deleted, and wakes its poller.
 func (q *queue) gone(verb string, err error) error {
 	return fmt.Errorf("tap: %s: %s: the interface was deleted: %w", q.device.name, verb, err)
 }

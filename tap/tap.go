@@ -8,6 +8,7 @@ package tap
 import (
 	"errors"
 
+	"weft/internal/poll"
 	"weft/tap/virtio"
 )
 
@@ -27,9 +28,12 @@ type Frame = virtio.Frame
 // Queue is one of a device's packet queues. The kernel keeps a flow on one queue. One goroutine may read while another
 // writes, but not more.
 type Queue interface {
-	// ReadFrames waits until the device has a frame, then appends all available frames that fit to b, and returns their
-	// number. The frames lie in b's memory and are valid until its next Reset. After Close the error is net.ErrClosed.
+	// ReadFrames appends all available frames that fit to b, and returns their number, 0 if there is none. The frames lie in
+	// b's memory and are valid until its next Reset. After Close the error is net.ErrClosed.
 	ReadFrames(b *Batch) (n int, err error)
+
+	// Source is ready when there may be a frame to read, and after Close.
+	Source() poll.Source
 
 	// WriteFrames writes frames in order and returns the number written. It skips refused frames and returns the error
 	// of the first one, which wraps ErrFrame. It does not keep frames. After Close the error is net.ErrClosed.
@@ -47,6 +51,6 @@ type Device interface {
 	Features() virtio.Features
 	// Queues returns the queues of the device, at least one; they never change.
 	Queues() []Queue
-	// Close removes the interface and ends every ReadFrames. It may be called from any goroutine, and more than once.
+	// Close removes the interface. It may be called from any goroutine, and more than once.
 	Close() error
 }

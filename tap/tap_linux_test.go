@@ -79,7 +79,7 @@ func readAll(d tap.Device, got func(f tap.Frame)) {
 			b := tap.NewBatch(1<<18, 16, 0, 0)
 			for {
 				b.Reset()
-				if _, err := q.ReadFrames(b); err != nil {
+				if _, err := taptest.Read(q, b); err != nil {
 					return
 				}
 				for _, f := range b.Frames() {
@@ -278,7 +278,7 @@ func TestDeleted(t *testing.T) {
 	d := open(t, tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1})
 	ended := make(chan error)
 	go func() {
-		_, err := d.Queues()[0].ReadFrames(tap.NewBatch(1<<17, 16, 0, 0))
+		_, err := taptest.Read(d.Queues()[0], tap.NewBatch(1<<17, 16, 0, 0))
 		ended <- err
 	}()
 	link, err := netlink.LinkByName("wd-tap")

@@ -109,6 +109,7 @@ var layers = []struct {
 	{"internal/nftsum", 0},
 	{"internal/packet", 0},
 	{"internal/plural", 0},
+	{"internal/poll", 0},
 	{"internal/printable", 0},
 	{"internal/ratelimit", 0},
 	{"internal/replay", 0},
@@ -157,6 +158,10 @@ var steps = map[string]int{
 	"weft/internal/identity": 0,
 
 	"weft/router/session": 1,
+	"weft/router/watch":   1,
+	"weft/router/capture": 0,
+	"weft/router/flows":   0,
+	"weft/tap/virtio":     0,
 	"weft/router/wire":    0,
 
 	"weft/mesh/freshness": 1,

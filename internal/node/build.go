@@ -84,6 +84,7 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	if err != nil {
 		return nil, err
 	}
+	reserveProcessors(cfg.Queues)
 	n := &node{
 		cfg: cfg, advertise: advertise, mtu: mtu, started: time.Now(), identity: st.identity,
 		left: make(chan struct{}),

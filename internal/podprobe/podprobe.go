@@ -150,9 +150,13 @@ func (p *Prober) wait(ctx context.Context, number uint32) (bool, error) {
 func (p *Prober) receive() {
 	defer close(p.done)
 	batch := tap.NewBatch(2*tap.MaxFrame, 16, 0, 0)
+	queue := p.receiver.Queues()[0]
 	for {
+		if err := queue.Source().Wait(); err != nil {
+			return
+		}
 		batch.Reset()
-		if _, err := p.receiver.Queues()[0].ReadFrames(batch); err != nil {
+		if _, err := queue.ReadFrames(batch); err != nil {
 			return
 		}
 		for _, f := range batch.Frames() {

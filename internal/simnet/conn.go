@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/internal/poll"
 	"weft/router/underlay"
 )
 
@@ -24,8 +25,8 @@ type Conn struct {
 	addr    netip.AddrPort
 	closed  chan struct{}
 	close   func()
-	pushed  chan struct{} // holds a token if a datagram has come since the reader last checked
-	timer   *time.Timer   // owned by the reader
+	ready   chan struct{} // holds a token if a datagram may be due
+	timer   *time.Timer   // adds a token when the next datagram is due; owned by the reader
 
 	writing sync.Mutex
 	joined  []byte // the pieces of a datagram; guarded by writing
@@ -55,13 +56,12 @@ func newConn(n *Network, addr netip.AddrPort) *Conn {
 		network: n,
 		addr:    addr,
 		closed:  make(chan struct{}),
-		pushed:  make(chan struct{}, 1),
-		timer:   time.NewTimer(0),
+		ready:   make(chan struct{}, 1),
 	}
-	c.timer.Stop()
 	c.close = sync.OnceFunc(func() {
 		close(c.closed)
 		n.forget(c)
+		c.signal()
 	})
 	return c
 }
@@ -131,33 +131,30 @@ func (c *Conn) write(d *underlay.Datagram) error {
 
 // ReadBatch implements underlay.Conn.
 func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
-	if len(batch) == 0 {
-		return 0, nil
+	if c.isClosed() {
+		return 0, net.ErrClosed
 	}
-	for {
-		if c.isClosed() {
-			return 0, net.ErrClosed
-		}
-		n, wait := c.receiveDue(batch)
-		if n > 0 {
-			return n, nil
-		}
-		var due <-chan time.Time
-		if wait > 0 {
-			c.timer.Reset(wait)
-			due = c.timer.C
-		}
-		select {
-		case <-c.pushed:
-		case <-due:
-		case <-c.closed:
-		}
-		c.timer.Stop()
+	n, wait := c.receiveDue(batch)
+	switch {
+	case wait > 0 && c.timer == nil:
+		c.timer = time.AfterFunc(wait, c.signal)
+	case wait > 0:
+		c.timer.Reset(wait)
+	}
+	return n, nil
+}
+
+// Source implements underlay.Conn.
+func (c *Conn) Source() poll.Source { return poll.FromChan(c.ready) }
+
+func (c *Conn) signal() {
+	select {
+	case c.ready <- struct{}{}:
+	default:
 	}
 }
 
-// Poll is ReadBatch without waiting: if no datagram is due, it returns 0 and the time until the next one is due, 0 for
-// never. It is for simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
+// Poll is ReadBatch that also returns the time until the next datagram is due, if none is: 0 for never. It is for simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
 func (c *Conn) Poll(batch []underlay.Datagram) (n int, wait time.Duration) {
 	return c.receiveDue(batch)
 }
@@ -216,10 +213,7 @@ func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) 
 	}
 	c.pending = append(c.pending, packet{due: due, seq: seq, from: from, buf: append(own, buf...)})
 	c.up(len(c.pending) - 1)
-	select {
-	case c.pushed <- struct{}{}:
-	default:
-	}
+	c.signal()
 	return true
 }
 

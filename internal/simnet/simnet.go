@@ -1,8 +1,8 @@
 // Package simnet is an underlay in memory: hosts send datagrams to each other through links with latency, loss,
 // duplicates, reordering, an MTU, address translators and partitions.
 //
-// It starts no goroutine and sleeps only in ReadBatch, so it works under testing/synctest, where a second of latency
-// takes no time. Random decisions come from a seed: the same calls in the same order have the same results.
+// It starts no goroutine and does not sleep: a socket becomes ready when a datagram is due. So it works under
+// testing/synctest, where a second of latency takes no time. Random decisions come from a seed: the same calls in the same order have the same results.
 package simnet
 
 import (

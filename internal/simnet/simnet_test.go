@@ -62,7 +62,7 @@ func TestMerge(t *testing.T) {
 	for i := range batch {
 		batch[i].Buf = make([]byte, 1<<16)
 	}
-	count, err := b.ReadBatch(batch)
+	count, err := underlaytest.Read(b, batch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestLatency(t *testing.T) {
 		n.SetLink(addrA.Addr(), addrB.Addr(), Link{Latency: 30 * time.Millisecond})
 		start := time.Now()
 		number(t, a, 1)
-		if _, err := b.ReadBatch([]underlay.Datagram{{Buf: make([]byte, 8)}}); err != nil {
+		if _, err := underlaytest.Read(b, []underlay.Datagram{{Buf: make([]byte, 8)}}); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(start); took != 30*time.Millisecond {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
 )
 
 // BenchmarkLoopback sends datagrams to itself and receives them: the 64 KiB of a superframe, and batches of small ones,
@@ -47,7 +48,7 @@ func loopback(b *testing.B, cfg underlay.Config, count, size, each int) {
 			}
 		}
 		for got := 0; got < count*size; {
-			n, err := u.ReadBatch(in)
+			n, err := underlaytest.Read(u, in)
 			if err != nil {
 				b.Fatal(err)
 			}

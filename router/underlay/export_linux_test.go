@@ -36,20 +36,15 @@ func messageSize(h *unix.Msghdr) int {
 	return int(binary.NativeEndian.Uint16(data))
 }
 
-// CountReads counts how often u's reader reads, and how often it waits without the runtime's poller. Call it before the
-// first ReadBatch.
-func CountReads(u *UDP) (looks, blind *atomic.Int64) {
-	looks, blind = new(atomic.Int64), new(atomic.Int64)
-	u.in.poll = func(fd uintptr) bool {
+// CountReads counts how often u is read. Call it before the first ReadBatch.
+func CountReads(u *UDP) (looks *atomic.Int64) {
+	looks = new(atomic.Int64)
+	u.in.read = func(fd uintptr) {
 		looks.Add(1)
-		return u.in.receive(fd)
+		u.in.receive(fd)
 	}
-	u.in.blind = func(fd uintptr) {
-		blind.Add(1)
-		u.in.receiveBlind(fd)
-	}
-	return looks, blind
+	return looks
 }
 
 // Control calls f with the descriptor of u.
-func Control(u *UDP, f func(fd int)) error { return u.raw.Control(func(fd uintptr) { f(int(fd)) }) }
+func Control(u *UDP, f func(fd int)) error { return u.file.Control(func(fd uintptr) { f(int(fd)) }) }

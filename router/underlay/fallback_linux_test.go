@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
 )
 
 // numbers returns count different segments of size bytes.
@@ -30,7 +31,7 @@ func read(t *testing.T, u *underlay.UDP, n, size int) (got []byte) {
 		batch[i].Buf = make([]byte, 1<<16)
 	}
 	for len(got) < n {
-		m, err := u.ReadBatch(batch)
+		m, err := underlaytest.Read(u, batch)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func ListenQueues(cfg Config, n int) (_ []*UDP, err error) {
 // share allows other sockets of this user on the port. The kernel makes the group when the first of them is bound.
 func (u *UDP) share() error {
 	var err error
-	return errors.Join(u.raw.Control(func(fd uintptr) {
+	return errors.Join(u.file.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}), err)
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"weft/router/underlay"
+	"weft/router/underlay/underlaytest"
 )
 
 func listenQueues(t *testing.T, cfg underlay.Config, n int) []*underlay.UDP {
@@ -47,7 +48,7 @@ func TestQueues(t *testing.T) {
 		wg.Go(func() {
 			next, batch := map[uint16]byte{}, []underlay.Datagram{{Buf: make([]byte, 10)}}
 			for {
-				if _, err := u.ReadBatch(batch); err != nil {
+				if _, err := underlaytest.Read(u, batch); err != nil {
 					break
 				}
 				port := batch[0].Addr.Port()

@@ -1,9 +1,7 @@
 package underlay
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,21 +10,16 @@ import (
 // receiveMessages is the most messages of one recvmmsg.
 const receiveMessages = 64
 
-// blindWait is how long a read waits at a time while the runtime's poller refuses to wait, in milliseconds.
-const blindWait = 10
-
-// receiver is the state of ReadBatch: the arrays that recvmmsg fills, and the functions that the poller calls.
+// receiver is the state of ReadBatch: the arrays that recvmmsg fills, and the function that calls it.
 type receiver struct {
 	// Constant after init.
-	poll  func(fd uintptr) bool
-	blind func(fd uintptr)
+	read  func(fd uintptr)
 	stats *counters
 
 	batch    []Datagram // the part that one call can fill
 	n        int
 	errno    unix.Errno
 	errors   errorQueue
-	waiting  [1]unix.PollFd
 	messages [receiveMessages]message
 	iov      [receiveMessages]unix.Iovec
 	names    [receiveMessages]sockaddr
@@ -34,7 +27,7 @@ type receiver struct {
 }
 
 func (r *receiver) init(stats *counters, handler ReportHandler) {
-	r.poll, r.blind, r.stats = r.receive, r.receiveBlind, stats
+	r.read, r.stats = r.receive, stats
 	r.errors.init(handler)
 	for i := range r.messages {
 		h := &r.messages[i].header
@@ -55,30 +48,16 @@ func (u *UDP) ReadBatch(batch []Datagram) (int, error) {
 	r := &u.in
 	for {
 		r.prepare(batch)
-		if err := u.wait(); err != nil {
+		if err := u.file.Control(r.read); err != nil {
 			return 0, fmt.Errorf("underlay: %w", err)
 		}
 		if r.errno != 0 {
 			return 0, fmt.Errorf("underlay: receive: %w", r.errno)
 		}
-		if n := r.collect(); n > 0 {
+		if n := r.collect(); n > 0 || r.n == 0 {
 			return n, nil
 		}
 	}
-}
-
-// wait calls receive until it has a result, or for some time.
-//
-// If epoll returns only EPOLLERR for a descriptor, the runtime's poller assumes that it cannot be polled, and refuses
-// to wait for it until the next event. A socket is in this state if it has an error in its queue, nothing to read, and
-// a send buffer more than half full. The read then removes the error from the socket, but there is no event for that:
-// until the next event, the read waits by itself.
-func (u *UDP) wait() error {
-	err := u.raw.Read(u.in.poll)
-	if err == nil || errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return u.raw.Control(u.in.blind)
 }
 
 // prepare points the arrays at the buffers of batch.
@@ -94,11 +73,11 @@ func (r *receiver) prepare(batch []Datagram) {
 	}
 }
 
-// receive calls recvmmsg until it has a result. It returns false to be called again when the socket is readable.
+// receive calls recvmmsg until it has a result, or there is nothing to read.
 //
-// A socket with errors in its queue is readable, and they use space of the receive buffer. They are removed before each
-// wait, so that every wake-up has a new cause.
-func (r *receiver) receive(fd uintptr) (done bool) {
+// A socket with errors in its queue is readable, and they use space of the receive buffer. They are removed when there is nothing else, so
+// that every wake-up has a new cause.
+func (r *receiver) receive(fd uintptr) {
 	if f := &r.errors.signs.flagged; f.Load() && f.Swap(false) {
 		r.errors.drain(fd, r.stats)
 	}
@@ -107,29 +86,18 @@ func (r *receiver) receive(fd uintptr) (done bool) {
 			uintptr(unsafe.Pointer(&r.messages[0])), uintptr(len(r.batch)), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
-			r.n, r.errno = int(n), 0
-			return true
+			r.n = int(n)
+			return
 		case errno == unix.EAGAIN:
 			if more := r.errors.drain(fd, r.stats); !more {
-				return false
+				return
 			}
 		case isNetwork(errno): // the kernel has cleared the error by returning it
 			r.errors.drain(fd, r.stats)
 		case errno != unix.EINTR:
-			r.n, r.errno = 0, errno
-			return true
+			r.errno = errno
+			return
 		}
-	}
-}
-
-// receiveBlind is receive with a wait of its own, which ends early if there is something to read.
-func (r *receiver) receiveBlind(fd uintptr) {
-	if r.receive(fd) {
-		return
-	}
-	r.waiting[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	if _, err := unix.Poll(r.waiting[:], blindWait); err == nil {
-		r.receive(fd)
 	}
 }
 

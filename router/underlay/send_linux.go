@@ -2,10 +2,13 @@ package underlay
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/poll"
 )
 
 // Bounds of one sendmmsg; a longer batch needs more calls.
@@ -24,10 +27,11 @@ const (
 	maxAttempts = 1000
 )
 
-// sender is the state of WriteBatch, and the functions that the runtime's poller calls.
+// sender is the state of WriteBatch, and the functions that send.
 type sender struct {
 	// Constant after init.
-	poll     func(fd uintptr) bool
+	file     *poll.File
+	write    func(fd uintptr)
 	call     func(fd uintptr, m *message, n int) (sent int, errno unix.Errno) // sendmmsg, except in tests
 	ipv6     bool
 	fragment bool // the kernel may fragment: no Config.DontFragment
@@ -43,8 +47,8 @@ type sender struct {
 
 // init makes the arrays. The queue single has space for all datagrams of one message, which have more pieces than the
 // message.
-func (s *sender) init(ipv6 bool, source netip.Addr) {
-	s.poll, s.call, s.ipv6 = s.send, sendmmsg, ipv6
+func (s *sender) init(ipv6 bool, source netip.Addr, file *poll.File) {
+	s.file, s.write, s.call, s.ipv6 = file, s.send, sendmmsg, ipv6
 	s.whole.init(sendMessages, sendPieces, source)
 	s.single.init(maxSegments, maxPieces+maxSegments, source)
 	s.whole.segments, s.single.segments = 1, 1
@@ -124,9 +128,12 @@ func (s *sender) check(addr netip.AddrPort, size int) error {
 func (u *UDP) flush() error {
 	s := &u.out
 	s.whole.finish()
-	err := u.raw.Write(s.poll)
+	err := u.file.Control(s.write)
 	s.whole.reset()
 	s.single.reset()
+	if err == nil && u.file.IsClosed() {
+		err = net.ErrClosed // perhaps before all was sent
+	}
 	if err != nil {
 		return fmt.Errorf("underlay: %w", err)
 	}
@@ -135,15 +142,15 @@ func (u *UDP) flush() error {
 
 // send calls sendmmsg until all messages are sent or have failed. The kernel stops at the first message that fails, and
 // returns the error only if that message is the first of the call: send handles the error and goes on behind the
-// message. It returns false to be called again when the socket is writable.
-func (s *sender) send(fd uintptr) (done bool) {
+// message. It waits when the send buffer is full.
+func (s *sender) send(fd uintptr) {
 	for {
 		q, n := &s.single, s.resend.next(&s.single)
 		if n == 0 {
 			q, n = &s.whole, s.whole.queued-s.whole.done
 		}
 		if n == 0 {
-			return true
+			return
 		}
 		drains := s.errors.drains.Load()
 		sent, errno := s.call(fd, &q.messages[q.done], n)
@@ -156,7 +163,10 @@ func (s *sender) send(fd uintptr) (done bool) {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
-			return false
+			if !s.file.WaitWritable() {
+				return // closed
+			}
+			continue
 		case isNetwork(errno) && s.again(drains):
 			continue
 		case q.parts[q.done].segments > 1 && splits(errno):

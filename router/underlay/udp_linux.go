@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/poll"
 )
 
 var _ Conn = (*UDP)(nil)
@@ -18,8 +20,7 @@ var _ Conn = (*UDP)(nil)
 // See docs/adr/0009-one-source-port.md.
 type UDP struct {
 	// Constant after Listen.
-	conn          *net.UDPConn
-	raw           syscall.RawConn
+	file          *poll.File
 	local         netip.AddrPort
 	features      Features // as negotiated
 	receive, send int      // sizes of the kernel's buffers
@@ -63,31 +64,34 @@ func listen(cfg Config, shared bool) (*UDP, error) {
 }
 
 func newUDP(conn *net.UDPConn, cfg Config) (*UDP, error) {
-	raw, err := conn.SyscallConn()
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	file, err := poll.Take(conn, "UDP socket")
 	if err != nil {
 		return nil, err
 	}
-	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	u := &UDP{conn: conn, raw: raw, local: netip.AddrPortFrom(local.Addr().Unmap(), local.Port())}
+	u := &UDP{file: file, local: netip.AddrPortFrom(local.Addr().Unmap(), local.Port())}
 	var ipv6 bool
 	var errs [3]error
-	err = raw.Control(func(fd uintptr) {
+	err = file.Control(func(fd uintptr) {
 		ipv6, errs[0] = isIPv6(int(fd))
 		u.receive, errs[1] = bufferSize(int(fd), unix.SO_RCVBUF)
 		u.send, errs[2] = bufferSize(int(fd), unix.SO_SNDBUF)
 		u.features = negotiate(int(fd), cfg)
 	})
 	if err := errors.Join(err, errors.Join(errs[:]...)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
 	u.in.init(&u.stats, cfg.Reports)
-	u.out.init(ipv6, cfg.Source)
+	u.out.init(ipv6, cfg.Source, file)
 	u.out.fragment, u.out.stats, u.out.errors = !cfg.DontFragment, &u.stats, &u.in.errors.signs
 	if u.features.Has(GSO) {
 		u.out.whole.segments = maxSegments
 	}
 	return u, nil
 }
+
+// Source implements Conn.
+func (u *UDP) Source() poll.Source { return u.file.Source() }
 
 // LocalAddr implements Conn: the unspecified address, and the port.
 func (u *UDP) LocalAddr() netip.AddrPort { return u.local }
@@ -118,7 +122,7 @@ func (u *UDP) SetSource(source netip.Addr) {
 
 // Close implements Conn.
 func (u *UDP) Close() error {
-	if err := u.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := u.file.Close(); err != nil {
 		return fmt.Errorf("underlay: %w", err)
 	}
 	return nil

@@ -102,7 +102,7 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := []underlay.Datagram{{Buf: make([]byte, 1<<16)}}
-	if _, err := b.ReadBatch(in); err != nil || in[0].Addr != at(a, "127.0.0.9") || in[0].SegmentSize != 1000 {
+	if _, err := underlaytest.Read(b, in); err != nil || in[0].Addr != at(a, "127.0.0.9") || in[0].SegmentSize != 1000 {
 		t.Errorf("from %v in segments of %d, %v", in[0].Addr, in[0].SegmentSize, err)
 	}
 	if got := a.Stats(); got != (underlay.Stats{SendMessages: 1, SendDatagrams: 64}) {
@@ -139,7 +139,7 @@ func TestSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		batch := []underlay.Datagram{{Buf: make([]byte, 10)}}
-		if _, err := b.ReadBatch(batch); err != nil {
+		if _, err := underlaytest.Read(b, batch); err != nil {
 			t.Fatal(err)
 		}
 		return batch[0].Addr
@@ -192,7 +192,7 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	batch := []underlay.Datagram{{Buf: make([]byte, 10)}}
-	if n, err := a.ReadBatch(batch); n != 1 || err != nil || string(batch[0].Buf) != "z" {
+	if n, err := underlaytest.Read(a, batch); n != 1 || err != nil || string(batch[0].Buf) != "z" {
 		t.Errorf("ReadBatch = %d, %v, %q", n, err, batch[0].Buf)
 	}
 }

@@ -9,7 +9,11 @@
 // socket works without it.
 package underlay
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"weft/internal/poll"
+)
 
 // MaxDatagram is the largest UDP payload over IPv4 in bytes: 65,535 minus the headers of IPv4 and UDP. Over IPv6 it is
 // MaxDatagram6, as the length field of IPv6 does not include its header. A buffer of 64 KiB holds either, and every
@@ -42,12 +46,15 @@ type Datagram struct {
 // Conn is a bound socket. One goroutine may read while others write; two must not read at once. No call allocates,
 // except for the first.
 type Conn interface {
-	// ReadBatch waits for a datagram, then fills batch with the datagrams that have arrived, and returns the number of
-	// elements set. Buf of each element is the buffer, up to its capacity; ReadBatch sets its length. A datagram longer
+	// ReadBatch fills batch with the datagrams that have arrived, and returns the number of elements set, 0 if there is none; less than
+	// len(batch) means that there was no more. Buf of each element is the buffer, up to its capacity; ReadBatch sets its length. A datagram longer
 	// than its buffer is dropped; the elements may then have exchanged their buffers. A socket that merges datagrams
 	// drops all datagrams of such a message, so its buffers should have 64 KiB. Errors that the network reports (ICMP)
 	// are not returned. After Close the error is net.ErrClosed.
 	ReadBatch(batch []Datagram) (n int, err error)
+
+	// Source is ready when there may be a datagram to read, and after Close.
+	Source() poll.Source
 
 	// WriteBatch sends batch in order and returns the number of elements sent; it does not keep the buffers. It skips
 	// an element that cannot be sent (no route, too large, refused) and sets its Err; the returned error is that of the
@@ -59,6 +66,6 @@ type Conn interface {
 	// LocalAddr returns the address that the socket is bound to.
 	LocalAddr() netip.AddrPort
 
-	// Close ends every ReadBatch. It may be called from any goroutine, and more than once.
+	// Close closes the socket. It may be called from any goroutine, and more than once.
 	Close() error
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"weft/internal/ether"
+	"weft/internal/poll"
 	"weft/tap"
 	"weft/tap/virtio"
 )
@@ -50,7 +51,12 @@ func New(cfg Config) *Device {
 	}
 	closed := make(chan struct{})
 	d := &Device{name: cfg.Name, mtu: cfg.MTU, offers: cfg.Features, out: newRing(closed)}
-	d.close = sync.OnceFunc(func() { close(closed) })
+	d.close = sync.OnceFunc(func() {
+		close(closed)
+		for _, in := range d.in {
+			in.signal()
+		}
+	})
 	for range max(cfg.Queues, 1) {
 		in := newRing(closed)
 		d.in = append(d.in, in)
@@ -114,18 +120,14 @@ type queue struct {
 
 // ReadFrames implements tap.Queue.
 func (q *queue) ReadFrames(b *tap.Batch) (int, error) {
-	for {
-		if q.in.isClosed() {
-			return 0, net.ErrClosed
-		}
-		if n := q.in.fill(b); n > 0 {
-			return n, nil
-		}
-		if err := q.in.wait(nil); err != nil {
-			return 0, err
-		}
+	if q.in.isClosed() {
+		return 0, net.ErrClosed
 	}
+	return q.in.fill(b), nil
 }
+
+// Source implements tap.Queue.
+func (q *queue) Source() poll.Source { return poll.FromChan(q.in.ready) }
 
 // WriteFrames implements tap.Queue. A frame that is lost because the ring is full counts as written, as in the kernel.
 func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {

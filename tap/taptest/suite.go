@@ -65,6 +65,18 @@ func isOurs(f []byte) bool { return len(f) > 14 && binary.BigEndian.Uint16(f[12:
 
 func newBatch(frames int) *tap.Batch { return tap.NewBatch(1<<17, frames, 20, 16) }
 
+// Read is ReadFrames that waits for a frame.
+func Read(q tap.Queue, b *tap.Batch) (n int, err error) {
+	for {
+		if n, err = q.ReadFrames(b); n > 0 || err != nil {
+			return n, err
+		}
+		if err := q.Source().Wait(); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // read returns the next want frames of the suite that arrive on the only queue, in order.
 func read(t *testing.T, h Host, b *tap.Batch, want int) (frames [][]byte) {
 	t.Helper()
@@ -72,7 +84,7 @@ func read(t *testing.T, h Host, b *tap.Batch, want int) (frames [][]byte) {
 	defer watch.Stop()
 	for len(frames) < want {
 		b.Reset()
-		n, err := h.Device.Queues()[0].ReadFrames(b)
+		n, err := Read(h.Device.Queues()[0], b)
 		if err != nil {
 			t.Fatalf("after %d of %d frames: %v", len(frames), want, err)
 		}
@@ -162,7 +174,7 @@ func testAround(t *testing.T, h Host) {
 	watch := time.AfterFunc(patience, func() { h.Device.Close() })
 	defer watch.Stop()
 	for len(b.Frames()) < 3 {
-		if _, err := h.Device.Queues()[0].ReadFrames(b); err != nil {
+		if _, err := Read(h.Device.Queues()[0], b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,7 +247,7 @@ func testClose(t *testing.T, h Host) {
 		b := newBatch(16)
 		for {
 			b.Reset()
-			if _, err := q.ReadFrames(b); err != nil {
+			if _, err := Read(q, b); err != nil {
 				ended <- err
 				return
 			}
@@ -247,7 +259,7 @@ func testClose(t *testing.T, h Host) {
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a waiting ReadFrames ends with %v", err)
 	}
-	if _, err := q.ReadFrames(newBatch(16)); !errors.Is(err, net.ErrClosed) {
+	if _, err := Read(q, newBatch(16)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadFrames after Close: %v", err)
 	}
 	if _, err := q.WriteFrames([]tap.Frame{{Data: frame(0, 60)}}); !errors.Is(err, net.ErrClosed) {
@@ -265,7 +277,7 @@ func testNoAllocation(t *testing.T, h Host) {
 		if err := h.Send(f); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := q.ReadFrames(b); err != nil {
+		if _, err := Read(q, b); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {

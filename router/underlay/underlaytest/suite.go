@@ -69,6 +69,18 @@ func newBatch(n, size int) []underlay.Datagram {
 	return batch
 }
 
+// Read is ReadBatch that waits for a datagram.
+func Read(c underlay.Conn, batch []underlay.Datagram) (n int, err error) {
+	for {
+		if n, err = c.ReadBatch(batch); n > 0 || err != nil {
+			return n, err
+		}
+		if err := c.Source().Wait(); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // receive returns copies of the next want datagrams that c receives, with merged ones split.
 func receive(t *testing.T, c underlay.Conn, want int) (got []underlay.Datagram) {
 	t.Helper()
@@ -76,7 +88,7 @@ func receive(t *testing.T, c underlay.Conn, want int) (got []underlay.Datagram) 
 	defer watch.Stop()
 	batch := newBatch(8, 1<<16)
 	for len(got) < want {
-		n, err := c.ReadBatch(batch)
+		n, err := Read(c, batch)
 		if err != nil {
 			t.Fatalf("after %d of %d datagrams: %v", len(got), want, err)
 		}
@@ -197,7 +209,7 @@ func testTruncated(t *testing.T, p Pair) {
 	batch := newBatch(4, 1000)
 	var got []underlay.Datagram
 	for len(got) < 2 {
-		n, err := p.B.ReadBatch(batch)
+		n, err := Read(p.B, batch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +256,7 @@ func testWriters(t *testing.T, p Pair) {
 func testClose(t *testing.T, p Pair) {
 	ended := make(chan error)
 	go func() {
-		_, err := p.A.ReadBatch(newBatch(8, 1000))
+		_, err := Read(p.A, newBatch(8, 1000))
 		ended <- err
 	}()
 	if err := p.A.Close(); err != nil {
@@ -253,7 +265,7 @@ func testClose(t *testing.T, p Pair) {
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a waiting ReadBatch ends with %v", err)
 	}
-	if _, err := p.A.ReadBatch(newBatch(8, 1000)); !errors.Is(err, net.ErrClosed) {
+	if _, err := Read(p.A, newBatch(8, 1000)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadBatch after Close: %v", err)
 	}
 	if _, err := p.A.WriteBatch([]underlay.Datagram{{Addr: p.AddrB, Buf: payload(0, 1)}}); !errors.Is(err, net.ErrClosed) {
@@ -276,7 +288,7 @@ func testNoAllocation(t *testing.T, p Pair) {
 			t.Fatal(err)
 		}
 		for got := 0; got < 1000+1000+500; {
-			n, err := p.B.ReadBatch(in)
+			n, err := Read(p.B, in)
 			if err != nil {
 				t.Fatal(err)
 			}

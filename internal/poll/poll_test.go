@@ -1,0 +1,223 @@
+package poll_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/poll"
+)
+
+// part is a source with its two ends.
+type part struct {
+	source poll.Source
+	write  func() // makes one more thing to read
+	read   func() // reads everything
+	close  func()
+}
+
+// kinds make the parts of each kind of source.
+var kinds = map[string]func(t *testing.T) part{"kernel": newSocket, "memory": newMemory}
+
+func newSocket(t *testing.T) part {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := conn.LocalAddr().(*net.UDPAddr)
+	f, err := poll.Take(conn, "socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	sender, err := net.DialUDP("udp4", nil, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sender.Close() })
+	return part{
+		source: f.Source(),
+		write: func() {
+			if _, err := sender.Write([]byte("x")); err != nil {
+				t.Error(err)
+			}
+		},
+		read: func() {
+			err := f.Control(func(fd uintptr) {
+				var b [8]byte
+				for {
+					if _, err := unix.Read(int(fd), b[:]); err != nil {
+						if err != unix.EAGAIN {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		},
+		close: func() {
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+		},
+	}
+}
+
+func newMemory(*testing.T) part {
+	ready := make(chan struct{}, 1)
+	set := func() {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	}
+	return part{source: poll.FromChan(ready), write: set, read: func() {}, close: set}
+}
+
+// ended calls wait, and returns the channel that gets its error.
+func ended(t *testing.T, wait func() error) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- wait() }()
+	return done
+}
+
+func receive(t *testing.T, what string, done <-chan error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s: the wait has not ended", what)
+	}
+}
+
+// TestPoller: a poller of two sources, and the wait of one, end when one of them has something to read, has kept something, or is closed.
+func TestPoller(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			a, b := kind(t), kind(t)
+			p, err := poll.New(a.source, b.source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, from := range []part{a, b, b, a} {
+				done := ended(t, p.Wait)
+				from.write()
+				receive(t, "a write", done)
+				if i == 1 {
+					from.write()
+					receive(t, "something is left", ended(t, p.Wait))
+				}
+				from.read()
+			}
+			done := ended(t, a.source.Wait)
+			a.write()
+			receive(t, "a single source", done)
+			a.read()
+			done = ended(t, p.Wait)
+			b.close()
+			receive(t, "a close", done)
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestClosedSource: a source of the kernel that was closed before the wait is ready, and its descriptor is gone.
+func TestClosedSource(t *testing.T) {
+	a, b := newSocket(t), newSocket(t)
+	p, err := poll.New(a.source, b.source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.close()
+	receive(t, "the poller", ended(t, p.Wait))
+	receive(t, "the poller again", ended(t, p.Wait))
+	receive(t, "the source", ended(t, a.source.Wait))
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	var pair [2]int
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := os.NewFile(uintptr(pair[1]), "other")
+	defer other.Close()
+	f, err := poll.Take(os.NewFile(uintptr(pair[0]), "ours"), "ours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A writer that waits ends when there is space, and when the file is closed.
+	written := make(chan bool, 1)
+	fill := func(fd uintptr) {
+		b := make([]byte, 1<<16)
+		for {
+			if _, err := unix.Write(int(fd), b); err == unix.EAGAIN {
+				written <- f.WaitWritable()
+				return
+			}
+		}
+	}
+	done := ended(t, func() error { return f.Control(fill) })
+	b := make([]byte, 1<<22)
+	for len(written) == 0 {
+		if err := other.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Read(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	receive(t, "space", done)
+	if !<-written {
+		t.Error("a file with space is not writable")
+	}
+	done = ended(t, func() error { return f.Control(fill) })
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	select { // the wait ends either way: the writer may have begun after the close
+	case err := <-done:
+		if err == nil && <-written {
+			t.Error("a closed file is writable")
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a close does not end a writer")
+	}
+	if err := f.Control(func(uintptr) {}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Control after Close: %v", err)
+	}
+	if err := f.Close(); err != nil || !f.IsClosed() {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+// TestMixed: sources of the kernel and of memory are not waited for together.
+func TestMixed(t *testing.T) {
+	for _, sources := range [][]poll.Source{
+		{newSocket(t).source, newMemory(t).source},
+		{newMemory(t).source, newSocket(t).source},
+		{newMemory(t).source, newMemory(t).source, newMemory(t).source},
+	} {
+		if _, err := poll.New(sources...); err == nil {
+			t.Error("they were accepted")
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"weft/internal/poll"
+	"weft/router/underlay"
+	"weft/tap"
+)
+
+// loop carries the frames of one TAP queue and one socket, in both directions, to completion: what it has received is written to the
+// TAP, and what the pods answered is sent, before it receives again. One goroutine owns it, on a thread of its own.
+//
+// See docs/adr/0045-one-loop-a-queue.md.
+type loop struct {
+	in     *inbound // nil: the socket is that of another loop
+	out    *outbound
+	poller *poll.Poller
+}
+
+// newLoops returns the loops of all queues.
+func (e *Engine) newLoops() (loops []*loop, err error) {
+	for i, q := range e.device.Queues() {
+		l, err := newLoop(e, q, e.conns[i%len(e.conns)], i < len(e.conns))
+		if err != nil {
+			for _, l := range loops {
+				err = errors.Join(err, l.poller.Close())
+			}
+			return nil, err
+		}
+		loops = append(loops, l)
+	}
+	return loops, nil
+}
+
+// newLoop returns the loop of a queue. c is the socket to which it sends. It is also that from which it receives if receives is set.
+func newLoop(e *Engine, q tap.Queue, c underlay.Conn, receives bool) (*loop, error) {
+	w := tapWriter{queue: q}
+	l := &loop{out: newOutbound(e, q, w, c)}
+	sources := []poll.Source{q.Source()}
+	if receives {
+		l.in = newInbound(e, c, w)
+		sources = append(sources, c.Source())
+	}
+	var err error
+	if l.poller, err = poll.New(sources...); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	return l, nil
+}
+
+// run carries frames until the queue or the socket is closed.
+func (l *loop) run() error {
+	runtime.LockOSThread() // a wake-up is that of this thread, not of one that then looks for a goroutine
+	defer runtime.UnlockOSThread()
+	for {
+		more, err := l.step()
+		if err == nil && !more {
+			err = l.poller.Wait()
+		}
+		if err != nil {
+			return errors.Join(err, l.poller.Close())
+		}
+	}
+}
+
+// step carries at most one batch in each direction. It reports whether there may be more.
+func (l *loop) step() (more bool, err error) {
+	if l.in != nil {
+		if more, err = l.in.step(); err != nil {
+			return false, fmt.Errorf("router: from the underlay: %w", err)
+		}
+	}
+	sent, err := l.out.step()
+	if err != nil {
+		return false, fmt.Errorf("router: from the TAP: %w", err)
+	}
+	return more || sent, nil
+}
