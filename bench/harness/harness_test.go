@@ -12,10 +12,17 @@ import (
 
 	"weft/bench/driver"
 	"weft/bench/load"
+	"weft/bench/probe"
 	"weft/bench/report"
 	"weft/bench/sample"
 	"weft/internal/nettest/labtest"
 )
+
+// TestMain lets this program be the child of a probe.
+func TestMain(m *testing.M) {
+	probe.Child()
+	os.Exit(m.Run())
+}
 
 // TestRun runs a minimal bench, with one driver that cannot start.
 func TestRun(t *testing.T) {

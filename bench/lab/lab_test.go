@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,12 @@ import (
 	"weft/bench/probe"
 	"weft/internal/nettest/labtest"
 )
+
+// TestMain lets this program be the child of a probe.
+func TestMain(m *testing.M) {
+	probe.Child()
+	os.Exit(m.Run())
+}
 
 // newLab returns a lab that is closed at the end of the test.
 func newLab(t *testing.T, shape lab.Shape) *lab.Lab {

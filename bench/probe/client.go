@@ -16,7 +16,7 @@ import (
 // answerTimeout bounds the wait for one answer, because the overlay may lose packets.
 const answerTimeout = 5 * time.Second
 
-// dial connects to an echo server from the network namespace of the calling thread.
+// dial connects to an echo server.
 func dial(to netip.AddrPort) (*net.TCPConn, error) {
 	conn, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
 	if err != nil {
@@ -39,29 +39,49 @@ func exchange(conn net.Conn, buf []byte) error {
 // Requests sends requests to an echo server over one connection, one at a time, for the given time. It returns the round
 // trip times in microseconds.
 func Requests(ctx context.Context, from lab.End, to netip.AddrPort, length time.Duration) ([]float64, error) {
-	var conn *net.TCPConn
-	if err := from.Do(func() (err error) { conn, err = dial(to); return err }); err != nil {
-		return nil, err
+	a, err := once(ctx, from, "requests", request{Addr: to, Length: length})
+	return a.Trips, err
+}
+
+// sendRequests is the child of Requests.
+func sendRequests(s *stream) error {
+	r, err := s.next()
+	if err != nil {
+		return err
+	}
+	conn, err := dial(r.Addr)
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
 	buf := make([]byte, messageSize)
-	var trips []float64
-	for start := time.Now(); time.Since(start) < length && ctx.Err() == nil; {
+	trips := []float64{}
+	for start := time.Now(); time.Since(start) < r.Length; {
 		if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-			return nil, fmt.Errorf("probe: %w", err)
+			return fmt.Errorf("probe: %w", err)
 		}
 		sent := time.Now()
 		if err := exchange(conn, buf); err != nil {
-			return nil, err
+			return err
 		}
 		trips = append(trips, float64(time.Since(sent).Nanoseconds())/1000)
 	}
-	return trips, ctx.Err()
+	return s.reply(answer{Trips: trips})
 }
 
 // Connects opens connections to an echo server from the given number of concurrent clients, for the given time. It sends
 // one request over each connection and resets it. It returns the number of connections per second.
 func Connects(ctx context.Context, from lab.End, to netip.AddrPort, clients int, length time.Duration) (float64, error) {
+	a, err := once(ctx, from, "connects", request{Addr: to, Clients: clients, Length: length})
+	return a.PerSecond, err
+}
+
+// openConnections is the child of Connects.
+func openConnections(s *stream) error {
+	r, err := s.next()
+	if err != nil {
+		return err
+	}
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex
@@ -69,9 +89,9 @@ func Connects(ctx context.Context, from lab.End, to netip.AddrPort, clients int,
 		errs  []error
 	)
 	start := time.Now()
-	for range clients {
+	for range r.Clients {
 		group.Go(func() {
-			n, err := connectUntil(ctx, from, to, start.Add(length))
+			n, err := connectUntil(r.Addr, start.Add(r.Length))
 			mu.Lock()
 			defer mu.Unlock()
 			total += n
@@ -79,27 +99,27 @@ func Connects(ctx context.Context, from lab.End, to netip.AddrPort, clients int,
 		})
 	}
 	group.Wait()
-	return float64(total) / time.Since(start).Seconds(), errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return s.reply(answer{PerSecond: float64(total) / time.Since(start).Seconds()})
 }
 
 // connectUntil opens one connection after another until end, and returns how many.
-func connectUntil(ctx context.Context, from lab.End, to netip.AddrPort, end time.Time) (n int, err error) {
-	err = from.Do(func() error {
-		buf := make([]byte, messageSize)
-		for ; time.Now().Before(end) && ctx.Err() == nil; n++ {
-			conn, err := dial(to)
-			if err != nil {
-				return err
-			}
-			err = exchange(conn, buf)
-			// Linger 0 sends a reset, which leaves no port in TIME_WAIT; there are only about 28,000 ports.
-			_ = conn.SetLinger(0)
-			_ = conn.Close()
-			if err != nil {
-				return err
-			}
+func connectUntil(to netip.AddrPort, end time.Time) (n int, err error) {
+	buf := make([]byte, messageSize)
+	for ; time.Now().Before(end); n++ {
+		conn, err := dial(to)
+		if err != nil {
+			return n, err
 		}
-		return ctx.Err()
-	})
-	return n, err
+		err = exchange(conn, buf)
+		// Linger 0 sends a reset, which leaves no port in TIME_WAIT; there are only about 28,000 ports.
+		_ = conn.SetLinger(0)
+		_ = conn.Close()
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }

@@ -1,14 +1,14 @@
-// Package probe has the small clients and servers of the bench that no common tool provides. Their sockets are opened
-// inside a network namespace and used from the bench's own process.
+// Package probe has the small clients and servers of the bench that no common tool provides. They are child processes in
+// the namespaces of the ends and on the cores of their hosts, which run the program of their parent: see Child.
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 
 	"weft/bench/lab"
 )
@@ -16,77 +16,74 @@ import (
 // messageSize is the size of a request, and of its answer, in bytes.
 const messageSize = 64
 
-// Echo is a TCP server that sends back the bytes that it receives. Its methods may be called concurrently.
+// Echo is a TCP server that sends back the bytes that it receives. It is for one goroutine at a time.
 type Echo struct {
-	listener net.Listener
-	group    sync.WaitGroup
-
-	// Guarded by mu.
-	mu     sync.Mutex
-	conns  map[net.Conn]bool
-	closed bool
+	server *child
+	addr   netip.AddrPort
 }
 
 // Listen starts an echo server at an end. The caller must close it.
 func Listen(at lab.End) (*Echo, error) {
-	e := &Echo{conns: map[net.Conn]bool{}}
-	err := at.Do(func() (err error) {
-		e.listener, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(at.Addr, 0)))
-		return err
-	})
+	c, err := start(at, "echo")
 	if err != nil {
-		return nil, fmt.Errorf("probe: %w", err)
+		return nil, err
 	}
-	e.group.Go(e.accept)
-	return e, nil
+	a, err := c.ask(context.Background(), request{Addr: netip.AddrPortFrom(at.Addr, 0)})
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return &Echo{server: c, addr: a.Addr}, nil
 }
 
 // Addr returns the address that the server listens on.
-func (e *Echo) Addr() netip.AddrPort { return e.listener.Addr().(*net.TCPAddr).AddrPort() }
+func (e *Echo) Addr() netip.AddrPort { return e.addr }
 
-// Close closes the server and all its connections, and waits for its goroutines. It may be called more than once.
-func (e *Echo) Close() {
-	_ = e.listener.Close()
-	e.mu.Lock()
-	e.closed = true
-	for c := range e.conns {
-		_ = c.Close()
+// Close ends the server, which closes all its connections. It may be called more than once.
+func (e *Echo) Close() { e.server.close() }
+
+// serveEcho is the child of Listen.
+func serveEcho(s *stream) error {
+	r, err := s.next()
+	if err != nil {
+		return err
 	}
-	e.mu.Unlock()
-	e.group.Wait()
+	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(r.Addr))
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	defer listener.Close()
+	go accept(listener)
+	if err := s.reply(answer{Addr: listener.Addr().(*net.TCPAddr).AddrPort()}); err != nil {
+		return err
+	}
+	_, err = s.next() // the parent sends no other request
+	return err
 }
 
-func (e *Echo) accept() {
+func accept(listener net.Listener) {
 	for {
-		conn, err := e.listener.Accept()
+		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue // the client has closed the connection already
 		}
-		e.mu.Lock()
-		if e.closed {
-			_ = conn.Close()
-		}
-		e.conns[conn] = true
-		e.mu.Unlock()
-		e.group.Go(func() { e.serve(conn) })
+		go serve(conn)
 	}
 }
 
-func (e *Echo) serve(conn net.Conn) {
+// serve answers the requests of one client.
+func serve(conn net.Conn) {
+	defer conn.Close()
 	buf := make([]byte, messageSize)
 	for {
 		if _, err := io.ReadFull(conn, buf); err != nil {
-			break
+			return
 		}
 		if _, err := conn.Write(buf); err != nil {
-			break
+			return
 		}
 	}
-	_ = conn.Close()
-	e.mu.Lock()
-	delete(e.conns, conn)
-	e.mu.Unlock()
 }

@@ -1,6 +1,7 @@
 package probe_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -8,6 +9,12 @@ import (
 	"weft/bench/probe"
 	"weft/internal/nettest/labtest"
 )
+
+// TestMain lets this program be the child of a probe.
+func TestMain(m *testing.M) {
+	probe.Child()
+	os.Exit(m.Run())
+}
 
 // ends returns the two ends of a lab without an overlay.
 func ends(t *testing.T) (from, to lab.End) {

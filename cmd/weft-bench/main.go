@@ -9,10 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/bench/probe"
 	"weft/internal/usage"
 )
 
 func main() {
+	probe.Child()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(usage.Exit(os.Stderr, "weft-bench", newRootCommand().ExecuteContext(ctx)))

@@ -76,6 +76,7 @@ func (h *Host) AddPod(name string) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.cores = h.cores
 	return &Pod{Space: s, host: h}, nil
 }
 

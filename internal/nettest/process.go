@@ -52,7 +52,7 @@ func (h *Host) start(c ProcessConfig, enter []string) (*Process, error) {
 		return nil, fmt.Errorf("nettest: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	p.cmd = exec.Command("nsenter", append(enter, c.Argv...)...)
+	p.cmd = exec.Command("nsenter", append(enter, h.pinned(c.Argv)...)...)
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
 	h.mu.Lock()

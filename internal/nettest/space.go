@@ -21,7 +21,8 @@ const runDir = "/run/netns"
 
 // Space is a network namespace of a lab. Its methods may be called concurrently.
 type Space struct {
-	name string
+	name  string
+	cores string // list of cores for taskset, or empty; constant after Pin
 }
 
 // Name returns the name of the namespace for `ip netns`.
@@ -33,7 +34,7 @@ func (s *Space) Path() string { return filepath.Join(runDir, s.name) }
 // Command returns a command that runs in the namespace. It has the mounts of the calling process, so /sys shows the
 // interfaces of the caller's namespace.
 func (s *Space) Command(ctx context.Context, argv ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + s.Path(), "--"}, argv...)...)
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + s.Path(), "--"}, s.pinned(argv)...)...)
 }
 
 // Run runs a command in the namespace and returns its standard output and standard error. The error contains them, too.

@@ -1,0 +1,68 @@
+package lab
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/nettest/labtest"
+)
+
+func TestShares(t *testing.T) {
+	for _, c := range []struct {
+		cores []int
+		n     int
+		want  [][]int
+	}{
+		{[]int{0, 1}, 2, [][]int{{0}, {1}}},
+		{[]int{0, 1, 2, 3, 4}, 2, [][]int{{0, 1}, {2, 3, 4}}},
+		{[]int{4, 6, 8}, 3, [][]int{{4}, {6}, {8}}},
+		{[]int{0}, 1, [][]int{{0}}},
+	} {
+		got, err := shares(c.cores, c.n)
+		if diff := cmp.Diff(c.want, got); diff != "" || err != nil {
+			t.Errorf("%d shares of %v: %v\n%s", c.n, c.cores, err, diff)
+		}
+	}
+	if _, err := shares([]int{0}, 2); err == nil {
+		t.Error("one core was divided among two hosts")
+	}
+}
+
+func TestPinAppliesToProcessesOfHostsAndPods(t *testing.T) {
+	labtest.RequireRoot(t)
+	cores, err := Cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cores) < 2 {
+		t.Skip("needs two cores")
+	}
+	l, err := New(t.Context(), Pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := l.Pin(cores[:2]); err != nil {
+		t.Fatal(err)
+	}
+	var seen [2]string
+	for i, h := range l.Ends {
+		pod, err := h.AddPod("pod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const show = "taskset -cp $$ | sed 's/.*: //'"
+		seen[i] = labtest.Run(t, pod.Space, "sh", "-c", show)
+		if host := labtest.Run(t, h.Space, "sh", "-c", show); host != seen[i] {
+			t.Errorf("host %q, pod %q", host, seen[i])
+		}
+	}
+	if seen[0] == seen[1] || len(seen[0]) != len("0\n") {
+		t.Errorf("hosts run on %q", seen)
+	}
+}
