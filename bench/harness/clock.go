@@ -21,7 +21,7 @@ func newClock(cfg Config, drivers int) clock {
 		pending: map[string]int{}, took: map[string]time.Duration{}, count: map[string]int{},
 	}
 	for _, l := range cfg.Loads {
-		c.pending[l.Name] = drivers * cfg.Rounds
+		c.pending[l.Name] = drivers * cfg.Rounds * len(cfg.Settings)
 	}
 	return c
 }

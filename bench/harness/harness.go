@@ -32,8 +32,8 @@ type Config struct {
 	// Patience bounds the total time for waiting until the machine is idle and for repeating samples. After that, each
 	// sample is measured once, and marked if other work disturbed it.
 	Patience time.Duration
-	// Plain disables segmentation offloads on the underlay, which is closer to a network card (lab.Lab.Plain).
-	Plain bool
+	// Settings are measured one after another in each round.
+	Settings []sample.Setting
 	// Tools fetches third-party programs.
 	Tools *driver.Tools
 	// Bin is the folder with the weft programs.
@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg Config) (*sample.Results, error) {
 	}
 	r := &runner{cfg: cfg, began: time.Now(), patience: cfg.Patience, results: &sample.Results{
 		Command: cfg.Command, Date: time.Now().UTC().Truncate(time.Second), Weft: driver.WeftVersion(ctx, cfg.Bin), Machine: Machine(ctx),
-		Seconds: cfg.Seconds, Underlay: underlay(cfg.Plain),
+		Seconds: cfg.Seconds, Underlay: underlay(cfg.Settings),
 	}}
 	for _, l := range cfg.Loads {
 		r.results.Loads = append(r.results.Loads, sample.Load{Name: l.Name, Summary: l.Summary})
@@ -73,9 +73,11 @@ func Run(ctx context.Context, cfg Config) (*sample.Results, error) {
 	r.clock = newClock(cfg, r.available())
 	for round := 1; round <= cfg.Rounds && ctx.Err() == nil && r.affords(round); round++ {
 		r.results.Rounds = round
-		for i, d := range cfg.Drivers {
-			if r.results.Drivers[i].Unavailable == "" {
-				r.runDriver(ctx, round, i, d)
+		for _, s := range cfg.Settings {
+			for i, d := range cfg.Drivers {
+				if r.results.Drivers[i].Unavailable == "" {
+					r.runDriver(ctx, turn{round, s, i, d})
+				}
 			}
 		}
 	}
@@ -88,10 +90,21 @@ func check(cfg Config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("bench: creating network namespaces needs root: run sudo make bench")
 	}
-	if cfg.Rounds < 1 || cfg.Seconds < 1 || len(cfg.Drivers) == 0 || len(cfg.Loads) == 0 {
-		return errors.New("bench: a run needs at least one round, one second, one driver and one load")
+	if cfg.Rounds < 1 || cfg.Seconds < 1 || len(cfg.Drivers) == 0 || len(cfg.Loads) == 0 || len(cfg.Settings) == 0 {
+		return errors.New("bench: a run needs at least one round, one second, one driver, one load and one setting")
 	}
-	for _, p := range programs {
+	required := programs
+	if slices.ContainsFunc(cfg.Settings, func(s sample.Setting) bool { return s.Placement == sample.Pinned }) {
+		cores, err := lab.Cores()
+		if err != nil {
+			return err
+		}
+		if err := checkCores(len(cores)); err != nil {
+			return err
+		}
+		required = append(slices.Clone(programs), "taskset")
+	}
+	for _, p := range required {
 		if _, err := exec.LookPath(p); err != nil {
 			return fmt.Errorf("bench: %w (run make system-packages to install it)", err)
 		}
@@ -99,11 +112,30 @@ func check(cfg Config) error {
 	return nil
 }
 
-func underlay(plain bool) string {
-	if plain {
-		return "veth pairs on a bridge, MTU 1500, sending without segmentation offloads, receiving with GRO: closer to a plain network card"
+// checkCores returns an error if two hosts cannot have cores of their own.
+func checkCores(n int) error {
+	if n < 2 {
+		return fmt.Errorf("bench: pinned hosts need at least 2 cores, one for each host, and this process can use %d: "+
+			"run without --pin-hosts and pinned settings, or on a machine with more cores", n)
 	}
-	return "veth pairs on a bridge, MTU 1500: batches of up to 64 KB pass as one packet, which favors drivers that send batches"
+	return nil
+}
+
+// underlay describes the underlays of a run.
+func underlay(settings []sample.Setting) string {
+	var texts []string
+	for _, u := range []sample.Underlay{sample.PlainUnderlay, sample.Veth} {
+		if slices.ContainsFunc(settings, func(s sample.Setting) bool { return s.Underlay == u }) {
+			texts = append(texts, underlays[u])
+		}
+	}
+	return "veth pairs on a bridge, MTU 1500; " + strings.Join(texts, "; ")
+}
+
+// underlays describe each underlay.
+var underlays = map[sample.Underlay]string{
+	sample.PlainUnderlay: "plain: sending without segmentation offloads, receiving with GRO, which is closer to a plain network card",
+	sample.Veth:          "veth: batches of up to 64 KB pass as one packet, which favors drivers that send batches",
 }
 
 func (r *runner) printf(format string, args ...any) {
@@ -148,37 +180,46 @@ func (r *runner) affords(round int) bool {
 	return false
 }
 
+// turn is one driver's part of a round.
+type turn struct {
+	round   int
+	setting sample.Setting
+	index   int // of the driver in the results
+	driver  driver.Driver
+}
+
 // runDriver runs all loads once through a driver, with a new lab for each shape, so that no state of an earlier round can
 // remain.
-func (r *runner) runDriver(ctx context.Context, round, index int, d driver.Driver) {
+func (r *runner) runDriver(ctx context.Context, t turn) {
 	for _, shape := range shapes {
 		loads := slices.DeleteFunc(slices.Clone(r.cfg.Loads), func(l load.Load) bool { return l.Shape != shape })
-		if len(loads) == 0 || ctx.Err() != nil || r.results.Drivers[index].Unavailable != "" {
+		if len(loads) == 0 || ctx.Err() != nil || r.results.Drivers[t.index].Unavailable != "" {
 			continue
 		}
-		if err := r.runShape(ctx, round, index, d, shape, loads); err != nil && ctx.Err() == nil {
-			r.failed(round, d, loads, err, index)
+		if err := r.runShape(ctx, t, shape, loads); err != nil && ctx.Err() == nil {
+			r.failed(t, loads, err)
 		}
 	}
 }
 
 // failed records that a driver did not start or has ended, which is the result of loads. A driver that never worked on a
 // pair becomes unavailable for the rest of the run.
-func (r *runner) failed(round int, d driver.Driver, loads []load.Load, err error, index int) {
-	text := sentence(err)
-	if errors.Is(err, driver.ErrUnavailable) && loads[0].Shape == lab.Pair && !r.measured(d.Name()) {
-		r.results.Drivers[index].Unavailable = text
-		r.printf("%s: not available: %s", d.Name(), text)
-		r.clock.drop(r.cfg.Loads, r.cfg.Rounds)
+func (r *runner) failed(t turn, loads []load.Load, err error) {
+	text, name := sentence(err), t.driver.Name()
+	if errors.Is(err, driver.ErrUnavailable) && loads[0].Shape == lab.Pair && !r.measured(name) {
+		r.results.Drivers[t.index].Unavailable = text
+		r.printf("%s: not available: %s", name, text)
+		r.clock.drop(r.cfg.Loads, r.cfg.Rounds*len(r.cfg.Settings))
 		return
 	}
-	r.printf("round %d/%d  %s: no %s: %s", round, r.cfg.Rounds, d.Name(), loads[0].Name, text)
+	r.printf("round %d/%d  %s, %s: no %s: %s", t.round, r.cfg.Rounds, t.setting, name, loads[0].Name, text)
 	for _, l := range loads {
 		r.clock.done(l.Name, 0)
-		if errors.Is(err, driver.ErrUnavailable) && l.Shape != lab.Pair {
-			continue // the driver does not support this shape, which is not a failure
+		if l.Shape != lab.Pair && (errors.Is(err, driver.ErrUnavailable) || errors.Is(err, lab.ErrFewCores)) {
+			continue // the driver or the machine does not support this shape, which is not a failure
 		}
-		r.results.Samples = append(r.results.Samples, sample.Sample{Round: round, Driver: d.Name(), Load: l.Name, Error: text})
+		r.results.Samples = append(r.results.Samples,
+			sample.Sample{Round: t.round, Driver: name, Load: l.Name, Setting: t.setting, Error: text})
 	}
 }
 

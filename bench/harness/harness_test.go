@@ -84,7 +84,7 @@ func TestClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClock(Config{Rounds: 2, Seconds: 2, Loads: loads}, 2)
+	c := newClock(Config{Rounds: 2, Seconds: 2, Loads: loads, Settings: make([]sample.Setting, 1)}, 2)
 	if got := c.left(); got != 8*5*time.Second {
 		t.Errorf("at first %v", got)
 	}

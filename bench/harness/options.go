@@ -22,8 +22,10 @@ type Options struct {
 	// Rounds and Seconds have defaults that depend on Quick if they are 0, Drivers and Loads if they are empty.
 	Rounds, Seconds int
 	Drivers, Loads  []string
-	// Plain disables segmentation offloads on the underlay.
-	Plain bool
+	// Plain disables segmentation offloads on the underlay, Pin gives each host its own cores. They select one setting.
+	Plain, Pin bool
+	// Settings are the names of settings, instead of Plain and Pin.
+	Settings []string
 	// NoFetch forbids building and installing third-party programs.
 	NoFetch bool
 	// Bin is the folder with the weft programs. Third-party programs are built into a folder below it.
@@ -79,7 +81,7 @@ func allUnavailable(r *sample.Results) error {
 // config returns the Config of a run, with defaults for what the options leave open.
 func (o Options) config(progress io.Writer) (Config, error) {
 	c := Config{
-		Rounds: or(o.Rounds, fullRounds), Seconds: or(o.Seconds, fullSeconds), Plain: o.Plain, Bin: o.Bin,
+		Rounds: or(o.Rounds, fullRounds), Seconds: or(o.Seconds, fullSeconds), Bin: o.Bin,
 		Command: o.Command, Progress: progress,
 		Tools: &driver.Tools{Dir: filepath.Join(o.Bin, "bench-tools"), NoFetch: o.NoFetch, Out: progress},
 	}
@@ -94,6 +96,9 @@ func (o Options) config(progress io.Writer) (Config, error) {
 		}
 	}
 	var err error
+	if c.Settings, err = o.settings(); err != nil {
+		return c, err
+	}
 	if c.Drivers, err = driver.Select(driver.Config{Bin: o.Bin, WeftArgs: strings.Fields(o.WeftArgs)}, drivers); err != nil {
 		return c, err
 	}
@@ -101,11 +106,29 @@ func (o Options) config(progress io.Writer) (Config, error) {
 		return c, err
 	}
 	// Waiting for an idle machine may at most double the duration of a run.
-	c.Patience = time.Duration(c.Rounds*len(c.Drivers)*len(c.Loads)*c.Seconds) * time.Second
+	c.Patience = time.Duration(c.Rounds*len(c.Settings)*len(c.Drivers)*len(c.Loads)*c.Seconds) * time.Second
 	if o.Quick {
 		c.Patience = quickPatience
 	}
 	return c, nil
+}
+
+// settings returns the settings that the options select.
+func (o Options) settings() ([]sample.Setting, error) {
+	if len(o.Settings) > 0 {
+		if o.Plain || o.Pin {
+			return nil, errors.New("bench: --settings replaces --plain-underlay and --pin-hosts: use --settings only")
+		}
+		return sample.ParseSettings(o.Settings)
+	}
+	s := sample.Setting{Underlay: sample.Veth, Placement: sample.Free}
+	if o.Plain {
+		s.Underlay = sample.PlainUnderlay
+	}
+	if o.Pin {
+		s.Placement = sample.Pinned
+	}
+	return []sample.Setting{s}, nil
 }
 
 func or(value, otherwise int) int {

@@ -22,7 +22,8 @@ const (
 )
 
 // runShape starts a driver on a new lab and runs loads through it. It returns an error if the driver did not start.
-func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver, shape lab.Shape, loads []load.Load) (err error) {
+func (r *runner) runShape(ctx context.Context, t turn, shape lab.Shape, loads []load.Load) error {
+	d, facts := t.driver, &r.results.Drivers[t.index].Facts
 	l, err := lab.New(ctx, shape)
 	if err != nil {
 		return err
@@ -32,7 +33,7 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 			r.printf("%s: removing the lab failed: %v", d.Name(), closeErr)
 		}
 	}()
-	if err := l.Plain(ctx, r.cfg.Plain); err != nil {
+	if err := apply(ctx, l, t.setting); err != nil {
 		return err
 	}
 	o, err := d.Up(ctx, l)
@@ -45,8 +46,8 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 	if err != nil {
 		return err
 	}
-	if shape == lab.Pair || r.results.Drivers[index].Facts.Ends == "" {
-		r.results.Drivers[index].Facts = o.Facts
+	if shape == lab.Pair || facts.Ends == "" {
+		*facts = o.Facts
 	}
 	env := &load.Env{Lab: l, Ends: o.Ends, Seconds: r.cfg.Seconds}
 	for i, ld := range loads {
@@ -54,16 +55,31 @@ func (r *runner) runShape(ctx context.Context, round, index int, d driver.Driver
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.Round, s.Driver = round, d.Name()
+		s.Round, s.Driver, s.Setting = t.round, d.Name(), t.setting
 		r.results.Samples = append(r.results.Samples, s)
 		r.clock.done(ld.Name, time.Duration(s.Seconds*float64(time.Second)))
 		r.printf("%s", r.line(s, ld))
 		if dead := o.Alive(); dead != nil && i+1 < len(loads) {
-			r.failed(round, d, loads[i+1:], dead, index)
+			r.failed(t, loads[i+1:], dead)
 			break
 		}
 	}
 	return nil
+}
+
+// apply changes a new lab to a setting.
+func apply(ctx context.Context, l *lab.Lab, s sample.Setting) error {
+	if err := l.Plain(ctx, s.Underlay == sample.PlainUnderlay); err != nil {
+		return err
+	}
+	if s.Placement != sample.Pinned {
+		return nil
+	}
+	cores, err := lab.Cores()
+	if err != nil {
+		return err
+	}
+	return l.Pin(cores)
 }
 
 // measure runs a load, repeats it while other work disturbs it, and returns the sample with the least other work.
@@ -141,7 +157,7 @@ func derive(s *sample.Sample, out load.Outcome, u meter.Usage, pids []int, name 
 // line returns one line about a sample, for people.
 func (r *runner) line(s sample.Sample, ld load.Load) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "round %d/%d  %-14s %-10s ", s.Round, r.cfg.Rounds, s.Driver, s.Load)
+	fmt.Fprintf(&b, "round %d/%d  %-12s %-14s %-10s ", s.Round, r.cfg.Rounds, s.Setting, s.Driver, s.Load)
 	if s.Error != "" {
 		b.WriteString("failed: " + s.Error)
 	}

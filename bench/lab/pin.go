@@ -1,10 +1,14 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrFewCores is wrapped by the error of Pin if there are fewer cores than ends.
+var ErrFewCores = errors.New("each host needs a core of its own")
 
 // Cores returns the numbers of the cores that this process may use, in ascending order.
 func Cores() ([]int, error) {
@@ -38,7 +42,7 @@ func (l *Lab) Pin(cores []int) error {
 // shares divides cores into n shares that differ by at most one core. Earlier shares are not larger than later ones.
 func shares(cores []int, n int) ([][]int, error) {
 	if len(cores) < n {
-		return nil, fmt.Errorf("lab: %d hosts cannot have cores of their own: only %d can be used", n, len(cores))
+		return nil, fmt.Errorf("lab: %d hosts, %d cores: %w", n, len(cores), ErrFewCores)
 	}
 	parts := make([][]int, n)
 	for i := range parts {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,8 +25,8 @@ func TestShares(t *testing.T) {
 			t.Errorf("%d shares of %v: %v\n%s", c.n, c.cores, err, diff)
 		}
 	}
-	if _, err := shares([]int{0}, 2); err == nil {
-		t.Error("one core was divided among two hosts")
+	if _, err := shares([]int{0}, 2); !errors.Is(err, ErrFewCores) {
+		t.Errorf("one core for two hosts: %v", err)
 	}
 }
 

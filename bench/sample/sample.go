@@ -10,6 +10,7 @@ type Sample struct {
 	Round  int    `json:"round"` // from 1
 	Driver string `json:"driver"`
 	Load   string `json:"load"`
+	Setting
 	Values Values `json:"values,omitempty"`
 	// Seconds is the duration, including start, end and repetitions.
 	Seconds float64 `json:"seconds"`

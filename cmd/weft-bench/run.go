@@ -36,6 +36,9 @@ func addRunFlags(f *pflag.FlagSet, o *harness.Options) {
 	f.StringSliceVar(&o.Drivers, "drivers", nil, "drivers to measure, see list (default all)")
 	f.StringSliceVar(&o.Loads, "loads", nil, "loads to run, see list (default all)")
 	f.BoolVar(&o.Plain, "plain-underlay", false, "disable segmentation offloads below the overlays, as on a plain network card")
+	f.BoolVar(&o.Pin, "pin-hosts", false, "give each host, with its daemon and loads, its own share of the cores, as separate machines have")
+	f.StringSliceVar(&o.Settings, "settings", nil,
+		"measure several underlays and placements in one run: plain, veth, plain-pinned, veth-pinned, or all")
 	f.BoolVar(&o.NoFetch, "no-fetch", false, "build and install no tools: drivers with missing tools are skipped")
 	f.StringVar(&o.Bin, "bin", "bin", "folder with the weft programs")
 	f.StringVar(&o.WeftArgs, "weft-args", "", "additional flags for every \"weft up\", separated by spaces")
