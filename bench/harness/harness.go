@@ -16,6 +16,7 @@ import (
 	"weft/bench/driver"
 	"weft/bench/lab"
 	"weft/bench/load"
+	"weft/bench/meter"
 	"weft/bench/sample"
 )
 
@@ -54,6 +55,7 @@ type runner struct {
 	began    time.Time
 	clock    clock
 	patience time.Duration // the rest of Config.Patience
+	events   []meter.Event // events that this machine can count
 }
 
 // Run runs the bench. If ctx ends early, it returns the results so far, marked as interrupted, and the error of ctx. A
@@ -69,6 +71,7 @@ func Run(ctx context.Context, cfg Config) (*sample.Results, error) {
 	for _, l := range cfg.Loads {
 		r.results.Loads = append(r.results.Loads, sample.Load{Name: l.Name, Summary: l.Summary})
 	}
+	r.chooseEvents()
 	r.prepare(ctx)
 	r.clock = newClock(cfg, r.available())
 	for round := 1; round <= cfg.Rounds && ctx.Err() == nil && r.affords(round); round++ {
@@ -140,6 +143,18 @@ var underlays = map[sample.Underlay]string{
 
 func (r *runner) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.cfg.Progress, format+"\n", args...)
+}
+
+// chooseEvents selects the events that this machine can count, and records the others.
+func (r *runner) chooseEvents() {
+	var missing map[meter.Event]string
+	r.events, missing = meter.Countable()
+	for e, why := range missing {
+		if r.results.Machine.NotCounted == nil {
+			r.results.Machine.NotCounted = map[string]string{}
+		}
+		r.results.Machine.NotCounted[string(e)] = why
+	}
 }
 
 // prepare lets each driver fetch the programs that it needs, and records which drivers are available.

@@ -112,13 +112,20 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	if err != nil {
 		return sample.Sample{Error: sentence(err)}
 	}
+	counters, err := meter.OpenCounters(o.Pids(), r.events)
+	if err != nil {
+		r.printf("events of the daemons are not counted: %v", err)
+		counters = &meter.Counters{}
+	}
+	defer counters.Close()
 	before, err := meter.Read(o.Pids())
 	if err != nil {
 		return sample.Sample{Error: sentence(err)}
 	}
 	out, err := ld.Run(ctx, env)
 	after, readErr := meter.Read(o.Pids())
-	if err := errors.Join(err, readErr); err != nil {
+	counts, countErr := counters.Read()
+	if err := errors.Join(err, readErr, countErr); err != nil {
 		return sample.Sample{Error: sentence(err)}
 	}
 	u := after.Since(before)
@@ -126,10 +133,31 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 		Values: out.Values, Bytes: out.Bytes, DaemonCPU: u.Daemons.Seconds(), MachineCPU: u.Machine.Seconds(),
 		OtherCores: u.OtherCores, Busy: u.OtherCores > quietCores || !idle,
 	}
+	addEvents(&s, counts, out.Bytes)
 	if err := derive(&s, out, u, o.Pids(), ld.Name); err != nil {
 		s.Error = sentence(err)
 	}
 	return s
+}
+
+// perGB are the metrics of events per GB.
+var perGB = map[meter.Event]sample.Metric{
+	meter.ContextSwitches: sample.ContextSwitches,
+	meter.CPUMigrations:   sample.CPUMigrations,
+	meter.CacheMisses:     sample.CacheMisses,
+}
+
+// addEvents adds the counts of the daemons' events to a sample, and the counts per GB if the load carried bytes.
+func addEvents(s *sample.Sample, counts map[meter.Event]uint64, bytes uint64) {
+	for e, n := range counts {
+		if s.Events == nil {
+			s.Events = map[string]uint64{}
+		}
+		s.Events[string(e)] = n
+		if bytes > 0 {
+			s.Values[perGB[e]] = float64(n) / (float64(bytes) / 1e9)
+		}
+	}
 }
 
 // derive adds the figures about the daemons and the machine to a sample.

@@ -1,5 +1,5 @@
 // Package meter reads the CPU time and memory of processes and of the machine from /proc, and the CPU time of processes
-// that do not belong to the caller.
+// that do not belong to the caller. It also counts scheduling and cache events of processes.
 package meter
 
 import (

@@ -30,9 +30,30 @@ var contests = []column{
 	{"RSS idle", "idle", sample.RSS},
 }
 
-// comparisons writes a table of the figures in which weft is better than, worse than or even with each other driver.
+// comparisons writes a table for each setting of the figures in which weft is better than, worse than or even with each
+// other driver.
 func comparisons(b *strings.Builder, r *sample.Results) {
-	var rows [][]string
+	first := true
+	for _, s := range r.Settings() {
+		rows := contestRows(r.In(s))
+		if len(rows) == 0 {
+			continue
+		}
+		if first {
+			fmt.Fprintf(b, "## Wins and losses\n\nThe ratios of weft's figures to the other driver's figures in the same round.\n"+
+				"Differences up to %.0f %% count as even.\nEncrypted weft is compared with drivers that encrypt, plain weft with all.\n\n",
+				near*100)
+			first = false
+		}
+		if len(r.Settings()) > 1 {
+			fmt.Fprintf(b, "### Wins and losses: %s\n\n", s.Title())
+		}
+		table(b, []string{"", "against", "weft is better", "even", "weft is worse"}, rows)
+	}
+}
+
+// contestRows returns the rows of the table of one setting.
+func contestRows(r *sample.Results) (rows [][]string) {
 	for _, mine := range []string{plain, encrypted} {
 		for _, other := range r.Drivers {
 			if row := contest(r, mine, other.Name); row != nil {
@@ -40,13 +61,7 @@ func comparisons(b *strings.Builder, r *sample.Results) {
 			}
 		}
 	}
-	if len(rows) == 0 {
-		return
-	}
-	fmt.Fprintf(b, "## Wins and losses\n\nThe ratios of weft's figures to the other driver's figures in the same round.\n"+
-		"Differences up to %.0f %% count as even.\nEncrypted weft is compared with drivers that encrypt, plain weft with all.\n\n",
-		near*100)
-	table(b, []string{"", "against", "weft is better", "even", "weft is worse"}, rows)
+	return rows
 }
 
 // contest compares two drivers in all figures that both have. It returns a row of the table, or nil if the drivers are not

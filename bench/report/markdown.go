@@ -44,24 +44,58 @@ func head(b *strings.Builder, r *sample.Results) {
 		{"machine", fmt.Sprintf("%s, %d cores, %.0f GiB", m.CPU, m.Cores, m.MemoryGB)},
 		{"system", fmt.Sprintf("Linux %s, built with %s, %s", m.Kernel, m.Go, m.Iperf3)},
 		{"underlay", r.Underlay},
+		{"settings", settingsText(r)},
 		{"rounds", fmt.Sprintf("%d, each with all drivers in turn; %d s per load", r.Rounds, r.Seconds)},
 	})
-	b.WriteString("Both hosts and both ends of each load share these cores.\n" +
-		"A cell has the median over the rounds, with the minimum and maximum in parentheses.\n" +
-		"The bold number is the median of the ratios to vxlan **in the same round**.\n" +
+	b.WriteString(placementText(r) + "A cell has the median over the rounds, with the minimum and maximum in parentheses.\n" +
+		"The bold number is the median of the ratios to vxlan **in the same round** and setting.\n" +
 		"Lower is better for times and costs, higher is better for rates.\n" +
 		"Ratios and CPU seconds per GB may be similar on other machines; Gbit/s are not.\n\n")
 }
 
-// targetTable writes the targets, with the measured figures and whether they are met.
+// settingsText lists the settings of the samples.
+func settingsText(r *sample.Results) string {
+	var titles []string
+	for _, s := range r.Settings() {
+		titles = append(titles, s.Title())
+	}
+	return strings.Join(titles, "; ")
+}
+
+// placementText explains the placements of the samples, one sentence a line.
+func placementText(r *sample.Results) string {
+	texts := map[sample.Placement]string{
+		sample.Free: "Free: both hosts and both ends of each load share all cores.\n",
+		sample.Pinned: "Pinned: each host, with its daemon, pods and load processes, has its own share of the cores.\n" +
+			"Separate machines differ in one point: the kernel's work for a packet on the underlay runs on a core of its sender,\n" +
+			"also the part that the receiving machine would do.\n",
+	}
+	var b strings.Builder
+	for _, p := range []sample.Placement{sample.Free, sample.Pinned} {
+		if slices.ContainsFunc(r.Settings(), func(s sample.Setting) bool { return s.Placement == p }) {
+			b.WriteString(texts[p])
+		}
+	}
+	return b.String()
+}
+
+// targetTable writes the targets, with the measured figures in each setting and whether they are met.
 func targetTable(b *strings.Builder, r *sample.Results) {
-	b.WriteString("## Targets\n\nEach target has a limit that weft must reach, and an aim beyond it.\n\n")
+	b.WriteString("## Targets\n\nEach target has a limit that weft must reach, and an aim beyond it.\n" +
+		"Ratios are medians of the ratios in the same round.\n\n")
+	header := []string{"target", "must", "aim"}
+	for _, s := range r.Settings() {
+		header = append(header, s.Title())
+	}
 	var rows [][]string
 	for _, t := range targets {
-		v := t.judge(r)
-		rows = append(rows, []string{v.what, v.must, v.aim, v.measured, v.result})
+		row := []string{t.what, t.limit(t.must), t.limit(t.aim)}
+		for _, s := range r.Settings() {
+			row = append(row, t.cell(r, s))
+		}
+		rows = append(rows, row)
 	}
-	table(b, []string{"target", "must", "aim", "measured", ""}, rows)
+	table(b, header, rows)
 }
 
 // facts writes the facts about each driver, load and kernel setting.
@@ -111,7 +145,7 @@ func trust(b *strings.Builder, r *sample.Results) {
 		switch {
 		case s.Error != "":
 			failed++
-			failures = append(failures, fmt.Sprintf("- round %d, %s, %s: %s\n", s.Round, s.Driver, s.Load, s.Error))
+			failures = append(failures, fmt.Sprintf("- round %d, %s, %s, %s: %s\n", s.Round, s.Setting, s.Driver, s.Load, s.Error))
 		case s.Busy:
 			busy++
 		}

@@ -44,23 +44,47 @@ const (
 // palette has the colors of the bars in a group, which differ in brightness as well.
 var palette = []color.Color{color.RGBA{0x1b, 0x4f, 0x72, 0xff}, color.RGBA{0x5d, 0xad, 0xe2, 0xff}, color.RGBA{0xe6, 0x7e, 0x22, 0xff}}
 
-// Plot writes the pictures into a folder. It omits pictures without any figure.
+// Plot writes the pictures into a folder, for the first placement of each underlay. It omits pictures without any figure.
 func Plot(r *sample.Results, dir string) error {
-	for _, c := range charts {
-		p, err := c.plot(r)
-		if err != nil {
-			return fmt.Errorf("report: %s: %w", c.name, err)
-		}
-		if p == nil {
-			continue
-		}
-		for _, format := range formats {
-			if err := p.Save(chartWidth, chartHeight, filepath.Join(dir, c.name+format)); err != nil {
+	for _, g := range byUnderlay(r.Settings()) {
+		for _, c := range charts {
+			if err := c.save(r, g[0], dir); err != nil {
 				return fmt.Errorf("report: %s: %w", c.name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// save writes the picture of one setting in all formats.
+func (c chart) save(r *sample.Results, s sample.Setting, dir string) error {
+	c.title = c.caption(r, s)
+	p, err := c.plot(r.In(s))
+	if err != nil || p == nil {
+		return err
+	}
+	for _, format := range formats {
+		if err := p.Save(chartWidth, chartHeight, filepath.Join(dir, c.file(r, s)+format)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file returns the name of the picture of a setting, without the format. That of the first setting of a run has no suffix.
+func (c chart) file(r *sample.Results, s sample.Setting) string {
+	if s == r.Settings()[0] {
+		return c.name
+	}
+	return c.name + "-" + s.String()
+}
+
+// caption returns the title of the picture of a setting.
+func (c chart) caption(r *sample.Results, s sample.Setting) string {
+	if len(r.Settings()) == 1 {
+		return c.title
+	}
+	return fmt.Sprintf("%s (%s)", c.title, s.Title())
 }
 
 // plot draws a chart; it returns nil if there is no figure.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,9 +60,37 @@ func results() *sample.Results {
 	return r
 }
 
+// inSettings returns results with the samples of results in all settings, and with events in the last.
+func inSettings() *sample.Results {
+	r := results()
+	once := r.Samples
+	r.Samples = nil
+	for _, setting := range sample.Settings() {
+		for _, s := range once {
+			s.Setting, s.Values = setting, maps.Clone(s.Values)
+			if s.Driver == "weft" && s.Load == "tcp1" {
+				s.Values[sample.ContextSwitches] = 1000
+			}
+			r.Samples = append(r.Samples, s)
+		}
+	}
+	r.Machine.NotCounted = map[string]string{"cache-misses": "the machine has no counter for it"}
+	return r
+}
+
 func TestMarkdownGolden(t *testing.T) {
-	golden := filepath.Join("testdata", "report.md")
-	got := Markdown(results(), "benchmarks/")
+	compareGolden(t, "report.md", results())
+}
+
+func TestMarkdownGoldenInAllSettings(t *testing.T) {
+	compareGolden(t, "settings.md", inSettings())
+}
+
+// compareGolden compares the report with a file in testdata, or writes the file with -rewrite.
+func compareGolden(t *testing.T, file string, r *sample.Results) {
+	t.Helper()
+	golden := filepath.Join("testdata", file)
+	got := Markdown(r, "benchmarks/")
 	if *rewrite {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -89,14 +118,14 @@ func TestJudge(t *testing.T) {
 		measured string
 		result   string
 	}{
-		{target{"", "weft", "tcp1", sample.Gbps, ratio, "vxlan", at(0.5), at(0.8)}, "0.80 x (0.80–0.80)", "**aim met**"},
-		{target{"", "weft", "tcp1", sample.Gbps, ratio, "wireguard-go", at(3), at(5)}, "4.00 x (4.00–4.00)", "met"},
-		{target{"", "weft", "udp64", sample.Kpps, ratio, "vxlan", at(0.8), at(1)}, "0.50 x (0.50–0.50)", "**missed**"},
-		{target{"", "weft", "tcp1", sample.DaemonCPU, absolute, "", at(1.4), at(0.7)}, "1.38 s/GB (1.10–1.65)", "met"},
-		{target{"", "weft", "ping", sample.P50, difference, "vxlan", bound{}, at(20)}, "+50 µs", "aim missed"},
-		{target{"", "weft-aes", "tcp1", sample.Gbps, ratio, "vxlan", at(1), at(1)}, "–", "not measured: weft-aes is not available"},
-		{target{"", "weft", "ping", sample.P50, ratio, "tinc", at(1), bound{}}, "–", "not measured: the run had no tinc"},
-		{target{"", "wireguard-go", "udp64", sample.Kpps, absolute, "", at(1), bound{}}, "–", "not measured: no udp64 through wireguard-go"},
+		{target{"", "weft", "tcp1", sample.Gbps, ratio, "vxlan", anyUnderlay, at(0.5), at(0.8)}, "0.80 x (0.80–0.80)", "**aim met**"},
+		{target{"", "weft", "tcp1", sample.Gbps, ratio, "wireguard-go", anyUnderlay, at(3), at(5)}, "4.00 x (4.00–4.00)", "met"},
+		{target{"", "weft", "udp64", sample.Kpps, ratio, "vxlan", anyUnderlay, at(0.8), at(1)}, "0.50 x (0.50–0.50)", "**missed**"},
+		{target{"", "weft", "tcp1", sample.DaemonCPU, absolute, "", anyUnderlay, at(1.4), at(0.7)}, "1.38 s/GB (1.10–1.65)", "met"},
+		{target{"", "weft", "ping", sample.P50, difference, "vxlan", anyUnderlay, bound{}, at(20)}, "+50 µs", "aim missed"},
+		{target{"", "weft-aes", "tcp1", sample.Gbps, ratio, "vxlan", anyUnderlay, at(1), at(1)}, "", "not measured: weft-aes is not available"},
+		{target{"", "weft", "ping", sample.P50, ratio, "tinc", anyUnderlay, at(1), bound{}}, "", "not measured: the run had no tinc"},
+		{target{"", "wireguard-go", "udp64", sample.Kpps, absolute, "", anyUnderlay, at(1), bound{}}, "", "not measured: no udp64 through wireguard-go"},
 	} {
 		if v := c.target.judge(r); v.measured != c.measured || v.result != c.result {
 			t.Errorf("%s %s: %q, %q; want %q, %q", c.target.driver, c.target.load, v.measured, v.result, c.measured, c.result)
@@ -140,5 +169,49 @@ func TestWriteReadRender(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "latency-bulk.svg")); err == nil {
 		t.Error("a picture exists for a load that was not measured")
+	}
+}
+
+func TestPicturesOfEachUnderlay(t *testing.T) {
+	dir := t.TempDir()
+	if err := Plot(inSettings(), dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"throughput.svg": true, "throughput-veth.svg": true, "throughput-plain-pinned.svg": false} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWriteDocKeepsOtherSections(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "BENCHMARKS.md")
+	const rest = "\n## Scale\n\nkept\n\n## The guard\n\nkept, too\n"
+	if err := os.WriteFile(page, []byte("# Benchmarks\n\nreplaced\n"+rest), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteDoc(results(), page); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil || !strings.HasSuffix(string(text), rest) || strings.Contains(string(text), "replaced") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+func TestReadNamesTheUnderlayOfEarlierVersions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ResultsFile)
+	for underlay, want := range map[string]sample.Underlay{
+		"veth pairs on a bridge, MTU 1500, sending without segmentation offloads, receiving with GRO": sample.PlainUnderlay,
+		"veth pairs on a bridge, MTU 1500: batches of up to 64 KB pass as one packet":                 sample.Veth,
+	} {
+		text := `{"underlay": "` + underlay + `", "samples": [{"round": 1, "driver": "weft", "load": "tcp1"}]}`
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Read(path)
+		if err != nil || r.Settings()[0].Underlay != want {
+			t.Errorf("%s: %v, %v", underlay, r.Settings(), err)
+		}
 	}
 }

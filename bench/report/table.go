@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -29,6 +30,14 @@ func bulk(m sample.Metric) []column {
 	}
 }
 
+// eventsTitle is the title of the section about events, which also lists those that the machine cannot count.
+const eventsTitle = "Scheduling and caches"
+
+// events returns the columns of one kind of event for the bulk loads that differ most.
+func events(title string, m sample.Metric) []column {
+	return []column{{title + ", 1 stream", "tcp1", m}, {"4", "tcp4", m}}
+}
+
 // sections are the tables in order. The figures that vary least on a shared machine are first.
 var sections = []section{
 	{"CPU of the daemons per GB", "User and system time of the daemons on all hosts, in seconds per GB of TCP payload.\n" +
@@ -46,8 +55,8 @@ var sections = []section{
 		{"64 B at 20 kpps, lost %", "udp-20k", sample.Lost}, {"the same, daemon µs per datagram", "udp-20k", sample.PacketCPU},
 	}, nil},
 	{"Round-trip times", "Microseconds.\nping sends every 2 ms, so that CPUs become idle in between.\n" +
-		"\"Under bulk\" is during one TCP stream.", []column{
-		{"ping p50", "ping", sample.P50}, {"p90", "ping", sample.P90}, {"p99", "ping", sample.P99},
+		"\"Idle\" is without other traffic, \"under bulk\" during one TCP stream.", []column{
+		{"idle p50", "ping", sample.P50}, {"p90", "ping", sample.P90}, {"p99", "ping", sample.P99},
 		{"under bulk p50", "ping-bulk", sample.P50}, {"p90", "ping-bulk", sample.P90}, {"p99", "ping-bulk", sample.P99},
 	}, []string{"latency", "latency-bulk"}},
 	{"Requests and connections", "Requests and answers of 64 bytes: over one TCP connection, and over a new connection each.\n" +
@@ -55,6 +64,9 @@ var sections = []section{
 		{"request p50 µs", "rr", sample.P50}, {"p90", "rr", sample.P90}, {"p99", "rr", sample.P99},
 		{"requests/s", "rr", sample.PerSecond}, {"connections/s", "churn", sample.PerSecond},
 	}, nil},
+	{eventsTitle, "Events of the daemons on all hosts per GB of TCP payload.", slices.Concat(
+		events("context switches", sample.ContextSwitches), events("CPU migrations", sample.CPUMigrations),
+		events("cache misses", sample.CacheMisses)), nil},
 	{"Memory and idling", "Memory is that of the largest daemon.\nCPU is that of all daemons, in percent of a core.", []column{
 		{"RSS idle, MiB", "idle", sample.RSS},
 		{"after 1 stream", "tcp1", sample.RSS}, {"after 4", "tcp4", sample.RSS}, {"after 16", "tcp16", sample.RSS},
@@ -94,14 +106,53 @@ func failure(r *sample.Results, driver, load string) string {
 	return ""
 }
 
-// markdown writes the section, unless it has no figures.
+// markdown writes the section, unless it has no figures: a table for each underlay.
 func (s section) markdown(b *strings.Builder, r *sample.Results, pictures string) {
 	columns := slices.DeleteFunc(slices.Clone(s.columns), func(c column) bool { return !c.has(r) })
 	if len(columns) == 0 {
+		if missing := notCounted(r); s.title == eventsTitle && missing != "" {
+			fmt.Fprintf(b, "## %s\n\n%s", s.title, missing)
+		}
 		return
 	}
 	fmt.Fprintf(b, "## %s\n\n%s\n\n", s.title, s.intro)
+	if s.title == eventsTitle {
+		b.WriteString(notCounted(r))
+	}
+	groups := byUnderlay(r.Settings())
+	for _, g := range groups {
+		if len(groups) > 1 {
+			fmt.Fprintf(b, "### %s: %s underlay\n\n", s.title, g[0].Underlay)
+		}
+		s.tableOf(b, r, columns, g)
+		for _, c := range charts {
+			if pictures != noPictures && slices.Contains(s.plots, c.name) && len(c.drivers(r.In(g[0]))) > 0 {
+				fmt.Fprintf(b, "![%s](%s%s.svg)\n\n", c.caption(r, g[0]), pictures, c.file(r, g[0]))
+			}
+		}
+	}
+}
+
+// byUnderlay groups settings by their underlay, in their order.
+func byUnderlay(settings []sample.Setting) [][]sample.Setting {
+	var groups [][]sample.Setting
+	for _, s := range settings {
+		i := slices.IndexFunc(groups, func(g []sample.Setting) bool { return g[0].Underlay == s.Underlay })
+		if i < 0 {
+			groups = append(groups, []sample.Setting{s})
+		} else {
+			groups[i] = append(groups[i], s)
+		}
+	}
+	return groups
+}
+
+// tableOf writes the table of one underlay. If it was measured in several placements, each driver has a row for each.
+func (s section) tableOf(b *strings.Builder, r *sample.Results, columns []column, settings []sample.Setting) {
 	header := []string{""}
+	if len(settings) > 1 {
+		header = append(header, "cores")
+	}
 	for _, c := range columns {
 		header = append(header, c.title)
 	}
@@ -110,20 +161,38 @@ func (s section) markdown(b *strings.Builder, r *sample.Results, pictures string
 		if d.Unavailable != "" {
 			continue
 		}
-		row := []string{d.Name}
-		for _, c := range columns {
-			row = append(row, c.cell(r, d.Name))
-		}
-		if strings.Join(row[1:], "") != "" {
-			rows = append(rows, row)
+		for i, setting := range settings {
+			part := r.In(setting)
+			var cells []string
+			for _, c := range columns {
+				cells = append(cells, c.cell(part, d.Name))
+			}
+			if strings.Join(cells, "") == "" {
+				continue
+			}
+			row := []string{d.Name}
+			if len(settings) > 1 {
+				row = append(row, string(setting.Placement))
+			}
+			if i > 0 && len(rows) > 0 && rows[len(rows)-1][0] == d.Name {
+				row[0] = ""
+			}
+			rows = append(rows, append(row, cells...))
 		}
 	}
 	table(b, header, rows)
-	for _, c := range charts {
-		if pictures != noPictures && slices.Contains(s.plots, c.name) && len(c.drivers(r)) > 0 {
-			fmt.Fprintf(b, "![%s](%s%s.svg)\n\n", c.title, pictures, c.name)
-		}
+}
+
+// notCounted returns a paragraph about events that the machine cannot count, or "".
+func notCounted(r *sample.Results) string {
+	var b strings.Builder
+	for _, e := range slices.Sorted(maps.Keys(r.Machine.NotCounted)) {
+		fmt.Fprintf(&b, "%s are not available here: %s.\n", e, r.Machine.NotCounted[e])
 	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return b.String() + "\n"
 }
 
 // table writes a Markdown table.

@@ -30,8 +30,12 @@ type target struct {
 	metric       sample.Metric
 	comparison   comparison
 	base         string // the other driver of a ratio or a difference
+	underlay     sample.Underlay
 	must, aim    bound
 }
+
+// anyUnderlay is the underlay of targets that do not depend on it.
+const anyUnderlay sample.Underlay = ""
 
 const (
 	plain     = "weft"
@@ -42,38 +46,51 @@ const (
 
 // targets are the performance goals of weft.
 var targets = []target{
-	{"daemon CPU per GB, both ends, plain, 1 stream", plain, "tcp1", sample.DaemonCPU, absolute, "", at(1.4), at(0.7)},
-	{"daemon CPU per GB, both ends, AES-256-GCM, 1 stream", encrypted, "tcp1", sample.DaemonCPU, absolute, "", at(2.0), at(1.2)},
-	{"against wireguard-go, plain, 1 stream", plain, "tcp1", sample.Gbps, ratio, wg, at(3), at(5)},
-	{"against wireguard-go, encrypted, 1 stream", encrypted, "tcp1", sample.Gbps, ratio, wg, at(2.2), at(4)},
-	{"against VXLAN, plain, 1 stream", plain, "tcp1", sample.Gbps, ratio, vxlan, at(0.55), at(0.75)},
-	{"against VXLAN, plain, 4 streams", plain, "tcp4", sample.Gbps, ratio, vxlan, at(0.45), at(0.65)},
-	{"against VXLAN, encrypted, 1 stream", encrypted, "tcp1", sample.Gbps, ratio, vxlan, at(0.40), at(0.60)},
-	{"against VXLAN, encrypted, 4 streams", encrypted, "tcp4", sample.Gbps, ratio, vxlan, at(0.28), at(0.45)},
-	{"64 B UDP without loss, against VXLAN", plain, "udp64", sample.Kpps, ratio, vxlan, at(0.8), at(1.2)},
-	{"ping p50 idle, against wireguard-go", plain, "ping", sample.P50, ratio, wg, at(1), bound{}},
-	{"ping p50 idle, against tinc", plain, "ping", sample.P50, ratio, "tinc", at(1), bound{}},
-	{"ping p50 idle, difference to VXLAN (the aim is for --busy-poll)", plain, "ping", sample.P50, difference, vxlan, bound{}, at(20)},
-	{"ping p50 under one bulk stream", plain, "ping-bulk", sample.P50, absolute, "", at(1300), at(300)},
-	{"kernel path against VXLAN, 1 stream", "weft-kernel", "tcp1", sample.Gbps, ratio, vxlan, at(0.95), at(1.0)},
-	{"1 packet in 1,000 lost, 1 stream, against VXLAN", plain, "tcp1-loss", sample.Gbps, ratio, vxlan, at(0.7), at(1.0)},
-	{"RSS idle", plain, "idle", sample.RSS, absolute, "", at(40), at(25)},
+	{"throughput of 1 stream, plain, against wireguard-go", plain, "tcp1", sample.Gbps, ratio, wg, anyUnderlay, at(6), at(8)},
+	{"throughput of 1 stream, encrypted, against wireguard-go", encrypted, "tcp1", sample.Gbps, ratio, wg, anyUnderlay, at(4.5), at(6)},
+	{"daemon CPU per GB, plain, of wireguard-go's", plain, "tcp1", sample.DaemonCPU, ratio, wg, anyUnderlay, at(0.11), at(0.08)},
+	{"daemon CPU per GB, encrypted, of wireguard-go's", encrypted, "tcp1", sample.DaemonCPU, ratio, wg, anyUnderlay, at(0.15), at(0.11)},
+	{"throughput of 1 stream, plain, against VXLAN on a plain underlay",
+		plain, "tcp1", sample.Gbps, ratio, vxlan, sample.PlainUnderlay, at(0.65), at(0.9)},
+	{"throughput of 1 stream, encrypted, against VXLAN on a plain underlay",
+		encrypted, "tcp1", sample.Gbps, ratio, vxlan, sample.PlainUnderlay, at(0.50), at(0.7)},
+	{"ping p50 idle, of tinc's", plain, "ping", sample.P50, ratio, "tinc", anyUnderlay, at(0.9), at(0.5)},
+	{"ping p50 idle, difference to VXLAN (the aim is for --busy-poll)",
+		plain, "ping", sample.P50, difference, vxlan, anyUnderlay, bound{}, at(30)},
+	{"ping p50 under one bulk stream, plain", plain, "ping-bulk", sample.P50, absolute, "", anyUnderlay, at(500), at(200)},
+	{"ping p99 under one bulk stream, plain", plain, "ping-bulk", sample.P99, absolute, "", anyUnderlay, at(2000), at(800)},
+	{"64 B UDP without loss, against VXLAN", plain, "udp64", sample.Kpps, ratio, vxlan, anyUnderlay, at(0.8), at(1.2)},
+	{"1 datagram in 1,000 lost, 1 stream, against VXLAN under the same loss",
+		plain, "tcp1-loss", sample.Gbps, ratio, vxlan, anyUnderlay, at(0.8), at(1.0)},
+	{"kernel path against VXLAN, 1 stream", "weft-kernel", "tcp1", sample.Gbps, ratio, vxlan, anyUnderlay, at(0.95), at(1.0)},
+	{"RSS idle", plain, "idle", sample.RSS, absolute, "", anyUnderlay, at(30), at(20)},
+	{"RSS loaded, after 4 streams", plain, "tcp4", sample.RSS, absolute, "", anyUnderlay, at(40), at(30)},
 }
 
-// verdict is a row of the table of targets.
+// verdict is the measured figure of a target, and what it means.
 type verdict struct {
-	what, must, aim, measured, result string
+	measured, result string
 }
 
-// judge compares a target with the results. For costs, and their ratios and differences, lower is better.
+// cell returns the verdict about a target in one setting as text, or "" if the target is for another underlay.
+func (t target) cell(r *sample.Results, s sample.Setting) string {
+	if t.underlay != anyUnderlay && t.underlay != s.Underlay {
+		return ""
+	}
+	v := t.judge(r.In(s))
+	if v.measured == "" {
+		return v.result
+	}
+	return v.measured + ", " + v.result
+}
+
+// judge compares a target with the results of one setting. For costs, and their ratios and differences, lower is better.
 func (t target) judge(r *sample.Results) verdict {
-	v := verdict{what: t.what, must: t.limit(t.must), aim: t.limit(t.aim), measured: "–"}
 	value, spread, missing := t.measure(r)
 	if missing != "" {
-		v.result = missing
-		return v
+		return verdict{result: missing}
 	}
-	v.measured = t.show(value)
+	v := verdict{measured: t.show(value)}
 	if spread.N > 1 && t.comparison != difference {
 		v.measured += fmt.Sprintf(" (%s–%s)", t.number(spread.Min), t.number(spread.Max))
 	}

@@ -29,6 +29,10 @@ const (
 	PacketCPU Metric = "daemon_us_per_packet"
 	// IdleCPU is the CPU time of the daemons on all hosts without traffic, in percent of one core.
 	IdleCPU Metric = "idle_cpu_pct"
+	// ContextSwitches, CPUMigrations and CacheMisses are events of the daemons on all hosts per GB of payload.
+	ContextSwitches Metric = "context_switches_per_gb"
+	CPUMigrations   Metric = "cpu_migrations_per_gb"
+	CacheMisses     Metric = "cache_misses_per_gb"
 	// RSS is the resident memory of the largest daemon, in MiB.
 	RSS Metric = "rss_mib"
 )
@@ -44,19 +48,22 @@ type Info struct {
 }
 
 var infos = map[Metric]Info{
-	Gbps:        {"throughput", "Gbit/s", true, 2},
-	Retransmits: {"retransmits", "segments", false, 0},
-	Kpps:        {"datagrams", "kpps", true, 1},
-	Lost:        {"lost", "%", false, 2},
-	P50:         {"round trip p50", "µs", false, 0},
-	P90:         {"round trip p90", "µs", false, 0},
-	P99:         {"round trip p99", "µs", false, 0},
-	PerSecond:   {"per second", "/s", true, 0},
-	DaemonCPU:   {"daemon CPU", "s/GB", false, 2},
-	MachineCPU:  {"machine CPU", "s/GB", false, 2},
-	PacketCPU:   {"daemon CPU per datagram", "µs", false, 2},
-	IdleCPU:     {"daemon CPU idle", "%", false, 1},
-	RSS:         {"RSS of the largest daemon", "MiB", false, 1},
+	Gbps:            {"throughput", "Gbit/s", true, 2},
+	Retransmits:     {"retransmits", "segments", false, 0},
+	Kpps:            {"datagrams", "kpps", true, 1},
+	Lost:            {"lost", "%", false, 2},
+	P50:             {"round trip p50", "µs", false, 0},
+	P90:             {"round trip p90", "µs", false, 0},
+	P99:             {"round trip p99", "µs", false, 0},
+	PerSecond:       {"per second", "/s", true, 0},
+	DaemonCPU:       {"daemon CPU", "s/GB", false, 2},
+	MachineCPU:      {"machine CPU", "s/GB", false, 2},
+	PacketCPU:       {"daemon CPU per datagram", "µs", false, 2},
+	IdleCPU:         {"daemon CPU idle", "%", false, 1},
+	ContextSwitches: {"context switches", "/GB", false, 0},
+	CPUMigrations:   {"CPU migrations", "/GB", false, 0},
+	CacheMisses:     {"cache misses", "/GB", false, 0},
+	RSS:             {"RSS of the largest daemon", "MiB", false, 1},
 }
 
 // Info returns the description of m. For an unknown metric, the title is its name.

@@ -19,6 +19,9 @@ type Sample struct {
 	// DaemonCPU and MachineCPU are the CPU seconds used during the load.
 	DaemonCPU  float64 `json:"daemon_cpu_s"`
 	MachineCPU float64 `json:"machine_cpu_s"`
+	// Events are the numbers of events of the daemons during the load, by their names in perf-list(1), without those that the
+	// machine cannot count.
+	Events map[string]uint64 `json:"events,omitempty"`
 	// OtherCores is the average number of cores used by processes that do not belong to the bench, including time stolen
 	// by the hypervisor.
 	OtherCores float64 `json:"foreign_cores"`
@@ -68,6 +71,8 @@ type Machine struct {
 	Go       string            `json:"go"`
 	Iperf3   string            `json:"iperf3"`
 	Sysctls  map[string]string `json:"sysctls"`
+	// NotCounted has the events that the machine cannot count, with the reasons.
+	NotCounted map[string]string `json:"not_counted,omitempty"`
 }
 
 // Results is a whole run, and the content of results.json.
