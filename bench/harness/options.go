@@ -32,6 +32,9 @@ type Options struct {
 	Bin string
 	// WeftArgs are additional flags of "weft up", separated by spaces.
 	WeftArgs string
+	// Gate, unless empty, is a file of stored ratios: the run measures what they need, unless other options select something
+	// else, and fails if a ratio is worse. GateWrite, unless empty, is a file to which the run writes its own ratios.
+	Gate, GateWrite string
 	// Out is the folder for results, report and pictures. Doc, unless empty, is a page to which the report is also written.
 	Out, Doc string
 	// JSON prints the results as JSON instead of the report.
@@ -42,6 +45,7 @@ type Options struct {
 
 // Defaults of the options.
 const (
+	gateRounds                = 3
 	fullRounds, fullSeconds   = 5, 5
 	quickRounds, quickSeconds = 3, 2
 	quickBudget               = 170 * time.Second
@@ -56,6 +60,10 @@ var (
 // Main runs the bench with the given options, writes the results into the folder o.Out, and prints the report. If ctx
 // ends early, it writes the results so far.
 func Main(ctx context.Context, o Options, stdout, stderr io.Writer) error {
+	stored, err := o.prepareGate()
+	if err != nil {
+		return err
+	}
 	cfg, err := o.config(stderr)
 	if err != nil {
 		return err
@@ -67,7 +75,10 @@ func Main(ctx context.Context, o Options, stdout, stderr io.Writer) error {
 	if err := o.write(r, stdout, stderr); err != nil {
 		return errors.Join(runErr, err)
 	}
-	return runErr
+	if runErr != nil {
+		return runErr
+	}
+	return o.finishGate(stored, r, stderr)
 }
 
 // allUnavailable returns an error for results without a sample.

@@ -149,6 +149,7 @@ var steps = map[string]int{
 	"weft/bench/load":    2,
 	"weft/bench/driver":  1,
 	"weft/bench/report":  1,
+	"weft/bench/gate":    1,
 	"weft/bench/probe":   1,
 	"weft/bench/lab":     0,
 	"weft/bench/meter":   0,
