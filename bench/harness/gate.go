@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"weft/bench/gate"
+	"weft/bench/report"
 	"weft/bench/sample"
 )
 
@@ -56,14 +57,10 @@ func (o *Options) choose(settings, drivers, loads []string, rounds, seconds int)
 // Options.GateWrite. Its error lists the ratios that are worse.
 func (o *Options) finishGate(stored *gate.File, r *sample.Results, stderr io.Writer) error {
 	if o.GateWrite != "" {
-		f, err := gate.New(r)
-		if err != nil {
+		if err := writeGate(r, o.GateWrite); err != nil {
 			return err
 		}
-		if err := f.Write(o.GateWrite); err != nil {
-			return err
-		}
-		_, _ = fmt.Fprintf(stderr, "written to %s: %d ratios\n", o.GateWrite, len(f.Ratios))
+		_, _ = fmt.Fprintf(stderr, "written to %s: the steady ratios\n", o.GateWrite)
 	}
 	if stored == nil {
 		return nil
@@ -71,4 +68,21 @@ func (o *Options) finishGate(stored *gate.File, r *sample.Results, stderr io.Wri
 	outcome := stored.Compare(r)
 	_, _ = io.WriteString(stderr, outcome.Notes())
 	return outcome.Err()
+}
+
+// WriteGate writes the steady ratios of the results in a file to another file.
+func WriteGate(results, path string) error {
+	r, err := report.Read(results)
+	if err != nil {
+		return err
+	}
+	return writeGate(r, path)
+}
+
+func writeGate(r *sample.Results, path string) error {
+	f, err := gate.New(r)
+	if err != nil {
+		return err
+	}
+	return f.Write(path)
 }
