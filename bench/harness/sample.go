@@ -79,7 +79,7 @@ func apply(ctx context.Context, l *lab.Lab, s sample.Setting) error {
 	if err != nil {
 		return err
 	}
-	return l.Pin(cores)
+	return l.Pin(ctx, cores)
 }
 
 // measure runs a load, repeats it while other work disturbs it, and returns the sample with the least other work.

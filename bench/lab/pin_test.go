@@ -30,6 +30,14 @@ func TestShares(t *testing.T) {
 	}
 }
 
+func TestMask(t *testing.T) {
+	for want, cores := range map[string][]int{"00000001": {0}, "00000006": {1, 2}, "00000003,80000000": {31, 32, 33}} {
+		if got := mask(cores); got != want {
+			t.Errorf("mask of %v is %s, want %s", cores, got, want)
+		}
+	}
+}
+
 func TestPinAppliesToProcessesOfHostsAndPods(t *testing.T) {
 	labtest.RequireRoot(t)
 	cores, err := Cores()
@@ -48,7 +56,7 @@ func TestPinAppliesToProcessesOfHostsAndPods(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := l.Pin(cores[:2]); err != nil {
+	if err := l.Pin(t.Context(), cores[:2]); err != nil {
 		t.Fatal(err)
 	}
 	var seen [2]string

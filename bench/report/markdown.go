@@ -67,8 +67,9 @@ func placementText(r *sample.Results) string {
 	texts := map[sample.Placement]string{
 		sample.Free: "Free: both hosts and both ends of each load share all cores.\n",
 		sample.Pinned: "Pinned: each host, with its daemon, pods and load processes, has its own share of the cores.\n" +
-			"Separate machines differ in one point: the kernel's work for a packet on the underlay runs on a core of its sender,\n" +
-			"also the part that the receiving machine would do.\n",
+			"The kernel receives packets on the cores of the receiving host (receive packet steering).\n" +
+			"Separate machines differ in one point: the link itself costs CPU time on the core of the sender.\n" +
+			"That is the switch and, with the plain underlay, segmenting and coalescing packets.\n",
 	}
 	var b strings.Builder
 	for _, p := range []sample.Placement{sample.Free, sample.Pinned} {
