@@ -22,8 +22,8 @@ type Outcome struct {
 	OtherMachine string
 }
 
-// Compare compares the medians of a run with the stored ratios. A ratio whose setting, driver, base or load the run did not
-// include is not compared. A ratio that the run included without a figure is worse.
+// Compare compares the medians of a run with the stored ratios. It compares a ratio only if the run included its setting,
+// driver, base and load. A ratio that the run included without a figure is worse.
 func (f *File) Compare(r *sample.Results) Outcome {
 	var o Outcome
 	if r.Machine.CPU != f.CPU || r.Machine.Cores != f.Cores {

@@ -6,7 +6,7 @@ import (
 	"weft/bench/sample"
 )
 
-// candidate is a figure whose ratio to the figure of base varies little between runs.
+// candidate is a figure with a ratio to the figure of base that varies little between runs.
 type candidate struct {
 	base, load string
 	metric     sample.Metric

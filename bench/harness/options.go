@@ -173,7 +173,7 @@ func (o Options) write(r *sample.Results, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// List prints the names and summaries of all drivers and loads.
+// List prints the names and summaries of all drivers, loads and settings.
 func List(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("Drivers, for --drivers:\n")
@@ -183,6 +183,10 @@ func List(w io.Writer) error {
 	b.WriteString("\nLoads, for --loads:\n")
 	for _, l := range load.All() {
 		fmt.Fprintf(&b, "  %-15s %s\n", l.Name, l.Summary)
+	}
+	b.WriteString("\nSettings, for --settings:\n")
+	for _, s := range sample.Settings() {
+		fmt.Fprintf(&b, "  %-15s %s\n", s, s.Title())
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("bench: %w", err)

@@ -25,8 +25,11 @@ func WriteDoc(results []Result, path string) error {
 		return fmt.Errorf("scale: %w", err)
 	}
 	folder := strings.ToLower(strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
-	before, _, _ := strings.Cut(string(page), "\n"+Heading+"\n")
+	before, after, _ := strings.Cut(string(page), "\n"+Heading+"\n")
 	text := strings.TrimRight(before, "\n") + "\n\n" + Markdown(results, folder+"/")
+	if _, next, ok := strings.Cut(after, "\n## "); ok {
+		text += "\n## " + next
+	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("scale: %w", err)
 	}

@@ -12,7 +12,8 @@ var packages = []string{
 	"deletions", "demo", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
 	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "nftsum", "node", "nodefilter",
-	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "scale", "seal",
+	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",
+	"seal",
 	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay",
 	"unixsocket", "virtio", "vxlan", "wire",
 }
