@@ -18,6 +18,8 @@ type Outcome struct {
 	Compared int
 	// Worse are the ratios beyond their limit, or that could not be measured; Better those beyond it in the other direction.
 	Worse, Better []string
+	// Busy is the number of samples of the run that other work on the machine disturbed.
+	Busy int
 	// OtherMachine describes the difference to the machine of the stored ratios; empty if there is none.
 	OtherMachine string
 }
@@ -28,6 +30,11 @@ func (f *File) Compare(r *sample.Results) Outcome {
 	var o Outcome
 	if r.Machine.CPU != f.CPU || r.Machine.Cores != f.Cores {
 		o.OtherMachine = fmt.Sprintf("the stored ratios are from another machine: %s, %d cores", f.CPU, f.Cores)
+	}
+	for _, s := range r.Samples {
+		if s.Busy {
+			o.Busy++
+		}
 	}
 	for _, q := range f.Ratios {
 		settings, err := sample.ParseSettings([]string{q.Setting})
@@ -100,6 +107,9 @@ func (o Outcome) Notes() string {
 	var b strings.Builder
 	if o.OtherMachine != "" {
 		b.WriteString("gate: " + o.OtherMachine + "\n")
+	}
+	if o.Busy > 0 {
+		fmt.Fprintf(&b, "gate: other work on the machine disturbed %d samples, which may change ratios\n", o.Busy)
 	}
 	fmt.Fprintf(&b, "gate: %d of %d ratios are not worse than the stored ones\n", o.Compared-len(o.Worse), o.Compared)
 	if len(o.Better) > 0 {
