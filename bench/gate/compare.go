@@ -53,6 +53,7 @@ func (f *File) Compare(r *sample.Results) Outcome {
 			o.Worse = append(o.Worse, line)
 		case better:
 			o.Better = append(o.Better, line)
+		case within:
 		}
 	}
 	return o

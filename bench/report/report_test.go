@@ -125,7 +125,8 @@ func TestJudge(t *testing.T) {
 		{target{"", "weft", "ping", sample.P50, difference, "vxlan", anyUnderlay, bound{}, at(20)}, "+50 µs", "aim missed"},
 		{target{"", "weft-aes", "tcp1", sample.Gbps, ratio, "vxlan", anyUnderlay, at(1), at(1)}, "", "not measured: weft-aes is not available"},
 		{target{"", "weft", "ping", sample.P50, ratio, "tinc", anyUnderlay, at(1), bound{}}, "", "not measured: the run had no tinc"},
-		{target{"", "wireguard-go", "udp64", sample.Kpps, absolute, "", anyUnderlay, at(1), bound{}}, "", "not measured: no udp64 through wireguard-go"},
+		{target{"", "wireguard-go", "udp64", sample.Kpps, absolute, "", anyUnderlay, at(1), bound{}}, "",
+			"not measured: no udp64 through wireguard-go"},
 	} {
 		if v := c.target.judge(r); v.measured != c.measured || v.result != c.result {
 			t.Errorf("%s %s: %q, %q; want %q, %q", c.target.driver, c.target.load, v.measured, v.result, c.measured, c.result)

@@ -92,7 +92,7 @@ func (s Setting) orDefault() Setting {
 func (r *Results) Settings() []Setting {
 	var found []Setting
 	for _, s := range Settings() {
-		if slices.ContainsFunc(r.Samples, func(x Sample) bool { return x.Setting.orDefault() == s }) {
+		if slices.ContainsFunc(r.Samples, func(x Sample) bool { return x.orDefault() == s }) {
 			found = append(found, s)
 		}
 	}
@@ -107,7 +107,7 @@ func (r *Results) In(s Setting) *Results {
 	part := *r
 	part.Samples = nil
 	for _, x := range r.Samples {
-		if x.Setting.orDefault() == s.orDefault() {
+		if x.orDefault() == s.orDefault() {
 			part.Samples = append(part.Samples, x)
 		}
 	}

@@ -19,7 +19,9 @@ func newRunCommand() *cobra.Command {
 		Short: "Measure weft beside the kernel's VXLAN and other overlays; needs root",
 		Long: "Measure weft beside the kernel's VXLAN and other overlays, in network namespaces of this machine. Each round\n" +
 			"measures every driver once. The command prints a report, with ratios to vxlan in the same round, and writes the\n" +
-			"report and all measurements into a folder.",
+			"report and all measurements into a folder.\n\n" +
+			"--settings measures with and without segmentation offloads below the overlays, and with the cores shared by all\n" +
+			"hosts or divided among them. --gate compares the ratios with stored ones and fails if some are worse.",
 		Args: gateArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, file := range args { // at most one, which is the value of the flag
