@@ -41,6 +41,7 @@ type packet struct {
 	due  time.Time
 	seq  uint64
 	from netip.AddrPort
+	tos  uint8
 	buf  []byte
 }
 
@@ -124,7 +125,7 @@ func (c *Conn) write(d *underlay.Datagram) error {
 		return syscall.EMSGSIZE
 	}
 	for at := 0; at == 0 || at < len(whole); at += size {
-		c.network.send(c.addr, d.Addr, whole[at:min(at+size, len(whole))])
+		c.network.send(c.addr, d.Addr, d.TOS, whole[at:min(at+size, len(whole))])
 	}
 	return nil
 }
@@ -177,7 +178,7 @@ func (c *Conn) receiveDue(batch []underlay.Datagram) (n int, wait time.Duration)
 			return n, 0
 		case len(p.buf) <= cap(batch[n].Buf):
 			d := &batch[n]
-			d.Addr, d.Buf, d.SegmentSize, d.Err = p.from, append(d.Buf[:0], p.buf...), 0, nil
+			d.Addr, d.Buf, d.SegmentSize, d.TOS, d.Err = p.from, append(d.Buf[:0], p.buf...), 0, p.tos, nil
 			n++
 		}
 		c.free = append(c.free, c.pop().buf)
@@ -185,15 +186,15 @@ func (c *Conn) receiveDue(batch []underlay.Datagram) (n int, wait time.Duration)
 	return n, 0
 }
 
-// mergeInto appends p to the datagrams in d if a kernel could do so: it must have the same sender and the same size, or
-// be a shorter last one.
+// mergeInto appends p to the datagrams in d if a kernel could do so: it must have the same sender, the same TOS and the
+// same size, or be a shorter last one.
 func mergeInto(d *underlay.Datagram, p *packet) bool {
 	size := d.SegmentSize
 	if size == 0 {
 		size = len(d.Buf)
 	}
 	long := len(d.Buf) + len(p.buf)
-	if d.Addr != p.from || len(p.buf) == 0 || len(p.buf) > size || len(d.Buf)%size != 0 || long > min(cap(d.Buf), maxMerged) {
+	if d.Addr != p.from || d.TOS != p.tos || len(p.buf) == 0 || len(p.buf) > size || len(d.Buf)%size != 0 || long > min(cap(d.Buf), maxMerged) {
 		return false
 	}
 	d.Buf, d.SegmentSize = append(d.Buf, p.buf...), size
@@ -201,7 +202,7 @@ func mergeInto(d *underlay.Datagram, p *packet) bool {
 }
 
 // push adds a datagram, and reports whether there was space.
-func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) bool {
+func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, tos uint8, buf []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.pending) == depth {
@@ -211,7 +212,7 @@ func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, buf []byte) 
 	if last := len(c.free) - 1; last >= 0 {
 		own, c.free = c.free[last][:0], c.free[:last]
 	}
-	c.pending = append(c.pending, packet{due: due, seq: seq, from: from, buf: append(own, buf...)})
+	c.pending = append(c.pending, packet{due: due, seq: seq, from: from, tos: tos, buf: append(own, buf...)})
 	c.up(len(c.pending) - 1)
 	c.signal()
 	return true

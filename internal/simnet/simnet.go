@@ -137,7 +137,7 @@ func (n *Network) Stats() Stats {
 }
 
 // send carries one datagram from one socket to the address to, or loses it.
-func (n *Network) send(from, to netip.AddrPort, buf []byte) {
+func (n *Network) send(from, to netip.AddrPort, tos uint8, buf []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stats.Sent++
@@ -158,9 +158,9 @@ func (n *Network) send(from, to netip.AddrPort, buf []byte) {
 	case c == nil:
 		n.stats.NoSocket++
 	default:
-		n.deliver(c, from, buf, link)
+		n.deliver(c, from, tos, buf, link)
 		if n.chance(link.Duplicate) {
-			n.deliver(c, from, buf, link)
+			n.deliver(c, from, tos, buf, link)
 		}
 	}
 }
@@ -180,7 +180,7 @@ func (n *Network) translate(from, to netip.AddrPort) (seen, socket netip.AddrPor
 }
 
 // deliver puts one datagram into c's buffer, with the time at which it is due.
-func (n *Network) deliver(c *Conn, from netip.AddrPort, buf []byte, link Link) {
+func (n *Network) deliver(c *Conn, from netip.AddrPort, tos uint8, buf []byte, link Link) {
 	wait := link.Latency
 	if link.Jitter > 0 {
 		wait += time.Duration(n.rand.Int64N(int64(link.Jitter)))
@@ -189,7 +189,7 @@ func (n *Network) deliver(c *Conn, from netip.AddrPort, buf []byte, link Link) {
 		wait += link.Delay
 	}
 	n.seq++
-	if c.push(time.Now().Add(wait), n.seq, from, buf) {
+	if c.push(time.Now().Add(wait), n.seq, from, tos, buf) {
 		n.stats.Delivered++
 	} else {
 		n.stats.Overflowed++

@@ -8,23 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// segmentSpace is the length of the control message with the segment size, padding included.
-var segmentSpace = unix.CmsgSpace(2)
-
-// control is the buffer of the control messages of one message: the segment size (UDP_SEGMENT, udp(7)), then the source
-// address. Either may be left out.
+// control is the buffer of the control messages of one message: the segment size (UDP_SEGMENT, udp(7)), the TOS, then the
+// source address. Each may be left out.
 type control struct {
 	source netip.Addr // invalid: the routes choose
-	length int        // of the control message behind the segment size
-	buf    [24 + 40]byte
+	length int        // of from; 0 without a source
+	from   [40]byte   // the control message of the source
+	buf    [24 + 24 + 40]byte
 }
 
-// init writes all but the segment size. A source is set with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section 6.2); an
-// IPv6 socket accepts the former for mapped addresses.
+// init writes the control message of the source. A source is set with IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542, section
+// 6.2); an IPv6 socket accepts the former for mapped addresses.
 func (c *control) init(source netip.Addr) {
 	c.source, c.length = source, 0
-	putControl(c.buf[:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-	b := c.buf[segmentSpace:]
+	b := c.from[:]
 	switch {
 	case !source.IsValid():
 	case source.Is4():
@@ -40,22 +37,35 @@ func (c *control) init(source netip.Addr) {
 	}
 }
 
-// set sets the control messages of h for a message to addr: the segment size, which is 0 for a single datagram, and the
-// source if it has addr's family.
-func (c *control) set(h *unix.Msghdr, size int, addr netip.Addr) {
-	from, to := segmentSpace, segmentSpace
+// set sets the control messages of h for a message to addr: the segment size, which is 0 for a single datagram, the TOS,
+// and the source if it has addr's family. TOS 0 needs no control message, as it is the default of the socket.
+//
+// The TOS has the option of addr's family, IP_TOS (ip(7)) or IPV6_TCLASS (RFC 3542, section 6.5): for a mapped address the
+// kernel reads only the former, although the socket is an IPv6 socket.
+func (c *control) set(h *unix.Msghdr, size int, tos uint8, addr netip.Addr) {
+	n := 0
 	if size > 0 {
+		putControl(c.buf[:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 		binary.NativeEndian.PutUint16(c.buf[unix.CmsgLen(0):], uint16(size))
-		from = 0
+		n = unix.CmsgSpace(2)
+	}
+	if tos != 0 {
+		if addr.Is4() || addr.Is4In6() {
+			putControl(c.buf[n:], unix.IPPROTO_IP, unix.IP_TOS, 4)
+		} else {
+			putControl(c.buf[n:], unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
+		}
+		binary.NativeEndian.PutUint32(c.buf[n+unix.CmsgLen(0):], uint32(tos))
+		n += unix.CmsgSpace(4)
 	}
 	if c.length > 0 && c.source.Is4() == addr.Is4() {
-		to += c.length
+		n += copy(c.buf[n:], c.from[:c.length])
 	}
 	h.Control = nil
-	if from < to {
-		h.Control = &c.buf[from]
+	if n > 0 {
+		h.Control = &c.buf[0]
 	}
-	h.SetControllen(to - from)
+	h.SetControllen(n)
 }
 
 // putControl writes a struct cmsghdr; its length field has the width of a pointer.
@@ -88,16 +98,24 @@ func nextControl(b []byte) (level, kind uint32, data, rest []byte, ok bool) {
 	return level, kind, b[head:n], b[min(len(b), unix.CmsgSpace(n-head)):], true
 }
 
-// segmentSize returns the size of the datagrams in a message received with the control messages b, 0 for a single one
-// (UDP_GRO, udp(7)).
-func segmentSize(b []byte) int {
+// receiveControl is room in bytes for the control messages of a received message: the segment size and the TOS.
+const receiveControl = 24 + 24
+
+// parseControl reads the control messages b of a received message: the size of the datagrams in it, 0 for a single one
+// (UDP_GRO, udp(7)), and their TOS. The kernel writes the TOS of IPv4 as one byte (IP_RECVTOS, ip(7)), and that of IPv6 as an int
+// (IPV6_RECVTCLASS, RFC 3542, section 6.5). It merges only datagrams with the same TOS (inet_gro_receive, ipv6_gro_receive).
+func parseControl(b []byte) (size int, tos uint8) {
 	for {
 		level, kind, data, rest, ok := nextControl(b)
-		if !ok {
-			return 0
-		}
-		if level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4 {
-			return int(int32(binary.NativeEndian.Uint32(data)))
+		switch {
+		case !ok:
+			return size, tos
+		case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
+			size = int(int32(binary.NativeEndian.Uint32(data)))
+		case level == unix.IPPROTO_IP && kind == unix.IP_TOS && len(data) >= 1:
+			tos = data[0]
+		case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
+			tos = uint8(binary.NativeEndian.Uint32(data))
 		}
 		b = rest
 	}

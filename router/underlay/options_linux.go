@@ -31,6 +31,9 @@ func setOptions(fd int, cfg Config, shared bool) error {
 	if err := setDiscover(fd, ipv6, discover); err != nil {
 		return fmt.Errorf("fragmentation: %w", err)
 	}
+	if err := setBoth(fd, ipv6, unix.IP_RECVTOS, unix.IPV6_RECVTCLASS, 1); err != nil {
+		return fmt.Errorf("receive the TOS: %w", err)
+	}
 	return setBoth(fd, ipv6, unix.IP_RECVERR, unix.IPV6_RECVERR, 1)
 }
 

@@ -38,11 +38,12 @@ type queue struct {
 type part struct {
 	start    position
 	addr     netip.AddrPort
-	size     int  // of each datagram except the last
-	segments int  // number of datagrams
-	bytes    int  // of payload
-	pieces   int  // of iov
-	closed   bool // no datagram can follow
+	size     int   // of each datagram except the last
+	tos      uint8 // of all datagrams
+	segments int   // number of datagrams
+	bytes    int   // of payload
+	pieces   int   // of iov
+	closed   bool  // no datagram can follow
 }
 
 func (q *queue) init(messages, pieces int, source netip.Addr) {
@@ -78,7 +79,8 @@ func (q *queue) seal() {
 // add adds datagrams from p on: as many as fit into the last message, or else into a new one. It returns false if the
 // queue is full. addr is the address of p's element, and must be one that begin can write.
 func (q *queue) add(batch []Datagram, p *position, addr netip.AddrPort, ipv6 bool) (ok bool) {
-	if !q.extends(p, addr) && !q.begin(p, addr, ipv6) {
+	tos := batch[p.elem].TOS
+	if !q.extends(p, addr, tos) && !q.begin(p, addr, tos, ipv6) {
 		return false
 	}
 	o := &q.parts[q.queued-1]
@@ -103,26 +105,26 @@ func (q *queue) add(batch []Datagram, p *position, addr netip.AddrPort, ipv6 boo
 	return true
 }
 
-// extends reports whether the datagrams of p may follow those of the last message: all must have one size, except for a
-// shorter last one.
-func (q *queue) extends(p *position, addr netip.AddrPort) bool {
+// extends reports whether the datagrams of p may follow those of the last message: all must have one TOS and one size,
+// except for a shorter last one.
+func (q *queue) extends(p *position, addr netip.AddrPort, tos uint8) bool {
 	if q.queued == 0 {
 		return false
 	}
 	o := &q.parts[q.queued-1]
-	return !o.closed && o.segments < q.segments && o.addr == addr &&
+	return !o.closed && o.segments < q.segments && o.addr == addr && o.tos == tos &&
 		(p.size == o.size || p.left == p.size && 0 < p.size && p.size < o.size)
 }
 
 // begin starts a message to addr.
-func (q *queue) begin(p *position, addr netip.AddrPort, ipv6 bool) bool {
+func (q *queue) begin(p *position, addr netip.AddrPort, tos uint8, ipv6 bool) bool {
 	if q.queued == len(q.messages) {
 		return false
 	}
 	i := q.queued
 	length, _ := put(&q.names[i], addr, ipv6)
 	q.messages[i].header.Namelen = length
-	q.parts[i] = part{start: *p, addr: addr, size: p.size}
+	q.parts[i] = part{start: *p, addr: addr, tos: tos, size: p.size}
 	if p.size == 0 { // an empty datagram has a message of its own
 		q.parts[i].segments, q.parts[i].closed = 1, true
 	}
@@ -182,6 +184,6 @@ func (q *queue) finish() {
 		if o.segments > 1 {
 			size = o.size
 		}
-		q.controls[i].set(h, size, o.addr.Addr())
+		q.controls[i].set(h, size, o.tos, o.addr.Addr())
 	}
 }

@@ -24,7 +24,7 @@ func plain(d *Datagram) [][]byte {
 }
 
 // payloads returns the datagrams in q's messages, and checks that the kernel would accept each message.
-func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort) {
+func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort, tos []uint8) {
 	q.finish()
 	for i := range q.queued {
 		h, o := &q.messages[i].header, &q.parts[i]
@@ -47,12 +47,13 @@ func payloads(t *rapid.T, q *queue) (got [][]byte, to []netip.AddrPort) {
 		for first := true; first || len(whole) > 0; first = false {
 			n := min(size, len(whole))
 			got, to, whole = append(got, whole[:n]), append(to, addrPort(&q.names[i])), whole[n:]
+			tos = append(tos, messageTOS(h))
 		}
 		if len(got)-before != o.segments {
 			t.Fatalf("%d datagrams, said to be %d", len(got)-before, o.segments)
 		}
 	}
-	return got, to
+	return got, to, tos
 }
 
 // arena holds the payloads of drawBatch, which often adjoin.
@@ -79,6 +80,7 @@ func drawBatch(t *rapid.T) (batch []Datagram) {
 	longest := rapid.SampledFrom([]int{3, 100, 1500, 30_000}).Draw(t, "longest")
 	for range rapid.IntRange(1, 30).Draw(t, "elements") {
 		d := Datagram{Addr: rapid.SampledFrom(addrs).Draw(t, "addr"), Buf: piece(longest)}
+		d.TOS = rapid.SampledFrom([]uint8{0, 0, 2, 3, 0xb8}).Draw(t, "TOS")
 		for range rapid.SampledFrom([]int{0, 0, 1, 2, 10}).Draw(t, "pieces") {
 			d.More = append(d.More, piece(longest))
 		}
@@ -100,14 +102,16 @@ func TestQueue(t *testing.T) {
 		q.segments = rapid.SampledFrom([]int{1, 2, maxSegments}).Draw(t, "segments")
 		var want, got [][]byte
 		var wantTo, gotTo []netip.AddrPort
+		var wantTOS, gotTOS []uint8
 		flush := func() {
-			datagrams, to := payloads(t, &q)
-			got, gotTo = append(got, datagrams...), append(gotTo, to...)
+			datagrams, to, tos := payloads(t, &q)
+			got, gotTo, gotTOS = append(got, datagrams...), append(gotTo, to...), append(gotTOS, tos...)
 			q.reset()
 		}
 		for i := range batch {
 			for _, datagram := range plain(&batch[i]) {
 				want, wantTo = append(want, datagram), append(wantTo, batch[i].Addr)
+				wantTOS = append(wantTOS, batch[i].TOS)
 			}
 			p := start(batch, i)
 			for first := true; first || p.left > 0; first = false {
@@ -121,10 +125,17 @@ func TestQueue(t *testing.T) {
 			}
 		}
 		flush()
-		if !slices.EqualFunc(got, want, bytes.Equal) || !slices.Equal(gotTo, wantTo) {
+		if !slices.EqualFunc(got, want, bytes.Equal) || !slices.Equal(gotTo, wantTo) || !slices.Equal(gotTOS, wantTOS) {
 			t.Fatalf("%d datagrams, want %d, or they differ", len(got), len(want))
 		}
 	})
+}
+
+func withTOS(batch []Datagram, tos uint8) []Datagram {
+	for i := range batch {
+		batch[i].TOS = tos
+	}
+	return batch
 }
 
 // TestQueuePacks: the queue uses no more messages and pieces than needed.
@@ -145,6 +156,7 @@ func TestQueuePacks(t *testing.T) {
 		{"a shorter one ends a message", slices.Concat(frames(10, 82, a), frames(1, 50, a), frames(10, 82, a)), 2, 3},
 		{"a longer one starts a message", slices.Concat(frames(10, 82, a), frames(10, 83, a)), 2, 2},
 		{"another peer starts a message", slices.Concat(frames(10, 82, a), frames(10, 82, b), frames(10, 82, a)), 3, 3},
+		{"another TOS starts a message", slices.Concat(frames(10, 82, a), withTOS(frames(10, 82, a), 3), frames(10, 82, a)), 3, 3},
 		{"superframe", []Datagram{{Addr: a, Buf: arena[:70_000], SegmentSize: 1458}}, 2, 2},
 		{"superframes", []Datagram{
 			{Addr: a, Buf: arena[:10*1458], SegmentSize: 1458}, {Addr: a, Buf: arena[10*1458 : 20*1458], SegmentSize: 1458},
@@ -169,37 +181,59 @@ func TestQueuePacks(t *testing.T) {
 	}
 }
 
-// TestControl: segment size and source work together, and each alone.
+// TestControl: segment size, TOS and source work together, and each alone. The TOS has the option of the destination's family.
 func TestControl(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")
+	var c control
 	for _, source := range []netip.Addr{{}, v4, v6} {
+		c.init(source)
 		for _, to := range []netip.Addr{v4, v6} {
 			for _, size := range []int{0, 1458} {
-				var c control
-				var h unix.Msghdr
-				c.init(source)
-				c.set(&h, size, to)
-				var levels []uint32
-				if h.Control != nil {
-					for b := unsafe.Slice(h.Control, h.Controllen); ; {
-						level, _, _, rest, ok := nextControl(b)
-						if !ok {
-							break
-						}
-						levels, b = append(levels, level), rest
+				for _, tos := range []uint8{0, 0xbb} {
+					var h unix.Msghdr
+					c.set(&h, size, tos, to)
+					ip, info, class := uint32(unix.IPPROTO_IP), uint32(unix.IP_PKTINFO), uint32(unix.IP_TOS)
+					if to == v6 {
+						ip, info, class = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.IPV6_TCLASS
 					}
-				}
-				var want []uint32
-				if size > 0 {
-					want = append(want, unix.SOL_UDP)
-				}
-				if source.IsValid() && source.Is4() == to.Is4() {
-					want = append(want, map[bool]uint32{true: unix.IPPROTO_IP, false: unix.IPPROTO_IPV6}[source.Is4()])
-				}
-				if !slices.Equal(levels, want) || messageSize(&h) != size {
-					t.Errorf("from %v to %v in %d: levels %v, want %v", source, to, size, levels, want)
+					var want [][2]uint32
+					if size > 0 {
+						want = append(want, [2]uint32{unix.SOL_UDP, unix.UDP_SEGMENT})
+					}
+					if tos != 0 {
+						want = append(want, [2]uint32{ip, class})
+					}
+					if source == to {
+						want = append(want, [2]uint32{ip, info})
+					}
+					if got := controlsOf(&h); !slices.Equal(got, want) || messageSize(&h) != size || messageTOS(&h) != tos {
+						t.Errorf("from %v to %v in %d with TOS %x: messages %v, want %v", source, to, size, tos, got, want)
+					}
 				}
 			}
 		}
 	}
+}
+
+// controlsOf returns the levels and kinds of the control messages of h.
+func controlsOf(h *unix.Msghdr) (all [][2]uint32) {
+	if h.Control == nil {
+		return nil
+	}
+	for b := unsafe.Slice(h.Control, h.Controllen); ; {
+		level, kind, _, rest, ok := nextControl(b)
+		if !ok {
+			return all
+		}
+		all, b = append(all, [2]uint32{level, kind}), rest
+	}
+}
+
+// messageTOS returns the TOS of a message to send.
+func messageTOS(h *unix.Msghdr) uint8 {
+	if h.Control == nil {
+		return 0
+	}
+	_, tos := parseControl(unsafe.Slice(h.Control, h.Controllen))
+	return tos
 }

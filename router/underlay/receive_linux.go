@@ -23,7 +23,7 @@ type receiver struct {
 	messages [receiveMessages]message
 	iov      [receiveMessages]unix.Iovec
 	names    [receiveMessages]sockaddr
-	controls [receiveMessages][24]byte
+	controls [receiveMessages][receiveControl]byte
 }
 
 func (r *receiver) init(stats *counters, handler ReportHandler) {
@@ -108,7 +108,7 @@ func (r *receiver) collect() (n int) {
 	for i := range r.n {
 		m := &r.messages[i]
 		from := addrPort(&r.names[i])
-		size := segmentSize(r.controls[i][:m.header.Controllen])
+		size, tos := parseControl(r.controls[i][:m.header.Controllen])
 		if size <= 0 || size >= int(m.n) {
 			size = 0
 			datagrams++
@@ -121,7 +121,7 @@ func (r *receiver) collect() (n int) {
 		}
 		r.batch[n].Buf, r.batch[i].Buf = r.batch[i].Buf, r.batch[n].Buf
 		d := &r.batch[n]
-		d.Addr, d.Buf, d.SegmentSize, d.Err = from, d.Buf[:m.n], size, nil
+		d.Addr, d.Buf, d.SegmentSize, d.TOS, d.Err = from, d.Buf[:m.n], size, tos, nil
 		n++
 	}
 	r.stats.receiveMessages.Add(uint64(r.n))

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
 
 	"weft/router/underlay"
 	"weft/router/underlay/underlaytest"
@@ -195,4 +199,81 @@ func TestRefused(t *testing.T) {
 	if n, err := underlaytest.Read(a, batch); n != 1 || err != nil || string(batch[0].Buf) != "z" {
 		t.Errorf("ReadBatch = %d, %v, %q", n, err, batch[0].Buf)
 	}
+}
+
+// TestMergedTOS: the kernel of the receiver merges datagrams of one TOS, and no others. Single datagrams cross a link; the
+// receiver merges them (GRO).
+func TestMergedTOS(t *testing.T) {
+	hostA, hostB := twoHosts(t)
+	// A veth pair merges only what its other end does not claim to segment (veth_skb_is_eligible_for_gro), and by itself only
+	// datagrams that arrive at one instant.
+	for path, set := range map[string][2]uint32{hostA: {unix.ETHTOOL_STSO, 0}, hostB: {unix.ETHTOOL_SGRO, 1}} {
+		if err := ns.WithNetNSPath(path, func(ns.NetNS) error { return ethtool("wul0", set) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, value := range map[string]string{"gro_flush_timeout": "1000000", "napi_defer_hard_irqs": "10"} {
+		cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", filepath.Base(hostB), "tee", "/sys/class/net/wul0/"+file)
+		cmd.Stdin = strings.NewReader(value)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", file, err, out)
+		}
+	}
+	for name, ips := range map[string][2]string{"IPv4": {"10.77.1.1", "10.77.1.2"}, "IPv6": {"fd77::1", "fd77::2"}} {
+		t.Run(name, func(t *testing.T) {
+			a, b := listenIn(t, hostA, underlay.Config{NoGSO: true}), listenIn(t, hostB, underlay.Config{})
+			var batch []underlay.Datagram
+			const runs, length = 25, 8 // fewer than the 256 packets that a veth pair holds
+			for n := range runs * length {
+				tos := uint8(n / length % 4) // a new one after each run
+				batch = append(batch, underlay.Datagram{Addr: at(b, ips[1]), Buf: []byte{byte(n >> 8), byte(n), tos}, TOS: tos})
+			}
+			if _, err := a.WriteBatch(batch); err != nil {
+				t.Fatal(err)
+			}
+			in := make([]underlay.Datagram, 8)
+			for got := 0; got < len(batch); {
+				for i := range in {
+					in[i].Buf = make([]byte, 1<<16)
+				}
+				n, err := b.ReadBatch(in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range in[:n] {
+					for ; len(d.Buf) > 0; d.Buf = d.Buf[3:] {
+						if d.Buf[2] != d.TOS {
+							t.Errorf("a datagram with TOS %d arrived with %d", d.Buf[2], d.TOS)
+						}
+						got++
+					}
+				}
+			}
+			if s := b.Stats(); s.ReceiveMessages == s.ReceiveDatagrams {
+				t.Error("nothing was merged")
+			} else {
+				t.Logf("%d datagrams in %d messages", s.ReceiveDatagrams, s.ReceiveMessages)
+			}
+		})
+	}
+}
+
+// ethtool sets one of the legacy settings of an interface (struct ethtool_value of linux/ethtool.h).
+func ethtool(name string, value [2]uint32) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var request struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(request.name[:], name)
+	request.data = unsafe.Pointer(&value)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -37,6 +37,10 @@ type Datagram struct {
 	// bytes; the last one may be shorter, and pieces may end anywhere within them. ReadBatch sets it only if Buf holds
 	// more than one datagram.
 	SegmentSize int
+	// TOS is the type of service of IPv4, or the traffic class of IPv6, of the IP header around each datagram: DSCP in
+	// the upper six bits, ECN in the lower two (RFC 2474, RFC 3168). WriteBatch sends with it. ReadBatch sets it; it is
+	// the same for all datagrams of an element.
+	TOS uint8
 	// Err is set by WriteBatch: nil if the whole payload was sent, otherwise the error of the payload or of a part of
 	// it. It is a system error, which needs no allocation: syscall.EMSGSIZE, larger than the MTU; ENOBUFS, the queue of
 	// the interface is full; EPERM, a firewall of this host.
@@ -59,7 +63,7 @@ type Conn interface {
 	// WriteBatch sends batch in order and returns the number of elements sent; it does not keep the buffers. It skips
 	// an element that cannot be sent (no route, too large, refused) and sets its Err; the returned error is that of the
 	// first such element. Some segments of an element may be sent although others cannot. Consecutive elements or
-	// segments with the same Addr and size cost least. Several goroutines may call it; they wait for each other. After
+	// segments with the same Addr, size and TOS cost least. Several goroutines may call it; they wait for each other. After
 	// Close the error is net.ErrClosed.
 	WriteBatch(batch []Datagram) (n int, err error)
 

@@ -137,3 +137,22 @@ func testPeers(t *testing.T, p Pair) {
 		}
 	}
 }
+
+// testTOS: each datagram arrives with its own TOS, also between datagrams of equal size with another one.
+func testTOS(t *testing.T, p Pair) {
+	var batch []underlay.Datagram
+	var want []uint8
+	for _, tos := range []uint8{0, 1, 2, 3, 0, 0xb8, 0xba, 0xbb, 0xff, 0xff, 0, 3, 3, 2} {
+		batch = append(batch, underlay.Datagram{Addr: p.AddrB, Buf: payload(int(tos), 100), TOS: tos},
+			underlay.Datagram{Addr: p.AddrB, Buf: payload(int(tos), 250), SegmentSize: 100, TOS: tos})
+		want = append(want, tos, tos, tos, tos)
+	}
+	send(t, p.A, batch...)
+	var got []uint8
+	for _, d := range receive(t, p.B, len(want)) {
+		got = append(got, d.TOS)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("got the TOS %x, want %x", got, want)
+	}
+}

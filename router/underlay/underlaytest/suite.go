@@ -41,6 +41,7 @@ func TestConn(t *testing.T, open func(t *testing.T) Pair) {
 		{"MixedSizes", testMixedSizes},
 		{"Empty", testEmpty},
 		{"Peers", testPeers},
+		{"TOS", testTOS},
 		{"FailingElements", testFailingElements},
 		{"Truncated", testTruncated},
 		{"Writers", testWriters},
@@ -279,7 +280,7 @@ func testClose(t *testing.T, p Pair) {
 func testNoAllocation(t *testing.T, p Pair) {
 	out := []underlay.Datagram{
 		{Addr: p.AddrB, Buf: payload(0, 1000)},
-		{Addr: p.AddrB, Buf: payload(1, 1000), SegmentSize: 400},
+		{Addr: p.AddrB, Buf: payload(1, 1000), SegmentSize: 400, TOS: 2},
 		{Addr: p.AddrB, Buf: payload(2, 300), More: [][]byte{payload(3, 1), payload(4, 199)}, SegmentSize: 50},
 	}
 	in := newBatch(8, 1<<16)
