@@ -36,6 +36,8 @@ type Config struct {
 	Sources AddressOwners
 	// SourceCheck is what happens to frames with a foreign source address; 0: SourceOff.
 	SourceCheck SourceCheck
+	// CopyDSCP makes datagrams leave with the DSCP of the frame in them. Otherwise they have DSCP 0. ECN is always copied.
+	CopyDSCP bool
 	// Events receives what the engine reports; nil: nothing is reported, and no dial-back is done for peers.
 	Events Events
 	// Device is the host's side. The engine owns it: Run closes it.

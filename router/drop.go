@@ -42,6 +42,7 @@ const (
 	DropDevice
 	DropRelay
 	DropForeignSource
+	DropNotECT
 
 	// Of messages of a handshake.
 	DropSecret
@@ -87,6 +88,7 @@ var dropReasons = [numDrops]DropReason{
 	DropRelay:                  {"relay", "relayed too often, or in a circle"},
 	DropForeignSource: {"foreign_source",
 		"from a peer, with the source address of another node's pod, while --source-check is \"enforce\""},
+	DropNotECT:     {"not_ect", "of a packet without ECN, in a datagram that the underlay has marked as congested (CE, RFC 6040)"},
 	DropSecret:     {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
 	DropBusy:       {"busy", "too many at once"},
 	DropUnexpected: {"unexpected", "an answer to nothing, or a request that its sender may not make"},

@@ -5,6 +5,7 @@ import (
 	"net"
 	"syscall"
 
+	"weft/router/ecn"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -64,7 +65,10 @@ func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, sha
 			return err
 		}
 	}
-	return c.push(c.encode(f, room, out, counter, shared), out, send{to: to, frames: f.frames, bytes: f.bytes})
+	tos := ecn.TOS(f.Data) & c.engine.tosMask // the segments of a superframe have one IP header; encode may seal it in place
+	d := c.encode(f, room, out, counter, shared)
+	d.TOS = tos
+	return c.push(d, out, send{to: to, frames: f.frames, bytes: f.bytes})
 }
 
 // fits reports whether there is room for all that f could need.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/ecn"
 	"weft/router/endpoint"
 	"weft/router/neighbor"
 	"weft/router/session"
@@ -42,7 +43,8 @@ type inbound struct {
 	now     time.Time
 	stamp   int64 // now in nanoseconds of Unix time
 	peers   *snapshot
-	longest int // length of a frame in bytes
+	longest int   // length of a frame in bytes
+	tos     uint8 // of the datagrams that split handles
 
 	// Of the last datagram, as a run of them mostly has one sender: its session, nil for none, and the peer of that,
 	// nil if it has left.
@@ -108,6 +110,7 @@ func (in *inbound) begin() {
 
 // split handles the datagrams that lie in d one by one.
 func (in *inbound) split(d *underlay.Datagram) error {
+	in.tos = d.TOS
 	size := d.SegmentSize
 	if size <= 0 {
 		size = max(len(d.Buf), 1)
@@ -210,6 +213,11 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 		if reason := in.admits(frame); reason != 0 {
 			return reason
 		}
+	}
+	// The coalescer joins only segments with equal headers, so a superframe arrives in parts, marked as its segments were. To mark it
+	// whole would be cheaper, but would report dozens of marks where there was one (RFC 8257, RFC 9331).
+	if ecn.Changes(in.tos) && !ecn.Decapsulate(frame, in.tos) {
+		return DropNotECT
 	}
 	if meta.Kind == wire.KindNone {
 		if neighbor.MayBe(frame) {

@@ -94,7 +94,7 @@ func (p *packer) fits(d *underlay.Datagram) bool {
 	return p.arena == nil || p.used+p.room(d) <= len(p.arena)
 }
 
-// pack returns the datagram that carries d, or the datagrams in it, to a relay by out. It lies in p's memory, which is
+// pack returns the datagram that carries d, or the datagrams in it, to a relay by out, with the TOS of d. It lies in p's memory, which is
 // replaced if d does not fit. ok is false at the end of a session.
 func (p *packer) pack(d *underlay.Datagram, out *egress, r wire.Relay) (packed underlay.Datagram, ok bool) {
 	size, room := length(d), p.room(d)
@@ -121,7 +121,7 @@ func (p *packer) pack(d *underlay.Datagram, out *egress, r wire.Relay) (packed u
 		out.session.Seal(at[:0], wire.TypeRelay, counter+uint64(i), body)
 		p.used += len(at)
 	}
-	packed = underlay.Datagram{Addr: out.addr, Buf: p.arena[start:p.used:p.used]}
+	packed = underlay.Datagram{Addr: out.addr, Buf: p.arena[start:p.used:p.used], TOS: d.TOS}
 	if d.SegmentSize > 0 {
 		packed.SegmentSize = d.SegmentSize + wire.RelayOverhead
 	}
@@ -164,7 +164,7 @@ func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, Drop) {
 	if to == nil {
 		return from, DropUnknownPeer
 	}
-	return from, in.forward.add(datagram, r, to, from)
+	return from, in.forward.add(datagram, in.tos, r, to, from)
 }
 
 // noteRelay notes that an authenticated datagram of the peer has come over a relay.
@@ -194,8 +194,8 @@ type forwarder struct {
 	batch  []underlay.Datagram
 }
 
-// add queues datagram for its destination, or for the next relay on the path there.
-func (f *forwarder) add(datagram []byte, r wire.Relay, to, from *peerView) Drop {
+// add queues datagram for its destination, or for the next relay on the path there. tos is that of the datagram that it came in.
+func (f *forwarder) add(datagram []byte, tos uint8, r wire.Relay, to, from *peerView) Drop {
 	if r.Hops == 0 {
 		return DropRelay
 	}
@@ -204,7 +204,7 @@ func (f *forwarder) add(datagram []byte, r wire.Relay, to, from *peerView) Drop 
 	if out == nil {
 		return DropNoRoute
 	}
-	d := underlay.Datagram{Buf: datagram}
+	d := underlay.Datagram{Buf: datagram, TOS: tos & f.engine.tosMask}
 	if !f.packer.fits(&d) || len(f.batch) == outDatagrams {
 		if f.flush() != nil {
 			return DropSend

@@ -34,6 +34,7 @@ import (
 	"weft/internal/peer"
 	"weft/router/dialback"
 	"weft/router/duplicates"
+	"weft/router/ecn"
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -68,6 +69,7 @@ type Engine struct {
 	conns      []underlay.Conn
 	fdb        *fdb.Table
 	age        time.Duration
+	tosMask    uint8  // the bits of a frame's TOS that its datagrams leave with
 	tailroom   int    // bytes that may have to follow a frame: those of a tag if there are secrets
 	events     Events // may be nil
 	log        *slog.Logger
@@ -152,6 +154,7 @@ func New(cfg Config) (*Engine, error) {
 		conns:      cfg.Conns,
 		fdb:        fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
 		age:        cfg.FDBAge,
+		tosMask:    ecn.OuterMask(cfg.CopyDSCP),
 		tailroom:   tailroom,
 		events:     cfg.Events,
 		log:        cfg.Logger,
