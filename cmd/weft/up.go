@@ -95,6 +95,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 		"auto (the kernel carries frames that need no encryption and no relay), userspace, or kernel (like auto, but fail to start "+
 			"if the kernel cannot)")
 	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads of the TAP and of the data sockets")
+	f.StringVar(&o.DSCP, "dscp", settings.DSCPNone,
+		"none or copy: the DSCP of the datagrams between nodes is 0, or that of the frame in each; copy only if the underlay honors the "+
+			"classes that pods choose, as others bleach or police them")
 	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: the largest that fits the underlay)")
 	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one per CPU, at most 8)")
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")

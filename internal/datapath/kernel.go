@@ -101,7 +101,7 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	}
 	device, err := vxlan.Open(ctx, vxlan.Config{
 		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), VNI: vni,
-		MTU: d.linkMTU(), Local: d.underlay.Load().Addr, Self: d.cfg.Self,
+		MTU: d.linkMTU(), Local: d.underlay.Load().Addr, Self: d.cfg.Self, CopyDSCP: d.settings.DSCP == settings.DSCPCopy,
 	})
 	if err != nil {
 		return err

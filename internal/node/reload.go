@@ -53,6 +53,7 @@ var restartSettings = []setting{
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
+	{"--dscp", func(c *settings.Config) any { return c.DSCP }},
 	{"--mtu", func(c *settings.Config) any { return c.MTU }},
 	{"--queues", func(c *settings.Config) any { return c.Queues }},
 	{"--no-discovery", func(c *settings.Config) any { return c.NoDiscovery }},

@@ -36,7 +36,7 @@ const (
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
 const BootstrapFromPeers = -1
 
-// Values of --cipher, --datapath, --offload and --source-check that are not names of something else.
+// Values of --cipher, --datapath, --offload, --dscp and --source-check that are not names of something else.
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
@@ -45,6 +45,8 @@ const (
 	OffloadAuto       = "auto"
 	OffloadOff        = "off"
 
+	DSCPNone           = "none"
+	DSCPCopy           = "copy"
 	SourceCheckOff     = "off"
 	SourceCheckLog     = "log"
 	SourceCheckEnforce = "enforce"
@@ -73,8 +75,9 @@ type Config struct {
 	TrustedSubnets []netip.Prefix
 	Datapath       string
 	Offload        string
-	MTU            int // 0: from the underlay
-	Queues         int // 0: number of CPUs, at most MaxQueues
+	DSCP           string // empty: DSCPNone
+	MTU            int    // 0: from the underlay
+	Queues         int    // 0: number of CPUs, at most MaxQueues
 
 	NoDiscovery  bool
 	NoMasquerade bool

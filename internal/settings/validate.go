@@ -156,6 +156,7 @@ func Modes() map[string][]string {
 		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
 		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
 		"offload":      {OffloadAuto, OffloadOff},
+		"dscp":         {DSCPNone, DSCPCopy},
 		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
 		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
 	}
@@ -168,6 +169,7 @@ func (c *Config) validateModes() error {
 		{"cipher", c.Cipher},
 		{"datapath", c.Datapath},
 		{"offload", c.Offload},
+		{"dscp", cmp.Or(c.DSCP, DSCPNone)},
 		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
 		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
 	} {

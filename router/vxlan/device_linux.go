@@ -107,6 +107,10 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	return d, d.create()
 }
 
+// tosInherit is the TOS of a device that copies the DSCP of frames ("ip link add type vxlan tos inherit", ip-link(8)), for both
+// families of the underlay. With any TOS the kernel sets ECN by itself (vxlan_xmit_one, ip_tunnel_ecn_encap).
+const tosInherit = 1
+
 // create makes the device and the socket for probes.
 func (d *Device) create() error {
 	mac := ProbeMAC(d.cfg.Self)
@@ -119,6 +123,9 @@ func (d *Device) create() error {
 		PortHigh:  LastPrivileged + 1, // excluded
 		Learning:  true,
 		Limit:     maxEntries,
+	}
+	if d.cfg.CopyDSCP {
+		link.TOS = tosInherit
 	}
 	link.Name, link.MTU, link.HardwareAddr = d.cfg.Name, d.cfg.MTU, mac[:]
 	if err := d.nl.LinkAdd(link); err != nil {

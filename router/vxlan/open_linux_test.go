@@ -50,7 +50,7 @@ func TestOpen(t *testing.T) {
 		}
 		v := link.(*netlink.Vxlan)
 		if v.VxlanId != vni || v.Port != port || !v.Learning || !v.UDPCSum || v.MTU != mtu || v.HardwareAddr.String() != d.MAC().String() ||
-			v.Flags&net.FlagUp != 0 || v.Alias != "weft" {
+			v.Flags&net.FlagUp != 0 || v.Alias != "weft" || v.TOS != 0 {
 			t.Errorf("%+v", v)
 		}
 		if err := netlink.LinkSetUp(link); err != nil {
@@ -212,6 +212,34 @@ func TestConfig(t *testing.T) {
 	c := config()
 	if err := c.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCopyDSCP: the device inherits the DSCP of frames, over both families; the next Open without CopyDSCP replaces it.
+func TestCopyDSCP(t *testing.T) {
+	taptest.InNamespace(t)
+	for _, local := range []string{"192.0.2.1", "2001:db8::1"} {
+		for want, dscp := range []bool{false, true, false} {
+			c := config()
+			c.Local, c.CopyDSCP = netip.MustParseAddr(local), dscp
+			d, err := vxlan.Open(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			link, err := netlink.LinkByName(c.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := link.(*netlink.Vxlan).TOS; got != want%2 {
+				t.Errorf("from %s, copy %v: TOS %d", local, dscp, got)
+			}
+			if dscp {
+				d.Keep()
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

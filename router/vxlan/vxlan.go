@@ -93,6 +93,9 @@ type Config struct {
 	// Local is the address at which the peers reach this node. A VXLAN device has the family of this address; peers of
 	// the other family stay in userspace.
 	Local netip.Addr
+	// CopyDSCP makes datagrams leave with the DSCP of the frame in them. Otherwise they have DSCP 0. The kernel carries ECN in
+	// either case.
+	CopyDSCP bool
 	// Self is this node's own ID.
 	Self peer.ID
 }
