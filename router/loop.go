@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"weft/internal/poll"
 	"weft/router/underlay"
@@ -11,7 +12,7 @@ import (
 )
 
 // loop carries the frames of one TAP queue and one socket, in both directions, to completion: what it has received is written to the
-// TAP, and what the pods answered is sent, before it receives again. One goroutine owns it, on a thread of its own.
+// TAP, and what the pods answered is sent, before it receives again. One goroutine owns it, which waits in the kernel: so it stays on its thread.
 //
 // See docs/adr/0045-one-loop-a-queue.md.
 type loop struct {
@@ -51,13 +52,24 @@ func newLoop(e *Engine, q tap.Queue, c underlay.Conn, receives bool) (*loop, err
 	return l, nil
 }
 
+// The Go scheduler takes a goroutine that it has not run anew for 10 ms for one that hogs its processor: its monitor then takes the
+// processor away in each system call, and wakes up every 20 µs to do so (runtime/proc.go, sysmon and retake). A busy loop mostly waits
+// less than that, so it yields now and then: when it has waited yieldWaits times, and yieldAfter has passed.
+const (
+	yieldAfter = 5 * time.Millisecond
+	yieldWaits = 32
+)
+
 // run carries frames until the queue or the socket is closed.
 func (l *loop) run() error {
-	runtime.LockOSThread() // a wake-up is that of this thread, not of one that then looks for a goroutine
-	defer runtime.UnlockOSThread()
+	yielded, waits := time.Now(), 0
 	for {
 		more, err := l.step()
 		if err == nil && !more {
+			if waits++; waits >= yieldWaits && time.Since(yielded) >= yieldAfter {
+				yielded, waits = time.Now(), 0
+				runtime.Gosched()
+			}
 			err = l.poller.Wait()
 		}
 		if err != nil {

@@ -82,7 +82,8 @@ func (q *queue) ReadFrames(b *Batch) (int, error) {
 	return 0, nil
 }
 
-// read reads frames until there is none left or the batch is full.
+// read reads frames until there is none left or the batch is full. Its system call and that of writeOne never block, so the scheduler
+// need not know of them (RawSyscall); docs/adr/0045-one-loop-a-queue.md has what that saves.
 func (q *queue) read(fd uintptr) {
 	in := &q.in
 	for {
@@ -93,17 +94,18 @@ func (q *queue) read(fd uintptr) {
 			}
 			return
 		}
-		n, err := unix.Read(int(fd), space)
+		r, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&space[0])), uintptr(len(space)))
+		n := int(r)
 		switch {
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EINVAL && in.failed < maxFailed:
+		case errno == unix.EINVAL && in.failed < maxFailed:
 			in.failed++ // a superframe that the driver cannot describe, and has dropped
 			continue
-		case err != nil:
-			in.err = err
+		case errno != 0:
+			in.err = errno
 			return
 		case n <= q.vnet:
 			continue
@@ -188,7 +190,7 @@ func (q *queue) writeOne(fd uintptr, f *Frame) unix.Errno {
 		f.Offload.Put(out.header[:])
 		out.set(0, out.header[:])
 	}
-	_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 	return errno
 }
 

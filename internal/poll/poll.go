@@ -1,8 +1,8 @@
 // Package poll waits for several sources in one goroutine: descriptors of the kernel, or parts in memory that take their place in
 // tests.
 //
-// The datapath does not wait in the runtime's poller. Each of its loops waits for a TAP queue and a socket at once, on a thread of its
-// own: a frame wakes that thread and no other. See docs/adr/0045-one-loop-a-queue.md.
+// The datapath does not wait in the runtime's poller. Each of its loops waits for a TAP queue and a socket at once, in the kernel:
+// a frame wakes the thread of the loop and no other. See docs/adr/0045-one-loop-a-queue.md.
 package poll
 
 // Source is something that can be read without waiting, and that becomes ready when there may be something to read, or when it is

@@ -73,7 +73,8 @@ func (r *receiver) prepare(batch []Datagram) {
 	}
 }
 
-// receive calls recvmmsg until it has a result, or there is nothing to read.
+// receive calls recvmmsg until it has a result, or there is nothing to read. The call never blocks, so the scheduler need not know of it
+// (RawSyscall); docs/adr/0045-one-loop-a-queue.md has what that saves.
 //
 // A socket with errors in its queue is readable, and they use space of the receive buffer. They are removed when there is nothing else, so
 // that every wake-up has a new cause.
@@ -82,7 +83,7 @@ func (r *receiver) receive(fd uintptr) {
 		r.errors.drain(fd, r.stats)
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
 			uintptr(unsafe.Pointer(&r.messages[0])), uintptr(len(r.batch)), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:

@@ -233,7 +233,8 @@ func (s *sender) blame(o *part, errno unix.Errno) {
 	}
 }
 
+// sendmmsg never blocks, as receive does not.
 func sendmmsg(fd uintptr, m *message, n int) (sent int, errno unix.Errno) {
-	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	r, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(m)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
 	return int(r), errno
 }
