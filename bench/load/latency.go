@@ -24,10 +24,8 @@ func latencyLoads() []Load {
 				return Outcome{Values: values}, err
 			},
 		},
-		{
-			Name: "ping-bulk", Summary: "an echo request every 2 ms during one TCP stream",
-			Shape: lab.Pair, Headline: sample.P50, Run: pingBulk,
-		},
+		pingBulk("ping-bulk", "an echo request every 2 ms during one TCP stream", 1),
+		pingBulk("ping-bulk4", "an echo request every 2 ms during four TCP streams", 4),
 		{
 			Name: "rr", Summary: "requests and answers of 64 bytes over one TCP connection, one at a time",
 			Shape: lab.Pair, Headline: sample.P50, Run: requests,
@@ -39,15 +37,23 @@ func latencyLoads() []Load {
 	}
 }
 
-// pingBulk pings while a stream runs, after its warm-up.
-func pingBulk(ctx context.Context, e *Env) (Outcome, error) {
+// pingBulk returns a load of echo requests while streams run, after their warm-up.
+func pingBulk(name, summary string, streams int) Load {
+	return Load{
+		Name: name, Summary: summary, Shape: lab.Pair, Headline: sample.P50,
+		Run: func(ctx context.Context, e *Env) (Outcome, error) { return pingBeside(ctx, e, streams) },
+	}
+}
+
+// pingBeside pings while streams run.
+func pingBeside(ctx context.Context, e *Env, streams int) (Outcome, error) {
 	type result struct {
 		out Outcome
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := transfer(ctx, e, 1, false)
+		out, err := transfer(ctx, e, streams, false)
 		done <- result{out, err}
 	}()
 	var values sample.Values

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"weft/bench/lab"
+	"weft/bench/probe"
 	"weft/bench/sample"
+	"weft/internal/plural"
 )
 
 // firstPort is the port of iperf3. Additional servers at the same end use the next ports.
@@ -22,6 +25,8 @@ func tcpLoads() []Load {
 		bulk("tcp4r", "four TCP streams in the other direction", lab.Pair, 4, true),
 		limited(),
 		lossy(),
+		far("tcp1-far", 1),
+		far("tcp4-far", 4),
 		bulk("tcp1-chain", "one TCP stream between hosts with a router in between", lab.Chain, 1, false),
 		incast(),
 	}
@@ -74,6 +79,25 @@ func lossy() Load {
 				return Outcome{}, err
 			}
 			return transfer(ctx, e, 1, false)
+		},
+	}
+}
+
+// farDelay is the delay of the long underlay in each direction.
+const farDelay = 10 * time.Millisecond
+
+// far returns a load of TCP streams over a long underlay.
+func far(name string, streams int) Load {
+	return Load{
+		Name: name, Shape: lab.Pair, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("%s while packets take %v longer in each direction", plural.Count(streams, "TCP stream"), farDelay),
+		Run: func(ctx context.Context, e *Env) (_ Outcome, err error) {
+			remove, err := probe.DelayLine(ctx, e.Lab, farDelay)
+			if err != nil {
+				return Outcome{}, err
+			}
+			defer func() { err = errors.Join(err, remove(context.WithoutCancel(ctx))) }()
+			return transfer(ctx, e, streams, false)
 		},
 	}
 }

@@ -48,6 +48,7 @@ var roles = map[string]func(s *stream) error{
 	"echo":        serveEcho,
 	"requests":    sendRequests,
 	"connects":    openConnections,
+	"delay":       delayPackets,
 }
 
 // Child executes the role of this process and exits, if the process is a child of this package; else it does nothing. A

@@ -44,7 +44,7 @@ func (h *Host) Plug() error { return h.setPort((*netlink.Handle).LinkSetUp) }
 
 func (h *Host) setPort(set func(*netlink.Handle, netlink.Link) error) error {
 	return h.lab.underlay.netlink(func(nl *netlink.Handle) error {
-		port, err := nl.LinkByName(h.port())
+		port, err := nl.LinkByName(h.Port())
 		if err != nil {
 			return fmt.Errorf("nettest: port of %s: %w", h.name, err)
 		}
@@ -70,7 +70,7 @@ func (l *Lab) nftPairs(ctx context.Context, pairs [][2]*Host, verbs ...string) e
 			if p[0].lab != p[1].lab {
 				return fmt.Errorf("nettest: %s and %s are in different labs", p[0].name, p[1].name)
 			}
-			fmt.Fprintf(&script, "%s element bridge lab cut { %q . %q }\n", verb, p[0].port(), p[1].port())
+			fmt.Fprintf(&script, "%s element bridge lab cut { %q . %q }\n", verb, p[0].Port(), p[1].Port())
 		}
 	}
 	cmd := l.underlay.Command(ctx, "nft", "-f", "-")

@@ -106,8 +106,8 @@ func (h *Host) Socket() string { return filepath.Join(h.dir, "weft.sock") }
 // Host returns the host that the pod belongs to.
 func (p *Pod) Host() *Host { return p.host }
 
-// port returns the name of the host's port on the switch.
-func (h *Host) port() string { return fmt.Sprintf("port%d", h.number) }
+// Port returns the name of the host's port on the switch.
+func (h *Host) Port() string { return fmt.Sprintf("port%d", h.number) }
 
 // nth returns the address of a prefix with the last byte n, which must be below 256.
 func nth(p netip.Prefix, n int) netip.Addr {
@@ -147,7 +147,7 @@ func (l *Lab) plugIn(h *Host) error {
 			return err
 		}
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = h.port(), l.config.MTU
+		attrs.Name, attrs.MTU = h.Port(), l.config.MTU
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: hostIfname, PeerMTU: uint32(l.config.MTU), PeerNamespace: netlink.NsFd(fd)}
 		if err := nl.LinkAdd(veth); err != nil {
 			return err

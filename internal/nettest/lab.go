@@ -100,6 +100,9 @@ func New(c Config) (*Lab, error) {
 // outside of the cluster.
 func (l *Lab) Switch() *Space { return l.underlay }
 
+// Bridge returns the name of the bridge in the namespace of the switch.
+func (l *Lab) Bridge() string { return bridgeName }
+
 // SwitchAddr returns the IPv4 address of the switch, which is the hosts' default gateway.
 func (l *Lab) SwitchAddr() netip.Addr { return switch4 }
 
