@@ -43,6 +43,7 @@ const (
 	DropRelay
 	DropForeignSource
 	DropNotECT
+	DropQueue
 
 	// Of messages of a handshake.
 	DropSecret
@@ -88,7 +89,9 @@ var dropReasons = [numDrops]DropReason{
 	DropRelay:                  {"relay", "relayed too often, or in a circle"},
 	DropForeignSource: {"foreign_source",
 		"from a peer, with the source address of another node's pod, while --source-check is \"enforce\""},
-	DropNotECT:     {"not_ect", "of a packet without ECN, in a datagram that the underlay has marked as congested (CE, RFC 6040)"},
+	DropNotECT: {"not_ect", "of a packet without ECN, in a datagram that the underlay has marked as congested (CE, RFC 6040)"},
+	DropQueue: {"queue",
+		"of a bulk transfer, so that its sender slows down: frames of pods wait too long for this node (CoDel, RFC 8289)"},
 	DropSecret:     {"secret", "from a sender that has no secret in common with this node, or does not know its key"},
 	DropBusy:       {"busy", "too many at once"},
 	DropUnexpected: {"unexpected", "an answer to nothing, or a request that its sender may not make"},

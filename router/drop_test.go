@@ -238,7 +238,7 @@ func FuzzInbound(f *testing.F) {
 		if err := in.split(&underlay.Datagram{Addr: addrOf(1), Buf: datagram}); err != nil {
 			t.Fatal(err)
 		}
-		in.sum.flush()
+		in.sum.Flush()
 		for _, f := range in.coalescer.Frames() {
 			if reason := check(f.Data, 0, int(n.longest.Load())); reason != 0 {
 				t.Errorf("an invalid frame passes: %s", reason)

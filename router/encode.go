@@ -5,6 +5,7 @@ import (
 	"net"
 	"syscall"
 
+	"weft/router/counters"
 	"weft/router/ecn"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -66,9 +67,26 @@ func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, sha
 		}
 	}
 	tos := ecn.TOS(f.Data) & c.engine.tosMask // the segments of a superframe have one IP header; encode may seal it in place
-	d := c.encode(f, room, out, counter, shared)
+	d, s := c.encode(f, room, out, counter, shared), send{to: to, frames: f.frames, bytes: f.bytes}
+	if f.cut {
+		c.engine.drop(to, DropQueue, 1)
+		s.frames, s.bytes = s.frames-1, s.bytes-cutLast(&d, f)
+	}
 	d.TOS = tos
-	return c.push(d, out, send{to: to, frames: f.frames, bytes: f.bytes})
+	return c.push(d, out, s)
+}
+
+// cutLast removes the last datagram of those of the superframe f, and returns the length of the frame in it. The receiver takes it for
+// lost.
+func cutLast(d *underlay.Datagram, f *outgoing) int {
+	l := &f.layout
+	frame := l.HeaderLen + len(l.Segment(f.Data, l.Segments-1))
+	if n := len(d.More); n > 0 { // plain: a head and a payload each
+		d.More = d.More[:n-2]
+	} else {
+		d.Buf = d.Buf[:len(d.Buf)-wire.Headroom-frame-wire.TagLen]
+	}
+	return frame
 }
 
 // fits reports whether there is room for all that f could need.
@@ -199,16 +217,16 @@ func (c *encoder) send() error {
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	var sum tally
+	var sum counters.Tally
 	for i := range c.datagrams {
 		s := &c.sends[i]
 		if err := c.datagrams[i].Err; err != nil {
 			c.engine.drop(s.to, c.sendDrop(err, &c.datagrams[i], s), s.frames)
 			continue
 		}
-		sum.add(&s.to.transmit, s.frames, s.bytes)
+		sum.Add(&s.to.transmit, s.frames, s.bytes)
 	}
-	sum.flush()
+	sum.Flush()
 	c.datagrams, c.sends = c.datagrams[:0], c.sends[:0]
 	c.packer.reset()
 	return nil

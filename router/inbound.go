@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/counters"
 	"weft/router/ecn"
 	"weft/router/endpoint"
 	"weft/router/neighbor"
@@ -32,7 +33,7 @@ type inbound struct {
 
 	batch     []underlay.Datagram
 	coalescer *virtio.Coalescer // its frames lie in the buffers of batch
-	sum       tally
+	sum       counters.Tally
 	taken     int // frames passed to the coalescer since the last flush
 
 	forward forwarder // of datagrams for other nodes
@@ -82,7 +83,7 @@ func (in *inbound) step() (more bool, err error) {
 	if err != nil || n == 0 {
 		return false, err
 	}
-	in.engine.receive.count(n)
+	in.engine.receive.Count(n)
 	in.begin()
 	for i := range in.batch[:n] {
 		if endpoint.IsRelayed(in.batch[i].Addr) {
@@ -92,7 +93,7 @@ func (in *inbound) step() (more bool, err error) {
 			return false, err
 		}
 	}
-	in.sum.flush()
+	in.sum.Flush()
 	if err := in.forward.flush(); err != nil {
 		return false, err
 	}
@@ -236,7 +237,7 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 	}
 	in.session.Use()
 	in.taken++
-	in.sum.add(&in.from.receive, 1, len(frame))
+	in.sum.Add(&in.from.receive, 1, len(frame))
 	return 0
 }
 
@@ -292,7 +293,7 @@ func (in *inbound) flush() error {
 	frames := in.coalescer.Frames()
 	in.engine.watchReceived(frames, in.session)
 	if in.taken > 0 {
-		in.engine.toTAP.count(in.taken, len(frames))
+		in.engine.toTAP.Count(in.taken, len(frames))
 		in.taken = 0
 	}
 	refused, err := in.writer.write(frames)

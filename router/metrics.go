@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weft/internal/metricdef"
+	"weft/router/counters"
 )
 
 // metrics declares the metrics of the engine. Names and labels are an interface: dashboards and alerts depend on them.
@@ -88,8 +89,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	metricFDBEntries.Send(ch, float64(s.FDBEntries))
 	metricFDBRefused.Send(ch, float64(s.FDBRefused))
 	metricFDBMoves.Send(ch, float64(s.FDBMoves))
-	s.Transmit.collect(ch, "transmit")
-	s.Receive.collect(ch, "receive")
+	collectBatches(ch, s.Transmit, "transmit")
+	collectBatches(ch, s.Receive, "receive")
 }
 
 // collect sends the samples of one peer.
@@ -114,10 +115,10 @@ func (p *PeerStats) collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// collect sends the histogram of the batches of a direction.
-func (b *BatchStats) collect(ch chan<- prometheus.Metric, direction string) {
+// collectBatches sends the histogram of the batches of a direction.
+func collectBatches(ch chan<- prometheus.Metric, b BatchStats, direction string) {
 	buckets, below := map[float64]uint64{}, uint64(0)
-	for i, n := range b.Sizes[:batchBuckets-1] {
+	for i, n := range b.Sizes[:counters.Buckets-1] {
 		below += n
 		buckets[float64(int(1)<<i)] = below
 	}

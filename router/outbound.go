@@ -34,6 +34,9 @@ type outbound struct {
 	flooded *floodList
 	longest int // length of a frame in bytes
 	frames  int // that the frames of the batch stand for, so far
+
+	standing standing
+	slow     bool // the next bulk transfer that the batch has a superframe of shall slow down
 }
 
 func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound {
@@ -43,6 +46,8 @@ func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound
 		writer:  w,
 		batch:   tap.NewBatch(outArena, outFrames, wire.Headroom, e.tailroom),
 		replies: toobig.NewLimiter(),
+
+		standing: newStanding(),
 	}
 }
 
@@ -51,17 +56,18 @@ func (o *outbound) step() (more bool, err error) {
 	o.batch.Reset()
 	n, err := o.queue.ReadFrames(o.batch)
 	if err != nil || n == 0 {
+		o.standing.Empty()
 		return false, err
 	}
 	e := o.engine
-	e.transmit.count(n)
+	e.transmit.Count(n)
 	o.begin()
 	for i := range o.batch.Frames() {
 		if err := o.forward(i); err != nil {
 			return false, err
 		}
 	}
-	e.fromTAP.count(o.frames, n)
+	e.fromTAP.Count(o.frames, n)
 	return o.batch.IsFull(), o.flush()
 }
 
@@ -70,6 +76,7 @@ func (o *outbound) begin() {
 	e := o.engine
 	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
 	o.flooded = o.peers.flooded.Load()
+	o.slow = o.standing.note(o.batch.IsFull(), o.now)
 }
 
 // forward queues frame i of the batch for every peer that it goes to.
@@ -113,6 +120,13 @@ func (o *outbound) unicast(f *outgoing, room []byte, to *peerView) error {
 		return o.handleOversize(f, to, out)
 	case f.isSuper() && !fitsWire(&f.layout):
 		return o.carrySegments(f, to, out)
+	}
+	if f.layout.Segments >= bulkSegments {
+		o.standing.to = to
+		if o.slow {
+			o.slow = false
+			slowDown(f)
+		}
 	}
 	return o.carry(f, room, to, out, false)
 }

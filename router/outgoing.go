@@ -14,6 +14,7 @@ type outgoing struct {
 	longest int           // length in bytes of the longest frame that it stands for
 	frames  int           // number of frames that it stands for
 	bytes   int           // length in bytes of all of them
+	cut     bool          // its last segment is not sent; see outbound.slowDown
 }
 
 // isSuper reports whether f is a superframe.

@@ -157,7 +157,7 @@ func (e *Engine) nextProbe(v *peerView, first bool) (size int, token uint32, ok 
 	}
 	if first {
 		v.prober.SetMax(e.maxDatagramTo(v), now)
-		if sent := v.transmit.frames.Load(); sent != v.probedFrames {
+		if sent := v.transmit.Frames.Load(); sent != v.probedFrames {
 			v.probedFrames = sent
 			v.prober.Traffic()
 		}

@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/ratelimit"
+	"weft/router/counters"
 	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/pmtu"
@@ -75,9 +76,9 @@ func (v *peerView) homeOf() netip.AddrPort {
 type remotePeer struct {
 	// Atomic. The two directions are a cache line apart, as different goroutines count them.
 
-	transmit traffic
+	transmit counters.Traffic
 	_        [64]byte
-	receive  traffic
+	receive  counters.Traffic
 	_        [64]byte
 	drops    dropCounters
 	// released is the number of frames received at the last ReleaseMACs, plus one.

@@ -32,6 +32,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/counters"
 	"weft/router/dialback"
 	"weft/router/duplicates"
 	"weft/router/ecn"
@@ -103,10 +104,10 @@ type Engine struct {
 	probes      atomic.Uint64 // probes of paths, and answers to them, received
 	floods      atomic.Uint64
 	relayed     relayCounters
-	toTAP       frameCounters
-	fromTAP     frameCounters
-	transmit    batchCounters
-	receive     batchCounters
+	toTAP       counters.Frames
+	fromTAP     counters.Frames
+	transmit    counters.Batches
+	receive     counters.Batches
 
 	// With locks of their own.
 
@@ -281,7 +282,7 @@ func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 	if v == nil {
 		return nil
 	}
-	if frames := v.receive.frames.Load() + 1; v.released.Swap(frames) == frames {
+	if frames := v.receive.Frames.Load() + 1; v.released.Swap(frames) == frames {
 		return nil
 	}
 	return e.fdb.Release(id)

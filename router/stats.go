@@ -1,13 +1,12 @@
 package router
 
 import (
-	"math/bits"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/counters"
 	"weft/router/session"
 )
 
@@ -59,19 +58,11 @@ type PeerStats struct {
 	Err        error
 }
 
-// BatchStats shows how much work a wake-up finds. Batches should grow under load, which makes each item cheaper.
-type BatchStats struct {
-	// Batches is their number, Items that of the frames or datagrams in all of them.
-	Batches, Items uint64
-	// Sizes[i] counts the batches of more than 1<<(i-1) and at most 1<<i items, the last one also larger batches.
-	Sizes [batchBuckets]uint64
-}
+// BatchStats is that of package counters.
+type BatchStats = counters.BatchStats
 
-// FrameStats shows what offloads save: the number of frames, and that of the pieces they came in, each a superframe or
-// a single frame.
-type FrameStats struct{ Frames, Pieces uint64 }
-
-const batchBuckets = 8 // 1, 2, 4, 8, 16, 32, 64, 128 and more
+// FrameStats is that of package counters.
+type FrameStats = counters.FrameStats
 
 // Stats returns what has been counted.
 func (e *Engine) Stats() Stats {
@@ -84,80 +75,23 @@ func (e *Engine) Stats() Stats {
 		Neighbors:  e.neighbors.stats(),
 		Relayed:    e.relayed.datagrams.Load(),
 		Floods:     e.floods.Load(),
-		ToTAP:      e.toTAP.stats(),
-		FromTAP:    e.fromTAP.stats(),
-		Transmit:   e.transmit.stats(),
-		Receive:    e.receive.stats(),
+		ToTAP:      e.toTAP.Stats(),
+		FromTAP:    e.fromTAP.Stats(),
+		Transmit:   e.transmit.Stats(),
+		Receive:    e.receive.Stats(),
 	}
 	for _, v := range e.peers.Load().sorted {
 		out, info := v.egress.Load(), e.handshakes.info(v.ID)
 		p := PeerStats{
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
-			TxFrames: v.transmit.frames.Load(), TxBytes: v.transmit.bytes.Load(),
-			RxFrames: v.receive.frames.Load(), RxBytes: v.receive.bytes.Load(),
+			TxFrames: v.transmit.Frames.Load(), TxBytes: v.transmit.Bytes.Load(),
+			RxFrames: v.receive.Frames.Load(), RxBytes: v.receive.Bytes.Load(),
 			Drops: v.drops.nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
 		}
 		if out.session != nil {
 			p.Cipher, p.Session = out.session.Cipher(), max(e.now().Sub(out.session.Created()), 1)
 		}
 		s.Peers = append(s.Peers, p)
-	}
-	return s
-}
-
-type traffic struct {
-	frames, bytes atomic.Uint64
-}
-
-// tally adds up a run of frames of one peer, so that a batch costs a few atomic operations instead of two a frame.
-type tally struct {
-	of            *traffic
-	frames, bytes uint64
-}
-
-func (t *tally) add(of *traffic, frames, bytes int) {
-	if t.of != of {
-		t.flush()
-		t.of = of
-	}
-	t.frames += uint64(frames)
-	t.bytes += uint64(bytes)
-}
-
-func (t *tally) flush() {
-	if t.of != nil {
-		t.of.frames.Add(t.frames)
-		t.of.bytes.Add(t.bytes)
-	}
-	*t = tally{}
-}
-
-// frameCounters is the atomic form of FrameStats.
-type frameCounters struct{ frames, pieces atomic.Uint64 }
-
-func (c *frameCounters) count(frames, pieces int) {
-	c.frames.Add(uint64(frames))
-	c.pieces.Add(uint64(pieces))
-}
-
-func (c *frameCounters) stats() FrameStats { return FrameStats{c.frames.Load(), c.pieces.Load()} }
-
-// batchCounters is the atomic form of BatchStats.
-type batchCounters struct {
-	items atomic.Uint64
-	sizes [batchBuckets]atomic.Uint64
-}
-
-func (c *batchCounters) count(n int) {
-	c.items.Add(uint64(n))
-	c.sizes[min(bits.Len(uint(max(n, 1)-1)), batchBuckets-1)].Add(1)
-}
-
-func (c *batchCounters) stats() BatchStats {
-	s := BatchStats{Items: c.items.Load()}
-	for i := range c.sizes {
-		s.Sizes[i] = c.sizes[i].Load()
-		s.Batches += s.Sizes[i]
 	}
 	return s
 }

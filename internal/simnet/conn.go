@@ -155,7 +155,8 @@ func (c *Conn) signal() {
 	}
 }
 
-// Poll is ReadBatch that also returns the time until the next datagram is due, if none is: 0 for never. It is for simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
+// Poll is ReadBatch that also returns the time until the next datagram is due, if none is: 0 for never. It is for
+// simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
 func (c *Conn) Poll(batch []underlay.Datagram) (n int, wait time.Duration) {
 	return c.receiveDue(batch)
 }
@@ -194,7 +195,10 @@ func mergeInto(d *underlay.Datagram, p *packet) bool {
 		size = len(d.Buf)
 	}
 	long := len(d.Buf) + len(p.buf)
-	if d.Addr != p.from || d.TOS != p.tos || len(p.buf) == 0 || len(p.buf) > size || len(d.Buf)%size != 0 || long > min(cap(d.Buf), maxMerged) {
+	if d.Addr != p.from || d.TOS != p.tos {
+		return false
+	}
+	if len(p.buf) == 0 || len(p.buf) > size || len(d.Buf)%size != 0 || long > min(cap(d.Buf), maxMerged) {
 		return false
 	}
 	d.Buf, d.SegmentSize = append(d.Buf, p.buf...), size

@@ -2,7 +2,8 @@
 // duplicates, reordering, an MTU, address translators and partitions.
 //
 // It starts no goroutine and does not sleep: a socket becomes ready when a datagram is due. So it works under
-// testing/synctest, where a second of latency takes no time. Random decisions come from a seed: the same calls in the same order have the same results.
+// testing/synctest, where a second of latency takes no time. Random decisions come from a seed: the same
+// calls in the same order have the same results.
 package simnet
 
 import (

@@ -51,8 +51,8 @@ type Datagram struct {
 // except for the first.
 type Conn interface {
 	// ReadBatch fills batch with the datagrams that have arrived, and returns the number of elements set, 0 if there is none; less than
-	// len(batch) means that there was no more. Buf of each element is the buffer, up to its capacity; ReadBatch sets its length. A datagram longer
-	// than its buffer is dropped; the elements may then have exchanged their buffers. A socket that merges datagrams
+	// len(batch) means that there was no more. Buf of each element is the buffer, up to its capacity; ReadBatch sets its
+	// length. A datagram longer than its buffer is dropped; the elements may then have exchanged their buffers. A socket that merges datagrams
 	// drops all datagrams of such a message, so its buffers should have 64 KiB. Errors that the network reports (ICMP)
 	// are not returned. After Close the error is net.ErrClosed.
 	ReadBatch(batch []Datagram) (n int, err error)
