@@ -39,6 +39,14 @@ func TestClustersThatMetEarly(t *testing.T) {
 			if !n.sees(n, StateAlive) {
 				t.Errorf("%s does not see itself", n.cfg.Name)
 			}
+			for j, other := range all {
+				if id := other.cfg.Identity.ID; n.Knows(id) != (j == i || j == i^1) && j != i {
+					t.Errorf("%s knows %s: %v", n.cfg.Name, other.cfg.Name, n.Knows(id))
+				}
+			}
+			if known := n.Known(); len(known) != 2 {
+				t.Errorf("%s knows %v", n.cfg.Name, known)
+			}
 		}
 		stopAll(a, b, c, d)
 	})

@@ -261,7 +261,8 @@ func (m *Mesh) publish(timeout time.Duration) {
 	if list == nil || m.leaving.Load() {
 		return
 	}
-	if err := list.UpdateNode(timeout); err != nil { // the next push/pull publishes it too
+	// The next push/pull publishes it too. Without a wait the end of the timeout is what is expected.
+	if err := list.UpdateNode(timeout); err != nil && timeout >= publishTimeout {
 		m.log.Debug("node metadata not published", "err", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -153,7 +154,10 @@ func (r *roster) move(at netip.AddrPort) bool {
 	}
 	r.name = name
 	r.setPlaces(r.self, nil)
-	for _, places := range r.records {
+	for id, places := range r.records {
+		// The new memberlist refuses nodes of other clusters, and reports nothing about them.
+		places = slices.DeleteFunc(places, func(rec record) bool { return rec.foreign })
+		r.setPlaces(id, places)
 		for i := range places {
 			places[i].unconfirmed = places[i].State == StateAlive
 		}

@@ -258,8 +258,21 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack [
 	if foreign := r.admission.checkClusters(rec.Member, metadata.ClusterIDsOf(ack[8:])); foreign != rec.foreign {
 		rec.foreign = foreign
 		r.judge(rec, now)
+		rec.Since = now
 		r.change.Set()
 	}
+}
+
+// foreign returns the nodes that have turned out to be of another cluster.
+func (r *roster) foreign() (ids []peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, places := range r.records {
+		if bestOf(places).foreign {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // update records that a node is in the given state.
@@ -297,7 +310,7 @@ func (r *roster) judge(rec *record, now time.Time) {
 		return
 	}
 	if rec.foreign {
-		rec.State = StateDead
+		rec.State = StateLeft // this network, if it ever was in it
 		return
 	}
 	cert, err := r.admission.identify(rec.meta, rec.Addr, now)

@@ -106,7 +106,7 @@ func (m *Mesh) annotate(members []Member) []Member {
 // saveMembers writes the addresses of the members to disk, to find them again after a restart.
 func (m *Mesh) saveMembers() {
 	at := make(map[peer.ID]addressbook.Place)
-	var left []peer.ID
+	left := m.roster.foreign()
 	for _, member := range m.Members() {
 		switch {
 		case member.Self:
