@@ -12,8 +12,8 @@ import (
 )
 
 // loop carries the frames of one TAP queue and one socket, in both directions, to completion: what it has received is written to the
-// TAP, and what the pods answered is sent, before it receives again. One goroutine owns it, which waits in the kernel: so it stays on
-// its thread.
+// TAP, and what the pods answered is sent, before it receives again. One goroutine owns it, which waits in the kernel and so mostly
+// stays on its thread.
 //
 // See docs/adr/0045-one-loop-a-queue.md.
 type loop struct {

@@ -60,8 +60,8 @@ const vlanTag = 4
 //	leaves           holePunches.mu, the locks of dialback, fdb, watch,  any goroutine, briefly
 //	                 duplicates, neighbor.Table and Session
 //
-// No lock is held during I/O on the TAP or a socket, and none during a call of Events. The loops take remotePeer.mu only
-// for rare events (frames without a session, probes), never handshakes.mu or Engine.mu.
+// No lock is held during I/O on the TAP or a socket, and none during a call of Events. The loops take remotePeer.mu for
+// rare events (frames without a session, probes), and once a batch while the queue of the TAP stands; never handshakes.mu or Engine.mu.
 type Engine struct {
 	// Constant after New.
 

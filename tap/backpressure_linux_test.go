@@ -1,7 +1,11 @@
 package tap_test
 
 import (
+	"errors"
+	"os/exec"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"weft/tap"
 	"weft/tap/taptest"
@@ -31,4 +35,65 @@ func TestBackpressure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlowPod: where the host takes no frames for a while, the rest of a batch is refused. Later frames pass again.
+func TestSlowPod(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			taptest.InNamespace(t)
+			d := open(t, tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1, Plain: kind.plain})
+			q := d.Queues()[0]
+			if err := tap.LimitWrites(q, 4096); err != nil {
+				t.Fatal(err)
+			}
+			release := slowPort(t, d.Name())
+			f := make([]byte, 1500)
+			copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
+			frames := make([]tap.Frame, 64)
+			for i := range frames {
+				frames[i].Data = f
+			}
+			if n, err := q.WriteFrames(frames); n == len(frames) || !errors.Is(err, tap.ErrFrame) {
+				t.Fatalf("WriteFrames = %d, %v", n, err)
+			}
+			release()
+			if n, err := q.WriteFrames(frames[:1]); n != 1 || err != nil {
+				t.Errorf("WriteFrames = %d, %v after the host has taken what it had", n, err)
+			}
+		})
+	}
+}
+
+// slowPort connects the TAP to a bridge with a port that sends a kilobyte a second, until release is called.
+func slowPort(t *testing.T, name string) (release func()) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(name string) netlink.Link {
+		t.Helper()
+		l, err := netlink.LinkByName(name)
+		must(err)
+		return l
+	}
+	must(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wd-br"}}))
+	must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "wd-port"}, PeerName: "wd-pod"}))
+	for _, port := range []string{name, "wd-port"} {
+		must(netlink.LinkSetMaster(link(port), link("wd-br")))
+	}
+	for _, l := range []string{"wd-br", "wd-port", "wd-pod"} {
+		must(netlink.LinkSetUp(link(l)))
+	}
+	tc := func(args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "tc", append([]string{"qdisc"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("tc: %v: %s", err, out)
+		}
+	}
+	tc("add", "dev", "wd-port", "root", "tbf", "rate", "8kbit", "burst", "2000", "limit", "1m")
+	return func() { tc("del", "dev", "wd-port", "root") }
 }

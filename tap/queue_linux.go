@@ -138,21 +138,32 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	return out.n, out.err
 }
 
-// write writes the frames. When too many are in flight it waits until the host has taken some.
+// maxFull is how often in a row a write is tried on a queue that is full, about a millisecond apart.
+const maxFull = 10
+
+// write writes the frames. While too many are in flight it waits until the host has taken some. If it takes none for a while, because a pod
+// or its limit of rate is slow, the rest is refused: other pods must not wait for that.
 func (q *queue) write(fd uintptr) {
-	out := &q.out
+	out, full := &q.out, 0
 	for len(out.frames) > 0 {
 		errno := q.writeOne(fd, &out.frames[0])
 		switch errno {
 		case 0:
 			out.n++
+			full = 0
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if !q.file.WaitWritable() {
-				return
+			if full++; full <= maxFull {
+				if !q.file.WaitWritable() {
+					return
+				}
+				continue
 			}
-			continue
+			if out.err == nil {
+				out.err = fmt.Errorf("%w: %s: the host takes no more frames", ErrFrame, q.device.name)
+			}
+			return
 		case unix.EBADFD, unix.EBADF:
 			out.fatal = errno
 			return

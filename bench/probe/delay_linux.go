@@ -59,13 +59,14 @@ func delayPackets(s *stream) error {
 		return errors.Join(fmt.Errorf("probe: %w", err), near.Close())
 	}
 	var group errgroup.Group
+	ends := func(err error) error { return errors.Join(err, near.Close(), far.Close()) } // an error of one part ends the others
 	for _, d := range []direction{{near, far, r.Length}, {far, near, r.Length}} {
 		line := make(chan delayed, delayDepth)
-		group.Go(func() error { return d.read(line) })
-		group.Go(func() error { return d.write(line) })
+		group.Go(func() error { return ends(d.read(line)) })
+		group.Go(func() error { return ends(d.write(line)) })
 	}
 	if err := s.reply(answer{}); err != nil {
-		return errors.Join(err, near.Close(), far.Close())
+		return ends(err)
 	}
 	return group.Wait() // until the process is killed
 }
@@ -84,6 +85,7 @@ type delayed struct {
 
 // read puts the frames of a device on the line.
 func (d direction) read(line chan<- delayed) error {
+	defer close(line)
 	queue, batch := d.from.Queues()[0], tap.NewBatch(4*tap.MaxFrame, 64, 0, 0)
 	for {
 		if err := queue.Source().Wait(); err != nil {

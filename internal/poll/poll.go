@@ -22,7 +22,7 @@ func (s Source) Wait() error {
 		<-s.ready
 		return nil
 	}
-	return s.file.wait(readable)
+	return s.file.wait()
 }
 
 // Poller waits for sources. One goroutine owns it.

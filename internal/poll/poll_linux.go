@@ -13,12 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What File.wait waits for.
-const (
-	readable = unix.POLLIN
-	writable = unix.POLLOUT
-)
-
 // File is an open descriptor that is read and written without waiting. Methods may be called concurrently: the descriptor is closed when
 // the last of them has returned.
 type File struct {
@@ -93,15 +87,32 @@ func (f *File) Control(do func(fd uintptr)) error {
 	return nil
 }
 
-// WaitWritable waits until f may be writable, inside a call of Control. It reports false after Close.
-func (f *File) WaitWritable() bool { return f.wait(writable) == nil && !f.closed.Load() }
+// writablePause is the longest time between two tries to write, in milliseconds.
+const writablePause = 1
 
-// wait waits until f is ready or closed.
-func (f *File) wait(events int16) error {
+// WaitWritable waits, inside a call of Control, until it is worth to try again to write to a file that was full. It reports false after
+// Close.
+//
+// The kernel reports a socket or a TAP as writable when half of its buffer is free, but takes something as soon as anything is. A loop
+// that waited for the former would not receive meanwhile. And it reports a socket as ready at once while that has errors in its queue.
+func (f *File) WaitWritable() bool {
+	err := f.Control(func(fd uintptr) {
+		fds := [2]unix.PollFd{{Fd: int32(f.wake), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(fds[:], writablePause)
+		if err == nil && n > 0 && fds[0].Revents == 0 && fds[1].Revents&unix.POLLOUT == 0 {
+			_, _ = unix.Poll(fds[:1], writablePause) // only an error: its cause shows at the next try
+		}
+	})
+	runtime.KeepAlive(f)
+	return err == nil && !f.closed.Load()
+}
+
+// wait waits until f is readable or closed.
+func (f *File) wait() error {
 	var failed error
 	err := f.Control(func(fd uintptr) {
 		for {
-			fds := [2]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(f.wake), Events: unix.POLLIN}}
+			fds := [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(f.wake), Events: unix.POLLIN}}
 			if _, failed = unix.Poll(fds[:], -1); failed != unix.EINTR {
 				return
 			}
