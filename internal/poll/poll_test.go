@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/poll"
+	"weft/internal/signal"
 )
 
 // part is a source with its two ends.
@@ -74,14 +75,8 @@ func newSocket(t *testing.T) part {
 }
 
 func newMemory(*testing.T) part {
-	ready := make(chan struct{}, 1)
-	set := func() {
-		select {
-		case ready <- struct{}{}:
-		default:
-		}
-	}
-	return part{source: poll.FromChan(ready), write: set, read: func() {}, close: set}
+	ready := signal.New()
+	return part{source: poll.FromChan(ready.C()), write: ready.Set, read: func() {}, close: ready.Set}
 }
 
 // ended calls wait, and returns the channel that gets its error.

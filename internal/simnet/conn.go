@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/poll"
+	"weft/internal/signal"
 	"weft/router/underlay"
 )
 
@@ -25,8 +26,8 @@ type Conn struct {
 	addr    netip.AddrPort
 	closed  chan struct{}
 	close   func()
-	ready   chan struct{} // holds a token if a datagram may be due
-	timer   *time.Timer   // adds a token when the next datagram is due; owned by the reader
+	ready   signal.Chan // set if a datagram may be due
+	timer   *time.Timer // adds a token when the next datagram is due; owned by the reader
 
 	writing sync.Mutex
 	joined  []byte // the pieces of a datagram; guarded by writing
@@ -57,12 +58,12 @@ func newConn(n *Network, addr netip.AddrPort) *Conn {
 		network: n,
 		addr:    addr,
 		closed:  make(chan struct{}),
-		ready:   make(chan struct{}, 1),
+		ready:   signal.New(),
 	}
 	c.close = sync.OnceFunc(func() {
 		close(c.closed)
 		n.forget(c)
-		c.signal()
+		c.ready.Set()
 	})
 	return c
 }
@@ -138,7 +139,7 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 	n, wait := c.receiveDue(batch)
 	switch {
 	case wait > 0 && c.timer == nil:
-		c.timer = time.AfterFunc(wait, c.signal)
+		c.timer = time.AfterFunc(wait, c.ready.Set)
 	case wait > 0:
 		c.timer.Reset(wait)
 	}
@@ -146,14 +147,7 @@ func (c *Conn) ReadBatch(batch []underlay.Datagram) (int, error) {
 }
 
 // Source implements underlay.Conn.
-func (c *Conn) Source() poll.Source { return poll.FromChan(c.ready) }
-
-func (c *Conn) signal() {
-	select {
-	case c.ready <- struct{}{}:
-	default:
-	}
-}
+func (c *Conn) Source() poll.Source { return poll.FromChan(c.ready.C()) }
 
 // Poll is ReadBatch that also returns the time until the next datagram is due, if none is: 0 for never. It is for
 // simulations that drive many nodes in one goroutine, so that the same seed has the same outcome.
@@ -218,7 +212,7 @@ func (c *Conn) push(due time.Time, seq uint64, from netip.AddrPort, tos uint8, b
 	}
 	c.pending = append(c.pending, packet{due: due, seq: seq, from: from, tos: tos, buf: append(own, buf...)})
 	c.up(len(c.pending) - 1)
-	c.signal()
+	c.ready.Set()
 	return true
 }
 

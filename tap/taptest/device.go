@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/poll"
+	"weft/internal/signal"
 	"weft/tap"
 	"weft/tap/virtio"
 )
@@ -54,7 +55,7 @@ func New(cfg Config) *Device {
 	d.close = sync.OnceFunc(func() {
 		close(closed)
 		for _, in := range d.in {
-			in.signal()
+			in.ready.Set()
 		}
 	})
 	for range max(cfg.Queues, 1) {
@@ -127,7 +128,7 @@ func (q *queue) ReadFrames(b *tap.Batch) (int, error) {
 }
 
 // Source implements tap.Queue.
-func (q *queue) Source() poll.Source { return poll.FromChan(q.in.ready) }
+func (q *queue) Source() poll.Source { return poll.FromChan(q.in.ready.C()) }
 
 // WriteFrames implements tap.Queue. A frame that is lost because the ring is full counts as written, as in the kernel.
 func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {
@@ -150,7 +151,7 @@ func (q *queue) WriteFrames(frames []tap.Frame) (n int, err error) {
 // ring holds up to depth frames; it reuses its memory, for tests that count allocations.
 type ring struct {
 	closed chan struct{}
-	ready  chan struct{} // holds a token while there may be frames
+	ready  signal.Chan // set while there may be frames
 
 	mu    sync.Mutex
 	slots [depth]slot
@@ -165,7 +166,7 @@ type slot struct {
 
 func newRing(closed chan struct{}) *ring {
 	const each = 256 // bytes for a start: a slot grows with the first long frame in it
-	r := &ring{closed: closed, ready: make(chan struct{}, 1)}
+	r := &ring{closed: closed, ready: signal.New()}
 	slab := make([]byte, depth*each)
 	for i := range r.slots {
 		r.slots[i].data = slab[i*each : i*each : (i+1)*each]
@@ -194,7 +195,7 @@ func (r *ring) put(f tap.Frame) bool {
 		r.n++
 	}
 	r.mu.Unlock()
-	r.signal()
+	r.ready.Set()
 	return !full
 }
 
@@ -225,7 +226,7 @@ func (r *ring) fill(b *tap.Batch) (n int) {
 	for ; r.n > 0; n++ {
 		space := b.Space(0, tap.MaxFrame)
 		if space == nil {
-			r.signal()
+			r.ready.Set()
 			break
 		}
 		s := &r.slots[r.first]
@@ -243,17 +244,10 @@ func (r *ring) drop(n int) {
 	}
 }
 
-func (r *ring) signal() {
-	select {
-	case r.ready <- struct{}{}:
-	default:
-	}
-}
-
 // wait returns when there may be frames, or done is closed, or, with net.ErrClosed, the ring.
 func (r *ring) wait(done <-chan struct{}) error {
 	select {
-	case <-r.ready:
+	case <-r.ready.C():
 		return nil
 	case <-done:
 		return nil
