@@ -113,6 +113,7 @@ var layers = []struct {
 	{"internal/printable", 0},
 	{"internal/ratelimit", 0},
 	{"internal/replay", 0},
+	{"internal/vaesgcm", 0},
 }
 
 // besideSeam reports whether an import within one layer is meant: a fake, a suite or a tool below the package that it
