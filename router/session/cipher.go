@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.org/x/sys/cpu"
+
+	"weft/internal/vaesgcm"
 )
 
 // KeyLen is the length in bytes of every key here: those of X25519, of both ciphers, and of the secret.
@@ -37,10 +39,13 @@ func (c Cipher) String() string {
 	}
 }
 
-// newAEAD returns the AEAD of the cipher with a key.
-func (c Cipher) newAEAD(key [KeyLen]byte) (cipher.AEAD, error) {
+// newAEAD returns the AEAD of the cipher with a key. With standardAES, AES is that of the standard library on every CPU.
+func (c Cipher) newAEAD(key [KeyLen]byte, standardAES bool) (cipher.AEAD, error) {
 	switch c {
 	case AES256GCM:
+		if !standardAES {
+			return vaesgcm.New(key[:])
+		}
 		block, err := aes.NewCipher(key[:])
 		if err != nil {
 			return nil, fmt.Errorf("session: %w", err)

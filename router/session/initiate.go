@@ -141,7 +141,7 @@ func (n *Node) handleResponse(b []byte, now time.Time) error {
 		peer: r.ID, local: a.index, remote: m.Sender, cipher: payload.cipher, plain: a.plain && payload.plain, trusted: a.plain,
 		initiator: true, secret: a.secret.Fingerprint, created: now,
 	}
-	if err := s.setKeys(toResponder, toInitiator); err != nil {
+	if err := s.setKeys(toResponder, toInitiator, n.cfg.StandardAES); err != nil {
 		return err
 	}
 	r.endpoint, r.unproven = a.to, false

@@ -64,7 +64,8 @@ func derive(state *noise.CipherState, c Cipher) (d direction, err error) {
 }
 
 // setKeys sets the keys of s from a finished handshake: toResponder and toInitiator are its two directions.
-func (s *Session) setKeys(toResponder, toInitiator *noise.CipherState) error {
+// standardAES is that of Config.
+func (s *Session) setKeys(toResponder, toInitiator *noise.CipherState, standardAES bool) error {
 	out, in := toInitiator, toResponder
 	if s.initiator {
 		out, in = in, out
@@ -78,9 +79,9 @@ func (s *Session) setKeys(toResponder, toInitiator *noise.CipherState) error {
 		return err
 	}
 	s.sealFrom, s.openFrom = sealing.from, opening.from
-	if s.seal, err = s.cipher.newAEAD(sealing.key); err != nil {
+	if s.seal, err = s.cipher.newAEAD(sealing.key, standardAES); err != nil {
 		return err
 	}
-	s.open, err = s.cipher.newAEAD(opening.key)
+	s.open, err = s.cipher.newAEAD(opening.key, standardAES)
 	return err
 }

@@ -107,7 +107,7 @@ func TestNoiseVectors(t *testing.T) {
 		}
 		// The keys of both directions are those of the vector's transport messages, which have nonce 0.
 		for n, key := range [][KeyLen]byte{out.UnsafeKey(), in.UnsafeKey()} {
-			aead, err := ChaCha20Poly1305.newAEAD(key)
+			aead, err := ChaCha20Poly1305.newAEAD(key, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,16 +143,18 @@ func TestAEADVectors(t *testing.T) {
 				"1ae10b594f09e26a7e902ecbd0600691",
 		},
 	} {
-		aead, err := tt.cipher.newAEAD([KeyLen]byte(unhex(t, tt.key)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		sealed := aead.Seal(nil, unhex(t, tt.nonce), unhex(t, tt.text), unhex(t, tt.additional))
-		if hex.EncodeToString(sealed) != tt.expects {
-			t.Errorf("%s: %x, want %s", tt.cipher, sealed, tt.expects)
-		}
-		if aead.NonceSize() != 12 || aead.Overhead() != 16 {
-			t.Errorf("%s: nonce %d, overhead %d", tt.cipher, aead.NonceSize(), aead.Overhead())
+		for _, standardAES := range []bool{false, true} {
+			aead, err := tt.cipher.newAEAD([KeyLen]byte(unhex(t, tt.key)), standardAES)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed := aead.Seal(nil, unhex(t, tt.nonce), unhex(t, tt.text), unhex(t, tt.additional))
+			if hex.EncodeToString(sealed) != tt.expects {
+				t.Errorf("%s, standard library %v: %x, want %s", tt.cipher, standardAES, sealed, tt.expects)
+			}
+			if aead.NonceSize() != 12 || aead.Overhead() != 16 {
+				t.Errorf("%s: nonce %d, overhead %d", tt.cipher, aead.NonceSize(), aead.Overhead())
+			}
 		}
 	}
 }

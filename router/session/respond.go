@@ -228,7 +228,7 @@ func (in *initiation) respond() error {
 	if err != nil {
 		return ErrForged // a key of low order
 	}
-	if err := s.setKeys(toResponder, toInitiator); err != nil {
+	if err := s.setKeys(toResponder, toInitiator, n.cfg.StandardAES); err != nil {
 		return err
 	}
 	n.table.remove(r.next)

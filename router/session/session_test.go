@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/cipher"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"weft/internal/replay"
+	"weft/internal/vaesgcm"
 	"weft/router/wire"
 )
 
@@ -62,6 +64,23 @@ func parse(t testing.TB, datagram []byte) wire.Header {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// TestStandardAES: a node with the AES of the standard library exchanges frames with one that may use package vaesgcm.
+func TestStandardAES(t *testing.T) {
+	nodes, peers := newNodes(t, Config{Offer: NewOffer(AES256GCM, true), StandardAES: true}, Config{Offer: NewOffer(AES256GCM, true)})
+	nodes[0].RequestSession(peers[1].ID, epoch)
+	s := exchange(t, nodes, peers, epoch)
+	types := [2]string{fmt.Sprintf("%T", s[0].seal), fmt.Sprintf("%T", s[1].seal)}
+	if different := types[0] != types[1]; different != vaesgcm.Supported() {
+		t.Errorf("AEADs of types %v, with VAES %v", types, vaesgcm.Supported())
+	}
+	for _, ends := range [][2]*Session{{s[0], s[1]}, {s[1], s[0]}} {
+		datagram := sealed(t, ends[0], wire.TypeFrame, "hello")
+		if body, _, err := ends[1].Open(parse(t, datagram), datagram); err != nil || string(body) != "hello" {
+			t.Errorf("%q, %v", body, err)
+		}
+	}
 }
 
 func TestSealAndOpen(t *testing.T) {
@@ -309,7 +328,7 @@ func eachCipher(b *testing.B, f func(b *testing.B, c Cipher, size int)) {
 }
 
 func rawAEAD(b *testing.B, c Cipher) cipher.AEAD {
-	aead, err := c.newAEAD([KeyLen]byte{1})
+	aead, err := c.newAEAD([KeyLen]byte{1}, false)
 	if err != nil {
 		b.Fatal(err)
 	}
