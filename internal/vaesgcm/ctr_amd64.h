@@ -39,8 +39,10 @@
 // KEYSTREAM sets Y0 to Y3 to the next eight blocks of the key stream, and message.mask to the encrypted first counter block, which
 // masks the tag.
 #define KEYSTREAM \
-	COUNTERS;                     \
-	VPXOR       FIRST(BX), X4, X12; \
+	MOVL        $0x01000000, R8;      \
+	VPINSRD     $3, R8, X5, X12;      \
+	COUNTERS;                         \
+	VPXOR       X4, X12, X12;         \
 	ROUNDMASK(1);                 \
 	ROUNDMASK(2);                 \
 	ROUNDMASK(3);                 \
@@ -120,7 +122,9 @@
 	VMOVDQU        reverse<>(SB), Y6;    \
 	VMOVDQU        bigEndian<>(SB), Y7;  \
 	VMOVDQU        reduction<>(SB), Y14; \
-	VBROADCASTI128 0(BX), Y5;            \
+	VMOVQ          COUNTER(BX), X5;               \
+	VPINSRQ        $1, (COUNTER+8)(BX), X5, X5;   \
+	VINSERTI128    $1, X5, Y5, Y5;                \
 	VPADDD         second<>(SB), Y5, Y5; \
 	VMOVDQU        HASH(BX), X15
 
@@ -139,7 +143,8 @@
 
 // FINISH hashes the block of lengths, and writes the tag.
 #define FINISH \
-	VMOVDQU   LENGTHS(BX), X11; \
+	VMOVQ     LENGTHS(BX), X11;              \
+	VPINSRQ   $1, (LENGTHS+8)(BX), X11, X11; \
 	ADDHASH;                    \
 	MULTIPLY1(POWER, MIDDLE);   \
 	REDUCE;                     \

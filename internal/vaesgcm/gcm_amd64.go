@@ -49,13 +49,12 @@ func (g *gcm) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
 
 	var m message
 	g.start(&m, nonce, additionalData, len(plaintext))
-	body, block := out, uint32(2)
+	body := out
 	for len(plaintext) > chunk {
-		m.setCounter(block)
 		seal(&g.key, &m, body, plaintext[:chunk], false)
-		body, plaintext, block = body[chunk:], plaintext[chunk:], block+chunk/16
+		body, plaintext = body[chunk:], plaintext[chunk:]
+		m.counter[1] += chunk / 16 << 32
 	}
-	m.setCounter(block)
 	seal(&g.key, &m, body, plaintext, true)
 	copy(out[len(out)-tagSize:], m.tag[:])
 	return ret
@@ -75,13 +74,12 @@ func (g *gcm) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error
 	tag, ciphertext := ciphertext[len(out):], ciphertext[:len(out)]
 	var m message
 	g.start(&m, nonce, additionalData, len(ciphertext))
-	body, block := out, uint32(2)
+	body := out
 	for len(ciphertext) > chunk {
-		m.setCounter(block)
 		open(&g.key, &m, body, ciphertext[:chunk], false)
-		body, ciphertext, block = body[chunk:], ciphertext[chunk:], block+chunk/16
+		body, ciphertext = body[chunk:], ciphertext[chunk:]
+		m.counter[1] += chunk / 16 << 32
 	}
-	m.setCounter(block)
 	open(&g.key, &m, body, ciphertext, true)
 	if subtle.ConstantTimeCompare(m.tag[:], tag) != 1 {
 		clear(out)
@@ -92,11 +90,9 @@ func (g *gcm) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error
 
 // start sets the state of a message up to its first byte.
 func (g *gcm) start(m *message, nonce, additionalData []byte, length int) {
-	copy(m.counter[:], nonce)
-	copy(m.first[:], nonce)
-	m.first[15] = 1
-	binary.LittleEndian.PutUint64(m.lengths[:], uint64(length)*8)
-	binary.LittleEndian.PutUint64(m.lengths[8:], uint64(len(additionalData))*8)
+	m.counter[0] = binary.LittleEndian.Uint64(nonce)
+	m.counter[1] = uint64(binary.LittleEndian.Uint32(nonce[8:])) | 2<<32
+	m.lengths = [2]uint64{uint64(length) * 8, uint64(len(additionalData)) * 8}
 	for len(additionalData) > chunk {
 		hash(&g.key, m, additionalData[:chunk])
 		additionalData = additionalData[chunk:]
@@ -104,9 +100,4 @@ func (g *gcm) start(m *message, nonce, additionalData []byte, length int) {
 	if len(additionalData) > 0 {
 		hash(&g.key, m, additionalData)
 	}
-}
-
-// setCounter sets the number of the next block.
-func (m *message) setCounter(block uint32) {
-	binary.LittleEndian.PutUint32(m.counter[nonceSize:], block)
 }

@@ -18,14 +18,13 @@
 // Offsets in key and message (key_amd64.go).
 #define POWERS 240
 #define MIDDLES 400
+#define COUNTER 0
 #define HASH 16
-#define FIRST 32
+#define LENGTHS 32
 #define MASK 48
-#define LENGTHS 64
-#define TAG 80
+#define TAG 64
 
-// PRODUCT sets t1, m and h to the three parts of the product of d with the power of H at p, and t2 to scratch. It is Karatsuba's method
-// (Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for Computing the GCM Mode", algorithm 2):
+// PRODUCT sets l, m and h to the three parts of the product of d with the power of H at p. It is Karatsuba's method (Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for Computing the GCM Mode", algorithm 2):
 // low × low, high × high, and (low + high) × (low + high), of which the second factor is precomputed at q.
 #define PRODUCT(p, q, d, l, m, h) \
 	VPSHUFD    $0x4E, d, m;    \

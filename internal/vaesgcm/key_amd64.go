@@ -12,18 +12,17 @@ type key struct {
 	middles [9][16]byte
 }
 
-// message is the state of one message. The assembly knows the offsets of its fields.
+// message is the state of one message. The assembly knows the offsets of its fields, and loads each uint64 by itself: a longer load
+// would have to wait until the stores of its parts have reached the cache.
 type message struct {
-	// counter is the nonce and the number of the next block to encrypt, in the byte order of the CPU.
-	counter [16]byte
+	// counter is the next counter block, with the number of the block in the byte order of the CPU: the nonce in the first 12 bytes.
+	counter [2]uint64
 	// hash is GHASH of what has been processed, with reversed bytes.
 	hash [16]byte
-	// first is the first counter block, J0 in NIST SP 800-38D.
-	first [16]byte
-	// mask is first encrypted. The assembly sets it.
-	mask [16]byte
 	// lengths is the last block of GHASH, with reversed bytes: the bits of ciphertext, then those of additional data.
-	lengths [16]byte
+	lengths [2]uint64
+	// mask is the first counter block (J0 in NIST SP 800-38D), encrypted. The assembly sets it.
+	mask [16]byte
 	// tag is set by the last call of seal or open.
 	tag [16]byte
 }
