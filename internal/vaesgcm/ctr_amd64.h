@@ -1,19 +1,20 @@
-// AES-256 in counter mode (NIST SP 800-38D, section 6.5), with the registers of ghash_amd64.h.
+// AES-256 in counter mode (NIST SP 800-38D, section 6.5), with the registers of ghash_amd64.h. Eight blocks are encrypted at a time.
+// With twelve, all that the registers hold, messages of 8,900 bytes are 3 % faster, and those of 1,400 bytes are not.
 
 // COUNTERS sets Y0 to Y3 to the next eight counter blocks with the first round key added, and advances Y5 past them.
 #define COUNTERS \
-	VBROADCASTI128 0(AX), Y4;                 \
-	VPSHUFB        Y7, Y5, Y0;                \
-	VPADDD         pairs<>+0x00(SB), Y5, Y1;  \
-	VPADDD         pairs<>+0x20(SB), Y5, Y2;  \
-	VPADDD         pairs<>+0x40(SB), Y5, Y3;  \
-	VPADDD         pairs<>+0x60(SB), Y5, Y5;  \
-	VPSHUFB        Y7, Y1, Y1;                \
-	VPSHUFB        Y7, Y2, Y2;                \
-	VPSHUFB        Y7, Y3, Y3;                \
-	VPXOR          Y4, Y0, Y0;                \
-	VPXOR          Y4, Y1, Y1;                \
-	VPXOR          Y4, Y2, Y2;                \
+	VBROADCASTI128 0(AX), Y4;                \
+	VPADDD         pairs<>+0x00(SB), Y5, Y1; \
+	VPADDD         pairs<>+0x20(SB), Y5, Y2; \
+	VPADDD         pairs<>+0x40(SB), Y5, Y3; \
+	VPSHUFB        Y7, Y5, Y0;               \
+	VPADDD         pairs<>+0x60(SB), Y5, Y5; \
+	VPSHUFB        Y7, Y1, Y1;               \
+	VPSHUFB        Y7, Y2, Y2;               \
+	VPSHUFB        Y7, Y3, Y3;               \
+	VPXOR          Y4, Y0, Y0;               \
+	VPXOR          Y4, Y1, Y1;               \
+	VPXOR          Y4, Y2, Y2;               \
 	VPXOR          Y4, Y3, Y3
 
 // ROUND is round n of 1 to 13 for the eight blocks, LASTROUND is round 14.
@@ -39,10 +40,10 @@
 // KEYSTREAM sets Y0 to Y3 to the next eight blocks of the key stream, and message.mask to the encrypted first counter block, which
 // masks the tag.
 #define KEYSTREAM \
-	MOVL        $0x01000000, R8;      \
-	VPINSRD     $3, R8, X5, X12;      \
-	COUNTERS;                         \
-	VPXOR       X4, X12, X12;         \
+	MOVL        $0x01000000, R8;  \
+	VPINSRD     $3, R8, X5, X12;  \
+	COUNTERS;                     \
+	VPXOR       X4, X12, X12;     \
 	ROUNDMASK(1);                 \
 	ROUNDMASK(2);                 \
 	ROUNDMASK(3);                 \
@@ -62,54 +63,57 @@
 
 // LOADPAIR sets Y11 to two blocks of ciphertext, reversed.
 #define LOADPAIR(p) \
-	VMOVDQU p, Y11;        \
+	VMOVDQU p, Y11;         \
 	VPSHUFB Y6, Y11, Y11
 
 // KEYSTREAMHASH sets Y0 to Y3 to the next eight blocks of the key stream and hashes the eight blocks of ciphertext at p. The
-// two are independent of each other, so that AES uses the units that the latency of the multiplications leaves idle. The hash is reduced
-// once for eight blocks: block i is multiplied by H^(8-i).
+// two are independent of each other, so that each uses the time in which the other waits for results. The hash is reduced once
+// for eight blocks (aggregated reduction, Gueron and Kounavis): block i of 0 to 7 is multiplied by H^(8-i).
 #define KEYSTREAMHASH(p) \
-	COUNTERS;                                                            \
-	LOADPAIR(0(p));                                                      \
-	VPXOR Y15, Y11, Y11;                                                 \
-	ROUND(1);                                                            \
-	ROUND(2);                                                            \
-	PRODUCT((POWERS+16)(AX), (MIDDLES+16)(AX), Y11, Y8, Y9, Y10);        \
-	ROUND(3);                                                            \
-	LOADPAIR(32(p));                                                     \
-	ROUND(4);                                                            \
-	MULTIPLY((POWERS+48)(AX), (MIDDLES+48)(AX));                         \
-	ROUND(5);                                                            \
-	LOADPAIR(64(p));                                                     \
-	ROUND(6);                                                            \
-	MULTIPLY((POWERS+80)(AX), (MIDDLES+80)(AX));                         \
-	ROUND(7);                                                            \
-	LOADPAIR(96(p));                                                     \
-	ROUND(8);                                                            \
-	MULTIPLY((POWERS+112)(AX), (MIDDLES+112)(AX));                       \
-	ROUND(9);                                                            \
-	ROUND(10);                                                           \
-	REDUCE1;                                                             \
-	ROUND(11);                                                           \
-	ROUND(12);                                                           \
-	REDUCE2;                                                             \
-	ROUND(13);                                                           \
-	LASTROUND;                                                           \
+	COUNTERS;                                        \
+	LOADPAIR(0(p));                                  \
+	VPXOR Y15, Y11, Y11;                             \
+	ROUND(1);                                        \
+	ROUND(2);                                        \
+	PRODUCT(POWER(8), MIDDLE(8), Y11, Y8, Y9, Y10);  \
+	ROUND(3);                                        \
+	LOADPAIR(32(p));                                 \
+	ROUND(4);                                        \
+	MULTIPLY(POWER(6), MIDDLE(6));                   \
+	ROUND(5);                                        \
+	LOADPAIR(64(p));                                 \
+	ROUND(6);                                        \
+	MULTIPLY(POWER(4), MIDDLE(4));                   \
+	ROUND(7);                                        \
+	LOADPAIR(96(p));                                 \
+	ROUND(8);                                        \
+	MULTIPLY(POWER(2), MIDDLE(2));                   \
+	ROUND(9);                                        \
+	ROUND(10);                                       \
+	REDUCE1;                                         \
+	ROUND(11);                                       \
+	ROUND(12);                                       \
+	REDUCE2;                                         \
+	ROUND(13);                                       \
+	LASTROUND;                                       \
 	REDUCE3
 
-// XORGROUP writes the sum of the key stream and 128 bytes of the source to the destination, and advances both.
+// GROUP is how many bytes KEYSTREAMHASH and XORGROUP process.
+#define GROUP 128
+
+// XORGROUP writes the sum of the key stream and a group of the source to the destination, and advances both.
 #define XORGROUP \
-	VPXOR   0(SI), Y0, Y0;  \
-	VPXOR   32(SI), Y1, Y1; \
-	VPXOR   64(SI), Y2, Y2; \
-	VPXOR   96(SI), Y3, Y3; \
-	VMOVDQU Y0, 0(DI);      \
-	VMOVDQU Y1, 32(DI);     \
-	VMOVDQU Y2, 64(DI);     \
-	VMOVDQU Y3, 96(DI);     \
-	ADDQ    $128, SI;       \
-	ADDQ    $128, DI;       \
-	SUBQ    $128, CX
+	VPXOR   0(SI), Y0, Y0;   \
+	VPXOR   32(SI), Y1, Y1;  \
+	VPXOR   64(SI), Y2, Y2;  \
+	VPXOR   96(SI), Y3, Y3;  \
+	VMOVDQU Y0, 0(DI);       \
+	VMOVDQU Y1, 32(DI);      \
+	VMOVDQU Y2, 64(DI);      \
+	VMOVDQU Y3, 96(DI);      \
+	ADDQ    $GROUP, SI;      \
+	ADDQ    $GROUP, DI;      \
+	SUBQ    $GROUP, CX
 
 // NEXTPAIR moves the next pair of blocks of the key stream to Y0.
 #define NEXTPAIR \
@@ -117,37 +121,13 @@
 	VMOVDQA Y2, Y1; \
 	VMOVDQA Y3, Y2
 
-// CONSTANTS loads the masks, the reduction constant, and the state of the message.
-#define CONSTANTS \
-	VMOVDQU        reverse<>(SB), Y6;    \
-	VMOVDQU        bigEndian<>(SB), Y7;  \
-	VMOVDQU        reduction<>(SB), Y14; \
-	VMOVQ          COUNTER(BX), X5;               \
-	VPINSRQ        $1, (COUNTER+8)(BX), X5, X5;   \
-	VINSERTI128    $1, X5, Y5, Y5;                \
-	VPADDD         second<>(SB), Y5, Y5; \
-	VMOVDQU        HASH(BX), X15
-
-// FIRSTPOWER sets DX to the power of H for the first block of a tail of CX bytes, and the sum to 0. after is the number of blocks
-// that follow the tail, 0 or 1.
-#define FIRSTPOWER(after) \
-	LEAQ 15(CX), DX;                            \
-	ANDQ $~15, DX;                              \
-	NEGQ DX;                                    \
-	LEAQ (POWERS+144-16*after)(AX)(DX*1), DX;   \
-	CLEARSUM
-
-// POWER and MIDDLE are the operands at DX.
-#define POWER (DX)
-#define MIDDLE (MIDDLES-POWERS)(DX)
-
-// FINISH hashes the block of lengths, and writes the tag.
-#define FINISH \
-	VMOVQ     LENGTHS(BX), X11;              \
-	VPINSRQ   $1, (LENGTHS+8)(BX), X11, X11; \
-	ADDHASH;                    \
-	MULTIPLY1(POWER, MIDDLE);   \
-	REDUCE;                     \
-	VPSHUFB   X6, X15, X11;     \
-	VPXOR     MASK(BX), X11, X11; \
-	VMOVDQU   X11, TAG(BX)
+// STATE loads the masks, the reduction constant, and the state of the message.
+#define STATE \
+	VMOVDQU     reverse<>(SB), Y6;            \
+	VMOVDQU     bigEndian<>(SB), Y7;          \
+	VMOVDQU     reduction<>(SB), Y14;         \
+	VMOVQ       COUNTER(BX), X5;              \
+	VPINSRQ     $1, (COUNTER+8)(BX), X5, X5;  \
+	VINSERTI128 $1, X5, Y5, Y5;               \
+	VPADDD      second<>(SB), Y5, Y5;         \
+	VMOVDQU     HASH(BX), X15

@@ -15,7 +15,7 @@ const (
 )
 
 // chunk is how many bytes one call of the assembly processes. The scheduler cannot interrupt it, so it is short: about 10 µs.
-const chunk = 64 << 10
+const chunk = 512 * group
 
 // errOpen has the text of the standard library's error.
 var errOpen = errors.New("cipher: message authentication failed")

@@ -24,8 +24,17 @@
 #define MASK 48
 #define TAG 64
 
-// PRODUCT sets l, m and h to the three parts of the product of d with the power of H at p. It is Karatsuba's method (Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for Computing the GCM Mode", algorithm 2):
-// low × low, high × high, and (low + high) × (low + high), of which the second factor is precomputed at q.
+// POWER and MIDDLE are the operands with H^n and the sum of its halves: two powers, H^n and H^(n-1), for a pair of blocks.
+#define POWER(n) (POWERS+16*(9-n))(AX)
+#define MIDDLE(n) (MIDDLES+16*(9-n))(AX)
+
+// TAILPOWER and TAILMIDDLE are the operands with the power at DX.
+#define TAILPOWER (DX)
+#define TAILMIDDLE (MIDDLES-POWERS)(DX)
+
+// PRODUCT sets l, m and h to the three parts of the products of d with the powers of H at p. It is Karatsuba's method (Gueron and
+// Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for Computing the GCM Mode"): low × low, high × high, and
+// (low + high) × (low + high), of which the second factor is precomputed at q.
 #define PRODUCT(p, q, d, l, m, h) \
 	VPSHUFD    $0x4E, d, m;    \
 	VPXOR      d, m, m;        \
@@ -87,3 +96,23 @@
 #define ADDHASH \
 	VPXOR Y15, Y11, Y11; \
 	VPXOR Y15, Y15, Y15
+
+// FIRSTPOWER sets DX to the power of H for the first block of a tail of CX bytes, and the sum to 0. after is the number of blocks
+// that follow the tail, 0 or 1.
+#define FIRSTPOWER(after) \
+	LEAQ 15(CX), DX;                            \
+	ANDQ $~15, DX;                              \
+	NEGQ DX;                                    \
+	LEAQ (POWERS+16*9-16*after)(AX)(DX*1), DX; \
+	CLEARSUM
+
+// FINISH hashes the block of lengths, and writes the tag.
+#define FINISH \
+	VMOVQ     LENGTHS(BX), X11;              \
+	VPINSRQ   $1, (LENGTHS+8)(BX), X11, X11; \
+	ADDHASH;                                 \
+	MULTIPLY1(POWER(1), MIDDLE(1));          \
+	REDUCE;                                  \
+	VPSHUFB   X6, X15, X11;                 \
+	VPXOR     MASK(BX), X11, X11;            \
+	VMOVDQU   X11, TAG(BX)

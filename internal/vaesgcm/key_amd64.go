@@ -27,6 +27,9 @@ type message struct {
 	tag [16]byte
 }
 
+// group is how many bytes the assembly encrypts at once.
+const group = 8 * 16
+
 // expand derives k from a secret key.
 //
 //go:noescape
@@ -38,7 +41,7 @@ func expand(k *key, secret *[KeySize]byte)
 func hash(k *key, m *message, data []byte)
 
 // seal encrypts src to the start of dst, which has at least the same length and is the same memory or does not overlap. If it is not
-// the last call for a message, the length of src is a multiple of 128. The last call sets m.tag.
+// the last call for a message, the length of src is a multiple of group. The last call sets m.tag.
 //
 //go:noescape
 func seal(k *key, m *message, dst, src []byte, last bool)

@@ -76,8 +76,8 @@ TEXT ·expand(SB), NOSPLIT, $0-16
 	VPAND   mulX<>(SB), X1, X1
 	VPXOR   X1, X11, X11
 
-	// The table ends with H at offset 128. DX is the place of the power in X11, the next one is that times H.
-	LEAQ (POWERS+128)(AX), DX
+	// The table ends with H^1. DX is the place of the power in X11; the next one, before it, is that times H.
+	LEAQ POWER(1), DX
 
 powers:
 	VMOVDQU X11, (DX)
@@ -85,11 +85,11 @@ powers:
 	VPXOR   X11, X12, X12
 	VMOVDQU X12, (MIDDLES-POWERS)(DX)
 	CLEARSUM
-	MULTIPLY1((POWERS+128)(AX), (MIDDLES+128)(AX))
+	MULTIPLY1(POWER(1), MIDDLE(1))
 	REDUCE
 	VMOVDQA X15, X11
 	SUBQ    $16, DX
-	LEAQ    POWERS(AX), CX
+	LEAQ    POWER(9), CX
 	CMPQ    DX, CX
 	JAE     powers
 	VZEROUPPER

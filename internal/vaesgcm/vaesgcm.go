@@ -15,8 +15,8 @@ import (
 // KeySize is the length of a key in bytes.
 const KeySize = 32
 
-// New returns AES-256-GCM with a key of KeySize bytes, nonces of 12 bytes and tags of 16. Goroutines may share it. The error is of
-// another length of key: such an AEAD is of the standard library if aes.NewCipher accepts the length.
+// New returns AES-256-GCM with a key of KeySize bytes, nonces of 12 bytes and tags of 16. Goroutines may share it. A key of 16 or
+// 24 bytes makes an AEAD of the standard library, and other lengths an error, as with aes.NewCipher.
 func New(key []byte) (cipher.AEAD, error) {
 	if len(key) == KeySize && Supported() {
 		return newAssembly((*[KeySize]byte)(key)), nil
@@ -24,7 +24,7 @@ func New(key []byte) (cipher.AEAD, error) {
 	return newStandard(key)
 }
 
-// Supported reports whether New uses the instructions that the package is for.
+// Supported reports whether this CPU and operating system have the instructions and FIPS 140-3 mode is off, so that New uses them.
 func Supported() bool { return supported && !fips140.Enabled() }
 
 // newStandard returns the AEAD of the standard library.
