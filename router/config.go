@@ -27,6 +27,8 @@ type Config struct {
 	Secrets []session.Secret
 	// Offer lists the ciphers that the node can use.
 	Offer session.Offer
+	// StandardAES is session.Config.StandardAES.
+	StandardAES bool
 	// Trusted are the prefixes to and from which, as far as this node is concerned, frames need not be sealed. Without
 	// Secrets all addresses are trusted.
 	Trusted []netip.Prefix

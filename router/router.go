@@ -144,7 +144,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	trusted := trustedBy(cfg.Trusted, tailroom)
 	handshakes, err := newHandshakes(session.Config{
-		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, Trusted: trusted,
+		Private: cfg.Private, Cluster: cfg.Cluster, Secrets: cfg.Secrets, Offer: cfg.Offer, StandardAES: cfg.StandardAES, Trusted: trusted,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)

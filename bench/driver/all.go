@@ -35,6 +35,8 @@ func All(c Config) []Driver {
 			args: []string{"--datapath", "kernel", "--guard", "off"}, path: "kernel"},
 		&weft{Config: c, name: "weft-aes", summary: "weft, encrypted with AES-256-GCM",
 			args: []string{"--datapath", "userspace"}, cipher: "aes-256-gcm"},
+		&weft{Config: c, name: "weft-aes-standard", summary: "weft, encrypted with AES-256-GCM of Go's standard library",
+			args: []string{"--datapath", "userspace", "--aes", "standard"}, cipher: "aes-256-gcm"},
 		&weft{Config: c, name: "weft-chacha", summary: "weft, encrypted with ChaCha20-Poly1305",
 			args: []string{"--datapath", "userspace"}, cipher: "chacha20-poly1305"},
 		&wireguard{},

@@ -76,7 +76,8 @@ func (d *Datapath) routerConfig(device tap.Device) router.Config {
 	return router.Config{
 		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
 		Owners: d.cfg.Owners, Sources: d.cfg.Sources, SourceCheck: sourceChecks[d.settings.SourceCheck],
-		CopyDSCP: d.settings.DSCP == settings.DSCPCopy, Events: routerEvents{d}, Device: device, Conns: conns, Logger: d.log,
+		StandardAES: d.settings.AES == settings.AESStandard, CopyDSCP: d.settings.DSCP == settings.DSCPCopy, Events: routerEvents{d},
+		Device: device, Conns: conns, Logger: d.log,
 	}
 }
 

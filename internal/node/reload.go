@@ -51,6 +51,7 @@ var restartSettings = []setting{
 	{identityFlag, func(c *settings.Config) any { return c.IdentityFile != "" }},
 	{identityCAFlag, func(c *settings.Config) any { return c.IdentityCAFile != "" }},
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
+	{"--aes", func(c *settings.Config) any { return c.AES }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
 	{"--dscp", func(c *settings.Config) any { return c.DSCP }},

@@ -36,7 +36,7 @@ const (
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
 const BootstrapFromPeers = -1
 
-// Values of --cipher, --datapath, --offload, --dscp and --source-check that are not names of something else.
+// Values of --cipher, --aes, --datapath, --offload, --dscp and --source-check that are not names of something else.
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
@@ -47,6 +47,8 @@ const (
 
 	DSCPNone           = "none"
 	DSCPCopy           = "copy"
+	AESAuto            = "auto"
+	AESStandard        = "standard"
 	SourceCheckOff     = "off"
 	SourceCheckLog     = "log"
 	SourceCheckEnforce = "enforce"
@@ -76,6 +78,7 @@ type Config struct {
 	Datapath       string
 	Offload        string
 	DSCP           string // empty: DSCPNone
+	AES            string // empty: AESAuto
 	MTU            int    // 0: from the underlay
 	Queues         int    // 0: number of CPUs, at most MaxQueues
 

@@ -153,6 +153,7 @@ func (c *Config) validateTrusted() error {
 // Modes returns the values of the flags that have a fixed list of them, by the names of the flags.
 func Modes() map[string][]string {
 	return map[string][]string{
+		"aes":          {AESAuto, AESStandard},
 		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
 		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
 		"offload":      {OffloadAuto, OffloadOff},
@@ -167,6 +168,7 @@ func (c *Config) validateModes() error {
 	modes := Modes()
 	for _, m := range []struct{ flag, value string }{
 		{"cipher", c.Cipher},
+		{"aes", cmp.Or(c.AES, AESAuto)},
 		{"datapath", c.Datapath},
 		{"offload", c.Offload},
 		{"dscp", cmp.Or(c.DSCP, DSCPNone)},
