@@ -81,7 +81,11 @@ const (
 	// TypeDialBack has no session: it shows its receiver that unsolicited datagrams reach it (AutoNAT). See DialBack.
 	TypeDialBack Type = 12
 
-	lastType = TypeDialBack
+	// TypePortProbe is a type of a session: a Probe, padded to its size, from an entropy port. The reply to it is a TypeProbeReply. It
+	// says nothing about the endpoint of its sender.
+	TypePortProbe Type = 13
+
+	lastType = TypePortProbe
 )
 
 // IsHandshake reports whether a datagram of this type belongs to the making of sessions, and to no session itself.

@@ -26,14 +26,14 @@ const (
 	KindUDP   Kind = 3 // segments are whole UDP datagrams, over IPv4 or IPv6
 )
 
-// Bits of the flags byte: the kind in the lowest bits, then flags of the segment. The two highest are reserved and
-// zero.
+// Bits of the flags byte: the kind in the lowest bits, then flags of the segment. The highest is reserved and zero.
 const (
 	maskKind     = 0x07
 	flagECN      = 0x08
 	flagPartial  = 0x10
 	flagLast     = 0x20
-	maskReserved = 0xc0
+	flagEntropy  = 0x40
+	maskReserved = 0x80
 )
 
 // Meta describes the work that the sender's kernel left undone in a frame: the checksum to complete, and the kind of
@@ -49,6 +49,9 @@ type Meta struct {
 	Partial bool
 	// Last: this is the last segment of the superframe. Never set for a single frame.
 	Last bool
+	// EntropyPort: the datagram left from an entropy port, so its source is not where its sender is reached. A sender sets it only for
+	// a receiver that has answered a TypePortProbe: others refuse the flag.
+	EntropyPort bool
 	// HeaderLen is the length of the segment's headers in bytes, the Ethernet header included. 0 for a single frame.
 	HeaderLen uint8
 	// CsumStart is where the checksum begins, in bytes from the start of the frame; 0 unless Partial.
@@ -81,6 +84,7 @@ func ParseMeta(b []byte) (m Meta, frame []byte, err error) {
 		ECN:         b[0]&flagECN != 0,
 		Partial:     b[0]&flagPartial != 0,
 		Last:        b[0]&flagLast != 0,
+		EntropyPort: b[0]&flagEntropy != 0,
 		HeaderLen:   b[1],
 		CsumStart:   b[2],
 		CsumOffset:  b[3],
@@ -106,10 +110,16 @@ func (m Meta) Put(b []byte) {
 	if m.Last {
 		b[0] |= flagLast
 	}
+	if m.EntropyPort {
+		b[0] |= flagEntropy
+	}
 	b[1], b[2], b[3] = m.HeaderLen, m.CsumStart, m.CsumOffset
 	binary.BigEndian.PutUint16(b[4:], m.SegmentSize)
 	binary.BigEndian.PutUint16(b[6:], m.Index)
 }
+
+// FromEntropyPort reports whether the metadata at the start of b has Meta.EntropyPort set.
+func FromEntropyPort(b []byte) bool { return len(b) >= MetaLen && b[0]&flagEntropy != 0 }
 
 // IsPlain reports whether the frame is a single one with complete checksums.
 func (m Meta) IsPlain() bool { return m == Meta{} }

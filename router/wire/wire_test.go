@@ -36,7 +36,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version 0", func(b []byte) []byte { b[0] = 0x01; return b }, ErrVersion},
 		{"version 2", func(b []byte) []byte { b[0] = 0x21; return b }, ErrVersion},
 		{"type 0", func(b []byte) []byte { b[0] = 0x10; return b }, ErrType},
-		{"type 13", func(b []byte) []byte { b[0] = 0x1d; return b }, ErrType},
+		{"type 14", func(b []byte) []byte { b[0] = 0x1e; return b }, ErrType},
 		{"type 15", func(b []byte) []byte { b[0] = 0x1f; return b }, ErrType},
 	} {
 		if _, _, err := Parse(tt.change(bytes.Clone(good))); !errors.Is(err, tt.want) {
@@ -81,6 +81,9 @@ func TestParseMeta(t *testing.T) {
 		{"at the end of 64 KiB", with(func(m *Meta) { m.Index = 64 }), 1066, true},
 		{"beyond 64 KiB", with(func(m *Meta) { m.Index = 65 }), 1066, false},
 		{"ECN of UDP", with(func(m *Meta) { m.Kind, m.ECN = KindUDP, true }), 1066, false},
+		{"segment from an entropy port", with(func(m *Meta) { m.EntropyPort = true }), 1066, true},
+		{"plain from an entropy port", Meta{EntropyPort: true}, 60, true},
+		{"plain from an entropy port with an index", Meta{EntropyPort: true, Index: 1}, 60, false},
 		{"unknown kind", with(func(m *Meta) { m.Kind = 4 }), 1066, false},
 	} {
 		b := make([]byte, MetaLen+tt.n)
@@ -89,6 +92,8 @@ func TestParseMeta(t *testing.T) {
 		switch {
 		case tt.ok && (err != nil || got != tt.meta || len(frame) != tt.n):
 			t.Errorf("%s: got %+v, %d bytes, %v", tt.name, got, len(frame), err)
+		case FromEntropyPort(b) != tt.meta.EntropyPort:
+			t.Errorf("%s: FromEntropyPort %v", tt.name, FromEntropyPort(b))
 		case !tt.ok && !errors.Is(err, ErrMeta):
 			t.Errorf("%s: %v, want ErrMeta", tt.name, err)
 		}
@@ -96,7 +101,10 @@ func TestParseMeta(t *testing.T) {
 	if _, _, err := ParseMeta(make([]byte, MetaLen-1)); !errors.Is(err, ErrShort) {
 		t.Errorf("short: %v", err)
 	}
-	if _, _, err := ParseMeta([]byte{0x40, 0, 0, 0, 0, 0, 0, 0}); !errors.Is(err, ErrMeta) {
+	if FromEntropyPort([]byte{flagEntropy}) {
+		t.Error("short, from an entropy port")
+	}
+	if _, _, err := ParseMeta([]byte{0x80, 0, 0, 0, 0, 0, 0, 0}); !errors.Is(err, ErrMeta) {
 		t.Errorf("reserved bit: %v", err)
 	}
 }
@@ -105,7 +113,7 @@ func TestHeaderRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := Header{
 			Type: rapid.SampledFrom([]Type{
-				TypeFrame, TypeProbe, TypeProbeReply, TypeKeepalive, TypePlain, TypeInitiation, TypeUnknown,
+				TypeFrame, TypeProbe, TypeProbeReply, TypeKeepalive, TypePlain, TypeInitiation, TypeUnknown, TypePortProbe,
 			}).Draw(t, "type"),
 			Session: rapid.Uint32Max(MaxSession).Draw(t, "session"),
 			Counter: rapid.Uint64().Draw(t, "counter"),
