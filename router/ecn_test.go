@@ -10,6 +10,7 @@ import (
 	"weft/internal/packet"
 	"weft/internal/simnet"
 	"weft/router/ecn"
+	"weft/router/segmenter"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap"
@@ -181,7 +182,7 @@ func TestMarkedSegments(t *testing.T) {
 				t.Fatal(reason)
 			}
 			counter, _ := other.session.Reserve(f.frames)
-			meta := metaOf(&f.layout)
+			meta := segmenter.MetaOf(&f.layout)
 			want := cut(t, super)
 			for i := range f.frames {
 				meta.Index, meta.Last = uint16(i), i == f.frames-1

@@ -7,22 +7,22 @@ import (
 
 	"weft/router/counters"
 	"weft/router/ecn"
+	"weft/router/segmenter"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
-	"weft/tap/virtio"
 )
 
-// sealedArena is the room in bytes for datagrams that are not sealed where the frame lies. A superframe that fitsWire
-// accepts needs less: its heads, its payload and its tags.
-const sealedArena = segmenterHeads + 64<<10 + segmenterPieces/2*wire.TagLen
+// sealedArena is the room in bytes for datagrams that are not sealed where the frame lies. A superframe that
+// segmenter.FitsWire accepts needs less: its heads, its payload and its tags.
+const sealedArena = segmenter.Heads + 64<<10 + segmenter.Pieces/2*wire.TagLen
 
 // encoder makes datagrams of frames and sends them. It is owned by one goroutine.
 type encoder struct {
 	engine *Engine
 	conn   underlay.Conn
 
-	segmenter segmenter
+	segmenter segmenter.Segmenter
 	sealed    []byte // datagrams, one after the other
 	used      int    // of sealed
 	saved     []byte // the bytes that a segment's headers replace for a moment
@@ -42,7 +42,7 @@ type send struct {
 
 func newEncoder(e *Engine, c underlay.Conn) encoder {
 	return encoder{
-		engine: e, conn: c, segmenter: newSegmenter(), sealed: make([]byte, sealedArena),
+		engine: e, conn: c, segmenter: segmenter.New(), sealed: make([]byte, sealedArena),
 		saved:     make([]byte, 0, wire.MetaLen+wire.MaxOffset),
 		datagrams: make([]underlay.Datagram, 0, outDatagrams),
 		sends:     make([]send, 0, outDatagrams),
@@ -92,7 +92,7 @@ func cutLast(d *underlay.Datagram, f *outgoing) int {
 // fits reports whether there is room for all that f could need.
 func (c *encoder) fits(f *outgoing) bool {
 	n := max(f.layout.Segments, 1)
-	return c.segmenter.fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
+	return c.segmenter.Fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
 }
 
 // encode returns the datagrams of f, without an address.
@@ -100,13 +100,13 @@ func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, 
 	frame := room[:wire.Headroom+len(f.Data)]
 	switch {
 	case f.isSuper() && out.plain:
-		return c.segmenter.segment(f, out.session, counter)
+		return datagramOf(c.segmenter.Segment(&f.layout, f.Data, out.session, counter))
 	case f.isSuper():
 		return c.sealSegments(f, room, out.session, counter)
 	case out.plain && shared:
-		return c.segmenter.whole(f, out.session, counter)
+		return datagramOf(c.segmenter.Whole(f.Data, f.meta(), out.session, counter))
 	case out.plain:
-		putHead(frame, out.session, counter, f.meta())
+		segmenter.PutHead(frame, out.session, counter, f.meta())
 		return underlay.Datagram{Buf: frame}
 	}
 	f.meta().Put(frame[wire.HeaderLen:])
@@ -118,10 +118,9 @@ func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, 
 	return underlay.Datagram{Buf: out.session.Seal(dst, wire.TypeFrame, counter, frame[wire.HeaderLen:])}
 }
 
-// putHead writes the headers of a frame that is not sealed.
-func putHead(b []byte, s *session.Session, counter uint64, m wire.Meta) {
-	s.PutHeader(b, wire.TypePlain, counter)
-	m.Put(b[wire.HeaderLen:])
+// datagramOf returns d in the form of the underlay, without an address.
+func datagramOf(d segmenter.Datagrams) underlay.Datagram {
+	return underlay.Datagram{Buf: d.Head, More: d.More, SegmentSize: d.Size}
 }
 
 // sealSegments seals the segments of f one after the other. For each it writes the metadata and the superframe's
@@ -129,7 +128,7 @@ func putHead(b []byte, s *session.Session, counter uint64, m wire.Meta) {
 // one that reads the payload.
 func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
 	l := &f.layout
-	meta := metaOf(l)
+	meta := segmenter.MetaOf(l)
 	var headers [wire.MaxOffset]byte
 	copy(headers[:], f.Data[:l.HeaderLen])
 	start, at := c.used, wire.HeaderLen
@@ -146,14 +145,6 @@ func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, cou
 	}
 	return underlay.Datagram{
 		Buf: c.sealed[start:c.used:c.used], SegmentSize: wire.Headroom + l.HeaderLen + l.SegmentSize + wire.TagLen,
-	}
-}
-
-// metaOf returns the metadata of the segments of l, apart from the fields that differ between segments.
-func metaOf(l *virtio.Layout) wire.Meta {
-	return wire.Meta{
-		Kind: kindOf(l.Type), ECN: l.ECN, Partial: true, HeaderLen: uint8(l.HeaderLen), SegmentSize: uint16(l.SegmentSize),
-		CsumStart: uint8(l.L4), CsumOffset: uint8(l.CsumOffset),
 	}
 }
 
@@ -203,7 +194,7 @@ func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, 
 // flush sends what is queued, and releases the encoder's memory.
 func (c *encoder) flush() error {
 	err := c.send()
-	c.segmenter.reset()
+	c.segmenter.Reset()
 	c.used = 0
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"weft/router/ecn"
 	"weft/router/endpoint"
 	"weft/router/neighbor"
+	"weft/router/segmenter"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -226,7 +227,7 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 		}
 		err = in.coalescer.AddFrame(offloadOf(meta), frame)
 	} else {
-		err = in.coalescer.AddSegment(header.Session, segmentInfoOf(header, meta), frame)
+		err = in.coalescer.AddSegment(header.Session, segmenter.InfoOf(header, meta), frame)
 	}
 	if err != nil {
 		return DropOffload
@@ -248,15 +249,6 @@ func offloadOf(m wire.Meta) virtio.Header {
 	}
 	return virtio.Header{
 		Flags: virtio.FlagNeedsChecksum, CsumStart: uint16(m.CsumStart), CsumOffset: uint16(m.CsumOffset),
-	}
-}
-
-// segmentInfoOf returns the metadata of a segment in the form of virtio.
-func segmentInfoOf(h wire.Header, m wire.Meta) virtio.SegmentInfo {
-	return virtio.SegmentInfo{
-		Super: h.Counter - uint64(m.Index), Type: typeOf(m.Kind), ECN: m.ECN, HeaderLen: int(m.HeaderLen),
-		CsumStart: int(m.CsumStart), CsumOffset: int(m.CsumOffset), SegmentSize: int(m.SegmentSize),
-		Index: int(m.Index), Last: m.Last,
 	}
 }
 

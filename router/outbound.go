@@ -5,6 +5,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/segmenter"
 	"weft/router/toobig"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -118,7 +119,7 @@ func (o *outbound) unicast(f *outgoing, room []byte, to *peerView) error {
 		return nil
 	case f.longest > to.maxFrame(out):
 		return o.handleOversize(f, to, out)
-	case f.isSuper() && !fitsWire(&f.layout):
+	case f.isSuper() && !segmenter.FitsWire(&f.layout):
 		return o.carrySegments(f, to, out)
 	}
 	if f.layout.Segments >= bulkSegments {
@@ -140,7 +141,7 @@ func (o *outbound) flood(f *outgoing, room []byte, to *peerView) error {
 	case f.longest > to.maxFrame(out):
 		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames) // its sender is not informed: a group has no path MTU
 		return nil
-	case f.isSuper() && !fitsWire(&f.layout):
+	case f.isSuper() && !segmenter.FitsWire(&f.layout):
 		return o.carrySegments(f, to, out)
 	}
 	return o.carry(f, room, to, out, true)

@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/router/endpoint"
+	"weft/router/segmenter"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
@@ -61,7 +62,7 @@ func (e *Engine) datagramTo(addr netip.AddrPort, datagram []byte) (d underlay.Da
 }
 
 // packerArena is room in bytes for the relayed datagrams of a superframe.
-const packerArena = sealedArena + segmenterPieces/2*wire.RelayOverhead
+const packerArena = sealedArena + segmenter.Pieces/2*wire.RelayOverhead
 
 // packer wraps datagrams into datagrams for relays.
 type packer struct {

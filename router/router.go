@@ -1,8 +1,8 @@
 // Package router is the engine of the datapath: it carries Ethernet frames between the host's TAP and the peers.
 //
 // A frame that leaves the host: outbound.go reads it from a TAP queue, checks it (outgoing.go), learns its source and
-// finds its destinations. encode.go makes datagrams of it, sealed or plain, in place where possible (segmenter.go:
-// superframes), and sends them. oversize.go handles frames that are too long for the path, path.go measures the path.
+// finds its destinations. encode.go makes datagrams of it, sealed or plain, in place where possible (package
+// segmenter: superframes), and sends them. oversize.go handles frames that are too long for the path, path.go measures the path.
 //
 // A frame from a peer: inbound.go takes a datagram from a socket, finds its session, opens it, checks it, learns its
 // source and passes it to the TAP (tapwriter.go). relay.go forwards datagrams for other nodes.

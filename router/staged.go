@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/router/roaming"
+	"weft/router/segmenter"
 	"weft/router/session"
 	"weft/router/wire"
 )
@@ -167,7 +168,7 @@ func (e *Engine) sendStaged(to *peerView, staged []stagedFrame, out *egress, enc
 			continue
 		}
 		e.stagedBytes.Add(-int64(len(w.Data)))
-		if w.longest > to.maxFrame(out) || w.isSuper() && !fitsWire(&w.layout) {
+		if w.longest > to.maxFrame(out) || w.isSuper() && !segmenter.FitsWire(&w.layout) {
 			e.drop(to, DropFrameExceedsPathMTU, w.frames) // its sender is informed when it sends it again
 			continue
 		}

@@ -159,6 +159,8 @@ var steps = map[string]int{
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,
 
+	"weft/router/segmenter": 2,
+
 	"weft/router/session": 1,
 	"weft/router/watch":   1,
 	"weft/router/capture": 0,

@@ -5,6 +5,8 @@
 // a frame wakes the thread of the loop and no other. See docs/adr/0045-one-loop-a-queue.md.
 package poll
 
+import "reflect"
+
 // Source is something that can be read without waiting, and that becomes ready when there may be something to read, or when it is
 // closed. A source may become ready without a cause. Make it with File.Source or FromChan.
 type Source struct {
@@ -28,7 +30,7 @@ func (s Source) Wait() error {
 // Poller waits for sources. One goroutine owns it.
 type Poller struct {
 	kernel *epoll // nil: the sources are in memory
-	a, b   <-chan struct{}
+	memory []reflect.SelectCase
 }
 
 // Wait waits until a source may be ready.
@@ -36,10 +38,7 @@ func (p *Poller) Wait() error {
 	if p.kernel != nil {
 		return p.kernel.wait()
 	}
-	select {
-	case <-p.a:
-	case <-p.b:
-	}
+	reflect.Select(p.memory)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"runtime"
 	"sync/atomic"
 	"syscall"
@@ -146,7 +147,7 @@ func (f *File) Close() error {
 	return nil
 }
 
-// New returns a poller of at most two sources, either all of the kernel or all in memory.
+// New returns a poller of sources, either all of the kernel or all in memory. There must be one.
 func New(sources ...Source) (*Poller, error) {
 	p := &Poller{}
 	for i, s := range sources {
@@ -155,10 +156,8 @@ func New(sources ...Source) (*Poller, error) {
 			if err := p.watch(s.file); err != nil {
 				return nil, errors.Join(err, p.Close())
 			}
-		case s.file == nil && i == 0:
-			p.a = s.ready
-		case s.file == nil && i == 1 && p.kernel == nil:
-			p.b = s.ready
+		case s.file == nil && p.kernel == nil:
+			p.memory = append(p.memory, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(s.ready)})
 		default:
 			return nil, errors.Join(errors.New("poll: the sources cannot be waited for together"), p.Close())
 		}
