@@ -1,0 +1,58 @@
+package underlay
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+)
+
+// Candidates for entropy ports. A port and the data port have a known distance modulo entropyStep, which is a multiple of 1 to 10, 12, 14,
+// 15 and 16: with that many sockets the receiver's Steering hits all of them in turn. Candidates lie in the default range of ephemeral
+// ports, where no service listens (net.ipv4.ip_local_port_range).
+const (
+	entropyStep  = 5040
+	firstEntropy = 32768
+	lastEntropy  = 60999
+)
+
+// entropyBuffer is the receive buffer of an entropy port in bytes: a few hundred answers to probes.
+const entropyBuffer = 64 << 10
+
+// ListenEntropy opens n sockets, each on a port of its own, for datagrams of which only the answers come back. The configuration is that
+// of the sockets on the data port cfg.Port. If it can, it chooses ports so that those of a node, the data port included, hit the sockets of
+// a receiver in turn. The errors are those of Listen.
+func ListenEntropy(cfg Config, n int) (sockets []*UDP, err error) {
+	data := int(cfg.Port)
+	cfg.ReceiveBuffer, cfg.NoGRO = entropyBuffer, true
+	for i := range n {
+		u, err := listenAligned(cfg, data+i+1)
+		if err != nil {
+			for _, u := range sockets {
+				err = errors.Join(err, u.Close())
+			}
+			return nil, err
+		}
+		sockets = append(sockets, u)
+	}
+	return sockets, nil
+}
+
+// listenAligned opens a socket on a free port with the same remainder as residue modulo entropyStep, or else on any free port. It begins
+// with a random candidate, so that several nodes of a host, or a node and its successor, rarely want the same one.
+func listenAligned(cfg Config, residue int) (*UDP, error) {
+	first := firstEntropy + (residue-firstEntropy%entropyStep+entropyStep)%entropyStep
+	candidates := (lastEntropy-first)/entropyStep + 1
+	for i, start := 0, rand.IntN(candidates); i < candidates; i++ {
+		cfg.Port = uint16(first + (start+i)%candidates*entropyStep)
+		u, err := Listen(cfg)
+		if err == nil || !errors.Is(err, ErrPortInUse) {
+			return u, err
+		}
+	}
+	cfg.Port = 0
+	u, err := Listen(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("entropy port: %w", err)
+	}
+	return u, nil
+}
