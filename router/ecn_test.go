@@ -10,6 +10,7 @@ import (
 	"weft/internal/packet"
 	"weft/internal/simnet"
 	"weft/router/ecn"
+	"weft/router/relay"
 	"weft/router/segmenter"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -226,7 +227,7 @@ func TestRelayedTOS(t *testing.T) {
 		conn := &tosConn{Conn: n.conn}
 		in := newInbound(n.Engine, conn, tapWriter{queue: n.dev.Queues()[0]})
 		in.begin()
-		relay := func(r wire.Relay, datagram []byte, tos uint8) {
+		relayed := func(r wire.Relay, datagram []byte, tos uint8) {
 			t.Helper()
 			body := make([]byte, wire.RelayLen, wire.RelayLen+len(datagram))
 			r.Put(body)
@@ -240,9 +241,9 @@ func TestRelayedTOS(t *testing.T) {
 			if dscp {
 				want[i] |= af41
 			}
-			relay(wire.Relay{Hops: 1, Source: identityOf(1).id, Destination: identityOf(2).id}, make([]byte, 50), af41|want[i])
+			relayed(wire.Relay{Hops: 1, Source: identityOf(1).id, Destination: identityOf(2).id}, make([]byte, 50), af41|want[i])
 		}
-		relay(wire.Relay{Hops: 1, Source: identityOf(2).id, Destination: n.self},
+		relayed(wire.Relay{Hops: 1, Source: identityOf(2).id, Destination: n.self},
 			source.sealed(wire.TypeFrame, bodyOf(withTOS(ecn.ECT0))), ecn.CE)
 		if err := in.forward.flush(); err != nil {
 			t.Fatal(err)
@@ -256,9 +257,8 @@ func TestRelayedTOS(t *testing.T) {
 		if got, ok := n.dev.TryNext(); !ok || !bytes.Equal(got.Data, withTOS(ecn.CE)) {
 			t.Errorf("relayed to this node: %v, %x", ok, got.Data)
 		}
-		var p packer
-		v := n.peers.Load().byID[peerOf(1).ID]
-		packed, ok := p.pack(&underlay.Datagram{Buf: make([]byte, 50), TOS: af41}, v.egress.Load(), wire.Relay{Hops: 2})
+		p, out := relay.NewPacker(0), n.peers.Load().byID[peerOf(1).ID].egress.Load()
+		packed, ok := p.Pack(&underlay.Datagram{Buf: make([]byte, 50), TOS: af41}, out.session, out.addr, wire.Relay{Hops: 2})
 		if !ok || packed.TOS != af41 {
 			t.Errorf("a datagram with TOS %02x is sent to a relay with %02x", af41, packed.TOS)
 		}

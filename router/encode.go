@@ -7,6 +7,7 @@ import (
 
 	"weft/router/counters"
 	"weft/router/ecn"
+	"weft/router/relay"
 	"weft/router/segmenter"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -21,6 +22,8 @@ const sealedArena = segmenter.Heads + 64<<10 + segmenter.Pieces/2*wire.TagLen
 type encoder struct {
 	engine *Engine
 	conn   underlay.Conn
+	port   entropyPort // of the queue; its conn is nil if there is none
+	onPort bool        // what is queued leaves from port
 
 	segmenter segmenter.Segmenter
 	sealed    []byte // datagrams, one after the other
@@ -30,7 +33,7 @@ type encoder struct {
 	datagrams []underlay.Datagram // to be sent
 	sends     []send              // sends[i] describes datagrams[i]
 
-	packer packer // of relayed datagrams; its memory is that of datagrams
+	packer relay.Packer // of relayed datagrams; its memory is that of datagrams
 }
 
 // send is what is counted of a datagram, or of a run of them, once it was sent.
@@ -46,7 +49,7 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 		saved:     make([]byte, 0, wire.MetaLen+wire.MaxOffset),
 		datagrams: make([]underlay.Datagram, 0, outDatagrams),
 		sends:     make([]send, 0, outDatagrams),
-		packer:    packer{least: packerArena},
+		packer:    relay.NewPacker(packerArena),
 	}
 }
 
@@ -54,6 +57,9 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 // memory around f: Headroom before it, and room for a tag after it if it was read to be sealed. shared says that the
 // frame is needed again unchanged: then its bytes are not modified.
 func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, shared bool) error {
+	if err := c.choosePort(to, out, shared); err != nil {
+		return err
+	}
 	counter, ok := out.session.Reserve(f.frames)
 	if !ok {
 		c.engine.drop(to, DropNoSession, f.frames)
@@ -109,7 +115,9 @@ func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, 
 		segmenter.PutHead(frame, out.session, counter, f.meta())
 		return underlay.Datagram{Buf: frame}
 	}
-	f.meta().Put(frame[wire.HeaderLen:])
+	meta := f.meta()
+	meta.EntropyPort = c.onPort
+	meta.Put(frame[wire.HeaderLen:])
 	dst := room[:0]
 	if shared || len(room) < len(frame)+wire.TagLen {
 		dst = c.sealed[c.used:c.used]
@@ -129,6 +137,7 @@ func datagramOf(d segmenter.Datagrams) underlay.Datagram {
 func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
 	l := &f.layout
 	meta := segmenter.MetaOf(l)
+	meta.EntropyPort = c.onPort
 	var headers [wire.MaxOffset]byte
 	copy(headers[:], f.Data[:l.HeaderLen])
 	start, at := c.used, wire.HeaderLen
@@ -179,12 +188,12 @@ func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, 
 		c.engine.drop(s.to, DropNoRoute, s.frames)
 		return underlay.Datagram{}, true, nil
 	}
-	if !c.packer.fits(&d) {
+	if !c.packer.Fits(&d) {
 		if err := c.send(); err != nil {
 			return underlay.Datagram{}, true, err
 		}
 	}
-	packed, ok := c.packer.pack(&d, out, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
+	packed, ok := c.packer.Pack(&d, out.session, out.addr, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
 	if !ok {
 		c.engine.drop(s.to, DropNoRoute, s.frames)
 	}
@@ -204,7 +213,11 @@ func (c *encoder) send() error {
 	if len(c.datagrams) == 0 {
 		return nil
 	}
-	_, err := c.conn.WriteBatch(c.datagrams)
+	conn := c.conn
+	if c.onPort {
+		conn = c.port.conn
+	}
+	_, err := conn.WriteBatch(c.datagrams)
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -219,7 +232,7 @@ func (c *encoder) send() error {
 	}
 	sum.Flush()
 	c.datagrams, c.sends = c.datagrams[:0], c.sends[:0]
-	c.packer.reset()
+	c.packer.Reset()
 	return nil
 }
 
@@ -231,7 +244,7 @@ func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
 	}
 	size := d.SegmentSize
 	if size == 0 {
-		size = length(d)
+		size = relay.Length(d)
 	}
 	if s.relayed {
 		size -= wire.RelayOverhead

@@ -56,6 +56,7 @@ type sessionUpdate struct {
 	session *session.Session
 	addr    netip.AddrPort
 	newest  bool // no datagram that was sent later has arrived
+	locates bool // the peer may be reached at addr
 	proven  bool // the datagram answers a probe that was sent to addr
 }
 
@@ -135,13 +136,13 @@ func (e *Engine) SetSecrets(secrets []session.Secret) {
 
 // onAuthenticated is called for every sealed datagram that opens, at a time in nanoseconds of Unix time. The first one of a
 // session confirms it; if the newest one comes from elsewhere, the peer is looked for there (roaming), unless the peer
-// sends by a newer session already.
+// sends by a newer session already, or the datagram does not locate it.
 //
 // It takes no lock: the handshake goroutine applies both. If its queue is full nothing is lost, as the session stays
 // unconfirmed, or the endpoint differs still, when the next datagram arrives.
-func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.AddrPort, newest bool, at int64) {
+func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.AddrPort, newest, locates bool, at int64) {
 	first := !s.Confirmed()
-	moved := suggestsMove(s, from.egress.Load(), addr, newest, first) && !endpoint.IsRelayed(addr) && from.mayPropose(at)
+	moved := locates && suggestsMove(s, from.egress.Load(), addr, newest, first) && !endpoint.IsRelayed(addr) && from.mayPropose(at)
 	if moved {
 		from.observe(addr)
 	}
@@ -149,7 +150,7 @@ func (e *Engine) onAuthenticated(s *session.Session, from *peerView, addr netip.
 		return
 	}
 	select {
-	case e.handshakes.updates <- sessionUpdate{session: s, addr: addr, newest: newest}:
+	case e.handshakes.updates <- sessionUpdate{session: s, addr: addr, newest: newest, locates: locates}:
 	default:
 		from.proposed.Store(0)
 	}
@@ -180,7 +181,7 @@ func (e *Engine) applySessionUpdate(u sessionUpdate) {
 	if at := u.session.Answered(); first && at.IsValid() && !endpoint.IsRelayed(at) {
 		e.moveEndpoint(v, at) // it has received the response there
 	}
-	if suggestsMove(u.session, v.egress.Load(), u.addr, u.newest, first) && follows(v, u.addr) {
+	if u.locates && suggestsMove(u.session, v.egress.Load(), u.addr, u.newest, first) && follows(v, u.addr) {
 		e.proposeEndpoint(v, roaming.Seen, u.addr)
 	}
 	if first {

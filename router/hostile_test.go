@@ -76,7 +76,7 @@ func (a *attack) probe(to peer.ID) {
 		p.Size = uint16(a.random.Uint32())
 	}
 	p.Put(body)
-	a.m.send(to, []wire.Type{wire.TypeProbe, wire.TypeProbeReply}[a.random.IntN(2)], body)
+	a.m.send(to, []wire.Type{wire.TypeProbe, wire.TypeProbeReply, wire.TypePortProbe}[a.random.IntN(3)], body)
 }
 
 // relayed sends a datagram through a node: to any node, in the name of any, after any number of links.
@@ -106,7 +106,7 @@ func (a *attack) garbage(to Peer) {
 		return
 	}
 	b := append(make([]byte, wire.HeaderLen), a.bytes(200)...)
-	wire.Header{Type: wire.Type(1 + a.random.IntN(12)), Session: a.random.Uint32() & wire.MaxSession, Counter: a.random.Uint64()}.Put(b)
+	wire.Header{Type: wire.Type(1 + a.random.IntN(13)), Session: a.random.Uint32() & wire.MaxSession, Counter: a.random.Uint64()}.Put(b)
 	a.m.write(to.Addr, b)
 }
 

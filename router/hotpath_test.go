@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/simnet"
+	"weft/router/entropyport"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -47,7 +48,9 @@ var modes = map[string][]session.Secret{"plain": nil, "sealed": {{Key: [session.
 
 func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 	t.Helper()
-	n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438, Features: allFeatures}, secrets...)
+	null := &nullConn{}
+	n := newNodeWith(t, simnet.New(1), 0, taptest.Config{MTU: 1438, Features: allFeatures, Queues: 2},
+		Config{Secrets: secrets, EntropyPorts: []underlay.Conn{null}})
 	n.now = func() time.Time { return time.Unix(1_700_000_000, 0) }
 	known := make([]Peer, peers)
 	for i := range known {
@@ -57,7 +60,7 @@ func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 	n.learn(mac(2), known[0].ID, n.now())
 	long := func(dst ether.Addr) []byte { return append(frame(dst, mac(1), 'x'), make([]byte, 1420-64)...) }
 	h := &hotPath{node: n, unicast: long(mac(2)), flood: long(ether.Broadcast), super: superframe(2, 1, 60000, 1350),
-		fromPeer: append(frame(mac(1), mac(2), 'x'), make([]byte, 1420-64)...), conn: &nullConn{}}
+		fromPeer: append(frame(mac(1), mac(2), 'x'), make([]byte, 1420-64)...), conn: null}
 	for i := range known {
 		f := connectRemote(t, n, i+1, secrets...)
 		if i == 0 {
@@ -68,6 +71,19 @@ func newHotPath(t testing.TB, peers int, secrets ...session.Secret) *hotPath {
 	h.in = newInbound(n.Engine, h.conn, writer)
 	h.out = newOutbound(n.Engine, n.dev.Queues()[0], writer, h.conn)
 	return h
+}
+
+// useEntropyPort makes frames to the first peer leave from an entropy port.
+func (h *hotPath) useEntropyPort(t testing.TB) {
+	t.Helper()
+	v := h.peers.Load().byID[h.remote.peer.ID]
+	out := v.egress.Load()
+	v.ports[0].Carries(out.addr)
+	p, ok := v.ports[0].Next(entropyport.Endpoint{Addr: out.addr, Session: out.session.Index()}, 1400, h.now(), func() uint32 { return 1 })
+	v.ports[0].Answered(p, h.now())
+	if h.out.port = h.entropyPortOf(1); !ok || !v.ports[0].Proven() {
+		t.Fatal("the entropy port is not proven")
+	}
 }
 
 // receiveFrom has the remote send the frame f repeatedly.
@@ -129,6 +145,16 @@ func TestNoAllocation(t *testing.T) {
 				t.Errorf("%s, %s: %v allocations a batch", mode, name, n)
 			}
 		}
+		h.useEntropyPort(t)
+		for name, f := range map[string]func(){
+			"unicast":    func() { h.transmit(t, h.unicast) },
+			"superframe": func() { h.transmitSuper(t) },
+			"both":       func() { h.transmit(t, h.flood); h.transmit(t, h.unicast) },
+		} {
+			if n := testing.AllocsPerRun(50, f); n != 0 {
+				t.Errorf("%s, %s from an entropy port: %v allocations a batch", mode, name, n)
+			}
+		}
 		if s := h.Stats(); len(s.Drops) != 0 {
 			t.Errorf("%s: drops %v", mode, s.Drops)
 		}
@@ -171,6 +197,16 @@ func benchmark(b *testing.B, f func(b *testing.B, h *hotPath)) {
 
 func BenchmarkTransmit(b *testing.B) {
 	benchmark(b, func(b *testing.B, h *hotPath) {
+		b.SetBytes(int64(outFrames * len(h.unicast)))
+		for b.Loop() {
+			h.transmit(b, h.unicast)
+		}
+	})
+}
+
+func BenchmarkTransmitEntropyPort(b *testing.B) {
+	benchmark(b, func(b *testing.B, h *hotPath) {
+		h.useEntropyPort(b)
 		b.SetBytes(int64(outFrames * len(h.unicast)))
 		for b.Loop() {
 			h.transmit(b, h.unicast)

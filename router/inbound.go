@@ -10,6 +10,7 @@ import (
 	"weft/router/ecn"
 	"weft/router/endpoint"
 	"weft/router/neighbor"
+	"weft/router/relay"
 	"weft/router/segmenter"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -68,7 +69,7 @@ func newInbound(e *Engine, c underlay.Conn, w tapWriter) *inbound {
 		batch:     make([]underlay.Datagram, inDatagrams),
 		coalescer: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
 
-		forward: forwarder{engine: e, conn: c, packer: packer{least: forwardArena}},
+		forward: forwarder{engine: e, conn: c, packer: relay.NewPacker(forwardArena)},
 		sources: sourceChecker{owners: e.sources},
 	}
 	arena := make([]byte, inDatagrams*inBuffer)
@@ -162,11 +163,16 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 		return from, sessionDrop(err)
 	}
 	from.noteHeard(in.stamp)
-	in.engine.onAuthenticated(s, from, addr, newest, in.stamp)
+	in.engine.onAuthenticated(s, from, addr, newest, locates(header.Type, body), in.stamp)
 	switch header.Type {
 	case wire.TypeFrame:
 		return from, in.handleFrame(header, body)
 	case wire.TypeProbe:
+		return from, in.handleProbe(body, len(datagram), addr)
+	case wire.TypePortProbe:
+		if endpoint.IsRelayed(addr) {
+			return from, DropRelay // no entropy port sends over a relay
+		}
 		return from, in.handleProbe(body, len(datagram), addr)
 	case wire.TypeProbeReply:
 		return from, in.handleProbeReply(body, from, addr)

@@ -32,6 +32,7 @@ func (e *Engine) newLoops() (loops []*loop, err error) {
 			}
 			return nil, err
 		}
+		l.out.port = e.entropyPortOf(i)
 		loops = append(loops, l)
 	}
 	return loops, nil

@@ -27,6 +27,8 @@ var (
 		"Sessions that were made with a peer, by handshakes that either node began.", "peer")
 	metricRekeys    = metrics.Counter("peer_rekeys_total", "Sessions with a peer that replaced another one.", "peer")
 	metricPeerRelay = metrics.Gauge("peer_relayed", "1 if frames for a peer are sent over another node, else 0.", "peer")
+	metricPeerPorts = metrics.Gauge("peer_entropy_ports",
+		"Ports besides the data port from which frames to a peer leave, so that networks and its cores share the work.", "peer")
 	metricPeerDrops = metrics.Counter("peer_drops_total",
 		"Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
 	metricForeign = metrics.Counter("peer_foreign_source_frames_total",
@@ -109,6 +111,7 @@ func (p *PeerStats) collect(ch chan<- prometheus.Metric) {
 	metricSessions.Send(ch, float64(p.Sessions.Sessions), id)
 	metricRekeys.Send(ch, float64(p.Sessions.Rekeys), id)
 	metricPeerRelay.SendBool(ch, p.Relayed, id)
+	metricPeerPorts.Send(ch, float64(p.EntropyPorts), id)
 	metricForeign.Send(ch, float64(p.Foreign.Frames), id)
 	for reason, n := range p.Drops {
 		metricPeerDrops.Send(ch, float64(n), id, reason.String())

@@ -111,6 +111,7 @@ func (e *Engine) runProbes(ctx context.Context) {
 			e.expireAllStaged(e.now())
 			next := pathIdle
 			for _, v := range e.peers.Load().sorted {
+				e.probePorts(v, &p)
 				if v.reachable() && v.egress.Load().session != nil {
 					e.probeEndpoints(v, &p)
 					e.probePath(v, &p)
@@ -170,6 +171,7 @@ type probeSender struct{ buf []byte }
 
 // probeDatagram describes a probe, or the reply to one, that is sent sealed by a session.
 type probeDatagram struct {
+	from    underlay.Conn // nil: the first socket
 	kind    wire.Type
 	session *session.Session
 	addr    netip.AddrPort
@@ -192,8 +194,11 @@ func (p *probeSender) send(e *Engine, d probeDatagram) error {
 	if !ok {
 		return nil
 	}
+	if d.from == nil {
+		d.from = e.conns[0]
+	}
 	batch := [1]underlay.Datagram{datagram}
-	_, _ = e.conns[0].WriteBatch(batch[:])
+	_, _ = d.from.WriteBatch(batch[:])
 	return batch[0].Err
 }
 

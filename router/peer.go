@@ -10,6 +10,7 @@ import (
 	"weft/internal/ratelimit"
 	"weft/router/counters"
 	"weft/router/endpoint"
+	"weft/router/entropyport"
 	"weft/router/liveness"
 	"weft/router/pmtu"
 	"weft/router/roaming"
@@ -109,6 +110,8 @@ type remotePeer struct {
 	doubted atomic.Int64
 	// foreign counts sealed frames with a source address that another node gives out.
 	foreign foreignSources
+	// ports are the paths from the entropy ports of this node. Next and Answered are called while mu is held.
+	ports []entropyport.Path
 
 	// Guarded by mu. No I/O and no callback happens while mu is held.
 
@@ -130,8 +133,9 @@ type remotePeer struct {
 	replies ratelimit.Bucket
 }
 
-func newRemotePeer() *remotePeer {
-	p := &remotePeer{link: liveness.New(), replies: ratelimit.New(replyRate, replyRate)}
+// newRemotePeer returns a peer for an engine with a number of entropy ports.
+func newRemotePeer(ports int) *remotePeer {
+	p := &remotePeer{ports: make([]entropyport.Path, ports), link: liveness.New(), replies: ratelimit.New(replyRate, replyRate)}
 	p.installed.L = &p.mu
 	p.egress.Store(&egress{})
 	return p
@@ -271,7 +275,7 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 		if old != nil {
 			v.remotePeer = old.remotePeer
 		} else {
-			v.remotePeer = newRemotePeer()
+			v.remotePeer = newRemotePeer(len(e.ports))
 			v.kernel.Store(e.onKernel[p.ID])
 		}
 		sessionless := v.egress.Load().session == nil

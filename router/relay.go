@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/router/endpoint"
+	"weft/router/relay"
 	"weft/router/segmenter"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -57,94 +58,12 @@ func (e *Engine) datagramTo(addr netip.AddrPort, datagram []byte) (d underlay.Da
 	if out == nil {
 		return d, false
 	}
-	var p packer
-	return p.pack(&d, out, wire.Relay{Hops: wire.MaxHops - 1, Source: e.self, Destination: to.ID})
+	p := relay.NewPacker(0)
+	return p.Pack(&d, out.session, out.addr, wire.Relay{Hops: wire.MaxHops - 1, Source: e.self, Destination: to.ID})
 }
 
 // packerArena is room in bytes for the relayed datagrams of a superframe.
 const packerArena = sealedArena + segmenter.Pieces/2*wire.RelayOverhead
-
-// packer wraps datagrams into datagrams for relays.
-type packer struct {
-	least int    // bytes of memory to allocate when the first datagram is packed: most nodes never relay
-	arena []byte // nil until then
-	used  int
-}
-
-func (p *packer) reset() { p.used = 0 }
-
-// room returns the bytes that d takes when it is packed.
-func (p *packer) room(d *underlay.Datagram) int {
-	n, size := 1, length(d)
-	if d.SegmentSize > 0 {
-		n = (size + d.SegmentSize - 1) / d.SegmentSize
-	}
-	return size + n*wire.RelayOverhead
-}
-
-func length(d *underlay.Datagram) int {
-	n := len(d.Buf)
-	for _, piece := range d.More {
-		n += len(piece)
-	}
-	return n
-}
-
-// fits reports whether there is room for d.
-func (p *packer) fits(d *underlay.Datagram) bool {
-	return p.arena == nil || p.used+p.room(d) <= len(p.arena)
-}
-
-// pack returns the datagram that carries d, or the datagrams in it, to a relay by out, with the TOS of d. It lies in p's memory, which is
-// replaced if d does not fit. ok is false at the end of a session.
-func (p *packer) pack(d *underlay.Datagram, out *egress, r wire.Relay) (packed underlay.Datagram, ok bool) {
-	size, room := length(d), p.room(d)
-	n := (room - size) / wire.RelayOverhead
-	counter, ok := out.session.Reserve(n)
-	if !ok {
-		return underlay.Datagram{}, false
-	}
-	out.session.Use()
-	if p.used+room > len(p.arena) {
-		p.arena, p.used = make([]byte, max(room, p.least)), 0
-	}
-	from := gatherReader{now: d.Buf, more: d.More}
-	start := p.used
-	for i := range n {
-		segment := size
-		if d.SegmentSize > 0 {
-			segment = min(d.SegmentSize, size-i*d.SegmentSize)
-		}
-		at := p.arena[p.used : p.used+segment+wire.RelayOverhead]
-		body := at[wire.HeaderLen : len(at)-wire.TagLen]
-		r.Put(body)
-		from.read(body[wire.RelayLen:])
-		out.session.Seal(at[:0], wire.TypeRelay, counter+uint64(i), body)
-		p.used += len(at)
-	}
-	packed = underlay.Datagram{Addr: out.addr, Buf: p.arena[start:p.used:p.used], TOS: d.TOS}
-	if d.SegmentSize > 0 {
-		packed.SegmentSize = d.SegmentSize + wire.RelayOverhead
-	}
-	return packed, true
-}
-
-// gatherReader reads pieces as if they were one.
-type gatherReader struct {
-	now  []byte
-	more [][]byte
-}
-
-// read fills b with the next bytes; there must be enough.
-func (g *gatherReader) read(b []byte) {
-	for len(b) > 0 {
-		for len(g.now) == 0 {
-			g.now, g.more = g.more[0], g.more[1:]
-		}
-		n := copy(b, g.now)
-		b, g.now = b[n:], g.now[n:]
-	}
-}
 
 // handleRelay handles a relayed datagram that came from a peer. One for this node is handled as if it had come from its
 // source; one for another node is forwarded.
@@ -191,7 +110,7 @@ func relayDrop(err error) Drop {
 type forwarder struct {
 	engine *Engine
 	conn   underlay.Conn
-	packer packer
+	packer relay.Packer
 	batch  []underlay.Datagram
 }
 
@@ -206,12 +125,12 @@ func (f *forwarder) add(datagram []byte, tos uint8, r wire.Relay, to, from *peer
 		return DropNoRoute
 	}
 	d := underlay.Datagram{Buf: datagram, TOS: tos & f.engine.tosMask}
-	if !f.packer.fits(&d) || len(f.batch) == outDatagrams {
+	if !f.packer.Fits(&d) || len(f.batch) == outDatagrams {
 		if f.flush() != nil {
 			return DropSend
 		}
 	}
-	packed, ok := f.packer.pack(&d, out, r)
+	packed, ok := f.packer.Pack(&d, out.session, out.addr, r)
 	if !ok {
 		return DropNoSession
 	}
@@ -232,7 +151,7 @@ func (f *forwarder) flush() error {
 	}
 	_, err := f.conn.WriteBatch(f.batch)
 	f.batch = f.batch[:0]
-	f.packer.reset()
+	f.packer.Reset()
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}

@@ -9,7 +9,7 @@
 //
 // peer.go holds everything about a peer, and the snapshot of all peers that the other files read. handshakes.go makes
 // sessions, trust.go decides which of them need no seal, and staged.go keeps frames until there is one. roaming.go
-// moves peers to other addresses. liveness.go judges direct links, holepunch.go and reachability.go deal with NATs,
+// moves peers to other addresses, entropy.go sends frames from further ports. liveness.go judges direct links, holepunch.go and reachability.go deal with NATs,
 // control.go carries control messages. drop.go lists the reasons for which frames are dropped; stats.go and metrics.go
 // publish the counters.
 //
@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,7 @@ type Engine struct {
 	self       peer.ID
 	device     tap.Device
 	conns      []underlay.Conn
+	ports      []underlay.Conn // entropy ports of the queues from the second on
 	fdb        *fdb.Table
 	age        time.Duration
 	tosMask    uint8  // the bits of a frame's TOS that its datagrams leave with
@@ -153,6 +155,7 @@ func New(cfg Config) (*Engine, error) {
 		self:       handshakes.node.ID(),
 		device:     cfg.Device,
 		conns:      cfg.Conns,
+		ports:      cfg.EntropyPorts,
 		fdb:        fdb.New(fdb.DefaultLimit, cfg.FDBAge, cfg.Now()),
 		age:        cfg.FDBAge,
 		tosMask:    ecn.OuterMask(cfg.CopyDSCP),
@@ -198,6 +201,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, l := range loops {
 		group.Go(l.run)
 	}
+	if len(e.ports) > 0 {
+		group.Go(e.runEntropyPorts)
+	}
 	for _, run := range []func(context.Context){e.runHandshakes, e.runProbes, e.runLiveness, e.runDialBacks, e.runAging} {
 		group.Go(func() error {
 			run(inner)
@@ -208,7 +214,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		<-inner.Done() // closing ends the reads of the others
 		return e.close()
 	})
-	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(loops), "sockets", len(e.conns))
+	e.log.Info("datapath runs", "tap", e.device.Name(), "queues", len(loops), "sockets", len(e.conns), "entropyPorts", len(e.ports))
 	err = group.Wait()
 	if ctx.Err() != nil {
 		err = nil // reads and writes failed because of the close
@@ -218,7 +224,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 func (e *Engine) close() error {
 	errs := []error{e.device.Close()}
-	for _, c := range e.conns {
+	for _, c := range slices.Concat(e.conns, e.ports) {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)

@@ -180,10 +180,11 @@ func TestConfigRefused(t *testing.T) {
 	}
 	good := Config{Private: identityOf(0).private, Offer: anyCipher, Device: taptest.New(taptest.Config{}), Conns: []underlay.Conn{conn}}
 	for field, change := range map[string]func(*Config){
-		"Offer":  func(c *Config) { c.Offer = 0 },
-		"Device": func(c *Config) { c.Device = nil },
-		"Conns":  func(c *Config) { c.Conns = append(c.Conns, conn) },
-		"FDBAge": func(c *Config) { c.FDBAge = -1 },
+		"Offer":        func(c *Config) { c.Offer = 0 },
+		"Device":       func(c *Config) { c.Device = nil },
+		"Conns":        func(c *Config) { c.Conns = append(c.Conns, conn) },
+		"EntropyPorts": func(c *Config) { c.EntropyPorts = []underlay.Conn{conn} },
+		"FDBAge":       func(c *Config) { c.FDBAge = -1 },
 	} {
 		cfg := good
 		change(&cfg)

@@ -6,6 +6,7 @@ import (
 
 	"weft/internal/simnet"
 	"weft/router/ecn"
+	"weft/router/relay"
 	"weft/router/underlay"
 	"weft/tap"
 	"weft/tap/taptest"
@@ -22,7 +23,7 @@ func (c *countingConn) WriteBatch(batch []underlay.Datagram) (int, error) {
 	for _, d := range batch {
 		n := 1
 		if d.SegmentSize > 0 {
-			n = (length(&d) + d.SegmentSize - 1) / d.SegmentSize
+			n = (relay.Length(&d) + d.SegmentSize - 1) / d.SegmentSize
 		}
 		c.datagrams += n
 		if d.TOS&ecn.Mask == ecn.CE {

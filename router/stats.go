@@ -51,6 +51,8 @@ type PeerStats struct {
 	// Session is the age of the session, 0 if there is none. Sessions counts handshakes and sessions.
 	Session  time.Duration
 	Sessions session.Counts
+	// EntropyPorts is the number of ports besides the data port from which frames leave.
+	EntropyPorts int
 	// Relayed: frames are sent over another node.
 	Relayed bool
 	// Handshakes is how many were begun in a row without an answer. Err is why one that had an answer failed.
@@ -86,7 +88,7 @@ func (e *Engine) Stats() Stats {
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: v.transmit.Frames.Load(), TxBytes: v.transmit.Bytes.Load(),
 			RxFrames: v.receive.Frames.Load(), RxBytes: v.receive.Bytes.Load(),
-			Drops: v.drops.nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
+			EntropyPorts: v.provenPorts(), Drops: v.drops.nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
 		}
 		if out.session != nil {
 			p.Cipher, p.Session = out.session.Cipher(), max(e.now().Sub(out.session.Created()), 1)

@@ -44,6 +44,7 @@ var layers = []struct {
 	{"tap/taptest", 2},
 	{"router/underlay/...", 2},
 	{"router/vxlan/...", 2},
+	{"router/relay", 2},
 	{"ipam/store/...", 2},
 	{"internal/podlink/...", 2},
 	{"internal/masq", 2},
@@ -159,6 +160,8 @@ var steps = map[string]int{
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,
 
+	"weft/router/relay":     1,
+	"weft/router/underlay":  0,
 	"weft/router/segmenter": 2,
 
 	"weft/router/session": 1,

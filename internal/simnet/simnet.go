@@ -36,6 +36,7 @@ type Stats struct {
 	Delivered  uint64 // put into a receiver's buffer, duplicates included
 	Lost       uint64 // by Link.Loss
 	Cut        uint64 // by a partition
+	Blocked    uint64 // by a firewall
 	TooLarge   uint64 // by Link.MTU
 	Overflowed uint64 // the receiver's buffer was full
 	NoSocket   uint64 // no socket has the address
@@ -52,6 +53,7 @@ type Network struct {
 	fallback Link
 	links    map[route]Link
 	cut      map[route]bool
+	blocked  map[netip.AddrPort]bool
 	nats     map[netip.Addr]*nat // by the hosts behind them
 	outsides map[netip.Addr]*nat // by their own addresses
 	nextPort uint16
@@ -69,6 +71,7 @@ func New(seed uint64) *Network {
 		conns:    map[netip.AddrPort]*Conn{},
 		links:    map[route]Link{},
 		cut:      map[route]bool{},
+		blocked:  map[netip.AddrPort]bool{},
 		nats:     map[netip.Addr]*nat{},
 		outsides: map[netip.Addr]*nat{},
 		nextPort: 49152,
@@ -126,6 +129,13 @@ func (n *Network) Heal() {
 	clear(n.cut)
 }
 
+// Block makes a firewall drop all datagrams from and to a socket, whether it is open or not, or stop to drop them.
+func (n *Network) Block(socket netip.AddrPort, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.blocked[socket] = on
+}
+
 // SetMerge makes sockets merge datagrams of one size from one sender into elements with a SegmentSize, as the kernel
 // does with UDP_GRO. It does not lose or reorder datagrams.
 func (n *Network) SetMerge(on bool) { n.merge.Store(on) }
@@ -142,6 +152,10 @@ func (n *Network) send(from, to netip.AddrPort, tos uint8, buf []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stats.Sent++
+	if n.blocked[from] || n.blocked[to] {
+		n.stats.Blocked++
+		return
+	}
 	from, to = n.translate(from, to)
 	way := route{from.Addr(), to.Addr()}
 	link, ok := n.links[way]

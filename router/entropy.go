@@ -1,0 +1,157 @@
+package router
+
+import (
+	"math/rand/v2"
+	"net/netip"
+
+	"weft/internal/poll"
+	"weft/router/entropyport"
+	"weft/router/underlay"
+	"weft/router/wire"
+)
+
+// An entropy port is a further source port of this node, for the frames of one TAP queue. It receives only answers: all else comes to the
+// data port. entropyport.Path decides whether frames to a peer leave from it. See docs/adr/0048-a-source-port-a-queue.md.
+
+// Sizes of the buffers for what arrives at entropy ports. Longer datagrams are no answers.
+const (
+	portDatagrams = 16
+	portBuffer    = 256 // bytes
+)
+
+// entropyPort is the entropy port of a queue.
+type entropyPort struct {
+	conn  underlay.Conn
+	index int // in Engine.ports and remotePeer.ports
+}
+
+// entropyPortOf returns the entropy port of a TAP queue. The first queue has none.
+func (e *Engine) entropyPortOf(queue int) entropyPort {
+	if i := queue - 1; i >= 0 && i < len(e.ports) {
+		return entropyPort{conn: e.ports[i], index: i}
+	}
+	return entropyPort{}
+}
+
+// choosePort decides whether the datagrams of a frame to a peer leave from the entropy port, and sends first what is queued for another
+// socket. A frame that goes to several peers never does.
+func (c *encoder) choosePort(to *peerView, out *egress, shared bool) error {
+	on := c.port.conn != nil && !shared && to.ports[c.port.index].Carries(out.addr)
+	if on == c.onPort {
+		return nil
+	}
+	err := c.send()
+	c.onPort = on
+	return err
+}
+
+// locates reports whether the sender of a sealed datagram may be reached at its source: not at an entropy port.
+func locates(t wire.Type, body []byte) bool {
+	return t != wire.TypePortProbe && !(t == wire.TypeFrame && wire.FromEntropyPort(body))
+}
+
+// probePorts sends the probes that are due from the entropy ports to a peer, and ends the proofs of those that are not answered. Only the
+// path probing goroutine calls it.
+func (e *Engine) probePorts(v *peerView, p *probeSender) {
+	out, now, to := v.egress.Load(), e.now(), entropyport.Endpoint{}
+	if out.session != nil && !out.relayed && v.direct() && !v.kernel.Load() {
+		to = entropyport.Endpoint{Addr: out.addr, Session: out.session.Index()}
+	}
+	for i := range v.ports {
+		v.mu.Lock()
+		probe, ok := v.ports[i].Next(to, int(v.datagram.Load()), now, rand.Uint32)
+		v.mu.Unlock()
+		if ok {
+			_ = p.send(e, probeDatagram{ // a probe that is not sent is not answered
+				from: e.ports[i], kind: wire.TypePortProbe, session: out.session, addr: out.addr,
+				probe: wire.Probe{Token: probe.Token, Size: uint16(probe.Size)}, size: probe.Size,
+			})
+		}
+	}
+}
+
+// provenPorts returns the number of entropy ports from which frames to the peer leave.
+func (p *remotePeer) provenPorts() (n int) {
+	for i := range p.ports {
+		if p.ports[i].Proven() {
+			n++
+		}
+	}
+	return n
+}
+
+// runEntropyPorts receives what arrives at the entropy ports, until they are closed. It has a goroutine of its own, so that the loops need
+// not look for the few answers, and a flood of other datagrams there costs the frames nothing.
+func (e *Engine) runEntropyPorts() error {
+	sources := make([]poll.Source, len(e.ports))
+	for i, c := range e.ports {
+		sources[i] = c.Source()
+	}
+	poller, err := poll.New(sources...)
+	if err != nil {
+		return err
+	}
+	defer poller.Close()
+	batch := make([]underlay.Datagram, portDatagrams)
+	for i := range batch {
+		batch[i].Buf = make([]byte, portBuffer)
+	}
+	for {
+		more := false
+		for i, c := range e.ports {
+			n, err := c.ReadBatch(batch)
+			if err != nil {
+				return err
+			}
+			for _, d := range batch[:n] {
+				if reason := e.handleAnswer(i, d.Buf, d.Addr); reason != 0 {
+					e.drop(nil, reason, 1)
+				}
+			}
+			more = more || n == len(batch)
+		}
+		if !more {
+			if err := poller.Wait(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// handleAnswer handles a datagram that arrived at an entropy port, and returns the reason to drop it. Only answers to probes and notices
+// of unknown sessions are sent there.
+func (e *Engine) handleAnswer(port int, datagram []byte, addr netip.AddrPort) Drop {
+	header, _, err := wire.Parse(datagram)
+	switch {
+	case err != nil:
+		return wireDrop(err)
+	case header.Type == wire.TypeUnknown:
+		return e.handshakes.queueMessage(datagram, addr)
+	case header.Type != wire.TypeProbeReply:
+		return DropType
+	}
+	s := e.handshakes.node.Lookup(header.Session)
+	if s == nil {
+		return DropSession
+	}
+	from := e.peers.Load().byID[s.Peer()]
+	if from == nil {
+		return DropUnknownPeer
+	}
+	body, newest, err := s.Open(header, datagram)
+	if err != nil {
+		return sessionDrop(err)
+	}
+	now := e.now()
+	from.noteHeard(now.UnixNano())
+	e.onAuthenticated(s, from, addr, newest, false, now.UnixNano())
+	reply, err := wire.ParseProbeReply(body)
+	if err != nil {
+		return wireDrop(err)
+	}
+	e.probes.Add(1)
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	from.ports[port].Answered(entropyport.Probe{Token: reply.Token, Size: int(reply.Size)}, now)
+	return 0
+}
