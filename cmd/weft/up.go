@@ -101,6 +101,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.DSCP, "dscp", settings.DSCPNone,
 		"none or copy: the DSCP of the datagrams between nodes is 0, or that of the frame in each; copy only if the underlay honors the "+
 			"classes that pods choose, as others bleach or police them")
+	f.StringVar(&o.SourcePorts, "source-ports", settings.SourcePortsQueue,
+		"queue or one: frames leave from a UDP port for each queue of the TAP where the other node receives them from there, so that "+
+			"network cards and paths of equal cost distribute them, or all from the data port")
 	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: the largest that fits the underlay)")
 	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one per CPU, at most 8)")
 	f.BoolVar(&o.NoDiscovery, "no-discovery", false, "dial only PEERs and connected targets, not members seen in earlier runs")

@@ -122,16 +122,17 @@ type Config struct {
 // Datapath is the datapath of this node. New makes it and binds its sockets; Run brings it up.
 type Datapath struct {
 	// constant after New
-	cfg      Config
-	settings *settings.Config
-	log      *slog.Logger
-	conns    []*underlay.UDP // one a queue
-	reach    *reach
-	resize   signal.Chan // set when the MTU of pods has changed
-	guards   *guards
-	ports    *nodePorts
-	peers    signal.Chan   // set when the other nodes may have changed
-	started  chan struct{} // closed once the datapath is up
+	cfg          Config
+	settings     *settings.Config
+	log          *slog.Logger
+	conns        []*underlay.UDP // one a queue
+	entropyPorts []*underlay.UDP // the entropy ports: one a queue, but for the first
+	reach        *reach
+	resize       signal.Chan // set when the MTU of pods has changed
+	guards       *guards
+	ports        *nodePorts
+	peers        signal.Chan   // set when the other nodes may have changed
+	started      chan struct{} // closed once the datapath is up
 
 	// atomic
 	current         atomic.Pointer[engines]          // nil until the datapath is up
@@ -188,16 +189,24 @@ func New(cfg Config) (*Datapath, error) {
 	}
 	d.underlay.Store(&Underlay{Addr: cfg.Advertise, Local: local, MTU: cfg.MTU})
 	off := cfg.Settings.Offload == settings.OffloadOff
-	d.conns, err = underlay.ListenQueues(underlay.Config{
+	socket := underlay.Config{
 		Port: cfg.Settings.DataPort(), Source: d.underlay.Load().source(), DontFragment: true, NoGSO: off, NoGRO: off, Reports: d,
-	}, cfg.Settings.Queues)
-	return d, err
+	}
+	if d.conns, err = underlay.ListenQueues(socket, cfg.Settings.Queues); err != nil {
+		return nil, err
+	}
+	if cfg.Settings.SourcePorts != settings.SourcePortsOne {
+		if d.entropyPorts, err = underlay.ListenEntropy(socket, len(d.conns)-1); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	return d, nil
 }
 
 // Close closes the sockets of a Datapath that was not run.
 func (d *Datapath) Close() error {
 	var errs []error
-	for _, c := range d.conns {
+	for _, c := range d.Sockets() {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
@@ -236,7 +245,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	if err := d.restoreAddresses(); err != nil {
 		d.log.Warn("cannot restore the addresses of the bridge", "err", err)
 	}
-	d.log.Info("datapath is up", "bridge", d.settings.Bridge, "tap", d.settings.Tap)
+	d.log.Info("datapath is up", "bridge", d.settings.Bridge, "tap", d.settings.Tap, "sockets", d.conns[0].Features())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.router.Run(ctx) })
 	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })

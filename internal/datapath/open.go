@@ -69,16 +69,20 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 
 // routerConfig describes the router.
 func (d *Datapath) routerConfig(device tap.Device) router.Config {
-	conns := make([]underlay.Conn, len(d.conns))
-	for i, c := range d.conns {
-		conns[i] = c
-	}
 	return router.Config{
 		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
 		Owners: d.cfg.Owners, Sources: d.cfg.Sources, SourceCheck: sourceChecks[d.settings.SourceCheck],
 		StandardAES: d.settings.AES == settings.AESStandard, CopyDSCP: d.settings.DSCP == settings.DSCPCopy, Events: routerEvents{d},
-		Device: device, Conns: conns, Logger: d.log,
+		Device: device, Conns: asConns(d.conns), EntropyPorts: asConns(d.entropyPorts), Logger: d.log,
 	}
+}
+
+// asConns returns sockets in the form of the router.
+func asConns(sockets []*underlay.UDP) (conns []underlay.Conn) {
+	for _, u := range sockets {
+		conns = append(conns, u)
+	}
+	return conns
 }
 
 // sourceChecks are the modes of --source-check.

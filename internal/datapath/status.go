@@ -37,8 +37,8 @@ func (d *Datapath) KernelCarries(id peer.ID) bool {
 	return e != nil && e.kernel.carries(id)
 }
 
-// Sockets returns the data sockets, for their metrics. They belong to the Datapath.
-func (d *Datapath) Sockets() []*underlay.UDP { return d.conns }
+// Sockets returns the data sockets and the entropy ports, for their metrics. They belong to the Datapath.
+func (d *Datapath) Sockets() []*underlay.UDP { return slices.Concat(d.conns, d.entropyPorts) }
 
 // Offloads returns the names of the offloads that TAP and underlay were found to support; never nil.
 func (d *Datapath) Offloads() []string {

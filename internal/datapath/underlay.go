@@ -37,7 +37,7 @@ func (d *Datapath) SetUnderlay(next Underlay) {
 	}
 	d.underlay.Store(&next)
 	if before.source() != next.source() {
-		for _, c := range d.conns {
+		for _, c := range d.Sockets() {
 			c.SetSource(next.source())
 		}
 	}

@@ -55,6 +55,7 @@ var restartSettings = []setting{
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
 	{"--dscp", func(c *settings.Config) any { return c.DSCP }},
+	{"--source-ports", func(c *settings.Config) any { return c.SourcePorts }},
 	{"--mtu", func(c *settings.Config) any { return c.MTU }},
 	{"--queues", func(c *settings.Config) any { return c.Queues }},
 	{"--no-discovery", func(c *settings.Config) any { return c.NoDiscovery }},

@@ -36,7 +36,7 @@ const (
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
 const BootstrapFromPeers = -1
 
-// Values of --cipher, --aes, --datapath, --offload, --dscp and --source-check that are not names of something else.
+// Values of --cipher, --aes, --datapath, --offload, --dscp, --source-ports and --source-check that are not names of something else.
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
@@ -49,6 +49,8 @@ const (
 	DSCPCopy           = "copy"
 	AESAuto            = "auto"
 	AESStandard        = "standard"
+	SourcePortsQueue   = "queue"
+	SourcePortsOne     = "one"
 	SourceCheckOff     = "off"
 	SourceCheckLog     = "log"
 	SourceCheckEnforce = "enforce"
@@ -79,6 +81,7 @@ type Config struct {
 	Offload        string
 	DSCP           string // empty: DSCPNone
 	AES            string // empty: AESAuto
+	SourcePorts    string // empty: SourcePortsQueue
 	MTU            int    // 0: from the underlay
 	Queues         int    // 0: number of CPUs, at most MaxQueues
 

@@ -158,6 +158,7 @@ func Modes() map[string][]string {
 		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
 		"offload":      {OffloadAuto, OffloadOff},
 		"dscp":         {DSCPNone, DSCPCopy},
+		"source-ports": {SourcePortsQueue, SourcePortsOne},
 		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
 		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
 	}
@@ -172,6 +173,7 @@ func (c *Config) validateModes() error {
 		{"datapath", c.Datapath},
 		{"offload", c.Offload},
 		{"dscp", cmp.Or(c.DSCP, DSCPNone)},
+		{"source-ports", cmp.Or(c.SourcePorts, SourcePortsQueue)},
 		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
 		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
 	} {
