@@ -32,6 +32,22 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// TestWide: a Wide knows repetitions up to its own size.
+func TestWide(t *testing.T) {
+	var w Wide
+	for _, tt := range []struct {
+		counter uint64
+		want    bool
+	}{
+		{WideSize + 5, true}, {6, true}, {6, false}, {5, false}, {WideSize - 1, true}, {3 * WideSize, true}, {2*WideSize + 1, true},
+		{2 * WideSize, false}, {WideSize + 5, false},
+	} {
+		if got := w.Accept(tt.counter); got != tt.want {
+			t.Errorf("counter %d: %v, want %v", tt.counter, got, tt.want)
+		}
+	}
+}
+
 // TestModel compares the window with an unbounded set.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -65,8 +81,13 @@ func TestModel(t *testing.T) {
 
 // TestShuffled: each counter is accepted once, whatever the order within the window.
 func TestShuffled(t *testing.T) {
-	order := rand.New(rand.NewPCG(1, 2)).Perm(Size)
-	var w Window
+	shuffled(t, new(Window), Size)
+	shuffled(t, new(Wide), WideSize)
+}
+
+func shuffled(t *testing.T, w interface{ Accept(counter uint64) bool }, size int) {
+	t.Helper()
+	order := rand.New(rand.NewPCG(1, 2)).Perm(size)
 	for round := range 2 {
 		for _, c := range order {
 			if got := w.Accept(uint64(c) + 12345); got != (round == 0) {
@@ -77,7 +98,11 @@ func TestShuffled(t *testing.T) {
 }
 
 func BenchmarkAccept(b *testing.B) {
-	var w Window
+	b.Run("window", func(b *testing.B) { benchmarkAccept(b, new(Window)) })
+	b.Run("wide", func(b *testing.B) { benchmarkAccept(b, new(Wide)) })
+}
+
+func benchmarkAccept[R ring](b *testing.B, w *window[R]) {
 	var c uint64
 	for b.Loop() {
 		w.Accept(c)

@@ -62,7 +62,7 @@ type Session struct {
 
 	// Guarded by mu.
 	mu     sync.Mutex
-	window replay.Window // of the numbers of received datagrams
+	window replay.Wide // of the numbers of received datagrams
 }
 
 // Peer returns the ID of the node at the other end.

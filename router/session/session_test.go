@@ -368,7 +368,7 @@ func BenchmarkOpen(b *testing.B) {
 			h := parse(b, datagram)
 			for b.Loop() {
 				copy(buf, datagram)
-				to.window = replay.Window{} // otherwise the datagram would be a replay
+				to.window = replay.Wide{} // otherwise the datagram would be a replay
 				if _, _, err := to.Open(h, buf); err != nil {
 					b.Fatal(err)
 				}
