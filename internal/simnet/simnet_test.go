@@ -189,6 +189,27 @@ func TestPartition(t *testing.T) {
 	})
 }
 
+// TestBlock: a firewall drops what comes from a socket and what goes to it, and nothing else.
+func TestBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := listen(t, n, addrA), listen(t, n, addrB)
+		for _, socket := range []netip.AddrPort{addrA, addrB} {
+			n.Block(socket, true)
+			number(t, a, 3)
+			if got := drain(t, b); len(got) != 0 {
+				t.Errorf("%s is blocked: %v", socket, got)
+			}
+			n.Block(socket, false)
+		}
+		n.Block(netip.AddrPortFrom(addrA.Addr(), addrA.Port()+1), true)
+		number(t, a, 3)
+		if got := drain(t, b); len(got) != 3 || n.Stats().Blocked != 6 {
+			t.Errorf("not blocked: %v, %d blocked", got, n.Stats().Blocked)
+		}
+	})
+}
+
 func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)

@@ -2,7 +2,6 @@ package underlay
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 )
 
@@ -50,9 +49,5 @@ func listenAligned(cfg Config, residue int) (*UDP, error) {
 		}
 	}
 	cfg.Port = 0
-	u, err := Listen(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("entropy port: %w", err)
-	}
-	return u, nil
+	return Listen(cfg)
 }
