@@ -48,8 +48,8 @@ type Config struct {
 	// of its own. TAP queues share the sockets. Peers send to the source of a node's datagrams, so all sockets must
 	// send from one address. The engine owns them: Run closes them.
 	Conns []underlay.Conn
-	// EntropyPorts are sockets on further ports, for the TAP queues from the second on: frames of a queue leave from its port while the
-	// peer has proven that they arrive from there. Queues without one send from Conns only. The engine owns them: Run closes them.
+	// EntropyPorts are sockets on further ports, at most one for each TAP queue: frames to one peer leave from the port of their flow
+	// while the peer has proven that they arrive from there. The engine owns them: Run closes them.
 	EntropyPorts []underlay.Conn
 	// FDBAge is how long an address is remembered after its last frame, in steps of a second; fdb.DefaultAge if 0. A
 	// shorter age finds silent addresses that have moved sooner, a longer one floods less.
@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("router: %w: Device is missing", ErrConfig)
 	case len(c.Conns) == 0 || len(c.Conns) > len(c.Device.Queues()):
 		return fmt.Errorf("router: %w: Conns: %d sockets for %d TAP queues", ErrConfig, len(c.Conns), len(c.Device.Queues()))
-	case len(c.EntropyPorts) >= len(c.Device.Queues()):
+	case len(c.EntropyPorts) > len(c.Device.Queues()):
 		return fmt.Errorf("router: %w: EntropyPorts: %d for %d TAP queues", ErrConfig, len(c.EntropyPorts), len(c.Device.Queues()))
 	case c.FDBAge < 0:
 		return fmt.Errorf("router: %w: FDBAge %s is negative", ErrConfig, c.FDBAge)

@@ -178,7 +178,7 @@ func TestDropSend(t *testing.T) {
 	peers := n.peers.Load().flooded.Load().peers
 	for i, size := range []int{underlay.MaxDatagram + 1, 100} {
 		s := send{to: peers[i], frames: 1, bytes: size}
-		if err := o.push(underlay.Datagram{Buf: make([]byte, size)}, &egress{addr: addrOf(8 + i)}, s); err != nil {
+		if err := o.push(underlay.Datagram{Buf: make([]byte, size)}, &egress{addr: addrOf(8 + i)}, s, &o.data); err != nil {
 			t.Fatal(err)
 		}
 	}

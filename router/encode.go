@@ -21,19 +21,27 @@ const sealedArena = segmenter.Heads + 64<<10 + segmenter.Pieces/2*wire.TagLen
 // encoder makes datagrams of frames and sends them. It is owned by one goroutine.
 type encoder struct {
 	engine *Engine
-	conn   underlay.Conn
-	port   entropyPort // of the queue; its conn is nil if there is none
-	onPort bool        // what is queued leaves from port
 
 	segmenter segmenter.Segmenter
 	sealed    []byte // datagrams, one after the other
 	used      int    // of sealed
 	saved     []byte // the bytes that a segment's headers replace for a moment
 
-	datagrams []underlay.Datagram // to be sent
-	sends     []send              // sends[i] describes datagrams[i]
+	data  socketBatch   // from the data port
+	ports []socketBatch // from the entropy ports; nil: none is used
 
 	packer relay.Packer // of relayed datagrams; its memory is that of datagrams
+}
+
+// socketBatch is what is queued for one socket.
+type socketBatch struct {
+	conn      underlay.Conn
+	datagrams []underlay.Datagram // to be sent
+	sends     []send              // sends[i] describes datagrams[i]
+}
+
+func newSocketBatch(c underlay.Conn) socketBatch {
+	return socketBatch{conn: c, datagrams: make([]underlay.Datagram, 0, outDatagrams), sends: make([]send, 0, outDatagrams)}
 }
 
 // send is what is counted of a datagram, or of a run of them, once it was sent.
@@ -45,11 +53,9 @@ type send struct {
 
 func newEncoder(e *Engine, c underlay.Conn) encoder {
 	return encoder{
-		engine: e, conn: c, segmenter: segmenter.New(), sealed: make([]byte, sealedArena),
-		saved:     make([]byte, 0, wire.MetaLen+wire.MaxOffset),
-		datagrams: make([]underlay.Datagram, 0, outDatagrams),
-		sends:     make([]send, 0, outDatagrams),
-		packer:    relay.NewPacker(packerArena),
+		engine: e, data: newSocketBatch(c), segmenter: segmenter.New(), sealed: make([]byte, sealedArena),
+		saved:  make([]byte, 0, wire.MetaLen+wire.MaxOffset),
+		packer: relay.NewPacker(packerArena),
 	}
 }
 
@@ -57,9 +63,6 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 // memory around f: Headroom before it, and room for a tag after it if it was read to be sealed. shared says that the
 // frame is needed again unchanged: then its bytes are not modified.
 func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, shared bool) error {
-	if err := c.choosePort(to, out, shared); err != nil {
-		return err
-	}
 	counter, ok := out.session.Reserve(f.frames)
 	if !ok {
 		c.engine.drop(to, DropNoSession, f.frames)
@@ -73,13 +76,14 @@ func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, sha
 		}
 	}
 	tos := ecn.TOS(f.Data) & c.engine.tosMask // the segments of a superframe have one IP header; encode may seal it in place
-	d, s := c.encode(f, room, out, counter, shared), send{to: to, frames: f.frames, bytes: f.bytes}
+	from := c.batchFor(f, to, out, shared)
+	d, s := c.encode(f, room, out, counter, shared, from != &c.data), send{to: to, frames: f.frames, bytes: f.bytes}
 	if f.cut {
 		c.engine.drop(to, DropQueue, 1)
 		s.frames, s.bytes = s.frames-1, s.bytes-cutLast(&d, f)
 	}
 	d.TOS = tos
-	return c.push(d, out, s)
+	return c.push(d, out, s, from)
 }
 
 // cutLast removes the last datagram of those of the superframe f, and returns the length of the frame in it. The receiver takes it for
@@ -101,14 +105,14 @@ func (c *encoder) fits(f *outgoing) bool {
 	return c.segmenter.Fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
 }
 
-// encode returns the datagrams of f, without an address.
-func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, shared bool) underlay.Datagram {
+// encode returns the datagrams of f, without an address. port says that they leave from an entropy port.
+func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, shared, port bool) underlay.Datagram {
 	frame := room[:wire.Headroom+len(f.Data)]
 	switch {
 	case f.isSuper() && out.plain:
 		return datagramOf(c.segmenter.Segment(&f.layout, f.Data, out.session, counter))
 	case f.isSuper():
-		return c.sealSegments(f, room, out.session, counter)
+		return c.sealSegments(f, room, out.session, counter, port)
 	case out.plain && shared:
 		return datagramOf(c.segmenter.Whole(f.Data, f.meta(), out.session, counter))
 	case out.plain:
@@ -116,7 +120,7 @@ func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, 
 		return underlay.Datagram{Buf: frame}
 	}
 	meta := f.meta()
-	meta.EntropyPort = c.onPort
+	meta.EntropyPort = port
 	meta.Put(frame[wire.HeaderLen:])
 	dst := room[:0]
 	if shared || len(room) < len(frame)+wire.TagLen {
@@ -134,10 +138,10 @@ func datagramOf(d segmenter.Datagrams) underlay.Datagram {
 // sealSegments seals the segments of f one after the other. For each it writes the metadata and the superframe's
 // headers in front of the segment's payload, seals, and restores the bytes that were there. So the cipher is the only
 // one that reads the payload.
-func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64) underlay.Datagram {
+func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64, port bool) underlay.Datagram {
 	l := &f.layout
 	meta := segmenter.MetaOf(l)
-	meta.EntropyPort = c.onPort
+	meta.EntropyPort = port
 	var headers [wire.MaxOffset]byte
 	copy(headers[:], f.Data[:l.HeaderLen])
 	start, at := c.used, wire.HeaderLen
@@ -157,9 +161,9 @@ func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, cou
 	}
 }
 
-// push queues d for the peer of s.
-func (c *encoder) push(d underlay.Datagram, out *egress, s send) error {
-	if len(c.datagrams) == cap(c.datagrams) {
+// push queues d for the peer of s in the batch from.
+func (c *encoder) push(d underlay.Datagram, out *egress, s send, from *socketBatch) error {
+	if len(from.datagrams) == cap(from.datagrams) {
 		if err := c.send(); err != nil {
 			return err
 		}
@@ -171,8 +175,8 @@ func (c *encoder) push(d underlay.Datagram, out *egress, s send) error {
 			return err
 		}
 	}
-	c.datagrams = append(c.datagrams, d)
-	c.sends = append(c.sends, s)
+	from.datagrams = append(from.datagrams, d)
+	from.sends = append(from.sends, s)
 	return nil
 }
 
@@ -208,31 +212,38 @@ func (c *encoder) flush() error {
 	return err
 }
 
-// send sends what is queued and counts it.
+// send sends what is queued.
 func (c *encoder) send() error {
-	if len(c.datagrams) == 0 {
+	err := c.sendBatch(&c.data)
+	for i := range c.ports {
+		if err == nil {
+			err = c.sendBatch(&c.ports[i])
+		}
+	}
+	c.packer.Reset()
+	return err
+}
+
+// sendBatch sends what is queued for one socket, and counts it.
+func (c *encoder) sendBatch(b *socketBatch) error {
+	if len(b.datagrams) == 0 {
 		return nil
 	}
-	conn := c.conn
-	if c.onPort {
-		conn = c.port.conn
-	}
-	_, err := conn.WriteBatch(c.datagrams)
+	_, err := b.conn.WriteBatch(b.datagrams)
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	var sum counters.Tally
-	for i := range c.datagrams {
-		s := &c.sends[i]
-		if err := c.datagrams[i].Err; err != nil {
-			c.engine.drop(s.to, c.sendDrop(err, &c.datagrams[i], s), s.frames)
+	for i := range b.datagrams {
+		s := &b.sends[i]
+		if err := b.datagrams[i].Err; err != nil {
+			c.engine.drop(s.to, c.sendDrop(err, &b.datagrams[i], s), s.frames)
 			continue
 		}
 		sum.Add(&s.to.transmit, s.frames, s.bytes)
 	}
 	sum.Flush()
-	c.datagrams, c.sends = c.datagrams[:0], c.sends[:0]
-	c.packer.Reset()
+	b.datagrams, b.sends = b.datagrams[:0], b.sends[:0]
 	return nil
 }
 

@@ -10,8 +10,8 @@ import (
 	"weft/router/wire"
 )
 
-// An entropy port is a further source port of this node, for the frames of one TAP queue. It receives only answers: all else comes to the
-// data port. entropyport.Path decides whether frames to a peer leave from it. See docs/adr/0048-a-source-port-a-queue.md.
+// An entropy port is a further source port of this node. It receives only answers: all else comes to the data port. The flow of a frame
+// selects the port, and entropyport.Path decides whether frames to a peer leave from it. See docs/adr/0048-a-source-port-a-flow.md.
 
 // Sizes of the buffers for what arrives at entropy ports. Longer datagrams are no answers.
 const (
@@ -19,30 +19,15 @@ const (
 	portBuffer    = 256 // bytes
 )
 
-// entropyPort is the entropy port of a queue.
-type entropyPort struct {
-	conn  underlay.Conn
-	index int // in Engine.ports and remotePeer.ports
-}
-
-// entropyPortOf returns the entropy port of a TAP queue. The first queue has none.
-func (e *Engine) entropyPortOf(queue int) entropyPort {
-	if i := queue - 1; i >= 0 && i < len(e.ports) {
-		return entropyPort{conn: e.ports[i], index: i}
+// batchFor returns the batch of a frame to a peer. A frame that goes to several peers leaves from the data port.
+func (c *encoder) batchFor(f *outgoing, to *peerView, out *egress, shared bool) *socketBatch {
+	if len(c.ports) == 0 || shared || out.relayed {
+		return &c.data
 	}
-	return entropyPort{}
-}
-
-// choosePort decides whether the datagrams of a frame to a peer leave from the entropy port, and sends first what is queued for another
-// socket. A frame that goes to several peers never does.
-func (c *encoder) choosePort(to *peerView, out *egress, shared bool) error {
-	on := c.port.conn != nil && !shared && to.ports[c.port.index].Carries(out.addr)
-	if on == c.onPort {
-		return nil
+	if i := entropyport.Index(f.Data, len(c.ports)); to.ports[i].Carries(out.addr) {
+		return &c.ports[i]
 	}
-	err := c.send()
-	c.onPort = on
-	return err
+	return &c.data
 }
 
 // locates reports whether the sender of a sealed datagram may be reached at its source: not at an entropy port.

@@ -10,10 +10,10 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/simnet"
+	"weft/router/entropyport"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
-	"weft/tap"
 	"weft/tap/taptest"
 )
 
@@ -32,7 +32,7 @@ func (c *frameCounter) WriteBatch(batch []underlay.Datagram) (int, error) {
 	return c.Conn.WriteBatch(batch)
 }
 
-// portNode is the first node of a network of two, with a TAP queue for each of its ports and one more.
+// portNode is the first node of a network of two, with a TAP queue for each of its ports.
 type portNode struct {
 	*node
 	network *simnet.Network
@@ -73,7 +73,7 @@ func newLonePortNode(t *testing.T, network *simnet.Network, ports int, secrets .
 		p.ports = append(p.ports, &frameCounter{Conn: c})
 		conns = append(conns, p.ports[i])
 	}
-	p.node = newNodeWith(t, network, 0, taptest.Config{MTU: 1422, Queues: ports + 1}, Config{EntropyPorts: conns, Secrets: secrets})
+	p.node = newNodeWith(t, network, 0, taptest.Config{MTU: 1422, Queues: max(ports, 1)}, Config{EntropyPorts: conns, Secrets: secrets})
 	return p
 }
 
@@ -90,11 +90,20 @@ func (p *portNode) connectOld(t *testing.T) (*remote, *simnet.Conn) {
 	return connectRemote(t, p.node, 1, secretOf(1)), conn
 }
 
-// send sends a frame to mac(2) from a queue, and reports whether it arrived within a tick.
-func (p *portNode) send(t *testing.T, queue int) bool {
+// flow returns a frame to mac(2) that leaves from a port.
+func (p *portNode) flow(port int, note byte) []byte {
+	for n := 10; ; n++ {
+		if f := frame(mac(2), mac(n), note); entropyport.Index(f, len(p.ports)) == port {
+			return f
+		}
+	}
+}
+
+// send sends a frame to mac(2) that leaves from a port, and reports whether it arrived within a tick.
+func (p *portNode) send(t *testing.T, port int) bool {
 	t.Helper()
 	p.notes++
-	if !p.dev.InjectQueue(queue, tap.Frame{Data: frame(mac(2), mac(1), p.notes)}) {
+	if !p.dev.Inject(p.flow(port, p.notes)) {
 		t.Fatal("the device is full")
 	}
 	time.Sleep(pathTick)
@@ -103,27 +112,27 @@ func (p *portNode) send(t *testing.T, queue int) bool {
 }
 
 // sendFor sends a frame in each tick, and returns how many were lost.
-func (p *portNode) sendFor(t *testing.T, queue int, length time.Duration) (lost int) {
+func (p *portNode) sendFor(t *testing.T, port int, length time.Duration) (lost int) {
 	t.Helper()
 	for range int(length / pathTick) {
-		if !p.send(t, queue) {
+		if !p.send(t, port) {
 			lost++
 		}
 	}
 	return lost
 }
 
-// check checks from which ports the next frames of all queues leave, that they arrive, and that the other node has not looked for this one
+// check checks whether the next frames of each port leave from it, that they arrive, and that the other node has not looked for this one
 // elsewhere.
 func (p *portNode) check(t *testing.T, when string, want ...bool) {
 	t.Helper()
 	for i := range p.ports {
 		before := p.ports[i].frames.Load()
-		if !p.send(t, i+1) {
-			t.Errorf("%s: a frame of queue %d is lost", when, i+1)
+		if !p.send(t, i) {
+			t.Errorf("%s: a frame of port %d is lost", when, i)
 		}
 		if got := p.ports[i].frames.Load() > before; got != want[i] {
-			t.Errorf("%s: queue %d sends from its port: %v, want %v", when, i+1, got, want[i])
+			t.Errorf("%s: frames leave from port %d: %v, want %v", when, i, got, want[i])
 		}
 	}
 	v := p.other.peers.Load().byID[p.peer.ID]
@@ -132,30 +141,27 @@ func (p *portNode) check(t *testing.T, when string, want ...bool) {
 	}
 }
 
-// TestEntropyPort: frames of a queue leave from its port once that is proven, those of the first queue and those to all peers do not, and
-// the peer's endpoint stays.
+// TestEntropyPort: the frames of a flow leave from its port once that is proven, those to all peers do not, and the peer's endpoint stays.
 func TestEntropyPort(t *testing.T) {
 	for mode, secrets := range modes {
 		t.Run(mode, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPortNode(t, 2, secrets...)
-				if lost := p.sendFor(t, 1, 2*time.Second); lost != 0 {
+				if lost := p.sendFor(t, 0, 2*time.Second); lost != 0 {
 					t.Errorf("%d frames lost", lost)
 				}
 				if s := p.Stats().Peers[0]; s.EntropyPorts != 1 {
 					t.Errorf("%d entropy ports, want 1", s.EntropyPorts)
 				}
 				p.check(t, "the first port is proven", true, false)
-				p.sendFor(t, 2, time.Second)
+				p.sendFor(t, 1, time.Second)
 				p.check(t, "both are", true, true)
-				before := p.ports[0].frames.Load()
-				p.send(t, 0)
-				p.dev.InjectQueue(1, tap.Frame{Data: frame(ether.Broadcast, mac(1), 'b')})
-				want(t, "a broadcast", awaitQuiet([]*node{p.other}), [][]byte{{'b'}})
-				if p.ports[0].frames.Load() != before {
-					t.Error("a frame of the first queue or a broadcast left from an entropy port")
+				before := p.ports[0].frames.Load() + p.ports[1].frames.Load()
+				want(t, "a broadcast", deliver(t, []*node{p.node, p.other}, 0, frame(ether.Broadcast, mac(1), 'b')), [][]byte{nil, {'b'}})
+				if p.ports[0].frames.Load()+p.ports[1].frames.Load() != before {
+					t.Error("a broadcast left from an entropy port")
 				}
-				p.sendFor(t, 1, 3*time.Minute) // sessions are renewed meanwhile
+				p.sendFor(t, 0, 3*time.Minute) // sessions are renewed meanwhile
 				p.check(t, "sessions later", true, false)
 				if s := p.other.Stats(); s.Peers[0].Addr != addrOf(0) || len(s.Drops) != 0 {
 					t.Errorf("endpoint %s, drops %v", s.Peers[0].Addr, s.Drops)
@@ -174,17 +180,17 @@ func TestEntropyPortBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1)
 		p := newPortNodeIn(t, network, 1, func(p *portNode) { network.Block(p.ports[0].LocalAddr(), true) }, secretOf(1))
-		if lost := p.sendFor(t, 1, time.Minute); lost != 0 {
+		if lost := p.sendFor(t, 0, time.Minute); lost != 0 {
 			t.Errorf("%d frames lost", lost)
 		}
 		p.check(t, "blocked", false)
 		network.Block(p.ports[0].LocalAddr(), false)
-		if lost := p.sendFor(t, 1, time.Minute); lost != 0 {
+		if lost := p.sendFor(t, 0, time.Minute); lost != 0 {
 			t.Errorf("%d frames lost", lost)
 		}
 		p.check(t, "open", true)
 		network.Block(p.ports[0].LocalAddr(), true)
-		if lost := p.sendFor(t, 1, time.Minute); lost > int(5*time.Second/pathTick) {
+		if lost := p.sendFor(t, 0, time.Minute); lost > int(5*time.Second/pathTick) {
 			t.Errorf("%d frames lost, one in %s", lost, pathTick)
 		}
 		p.check(t, "blocked again", false)
@@ -200,12 +206,12 @@ func TestEntropyPortNarrow(t *testing.T) {
 		p := newPortNode(t, 1, secretOf(1))
 		p.network.SetLink(addrOf(0).Addr(), addrOf(1).Addr(), simnet.Link{MTU: 1300})
 		v := p.peers.Load().byID[p.other.peer.ID]
-		p.send(t, 1)
-		p.send(t, 1)
+		p.send(t, 0)
+		p.send(t, 0)
 		if v.provenPorts() != 0 {
 			t.Error("proven for datagrams that do not arrive")
 		}
-		p.sendFor(t, 1, 30*time.Second) // the MTU of the path is found
+		p.sendFor(t, 0, 30*time.Second) // the MTU of the path is found
 		p.check(t, "shorter datagrams", true)
 	})
 }
@@ -231,7 +237,7 @@ func TestEntropyPortNAT(t *testing.T) {
 				time.Sleep(time.Second)
 				nodes[1-tt.behind].SetPeers([]Peer{nodes[tt.behind].peer}) // as the owner of the engine does after LinksChanged
 				deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), '-'))
-				if lost := p.sendFor(t, 1, 30*time.Second); lost != 0 {
+				if lost := p.sendFor(t, 0, 30*time.Second); lost != 0 {
 					t.Errorf("%d frames lost", lost)
 				}
 				p.check(t, name, tt.proven)
@@ -249,23 +255,23 @@ func TestEntropyPortNAT(t *testing.T) {
 func TestEntropyPortEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPortNode(t, 1, secretOf(1))
-		p.sendFor(t, 1, time.Second)
+		p.sendFor(t, 0, time.Second)
 		p.check(t, "proven", true)
 		v := p.peers.Load().byID[p.other.peer.ID]
 		for what, addr := range map[string]netip.AddrPort{"another address": addrOf(7), "another port": netip.AddrPortFrom(addrOf(1).Addr(), 9)} {
 			v.updateEgress(func(out egress) egress { return p.egressTo(out.session, addr) })
 			before := p.ports[0].frames.Load()
-			p.dev.InjectQueue(1, tap.Frame{Data: frame(mac(2), mac(1), 'x')})
+			p.dev.Inject(p.flow(0, 'x'))
 			synctest.Wait()
 			if p.ports[0].frames.Load() != before {
 				t.Errorf("%s: a frame left from the entropy port", what)
 			}
 			v.updateEgress(func(out egress) egress { return p.egressTo(out.session, addrOf(1)) })
-			p.sendFor(t, 1, 2*time.Second)
+			p.sendFor(t, 0, 2*time.Second)
 			p.check(t, "proven again", true)
 		}
 		p.SetKernel(p.other.peer.ID, true)
-		p.sendFor(t, 1, time.Second)
+		p.sendFor(t, 0, time.Second)
 		p.check(t, "on the kernel path", false)
 	})
 }
@@ -274,14 +280,14 @@ func TestEntropyPortEnds(t *testing.T) {
 func TestEntropyPortRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPortNode(t, 1, secretOf(1))
-		p.sendFor(t, 1, time.Second)
+		p.sendFor(t, 0, time.Second)
 		p.check(t, "proven", true)
 		p.other.SetPeers(nil)
 		p.other.SetPeers([]Peer{p.peer})
-		if p.send(t, 1) {
+		if p.send(t, 0) {
 			t.Error("a frame arrived without a session")
 		}
-		if !p.send(t, 1) {
+		if !p.send(t, 0) {
 			t.Error("there is no session yet")
 		}
 		p.check(t, "a new session", true)
@@ -329,7 +335,7 @@ func TestEntropyPortOldPeer(t *testing.T) {
 		p.learn(mac(2), r.peer.ID, p.now())
 		probes := 0
 		for range 100 {
-			p.dev.InjectQueue(1, tap.Frame{Data: frame(mac(2), mac(1), 'x')})
+			p.dev.Inject(p.flow(0, 'x'))
 			time.Sleep(pathTick)
 			synctest.Wait()
 			got := r.read(t, conn)

@@ -32,7 +32,6 @@ func (e *Engine) newLoops() (loops []*loop, err error) {
 			}
 			return nil, err
 		}
-		l.out.port = e.entropyPortOf(i)
 		loops = append(loops, l)
 	}
 	return loops, nil

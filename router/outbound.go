@@ -41,7 +41,7 @@ type outbound struct {
 }
 
 func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound {
-	return &outbound{
+	o := &outbound{
 		encoder: newEncoder(e, c),
 		queue:   q,
 		writer:  w,
@@ -50,6 +50,10 @@ func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound
 
 		standing: newStanding(),
 	}
+	for _, c := range e.ports {
+		o.ports = append(o.ports, newSocketBatch(c))
+	}
+	return o
 }
 
 // step carries one batch. It reports whether there may be more.

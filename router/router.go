@@ -69,7 +69,7 @@ type Engine struct {
 	self       peer.ID
 	device     tap.Device
 	conns      []underlay.Conn
-	ports      []underlay.Conn // entropy ports of the queues from the second on
+	ports      []underlay.Conn // entropy ports
 	fdb        *fdb.Table
 	age        time.Duration
 	tosMask    uint8  // the bits of a frame's TOS that its datagrams leave with

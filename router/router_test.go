@@ -183,7 +183,7 @@ func TestConfigRefused(t *testing.T) {
 		"Offer":        func(c *Config) { c.Offer = 0 },
 		"Device":       func(c *Config) { c.Device = nil },
 		"Conns":        func(c *Config) { c.Conns = append(c.Conns, conn) },
-		"EntropyPorts": func(c *Config) { c.EntropyPorts = []underlay.Conn{conn} },
+		"EntropyPorts": func(c *Config) { c.EntropyPorts = []underlay.Conn{conn, conn} },
 		"FDBAge":       func(c *Config) { c.FDBAge = -1 },
 	} {
 		cfg := good

@@ -160,7 +160,7 @@ func TestSegments(t *testing.T) {
 		if err := c.carry(&w.outgoing, w.room, v, v.egress.Load(), true); err != nil {
 			t.Fatal(err)
 		}
-		d := c.datagrams[0]
+		d := c.data.datagrams[0]
 		all := bytes.Clone(d.Buf)
 		for _, piece := range d.More {
 			all = append(all, piece...)

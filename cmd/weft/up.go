@@ -102,7 +102,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 		"none or copy: the DSCP of the datagrams between nodes is 0, or that of the frame in each; copy only if the underlay honors the "+
 			"classes that pods choose, as others bleach or police them")
 	f.StringVar(&o.SourcePorts, "source-ports", settings.SourcePortsQueue,
-		"queue or one: frames leave from a UDP port for each queue of the TAP where the other node receives them from there, so that "+
+		"queue or one: flows leave from as many UDP ports as there are queues where the other node receives them from there, so that "+
 			"network cards and paths of equal cost distribute them, or all from the data port")
 	f.IntVar(&o.MTU, "mtu", 0, "MTU of the pods (default, or 0: the largest that fits the underlay)")
 	f.IntVar(&o.Queues, "queues", 0, "queues of the TAP (default, or 0: one per CPU, at most 8)")

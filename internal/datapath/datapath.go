@@ -126,7 +126,7 @@ type Datapath struct {
 	settings     *settings.Config
 	log          *slog.Logger
 	conns        []*underlay.UDP // one a queue
-	entropyPorts []*underlay.UDP // the entropy ports: one a queue, but for the first
+	entropyPorts []*underlay.UDP // one a queue, none if there is one queue
 	reach        *reach
 	resize       signal.Chan // set when the MTU of pods has changed
 	guards       *guards
@@ -195,8 +195,8 @@ func New(cfg Config) (*Datapath, error) {
 	if d.conns, err = underlay.ListenQueues(socket, cfg.Settings.Queues); err != nil {
 		return nil, err
 	}
-	if cfg.Settings.SourcePorts != settings.SourcePortsOne {
-		if d.entropyPorts, err = underlay.ListenEntropy(socket, len(d.conns)-1); err != nil {
+	if len(d.conns) > 1 && cfg.Settings.SourcePorts != settings.SourcePortsOne {
+		if d.entropyPorts, err = underlay.ListenEntropy(socket, len(d.conns)); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"weft/internal/nettest/labtest"
 )
 
-// TestEntropyPort: with two queues, frames of some flows leave from a port of their own while the other node receives them from there. A
+// TestEntropyPort: with two queues, flows leave from two further ports while the other node receives them from there. A
 // firewall that begins to drop them costs some seconds, and the endpoint of the peer stays.
 func TestEntropyPort(t *testing.T) {
 	t.Parallel()
@@ -18,7 +18,7 @@ func TestEntropyPort(t *testing.T) {
 	proven := func(want string) {
 		t.Helper()
 		labtest.Until(t, patience, func() error {
-			if err := transfer(testContext(t), pods[0], pods[1], 1<<20); err != nil { // each connection may have another queue
+			if err := transfer(testContext(t), pods[0], pods[1], 1<<20); err != nil { // each connection may have another port
 				return err
 			}
 			metrics := labtest.Run(t, nodes[0].Space, "curl", "-s", "http://127.0.0.1:6782/metrics")
@@ -30,7 +30,7 @@ func TestEntropyPort(t *testing.T) {
 			return fmt.Errorf("no peer has %s entropy ports", want)
 		})
 	}
-	proven("1")
+	proven("2")
 	blockEntropyPorts(t, nodes[1])
 	transferBoth(t, pods, 4<<20)
 	proven("0")

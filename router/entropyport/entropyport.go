@@ -13,7 +13,7 @@
 //	        no answer for 10 s, another endpoint, longer datagrams
 //
 // The package is pure: no goroutine, no clock, no lock and no I/O. The time and random numbers are arguments.
-// See docs/adr/0048-a-source-port-a-queue.md.
+// See docs/adr/0048-a-source-port-a-flow.md.
 package entropyport
 
 import (

@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// Candidates for entropy ports. A port and the data port have a known distance modulo entropyStep, which is a multiple of 1 to 10, 12, 14,
-// 15 and 16: with that many sockets the receiver's Steering hits all of them in turn. Candidates lie in the default range of ephemeral
+// Candidates for entropy ports. Number i is i above the data port modulo entropyStep, which is a multiple of 1 to 10, 12, 14, 15 and 16:
+// so the Steering of a receiver with that many sockets finds the number. Candidates lie in the default range of ephemeral
 // ports, where no service listens (net.ipv4.ip_local_port_range).
 const (
 	entropyStep  = 5040
@@ -18,13 +18,13 @@ const (
 const entropyBuffer = 64 << 10
 
 // ListenEntropy opens n sockets, each on a port of its own, for datagrams of which only the answers come back. The configuration is that
-// of the sockets on the data port cfg.Port. If it can, it chooses ports so that those of a node, the data port included, hit the sockets of
-// a receiver in turn. The errors are those of Listen.
+// of the sockets on the data port cfg.Port. If it can, it chooses ports so that number i reaches socket i of a receiver (Steering). The
+// errors are those of Listen.
 func ListenEntropy(cfg Config, n int) (sockets []*UDP, err error) {
 	data := int(cfg.Port)
 	cfg.ReceiveBuffer, cfg.NoGRO = entropyBuffer, true
 	for i := range n {
-		u, err := listenAligned(cfg, data+i+1)
+		u, err := listenAligned(cfg, data+i)
 		if err != nil {
 			for _, u := range sockets {
 				err = errors.Join(err, u.Close())

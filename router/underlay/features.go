@@ -11,8 +11,8 @@ const (
 	GSO Features = 1 << iota
 	// GRO: UDP_GRO; datagrams of one size from one sender cross the network stack of the receiver as one message.
 	GRO
-	// Steering: SO_ATTACH_REUSEPORT_CBPF; the sockets of ListenQueues receive from consecutive source ports of a host in turn, not by
-	// chance. A single socket has no need of it.
+	// Steering: SO_ATTACH_REUSEPORT_CBPF; the sockets of ListenQueues receive from the entropy ports with their number, and from data
+	// ports by the address of the host. A single socket has no need of it.
 	Steering
 )
 

@@ -17,7 +17,7 @@ import (
 var _ Conn = (*UDP)(nil)
 
 // UDP is a Conn on a kernel socket: one socket for both IPv4 and IPv6 if the host has both.
-// See docs/adr/0048-a-source-port-a-queue.md.
+// See docs/adr/0048-a-source-port-a-flow.md.
 type UDP struct {
 	// Constant after Listen.
 	file          *poll.File

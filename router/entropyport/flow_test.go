@@ -1,0 +1,100 @@
+package entropyport
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"weft/internal/ether"
+)
+
+// packet4 returns a frame of an IPv4 packet with the last bytes of the addresses, the ports, and the field of flags and offset.
+func packet4(protocol, source, destination byte, sourcePort, destinationPort, fragment uint16) []byte {
+	f := make([]byte, 14+20+20)
+	copy(f[:6], []byte{2, 0, 0, 0, 0, destination})
+	copy(f[6:12], []byte{2, 0, 0, 0, 0, source})
+	binary.BigEndian.PutUint16(f[12:], ether.TypeIPv4)
+	ip := f[14:]
+	ip[0], ip[9] = 0x45, protocol
+	copy(ip[12:], []byte{10, 32, 0, source, 10, 32, 0, destination})
+	binary.BigEndian.PutUint16(ip[6:], fragment)
+	binary.BigEndian.PutUint16(ip[20:], sourcePort)
+	binary.BigEndian.PutUint16(ip[22:], destinationPort)
+	return f
+}
+
+// packet6 is packet4 for IPv6.
+func packet6(source, destination byte, sourcePort, destinationPort uint16) []byte {
+	f := make([]byte, 14+40+20)
+	binary.BigEndian.PutUint16(f[12:], ether.TypeIPv6)
+	ip := f[14:]
+	ip[0], ip[6], ip[8], ip[23], ip[24], ip[39] = 0x60, 6, 0xfd, source, 0xfd, destination
+	binary.BigEndian.PutUint16(ip[40:], sourcePort)
+	binary.BigEndian.PutUint16(ip[42:], destinationPort)
+	return f
+}
+
+// TestIndex: both directions of a flow have one index, flows differ, and the indexes of many flows are even.
+func TestIndex(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 8} {
+		counts := [2][]int{make([]int, n), make([]int, n)}
+		const flows = 4000
+		for i := range uint16(flows) {
+			for family, pair := range [2][2][]byte{
+				{packet4(6, 1, byte(2+i%3), 32768+i, 80, 0), packet4(6, byte(2+i%3), 1, 80, 32768+i, 0)},
+				{packet6(1, byte(2+i%3), 32768+i, 80), packet6(byte(2+i%3), 1, 80, 32768+i)},
+			} {
+				there, back := Index(pair[0], n), Index(pair[1], n)
+				if there != back {
+					t.Fatalf("flow %d of %d: %d there and %d back", i, n, there, back)
+				}
+				counts[family][there]++
+			}
+		}
+		for family, count := range counts {
+			for index, got := range count {
+				if got < flows/n*4/5 || got > flows/n*6/5 {
+					t.Errorf("family %d: index %d of %d has %d of %d flows", family, index, n, got, flows)
+				}
+			}
+		}
+	}
+}
+
+// TestFragments: all fragments of a packet have one index, whatever stands where a port would; so do packets of a protocol without ports.
+func TestFragments(t *testing.T) {
+	const n = 1 << 20
+	first, later := packet4(17, 1, 2, 1000, 2000, 0x2000), packet4(17, 1, 2, 7, 8, 185)
+	if Index(first, n) != Index(later, n) {
+		t.Error("fragments have different indexes")
+	}
+	if Index(packet4(17, 1, 2, 1000, 2000, 0x4000), n) != Index(packet4(17, 1, 2, 1000, 2000, 0), n) {
+		t.Error("the flag \"don't fragment\" matters")
+	}
+	if Index(packet4(1, 1, 2, 1, 2, 0), n) != Index(packet4(1, 1, 2, 3, 4, 0), n) {
+		t.Error("the bytes of ICMP matter")
+	}
+	if Index(packet4(6, 1, 2, 1, 2, 0), n) == Index(packet4(6, 1, 3, 1, 2, 0), n) {
+		t.Error("the address does not matter")
+	}
+}
+
+// TestAnyFrame: any frame has an index within bounds.
+func TestAnyFrame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapid.SliceOfN(rapid.Byte(), 14, 80).Draw(t, "frame")
+		binary.BigEndian.PutUint16(f[12:], rapid.SampledFrom([]uint16{ether.TypeIPv4, ether.TypeIPv6, ether.TypeARP}).Draw(t, "type"))
+		n := rapid.IntRange(1, 8).Draw(t, "n")
+		if i := Index(f, n); i < 0 || i >= n {
+			t.Fatalf("index %d of %d", i, n)
+		}
+	})
+}
+
+func BenchmarkIndex(b *testing.B) {
+	f := packet4(6, 1, 2, 40000, 80, 0)
+	for b.Loop() {
+		Index(f, 8)
+	}
+}
