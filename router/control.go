@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/underlay"
 	"weft/router/wire"
 )
@@ -79,7 +80,7 @@ func (e *Engine) sendControl(out *egress, c wire.Control) error {
 }
 
 // handleControl handles a control message of a peer.
-func (in *inbound) handleControl(body []byte, from *peerView) Drop {
+func (in *inbound) handleControl(body []byte, from *peerView) drop.Reason {
 	e := in.engine
 	c, err := wire.ParseControl(body)
 	switch {
@@ -111,7 +112,7 @@ const (
 )
 
 // handleEngineMessage handles a message from another engine. It neither waits nor calls Events.
-func (e *Engine) handleEngineMessage(m []byte, from *peerView) Drop {
+func (e *Engine) handleEngineMessage(m []byte, from *peerView) drop.Reason {
 	switch {
 	case len(m) == dialBackLen && m[0] == controlDialBack:
 		return e.queueDialBack(dialBackRequest{from, binary.BigEndian.Uint64(m[1:])})
@@ -121,7 +122,7 @@ func (e *Engine) handleEngineMessage(m []byte, from *peerView) Drop {
 		addr := netip.AddrFrom16([16]byte(m[11:])).Unmap()
 		return e.startHolePunch(from, peer.ID(m[1:]), netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[9:])))
 	default:
-		return DropMetadata
+		return drop.Metadata
 	}
 	return 0
 }

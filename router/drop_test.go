@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/underlay"
 	"weft/router/wire"
 	"weft/tap"
@@ -17,13 +18,13 @@ import (
 
 func TestDropOutbound(t *testing.T) {
 	good := tap.Frame{Data: frame(mac(2), mac(1), 'x')}
-	for want, f := range map[Drop]tap.Frame{
-		0:                         good,
-		DropRunt:                  {Data: good.Data[:13]},
-		DropFrameExceedsDeviceMTU: {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
-		DropLinkLocal:             {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
-		DropBadSource:             {Data: frame(mac(2), ether.Broadcast, 'x')},
-		DropOffload:               {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
+	for want, f := range map[drop.Reason]tap.Frame{
+		0:                          good,
+		drop.Runt:                  {Data: good.Data[:13]},
+		drop.FrameExceedsDeviceMTU: {Data: append(good.Data, make([]byte, 1438+18-64+1)...)},
+		drop.LinkLocal:             {Data: frame(ether.Addr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 'x')},
+		drop.BadSource:             {Data: frame(mac(2), ether.Broadcast, 'x')},
+		drop.Offload:               {Data: good.Data, Offload: virtio.Header{Flags: virtio.FlagNeedsChecksum}}, // within the addresses
 	} {
 		t.Run(want.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -40,9 +41,9 @@ func TestDropOutbound(t *testing.T) {
 }
 
 // checkDrop checks that want, and only that, was counted, and that nothing was learned from a dropped frame.
-func checkDrop(t *testing.T, s Stats, want Drop) {
+func checkDrop(t *testing.T, s Stats, want drop.Reason) {
 	t.Helper()
-	wantDrops, entries := map[Drop]uint64{}, 1
+	wantDrops, entries := map[drop.Reason]uint64{}, 1
 	if want != 0 {
 		wantDrops[want], entries = 1, 0
 	}
@@ -75,48 +76,48 @@ func TestDropInbound(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		want Drop
+		want drop.Reason
 		make func(r *remote) []byte
 	}{
 		{"good", 0, sealed(wire.TypeFrame, bodyOf(good))},
 		{"as long as allowed", 0, sealed(wire.TypeFrame, long(1438+18))},
-		{"empty", DropTruncated, bytesOf(0)},
-		{"header cut", DropTruncated, bytesOf(11)},
-		{"version", DropVersion, other(func(b []byte) { b[0] = 0x21 })},
-		{"type", DropType, other(func(b []byte) { b[0] = 0x1f })},
-		{"session", DropSession, other(func(b []byte) { b[3]++ })},
-		{"another type than was sealed", DropForged, other(func(b []byte) { b[0] = 0x12 })},
-		{"another counter than was sealed", DropForged, other(func(b []byte) { b[11] ^= 1 })},
-		{"counter of no datagram", DropCounter, other(func(b []byte) { b[4] ^= 1 })},
-		{"modified", DropForged, other(func(b []byte) { b[30]++ })},
-		{"tag cut", DropForged, func(r *remote) []byte { return r.sealed(wire.TypeFrame, nil)[:20] }},
-		{"not sealed", DropNotSealed, func(r *remote) []byte { return r.plain(bodyOf(good)) }},
-		{"metadata cut", DropTruncated, sealed(wire.TypeFrame, make([]byte, 7))},
-		{"no frame", DropRunt, sealed(wire.TypeFrame, bodyOf(nil))},
-		{"runt", DropRunt, sealed(wire.TypeFrame, bodyOf(good[:13]))},
-		{"longer than allowed", DropFrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(1438+18+1))},
-		{"huge", DropFrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(60000))},
-		{"probe of another size than it declares", DropMetadata, sealed(wire.TypeProbe, probe(50, 6))},
-		{"answer to a probe, too long", DropMetadata, sealed(wire.TypeProbeReply, probe(50, 7))},
-		{"metadata", DropMetadata, sealed(wire.TypeFrame, meta(0xff))},
-		{"checksum beyond the frame", DropMetadata, sealed(wire.TypeFrame, meta(0x10, 0, 60, 16))},
+		{"empty", drop.Truncated, bytesOf(0)},
+		{"header cut", drop.Truncated, bytesOf(11)},
+		{"version", drop.Version, other(func(b []byte) { b[0] = 0x21 })},
+		{"type", drop.Type, other(func(b []byte) { b[0] = 0x1f })},
+		{"session", drop.Session, other(func(b []byte) { b[3]++ })},
+		{"another type than was sealed", drop.Forged, other(func(b []byte) { b[0] = 0x12 })},
+		{"another counter than was sealed", drop.Forged, other(func(b []byte) { b[11] ^= 1 })},
+		{"counter of no datagram", drop.Counter, other(func(b []byte) { b[4] ^= 1 })},
+		{"modified", drop.Forged, other(func(b []byte) { b[30]++ })},
+		{"tag cut", drop.Forged, func(r *remote) []byte { return r.sealed(wire.TypeFrame, nil)[:20] }},
+		{"not sealed", drop.NotSealed, func(r *remote) []byte { return r.plain(bodyOf(good)) }},
+		{"metadata cut", drop.Truncated, sealed(wire.TypeFrame, make([]byte, 7))},
+		{"no frame", drop.Runt, sealed(wire.TypeFrame, bodyOf(nil))},
+		{"runt", drop.Runt, sealed(wire.TypeFrame, bodyOf(good[:13]))},
+		{"longer than allowed", drop.FrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(1438+18+1))},
+		{"huge", drop.FrameExceedsDeviceMTU, sealed(wire.TypeFrame, long(60000))},
+		{"probe of another size than it declares", drop.Metadata, sealed(wire.TypeProbe, probe(50, 6))},
+		{"answer to a probe, too long", drop.Metadata, sealed(wire.TypeProbeReply, probe(50, 7))},
+		{"metadata", drop.Metadata, sealed(wire.TypeFrame, meta(0xff))},
+		{"checksum beyond the frame", drop.Metadata, sealed(wire.TypeFrame, meta(0x10, 0, 60, 16))},
 		{"checksum left", 0, sealed(wire.TypeFrame, meta(0x10, 0, 34, 16))},
-		{"segment of no superframe", DropOffload, sealed(wire.TypeFrame, meta(0x31, 54, 34, 16, 0, 10))},
-		{"link-local", DropLinkLocal, sealed(wire.TypeFrame, bodyOf(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x')))},
-		{"group source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{0x33, 0x33}, 'x')))},
-		{"zero source", DropBadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{}, 'x')))},
-		{"initiation cut", DropTruncated, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 100)...) }},
-		{"unauthenticated initiation", DropSecret, func(*remote) []byte {
+		{"segment of no superframe", drop.Offload, sealed(wire.TypeFrame, meta(0x31, 54, 34, 16, 0, 10))},
+		{"link-local", drop.LinkLocal, sealed(wire.TypeFrame, bodyOf(frame(ether.Addr{0x01, 0x80, 0xc2}, mac(1), 'x')))},
+		{"group source", drop.BadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{0x33, 0x33}, 'x')))},
+		{"zero source", drop.BadSource, sealed(wire.TypeFrame, bodyOf(frame(mac(2), ether.Addr{}, 'x')))},
+		{"initiation cut", drop.Truncated, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 100)...) }},
+		{"unauthenticated initiation", drop.Secret, func(*remote) []byte {
 			b := append([]byte{0x16}, make([]byte, wire.InitiationLen-1)...)
 			b[15] = 1
 			return b
 		}},
-		{"answer to nothing", DropUnexpected, func(*remote) []byte {
+		{"answer to nothing", drop.Unexpected, func(*remote) []byte {
 			b := append([]byte{0x17}, make([]byte, wire.ResponseLen-1)...)
 			b[15] = 1
 			return b
 		}},
-		{"message too long", DropMetadata, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 500)...) }},
+		{"message too long", drop.Metadata, func(*remote) []byte { return append([]byte{0x16}, make([]byte, 500)...) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -164,7 +165,7 @@ func TestReplays(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n, s := h.dev.Discard(), h.Stats(); n != inDatagrams || s.Drops[DropReplayed] != 2*inDatagrams {
+		if n, s := h.dev.Discard(), h.Stats(); n != inDatagrams || s.Drops[drop.Replayed] != 2*inDatagrams {
 			t.Errorf("%s: %d frames of %d arrived, drops %v", mode, n, inDatagrams, s.Drops)
 		}
 	}
@@ -186,7 +187,7 @@ func TestDropSend(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := n.Stats().Peers
-	if p[0].Drops[DropDatagramExceedsLinkMTU] != 1 || p[0].TxFrames != 0 || p[1].TxFrames != 1 || len(p[1].Drops) != 0 {
+	if p[0].Drops[drop.DatagramExceedsLinkMTU] != 1 || p[0].TxFrames != 0 || p[1].TxFrames != 1 || len(p[1].Drops) != 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -198,19 +199,6 @@ func TestDropDevice(t *testing.T) {
 	refused, err := w.write([]tap.Frame{{Data: make([]byte, 3)}, {Data: frame(mac(1), mac(2), 'x')}})
 	if refused != 1 || err != nil || n.dev.Discard() != 1 {
 		t.Errorf("%d refused, %v", refused, err)
-	}
-}
-
-func TestDropNames(t *testing.T) {
-	seen := map[string]bool{"": true, "invalid": true}
-	for d := Drop(1); d < numDrops; d++ {
-		if seen[d.String()] {
-			t.Errorf("drop %d has the name %q", d, d)
-		}
-		seen[d.String()] = true
-	}
-	if Drop(0).String() != "invalid" || numDrops.String() != "invalid" {
-		t.Error("an invalid drop has a name")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/packet"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/ecn"
 	"weft/router/relay"
 	"weft/router/segmenter"
@@ -147,7 +148,7 @@ func TestInnerECN(t *testing.T) {
 						t.Errorf("got %v\n%x, want\n%x", arrived, got.Data, tt.want)
 					}
 					s := n.Stats()
-					if dropped := s.Peers[0].Drops[DropNotECT]; (dropped == 1) != (tt.want == nil) || s.Drops[DropNotECT] != dropped {
+					if dropped := s.Peers[0].Drops[drop.NotECT]; (dropped == 1) != (tt.want == nil) || s.Drops[drop.NotECT] != dropped {
 						t.Errorf("drops %v, of the peer %v", s.Drops, s.Peers[0].Drops)
 					}
 				})

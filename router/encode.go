@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"weft/router/counters"
+	"weft/router/drop"
 	"weft/router/ecn"
 	"weft/router/relay"
 	"weft/router/segmenter"
@@ -65,7 +66,7 @@ func newEncoder(e *Engine, c underlay.Conn) encoder {
 func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, shared bool) error {
 	counter, ok := out.session.Reserve(f.frames)
 	if !ok {
-		c.engine.drop(to, DropNoSession, f.frames)
+		c.engine.drop(to, drop.NoSession, f.frames)
 		return nil
 	}
 	out.session.Use()
@@ -79,7 +80,7 @@ func (c *encoder) carry(f *outgoing, room []byte, to *peerView, out *egress, sha
 	from := c.batchFor(f, to, out, shared)
 	d, s := c.encode(f, room, out, counter, shared, from != &c.data), send{to: to, frames: f.frames, bytes: f.bytes}
 	if f.cut {
-		c.engine.drop(to, DropQueue, 1)
+		c.engine.drop(to, drop.Queue, 1)
 		s.frames, s.bytes = s.frames-1, s.bytes-cutLast(&d, f)
 	}
 	d.TOS = tos
@@ -189,7 +190,7 @@ func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, 
 	}
 	out := c.engine.nextHop(s.to, nil)
 	if out == nil {
-		c.engine.drop(s.to, DropNoRoute, s.frames)
+		c.engine.drop(s.to, drop.NoRoute, s.frames)
 		return underlay.Datagram{}, true, nil
 	}
 	if !c.packer.Fits(&d) {
@@ -199,7 +200,7 @@ func (c *encoder) relay(d underlay.Datagram, s send) (packed underlay.Datagram, 
 	}
 	packed, ok := c.packer.Pack(&d, out.session, out.addr, wire.Relay{Hops: wire.MaxHops - 1, Source: c.engine.self, Destination: s.to.ID})
 	if !ok {
-		c.engine.drop(s.to, DropNoRoute, s.frames)
+		c.engine.drop(s.to, drop.NoRoute, s.frames)
 	}
 	return packed, true, nil
 }
@@ -249,9 +250,9 @@ func (c *encoder) sendBatch(b *socketBatch) error {
 
 // sendDrop returns the reason for the error of a datagram. If it is too long for this host's own link, the prober of
 // the path learns that.
-func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
+func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) drop.Reason {
 	if !errors.Is(err, syscall.EMSGSIZE) {
-		return DropSend
+		return drop.Send
 	}
 	size := d.SegmentSize
 	if size == 0 {
@@ -261,5 +262,5 @@ func (c *encoder) sendDrop(err error, d *underlay.Datagram, s *send) Drop {
 		size -= wire.RelayOverhead
 	}
 	s.to.datagramTooBig(size, 0, c.engine.now())
-	return DropDatagramExceedsLinkMTU
+	return drop.DatagramExceedsLinkMTU
 }

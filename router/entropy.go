@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"weft/internal/poll"
+	"weft/router/drop"
 	"weft/router/entropyport"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -105,7 +106,7 @@ func (e *Engine) runEntropyPorts() error {
 
 // handleAnswer handles a datagram that arrived at an entropy port, and returns the reason to drop it. Only answers to probes and notices
 // of unknown sessions are sent there.
-func (e *Engine) handleAnswer(port int, datagram []byte, addr netip.AddrPort) Drop {
+func (e *Engine) handleAnswer(port int, datagram []byte, addr netip.AddrPort) drop.Reason {
 	header, _, err := wire.Parse(datagram)
 	switch {
 	case err != nil:
@@ -113,15 +114,15 @@ func (e *Engine) handleAnswer(port int, datagram []byte, addr netip.AddrPort) Dr
 	case header.Type == wire.TypeUnknown:
 		return e.handshakes.queueMessage(datagram, addr)
 	case header.Type != wire.TypeProbeReply:
-		return DropType
+		return drop.Type
 	}
 	s := e.handshakes.node.Lookup(header.Session)
 	if s == nil {
-		return DropSession
+		return drop.Session
 	}
 	from := e.peers.Load().byID[s.Peer()]
 	if from == nil {
-		return DropUnknownPeer
+		return drop.UnknownPeer
 	}
 	body, newest, err := s.Open(header, datagram)
 	if err != nil {

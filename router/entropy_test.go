@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/entropyport"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -318,7 +319,7 @@ func TestEntropyPortRefuses(t *testing.T) {
 			t.Errorf("frames %q arrived", got[0])
 		}
 		s := p.Stats()
-		if s.Drops[DropType] != 7 || s.Drops[DropForged] != 1 || s.Drops[DropReplayed] != 1 || s.Drops[DropTruncated] != 1 {
+		if s.Drops[drop.Type] != 7 || s.Drops[drop.Forged] != 1 || s.Drops[drop.Replayed] != 1 || s.Drops[drop.Truncated] != 1 {
 			t.Errorf("drops %v", s.Drops)
 		}
 		if s.Peers[0].EntropyPorts != 0 {

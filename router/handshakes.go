@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/endpoint"
 	"weft/router/roaming"
 	"weft/router/session"
@@ -107,16 +108,16 @@ func (k *handshakes) info(id peer.ID) session.Info {
 }
 
 // queueMessage copies a message for the handshake goroutine, so that frames do not wait for public-key cryptography.
-func (k *handshakes) queueMessage(b []byte, from netip.AddrPort) Drop {
+func (k *handshakes) queueMessage(b []byte, from netip.AddrPort) drop.Reason {
 	m := handshakeMessage{length: len(b), from: from}
 	if copy(m.bytes[:], b) < len(b) {
-		return DropMetadata
+		return drop.Metadata
 	}
 	select {
 	case k.messages <- m:
 		return 0
 	default:
-		return DropBusy
+		return drop.Busy
 	}
 }
 
@@ -236,22 +237,22 @@ func (k *handshakes) setTimer(timer *time.Timer, now time.Time) {
 }
 
 // handshakeDrop returns the reason for an error of Node.Receive; 0 if nothing was dropped.
-func handshakeDrop(err error) Drop {
+func handshakeDrop(err error) drop.Reason {
 	for _, d := range []struct {
 		err    error
-		reason Drop
+		reason drop.Reason
 	}{
 		{nil, 0}, {session.ErrTie, 0}, {session.ErrLate, 0}, // another handshake goes on
 		{session.ErrUnproven, 0}, // the sender was asked to prove that it is new
-		{session.ErrSecret, DropSecret}, {session.ErrBusy, DropBusy}, {session.ErrUnknownPeer, DropUnknownPeer},
-		{session.ErrUnexpected, DropUnexpected}, {session.ErrCipher, DropCipher}, {session.ErrReplayed, DropReplayed},
-		{session.ErrForged, DropForged}, {wire.ErrShort, DropTruncated},
+		{session.ErrSecret, drop.Secret}, {session.ErrBusy, drop.Busy}, {session.ErrUnknownPeer, drop.UnknownPeer},
+		{session.ErrUnexpected, drop.Unexpected}, {session.ErrCipher, drop.Cipher}, {session.ErrReplayed, drop.Replayed},
+		{session.ErrForged, drop.Forged}, {wire.ErrShort, drop.Truncated},
 	} {
 		if errors.Is(err, d.err) {
 			return d.reason
 		}
 	}
-	return DropMetadata
+	return drop.Metadata
 }
 
 // applySessionChanges sends the messages of the Node, and installs and drops sessions as it has decided.

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/endpoint"
 	"weft/router/liveness"
 	"weft/router/wire"
@@ -45,20 +46,20 @@ func (e *Engine) sendHolePunch(to, about *peerView) {
 
 // startHolePunch probes the peer id at addr, where from says that it is seen. Only a relay between two nodes that can only dial
 // out sees that, so nothing else is accepted from a member; and it proves nothing: frames follow an answer from there.
-func (e *Engine) startHolePunch(from *peerView, id peer.ID, addr netip.AddrPort) Drop {
+func (e *Engine) startHolePunch(from *peerView, id peer.ID, addr netip.AddrPort) drop.Reason {
 	peers := e.peers.Load()
 	v := peers.byID[id]
 	switch {
 	case v == nil || !v.DialOut || !e.dialOut.Load() || !from.relays(v):
-		return DropUnexpected
+		return drop.Unexpected
 	case !endpoint.Public(addr) || addr.Addr() == *e.ownAddr.Load() || peers.byAddr[addr] != nil && peers.byAddr[addr] != v:
-		return DropMetadata
+		return drop.Metadata
 	}
 	v.mu.Lock()
 	started := v.link.StartPunch(addr, e.now())
 	v.mu.Unlock()
 	if !started {
-		return DropBusy
+		return drop.Busy
 	}
 	e.wakeLiveness()
 	return 0

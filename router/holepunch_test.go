@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/wire"
 	"weft/tap/taptest"
 )
@@ -25,7 +26,7 @@ func TestHolePunchRequests(t *testing.T) {
 	reached.DialOut = false
 	for _, tt := range []struct {
 		name    string
-		want    Drop
+		want    drop.Reason
 		about   Peer
 		dialOut bool
 		from    int
@@ -33,21 +34,21 @@ func TestHolePunchRequests(t *testing.T) {
 	}{
 		{"from the relay in use", 0, behind, true, 2, seen},
 		{"from the relay that the peer uses", 0, behind, true, 3, seen},
-		{"from another member", DropUnexpected, behind, true, 4, seen},
-		{"for a node that others reach", DropUnexpected, behind, false, 2, seen},
-		{"of a peer that others reach", DropUnexpected, reached, true, 2, seen},
-		{"of a peer that is reached directly", DropUnexpected, direct, true, 2, seen},
-		{"of an unknown peer", DropUnexpected, peerOf(9), true, 2, seen},
-		{"at this node", DropMetadata, behind, true, 2, addrOf(0)},
-		{"at another peer", DropMetadata, behind, true, 2, addrOf(3)},
-		{"loopback", DropMetadata, behind, true, 2, netip.MustParseAddrPort("127.0.0.1:53")},
-		{"loopback, IPv6", DropMetadata, behind, true, 2, netip.MustParseAddrPort("[::1]:53")},
-		{"multicast", DropMetadata, behind, true, 2, netip.MustParseAddrPort("224.0.0.251:5353")},
-		{"broadcast", DropMetadata, behind, true, 2, netip.MustParseAddrPort("255.255.255.255:67")},
-		{"unspecified", DropMetadata, behind, true, 2, netip.MustParseAddrPort("0.0.0.0:53")},
-		{"link-local", DropMetadata, behind, true, 2, netip.MustParseAddrPort("169.254.169.254:80")},
-		{"port 0", DropMetadata, behind, true, 2, netip.MustParseAddrPort("198.51.100.7:0")},
-		{"a relayed endpoint", DropMetadata, behind, true, 2, netip.MustParseAddrPort("[100::1]:1")},
+		{"from another member", drop.Unexpected, behind, true, 4, seen},
+		{"for a node that others reach", drop.Unexpected, behind, false, 2, seen},
+		{"of a peer that others reach", drop.Unexpected, reached, true, 2, seen},
+		{"of a peer that is reached directly", drop.Unexpected, direct, true, 2, seen},
+		{"of an unknown peer", drop.Unexpected, peerOf(9), true, 2, seen},
+		{"at this node", drop.Metadata, behind, true, 2, addrOf(0)},
+		{"at another peer", drop.Metadata, behind, true, 2, addrOf(3)},
+		{"loopback", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("127.0.0.1:53")},
+		{"loopback, IPv6", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("[::1]:53")},
+		{"multicast", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("224.0.0.251:5353")},
+		{"broadcast", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("255.255.255.255:67")},
+		{"unspecified", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("0.0.0.0:53")},
+		{"link-local", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("169.254.169.254:80")},
+		{"port 0", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("198.51.100.7:0")},
+		{"a relayed endpoint", drop.Metadata, behind, true, 2, netip.MustParseAddrPort("[100::1]:1")},
 	} {
 		n := newNode(t, simnet.New(1), 0)
 		others := []Peer{peerOf(2), peerOf(3), peerOf(4)}
@@ -64,8 +65,8 @@ func TestHolePunchRequests(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 		if tt.want == 0 {
-			if got := n.handleEngineMessage(holePunchMessage(tt.about.ID, tt.addr), from); got != DropBusy {
-				t.Errorf("%s, again at once: %v, want %v", tt.name, got, DropBusy)
+			if got := n.handleEngineMessage(holePunchMessage(tt.about.ID, tt.addr), from); got != drop.Busy {
+				t.Errorf("%s, again at once: %v, want %v", tt.name, got, drop.Busy)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/router/counters"
+	"weft/router/drop"
 	"weft/router/ecn"
 	"weft/router/endpoint"
 	"weft/router/neighbor"
@@ -133,7 +134,7 @@ func (in *inbound) split(d *underlay.Datagram) error {
 
 // handleDatagram handles one datagram that came from addr. It returns the reason to drop it, 0 for none, and the peer
 // that has sent it, nil where that is not certain.
-func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *peerView, reason Drop) {
+func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *peerView, reason drop.Reason) {
 	header, rest, err := wire.Parse(datagram)
 	if err != nil {
 		return nil, wireDrop(err)
@@ -142,7 +143,7 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	case header.Type.IsHandshake():
 		return nil, in.engine.handshakes.queueMessage(datagram, addr)
 	case header.Type == wire.TypeDialBack && endpoint.IsRelayed(addr):
-		return nil, DropRelay // it would show nothing
+		return nil, drop.Relay // it would show nothing
 	case header.Type == wire.TypeDialBack:
 		in.engine.dialBacks.Arrive(header.Counter)
 		return nil, 0
@@ -152,9 +153,9 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	switch {
 	case s == nil:
 		in.engine.handshakes.queueStray(header, addr)
-		return nil, DropSession
+		return nil, drop.Session
 	case from == nil:
-		return nil, DropUnknownPeer // it has just left
+		return nil, drop.UnknownPeer // it has just left
 	case header.Type == wire.TypePlain:
 		return from, in.handlePlain(header, rest, addr)
 	}
@@ -171,7 +172,7 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 		return from, in.handleProbe(body, len(datagram), addr)
 	case wire.TypePortProbe:
 		if endpoint.IsRelayed(addr) {
-			return from, DropRelay // no entropy port sends over a relay
+			return from, drop.Relay // no entropy port sends over a relay
 		}
 		return from, in.handleProbe(body, len(datagram), addr)
 	case wire.TypeProbeReply:
@@ -197,9 +198,9 @@ func (in *inbound) lookup(index uint32) {
 }
 
 // handlePlain handles a frame of the present session that is not sealed.
-func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrPort) Drop {
+func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrPort) drop.Reason {
 	if !in.engine.trusts(addr.Addr()) {
-		return DropNotSealed
+		return drop.NotSealed
 	}
 	if err := in.session.AcceptPlain(header); err != nil {
 		return sessionDrop(err)
@@ -209,7 +210,7 @@ func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrP
 
 // handleFrame passes the frame of the present session, or the segment of a superframe, that follows a wire header to
 // the TAP. A frame from a peer is never sent to another peer, otherwise it would circle in the mesh.
-func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
+func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason drop.Reason) {
 	meta, frame, err := wire.ParseMeta(rest)
 	if err != nil {
 		return wireDrop(err)
@@ -225,7 +226,7 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 	// The coalescer joins only segments with equal headers, so a superframe arrives in parts, marked as its segments were. To mark it
 	// whole would be cheaper, but would report dozens of marks where there was one (RFC 8257, RFC 9331).
 	if ecn.Changes(in.tos) && !ecn.Decapsulate(frame, in.tos) {
-		return DropNotECT
+		return drop.NotECT
 	}
 	if meta.Kind == wire.KindNone {
 		if neighbor.MayBe(frame) {
@@ -236,7 +237,7 @@ func (in *inbound) handleFrame(header wire.Header, rest []byte) (reason Drop) {
 		err = in.coalescer.AddSegment(header.Session, segmenter.InfoOf(header, meta), frame)
 	}
 	if err != nil {
-		return DropOffload
+		return drop.Offload
 	}
 	if source := ether.Source(frame); in.from != in.learnedFrom || source != in.learned {
 		in.engine.learn(source, in.from.ID, in.now)
@@ -259,30 +260,30 @@ func offloadOf(m wire.Meta) virtio.Header {
 }
 
 // wireDrop returns the reason for an error of package wire.
-func wireDrop(err error) Drop {
+func wireDrop(err error) drop.Reason {
 	switch {
 	case errors.Is(err, wire.ErrShort):
-		return DropTruncated
+		return drop.Truncated
 	case errors.Is(err, wire.ErrVersion):
-		return DropVersion
+		return drop.Version
 	case errors.Is(err, wire.ErrType):
-		return DropType
+		return drop.Type
 	default:
-		return DropMetadata
+		return drop.Metadata
 	}
 }
 
 // sessionDrop returns the reason for an error of a session.
-func sessionDrop(err error) Drop {
+func sessionDrop(err error) drop.Reason {
 	switch {
 	case errors.Is(err, session.ErrReplayed):
-		return DropReplayed
+		return drop.Replayed
 	case errors.Is(err, session.ErrPlain):
-		return DropNotSealed
+		return drop.NotSealed
 	case errors.Is(err, session.ErrCounter):
-		return DropCounter
+		return drop.Counter
 	default:
-		return DropForged
+		return drop.Forged
 	}
 }
 
@@ -296,7 +297,7 @@ func (in *inbound) flush() error {
 	}
 	refused, err := in.writer.write(frames)
 	if refused > 0 {
-		in.engine.drop(nil, DropDevice, refused)
+		in.engine.drop(nil, drop.Device, refused)
 	}
 	in.coalescer.Reset()
 	return err

@@ -5,6 +5,7 @@ import (
 
 	"weft/internal/metricdef"
 	"weft/router/counters"
+	"weft/router/drop"
 )
 
 // metrics declares the metrics of the engine. Names and labels are an interface: dashboards and alerts depend on them.
@@ -74,7 +75,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		p.collect(ch)
 	}
 	// All reasons, including those at 0: a rate over a series that begins with its first event misses that event.
-	for reason := Drop(1); reason < numDrops; reason++ {
+	for _, reason := range drop.All() {
 		metricDrops.Send(ch, float64(s.Drops[reason]), reason.String())
 	}
 	metricFloods.Send(ch, float64(s.Floods))
@@ -130,8 +131,8 @@ func collectBatches(ch chan<- prometheus.Metric, b BatchStats, direction string)
 
 // dropNames returns the names of all reasons for drops.
 func dropNames() (names []string) {
-	for _, r := range DropReasons() {
-		names = append(names, r.Name)
+	for _, r := range drop.All() {
+		names = append(names, r.String())
 	}
 	return names
 }

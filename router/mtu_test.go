@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"weft/internal/ether"
+	"weft/router/drop"
 )
 
 // TestSetMTU: a limit below the device's MTU holds for packets to peers at once, and goes away at once where nothing was measured.
@@ -29,7 +30,7 @@ func TestSetMTU(t *testing.T) {
 			t.Error("a frame of the limit did not arrive")
 		}
 		s := nodes[0].Stats().Peers[0]
-		if s.MTU != 1000 || s.Drops[DropFrameExceedsPathMTU] != 1 {
+		if s.MTU != 1000 || s.Drops[drop.FrameExceedsPathMTU] != 1 {
 			t.Errorf("MTU %d, drops %v", s.MTU, s.Drops)
 		}
 		if err := nodes[0].SetMTU(0); err != nil {

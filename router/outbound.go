@@ -5,6 +5,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/segmenter"
 	"weft/router/toobig"
 	"weft/router/underlay"
@@ -143,7 +144,7 @@ func (o *outbound) flood(f *outgoing, room []byte, to *peerView) error {
 	case out == nil:
 		return nil
 	case f.longest > to.maxFrame(out):
-		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames) // its sender is not informed: a group has no path MTU
+		o.engine.drop(to, drop.FrameExceedsPathMTU, f.frames) // its sender is not informed: a group has no path MTU
 		return nil
 	case f.isSuper() && !segmenter.FitsWire(&f.layout):
 		return o.carrySegments(f, to, out)
@@ -166,20 +167,20 @@ func (o *outbound) egressFor(f *outgoing, to *peerView) *egress {
 
 // route returns the peer to which a frame for dst goes, nil for all of them, or the reason to drop it. An entry for a
 // peer that has left since is ignored: the address then counts as unknown.
-func (o *outbound) route(dst ether.Addr) (to *peerView, reason Drop) {
+func (o *outbound) route(dst ether.Addr) (to *peerView, reason drop.Reason) {
 	if !dst.IsMulticast() {
 		if where, known := o.engine.fdb.Lookup(dst, o.now); known {
 			if where.IsZero() {
-				return nil, DropLocal
+				return nil, drop.Local
 			}
 			to = o.peers.byID[where]
 		}
 	}
 	switch {
 	case to != nil && !to.reachable():
-		return to, DropNoRoute
+		return to, drop.NoRoute
 	case to == nil && !dst.IsMulticast() && len(o.flooded.peers) == 0 && o.flooded.kernel == 0:
-		return nil, DropNoPeer // a frame to a group is lost to no peer where there is none
+		return nil, drop.NoPeer // a frame to a group is lost to no peer where there is none
 	}
 	return to, 0
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"weft/internal/ether"
+	"weft/router/drop"
 	"weft/router/wire"
 	"weft/tap"
 	"weft/tap/virtio"
@@ -21,16 +22,16 @@ type outgoing struct {
 func (f *outgoing) isSuper() bool { return f.layout.Segments > 0 }
 
 // examine checks a frame from the TAP; no frame may be longer than longest bytes.
-func examine(frame tap.Frame, longest int) (f outgoing, reason Drop) {
+func examine(frame tap.Frame, longest int) (f outgoing, reason drop.Reason) {
 	f = outgoing{Frame: frame, longest: len(frame.Data), frames: 1, bytes: len(frame.Data)}
 	switch {
 	case frame.Offload.IsPlain():
 		f.Offload = virtio.Header{} // the kernel may have set the flag for a verified checksum
 	case len(frame.Data) < ether.HeaderLen:
-		return f, DropRunt
+		return f, drop.Runt
 	case frame.Offload.GSOType == virtio.GSONone:
 		if virtio.CheckSingle(frame.Offload, frame.Data) != nil {
-			return f, DropOffload
+			return f, drop.Offload
 		}
 		if frame.Offload.CsumStart > wire.MaxOffset || frame.Offload.CsumOffset > wire.MaxOffset {
 			virtio.CompleteChecksum(frame.Offload, frame.Data)
@@ -39,7 +40,7 @@ func examine(frame tap.Frame, longest int) (f outgoing, reason Drop) {
 	default:
 		l, err := virtio.Inspect(frame.Offload, frame.Data)
 		if err != nil {
-			return f, DropOffload
+			return f, drop.Offload
 		}
 		f.layout, f.frames = l, l.Segments
 		f.longest = l.HeaderLen + min(l.SegmentSize, l.Payload)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/drop"
 	"weft/router/toobig"
 	"weft/tap"
 	"weft/tap/virtio"
@@ -19,12 +20,12 @@ func (o *outbound) handleOversize(f *outgoing, to *peerView, out *egress) error 
 	case toobig.NeedsFragments:
 		return o.eachFrame(f, func(frame []byte) error { return o.fragment(frame, to, out, mtu) })
 	case toobig.NeedsReply:
-		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames)
+		o.engine.drop(to, drop.FrameExceedsPathMTU, f.frames)
 		if o.replies.Allow(toobig.Source(f.Data), o.now) {
 			return o.reply(toobig.Reply(f.Data[:f.longest], mtu))
 		}
 	default:
-		o.engine.drop(to, DropFrameExceedsPathMTU, f.frames)
+		o.engine.drop(to, drop.FrameExceedsPathMTU, f.frames)
 	}
 	return nil
 }
@@ -50,7 +51,7 @@ func (o *outbound) fragment(frame []byte, to *peerView, out *egress, mtu int) er
 		}
 	})
 	if err != nil {
-		o.engine.drop(to, DropFrameExceedsPathMTU, 1)
+		o.engine.drop(to, drop.FrameExceedsPathMTU, 1)
 	}
 	return failed
 }

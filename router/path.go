@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/router/drop"
 	"weft/router/pmtu"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -234,7 +235,7 @@ func (p *remotePeer) rtt() time.Duration {
 
 // handleProbe queues the reply to a peer's probe, unless this node could not take a frame that needs a datagram of this
 // size.
-func (in *inbound) handleProbe(body []byte, size int, addr netip.AddrPort) Drop {
+func (in *inbound) handleProbe(body []byte, size int, addr netip.AddrPort) drop.Reason {
 	p, err := wire.ParseProbe(body, size)
 	if err != nil {
 		return wireDrop(err)
@@ -257,7 +258,7 @@ func (in *inbound) handleProbe(body []byte, size int, addr netip.AddrPort) Drop 
 }
 
 // handleProbeReply passes a peer's reply to the link or the path prober that has sent the probe.
-func (in *inbound) handleProbeReply(body []byte, from *peerView, addr netip.AddrPort) Drop {
+func (in *inbound) handleProbeReply(body []byte, from *peerView, addr netip.AddrPort) drop.Reason {
 	reply, err := wire.ParseProbeReply(body)
 	if err != nil {
 		return wireDrop(err)

@@ -9,6 +9,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/ratelimit"
 	"weft/router/counters"
+	"weft/router/drop"
 	"weft/router/endpoint"
 	"weft/router/entropyport"
 	"weft/router/liveness"
@@ -81,7 +82,7 @@ type remotePeer struct {
 	_        [64]byte
 	receive  counters.Traffic
 	_        [64]byte
-	drops    dropCounters
+	drops    drop.Counters
 	// released is the number of frames received at the last ReleaseMACs, plus one.
 	released atomic.Uint64
 	// egress is the present egress, never nil. It is stored only while mu is held.

@@ -10,6 +10,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -35,7 +36,7 @@ func TestSetKernel(t *testing.T) {
 		want(t, "after SetPeers", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'd')), [][]byte{nil, nil, {'d'}})
 		nodes[0].SetPeers(all[:1])
 		want(t, "the only peer", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'e')), [][]byte{nil, nil, nil})
-		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 0 {
+		if s := nodes[0].Stats(); s.Drops[drop.NoPeer] != 0 {
 			t.Errorf("drops %v: the kernel has a peer", s.Drops)
 		}
 		nodes[0].SetPeers(nil)
@@ -192,7 +193,7 @@ func TestSlowDialBack(t *testing.T) {
 			time.Sleep(500 * time.Millisecond) // one node may ask twice a second
 		}
 		want(t, "meanwhile", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'b')), [][]byte{{'b'}, nil})
-		if n := slow.Stats().Drops[DropBusy]; n == 0 {
+		if n := slow.Stats().Drops[drop.Busy]; n == 0 {
 			t.Error("no request was dropped")
 		}
 		close(proceed)

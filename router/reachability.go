@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/wire"
 )
 
@@ -62,7 +63,7 @@ func (e *Engine) RequestDialBack(ctx context.Context, by peer.ID) (came bool, er
 
 // queueDialBack passes a peer's request to the dial-back goroutine. Requests that come too soon after another are
 // ignored.
-func (e *Engine) queueDialBack(r dialBackRequest) Drop {
+func (e *Engine) queueDialBack(r dialBackRequest) drop.Reason {
 	if e.events == nil || !r.from.Addr.IsValid() || !e.dialBacks.Allow(r.from.ID, e.now()) {
 		return 0
 	}
@@ -70,7 +71,7 @@ func (e *Engine) queueDialBack(r dialBackRequest) Drop {
 	case e.dialBackRequests <- r:
 		return 0
 	default:
-		return DropBusy
+		return drop.Busy
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"weft/internal/peer"
+	"weft/router/drop"
 	"weft/router/endpoint"
 	"weft/router/relay"
 	"weft/router/segmenter"
@@ -67,7 +68,7 @@ const packerArena = sealedArena + segmenter.Pieces/2*wire.RelayOverhead
 
 // handleRelay handles a relayed datagram that came from a peer. One for this node is handled as if it had come from its
 // source; one for another node is forwarded.
-func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, Drop) {
+func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, drop.Reason) {
 	r, datagram, err := wire.ParseRelay(body)
 	if err != nil {
 		return from, relayDrop(err)
@@ -82,7 +83,7 @@ func (in *inbound) handleRelay(body []byte, from *peerView) (*peerView, Drop) {
 	}
 	to := in.peers.byID[r.Destination]
 	if to == nil {
-		return from, DropUnknownPeer
+		return from, drop.UnknownPeer
 	}
 	return from, in.forward.add(datagram, in.tos, r, to, from)
 }
@@ -99,9 +100,9 @@ func (v *peerView) relays(to *peerView) bool {
 	return !to.Via.IsZero() && (to.Via == v.ID || to.relayedBy.Load() == binary.BigEndian.Uint64(v.ID[:]))
 }
 
-func relayDrop(err error) Drop {
+func relayDrop(err error) drop.Reason {
 	if errors.Is(err, wire.ErrRelay) {
-		return DropRelay
+		return drop.Relay
 	}
 	return wireDrop(err)
 }
@@ -115,24 +116,24 @@ type forwarder struct {
 }
 
 // add queues datagram for its destination, or for the next relay on the path there. tos is that of the datagram that it came in.
-func (f *forwarder) add(datagram []byte, tos uint8, r wire.Relay, to, from *peerView) Drop {
+func (f *forwarder) add(datagram []byte, tos uint8, r wire.Relay, to, from *peerView) drop.Reason {
 	if r.Hops == 0 {
-		return DropRelay
+		return drop.Relay
 	}
 	r.Hops--
 	out := f.engine.nextHop(to, from)
 	if out == nil {
-		return DropNoRoute
+		return drop.NoRoute
 	}
 	d := underlay.Datagram{Buf: datagram, TOS: tos & f.engine.tosMask}
 	if !f.packer.Fits(&d) || len(f.batch) == outDatagrams {
 		if f.flush() != nil {
-			return DropSend
+			return drop.Send
 		}
 	}
 	packed, ok := f.packer.Pack(&d, out.session, out.addr, r)
 	if !ok {
-		return DropNoSession
+		return drop.NoSession
 	}
 	f.batch = append(f.batch, packed)
 	f.engine.relayed.datagrams.Add(1)

@@ -11,6 +11,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/simnet"
 	"weft/mesh/topology"
+	"weft/router/drop"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/tap/taptest"
@@ -296,7 +297,7 @@ func TestNoCircle(t *testing.T) {
 		if n := w.relayed() - before; n > 2*frames {
 			t.Errorf("%d datagrams were relayed for %d frames: they circle", n, frames)
 		}
-		if n := w.nodes[2].Stats().Drops[DropRelay] + w.nodes[0].Stats().Drops[DropRelay] + w.nodes[1].Stats().Drops[DropRelay]; n == 0 {
+		if n := w.nodes[2].Stats().Drops[drop.Relay] + w.nodes[0].Stats().Drops[drop.Relay] + w.nodes[1].Stats().Drops[drop.Relay]; n == 0 {
 			t.Error("nothing was dropped as relayed too often")
 		}
 	})

@@ -35,6 +35,7 @@ import (
 	"weft/internal/peer"
 	"weft/router/counters"
 	"weft/router/dialback"
+	"weft/router/drop"
 	"weft/router/duplicates"
 	"weft/router/ecn"
 	"weft/router/fdb"
@@ -101,7 +102,7 @@ type Engine struct {
 	dialOut     atomic.Bool                      // this node can only dial out
 	ownAddr     atomic.Pointer[netip.Addr]       // by which peers know this node; never nil
 	stagedBytes atomic.Int64
-	drops       dropCounters
+	drops       drop.Counters
 	moves       atomic.Uint64
 	probes      atomic.Uint64 // probes of paths, and answers to them, received
 	floods      atomic.Uint64

@@ -16,6 +16,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -55,7 +56,7 @@ func TestMove(t *testing.T) {
 		want(t, "after", deliver(t, nodes, 0, frame(mac(2), mac(1), 'd')), [][]byte{nil, nil, {'d'}})
 		deliver(t, nodes, 0, frame(ether.Broadcast, mac(2), 'e'))
 		want(t, "to the host itself", deliver(t, nodes, 0, frame(mac(2), mac(1), 'f')), [][]byte{nil, nil, nil})
-		if s := nodes[0].Stats(); s.FDBMoves != 2 || s.Drops[DropLocal] != 1 {
+		if s := nodes[0].Stats(); s.FDBMoves != 2 || s.Drops[drop.Local] != 1 {
 			t.Errorf("%d moves, drops %v; want 2 and one local", s.FDBMoves, s.Drops)
 		}
 		wantFDB := []fdb.Entry{{MAC: mac(1)}, {MAC: mac(2)}}
@@ -92,7 +93,7 @@ func TestPeerLeaves(t *testing.T) {
 		if len(s.Peers) != 1 || s.Peers[0].ID != nodes[2].peer.ID || s.Peers[0].RxFrames != 1 || s.Peers[0].TxFrames != 1 {
 			t.Errorf("peers %+v", s.Peers)
 		}
-		if s.Drops[DropSession] == 0 {
+		if s.Drops[drop.Session] == 0 {
 			t.Errorf("drops %v, want one for an unknown session", s.Drops)
 		}
 		nodes[0].SetPeers([]Peer{nodes[1].peer, nodes[2].peer})
@@ -101,11 +102,11 @@ func TestPeerLeaves(t *testing.T) {
 		want(t, "back again", deliver(t, nodes, 1, frame(ether.Broadcast, mac(2), 'e')), [][]byte{{'e'}, nil, {'e'}})
 		nodes[0].SetPeers(nil)
 		want(t, "all alone", deliver(t, nodes, 0, frame(ether.Broadcast, mac(1), 'f')), [][]byte{nil, nil, nil})
-		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 0 {
+		if s := nodes[0].Stats(); s.Drops[drop.NoPeer] != 0 {
 			t.Errorf("drops %v: a flood is lost to no peer", s.Drops)
 		}
 		deliver(t, nodes, 0, frame(mac(9), mac(1), 'g'))
-		if s := nodes[0].Stats(); s.Drops[DropNoPeer] != 1 {
+		if s := nodes[0].Stats(); s.Drops[drop.NoPeer] != 1 {
 			t.Errorf("drops %v, want one no_peer", s.Drops)
 		}
 	})
@@ -244,7 +245,7 @@ func TestNoLogFlood(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if s := nodes[0].Stats(); s.Drops[DropTruncated]+s.Drops[DropVersion] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
+		if s := nodes[0].Stats(); s.Drops[drop.Truncated]+s.Drops[drop.Version] != 500 || s.FDBEntries != 0 || nodes[0].log.Load() != before {
 			t.Errorf("drops %v, %d addresses, %d log lines", s.Drops, s.FDBEntries, nodes[0].log.Load()-before)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -140,7 +141,7 @@ func TestStagingIsBounded(t *testing.T) {
 			t.Errorf("%d frames staged, counted as %d bytes", n, nodes[0].stagedBytes.Load())
 		}
 		nodes[0].SetPeers(nil)
-		if nodes[0].stagedBytes.Load() != 0 || nodes[0].Stats().Drops[DropNoSession] != 10*maxStaged {
+		if nodes[0].stagedBytes.Load() != 0 || nodes[0].Stats().Drops[drop.NoSession] != 10*maxStaged {
 			t.Errorf("%d bytes staged, drops %v", nodes[0].stagedBytes.Load(), nodes[0].Stats().Drops)
 		}
 	})
@@ -318,8 +319,8 @@ func TestFloodOfInitiations(t *testing.T) {
 			}
 		}
 		drops := nodes[0].Stats().Drops
-		limited := drops[DropBusy] + drops[DropUnknownPeer] + drops[DropReplayed]
-		if answers == 0 || answers > 4000 || drops[DropSecret] < rounds*each/2-1000 || limited == 0 {
+		limited := drops[drop.Busy] + drops[drop.UnknownPeer] + drops[drop.Replayed]
+		if answers == 0 || answers > 4000 || drops[drop.Secret] < rounds*each/2-1000 || limited == 0 {
 			t.Errorf("%d cookies, drops %v", answers, drops)
 		}
 		if n := nodes[0].log.Load(); n > 50 {
@@ -439,7 +440,7 @@ func TestPeerLeavesInABatch(t *testing.T) {
 	n.SetPeers(nil)
 	f := outgoing{frames: 1, bytes: 64, longest: 64}
 	f.Data = frame(mac(2), mac(1), 'x')
-	if !n.stage(v, &f, n.now()) || n.stagedBytes.Load() != 0 || n.Stats().Drops[DropNoSession] != 1 {
+	if !n.stage(v, &f, n.now()) || n.stagedBytes.Load() != 0 || n.Stats().Drops[drop.NoSession] != 1 {
 		t.Errorf("%d bytes staged, drops %v", n.stagedBytes.Load(), n.Stats().Drops)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/router/drop"
 	"weft/router/source"
 )
 
@@ -105,14 +106,14 @@ func (f *foreignSources) stats() (s ForeignSources) {
 }
 
 // admits checks the source address of a sealed frame from the present peer. It returns the reason to drop the frame.
-func (in *inbound) admits(frame []byte) Drop {
+func (in *inbound) admits(frame []byte) drop.Reason {
 	addr, foreign := in.sources.isForeign(frame, in.from)
 	if !foreign {
 		return 0
 	}
 	in.from.foreign.note(addr.Addr(), in.now)
 	if in.engine.sourceCheck == SourceEnforce {
-		return DropForeignSource
+		return drop.ForeignSource
 	}
 	return 0
 }

@@ -10,6 +10,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/packet"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/tap/taptest"
 )
 
@@ -68,7 +69,7 @@ func TestSourceCheck(t *testing.T) {
 				}
 				s := nodes[0].Stats()
 				foreign := s.Peers[0].Foreign
-				if arrived != c.arrive || foreign.Frames != c.counted || s.Drops[DropForeignSource] != c.drops {
+				if arrived != c.arrive || foreign.Frames != c.counted || s.Drops[drop.ForeignSource] != c.drops {
 					t.Errorf("%d frames arrived, counted %+v, drops %v", arrived, foreign, s.Drops)
 				}
 				if c.counted > 0 && (foreign.Last != other || foreign.Until.Sub(foreign.First) < time.Second) {

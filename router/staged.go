@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/router/drop"
 	"weft/router/roaming"
 	"weft/router/segmenter"
 	"weft/router/session"
@@ -42,14 +43,14 @@ func (e *Engine) stage(to *peerView, f *outgoing, now time.Time) bool {
 		return false
 	}
 	if p.left { // since the batch began
-		e.drop(to, DropNoSession, f.frames)
+		e.drop(to, drop.NoSession, f.frames)
 		return true
 	}
 	e.expireStaged(to, now)
 	if len(p.staged) < maxStaged && e.reserveStaged(len(f.Data)) {
 		p.staged = append(p.staged, copyOf(f, now))
 	} else {
-		e.drop(to, DropNoSession, f.frames)
+		e.drop(to, drop.NoSession, f.frames)
 	}
 	e.requestSession(to)
 	return true
@@ -99,7 +100,7 @@ func (e *Engine) expireAllStaged(now time.Time) {
 // dropStaged counts a staged frame as dropped and releases its bytes.
 func (e *Engine) dropStaged(to *peerView, w *stagedFrame) {
 	e.stagedBytes.Add(-int64(len(w.Data)))
-	e.drop(to, DropNoSession, w.frames)
+	e.drop(to, drop.NoSession, w.frames)
 }
 
 // abandonStaged drops the staged frames of a peer that was removed.
@@ -169,7 +170,7 @@ func (e *Engine) sendStaged(to *peerView, staged []stagedFrame, out *egress, enc
 		}
 		e.stagedBytes.Add(-int64(len(w.Data)))
 		if w.longest > to.maxFrame(out) || w.isSuper() && !segmenter.FitsWire(&w.layout) {
-			e.drop(to, DropFrameExceedsPathMTU, w.frames) // its sender is informed when it sends it again
+			e.drop(to, drop.FrameExceedsPathMTU, w.frames) // its sender is informed when it sends it again
 			continue
 		}
 		if out.plain && !e.trusts(out.addr.Addr()) { // SetTrusted has returned since out was made

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/ecn"
 	"weft/router/relay"
 	"weft/router/underlay"
@@ -99,7 +100,7 @@ func TestStandingQueue(t *testing.T) {
 				}
 				drain(t, o)
 				stats := n.Stats()
-				dropped := int(stats.Drops[DropQueue])
+				dropped := int(stats.Drops[drop.Queue])
 				if conn.datagrams+dropped != sent {
 					t.Errorf("%d datagrams of %d sent, %d dropped", conn.datagrams, sent, dropped)
 				}

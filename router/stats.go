@@ -7,6 +7,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/router/counters"
+	"weft/router/drop"
 	"weft/router/session"
 )
 
@@ -16,7 +17,7 @@ type Stats struct {
 	// Peers are the peers of the last SetPeers, sorted by ID.
 	Peers []PeerStats
 	// Drops counts by reason, with and without a peer, including peers that have left. Reasons at 0 are left out.
-	Drops map[Drop]uint64
+	Drops map[drop.Reason]uint64
 	// FDBEntries is the number of known addresses, FDBRefused how often one was not learned or had to go because the table was full,
 	// FDBMoves how often one was learned behind another node than before.
 	FDBEntries           int
@@ -40,7 +41,7 @@ type PeerStats struct {
 	Addr              netip.AddrPort
 	TxFrames, TxBytes uint64
 	RxFrames, RxBytes uint64
-	Drops             map[Drop]uint64
+	Drops             map[drop.Reason]uint64
 	Foreign           ForeignSources
 	// MTU is the largest inner packet in bytes that the path to the peer takes, RTT its round-trip time, 0 if unknown.
 	MTU int
@@ -69,7 +70,7 @@ type FrameStats = counters.FrameStats
 // Stats returns what has been counted.
 func (e *Engine) Stats() Stats {
 	s := Stats{
-		Drops:      e.drops.nonzero(),
+		Drops:      e.drops.Nonzero(),
 		FDBEntries: e.fdb.Len(),
 		FDBRefused: e.fdb.Refused(),
 		FDBMoves:   e.moves.Load(),
@@ -88,7 +89,7 @@ func (e *Engine) Stats() Stats {
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: v.transmit.Frames.Load(), TxBytes: v.transmit.Bytes.Load(),
 			RxFrames: v.receive.Frames.Load(), RxBytes: v.receive.Bytes.Load(),
-			EntropyPorts: v.provenPorts(), Drops: v.drops.nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
+			EntropyPorts: v.provenPorts(), Drops: v.drops.Nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
 		}
 		if out.session != nil {
 			p.Cipher, p.Session = out.session.Cipher(), max(e.now().Sub(out.session.Created()), 1)

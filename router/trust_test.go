@@ -11,6 +11,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/simnet"
+	"weft/router/drop"
 	"weft/router/endpoint"
 	"weft/router/wire"
 	"weft/tap/taptest"
@@ -113,7 +114,7 @@ func TestRelayReadsNothing(t *testing.T) {
 		forged = append(forged, bodyOf(frame(ether.Broadcast, mac(9), 'f'))...)
 		m.relay(nodes[0].peer.ID, wire.Relay{Hops: 1, Source: nodes[1].peer.ID, Destination: nodes[0].peer.ID}, forged)
 		time.Sleep(10 * time.Millisecond)
-		if n := nodes[0].Stats().Drops[DropNotSealed]; n != 1 {
+		if n := nodes[0].Stats().Drops[drop.NotSealed]; n != 1 {
 			t.Errorf("drops %v, want one not_sealed", nodes[0].Stats().Drops)
 		}
 	})

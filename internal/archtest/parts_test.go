@@ -16,13 +16,14 @@ var parts = map[string][]string{
 		"internal/statedir", "ipam/store", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
-		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health", "internal/hint",
-		"internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate", "internal/hoststate/live", "internal/hostwatch",
-		"internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum", "internal/nodefilter", "internal/peer", "internal/plural",
+		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health",
+		"internal/hint", "internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate",
+		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum", "internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
 		"internal/podprobe", "internal/settings",
 		"internal/signal", "mesh/topology",
-		"router", "router/capture", "router/flows", "router/session", "router/underlay", "router/vxlan", "tap", "tap/bridge", "tap/virtio",
+		"router", "router/capture", "router/drop", "router/flows", "router/session", "router/underlay", "router/vxlan",
+		"tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/hostcheck": {
 		"internal/health", "internal/hostfilter", "internal/hostnet", "internal/hostports", "internal/hostroutes", "internal/hostwatch",

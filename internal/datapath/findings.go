@@ -10,6 +10,7 @@ import (
 	"weft/internal/hostnet"
 	"weft/internal/settings"
 	"weft/router"
+	"weft/router/drop"
 	"weft/router/session"
 )
 
@@ -130,7 +131,7 @@ func (d *Datapath) handshakeFindings(stats router.Stats) []health.Finding {
 			})
 		}
 	}
-	if n := d.unauthenticated.lately(stats.Drops[router.DropSecret], time.Now()); n > manyUnauthenticated {
+	if n := d.unauthenticated.lately(stats.Drops[drop.Secret], time.Now()); n > manyUnauthenticated {
 		findings = append(findings, health.Finding{
 			Code: health.UnauthenticatedHandshakes,
 			Text: fmt.Sprintf("%d handshakes of the last minutes came from nodes without a common secret or from unauthenticated senders.",

@@ -11,6 +11,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
+	"weft/router/drop"
 	"weft/router/session"
 	"weft/router/vxlan"
 )
@@ -62,7 +63,7 @@ func TestHandshakeFindings(t *testing.T) {
 		"at 192.0.2.2", "UDP port 6784")
 	silent.Handshakes = 0
 	wantFinding(t, "answers", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), "")
-	drops := map[router.Drop]uint64{router.DropSecret: manyUnauthenticated + 1}
+	drops := map[drop.Reason]uint64{drop.Secret: manyUnauthenticated + 1}
 	wantFinding(t, "no secret", d.handshakeFindings(router.Stats{Drops: drops}), health.UnauthenticatedHandshakes, "101 handshakes")
 }
 

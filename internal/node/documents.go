@@ -17,6 +17,7 @@ import (
 	"weft/ipam"
 	"weft/mesh"
 	"weft/router"
+	"weft/router/drop"
 )
 
 // pageParts bounds the number of parts of a range in the picture of the status page.
@@ -166,7 +167,7 @@ func linkOf(m mesh.Member) (link api.Link, via peer.ID) {
 	}
 }
 
-func dropDocs(drops map[router.Drop]uint64) map[string]uint64 {
+func dropDocs(drops map[drop.Reason]uint64) map[string]uint64 {
 	docs := make(map[string]uint64, len(drops))
 	for reason, n := range drops {
 		docs[reason.String()] = n

@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"weft/internal/metricdef"
-	"weft/router"
+	"weft/router/drop"
 )
 
 var update = flag.Bool("update", false, "write the generated part of docs/METRICS.md")
@@ -55,8 +55,8 @@ func TestMetricsDoc(t *testing.T) {
 		fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labelDoc(m), m.Help)
 	}
 	page.WriteString("\n| `reason` of drops | frames and datagrams |\n|---|---|\n")
-	for _, r := range router.DropReasons() {
-		fmt.Fprintf(&page, "| %s | %s |\n", r.Name, r.Meaning)
+	for _, r := range drop.All() {
+		fmt.Fprintf(&page, "| %s | %s |\n", r, r.Meaning())
 	}
 	page.WriteString("\n" + tableEnds)
 	checkPage(t, page.String())
