@@ -40,6 +40,8 @@ type Config struct {
 	SourceCheck SourceCheck
 	// CopyDSCP makes datagrams leave with the DSCP of the frame in them. Otherwise they have DSCP 0. ECN is always copied.
 	CopyDSCP bool
+	// Activity learns when frames come; nil: nothing does.
+	Activity Activity
 	// Events receives what the engine reports; nil: nothing is reported, and no dial-back is done for peers.
 	Events Events
 	// Device is the host's side. The engine owns it: Run closes it.
@@ -66,6 +68,13 @@ type AddressOwners interface {
 	// OwnerOf returns the peer that assigns an address, false if it is unknown. The loops call
 	// it for every address query of a pod, those of the sockets for source addresses: it must be safe for concurrent use, and must not wait.
 	OwnerOf(netip.Addr) (peer.ID, bool)
+}
+
+// Activity learns when frames of pods are carried.
+type Activity interface {
+	// NoteFrames is called by the loops, once a batch of frames, with the present time. It must be safe for concurrent use, cheap, and
+	// must not wait.
+	NoteFrames(now time.Time)
 }
 
 // Events is how an Engine reports to its owner. No lock of the engine is held during a call, so all methods of the

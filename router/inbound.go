@@ -292,6 +292,7 @@ func (in *inbound) flush() error {
 	frames := in.coalescer.Frames()
 	in.engine.watchReceived(frames, in.session)
 	if in.taken > 0 {
+		in.engine.noteFrames(in.now)
 		in.engine.toTAP.Count(in.taken, len(frames))
 		in.taken = 0
 	}

@@ -79,6 +79,13 @@ func (l *loop) run() error {
 	}
 }
 
+// noteFrames notes that a batch of frames is carried.
+func (e *Engine) noteFrames(now time.Time) {
+	if e.activity != nil {
+		e.activity.NoteFrames(now)
+	}
+}
+
 // step carries at most one batch in each direction. It reports whether there may be more.
 func (l *loop) step() (more bool, err error) {
 	if l.in != nil {

@@ -83,6 +83,7 @@ func (o *outbound) begin() {
 	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
 	o.flooded = o.peers.flooded.Load()
 	o.slow = o.standing.note(o.batch.IsFull(), o.now)
+	e.noteFrames(o.now)
 }
 
 // forward queues frame i of the batch for every peer that it goes to.

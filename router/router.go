@@ -73,9 +73,10 @@ type Engine struct {
 	ports      []underlay.Conn // entropy ports
 	fdb        *fdb.Table
 	age        time.Duration
-	tosMask    uint8  // the bits of a frame's TOS that its datagrams leave with
-	tailroom   int    // bytes that may have to follow a frame: those of a tag if there are secrets
-	events     Events // may be nil
+	tosMask    uint8    // the bits of a frame's TOS that its datagrams leave with
+	tailroom   int      // bytes that may have to follow a frame: those of a tag if there are secrets
+	events     Events   // may be nil
+	activity   Activity // may be nil
 	log        *slog.Logger
 	now        func() time.Time
 	handshakes *handshakes
@@ -162,6 +163,7 @@ func New(cfg Config) (*Engine, error) {
 		tosMask:    ecn.OuterMask(cfg.CopyDSCP),
 		tailroom:   tailroom,
 		events:     cfg.Events,
+		activity:   cfg.Activity,
 		log:        cfg.Logger,
 		now:        cfg.Now,
 		handshakes: handshakes,

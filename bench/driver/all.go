@@ -33,6 +33,8 @@ func All(c Config) []Driver {
 			args: []string{"--datapath", "kernel", "--guard", "pods"}, path: "kernel"},
 		&weft{Config: c, name: "weft-kernel-guard-off", summary: "weft, plain, on its kernel path, without a guard",
 			args: []string{"--datapath", "kernel", "--guard", "off"}, path: "kernel"},
+		&weft{Config: c, name: "weft-poll", summary: "weft, plain, in userspace, with busy polling",
+			args: []string{"--datapath", "userspace", "--busy-poll", "auto"}},
 		&weft{Config: c, name: "weft-aes", summary: "weft, encrypted with AES-256-GCM",
 			args: []string{"--datapath", "userspace"}, cipher: "aes-256-gcm"},
 		&weft{Config: c, name: "weft-aes-standard", summary: "weft, encrypted with AES-256-GCM of Go's standard library",

@@ -47,6 +47,7 @@ var layers = []struct {
 	{"router/relay", 2},
 	{"ipam/store/...", 2},
 	{"internal/podlink/...", 2},
+	{"internal/cpulatency", 2},
 	{"internal/masq", 2},
 	{"internal/hairpin", 2},
 	{"internal/guard/...", 2},

@@ -66,6 +66,7 @@ var conditionTests = map[health.Code]string{
 	health.HostSetting:               "internal/datapath:TestRepairFindings",
 	health.PodPortMoved:              "internal/datapath:TestRepairFindings",
 	health.OffloadMissing:            "internal/datapath:TestOffloadFindings",
+	health.BusyPollUnavailable:       "internal/datapath:TestBusyPollFindings",
 	health.DuplicateAddress:          "internal/datapath:TestDuplicateFindings",
 	health.DuplicateMAC:              "internal/datapath:TestDuplicateFindings",
 	health.UnauthenticatedHandshakes: "internal/datapath:TestHandshakeFindings",

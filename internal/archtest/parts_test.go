@@ -16,9 +16,10 @@ var parts = map[string][]string{
 		"internal/statedir", "ipam/store", "router/vxlan", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
-		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/ether", "internal/health",
+		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/cpulatency", "internal/ether", "internal/health",
 		"internal/hint", "internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate",
-		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum", "internal/nodefilter", "internal/peer", "internal/plural",
+		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum",
+		"internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
 		"internal/podprobe", "internal/settings",
 		"internal/signal", "mesh/topology",

@@ -33,6 +33,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/cpulatency"
 	"weft/internal/guard"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
@@ -169,6 +170,9 @@ type engines struct {
 	kernel   *kernelPath
 
 	bridgeMade bool // there was no bridge before
+
+	keeper    *cpulatency.Keeper // nil: CPUs may sleep
+	keeperErr error              // why --busy-poll has no effect
 }
 
 // New binds the data sockets and returns a Datapath that is idle. Close releases the sockets if Run is never called.
@@ -251,6 +255,9 @@ func (d *Datapath) Run(ctx context.Context) error {
 	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
 	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.followMTU(ctx); return nil })
+	if e.keeper != nil {
+		group.Go(func() error { d.runKeeper(ctx, e.keeper); return nil })
+	}
 	group.Go(func() error { d.reach.run(ctx, e.router, d.ownAddr); return nil })
 	return group.Wait()
 }

@@ -43,6 +43,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.mtuFindings()...)
 	findings = append(findings, d.repairFindings(time.Now())...)
 	findings = append(findings, d.offloadFindings()...)
+	findings = append(findings, d.busyPollFindings()...)
 	return append(findings, duplicateFindings(e.router.Duplicates())...)
 }
 

@@ -2,10 +2,13 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"testing"
 	"time"
 
+	"weft/internal/cpulatency"
 	"weft/internal/ether"
 	"weft/internal/health"
 	"weft/internal/peer"
@@ -117,4 +120,21 @@ func TestOffloadFindings(t *testing.T) {
 	wantFinding(t, "missing", d.offloadFindings(), health.OffloadMissing, "tso4", "ethtool -K")
 	d.settings.Offload = settings.OffloadOff
 	wantFinding(t, "turned off", d.offloadFindings(), "")
+}
+
+// TestBusyPollFindings: each cause for which --busy-poll has no effect is reported with what to do.
+func TestBusyPollFindings(t *testing.T) {
+	d := beside(Member{Hops: 1})
+	wantFinding(t, "starting", d.busyPollFindings(), "")
+	for _, c := range []struct {
+		err  error
+		want []string
+	}{
+		{cpulatency.ErrIgnored, []string{"cpuidle", "cpuidle_haltpoll.force=1"}},
+		{fmt.Errorf("open: %w", fs.ErrNotExist), []string{"mount /dev/cpu_dma_latency"}},
+		{fmt.Errorf("open: %w", fs.ErrPermission), []string{"access to /dev/cpu_dma_latency"}},
+	} {
+		d.current.Store(&engines{keeperErr: c.err})
+		wantFinding(t, c.err.Error(), d.busyPollFindings(), health.BusyPollUnavailable, c.want...)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"weft/internal/cpulatency"
 	"weft/internal/ether"
 	"weft/internal/hint"
 	"weft/internal/peer"
@@ -56,7 +57,11 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err := br.AddPort(d.settings.Tap); err != nil {
 		return nil, err
 	}
-	engine, err := router.New(d.routerConfig(device))
+	keeper, keeperErr := d.openKeeper()
+	if keeper != nil {
+		undo.add(keeper.Close)
+	}
+	engine, err := router.New(d.routerConfig(device, keeper))
 	if err != nil {
 		return nil, err
 	}
@@ -64,17 +69,24 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err := d.openKernelPath(ctx, kernel, br); err != nil {
 		return nil, err
 	}
-	return &engines{router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent}, nil
+	return &engines{
+		router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent,
+		keeper: keeper, keeperErr: keeperErr,
+	}, nil
 }
 
 // routerConfig describes the router.
-func (d *Datapath) routerConfig(device tap.Device) router.Config {
-	return router.Config{
+func (d *Datapath) routerConfig(device tap.Device, keeper *cpulatency.Keeper) router.Config {
+	cfg := router.Config{
 		Private: d.cfg.Private, Cluster: d.cfg.Cluster, Offer: d.settings.Offer(), Secrets: *d.secrets.Load(), Trusted: *d.trusted.Load(),
 		Owners: d.cfg.Owners, Sources: d.cfg.Sources, SourceCheck: sourceChecks[d.settings.SourceCheck],
 		StandardAES: d.settings.AES == settings.AESStandard, CopyDSCP: d.settings.DSCP == settings.DSCPCopy, Events: routerEvents{d},
 		Device: device, Conns: asConns(d.conns), EntropyPorts: asConns(d.entropyPorts), Logger: d.log,
 	}
+	if keeper != nil {
+		cfg.Activity = keeper
+	}
+	return cfg
 }
 
 // asConns returns sockets in the form of the router.

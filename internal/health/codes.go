@@ -58,6 +58,7 @@ const (
 	HostSetting               Code = "host_setting"
 	PodPortMoved              Code = "pod_port_moved"
 	OffloadMissing            Code = "offload_missing"
+	BusyPollUnavailable       Code = "busy_poll_unavailable"
 	DuplicateAddress          Code = "duplicate_address"
 	DuplicateMAC              Code = "duplicate_mac"
 	UnauthenticatedHandshakes Code = "unauthenticated_handshakes"
@@ -132,6 +133,7 @@ var definitions = []Definition{
 	{HostSetting, Warning, "A setting of the kernel is wrong"},
 	{PodPortMoved, Error, "The port of a pod is in another bridge"},
 	{OffloadMissing, Info, "The kernel lacks an offload"},
+	{BusyPollUnavailable, Warning, "Busy polling has no effect"},
 	{DuplicateAddress, Error, "Two interfaces use the same IP address"},
 	{DuplicateMAC, Error, "Two interfaces use the same MAC address"},
 	{UnauthenticatedHandshakes, Warning, "Handshakes arrive without a common secret"},

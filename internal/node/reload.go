@@ -56,6 +56,7 @@ var restartSettings = []setting{
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
 	{"--dscp", func(c *settings.Config) any { return c.DSCP }},
 	{"--source-ports", func(c *settings.Config) any { return c.SourcePorts }},
+	{"--busy-poll", func(c *settings.Config) any { return c.BusyPoll }},
 	{"--mtu", func(c *settings.Config) any { return c.MTU }},
 	{"--queues", func(c *settings.Config) any { return c.Queues }},
 	{"--no-discovery", func(c *settings.Config) any { return c.NoDiscovery }},

@@ -51,6 +51,8 @@ const (
 	AESStandard        = "standard"
 	SourcePortsQueue   = "queue"
 	SourcePortsOne     = "one"
+	BusyPollOff        = "off"
+	BusyPollAuto       = "auto"
 	SourceCheckOff     = "off"
 	SourceCheckLog     = "log"
 	SourceCheckEnforce = "enforce"
@@ -82,6 +84,7 @@ type Config struct {
 	DSCP           string // empty: DSCPNone
 	AES            string // empty: AESAuto
 	SourcePorts    string // empty: SourcePortsQueue
+	BusyPoll       string // empty: BusyPollOff
 	MTU            int    // 0: from the underlay
 	Queues         int    // 0: number of CPUs, at most MaxQueues
 

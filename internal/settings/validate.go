@@ -159,6 +159,7 @@ func Modes() map[string][]string {
 		"offload":      {OffloadAuto, OffloadOff},
 		"dscp":         {DSCPNone, DSCPCopy},
 		"source-ports": {SourcePortsQueue, SourcePortsOne},
+		"busy-poll":    {BusyPollOff, BusyPollAuto},
 		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
 		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
 	}
@@ -174,6 +175,7 @@ func (c *Config) validateModes() error {
 		{"offload", c.Offload},
 		{"dscp", cmp.Or(c.DSCP, DSCPNone)},
 		{"source-ports", cmp.Or(c.SourcePorts, SourcePortsQueue)},
+		{"busy-poll", cmp.Or(c.BusyPoll, BusyPollOff)},
 		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
 		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
 	} {
