@@ -101,9 +101,10 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.DSCP, "dscp", settings.DSCPNone,
 		"none or copy: the DSCP of the datagrams between nodes is 0, or that of the frame in each; copy only if the underlay honors the "+
 			"classes that pods choose, as others bleach or police them")
-	f.StringVar(&o.SourcePorts, "source-ports", settings.SourcePortsQueue,
-		"queue or one: flows leave from as many UDP ports as there are queues where the other node receives them from there, so that "+
-			"network cards and paths of equal cost distribute them, or all from the data port")
+	f.StringVar(&o.SourcePorts, "source-ports", settings.SourcePortsAuto,
+		"auto, flow or one: with flow, flows leave from as many UDP ports as there are queues, where the other node receives them from "+
+			"there, so that network cards and paths of equal cost distribute them; with one, all leave from the data port; auto is flow "+
+			"on nodes with 4 queues or more")
 	f.StringVar(&o.BusyPoll, "busy-poll", settings.BusyPollOff,
 		"off or auto: with auto, idle CPUs of this host stay awake while frames of pods come, so that each of them waits less for a CPU; "+
 			"it costs power, on a virtual machine CPU time of the hypervisor, and nothing on an idle node")

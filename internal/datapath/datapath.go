@@ -199,8 +199,8 @@ func New(cfg Config) (*Datapath, error) {
 	if d.conns, err = underlay.ListenQueues(socket, cfg.Settings.Queues); err != nil {
 		return nil, err
 	}
-	if len(d.conns) > 1 && cfg.Settings.SourcePorts != settings.SourcePortsOne {
-		if d.entropyPorts, err = underlay.ListenEntropy(socket, len(d.conns)); err != nil {
+	if n := cfg.Settings.EntropyPorts(); n > 0 {
+		if d.entropyPorts, err = underlay.ListenEntropy(socket, n); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // firewall that begins to drop them costs some seconds, and the endpoint of the peer stays.
 func TestEntropyPort(t *testing.T) {
 	t.Parallel()
-	nodes, pods := sealedPair(t, "--queues", "2")
+	nodes, pods := sealedPair(t, "--queues", "2", "--source-ports", "flow")
 	proven := func(want string) {
 		t.Helper()
 		labtest.Until(t, patience, func() error {

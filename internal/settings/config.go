@@ -49,7 +49,8 @@ const (
 	DSCPCopy           = "copy"
 	AESAuto            = "auto"
 	AESStandard        = "standard"
-	SourcePortsQueue   = "queue"
+	SourcePortsAuto    = "auto"
+	SourcePortsFlow    = "flow"
 	SourcePortsOne     = "one"
 	BusyPollOff        = "off"
 	BusyPollAuto       = "auto"
@@ -83,7 +84,7 @@ type Config struct {
 	Offload        string
 	DSCP           string // empty: DSCPNone
 	AES            string // empty: AESAuto
-	SourcePorts    string // empty: SourcePortsQueue
+	SourcePorts    string // empty: SourcePortsAuto
 	BusyPoll       string // empty: BusyPollOff
 	MTU            int    // 0: from the underlay
 	Queues         int    // 0: number of CPUs, at most MaxQueues
@@ -101,6 +102,17 @@ type Config struct {
 
 	LogLevel  slog.Level // of the logger, which exists before the node
 	LogFormat string
+}
+
+// manyQueues is the number of queues from which SourcePortsAuto is SourcePortsFlow: with two, measured, several flows cost more CPU time.
+const manyQueues = 4
+
+// EntropyPorts returns the number of ports besides the data port from which flows leave, with Queues set.
+func (c *Config) EntropyPorts() int {
+	if c.Queues > 1 && (c.SourcePorts == SourcePortsFlow || c.SourcePorts != SourcePortsOne && c.Queues >= manyQueues) {
+		return c.Queues
+	}
+	return 0
 }
 
 // DataPort returns the UDP port of the data sockets.

@@ -84,6 +84,20 @@ func TestValidateNamesTheFlag(t *testing.T) {
 	}
 }
 
+// TestEntropyPorts: flows leave from further ports on nodes with many queues, or where that is wanted and there are several.
+func TestEntropyPorts(t *testing.T) {
+	for _, c := range []struct {
+		mode         string
+		queues, want int
+	}{
+		{"", 1, 0}, {"", 3, 0}, {"", 4, 4}, {settings.SourcePortsAuto, 8, 8}, {settings.SourcePortsFlow, 1, 0}, {settings.SourcePortsFlow, 2, 2}, {settings.SourcePortsOne, 8, 0},
+	} {
+		if got := (&settings.Config{SourcePorts: c.mode, Queues: c.queues}).EntropyPorts(); got != c.want {
+			t.Errorf("%q with %d queues: %d ports, want %d", c.mode, c.queues, got, c.want)
+		}
+	}
+}
+
 func TestBootstrapNodes(t *testing.T) {
 	for _, tt := range []struct {
 		initPeers, peers, want int
