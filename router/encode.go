@@ -24,7 +24,7 @@ type encoder struct {
 	engine *Engine
 
 	segmenter segmenter.Segmenter
-	sealed    []byte // datagrams, one after the other
+	sealed    []byte // datagrams, one after the other; nil until there is one
 	used      int    // of sealed
 	saved     []byte // the bytes that a segment's headers replace for a moment
 
@@ -54,7 +54,7 @@ type send struct {
 
 func newEncoder(e *Engine, c underlay.Conn) encoder {
 	return encoder{
-		engine: e, data: newSocketBatch(c), segmenter: segmenter.New(), sealed: make([]byte, sealedArena),
+		engine: e, data: newSocketBatch(c),
 		saved:  make([]byte, 0, wire.MetaLen+wire.MaxOffset),
 		packer: relay.NewPacker(packerArena),
 	}
@@ -103,7 +103,15 @@ func cutLast(d *underlay.Datagram, f *outgoing) int {
 // fits reports whether there is room for all that f could need.
 func (c *encoder) fits(f *outgoing) bool {
 	n := max(f.layout.Segments, 1)
-	return c.segmenter.Fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= len(c.sealed)
+	return c.segmenter.Fits(n, f.layout.HeaderLen) && c.used+f.bytes+n*(wire.Headroom+wire.TagLen) <= sealedArena
+}
+
+// free returns the room behind the sealed datagrams.
+func (c *encoder) free() []byte {
+	if c.sealed == nil {
+		c.sealed = make([]byte, sealedArena)
+	}
+	return c.sealed[c.used:c.used]
 }
 
 // encode returns the datagrams of f, without an address. port says that they leave from an entropy port.
@@ -125,7 +133,7 @@ func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, 
 	meta.Put(frame[wire.HeaderLen:])
 	dst := room[:0]
 	if shared || len(room) < len(frame)+wire.TagLen {
-		dst = c.sealed[c.used:c.used]
+		dst = c.free()
 		c.used += len(frame) + wire.TagLen
 	}
 	return underlay.Datagram{Buf: out.session.Seal(dst, wire.TypeFrame, counter, frame[wire.HeaderLen:])}
@@ -152,7 +160,7 @@ func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, cou
 		c.saved = append(c.saved[:0], body[:wire.MetaLen+l.HeaderLen]...)
 		meta.Put(body)
 		copy(body[wire.MetaLen:], headers[:l.HeaderLen])
-		sealed := s.Seal(c.sealed[c.used:c.used], wire.TypeFrame, counter+uint64(i), body)
+		sealed := s.Seal(c.free(), wire.TypeFrame, counter+uint64(i), body)
 		copy(body, c.saved)
 		c.used += len(sealed)
 		at += l.SegmentSize

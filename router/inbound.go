@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/internal/offheap"
 	"weft/router/counters"
 	"weft/router/drop"
 	"weft/router/ecn"
@@ -34,6 +35,7 @@ type inbound struct {
 	conn   underlay.Conn
 	writer tapWriter
 
+	arena     *offheap.Memory // of the buffers of batch
 	batch     []underlay.Datagram
 	coalescer *virtio.Coalescer // its frames lie in the buffers of batch
 	sum       counters.Tally
@@ -67,13 +69,14 @@ func newInbound(e *Engine, c underlay.Conn, w tapWriter) *inbound {
 		engine:    e,
 		conn:      c,
 		writer:    w,
+		arena:     offheap.New(inDatagrams * inBuffer),
 		batch:     make([]underlay.Datagram, inDatagrams),
 		coalescer: virtio.NewCoalescer(e.device.Features(), inFrames, inPieces),
 
 		forward: forwarder{engine: e, conn: c, packer: relay.NewPacker(forwardArena)},
 		sources: sourceChecker{owners: e.sources},
 	}
-	arena := make([]byte, inDatagrams*inBuffer)
+	arena := in.arena.Bytes()
 	for i := range in.batch {
 		in.batch[i].Buf = arena[i*inBuffer : (i+1)*inBuffer : (i+1)*inBuffer]
 	}

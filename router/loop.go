@@ -28,7 +28,7 @@ func (e *Engine) newLoops() (loops []*loop, err error) {
 		l, err := newLoop(e, q, e.conns[i%len(e.conns)], i < len(e.conns))
 		if err != nil {
 			for _, l := range loops {
-				err = errors.Join(err, l.poller.Close())
+				err = errors.Join(err, l.close())
 			}
 			return nil, err
 		}
@@ -48,9 +48,20 @@ func newLoop(e *Engine, q tap.Queue, c underlay.Conn, receives bool) (*loop, err
 	}
 	var err error
 	if l.poller, err = poll.New(sources...); err != nil {
-		return nil, fmt.Errorf("router: %w", err)
+		return nil, errors.Join(fmt.Errorf("router: %w", err), l.free())
 	}
 	return l, nil
+}
+
+// close releases what the loop has, besides its queue and its socket.
+func (l *loop) close() error { return errors.Join(l.poller.Close(), l.free()) }
+
+// free frees the arena of what arrives.
+func (l *loop) free() error {
+	if l.in == nil {
+		return nil
+	}
+	return l.in.arena.Free()
 }
 
 // The Go scheduler takes a goroutine that it has not run anew for 10 ms for one that hogs its processor: its monitor then takes the
@@ -74,7 +85,7 @@ func (l *loop) run() error {
 			err = l.poller.Wait()
 		}
 		if err != nil {
-			return errors.Join(err, l.poller.Close())
+			return errors.Join(err, l.close())
 		}
 	}
 }

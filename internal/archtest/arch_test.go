@@ -115,6 +115,7 @@ var layers = []struct {
 	{"internal/printable", 0},
 	{"internal/ratelimit", 0},
 	{"internal/replay", 0},
+	{"internal/offheap", 0},
 	{"router/drop", 0},
 	{"internal/vaesgcm", 0},
 }

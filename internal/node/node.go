@@ -108,6 +108,7 @@ func (n *node) run(ctx context.Context) error {
 	group.Go(func() error { return n.server.Run(ctx) })
 	for _, part := range []func(context.Context){
 		n.handleEvents, n.health.Run, n.underlay.run, n.reloader.watchSignal, n.reloader.watchFiles, n.notifyServiceManager,
+		n.releaseStartup,
 	} {
 		group.Go(func() error { part(ctx); return nil })
 	}

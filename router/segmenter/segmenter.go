@@ -16,16 +16,11 @@ const (
 	Pieces = 4096
 )
 
-// Segmenter has the memory of datagrams, which are valid until Reset. It belongs to one goroutine. Make it with New.
+// Segmenter has the memory of datagrams, which are valid until Reset. It belongs to one goroutine. The zero Segmenter is ready for use.
 type Segmenter struct {
-	heads  []byte   // of the segments, one after the other
+	heads  []byte   // of the segments, one after the other; nil until there is one
 	pieces [][]byte // payload, head, payload, ...: what follows the first head of a superframe
 	used   int      // of heads
-}
-
-// New returns a Segmenter with all its memory.
-func New() Segmenter {
-	return Segmenter{heads: make([]byte, Heads), pieces: make([][]byte, 0, Pieces)}
 }
 
 // Datagrams are the datagrams of a superframe in one payload: Head, and More behind it. All but the last have Size bytes; 0: there is
@@ -42,7 +37,16 @@ func (s *Segmenter) Reset() { s.used, s.pieces = 0, s.pieces[:0] }
 // Fits reports whether there is room for a number of segments with headers of a length in bytes. After Reset there is room for any
 // superframe that FitsWire accepts.
 func (s *Segmenter) Fits(segments, headers int) bool {
-	return s.used+segments*(wire.Headroom+headers) <= len(s.heads) && len(s.pieces)+2*segments <= cap(s.pieces)
+	return s.used+segments*(wire.Headroom+headers) <= Heads && len(s.pieces)+2*segments <= Pieces
+}
+
+// take takes n bytes for heads.
+func (s *Segmenter) take(n int) []byte {
+	if s.heads == nil {
+		s.heads, s.pieces = make([]byte, Heads), make([][]byte, 0, Pieces)
+	}
+	s.used += n
+	return s.heads[s.used-n : s.used : s.used]
 }
 
 // Segment returns the datagrams of the superframe data with the layout l. The first one has the counter first, the others the counters
@@ -50,8 +54,7 @@ func (s *Segmenter) Fits(segments, headers int) bool {
 func (s *Segmenter) Segment(l *virtio.Layout, data []byte, by *session.Session, first uint64) Datagrams {
 	meta := MetaOf(l)
 	length := wire.Headroom + l.HeaderLen
-	heads := s.heads[s.used : s.used+l.Segments*length]
-	s.used += len(heads)
+	heads := s.take(l.Segments * length)
 	from := len(s.pieces)
 	for i := range l.Segments {
 		head := heads[i*length : (i+1)*length : (i+1)*length]
@@ -68,8 +71,7 @@ func (s *Segmenter) Segment(l *virtio.Layout, data []byte, by *session.Session, 
 
 // Whole returns the datagram of a single frame that stays unchanged and in place.
 func (s *Segmenter) Whole(data []byte, meta wire.Meta, by *session.Session, counter uint64) Datagrams {
-	head := s.heads[s.used : s.used+wire.Headroom : s.used+wire.Headroom]
-	s.used += len(head)
+	head := s.take(wire.Headroom)
 	PutHead(head, by, counter, meta)
 	from := len(s.pieces)
 	s.pieces = append(s.pieces, data)

@@ -26,7 +26,7 @@ func superframe(kind virtio.GSOType, payload, size int) (*virtio.Layout, []byte)
 // converted back.
 func TestSegment(t *testing.T) {
 	for _, kind := range []virtio.GSOType{virtio.GSOTCPv4, virtio.GSOTCPv6, virtio.GSOUDPL4} {
-		s, by := New(), new(session.Session)
+		s, by := Segmenter{}, new(session.Session)
 		l, data := superframe(kind, 2500, 1000)
 		d := s.Segment(l, data, by, 100)
 		whole := slices.Concat(append([][]byte{d.Head}, d.More...)...)
@@ -56,7 +56,7 @@ func TestSegment(t *testing.T) {
 }
 
 func TestWhole(t *testing.T) {
-	s := New()
+	s := Segmenter{}
 	frame := make([]byte, 60)
 	d := s.Whole(frame, wire.Meta{}, new(session.Session), 7)
 	if len(d.Head) != wire.Headroom || len(d.More) != 1 || &d.More[0][0] != &frame[0] || d.Size != 0 {
@@ -66,7 +66,7 @@ func TestWhole(t *testing.T) {
 
 // TestFits: after Reset there is room for any superframe that FitsWire accepts, and Fits reports when there is none.
 func TestFits(t *testing.T) {
-	s, by := New(), new(session.Session)
+	s, by := Segmenter{}, new(session.Session)
 	l, data := superframe(virtio.GSOTCPv4, 2000*30, 30)
 	for range 3 {
 		if !FitsWire(l) || !s.Fits(l.Segments, l.HeaderLen) {
