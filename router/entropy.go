@@ -33,7 +33,7 @@ func (c *encoder) batchFor(f *outgoing, to *peerView, out *egress, shared bool) 
 
 // locates reports whether the sender of a sealed datagram may be reached at its source: not at an entropy port.
 func locates(t wire.Type, body []byte) bool {
-	return t != wire.TypePortProbe && !(t == wire.TypeFrame && wire.FromEntropyPort(body))
+	return t != wire.TypePortProbe && (t != wire.TypeFrame || !wire.FromEntropyPort(body))
 }
 
 // probePorts sends the probes that are due from the entropy ports to a peer, and ends the proofs of those that are not answered. Only the

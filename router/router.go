@@ -9,9 +9,9 @@
 //
 // peer.go holds everything about a peer, and the snapshot of all peers that the other files read. handshakes.go makes
 // sessions, trust.go decides which of them need no seal, and staged.go keeps frames until there is one. roaming.go
-// moves peers to other addresses, entropy.go sends frames from further ports. liveness.go judges direct links, holepunch.go and reachability.go deal with NATs,
-// control.go carries control messages. drop.go lists the reasons for which frames are dropped; stats.go and metrics.go
-// publish the counters.
+// moves peers to other addresses, entropy.go sends frames from further ports. liveness.go judges direct links,
+// holepunch.go and reachability.go deal with NATs, control.go carries control messages. Package drop lists the reasons
+// for which frames are dropped; stats.go and metrics.go publish the counters.
 //
 // loop.go owns a TAP queue and a socket: one goroutine carries their frames in both directions. The loops share the
 // forwarding database, the snapshot and the sessions, all read without a lock, and counters. No frame passes from one

@@ -89,7 +89,8 @@ func (e *Engine) Stats() Stats {
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: v.transmit.Frames.Load(), TxBytes: v.transmit.Bytes.Load(),
 			RxFrames: v.receive.Frames.Load(), RxBytes: v.receive.Bytes.Load(),
-			EntropyPorts: v.provenPorts(), Drops: v.drops.Nonzero(), Foreign: v.foreign.stats(), MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
+			EntropyPorts: v.provenPorts(), Drops: v.drops.Nonzero(), Foreign: v.foreign.stats(),
+			MTU: v.maxFrame(out) - ether.HeaderLen, RTT: v.rtt(),
 		}
 		if out.session != nil {
 			p.Cipher, p.Session = out.session.Cipher(), max(e.now().Sub(out.session.Created()), 1)

@@ -25,7 +25,7 @@ import (
 	"weft/internal/signal"
 )
 
-// ErrIgnored: the kernel accepts requests, and ignores them, as it idles without a cpuidle driver.
+// ErrIgnored means that the kernel accepts requests and ignores them, as it idles without a cpuidle driver.
 var ErrIgnored = errors.New("the kernel idles without a cpuidle driver")
 
 // Paths of the kernel.

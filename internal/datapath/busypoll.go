@@ -51,5 +51,7 @@ func busyPollFinding(err error) health.Finding {
 		remedy = "In a container, mount /dev/cpu_dma_latency of the host and make the container privileged. A kernel without CONFIG_CPU_IDLE " +
 			"has no such device: start weft without --busy-poll."
 	}
-	return health.Finding{Code: health.BusyPollUnavailable, Text: fmt.Sprintf("--busy-poll has no effect on this host: %s.", err), Remedy: remedy}
+	return health.Finding{
+		Code: health.BusyPollUnavailable, Text: fmt.Sprintf("--busy-poll has no effect on this host: %s.", err), Remedy: remedy,
+	}
 }

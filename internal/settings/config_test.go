@@ -90,7 +90,8 @@ func TestEntropyPorts(t *testing.T) {
 		mode         string
 		queues, want int
 	}{
-		{"", 1, 0}, {"", 3, 0}, {"", 4, 4}, {settings.SourcePortsAuto, 8, 8}, {settings.SourcePortsFlow, 1, 0}, {settings.SourcePortsFlow, 2, 2}, {settings.SourcePortsOne, 8, 0},
+		{"", 1, 0}, {"", 3, 0}, {"", 4, 4}, {settings.SourcePortsAuto, 8, 8},
+		{settings.SourcePortsFlow, 1, 0}, {settings.SourcePortsFlow, 2, 2}, {settings.SourcePortsOne, 8, 0},
 	} {
 		if got := (&settings.Config{SourcePorts: c.mode, Queues: c.queues}).EntropyPorts(); got != c.want {
 			t.Errorf("%q with %d queues: %d ports, want %d", c.mode, c.queues, got, c.want)
