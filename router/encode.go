@@ -117,19 +117,19 @@ func (c *encoder) free() []byte {
 // encode returns the datagrams of f, without an address. port says that they leave from an entropy port.
 func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, shared, port bool) underlay.Datagram {
 	frame := room[:wire.Headroom+len(f.Data)]
+	meta := f.meta()
+	meta.EntropyPort = port
 	switch {
 	case f.isSuper() && out.plain:
-		return datagramOf(c.segmenter.Segment(&f.layout, f.Data, out.session, counter))
+		return datagramOf(c.segmenter.Segment(&f.layout, f.Data, out.session, counter, port))
 	case f.isSuper():
 		return c.sealSegments(f, room, out.session, counter, port)
 	case out.plain && shared:
-		return datagramOf(c.segmenter.Whole(f.Data, f.meta(), out.session, counter))
+		return datagramOf(c.segmenter.Whole(f.Data, meta, out.session, counter))
 	case out.plain:
-		segmenter.PutHead(frame, out.session, counter, f.meta())
+		segmenter.PutHead(frame, out.session, counter, meta)
 		return underlay.Datagram{Buf: frame}
 	}
-	meta := f.meta()
-	meta.EntropyPort = port
 	meta.Put(frame[wire.HeaderLen:])
 	dst := room[:0]
 	if shared || len(room) < len(frame)+wire.TagLen {

@@ -31,11 +31,6 @@ func (c *encoder) batchFor(f *outgoing, to *peerView, out *egress, shared bool) 
 	return &c.data
 }
 
-// locates reports whether the sender of a sealed datagram may be reached at its source: not at an entropy port.
-func locates(t wire.Type, body []byte) bool {
-	return t != wire.TypePortProbe && (t != wire.TypeFrame || !wire.FromEntropyPort(body))
-}
-
 // probePorts sends the probes that are due from the entropy ports to a peer, and ends the proofs of those that are not answered. Only the
 // path probing goroutine calls it.
 func (e *Engine) probePorts(v *peerView, p *probeSender) {
@@ -124,13 +119,12 @@ func (e *Engine) handleAnswer(port int, datagram []byte, addr netip.AddrPort) dr
 	if from == nil {
 		return drop.UnknownPeer
 	}
-	body, newest, err := s.Open(header, datagram)
+	body, err := s.OpenAnswer(header, datagram)
 	if err != nil {
 		return sessionDrop(err)
 	}
 	now := e.now()
-	from.noteHeard(now.UnixNano())
-	e.onAuthenticated(s, from, addr, newest, false, now.UnixNano())
+	e.onAuthenticated(s, from, addr, false, false, now.UnixNano())
 	reply, err := wire.ParseProbeReply(body)
 	if err != nil {
 		return wireDrop(err)

@@ -12,6 +12,7 @@ import (
 	"weft/internal/simnet"
 	"weft/router/drop"
 	"weft/router/entropyport"
+	"weft/router/liveness"
 	"weft/router/session"
 	"weft/router/underlay"
 	"weft/router/wire"
@@ -93,6 +94,9 @@ func (p *portNode) connectOld(t *testing.T) (*remote, *simnet.Conn) {
 
 // flow returns a frame to mac(2) that leaves from a port.
 func (p *portNode) flow(port int, note byte) []byte {
+	if len(p.ports) == 0 {
+		return frame(mac(2), mac(10), note)
+	}
 	for n := 10; ; n++ {
 		if f := frame(mac(2), mac(n), note); entropyport.Index(f, len(p.ports)) == port {
 			return f
@@ -390,4 +394,53 @@ func TestPortProbe(t *testing.T) {
 			t.Errorf("%d probes after a keepalive, want 1", n)
 		}
 	})
+}
+
+// TestOneWayBesideEntropyPorts: a path between the data ports that is broken in one direction is found as soon as without entropy ports,
+// although frames and probes pass between other ports: handshakes, probes of the path and frames to all peers need it.
+func TestOneWayBesideEntropyPorts(t *testing.T) {
+	for _, way := range [][2]netip.AddrPort{{addrOf(0), addrOf(1)}, {addrOf(1), addrOf(0)}} {
+		for _, secrets := range [][]session.Secret{nil, {secretOf(1)}} {
+			for _, ports := range []int{0, 1, 8} {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPortNode(t, ports, secrets...)
+					nodes := []*node{p.node, p.other}
+					receiver := p.other
+					if way[1] == addrOf(0) {
+						receiver = p.node
+					}
+					exchangeFor := func(length time.Duration, until liveness.State) (took time.Duration) {
+						for ; took < length; took += 50 * time.Millisecond {
+							for i := range max(ports, 1) {
+								p.dev.Inject(p.flow(i, 1))
+							}
+							p.other.dev.Inject(frame(mac(10), mac(2), 2))
+							time.Sleep(50 * time.Millisecond)
+							awaitQuiet(nodes)
+							if receiver.linkState() == until {
+								break
+							}
+						}
+						return took
+					}
+					exchangeFor(5*time.Second, 0)
+					if got := p.Stats().Peers[0].EntropyPorts; got != ports {
+						t.Fatalf("%d proven ports, want %d", got, ports)
+					}
+					p.network.BlockPath(way[0], way[1], true)
+					if took := exchangeFor(time.Minute, liveness.Broken); took > 10*time.Second {
+						t.Errorf("from %s to %s, %d ports, %d secrets: found broken after %s", way[0], way[1], ports, len(secrets), took)
+					}
+				})
+			}
+		}
+	}
+}
+
+// linkState returns the state of the link to the only peer.
+func (n *node) linkState() liveness.State {
+	v := n.peers.Load().sorted[0]
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.link.State()
 }

@@ -166,8 +166,11 @@ func (in *inbound) handleDatagram(datagram []byte, addr netip.AddrPort) (from *p
 	if err != nil {
 		return from, sessionDrop(err)
 	}
-	from.noteHeard(in.stamp)
-	in.engine.onAuthenticated(s, from, addr, newest, locates(header.Type, body), in.stamp)
+	locates := wire.Locates(header.Type, body)
+	if locates {
+		from.noteHeard(in.stamp)
+	}
+	in.engine.onAuthenticated(s, from, addr, newest, locates, in.stamp)
 	switch header.Type {
 	case wire.TypeFrame:
 		return from, in.handleFrame(header, body)
@@ -205,7 +208,7 @@ func (in *inbound) handlePlain(header wire.Header, rest []byte, addr netip.AddrP
 	if !in.engine.trusts(addr.Addr()) {
 		return drop.NotSealed
 	}
-	if err := in.session.AcceptPlain(header); err != nil {
+	if err := in.session.AcceptPlain(header, rest); err != nil {
 		return sessionDrop(err)
 	}
 	return in.handleFrame(header, rest)

@@ -29,7 +29,7 @@ var (
 	metricRekeys    = metrics.Counter("peer_rekeys_total", "Sessions with a peer that replaced another one.", "peer")
 	metricPeerRelay = metrics.Gauge("peer_relayed", "1 if frames for a peer are sent over another node, else 0.", "peer")
 	metricPeerPorts = metrics.Gauge("peer_entropy_ports",
-		"Ports besides the data port from which frames to a peer leave, so that networks and its cores share the work.", "peer")
+		"Ports besides the data port from which frames to a peer leave, so that network paths and the cores of the peer share the work.", "peer")
 	metricPeerDrops = metrics.Counter("peer_drops_total",
 		"Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
 	metricForeign = metrics.Counter("peer_foreign_source_frames_total",

@@ -303,3 +303,27 @@ func TestAddressesOfNoHost(t *testing.T) {
 		}
 	}
 }
+
+// TestRoamBesideEntropyPorts: a peer is looked for at its new data port although its frames from entropy ports, which were sent later,
+// arrive earlier in other sockets.
+func TestRoamBesideEntropyPorts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoamer(t, 7, 8)
+		marked := bodyOf(frame(ether.Broadcast, mac(2), 'm'))
+		wire.Meta{EntropyPort: true}.Put(marked)
+		probes := 0
+		for range 10 {
+			earlier := r.keepalive()
+			r.from(8, r.sealed(wire.TypeFrame, marked))
+			r.from(7, earlier)
+			time.Sleep(200 * time.Millisecond)
+			probes += count(r.read(t, r.sockets[7]), wire.TypeProbe)
+			if n := count(r.read(t, r.sockets[8]), wire.TypeProbe); n > 0 {
+				t.Errorf("%d probes to the entropy port", n)
+			}
+		}
+		if probes == 0 {
+			t.Error("no probe of the new data port")
+		}
+	})
+}

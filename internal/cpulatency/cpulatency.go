@@ -36,11 +36,13 @@ const (
 
 // Latencies in microseconds.
 const (
-	poll       = 0             // idle CPUs do not halt
-	shallow    = 2             // C1, the first state in which a CPU halts, takes at most this to leave
-	noLatency  = 2_000_000_000 // PM_QOS_CPU_LATENCY_DEFAULT_VALUE: no request
-	granulated = 250 * time.Microsecond
+	poll      = 0             // idle CPUs do not halt
+	shallow   = 2             // C1, the first state in which a CPU halts, takes at most this to leave
+	noLatency = 2_000_000_000 // PM_QOS_CPU_LATENCY_DEFAULT_VALUE: no request
 )
+
+// granularity is how much later a frame has to come to be noted anew.
+const granularity = 250 * time.Microsecond
 
 // request is a request for a CPU latency: the device, or memory in tests.
 type request interface {
@@ -58,7 +60,7 @@ type Keeper struct {
 	wake    signal.Chan
 
 	// Atomic.
-	last atomic.Int64 // when the last frame came, in nanoseconds of Unix time, up to granulated too early
+	last atomic.Int64 // when the last frame came, in nanoseconds of Unix time, up to granularity too early
 	open atomic.Bool  // a window is open, or will be in a moment
 }
 
@@ -105,7 +107,7 @@ func (k *Keeper) Latency() time.Duration { return time.Duration(k.latency) * tim
 // NoteFrames notes that frames came at a time. It is cheap, never waits, and may be called concurrently.
 func (k *Keeper) NoteFrames(now time.Time) {
 	at := now.UnixNano()
-	if since := at - k.last.Load(); since < 0 || since >= int64(granulated) {
+	if since := at - k.last.Load(); since < 0 || since >= int64(granularity) {
 		k.last.Store(at)
 	}
 	if !k.open.Load() && k.open.CompareAndSwap(false, true) {

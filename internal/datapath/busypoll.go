@@ -25,9 +25,10 @@ func (d *Datapath) openKeeper() (*cpulatency.Keeper, error) {
 	return k, nil
 }
 
-// runKeeper runs k until ctx ends. The datapath works without it.
-func (d *Datapath) runKeeper(ctx context.Context, k *cpulatency.Keeper) {
-	if err := k.Run(ctx); err != nil {
+// runKeeper runs the keeper of e until ctx ends. The datapath works without it.
+func (d *Datapath) runKeeper(ctx context.Context, e *engines) {
+	if err := e.keeper.Run(ctx); err != nil {
+		e.keeperErr.Store(&err)
 		d.log.Warn("idle CPUs do not stay awake any more", "err", err)
 	}
 }
@@ -35,10 +36,14 @@ func (d *Datapath) runKeeper(ctx context.Context, k *cpulatency.Keeper) {
 // busyPollFindings reports that --busy-poll has no effect.
 func (d *Datapath) busyPollFindings() []health.Finding {
 	e := d.current.Load()
-	if e == nil || e.keeperErr == nil {
+	if e == nil {
 		return nil
 	}
-	return []health.Finding{busyPollFinding(e.keeperErr)}
+	err := e.keeperErr.Load()
+	if err == nil {
+		return nil
+	}
+	return []health.Finding{busyPollFinding(*err)}
 }
 
 // busyPollFinding returns the finding for an error of cpulatency.Open.

@@ -127,7 +127,7 @@ type Datapath struct {
 	settings     *settings.Config
 	log          *slog.Logger
 	conns        []*underlay.UDP // one a queue
-	entropyPorts []*underlay.UDP // one a queue, none if there is one queue
+	entropyPorts []*underlay.UDP // one a queue, or none (settings.Config.EntropyPorts)
 	reach        *reach
 	resize       signal.Chan // set when the MTU of pods has changed
 	guards       *guards
@@ -163,7 +163,7 @@ type Datapath struct {
 	securityMu sync.Mutex
 }
 
-// engines are what runs while the datapath is up. The fields are constant.
+// engines are what runs while the datapath is up. The fields are constant, apart from keeperErr.
 type engines struct {
 	router   *router.Engine
 	features virtio.Features // what the TAP's kernel and the router leave undone for each other
@@ -171,8 +171,9 @@ type engines struct {
 
 	bridgeMade bool // there was no bridge before
 
-	keeper    *cpulatency.Keeper // nil: CPUs may sleep
-	keeperErr error              // why --busy-poll has no effect
+	keeper *cpulatency.Keeper // nil: CPUs may sleep
+
+	keeperErr atomic.Pointer[error] // why --busy-poll has no effect; nil: it has, or is off
 }
 
 // New binds the data sockets and returns a Datapath that is idle. Close releases the sockets if Run is never called.
@@ -256,7 +257,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.followMTU(ctx); return nil })
 	if e.keeper != nil {
-		group.Go(func() error { d.runKeeper(ctx, e.keeper); return nil })
+		group.Go(func() error { d.runKeeper(ctx, e); return nil })
 	}
 	group.Go(func() error { d.reach.run(ctx, e.router, d.ownAddr); return nil })
 	return group.Wait()

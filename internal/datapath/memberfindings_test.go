@@ -134,7 +134,9 @@ func TestBusyPollFindings(t *testing.T) {
 		{fmt.Errorf("open: %w", fs.ErrNotExist), []string{"mount /dev/cpu_dma_latency"}},
 		{fmt.Errorf("open: %w", fs.ErrPermission), []string{"access to /dev/cpu_dma_latency"}},
 	} {
-		d.current.Store(&engines{keeperErr: c.err})
+		e := &engines{}
+		e.keeperErr.Store(&c.err)
+		d.current.Store(e)
 		wantFinding(t, c.err.Error(), d.busyPollFindings(), health.BusyPollUnavailable, c.want...)
 	}
 }

@@ -69,10 +69,11 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err := d.openKernelPath(ctx, kernel, br); err != nil {
 		return nil, err
 	}
-	return &engines{
-		router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent,
-		keeper: keeper, keeperErr: keeperErr,
-	}, nil
+	e := &engines{router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent, keeper: keeper}
+	if keeperErr != nil {
+		e.keeperErr.Store(&keeperErr)
+	}
+	return e, nil
 }
 
 // routerConfig describes the router.

@@ -36,7 +36,7 @@ const (
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
 const BootstrapFromPeers = -1
 
-// Values of --cipher, --aes, --datapath, --offload, --dscp, --source-ports and --source-check that are not names of something else.
+// Values of flags that are not names of something else.
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"

@@ -54,8 +54,9 @@ type Network struct {
 	links    map[route]Link
 	cut      map[route]bool
 	blocked  map[netip.AddrPort]bool
-	nats     map[netip.Addr]*nat // by the hosts behind them
-	outsides map[netip.Addr]*nat // by their own addresses
+	closed   map[[2]netip.AddrPort]bool // paths, by their sockets
+	nats     map[netip.Addr]*nat        // by the hosts behind them
+	outsides map[netip.Addr]*nat        // by their own addresses
 	nextPort uint16
 	seq      uint64
 	stats    Stats
@@ -72,6 +73,7 @@ func New(seed uint64) *Network {
 		links:    map[route]Link{},
 		cut:      map[route]bool{},
 		blocked:  map[netip.AddrPort]bool{},
+		closed:   map[[2]netip.AddrPort]bool{},
 		nats:     map[netip.Addr]*nat{},
 		outsides: map[netip.Addr]*nat{},
 		nextPort: 49152,
@@ -136,6 +138,13 @@ func (n *Network) Block(socket netip.AddrPort, on bool) {
 	n.blocked[socket] = on
 }
 
+// BlockPath is Block for the datagrams from one socket to another only.
+func (n *Network) BlockPath(from, to netip.AddrPort, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed[[2]netip.AddrPort{from, to}] = on
+}
+
 // SetMerge makes sockets merge datagrams of one size from one sender into elements with a SegmentSize, as the kernel
 // does with UDP_GRO. It does not lose or reorder datagrams.
 func (n *Network) SetMerge(on bool) { n.merge.Store(on) }
@@ -152,7 +161,7 @@ func (n *Network) send(from, to netip.AddrPort, tos uint8, buf []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stats.Sent++
-	if n.blocked[from] || n.blocked[to] {
+	if n.blocked[from] || n.blocked[to] || n.closed[[2]netip.AddrPort{from, to}] {
 		n.stats.Blocked++
 		return
 	}

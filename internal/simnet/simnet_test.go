@@ -202,9 +202,20 @@ func TestBlock(t *testing.T) {
 			}
 			n.Block(socket, false)
 		}
+		n.BlockPath(addrB, addrA, true)
+		number(t, a, 3)
+		if got := drain(t, b); len(got) != 3 {
+			t.Errorf("the way back is blocked: %v", got)
+		}
+		n.BlockPath(addrA, addrB, true)
+		number(t, a, 3)
+		if got := drain(t, b); len(got) != 0 {
+			t.Errorf("the path is blocked: %v", got)
+		}
+		n.BlockPath(addrA, addrB, false)
 		n.Block(netip.AddrPortFrom(addrA.Addr(), addrA.Port()+1), true)
 		number(t, a, 3)
-		if got := drain(t, b); len(got) != 3 || n.Stats().Blocked != 6 {
+		if got := drain(t, b); len(got) != 3 || n.Stats().Blocked != 9 {
 			t.Errorf("not blocked: %v, %d blocked", got, n.Stats().Blocked)
 		}
 	})

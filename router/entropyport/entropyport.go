@@ -120,10 +120,14 @@ func (p *Path) follow(to Endpoint, size int) {
 	if !moved && !longer && to.Session == p.to.Session {
 		return
 	}
-	if moved || longer {
+	p.to, p.open = to, [tries]openProbe{}
+	switch {
+	case moved || longer:
 		p.proven.Store(nil)
+	case !p.Proven():
+		return // a new session does not make the peer answer: the pauses go on
 	} // else the peer has to answer soon: it may be another program now, one that does not know entropy ports
-	p.to, p.unanswered, p.due, p.open = to, 0, true, [tries]openProbe{}
+	p.unanswered, p.due = 0, true
 }
 
 // isDue reports whether it is time for a probe.

@@ -103,6 +103,20 @@ func TestUnanswered(t *testing.T) {
 	proven(t, d, false, "unanswered")
 }
 
+// TestOldPeer: a peer that never answers is probed once in 30 s, also when sessions are renewed.
+func TestOldPeer(t *testing.T) {
+	d := newDriver()
+	d.run(5*time.Minute, true, false)
+	probes := 0
+	for range 30 {
+		d.to.Session++
+		probes += len(d.run(2*time.Minute, true, false))
+	}
+	if probes > 120 {
+		t.Errorf("%d probes in an hour", probes)
+	}
+}
+
 // TestLoss: one or two probes without an answer change nothing, three end the proof within 5 s.
 func TestLoss(t *testing.T) {
 	d := newDriver()

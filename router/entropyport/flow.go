@@ -15,30 +15,32 @@ import (
 // without IP only their Ethernet addresses. frame must hold the header of Ethernet.
 func Index(frame []byte, n int) int {
 	addresses, ports := flow(frame)
-	const m1, m2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93 // odd, with many bits set
-	h := (addresses + ports*m1) * m2
-	h ^= h >> 32
-	h *= m1
-	return int(h >> 32 * uint64(n) >> 32)
+	return int(mix(addresses+mix(ports)) >> 32 * uint64(n) >> 32)
 }
 
-// flow returns sums over both ends of a flow.
+// mix returns a number of which each bit depends on many bits of x.
+func mix(x uint64) uint64 {
+	const m1, m2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93 // odd, with many bits set
+	x *= m1
+	x ^= x >> 32
+	return x * m2
+}
+
+// flow returns sums over both ends of a flow, mixed before, as many pairs of addresses have the same plain sum.
 func flow(frame []byte) (addresses, ports uint64) {
 	rest := frame[ether.HeaderLen:]
 	switch t := ether.Type(frame); {
 	case t == ether.TypeIPv4 && len(rest) >= packet.IPv4MinLen:
-		addresses = word(rest, packet.IPv4Source) + word(rest, packet.IPv4Source+4)
+		addresses = mix(word(rest, packet.IPv4Source)) + mix(word(rest, packet.IPv4Source+4))
 		const fragment = ^uint16(packet.IPv4DontFragment | 0x8000) // more fragments, or an offset
 		if header := int(rest[0]&0x0f) * 4; binary.BigEndian.Uint16(rest[packet.IPv4Fragment:])&fragment == 0 {
 			ports = portsOf(rest, header, rest[packet.IPv4Protocol])
 		}
 	case t == ether.TypeIPv6 && len(rest) >= packet.IPv6Len:
-		for i := packet.IPv6Source; i < packet.IPv6Len; i += 4 {
-			addresses += word(rest, i) * uint64(i%16/4*2+1) // the same factor for both addresses
-		}
+		addresses = mixAddress(rest[packet.IPv6Source:]) + mixAddress(rest[packet.IPv6Source+16:])
 		ports = portsOf(rest, packet.IPv6Len, rest[packet.IPv6Next])
 	default:
-		addresses = ether.Source(frame).Uint64() + ether.Destination(frame).Uint64()
+		addresses = mix(ether.Source(frame).Uint64()) + mix(ether.Destination(frame).Uint64())
 	}
 	return addresses, ports
 }
@@ -49,7 +51,12 @@ func portsOf(p []byte, header int, protocol uint8) uint64 {
 	if protocol != tcp && protocol != udp && protocol != sctp || len(p) < header+4 {
 		return 0
 	}
-	return uint64(binary.BigEndian.Uint16(p[header:])) + uint64(binary.BigEndian.Uint16(p[header+2:])) + uint64(protocol)<<17
+	return mix(uint64(binary.BigEndian.Uint16(p[header:]))) + mix(uint64(binary.BigEndian.Uint16(p[header+2:]))) + uint64(protocol)
+}
+
+// mixAddress returns mix of the IPv6 address at the start of b.
+func mixAddress(b []byte) uint64 {
+	return mix(binary.BigEndian.Uint64(b) + mix(binary.BigEndian.Uint64(b[8:])))
 }
 
 func word(b []byte, at int) uint64 { return uint64(binary.BigEndian.Uint32(b[at:])) }

@@ -62,6 +62,23 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// TestPairs: flows between pairs of hosts spread although the pairs have the same sum.
+func TestPairs(t *testing.T) {
+	const n, pairs = 8, 60
+	seen := map[int]int{}
+	for i := range byte(pairs) {
+		seen[Index(packet4(6, 2+i, 200-i, 1000, 80, 0), n)]++
+	}
+	for index, got := range seen {
+		if got > pairs/n*3 {
+			t.Errorf("index %d of %d has %d of %d flows", index, n, got, pairs)
+		}
+	}
+	if len(seen) != n {
+		t.Errorf("indexes %v", seen)
+	}
+}
+
 // TestFragments: all fragments of a packet have one index, whatever stands where a port would; so do packets of a protocol without ports.
 func TestFragments(t *testing.T) {
 	const n = 1 << 20

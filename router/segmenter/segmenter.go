@@ -50,9 +50,10 @@ func (s *Segmenter) take(n int) []byte {
 }
 
 // Segment returns the datagrams of the superframe data with the layout l. The first one has the counter first, the others the counters
-// that follow.
-func (s *Segmenter) Segment(l *virtio.Layout, data []byte, by *session.Session, first uint64) Datagrams {
+// that follow. port says that they leave from an entropy port.
+func (s *Segmenter) Segment(l *virtio.Layout, data []byte, by *session.Session, first uint64, port bool) Datagrams {
 	meta := MetaOf(l)
+	meta.EntropyPort = port
 	length := wire.Headroom + l.HeaderLen
 	heads := s.take(l.Segments * length)
 	from := len(s.pieces)

@@ -28,7 +28,7 @@ func TestSegment(t *testing.T) {
 	for _, kind := range []virtio.GSOType{virtio.GSOTCPv4, virtio.GSOTCPv6, virtio.GSOUDPL4} {
 		s, by := Segmenter{}, new(session.Session)
 		l, data := superframe(kind, 2500, 1000)
-		d := s.Segment(l, data, by, 100)
+		d := s.Segment(l, data, by, 100, true)
 		whole := slices.Concat(append([][]byte{d.Head}, d.More...)...)
 		i := 0
 		for datagram := range slices.Chunk(whole, d.Size) {
@@ -42,6 +42,9 @@ func TestSegment(t *testing.T) {
 			}
 			if want := slices.Concat(data[:l.HeaderLen], l.Segment(data, i)); !bytes.Equal(frame, want) {
 				t.Errorf("segment %d differs", i)
+			}
+			if !m.EntropyPort {
+				t.Errorf("segment %d does not have the mark", i)
 			}
 			info := InfoOf(h, m)
 			if info.Super != 100 || info.Type != kind || info.Index != i || info.Last != (i == 2) || info.SegmentSize != 1000 {
@@ -72,7 +75,7 @@ func TestFits(t *testing.T) {
 		if !FitsWire(l) || !s.Fits(l.Segments, l.HeaderLen) {
 			t.Fatal("no room")
 		}
-		s.Segment(l, data, by, 0)
+		s.Segment(l, data, by, 0, false)
 		if s.Fits(l.Segments, l.HeaderLen) {
 			t.Error("room for a second one")
 		}

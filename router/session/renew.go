@@ -66,20 +66,24 @@ func (n *Node) retry(r *remote, now time.Time) {
 	n.sendInitiation(r, now)
 }
 
-// recordActivity records the datagrams of the current session since the last sweep.
+// recordActivity records the datagrams of the current session since the last sweep. Datagrams from and to entropy ports keep it alive, but
+// are no answers: handshakes, probes and frames to all peers need the path between the data ports.
 func (n *Node) recordActivity(r *remote, now time.Time) {
 	s := r.current
 	used := s.used.Swap(false)
 	if used {
 		r.usedAt = now
 	}
-	received, sent := s.received.Swap(false), s.sent.Swap(false)
+	received, heard, sent := s.received.Swap(false), s.heard.Swap(false), s.sent.Swap(false)
 	if received {
-		r.receivedAt, r.unansweredSince = now, time.Time{}
+		r.receivedAt = now
+	}
+	if heard {
+		r.unansweredSince = time.Time{}
 	}
 	if sent {
 		r.sentAt = now
-		if used && !received && r.unansweredSince.IsZero() { // a keepalive alone has no answer
+		if used && !heard && r.unansweredSince.IsZero() { // a keepalive alone has no answer
 			r.unansweredSince = now
 		}
 	}

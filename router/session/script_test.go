@@ -274,6 +274,7 @@ func (w *world) frame(from, to *simNode, body string) {
 		return
 	}
 	l.session.Use()
+	content := append(make([]byte, wire.MetaLen), body...)
 	kind := wire.TypeFrame
 	counter, ok := l.session.Reserve(1)
 	if !ok {
@@ -283,10 +284,10 @@ func (w *world) frame(from, to *simNode, body string) {
 		kind = wire.TypePlain
 		header := make([]byte, wire.HeaderLen)
 		l.session.PutHeader(header, kind, counter)
-		w.transmit(from, l.addr, append(header, body...))
+		w.transmit(from, l.addr, append(header, content...))
 		return
 	}
-	w.transmit(from, l.addr, l.session.Seal(nil, kind, counter, []byte(body)))
+	w.transmit(from, l.addr, l.session.Seal(nil, kind, counter, content))
 }
 
 // transmit sends a datagram, and checks that no counter is used a second time.
@@ -317,7 +318,7 @@ func (w *world) receive(n *simNode, d underlay.Datagram) {
 		w.t.Fatal(err)
 	}
 	s := n.Lookup(h.Session)
-	body := string(rest)
+	body := rest
 	if h.Type == wire.TypeFrame && s != nil {
 		if at := n.egress[w.nameOf(s)]; at.addr != d.Addr {
 			at.addr = d.Addr
@@ -332,10 +333,10 @@ func (w *world) receive(n *simNode, d underlay.Datagram) {
 		return
 	}
 	if h.Type == wire.TypeFrame {
-		body = string(sealed[wire.HeaderLen : len(sealed)-wire.TagLen]) // opened in place
+		body = sealed[wire.HeaderLen : len(sealed)-wire.TagLen] // opened in place
 	}
 	s.Use()
-	w.arrive(n, body)
+	w.arrive(n, string(body[wire.MetaLen:]))
 }
 
 func (w *world) note(err error) {

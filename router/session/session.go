@@ -58,11 +58,13 @@ type Session struct {
 	confirmed atomic.Bool   // a datagram of the peer was opened, so the peer has the keys
 	used      atomic.Bool   // a frame was sent or received since the last sweep of the Node
 	received  atomic.Bool   // a datagram was received since then
+	heard     atomic.Bool   // one of them came from the data port of the peer and arrived at the data port
 	sent      atomic.Bool   // a datagram was sent since then
 
 	// Guarded by mu.
-	mu     sync.Mutex
-	window replay.Wide // of the numbers of received datagrams
+	mu      sync.Mutex
+	window  replay.Wide // of the numbers of received datagrams
+	located uint64      // highest number of a datagram from data port to data port, plus one
 }
 
 // Peer returns the ID of the node at the other end.
@@ -123,28 +125,48 @@ func (s *Session) Seal(dst []byte, t wire.Type, counter uint64, body []byte) []b
 	return s.seal.Seal(dst, header, body, header)
 }
 
-// Open opens the sealed datagram that begins with the header h, in place, and returns its body. It accepts each
-// datagram once. newest reports that no datagram sent later was received yet. The errors are ErrForged, ErrReplayed and
-// ErrCounter; the body is then destroyed.
+// Open opens the sealed datagram that begins with the header h and has arrived at the data port, in place, and returns its
+// body. It accepts each datagram once. newest reports that it left from the data port of the peer (wire.Locates), and that
+// no such datagram that was sent later was received yet. The errors are ErrForged, ErrReplayed and ErrCounter; the body is
+// then destroyed.
 func (s *Session) Open(h wire.Header, datagram []byte) (body []byte, newest bool, err error) {
-	number := h.Counter - s.openFrom
-	if number >= maxCounters {
-		return nil, false, ErrCounter
+	if body, err = s.decrypt(h, datagram); err != nil {
+		return nil, false, err
 	}
-	header, sealed := datagram[:wire.HeaderLen], datagram[wire.HeaderLen:]
-	if body, err = s.open.Open(sealed[:0], header, sealed, header); err != nil {
-		return nil, false, ErrForged
-	}
-	newest, ok := s.accept(number)
+	newest, ok := s.accept(h.Counter-s.openFrom, wire.Locates(h.Type, body))
 	if !ok {
 		return nil, false, ErrReplayed
 	}
 	return body, newest, nil
 }
 
-// AcceptPlain accepts each unsealed datagram once, if the session allows them. The errors are ErrPlain, ErrCounter and
-// ErrReplayed.
-func (s *Session) AcceptPlain(h wire.Header) error {
+// OpenAnswer is Open for a datagram that has arrived at an entropy port. Such a datagram does not show that datagrams of the
+// peer arrive at the data port.
+func (s *Session) OpenAnswer(h wire.Header, datagram []byte) (body []byte, err error) {
+	if body, err = s.decrypt(h, datagram); err != nil {
+		return nil, err
+	}
+	if _, ok := s.accept(h.Counter-s.openFrom, false); !ok {
+		return nil, ErrReplayed
+	}
+	return body, nil
+}
+
+// decrypt decrypts the datagram that begins with the header h, in place.
+func (s *Session) decrypt(h wire.Header, datagram []byte) (body []byte, err error) {
+	if h.Counter-s.openFrom >= maxCounters {
+		return nil, ErrCounter
+	}
+	header, sealed := datagram[:wire.HeaderLen], datagram[wire.HeaderLen:]
+	if body, err = s.open.Open(sealed[:0], header, sealed, header); err != nil {
+		return nil, ErrForged
+	}
+	return body, nil
+}
+
+// AcceptPlain accepts each unsealed datagram once, if the session allows them: h is its header, and body follows that. The
+// errors are ErrPlain, ErrCounter and ErrReplayed.
+func (s *Session) AcceptPlain(h wire.Header, body []byte) error {
 	if !s.plain {
 		return ErrPlain
 	}
@@ -152,21 +174,30 @@ func (s *Session) AcceptPlain(h wire.Header) error {
 	if number >= maxCounters {
 		return ErrCounter
 	}
-	if _, ok := s.accept(number); !ok {
+	if _, ok := s.accept(number, wire.Locates(h.Type, body)); !ok {
 		return ErrReplayed
 	}
 	return nil
 }
 
-func (s *Session) accept(number uint64) (newest, ok bool) {
+// accept accepts each number once. locates says that the datagram came from a data port and arrived at one; newest, that it
+// is the highest number of such a datagram.
+func (s *Session) accept(number uint64, locates bool) (newest, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	highest, any := s.window.Highest()
 	if !s.window.Accept(number) {
 		return false, false
 	}
 	setFlag(&s.received)
-	return !any || number > highest, true
+	if !locates {
+		return false, true
+	}
+	setFlag(&s.heard)
+	if number < s.located {
+		return false, true
+	}
+	s.located = number + 1
+	return true, true
 }
 
 // Confirmed reports whether a datagram of the peer was opened.

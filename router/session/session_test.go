@@ -32,7 +32,7 @@ func receive(n *Node, datagram []byte, from netip.AddrPort, now time.Time) error
 		return nil
 	}
 	if h.Type == wire.TypePlain {
-		return s.AcceptPlain(h)
+		return s.AcceptPlain(h, datagram[wire.HeaderLen:])
 	}
 	_, newest, err := s.Open(h, datagram)
 	if err != nil {
@@ -173,21 +173,21 @@ func TestPlain(t *testing.T) {
 	counter, _ := a.Reserve(2)
 	h := wire.Header{Type: wire.TypePlain, Session: b.Index(), Counter: counter}
 	for i, want := range []error{nil, ErrReplayed} {
-		if err := b.AcceptPlain(h); !errors.Is(err, want) {
+		if err := b.AcceptPlain(h, nil); !errors.Is(err, want) {
 			t.Errorf("time %d: %v, want %v", i, err, want)
 		}
 	}
 	for _, guess := range []uint64{0, 1, counter ^ 1<<40, counter + maxCounters, counter - maxCounters, ^counter} {
-		if err := b.AcceptPlain(wire.Header{Counter: guess}); !errors.Is(err, ErrCounter) {
+		if err := b.AcceptPlain(wire.Header{Counter: guess}, nil); !errors.Is(err, ErrCounter) {
 			t.Errorf("counter %x, where %x is next: %v", guess, counter+1, err)
 		}
 	}
 	h.Counter = counter + 1
-	if err := b.AcceptPlain(h); err != nil {
+	if err := b.AcceptPlain(h, nil); err != nil {
 		t.Errorf("the next one: %v", err)
 	}
 	sealedOnly, _ := connect(t, Config{})
-	if err := sealedOnly.AcceptPlain(h); !errors.Is(err, ErrPlain) {
+	if err := sealedOnly.AcceptPlain(h, nil); !errors.Is(err, ErrPlain) {
 		t.Errorf("where nothing was agreed: %v", err)
 	}
 }

@@ -41,8 +41,13 @@ func ListenEntropy(cfg Config, n int) (sockets []*UDP, err error) {
 func listenAligned(cfg Config, residue int) (*UDP, error) {
 	first := firstEntropy + (residue-firstEntropy%entropyStep+entropyStep)%entropyStep
 	candidates := (lastEntropy-first)/entropyStep + 1
+	data := int(cfg.Port)
 	for i, start := 0, rand.IntN(candidates); i < candidates; i++ {
-		cfg.Port = uint16(first + (start+i)%candidates*entropyStep)
+		candidate := first + (start+i)%candidates*entropyStep
+		if data-1 <= candidate && candidate <= data+1 {
+			continue // the ports of gossip, data and the kernel path; the data port may be an ephemeral one
+		}
+		cfg.Port = uint16(candidate)
 		u, err := Listen(cfg)
 		if err == nil || !errors.Is(err, ErrPortInUse) {
 			return u, err

@@ -11,7 +11,7 @@ var metrics metricdef.Table
 
 var (
 	metricMessages = metrics.Counter("underlay_messages_total",
-		"Messages that the data sockets sent to the kernel (transmit) and received from it (receive): each crosses its network stack once.",
+		"Messages that the sockets for data sent to the kernel (transmit) and received from it (receive): each crosses its network stack once.",
 		"direction").Values("direction", "receive", "transmit")
 	metricDatagrams = metrics.Counter("underlay_datagrams_total",
 		"Datagrams in the messages of weft_underlay_messages_total. Datagrams divided by messages is the gain by GSO (transmit) and GRO "+
@@ -21,7 +21,7 @@ var (
 	metricUnsegmented = metrics.Counter("underlay_unsegmented_total",
 		"Messages that the kernel refused to cut into datagrams, which were then sent one by one.")
 	metricGSODisabled = metrics.Gauge("underlay_gso_disabled",
-		"Data sockets that disabled GSO because the kernel or a device does not support it. Sockets that were configured without GSO "+
+		"Sockets for data, entropy ports included, that disabled GSO because the kernel or a device does not support it. Sockets that were configured without GSO "+
 			"are not counted.")
 	metricReports = metrics.Counter("underlay_reports_total",
 		"Errors that the network reported about sent datagrams: no socket at the destination (refused), no route to it (unreachable), "+

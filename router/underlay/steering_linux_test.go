@@ -2,6 +2,7 @@ package underlay_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -101,6 +102,37 @@ func TestSteering(t *testing.T) {
 	}
 }
 
+// TestDataPortsSpread: what comes from the data ports of many nodes spreads over the sockets, however their addresses are assigned.
+func TestDataPortsSpread(t *testing.T) {
+	ownLoopback(t)
+	const nodes, n = 24, 8
+	queues := listenQueues(t, underlay.Config{Port: 6784}, n)
+	for _, plan := range []string{"10.0.%d.8", "10.1.0.%d", "10.2.%d.0"} {
+		reached := 0
+		for k := range nodes {
+			ip(t, "addr add "+fmt.Sprintf(plan, 8*(k+1))+"/32 dev lo")
+			queues[0].SetSource(netip.MustParseAddr(fmt.Sprintf(plan, 8*(k+1))))
+			if _, err := queues[0].WriteBatch([]underlay.Datagram{{Addr: at(queues[0], "127.0.0.1"), Buf: []byte{1}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		batch := []underlay.Datagram{{Buf: make([]byte, 64)}}
+		for _, u := range queues {
+			n, err := u.ReadBatch(batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reached += n
+			for n > 0 {
+				n, _ = u.ReadBatch(batch)
+			}
+		}
+		if reached < n/2 {
+			t.Errorf("%s: %d nodes reach %d of %d sockets", plan, nodes, reached, n)
+		}
+	}
+}
+
 // TestSteeringWithOptions: datagrams that the program does not understand arrive all the same.
 func TestSteeringWithOptions(t *testing.T) {
 	ownLoopback(t)
@@ -122,6 +154,25 @@ func TestSteeringWithOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		arrivals(t, queues, []*underlay.UDP{sender}, ip, 10)
+	}
+}
+
+// TestEntropyPortsOfAnEphemeralPort: they leave the ports of gossip, data and the kernel path alone.
+func TestEntropyPortsOfAnEphemeralPort(t *testing.T) {
+	ownLoopback(t)
+	for _, data := range []uint16{33001, 40001, 50001} {
+		for range 30 {
+			ports, err := underlay.ListenEntropy(underlay.Config{Port: data}, 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range ports {
+				if port := u.LocalAddr().Port(); port >= data-1 && port <= data+1 {
+					t.Errorf("data port %d: entropy port %d", data, port)
+				}
+				u.Close()
+			}
+		}
 	}
 }
 

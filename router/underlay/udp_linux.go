@@ -96,7 +96,7 @@ func (u *UDP) Source() poll.Source { return u.file.Source() }
 // LocalAddr implements Conn: the unspecified address, and the port.
 func (u *UDP) LocalAddr() netip.AddrPort { return u.local }
 
-// Features returns the offloads in use. GSO is disabled as soon as the kernel or a device turns out not to support it.
+// Features returns the offloads in use, and Steering. GSO is disabled as soon as the kernel or a device turns out not to support it.
 // Any goroutine may call it.
 func (u *UDP) Features() Features {
 	if u.stats.gsoDisabled.Load() > 0 {

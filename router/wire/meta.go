@@ -118,6 +118,19 @@ func (m Meta) Put(b []byte) {
 	binary.BigEndian.PutUint16(b[6:], m.Index)
 }
 
+// Locates reports whether a datagram of type t with an opened body left from the data port of its sender, where that is reached: not from an
+// entropy port.
+func Locates(t Type, body []byte) bool {
+	switch t {
+	case TypePortProbe:
+		return false
+	case TypeFrame, TypePlain:
+		return !FromEntropyPort(body)
+	default:
+		return true
+	}
+}
+
 // FromEntropyPort reports whether the metadata at the start of b has Meta.EntropyPort set.
 func FromEntropyPort(b []byte) bool { return len(b) >= MetaLen && b[0]&flagEntropy != 0 }
 
