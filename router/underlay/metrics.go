@@ -21,8 +21,8 @@ var (
 	metricUnsegmented = metrics.Counter("underlay_unsegmented_total",
 		"Messages that the kernel refused to cut into datagrams, which were then sent one by one.")
 	metricGSODisabled = metrics.Gauge("underlay_gso_disabled",
-		"Sockets for data, entropy ports included, that disabled GSO because the kernel or a device does not support it. Sockets that were configured without GSO "+
-			"are not counted.")
+		"Sockets for data, entropy ports included, that disabled GSO because the kernel or a device does not support it. "+
+			"Sockets that were configured without GSO are not counted.")
 	metricReports = metrics.Counter("underlay_reports_total",
 		"Errors that the network reported about sent datagrams: no socket at the destination (refused), no route to it (unreachable), "+
 			"larger than the MTU of a link on the path (too_long).", "error").Values("error", "other", "refused", "too_long", "unreachable")

@@ -118,8 +118,8 @@ func (m Meta) Put(b []byte) {
 	binary.BigEndian.PutUint16(b[6:], m.Index)
 }
 
-// Locates reports whether a datagram of type t with an opened body left from the data port of its sender, where that is reached: not from an
-// entropy port.
+// Locates reports whether a datagram of type t with an opened body left from the data port of its sender, where that is reached, and not
+// from an entropy port.
 func Locates(t Type, body []byte) bool {
 	switch t {
 	case TypePortProbe:
