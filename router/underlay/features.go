@@ -5,14 +5,14 @@ import "strings"
 // Features is the set of features of the kernel that a socket uses.
 type Features uint8
 
-// The offloads, since Linux 4.18 and 5.0, and the program that distributes datagrams, since Linux 4.5.
+// The offloads, since Linux 4.18 and 5.0, and the program that selects a socket, since Linux 4.5.
 const (
 	// GSO: UDP_SEGMENT; many datagrams of one size cross the network stack of the sender as one message.
 	GSO Features = 1 << iota
 	// GRO: UDP_GRO; datagrams of one size from one sender cross the network stack of the receiver as one message.
 	GRO
-	// Steering: SO_ATTACH_REUSEPORT_CBPF; the sockets of ListenQueues receive from the entropy ports with their number, and from data
-	// ports by the address of the host. A single socket has no need of it.
+	// Steering: SO_ATTACH_REUSEPORT_CBPF; each socket of ListenQueues receives from the entropy ports with its number. A single socket has
+	// no need of it.
 	Steering
 )
 

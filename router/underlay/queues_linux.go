@@ -8,10 +8,9 @@ import (
 )
 
 // ListenQueues opens n sockets on one port, at least one; each is for a goroutine of its own. The kernel distributes
-// the arriving datagrams by their source address and port (SO_REUSEPORT, socket(7)), so that all datagrams of a peer's
-// socket arrive at one of them, in order, and those of entropy port i at socket i (Steering); or else by a hash. If one
-// is closed, the others receive its datagrams. With port 0 the first socket chooses the port. The errors are those of
-// Listen.
+// the arriving datagrams by a hash of addresses and ports (SO_REUSEPORT, socket(7)), and those of entropy port i to socket
+// i (Steering): so all datagrams of a peer's socket arrive at one of them, in order. If one is closed, the others receive
+// its datagrams. With port 0 the first socket chooses the port. The errors are those of Listen.
 //
 // Sockets of other programs must not share the port. The first socket is bound alone, which fails if another socket or
 // group has the port; only then is the port opened for the others. So two daemons that start at the same time cannot
