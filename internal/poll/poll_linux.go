@@ -79,6 +79,9 @@ func (f *File) Source() Source { return Source{file: f} }
 
 // Control calls do with the descriptor, which is valid until do returns. The error is net.ErrClosed after Close.
 func (f *File) Control(do func(fd uintptr)) error {
+	if f.closed.Load() { // Close has woken the caller, and has not closed the file yet
+		return net.ErrClosed
+	}
 	if err := f.raw.Control(do); err != nil {
 		if errors.Is(err, os.ErrClosed) || f.closed.Load() {
 			return net.ErrClosed
