@@ -71,6 +71,8 @@ var layers = []struct {
 	{"internal/kube/csr", 2},
 	{"internal/simnet", 2},
 
+	{"router/drop", 0},
+	{"router/elapsed", 0},
 	{"router/...", 1},
 	{"tap/virtio", 1},
 	{"mesh/sieve", 1},
@@ -116,7 +118,6 @@ var layers = []struct {
 	{"internal/ratelimit", 0},
 	{"internal/replay", 0},
 	{"internal/offheap", 0},
-	{"router/drop", 0},
 	{"internal/vaesgcm", 0},
 }
 

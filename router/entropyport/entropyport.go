@@ -20,6 +20,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"weft/router/elapsed"
 )
 
 // Times and counts of a Path.
@@ -99,7 +101,7 @@ func (p *Path) Next(to Endpoint, size int, now time.Time, random func() uint32) 
 	if !to.Addr.IsValid() {
 		return Probe{}, false
 	}
-	if p.Proven() && (elapsed(p.answeredAt, now) >= proofLasts || p.unanswered >= tries && elapsed(p.sentAt, now) >= retryAfter) {
+	if p.Proven() && (elapsed.Since(p.answeredAt, now) >= proofLasts || p.unanswered >= tries && elapsed.Since(p.sentAt, now) >= retryAfter) {
 		p.proven.Store(nil)
 	}
 	if !used || !p.isDue(now) {
@@ -136,11 +138,11 @@ func (p *Path) isDue(now time.Time) bool {
 	case p.due:
 		return true
 	case !p.Proven():
-		return elapsed(p.sentAt, now) >= min(firstPause<<min(max(p.unanswered-1, 0), 10), longestPause)
+		return elapsed.Since(p.sentAt, now) >= min(firstPause<<min(max(p.unanswered-1, 0), 10), longestPause)
 	case p.unanswered > 0:
-		return elapsed(p.sentAt, now) >= retryAfter
+		return elapsed.Since(p.sentAt, now) >= retryAfter
 	default:
-		return elapsed(p.answeredAt, now) >= confirmEach
+		return elapsed.Since(p.answeredAt, now) >= confirmEach
 	}
 }
 
@@ -148,7 +150,7 @@ func (p *Path) isDue(now time.Time) bool {
 // is one of the last ones to where the peer is reached.
 func (p *Path) Answered(probe Probe, now time.Time) {
 	for i := range p.open {
-		if o := &p.open[i]; o.Probe == probe && probe.Token != 0 && elapsed(o.at, now) < answerWithin {
+		if o := &p.open[i]; o.Probe == probe && probe.Token != 0 && elapsed.Since(o.at, now) < answerWithin {
 			*o = openProbe{}
 			p.size, p.unanswered, p.answeredAt = probe.Size, 0, now
 			if probe.Size == p.wanted && !p.Proven() {
@@ -158,12 +160,4 @@ func (p *Path) Answered(probe Probe, now time.Time) {
 			return
 		}
 	}
-}
-
-// elapsed returns the time since at. The zero time was long ago, and so was a time in the future: the clock was set back.
-func elapsed(at, now time.Time) time.Duration {
-	if d := now.Sub(at); !at.IsZero() && d >= 0 {
-		return d
-	}
-	return time.Hour
 }

@@ -11,6 +11,8 @@ package roaming
 import (
 	"net/netip"
 	"time"
+
+	"weft/router/elapsed"
 )
 
 // Times and counts of a Validator.
@@ -76,7 +78,7 @@ type openProbe struct {
 // for some seconds.
 func (v *Validator) Propose(reason Reason, addr netip.AddrPort, now time.Time) {
 	c := &v.candidates[reason]
-	if c.addr == addr && (c.probes < maxProbes || elapsed(c.sentAt, now) < retryAfter) {
+	if c.addr == addr && (c.probes < maxProbes || elapsed.Since(c.sentAt, now) < retryAfter) {
 		return
 	}
 	*c = candidate{addr: addr}
@@ -85,12 +87,12 @@ func (v *Validator) Propose(reason Reason, addr netip.AddrPort, now time.Time) {
 // Next returns the probe that is due at now; call it again until ok is false. random returns uniform random numbers that
 // an attacker cannot predict. The probe counts as sent.
 func (v *Validator) Next(now time.Time, random func() uint32) (p Probe, ok bool) {
-	if elapsed(v.probedAt, now) < probeEach || elapsed(v.movedAt, now) < moveEach {
+	if elapsed.Since(v.probedAt, now) < probeEach || elapsed.Since(v.movedAt, now) < moveEach {
 		return Probe{}, false
 	}
 	for i := range v.candidates {
 		c := &v.candidates[i]
-		if !c.addr.IsValid() || c.probes >= maxProbes || c.probes > 0 && elapsed(c.sentAt, now) < firstPause<<(c.probes-1) {
+		if !c.addr.IsValid() || c.probes >= maxProbes || c.probes > 0 && elapsed.Since(c.sentAt, now) < firstPause<<(c.probes-1) {
 			continue
 		}
 		p = Probe{Addr: c.addr, Token: max(random(), 1)}
@@ -107,7 +109,7 @@ func (v *Validator) Next(now time.Time, random func() uint32) (p Probe, ok bool)
 // the answer does not matter: only a peer that has received the probe knows the token.
 func (v *Validator) Proves(token uint32, now time.Time) (addr netip.AddrPort, ok bool) {
 	for _, p := range v.open {
-		if token != 0 && p.Token == token && elapsed(p.at, now) < proofWindow {
+		if token != 0 && p.Token == token && elapsed.Since(p.at, now) < proofWindow {
 			return p.Addr, true
 		}
 	}
@@ -127,12 +129,4 @@ func (v *Validator) Reached(addr netip.AddrPort, moved bool, now time.Time) (ann
 		v.open, v.movedAt = [maxOpen]openProbe{}, now
 	}
 	return announced
-}
-
-// elapsed returns the time since at. The zero time was long ago, and so was a time in the future: the clock was set back.
-func elapsed(at, now time.Time) time.Duration {
-	if d := now.Sub(at); !at.IsZero() && d >= 0 {
-		return d
-	}
-	return time.Hour
 }
