@@ -184,7 +184,7 @@ func TestMarkedSegments(t *testing.T) {
 				t.Fatal(reason)
 			}
 			counter, _ := other.session.Reserve(f.frames)
-			meta := segmenter.MetaOf(&f.layout)
+			meta := segmenter.MetaOf(&f.layout, false)
 			want := cut(t, super)
 			for i := range f.frames {
 				meta.Index, meta.Last = uint16(i), i == f.frames-1

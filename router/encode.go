@@ -117,20 +117,18 @@ func (c *encoder) free() []byte {
 // encode returns the datagrams of f, without an address. port says that they leave from an entropy port.
 func (c *encoder) encode(f *outgoing, room []byte, out *egress, counter uint64, shared, port bool) underlay.Datagram {
 	frame := room[:wire.Headroom+len(f.Data)]
-	meta := f.meta()
-	meta.EntropyPort = port
 	switch {
 	case f.isSuper() && out.plain:
 		return datagramOf(c.segmenter.Segment(&f.layout, f.Data, out.session, counter, port))
 	case f.isSuper():
 		return c.sealSegments(f, room, out.session, counter, port)
 	case out.plain && shared:
-		return datagramOf(c.segmenter.Whole(f.Data, meta, out.session, counter))
+		return datagramOf(c.segmenter.Whole(f.Data, f.meta(port), out.session, counter))
 	case out.plain:
-		segmenter.PutHead(frame, out.session, counter, meta)
+		segmenter.PutHead(frame, out.session, counter, f.meta(port))
 		return underlay.Datagram{Buf: frame}
 	}
-	meta.Put(frame[wire.HeaderLen:])
+	f.meta(port).Put(frame[wire.HeaderLen:])
 	dst := room[:0]
 	if shared || len(room) < len(frame)+wire.TagLen {
 		dst = c.free()
@@ -149,8 +147,7 @@ func datagramOf(d segmenter.Datagrams) underlay.Datagram {
 // one that reads the payload.
 func (c *encoder) sealSegments(f *outgoing, room []byte, s *session.Session, counter uint64, port bool) underlay.Datagram {
 	l := &f.layout
-	meta := segmenter.MetaOf(l)
-	meta.EntropyPort = port
+	meta := segmenter.MetaOf(l, port)
 	var headers [wire.MaxOffset]byte
 	copy(headers[:], f.Data[:l.HeaderLen])
 	start, at := c.used, wire.HeaderLen

@@ -49,10 +49,10 @@ func examine(frame tap.Frame, longest int) (f outgoing, reason drop.Reason) {
 	return f, check(frame.Data, f.longest, longest)
 }
 
-// meta returns the metadata of a single frame.
-func (f *outgoing) meta() wire.Meta {
+// meta returns the metadata of a single frame. port says that it leaves from an entropy port.
+func (f *outgoing) meta(port bool) wire.Meta {
 	if f.Offload.IsPlain() {
-		return wire.Meta{}
+		return wire.Meta{EntropyPort: port}
 	}
-	return wire.Meta{Partial: true, CsumStart: uint8(f.Offload.CsumStart), CsumOffset: uint8(f.Offload.CsumOffset)}
+	return wire.Meta{EntropyPort: port, Partial: true, CsumStart: uint8(f.Offload.CsumStart), CsumOffset: uint8(f.Offload.CsumOffset)}
 }

@@ -52,8 +52,7 @@ func (s *Segmenter) take(n int) []byte {
 // Segment returns the datagrams of the superframe data with the layout l. The first one has the counter first, the others the counters
 // that follow. port says that they leave from an entropy port.
 func (s *Segmenter) Segment(l *virtio.Layout, data []byte, by *session.Session, first uint64, port bool) Datagrams {
-	meta := MetaOf(l)
-	meta.EntropyPort = port
+	meta := MetaOf(l, port)
 	length := wire.Headroom + l.HeaderLen
 	heads := s.take(l.Segments * length)
 	from := len(s.pieces)
@@ -90,10 +89,11 @@ func FitsWire(l *virtio.Layout) bool {
 	return l.HeaderLen <= wire.MaxOffset && l.Segments*(wire.Headroom+l.HeaderLen) <= Heads && 2*l.Segments <= Pieces
 }
 
-// MetaOf returns the metadata of the segments of l, apart from the fields that differ between segments.
-func MetaOf(l *virtio.Layout) wire.Meta {
+// MetaOf returns the metadata of the segments of l, apart from the fields that differ between segments. port says that they leave from an
+// entropy port.
+func MetaOf(l *virtio.Layout, port bool) wire.Meta {
 	return wire.Meta{
-		Kind: kindOf(l.Type), ECN: l.ECN, Partial: true, HeaderLen: uint8(l.HeaderLen), SegmentSize: uint16(l.SegmentSize),
+		EntropyPort: port, Kind: kindOf(l.Type), ECN: l.ECN, Partial: true, HeaderLen: uint8(l.HeaderLen), SegmentSize: uint16(l.SegmentSize),
 		CsumStart: uint8(l.L4), CsumOffset: uint8(l.CsumOffset),
 	}
 }
