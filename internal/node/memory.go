@@ -35,10 +35,8 @@ func (n *node) releaseStartup(ctx context.Context) {
 		return
 	case <-n.datapath.Started():
 	}
-	select {
-	case <-ctx.Done():
+	if !sleep(ctx, startupLasts) {
 		return
-	case <-time.After(startupLasts):
 	}
 	debug.FreeOSMemory()
 	if err := releaseText(); err != nil {

@@ -21,7 +21,7 @@ func newPair(tb testing.TB, key []byte) (ours, standard cipher.AEAD) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if standard, err = newStandard(key); err != nil {
+	if standard, err = NewStandard(key); err != nil {
 		tb.Fatal(err)
 	}
 	return ours, standard

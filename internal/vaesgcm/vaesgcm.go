@@ -21,14 +21,14 @@ func New(key []byte) (cipher.AEAD, error) {
 	if len(key) == KeySize && Supported() {
 		return newAssembly((*[KeySize]byte)(key)), nil
 	}
-	return newStandard(key)
+	return NewStandard(key)
 }
 
 // Supported reports whether this CPU and operating system have the instructions and FIPS 140-3 mode is off, so that New uses them.
 func Supported() bool { return supported && !fips140.Enabled() }
 
-// newStandard returns the AEAD of the standard library.
-func newStandard(key []byte) (cipher.AEAD, error) {
+// NewStandard returns the AEAD of the standard library, on every CPU.
+func NewStandard(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"errors"
 	"fmt"
@@ -43,14 +42,10 @@ func (c Cipher) String() string {
 func (c Cipher) newAEAD(key [KeyLen]byte, standardAES bool) (cipher.AEAD, error) {
 	switch c {
 	case AES256GCM:
-		if !standardAES {
-			return vaesgcm.New(key[:])
+		if standardAES {
+			return vaesgcm.NewStandard(key[:])
 		}
-		block, err := aes.NewCipher(key[:])
-		if err != nil {
-			return nil, fmt.Errorf("session: %w", err)
-		}
-		return cipher.NewGCM(block)
+		return vaesgcm.New(key[:])
 	case ChaCha20Poly1305:
 		return chacha20poly1305.New(key[:])
 	default:
