@@ -74,6 +74,7 @@ var layers = []struct {
 	{"router/drop", 0},
 	{"router/elapsed", 0},
 	{"router/...", 1},
+	{"tap/fairqueue", 1},
 	{"tap/virtio", 1},
 	{"mesh/sieve", 1},
 	{"mesh/topology", 1},
@@ -108,6 +109,7 @@ var layers = []struct {
 	{"internal/peer", 0},
 	{"internal/signal", 0},
 	{"internal/ether", 0},
+	{"internal/flowhash", 0},
 	{"internal/metricdef", 0},
 	{"internal/netdump", 0},
 	{"internal/nftsum", 0},
@@ -179,8 +181,9 @@ var steps = map[string]int{
 	"weft/mesh/keyring":   1,
 	"weft/mesh/seal":      0,
 
-	"weft/internal/packet": 1,
-	"weft/internal/ether":  0,
+	"weft/internal/flowhash": 2,
+	"weft/internal/packet":   1,
+	"weft/internal/ether":    0,
 }
 
 // stepsDown reports whether an import within a layer goes down the steps.
