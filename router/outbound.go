@@ -37,8 +37,8 @@ type outbound struct {
 	longest int // length of a frame in bytes
 	frames  int // that the frames of the batch stand for, so far
 
-	standing standing
-	slow     bool // the next bulk transfer that the batch has a superframe of shall slow down
+	standing [tap.FlowQueues]standing
+	slow     uint32 // flow queues of which the next bulk transfer in the batch shall slow down: bit i stands for flow queue i
 }
 
 func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound {
@@ -48,8 +48,9 @@ func newOutbound(e *Engine, q tap.Queue, w tapWriter, c underlay.Conn) *outbound
 		writer:  w,
 		batch:   tap.NewBatch(outArena, outFrames, wire.Headroom, e.tailroom),
 		replies: toobig.NewLimiter(),
-
-		standing: newStanding(),
+	}
+	for i := range o.standing {
+		o.standing[i] = newStanding()
 	}
 	for _, c := range e.ports {
 		o.ports = append(o.ports, newSocketBatch(c))
@@ -62,7 +63,7 @@ func (o *outbound) step() (more bool, err error) {
 	o.batch.Reset()
 	n, err := o.queue.ReadFrames(o.batch)
 	if err != nil || n == 0 {
-		o.standing.Empty()
+		o.noteStanding()
 		return false, err
 	}
 	e := o.engine
@@ -82,7 +83,7 @@ func (o *outbound) begin() {
 	e := o.engine
 	o.now, o.peers, o.longest, o.frames = e.now(), e.peers.Load(), int(e.longest.Load()), 0
 	o.flooded = o.peers.flooded.Load()
-	o.slow = o.standing.note(o.batch.IsFull(), o.now)
+	o.noteStanding()
 	e.noteFrames(o.now)
 }
 
@@ -90,6 +91,7 @@ func (o *outbound) begin() {
 func (o *outbound) forward(i int) error {
 	e := o.engine
 	f, reason := examine(o.batch.Frames()[i], o.longest)
+	f.flowQueue = o.batch.FlowQueue(i)
 	o.frames += f.frames
 	if reason != 0 {
 		e.drop(nil, reason, f.frames)
@@ -129,9 +131,9 @@ func (o *outbound) unicast(f *outgoing, room []byte, to *peerView) error {
 		return o.carrySegments(f, to, out)
 	}
 	if f.layout.Segments >= bulkSegments {
-		o.standing.to = to
-		if o.slow {
-			o.slow = false
+		o.standing[f.flowQueue].to = to
+		if bit := uint32(1) << f.flowQueue; o.slow&bit != 0 {
+			o.slow &^= bit
 			slowDown(f)
 		}
 	}

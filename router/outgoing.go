@@ -11,11 +11,12 @@ import (
 // outgoing is a frame from the TAP, with the results of its examination.
 type outgoing struct {
 	tap.Frame
-	layout  virtio.Layout // of a superframe only
-	longest int           // length in bytes of the longest frame that it stands for
-	frames  int           // number of frames that it stands for
-	bytes   int           // length in bytes of all of them
-	cut     bool          // its last segment is not sent; see outbound.slowDown
+	layout    virtio.Layout // of a superframe only
+	longest   int           // length in bytes of the longest frame that it stands for
+	frames    int           // number of frames that it stands for
+	bytes     int           // length in bytes of all of them
+	cut       bool          // its last segment is not sent; see outbound.slowDown
+	flowQueue int           // from which it was read
 }
 
 // isSuper reports whether f is a superframe.

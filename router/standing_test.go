@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -112,5 +113,53 @@ func TestStandingQueue(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// flowQueues is a queue of which two flow queues always have a frame, and one of them more.
+type flowQueues struct {
+	tap.Queue
+	frames map[int]tap.Frame // by flow queue
+	full   int
+}
+
+func (q flowQueues) ReadFrames(b *tap.Batch) (int, error) {
+	for flow, f := range q.frames {
+		b.Append(flow, f.Offload, copy(b.Space(0, tap.MaxFrame), f.Data))
+	}
+	b.SetWaiting(1 << q.full)
+	return len(q.frames), nil
+}
+
+// TestStandingFlowQueue: only the senders of a flow queue that is never empty slow down.
+func TestStandingFlowQueue(t *testing.T) {
+	const loses, marks = 1, 6 // flow queues: what slows down their senders
+	for _, full := range []int{loses, marks} {
+		t.Run(fmt.Sprint(full), func(t *testing.T) {
+			n := newNodeOf(t, simnet.New(1), 0, taptest.Config{MTU: 1438, Features: allFeatures})
+			now := time.Unix(1_700_000_000, 0)
+			n.now = func() time.Time { return now }
+			n.SetPeers([]Peer{peerOf(1)})
+			connectRemote(t, n, 1)
+			conn := &countingConn{Conn: n.conn}
+			q := flowQueues{frames: map[int]tap.Frame{}, full: full}
+			for flow, tos := range map[int]uint8{loses: ecn.NotECT, marks: ecn.ECT0} {
+				f := superframe(2, 1, 40*1350+7, 1350)
+				setTOS(f.Data, tos)
+				q.frames[flow] = f
+			}
+			o := newOutbound(n.Engine, q, tapWriter{}, conn)
+			for range 400 {
+				now = now.Add(time.Millisecond)
+				n.learn(mac(2), peerOf(1).ID, now)
+				if _, err := o.step(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dropped := n.Stats().Drops[drop.Queue]
+			if (dropped > 0) != (full == loses) || (conn.marked > 0) != (full == marks) {
+				t.Errorf("%d dropped and %d marked", dropped, conn.marked)
+			}
+		})
 	}
 }

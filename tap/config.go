@@ -22,8 +22,8 @@ var (
 const (
 	maxName   = 15 // IFNAMSIZ - 1
 	minMTU    = 68
-	maxMTU    = 65521 // 65535 bytes with the Ethernet header
-	maxQueues = 256   // MAX_TAP_QUEUES
+	maxMTU    = 65521            // 65535 bytes with the Ethernet header
+	maxQueues = 256 / FlowQueues // MAX_TAP_QUEUES
 )
 
 // Config describes the interface that Open makes.

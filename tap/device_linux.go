@@ -66,7 +66,7 @@ func (d *device) Close() error {
 	}
 	var errs []error
 	for _, q := range d.queues {
-		errs = append(errs, q.file.Close())
+		errs = append(errs, q.close())
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

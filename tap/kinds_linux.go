@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openOffload makes a TAP with the virtio-net header and returns one file for each queue. Until negotiate has set the
+// openOffload makes a TAP with the virtio-net header and returns its descriptors. Until negotiate has set the
 // offloads, the kernel completes every frame before the reader gets it.
-func openOffload(cfg Config) ([]*os.File, error) {
+func openOffload(name string, descriptors int) ([]*os.File, error) {
 	link := &netlink.Tuntap{
-		LinkAttrs:  netlink.LinkAttrs{Name: cfg.Name},
+		LinkAttrs:  netlink.LinkAttrs{Name: name},
 		Mode:       netlink.TUNTAP_MODE_TAP,
 		NonPersist: true,
 		Queues:     1,
@@ -26,8 +26,8 @@ func openOffload(cfg Config) ([]*os.File, error) {
 		return nil, err
 	}
 	link.Flags &^= netlink.TUNTAP_TUN_EXCL
-	if cfg.Queues > 1 {
-		if _, err := link.AddQueues(cfg.Queues - 1); err != nil {
+	if descriptors > 1 {
+		if _, err := link.AddQueues(descriptors - 1); err != nil {
 			closeAll(link.Fds)
 			return nil, err
 		}
@@ -35,13 +35,13 @@ func openOffload(cfg Config) ([]*os.File, error) {
 	return link.Fds, nil
 }
 
-// openPlain makes a TAP without the header and returns one file for each queue. water cannot request exclusive use, so
+// openPlain makes a TAP without the header and returns its descriptors. water cannot request exclusive use, so
 // the earlier check of the name has to be enough. If the kernel refuses, water leaves a descriptor of /dev/net/tun
 // open, without an interface.
-func openPlain(cfg Config) ([]*os.File, error) {
-	params := water.PlatformSpecificParams{Name: cfg.Name, MultiQueue: cfg.Queues > 1}
+func openPlain(name string, descriptors int) ([]*os.File, error) {
+	params := water.PlatformSpecificParams{Name: name, MultiQueue: descriptors > 1}
 	var files []*os.File
-	for range cfg.Queues {
+	for range descriptors {
 		ifce, err := water.New(water.Config{DeviceType: water.TAP, PlatformSpecificParams: params})
 		if err != nil {
 			closeAll(files)

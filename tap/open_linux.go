@@ -72,33 +72,61 @@ func (d *device) open(cfg Config, features uint32) error {
 		vnet  int
 		err   error
 	)
+	descriptors := cfg.Queues * flowQueues(features)
 	if cfg.Plain || features&needed != needed {
-		files, err = openPlain(cfg)
+		files, err = openPlain(cfg.Name, descriptors)
 	} else {
-		files, err = openOffload(cfg)
+		files, err = openOffload(cfg.Name, descriptors)
 		vnet = virtio.HeaderLen
 	}
 	if err != nil {
 		return explain(cfg.Name, err)
 	}
-	for i, opened := range files {
-		file, err := poll.Take(opened, cfg.Name)
-		if err != nil {
-			closeAll(files[i:])
-			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
-		}
-		d.queues = append(d.queues, newQueue(d, file, vnet))
-		if err := limitWrites(file, sendBuffer); err != nil {
-			closeAll(files[i+1:])
-			return fmt.Errorf("tap: %s: queue %d: %w", cfg.Name, i, err)
-		}
+	if err := d.take(files, flowQueues(features), cfg.Name, vnet); err != nil {
+		return err
 	}
 	if vnet > 0 {
-		if d.offers, err = negotiate(d.queues[0].file); err != nil {
+		if d.offers, err = negotiate(d.queues[0].flows[0]); err != nil {
 			return fmt.Errorf("tap: %s: offloads: %w", cfg.Name, err)
 		}
 	}
 	return d.setUp(cfg.MTU)
+}
+
+// take makes the queues of descriptors, of which each queue gets some. It owns files, also on an error.
+func (d *device) take(files []*os.File, each int, name string, vnet int) error {
+	var flows []*poll.File
+	for i, opened := range files {
+		file, err := poll.Take(opened, name)
+		if err == nil {
+			flows = append(flows, file)
+			err = limitWrites(file, sendBuffer)
+		} else {
+			opened.Close()
+		}
+		if err == nil && len(flows) == each {
+			var q *queue
+			if q, err = newQueue(d, flows, vnet); err == nil {
+				d.queues, flows = append(d.queues, q), nil
+			}
+		}
+		if err != nil {
+			closeAll(files[i+1:])
+			for _, f := range flows {
+				f.Close()
+			}
+			return fmt.Errorf("tap: %s: descriptor %d: %w", name, i, err)
+		}
+	}
+	return nil
+}
+
+// flowQueues returns how many flow queues a queue has with a driver of these flags.
+func flowQueues(features uint32) int {
+	if features&unix.IFF_MULTI_QUEUE == 0 {
+		return 1
+	}
+	return FlowQueues
 }
 
 // explain adds a cause and a remedy to an error of making the interface. netlink does not wrap the error number, so
@@ -121,8 +149,8 @@ func explain(name string, err error) error {
 const (
 	// sendBuffer is in bytes: about a hundred superframes, which a running pod receives in a millisecond.
 	sendBuffer = 8 << 20
-	// txQueueLen is in frames or superframes, for each queue: the kernel's default for a TAP.
-	txQueueLen = 1000
+	// txQueueLen is in frames or superframes, for each flow queue: half the kernel's default for a TAP, as there are several.
+	txQueueLen = 500
 )
 
 // setUp sets the new interface up as Open documents it.

@@ -9,19 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/flowhash"
 	"weft/internal/poll"
+	"weft/tap/fairqueue"
 	"weft/tap/virtio"
 )
 
 // errBatch is an error of the caller: its Batch has no space for a frame even when it is empty.
 var errBatch = errors.New("tap: the batch has no space for a frame")
 
-// queue is one descriptor of a TAP. The reader owns in, the writer owns out; the rest is constant.
+// queue is one queue of a TAP: a descriptor for each flow queue. The reader owns in, the writer owns out; the rest is constant.
 type queue struct {
 	// Constant after newQueue.
 	device *device
-	file   *poll.File
-	vnet   int // length of the header before each frame: virtio.HeaderLen or 0
+	flows  []*poll.File
+	group  *poll.Group // of flows
+	vnet   int         // length of the header before each frame: virtio.HeaderLen or 0
 
 	in  reader
 	out writer
@@ -30,7 +33,10 @@ type queue struct {
 // reader is the state of ReadFrames. It is a field so that the function is made only once.
 type reader struct {
 	read  func(fd uintptr)
+	turns *fairqueue.Scheduler // of the flow queues
+	flow  int                  // the flow queue that is read
 	batch *Batch
+	full  bool
 	n     int
 	// failed counts the frames of one call that could not be read.
 	failed int
@@ -43,7 +49,9 @@ const maxFailed = 64
 // writer is the state of WriteFrames.
 type writer struct {
 	write  func(fd uintptr)
+	flow   int     // the flow queue that is written to
 	frames []Frame // still to write
+	full   uint32  // flow queues that take no more frames of this call
 	n      int     // written
 	err    error   // of the first refused frame
 	fatal  error
@@ -55,41 +63,72 @@ type writer struct {
 // maxIov is the most pieces of one call, UIO_MAXIOV: the header, Data and More of a frame.
 const maxIov = MaxPieces + 2
 
-func newQueue(d *device, file *poll.File, vnet int) *queue {
-	q := &queue{device: d, file: file, vnet: vnet}
+// newQueue returns a queue, which owns flows. On an error the caller goes on owning them.
+func newQueue(d *device, flows []*poll.File, vnet int) (*queue, error) {
+	group, err := poll.NewGroup(flows)
+	if err != nil {
+		return nil, err
+	}
+	q := &queue{device: d, flows: flows, group: group, vnet: vnet}
 	q.in.read, q.out.write = q.read, q.write
-	return q
+	q.in.turns = fairqueue.New(len(flows), quantum)
+	return q, nil
+}
+
+// close closes the descriptors.
+func (q *queue) close() error {
+	err := q.group.Close()
+	for _, f := range q.flows {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // Source implements Queue.
-func (q *queue) Source() poll.Source { return q.file.Source() }
+func (q *queue) Source() poll.Source { return q.group.Source() }
+
+// What a flow queue may give in its turn, and what a frame costs besides its bytes: small ones take as long as that many. In bytes.
+const (
+	quantum   = 64 << 10
+	frameCost = 512
+)
 
 // ReadFrames implements Queue.
 func (q *queue) ReadFrames(b *Batch) (int, error) {
-	q.in.batch, q.in.n, q.in.err, q.in.failed = b, 0, nil, 0
-	err := q.file.Control(q.in.read)
-	q.in.batch = nil
+	in := &q.in
+	in.batch, in.n, in.err, in.failed, in.full = b, 0, nil, 0, false
+	filled, err := q.group.Ready()
+	in.turns.Filled(filled)
+	for err == nil && in.err == nil && !in.full {
+		var ok bool
+		if in.flow, ok = in.turns.Next(); !ok {
+			break
+		}
+		err = q.flows[in.flow].Control(in.read)
+	}
+	in.batch = nil
+	b.SetWaiting(in.turns.Active())
 	switch {
-	case q.in.n > 0:
-		return q.in.n, nil // a persistent error occurs again in the next call
+	case in.n > 0:
+		return in.n, nil // a persistent error occurs again in the next call
 	case q.device.closed.Load():
 		return 0, net.ErrClosed
 	case err != nil:
 		return 0, q.gone("read", err)
-	case q.in.err != nil:
-		return 0, q.explain("read", q.in.err)
+	case in.err != nil:
+		return 0, q.explain("read", in.err)
 	}
 	return 0, nil
 }
 
-// read reads frames until there is none left or the batch is full. Its system call and that of writeOne never block, so the scheduler
-// need not know of them (RawSyscall); docs/adr/0045-one-loop-a-queue.md has what that saves.
+// read reads frames of a flow queue until there is none left, its turn is over, or the batch is full. Its system call and that of writeOne
+// never block, so the scheduler need not know of them (RawSyscall); docs/adr/0045-one-loop-a-queue.md has what that saves.
 func (q *queue) read(fd uintptr) {
 	in := &q.in
-	for {
+	for in.turns.MayGive(in.flow) {
 		space := in.batch.Space(q.vnet, MaxFrame)
 		if space == nil {
-			if len(in.batch.Frames()) == 0 {
+			if in.full = true; len(in.batch.Frames()) == 0 {
 				in.err = errBatch
 			}
 			return
@@ -98,6 +137,7 @@ func (q *queue) read(fd uintptr) {
 		n := int(r)
 		switch {
 		case errno == unix.EAGAIN:
+			in.turns.Emptied(in.flow)
 			return
 		case errno == unix.EINTR:
 			continue
@@ -114,7 +154,8 @@ func (q *queue) read(fd uintptr) {
 		if q.vnet > 0 {
 			offload, _, _ = virtio.Parse(space) // space is longer than a header
 		}
-		in.batch.Append(offload, n-q.vnet)
+		in.turns.Took(in.flow, n+frameCost)
+		in.batch.Append(in.flow, offload, n-q.vnet)
 		in.n++
 	}
 }
@@ -122,8 +163,12 @@ func (q *queue) read(fd uintptr) {
 // WriteFrames implements Queue.
 func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out := &q.out
-	out.frames, out.n, out.err, out.fatal = frames, 0, nil, nil
-	err := q.file.Control(out.write)
+	out.frames, out.full, out.n, out.err, out.fatal = frames, 0, 0, nil, nil
+	var err error
+	for len(out.frames) > 0 && err == nil && out.fatal == nil {
+		out.flow = q.flowOf(&out.frames[0])
+		err = q.flows[out.flow].Control(out.write)
+	}
 	out.frames = nil
 	clear(out.iov[:out.used])
 	out.used = 0
@@ -138,32 +183,47 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	return out.n, out.err
 }
 
+// flowSalt makes flow queues independent of the ports of the underlay, which depend on the flow as well.
+const flowSalt = 1
+
+// flowOf returns the flow queue of a frame. The kernel reads a flow from the descriptor to which its answers were written last, so all
+// frames of a flow are written to one.
+func (q *queue) flowOf(f *Frame) int {
+	if len(f.Data) < ether.HeaderLen {
+		return 0
+	}
+	return flowhash.Index(f.Data, len(q.flows), flowSalt)
+}
+
 // maxFull is how often in a row a write is tried on a queue that is full, about a millisecond apart.
 const maxFull = 10
 
-// write writes the frames. While too many are in flight it waits until the host has taken some. If it takes none for a while, because a pod
-// or its limit of rate is slow, the rest is refused: other pods must not wait for that.
+// write writes the next frames of one flow queue. While too many are in flight there it waits until the host has taken some. If it takes
+// none for a while, because a pod or its limit of rate is slow, the rest is refused: other pods must not wait for that.
 func (q *queue) write(fd uintptr) {
-	out, full := &q.out, 0
-	for len(out.frames) > 0 {
-		errno := q.writeOne(fd, &out.frames[0])
+	out, tries := &q.out, 0
+	for len(out.frames) > 0 && q.flowOf(&out.frames[0]) == out.flow {
+		errno := unix.EAGAIN
+		if out.full&(1<<out.flow) == 0 {
+			errno = q.writeOne(fd, &out.frames[0])
+		}
 		switch errno {
 		case 0:
 			out.n++
-			full = 0
+			tries = 0
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if full++; full <= maxFull {
-				if !q.file.WaitWritable() {
+			if tries++; tries <= maxFull && out.full&(1<<out.flow) == 0 {
+				if !q.flows[out.flow].WaitWritable() {
 					return
 				}
 				continue
 			}
+			out.full |= 1 << out.flow
 			if out.err == nil {
 				out.err = fmt.Errorf("%w: %s: the host takes no more frames", ErrFrame, q.device.name)
 			}
-			return
 		case unix.EBADFD, unix.EBADF:
 			out.fatal = errno
 			return

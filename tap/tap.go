@@ -18,6 +18,10 @@ const MaxFrame = 65535 + 18
 // MaxPieces is the most pieces in More of a Frame that is written to a queue: the limit of the kernel for one call.
 const MaxPieces = 1024 - 2
 
+// FlowQueues is how many flow queues a queue may have. The frames of each are read in order; the flow queues take turns, and one that was
+// empty goes first. So flows that send now and then do not wait for those that fill their queue. See docs/adr/0051-flow-queues.md.
+const FlowQueues = 8
+
 // ErrFrame is wrapped by the error of WriteFrames for a frame that the device refused, such as one shorter than an
 // Ethernet header. The rest of the batch was written nonetheless.
 var ErrFrame = errors.New("tap: frame refused by the device")
@@ -25,7 +29,7 @@ var ErrFrame = errors.New("tap: frame refused by the device")
 // Frame is an Ethernet frame, or a superframe if its Offload has a GSO type.
 type Frame = virtio.Frame
 
-// Queue is one of a device's packet queues. The kernel keeps a flow on one queue. One goroutine may read while another
+// Queue is one of a device's packet queues. The kernel keeps a flow on one queue, and there in one flow queue. One goroutine may read while another
 // writes, but not more.
 type Queue interface {
 	// ReadFrames appends all available frames that fit to b, and returns their number, 0 if there is none. The frames lie in

@@ -24,17 +24,45 @@ type part struct {
 }
 
 // kinds make the parts of each kind of source.
-var kinds = map[string]func(t *testing.T) part{"kernel": newSocket, "memory": newMemory}
+var kinds = map[string]func(t *testing.T) part{"kernel": newSocket, "memory": newMemory, "group": newGroup}
 
 func newSocket(t *testing.T) part {
+	t.Helper()
+	f, write, read := newFile(t)
+	return part{source: f.Source(), write: write, read: read, close: closer(t, f.Close)}
+}
+
+// newGroup returns a group of two files, of which the last one has something to read.
+func newGroup(t *testing.T) part {
+	t.Helper()
+	first, _, _ := newFile(t)
+	last, write, read := newFile(t)
+	g, err := poll.NewGroup([]*poll.File{first, last})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return part{source: g.Source(), write: write, read: read, close: closer(t, g.Close)}
+}
+
+// closer returns a function that reports the error of f.
+func closer(t *testing.T, f func() error) func() {
+	return func() {
+		if err := f(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// newFile returns a file, and functions that make something to read there and read everything.
+func newFile(t *testing.T) (f *poll.File, write, read func()) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	to := conn.LocalAddr().(*net.UDPAddr)
-	f, err := poll.Take(conn, "socket")
-	if err != nil {
+	if f, err = poll.Take(conn, "socket"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
@@ -43,35 +71,28 @@ func newSocket(t *testing.T) part {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sender.Close() })
-	return part{
-		source: f.Source(),
-		write: func() {
-			if _, err := sender.Write([]byte("x")); err != nil {
-				t.Error(err)
-			}
-		},
-		read: func() {
-			err := f.Control(func(fd uintptr) {
-				var b [8]byte
-				for {
-					if _, err := unix.Read(int(fd), b[:]); err != nil {
-						if err != unix.EAGAIN {
-							t.Error(err)
-						}
-						return
-					}
-				}
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		},
-		close: func() {
-			if err := f.Close(); err != nil {
-				t.Error(err)
-			}
-		},
+	write = func() {
+		if _, err := sender.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
 	}
+	read = func() {
+		err := f.Control(func(fd uintptr) {
+			var b [8]byte
+			for {
+				if _, err := unix.Read(int(fd), b[:]); err != nil {
+					if err != unix.EAGAIN {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	return f, write, read
 }
 
 func newMemory(*testing.T) part {
@@ -211,5 +232,52 @@ func TestMixed(t *testing.T) {
 		if _, err := poll.New(sources...); err == nil {
 			t.Error("they were accepted")
 		}
+	}
+}
+
+// TestGroup: a group finds the files with something to read, and refuses after Close.
+func TestGroup(t *testing.T) {
+	var (
+		files       []*poll.File
+		write, read []func()
+	)
+	for range 3 {
+		f, w, r := newFile(t)
+		files, write, read = append(files, f), append(write, w), append(read, r)
+	}
+	g, err := poll.NewGroup(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(files uint32) {
+		t.Helper()
+		if got, err := g.Ready(); got != files || err != nil {
+			t.Errorf("Ready = %b, %v; want %b", got, err, files)
+		}
+	}
+	want(0)
+	write[1]()
+	write[2]()
+	want(0b110)
+	want(0b110)
+	read[1]()
+	want(0b100)
+	read[2]()
+	want(0)
+	if n := testing.AllocsPerRun(10, func() { _, _ = g.Ready() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Ready(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Ready after Close: %v", err)
+	}
+	if _, err := poll.NewGroup(make([]*poll.File, 33)); err == nil {
+		t.Error("a group of 33 files")
+	}
+	files[0].Close()
+	if _, err := poll.NewGroup(files); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a group of a closed file: %v", err)
 	}
 }

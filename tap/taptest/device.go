@@ -227,10 +227,11 @@ func (r *ring) fill(b *tap.Batch) (n int) {
 		space := b.Space(0, tap.MaxFrame)
 		if space == nil {
 			r.ready.Set()
+			b.SetWaiting(1)
 			break
 		}
 		s := &r.slots[r.first]
-		b.Append(s.offload, copy(space, s.data))
+		b.Append(0, s.offload, copy(space, s.data))
 		r.drop(1)
 	}
 	return n
