@@ -52,6 +52,7 @@ type writer struct {
 	flow   int     // the flow queue that is written to
 	frames []Frame // still to write
 	full   uint32  // flow queues that take no more frames of this call
+	tries  int     // in a row on full flow queues
 	n      int     // written
 	err    error   // of the first refused frame
 	fatal  error
@@ -163,7 +164,7 @@ func (q *queue) read(fd uintptr) {
 // WriteFrames implements Queue.
 func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out := &q.out
-	out.frames, out.full, out.n, out.err, out.fatal = frames, 0, 0, nil, nil
+	out.frames, out.full, out.tries, out.n, out.err, out.fatal = frames, 0, 0, 0, nil, nil
 	var err error
 	for len(out.frames) > 0 && err == nil && out.fatal == nil {
 		out.flow = q.flowOf(&out.frames[0])
@@ -195,26 +196,30 @@ func (q *queue) flowOf(f *Frame) int {
 	return flowhash.Index(f.Data, len(q.flows), flowSalt)
 }
 
-// maxFull is how often in a row a write is tried on a queue that is full, about a millisecond apart.
+// maxFull is how often in a row a write is tried on flow queues that are full, about a millisecond apart: all of one call, as a pod with many
+// flows may fill several.
 const maxFull = 10
 
 // write writes the next frames of one flow queue. While too many are in flight there it waits until the host has taken some. If it takes
 // none for a while, because a pod or its limit of rate is slow, the rest is refused: other pods must not wait for that.
 func (q *queue) write(fd uintptr) {
-	out, tries := &q.out, 0
+	out := &q.out
 	for len(out.frames) > 0 && q.flowOf(&out.frames[0]) == out.flow {
-		errno := unix.EAGAIN
-		if out.full&(1<<out.flow) == 0 {
-			errno = q.writeOne(fd, &out.frames[0])
+		if out.full&(1<<out.flow) != 0 {
+			out.frames = out.frames[1:]
+			continue
 		}
+		errno := q.writeOne(fd, &out.frames[0])
 		switch errno {
 		case 0:
 			out.n++
-			tries = 0
+			if out.full == 0 {
+				out.tries = 0
+			}
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if tries++; tries <= maxFull && out.full&(1<<out.flow) == 0 {
+			if out.tries++; out.tries <= maxFull {
 				if !q.flows[out.flow].WaitWritable() {
 					return
 				}

@@ -157,14 +157,29 @@ func testRead(t *testing.T, h Host) {
 	}
 }
 
-// testReadFillsBatch: no frame is lost or reordered if more frames wait than fit into a batch.
+// testReadFillsBatch: no frame is lost or reordered if more frames wait than fit into a batch, which shows that.
 func testReadFillsBatch(t *testing.T, h Host) {
 	var want [][]byte
 	for n := range 7 {
 		want = append(want, frame(n, 60+n))
 	}
 	send(t, h, want...)
-	equal(t, read(t, h, newBatch(3), len(want)), want)
+	b, q := newBatch(3), h.Device.Queues()[0]
+	first := read(t, h, b, 3)
+	if b.Waiting() == 0 {
+		t.Error("no flow queue has frames waiting, although the batch is full")
+	}
+	equal(t, append(first, read(t, h, b, len(want)-len(first))...), want)
+	for n := 1; n > 0; { // perhaps frames of the host
+		b.Reset()
+		var err error
+		if n, err = q.ReadFrames(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Waiting() != 0 {
+		t.Errorf("flow queues %b have frames waiting, although none can be read", b.Waiting())
+	}
 }
 
 // testAround: the caller may write to the headroom and tailroom of a frame without a change of other frames.
