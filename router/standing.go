@@ -8,8 +8,8 @@ import (
 )
 
 // Frames of pods wait in the flow queues of the TAP, each of which holds hundreds of superframes, until the node has time for them. While
-// one is not empty once in queueInterval, it does not level a burst: the pods send more than the node can carry, and wait for their own data. The values
-// are measured; see docs/adr/0046-standing-queues.md.
+// one is not empty once in queueInterval, it does not level a burst: the pods send more than the node can carry, and wait for their own
+// data. The values are measured; see docs/adr/0046-standing-queues.md.
 const (
 	queueTarget   = time.Millisecond
 	queueInterval = 100 * time.Millisecond

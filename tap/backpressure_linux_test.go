@@ -3,6 +3,7 @@ package tap_test
 import (
 	"errors"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -65,6 +66,20 @@ func TestSlowPod(t *testing.T) {
 	}
 }
 
+// forwards waits until a port of a bridge forwards frames, which it does a moment after both of its ends are up.
+func forwards(t *testing.T, port string) {
+	t.Helper()
+	for {
+		out, err := exec.CommandContext(t.Context(), "bridge", "link", "show", "dev", port).CombinedOutput()
+		if err != nil {
+			t.Fatalf("bridge link: %v: %s", err, out)
+		}
+		if strings.Contains(string(out), "state forwarding") {
+			return
+		}
+	}
+}
+
 // slowPort connects the TAP to a bridge with a port that sends a kilobyte a second, until release is called.
 func slowPort(t *testing.T, name string) (release func()) {
 	t.Helper()
@@ -87,6 +102,9 @@ func slowPort(t *testing.T, name string) (release func()) {
 	}
 	for _, l := range []string{"wd-br", "wd-port", "wd-pod"} {
 		must(netlink.LinkSetUp(link(l)))
+	}
+	for _, port := range []string{name, "wd-port"} {
+		forwards(t, port)
 	}
 	tc := func(args ...string) {
 		t.Helper()

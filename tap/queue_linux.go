@@ -196,8 +196,8 @@ func (q *queue) flowOf(f *Frame) int {
 	return flowhash.Index(f.Data, len(q.flows), flowSalt)
 }
 
-// maxFull is how often in a row a write is tried on flow queues that are full, about a millisecond apart: all of one call, as a pod with many
-// flows may fill several.
+// maxFull is how often in a row a write is tried on full flow queues, about a millisecond apart: on all of one call together, as a pod with
+// many flows may fill several.
 const maxFull = 10
 
 // write writes the next frames of one flow queue. While too many are in flight there it waits until the host has taken some. If it takes

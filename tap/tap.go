@@ -29,8 +29,8 @@ var ErrFrame = errors.New("tap: frame refused by the device")
 // Frame is an Ethernet frame, or a superframe if its Offload has a GSO type.
 type Frame = virtio.Frame
 
-// Queue is one of a device's packet queues. The kernel keeps a flow on one queue, and there in one flow queue. One goroutine may read while another
-// writes, but not more.
+// Queue is one of a device's packet queues. The kernel keeps a flow on one queue, and there in one flow queue. One goroutine may read while
+// another writes, but not more.
 type Queue interface {
 	// ReadFrames appends all available frames that fit to b, and returns their number, 0 if there is none. The frames lie in
 	// b's memory and are valid until its next Reset. After Close the error is net.ErrClosed.
