@@ -14,7 +14,7 @@ import (
 
 // BenchmarkZerocopy measures what MSG_ZEROCOPY could save at most: the cost of sendmsg for the sealed datagrams of one
 // superframe, with a copy and without one. A rule drops the datagrams before a device sees them, so that no device
-// copies them after all, as a veth does. ADR 0051 interprets the result.
+// copies them after all, as a veth does. ADR 0052 interprets the result.
 func BenchmarkZerocopy(b *testing.B) {
 	const size, count = 1424, 46
 	taptest.InNamespace(b)
