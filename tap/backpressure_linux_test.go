@@ -69,7 +69,7 @@ func TestSlowPod(t *testing.T) {
 // forwards waits until a port of a bridge forwards frames, which it does a moment after both of its ends are up.
 func forwards(t *testing.T, port string) {
 	t.Helper()
-	for {
+	for range 1000 {
 		out, err := exec.CommandContext(t.Context(), "bridge", "link", "show", "dev", port).CombinedOutput()
 		if err != nil {
 			t.Fatalf("bridge link: %v: %s", err, out)
@@ -78,9 +78,10 @@ func forwards(t *testing.T, port string) {
 			return
 		}
 	}
+	t.Fatalf("%s does not forward", port)
 }
 
-// slowPort connects the TAP to a bridge with a port that sends a kilobyte a second, until release is called.
+// slowPort connects the TAP to a bridge with a port that sends a byte a second, until release is called.
 func slowPort(t *testing.T, name string) (release func()) {
 	t.Helper()
 	must := func(err error) {
@@ -112,6 +113,6 @@ func slowPort(t *testing.T, name string) (release func()) {
 			t.Fatalf("tc: %v: %s", err, out)
 		}
 	}
-	tc("add", "dev", "wd-port", "root", "tbf", "rate", "8kbit", "burst", "2000", "limit", "1m")
+	tc("add", "dev", "wd-port", "root", "tbf", "rate", "8bit", "burst", "2000", "limit", "1m")
 	return func() { tc("del", "dev", "wd-port", "root") }
 }

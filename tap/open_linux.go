@@ -72,17 +72,18 @@ func (d *device) open(cfg Config, features uint32) error {
 		vnet  int
 		err   error
 	)
-	descriptors := cfg.Queues * flowQueues(features)
+	flowQueues, length := 1, txQueueLen // water cannot request exclusive use of a TAP with many descriptors
 	if cfg.Plain || features&needed != needed {
-		files, err = openPlain(cfg.Name, descriptors)
+		files, err = openPlain(cfg.Name, cfg.Queues)
 	} else {
-		files, err = openOffload(cfg.Name, descriptors)
+		flowQueues, length = FlowQueues, flowQueueLen
+		files, err = openOffload(cfg.Name, cfg.Queues*flowQueues)
 		vnet = virtio.HeaderLen
 	}
 	if err != nil {
 		return explain(cfg.Name, err)
 	}
-	if err := d.take(files, flowQueues(features), cfg.Name, vnet); err != nil {
+	if err := d.take(files, flowQueues, cfg.Name, vnet); err != nil {
 		return err
 	}
 	if vnet > 0 {
@@ -90,7 +91,7 @@ func (d *device) open(cfg Config, features uint32) error {
 			return fmt.Errorf("tap: %s: offloads: %w", cfg.Name, err)
 		}
 	}
-	return d.setUp(cfg.MTU)
+	return d.setUp(cfg.MTU, length)
 }
 
 // take makes the queues of descriptors, of which each queue gets some. It owns files, also on an error.
@@ -121,14 +122,6 @@ func (d *device) take(files []*os.File, each int, name string, vnet int) error {
 	return nil
 }
 
-// flowQueues returns how many flow queues a queue has with a driver of these flags.
-func flowQueues(features uint32) int {
-	if features&unix.IFF_MULTI_QUEUE == 0 {
-		return 1
-	}
-	return FlowQueues
-}
-
 // explain adds a cause and a remedy to an error of making the interface. netlink does not wrap the error number, so
 // explain checks the text.
 func explain(name string, err error) error {
@@ -149,12 +142,14 @@ func explain(name string, err error) error {
 const (
 	// sendBuffer is in bytes: about a hundred superframes, which a running pod receives in a millisecond.
 	sendBuffer = 8 << 20
-	// txQueueLen is in frames or superframes, for each flow queue: half the kernel's default for a TAP, as there are several.
-	txQueueLen = 500
+	// txQueueLen is in frames, for each queue: the kernel's default for a TAP.
+	txQueueLen = 1000
+	// flowQueueLen is in frames or superframes, for each flow queue.
+	flowQueueLen = 500
 )
 
 // setUp sets the new interface up as Open documents it.
-func (d *device) setUp(mtu int) error {
+func (d *device) setUp(mtu, length int) error {
 	link, err := d.nl.LinkByName(d.name)
 	if err != nil {
 		return fmt.Errorf("tap: %s: %w", d.name, err)
@@ -163,8 +158,8 @@ func (d *device) setUp(mtu int) error {
 	if err := d.nl.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("tap: %s: set MTU %d: %w", d.name, mtu, err)
 	}
-	if err := d.nl.LinkSetTxQLen(link, txQueueLen); err != nil {
-		return fmt.Errorf("tap: %s: set txqueuelen %d: %w", d.name, txQueueLen, err)
+	if err := d.nl.LinkSetTxQLen(link, length); err != nil {
+		return fmt.Errorf("tap: %s: set txqueuelen %d: %w", d.name, length, err)
 	}
 	if err := d.disableIPv6(link); err != nil {
 		return fmt.Errorf("tap: %s: disable IPv6: %w", d.name, err)

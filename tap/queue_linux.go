@@ -26,6 +26,8 @@ type queue struct {
 	group  *poll.Group // of flows
 	vnet   int         // length of the header before each frame: virtio.HeaderLen or 0
 
+	places places
+
 	in  reader
 	out writer
 }
@@ -108,7 +110,10 @@ func (q *queue) ReadFrames(b *Batch) (int, error) {
 		err = q.flows[in.flow].Control(in.read)
 	}
 	in.batch = nil
-	b.SetWaiting(in.turns.Active())
+	if in.full && err == nil {
+		filled, err = q.group.Ready()
+		b.SetWaiting(filled)
+	}
 	switch {
 	case in.n > 0:
 		return in.n, nil // a persistent error occurs again in the next call
@@ -156,6 +161,9 @@ func (q *queue) read(fd uintptr) {
 			offload, _, _ = virtio.Parse(space) // space is longer than a header
 		}
 		in.turns.Took(in.flow, n+frameCost)
+		if frame := space[q.vnet:n]; len(frame) >= ether.HeaderLen && len(q.flows) > 1 {
+			q.places.note(frame, in.flow)
+		}
 		in.batch.Append(in.flow, offload, n-q.vnet)
 		in.n++
 	}
@@ -187,11 +195,14 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 // flowSalt makes flow queues independent of the ports of the underlay, which depend on the flow as well.
 const flowSalt = 1
 
-// flowOf returns the flow queue of a frame. The kernel reads a flow from the descriptor to which its answers were written last, so all
-// frames of a flow are written to one.
+// flowOf returns the flow queue to which a frame is written: that from which its flow was read, else one for all frames of the flow, where
+// the kernel then puts the answers.
 func (q *queue) flowOf(f *Frame) int {
-	if len(f.Data) < ether.HeaderLen {
+	if len(f.Data) < ether.HeaderLen || len(q.flows) == 1 {
 		return 0
+	}
+	if i, ok := q.places.find(f.Data); ok {
+		return i
 	}
 	return flowhash.Index(f.Data, len(q.flows), flowSalt)
 }

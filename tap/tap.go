@@ -18,8 +18,9 @@ const MaxFrame = 65535 + 18
 // MaxPieces is the most pieces in More of a Frame that is written to a queue: the limit of the kernel for one call.
 const MaxPieces = 1024 - 2
 
-// FlowQueues is how many flow queues a queue may have. The frames of each are read in order; the flow queues take turns, and one that was
-// empty goes first. So flows that send now and then do not wait for those that fill their queue. See docs/adr/0051-flow-queues.md.
+// FlowQueues is how many flow queues a queue has if its device has offloads, otherwise one. The frames of each are read in order; the flow
+// queues take turns, and one that was empty goes first. So flows that send now and then do not wait for those that fill their queue. See
+// docs/adr/0051-flow-queues.md.
 const FlowQueues = 8
 
 // ErrFrame is wrapped by the error of WriteFrames for a frame that the device refused, such as one shorter than an

@@ -14,8 +14,15 @@ import (
 // Index returns a number below n, the same for all frames of a flow and on all hosts. Numbers with different salts do not depend on each
 // other. frame must hold the header of Ethernet.
 func Index(frame []byte, n int, salt uint64) int {
+	return int(hash(frame, salt) >> 32 * uint64(n) >> 32)
+}
+
+// Of returns a hash of the flow of a frame. frame must hold the header of Ethernet.
+func Of(frame []byte) uint64 { return hash(frame, 0) }
+
+func hash(frame []byte, salt uint64) uint64 {
 	addresses, ports := flow(frame)
-	return int(mix(addresses+mix(ports)+salt) >> 32 * uint64(n) >> 32)
+	return mix(addresses + mix(ports) + salt)
 }
 
 // mix returns a number of which each bit depends on many bits of x.

@@ -32,16 +32,20 @@ func NewGroup(files []*File) (*Group, error) {
 	}
 	for i, f := range files {
 		var failed error
-		err = errors.Join(err, f.Control(func(member uintptr) {
+		closed := f.Control(func(member uintptr) {
 			failed = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, int(member), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
-		}), failed)
+		})
+		err = errors.Join(err, closed, failed)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("poll: a group of files: %w", err)
 	}
-	file, err := Take(os.NewFile(uintptr(fd), "group of files"), "group of files")
+	const name = "group of files"
+	opened := os.NewFile(uintptr(fd), name)
+	file, err := Take(opened, name)
 	if err != nil {
+		opened.Close()
 		return nil, err
 	}
 	g := &Group{File: file}
@@ -53,10 +57,10 @@ func NewGroup(files []*File) (*Group, error) {
 // may call it.
 func (g *Group) Ready() (files uint32, err error) {
 	g.ready, g.err = 0, nil
-	if err := errors.Join(g.Control(g.ask), g.err); err != nil {
+	if err := g.Control(g.ask); err != nil {
 		return 0, err
 	}
-	return g.ready, nil
+	return g.ready, g.err
 }
 
 // list sets ready. The call does not block, so the scheduler need not know of it.

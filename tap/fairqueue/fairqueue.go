@@ -34,9 +34,6 @@ func (s *Scheduler) Filled(queues uint32) {
 	s.active |= queues
 }
 
-// Active returns the queues that may have packets: bit i stands for queue i.
-func (s *Scheduler) Active() uint32 { return s.active }
-
 // Next returns the queue to take packets from, until MayGive of it is false or it is empty. ok is false if all queues are empty.
 func (s *Scheduler) Next() (queue int, ok bool) {
 	for {
