@@ -119,6 +119,9 @@ func runLiveTop(ctx context.Context, client *api.Client, o topOptions, in, out *
 		case <-ctx.Done():
 			return nil
 		case err := <-ended:
+			if ctx.Err() != nil {
+				return nil // a signal has ended the stream as well
+			}
 			return err
 		case last = <-documents:
 		case <-resized:
