@@ -104,6 +104,9 @@ func (r *runner) measure(ctx context.Context, env *load.Env, o *driver.Overlay, 
 	return best
 }
 
+// memoryEvery is the time between two readings of the daemons' memory during a load.
+const memoryEvery = time.Second
+
 // once waits until the machine is idle or patience has ended, and runs a load once.
 func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld load.Load) (s sample.Sample) {
 	began := time.Now()
@@ -122,7 +125,9 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	if err != nil {
 		return sample.Sample{Error: sentence(err)}
 	}
+	memory := meter.WatchRSS(o.Pids(), memoryEvery)
 	out, err := ld.Run(ctx, env)
+	grown, watched := meter.Growth(memory())
 	after, readErr := meter.Read(o.Pids())
 	counts, countErr := counters.Read()
 	if err := errors.Join(err, readErr, countErr); err != nil {
@@ -134,6 +139,9 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 		OtherCores: u.OtherCores, Busy: u.OtherCores > quietCores || !idle,
 	}
 	addEvents(&s, counts, out.Bytes)
+	if watched && ld.Name == load.MixedName {
+		s.Values[sample.Growth] = float64(grown) / (1 << 20)
+	}
 	if err := derive(&s, out, u, o.Pids(), ld.Name); err != nil {
 		s.Error = sentence(err)
 	}

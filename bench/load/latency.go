@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"time"
 
@@ -19,10 +18,7 @@ func latencyLoads() []Load {
 	return []Load{
 		{
 			Name: "ping", Summary: "an echo request every 2 ms, without other traffic", Shape: lab.Pair, Headline: sample.P50,
-			Run: func(ctx context.Context, e *Env) (Outcome, error) {
-				values, err := ping(ctx, e.Ends[1], e.Ends[0], e.Seconds)
-				return Outcome{Values: values}, err
-			},
+			Run: func(ctx context.Context, e *Env) (Outcome, error) { return pinged(ctx, e, e.Seconds) },
 		},
 		pingBulk("ping-bulk", "an echo request every 2 ms during one TCP stream", 1),
 		pingBulk("ping-bulk4", "an echo request every 2 ms during four TCP streams", 4),
@@ -47,29 +43,29 @@ func pingBulk(name, summary string, streams int) Load {
 
 // pingBeside pings while streams run.
 func pingBeside(ctx context.Context, e *Env, streams int) (Outcome, error) {
-	type result struct {
-		out Outcome
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		out, err := transfer(ctx, e, streams, false)
-		done <- result{out, err}
-	}()
-	var values sample.Values
-	var err error
-	select {
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-time.After(warmUp * time.Second):
-		values, err = ping(ctx, e.Ends[1], e.Ends[0], max(e.Seconds-1, 1)) // ends before the stream
-	}
-	bulk := <-done
-	if err := errors.Join(err, bulk.err); err != nil {
+	outs, err := together(ctx,
+		func(ctx context.Context) (Outcome, error) { return transfer(ctx, e, streams, false) },
+		func(ctx context.Context) (Outcome, error) {
+			select {
+			case <-ctx.Done():
+				return Outcome{}, ctx.Err()
+			case <-time.After(warmUp * time.Second):
+				return pinged(ctx, e, max(e.Seconds-1, 1)) // ends before the stream
+			}
+		},
+	)
+	if err != nil {
 		return Outcome{}, err
 	}
-	maps.Copy(bulk.out.Values, values)
-	return bulk.out, nil
+	bulk, trips := outs[0], outs[1]
+	maps.Copy(bulk.Values, trips.Values)
+	return bulk, nil
+}
+
+// pinged sends echo requests from the second end to the first.
+func pinged(ctx context.Context, e *Env, seconds int) (Outcome, error) {
+	values, err := ping(ctx, e.Ends[1], e.Ends[0], seconds)
+	return Outcome{Values: values}, err
 }
 
 // requests sends one request after another over one connection.

@@ -48,7 +48,8 @@ func All() []Load {
 	loads := []Load{idle()}
 	loads = append(loads, tcpLoads()...)
 	loads = append(loads, udpLoads()...)
-	return append(loads, latencyLoads()...)
+	loads = append(loads, latencyLoads()...)
+	return append(loads, mixed())
 }
 
 // Select returns the loads with the given names in the order of All, or all loads if names is empty.

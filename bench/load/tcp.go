@@ -45,18 +45,19 @@ func bulk(name, summary string, shape lab.Shape, streams int, reverse bool) Load
 // transfer sends from the second end to the first, or in the other direction.
 func transfer(ctx context.Context, e *Env, streams int, reverse bool) (Outcome, error) {
 	s := stream{from: e.Ends[1], to: e.Ends[0], streams: streams, reverse: reverse, seconds: e.Seconds, port: firstPort}
+	return s.outcome(ctx)
+}
+
+// outcome runs the transfer.
+func (s stream) outcome(ctx context.Context) (Outcome, error) {
 	got, err := s.run(ctx)
 	if err != nil {
 		return Outcome{}, err
 	}
-	return outcome(got), nil
-}
-
-func outcome(got received) Outcome {
 	return Outcome{
 		Values: sample.Values{sample.Gbps: got.bitsPerSecond / 1e9, sample.Retransmits: got.retransmits},
 		Bytes:  got.bytes,
-	}
+	}, nil
 }
 
 // lossPerMille is the number of 1,000 packets that the lossy underlay drops.
@@ -126,29 +127,13 @@ func incast() Load {
 	return Load{
 		Name: "incast", Summary: "two hosts send one TCP stream each to a third", Shape: lab.Three, Headline: sample.Gbps,
 		Run: func(ctx context.Context, e *Env) (Outcome, error) {
-			type result struct {
-				got received
-				err error
-			}
-			senders := e.Ends[1:]
-			results := make(chan result, len(senders))
-			for i, from := range senders {
+			var runs []func(context.Context) (Outcome, error)
+			for i, from := range e.Ends[1:] {
 				s := stream{from: from, to: e.Ends[0], streams: 1, seconds: e.Seconds, port: firstPort + i}
-				go func() {
-					got, err := s.run(ctx)
-					results <- result{got, err}
-				}()
+				runs = append(runs, s.outcome)
 			}
-			var sum received
-			var errs []error
-			for range senders {
-				r := <-results
-				errs = append(errs, r.err)
-				sum.bitsPerSecond += r.got.bitsPerSecond
-				sum.retransmits += r.got.retransmits
-				sum.bytes += r.got.bytes
-			}
-			return outcome(sum), errors.Join(errs...)
+			outs, err := together(ctx, runs...)
+			return sum(outs), err
 		},
 	}
 }

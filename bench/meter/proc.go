@@ -79,16 +79,3 @@ func CPU(pids []int) (time.Duration, error) {
 	}
 	return sum, nil
 }
-
-// RSS returns the resident memory of the largest of the processes, in bytes; 0 if there are none.
-func RSS(pids []int) (int64, error) {
-	var largest int64
-	for _, pid := range pids {
-		s, err := readStat(pid)
-		if err != nil {
-			return 0, err
-		}
-		largest = max(largest, s.rss*int64(os.Getpagesize()))
-	}
-	return largest, nil
-}

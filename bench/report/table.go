@@ -67,9 +67,11 @@ var sections = []section{
 	{eventsTitle, "Events of the daemons on all hosts per GB of TCP payload.", slices.Concat(
 		events("context switches", sample.ContextSwitches), events("CPU migrations", sample.CPUMigrations),
 		events("cache misses", sample.CacheMisses)), nil},
-	{"Memory and idling", "Memory is that of the largest daemon.\nCPU is that of all daemons, in percent of a core.", []column{
+	{"Memory and idling", "Memory is that of the largest daemon.\n" +
+		"Growth is the difference between the last and the second quarter of the time.\nCPU is that of all daemons, in percent of a core.", []column{
 		{"RSS idle, MiB", "idle", sample.RSS},
 		{"after 1 stream", "tcp1", sample.RSS}, {"after 4", "tcp4", sample.RSS}, {"after 16", "tcp16", sample.RSS},
+		{"after all kinds", "mixed", sample.RSS}, {"growth meanwhile", "mixed", sample.Growth},
 		{"CPU idle, %", "idle", sample.IdleCPU},
 	}, nil},
 }

@@ -35,6 +35,8 @@ const (
 	CacheMisses     Metric = "cache_misses_per_gb"
 	// RSS is the resident memory of the largest daemon, in MiB.
 	RSS Metric = "rss_mib"
+	// Growth is how much the resident memory of the largest daemon grew during a load, after the first quarter of the time, in MiB.
+	Growth Metric = "rss_growth_mib"
 )
 
 // Info describes how to print and compare a metric.
@@ -64,6 +66,7 @@ var infos = map[Metric]Info{
 	CPUMigrations:   {"CPU migrations", "/GB", false, 0},
 	CacheMisses:     {"cache misses", "/GB", false, 0},
 	RSS:             {"RSS of the largest daemon", "MiB", false, 1},
+	Growth:          {"growth of RSS after the first quarter", "MiB", false, 1},
 }
 
 // Info returns the description of m. For an unknown metric, the title is its name.

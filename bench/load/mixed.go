@@ -1,0 +1,38 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"weft/bench/lab"
+	"weft/bench/sample"
+)
+
+// MixedName is the load of all kinds of traffic at once.
+const MixedName = "mixed"
+
+// mixed returns a load for long runs, with --seconds 600 for example: the harness watches the memory of the daemons meanwhile.
+func mixed() Load {
+	return Load{
+		Name: MixedName, Shape: lab.Pair, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("everything at once: two TCP streams, one in the other direction, UDP of 64 bytes, %d per second, and ping", fixedRate),
+		Run: func(ctx context.Context, e *Env) (Outcome, error) {
+			there := stream{from: e.Ends[1], to: e.Ends[0], streams: 2, seconds: e.Seconds, port: firstPort}
+			back := stream{from: e.Ends[1], to: e.Ends[0], streams: 1, reverse: true, seconds: e.Seconds, port: firstPort + 1}
+			outs, err := together(ctx,
+				there.outcome,
+				back.outcome,
+				func(ctx context.Context) (Outcome, error) { return burst(ctx, e, 64, fixedRate) },
+				func(ctx context.Context) (Outcome, error) { return pinged(ctx, e, e.Seconds) },
+			)
+			if err != nil {
+				return Outcome{}, err
+			}
+			out := sum(outs[:2])
+			out.Values[sample.Lost] = outs[2].Values[sample.Lost]
+			maps.Copy(out.Values, outs[3].Values)
+			return out, nil
+		},
+	}
+}
