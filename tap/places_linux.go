@@ -15,17 +15,17 @@ const (
 	queueBits = 8 // of a value
 )
 
-// note notes that a frame was read from a flow queue.
-func (p *places) note(frame []byte, flowQueue int) {
-	hash := flowhash.Of(frame)
+// note notes that a frame of a flow was read from a flow queue.
+func (p *places) note(flow flowhash.Flow, flowQueue int) {
+	hash := flow.Hash()
 	if slot, value := p.slot(hash), value(hash, flowQueue); slot.Load() != value {
 		slot.Store(value)
 	}
 }
 
-// find returns the flow queue that the flow of a frame was read from; ok is false if that is not known.
-func (p *places) find(frame []byte) (flowQueue int, ok bool) {
-	hash := flowhash.Of(frame)
+// find returns the flow queue that a flow was read from; ok is false if that is not known.
+func (p *places) find(flow flowhash.Flow) (flowQueue int, ok bool) {
+	hash := flow.Hash()
 	v := p.slot(hash).Load()
 	if v == 0 || v>>queueBits != hash>>queueBits {
 		return 0, false

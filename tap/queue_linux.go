@@ -51,8 +51,8 @@ const maxFailed = 64
 // writer is the state of WriteFrames.
 type writer struct {
 	write  func(fd uintptr)
-	flow   int     // the flow queue that is written to
 	frames []Frame // still to write
+	flow   int     // the flow queue of the first of them
 	full   uint32  // flow queues that take no more frames of this call
 	tries  int     // in a row on full flow queues
 	n      int     // written
@@ -162,7 +162,7 @@ func (q *queue) read(fd uintptr) {
 		}
 		in.turns.Took(in.flow, n+frameCost)
 		if frame := space[q.vnet:n]; len(frame) >= ether.HeaderLen && len(q.flows) > 1 {
-			q.places.note(frame, in.flow)
+			q.places.note(flowhash.Of(frame), in.flow)
 		}
 		in.batch.Append(in.flow, offload, n-q.vnet)
 		in.n++
@@ -172,10 +172,10 @@ func (q *queue) read(fd uintptr) {
 // WriteFrames implements Queue.
 func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out := &q.out
-	out.frames, out.full, out.tries, out.n, out.err, out.fatal = frames, 0, 0, 0, nil, nil
+	out.full, out.tries, out.n, out.err, out.fatal = 0, 0, 0, nil, nil
+	q.turnTo(frames)
 	var err error
 	for len(out.frames) > 0 && err == nil && out.fatal == nil {
-		out.flow = q.flowOf(&out.frames[0])
 		err = q.flows[out.flow].Control(out.write)
 	}
 	out.frames = nil
@@ -192,6 +192,13 @@ func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	return out.n, out.err
 }
 
+// turnTo makes frames those that are still to write.
+func (q *queue) turnTo(frames []Frame) {
+	if q.out.frames = frames; len(frames) > 0 {
+		q.out.flow = q.flowOf(&frames[0])
+	}
+}
+
 // flowSalt makes flow queues independent of the ports of the underlay, which depend on the flow as well.
 const flowSalt = 1
 
@@ -201,10 +208,11 @@ func (q *queue) flowOf(f *Frame) int {
 	if len(f.Data) < ether.HeaderLen || len(q.flows) == 1 {
 		return 0
 	}
-	if i, ok := q.places.find(f.Data); ok {
+	flow := flowhash.Of(f.Data)
+	if i, ok := q.places.find(flow); ok {
 		return i
 	}
-	return flowhash.Index(f.Data, len(q.flows), flowSalt)
+	return flow.Index(len(q.flows), flowSalt)
 }
 
 // maxFull is how often in a row a write is tried on full flow queues, about a millisecond apart: on all of one call together, as a pod with
@@ -215,9 +223,9 @@ const maxFull = 10
 // none for a while, because a pod or its limit of rate is slow, the rest is refused: other pods must not wait for that.
 func (q *queue) write(fd uintptr) {
 	out := &q.out
-	for len(out.frames) > 0 && q.flowOf(&out.frames[0]) == out.flow {
-		if out.full&(1<<out.flow) != 0 {
-			out.frames = out.frames[1:]
+	for flow := out.flow; len(out.frames) > 0 && out.flow == flow; {
+		if out.full&(1<<flow) != 0 {
+			q.turnTo(out.frames[1:])
 			continue
 		}
 		errno := q.writeOne(fd, &out.frames[0])
@@ -231,12 +239,12 @@ func (q *queue) write(fd uintptr) {
 			continue
 		case unix.EAGAIN:
 			if out.tries++; out.tries <= maxFull {
-				if !q.flows[out.flow].WaitWritable() {
+				if !q.flows[flow].WaitWritable() {
 					return
 				}
 				continue
 			}
-			out.full |= 1 << out.flow
+			out.full |= 1 << flow
 			if out.err == nil {
 				out.err = fmt.Errorf("%w: %s: the host takes no more frames", ErrFrame, q.device.name)
 			}
@@ -248,7 +256,7 @@ func (q *queue) write(fd uintptr) {
 				out.err = fmt.Errorf("%w: %s: %d bytes: %w", ErrFrame, q.device.name, len(out.frames[0].Data), errno)
 			}
 		}
-		out.frames = out.frames[1:]
+		q.turnTo(out.frames[1:])
 	}
 }
 

@@ -11,18 +11,21 @@ import (
 	"weft/internal/packet"
 )
 
-// Index returns a number below n, the same for all frames of a flow and on all hosts. Numbers with different salts do not depend on each
-// other. frame must hold the header of Ethernet.
-func Index(frame []byte, n int, salt uint64) int {
-	return int(hash(frame, salt) >> 32 * uint64(n) >> 32)
+// Flow identifies the flow of a frame. It is the same for all its frames and on all hosts.
+type Flow uint64
+
+// Of returns the flow of a frame, which must hold the header of Ethernet.
+func Of(frame []byte) Flow {
+	addresses, ports := flow(frame)
+	return Flow(addresses + mix(ports))
 }
 
-// Of returns a hash of the flow of a frame. frame must hold the header of Ethernet.
-func Of(frame []byte) uint64 { return hash(frame, 0) }
+// Hash returns a number of which each bit depends on the whole flow.
+func (f Flow) Hash() uint64 { return mix(uint64(f)) }
 
-func hash(frame []byte, salt uint64) uint64 {
-	addresses, ports := flow(frame)
-	return mix(addresses + mix(ports) + salt)
+// Index returns a number below n. Numbers with different salts do not depend on each other.
+func (f Flow) Index(n int, salt uint64) int {
+	return int(mix(uint64(f)+salt) >> 32 * uint64(n) >> 32)
 }
 
 // mix returns a number of which each bit depends on many bits of x.

@@ -45,7 +45,7 @@ func TestIndex(t *testing.T) {
 				{packet4(6, 1, byte(2+i%3), 32768+i, 80, 0), packet4(6, byte(2+i%3), 1, 80, 32768+i, 0)},
 				{packet6(1, byte(2+i%3), 32768+i, 80), packet6(byte(2+i%3), 1, 80, 32768+i)},
 			} {
-				there, back := Index(pair[0], n, 0), Index(pair[1], n, 0)
+				there, back := Of(pair[0]).Index(n, 0), Of(pair[1]).Index(n, 0)
 				if there != back {
 					t.Fatalf("flow %d of %d: %d there and %d back", i, n, there, back)
 				}
@@ -67,7 +67,7 @@ func TestPairs(t *testing.T) {
 	const n, pairs = 8, 60
 	seen := map[int]int{}
 	for i := range byte(pairs) {
-		seen[Index(packet4(6, 2+i, 200-i, 1000, 80, 0), n, 0)]++
+		seen[Of(packet4(6, 2+i, 200-i, 1000, 80, 0)).Index(n, 0)]++
 	}
 	for index, got := range seen {
 		if got > pairs/n*3 {
@@ -83,16 +83,16 @@ func TestPairs(t *testing.T) {
 func TestFragments(t *testing.T) {
 	const n = 1 << 20
 	first, later := packet4(17, 1, 2, 1000, 2000, 0x2000), packet4(17, 1, 2, 7, 8, 185)
-	if Index(first, n, 0) != Index(later, n, 0) {
+	if Of(first).Index(n, 0) != Of(later).Index(n, 0) {
 		t.Error("fragments have different indexes")
 	}
-	if Index(packet4(17, 1, 2, 1000, 2000, 0x4000), n, 0) != Index(packet4(17, 1, 2, 1000, 2000, 0), n, 0) {
+	if Of(packet4(17, 1, 2, 1000, 2000, 0x4000)).Index(n, 0) != Of(packet4(17, 1, 2, 1000, 2000, 0)).Index(n, 0) {
 		t.Error("the flag \"don't fragment\" matters")
 	}
-	if Index(packet4(1, 1, 2, 1, 2, 0), n, 0) != Index(packet4(1, 1, 2, 3, 4, 0), n, 0) {
+	if Of(packet4(1, 1, 2, 1, 2, 0)).Index(n, 0) != Of(packet4(1, 1, 2, 3, 4, 0)).Index(n, 0) {
 		t.Error("the bytes of ICMP matter")
 	}
-	if Index(packet4(6, 1, 2, 1, 2, 0), n, 0) == Index(packet4(6, 1, 3, 1, 2, 0), n, 0) {
+	if Of(packet4(6, 1, 2, 1, 2, 0)).Index(n, 0) == Of(packet4(6, 1, 3, 1, 2, 0)).Index(n, 0) {
 		t.Error("the address does not matter")
 	}
 }
@@ -103,7 +103,7 @@ func TestAnyFrame(t *testing.T) {
 		f := rapid.SliceOfN(rapid.Byte(), 14, 80).Draw(t, "frame")
 		binary.BigEndian.PutUint16(f[12:], rapid.SampledFrom([]uint16{ether.TypeIPv4, ether.TypeIPv6, ether.TypeARP}).Draw(t, "type"))
 		n := rapid.IntRange(1, 8).Draw(t, "n")
-		if i := Index(f, n, 0); i < 0 || i >= n {
+		if i := Of(f).Index(n, 0); i < 0 || i >= n {
 			t.Fatalf("index %d of %d", i, n)
 		}
 	})
@@ -112,7 +112,7 @@ func TestAnyFrame(t *testing.T) {
 func BenchmarkIndex(b *testing.B) {
 	f := packet4(6, 1, 2, 40000, 80, 0)
 	for b.Loop() {
-		Index(f, 8, 0)
+		Of(f).Index(8, 0)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestSalt(t *testing.T) {
 	var counts [n][m]int
 	for i := range uint16(flows) {
 		f := packet4(6, 1, byte(2+i%3), 32768+i, 80, 0)
-		counts[Index(f, n, 0)][Index(f, m, 1)]++
+		counts[Of(f).Index(n, 0)][Of(f).Index(m, 1)]++
 	}
 	for index, count := range counts {
 		for other, got := range count {

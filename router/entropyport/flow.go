@@ -6,4 +6,4 @@ import "weft/internal/flowhash"
 // on all nodes with the same n: so the frames of a flow and their answers pass the queue with that number at both ends, and the kernel,
 // which reads a flow from the queue of the TAP to which its answers were written last, leaves it there. frame must hold the header of
 // Ethernet.
-func Index(frame []byte, n int) int { return flowhash.Index(frame, n, 0) }
+func Index(frame []byte, n int) int { return flowhash.Of(frame).Index(n, 0) }
