@@ -140,8 +140,8 @@ func explain(name string, err error) error {
 
 // Sizes of the kernel's queues, in each direction.
 const (
-	// sendBuffer is in bytes: about a hundred superframes, which a running pod receives in a millisecond.
-	sendBuffer = 8 << 20
+	// sendBuffer is in bytes, for each flow queue: about a dozen superframes, which a running pod receives in a fraction of a millisecond.
+	sendBuffer = 1 << 20
 	// txQueueLen is in frames, for each queue: the kernel's default for a TAP.
 	txQueueLen = 1000
 	// flowQueueLen is in frames or superframes, for each flow queue.
