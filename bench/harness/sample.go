@@ -82,7 +82,8 @@ func apply(ctx context.Context, l *lab.Lab, s sample.Setting) error {
 	return l.Pin(ctx, cores)
 }
 
-// measure runs a load, repeats it while other work disturbs it, and returns the sample with the least other work.
+// measure runs a load, repeats it while other work disturbs it unless that does not matter, and returns the sample with
+// the least other work.
 func (r *runner) measure(ctx context.Context, env *load.Env, o *driver.Overlay, ld load.Load) sample.Sample {
 	start := time.Now()
 	var best sample.Sample
@@ -96,7 +97,7 @@ func (r *runner) measure(ctx context.Context, env *load.Env, o *driver.Overlay, 
 			best = s
 		}
 		best.Tries = try
-		if best.Error == "" && !best.Busy || o.Alive() != nil || r.patience <= 0 {
+		if best.Error == "" && !best.Busy || ld.Once || o.Alive() != nil || r.patience <= 0 {
 			break
 		}
 	}

@@ -12,11 +12,11 @@ import (
 // MixedName is the load of all kinds of traffic at once.
 const MixedName = "mixed"
 
-// mixed returns a load for long runs, with --seconds 600 for example: the harness watches the memory of the daemons meanwhile.
+// mixed returns a load for long runs, such as --seconds 600, in which the harness watches the memory of the daemons.
 func mixed() Load {
 	return Load{
-		Name: MixedName, Shape: lab.Pair, Headline: sample.Gbps,
-		Summary: fmt.Sprintf("everything at once: two TCP streams, one in the other direction, UDP of 64 bytes, %d per second, and ping", fixedRate),
+		Name: MixedName, Shape: lab.Pair, Once: true, Headline: sample.Gbps,
+		Summary: fmt.Sprintf("two TCP streams, one in the other direction, UDP of 64 bytes, %d per second, and ping, all at once", fixedRate),
 		Run: func(ctx context.Context, e *Env) (Outcome, error) {
 			there := stream{from: e.Ends[1], to: e.Ends[0], streams: 2, seconds: e.Seconds, port: firstPort}
 			back := stream{from: e.Ends[1], to: e.Ends[0], streams: 1, reverse: true, seconds: e.Seconds, port: firstPort + 1}

@@ -68,7 +68,8 @@ var sections = []section{
 		events("context switches", sample.ContextSwitches), events("CPU migrations", sample.CPUMigrations),
 		events("cache misses", sample.CacheMisses)), nil},
 	{"Memory and idling", "Memory is that of the largest daemon.\n" +
-		"Growth is the difference between the last and the second quarter of the time.\nCPU is that of all daemons, in percent of a core.", []column{
+		"Growth is the difference between the last and the second quarter of the time.\n" +
+		"CPU is that of all daemons, in percent of a core.", []column{
 		{"RSS idle, MiB", "idle", sample.RSS},
 		{"after 1 stream", "tcp1", sample.RSS}, {"after 4", "tcp4", sample.RSS}, {"after 16", "tcp16", sample.RSS},
 		{"after all kinds", "mixed", sample.RSS}, {"growth meanwhile", "mixed", sample.Growth},
