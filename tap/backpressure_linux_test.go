@@ -48,7 +48,7 @@ func TestSlowPod(t *testing.T) {
 			if err := tap.LimitWrites(q, 4096); err != nil {
 				t.Fatal(err)
 			}
-			release := slowPort(t, d.Name())
+			release := slowPort(t, d.Name(), "8bit")
 			f := make([]byte, 1500)
 			copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
 			frames := make([]tap.Frame, 64)
@@ -63,6 +63,33 @@ func TestSlowPod(t *testing.T) {
 				t.Errorf("WriteFrames = %d, %v after the host has taken what it had", n, err)
 			}
 		})
+	}
+}
+
+// TestLimitedPod: a pod with a limit of rate takes frames all the time, but fewer than come. The rest is refused after some waiting, and at
+// once in the next calls, until it has taken all frames of one. Otherwise all pods would run at its rate.
+func TestLimitedPod(t *testing.T) {
+	taptest.InNamespace(t)
+	d := open(t, tap.Config{Name: "wd-tap", MTU: 1500, Queues: 1})
+	q := d.Queues()[0]
+	if err := tap.LimitWrites(q, 4096); err != nil {
+		t.Fatal(err)
+	}
+	release := slowPort(t, d.Name(), "2400kbit") // a frame in 5 ms
+	f := make([]byte, 1500)
+	copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
+	frames := make([]tap.Frame, 512)
+	for i := range frames {
+		frames[i].Data = f
+	}
+	for call, waited := range []bool{true, false, false} {
+		if n, err := q.WriteFrames(frames); n == len(frames) || !errors.Is(err, tap.ErrFrame) || tap.Waits(q) > 0 != waited {
+			t.Errorf("call %d: WriteFrames = %d, %v after waiting %d times", call, n, err, tap.Waits(q))
+		}
+	}
+	release()
+	if n, err := q.WriteFrames(frames[:1]); n != 1 || err != nil {
+		t.Errorf("WriteFrames = %d, %v after the host has taken what it had", n, err)
 	}
 }
 
@@ -81,8 +108,8 @@ func forwards(t *testing.T, port string) {
 	t.Fatalf("%s does not forward", port)
 }
 
-// slowPort connects the TAP to a bridge with a port that sends a byte a second, until release is called.
-func slowPort(t *testing.T, name string) (release func()) {
+// slowPort connects the TAP to a bridge with a port that sends at a rate, in the words of tc, until release is called.
+func slowPort(t *testing.T, name, rate string) (release func()) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -113,6 +140,6 @@ func slowPort(t *testing.T, name string) (release func()) {
 			t.Fatalf("tc: %v: %s", err, out)
 		}
 	}
-	tc("add", "dev", "wd-port", "root", "tbf", "rate", "8bit", "burst", "2000", "limit", "1m")
+	tc("add", "dev", "wd-port", "root", "tbf", "rate", rate, "burst", "2000", "limit", "1m")
 	return func() { tc("del", "dev", "wd-port", "root") }
 }

@@ -12,3 +12,6 @@ func LimitWrites(q Queue, size int) error {
 
 // FlowQueueOf returns the flow queue of a kernel device that a frame is written to.
 func FlowQueueOf(q Queue, frame []byte) int { return q.(*queue).flowOf(&Frame{Data: frame}) }
+
+// Waits returns how often the last WriteFrames has waited for the host.
+func Waits(q Queue) int { return q.(*queue).out.waits }

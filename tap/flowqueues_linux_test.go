@@ -134,7 +134,7 @@ func TestSlowPodAlone(t *testing.T) {
 	if err := tap.LimitWrites(q, 4096); err != nil {
 		t.Fatal(err)
 	}
-	slowPort(t, d.Name())
+	slowPort(t, d.Name(), "8bit")
 	frameTo := func(pod byte) []byte {
 		f := make([]byte, 1500)
 		copy(f, []byte{0x0a, 0, 0, 0, 0, pod, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})

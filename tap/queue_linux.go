@@ -53,8 +53,10 @@ type writer struct {
 	write  func(fd uintptr)
 	frames []Frame // still to write
 	flow   int     // the flow queue of the first of them
-	full   uint32  // flow queues that take no more frames of this call
-	tries  int     // in a row on full flow queues
+	wanted uint32  // flow queues that frames of this call belong to
+	full   uint32  // those of them that take no more frames of this call
+	waits  int     // of this call, for full flow queues
+	slow   uint32  // flow queues that were full when frames for them were written last: no call waits for these
 	n      int     // written
 	err    error   // of the first refused frame
 	fatal  error
@@ -172,13 +174,14 @@ func (q *queue) read(fd uintptr) {
 // WriteFrames implements Queue.
 func (q *queue) WriteFrames(frames []Frame) (int, error) {
 	out := &q.out
-	out.full, out.tries, out.n, out.err, out.fatal = 0, 0, 0, nil, nil
+	out.wanted, out.full, out.waits, out.n, out.err, out.fatal = 0, 0, 0, 0, nil, nil
 	q.turnTo(frames)
 	var err error
 	for len(out.frames) > 0 && err == nil && out.fatal == nil {
 		err = q.flows[out.flow].Control(out.write)
 	}
 	out.frames = nil
+	out.slow = out.slow&^out.wanted | out.full
 	clear(out.iov[:out.used])
 	out.used = 0
 	switch {
@@ -215,16 +218,20 @@ func (q *queue) flowOf(f *Frame) int {
 	return flow.Index(len(q.flows), flowSalt)
 }
 
-// maxFull is how often in a row a write is tried on full flow queues, about a millisecond apart: on all of one call together, as a pod with
-// many flows may fill several.
-const maxFull = 10
+// maxWaits is how often a call waits for full flow queues, about a millisecond each time: on all of them together, as a pod with many
+// flows may fill several.
+const maxWaits = 10
 
 // write writes the next frames of one flow queue. While too many are in flight there it waits until the host has taken some. If it takes
-// none for a while, because a pod or its limit of rate is slow, the rest is refused: other pods must not wait for that.
+// too few for a while, because a pod or its limit of rate is slow, the rest is refused, also in later calls: other pods must not wait for
+// that.
 func (q *queue) write(fd uintptr) {
 	out := &q.out
-	for flow := out.flow; len(out.frames) > 0 && out.flow == flow; {
-		if out.full&(1<<flow) != 0 {
+	flow := out.flow
+	bit := uint32(1) << flow
+	out.wanted |= bit
+	for len(out.frames) > 0 && out.flow == flow {
+		if out.full&bit != 0 {
 			q.turnTo(out.frames[1:])
 			continue
 		}
@@ -232,19 +239,17 @@ func (q *queue) write(fd uintptr) {
 		switch errno {
 		case 0:
 			out.n++
-			if out.full == 0 {
-				out.tries = 0
-			}
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if out.tries++; out.tries <= maxFull {
+			if out.slow&bit == 0 && out.waits < maxWaits {
+				out.waits++
 				if !q.flows[flow].WaitWritable() {
 					return
 				}
 				continue
 			}
-			out.full |= 1 << flow
+			out.full |= bit
 			if out.err == nil {
 				out.err = fmt.Errorf("%w: %s: the host takes no more frames", ErrFrame, q.device.name)
 			}

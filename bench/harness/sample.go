@@ -97,7 +97,7 @@ func (r *runner) measure(ctx context.Context, env *load.Env, o *driver.Overlay, 
 			best = s
 		}
 		best.Tries = try
-		if best.Error == "" && !best.Busy || ld.Once || o.Alive() != nil || r.patience <= 0 {
+		if best.Error == "" && (!best.Busy || ld.Once) || o.Alive() != nil || r.patience <= 0 {
 			break
 		}
 	}
@@ -140,7 +140,7 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 		OtherCores: u.OtherCores, Busy: u.OtherCores > quietCores || !idle,
 	}
 	addEvents(&s, counts, out.Bytes)
-	if watched && ld.Name == load.MixedName {
+	if watched && ld.Name == load.MixedName && len(o.Pids()) > 0 {
 		s.Values[sample.Growth] = float64(grown) / (1 << 20)
 	}
 	if err := derive(&s, out, u, o.Pids(), ld.Name); err != nil {

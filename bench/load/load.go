@@ -37,7 +37,7 @@ type Load struct {
 	Summary string
 	// Shape is the shape of the lab that the load needs.
 	Shape lab.Shape
-	// Once is true if the load may take long, and shows the same beside other work: it is not repeated then.
+	// Once is true if the load may take long, and shows the same beside other work: it is repeated only after an error.
 	Once bool
 	// Headline is the main figure of the load.
 	Headline sample.Metric

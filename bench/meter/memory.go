@@ -48,10 +48,11 @@ func WatchRSS(pids []int, every time.Duration) (stop func() []int64) {
 }
 
 // Growth returns the difference between the medians of the last and of the second quarter of readings. ok is false if these are too few:
-// less than 4.
+// their start would count.
 func Growth(readings []int64) (bytes int64, ok bool) {
+	const least = 40
 	quarter := len(readings) / 4
-	if quarter == 0 {
+	if len(readings) < least {
 		return 0, false
 	}
 	median := func(part []int64) int64 { return slices.Sorted(slices.Values(part))[len(part)/2] }

@@ -199,6 +199,7 @@ func transfer(ctx context.Context, from, to *pod, size int64) error {
 	defer func() { _ = in.Close() }()
 	deadline, _ := ctx.Deadline()
 	_ = in.SetDeadline(deadline)
+	_ = conn.SetDeadline(deadline)
 	n, err := io.Copy(received, in)
 	if err = errors.Join(err, <-done); err != nil {
 		return fmt.Errorf("after %d of %d bytes: %w", n, size, err)

@@ -20,7 +20,7 @@ func Of(frame []byte) Flow {
 	return Flow(addresses + mix(ports))
 }
 
-// Hash returns a number of which each bit depends on the whole flow.
+// Hash returns a number of which each bit depends on many bits of the flow.
 func (f Flow) Hash() uint64 { return mix(uint64(f)) }
 
 // Index returns a number below n. Numbers with different salts do not depend on each other.
