@@ -16,7 +16,7 @@ const MixedName = "mixed"
 func mixed() Load {
 	return Load{
 		Name: MixedName, Shape: lab.Pair, Once: true, Headline: sample.Gbps,
-		Summary: fmt.Sprintf("three TCP streams, one of them in the other direction, UDP of 64 bytes, %d per second, and ping at once", fixedRate),
+		Summary: fmt.Sprintf("three TCP streams, one of them backward, UDP of 64 bytes, %d per second, and ping at once", fixedRate),
 		Run: func(ctx context.Context, e *Env) (Outcome, error) {
 			there := stream{from: e.Ends[1], to: e.Ends[0], streams: 2, seconds: e.Seconds, port: firstPort}
 			back := stream{from: e.Ends[1], to: e.Ends[0], streams: 1, reverse: true, seconds: e.Seconds, port: firstPort + 1}
