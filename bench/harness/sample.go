@@ -128,7 +128,7 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 	}
 	memory := meter.WatchRSS(o.Pids(), memoryEvery)
 	out, err := ld.Run(ctx, env)
-	grown, watched := meter.Growth(memory())
+	readings := memory()
 	after, readErr := meter.Read(o.Pids())
 	counts, countErr := counters.Read()
 	if err := errors.Join(err, readErr, countErr); err != nil {
@@ -140,10 +140,7 @@ func (r *runner) once(ctx context.Context, env *load.Env, o *driver.Overlay, ld 
 		OtherCores: u.OtherCores, Busy: u.OtherCores > quietCores || !idle,
 	}
 	addEvents(&s, counts, out.Bytes)
-	if watched && ld.Name == load.MixedName && len(o.Pids()) > 0 {
-		s.Values[sample.Growth] = float64(grown) / (1 << 20)
-	}
-	if err := derive(&s, out, u, o.Pids(), ld.Name); err != nil {
+	if err := derive(&s, out, u, readings, o.Pids(), ld.Name); err != nil {
 		s.Error = sentence(err)
 	}
 	return s
@@ -169,8 +166,8 @@ func addEvents(s *sample.Sample, counts map[meter.Event]uint64, bytes uint64) {
 	}
 }
 
-// derive adds the figures about the daemons and the machine to a sample.
-func derive(s *sample.Sample, out load.Outcome, u meter.Usage, pids []int, name string) error {
+// derive adds the figures about the daemons and the machine to a sample. memory has the readings of RSS during the load.
+func derive(s *sample.Sample, out load.Outcome, u meter.Usage, memory []int64, pids []int, name string) error {
 	if gb := float64(out.Bytes) / 1e9; gb > 0 {
 		s.Values[sample.MachineCPU] = u.Machine.Seconds() / gb
 		if len(pids) > 0 {
@@ -185,6 +182,9 @@ func derive(s *sample.Sample, out load.Outcome, u meter.Usage, pids []int, name 
 	}
 	if name == load.IdleName {
 		s.Values[sample.IdleCPU] = 100 * u.Daemons.Seconds() / u.Elapsed.Seconds()
+	}
+	if grown, ok := meter.Growth(memory); ok && name == load.MixedName {
+		s.Values[sample.Growth] = float64(grown) / (1 << 20)
 	}
 	rss, err := meter.RSS(pids)
 	s.Values[sample.RSS] = float64(rss) / (1 << 20)
