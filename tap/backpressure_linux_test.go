@@ -3,6 +3,7 @@ package tap_test
 import (
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,13 @@ import (
 	"weft/tap"
 	"weft/tap/taptest"
 )
+
+// framesTo returns n equal frames to a pod.
+func framesTo(pod byte, n int) []tap.Frame {
+	f := make([]byte, 1500)
+	copy(f, []byte{0x0a, 0, 0, 0, 0, pod, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
+	return slices.Repeat([]tap.Frame{{Data: f}}, n)
+}
 
 // TestBackpressure: a writer that has to wait because the host's queue is full continues when the queue has space,
 // although no frame is read from the device, which would wake the writer.
@@ -23,12 +31,7 @@ func TestBackpressure(t *testing.T) {
 			if err := tap.LimitWrites(q, 1); err != nil {
 				t.Fatal(err)
 			}
-			f := make([]byte, 1500)
-			copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
-			frames := make([]tap.Frame, 64)
-			for i := range frames {
-				frames[i].Data = f
-			}
+			frames := framesTo(1, 64)
 			for range 500 {
 				if n, err := q.WriteFrames(frames); n != len(frames) || err != nil {
 					t.Fatalf("WriteFrames = %d, %v", n, err)
@@ -49,12 +52,7 @@ func TestSlowPod(t *testing.T) {
 				t.Fatal(err)
 			}
 			release := slowPort(t, d.Name(), "8bit")
-			f := make([]byte, 1500)
-			copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
-			frames := make([]tap.Frame, 64)
-			for i := range frames {
-				frames[i].Data = f
-			}
+			frames := framesTo(1, 64)
 			if n, err := q.WriteFrames(frames); n == len(frames) || !errors.Is(err, tap.ErrFrame) {
 				t.Fatalf("WriteFrames = %d, %v", n, err)
 			}
@@ -76,12 +74,7 @@ func TestLimitedPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := slowPort(t, d.Name(), "2400kbit") // a frame in 5 ms
-	f := make([]byte, 1500)
-	copy(f, []byte{0x0a, 0, 0, 0, 0, 1, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
-	frames := make([]tap.Frame, 512)
-	for i := range frames {
-		frames[i].Data = f
-	}
+	frames := framesTo(1, 512)
 	for call, waited := range []bool{true, false, false} {
 		if n, err := q.WriteFrames(frames); n == len(frames) || !errors.Is(err, tap.ErrFrame) || tap.Waits(q) > 0 != waited {
 			t.Errorf("call %d: WriteFrames = %d, %v after waiting %d times", call, n, err, tap.Waits(q))

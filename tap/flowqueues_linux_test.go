@@ -135,20 +135,11 @@ func TestSlowPodAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	slowPort(t, d.Name(), "8bit")
-	frameTo := func(pod byte) []byte {
-		f := make([]byte, 1500)
-		copy(f, []byte{0x0a, 0, 0, 0, 0, pod, 0x0a, 1, 1, 1, 1, 1, 0x88, 0xb5})
-		return f
-	}
 	other := byte(2)
-	for tap.FlowQueueOf(q, frameTo(other)) == tap.FlowQueueOf(q, frameTo(1)) {
+	for tap.FlowQueueOf(q, framesTo(other, 1)[0].Data) == tap.FlowQueueOf(q, framesTo(1, 1)[0].Data) {
 		other++
 	}
-	var frames []tap.Frame
-	for range 64 {
-		frames = append(frames, tap.Frame{Data: frameTo(1)})
-	}
-	frames = append(frames, tap.Frame{Data: frameTo(other)})
+	frames := append(framesTo(1, 64), framesTo(other, 1)...)
 	written, err := q.WriteFrames(frames[:64])
 	if written == 64 || !errors.Is(err, tap.ErrFrame) {
 		t.Fatalf("WriteFrames = %d, %v", written, err)
