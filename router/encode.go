@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"syscall"
+	"time"
 
 	"weft/router/counters"
 	"weft/router/drop"
@@ -22,6 +23,7 @@ const sealedArena = segmenter.Heads + 64<<10 + segmenter.Pieces/2*wire.TagLen
 // encoder makes datagrams of frames and sends them. It is owned by one goroutine.
 type encoder struct {
 	engine *Engine
+	now    time.Time // of the frames
 
 	segmenter segmenter.Segmenter
 	sealed    []byte // datagrams, one after the other; nil until there is one

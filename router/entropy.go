@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
+	"weft/internal/flowhash"
 	"weft/internal/poll"
 	"weft/router/drop"
 	"weft/router/entropyport"
@@ -20,15 +21,36 @@ const (
 	portBuffer    = 256 // bytes
 )
 
-// batchFor returns the batch of a frame to a peer. A frame that goes to several peers leaves from the data port.
+// batchFor returns the batch of a frame to a peer. A frame that goes to several peers leaves from the data port, and so do staged frames.
 func (c *encoder) batchFor(f *outgoing, to *peerView, out *egress, shared bool) *socketBatch {
-	if len(c.ports) == 0 || shared || out.relayed {
+	e := c.engine
+	if len(e.ports) == 0 {
 		return &c.data
 	}
-	if i := entropyport.Index(f.Data, len(c.ports)); to.ports[i].Carries(out.addr) {
+	flow, i, may := flowhash.Of(f.Data), 0, false
+	if !shared && !out.relayed && len(c.ports) > 0 {
+		i = entropyport.Index(flow, len(c.ports))
+		var due bool
+		if may, due = to.ports[i].Carries(out.addr); due {
+			e.requestPortProbes(to)
+		}
+	}
+	if e.flows.Leave(flow, may, c.now) {
 		return &c.ports[i]
 	}
 	return &c.data
+}
+
+// maxPortProbes is how many peers may wait for probes from the entropy ports.
+const maxPortProbes = 64
+
+// requestPortProbes asks for the probes that are due from the entropy ports to a peer, without waiting for the next tick: most of a flow
+// then leaves from its port, which it cannot change to without a pause. If too many requests wait, the tick comes first.
+func (e *Engine) requestPortProbes(to *peerView) {
+	select {
+	case e.portProbes <- to.ID:
+	default:
+	}
 }
 
 // probePorts sends the probes that are due from the entropy ports to a peer, and ends the proofs of those that are not answered. Only the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/ether"
+	"weft/internal/flowhash"
 	"weft/internal/simnet"
 	"weft/router/drop"
 	"weft/router/entropyport"
@@ -98,7 +99,7 @@ func (p *portNode) flow(port int, note byte) []byte {
 		return frame(mac(2), mac(10), note)
 	}
 	for n := 10; ; n++ {
-		if f := frame(mac(2), mac(n), note); entropyport.Index(f, len(p.ports)) == port {
+		if f := frame(mac(2), mac(n), note); entropyport.Index(flowhash.Of(f), len(p.ports)) == port {
 			return f
 		}
 	}
@@ -177,6 +178,32 @@ func TestEntropyPort(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEntropyPortOrder: a flow without pauses goes on leaving from the data port when its entropy port is proven, and a flow that begins
+// after the first probes leaves from its port.
+func TestEntropyPortOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPortNode(t, 1, secretOf(1))
+		for i := range 100 {
+			p.dev.Inject(p.flow(0, 'x'))
+			time.Sleep(20 * time.Millisecond)
+			awaitQuiet([]*node{p.other})
+			if proven := p.peers.Load().byID[p.other.peer.ID].provenPorts(); proven != 1 {
+				t.Fatalf("frame %d: %d proven ports: the first frame makes the node send a probe", i, proven)
+			}
+		}
+		if n := p.ports[0].frames.Load(); n != 0 {
+			t.Errorf("%d frames of a busy flow changed ports", n)
+		}
+		p.dev.Inject(frame(mac(2), mac(99), 'y'))
+		awaitQuiet([]*node{p.other})
+		if n := p.ports[0].frames.Load(); n != 1 {
+			t.Errorf("%d frames of a new flow left from the entropy port, want 1", n)
+		}
+		time.Sleep(pathTick)
+		p.check(t, "after a pause", true)
+	})
 }
 
 // TestEntropyPortBlocked: where a firewall drops what comes from the port, or goes there, the data port carries everything and nothing is
@@ -424,8 +451,15 @@ func TestOneWayBesideEntropyPorts(t *testing.T) {
 						return took
 					}
 					exchangeFor(5*time.Second, 0)
+					time.Sleep(time.Second) // a pause, in which the flows may change ports
+					exchangeFor(time.Second, 0)
 					if got := p.Stats().Peers[0].EntropyPorts; got != ports {
 						t.Fatalf("%d proven ports, want %d", got, ports)
+					}
+					for i := range p.ports {
+						if p.ports[i].frames.Load() == 0 {
+							t.Fatalf("no frames from port %d", i)
+						}
 					}
 					p.network.BlockPath(way[0], way[1], true)
 					if took := exchangeFor(time.Minute, liveness.Broken); took > 10*time.Second {

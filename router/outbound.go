@@ -1,8 +1,6 @@
 package router
 
 import (
-	"time"
-
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/router/drop"
@@ -31,7 +29,6 @@ type outbound struct {
 
 	// Of the present batch.
 
-	now     time.Time
 	peers   *snapshot
 	flooded *floodList
 	longest int // length of a frame in bytes

@@ -108,6 +108,10 @@ func (e *Engine) runProbes(ctx context.Context) {
 			if v := e.peers.Load().byID[id]; v != nil {
 				e.probeEndpoints(v, &p)
 			}
+		case id := <-e.portProbes:
+			if v := e.peers.Load().byID[id]; v != nil {
+				e.probePorts(v, &p)
+			}
 		case <-tick.C:
 			e.expireAllStaged(e.now())
 			next := pathIdle

@@ -38,6 +38,7 @@ import (
 	"weft/router/drop"
 	"weft/router/duplicates"
 	"weft/router/ecn"
+	"weft/router/entropyport"
 	"weft/router/fdb"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -90,10 +91,12 @@ type Engine struct {
 	sessionRequests  chan peer.ID
 	dialBackRequests chan dialBackRequest
 	endpointProbes   chan peer.ID
+	portProbes       chan peer.ID
 	linkWake         chan struct{} // holds a token while the liveness goroutine has something to do at once
 
 	// Atomic.
 
+	flows       entropyport.Flows // that leave from the ports
 	started     atomic.Bool
 	peers       atomic.Pointer[snapshot]
 	longest     atomic.Int64 // length of a frame in bytes: the device's MTU and the headers it does not include
@@ -172,6 +175,7 @@ func New(cfg Config) (*Engine, error) {
 		sessionRequests:  make(chan peer.ID, maxSessionRequests),
 		dialBackRequests: make(chan dialBackRequest, maxDialBackRequests),
 		endpointProbes:   make(chan peer.ID, maxEndpointProbes),
+		portProbes:       make(chan peer.ID, maxPortProbes),
 		linkWake:         make(chan struct{}, 1),
 
 		onKernel: map[peer.ID]bool{},

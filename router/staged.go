@@ -162,6 +162,7 @@ func (e *Engine) installSession(to *peerView, s *session.Session, addr netip.Add
 
 // sendStaged sends staged frames by out. Errors are ignored: they only occur when the socket is closed, which ends Run.
 func (e *Engine) sendStaged(to *peerView, staged []stagedFrame, out *egress, enc *encoder, now time.Time) {
+	enc.now = now
 	for i := range staged {
 		w := &staged[i]
 		if now.Sub(w.since) >= stagedFor {

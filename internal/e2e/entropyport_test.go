@@ -21,13 +21,10 @@ func TestEntropyPort(t *testing.T) {
 			if err := transfer(testContext(t), pods[0], pods[1], 1<<20); err != nil { // each connection may have another port
 				return err
 			}
-			metrics := labtest.Run(t, nodes[0].Space, "curl", "-s", "http://127.0.0.1:6782/metrics")
-			for line := range strings.Lines(metrics) {
-				if value, ok := strings.CutPrefix(line, "weft_peer_entropy_ports{"); ok && strings.HasSuffix(value, "} "+want+"\n") {
-					return nil
-				}
+			if got := entropyPorts(t, nodes[0]); got != want {
+				return fmt.Errorf("the peer has %q entropy ports, want %q", got, want)
 			}
-			return fmt.Errorf("no peer has %s entropy ports", want)
+			return nil
 		})
 	}
 	proven("2")
@@ -40,6 +37,17 @@ func TestEntropyPort(t *testing.T) {
 			t.Errorf("%s is at %s", p.Name, p.Addr)
 		}
 	}
+}
+
+// entropyPorts returns the number of entropy ports that the only peer of the node is sent frames from, in digits.
+func entropyPorts(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	for line := range strings.Lines(labtest.Run(t, n.Space, "curl", "-s", "http://127.0.0.1:6782/metrics")) {
+		if strings.HasPrefix(line, "weft_peer_entropy_ports{") {
+			return line[strings.LastIndexByte(line, ' ')+1 : len(line)-1]
+		}
+	}
+	return ""
 }
 
 // blockEntropyPorts makes the node's host drop what arrives at its data port from other ports than data ports.

@@ -11,10 +11,21 @@ import (
 )
 
 // TestOrder: datagrams of one flow arrive in the order in which they were sent, over several queues, mixed with other
-// flows, as single frames or in superframes. Some may be lost, because the senders do not wait for the receivers.
+// flows, as single frames or in superframes, while the entropy ports are proven and from them. Some may be lost, because the
+// senders do not wait for the receivers.
 func TestOrder(t *testing.T) {
+	nodes, pods := pair(t, "--datapath", "userspace", "--queues", "4")
+	checkOrder(t, pods, "the first flows")
+	if n := entropyPorts(t, nodes[0]); n == "0" || n == "" {
+		t.Errorf("%q entropy ports are proven", n)
+	}
+	checkOrder(t, pods, "the next flows")
+}
+
+// checkOrder sends flows of datagrams from the first pod to the second.
+func checkOrder(t *testing.T, pods []*pod, what string) {
+	t.Helper()
 	const flows, runs = 8, 300
-	_, pods := pair(t, "--datapath", "userspace", "--queues", "4")
 	received := make(chan [2]int, flows)
 	for flow := range flows {
 		in := listenUDP(t, pods[1])
@@ -45,11 +56,11 @@ func TestOrder(t *testing.T) {
 		r := <-received
 		total += r[0]
 		if r[1] > 0 {
-			t.Errorf("%d of %d datagrams of a flow arrived after later ones", r[1], r[0])
+			t.Errorf("%s: %d of %d datagrams of a flow arrived after later ones", what, r[1], r[0])
 		}
 	}
 	if total < flows*runs {
-		t.Errorf("only %d datagrams arrived", total)
+		t.Errorf("%s: only %d datagrams arrived", what, total)
 	}
 }
 

@@ -59,6 +59,7 @@ type Path struct {
 	// Atomic.
 
 	used   atomic.Bool                    // there were frames since the last Next
+	calm   atomic.Bool                    // no probe waits for a frame
 	proven atomic.Pointer[netip.AddrPort] // the address for which the port is proven; nil: none
 
 	// Owned by the callers of Next and Answered.
@@ -80,13 +81,15 @@ type openProbe struct {
 	at time.Time
 }
 
-// Carries reports whether a frame for the peer at addr may leave from the port, and notes that there is one.
-func (p *Path) Carries(addr netip.AddrPort) bool {
+// Carries reports whether a frame for the peer at addr may leave from the port, and notes that there is one. due says that a probe has
+// waited for it: Next should be called at once.
+func (p *Path) Carries(addr netip.AddrPort) (ok, due bool) {
 	if !p.used.Load() {
 		p.used.Store(true)
+		due = !p.calm.Swap(true)
 	}
 	at := p.proven.Load()
-	return at != nil && *at == addr
+	return at != nil && *at == addr, due
 }
 
 // Proven reports whether frames leave from the port.
@@ -98,6 +101,7 @@ func (p *Path) Proven() bool { return p.proven.Load() != nil }
 func (p *Path) Next(to Endpoint, size int, now time.Time, random func() uint32) (probe Probe, ok bool) {
 	used := p.used.Swap(false)
 	p.follow(to, size)
+	p.calm.Store(!p.isDue(now))
 	if !to.Addr.IsValid() {
 		return Probe{}, false
 	}
@@ -112,6 +116,7 @@ func (p *Path) Next(to Endpoint, size int, now time.Time, random func() uint32) 
 	p.next = (p.next + 1) % len(p.open)
 	p.unanswered++
 	p.due, p.sentAt, p.wanted = false, now, size
+	p.calm.Store(true)
 	return probe, true
 }
 

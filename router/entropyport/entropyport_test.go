@@ -58,10 +58,10 @@ func (d *driver) run(length time.Duration, used, answers bool) (at []int) {
 
 func proven(t *testing.T, d *driver, want bool, when string) {
 	t.Helper()
-	if got := d.Carries(d.to.Addr); got != want {
+	if got, _ := d.Carries(d.to.Addr); got != want {
 		t.Errorf("%s: carries %v, want %v", when, got, want)
 	}
-	if d.Carries(moved.Addr) && d.to != moved {
+	if ok, _ := d.Carries(moved.Addr); ok && d.to != moved {
 		t.Errorf("%s: proven for an address without a probe", when)
 	}
 	d.used.Store(false) // the test has looked, there were no frames
@@ -247,7 +247,7 @@ func TestModel(t *testing.T) {
 					answered = d.now
 				}
 			}
-			if d.Carries(d.to.Addr) && (answered.IsZero() || d.now.Sub(answered) >= proofLasts) {
+			if ok, _ := d.Carries(d.to.Addr); ok && (answered.IsZero() || d.now.Sub(answered) >= proofLasts) {
 				t.Fatal("frames leave from a port that is not proven")
 			}
 			d.used.Store(false)
