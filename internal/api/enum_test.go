@@ -7,8 +7,8 @@ import (
 	"weft/internal/api"
 	"weft/ipam"
 	"weft/mesh"
+	"weft/router/carrier"
 	"weft/router/session"
-	"weft/router/vxlan"
 )
 
 // TestEnumerationsAreThoseOfTheEngines: the daemon converts the states of its engines to those of the API.
@@ -17,10 +17,10 @@ func TestEnumerationsAreThoseOfTheEngines(t *testing.T) {
 		mesh.StateAlive.String():          string(api.PeerAlive),
 		mesh.StateDead.String():           string(api.PeerDead),
 		mesh.StateLeft.String():           string(api.PeerLeft),
-		vxlan.Userspace.String():          string(api.DatapathUserspace),
-		vxlan.Kernel.String():             string(api.DatapathKernel),
 		session.AES256GCM.String():        string(api.CipherAES256GCM),
 		session.ChaCha20Poly1305.String(): string(api.CipherChaCha20Poly1305),
+		string(carrier.Userspace):         string(api.CarrierUserspace),
+		string(carrier.VXLAN):             string(api.CarrierVXLAN),
 		string(ipam.Idle):                 string(api.IPAMIdle),
 		string(ipam.Waiting):              string(api.IPAMWaiting),
 		string(ipam.Ready):                string(api.IPAMReady),

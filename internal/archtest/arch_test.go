@@ -43,7 +43,8 @@ var layers = []struct {
 	{"tap/bridge", 2},
 	{"tap/taptest", 2},
 	{"router/underlay/...", 2},
-	{"router/vxlan/...", 2},
+	{"router/carrier/carriertest", 4}, // for tests only
+	{"router/carrier/...", 2},
 	{"router/relay", 2},
 	{"ipam/store/...", 2},
 	{"internal/podlink/...", 2},
@@ -165,6 +166,9 @@ var steps = map[string]int{
 
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,
+
+	"weft/router/carrier/vxlan": 1,
+	"weft/router/carrier":       0,
 
 	"weft/router/relay":     1,
 	"weft/router/underlay":  0,

@@ -16,7 +16,7 @@ import (
 	"weft/internal/peer"
 	"weft/router"
 	"weft/router/capture"
-	"weft/router/vxlan"
+	"weft/router/carrier/vxlan"
 )
 
 // captureFlush is how long captured frames wait for more before they are sent to the client.

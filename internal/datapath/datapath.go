@@ -42,9 +42,9 @@ import (
 	"weft/internal/signal"
 	"weft/mesh/topology"
 	"weft/router"
+	"weft/router/carrier/vxlan"
 	"weft/router/session"
 	"weft/router/underlay"
-	"weft/router/vxlan"
 	"weft/tap/virtio"
 )
 

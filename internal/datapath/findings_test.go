@@ -15,7 +15,7 @@ import (
 	"weft/internal/hoststate"
 	"weft/internal/peer"
 	"weft/internal/settings"
-	"weft/router/vxlan"
+	"weft/router/carrier"
 )
 
 // wantFinding fails unless there is one finding of the given code that contains the given texts; no code: no finding.
@@ -87,10 +87,10 @@ func TestRuleFindings(t *testing.T) {
 func TestKernelPathUnproven(t *testing.T) {
 	now := time.Now()
 	a, b, c := peer.ID{1}, peer.ID{2}, peer.ID{3}
-	peers := []vxlan.PeerStatus{
-		{ID: a, State: vxlan.Userspace, Since: now.Add(-kernelPatience)},
-		{ID: b, State: vxlan.Kernel, Since: now.Add(-time.Hour)},
-		{ID: c, State: vxlan.Userspace, Since: now.Add(1 - kernelPatience)},
+	peers := []carrier.PeerStatus{
+		{ID: a, State: carrier.Paused, Since: now.Add(-kernelPatience)},
+		{ID: b, State: carrier.Carrying, Since: now.Add(-time.Hour)},
+		{ID: c, State: carrier.Paused, Since: now.Add(1 - kernelPatience)},
 	}
 	if ids := unproven(peers, now); len(ids) != 1 || ids[0] != a {
 		t.Errorf("%v, want %s", ids, a)

@@ -7,8 +7,8 @@ import (
 
 	"weft/internal/hint"
 	"weft/router"
+	"weft/router/carrier/vxlan"
 	"weft/router/flows"
-	"weft/router/vxlan"
 )
 
 // FlowWatch samples the frames between this node and its peers, in userspace and on the kernel path, until Close.

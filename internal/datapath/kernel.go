@@ -13,7 +13,8 @@ import (
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 	"weft/tap/bridge"
 )
 
@@ -40,7 +41,7 @@ type kernelPath struct {
 // kernelRun is a device and the controller that moves peers to it.
 type kernelRun struct {
 	device     *vxlan.Device
-	controller *vxlan.Controller
+	controller *carrier.Controller
 	ctx        context.Context // ends with stop
 	stop       context.CancelFunc
 	renewed    atomic.Bool // stop was called for a run with another address or VNI
@@ -106,8 +107,8 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	if err != nil {
 		return err
 	}
-	controller, err := vxlan.New(vxlan.ControllerConfig{
-		Device: device, Self: d.cfg.Self, Router: k.router, Logger: d.log,
+	controller, err := carrier.New(carrier.ControllerConfig{
+		Carrier: device, Kind: carrier.VXLAN, Self: d.cfg.Self, Router: k.router, Logger: d.log,
 	})
 	if err == nil {
 		err = br.AddPort(device.Name())
@@ -201,11 +202,11 @@ func (d *Datapath) kernelPort() string {
 // A peer with a stopped daemon seems to be unreachable first, and dead after some seconds, although its kernel still carries frames.
 // So a member that the kernel carries remains one of them, also when it is dead: its path is left when another carrier works.
 // syncMu is held.
-func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (peers []vxlan.Peer) {
+func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (peers []carrier.Peer) {
 	before := d.kernelMembers
 	d.kernelMembers = make(map[peer.ID]Member, len(members))
 	add := func(m Member) {
-		peers = append(peers, vxlan.Peer{ID: m.ID, Addr: m.Addr.Addr()})
+		peers = append(peers, carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()})
 		d.kernelMembers[m.ID] = m
 	}
 	for _, m := range members {
@@ -243,14 +244,14 @@ func (k *kernelPath) carries(id peer.ID) bool {
 }
 
 // setPeers replaces the peers that the kernel may carry.
-func (k *kernelPath) setPeers(peers []vxlan.Peer) {
+func (k *kernelPath) setPeers(peers []carrier.Peer) {
 	if run := k.current.Load(); run != nil {
 		run.controller.SetPeers(peers)
 	}
 }
 
 // peers returns the peers that the kernel may carry, with their state.
-func (k *kernelPath) peers() []vxlan.PeerStatus {
+func (k *kernelPath) peers() []carrier.PeerStatus {
 	run := k.current.Load()
 	if run == nil {
 		return nil
@@ -259,9 +260,9 @@ func (k *kernelPath) peers() []vxlan.PeerStatus {
 }
 
 // unproven returns the peers that the kernel may carry and has not carried for long.
-func unproven(peers []vxlan.PeerStatus, now time.Time) (ids []peer.ID) {
+func unproven(peers []carrier.PeerStatus, now time.Time) (ids []peer.ID) {
 	for _, p := range peers {
-		if p.State != vxlan.Kernel && now.Sub(p.Since) >= kernelPatience {
+		if p.State != carrier.Carrying && now.Sub(p.Since) >= kernelPatience {
 			ids = append(ids, p.ID)
 		}
 	}
@@ -282,10 +283,10 @@ func (k *kernelPath) entries() []vxlan.Entry {
 }
 
 // sample returns what the kernel has carried; false where there is no device.
-func (k *kernelPath) sample() (vxlan.Sample, bool) {
+func (k *kernelPath) sample() (carrier.Sample, bool) {
 	run := k.current.Load()
 	if run == nil {
-		return vxlan.Sample{}, false
+		return carrier.Sample{}, false
 	}
 	s, err := run.device.Sample()
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/drop"
 	"weft/router/session"
-	"weft/router/vxlan"
 )
 
 // oneMember is a Membership with one other node.
@@ -95,8 +95,8 @@ func TestKernelFindings(t *testing.T) {
 	err = nil
 	wantFinding(t, "up again", d.kernelFindings(k), "")
 	now := time.Now()
-	late := vxlan.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
-	if ids := unproven([]vxlan.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: vxlan.Kernel}}, now); len(ids) != 1 {
+	late := carrier.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
+	if ids := unproven([]carrier.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: carrier.Carrying}}, now); len(ids) != 1 {
 		t.Errorf("%v are unproven, want the first", ids)
 	}
 }

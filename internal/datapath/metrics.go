@@ -6,7 +6,8 @@ import (
 	"weft/internal/guard"
 	"weft/internal/metricdef"
 	"weft/router"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 )
 
 var metrics metricdef.Table
@@ -91,7 +92,7 @@ func collectGuard(ch chan<- prometheus.Metric, s GuardStatus) {
 	}
 }
 
-func collectKernel(ch chan<- prometheus.Metric, s vxlan.Sample, ok bool) {
+func collectKernel(ch chan<- prometheus.Metric, s carrier.Sample, ok bool) {
 	kernelPathUp.SendBool(ch, ok)
 	if !ok {
 		return

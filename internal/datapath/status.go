@@ -8,8 +8,8 @@ import (
 	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/underlay"
-	"weft/router/vxlan"
 	"weft/tap/virtio"
 )
 
@@ -23,10 +23,10 @@ func (d *Datapath) Stats() (router.Stats, bool) {
 }
 
 // KernelSample returns what the kernel has carried by itself; false where there is no kernel path.
-func (d *Datapath) KernelSample() (vxlan.Sample, bool) {
+func (d *Datapath) KernelSample() (carrier.Sample, bool) {
 	e := d.current.Load()
 	if e == nil {
-		return vxlan.Sample{}, false
+		return carrier.Sample{}, false
 	}
 	return e.kernel.sample()
 }

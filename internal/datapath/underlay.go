@@ -4,7 +4,8 @@ import (
 	"context"
 	"net/netip"
 
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 )
 
 // Underlay is what a node uses of the network of its host.
@@ -68,7 +69,7 @@ func (k *kernelPath) renew() {
 }
 
 // newKernelRun returns a run that has not started.
-func newKernelRun(device *vxlan.Device, controller *vxlan.Controller) *kernelRun {
+func newKernelRun(device *vxlan.Device, controller *carrier.Controller) *kernelRun {
 	r := &kernelRun{device: device, controller: controller}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r

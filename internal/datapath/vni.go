@@ -3,7 +3,7 @@ package datapath
 import (
 	"time"
 
-	"weft/router/vxlan"
+	"weft/router/carrier/vxlan"
 )
 
 // keepVNI publishes the VNI of a device that an earlier run left on the host, before the others hear of this run: they go on sending

@@ -19,7 +19,7 @@ import (
 	"weft/internal/masq"
 	"weft/internal/podlink"
 	"weft/internal/settings"
-	"weft/router/vxlan"
+	"weft/router/carrier/vxlan"
 )
 
 // The checks of this file concern the kernel and the other programs of the host.

@@ -9,7 +9,9 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/carriertest"
+	"weft/router/carrier/vxlan"
 	"weft/tap/bridge"
 )
 
@@ -22,7 +24,7 @@ func two(t *testing.T) (a, b *node, stopB func()) {
 	stopB = b.run(t, a.peer())
 	a.carries(t, b, true)
 	b.carries(t, a, true)
-	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
+	labtest.Run(t, a.Pod.Space, "ping", "-c1", "-W2", b.IP)
 	return a, b, stopB
 }
 
@@ -54,7 +56,7 @@ func (n *node) forgotten(t *testing.T, m ether.Addr) {
 // works.
 func TestBlocked(t *testing.T) {
 	a, b, _ := two(t)
-	pods := map[*node]ether.Addr{a: mac(t, a.pod.Space, "eth0"), b: mac(t, b.pod.Space, "eth0")}
+	pods := map[*node]ether.Addr{a: a.PodMAC, b: b.PodMAC}
 	if lines := a.behind(t, pods[b]); len(lines) != 2 {
 		t.Fatalf("entries of the bridge and of the device: %q", lines)
 	}
@@ -70,7 +72,7 @@ func TestBlocked(t *testing.T) {
 	labtest.Run(t, b.Space, "nft", "delete table inet cut")
 	a.carries(t, b, true)
 	b.carries(t, a, true)
-	labtest.Run(t, a.pod.Space, "ping", "-c1", "-W2", b.ip)
+	labtest.Run(t, a.Pod.Space, "ping", "-c1", "-W2", b.IP)
 }
 
 // TestLeaves: a node that stops informs its peers, and leaves nothing behind.
@@ -78,7 +80,7 @@ func TestLeaves(t *testing.T) {
 	a, b, stopB := two(t)
 	stopB()
 	a.carries(t, b, false)
-	if out := ip(t, b.Space, "link show type vxlan"); out != "" {
+	if out := carriertest.IP(t, b.Space, "link show type vxlan"); out != "" {
 		t.Errorf("left behind:\n%s", out)
 	}
 	if out := labtest.Run(t, b.Space, "nft", "list", "ruleset"); out != "" {
@@ -95,14 +97,14 @@ func TestPeerRemoved(t *testing.T) {
 	a.controller.SetPeers(nil)
 	a.carries(t, b, false)
 	b.carries(t, a, false)
-	a.forgotten(t, mac(t, b.pod.Space, "eth0"))
+	a.forgotten(t, b.PodMAC)
 	labtest.Until(t, patience, func() error {
 		if set := labtest.Run(t, a.Space, "nft", "list", "set", "inet", "weft-weftvx", "peers"); strings.Contains(set, "elements") {
 			return errors.New(set)
 		}
 		return nil
 	})
-	a.controller.SetPeers([]vxlan.Peer{b.peer()})
+	a.controller.SetPeers([]carrier.Peer{b.peer()})
 	a.carries(t, b, true)
 	b.carries(t, a, true)
 }
@@ -110,7 +112,7 @@ func TestPeerRemoved(t *testing.T) {
 // TestOffTheBridge: a device that was removed from the bridge carries no peer, though probes still pass.
 func TestOffTheBridge(t *testing.T) {
 	a, b, _ := two(t)
-	ip(t, a.Space, "link set weftvx nomaster")
+	carriertest.IP(t, a.Space, "link set weftvx nomaster")
 	a.carries(t, b, false)
 	err := a.Do(func() error {
 		br, err := bridge.Ensure(bridge.Config{Name: "weave", MTU: mtu})
@@ -132,12 +134,12 @@ func TestDeleted(t *testing.T) {
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	b.run(t, a.peer())
 	controller := a.newController(t)
-	controller.SetPeers([]vxlan.Peer{b.peer()})
+	controller.SetPeers([]carrier.Peer{b.peer()})
 	ended := make(chan error, 1)
 	go func() { ended <- controller.Run(t.Context()) }()
 	a.carries(t, b, true)
-	ip(t, a.Space, "link del weftvx")
-	if err := <-ended; !errors.Is(err, vxlan.ErrGone) {
+	carriertest.IP(t, a.Space, "link del weftvx")
+	if err := <-ended; !errors.Is(err, carrier.ErrGone) {
 		t.Errorf("Run: %v", err)
 	}
 	a.carries(t, b, false)
@@ -150,9 +152,9 @@ func TestMoves(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
 	far, late, local, silent := ether.Addr{2, 1}, ether.Addr{2, 2}, ether.Addr{2, 3}, ether.Addr{2, 4}
-	tap, pod := socket(t, a.Space, "tap"), socket(t, a.pod.Space, "eth0")
+	tap, pod := carriertest.Socket(t, a.Space, "tap"), carriertest.Socket(t, a.Pod.Space, "eth0")
 	for _, err := range []error{
-		tap.Send(frame(ether.Broadcast, far, "")), tap.Send(frame(ether.Broadcast, local, "")), pod.Send(frame(ether.Broadcast, local, "")),
+		tap.Send(carriertest.Frame(ether.Broadcast, far, "")), tap.Send(carriertest.Frame(ether.Broadcast, local, "")), pod.Send(carriertest.Frame(ether.Broadcast, local, "")),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -161,9 +163,9 @@ func TestMoves(t *testing.T) {
 	say := func(macs ...ether.Addr) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.learned[b.id] = macs
+		a.learned[b.ID] = macs
 	}
-	say(far, local, silent, vxlan.ProbeMAC(b.id))
+	say(far, local, silent, vxlan.ProbeMAC(b.ID))
 	a.run(t, b.peer())
 	b.run(t, a.peer())
 	a.carries(t, b, true)
@@ -184,13 +186,13 @@ func TestMoves(t *testing.T) {
 	expect(far, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
 	expect(local, "dev pod master weave")
 	expect(silent, "dev weftvx dst 192.168.77.2")
-	if err := tap.Send(frame(ether.Broadcast, late, "")); err != nil {
+	if err := tap.Send(carriertest.Frame(ether.Broadcast, late, "")); err != nil {
 		t.Fatal(err)
 	}
 	expect(late, "dev weft0 master weave")
 	say(late)
 	expect(late, "dev weftvx master weave", "dev weftvx dst 192.168.77.2")
-	if err := tap.Send(frame(ether.Broadcast, far, "")); err != nil { // added entries move like learned ones
+	if err := tap.Send(carriertest.Frame(ether.Broadcast, far, "")); err != nil { // added entries move like learned ones
 		t.Fatal(err)
 	}
 	expect(far, "dev weft0 master weave", "dev weftvx dst 192.168.77.2")

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/router/carrier"
 )
 
 // socket is a packet socket on the device, for probes. The bridge consumes every frame that arrives at its port, so
@@ -24,7 +25,7 @@ type socket struct {
 	size int // of a probe's payload in bytes
 
 	// Owned by the caller of receive.
-	in [ether.HeaderLen + probeLen]byte
+	in [ether.HeaderLen + carrier.ProbeLen]byte
 
 	// out is guarded by mu.
 	mu  sync.Mutex
@@ -65,7 +66,7 @@ func onlyProbes(fd int) error {
 	return setFilter(fd, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: probeType, SkipFalse: 1},
-		bpf.RetConstant{Val: ether.HeaderLen + probeLen},
+		bpf.RetConstant{Val: ether.HeaderLen + carrier.ProbeLen},
 		bpf.RetConstant{Val: 0},
 	})
 }
@@ -85,18 +86,18 @@ func setFilter(fd int, program []bpf.Instruction) error {
 }
 
 // receive waits for a probe. The error is net.ErrClosed after close.
-func (s *socket) receive() (Probe, error) {
+func (s *socket) receive() (carrier.Probe, error) {
 	for {
 		n, err := s.file.Read(s.in[:])
 		switch {
 		case errors.Is(err, os.ErrClosed):
-			return Probe{}, net.ErrClosed
+			return carrier.Probe{}, net.ErrClosed
 		case errors.Is(err, unix.ENETDOWN): // reported once when the device goes down; it may come up again
 			continue
 		case err != nil:
-			return Probe{}, fmt.Errorf("vxlan: receive probes: %w", err)
+			return carrier.Probe{}, fmt.Errorf("vxlan: receive probes: %w", err)
 		}
-		if p, err := ParseProbe(s.in[:n]); err == nil {
+		if p, err := parseProbe(s.in[:n]); err == nil {
 			return p, nil
 		}
 		s.bad.Add(1)
@@ -104,11 +105,15 @@ func (s *socket) receive() (Probe, error) {
 }
 
 // send sends p to the device of p.To.
-func (s *socket) send(p Probe) error {
+func (s *socket) send(p carrier.Probe) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out = p.AppendFrame(s.out[:0], s.size)
-	if _, err := s.file.Write(s.out); err != nil {
+	s.out = appendProbe(s.out[:0], p, s.size)
+	_, err := s.file.Write(s.out)
+	if errors.Is(err, unix.ENETDOWN) { // perhaps from the time before the device came up: such an error is reported once
+		_, err = s.file.Write(s.out)
+	}
+	if err != nil {
 		return fmt.Errorf("vxlan: send a probe: %w", err)
 	}
 	return nil

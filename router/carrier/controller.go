@@ -1,4 +1,4 @@
-package vxlan
+package carrier
 
 import (
 	"context"
@@ -19,41 +19,19 @@ import (
 	"weft/internal/peer"
 )
 
-// Intervals at which a Controller checks the device and the peers.
+// Intervals at which a Controller checks the carrier and the peers.
 const (
 	sampleEvery = gap
 	sampleIdle  = 3 * gap // while no frames pass: each sample is a request to the kernel
 	sweepEvery  = time.Second
 	keepEvery   = 2 * time.Second
-	// purgeTime is how long after a peer left the kernel path frames of it may still come that way, which the kernel
+	// purgeTime is how long after a peer left the carrier frames of it may still come that way, which the kernel
 	// learns wrong addresses from: until the peer has noticed as well, which takes at most as long as on this node.
 	purgeTime = 3 * time.Second
 )
 
 // probeQueue is the most received probes that wait; more are dropped, which only affects peers that send too many.
 const probeQueue = 256
-
-// Backend is the device of a Controller: a Device, or a fake. Carry, Send and Sample are called from one goroutine,
-// SetPeers and Ensure from a second one, and Receive from a third one. Close ends Receive.
-type Backend interface {
-	// SetPeers replaces the peers that may send to the device, and returns those that the device can reach.
-	SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, err error)
-	// Carry starts or ends carrying a peer. macs are hardware addresses behind the peer, which the bridge then learns
-	// at the device.
-	Carry(id peer.ID, on bool, macs []ether.Addr) error
-	// Send sends a probe to p.To. Errors are treated as a lost probe.
-	Send(p Probe) error
-	// Receive waits for a probe. The error is net.ErrClosed after Close.
-	Receive() (Probe, error)
-	// Sample returns the counters of the device and whether it can carry frames. The error wraps ErrGone if the device
-	// was deleted.
-	Sample() (Sample, error)
-	// Ensure restores what other programs changed: filter, flood entries, bridge port.
-	Ensure(ctx context.Context) error
-	// Keep makes Close leave the device on the host, so that the kernel goes on carrying frames.
-	Keep()
-	Close() error
-}
 
 // Router is the datapath in userspace, which carries the peers that the kernel does not carry; *router.Engine is one.
 // Run calls its methods from one goroutine, one at a time, and waits for them. They may call Carries, Peers and
@@ -74,8 +52,10 @@ type Router interface {
 
 // ControllerConfig is the configuration of a Controller.
 type ControllerConfig struct {
-	// Device carries the peers. The Controller owns it: Run closes it.
-	Device Backend
+	// Carrier carries the peers. The Controller owns it: Run closes it.
+	Carrier Carrier
+	// Kind of the carrier, for messages.
+	Kind Kind
 	// Self is this node's own ID.
 	Self peer.ID
 	// Router is informed of every move.
@@ -87,17 +67,17 @@ type ControllerConfig struct {
 // Validate returns an error that wraps ErrConfig and names the invalid field, or nil.
 func (c ControllerConfig) Validate() error {
 	switch {
-	case c.Device == nil:
-		return fmt.Errorf("vxlan: %w: Device is missing", ErrConfig)
+	case c.Carrier == nil:
+		return fmt.Errorf("carrier: %w: Carrier is missing", ErrConfig)
 	case c.Self.IsZero():
-		return fmt.Errorf("vxlan: %w: Self is the zero ID", ErrConfig)
+		return fmt.Errorf("carrier: %w: Self is the zero ID", ErrConfig)
 	case c.Router == nil:
-		return fmt.Errorf("vxlan: %w: Router is missing", ErrConfig)
+		return fmt.Errorf("carrier: %w: Router is missing", ErrConfig)
 	}
 	return nil
 }
 
-// Controller decides for each peer whether the kernel carries it, and moves it to the device or back to userspace. Its
+// Controller decides for each peer whether the kernel carries it, and moves it to the carrier or back to userspace. Its
 // methods may be called from any goroutine.
 type Controller struct {
 	// Constant after New.
@@ -105,14 +85,14 @@ type Controller struct {
 	log      *slog.Logger
 	probes   chan Probe
 	requests chan []Peer // the last SetPeers, for Run; holds one
-	todo     chan []Peer // for the goroutine that programs the device; holds one
-	done     chan []Peer // the peers that the device reaches
+	todo     chan []Peer // for the goroutine that programs the carrier; holds one
+	done     chan []Peer // the peers that the carrier reaches
 
 	// Owned by Run.
 	latest  map[Peer]bool // of the last SetPeers
 	members map[peer.ID]*member
 	traffic trafficMeter
-	ready   bool // whether the device could carry frames at the last sample
+	ready   bool // whether the carrier could carry frames at the last sample
 
 	// Guarded by mu, which is never held during I/O.
 	mu       sync.RWMutex
@@ -126,7 +106,7 @@ type Controller struct {
 	lost     atomic.Uint64 // received probes that found the queue full
 }
 
-// member is a peer that the device reaches.
+// member is a peer that the carrier reaches.
 type member struct {
 	Peer
 	path   *Path
@@ -139,13 +119,13 @@ type member struct {
 type status struct {
 	requested bool      // is a peer of the last SetPeers
 	member    bool      // is a member; state is that of its path
-	state     State     // Userspace for a peer that is no member
+	state     State     // Paused for a peer that is no member
 	kernel    bool      // the kernel carries it
 	since     time.Time // of kernel; of the first SetPeers with this peer if it has not changed since
 }
 
 // New returns a Controller without peers that is idle until Run. The error wraps ErrConfig; the caller then still owns
-// the Device.
+// the Carrier.
 func New(cfg ControllerConfig) (*Controller, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -154,7 +134,7 @@ func New(cfg ControllerConfig) (*Controller, error) {
 		cfg.Logger = slog.Default()
 	}
 	return &Controller{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger.With("carrier", cfg.Kind),
 		probes:   make(chan Probe, probeQueue),
 		requests: make(chan []Peer, 1), todo: make(chan []Peer, 1), done: make(chan []Peer, 1),
 		members: map[peer.ID]*member{}, statuses: map[peer.ID]*status{},
@@ -178,7 +158,7 @@ func (c *Controller) setRequested(peers []Peer, now time.Time) {
 	for _, p := range peers {
 		s := c.statuses[p.ID]
 		if s == nil {
-			s = &status{state: Userspace, since: now}
+			s = &status{state: Paused, since: now}
 			c.statuses[p.ID] = s
 		}
 		s.requested = true
@@ -216,9 +196,9 @@ func (c *Controller) Carries(id peer.ID) bool {
 // PeerStatus is the state of a peer that the kernel may carry.
 type PeerStatus struct {
 	ID peer.ID
-	// State is Kernel if the kernel carries the peer. A peer that the device does not reach is in state Userspace.
+	// State is Carrying if the kernel carries the peer. A peer that the carrier does not reach is in state Paused.
 	State State
-	// Reached reports whether the device reaches the peer, so that probes are sent.
+	// Reached reports whether the carrier reaches the peer, so that probes are sent.
 	Reached bool
 	// Since is when the peer was last moved to the kernel or back to userspace; before its first move, the time of the
 	// SetPeers that added it.
@@ -250,12 +230,12 @@ func (c *Controller) ProbeStats() ProbeStats {
 	return ProbeStats{Sent: c.sent.Load(), Received: c.received.Load(), Lost: c.lost.Load()}
 }
 
-// Run moves peers until ctx ends, and then returns nil, or until the device fails: the error wraps ErrGone if the
+// Run moves peers until ctx ends, and then returns nil, or until the carrier fails: the error wraps ErrGone if the
 // device was deleted. When it returns, the kernel carries no peer unless Keep was called, all goroutines have ended and the
-// Device is closed. It may be called once.
+// Carrier is closed. It may be called once.
 func (c *Controller) Run(ctx context.Context) error {
 	if c.started.Swap(true) {
-		return errors.New("vxlan: Run was called before")
+		return errors.New("carrier: Run was called before")
 	}
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(c.receive)
@@ -270,22 +250,22 @@ func (c *Controller) Run(ctx context.Context) error {
 				c.drop(m)
 			}
 		}
-		return errors.Join(err, c.cfg.Device.Close()) // which ends receive
+		return errors.Join(err, c.cfg.Carrier.Close()) // which ends receive
 	})
 	return group.Wait()
 }
 
-// Keep makes the end of Run leave the kernel path as it is, so that the kernel goes on carrying the peers without a daemon. The peers
+// Keep makes the end of Run leave the carrier as it is, so that the kernel goes on carrying the peers without a daemon. The peers
 // get no goodbye. It may be called from any goroutine.
 func (c *Controller) Keep() {
 	c.kept.Store(true)
-	c.cfg.Device.Keep()
+	c.cfg.Carrier.Keep()
 }
 
-// receive passes probes to the loop until the device is closed.
+// receive passes probes to the loop until the carrier is closed.
 func (c *Controller) receive() error {
 	for {
-		p, err := c.cfg.Device.Receive()
+		p, err := c.cfg.Carrier.Receive()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -301,7 +281,7 @@ func (c *Controller) receive() error {
 	}
 }
 
-// loop owns the members until ctx ends or the device fails.
+// loop owns the members until ctx ends or the carrier fails.
 func (c *Controller) loop(ctx context.Context) error {
 	sample, sweep := time.NewTicker(sampleEvery), time.NewTicker(sweepEvery)
 	defer sample.Stop()
@@ -322,7 +302,7 @@ func (c *Controller) loop(ctx context.Context) error {
 		case <-timer.C:
 			c.advancePaths(time.Now())
 		case <-sample.C:
-			busy, err := c.sampleDevice(time.Now())
+			busy, err := c.sample(time.Now())
 			if err != nil {
 				return err
 			}

@@ -18,6 +18,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nftsum"
 	"weft/internal/peer"
+	"weft/router/carrier"
 )
 
 // alias marks devices that weft made; "ip link" shows it.
@@ -26,7 +27,7 @@ const alias = "weft"
 // maxEntries bounds the device's table of addresses, as pods can use any number of them. The router has the same bound.
 const maxEntries = 65536
 
-var _ Backend = (*Device)(nil)
+var _ carrier.Carrier = (*Device)(nil)
 
 // Device is the VXLAN device of this node, with its forwarding entries and its filter. Its methods may be called from
 // any goroutine; they work in the network namespace in which Open was called.
@@ -67,7 +68,7 @@ type Device struct {
 // (Documentation/networking/checksum-offloads.rst) the kernel need not read the payload for it, and hardware without
 // VXLAN support can check it.
 //
-// The errors wrap ErrConfig, ErrNotOurs, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller can react. On an error
+// The errors wrap carrier.ErrConfig, ErrNotOurs, ErrPortInUse, ErrNoFilter or ErrNoVXLAN where a caller can react. On an error
 // nothing is left behind.
 func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	if err := cfg.Validate(); err != nil {
@@ -171,30 +172,18 @@ func (d *Device) Name() string { return d.cfg.Name }
 // MAC returns the hardware address of the device, to which peers send their probes.
 func (d *Device) MAC() ether.Addr { return ProbeMAC(d.cfg.Self) }
 
-// Sample is the state of the device at one moment.
-type Sample struct {
-	// Ready: the device is up and a port of a bridge. Otherwise probes pass, but frames do not.
-	Ready bool
-	// Frames counts the frames received, sent and dropped by the device, including probes.
-	Frames uint64
-	// Parts of Frames, and their bytes with the inner headers.
-	RxFrames, RxBytes, TxFrames, TxBytes, TxDropped uint64
-	// BadProbes counts frames to the address of probes that are none, or probes of another version.
-	BadProbes uint64
-}
-
-// Sample reads the state of the device. The error wraps ErrGone if another program deleted the device.
-func (d *Device) Sample() (Sample, error) {
+// Sample reads the state of the device. The error wraps carrier.ErrGone if another program deleted the device.
+func (d *Device) Sample() (carrier.Sample, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return Sample{}, net.ErrClosed
+		return carrier.Sample{}, net.ErrClosed
 	}
 	attrs, err := d.attrs()
 	if err != nil {
-		return Sample{}, err
+		return carrier.Sample{}, err
 	}
-	s := Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
+	s := carrier.Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
 	if c := attrs.Statistics; c != nil {
 		s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = c.RxPackets, c.RxBytes, c.TxPackets, c.TxBytes
 		s.TxDropped = c.TxDropped + c.TxErrors
@@ -207,7 +196,7 @@ func (d *Device) Sample() (Sample, error) {
 func (d *Device) attrs() (*netlink.LinkAttrs, error) {
 	link, err := d.nl.LinkByIndex(d.index)
 	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
-		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, ErrGone)
+		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, carrier.ErrGone)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
@@ -215,20 +204,20 @@ func (d *Device) attrs() (*netlink.LinkAttrs, error) {
 	return link.Attrs(), nil
 }
 
-// Send sends p to the device of p.To over the kernel path. The error wraps ErrUnknownPeer if the peer is not one of
+// Send sends p to the device of p.To over the kernel path. The error wraps carrier.ErrUnknownPeer if the peer is not one of
 // SetPeers, as the device would then flood the probe.
-func (d *Device) Send(p Probe) error {
+func (d *Device) Send(p carrier.Probe) error {
 	d.mu.Lock()
 	_, ok := d.peers[p.To]
 	d.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("vxlan: probe to %s: %w", p.To, ErrUnknownPeer)
+		return fmt.Errorf("vxlan: probe to %s: %w", p.To, carrier.ErrUnknownPeer)
 	}
 	return d.socket.send(p)
 }
 
 // Receive waits for a probe. One goroutine may call it. After Close the error is net.ErrClosed.
-func (d *Device) Receive() (Probe, error) { return d.socket.receive() }
+func (d *Device) Receive() (carrier.Probe, error) { return d.socket.receive() }
 
 // Ensure restores the filter and the entries that are not learned, if another program removed them.
 func (d *Device) Ensure(ctx context.Context) error {

@@ -9,7 +9,8 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/nettest/labtest"
-	"weft/router/vxlan"
+	"weft/router/carrier/carriertest"
+	"weft/router/carrier/vxlan"
 )
 
 // TestSampleFrames: with N = 1 every frame is in the sample of both ends, with its length, peer and direction. With a larger N, which
@@ -17,8 +18,8 @@ import (
 func TestSampleFrames(t *testing.T) {
 	a, b, _ := two(t)
 	nodes := []*node{a, b}
-	pod, source := socket(t, nodes[0].pod.Space, "eth0"), mac(t, nodes[0].pod.Space, "eth0")
-	long := append(frame(ether.Broadcast, source, "long"), make([]byte, 1000)...)
+	pod, source := carriertest.Socket(t, nodes[0].Pod.Space, "eth0"), nodes[0].PodMAC
+	long := append(carriertest.Frame(ether.Broadcast, source, "long"), make([]byte, 1000)...)
 
 	for i, n := range nodes {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -32,7 +33,7 @@ func TestSampleFrames(t *testing.T) {
 						return
 					}
 					seen.Add(1)
-					if s.Length != len(long) || s.Segment != 0 || s.Sent != (i == 0) || i == 1 && s.Peer != nodes[0].id {
+					if s.Length != len(long) || s.Segment != 0 || s.Sent != (i == 0) || i == 1 && s.Peer != nodes[0].ID {
 						wrong.Add(1)
 					}
 					if s.Weight > 1 {

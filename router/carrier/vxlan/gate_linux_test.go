@@ -11,7 +11,8 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/carriertest"
 )
 
 // privileged is a source port that only a privileged user of a host has.
@@ -22,7 +23,7 @@ func forged(content string) []byte { return encapsulated(ether.Broadcast, ether.
 
 // encapsulated returns a VXLAN datagram with a frame.
 func encapsulated(dst, src ether.Addr, content string) []byte {
-	return append(vxlanHeader(vni), frame(dst, src, content)...)
+	return append(vxlanHeader(vni), carriertest.Frame(dst, src, content)...)
 }
 
 // vxlanHeader returns the header of RFC 7348, section 5.
@@ -73,20 +74,20 @@ func TestGate(t *testing.T) {
 			if v6 {
 				from = foreign.Addr6()
 			}
-			if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+			if _, err := a.dev.SetPeers(t.Context(), []carrier.Peer{b.peer()}); err != nil {
 				t.Fatal(err)
 			}
 			labtest.Run(t, a.Space, "nft", "flush", "ruleset")
-			pod := socket(t, a.pod.Space, "eth0")
+			pod := carriertest.Socket(t, a.Pod.Space, "eth0")
 			for i := range 5 {
-				sendTo(t, foreign.Space, from, a.addr, forged(fmt.Sprintf("foreign %d", i)))
+				sendTo(t, foreign.Space, from, a.Addr, forged(fmt.Sprintf("foreign %d", i)))
 			}
 			if !v6 { // a pod with the address of a peer
-				labtest.Run(t, a.pod.Space, "ip", "addr", "add", b.addr.String()+"/32", "dev", "lo")
-				labtest.Run(t, a.pod.Space, "ip", "route", "add", a.addr.String(), "via", "10.32.1.1", "src", b.addr.String())
-				sendTo(t, a.pod.Space, b.addr, a.addr, forged("own pod"))
+				labtest.Run(t, a.Pod.Space, "ip", "addr", "add", b.Addr.String()+"/32", "dev", "lo")
+				labtest.Run(t, a.Pod.Space, "ip", "route", "add", a.Addr.String(), "via", "10.32.1.1", "src", b.Addr.String())
+				sendTo(t, a.Pod.Space, b.Addr, a.Addr, forged("own pod"))
 			}
-			sendTo(t, b.Space, b.addr, a.addr, forged("peer"))
+			sendTo(t, b.Space, b.Addr, a.Addr, forged("peer"))
 			for _, content := range collect(t, pod, "peer") {
 				if content != "peer" {
 					t.Errorf("the pod got %q", content)
@@ -106,11 +107,11 @@ func TestGate(t *testing.T) {
 				t.Fatal(err)
 			}
 			labtest.Run(t, a.Space, "nft", "flush", "ruleset")
-			sendTo(t, b.Space, b.addr, a.addr, forged("former peer"))
-			if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+			sendTo(t, b.Space, b.Addr, a.Addr, forged("former peer"))
+			if _, err := a.dev.SetPeers(t.Context(), []carrier.Peer{b.peer()}); err != nil {
 				t.Fatal(err)
 			}
-			sendTo(t, b.Space, b.addr, a.addr, forged("peer again"))
+			sendTo(t, b.Space, b.Addr, a.Addr, forged("peer again"))
 			if got := collect(t, pod, "peer again"); len(got) != 1 {
 				t.Errorf("the pod got %q", got)
 			}
@@ -125,7 +126,7 @@ func TestWithoutGate(t *testing.T) {
 	if err := a.dev.CloseGate(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+	if _, err := a.dev.SetPeers(t.Context(), []carrier.Peer{b.peer()}); err != nil {
 		t.Fatal(err)
 	}
 	labtest.Run(t, a.Space, "nft", "flush", "ruleset")

@@ -8,7 +8,8 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/nettest/labtest"
-	"weft/router/vxlan"
+	"weft/router/carrier/carriertest"
+	"weft/router/carrier/vxlan"
 )
 
 // TestWatch: Watch reports a frame as the pod sent it, at both ends, with the tag that the kernel removed.
@@ -16,9 +17,9 @@ func TestWatch(t *testing.T) {
 	a, b, _ := two(t)
 	nodes := []*node{a, b}
 
-	pod, source := socket(t, nodes[0].pod.Space, "eth0"), mac(t, nodes[0].pod.Space, "eth0")
-	plain := frame(ether.Broadcast, source, "plain")
-	tag := frame(ether.Broadcast, source, "tagged")
+	pod, source := carriertest.Socket(t, nodes[0].Pod.Space, "eth0"), nodes[0].PodMAC
+	plain := carriertest.Frame(ether.Broadcast, source, "plain")
+	tag := carriertest.Frame(ether.Broadcast, source, "tagged")
 	tag = bytes.Join([][]byte{tag[:12], {0x81, 0, 0x60, 7}, tag[12:]}, nil)
 	type seen struct{ plain, tagged bool }
 	for i, n := range nodes {
@@ -44,7 +45,7 @@ func TestWatch(t *testing.T) {
 			}
 			for len(watched) > 0 {
 				w := <-watched
-				if i == 1 && w.Peer != nodes[0].id {
+				if i == 1 && w.Peer != nodes[0].ID {
 					continue
 				}
 				got.plain = got.plain || bytes.Equal(w.Frame, plain) && w.Sent == (i == 0)

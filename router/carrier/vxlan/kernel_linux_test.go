@@ -15,71 +15,50 @@ import (
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
 	"weft/internal/peer"
-	"weft/router/vxlan"
-	"weft/tap/bridge"
+	"weft/router/carrier"
+	"weft/router/carrier/carriertest"
+	"weft/router/carrier/vxlan"
 	"weft/tap/taptest"
 )
 
 const (
 	port     = 6785
 	vni      = 0xabcdef
-	mtu      = 1422
+	mtu      = carriertest.MTU
 	patience = 20 * time.Second
 )
 
-// node is a host of the lab with the overlay's bridge, a pod on it, a veth pair in the role of the TAP, and the device.
+// node is a host with a device.
 type node struct {
-	*nettest.Host
-	id         peer.ID
-	addr       netip.Addr
-	pod        *nettest.Pod
-	ip         string
+	*carriertest.Host
 	dev        *vxlan.Device
-	controller *vxlan.Controller
+	controller *carrier.Controller
 
 	mu      sync.Mutex
 	kernel  map[peer.ID]bool
 	learned map[peer.ID][]ether.Addr // for ReleaseMACs
 }
 
-func (n *node) peer() vxlan.Peer { return vxlan.Peer{ID: n.id, Addr: n.addr} }
+func (n *node) peer() carrier.Peer { return carrier.Peer{ID: n.ID, Addr: n.Addr} }
 
 // newNode adds a host with a device that is a port of its bridge.
 func newNode(t *testing.T, l *nettest.Lab, number byte, v6 bool) *node {
 	t.Helper()
-	h := labtest.AddHost(t, l, fmt.Sprintf("n%d", number))
-	n := &node{Host: h, id: peer.ID{number, number}, addr: h.Addr(), ip: fmt.Sprintf("10.32.0.%d", number),
-		kernel: map[peer.ID]bool{}, learned: map[peer.ID][]ether.Addr{}}
-	if v6 {
-		n.addr = h.Addr6()
-	}
-	n.pod = labtest.AddPod(t, h, "pod")
-	ip(t, h.Space, "link add weft0 type veth peer name tap")
+	n := &node{Host: carriertest.NewHost(t, l, number, v6), kernel: map[peer.ID]bool{}, learned: map[peer.ID][]ether.Addr{}}
 	n.open(t)
-	ip(t, h.Space, "link set tap up")
-	ip(t, h.Space, "addr add 10.32.1."+fmt.Sprint(number)+"/12 dev weave")
-	ip(t, h.Space, "link add pod mtu 1422 master weave type veth peer name eth0 mtu 1422 netns "+n.pod.Name())
-	ip(t, h.Space, "link set pod up")
-	ip(t, n.pod.Space, "addr add "+n.ip+"/12 dev eth0")
-	ip(t, n.pod.Space, "link set eth0 up")
 	return n
 }
 
-// open makes bridge and device as the daemon would.
+// open makes the device as the daemon would.
 func (n *node) open(t *testing.T) {
 	t.Helper()
-	err := n.Do(func() error {
-		br, err := bridge.Ensure(bridge.Config{Name: "weave", MTU: mtu})
-		if err != nil {
-			return err
-		}
-		defer br.Close()
-		n.dev, err = vxlan.Open(t.Context(), n.config())
-		if err != nil {
-			return err
-		}
-		return errors.Join(br.AddPort("weft0"), br.AddPort(n.dev.Name()))
+	err := n.Do(func() (err error) {
+		n.dev, err = vxlan.Open(t.Context(), configOf(n.Host))
+		return err
 	})
+	if err == nil {
+		err = n.AddPorts(n.dev.Name())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,12 +70,15 @@ func (n *node) open(t *testing.T) {
 	})
 }
 
-func (n *node) config() vxlan.Config {
-	return vxlan.Config{Name: "weftvx", Bridge: "weave", Tap: "weft0", Port: port, VNI: vni, MTU: mtu, Local: n.addr, Self: n.id}
+// configOf describes the device of a host.
+func configOf(h *carriertest.Host) vxlan.Config {
+	return vxlan.Config{
+		Name: "weftvx", Bridge: carriertest.Bridge, Tap: carriertest.Tap, Port: port, VNI: vni, MTU: mtu, Local: h.Addr, Self: h.ID,
+	}
 }
 
 // run runs a Controller on the node's device until the test ends, or until the returned function is called.
-func (n *node) run(t *testing.T, peers ...vxlan.Peer) (stop func()) {
+func (n *node) run(t *testing.T, peers ...carrier.Peer) (stop func()) {
 	t.Helper()
 	controller := n.newController(t)
 	controller.SetPeers(peers)
@@ -114,9 +96,9 @@ func (n *node) run(t *testing.T, peers ...vxlan.Peer) (stop func()) {
 }
 
 // newController makes a Controller on the node's device.
-func (n *node) newController(t *testing.T) *vxlan.Controller {
+func (n *node) newController(t *testing.T) *carrier.Controller {
 	t.Helper()
-	controller, err := vxlan.New(vxlan.ControllerConfig{Device: n.dev, Self: n.id, Router: n, Logger: slog.New(slog.DiscardHandler)})
+	controller, err := carrier.New(carrier.ControllerConfig{Carrier: n.dev, Self: n.ID, Router: n, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,10 +112,10 @@ func (n *node) SetKernel(id peer.ID, on bool) {
 	n.kernel[id] = on
 }
 
-// ProvePeer implements vxlan.Router: userspace always reaches the peers.
+// ProvePeer implements carrier.Router: userspace always reaches the peers.
 func (n *node) ProvePeer(peer.ID) {}
 
-// LastHeard implements vxlan.Router.
+// LastHeard implements carrier.Router.
 func (n *node) LastHeard(peer.ID) time.Time { return time.Now() }
 
 func (n *node) ReleaseMACs(id peer.ID) []ether.Addr {
@@ -150,67 +132,19 @@ func (n *node) carries(t *testing.T, other *node, want bool) {
 	labtest.Until(t, patience, func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if got := n.kernel[other.id]; got != want {
+		if got := n.kernel[other.ID]; got != want {
 			return fmt.Errorf("%s: kernel %v for %s, want %v; %v", n.Label(), got, other.Label(), want, n.controller.Peers())
 		}
 		return nil
 	})
 }
 
-func ip(t *testing.T, s *nettest.Space, line string) string {
-	t.Helper()
-	return labtest.Run(t, s, append([]string{"ip"}, strings.Fields(line)...)...)
-}
-
-// socket opens a packet socket on an interface of a namespace.
-func socket(t *testing.T, s *nettest.Space, ifname string) (sock *taptest.Socket) {
-	t.Helper()
-	if err := s.Do(func() error { sock = taptest.NewSocket(t, ifname); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	return sock
-}
-
-// frame returns an Ethernet frame with an experimental type other than that of probes.
-func frame(dst, src ether.Addr, content string) []byte {
-	return append(append(append(dst[:], src[:]...), 0x88, 0xb6), content+strings.Repeat(".", 60)...)
-}
-
-func mac(t *testing.T, s *nettest.Space, ifname string) ether.Addr {
-	t.Helper()
-	fields := strings.Fields(ip(t, s, "-o link show "+ifname))
-	for i, f := range fields {
-		if f == "link/ether" {
-			m, err := ether.ParseAddr(fields[i+1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return m
-		}
-	}
-	t.Fatalf("no address in %q", fields)
-	return ether.Addr{}
-}
-
 // collect returns the contents of the frames that arrive, up to and including the one with the content last.
 func collect(t *testing.T, s *taptest.Socket, last string) (contents []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	for {
-		f, err := s.Receive(ctx)
-		if err != nil {
-			t.Fatalf("waiting for %s after %q: %v", last, contents, err)
-		}
-		if ether.Type(f) == 0x88b5 {
-			t.Errorf("a pod has seen a probe: %x", f)
-		}
-		if ether.Type(f) != 0x88b6 {
-			continue
-		}
-		content := strings.TrimRight(string(f[ether.HeaderLen:]), ".")
-		contents = append(contents, content)
-		if content == last {
+		contents = append(contents, carriertest.NextFrame(t, s))
+		if contents[len(contents)-1] == last {
 			return contents
 		}
 	}
@@ -221,7 +155,7 @@ func TestCarries(t *testing.T) {
 		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
 			l := labtest.New(t, nettest.Config{})
 			var nodes []*node
-			var peers []vxlan.Peer
+			var peers []carrier.Peer
 			for i := range byte(3) {
 				nodes = append(nodes, newNode(t, l, i+1, v6))
 				peers = append(peers, nodes[i].peer())
@@ -229,8 +163,8 @@ func TestCarries(t *testing.T) {
 			var pods []*taptest.Socket
 			var macs []ether.Addr
 			for _, n := range nodes {
-				pods = append(pods, socket(t, n.pod.Space, "eth0"))
-				macs = append(macs, mac(t, n.pod.Space, "eth0"))
+				pods = append(pods, carriertest.Socket(t, n.Pod.Space, "eth0"))
+				macs = append(macs, n.PodMAC)
 				n.run(t, peers...)
 			}
 			for _, n := range nodes {
@@ -242,7 +176,7 @@ func TestCarries(t *testing.T) {
 			}
 			// A broadcast, a frame to an unknown address, and an end mark: each arrives once at every other node.
 			for _, f := range [][]byte{
-				frame(ether.Broadcast, macs[0], "all"), frame(ether.Addr{2, 7}, macs[0], "unknown"), frame(ether.Broadcast, macs[0], "end"),
+				carriertest.Frame(ether.Broadcast, macs[0], "all"), carriertest.Frame(ether.Addr{2, 7}, macs[0], "unknown"), carriertest.Frame(ether.Broadcast, macs[0], "end"),
 			} {
 				if err := pods[0].Send(f); err != nil {
 					t.Fatal(err)
@@ -253,20 +187,20 @@ func TestCarries(t *testing.T) {
 					t.Errorf("pod %d got %s", i+1, got)
 				}
 			}
-			labtest.Run(t, nodes[0].pod.Space, "ping", "-c2", "-i0.2", "-W2", "-M", "do", "-s", fmt.Sprint(mtu-28), nodes[1].ip)
+			labtest.Run(t, nodes[0].Pod.Space, "ping", "-c2", "-i0.2", "-W2", "-M", "do", "-s", fmt.Sprint(mtu-28), nodes[1].IP)
 			entries, err := nodes[0].dev.Entries()
 			if err != nil {
 				t.Fatal(err)
 			}
 			found := false
 			for _, e := range entries {
-				found = found || e.MAC == macs[1] && e.Peer == nodes[1].id && e.Addr == nodes[1].addr
+				found = found || e.MAC == macs[1] && e.Peer == nodes[1].ID && e.Addr == nodes[1].Addr
 			}
 			if !found {
 				t.Errorf("the second pod is not in %+v", entries)
 			}
 			// As soon as the address is known, no other node gets its frames.
-			for _, f := range [][]byte{frame(macs[1], macs[0], "one"), frame(ether.Broadcast, macs[0], "end")} {
+			for _, f := range [][]byte{carriertest.Frame(macs[1], macs[0], "one"), carriertest.Frame(ether.Broadcast, macs[0], "end")} {
 				if err := pods[0].Send(f); err != nil {
 					t.Fatal(err)
 				}
@@ -285,10 +219,10 @@ func TestCarries(t *testing.T) {
 func TestUnknownSenders(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
-	pod := socket(t, b.pod.Space, "eth0")
+	pod := carriertest.Socket(t, b.Pod.Space, "eth0")
 	send := func(from *nettest.Space, content string) {
 		t.Helper()
-		sendTo(t, from, netip.Addr{}, b.addr, encapsulated(ether.Broadcast, ether.Addr{2, 0, 0, 0, 0, 9}, content))
+		sendTo(t, from, netip.Addr{}, b.Addr, encapsulated(ether.Broadcast, ether.Addr{2, 0, 0, 0, 0, 9}, content))
 	}
 	drops := func(counter string, least uint64) {
 		t.Helper()
@@ -302,11 +236,11 @@ func TestUnknownSenders(t *testing.T) {
 	}
 	send(a.Space, "before")
 	drops("unknown", 1)
-	if _, err := b.dev.SetPeers(t.Context(), []vxlan.Peer{a.peer()}); err != nil {
+	if _, err := b.dev.SetPeers(t.Context(), []carrier.Peer{a.peer()}); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, b.pod.Space, "route add default via 10.32.1.2")
-	send(b.pod.Space, "pod")
+	carriertest.IP(t, b.Pod.Space, "route add default via 10.32.1.2")
+	send(b.Pod.Space, "pod")
 	drops("pods", 1)
 	send(a.Space, "known")
 	labtest.Run(t, b.Space, "nft", "flush", "ruleset")
@@ -320,12 +254,12 @@ func TestUnknownSenders(t *testing.T) {
 		t.Errorf("the pod got %s", got)
 	}
 	// Masqueraded by the other node, a pod's datagrams would have the address of a peer.
-	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+	if _, err := a.dev.SetPeers(t.Context(), []carrier.Peer{b.peer()}); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, a.pod.Space, "route add default via 10.32.1.1")
+	carriertest.IP(t, a.Pod.Space, "route add default via 10.32.1.1")
 	labtest.Run(t, a.Space, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-	send(a.pod.Space, "masqueraded")
+	send(a.Pod.Space, "masqueraded")
 	labtest.Until(t, patience, func() error {
 		counts, err := a.dev.FilterDrops(t.Context())
 		if err == nil && counts["pods"] == 0 {
@@ -340,15 +274,15 @@ func TestUnknownSenders(t *testing.T) {
 func TestForgottenBehindTheTAP(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
-	pods := []*taptest.Socket{socket(t, a.pod.Space, "eth0"), socket(t, b.pod.Space, "eth0")}
-	macs := []ether.Addr{mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")}
+	pods := []*taptest.Socket{carriertest.Socket(t, a.Pod.Space, "eth0"), carriertest.Socket(t, b.Pod.Space, "eth0")}
+	macs := []ether.Addr{a.PodMAC, b.PodMAC}
 	labtest.Run(t, a.Space, "bridge", "fdb", "replace", macs[1].String(), "dev", "weft0", "master", "dynamic")
 	for _, n := range []*node{a, b} {
 		n.run(t, a.peer(), b.peer())
 	}
 	a.carries(t, b, true)
 	b.carries(t, a, true)
-	for _, f := range [][]byte{frame(macs[1], macs[0], "one"), frame(ether.Broadcast, macs[0], "end")} {
+	for _, f := range [][]byte{carriertest.Frame(macs[1], macs[0], "one"), carriertest.Frame(ether.Broadcast, macs[0], "end")} {
 		if err := pods[0].Send(f); err != nil {
 			t.Fatal(err)
 		}
@@ -362,8 +296,8 @@ func TestForgottenBehindTheTAP(t *testing.T) {
 // addresses from its frames, and so sends nothing to it through the kernel.
 func TestPeerIsLeftForGood(t *testing.T) {
 	a, b, _ := two(t)
-	from, to := mac(t, a.pod.Space, "eth0"), mac(t, b.pod.Space, "eth0")
-	sender, stop, done := socket(t, b.pod.Space, "eth0"), make(chan struct{}), make(chan struct{})
+	from, to := a.PodMAC, b.PodMAC
+	sender, stop, done := carriertest.Socket(t, b.Pod.Space, "eth0"), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		each := time.NewTicker(time.Millisecond)
@@ -373,7 +307,7 @@ func TestPeerIsLeftForGood(t *testing.T) {
 			case <-stop:
 				return
 			case <-each.C:
-				_ = sender.Send(frame(from, to, "x"))
+				_ = sender.Send(carriertest.Frame(from, to, "x"))
 			}
 		}
 	}()
@@ -403,18 +337,18 @@ func TestPeerIsLeftForGood(t *testing.T) {
 func TestRemoveFrom(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	n := newNode(t, l, 1, false)
-	ip(t, n.Space, "link add foreign type vxlan id 7 dstport 4789 nolearning")
-	ip(t, n.Space, "link set foreign master weave")
+	carriertest.IP(t, n.Space, "link add foreign type vxlan id 7 dstport 4789 nolearning")
+	carriertest.IP(t, n.Space, "link set foreign master weave")
 	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave", "weftvx") }); err != nil {
 		t.Fatal(err)
 	}
-	if got := ip(t, n.Space, "-o link show type vxlan"); !strings.Contains(got, "weftvx") {
+	if got := carriertest.IP(t, n.Space, "-o link show type vxlan"); !strings.Contains(got, "weftvx") {
 		t.Errorf("the excepted device is gone: %s", got)
 	}
 	if err := n.Do(func() error { return vxlan.RemoveFrom(t.Context(), "weave", "") }); err != nil {
 		t.Fatal(err)
 	}
-	if got := ip(t, n.Space, "-o link show type vxlan"); strings.Contains(got, "weftvx") || !strings.Contains(got, "foreign") {
+	if got := carriertest.IP(t, n.Space, "-o link show type vxlan"); strings.Contains(got, "weftvx") || !strings.Contains(got, "foreign") {
 		t.Errorf("VXLAN devices: %s", got)
 	}
 	if got := labtest.Run(t, n.Space, "nft", "list", "tables"); strings.Contains(got, "weftvx") {

@@ -1,4 +1,4 @@
-package vxlan
+package carrier
 
 import (
 	"slices"
@@ -28,23 +28,23 @@ type State uint8
 
 // States of a Path.
 const (
-	// Userspace: the kernel path is not used and not probed for a while, as probes were lost on it.
-	Userspace State = iota + 1
+	// Paused: the kernel path is not used and not probed for a while, as probes were lost on it.
+	Paused State = iota + 1
 	// Probing: probes are sent; the peer is carried in userspace.
 	Probing
-	// Kernel: the path is proven; the peer is carried by the kernel.
-	Kernel
+	// Carrying: the path is proven; the peer is carried by the kernel.
+	Carrying
 )
 
 // String returns the name of the state in the status document and in logs.
 func (s State) String() string {
 	switch s {
-	case Userspace:
-		return "userspace"
+	case Paused:
+		return "paused"
 	case Probing:
 		return "probing"
-	case Kernel:
-		return "kernel"
+	case Carrying:
+		return "carrying"
 	default:
 		return "invalid"
 	}
@@ -75,7 +75,7 @@ type Path struct {
 	willing   bool      // in the peer's last probe
 	busyUntil time.Time // until when the path counts as under traffic
 	replyAt   time.Time // the time of the next reply at the earliest
-	since     time.Time // of state Kernel
+	since     time.Time // of state Carrying
 
 	pause time.Duration // the last pause after a path in use failed
 	retry time.Duration // the last pause after an attempt failed
@@ -84,12 +84,12 @@ type Path struct {
 
 // NewPath returns a Path that begins to probe at now. rand returns unpredictable random numbers.
 func NewPath(rand func() uint64, now time.Time) *Path {
-	p := &Path{rand: rand, state: Userspace, open: make([]uint64, 0, tryMost)}
+	p := &Path{rand: rand, state: Paused, open: make([]uint64, 0, tryMost)}
 	p.schedule(now, gap)
 	return p
 }
 
-// State returns the state; the kernel carries the peer in state Kernel only.
+// State returns the state; the kernel carries the peer in state Carrying only.
 func (p *Path) State() State { return p.state }
 
 // Due returns when to call Next. Any other call may change it.
@@ -100,14 +100,14 @@ func (p *Path) Next(now time.Time) (probe Probe, ok bool) {
 	if now.Before(p.next) {
 		return Probe{}, false
 	}
-	if p.state == Userspace {
+	if p.state == Paused {
 		p.begin()
 	}
-	pause, lost := gap, p.state == Kernel && len(p.open) >= lostMost
+	pause, lost := gap, p.state == Carrying && len(p.open) >= lostMost
 	switch n := len(p.open); {
-	case p.state != Kernel && n >= tryMost || lost && p.heard.After(p.lostSince),
+	case p.state != Carrying && n >= tryMost || lost && p.heard.After(p.lostSince),
 		lost && now.Sub(p.lostSince) >= keepMost:
-		p.leave(now, p.state == Kernel)
+		p.leave(now, p.state == Carrying)
 		return Probe{}, false
 	case lost:
 		pause, p.kept = unsure, true
@@ -126,10 +126,10 @@ func (p *Path) Next(now time.Time) (probe Probe, ok bool) {
 
 // Doubtful reports whether the path is in use and a reply is overdue. The owner then finds out whether userspace reaches the peer,
 // and calls Heard.
-func (p *Path) Doubtful() bool { return p.state == Kernel && len(p.open) > 1 }
+func (p *Path) Doubtful() bool { return p.state == Carrying && len(p.open) > 1 }
 
 // Kept reports whether the path is in use although its probes are lost: no better carrier is proven.
-func (p *Path) Kept() bool { return p.state == Kernel && p.kept }
+func (p *Path) Kept() bool { return p.state == Carrying && p.kept }
 
 // Heard records that at the time at the peer proved that userspace reaches it in both directions. A path without replies is then
 // left at now.
@@ -147,30 +147,30 @@ func (p *Path) Receive(in Probe, now time.Time) (reply Probe, ok bool) {
 	p.willing = in.Willing
 	if in.Reply {
 		p.answered(in.Echo, now)
-	} else if p.state == Userspace && !p.firm && in.Willing {
+	} else if p.state == Paused && !p.firm && in.Willing {
 		p.next = now // the peer is reachable
 	}
 	switch {
-	case p.state == Kernel && !p.willing:
+	case p.state == Carrying && !p.willing:
 		// The peer misses replies, or has only just started: both have to prove the path again.
 		p.begin()
 		p.schedule(now, gap)
 	case p.state == Probing && p.streak >= needed && p.willing && len(p.open) < lostMost:
-		p.state, p.since = Kernel, now
+		p.state, p.since = Carrying, now
 		p.retry = 0
 	}
 	if in.Reply || in.Nonce == 0 || now.Before(p.replyAt) {
 		return Probe{}, false
 	}
 	p.replyAt = now.Add(replyGap)
-	return Probe{Reply: true, Willing: p.state != Userspace, Echo: in.Nonce}, true
+	return Probe{Reply: true, Willing: p.state != Paused, Echo: in.Nonce}, true
 }
 
-// Traffic records that frames pass through the device at now, perhaps those of this peer. A path that breaks then loses
+// Traffic records that frames pass through the carrier at now, perhaps those of this peer. A path that breaks then loses
 // frames, so it is probed more often.
 func (p *Path) Traffic(now time.Time) {
 	p.busyUntil = now.Add(busyFor)
-	if p.state == Kernel && len(p.open) == 0 && p.next.After(now.Add(gap+gap/10)) {
+	if p.state == Carrying && len(p.open) == 0 && p.next.After(now.Add(gap+gap/10)) {
 		p.next = now
 	}
 }
@@ -196,7 +196,7 @@ func (p *Path) answered(nonce uint64, now time.Time) {
 	}
 	p.streak++
 	proven := p.state == Probing && p.streak >= needed
-	calm := p.state == Kernel && !now.Before(p.busyUntil)
+	calm := p.state == Carrying && !now.Before(p.busyUntil)
 	if len(p.open) == 0 && (proven || calm) {
 		p.schedule(now, idle)
 	}
@@ -214,13 +214,13 @@ func (p *Path) leave(now time.Time, firm bool) {
 	pause := &p.retry
 	if firm {
 		pause = &p.pause
-		if p.state == Kernel && now.Sub(p.since) >= steady {
+		if p.state == Carrying && now.Sub(p.since) >= steady {
 			p.pause = 0
 		}
 	}
 	*pause = min(max(2**pause, pauseMin), pauseMax)
 	p.begin()
-	p.state, p.firm = Userspace, firm
+	p.state, p.firm = Paused, firm
 	p.schedule(now, *pause)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/carrier"
 )
 
 // SetPeers replaces the peers of the device: only they may send to it, and probes can be sent to them. New peers are
@@ -20,7 +21,7 @@ import (
 // address, are removed. It returns the peers that the device can reach: not this node itself, none of the other family,
 // and of two peers with the same address, or with the same hardware address of their devices, only the first in order
 // of their IDs.
-func (d *Device) SetPeers(ctx context.Context, peers []Peer) (reachable []Peer, err error) {
+func (d *Device) SetPeers(ctx context.Context, peers []carrier.Peer) (reachable []carrier.Peer, err error) {
 	reachable = d.admissible(peers)
 	known := map[peer.ID]netip.Addr{}
 	var allowed []netip.Addr
@@ -63,10 +64,10 @@ func (d *Device) putEntries() error {
 }
 
 // admissible returns those of peers that the device can reach and distinguish, sorted by ID.
-func (d *Device) admissible(peers []Peer) (reachable []Peer) {
+func (d *Device) admissible(peers []carrier.Peer) (reachable []carrier.Peer) {
 	addrs := map[netip.Addr]bool{d.cfg.Local: true}
 	macs := map[ether.Addr]bool{ProbeMAC(d.cfg.Self): true}
-	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return a.ID.Compare(b.ID) }) {
+	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
 		p.Addr = p.Addr.Unmap()
 		mac := ProbeMAC(p.ID)
 		if p.ID.IsZero() || !usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
@@ -101,7 +102,7 @@ func (d *Device) forgetOthers(known map[peer.ID]netip.Addr) error {
 // Carry makes the kernel carry frames to the peer id: broadcasts, and frames for macs, which are behind it, unless the
 // bridge has seen them elsewhere since. Further addresses are learned. It may be called again with more addresses.
 // Without on it undoes all of that: it removes the addresses that the device learned behind the peer, and those that
-// the bridge learned from the device, so that the bridge floods again. The error wraps ErrUnknownPeer if the peer is
+// the bridge learned from the device, so that the bridge floods again. The error wraps carrier.ErrUnknownPeer if the peer is
 // not one of SetPeers.
 func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	d.mu.Lock()
@@ -112,7 +113,7 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	addr, ok := d.peers[id]
 	switch {
 	case !ok && on:
-		return fmt.Errorf("vxlan: %s: %w", id, ErrUnknownPeer)
+		return fmt.Errorf("vxlan: %s: %w", id, carrier.ErrUnknownPeer)
 	case !ok:
 		return nil // SetPeers removed the entries
 	case !on:

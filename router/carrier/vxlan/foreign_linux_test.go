@@ -11,7 +11,8 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/carriertest"
 )
 
 // asUser runs a script as a user without privileges.
@@ -31,7 +32,7 @@ func printed(to netip.Addr, datagram []byte) string {
 
 // wellKnown returns a VXLAN datagram with the VNI that all networks once had.
 func wellKnown(content string) []byte {
-	return append(vxlanHeader(6783), frame(ether.Broadcast, ether.Addr{2, 9}, content)...)
+	return append(vxlanHeader(6783), carriertest.Frame(ether.Broadcast, ether.Addr{2, 9}, content)...)
 }
 
 // counts returns a counter of a node's filter.
@@ -47,21 +48,21 @@ func (n *node) counts(t *testing.T, counter string) uint64 {
 // behindNAT adds a guest of the node that is in no overlay. Its packets leave with the address of the node.
 func (n *node) behindNAT(t *testing.T, v6 bool) *nettest.Pod {
 	t.Helper()
-	guest := labtest.AddPod(t, n.Host, "guest")
-	ip(t, n.Space, "link add docker0 type veth peer name eth0 netns "+guest.Name())
-	ip(t, n.Space, "link set docker0 up")
-	ip(t, guest.Space, "link set eth0 up")
+	guest := labtest.AddPod(t, n.Host.Host, "guest")
+	carriertest.IP(t, n.Space, "link add docker0 type veth peer name eth0 netns "+guest.Name())
+	carriertest.IP(t, n.Space, "link set docker0 up")
+	carriertest.IP(t, guest.Space, "link set eth0 up")
 	subnet, flag := "172.17.0.%d/16", ""
 	if v6 {
 		subnet, flag = "fd17::%d/64", " nodad"
 	}
-	ip(t, n.Space, "addr add "+fmt.Sprintf(subnet, 1)+" dev docker0"+flag)
-	ip(t, guest.Space, "addr add "+fmt.Sprintf(subnet, 2)+" dev eth0"+flag)
+	carriertest.IP(t, n.Space, "addr add "+fmt.Sprintf(subnet, 1)+" dev docker0"+flag)
+	carriertest.IP(t, guest.Space, "addr add "+fmt.Sprintf(subnet, 2)+" dev eth0"+flag)
 	family, gateway := "", "172.17.0.1"
 	if v6 {
 		family, gateway = "-6 ", "fd17::1"
 	}
-	ip(t, guest.Space, family+"route add default via "+gateway)
+	carriertest.IP(t, guest.Space, family+"route add default via "+gateway)
 	labtest.Run(t, n.Space, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	labtest.Run(t, n.Space, "nft", "add table inet nat; add chain inet nat post { type nat hook postrouting priority 100; };"+
 		`add rule inet nat post iifname "docker0" masquerade`)
@@ -77,7 +78,7 @@ func TestForeignDatagrams(t *testing.T) {
 			l := labtest.New(t, nettest.Config{})
 			a, b := newNode(t, l, 1, v6), newNode(t, l, 2, v6)
 			for n, other := range map[*node]*node{a: b, b: a} {
-				if _, err := n.dev.SetPeers(t.Context(), []vxlan.Peer{other.peer()}); err != nil {
+				if _, err := n.dev.SetPeers(t.Context(), []carrier.Peer{other.peer()}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -87,15 +88,15 @@ func TestForeignDatagrams(t *testing.T) {
 			if v6 {
 				flag = " nodad"
 			}
-			ip(t, foreign.Space, fmt.Sprintf("addr add %s/%d dev lo%s", b.addr, b.addr.BitLen(), flag)) // spoofed from here on
-			pod := socket(t, a.pod.Space, "eth0")
+			carriertest.IP(t, foreign.Space, fmt.Sprintf("addr add %s/%d dev lo%s", b.Addr, b.Addr.BitLen(), flag)) // spoofed from here on
+			pod := carriertest.Socket(t, a.Pod.Space, "eth0")
 			attack := func(rules string) {
-				sendTo(t, foreign.Space, b.addr, a.addr, wellKnown("well-known VNI, "+rules))
-				sendFrom(t, foreign.Space, netip.AddrPortFrom(b.addr, 0), a.addr, forged("spoofed user, "+rules))
-				asUser(t, b.Space, printed(a.addr, forged("user, "+rules)))
+				sendTo(t, foreign.Space, b.Addr, a.Addr, wellKnown("well-known VNI, "+rules))
+				sendFrom(t, foreign.Space, netip.AddrPortFrom(b.Addr, 0), a.Addr, forged("spoofed user, "+rules))
+				asUser(t, b.Space, printed(a.Addr, forged("user, "+rules)))
 			}
 			attack("all rules")
-			sendTo(t, guest.Space, netip.Addr{}, a.addr, forged("masqueraded guest"))
+			sendTo(t, guest.Space, netip.Addr{}, a.Addr, forged("masqueraded guest"))
 			for _, c := range []struct {
 				at      *node
 				counter string
@@ -111,7 +112,7 @@ func TestForeignDatagrams(t *testing.T) {
 			attack("none at the sender")
 			labtest.Run(t, a.Space, "nft", "flush ruleset")
 			attack("none")
-			sendTo(t, b.Space, b.addr, a.addr, forged("member"))
+			sendTo(t, b.Space, b.Addr, a.Addr, forged("member"))
 			if got := collect(t, pod, "member"); len(got) != 1 {
 				t.Errorf("the pod got %q", got)
 			}
@@ -124,13 +125,13 @@ func TestForeignDatagrams(t *testing.T) {
 func TestSpoofedVNI(t *testing.T) {
 	l := labtest.New(t, nettest.Config{})
 	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
-	if _, err := a.dev.SetPeers(t.Context(), []vxlan.Peer{b.peer()}); err != nil {
+	if _, err := a.dev.SetPeers(t.Context(), []carrier.Peer{b.peer()}); err != nil {
 		t.Fatal(err)
 	}
 	foreign := labtest.AddHost(t, l, "foreign")
-	ip(t, foreign.Space, "addr add "+b.addr.String()+"/32 dev lo")
-	pod := socket(t, a.pod.Space, "eth0")
-	sendTo(t, foreign.Space, b.addr, a.addr, forged("knows the VNI"))
+	carriertest.IP(t, foreign.Space, "addr add "+b.Addr.String()+"/32 dev lo")
+	pod := carriertest.Socket(t, a.Pod.Space, "eth0")
+	sendTo(t, foreign.Space, b.Addr, a.Addr, forged("knows the VNI"))
 	collect(t, pod, "knows the VNI")
 }
 

@@ -1,4 +1,4 @@
-package vxlan
+package carrier
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ func (c *Controller) receiveProbe(p Probe, now time.Time) {
 	reply, ok := m.path.Receive(p, now)
 	c.applyState(m, now) // before the peer gets the reply
 	if ok {
-		reply.Willing = m.path.State() != Userspace // the device may have failed
+		reply.Willing = m.path.State() != Paused // the carrier may have failed
 		c.send(m, reply)
 	}
 }
@@ -44,31 +44,31 @@ func (c *Controller) lookForProof(m *member, now time.Time) {
 	}
 	m.path.Heard(c.cfg.Router.LastHeard(m.ID), now)
 	if kept := m.path.Kept(); kept && !m.kept {
-		c.log.Warn("a peer does not answer probes of the kernel path, nor in userspace: the kernel goes on carrying it", "peer", m.ID)
+		c.log.Warn("a peer does not answer probes of the carrier, nor in userspace: the kernel goes on carrying it", "peer", m.ID)
 	}
 	m.kept = m.path.Kept()
 }
 
 // applyState moves m to the kernel or back if the state of its path requires it, and publishes the state.
 func (c *Controller) applyState(m *member, now time.Time) {
-	if m.path.State() == Kernel && !m.kernel {
+	if m.path.State() == Carrying && !m.kernel {
 		c.moveToKernel(m, now)
 	}
-	if m.path.State() != Kernel && m.kernel {
+	if m.path.State() != Carrying && m.kernel {
 		c.moveToUserspace(m, now)
 	}
 	c.publish(m, now)
 }
 
-// moveToKernel makes the kernel carry m, if the device is ready. Otherwise the path fails.
+// moveToKernel makes the kernel carry m, if the carrier is ready. Otherwise the path fails.
 func (c *Controller) moveToKernel(m *member, now time.Time) {
 	if !c.ready {
 		m.path.Fail(now)
 		return
 	}
-	if err := c.cfg.Device.Carry(m.ID, true, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
+	if err := c.cfg.Carrier.Carry(m.ID, true, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
 		m.path.Fail(now)
-		c.log.Warn("cannot move a peer to the kernel path: it stays in userspace", "peer", m.ID, "err", err)
+		c.log.Warn("cannot move a peer to the carrier: it stays in userspace", "peer", m.ID, "err", err)
 		c.purge(m)
 		return
 	}
@@ -89,30 +89,30 @@ func (c *Controller) moveToUserspace(m *member, now time.Time) {
 
 // purge removes m from the kernel's tables.
 func (c *Controller) purge(m *member) {
-	// If the device is gone, its tables are too, and Run ends.
-	if err := c.cfg.Device.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
-		c.log.Warn("cannot remove a peer from the kernel path", "peer", m.ID, "err", err)
+	// If the carrier is gone, its tables are too, and Run ends.
+	if err := c.cfg.Carrier.Carry(m.ID, false, nil); err != nil && !errors.Is(err, ErrGone) {
+		c.log.Warn("cannot remove a peer from the carrier", "peer", m.ID, "err", err)
 	}
 }
 
 // send sends p to m. A probe that cannot be sent is a lost probe, with the same consequences.
 func (c *Controller) send(m *member, p Probe) {
 	p.From, p.To = c.cfg.Self, m.ID
-	if c.cfg.Device.Send(p) == nil {
+	if c.cfg.Carrier.Send(p) == nil {
 		c.sent.Add(1)
 	}
 }
 
-// sampleDevice reads the state of the device. It reports whether frames pass. All peers are moved to userspace if the
-// device is not ready.
-func (c *Controller) sampleDevice(now time.Time) (busy bool, err error) {
-	sample, err := c.cfg.Device.Sample()
+// sample reads the state of the carrier. It reports whether frames pass. All peers are moved to userspace if the
+// carrier is not ready.
+func (c *Controller) sample(now time.Time) (busy bool, err error) {
+	sample, err := c.cfg.Carrier.Sample()
 	if err != nil {
 		return false, err
 	}
 	busy = c.traffic.moved(sample.Frames, c.sent.Load()+c.received.Load())
 	if c.ready && !sample.Ready {
-		c.log.Warn("the VXLAN device is down or no port of a bridge: all peers are carried in userspace")
+		c.log.Warn("the device is down or no port of the bridge: all peers are carried in userspace")
 	}
 	c.ready = sample.Ready
 	for _, m := range c.members {
@@ -139,8 +139,8 @@ func (c *Controller) sweep(now time.Time) {
 			continue
 		}
 		if macs := c.cfg.Router.ReleaseMACs(m.ID); len(macs) > 0 {
-			if err := c.cfg.Device.Carry(m.ID, true, macs); err != nil {
-				c.log.Warn("cannot move hardware addresses to the kernel path", "peer", m.ID, "err", err)
+			if err := c.cfg.Carrier.Carry(m.ID, true, macs); err != nil {
+				c.log.Warn("cannot move hardware addresses to the carrier", "peer", m.ID, "err", err)
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func (c *Controller) dropOthers(peers []Peer) {
 	}
 }
 
-// setReachable makes those of peers members that the last SetPeers has, and drops all other members: the device reaches
+// setReachable makes those of peers members that the last SetPeers has, and drops all other members: the carrier reaches
 // peers alone.
 func (c *Controller) setReachable(peers []Peer, now time.Time) {
 	reached := map[Peer]bool{}
@@ -188,7 +188,7 @@ func (c *Controller) drop(m *member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.statuses[m.ID]
-	if s.member, s.state = false, Userspace; !s.requested {
+	if s.member, s.state = false, Paused; !s.requested {
 		delete(c.statuses, m.ID)
 	}
 }

@@ -1,11 +1,11 @@
-package vxlan
+package carrier
 
 import (
 	"context"
 	"time"
 )
 
-// program sets the peers of the device, and restores what other programs changed, until ctx ends. It has a goroutine of
+// program sets the peers of the carrier, and restores what other programs changed, until ctx ends. It has a goroutine of
 // its own because both set the filter, which may take long; meanwhile the loop still replies to probes.
 func (c *Controller) program(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
@@ -22,19 +22,19 @@ func (c *Controller) program(ctx context.Context) {
 			if failed != nil {
 				failed, err = c.programPeers(ctx, failed)
 			} else {
-				err = c.cfg.Device.Ensure(ctx)
+				err = c.cfg.Carrier.Ensure(ctx)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			c.log.Warn("cannot program the kernel path", "err", err)
+			c.log.Warn("cannot program the carrier", "err", err)
 		}
 	}
 }
 
-// programPeers sets the peers of the device, and sends those that it reaches to the loop. It returns the peers if that
+// programPeers sets the peers of the carrier, and sends those that it reaches to the loop. It returns the peers if that
 // fails.
 func (c *Controller) programPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
-	reachable, err := c.cfg.Device.SetPeers(ctx, peers)
+	reachable, err := c.cfg.Carrier.SetPeers(ctx, peers)
 	if err != nil {
 		return peers, err
 	}
@@ -45,7 +45,7 @@ func (c *Controller) programPeers(ctx context.Context, peers []Peer) (failed []P
 	return nil, nil
 }
 
-// trafficMeter detects frames other than probes in the device's counters. Frames and probes are read one after the
+// trafficMeter detects frames other than probes in the carrier's counters. Frames and probes are read one after the
 // other, so one counter may include a probe that the other does not include yet. The excess of frames over probes
 // therefore varies, and only an excess higher than ever before is traffic.
 type trafficMeter struct{ most int64 }

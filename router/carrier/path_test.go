@@ -1,4 +1,4 @@
-package vxlan
+package carrier
 
 import (
 	"fmt"
@@ -28,38 +28,38 @@ var pathScripts = map[string]string{
 		start a
 		run 300ms
 		start b
-		until a kernel 1s
-		until b kernel 1s
-		stay a kernel 10m
-		stay b kernel 10m`,
+		until a carrying 1s
+		until b carrying 1s
+		stay a carrying 10m
+		stay b carrying 10m`,
 	"long way": `
 		latency 250ms
 		start a
 		start b
-		until a kernel 2s
-		until b kernel 2s
+		until a carrying 2s
+		until b carrying 2s
 		busy
-		stay a kernel 1m`,
+		stay a carrying 1m`,
 	"too long a way": `
 		latency 400ms
 		start a
 		start b
-		stay a userspace 1ms
+		stay a paused 1ms
 		run 10s
 		stay a probing 1ms
 		stay b probing 10s`,
 	"quiet when nothing passes": `
 		start a
 		start b
-		until a kernel 1s
-		until b kernel 1s
+		until a carrying 1s
+		until b carrying 1s
 		probes a 0 9
 		run 100s
 		probes a 18 23`,
 	"close watch under traffic": `
 		start a
 		start b
-		until a kernel 1s
+		until a carrying 1s
 		probes a 0 9
 		busy
 		run 10s
@@ -71,8 +71,8 @@ var pathScripts = map[string]string{
 		busy
 		run 5s
 		cut a
-		until a userspace 900ms
-		until b userspace 300ms`,
+		until a paused 900ms
+		until b paused 300ms`,
 	"the other direction lost under traffic": `
 		start a
 		start b
@@ -80,8 +80,8 @@ var pathScripts = map[string]string{
 		busy
 		run 5s
 		cut b
-		until a userspace 900ms
-		until b userspace 300ms`,
+		until a paused 900ms
+		until b paused 300ms`,
 	"lost while calm, then traffic": `
 		start a
 		start b
@@ -89,20 +89,20 @@ var pathScripts = map[string]string{
 		cut a
 		cut b
 		busy
-		until a userspace 900ms
-		until b userspace 900ms`,
+		until a paused 900ms
+		until b paused 900ms`,
 	"one direction never works": `
 		start a
 		start b
 		cut a
-		stay b userspace 1ms
+		stay b paused 1ms
 		run 2m
 		probes a 0 100
 		run 10m
 		probes a 40 120
 		heal a
-		until a kernel 2m
-		until b kernel 2s`,
+		until a carrying 2m
+		until b carrying 2s`,
 	"no peer there": `
 		start a
 		run 3m
@@ -110,53 +110,53 @@ var pathScripts = map[string]string{
 		run 1h
 		probes a 250 340
 		start b
-		until b kernel 1500ms
-		until a kernel 1500ms`,
+		until b carrying 1500ms
+		until a carrying 1500ms`,
 	"a few are lost": `
 		start a
 		start b
 		run 5s
 		busy
 		loss 1
-		stay a kernel 1m
-		stay b kernel 1m`,
+		stay a carrying 1m
+		stay b carrying 1m`,
 	"restart": `
 		start a
 		start b
 		run 5s
 		kill b
 		start b
-		until b kernel 1s
-		until a kernel 1s
-		stay a kernel 10s`,
+		until b carrying 1s
+		until a carrying 1s
+		stay a carrying 10s`,
 	"crash under traffic": `
 		start a
 		start b
 		busy
 		run 5s
 		kill b
-		stay a kernel 1m
+		stay a carrying 1m
 		probes a 60 90
 		start b
-		until b kernel 2s
-		until a kernel 1s
-		stay a kernel 10s`,
+		until b carrying 2s
+		until a carrying 1s
+		stay a carrying 10s`,
 	"gone for good": `
 		start a
 		start b
 		run 10s
 		kill b
-		stay a kernel 4m
-		until a userspace 2m`,
+		stay a carrying 4m
+		until a paused 2m`,
 	"crash while calm": `
 		start a
 		start b
 		run 5s
 		kill b
-		stay a kernel 1m
+		stay a carrying 1m
 		start b
-		until b kernel 2s
-		until a kernel 1s`,
+		until b carrying 2s
+		until a carrying 1s`,
 	"neither path works, then userspace": `
 		start a
 		start b
@@ -164,11 +164,11 @@ var pathScripts = map[string]string{
 		run 5s
 		stop b
 		cut a
-		stay a kernel 10s
+		stay a carrying 10s
 		daemon b
-		until a userspace 100ms
+		until a paused 100ms
 		heal a
-		until a kernel 4s`,
+		until a carrying 4s`,
 	"farewell": `
 		start a
 		start b
@@ -176,31 +176,31 @@ var pathScripts = map[string]string{
 		leave b
 		run 10ms
 		stay a probing 1ms
-		until a userspace 2s`,
+		until a paused 2s`,
 	"flapping is damped": `
 		start a
 		start b
 		busy
-		until a kernel 2s
+		until a carrying 2s
 		cut a
-		until a userspace 1s
+		until a paused 1s
 		heal a
-		until a kernel 4s
+		until a carrying 4s
 		cut a
-		until a userspace 1s
+		until a paused 1s
 		heal a
-		stay a userspace 1500ms
-		until a kernel 4s
+		stay a paused 1500ms
+		until a carrying 4s
 		cut a
-		until a userspace 1s
+		until a paused 1s
 		heal a
-		stay a userspace 3500ms
-		until a kernel 6s
-		stay a kernel 2m
+		stay a paused 3500ms
+		until a carrying 6s
+		stay a carrying 2m
 		cut a
-		until a userspace 1s
+		until a paused 1s
 		heal a
-		until a kernel 3s`,
+		until a carrying 3s`,
 }
 
 func TestPath(t *testing.T) {
@@ -401,7 +401,7 @@ func TestPathForged(t *testing.T) {
 		for _, echo := range []uint64{0, 1, last.Nonce + 2} {
 			p.Receive(Probe{Reply: true, Willing: true, Echo: echo}, now)
 		}
-		if p.State() == Kernel {
+		if p.State() == Carrying {
 			t.Fatal("proven by forged answers")
 		}
 	}
@@ -412,7 +412,7 @@ func TestPathForged(t *testing.T) {
 	for range 10 {
 		p.Receive(Probe{Reply: true, Willing: true, Echo: last.Nonce}, now)
 	}
-	if p.State() == Kernel {
+	if p.State() == Carrying {
 		t.Error("proven by one answer, repeated")
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/peer"
-	"weft/router/vxlan"
+	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 	"weft/tap/taptest"
 )
 
@@ -68,7 +69,7 @@ func TestOpen(t *testing.T) {
 		if s, err := d.Sample(); err != nil || s.Ready {
 			t.Errorf("Sample of a device that is no port: %+v, %v", s, err)
 		}
-		if err := d.Send(vxlan.Probe{To: peer.ID{7}}); !errors.Is(err, vxlan.ErrUnknownPeer) {
+		if err := d.Send(carrier.Probe{To: peer.ID{7}}); !errors.Is(err, carrier.ErrUnknownPeer) {
 			t.Errorf("Send to an unknown peer: %v", err)
 		}
 	}
@@ -205,7 +206,7 @@ func TestConfig(t *testing.T) {
 	} {
 		c := config()
 		change(&c)
-		if _, err := vxlan.Open(t.Context(), c); !errors.Is(err, vxlan.ErrConfig) || !strings.Contains(err.Error(), name) {
+		if _, err := vxlan.Open(t.Context(), c); !errors.Is(err, carrier.ErrConfig) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -252,7 +253,7 @@ func TestAdmissible(t *testing.T) {
 	}
 	t.Cleanup(func() { d.Close() })
 	addr := netip.MustParseAddr
-	got, err := d.SetPeers(t.Context(), []vxlan.Peer{
+	got, err := d.SetPeers(t.Context(), []carrier.Peer{
 		{ID: peer.ID{2}, Addr: addr("::ffff:192.0.2.2")},
 		{ID: peer.ID{1}, Addr: addr("192.0.2.9")},                // this node
 		{ID: peer.ID{3}, Addr: addr("192.0.2.1")},                // this node's address
@@ -261,7 +262,7 @@ func TestAdmissible(t *testing.T) {
 		{ID: peer.ID{5}, Addr: addr("2001:db8::5")},              // of the other family
 		{ID: peer.ID{6}}, {Addr: addr("192.0.2.6")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")},
 	})
-	want := []vxlan.Peer{{ID: peer.ID{2}, Addr: addr("192.0.2.2")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")}}
+	want := []carrier.Peer{{ID: peer.ID{2}, Addr: addr("192.0.2.2")}, {ID: peer.ID{7}, Addr: addr("192.0.2.7")}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
@@ -293,7 +294,7 @@ func TestAdmissible(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Carry(peer.ID{5}, true, nil); !errors.Is(err, vxlan.ErrUnknownPeer) {
+	if err := d.Carry(peer.ID{5}, true, nil); !errors.Is(err, carrier.ErrUnknownPeer) {
 		t.Errorf("Carry: %v", err)
 	}
 }

@@ -1,20 +1,10 @@
-// Package vxlan is the kernel path between nodes: a VXLAN device (RFC 7348) that is a second port of the pods' bridge
-// beside the TAP, so that frames that need no seal and no relay never enter userspace.
+// Package vxlan is the carrier of frames that need no seal and no relay: a VXLAN device (RFC 7348) that is a second port of the pods'
+// bridge beside the TAP, so that these frames never enter userspace.
 //
-//	pods --- bridge "weave" --+-- TAP "weft0"      --- router --- peers that are carried in userspace
-//	                          +-- VXLAN "weftvx"   ------------- peers that are carried by the kernel
-//
-// Both ports are isolated: the bridge forwards no frame from one to the other. It floods broadcasts to both: the router
-// sends them to its peers, the device to the peers with a flood entry. So each peer must belong to exactly one of the
-// two. The Controller (path controller) ensures that: it sends probes over the kernel path, moves a peer to the kernel
-// when several in a row were answered, and back to userspace within a second when they are not answered any more.
-//
-//   - probe.go: the wire format of a probe; path.go: the decision for one peer (both without I/O)
-//   - controller.go, members.go, program.go: the engine that runs the paths
 //   - device_linux.go: the device; conflict_linux.go: devices and programs in its way
+//   - probe.go: the frame in which a probe lies; socket_linux.go: the socket for probes
 //   - vni.go: the VNI that only members know
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
-//   - socket_linux.go: the socket for probes
 //   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
 package vxlan
 
@@ -26,6 +16,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/carrier"
 )
 
 // FirstPrivileged and LastPrivileged are the first and the last source port of VXLAN datagrams that a device accepts. Only privileged
@@ -47,10 +38,8 @@ const (
 	Overhead6 = 40 + 8 + 8 + ether.HeaderLen
 )
 
-// Errors that callers branch on. The errors that wrap them name the cause and a remedy.
+// Errors that callers branch on, besides those of package carrier. The errors that wrap them name the cause and a remedy.
 var (
-	// ErrConfig: a field of a configuration is invalid.
-	ErrConfig = errors.New("bad configuration")
 	// ErrNoVXLAN: the kernel has no VXLAN driver, or the process may not use it.
 	ErrNoVXLAN = errors.New("the kernel cannot make VXLAN devices")
 	// ErrNotOurs: a device that weft did not make has the name, or uses the UDP port for VXLAN.
@@ -59,19 +48,7 @@ var (
 	ErrPortInUse = errors.New("the UDP port is in use")
 	// ErrNoFilter: nftables does not work; without the filter any host could send into the overlay.
 	ErrNoFilter = errors.New("nftables does not work")
-	// ErrGone: the device was deleted by another program.
-	ErrGone = errors.New("the device is gone")
-	// ErrUnknownPeer: the peer is not among those of the last SetPeers.
-	ErrUnknownPeer = errors.New("unknown peer")
 )
-
-// Peer is a node that the kernel can reach.
-type Peer struct {
-	ID peer.ID
-	// Addr is the node's address on the underlay, to which datagrams for its device go and from which its datagrams
-	// come. It has the family of Config.Local, and no other peer has it.
-	Addr netip.Addr
-}
 
 // Config describes the device that Open makes.
 type Config struct {
@@ -107,7 +84,7 @@ var goodBridge = regexp.MustCompile(`^[!#-)+-~]{1,15}$`)
 
 // Limits of Config.MTU: a probe must fit, and the kernel accepts no more.
 const (
-	minMTU = probeLen
+	minMTU = carrier.ProbeLen
 	maxMTU = 65535 - Overhead6
 )
 
@@ -115,21 +92,21 @@ const (
 func (c Config) Validate() error {
 	switch {
 	case !goodName.MatchString(c.Name):
-		return fmt.Errorf("vxlan: %w: Name %q", ErrConfig, c.Name)
+		return fmt.Errorf("vxlan: %w: Name %q", carrier.ErrConfig, c.Name)
 	case !goodBridge.MatchString(c.Bridge) || c.Bridge == c.Name:
-		return fmt.Errorf("vxlan: %w: Bridge %q", ErrConfig, c.Bridge)
+		return fmt.Errorf("vxlan: %w: Bridge %q", carrier.ErrConfig, c.Bridge)
 	case c.Tap == c.Name || c.Tap == c.Bridge:
-		return fmt.Errorf("vxlan: %w: Tap %q", ErrConfig, c.Tap)
+		return fmt.Errorf("vxlan: %w: Tap %q", carrier.ErrConfig, c.Tap)
 	case c.Port == 0:
-		return fmt.Errorf("vxlan: %w: Port is 0", ErrConfig)
+		return fmt.Errorf("vxlan: %w: Port is 0", carrier.ErrConfig)
 	case c.VNI == 0 || c.VNI > maxVNI:
-		return fmt.Errorf("vxlan: %w: VNI %d", ErrConfig, c.VNI)
+		return fmt.Errorf("vxlan: %w: VNI %d", carrier.ErrConfig, c.VNI)
 	case c.MTU < minMTU || c.MTU > maxMTU:
-		return fmt.Errorf("vxlan: %w: MTU %d is outside %d to %d", ErrConfig, c.MTU, minMTU, maxMTU)
+		return fmt.Errorf("vxlan: %w: MTU %d is outside %d to %d", carrier.ErrConfig, c.MTU, minMTU, maxMTU)
 	case !usable(c.Local):
-		return fmt.Errorf("vxlan: %w: Local %s is not the address of a node", ErrConfig, c.Local)
+		return fmt.Errorf("vxlan: %w: Local %s is not the address of a node", carrier.ErrConfig, c.Local)
 	case c.Self.IsZero():
-		return fmt.Errorf("vxlan: %w: Self is the zero ID", ErrConfig)
+		return fmt.Errorf("vxlan: %w: Self is the zero ID", carrier.ErrConfig)
 	}
 	return nil
 }
@@ -138,12 +115,4 @@ func (c Config) Validate() error {
 // without an underlying interface does not have.
 func usable(a netip.Addr) bool {
 	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
-}
-
-// ProbeMAC returns the hardware address of the VXLAN device of the node id, to which probes for that node are sent:
-// unicast, locally administered. A bridge does not forward frames to the address of one of its ports, so pods never see
-// a probe. The first byte is as high as possible, as a bridge without an address of its own uses the lowest address of
-// its ports.
-func ProbeMAC(id peer.ID) ether.Addr {
-	return ether.Addr{0xfe, id[0], id[1], id[2], id[3], id[4]}
 }

@@ -1,0 +1,7 @@
+package carrier
+
+// Intervals of a Controller.
+const (
+	Gap       = gap
+	KeepEvery = keepEvery
+)
