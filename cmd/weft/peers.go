@@ -19,11 +19,11 @@ func newPeersCommand(e *env) *cobra.Command {
 		Use:   "peers",
 		Short: "Show the nodes of the network",
 		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
-			"leaving) or left. LINK is direct, relay (through another node) or none. DATAPATH is userspace or kernel: which\n" +
-			"of them carries the frames to the node. CIPHER is - if the frames are not encrypted. MTU is the largest packet\n" +
-			"of a pod that reaches the node. RTT is the round-trip time that probes measured. SENT and RECEIVED count what\n" +
-			"userspace carries; \"weft top\" shows both datapaths. In a network with identities, IDENTITY is certificate,\n" +
-			"- (admitted by the secret) or the reason why the node is shut out.",
+			"leaving) or left. LINK is direct, relay (through another node) or none. CARRIER is what carries the frames to\n" +
+			"the node: userspace, or vxlan (the kernel). CIPHER is - if the frames are not encrypted. MTU is the largest\n" +
+			"packet of a pod that reaches the node. RTT is the round-trip time that probes measured. SENT and RECEIVED\n" +
+			"count the bytes of frames. In a network with identities, IDENTITY is certificate, - (admitted by the secret)\n" +
+			"or the reason why the node is shut out.",
 		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())
@@ -36,7 +36,7 @@ func newPeersCommand(e *env) *cobra.Command {
 }
 
 func writePeers(w io.Writer, peers []api.Peer) {
-	header := []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "DATAPATH", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}
+	header := []string{"ID", "NAME", "ADDRESS", "STATE", "LINK", "CARRIER", "CIPHER", "MTU", "RTT", "SENT", "RECEIVED"}
 	identities := slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Certificate || p.Refused != "" })
 	if identities {
 		header = append(header, "IDENTITY")
@@ -55,7 +55,7 @@ func writePeers(w io.Writer, peers []api.Peer) {
 			rtt = strconv.FormatFloat(p.RTT, 'f', 2, 64) + " ms"
 		}
 		row := []string{
-			p.ID.String(), name, p.Addr.String(), string(p.State), orDash(link), orDash(string(p.Datapath)), orDash(string(p.Cipher)),
+			p.ID.String(), name, p.Addr.String(), string(p.State), orDash(link), orDash(string(p.Carrier)), orDash(string(p.Cipher)),
 			mtu, rtt, byteCount(p.TxBytes), byteCount(p.RxBytes),
 		}
 		if identities {

@@ -119,6 +119,7 @@ type Peer struct {
 	Link      Link           `json:"link"`
 	Via       peer.ID        `json:"via"`
 	Datapath  Datapath       `json:"datapath"`
+	Carrier   Carrier        `json:"carrier"`
 	Encrypted bool           `json:"encrypted"`
 	Cipher    Cipher         `json:"cipher"`
 	MTU       int            `json:"mtu"`
@@ -130,11 +131,22 @@ type Peer struct {
 	// Refused is why the node is not admitted any more, such as "revoked" or "expired"; empty otherwise.
 	Refused string `json:"refused,omitempty"`
 
+	// Frames of pods from and to the node, and their bytes, by whatever carrier. Kernel is the part that the kernel carried, with its probes;
+	// it counts a superframe (GSO) as one frame.
 	TxBytes  uint64            `json:"tx_bytes"`
 	RxBytes  uint64            `json:"rx_bytes"`
 	TxFrames uint64            `json:"tx_frames"`
 	RxFrames uint64            `json:"rx_frames"`
+	Kernel   PeerCounts        `json:"kernel"`
 	Drops    map[string]uint64 `json:"drops"` // by reason
+}
+
+// PeerCounts counts frames and their bytes.
+type PeerCounts struct {
+	RxFrames uint64 `json:"rx_frames"`
+	RxBytes  uint64 `json:"rx_bytes"`
+	TxFrames uint64 `json:"tx_frames"`
+	TxBytes  uint64 `json:"tx_bytes"`
 }
 
 // IPAM is the answer of GET /v1/ipam.

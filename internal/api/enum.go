@@ -34,6 +34,27 @@ const (
 	DatapathMixed     Datapath = "mixed" // of a node only: the kernel carries frames to some of its peers
 )
 
+// Carrier is what carries frames to a peer. It is empty for the node itself and for peers that are not alive.
+type Carrier string
+
+// Carriers. All but the first are of the kernel.
+const (
+	CarrierUserspace Carrier = "userspace"
+	CarrierVXLAN     Carrier = "vxlan"
+)
+
+// Datapath returns the part of a node that serves the carrier.
+func (c Carrier) Datapath() Datapath {
+	switch c {
+	case "":
+		return ""
+	case CarrierUserspace:
+		return DatapathUserspace
+	default:
+		return DatapathKernel
+	}
+}
+
 // Cipher is the cipher of the session with a peer. It is empty where datagrams are not encrypted, or where no cipher has been
 // chosen yet.
 type Cipher string

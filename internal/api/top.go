@@ -57,7 +57,7 @@ type TopPeer struct {
 	Carrier Carrier   `json:"carrier"` // empty for a peer that is not alive
 	RTT     float64   `json:"rtt_ms"`  // 0: not measured
 	TopRates
-	// Estimated says that the kernel carried a part of the frames: its part of the rates is an estimate from a sample.
+	// Estimated says that the kernel carried a part of the frames: their number is an estimate from a sample.
 	Estimated bool               `json:"estimated"`
 	Drops     map[string]float64 `json:"drops_per_s"` // by reason
 }
@@ -68,27 +68,6 @@ type TopRates struct {
 	RxBits    float64 `json:"rx_bits_per_s"`
 	TxPackets float64 `json:"tx_packets_per_s"`
 	RxPackets float64 `json:"rx_packets_per_s"`
-}
-
-// Carrier is what carries frames to a peer.
-type Carrier string
-
-// Carriers.
-const (
-	CarrierUserspace Carrier = "userspace"
-	CarrierVXLAN     Carrier = "vxlan" // of the kernel
-)
-
-// CarrierOf returns the carrier of a datapath to a peer.
-func CarrierOf(d Datapath) Carrier {
-	switch d {
-	case DatapathUserspace:
-		return CarrierUserspace
-	case DatapathKernel:
-		return CarrierVXLAN
-	default:
-		return ""
-	}
 }
 
 // TopFlow is the traffic of a flow in an interval, in one direction, as far as a sample of the frames shows it.

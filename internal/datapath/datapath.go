@@ -146,7 +146,8 @@ type Datapath struct {
 	vni             atomic.Uint32 // of the kernel path's device, as it is published; 0: none
 	vniWaits        atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
 
-	repairs repairs // has a lock of its own
+	repairs      repairs      // has a lock of its own
+	kernelCounts kernelCounts // the same
 
 	had sync.Map // of netip.Addr: the addresses that the bridge has had
 
@@ -300,6 +301,10 @@ func (d *Datapath) SyncPeers() {
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)
+	d.kernelCounts.keepOnly(func(id peer.ID) bool {
+		_, alive := d.cfg.Membership.Member(id)
+		return alive || d.cfg.Membership.Dead(id)
+	})
 	d.followVNI(e.kernel, members, time.Now())
 	e.kernel.setPeers(d.kernelPeers(members, e.kernel.carries))
 }

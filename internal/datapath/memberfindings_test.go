@@ -96,7 +96,8 @@ func TestKernelFindings(t *testing.T) {
 	wantFinding(t, "up again", d.kernelFindings(k), "")
 	now := time.Now()
 	late := carrier.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
-	if ids := unproven([]carrier.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: carrier.Carrying}}, now); len(ids) != 1 {
+	peers := []carrier.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: carrier.Carrying}}
+	if ids := unproven(peers, now); len(ids) != 1 {
 		t.Errorf("%v are unproven, want the first", ids)
 	}
 }

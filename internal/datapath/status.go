@@ -31,10 +31,12 @@ func (d *Datapath) KernelSample() (carrier.Sample, bool) {
 	return e.kernel.sample()
 }
 
-// KernelCarries reports whether the kernel carries frames to a peer; otherwise userspace does.
-func (d *Datapath) KernelCarries(id peer.ID) bool {
-	e := d.current.Load()
-	return e != nil && e.kernel.carries(id)
+// Carrier returns what carries frames to a peer. It is cheap.
+func (d *Datapath) Carrier(id peer.ID) carrier.Kind {
+	if e := d.current.Load(); e != nil && e.kernel.carries(id) {
+		return carrier.VXLAN
+	}
+	return carrier.Userspace
 }
 
 // Sockets returns the data sockets and the entropy ports, for their metrics. They belong to the Datapath.

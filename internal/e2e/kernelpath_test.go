@@ -53,6 +53,11 @@ func TestKernelPath(t *testing.T) {
 		}
 	}
 	transferBoth(t, []*pod{pods[0], pods[4]}, 64<<20)
+	const most = 96 << 20 // with headers, acknowledgements and repetitions
+	if b := peerOf(t, nodes[0], "b"); b.Carrier != api.CarrierVXLAN || b.Kernel.TxBytes < 64<<20 || b.Kernel.TxBytes > most ||
+		b.Kernel.RxBytes < 64<<20 || b.Kernel.RxBytes > most || b.TxBytes < b.Kernel.TxBytes || b.RxFrames < b.Kernel.RxFrames {
+		t.Errorf("the peer has %+v", b)
+	}
 	behind := map[string]int{}
 	for _, e := range query[[]api.FDBEntry](t, nodes[0], "fdb") {
 		behind[e.Name]++
@@ -229,10 +234,27 @@ func TestKernelPathIsRepaired(t *testing.T) {
 	t.Parallel()
 	nodes, pods := pair(t)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
+	pods[0].reaches(t, pods[1].addr)
+	before := peerOf(t, nodes[0], "b")
 	labtest.Run(t, nodes[0].Space, "ip", "link", "del", kernelDevice)
 	pods[0].reaches(t, pods[1].addr)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	pods[0].reaches(t, pods[1].addr)
+	if after := peerOf(t, nodes[0], "b"); after.Kernel.TxBytes <= before.Kernel.TxBytes {
+		t.Errorf("sent %+v, and before the repair %+v", after.Kernel, before.Kernel)
+	}
+}
+
+// peerOf returns a peer of a node.
+func peerOf(t *testing.T, n *cluster.Node, name string) api.Peer {
+	t.Helper()
+	for _, p := range query[[]api.Peer](t, n, "peers") {
+		if p.Name == name {
+			return p
+		}
+	}
+	t.Fatalf("%s has no peer %s", n.Label(), name)
+	return api.Peer{}
 }
 
 // TestKernelPathOutlivesDaemon: the kernel carries frames in both directions while the daemon of one node is stopped, and while it is

@@ -74,7 +74,7 @@ func (b *browser) sameAsCommand(t *testing.T, n *cluster.Node) error {
 	for _, p := range query[[]api.Peer](t, n, "peers") {
 		link, carrier, mtu := string(p.Link), "", ""
 		if p.Link == api.LinkDirect {
-			carrier = map[api.Datapath]string{api.DatapathKernel: "by the kernel", api.DatapathUserspace: "in userspace"}[p.Datapath]
+			carrier = map[api.Datapath]string{api.DatapathKernel: "by the kernel, vxlan", api.DatapathUserspace: "in userspace"}[p.Datapath]
 		}
 		if p.Self || p.State != api.PeerAlive {
 			link = "–"

@@ -53,7 +53,7 @@ func TestPageKeepsPlace(t *testing.T) {
 	if want := fmt.Sprintf("[%q,true]", stateID(5)); before != want {
 		t.Fatalf("at first %s, want %s", before, want)
 	}
-	const traffic = `document.querySelector(".sum").textContent`
+	const traffic = `[...document.querySelectorAll("td.traffic")].map(e => e.textContent).join()`
 	for range 2 {
 		shown := b.text(t, traffic)
 		labtest.Until(t, patience, func() error {

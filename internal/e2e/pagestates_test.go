@@ -23,13 +23,10 @@ type snapshot = statuspage.Snapshot
 // Snapshot implements statuspage.Source. The counters grow, so that the page has rates.
 func (s *pageState) Snapshot() snapshot {
 	for i := range s.Peers {
-		if p := &s.Peers[i]; p.Link != api.LinkNone && p.Datapath == api.DatapathUserspace {
+		if p := &s.Peers[i]; p.Link != api.LinkNone {
 			p.TxBytes += 1_400_000 * uint64(i%5)
 			p.RxBytes += 31_000_000 * uint64(i%3)
 		}
-	}
-	if s.Kernel != nil {
-		s.Kernel = &statuspage.Traffic{Tx: s.Kernel.Tx + 117_000_000, Rx: s.Kernel.Rx + 3_200_000}
 	}
 	return s.snapshot
 }
@@ -50,7 +47,6 @@ func newPageState(n int) *pageState {
 		Targets: []api.Target{{Addr: "host2:6783"}}, Exposed: []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12")},
 		Drops: map[string]uint64{"frame_exceeds_path_mtu": 3}, Guard: api.GuardStatus{Bound: 3}, Since: now.Add(-157 * time.Minute),
 	}
-	s.Kernel = &statuspage.Traffic{Tx: 52_174_763_000, Rx: 1_214_000_000}
 	r := statuspage.Range{CIDR: cidr}
 	for i := range n {
 		p := api.Peer{
@@ -60,7 +56,7 @@ func newPageState(n int) *pageState {
 			TxBytes: 502_443_000 * uint64(i), RxBytes: 174_763_000 * uint64(i), Drops: map[string]uint64{},
 		}
 		if i%3 == 1 {
-			p.Datapath, p.Cipher, p.Encrypted = api.DatapathKernel, "", false
+			p.Datapath, p.Carrier, p.Cipher, p.Encrypted = api.DatapathKernel, api.CarrierVXLAN, "", false
 		}
 		if i == 0 {
 			p.Link, p.Datapath, p.Cipher, p.RTT = api.LinkNone, "", "", 0

@@ -326,7 +326,7 @@ func TestFlushUnderInjection(t *testing.T) {
 		for range 400 {
 			f.send(t, from, to, datagram)
 		}
-		shows(t, nodes[0], "nft list table inet weft-weftvx6785", `saddr != @peers .*drop`)
+		shows(t, nodes[0], "nft list table inet weft-weftvx6785", `saddr != @peers4 .*drop`)
 	}
 	sockets[1].send(t, mac(t, "ff:ff:ff:ff:ff:ff"), "end")
 	for _, text := range sockets[0].receiveUntil(t, "end") {

@@ -156,7 +156,7 @@ func TestTop(t *testing.T) {
 
 func checkTopPeer(t *testing.T, p api.TopPeer, datapath api.Datapath) {
 	t.Helper()
-	if p.Name != "b" || p.State != api.PeerAlive || p.Link != api.LinkDirect || p.Carrier != api.CarrierOf(datapath) || p.RTT == 0 ||
+	if p.Name != "b" || p.State != api.PeerAlive || p.Link != api.LinkDirect || p.Carrier.Datapath() != datapath || p.RTT == 0 ||
 		p.Estimated && datapath == api.DatapathUserspace {
 		t.Errorf("%+v", p)
 	}

@@ -8,8 +8,8 @@ import (
 // packages are the names of packages with which errors begin, as in "mesh: not running". They help in a log, and mean nothing to an
 // operator. internal/archtest checks that the list is complete.
 var packages = []string{
-	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "cpulatency", "csr", "daemon", "datapath",
-	"deletions", "demo", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate",
+	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "cpulatency", "csr", "daemon",
+	"datapath", "deletions", "demo", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
 	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "nftsum", "node", "nodefilter",
 	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",

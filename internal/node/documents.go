@@ -83,20 +83,15 @@ func conditionDocs(conditions []health.Condition) (docs []api.Condition, warning
 	return docs, warnings
 }
 
-// datapathTo returns what carries frames to a peer.
-func (d documents) datapathTo(id peer.ID) api.Datapath {
-	if d.n.datapath.KernelCarries(id) {
-		return api.DatapathKernel
-	}
-	return api.DatapathUserspace
-}
+// carrierTo returns what carries frames to a peer.
+func (d documents) carrierTo(id peer.ID) api.Carrier { return api.Carrier(d.n.datapath.Carrier(id)) }
 
 // datapath returns what carries frames to all live peers; userspace where there are none.
 func (d documents) datapath(members []mesh.Member) api.Datapath {
 	found := map[api.Datapath]bool{}
 	for _, m := range members {
 		if isLivePeer(m) {
-			found[d.datapathTo(m.ID)] = true
+			found[d.carrierTo(m.ID).Datapath()] = true
 		}
 	}
 	switch {
@@ -118,13 +113,16 @@ func (d documents) Peers() []api.Peer {
 			stats[s.ID] = s
 		}
 	}
+	kernel := n.datapath.KernelCounts()
 	docs := []api.Peer{}
 	for _, m := range n.mesh.Members() {
-		s := stats[m.ID]
+		s, k := stats[m.ID], kernel[m.ID]
 		doc := api.Peer{
 			ID: m.ID, Name: m.Name, Addr: m.DataAddr(), State: api.PeerState(m.State.String()), Self: m.Self, Link: api.LinkNone,
 			MTU:     n.datapath.MTU(),
-			TxBytes: s.TxBytes, RxBytes: s.RxBytes, TxFrames: s.TxFrames, RxFrames: s.RxFrames, Drops: dropDocs(s.Drops),
+			TxBytes: s.TxBytes + k.TxBytes, RxBytes: s.RxBytes + k.RxBytes,
+			TxFrames: s.TxFrames + k.TxFrames, RxFrames: s.RxFrames + k.RxFrames, Drops: dropDocs(s.Drops),
+			Kernel: api.PeerCounts(k),
 		}
 		if c := m.Certificate; !c.IsZero() {
 			doc.Certificate, doc.CertificateExpires = true, c.NotAfter
@@ -135,7 +133,8 @@ func (d documents) Peers() []api.Peer {
 		if isLivePeer(m) {
 			doc.Link, doc.Via = linkOf(m)
 			doc.RTT = milliseconds(m.RTT)
-			doc.Datapath = d.datapathTo(m.ID)
+			doc.Carrier = d.carrierTo(m.ID)
+			doc.Datapath = doc.Carrier.Datapath()
 			var cipher string
 			doc.Encrypted, cipher = n.datapath.Encryption(datapathMember(m), s)
 			doc.Cipher = api.Cipher(cipher)
@@ -219,9 +218,6 @@ func (d documents) Snapshot() statuspage.Snapshot {
 	s := statuspage.Snapshot{
 		Status: d.Status(), Peers: d.Peers(), Broken: n.mesh.Broken(), Missing: n.health.Missing(),
 		Leases: n.leases.Leases(""), Names: names{n.registry, n.cfg, n.members}.AllNames(),
-	}
-	if k, ok := n.datapath.KernelSample(); ok {
-		s.Kernel = &statuspage.Traffic{Tx: k.TxBytes, Rx: k.RxBytes}
 	}
 	addresses := d.IPAM()
 	s.Waiting = addresses.WaitingFor

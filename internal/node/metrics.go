@@ -15,6 +15,7 @@ import (
 	"weft/ipam"
 	"weft/mesh"
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/underlay"
 )
 
@@ -68,7 +69,7 @@ type nodeCollector struct {
 	version  string
 	health   *health.Registry
 	mesh     interface{ Members() []mesh.Member }
-	datapath interface{ KernelCarries(peer.ID) bool }
+	datapath interface{ Carrier(peer.ID) carrier.Kind }
 }
 
 // Describe implements prometheus.Collector.
@@ -97,6 +98,6 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, l := range api.Links() {
 			peerLink.SendBool(ch, l == link, id, string(l))
 		}
-		peerKernel.SendBool(ch, c.datapath.KernelCarries(m.ID), id)
+		peerKernel.SendBool(ch, c.datapath.Carrier(m.ID) != carrier.Userspace, id)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"weft/internal/peer"
 	"weft/mesh"
 	"weft/mesh/topology"
+	"weft/router/carrier"
 )
 
 // memberList is a membership in memory.
@@ -22,7 +23,12 @@ func (l memberList) Members() []mesh.Member { return l }
 // kernelPeer is a datapath of which the kernel carries one peer.
 type kernelPeer peer.ID
 
-func (k kernelPeer) KernelCarries(id peer.ID) bool { return id == peer.ID(k) }
+func (k kernelPeer) Carrier(id peer.ID) carrier.Kind {
+	if id == peer.ID(k) {
+		return carrier.VXLAN
+	}
+	return carrier.Userspace
+}
 
 // fixed is a health.Source of constant findings.
 type fixed []health.Finding

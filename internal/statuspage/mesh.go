@@ -263,7 +263,7 @@ func describe(row peerRow) string {
 	case row.Link == api.LinkRelay:
 		return row.Name + " is reached over a relay, " + row.Carrier
 	case row.Datapath == api.DatapathKernel:
-		return row.Name + " is reached directly, by the kernel" + trip
+		return row.Name + " is reached directly, " + row.Carrier + trip
 	}
 	return row.Name + " is reached directly" + trip
 }

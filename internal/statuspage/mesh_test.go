@@ -12,7 +12,7 @@ import (
 )
 
 // drawn returns the picture of a snapshot.
-func drawn(s Snapshot) picture { return newView(s, nil, nil, time.Time{}).Mesh }
+func drawn(s Snapshot) picture { return newView(s, nil, time.Time{}).Mesh }
 
 // classes counts the links of a picture by class.
 func classes(p picture) map[string]int {
@@ -26,7 +26,7 @@ func classes(p picture) map[string]int {
 // troubled returns a network of n nodes: n1 is reached by the kernel, n2 over it, n3 not at all, n4 is dead, n5 has left.
 func troubled(n int) Snapshot {
 	s := network(n)
-	s.Peers[1].Datapath = api.DatapathKernel
+	s.Peers[1].Datapath, s.Peers[1].Carrier = api.DatapathKernel, api.CarrierVXLAN
 	s.Peers[2].Link, s.Peers[2].Via = api.LinkRelay, id(1)
 	s.Peers[3].Link = api.LinkNone
 	s.Peers[4].State, s.Peers[4].Link = api.PeerDead, api.LinkNone
@@ -42,7 +42,7 @@ func TestPictureOfFew(t *testing.T) {
 		t.Errorf("links %v, want %v", got, want)
 	}
 	for _, want := range []string{
-		"n1 is reached directly, by the kernel", "n2 is reached over a relay, via n1", "n3 is not reached", "n4 is dead",
+		"n1 is reached directly, by the kernel, vxlan", "n2 is reached over a relay, via n1", "n3 is not reached", "n4 is dead",
 	} {
 		if !strings.Contains(p.Words, want) {
 			t.Errorf("%q does not contain %q", p.Words, want)

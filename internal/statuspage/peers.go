@@ -15,17 +15,16 @@ type peersView struct {
 	Counts string    // such as "3 alive, 1 dead"
 	Rows   []peerRow // nodes that are alive or dead: those that need attention first, this node last, otherwise by name
 	Left   []peerRow // nodes that have left: they are folded away
-	Kernel *flows    // traffic that the kernel carries, of all peers together; nil: none
 }
 
 // peerRow is a row of the table of peers.
 type peerRow struct {
 	api.Peer
 	LinkText  string
-	Carrier   string // "by the kernel", "in userspace" or "via" and the name of the relay
+	Carrier   string // "by the kernel" and the carrier, "in userspace" or "via" and the name of the relay
 	RTT       string
 	MTUText   string // empty for a node that is not alive
-	Flows     *flows // nil for traffic that is not counted by peer
+	Flows     *flows // nil for this node
 	DropCount string
 	DropNames string // the reasons
 }
@@ -35,7 +34,7 @@ type flows struct {
 	TxRate, RxRate, TxTotal, RxTotal string
 }
 
-func newPeersView(s Snapshot, r map[peer.ID]rate, kernel *rate) peersView {
+func newPeersView(s Snapshot, r map[peer.ID]rate) peersView {
 	names, counts := map[peer.ID]string{}, map[api.PeerState]int{}
 	for _, p := range s.Peers {
 		names[p.ID] = p.Name
@@ -64,9 +63,6 @@ func newPeersView(s Snapshot, r map[peer.ID]rate, kernel *rate) peersView {
 		}
 	}
 	v.Counts = strings.Join(words, ", ")
-	if s.Kernel != nil {
-		v.Kernel = newFlows(*s.Kernel, kernel)
-	}
 	return v
 }
 
@@ -97,7 +93,7 @@ func newPeerRow(p api.Peer, names map[peer.ID]string, r *rate) peerRow {
 	case p.Link == api.LinkRelay:
 		row.LinkText, row.Carrier = "relay", "via "+names[p.Via]
 	case p.Datapath == api.DatapathKernel:
-		row.LinkText, row.Carrier = "direct", "by the kernel"
+		row.LinkText, row.Carrier = "direct", "by the kernel, "+string(p.Carrier)
 	default:
 		row.LinkText, row.Carrier = "direct", "in userspace"
 	}
@@ -107,9 +103,7 @@ func newPeerRow(p api.Peer, names map[peer.ID]string, r *rate) peerRow {
 	if p.RTT > 0 && p.State == api.PeerAlive {
 		row.RTT = rttText(p.RTT)
 	}
-	if p.Datapath != api.DatapathKernel {
-		row.Flows = newFlows(Traffic{p.TxBytes, p.RxBytes}, r)
-	}
+	row.Flows = newFlows(Traffic{p.TxBytes, p.RxBytes}, r)
 	var total uint64
 	var reasons []string
 	for _, d := range sortedDrops(p.Drops) {

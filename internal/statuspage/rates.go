@@ -13,8 +13,6 @@ type rate struct{ tx, rx float64 }
 type rates struct {
 	at     time.Time
 	counts map[peer.ID][2]uint64
-	before *Traffic // the latest counters of the kernel
-	kernel *rate    // computed by the latest call of update; nil when not known
 }
 
 // maxRateInterval is the longest time between two snapshots from which a rate is computed.
@@ -34,10 +32,5 @@ func (r *rates) update(s Snapshot, now time.Time) map[peer.ID]rate {
 			found[p.ID] = rate{float64(p.TxBytes-b[0]) / elapsed.Seconds(), float64(p.RxBytes-b[1]) / elapsed.Seconds()}
 		}
 	}
-	r.kernel = nil
-	if b, k := r.before, s.Kernel; usable && b != nil && k != nil && b.Tx <= k.Tx && b.Rx <= k.Rx {
-		r.kernel = &rate{float64(k.Tx-b.Tx) / elapsed.Seconds(), float64(k.Rx-b.Rx) / elapsed.Seconds()}
-	}
-	r.before = s.Kernel
 	return found
 }

@@ -36,8 +36,6 @@ type Snapshot struct {
 	// Missing is what the node waits for while it is not ready, Waiting what it waits for before it can lease addresses;
 	// empty: nothing.
 	Missing, Waiting string
-	// Kernel is the traffic of all peers together that the kernel carries by itself; nil when it carries none.
-	Kernel *Traffic
 	// Broken are the pairs of nodes without a direct link.
 	Broken [][2]peer.ID
 }
@@ -166,7 +164,7 @@ func (p *Page) render() (rendered, error) {
 		return p.latest, nil
 	}
 	s := p.cfg.Source.Snapshot()
-	v := newView(s, p.rates.update(s, now), p.rates.kernel, now)
+	v := newView(s, p.rates.update(s, now), now)
 	r := rendered{at: now}
 	for _, id := range sectionIDs {
 		var b bytes.Buffer

@@ -122,7 +122,7 @@ func TestPageIsBounded(t *testing.T) {
 		ip := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)}), 12)
 		s.Leases = append(s.Leases, api.Lease{Owner: fmt.Sprint("pod", i), IP: ip})
 	}
-	v := newView(s, nil, nil, now)
+	v := newView(s, nil, now)
 	if len(v.Mesh.Nodes) != 2 || len(v.Mesh.Links) != 1 {
 		t.Errorf("%d groups and %d links are drawn", len(v.Mesh.Nodes), len(v.Mesh.Links))
 	}
@@ -141,12 +141,6 @@ func TestRates(t *testing.T) {
 	s.Peers[1].TxBytes, s.Peers[1].RxBytes = 2000, 1000
 	if got := r.update(s, now.Add(2*time.Second))[id(1)]; got != (rate{1000, 500}) {
 		t.Errorf("%v", got)
-	}
-	s.Kernel = &Traffic{Tx: 100}
-	r.update(s, now.Add(3*time.Second))
-	s.Kernel = &Traffic{Tx: 1100}
-	if r.update(s, now.Add(4*time.Second)); r.kernel == nil || *r.kernel != (rate{1000, 0}) {
-		t.Errorf("of the kernel: %v", r.kernel)
 	}
 	s.Peers[1].TxBytes = 0 // the peer has restarted
 	if got, ok := r.update(s, now.Add(5*time.Second))[id(1)]; ok {

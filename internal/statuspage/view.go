@@ -23,10 +23,10 @@ type view struct {
 	Pods     podsView
 }
 
-func newView(s Snapshot, r map[peer.ID]rate, kernel *rate, now time.Time) view {
+func newView(s Snapshot, r map[peer.ID]rate, now time.Time) view {
 	v := view{
 		Status: s.Status, At: newMoment(now, now), Clock: now.Format("15:04:05 MST"), State: "ready",
-		Warnings: newWarnings(s.Status.Conditions, now), Facts: newFacts(s.Status, now), Peers: newPeersView(s, r, kernel),
+		Warnings: newWarnings(s.Status.Conditions, now), Facts: newFacts(s.Status, now), Peers: newPeersView(s, r),
 		Waiting: s.Waiting, Pods: newPodsView(s, now),
 	}
 	if !s.Status.Ready {

@@ -50,16 +50,17 @@ func byID(list []api.Peer) map[peer.ID]api.Peer {
 	return peers
 }
 
-// topPeer returns the rates of a peer from its counters, which do not have the frames that the kernel carried.
+// topPeer returns the rates of a peer from its counters. The number of frames that the kernel carried is that of the sample, as the
+// counters of the kernel have a superframe as one.
 func topPeer(before, after api.Peer, kernel flows.PeerTraffic, seconds float64) api.TopPeer {
 	return api.TopPeer{
-		ID: after.ID, Name: after.Name, State: after.State, Link: after.Link, Via: after.Via, Carrier: api.CarrierOf(after.Datapath),
+		ID: after.ID, Name: after.Name, State: after.State, Link: after.Link, Via: after.Via, Carrier: after.Carrier,
 		RTT: after.RTT,
 		TopRates: api.TopRates{
-			TxBits:    8 * float64(grown(before.TxBytes, after.TxBytes)+kernel.Sent.Bytes) / seconds,
-			RxBits:    8 * float64(grown(before.RxBytes, after.RxBytes)+kernel.Received.Bytes) / seconds,
-			TxPackets: float64(grown(before.TxFrames, after.TxFrames)+kernel.Sent.Frames) / seconds,
-			RxPackets: float64(grown(before.RxFrames, after.RxFrames)+kernel.Received.Frames) / seconds,
+			TxBits:    8 * float64(grown(before.TxBytes, after.TxBytes)) / seconds,
+			RxBits:    8 * float64(grown(before.RxBytes, after.RxBytes)) / seconds,
+			TxPackets: float64(grown(before.TxFrames-before.Kernel.TxFrames, after.TxFrames-after.Kernel.TxFrames)+kernel.Sent.Frames) / seconds,
+			RxPackets: float64(grown(before.RxFrames-before.Kernel.RxFrames, after.RxFrames-after.Kernel.RxFrames)+kernel.Received.Frames) / seconds,
 		},
 		Estimated: kernel != flows.PeerTraffic{},
 		Drops:     ratesOf(before.Drops, after.Drops, seconds),

@@ -22,10 +22,10 @@ func TestBetween(t *testing.T) {
 	self, b, c, gone := peer.ID{1}, peer.ID{2}, peer.ID{3}, peer.ID{4}
 	peers := []api.Peer{
 		{ID: self, Name: "a", Self: true, State: api.PeerAlive},
-		{ID: c, Name: "c", State: api.PeerAlive, Link: api.LinkRelay, Via: b, Datapath: api.DatapathUserspace, RTT: 2,
+		{ID: c, Name: "c", State: api.PeerAlive, Link: api.LinkRelay, Via: b, Carrier: api.CarrierUserspace, RTT: 2,
 			TxBytes: 1000, RxFrames: 7},
-		{ID: b, Name: "b", State: api.PeerAlive, Link: api.LinkDirect, Datapath: api.DatapathKernel,
-			Drops: map[string]uint64{"runt": 5, "send": 1}},
+		{ID: b, Name: "b", State: api.PeerAlive, Link: api.LinkDirect, Carrier: api.CarrierVXLAN,
+			TxBytes: 50, TxFrames: 3, Kernel: api.PeerCounts{TxBytes: 40, TxFrames: 2}, Drops: map[string]uint64{"runt": 5, "send": 1}},
 		{ID: gone, Name: "gone", State: api.PeerLeft},
 	}
 	flow := flows.Flow{Key: flows.Key{Peer: b, Path: flows.Kernel, Sent: true, EtherType: ether.TypeIPv4, Protocol: packet.TCP,
@@ -42,6 +42,7 @@ func TestBetween(t *testing.T) {
 	peers = slices.Clone(peers)
 	peers[1].TxBytes, peers[1].TxFrames, peers[1].RxFrames = 3000, 4, 2 // RxFrames starts again
 	peers[2].Drops = map[string]uint64{"runt": 9, "send": 1}
+	peers[2].TxBytes, peers[2].TxFrames, peers[2].Kernel = 1050, 6, api.PeerCounts{TxBytes: 1040, TxFrames: 5}
 	after := Reading{At: now.Add(2 * time.Second), Peers: peers, Drops: map[string]uint64{"runt": 9, "busy": 2}}
 	got := Between(before, after, sample)
 	want := api.Top{

@@ -65,12 +65,19 @@ type Carrier interface {
 	Receive() (Probe, error)
 	// Sample returns the counters of the carrier and whether it can carry frames. The error wraps ErrGone if its device was deleted.
 	Sample() (Sample, error)
+	// Counts returns what the carrier has carried from and to the peers of SetPeers. They begin again when another program changes what
+	// counts. The error is net.ErrClosed after Close. Any goroutine may call it.
+	Counts() (map[peer.ID]Counts, error)
 	// Ensure restores what other programs changed.
 	Ensure(ctx context.Context) error
 	// Keep makes Close leave everything on the host, so that the kernel goes on carrying frames.
 	Keep()
 	Close() error
 }
+
+// Counts are the frames that a carrier has carried from and to a peer, probes included, and their bytes. The kernel counts a superframe
+// (GSO) as one frame.
+type Counts struct{ RxFrames, RxBytes, TxFrames, TxBytes uint64 }
 
 // Sample is the state of a carrier at one moment.
 type Sample struct {

@@ -40,7 +40,9 @@ type station struct {
 func (u underlay) station(t *testing.T, number byte, peers ...byte) *station {
 	t.Helper()
 	st := &station{underlay: u, dev: u.Open(peer.ID{number}), ended: make(chan error, 1)}
-	controller, err := carrier.New(carrier.ControllerConfig{Carrier: st.dev, Self: peer.ID{number}, Router: st, Logger: slog.New(slog.DiscardHandler)})
+	controller, err := carrier.New(carrier.ControllerConfig{
+		Carrier: st.dev, Self: peer.ID{number}, Router: st, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package carriertest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -39,7 +40,7 @@ func (u *Underlay) Carrier(id peer.ID) *Fake {
 
 // Open makes the carrier of a node, in place of an earlier one.
 func (u *Underlay) Open(id peer.ID) *Fake {
-	f := &Fake{underlay: u, self: id, in: make(chan carrier.Probe, 100), frames: make(chan string, 100)}
+	f := &Fake{underlay: u, self: id, in: make(chan carrier.Probe, 100), frames: make(chan string, 100), counts: map[peer.ID]carrier.Counts{}}
 	f.State.Ready = true
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -55,12 +56,13 @@ type Fake struct {
 	frames   chan string // that pods receive
 
 	mu      sync.Mutex
-	closed  bool      // guarded by mu
-	kept    bool      // guarded by mu
-	peers   []peer.ID // guarded by mu: of SetPeers
-	carried []peer.ID // guarded by mu
-	log     []string  // guarded by mu
-	State   State     // guarded by mu: see Set
+	closed  bool                       // guarded by mu
+	kept    bool                       // guarded by mu
+	peers   []peer.ID                  // guarded by mu: of SetPeers
+	carried []peer.ID                  // guarded by mu
+	counts  map[peer.ID]carrier.Counts // guarded by mu
+	log     []string                   // guarded by mu
+	State   State                      // guarded by mu: see Set
 }
 
 // State is what a test decides about a Fake.
@@ -155,6 +157,9 @@ func (f *Fake) Send(p carrier.Probe) error {
 	closed, silent, known := f.closed, f.State.Silent, slices.Contains(f.peers, p.To)
 	if known {
 		f.State.Frames++
+		c := f.counts[p.To]
+		c.TxFrames, c.TxBytes = c.TxFrames+1, c.TxBytes+carrier.ProbeLen
+		f.counts[p.To] = c
 	}
 	f.mu.Unlock()
 	switch {
@@ -168,6 +173,9 @@ func (f *Fake) Send(p carrier.Probe) error {
 		defer to.mu.Unlock()
 		if to.takes(f.self) && !to.closed && !to.State.Silent {
 			to.State.Frames++
+			c := to.counts[f.self]
+			c.RxFrames, c.RxBytes = c.RxFrames+1, c.RxBytes+carrier.ProbeLen
+			to.counts[f.self] = c
 			to.in <- p
 		}
 	}
@@ -231,6 +239,16 @@ func (f *Fake) Sample() (carrier.Sample, error) {
 		return carrier.Sample{}, carrier.ErrGone
 	}
 	return carrier.Sample{Ready: f.State.Ready, Frames: f.State.Frames}, nil
+}
+
+// Counts implements carrier.Carrier. Frames of Broadcast are not counted.
+func (f *Fake) Counts() (map[peer.ID]carrier.Counts, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, net.ErrClosed
+	}
+	return maps.Clone(f.counts), nil
 }
 
 // Ensure implements carrier.Carrier.

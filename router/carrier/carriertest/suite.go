@@ -112,6 +112,16 @@ func testProbes(t *testing.T, n Network) {
 	if got := after.Frames - before.Frames; !after.Ready || got != 6 {
 		t.Errorf("ready %v, %d frames, want 6", after.Ready, got)
 	}
+	var counts [2]carrier.Counts
+	for i := range c {
+		all, err := c[i].Counts()
+		must(t, err)
+		counts[i] = all[n.Peer(1-i).ID]
+	}
+	want := carrier.Counts{RxFrames: 3, RxBytes: counts[1].TxBytes, TxFrames: 3, TxBytes: counts[1].RxBytes}
+	if counts[0] != want || counts[0].TxBytes < 3*carrier.ProbeLen || counts[1].TxFrames != 3 {
+		t.Errorf("counted %+v", counts)
+	}
 }
 
 // testFrames: frames go to a peer while it is carried, once.
@@ -183,6 +193,8 @@ func testClosed(t *testing.T, n Network) {
 	wants(t, "Receive", err, net.ErrClosed)
 	_, err = c.Sample()
 	wants(t, "Sample", err, net.ErrClosed)
+	_, err = c.Counts()
+	wants(t, "Counts", err, net.ErrClosed)
 	_, err = c.SetPeers(t.Context(), nil)
 	wants(t, "SetPeers", err, net.ErrClosed)
 	wants(t, "Carry", c.Carry(n.Peer(1).ID, true, nil), net.ErrClosed)

@@ -99,7 +99,7 @@ func TestPeerRemoved(t *testing.T) {
 	b.carries(t, a, false)
 	a.forgotten(t, b.PodMAC)
 	labtest.Until(t, patience, func() error {
-		if set := labtest.Run(t, a.Space, "nft", "list", "set", "inet", "weft-weftvx", "peers"); strings.Contains(set, "elements") {
+		if set := labtest.Run(t, a.Space, "nft", "list", "set", "inet", "weft-weftvx", "peers4"); strings.Contains(set, "elements") {
 			return errors.New(set)
 		}
 		return nil
@@ -154,7 +154,8 @@ func TestMoves(t *testing.T) {
 	far, late, local, silent := ether.Addr{2, 1}, ether.Addr{2, 2}, ether.Addr{2, 3}, ether.Addr{2, 4}
 	tap, pod := carriertest.Socket(t, a.Space, "tap"), carriertest.Socket(t, a.Pod.Space, "eth0")
 	for _, err := range []error{
-		tap.Send(carriertest.Frame(ether.Broadcast, far, "")), tap.Send(carriertest.Frame(ether.Broadcast, local, "")), pod.Send(carriertest.Frame(ether.Broadcast, local, "")),
+		tap.Send(carriertest.Frame(ether.Broadcast, far, "")), tap.Send(carriertest.Frame(ether.Broadcast, local, "")),
+		pod.Send(carriertest.Frame(ether.Broadcast, local, "")),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,12 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// setPeers is the set of the peers' addresses in the filter's table.
-const setPeers = "peers"
+// Sets of addresses in the filter's table. Their names end with the family, as a table that an earlier run left may have the other one.
+const (
+	setPeers    = "peers"
+	setReceived = "received" // counts what came from each peer
+	setSent     = "sent"     // counts what went to each peer
+)
 
 // Counters in the filter's table: datagrams to the port of a VXLAN device that were dropped.
 const (
@@ -32,7 +36,8 @@ func FilterReasons() []string {
 // own (here for IPv4):
 //
 //	table inet weft-weftvx {
-//	    set peers { type ipv4_addr; elements = { 192.0.2.7, … } }
+//	    set peers4 { type ipv4_addr; elements = { 192.0.2.7, … } }
+//	    set received4, sent4 { type ipv4_addr; flags dynamic; size 65536 }
 //	    counter … {}
 //	    chain input {
 //	        type filter hook input priority filter
@@ -40,21 +45,26 @@ func FilterReasons() []string {
 //	    }
 //	    chain vxlan {
 //	        iifname "weave" counter name pods drop
-//	        ip saddr != @peers counter name unknown drop
+//	        ip saddr != @peers4 counter name unknown drop
 //	        udp sport != 512-1023 counter name users drop
 //	        @th,96,24 != 0xabcdef counter name vni drop
+//	        update @received4 { ip saddr counter }
 //	    }
 //	    chain forward {
 //	        type filter hook forward priority filter
-//	        udp dport 6785 ip daddr @peers jump outside
+//	        udp dport 6785 ip daddr @peers4 jump outside
 //	    }
 //	    chain outside {
 //	        iifname "weave" counter name pods drop
-//	        ip saddr != @peers counter name forwarded drop
+//	        ip saddr != @peers4 counter name forwarded drop
 //	    }
 //	    chain output {
 //	        type filter hook output priority filter
-//	        udp dport 6785 ip daddr @peers udp sport != 512-1023 counter name local drop
+//	        udp dport 6785 ip daddr @peers4 jump local
+//	    }
+//	    chain local {
+//	        udp sport != 512-1023 counter name local drop
+//	        update @sent4 { ip daddr counter }
 //	    }
 //	}
 //
@@ -89,38 +99,60 @@ func openFilter(cfg Config) (*filter, error) {
 func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	tx := f.nft.NewTransaction()
 	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: peers that may send to the VXLAN device")})
-	setType, word := "ipv6_addr", "ip6"
+	setType := "ipv6_addr"
 	if f.is4 {
-		setType, word = "ipv4_addr", "ip"
+		setType = "ipv4_addr"
 	}
-	tx.Add(&knftables.Set{Name: setPeers, Type: setType})
-	tx.Flush(&knftables.Set{Name: setPeers})
+	tx.Add(&knftables.Set{Name: f.set(setPeers), Type: setType})
+	for _, name := range []string{setReceived, setSent} {
+		tx.Add(&knftables.Set{
+			Name: f.set(name), Type: setType, Flags: []knftables.SetFlag{knftables.DynamicFlag}, Size: knftables.PtrTo[uint64](maxEntries),
+		})
+	}
+	tx.Flush(&knftables.Set{Name: f.set(setPeers)})
 	for _, addr := range peers {
-		tx.Add(&knftables.Element{Set: setPeers, Key: []string{addr.String()}})
+		tx.Add(&knftables.Element{Set: f.set(setPeers), Key: []string{addr.String()}})
 	}
 	for _, name := range FilterReasons() {
 		tx.Add(&knftables.Counter{Name: name})
 	}
-	f.addChains(tx, word)
+	f.addChains(tx)
 	if err := f.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("vxlan: %w: set the filter: %w", ErrNoFilter, err)
 	}
 	return nil
 }
 
-// addChains adds the rules; word is "ip" or "ip6".
-func (f *filter) addChains(tx *knftables.Transaction, word string) {
+// set returns the name of a set for the family of the peers.
+func (f *filter) set(name string) string {
+	if f.is4 {
+		return name + "4"
+	}
+	return name + "6"
+}
+
+// addChains adds the rules.
+func (f *filter) addChains(tx *knftables.Transaction) {
+	word := "ip6"
+	if f.is4 {
+		word = "ip"
+	}
+	count := func(set, addr string) string {
+		return knftables.Concat("update", "@"+f.set(set), "{", word, addr, "counter", "}")
+	}
 	drop := func(match, counter string) string { return knftables.Concat(match, "counter name", counter, "drop") }
 	dport := "udp dport " + strconv.Itoa(int(f.port))
-	toPeer := knftables.Concat(dport, word, "daddr @"+setPeers)
-	pods, notPeer := `iifname "`+f.bridge+`"`, word+" saddr != @"+setPeers
+	toPeer := knftables.Concat(dport, word, "daddr @"+f.set(setPeers))
+	pods, notPeer := `iifname "`+f.bridge+`"`, word+" saddr != @"+f.set(setPeers)
 	unprivileged := fmt.Sprintf("udp sport != %d-%d", FirstPrivileged, LastPrivileged)
 	f.chain(tx, "vxlan", nil,
-		drop(pods, fromPods), drop(notPeer, fromUnknown), drop(unprivileged, fromUsers), drop(notVNI(f.vni), foreignVNI))
+		drop(pods, fromPods), drop(notPeer, fromUnknown), drop(unprivileged, fromUsers), drop(notVNI(f.vni), foreignVNI),
+		count(setReceived, "saddr"))
 	f.chain(tx, "outside", nil, drop(pods, fromPods), drop(notPeer, fromForwarded))
 	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), knftables.Concat(dport, "jump vxlan"))
 	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), knftables.Concat(toPeer, "jump outside"))
-	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), drop(knftables.Concat(toPeer, unprivileged), fromLocal))
+	f.chain(tx, "local", nil, drop(unprivileged, fromLocal), count(setSent, "daddr"))
+	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), knftables.Concat(toPeer, "jump local"))
 }
 
 // notVNI matches datagrams of another VNI, which is 32 bits after the header of UDP of 64 bits (RFC 7348, section 5).

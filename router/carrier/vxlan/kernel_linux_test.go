@@ -176,7 +176,8 @@ func TestCarries(t *testing.T) {
 			}
 			// A broadcast, a frame to an unknown address, and an end mark: each arrives once at every other node.
 			for _, f := range [][]byte{
-				carriertest.Frame(ether.Broadcast, macs[0], "all"), carriertest.Frame(ether.Addr{2, 7}, macs[0], "unknown"), carriertest.Frame(ether.Broadcast, macs[0], "end"),
+				carriertest.Frame(ether.Broadcast, macs[0], "all"), carriertest.Frame(ether.Addr{2, 7}, macs[0], "unknown"),
+				carriertest.Frame(ether.Broadcast, macs[0], "end"),
 			} {
 				if err := pods[0].Send(f); err != nil {
 					t.Fatal(err)
