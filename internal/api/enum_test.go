@@ -44,8 +44,8 @@ func TestDocuments(t *testing.T) {
 		{"peer", api.Peer{
 			State: api.PeerAlive, Link: api.LinkRelay, Datapath: api.DatapathUserspace, Encrypted: true, Cipher: api.CipherAES256GCM,
 		},
-			`{"id":"","name":"","addr":"","state":"alive","self":false,"link":"relay","via":"","datapath":"userspace","carrier":"","encrypted":true,` +
-				`"cipher":"aes-256-gcm","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,` + noKernel},
+			`{"id":"","name":"","addr":"","state":"alive","self":false,"link":"relay","via":"","datapath":"userspace","carrier":"",` +
+				`"encrypted":true,"cipher":"aes-256-gcm","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,` + noKernel},
 		{"no peer", api.Peer{State: api.PeerLeft, Link: api.LinkNone},
 			`{"id":"","name":"","addr":"","state":"left","self":false,"link":"none","via":"","datapath":"","carrier":"","encrypted":false,` +
 				`"cipher":"","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,` + noKernel},

@@ -167,8 +167,9 @@ var steps = map[string]int{
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,
 
-	"weft/router/carrier/vxlan": 1,
-	"weft/router/carrier":       0,
+	"weft/router/carrier/wireguard": 2,
+	"weft/router/carrier/vxlan":     1,
+	"weft/router/carrier":           0,
 
 	"weft/router/relay":     1,
 	"weft/router/underlay":  0,

@@ -15,7 +15,7 @@ var packages = []string{
 	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",
 	"seal",
 	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay",
-	"unixsocket", "virtio", "vxlan", "wire",
+	"unixsocket", "virtio", "vxlan", "wire", "wireguard",
 }
 
 // Plain returns the text of an error for people: without the names of packages in its chain, such as "mesh: " in

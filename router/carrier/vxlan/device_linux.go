@@ -34,6 +34,7 @@ var _ carrier.Carrier = (*Device)(nil)
 type Device struct {
 	// Constant after Open.
 	cfg    Config
+	under  int // index of the tunnel below the device; 0: there is none
 	index  int
 	socket *socket
 
@@ -95,7 +96,14 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	if d.filter, err = openFilter(cfg); err != nil {
 		return nil, err
 	}
-	d.gate, d.gateErr = openGate(d.ns, cfg.Port)
+	if cfg.Under != "" {
+		link, err := d.nl.LinkByName(cfg.Under)
+		if err != nil {
+			return nil, fmt.Errorf("vxlan: the tunnel %s: %w", cfg.Under, err)
+		}
+		d.under = link.Attrs().Index
+	}
+	d.gate, d.gateErr = openGate(d.ns, cfg.Port, d.under)
 	if err := d.setFilter(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -116,14 +124,15 @@ const tosInherit = 1
 func (d *Device) create() error {
 	mac := ProbeMAC(d.cfg.Self)
 	link := &netlink.Vxlan{
-		LinkAttrs: netlink.NewLinkAttrs(),
-		VxlanId:   int(d.cfg.VNI),
-		SrcAddr:   d.cfg.Local.AsSlice(),
-		Port:      int(d.cfg.Port),
-		PortLow:   firstSource,
-		PortHigh:  LastPrivileged + 1, // excluded
-		Learning:  true,
-		Limit:     maxEntries,
+		LinkAttrs:    netlink.NewLinkAttrs(),
+		VxlanId:      int(d.cfg.VNI),
+		VtepDevIndex: d.under, // routes lead through it alone, and the kernel deletes the device with it
+		SrcAddr:      d.cfg.Local.AsSlice(),
+		Port:         int(d.cfg.Port),
+		PortLow:      firstSource,
+		PortHigh:     LastPrivileged + 1, // excluded
+		Learning:     true,
+		Limit:        maxEntries,
 	}
 	if d.cfg.CopyDSCP {
 		link.TOS = tosInherit

@@ -22,13 +22,14 @@ const (
 	fromPods      = "pods"      // from the overlay, to this host or to a peer
 	fromUsers     = "users"     // to this host, from a port that any user of a host may have
 	foreignVNI    = "vni"       // to this host, from the address of a peer, with another VNI
+	fromTunnel    = "tunnel"    // to this host through the tunnel, other than VXLAN of its port
 	fromForwarded = "forwarded" // to a peer, from a network behind this host
 	fromLocal     = "local"     // to a peer, from an unprivileged user of this host
 )
 
 // FilterReasons returns why the filter drops datagrams, sorted.
 func FilterReasons() []string {
-	return []string{fromForwarded, fromLocal, fromPods, fromUnknown, fromUsers, foreignVNI}
+	return []string{fromForwarded, fromLocal, fromPods, fromTunnel, fromUnknown, fromUsers, foreignVNI}
 }
 
 // filter restricts the senders that the device accepts, and those that may send to a peer with the address of this host. VXLAN has no
@@ -73,9 +74,12 @@ func FilterReasons() []string {
 // 1024. The owner of the socket (meta skuid) does not distinguish them: datagrams of the device have the one of the inner packet, if that
 // comes from the host. The device accepts its VNI alone; the rule counts the others. While another program has removed the table,
 // the gate filters what comes in.
+//
+// With a tunnel below the device, it also drops what comes to the port from elsewhere, and whatever else comes through the tunnel.
 type filter struct {
 	nft    knftables.Interface
 	bridge string
+	under  string // empty: no tunnel
 	port   uint16
 	vni    uint32
 	is4    bool
@@ -91,7 +95,7 @@ func openFilter(cfg Config) (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vxlan: %w: install the nftables package, or use --datapath userspace: %w", ErrNoFilter, err)
 	}
-	return &filter{nft: nft, bridge: cfg.Bridge, port: cfg.Port, vni: cfg.VNI, is4: cfg.Local.Is4()}, nil
+	return &filter{nft: nft, bridge: cfg.Bridge, under: cfg.Under, port: cfg.Port, vni: cfg.VNI, is4: cfg.Local.Is4()}, nil
 }
 
 // apply makes peers the only accepted senders, in one transaction that also restores rules that other programs removed.
@@ -145,11 +149,19 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 	toPeer := knftables.Concat(dport, word, "daddr @"+f.set(setPeers))
 	pods, notPeer := `iifname "`+f.bridge+`"`, word+" saddr != @"+f.set(setPeers)
 	unprivileged := fmt.Sprintf("udp sport != %d-%d", FirstPrivileged, LastPrivileged)
-	f.chain(tx, "vxlan", nil,
+	into := []string{
 		drop(pods, fromPods), drop(notPeer, fromUnknown), drop(unprivileged, fromUsers), drop(notVNI(f.vni), foreignVNI),
-		count(setReceived, "saddr"))
+		count(setReceived, "saddr"),
+	}
+	input := []string{knftables.Concat(dport, "jump vxlan")}
+	if f.under != "" {
+		into = append([]string{drop(`iifname != "`+f.under+`"`, fromUnknown)}, into...)
+		input = append(input, drop(knftables.Concat(`iifname "`+f.under+`"`, "udp dport !=", strconv.Itoa(int(f.port))), fromTunnel),
+			drop(`iifname "`+f.under+`" meta l4proto != 17`, fromTunnel))
+	}
+	f.chain(tx, "vxlan", nil, into...)
 	f.chain(tx, "outside", nil, drop(pods, fromPods), drop(notPeer, fromForwarded))
-	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), knftables.Concat(dport, "jump vxlan"))
+	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), input...)
 	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), knftables.Concat(toPeer, "jump outside"))
 	f.chain(tx, "local", nil, drop(unprivileged, fromLocal), count(setSent, "daddr"))
 	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), knftables.Concat(toPeer, "jump local"))

@@ -21,6 +21,7 @@ add set inet weft-weftvx sent6 { type ipv6_addr ; flags dynamic ; size 65536 ; }
 add counter inet weft-weftvx forwarded
 add counter inet weft-weftvx local
 add counter inet weft-weftvx pods
+add counter inet weft-weftvx tunnel
 add counter inet weft-weftvx unknown
 add counter inet weft-weftvx users
 add counter inet weft-weftvx vni

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -30,9 +31,9 @@ type gate struct {
 	open    map[netip.Addr]bool // in peers
 }
 
-// openGate attaches a gate that lets in no sender to the UDP port, in a network namespace. It fails where the kernel or the
-// privileges of the process do not allow it.
-func openGate(ns netns.NsHandle, port uint16) (_ *gate, err error) {
+// openGate attaches a gate that lets in no sender to the UDP port, in a network namespace. under is the index of the only interface from
+// which it will let in some; 0: any. It fails where the kernel or the privileges of the process do not allow it.
+func openGate(ns netns.NsHandle, port uint16, under int) (_ *gate, err error) {
 	g := &gate{open: map[netip.Addr]bool{}}
 	defer func() {
 		if err != nil {
@@ -50,10 +51,12 @@ func openGate(ns netns.NsHandle, port uint16) (_ *gate, err error) {
 		return nil, err
 	}
 	// Kernels that do not know the interface refuse the first program.
-	if g.program, err = newGateProgram(append(notFrom(g.bridge.FD(), port), gateProgram(g.peers.FD(), port)...)); err != nil {
-		if g.program, err = newGateProgram(gateProgram(g.peers.FD(), port)); err != nil {
-			return nil, err
-		}
+	g.program, err = newGateProgram(append(notFrom(g.bridge.FD(), port), gateProgram(g.peers.FD(), port, under)...))
+	if err != nil && under == 0 {
+		g.program, err = newGateProgram(gateProgram(g.peers.FD(), port, under))
+	}
+	if err != nil {
+		return nil, err
 	}
 	if g.link, err = link.AttachNetNs(int(ns), g.program); err != nil {
 		return nil, err
@@ -101,15 +104,23 @@ func notFrom(bridge int, port uint16) asm.Instructions {
 }
 
 // gateProgram returns the program: datagrams to port pass if they come from a privileged port, and peers has their sender, an IPv4
-// address as ::ffff:a.b.c.d. All other packets pass.
-func gateProgram(peers int, port uint16) asm.Instructions {
+// address as ::ffff:a.b.c.d, and they come from the interface under, if that is not 0. All other packets pass.
+func gateProgram(peers int, port uint16, under int) asm.Instructions {
 	const key = -16 // on the stack
-	return asm.Instructions{
+	var elsewhere asm.Instructions
+	if under != 0 {
+		elsewhere = asm.Instructions{
+			asm.LoadMem(asm.R0, asm.R6, lookupInterface, asm.Word),
+			asm.JNE.Imm(asm.R0, int32(under), "drop"),
+		}
+	}
+	return slices.Concat(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R0, asm.R6, lookupProtocol, asm.Word),
 		asm.JNE.Imm(asm.R0, unix.IPPROTO_UDP, "pass"),
 		asm.LoadMem(asm.R0, asm.R6, lookupLocalPort, asm.Word),
 		asm.JNE.Imm(asm.R0, int32(port), "pass"),
+	}, elsewhere, asm.Instructions{
 		asm.LoadMem(asm.R0, asm.R6, lookupRemotePort, asm.Word),
 		asm.HostTo(asm.BE, asm.R0, asm.Half),
 		asm.JLT.Imm(asm.R0, FirstPrivileged, "drop"),
@@ -140,7 +151,7 @@ func gateProgram(peers int, port uint16) asm.Instructions {
 		asm.Return(), // SK_DROP
 		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
 		asm.Return(), // SK_PASS
-	}
+	})
 }
 
 // allow makes addrs the only senders. It adds new ones before it removes others, so that a sender in both is never refused.

@@ -73,6 +73,9 @@ type Config struct {
 	// CopyDSCP makes datagrams leave with the DSCP of the frame in them. Otherwise they have DSCP 0. The kernel carries ECN in
 	// either case.
 	CopyDSCP bool
+	// Under is the name of a tunnel through which the peers are reached, which authenticates their addresses; empty: the underlay. The
+	// device goes with it, and nothing but VXLAN of the peers comes in through it.
+	Under string
 	// Self is this node's own ID.
 	Self peer.ID
 }
@@ -97,6 +100,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vxlan: %w: Bridge %q", carrier.ErrConfig, c.Bridge)
 	case c.Tap == c.Name || c.Tap == c.Bridge:
 		return fmt.Errorf("vxlan: %w: Tap %q", carrier.ErrConfig, c.Tap)
+	case c.Under != "" && (!goodBridge.MatchString(c.Under) || c.Under == c.Name || c.Under == c.Bridge):
+		return fmt.Errorf("vxlan: %w: Under %q", carrier.ErrConfig, c.Under)
 	case c.Port == 0:
 		return fmt.Errorf("vxlan: %w: Port is 0", carrier.ErrConfig)
 	case c.VNI == 0 || c.VNI > maxVNI:
