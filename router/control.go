@@ -57,6 +57,24 @@ func (e *Engine) HasSession(id peer.ID) bool {
 	return v != nil && v.egress.Load().session != nil
 }
 
+// SessionSecret returns the fingerprint of the secret of the session with a peer. ok is false if there is none.
+func (e *Engine) SessionSecret(id peer.ID) (fingerprint uint32, ok bool) {
+	if v := e.peers.Load().byID[id]; v != nil {
+		if s := v.egress.Load().session; s != nil {
+			return s.Secret(), true
+		}
+	}
+	return 0, false
+}
+
+// Endpoint returns where datagrams for a peer are sent at present; not valid for one that is relayed or not reached.
+func (e *Engine) Endpoint(id peer.ID) netip.AddrPort {
+	if v := e.peers.Load().byID[id]; v != nil && v.direct() {
+		return v.egress.Load().addr
+	}
+	return netip.AddrPort{}
+}
+
 // sendControl sends c by an egress. The egress has no session for a moment when a peer has begun a session that it has
 // not been heard to use yet, or when its address has changed.
 func (e *Engine) sendControl(out *egress, c wire.Control) error {

@@ -69,7 +69,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Bridge, "bridge", settings.DefaultBridge, "`name` of the bridge that pods are attached to; created if it is missing")
 	f.StringVar(&o.Tap, "tap", settings.DefaultTap, "`name` of the TAP device")
 	f.IntVar(&o.Port, "port", settings.DefaultPort,
-		"TCP and UDP `port` of gossip; data uses the next UDP port, the kernel's VXLAN the one after that")
+		"TCP and UDP `port` of gossip; data uses the next UDP port, then follow the kernel's VXLAN, WireGuard, and VXLAN in its tunnels")
 	f.StringVar(&o.advertise, "advertise", "",
 		"`IP` address at which other nodes reach this node (default: detected); behind a NAT that forwards the ports to this host, the "+
 			"outside address")
@@ -95,8 +95,14 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.trustedSubnets, "trusted-subnets", nil,
 		"underlay subnets (`CIDRs`) to which data is not encrypted if both ends agree; repeat the flag, or separate them by commas")
 	f.StringVar(&o.Datapath, "datapath", "auto",
-		"auto (the kernel carries frames that need no encryption and no relay), userspace, or kernel (like auto, but fail to start "+
+		"auto (the kernel carries frames that need no relay, see --carriers), userspace, or kernel (like auto, but fail to start "+
 			"if the kernel cannot)")
+	f.StringSliceVar(&o.Carriers, "carriers", settings.Modes()["carriers"],
+		"what of the kernel may carry frames (`LIST`): vxlan (those that need no encryption), wireguard (those that do, between nodes that "+
+			"have it; it has the cipher ChaCha20-Poly1305 only)")
+	f.StringVar(&o.WireGuardDevice, "wireguard-device", "",
+		"`name` of a device of WireGuard that exists and is for this node alone, as programs other than the kernel make one; default: the "+
+			"kernel makes one")
 	f.StringVar(&o.Offload, "offload", "auto", "auto or off: segmentation and checksum offloads of the TAP and of the data sockets")
 	f.StringVar(&o.DSCP, "dscp", settings.DSCPNone,
 		"none or copy: the DSCP of the datagrams between nodes is 0, or that of the frame in each; copy only if the underlay honors the "+

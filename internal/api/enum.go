@@ -40,7 +40,8 @@ type Carrier string
 // Carriers. All but the first are of the kernel.
 const (
 	CarrierUserspace Carrier = "userspace"
-	CarrierVXLAN     Carrier = "vxlan"
+	CarrierVXLAN     Carrier = "vxlan"     // frames that need no encryption
+	CarrierWireGuard Carrier = "wireguard" // encrypted frames
 )
 
 // Datapath returns the part of a node that serves the carrier.

@@ -18,6 +18,7 @@ func TestEnumerationsAreThoseOfTheEngines(t *testing.T) {
 		mesh.StateDead.String():           string(api.PeerDead),
 		mesh.StateLeft.String():           string(api.PeerLeft),
 		string(carrier.Userspace):         string(api.CarrierUserspace),
+		string(carrier.WireGuard):         string(api.CarrierWireGuard),
 		string(carrier.VXLAN):             string(api.CarrierVXLAN),
 		session.AES256GCM.String():        string(api.CipherAES256GCM),
 		session.ChaCha20Poly1305.String(): string(api.CipherChaCha20Poly1305),

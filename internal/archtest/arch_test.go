@@ -37,6 +37,7 @@ var layers = []struct {
 	{"internal/kube", 3},
 	{"internal/kube/signer", 3},
 	{"internal/cadir", 3},
+	{"internal/nettest/wireguardtest", 4},
 	{"internal/nettest/...", 3}, // for tests, the demo and the bench only
 
 	{"tap", 2},
@@ -44,6 +45,7 @@ var layers = []struct {
 	{"tap/taptest", 2},
 	{"router/underlay/...", 2},
 	{"router/carrier/carriertest", 4}, // for tests only
+	{"internal/tunnels", 3},
 	{"router/carrier/...", 2},
 	{"router/relay", 2},
 	{"ipam/store/...", 2},
@@ -148,7 +150,7 @@ var steps = map[string]int{
 	"weft/internal/leases/holder":    1,
 	"weft/internal/podlink":          0,
 
-	"weft/internal/settings":   1,
+	"weft/internal/settings":   3,
 	"weft/internal/hostports":  1,
 	"weft/internal/hostfilter": 0,
 	"weft/internal/hostroutes": 1,

@@ -13,7 +13,7 @@ var parts = map[string][]string{
 	"internal/doctor": {
 		"internal/api", "internal/hint", "internal/hostfilter", "internal/hostnet", "internal/hostroutes", "internal/hoststate",
 		"internal/hoststate/live", "internal/masq", "internal/podlink", "internal/settings",
-		"internal/statedir", "ipam/store", "router/carrier/vxlan", "router/wire", "tap/bridge",
+		"internal/statedir", "ipam/store", "router/carrier/vxlan", "router/carrier/wireguard", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/cpulatency", "internal/ether", "internal/health",
@@ -22,8 +22,9 @@ var parts = map[string][]string{
 		"internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
 		"internal/podprobe", "internal/settings",
-		"internal/signal", "mesh/topology",
-		"router", "router/capture", "router/carrier", "router/carrier/vxlan", "router/drop", "router/flows", "router/session", "router/underlay",
+		"internal/signal", "internal/tunnels", "mesh/topology",
+		"router", "router/capture", "router/carrier", "router/carrier/vxlan", "router/carrier/wireguard", "router/drop",
+		"router/flows", "router/session", "router/underlay",
 		"tap", "tap/bridge", "tap/virtio",
 	},
 	"internal/hostcheck": {

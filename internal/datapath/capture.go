@@ -27,7 +27,7 @@ type Capture struct {
 	*capture.Capture
 	stop      func()
 	d         *Datapath
-	kernel    *kernelPath
+	kernel    kernelPaths
 	filter    string        // as the client wrote it
 	remaining int           // frames until the end; negative: no end
 	missed    atomic.Uint64 // frames that the kernel did not hand over

@@ -39,8 +39,9 @@ func (d *Datapath) clearBridge() error {
 		return err
 	}
 	err = removePods(info.Index)
+	kernelPorts := []string{d.settings.KernelDevice(), d.settings.TunneledDevice()}
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
-		return port == d.settings.Tap || port == d.kernelPort() || strings.HasPrefix(port, podlink.HostPrefix) ||
+		return port == d.settings.Tap || slices.Contains(kernelPorts, port) || strings.HasPrefix(port, podlink.HostPrefix) ||
 			strings.HasPrefix(port, podprobe.Prefix)
 	})
 	if info.Ours && len(others) == 0 {

@@ -40,8 +40,10 @@ import (
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/internal/signal"
+	"weft/internal/tunnels"
 	"weft/mesh/topology"
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/carrier/vxlan"
 	"weft/router/session"
 	"weft/router/underlay"
@@ -129,6 +131,7 @@ type Datapath struct {
 	conns        []*underlay.UDP // one a queue
 	entropyPorts []*underlay.UDP // one a queue, or none (settings.Config.EntropyPorts)
 	reach        *reach
+	tunnels      *tunnels.Tunnels
 	resize       signal.Chan // set when the MTU of pods has changed
 	guards       *guards
 	ports        *nodePorts
@@ -146,8 +149,7 @@ type Datapath struct {
 	vni             atomic.Uint32 // of the kernel path's device, as it is published; 0: none
 	vniWaits        atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
 
-	repairs      repairs      // has a lock of its own
-	kernelCounts kernelCounts // the same
+	repairs repairs // has a lock of its own
 
 	had sync.Map // of netip.Addr: the addresses that the bridge has had
 
@@ -155,9 +157,10 @@ type Datapath struct {
 	hostMu  sync.Mutex
 	cleared bool // guarded by hostMu: Clear was called
 
-	syncMu        sync.Mutex         // serializes SyncPeers
-	kernelMembers map[peer.ID]Member // guarded by syncMu: those that the kernel may carry since the last SyncPeers
-	vniPace       vniPace            // guarded by syncMu
+	syncMu sync.Mutex // serializes SyncPeers
+	// guarded by syncMu: the members that each carrier of the kernel may carry since the last SyncPeers
+	kernelMembers map[carrier.Kind]map[peer.ID]Member
+	vniPace       vniPace // guarded by syncMu
 
 	// securityMu serializes changes of secrets and trusted subnets until the router has them. No other lock of this package is
 	// taken while it is held.
@@ -168,7 +171,7 @@ type Datapath struct {
 type engines struct {
 	router   *router.Engine
 	features virtio.Features // what the TAP's kernel and the router leave undone for each other
-	kernel   *kernelPath
+	kernel   kernelPaths
 
 	bridgeMade bool // there was no bridge before
 
@@ -184,6 +187,10 @@ func New(cfg Config) (*Datapath, error) {
 	}
 	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New(), peers: signal.New()}
 	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
+	d.kernelMembers = map[carrier.Kind]map[peer.ID]Member{}
+	d.tunnels = tunnels.New(tunnels.Config{
+		Self: cfg.Self, Port: d.settings.TunnelPort(), Channel: controlTunnel, Host: tunnelHost{d}, Logger: d.log,
+	})
 	d.guards = &guards{store: cfg.Guards, d: d}
 	d.ports = &nodePorts{d: d}
 	d.secrets.Store(&cfg.Secrets)
@@ -222,7 +229,7 @@ func (d *Datapath) Close() error {
 // then on nothing leaves unsealed. Without a secret it removes a device of an earlier run that has lost its filter.
 func (d *Datapath) Prepare(ctx context.Context) error {
 	if d.sealed() {
-		return d.removeKernelPath(ctx)
+		return d.removeKernelPath(ctx, false)
 	}
 	removed, err := vxlan.RemoveUnfiltered(ctx, d.settings.KernelDevice())
 	if removed || err != nil {
@@ -246,6 +253,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	e.router.SetSecrets(*d.secrets.Load()) // both may have changed since open
 	e.router.SetTrusted(*d.trusted.Load())
 	d.securityMu.Unlock()
+	d.tunnels.SetSecrets(fingerprints(*d.secrets.Load()), e.router)
 	close(d.started)
 	d.SyncPeers()
 	if err := d.restoreAddresses(); err != nil {
@@ -254,7 +262,10 @@ func (d *Datapath) Run(ctx context.Context) error {
 	d.log.Info("datapath is up", "bridge", d.settings.Bridge, "tap", d.settings.Tap, "sockets", d.conns[0].Features())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.router.Run(ctx) })
-	group.Go(func() error { return d.runKernelPath(ctx, e.kernel) })
+	for _, k := range e.kernel {
+		group.Go(func() error { return d.runKernelPath(ctx, k) })
+	}
+	group.Go(func() error { d.tunnels.Run(ctx, e.router); return nil })
 	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.followMTU(ctx); return nil })
 	if e.keeper != nil {
@@ -301,12 +312,17 @@ func (d *Datapath) SyncPeers() {
 		peers = append(peers, m.Peer)
 	}
 	e.router.SetPeers(peers)
-	d.kernelCounts.keepOnly(func(id peer.ID) bool {
-		_, alive := d.cfg.Membership.Member(id)
-		return alive || d.cfg.Membership.Dead(id)
-	})
-	d.followVNI(e.kernel, members, time.Now())
-	e.kernel.setPeers(d.kernelPeers(members, e.kernel.carries))
+	d.followVNI(e.kernel.path(carrier.VXLAN), members, time.Now())
+	for _, k := range e.kernel {
+		k.totals.KeepOnly(d.isKnown)
+		k.setPeers(d.kernelPeers(k, members))
+	}
+}
+
+// isKnown reports whether a node is a member, alive or dead.
+func (d *Datapath) isKnown(id peer.ID) bool {
+	_, alive := d.cfg.Membership.Member(id)
+	return alive || d.cfg.Membership.Dead(id)
 }
 
 // HandleReport implements underlay.ReportHandler: it passes to the router what the network reports about a datagram.

@@ -10,6 +10,7 @@ import (
 	"weft/internal/hostnet"
 	"weft/internal/settings"
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/drop"
 	"weft/router/session"
 )
@@ -97,11 +98,24 @@ func (d *Datapath) ruleFindings() []health.Finding {
 }
 
 // kernelFindings reports a missing kernel path, and peers to which it is not proven.
-func (d *Datapath) kernelFindings(k *kernelPath) []health.Finding {
+func (d *Datapath) kernelFindings(paths kernelPaths) (findings []health.Finding) {
+	for _, k := range paths {
+		findings = append(findings, d.carrierFindings(k)...)
+	}
+	return findings
+}
+
+// carrierFindings is kernelFindings for one carrier.
+func (d *Datapath) carrierFindings(k *kernelPath) []health.Finding {
+	by, port, without := "", d.settings.KernelPort(), "--datapath userspace"
+	if k.kind == carrier.WireGuard {
+		by, port, without = " by WireGuard", d.settings.TunnelPort(), "--carriers vxlan"
+	}
 	if err := k.err.Load(); err != nil && *err != nil {
 		return []health.Finding{{
-			Code: health.KernelPathDown, Text: fmt.Sprintf("There is no kernel path, all peers are carried in userspace: %v.", *err),
-			Remedy: "Fix the error, or start with --datapath userspace.",
+			Code: health.KernelPathDown, Key: string(k.kind),
+			Text:   fmt.Sprintf("There is no kernel path%s, all peers are carried in userspace: %v.", by, *err),
+			Remedy: fmt.Sprintf("Fix the error, or start with %s.", without),
 		}}
 	}
 	var names []string
@@ -114,9 +128,9 @@ func (d *Datapath) kernelFindings(k *kernelPath) []health.Finding {
 		return nil
 	}
 	return []health.Finding{{
-		Code:   health.KernelPathBlocked,
-		Text:   fmt.Sprintf("The kernel path to %s is not confirmed; frames to them go through userspace.", health.List(names)),
-		Remedy: fmt.Sprintf("Open UDP port %d in both directions, or start this node with --datapath userspace.", d.settings.KernelPort()),
+		Code: health.KernelPathBlocked, Key: string(k.kind),
+		Text:   fmt.Sprintf("The kernel path%s to %s is not confirmed; frames to them go through userspace.", by, health.List(names)),
+		Remedy: fmt.Sprintf("Open UDP port %d in both directions, or start this node with %s.", port, without),
 	}}
 }
 
@@ -148,7 +162,7 @@ func (d *Datapath) pathFindings(e *engines, stats router.Stats) []health.Finding
 	var findings []health.Finding
 	for _, s := range stats.Peers {
 		m, known := d.cfg.Membership.Member(s.ID)
-		if !known || s.Relayed || s.MTU >= d.MTU() || e.kernel.carries(s.ID) {
+		if !known || s.Relayed || s.MTU >= d.MTU() || e.kernel.carrier(s.ID) != carrier.Userspace {
 			continue
 		}
 		findings = append(findings, health.Finding{

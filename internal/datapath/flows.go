@@ -47,7 +47,7 @@ func (d *Datapath) WatchFlows() (*FlowWatch, error) {
 }
 
 // sampleKernel counts frames that the kernel carries until ctx ends.
-func (w *FlowWatch) sampleKernel(ctx context.Context, kernel *kernelPath) error {
+func (w *FlowWatch) sampleKernel(ctx context.Context, kernel kernelPaths) error {
 	return kernel.watch(ctx, func(d *vxlan.Device) error {
 		return d.SampleFrames(ctx, func() int { return w.sampler.Every(flows.Kernel) }, func(f vxlan.Sampled) {
 			key := flows.Key{Peer: f.Peer, Path: flows.Kernel, Sent: f.Sent}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"weft/internal/hint"
 	"weft/internal/hoststate"
 	"weft/internal/peer"
@@ -15,6 +17,7 @@ import (
 	"weft/router"
 	"weft/router/carrier"
 	"weft/router/carrier/vxlan"
+	"weft/router/carrier/wireguard"
 	"weft/tap/bridge"
 )
 
@@ -27,56 +30,91 @@ const (
 // kernelPatience is how long it may take to prove the kernel path to a peer without a condition: usually it takes half a second.
 const kernelPatience = time.Minute
 
-// kernelPath is the part of the datapath that the kernel carries by itself. Without a device everything is in userspace.
+// kernelPath is a carrier of the kernel. Without a device its peers are carried in userspace.
 type kernelPath struct {
 	// constant
+	kind   carrier.Kind
+	wanted func() bool // whether it could carry frames of any peer
+	open   func(ctx context.Context) (kernelDevice, error)
+	device string // name of the device that is a port of the bridge
 	router *router.Engine
 	log    *slog.Logger
+
+	totals carrier.Totals // has a lock of its own
 
 	// atomic
 	current atomic.Pointer[kernelRun] // nil: there is no device
 	err     atomic.Pointer[error]     // why there is none; nil or pointer to nil: there is one, or none is wanted
 }
 
+// kernelPaths are the carriers of the kernel.
+type kernelPaths []*kernelPath
+
+// kernelDevice is the device of a carrier: the port of the bridge, perhaps with a tunnel below it, to which carrier belongs then.
+type kernelDevice struct {
+	carrier  carrier.Carrier
+	port     *vxlan.Device
+	fixedMTU int // of the port, in bytes; 0: it follows that of the overlay
+}
+
 // kernelRun is a device and the controller that moves peers to it.
 type kernelRun struct {
-	device     *vxlan.Device
+	kernelDevice
 	controller *carrier.Controller
 	ctx        context.Context // ends with stop
 	stop       context.CancelFunc
-	renewed    atomic.Bool // stop was called for a run with another address or VNI
+	renewed    atomic.Bool // stop was called for a run with another address, VNI or MTU
 	refused    refused
+}
+
+// newKernelPaths returns the carriers of the kernel, without devices.
+func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
+	plain := &kernelPath{
+		kind: carrier.VXLAN, wanted: d.wantsKernelPath, open: d.openVXLAN, device: d.settings.KernelDevice(), router: engine, log: d.log,
+	}
+	sealed := &kernelPath{
+		kind: carrier.WireGuard, wanted: d.wantsTunnels, open: d.openTunnels, device: d.settings.TunneledDevice(), router: engine, log: d.log,
+	}
+	return kernelPaths{plain, sealed}
 }
 
 // openKernelPath makes the kernel path where it is wanted. A host that cannot have one is an error only where it was requested.
 func (d *Datapath) openKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) error {
-	if !d.wantsKernelPath() {
-		return d.removeKernelPath(ctx)
+	if !k.wanted() {
+		return nil
 	}
 	err := d.makeKernelPath(ctx, k, br)
 	if err != nil && d.settings.Datapath == settings.DatapathKernel {
 		return hint.Refuse("--datapath", "Use auto or userspace, or fix the error.", "%w", err)
 	}
 	if err != nil {
-		d.log.Warn("no kernel path: all peers are carried in userspace", "err", err)
-		return d.removeKernelPath(ctx)
+		d.log.Warn("no kernel path: all peers are carried in userspace", "carrier", k.kind, "err", err)
+		return d.removeDevice(ctx, k.kind)
 	}
 	return nil
 }
 
-// wantsKernelPath reports whether the kernel could carry frames of any peer.
+// wantsKernelPath reports whether the kernel could carry unsealed frames of any peer.
 func (d *Datapath) wantsKernelPath() bool {
 	return d.settings.WantsKernelPath(d.sealed(), *d.trusted.Load())
 }
 
-// removeKernelPath removes what crashed runs have left on the bridge: it would carry frames without control. A failure is an
-// error only where frames must be sealed.
-func (d *Datapath) removeKernelPath(ctx context.Context) error {
-	_, err := vxlan.Remove(ctx, d.settings.KernelDevice())
-	if errors.Is(err, vxlan.ErrNotOurs) {
-		err = nil
+// removeKernelPath removes what earlier runs have left on the bridge: it would carry frames without control. What carries sealed frames
+// stays if this run replaces it, and with keepPlain what carries others. A failure is an error only where frames must be sealed.
+func (d *Datapath) removeKernelPath(ctx context.Context, keepPlain bool) error {
+	var kept []string
+	var err error
+	if keepPlain && d.wantsKernelPath() {
+		kept = append(kept, d.settings.KernelDevice())
+	} else {
+		err = d.removeDevice(ctx, carrier.VXLAN)
 	}
-	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge, "")); err == nil {
+	if d.wantsTunnels() {
+		kept = append(kept, d.settings.TunneledDevice())
+	} else {
+		err = errors.Join(err, d.removeDevice(ctx, carrier.WireGuard))
+	}
+	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge, kept...)); err == nil {
 		return nil
 	}
 	if d.sealed() {
@@ -86,38 +124,66 @@ func (d *Datapath) removeKernelPath(ctx context.Context) error {
 	return nil
 }
 
-// makeKernelPath makes the device and the controller that moves peers to it.
-func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
+// removeDevice removes the device of a carrier that an earlier run has left.
+func (d *Datapath) removeDevice(ctx context.Context, kind carrier.Kind) error {
+	name := d.settings.KernelDevice()
+	if kind == carrier.WireGuard {
+		name = d.settings.TunneledDevice()
+	}
+	_, err := vxlan.Remove(ctx, name)
+	if errors.Is(err, vxlan.ErrNotOurs) {
+		err = nil
+	}
+	if kind == carrier.WireGuard && d.settings.WireGuardDevice == "" {
+		err = errors.Join(err, wireguard.Remove(d.settings.TunnelDevice()))
+	}
+	return err
+}
+
+// openVXLAN makes the device for frames that need no seal, and publishes its VNI.
+func (d *Datapath) openVXLAN(ctx context.Context) (_ kernelDevice, err error) {
 	vni := d.agreedVNI(d.cfg.Membership.Members())
 	defer func() {
 		if err != nil {
 			vni = 0
 		}
 		d.publishVNI(vni)
-		k.err.Store(&err)
 	}()
 	// A device of an earlier run with another port would carry each frame a second time.
-	if err := vxlan.RemoveFrom(ctx, d.settings.Bridge, d.settings.KernelDevice()); err != nil {
-		return err
+	if err := vxlan.RemoveFrom(ctx, d.settings.Bridge, d.settings.KernelDevice(), d.settings.TunneledDevice()); err != nil {
+		return kernelDevice{}, err
 	}
-	device, err := vxlan.Open(ctx, vxlan.Config{
-		Name: d.settings.KernelDevice(), Bridge: d.settings.Bridge, Tap: d.settings.Tap, Port: d.settings.KernelPort(), VNI: vni,
-		MTU: d.linkMTU(), Local: d.underlay.Load().Addr, Self: d.cfg.Self, CopyDSCP: d.settings.DSCP == settings.DSCPCopy,
-	})
+	c := d.portConfig()
+	c.Name, c.Port, c.VNI, c.Local = d.settings.KernelDevice(), d.settings.KernelPort(), vni, d.underlay.Load().Addr
+	device, err := vxlan.Open(ctx, c)
+	return kernelDevice{carrier: device, port: device}, err
+}
+
+// portConfig describes what all devices of the kernel path have in common.
+func (d *Datapath) portConfig() vxlan.Config {
+	return vxlan.Config{
+		Bridge: d.settings.Bridge, Tap: d.settings.Tap, MTU: d.linkMTU(), Self: d.cfg.Self, CopyDSCP: d.settings.DSCP == settings.DSCPCopy,
+	}
+}
+
+// makeKernelPath makes the device and the controller that moves peers to it.
+func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge.Bridge) (err error) {
+	defer func() { k.err.Store(&err) }()
+	device, err := k.open(ctx)
 	if err != nil {
 		return err
 	}
 	controller, err := carrier.New(carrier.ControllerConfig{
-		Carrier: device, Kind: carrier.VXLAN, Self: d.cfg.Self, Router: k.router, Logger: d.log,
+		Carrier: device.carrier, Kind: k.kind, Self: d.cfg.Self, Router: k.router, Logger: d.log,
 	})
 	if err == nil {
-		err = br.AddPort(device.Name())
+		err = br.AddPort(device.port.Name())
 	}
 	if err != nil {
-		return errors.Join(err, device.Close())
+		return errors.Join(err, device.carrier.Close())
 	}
-	if err := device.Gate(); err != nil {
-		d.log.Info("nftables alone filters the senders to the kernel path", "err", err)
+	if err := device.port.Gate(); err != nil {
+		d.log.Info("nftables alone filters the senders to the kernel path", "carrier", k.kind, "err", err)
 	}
 	k.current.Store(newKernelRun(device, controller))
 	return nil
@@ -132,15 +198,15 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 		pause := kernelRetry
 		run := k.current.Load()
 		if run != nil {
-			err := run.run(ctx, d.keepsKernelPath)
+			err := run.run(ctx, func() bool { return d.keepsKernelPath(k) })
 			k.current.Store(nil)
 			if ctx.Err() != nil {
 				return nil // errors of a device that was closed for the end
 			}
-			if run.renewed.Load() && d.wantsKernelPath() && d.remakeKernelPath(ctx, k) {
+			if run.renewed.Load() && k.wanted() && d.remakeKernelPath(ctx, k) {
 				continue
 			}
-			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "err", err)
+			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "carrier", k.kind, "err", err)
 			k.err.Store(&err)
 			pause = max(kernelFirst, pace.Wait(key, time.Now()))
 		}
@@ -149,13 +215,13 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 			return nil
 		case <-time.After(pause):
 		}
-		if !d.wantsKernelPath() {
+		if !k.wanted() {
 			continue
 		}
 		pace.Repaired(key, time.Now())
 		if d.remakeKernelPath(ctx, k) && run != nil {
 			d.repairs.add(repairKernelPath, "the device of the kernel path was deleted", time.Now())
-			d.log.Warn("restored the kernel path, which another program deleted", "device", d.settings.KernelDevice())
+			d.log.Warn("restored the kernel path, which another program deleted", "carrier", k.kind, "device", k.device)
 		}
 	}
 	return nil
@@ -163,10 +229,10 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 
 // keepsKernelPath reports whether the kernel goes on carrying frames when the daemon ends: not after the node has left, nor where frames
 // must be sealed by now.
-func (d *Datapath) keepsKernelPath() bool {
+func (d *Datapath) keepsKernelPath(k *kernelPath) bool {
 	d.hostMu.Lock()
 	defer d.hostMu.Unlock()
-	return !d.cleared && d.wantsKernelPath()
+	return !d.cleared && k.wanted()
 }
 
 // remakeKernelPath tries once to make the kernel path again, and reports whether there is one now.
@@ -182,75 +248,153 @@ func (d *Datapath) remakeKernelPath(ctx context.Context, k *kernelPath) bool {
 		err = d.makeKernelPath(ctx, k, br)
 	}
 	if err != nil {
-		d.log.Debug("still no kernel path", "err", err)
+		d.log.Debug("still no kernel path", "carrier", k.kind, "err", err)
 		return false
 	}
 	d.SyncPeers()
 	return true
 }
 
-// kernelPort returns the name of the kernel path's port of the bridge, or an empty string.
-func (d *Datapath) kernelPort() string {
-	if run := d.kernelRun(); run != nil {
-		return run.device.Name()
+// kernelRuns returns the devices of the kernel path and their controllers, as they are now.
+func (d *Datapath) kernelRuns() []*kernelRun {
+	if e := d.current.Load(); e != nil {
+		return e.kernel.runs()
 	}
-	return ""
+	return nil
 }
 
-// kernelPeers returns the members that the kernel may carry: those that are reached directly and without a seal.
+// kernelPeers returns the members that a carrier of the kernel may carry: those that are reached directly, and with a seal or without as
+// the carrier has it.
 //
 // A peer with a stopped daemon seems to be unreachable first, and dead after some seconds, although its kernel still carries frames.
 // So a member that the kernel carries remains one of them, also when it is dead: its path is left when another carrier works.
 // syncMu is held.
-func (d *Datapath) kernelPeers(members []Member, carries func(peer.ID) bool) (peers []carrier.Peer) {
-	before := d.kernelMembers
-	d.kernelMembers = make(map[peer.ID]Member, len(members))
+func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier.Peer) {
+	before := d.kernelMembers[k.kind]
+	now := make(map[peer.ID]Member, len(members))
 	add := func(m Member) {
 		peers = append(peers, carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()})
-		d.kernelMembers[m.ID] = m
+		now[m.ID] = m
+	}
+	may := d.mayUseKernel
+	if k.kind == carrier.WireGuard {
+		may = d.mayUseTunnel
 	}
 	for _, m := range members {
 		delete(before, m.ID)
-		if d.mayUseKernel(m) && (m.Hops == 1 || carries(m.ID)) {
+		if may(m) && (m.Hops == 1 || k.carries(m.ID)) {
 			add(m)
 		}
 	}
 	for id, m := range before {
-		if d.cfg.Membership.Dead(id) && carries(id) && d.mayUseKernel(m) {
+		if d.cfg.Membership.Dead(id) && k.carries(id) && may(m) {
 			add(m)
 		}
 	}
+	d.kernelMembers[k.kind] = now
 	return peers
 }
 
-// mayUseKernel reports whether frames to a member may use the kernel path where it is reached directly: without an address
-// translator, without a seal, and with the VNI of this node.
+// mayUseKernel reports whether frames to a member may use the kernel path without a seal where it is reached directly: without an address
+// translator, and with the VNI of this node.
 func (d *Datapath) mayUseKernel(m Member) bool {
 	return m.VNI != 0 && m.VNI == d.vni.Load() && d.sameFamily(m.Addr.Addr()) && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
+}
+
+// runs returns the devices and their controllers.
+func (p kernelPaths) runs() (runs []*kernelRun) {
+	for _, k := range p {
+		if run := k.current.Load(); run != nil {
+			runs = append(runs, run)
+		}
+	}
+	return runs
+}
+
+// path returns the carrier of a kind.
+func (p kernelPaths) path(kind carrier.Kind) *kernelPath {
+	for _, k := range p {
+		if k.kind == kind {
+			return k
+		}
+	}
+	return nil
+}
+
+// carrier returns what carries frames to a peer.
+func (p kernelPaths) carrier(id peer.ID) carrier.Kind {
+	for _, k := range p {
+		if k.carries(id) {
+			return k.kind
+		}
+	}
+	return carrier.Userspace
+}
+
+// entries returns the addresses that the kernel has learned.
+func (p kernelPaths) entries() (all []vxlan.Entry) {
+	for _, k := range p {
+		if run := k.current.Load(); run != nil {
+			entries, err := run.port.Entries()
+			if err != nil {
+				k.log.Debug("cannot read the kernel's forwarding database", "carrier", k.kind, "err", err)
+			}
+			all = append(all, entries...)
+		}
+	}
+	return all
+}
+
+// sample returns what the kernel has carried by all devices; false where there is none.
+func (p kernelPaths) sample() (sum carrier.Sample, ok bool) {
+	for _, k := range p {
+		run := k.current.Load()
+		if run == nil {
+			continue
+		}
+		s, err := run.port.Sample()
+		if err != nil {
+			k.log.Debug("cannot read the counters of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
+			continue
+		}
+		ok = true
+		sum.TxFrames, sum.TxBytes, sum.TxDropped = sum.TxFrames+s.TxFrames, sum.TxBytes+s.TxBytes, sum.TxDropped+s.TxDropped
+		sum.RxFrames, sum.RxBytes = sum.RxFrames+s.RxFrames, sum.RxBytes+s.RxBytes
+	}
+	return sum, ok
+}
+
+// watch calls f for the devices of all carriers, as kernelPath.watch does, until ctx ends.
+func (p kernelPaths) watch(ctx context.Context, f func(*vxlan.Device) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, k := range p {
+		group.Go(func() error { return k.watch(ctx, f) })
+	}
+	return group.Wait()
 }
 
 // close removes a device that no controller has run on; a controller removes its own.
 func (k *kernelPath) close() error {
 	if run := k.current.Swap(nil); run != nil {
-		return run.device.Close()
+		return run.carrier.Close()
 	}
 	return nil
 }
 
-// carries reports whether the kernel carries frames to a peer.
+// carries reports whether the carrier carries frames to a peer.
 func (k *kernelPath) carries(id peer.ID) bool {
 	run := k.current.Load()
 	return run != nil && run.controller.Carries(id)
 }
 
-// setPeers replaces the peers that the kernel may carry.
+// setPeers replaces the peers that the carrier may carry.
 func (k *kernelPath) setPeers(peers []carrier.Peer) {
 	if run := k.current.Load(); run != nil {
 		run.controller.SetPeers(peers)
 	}
 }
 
-// peers returns the peers that the kernel may carry, with their state.
+// peers returns the peers that the carrier may carry, with their state.
 func (k *kernelPath) peers() []carrier.PeerStatus {
 	run := k.current.Load()
 	if run == nil {
@@ -259,7 +403,7 @@ func (k *kernelPath) peers() []carrier.PeerStatus {
 	return run.controller.Peers()
 }
 
-// unproven returns the peers that the kernel may carry and has not carried for long.
+// unproven returns the peers that a carrier may carry and has not carried for long.
 func unproven(peers []carrier.PeerStatus, now time.Time) (ids []peer.ID) {
 	for _, p := range peers {
 		if p.State != carrier.Carrying && now.Sub(p.Since) >= kernelPatience {
@@ -269,41 +413,15 @@ func unproven(peers []carrier.PeerStatus, now time.Time) (ids []peer.ID) {
 	return ids
 }
 
-// entries returns the addresses that the kernel has learned.
-func (k *kernelPath) entries() []vxlan.Entry {
-	run := k.current.Load()
-	if run == nil {
-		return nil
-	}
-	entries, err := run.device.Entries()
-	if err != nil {
-		k.log.Debug("cannot read the kernel's forwarding database", "err", err)
-	}
-	return entries
-}
-
-// sample returns what the kernel has carried; false where there is no device.
-func (k *kernelPath) sample() (carrier.Sample, bool) {
-	run := k.current.Load()
-	if run == nil {
-		return carrier.Sample{}, false
-	}
-	s, err := run.device.Sample()
-	if err != nil {
-		k.log.Debug("cannot read the counters of the kernel path", "err", err) // it has just been removed
-	}
-	return s, err == nil
-}
-
 // watchPause is how often watch looks for a kernel path while there is none.
 const watchPause = time.Second
 
-// watch calls f for the device of the kernel path, and again for the next one, until ctx ends. f reads frames of the device as
-// long as it exists. While there is no kernel path, watch waits for one.
+// watch calls f for the device of the carrier, and again for the next one, until ctx ends. f reads frames of the device as
+// long as it exists. While there is none, watch waits for one.
 func (k *kernelPath) watch(ctx context.Context, f func(*vxlan.Device) error) error {
 	for {
 		if run := k.current.Load(); run != nil {
-			if err := f(run.device); err != nil && k.current.Load() == run {
+			if err := f(run.port); err != nil && k.current.Load() == run {
 				return err
 			}
 		}

@@ -88,12 +88,12 @@ func TestLately(t *testing.T) {
 // TestKernelFindings: a missing kernel path is a condition with its error, until there is one.
 func TestKernelFindings(t *testing.T) {
 	d, k := beside(Member{Hops: 1}), &kernelPath{}
-	wantFinding(t, "none wanted", d.kernelFindings(k), "")
+	wantFinding(t, "none wanted", d.kernelFindings(kernelPaths{k}), "")
 	err := errors.New("no vxlan")
 	k.err.Store(&err)
-	wantFinding(t, "down", d.kernelFindings(k), health.KernelPathDown, "no vxlan", "--datapath userspace")
+	wantFinding(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no vxlan", "--datapath userspace")
 	err = nil
-	wantFinding(t, "up again", d.kernelFindings(k), "")
+	wantFinding(t, "up again", d.kernelFindings(kernelPaths{k}), "")
 	now := time.Now()
 	late := carrier.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
 	peers := []carrier.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: carrier.Carrying}}

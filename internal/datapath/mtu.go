@@ -85,6 +85,11 @@ func (d *Datapath) fitMTU() error {
 	want := d.MTU()
 	err := d.setLinks(func(has int) int { return max(has, want) })
 	err = errors.Join(err, d.fitPods(want))
+	for _, k := range e.kernel {
+		if run := k.current.Load(); run != nil && run.fixedMTU != 0 && run.fixedMTU != d.linkMTU() {
+			k.renew()
+		}
+	}
 	return errors.Join(err, d.setLinks(func(int) int { return d.linkMTU() }), e.router.SetMTU(want))
 }
 
@@ -153,8 +158,10 @@ func (d *Datapath) noteLarge(changes []podlink.Resize, want int) {
 func (d *Datapath) setLinks(next func(has int) int) error {
 	var errs []error
 	names := []string{d.settings.Bridge, d.settings.Tap}
-	if run := d.kernelRun(); run != nil {
-		names = append(names, run.device.Name())
+	for _, run := range d.kernelRuns() {
+		if run.fixedMTU == 0 {
+			names = append(names, run.port.Name())
+		}
 	}
 	for _, name := range names {
 		link, err := netlink.LinkByName(name)

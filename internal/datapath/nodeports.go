@@ -102,8 +102,10 @@ func nodeRules(s *settings.Config, addrs []netip.Addr) nodefilter.Ruleset {
 	ports := []nodefilter.Port{
 		{Protocol: nodefilter.TCP, Number: gossip}, {Protocol: nodefilter.UDP, Number: gossip},
 		{Protocol: nodefilter.UDP, Number: s.DataPort()}, {Protocol: nodefilter.UDP, Number: s.KernelPort()},
+		{Protocol: nodefilter.UDP, Number: s.TunnelPort()},
 	}
-	r := nodefilter.Ruleset{Bridge: s.Bridge, Links: []string{s.Tap, s.KernelDevice(), podlink.HostPrefix + "*"}, Own: ports}
+	links := []string{s.Tap, s.KernelDevice(), s.TunneledDevice(), podlink.HostPrefix + "*"}
+	r := nodefilter.Ruleset{Bridge: s.Bridge, Links: links, Own: ports}
 	for _, addr := range addrs {
 		r.Nodes = append(r.Nodes, addr.Unmap().WithZone(""))
 	}

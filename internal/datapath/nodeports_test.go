@@ -23,6 +23,7 @@ func TestNodeRules(t *testing.T) {
 	want := []nodefilter.Port{
 		{Protocol: nodefilter.TCP, Number: 7000}, {Protocol: nodefilter.UDP, Number: 7000},
 		{Protocol: nodefilter.UDP, Number: 7001}, {Protocol: nodefilter.UDP, Number: 7002},
+		{Protocol: nodefilter.UDP, Number: 7003},
 	}
 	if !slices.Equal(r.Own, want) {
 		t.Errorf("own ports: %v", r.Own)

@@ -65,9 +65,15 @@ func (d *Datapath) open(ctx context.Context) (_ *engines, err error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel := &kernelPath{router: engine, log: d.log}
-	if err := d.openKernelPath(ctx, kernel, br); err != nil {
+	if err := d.removeKernelPath(ctx, true); err != nil {
 		return nil, err
+	}
+	kernel := d.newKernelPaths(engine)
+	for _, k := range kernel {
+		undo.add(k.close)
+		if err := d.openKernelPath(ctx, k, br); err != nil {
+			return nil, err
+		}
 	}
 	e := &engines{router: engine, features: device.Features(), kernel: kernel, bridgeMade: before.State == bridge.Absent, keeper: keeper}
 	if keeperErr != nil {
@@ -117,8 +123,11 @@ func (r routerEvents) LinksChanged(links router.Links) { r.d.reach.linksChanged(
 
 // ControlReceived delivers the control messages of other nodes.
 func (r routerEvents) ControlReceived(from peer.ID, channel uint8, message []byte) {
-	if channel == controlMesh {
+	switch channel {
+	case controlMesh:
 		r.d.cfg.Gossip.FromTunnel(from, message)
+	case controlTunnel:
+		r.d.tunnels.Received(from, message)
 	}
 }
 

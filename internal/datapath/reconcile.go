@@ -325,8 +325,10 @@ func (r *reconciler) desired() hoststate.Desired {
 		Addresses: d.cfg.Addresses.HostAddresses(),
 		Settings:  r.settings(),
 	}
-	if run := d.kernelRun(); run != nil && !run.device.IsShut() {
-		want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.device.Name(), MTU: d.linkMTU(), MAC: run.device.MAC()})
+	for _, run := range d.kernelRuns() {
+		if !run.port.IsShut() {
+			want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.port.Name(), MTU: cmp.Or(run.fixedMTU, d.linkMTU()), MAC: run.port.MAC()})
+		}
 	}
 	return want
 }
@@ -339,8 +341,8 @@ func (r *reconciler) settings() []hoststate.Setting {
 		return list
 	}
 	ports := []string{r.d.settings.Tap}
-	if run := r.d.kernelRun(); run != nil {
-		ports = append(ports, run.device.Name())
+	for _, run := range r.d.kernelRuns() {
+		ports = append(ports, run.port.Name())
 	}
 	for _, s := range hoststate.GuardSettings(r.bridge.Name, ports...) {
 		if live.Writable(s.Path) {
@@ -378,12 +380,10 @@ func (r *reconciler) apply(a hoststate.Action) error {
 
 // afterRepair restores what the kernel forgets when a link goes down or a bridge is made again.
 func (r *reconciler) afterRepair(ctx context.Context) {
-	run := r.d.kernelRun()
-	if run == nil {
-		return
-	}
-	if err := run.device.Ensure(ctx); err != nil {
-		r.log.Debug("cannot restore the entries of the kernel path", "err", err) // its controller tries again
+	for _, run := range r.d.kernelRuns() {
+		if err := run.carrier.Ensure(ctx); err != nil {
+			r.log.Debug("cannot restore the entries of the kernel path", "err", err) // its controller tries again
+		}
 	}
 }
 
@@ -425,13 +425,4 @@ func forward(ctx context.Context, w *hostwatch.Watcher, wake signal.Chan) error 
 			wake.Set()
 		}
 	}
-}
-
-// kernelRun returns the device of the kernel path and its controller; nil: there is none now.
-func (d *Datapath) kernelRun() *kernelRun {
-	e := d.current.Load()
-	if e == nil {
-		return nil
-	}
-	return e.kernel.current.Load()
 }

@@ -31,11 +31,16 @@ func (r *refused) latest(read func(context.Context) (map[string]uint64, error)) 
 
 // kernelRefused returns how many datagrams the filter of the kernel path has dropped, by reason; nil: there is none.
 func (d *Datapath) kernelRefused() map[string]uint64 {
-	run := d.kernelRun()
-	if run == nil {
-		return nil
+	var sums map[string]uint64
+	for _, run := range d.kernelRuns() {
+		for reason, n := range run.refused.latest(run.port.FilterDrops) {
+			if sums == nil {
+				sums = map[string]uint64{}
+			}
+			sums[reason] += n
+		}
 	}
-	return run.refused.latest(run.device.FilterDrops)
+	return sums
 }
 
 // dropped returns how many packets of pods to ports of nodes were dropped; false: not known.

@@ -9,6 +9,7 @@ import (
 	"weft/internal/hoststate"
 	"weft/internal/masq"
 	"weft/internal/nftsum"
+	"weft/router/carrier"
 )
 
 // repairRules is the kind of a repair of nftables rules, beside the kinds of package hoststate.
@@ -35,7 +36,10 @@ type ruleState struct {
 
 // hostRules returns the rules that the node keeps on the host, in the order in which they are restored.
 func (d *Datapath) hostRules() (list []*ruleState) {
-	list = append(list, &ruleState{hostRules: kernelRules{d}}, &ruleState{hostRules: d.ports})
+	for _, kind := range []carrier.Kind{carrier.VXLAN, carrier.WireGuard} {
+		list = append(list, &ruleState{hostRules: kernelRules{d, kind}})
+	}
+	list = append(list, &ruleState{hostRules: d.ports})
 	if d.settings.Guard != api.GuardOff {
 		list = append(list, &ruleState{hostRules: guardRules{d.guards}})
 	}
@@ -84,34 +88,50 @@ func (r *reconciler) restoreRules(ctx context.Context, rules *ruleState, full bo
 	}
 }
 
-// kernelRules are the filter of senders to the kernel path's device. Without such a device there are none.
-type kernelRules struct{ d *Datapath }
+// kernelRules are the filter of senders to the device of a carrier of the kernel. Without such a device there are none.
+type kernelRules struct {
+	d    *Datapath
+	kind carrier.Kind
+}
+
+// run returns the device; nil: there is none now.
+func (k kernelRules) run() *kernelRun {
+	if e := k.d.current.Load(); e != nil {
+		return e.kernel.path(k.kind).current.Load()
+	}
+	return nil
+}
 
 // Name implements hostRules.
-func (kernelRules) Name() string { return "the rules that filter senders of VXLAN" }
+func (k kernelRules) Name() string {
+	if k.kind == carrier.WireGuard {
+		return "the rules that filter senders of VXLAN in tunnels"
+	}
+	return "the rules that filter senders of VXLAN"
+}
 
 // Intact implements hostRules.
 func (k kernelRules) Intact(context.Context) (bool, error) {
-	run := k.d.kernelRun()
+	run := k.run()
 	if run == nil {
 		return true, nil
 	}
-	return run.device.FilterIntact()
+	return run.port.FilterIntact()
 }
 
 // Apply implements hostRules.
 func (k kernelRules) Apply(ctx context.Context) error {
-	run := k.d.kernelRun()
+	run := k.run()
 	if run == nil {
 		return nil
 	}
-	return run.device.RestoreFilter(ctx)
+	return run.port.RestoreFilter(ctx)
 }
 
 // Postponed implements hostRules: without another filter the device must not carry frames.
 func (k kernelRules) Postponed() {
-	if run := k.d.kernelRun(); run != nil {
-		if err := run.device.Shut(); err != nil {
+	if run := k.run(); run != nil {
+		if err := run.port.Shut(); err != nil {
 			k.d.log.Warn("cannot shut the kernel path, which has no filter", "err", err)
 		}
 	}

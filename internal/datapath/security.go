@@ -4,17 +4,31 @@ import (
 	"net/netip"
 
 	"weft/router"
+	"weft/router/carrier"
 	"weft/router/session"
 )
 
 // SetSecrets replaces the secrets that seal frames: one or more, where the datapath was made with some.
 func (d *Datapath) SetSecrets(list []session.Secret) {
 	d.securityMu.Lock()
-	defer d.securityMu.Unlock()
 	d.secrets.Store(&list)
-	if e := d.current.Load(); e != nil {
+	e := d.current.Load()
+	if e != nil {
 		e.router.SetSecrets(list)
 	}
+	d.securityMu.Unlock()
+	if e != nil {
+		d.tunnels.SetSecrets(fingerprints(list), e.router)
+	}
+	d.SyncPeers()
+}
+
+// fingerprints returns those of secrets.
+func fingerprints(list []session.Secret) (f []uint32) {
+	for _, s := range list {
+		f = append(f, s.Fingerprint)
+	}
+	return f
 }
 
 // SetTrusted replaces the subnets to which frames need not be sealed.
@@ -56,6 +70,9 @@ func (d *Datapath) Encryption(m Member, s router.PeerStats) (encrypted bool, cip
 	}
 	if !encrypted {
 		return false, ""
+	}
+	if d.Carrier(m.ID) == carrier.WireGuard {
+		return true, session.ChaCha20Poly1305.String()
 	}
 	if s.Cipher != 0 {
 		return true, s.Cipher.String()

@@ -31,10 +31,33 @@ func (d *Datapath) KernelSample() (carrier.Sample, bool) {
 	return e.kernel.sample()
 }
 
+// KernelCounts returns what the kernel has carried from and to each peer.
+func (d *Datapath) KernelCounts() map[peer.ID]carrier.Counts {
+	sums := map[peer.ID]carrier.Counts{}
+	e := d.current.Load()
+	if e == nil {
+		return sums
+	}
+	for _, k := range e.kernel {
+		var now map[peer.ID]carrier.Counts
+		run := k.current.Load()
+		if run != nil {
+			var err error
+			if now, err = run.carrier.Counts(); err != nil {
+				d.log.Debug("cannot read the counts of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
+			}
+		}
+		for id, c := range k.totals.Update(run, now) {
+			sums[id] = sums[id].Add(c)
+		}
+	}
+	return sums
+}
+
 // Carrier returns what carries frames to a peer. It is cheap.
 func (d *Datapath) Carrier(id peer.ID) carrier.Kind {
-	if e := d.current.Load(); e != nil && e.kernel.carries(id) {
-		return carrier.VXLAN
+	if e := d.current.Load(); e != nil {
+		return e.kernel.carrier(id)
 	}
 	return carrier.Userspace
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"weft/router/carrier"
-	"weft/router/carrier/vxlan"
 )
 
 // Underlay is what a node uses of the network of its host.
@@ -45,7 +44,7 @@ func (d *Datapath) SetUnderlay(next Underlay) {
 	if before.Addr != next.Addr {
 		d.reach.recheck.Set()
 		if e := d.current.Load(); e != nil {
-			e.kernel.renew()
+			e.kernel.path(carrier.VXLAN).renew()
 		}
 		d.SyncPeers()
 	}
@@ -69,8 +68,8 @@ func (k *kernelPath) renew() {
 }
 
 // newKernelRun returns a run that has not started.
-func newKernelRun(device *vxlan.Device, controller *carrier.Controller) *kernelRun {
-	r := &kernelRun{device: device, controller: controller}
+func newKernelRun(device kernelDevice, controller *carrier.Controller) *kernelRun {
+	r := &kernelRun{kernelDevice: device, controller: controller}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }

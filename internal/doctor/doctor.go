@@ -45,6 +45,7 @@ var checks = []check{
 	{name: "host", run: checkHost},
 	{name: "ports", run: checkPorts, preflight: true, exclusive: true},
 	{name: "vxlan", run: checkVXLAN, preflight: true},
+	{name: "wireguard", run: checkWireGuard, preflight: true},
 	{name: "nftables", run: checkNFT},
 	{name: "forwarding", run: checkForwarding},
 	{name: "bridge-nf", run: checkBridgeNF},

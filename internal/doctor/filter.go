@@ -22,6 +22,9 @@ func filterHost(ctx context.Context, c *settings.Config) hostfilter.Host {
 	if c.WantsKernelPath(c.Sealed(), c.TrustedSubnets) {
 		h.UDP = append(h.UDP, c.KernelPort())
 	}
+	if c.AllowsTunnels(c.Sealed()) && hasWireGuard(c) {
+		h.UDP = append(h.UDP, c.TunnelPort())
+	}
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(c.Bridge)
 	h.Exposed = hostnet.Exposed(c.Bridge, c.Ranges)
 	if self, err := c.AdvertiseAddr(ctx); err == nil {

@@ -20,6 +20,7 @@ import (
 	"weft/internal/podlink"
 	"weft/internal/settings"
 	"weft/router/carrier/vxlan"
+	"weft/router/carrier/wireguard"
 )
 
 // The checks of this file concern the kernel and the other programs of the host.
@@ -113,6 +114,22 @@ func checkModules(context.Context, *settings.Config) finding {
 			"the kernel does not have %s", strings.Join(missing, " and ")))
 	}
 	return ok("bridge and veth are present")
+}
+
+// hasWireGuard reports whether this host has WireGuard, as far as that is known without making a device.
+func hasWireGuard(c *settings.Config) bool { return c.WireGuardDevice != "" || hasModule("wireguard") }
+
+// checkWireGuard says what carries the frames that must be encrypted: userspace always can.
+func checkWireGuard(_ context.Context, c *settings.Config) finding {
+	switch {
+	case !c.AllowsTunnels(c.Sealed()):
+		return ok("not needed (no encryption, or excluded by --carriers, --cipher, --source-check or --datapath)")
+	case c.WireGuardDevice != "":
+		return failOr(wireguard.Available(c.WireGuardDevice, true), "%s is a device of WireGuard", c.WireGuardDevice)
+	case !hasWireGuard(c):
+		return ok("the kernel has no WireGuard (modprobe wireguard): frames that must be encrypted are carried in userspace")
+	}
+	return ok("WireGuard can carry frames that must be encrypted, by UDP port %d", c.TunnelPort())
 }
 
 // checkVXLAN is fatal only where the kernel path was requested.

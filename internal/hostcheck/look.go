@@ -87,6 +87,9 @@ func (c *Checker) host() hostfilter.Host {
 	if s.WantsKernelPath(c.cfg.Sealed, s.TrustedSubnets) {
 		h.UDP = append(h.UDP, s.KernelPort())
 	}
+	if s.WantsTunnels(c.cfg.Sealed) {
+		h.UDP = append(h.UDP, s.TunnelPort())
+	}
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(s.Bridge)
 	h.Exposed = hostnet.Exposed(s.Bridge, s.Ranges)
 	return h

@@ -40,6 +40,7 @@ import (
 	"weft/ipam"
 	"weft/ipam/ring"
 	"weft/mesh"
+	"weft/router/carrier/wireguard"
 	"weft/router/session"
 )
 
@@ -74,11 +75,25 @@ type node struct {
 	leftOnce     sync.Once
 }
 
+// findWireGuard notes whether the host has WireGuard, and returns why it is of no use where the operator allows it.
+func findWireGuard(cfg *settings.Config, sealed bool) error {
+	if !cfg.AllowsTunnels(sealed) {
+		return nil
+	}
+	err := wireguard.Available(cfg.TunnelDevice(), cfg.WireGuardDevice != "")
+	cfg.HasWireGuard = err == nil
+	return err
+}
+
 // build makes all parts of a node and binds everything that it listens on. If it fails, it closes what it bound.
 func build(given settings.Config, process Process, creds credentials, advertise netip.Addr, st *state) (_ *node, err error) {
 	cfg := given
 	if cfg.Queues == 0 {
 		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
+	}
+	noWireGuard := findWireGuard(&cfg, creds.sealed())
+	if noWireGuard != nil && cfg.WireGuardDevice != "" {
+		return nil, hint.Refuse("--wireguard-device", "Make the device before this node starts, or leave the flag out.", "%w", noWireGuard)
 	}
 	mtu, err := cfg.OverlayMTU(advertise, creds.sealed())
 	if err != nil {
@@ -90,6 +105,9 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 		left: make(chan struct{}),
 	}
 	n.log, n.recent = withLogRing(process.Log)
+	if noWireGuard != nil {
+		n.log.Info("frames that must be encrypted are carried in userspace", "err", noWireGuard)
+	}
 	if least := cfg.MinOverlayMTU(); n.mtu < least {
 		return nil, hint.Refuse("--mtu", "Raise the MTU of the underlay, or set --mtu; IPv6 needs 1280 (RFC 8200).",
 			"the underlay leaves %d bytes for pods, which need at least %d", n.mtu, least)

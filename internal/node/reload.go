@@ -53,6 +53,8 @@ var restartSettings = []setting{
 	{"--cipher", func(c *settings.Config) any { return c.Cipher }},
 	{"--aes", func(c *settings.Config) any { return c.AES }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
+	{"--carriers", func(c *settings.Config) any { return c.Carriers }},
+	{"--wireguard-device", func(c *settings.Config) any { return c.WireGuardDevice }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
 	{"--dscp", func(c *settings.Config) any { return c.DSCP }},
 	{"--source-ports", func(c *settings.Config) any { return c.SourcePorts }},

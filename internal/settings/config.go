@@ -17,6 +17,8 @@ import (
 	"weft/internal/identity"
 	"weft/internal/secret"
 	"weft/internal/target"
+	"weft/router/carrier"
+	"weft/router/carrier/wireguard"
 	"weft/router/session"
 	"weft/router/wire"
 )
@@ -81,13 +83,18 @@ type Config struct {
 	Cipher         string
 	TrustedSubnets []netip.Prefix
 	Datapath       string
-	Offload        string
-	DSCP           string // empty: DSCPNone
-	AES            string // empty: AESAuto
-	SourcePorts    string // empty: SourcePortsAuto
-	BusyPoll       string // empty: BusyPollOff
-	MTU            int    // 0: from the underlay
-	Queues         int    // 0: number of CPUs, at most MaxQueues
+	Carriers       []string // those of the kernel that may be used; empty: all
+	// WireGuardDevice is the name of a device of WireGuard that exists, and belongs to this node; empty: the node makes one.
+	WireGuardDevice string
+	// HasWireGuard reports whether this host has WireGuard; not a flag.
+	HasWireGuard bool
+	Offload      string
+	DSCP         string // empty: DSCPNone
+	AES          string // empty: AESAuto
+	SourcePorts  string // empty: SourcePortsAuto
+	BusyPoll     string // empty: BusyPollOff
+	MTU          int    // 0: from the underlay
+	Queues       int    // 0: number of CPUs, at most MaxQueues
 
 	NoDiscovery  bool
 	NoMasquerade bool
@@ -123,6 +130,20 @@ func (c *Config) KernelPort() uint16 { return uint16(c.Port + 2) }
 
 // KernelDevice returns the name of the VXLAN device. It contains the port, as only one device can use a port.
 func (c *Config) KernelDevice() string { return fmt.Sprintf("weftvx%d", c.KernelPort()) }
+
+// TunnelPort returns the UDP port of WireGuard, and TunneledPort that of VXLAN in its tunnels.
+func (c *Config) TunnelPort() uint16 { return uint16(c.Port + 3) }
+
+// TunneledPort returns the UDP port of VXLAN in the tunnels of WireGuard.
+func (c *Config) TunneledPort() uint16 { return uint16(c.Port + 4) }
+
+// TunnelDevice returns the name of the device of WireGuard.
+func (c *Config) TunnelDevice() string {
+	return cmp.Or(c.WireGuardDevice, fmt.Sprintf("weftwg%d", c.TunnelPort()))
+}
+
+// TunneledDevice returns the name of the VXLAN device in the tunnels of WireGuard.
+func (c *Config) TunneledDevice() string { return fmt.Sprintf("weftwx%d", c.TunneledPort()) }
 
 // BootstrapNodes returns how many nodes must meet before the range is first divided; 0 for an observer.
 func (c *Config) BootstrapNodes() int {
@@ -173,8 +194,23 @@ func (c *Config) Offer() session.Offer {
 // WantsKernelPath reports whether the kernel could carry frames of any peer. It never carries frames that must be sealed, so
 // a node with a secret needs trusted subnets for it.
 func (c *Config) WantsKernelPath(sealed bool, trusted []netip.Prefix) bool {
-	return c.Datapath != DatapathUserspace && (!sealed || len(trusted) > 0)
+	return c.mayUse(carrier.VXLAN) && (!sealed || len(trusted) > 0)
 }
+
+// mayUse reports whether the operator allows a carrier of the kernel.
+func (c *Config) mayUse(kind carrier.Kind) bool {
+	return c.Datapath != DatapathUserspace && (len(c.Carriers) == 0 || slices.Contains(c.Carriers, string(kind)))
+}
+
+// AllowsTunnels reports whether WireGuard may carry frames that must be sealed, where the host has it: it has one cipher, and the kernel
+// drops no frame for its source address.
+func (c *Config) AllowsTunnels(sealed bool) bool {
+	return sealed && c.mayUse(carrier.WireGuard) && c.SourceCheck != SourceCheckEnforce &&
+		(c.Cipher == CipherAuto || c.Cipher == session.ChaCha20Poly1305.String())
+}
+
+// WantsTunnels reports whether WireGuard could carry frames of any peer.
+func (c *Config) WantsTunnels(sealed bool) bool { return c.HasWireGuard && c.AllowsTunnels(sealed) }
 
 // Targets returns the PEERs. Those that Validate would refuse are left out.
 func (c *Config) Targets() []target.Target {
@@ -273,7 +309,11 @@ func (c *Config) OverlayMTUOn(underlay int, self netip.Addr, sealed bool) int {
 	if c.MTU != 0 {
 		return c.MTU
 	}
-	return wire.MTU(underlay, sealed, self.Is6())
+	mtu := wire.MTU(underlay, sealed, self.Is6())
+	if c.WantsTunnels(sealed) {
+		mtu = min(mtu, wireguard.MTU(underlay, self.Is6()))
+	}
+	return mtu
 }
 
 // MinOverlayMTU returns the least MTU in bytes that pods need: IPv6 requires 1280 (RFC 8200, section 5).

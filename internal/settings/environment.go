@@ -41,7 +41,7 @@ func isServiceLink(name, value string) bool {
 // scripts of a release.
 var otherVariables = []string{
 	"APISERVER", "IDENTITIES", "PLAIN", // weft-kube
-	"LAB", "MONKEY", "REPLAY", "SCREENSHOTS", "SEED", "SIM", "TEST", // tests
+	"LAB", "MONKEY", "REPLAY", "SCREENSHOTS", "SEED", "SIM", "TEST", "WIREGUARD", // tests
 	"RELEASE_IMAGE", "RELEASE_PARTS", "SIGN_KEY", "SIGN_PGP_KEY", "SIGN_PUB", // releases
 	"WAIT", // reserved for "--wait" of commands, which is not a flag of a node
 }

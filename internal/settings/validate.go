@@ -14,6 +14,7 @@ import (
 	"weft/internal/suggest"
 	"weft/internal/target"
 	"weft/internal/usage"
+	"weft/router/carrier"
 	"weft/router/session"
 )
 
@@ -156,6 +157,7 @@ func Modes() map[string][]string {
 		"aes":          {AESAuto, AESStandard},
 		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
 		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
+		"carriers":     {string(carrier.VXLAN), string(carrier.WireGuard)},
 		"offload":      {OffloadAuto, OffloadOff},
 		"dscp":         {DSCPNone, DSCPCopy},
 		"source-ports": {SourcePortsAuto, SourcePortsFlow, SourcePortsOne},
@@ -165,10 +167,17 @@ func Modes() map[string][]string {
 	}
 }
 
+// flagValue is a value of a flag.
+type flagValue struct{ flag, value string }
+
 // validateModes refuses values that this version does not know.
 func (c *Config) validateModes() error {
 	modes := Modes()
-	for _, m := range []struct{ flag, value string }{
+	var carriers []flagValue
+	for _, name := range c.Carriers {
+		carriers = append(carriers, flagValue{"carriers", name})
+	}
+	for _, m := range append(carriers, []flagValue{
 		{"cipher", c.Cipher},
 		{"aes", cmp.Or(c.AES, AESAuto)},
 		{"datapath", c.Datapath},
@@ -178,7 +187,7 @@ func (c *Config) validateModes() error {
 		{"busy-poll", cmp.Or(c.BusyPoll, BusyPollOff)},
 		{"guard", string(cmp.Or(c.Guard, api.GuardHost))},
 		{"source-check", cmp.Or(c.SourceCheck, SourceCheckLog)},
-	} {
+	}...) {
 		known := modes[m.flag]
 		if slices.Contains(known, m.value) {
 			continue

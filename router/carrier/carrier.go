@@ -30,7 +30,8 @@ type Kind string
 // Kinds.
 const (
 	Userspace Kind = "userspace" // the router; not a Carrier
-	VXLAN     Kind = "vxlan"
+	VXLAN     Kind = "vxlan"     // frames that need no seal
+	WireGuard Kind = "wireguard" // sealed frames
 )
 
 // Errors that callers branch on. The errors that wrap them name the cause and a remedy.

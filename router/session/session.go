@@ -70,6 +70,9 @@ type Session struct {
 // Peer returns the ID of the node at the other end.
 func (s *Session) Peer() peer.ID { return s.peer }
 
+// Secret returns the fingerprint of the secret of the handshake.
+func (s *Session) Secret() uint32 { return s.secret }
+
 // Index returns the index of the session in datagrams for this end.
 func (s *Session) Index() uint32 { return s.local }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -121,9 +122,9 @@ func RemoveUnfiltered(ctx context.Context, name string) (removed bool, err error
 	return Remove(ctx, name)
 }
 
-// RemoveFrom removes all devices of weft that are ports of a bridge, whatever their names but except, and their filters: a
+// RemoveFrom removes all devices of weft that are ports of a bridge, but those with the names of except, and their filters: a
 // run with another port left them behind. It is no error if there is none, or no bridge.
-func RemoveFrom(ctx context.Context, bridge, except string) error {
+func RemoveFrom(ctx context.Context, bridge string, except ...string) error {
 	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("vxlan: netlink: %w", err)
@@ -136,7 +137,7 @@ func RemoveFrom(ctx context.Context, bridge, except string) error {
 	}
 	var errs []error
 	for _, link := range links {
-		if master != 0 && link.Attrs().MasterIndex == master && isOurs(link) && link.Attrs().Name != except {
+		if master != 0 && link.Attrs().MasterIndex == master && isOurs(link) && !slices.Contains(except, link.Attrs().Name) {
 			_, err := Remove(ctx, link.Attrs().Name)
 			errs = append(errs, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
+	"weft/internal/nettest/wireguardtest"
 	"weft/internal/peer"
 	"weft/router/carrier"
 	"weft/router/carrier/carriertest"
@@ -225,7 +226,7 @@ func TestInTheWay(t *testing.T) {
 	l := newLab()
 	h := carriertest.NewHost(t, labtest.New(t, nettest.Config{}), 1, false)
 	c := l.config(t, h)
-	if !kernel() {
+	if !wireguardtest.Kernel() {
 		_, network, err := net.ParseCIDR("10.0.0.0/8")
 		if err != nil {
 			t.Fatal(err)
@@ -238,7 +239,7 @@ func TestInTheWay(t *testing.T) {
 	carriertest.IP(t, h.Space, "link add weftwg0 type veth peer name other")
 	c.Name, c.Existing = "weftwg0", false
 	refused(t, h, c, wireguard.ErrNotOurs, "ip link del weftwg0")
-	if !kernel() {
+	if !wireguardtest.Kernel() {
 		c.Existing = true
 		refused(t, h, c, wireguard.ErrNoWireGuard, "weftwg0")
 		c.Name = "absent"

@@ -1,13 +1,7 @@
 package wireguard_test
 
 import (
-	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +9,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
+	"weft/internal/nettest/wireguardtest"
 	"weft/internal/peer"
 	"weft/router/carrier"
 	"weft/router/carrier/carriertest"
@@ -31,27 +25,6 @@ const (
 	mtu       = 1350 // of pods: what is left of 1500 bytes on an underlay of IPv6
 	patience  = 20 * time.Second
 )
-
-// kernel reports whether the tests use the kernel's WireGuard rather than wireguard-go (WEFT_WIREGUARD=kernel).
-func kernel() bool { return os.Getenv("WEFT_WIREGUARD") == "kernel" }
-
-// program builds wireguard-go once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "weft-wireguard-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "wireguard-go")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, "golang.zx2c4.com/wireguard")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build wireguard-go: %w: %s", err, out)
-	}
-	return path, nil
-})
-
-// count makes the names of devices different, as their sockets are in one folder for all namespaces.
-var count atomic.Int32
 
 // lab is what the hosts of a test have: a device of WireGuard each, and keys.
 type lab struct {
@@ -70,26 +43,12 @@ func (l *lab) name(t *testing.T, h *carriertest.Host) string {
 	if name := l.names[h.ID]; name != "" && exists(h, name) {
 		return name
 	}
-	name := fmt.Sprintf("wg%x-%d", os.Getpid(), count.Add(1))
-	l.names[h.ID] = name
-	if kernel() {
-		return name
+	if wireguardtest.Kernel() {
+		l.names[h.ID] = wireguardtest.Name()
+	} else {
+		l.names[h.ID] = wireguardtest.Start(t, h.Host)
 	}
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := h.Start(nettest.ProcessConfig{Name: "wireguard-go", Argv: []string{path, "-f", name}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Stop(patience) })
-	socket := filepath.Join("/var/run/wireguard", name+".sock")
-	labtest.Until(t, patience, func() error {
-		_, err := os.Stat(socket)
-		return err
-	})
-	return name
+	return l.names[h.ID]
 }
 
 func exists(h *carriertest.Host, name string) bool {
@@ -116,7 +75,7 @@ func (l *lab) key(t *testing.T, id peer.ID) wgtypes.Key {
 func (l *lab) config(t *testing.T, h *carriertest.Host) wireguard.Config {
 	t.Helper()
 	return wireguard.Config{
-		Name: l.name(t, h), Existing: !kernel(), Port: outerPort, Private: l.key(t, h.ID),
+		Name: l.name(t, h), Existing: !wireguardtest.Kernel(), Port: outerPort, Private: l.key(t, h.ID),
 		VXLAN: vxlan.Config{
 			Name: innerName, Bridge: carriertest.Bridge, Tap: carriertest.Tap, Port: innerPort, VNI: 0xabcdef, MTU: mtu, Self: h.ID,
 		},

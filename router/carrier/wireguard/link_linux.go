@@ -105,6 +105,56 @@ func (l *link) enableIPv6() error {
 	return nil
 }
 
+// Available returns nil if this host has WireGuard, with a device called name if that exists by configuration. It changes nothing for
+// longer than a moment. The error wraps ErrNoWireGuard.
+func Available(name string, existing bool) error {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("wireguard: netlink: %w", err)
+	}
+	defer nl.Close()
+	if existing {
+		client, err := wgctrl.New()
+		if err != nil {
+			return fmt.Errorf("wireguard: %w", err)
+		}
+		defer client.Close()
+		if _, err := client.Device(name); err != nil {
+			return fmt.Errorf("wireguard: %w: %s: %w", ErrNoWireGuard, name, err)
+		}
+		return nil
+	}
+	if found, err := nl.LinkByName(name); err == nil && isOurs(found) {
+		return nil // of an earlier run
+	}
+	test := &netlink.Wireguard{LinkAttrs: netlink.NewLinkAttrs()}
+	test.Name = "weftwgtest"
+	if err := nl.LinkAdd(test); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("wireguard: %w: load the module (modprobe wireguard): %w", ErrNoWireGuard, err)
+	}
+	return nl.LinkDel(test)
+}
+
+// Remove removes the device called name if an earlier run left it on the host. It is no error if there is none.
+func Remove(name string) error {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("wireguard: netlink: %w", err)
+	}
+	defer nl.Close()
+	found, err := nl.LinkByName(name)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent || err == nil && !isOurs(found) {
+		return nil
+	}
+	if err == nil {
+		err = nl.LinkDel(found)
+	}
+	if err != nil {
+		return fmt.Errorf("wireguard: remove %s: %w", name, err)
+	}
+	return nil
+}
+
 // isOurs reports whether weft made a link, in this run or an earlier one.
 func isOurs(found netlink.Link) bool {
 	return found.Type() == "wireguard" && found.Attrs().Alias == alias

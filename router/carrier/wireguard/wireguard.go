@@ -32,6 +32,14 @@ const (
 	Overhead6 = 40 + 8 + 32
 )
 
+// MTU returns what an underlay with an MTU of so many bytes leaves for pods.
+func MTU(underlay int, is6 bool) int {
+	if is6 {
+		return underlay - Overhead6 - vxlan.Overhead6
+	}
+	return underlay - Overhead4 - vxlan.Overhead6
+}
+
 // prefix is that of the addresses inside tunnels: a unique local one of IPv6 (RFC 4193) with a random global ID. The kernel routes packets
 // to it into the tunnel alone, whatever other routes there are.
 var prefix = netip.MustParsePrefix("fdb0:9c5e:77e7::/64")
