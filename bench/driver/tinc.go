@@ -62,9 +62,10 @@ func (t *tinc) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 			return o, err
 		}
 		o.Daemons = append(o.Daemons, p)
-		if err := tunnelAddr(ctx, o, h, i, tincIf, tincMTU); err != nil {
+		if err := tunnelAddr(ctx, o, h, podAddr(i), tincIf, tincMTU); err != nil {
 			return o, err
 		}
+		o.Ends = append(o.Ends, lab.End{Space: h.Space, Addr: podAddr(i)})
 	}
 	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = t.version, tincMTU, betweenHosts
 	o.Facts.Encrypted, o.Facts.Cipher = true, "its default, aes-256-cbc with sha256"

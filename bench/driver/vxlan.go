@@ -32,18 +32,8 @@ func (vxlan) Prepare(context.Context, *Tools) error { return nil }
 // Up implements Driver.
 func (v vxlan) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o := &Overlay{}
-	for i, h := range l.Ends {
-		pod, err := h.AddPod("pod")
-		if err != nil {
-			return o, err
-		}
-		if out, err := h.Run(ctx, "sh", "-ec", v.script(l, i, pod)); err != nil {
-			if strings.Contains(out, "Unknown device type") || strings.Contains(out, "not supported") {
-				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-			}
-			return o, err
-		}
-		o.Ends = append(o.Ends, lab.End{Space: pod.Space, Addr: podAddr(i)})
+	if err := v.connect(ctx, o, l, func(i int) netip.Addr { return l.Ends[i].Addr() }, vxlanMTU); err != nil {
+		return o, err
 	}
 	shown, err := l.Ends[0].Run(ctx, "ip", "-d", "link", "show", "vx0")
 	if err != nil {
@@ -57,8 +47,26 @@ func (v vxlan) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	return o, nil
 }
 
+// connect gives each host a pod that VXLAN connects to the others over an underlay with the given addresses of the hosts.
+func (v vxlan) connect(ctx context.Context, o *Overlay, l *lab.Lab, addr func(i int) netip.Addr, mtu int) error {
+	for i, h := range l.Ends {
+		pod, err := h.AddPod("pod")
+		if err != nil {
+			return err
+		}
+		if out, err := h.Run(ctx, "sh", "-ec", v.script(l, i, pod, addr, mtu)); err != nil {
+			if strings.Contains(out, "Unknown device type") || strings.Contains(out, "not supported") {
+				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+			return err
+		}
+		o.Ends = append(o.Ends, lab.End{Space: pod.Space, Addr: podAddr(i)})
+	}
+	return nil
+}
+
 // script returns the ip and bridge commands that configure the i-th host.
-func (vxlan) script(l *lab.Lab, i int, pod *nettest.Pod) string {
+func (vxlan) script(l *lab.Lab, i int, pod *nettest.Pod, addr func(i int) netip.Addr, mtu int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, `ip link add vxbr type bridge mcast_snooping 0
 ip link add vx0 mtu %[1]d type vxlan id 42 dstport 4789 local %[2]s nolearning
@@ -68,11 +76,11 @@ ip link set vxpod up
 ip link set vxbr mtu %[1]d up
 ip -n %[4]s addr add %[5]s/24 dev eth0
 ip -n %[4]s link set eth0 up
-`, vxlanMTU, l.Ends[i].Addr(), podMAC(i), pod.Name(), podAddr(i))
-	for j, other := range l.Ends {
+`, mtu, addr(i), podMAC(i), pod.Name(), podAddr(i))
+	for j := range l.Ends {
 		if j != i {
 			fmt.Fprintf(&s, "bridge fdb append 00:00:00:00:00:00 dev vx0 dst %[2]s\nbridge fdb add %[1]s dev vx0 dst %[2]s\n",
-				podMAC(j), other.Addr())
+				podMAC(j), addr(j))
 		}
 	}
 	return s.String()

@@ -17,8 +17,9 @@ type weft struct {
 	Config
 	name, summary string
 	args          []string
-	cipher        string // empty: plain
-	path          string // the datapath that the peers must use; empty: userspace
+	cipher        string     // empty: plain
+	path          string     // the datapath that the peers must use; empty: userspace
+	tunnel        *wireguard // gives each node a device of WireGuard; nil: none
 }
 
 // Name implements Driver.
@@ -28,9 +29,12 @@ func (w *weft) Name() string { return w.name }
 func (w *weft) Summary() string { return w.summary }
 
 // Prepare implements Driver.
-func (w *weft) Prepare(context.Context, *Tools) error {
+func (w *weft) Prepare(ctx context.Context, t *Tools) error {
 	if _, err := os.Stat(filepath.Join(w.Bin, "weft")); err != nil {
 		return fmt.Errorf("driver: %w (run make build)", err)
+	}
+	if w.tunnel != nil {
+		return w.tunnel.Prepare(ctx, t)
 	}
 	return nil
 }
@@ -45,7 +49,18 @@ func (w *weft) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	var nodes []*cluster.Node
 	for i, h := range l.Ends {
 		n := cluster.NewNode(h, w.Bin)
-		if err := n.Up(append(append([]string{}, args...), others(l, i)...)...); err != nil {
+		flags := append([]string{}, args...)
+		if w.tunnel != nil {
+			device, socket, err := w.tunnel.start(o, h, i)
+			if err != nil {
+				return o, err
+			}
+			if err := o.until(ctx, func(context.Context) error { _, err := os.Stat(socket); return err }); err != nil {
+				return o, err
+			}
+			flags = append(flags, "--wireguard-device", device)
+		}
+		if err := n.Up(append(flags, others(l, i)...)...); err != nil {
 			return o, err
 		}
 		nodes = append(nodes, n)

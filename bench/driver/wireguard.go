@@ -48,43 +48,61 @@ func (w *wireguard) Prepare(ctx context.Context, t *Tools) (err error) {
 // Up implements Driver.
 func (w *wireguard) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 	o := &Overlay{}
+	err := w.connect(ctx, o, l, podAddr)
+	for i, h := range l.Ends {
+		o.Ends = append(o.Ends, lab.End{Space: h.Space, Addr: podAddr(i)})
+	}
+	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = wireguardVersion, wireguardMTU, betweenHosts
+	o.Facts.Encrypted, o.Facts.Cipher = true, "chacha20-poly1305"
+	return o, err
+}
+
+// start starts wireguard-go on a host, and returns the name of its device and the path of its control socket.
+func (w *wireguard) start(o *Overlay, h *nettest.Host, i int) (ifname, socket string, err error) {
+	// The control socket has the name of the interface, in one folder for the whole machine.
+	ifname = fmt.Sprintf("wb%d-%d", os.Getpid(), i)
+	socket = filepath.Join(wireguardSockets, ifname+".sock")
+	p, err := h.Start(nettest.ProcessConfig{Name: "wireguard", Argv: []string{w.program, "-f", ifname}})
+	if err != nil {
+		return "", "", err
+	}
+	o.Daemons = append(o.Daemons, p)
+	o.atClose(func() { _ = os.Remove(socket) })
+	return ifname, socket, nil
+}
+
+// connect connects the hosts by wireguard-go, with the given addresses inside.
+func (w *wireguard) connect(ctx context.Context, o *Overlay, l *lab.Lab, inside func(i int) netip.Addr) error {
 	keys := make([]*ecdh.PrivateKey, len(l.Ends))
 	for i := range keys {
 		var err error
 		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-			return o, fmt.Errorf("driver: %w", err)
+			return fmt.Errorf("driver: %w", err)
 		}
 	}
 	for i, h := range l.Ends {
-		// The control socket has the name of the interface, in one folder for the whole machine.
-		ifname := fmt.Sprintf("wb%d-%d", os.Getpid(), i)
-		socket := filepath.Join(wireguardSockets, ifname+".sock")
-		p, err := h.Start(nettest.ProcessConfig{Name: "wireguard", Argv: []string{w.program, "-f", ifname}})
+		ifname, socket, err := w.start(o, h, i)
 		if err != nil {
-			return o, err
+			return err
 		}
-		o.Daemons = append(o.Daemons, p)
-		o.atClose(func() { _ = os.Remove(socket) })
-		if err := w.configure(ctx, o, socket, w.settings(l, keys, i)); err != nil {
-			return o, err
+		if err := w.configure(ctx, o, socket, w.settings(l, keys, i, inside)); err != nil {
+			return err
 		}
-		if err := tunnelAddr(ctx, o, h, i, ifname, wireguardMTU); err != nil {
-			return o, err
+		if err := tunnelAddr(ctx, o, h, inside(i), ifname, wireguardMTU); err != nil {
+			return err
 		}
 	}
-	o.Facts.Version, o.Facts.MTU, o.Facts.Ends = wireguardVersion, wireguardMTU, betweenHosts
-	o.Facts.Encrypted, o.Facts.Cipher = true, "chacha20-poly1305"
-	return o, nil
+	return nil
 }
 
 // settings returns the configuration of the i-th node, in the format of the control socket.
-func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int) string {
+func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int, inside func(i int) netip.Addr) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "set=1\nprivate_key=%x\nlisten_port=%d\nreplace_peers=true\n", keys[i].Bytes(), wireguardPort)
 	for j, h := range l.Ends {
 		if j != i {
 			fmt.Fprintf(&s, "public_key=%x\nendpoint=%s\nallowed_ip=%s/32\n",
-				keys[j].PublicKey().Bytes(), netip.AddrPortFrom(h.Addr(), wireguardPort), podAddr(j))
+				keys[j].PublicKey().Bytes(), netip.AddrPortFrom(h.Addr(), wireguardPort), inside(j))
 		}
 	}
 	return s.String() + "\n"
@@ -114,8 +132,8 @@ func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings st
 	return nil
 }
 
-// tunnelAddr waits for a host's tunnel interface, sets its address and MTU, brings it up, and adds it to o.Ends.
-func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, i int, ifname string, mtu int) error {
+// tunnelAddr waits for a host's tunnel interface, sets its address and MTU, and brings it up.
+func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, addr netip.Addr, ifname string, mtu int) error {
 	err := o.until(ctx, func(ctx context.Context) error {
 		_, err := h.Run(ctx, "ip", "link", "set", ifname, "mtu", fmt.Sprint(mtu), "up")
 		return err
@@ -123,9 +141,6 @@ func tunnelAddr(ctx context.Context, o *Overlay, h *nettest.Host, i int, ifname 
 	if err != nil {
 		return err
 	}
-	if _, err := h.Run(ctx, "ip", "addr", "add", podAddr(i).String()+"/24", "dev", ifname); err != nil {
-		return err
-	}
-	o.Ends = append(o.Ends, lab.End{Space: h.Space, Addr: podAddr(i)})
-	return nil
+	_, err = h.Run(ctx, "ip", "addr", "add", addr.String()+"/24", "dev", ifname)
+	return err
 }

@@ -63,6 +63,8 @@ var targets = []target{
 	{"1 datagram in 1,000 lost, 1 stream, against VXLAN under the same loss",
 		plain, "tcp1-loss", sample.Gbps, ratio, vxlan, anyUnderlay, at(0.8), at(1.0)},
 	{"kernel path against VXLAN, 1 stream", "weft-kernel", "tcp1", sample.Gbps, ratio, vxlan, anyUnderlay, at(0.95), at(1.0)},
+	{"WireGuard as a carrier against VXLAN by hand in it, 1 stream",
+		"weft-wireguard", "tcp1", sample.Gbps, ratio, "wireguard-vxlan", anyUnderlay, at(0.95), at(1.0)},
 	{"RSS idle", plain, "idle", sample.RSS, absolute, "", anyUnderlay, at(30), at(20)},
 	{"RSS loaded, after 4 streams", plain, "tcp4", sample.RSS, absolute, "", anyUnderlay, at(40), at(30)},
 }

@@ -252,8 +252,8 @@ func (d *Datapath) Run(ctx context.Context) error {
 	d.cfg.Tunnel.engine.Store(e.router)
 	e.router.SetSecrets(*d.secrets.Load()) // both may have changed since open
 	e.router.SetTrusted(*d.trusted.Load())
-	d.securityMu.Unlock()
 	d.tunnels.SetSecrets(fingerprints(*d.secrets.Load()), e.router)
+	d.securityMu.Unlock()
 	close(d.started)
 	d.SyncPeers()
 	if err := d.restoreAddresses(); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +39,7 @@ type kernelPath struct {
 	wanted func() bool // whether it could carry frames of any peer
 	open   func(ctx context.Context) (kernelDevice, error)
 	device string // name of the device that is a port of the bridge
-	router *router.Engine
+	router carrier.Router
 	log    *slog.Logger
 
 	totals carrier.Totals // has a lock of its own
@@ -69,13 +71,41 @@ type kernelRun struct {
 
 // newKernelPaths returns the carriers of the kernel, without devices.
 func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
-	plain := &kernelPath{
-		kind: carrier.VXLAN, wanted: d.wantsKernelPath, open: d.openVXLAN, device: d.settings.KernelDevice(), router: engine, log: d.log,
+	carried := &carried{Router: engine, by: map[peer.ID][]carrier.Kind{}}
+	plain := &kernelPath{kind: carrier.VXLAN, wanted: d.wantsKernelPath, open: d.openVXLAN, device: d.settings.KernelDevice()}
+	sealed := &kernelPath{kind: carrier.WireGuard, wanted: d.wantsTunnels, open: d.openTunnels, device: d.settings.TunneledDevice()}
+	paths := kernelPaths{plain, sealed}
+	for _, k := range paths {
+		k.router, k.log = carriedBy{carried, k.kind}, d.log
 	}
-	sealed := &kernelPath{
-		kind: carrier.WireGuard, wanted: d.wantsTunnels, open: d.openTunnels, device: d.settings.TunneledDevice(), router: engine, log: d.log,
+	return paths
+}
+
+// carried is which carriers of the kernel carry a peer: while it changes from one to the other, perhaps both.
+type carried struct {
+	carrier.Router
+	mu sync.Mutex
+	by map[peer.ID][]carrier.Kind // guarded by mu
+}
+
+// carriedBy is the router as one carrier sees it.
+type carriedBy struct {
+	*carried
+	kind carrier.Kind
+}
+
+// SetKernel implements carrier.Router: the kernel carries a peer while any carrier does.
+func (c carriedBy) SetKernel(id peer.ID, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kinds := slices.DeleteFunc(c.by[id], func(k carrier.Kind) bool { return k == c.kind })
+	if on {
+		kinds = append(kinds, c.kind)
 	}
-	return kernelPaths{plain, sealed}
+	if c.by[id] = kinds; len(kinds) == 0 {
+		delete(c.by, id)
+	}
+	c.Router.SetKernel(id, len(kinds) > 0)
 }
 
 // openKernelPath makes the kernel path where it is wanted. A host that cannot have one is an error only where it was requested.
@@ -111,6 +141,7 @@ func (d *Datapath) removeKernelPath(ctx context.Context, keepPlain bool) error {
 	}
 	if d.wantsTunnels() {
 		kept = append(kept, d.settings.TunneledDevice())
+		err = errors.Join(err, wireguard.RemoveOthers(d.settings.TunnelDevice()))
 	} else {
 		err = errors.Join(err, d.removeDevice(ctx, carrier.WireGuard))
 	}
@@ -134,8 +165,8 @@ func (d *Datapath) removeDevice(ctx context.Context, kind carrier.Kind) error {
 	if errors.Is(err, vxlan.ErrNotOurs) {
 		err = nil
 	}
-	if kind == carrier.WireGuard && d.settings.WireGuardDevice == "" {
-		err = errors.Join(err, wireguard.Remove(d.settings.TunnelDevice()))
+	if kind == carrier.WireGuard {
+		err = errors.Join(err, wireguard.RemoveOthers(""))
 	}
 	return err
 }

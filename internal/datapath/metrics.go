@@ -30,7 +30,8 @@ var (
 	kernelRefused = metrics.Counter("kernel_refused_total",
 		"Datagrams to the port of VXLAN that the rules of this host dropped, by reason: to this host from the address of no peer (unknown), "+
 			"from a port of unprivileged users (users), or with another VNI (vni); to a peer from behind this host (forwarded), or from a "+
-			"user of it (local); from pods to either (pods).", "reason").Values("reason", vxlan.FilterReasons()...)
+			"user of it (local); from pods to either (pods). Of WireGuard: anything but these "+
+			"datagrams through the tunnel (tunnel).", "reason").Values("reason", vxlan.FilterReasons()...)
 	nodePortDrops = metrics.Counter("node_port_drops_total", "Packets of pods to the ports of nodes, which were dropped.")
 
 	guardPorts = metrics.Gauge("guard_ports",

@@ -16,10 +16,10 @@ func (d *Datapath) SetSecrets(list []session.Secret) {
 	if e != nil {
 		e.router.SetSecrets(list)
 	}
-	d.securityMu.Unlock()
 	if e != nil {
 		d.tunnels.SetSecrets(fingerprints(list), e.router)
 	}
+	d.securityMu.Unlock()
 	d.SyncPeers()
 }
 

@@ -39,15 +39,18 @@ func (d *Datapath) KernelCounts() map[peer.ID]carrier.Counts {
 		return sums
 	}
 	for _, k := range e.kernel {
-		var now map[peer.ID]carrier.Counts
 		run := k.current.Load()
-		if run != nil {
-			var err error
-			if now, err = run.carrier.Counts(); err != nil {
-				d.log.Debug("cannot read the counts of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
+		read := func() (map[peer.ID]carrier.Counts, error) {
+			if run == nil {
+				return nil, nil
 			}
+			return run.carrier.Counts()
 		}
-		for id, c := range k.totals.Update(run, now) {
+		counts, err := k.totals.Update(run, read)
+		if err != nil {
+			d.log.Debug("cannot read the counts of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
+		}
+		for id, c := range counts {
 			sums[id] = sums[id].Add(c)
 		}
 	}

@@ -125,7 +125,11 @@ func checkWireGuard(_ context.Context, c *settings.Config) finding {
 	case !c.AllowsTunnels(c.Sealed()):
 		return ok("not needed (no encryption, or excluded by --carriers, --cipher, --source-check or --datapath)")
 	case c.WireGuardDevice != "":
-		return failOr(wireguard.Available(c.WireGuardDevice, true), "%s is a device of WireGuard", c.WireGuardDevice)
+		err := wireguard.Available(c.WireGuardDevice, true)
+		if err != nil {
+			err = hint.Refuse("--wireguard-device", "Make the device, or start without this flag.", "%w", err)
+		}
+		return failOr(err, "%s is a device of WireGuard", c.WireGuardDevice)
 	case !hasWireGuard(c):
 		return ok("the kernel has no WireGuard (modprobe wireguard): frames that must be encrypted are carried in userspace")
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -76,11 +77,22 @@ type node struct {
 }
 
 // findWireGuard notes whether the host has WireGuard, and returns why it is of no use where the operator allows it.
-func findWireGuard(cfg *settings.Config, sealed bool) error {
+func findWireGuard(cfg *settings.Config, advertise netip.Addr, sealed bool) error {
 	if !cfg.AllowsTunnels(sealed) {
 		return nil
 	}
-	err := wireguard.Available(cfg.TunnelDevice(), cfg.WireGuardDevice != "")
+	underlay, err := hostnet.UnderlayMTU(advertise)
+	if err != nil {
+		return err
+	}
+	fits := wireguard.MTU(underlay, advertise.Is6())
+	switch least := max(cfg.MinOverlayMTU(), wireguard.MinMTU); {
+	case fits < least:
+		return fmt.Errorf("the underlay's MTU of %d leaves %d bytes for pods in WireGuard, which need at least %d", underlay, fits, least)
+	case cfg.MTU > fits:
+		return fmt.Errorf("--mtu %d is more than the %d bytes that WireGuard leaves for pods", cfg.MTU, fits)
+	}
+	err = wireguard.Available(cfg.TunnelDevice(), cfg.WireGuardDevice != "")
 	cfg.HasWireGuard = err == nil
 	return err
 }
@@ -91,9 +103,9 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	if cfg.Queues == 0 {
 		cfg.Queues = min(runtime.NumCPU(), settings.MaxQueues)
 	}
-	noWireGuard := findWireGuard(&cfg, creds.sealed())
+	noWireGuard := findWireGuard(&cfg, advertise, creds.sealed())
 	if noWireGuard != nil && cfg.WireGuardDevice != "" {
-		return nil, hint.Refuse("--wireguard-device", "Make the device before this node starts, or leave the flag out.", "%w", noWireGuard)
+		return nil, hint.Refuse("--wireguard-device", "Fix the error, or start without this flag.", "%w", noWireGuard)
 	}
 	mtu, err := cfg.OverlayMTU(advertise, creds.sealed())
 	if err != nil {

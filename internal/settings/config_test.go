@@ -53,7 +53,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		{"--bridge", func(c *settings.Config) { c.Bridge = "a/b" }},
 		{"--tap", func(c *settings.Config) { c.Tap = c.Bridge }},
 		{"--port", func(c *settings.Config) { c.Port = 0 }},
-		{"--port", func(c *settings.Config) { c.Port = 65534 }},
+		{"--port", func(c *settings.Config) { c.Port = 65532 }},
 		{"--http-addr", func(c *settings.Config) { c.HTTPAddr = "localhost:80" }},
 		{"--range", func(c *settings.Config) { c.Ranges = nil }},
 		{"--range", func(c *settings.Config) { c.Ranges = prefixes("10.32.0.1/12") }},

@@ -28,7 +28,7 @@ const (
 	maxRanges     = 16
 	maxNameLen    = 255   // bytes, of a node's name
 	maxSocketLen  = 107   // bytes: sun_path of unix(7) less its terminating zero
-	maxPort       = 65533 // two more ports follow the gossip port
+	maxPort       = 65531 // four more ports follow the gossip port
 	ifnameLen     = 15    // IFNAMSIZ - 1
 	minRangeBits  = 2     // of host addresses: a range holds at least 4
 	ifnameAdvice  = "An interface name has 1 to 15 characters, without spaces and slashes."
@@ -104,7 +104,7 @@ func validIfname(s string) bool {
 
 func (c *Config) validatePorts() error {
 	if c.Port < 1 || c.Port > maxPort {
-		return hint.Refuse("--port", "Choose a port from 1 to 65533: data uses the next one, kernel VXLAN the one after it.",
+		return hint.Refuse("--port", "Choose a port from 1 to 65531: four more follow, for data, the kernel's VXLAN and WireGuard.",
 			"%d is out of range", c.Port)
 	}
 	if c.HTTPAddr == "" {

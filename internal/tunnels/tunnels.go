@@ -78,6 +78,9 @@ type Tunnels struct {
 	log      *slog.Logger
 	messages chan message // a sender that finds it full gives up: messages are repeated
 
+	hasMu sync.RWMutex
+	has   map[peer.ID]bool // guarded by hasMu: the peers with a tunnel; mu may be held for as long as the device takes
+
 	mu        sync.Mutex
 	secrets   []uint32           // guarded by mu: fingerprints of those of this node
 	device    Device             // guarded by mu; nil: there is none now
@@ -95,12 +98,13 @@ type message struct {
 type state struct {
 	*wireguard.Exchange
 	secret uint32           // the fingerprint of the secret of the session, when the exchange was begun or renewed
-	tunnel wireguard.Tunnel // the zero Tunnel: there is none yet
+	tunnel wireguard.Tunnel // the zero Tunnel: there is none
+	made   uint32           // secret, when the tunnel was made or changed
 }
 
 // New returns Tunnels without a device.
 func New(cfg Config) *Tunnels {
-	return &Tunnels{cfg: cfg, log: cfg.Logger, messages: make(chan message, queue), exchanges: map[peer.ID]*state{}}
+	return &Tunnels{cfg: cfg, log: cfg.Logger, messages: make(chan message, queue), exchanges: map[peer.ID]*state{}, has: map[peer.ID]bool{}}
 }
 
 // SetDevice replaces the device, which has no tunnels yet, and a key of its own.
@@ -108,14 +112,27 @@ func (t *Tunnels) SetDevice(d Device, private wgtypes.Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.device, t.private, t.exchanges = d, private, map[peer.ID]*state{}
+	t.hasMu.Lock()
+	defer t.hasMu.Unlock()
+	clear(t.has)
 }
 
-// Has reports whether there is a tunnel to a peer.
+// Has reports whether there is a tunnel to a peer. It does not wait for the device.
 func (t *Tunnels) Has(id peer.ID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.exchanges[id]
-	return s != nil && s.tunnel != wireguard.Tunnel{}
+	t.hasMu.RLock()
+	defer t.hasMu.RUnlock()
+	return t.has[id]
+}
+
+// setHas sets whether there is a tunnel to a peer.
+func (t *Tunnels) setHas(id peer.ID, has bool) {
+	t.hasMu.Lock()
+	defer t.hasMu.Unlock()
+	if has {
+		t.has[id] = true
+	} else {
+		delete(t.has, id)
+	}
 }
 
 // Received queues a message of a peer. It does not wait, and does not keep text.
@@ -248,17 +265,25 @@ func (t *Tunnels) update(sessions Sessions, m Member, s *state) (changed bool) {
 		return false
 	}
 	first := s.tunnel == wireguard.Tunnel{}
-	s.tunnel = tunnel
+	s.tunnel, s.made = tunnel, s.secret
+	t.setHas(m.ID, true)
 	return first
 }
 
-// remove removes the tunnel to a peer, and reports whether there was one. mu is held.
+// remove forgets a peer, and reports whether there was a tunnel. mu is held.
 func (t *Tunnels) remove(id peer.ID) bool {
 	s := t.exchanges[id]
 	delete(t.exchanges, id)
-	if s == nil || t.device == nil || s.tunnel == (wireguard.Tunnel{}) {
+	return s != nil && t.end(id, s)
+}
+
+// end removes the tunnel to a peer, and reports whether there was one. mu is held.
+func (t *Tunnels) end(id peer.ID, s *state) bool {
+	t.setHas(id, false)
+	if t.device == nil || s.tunnel == (wireguard.Tunnel{}) {
 		return false
 	}
+	s.tunnel = wireguard.Tunnel{}
 	if err := t.device.RemoveTunnel(id); err != nil && !errors.Is(err, net.ErrClosed) {
 		t.log.Warn("cannot remove a tunnel", "peer", id, "err", err)
 	}
@@ -273,8 +298,11 @@ func (t *Tunnels) SetSecrets(fingerprints []uint32, sessions Sessions) {
 	t.secrets = fingerprints
 	for id, s := range t.exchanges {
 		now, ok := sessions.SessionSecret(id)
-		if !slices.Contains(fingerprints, s.secret) && (!ok || !slices.Contains(fingerprints, now)) {
+		switch {
+		case !ok && !slices.Contains(fingerprints, s.secret), ok && !slices.Contains(fingerprints, now):
 			t.remove(id)
+		case !slices.Contains(fingerprints, s.made):
+			t.end(id, s) // until the exchange by the new secret is complete
 		}
 	}
 }

@@ -164,6 +164,12 @@ func TestTunnels(t *testing.T) {
 		}
 		a.SetSecrets([]uint32{6, 7}, a)
 		agree(t, a, b)
+		if a.SetSecrets([]uint32{7}, a); a.Has(b.id) || a.tunnel != (wireguard.Tunnel{}) {
+			t.Error("the tunnel has survived its secret")
+		}
+		a.SetSecrets([]uint32{6}, a)
+		time.Sleep(time.Minute)
+		agree(t, a, b)
 		a.restart(t)
 		if a.Has(b.id) {
 			t.Error("a new device has a tunnel")

@@ -20,8 +20,8 @@ type growing struct {
 	last  Counts
 }
 
-// next returns the sum, which includes counts.
-func (g *growing) next(counts Counts) Counts {
+// next takes the counts of now.
+func (g *growing) next(counts Counts) {
 	for _, c := range []struct{ ended, last, now *uint64 }{
 		{&g.ended.RxFrames, &g.last.RxFrames, &counts.RxFrames}, {&g.ended.RxBytes, &g.last.RxBytes, &counts.RxBytes},
 		{&g.ended.TxFrames, &g.last.TxFrames, &counts.TxFrames}, {&g.ended.TxBytes, &g.last.TxBytes, &counts.TxBytes},
@@ -31,7 +31,6 @@ func (g *growing) next(counts Counts) Counts {
 		}
 		*c.last = *c.now
 	}
-	return g.ended.Add(g.last)
 }
 
 // Add returns the sum of both.
@@ -41,30 +40,32 @@ func (c Counts) Add(o Counts) Counts {
 	}
 }
 
-// Update takes the counts of now and returns the sums, also of peers that are not carried at present. source is comparable, and another one
-// after the counts have begun again; if they fall they have, too.
-func (t *Totals) Update(source any, now map[peer.ID]Counts) map[peer.ID]Counts {
+// Update reads the counts of now and returns the sums, also of peers that are not carried at present. source is comparable, and another one
+// after the counts have begun again; if they fall they have, too. After an error of read, the sums are those of the last time.
+func (t *Totals) Update(source any, read func() (map[peer.ID]Counts, error)) (sums map[peer.ID]Counts, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now, err := read()
 	if source != t.source {
 		for _, g := range t.peers {
 			g.ended, g.last = g.ended.Add(g.last), Counts{}
 		}
 		t.source = source
 	}
-	for id := range now {
+	for id, counts := range now {
 		if t.peers[id] == nil {
 			if t.peers == nil {
 				t.peers = map[peer.ID]*growing{}
 			}
 			t.peers[id] = &growing{}
 		}
+		t.peers[id].next(counts)
 	}
-	sums := make(map[peer.ID]Counts, len(t.peers))
+	sums = make(map[peer.ID]Counts, len(t.peers))
 	for id, g := range t.peers {
-		sums[id] = g.next(now[id])
+		sums[id] = g.ended.Add(g.last)
 	}
-	return sums
+	return sums, err
 }
 
 // KeepOnly forgets all peers but those for which known returns true.

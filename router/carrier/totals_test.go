@@ -1,6 +1,7 @@
 package carrier_test
 
 import (
+	"errors"
 	"testing"
 
 	"weft/internal/peer"
@@ -25,13 +26,18 @@ func TestTotals(t *testing.T) {
 		{1, map[peer.ID]carrier.Counts{a: {RxFrames: 4, TxBytes: 9}},
 			map[peer.ID]carrier.Counts{a: {RxFrames: 13, TxBytes: 25}, b: {TxFrames: 1}}},
 	} {
-		got := totals.Update(step.source, step.now)
+		got, err := totals.Update(step.source, func() (map[peer.ID]carrier.Counts, error) { return step.now, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(got) != len(step.want) || got[a] != step.want[a] || got[b] != step.want[b] {
 			t.Errorf("step %d: %+v, want %+v", i, got, step.want)
 		}
 	}
 	totals.KeepOnly(func(id peer.ID) bool { return id == b })
-	if got := totals.Update(1, nil); len(got) != 1 {
-		t.Errorf("%+v", got)
+	failed := errors.New("failed")
+	got, err := totals.Update(1, func() (map[peer.ID]carrier.Counts, error) { return nil, failed })
+	if len(got) != 1 || !errors.Is(err, failed) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -26,13 +26,16 @@ const (
 // other at the data port at most. The zero value has no flows. Any goroutine may use it.
 type Flows struct{ slots [flowSlots]slot }
 
-// slot has the times at which the last frames left, in milliseconds modulo 2³².
+// epoch is the time from which slots count, so that they do not depend on the clock being set.
+var epoch = time.Now()
+
+// slot has the times at which the last frames left, in milliseconds since epoch, modulo 2³².
 type slot struct{ data, entropy atomic.Uint32 }
 
 // Leave notes that a frame leaves at now, and reports whether it leaves from its entropy port rather than from the data port. may says that
 // it may.
 func (f *Flows) Leave(flow flowhash.Flow, may bool, now time.Time) bool {
-	s, at := &f.slots[flow.Index(flowSlots, flowSalt)], uint32(now.UnixMilli())
+	s, at := &f.slots[flow.Index(flowSlots, flowSalt)], uint32(now.Sub(epoch).Milliseconds())
 	if may && (recent(&s.entropy, at) || !recent(&s.data, at)) {
 		note(&s.entropy, at)
 		return true

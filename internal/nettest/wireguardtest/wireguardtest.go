@@ -51,8 +51,8 @@ func Start(t *testing.T, h *nettest.Host) (name string) {
 	return name
 }
 
-// StartNamed is Start with a name.
-func StartNamed(t *testing.T, h *nettest.Host, name string) {
+// StartNamed is Start with a name. It returns the process.
+func StartNamed(t *testing.T, h *nettest.Host, name string) *nettest.Process {
 	t.Helper()
 	path, err := program()
 	if err != nil {
@@ -68,4 +68,5 @@ func StartNamed(t *testing.T, h *nettest.Host, name string) {
 		_, err := os.Stat(socket)
 		return err
 	})
+	return p
 }

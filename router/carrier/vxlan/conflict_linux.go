@@ -100,8 +100,12 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 		return false, fmt.Errorf("vxlan: netlink: %w", err)
 	}
 	defer nl.Close()
-	if removed, err = removeLink(nl, name); err != nil || !removed {
-		return removed, err // without a device there is no filter, as Close removes the filter last
+	if removed, err = removeLink(nl, name); err != nil {
+		return removed, err
+	}
+	// Without a device there is mostly no filter, as Close removes the filter last; but the kernel removes a device with its tunnel.
+	if _, err := nftsum.Of(nftsum.Inet, tableName(name)); errors.Is(err, nftsum.ErrNoTable) {
+		return removed, nil
 	}
 	nft, err := knftables.New(knftables.InetFamily, tableName(name))
 	if err != nil {

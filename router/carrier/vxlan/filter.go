@@ -22,7 +22,7 @@ const (
 	fromPods      = "pods"      // from the overlay, to this host or to a peer
 	fromUsers     = "users"     // to this host, from a port that any user of a host may have
 	foreignVNI    = "vni"       // to this host, from the address of a peer, with another VNI
-	fromTunnel    = "tunnel"    // to this host through the tunnel, other than VXLAN of its port
+	fromTunnel    = "tunnel"    // through the tunnel, in either direction, other than VXLAN of this host
 	fromForwarded = "forwarded" // to a peer, from a network behind this host
 	fromLocal     = "local"     // to a peer, from an unprivileged user of this host
 )
@@ -75,7 +75,7 @@ func FilterReasons() []string {
 // comes from the host. The device accepts its VNI alone; the rule counts the others. While another program has removed the table,
 // the gate filters what comes in.
 //
-// With a tunnel below the device, it also drops what comes to the port from elsewhere, and whatever else comes through the tunnel.
+// With a tunnel below the device, it also drops what comes to the port from elsewhere, and whatever else goes through the tunnel.
 type filter struct {
 	nft    knftables.Interface
 	bridge string
@@ -160,11 +160,18 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 			drop(`iifname "`+f.under+`" meta l4proto != 17`, fromTunnel))
 	}
 	f.chain(tx, "vxlan", nil, into...)
+	forward, output := []string{knftables.Concat(toPeer, "jump outside")}, []string{knftables.Concat(toPeer, "jump local")}
+	if f.under != "" {
+		through := `oifname "` + f.under + `"`
+		forward = append([]string{drop(`iifname "`+f.under+`"`, fromTunnel), drop(through, fromTunnel)}, forward...)
+		output = append(output, drop(knftables.Concat(through, "udp dport !=", strconv.Itoa(int(f.port))), fromTunnel),
+			drop(through+" meta l4proto != 17", fromTunnel))
+	}
 	f.chain(tx, "outside", nil, drop(pods, fromPods), drop(notPeer, fromForwarded))
 	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), input...)
-	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), knftables.Concat(toPeer, "jump outside"))
+	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), forward...)
 	f.chain(tx, "local", nil, drop(unprivileged, fromLocal), count(setSent, "daddr"))
-	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), knftables.Concat(toPeer, "jump local"))
+	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), output...)
 }
 
 // notVNI matches datagrams of another VNI, which is 32 bits after the header of UDP of 64 bits (RFC 7348, section 5).

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +209,7 @@ func TestOtherSources(t *testing.T) {
 			return err
 		}))
 	}
+	labtest.Run(t, p.hosts[0].Space, "nft", "delete table inet weft-"+innerName) // a peer may do as it likes
 	send(other, 53)
 	send(from, 53)
 	labtest.Until(t, patience, func() error {
@@ -218,6 +220,65 @@ func TestOtherSources(t *testing.T) {
 	})
 	if n := drops(); n != 1 {
 		t.Errorf("%d packets came through the tunnel, want that with the address of the peer alone", n)
+	}
+	// Whatever a peer's own configuration permits, this host forwards nothing from the tunnel.
+	a, b := p.hosts[0], p.hosts[1]
+	_, everything, err := net.ParseCIDR("::/0")
+	p.must(err)
+	p.configure(t, a, wgtypes.Config{Peers: []wgtypes.PeerConfig{
+		{PublicKey: p.key(t, b.ID).PublicKey(), UpdateOnly: true, AllowedIPs: []net.IPNet{*everything}},
+	}})
+	carriertest.IP(t, a.Space, "route add 2001:db8::/64 dev "+p.names[a.ID])
+	labtest.Run(t, b.Space, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	carriertest.IP(t, b.Space, "addr add 2001:db8::1/64 dev "+carriertest.Bridge+" nodad")
+	to = netip.MustParseAddr("2001:db8::7")
+	send(from, 53)
+	labtest.Until(t, patience, func() error {
+		if n := drops(); n != 2 {
+			return fmt.Errorf("%d packets dropped", n)
+		}
+		return nil
+	})
+}
+
+// TestHangs: a WireGuard that does not answer costs a call some seconds, and no further one. When it answers again, all is restored.
+func TestHangs(t *testing.T) {
+	if wireguardtest.Kernel() {
+		t.Skip("that of the kernel does not hang")
+	}
+	p := newPair(t)
+	p.arrives(0, "first")
+	p.must(p.programs[p.hosts[0].ID].Signal(syscall.SIGSTOP))
+	for range 3 {
+		if err := p.devs[0].Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("Ensure returned %v", err)
+		}
+	}
+	p.must(p.programs[p.hosts[0].ID].Signal(syscall.SIGCONT))
+	labtest.Until(t, patience, func() error { return p.devs[0].Ensure(t.Context()) })
+	p.arrives(0, "again")
+}
+
+// TestLeftBehind: what an earlier run has left is removed, also from a device that existed before.
+func TestLeftBehind(t *testing.T) {
+	p := newPair(t)
+	p.arrives(0, "first")
+	p.devs[0].Keep()
+	p.must(p.devs[0].Close())
+	h := p.hosts[0]
+	p.must(h.Do(func() error { return wireguard.RemoveOthers(p.names[h.ID]) }))
+	if len(p.configured(t, h)) != 1 {
+		t.Error("the device of this run has lost its peers")
+	}
+	p.must(h.Do(func() error { return wireguard.RemoveOthers("") }))
+	if wireguardtest.Kernel() {
+		if strings.Contains(links(t, h), p.names[h.ID]) {
+			t.Error("the device is still there")
+		}
+		return
+	}
+	if out := carriertest.IP(t, h.Space, "-6 addr show dev "+p.names[h.ID]); len(p.configured(t, h)) != 0 || strings.Contains(out, "fdb0:") {
+		t.Errorf("left behind: %v, %s", p.configured(t, h), out)
 	}
 }
 
@@ -233,7 +294,7 @@ func TestInTheWay(t *testing.T) {
 		}
 		foreign := wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: l.key(t, peer.ID{7}).PublicKey(), AllowedIPs: []net.IPNet{*network}}}}
 		l.configure(t, h, foreign)
-		refused(t, h, c, wireguard.ErrNotOurs, "10.0.0.0/8")
+		refused(t, h, c, wireguard.ErrNotOurs, "10.0.0.0")
 		l.configure(t, h, wgtypes.Config{ReplacePeers: true})
 	}
 	carriertest.IP(t, h.Space, "link add weftwg0 type veth peer name other")

@@ -9,6 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"weft/internal/nettest"
 	"weft/internal/nettest/labtest"
 	"weft/internal/nettest/wireguardtest"
 	"weft/internal/peer"
@@ -31,10 +32,15 @@ type lab struct {
 	names   map[peer.ID]string
 	keys    map[peer.ID]wgtypes.Key
 	devices map[peer.ID]*wireguard.Device
+
+	programs map[peer.ID]*nettest.Process // in place of the kernel
 }
 
 func newLab() *lab {
-	return &lab{names: map[peer.ID]string{}, keys: map[peer.ID]wgtypes.Key{}, devices: map[peer.ID]*wireguard.Device{}}
+	return &lab{
+		names: map[peer.ID]string{}, keys: map[peer.ID]wgtypes.Key{}, devices: map[peer.ID]*wireguard.Device{},
+		programs: map[peer.ID]*nettest.Process{},
+	}
 }
 
 // name returns the name of the device of a host, which exists unless the kernel makes it.
@@ -46,7 +52,8 @@ func (l *lab) name(t *testing.T, h *carriertest.Host) string {
 	if wireguardtest.Kernel() {
 		l.names[h.ID] = wireguardtest.Name()
 	} else {
-		l.names[h.ID] = wireguardtest.Start(t, h.Host)
+		l.names[h.ID] = wireguardtest.Name()
+		l.programs[h.ID] = wireguardtest.StartNamed(t, h.Host, l.names[h.ID])
 	}
 	return l.names[h.ID]
 }
@@ -109,13 +116,32 @@ func (l *lab) tunnel(t *testing.T, p carrier.Peer, preshared byte) wireguard.Tun
 // configure changes the WireGuard device of a host as another program would.
 func (l *lab) configure(t *testing.T, h *carriertest.Host, c wgtypes.Config) {
 	t.Helper()
+	l.client(t, h, func(client *wgctrl.Client) error { return client.ConfigureDevice(l.names[h.ID], c) })
+}
+
+// configured returns the peers of the WireGuard device of a host.
+func (l *lab) configured(t *testing.T, h *carriertest.Host) (peers []wgtypes.Peer) {
+	t.Helper()
+	l.client(t, h, func(client *wgctrl.Client) error {
+		device, err := client.Device(l.names[h.ID])
+		if err == nil {
+			peers = device.Peers
+		}
+		return err
+	})
+	return peers
+}
+
+// client calls f with a client of WireGuard on a host.
+func (l *lab) client(t *testing.T, h *carriertest.Host, f func(*wgctrl.Client) error) {
+	t.Helper()
 	err := h.Do(func() error {
 		client, err := wgctrl.New()
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		return client.ConfigureDevice(l.names[h.ID], c)
+		return f(client)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"weft/internal/netdump"
 	"weft/internal/peer"
 	"weft/router/carrier/vxlan"
 )
@@ -28,7 +30,7 @@ const keepalive = 25 * time.Second
 type link struct {
 	cfg    Config
 	nl     *netlink.Handle
-	client *wgctrl.Client
+	client *timed
 	made   bool
 	set    map[peer.ID]Tunnel // the peers of the device
 }
@@ -44,9 +46,11 @@ func openLink(cfg Config) (_ *link, err error) {
 	if l.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("wireguard: netlink: %w", err)
 	}
-	if l.client, err = wgctrl.New(); err != nil {
+	client, err := wgctrl.New()
+	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
+	l.client = &timed{client: client}
 	if err := l.create(); err != nil {
 		return nil, err
 	}
@@ -57,7 +61,7 @@ func openLink(cfg Config) (_ *link, err error) {
 		return nil, err
 	}
 	l.made = true // what is configured from now on is undone
-	return l, l.configure(nil)
+	return l, l.configure(map[peer.ID]Tunnel{})
 }
 
 // create makes the link, in place of one that an earlier run left, unless it exists by configuration.
@@ -68,7 +72,7 @@ func (l *link) create() error {
 	case l.cfg.Existing && absent:
 		return fmt.Errorf("wireguard: %w: there is no device %s", ErrNoWireGuard, l.cfg.Name)
 	case l.cfg.Existing && err == nil:
-		return nil
+		return l.mark(found)
 	case absent:
 	case err != nil:
 		return fmt.Errorf("wireguard: %s: %w", l.cfg.Name, err)
@@ -89,7 +93,12 @@ func (l *link) create() error {
 		return fmt.Errorf("wireguard: make %s: %w", l.cfg.Name, err)
 	}
 	l.made = true
-	if err := l.nl.LinkSetAlias(made, alias); err != nil {
+	return l.mark(made)
+}
+
+// mark marks the device, so that a later run finds what this one has left.
+func (l *link) mark(device netlink.Link) error {
+	if err := l.nl.LinkSetAlias(device, alias); err != nil {
 		return fmt.Errorf("wireguard: mark %s: %w", l.cfg.Name, err)
 	}
 	return nil
@@ -113,13 +122,16 @@ func Available(name string, existing bool) error {
 		return fmt.Errorf("wireguard: netlink: %w", err)
 	}
 	defer nl.Close()
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("wireguard: %w: this kernel has no IPv6, which the tunnels use inside", ErrNoWireGuard)
+	}
 	if existing {
 		client, err := wgctrl.New()
 		if err != nil {
 			return fmt.Errorf("wireguard: %w", err)
 		}
 		defer client.Close()
-		if _, err := client.Device(name); err != nil {
+		if _, err := (&timed{client: client}).Device(name); err != nil {
 			return fmt.Errorf("wireguard: %w: %s: %w", ErrNoWireGuard, name, err)
 		}
 		return nil
@@ -135,24 +147,54 @@ func Available(name string, existing bool) error {
 	return nl.LinkDel(test)
 }
 
-// Remove removes the device called name if an earlier run left it on the host. It is no error if there is none.
-func Remove(name string) error {
+// RemoveOthers removes the devices that earlier runs left on the host, but the one called except: those that they made, and from those that
+// exist by configuration what they configured. It is no error if there is none.
+func RemoveOthers(except string) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("wireguard: netlink: %w", err)
 	}
 	defer nl.Close()
-	found, err := nl.LinkByName(name)
-	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent || err == nil && !isOurs(found) {
+	links, err := netdump.Repeat(nl.LinkList)
+	if err != nil {
+		return fmt.Errorf("wireguard: list links: %w", err)
+	}
+	var errs []error
+	for _, found := range links {
+		marked := found.Attrs().Alias == alias && (found.Type() == "wireguard" || found.Type() == "tuntap")
+		if marked && found.Attrs().Name != except {
+			errs = append(errs, removeLeft(nl, found))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeLeft removes a marked device, unless it is none of WireGuard.
+func removeLeft(nl *netlink.Handle, found netlink.Link) error {
+	name := found.Attrs().Name
+	if isOurs(found) {
+		if err := nl.LinkDel(found); err != nil {
+			return fmt.Errorf("wireguard: remove %s: %w", name, err)
+		}
 		return nil
 	}
-	if err == nil {
-		err = nl.LinkDel(found)
-	}
+	l := &link{cfg: Config{Name: name, Existing: true}, nl: nl}
+	client, err := wgctrl.New()
 	if err != nil {
-		return fmt.Errorf("wireguard: remove %s: %w", name, err)
+		return fmt.Errorf("wireguard: %w", err)
 	}
-	return nil
+	defer client.Close()
+	l.client = &timed{client: client}
+	if _, err := l.client.Device(name); err != nil {
+		return nil // the TAP, for example
+	}
+	addresses, err := netdump.Repeat(func() ([]netlink.Addr, error) { return nl.AddrList(found, netlink.FAMILY_V6) })
+	for _, a := range addresses {
+		if isInside(*a.IPNet) {
+			err = errors.Join(err, nl.AddrDel(found, &a))
+		}
+	}
+	return errors.Join(err, l.reset(found))
 }
 
 // isOurs reports whether weft made a link, in this run or an earlier one.
@@ -167,11 +209,9 @@ func (l *link) check() error {
 		return fmt.Errorf("wireguard: %w: %s: %w", ErrNoWireGuard, l.cfg.Name, err)
 	}
 	for _, p := range device.Peers {
-		for _, ip := range p.AllowedIPs {
-			if !isInside(ip) {
-				return fmt.Errorf("wireguard: %s has a peer for %s that weft did not add: %w: weft needs a device of its own",
-					l.cfg.Name, ip.String(), ErrNotOurs)
-			}
+		if len(p.AllowedIPs) != 1 || !isInside(p.AllowedIPs[0]) {
+			return fmt.Errorf("wireguard: %s has the peer %s, for %v, that weft did not add: %w: weft needs a device of its own",
+				l.cfg.Name, p.PublicKey, p.AllowedIPs, ErrNotOurs)
 		}
 	}
 	return nil
@@ -185,22 +225,24 @@ func isInside(n net.IPNet) bool {
 
 // configure sets key, port, address and MTU of the device, and makes peers its only ones. It brings it up.
 func (l *link) configure(peers map[peer.ID]Tunnel) error {
+	l.set = maps.Clone(peers)
 	port := int(l.cfg.Port)
 	c := wgtypes.Config{PrivateKey: &l.cfg.Private, ListenPort: &port, ReplacePeers: true}
 	for id, t := range peers {
 		c.Peers = append(c.Peers, peerConfig(id, t, true))
 	}
 	if err := l.client.ConfigureDevice(l.cfg.Name, c); err != nil {
-		if errors.Is(err, unix.EADDRINUSE) {
-			err = fmt.Errorf("%w: stop the program that listens on UDP port %d (ss -lnup shows it): %w", vxlan.ErrPortInUse, port, err)
-		}
-		return fmt.Errorf("wireguard: configure %s: %w", l.cfg.Name, err)
-	}
-	l.set = map[peer.ID]Tunnel{}
-	for id, t := range peers {
-		l.set[id] = t
+		return fmt.Errorf("wireguard: configure %s: %w", l.cfg.Name, l.inUse(err))
 	}
 	return l.setUp()
+}
+
+// inUse explains that the port is in use, if err says so.
+func (l *link) inUse(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w: stop the program that listens on UDP port %d (ss -lnup shows it): %w", vxlan.ErrPortInUse, l.cfg.Port, err)
+	}
+	return err
 }
 
 // setUp sets address and MTU of the device, and brings it up.
@@ -222,8 +264,8 @@ func (l *link) setUp() error {
 	if err := l.nl.AddrReplace(found, address); err != nil {
 		return fmt.Errorf("wireguard: address of %s: %w", l.cfg.Name, err)
 	}
-	if err := l.nl.LinkSetUp(found); err != nil {
-		return fmt.Errorf("wireguard: bring %s up: %w", l.cfg.Name, err)
+	if err := l.nl.LinkSetUp(found); err != nil { // the kernel takes the port here
+		return fmt.Errorf("wireguard: bring %s up: %w", l.cfg.Name, l.inUse(err))
 	}
 	return nil
 }
@@ -249,26 +291,26 @@ func peerConfig(id peer.ID, t Tunnel, endpoint bool) wgtypes.PeerConfig {
 
 // setPeers makes peers the only ones of the device. What has not changed is left as it is, with its keys and its endpoint.
 func (l *link) setPeers(peers map[peer.ID]Tunnel) error {
-	var c wgtypes.Config
+	var removed, changed wgtypes.Config
 	for id, t := range l.set {
 		if now, ok := peers[id]; !ok || now.Public != t.Public {
-			c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: t.Public, Remove: true})
+			removed.Peers = append(removed.Peers, wgtypes.PeerConfig{PublicKey: t.Public, Remove: true})
 		}
 	}
 	for id, t := range peers {
 		before, ok := l.set[id]
 		if !ok || before != t {
-			c.Peers = append(c.Peers, peerConfig(id, t, !ok || before.Endpoint != t.Endpoint || before.Public != t.Public))
+			changed.Peers = append(changed.Peers, peerConfig(id, t, !ok || before.Endpoint != t.Endpoint || before.Public != t.Public))
 		}
 	}
-	if len(c.Peers) > 0 {
+	l.set = maps.Clone(peers)                              // if this fails, intact finds out
+	for _, c := range []wgtypes.Config{removed, changed} { // a key may be in both
+		if len(c.Peers) == 0 {
+			continue
+		}
 		if err := l.client.ConfigureDevice(l.cfg.Name, c); err != nil {
 			return fmt.Errorf("wireguard: peers of %s: %w", l.cfg.Name, err)
 		}
-	}
-	l.set = map[peer.ID]Tunnel{}
-	for id, t := range peers {
-		l.set[id] = t
 	}
 	return nil
 }
@@ -330,5 +372,11 @@ func (l *link) remove() error {
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		err = nil
 	}
-	return errors.Join(err, l.client.ConfigureDevice(l.cfg.Name, wgtypes.Config{ReplacePeers: true}))
+	return errors.Join(err, l.reset(found))
+}
+
+// reset takes key, peers and mark from a device that existed before.
+func (l *link) reset(found netlink.Link) error {
+	return errors.Join(l.client.ConfigureDevice(l.cfg.Name, wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}),
+		l.nl.LinkSetAlias(found, ""))
 }

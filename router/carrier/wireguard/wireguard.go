@@ -32,6 +32,9 @@ const (
 	Overhead6 = 40 + 8 + 32
 )
 
+// MinMTU is the least MTU of pods in bytes: the addresses inside tunnels need a link of 1,280 bytes (RFC 8200, section 5).
+const MinMTU = 1280 - vxlan.Overhead6
+
 // MTU returns what an underlay with an MTU of so many bytes leaves for pods.
 func MTU(underlay int, is6 bool) int {
 	if is6 {
@@ -82,6 +85,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("wireguard: %w: Name %q", carrier.ErrConfig, c.Name)
 	case c.Port == 0:
 		return fmt.Errorf("wireguard: %w: Port is 0", carrier.ErrConfig)
+	case c.VXLAN.MTU < MinMTU:
+		return fmt.Errorf("wireguard: %w: MTU %d is below %d", carrier.ErrConfig, c.VXLAN.MTU, MinMTU)
 	case c.Private == wgtypes.Key{}:
 		return fmt.Errorf("wireguard: %w: Private is missing", carrier.ErrConfig)
 	}
