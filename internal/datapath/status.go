@@ -39,14 +39,7 @@ func (d *Datapath) KernelCounts() map[peer.ID]carrier.Counts {
 		return sums
 	}
 	for _, k := range e.kernel {
-		run := k.current.Load()
-		read := func() (map[peer.ID]carrier.Counts, error) {
-			if run == nil {
-				return nil, nil
-			}
-			return run.carrier.Counts()
-		}
-		counts, err := k.totals.Update(run, read)
+		counts, err := k.totals.Update(k.readCounts)
 		if err != nil {
 			d.log.Debug("cannot read the counts of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
 		}
@@ -55,6 +48,16 @@ func (d *Datapath) KernelCounts() map[peer.ID]carrier.Counts {
 		}
 	}
 	return sums
+}
+
+// readCounts returns what the present device has carried, with its run.
+func (k *kernelPath) readCounts() (any, map[peer.ID]carrier.Counts, error) {
+	run := k.current.Load()
+	if run == nil {
+		return run, nil, nil
+	}
+	counts, err := run.carrier.Counts()
+	return run, counts, err
 }
 
 // Carrier returns what carries frames to a peer. It is cheap.

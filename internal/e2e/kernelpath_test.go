@@ -240,9 +240,13 @@ func TestKernelPathIsRepaired(t *testing.T) {
 	pods[0].reaches(t, pods[1].addr)
 	waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 	pods[0].reaches(t, pods[1].addr)
-	if after := peerOf(t, nodes[0], "b"); after.Kernel.TxBytes <= before.Kernel.TxBytes {
-		t.Errorf("sent %+v, and before the repair %+v", after.Kernel, before.Kernel)
-	}
+	labtest.Until(t, patience, func() error { // the deletion may not have been noticed yet
+		pods[0].reaches(t, pods[1].addr)
+		if after := peerOf(t, nodes[0], "b"); after.Kernel.TxBytes <= before.Kernel.TxBytes {
+			return fmt.Errorf("sent %+v, and before the repair %+v", after.Kernel, before.Kernel)
+		}
+		return nil
+	})
 }
 
 // peerOf returns a peer of a node.

@@ -104,7 +104,7 @@ var kernelChanges = []change{
 	{"ip link set weftvx6785 name vx9", "ip -d link show weftvx6785", `master weave(.|\n)* isolated on`},
 	{"ip link del weftvx6785", "ip -d link show weftvx6785", `master weave(.|\n)* isolated on`},
 	{"nft flush ruleset", "nft list table inet weft-weftvx6785", `udp dport 6785`},
-	{"nft flush set inet weft-weftvx6785 peers", "nft list table inet weft-weftvx6785", `elements`},
+	{"nft flush set inet weft-weftvx6785 peers4", "nft list table inet weft-weftvx6785", `elements`},
 }
 
 // change6 are changes of a node with an IPv6 range.

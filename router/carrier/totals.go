@@ -40,12 +40,12 @@ func (c Counts) Add(o Counts) Counts {
 	}
 }
 
-// Update reads the counts of now and returns the sums, also of peers that are not carried at present. source is comparable, and another one
-// after the counts have begun again; if they fall they have, too. After an error of read, the sums are those of the last time.
-func (t *Totals) Update(source any, read func() (map[peer.ID]Counts, error)) (sums map[peer.ID]Counts, err error) {
+// Update reads the counts of now and returns the sums, also of peers that are not carried at present. The source of counts is comparable,
+// and another one after they have begun again; if they fall they have, too. After an error of read, the sums are those of the last time.
+func (t *Totals) Update(read func() (source any, counts map[peer.ID]Counts, err error)) (sums map[peer.ID]Counts, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now, err := read()
+	source, now, err := read()
 	if source != t.source {
 		for _, g := range t.peers {
 			g.ended, g.last = g.ended.Add(g.last), Counts{}

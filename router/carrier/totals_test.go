@@ -26,7 +26,7 @@ func TestTotals(t *testing.T) {
 		{1, map[peer.ID]carrier.Counts{a: {RxFrames: 4, TxBytes: 9}},
 			map[peer.ID]carrier.Counts{a: {RxFrames: 13, TxBytes: 25}, b: {TxFrames: 1}}},
 	} {
-		got, err := totals.Update(step.source, func() (map[peer.ID]carrier.Counts, error) { return step.now, nil })
+		got, err := totals.Update(func() (any, map[peer.ID]carrier.Counts, error) { return step.source, step.now, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestTotals(t *testing.T) {
 	}
 	totals.KeepOnly(func(id peer.ID) bool { return id == b })
 	failed := errors.New("failed")
-	got, err := totals.Update(1, func() (map[peer.ID]carrier.Counts, error) { return nil, failed })
+	got, err := totals.Update(func() (any, map[peer.ID]carrier.Counts, error) { return 1, nil, failed })
 	if len(got) != 1 || !errors.Is(err, failed) {
 		t.Errorf("%+v, %v", got, err)
 	}
