@@ -36,7 +36,8 @@ const kernelPatience = time.Minute
 type kernelPath struct {
 	// constant
 	kind   carrier.Kind
-	wanted func() bool // whether it could carry frames of any peer
+	wanted func() bool       // whether it could carry frames of any peer
+	may    func(Member) bool // whether it may carry frames to a member that is reached directly
 	open   func(ctx context.Context) (kernelDevice, error)
 	device string // name of the device that is a port of the bridge
 	router carrier.Router
@@ -72,9 +73,11 @@ type kernelRun struct {
 // newKernelPaths returns the carriers of the kernel, without devices.
 func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
 	carried := &carried{Router: engine, by: map[peer.ID][]carrier.Kind{}}
-	plain := &kernelPath{kind: carrier.VXLAN, wanted: d.wantsKernelPath, open: d.openVXLAN, device: d.settings.KernelDevice()}
-	sealed := &kernelPath{kind: carrier.WireGuard, wanted: d.wantsTunnels, open: d.openTunnels, device: d.settings.TunneledDevice()}
-	paths := kernelPaths{plain, sealed}
+	paths := kernelPaths{{
+		kind: carrier.VXLAN, wanted: d.wantsKernelPath, may: d.mayUseKernel, open: d.openVXLAN, device: d.settings.KernelDevice(),
+	}, {
+		kind: carrier.WireGuard, wanted: d.wantsTunnels, may: d.mayUseTunnel, open: d.openTunnels, device: d.settings.TunneledDevice(),
+	}}
 	for _, k := range paths {
 		k.router, k.log = carriedBy{carried, k.kind}, d.log
 	}
@@ -307,18 +310,14 @@ func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier
 		peers = append(peers, carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()})
 		now[m.ID] = m
 	}
-	may := d.mayUseKernel
-	if k.kind == carrier.WireGuard {
-		may = d.mayUseTunnel
-	}
 	for _, m := range members {
 		delete(before, m.ID)
-		if may(m) && (m.Hops == 1 || k.carries(m.ID)) {
+		if k.may(m) && (m.Hops == 1 || k.carries(m.ID)) {
 			add(m)
 		}
 	}
 	for id, m := range before {
-		if d.cfg.Membership.Dead(id) && k.carries(id) && may(m) {
+		if d.cfg.Membership.Dead(id) && k.carries(id) && k.may(m) {
 			add(m)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 )
 
@@ -34,14 +35,20 @@ func captureUnderlay(t *testing.T, nodes ...*cluster.Node) []*capture {
 	t.Helper()
 	captures := make([]*capture, 0, len(nodes))
 	for _, n := range nodes {
-		c := &capture{host: n.Addr()}
-		if err := n.Space.Do(func() error { return c.open("eth0") }); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = unix.Close(c.fd) })
-		captures = append(captures, c)
+		captures = append(captures, captureOn(t, n.Space, n.Addr()))
 	}
 	return captures
+}
+
+// captureOn starts a capture on the interface eth0 of a namespace that has the address host. It ends with the test.
+func captureOn(t *testing.T, s *nettest.Space, host netip.Addr) *capture {
+	t.Helper()
+	c := &capture{host: host}
+	if err := s.Do(func() error { return c.open("eth0") }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(c.fd) })
+	return c
 }
 
 func (c *capture) open(ifname string) error {

@@ -2,22 +2,17 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"weft/internal/api"
-	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 	"weft/internal/nettest/wireguardtest"
-	"weft/tap/taptest"
 )
 
 // tunnelPort is the UDP port of WireGuard.
@@ -214,8 +209,8 @@ func TestWireGuardDeleted(t *testing.T) {
 func TestWireGuardPlaintext(t *testing.T) {
 	t.Parallel()
 	w := newTunneled(t)
-	wire := captureOn(t, w.nodes[0].Space, "eth0")
-	inside := captureOn(t, w.pods[0].Space, "eth0") // the control
+	wire := captureUnderlay(t, w.nodes...)
+	inside := captureOn(t, w.pods[0].Space, w.pods[0].addr) // the control
 	pings := w.pods[0].Command(t.Context(), "ping", "-i", "0.02", "-s", "200", "-p", fmt.Sprintf("%x", marker), w.pods[1].addr.String())
 	if err := pings.Start(); err != nil {
 		t.Fatal(err)
@@ -223,9 +218,10 @@ func TestWireGuardPlaintext(t *testing.T) {
 	t.Cleanup(func() { _ = pings.Process.Kill(); _ = pings.Wait() })
 	more := func() {
 		t.Helper()
-		before := inside.marked.Load()
+		inside.packets(t)
+		n := 0
 		labtest.Until(t, patience, func() error {
-			if n := inside.marked.Load() - before; n < 20 {
+			if n += marked(inside.packets(t)); n < 20 {
 				return fmt.Errorf("%d packets of the pod", n)
 			}
 			return nil
@@ -252,42 +248,24 @@ func TestWireGuardPlaintext(t *testing.T) {
 	}
 	labtest.Run(t, w.nodes[0].Space, "ip", "link", "del", w.devices[0])
 	more()
-	if n := wire.marked.Load(); n != 0 || wire.packets.Load() == 0 {
-		t.Errorf("%d of %d packets on the underlay have the text of a pod", n, wire.packets.Load())
+	for _, c := range wire {
+		if packets := c.packets(t); marked(packets) != 0 || len(packets) == 0 {
+			t.Errorf("%d of %d packets on the underlay at %s have the text of a pod", marked(packets), len(packets), c.host)
+		}
 	}
 }
 
 // marker is in what the pods send; ping takes patterns of 16 bytes.
 const marker = "plaintextmarker!"
 
-// captured counts the packets of an interface, and those that have the marker.
-type captured struct{ packets, marked atomic.Int64 }
-
-// captureOn counts what passes an interface until the test ends.
-func captureOn(t *testing.T, s *nettest.Space, name string) *captured {
-	t.Helper()
-	c := &captured{}
-	var socket *taptest.Socket
-	if err := s.Do(func() error { socket = taptest.NewSocket(t, name); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		defer close(ended)
-		for {
-			f, err := socket.Receive(ctx)
-			if errors.Is(err, context.Canceled) || err != nil {
-				return
-			}
-			c.packets.Add(1)
-			if bytes.Contains(f, []byte(marker)) {
-				c.marked.Add(1)
-			}
+// marked returns how many packets have the marker.
+func marked(packets []packet) (n int) {
+	for _, p := range packets {
+		if bytes.Contains(p.frame, []byte(marker)) {
+			n++
 		}
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
-	return c
+	}
+	return n
 }
 
 // TestWireGuardWithOneSide: a node without WireGuard, or with ciphers that exclude it, is reached in userspace.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,19 +23,15 @@ const patience = 20 * time.Second
 // Kernel reports whether the tests use the kernel's WireGuard.
 func Kernel() bool { return os.Getenv("WEFT_WIREGUARD") == "kernel" }
 
-// program builds wireguard-go once for each test binary.
+// program returns the path of wireguard-go, which is a tool of the module: Go builds it once, and keeps it in its build cache.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "weft-wireguard-")
+	tool := exec.Command("go", "tool", "-n", "golang.zx2c4.com/wireguard")
+	tool.Env = append(os.Environ(), "CGO_ENABLED=0")
+	path, err := tool.Output()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("build wireguard-go: %w", err)
 	}
-	path := filepath.Join(dir, "wireguard-go")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, "golang.zx2c4.com/wireguard")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build wireguard-go: %w: %s", err, out)
-	}
-	return path, nil
+	return strings.TrimSpace(string(path)), nil
 })
 
 // count makes names different: the control sockets are in one folder for all network namespaces.

@@ -82,6 +82,9 @@ type Config struct {
 
 var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
 
+// GoodName reports whether a device may have the name.
+func GoodName(name string) bool { return goodName.MatchString(name) }
+
 // goodBridge excludes names that cannot be quoted in a rule, or that match more than one interface there.
 var goodBridge = regexp.MustCompile(`^[!#-)+-~]{1,15}$`)
 
@@ -94,7 +97,7 @@ const (
 // Validate returns an error that wraps ErrConfig and names the invalid field, or nil.
 func (c Config) Validate() error {
 	switch {
-	case !goodName.MatchString(c.Name):
+	case !GoodName(c.Name):
 		return fmt.Errorf("vxlan: %w: Name %q", carrier.ErrConfig, c.Name)
 	case !goodBridge.MatchString(c.Bridge) || c.Bridge == c.Name:
 		return fmt.Errorf("vxlan: %w: Bridge %q", carrier.ErrConfig, c.Bridge)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"weft/internal/netdump"
@@ -46,11 +45,9 @@ func openLink(cfg Config) (_ *link, err error) {
 	if l.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("wireguard: netlink: %w", err)
 	}
-	client, err := wgctrl.New()
-	if err != nil {
-		return nil, fmt.Errorf("wireguard: %w", err)
+	if l.client, err = newTimed(); err != nil {
+		return nil, err
 	}
-	l.client = &timed{client: client}
 	if err := l.create(); err != nil {
 		return nil, err
 	}
@@ -80,8 +77,8 @@ func (l *link) create() error {
 		return fmt.Errorf("wireguard: %s is a %s that weft did not make: %w: delete it (ip link del %s), or use --carriers without wireguard",
 			l.cfg.Name, found.Type(), ErrNotOurs, l.cfg.Name)
 	default:
-		if err := l.nl.LinkDel(found); err != nil {
-			return fmt.Errorf("wireguard: delete %s: %w", l.cfg.Name, err)
+		if err := l.delete(found); err != nil {
+			return err
 		}
 	}
 	made := &netlink.Wireguard{LinkAttrs: netlink.NewLinkAttrs()}
@@ -108,6 +105,11 @@ func (l *link) mark(device netlink.Link) error {
 // read-only, as in many containers, the address says whether that was necessary.
 func (l *link) enableIPv6() error {
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+l.cfg.Name+"/disable_ipv6", []byte("0"), 0)
+	return noIPv6(err)
+}
+
+// noIPv6 returns an error if err says that a file of the kernel's IPv6 does not exist.
+func noIPv6(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("wireguard: %w: this kernel has no IPv6, which the tunnels use inside", ErrNoWireGuard)
 	}
@@ -122,16 +124,17 @@ func Available(name string, existing bool) error {
 		return fmt.Errorf("wireguard: netlink: %w", err)
 	}
 	defer nl.Close()
-	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("wireguard: %w: this kernel has no IPv6, which the tunnels use inside", ErrNoWireGuard)
+	_, err = os.Stat("/proc/sys/net/ipv6")
+	if err := noIPv6(err); err != nil {
+		return err
 	}
 	if existing {
-		client, err := wgctrl.New()
+		client, err := newTimed()
 		if err != nil {
-			return fmt.Errorf("wireguard: %w", err)
+			return err
 		}
 		defer client.Close()
-		if _, err := (&timed{client: client}).Device(name); err != nil {
+		if _, err := client.Device(name); err != nil {
 			return fmt.Errorf("wireguard: %w: %s: %w", ErrNoWireGuard, name, err)
 		}
 		return nil
@@ -171,30 +174,19 @@ func RemoveOthers(except string) error {
 
 // removeLeft removes a marked device, unless it is none of WireGuard.
 func removeLeft(nl *netlink.Handle, found netlink.Link) error {
-	name := found.Attrs().Name
+	l := &link{cfg: Config{Name: found.Attrs().Name}, nl: nl}
 	if isOurs(found) {
-		if err := nl.LinkDel(found); err != nil {
-			return fmt.Errorf("wireguard: remove %s: %w", name, err)
-		}
-		return nil
+		return l.delete(found)
 	}
-	l := &link{cfg: Config{Name: name, Existing: true}, nl: nl}
-	client, err := wgctrl.New()
-	if err != nil {
-		return fmt.Errorf("wireguard: %w", err)
+	var err error
+	if l.client, err = newTimed(); err != nil {
+		return err
 	}
-	defer client.Close()
-	l.client = &timed{client: client}
-	if _, err := l.client.Device(name); err != nil {
+	defer l.client.Close()
+	if _, err := l.client.Device(l.cfg.Name); err != nil {
 		return nil // the TAP, for example
 	}
-	addresses, err := netdump.Repeat(func() ([]netlink.Addr, error) { return nl.AddrList(found, netlink.FAMILY_V6) })
-	for _, a := range addresses {
-		if isInside(*a.IPNet) {
-			err = errors.Join(err, nl.AddrDel(found, &a))
-		}
-	}
-	return errors.Join(err, l.reset(found))
+	return l.reset(found)
 }
 
 // isOurs reports whether weft made a link, in this run or an earlier one.
@@ -362,21 +354,27 @@ func (l *link) remove() error {
 		return fmt.Errorf("wireguard: %s: %w", l.cfg.Name, err)
 	}
 	if !l.cfg.Existing {
-		if err := l.nl.LinkDel(found); err != nil {
-			return fmt.Errorf("wireguard: delete %s: %w", l.cfg.Name, err)
-		}
-		return nil
+		return l.delete(found)
 	}
-	own := Address(l.cfg.VXLAN.Self)
-	err = l.nl.AddrDel(found, &netlink.Addr{IPNet: &net.IPNet{IP: own.AsSlice(), Mask: net.CIDRMask(prefix.Bits(), own.BitLen())}})
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		err = nil
-	}
-	return errors.Join(err, l.reset(found))
+	return l.reset(found)
 }
 
-// reset takes key, peers and mark from a device that existed before.
+// delete deletes the device.
+func (l *link) delete(found netlink.Link) error {
+	if err := l.nl.LinkDel(found); err != nil {
+		return fmt.Errorf("wireguard: delete %s: %w", l.cfg.Name, err)
+	}
+	return nil
+}
+
+// reset takes addresses inside tunnels, key, peers and mark from a device that existed before.
 func (l *link) reset(found netlink.Link) error {
-	return errors.Join(l.client.ConfigureDevice(l.cfg.Name, wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}),
+	addresses, err := netdump.Repeat(func() ([]netlink.Addr, error) { return l.nl.AddrList(found, netlink.FAMILY_V6) })
+	for _, a := range addresses {
+		if isInside(*a.IPNet) {
+			err = errors.Join(err, l.nl.AddrDel(found, &a))
+		}
+	}
+	return errors.Join(err, l.client.ConfigureDevice(l.cfg.Name, wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}),
 		l.nl.LinkSetAlias(found, ""))
 }

@@ -22,9 +22,18 @@ type timed struct {
 	hangs  atomic.Int32 // calls that have not ended
 }
 
+// newTimed returns a client in the network namespace of the calling thread.
+func newTimed() (*timed, error) {
+	client, err := wgctrl.New()
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	return &timed{client: client}, nil
+}
+
 // Device returns the configuration of a device.
-func (t *timed) Device(name string) (device *wgtypes.Device, err error) {
-	var found *wgtypes.Device
+func (t *timed) Device(name string) (*wgtypes.Device, error) {
+	var found *wgtypes.Device // not read after a timeout
 	if err := t.call(func() (err error) {
 		found, err = t.client.Device(name)
 		return err

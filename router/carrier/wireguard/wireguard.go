@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -76,12 +75,10 @@ type Config struct {
 	VXLAN vxlan.Config
 }
 
-var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
-
 // Validate returns an error that wraps carrier.ErrConfig and names the invalid field, or nil.
 func (c Config) Validate() error {
 	switch {
-	case !goodName.MatchString(c.Name):
+	case !vxlan.GoodName(c.Name):
 		return fmt.Errorf("wireguard: %w: Name %q", carrier.ErrConfig, c.Name)
 	case c.Port == 0:
 		return fmt.Errorf("wireguard: %w: Port is 0", carrier.ErrConfig)
