@@ -15,16 +15,10 @@ import (
 
 // filterHost describes a node for the judgment of the host's filters.
 func filterHost(ctx context.Context, c *settings.Config) hostfilter.Host {
-	h := hostfilter.Host{
-		Bridge: c.Bridge, Ranges: c.Ranges, Outside: !c.NoMasquerade,
-		TCP: []uint16{uint16(c.Port)}, UDP: []uint16{c.DataPort(), uint16(c.Port)},
-	}
-	if c.WantsKernelPath(c.Sealed(), c.TrustedSubnets) {
-		h.UDP = append(h.UDP, c.KernelPort())
-	}
-	if c.AllowsTunnels(c.Sealed()) && hasWireGuard(c) {
-		h.UDP = append(h.UDP, c.TunnelPort())
-	}
+	h := hostfilter.Host{Bridge: c.Bridge, Ranges: c.Ranges, Outside: !c.NoMasquerade}
+	found := *c
+	found.HasWireGuard = hasWireGuard(c)
+	h.TCP, h.UDP = found.OpenPorts(c.Sealed())
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(c.Bridge)
 	h.Exposed = hostnet.Exposed(c.Bridge, c.Ranges)
 	if self, err := c.AdvertiseAddr(ctx); err == nil {

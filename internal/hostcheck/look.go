@@ -82,14 +82,8 @@ func (c *Checker) host() hostfilter.Host {
 	self := c.cfg.Underlay.SelfAddr()
 	h := hostfilter.Host{
 		Bridge: s.Bridge, Ranges: s.Ranges, Outside: !s.NoMasquerade, Self: self, Uplink: hostnet.LinkOf(self),
-		TCP: []uint16{uint16(s.Port)}, UDP: []uint16{s.DataPort(), uint16(s.Port)},
 	}
-	if s.WantsKernelPath(c.cfg.Sealed, s.TrustedSubnets) {
-		h.UDP = append(h.UDP, s.KernelPort())
-	}
-	if s.WantsTunnels(c.cfg.Sealed) {
-		h.UDP = append(h.UDP, s.TunnelPort())
-	}
+	h.TCP, h.UDP = s.OpenPorts(c.cfg.Sealed)
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(s.Bridge)
 	h.Exposed = hostnet.Exposed(s.Bridge, s.Ranges)
 	return h

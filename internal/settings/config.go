@@ -145,6 +145,18 @@ func (c *Config) TunnelDevice() string {
 // TunneledDevice returns the name of the VXLAN device in the tunnels of WireGuard.
 func (c *Config) TunneledDevice() string { return fmt.Sprintf("weftwx%d", c.TunneledPort()) }
 
+// OpenPorts returns the ports that other nodes reach this one by. sealed says that frames are sealed unless the subnet is trusted.
+func (c *Config) OpenPorts(sealed bool) (tcp, udp []uint16) {
+	tcp, udp = []uint16{uint16(c.Port)}, []uint16{c.DataPort(), uint16(c.Port)}
+	if c.WantsKernelPath(sealed, c.TrustedSubnets) {
+		udp = append(udp, c.KernelPort())
+	}
+	if c.WantsTunnels(sealed) {
+		udp = append(udp, c.TunnelPort())
+	}
+	return tcp, udp
+}
+
 // BootstrapNodes returns how many nodes must meet before the range is first divided; 0 for an observer.
 func (c *Config) BootstrapNodes() int {
 	if c.InitPeers == BootstrapFromPeers {
