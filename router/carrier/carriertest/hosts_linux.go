@@ -51,6 +51,9 @@ func NewHost(t *testing.T, l *nettest.Lab, number byte, v6 bool) *Host {
 	h.Pod = labtest.AddPod(t, h.Host, "pod")
 	IP(t, h.Space, "link add "+Tap+" type veth peer name "+TapEnd)
 	must(t, h.AddPorts(Tap))
+	// Without IPv6 neither bridge nor pod sends anything by itself, which the tests would count.
+	labtest.Run(t, h.Space, "sysctl", "-qw", "net.ipv6.conf."+Bridge+".disable_ipv6=1")
+	labtest.Run(t, h.Pod.Space, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 	IP(t, h.Space, "link set "+TapEnd+" up")
 	IP(t, h.Space, fmt.Sprintf("addr add 10.32.1.%d/12 dev %s", number, Bridge))
 	IP(t, h.Space, fmt.Sprintf("link add pod mtu %d master %s type veth peer name eth0 mtu %d netns %s", MTU, Bridge, MTU, h.Pod.Name()))

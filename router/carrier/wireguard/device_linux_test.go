@@ -229,7 +229,7 @@ func TestOtherSources(t *testing.T) {
 		{PublicKey: p.key(t, b.ID).PublicKey(), UpdateOnly: true, AllowedIPs: []net.IPNet{*everything}},
 	}})
 	carriertest.IP(t, a.Space, "route add 2001:db8::/64 dev "+p.names[a.ID])
-	labtest.Run(t, b.Space, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	labtest.Run(t, b.Space, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf."+carriertest.Bridge+".disable_ipv6=0")
 	carriertest.IP(t, b.Space, "addr add 2001:db8::1/64 dev "+carriertest.Bridge+" nodad")
 	to = netip.MustParseAddr("2001:db8::7")
 	send(from, 53)
