@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -107,15 +108,16 @@ func (d *Datapath) FDB() []FDBEntry {
 	if e == nil {
 		return nil
 	}
-	var entries []FDBEntry
+	// An address is at one port of the bridge. What the bridge sees at a carrier is behind the peer that the carrier has learned, though
+	// the router may have seen it elsewhere before.
+	known := map[ether.Addr]FDBEntry{}
 	for _, l := range e.router.FDB() {
-		entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
+		known[l.MAC] = FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age}
 	}
 	for _, l := range e.kernel.entries() {
 		if !l.Peer.IsZero() && !d.cfg.Membership.Dead(l.Peer) { // zero: of a peer that has just left
-			entries = append(entries, FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age})
+			known[l.MAC] = FDBEntry{MAC: l.MAC, Peer: l.Peer, Age: l.Age}
 		}
 	}
-	slices.SortStableFunc(entries, func(a, b FDBEntry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
-	return entries
+	return slices.SortedFunc(maps.Values(known), func(a, b FDBEntry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 }

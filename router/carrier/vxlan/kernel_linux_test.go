@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +213,34 @@ func TestCarries(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMovedAddress: an address that the bridge sees at another port is not among those of the device any more.
+func TestMovedAddress(t *testing.T) {
+	l := labtest.New(t, nettest.Config{})
+	a, b := newNode(t, l, 1, false), newNode(t, l, 2, false)
+	a.run(t, b.peer())
+	b.run(t, a.peer())
+	a.carries(t, b, true)
+	b.carries(t, a, true)
+	far, near := carriertest.Socket(t, a.Pod.Space, "eth0"), carriertest.Socket(t, b.Pod.Space, "eth0")
+	moving := ether.Addr{2, 0x77}
+	for _, step := range []struct {
+		from, to *taptest.Socket
+		want     bool // whether the address is behind a
+	}{{far, near, true}, {near, far, false}, {far, near, true}} {
+		if err := step.from.Send(carriertest.Frame(ether.Broadcast, moving, "moved")); err != nil {
+			t.Fatal(err)
+		}
+		collect(t, step.to, "moved")
+		entries, err := b.dev.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.ContainsFunc(entries, func(e vxlan.Entry) bool { return e.MAC == moving }); got != step.want {
+			t.Errorf("the address is among those of the device: %v, want %v; %+v", got, step.want, entries)
+		}
 	}
 }
 

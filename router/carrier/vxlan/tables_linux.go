@@ -69,7 +69,8 @@ type Entry struct {
 	Age time.Duration `json:"age"`
 }
 
-// Entries returns the addresses that the device has learned, sorted. It leaves out those of the peers' devices.
+// Entries returns the addresses that the device has learned, sorted. It leaves out those of the peers' devices, and those that the bridge
+// has seen at another port since: the kernel keeps them for some minutes, and does not use them.
 func (d *Device) Entries() ([]Entry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,8 +83,14 @@ func (d *Device) Entries() ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(tables.learned))
 	for mac, r := range tables.learned {
+		if seen := tables.bridge[mac]; len(seen) > 0 && !slices.ContainsFunc(seen, d.atPort) {
+			continue
+		}
 		entries = append(entries, Entry{MAC: mac, Peer: d.byAddr[r.addr], Addr: r.addr, Age: r.age})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return entries, nil
 }
+
+// atPort reports whether an entry of the bridge is for the device.
+func (d *Device) atPort(e netlink.Neigh) bool { return e.LinkIndex == d.index }
