@@ -115,6 +115,8 @@ var layers = []struct {
 	{"internal/flowhash", 0},
 	{"internal/metricdef", 0},
 	{"internal/netdump", 0},
+	{"internal/netspace", 0},
+	{"internal/nflog", 0},
 	{"internal/nftsum", 0},
 	{"internal/packet", 0},
 	{"internal/plural", 0},
@@ -171,7 +173,11 @@ var steps = map[string]int{
 
 	"weft/router/carrier/wireguard": 2,
 	"weft/router/carrier/vxlan":     1,
+	"weft/router/carrier/direct":    1,
 	"weft/router/carrier":           0,
+
+	"weft/tap":        0,
+	"weft/tap/bridge": 0,
 
 	"weft/router/relay":     1,
 	"weft/router/underlay":  0,

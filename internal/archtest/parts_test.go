@@ -21,7 +21,7 @@ var parts = map[string][]string{
 		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum",
 		"internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
-		"internal/podprobe", "internal/settings",
+		"internal/settings",
 		"internal/signal", "internal/tunnels", "mesh/topology",
 		"router", "router/capture", "router/carrier", "router/carrier/vxlan", "router/carrier/wireguard", "router/drop",
 		"router/flows", "router/session", "router/underlay",

@@ -11,7 +11,6 @@ import (
 
 	"weft/internal/netdump"
 	"weft/internal/podlink"
-	"weft/internal/podprobe"
 	"weft/tap/bridge"
 )
 
@@ -42,7 +41,7 @@ func (d *Datapath) clearBridge() error {
 	kernelPorts := []string{d.settings.KernelDevice(), d.settings.TunneledDevice()}
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
 		return port == d.settings.Tap || slices.Contains(kernelPorts, port) || strings.HasPrefix(port, podlink.HostPrefix) ||
-			strings.HasPrefix(port, podprobe.Prefix)
+			strings.HasPrefix(port, bridge.HiddenPrefix)
 	})
 	if info.Ours && len(others) == 0 {
 		err = errors.Join(err, bridge.Remove(d.settings.Bridge))

@@ -19,7 +19,6 @@ import (
 	"weft/internal/hint"
 	"weft/internal/netdump"
 	"weft/internal/podlink"
-	"weft/internal/podprobe"
 	"weft/tap/bridge"
 )
 
@@ -189,7 +188,7 @@ func (g *guards) ruleset() guard.Ruleset {
 		switch {
 		case strings.HasPrefix(port, podlink.HostPrefix):
 			r.Unbound = r.Unbound || !bound[port]
-		case info.Ours && !slices.Contains(r.Uplinks, port) && !strings.HasPrefix(port, podprobe.Prefix) && !strings.ContainsAny(port, `"*`):
+		case info.Ours && !slices.Contains(r.Uplinks, port) && !strings.HasPrefix(port, bridge.HiddenPrefix) && !strings.ContainsAny(port, `"*`):
 			r.Others = append(r.Others, port) // the further ports of an adopted bridge belong to other programs
 		}
 	}

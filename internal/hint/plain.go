@@ -9,9 +9,10 @@ import (
 // operator. internal/archtest checks that the list is complete.
 var packages = []string{
 	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "cpulatency", "csr", "daemon",
-	"datapath", "deletions", "demo", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment", "gate",
+	"datapath", "deletions", "demo", "direct", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment",
+	"gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
-	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "nftsum", "node", "nodefilter",
+	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "node", "nodefilter",
 	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",
 	"seal",
 	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay",

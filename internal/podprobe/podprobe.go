@@ -23,10 +23,8 @@ import (
 
 	"weft/internal/ether"
 	"weft/tap"
+	"weft/tap/bridge"
 )
-
-// Prefix is the prefix of the names of the two ports.
-const Prefix = "weftp"
 
 // Attempts and their timeout: a frame may be lost while a ruleset is replaced.
 const (
@@ -34,12 +32,11 @@ const (
 	timeout  = 300 * time.Millisecond
 )
 
-// Hardware addresses of the probes, and those of the two interfaces. A bridge without an address of its own takes the lowest of its
-// ports, so they are high. The bridge keeps frames to the address of an interface for the host, so probes have others.
+// Hardware addresses of the probes. The bridge keeps frames to the address of an interface for the host, so probes have others than those
+// of the two ports.
 var (
-	senderMAC    = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 1}
-	receiverMAC  = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 2}
-	interfaceMAC = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 3}
+	senderMAC   = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 1}
+	receiverMAC = ether.Addr{0xfe, 0x57, 0xff, 0, 0, 2}
 )
 
 // ErrWaits says that the bridge does not forward frames of its new ports yet, as for some seconds (twice the forward delay) with STP.
@@ -84,7 +81,8 @@ func Open(cfg Config) (*Prober, error) {
 }
 
 func (p *Prober) open(suffix string) (tap.Device, error) {
-	d, err := tap.Open(tap.Config{Name: fmt.Sprintf("%s%d%s", Prefix, p.cfg.Port, suffix), MTU: p.cfg.MTU, Queues: 1, Plain: true})
+	name := fmt.Sprintf("%s%d%s", bridge.HiddenPrefix, p.cfg.Port, suffix)
+	d, err := tap.Open(tap.Config{Name: name, MTU: p.cfg.MTU, Queues: 1, Plain: true})
 	if err != nil {
 		return nil, fmt.Errorf("podprobe: %w", err)
 	}

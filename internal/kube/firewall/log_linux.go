@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,32 +11,16 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"weft/internal/kube/policy"
+	"weft/internal/nflog"
 )
 
-var bigEndian = binary.BigEndian
+// copyBytes is how many bytes of a packet are read.
+const copyBytes = 128
 
-// nfgenmsg returns struct nfgenmsg, the header of netfilter messages: address family unspecified, version 0, resource.
-func nfgenmsg(resource uint16) []byte {
-	return bigEndian.AppendUint16([]byte{unix.AF_UNSPEC, 0}, resource)
-}
-
-// Messages and attributes of nfnetlink_log (linux/netfilter/nfnetlink_log.h).
-const (
-	logPacket    = netlink.HeaderType(unix.NFNL_SUBSYS_ULOG << 8)
-	logConfig    = netlink.HeaderType(unix.NFNL_SUBSYS_ULOG<<8 | 1)
-	attrPayload  = 9  // NFULA_PAYLOAD
-	attrPrefix   = 10 // NFULA_PREFIX
-	configCmd    = 1  // NFULA_CFG_CMD
-	configMode   = 2  // NFULA_CFG_MODE
-	cmdBind      = 1  // NFULNL_CFG_CMD_BIND
-	copyPacket   = 2  // NFULNL_COPY_PACKET
-	copyBytes    = 128
-	readDeadline = time.Second // Samples checks its context at least this often
-)
+// readDeadline is how often Samples looks at its context, at least.
+const readDeadline = time.Second
 
 // Drop describes one dropped packet.
 type Drop struct {
@@ -54,36 +37,23 @@ type NFLog struct{}
 // Samples calls report for each sample, at most some a second, until ctx ends or an error occurs. It calls report from its own
 // goroutine, and misses samples while report blocks.
 func (NFLog) Samples(ctx context.Context, report func(Drop)) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	conn, err := nflog.Open(nflog.Config{Group: LogGroup, Length: copyBytes})
 	if err != nil {
-		return fmt.Errorf("firewall: netlink: %w", err)
+		return fmt.Errorf("firewall: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	mode := append(bigEndian.AppendUint32(nil, copyBytes), copyPacket, 0)
-	for _, attr := range []netlink.Attribute{{Type: configCmd, Data: []byte{cmdBind}}, {Type: configMode, Data: mode}} {
-		data, err := netlink.MarshalAttributes([]netlink.Attribute{attr})
-		if err != nil {
-			return fmt.Errorf("firewall: log group: %w", err)
-		}
-		if _, err := conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: logConfig, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   append(nfgenmsg(LogGroup), data...),
-		}); err != nil {
-			return fmt.Errorf("firewall: bind log group %d: %w", LogGroup, err)
-		}
-	}
 	for ctx.Err() == nil {
 		if err := conn.SetReadDeadline(time.Now().Add(readDeadline)); err != nil {
 			return fmt.Errorf("firewall: %w", err)
 		}
-		messages, err := conn.Receive()
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ENOBUFS) {
+		packets, err := conn.Receive()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("firewall: read log group: %w", err)
+			return fmt.Errorf("firewall: %w", err)
 		}
-		for _, m := range messages {
-			if d, ok := parseDrop(m); ok {
+		for _, p := range packets {
+			if d, ok := parseDrop(p); ok {
 				report(d)
 			}
 		}
@@ -91,28 +61,13 @@ func (NFLog) Samples(ctx context.Context, report func(Drop)) error {
 	return ctx.Err()
 }
 
-// parseDrop decodes a message of the log group; not ok if it contains no IP packet.
-func parseDrop(m netlink.Message) (d Drop, ok bool) {
-	header := len(nfgenmsg(0))
-	if m.Header.Type != logPacket || len(m.Data) < header {
-		return d, false
+// parseDrop decodes a packet of the log group; not ok if it contains no IP packet.
+func parseDrop(p nflog.Packet) (d Drop, ok bool) {
+	d.Direction = policy.Ingress
+	if strings.HasPrefix(p.Prefix, policy.Egress.String()) {
+		d.Direction = policy.Egress
 	}
-	attrs, err := netlink.NewAttributeDecoder(m.Data[header:])
-	if err != nil {
-		return d, false
-	}
-	for attrs.Next() {
-		switch attrs.Type() {
-		case attrPrefix:
-			d.Direction = policy.Ingress
-			if strings.HasPrefix(attrs.String(), policy.Egress.String()) {
-				d.Direction = policy.Egress
-			}
-		case attrPayload:
-			ok = d.parsePacket(attrs.Bytes())
-		}
-	}
-	return d, ok && attrs.Err() == nil
+	return d, d.parsePacket(p.Data)
 }
 
 // parsePacket decodes the headers of an IP packet that may be cut off; false if there is no IP header.

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/netdump"
+	"weft/internal/netspace"
 	"weft/internal/nftsum"
 )
 
@@ -167,27 +166,5 @@ func removeLink(nl *netlink.Handle, name string) (removed bool, err error) {
 	return true, nil
 }
 
-// inside calls f on a thread in the device's network namespace; processes that f starts are in it, too.
-func (d *Device) inside(f func() error) error {
-	runtime.LockOSThread()
-	here, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("vxlan: this network namespace: %w", err)
-	}
-	defer here.Close()
-	if here.Equal(d.ns) {
-		defer runtime.UnlockOSThread()
-		return f()
-	}
-	if err := netns.Set(d.ns); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("vxlan: the device's network namespace: %w", err)
-	}
-	err = f()
-	if back := netns.Set(here); back != nil {
-		return errors.Join(err, back) // the thread stays locked, so that it ends with the goroutine
-	}
-	runtime.UnlockOSThread()
-	return err
-}
+// inside calls f in the device's network namespace.
+func (d *Device) inside(f func() error) error { return netspace.Do(d.ns, f) }
