@@ -32,6 +32,7 @@ const (
 	Userspace Kind = "userspace" // the router; not a Carrier
 	VXLAN     Kind = "vxlan"     // frames that need no seal
 	WireGuard Kind = "wireguard" // sealed frames
+	Direct    Kind = "direct"    // unicast IP on one link, without a header; all else goes by another one
 )
 
 // Errors that callers branch on. The errors that wrap them name the cause and a remedy.
@@ -71,7 +72,8 @@ type Carrier interface {
 	Counts() (map[peer.ID]Counts, error)
 	// Ensure restores what other programs changed.
 	Ensure(ctx context.Context) error
-	// Keep makes Close leave everything on the host, so that the kernel goes on carrying frames.
+	// Keep makes Close leave everything on the host, so that the kernel goes on carrying frames. It does nothing for a carrier beside another
+	// one, which carries the frames then.
 	Keep()
 	Close() error
 }
@@ -82,8 +84,9 @@ type Counts struct{ RxFrames, RxBytes, TxFrames, TxBytes uint64 }
 
 // Sample is the state of a carrier at one moment.
 type Sample struct {
-	// Ready: frames pass, not only probes.
+	// Ready: frames pass, not only probes. Why says why not, where the carrier knows more than that its device is down.
 	Ready bool
+	Why   string
 	// Frames counts the frames received, sent and dropped by the carrier, including probes.
 	Frames uint64
 	// Parts of Frames, and their bytes with the inner headers.

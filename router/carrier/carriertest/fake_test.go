@@ -18,6 +18,8 @@ func (memory) Peer(node int) carrier.Peer {
 	return carrier.Peer{ID: peer.ID{byte(node + 1)}, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(node + 1)})}
 }
 
+func (memory) Keeps() bool { return true }
+
 func (m memory) carrier(node int) *carriertest.Fake               { return m.Carrier(m.Peer(node).ID) }
 func (m memory) Broadcast(_ *testing.T, node int, content string) { m.carrier(node).Broadcast(content) }
 func (m memory) Next(_ *testing.T, node int) string               { return <-m.carrier(node).Frames() }

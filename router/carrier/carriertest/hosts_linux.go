@@ -133,7 +133,7 @@ func NextFrame(t *testing.T, s *taptest.Socket) string {
 type Kind struct {
 	// Open makes the carrier of a host. It is called in the namespace of the host.
 	Open func(t *testing.T, h *Host) (carrier.Carrier, error)
-	// Port is the name of its port of the bridge. Another program deletes the link Link.
+	// Port is the name of its port of the bridge; empty: it has none, or adds it by itself. Another program deletes the link Link.
 	Port, Link string
 	// UDP is the port to which it sends on the underlay.
 	UDP uint16
@@ -141,75 +141,82 @@ type Kind struct {
 	Disturb func(t *testing.T, h *Host)
 }
 
-// hosts is a Network of real hosts.
-type hosts struct {
-	kind  Kind
-	nodes [2]*Host
-	pods  [2]*taptest.Socket
+// HostNetwork is a Network of real hosts.
+type HostNetwork struct {
+	Kind  Kind
+	Nodes [2]*Host
+	Pods  [2]*taptest.Socket
 }
 
-// Hosts returns a Network of real hosts, with an underlay of IPv4 or IPv6.
-func Hosts(t *testing.T, k Kind, v6 bool) Network {
+var _ Network = (*HostNetwork)(nil)
+
+// Hosts returns a HostNetwork with an underlay of IPv4 or IPv6.
+func Hosts(t *testing.T, k Kind, v6 bool) *HostNetwork {
 	t.Helper()
 	lab := labtest.New(t, nettest.Config{})
-	n := &hosts{kind: k}
-	for i := range n.nodes {
-		n.nodes[i] = NewHost(t, lab, byte(i+1), v6)
-		n.pods[i] = Socket(t, n.nodes[i].Pod.Space, "eth0")
+	n := &HostNetwork{Kind: k}
+	for i := range n.Nodes {
+		n.Nodes[i] = NewHost(t, lab, byte(i+1), v6)
+		n.Pods[i] = Socket(t, n.Nodes[i].Pod.Space, "eth0")
 	}
 	return n
 }
 
 // Open implements Network.
-func (n *hosts) Open(t *testing.T, node int) (c carrier.Carrier) {
+func (n *HostNetwork) Open(t *testing.T, node int) (c carrier.Carrier) {
 	t.Helper()
-	h := n.nodes[node]
+	h := n.Nodes[node]
 	must(t, h.Do(func() (err error) {
-		c, err = n.kind.Open(t, h)
+		c, err = n.Kind.Open(t, h)
 		return err
 	}))
-	must(t, h.AddPorts(n.kind.Port))
+	if n.Kind.Port != "" {
+		must(t, h.AddPorts(n.Kind.Port))
+	}
 	return c
 }
 
 // Peer implements Network.
-func (n *hosts) Peer(node int) carrier.Peer {
-	return carrier.Peer{ID: n.nodes[node].ID, Addr: n.nodes[node].Addr}
+func (n *HostNetwork) Peer(node int) carrier.Peer {
+	return carrier.Peer{ID: n.Nodes[node].ID, Addr: n.Nodes[node].Addr}
 }
 
+// Keeps implements Network.
+func (*HostNetwork) Keeps() bool { return true }
+
 // Broadcast implements Network.
-func (n *hosts) Broadcast(t *testing.T, node int, content string) {
+func (n *HostNetwork) Broadcast(t *testing.T, node int, content string) {
 	t.Helper()
-	must(t, n.pods[node].Send(Frame(ether.Broadcast, n.nodes[node].PodMAC, content)))
+	must(t, n.Pods[node].Send(Frame(ether.Broadcast, n.Nodes[node].PodMAC, content)))
 }
 
 // Next implements Network.
-func (n *hosts) Next(t *testing.T, node int) string {
+func (n *HostNetwork) Next(t *testing.T, node int) string {
 	t.Helper()
-	return NextFrame(t, n.pods[node])
+	return NextFrame(t, n.Pods[node])
 }
 
 // Break implements Network.
-func (n *hosts) Break(t *testing.T, on bool) {
+func (n *HostNetwork) Break(t *testing.T, on bool) {
 	t.Helper()
 	rules := "delete table inet cut"
 	if on {
 		rules = fmt.Sprintf("add table inet cut; add chain inet cut in { type filter hook input priority -10; };"+
-			"add rule inet cut in udp dport %d drop", n.kind.UDP)
+			"add rule inet cut in udp dport %d drop", n.Kind.UDP)
 	}
-	for _, h := range n.nodes {
+	for _, h := range n.Nodes {
 		labtest.Run(t, h.Space, "nft", rules)
 	}
 }
 
 // Delete implements Network.
-func (n *hosts) Delete(t *testing.T, node int) {
+func (n *HostNetwork) Delete(t *testing.T, node int) {
 	t.Helper()
-	IP(t, n.nodes[node].Space, "link del "+n.kind.Link)
+	IP(t, n.Nodes[node].Space, "link del "+n.Kind.Link)
 }
 
 // Disturb implements Network.
-func (n *hosts) Disturb(t *testing.T, node int) {
+func (n *HostNetwork) Disturb(t *testing.T, node int) {
 	t.Helper()
-	n.kind.Disturb(t, n.nodes[node])
+	n.Kind.Disturb(t, n.Nodes[node])
 }

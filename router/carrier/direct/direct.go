@@ -1,0 +1,207 @@
+// Package direct is the carrier that adds no header: where a peer is on the same link, the host routes what pods send to the pods of the
+// peer over its underlay interface. It carries unicast IP packets between the addresses that the two nodes own; broadcasts, multicasts,
+// other protocols and what must stay on one link go on by another carrier.
+//
+//	pod -- bridge "weave" --+-- VXLAN or TAP: all else
+//	                        |
+//	                        +-- the bridge's own MAC, by a rule of nftables -- routing table 6783 -- underlay interface
+//
+// Pods know each other by their own MAC addresses, as ever: a rule of the bridge family sends the frames for the addresses of a peer up to
+// the host, which routes them. So a peer moves to the carrier and back by one change of a map, and where any part of it is missing
+// (rules, routes, a flushed table) the frames go by the other carrier at once.
+//
+//   - direct_linux.go: the carrier; routes_linux.go: its routing table; sample_linux.go: what it counts, and whether it can carry
+//   - rules.go: the rules of nftables
+//   - probe.go, collect.go: the packets in which a probe lies
+//
+// See docs/adr/0054-direct-routing.md.
+package direct
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"weft/internal/peer"
+	"weft/router/carrier"
+)
+
+// Errors that callers branch on, besides those of package carrier. The errors that wrap them name the cause and a remedy.
+var (
+	// ErrNotOurs: the routing table has routes of another program.
+	ErrNotOurs = errors.New("another program uses the routing table")
+	// ErrNoLink: no interface of this host has the address.
+	ErrNoLink = errors.New("no interface has the address of this node")
+	// ErrNoRules: nftables does not work.
+	ErrNoRules = errors.New("nftables does not work")
+)
+
+// Node is what direct routing has to know about a node. Its zero value is a node that does not take part.
+type Node struct {
+	// Probes are the source addresses of its probes: at most one of each family, in its Share, and used for nothing else.
+	Probes []netip.Addr
+	// Link is the link-local IPv6 address of its underlay interface; not valid: it has none.
+	Link netip.Addr
+	// Share is what the node gives out to its pods.
+	Share []netip.Prefix
+}
+
+// Addrs returns what a node publishes of n.
+func (n Node) Addrs() []netip.Addr {
+	if n.Link.IsValid() {
+		return append(slices.Clone(n.Probes), n.Link)
+	}
+	return n.Probes
+}
+
+// NodeOf returns the node that publishes addrs. Addresses beyond those of a Node are ignored.
+func NodeOf(addrs []netip.Addr, share []netip.Prefix) Node {
+	n := Node{Share: share}
+	var has [2]bool
+	for _, a := range addrs {
+		switch f := familyOf(a); {
+		case a.IsLinkLocalUnicast() && a.Is6():
+			n.Link = a
+		case !has[f] && usable(a):
+			n.Probes, has[f] = append(n.Probes, a), true
+		}
+	}
+	return n
+}
+
+// Nodes knows the nodes. Its methods may be called from any goroutine, and do not wait.
+type Nodes interface {
+	// Node returns what is known about a node, this one included.
+	Node(peer.ID) Node
+}
+
+// Config describes a carrier.
+type Config struct {
+	// Name of the hidden port from which probes enter the bridge. The names of the tables of nftables are derived from it.
+	Name string
+	// Bridge is the name of the pods' bridge, and Uplinks are those of its ports that lead to other nodes. A "*" at the end stands for any
+	// text.
+	Bridge  string
+	Uplinks []string
+	// Table is the number of the routing table, and the priority of the rule that leads to it. Group is that of the log group for probes.
+	Table, Group uint16
+	// MTU of the pods in bytes.
+	MTU int
+	// Local is the address of this node on the underlay.
+	Local netip.Addr
+	// Ranges are those of the overlay. Packets from their addresses are accepted from peers alone.
+	Ranges []netip.Prefix
+	Self   peer.ID
+	Nodes  Nodes
+}
+
+// goodName excludes names that cannot be quoted in a rule.
+var goodName = regexp.MustCompile(`^[!#-)+-~]{1,15}$`)
+
+// minMTU has room for a probe in a TCP segment of IPv6.
+const minMTU = carrier.ProbeLen + 40 + 20
+
+// Validate returns an error that wraps carrier.ErrConfig and names the invalid field, or nil.
+func (c Config) Validate() error {
+	switch {
+	case !goodName.MatchString(c.Name):
+		return fmt.Errorf("direct: %w: Name %q", carrier.ErrConfig, c.Name)
+	case !goodName.MatchString(c.Bridge) || c.Bridge == c.Name:
+		return fmt.Errorf("direct: %w: Bridge %q", carrier.ErrConfig, c.Bridge)
+	case c.Table == 0 || c.Table >= 253 && c.Table <= 255: // RT_TABLE_DEFAULT, RT_TABLE_MAIN, RT_TABLE_LOCAL
+		return fmt.Errorf("direct: %w: Table %d", carrier.ErrConfig, c.Table)
+	case c.MTU < minMTU:
+		return fmt.Errorf("direct: %w: MTU %d is less than %d", carrier.ErrConfig, c.MTU, minMTU)
+	case !usable(c.Local):
+		return fmt.Errorf("direct: %w: Local %s is not the address of a node", carrier.ErrConfig, c.Local)
+	case c.Self.IsZero():
+		return fmt.Errorf("direct: %w: Self is the zero ID", carrier.ErrConfig)
+	case c.Nodes == nil:
+		return fmt.Errorf("direct: %w: Nodes is missing", carrier.ErrConfig)
+	}
+	return nil
+}
+
+// usable reports whether a can be the address of a node or of its probes.
+func usable(a netip.Addr) bool {
+	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && !a.IsLoopback()
+}
+
+// family is an address family of pods.
+type family int
+
+// Families.
+const (
+	ip4 family = iota
+	ip6
+)
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return ip4
+	}
+	return ip6
+}
+
+// probe returns the address of probes of a family; not valid if there is none.
+func (n Node) probe(f family) netip.Addr {
+	for _, a := range n.Probes {
+		if familyOf(a) == f {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// target is a peer with what is known about it.
+type target struct {
+	carrier.Peer
+	node Node
+	// hops are the next hops by family; not valid: the carrier does not carry this family to the peer.
+	hops [2]netip.Addr
+}
+
+// newTarget returns what a peer is to the node self: both of them come to the same result. Where the underlay is IPv4, IPv6 of pods is sent
+// to the link-local address of the peer's interface.
+func newTarget(p carrier.Peer, self, other Node) target {
+	t := target{Peer: p, node: other}
+	for _, f := range []family{ip4, ip6} {
+		if !self.probe(f).IsValid() || !other.probe(f).IsValid() {
+			continue
+		}
+		switch {
+		case f == ip4 || p.Addr.Is6():
+			t.hops[f] = p.Addr
+		case self.Link.IsValid() && other.Link.IsValid():
+			t.hops[f] = other.Link
+		}
+	}
+	return t
+}
+
+// families returns the families that are carried to the peer.
+func (t target) families() (list []family) {
+	for f, hop := range t.hops {
+		if hop.IsValid() {
+			list = append(list, family(f))
+		}
+	}
+	return list
+}
+
+// share returns the addresses of pods to which packets are carried.
+func (t target) share() (list []netip.Prefix) {
+	for _, p := range t.node.Share {
+		if t.hops[familyOf(p.Addr())].IsValid() {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// same reports whether two targets lead to the same rules and routes.
+func (t target) same(o target) bool {
+	return t.Peer == o.Peer && t.hops == o.hops && slices.Equal(t.node.Probes, o.node.Probes) && slices.Equal(t.node.Share, o.node.Share)
+}

@@ -1,0 +1,264 @@
+package direct
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/ether"
+	"weft/internal/peer"
+)
+
+// Names in the tables. Those of sets and maps end with the family.
+const (
+	setOwn  = "own"   // what this node gives out to its pods
+	mapTo   = "to"    // the addresses of peers that are carried : counter
+	mapFrom = "from"  // the addresses of peers : counter
+	setAll  = "range" // the ranges of the overlay
+
+	toPrefix, fromPrefix = "to-", "from-" // of the names of counters, before the ID of a peer
+
+	dropUnknown = "unknown" // counter: packets from the addresses of pods that no peer has sent
+)
+
+// Priorities of the chains. What pods may not send is dropped before (package guard, -300), and br_netfilter comes after (0). The host's
+// own filters come before its packets are logged or counted as those of peers.
+const (
+	beforeBridgeFilter knftables.BaseChainPriority = "-250"
+	afterFilters       knftables.BaseChainPriority = "300"
+)
+
+// copied is how many bytes of a probe are logged: all headers and the probe.
+const copied = 40 + 20 + 60
+
+// rules are two tables of nftables. That of the bridge family sends the frames for peers up to the host (here for IPv4):
+//
+//	table bridge weft-weftp6783d {
+//	    set own4 { type ipv4_addr; flags interval; elements = { 10.32.0.0/14 } }
+//	    map to4 { type ipv4_addr : counter; flags interval; elements = { 10.36.0.0/14 : to-… } }
+//	    chain prerouting {
+//	        type filter hook prerouting priority -250
+//	        iifname "weft*" accept
+//	        ether daddr & 01:00:00:00:00:00 == 0 ether type ip ip saddr @own4 ip ttl 2-254
+//	            counter name ip daddr map @to4 meta pkttype set host ether daddr set 06:57:…
+//	    }
+//	}
+//
+// Packets that must stay on one link have the lowest or the highest TTL, and are left alone (RFC 5082). So are those from addresses that
+// belong to another node: peers accept no such packets. The other table has what comes from peers:
+//
+//	table inet weft-weftp6783d {
+//	    chain forward {
+//	        type filter hook forward priority 300
+//	        oifname != "weave" accept
+//	        iifname "weave" accept
+//	        iifname "eth0" ip daddr 10.32.0.9 ip saddr @probes4 log group 6784 snaplen 120 queue-threshold 1
+//	        ip daddr 10.32.0.9 drop
+//	        jump from
+//	    }
+//	    chain input { type filter hook input priority 300; iifname != { "weave", "lo" } jump from }
+//	    chain from {
+//	        iifname "eth0" counter name ip saddr map @from4 accept
+//	        ip saddr @range4 counter name unknown drop
+//	    }
+//	}
+type rules struct {
+	bridge, inet knftables.Interface
+	cfg          Config
+}
+
+// ruleset is what the rules are to be.
+type ruleset struct {
+	mac     ether.Addr // of the bridge
+	uplink  string     // the name of the underlay interface
+	own     Node
+	targets []target // sorted
+	carried map[peer.ID]bool
+}
+
+// tableName returns the name of the two tables.
+func tableName(name string) string { return "weft-" + name }
+
+// openRules returns the rules in the network namespace of the calling thread, and changes nothing. The error wraps ErrNoRules.
+func openRules(cfg Config) (*rules, error) {
+	bridge, err := knftables.New(knftables.BridgeFamily, tableName(cfg.Name))
+	if err != nil {
+		return nil, fmt.Errorf("direct: %w: install the nftables package: %w", ErrNoRules, err)
+	}
+	inet, err := knftables.New(knftables.InetFamily, tableName(cfg.Name))
+	if err != nil {
+		return nil, fmt.Errorf("direct: %w: install the nftables package: %w", ErrNoRules, err)
+	}
+	return &rules{bridge: bridge, inet: inet, cfg: cfg}, nil
+}
+
+// apply makes both tables those of r. The counters of peers that were there before keep their values. The table that receives comes first:
+// nothing is sent that this node would not accept from its peers.
+func (r *rules) apply(ctx context.Context, s ruleset, gone []peer.ID) error {
+	tx := r.inet.NewTransaction()
+	r.addInet(tx, s, gone)
+	if err := r.inet.Run(ctx, tx); err != nil {
+		return fmt.Errorf("direct: %w: set the rules: %w", ErrNoRules, err)
+	}
+	tx = r.bridge.NewTransaction()
+	r.addBridge(tx, s, gone)
+	if err := r.bridge.Run(ctx, tx); err != nil {
+		return fmt.Errorf("direct: %w: set the rules of the bridge: %w", ErrNoRules, err)
+	}
+	return nil
+}
+
+// carry begins or ends to send the frames for a peer up to the host.
+func (r *rules) carry(ctx context.Context, t target, on bool) error {
+	tx := r.bridge.NewTransaction()
+	for _, e := range elements(mapTo, t, toPrefix) {
+		if on {
+			tx.Add(e)
+		} else {
+			tx.Delete(e)
+		}
+	}
+	if err := r.bridge.Run(ctx, tx); err != nil {
+		return fmt.Errorf("direct: %w: set the addresses of a peer: %w", ErrNoRules, err)
+	}
+	return nil
+}
+
+// remove removes both tables, if they are there.
+func (r *rules) remove(ctx context.Context) error {
+	for _, nft := range []knftables.Interface{r.bridge, r.inet} {
+		tx := nft.NewTransaction()
+		tx.Add(&knftables.Table{}) // without it the deletion fails if there is no table
+		tx.Delete(&knftables.Table{})
+		if err := nft.Run(ctx, tx); err != nil {
+			return fmt.Errorf("direct: remove the rules: %w", err)
+		}
+	}
+	return nil
+}
+
+// addBridge adds the table of the bridge family.
+func (r *rules) addBridge(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
+	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: frames that are routed to peers")})
+	var to []*knftables.Element
+	for _, t := range s.targets {
+		tx.Add(&knftables.Counter{Name: toPrefix + t.ID.String()})
+		if s.carried[t.ID] {
+			to = append(to, elements(mapTo, t, toPrefix)...)
+		}
+	}
+	addSets(tx, setOwn, "", s.own.Share, nil)
+	addSets(tx, mapTo, " : counter", nil, to)
+	var lines []string
+	for _, name := range r.cfg.Uplinks {
+		lines = append(lines, "iifname "+quote(name)+" accept")
+	}
+	for _, f := range []struct{ ether, word, ttl, name string }{{"ip", "ip", "ttl", "4"}, {"ip6", "ip6", "hoplimit", "6"}} {
+		lines = append(lines, knftables.Concat(
+			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "2-254",
+			"counter name", f.word, "daddr map @"+mapTo+f.name, "meta pkttype set host ether daddr set", s.mac.String(),
+		))
+	}
+	addChain(tx, "prerouting", knftables.PreroutingHook, beforeBridgeFilter, lines...)
+	for _, id := range gone {
+		tx.Delete(&knftables.Counter{Name: toPrefix + id.String()})
+	}
+}
+
+// addInet adds the table of the family inet.
+func (r *rules) addInet(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
+	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: packets that peers route here")})
+	tx.Add(&knftables.Counter{Name: dropUnknown})
+	var from, probes []*knftables.Element
+	for _, t := range s.targets {
+		tx.Add(&knftables.Counter{Name: fromPrefix + t.ID.String()})
+		from = append(from, elements(mapFrom, t, fromPrefix)...)
+		for _, f := range t.families() {
+			a := t.node.probe(f)
+			probes = append(probes, &knftables.Element{Set: "probes" + suffix(a), Key: []string{a.String()}})
+		}
+	}
+	addSets(tx, mapFrom, " : counter", nil, from)
+	addSets(tx, "probes", "", nil, probes)
+	addSets(tx, setAll, "", r.cfg.Ranges, nil)
+	forward := []string{`oifname != ` + quote(r.cfg.Bridge) + ` accept`, `iifname ` + quote(r.cfg.Bridge) + ` accept`}
+	for _, a := range s.own.Probes {
+		word := word(a)
+		forward = append(forward,
+			knftables.Concat("iifname", quote(s.uplink), word, "daddr", a.String(), word, "saddr @probes"+suffix(a), "log group", int(r.cfg.Group),
+				"snaplen", copied, "queue-threshold 1"),
+			knftables.Concat(word, "daddr", a.String(), "drop"))
+	}
+	var sources []string
+	for _, f := range []struct{ word, name string }{{"ip", "4"}, {"ip6", "6"}} {
+		sources = append(sources,
+			knftables.Concat("iifname", quote(s.uplink), "counter name", f.word, "saddr map @"+mapFrom+f.name, "accept"),
+			knftables.Concat(f.word, "saddr @"+setAll+f.name, "counter name", dropUnknown, "drop"))
+	}
+	addChain(tx, "from", "", "", sources...)
+	addChain(tx, "forward", knftables.ForwardHook, afterFilters, append(forward, "jump from")...)
+	addChain(tx, "input", knftables.InputHook, afterFilters, `iifname != { `+quote(r.cfg.Bridge)+`, "lo" } jump from`)
+	for _, id := range gone {
+		tx.Delete(&knftables.Counter{Name: fromPrefix + id.String()})
+	}
+}
+
+// elements returns the elements of a map for the share of a peer.
+func elements(name string, t target, counter string) (list []*knftables.Element) {
+	for _, p := range t.share() {
+		list = append(list, &knftables.Element{
+			Map: name + suffix(p.Addr()), Key: []string{p.String()}, Value: []string{quote(counter + t.ID.String())},
+		})
+	}
+	return list
+}
+
+// addSets makes the sets or maps of a name, one for each family, those of prefixes or elements. what is the type behind that of the key.
+func addSets(tx *knftables.Transaction, name, what string, prefixes []netip.Prefix, list []*knftables.Element) {
+	interval := []knftables.SetFlag{knftables.IntervalFlag}
+	for _, f := range []struct{ name, key string }{{name + "4", "ipv4_addr"}, {name + "6", "ipv6_addr"}} {
+		if what == "" {
+			tx.Add(&knftables.Set{Name: f.name, Type: f.key, Flags: interval})
+			tx.Flush(&knftables.Set{Name: f.name})
+		} else {
+			tx.Add(&knftables.Map{Name: f.name, Type: f.key + what, Flags: interval})
+			tx.Flush(&knftables.Map{Name: f.name})
+		}
+	}
+	for _, p := range prefixes {
+		tx.Add(&knftables.Element{Set: name + suffix(p.Addr()), Key: []string{p.String()}})
+	}
+	for _, e := range list {
+		tx.Add(e)
+	}
+}
+
+// addChain makes these rules the only ones of a chain, on a hook unless that is empty.
+func addChain(tx *knftables.Transaction, name string, hook knftables.BaseChainHook, priority knftables.BaseChainPriority, lines ...string) {
+	c := &knftables.Chain{Name: name}
+	if hook != "" {
+		c.Type, c.Hook, c.Priority = knftables.PtrTo(knftables.FilterType), &hook, &priority
+	}
+	tx.Add(c)
+	tx.Flush(&knftables.Chain{Name: name})
+	for _, line := range lines {
+		tx.Add(&knftables.Rule{Chain: name, Rule: line})
+	}
+}
+
+// quote returns a name in the syntax of nft.
+func quote(name string) string { return `"` + name + `"` }
+
+// suffix is the end of the names of sets with addresses like a.
+func suffix(a netip.Addr) string {
+	if a.Is4() {
+		return "4"
+	}
+	return "6"
+}
+
+// word is the protocol of addresses like a in rules.
+func word(a netip.Addr) string { return strings.TrimSuffix("ip"+suffix(a), "4") }
