@@ -61,6 +61,8 @@ type Member struct {
 	Version string
 	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
 	VNI uint32
+	// Direct are the member's addresses for direct routing; empty: it takes no part. The slice is shared and must not be modified.
+	Direct []netip.Addr
 	// Certificate is the certificate that admitted the member; zero if it needed none.
 	Certificate identity.Certificate
 	// Refused is why the member, which is not alive for this node, is not admitted any more; 0 otherwise.

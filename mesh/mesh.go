@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,7 @@ type Mesh struct {
 	leaving      atomic.Bool
 	contested    atomic.Int64 // when an address was last queued in contests: Unix time in nanoseconds
 	vni          atomic.Uint32
+	direct       atomic.Pointer[[]netip.Addr]               // nil: none
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
@@ -239,6 +241,14 @@ func (m *Mesh) SetVNI(vni uint32) {
 	}
 }
 
+// SetDirect publishes the addresses of this node for direct routing, at most metadata.MaxDirect; none: it takes no part. It does not wait
+// until other nodes have received them.
+func (m *Mesh) SetDirect(addrs []netip.Addr) {
+	if old := m.direct.Swap(&addrs); old == nil && len(addrs) > 0 || old != nil && !slices.Equal(*old, addrs) {
+		m.metaChanged.Set()
+	}
+}
+
 // publishMeta publishes new metadata of this node until ctx ends.
 func (m *Mesh) publishMeta(ctx context.Context) {
 	for {
@@ -280,10 +290,18 @@ func (m *Mesh) meta() metadata.Node {
 		Leaving: m.leaving.Load(), DataPort: m.cfg.DataPort, ProtoMin: metadata.ProtocolMin, ProtoMax: metadata.ProtocolMax,
 		Started: m.at.Load().since, Instance: m.instance, Public: m.cfg.Identity.Public, Name: m.cfg.Name,
 		Capabilities: m.cfg.Capabilities, Accepts: m.keys.Fingerprints(), ClusterIDs: m.clusterIDs.list(),
-		VNI:    m.vni.Load(),
+		VNI: m.vni.Load(), Direct: m.ownDirect(),
 		Ranges: m.cfg.Ranges, Version: m.cfg.Version,
 		Certificate: m.identities.Show(),
 	}
+}
+
+// ownDirect returns the addresses of the last SetDirect.
+func (m *Mesh) ownDirect() []netip.Addr {
+	if addrs := m.direct.Load(); addrs != nil {
+		return *addrs
+	}
+	return nil
 }
 
 func (m *Mesh) numMembers() int {

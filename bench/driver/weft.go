@@ -19,6 +19,7 @@ type weft struct {
 	args          []string
 	cipher        string     // empty: plain
 	path          string     // the datapath that the peers must use; empty: userspace
+	carrier       string     // that the peers must use; empty: any of the datapath
 	tunnel        *wireguard // gives each node a device of WireGuard; nil: none
 }
 
@@ -172,6 +173,7 @@ func (w *weft) checkPeers(ctx context.Context, n *cluster.Node, path string) err
 		Name      string `json:"name"`
 		Self      bool   `json:"self"`
 		Datapath  string `json:"datapath"`
+		Carrier   string `json:"carrier"`
 		Encrypted bool   `json:"encrypted"`
 		Cipher    string `json:"cipher"`
 	}
@@ -184,6 +186,9 @@ func (w *weft) checkPeers(ctx context.Context, n *cluster.Node, path string) err
 		}
 		if p.Datapath != path || p.Encrypted != (w.cipher != "") || p.Cipher != w.cipher {
 			return fmt.Errorf("driver: peer %s is carried by %s, cipher %q, not by %s, cipher %q", p.Name, p.Datapath, p.Cipher, path, w.cipher)
+		}
+		if w.carrier != "" && p.Carrier != w.carrier {
+			return fmt.Errorf("driver: peer %s is carried by %s, not by %s", p.Name, p.Carrier, w.carrier)
 		}
 	}
 	return nil

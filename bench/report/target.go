@@ -65,6 +65,8 @@ var targets = []target{
 	{"kernel path against VXLAN, 1 stream", "weft-kernel", "tcp1", sample.Gbps, ratio, vxlan, anyUnderlay, at(0.95), at(1.0)},
 	{"WireGuard as a carrier against VXLAN by hand in it, 1 stream",
 		"weft-wireguard", "tcp1", sample.Gbps, ratio, "wireguard-vxlan", anyUnderlay, at(0.95), at(1.0)},
+	{"direct routing against pods that are routed by hand, 1 stream",
+		"weft-direct", "tcp1", sample.Gbps, ratio, "routed", anyUnderlay, at(0.95), at(1.0)},
 	{"RSS idle", plain, "idle", sample.RSS, absolute, "", anyUnderlay, at(30), at(20)},
 	{"RSS loaded, after 4 streams", plain, "tcp4", sample.RSS, absolute, "", anyUnderlay, at(40), at(30)},
 }

@@ -42,6 +42,7 @@ const (
 	CarrierUserspace Carrier = "userspace"
 	CarrierVXLAN     Carrier = "vxlan"     // frames that need no encryption
 	CarrierWireGuard Carrier = "wireguard" // encrypted frames
+	CarrierDirect    Carrier = "direct"    // unicast IP that is routed on one link; other frames go by VXLAN or userspace
 )
 
 // Datapath returns the part of a node that serves the carrier.

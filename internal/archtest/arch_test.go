@@ -65,6 +65,7 @@ var layers = []struct {
 	{"internal/hostroutes", 2},
 	{"internal/hostports", 2},
 	{"internal/podprobe", 3},
+	{"internal/repairs", 3},
 	{"internal/hostcheck", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},

@@ -4,14 +4,15 @@
 //	open.go      makes bridge, TAP, router and kernel path, and undoes it on failure
 //	reconcile.go restores what other programs change: bridge, ports, addresses, settings
 //	rules.go     restores nftables rules
-//	repair.go    what was restored, for status and metrics
+//	repair.go    the kinds of repairs, for metrics
 //	clear.go     removes everything, for a node that leaves
 //	address.go   addresses of the bridge
 //	underlay.go  the address of this node and its changes
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
 //	guard.go     what ports of the bridge may send
 //	nodeports.go the ports of nodes, which are closed to pods
-//	kernel.go    the kernel path: its device, its controller, and which peers it may carry
+//	kernel.go    the kernel path: its devices, their controllers, and which peers they may carry
+//	carriers.go  the kinds of carriers; tunnels.go, direct.go: WireGuard and direct routing
 //	vni.go       the VNI of the kernel path, on which the nodes agree
 //	security.go  secrets and trusted subnets: which peers need a seal
 //	reach.go     whether other nodes reach this one, and what it publishes about its links
@@ -38,6 +39,7 @@ import (
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/peer"
+	"weft/internal/repairs"
 	"weft/internal/settings"
 	"weft/internal/signal"
 	"weft/internal/tunnels"
@@ -58,6 +60,8 @@ type Member struct {
 	RTT   time.Duration // as gossip measures it; 0: not known
 	Offer session.Offer // ciphers that it would use
 	VNI   uint32        // of the VXLAN frames that it accepts; 0: it accepts none
+	// Direct are its addresses for direct routing; empty: it takes no part. The slice is shared and must not be modified.
+	Direct []netip.Addr
 }
 
 // Membership is the cluster as the datapath sees it. Methods may be called from any goroutine and must not call the Datapath.
@@ -80,6 +84,8 @@ type Gossip interface {
 	SetLinks(topology.Links)
 	// SetVNI publishes the VNI of the VXLAN frames that this node accepts; 0: none.
 	SetVNI(uint32)
+	// SetDirect publishes the addresses of this node for direct routing; none: it takes no part.
+	SetDirect([]netip.Addr)
 	FromTunnel(from peer.ID, message []byte)
 }
 
@@ -87,8 +93,17 @@ type Gossip interface {
 type Leases interface {
 	// HostAddresses returns the addresses that are leased to the bridge, which the datapath restores after a reboot or a repair.
 	HostAddresses() []netip.Prefix
+	// ProbeAddresses returns the addresses that are leased for the probes of direct routing.
+	ProbeAddresses() []netip.Addr
 	// PodLinks returns the names of the host ends of pods with leases, whether they exist or not.
 	PodLinks() []string
+}
+
+// Shares knows how the addresses of the overlay are divided. The method may be called from any goroutine, does not wait, and must not call
+// the Datapath.
+type Shares interface {
+	// Shares returns what each node owns. The caller must not change it.
+	Shares() map[peer.ID][]netip.Prefix
 }
 
 // AddressObserver learns the addresses that the bridge has inside the overlay's ranges: after each change, and periodically. It
@@ -117,6 +132,7 @@ type Config struct {
 	Owners     router.AddressOwners // nil: questions for addresses go to all nodes
 	Sources    router.AddressOwners // nil: source addresses of frames from peers are not checked
 	Addresses  Leases
+	Shares     Shares
 	Guards     *guard.Store    // which ports are bound to pods
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged
@@ -149,7 +165,9 @@ type Datapath struct {
 	vni             atomic.Uint32 // of the kernel path's device, as it is published; 0: none
 	vniWaits        atomic.Bool   // the others have agreed on another one, and vniPace makes this node wait
 
-	repairs repairs // has a lock of its own
+	repairs repairs.Log // has a lock of its own
+
+	direct directState
 
 	had sync.Map // of netip.Addr: the addresses that the bridge has had
 
@@ -315,7 +333,9 @@ func (d *Datapath) SyncPeers() {
 	d.followVNI(e.kernel.path(carrier.VXLAN), members, time.Now())
 	for _, k := range e.kernel {
 		k.totals.KeepOnly(d.isKnown)
-		k.setPeers(d.kernelPeers(k, members))
+		peers := d.kernelPeers(k, members)
+		d.noteDirect(k)
+		k.setPeers(peers)
 	}
 }
 

@@ -42,7 +42,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.pathFindings(e, stats)...)
 	findings = append(findings, d.sourceFindings(stats, time.Now())...)
 	findings = append(findings, d.mtuFindings()...)
-	findings = append(findings, d.repairFindings(time.Now())...)
+	findings = append(findings, d.repairs.Findings(d.settings.Bridge, d.settings.Tap, time.Now())...)
 	findings = append(findings, d.offloadFindings()...)
 	findings = append(findings, d.busyPollFindings()...)
 	return append(findings, duplicateFindings(e.router.Duplicates())...)
@@ -107,15 +107,16 @@ func (d *Datapath) kernelFindings(paths kernelPaths) (findings []health.Finding)
 
 // carrierFindings is kernelFindings for one carrier.
 func (d *Datapath) carrierFindings(k *kernelPath) []health.Finding {
-	by, port, without := "", d.settings.KernelPort(), "--datapath userspace"
-	if k.kind == carrier.WireGuard {
-		by, port, without = " by WireGuard", d.settings.TunnelPort(), "--carriers vxlan"
-	}
+	info := infoOf(k.kind)
+	cause := k.obstacle()
 	if err := k.err.Load(); err != nil && *err != nil {
+		cause = (*err).Error()
+	}
+	if cause != "" {
 		return []health.Finding{{
 			Code: health.KernelPathDown, Key: string(k.kind),
-			Text:   fmt.Sprintf("There is no kernel path%s, all peers are carried in userspace: %v.", by, *err),
-			Remedy: fmt.Sprintf("Fix the error, or start with %s.", without),
+			Text:   fmt.Sprintf("%s: %s.", info.missing, cause),
+			Remedy: fmt.Sprintf("Fix the error, or start with %s.", info.without),
 		}}
 	}
 	var names []string
@@ -129,8 +130,8 @@ func (d *Datapath) carrierFindings(k *kernelPath) []health.Finding {
 	}
 	return []health.Finding{{
 		Code: health.KernelPathBlocked, Key: string(k.kind),
-		Text:   fmt.Sprintf("The kernel path%s to %s is not confirmed; frames to them go through userspace.", by, health.List(names)),
-		Remedy: fmt.Sprintf("Open UDP port %d in both directions, or start this node with %s.", port, without),
+		Text:   fmt.Sprintf("%s %s is not confirmed; %s.", info.blocked, health.List(names), info.instead),
+		Remedy: fmt.Sprintf("%s, or start this node with %s.", info.open(d.settings), info.without),
 	}}
 }
 

@@ -2,7 +2,6 @@ package datapath
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"weft/internal/ether"
 	"weft/internal/guard"
 	"weft/internal/health"
-	"weft/internal/hoststate"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router/carrier"
@@ -36,37 +34,6 @@ func wantFinding(t *testing.T, what string, got []health.Finding, code health.Co
 			t.Errorf("%s: %q does not contain %q", what, got[0].Sentences(), text)
 		}
 	}
-}
-
-// TestRepairFindings: repairs are a condition for some minutes, and what cannot be restored is one as long as that is so.
-func TestRepairFindings(t *testing.T) {
-	d := &Datapath{settings: &settings.Config{Bridge: "weave", Tap: "weft0"}}
-	now := time.Now()
-	wantFinding(t, "nothing happened", d.repairFindings(now), "")
-	for range 3 {
-		d.repairs.add("up", "weft0 is down", now)
-	}
-	d.repairs.add("address", "weave lacks the address 10.40.0.1/12", now)
-	wantFinding(t, "repaired", d.repairFindings(now), health.BridgeRepaired, "4 times", "10.40.0.1/12; weft0 is down", "NetworkManager")
-	for i := range 2 * maxRecent {
-		d.repairs.add("up", fmt.Sprintf("vweft%d is down", i), now)
-	}
-	if recent := d.repairs.snapshot().recent; len(recent) != maxRecent {
-		t.Errorf("recent repairs: %q", recent)
-	}
-	later := now.Add(repairedFor + 1)
-	wantFinding(t, "long ago", d.repairFindings(later), "")
-	d.repairs.setFailed([]failure{{what: "weave is down", err: errors.New("no permission")}})
-	wantFinding(t, "not repaired", d.repairFindings(later), health.BridgeBroken, "cannot restore it: no permission")
-	d.repairs.setFailed([]failure{{what: "the setting net/ipv4/ip_forward is not 1", setting: true, err: errors.New("read-only")}})
-	wantFinding(t, "a setting", d.repairFindings(later), health.HostSetting, "ip_forward", "read-only", "sysctl")
-	d.repairs.setFailed(nil)
-	d.repairs.setContested([]hoststate.Contested{
-		{Key: hoststate.Key{Kind: hoststate.SetUp, Object: "weft0"}, Repairs: 9, Pause: 16 * time.Second}})
-	wantFinding(t, "contested", d.repairFindings(later), health.RepairContested, "weft0 (up)", "9 times in a row", "waits 16s")
-	d.repairs.setContested(nil)
-	d.repairs.setMoved([]hoststate.Link{{Name: "vweft1", Master: "br1"}})
-	wantFinding(t, "moved", d.repairFindings(later), health.PodPortMoved, "vweft1", "ip link set vweft1 master weave")
 }
 
 func TestRuleFindings(t *testing.T) {

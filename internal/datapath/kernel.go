@@ -26,6 +26,7 @@ import (
 // How long the node waits before it makes the kernel path again.
 const (
 	kernelRetry = 10 * time.Second       // while there is none
+	kernelLook  = time.Second            // while none is wanted
 	kernelFirst = 100 * time.Millisecond // after another program has removed it
 )
 
@@ -56,8 +57,19 @@ type kernelPaths []*kernelPath
 // kernelDevice is the device of a carrier: the port of the bridge, perhaps with a tunnel below it, to which carrier belongs then.
 type kernelDevice struct {
 	carrier  carrier.Carrier
-	port     *vxlan.Device
-	fixedMTU int // of the port, in bytes; 0: it follows that of the overlay
+	rules    carrierRules
+	port     *vxlan.Device // nil: the carrier has none
+	fixedMTU int           // in bytes; 0: it follows that of the overlay
+}
+
+// carrierRules are the rules of nftables of a carrier. Methods may be called from any goroutine.
+type carrierRules interface {
+	// FilterIntact reports whether the rules are as they were set last. It must not start a program.
+	FilterIntact() (bool, error)
+	// RestoreFilter sets the rules again.
+	RestoreFilter(context.Context) error
+	// FilterDrops returns how many packets the rules have dropped, by reason.
+	FilterDrops(context.Context) (map[string]uint64, error)
 }
 
 // kernelRun is a device and the controller that moves peers to it.
@@ -74,6 +86,8 @@ type kernelRun struct {
 func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
 	carried := &carried{Router: engine, by: map[peer.ID][]carrier.Kind{}}
 	paths := kernelPaths{{
+		kind: carrier.Direct, wanted: d.wantsDirect, may: d.mayUseDirect, open: d.openDirect, device: d.settings.DirectPort(),
+	}, {
 		kind: carrier.VXLAN, wanted: d.wantsKernelPath, may: d.mayUseKernel, open: d.openVXLAN, device: d.settings.KernelDevice(),
 	}, {
 		kind: carrier.WireGuard, wanted: d.wantsTunnels, may: d.mayUseTunnel, open: d.openTunnels, device: d.settings.TunneledDevice(),
@@ -81,6 +95,7 @@ func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
 	for _, k := range paths {
 		k.router, k.log = carriedBy{carried, k.kind}, d.log
 	}
+	paths.path(carrier.Direct).router = besideOthers{engine, func() kernelPaths { return paths }}
 	return paths
 }
 
@@ -117,12 +132,12 @@ func (d *Datapath) openKernelPath(ctx context.Context, k *kernelPath, br *bridge
 		return nil
 	}
 	err := d.makeKernelPath(ctx, k, br)
-	if err != nil && d.settings.Datapath == settings.DatapathKernel {
+	if err != nil && d.settings.Datapath == settings.DatapathKernel && k.kind != carrier.Direct {
 		return hint.Refuse("--datapath", "Use auto or userspace, or fix the error.", "%w", err)
 	}
 	if err != nil {
-		d.log.Warn("no kernel path: all peers are carried in userspace", "carrier", k.kind, "err", err)
-		return d.removeDevice(ctx, k.kind)
+		d.log.Warn(infoOf(k.kind).missing, "carrier", k.kind, "err", err)
+		return infoOf(k.kind).remove(ctx, d.settings)
 	}
 	return nil
 }
@@ -136,17 +151,17 @@ func (d *Datapath) wantsKernelPath() bool {
 // stays if this run replaces it, and with keepPlain what carries others. A failure is an error only where frames must be sealed.
 func (d *Datapath) removeKernelPath(ctx context.Context, keepPlain bool) error {
 	var kept []string
-	var err error
+	err := infoOf(carrier.Direct).remove(ctx, d.settings)
 	if keepPlain && d.wantsKernelPath() {
 		kept = append(kept, d.settings.KernelDevice())
 	} else {
-		err = d.removeDevice(ctx, carrier.VXLAN)
+		err = errors.Join(err, infoOf(carrier.VXLAN).remove(ctx, d.settings))
 	}
 	if d.wantsTunnels() {
 		kept = append(kept, d.settings.TunneledDevice())
 		err = errors.Join(err, wireguard.RemoveOthers(d.settings.TunnelDevice()))
 	} else {
-		err = errors.Join(err, d.removeDevice(ctx, carrier.WireGuard))
+		err = errors.Join(err, infoOf(carrier.WireGuard).remove(ctx, d.settings))
 	}
 	if err = errors.Join(err, vxlan.RemoveFrom(ctx, d.settings.Bridge, kept...)); err == nil {
 		return nil
@@ -156,22 +171,6 @@ func (d *Datapath) removeKernelPath(ctx context.Context, keepPlain bool) error {
 	}
 	d.log.Warn("cannot remove the kernel path of an earlier run", "err", err)
 	return nil
-}
-
-// removeDevice removes the device of a carrier that an earlier run has left.
-func (d *Datapath) removeDevice(ctx context.Context, kind carrier.Kind) error {
-	name := d.settings.KernelDevice()
-	if kind == carrier.WireGuard {
-		name = d.settings.TunneledDevice()
-	}
-	_, err := vxlan.Remove(ctx, name)
-	if errors.Is(err, vxlan.ErrNotOurs) {
-		err = nil
-	}
-	if kind == carrier.WireGuard {
-		err = errors.Join(err, wireguard.RemoveOthers(""))
-	}
-	return err
 }
 
 // openVXLAN makes the device for frames that need no seal, and publishes its VNI.
@@ -190,7 +189,7 @@ func (d *Datapath) openVXLAN(ctx context.Context) (_ kernelDevice, err error) {
 	c := d.portConfig()
 	c.Name, c.Port, c.VNI, c.Local = d.settings.KernelDevice(), d.settings.KernelPort(), vni, d.underlay.Load().Addr
 	device, err := vxlan.Open(ctx, c)
-	return kernelDevice{carrier: device, port: device}, err
+	return kernelDevice{carrier: device, rules: device, port: device}, err
 }
 
 // portConfig describes what all devices of the kernel path have in common.
@@ -210,14 +209,14 @@ func (d *Datapath) makeKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	controller, err := carrier.New(carrier.ControllerConfig{
 		Carrier: device.carrier, Kind: k.kind, Self: d.cfg.Self, Router: k.router, Logger: d.log,
 	})
-	if err == nil {
+	if err == nil && device.port != nil {
 		err = br.AddPort(device.port.Name())
 	}
 	if err != nil {
 		return errors.Join(err, device.carrier.Close())
 	}
-	if err := device.port.Gate(); err != nil {
-		d.log.Info("nftables alone filters the senders to the kernel path", "carrier", k.kind, "err", err)
+	if device.port != nil && device.port.Gate() != nil {
+		d.log.Info("nftables alone filters the senders to the kernel path", "carrier", k.kind, "err", device.port.Gate())
 	}
 	k.current.Store(newKernelRun(device, controller))
 	return nil
@@ -230,6 +229,9 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 	key := hoststate.Key{Kind: repairKernelPath}
 	for ctx.Err() == nil {
 		pause := kernelRetry
+		if !k.wanted() {
+			pause = kernelLook
+		}
 		run := k.current.Load()
 		if run != nil {
 			err := run.run(ctx, func() bool { return d.keepsKernelPath(k) })
@@ -240,7 +242,10 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 			if run.renewed.Load() && k.wanted() && d.remakeKernelPath(ctx, k) {
 				continue
 			}
-			d.log.Warn("the kernel path has ended: all peers are carried in userspace", "carrier", k.kind, "err", err)
+			d.log.Warn("the kernel path has ended: its peers are carried in another way", "carrier", k.kind, "err", err)
+			if k.kind == carrier.Direct {
+				d.publishDirect(nil)
+			}
 			k.err.Store(&err)
 			pause = max(kernelFirst, pace.Wait(key, time.Now()))
 		}
@@ -254,7 +259,7 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 		}
 		pace.Repaired(key, time.Now())
 		if d.remakeKernelPath(ctx, k) && run != nil {
-			d.repairs.add(repairKernelPath, "the device of the kernel path was deleted", time.Now())
+			d.repairs.Add(repairKernelPath, "the device of the kernel path was deleted", time.Now())
 			d.log.Warn("restored the kernel path, which another program deleted", "carrier", k.kind, "device", k.device)
 		}
 	}
@@ -262,11 +267,11 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 }
 
 // keepsKernelPath reports whether the kernel goes on carrying frames when the daemon ends: not after the node has left, nor where frames
-// must be sealed by now.
+// must be sealed by now, nor without a header, as another carrier goes on.
 func (d *Datapath) keepsKernelPath(k *kernelPath) bool {
 	d.hostMu.Lock()
 	defer d.hostMu.Unlock()
-	return !d.cleared && k.wanted()
+	return !d.cleared && k.wanted() && k.kind != carrier.Direct
 }
 
 // remakeKernelPath tries once to make the kernel path again, and reports whether there is one now.
@@ -297,11 +302,17 @@ func (d *Datapath) kernelRuns() []*kernelRun {
 	return nil
 }
 
+// ports returns those of the runs that are ports of the bridge.
+func ports(runs []*kernelRun) []*kernelRun {
+	return slices.DeleteFunc(runs, func(r *kernelRun) bool { return r.port == nil })
+}
+
 // kernelPeers returns the members that a carrier of the kernel may carry: those that are reached directly, and with a seal or without as
 // the carrier has it.
 //
 // A peer with a stopped daemon seems to be unreachable first, and dead after some seconds, although its kernel still carries frames.
-// So a member that the kernel carries remains one of them, also when it is dead: its path is left when another carrier works.
+// So a member that the kernel carries remains one of them, also when it is dead: its path is left when another carrier works. A member to
+// which packets were routed may go on routing them here, whether this node does so or not.
 // syncMu is held.
 func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier.Peer) {
 	before := d.kernelMembers[k.kind]
@@ -310,14 +321,18 @@ func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier
 		peers = append(peers, carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()})
 		now[m.ID] = m
 	}
+	stays := func(id peer.ID) bool {
+		_, was := before[id]
+		return k.carries(id) || was && k.kind == carrier.Direct
+	}
 	for _, m := range members {
-		delete(before, m.ID)
-		if k.may(m) && (m.Hops == 1 || k.carries(m.ID)) {
+		if k.may(m) && (m.Hops == 1 || stays(m.ID)) {
 			add(m)
 		}
+		delete(before, m.ID)
 	}
 	for id, m := range before {
-		if d.cfg.Membership.Dead(id) && k.carries(id) && k.may(m) {
+		if d.cfg.Membership.Dead(id) && stays(id) && k.may(m) {
 			add(m)
 		}
 	}
@@ -364,7 +379,7 @@ func (p kernelPaths) carrier(id peer.ID) carrier.Kind {
 // entries returns the addresses that the kernel has learned.
 func (p kernelPaths) entries() (all []vxlan.Entry) {
 	for _, k := range p {
-		if run := k.current.Load(); run != nil {
+		if run := k.current.Load(); run != nil && run.port != nil {
 			entries, err := run.port.Entries()
 			if err != nil {
 				k.log.Debug("cannot read the kernel's forwarding database", "carrier", k.kind, "err", err)
@@ -382,7 +397,7 @@ func (p kernelPaths) sample() (sum carrier.Sample, ok bool) {
 		if run == nil {
 			continue
 		}
-		s, err := run.port.Sample()
+		s, err := run.carrier.Sample()
 		if err != nil {
 			k.log.Debug("cannot read the counters of the kernel path", "carrier", k.kind, "err", err) // it has just been removed
 			continue
@@ -398,7 +413,9 @@ func (p kernelPaths) sample() (sum carrier.Sample, ok bool) {
 func (p kernelPaths) watch(ctx context.Context, f func(*vxlan.Device) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, k := range p {
-		group.Go(func() error { return k.watch(ctx, f) })
+		if k.kind != carrier.Direct {
+			group.Go(func() error { return k.watch(ctx, f) })
+		}
 	}
 	return group.Wait()
 }
@@ -424,13 +441,21 @@ func (k *kernelPath) setPeers(peers []carrier.Peer) {
 	}
 }
 
-// peers returns the peers that the carrier may carry, with their state.
+// peers returns the peers that the carrier may carry, with their state. Peers on other links are none of direct routing.
 func (k *kernelPath) peers() []carrier.PeerStatus {
 	run := k.current.Load()
 	if run == nil {
 		return nil
 	}
-	return run.controller.Peers()
+	return slices.DeleteFunc(run.controller.Peers(), func(p carrier.PeerStatus) bool { return k.kind == carrier.Direct && !p.Reached })
+}
+
+// obstacle returns why the carrier cannot be used, as far as it knows; empty otherwise.
+func (k *kernelPath) obstacle() string {
+	if run := k.current.Load(); run != nil {
+		return run.controller.Obstacle()
+	}
+	return ""
 }
 
 // unproven returns the peers that a carrier may carry and has not carried for long.

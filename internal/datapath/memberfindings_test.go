@@ -87,11 +87,13 @@ func TestLately(t *testing.T) {
 
 // TestKernelFindings: a missing kernel path is a condition with its error, until there is one.
 func TestKernelFindings(t *testing.T) {
-	d, k := beside(Member{Hops: 1}), &kernelPath{}
+	d, k := beside(Member{Hops: 1}), &kernelPath{kind: carrier.VXLAN}
 	wantFinding(t, "none wanted", d.kernelFindings(kernelPaths{k}), "")
 	err := errors.New("no vxlan")
 	k.err.Store(&err)
 	wantFinding(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no vxlan", "--datapath userspace")
+	k.kind = carrier.Direct
+	wantFinding(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no direct routing: no vxlan", "--direct-routing off")
 	err = nil
 	wantFinding(t, "up again", d.kernelFindings(kernelPaths{k}), "")
 	now := time.Now()

@@ -78,7 +78,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		peerKernelBytes.Send(ch, float64(k.TxBytes), id.String(), "transmit")
 		peerKernelBytes.Send(ch, float64(k.RxBytes), id.String(), "receive")
 	}
-	counts := c.d.repairs.snapshot().counts
+	counts := c.d.repairs.Counts()
 	for _, kind := range repairsTotal.ValuesOf("kind") {
 		repairsTotal.Send(ch, float64(counts[kind]), kind)
 	}

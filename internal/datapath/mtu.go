@@ -158,7 +158,7 @@ func (d *Datapath) noteLarge(changes []podlink.Resize, want int) {
 func (d *Datapath) setLinks(next func(has int) int) error {
 	var errs []error
 	names := []string{d.settings.Bridge, d.settings.Tap}
-	for _, run := range d.kernelRuns() {
+	for _, run := range ports(d.kernelRuns()) {
 		if run.fixedMTU == 0 {
 			names = append(names, run.port.Name())
 		}

@@ -16,6 +16,8 @@ import (
 	"weft/internal/hostwatch"
 	"weft/internal/masq"
 	"weft/internal/podlink"
+	"weft/internal/repairs"
+	"weft/internal/settings"
 	"weft/internal/signal"
 	"weft/tap/bridge"
 )
@@ -45,7 +47,7 @@ type reconciler struct {
 	pace  hoststate.Pace
 
 	rules  []*ruleState
-	failed map[hoststate.Key]failure // repairs that failed when they were tried last, and are still needed
+	failed map[hoststate.Key]repairs.Failure // repairs that failed when they were tried last, and are still needed
 	// settled: one look has found nothing to change. What is changed before is part of the start, and no repair.
 	settled bool
 	// bridge is the bridge as it was made or adopted, without its MTU; nil: not seen yet.
@@ -113,7 +115,7 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 		case <-r.d.peers.C():
 			r.applyNodePorts(ctx)
 		case <-settings.C:
-			r.d.repairs.setContested(r.pace.Contested(time.Now()))
+			r.d.repairs.SetContested(r.pace.Contested(time.Now()))
 			host = r.settingsWrong()
 			r.d.retryVNI()
 		case <-due:
@@ -177,11 +179,11 @@ func (r *reconciler) restoreHost(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			r.d.repairs.setFailed([]failure{{what: "the state of the host cannot be read", err: err}})
+			r.d.repairs.SetFailed([]repairs.Failure{{What: "the state of the host cannot be read", Err: err}})
 			r.postpone(time.Second)
 			return nil
 		}
-		r.d.repairs.setMoved(moved)
+		r.d.repairs.SetMoved(moved)
 		if !r.applyAll(actions) {
 			r.settled = true
 			break
@@ -193,7 +195,7 @@ func (r *reconciler) restoreHost(ctx context.Context) error {
 
 // applyAll applies the actions that need not wait, and notes those that fail. It reports whether it changed anything.
 func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
-	failed := make(map[hoststate.Key]failure)
+	failed := make(map[hoststate.Key]repairs.Failure)
 	for _, a := range actions {
 		key, now := hoststate.Key{Kind: a.Kind, Object: a.Object()}, time.Now()
 		before, failedBefore := r.failed[key]
@@ -208,7 +210,7 @@ func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
 		if err := r.apply(a); err != nil {
 			r.pace.Failed(key)
 			r.postpone(time.Second)
-			failed[key] = failure{what: a.String(), setting: a.Kind == hoststate.Set, err: err}
+			failed[key] = repairs.Failure{What: a.String(), Setting: a.Kind == hoststate.Set, Err: err}
 			if !failedBefore {
 				r.log.Warn("cannot restore what another program changed on this host", "what", a.String(), "err", err)
 			}
@@ -218,7 +220,7 @@ func (r *reconciler) applyAll(actions []hoststate.Action) (changed bool) {
 		r.record(a, now)
 	}
 	r.failed = failed
-	r.d.repairs.setFailed(slices.SortedFunc(maps.Values(failed), func(a, b failure) int { return cmp.Compare(a.what, b.what) }))
+	r.d.repairs.SetFailed(slices.SortedFunc(maps.Values(failed), func(a, b repairs.Failure) int { return cmp.Compare(a.What, b.What) }))
 	return changed
 }
 
@@ -228,7 +230,7 @@ func (r *reconciler) record(a hoststate.Action, now time.Time) {
 		r.log.Info("changed this host for the overlay", "kind", string(a.Kind), "was", a.String())
 		return
 	}
-	r.d.repairs.add(string(a.Kind), a.String(), now)
+	r.d.repairs.Add(string(a.Kind), a.String(), now)
 	level := r.level(hoststate.Key{Kind: a.Kind, Object: a.Object()}, now)
 	r.log.Log(context.Background(), level, "restored what another program changed on this host", "kind", string(a.Kind), "was", a.String())
 }
@@ -325,7 +327,7 @@ func (r *reconciler) desired() hoststate.Desired {
 		Addresses: d.cfg.Addresses.HostAddresses(),
 		Settings:  r.settings(),
 	}
-	for _, run := range d.kernelRuns() {
+	for _, run := range ports(d.kernelRuns()) {
 		if !run.port.IsShut() {
 			want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.port.Name(), MTU: cmp.Or(run.fixedMTU, d.linkMTU()), MAC: run.port.MAC()})
 		}
@@ -340,11 +342,11 @@ func (r *reconciler) settings() []hoststate.Setting {
 	if r.bridge == nil || !r.bridge.Made {
 		return list
 	}
-	ports := []string{r.d.settings.Tap}
-	for _, run := range r.d.kernelRuns() {
-		ports = append(ports, run.port.Name())
+	names := []string{r.d.settings.Tap}
+	for _, run := range ports(r.d.kernelRuns()) {
+		names = append(names, run.port.Name())
 	}
-	for _, s := range hoststate.GuardSettings(r.bridge.Name, ports...) {
+	for _, s := range hoststate.GuardSettings(r.bridge.Name, names...) {
 		if live.Writable(s.Path) {
 			list = append(list, s)
 		}
@@ -355,7 +357,7 @@ func (r *reconciler) settings() []hoststate.Setting {
 // settingsOf returns the settings of the kernel that the overlay needs.
 func (d *Datapath) settingsOf() []hoststate.Setting {
 	s := d.settings
-	return hoststate.SettingsFor(s.Bridge, s.HasIPv4(), s.HasIPv6(), !s.NoMasquerade)
+	return hoststate.SettingsFor(s.Bridge, s.HasIPv4(), s.HasIPv6(), !s.NoMasquerade || s.DirectRouting == settings.DirectRoutingAuto)
 }
 
 // apply applies an action.

@@ -33,7 +33,7 @@ func (r *refused) latest(read func(context.Context) (map[string]uint64, error)) 
 func (d *Datapath) kernelRefused() map[string]uint64 {
 	var sums map[string]uint64
 	for _, run := range d.kernelRuns() {
-		for reason, n := range run.refused.latest(run.port.FilterDrops) {
+		for reason, n := range run.refused.latest(run.rules.FilterDrops) {
 			if sums == nil {
 				sums = map[string]uint64{}
 			}

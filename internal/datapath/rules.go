@@ -36,8 +36,8 @@ type ruleState struct {
 
 // hostRules returns the rules that the node keeps on the host, in the order in which they are restored.
 func (d *Datapath) hostRules() (list []*ruleState) {
-	for _, kind := range []carrier.Kind{carrier.VXLAN, carrier.WireGuard} {
-		list = append(list, &ruleState{hostRules: kernelRules{d, kind}})
+	for _, k := range carrierKinds {
+		list = append(list, &ruleState{hostRules: kernelRules{d, k.kind}})
 	}
 	list = append(list, &ruleState{hostRules: d.ports})
 	if d.settings.Guard != api.GuardOff {
@@ -83,12 +83,12 @@ func (r *reconciler) restoreRules(ctx context.Context, rules *ruleState, full bo
 	}
 	rules.applied = true
 	if lost {
-		r.d.repairs.add(repairRules, rules.Name()+" were changed or removed", now)
+		r.d.repairs.Add(repairRules, rules.Name()+" were changed or removed", now)
 		r.log.Log(ctx, r.level(key, now), "restored rules that another program changed on this host", "rules", rules.Name())
 	}
 }
 
-// kernelRules are the filter of senders to the device of a carrier of the kernel. Without such a device there are none.
+// kernelRules are those of a carrier of the kernel. Without such a device there are none.
 type kernelRules struct {
 	d    *Datapath
 	kind carrier.Kind
@@ -103,12 +103,7 @@ func (k kernelRules) run() *kernelRun {
 }
 
 // Name implements hostRules.
-func (k kernelRules) Name() string {
-	if k.kind == carrier.WireGuard {
-		return "the rules that filter senders of VXLAN in tunnels"
-	}
-	return "the rules that filter senders of VXLAN"
-}
+func (k kernelRules) Name() string { return infoOf(k.kind).rules }
 
 // Intact implements hostRules.
 func (k kernelRules) Intact(context.Context) (bool, error) {
@@ -116,7 +111,7 @@ func (k kernelRules) Intact(context.Context) (bool, error) {
 	if run == nil {
 		return true, nil
 	}
-	return run.port.FilterIntact()
+	return run.rules.FilterIntact()
 }
 
 // Apply implements hostRules.
@@ -125,12 +120,12 @@ func (k kernelRules) Apply(ctx context.Context) error {
 	if run == nil {
 		return nil
 	}
-	return run.port.RestoreFilter(ctx)
+	return run.rules.RestoreFilter(ctx)
 }
 
 // Postponed implements hostRules: without another filter the device must not carry frames.
 func (k kernelRules) Postponed() {
-	if run := k.run(); run != nil {
+	if run := k.run(); run != nil && run.port != nil {
 		if err := run.port.Shut(); err != nil {
 			k.d.log.Warn("cannot shut the kernel path, which has no filter", "err", err)
 		}

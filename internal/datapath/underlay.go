@@ -45,6 +45,7 @@ func (d *Datapath) SetUnderlay(next Underlay) {
 		d.reach.recheck.Set()
 		if e := d.current.Load(); e != nil {
 			e.kernel.path(carrier.VXLAN).renew()
+			e.kernel.path(carrier.Direct).renew()
 		}
 		d.SyncPeers()
 	}

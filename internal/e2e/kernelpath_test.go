@@ -32,6 +32,19 @@ func waitDatapath(t *testing.T, n *cluster.Node, to string, datapath api.Datapat
 	})
 }
 
+// waitCarrier waits until two nodes use a carrier for each other.
+func waitCarrier(t *testing.T, nodes []*cluster.Node, want api.Carrier) {
+	t.Helper()
+	for i, n := range nodes {
+		labtest.Until(t, patience, func() error {
+			if p := peerOf(t, n, nodes[1-i].Label()); p.Carrier != want {
+				return fmt.Errorf("%s carries %s by %s, want %s", n.Label(), p.Name, p.Carrier, want)
+			}
+			return nil
+		})
+	}
+}
+
 // TestKernelPath: the kernel carries the frames between nodes without encryption and relays, for pods that were attached
 // before the switch to the kernel path and for later ones. Broadcasts, such as ARP requests, still reach all pods.
 func TestKernelPath(t *testing.T) {

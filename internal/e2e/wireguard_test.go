@@ -64,14 +64,7 @@ func (w *tunneled) setSecrets(t *testing.T, secrets ...string) {
 // wait waits until both nodes use a carrier for each other.
 func (w *tunneled) wait(t *testing.T, want api.Carrier) {
 	t.Helper()
-	for i, n := range w.nodes {
-		labtest.Until(t, patience, func() error {
-			if p := peerOf(t, n, w.nodes[1-i].Label()); p.Carrier != want {
-				return fmt.Errorf("%s carries %s by %s, want %s", n.Label(), p.Name, p.Carrier, want)
-			}
-			return nil
-		})
-	}
+	waitCarrier(t, w.nodes, want)
 }
 
 // peers returns the peers of the device of WireGuard of a node.

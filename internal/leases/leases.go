@@ -4,7 +4,7 @@
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
 // protects the addresses of pods that lost their leases; gateways.go looks after the gateways of running pods, and names.go after names
-// without a lease; guard.go and running.go say what pods may send.
+// without a lease; guard.go and running.go say what pods may send; probes.go leases the addresses of direct routing.
 package leases
 
 import (
@@ -85,6 +85,7 @@ type Config struct {
 	Names     Names
 	Nodes     Nodes
 	Links     podlink.Linker
+	Probes    bool // lease addresses for the probes of direct routing
 	Deletions deletions.Queue
 	Guards    Guards
 	Guard     api.GuardMode // what pods may send unless a request says otherwise; never empty
@@ -128,6 +129,7 @@ func (m *Manager) Run(ctx context.Context) {
 	group.Go(func() error { m.collectGarbage(ctx); return nil })
 	group.Go(func() error { m.watchOrphans(ctx); return nil })
 	group.Go(func() error { m.guardRunning(ctx); return nil })
+	group.Go(func() error { m.leaseProbes(ctx); return nil })
 	_ = group.Wait()
 }
 

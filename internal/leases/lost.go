@@ -22,6 +22,9 @@ func (m *Manager) lostFindings() []health.Finding {
 			break
 		}
 		h := holder.Parse(l.Holder)
+		if h.Kind == holder.Probes {
+			continue // they get another one
+		}
 		findings = append(findings, health.Finding{
 			Code: health.LeaseLost, Key: l.Holder + " " + l.Addr.String(),
 			Text:   fmt.Sprintf("The lease of %s to %s has ended: %s.", l.Addr, inWords(h), m.lostTo(l.Addr)),

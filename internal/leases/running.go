@@ -157,7 +157,7 @@ func ownersOf(leases []ipam.Lease) map[string]holder.Holder {
 	owners := map[string]holder.Holder{}
 	for _, l := range leases {
 		h := holder.Parse(l.Holder)
-		if h.Kind == holder.Orphan || h.Kind == holder.Host || h.Kind == holder.Gateway {
+		if h.Kind == holder.Orphan || h.Kind == holder.Host || h.Kind == holder.Gateway || h.Kind == holder.Probes {
 			continue
 		}
 		for _, name := range h.PossibleLinks() {

@@ -266,7 +266,7 @@ func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) 
 	cfg := datapath.Config{
 		Self: n.identity.ID, Private: n.identity.Private(), Cluster: clusterName, Settings: n.cfg, Advertise: n.advertise, MTU: n.mtu,
 		Secrets: secrets, Trusted: n.cfg.TrustedSubnets,
-		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: ownLeases{n.ipam}, Logger: n.log,
+		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: ownLeases{n.ipam}, Shares: n.ipam, Logger: n.log,
 	}
 	cfg.Sources = n.ipam
 	path := filepath.Join(n.cfg.StateDir, statedir.GuardFile)
@@ -291,6 +291,7 @@ func (n *node) buildLeases() {
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
+		Probes: n.cfg.DirectRouting == settings.DirectRoutingAuto,
 		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), GuardByRequest: inKubernetes(), Logger: n.log,
 	})
 }
@@ -318,6 +319,14 @@ func (n *node) buildServer() (err error) {
 
 // ownLeases are the leases of this node. It implements datapath.Leases.
 type ownLeases struct{ ipam *ipam.Allocator }
+
+// ProbeAddresses implements datapath.Leases.
+func (o ownLeases) ProbeAddresses() (addrs []netip.Addr) {
+	for _, l := range o.ipam.Lookup(holder.ForProbes().String()) {
+		addrs = append(addrs, l.Addr)
+	}
+	return addrs
+}
 
 // PodLinks implements datapath.Leases.
 func (o ownLeases) PodLinks() (names []string) {

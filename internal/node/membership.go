@@ -145,7 +145,7 @@ func isLivePeer(m mesh.Member) bool { return m.State == mesh.StateAlive && !m.Se
 func datapathMember(m mesh.Member) datapath.Member {
 	d := datapath.Member{
 		Peer: router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr(), DialOut: m.DialOut},
-		Name: m.Name, Hops: m.Route.Hops, RTT: m.RTT, Offer: session.Offer(m.Capabilities), VNI: m.VNI,
+		Name: m.Name, Hops: m.Route.Hops, RTT: m.RTT, Offer: session.Offer(m.Capabilities), VNI: m.VNI, Direct: m.Direct,
 	}
 	if m.Route.Hops > 1 { // a node without any route is tried directly
 		d.Via = m.Route.Via

@@ -54,6 +54,7 @@ var restartSettings = []setting{
 	{"--aes", func(c *settings.Config) any { return c.AES }},
 	{"--datapath", func(c *settings.Config) any { return c.Datapath }},
 	{"--carriers", func(c *settings.Config) any { return c.Carriers }},
+	{"--direct-routing", func(c *settings.Config) any { return c.DirectRouting }},
 	{"--wireguard-device", func(c *settings.Config) any { return c.WireGuardDevice }},
 	{"--offload", func(c *settings.Config) any { return c.Offload }},
 	{"--dscp", func(c *settings.Config) any { return c.DSCP }},

@@ -21,6 +21,7 @@ import (
 	"weft/router/carrier/wireguard"
 	"weft/router/session"
 	"weft/router/wire"
+	"weft/tap/bridge"
 )
 
 // Default values of a Config that are not its zero values.
@@ -42,6 +43,8 @@ const BootstrapFromPeers = -1
 const (
 	CipherAuto        = "auto"
 	DatapathAuto      = "auto"
+	DirectRoutingOff  = "off"
+	DirectRoutingAuto = "auto"
 	DatapathUserspace = string(api.DatapathUserspace)
 	DatapathKernel    = string(api.DatapathKernel)
 	OffloadAuto       = "auto"
@@ -84,6 +87,7 @@ type Config struct {
 	TrustedSubnets []netip.Prefix
 	Datapath       string
 	Carriers       []string // those of the kernel that may be used; empty: all
+	DirectRouting  string   // empty: DirectRoutingOff
 	// WireGuardDevice is the name of a device of WireGuard that exists, and belongs to this node; empty: the node makes one.
 	WireGuardDevice string
 	// HasWireGuard reports whether this host has WireGuard; not a flag.
@@ -220,6 +224,20 @@ func (c *Config) AllowsTunnels(sealed bool) bool {
 	return sealed && c.mayUse(carrier.WireGuard) && c.SourceCheck != SourceCheckEnforce &&
 		(c.Cipher == CipherAuto || c.Cipher == session.ChaCha20Poly1305.String())
 }
+
+// WantsDirect reports whether frames that need no seal may be routed to peers on the same link.
+func (c *Config) WantsDirect(sealed bool, trusted []netip.Prefix) bool {
+	return c.DirectRouting == DirectRoutingAuto && c.mayUse(carrier.Direct) && (!sealed || len(trusted) > 0)
+}
+
+// DirectPort returns the name of the hidden port of the bridge for the probes of direct routing.
+func (c *Config) DirectPort() string { return fmt.Sprintf("%s%dd", bridge.HiddenPrefix, c.Port) }
+
+// DirectTable returns the number of the routing table of direct routing.
+func (c *Config) DirectTable() uint16 { return uint16(c.Port) }
+
+// DirectGroup returns the log group of netfilter for its probes.
+func (c *Config) DirectGroup() uint16 { return uint16(c.Port + 1) }
 
 // WantsTunnels reports whether WireGuard could carry frames of any peer.
 func (c *Config) WantsTunnels(sealed bool) bool { return c.HasWireGuard && c.AllowsTunnels(sealed) }

@@ -154,16 +154,17 @@ func (c *Config) validateTrusted() error {
 // Modes returns the values of the flags that have a fixed list of them, by the names of the flags.
 func Modes() map[string][]string {
 	return map[string][]string{
-		"aes":          {AESAuto, AESStandard},
-		"cipher":       {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
-		"datapath":     {DatapathAuto, DatapathUserspace, DatapathKernel},
-		"carriers":     {string(carrier.VXLAN), string(carrier.WireGuard)},
-		"offload":      {OffloadAuto, OffloadOff},
-		"dscp":         {DSCPNone, DSCPCopy},
-		"source-ports": {SourcePortsAuto, SourcePortsFlow, SourcePortsOne},
-		"busy-poll":    {BusyPollOff, BusyPollAuto},
-		"guard":        {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
-		"source-check": {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
+		"aes":            {AESAuto, AESStandard},
+		"cipher":         {CipherAuto, session.AES256GCM.String(), session.ChaCha20Poly1305.String()},
+		"datapath":       {DatapathAuto, DatapathUserspace, DatapathKernel},
+		"carriers":       {string(carrier.VXLAN), string(carrier.WireGuard), string(carrier.Direct)},
+		"direct-routing": {DirectRoutingOff, DirectRoutingAuto},
+		"offload":        {OffloadAuto, OffloadOff},
+		"dscp":           {DSCPNone, DSCPCopy},
+		"source-ports":   {SourcePortsAuto, SourcePortsFlow, SourcePortsOne},
+		"busy-poll":      {BusyPollOff, BusyPollAuto},
+		"guard":          {string(api.GuardPods), string(api.GuardHost), string(api.GuardOff)},
+		"source-check":   {SourceCheckLog, SourceCheckEnforce, SourceCheckOff},
 	}
 }
 
@@ -181,6 +182,7 @@ func (c *Config) validateModes() error {
 		{"cipher", c.Cipher},
 		{"aes", cmp.Or(c.AES, AESAuto)},
 		{"datapath", c.Datapath},
+		{"direct-routing", cmp.Or(c.DirectRouting, DirectRoutingOff)},
 		{"offload", c.Offload},
 		{"dscp", cmp.Or(c.DSCP, DSCPNone)},
 		{"source-ports", cmp.Or(c.SourcePorts, SourcePortsAuto)},

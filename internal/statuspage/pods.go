@@ -83,6 +83,8 @@ func describeHolder(h holder.Holder) (kind, what string) {
 		return "this host, the gateway of its pods", ""
 	case holder.Gateway:
 		return "reserved for this host: the gateway of pods", ""
+	case holder.Probes:
+		return "probes of direct routing", ""
 	case holder.Orphan:
 		return "pod without a lease", h.Link
 	default:

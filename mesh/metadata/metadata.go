@@ -46,6 +46,7 @@ var ErrMalformed = errors.New("mesh: node metadata")
 //	type 2: certificate, see package identity
 //	type 3: address ranges: the prefix length and the length of the address, a byte each, and the address, for each range
 //	type 4: version of the program, text
+//	type 5: addresses for direct routing: the length of each, a byte, and the address
 //
 // Ranges and version are for people only, and left out where the metadata would be too long with them.
 type Node struct {
@@ -58,10 +59,11 @@ type Node struct {
 	Capabilities uint32    // bits that describe the datapath
 	Public       [peer.KeySize]byte
 	Name         string
-	Accepts      []uint32    // fingerprints of secrets, at most 255
-	ClusterIDs   []ClusterID // at most MaxClusterIDs
-	Certificate  []byte      // see package identity; empty: none
-	VNI          uint32      // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
+	Accepts      []uint32     // fingerprints of secrets, at most 255
+	ClusterIDs   []ClusterID  // at most MaxClusterIDs
+	Certificate  []byte       // see package identity; empty: none
+	VNI          uint32       // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
+	Direct       []netip.Addr // at most MaxDirect
 	Ranges       []netip.Prefix
 	Version      string // at most 64 bytes
 }
@@ -84,7 +86,11 @@ const (
 	extensionCertificate = 2
 	extensionRanges      = 3
 	extensionVersion     = 4
+	extensionDirect      = 5
 )
+
+// MaxDirect is how many addresses for direct routing fit: of probes, one of each family, and a link-local one.
+const MaxDirect = 3
 
 // MaxClusterIDs is how many cluster IDs, one a range, fit.
 const MaxClusterIDs = 16
@@ -126,6 +132,10 @@ func (m Node) Encode() []byte {
 		b = append(b, extensionCertificate, byte(len(m.Certificate)))
 		b = append(b, m.Certificate...)
 	}
+	if len(m.Direct) > 0 {
+		value := appendAddrs(nil, m.Direct[:min(len(m.Direct), MaxDirect)])
+		b = append(append(b, extensionDirect, byte(len(value))), value...)
+	}
 	var ranges []byte
 	for _, r := range m.Ranges {
 		ranges = append(ranges, byte(r.Bits()), byte(r.Addr().BitLen()/8))
@@ -133,6 +143,29 @@ func (m Node) Encode() []byte {
 	}
 	b = appendIfShort(b, extensionRanges, ranges)
 	return appendIfShort(b, extensionVersion, []byte(m.Version[:min(len(m.Version), maxVersion)]))
+}
+
+// appendAddrs appends addresses, each with its length.
+func appendAddrs(b []byte, addrs []netip.Addr) []byte {
+	for _, a := range addrs {
+		b = append(append(b, byte(a.BitLen()/8)), a.AsSlice()...)
+	}
+	return b
+}
+
+// parseAddrs is the reverse of appendAddrs. Addresses beyond MaxDirect are left out.
+func parseAddrs(b []byte) (addrs []netip.Addr, err error) {
+	for len(b) > 0 && len(addrs) < MaxDirect {
+		if len(b) < 1+int(b[0]) {
+			return nil, fmt.Errorf("%w: address cut short", ErrMalformed)
+		}
+		a, ok := netip.AddrFromSlice(b[1 : 1+int(b[0])])
+		if !ok {
+			return nil, fmt.Errorf("%w: address of %d bytes", ErrMalformed, b[0])
+		}
+		addrs, b = append(addrs, a), b[1+int(b[0]):]
+	}
+	return addrs, nil
 }
 
 // AppendClusterIDs appends the wire form of cluster IDs: 8 bytes each.
@@ -225,6 +258,12 @@ func (m *Node) parseExtensions(b []byte) error {
 			m.VNI = uint32(value[0])<<16 | uint32(value[1])<<8 | uint32(value[2])
 		case extensionCertificate:
 			m.Certificate = append([]byte(nil), value...) // nil of an empty one, which stands for none
+		case extensionDirect:
+			addrs, err := parseAddrs(value)
+			if err != nil {
+				return err
+			}
+			m.Direct = addrs
 		case extensionRanges:
 			ranges, err := parseRanges(value)
 			if err != nil {

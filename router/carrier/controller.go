@@ -100,8 +100,9 @@ type Controller struct {
 
 	// Atomic.
 	started  atomic.Bool
-	kept     atomic.Bool   // Keep was called
-	sent     atomic.Uint64 // probes
+	why      atomic.Pointer[string] // Sample.Why of the last sample; nil: there was none
+	kept     atomic.Bool            // Keep was called
+	sent     atomic.Uint64          // probes
 	received atomic.Uint64
 	lost     atomic.Uint64 // received probes that found the queue full
 }
@@ -191,6 +192,14 @@ func (c *Controller) Carries(id peer.ID) bool {
 	defer c.mu.RUnlock()
 	s := c.statuses[id]
 	return s != nil && s.kernel
+}
+
+// Obstacle returns why the carrier cannot carry frames, as far as it knows more than that its device is down; empty otherwise.
+func (c *Controller) Obstacle() string {
+	if why := c.why.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 // PeerStatus is the state of a peer that the kernel may carry.

@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"cmp"
 	"errors"
 	"time"
 )
@@ -68,7 +69,7 @@ func (c *Controller) moveToKernel(m *member, now time.Time) {
 	}
 	if err := c.cfg.Carrier.Carry(m.ID, true, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
 		m.path.Fail(now)
-		c.log.Warn("cannot move a peer to the carrier: it stays in userspace", "peer", m.ID, "err", err)
+		c.log.Warn("cannot move a peer to the carrier", "peer", m.ID, "err", err)
 		c.purge(m)
 		return
 	}
@@ -84,7 +85,7 @@ func (c *Controller) moveToUserspace(m *member, now time.Time) {
 	c.publish(m, now)
 	c.cfg.Router.SetKernel(m.ID, false)
 	c.purge(m)
-	c.log.Info("peer carried in userspace again", "peer", m.ID, "addr", m.Addr)
+	c.log.Info("peer not carried by the kernel any more", "peer", m.ID, "addr", m.Addr)
 }
 
 // purge removes m from the kernel's tables.
@@ -111,8 +112,10 @@ func (c *Controller) sample(now time.Time) (busy bool, err error) {
 		return false, err
 	}
 	busy = c.traffic.moved(sample.Frames, c.sent.Load()+c.received.Load())
+	c.why.Store(&sample.Why)
 	if c.ready && !sample.Ready {
-		c.log.Warn("the device is down or no port of the bridge: all peers are carried in userspace")
+		c.log.Warn("the carrier cannot be used now: its peers are carried in another way",
+			"cause", cmp.Or(sample.Why, "the device is down or no port of the bridge"))
 	}
 	c.ready = sample.Ready
 	for _, m := range c.members {

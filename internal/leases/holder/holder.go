@@ -19,6 +19,7 @@ const (
 	Process                   // the same, where the namespace was named by a process in it
 	Host                      // the bridge of this node: "weft expose", and the gateway of its pods
 	Gateway                   // addresses that the bridge had, and that running pods use as their gateway: reserved until it has them again
+	Probes                    // the source addresses of the probes of direct routing, which no pod has
 	Orphan                    // a pod link that lost its lease; the address is held until the holder is known again
 	Names                     // names that an operator gave to addresses, without a lease
 	Reserved                  // another name of the daemon's own, of another version
@@ -32,6 +33,7 @@ const (
 	reservedPrefix  = "weft:"
 	hostText        = reservedPrefix + "expose"
 	gatewayText     = reservedPrefix + "gateway"
+	probesText      = reservedPrefix + "direct"
 	namesText       = reservedPrefix + "dns"
 	orphanPrefix    = reservedPrefix + "orphan/"
 )
@@ -70,6 +72,9 @@ func ForHost() Holder { return Holder{Kind: Host} }
 // ForGateway returns the holder of the addresses that are reserved because pods use them as their gateway, while the bridge lacks them.
 func ForGateway() Holder { return Holder{Kind: Gateway} }
 
+// ForProbes returns the holder of the addresses of this node's probes for direct routing.
+func ForProbes() Holder { return Holder{Kind: Probes} }
+
 // ForNames returns the holder of names that were given to addresses without a lease.
 func ForNames() Holder { return Holder{Kind: Names} }
 
@@ -84,6 +89,8 @@ func Parse(text string) Holder {
 		return ForHost()
 	case text == gatewayText:
 		return ForGateway()
+	case text == probesText:
+		return ForProbes()
 	case text == namesText:
 		return ForNames()
 	case strings.HasPrefix(text, orphanPrefix):
@@ -115,6 +122,7 @@ func Parse(text string) Holder {
 //	netns:PATH/IFNAME              Namespace, Process
 //	weft:expose                    Host
 //	weft:gateway                   Gateway
+//	weft:direct                    Probes
 //	weft:orphan/LINK               Orphan
 //	weft:dns                       Names
 //	anything else                  Named
@@ -128,6 +136,8 @@ func (h Holder) String() string {
 		return hostText
 	case Gateway:
 		return gatewayText
+	case Probes:
+		return probesText
 	case Names:
 		return namesText
 	case Orphan:
@@ -142,7 +152,7 @@ func (h Holder) String() string {
 // IsReserved reports whether only the daemon itself may use the holder: clients that name it are refused.
 func (h Holder) IsReserved() bool {
 	switch h.Kind {
-	case Host, Gateway, Names, Orphan, Reserved:
+	case Host, Gateway, Probes, Names, Orphan, Reserved:
 		return true
 	default:
 		return false

@@ -22,6 +22,7 @@ func TestTextForms(t *testing.T) {
 		{"netns:/proc/42/ns/net/eth0", holder.Holder{Kind: holder.Process, Netns: "/proc/42/ns/net", Ifname: "eth0"}, false},
 		{"weft:expose", holder.ForHost(), true},
 		{"weft:gateway", holder.ForGateway(), true},
+		{"weft:direct", holder.ForProbes(), true},
 		{"weft:dns", holder.ForNames(), true},
 		{"weft:orphan/vweftx", holder.ForOrphan("vweftx"), true},
 		{"weft:later", holder.Holder{Kind: holder.Reserved, Name: "weft:later"}, true},

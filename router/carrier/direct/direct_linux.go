@@ -236,21 +236,30 @@ func (d *Direct) set(ctx context.Context) error {
 	return d.sum()
 }
 
-// setRoutes sets the routes to the probes of all targets, and to the shares of those that are carried.
+// setRoutes sets the routes to the probes of all targets, and to the shares of those that are carried. The shares of others are behind the
+// bridge: a host without a route to the source of a packet drops it, unless rp_filter is off, and peers do not move at the same moment.
 func (d *Direct) setRoutes(s ruleset) error {
+	br, err := d.nl.LinkByName(d.cfg.Bridge)
+	if err != nil {
+		return fmt.Errorf("direct: bridge %s: %w", d.cfg.Bridge, err)
+	}
 	var want []route
 	for _, t := range s.targets {
 		for _, f := range t.families() {
-			want = append(want, route{hostPrefix(t.node.probe(f)), t.hops[f]})
-		}
-		if !s.carried[t.ID] {
-			continue
+			want = append(want, route{hostPrefix(t.node.probe(f)), t.hops[f], d.uplink.index})
 		}
 		for _, p := range t.share() {
-			want = append(want, route{p, t.hops[familyOf(p.Addr())]})
+			if p.IsSingleIP() && p.Addr() == t.node.probe(familyOf(p.Addr())) {
+				continue
+			}
+			if s.carried[t.ID] {
+				want = append(want, route{p, t.hops[familyOf(p.Addr())], d.uplink.index})
+			} else {
+				want = append(want, route{dst: p, link: br.Attrs().Index})
+			}
 		}
 	}
-	return d.routes.set(want, d.uplink.index)
+	return d.routes.set(want)
 }
 
 // sum notes the checksums of the tables.
@@ -462,6 +471,28 @@ func (d *Direct) RestoreFilter(ctx context.Context) error {
 		return net.ErrClosed
 	}
 	return d.apply(ctx)
+}
+
+// FilterDrops returns how many packets the rules have dropped: those with addresses of pods that no peer has sent (unknown).
+func (d *Direct) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
+	d.setMu.Lock()
+	defer d.setMu.Unlock()
+	if d.ended {
+		return nil, net.ErrClosed
+	}
+	err = netspace.Do(d.ns, func() error {
+		counters, err := d.rules.inet.ListCounters(ctx)
+		if err != nil {
+			return fmt.Errorf("direct: read the counters: %w", err)
+		}
+		for _, c := range counters {
+			if c.Name == dropUnknown && c.Packets != nil {
+				drops = map[string]uint64{dropUnknown: *c.Packets}
+			}
+		}
+		return nil
+	})
+	return drops, err
 }
 
 // Keep implements carrier.Carrier. Routes never outlive the process that proves them: the frames go by the other carrier, which is kept.

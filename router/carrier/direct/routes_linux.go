@@ -25,8 +25,9 @@ type routes struct {
 
 // route is one route of the table.
 type route struct {
-	dst netip.Prefix
-	hop netip.Addr
+	dst  netip.Prefix
+	hop  netip.Addr // not valid: dst is behind the link itself
+	link int        // index
 }
 
 // families of rules and routes in netlink.
@@ -63,8 +64,8 @@ func (r routes) list(family int) ([]netlink.Route, error) {
 	return list, nil
 }
 
-// set makes these the routes of the table, and adds the rules if they are missing. link is the index of the underlay interface.
-func (r routes) set(want []route, link int) error {
+// set makes these the routes of the table, and adds the rules if they are missing.
+func (r routes) set(want []route) error {
 	missing := make(map[route]bool, len(want))
 	for _, w := range want {
 		missing[w] = true
@@ -80,7 +81,7 @@ func (r routes) set(want []route, link int) error {
 			is, ok := parseRoute(found)
 			switch {
 			case found.Protocol != protocol: // of another program: it is left alone
-			case ok && found.LinkIndex == link && missing[is]:
+			case ok && missing[is]:
 				delete(missing, is)
 			default:
 				extra = append(extra, found)
@@ -88,8 +89,8 @@ func (r routes) set(want []route, link int) error {
 		}
 	}
 	for w := range missing {
-		if err := r.nl.RouteReplace(r.netlink(w, link)); err != nil {
-			errs = append(errs, fmt.Errorf("direct: route to %s over %s: %w", w.dst, w.hop, err))
+		if err := r.nl.RouteReplace(r.netlink(w)); err != nil {
+			errs = append(errs, fmt.Errorf("direct: route to %s: %w", w.dst, err))
 		}
 	}
 	replaced := map[netip.Prefix]bool{}
@@ -106,11 +107,14 @@ func (r routes) set(want []route, link int) error {
 }
 
 // netlink returns a route in the form of netlink.
-func (r routes) netlink(w route, link int) *netlink.Route {
-	n := &netlink.Route{Dst: netipx.PrefixIPNet(w.dst), LinkIndex: link, Table: r.table, Protocol: protocol}
-	if w.dst.Addr().Is4() == w.hop.Is4() {
+func (r routes) netlink(w route) *netlink.Route {
+	n := &netlink.Route{Dst: netipx.PrefixIPNet(w.dst), LinkIndex: w.link, Table: r.table, Protocol: protocol}
+	switch {
+	case !w.hop.IsValid():
+		n.Scope = netlink.SCOPE_LINK
+	case w.dst.Addr().Is4() == w.hop.Is4():
 		n.Gw = w.hop.AsSlice()
-	} else {
+	default:
 		n.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: w.hop.AsSlice()} // since Linux 5.2
 	}
 	return n
@@ -121,17 +125,14 @@ func parseRoute(n netlink.Route) (r route, ok bool) {
 	if n.Dst == nil {
 		return r, false
 	}
+	r.link = n.LinkIndex
 	r.dst, ok = netipx.FromStdIPNet(n.Dst)
-	hop := n.Gw
 	if via, is := n.Via.(*netlink.Via); is {
-		hop = via.Addr
+		r.hop, _ = netip.AddrFromSlice(via.Addr)
+	} else if hop, valid := netip.AddrFromSlice(n.Gw); valid {
+		r.hop = hop.Unmap()
 	}
-	addr, valid := netip.AddrFromSlice(hop)
-	r.hop = addr
-	if n.Via == nil {
-		r.hop = addr.Unmap()
-	}
-	return r, ok && valid
+	return r, ok
 }
 
 // rule returns the rule that leads to the table.

@@ -109,15 +109,20 @@ func (d *Direct) obstacle() (string, error) {
 	}
 	br, brErr := d.nl.LinkByName(d.cfg.Bridge)
 	link, linkErr := d.nl.LinkByIndex(d.uplink.index)
+	now, err := findUplink(d.nl, d.cfg.Local)
 	switch {
+	case errors.Is(err, ErrNoLink):
+		return fmt.Sprintf("no interface has %s now", d.cfg.Local), nil
+	case err != nil:
+		return "", err
+	case now != d.uplink: // what is published of it has changed
+		return "", fmt.Errorf("direct: the underlay interface is another one (%s): %w", now.name, carrier.ErrGone)
 	case !isUp(br, brErr) || !isUp(port, nil) || port.Attrs().MasterIndex != br.Attrs().Index:
 		return fmt.Sprintf("%s is no port of %s, or one of them is down", d.cfg.Name, d.cfg.Bridge), nil
 	case string(br.Attrs().HardwareAddr) != string(d.mac[:]):
 		return d.cfg.Bridge + " has got another MAC address", nil // Ensure follows
 	case !isUp(link, linkErr):
 		return d.uplink.name + " is down", nil
-	case link.Attrs().Name != d.uplink.name:
-		return d.uplink.name + " has got another name", nil
 	case link.Attrs().MTU < d.cfg.MTU:
 		return fmt.Sprintf("%s has an MTU of %d, pods send up to %d", d.uplink.name, link.Attrs().MTU, d.cfg.MTU), nil
 	}

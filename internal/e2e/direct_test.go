@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"weft/internal/api"
+	"weft/internal/health"
+	"weft/internal/nettest/cluster"
+	"weft/internal/nettest/labtest"
+)
+
+// directRouting are the flags of nodes with direct routing and both families.
+var directRouting = []string{"--direct-routing", "auto", "--range", "10.32.0.0/12", "--range", "fd32::/64"}
+
+// directTable is the routing table of a node with default ports.
+const directTable = "6783"
+
+// newDirect starts two nodes that route to each other directly, with a pod on each.
+func newDirect(t *testing.T, args ...string) ([]*cluster.Node, []*pod) {
+	t.Helper()
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes, append(slices.Clone(directRouting), args...)...)
+	pods := reachingPods(t, nodes)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	return nodes, pods
+}
+
+// dropRouted makes a node drop what comes from the addresses of pods outside of the overlay, or end that.
+func dropRouted(t *testing.T, n *cluster.Node, on bool) {
+	t.Helper()
+	rules := "delete table inet cutdirect"
+	if on {
+		rules = "add table inet cutdirect; add chain inet cutdirect in { type filter hook prerouting priority -310; };" +
+			"add rule inet cutdirect in iifname eth0 ip saddr 10.32.0.0/12 drop; add rule inet cutdirect in iifname eth0 ip6 saddr fd32::/64 drop"
+	}
+	labtest.Run(t, n.Space, "nft", rules)
+}
+
+// isClean returns an error if a node has rules, routes or links of direct routing.
+func isClean(t *testing.T, n *cluster.Node) error {
+	t.Helper()
+	found := strings.Join(links(t, n.Host), "\n")
+	for _, line := range []string{
+		"nft list tables", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all",
+	} {
+		found += labtest.Run(t, n.Space, strings.Fields(line)...)
+	}
+	for _, word := range []string{"weftp6783d", "lookup " + directTable, "table " + directTable} {
+		if strings.Contains(found, word) {
+			return fmt.Errorf("%s still has %q:\n%s", n.Label(), word, found)
+		}
+	}
+	return nil
+}
+
+// TestDirect: packets between pods of two nodes on one link have no header on the underlay, in both families, and frames of groups arrive
+// as ever. When they are lost, another carrier has them within a second, and the routes again later.
+func TestDirect(t *testing.T) {
+	nodes, pods := newDirect(t)
+	for _, to := range pods[1].addrs {
+		pods[0].reaches(t, to)
+	}
+	wire := captureUnderlay(t, nodes...)[0]
+	transferBoth(t, pods, 16<<20)
+	seen := 0
+	for _, p := range wire.packets(t) {
+		ip, is4 := gopacket.NewPacket(p.frame, layers.LayerTypeEthernet, gopacket.Default).NetworkLayer().(*layers.IPv4)
+		if is4 && ip.SrcIP.String() == pods[0].addr.String() && ip.DstIP.String() == pods[1].addr.String() {
+			seen++
+		}
+	}
+	if seen < 100 {
+		t.Errorf("the underlay has seen %d packets of the pod without a header", seen)
+	}
+	for i, n := range nodes {
+		p := peerOf(t, n, nodes[1-i].Label())
+		if p.Encrypted || p.Datapath != api.DatapathKernel || p.Kernel.TxBytes < 16<<20 || p.Kernel.RxBytes < 16<<20 {
+			t.Errorf("%+v", p)
+		}
+		for _, c := range query[api.Status](t, n, "status").Conditions {
+			if c.Code != string(health.NoSecret) {
+				t.Errorf("%s has the condition %+v", n.Label(), c)
+			}
+		}
+	}
+	if out := labtest.Run(t, pods[0].Space, "ping", "-c1", pods[1].addr.String()); !strings.Contains(out, "ttl=62") {
+		t.Errorf("two hops should be visible: %s", out)
+	}
+	sockets := openAll(t, pods)
+	sockets[0].send(t, mac(t, "ff:ff:ff:ff:ff:ff"), "to all")
+	if got := sockets[1].receiveUntil(t, "to all"); !slices.Equal(got, []string{"to all"}) {
+		t.Errorf("the other pod received %q", got)
+	}
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 20)
+	dropRouted(t, nodes[1], true)
+	waitCarrier(t, nodes, api.CarrierVXLAN)
+	pings.waitReplies(t, 5)
+	dropRouted(t, nodes[1], false)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	pings.waitReplies(t, 20)
+	if sent, lost := pings.stop(t); lost > 20 {
+		t.Errorf("%d of %d pings 50 ms apart were lost, want at most 20, which is one second", lost, sent)
+	}
+}
+
+// TestDirectHosts: hosts and pods of other nodes reach each other, with the addresses that they have without direct routing.
+func TestDirectHosts(t *testing.T) {
+	t.Parallel()
+	nodes, pods := newDirect(t)
+	var own []netip.Addr
+	for _, n := range nodes {
+		do(t, n, "expose")
+		for _, l := range query[[]api.Lease](t, n, "ip", "list") {
+			if l.Owner == "weft:expose" && l.IP.Addr().Is4() {
+				own = append(own, l.IP.Addr())
+			}
+		}
+	}
+	pods[0].reaches(t, own[1])
+	pods[1].reaches(t, own[0])
+	for i, n := range nodes {
+		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), n.Space, pods[1-i].addr) })
+		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), n.Space, own[1-i]) })
+		if out := labtest.Run(t, n.Space, "ip", "route", "get", pods[1-i].addr.String()); !strings.Contains(out, "src "+own[i].String()) {
+			t.Errorf("%s sends to the other pod with another address than %s: %s", n.Label(), own[i], out)
+		}
+	}
+	waitCarrier(t, nodes, api.CarrierDirect)
+}
+
+// TestDirectEnds: routes and rules end with the daemon, and with the next start after one that was killed. Pods notice nothing.
+func TestDirectEnds(t *testing.T) {
+	t.Parallel()
+	nodes, pods := newDirect(t)
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 20)
+	if err := nodes[1].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := isClean(t, nodes[1]); err != nil {
+		t.Error(err)
+	}
+	pings.waitReplies(t, 20)
+	up(t, nodes[1], append(slices.Clone(directRouting), others(nodes, nodes[1])...)...)
+	waitReady(t, nodes)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	nodes[1].Process().Kill()
+	pings.waitReplies(t, 60)
+	waitState(t, nodes[0], "b", api.PeerDead)
+	pings.waitReplies(t, 20)
+	up(t, nodes[1], append(slices.Clone(directRouting[2:]), others(nodes, nodes[1])...)...) // without direct routing
+	waitReady(t, nodes)
+	waitCarrier(t, nodes, api.CarrierVXLAN)
+	if err := isClean(t, nodes[1]); err != nil {
+		t.Error(err)
+	}
+	pings.waitReplies(t, 20)
+	if sent, lost := pings.stop(t); lost > 20 {
+		t.Errorf("%d of %d pings 50 ms apart were lost, want at most 20", lost, sent)
+	}
+	do(t, nodes[0], "leave")
+	labtest.Until(t, patience, func() error { return isClean(t, nodes[0]) })
+}
+
+// TestDirectDisturbed: other programs remove what direct routing needs; no frame is lost for long, and it comes back.
+func TestDirectDisturbed(t *testing.T) {
+	t.Parallel()
+	nodes, pods := newDirect(t)
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 20)
+	for _, line := range []string{
+		"nft flush ruleset", "ip rule del pref " + directTable, "ip route flush table " + directTable,
+		"nft flush map bridge weft-weftp6783d to4", "ip link del weftp6783d",
+	} {
+		runLines(t, nodes[0], line)
+		pings.waitReplies(t, 10)
+		labtest.Until(t, patience, func() error {
+			rules := labtest.Run(t, nodes[0].Space, "ip", "rule")
+			routes := labtest.Run(t, nodes[0].Space, "ip", "route", "show", "table", "all")
+			elements := labtest.Run(t, nodes[0].Space, "nft", "list", "ruleset")
+			if !strings.Contains(rules, "lookup "+directTable) || strings.Count(routes, "table "+directTable) < 2 ||
+				!strings.Contains(elements, `: "to-`) {
+				return fmt.Errorf("after %q:\n%s%s", line, rules, routes)
+			}
+			return nil
+		})
+		waitCarrier(t, nodes, api.CarrierDirect)
+	}
+	if sent, lost := pings.stop(t); lost > 20*5 {
+		t.Errorf("%d of %d pings 50 ms apart were lost, want at most one second each time", lost, sent)
+	}
+}
+
+// TestDirectRefused: where the link drops packets with the addresses of pods, as the source checks of clouds do, or the host would, the
+// peers stay with VXLAN, and a condition says why.
+func TestDirectRefused(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b")
+	dropRouted(t, nodes[1], true)
+	start(t, nodes, directRouting...)
+	pods := reachingPods(t, nodes)
+	waitCarrier(t, nodes, api.CarrierVXLAN)
+	pods[0].reaches(t, pods[1].addr)
+	runLines(t, nodes[0], "sysctl -qw net.ipv4.conf.eth0.rp_filter=1")
+	waitCondition(t, nodes[0], "with a strict filter", health.KernelPathDown, "no direct routing", "net.ipv4.conf.eth0.rp_filter=2")
+	dropRouted(t, nodes[1], false)
+	runLines(t, nodes[0], "sysctl -qw net.ipv4.conf.eth0.rp_filter=2")
+	waitCarrier(t, nodes, api.CarrierDirect)
+	waitCondition(t, nodes[0], "at the end", health.KernelPathDown)
+}
