@@ -20,10 +20,11 @@ func newPeersCommand(e *env) *cobra.Command {
 		Short: "Show the nodes of the network",
 		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
 			"leaving) or left. LINK is direct, relay (through another node) or none. CARRIER is what carries the frames to\n" +
-			"the node: userspace, or of the kernel vxlan or wireguard. CIPHER is - if the frames are not encrypted. MTU is\n" +
-			"the largest packet of a pod that reaches the node. RTT is the round-trip time that probes measured. SENT and\n" +
-			"RECEIVED count the bytes of frames. In a network with identities, IDENTITY is certificate, - (admitted by the\n" +
-			"secret) or the reason why the node is shut out.",
+			"the node: userspace, or of the kernel vxlan, wireguard or direct (packets without a header; other frames go by\n" +
+			"vxlan or userspace). CIPHER is - if the frames are not encrypted. MTU is the largest packet of a pod that reaches\n" +
+			"the node. RTT is the round-trip time that probes measured. SENT and RECEIVED count the bytes of frames. In a\n" +
+			"network with identities, IDENTITY is certificate, - (admitted by the secret) or the reason why the node is shut\n" +
+			"out.",
 		Args: usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			peers, err := e.client().Peers(cmd.Context())

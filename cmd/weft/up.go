@@ -102,7 +102,7 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 			"have it; it has the cipher ChaCha20-Poly1305 only), direct (see --direct-routing)")
 	f.StringVar(&o.DirectRouting, "direct-routing", settings.DirectRoutingOff,
 		"off or auto: with auto, packets between pods of nodes on one link, which need no encryption, are routed over it without a header, "+
-			"where both nodes have this flag and the link passes them; a hop is visible to pods (TTL, traceroute, the sender's MAC address)")
+			"where both nodes have this flag and the link passes them; a hop is visible to pods (TTL, the sender's MAC address)")
 	f.StringVar(&o.WireGuardDevice, "wireguard-device", "",
 		"`name` of a device of WireGuard that exists and is for this node alone, as programs other than the kernel make one; default: the "+
 			"kernel makes one")

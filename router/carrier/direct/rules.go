@@ -42,13 +42,13 @@ const copied = 40 + 20 + 60
 //	    chain prerouting {
 //	        type filter hook prerouting priority -250
 //	        iifname "weft*" accept
-//	        ether daddr & 01:00:00:00:00:00 == 0 ether type ip ip saddr @own4 ip ttl 2-254
+//	        ether daddr & 01:00:00:00:00:00 == 0 ether type ip ip saddr @own4 ip ttl 3-254
 //	            counter name ip daddr map @to4 meta pkttype set host ether daddr set 06:57:…
 //	    }
 //	}
 //
-// Packets that must stay on one link have the lowest or the highest TTL, and are left alone (RFC 5082). So are those from addresses that
-// belong to another node: peers accept no such packets. The other table has what comes from peers:
+// Packets that must stay on one link have the lowest or the highest TTL (RFC 5082), and are left alone; so are those that would not survive
+// the two hosts, and those from addresses that belong to another node: peers accept no such packets. The other table has what comes from peers:
 //
 //	table inet weft-weftp6783d {
 //	    chain forward {
@@ -158,7 +158,7 @@ func (r *rules) addBridge(tx *knftables.Transaction, s ruleset, gone []peer.ID) 
 	}
 	for _, f := range []struct{ ether, word, ttl, name string }{{"ip", "ip", "ttl", "4"}, {"ip6", "ip6", "hoplimit", "6"}} {
 		lines = append(lines, knftables.Concat(
-			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "2-254",
+			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254",
 			"counter name", f.word, "daddr map @"+mapTo+f.name, "meta pkttype set host ether daddr set", s.mac.String(),
 		))
 	}
