@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,25 @@ func TestClaim(t *testing.T) {
 		away, ok := errors.AsType[*UnreachableError](err)
 		if !ok || away.Owner != nodeID(0) || !strings.Contains(away.Hint(), "`weft reclaim na`") {
 			t.Errorf("%v without the remedy", err)
+		}
+	})
+}
+
+// TestShares: the prefixes of all nodes cover the range, and each address is in that of its owner.
+func TestShares(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, b *bus) {
+		b.startAll("10.32.0.0/24")
+		b.eventually("ready", b.allReady)
+		allocate(t, b.nodes[0].alloc, "a", "")
+		shares := b.nodes[1].alloc.Shares()
+		for last := range 256 {
+			addr := netip.AddrFrom4([4]byte{10, 32, 0, byte(last)})
+			owner, _ := b.nodes[1].alloc.OwnerOf(addr)
+			for id, list := range shares {
+				if has := slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(addr) }); has != (id == owner) {
+					t.Errorf("%s of %s is in the share of %s: %v", addr, owner, id, has)
+				}
+			}
 		}
 	})
 }

@@ -9,9 +9,14 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/internal/api"
 	"weft/internal/health"
+	"weft/internal/kube/firewall"
+	"weft/internal/kube/policy"
+	"weft/internal/leases/holder"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
@@ -134,6 +139,59 @@ func TestDirectHosts(t *testing.T) {
 		}
 	}
 	waitCarrier(t, nodes, api.CarrierDirect)
+}
+
+// TestDirectPolicies: a policy for a pod holds for what other nodes route to it, and does not stop the probes.
+func TestDirectPolicies(t *testing.T) {
+	t.Parallel()
+	nodes, pods := newDirect(t)
+	pods = append(pods, attach(t, nodes[0], "q"))
+	pods[2].reaches(t, pods[1].addr)
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}}
+	for i, p := range pods {
+		link := ""
+		for _, l := range query[[]api.Lease](t, p.node, "ip", "list") {
+			if l.IP.Addr() == p.addr {
+				link = holder.Parse(l.Owner).AttachLink()
+			}
+		}
+		c.Pods = append(c.Pods, &policy.Pod{
+			Namespace: "x", Name: fmt.Sprint("p", i), Labels: policy.Labels{"app": fmt.Sprint("p", i)}, IPs: p.addrs, Local: i == 1, Link: link,
+		})
+	}
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "np"}}
+	np.Spec.PodSelector.MatchLabels = map[string]string{"app": "p1"}
+	np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
+		PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "p0"}},
+	}}}}
+	c.Policies = []*networkingv1.NetworkPolicy{np}
+	if err := nodes[1].Host.Do(func() error {
+		fw, err := firewall.New(t.Context())
+		if err != nil {
+			return err
+		}
+		return fw.Apply(t.Context(), policy.Compile(c))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range pods[1].addrs {
+		if err := cluster.Ping(testContext(t), pods[2].Space, to); err == nil {
+			t.Errorf("a pod that the policy excludes reaches %s", to)
+		}
+		pods[0].reaches(t, to)
+		if err := cluster.Ping(testContext(t), pods[2].Space, to); err == nil {
+			t.Errorf("a pod that the policy excludes reaches %s", to)
+		}
+	}
+	before := peerOf(t, nodes[0], "b").Kernel.TxFrames
+	pings := pods[0].pinging(t, pods[1].addr)
+	pings.waitReplies(t, 40)
+	pings.steady(t)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	if sent := peerOf(t, nodes[0], "b").Kernel.TxFrames - before; sent < 40 {
+		t.Errorf("%d frames were routed", sent)
+	}
 }
 
 // TestDirectEnds: routes and rules end with the daemon, and with the next start after one that was killed. Pods notice nothing.
