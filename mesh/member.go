@@ -61,8 +61,9 @@ type Member struct {
 	Version string
 	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
 	VNI uint32
-	// Direct are the member's addresses for direct routing; empty: it takes no part. The slice is shared and must not be modified.
-	Direct []netip.Addr
+	// Direct is what direct routing to the member needs, see package direct; empty: it takes no part. The slice is shared and must not be
+	// modified.
+	Direct []byte
 	// Certificate is the certificate that admitted the member; zero if it needed none.
 	Certificate identity.Certificate
 	// Refused is why the member, which is not alive for this node, is not admitted any more; 0 otherwise.

@@ -1,13 +1,13 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +83,7 @@ type Mesh struct {
 	leaving      atomic.Bool
 	contested    atomic.Int64 // when an address was last queued in contests: Unix time in nanoseconds
 	vni          atomic.Uint32
-	direct       atomic.Pointer[[]netip.Addr]               // nil: none
+	direct       atomic.Pointer[[]byte]                     // nil: none
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
@@ -241,10 +241,10 @@ func (m *Mesh) SetVNI(vni uint32) {
 	}
 }
 
-// SetDirect publishes the addresses of this node for direct routing, at most metadata.MaxDirect; none: it takes no part. It does not wait
-// until other nodes have received them.
-func (m *Mesh) SetDirect(addrs []netip.Addr) {
-	if old := m.direct.Swap(&addrs); old == nil && len(addrs) > 0 || old != nil && !slices.Equal(*old, addrs) {
+// SetDirect publishes what direct routing to this node needs (package direct), at most 255 bytes; none: it takes no part. It does not wait
+// until other nodes have received it.
+func (m *Mesh) SetDirect(b []byte) {
+	if old := m.direct.Swap(&b); old == nil && len(b) > 0 || old != nil && !bytes.Equal(*old, b) {
 		m.metaChanged.Set()
 	}
 }
@@ -296,10 +296,10 @@ func (m *Mesh) meta() metadata.Node {
 	}
 }
 
-// ownDirect returns the addresses of the last SetDirect.
-func (m *Mesh) ownDirect() []netip.Addr {
-	if addrs := m.direct.Load(); addrs != nil {
-		return *addrs
+// ownDirect returns what the last SetDirect published.
+func (m *Mesh) ownDirect() []byte {
+	if b := m.direct.Load(); b != nil {
+		return *b
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"weft/internal/peer"
 	"weft/router"
 	"weft/router/capture"
+	"weft/router/carrier/framewatch"
 	"weft/router/carrier/vxlan"
 )
 
@@ -153,7 +154,7 @@ func (c *Capture) direction(f capture.Frame) pcapng.Path {
 // watchKernel adds the frames that the kernel carries until ctx ends.
 func (c *Capture) watchKernel(ctx context.Context) {
 	err := c.kernel.watch(ctx, func(d *vxlan.Device) error {
-		return d.Watch(ctx, func(f vxlan.Watched) {
+		return d.Watch(ctx, func(f framewatch.Watched) {
 			c.missed.Add(f.Lost)
 			c.Add(capture.Frame{At: time.Now(), Peer: f.Peer, Sent: f.Sent, Data: f.Frame})
 		})

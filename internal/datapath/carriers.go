@@ -29,13 +29,11 @@ var carrierKinds = []carrierKind{{
 	kind: carrier.Direct, rules: "the rules of direct routing", missing: "There is no direct routing",
 	blocked: "Direct routing to", instead: "packets to them go by VXLAN or userspace",
 	open: func(*settings.Config) string {
-		return "Let networks and firewalls between the nodes pass packets with the addresses of pods (source checks of clouds drop them)"
+		return "Let networks and firewalls between the nodes pass packets with the addresses of pods (source checks of clouds drop them), look " +
+			"for conditions of the other nodes"
 	},
 	without: "--direct-routing off",
-	remove: func(ctx context.Context, s *settings.Config) error {
-		_, err := direct.Remove(ctx, s.DirectPort(), s.Bridge, s.DirectTable())
-		return err
-	},
+	remove:  func(ctx context.Context, _ *settings.Config) error { return direct.Remove(ctx) },
 }, {
 	kind: carrier.VXLAN, rules: "the rules that filter senders of VXLAN",
 	missing: "There is no kernel path, all peers are carried in userspace",

@@ -60,8 +60,8 @@ type Member struct {
 	RTT   time.Duration // as gossip measures it; 0: not known
 	Offer session.Offer // ciphers that it would use
 	VNI   uint32        // of the VXLAN frames that it accepts; 0: it accepts none
-	// Direct are its addresses for direct routing; empty: it takes no part. The slice is shared and must not be modified.
-	Direct []netip.Addr
+	// Direct is what it publishes for direct routing (package direct); empty: it takes no part. The slice is shared and must not be modified.
+	Direct []byte
 }
 
 // Membership is the cluster as the datapath sees it. Methods may be called from any goroutine and must not call the Datapath.
@@ -84,8 +84,8 @@ type Gossip interface {
 	SetLinks(topology.Links)
 	// SetVNI publishes the VNI of the VXLAN frames that this node accepts; 0: none.
 	SetVNI(uint32)
-	// SetDirect publishes the addresses of this node for direct routing; none: it takes no part.
-	SetDirect([]netip.Addr)
+	// SetDirect publishes what direct routing to this node needs (package direct); empty: it takes no part.
+	SetDirect([]byte)
 	FromTunnel(from peer.ID, message []byte)
 }
 

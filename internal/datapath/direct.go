@@ -2,7 +2,7 @@ package datapath
 
 import (
 	"context"
-	"net/netip"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,7 +17,7 @@ import (
 // directState is what direct routing knows. Its fields are atomic.
 type directState struct {
 	own     atomic.Pointer[direct.Node]        // nil: not known yet
-	members atomic.Pointer[map[peer.ID]Member] // nil: none
+	members atomic.Pointer[map[peer.ID]Member] // nil: none; the map is never changed
 }
 
 // wantsDirect reports whether packets of pods may be routed to any peer: this node has addresses for probes.
@@ -27,25 +27,65 @@ func (d *Datapath) wantsDirect() bool {
 
 // openDirect makes the carrier, and publishes what the other nodes need to know for it.
 func (d *Datapath) openDirect(ctx context.Context) (kernelDevice, error) {
-	s, local := d.settings, d.underlay.Load().Addr
-	own := direct.NodeOf(d.cfg.Addresses.ProbeAddresses(), nil)
-	link, err := direct.OwnLink(local)
+	s := d.settings
+	published, err := d.renewDirect()
 	if err != nil {
 		return kernelDevice{}, err
 	}
-	own.Link = link
 	c := direct.Config{
-		Name: s.DirectPort(), Bridge: s.Bridge, Uplinks: d.uplinks(), Table: s.DirectTable(),
-		Group: s.DirectGroup(), MTU: d.linkMTU(), Local: local, Ranges: s.Ranges, Self: d.cfg.Self, Nodes: directNodes{d},
+		Name: s.DirectPort(), Bridge: s.Bridge, Uplinks: d.uplinks(), Table: s.DirectTable(), Group: s.DirectGroup(), MTU: d.linkMTU(),
+		Local: d.underlay.Load().Addr, Ranges: s.Ranges, Foreign: s.NoMasquerade, Self: d.cfg.Self, Nodes: directNodes{d},
 	}
-	d.direct.own.Store(&own)
 	device, err := direct.Open(ctx, c)
 	if err != nil {
-		d.publishDirect(nil)
+		d.cfg.Gossip.SetDirect(nil)
 		return kernelDevice{}, err
 	}
-	d.publishDirect(own.Addrs())
+	d.cfg.Gossip.SetDirect(published)
 	return kernelDevice{carrier: device, rules: device, fixedMTU: c.MTU}, nil
+}
+
+// renewDirect finds out what this node has for direct routing now, and returns what it publishes of that.
+func (d *Datapath) renewDirect() ([]byte, error) {
+	link, err := direct.OwnLink(d.underlay.Load().Addr)
+	if err != nil {
+		return nil, err
+	}
+	own := direct.Node{Link: link}
+	var has [2]bool
+	for _, a := range d.cfg.Addresses.ProbeAddresses() { // one of each family
+		if family := map[bool]int{true: 1}[a.Is6()]; !has[family] {
+			own.Probes, has[family] = append(own.Probes, a), true
+		}
+	}
+	hosts, err := d.BridgeAddresses()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range hosts {
+		own.Hosts = append(own.Hosts, p.Addr())
+	}
+	published, err := own.Encode()
+	if err == nil {
+		d.direct.own.Store(&own)
+	}
+	return published, err
+}
+
+// followDirect publishes what has changed: addresses of the bridge and of probes, or the interface. It is called every second.
+func (d *Datapath) followDirect() {
+	e := d.current.Load()
+	if e == nil {
+		return
+	}
+	run := e.kernel.path(carrier.Direct).current.Load()
+	if run == nil {
+		return
+	}
+	// While the interface is down it has no link-local address, and the carrier is not used.
+	if published, err := d.renewDirect(); err == nil && e.kernel.path(carrier.Direct).current.Load() == run {
+		d.cfg.Gossip.SetDirect(published)
+	}
 }
 
 // uplinks returns patterns of the names of the ports that lead to other nodes, as few as possible: each is compared with each frame.
@@ -57,9 +97,6 @@ func (d *Datapath) uplinks() []string {
 	return []string{own + "*", d.settings.Tap}
 }
 
-// publishDirect makes the addresses of this node for direct routing known; none: it takes no part.
-func (d *Datapath) publishDirect(addrs []netip.Addr) { d.cfg.Gossip.SetDirect(addrs) }
-
 // mayUseDirect reports whether packets to a member may be routed where it is on the same link, beside the carrier of all other frames.
 func (d *Datapath) mayUseDirect(m Member) bool {
 	return len(m.Direct) > 0 && !m.DialOut && !d.reach.isDialOut() && d.underlay.Load().Local && d.unsealed(m)
@@ -70,28 +107,25 @@ type directNodes struct{ d *Datapath }
 
 var _ direct.Nodes = directNodes{}
 
-// Node implements direct.Nodes.
-func (n directNodes) Node(id peer.ID) direct.Node {
-	share := n.d.cfg.Shares.Shares()[id]
-	if id == n.d.cfg.Self {
-		own := direct.Node{}
-		if stored := n.d.direct.own.Load(); stored != nil {
-			own = *stored
+// View implements direct.Nodes.
+func (n directNodes) View() func(peer.ID) direct.Node {
+	shares, own, members := n.d.cfg.Shares.Shares(), n.d.direct.own.Load(), n.d.direct.members.Load()
+	return func(id peer.ID) (node direct.Node) {
+		switch {
+		case id == n.d.cfg.Self && own != nil:
+			node = *own
+			node.Share = shares[id]
+		case id != n.d.cfg.Self && members != nil:
+			node = direct.Decode((*members)[id].Direct, shares[id])
 		}
-		own.Share = share
-		return own
+		return node
 	}
-	members := n.d.direct.members.Load()
-	if members == nil {
-		return direct.Node{}
-	}
-	return direct.NodeOf((*members)[id].Direct, share)
 }
 
 // noteDirect notes the members to which packets may be routed, before the carrier gets them. syncMu is held.
 func (d *Datapath) noteDirect(k *kernelPath) {
 	if k.kind == carrier.Direct {
-		members := d.kernelMembers[k.kind] // which is not changed any more
+		members := maps.Clone(d.kernelMembers[k.kind])
 		d.direct.members.Store(&members)
 	}
 }

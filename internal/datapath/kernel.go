@@ -244,7 +244,7 @@ func (d *Datapath) runKernelPath(ctx context.Context, k *kernelPath) (err error)
 			}
 			d.log.Warn("the kernel path has ended: its peers are carried in another way", "carrier", k.kind, "err", err)
 			if k.kind == carrier.Direct {
-				d.publishDirect(nil)
+				d.cfg.Gossip.SetDirect(nil)
 			}
 			k.err.Store(&err)
 			pause = max(kernelFirst, pace.Wait(key, time.Now()))
@@ -332,7 +332,9 @@ func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier
 		delete(before, m.ID)
 	}
 	for id, m := range before {
-		if d.cfg.Membership.Dead(id) && stays(id) && k.may(m) {
+		// A node that was installed anew has another ID and may have the address of the dead one.
+		taken := slices.ContainsFunc(peers, func(p carrier.Peer) bool { return p.Addr == m.Addr.Addr() })
+		if d.cfg.Membership.Dead(id) && stays(id) && k.may(m) && !taken {
 			add(m)
 		}
 	}

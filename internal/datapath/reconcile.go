@@ -118,6 +118,7 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 			r.d.repairs.SetContested(r.pace.Contested(time.Now()))
 			host = r.settingsWrong()
 			r.d.retryVNI()
+			r.d.followDirect()
 		case <-due:
 			r.postponed = time.Time{}
 			rules, host = true, true

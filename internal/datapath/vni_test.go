@@ -3,7 +3,6 @@ package datapath
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -17,8 +16,8 @@ type publisher struct{ vnis []uint32 }
 func (*publisher) SetLinks(topology.Links)    {}
 func (*publisher) FromTunnel(peer.ID, []byte) {}
 
-func (p *publisher) SetVNI(vni uint32)      { p.vnis = append(p.vnis, vni) }
-func (p *publisher) SetDirect([]netip.Addr) {}
+func (p *publisher) SetVNI(vni uint32) { p.vnis = append(p.vnis, vni) }
+func (p *publisher) SetDirect([]byte)  {}
 
 // TestVNIOfHostileMembers: members that agree on another VNI each second make this node follow a few times at once, and then seldom. It
 // still follows the last of them, without a further change of the membership.

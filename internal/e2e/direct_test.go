@@ -17,6 +17,7 @@ import (
 	"weft/internal/kube/firewall"
 	"weft/internal/kube/policy"
 	"weft/internal/leases/holder"
+	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
@@ -131,6 +132,19 @@ func TestDirectHosts(t *testing.T) {
 	}
 	pods[0].reaches(t, own[1])
 	pods[1].reaches(t, own[0])
+	// Firewalls that follow connections see both directions of those from and to hosts.
+	for _, n := range nodes {
+		runLines(t, n, "nft add table inet stateful", "nft add chain inet stateful forward '{ type filter hook forward priority 0; }'",
+			"nft add rule inet stateful forward ct state invalid counter drop")
+	}
+	for i, n := range nodes {
+		host := &pod{&nettest.Pod{Space: n.Space}, n, own[i], nil}
+		for _, pair := range [][2]*pod{{host, pods[1-i]}, {pods[1-i], host}} {
+			if err := transfer(testContext(t), pair[0], pair[1], 1<<20); err != nil {
+				t.Errorf("between the host %s and a pod of the other one: %v", n.Label(), err)
+			}
+		}
+	}
 	for i, n := range nodes {
 		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), n.Space, pods[1-i].addr) })
 		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), n.Space, own[1-i]) })
@@ -257,20 +271,49 @@ func TestDirectDisturbed(t *testing.T) {
 	}
 }
 
-// TestDirectRefused: where the link drops packets with the addresses of pods, as the source checks of clouds do, or the host would, the
-// peers stay with VXLAN, and a condition says why.
+// TestDirectRefused: where the link drops packets with the addresses of pods, as the source checks of clouds do, or has a smaller MTU, the
+// peers stay with VXLAN, and a condition says why as far as the node can know. A host that drops packets by rp_filter is no obstacle.
 func TestDirectRefused(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b")
+	for _, n := range nodes {
+		runLines(t, n, "sysctl -qw net.ipv4.conf.all.rp_filter=1", "sysctl -qw net.ipv4.conf.eth0.rp_filter=1")
+	}
 	dropRouted(t, nodes[1], true)
 	start(t, nodes, directRouting...)
 	pods := reachingPods(t, nodes)
 	waitCarrier(t, nodes, api.CarrierVXLAN)
 	pods[0].reaches(t, pods[1].addr)
-	runLines(t, nodes[0], "sysctl -qw net.ipv4.conf.eth0.rp_filter=1")
-	waitCondition(t, nodes[0], "with a strict filter", health.KernelPathDown, "no direct routing", "net.ipv4.conf.eth0.rp_filter=2")
 	dropRouted(t, nodes[1], false)
-	runLines(t, nodes[0], "sysctl -qw net.ipv4.conf.eth0.rp_filter=2")
 	waitCarrier(t, nodes, api.CarrierDirect)
-	waitCondition(t, nodes[0], "at the end", health.KernelPathDown)
+	for _, to := range pods[1].addrs {
+		pods[0].reaches(t, to)
+	}
+	runLines(t, nodes[0], "nft add table inet small", "nft add chain inet small forward '{ type filter hook forward priority 0; }'",
+		"nft add rule inet small forward iifname weave oifname eth0 meta length gt 1400 drop")
+	waitCarrier(t, nodes, api.CarrierVXLAN)
+	pods[0].reaches(t, pods[1].addr)
+	runLines(t, nodes[0], "nft delete table inet small", "ip link set eth0 down")
+	waitCondition(t, nodes[0], "down", health.KernelPathDown, "no direct routing: eth0 is down")
+	runLines(t, nodes[0], "ip link set eth0 up")
+	waitCondition(t, nodes[0], "up again", health.KernelPathDown)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	for _, to := range pods[1].addrs {
+		pods[0].reaches(t, to)
+	}
+}
+
+// TestDirectOtherPort: a start with another port, or with a secret, removes what a killed daemon has left before anything is sent.
+func TestDirectOtherPort(t *testing.T) {
+	t.Parallel()
+	nodes, _ := newDirect(t)
+	for i, n := range nodes {
+		n.Process().Kill()
+		if isClean(t, n) == nil {
+			t.Errorf("the killed daemon of %s has left nothing", n.Label())
+		}
+		writeSecret(t, n, newSecret(t))
+		up(t, n, append([]string{"--port", "7783", "--range", "10.32.0.0/12", "--range", "fd32::/64"}, [][]string{{"--secret-file", secretFile(n)}, nil}[i]...)...)
+		labtest.Until(t, patience, func() error { return isClean(t, n) })
+	}
 }

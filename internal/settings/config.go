@@ -18,10 +18,10 @@ import (
 	"weft/internal/secret"
 	"weft/internal/target"
 	"weft/router/carrier"
+	"weft/router/carrier/direct"
 	"weft/router/carrier/wireguard"
 	"weft/router/session"
 	"weft/router/wire"
-	"weft/tap/bridge"
 )
 
 // Default values of a Config that are not its zero values.
@@ -231,13 +231,21 @@ func (c *Config) WantsDirect(sealed bool, trusted []netip.Prefix) bool {
 }
 
 // DirectPort returns the name of the hidden port of the bridge for the probes of direct routing.
-func (c *Config) DirectPort() string { return fmt.Sprintf("%s%dd", bridge.HiddenPrefix, c.Port) }
+func (c *Config) DirectPort() string { return direct.PortName(c.DirectTable()) }
 
 // DirectTable returns the number of the routing table of direct routing.
 func (c *Config) DirectTable() uint16 { return uint16(c.Port) }
 
-// DirectGroup returns the log group of netfilter for its probes.
-func (c *Config) DirectGroup() uint16 { return uint16(c.Port + 1) }
+// DirectGroup returns the log group of netfilter for its probes. Policies in Kubernetes have the group 6783.
+func (c *Config) DirectGroup() uint16 {
+	if group := uint16(c.Port + 1); group != policiesGroup {
+		return group
+	}
+	return uint16(c.Port)
+}
+
+// policiesGroup is the log group of package kube/firewall.
+const policiesGroup = 6783
 
 // WantsTunnels reports whether WireGuard could carry frames of any peer.
 func (c *Config) WantsTunnels(sealed bool) bool { return c.HasWireGuard && c.AllowsTunnels(sealed) }

@@ -46,9 +46,9 @@ var ErrMalformed = errors.New("mesh: node metadata")
 //	type 2: certificate, see package identity
 //	type 3: address ranges: the prefix length and the length of the address, a byte each, and the address, for each range
 //	type 4: version of the program, text
-//	type 5: addresses for direct routing: the length of each, a byte, and the address
+//	type 5: what direct routing to the node needs, see package direct
 //
-// Ranges and version are for people only, and left out where the metadata would be too long with them.
+// Ranges and version are for people only. They and type 5 are left out where the metadata would be too long with them.
 type Node struct {
 	Leaving      bool
 	DataPort     uint16
@@ -63,7 +63,7 @@ type Node struct {
 	ClusterIDs   []ClusterID  // at most MaxClusterIDs
 	Certificate  []byte       // see package identity; empty: none
 	VNI          uint32       // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
-	Direct       []netip.Addr // at most MaxDirect
+	Direct       []byte // see package direct, at most 255 bytes; empty: the node takes no part
 	Ranges       []netip.Prefix
 	Version      string // at most 64 bytes
 }
@@ -88,9 +88,6 @@ const (
 	extensionVersion     = 4
 	extensionDirect      = 5
 )
-
-// MaxDirect is how many addresses for direct routing fit: of probes, one of each family, and a link-local one.
-const MaxDirect = 3
 
 // MaxClusterIDs is how many cluster IDs, one a range, fit.
 const MaxClusterIDs = 16
@@ -132,10 +129,7 @@ func (m Node) Encode() []byte {
 		b = append(b, extensionCertificate, byte(len(m.Certificate)))
 		b = append(b, m.Certificate...)
 	}
-	if len(m.Direct) > 0 {
-		value := appendAddrs(nil, m.Direct[:min(len(m.Direct), MaxDirect)])
-		b = append(append(b, extensionDirect, byte(len(value))), value...)
-	}
+	b = appendIfShort(b, extensionDirect, m.Direct)
 	var ranges []byte
 	for _, r := range m.Ranges {
 		ranges = append(ranges, byte(r.Bits()), byte(r.Addr().BitLen()/8))
@@ -143,29 +137,6 @@ func (m Node) Encode() []byte {
 	}
 	b = appendIfShort(b, extensionRanges, ranges)
 	return appendIfShort(b, extensionVersion, []byte(m.Version[:min(len(m.Version), maxVersion)]))
-}
-
-// appendAddrs appends addresses, each with its length.
-func appendAddrs(b []byte, addrs []netip.Addr) []byte {
-	for _, a := range addrs {
-		b = append(append(b, byte(a.BitLen()/8)), a.AsSlice()...)
-	}
-	return b
-}
-
-// parseAddrs is the reverse of appendAddrs. Addresses beyond MaxDirect are left out.
-func parseAddrs(b []byte) (addrs []netip.Addr, err error) {
-	for len(b) > 0 && len(addrs) < MaxDirect {
-		if len(b) < 1+int(b[0]) {
-			return nil, fmt.Errorf("%w: address cut short", ErrMalformed)
-		}
-		a, ok := netip.AddrFromSlice(b[1 : 1+int(b[0])])
-		if !ok {
-			return nil, fmt.Errorf("%w: address of %d bytes", ErrMalformed, b[0])
-		}
-		addrs, b = append(addrs, a), b[1+int(b[0]):]
-	}
-	return addrs, nil
 }
 
 // AppendClusterIDs appends the wire form of cluster IDs: 8 bytes each.
@@ -259,11 +230,7 @@ func (m *Node) parseExtensions(b []byte) error {
 		case extensionCertificate:
 			m.Certificate = append([]byte(nil), value...) // nil of an empty one, which stands for none
 		case extensionDirect:
-			addrs, err := parseAddrs(value)
-			if err != nil {
-				return err
-			}
-			m.Direct = addrs
+			m.Direct = append([]byte(nil), value...)
 		case extensionRanges:
 			ranges, err := parseRanges(value)
 			if err != nil {

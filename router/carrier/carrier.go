@@ -41,6 +41,8 @@ var (
 	ErrConfig = errors.New("bad configuration")
 	// ErrGone: the device of a carrier was deleted by another program.
 	ErrGone = errors.New("the device is gone")
+	// ErrPeers: SetPeers would reach other peers now.
+	ErrPeers = errors.New("other peers can be reached")
 	// ErrUnknownPeer: the peer is not among those of the last SetPeers.
 	ErrUnknownPeer = errors.New("unknown peer")
 )
@@ -70,7 +72,7 @@ type Carrier interface {
 	// Counts returns what the carrier has carried from and to the peers of SetPeers. They begin again when another program changes what
 	// counts. The error is net.ErrClosed after Close. Any goroutine may call it.
 	Counts() (map[peer.ID]Counts, error)
-	// Ensure restores what other programs changed.
+	// Ensure restores what other programs changed. The error wraps ErrPeers if SetPeers has to be called again with the same peers.
 	Ensure(ctx context.Context) error
 	// Keep makes Close leave everything on the host, so that the kernel goes on carrying frames. It does nothing for a carrier beside another
 	// one, which carries the frames then.

@@ -2,6 +2,7 @@ package carrier
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -10,19 +11,23 @@ import (
 func (c *Controller) program(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
-	var failed []Peer // to retry
+	var last []Peer
+	again := false // the last ones are to be set again
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case peers := <-c.todo:
-			failed, err = c.programPeers(ctx, peers)
+		case last = <-c.todo:
+			err = c.programPeers(ctx, last)
+			again = err != nil
 		case <-tick.C:
-			if failed != nil {
-				failed, err = c.programPeers(ctx, failed)
-			} else {
+			if !again {
 				err = c.cfg.Carrier.Ensure(ctx)
+			}
+			if again || errors.Is(err, ErrPeers) {
+				err = c.programPeers(ctx, last)
+				again = err != nil
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -31,18 +36,17 @@ func (c *Controller) program(ctx context.Context) {
 	}
 }
 
-// programPeers sets the peers of the carrier, and sends those that it reaches to the loop. It returns the peers if that
-// fails.
-func (c *Controller) programPeers(ctx context.Context, peers []Peer) (failed []Peer, err error) {
+// programPeers sets the peers of the carrier, and sends those that it reaches to the loop.
+func (c *Controller) programPeers(ctx context.Context, peers []Peer) error {
 	reachable, err := c.cfg.Carrier.SetPeers(ctx, peers)
 	if err != nil {
-		return peers, err
+		return err
 	}
 	select {
 	case c.done <- reachable:
 	case <-ctx.Done():
 	}
-	return nil, nil
+	return nil
 }
 
 // trafficMeter detects frames other than probes in the carrier's counters. Frames and probes are read one after the

@@ -10,7 +10,9 @@
 // the host, which routes them. So a peer moves to the carrier and back by one change of a map, and where any part of it is missing
 // (rules, routes, a flushed table) the frames go by the other carrier at once.
 //
-//   - direct_linux.go: the carrier; routes_linux.go: its routing table; sample_linux.go: what it counts, and whether it can carry
+//   - node.go: what nodes publish about themselves
+//   - direct_linux.go: the carrier; routes_linux.go: its routing table; sample_linux.go: what it counts, and whether it can carry;
+//     watch_linux.go: copies of frames
 //   - rules.go: the rules of nftables
 //   - probe.go, collect.go: the packets in which a probe lies
 //
@@ -38,43 +40,11 @@ var (
 	ErrNoRules = errors.New("nftables does not work")
 )
 
-// Node is what direct routing has to know about a node. Its zero value is a node that does not take part.
-type Node struct {
-	// Probes are the source addresses of its probes: at most one of each family, in its Share, and used for nothing else.
-	Probes []netip.Addr
-	// Link is the link-local IPv6 address of its underlay interface; not valid: it has none.
-	Link netip.Addr
-	// Share is what the node gives out to its pods.
-	Share []netip.Prefix
-}
-
-// Addrs returns what a node publishes of n.
-func (n Node) Addrs() []netip.Addr {
-	if n.Link.IsValid() {
-		return append(slices.Clone(n.Probes), n.Link)
-	}
-	return n.Probes
-}
-
-// NodeOf returns the node that publishes addrs. Addresses beyond those of a Node are ignored.
-func NodeOf(addrs []netip.Addr, share []netip.Prefix) Node {
-	n := Node{Share: share}
-	var has [2]bool
-	for _, a := range addrs {
-		switch f := familyOf(a); {
-		case a.IsLinkLocalUnicast() && a.Is6():
-			n.Link = a
-		case !has[f] && usable(a):
-			n.Probes, has[f] = append(n.Probes, a), true
-		}
-	}
-	return n
-}
-
-// Nodes knows the nodes. Its methods may be called from any goroutine, and do not wait.
+// Nodes knows the nodes. Its method may be called from any goroutine, and does not wait.
 type Nodes interface {
-	// Node returns what is known about a node, this one included.
-	Node(peer.ID) Node
+	// View returns what is known about the nodes now, this one included. It is called once for all that belongs together: shares of
+	// different moments may overlap. The returned function is called from one goroutine.
+	View() func(peer.ID) Node
 }
 
 // Config describes a carrier.
@@ -85,16 +55,18 @@ type Config struct {
 	// text.
 	Bridge  string
 	Uplinks []string
-	// Table is the number of the routing table, and the priority of the rule that leads to it. Group is that of the log group for probes.
+	// Table is the number of the routing table, and Group that of the log group for probes.
 	Table, Group uint16
 	// MTU of the pods in bytes.
 	MTU int
 	// Local is the address of this node on the underlay.
 	Local netip.Addr
-	// Ranges are those of the overlay. Packets from their addresses are accepted from peers alone.
-	Ranges []netip.Prefix
-	Self   peer.ID
-	Nodes  Nodes
+	// Ranges are those of the overlay. Packets from their addresses are accepted from peers alone, unless Foreign is set: then other nodes
+	// may send packets with the addresses of pods over the underlay.
+	Ranges  []netip.Prefix
+	Foreign bool
+	Self    peer.ID
+	Nodes   Nodes
 }
 
 // goodName excludes names that cannot be quoted in a rule.
@@ -145,16 +117,6 @@ func familyOf(a netip.Addr) family {
 	return ip6
 }
 
-// probe returns the address of probes of a family; not valid if there is none.
-func (n Node) probe(f family) netip.Addr {
-	for _, a := range n.Probes {
-		if familyOf(a) == f {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
-
 // target is a peer with what is known about it.
 type target struct {
 	carrier.Peer
@@ -174,7 +136,7 @@ func newTarget(p carrier.Peer, self, other Node) target {
 		switch {
 		case f == ip4 || p.Addr.Is6():
 			t.hops[f] = p.Addr
-		case self.Link.IsValid() && other.Link.IsValid():
+		case self.Link.IsValid() && other.Link.IsValid() && self.Link != other.Link:
 			t.hops[f] = other.Link
 		}
 	}
@@ -191,7 +153,7 @@ func (t target) families() (list []family) {
 	return list
 }
 
-// share returns the addresses of pods to which packets are carried.
+// share returns the addresses to which packets are carried, and from which they come.
 func (t target) share() (list []netip.Prefix) {
 	for _, p := range t.node.Share {
 		if t.hops[familyOf(p.Addr())].IsValid() {
@@ -203,5 +165,6 @@ func (t target) share() (list []netip.Prefix) {
 
 // same reports whether two targets lead to the same rules and routes.
 func (t target) same(o target) bool {
-	return t.Peer == o.Peer && t.hops == o.hops && slices.Equal(t.node.Probes, o.node.Probes) && slices.Equal(t.node.Share, o.node.Share)
+	return t.Peer == o.Peer && t.hops == o.hops && slices.Equal(t.node.Probes, o.node.Probes) && slices.Equal(t.node.Share, o.node.Share) &&
+		slices.Equal(t.node.Hosts, o.node.Hosts)
 }

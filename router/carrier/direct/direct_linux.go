@@ -9,7 +9,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -47,21 +49,37 @@ type Direct struct {
 	bad atomic.Uint64 // packets to the address of probes that are none
 
 	// Guarded by setMu, as a change of rules takes milliseconds.
-	setMu sync.Mutex
-	own   Node             // as the rules have it
-	sums  [2]nftsum.Sum    // of the tables of the bridge family and of inet, as they were set last; zero: unknown
-	mac   ether.Addr       // of the bridge, as the rules have it
-	ended bool             // Close was called
-	gone  map[peer.ID]bool // peers with counters that are none any more
+	setMu   sync.Mutex
+	asked   []carrier.Peer             // of SetPeers
+	since   map[netip.Prefix]time.Time // when this node got the prefixes of its share
+	sums    [2]nftsum.Sum              // of the tables of the bridge family and of inet, as they were set last; zero: unknown
+	unknown [2]bool                    // sums are those of the next look: elements were changed since
+	gone    map[peer.ID]bool           // peers with counters that are none any more
+	opened  time.Time
+	wasOpen bool // as the rules have it
+	ended   bool // Close was called
 
-	// Guarded by mu, which is never held during I/O.
+	// Guarded by mu, which is never held during I/O. Those who hold setMu alone change them.
 	mu      sync.Mutex
-	asked   []carrier.Peer // of SetPeers
+	own     Node       // this node
+	mac     ether.Addr // of the bridge, as the rules have it
 	targets map[peer.ID]target
 	carried map[peer.ID]bool
 	probes  map[peer.ID]carrier.Counts // sent and received
-	closed  bool
+
+	// alive is held for reading by who uses nl without setMu; Close locks it.
+	alive  sync.RWMutex
+	closed bool
 }
+
+// Times of changes. See docs/adr/0054-direct-routing.md.
+const (
+	// settleTime is how long a part of the ring must be this node's before packets from there are routed: until then peers may still take
+	// its addresses for those of the former owner, and drop them.
+	settleTime = 6 * time.Second
+	// openTime is how long after Open packets from addresses of no peer pass: until this node knows its peers.
+	openTime = 10 * time.Second
+)
 
 // Open begins to carry nothing: it makes the port for probes and the rules, and removes what an earlier run left. The errors wrap
 // carrier.ErrConfig, ErrNotOurs, ErrNoLink or ErrNoRules where a caller can react. On an error nothing is left behind.
@@ -71,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (_ *Direct, err error) {
 	}
 	d := &Direct{
 		cfg: cfg, ns: netns.None(), targets: map[peer.ID]target{}, carried: map[peer.ID]bool{}, probes: map[peer.ID]carrier.Counts{},
-		gone: map[peer.ID]bool{},
+		gone: map[peer.ID]bool{}, opened: time.Now(),
 	}
 	defer func() {
 		if err != nil {
@@ -116,7 +134,9 @@ func (d *Direct) plug() error {
 	if err != nil {
 		return fmt.Errorf("direct: bridge %s: %w", d.cfg.Bridge, err)
 	}
+	d.mu.Lock()
 	copy(d.mac[:], br.Attrs().HardwareAddr)
+	d.mu.Unlock()
 	if _, err := bridge.PlugHidden(d.cfg.Name, br.Attrs().Index, true); err != nil {
 		return fmt.Errorf("direct: %w", err)
 	}
@@ -131,39 +151,66 @@ func (d *Direct) SetPeers(ctx context.Context, peers []carrier.Peer) (reachable 
 	if d.ended {
 		return nil, net.ErrClosed
 	}
-	d.mu.Lock()
 	d.asked = slices.Clone(peers)
-	d.mu.Unlock()
-	d.own = d.cfg.Nodes.Node(d.cfg.Self)
-	targets := d.find(peers)
-	for _, t := range targets {
+	own, targets := d.look(time.Now())
+	d.use(own, targets)
+	if err := d.apply(ctx); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.targets {
 		reachable = append(reachable, t.Peer)
 	}
-	d.use(targets)
-	return reachable, d.apply(ctx)
+	slices.SortFunc(reachable, func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) })
+	return reachable, nil
 }
 
-// find returns what is known about those of peers that can be reached, sorted by ID.
-func (d *Direct) find(peers []carrier.Peer) (targets []target) {
-	addrs := map[netip.Addr]bool{d.cfg.Local: true}
-	probes := map[netip.Addr]bool{}
-	for _, a := range d.own.Probes {
+// look returns this node as packets from it are routed now, and what is known about those of the peers that can be reached, sorted by ID.
+// setMu is held.
+func (d *Direct) look(now time.Time) (own Node, targets []target) {
+	node := d.cfg.Nodes.View()
+	own = node(d.cfg.Self)
+	addrs, probes, links := map[netip.Addr]bool{d.cfg.Local: true}, map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	for _, a := range own.Probes {
 		probes[a] = true
 	}
-	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
+	for _, p := range slices.SortedFunc(slices.Values(d.asked), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
 		p.Addr = p.Addr.Unmap()
-		t := newTarget(p, d.own, d.cfg.Nodes.Node(p.ID))
+		t := newTarget(p, own, node(p.ID))
 		if p.ID.IsZero() || p.ID == d.cfg.Self || !usable(p.Addr) || addrs[p.Addr] || len(t.families()) == 0 || !t.owns(probes) ||
-			!d.uplink.onLink(d.nl, p.Addr) {
+			links[t.node.Link] || !d.uplink.onLink(d.nl, p.Addr) {
 			continue
 		}
-		addrs[p.Addr] = true
+		addrs[p.Addr], links[t.node.Link] = true, t.node.Link.IsValid()
 		for _, a := range t.node.Probes {
 			probes[a] = true
 		}
 		targets = append(targets, t)
 	}
-	return targets
+	own.Share = d.settled(own.Share, now)
+	return own, targets
+}
+
+// settled returns those prefixes of a share that were this node's for long. At the start all are. setMu is held.
+func (d *Direct) settled(share []netip.Prefix, now time.Time) (list []netip.Prefix) {
+	next := make(map[netip.Prefix]time.Time, len(share))
+	for _, p := range share {
+		since, known := d.since[p]
+		switch {
+		case d.since == nil:
+		case !known:
+			since = now
+		}
+		next[p] = since
+		if now.Sub(since) >= settleTime {
+			list = append(list, p)
+		}
+	}
+	if len(share) > 0 {
+		d.since = next
+	}
+	return list
 }
 
 // owns reports whether the addresses of the peer's probes are its own: in its share, and none of used.
@@ -173,10 +220,12 @@ func (t target) owns(used map[netip.Addr]bool) bool {
 	})
 }
 
-// use makes targets those of the carrier. Peers that are not among them, or have another address, are not carried any more. setMu is held.
-func (d *Direct) use(targets []target) {
+// use makes own and targets those of the carrier. Peers that are not among them, or have other next hops, are not carried any more. setMu
+// is held.
+func (d *Direct) use(own Node, targets []target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.own = own
 	next := make(map[peer.ID]target, len(targets))
 	for _, t := range targets {
 		next[t.ID] = t
@@ -195,11 +244,14 @@ func (d *Direct) use(targets []target) {
 	d.targets = next
 }
 
+// isOpen reports whether packets from addresses of no peer pass: there may be peers that this node does not know yet.
+func (d *Direct) isOpen() bool { return time.Since(d.opened) < openTime }
+
 // state returns the rules as they are to be.
 func (d *Direct) state() ruleset {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := ruleset{mac: d.mac, uplink: d.uplink.name, own: d.own, carried: map[peer.ID]bool{}}
+	s := ruleset{mac: d.mac, uplink: d.uplink.name, own: d.own, carried: map[peer.ID]bool{}, open: d.isOpen()}
 	for _, t := range d.targets {
 		s.targets = append(s.targets, t)
 	}
@@ -215,14 +267,22 @@ func (d *Direct) apply(ctx context.Context) error {
 	return netspace.Do(d.ns, func() error { return d.set(ctx) })
 }
 
-// set is apply in the namespace. What is added to the routes comes before the rules that need it, what is removed after them.
+// set is apply in the namespace. Peers to which the kernel refuses a route are left out.
 func (d *Direct) set(ctx context.Context) error {
 	if err := d.plug(); err != nil {
 		return err
 	}
 	s := d.state()
-	if err := d.setRoutes(s); err != nil {
+	failed, err := d.setRoutes(s)
+	if err != nil {
 		return err
+	}
+	if len(failed) > 0 {
+		d.use(s.own, slices.DeleteFunc(s.targets, func(t target) bool { return failed[t.ID] != nil }))
+		s = d.state()
+		if _, err := d.setRoutes(s); err != nil {
+			return err
+		}
 	}
 	gone := make([]peer.ID, 0, len(d.gone))
 	for id := range d.gone {
@@ -233,47 +293,65 @@ func (d *Direct) set(ctx context.Context) error {
 		return err
 	}
 	clear(d.gone)
+	d.wasOpen = s.open
 	return d.sum()
 }
 
-// setRoutes sets the routes to the probes of all targets, and to the shares of those that are carried. The shares of others are behind the
-// bridge: a host without a route to the source of a packet drops it, unless rp_filter is off, and peers do not move at the same moment.
-func (d *Direct) setRoutes(s ruleset) error {
+// routesOf returns the routes for a target: to its probes, and to its share, which is behind the bridge where it is not carried. Without a
+// route to the source of a packet a host drops it, unless rp_filter is off, and two nodes do not move at the same moment.
+func (d *Direct) routesOf(t target, carried bool, bridge int) (list []route) {
+	for _, f := range t.families() {
+		list = append(list, route{hostPrefix(t.node.probe(f)), t.hops[f], d.uplink.index})
+	}
+	for _, p := range t.share() {
+		switch {
+		case p.IsSingleIP() && p.Addr() == t.node.probe(familyOf(p.Addr())):
+		case carried:
+			list = append(list, route{p, t.hops[familyOf(p.Addr())], d.uplink.index})
+		default:
+			list = append(list, route{dst: p, link: bridge})
+		}
+	}
+	return list
+}
+
+// setRoutes sets the routes for all targets. failed are those to which the kernel refuses one.
+func (d *Direct) setRoutes(s ruleset) (failed map[peer.ID]error, err error) {
 	br, err := d.nl.LinkByName(d.cfg.Bridge)
 	if err != nil {
-		return fmt.Errorf("direct: bridge %s: %w", d.cfg.Bridge, err)
+		return nil, fmt.Errorf("direct: bridge %s: %w", d.cfg.Bridge, err)
 	}
 	var want []route
+	of := map[route]peer.ID{}
 	for _, t := range s.targets {
-		for _, f := range t.families() {
-			want = append(want, route{hostPrefix(t.node.probe(f)), t.hops[f], d.uplink.index})
-		}
-		for _, p := range t.share() {
-			if p.IsSingleIP() && p.Addr() == t.node.probe(familyOf(p.Addr())) {
-				continue
-			}
-			if s.carried[t.ID] {
-				want = append(want, route{p, t.hops[familyOf(p.Addr())], d.uplink.index})
-			} else {
-				want = append(want, route{dst: p, link: br.Attrs().Index})
-			}
+		for _, w := range d.routesOf(t, s.carried[t.ID], br.Attrs().Index) {
+			want, of[w] = append(want, w), t.ID
 		}
 	}
-	return d.routes.set(want)
+	refused, err := d.routes.set(want)
+	failed = map[peer.ID]error{}
+	for w, cause := range refused {
+		failed[of[w]] = cause
+	}
+	return failed, err
 }
 
 // sum notes the checksums of the tables.
 func (d *Direct) sum() (err error) {
-	name := tableName(d.cfg.Name)
-	for i, f := range []nftsum.Family{nftsum.Bridge, nftsum.Inet} {
-		if d.sums[i], err = nftsum.Of(f, name); err != nil {
+	d.unknown = [2]bool{}
+	for i, f := range families {
+		if d.sums[i], err = nftsum.Of(f, tableName(d.cfg.Name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Carry implements carrier.Carrier. Pods' own addresses stay where the bridge knows them, so it has no use for macs.
+// families are those of the tables of nftables.
+var families = [2]nftsum.Family{nftsum.Bridge, nftsum.Inet}
+
+// Carry implements carrier.Carrier. Pods' own addresses stay where the bridge knows them, so it has no use for macs. Routes are there before
+// the rules that need them, and until these are gone.
 func (d *Direct) Carry(id peer.ID, on bool, _ []ether.Addr) error {
 	d.setMu.Lock()
 	defer d.setMu.Unlock()
@@ -295,40 +373,51 @@ func (d *Direct) Carry(id peer.ID, on bool, _ []ether.Addr) error {
 	case !known || on == before:
 		return nil // SetPeers has removed what there was, or nothing changes
 	}
-	ctx := context.Background()
 	return netspace.Do(d.ns, func() error {
-		if !on {
-			err := d.rules.carry(ctx, t, false)
-			if err != nil {
-				return d.set(ctx) // another program has changed the table
+		ctx := context.Background()
+		if on {
+			if err := d.putRoutes(t, true); err != nil {
+				return err
 			}
-			return errors.Join(d.setRoutes(d.state()), d.sum())
 		}
-		if err := d.setRoutes(d.state()); err != nil {
-			return err
+		if err := d.rules.carry(ctx, t, on); err != nil {
+			return d.set(ctx) // another program has changed the table
 		}
-		if err := d.rules.carry(ctx, t, true); err != nil {
-			return d.set(ctx)
+		d.unknown[0] = true
+		if on {
+			return nil
 		}
-		return d.sum()
+		return d.putRoutes(t, false)
 	})
+}
+
+// putRoutes sets the routes for one target.
+func (d *Direct) putRoutes(t target, carried bool) error {
+	br, err := d.nl.LinkByName(d.cfg.Bridge)
+	if err != nil {
+		return fmt.Errorf("direct: bridge %s: %w", d.cfg.Bridge, err)
+	}
+	var errs []error
+	for _, w := range d.routesOf(t, carried, br.Attrs().Index) {
+		errs = append(errs, d.routes.put(w))
+	}
+	return errors.Join(errs...)
 }
 
 // Send implements carrier.Carrier.
 func (d *Direct) Send(p carrier.Probe) error {
 	d.mu.Lock()
 	t, known := d.targets[p.To]
-	closed := d.closed
+	own, mac := d.own, d.mac
 	d.mu.Unlock()
+	d.alive.RLock()
+	defer d.alive.RUnlock()
 	switch {
-	case closed:
+	case d.closed:
 		return net.ErrClosed
 	case !known:
 		return fmt.Errorf("direct: probe to %s: %w", p.To, carrier.ErrUnknownPeer)
 	}
-	d.setMu.Lock()
-	own, mac := d.own, d.mac
-	d.setMu.Unlock()
 	var frames []tap.Frame
 	for _, v := range variants(t.families()) {
 		f, err := packet{own.probe(v.family), t.node.probe(v.family), v, p}.frame(mac, d.cfg.MTU)
@@ -397,7 +486,8 @@ func (d *Direct) received(b []byte) (carrier.Probe, bool) {
 	return p.probe, true
 }
 
-// Ensure implements carrier.Carrier. It also follows the shares of the nodes.
+// Ensure implements carrier.Carrier. It also follows the shares of the nodes. The error wraps carrier.ErrPeers if other peers can be reached
+// now.
 func (d *Direct) Ensure(ctx context.Context) error {
 	intact, err := d.FilterIntact()
 	if err != nil {
@@ -408,38 +498,42 @@ func (d *Direct) Ensure(ctx context.Context) error {
 	if d.ended {
 		return net.ErrClosed
 	}
-	if intact && !d.follow() {
-		return netspace.Do(d.ns, func() error {
-			mac := d.mac
-			if err := d.plug(); err != nil || d.mac != mac {
-				return errors.Join(err, d.set(ctx))
-			}
-			return d.setRoutes(d.state())
-		})
+	own, targets := d.look(time.Now())
+	changed, err := d.differs(own, targets)
+	if err != nil {
+		return err
 	}
-	return d.apply(ctx)
+	changed = changed || d.wasOpen != d.isOpen()
+	d.use(own, targets)
+	if !intact || changed {
+		return d.apply(ctx)
+	}
+	return netspace.Do(d.ns, func() error {
+		mac := d.mac
+		if err := d.plug(); err != nil || d.mac != mac {
+			return errors.Join(err, d.set(ctx))
+		}
+		_, err := d.setRoutes(d.state())
+		return err
+	})
 }
 
-// follow takes what the nodes have and publish now, and reports whether that changes anything. setMu is held.
-func (d *Direct) follow() (changed bool) {
-	own := d.cfg.Nodes.Node(d.cfg.Self)
-	changed = !slices.Equal(own.Share, d.own.Share) || !slices.Equal(own.Probes, d.own.Probes)
-	d.own = own
+// differs reports whether the rules are to be others for own and targets. The error wraps carrier.ErrPeers if these are other peers.
+func (d *Direct) differs(own Node, targets []target) (bool, error) {
 	d.mu.Lock()
-	asked, before := d.asked, d.targets
-	d.mu.Unlock()
-	var kept []target
-	for _, t := range d.find(asked) {
-		old, known := before[t.ID]
-		if !known {
-			continue // the caller of SetPeers does not know that it can be reached
+	defer d.mu.Unlock()
+	changed := !slices.Equal(own.Share, d.own.Share) || !slices.Equal(own.Probes, d.own.Probes)
+	for _, t := range targets {
+		before, known := d.targets[t.ID]
+		if !known || before.hops != t.hops {
+			return false, fmt.Errorf("direct: %s: %w", t.ID, carrier.ErrPeers)
 		}
-		changed = changed || !old.same(t)
-		kept = append(kept, t)
+		changed = changed || !before.same(t)
 	}
-	changed = changed || len(kept) != len(before)
-	d.use(kept)
-	return changed
+	if len(targets) != len(d.targets) {
+		return false, fmt.Errorf("direct: %d peers instead of %d: %w", len(targets), len(d.targets), carrier.ErrPeers)
+	}
+	return changed, nil
 }
 
 // FilterIntact reports whether the tables of nftables are as they were set last. It takes less than a millisecond. After Close the error is
@@ -450,11 +544,13 @@ func (d *Direct) FilterIntact() (intact bool, err error) {
 	if d.ended {
 		return false, net.ErrClosed
 	}
-	name := tableName(d.cfg.Name)
 	err = netspace.Do(d.ns, func() error {
-		for i, f := range []nftsum.Family{nftsum.Bridge, nftsum.Inet} {
-			intact, err = nftsum.Unchanged(d.sums[i], func() (nftsum.Sum, error) { return nftsum.Of(f, name) })
-			if err != nil || !intact {
+		for i, f := range families {
+			sum, err := nftsum.Of(f, tableName(d.cfg.Name))
+			if d.unknown[i] && err == nil {
+				d.sums[i], d.unknown[i] = sum, false
+			}
+			if intact, err = nftsum.Unchanged(d.sums[i], func() (nftsum.Sum, error) { return sum, err }); err != nil || !intact {
 				return err
 			}
 		}
@@ -473,7 +569,8 @@ func (d *Direct) RestoreFilter(ctx context.Context) error {
 	return d.apply(ctx)
 }
 
-// FilterDrops returns how many packets the rules have dropped: those with addresses of pods that no peer has sent (unknown).
+// FilterDrops returns how many packets the rules have dropped: those with addresses of pods that no peer has
+// sent (unknown), and those to addresses of the bridge (host).
 func (d *Direct) FilterDrops(ctx context.Context) (drops map[string]uint64, err error) {
 	d.setMu.Lock()
 	defer d.setMu.Unlock()
@@ -486,8 +583,11 @@ func (d *Direct) FilterDrops(ctx context.Context) (drops map[string]uint64, err 
 			return fmt.Errorf("direct: read the counters: %w", err)
 		}
 		for _, c := range counters {
-			if c.Name == dropUnknown && c.Packets != nil {
-				drops = map[string]uint64{dropUnknown: *c.Packets}
+			if (c.Name == dropUnknown || c.Name == dropHost) && c.Packets != nil {
+				if drops == nil {
+					drops = map[string]uint64{}
+				}
+				drops[c.Name] = *c.Packets
 			}
 		}
 		return nil
@@ -506,14 +606,12 @@ func (d *Direct) Close() error {
 		return nil
 	}
 	d.ended = true
-	d.mu.Lock()
+	d.alive.Lock()
+	defer d.alive.Unlock()
 	d.closed = true
-	d.mu.Unlock()
 	var errs []error
 	if d.rules != nil && d.routes.nl != nil {
-		errs = append(errs, netspace.Do(d.ns, func() error { return d.rules.remove(context.Background()) }))
-		_, err := d.routes.remove()
-		errs = append(errs, err)
+		errs = append(errs, netspace.Do(d.ns, func() error { return d.rules.remove(context.Background()) }), d.routes.remove(func(t int) bool { return t == d.routes.table }))
 	}
 	if d.port != nil {
 		errs = append(errs, d.port.Close())
@@ -530,29 +628,53 @@ func (d *Direct) Close() error {
 	return errors.Join(errs...)
 }
 
-// Remove removes what an earlier run has left on the host of a carrier of that name and table, and reports whether there was anything.
-func Remove(ctx context.Context, name, bridge string, table uint16) (removed bool, err error) {
+// PortName returns the name of the hidden port of a carrier with a routing table. It ends with the process.
+func PortName(table uint16) string { return fmt.Sprintf("%s%dd", bridge.HiddenPrefix, table) }
+
+// tableOf is the reverse of PortName for the name of a table of nftables.
+func tableOf(name string) (table uint16, ok bool) {
+	_, err := fmt.Sscanf(name, tableName(bridge.HiddenPrefix)+"%dd", &table)
+	return table, err == nil && name == tableName(PortName(table))
+}
+
+// Remove removes what earlier runs have left on the host, whatever their tables were. What belongs to another process, which has its port,
+// stays.
+func Remove(ctx context.Context) error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return false, fmt.Errorf("direct: netlink: %w", err)
+		return fmt.Errorf("direct: netlink: %w", err)
 	}
 	defer nl.Close()
-	for _, f := range []nftsum.Family{nftsum.Bridge, nftsum.Inet} {
-		if _, err := nftsum.Of(f, tableName(name)); err == nil {
-			removed = true
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("direct: nftables: %w", err)
+	}
+	left := func(table int) bool {
+		_, err := nl.LinkByName(PortName(uint16(table)))
+		return err != nil
+	}
+	var errs []error
+	for _, f := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet} {
+		tables, err := conn.ListTablesOfFamily(f)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			errs = append(errs, fmt.Errorf("direct: list the tables of nftables: %w", err))
+		}
+		for _, t := range tables {
+			if table, ours := tableOf(t.Name); ours && left(int(table)) {
+				errs = append(errs, removeTables(ctx, PortName(table)))
+			}
 		}
 	}
-	if removed {
-		r, err := openRules(Config{Name: name})
-		if err == nil {
-			err = r.remove(ctx)
-		}
-		if err != nil {
-			return false, err
-		}
+	return errors.Join(append(errs, routes{nl: nl}.remove(left))...)
+}
+
+// removeTables removes both tables of a carrier with a name.
+func removeTables(ctx context.Context, name string) error {
+	r, err := openRules(Config{Name: name})
+	if err != nil {
+		return err
 	}
-	routed, err := routes{nl: nl, bridge: bridge, table: int(table)}.remove()
-	return removed || routed, err
+	return r.remove(ctx)
 }
 
 // OwnLink returns the link-local IPv6 address of the interface with an address of this host; not valid: it has none. The error wraps

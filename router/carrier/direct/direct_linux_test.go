@@ -93,6 +93,13 @@ func TestSources(t *testing.T) {
 		}
 		return drops["unknown"]
 	}
+	send("10.40.0.7")
+	if got := dropped(); got != 0 {
+		t.Errorf("%d packets were dropped before the carrier can know all peers", got)
+	}
+	if err := carriers[1].Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	send(from.Addr.String())
 	if got := dropped(); got != 0 {
 		t.Errorf("%d packets from the underlay were dropped", got)

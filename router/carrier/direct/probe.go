@@ -12,12 +12,15 @@ import (
 	"weft/router/carrier"
 )
 
-// A probe is sent in several packets that are as long as those of pods may be: for each family one of TCP and one of UDP, as firewalls and
-// clouds treat them differently. It has arrived when all have.
+// A probe is sent in several packets: for each family one of TCP and one of UDP, as firewalls and clouds treat them differently. That of TCP
+// is as long as those of pods may be. It has arrived when all have.
 const (
 	probePort   = 9     // RFC 863: discard
-	probeSource = 49151 // the last one that is registered and not ephemeral
-	hopLimit    = 64
+	probeSource = 49088 // the first of probeSources ports below those that are ephemeral
+	// Probes have different source ports, as what a host translates is decided for the first packet of a connection, and few, as each is a
+	// connection to a host that follows them.
+	probeSources = 64
+	hopLimit     = 64
 )
 
 // senderMAC is the source of probes on the bridge. It is that of no interface.
@@ -64,7 +67,7 @@ type packet struct {
 	probe    carrier.Probe
 }
 
-// frame returns the packet in a frame to the MAC of the bridge; mtu is the length of the IP packet.
+// frame returns the packet in a frame to the MAC of the bridge; mtu is the length of the longest IP packet.
 func (p packet) frame(bridge ether.Addr, mtu int) ([]byte, error) {
 	link := &layers.Ethernet{SrcMAC: senderMAC[:], DstMAC: bridge[:], EthernetType: layers.EthernetTypeIPv4}
 	protocol, length := layers.IPProtocolTCP, 20
@@ -85,10 +88,12 @@ func (p packet) frame(bridge ether.Addr, mtu int) ([]byte, error) {
 		link.EthernetType = layers.EthernetTypeIPv6
 		network = &layers.IPv6{Version: 6, HopLimit: hopLimit, NextHeader: protocol, SrcIP: p.src.AsSlice(), DstIP: p.dst.AsSlice()}
 	}
-	tcp := &layers.TCP{SrcPort: probeSource, DstPort: probePort, SYN: true, Window: 1 << 15, Seq: uint32(p.probe.Nonce ^ p.probe.Echo)}
-	udp := &layers.UDP{SrcPort: probeSource, DstPort: probePort}
+	source := probeSource + (p.probe.Nonce^p.probe.Echo)%probeSources
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(source), DstPort: probePort, SYN: true, Window: 1 << 15, Seq: uint32(p.probe.Nonce ^ p.probe.Echo)}
+	udp := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: probePort}
 	transport, err := gopacket.SerializableLayer(tcp), tcp.SetNetworkLayerForChecksum(network)
 	if p.variant.udp {
+		mtu = length // without padding
 		transport, err = udp, udp.SetNetworkLayerForChecksum(network)
 	}
 	if err != nil {

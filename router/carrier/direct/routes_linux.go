@@ -12,6 +12,9 @@ import (
 	"weft/internal/netdump"
 )
 
+// rulePriority is that of the rule that leads to the table: before the rule of the main table, which routes the range to the bridge.
+const rulePriority = 6783
+
 // protocol marks the routes and rules that weft made; "ip route" shows it (rtnetlink(7), rtm_protocol).
 const protocol = 0x57
 
@@ -64,18 +67,17 @@ func (r routes) list(family int) ([]netlink.Route, error) {
 	return list, nil
 }
 
-// set makes these the routes of the table, and adds the rules if they are missing.
-func (r routes) set(want []route) error {
+// set makes these the routes of the table, and adds the rules if they are missing. failed are routes that the kernel refuses.
+func (r routes) set(want []route) (failed map[route]error, err error) {
 	missing := make(map[route]bool, len(want))
 	for _, w := range want {
 		missing[w] = true
 	}
-	var errs []error
 	var extra []netlink.Route
 	for _, f := range netlinkFamilies {
 		list, err := r.list(f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, found := range list {
 			is, ok := parseRoute(found)
@@ -88,22 +90,31 @@ func (r routes) set(want []route) error {
 			}
 		}
 	}
-	for w := range missing {
-		if err := r.nl.RouteReplace(r.netlink(w)); err != nil {
-			errs = append(errs, fmt.Errorf("direct: route to %s: %w", w.dst, err))
-		}
-	}
+	failed = map[route]error{}
 	replaced := map[netip.Prefix]bool{}
 	for w := range missing {
-		replaced[w.dst] = true
+		if err := r.put(w); err != nil {
+			failed[w] = err
+		} else {
+			replaced[w.dst] = true
+		}
 	}
+	var errs []error
 	for _, found := range extra {
 		if dst, ok := netipx.FromStdIPNet(found.Dst); ok && replaced[dst] {
 			continue
 		}
 		errs = append(errs, ignore(r.nl.RouteDel(&found), unix.ESRCH))
 	}
-	return errors.Join(append(errs, r.setRules())...)
+	return failed, errors.Join(append(errs, r.setRules())...)
+}
+
+// put adds a route, or replaces that to the same destination.
+func (r routes) put(w route) error {
+	if err := r.nl.RouteReplace(r.netlink(w)); err != nil {
+		return fmt.Errorf("direct: route to %s: %w", w.dst, err)
+	}
+	return nil
 }
 
 // netlink returns a route in the form of netlink.
@@ -138,7 +149,7 @@ func parseRoute(n netlink.Route) (r route, ok bool) {
 // rule returns the rule that leads to the table.
 func (r routes) rule(family int) *netlink.Rule {
 	rule := netlink.NewRule()
-	rule.Family, rule.IifName, rule.Table, rule.Priority, rule.Protocol = family, r.bridge, r.table, r.table, protocol
+	rule.Family, rule.IifName, rule.Table, rule.Priority, rule.Protocol = family, r.bridge, r.table, rulePriority, protocol
 	return rule
 }
 
@@ -175,32 +186,32 @@ func (r routes) setRules() error {
 	return errors.Join(errs...)
 }
 
-// remove removes the rules and the routes, and reports whether there were any.
-func (r routes) remove() (removed bool, err error) {
+// remove removes the rules and the routes of weft in the tables for which of returns true.
+func (r routes) remove(of func(table int) bool) error {
 	var errs []error
 	for _, f := range netlinkFamilies {
-		rules, err := r.rules(f)
-		errs = append(errs, err)
+		rules, err := netdump.Repeat(func() ([]netlink.Rule, error) { return r.nl.RuleList(f) })
+		errs = append(errs, ignore(err, unix.EAFNOSUPPORT))
 		for _, rule := range rules {
-			if rule.Protocol == protocol {
+			if rule.Protocol == protocol && of(rule.Table) {
 				rule.Family = f
-				removed = true
 				errs = append(errs, ignore(r.nl.RuleDel(&rule), unix.ENOENT))
 			}
 		}
-		list, err := r.list(f)
-		errs = append(errs, err)
+		list, err := netdump.Repeat(func() ([]netlink.Route, error) {
+			return r.nl.RouteListFiltered(f, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		})
+		errs = append(errs, ignore(err, unix.EAFNOSUPPORT))
 		for _, found := range list {
-			if found.Protocol == protocol {
-				removed = true
+			if of(found.Table) {
 				errs = append(errs, ignore(r.nl.RouteDel(&found), unix.ESRCH))
 			}
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return removed, fmt.Errorf("direct: remove the routes of table %d: %w", r.table, err)
+		return fmt.Errorf("direct: remove routes: %w", err)
 	}
-	return removed, nil
+	return nil
 }
 
 // uplink is the interface of the underlay.

@@ -18,10 +18,13 @@ const (
 	mapTo   = "to"    // the addresses of peers that are carried : counter
 	mapFrom = "from"  // the addresses of peers : counter
 	setAll  = "range" // the ranges of the overlay
+	setHost = "hosts" // the addresses of peers themselves
 
 	toPrefix, fromPrefix = "to-", "from-" // of the names of counters, before the ID of a peer
 
-	dropUnknown = "unknown" // counter: packets from the addresses of pods that no peer has sent
+	// Counters of packets that were dropped.
+	dropUnknown = "unknown" // from the addresses of pods, and of no peer
+	dropHost    = "host"    // to an address of the bridge
 )
 
 // Priorities of the chains. What pods may not send is dropped before (package guard, -300), and br_netfilter comes after (0). The host's
@@ -29,7 +32,16 @@ const (
 const (
 	beforeBridgeFilter knftables.BaseChainPriority = "-250"
 	afterFilters       knftables.BaseChainPriority = "300"
+	beforeFilters      knftables.BaseChainPriority = "-300"
 )
+
+// configuration are rules against what configures hosts, as package guard has them for frames of other nodes: redirects, and answers of DHCP
+// servers.
+var configuration = []string{
+	"meta l4proto != { 1, 17, 58 } accept",
+	"meta l4proto 17 udp sport { 67, 547 } drop", "meta l4proto 17 udp dport { 68, 546 } drop",
+	"meta l4proto 1 icmp type redirect drop", "meta l4proto 58 icmpv6 type nd-redirect drop",
+}
 
 // copied is how many bytes of a probe are logged: all headers and the probe.
 const copied = 40 + 20 + 60
@@ -38,11 +50,12 @@ const copied = 40 + 20 + 60
 //
 //	table bridge weft-weftp6783d {
 //	    set own4 { type ipv4_addr; flags interval; elements = { 10.32.0.0/14 } }
+//	    set hosts4 { type ipv4_addr; elements = { 10.36.0.1 } }
 //	    map to4 { type ipv4_addr : counter; flags interval; elements = { 10.36.0.0/14 : to-… } }
 //	    chain prerouting {
 //	        type filter hook prerouting priority -250
 //	        iifname "weft*" accept
-//	        ether daddr & 01:00:00:00:00:00 == 0 ether type ip ip saddr @own4 ip ttl 3-254
+//	        ether daddr & 01:00:00:00:00:00 == 0 ether type ip ip saddr @own4 ip ttl 3-254 ip daddr != @hosts4
 //	            counter name ip daddr map @to4 meta pkttype set host ether daddr set 06:57:…
 //	    }
 //	}
@@ -59,9 +72,13 @@ const copied = 40 + 20 + 60
 //	        ip daddr 10.32.0.9 drop
 //	        jump from
 //	    }
-//	    chain input { type filter hook input priority 300; iifname != { "weave", "lo" } jump from }
+//	    chain input {
+//	        type filter hook input priority -300
+//	        iifname "eth0" ip saddr @range4 ip daddr @range4 counter name host drop
+//	    }
+//	    chain peer { udp sport 67 drop; … }
 //	    chain from {
-//	        iifname "eth0" counter name ip saddr map @from4 accept
+//	        iifname "eth0" counter name ip saddr map @from4 goto peer
 //	        ip saddr @range4 counter name unknown drop
 //	    }
 //	}
@@ -77,6 +94,7 @@ type ruleset struct {
 	own     Node
 	targets []target // sorted
 	carried map[peer.ID]bool
+	open    bool // packets from addresses of no peer pass: there may be peers that are not known yet
 }
 
 // tableName returns the name of the two tables.
@@ -143,35 +161,38 @@ func (r *rules) remove(ctx context.Context) error {
 // addBridge adds the table of the bridge family.
 func (r *rules) addBridge(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
 	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: frames that are routed to peers")})
-	var to []*knftables.Element
+	var to, hosts []*knftables.Element
 	for _, t := range s.targets {
 		tx.Add(&knftables.Counter{Name: toPrefix + t.ID.String()})
 		if s.carried[t.ID] {
 			to = append(to, elements(mapTo, t, toPrefix)...)
 		}
+		for _, a := range t.node.Hosts {
+			hosts = append(hosts, &knftables.Element{Set: setHost + suffix(a), Key: []string{a.String()}})
+		}
 	}
 	addSets(tx, setOwn, "", s.own.Share, nil)
 	addSets(tx, mapTo, " : counter", nil, to)
+	addSets(tx, setHost, "", nil, hosts)
 	var lines []string
 	for _, name := range r.cfg.Uplinks {
 		lines = append(lines, "iifname "+quote(name)+" accept")
 	}
 	for _, f := range []struct{ ether, word, ttl, name string }{{"ip", "ip", "ttl", "4"}, {"ip6", "ip6", "hoplimit", "6"}} {
 		lines = append(lines, knftables.Concat(
-			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254",
+			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254", f.word, "daddr != @"+setHost+f.name,
 			"counter name", f.word, "daddr map @"+mapTo+f.name, "meta pkttype set host ether daddr set", s.mac.String(),
 		))
 	}
 	addChain(tx, "prerouting", knftables.PreroutingHook, beforeBridgeFilter, lines...)
-	for _, id := range gone {
-		tx.Delete(&knftables.Counter{Name: toPrefix + id.String()})
-	}
+	removeCounters(tx, toPrefix, gone)
 }
 
 // addInet adds the table of the family inet.
 func (r *rules) addInet(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
 	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: packets that peers route here")})
 	tx.Add(&knftables.Counter{Name: dropUnknown})
+	tx.Add(&knftables.Counter{Name: dropHost})
 	var from, probes []*knftables.Element
 	for _, t := range s.targets {
 		tx.Add(&knftables.Counter{Name: fromPrefix + t.ID.String()})
@@ -192,17 +213,30 @@ func (r *rules) addInet(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
 				"snaplen", copied, "queue-threshold 1"),
 			knftables.Concat(word, "daddr", a.String(), "drop"))
 	}
-	var sources []string
+	var sources, input []string
 	for _, f := range []struct{ word, name string }{{"ip", "4"}, {"ip6", "6"}} {
 		sources = append(sources,
-			knftables.Concat("iifname", quote(s.uplink), "counter name", f.word, "saddr map @"+mapFrom+f.name, "accept"),
-			knftables.Concat(f.word, "saddr @"+setAll+f.name, "counter name", dropUnknown, "drop"))
+			knftables.Concat("iifname", quote(s.uplink), "counter name", f.word, "saddr map @"+mapFrom+f.name, "goto peer"))
+		if !s.open && !r.cfg.Foreign {
+			sources = append(sources, knftables.Concat(f.word, "saddr @"+setAll+f.name, "counter name", dropUnknown, "drop"))
+		}
+		input = append(input, knftables.Concat("iifname", quote(s.uplink), f.word, "saddr @"+setAll+f.name, f.word, "daddr @"+setAll+f.name,
+			"counter name", dropHost, "drop"))
 	}
+	addChain(tx, "peer", "", "", configuration...)
 	addChain(tx, "from", "", "", sources...)
 	addChain(tx, "forward", knftables.ForwardHook, afterFilters, append(forward, "jump from")...)
-	addChain(tx, "input", knftables.InputHook, afterFilters, `iifname != { `+quote(r.cfg.Bridge)+`, "lo" } jump from`)
+	// Nothing is routed to hosts, so that neither nodes nor their pods reach closed ports of this one. A peer may not know of a new address
+	// of the bridge for some seconds.
+	addChain(tx, "input", knftables.InputHook, beforeFilters, input...)
+	removeCounters(tx, fromPrefix, gone)
+}
+
+// removeCounters removes the counters of peers, if they are there.
+func removeCounters(tx *knftables.Transaction, prefix string, gone []peer.ID) {
 	for _, id := range gone {
-		tx.Delete(&knftables.Counter{Name: fromPrefix + id.String()})
+		tx.Add(&knftables.Counter{Name: prefix + id.String()}) // without it the transaction fails if there is none
+		tx.Delete(&knftables.Counter{Name: prefix + id.String()})
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -14,22 +12,21 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/ether"
-	"weft/internal/netspace"
 	"weft/internal/peer"
 	"weft/router/carrier"
 )
 
 // Counts implements carrier.Carrier.
 func (d *Direct) Counts() (map[peer.ID]carrier.Counts, error) {
-	d.setMu.Lock()
-	defer d.setMu.Unlock()
-	if d.ended {
+	d.alive.RLock()
+	defer d.alive.RUnlock()
+	if d.closed {
 		return nil, net.ErrClosed
 	}
 	return d.counts()
 }
 
-// counts returns what the tables have counted, with the probes. setMu is held.
+// counts returns what the tables have counted, with the probes. alive is held.
 func (d *Direct) counts() (map[peer.ID]carrier.Counts, error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(d.ns)))
 	if err != nil {
@@ -78,9 +75,9 @@ func addCounter(sums map[peer.ID]carrier.Counts, o *nftables.NamedObj) {
 
 // Sample implements carrier.Carrier.
 func (d *Direct) Sample() (s carrier.Sample, err error) {
-	d.setMu.Lock()
-	defer d.setMu.Unlock()
-	if d.ended {
+	d.alive.RLock()
+	defer d.alive.RUnlock()
+	if d.closed {
 		return s, net.ErrClosed
 	}
 	if s.Why, err = d.obstacle(); err != nil {
@@ -110,51 +107,27 @@ func (d *Direct) obstacle() (string, error) {
 	br, brErr := d.nl.LinkByName(d.cfg.Bridge)
 	link, linkErr := d.nl.LinkByIndex(d.uplink.index)
 	now, err := findUplink(d.nl, d.cfg.Local)
+	d.mu.Lock()
+	mac := d.mac
+	d.mu.Unlock()
 	switch {
+	case !isUp(br, brErr) || !isUp(port, nil) || port.Attrs().MasterIndex != br.Attrs().Index:
+		return fmt.Sprintf("%s is no port of %s, or one of them is down", d.cfg.Name, d.cfg.Bridge), nil
+	case string(br.Attrs().HardwareAddr) != string(mac[:]):
+		return d.cfg.Bridge + " has got another MAC address", nil // Ensure follows
 	case errors.Is(err, ErrNoLink):
 		return fmt.Sprintf("no interface has %s now", d.cfg.Local), nil
 	case err != nil:
 		return "", err
-	case now != d.uplink: // what is published of it has changed
-		return "", fmt.Errorf("direct: the underlay interface is another one (%s): %w", now.name, carrier.ErrGone)
-	case !isUp(br, brErr) || !isUp(port, nil) || port.Attrs().MasterIndex != br.Attrs().Index:
-		return fmt.Sprintf("%s is no port of %s, or one of them is down", d.cfg.Name, d.cfg.Bridge), nil
-	case string(br.Attrs().HardwareAddr) != string(d.mac[:]):
-		return d.cfg.Bridge + " has got another MAC address", nil // Ensure follows
+	case now.index != d.uplink.index || now.name != d.uplink.name:
+		return "", fmt.Errorf("direct: %s is on another interface (%s): %w", d.cfg.Local, now.name, carrier.ErrGone)
 	case !isUp(link, linkErr):
 		return d.uplink.name + " is down", nil
 	case link.Attrs().MTU < d.cfg.MTU:
 		return fmt.Sprintf("%s has an MTU of %d, pods send up to %d", d.uplink.name, link.Attrs().MTU, d.cfg.MTU), nil
 	}
-	return d.filtered()
+	return "", nil
 }
 
 // isUp reports whether a link is there and up.
 func isUp(l netlink.Link, err error) bool { return err == nil && l.Attrs().Flags&net.FlagUp != 0 }
-
-// filtered returns whether the host drops packets that come in by another interface than those to their source would leave by: those from
-// pods to addresses of the host itself would be lost, and probes do not show it (ip-sysctl.rst, rp_filter).
-func (d *Direct) filtered() (why string, err error) {
-	if !d.own.probe(ip4).IsValid() {
-		return "", nil
-	}
-	mode := 0
-	err = netspace.Do(d.ns, func() error {
-		for _, name := range []string{"all", d.uplink.name} { // the higher one counts
-			text, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + name + "/rp_filter")
-			if err != nil {
-				return fmt.Errorf("direct: %w", err)
-			}
-			n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-			if err != nil {
-				return fmt.Errorf("direct: rp_filter of %s: %w", name, err)
-			}
-			mode = max(mode, n)
-		}
-		return nil
-	})
-	if err != nil || mode != 1 {
-		return "", err
-	}
-	return fmt.Sprintf("the host drops packets of peers' pods to its own addresses: set net.ipv4.conf.%s.rp_filter=2", d.uplink.name), nil
-}

@@ -29,7 +29,7 @@ var overlay = netip.MustParsePrefix("10.32.0.0/12")
 // nodes are the nodes of a test; a pod has the address 10.32.0.N, and probes have 10.32.2.N.
 type nodes map[peer.ID]direct.Node
 
-func (n nodes) Node(id peer.ID) direct.Node { return n[id] }
+func (n nodes) View() func(peer.ID) direct.Node { return func(id peer.ID) direct.Node { return n[id] } }
 
 // add adds a host to the nodes.
 func (n nodes) add(h *carriertest.Host) {
@@ -65,7 +65,7 @@ func newNetwork(t *testing.T, v6 bool) *network {
 		Disturb: func(t *testing.T, h *carriertest.Host) {
 			t.Helper()
 			labtest.Run(t, h.Space, "nft", "flush ruleset")
-			carriertest.IP(t, h.Space, fmt.Sprintf("rule del pref %d", table))
+			carriertest.IP(t, h.Space, fmt.Sprintf("rule del table %d", table))
 			carriertest.IP(t, h.Space, fmt.Sprintf("route flush table %d", table))
 		},
 	}, v6)

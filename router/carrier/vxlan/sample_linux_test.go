@@ -10,7 +10,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest/labtest"
 	"weft/router/carrier/carriertest"
-	"weft/router/carrier/vxlan"
+	"weft/router/carrier/framewatch"
 )
 
 // TestSampleFrames: with N = 1 every frame is in the sample of both ends, with its length, peer and direction. With a larger N, which
@@ -28,7 +28,7 @@ func TestSampleFrames(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() {
 			ended <- n.Do(func() error {
-				return n.dev.SampleFrames(ctx, func() int { return int(every.Load()) }, func(s vxlan.Sampled) {
+				return n.dev.SampleFrames(ctx, func() int { return int(every.Load()) }, func(s framewatch.Sampled) {
 					if !bytes.HasPrefix(long, s.Frame) {
 						return
 					}

@@ -2,193 +2,66 @@ package vxlan
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
 	"weft/internal/peer"
+	"weft/router/carrier/framewatch"
 )
 
-const (
-	// maxWatched is the longest frame in bytes that the kernel returns: a superframe.
-	maxWatched = 64<<10 + ether.HeaderLen
-	// tagLen is the length of a VLAN tag in bytes (IEEE 802.1Q).
-	tagLen = 4
-	// auxLen is the length of struct tpacket_auxdata: status, len, snaplen of 4 bytes each; mac, net, vlan_tci,
-	// vlan_tpid of 2.
-	auxLen = 20
-	// watchEntries is the shortest time between two reads of the device's table for an address that is not in it.
-	watchEntries = time.Second
-)
+// watchEntries is the shortest time between two reads of the device's table for an address that is not in it.
+const watchEntries = time.Second
 
-// Watched is a frame that the kernel carries, without the headers of VXLAN.
-type Watched struct {
-	Peer  peer.ID // zero: all peers, or unknown
-	Sent  bool
-	Frame []byte // valid until the function f of Watch returns
-	Lost  uint64 // frames that the kernel dropped since the last one, as too many waited
+// Watch calls f for every frame that the device sends and receives, without the headers of VXLAN; see framewatch.Watch.
+func (d *Device) Watch(ctx context.Context, f func(framewatch.Watched)) error {
+	return framewatch.Watch(ctx, d.watched(), f)
 }
 
-// Watch calls f for every frame that the device sends and receives, except for probes, until ctx ends. Superframes are
-// not cut, and checksums may be incomplete. Without a Watch there is no cost.
-func (d *Device) Watch(ctx context.Context, f func(Watched)) error {
-	file, err := openWatch(d.index, func(int) error { return nil })
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
-	w := newWatch(d, tagLen+maxWatched)
-	for ctx.Err() == nil {
-		if err := readFrame(file, func(fd int) error { return w.next(fd, f) }); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("vxlan: watch %s: %w", d.cfg.Name, err)
-		}
-	}
-	return nil
+// SampleFrames calls f for one of N frames that the device sends and receives; see framewatch.Sample.
+func (d *Device) SampleFrames(ctx context.Context, every func() int, f func(framewatch.Sampled)) error {
+	return framewatch.Sample(ctx, d.watched(), every, f)
 }
 
-// openWatch returns a packet socket for all frames of an interface, with auxiliary data. prepare may set options before the first
-// frame arrives. The caller closes the file.
-func openWatch(index int, prepare func(fd int) error) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("vxlan: packet socket: %w", err)
-	}
-	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // htons
-	if err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err == nil {
-		err = prepare(fd)
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), "vxlan watch"), nil
+// watched is the device as an interface with frames.
+func (d *Device) watched() framewatch.Interface {
+	return framewatch.Interface{Name: d.cfg.Name, Index: d.index, Ends: &ends{device: d, peers: map[ether.Addr]peer.ID{}}}
 }
 
-// readFrame waits until next reads something, or the deadline of the file passes. While the device is down, there is nothing.
-func readFrame(file *os.File, next func(fd int) error) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("vxlan: packet socket: %w", err)
-	}
-	var read error
-	err = raw.Read(func(fd uintptr) bool {
-		read = next(int(fd))
-		return !errors.Is(read, unix.EAGAIN)
-	})
-	return errors.Join(err, ignore(ignore(read, unix.ENETDOWN), unix.EAGAIN))
-}
-
-// watch is the state of a Watch, or of a SampleFrames.
-type watch struct {
+// ends finds the other ends of frames by the device's table.
+type ends struct {
 	device *Device
-	buf    []byte                 // space for a tag, then the frame; or a virtio header, then the frame
-	aux    []byte                 // the control message of the frame
-	peers  map[ether.Addr]peer.ID // from the last read of the device's table
-	asked  time.Time              // when the table was read
+	peers  map[ether.Addr]peer.ID // from the last read of the table
+	asked  time.Time              // when it was read
 }
 
-func newWatch(d *Device, size int) watch {
-	return watch{device: d, buf: make([]byte, size), aux: make([]byte, unix.CmsgSpace(auxLen)), peers: map[ether.Addr]peer.ID{}}
-}
-
-// next reads one frame; the error is EAGAIN if there is none.
-func (w *watch) next(fd int, f func(Watched)) error {
-	n, said, _, from, err := unix.Recvmsg(fd, w.buf[tagLen:], w.aux, 0)
-	if err != nil {
-		return err
+// Other implements framewatch.Ends.
+func (e *ends) Other(frame []byte, outgoing bool) (id peer.ID, sent, ok bool) {
+	if ether.Type(frame) == probeType {
+		return id, false, false
 	}
-	link, ok := from.(*unix.SockaddrLinklayer)
-	if !ok || n < ether.HeaderLen || ether.Type(w.buf[tagLen:]) == probeType {
-		return nil
-	}
-	frame := tagged(w.buf[:tagLen+n], tagOf(auxOf(w.aux[:said])))
-	sent := link.Pkttype == unix.PACKET_OUTGOING
-	f(Watched{Peer: w.otherEnd(frame, sent), Sent: sent, Frame: frame, Lost: lostFrames(fd)})
-	return nil
-}
-
-// lostFrames returns how many frames the kernel has dropped since the last call, as too many waited.
-func lostFrames(fd int) uint64 {
-	stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil {
-		return 0
-	}
-	return uint64(stats.Drops)
-}
-
-// otherEnd returns the peer of a frame, the zero ID for all peers or an unknown one.
-func (w *watch) otherEnd(frame []byte, sent bool) peer.ID {
 	switch mac := ether.Destination(frame); {
-	case !sent:
-		return w.peerOf(ether.Source(frame))
+	case !outgoing:
+		id = e.peerOf(ether.Source(frame))
 	case !mac.IsMulticast():
-		return w.peerOf(mac)
+		id = e.peerOf(mac)
 	}
-	return peer.ID{}
+	return id, outgoing, true
 }
 
 // peerOf returns the peer behind an address, the zero ID if the device does not know it.
-func (w *watch) peerOf(mac ether.Addr) peer.ID {
-	id, known := w.peers[mac]
-	if known || time.Since(w.asked) < watchEntries {
+func (e *ends) peerOf(mac ether.Addr) peer.ID {
+	id, known := e.peers[mac]
+	if known || time.Since(e.asked) < watchEntries {
 		return id
 	}
-	w.asked = time.Now()
-	entries, err := w.device.Entries()
+	e.asked = time.Now()
+	entries, err := e.device.Entries()
 	if err != nil {
 		return peer.ID{}
 	}
-	clear(w.peers)
-	for _, e := range entries {
-		w.peers[e.MAC] = e.Peer
+	clear(e.peers)
+	for _, entry := range entries {
+		e.peers[entry.MAC] = entry.Peer
 	}
-	return w.peers[mac]
-}
-
-// auxOf returns the auxiliary data of a frame: a struct tpacket_auxdata, nil if there is none (packet(7), PACKET_AUXDATA).
-func auxOf(control []byte) []byte {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil
-	}
-	for _, m := range messages {
-		if m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= auxLen {
-			return m.Data
-		}
-	}
-	return nil
-}
-
-// tagOf returns the VLAN tag that the kernel removed from a frame, nil if there was none.
-func tagOf(aux []byte) (tag []byte) {
-	if aux == nil {
-		return nil
-	}
-	status, kind := binary.NativeEndian.Uint32(aux), uint16(unix.ETH_P_8021Q)
-	if status&unix.TP_STATUS_VLAN_VALID == 0 {
-		return nil
-	}
-	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
-		kind = binary.NativeEndian.Uint16(aux[18:])
-	}
-	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, kind), binary.NativeEndian.Uint16(aux[16:]))
-}
-
-// tagged returns the frame in buf, which lies behind space for a tag, with the tag if there is one.
-func tagged(buf, tag []byte) []byte {
-	if len(tag) == 0 {
-		return buf[tagLen:]
-	}
-	const addrs = 2 * len(ether.Addr{})
-	copy(buf, buf[tagLen:tagLen+addrs])
-	copy(buf[addrs:], tag)
-	return buf
+	return e.peers[mac]
 }

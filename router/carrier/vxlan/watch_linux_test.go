@@ -9,7 +9,7 @@ import (
 	"weft/internal/ether"
 	"weft/internal/nettest/labtest"
 	"weft/router/carrier/carriertest"
-	"weft/router/carrier/vxlan"
+	"weft/router/carrier/framewatch"
 )
 
 // TestWatch: Watch reports a frame as the pod sent it, at both ends, with the tag that the kernel removed.
@@ -24,10 +24,10 @@ func TestWatch(t *testing.T) {
 	type seen struct{ plain, tagged bool }
 	for i, n := range nodes {
 		ctx, cancel := context.WithCancel(t.Context())
-		watched, ended := make(chan vxlan.Watched, 1024), make(chan error, 1)
+		watched, ended := make(chan framewatch.Watched, 1024), make(chan error, 1)
 		go func() {
 			ended <- n.Do(func() error {
-				return n.dev.Watch(ctx, func(w vxlan.Watched) {
+				return n.dev.Watch(ctx, func(w framewatch.Watched) {
 					w.Frame = bytes.Clone(w.Frame)
 					select {
 					case watched <- w:

@@ -1,4 +1,4 @@
-package vxlan
+package framewatch
 
 import (
 	"context"
@@ -21,25 +21,25 @@ const (
 	sampledLen = 256
 	// sampleBuffer is the room in bytes for frames that wait. A superframe counts with all its memory, though only its headers are read.
 	sampleBuffer = 8 << 20
-	// sampleWake is how often SampleFrames asks for N while no frame is in the sample.
+	// sampleWake is how often Sample asks for N while no frame is in the sample.
 	sampleWake = 250 * time.Millisecond
 )
 
-// Sampled is a frame in the sample of SampleFrames.
+// Sampled is a frame in the sample of Sample.
 type Sampled struct {
 	Peer    peer.ID // zero: all peers, or unknown
 	Sent    bool
-	Frame   []byte // its beginning, valid until the function f of SampleFrames returns
+	Frame   []byte // its beginning, valid until the function f of Sample returns
 	Length  int    // of the whole frame in bytes
 	Segment int    // payload in bytes of each segment of a superframe, 0 for a single frame
 	Weight  int    // the number of frames that it stands for
 }
 
-// SampleFrames calls f for one of N frames that the device sends and receives, except for probes, until ctx ends. The kernel chooses
-// the frames at random. every returns N, a power of two, and may change it. Without a call of SampleFrames there is no cost.
-func (d *Device) SampleFrames(ctx context.Context, every func() int, f func(Sampled)) error {
-	s := sampling{watch: newWatch(d, virtio.HeaderLen+sampledLen), every: every()}
-	file, err := openWatch(d.index, func(fd int) error {
+// Sample calls f for one of N frames that are carried, except for probes, until ctx ends. The kernel chooses the frames at random. every
+// returns N, a power of two, and may change it.
+func Sample(ctx context.Context, at Interface, every func() int, f func(Sampled)) error {
+	s := sampling{watch: newWatch(at, virtio.HeaderLen+sampledLen), every: every()}
+	file, err := openWatch(at.Index, func(fd int) error {
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sampleBuffer),
@@ -61,7 +61,7 @@ func (d *Device) SampleFrames(ctx context.Context, every func() int, f func(Samp
 			})
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("vxlan: sample %s: %w", d.cfg.Name, err)
+			return fmt.Errorf("framewatch: sample %s: %w", at.Name, err)
 		}
 	}
 	return nil
@@ -108,11 +108,13 @@ func (s *sampling) next(fd int, f func(Sampled)) error {
 	if err != nil {
 		return err
 	}
-	v := Sampled{
-		Sent: link.Pkttype == unix.PACKET_OUTGOING, Frame: frame, Length: int(binary.NativeEndian.Uint32(aux[4:])),
-		Weight: s.every * int(1+lostFrames(fd)),
+	id, sent, carried := s.at.Ends.Other(frame, link.Pkttype == unix.PACKET_OUTGOING)
+	if !carried {
+		return nil
 	}
-	v.Peer = s.otherEnd(frame, v.Sent)
+	v := Sampled{
+		Peer: id, Sent: sent, Frame: frame, Length: int(binary.NativeEndian.Uint32(aux[4:])), Weight: s.every * int(1+lostFrames(fd)),
+	}
 	if offload.GSOType != virtio.GSONone {
 		v.Segment = int(offload.GSOSize)
 	}
@@ -120,15 +122,27 @@ func (s *sampling) next(fd int, f func(Sampled)) error {
 	return nil
 }
 
-// oneOf returns a filter that passes the headers of one of n frames, n a power of two, at random, and no probes.
+// oneOf returns a filter that passes the headers of one of n frames, n a power of two, at random.
 func oneOf(n int) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtRand},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: uint32(n - 1)},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: probeType, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
 		bpf.RetConstant{Val: sampledLen},
 		bpf.RetConstant{Val: 0},
 	}
+}
+
+// setFilter sets the filter of a packet socket, in place of an earlier one. It returns the bytes of a frame that are kept.
+func setFilter(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 }
