@@ -172,10 +172,11 @@ var steps = map[string]int{
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,
 
-	"weft/router/carrier/wireguard": 2,
-	"weft/router/carrier/vxlan":     1,
-	"weft/router/carrier/direct":    1,
-	"weft/router/carrier":           0,
+	"weft/router/carrier/wireguard":  2,
+	"weft/router/carrier/vxlan":      1,
+	"weft/router/carrier/direct":     1,
+	"weft/router/carrier/framewatch": 0,
+	"weft/router/carrier":            0,
 
 	"weft/tap":        0,
 	"weft/tap/bridge": 0,

@@ -17,7 +17,6 @@ import (
 	"weft/router"
 	"weft/router/capture"
 	"weft/router/carrier/framewatch"
-	"weft/router/carrier/vxlan"
 )
 
 // captureFlush is how long captured frames wait for more before they are sent to the client.
@@ -153,7 +152,7 @@ func (c *Capture) direction(f capture.Frame) pcapng.Path {
 
 // watchKernel adds the frames that the kernel carries until ctx ends.
 func (c *Capture) watchKernel(ctx context.Context) {
-	err := c.kernel.watch(ctx, func(d *vxlan.Device) error {
+	err := c.kernel.watch(ctx, func(d carrierFrames) error {
 		return d.Watch(ctx, func(f framewatch.Watched) {
 			c.missed.Add(f.Lost)
 			c.Add(capture.Frame{At: time.Now(), Peer: f.Peer, Sent: f.Sent, Data: f.Frame})

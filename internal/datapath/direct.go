@@ -42,7 +42,7 @@ func (d *Datapath) openDirect(ctx context.Context) (kernelDevice, error) {
 		return kernelDevice{}, err
 	}
 	d.cfg.Gossip.SetDirect(published)
-	return kernelDevice{carrier: device, rules: device, fixedMTU: c.MTU}, nil
+	return kernelDevice{carrier: device, rules: device, frames: device, fixedMTU: c.MTU}, nil
 }
 
 // renewDirect finds out what this node has for direct routing now, and returns what it publishes of that.

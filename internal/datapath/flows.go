@@ -8,7 +8,6 @@ import (
 	"weft/internal/hint"
 	"weft/router"
 	"weft/router/carrier/framewatch"
-	"weft/router/carrier/vxlan"
 	"weft/router/flows"
 )
 
@@ -49,7 +48,7 @@ func (d *Datapath) WatchFlows() (*FlowWatch, error) {
 
 // sampleKernel counts frames that the kernel carries until ctx ends.
 func (w *FlowWatch) sampleKernel(ctx context.Context, kernel kernelPaths) error {
-	return kernel.watch(ctx, func(d *vxlan.Device) error {
+	return kernel.watch(ctx, func(d carrierFrames) error {
 		return d.SampleFrames(ctx, func() int { return w.sampler.Every(flows.Kernel) }, func(f framewatch.Sampled) {
 			key := flows.Key{Peer: f.Peer, Path: flows.Kernel, Sent: f.Sent}
 			w.sampler.Add(key, f.Frame, f.Length, f.Segment, f.Weight, time.Now())

@@ -18,6 +18,7 @@ import (
 	"weft/internal/settings"
 	"weft/router"
 	"weft/router/carrier"
+	"weft/router/carrier/framewatch"
 	"weft/router/carrier/vxlan"
 	"weft/router/carrier/wireguard"
 	"weft/tap/bridge"
@@ -58,6 +59,7 @@ type kernelPaths []*kernelPath
 type kernelDevice struct {
 	carrier  carrier.Carrier
 	rules    carrierRules
+	frames   carrierFrames
 	port     *vxlan.Device // nil: the carrier has none
 	fixedMTU int           // in bytes; 0: it follows that of the overlay
 }
@@ -70,6 +72,14 @@ type carrierRules interface {
 	RestoreFilter(context.Context) error
 	// FilterDrops returns how many packets the rules have dropped, by reason.
 	FilterDrops(context.Context) (map[string]uint64, error)
+}
+
+// carrierFrames are the frames that a carrier carries. Methods may be called from any goroutine.
+type carrierFrames interface {
+	// Watch calls f for each frame until ctx ends.
+	Watch(ctx context.Context, f func(framewatch.Watched)) error
+	// SampleFrames calls f for one of every() frames until ctx ends.
+	SampleFrames(ctx context.Context, every func() int, f func(framewatch.Sampled)) error
 }
 
 // kernelRun is a device and the controller that moves peers to it.
@@ -189,7 +199,7 @@ func (d *Datapath) openVXLAN(ctx context.Context) (_ kernelDevice, err error) {
 	c := d.portConfig()
 	c.Name, c.Port, c.VNI, c.Local = d.settings.KernelDevice(), d.settings.KernelPort(), vni, d.underlay.Load().Addr
 	device, err := vxlan.Open(ctx, c)
-	return kernelDevice{carrier: device, rules: device, port: device}, err
+	return kernelDevice{carrier: device, rules: device, frames: device, port: device}, err
 }
 
 // portConfig describes what all devices of the kernel path have in common.
@@ -412,12 +422,10 @@ func (p kernelPaths) sample() (sum carrier.Sample, ok bool) {
 }
 
 // watch calls f for the devices of all carriers, as kernelPath.watch does, until ctx ends.
-func (p kernelPaths) watch(ctx context.Context, f func(*vxlan.Device) error) error {
+func (p kernelPaths) watch(ctx context.Context, f func(carrierFrames) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, k := range p {
-		if k.kind != carrier.Direct {
-			group.Go(func() error { return k.watch(ctx, f) })
-		}
+		group.Go(func() error { return k.watch(ctx, f) })
 	}
 	return group.Wait()
 }
@@ -475,10 +483,10 @@ const watchPause = time.Second
 
 // watch calls f for the device of the carrier, and again for the next one, until ctx ends. f reads frames of the device as
 // long as it exists. While there is none, watch waits for one.
-func (k *kernelPath) watch(ctx context.Context, f func(*vxlan.Device) error) error {
+func (k *kernelPath) watch(ctx context.Context, f func(carrierFrames) error) error {
 	for {
 		if run := k.current.Load(); run != nil {
-			if err := f(run.port); err != nil && k.current.Load() == run {
+			if err := f(run.frames); err != nil && k.current.Load() == run {
 				return err
 			}
 		}

@@ -34,7 +34,7 @@ func (d *Datapath) openTunnels(ctx context.Context) (kernelDevice, error) {
 		return kernelDevice{}, err
 	}
 	d.tunnels.SetDevice(device, private)
-	return kernelDevice{carrier: device, rules: device, port: device.Device, fixedMTU: inner.MTU}, nil
+	return kernelDevice{carrier: device, rules: device, frames: device, port: device.Device, fixedMTU: inner.MTU}, nil
 }
 
 // mayUseTunnel reports whether WireGuard may carry frames to a member where it is reached directly.

@@ -312,8 +312,12 @@ func TestDirectOtherPort(t *testing.T) {
 		if isClean(t, n) == nil {
 			t.Errorf("the killed daemon of %s has left nothing", n.Label())
 		}
-		writeSecret(t, n, newSecret(t))
-		up(t, n, append([]string{"--port", "7783", "--range", "10.32.0.0/12", "--range", "fd32::/64"}, [][]string{{"--secret-file", secretFile(n)}, nil}[i]...)...)
+		flags := append([]string{"--port", "7783"}, directRouting[2:]...)
+		if i == 0 {
+			writeSecret(t, n, newSecret(t))
+			flags = append(flags, "--secret-file", secretFile(n))
+		}
+		up(t, n, flags...)
 		labtest.Until(t, patience, func() error { return isClean(t, n) })
 	}
 }

@@ -42,22 +42,28 @@ func captureWhile(t *testing.T, n *cluster.Node, traffic func() error, args ...s
 
 var errNotYet = errors.New("not yet")
 
-// TestWeftCapture: a capture shows frames to and from a peer in plain text, for the encrypted userspace path and for the
-// kernel path, as text and as a file. The interfaces in the file are peers.
+// TestWeftCapture: a capture shows frames to and from a peer in plain text, for the encrypted userspace path, for the
+// kernel path and for direct routing, as text and as a file. The interfaces in the file are peers.
 func TestWeftCapture(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"sealed", "kernel"} {
+	for _, name := range []string{"sealed", "kernel", "direct"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes := newNodes(t, "a", "b")
-			if name == "sealed" {
+			switch name {
+			case "sealed":
 				startSealed(t, nodes, newSecret(t))
-			} else {
+			case "direct":
+				start(t, nodes, directRouting...)
+			default:
 				start(t, nodes)
 			}
 			from, to := attach(t, nodes[0], "p"), attach(t, nodes[1], "p")
 			want := "session "
-			if name == "kernel" {
+			if name == "direct" {
+				waitCarrier(t, nodes, api.CarrierDirect)
+			}
+			if name != "sealed" {
 				waitDatapath(t, nodes[0], "b", api.DatapathKernel)
 				want = "carried by the kernel"
 			}

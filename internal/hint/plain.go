@@ -10,7 +10,7 @@ import (
 var packages = []string{
 	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "cpulatency", "csr", "daemon",
 	"datapath", "deletions", "demo", "direct", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment",
-	"gate",
+	"framewatch", "gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
 	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "node", "nodefilter",
 	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",

@@ -255,9 +255,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	group.Go(func() error {
 		err := c.loop(inner)
 		if !c.kept.Load() {
-			for _, m := range c.members {
-				c.drop(m)
-			}
+			c.end()
 		}
 		return errors.Join(err, c.cfg.Carrier.Close()) // which ends receive
 	})

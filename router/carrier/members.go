@@ -201,6 +201,19 @@ func (c *Controller) drop(m *member) {
 	}
 }
 
+// end makes the router carry all members, and sends them a goodbye. The end of the carrier, which follows, removes them from the kernel.
+func (c *Controller) end() {
+	now := time.Now()
+	for _, m := range c.members {
+		if m.kernel {
+			m.kernel = false
+			c.publish(m, now)
+			c.cfg.Router.SetKernel(m.ID, false)
+		}
+		c.send(m, Goodbye())
+	}
+}
+
 // publish sets the status of m for Carries and Peers.
 func (c *Controller) publish(m *member, now time.Time) {
 	c.mu.Lock()

@@ -67,7 +67,7 @@ type Direct struct {
 	carried map[peer.ID]bool
 	probes  map[peer.ID]carrier.Counts // sent and received
 
-	// alive is held for reading by who uses nl without setMu; Close locks it.
+	// alive is held for reading while nl is used without setMu; Close locks it.
 	alive  sync.RWMutex
 	closed bool
 }
@@ -350,8 +350,8 @@ func (d *Direct) sum() (err error) {
 // families are those of the tables of nftables.
 var families = [2]nftsum.Family{nftsum.Bridge, nftsum.Inet}
 
-// Carry implements carrier.Carrier. Pods' own addresses stay where the bridge knows them, so it has no use for macs. Routes are there before
-// the rules that need them, and until these are gone.
+// Carry implements carrier.Carrier. Pods' own addresses stay where the bridge knows them, so it has no use for macs. Routes are there
+// before the rules that need them, and until these are gone.
 func (d *Direct) Carry(id peer.ID, on bool, _ []ether.Addr) error {
 	d.setMu.Lock()
 	defer d.setMu.Unlock()
@@ -486,8 +486,8 @@ func (d *Direct) received(b []byte) (carrier.Probe, bool) {
 	return p.probe, true
 }
 
-// Ensure implements carrier.Carrier. It also follows the shares of the nodes. The error wraps carrier.ErrPeers if other peers can be reached
-// now.
+// Ensure implements carrier.Carrier. It also follows the shares of the nodes. The error wraps carrier.ErrPeers if other peers can be
+// reached now.
 func (d *Direct) Ensure(ctx context.Context) error {
 	intact, err := d.FilterIntact()
 	if err != nil {
@@ -611,7 +611,8 @@ func (d *Direct) Close() error {
 	d.closed = true
 	var errs []error
 	if d.rules != nil && d.routes.nl != nil {
-		errs = append(errs, netspace.Do(d.ns, func() error { return d.rules.remove(context.Background()) }), d.routes.remove(func(t int) bool { return t == d.routes.table }))
+		errs = append(errs, netspace.Do(d.ns, func() error { return d.rules.remove(context.Background()) }),
+			d.routes.remove(func(t int) bool { return t == d.routes.table }))
 	}
 	if d.port != nil {
 		errs = append(errs, d.port.Close())

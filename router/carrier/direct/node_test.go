@@ -19,7 +19,9 @@ func TestEncode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compare := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+	compare := cmp.Options{
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	}
 	for _, more := range [][]byte{nil, {9, 1, 7}, {kindProbe, 4, 10, 32, 0, 8}, {kindLink, 4, 10, 0, 0, 1}, {kindProbe, 3, 1, 2, 3}} {
 		if diff := cmp.Diff(want, Decode(append(slices.Clone(b), more...), want.Share), compare); diff != "" {
 			t.Errorf("with %x: %s", more, diff)

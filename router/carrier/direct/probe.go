@@ -12,8 +12,8 @@ import (
 	"weft/router/carrier"
 )
 
-// A probe is sent in several packets: for each family one of TCP and one of UDP, as firewalls and clouds treat them differently. That of TCP
-// is as long as those of pods may be. It has arrived when all have.
+// A probe is sent in several packets: for each family one of TCP and one of UDP, as firewalls and clouds treat them differently. That of
+// TCP is as long as those of pods may be. It has arrived when all have.
 const (
 	probePort   = 9     // RFC 863: discard
 	probeSource = 49088 // the first of probeSources ports below those that are ephemeral
@@ -89,7 +89,9 @@ func (p packet) frame(bridge ether.Addr, mtu int) ([]byte, error) {
 		network = &layers.IPv6{Version: 6, HopLimit: hopLimit, NextHeader: protocol, SrcIP: p.src.AsSlice(), DstIP: p.dst.AsSlice()}
 	}
 	source := probeSource + (p.probe.Nonce^p.probe.Echo)%probeSources
-	tcp := &layers.TCP{SrcPort: layers.TCPPort(source), DstPort: probePort, SYN: true, Window: 1 << 15, Seq: uint32(p.probe.Nonce ^ p.probe.Echo)}
+	tcp := &layers.TCP{
+		SrcPort: layers.TCPPort(source), DstPort: probePort, SYN: true, Window: 1 << 15, Seq: uint32(p.probe.Nonce ^ p.probe.Echo),
+	}
 	udp := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: probePort}
 	transport, err := gopacket.SerializableLayer(tcp), tcp.SetNetworkLayerForChecksum(network)
 	if p.variant.udp {

@@ -35,12 +35,11 @@ const (
 	beforeFilters      knftables.BaseChainPriority = "-300"
 )
 
-// configuration are rules against what configures hosts, as package guard has them for frames of other nodes: redirects, and answers of DHCP
-// servers.
+// configuration are rules against what configures hosts, as package guard has them for frames of other nodes: redirects, and answers of
+// DHCP servers.
 var configuration = []string{
 	"meta l4proto != { 1, 17, 58 } accept",
-	"meta l4proto 17 udp sport { 67, 547 } drop", "meta l4proto 17 udp dport { 68, 546 } drop",
-	"meta l4proto 1 icmp type redirect drop", "meta l4proto 58 icmpv6 type nd-redirect drop",
+	"udp sport { 67, 547 } drop", "udp dport { 68, 546 } drop", "icmp type redirect drop", "icmpv6 type nd-redirect drop",
 }
 
 // copied is how many bytes of a probe are logged: all headers and the probe.
@@ -61,7 +60,8 @@ const copied = 40 + 20 + 60
 //	}
 //
 // Packets that must stay on one link have the lowest or the highest TTL (RFC 5082), and are left alone; so are those that would not survive
-// the two hosts, and those from addresses that belong to another node: peers accept no such packets. The other table has what comes from peers:
+// the two hosts, and those from addresses that belong to another node: peers accept no such packets. The other table has what comes from
+// peers:
 //
 //	table inet weft-weftp6783d {
 //	    chain forward {
@@ -180,7 +180,8 @@ func (r *rules) addBridge(tx *knftables.Transaction, s ruleset, gone []peer.ID) 
 	}
 	for _, f := range []struct{ ether, word, ttl, name string }{{"ip", "ip", "ttl", "4"}, {"ip6", "ip6", "hoplimit", "6"}} {
 		lines = append(lines, knftables.Concat(
-			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254", f.word, "daddr != @"+setHost+f.name,
+			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254",
+			f.word, "daddr != @"+setHost+f.name,
 			"counter name", f.word, "daddr map @"+mapTo+f.name, "meta pkttype set host ether daddr set", s.mac.String(),
 		))
 	}
