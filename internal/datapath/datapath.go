@@ -36,6 +36,7 @@ import (
 
 	"weft/internal/cpulatency"
 	"weft/internal/guard"
+	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/peer"
@@ -158,7 +159,7 @@ type Datapath struct {
 	current         atomic.Pointer[engines]          // nil until the datapath is up
 	secrets         atomic.Pointer[[]session.Secret] // never nil
 	trusted         atomic.Pointer[[]netip.Prefix]   // never nil
-	unauthenticated lately                           // handshakes without a common secret
+	unauthenticated health.Lately                    // handshakes without a common secret
 	rulesErr        atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
 	underlay        atomic.Pointer[Underlay]         // never nil
 	mtus            mtuState

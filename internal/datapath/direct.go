@@ -85,6 +85,9 @@ func (d *Datapath) followDirect() {
 	// While the interface is down it has no link-local address, and the carrier is not used.
 	if published, err := d.renewDirect(); err == nil && e.kernel.path(carrier.Direct).current.Load() == run {
 		d.cfg.Gossip.SetDirect(published)
+		if e.kernel.path(carrier.Direct).current.Load() != run { // it has just ended; a next one publishes within a second
+			d.cfg.Gossip.SetDirect(nil)
+		}
 	}
 }
 

@@ -147,7 +147,7 @@ func (d *Datapath) handshakeFindings(stats router.Stats) []health.Finding {
 			})
 		}
 	}
-	if n := d.unauthenticated.lately(stats.Drops[drop.Secret], time.Now()); n > manyUnauthenticated {
+	if n := d.unauthenticated.Growth(stats.Drops[drop.Secret], time.Now()); n > manyUnauthenticated {
 		findings = append(findings, health.Finding{
 			Code: health.UnauthenticatedHandshakes,
 			Text: fmt.Sprintf("%d handshakes of the last minutes came from nodes without a common secret or from unauthenticated senders.",

@@ -147,7 +147,12 @@ func (d *Datapath) openKernelPath(ctx context.Context, k *kernelPath, br *bridge
 	}
 	if err != nil {
 		d.log.Warn(infoOf(k.kind).missing, "carrier", k.kind, "err", err)
-		return infoOf(k.kind).remove(ctx, d.settings)
+		err = infoOf(k.kind).remove(ctx, d.settings)
+		if k.kind == carrier.Direct && err != nil {
+			d.log.Warn("cannot remove what is left of direct routing", "err", err)
+			err = nil
+		}
+		return err
 	}
 	return nil
 }

@@ -70,21 +70,6 @@ func TestHandshakeFindings(t *testing.T) {
 	wantFinding(t, "no secret", d.handshakeFindings(router.Stats{Drops: drops}), health.UnauthenticatedHandshakes, "101 handshakes")
 }
 
-// TestLately: only the growth of the last minutes counts.
-func TestLately(t *testing.T) {
-	var l lately
-	now := time.Now()
-	for _, step := range []struct {
-		after       time.Duration
-		total, want uint64
-	}{{0, 7, 7}, {time.Minute, 9, 9}, {latelyFor, 9, 9}, {latelyFor, 9, 0}, {time.Minute, 12, 3}, {4 * latelyFor, 12, 0}, {0, 13, 1}} {
-		now = now.Add(step.after)
-		if got := l.lately(step.total, now); got != step.want {
-			t.Errorf("%+v: %d", step, got)
-		}
-	}
-}
-
 // TestKernelFindings: a missing kernel path is a condition with its error, until there is one.
 func TestKernelFindings(t *testing.T) {
 	d, k := beside(Member{Hops: 1}), &kernelPath{kind: carrier.VXLAN}

@@ -1,12 +1,15 @@
 package datapath
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weft/internal/guard"
 	"weft/internal/metricdef"
 	"weft/router"
 	"weft/router/carrier"
+	"weft/router/carrier/direct"
 	"weft/router/carrier/vxlan"
 )
 
@@ -31,7 +34,8 @@ var (
 		"Datagrams to the port of VXLAN that the rules of this host dropped, by reason: to this host from the address of no peer (unknown), "+
 			"from a port of unprivileged users (users), or with another VNI (vni); to a peer from behind this host (forwarded), or from a "+
 			"user of it (local); from pods to either (pods). Of WireGuard: anything but these "+
-			"datagrams through the tunnel (tunnel).", "reason").Values("reason", vxlan.FilterReasons()...)
+			"datagrams through the tunnel (tunnel). Of direct routing: packets with the addresses of pods and from no peer (unknown), or to "+
+			"the bridge (host).", "reason").Values("reason", refusedReasons()...)
 	nodePortDrops = metrics.Counter("node_port_drops_total", "Packets of pods to the ports of nodes, which were dropped.")
 
 	guardPorts = metrics.Gauge("guard_ports",
@@ -52,6 +56,13 @@ func guardReasons() (names []string) {
 		names = append(names, string(r))
 	}
 	return names
+}
+
+// refusedReasons returns the values of the label reason of what the rules of carriers drop, sorted.
+func refusedReasons() []string {
+	reasons := append(vxlan.FilterReasons(), direct.FilterReasons()...)
+	slices.Sort(reasons)
+	return slices.Compact(reasons)
 }
 
 // Metrics returns the metrics of this package, for documentation.

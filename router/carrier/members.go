@@ -177,11 +177,6 @@ func (c *Controller) setReachable(peers []Peer, now time.Time) {
 	for _, m := range c.members {
 		if !reached[m.Peer] {
 			c.drop(m)
-		} else if m.kernel {
-			// The carrier may have ceased to carry it with SetPeers, as when it is reached in another way.
-			if err := c.cfg.Carrier.Carry(m.ID, true, nil); err != nil {
-				c.log.Warn("cannot go on carrying a peer", "peer", m.ID, "err", err)
-			}
 		}
 	}
 }

@@ -69,6 +69,12 @@ type Config struct {
 	Nodes   Nodes
 }
 
+// Numbers of the first and the last table of the kernel itself (rtnetlink(7), RT_TABLE_DEFAULT, RT_TABLE_LOCAL).
+const (
+	tableDefault = 253
+	tableLocal   = 255
+)
+
 // goodName excludes names that cannot be quoted in a rule.
 var goodName = regexp.MustCompile(`^[!#-)+-~]{1,15}$`)
 
@@ -82,7 +88,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("direct: %w: Name %q", carrier.ErrConfig, c.Name)
 	case !goodName.MatchString(c.Bridge) || c.Bridge == c.Name:
 		return fmt.Errorf("direct: %w: Bridge %q", carrier.ErrConfig, c.Bridge)
-	case c.Table == 0 || c.Table >= 253 && c.Table <= 255: // RT_TABLE_DEFAULT, RT_TABLE_MAIN, RT_TABLE_LOCAL
+	case c.Table == 0 || c.Table >= tableDefault && c.Table <= tableLocal:
 		return fmt.Errorf("direct: %w: Table %d", carrier.ErrConfig, c.Table)
 	case c.MTU < minMTU:
 		return fmt.Errorf("direct: %w: MTU %d is less than %d", carrier.ErrConfig, c.MTU, minMTU)

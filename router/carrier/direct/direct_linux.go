@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
@@ -50,11 +51,12 @@ type Direct struct {
 
 	// Guarded by setMu, as a change of rules takes milliseconds.
 	setMu   sync.Mutex
-	asked   []carrier.Peer             // of SetPeers
-	since   map[netip.Prefix]time.Time // when this node got the prefixes of its share
-	sums    [2]nftsum.Sum              // of the tables of the bridge family and of inet, as they were set last; zero: unknown
-	unknown [2]bool                    // sums are those of the next look: elements were changed since
-	gone    map[peer.ID]bool           // peers with counters that are none any more
+	asked   []carrier.Peer        // of SetPeers
+	shares  []pastShare           // of this node, the oldest first; none: not known yet
+	sums    [2]nftsum.Sum         // of the tables of the bridge family and of inet, as they were set last; zero: unknown
+	unknown [2]bool               // sums are those of the next look: elements were changed since
+	gone    map[peer.ID]bool      // peers with counters that are none any more
+	refused map[peer.ID]time.Time // when the kernel refused a route to a peer
 	opened  time.Time
 	wasOpen bool // as the rules have it
 	ended   bool // Close was called
@@ -70,6 +72,9 @@ type Direct struct {
 	// alive is held for reading while nl is used without setMu; Close locks it.
 	alive  sync.RWMutex
 	closed bool
+	// done ends with Close.
+	done context.Context
+	end  context.CancelFunc
 }
 
 // Times of changes. See docs/adr/0054-direct-routing.md.
@@ -77,6 +82,8 @@ const (
 	// settleTime is how long a part of the ring must be this node's before packets from there are routed: until then peers may still take
 	// its addresses for those of the former owner, and drop them.
 	settleTime = 6 * time.Second
+	// refusedTime is how long a peer is left out after the kernel has refused a route to it.
+	refusedTime = time.Minute
 	// openTime is how long after Open packets from addresses of no peer pass: until this node knows its peers.
 	openTime = 10 * time.Second
 )
@@ -89,8 +96,9 @@ func Open(ctx context.Context, cfg Config) (_ *Direct, err error) {
 	}
 	d := &Direct{
 		cfg: cfg, ns: netns.None(), targets: map[peer.ID]target{}, carried: map[peer.ID]bool{}, probes: map[peer.ID]carrier.Counts{},
-		gone: map[peer.ID]bool{}, opened: time.Now(),
+		gone: map[peer.ID]bool{}, refused: map[peer.ID]time.Time{}, opened: time.Now(),
 	}
+	d.done, d.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -153,6 +161,12 @@ func (d *Direct) SetPeers(ctx context.Context, peers []carrier.Peer) (reachable 
 	}
 	d.asked = slices.Clone(peers)
 	own, targets := d.look(time.Now())
+	d.mu.Lock()
+	targets = slices.DeleteFunc(targets, func(t target) bool {
+		before, known := d.targets[t.ID]
+		return known && before.hops != t.hops // it has to be proven anew: Ensure finds that it can be reached
+	})
+	d.mu.Unlock()
 	d.use(own, targets)
 	if err := d.apply(ctx); err != nil {
 		return nil, err
@@ -178,11 +192,17 @@ func (d *Direct) look(now time.Time) (own Node, targets []target) {
 	for _, p := range slices.SortedFunc(slices.Values(d.asked), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
 		p.Addr = p.Addr.Unmap()
 		t := newTarget(p, own, node(p.ID))
+		if links[t.hops[ip6]] { // of another peer as well
+			t.hops[ip6] = netip.Addr{}
+		}
 		if p.ID.IsZero() || p.ID == d.cfg.Self || !usable(p.Addr) || addrs[p.Addr] || len(t.families()) == 0 || !t.owns(probes) ||
-			links[t.node.Link] || !d.uplink.onLink(d.nl, p.Addr) {
+			now.Sub(d.refused[p.ID]) < refusedTime || !d.uplink.onLink(d.nl, p.Addr) {
 			continue
 		}
-		addrs[p.Addr], links[t.node.Link] = true, t.node.Link.IsValid()
+		addrs[p.Addr] = true
+		if hop := t.hops[ip6]; hop.IsValid() {
+			links[hop] = true
+		}
 		for _, a := range t.node.Probes {
 			probes[a] = true
 		}
@@ -192,25 +212,36 @@ func (d *Direct) look(now time.Time) (own Node, targets []target) {
 	return own, targets
 }
 
-// settled returns those prefixes of a share that were this node's for long. At the start all are. setMu is held.
-func (d *Direct) settled(share []netip.Prefix, now time.Time) (list []netip.Prefix) {
-	next := make(map[netip.Prefix]time.Time, len(share))
+// pastShare is the share of this node from a moment on.
+type pastShare struct {
+	at  time.Time
+	set *netipx.IPSet
+}
+
+// settled returns what of a share has been this node's for long. At the start all is. setMu is held.
+func (d *Direct) settled(share []netip.Prefix, now time.Time) []netip.Prefix {
+	var b netipx.IPSetBuilder
 	for _, p := range share {
-		since, known := d.since[p]
-		switch {
-		case d.since == nil:
-		case !known:
-			since = now
-		}
-		next[p] = since
-		if now.Sub(since) >= settleTime {
-			list = append(list, p)
-		}
+		b.AddPrefix(p)
 	}
-	if len(share) > 0 {
-		d.since = next
+	set, err := b.IPSet()
+	if err != nil || len(share) == 0 {
+		return nil
 	}
-	return list
+	if n := len(d.shares); n == 0 || !d.shares[n-1].set.Equal(set) {
+		d.shares = append(d.shares, pastShare{now, set})
+	}
+	for len(d.shares) > 1 && now.Sub(d.shares[1].at) >= settleTime {
+		d.shares = slices.Delete(d.shares, 0, 1)
+	}
+	b.AddSet(set)
+	for _, past := range d.shares {
+		b.Intersect(past.set)
+	}
+	if set, err = b.IPSet(); err != nil {
+		return nil
+	}
+	return set.Prefixes()
 }
 
 // owns reports whether the addresses of the peer's probes are its own: in its share, and none of used.
@@ -220,8 +251,7 @@ func (t target) owns(used map[netip.Addr]bool) bool {
 	})
 }
 
-// use makes own and targets those of the carrier. Peers that are not among them, or have other next hops, are not carried any more. setMu
-// is held.
+// use makes own and targets those of the carrier. Peers that are not among them are not carried any more. setMu is held.
 func (d *Direct) use(own Node, targets []target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -237,7 +267,7 @@ func (d *Direct) use(own Node, targets []target) {
 			d.gone[id] = true
 			delete(d.probes, id)
 		}
-		if !stays || now.Peer != before.Peer || now.hops != before.hops {
+		if !stays || now.Peer != before.Peer {
 			delete(d.carried, id)
 		}
 	}
@@ -278,6 +308,9 @@ func (d *Direct) set(ctx context.Context) error {
 		return err
 	}
 	if len(failed) > 0 {
+		for id := range failed {
+			d.refused[id] = time.Now()
+		}
 		d.use(s.own, slices.DeleteFunc(s.targets, func(t target) bool { return failed[t.ID] != nil }))
 		s = d.state()
 		if _, err := d.setRoutes(s); err != nil {
@@ -297,15 +330,26 @@ func (d *Direct) set(ctx context.Context) error {
 	return d.sum()
 }
 
-// routesOf returns the routes for a target: to its probes, and to its share, which is behind the bridge where it is not carried. Without a
-// route to the source of a packet a host drops it, unless rp_filter is off, and two nodes do not move at the same moment.
+// routesOf returns the routes for a target: to its probes, and to its share, which is behind the bridge where it is not carried, as the
+// target's own addresses always are. Without a route to the source of a packet a host drops it, unless rp_filter is off, and two nodes do
+// not move at the same moment.
 func (d *Direct) routesOf(t target, carried bool, bridge int) (list []route) {
 	for _, f := range t.families() {
 		list = append(list, route{hostPrefix(t.node.probe(f)), t.hops[f], d.uplink.index})
 	}
+	own := map[netip.Prefix]bool{} // with routes of their own
+	for _, w := range list {
+		own[w.dst] = true
+	}
+	for _, a := range t.node.Hosts {
+		in := func(p netip.Prefix) bool { return p.Contains(a) }
+		if p := hostPrefix(a); !own[p] && slices.ContainsFunc(t.share(), in) {
+			list, own[p] = append(list, route{dst: p, link: bridge}), true
+		}
+	}
 	for _, p := range t.share() {
 		switch {
-		case p.IsSingleIP() && p.Addr() == t.node.probe(familyOf(p.Addr())):
+		case own[p]:
 		case carried:
 			list = append(list, route{p, t.hops[familyOf(p.Addr())], d.uplink.index})
 		default:
@@ -377,7 +421,10 @@ func (d *Direct) Carry(id peer.ID, on bool, _ []ether.Addr) error {
 		ctx := context.Background()
 		if on {
 			if err := d.putRoutes(t, true); err != nil {
-				return err
+				d.mu.Lock()
+				delete(d.carried, id)
+				d.mu.Unlock()
+				return errors.Join(err, d.putRoutes(t, false))
 			}
 		}
 		if err := d.rules.carry(ctx, t, on); err != nil {
@@ -609,6 +656,7 @@ func (d *Direct) Close() error {
 	d.alive.Lock()
 	defer d.alive.Unlock()
 	d.closed = true
+	d.end()
 	var errs []error
 	if d.rules != nil && d.routes.nl != nil {
 		errs = append(errs, netspace.Do(d.ns, func() error { return d.rules.remove(context.Background()) }),
@@ -651,13 +699,17 @@ func Remove(ctx context.Context) error {
 		return fmt.Errorf("direct: nftables: %w", err)
 	}
 	left := func(table int) bool {
+		if table <= 0 || table > 1<<16-1 || table >= tableDefault && table <= tableLocal {
+			return false
+		}
 		_, err := nl.LinkByName(PortName(uint16(table)))
-		return err != nil
+		_, absent := errors.AsType[netlink.LinkNotFoundError](err)
+		return absent
 	}
 	var errs []error
 	for _, f := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet} {
 		tables, err := conn.ListTablesOfFamily(f)
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) {
+		if err != nil && !slices.ContainsFunc(noNFTables, func(e unix.Errno) bool { return errors.Is(err, e) }) {
 			errs = append(errs, fmt.Errorf("direct: list the tables of nftables: %w", err))
 		}
 		for _, t := range tables {
@@ -668,6 +720,9 @@ func Remove(ctx context.Context) error {
 	}
 	return errors.Join(append(errs, routes{nl: nl}.remove(left))...)
 }
+
+// noNFTables are the errors of a kernel without nftables, or without a family of it: there can be no tables.
+var noNFTables = []unix.Errno{unix.EINVAL, unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT}
 
 // removeTables removes both tables of a carrier with a name.
 func removeTables(ctx context.Context, name string) error {

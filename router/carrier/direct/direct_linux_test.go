@@ -1,8 +1,10 @@
 package direct_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,5 +163,59 @@ func TestForeignAddresses(t *testing.T) {
 	carriertest.IP(t, n.Nodes[0].Space, "route add "+other.Addr.String()+"/32 via "+third.Addr.String())
 	if got, err := c.SetPeers(t.Context(), []carrier.Peer{other}); err != nil || len(got) != 0 {
 		t.Errorf("behind a router: reached %v, %v", got, err)
+	}
+}
+
+// TestShareMoves: packets from a part of the ring that has just become this node's go by the other carrier for some time; those to a part
+// that has become a peer's are routed.
+func TestShareMoves(t *testing.T) {
+	n, carriers := carried(t)
+	has := func(name, what string, want bool) {
+		t.Helper()
+		out := labtest.Run(t, n.Nodes[0].Space, "nft", "list", "table", "bridge", "weft-"+name)
+		if got := strings.Contains(out, what); got != want {
+			t.Errorf("%q is in the table: %v, want %v:\n%s", what, got, want, out)
+		}
+	}
+	for i, prefix := range []string{"10.40.0.0/24", "10.41.0.0/24"} {
+		id := n.Nodes[i].ID
+		node := n.nodes[id]
+		node.Share = append(slices.Clone(node.Share), netip.MustParsePrefix(prefix))
+		n.nodes[id] = node
+	}
+	if err := carriers[0].Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	has(name, "10.40.0.0/24", false)
+	has(name, `10.41.0.0/24 : "to-`, true)
+	if err := carriers[0].Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	has(name, "10.40.0.0/24", true)
+	n.arrives(t, "end")
+	// Parts of a share that are given away, or divided, leave the rest as it was.
+	for i, prefixes := range [][]string{{"10.41.0.0/25"}, {"10.41.0.0/26", "10.41.0.64/26"}, {"10.41.0.64/26"}, {"10.41.0.0/16"}} {
+		for j, base := range []string{"10.40", "10.41"} {
+			id := n.Nodes[j].ID
+			node := n.nodes[id]
+			node.Share = slices.Clone(node.Share[:2])
+			for _, p := range prefixes {
+				node.Share = append(node.Share, netip.MustParsePrefix(strings.Replace(p, "10.41", base, 1)))
+			}
+			n.nodes[id] = node
+		}
+		if err := carriers[0].Ensure(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		has(name, `: "to-`, true)
+		has(name, "10.41.0.0/24", false)
+		has(name, "10.40.0.64/26", i >= 2)
+		has(name, "10.40.0.0/16", false) // not for long enough
+	}
+	n.arrives(t, "end")
+	// A peer that takes part no more is none of SetPeers, and the controller asks again.
+	delete(n.nodes, n.Nodes[1].ID)
+	if err := carriers[0].Ensure(t.Context()); !errors.Is(err, carrier.ErrPeers) {
+		t.Errorf("Ensure returned %v", err)
 	}
 }

@@ -27,6 +27,9 @@ const (
 	dropHost    = "host"    // to an address of the bridge
 )
 
+// FilterReasons returns why the rules drop packets, sorted.
+func FilterReasons() []string { return []string{dropHost, dropUnknown} }
+
 // Priorities of the chains. What pods may not send is dropped before (package guard, -300), and br_netfilter comes after (0). The host's
 // own filters come before its packets are logged or counted as those of peers.
 const (

@@ -7,28 +7,35 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"weft/internal/ether"
 	headers "weft/internal/packet"
 	"weft/internal/peer"
 	"weft/router/carrier/framewatch"
 )
 
-// Watch calls f for every packet that is routed to peers and from them, except for probes, as a frame of the bridge; see framewatch.Watch.
+// Watch calls f for every packet that is routed to peers and from them, except for probes, as a frame of the bridge, until ctx or the
+// carrier ends; see framewatch.Watch.
 func (d *Direct) Watch(ctx context.Context, f func(framewatch.Watched)) error {
-	at, err := d.watched()
-	if err != nil {
-		return err
-	}
-	return framewatch.Watch(ctx, at, f)
+	return d.watch(ctx, func(ctx context.Context, at framewatch.Interface) error { return framewatch.Watch(ctx, at, f) })
 }
 
-// SampleFrames calls f for one of N packets that are routed to peers and from them; see framewatch.Sample.
+// SampleFrames calls f for one of N packets that are routed to peers and from them, until ctx or the carrier ends; see framewatch.Sample.
 func (d *Direct) SampleFrames(ctx context.Context, every func() int, f func(framewatch.Sampled)) error {
+	return d.watch(ctx, func(ctx context.Context, at framewatch.Interface) error { return framewatch.Sample(ctx, at, every, f) })
+}
+
+// watch calls f until the carrier ends. A bridge that is deleted is no error: it is made again.
+func (d *Direct) watch(ctx context.Context, f func(context.Context, framewatch.Interface) error) error {
 	at, err := d.watched()
 	if err != nil {
-		return err
+		return nil // there will be another bridge, or another carrier
 	}
-	return framewatch.Sample(ctx, at, every, f)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.done, cancel)()
+	return ignore(f(ctx, at), unix.ENODEV)
 }
 
 // watched is the bridge as an interface with frames: the host gets from it what it routes to peers, and sends through it what peers route

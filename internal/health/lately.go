@@ -1,4 +1,4 @@
-package datapath
+package health
 
 import (
 	"sync"
@@ -8,8 +8,8 @@ import (
 // latelyFor is how long growth of a counter is remembered.
 const latelyFor = 10 * time.Minute
 
-// lately is a counter of which only the growth of the last minutes matters. The zero value is ready.
-type lately struct {
+// Lately is a counter of which only the growth of the last minutes matters. The zero value is ready.
+type Lately struct {
 	mu    sync.Mutex
 	total uint64 // guarded by mu: at the last call
 	// Guarded by mu: how far it has grown in this period and in the one before, and when this one began.
@@ -17,8 +17,8 @@ type lately struct {
 	began         time.Time
 }
 
-// lately returns how much the counter, which is at total now, has grown in the last latelyFor to twice that.
-func (l *lately) lately(total uint64, now time.Time) uint64 {
+// Growth returns how much the counter, which is at total now, has grown in the last latelyFor to twice that.
+func (l *Lately) Growth(total uint64, now time.Time) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch age := now.Sub(l.began); {
