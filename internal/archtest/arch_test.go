@@ -66,6 +66,7 @@ var layers = []struct {
 	{"internal/hostports", 2},
 	{"internal/podprobe", 3},
 	{"internal/repairs", 3},
+	{"internal/health/healthtest", 1}, // for tests only
 	{"internal/hostcheck", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},

@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -11,43 +10,24 @@ import (
 	"weft/internal/ether"
 	"weft/internal/guard"
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router/carrier"
 )
 
-// wantFinding fails unless there is one finding of the given code that contains the given texts; no code: no finding.
-func wantFinding(t *testing.T, what string, got []health.Finding, code health.Code, contains ...string) {
-	t.Helper()
-	if code == "" {
-		if len(got) != 0 {
-			t.Errorf("%s: %+v, want none", what, got)
-		}
-		return
-	}
-	if len(got) != 1 || got[0].Code != code || got[0].Remedy == "" {
-		t.Errorf("%s: %+v, want one of %s with a remedy", what, got, code)
-		return
-	}
-	for _, text := range contains {
-		if !strings.Contains(got[0].Sentences(), text) {
-			t.Errorf("%s: %q does not contain %q", what, got[0].Sentences(), text)
-		}
-	}
-}
-
 func TestRuleFindings(t *testing.T) {
 	d := &Datapath{settings: &settings.Config{}}
-	wantFinding(t, "not tried", d.ruleFindings(), "")
+	healthtest.Want(t, "not tried", d.ruleFindings(), "")
 	if d.rulesErr.Load() != nil {
 		t.Error("the rules count as tried")
 	}
 	var none error
 	d.rulesErr.Store(&none)
-	wantFinding(t, "set", d.ruleFindings(), "")
+	healthtest.Want(t, "set", d.ruleFindings(), "")
 	failed := errors.New("no nft")
 	d.rulesErr.Store(&failed)
-	wantFinding(t, "failed", d.ruleFindings(), health.MasqueradeFailed, "no nft", "nftables")
+	healthtest.Want(t, "failed", d.ruleFindings(), health.MasqueradeFailed, "no nft", "nftables")
 }
 
 // TestKernelPathUnproven: a peer that the kernel could carry and has not carried for long is reported, and no other.
@@ -71,22 +51,22 @@ func TestGuardFindings(t *testing.T) {
 	}
 	d := &Datapath{settings: &settings.Config{}}
 	d.guards = &guards{store: store, d: d}
-	wantFinding(t, "in force", d.guardFindings(), "")
+	healthtest.Want(t, "in force", d.guardFindings(), "")
 	d.guards.err = guard.ErrNoNFT
-	wantFinding(t, "not requested", d.guardFindings(), health.HostGuardFailed, "nft", "nftables")
+	healthtest.Want(t, "not requested", d.guardFindings(), health.HostGuardFailed, "nft", "nftables")
 	e := guard.Entry{Port: guard.Port{Link: "vwefta", MAC: ether.Addr{2}}, Mode: api.GuardOff}
 	if err := store.Put(e); err != nil {
 		t.Fatal(err)
 	}
-	wantFinding(t, "an open port", d.guardFindings(), health.HostGuardFailed)
+	healthtest.Want(t, "an open port", d.guardFindings(), health.HostGuardFailed)
 	e.Mode = api.GuardPods
 	if err := store.Put(e); err != nil {
 		t.Fatal(err)
 	}
-	wantFinding(t, "a bound port", d.guardFindings(), health.GuardFailed, "nft", "nftables")
+	healthtest.Want(t, "a bound port", d.guardFindings(), health.GuardFailed, "nft", "nftables")
 	if err := store.Delete(e.Link); err != nil {
 		t.Fatal(err)
 	}
 	d.settings.Guard = api.GuardPods
-	wantFinding(t, "requested", d.guardFindings(), health.GuardFailed)
+	healthtest.Want(t, "requested", d.guardFindings(), health.GuardFailed)
 }

@@ -11,6 +11,7 @@ import (
 	"weft/internal/cpulatency"
 	"weft/internal/ether"
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
@@ -44,43 +45,43 @@ func beside(m Member) *Datapath {
 func TestMemberFindings(t *testing.T) {
 	anyCipher := session.NewOffer(0, true)
 	d := beside(Member{Hops: 1, Offer: anyCipher})
-	wantFinding(t, "direct", d.memberFindings(), "")
-	wantFinding(t, "relayed", beside(Member{Hops: 2, Offer: anyCipher}).memberFindings(), health.PeerRelayed, "Node b (", "through relay",
+	healthtest.Want(t, "direct", d.memberFindings(), "")
+	healthtest.Want(t, "relayed", beside(Member{Hops: 2, Offer: anyCipher}).memberFindings(), health.PeerRelayed, "Node b (", "through relay",
 		"UDP port 6784")
-	wantFinding(t, "not reached", beside(Member{Offer: anyCipher}).memberFindings(), health.PeerUnreachable, "Node b (", "192.0.2.2")
+	healthtest.Want(t, "not reached", beside(Member{Offer: anyCipher}).memberFindings(), health.PeerUnreachable, "Node b (", "192.0.2.2")
 	d.settings.Cipher = session.AES256GCM.String()
 	other := beside(Member{Hops: 1, Offer: session.NewOffer(session.ChaCha20Poly1305, true)})
 	other.settings.Cipher = d.settings.Cipher
-	wantFinding(t, "other cipher", other.memberFindings(), health.CipherMismatch, "b (192.0.2.2)", "--cipher")
+	healthtest.Want(t, "other cipher", other.memberFindings(), health.CipherMismatch, "b (192.0.2.2)", "--cipher")
 	d.reach.dialOut = true
-	wantFinding(t, "dial out", d.memberFindings(), health.DialOutOnly, "--advertise", "UDP port 6784")
+	healthtest.Want(t, "dial out", d.memberFindings(), health.DialOutOnly, "--advertise", "UDP port 6784")
 	d.reach.dialOut = false
-	wantFinding(t, "reached again", d.memberFindings(), "")
+	healthtest.Want(t, "reached again", d.memberFindings(), "")
 }
 
 // TestHandshakeFindings: a peer that does not answer is a condition until it does, and senders without a secret for some minutes.
 func TestHandshakeFindings(t *testing.T) {
 	d := beside(Member{Hops: 1})
 	silent := router.PeerStats{ID: peer.ID{2}, Handshakes: manyHandshakes, Addr: netip.MustParseAddrPort("192.0.2.2:6784")}
-	wantFinding(t, "silent", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), health.HandshakeUnanswered, "Node b (",
+	healthtest.Want(t, "silent", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), health.HandshakeUnanswered, "Node b (",
 		"at 192.0.2.2", "UDP port 6784")
 	silent.Handshakes = 0
-	wantFinding(t, "answers", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), "")
+	healthtest.Want(t, "answers", d.handshakeFindings(router.Stats{Peers: []router.PeerStats{silent}}), "")
 	drops := map[drop.Reason]uint64{drop.Secret: manyUnauthenticated + 1}
-	wantFinding(t, "no secret", d.handshakeFindings(router.Stats{Drops: drops}), health.UnauthenticatedHandshakes, "101 handshakes")
+	healthtest.Want(t, "no secret", d.handshakeFindings(router.Stats{Drops: drops}), health.UnauthenticatedHandshakes, "101 handshakes")
 }
 
 // TestKernelFindings: a missing kernel path is a condition with its error, until there is one.
 func TestKernelFindings(t *testing.T) {
 	d, k := beside(Member{Hops: 1}), &kernelPath{kind: carrier.VXLAN}
-	wantFinding(t, "none wanted", d.kernelFindings(kernelPaths{k}), "")
+	healthtest.Want(t, "none wanted", d.kernelFindings(kernelPaths{k}), "")
 	err := errors.New("no vxlan")
 	k.err.Store(&err)
-	wantFinding(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no vxlan", "--datapath userspace")
+	healthtest.Want(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no vxlan", "--datapath userspace")
 	k.kind = carrier.Direct
-	wantFinding(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no direct routing: no vxlan", "--direct-routing off")
+	healthtest.Want(t, "down", d.kernelFindings(kernelPaths{k}), health.KernelPathDown, "no direct routing: no vxlan", "--direct-routing off")
 	err = nil
-	wantFinding(t, "up again", d.kernelFindings(kernelPaths{k}), "")
+	healthtest.Want(t, "up again", d.kernelFindings(kernelPaths{k}), "")
 	now := time.Now()
 	late := carrier.PeerStatus{ID: peer.ID{2}, Since: now.Add(-kernelPatience)}
 	peers := []carrier.PeerStatus{late, {ID: peer.ID{3}, Since: now}, {ID: peer.ID{4}, State: carrier.Carrying}}
@@ -92,10 +93,11 @@ func TestKernelFindings(t *testing.T) {
 // TestDuplicateFindings: an address that flaps is reported with where it is now.
 func TestDuplicateFindings(t *testing.T) {
 	mac := ether.Addr{2, 0, 0, 0, 0, 7}
-	wantFinding(t, "none", duplicateFindings(nil), "")
-	wantFinding(t, "IP", duplicateFindings([]router.Duplicate{{Addr: netip.MustParseAddr("10.32.0.7"), MAC: mac}}), health.DuplicateAddress,
+	healthtest.Want(t, "none", duplicateFindings(nil), "")
+	healthtest.Want(t, "IP", duplicateFindings([]router.Duplicate{{Addr: netip.MustParseAddr("10.32.0.7"), MAC: mac}}),
+		health.DuplicateAddress,
 		"10.32.0.7", mac.String(), "weft ip list")
-	wantFinding(t, "MAC", duplicateFindings([]router.Duplicate{{MAC: mac}}), health.DuplicateMAC, mac.String(), "weft fdb")
+	healthtest.Want(t, "MAC", duplicateFindings([]router.Duplicate{{MAC: mac}}), health.DuplicateMAC, mac.String(), "weft fdb")
 	many := make([]router.Duplicate, 3*maxDuplicates)
 	if got := duplicateFindings(many); len(got) != maxDuplicates {
 		t.Errorf("%d findings, want %d", len(got), maxDuplicates)
@@ -105,15 +107,15 @@ func TestDuplicateFindings(t *testing.T) {
 // TestOffloadFindings: missing offloads are reported, unless they were turned off.
 func TestOffloadFindings(t *testing.T) {
 	d := beside(Member{Hops: 1})
-	wantFinding(t, "missing", d.offloadFindings(), health.OffloadMissing, "tso4", "ethtool -K")
+	healthtest.Want(t, "missing", d.offloadFindings(), health.OffloadMissing, "tso4", "ethtool -K")
 	d.settings.Offload = settings.OffloadOff
-	wantFinding(t, "turned off", d.offloadFindings(), "")
+	healthtest.Want(t, "turned off", d.offloadFindings(), "")
 }
 
 // TestBusyPollFindings: each cause for which --busy-poll has no effect is reported with what to do.
 func TestBusyPollFindings(t *testing.T) {
 	d := beside(Member{Hops: 1})
-	wantFinding(t, "starting", d.busyPollFindings(), "")
+	healthtest.Want(t, "starting", d.busyPollFindings(), "")
 	for _, c := range []struct {
 		err  error
 		want []string
@@ -125,6 +127,6 @@ func TestBusyPollFindings(t *testing.T) {
 		e := &engines{}
 		e.keeperErr.Store(&c.err)
 		d.current.Store(e)
-		wantFinding(t, c.err.Error(), d.busyPollFindings(), health.BusyPollUnavailable, c.want...)
+		healthtest.Want(t, c.err.Error(), d.busyPollFindings(), health.BusyPollUnavailable, c.want...)
 	}
 }

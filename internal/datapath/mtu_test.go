@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/podlink"
 )
 
@@ -29,14 +30,14 @@ func TestNextMTU(t *testing.T) {
 func TestMTUFindings(t *testing.T) {
 	d := &Datapath{}
 	d.underlay.Store(&Underlay{MTU: 1400})
-	wantFinding(t, "not known", d.mtuFindings(), "")
+	healthtest.Want(t, "not known", d.mtuFindings(), "")
 	d.mtus.large.Store(&[]largePod{})
-	wantFinding(t, "none", d.mtuFindings(), "")
+	healthtest.Want(t, "none", d.mtuFindings(), "")
 	d.mtus.large.Store(&[]largePod{
 		{podlink.Port{Name: "vweftp", Addrs: []netip.Addr{netip.MustParseAddr("10.32.0.2")}}, 1438, podlink.ErrHidden},
 		{podlink.Port{Name: "vweftq"}, 1420, podlink.ErrHidden},
 	})
-	wantFinding(t, "two", d.mtuFindings(), health.PodMTULarge, "1400 bytes", "10.32.0.2 on vweftp (1438)", "vweftq (1420)")
+	healthtest.Want(t, "two", d.mtuFindings(), health.PodMTULarge, "1400 bytes", "10.32.0.2 on vweftp (1438)", "vweftq (1420)")
 }
 
 // TestLinkMTU: links are never below the largest pod.

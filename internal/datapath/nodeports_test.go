@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/nodefilter"
 	"weft/internal/settings"
 )
@@ -43,9 +44,9 @@ func TestNodeRules(t *testing.T) {
 // TestNodePortFindings: rules that are not in force are a condition until they are.
 func TestNodePortFindings(t *testing.T) {
 	var p nodePorts
-	wantFinding(t, "in force", p.findings(), "")
+	healthtest.Want(t, "in force", p.findings(), "")
 	p.err = errors.New("no nft")
-	wantFinding(t, "not in force", p.findings(), health.NodePortsOpen, "no nft", "nftables")
+	healthtest.Want(t, "not in force", p.findings(), health.NodePortsOpen, "no nft", "nftables")
 	p.err = nil
-	wantFinding(t, "in force again", p.findings(), "")
+	healthtest.Want(t, "in force again", p.findings(), "")
 }

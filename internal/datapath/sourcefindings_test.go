@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/peer"
 	"weft/internal/settings"
 	"weft/router"
@@ -23,10 +24,10 @@ func TestSourceFindings(t *testing.T) {
 		f := router.ForeignSources{Frames: 7, Last: netip.MustParseAddr("10.32.0.9"), First: first, Until: until}
 		return d.sourceFindings(router.Stats{Peers: []router.PeerStats{{ID: peer.ID{1}, Foreign: f}}}, now)
 	}
-	wantFinding(t, "for a moment", find(now.Add(-time.Second), now), "")
-	wantFinding(t, "long ago", find(now.Add(-time.Hour), now.Add(-20*time.Minute)), "")
-	wantFinding(t, "going on", find(now.Add(-time.Minute), now), health.ForeignSource, "Node b", "10.32.0.9", "delivered", "weft ip claim")
+	healthtest.Want(t, "for a moment", find(now.Add(-time.Second), now), "")
+	healthtest.Want(t, "long ago", find(now.Add(-time.Hour), now.Add(-20*time.Minute)), "")
+	healthtest.Want(t, "going on", find(now.Add(-time.Minute), now), health.ForeignSource, "Node b", "10.32.0.9", "delivered", "weft ip claim")
 	d.settings.SourceCheck = settings.SourceCheckEnforce
-	wantFinding(t, "dropped", find(now.Add(-time.Minute), now), health.ForeignSource, "are dropped")
-	wantFinding(t, "nothing happened", d.sourceFindings(router.Stats{Peers: []router.PeerStats{{ID: peer.ID{1}}}}, now), "")
+	healthtest.Want(t, "dropped", find(now.Add(-time.Minute), now), health.ForeignSource, "are dropped")
+	healthtest.Want(t, "nothing happened", d.sourceFindings(router.Stats{Peers: []router.PeerStats{{ID: peer.ID{1}}}}, now), "")
 }

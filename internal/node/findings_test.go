@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/peer"
 	"weft/internal/target"
 	"weft/ipam"
@@ -15,38 +16,18 @@ import (
 	"weft/mesh/mismatch"
 )
 
-// wantFinding fails unless there is one finding of the given code that contains the given texts; no code: no finding.
-func wantFinding(t *testing.T, what string, got []health.Finding, code health.Code, contains ...string) {
-	t.Helper()
-	if code == "" {
-		if len(got) != 0 {
-			t.Errorf("%s: %+v, want none", what, got)
-		}
-		return
-	}
-	if len(got) != 1 || got[0].Code != code {
-		t.Errorf("%s: %+v, want one of %s", what, got, code)
-		return
-	}
-	for _, text := range contains {
-		if !strings.Contains(got[0].Sentences(), text) {
-			t.Errorf("%s: %q does not contain %q", what, got[0].Sentences(), text)
-		}
-	}
-}
-
 func TestClockFindings(t *testing.T) {
 	node := func(name string, skew time.Duration) mesh.Member {
 		return mesh.Member{Name: name, ID: peer.ID{name[0]}, State: mesh.StateAlive, RTT: time.Millisecond, Skew: skew}
 	}
-	wantFinding(t, "all well", clockFindings([]mesh.Member{node("a", time.Second), node("b", -maxSkew)}), "")
-	wantFinding(t, "one wrong", clockFindings([]mesh.Member{node("a", 0), node("b", -37*time.Second)}), health.PeerClockSkew,
+	healthtest.Want(t, "all well", clockFindings([]mesh.Member{node("a", time.Second), node("b", -maxSkew)}), "")
+	healthtest.Want(t, "one wrong", clockFindings([]mesh.Member{node("a", 0), node("b", -37*time.Second)}), health.PeerClockSkew,
 		"clock of node b", "37s behind the clock of this node", "NTP")
-	wantFinding(t, "this one wrong", clockFindings([]mesh.Member{node("a", 62*time.Second), node("b", time.Minute)}), health.ClockSkew,
+	healthtest.Want(t, "this one wrong", clockFindings([]mesh.Member{node("a", 62*time.Second), node("b", time.Minute)}), health.ClockSkew,
 		"clock of this node is 1m2s behind the clocks of all other nodes")
 	dead, unmeasured := node("c", time.Hour), node("d", time.Hour)
 	dead.State, unmeasured.RTT = mesh.StateDead, 0
-	wantFinding(t, "not known", clockFindings([]mesh.Member{dead, unmeasured}), "")
+	healthtest.Want(t, "not known", clockFindings([]mesh.Member{dead, unmeasured}), "")
 }
 
 func TestSpaceFindings(t *testing.T) {
@@ -56,25 +37,25 @@ func TestSpaceFindings(t *testing.T) {
 	half := ipam.Owner{Addresses: 128, Free: 100, Reachable: true}
 	away := ipam.Owner{Addresses: 128, Free: 128}
 	little := ipam.Owner{Addresses: 128, Free: 12, Reachable: true}
-	wantFinding(t, "not divided", spaceFindings(status()), "")
-	wantFinding(t, "half", spaceFindings(status(half, little)), "")
-	wantFinding(t, "nearly full", spaceFindings(status(little, little, away)), health.RangeFull,
+	healthtest.Want(t, "not divided", spaceFindings(status()), "")
+	healthtest.Want(t, "half", spaceFindings(status(half, little)), "")
+	healthtest.Want(t, "nearly full", spaceFindings(status(little, little, away)), health.RangeFull,
 		"10.32.0.0/24 is nearly full: 24 of 384", "weft ip list")
 }
 
 func TestTargetFindings(t *testing.T) {
 	at := target.Target{Host: "b", Port: 6783}
-	wantFinding(t, "joined", targetFindings([]mesh.TargetStatus{{Target: at}}), "")
-	wantFinding(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}),
+	healthtest.Want(t, "joined", targetFindings([]mesh.TargetStatus{{Target: at}}), "")
+	healthtest.Want(t, "refused", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused")}}),
 		health.TargetUnreachable,
 		"Target b:6783", "TCP and UDP port 6783 and UDP port 6784", "weft forget b:6783")
-	wantFinding(t, "moved", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused"),
+	healthtest.Want(t, "moved", targetFindings([]mesh.TargetStatus{{Target: at, Err: errors.New("connection refused"),
 		Moved: mesh.Member{ID: peer.ID{1}, Name: "b", Addr: netip.MustParseAddr("192.0.2.9")}}}),
 		health.TargetUnreachable, "node b, which was there, is at 192.0.2.9 now", "new address")
-	wantFinding(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mismatch.Error{Reason: mismatch.There}}}),
+	healthtest.Want(t, "secret", targetFindings([]mesh.TargetStatus{{Target: at, Err: &mismatch.Error{Reason: mismatch.There}}}),
 		health.TargetKeyMismatch)
 	// memberlist keeps only the text of errors.
-	wantFinding(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at,
+	healthtest.Want(t, "cluster", targetFindings([]mesh.TargetStatus{{Target: at,
 		Err: errors.New("1 error: " + mesh.ErrClusterMismatch.Error())}}),
 		health.TargetClusterMismatch, "another cluster")
 }
@@ -83,13 +64,13 @@ func TestDeadFindings(t *testing.T) {
 	dead := mesh.Member{Name: "a", ID: peer.ID{1}, Addr: netip.MustParseAddr("192.0.2.1"), State: mesh.StateDead}
 	owner := ipam.Status{Ranges: []ipam.RangeStatus{{Owners: []ipam.Owner{{ID: dead.ID, Addresses: 128}}}}}
 	reclaim := "un \"weft reclaim " + dead.ID.String() + "\"."
-	wantFinding(t, "alive", deadFindings([]mesh.Member{{Name: "b", State: mesh.StateAlive}}, owner, nil), "")
-	wantFinding(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}, nil), health.PeerDead,
+	healthtest.Want(t, "alive", deadFindings([]mesh.Member{{Name: "b", State: mesh.StateAlive}}, owner, nil), "")
+	healthtest.Want(t, "owns nothing", deadFindings([]mesh.Member{dead}, ipam.Status{}, nil), health.PeerDead,
 		"at 192.0.2.1) is dead. Start it again.")
-	wantFinding(t, "owns some", deadFindings([]mesh.Member{dead}, owner, nil), health.PeerDead, "it owns 128 addresses.",
+	healthtest.Want(t, "owns some", deadFindings([]mesh.Member{dead}, owner, nil), health.PeerDead, "it owns 128 addresses.",
 		"Start it again, or if it will not return r"+reclaim)
 	keptOut := map[netip.Addr]bool{dead.Addr: true}
-	wantFinding(t, "kept out", deadFindings([]mesh.Member{dead}, owner, keptOut), health.PeerDead,
+	healthtest.Want(t, "kept out", deadFindings([]mesh.Member{dead}, owner, keptOut), health.PeerDead,
 		"a node at its address is kept out; it owns 128", "Let it in again")
 	for _, f := range deadFindings([]mesh.Member{dead}, owner, keptOut) {
 		if strings.Contains(f.Remedy, "reclaim") {
@@ -97,7 +78,7 @@ func TestDeadFindings(t *testing.T) {
 		}
 	}
 	next := mesh.Member{Name: "a", ID: peer.ID{2}, State: mesh.StateAlive}
-	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner, nil), health.PeerDead,
+	healthtest.Want(t, "replaced", deadFindings([]mesh.Member{dead, next}, owner, nil), health.PeerDead,
 		"has replaced it; it owns 128", "R"+reclaim)
 }
 
@@ -105,7 +86,7 @@ func TestDeadFindings(t *testing.T) {
 func TestReplacedNode(t *testing.T) {
 	dead := mesh.Member{Name: "a", ID: peer.ID{1}, State: mesh.StateDead}
 	next := mesh.Member{Name: "a", ID: peer.ID{2}, State: mesh.StateAlive}
-	wantFinding(t, "replaced", deadFindings([]mesh.Member{dead, next}, ipam.Status{}, nil), "")
+	healthtest.Want(t, "replaced", deadFindings([]mesh.Member{dead, next}, ipam.Status{}, nil), "")
 }
 
 func TestUnseenOwners(t *testing.T) {
@@ -116,10 +97,10 @@ func TestUnseenOwners(t *testing.T) {
 	members := []mesh.Member{{ID: peer.ID{3}, State: mesh.StateDead}} // reported as dead
 	at := netip.MustParseAddrPort("192.0.2.1:6783")
 	lastSeen := func(peer.ID) (netip.AddrPort, string) { return at, "a" }
-	wantFinding(t, "unseen", unseenOwnerFindings(members, status, nil, lastSeen), health.OwnerUnseen,
+	healthtest.Want(t, "unseen", unseenOwnerFindings(members, status, nil, lastSeen), health.OwnerUnseen,
 		"Node a ("+peer.ID{1}.String()+", last at 192.0.2.1) owns 5 addresses of 10.32.0.0/12", "weft reclaim "+peer.ID{1}.String())
 	keptOut := map[netip.Addr]bool{at.Addr(): true}
-	wantFinding(t, "kept out", unseenOwnerFindings(members, status, keptOut, lastSeen), "")
+	healthtest.Want(t, "kept out", unseenOwnerFindings(members, status, keptOut, lastSeen), "")
 	early := clusterFindings{started: time.Now()}
-	wantFinding(t, "just started", early.unseenOwnerFindings(members, status, nil, time.Now()), "")
+	healthtest.Want(t, "just started", early.unseenOwnerFindings(members, status, nil, time.Now()), "")
 }

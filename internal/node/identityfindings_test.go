@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/health/healthtest"
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/internal/target"
@@ -43,28 +44,28 @@ func TestOwnIdentityFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := admission.Status{Signed: identity.File{Certificate: c}, Trust: identity.NewTrust([]identity.CAKey{ca.Key()})}
-	wantFinding(t, "valid", ownIdentityFindings(s, self, now.Add(time.Minute)), "")
-	wantFinding(t, "to renew", ownIdentityFindings(s, self, now.Add(150*time.Minute)), health.IdentityExpiresSoon, "weft identity request")
-	wantFinding(t, "expired", ownIdentityFindings(s, self, now.Add(4*time.Hour)), health.IdentityExpired, "weft identity request")
+	healthtest.Want(t, "valid", ownIdentityFindings(s, self, now.Add(time.Minute)), "")
+	healthtest.Want(t, "to renew", ownIdentityFindings(s, self, now.Add(150*time.Minute)), health.IdentityExpiresSoon, "weft identity request")
+	healthtest.Want(t, "expired", ownIdentityFindings(s, self, now.Add(4*time.Hour)), health.IdentityExpired, "weft identity request")
 	s.Trust = identity.NewTrust([]identity.CAKey{identity.GenerateCA().Key()})
-	wantFinding(t, "of another CA", ownIdentityFindings(s, self, now.Add(time.Minute)), health.IdentityUnusable)
+	healthtest.Want(t, "of another CA", ownIdentityFindings(s, self, now.Add(time.Minute)), health.IdentityUnusable)
 }
 
 // TestIncompleteFindings: nodes without a certificate are named until they have one.
 func TestIncompleteFindings(t *testing.T) {
 	m := mesh.Member{Name: "b", State: mesh.StateAlive, Addr: netip.MustParseAddr("192.0.2.2")}
-	wantFinding(t, "without", incompleteFindings([]mesh.Member{m}), health.IdentitiesIncomplete, "b (192.0.2.2)", "--identity")
+	healthtest.Want(t, "without", incompleteFindings([]mesh.Member{m}), health.IdentitiesIncomplete, "b (192.0.2.2)", "--identity")
 	m.Certificate.NotAfter = time.Now()
-	wantFinding(t, "with", incompleteFindings([]mesh.Member{m}), "")
+	healthtest.Want(t, "with", incompleteFindings([]mesh.Member{m}), "")
 }
 
 // TestRefusedFindings: a node, and a target, that is not admitted is named with the reason.
 func TestRefusedFindings(t *testing.T) {
 	n := admission.Refused{ID: peer.ID{2}, Name: "b", Err: &identity.Error{Refusal: identity.Expired}}
-	wantFinding(t, "node", []health.Finding{refusedFinding(n)}, health.NodeRefused, "Node b (", "weft identity request")
+	healthtest.Want(t, "node", []health.Finding{refusedFinding(n)}, health.NodeRefused, "Node b (", "weft identity request")
 	refused := mesh.TargetStatus{Target: target.Target{Host: "b", Port: 6783},
 		Err: &mesh.RefusedError{Reason: seal.RefusedMember, Identity: identity.NoCertificate}}
-	wantFinding(t, "target", targetFindings([]mesh.TargetStatus{refused}), health.TargetRefused, "b:6783", "weft identity request")
+	healthtest.Want(t, "target", targetFindings([]mesh.TargetStatus{refused}), health.TargetRefused, "b:6783", "weft identity request")
 	refused.Err = nil
-	wantFinding(t, "joined", targetFindings([]mesh.TargetStatus{refused}), "")
+	healthtest.Want(t, "joined", targetFindings([]mesh.TargetStatus{refused}), "")
 }

@@ -43,7 +43,7 @@ func Sample(ctx context.Context, at Interface, every func() int, f func(Sampled)
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sampleBuffer),
-			setFilter(fd, oneOf(s.every)),
+			SetFilter(fd, oneOf(s.every)),
 		)
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *sampling) follow(fd, every int, f func(Sampled)) error {
 	if every == s.every {
 		return nil
 	}
-	err := setFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+	err := SetFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}})
 	for err == nil {
 		err = s.next(fd, f)
 	}
@@ -87,7 +87,7 @@ func (s *sampling) follow(fd, every int, f func(Sampled)) error {
 		return err
 	}
 	s.every = every
-	return setFilter(fd, oneOf(every))
+	return SetFilter(fd, oneOf(every))
 }
 
 // next reads one frame; the error is EAGAIN if there is none. Frames that were lost count as the one that comes after them.
@@ -133,8 +133,8 @@ func oneOf(n int) []bpf.Instruction {
 	}
 }
 
-// setFilter sets the filter of a packet socket, in place of an earlier one. It returns the bytes of a frame that are kept.
-func setFilter(fd int, program []bpf.Instruction) error {
+// SetFilter sets the filter of a packet socket, in place of an earlier one. It returns the bytes of a frame that are kept.
+func SetFilter(fd int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/ether"
 	"weft/router/carrier"
+	"weft/router/carrier/framewatch"
 )
 
 // socket is a packet socket on the device, for probes. The bridge consumes every frame that arrives at its port, so
@@ -63,26 +64,12 @@ func ignoreMissing(err error) error {
 
 // onlyProbes sets a filter that drops all frames but probes, and removes their padding.
 func onlyProbes(fd int) error {
-	return setFilter(fd, []bpf.Instruction{
+	return framewatch.SetFilter(fd, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: probeType, SkipFalse: 1},
 		bpf.RetConstant{Val: ether.HeaderLen + carrier.ProbeLen},
 		bpf.RetConstant{Val: 0},
 	})
-}
-
-// setFilter sets the filter of a packet socket, in place of an earlier one. It returns the bytes of a frame that are kept.
-func setFilter(fd int, program []bpf.Instruction) error {
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return err
-	}
-	code := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 }
 
 // receive waits for a probe. The error is net.ErrClosed after close.
