@@ -42,7 +42,9 @@ func (r routed) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 }
 
 // routedAddr returns an address in the subnet of the i-th host.
-func routedAddr(i int, last byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 97, byte(i + 1), last}) }
+func routedAddr(i int, last byte) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 97, byte(i + 1), last})
+}
 
 // script returns the commands that configure the i-th host.
 func (routed) script(l *lab.Lab, i int, pod *nettest.Pod) string {

@@ -59,11 +59,11 @@ type Node struct {
 	Capabilities uint32    // bits that describe the datapath
 	Public       [peer.KeySize]byte
 	Name         string
-	Accepts      []uint32     // fingerprints of secrets, at most 255
-	ClusterIDs   []ClusterID  // at most MaxClusterIDs
-	Certificate  []byte       // see package identity; empty: none
-	VNI          uint32       // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
-	Direct       []byte // see package direct, at most 255 bytes; empty: the node takes no part
+	Accepts      []uint32    // fingerprints of secrets, at most 255
+	ClusterIDs   []ClusterID // at most MaxClusterIDs
+	Certificate  []byte      // see package identity; empty: none
+	VNI          uint32      // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
+	Direct       []byte      // see package direct, at most 255 bytes; empty: the node takes no part
 	Ranges       []netip.Prefix
 	Version      string // at most 64 bytes
 }
