@@ -224,6 +224,16 @@ func TestDirectEnds(t *testing.T) {
 	up(t, nodes[1], append(slices.Clone(directRouting), others(nodes, nodes[1])...)...)
 	waitReady(t, nodes)
 	waitCarrier(t, nodes, api.CarrierDirect)
+	// The kernels carry all else by VXLAN again, too, or there would be no ARP while the daemon is dead.
+	for i, n := range nodes {
+		labtest.Until(t, patience, func() error {
+			entries := labtest.Run(t, n.Space, "bridge", "fdb", "show", "dev", kernelDevice)
+			if flood := "00:00:00:00:00:00 dst " + nodes[1-i].Addr().String(); !strings.Contains(entries, flood) {
+				return fmt.Errorf("%s does not flood to the other node: %s", n.Label(), entries)
+			}
+			return nil
+		})
+	}
 	nodes[1].Process().Kill()
 	pings.waitReplies(t, 60)
 	waitState(t, nodes[0], "b", api.PeerDead)
