@@ -208,6 +208,29 @@ func TestDirectPolicies(t *testing.T) {
 	}
 }
 
+// TestDirectService: a connection to an address that the host translates to a pod of another node, as kube-proxy does, is routed there and
+// back.
+func TestDirectService(t *testing.T) {
+	t.Parallel()
+	nodes, pods := newDirect(t)
+	do(t, nodes[0], "expose")
+	client, server := attach(t, nodes[0], "client"), pods[1]
+	runLines(t, nodes[0], "nft add table ip service", "nft add chain ip service in '{ type nat hook prerouting priority dstnat; }'",
+		"nft add rule ip service in ip daddr 10.96.0.1 counter dnat to "+server.addr.String())
+	client.reaches(t, server.addr)
+	waitCarrier(t, nodes, api.CarrierDirect)
+	before := peerOf(t, nodes[0], "b").Kernel
+	pings := client.pinging(t, netip.MustParseAddr("10.96.0.1"))
+	pings.waitReplies(t, 40)
+	pings.steady(t)
+	if out := labtest.Run(t, client.Space, "ping", "-c1", "10.96.0.1"); !strings.Contains(out, "from 10.96.0.1:") {
+		t.Errorf("the answer comes from elsewhere: %s", out)
+	}
+	if after := peerOf(t, nodes[0], "b").Kernel; after.RxFrames-before.RxFrames < 40 {
+		t.Errorf("%d answers were routed", after.RxFrames-before.RxFrames)
+	}
+}
+
 // TestDirectEnds: routes and rules end with the daemon, and with the next start after one that was killed. Pods notice nothing.
 func TestDirectEnds(t *testing.T) {
 	t.Parallel()
