@@ -11,7 +11,7 @@
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
 //	guard.go     what ports of the bridge may send
 //	nodeports.go the ports of nodes, which are closed to pods
-//	kernel.go    the kernel path: its devices, their controllers, and which peers they may carry
+//	kernel.go    the kernel path: its devices, their controllers, and which peers they may carry; kernelpaths.go: all of them together
 //	carriers.go  the kinds of carriers; tunnels.go, direct.go: WireGuard and direct routing
 //	vni.go       the VNI of the kernel path, on which the nodes agree
 //	security.go  secrets and trusted subnets: which peers need a seal

@@ -3,6 +3,7 @@ package datapath
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -33,7 +34,7 @@ func (d *Datapath) openDirect(ctx context.Context) (kernelDevice, error) {
 		return kernelDevice{}, err
 	}
 	c := direct.Config{
-		Name: s.DirectPort(), Bridge: s.Bridge, Uplinks: d.uplinks(), Table: s.DirectTable(), Group: s.DirectGroup(), MTU: d.linkMTU(),
+		Bridge: s.Bridge, Uplinks: d.uplinks(), Table: s.DirectTable(), Group: s.DirectGroup(), MTU: d.linkMTU(),
 		Local: d.underlay.Load().Addr, Ranges: s.Ranges, Foreign: s.NoMasquerade, Self: d.cfg.Self, Nodes: directNodes{d},
 	}
 	device, err := direct.Open(ctx, c)
@@ -52,10 +53,9 @@ func (d *Datapath) renewDirect() ([]byte, error) {
 		return nil, err
 	}
 	own := direct.Node{Link: link}
-	var has [2]bool
 	for _, a := range d.cfg.Addresses.ProbeAddresses() { // one of each family
-		if family := map[bool]int{true: 1}[a.Is6()]; !has[family] {
-			own.Probes, has[family] = append(own.Probes, a), true
+		if !slices.ContainsFunc(own.Probes, func(b netip.Addr) bool { return b.Is4() == a.Is4() }) {
+			own.Probes = append(own.Probes, a)
 		}
 	}
 	hosts, err := d.BridgeAddresses()
@@ -136,7 +136,7 @@ func (d *Datapath) noteDirect(k *kernelPath) {
 // besideOthers is the router as direct routing sees it: broadcasts and all other frames that it does not carry go on as before.
 type besideOthers struct {
 	carrier.Router
-	others func() kernelPaths
+	others kernelPaths
 }
 
 // SetKernel implements carrier.Router.
@@ -148,7 +148,7 @@ func (besideOthers) ReleaseMACs(peer.ID) []ether.Addr { return nil }
 // LastHeard implements carrier.Router: a peer that another carrier of the kernel carries can be left to that. A peer with a stopped daemon
 // answers no probe, and takes packets without a header no more, but its kernel goes on with that other carrier.
 func (b besideOthers) LastHeard(id peer.ID) time.Time {
-	if slices.ContainsFunc(b.others(), func(k *kernelPath) bool { return k.kind != carrier.Direct && k.carries(id) }) {
+	if slices.ContainsFunc(b.others, func(k *kernelPath) bool { return k.kind != carrier.Direct && k.carries(id) }) {
 		return time.Now()
 	}
 	return b.Router.LastHeard(id)

@@ -11,10 +11,10 @@
 // (rules, routes, a flushed table) the frames go by the other carrier at once.
 //
 //   - node.go: what nodes publish about themselves
-//   - direct_linux.go: the carrier; routes_linux.go: its routing table; sample_linux.go: what it counts, and whether it can carry;
-//     watch_linux.go: copies of frames
-//   - rules.go: the rules of nftables
-//   - probe.go, collect.go: the packets in which a probe lies
+//   - direct_linux.go: the carrier; peers_linux.go: which peers it reaches; apply_linux.go: rules and routes for them
+//   - rules.go: the rules of nftables; routes_linux.go: the routing table; leftovers_linux.go: those of earlier runs
+//   - probes_linux.go: probes, in the packets of probe.go and collect.go
+//   - sample_linux.go: what it counts, and whether it can carry; watch_linux.go: copies of frames
 //
 // See docs/adr/0054-direct-routing.md.
 package direct
@@ -28,6 +28,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/router/carrier"
+	"weft/tap/bridge"
 )
 
 // Errors that callers branch on, besides those of package carrier. The errors that wrap them name the cause and a remedy.
@@ -49,13 +50,12 @@ type Nodes interface {
 
 // Config describes a carrier.
 type Config struct {
-	// Name of the hidden port from which probes enter the bridge. The names of the tables of nftables are derived from it.
-	Name string
 	// Bridge is the name of the pods' bridge, and Uplinks are those of its ports that lead to other nodes. A "*" at the end stands for any
 	// text.
 	Bridge  string
 	Uplinks []string
-	// Table is the number of the routing table, and Group that of the log group for probes.
+	// Table is the number of the routing table, from which the names of the port for probes and of the tables of nftables are derived. Group
+	// is that of the log group for probes.
 	Table, Group uint16
 	// MTU of the pods in bytes.
 	MTU int
@@ -67,6 +67,19 @@ type Config struct {
 	Foreign bool
 	Self    peer.ID
 	Nodes   Nodes
+}
+
+// PortName returns the name of the hidden port from which the probes of a carrier with a routing table enter the bridge. The port ends with
+// the process.
+func PortName(table uint16) string { return fmt.Sprintf("%s%dd", bridge.HiddenPrefix, table) }
+
+// tableName returns the name of the tables of nftables of a carrier with a routing table.
+func tableName(table uint16) string { return "weft-" + PortName(table) }
+
+// tableOf is the reverse of tableName.
+func tableOf(name string) (table uint16, ok bool) {
+	_, err := fmt.Sscanf(name, "weft-"+bridge.HiddenPrefix+"%dd", &table)
+	return table, err == nil && name == tableName(table)
 }
 
 // Numbers of the first and the last table of the kernel itself (rtnetlink(7), RT_TABLE_DEFAULT, RT_TABLE_LOCAL).
@@ -84,9 +97,7 @@ const minMTU = carrier.ProbeLen + 40 + 20
 // Validate returns an error that wraps carrier.ErrConfig and names the invalid field, or nil.
 func (c Config) Validate() error {
 	switch {
-	case !goodName.MatchString(c.Name):
-		return fmt.Errorf("direct: %w: Name %q", carrier.ErrConfig, c.Name)
-	case !goodName.MatchString(c.Bridge) || c.Bridge == c.Name:
+	case !goodName.MatchString(c.Bridge) || c.Bridge == PortName(c.Table):
 		return fmt.Errorf("direct: %w: Bridge %q", carrier.ErrConfig, c.Bridge)
 	case c.Table == 0 || c.Table >= tableDefault && c.Table <= tableLocal:
 		return fmt.Errorf("direct: %w: Table %d", carrier.ErrConfig, c.Table)

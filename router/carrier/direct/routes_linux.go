@@ -219,6 +219,8 @@ type uplink struct {
 	name  string
 	index int
 	local netip.Addr // its link-local IPv6 address; not valid: it has none
+	up    bool
+	mtu   int // bytes
 }
 
 // findUplink returns the interface that has an address. The error wraps ErrNoLink.
@@ -244,8 +246,20 @@ func findUplink(nl *netlink.Handle, addr netip.Addr) (u uplink, err error) {
 	if err != nil {
 		return u, fmt.Errorf("direct: the interface of %s: %w", addr, err)
 	}
-	u.name = link.Attrs().Name
+	u.name, u.up, u.mtu = link.Attrs().Name, isUp(link, nil), link.Attrs().MTU
 	return u, nil
+}
+
+// OwnLink returns the link-local IPv6 address of the interface with an address of this host; not valid: it has none. The error wraps
+// ErrNoLink.
+func OwnLink(local netip.Addr) (netip.Addr, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("direct: netlink: %w", err)
+	}
+	defer nl.Close()
+	u, err := findUplink(nl, local)
+	return u.local, err
 }
 
 // onLink reports whether the host sends to an address without a router, over the uplink.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -14,11 +13,12 @@ import (
 
 // Names in the tables. Those of sets and maps end with the family.
 const (
-	setOwn  = "own"   // what this node gives out to its pods
-	mapTo   = "to"    // the addresses of peers that are carried : counter
-	mapFrom = "from"  // the addresses of peers : counter
-	setAll  = "range" // the ranges of the overlay
-	setHost = "hosts" // the addresses of peers themselves
+	setOwn   = "own"    // what this node gives out to its pods
+	mapTo    = "to"     // the addresses of peers that are carried : counter
+	mapFrom  = "from"   // the addresses of peers : counter
+	setAll   = "range"  // the ranges of the overlay
+	setHost  = "hosts"  // the addresses of peers themselves
+	setProbe = "probes" // the sources of their probes
 
 	toPrefix, fromPrefix = "to-", "from-" // of the names of counters, before the ID of a peer
 
@@ -100,16 +100,13 @@ type ruleset struct {
 	open    bool // packets from addresses of no peer pass: there may be peers that are not known yet
 }
 
-// tableName returns the name of the two tables.
-func tableName(name string) string { return "weft-" + name }
-
 // openRules returns the rules in the network namespace of the calling thread, and changes nothing. The error wraps ErrNoRules.
 func openRules(cfg Config) (*rules, error) {
-	bridge, err := knftables.New(knftables.BridgeFamily, tableName(cfg.Name))
+	bridge, err := knftables.New(knftables.BridgeFamily, tableName(cfg.Table))
 	if err != nil {
 		return nil, fmt.Errorf("direct: %w: install the nftables package: %w", ErrNoRules, err)
 	}
-	inet, err := knftables.New(knftables.InetFamily, tableName(cfg.Name))
+	inet, err := knftables.New(knftables.InetFamily, tableName(cfg.Table))
 	if err != nil {
 		return nil, fmt.Errorf("direct: %w: install the nftables package: %w", ErrNoRules, err)
 	}
@@ -171,21 +168,21 @@ func (r *rules) addBridge(tx *knftables.Transaction, s ruleset, gone []peer.ID) 
 			to = append(to, elements(mapTo, t, toPrefix)...)
 		}
 		for _, a := range t.node.Hosts {
-			hosts = append(hosts, &knftables.Element{Set: setHost + suffix(a), Key: []string{a.String()}})
+			hosts = append(hosts, &knftables.Element{Set: setHost + familyOf(a).suffix(), Key: []string{a.String()}})
 		}
 	}
-	addSets(tx, setOwn, "", s.own.Share, nil)
-	addSets(tx, mapTo, " : counter", nil, to)
-	addSets(tx, setHost, "", nil, hosts)
+	addSets(tx, setOwn, prefixes(setOwn, s.own.Share))
+	addSets(tx, setHost, hosts)
+	addMaps(tx, mapTo, to)
 	var lines []string
 	for _, name := range r.cfg.Uplinks {
 		lines = append(lines, "iifname "+quote(name)+" accept")
 	}
-	for _, f := range []struct{ ether, word, ttl, name string }{{"ip", "ip", "ttl", "4"}, {"ip6", "ip6", "hoplimit", "6"}} {
+	for _, f := range nftFamilies {
 		lines = append(lines, knftables.Concat(
-			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.ether, f.word, "saddr @"+setOwn+f.name, f.word, f.ttl, "3-254",
-			f.word, "daddr != @"+setHost+f.name,
-			"counter name", f.word, "daddr map @"+mapTo+f.name, "meta pkttype set host ether daddr set", s.mac.String(),
+			"ether daddr & 01:00:00:00:00:00 == 0 ether type", f.word, f.word, "saddr @"+setOwn+f.suffix, f.word, f.ttl, "3-254",
+			f.word, "daddr != @"+setHost+f.suffix,
+			"counter name", f.word, "daddr map @"+mapTo+f.suffix, "meta pkttype set host ether daddr set", s.mac.String(),
 		))
 	}
 	addChain(tx, "prerouting", knftables.PreroutingHook, beforeBridgeFilter, lines...)
@@ -203,28 +200,28 @@ func (r *rules) addInet(tx *knftables.Transaction, s ruleset, gone []peer.ID) {
 		from = append(from, elements(mapFrom, t, fromPrefix)...)
 		for _, f := range t.families() {
 			a := t.node.probe(f)
-			probes = append(probes, &knftables.Element{Set: "probes" + suffix(a), Key: []string{a.String()}})
+			probes = append(probes, &knftables.Element{Set: setProbe + familyOf(a).suffix(), Key: []string{a.String()}})
 		}
 	}
-	addSets(tx, mapFrom, " : counter", nil, from)
-	addSets(tx, "probes", "", nil, probes)
-	addSets(tx, setAll, "", r.cfg.Ranges, nil)
+	addSets(tx, setProbe, probes)
+	addSets(tx, setAll, prefixes(setAll, r.cfg.Ranges))
+	addMaps(tx, mapFrom, from)
 	forward := []string{`oifname != ` + quote(r.cfg.Bridge) + ` accept`, `iifname ` + quote(r.cfg.Bridge) + ` accept`}
 	for _, a := range s.own.Probes {
-		word := word(a)
+		f := nftFamilies[familyOf(a)]
 		forward = append(forward,
-			knftables.Concat("iifname", quote(s.uplink), word, "daddr", a.String(), word, "saddr @probes"+suffix(a), "log group", int(r.cfg.Group),
-				"snaplen", copied, "queue-threshold 1"),
-			knftables.Concat(word, "daddr", a.String(), "drop"))
+			knftables.Concat("iifname", quote(s.uplink), f.word, "daddr", a.String(), f.word, "saddr @"+setProbe+f.suffix,
+				"log group", int(r.cfg.Group), "snaplen", copied, "queue-threshold 1"),
+			knftables.Concat(f.word, "daddr", a.String(), "drop"))
 	}
 	var sources, input []string
-	for _, f := range []struct{ word, name string }{{"ip", "4"}, {"ip6", "6"}} {
+	for _, f := range nftFamilies {
 		sources = append(sources,
-			knftables.Concat("iifname", quote(s.uplink), "counter name", f.word, "saddr map @"+mapFrom+f.name, "goto peer"))
+			knftables.Concat("iifname", quote(s.uplink), "counter name", f.word, "saddr map @"+mapFrom+f.suffix, "goto peer"))
 		if !s.open && !r.cfg.Foreign {
-			sources = append(sources, knftables.Concat(f.word, "saddr @"+setAll+f.name, "counter name", dropUnknown, "drop"))
+			sources = append(sources, knftables.Concat(f.word, "saddr @"+setAll+f.suffix, "counter name", dropUnknown, "drop"))
 		}
-		input = append(input, knftables.Concat("iifname", quote(s.uplink), f.word, "saddr @"+setAll+f.name, f.word, "daddr @"+setAll+f.name,
+		input = append(input, knftables.Concat("iifname", quote(s.uplink), f.word, "saddr @"+setAll+f.suffix, f.word, "daddr @"+setAll+f.suffix,
 			"counter name", dropHost, "drop"))
 	}
 	addChain(tx, "peer", "", "", configuration...)
@@ -248,28 +245,43 @@ func removeCounters(tx *knftables.Transaction, prefix string, gone []peer.ID) {
 func elements(name string, t target, counter string) (list []*knftables.Element) {
 	for _, p := range t.share() {
 		list = append(list, &knftables.Element{
-			Map: name + suffix(p.Addr()), Key: []string{p.String()}, Value: []string{quote(counter + t.ID.String())},
+			Map: name + familyOf(p.Addr()).suffix(), Key: []string{p.String()}, Value: []string{quote(counter + t.ID.String())},
 		})
 	}
 	return list
 }
 
-// addSets makes the sets or maps of a name, one for each family, those of prefixes or elements. what is the type behind that of the key.
-func addSets(tx *knftables.Transaction, name, what string, prefixes []netip.Prefix, list []*knftables.Element) {
-	interval := []knftables.SetFlag{knftables.IntervalFlag}
-	for _, f := range []struct{ name, key string }{{name + "4", "ipv4_addr"}, {name + "6", "ipv6_addr"}} {
-		if what == "" {
-			tx.Add(&knftables.Set{Name: f.name, Type: f.key, Flags: interval})
-			tx.Flush(&knftables.Set{Name: f.name})
-		} else {
-			tx.Add(&knftables.Map{Name: f.name, Type: f.key + what, Flags: interval})
-			tx.Flush(&knftables.Map{Name: f.name})
-		}
+// prefixes returns prefixes as elements of the sets of a name.
+func prefixes(name string, list []netip.Prefix) (elements []*knftables.Element) {
+	for _, p := range list {
+		elements = append(elements, &knftables.Element{Set: name + familyOf(p.Addr()).suffix(), Key: []string{p.String()}})
 	}
-	for _, p := range prefixes {
-		tx.Add(&knftables.Element{Set: name + suffix(p.Addr()), Key: []string{p.String()}})
+	return elements
+}
+
+// intervals lets a set or map have prefixes.
+var intervals = []knftables.SetFlag{knftables.IntervalFlag}
+
+// addSets makes elements those of the sets of a name, one for each family.
+func addSets(tx *knftables.Transaction, name string, elements []*knftables.Element) {
+	for _, f := range nftFamilies {
+		tx.Add(&knftables.Set{Name: name + f.suffix, Type: f.key, Flags: intervals})
+		tx.Flush(&knftables.Set{Name: name + f.suffix})
 	}
-	for _, e := range list {
+	addAll(tx, elements)
+}
+
+// addMaps makes elements those of the maps of a name to counters, one for each family.
+func addMaps(tx *knftables.Transaction, name string, elements []*knftables.Element) {
+	for _, f := range nftFamilies {
+		tx.Add(&knftables.Map{Name: name + f.suffix, Type: f.key + " : counter", Flags: intervals})
+		tx.Flush(&knftables.Map{Name: name + f.suffix})
+	}
+	addAll(tx, elements)
+}
+
+func addAll(tx *knftables.Transaction, elements []*knftables.Element) {
+	for _, e := range elements {
 		tx.Add(e)
 	}
 }
@@ -290,13 +302,12 @@ func addChain(tx *knftables.Transaction, name string, hook knftables.BaseChainHo
 // quote returns a name in the syntax of nft.
 func quote(name string) string { return `"` + name + `"` }
 
-// suffix is the end of the names of sets with addresses like a.
-func suffix(a netip.Addr) string {
-	if a.Is4() {
-		return "4"
-	}
-	return "6"
+// nftFamilies are the families in the words of nft: of headers, of the number of hops, of the type of addresses, and at the end of the
+// names of sets.
+var nftFamilies = [...]struct{ word, ttl, key, suffix string }{
+	ip4: {"ip", "ttl", "ipv4_addr", "4"},
+	ip6: {"ip6", "hoplimit", "ipv6_addr", "6"},
 }
 
-// word is the protocol of addresses like a in rules.
-func word(a netip.Addr) string { return strings.TrimSuffix("ip"+suffix(a), "4") }
+// suffix is the end of the names of sets with addresses of a family.
+func (f family) suffix() string { return nftFamilies[f].suffix }

@@ -39,7 +39,7 @@ func (d *Direct) counts() (map[peer.ID]carrier.Counts, error) {
 	}
 	d.mu.Unlock()
 	for _, f := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet} {
-		objects, err := conn.GetNamedObjects(&nftables.Table{Name: tableName(d.cfg.Name), Family: f})
+		objects, err := conn.GetNamedObjects(&nftables.Table{Name: tableName(d.cfg.Table), Family: f})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // another program has removed the table: it is restored soon
 			return nil, fmt.Errorf("direct: read the counters of peers: %w", err)
 		}
@@ -98,21 +98,20 @@ func (d *Direct) Sample() (s carrier.Sample, err error) {
 // obstacle returns why nothing can be carried now; empty: nothing is in the way. The error wraps carrier.ErrGone if the port for probes was
 // deleted.
 func (d *Direct) obstacle() (string, error) {
-	port, err := d.nl.LinkByName(d.cfg.Name)
+	port, err := d.nl.LinkByName(d.port.Name())
 	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
-		return "", fmt.Errorf("direct: %s: %w", d.cfg.Name, carrier.ErrGone)
+		return "", fmt.Errorf("direct: %s: %w", d.port.Name(), carrier.ErrGone)
 	} else if err != nil {
-		return "", fmt.Errorf("direct: %s: %w", d.cfg.Name, err)
+		return "", fmt.Errorf("direct: %s: %w", d.port.Name(), err)
 	}
 	br, brErr := d.nl.LinkByName(d.cfg.Bridge)
-	link, linkErr := d.nl.LinkByIndex(d.uplink.index)
 	now, err := findUplink(d.nl, d.cfg.Local)
 	d.mu.Lock()
 	mac := d.mac
 	d.mu.Unlock()
 	switch {
 	case !isUp(br, brErr) || !isUp(port, nil) || port.Attrs().MasterIndex != br.Attrs().Index:
-		return fmt.Sprintf("%s is no port of %s, or one of them is down", d.cfg.Name, d.cfg.Bridge), nil
+		return fmt.Sprintf("%s is no port of %s, or one of them is down", d.port.Name(), d.cfg.Bridge), nil
 	case string(br.Attrs().HardwareAddr) != string(mac[:]):
 		return d.cfg.Bridge + " has got another MAC address", nil // Ensure follows
 	case errors.Is(err, ErrNoLink):
@@ -121,10 +120,10 @@ func (d *Direct) obstacle() (string, error) {
 		return "", err
 	case now.index != d.uplink.index || now.name != d.uplink.name:
 		return "", fmt.Errorf("direct: %s is on another interface (%s): %w", d.cfg.Local, now.name, carrier.ErrGone)
-	case !isUp(link, linkErr):
-		return d.uplink.name + " is down", nil
-	case link.Attrs().MTU < d.cfg.MTU:
-		return fmt.Sprintf("%s has an MTU of %d, pods send up to %d", d.uplink.name, link.Attrs().MTU, d.cfg.MTU), nil
+	case !now.up:
+		return now.name + " is down", nil
+	case now.mtu < d.cfg.MTU:
+		return fmt.Sprintf("%s has an MTU of %d, pods send up to %d", now.name, now.mtu, d.cfg.MTU), nil
 	}
 	return "", nil
 }

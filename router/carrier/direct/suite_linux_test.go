@@ -42,7 +42,7 @@ func (n nodes) add(h *carriertest.Host) {
 // configOf describes the carrier of a host.
 func configOf(h *carriertest.Host, n direct.Nodes) direct.Config {
 	return direct.Config{
-		Name: name, Bridge: carriertest.Bridge, Uplinks: []string{carriertest.Tap}, Table: table, Group: group, MTU: carriertest.MTU,
+		Bridge: carriertest.Bridge, Uplinks: []string{carriertest.Tap}, Table: table, Group: group, MTU: carriertest.MTU,
 		Local: h.Addr, Ranges: []netip.Prefix{overlay}, Self: h.ID, Nodes: n,
 	}
 }
