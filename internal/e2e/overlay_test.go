@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/internal/api"
+	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
 )
 
@@ -117,11 +118,28 @@ func TestLinkLocalFramesStay(t *testing.T) {
 	}
 }
 
-// TestMACMoves: a MAC address moves between two nodes, and a third node updates its table.
+// TestMACMoves: a MAC address moves between two nodes, and a third node updates its table, by whatever its peers are carried.
 func TestMACMoves(t *testing.T) {
 	t.Parallel()
-	nodes := newNodes(t, "a", "b", "c")
-	start(t, nodes)
+	for _, datapath := range []api.Datapath{api.DatapathKernel, api.DatapathUserspace} {
+		t.Run(string(datapath), func(t *testing.T) {
+			t.Parallel()
+			nodes := newNodes(t, "a", "b", "c")
+			start(t, nodes, "--datapath", string(datapath))
+			for _, n := range nodes {
+				for _, other := range nodes {
+					if n != other {
+						waitDatapath(t, n, other.Label(), datapath)
+					}
+				}
+			}
+			testMACMoves(t, nodes)
+		})
+	}
+}
+
+func testMACMoves(t *testing.T, nodes []*cluster.Node) {
+	t.Helper()
 	sockets := openAll(t, []*pod{attach(t, nodes[0], "p"), attach(t, nodes[1], "p"), attach(t, nodes[2], "p")})
 	const movingMAC = "02:00:00:00:00:77"
 	for i, name := range []string{"a", "b", "a"} {
