@@ -56,7 +56,7 @@ func (w *weft) Up(ctx context.Context, l *lab.Lab) (*Overlay, error) {
 			if err != nil {
 				return o, err
 			}
-			if err := o.until(ctx, func(context.Context) error { _, err := os.Stat(socket); return err }); err != nil {
+			if err := o.until(ctx, func(context.Context) error { return listens(socket) }); err != nil {
 				return o, err
 			}
 			flags = append(flags, "--wireguard-device", device)

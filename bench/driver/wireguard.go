@@ -108,6 +108,15 @@ func (*wireguard) settings(l *lab.Lab, keys []*ecdh.PrivateKey, i int, inside fu
 	return s.String() + "\n"
 }
 
+// listens returns an error unless a program listens on a control socket. Its file exists a moment before.
+func listens(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		err = conn.Close()
+	}
+	return err
+}
+
 // configure waits until a daemon listens on its control socket, and sends the settings to it.
 func (*wireguard) configure(ctx context.Context, o *Overlay, socket, settings string) error {
 	var conn net.Conn

@@ -4,6 +4,7 @@ package wireguardtest
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,8 +62,11 @@ func StartNamed(t *testing.T, h *nettest.Host, name string) *nettest.Process {
 	}
 	t.Cleanup(func() { _ = p.Stop(patience) })
 	socket := filepath.Join("/var/run/wireguard", name+".sock")
-	labtest.Until(t, patience, func() error {
-		_, err := os.Stat(socket)
+	labtest.Until(t, patience, func() error { // the file exists a moment before the program listens
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			err = conn.Close()
+		}
 		return err
 	})
 	return p
