@@ -287,9 +287,8 @@ func (e *Engine) Duplicates() []Duplicate { return e.duplicates.List(e.now()) }
 // FDB returns the entries of the forwarding database, sorted by address; the zero ID stands for the host itself.
 func (e *Engine) FDB() []fdb.Entry { return e.fdb.Entries(e.now()) }
 
-// ReleaseMACs returns the addresses that were learned behind a peer and removes them from the forwarding database, for
-// a caller that carries their frames from now on. It costs next to nothing if no frame has come from the peer since the
-// last call.
+// ReleaseMACs returns the addresses that were learned behind a peer and removes them from the forwarding database, for a caller that
+// carries their frames from now on. It costs next to nothing if no frame has come from the peer since the last call.
 func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 	v := e.peers.Load().byID[id]
 	if v == nil {
@@ -300,6 +299,9 @@ func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 	}
 	return e.fdb.Release(id)
 }
+
+// MovedMACs returns those of macs that the router has learned elsewhere than behind a peer, as they have moved since ReleaseMACs.
+func (e *Engine) MovedMACs(id peer.ID, macs []ether.Addr) []ether.Addr { return e.fdb.Elsewhere(macs, id, e.now()) }
 
 // learn notes that mac is behind the peer where; the zero ID stands for the host itself.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {

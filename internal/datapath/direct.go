@@ -145,6 +145,9 @@ func (besideOthers) SetKernel(peer.ID, bool) {}
 // ReleaseMACs implements carrier.Router.
 func (besideOthers) ReleaseMACs(peer.ID) []ether.Addr { return nil }
 
+// MovedMACs implements carrier.Router.
+func (besideOthers) MovedMACs(peer.ID, []ether.Addr) []ether.Addr { return nil }
+
 // LastHeard implements carrier.Router: a peer that another carrier of the kernel carries can be left to that. A peer with a stopped daemon
 // answers no probe, and takes packets without a header no more, but its kernel goes on with that other carrier.
 func (b besideOthers) LastHeard(id peer.ID) time.Time {

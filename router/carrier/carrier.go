@@ -63,6 +63,8 @@ type Carrier interface {
 	// Carry starts or ends carrying a peer. macs are hardware addresses behind the peer, which the bridge then learns at the port of
 	// the carrier. The error wraps ErrUnknownPeer if the peer is to be carried and is not one of SetPeers.
 	Carry(id peer.ID, on bool, macs []ether.Addr) error
+	// Forget makes the bridge flood frames for macs, which Carry had, until it has seen them again.
+	Forget(macs []ether.Addr) error
 	// Send sends a probe to p.To. Errors are treated as a lost probe. It wraps ErrUnknownPeer if that is not one of SetPeers.
 	Send(p Probe) error
 	// Receive waits for a probe of any peer of SetPeers. The error is net.ErrClosed after Close.

@@ -44,6 +44,8 @@ type Router interface {
 	// them, as the kernel carries their frames from now on. It is called before a peer is moved to the kernel, and
 	// every few seconds after that, as frames may still have come through userspace if the other side moved later.
 	ReleaseMACs(id peer.ID) []ether.Addr
+	// MovedMACs returns those of macs, which ReleaseMACs has returned for a peer, that the router has learned elsewhere since.
+	MovedMACs(id peer.ID, macs []ether.Addr) []ether.Addr
 	// ProvePeer makes the router find out whether userspace reaches a peer, without waiting. If it does, LastHeard changes.
 	ProvePeer(id peer.ID)
 	// LastHeard returns when the peer last proved that userspace reaches it; the zero time if it never did.

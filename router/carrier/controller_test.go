@@ -33,6 +33,7 @@ type station struct {
 
 	mu    sync.Mutex
 	macs  []ether.Addr // guarded by mu: the addresses that the router learned
+	moved []ether.Addr // guarded by mu: those that it learned elsewhere since
 	heard time.Time    // guarded by mu: when the peer was last heard in userspace
 	ended chan error
 }
@@ -62,6 +63,13 @@ func (st *station) ReleaseMACs(peer.ID) []ether.Addr {
 	macs := st.macs
 	st.macs = nil
 	return macs
+}
+
+// MovedMACs implements Router.
+func (st *station) MovedMACs(_ peer.ID, macs []ether.Addr) (moved []ether.Addr) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(macs), func(mac ether.Addr) bool { return !slices.Contains(st.moved, mac) })
 }
 
 // ProvePeer implements Router: daemons that run answer at once.
@@ -144,6 +152,12 @@ func TestControllerOrder(t *testing.T) {
 		a.learn(ether.Addr{2, 2})
 		time.Sleep(2 * time.Second)
 		a.expect(t, "carry 2 true [02:02:00:00:00:00]")
+		a.mu.Lock()
+		a.moved = []ether.Addr{{2, 3}}
+		a.mu.Unlock()
+		a.learn(ether.Addr{2, 2}, ether.Addr{2, 3})
+		time.Sleep(2 * time.Second)
+		a.expect(t, "carry 2 true [02:02:00:00:00:00 02:03:00:00:00:00]", "forget [02:03:00:00:00:00]")
 		b.dev.Log()
 		b.stop(t)
 		synctest.Wait()

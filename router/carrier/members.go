@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"time"
+
+	"weft/internal/ether"
 )
 
 // receiveProbe passes a probe to the path of its claimed sender, and sends the reply.
@@ -67,7 +69,7 @@ func (c *Controller) moveToKernel(m *member, now time.Time) {
 		m.path.Fail(now)
 		return
 	}
-	if err := c.cfg.Carrier.Carry(m.ID, true, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
+	if err := c.carry(m, c.cfg.Router.ReleaseMACs(m.ID)); err != nil {
 		m.path.Fail(now)
 		c.log.Warn("cannot move a peer to the carrier", "peer", m.ID, "err", err)
 		c.purge(m)
@@ -77,6 +79,19 @@ func (c *Controller) moveToKernel(m *member, now time.Time) {
 	c.publish(m, now)
 	c.cfg.Router.SetKernel(m.ID, true)
 	c.log.Info("peer carried by the kernel", "peer", m.ID, "addr", m.Addr)
+}
+
+// carry makes the kernel carry m, with macs behind it. A frame of one of them may have come from another peer after the router has released
+// it: the carrier had not seen that frame, which went by the TAP, so it has put the address behind the wrong peer.
+func (c *Controller) carry(m *member, macs []ether.Addr) error {
+	err := c.cfg.Carrier.Carry(m.ID, true, macs)
+	if err != nil || len(macs) == 0 {
+		return err
+	}
+	if moved := c.cfg.Router.MovedMACs(m.ID, macs); len(moved) > 0 {
+		return c.cfg.Carrier.Forget(moved)
+	}
+	return nil
 }
 
 // moveToUserspace makes the router carry m again, and then ends carrying it in the kernel.
@@ -142,7 +157,7 @@ func (c *Controller) sweep(now time.Time) {
 			continue
 		}
 		if macs := c.cfg.Router.ReleaseMACs(m.ID); len(macs) > 0 {
-			if err := c.cfg.Carrier.Carry(m.ID, true, macs); err != nil {
+			if err := c.carry(m, macs); err != nil {
 				c.log.Warn("cannot move hardware addresses to the carrier", "peer", m.ID, "err", err)
 			}
 		}

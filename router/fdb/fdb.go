@@ -120,6 +120,16 @@ func (t *Table) Release(where peer.ID) (macs []ether.Addr) {
 	return macs
 }
 
+// Elsewhere returns those of macs that are known to be behind others than the peer where.
+func (t *Table) Elsewhere(macs []ether.Addr, where peer.ID, now time.Time) (others []ether.Addr) {
+	for _, mac := range macs {
+		if at, known := t.Lookup(mac, now); known && at != where {
+			others = append(others, mac)
+		}
+	}
+	return others
+}
+
 // Len returns the number of entries, including those that have expired since the last Age.
 func (t *Table) Len() int { return int(t.length.Load()) }
 

@@ -24,6 +24,19 @@ func mac(n int) (a ether.Addr) {
 	return a
 }
 
+// TestElsewhere: only addresses that are known behind others are returned.
+func TestElsewhere(t *testing.T) {
+	table := New(10, time.Minute, start)
+	for n, where := range []peer.ID{{1}, {2}, {}} {
+		table.Learn(mac(n), where, start)
+	}
+	table.Learn(mac(3), peer.ID{2}, start.Add(-time.Hour))
+	got := table.Elsewhere([]ether.Addr{mac(0), mac(1), mac(2), mac(3), mac(4)}, peer.ID{1}, start)
+	if want := []ether.Addr{mac(1), mac(2)}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestNeverLearned(t *testing.T) {
 	table := New(16, time.Minute, start)
 	for _, a := range []ether.Addr{{}, ether.Broadcast, {0x33, 0x33, 0, 0, 0, 1}} {

@@ -151,6 +151,17 @@ func (f *Fake) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	return nil
 }
 
+// Forget implements carrier.Carrier.
+func (f *Fake) Forget(macs []ether.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.record("forget %v", macs)
+	if f.closed {
+		return net.ErrClosed
+	}
+	return nil
+}
+
 // Send implements carrier.Carrier.
 func (f *Fake) Send(p carrier.Probe) error {
 	f.mu.Lock()

@@ -252,9 +252,10 @@ func (r *router) SetKernel(id peer.ID, on bool) {
 	}
 }
 
-func (r *router) ReleaseMACs(peer.ID) []ether.Addr { return nil }
-func (r *router) ProvePeer(peer.ID)                {}
-func (r *router) LastHeard(peer.ID) time.Time      { return time.Now() }
+func (r *router) ReleaseMACs(peer.ID) []ether.Addr             { return nil }
+func (r *router) MovedMACs(peer.ID, []ether.Addr) []ether.Addr { return nil }
+func (r *router) ProvePeer(peer.ID)                            {}
+func (r *router) LastHeard(peer.ID) time.Time                  { return time.Now() }
 
 // awaits waits until the carrier carries the peer, or does not.
 func (r *router) awaits(t *testing.T, id peer.ID, want bool) {

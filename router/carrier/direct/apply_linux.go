@@ -133,6 +133,9 @@ func (d *Direct) sum() (err error) {
 // tableFamilies are those of the tables of nftables.
 var tableFamilies = [2]nftsum.Family{nftsum.Bridge, nftsum.Inet}
 
+// Forget implements carrier.Carrier.
+func (*Direct) Forget([]ether.Addr) error { return nil }
+
 // Carry implements carrier.Carrier. Pods' own addresses stay where the bridge knows them, so it has no use for macs. Routes are there
 // before the rules that need them, and until these are gone.
 func (d *Direct) Carry(id peer.ID, on bool, _ []ether.Addr) error {

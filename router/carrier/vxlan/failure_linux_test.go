@@ -39,6 +39,41 @@ func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	return lines
 }
 
+// TestMovedMACs: an address that Carry has put behind a peer, or that the device has learned there, is flooded after Forget; what the bridge
+// knows better is not changed by either.
+func TestMovedMACs(t *testing.T) {
+	a, b, _ := two(t)
+	moved, learned := ether.Addr{2, 1}, b.PodMAC
+	tap, pod := ether.Addr{2, 2}, a.PodMAC
+	carriertest.IP(t, a.Space, "link set weft0 up")
+	labtest.Run(t, a.Space, "bridge", "fdb", "replace", tap.String(), "dev", "weft0", "master", "dynamic")
+	if err := a.dev.Carry(b.ID, true, []ether.Addr{moved, tap, pod}); err != nil {
+		t.Fatal(err)
+	}
+	for _, mac := range []ether.Addr{moved, tap} {
+		if lines := a.behind(t, mac); !strings.Contains(strings.Join(lines, "\n"), "weftvx dst "+b.Addr.String()) {
+			t.Errorf("%s is at %q", mac, lines)
+		}
+	}
+	if lines := a.behind(t, tap); strings.Contains(strings.Join(lines, "\n"), "weft0") {
+		t.Errorf("%s is still at %q", tap, lines)
+	}
+	if lines := a.behind(t, pod); len(lines) != 1 || !strings.Contains(lines[0], "dev pod ") {
+		t.Errorf("the pod is at %q", lines)
+	}
+	if err := a.dev.Forget([]ether.Addr{moved, tap, learned, pod, {2, 9}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, mac := range []ether.Addr{moved, tap, learned} {
+		if lines := a.behind(t, mac); len(lines) > 0 {
+			t.Errorf("%s is still at %q", mac, lines)
+		}
+	}
+	if lines := a.behind(t, pod); len(lines) != 1 {
+		t.Errorf("the pod is at %q", lines)
+	}
+}
+
 // forgotten waits until no entry on the node leads to m through the device.
 func (n *node) forgotten(t *testing.T, m ether.Addr) {
 	t.Helper()

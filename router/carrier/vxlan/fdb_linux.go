@@ -159,7 +159,8 @@ func (d *Device) forgetTap(tap int) error {
 }
 
 // move adds entries for macs behind addr. The bridge's knowledge is newer than the router's: an address that the bridge
-// has seen at another port than the TAP since is not behind the peer any more.
+// has seen at another port than the TAP since is not behind the peer any more. What the kernel learns between the two reads and the change
+// of its tables stays: entries are only removed where they were, and only added where there is none.
 func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 	if len(macs) == 0 {
 		return nil
@@ -174,17 +175,53 @@ func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 			continue
 		}
 		seen := tables.bridge[mac]
-		if len(seen) == 0 {
-			errs = append(errs, ignore(d.nl.NeighAdd(d.entry(mac, addr, netlink.NUD_REACHABLE)), unix.EEXIST))
+		atTap := slices.DeleteFunc(slices.Clone(seen), func(at netlink.Neigh) bool { return at.LinkIndex != tap })
+		if len(seen) > 0 && len(atTap) == 0 {
+			continue
 		}
-		for _, at := range seen { // one for each VLAN
-			if at.LinkIndex == tap {
-				errs = append(errs, d.nl.NeighSet(d.entry(mac, addr, netlink.NUD_REACHABLE)), d.nl.NeighSet(d.port(mac, at.Vlan)))
-			}
+		if old, known := tables.learned[mac]; known && old.addr != addr {
+			errs = append(errs, ignore(d.nl.NeighDel(d.entry(mac, old.addr, netlink.NUD_REACHABLE)), unix.ENOENT))
+		}
+		errs = append(errs, ignore(d.nl.NeighAdd(d.entry(mac, addr, netlink.NUD_REACHABLE)), unix.EEXIST))
+		for _, at := range atTap { // one for each VLAN
+			from := d.port(mac, at.Vlan)
+			from.LinkIndex = tap
+			errs = append(errs, ignore(d.nl.NeighDel(from), unix.ENOENT), ignore(d.nl.NeighAdd(d.port(mac, at.Vlan)), unix.EEXIST))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: move the addresses behind %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Forget implements carrier.Carrier.
+func (d *Device) Forget(macs []ether.Addr) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, mac := range macs {
+		if d.isProbeMAC(mac) {
+			continue
+		}
+		if at, known := tables.learned[mac]; known {
+			errs = append(errs, ignore(d.nl.NeighDel(d.entry(mac, at.addr, netlink.NUD_REACHABLE)), unix.ENOENT))
+		}
+		for _, at := range tables.bridge[mac] {
+			if d.atPort(at) && at.State&netlink.NUD_PERMANENT == 0 {
+				errs = append(errs, ignore(d.nl.NeighDel(d.port(mac, at.Vlan)), unix.ENOENT))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: remove addresses that have moved: %w", err)
 	}
 	return nil
 }

@@ -113,6 +113,9 @@ func (n *node) SetKernel(id peer.ID, on bool) {
 	n.kernel[id] = on
 }
 
+// MovedMACs implements carrier.Router.
+func (n *node) MovedMACs(peer.ID, []ether.Addr) []ether.Addr { return nil }
+
 // ProvePeer implements carrier.Router: userspace always reaches the peers.
 func (n *node) ProvePeer(peer.ID) {}
 
