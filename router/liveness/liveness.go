@@ -12,8 +12,8 @@
 //	  no session      handshake or probes answered
 //
 // A link is judged by traffic where there is traffic. It is probed only while the peer is silent although frames are
-// sent to it, and while the link is not in use (broken, or the peer is relayed): then the probes find out when it works
-// again. A probe goes to every address where the peer may be reached, with another token to each: the answer shows at which
+// sent to it, and while the link is not in use (broken, or the peer is relayed) or kept without a proof: then the probes find out when it
+// works (again). A probe goes to every address where the peer may be reached, with another token to each: the answer shows at which
 // of them the peer was reached. It must come from the peer itself, not from a relay, so an answer proves both directions.
 package liveness
 
@@ -136,7 +136,9 @@ func (l *Link) Tick(o Observation, now time.Time, random func() uint32) Actions 
 	if !o.Session && l.state == Open {
 		l.state = Unknown
 	}
-	unused := o.Relayed || l.state == Broken
+	// A session that the peer has begun proves nothing. One that is kept has no frames that would.
+	unproven := o.Keep && l.state == Unknown
+	unused := o.Relayed || l.state == Broken || unproven
 	if !o.Session || !unused && !o.Silent {
 		l.misses = 0
 		return a
