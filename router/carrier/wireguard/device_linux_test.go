@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -248,7 +250,7 @@ func TestHangs(t *testing.T) {
 	}
 	p := newPair(t)
 	p.arrives(0, "first")
-	p.must(p.programs[p.hosts[0].ID].Signal(syscall.SIGSTOP))
+	stop(t, p.programs[p.hosts[0].ID])
 	for range 3 {
 		if err := p.devs[0].Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
 			t.Errorf("Ensure returned %v", err)
@@ -257,6 +259,23 @@ func TestHangs(t *testing.T) {
 	p.must(p.programs[p.hosts[0].ID].Signal(syscall.SIGCONT))
 	labtest.Until(t, patience, func() error { return p.devs[0].Ensure(t.Context()) })
 	p.arrives(0, "again")
+}
+
+// stop stops a process, and waits until none of its threads runs.
+func stop(t *testing.T, p *nettest.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Pid()))
+		for _, name := range threads {
+			if status, readErr := os.ReadFile(name); readErr == nil && !strings.Contains(string(status), "State:\tT") {
+				return errors.New(name + " runs")
+			}
+		}
+		return err
+	})
 }
 
 // TestLeftBehind: what an earlier run has left is removed, also from a device that existed before.
