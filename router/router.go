@@ -301,7 +301,9 @@ func (e *Engine) ReleaseMACs(id peer.ID) []ether.Addr {
 }
 
 // MovedMACs returns those of macs that the router has learned elsewhere than behind a peer, as they have moved since ReleaseMACs.
-func (e *Engine) MovedMACs(id peer.ID, macs []ether.Addr) []ether.Addr { return e.fdb.Elsewhere(macs, id, e.now()) }
+func (e *Engine) MovedMACs(id peer.ID, macs []ether.Addr) []ether.Addr {
+	return e.fdb.Elsewhere(macs, id, e.now())
+}
 
 // learn notes that mac is behind the peer where; the zero ID stands for the host itself.
 func (e *Engine) learn(mac ether.Addr, where peer.ID, now time.Time) {

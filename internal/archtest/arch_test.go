@@ -46,6 +46,8 @@ var layers = []struct {
 	{"router/underlay/...", 2},
 	{"router/carrier/carriertest", 4}, // for tests only
 	{"internal/tunnels", 3},
+	{"internal/pairs", 3},
+	{"internal/reach", 3},
 	{"router/carrier/...", 2},
 	{"router/relay", 2},
 	{"ipam/store/...", 2},

@@ -22,7 +22,7 @@ var parts = map[string][]string{
 		"internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
 		"internal/repairs", "internal/settings",
-		"internal/signal", "internal/tunnels", "mesh/topology",
+		"internal/pairs", "internal/reach", "internal/signal", "internal/tunnels", "mesh/topology",
 		"router", "router/capture", "router/carrier", "router/carrier/direct", "router/carrier/framewatch", "router/carrier/vxlan",
 		"router/carrier/wireguard", "router/drop",
 		"router/flows", "router/session", "router/underlay",

@@ -15,7 +15,7 @@
 //	carriers.go  the kinds of carriers; tunnels.go, direct.go: WireGuard and direct routing
 //	vni.go       the VNI of the kernel path, on which the nodes agree
 //	security.go  secrets and trusted subnets: which peers need a seal
-//	reach.go     whether other nodes reach this one, and what it publishes about its links
+//	pairs.go     ways of the kernel for two nodes alone; reach.go: whether other nodes reach this one
 //	findings.go  what is wrong, for the status
 //
 // The package knows other nodes by the values that Membership returns. It gets everything that it needs by New; other parts of
@@ -39,7 +39,9 @@ import (
 	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/pairs"
 	"weft/internal/peer"
+	"weft/internal/reach"
 	"weft/internal/repairs"
 	"weft/internal/settings"
 	"weft/internal/signal"
@@ -147,8 +149,9 @@ type Datapath struct {
 	log          *slog.Logger
 	conns        []*underlay.UDP // one a queue
 	entropyPorts []*underlay.UDP // one a queue, or none (settings.Config.EntropyPorts)
-	reach        *reach
+	reach        *reach.Reach
 	tunnels      *tunnels.Tunnels
+	pairs        *pairs.Pairs
 	resize       signal.Chan // set when the MTU of pods has changed
 	guards       *guards
 	ports        *nodePorts
@@ -205,7 +208,8 @@ func New(cfg Config) (*Datapath, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Datapath{cfg: cfg, settings: &cfg.Settings, log: cfg.Logger, started: make(chan struct{}), resize: signal.New(), peers: signal.New()}
-	d.reach = newReach(cfg.Membership, cfg.Gossip, cfg.Logger)
+	d.reach = reach.New(reachHost{cfg.Membership, cfg.Gossip}, d.log)
+	d.pairs = pairs.New(pairs.Config{Port: d.settings.KernelPort(), Channel: controlPair, Host: pairHost{d}, Logger: d.log})
 	d.kernelMembers = map[carrier.Kind]map[peer.ID]Member{}
 	d.tunnels = tunnels.New(tunnels.Config{
 		Self: cfg.Self, Port: d.settings.TunnelPort(), Channel: controlTunnel, Host: tunnelHost{d}, Logger: d.log,
@@ -285,12 +289,13 @@ func (d *Datapath) Run(ctx context.Context) error {
 		group.Go(func() error { return d.runKernelPath(ctx, k) })
 	}
 	group.Go(func() error { d.tunnels.Run(ctx, e.router); return nil })
+	group.Go(func() error { d.pairs.Run(ctx, e.router); return nil })
 	group.Go(func() error { return d.reconcile(ctx) })
 	group.Go(func() error { d.followMTU(ctx); return nil })
 	if e.keeper != nil {
 		group.Go(func() error { d.runKeeper(ctx, e); return nil })
 	}
-	group.Go(func() error { d.reach.run(ctx, e.router, d.ownAddr); return nil })
+	group.Go(func() error { d.reach.Run(ctx, e.router, d.ownAddr); return nil })
 	return group.Wait()
 }
 

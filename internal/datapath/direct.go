@@ -102,7 +102,7 @@ func (d *Datapath) uplinks() []string {
 
 // mayUseDirect reports whether packets to a member may be routed where it is on the same link, beside the carrier of all other frames.
 func (d *Datapath) mayUseDirect(m Member) bool {
-	return len(m.Direct) > 0 && !m.DialOut && !d.reach.isDialOut() && d.underlay.Load().Local && d.unsealed(m)
+	return len(m.Direct) > 0 && !m.DialOut && !d.reach.DialOut() && d.underlay.Load().Local && d.unsealed(m)
 }
 
 // directNodes is what this node knows about the nodes, for direct routing.

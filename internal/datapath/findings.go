@@ -51,7 +51,7 @@ func (d *Datapath) Findings() []health.Finding {
 // memberFindings reports live peers that are not reached directly, and those with which no session is possible.
 func (d *Datapath) memberFindings() []health.Finding {
 	var findings []health.Finding
-	dialOut := d.reach.isDialOut()
+	dialOut := d.reach.DialOut()
 	if dialOut {
 		findings = append(findings, health.Finding{
 			Code: health.DialOutOnly,

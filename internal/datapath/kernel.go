@@ -36,8 +36,8 @@ const kernelPatience = time.Minute
 type kernelPath struct {
 	// constant
 	kind   carrier.Kind
-	wanted func() bool       // whether it could carry frames of any peer
-	may    func(Member) bool // whether it may carry frames to a member that is reached directly
+	wanted func() bool                       // whether it could carry frames of any peer
+	peer   func(Member) (carrier.Peer, bool) // a member that is reached directly, if it may carry frames to that
 	open   func(ctx context.Context) (kernelDevice, error)
 	device string // name of the device that is a port of the bridge
 	router carrier.Router
@@ -94,11 +94,11 @@ type kernelRun struct {
 func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
 	carried := &carried{Router: engine, by: map[peer.ID][]carrier.Kind{}}
 	paths := kernelPaths{{
-		kind: carrier.Direct, wanted: d.wantsDirect, may: d.mayUseDirect, open: d.openDirect, device: d.settings.DirectPort(),
+		kind: carrier.Direct, wanted: d.wantsDirect, peer: announced(d.mayUseDirect), open: d.openDirect, device: d.settings.DirectPort(),
 	}, {
-		kind: carrier.VXLAN, wanted: d.wantsKernelPath, may: d.mayUseKernel, open: d.openVXLAN, device: d.settings.KernelDevice(),
+		kind: carrier.VXLAN, wanted: d.wantsKernelPath, peer: d.vxlanPeer, open: d.openVXLAN, device: d.settings.KernelDevice(),
 	}, {
-		kind: carrier.WireGuard, wanted: d.wantsTunnels, may: d.mayUseTunnel, open: d.openTunnels, device: d.settings.TunneledDevice(),
+		kind: carrier.WireGuard, wanted: d.wantsTunnels, peer: announced(d.mayUseTunnel), open: d.openTunnels, device: d.settings.TunneledDevice(),
 	}}
 	for _, k := range paths {
 		k.router, k.log = carriedBy{carried, k.kind}, d.log
@@ -201,6 +201,7 @@ func (d *Datapath) openVXLAN(ctx context.Context) (_ kernelDevice, err error) {
 	}
 	c := d.portConfig()
 	c.Name, c.Port, c.VNI, c.Local = d.settings.KernelDevice(), d.settings.KernelPort(), vni, d.underlay.Load().Addr
+	c.Translated, c.Ports, c.Group, c.Logger = !d.underlay.Load().Local, pairPorts{d}, d.settings.PairGroup(), d.log
 	device, err := vxlan.Open(ctx, c)
 	return kernelDevice{carrier: device, rules: device, frames: device, port: device}, err
 }
@@ -325,8 +326,8 @@ func (d *Datapath) kernelRuns() []*kernelRun {
 func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier.Peer) {
 	before := d.kernelMembers[k.kind]
 	now := make(map[peer.ID]Member, len(members))
-	add := func(m Member) {
-		peers = append(peers, carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()})
+	add := func(m Member, p carrier.Peer) {
+		peers = append(peers, p)
 		now[m.ID] = m
 	}
 	stays := func(id peer.ID) bool {
@@ -334,26 +335,25 @@ func (d *Datapath) kernelPeers(k *kernelPath, members []Member) (peers []carrier
 		return k.carries(id) || was && k.kind == carrier.Direct
 	}
 	for _, m := range members {
-		if k.may(m) && (m.Hops == 1 || stays(m.ID)) {
-			add(m)
+		if p, may := k.peer(m); may && (m.Hops == 1 || stays(m.ID)) {
+			add(m, p)
 		}
 		delete(before, m.ID)
 	}
 	for id, m := range before {
 		// A node that was installed anew has another ID and may have the address of the dead one.
 		taken := slices.ContainsFunc(peers, func(p carrier.Peer) bool { return p.Addr == m.Addr.Addr() })
-		if d.cfg.Membership.Dead(id) && stays(id) && k.may(m) && !taken {
-			add(m)
+		if p, may := k.peer(m); may && d.cfg.Membership.Dead(id) && stays(id) && !taken {
+			add(m, p)
 		}
 	}
 	d.kernelMembers[k.kind] = now
 	return peers
 }
 
-// mayUseKernel reports whether frames to a member may use the kernel path without a seal where it is reached directly: without an address
-// translator, and with the VNI of this node.
-func (d *Datapath) mayUseKernel(m Member) bool {
-	return m.VNI != 0 && m.VNI == d.vni.Load() && d.sameFamily(m.Addr.Addr()) && !m.DialOut && !d.reach.isDialOut() && d.unsealed(m)
+// announced returns members at the addresses that they announce.
+func announced(may func(Member) bool) func(Member) (carrier.Peer, bool) {
+	return func(m Member) (carrier.Peer, bool) { return carrier.Peer{ID: m.ID, Addr: m.Addr.Addr()}, may(m) }
 }
 
 // close removes a device that no controller has run on; a controller removes its own.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"weft/internal/health"
 	"weft/internal/health/healthtest"
 	"weft/internal/peer"
+	"weft/internal/reach"
 	"weft/internal/settings"
 	"weft/router"
 	"weft/router/carrier"
@@ -37,7 +39,7 @@ func beside(m Member) *Datapath {
 	m.Name, m.ID, m.Addr = "b", peer.ID{2}, netip.MustParseAddrPort("192.0.2.2:6784")
 	d := &Datapath{settings: &settings.Config{Bridge: "weave", Port: 6783, Cipher: settings.CipherAuto}}
 	d.cfg.Membership = oneMember{m}
-	d.reach = newReach(d.cfg.Membership, nil, nil)
+	d.reach = reach.New(reachHost{d.cfg.Membership, &publisher{}}, slog.New(slog.DiscardHandler))
 	return d
 }
 
@@ -53,9 +55,9 @@ func TestMemberFindings(t *testing.T) {
 	other := beside(Member{Hops: 1, Offer: session.NewOffer(session.ChaCha20Poly1305, true)})
 	other.settings.Cipher = d.settings.Cipher
 	healthtest.Want(t, "other cipher", other.memberFindings(), health.CipherMismatch, "b (192.0.2.2)", "--cipher")
-	d.reach.dialOut = true
+	d.reach.SetDialOut(true)
 	healthtest.Want(t, "dial out", d.memberFindings(), health.DialOutOnly, "--advertise", "UDP port 6784")
-	d.reach.dialOut = false
+	d.reach.SetDialOut(false)
 	healthtest.Want(t, "reached again", d.memberFindings(), "")
 }
 

@@ -160,7 +160,7 @@ func (d *Datapath) setLinks(next func(has int) int) error {
 	names := []string{d.settings.Bridge, d.settings.Tap}
 	for _, run := range ports(d.kernelRuns()) {
 		if run.fixedMTU == 0 {
-			names = append(names, run.port.Name())
+			names = append(names, run.port.Names()...)
 		}
 	}
 	for _, name := range names {

@@ -12,6 +12,7 @@ import (
 	"weft/internal/nodefilter"
 	"weft/internal/podlink"
 	"weft/internal/settings"
+	"weft/router/carrier/vxlan"
 	"weft/tap/bridge"
 )
 
@@ -104,7 +105,7 @@ func nodeRules(s *settings.Config, addrs []netip.Addr) nodefilter.Ruleset {
 		{Protocol: nodefilter.UDP, Number: s.DataPort()}, {Protocol: nodefilter.UDP, Number: s.KernelPort()},
 		{Protocol: nodefilter.UDP, Number: s.TunnelPort()},
 	}
-	links := []string{s.Tap, s.KernelDevice(), s.TunneledDevice(), podlink.HostPrefix + "*"}
+	links := []string{s.Tap, s.KernelDevice(), vxlan.PairNames(s.KernelDevice()), s.TunneledDevice(), podlink.HostPrefix + "*"}
 	r := nodefilter.Ruleset{Bridge: s.Bridge, Links: links, Own: ports}
 	for _, addr := range addrs {
 		r.Nodes = append(r.Nodes, addr.Unmap().WithZone(""))

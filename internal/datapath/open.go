@@ -119,13 +119,15 @@ type routerEvents struct{ d *Datapath }
 func (r routerEvents) PlainAgreed(peer.ID) { r.d.SyncPeers() }
 
 // LinksChanged publishes the state of direct links.
-func (r routerEvents) LinksChanged(links router.Links) { r.d.reach.linksChanged(links) }
+func (r routerEvents) LinksChanged(l router.Links) { r.d.reach.LinksChanged(l.Broken, l.Open) }
 
 // ControlReceived delivers the control messages of other nodes.
 func (r routerEvents) ControlReceived(from peer.ID, channel uint8, message []byte) {
 	switch channel {
 	case controlMesh:
 		r.d.cfg.Gossip.FromTunnel(from, message)
+	case controlPair:
+		r.d.pairs.Received(from, message)
 	case controlTunnel:
 		r.d.tunnels.Received(from, message)
 	}

@@ -329,8 +329,11 @@ func (r *reconciler) desired() hoststate.Desired {
 		Settings:  r.settings(),
 	}
 	for _, run := range ports(d.kernelRuns()) {
-		if !run.port.IsShut() {
-			want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: run.port.Name(), MTU: cmp.Or(run.fixedMTU, d.linkMTU()), MAC: run.port.MAC()})
+		if run.port.IsShut() {
+			continue
+		}
+		for _, name := range run.port.Names() {
+			want.Tunnels = append(want.Tunnels, hoststate.Tunnel{Name: name, MTU: cmp.Or(run.fixedMTU, d.linkMTU()), MAC: run.port.MAC()})
 		}
 	}
 	return want
@@ -345,7 +348,7 @@ func (r *reconciler) settings() []hoststate.Setting {
 	}
 	names := []string{r.d.settings.Tap}
 	for _, run := range ports(r.d.kernelRuns()) {
-		names = append(names, run.port.Name())
+		names = append(names, run.port.Names()...)
 	}
 	for _, s := range hoststate.GuardSettings(r.bridge.Name, names...) {
 		if live.Writable(s.Path) {

@@ -62,5 +62,5 @@ func (h tunnelHost) member(m Member) tunnels.Member {
 }
 
 func (h tunnelHost) Known(id peer.ID) bool { return h.d.isKnown(id) }
-func (h tunnelHost) DialOut() bool         { return h.d.reach.isDialOut() }
+func (h tunnelHost) DialOut() bool         { return h.d.reach.DialOut() }
 func (h tunnelHost) Changed()              { h.d.SyncPeers() }

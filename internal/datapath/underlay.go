@@ -42,7 +42,7 @@ func (d *Datapath) SetUnderlay(next Underlay) {
 		}
 	}
 	if before.Addr != next.Addr {
-		d.reach.recheck.Set()
+		d.reach.Recheck()
 		if e := d.current.Load(); e != nil {
 			e.kernel.path(carrier.VXLAN).renew()
 			e.kernel.path(carrier.Direct).renew()

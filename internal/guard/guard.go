@@ -110,7 +110,7 @@ func (p Port) all() []netip.Prefix {
 
 // Ruleset is the content of the table.
 type Ruleset struct {
-	// Uplinks are the ports with frames of other nodes: the TAP and the VXLAN device.
+	// Uplinks are the ports with frames of other nodes: the TAP and the VXLAN devices. A last "*" stands for any characters.
 	Uplinks []string
 	// Others are further ports of the bridge that are no pods.
 	Others []string
@@ -140,7 +140,11 @@ func (r Ruleset) needsDelivery() bool {
 
 // Validate returns an error if a name or an address is invalid.
 func (r Ruleset) Validate() error {
-	for _, names := range [][]string{r.Uplinks, r.Others, r.Open, {r.PodPrefix}} {
+	uplinks := make([]string, 0, len(r.Uplinks))
+	for _, name := range r.Uplinks {
+		uplinks = append(uplinks, strings.TrimSuffix(name, "*"))
+	}
+	for _, names := range [][]string{uplinks, r.Others, r.Open, {r.PodPrefix}} {
 		for _, name := range names {
 			if err := validName(name); err != nil {
 				return err

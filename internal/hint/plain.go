@@ -13,7 +13,7 @@ var packages = []string{
 	"framewatch", "gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
 	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "node", "nodefilter",
-	"nodekey", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",
+	"nodekey", "pairs", "paxos", "pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale",
 	"seal",
 	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay",
 	"unixsocket", "virtio", "vxlan", "wire", "wireguard",

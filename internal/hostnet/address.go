@@ -83,6 +83,14 @@ func (s Skip) excludes(a Address) bool {
 // outside are documentation addresses, which stand for all others: the default route leads to them.
 var outside = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9"), netip.MustParseAddrPort("[2001:db8::1]:9")}
 
+// SourceTo returns the address from which this host sends to another one, as its routes have it; not ok if it has none. It sends nothing.
+func SourceTo(to netip.Addr) (source netip.Addr, ok bool) {
+	return sourceFor(context.Background(), target.Target{Host: to.String(), Port: anyPort})
+}
+
+// anyPort is the port of a socket that sends nothing.
+const anyPort = 9
+
 // sourceFor asks the kernel for the source address of a datagram to t.
 func sourceFor(ctx context.Context, t target.Target) (netip.Addr, bool) {
 	ctx, cancel := context.WithTimeout(ctx, ResolveTimeout)

@@ -244,6 +244,14 @@ func (c *Config) DirectGroup() uint16 {
 	return uint16(c.Port)
 }
 
+// PairGroup returns the log group of netfilter for the beginnings of pairs of the kernel path.
+func (c *Config) PairGroup() uint16 {
+	if group := uint16(c.Port) ^ 1<<15; group != policiesGroup {
+		return group
+	}
+	return uint16(c.Port) ^ 1<<14
+}
+
 // policiesGroup is the log group of package kube/firewall.
 const policiesGroup = 6783
 

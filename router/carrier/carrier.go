@@ -50,9 +50,26 @@ var (
 // Peer is a node that a carrier can reach.
 type Peer struct {
 	ID peer.ID
-	// Addr is the node's address on the underlay, to which datagrams for it go and from which its datagrams come. No other peer has it.
+	// Addr is the node's address on the underlay, to which datagrams for it go and from which its datagrams come. No other peer has it,
+	// apart from those of pairs.
 	Addr netip.Addr
+	// Pair is what the two nodes have agreed on where a carrier does not reach the peer as it reaches others; zero: nothing.
+	Pair Pair
 }
+
+// Pair describes a way for two nodes alone, through an address translator or between underlays of two families. One of them begins: the
+// other one hears from where its packets come.
+type Pair struct {
+	// Port is the UDP port of the peer; 0: the peer begins.
+	Port uint16
+	// VNI is that of the frames in both directions. A node has one for each of its pairs.
+	VNI uint32
+	// Token shows the node that does not begin which packets are those of the peer.
+	Token Token
+}
+
+// Token is a random number that the two nodes of a pair alone know.
+type Token [16]byte
 
 // Carrier carries frames to peers through the kernel. Carry, Send and Sample are called from one goroutine, SetPeers and Ensure from a
 // second one, and Receive from a third one. Close ends Receive. carriertest.Run tests what a Carrier has to do.

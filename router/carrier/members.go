@@ -168,7 +168,8 @@ func (c *Controller) sweep(now time.Time) {
 func (c *Controller) dropOthers(peers []Peer) {
 	c.latest = map[Peer]bool{}
 	for _, p := range peers {
-		c.latest[Peer{p.ID, p.Addr.Unmap()}] = true
+		p.Addr = p.Addr.Unmap()
+		c.latest[p] = true
 	}
 	for _, m := range c.members {
 		if !c.latest[m.Peer] {

@@ -137,6 +137,8 @@ type Kind struct {
 	Port, Link string
 	// UDP is the port to which it sends on the underlay.
 	UDP uint16
+	// Peer returns a host as the peer of the other one; nil: with its address.
+	Peer func(h *Host) carrier.Peer
 	// Disturb removes what Ensure restores.
 	Disturb func(t *testing.T, h *Host)
 }
@@ -178,6 +180,9 @@ func (n *HostNetwork) Open(t *testing.T, node int) (c carrier.Carrier) {
 
 // Peer implements Network.
 func (n *HostNetwork) Peer(node int) carrier.Peer {
+	if n.Kind.Peer != nil {
+		return n.Kind.Peer(n.Nodes[node])
+	}
 	return carrier.Peer{ID: n.Nodes[node].ID, Addr: n.Nodes[node].Addr}
 }
 

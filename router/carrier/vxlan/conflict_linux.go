@@ -32,12 +32,12 @@ func check(nl *netlink.Handle, name string, port uint16) error {
 	if err != nil {
 		return fmt.Errorf("vxlan: list links: %w", err)
 	}
-	left := false // a device of weft, which may use the port
+	left := false // devices of weft, which may use the port
 	for _, link := range links {
 		attrs := link.Attrs()
 		v, isVXLAN := link.(*netlink.Vxlan)
 		switch {
-		case attrs.Name == name && isOurs(link):
+		case isOurs(link) && (attrs.Name == name || isPair(name, attrs.Name)):
 			left = true
 		case attrs.Name == name:
 			return fmt.Errorf("vxlan: %s is a %s that weft did not make: %w: choose another name, or delete it (ip link del %s)",
@@ -90,7 +90,7 @@ func KeptVNI(name string) uint32 {
 	return uint32(v.VxlanId)
 }
 
-// Remove removes the device called name and its filter, which a crash left behind: a node that does not use the kernel
+// Remove removes the device called name with those of its pairs, and its filter, which a crash left behind: a node that does not use the kernel
 // path must not have a device that still delivers frames. removed reports whether there was a device; it is no error if
 // there was none. The error wraps ErrNotOurs if weft did not make the device, which is then not changed.
 func Remove(ctx context.Context, name string) (removed bool, err error) {
@@ -99,7 +99,7 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 		return false, fmt.Errorf("vxlan: netlink: %w", err)
 	}
 	defer nl.Close()
-	if removed, err = removeLink(nl, name); err != nil {
+	if removed, err = removeLinks(nl, name); err != nil {
 		return removed, err
 	}
 	// Without a device there is mostly no filter, as Close removes the filter last; but the kernel removes a device with its tunnel.
@@ -146,6 +146,23 @@ func RemoveFrom(ctx context.Context, bridge string, except ...string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeLinks deletes the device called name and those of its pairs, if weft made them. removed reports whether there was the former.
+func removeLinks(nl *netlink.Handle, name string) (removed bool, err error) {
+	links, err := netdump.Repeat(nl.LinkList)
+	if err != nil {
+		return false, fmt.Errorf("vxlan: list links: %w", err)
+	}
+	var errs []error
+	for _, link := range links {
+		if isOurs(link) && isPair(name, link.Attrs().Name) {
+			_, err := removeLink(nl, link.Attrs().Name)
+			errs = append(errs, err)
+		}
+	}
+	removed, err = removeLink(nl, name)
+	return removed, errors.Join(append(errs, err)...)
 }
 
 // removeLink deletes the device called name if weft made it.

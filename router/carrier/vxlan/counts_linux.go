@@ -35,7 +35,23 @@ func (d *Device) Counts() (map[peer.ID]carrier.Counts, error) {
 		}
 		d.count(counts, name, elements)
 	}
+	d.countPairs(counts)
 	return counts, nil
+}
+
+// countPairs adds the statistics of the devices of pairs.
+func (d *Device) countPairs(counts map[peer.ID]carrier.Counts) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	for id, p := range d.pairs {
+		if link, err := d.nl.LinkByIndex(p.index); err == nil && link.Attrs().Statistics != nil {
+			s := link.Attrs().Statistics
+			counts[id] = carrier.Counts{RxFrames: s.RxPackets, RxBytes: s.RxBytes, TxFrames: s.TxPackets, TxBytes: s.TxBytes}
+		}
+	}
 }
 
 // count adds the elements of a set to counts. filterMu is held.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
+	"weft/internal/nflog"
 	"weft/internal/nftsum"
 	"weft/internal/peer"
 	"weft/router/carrier"
@@ -33,10 +36,16 @@ var _ carrier.Carrier = (*Device)(nil)
 // any goroutine; they work in the network namespace in which Open was called.
 type Device struct {
 	// Constant after Open.
-	cfg    Config
-	under  int // index of the tunnel below the device; 0: there is none
-	index  int
-	socket *socket
+	cfg     Config
+	log     *slog.Logger
+	under   int // index of the tunnel below the device; 0: there is none
+	index   int
+	socket  *socket
+	hellos  *nflog.Conn        // nil: there are no pairs
+	probes  chan carrier.Probe // received
+	failed  chan error         // holds the one that ends receiving
+	done    chan struct{}      // closed by Close
+	running sync.WaitGroup     // what reads probes and hellos
 
 	// Guarded by filterMu, as a change of the filter takes milliseconds. filter is nil after Close.
 	filterMu  sync.Mutex
@@ -46,7 +55,8 @@ type Device struct {
 	gate      *gate      // nil: the kernel or the privileges of this process do not allow it
 	gateErr   error      // why there is none
 	shut      bool       // the device has to be down: nothing filters its senders
-	allowed   []netip.Addr
+	allowed   senders
+	pairPeers []carrier.Peer // those of the last SetPeers that may have a pair
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -54,6 +64,8 @@ type Device struct {
 	peers   map[peer.ID]netip.Addr
 	byAddr  map[netip.Addr]peer.ID
 	carried map[peer.ID]bool
+	pairs   map[peer.ID]*pair // none of them is in peers
+	changed chan struct{}     // closed, and made anew, when there are other devices of pairs
 	made    bool
 	closed  bool
 
@@ -76,8 +88,12 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 		return nil, err
 	}
 	d := &Device{
-		cfg: cfg, ns: netns.None(),
+		cfg: cfg, log: cfg.Logger, ns: netns.None(), probes: make(chan carrier.Probe), failed: make(chan error, 1), done: make(chan struct{}),
 		peers: map[peer.ID]netip.Addr{}, byAddr: map[netip.Addr]peer.ID{}, carried: map[peer.ID]bool{},
+		pairs: map[peer.ID]*pair{}, changed: make(chan struct{}),
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
 	}
 	defer func() {
 		if err != nil {
@@ -104,10 +120,11 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 		d.under = link.Attrs().Index
 	}
 	d.gate, d.gateErr = openGate(d.ns, cfg.Port, d.under)
-	if err := d.setFilter(ctx, nil); err != nil {
+	d.openHellos()
+	if err := d.setFilter(ctx, senders{}); err != nil {
 		return nil, err
 	}
-	if _, err := removeLink(d.nl, cfg.Name); err != nil {
+	if _, err := removeLinks(d.nl, cfg.Name); err != nil {
 		return nil, err
 	}
 	if err := checkPort(cfg.Port); err != nil { // the removed device may have used the port
@@ -121,13 +138,35 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 const tosInherit = 1
 
 // create makes the device and the socket for probes.
-func (d *Device) create() error {
+func (d *Device) create() (err error) {
+	link := d.newLink(d.cfg.Name, d.cfg.VNI)
+	link.SrcAddr = d.source(d.cfg.Local.Is4()).AsSlice()
+	if d.index, d.socket, err = d.addLink(link); err != nil {
+		return err
+	}
+	d.made = true
+	d.pump(d.socket, func(peer.ID) bool { return true })
+	return nil
+}
+
+// source returns the source address of datagrams of a family; the unspecified one leaves it to the routes.
+func (d *Device) source(is4 bool) netip.Addr {
+	switch {
+	case is4 == d.cfg.Local.Is4() && !d.cfg.Translated:
+		return d.cfg.Local
+	case is4:
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// newLink describes a VXLAN device.
+func (d *Device) newLink(name string, vni uint32) *netlink.Vxlan {
 	mac := ProbeMAC(d.cfg.Self)
 	link := &netlink.Vxlan{
 		LinkAttrs:    netlink.NewLinkAttrs(),
-		VxlanId:      int(d.cfg.VNI),
+		VxlanId:      int(vni),
 		VtepDevIndex: d.under, // routes lead through it alone, and the kernel deletes the device with it
-		SrcAddr:      d.cfg.Local.AsSlice(),
 		Port:         int(d.cfg.Port),
 		PortLow:      firstSource,
 		PortHigh:     LastPrivileged + 1, // excluded
@@ -137,34 +176,42 @@ func (d *Device) create() error {
 	if d.cfg.CopyDSCP {
 		link.TOS = tosInherit
 	}
-	link.Name, link.MTU, link.HardwareAddr = d.cfg.Name, d.cfg.MTU, mac[:]
+	link.Name, link.MTU, link.HardwareAddr = name, d.cfg.MTU, mac[:]
+	return link
+}
+
+// addLink makes a VXLAN device, which is down, and the socket for probes on it. On an error nothing is left behind.
+func (d *Device) addLink(link *netlink.Vxlan) (index int, s *socket, err error) {
 	if err := d.nl.LinkAdd(link); err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			err = fmt.Errorf("%w: load the module (modprobe vxlan), or use --datapath userspace: %w", ErrNoVXLAN, err)
 		}
-		return fmt.Errorf("vxlan: make %s: %w", d.cfg.Name, err)
+		return 0, nil, fmt.Errorf("vxlan: make %s: %w", link.Name, err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.nl.LinkDel(link))
+		}
+	}()
 	if err := d.nl.LinkSetAlias(link, alias); err != nil { // Close recognizes the device by it
-		return errors.Join(fmt.Errorf("vxlan: mark %s: %w", d.cfg.Name, err), d.nl.LinkDel(link))
+		return 0, nil, fmt.Errorf("vxlan: mark %s: %w", link.Name, err)
 	}
-	d.made = true
-	made, err := d.nl.LinkByName(d.cfg.Name)
+	made, err := d.nl.LinkByName(link.Name)
 	if err != nil {
-		return fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
+		return 0, nil, fmt.Errorf("vxlan: %s: %w", link.Name, err)
 	}
-	d.index = made.Attrs().Index
 	if err := d.disableIPv6(made); err != nil {
-		return fmt.Errorf("vxlan: %s: disable IPv6: %w", d.cfg.Name, err)
+		return 0, nil, fmt.Errorf("vxlan: %s: disable IPv6: %w", link.Name, err)
 	}
-	d.socket, err = openSocket(d.index, d.cfg.MTU)
-	return err
+	s, err = openSocket(made.Attrs().Index, d.cfg.MTU)
+	return made.Attrs().Index, s, err
 }
 
 // disableIPv6 prevents the kernel from assigning an address to the device, as its neighbor discovery would go to every
 // peer: the address of the host in the overlay is on the bridge. If /proc/sys is read-only, as in many containers, the
 // device only gets no link-local address, without which the kernel sends no solicitation.
 func (d *Device) disableIPv6(link netlink.Link) error {
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+d.cfg.Name+"/disable_ipv6", []byte("1"), 0)
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+link.Attrs().Name+"/disable_ipv6", []byte("1"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil // the kernel may have no IPv6
 	}
@@ -175,10 +222,22 @@ func (d *Device) disableIPv6(link netlink.Link) error {
 // VNI returns the device's VNI.
 func (d *Device) VNI() uint32 { return d.cfg.VNI }
 
-// Name returns the device's name.
+// Name returns the name of the common device.
 func (d *Device) Name() string { return d.cfg.Name }
 
-// MAC returns the hardware address of the device, to which peers send their probes.
+// Names returns the names of all devices: the common one, and those of pairs. They are ports of the bridge.
+func (d *Device) Names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := []string{d.cfg.Name}
+	for _, p := range d.pairs {
+		names = append(names, p.name)
+	}
+	slices.Sort(names[1:])
+	return names
+}
+
+// MAC returns the hardware address of the devices, to which peers send their probes.
 func (d *Device) MAC() ether.Addr { return ProbeMAC(d.cfg.Self) }
 
 // Sample reads the state of the device. The error wraps carrier.ErrGone if another program deleted the device.
@@ -193,9 +252,18 @@ func (d *Device) Sample() (carrier.Sample, error) {
 		return carrier.Sample{}, err
 	}
 	s := carrier.Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
-	if c := attrs.Statistics; c != nil {
-		s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = c.RxPackets, c.RxBytes, c.TxPackets, c.TxBytes
-		s.TxDropped = c.TxDropped + c.TxErrors
+	add := func(attrs *netlink.LinkAttrs) {
+		if c := attrs.Statistics; c != nil {
+			s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = s.RxFrames+c.RxPackets, s.RxBytes+c.RxBytes, s.TxFrames+c.TxPackets, s.TxBytes+c.TxBytes
+			s.TxDropped += c.TxDropped + c.TxErrors
+		}
+	}
+	add(attrs)
+	for _, p := range d.pairs {
+		s.BadProbes += p.socket.bad.Load()
+		if link, err := d.nl.LinkByIndex(p.index); err == nil { // otherwise Ensure makes it again
+			add(link.Attrs())
+		}
 	}
 	s.Frames = s.RxFrames + s.TxFrames + s.TxDropped
 	return s, nil
@@ -218,15 +286,57 @@ func (d *Device) attrs() (*netlink.LinkAttrs, error) {
 func (d *Device) Send(p carrier.Probe) error {
 	d.mu.Lock()
 	_, ok := d.peers[p.To]
+	pair := d.pairs[p.To]
 	d.mu.Unlock()
-	if !ok {
+	switch {
+	case pair != nil:
+		return pair.socket.send(p)
+	case !ok:
 		return fmt.Errorf("vxlan: probe to %s: %w", p.To, carrier.ErrUnknownPeer)
 	}
 	return d.socket.send(p)
 }
 
 // Receive waits for a probe. One goroutine may call it. After Close the error is net.ErrClosed.
-func (d *Device) Receive() (carrier.Probe, error) { return d.socket.receive() }
+func (d *Device) Receive() (carrier.Probe, error) {
+	select {
+	case <-d.done:
+		return carrier.Probe{}, net.ErrClosed
+	default:
+	}
+	select {
+	case p := <-d.probes:
+		return p, nil
+	case err := <-d.failed:
+		return carrier.Probe{}, err
+	case <-d.done:
+		return carrier.Probe{}, net.ErrClosed
+	}
+}
+
+// pump passes on the probes of a socket until it is closed. Those that claim another sender than the device can have are dropped.
+func (d *Device) pump(s *socket, mayBe func(from peer.ID) bool) {
+	d.running.Go(func() {
+		for {
+			p, err := s.receive()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) && s == d.socket {
+					d.failed <- err
+				}
+				return
+			}
+			if !mayBe(p.From) {
+				s.bad.Add(1)
+				continue
+			}
+			select {
+			case d.probes <- p:
+			case <-d.done:
+				return
+			}
+		}
+	})
+}
 
 // Ensure restores the filter and the entries that are not learned, if another program removed them.
 func (d *Device) Ensure(ctx context.Context) error {
@@ -249,7 +359,10 @@ func (d *Device) Ensure(ctx context.Context) error {
 	if d.closed {
 		return net.ErrClosed
 	}
-	return d.putEntries()
+	if d.lostPairs() {
+		err = fmt.Errorf("vxlan: another program has deleted the device of a pair: %w", carrier.ErrPeers)
+	}
+	return errors.Join(d.putEntries(), err)
 }
 
 // Keep makes the following Close leave the device and the filter of nftables on the host, so that the kernel goes on carrying
@@ -259,7 +372,9 @@ func (d *Device) Keep() { d.kept.Store(true) }
 // Close removes the device and the filter, unless Keep was called. Receive then returns net.ErrClosed. A second Close does
 // nothing.
 func (d *Device) Close() error {
-	return errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the device must never be without the filter
+	err := errors.Join(d.closeDevice(), d.closeFilter()) // in this order: the device must never be without the filter
+	d.running.Wait()
+	return err
 }
 
 func (d *Device) closeDevice() error {
@@ -269,7 +384,18 @@ func (d *Device) closeDevice() error {
 		return nil
 	}
 	d.closed = true
+	close(d.done)
 	var errs []error
+	if d.hellos != nil {
+		errs = append(errs, d.hellos.Close())
+	}
+	for _, p := range d.pairs {
+		errs = append(errs, p.socket.close())
+		if !d.kept.Load() {
+			_, err := removeLink(d.nl, p.name)
+			errs = append(errs, err)
+		}
+	}
 	if d.socket != nil {
 		errs = append(errs, d.socket.close())
 	}

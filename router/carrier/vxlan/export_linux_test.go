@@ -1,5 +1,22 @@
 package vxlan
 
+import (
+	"net/netip"
+
+	"weft/internal/peer"
+)
+
+// PairRemote returns where the peer of a pair is reached, not valid before it was heard, and whether there is a pair.
+func (d *Device) PairRemote(id peer.ID) (remote netip.AddrPort, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pairs[id]
+	if p == nil {
+		return remote, false
+	}
+	return p.remote, true
+}
+
 // CloseGate removes the gate, as on a kernel that has none.
 func (d *Device) CloseGate() error {
 	d.filterMu.Lock()

@@ -18,33 +18,47 @@ import (
 
 // SetPeers replaces the peers of the device: only they may send to it, and probes can be sent to them. New peers are
 // not carried yet; those that were there before are not changed. Entries for removed peers, and for peers with another
-// address, are removed. It returns the peers that the device can reach: not this node itself, none of the other family,
+// address, are removed. It returns the peers that the device can reach: not this node itself, none of the other family without a pair,
 // and of two peers with the same address, or with the same hardware address of their devices, only the first in order
 // of their IDs.
 func (d *Device) SetPeers(ctx context.Context, peers []carrier.Peer) (reachable []carrier.Peer, err error) {
 	reachable = d.admissible(peers)
 	known := map[peer.ID]netip.Addr{}
-	var allowed []netip.Addr
+	var allowed senders
 	for _, p := range reachable {
 		known[p.ID] = p.Addr
-		allowed = append(allowed, p.Addr)
+		allowed.peers = append(allowed.peers, p.Addr)
 	}
+	pairs := d.admissiblePairs(peers, reachable)
 	// The filter is set first: otherwise a frame of a removed peer could make the device learn its entries again.
 	d.filterMu.Lock()
+	d.pairPeers = pairs
+	d.mu.Lock()
+	allowed.pairs, allowed.expected = d.pairSenders(pairs)
+	d.mu.Unlock()
 	err = d.setFilter(ctx, allowed)
 	d.filterMu.Unlock()
 	if err := errors.Join(err, d.forgetOthers(known)); err != nil {
 		return nil, err
 	}
+	if err := d.know(known); err != nil {
+		return nil, err
+	}
+	paired, err := d.setPairs(pairs)
+	return append(reachable, paired...), err
+}
+
+// know adds peers, and the entries that are not learned.
+func (d *Device) know(peers map[peer.ID]netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return nil, net.ErrClosed
+		return net.ErrClosed
 	}
-	for id, addr := range known {
+	for id, addr := range peers {
 		d.peers[id], d.byAddr[addr] = addr, id
 	}
-	return reachable, d.putEntries()
+	return d.putEntries()
 }
 
 // putEntries adds the entries that are not learned, if they are missing: for probes to all peers, and for floods to the
@@ -56,6 +70,9 @@ func (d *Device) putEntries() error {
 		if d.carried[id] {
 			errs = append(errs, d.nl.NeighAppend(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)))
 		}
+	}
+	for _, p := range d.pairs {
+		errs = append(errs, d.putPair(p))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: entries of %s: %w", d.cfg.Name, err)
@@ -70,7 +87,7 @@ func (d *Device) admissible(peers []carrier.Peer) (reachable []carrier.Peer) {
 	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
 		p.Addr = p.Addr.Unmap()
 		mac := ProbeMAC(p.ID)
-		if p.ID.IsZero() || !usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
+		if p.Pair != (carrier.Pair{}) || p.ID.IsZero() || !usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
 			continue
 		}
 		addrs[p.Addr], macs[mac] = true, true
@@ -111,10 +128,13 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 		return net.ErrClosed
 	}
 	addr, ok := d.peers[id]
-	switch {
+	switch p := d.pairs[id]; {
+	case p != nil:
+		return d.carryPair(p, on, macs)
 	case !ok && on:
 		return fmt.Errorf("vxlan: %s: %w", id, carrier.ErrUnknownPeer)
 	case !ok:
+		delete(d.carried, id)
 		return nil // SetPeers removed the entries
 	case !on:
 		delete(d.carried, id)
@@ -125,14 +145,20 @@ func (d *Device) Carry(id peer.ID, on bool, macs []ether.Addr) error {
 	if err := d.nl.NeighAppend(d.entry(ether.Addr{}, addr, netlink.NUD_PERMANENT)); err != nil {
 		return fmt.Errorf("vxlan: flood entry for %s: %w", addr, err)
 	}
-	tap := 0
-	if link, err := d.nl.LinkByName(d.cfg.Tap); err == nil {
-		tap = link.Attrs().Index
-	}
+	tap := d.tapIndex()
 	if err := d.move(addr, macs, tap); err != nil || !first {
 		return err
 	}
 	return d.forgetTap(tap)
+}
+
+// tapIndex returns the index of the TAP; 0: there is none.
+func (d *Device) tapIndex() int {
+	link, err := d.nl.LinkByName(d.cfg.Tap)
+	if err != nil {
+		return 0
+	}
+	return link.Attrs().Index
 }
 
 // forgetTap removes the addresses that the bridge learned from the TAP, so that it floods again. Some of them may be
@@ -146,9 +172,7 @@ func (d *Device) forgetTap(tap int) error {
 	for mac, seen := range tables.bridge {
 		for _, at := range seen {
 			if at.LinkIndex == tap && at.State&netlink.NUD_PERMANENT == 0 {
-				entry := d.port(mac, at.Vlan)
-				entry.LinkIndex = tap
-				errs = append(errs, ignore(d.nl.NeighDel(entry), unix.ENOENT))
+				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, tap)), unix.ENOENT))
 			}
 		}
 	}
@@ -184,15 +208,18 @@ func (d *Device) move(addr netip.Addr, macs []ether.Addr, tap int) error {
 		}
 		errs = append(errs, ignore(d.nl.NeighAdd(d.entry(mac, addr, netlink.NUD_REACHABLE)), unix.EEXIST))
 		for _, at := range atTap { // one for each VLAN
-			from := d.port(mac, at.Vlan)
-			from.LinkIndex = tap
-			errs = append(errs, ignore(d.nl.NeighDel(from), unix.ENOENT), ignore(d.nl.NeighAdd(d.port(mac, at.Vlan)), unix.EEXIST))
+			errs = append(errs, d.movePort(mac, at.Vlan, tap, d.index))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: move the addresses behind %s: %w", addr, err)
 	}
 	return nil
+}
+
+// movePort moves an entry of the bridge from one port to another, unless the bridge has just seen the address elsewhere.
+func (d *Device) movePort(mac ether.Addr, vlan, from, to int) error {
+	return errors.Join(ignore(d.nl.NeighDel(port(mac, vlan, from)), unix.ENOENT), ignore(d.nl.NeighAdd(port(mac, vlan, to)), unix.EEXIST))
 }
 
 // Forget implements carrier.Carrier.
@@ -216,7 +243,7 @@ func (d *Device) Forget(macs []ether.Addr) error {
 		}
 		for _, at := range tables.bridge[mac] {
 			if d.atPort(at) && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(d.port(mac, at.Vlan)), unix.ENOENT))
+				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, at.LinkIndex)), unix.ENOENT))
 			}
 		}
 	}
@@ -229,6 +256,11 @@ func (d *Device) Forget(macs []ether.Addr) error {
 // isProbeMAC reports whether mac is the address of a peer's device, and pods must not change its entry.
 func (d *Device) isProbeMAC(mac ether.Addr) bool {
 	for id := range d.peers {
+		if ProbeMAC(id) == mac {
+			return true
+		}
+	}
+	for id := range d.pairs {
 		if ProbeMAC(id) == mac {
 			return true
 		}
@@ -255,7 +287,7 @@ func (d *Device) purge(addr netip.Addr) error {
 		}
 		for _, at := range seen {
 			if at.LinkIndex == d.index && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(d.port(mac, at.Vlan)), unix.ENOENT))
+				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, d.index)), unix.ENOENT))
 			}
 		}
 	}
@@ -271,9 +303,9 @@ func (d *Device) entry(mac ether.Addr, addr netip.Addr, state int) *netlink.Neig
 		HardwareAddr: mac[:], IP: addr.AsSlice()}
 }
 
-// port returns an entry of the bridge: frames to mac go out of the device.
-func (d *Device) port(mac ether.Addr, vlan int) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: d.index, Family: unix.AF_BRIDGE, State: netlink.NUD_REACHABLE, Flags: netlink.NTF_MASTER,
+// port returns an entry of the bridge: frames to mac go out of the interface with the given index.
+func port(mac ether.Addr, vlan, index int) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_REACHABLE, Flags: netlink.NTF_MASTER,
 		HardwareAddr: mac[:], Vlan: vlan}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"sigs.k8s.io/knftables"
@@ -14,6 +15,8 @@ const (
 	setPeers    = "peers"
 	setReceived = "received" // counts what came from each peer
 	setSent     = "sent"     // counts what went to each peer
+	setPairs    = "pairs"    // addresses and ports of the peers of pairs
+	setExpected = "expected" // addresses from which a pair may be begun
 )
 
 // Counters in the filter's table: datagrams to the port of a VXLAN device that were dropped.
@@ -71,7 +74,20 @@ func FilterReasons() []string {
 //
 // Datagrams of pods to this host could have the source address of a peer. What pods and other guests of this host send to a peer gets,
 // where the host masquerades, the address of a peer after the hook forward. An unprivileged user of a host has no source port below
-// 1024. The owner of the socket (meta skuid) does not distinguish them: datagrams of the device have the one of the inner packet, if that
+// 1024.
+//
+// With pairs (carrier.Pair) there are more sets and rules, for both families: datagrams from the address and port of a peer of a pair come
+// in with any VNI but the common one, those to it leave from the port of the device, which no program can have beside the device, and the
+// beginnings of datagrams from the expected addresses go to a log group before they are dropped.
+//
+//	chain vxlan {
+//	    …
+//	    ip saddr . udp sport @pairs4 goto pair
+//	    ip saddr @expected4 limit rate 100/second burst 100 packets log group 39551 snaplen 128
+//	    …
+//	}
+//
+// The owner of the socket (meta skuid) does not distinguish them: datagrams of the device have the one of the inner packet, if that
 // comes from the host. The device accepts its VNI alone; the rule counts the others. While another program has removed the table,
 // the gate filters what comes in.
 //
@@ -81,8 +97,16 @@ type filter struct {
 	bridge string
 	under  string // empty: no tunnel
 	port   uint16
+	group  uint16 // of the log; 0: there are no pairs
 	vni    uint32
 	is4    bool
+}
+
+// senders are those that the filters let in.
+type senders struct {
+	peers    []netip.Addr     // from privileged ports
+	pairs    []netip.AddrPort // of the peers of pairs
+	expected []netip.Addr     // from where a pair may be begun: they are logged, and not let in
 }
 
 // tableName returns the name of the table of the device called name.
@@ -95,18 +119,17 @@ func openFilter(cfg Config) (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vxlan: %w: install the nftables package, or use --datapath userspace: %w", ErrNoFilter, err)
 	}
-	return &filter{nft: nft, bridge: cfg.Bridge, under: cfg.Under, port: cfg.Port, vni: cfg.VNI, is4: cfg.Local.Is4()}, nil
+	return &filter{
+		nft: nft, bridge: cfg.Bridge, under: cfg.Under, port: cfg.Port, group: cfg.Group, vni: cfg.VNI, is4: cfg.Local.Is4(),
+	}, nil
 }
 
-// apply makes peers the only accepted senders, in one transaction that also restores rules that other programs removed.
+// apply makes s the only accepted senders, in one transaction that also restores rules that other programs removed.
 // The counters keep their values.
-func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
+func (f *filter) apply(ctx context.Context, s senders) error {
 	tx := f.nft.NewTransaction()
 	tx.Add(&knftables.Table{Comment: knftables.PtrTo("weft: peers that may send to the VXLAN device")})
-	setType := "ipv6_addr"
-	if f.is4 {
-		setType = "ipv4_addr"
-	}
+	setType := addrType(f.is4)
 	tx.Add(&knftables.Set{Name: f.set(setPeers), Type: setType})
 	for _, name := range []string{setReceived, setSent} {
 		tx.Add(&knftables.Set{
@@ -114,8 +137,11 @@ func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 		})
 	}
 	tx.Flush(&knftables.Set{Name: f.set(setPeers)})
-	for _, addr := range peers {
+	for _, addr := range s.peers {
 		tx.Add(&knftables.Element{Set: f.set(setPeers), Key: []string{addr.String()}})
+	}
+	if f.group != 0 {
+		addPairs(tx, s)
 	}
 	for _, name := range FilterReasons() {
 		tx.Add(&knftables.Counter{Name: name})
@@ -127,20 +153,52 @@ func (f *filter) apply(ctx context.Context, peers []netip.Addr) error {
 	return nil
 }
 
+// addPairs adds the sets of pairs.
+func addPairs(tx *knftables.Transaction, s senders) {
+	for _, is4 := range []bool{true, false} {
+		pairs, expected := setOf(setPairs, is4), setOf(setExpected, is4)
+		tx.Add(&knftables.Set{Name: pairs, Type: addrType(is4) + " . inet_service"})
+		tx.Add(&knftables.Set{Name: expected, Type: addrType(is4)})
+		tx.Flush(&knftables.Set{Name: pairs})
+		tx.Flush(&knftables.Set{Name: expected})
+	}
+	for _, p := range s.pairs {
+		tx.Add(&knftables.Element{Set: setOf(setPairs, p.Addr().Is4()), Key: []string{p.Addr().String(), strconv.Itoa(int(p.Port()))}})
+	}
+	for _, addr := range s.expected {
+		tx.Add(&knftables.Element{Set: setOf(setExpected, addr.Is4()), Key: []string{addr.String()}})
+	}
+}
+
 // set returns the name of a set for the family of the peers.
-func (f *filter) set(name string) string {
-	if f.is4 {
+func (f *filter) set(name string) string { return setOf(name, f.is4) }
+
+// setOf returns the name of a set for a family.
+func setOf(name string, is4 bool) string {
+	if is4 {
 		return name + "4"
 	}
 	return name + "6"
 }
 
+// addrType returns the type of addresses of a family in nftables, and addrWord the protocol in its expressions.
+func addrType(is4 bool) string {
+	if is4 {
+		return "ipv4_addr"
+	}
+	return "ipv6_addr"
+}
+
+func addrWord(is4 bool) string {
+	if is4 {
+		return "ip"
+	}
+	return "ip6"
+}
+
 // addChains adds the rules.
 func (f *filter) addChains(tx *knftables.Transaction) {
-	word := "ip6"
-	if f.is4 {
-		word = "ip"
-	}
+	word := addrWord(f.is4)
 	count := func(set, addr string) string {
 		return knftables.Concat("update", "@"+f.set(set), "{", word, addr, "counter", "}")
 	}
@@ -154,6 +212,11 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 		count(setReceived, "saddr"),
 	}
 	input := []string{knftables.Concat(dport, "jump vxlan")}
+	if f.group != 0 {
+		into = slices.Concat(into[:1], f.fromPairs(), into[1:])
+		f.chain(tx, "pair", nil, drop(fmt.Sprintf("@th,96,24 0x%06x", f.vni), foreignVNI))
+		f.chain(tx, "to-pair", nil, fmt.Sprintf("udp sport %d accept", f.port), drop(unprivileged, fromLocal))
+	}
 	if f.under != "" {
 		into = append([]string{drop(`iifname != "`+f.under+`"`, fromUnknown)}, into...)
 		input = append(input, drop(knftables.Concat(`iifname "`+f.under+`"`, "udp dport !=", strconv.Itoa(int(f.port))), fromTunnel),
@@ -167,11 +230,34 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 		output = append(output, drop(knftables.Concat(through, "udp dport !=", strconv.Itoa(int(f.port))), fromTunnel),
 			drop(through+" meta l4proto != 17", fromTunnel))
 	}
+	if f.group != 0 {
+		for _, is4 := range []bool{true, false} {
+			toPair := knftables.Concat(addrWord(is4), "daddr . udp dport @"+setOf(setPairs, is4))
+			forward = append(forward, knftables.Concat(toPair, "jump outside"))
+			output = append([]string{knftables.Concat(toPair, "jump to-pair")}, output...)
+		}
+	}
 	f.chain(tx, "outside", nil, drop(pods, fromPods), drop(notPeer, fromForwarded))
 	f.chain(tx, "input", knftables.PtrTo(knftables.InputHook), input...)
 	f.chain(tx, "forward", knftables.PtrTo(knftables.ForwardHook), forward...)
 	f.chain(tx, "local", nil, drop(unprivileged, fromLocal), count(setSent, "daddr"))
 	f.chain(tx, "output", knftables.PtrTo(knftables.OutputHook), output...)
+}
+
+// fromPairs returns the rules for datagrams of peers of pairs, and of those that begin one. What comes from the other family is of no
+// other peer.
+func (f *filter) fromPairs() (rules []string) {
+	for _, is4 := range []bool{true, false} {
+		word := addrWord(is4)
+		rules = append(rules, knftables.Concat(word, "saddr . udp sport @"+setOf(setPairs, is4), "goto pair"),
+			knftables.Concat(word, "saddr @"+setOf(setExpected, is4), "limit rate 100/second burst 100 packets log group",
+				strconv.Itoa(int(f.group)), "snaplen", strconv.Itoa(helloLen)))
+	}
+	family := "ipv4"
+	if f.is4 {
+		family = "ipv6"
+	}
+	return append(rules, knftables.Concat("meta nfproto", family, "counter name", fromUnknown, "drop"))
 }
 
 // notVNI matches datagrams of another VNI, which is 32 bits after the header of UDP of 64 bits (RFC 7348, section 5).

@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,7 +45,7 @@ func TestFilter(t *testing.T) {
 	fake := knftables.NewFake(knftables.InetFamily, tableName("weftvx"))
 	f := &filter{nft: fake, bridge: "weave", port: 6785, vni: 0xabcdef}
 	for _, addr := range []string{"fd77::1", "fd77::2", "fd77::2"} { // each replaces the one before
-		if err := f.apply(t.Context(), []netip.Addr{netip.MustParseAddr(addr)}); err != nil {
+		if err := f.apply(t.Context(), senders{peers: []netip.Addr{netip.MustParseAddr(addr)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,6 +55,56 @@ func TestFilter(t *testing.T) {
 	for range 2 {
 		if err := f.remove(t.Context()); err != nil || fake.Dump() != "" {
 			t.Errorf("remove: %v, leaves %q", err, fake.Dump())
+		}
+	}
+}
+
+// TestFilterOfPairs: pairs have rules of both families before those of other peers, and nothing else of the other family comes in.
+func TestFilterOfPairs(t *testing.T) {
+	fake := knftables.NewFake(knftables.InetFamily, tableName("weftvx"))
+	f := &filter{nft: fake, bridge: "weave", port: 6785, vni: 0xabcdef, is4: true, group: 7}
+	err := f.apply(t.Context(), senders{
+		peers:    []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		pairs:    []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:40000"), netip.MustParseAddrPort("[fd77::2]:6785")},
+		expected: []netip.Addr{netip.MustParseAddr("192.0.2.2")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := func(chain string) (lines []string) {
+		for line := range strings.Lines(fake.Dump()) {
+			if rule, ok := strings.CutPrefix(strings.TrimSpace(line), "add rule inet weft-weftvx "+chain+" "); ok {
+				lines = append(lines, rule)
+			}
+		}
+		return lines
+	}
+	for chain, want := range map[string][]string{
+		"vxlan": {
+			`iifname "weave" counter name pods drop`,
+			"ip saddr . udp sport @pairs4 goto pair",
+			"ip saddr @expected4 limit rate 100/second burst 100 packets log group 7 snaplen 126",
+			"ip6 saddr . udp sport @pairs6 goto pair",
+			"ip6 saddr @expected6 limit rate 100/second burst 100 packets log group 7 snaplen 126",
+			"meta nfproto ipv6 counter name unknown drop",
+			"ip saddr != @peers4 counter name unknown drop",
+			"udp sport != 512-1023 counter name users drop",
+			"@th,96,24 != 0xabcdef counter name vni drop",
+			"update @received4 { ip saddr counter }",
+		},
+		"pair":    {"@th,96,24 0xabcdef counter name vni drop"},
+		"to-pair": {"udp sport 6785 accept", "udp sport != 512-1023 counter name local drop"},
+		"output": {
+			"ip6 daddr . udp dport @pairs6 jump to-pair", "ip daddr . udp dport @pairs4 jump to-pair",
+			"udp dport 6785 ip daddr @peers4 jump local",
+		},
+		"forward": {
+			"udp dport 6785 ip daddr @peers4 jump outside", "ip daddr . udp dport @pairs4 jump outside",
+			"ip6 daddr . udp dport @pairs6 jump outside",
+		},
+	} {
+		if diff := cmp.Diff(want, rules(chain)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", chain, diff)
 		}
 	}
 }

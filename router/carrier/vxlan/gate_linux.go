@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,30 +19,44 @@ import (
 //
 // It is a BPF program at the kernel's lookup of sockets (BPF_PROG_TYPE_SK_LOOKUP, Linux 5.9,
 // Documentation/bpf/prog_sk_lookup.rst). The kernel runs it in this network namespace when it looks for the socket of an
-// incoming UDP datagram, that of a VXLAN device included. For the device's port it lets in the peers alone, from privileged ports, and
-// nothing from the pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket. Datagrams to the
+// incoming UDP datagram, that of a VXLAN device included. For the device's port it lets in the peers alone, from privileged ports or the
+// one of their pair, and nothing from the pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket. Datagrams to the
 // VXLAN port of another host are up to the nftables table. See docs/adr/0034-host-reconciler.md.
 //
 // The program is attached as long as the process holds its descriptors. It is not safe for concurrent use.
 type gate struct {
-	peers   *ebpf.Map // netip.Addr.As16 -> 1
+	senders *ebpf.Map // sender.key -> 1
 	bridge  *ebpf.Map // 0 -> index of the pods' bridge; 0: not known
 	program *ebpf.Program
 	link    link.Link
-	open    map[netip.Addr]bool // in peers
+	open    map[sender]bool // in senders
+}
+
+// sender is an address that may send to the device, from a port or, with port 0, from all privileged ones.
+type sender struct {
+	addr netip.Addr
+	port uint16
+}
+
+// senderLen is the length of the key of a sender: the address, the port in network byte order, and zeros.
+const senderLen = 20
+
+func (s sender) key() []byte {
+	addr := s.addr.As16()
+	return append(binary.BigEndian.AppendUint16(addr[:], s.port), 0, 0)
 }
 
 // openGate attaches a gate that lets in no sender to the UDP port, in a network namespace. under is the index of the only interface from
 // which it will let in some; 0: any. It fails where the kernel or the privileges of the process do not allow it.
 func openGate(ns netns.NsHandle, port uint16, under int) (_ *gate, err error) {
-	g := &gate{open: map[netip.Addr]bool{}}
+	g := &gate{open: map[sender]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("vxlan: filter at the lookup of sockets: %w", err), g.close())
 		}
 	}()
-	if g.peers, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "weft_peers", Type: ebpf.Hash, KeySize: 16, ValueSize: 1, MaxEntries: maxEntries, Flags: unix.BPF_F_NO_PREALLOC,
+	if g.senders, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "weft_senders", Type: ebpf.Hash, KeySize: senderLen, ValueSize: 1, MaxEntries: maxEntries, Flags: unix.BPF_F_NO_PREALLOC,
 	}); err != nil {
 		return nil, err
 	}
@@ -51,9 +66,9 @@ func openGate(ns netns.NsHandle, port uint16, under int) (_ *gate, err error) {
 		return nil, err
 	}
 	// Kernels that do not know the interface refuse the first program.
-	g.program, err = newGateProgram(append(notFrom(g.bridge.FD(), port), gateProgram(g.peers.FD(), port, under)...))
+	g.program, err = newGateProgram(append(notFrom(g.bridge.FD(), port), gateProgram(g.senders.FD(), port, under)...))
 	if err != nil && under == 0 {
-		g.program, err = newGateProgram(gateProgram(g.peers.FD(), port, under))
+		g.program, err = newGateProgram(gateProgram(g.senders.FD(), port, under))
 	}
 	if err != nil {
 		return nil, err
@@ -103,10 +118,17 @@ func notFrom(bridge int, port uint16) asm.Instructions {
 	}
 }
 
-// gateProgram returns the program: datagrams to port pass if they come from a privileged port, and peers has their sender, an IPv4
-// address as ::ffff:a.b.c.d, and they come from the interface under, if that is not 0. All other packets pass.
-func gateProgram(peers int, port uint16, under int) asm.Instructions {
-	const key = -16 // on the stack
+// gateProgram returns the program: datagrams to port pass if senders has their address, an IPv4 one as ::ffff:a.b.c.d, with their port, or
+// with port 0 if they come from a privileged one, and they come from the interface under, if that is not 0. All other packets pass.
+func gateProgram(senders int, port uint16, under int) asm.Instructions {
+	const key = -senderLen // on the stack
+	find := asm.Instructions{
+		asm.LoadMapPtr(asm.R1, senders),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, key),
+		asm.FnMapLookupElem.Call(),
+		asm.JNE.Imm(asm.R0, 0, "pass"),
+	}
 	var elsewhere asm.Instructions
 	if under != 0 {
 		elsewhere = asm.Instructions{
@@ -121,10 +143,11 @@ func gateProgram(peers int, port uint16, under int) asm.Instructions {
 		asm.LoadMem(asm.R0, asm.R6, lookupLocalPort, asm.Word),
 		asm.JNE.Imm(asm.R0, int32(port), "pass"),
 	}, elsewhere, asm.Instructions{
-		asm.LoadMem(asm.R0, asm.R6, lookupRemotePort, asm.Word),
-		asm.HostTo(asm.BE, asm.R0, asm.Half),
-		asm.JLT.Imm(asm.R0, FirstPrivileged, "drop"),
-		asm.JGT.Imm(asm.R0, LastPrivileged, "drop"),
+		asm.LoadMem(asm.R7, asm.R6, lookupRemotePort, asm.Word),
+		asm.StoreImm(asm.RFP, key+16, 0, asm.Word),
+		asm.StoreMem(asm.RFP, key+16, asm.R7, asm.Half),
+		asm.HostTo(asm.BE, asm.R7, asm.Half),
+		asm.JEq.Imm(asm.R7, 0, "drop"), // no port, but the key of all privileged ones
 		asm.LoadMem(asm.R0, asm.R6, lookupFamily, asm.Word),
 		asm.JEq.Imm(asm.R0, unix.AF_INET6, "ip6"),
 		asm.StoreImm(asm.RFP, key, 0, asm.Word),
@@ -142,11 +165,12 @@ func gateProgram(peers int, port uint16, under int) asm.Instructions {
 		asm.StoreMem(asm.RFP, key+8, asm.R0, asm.Word),
 		asm.LoadMem(asm.R0, asm.R6, lookupRemoteIP6+12, asm.Word),
 		asm.StoreMem(asm.RFP, key+12, asm.R0, asm.Word),
-		asm.LoadMapPtr(asm.R1, peers).WithSymbol("find"),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, key),
-		asm.FnMapLookupElem.Call(),
-		asm.JNE.Imm(asm.R0, 0, "pass"),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("find"),
+	}, find, asm.Instructions{
+		asm.JLT.Imm(asm.R7, FirstPrivileged, "drop"),
+		asm.JGT.Imm(asm.R7, LastPrivileged, "drop"),
+		asm.StoreImm(asm.RFP, key+16, 0, asm.Half),
+	}, find, asm.Instructions{
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("drop"),
 		asm.Return(), // SK_DROP
 		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
@@ -154,24 +178,24 @@ func gateProgram(peers int, port uint16, under int) asm.Instructions {
 	})
 }
 
-// allow makes addrs the only senders. It adds new ones before it removes others, so that a sender in both is never refused.
-func (g *gate) allow(addrs []netip.Addr) error {
-	next := make(map[netip.Addr]bool, len(addrs))
+// allow makes senders the only ones. It adds new ones before it removes others, so that a sender in both is never refused.
+func (g *gate) allow(senders []sender) error {
+	next := make(map[sender]bool, len(senders))
 	var errs []error
-	for _, a := range addrs {
-		if key := a.As16(); !g.open[a] {
-			if err := g.peers.Put(key[:], []byte{1}); err != nil {
+	for _, s := range senders {
+		if !g.open[s] {
+			if err := g.senders.Put(s.key(), []byte{1}); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 		}
-		next[a] = true
+		next[s] = true
 	}
-	for a := range g.open {
-		if key := a.As16(); !next[a] {
-			if err := g.peers.Delete(key[:]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for s := range g.open {
+		if !next[s] {
+			if err := g.senders.Delete(s.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				errs = append(errs, err)
-				next[a] = true // to be removed by the next call
+				next[s] = true // to be removed by the next call
 			}
 		}
 	}
@@ -199,7 +223,7 @@ func (g *gate) close() error {
 	if g.program != nil {
 		errs = append(errs, g.program.Close())
 	}
-	for _, m := range []*ebpf.Map{g.peers, g.bridge} {
+	for _, m := range []*ebpf.Map{g.senders, g.bridge} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

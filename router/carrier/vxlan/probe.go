@@ -19,6 +19,9 @@ func ProbeMAC(id peer.ID) ether.Addr {
 	return ether.Addr{0xfe, id[0], id[1], id[2], id[3], id[4]}
 }
 
+// tokenAt is where the token of a pair lies in a frame: in the padding of the probe.
+const tokenAt = ether.HeaderLen + carrier.ProbeLen
+
 // appendProbe appends the frame of p, from one device to the other, with a payload of size bytes, at least carrier.ProbeLen, to b and
 // returns the extended slice.
 func appendProbe(b []byte, p carrier.Probe, size int) []byte {

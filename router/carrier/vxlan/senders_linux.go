@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 
 	"weft/internal/nftsum"
 )
@@ -13,15 +12,15 @@ import (
 // The methods of this file are about the senders that the device accepts. Two filters decide: the nftables table, which counts
 // and also keeps pods out, and the gate, which other programs cannot remove.
 
-// setFilter makes addrs the only senders of both filters. filterMu is held, except in Open.
-func (d *Device) setFilter(ctx context.Context, addrs []netip.Addr) error {
+// setFilter makes s the only senders of both filters. filterMu is held, except in Open.
+func (d *Device) setFilter(ctx context.Context, s senders) error {
 	if d.filter == nil {
 		return net.ErrClosed
 	}
-	d.allowed = addrs
+	d.allowed = s
 	gateErr := d.setGate()
 	err := d.inside(func() (err error) {
-		if err = d.filter.apply(ctx, addrs); err == nil {
+		if err = d.filter.apply(ctx, s); err == nil {
 			d.filterSum, err = nftsum.Of(nftsum.Inet, tableName(d.cfg.Name))
 		}
 		return err
@@ -46,7 +45,19 @@ func (d *Device) setGate() error {
 		}
 	}
 	d.mu.Unlock()
-	return errors.Join(d.gate.allow(d.allowed), d.gate.exclude(bridge))
+	return errors.Join(d.gate.allow(d.allowed.list()), d.gate.exclude(bridge))
+}
+
+// list returns the senders as the gate has them.
+func (s senders) list() []sender {
+	list := make([]sender, 0, len(s.peers)+len(s.pairs))
+	for _, addr := range s.peers {
+		list = append(list, sender{addr: addr})
+	}
+	for _, p := range s.pairs {
+		list = append(list, sender{p.Addr(), p.Port()})
+	}
+	return list
 }
 
 // FilterIntact reports whether the nftables table is as this device set it last. It takes less than a millisecond. After Close
@@ -108,25 +119,32 @@ func (d *Device) IsShut() bool {
 	return d.shut
 }
 
-// setUp brings the device up or down.
+// setUp brings the device and those of pairs up or down.
 func (d *Device) setUp(up bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return net.ErrClosed
 	}
-	link, err := d.nl.LinkByIndex(d.index)
-	if err != nil {
-		return fmt.Errorf("vxlan: %s: %w", d.cfg.Name, err)
-	}
 	set, word := d.nl.LinkSetDown, "down"
 	if up {
 		set, word = d.nl.LinkSetUp, "up"
 	}
-	if err := set(link); err != nil {
-		return fmt.Errorf("vxlan: bring %s %s: %w", d.cfg.Name, word, err)
+	indexes := []int{d.index}
+	for _, p := range d.pairs {
+		indexes = append(indexes, p.index)
 	}
-	return nil
+	var errs []error
+	for _, index := range indexes {
+		link, err := d.nl.LinkByIndex(index)
+		if err == nil {
+			err = set(link)
+		}
+		if err != nil && (index == d.index || up) { // what does not exist is down
+			errs = append(errs, fmt.Errorf("vxlan: bring a device of %s %s: %w", d.cfg.Name, word, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Gate returns why nftables alone filters the senders; nil: there is a second filter, which other programs cannot remove.

@@ -25,6 +25,9 @@ type socket struct {
 	file *os.File
 	size int // of a probe's payload in bytes
 
+	// Set before the first use.
+	token carrier.Token // that all sent probes have; zero: none
+
 	// Owned by the caller of receive.
 	in [ether.HeaderLen + carrier.ProbeLen]byte
 
@@ -96,6 +99,7 @@ func (s *socket) send(p carrier.Probe) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.out = appendProbe(s.out[:0], p, s.size)
+	copy(s.out[tokenAt:], s.token[:])
 	_, err := s.file.Write(s.out)
 	if errors.Is(err, unix.ENETDOWN) { // perhaps from the time before the device came up: such an error is reported once
 		_, err = s.file.Write(s.out)

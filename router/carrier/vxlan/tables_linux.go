@@ -50,10 +50,15 @@ func (d *Device) dump() (tables, error) {
 				t.bridge[mac] = append(t.bridge[mac], e)
 			}
 		case e.LinkIndex == d.index && isRemote && e.State&netlink.NUD_PERMANENT == 0:
-			t.learned[mac] = remote{addr, time.Duration(min(e.Used, e.Updated)) * time.Second / userHZ}
+			t.learned[mac] = remote{addr, age(e)}
 		}
 	}
 	return t, nil
+}
+
+// age returns how long ago an entry was last used or changed.
+func age(e netlink.Neigh) time.Duration {
+	return time.Duration(min(e.Used, e.Updated)) * time.Second / userHZ
 }
 
 // userHZ is the unit of ages in netlink, on every architecture that Go knows (USER_HZ).
@@ -83,14 +88,35 @@ func (d *Device) Entries() ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(tables.learned))
 	for mac, r := range tables.learned {
-		if seen := tables.bridge[mac]; len(seen) > 0 && !slices.ContainsFunc(seen, d.atPort) {
+		seen := tables.bridge[mac]
+		if len(seen) > 0 && !slices.ContainsFunc(seen, func(e netlink.Neigh) bool { return e.LinkIndex == d.index }) {
 			continue
 		}
 		entries = append(entries, Entry{MAC: mac, Peer: d.byAddr[r.addr], Addr: r.addr, Age: r.age})
+	}
+	for mac, seen := range tables.bridge {
+		for _, e := range seen {
+			if p := d.pairAt(e.LinkIndex); p != nil && e.State&netlink.NUD_PERMANENT == 0 {
+				entries = append(entries, Entry{MAC: mac, Peer: p.peer.ID, Addr: p.peer.Addr, Age: age(e)})
+				break // one for each VLAN
+			}
+		}
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return entries, nil
 }
 
-// atPort reports whether an entry of the bridge is for the device.
-func (d *Device) atPort(e netlink.Neigh) bool { return e.LinkIndex == d.index }
+// atPort reports whether an entry of the bridge is for the common device or for one of a pair.
+func (d *Device) atPort(e netlink.Neigh) bool {
+	return e.LinkIndex == d.index || d.pairAt(e.LinkIndex) != nil
+}
+
+// pairAt returns the pair with the device of an index; nil: there is none. mu is held.
+func (d *Device) pairAt(index int) *pair {
+	for _, p := range d.pairs {
+		if p.index == index {
+			return p
+		}
+	}
+	return nil
+}

@@ -5,12 +5,14 @@
 //   - probe.go: the frame in which a probe lies; socket_linux.go: the socket for probes
 //   - vni.go: the VNI that only members know
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
+//   - pair_linux.go: the devices of pairs; hello.go: how one finds the other
 //   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
 package vxlan
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"regexp"
 
@@ -78,6 +80,21 @@ type Config struct {
 	Under string
 	// Self is this node's own ID.
 	Self peer.ID
+	// Translated: Local is the address of an address translator, and the routes choose that of datagrams.
+	Translated bool
+	// Ports makes the devices of pairs ports of Bridge; nil: there are no pairs.
+	Ports Ports
+	// Group is the log group of netfilter for the beginnings of pairs. One socket of a network namespace can have it. It is 0 without
+	// Ports.
+	Group uint16
+	// Logger receives why a pair has no device; nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Ports are the ports of the bridge of the pods.
+type Ports interface {
+	// AddPort makes a device an isolated port and brings it up. SetPeers calls it, without a lock.
+	AddPort(device string) error
 }
 
 var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
@@ -85,12 +102,18 @@ var goodName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,14}$`)
 // GoodName reports whether a device may have the name.
 func GoodName(name string) bool { return goodName.MatchString(name) }
 
+// PairNames returns the pattern of nftables for the names of the devices of pairs that belong to the device called name.
+func PairNames(name string) string { return name + pairMark + "*" }
+
+// pairMark is between the name of a device and the numbers of its pairs.
+const pairMark = "."
+
 // goodBridge excludes names that cannot be quoted in a rule, or that match more than one interface there.
 var goodBridge = regexp.MustCompile(`^[!#-)+-~]{1,15}$`)
 
-// Limits of Config.MTU: a probe must fit, and the kernel accepts no more.
+// Limits of Config.MTU: a probe with a token must fit, and the kernel accepts no more.
 const (
-	minMTU = carrier.ProbeLen
+	minMTU = carrier.ProbeLen + len(carrier.Token{})
 	maxMTU = 65535 - Overhead6
 )
 
@@ -115,6 +138,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vxlan: %w: Local %s is not the address of a node", carrier.ErrConfig, c.Local)
 	case c.Self.IsZero():
 		return fmt.Errorf("vxlan: %w: Self is the zero ID", carrier.ErrConfig)
+	case (c.Ports == nil) != (c.Group == 0):
+		return fmt.Errorf("vxlan: %w: Ports and Group belong together", carrier.ErrConfig)
 	}
 	return nil
 }

@@ -1,0 +1,394 @@
+package vxlan
+
+import (
+	"cmp"
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/internal/nflog"
+	"weft/internal/peer"
+	"weft/router/carrier"
+)
+
+// maxPairs bounds the pairs of a node, as each has a port of the bridge, to which the bridge copies broadcasts.
+const maxPairs = 128
+
+// pair is a device for one peer, which the common device does not reach: an address translator or the family of the underlay is in the way.
+// It has a VNI of its own, sends from the port of the common device to the port from which the peer is heard, and learns nothing: the
+// kernel learns addresses without ports (vxlan_snoop), and there is one peer alone. The bridge learns what is behind it. See
+// docs/adr/0055-pairs.md.
+type pair struct {
+	peer   carrier.Peer
+	name   string
+	index  int
+	socket *socket
+	remote netip.AddrPort // where the peer is reached; not valid before it was heard
+}
+
+// begins reports whether this node is the one that begins.
+func (p *pair) begins() bool { return p.peer.Pair.Port != 0 }
+
+// pairName returns the name of the nth device of a pair.
+func pairName(device string, n int) string { return fmt.Sprint(device, pairMark, n) }
+
+// isPair reports whether a link has the name of a pair of a device.
+func isPair(device, link string) bool { return strings.HasPrefix(link, device+pairMark) }
+
+// admissiblePairs returns those of peers that have a pair and a device of their own, and can be distinguished, sorted by ID. shared are
+// those that the common device reaches.
+func (d *Device) admissiblePairs(peers, shared []carrier.Peer) (pairs []carrier.Peer) {
+	if d.hellos == nil {
+		return nil
+	}
+	macs := map[ether.Addr]bool{ProbeMAC(d.cfg.Self): true}
+	for _, p := range shared {
+		macs[ProbeMAC(p.ID)] = true
+	}
+	vnis := map[uint32]bool{0: true, d.cfg.VNI: true}
+	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
+		p.Addr = p.Addr.Unmap()
+		mac := ProbeMAC(p.ID)
+		if p.Pair == (carrier.Pair{}) || p.ID.IsZero() || !usable(p.Addr) || macs[mac] || vnis[p.Pair.VNI] || p.Pair.VNI > maxVNI {
+			continue
+		}
+		macs[mac], vnis[p.Pair.VNI] = true, true
+		if pairs = append(pairs, p); len(pairs) == maxPairs {
+			break
+		}
+	}
+	return pairs
+}
+
+// pairSenders returns from where the peers of pairs may send, and from where they may begin. mu is held.
+func (d *Device) pairSenders(peers []carrier.Peer) (known []netip.AddrPort, expected []netip.Addr) {
+	for _, p := range peers {
+		switch before := d.pairs[p.ID]; {
+		case p.Pair.Port != 0:
+			known = append(known, netip.AddrPortFrom(p.Addr, p.Pair.Port))
+			continue
+		case before != nil && before.peer == p && before.remote.IsValid():
+			known = append(known, before.remote)
+		}
+		expected = append(expected, p.Addr)
+	}
+	slices.SortFunc(known, func(a, b netip.AddrPort) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
+	})
+	slices.SortFunc(expected, netip.Addr.Compare)
+	return slices.Compact(known), slices.Compact(expected)
+}
+
+// setPairs makes devices for those of peers that have none, and removes those of others. It returns the peers with a device. No lock is
+// held: the devices become ports of the bridge, of which other goroutines have locks while they need those of the Device.
+func (d *Device) setPairs(peers []carrier.Peer) (reachable []carrier.Peer, err error) {
+	made, err := d.makePairs(peers)
+	for _, p := range made {
+		if attachErr := d.cfg.Ports.AddPort(p.name); attachErr != nil {
+			d.log.Warn("a pair of nodes has no port of the bridge: its frames go through userspace", "peer", p.peer.ID, "err", attachErr)
+			err = errors.Join(err, d.removePair(p))
+		}
+	}
+	if len(made) > 0 && d.IsShut() {
+		err = errors.Join(err, d.setUp(false))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range peers {
+		if got := d.pairs[p.ID]; got != nil && got.peer == p {
+			reachable = append(reachable, p)
+		}
+	}
+	return reachable, err
+}
+
+// makePairs removes the devices of pairs that are not among peers any more, and makes those that are missing, which are down.
+func (d *Device) makePairs(peers []carrier.Peer) (made []*pair, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	for id, p := range d.pairs {
+		if !slices.Contains(peers, p.peer) {
+			delete(d.pairs, id)
+			delete(d.carried, id)
+			err = errors.Join(err, d.deletePair(p))
+		}
+	}
+	for _, p := range peers {
+		if d.pairs[p.ID] != nil {
+			continue
+		}
+		added, makeErr := d.makePair(p)
+		if makeErr != nil {
+			d.log.Warn("cannot make the device of a pair of nodes: its frames go through userspace", "peer", p.ID, "err", makeErr)
+			continue
+		}
+		d.pairs[p.ID] = added
+		made = append(made, added)
+	}
+	d.linksChanged()
+	return made, err
+}
+
+// makePair makes the device for a peer. mu is held.
+func (d *Device) makePair(p carrier.Peer) (*pair, error) {
+	made := &pair{peer: p}
+	var names []string
+	for _, other := range d.pairs {
+		names = append(names, other.name)
+	}
+	for n := range maxPairs {
+		if made.name = pairName(d.cfg.Name, n); !slices.Contains(names, made.name) {
+			break
+		}
+	}
+	var err error
+	if made.index, made.socket, err = d.createPair(made); err != nil {
+		return nil, err
+	}
+	if made.begins() {
+		made.remote = netip.AddrPortFrom(p.Addr, p.Pair.Port)
+		made.socket.token = p.Pair.Token
+	}
+	d.pump(made.socket, func(from peer.ID) bool { return from == p.ID })
+	if err := d.putPair(made); err != nil {
+		return nil, errors.Join(err, d.deletePair(made))
+	}
+	return made, nil
+}
+
+// createPair creates the link of a pair, and its socket for probes. What an earlier run has left is replaced.
+func (d *Device) createPair(p *pair) (index int, s *socket, err error) {
+	if _, err := removeLink(d.nl, p.name); err != nil {
+		return 0, nil, err
+	}
+	link := d.newLink(p.name, p.peer.Pair.VNI)
+	link.SrcAddr = d.source(p.peer.Addr.Is4()).AsSlice()
+	link.Learning, link.PortLow, link.PortHigh = false, int(d.cfg.Port), int(d.cfg.Port)+1 // the end is excluded
+	err = d.inside(func() (err error) {
+		index, s, err = d.addLink(link)
+		return err
+	})
+	return index, s, err
+}
+
+// deletePair deletes the link of a pair. mu is held.
+func (d *Device) deletePair(p *pair) error {
+	_, err := removeLink(d.nl, p.name)
+	return errors.Join(p.socket.close(), err)
+}
+
+// removePair ends a pair that is set up.
+func (d *Device) removePair(p *pair) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pairs[p.peer.ID] != p {
+		return nil
+	}
+	delete(d.pairs, p.peer.ID)
+	delete(d.carried, p.peer.ID)
+	d.linksChanged()
+	return d.deletePair(p)
+}
+
+// lostPairs forgets the pairs with devices that another program has deleted, and reports whether there are some. mu is held.
+func (d *Device) lostPairs() (lost bool) {
+	for id, p := range d.pairs {
+		_, err := d.nl.LinkByIndex(p.index)
+		if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+			lost = true
+			delete(d.pairs, id) // still carried: makePair adds the entry for floods again
+			_ = p.socket.close()
+		}
+	}
+	if lost {
+		d.linksChanged()
+	}
+	return lost
+}
+
+// putPair adds the entries of a pair, if they are missing. mu is held.
+func (d *Device) putPair(p *pair) error {
+	if !p.remote.IsValid() {
+		return nil
+	}
+	err := d.change(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, p, ProbeMAC(p.peer.ID))
+	if d.carried[p.peer.ID] {
+		err = errors.Join(err, d.change(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, p, ether.Addr{}))
+	}
+	if err != nil {
+		return fmt.Errorf("vxlan: entries of %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// carryPair is Carry for a pair. mu is held.
+func (d *Device) carryPair(p *pair, on bool, macs []ether.Addr) error {
+	if !on {
+		delete(d.carried, p.peer.ID)
+		return d.purgePair(p)
+	}
+	first := !d.carried[p.peer.ID]
+	d.carried[p.peer.ID] = true
+	if err := d.putPair(p); err != nil {
+		return err
+	}
+	tap := d.tapIndex()
+	if err := d.moveToPair(p, macs, tap); err != nil || !first {
+		return err
+	}
+	return d.forgetTap(tap)
+}
+
+// moveToPair moves the entries of the bridge for macs from the TAP to the device.
+func (d *Device) moveToPair(p *pair, macs []ether.Addr, tap int) error {
+	if len(macs) == 0 {
+		return nil
+	}
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, mac := range macs {
+		if d.isProbeMAC(mac) {
+			continue
+		}
+		for _, at := range tables.bridge[mac] {
+			if at.LinkIndex == tap {
+				errs = append(errs, d.movePort(mac, at.Vlan, tap, p.index))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: move the addresses behind %s: %w", p.remote, err)
+	}
+	return nil
+}
+
+// purgePair removes the entry for floods, and what the bridge has learned from the device. mu is held.
+func (d *Device) purgePair(p *pair) error {
+	tables, err := d.dump()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if p.remote.IsValid() {
+		errs = append(errs, ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT))
+	}
+	for mac, seen := range tables.bridge {
+		for _, at := range seen {
+			if at.LinkIndex == p.index && at.State&netlink.NUD_PERMANENT == 0 {
+				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, p.index)), unix.ENOENT))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", p.remote, err)
+	}
+	return nil
+}
+
+// change adds or deletes the entry of a pair's device for mac: frames to it go to the remote address and port. The library has no entries
+// with ports.
+func (d *Device) change(message, flags int, p *pair, mac ether.Addr) error {
+	return d.inside(func() error {
+		r := nl.NewNetlinkRequest(message, flags|unix.NLM_F_ACK)
+		r.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(p.index), State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF})
+		r.AddData(nl.NewRtAttr(netlink.NDA_LLADDR, mac[:]))
+		r.AddData(nl.NewRtAttr(netlink.NDA_DST, p.remote.Addr().AsSlice()))
+		r.AddData(nl.NewRtAttr(netlink.NDA_PORT, []byte{byte(p.remote.Port() >> 8), byte(p.remote.Port())}))
+		_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+}
+
+// listen reads the beginnings of pairs, until the log group is closed.
+func (d *Device) listen() {
+	for {
+		packets, err := d.hellos.Receive()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			d.log.Warn("cannot hear peers that begin a pair", "err", err)
+			return
+		}
+		for _, p := range packets {
+			if h, ok := parseHello(p.Data); ok {
+				d.hear(h)
+			}
+		}
+	}
+}
+
+// hear lets a peer in from the address and port of its hello, and sends to it there.
+func (d *Device) hear(h hello) {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	changed, err := d.follow(h)
+	if changed {
+		next := d.allowed
+		d.mu.Lock()
+		next.pairs, next.expected = d.pairSenders(d.pairPeers)
+		d.mu.Unlock()
+		err = errors.Join(err, d.setFilter(context.Background(), next))
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		d.log.Warn("cannot follow a peer of a pair", "peer", h.probe.From, "addr", h.from, "err", err)
+	}
+}
+
+// follow sets where the peer of a hello is reached, if the token is that of its pair.
+func (d *Device) follow(h hello) (changed bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pairs[h.probe.From]
+	if d.closed || p == nil || p.begins() || h.probe.To != d.cfg.Self || h.vni != p.peer.Pair.VNI || h.from.Addr() != p.peer.Addr ||
+		subtle.ConstantTimeCompare(h.token[:], p.peer.Pair.Token[:]) != 1 {
+		return false, nil
+	}
+	if p.remote == h.from {
+		return true, nil // the filter may be older
+	}
+	if p.remote.IsValid() {
+		err = errors.Join(
+			ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT),
+			ignore(d.change(unix.RTM_DELNEIGH, 0, p, ProbeMAC(p.peer.ID)), unix.ENOENT),
+		)
+	}
+	for _, other := range d.pairs {
+		if other.remote == h.from && !other.begins() {
+			other.remote = netip.AddrPort{} // the translator has given its port to another node
+		}
+	}
+	p.remote = h.from
+	return true, errors.Join(err, d.putPair(p))
+}
+
+// openHellos opens the log group of the beginnings of pairs. Without one there are no pairs.
+func (d *Device) openHellos() {
+	if d.cfg.Ports == nil {
+		return
+	}
+	hellos, err := nflog.Open(nflog.Config{Group: d.cfg.Group, Length: uint32(helloLen), AtOnce: true, NetNS: int(d.ns)})
+	if err != nil {
+		d.log.Warn("the kernel carries no frames to peers behind address translators, nor to those of the other family", "err", err)
+		d.filter.group = 0
+		return
+	}
+	d.hellos = hellos
+	d.running.Go(d.listen)
+}
