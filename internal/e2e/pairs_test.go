@@ -191,3 +191,36 @@ func TestPairsOfFamilies(t *testing.T) {
 		t.Errorf("%d pings lost, one every 50 ms", lost)
 	}
 }
+
+// TestForwardedPorts: a node that announces the address of a translator, which forwards its ports, uses the common device.
+func TestForwardedPorts(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b")
+	c, nat := behindNAT(t, nodes[0].Lab(), "c")
+	inside := c.Addr().String()
+	runLines(t, &cluster.Node{Host: nat}, "nft add chain ip nat prerouting '{ type nat hook prerouting priority dstnat; }'",
+		"nft add rule ip nat prerouting iifname eth0 udp dport 6783-6785 dnat to "+inside,
+		"nft add rule ip nat prerouting iifname eth0 tcp dport 6783 dnat to "+inside, "nft add rule ip nat forward ct status dnat accept")
+	up(t, c, "--init-peers", "3", "--advertise", nat.Addr().String(), nodes[0].Addr().String())
+	for _, n := range nodes {
+		up(t, n, "--init-peers", "3", nodes[0].Addr().String())
+	}
+	nodes = append(nodes, c)
+	waitReady(t, nodes)
+	var pods []*pod
+	for _, n := range nodes {
+		pods = append(pods, attach(t, n, "p"))
+	}
+	for _, from := range pods {
+		for _, to := range pods {
+			from.reaches(t, to.addr)
+		}
+	}
+	waitCarriers(t, nodes...)
+	transferBoth(t, []*pod{pods[0], pods[2]}, 8<<20)
+	for _, n := range nodes {
+		if got := pairLinks(t, n); len(got) > 0 {
+			t.Errorf("%s has the devices %q", n.Label(), got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package vxlan_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"weft/internal/peer"
 	"weft/router/carrier"
 	"weft/router/carrier/carriertest"
+	"weft/router/carrier/framewatch"
 	"weft/router/carrier/vxlan"
 )
 
@@ -233,3 +235,54 @@ func TestHellos(t *testing.T) {
 }
 
 func name(n int) string { return fmt.Sprintf("frame %d", n) }
+
+// TestWatchPair: Watch reports the frames of pairs with the peer, also of one that is made while it runs.
+func TestWatchPair(t *testing.T) {
+	n := openPair(t)
+	a, b := n.nodes[0], n.nodes[1]
+	ctx, cancel := context.WithCancel(t.Context())
+	watched, ended := make(chan framewatch.Watched, 1024), make(chan error, 1)
+	go func() {
+		ended <- a.Do(func() error {
+			return n.devs[0].Watch(ctx, func(w framewatch.Watched) {
+				w.Frame = bytes.Clone(w.Frame)
+				select {
+				case watched <- w:
+				default:
+				}
+			})
+		})
+	}()
+	pod, frame := carriertest.Socket(t, a.Pod.Space, "eth0"), carriertest.Frame(ether.Broadcast, a.PodMAC, "watched")
+	seen := func() {
+		t.Helper()
+		if err := n.devs[0].Carry(b.ID, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		labtest.Until(t, patience, func() error {
+			if err := pod.Send(frame); err != nil {
+				t.Fatal(err)
+			}
+			for len(watched) > 0 {
+				if w := <-watched; w.Peer == b.ID && w.Sent && bytes.Equal(w.Frame, frame) {
+					return nil
+				}
+			}
+			return errors.New("not seen")
+		})
+	}
+	seen()
+	for _, peers := range [][]carrier.Peer{nil, {n.peer(b)}} {
+		if _, err := n.devs[0].SetPeers(t.Context(), peers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(watched) > 0 {
+		<-watched
+	}
+	seen()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
