@@ -305,9 +305,9 @@ func (e *Engine) buildSnapshot(before *snapshot, peers []Peer) *snapshot {
 	return s
 }
 
-// SetKernel sets whether the kernel path carries frames to a peer. While it does, frames for all peers are not sent to that peer here, since
-// the kernel floods them. Frames for an address of the peer that come out of the TAP are still sent, so nothing is lost while the bridge
-// learns. The value belongs to the ID: it is kept while the ID is no peer, and false until SetKernel is called.
+// SetKernel sets whether the kernel path carries frames to a peer. While it does, frames for all peers are not sent to that peer here,
+// since the kernel floods them. Frames for an address of the peer that come out of the TAP are still sent, so nothing is lost while the
+// bridge learns. The value belongs to the ID: it is kept while the ID is no peer, and false until SetKernel is called.
 func (e *Engine) SetKernel(id peer.ID, on bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

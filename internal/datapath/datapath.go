@@ -182,7 +182,7 @@ type Datapath struct {
 	syncMu sync.Mutex // serializes SyncPeers
 	// guarded by syncMu: the members that each carrier of the kernel may carry since the last SyncPeers
 	kernelMembers map[carrier.Kind]map[peer.ID]Member
-	vniPace       vniPace // guarded by syncMu
+	vniPace       vxlan.Pace // guarded by syncMu
 
 	// securityMu serializes changes of secrets and trusted subnets until the router has them. No other lock of this package is
 	// taken while it is held.

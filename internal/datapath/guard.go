@@ -152,7 +152,8 @@ func (g *guards) remove(ctx context.Context) error {
 func (g *guards) ruleset() guard.Ruleset {
 	s := g.d.settings
 	r := guard.Ruleset{
-		Uplinks: []string{s.Tap, s.KernelDevice(), vxlan.PairNames(s.KernelDevice()), s.TunneledDevice()}, PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods,
+		Uplinks:   []string{s.Tap, s.KernelDevice(), vxlan.PairNames(s.KernelDevice()), s.TunneledDevice()},
+		PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods,
 		BridgeMAC: bridgeMAC(g.d.cfg.Self),
 	}
 	bound := map[string]bool{}

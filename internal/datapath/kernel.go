@@ -98,7 +98,8 @@ func (d *Datapath) newKernelPaths(engine *router.Engine) kernelPaths {
 	}, {
 		kind: carrier.VXLAN, wanted: d.wantsKernelPath, peer: d.vxlanPeer, open: d.openVXLAN, device: d.settings.KernelDevice(),
 	}, {
-		kind: carrier.WireGuard, wanted: d.wantsTunnels, peer: announced(d.mayUseTunnel), open: d.openTunnels, device: d.settings.TunneledDevice(),
+		kind: carrier.WireGuard, wanted: d.wantsTunnels, peer: announced(d.mayUseTunnel), open: d.openTunnels,
+		device: d.settings.TunneledDevice(),
 	}}
 	for _, k := range paths {
 		k.router, k.log = carriedBy{carried, k.kind}, d.log

@@ -1,12 +1,15 @@
 package datapath
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
 
 	"weft/internal/hostnet"
 	"weft/internal/pairs"
 	"weft/internal/peer"
 	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 	"weft/tap/bridge"
 )
 
@@ -45,6 +48,7 @@ func (d *Datapath) vxlanPeer(m Member) (carrier.Peer, bool) {
 		return common, mayUse
 	case pairs.Beside:
 		return common, mayUse && d.pairs.Addr(m.ID) == common.Addr.Unmap()
+	case pairs.Begins, pairs.Answers:
 	}
 	pair, ok := d.pairs.Peer(m.ID)
 	return pair, ok && d.trusts(pair.Addr)
@@ -57,18 +61,47 @@ var _ pairs.Host = pairHost{}
 
 func (h pairHost) Members() map[peer.ID]pairs.Member {
 	members := map[peer.ID]pairs.Member{}
+	var other *bool
 	for _, m := range h.d.cfg.Membership.Members() {
-		role := h.d.pairRole(m)
-		if role == pairs.None || m.Hops != 1 && !h.Carries(m.ID) {
-			continue
+		if at := h.member(m, &other); at.Role != pairs.None {
+			members[m.ID] = at
 		}
-		at := pairs.Member{Role: role}
-		if to := m.Addr.Addr().Unmap(); role == pairs.Begins && h.Source(to).IsValid() {
-			at.Addr = to // of the other family, which the session may have left
-		}
-		members[m.ID] = at
 	}
 	return members
+}
+
+func (h pairHost) Member(id peer.ID) pairs.Member {
+	m, ok := h.d.cfg.Membership.Member(id)
+	if !ok {
+		return pairs.Member{}
+	}
+	var other *bool
+	return h.member(m, &other)
+}
+
+// member returns a member in the form of package pairs. other is whether this host has addresses of the other family; nil: not known yet.
+func (h pairHost) member(m Member, other **bool) pairs.Member {
+	at := pairs.Member{Role: h.d.pairRole(m)}
+	if at.Role == pairs.None || m.Hops != 1 && !h.Carries(m.ID) {
+		return pairs.Member{}
+	}
+	if to := m.Addr.Addr().Unmap(); at.Role == pairs.Begins && !h.d.sameFamily(to) {
+		if *other == nil {
+			has := h.Source(to).IsValid()
+			*other = &has
+		}
+		if **other {
+			at.Addr = to // which the session may have left
+		}
+	}
+	return at
+}
+
+func (h pairHost) MayBe(id peer.ID, addr netip.Addr) bool {
+	if own, err := hostnet.IsLocal(addr); err != nil || own || !vxlan.Usable(addr) || addr.IsLoopback() {
+		return false
+	}
+	return !slices.ContainsFunc(h.d.cfg.Membership.Members(), func(m Member) bool { return m.ID != id && m.Addr.Addr().Unmap() == addr })
 }
 
 func (h pairHost) Source(to netip.Addr) netip.Addr {
@@ -98,7 +131,7 @@ func (p pairPorts) AddPort(device string) error {
 	d.hostMu.Lock()
 	defer d.hostMu.Unlock()
 	if d.cleared {
-		return nil // all devices are about to be removed
+		return errors.New("datapath: the node leaves")
 	}
 	br, err := bridge.Ensure(d.bridgeConfig())
 	if err != nil {

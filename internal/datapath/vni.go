@@ -44,11 +44,11 @@ func (d *Datapath) followVNI(k *kernelPath, members []Member, now time.Time) {
 	if vni == d.vni.Load() {
 		return
 	}
-	if d.vniPace.wait(now) > 0 {
+	if d.vniPace.Wait(now) > 0 {
 		d.vniWaits.Store(true) // retryVNI asks again
 		return
 	}
-	d.vniPace.changed(now)
+	d.vniPace.Changed(now)
 	d.log.Info("the nodes have agreed on another VNI: making the kernel path again")
 	d.publishVNI(vni)
 	k.renew()
@@ -59,36 +59,4 @@ func (d *Datapath) retryVNI() {
 	if d.vniWaits.Load() {
 		d.SyncPeers()
 	}
-}
-
-// vniPace bounds how often a node follows the others to another VNI, as each change makes the device again, and frames of all peers take
-// userspace meanwhile. Nodes that start at once, or networks that meet, agree after few changes. A member that makes up others, or the
-// only other member, could change the result all the time.
-type vniPace struct {
-	changes int // since the last long time without any
-	last    time.Time
-}
-
-// Limits of a vniPace.
-const (
-	vniFree    = 3                // changes without a pause
-	vniLongest = 5 * time.Minute  // the longest pause
-	vniCalm    = 15 * time.Minute // without a change: the next ones have no pause
-)
-
-// wait returns how long the next change has to wait; 0: not at all.
-func (p *vniPace) wait(now time.Time) time.Duration {
-	if p.changes < vniFree || now.Sub(p.last) >= vniCalm {
-		return 0
-	}
-	pause := min(time.Second<<min(p.changes-vniFree, 16), vniLongest)
-	return max(0, pause-now.Sub(p.last))
-}
-
-// changed records a change.
-func (p *vniPace) changed(now time.Time) {
-	if now.Sub(p.last) >= vniCalm {
-		p.changes = 0
-	}
-	p.changes, p.last = p.changes+1, now
 }

@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/mesh/topology"
+	"weft/router/carrier/vxlan"
 )
 
 // publisher is a Gossip that notes the VNIs that it publishes.
@@ -41,22 +42,22 @@ func TestVNIOfHostileMembers(t *testing.T) {
 		follow(2000 + i%2)
 		now = now.Add(time.Second)
 	}
-	if n := len(gossip.vnis); n < vniFree || n > 25 {
+	if n := len(gossip.vnis); n < vxlan.FreeChanges || n > 25 {
 		t.Errorf("%d changes in an hour", n)
 	}
-	for range int(vniLongest / time.Second) { // retryVNI
+	for range int(vxlan.LongestPause / time.Second) { // retryVNI
 		follow(4000)
 		now = now.Add(time.Second)
 	}
 	if got := d.vni.Load(); got != 4000 || d.vniWaits.Load() {
 		t.Errorf("VNI %d in the end, waits: %v", got, d.vniWaits.Load())
 	}
-	now = now.Add(vniCalm)
+	now = now.Add(vxlan.CalmTime)
 	before := len(gossip.vnis)
-	for i := range uint32(vniFree) {
+	for i := range uint32(vxlan.FreeChanges) {
 		follow(5000 + i)
 	}
-	if n := len(gossip.vnis) - before; n != vniFree {
-		t.Errorf("%d changes after calm, want %d at once", n, vniFree)
+	if n := len(gossip.vnis) - before; n != vxlan.FreeChanges {
+		t.Errorf("%d changes after calm, want %d at once", n, vxlan.FreeChanges)
 	}
 }

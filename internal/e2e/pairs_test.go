@@ -48,8 +48,9 @@ func pairLinks(t *testing.T, n *cluster.Node) []string {
 	return slices.DeleteFunc(links(t, n.Host), func(name string) bool { return !strings.HasPrefix(name, kernelDevice+".") })
 }
 
-// TestPairsThroughNAT: the kernel carries frames between nodes that others reach and nodes behind translators of which one changes the ports;
-// TCP, broadcasts, tables and counters are those of other peers. The nodes follow a translator that forgets, and a restart at either end.
+// TestPairsThroughNAT: the kernel carries frames between nodes that others reach and nodes behind translators of which one changes the
+// ports; TCP, broadcasts, tables and counters are those of other peers. The nodes follow a translator that forgets, and a restart at
+// either end.
 func TestPairsThroughNAT(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b")
@@ -121,10 +122,12 @@ func TestPairsThroughNAT(t *testing.T) {
 		waitCarriers(t, a, b, d)
 		pods[0].reaches(t, pods[3].addr)
 	}
-	if got := pairLinks(t, a); len(got) != 2 {
-		t.Errorf("a has the devices %q", got)
+	waitCarriers(t, a, b, c)
+	made := pairLinks(t, a)
+	if len(made) != 2 {
+		t.Fatalf("a has the devices %q", made)
 	}
-	runLines(t, a, "nft flush ruleset", "ip link del "+pairLinks(t, a)[0], "ip link del "+pairLinks(t, a)[1])
+	runLines(t, a, "nft flush ruleset", "ip link del "+made[0], "ip link del "+made[1])
 	labtest.Until(t, patience, func() error {
 		if got := pairLinks(t, a); len(got) != 2 {
 			return fmt.Errorf("the devices are not there again: %q", got)
@@ -143,8 +146,8 @@ func TestPairsThroughNAT(t *testing.T) {
 	})
 }
 
-// TestPairsOfFamilies: the kernel carries frames between nodes with addresses of different families on the underlay, and each node still uses
-// one device for all peers of its own family.
+// TestPairsOfFamilies: the kernel carries frames between nodes with addresses of different families on the underlay, and each node still
+// uses one device for all peers of its own family.
 func TestPairsOfFamilies(t *testing.T) {
 	t.Parallel()
 	nodes := newNodes(t, "a", "b", "c", "d")

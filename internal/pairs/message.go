@@ -36,12 +36,11 @@ var (
 //	 0         1      2        18
 //	| version | 1    | from   |            from: the address from which it will send, IPv4 as ::ffff:a.b.c.d; zeros: a translator decides
 //
-//	 0         1      2      4     8       24
-//	| version | 2    | port | VNI | token |
+//	 0         1      2   4     8       24
+//	| version | 2    | 0 | VNI | token |
 
 // Offer is what the node that answers gives the other one.
 type Offer struct {
-	Port  uint16
 	VNI   uint32
 	Token carrier.Token
 }
@@ -59,9 +58,9 @@ func request(from netip.Addr) []byte {
 	return append(b, addr[:]...)
 }
 
-// append appends the message with the offer to b.
-func (o Offer) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint16(append(b, version, kindOffer), o.Port)
+// message returns the message with the offer.
+func (o Offer) message() []byte {
+	b := []byte{version, kindOffer, 0, 0}
 	return append(binary.BigEndian.AppendUint32(b, o.VNI), o.Token[:]...)
 }
 
@@ -88,10 +87,10 @@ func parse(b []byte) (m parsed, err error) {
 	case b[1] != kindOffer || len(b) != offerLen:
 		return m, errMessage
 	}
-	m.offer = Offer{Port: binary.BigEndian.Uint16(b[2:]), VNI: binary.BigEndian.Uint32(b[4:])}
+	m.offer = Offer{VNI: binary.BigEndian.Uint32(b[4:])}
 	copy(m.offer.Token[:], b[8:])
-	if o := m.offer; o.Port == 0 || o.VNI == 0 || o.VNI > maxVNI {
-		return m, fmt.Errorf("%w: port %d, VNI %d", errMessage, o.Port, o.VNI)
+	if o := m.offer; o.VNI == 0 || o.VNI > maxVNI {
+		return m, fmt.Errorf("%w: VNI %d", errMessage, o.VNI)
 	}
 	return m, nil
 }

@@ -4,7 +4,7 @@
 //
 //	begins                          answers
 //	  | -- request: own address -----> |   every second at first, until the kernel carries frames
-//	  | <------ offer: port, VNI, token |
+//	  | <----------- offer: VNI, token |
 //	  | == probes with the token ====> |   from the port that the translator chooses
 package pairs
 
@@ -34,8 +34,14 @@ const (
 	longestPause = 30 * time.Second
 )
 
-// offerLives is how long an offer is repeated that has led to nothing: after that there is another one, as its VNI may be in use.
-const offerLives = time.Minute
+// How long an offer is repeated that has led to nothing, doubled each time: after that there is another one, as its VNI may be in use.
+const (
+	firstLife   = time.Minute
+	longestLife = time.Hour
+)
+
+// answerEvery is the shortest time between two answers to one member.
+const answerEvery = 500 * time.Millisecond
 
 // Role is what this node does in a pair.
 type Role int
@@ -57,8 +63,11 @@ type Member struct {
 
 // Host is the node around Pairs. Its methods may be called from any goroutine, and do not call Pairs, apart from Changed.
 type Host interface {
-	// Members returns the members with which there may be a pair.
+	// Members returns the members with which there may be a pair, and Member one of them; with the role None there is no pair.
 	Members() map[peer.ID]Member
+	Member(peer.ID) Member
+	// MayBe reports whether an address can be that of a member, and is not known as that of this node or of another one.
+	MayBe(peer.ID, netip.Addr) bool
 	// Source returns the address from which this node sends to another one; not valid behind an address translator.
 	Source(to netip.Addr) netip.Addr
 	// Carries reports whether the kernel carries frames to a member.
@@ -69,15 +78,16 @@ type Host interface {
 
 // Sessions are the sessions with the other nodes; *router.Engine has them.
 type Sessions interface {
-	// SendControl sends a message by the session with a peer.
+	// SendControl sends a message by the session with a peer, and HasSession reports whether there is one.
 	SendControl(id peer.ID, to uint8, message []byte) error
+	HasSession(id peer.ID) bool
 	// Endpoint returns where a peer is reached; not valid if it is not reached directly.
 	Endpoint(id peer.ID) netip.AddrPort
 }
 
 // Config is what Pairs are made of. All fields are required.
 type Config struct {
-	Port    uint16 // of the carrier
+	Port    uint16 // of the carrier, on all nodes
 	Channel uint8  // of the messages among those of Sessions.SendControl
 	Host    Host
 	Logger  *slog.Logger
@@ -106,6 +116,8 @@ type state struct {
 	named   bool          // the member has named addr
 	offer   Offer         // of the node that answers; the zero Offer: there is none
 	offered time.Time     // when the offer of this node was made
+	life    time.Duration // of that offer, while the kernel carries nothing
+	heard   time.Time     // when the member last asked
 	next    time.Time     // of the next request of this node
 	pause   time.Duration // before the one after that
 }
@@ -125,7 +137,7 @@ func (p *Pairs) Peer(id peer.ID) (_ carrier.Peer, ok bool) {
 	}
 	pair := carrier.Pair{VNI: s.offer.VNI, Token: s.offer.Token}
 	if s.role == Begins {
-		pair.Port = s.offer.Port
+		pair.Port = p.cfg.Port
 	}
 	return carrier.Peer{ID: id, Addr: s.addr, Pair: pair}, true
 }
@@ -188,10 +200,10 @@ func (p *Pairs) look(sessions Sessions, now time.Time) (changed bool) {
 		case m.Role != Begins:
 		case p.cfg.Host.Carries(id):
 			s.next, s.pause = time.Time{}, 0
-		case now.Before(s.next):
+		case now.Before(s.next) || !sessions.HasSession(id) || s.offer == (Offer{}) && p.full():
 		default:
 			if sessions.SendControl(id, p.cfg.Channel, request(p.cfg.Host.Source(s.addr))) != nil {
-				continue // there is no session yet
+				continue // the session has just ended
 			}
 			s.pause = min(max(2*s.pause, firstPause), longestPause)
 			s.next = now.Add(s.pause)
@@ -225,7 +237,7 @@ func (s *state) follow(m Member, at netip.AddrPort) (changed bool) {
 
 // handle handles a message of a member, and reports whether Peer returns something else now.
 func (p *Pairs) handle(sessions Sessions, in message, now time.Time) (changed bool) {
-	member := p.cfg.Host.Members()[in.from]
+	member := p.cfg.Host.Member(in.from)
 	m, err := parse(in.text)
 	switch {
 	case err != nil:
@@ -233,6 +245,9 @@ func (p *Pairs) handle(sessions Sessions, in message, now time.Time) (changed bo
 		return false
 	case m.isRequest && member.Role != Answers || !m.isRequest && member.Role != Begins:
 		return false // the ends do not know yet that one of them is behind an address translator
+	case m.from.IsValid() && !p.cfg.Host.MayBe(in.from, m.from):
+		p.cfg.Logger.Debug("a member names an address that cannot be its own", "peer", in.from, "addr", m.from)
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -241,31 +256,65 @@ func (p *Pairs) handle(sessions Sessions, in message, now time.Time) (changed bo
 	}
 	s := p.state(in.from, member.Role)
 	before, addr := s.offer, s.addr
-	if s.named = m.from.IsValid(); s.named {
-		s.addr = m.from
-	}
-	s.follow(member, sessions.Endpoint(in.from))
 	switch {
 	case !m.isRequest:
-		s.offer = m.offer
-	case s.offer == (Offer{}), now.Sub(s.offered) > offerLives && !p.cfg.Host.Carries(in.from):
-		s.offer, s.offered = p.newOffer(), now
+		if !p.taken(m.offer.VNI, s) {
+			s.offer = m.offer
+		}
+	case now.Sub(s.heard) < answerEvery, s.offer == (Offer{}) && p.full():
+		return false
+	default:
+		s.heard = now
+		if s.named = m.from.IsValid(); s.named {
+			s.addr = m.from
+		}
+		p.renew(in.from, s, now)
+		_ = sessions.SendControl(in.from, p.cfg.Channel, s.offer.message()) // is asked for again
 	}
-	if m.isRequest {
-		_ = sessions.SendControl(in.from, p.cfg.Channel, s.offer.append(nil)) // is asked for again
-	}
+	s.follow(member, sessions.Endpoint(in.from))
 	return s.offer != before || s.addr != addr
+}
+
+// renew makes an offer where there is none, or where one has led to nothing for its life. mu is held.
+func (p *Pairs) renew(id peer.ID, s *state, now time.Time) {
+	switch {
+	case s.offer == (Offer{}):
+		s.life = firstLife
+	case now.Sub(s.offered) > s.life && !p.cfg.Host.Carries(id):
+		s.life = min(2*s.life, longestLife)
+	default:
+		return
+	}
+	s.offer, s.offered = p.newOffer(), now
+}
+
+// full reports whether this node has as many pairs as the carrier has devices. mu is held.
+func (p *Pairs) full() bool {
+	n := 0
+	for _, s := range p.states {
+		if s.offer != (Offer{}) {
+			n++
+		}
+	}
+	return n >= vxlan.MaxPairs
+}
+
+// taken reports whether another pair has a VNI. mu is held.
+func (p *Pairs) taken(vni uint32, but *state) bool {
+	for _, s := range p.states {
+		if s != but && s.offer.VNI == vni {
+			return true
+		}
+	}
+	return false
 }
 
 // newOffer returns an offer with a VNI that no other pair of this node has. mu is held.
 func (p *Pairs) newOffer() Offer {
-	o := Offer{Port: p.cfg.Port}
+	o := Offer{}
 	_, _ = rand.Read(o.Token[:]) // never fails
-	for taken := true; taken; {
-		o.VNI, taken = vxlan.RandomVNI(), false
-		for _, s := range p.states {
-			taken = taken || s.offer.VNI == o.VNI
-		}
+	for o.VNI = vxlan.RandomVNI(); p.taken(o.VNI, nil); {
+		o.VNI = vxlan.RandomVNI()
 	}
 	return o
 }

@@ -12,6 +12,7 @@ import (
 
 	"weft/internal/peer"
 	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 )
 
 const (
@@ -30,6 +31,8 @@ type end struct {
 	addr    netip.Addr // where the other one is reached
 	to      netip.Addr // where it has to send to the other one
 	source  netip.Addr // from which it sends to the other one
+	foreign netip.Addr // which cannot be that of the other one
+	alone   bool       // there is no session
 	carries bool
 	lost    int // messages that get lost
 	sent    int
@@ -49,6 +52,18 @@ func (e *end) Members() map[peer.ID]Member {
 		return nil
 	}
 	return map[peer.ID]Member{e.other.id: {e.role, e.to}}
+}
+
+func (e *end) Member(id peer.ID) Member { return e.Members()[id] }
+
+func (e *end) MayBe(_ peer.ID, addr netip.Addr) (may bool) {
+	e.do(func() { may = addr != e.foreign })
+	return may
+}
+
+func (e *end) HasSession(peer.ID) (has bool) {
+	e.do(func() { has = !e.alone })
+	return has
 }
 
 func (e *end) Source(to netip.Addr) (source netip.Addr) {
@@ -163,8 +178,13 @@ func TestAnotherOffer(t *testing.T) {
 			t.Error("another offer within a minute")
 		}
 		pass(50 * time.Second)
-		if got := agreed(t, a, b); got.Pair.VNI == first.Pair.VNI || got.Pair.Token == first.Pair.Token {
+		second := agreed(t, a, b)
+		if second.Pair.VNI == first.Pair.VNI || second.Pair.Token == first.Pair.Token {
 			t.Error("the same offer after a minute")
+		}
+		pass(time.Minute)
+		if got := agreed(t, a, b); got != second {
+			t.Error("another offer after one minute more")
 		}
 		sent := a.sent
 		pass(10 * time.Minute)
@@ -203,6 +223,13 @@ func TestNamedAddress(t *testing.T) {
 		if p, ok := b.Peer(a.id); !ok || p.Addr != named {
 			t.Errorf("named: %v, %v", p, ok)
 		}
+		b.do(func() { b.foreign = netip.MustParseAddr("2001:db8::7") })
+		a.do(func() { a.source = b.foreign })
+		pass(longestPause + 2*time.Second)
+		if p, ok := b.Peer(a.id); !ok || p.Addr != named {
+			t.Errorf("one of another node: %v, %v", p, ok)
+		}
+		a.do(func() { a.source = named })
 		changes := b.changes
 		b.do(func() { b.addr = netip.MustParseAddr("198.51.100.7") })
 		pass(2 * time.Second)
@@ -216,7 +243,7 @@ func TestNamedAddress(t *testing.T) {
 			t.Errorf("where the other one has to be: %v, %v", p, ok)
 		}
 		a.do(func() { a.source, a.to = netip.Addr{}, netip.Addr{} }) // it is behind a translator now
-		pass(10 * time.Second)
+		pass(longestPause + 2*time.Second)
 		agreed(t, a, b)
 	})
 }
@@ -250,13 +277,13 @@ func TestEnds(t *testing.T) {
 func TestWrongRole(t *testing.T) {
 	simulate(t, func(t *testing.T, a, b *end) {
 		a.lost = 1000
-		offer := Offer{Port: 1, VNI: 2, Token: carrier.Token{3}}.append(nil)
+		offer := Offer{VNI: 2, Token: carrier.Token{3}}.message()
 		for _, text := range [][]byte{offer, nil, {version}, {9, kindRequest}, {version, kindRequest}, {version, 9}} {
 			b.Received(a.id, text)
 		}
 		for _, text := range [][]byte{
-			request(netip.Addr{}), offer[:len(offer)-1], append(append([]byte(nil), offer...), 0), Offer{VNI: 1}.append(nil), Offer{Port: 1}.append(nil),
-			Offer{Port: 1, VNI: 1 << 24}.append(nil),
+			request(netip.Addr{}), offer[:len(offer)-1], append(append([]byte(nil), offer...), 0),
+			Offer{}.message(), Offer{VNI: 1 << 24}.message(),
 		} {
 			a.Received(b.id, text)
 		}
@@ -272,15 +299,72 @@ func TestWrongRole(t *testing.T) {
 	})
 }
 
+// TestNoSession: without a session nothing is asked, and so none is made.
+func TestNoSession(t *testing.T) {
+	simulate(t, func(t *testing.T, a, b *end) {
+		a.do(func() { a.alone = true })
+		pass(time.Minute)
+		if _, ok := a.Peer(b.id); ok || a.sent > 0 {
+			t.Errorf("%d requests", a.sent)
+		}
+		a.do(func() { a.alone = false })
+		pass(2 * time.Second)
+		agreed(t, a, b)
+	})
+}
+
+// TestBounds: a node makes no more offers than it has devices, answers one member not more often than needed, and takes no VNI twice.
+func TestBounds(t *testing.T) {
+	simulate(t, func(t *testing.T, a, b *end) {
+		b.Pairs.mu.Lock()
+		for i := range vxlan.MaxPairs - 1 {
+			b.states[peer.ID{9, byte(i)}] = &state{role: Answers, offer: Offer{VNI: uint32(i + 1)}}
+		}
+		b.Pairs.mu.Unlock()
+		h := &handler{b}
+		if !h.handle(a.id, request(netip.Addr{})) {
+			t.Error("no offer although there is a device left")
+		}
+		sent := b.sent
+		for range 10 {
+			h.handle(a.id, request(netip.Addr{}))
+		}
+		if b.sent != sent {
+			t.Errorf("%d answers at once", b.sent-sent)
+		}
+		b.Pairs.mu.Lock()
+		delete(b.states, a.id)
+		b.states[peer.ID{8}] = &state{role: Answers, offer: Offer{VNI: 1000}}
+		b.Pairs.mu.Unlock()
+		if h.handle(a.id, request(netip.Addr{})) {
+			t.Error("an offer without a device")
+		}
+		a.Pairs.mu.Lock()
+		a.states[peer.ID{7}] = &state{role: Begins, offer: Offer{VNI: 5}}
+		a.Pairs.mu.Unlock()
+		(&handler{a}).handle(b.id, Offer{VNI: 5, Token: carrier.Token{1}}.message())
+		if p, ok := a.Peer(b.id); ok && p.Pair.VNI == 5 {
+			t.Error("two pairs with one VNI")
+		}
+	})
+}
+
+// handler handles messages at once.
+type handler struct{ *end }
+
+func (h *handler) handle(from peer.ID, text []byte) bool {
+	return h.Pairs.handle(h.end, message{from, text}, time.Now())
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(request(netip.Addr{}))
 	f.Add(request(netip.MustParseAddr("192.0.2.1")))
-	f.Add(Offer{Port: 1, VNI: 2, Token: carrier.Token{3}}.append(nil))
+	f.Add(Offer{VNI: 2, Token: carrier.Token{3}}.message())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse(b)
 		switch {
 		case err != nil:
-		case m.isRequest && m.from.Is6() && string(request(m.from)) != string(b), !m.isRequest && string(m.offer.append(nil)) != string(b):
+		case m.isRequest && m.from.Is6() && string(request(m.from)) != string(b), !m.isRequest && string(m.offer.message()) != string(b):
 			t.Errorf("%x became %+v", b, m)
 		}
 	})

@@ -71,7 +71,8 @@ func (w *world) check(t *testing.T, what string, dialOut bool, asked, keeps, ope
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.dialOut != dialOut || w.links.DialOut != dialOut || first(w.asked) != asked || first(w.keeps) != keeps || first(w.links.Open) != open {
+	if w.dialOut != dialOut || w.links.DialOut != dialOut || first(w.asked) != asked || first(w.keeps) != keeps ||
+		first(w.links.Open) != open {
 		t.Errorf("%s: dial-out %v, published %+v, asked %s, keeps %s", what, w.dialOut, w.links, first(w.asked), first(w.keeps))
 	}
 	w.asked = nil
@@ -86,8 +87,8 @@ func first(ids []peer.ID) string {
 	return s
 }
 
-// TestReach: the nearest nodes that others reach are asked; a dial-back that comes from one of them is enough, and none of several that were
-// sent makes the node one that can only dial out, until one comes. Such a node keeps sessions, and publishes its open links.
+// TestReach: the nearest nodes that others reach are asked; a dial-back that comes from one of them is enough, and none of several that
+// were sent makes the node one that can only dial out, until one comes. Such a node keeps sessions, and publishes its open links.
 func TestReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{answers: map[peer.ID]error{{1}: errors.New("no session"), {2}: errLost, {3}: nil, {4}: errLost}}

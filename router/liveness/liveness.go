@@ -147,7 +147,7 @@ func (l *Link) Tick(o Observation, now time.Time, random func() uint32) Actions 
 		return a
 	}
 	l.countLastProbe(now)
-	if !unused && l.misses >= maxMisses {
+	if (!unused || unproven && !o.Relayed && o.Silent) && l.misses >= maxMisses {
 		l.fail()
 	}
 	l.probedAt, l.sent = now, nil

@@ -90,9 +90,9 @@ func KeptVNI(name string) uint32 {
 	return uint32(v.VxlanId)
 }
 
-// Remove removes the device called name with those of its pairs, and its filter, which a crash left behind: a node that does not use the kernel
-// path must not have a device that still delivers frames. removed reports whether there was a device; it is no error if
-// there was none. The error wraps ErrNotOurs if weft did not make the device, which is then not changed.
+// Remove removes the device called name with those of its pairs, and its filter, which a crash left behind: a node that does not use the
+// kernel path must not have a device that still delivers frames. removed reports whether there was a device; it is no error if there was
+// none. The error wraps ErrNotOurs if weft did not make the device, which is then not changed.
 func Remove(ctx context.Context, name string) (removed bool, err error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -116,13 +116,24 @@ func Remove(ctx context.Context, name string) (removed bool, err error) {
 // RemoveUnfiltered removes the device called name if an earlier run left it on the host, and its filter is gone: any host could send
 // into the overlay until Open. removed reports whether it did so.
 func RemoveUnfiltered(ctx context.Context, name string) (removed bool, err error) {
-	if KeptVNI(name) == 0 {
-		return false, nil
+	if left, err := hasLinks(name); !left || err != nil {
+		return false, err
 	}
 	if _, err := nftsum.Of(nftsum.Inet, tableName(name)); !errors.Is(err, nftsum.ErrNoTable) {
 		return false, err
 	}
 	return Remove(ctx, name)
+}
+
+// hasLinks reports whether an earlier run left the device called name on the host, or one of its pairs.
+func hasLinks(name string) (bool, error) {
+	links, err := netdump.Repeat(netlink.LinkList)
+	if err != nil {
+		return false, fmt.Errorf("vxlan: list links: %w", err)
+	}
+	return slices.ContainsFunc(links, func(l netlink.Link) bool {
+		return isOurs(l) && (l.Attrs().Name == name || isPair(name, l.Attrs().Name))
+	}), nil
 }
 
 // RemoveFrom removes all devices of weft that are ports of a bridge, but those with the names of except, and their filters: a

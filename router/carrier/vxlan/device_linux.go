@@ -59,15 +59,18 @@ type Device struct {
 	pairPeers []carrier.Peer // those of the last SetPeers that may have a pair
 
 	// Guarded by mu.
-	mu      sync.Mutex
-	nl      *netlink.Handle
-	peers   map[peer.ID]netip.Addr
-	byAddr  map[netip.Addr]peer.ID
-	carried map[peer.ID]bool
-	pairs   map[peer.ID]*pair // none of them is in peers
-	changed chan struct{}     // closed, and made anew, when there are other devices of pairs
-	made    bool
-	closed  bool
+	mu       sync.Mutex
+	nl       *netlink.Handle
+	peers    map[peer.ID]netip.Addr
+	byAddr   map[netip.Addr]peer.ID
+	carried  map[peer.ID]bool
+	pairs    map[peer.ID]*pair  // none of them is in peers
+	again    bool               // a pair has no device: SetPeers has to be called again
+	pairErrs map[peer.ID]string // why, as it was last logged
+	gone     traffic            // of pairs that have ended
+	changed  chan struct{}      // closed, and made anew, when there are other devices of pairs
+	made     bool
+	closed   bool
 
 	kept atomic.Bool // Keep was called
 }
@@ -90,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (_ *Device, err error) {
 	d := &Device{
 		cfg: cfg, log: cfg.Logger, ns: netns.None(), probes: make(chan carrier.Probe), failed: make(chan error, 1), done: make(chan struct{}),
 		peers: map[peer.ID]netip.Addr{}, byAddr: map[netip.Addr]peer.ID{}, carried: map[peer.ID]bool{},
-		pairs: map[peer.ID]*pair{}, changed: make(chan struct{}),
+		pairs: map[peer.ID]*pair{}, pairErrs: map[peer.ID]string{}, changed: make(chan struct{}),
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -251,22 +254,42 @@ func (d *Device) Sample() (carrier.Sample, error) {
 	if err != nil {
 		return carrier.Sample{}, err
 	}
-	s := carrier.Sample{Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: d.socket.bad.Load()}
-	add := func(attrs *netlink.LinkAttrs) {
-		if c := attrs.Statistics; c != nil {
-			s.RxFrames, s.RxBytes, s.TxFrames, s.TxBytes = s.RxFrames+c.RxPackets, s.RxBytes+c.RxBytes, s.TxFrames+c.TxPackets, s.TxBytes+c.TxBytes
-			s.TxDropped += c.TxDropped + c.TxErrors
-		}
-	}
-	add(attrs)
+	d.unanswering()
+	total := d.gone
+	total.add(attrs)
+	d.socket.size.Store(int64(attrs.MTU))
+	bad := d.socket.bad.Load()
 	for _, p := range d.pairs {
-		s.BadProbes += p.socket.bad.Load()
-		if link, err := d.nl.LinkByIndex(p.index); err == nil { // otherwise Ensure makes it again
-			add(link.Attrs())
+		bad += p.socket.bad.Load()
+		link, err := d.nl.LinkByIndex(p.index)
+		if err != nil {
+			p.ready.Store(false) // Ensure makes it again
+			continue
 		}
+		total.add(link.Attrs())
+		p.socket.size.Store(int64(link.Attrs().MTU))
+		p.ready.Store(link.Attrs().MasterIndex == attrs.MasterIndex && link.Attrs().Flags&net.FlagUp != 0)
 	}
-	s.Frames = s.RxFrames + s.TxFrames + s.TxDropped
-	return s, nil
+	return carrier.Sample{
+		Ready: attrs.MasterIndex != 0 && attrs.Flags&net.FlagUp != 0, BadProbes: bad,
+		RxFrames: total.RxFrames, RxBytes: total.RxBytes, TxFrames: total.TxFrames, TxBytes: total.TxBytes, TxDropped: total.dropped,
+		Frames: total.RxFrames + total.TxFrames + total.dropped,
+	}, nil
+}
+
+// traffic is what devices have carried.
+type traffic struct {
+	carrier.Counts
+	dropped uint64
+}
+
+// add adds what a device has carried.
+func (t *traffic) add(attrs *netlink.LinkAttrs) {
+	if s := attrs.Statistics; s != nil {
+		t.RxFrames, t.RxBytes = t.RxFrames+s.RxPackets, t.RxBytes+s.RxBytes
+		t.TxFrames, t.TxBytes = t.TxFrames+s.TxPackets, t.TxBytes+s.TxBytes
+		t.dropped += s.TxDropped + s.TxErrors
+	}
 }
 
 // attrs returns the kernel's attributes of the device. mu is held.
@@ -287,8 +310,13 @@ func (d *Device) Send(p carrier.Probe) error {
 	d.mu.Lock()
 	_, ok := d.peers[p.To]
 	pair := d.pairs[p.To]
+	if pair != nil && p.Reply && p.Willing {
+		d.answering(pair)
+	}
 	d.mu.Unlock()
 	switch {
+	case pair != nil && !pair.ready.Load():
+		return fmt.Errorf("vxlan: probe to %s: %s is no port of the bridge", p.To, pair.name)
 	case pair != nil:
 		return pair.socket.send(p)
 	case !ok:

@@ -24,3 +24,13 @@ func (d *Device) CloseGate() error {
 	defer func() { d.gate = nil }()
 	return d.gate.close()
 }
+
+// PairMoves returns how often the peer of a pair was heard from another address and port than before.
+func (d *Device) PairMoves(id peer.ID) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pairs[id]; p != nil {
+		return p.moves
+	}
+	return 0
+}

@@ -39,8 +39,8 @@ func (n *node) behind(t *testing.T, m ether.Addr) (lines []string) {
 	return lines
 }
 
-// TestMovedMACs: an address that Carry has put behind a peer, or that the device has learned there, is flooded after Forget; what the bridge
-// knows better is not changed by either.
+// TestMovedMACs: an address that Carry has put behind a peer, or that the device has learned there, is flooded after Forget; what the
+// bridge knows better is not changed by either.
 func TestMovedMACs(t *testing.T) {
 	a, b, _ := two(t)
 	moved, learned := ether.Addr{2, 1}, b.PodMAC

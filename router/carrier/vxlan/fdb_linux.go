@@ -87,7 +87,7 @@ func (d *Device) admissible(peers []carrier.Peer) (reachable []carrier.Peer) {
 	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
 		p.Addr = p.Addr.Unmap()
 		mac := ProbeMAC(p.ID)
-		if p.Pair != (carrier.Pair{}) || p.ID.IsZero() || !usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
+		if p.Pair != (carrier.Pair{}) || p.ID.IsZero() || !Usable(p.Addr) || p.Addr.Is4() != d.cfg.Local.Is4() || addrs[p.Addr] || macs[mac] {
 			continue
 		}
 		addrs[p.Addr], macs[mac] = true, true

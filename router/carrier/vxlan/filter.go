@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/ether"
 )
 
 // Sets of addresses in the filter's table. Their names end with the family, as a table that an earlier run left may have the other one.
@@ -77,13 +79,14 @@ func FilterReasons() []string {
 // 1024.
 //
 // With pairs (carrier.Pair) there are more sets and rules, for both families: datagrams from the address and port of a peer of a pair come
-// in with any VNI but the common one, those to it leave from the port of the device, which no program can have beside the device, and the
-// beginnings of datagrams from the expected addresses go to a log group before they are dropped.
+// in with any VNI but the common one, and the beginnings of probes from the expected addresses go to a log group before they are dropped. A
+// peer lets in what comes from the port of this device, which no program can have beside the device; of others that is dropped on its way.
+// Datagrams from other ports to the address and port of a peer are not of the overlay: the peer may have named them.
 //
 //	chain vxlan {
 //	    …
 //	    ip saddr . udp sport @pairs4 goto pair
-//	    ip saddr @expected4 limit rate 100/second burst 100 packets log group 39551 snaplen 128
+//	    ip saddr @expected4 @th,224,16 0x88b5 limit rate 100/second burst 100 packets log group 39551 snaplen 126
 //	    …
 //	}
 //
@@ -215,7 +218,9 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 	if f.group != 0 {
 		into = slices.Concat(into[:1], f.fromPairs(), into[1:])
 		f.chain(tx, "pair", nil, drop(fmt.Sprintf("@th,96,24 0x%06x", f.vni), foreignVNI))
-		f.chain(tx, "to-pair", nil, fmt.Sprintf("udp sport %d accept", f.port), drop(unprivileged, fromLocal))
+		ours := fmt.Sprintf("udp sport %d", f.port)
+		f.chain(tx, "to-pair", nil, knftables.Concat(ours, "accept"))
+		f.chain(tx, "through-pair", nil, drop(knftables.Concat(pods, ours), fromPods), drop(ours, fromForwarded))
 	}
 	if f.under != "" {
 		into = append([]string{drop(`iifname != "`+f.under+`"`, fromUnknown)}, into...)
@@ -233,7 +238,7 @@ func (f *filter) addChains(tx *knftables.Transaction) {
 	if f.group != 0 {
 		for _, is4 := range []bool{true, false} {
 			toPair := knftables.Concat(addrWord(is4), "daddr . udp dport @"+setOf(setPairs, is4))
-			forward = append(forward, knftables.Concat(toPair, "jump outside"))
+			forward = append([]string{knftables.Concat(toPair, "jump through-pair")}, forward...)
 			output = append([]string{knftables.Concat(toPair, "jump to-pair")}, output...)
 		}
 	}
@@ -250,7 +255,7 @@ func (f *filter) fromPairs() (rules []string) {
 	for _, is4 := range []bool{true, false} {
 		word := addrWord(is4)
 		rules = append(rules, knftables.Concat(word, "saddr . udp sport @"+setOf(setPairs, is4), "goto pair"),
-			knftables.Concat(word, "saddr @"+setOf(setExpected, is4), "limit rate 100/second burst 100 packets log group",
+			knftables.Concat(word, "saddr @"+setOf(setExpected, is4), isProbe, "limit rate 100/second burst 100 packets log group",
 				strconv.Itoa(int(f.group)), "snaplen", strconv.Itoa(helloLen)))
 	}
 	family := "ipv4"
@@ -259,6 +264,9 @@ func (f *filter) fromPairs() (rules []string) {
 	}
 	return append(rules, knftables.Concat("meta nfproto", family, "counter name", fromUnknown, "drop"))
 }
+
+// isProbe matches datagrams with a probe: the type of the frame in them is behind the headers of UDP and VXLAN and two addresses.
+var isProbe = fmt.Sprintf("@th,%d,16 0x%04x", 8*(udpHeaderLen+headerLen+2*len(ether.Addr{})), probeType)
 
 // notVNI matches datagrams of another VNI, which is 32 bits after the header of UDP of 64 bits (RFC 7348, section 5).
 func notVNI(vni uint32) string { return fmt.Sprintf("@th,96,24 != 0x%06x", vni) }

@@ -83,9 +83,9 @@ func TestFilterOfPairs(t *testing.T) {
 		"vxlan": {
 			`iifname "weave" counter name pods drop`,
 			"ip saddr . udp sport @pairs4 goto pair",
-			"ip saddr @expected4 limit rate 100/second burst 100 packets log group 7 snaplen 126",
+			"ip saddr @expected4 @th,224,16 0x88b5 limit rate 100/second burst 100 packets log group 7 snaplen 126",
 			"ip6 saddr . udp sport @pairs6 goto pair",
-			"ip6 saddr @expected6 limit rate 100/second burst 100 packets log group 7 snaplen 126",
+			"ip6 saddr @expected6 @th,224,16 0x88b5 limit rate 100/second burst 100 packets log group 7 snaplen 126",
 			"meta nfproto ipv6 counter name unknown drop",
 			"ip saddr != @peers4 counter name unknown drop",
 			"udp sport != 512-1023 counter name users drop",
@@ -93,14 +93,17 @@ func TestFilterOfPairs(t *testing.T) {
 			"update @received4 { ip saddr counter }",
 		},
 		"pair":    {"@th,96,24 0xabcdef counter name vni drop"},
-		"to-pair": {"udp sport 6785 accept", "udp sport != 512-1023 counter name local drop"},
+		"to-pair": {"udp sport 6785 accept"},
+		"through-pair": {
+			`iifname "weave" udp sport 6785 counter name pods drop`, "udp sport 6785 counter name forwarded drop",
+		},
 		"output": {
 			"ip6 daddr . udp dport @pairs6 jump to-pair", "ip daddr . udp dport @pairs4 jump to-pair",
 			"udp dport 6785 ip daddr @peers4 jump local",
 		},
 		"forward": {
-			"udp dport 6785 ip daddr @peers4 jump outside", "ip daddr . udp dport @pairs4 jump outside",
-			"ip6 daddr . udp dport @pairs6 jump outside",
+			"ip6 daddr . udp dport @pairs6 jump through-pair", "ip daddr . udp dport @pairs4 jump through-pair",
+			"udp dport 6785 ip daddr @peers4 jump outside",
 		},
 	} {
 		if diff := cmp.Diff(want, rules(chain)); diff != "" {

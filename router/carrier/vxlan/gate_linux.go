@@ -20,8 +20,8 @@ import (
 // It is a BPF program at the kernel's lookup of sockets (BPF_PROG_TYPE_SK_LOOKUP, Linux 5.9,
 // Documentation/bpf/prog_sk_lookup.rst). The kernel runs it in this network namespace when it looks for the socket of an
 // incoming UDP datagram, that of a VXLAN device included. For the device's port it lets in the peers alone, from privileged ports or the
-// one of their pair, and nothing from the pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket. Datagrams to the
-// VXLAN port of another host are up to the nftables table. See docs/adr/0034-host-reconciler.md.
+// one of their pair, and nothing from the pods' bridge (from Linux 5.17 on); the kernel treats other datagrams as if there were no socket.
+// Datagrams to the VXLAN port of another host are up to the nftables table. See docs/adr/0034-host-reconciler.md.
 //
 // The program is attached as long as the process holds its descriptors. It is not safe for concurrent use.
 type gate struct {

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -21,8 +23,8 @@ import (
 	"weft/router/carrier"
 )
 
-// maxPairs bounds the pairs of a node, as each has a port of the bridge, to which the bridge copies broadcasts.
-const maxPairs = 128
+// MaxPairs bounds the pairs of a node, as each has a port of the bridge, to which the bridge copies broadcasts.
+const MaxPairs = 128
 
 // pair is a device for one peer, which the common device does not reach: an address translator or the family of the underlay is in the way.
 // It has a VNI of its own, sends from the port of the common device to the port from which the peer is heard, and learns nothing: the
@@ -34,7 +36,18 @@ type pair struct {
 	index  int
 	socket *socket
 	remote netip.AddrPort // where the peer is reached; not valid before it was heard
+	moved  time.Time      // when remote was last changed
+	moves  int            // how often
+	ready  atomic.Bool    // the device is a port of the bridge, and up
+	answer time.Time      // until then the peer may carry frames here, as this node has answered it
 }
+
+// moveEvery is the shortest time between two changes of where a peer is heard: each sets the filter.
+const moveEvery = time.Second
+
+// answered is how long after a probe was answered the peer may begin to carry frames, and so need answers to them. This node may not carry
+// any yet: broadcasts go to the peer twice meanwhile.
+const answered = 2 * time.Second
 
 // begins reports whether this node is the one that begins.
 func (p *pair) begins() bool { return p.peer.Pair.Port != 0 }
@@ -45,8 +58,8 @@ func pairName(device string, n int) string { return fmt.Sprint(device, pairMark,
 // isPair reports whether a link has the name of a pair of a device.
 func isPair(device, link string) bool { return strings.HasPrefix(link, device+pairMark) }
 
-// admissiblePairs returns those of peers that have a pair and a device of their own, and can be distinguished, sorted by ID. shared are
-// those that the common device reaches.
+// admissiblePairs returns those of peers that have a pair and a device of their own, and can be distinguished, those that have a device
+// already first. shared are those that the common device reaches.
 func (d *Device) admissiblePairs(peers, shared []carrier.Peer) (pairs []carrier.Peer) {
 	if d.hellos == nil {
 		return nil
@@ -56,18 +69,33 @@ func (d *Device) admissiblePairs(peers, shared []carrier.Peer) (pairs []carrier.
 		macs[ProbeMAC(p.ID)] = true
 	}
 	vnis := map[uint32]bool{0: true, d.cfg.VNI: true}
-	for _, p := range slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int { return a.ID.Compare(b.ID) }) {
+	for _, p := range d.oldestPairs(peers) {
 		p.Addr = p.Addr.Unmap()
 		mac := ProbeMAC(p.ID)
-		if p.Pair == (carrier.Pair{}) || p.ID.IsZero() || !usable(p.Addr) || macs[mac] || vnis[p.Pair.VNI] || p.Pair.VNI > maxVNI {
+		if p.Pair == (carrier.Pair{}) || p.ID.IsZero() || !Usable(p.Addr) || macs[mac] || vnis[p.Pair.VNI] || p.Pair.VNI > maxVNI {
 			continue
 		}
 		macs[mac], vnis[p.Pair.VNI] = true, true
-		if pairs = append(pairs, p); len(pairs) == maxPairs {
+		if pairs = append(pairs, p); len(pairs) == MaxPairs {
 			break
 		}
 	}
 	return pairs
+}
+
+// oldestPairs returns peers sorted by ID, those first that have a device.
+func (d *Device) oldestPairs(peers []carrier.Peer) []carrier.Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rank := func(p carrier.Peer) int {
+		if d.pairs[p.ID] != nil {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedFunc(slices.Values(peers), func(a, b carrier.Peer) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.ID.Compare(b.ID))
+	})
 }
 
 // pairSenders returns from where the peers of pairs may send, and from where they may begin. mu is held.
@@ -97,10 +125,12 @@ func (d *Device) setPairs(peers []carrier.Peer) (reachable []carrier.Peer, err e
 		if attachErr := d.cfg.Ports.AddPort(p.name); attachErr != nil {
 			d.log.Warn("a pair of nodes has no port of the bridge: its frames go through userspace", "peer", p.peer.ID, "err", attachErr)
 			err = errors.Join(err, d.removePair(p))
+			continue
 		}
+		p.ready.Store(true)
 	}
-	if len(made) > 0 && d.IsShut() {
-		err = errors.Join(err, d.setUp(false))
+	if len(made) > 0 {
+		err = errors.Join(err, d.keepShut())
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,8 +149,11 @@ func (d *Device) makePairs(peers []carrier.Peer) (made []*pair, err error) {
 	if d.closed {
 		return nil, net.ErrClosed
 	}
+	d.again = false
+	changed := false
 	for id, p := range d.pairs {
 		if !slices.Contains(peers, p.peer) {
+			changed = true
 			delete(d.pairs, id)
 			delete(d.carried, id)
 			err = errors.Join(err, d.deletePair(p))
@@ -132,13 +165,20 @@ func (d *Device) makePairs(peers []carrier.Peer) (made []*pair, err error) {
 		}
 		added, makeErr := d.makePair(p)
 		if makeErr != nil {
-			d.log.Warn("cannot make the device of a pair of nodes: its frames go through userspace", "peer", p.ID, "err", makeErr)
+			if text := makeErr.Error(); d.pairErrs[p.ID] != text {
+				d.pairErrs[p.ID] = text
+				d.log.Warn("cannot make the device of a pair of nodes: its frames go through userspace", "peer", p.ID, "err", makeErr)
+			}
+			d.again = true
 			continue
 		}
+		delete(d.pairErrs, p.ID)
 		d.pairs[p.ID] = added
 		made = append(made, added)
 	}
-	d.linksChanged()
+	if changed || len(made) > 0 {
+		d.linksChanged()
+	}
 	return made, err
 }
 
@@ -149,20 +189,20 @@ func (d *Device) makePair(p carrier.Peer) (*pair, error) {
 	for _, other := range d.pairs {
 		names = append(names, other.name)
 	}
-	for n := range maxPairs {
+	err := ErrNotOurs
+	for n := 0; n < 2*MaxPairs && errors.Is(err, ErrNotOurs); n++ { // another program may have devices of these names
 		if made.name = pairName(d.cfg.Name, n); !slices.Contains(names, made.name) {
-			break
+			made.index, made.socket, err = d.createPair(made)
 		}
 	}
-	var err error
-	if made.index, made.socket, err = d.createPair(made); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if made.begins() {
 		made.remote = netip.AddrPortFrom(p.Addr, p.Pair.Port)
 		made.socket.token = p.Pair.Token
 	}
-	d.pump(made.socket, func(from peer.ID) bool { return from == p.ID })
+	d.pump(made.socket, func(from peer.ID) bool { return from == p.ID && made.ready.Load() })
 	if err := d.putPair(made); err != nil {
 		return nil, errors.Join(err, d.deletePair(made))
 	}
@@ -175,6 +215,9 @@ func (d *Device) createPair(p *pair) (index int, s *socket, err error) {
 		return 0, nil, err
 	}
 	link := d.newLink(p.name, p.peer.Pair.VNI)
+	if common, err := d.attrs(); err == nil {
+		link.MTU = common.MTU // which follows that of the overlay
+	}
 	link.SrcAddr = d.source(p.peer.Addr.Is4()).AsSlice()
 	link.Learning, link.PortLow, link.PortHigh = false, int(d.cfg.Port), int(d.cfg.Port)+1 // the end is excluded
 	err = d.inside(func() (err error) {
@@ -184,10 +227,21 @@ func (d *Device) createPair(p *pair) (index int, s *socket, err error) {
 	return index, s, err
 }
 
-// deletePair deletes the link of a pair. mu is held.
+// deletePair deletes the link of a pair, by whatever name. mu is held.
 func (d *Device) deletePair(p *pair) error {
-	_, err := removeLink(d.nl, p.name)
-	return errors.Join(p.socket.close(), err)
+	err := p.socket.close()
+	link, findErr := d.nl.LinkByIndex(p.index)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](findErr); absent {
+		return err
+	}
+	if findErr != nil {
+		return errors.Join(err, fmt.Errorf("vxlan: %s: %w", p.name, findErr))
+	}
+	d.gone.add(link.Attrs())
+	if delErr := d.nl.LinkDel(link); delErr != nil {
+		err = errors.Join(err, fmt.Errorf("vxlan: delete %s: %w", p.name, delErr))
+	}
+	return err
 }
 
 // removePair ends a pair that is set up.
@@ -199,12 +253,15 @@ func (d *Device) removePair(p *pair) error {
 	}
 	delete(d.pairs, p.peer.ID)
 	delete(d.carried, p.peer.ID)
+	d.again = true
 	d.linksChanged()
 	return d.deletePair(p)
 }
 
-// lostPairs forgets the pairs with devices that another program has deleted, and reports whether there are some. mu is held.
-func (d *Device) lostPairs() (lost bool) {
+// lostPairs forgets the pairs with devices that another program has deleted. It reports whether there are some, or others that could not be
+// made, since the last SetPeers. mu is held.
+func (d *Device) lostPairs() bool {
+	lost := false
 	for id, p := range d.pairs {
 		_, err := d.nl.LinkByIndex(p.index)
 		if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
@@ -214,9 +271,10 @@ func (d *Device) lostPairs() (lost bool) {
 		}
 	}
 	if lost {
+		d.again = true
 		d.linksChanged()
 	}
-	return lost
+	return d.again
 }
 
 // putPair adds the entries of a pair, if they are missing. mu is held.
@@ -225,7 +283,7 @@ func (d *Device) putPair(p *pair) error {
 		return nil
 	}
 	err := d.change(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, p, ProbeMAC(p.peer.ID))
-	if d.carried[p.peer.ID] {
+	if d.carried[p.peer.ID] || time.Now().Before(p.answer) {
 		err = errors.Join(err, d.change(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, p, ether.Addr{}))
 	}
 	if err != nil {
@@ -239,6 +297,9 @@ func (d *Device) carryPair(p *pair, on bool, macs []ether.Addr) error {
 	if !on {
 		delete(d.carried, p.peer.ID)
 		return d.purgePair(p)
+	}
+	if !p.remote.IsValid() {
+		return fmt.Errorf("vxlan: %s has not been heard", p.peer.ID)
 	}
 	first := !d.carried[p.peer.ID]
 	d.carried[p.peer.ID] = true
@@ -278,22 +339,45 @@ func (d *Device) moveToPair(p *pair, macs []ether.Addr, tap int) error {
 	return nil
 }
 
-// purgePair removes the entry for floods, and what the bridge has learned from the device. mu is held.
+// answering notes that this node has accepted frames of the peer, which needs answers as soon as it carries them. mu is held.
+func (d *Device) answering(p *pair) {
+	before := time.Now().Before(p.answer)
+	p.answer = time.Now().Add(answered)
+	if !before && !d.carried[p.peer.ID] {
+		if err := d.putPair(p); err != nil {
+			d.log.Debug("cannot answer the peer of a pair", "peer", p.peer.ID, "err", err)
+		}
+	}
+}
+
+// unanswering removes the entries of peers that have not begun to carry frames here. mu is held.
+func (d *Device) unanswering() {
+	for id, p := range d.pairs {
+		if !p.answer.IsZero() && time.Now().After(p.answer) {
+			if p.answer = (time.Time{}); !d.carried[id] {
+				_ = d.purgePair(p) // the device may be gone
+			}
+		}
+	}
+}
+
+// purgePair removes what the bridge has learned from the device, and the entry for floods. mu is held.
 func (d *Device) purgePair(p *pair) error {
 	tables, err := d.dump()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	if p.remote.IsValid() {
-		errs = append(errs, ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT))
-	}
 	for mac, seen := range tables.bridge {
 		for _, at := range seen {
 			if at.LinkIndex == p.index && at.State&netlink.NUD_PERMANENT == 0 {
 				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, p.index)), unix.ENOENT))
 			}
 		}
+	}
+	p.answer = time.Time{}
+	if p.remote.IsValid() {
+		errs = append(errs, ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", p.remote, err)
@@ -360,22 +444,33 @@ func (d *Device) follow(h hello) (changed bool, err error) {
 		subtle.ConstantTimeCompare(h.token[:], p.peer.Pair.Token[:]) != 1 {
 		return false, nil
 	}
-	if p.remote == h.from {
+	switch {
+	case time.Since(p.moved) < moveEvery:
+		return false, nil // it is repeated
+	case p.remote == h.from:
 		return true, nil // the filter may be older
 	}
-	if p.remote.IsValid() {
-		err = errors.Join(
-			ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT),
-			ignore(d.change(unix.RTM_DELNEIGH, 0, p, ProbeMAC(p.peer.ID)), unix.ENOENT),
-		)
-	}
+	err = d.unreach(p)
 	for _, other := range d.pairs {
 		if other.remote == h.from && !other.begins() {
-			other.remote = netip.AddrPort{} // the translator has given its port to another node
+			err = errors.Join(err, d.unreach(other)) // the translator has given its port to another node
 		}
 	}
-	p.remote = h.from
+	p.remote, p.moved, p.moves = h.from, time.Now(), p.moves+1
 	return true, errors.Join(err, d.putPair(p))
+}
+
+// unreach forgets where a peer is reached. mu is held.
+func (d *Device) unreach(p *pair) error {
+	if !p.remote.IsValid() {
+		return nil
+	}
+	err := errors.Join(
+		ignore(d.change(unix.RTM_DELNEIGH, 0, p, ether.Addr{}), unix.ENOENT),
+		ignore(d.change(unix.RTM_DELNEIGH, 0, p, ProbeMAC(p.peer.ID)), unix.ENOENT),
+	)
+	p.remote = netip.AddrPort{}
+	return err
 }
 
 // openHellos opens the log group of the beginnings of pairs. Without one there are no pairs.

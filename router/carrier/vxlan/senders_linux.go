@@ -112,6 +112,16 @@ func (d *Device) shutDown() error {
 	return d.setUp(false)
 }
 
+// keepShut brings the devices down again if they have to be.
+func (d *Device) keepShut() error {
+	d.filterMu.Lock()
+	defer d.filterMu.Unlock()
+	if !d.shut {
+		return nil
+	}
+	return d.setUp(false)
+}
+
 // IsShut reports whether the device has to be down, as nothing filters its senders.
 func (d *Device) IsShut() bool {
 	d.filterMu.Lock()

@@ -23,8 +23,6 @@ import (
 type socket struct {
 	// Constant after openSocket.
 	file *os.File
-	size int // of a probe's payload in bytes
-
 	// Set before the first use.
 	token carrier.Token // that all sent probes have; zero: none
 
@@ -36,7 +34,8 @@ type socket struct {
 	out []byte
 
 	// Atomic.
-	bad atomic.Uint64
+	size atomic.Int64 // of a probe's payload in bytes: the MTU of the device
+	bad  atomic.Uint64
 }
 
 // openSocket opens a socket on the interface with that index, which may be down.
@@ -55,7 +54,9 @@ func openSocket(index, mtu int) (*socket, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("vxlan: packet socket: %w", err), unix.Close(fd))
 	}
-	return &socket{file: os.NewFile(uintptr(fd), "vxlan probes"), size: mtu}, nil
+	s := &socket{file: os.NewFile(uintptr(fd), "vxlan probes")}
+	s.size.Store(int64(mtu))
+	return s, nil
 }
 
 func ignoreMissing(err error) error {
@@ -98,8 +99,10 @@ func (s *socket) receive() (carrier.Probe, error) {
 func (s *socket) send(p carrier.Probe) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out = appendProbe(s.out[:0], p, s.size)
-	copy(s.out[tokenAt:], s.token[:])
+	s.out = appendProbe(s.out[:0], p, int(s.size.Load()))
+	if s.token != (carrier.Token{}) {
+		copy(s.out[tokenAt:], s.token[:])
+	}
 	_, err := s.file.Write(s.out)
 	if errors.Is(err, unix.ENETDOWN) { // perhaps from the time before the device came up: such an error is reported once
 		_, err = s.file.Write(s.out)

@@ -3,7 +3,7 @@
 //
 //   - device_linux.go: the device; conflict_linux.go: devices and programs in its way
 //   - probe.go: the frame in which a probe lies; socket_linux.go: the socket for probes
-//   - vni.go: the VNI that only members know
+//   - vni.go: the VNI that only members know; pace.go: how often it changes
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
 //   - pair_linux.go: the devices of pairs; hello.go: how one finds the other
 //   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
@@ -134,7 +134,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vxlan: %w: VNI %d", carrier.ErrConfig, c.VNI)
 	case c.MTU < minMTU || c.MTU > maxMTU:
 		return fmt.Errorf("vxlan: %w: MTU %d is outside %d to %d", carrier.ErrConfig, c.MTU, minMTU, maxMTU)
-	case !usable(c.Local):
+	case !Usable(c.Local):
 		return fmt.Errorf("vxlan: %w: Local %s is not the address of a node", carrier.ErrConfig, c.Local)
 	case c.Self.IsZero():
 		return fmt.Errorf("vxlan: %w: Self is the zero ID", carrier.ErrConfig)
@@ -144,8 +144,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// usable reports whether a can be the address of a node. Link-local addresses cannot: they need a zone, which a device
+// Usable reports whether a can be the address of a node. Link-local addresses cannot: they need a zone, which a device
 // without an underlying interface does not have.
-func usable(a netip.Addr) bool {
+func Usable(a netip.Addr) bool {
 	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
 }

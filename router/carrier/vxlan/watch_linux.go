@@ -26,8 +26,8 @@ func (d *Device) Watch(ctx context.Context, f func(framewatch.Watched)) error {
 	})
 }
 
-// SampleFrames calls f for one of N frames that the devices send and receive; see framewatch.Sample. Several goroutines may call f, one at a
-// time.
+// SampleFrames calls f for one of N frames that the devices send and receive; see framewatch.Sample. Several goroutines may call f, one at
+// a time.
 func (d *Device) SampleFrames(ctx context.Context, every func() int, f func(framewatch.Sampled)) error {
 	var mu sync.Mutex
 	return d.eachInterface(ctx, func(ctx context.Context, at framewatch.Interface) error {
