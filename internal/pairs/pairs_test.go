@@ -130,6 +130,17 @@ func simulate(t *testing.T, f func(t *testing.T, a, b *end)) {
 	})
 }
 
+// requests returns how many messages the node has sent, and seen how often Changed was called.
+func (e *end) requests() (n int) {
+	e.do(func() { n = e.sent })
+	return n
+}
+
+func (e *end) seen() (n int) {
+	e.do(func() { n = e.changes })
+	return n
+}
+
 // pass lets time pass.
 func pass(d time.Duration) {
 	time.Sleep(d)
@@ -154,16 +165,17 @@ func agreed(t *testing.T, a, b *end) (of carrier.Peer) {
 // TestAgree: both ends have the same pair after a second, also when messages get lost, and keep it while the kernel carries frames.
 func TestAgree(t *testing.T) {
 	simulate(t, func(t *testing.T, a, b *end) {
-		a.lost, b.lost = 1, 1
+		a.do(func() { a.lost = 1 })
+		b.do(func() { b.lost = 1 })
 		pass(time.Minute)
 		first := agreed(t, a, b)
 		a.do(func() { a.carries = true })
 		b.do(func() { b.carries = true })
 		pass(time.Second)
-		sent := a.sent
+		sent := a.requests()
 		pass(time.Hour)
-		if again := agreed(t, a, b); again != first || a.sent != sent || a.changes != 1 || b.changes != 1 {
-			t.Errorf("%d requests in an hour, changes: %d, %d", a.sent-sent, a.changes, b.changes)
+		if again := agreed(t, a, b); again != first || a.requests() != sent || a.seen() != 1 || b.seen() != 1 {
+			t.Errorf("%d requests in an hour, changes: %d, %d", a.requests()-sent, a.seen(), b.seen())
 		}
 	})
 }
@@ -186,9 +198,9 @@ func TestAnotherOffer(t *testing.T) {
 		if got := agreed(t, a, b); got != second {
 			t.Error("another offer after one minute more")
 		}
-		sent := a.sent
+		sent := a.requests()
 		pass(10 * time.Minute)
-		if n := a.sent - sent; n < 19 || n > 21 {
+		if n := a.requests() - sent; n < 19 || n > 21 {
 			t.Errorf("%d requests in ten minutes", n)
 		}
 	})
@@ -202,8 +214,8 @@ func TestFollows(t *testing.T) {
 		b.do(func() { b.addr, b.changes = netip.MustParseAddr("198.51.100.7"), 0 })
 		pass(2 * time.Second)
 		agreed(t, a, b)
-		if b.changes != 1 {
-			t.Errorf("%d changes", b.changes)
+		if b.seen() != 1 {
+			t.Errorf("%d changes", b.seen())
 		}
 		b.do(func() { b.addr = netip.Addr{} })
 		pass(2 * time.Second)
@@ -230,11 +242,11 @@ func TestNamedAddress(t *testing.T) {
 			t.Errorf("one of another node: %v, %v", p, ok)
 		}
 		a.do(func() { a.source = named })
-		changes := b.changes
+		changes := b.seen()
 		b.do(func() { b.addr = netip.MustParseAddr("198.51.100.7") })
 		pass(2 * time.Second)
-		if p, ok := b.Peer(a.id); !ok || p.Addr != named || b.changes != changes {
-			t.Errorf("followed: %v, %v, changes %d, %d", p, ok, changes, b.changes)
+		if p, ok := b.Peer(a.id); !ok || p.Addr != named || b.seen() != changes {
+			t.Errorf("followed: %v, %v, changes %d, %d", p, ok, changes, b.seen())
 		}
 		to := netip.MustParseAddr("2001:db8::2")
 		a.do(func() { a.to = to })
@@ -276,7 +288,7 @@ func TestEnds(t *testing.T) {
 // TestWrongRole: messages that do not belong to the role of this node, and those that are none, change nothing.
 func TestWrongRole(t *testing.T) {
 	simulate(t, func(t *testing.T, a, b *end) {
-		a.lost = 1000
+		a.do(func() { a.lost = 1000 })
 		offer := Offer{VNI: 2, Token: carrier.Token{3}}.message()
 		for _, text := range [][]byte{offer, nil, {version}, {9, kindRequest}, {version, kindRequest}, {version, 9}} {
 			b.Received(a.id, text)
@@ -304,8 +316,8 @@ func TestNoSession(t *testing.T) {
 	simulate(t, func(t *testing.T, a, b *end) {
 		a.do(func() { a.alone = true })
 		pass(time.Minute)
-		if _, ok := a.Peer(b.id); ok || a.sent > 0 {
-			t.Errorf("%d requests", a.sent)
+		if _, ok := a.Peer(b.id); ok || a.requests() > 0 {
+			t.Errorf("%d requests", a.requests())
 		}
 		a.do(func() { a.alone = false })
 		pass(2 * time.Second)
@@ -325,12 +337,12 @@ func TestBounds(t *testing.T) {
 		if !h.handle(a.id, request(netip.Addr{})) {
 			t.Error("no offer although there is a device left")
 		}
-		sent := b.sent
+		sent := b.requests()
 		for range 10 {
 			h.handle(a.id, request(netip.Addr{}))
 		}
-		if b.sent != sent {
-			t.Errorf("%d answers at once", b.sent-sent)
+		if b.requests() != sent {
+			t.Errorf("%d answers at once", b.requests()-sent)
 		}
 		b.Pairs.mu.Lock()
 		delete(b.states, a.id)

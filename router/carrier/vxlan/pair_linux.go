@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -159,6 +160,9 @@ func (d *Device) makePairs(peers []carrier.Peer) (made []*pair, err error) {
 			err = errors.Join(err, d.deletePair(p))
 		}
 	}
+	maps.DeleteFunc(d.pairErrs, func(id peer.ID, _ string) bool {
+		return !slices.ContainsFunc(peers, func(p carrier.Peer) bool { return p.ID == id })
+	})
 	for _, p := range peers {
 		if d.pairs[p.ID] != nil {
 			continue

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"weft/internal/ether"
@@ -29,9 +30,11 @@ var token = carrier.Token{1, 2, 3, 15: 16}
 
 // pairNet is two hosts with a pair, of which the first one begins.
 type pairNet struct {
-	nodes [2]*carriertest.Host
-	devs  [2]*pairDevice
-	v6    bool // the pair is on IPv6, although the devices are on IPv4
+	v6 bool // the pair is on IPv6, although the devices are on IPv4
+
+	mu    sync.Mutex
+	nodes [2]*carriertest.Host // guarded by mu
+	devs  [2]*pairDevice       // guarded by mu
 }
 
 // pairDevice is a device that has the peer of the pair let in at once.
@@ -39,8 +42,8 @@ type pairDevice struct {
 	*vxlan.Device
 	net    *pairNet
 	t      *testing.T
-	closed bool
-	hellos uint64 // sent by SetPeers
+	closed bool   // guarded by net.mu
+	hellos uint64 // guarded by net.mu: sent by SetPeers
 }
 
 // ports are those of the bridge of a host.
@@ -61,6 +64,8 @@ func (n *pairNet) open(t *testing.T, h *carriertest.Host) (carrier.Carrier, erro
 	if err != nil {
 		return nil, err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	at := h.ID[0] - 1
 	n.nodes[at], n.devs[at] = h, &pairDevice{Device: d, net: n, t: t}
 	return n.devs[at], nil
@@ -80,6 +85,8 @@ func (n *pairNet) peer(h *carriertest.Host) carrier.Peer {
 
 func (d *pairDevice) SetPeers(ctx context.Context, peers []carrier.Peer) (reached []carrier.Peer, err error) {
 	reached, err = d.Device.SetPeers(ctx, peers)
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
 	begins, other := d.net.devs[0], d.net.devs[1]
 	if err != nil || len(reached) == 0 || begins == nil || other == nil || begins.closed || other.closed {
 		return reached, err
@@ -103,6 +110,8 @@ func (d *pairDevice) SetPeers(ctx context.Context, peers []carrier.Peer) (reache
 // Counts leaves out the hellos.
 func (d *pairDevice) Counts() (map[peer.ID]carrier.Counts, error) {
 	counts, err := d.Device.Counts()
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
 	for id, c := range counts {
 		if d.hellos > 0 {
 			c.TxBytes -= c.TxBytes / c.TxFrames * d.hellos
@@ -114,7 +123,9 @@ func (d *pairDevice) Counts() (map[peer.ID]carrier.Counts, error) {
 }
 
 func (d *pairDevice) Close() error {
+	d.net.mu.Lock()
 	d.closed = true
+	d.net.mu.Unlock()
 	return d.Device.Close()
 }
 
