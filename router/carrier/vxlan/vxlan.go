@@ -5,7 +5,7 @@
 //   - probe.go: the frame in which a probe lies; socket_linux.go: the socket for probes
 //   - vni.go: the VNI that only members know; pace.go: how often it changes
 //   - fdb_linux.go, tables_linux.go: the forwarding entries of the device and of the bridge
-//   - pair_linux.go: the devices of pairs; hello.go: how one finds the other
+//   - pair_linux.go: the devices of pairs; hello.go, hear_linux.go: how one finds the other
 //   - senders_linux.go: the senders that the device accepts, by filter.go (nftables) and gate_linux.go (BPF)
 package vxlan
 
