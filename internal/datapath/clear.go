@@ -40,10 +40,9 @@ func (d *Datapath) clearBridge() error {
 	}
 	err = removePods(info.Index)
 	kernelPorts := []string{d.settings.KernelDevice(), d.settings.TunneledDevice()}
-	pairs := strings.TrimSuffix(vxlan.PairNames(kernelPorts[0]), "*")
 	others := slices.DeleteFunc(info.Ports, func(port string) bool {
 		return port == d.settings.Tap || slices.Contains(kernelPorts, port) || strings.HasPrefix(port, podlink.HostPrefix) ||
-			strings.HasPrefix(port, pairs) || strings.HasPrefix(port, bridge.HiddenPrefix)
+			vxlan.IsPair(d.settings.KernelDevice(), port) || strings.HasPrefix(port, bridge.HiddenPrefix)
 	})
 	if info.Ours && len(others) == 0 {
 		err = errors.Join(err, bridge.Remove(d.settings.Bridge))

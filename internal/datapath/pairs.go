@@ -61,9 +61,15 @@ var _ pairs.Host = pairHost{}
 
 func (h pairHost) Members() map[peer.ID]pairs.Member {
 	members := map[peer.ID]pairs.Member{}
-	var other *bool
+	var asked, has bool
+	reaches := func(to netip.Addr) bool { // an address of the other family, as any
+		if !asked {
+			asked, has = true, h.sendsTo(to)
+		}
+		return has
+	}
 	for _, m := range h.d.cfg.Membership.Members() {
-		if at := h.member(m, &other); at.Role != pairs.None {
+		if at := h.member(m, reaches); at.Role != pairs.None {
 			members[m.ID] = at
 		}
 	}
@@ -75,24 +81,20 @@ func (h pairHost) Member(id peer.ID) pairs.Member {
 	if !ok {
 		return pairs.Member{}
 	}
-	var other *bool
-	return h.member(m, &other)
+	return h.member(m, h.sendsTo)
 }
 
-// member returns a member in the form of package pairs. other is whether this host has addresses of the other family; nil: not known yet.
-func (h pairHost) member(m Member, other **bool) pairs.Member {
+// sendsTo reports whether this node has an address from which it sends to another one.
+func (h pairHost) sendsTo(to netip.Addr) bool { return h.Source(to).IsValid() }
+
+// member returns a member in the form of package pairs. reaches reports whether this host sends to an address of the other family.
+func (h pairHost) member(m Member, reaches func(netip.Addr) bool) pairs.Member {
 	at := pairs.Member{Role: h.d.pairRole(m)}
 	if at.Role == pairs.None || m.Hops != 1 && !h.Carries(m.ID) {
 		return pairs.Member{}
 	}
-	if to := m.Addr.Addr().Unmap(); at.Role == pairs.Begins && !h.d.sameFamily(to) {
-		if *other == nil {
-			has := h.Source(to).IsValid()
-			*other = &has
-		}
-		if **other {
-			at.Addr = to // which the session may have left
-		}
+	if to := m.Addr.Addr().Unmap(); at.Role == pairs.Begins && !h.d.sameFamily(to) && reaches(to) {
+		at.Addr = to // which the session may have left
 	}
 	return at
 }

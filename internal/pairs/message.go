@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"weft/router/carrier"
+	"weft/router/carrier/vxlan"
 )
 
 // version is the only version of messages.
@@ -44,9 +45,6 @@ type Offer struct {
 	VNI   uint32
 	Token carrier.Token
 }
-
-// maxVNI is the highest VNI (RFC 7348, section 5).
-const maxVNI = 1<<24 - 1
 
 // request returns the message that asks for an offer. from is not valid behind an address translator.
 func request(from netip.Addr) []byte {
@@ -89,7 +87,7 @@ func parse(b []byte) (m parsed, err error) {
 	}
 	m.offer = Offer{VNI: binary.BigEndian.Uint32(b[4:])}
 	copy(m.offer.Token[:], b[8:])
-	if o := m.offer; o.VNI == 0 || o.VNI > maxVNI {
+	if o := m.offer; o.VNI == 0 || o.VNI > vxlan.MaxVNI {
 		return m, fmt.Errorf("%w: VNI %d", errMessage, o.VNI)
 	}
 	return m, nil

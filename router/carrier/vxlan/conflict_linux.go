@@ -37,7 +37,7 @@ func check(nl *netlink.Handle, name string, port uint16) error {
 		attrs := link.Attrs()
 		v, isVXLAN := link.(*netlink.Vxlan)
 		switch {
-		case isOurs(link) && (attrs.Name == name || isPair(name, attrs.Name)):
+		case isDevice(link, name):
 			left = true
 		case attrs.Name == name:
 			return fmt.Errorf("vxlan: %s is a %s that weft did not make: %w: choose another name, or delete it (ip link del %s)",
@@ -131,9 +131,12 @@ func hasLinks(name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("vxlan: list links: %w", err)
 	}
-	return slices.ContainsFunc(links, func(l netlink.Link) bool {
-		return isOurs(l) && (l.Attrs().Name == name || isPair(name, l.Attrs().Name))
-	}), nil
+	return slices.ContainsFunc(links, func(l netlink.Link) bool { return isDevice(l, name) }), nil
+}
+
+// isDevice reports whether a link is the device called name or one of its pairs, of this run or an earlier one.
+func isDevice(link netlink.Link, name string) bool {
+	return isOurs(link) && (link.Attrs().Name == name || IsPair(name, link.Attrs().Name))
 }
 
 // RemoveFrom removes all devices of weft that are ports of a bridge, but those with the names of except, and their filters: a
@@ -167,7 +170,7 @@ func removeLinks(nl *netlink.Handle, name string) (removed bool, err error) {
 	}
 	var errs []error
 	for _, link := range links {
-		if isOurs(link) && isPair(name, link.Attrs().Name) {
+		if isOurs(link) && IsPair(name, link.Attrs().Name) {
 			_, err := removeLink(nl, link.Attrs().Name)
 			errs = append(errs, err)
 		}

@@ -47,9 +47,10 @@ func (d *Device) countPairs(counts map[peer.ID]carrier.Counts) {
 		return
 	}
 	for id, p := range d.pairs {
-		if link, err := d.nl.LinkByIndex(p.index); err == nil && link.Attrs().Statistics != nil {
-			s := link.Attrs().Statistics
-			counts[id] = carrier.Counts{RxFrames: s.RxPackets, RxBytes: s.RxBytes, TxFrames: s.TxPackets, TxBytes: s.TxBytes}
+		if link, err := d.nl.LinkByIndex(p.index); err == nil {
+			var t traffic
+			t.add(link.Attrs())
+			counts[id] = t.Counts
 		}
 	}
 }

@@ -170,11 +170,7 @@ func (d *Device) forgetTap(tap int) error {
 	}
 	var errs []error
 	for mac, seen := range tables.bridge {
-		for _, at := range seen {
-			if at.LinkIndex == tap && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, tap)), unix.ENOENT))
-			}
-		}
+		errs = append(errs, d.forgetAt(mac, seen, func(index int) bool { return index == tap }))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", d.cfg.Tap, err)
@@ -222,6 +218,17 @@ func (d *Device) movePort(mac ether.Addr, vlan, from, to int) error {
 	return errors.Join(ignore(d.nl.NeighDel(port(mac, vlan, from)), unix.ENOENT), ignore(d.nl.NeighAdd(port(mac, vlan, to)), unix.EEXIST))
 }
 
+// forgetAt removes those entries of the bridge for mac that it has learned from interfaces that match. seen are all for mac.
+func (d *Device) forgetAt(mac ether.Addr, seen []netlink.Neigh, match func(index int) bool) error {
+	var errs []error
+	for _, at := range seen {
+		if match(at.LinkIndex) && at.State&netlink.NUD_PERMANENT == 0 {
+			errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, at.LinkIndex)), unix.ENOENT))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Forget implements carrier.Carrier.
 func (d *Device) Forget(macs []ether.Addr) error {
 	d.mu.Lock()
@@ -241,11 +248,7 @@ func (d *Device) Forget(macs []ether.Addr) error {
 		if at, known := tables.learned[mac]; known {
 			errs = append(errs, ignore(d.nl.NeighDel(d.entry(mac, at.addr, netlink.NUD_REACHABLE)), unix.ENOENT))
 		}
-		for _, at := range tables.bridge[mac] {
-			if d.atPort(at) && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, at.LinkIndex)), unix.ENOENT))
-			}
-		}
+		errs = append(errs, d.forgetAt(mac, tables.bridge[mac], d.hasDevice))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: remove addresses that have moved: %w", err)
@@ -285,11 +288,7 @@ func (d *Device) purge(addr netip.Addr) error {
 		if remote, known := tables.learned[mac]; known && remote.addr != addr {
 			continue
 		}
-		for _, at := range seen {
-			if at.LinkIndex == d.index && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, d.index)), unix.ENOENT))
-			}
-		}
+		errs = append(errs, d.forgetAt(mac, seen, func(index int) bool { return index == d.index }))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("vxlan: remove the addresses behind %s: %w", addr, err)

@@ -71,7 +71,7 @@ func FuzzParseHello(f *testing.F) {
 		f.Add(packetOf(h))
 	}
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		if h, ok := parseHello(packet); ok && (!h.from.IsValid() || h.from.Port() == 0 || h.vni > maxVNI) {
+		if h, ok := parseHello(packet); ok && (!h.from.IsValid() || h.from.Port() == 0 || h.vni > MaxVNI) {
 			t.Errorf("%x is %+v", packet, h)
 		}
 	})

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,9 +49,6 @@ func (p *pair) begins() bool { return p.peer.Pair.Port != 0 }
 // pairName returns the name of the nth device of a pair.
 func pairName(device string, n int) string { return fmt.Sprint(device, pairMark, n) }
 
-// isPair reports whether a link has the name of a pair of a device.
-func isPair(device, link string) bool { return strings.HasPrefix(link, device+pairMark) }
-
 // admissiblePairs returns those of peers that have a pair and a device of their own, and can be distinguished, those that have a device
 // already first. shared are those that the common device reaches.
 func (d *Device) admissiblePairs(peers, shared []carrier.Peer) (pairs []carrier.Peer) {
@@ -67,7 +63,7 @@ func (d *Device) admissiblePairs(peers, shared []carrier.Peer) (pairs []carrier.
 	for _, p := range d.oldestPairs(peers) {
 		p.Addr = p.Addr.Unmap()
 		mac := ProbeMAC(p.ID)
-		if p.Pair == (carrier.Pair{}) || p.ID.IsZero() || !Usable(p.Addr) || macs[mac] || vnis[p.Pair.VNI] || p.Pair.VNI > maxVNI {
+		if p.Pair == (carrier.Pair{}) || p.ID.IsZero() || !Usable(p.Addr) || macs[mac] || vnis[p.Pair.VNI] || p.Pair.VNI > MaxVNI {
 			continue
 		}
 		macs[mac], vnis[p.Pair.VNI] = true, true
@@ -367,11 +363,7 @@ func (d *Device) purgePair(p *pair) error {
 	}
 	var errs []error
 	for mac, seen := range tables.bridge {
-		for _, at := range seen {
-			if at.LinkIndex == p.index && at.State&netlink.NUD_PERMANENT == 0 {
-				errs = append(errs, ignore(d.nl.NeighDel(port(mac, at.Vlan, p.index)), unix.ENOENT))
-			}
-		}
+		errs = append(errs, d.forgetAt(mac, seen, func(index int) bool { return index == p.index }))
 	}
 	p.answer = time.Time{}
 	if p.remote.IsValid() {

@@ -106,10 +106,8 @@ func (d *Device) Entries() ([]Entry, error) {
 	return entries, nil
 }
 
-// atPort reports whether an entry of the bridge is for the common device or for one of a pair.
-func (d *Device) atPort(e netlink.Neigh) bool {
-	return e.LinkIndex == d.index || d.pairAt(e.LinkIndex) != nil
-}
+// hasDevice reports whether an index is that of the common device or of one of a pair. mu is held.
+func (d *Device) hasDevice(index int) bool { return index == d.index || d.pairAt(index) != nil }
 
 // pairAt returns the pair with the device of an index; nil: there is none. mu is held.
 func (d *Device) pairAt(index int) *pair {

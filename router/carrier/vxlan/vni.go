@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// maxVNI is the highest VNI: it has 24 bits (RFC 7348, section 5).
-const maxVNI = 1<<24 - 1
+// MaxVNI is the highest VNI: it has 24 bits (RFC 7348, section 5).
+const MaxVNI = 1<<24 - 1
 
 // wellKnownVNI is a VNI that attackers would try first, as it was the only one of earlier builds.
 const wellKnownVNI = 6783
@@ -16,7 +16,7 @@ func RandomVNI() uint32 {
 	for {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails
-		if vni := binary.BigEndian.Uint32(b[:]) & maxVNI; vni != 0 && vni != wellKnownVNI {
+		if vni := binary.BigEndian.Uint32(b[:]) & MaxVNI; vni != 0 && vni != wellKnownVNI {
 			return vni
 		}
 	}

@@ -75,7 +75,7 @@ func TestRandomVNI(t *testing.T) {
 	seen := map[uint32]bool{}
 	for range 1000 {
 		v := RandomVNI()
-		if v == 0 || v > maxVNI || v == wellKnownVNI {
+		if v == 0 || v > MaxVNI || v == wellKnownVNI {
 			t.Fatalf("VNI %d", v)
 		}
 		seen[v] = true

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"strings"
 
 	"weft/internal/ether"
 	"weft/internal/peer"
@@ -105,6 +106,9 @@ func GoodName(name string) bool { return goodName.MatchString(name) }
 // PairNames returns the pattern of nftables for the names of the devices of pairs that belong to the device called name.
 func PairNames(name string) string { return name + pairMark + "*" }
 
+// IsPair reports whether a link has the name of a pair that belongs to the device called name.
+func IsPair(name, link string) bool { return strings.HasPrefix(link, name+pairMark) }
+
 // pairMark is between the name of a device and the numbers of its pairs.
 const pairMark = "."
 
@@ -130,7 +134,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vxlan: %w: Under %q", carrier.ErrConfig, c.Under)
 	case c.Port == 0:
 		return fmt.Errorf("vxlan: %w: Port is 0", carrier.ErrConfig)
-	case c.VNI == 0 || c.VNI > maxVNI:
+	case c.VNI == 0 || c.VNI > MaxVNI:
 		return fmt.Errorf("vxlan: %w: VNI %d", carrier.ErrConfig, c.VNI)
 	case c.MTU < minMTU || c.MTU > maxMTU:
 		return fmt.Errorf("vxlan: %w: MTU %d is outside %d to %d", carrier.ErrConfig, c.MTU, minMTU, maxMTU)

@@ -16,27 +16,25 @@ const watchEntries = time.Second
 // Watch calls f for every frame that the devices send and receive, without the headers of VXLAN; see framewatch.Watch. Several goroutines
 // may call f, one at a time.
 func (d *Device) Watch(ctx context.Context, f func(framewatch.Watched)) error {
-	var mu sync.Mutex
-	return d.eachInterface(ctx, func(ctx context.Context, at framewatch.Interface) error {
-		return framewatch.Watch(ctx, at, func(w framewatch.Watched) {
-			mu.Lock()
-			defer mu.Unlock()
-			f(w)
-		})
-	})
+	f = oneAtATime(f)
+	return d.eachInterface(ctx, func(ctx context.Context, at framewatch.Interface) error { return framewatch.Watch(ctx, at, f) })
 }
 
 // SampleFrames calls f for one of N frames that the devices send and receive; see framewatch.Sample. Several goroutines may call f, one at
 // a time.
 func (d *Device) SampleFrames(ctx context.Context, every func() int, f func(framewatch.Sampled)) error {
+	f = oneAtATime(f)
+	return d.eachInterface(ctx, func(ctx context.Context, at framewatch.Interface) error { return framewatch.Sample(ctx, at, every, f) })
+}
+
+// oneAtATime returns f for several goroutines.
+func oneAtATime[T any](f func(T)) func(T) {
 	var mu sync.Mutex
-	return d.eachInterface(ctx, func(ctx context.Context, at framewatch.Interface) error {
-		return framewatch.Sample(ctx, at, every, func(s framewatch.Sampled) {
-			mu.Lock()
-			defer mu.Unlock()
-			f(s)
-		})
-	})
+	return func(v T) {
+		mu.Lock()
+		defer mu.Unlock()
+		f(v)
+	}
 }
 
 // eachInterface calls f for the common device, and at the same time for those of pairs, until ctx ends.
