@@ -16,8 +16,8 @@ import (
 // Further calls for the same holder and in return the same lease. The lease is durable before it is returned.
 //
 // It waits for the bootstrap and for replies of other nodes, until ctx ends or for 10 s. It returns an *ExhaustedError
-// as soon as all nodes that can be reached have replied that they have no free address; ErrOutside; ErrLeft; or the
-// error of ctx with what it was waiting for.
+// as soon as all nodes that can be reached have replied that they have no free address, and no other owner is awaited
+// (Membership); ErrOutside; ErrLeft; or the error of ctx with what it was waiting for.
 func (a *Allocator) Allocate(ctx context.Context, holder string, in netip.Prefix) (Lease, error) {
 	if holder == "" {
 		return Lease{}, errors.New("ipam: no holder for the address")

@@ -33,6 +33,7 @@ type bus struct {
 	silent  float64            // of unicasts that are lost without an error
 	cut     map[peer.ID]bool   // nodes on the other side of a partition
 	oneWay  map[[2]int]bool    // from which node to which nothing arrives, without an error
+	awaited map[peer.ID]bool   // nodes that may be reachable again soon, as nodes see it
 	away    map[peer.ID]bool   // nodes that are no members: they have left, or were removed
 	sent    int                // messages
 	stopped bool               // nothing is delivered any more
@@ -94,8 +95,13 @@ func prefixes(ranges ...string) (parsed []netip.Prefix) {
 type view struct{ node *node }
 
 func (v view) Reachable(id peer.ID) bool { return v.node.bus.reachable(v.node, id) }
-func (v view) Members() []peer.ID        { return v.node.bus.members() }
-func (v view) Name(id peer.ID) string    { return "n" + string(rune('a'+v.node.bus.find(id).index)) }
+func (v view) Awaited(id peer.ID) bool {
+	v.node.bus.mu.Lock()
+	defer v.node.bus.mu.Unlock()
+	return v.node.bus.awaited[id]
+}
+func (v view) Members() []peer.ID     { return v.node.bus.members() }
+func (v view) Name(id peer.ID) string { return "n" + string(rune('a'+v.node.bus.find(id).index)) }
 
 // start creates an allocator from the disk and runs it.
 func (n *node) start(cfg Config) *Allocator {

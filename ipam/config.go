@@ -40,6 +40,9 @@ type Gossip interface {
 type Membership interface {
 	// Reachable reports whether a node is alive and can be sent messages.
 	Reachable(id peer.ID) bool
+	// Awaited reports whether a node that is not reachable may be so within seconds: it is alive without a route, or this
+	// node has just started and has not met it yet.
+	Awaited(id peer.ID) bool
 	// Members returns the nodes of the network that have not left, alive or dead. The owners of addresses need not be
 	// among them: the Allocator knows those itself.
 	Members() []peer.ID
@@ -126,6 +129,7 @@ func (c *Config) setDefaults() {
 type noMembership struct{}
 
 func (noMembership) Reachable(peer.ID) bool { return true }
+func (noMembership) Awaited(peer.ID) bool   { return false }
 func (noMembership) Members() []peer.ID     { return nil }
 func (noMembership) Name(peer.ID) string    { return "" }
 

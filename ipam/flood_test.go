@@ -15,6 +15,7 @@ import (
 // only is a Membership with one other node.
 type only peer.ID
 
+func (o only) Awaited(peer.ID) bool      { return false }
 func (o only) Reachable(id peer.ID) bool { return id == peer.ID(o) }
 func (o only) Members() []peer.ID        { return []peer.ID{peer.ID(o)} }
 func (only) Name(peer.ID) string         { return "" }

@@ -14,6 +14,9 @@ import (
 // answerPatience is how long a node waits for the reply of one other before it requests from the next.
 const answerPatience = 1500 * time.Millisecond
 
+// membershipPause is how often an operation looks whether a node that it waits for can be reached.
+const membershipPause = 100 * time.Millisecond
+
 // search is what one operation has learned so far about where to find a free address.
 type search struct {
 	what  string              // what the operation failed to get, for errors
@@ -28,6 +31,8 @@ type wait struct {
 	reason   string // for errors
 	changed  <-chan struct{}
 	requests []*request
+	// failure is what the operation returns where no node that it waits for becomes reachable in time; nil for other waits.
+	failure error
 }
 
 // requestKey identifies a request in flight; operations that need the same share one request.
@@ -91,7 +96,25 @@ func (a *Allocator) requestSpace(p *pool, in netip.Prefix, span ring.Span, s *se
 	case known < span.Len():
 		return a.waitForChange(fmt.Sprintf("the owners of all of %s to become known", in)), nil
 	}
-	return nil, a.exhausted(p, in, span, s)
+	err := a.exhausted(p, in, span, s)
+	for _, total := range p.ring.TotalsWithin(span) {
+		if total.Owner != a.cfg.Self && a.awaited(total.Owner) {
+			return a.waitForNode(total.Owner, err), nil
+		}
+	}
+	return nil, err
+}
+
+// awaited reports whether a node is not reachable, and may be so within seconds.
+func (a *Allocator) awaited(id peer.ID) bool {
+	return !a.cfg.Membership.Reachable(id) && a.cfg.Membership.Awaited(id)
+}
+
+// waitForNode returns a wait until a node may be reachable. Err is what it ends with when the operation has no time left.
+func (a *Allocator) waitForNode(id peer.ID, err error) *wait {
+	w := a.waitForChange(fmt.Sprintf("node %s to be reachable", a.name(id)))
+	w.failure = err
+	return w
 }
 
 // requestAddr requests the address at offset from its owner, another node. The caller holds mu.
@@ -108,7 +131,11 @@ func (a *Allocator) requestAddr(p *pool, offset uint64, s *search) (*wait, error
 	case tried && outcome == none:
 		return nil, fmt.Errorf("%w: node %s does not grant %s", ErrExhausted, a.name(owner), addr)
 	case tried, !a.cfg.Membership.Reachable(owner):
-		return nil, &UnreachableError{Addr: addr, Owner: owner, Name: a.name(owner)}
+		err := &UnreachableError{Addr: addr, Owner: owner, Name: a.name(owner)}
+		if a.awaited(owner) {
+			return a.waitForNode(owner, err), nil
+		}
+		return nil, err
 	}
 	key := requestKey{cidr: p.prefix, donor: owner, claim: true, low: offset, end: offset + 1}
 	return &wait{
@@ -185,8 +212,14 @@ func (a *Allocator) handleReply(from peer.ID, m *unicast) error {
 func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 	defer a.counts.startWaiting()()
 	if len(w.requests) == 0 {
+		var again <-chan time.Time // the membership does not wake waiters
+		if w.failure != nil {
+			again = time.After(membershipPause)
+		}
 		select {
 		case <-w.changed:
+			return nil
+		case <-again:
 			return nil
 		case <-ctx.Done():
 			return w.timeout(ctx, s)
@@ -217,6 +250,9 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 }
 
 func (w *wait) timeout(ctx context.Context, s *search) error {
+	if w.failure != nil {
+		return w.failure
+	}
 	return &timeoutError{s.what, w.reason, context.Cause(ctx)}
 }
 

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"weft/internal/datapath"
 	"weft/internal/peer"
@@ -13,19 +14,23 @@ import (
 	"weft/router/session"
 )
 
+// meetPatience is how long after its start a node waits for owners of addresses that it has not met yet.
+const meetPatience = 5 * time.Second
+
 // members is the membership as the mesh last reported it, for parts that may not wait for the mesh: the allocator asks while it
 // is locked. All methods may be called from any goroutine and take no lock.
 type members struct {
 	// constant
-	self peer.ID
-	name string // of this node
+	self    peer.ID
+	name    string // of this node
+	started time.Time
 
 	byID   atomic.Pointer[map[peer.ID]mesh.Member] // nil until the first report; the map is never changed
 	update signal.Chan                             // set after each report
 }
 
 func newMembers(self peer.ID, name string) *members {
-	return &members{self: self, name: name, update: signal.New()}
+	return &members{self: self, name: name, started: time.Now(), update: signal.New()}
 }
 
 // MembersChanged implements mesh.Observer: it records a new membership.
@@ -52,6 +57,16 @@ func (m *members) member(id peer.ID) (mesh.Member, bool) {
 func (m *members) Reachable(id peer.ID) bool {
 	member, ok := m.member(id)
 	return ok && member.State == mesh.StateAlive && member.Route.Hops > 0
+}
+
+// awaited reports whether a node that is not reachable may be so within seconds: it is alive without a route, as after a restart of
+// either end, or it has not been met since this node was started a moment ago.
+func (m *members) awaited(id peer.ID, now time.Time) bool {
+	member, ok := m.member(id)
+	if !ok {
+		return now.Sub(m.started) < meetPatience
+	}
+	return member.State == mesh.StateAlive && member.Route.Hops == 0
 }
 
 // Alive reports whether a node is alive.
@@ -86,6 +101,9 @@ type ipamMembership struct {
 
 // Members implements ipam.Membership.
 func (m ipamMembership) Members() []peer.ID { return m.mesh.Known() }
+
+// Awaited implements ipam.Membership.
+func (m ipamMembership) Awaited(id peer.ID) bool { return m.members.awaited(id, time.Now()) }
 
 // Name implements ipam.Membership.
 func (m ipamMembership) Name(id peer.ID) string { return m.NodeName(id) }
