@@ -154,10 +154,13 @@ func (g *guards) ruleset() guard.Ruleset {
 	r := guard.Ruleset{
 		Uplinks:   []string{s.Tap, s.KernelDevice(), vxlan.PairNames(s.KernelDevice()), s.TunneledDevice()},
 		PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods,
-		BridgeMAC: bridgeMAC(g.d.cfg.Self),
+		BridgeMAC: bridgeMAC(g.d.cfg.Self), Bridge: s.Bridge,
 	}
 	bound := map[string]bool{}
 	for _, e := range g.store.All() {
+		if len(e.Subnets) > 0 {
+			r.Separated = append(r.Separated, e.Port)
+		}
 		if e.Mode == api.GuardOff {
 			r.Open = append(r.Open, e.Link)
 		}
@@ -225,9 +228,9 @@ func (d *Datapath) SetGuard(ctx context.Context, e guard.Entry) error {
 	return errors.Join(err, d.guards.store.Delete(e.Link))
 }
 
-// guardError explains why rules are not in force; nil where an open port needs none.
+// guardError explains why rules are not in force; nil where an open port in no subnet needs none.
 func (d *Datapath) guardError(err error, e guard.Entry) error {
-	if err == nil || e.Mode != api.GuardPods {
+	if err == nil || e.Mode != api.GuardPods && len(e.Subnets) == 0 {
 		return nil
 	}
 	return hint.New(hint.Refused, guard.Hint+" Or attach the pod without a guard.", "the pod's addresses cannot be enforced: %w", err)

@@ -1,17 +1,19 @@
 // Package guard decides which frames the ports of the overlay's bridge may send and receive.
 //
-// Two rulesets are in one table. The first protects the host, for every port: the host accepts no router advertisements and no
+// Three rulesets are in one table. The first protects the host, for every port: the host accepts no router advertisements and no
 // redirects from the overlay, and no port sends as the bridge. The second binds a port to a pod: the pod sends only with its MAC
 // and its addresses, in ARP, neighbor discovery, IPv4 and IPv6; without VLAN tags, router advertisements, redirects and answers of
-// a DHCP server. A bound pod without an IPv6 address neither sends nor receives IPv6.
+// a DHCP server. A bound pod without an IPv6 address neither sends nor receives IPv6. The third separates subnets: a port that is in some
+// exchanges packets with these and with its host alone (subnets.go).
 //
 // The table is in the bridge family of nftables, called weft-guard. Its chains are before those of br_netfilter:
 //
-//	prerouting   every frame from a port      -> uplink, bound, shared
+//	prerouting   every frame from a port      -> from-SUBNETS, uplink, bound, shared
 //	input        frames that reach the host   -> host
-//	postrouting  frames that reach a port     -> deliver
+//	postrouting  frames that reach a port     -> to-SUBNETS, deliver
 //
-// A table of the same name in the family inet drops the few packets that reach the host from a port without passing those hooks: host.go.
+// A table of the same name in the family inet drops the few packets that reach the host from a port without passing those hooks, and
+// what the host would forward into a subnet: host.go.
 //
 // rules.go has the constant rules, table.go the sets that change with the pods. Rules match ports by name, so those of a pod are in
 // force before its interface exists. See docs/adr/0029-guard.md.
@@ -53,6 +55,7 @@ const (
 	ReasonEthertype     Reason = "ethertype"     // neither IPv4, IPv6 nor ARP
 	ReasonIPv6          Reason = "ipv6"          // IPv6 from or to a pod without an IPv6 address
 	ReasonMalformed     Reason = "malformed"     // the headers cannot be checked
+	ReasonSubnet        Reason = "subnet"        // between a subnet and what is outside of it
 	ReasonGroup         Reason = "group"         // to the host, for a group address that no bridge forwards (01:80:c2:00:00:0x)
 )
 
@@ -60,7 +63,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonMAC, ReasonAddress, ReasonARP, ReasonND, ReasonAdvertisement, ReasonRedirect, ReasonDHCP, ReasonTag, ReasonEthertype,
-		ReasonIPv6, ReasonMalformed, ReasonGroup,
+		ReasonIPv6, ReasonMalformed, ReasonSubnet, ReasonGroup,
 	}
 }
 
@@ -74,6 +77,8 @@ type Port struct {
 	Addrs []netip.Addr `json:"addrs"`
 	// Allow are further addresses that the pod may use.
 	Allow []netip.Prefix `json:"allow,omitempty"`
+	// Subnets are the only subnets that the port exchanges packets with, besides this host; none: it is in no subnet of its own.
+	Subnets []netip.Prefix `json:"subnets,omitempty"`
 }
 
 // hasIPv6 reports whether the pod may use IPv6.
@@ -128,6 +133,9 @@ type Ruleset struct {
 	// Bound are the ports that are bound to pods. All other ports of pods send no router advertisements, redirects and answers of DHCP
 	// servers.
 	Bound []Port
+	// Bridge is the name of the bridge. Separated are the ports with subnets, whether they are bound or not.
+	Bridge    string
+	Separated []Port
 }
 
 // needsDelivery reports whether frames have to be checked before they reach a bound port: if a port of this node may send or receive
@@ -151,10 +159,13 @@ func (r Ruleset) Validate() error {
 			}
 		}
 	}
-	for _, p := range r.Bound {
+	for _, p := range slices.Concat(r.Bound, r.Separated) {
 		if err := p.Validate(); err != nil {
 			return err
 		}
+	}
+	if len(r.Separated) > 0 {
+		return validName(r.Bridge)
 	}
 	return nil
 }
@@ -166,6 +177,11 @@ func (p Port) Validate() error {
 	}
 	if p.MAC.IsZero() || p.MAC.IsMulticast() {
 		return fmt.Errorf("guard: port %s: bad MAC %s", p.Link, p.MAC)
+	}
+	for _, s := range p.Subnets {
+		if !s.IsValid() || s.Addr().Is4In6() || s != s.Masked() {
+			return fmt.Errorf("guard: port %s: bad subnet %s", p.Link, s)
+		}
 	}
 	for _, a := range p.Addrs {
 		if a.Zone() != "" {

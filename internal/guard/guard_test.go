@@ -59,6 +59,20 @@ func example() Ruleset {
 	}
 }
 
+// separated is example with ports in subnets: one in both families, two in the same, and one in nested ones.
+func separated() Ruleset {
+	r := example()
+	r.Bridge = "weave"
+	r.Bound[1].Subnets = prefixes("10.32.0.0/24", "fd32::/64")
+	r.Separated = []Port{
+		r.Bound[1],
+		{Link: "vweftc", MAC: macA, Subnets: prefixes("10.32.1.0/24")},
+		{Link: "vweftd", MAC: macB, Subnets: prefixes("10.32.1.0/24")},
+		{Link: "vwefte", MAC: macB, Subnets: prefixes("10.32.1.0/24", "10.32.1.16/28")},
+	}
+	return r
+}
+
 func TestRuleset(t *testing.T) {
 	fw, fake := newFake()
 	if err := fw.Apply(t.Context(), example()); err != nil {
@@ -81,6 +95,45 @@ func TestRuleset(t *testing.T) {
 		if err := fw.Remove(t.Context()); err != nil || fake.Dump() != "" {
 			t.Errorf("Remove: %v, left:\n%s", err, fake.Dump())
 		}
+	}
+}
+
+// TestSeparated: ports of the same subnets share their chains, and the host forwards nothing into a subnet but answers and what was sent
+// there on purpose.
+func TestSeparated(t *testing.T) {
+	fw, fake := newFake()
+	if err := fw.Apply(t.Context(), separated()); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`add element bridge weft-guard subnet-from { "vweftc" : jump subnet-from-10.32.1.0-24 }`,
+		`add element bridge weft-guard subnet-from { "vweftd" : jump subnet-from-10.32.1.0-24 }`,
+		`add element bridge weft-guard subnet-to { "vwefte" : jump subnet-to-10.32.1.0-24 }`,
+		`add element bridge weft-guard subnet-to { "vweftb" : jump subnet-to-10.32.0.0-24-fd32__-64 }`,
+		`add rule bridge weft-guard subnet-from-10.32.1.0-24 goto drop-subnet`,
+		`add rule bridge weft-guard prerouting iifname vmap @subnet-from`,
+		`add rule bridge weft-guard postrouting oifname vmap @subnet-to`,
+		`add rule bridge weft-guard own-routed ether type ip ip saddr 10.32.1.0/24 ip saddr != @own4 ip daddr != 10.32.1.0/24 goto drop-subnet`,
+	} {
+		if !strings.Contains(fake.Dump(), line) {
+			t.Errorf("no %s in\n%s", line, fake.Dump())
+		}
+	}
+	host := fw.host.nft.(*knftables.Fake)
+	var forward []string
+	for line := range strings.Lines(host.Dump()) {
+		if rule, ok := strings.CutPrefix(strings.TrimSpace(line), "add rule inet weft-guard forward "); ok {
+			forward = append(forward, rule)
+		}
+	}
+	if diff := cmp.Diff([]string{
+		`oifname != "weave" accept`, `ct state { established, related } accept`, `ct status dnat accept`,
+		`ip daddr 10.32.0.0/24 ip saddr != 10.32.0.0/24 goto drop-subnet`,
+		`ip daddr 10.32.1.0/24 ip saddr != 10.32.1.0/24 goto drop-subnet`,
+		`ip daddr 10.32.1.16/28 ip saddr != 10.32.1.16/28 goto drop-subnet`,
+		`ip6 daddr fd32::/64 ip6 saddr != fd32::/64 goto drop-subnet`,
+	}, forward); diff != "" {
+		t.Errorf("forwarded (-want +got):\n%s", diff)
 	}
 }
 
@@ -122,7 +175,7 @@ func TestChange(t *testing.T) {
 	moved.Bound[0].MAC, moved.Bound[1].MAC = macB, macA
 	none := example()
 	none.Bound, none.BridgeAddrs = nil, nil
-	all := map[string]Ruleset{"example": example(), "one is open": opened, "moved": moved, "none": none}
+	all := map[string]Ruleset{"example": example(), "separated": separated(), "one is open": opened, "moved": moved, "none": none}
 	for from, a := range all {
 		for to, b := range all {
 			changed, changedFake := newFake()
@@ -185,6 +238,8 @@ func TestValidate(t *testing.T) {
 		"zone":             port(func(p *Port) { p.Addrs = addrs("fe80::1%eth0") }),
 		"IPv4 in IPv6":     port(func(p *Port) { p.Addrs = addrs("::ffff:10.0.0.1") }),
 		"invalid prefix":   port(func(p *Port) { p.Allow = []netip.Prefix{{}} }),
+		"subnet of a host": port(func(p *Port) { p.Subnets = prefixes("10.32.0.1/24") }),
+		"no bridge":        {PodPrefix: "vweft", Separated: []Port{{Link: "vwefta", MAC: macA, Subnets: prefixes("10.32.0.0/24")}}},
 		"multicast prefix": port(func(p *Port) { p.Allow = prefixes("224.0.0.1/32") }),
 	} {
 		fw, fake := newFake()

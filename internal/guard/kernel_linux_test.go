@@ -116,7 +116,7 @@ func (b *bench) check(t *testing.T, from, to string, frames []guardtest.Frame) {
 	t.Helper()
 	before := b.dropped(t)
 	b.markers++
-	marker := guardtest.Marker(b.stations[from], b.stations[to], b.markers)
+	marker := guardtest.Marker(b.stations[from], b.markers)
 	if err := b.sockets[from].Send(append(frames, marker)...); err != nil {
 		t.Fatal(err)
 	}
@@ -395,4 +395,39 @@ func TestKept(t *testing.T) {
 	if out := labtest.Run(t, b.host.Space, "nft", "list", "ruleset"); out != "" {
 		t.Errorf("after Remove:\n%s", out)
 	}
+}
+
+// TestSubnets: a port that is in subnets exchanges packets with these alone, whether it is bound or not, in both directions.
+func TestSubnets(t *testing.T) {
+	b := newBench(t)
+	subnets := func(texts ...string) (list []netip.Prefix) {
+		for _, text := range texts {
+			list = append(list, netip.MustParsePrefix(text))
+		}
+		return list
+	}
+	open, bound := b.port("open"), b.port("bound")
+	open.Subnets = subnets("10.32.0.12/31", "fd32::c/127") // with the peer
+	b.rules.Bridge, b.rules.Separated = "weave", []guard.Port{open}
+	b.apply(t)
+	b.check(t, "open", "peer", guardtest.WithinSubnet(b.stations["open"], b.stations["peer"]))
+	b.check(t, "peer", "open", guardtest.WithinSubnet(b.stations["peer"], b.stations["open"]))
+	b.check(t, "bound", "open", guardtest.BetweenSubnets(b.stations["bound"], b.stations["open"]))
+	b.check(t, "open", "bound", guardtest.BetweenSubnets(b.stations["open"], b.stations["bound"]))
+	bound.Subnets = subnets("10.32.0.11/32", "fd32::b/128")
+	b.rules.Bound[1] = bound
+	b.rules.Separated = []guard.Port{open, bound}
+	b.apply(t)
+	b.check(t, "bound", "open", guardtest.BetweenSubnets(b.stations["bound"], b.stations["open"]))
+	b.check(t, "bound", "peer", guardtest.BetweenSubnets(b.stations["bound"], b.stations["peer"]))
+	b.check(t, "peer", "bound", guardtest.BetweenSubnets(b.stations["peer"], b.stations["bound"]))
+	bound.Subnets, open.Subnets = subnets("10.32.0.0/28", "fd32::/124"), subnets("10.32.0.0/28", "fd32::/124")
+	b.rules.Bound[1] = bound
+	b.rules.Separated = []guard.Port{open, bound}
+	b.apply(t)
+	b.check(t, "bound", "open", guardtest.WithinSubnet(b.stations["bound"], b.stations["open"]))
+	b.check(t, "open", "bound", guardtest.WithinSubnet(b.stations["open"], b.stations["bound"]))
+	b.rules.Separated = nil
+	b.apply(t)
+	b.check(t, "open", "bound", guardtest.Allowed(b.stations["open"], b.stations["bound"]))
 }

@@ -19,14 +19,17 @@ const (
 	setBind6  = "bind6"   // port . MAC . IPv6 address
 	setOwn4   = "own4"    // addresses of the bridge
 	setOwn6   = "own6"
-	mapMore   = "more"    // port : chain that accepts the sources in its prefixes
-	mapTarget = "targets" // port : chain that accepts the targets of neighbor discovery
+	mapMore   = "more"        // port : chain that accepts the sources in its prefixes
+	mapTarget = "targets"     // port : chain that accepts the targets of neighbor discovery
+	mapFrom   = "subnet-from" // port : chain for what it sends out of its subnets
+	mapTo     = "subnet-to"   // port : chain for what it gets from elsewhere
 
 	chainOwn    = "own-targets" // drops neighbor discovery for addresses of the bridge
 	chainUplink = "uplink"      // frames of other nodes
 	chainPod    = "pod"         // frames of pods that are not bound
 	chainShared = "shared"      // frames of all ports that are not bound
 	chainPost   = "postrouting" // frames that leave
+	chainRouted = "own-routed"  // those that the host sends, where ports are in subnets
 )
 
 // sets are the sets and maps of the table, with their types.
@@ -44,6 +47,8 @@ var sets = []struct {
 	{setOwn6, "ipv6_addr", false},
 	{mapMore, "ifname : verdict", true},
 	{mapTarget, "ifname : verdict", true},
+	{mapFrom, "ifname : verdict", true},
+	{mapTo, "ifname : verdict", true},
 }
 
 // target is the target address of a neighbor solicitation or advertisement (RFC 4861, 4.3 and 4.4). nft 1.0.6 has no name for it.
@@ -108,6 +113,9 @@ var advertisements4 = fmt.Sprintf("icmp type vmap { redirect : %s , router-adver
 func hooks(r Ruleset) []chain {
 	pre := chain{name: "prerouting", hook: knftables.PreroutingHook}
 	in := chain{name: "input", hook: knftables.InputHook}
+	if len(r.Separated) > 0 {
+		pre.rules = append(pre.rules, "iifname vmap @"+mapFrom)
+	}
 	for _, name := range r.Uplinks {
 		pre.rules = append(pre.rules, "iifname "+quote(name)+" goto "+chainUplink)
 		in.rules = append(in.rules, "iifname "+quote(name)+" goto host")
@@ -139,11 +147,20 @@ func hooks(r Ruleset) []chain {
 
 // postrouting returns the rules of the chain that sees frames before they leave. It exists only where it is needed: each hook costs time
 // for each frame.
-func postrouting() []string {
-	return []string{
-		"ether type ip " + ordinary + " accept", // nearly all frames
-		"oifname @" + setBound + " goto deliver",
+func postrouting(r Ruleset) (rules []string) {
+	if len(r.Separated) > 0 {
+		if !r.BridgeMAC.IsZero() {
+			rules = append(rules, "ether saddr "+r.BridgeMAC.String()+" jump "+chainRouted)
+		}
+		rules = append(rules, "oifname vmap @"+mapTo)
 	}
+	if r.needsDelivery() {
+		rules = append(rules,
+			"ether type ip "+ordinary+" accept", // nearly all frames
+			"oifname @"+setBound+" goto deliver",
+		)
+	}
+	return rules
 }
 
 // uplinkRules returns the rules for frames of other nodes.

@@ -23,8 +23,8 @@ func newTable(r Ruleset) *table {
 	t := &table{elements: map[string]map[string]string{}, chains: map[string][]string{
 		chainOwn: nil, chainUplink: uplinkRules(r), chainPod: podRules(r), chainShared: sharedRules(r),
 	}}
-	if r.needsDelivery() {
-		t.chains[chainPost] = postrouting()
+	if rules := postrouting(r); len(rules) > 0 {
+		t.chains[chainPost] = rules
 	}
 	for _, s := range sets {
 		t.elements[s.name] = map[string]string{}
@@ -43,6 +43,12 @@ func newTable(r Ruleset) *table {
 	}
 	for _, link := range r.Open {
 		t.elements[setOpen][quote(link)] = ""
+	}
+	for _, p := range r.Separated {
+		t.separate(r, p)
+	}
+	if len(r.Separated) > 0 {
+		t.chains[chainRouted] = routedRules(r)
 	}
 	return t
 }
@@ -165,8 +171,8 @@ func newChain(name string, hook knftables.BaseChainHook) *knftables.Chain {
 	return c
 }
 
-// addChange adds what changes the table from old to t: first new chains, then the elements that refer to them, last the removal of
-// chains.
+// addChange adds what changes the table from old to t: first new chains in the order of their names, then the elements that refer to
+// them, last the removal of chains.
 func addChange(tx *knftables.Transaction, old, t *table) {
 	for _, name := range slices.Sorted(maps.Keys(t.chains)) {
 		before, known := old.chains[name]
@@ -196,7 +202,7 @@ func addChange(tx *knftables.Transaction, old, t *table) {
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(old.chains)) {
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(old.chains))) { // as they were added: jumps lead to earlier names
 		if _, stays := t.chains[name]; !stays {
 			tx.Delete(&knftables.Chain{Name: name})
 		}
