@@ -76,7 +76,7 @@ func (s *station) seen(t *testing.T, at *station, frames []guardtest.Frame) map[
 	t.Helper()
 	n := <-markers
 	markers <- (n + 1) % 100
-	marker := guardtest.Marker(s.Station, n)
+	marker := guardtest.Marker(s.Station, at.Station, n)
 	if err := s.socket.Send(append(slices.Clone(frames), marker)...); err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (b *bench) check(t *testing.T, from, to string, frames []guardtest.Frame) {
 	t.Helper()
 	before := b.dropped(t)
 	b.markers++
-	marker := guardtest.Marker(b.stations[from], b.markers)
+	marker := guardtest.Probe(b.stations[from], b.markers)
 	if err := b.sockets[from].Send(append(frames, marker)...); err != nil {
 		t.Fatal(err)
 	}

@@ -359,9 +359,15 @@ func FromPeers(sender Station) []Frame {
 	return f.list
 }
 
-// Marker returns a frame that every pod may send and receive, an ARP probe, with a destination for each number. It ends a series of
-// frames.
-func Marker(own Station, n byte) Frame {
+// Marker returns a frame that a bound pod may send, with a destination for each number. It ends a series of frames.
+func Marker(own, other Station, n byte) Frame {
+	f := &frames{first: 0x80 + n}
+	f.add("marker", "", own.MAC, udp(own.IP4, other.IP4, 1000))
+	return f.list[0]
+}
+
+// Probe returns a marker, an ARP probe, that passes the rules between subnets as well. Nodes do not send it to others.
+func Probe(own Station, n byte) Frame {
 	f := &frames{first: 0x80 + n}
 	f.add("marker", "", own.MAC, arp(layers.ARPRequest, own.MAC, unspecified4, own.IP4))
 	return f.list[0]
