@@ -272,6 +272,8 @@ type GuardRequest struct {
 	Guard GuardMode `json:"guard,omitempty"`
 	// Allow are further addresses that the container may use.
 	Allow []netip.Prefix `json:"allow,omitempty"`
+	// Subnets are the only subnets that the port of a new interface exchanges packets with; none: all.
+	Subnets []netip.Prefix `json:"subnets,omitempty"`
 }
 
 // GuardStatus counts the ports that are bound to the addresses of their pods, those that a request has opened, and the frames that

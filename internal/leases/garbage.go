@@ -34,7 +34,7 @@ func (g *garbage) collect(leases []ipam.Lease, exists func(name string) bool, no
 			since = now
 		}
 		missing[h] = since
-		beforeBoot := h.Kind == holder.Container && l.Since.Before(booted)
+		beforeBoot := (h.Kind == holder.Container || h.Kind == holder.Docker) && l.Since.Before(booted)
 		if beforeBoot || now.Sub(since) >= grace && now.Sub(l.Since) >= grace {
 			ended = append(ended, h)
 		}

@@ -46,7 +46,7 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 		e.Allow = in.Allow
 		return m.cfg.Guards.SetGuard(ctx, e)
 	}
-	port := guard.Port{Link: link, MAC: in.MAC, Addrs: in.IPs, Allow: in.Allow}
+	port := guard.Port{Link: link, MAC: in.MAC, Addrs: in.IPs, Allow: in.Allow, Subnets: in.Subnets}
 	return m.setGuard(ctx, h, port, in.Guard)
 }
 
@@ -73,9 +73,12 @@ func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port
 		if len(e.Allow) == 0 {
 			e.Allow = before.Allow
 		}
-	case e.Mode != api.GuardPods && !known:
+		if len(e.Subnets) == 0 {
+			e.Subnets = before.Subnets
+		}
+	case e.Mode != api.GuardPods && len(e.Subnets) == 0 && !known:
 		return nil // nothing has to be known about it
-	case !known && len(e.Allow) == 0 && hostnet.LinkExists(port.Link):
+	case !known && len(e.Allow)+len(e.Subnets) == 0 && hostnet.LinkExists(port.Link):
 		return m.guardAgain(ctx, h, guard.Entry{Mode: e.Mode})
 	}
 	return m.cfg.Guards.SetGuard(ctx, e)

@@ -63,7 +63,7 @@ func lostRemedy(h holder.Holder, attached bool) string {
 		}
 	case holder.Namespace, holder.Process:
 		return fmt.Sprintf("Run \"%s\": it gets another address.", attachCommand(h))
-	case holder.Container:
+	case holder.Container, holder.Docker:
 		return "Start that container again."
 	case holder.Host, holder.Gateway:
 		return "Run \"weft hide\", then \"weft expose\"."

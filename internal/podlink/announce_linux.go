@@ -18,6 +18,25 @@ const (
 	portPause   = time.Millisecond
 )
 
+// Announce sends an Announcement of each of the addresses of an interface in the namespace at a path, unless it is down or has none. It
+// reports whether it has sent any. The errors wrap ErrNetns and ErrNoLink.
+func Announce(netns, ifname string) (sent bool, err error) {
+	e, err := openEnds(netns)
+	if err != nil {
+		return false, err
+	}
+	defer e.close()
+	pod, err := find(e.pod, ifname)
+	if err != nil {
+		return false, err
+	}
+	prefixes, err := e.addresses(pod)
+	if err != nil || len(prefixes) == 0 || pod.Attrs().OperState != netlink.OperUp {
+		return false, err
+	}
+	return true, e.send(pod, prefixes)
+}
+
 // announce sends an Announcement of each address from the pod end.
 func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []netip.Prefix) error {
 	if len(addrs) == 0 {
@@ -26,6 +45,11 @@ func (e *ends) announce(ctx context.Context, host, pod netlink.Link, addrs []net
 	if err := e.waitForPort(ctx, host); err != nil {
 		return err
 	}
+	return e.send(pod, addrs)
+}
+
+// send sends an Announcement of each address from the pod end.
+func (e *ends) send(pod netlink.Link, addrs []netip.Prefix) error {
 	return e.space.Do(func(ns.NetNS) error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // 0: receives nothing
 		if err != nil {

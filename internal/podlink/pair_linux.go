@@ -22,7 +22,7 @@ const typeVeth = "veth"
 // ends are the namespaces of the two ends of a pair, with a netlink socket in each. It belongs to one call.
 type ends struct {
 	host, pod *netlink.Handle
-	space     ns.NetNS // of the pod
+	space     ns.NetNS // of the pod; nil: that of the host
 }
 
 // openEnds opens the calling thread's namespace and the one at path.
@@ -108,7 +108,10 @@ func (e *ends) makePair(s Spec) (host, pod netlink.Link, err error) {
 	attrs.Name, attrs.MTU = s.HostName, s.MTU
 	hostMAC, podMAC := HostLinkMAC(s.HostName), s.PodMAC()
 	attrs.HardwareAddr = net.HardwareAddr(hostMAC[:])
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: s.Ifname, PeerMTU: uint32(s.MTU), PeerNamespace: netlink.NsFd(e.space.Fd())}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: s.Ifname, PeerMTU: uint32(s.MTU)}
+	if e.space != nil {
+		veth.PeerNamespace = netlink.NsFd(e.space.Fd())
+	}
 	if !podMAC.IsZero() {
 		veth.PeerHardwareAddr = net.HardwareAddr(podMAC[:])
 	}

@@ -75,6 +75,8 @@ func describeHolder(h holder.Holder) (kind, what string) {
 	switch h.Kind {
 	case holder.Container:
 		return "container", shortened(h.ContainerID, 13) + " " + h.Ifname
+	case holder.Docker:
+		return "Docker container", h.MAC.String()
 	case holder.Namespace:
 		return "namespace", h.Netns + " " + h.Ifname
 	case holder.Process:

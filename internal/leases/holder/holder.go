@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"weft/internal/ether"
 	"weft/internal/podlink"
 )
 
@@ -15,6 +16,7 @@ type Kind uint8
 // Kinds of holders.
 const (
 	Container Kind = iota + 1 // an interface that a container runtime added through CNI
+	Docker                    // an endpoint of a Docker network
 	Namespace                 // an interface in a network namespace, of "weft attach"
 	Process                   // the same, where the namespace was named by a process in it
 	Host                      // the bridge of this node: "weft expose", and the gateway of its pods
@@ -29,6 +31,7 @@ const (
 // Prefixes of the text form. Clients cannot use a text with reservedPrefix.
 const (
 	containerPrefix = "cni/"
+	dockerPrefix    = "docker/"
 	namespacePrefix = "netns:"
 	reservedPrefix  = "weft:"
 	hostText        = reservedPrefix + "expose"
@@ -42,12 +45,13 @@ const (
 type Holder struct {
 	Kind Kind
 
-	Network     string // of a Container: the name of the CNI network
-	ContainerID string // of a Container
-	Netns       string // of a Namespace and a Process: the path of the namespace
-	Ifname      string // of a Container, Namespace and Process: the interface inside the namespace
-	Link        string // of an Orphan: the name of its host end
-	Name        string // of Named and Reserved: the whole text
+	MAC         ether.Addr // of a Docker endpoint
+	Network     string     // of a Container: the name of the CNI network
+	ContainerID string     // of a Container
+	Netns       string     // of a Namespace and a Process: the path of the namespace
+	Ifname      string     // of a Container, Namespace and Process: the interface inside the namespace
+	Link        string     // of an Orphan: the name of its host end
+	Name        string     // of Named and Reserved: the whole text
 }
 
 // ForContainer returns the holder of the leases of a container's interface. The network is part of it because the GC of one
@@ -55,6 +59,10 @@ type Holder struct {
 func ForContainer(network, containerID, ifname string) Holder {
 	return Holder{Kind: Container, Network: network, ContainerID: containerID, Ifname: ifname}
 }
+
+// ForDocker returns the holder of the leases of an endpoint of a Docker network: Docker asks for its addresses before it has a name, but
+// not before it has a MAC.
+func ForDocker(mac ether.Addr) Holder { return Holder{Kind: Docker, MAC: mac} }
 
 // ForNamespace returns the holder of the leases of an interface in the namespace at an absolute path.
 func ForNamespace(netns, ifname string) Holder {
@@ -106,6 +114,10 @@ func Parse(text string) Holder {
 			}
 			return h
 		}
+	case strings.HasPrefix(text, dockerPrefix):
+		if mac, err := ether.ParseAddr(strings.TrimPrefix(text, dockerPrefix)); err == nil && dockerPrefix+mac.String() == text {
+			return ForDocker(mac)
+		}
 	case strings.HasPrefix(text, containerPrefix):
 		// Neither part can contain a slash: the specification and the kernel forbid it.
 		p := strings.Split(text, "/")
@@ -119,6 +131,7 @@ func Parse(text string) Holder {
 // String returns the text form:
 //
 //	cni/NETWORK/CONTAINER/IFNAME   Container
+//	docker/MAC                     Docker
 //	netns:PATH/IFNAME              Namespace, Process
 //	weft:expose                    Host
 //	weft:gateway                   Gateway
@@ -130,6 +143,8 @@ func (h Holder) String() string {
 	switch h.Kind {
 	case Container:
 		return containerPrefix + h.Network + "/" + h.ContainerID + "/" + h.Ifname
+	case Docker:
+		return dockerPrefix + h.MAC.String()
 	case Namespace, Process:
 		return namespacePrefix + h.Netns + "/" + h.Ifname
 	case Host:
@@ -167,7 +182,7 @@ func (h Holder) AttachLink() string { return podlink.HostLinkName(h.String(), ""
 // where only the operator knows what it is for.
 func (h Holder) HostLink() (name string, ok bool) {
 	switch h.Kind {
-	case Namespace, Process:
+	case Namespace, Process, Docker:
 		return h.AttachLink(), true
 	case Container:
 		return podlink.HostLinkName(h.String(), h.Ifname), true

@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"weft/internal/ether"
 	"weft/internal/leases/holder"
 )
 
@@ -18,6 +19,9 @@ func TestTextForms(t *testing.T) {
 		reserved bool
 	}{
 		{"cni/weft/abc/eth0", holder.ForContainer("weft", "abc", "eth0"), false},
+		{"docker/02:42:0a:20:01:05", holder.ForDocker(ether.Addr{2, 0x42, 10, 32, 1, 5}), false},
+		{"docker/gateway/10.32.1.0/24", holder.Holder{Kind: holder.Named, Name: "docker/gateway/10.32.1.0/24"}, false},
+		{"docker/02:42:0A:20:01:05", holder.Holder{Kind: holder.Named, Name: "docker/02:42:0A:20:01:05"}, false},
 		{"netns:/run/netns/p/eth0", holder.ForNamespace("/run/netns/p", "eth0"), false},
 		{"netns:/proc/42/ns/net/eth0", holder.Holder{Kind: holder.Process, Netns: "/proc/42/ns/net", Ifname: "eth0"}, false},
 		{"weft:expose", holder.ForHost(), true},
@@ -45,7 +49,7 @@ func TestTextForms(t *testing.T) {
 // TestAnyTextSurvives: a text that any version or operator has written comes back as it was.
 func TestAnyTextSurvives(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.SampledFrom([]string{"", "cni/", "netns:", "weft:", "weft:orphan/"}).Draw(t, "prefix") + rapid.String().Draw(t, "rest")
+		text := rapid.SampledFrom([]string{"", "cni/", "docker/", "netns:", "weft:", "weft:orphan/"}).Draw(t, "prefix") + rapid.String().Draw(t, "rest")
 		if got := holder.Parse(text).String(); got != text {
 			t.Errorf("%q came back as %q", text, got)
 		}
