@@ -354,6 +354,9 @@ type Name struct {
 type NameRequest struct {
 	Name string       `json:"name"`
 	IPs  []netip.Addr `json:"ips,omitempty"`
+	// Owner is the holder of the leases of IPs on this node: the name ends with them, and DELETE removes names of that owner only. Empty:
+	// the name stays until DELETE, which removes names of every owner.
+	Owner string `json:"owner,omitempty"`
 }
 
 // CaptureRequest is the query of GET /v1/capture. The answer is a stream in pcapng.

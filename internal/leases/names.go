@@ -1,16 +1,68 @@
 package leases
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 
+	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/hostnet"
 	"weft/internal/leases/holder"
 	"weft/ipam"
 )
 
-// A name that "weft attach --hostname" has given to an address lasts as long as the lease. It also ends where the lease was lost with the
-// address space, or with ipam.db: the address may belong to another pod then.
+// A name of an attachment ("weft attach --hostname"), or of the owner that a client named, lasts as long as the lease of its address. It
+// also ends where the lease was lost with the address space, or with ipam.db: the address may belong to another pod then.
+
+// AddName gives addresses that are leased to the owner of a request a name, which ends with the lease.
+func (m *Manager) AddName(in api.NameRequest) error {
+	h, err := clientHolder(in.Owner)
+	if err != nil {
+		return err
+	}
+	leases := m.lookup(h)
+	if len(leases) == 0 {
+		return hint.New(hint.NotFound, "\"weft ip list\" shows the owners of this node.", "no address is leased to %q on this node", in.Owner)
+	}
+	ips := make([]netip.Addr, 0, len(in.IPs))
+	for _, ip := range in.IPs {
+		if ips = append(ips, ip.Unmap()); !leasedTo(leases, ip.Unmap()) {
+			return hint.New(hint.Refused, "\"weft ip list\" shows the addresses of the owner.", "%s is not leased to %q on this node", ip, in.Owner)
+		}
+	}
+	if err := m.cfg.Names.Add(in.Name, h, ips...); err != nil {
+		return err
+	}
+	for _, ip := range ips { // the leases may have ended meanwhile
+		if !leasedTo(m.lookup(h), ip) {
+			m.cfg.Names.Release(h, ip)
+		}
+	}
+	return nil
+}
+
+// RemoveName removes a name of the owner of a request from addresses, or from all of its addresses if the request has none.
+func (m *Manager) RemoveName(in api.NameRequest) error {
+	h, err := clientHolder(in.Owner)
+	if err != nil {
+		return err
+	}
+	name, err := m.cfg.Names.Canonical(in.Name)
+	if err != nil {
+		return err
+	}
+	var of []netip.Addr
+	for _, ip := range m.namesOf(h)[name] {
+		if len(in.IPs) == 0 || slices.ContainsFunc(in.IPs, func(a netip.Addr) bool { return a.Unmap() == ip }) {
+			of = append(of, ip)
+		}
+	}
+	if len(of) == 0 {
+		return hint.New(hint.NotFound, "\"weft dns list\" shows the names and their owners.", "%q has no such name on this node: %q", in.Owner, in.Name)
+	}
+	return m.cfg.Names.Remove(name, of...)
+}
 
 // endStaleNames removes names without a lease.
 func (m *Manager) endStaleNames() {

@@ -309,7 +309,8 @@ func (n *node) buildServer() (err error) {
 		return err
 	}
 	n.server = apiserver.New(apiserver.Config{
-		Socket: n.socket, HTTP: n.http, Documents: documents, Leases: n.leases, Names: names{n.registry, n.cfg, n.members},
+		Socket: n.socket, HTTP: n.http, Documents: documents, Leases: n.leases,
+		Names:   requestedNames{names{n.registry, n.cfg, n.members}, n.leases},
 		Cluster: n.cluster(), Health: readiness{n.health, n.ipam}, Captures: captures{n.datapath}, Diagnostics: diagnostics{n.cfg, n.mesh,
 			n.recent},
 		Traffic: trafficWatches{documents}, Metrics: n.metrics(), Page: page, Logger: n.log,

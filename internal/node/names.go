@@ -13,7 +13,7 @@ import (
 	"weft/internal/settings"
 )
 
-// names is the registry of names as the API and the leases see it. It implements apiserver.Names and leases.Names.
+// names is the registry of names as the leases see it. It implements leases.Names.
 type names struct {
 	registry *dns.Registry
 	cfg      settings.Config
@@ -85,19 +85,31 @@ func (n names) documents(match func(dns.Entry) bool) []api.Name {
 // answered reports whether queries for an entry are answered: names of nodes that are not alive are not.
 func (n names) answered(e dns.Entry) bool { return e.Node == n.members.self || n.members.Alive(e.Node) }
 
+// requestedNames are the names with the requests of clients. It implements apiserver.Names.
+type requestedNames struct {
+	names
+	leases *leases.Manager
+}
+
 // AddName implements apiserver.Names.
-func (n names) AddName(in api.NameRequest) error {
+func (n requestedNames) AddName(in api.NameRequest) error {
 	for _, ip := range in.IPs {
-		if !n.cfg.InRanges(ip) {
+		if !n.cfg.InRanges(ip.Unmap()) {
 			return hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.", "%s is in none of the overlay's ranges", ip)
 		}
 	}
-	return n.Add(in.Name, holder.ForNames(), in.IPs...)
+	if in.Owner == "" {
+		return n.Add(in.Name, holder.ForNames(), in.IPs...)
+	}
+	return n.leases.AddName(in)
 }
 
 // RemoveName implements apiserver.Names.
-func (n names) RemoveName(in api.NameRequest) error {
-	return explainName(n.registry.Remove(in.Name, in.IPs...))
+func (n requestedNames) RemoveName(in api.NameRequest) error {
+	if in.Owner == "" {
+		return n.Remove(in.Name, in.IPs...)
+	}
+	return n.leases.RemoveName(in)
 }
 
 // removeOwn removes all names of this node, for one that leaves.
