@@ -1,7 +1,7 @@
 # weft. Start with "make help", "make demo" and "make test". CONTRIBUTING.md describes the targets, docs/ARCHITECTURE.md the packages.
 
 BIN      := bin
-COMMANDS := weft weft-cni weft-kube weft-bench
+COMMANDS := weft weft-cni weft-kube weft-docker weft-bench
 # Twelve digits, as in deploy/release.sh: the length that git chooses depends on the number of commits in the clone.
 VERSION  := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
@@ -10,7 +10,7 @@ export CGO_ENABLED := 0
 # SYSTEM_TOOLS are commands that the demo, the image and the benchmark run. TEST_TOOLS are those that only tests run: containers, a
 # browser, DNS queries, the race detector, and the check of the systemd unit (Alpine has no systemd).
 SYSTEM_TOOLS := nft ip ping iperf3 tcpdump nsenter sysctl curl
-TEST_TOOLS   := containerd runc conntrack iptables-legacy gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
+TEST_TOOLS   := dockerd containerd runc conntrack iptables-legacy gcc chromium dig $(if $(shell command -v apk),,systemd-analyze)
 
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
@@ -163,9 +163,9 @@ system-packages:
 		nftables iproute iputils iperf3 tcpdump util-linux procps-ng curl,nftables iproute2 iputils iperf3 tcpdump util-linux procps curl)
 
 test-packages: system-packages
-	$(call install,$(TEST_TOOLS),containerd runc containernetworking-plugins conntrack iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
-		containerd runc containernetworking-plugins conntrack-tools iptables iptables-legacy gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
-		containerd containerd-ctr runc cni-plugins conntrack-tools iptables iptables-legacy gcc musl-dev chromium font-dejavu bind-tools)
+	$(call install,$(TEST_TOOLS),docker.io containerd runc containernetworking-plugins conntrack iptables gcc libc6-dev chromium fonts-dejavu-core dnsutils systemd,\
+		moby-engine containerd runc containernetworking-plugins conntrack-tools iptables iptables-legacy gcc glibc-devel chromium dejavu-sans-fonts bind-utils systemd,\
+		docker containerd containerd-ctr runc cni-plugins conntrack-tools iptables iptables-legacy gcc musl-dev chromium font-dejavu bind-tools)
 
 clean:
 	rm -rf $(BIN)

@@ -279,6 +279,7 @@ type GuardRequest struct {
 // GuardStatus counts the ports that are bound to the addresses of their pods, those that a request has opened, and the frames that
 // were dropped, by reason.
 type GuardStatus struct {
+	Mode    GuardMode         `json:"mode"` // of this node: what pods may send unless a request says otherwise
 	Bound   int               `json:"bound"`
 	Open    int               `json:"open"`
 	Dropped map[string]uint64 `json:"dropped"`

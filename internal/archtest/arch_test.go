@@ -34,10 +34,12 @@ var layers = []struct {
 	{"internal/dns", 3},
 	{"ipam", 3},
 	{"cni", 3},
+	{"internal/docker", 3},
 	{"internal/kube", 3},
 	{"internal/kube/signer", 3},
 	{"internal/cadir", 3},
 	{"internal/nettest/wireguardtest", 4},
+	{"internal/nettest/dockertest", 4},
 	{"internal/nettest/...", 3}, // for tests, the demo and the bench only
 
 	{"tap", 2},
@@ -69,6 +71,7 @@ var layers = []struct {
 	{"internal/podprobe", 3},
 	{"internal/repairs", 3},
 	{"internal/health/healthtest", 1}, // for tests only
+	{"internal/dockerapi", 2},
 	{"internal/hostcheck", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},

@@ -36,10 +36,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "weft/cmd/weft") // as make build does, which fills the build cache
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "weft/cmd/weft", "weft/cmd/weft-docker") // as make build does, which fills the build cache
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the program under test: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "building the programs under test: %v\n%s", err, out)
 		return 1
 	}
 	// The plugin is called weft as well, so it needs a separate folder.

@@ -9,7 +9,7 @@ import (
 // operator. internal/archtest checks that the list is complete.
 var packages = []string{
 	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "cpulatency", "csr", "daemon",
-	"datapath", "deletions", "demo", "direct", "dns", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment",
+	"datapath", "deletions", "demo", "direct", "dns", "docker", "dockerapi", "doctor", "driver", "epoch", "ether", "filelock", "filter", "firewall", "fragment",
 	"framewatch", "gate",
 	"guard", "hairpin", "harness", "hostfilter", "hostnet", "hostports", "hostroutes", "hoststate", "hostwatch", "identity",
 	"ipam", "keyring", "kube", "lab", "leases", "live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum",

@@ -91,3 +91,6 @@ func (m *Machine) Start(c ProcessConfig) (*Process, error) {
 func (m *Machine) enter() []string {
 	return []string{"--target", strconv.Itoa(m.init), "--mount", "--uts", "--net", "--"}
 }
+
+// Init returns the ID of the process that keeps the machine's namespaces.
+func (m *Machine) Init() int { return m.init }

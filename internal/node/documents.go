@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"time"
@@ -55,7 +56,7 @@ func (d documents) Status() api.Status {
 		s.Exposed = exposed
 	}
 	g := n.datapath.GuardStatus()
-	s.Guard = api.GuardStatus{Bound: g.Bound, Open: g.Open, Dropped: map[string]uint64{}}
+	s.Guard = api.GuardStatus{Mode: cmp.Or(n.cfg.Guard, api.GuardHost), Bound: g.Bound, Open: g.Open, Dropped: map[string]uint64{}}
 	for reason, count := range g.Dropped {
 		if count > 0 {
 			s.Guard.Dropped[string(reason)] = count

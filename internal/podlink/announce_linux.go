@@ -9,6 +9,9 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/ether"
+	"weft/internal/netdump"
 )
 
 // The kernel opens the port of the bridge a moment after both ends are up, and drops earlier frames. The wait for the port is
@@ -18,23 +21,29 @@ const (
 	portPause   = time.Millisecond
 )
 
-// Announce sends an Announcement of each of the addresses of an interface in the namespace at a path, unless it is down or has none. It
-// reports whether it has sent any. The errors wrap ErrNetns and ErrNoLink.
-func Announce(netns, ifname string) (sent bool, err error) {
+// Announce sends an Announcement of each of the addresses of the interface with a MAC in the namespace at a path. It reports whether it
+// has sent any: not while there is no such interface, or it is down or without an address. The error may wrap ErrNetns.
+func Announce(netns string, mac ether.Addr) (sent bool, err error) {
 	e, err := openEnds(netns)
 	if err != nil {
 		return false, err
 	}
 	defer e.close()
-	pod, err := find(e.pod, ifname)
+	links, err := netdump.Repeat(e.pod.LinkList)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("podlink: list links: %w", err)
 	}
-	prefixes, err := e.addresses(pod)
-	if err != nil || len(prefixes) == 0 || pod.Attrs().OperState != netlink.OperUp {
-		return false, err
+	for _, l := range links {
+		if macOf(l) != mac || l.Attrs().OperState != netlink.OperUp {
+			continue
+		}
+		prefixes, err := e.addresses(l)
+		if err != nil || len(prefixes) == 0 {
+			return false, err
+		}
+		return true, e.send(l, prefixes)
 	}
-	return true, e.send(pod, prefixes)
+	return false, nil
 }
 
 // announce sends an Announcement of each address from the pod end.
