@@ -35,8 +35,8 @@ type Config struct {
 
 // Host knows the addresses of the host.
 type Host interface {
-	// IsLocal reports whether addr is an address of the host. It is called for each query from outside the ranges, from
-	// several goroutines and without a lock held. A query over UDP waits for it, and the queries behind it too.
+	// IsLocal reports whether addr is an address of the host, or of a container behind one of its bridges. It is called for each query
+	// from outside the ranges, from several goroutines and without a lock held. A query over UDP waits for it, and the queries behind it too.
 	IsLocal(addr netip.Addr) bool
 }
 

@@ -27,7 +27,7 @@ func gatewayOwner(subnet netip.Prefix) string { return gatewayPrefix + subnet.St
 
 // unusedAge is how old a lease without an interface must be to be one that Docker has forgotten: the interface of a container that starts
 // follows in less.
-const unusedAge = 10 * time.Second
+const unusedAge = 5 * time.Second
 
 // requestAddress leases an address.
 func (p *Plugin) requestAddress(ctx context.Context, in addressRequest) (addressResponse, error) {

@@ -39,7 +39,7 @@ const (
 	enginePause = time.Second
 	// syncPause is the shortest time between two comparisons with the engine, and syncPeriod the longest.
 	syncPause  = 200 * time.Millisecond
-	syncPeriod = 10 * time.Second
+	syncPeriod = 5 * time.Second
 )
 
 // Daemon is the part of the daemon's API that the plugin uses. *api.Client is one, and errors are those of the client.
@@ -48,6 +48,7 @@ type Daemon interface {
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Allocate(ctx context.Context, r api.AddressRequest) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error
+	Expose(ctx context.Context, cidr string) ([]api.Exposed, error)
 	Guard(ctx context.Context, r api.GuardRequest) error
 	Unguard(ctx context.Context, owner string) error
 	Names(ctx context.Context, name string, ip netip.Addr) ([]api.Name, error)

@@ -118,6 +118,11 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 	if n.MTU > 0 {
 		mtu = min(mtu, n.MTU)
 	}
+	if len(s.Exposed) == 0 { // names are answered at the address of the bridge, which the first pod of a node gives it
+		if _, err := p.cfg.Daemon.Expose(ctx, api.Auto); err != nil {
+			return err
+		}
+	}
 	guard := api.GuardRequest{Owner: h.String(), MAC: e.MAC, IPs: e.Addrs, Guard: n.Guard, Subnets: n.separated(s.Range)}
 	if s.Guard.Mode == api.GuardOff { // the operator has turned it off for the whole node
 		guard.Guard = api.GuardOff

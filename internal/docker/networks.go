@@ -59,7 +59,11 @@ func (p *Plugin) allRanges(ctx context.Context) ([]netip.Prefix, error) {
 	if err == nil && len(s.Range) == 0 {
 		err = errors.New("the daemon reports no range")
 	}
-	return s.Range, err
+	ranges := slices.Clone(s.Range)
+	for i, r := range ranges {
+		ranges[i] = divided(r)
+	}
+	return ranges, err
 }
 
 // addSubnet adds a subnet that one of the IPAM drivers has chosen.
@@ -137,7 +141,10 @@ func (p *Plugin) deleteNetwork(_ context.Context, in networkRequest) (none, erro
 // separated returns the subnets that a network's ports exchange packets with; none for a network that is a whole range, which it shares
 // with all pods.
 func (n *network) separated(ranges []netip.Prefix) []netip.Prefix {
-	if slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return slices.Contains(ranges, s) }) {
+	whole := func(s netip.Prefix) bool {
+		return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r == s || divided(r) == s })
+	}
+	if slices.ContainsFunc(n.Subnets, whole) {
 		return nil
 	}
 	return n.Subnets

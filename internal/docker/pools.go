@@ -70,7 +70,19 @@ func (p *Plugin) requestPool(ctx context.Context, in requestPoolRequest) (reques
 	return requestPoolResponse{PoolID: chosen.id(), Pool: chosen.subnet.String()}, nil
 }
 
-// ranges returns the ranges of the overlay in one family, at least one.
+// dividedBits is the shortest prefix of IPv6 that is divided among nodes: of a larger range, only the first 2^40 addresses are (package
+// ipam/ring).
+const dividedBits = 128 - 40
+
+// divided returns the part of a range that nodes lease addresses of.
+func divided(r netip.Prefix) netip.Prefix {
+	if r.Addr().Is6() && r.Bits() < dividedBits {
+		return netip.PrefixFrom(r.Addr(), dividedBits)
+	}
+	return r
+}
+
+// ranges returns the divided parts of the ranges of the overlay in one family, at least one.
 func (p *Plugin) ranges(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
 	s, err := p.status(ctx)
 	if err != nil {
@@ -82,8 +94,10 @@ func (p *Plugin) ranges(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
 		if v6 {
 			family, example = "IPv6", "fd32::/64"
 		}
-		return nil, hint.New(hint.Invalid, "Start all nodes with a further --range such as "+example+", or create the network without "+
-			family+".", "the overlay has no range of %s, but %s", family, join(s.Range))
+		return nil, hint.New(hint.Invalid, "Start all nodes with a further --range "+example+", or create the network without "+family+".", "the overlay has no range of %s, but %s", family, join(s.Range))
+	}
+	for i, r := range ranges {
+		ranges[i] = divided(r)
 	}
 	return ranges, nil
 }
@@ -133,7 +147,13 @@ func checkInside(subnet netip.Prefix, ranges []netip.Prefix) error {
 	if slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return contains(r, subnet) }) {
 		return nil
 	}
-	return hint.New(hint.Invalid, "Choose a part of it, such as "+freeSubnet(ranges[0], nil).String()+".",
+	example := ranges[0]
+	for _, r := range ranges {
+		if r.Addr().Is4() == subnet.Addr().Is4() {
+			example = r
+		}
+	}
+	return hint.New(hint.Invalid, "Choose a part of it, such as "+freeSubnet(example, nil).String()+".",
 		"the subnet %s is outside of the overlay's range %s", subnet, join(ranges))
 }
 

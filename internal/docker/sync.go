@@ -377,16 +377,16 @@ func (p *Plugin) endUnused(ctx context.Context) error {
 	}
 	var errs []error
 	for _, l := range leases {
-		unused := p.isUnused(l, time.Now())
+		unused, addr := p.isUnused(l, time.Now()), "" // all of an endpoint: this ends its guard as well
 		for _, prefix := range []string{gatewayPrefix, auxPrefix} {
 			if subnet, ok := strings.CutPrefix(l.Owner, prefix); ok {
-				unused = !subnets[subnet] && time.Since(l.Since) > newNetwork
+				unused, addr = !subnets[subnet] && time.Since(l.Since) > newNetwork, l.IP.Addr().String()
 			}
 		}
 		if !unused {
 			continue
 		}
-		err := ignoreNotFound(p.cfg.Daemon.Release(ctx, l.Owner, l.IP.Addr().String()))
+		err := ignoreNotFound(p.cfg.Daemon.Release(ctx, l.Owner, addr))
 		if err == nil {
 			p.log.Info("ended a lease that Docker does not need any more", "owner", l.Owner, "addr", l.IP.Addr())
 		}
@@ -395,7 +395,8 @@ func (p *Plugin) endUnused(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// forgetEndpoints forgets endpoints without an interface that the engine does not have any more.
+// forgetEndpoints forgets endpoints that the engine does not have any more: those without an interface, and those with one that never
+// reached a container, as after a crash of Docker between two requests.
 func (p *Plugin) forgetEndpoints(ctx context.Context, containers []dockerapi.Container) error {
 	known := map[string]bool{}
 	for _, c := range containers {
@@ -405,7 +406,8 @@ func (p *Plugin) forgetEndpoints(ctx context.Context, containers []dockerapi.Con
 	}
 	var errs []error
 	for _, e := range p.state.endpoints() {
-		if known[e.ID] || time.Since(e.Created) < unusedAge || p.cfg.Links.Exists(holder.ForDocker(e.MAC).AttachLink()) {
+		inContainer := p.cfg.Links.Exists(holder.ForDocker(e.MAC).AttachLink()) && !p.cfg.Links.Exists(temporaryName(e.MAC))
+		if known[e.ID] || time.Since(e.Created) < unusedAge || inContainer {
 			continue
 		}
 		n, _ := p.state.network(e.Network)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"weft/internal/nettest"
+	"weft/internal/nettest/critest"
 	"weft/internal/nettest/dockertest"
 	"weft/internal/nettest/labtest"
 )
@@ -21,12 +22,17 @@ type dockerHost struct {
 }
 
 // newDockerHosts returns machines with Docker and weft, which know one another. args are those of "weft up".
-func newDockerHosts(t *testing.T, n int, args ...string) (hosts []*dockerHost) {
+func newDockerHosts(t *testing.T, n int, args ...string) []*dockerHost {
+	t.Helper()
+	return newDockerHostsOn(t, newMachines(t, n), args...)
+}
+
+// newDockerHostsOn is newDockerHosts on existing machines.
+func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) (hosts []*dockerHost) {
 	t.Helper()
 	if _, err := exec.LookPath(dockertest.Program); err != nil {
 		labtest.Missing(t, "dockerd (Debian: docker.io)")
 	}
-	machines := newMachines(t, n)
 	for i, m := range machines {
 		h := &dockerHost{machine: m}
 		m.sh("cp " + filepath.Join(bin, "weft-docker") + " /usr/local/bin/")
@@ -112,15 +118,90 @@ func (h *dockerHost) in(c dockertest.Container, argv ...string) (out string) {
 	return strings.TrimSpace(out)
 }
 
-// TestDocker: containers of two hosts reach one another by address and by name.
+// answersAt returns the address at which the node answers queries for names.
+func (h *dockerHost) answersAt() string {
+	h.t.Helper()
+	exposed := h.status().Exposed
+	if len(exposed) == 0 {
+		h.t.Fatalf("the bridge of %s has no address", h.Label())
+	}
+	return exposed[0].Addr().String()
+}
+
+// resolves waits until a name leads to an address at Docker's own name server in a container.
+func (h *dockerHost) resolves(c dockertest.Container, name, addr string) {
+	h.t.Helper()
+	labtest.Until(h.t, patience, func() error {
+		out, err := h.In(testContext(h.t), c, "dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", name)
+		if err == nil && strings.TrimSpace(out) != addr {
+			err = fmt.Errorf("%s is %q in the container, want %s", name, out, addr)
+		}
+		return err
+	})
+}
+
+// blocked checks that nothing listens to an address from a container.
+func (h *dockerHost) blocked(c dockertest.Container, addr string) {
+	h.t.Helper()
+	if out, err := h.In(testContext(h.t), c, "curl", "--silent", "--max-time", "1", "http://"+addr); err == nil {
+		h.t.Errorf("a container of another network reaches %s: %s", addr, out)
+	}
+}
+
+// serves serves HTTP at port 80 of a container until the test ends.
+func (h *dockerHost) serves(c dockertest.Container) {
+	h.t.Helper()
+	serveHTTP(h.t, &critest.Pod{Netns: fmt.Sprintf("/proc/%d/ns/net", c.Pid)})
+}
+
+// fetch fetches a page from a container, until it succeeds.
+func (h *dockerHost) fetch(c dockertest.Container, addr string, options ...string) {
+	h.t.Helper()
+	h.in(c, append(append([]string{"curl", "--silent", "--show-error", "--fail", "--max-time", "3"}, options...), "http://"+addr)...)
+}
+
+// TestDocker: containers of two hosts reach one another by address and by name, with the MTU of the overlay, and reach the outside; their
+// names end with them.
 func TestDocker(t *testing.T) {
 	t.Parallel()
 	hosts := newDockerHosts(t, 2)
+	a, b := hosts[0], hosts[1]
 	for _, h := range hosts {
 		h.network("mynet")
 	}
-	web := hosts[0].run("web", "--network", "mynet")
-	client := hosts[1].run("client", "--network", "mynet")
-	hosts[1].in(client, "ping", "-n", "-c", "1", "-W", "1", web.IPs["mynet"])
-	t.Log(hosts[0].docker("network", "inspect", "mynet"), hosts[1].in(client, "ip", "addr"), hosts[1].in(client, "ip", "route"), hosts[1].sh("weft dns list; weft ip list"))
+	web := a.run("web", "--network", "mynet", "--network-alias", "Shop_1", "--publish", "8080:80")
+	a.serves(web)
+	client := b.run("client", "--network", "mynet")
+	addr := web.IPs["mynet"]
+	b.in(client, "ping", "-n", "-c", "1", "-W", "1", addr)
+	b.fetch(client, addr)
+	size := fmt.Sprint(a.status().MTU - 28)
+	b.in(client, "ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", size, addr)
+
+	// By name: of the same network on the same host by Docker itself, of other hosts by weft.
+	named := b.run("named", "--network", "mynet", "--dns", b.answersAt(), "--dns-search", "weft.local")
+	b.resolves(named, "client", client.IPs["mynet"])
+	b.resolves(named, "client.weft.local", client.IPs["mynet"])
+	b.resolves(named, "web.weft.local", addr)
+	b.resolves(named, "shop-1.weft.local", addr)
+	if out := b.sh("cat /var/lib/docker/containers/" + named.ID + "/resolv.conf"); !strings.Contains(out, "search weft.local") {
+		t.Errorf("resolv.conf of the container: %s", out)
+	}
+	b.fetch(named, "web.weft.local", "--connect-to", "web.weft.local::"+addr)
+
+	// Published ports, from another host, from the host itself and from the container itself; and the way out.
+	outside := fmt.Sprintf("%s:8080", a.Addr())
+	b.sh("curl --silent --fail --max-time 3 http://" + outside)
+	a.sh("curl --silent --fail --max-time 3 http://" + outside)
+	a.fetch(web, outside)
+	b.in(client, "ping", "-n", "-c", "1", "-W", "1", a.Addr().String())
+
+	a.docker("rm", "--force", "web")
+	for _, h := range hosts {
+		h.forgets("web")
+		h.forgets("shop-1")
+	}
+	if out := a.sh("weft ip list"); strings.Contains(out, addr) {
+		t.Errorf("the address is leased after its container: %s", out)
+	}
 }

@@ -86,6 +86,28 @@ func IsLocal(a netip.Addr) (bool, error) {
 	return false, nil
 }
 
+// IsBehindBridge reports whether a is in a subnet that a bridge of this host has an address in, as the containers of Docker are.
+func IsBehindBridge(a netip.Addr) (bool, error) {
+	links, err := netdump.Repeat(netlink.LinkList)
+	if err != nil {
+		return false, fmt.Errorf("hostnet: list links: %w", err)
+	}
+	bridges := map[int]bool{}
+	for _, l := range links {
+		bridges[l.Attrs().Index] = l.Type() == "bridge"
+	}
+	addrs, err := netdump.Repeat(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return false, fmt.Errorf("hostnet: list addresses: %w", err)
+	}
+	for _, own := range addrs {
+		if bridges[own.LinkIndex] && own.Contains(a.Unmap().AsSlice()) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // UnderlayMTU returns the MTU in bytes of the interface that has the address self; 1500 where no interface has it, as behind a
 // NAT.
 func UnderlayMTU(self netip.Addr) (int, error) {

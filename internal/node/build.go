@@ -258,8 +258,12 @@ type localHost struct{}
 
 // IsLocal implements dns.Host.
 func (localHost) IsLocal(addr netip.Addr) bool {
-	local, err := hostnet.IsLocal(addr)
-	return err == nil && local // a client that is not known to be on this host is refused
+	for _, on := range []func(netip.Addr) (bool, error){hostnet.IsLocal, hostnet.IsBehindBridge} {
+		if local, err := on(addr); err == nil && local {
+			return true
+		}
+	}
+	return false // a client that is not known to be on this host is refused
 }
 
 func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) (err error) {

@@ -40,15 +40,29 @@ func Start(ctx context.Context, m *nettest.Machine) (*Engine, error) {
 	if _, err := m.Run(ctx, "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"); err != nil {
 		return nil, err
 	}
+	// containerd is a service of its own, as distributions run it: it outlives dockerd.
+	config := filepath.Join(m.Dir(), "containerd.toml")
+	if err := os.WriteFile(config, []byte(containerdConfig), 0o600); err != nil {
+		return nil, fmt.Errorf("dockertest: %w", err)
+	}
+	argv := []string{"containerd", "--config", config, "--log-level", "warn"}
+	if _, err := m.Start(nettest.ProcessConfig{Name: "containerd", Argv: argv}); err != nil {
+		return nil, err
+	}
 	if err := e.Run(ctx); err != nil {
 		return e, err
 	}
 	return e, e.load(ctx)
 }
 
+// containerdConfig leaves out what only Kubernetes needs.
+const containerdConfig = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+
 // Run starts dockerd, again after Stop or Kill, and waits until it answers.
 func (e *Engine) Run(ctx context.Context) error {
-	p, err := e.m.Start(nettest.ProcessConfig{Name: "docker", Argv: []string{Program, "--storage-driver", "vfs", "--log-level", "warn"}})
+	p, err := e.m.Start(nettest.ProcessConfig{Name: "docker", Argv: []string{
+		Program, "--storage-driver", "vfs", "--log-level", "warn", "--containerd", "/run/containerd/containerd.sock",
+	}})
 	if err != nil {
 		return err
 	}
@@ -168,19 +182,29 @@ func (e *Engine) Close(ctx context.Context) error {
 
 // endRest ends the processes that were not started by the lab and are on the machine: after Kill, those of containers.
 func (e *Engine) endRest() error {
+	var errs []error
+	for _, pid := range e.processes("containerd-shim") {
+		errs = append(errs, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	return errors.Join(errs...)
+}
+
+// processes returns the processes on the machine with a name that begins as given.
+func (e *Engine) processes(prefix string) (pids []int) {
 	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", e.m.Init()))
 	if err != nil {
-		return fmt.Errorf("dockertest: %w", err)
+		return nil // the machine is gone
 	}
-	spaces, err := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	spaces, _ := filepath.Glob("/proc/[0-9]*/ns/mnt") // the pattern is valid
 	for _, path := range spaces {
 		pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
-		if space, err := os.Readlink(path); err != nil || space != own || pid == e.m.Init() {
+		space, err := os.Readlink(path)
+		if err != nil || space != own {
 			continue
 		}
-		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.HasPrefix(string(name), "containerd") {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.HasPrefix(string(name), prefix) {
+			pids = append(pids, pid)
 		}
 	}
-	return err
+	return pids
 }
