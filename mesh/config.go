@@ -34,6 +34,8 @@ type Config struct {
 	// Ranges and Version are published for people: the address ranges of the node, and the version of its program.
 	Ranges  []netip.Prefix
 	Version string
+	// DNSDomain is published for people: the domain of the node's names; empty: the default.
+	DNSDomain string
 	// Keys seal the gossip: at most MaxKeys, the preferred one first. Without keys gossip is plain. SetKeys replaces them.
 	Keys []GossipKey
 	// Cluster is the name of the network: nodes of other names are refused, even with the same keys. "": "weft".

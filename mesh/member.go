@@ -59,6 +59,8 @@ type Member struct {
 	// The slice is shared and must not be modified.
 	Ranges  []netip.Prefix
 	Version string
+	// DNSDomain is the domain of the member's names; empty: the default.
+	DNSDomain string
 	// VNI is that of the VXLAN frames that the member accepts; 0: it accepts none.
 	VNI uint32
 	// Direct is what direct routing to the member needs, see package direct; empty: it takes no part. The slice is shared and must not be

@@ -291,7 +291,7 @@ func (m *Mesh) meta() metadata.Node {
 		Started: m.at.Load().since, Instance: m.instance, Public: m.cfg.Identity.Public, Name: m.cfg.Name,
 		Capabilities: m.cfg.Capabilities, Accepts: m.keys.Fingerprints(), ClusterIDs: m.clusterIDs.list(),
 		VNI: m.vni.Load(), Direct: m.ownDirect(),
-		Ranges: m.cfg.Ranges, Version: m.cfg.Version,
+		Ranges: m.cfg.Ranges, Version: m.cfg.Version, DNSDomain: m.cfg.DNSDomain,
 		Certificate: m.identities.Show(),
 	}
 }

@@ -18,10 +18,11 @@ import (
 func newDNSCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
-		Short: "Manage names in .weft.local",
-		Long: "Manage names in .weft.local. Every node answers queries for the names of all live nodes, on the address of its\n" +
-			"bridge, UDP and TCP port 53. It forwards all other queries to the host's resolvers. \"weft attach --hostname\"\n" +
-			"adds a name for the addresses that it attaches.",
+		Short: "Manage the names of the overlay",
+		Long: "Manage the names of the overlay. They are below the --dns-domain of \"weft up\", by default weft.local. Every\n" +
+			"node answers queries for the names of all live nodes, on the address of its bridge, UDP and TCP port 53. It\n" +
+			"forwards all other queries to the host's resolvers. \"weft attach --hostname\" adds a name for the addresses that\n" +
+			"it attaches.",
 	}
 	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e))
 	return cmd

@@ -67,6 +67,13 @@ func writeStatus(w io.Writer, s api.Status, d display) {
 	if len(s.Exposed) > 0 {
 		line("Exposed", "%s", join(s.Exposed))
 	}
+	switch {
+	case s.DNSDomain == "": // a daemon of an older version
+	case s.DNS:
+		line("Names", "below %s, answered on port 53 of the bridge", s.DNSDomain)
+	default:
+		line("Names", "below %s, not answered (--no-dns)", s.DNSDomain)
+	}
 	if len(s.Drops) > 0 {
 		line("Dropped", "%s", counts(s.Drops))
 	}

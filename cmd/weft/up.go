@@ -129,7 +129,9 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
 	f.StringVar(&o.SourceCheck, "source-check", settings.SourceCheckLog,
 		"sealed frames of a peer with the source address of another node's pod: log (count and warn), enforce (drop them, too) or off")
-	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer DNS queries for names in .weft.local on the bridge's address")
+	f.StringVar(&o.DNSDomain, "dns-domain", settings.DefaultDNSDomain,
+		"`domain` of the names of pods, the same on all nodes; choose one below a domain that you own where .local belongs to mDNS")
+	f.BoolVar(&o.NoDNS, "no-dns", false, "do not answer DNS queries for names of pods on the bridge's address")
 	f.BoolVar(&o.NoMasquerade, "no-masquerade", false, "do not masquerade traffic that leaves the overlay, and do not make the host a router")
 	f.BoolVar(&o.AllowOverlap, "allow-overlap", false, "allow a range that overlaps a route of the host")
 	f.BoolVar(&o.TakeOver, "take-over", false,

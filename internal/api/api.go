@@ -15,6 +15,9 @@ import (
 // DefaultSocket is the path of the daemon's socket without configuration.
 const DefaultSocket = "/run/weft/weft.sock"
 
+// DefaultDNSDomain is the domain of names without configuration.
+const DefaultDNSDomain = "weft.local"
+
 // SocketEnv is the name of the environment variable with the path of the daemon's socket.
 const SocketEnv = "WEFT_SOCKET"
 
@@ -34,7 +37,10 @@ type Status struct {
 	Tap       string         `json:"tap"`
 	MTU       int            `json:"mtu"`
 	Advertise netip.AddrPort `json:"advertise"`
-	Encrypted bool           `json:"encrypted"`
+	// DNSDomain is the domain of the names that the node answers. DNS is false if it answers none (--no-dns).
+	DNSDomain string `json:"dns_domain"`
+	DNS       bool   `json:"dns"`
+	Encrypted bool   `json:"encrypted"`
 	// Secrets counts the secrets in the secret file. Droppable is true if no live node needs those after the first.
 	Secrets   int  `json:"secrets"`
 	Droppable bool `json:"secrets_droppable"`
@@ -213,6 +219,10 @@ type Join struct {
 	Bridge    string    `json:"bridge"` // for the host end of the veth pair
 	MTU       int       `json:"mtu"`
 	Addresses []Address `json:"addresses"`
+	// DNSDomain is the domain of the names of the network; empty: the daemon is of an older version, which knows no owner in a NameRequest.
+	DNSDomain string `json:"dns_domain,omitempty"`
+	// DNS reports whether the gateways answer queries for names.
+	DNS bool `json:"dns,omitempty"`
 }
 
 // Address is an address on the overlay with its gateway.
@@ -292,7 +302,7 @@ type AttachRequest struct {
 	Ifname string   `json:"ifname"` // inside the namespace
 	IPs    []string `json:"ips,omitempty"`
 	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
-	// Hostname is a name in .weft.local for the addresses until the attachment ends; empty: none.
+	// Hostname is a name below the DNS domain for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
 	// Guard and Allow are those of a GuardRequest.
 	Guard GuardMode      `json:"guard,omitempty"`
@@ -303,7 +313,7 @@ type AttachRequest struct {
 type Attachment struct {
 	Owner     string    `json:"owner"`
 	HostLink  string    `json:"host_link"`       // the host end of the veth pair
-	Names     []string  `json:"names,omitempty"` // in .weft.local
+	Names     []string  `json:"names,omitempty"` // without the domain
 	Addresses []Address `json:"addresses"`
 }
 
@@ -341,7 +351,7 @@ type WaitResult struct {
 	Missing string `json:"missing,omitempty"` // a sentence, if Done is false
 }
 
-// Name is an element of the answer of GET /v1/names: a name in .weft.local with one of its addresses.
+// Name is an element of the answer of GET /v1/names: a name below the DNS domain with one of its addresses.
 type Name struct {
 	Name     string     `json:"name"` // without the domain
 	IP       netip.Addr `json:"ip"`

@@ -175,7 +175,7 @@ func (c *Client) Hide(ctx context.Context) (h Hidden, err error) {
 	return h, c.do(ctx, http.MethodDelete, "expose", nil, nil, &h)
 }
 
-// Names returns the names in .weft.local, only those equal to name if it is not empty, and only those of ip if it is valid.
+// Names returns the names of all nodes, only those equal to name if it is not empty, and only those of ip if it is valid.
 func (c *Client) Names(ctx context.Context, name string, ip netip.Addr) (n []Name, err error) {
 	q := url.Values{}
 	if name != "" {

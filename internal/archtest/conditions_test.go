@@ -28,6 +28,7 @@ var conditionTests = map[health.Code]string{
 	health.GossipRejected:            "TestRemedyOfAnotherRange",
 	health.RangeMismatch:             "TestRemedyOfAnotherRange",
 	health.VersionMismatch:           "TestRemedyOfAnotherVersion",
+	health.DNSDomainMismatch:         "TestRemedyOfAnotherDomain",
 	health.RangeNotReady:             "TestRemedyOfAnUndividedRange",
 	health.RangeFull:                 "internal/node:TestSpaceFindings",
 	health.RangeDividedTwice:         "ipam:TestEventsEnd",

@@ -85,22 +85,22 @@ func TestAnswers(t *testing.T) {
 		{"WeB.weft.LOCAL.", dns.TypeAAAA, ok, "WeB.weft.LOCAL. 1 AAAA fd00:32::1", ""},
 		{"four.shop.weft.local.", dns.TypeA, ok, "four.shop.weft.local. 1 A 10.32.0.1", ""},
 		{"four.shop.weft.local.", dns.TypeANY, ok, "four.shop.weft.local. 1 A 10.32.0.1", ""},
-		{"four.shop.weft.local.", dns.TypeAAAA, ok, "", soaOf(Zone)},
-		{"six.weft.local.", dns.TypeA, ok, "", soaOf(Zone)},
-		{"web.weft.local.", dns.TypeTXT, ok, "", soaOf(Zone)},
-		{"shop.weft.local.", dns.TypeA, ok, "", soaOf(Zone)}, // there are names below it
-		{"other.weft.local.", dns.TypeA, nx, "", soaOf(Zone)},
-		{"a.web.weft.local.", dns.TypeA, nx, "", soaOf(Zone)},
-		{"_x.weft.local.", dns.TypeSRV, nx, "", soaOf(Zone)},
-		{`w\.eb.weft.local.`, dns.TypeA, nx, "", soaOf(Zone)},
+		{"four.shop.weft.local.", dns.TypeAAAA, ok, "", soaOf("weft.local.")},
+		{"six.weft.local.", dns.TypeA, ok, "", soaOf("weft.local.")},
+		{"web.weft.local.", dns.TypeTXT, ok, "", soaOf("weft.local.")},
+		{"shop.weft.local.", dns.TypeA, ok, "", soaOf("weft.local.")}, // there are names below it
+		{"other.weft.local.", dns.TypeA, nx, "", soaOf("weft.local.")},
+		{"a.web.weft.local.", dns.TypeA, nx, "", soaOf("weft.local.")},
+		{"_x.weft.local.", dns.TypeSRV, nx, "", soaOf("weft.local.")},
+		{`w\.eb.weft.local.`, dns.TypeA, nx, "", soaOf("weft.local.")},
 
-		{"weft.local.", dns.TypeSOA, ok, soaOf(Zone), ""},
+		{"weft.local.", dns.TypeSOA, ok, soaOf("weft.local."), ""},
 		{"Weft.local.", dns.TypeNS, ok, "weft.local. 1 NS ns.dns.weft.local.", ""},
-		{"weft.local.", dns.TypeANY, ok, "weft.local. 1 NS ns.dns.weft.local.; " + soaOf(Zone), ""},
-		{"weft.local.", dns.TypeA, ok, "", soaOf(Zone)},
+		{"weft.local.", dns.TypeANY, ok, "weft.local. 1 NS ns.dns.weft.local.; " + soaOf("weft.local."), ""},
+		{"weft.local.", dns.TypeA, ok, "", soaOf("weft.local.")},
 		{"ns.dns.weft.local.", dns.TypeA, ok, "ns.dns.weft.local. 1 A 10.32.0.3", ""},
-		{"dns.weft.local.", dns.TypeA, ok, "", soaOf(Zone)},
-		{"s.weft.local.", dns.TypeA, nx, "", soaOf(Zone)},
+		{"dns.weft.local.", dns.TypeA, ok, "", soaOf("weft.local.")},
+		{"s.weft.local.", dns.TypeA, nx, "", soaOf("weft.local.")},
 
 		{"1.0.32.10.in-addr.arpa.", dns.TypePTR, ok,
 			"1.0.32.10.in-addr.arpa. 1 PTR four.shop.weft.local.; 1.0.32.10.in-addr.arpa. 1 PTR web.weft.local.", ""},
@@ -129,6 +129,53 @@ func TestAnswers(t *testing.T) {
 		if a, ns := records(got.Answer), records(got.Ns); a != c.answer || ns != c.ns {
 			t.Errorf("%s: %q, %q; want %q, %q", what, a, ns, c.answer, c.ns)
 		}
+	}
+}
+
+// TestAnotherDomain: names are answered below the domain of the node alone, and PTR records and the SOA have it too. The longest name
+// fits a query.
+func TestAnotherDomain(t *testing.T) {
+	const domain = "pods.example.org"
+	r, err := NewRegistry(RegistryConfig{Self: peer1, Domain: domain})
+	must(t, err)
+	s, err := New(Config{Names: r, Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12")}, ResolvConf: t.TempDir() + "/resolv.conf"})
+	must(t, err)
+	must(t, r.Add("web.Pods.Example.Org.", "", addr("10.32.0.1")))
+	must(t, r.Add("db.weft.local", "", addr("10.32.0.2"))) // four labels of this domain
+	for _, c := range []struct {
+		name   string
+		qtype  uint16
+		answer string
+	}{
+		{"Web.pods.example.org.", dns.TypeA, "Web.pods.example.org. 1 A 10.32.0.1"},
+		{"db.weft.local.pods.example.org.", dns.TypeA, "db.weft.local.pods.example.org. 1 A 10.32.0.2"},
+		{"pods.example.org.", dns.TypeNS, "pods.example.org. 1 NS ns.dns.pods.example.org."},
+		{"1.0.32.10.in-addr.arpa.", dns.TypePTR, "1.0.32.10.in-addr.arpa. 1 PTR web.pods.example.org."},
+	} {
+		got := asks(t, s, new(dns.Msg).SetQuestion(c.name, c.qtype), podAddr)
+		if got == nil || records(got.Answer) != c.answer {
+			t.Errorf("%s: %v, want %s", c.name, got, c.answer)
+		}
+	}
+	for _, name := range []string{"web.weft.local.", "example.org.", "xpods.example.org."} {
+		if got := asks(t, s, new(dns.Msg).SetQuestion(name, dns.TypeA), podAddr); got != nil {
+			t.Errorf("%s: answered: %v", name, got)
+		}
+	}
+	got := asks(t, s, new(dns.Msg).SetQuestion("none.pods.example.org.", dns.TypeA), podAddr)
+	if got == nil || len(got.Ns) != 1 || !strings.Contains(got.Ns[0].String(), "hostmaster.pods.example.org.") {
+		t.Errorf("an unknown name: %v", got)
+	}
+
+	longest := strings.TrimSuffix(strings.Repeat(strings.Repeat("x", 49)+".", 4), ".") + "x"
+	r, err = NewRegistry(RegistryConfig{Self: peer1, Domain: strings.Repeat("d", MaxDomain)})
+	must(t, err)
+	must(t, r.Add(longest, "", addr("10.32.0.1")))
+	s, err = New(Config{Names: r, ResolvConf: t.TempDir() + "/resolv.conf"})
+	must(t, err)
+	got = asks(t, s, new(dns.Msg).SetQuestion(longest+"."+r.cfg.Domain+".", dns.TypeA), netip.MustParseAddr("127.0.0.1"))
+	if got == nil || len(got.Answer) != 1 {
+		t.Errorf("the longest name: %v", got)
 	}
 }
 

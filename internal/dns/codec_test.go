@@ -130,7 +130,7 @@ func FuzzDecode(f *testing.F) {
 		if diff := cmp.Diff(entries, again, compareAddrs); diff != "" {
 			t.Fatalf("encoded and decoded (-want +got):\n%s", diff)
 		}
-		r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Clock: fixedClock{}})
+		r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Domain: testDomain, Clock: fixedClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestParseName(t *testing.T) {
 		"": "", ".": "", "-a": "", "a-": "", "a..b": "", ".a": "", "a_b": "", "a b": "", "ü": "", "a\x00": "",
 		strings.Repeat("x", 64): "", long + "xx": "", "a.b.c.d.e.f.g.h": "a.b.c.d.e.f.g.h", "a.b.c.d.e.f.g.h.i": "", ".weft.local": "",
 	} {
-		got, err := ParseName(in)
+		got, err := ParseName(in, testDomain)
 		if got != want || errors.Is(err, ErrName) != (want == "") {
 			t.Errorf("ParseName(%q) = %q, %v; want %q", in, got, err, want)
 		}

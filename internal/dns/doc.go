@@ -1,4 +1,5 @@
-// Package dns answers queries for the names of addresses on the overlay, as NAME.weft.local.
+// Package dns answers queries for the names of addresses on the overlay, as NAME.DOMAIN. The domain is a setting of
+// each node; between nodes, names are without it.
 //
 // A Registry holds the names of all nodes: a replicated set of entries (node, name, address) of which each node changes
 // only its own (docs/adr/0023-names.md). It has no goroutine; the mesh carries its messages. A Server answers from a

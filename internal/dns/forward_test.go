@@ -122,7 +122,7 @@ func TestForwardsFlagsAndRecords(t *testing.T) {
 		reply.SetEdns0(4096, true)
 		reply.AuthenticatedData = true
 		reply.Rcode = dns.RcodeNameError
-		reply.Ns = []dns.RR{soa("com.")}
+		reply.Ns = []dns.RR{(&Server{zone: testDomain + "."}).soa("com.")}
 		reply.Extra = append(reply.Extra, &dns.A{Hdr: header("a.com.", dns.TypeA), A: net.IPv4(192, 0, 2, 8)})
 		return true
 	})

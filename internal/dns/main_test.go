@@ -6,4 +6,7 @@ import (
 	"go.uber.org/goleak"
 )
 
+// testDomain is the domain of names in tests.
+const testDomain = "weft.local"
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

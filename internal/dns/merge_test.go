@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,12 +27,20 @@ func TestRestart(t *testing.T) {
 	wantAddrs(t, b.Registry, "web")
 
 	for _, bad := range []string{"{", `{"names":[{"name":"we_b","addr":"10.0.0.1","version":1}]}`, `{"names":[{"name":"web"}]}`} {
-		if _, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Initial: []byte(bad)}); err == nil {
+		if _, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Domain: testDomain, Initial: []byte(bad)}); err == nil {
 			t.Errorf("started with %s", bad)
 		}
 	}
-	if _, err := NewRegistry(RegistryConfig{}); err == nil {
-		t.Error("started without an ID")
+	for _, bad := range []RegistryConfig{
+		{Domain: testDomain}, {Self: peer.ID{1}}, {Self: peer.ID{1}, Domain: "weft.local."}, {Self: peer.ID{1}, Domain: "a..b"},
+		{Self: peer.ID{1}, Domain: strings.Repeat("a.", 26) + "a"},
+	} {
+		if _, err := NewRegistry(bad); err == nil {
+			t.Errorf("started with the ID %s and the domain %q", bad.Self, bad.Domain)
+		}
+	}
+	if _, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Domain: strings.Repeat("a.", 25) + "ab"}); err != nil {
+		t.Errorf("a domain of %d bytes: %v", MaxDomain, err)
 	}
 }
 
@@ -118,7 +127,8 @@ func TestMergeBroadcastsOnce(t *testing.T) {
 	var sent [][]byte
 	var r *Registry
 	r, err := NewRegistry(RegistryConfig{
-		Self: peer.ID{1}, Clock: fixedClock{},
+		Domain: testDomain,
+		Self:   peer.ID{1}, Clock: fixedClock{},
 		Gossip: gossipFunc(func(msg []byte) {
 			sent = append(sent, msg)
 			r.List() // would wait for the lock

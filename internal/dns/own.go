@@ -10,7 +10,7 @@ import (
 // affected. For an address that has the name already only the holder changes. When Add fails nothing has changed: with
 // ErrName, ErrFull, or the error of Store.Save.
 func (r *Registry) Add(name, holder string, addrs ...netip.Addr) error {
-	name, err := ParseName(name)
+	name, err := ParseName(name, r.cfg.Domain)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (r *Registry) Add(name, holder string, addrs ...netip.Addr) error {
 // Remove removes a name from addresses of this node, or from all its addresses when none is given. It returns ErrUnknown
 // when this node has the name for none of them. An error of Store.Save is returned too, but the name is removed.
 func (r *Registry) Remove(name string, addrs ...netip.Addr) error {
-	name, err := ParseName(name)
+	name, err := ParseName(name, r.cfg.Domain)
 	if err != nil {
 		return err
 	}

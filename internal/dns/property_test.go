@@ -29,7 +29,7 @@ func anyEntries(t *rapid.T, label string) []Entry {
 
 // merged returns the state of a node that has received messages in this order.
 func merged(t *rapid.T, messages ...[]byte) []byte {
-	r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Clock: fixedClock{}})
+	r, err := NewRegistry(RegistryConfig{Self: peer.ID{1}, Domain: testDomain, Clock: fixedClock{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,8 @@ func TestBroadcastsAreEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var sent [][]byte
 		a, err := NewRegistry(RegistryConfig{
-			Self: peer.ID{1}, Clock: fixedClock{}, Gossip: gossipFunc(func(msg []byte) { sent = append(sent, msg) }),
+			Domain: testDomain,
+			Self:   peer.ID{1}, Clock: fixedClock{}, Gossip: gossipFunc(func(msg []byte) { sent = append(sent, msg) }),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +74,7 @@ func TestBroadcastsAreEnough(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b, err := NewRegistry(RegistryConfig{Self: peer.ID{5}, Clock: fixedClock{}})
+		b, err := NewRegistry(RegistryConfig{Self: peer.ID{5}, Domain: testDomain, Clock: fixedClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,8 @@ var (
 
 // RegistryConfig configures a Registry. Fields without a default are required.
 type RegistryConfig struct {
-	Self peer.ID
+	Self   peer.ID
+	Domain string // of all names, in lower case, without a dot at its end, such as weft.local; at most MaxDomain bytes
 
 	Initial    []byte     // the latest that Store has saved; nil at the first start
 	Store      Store      // nil: names are not saved
@@ -83,6 +84,9 @@ type Clock interface {
 func (c *RegistryConfig) Validate() error {
 	if c.Self.IsZero() {
 		return errors.New("dns: RegistryConfig.Self is not set")
+	}
+	if len(c.Domain) > MaxDomain || !validLabels(c.Domain) {
+		return fmt.Errorf("dns: RegistryConfig.Domain: %q is not a domain", c.Domain)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (fixedClock) Now() time.Time { return epoch }
 func newNode(t failer, id byte, initial []byte) *node {
 	t.Helper()
 	n := &node{now: epoch, dead: make(map[peer.ID]bool), saved: initial}
-	r, err := NewRegistry(RegistryConfig{Self: peer.ID{id}, Initial: initial, Store: n, Gossip: n, Membership: n, Clock: n})
+	r, err := NewRegistry(RegistryConfig{Self: peer.ID{id}, Domain: testDomain, Initial: initial, Store: n, Gossip: n, Membership: n, Clock: n})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,8 @@ func TestReceiveWhileSaving(t *testing.T) {
 	lost := Entry{Node: peer.ID{1}, Name: "web", Addr: addr("10.32.0.1"), Version: uint64(epoch.Add(time.Hour).UnixNano())}
 	var a *Registry
 	a, err := NewRegistry(RegistryConfig{
-		Self: peer.ID{1}, Clock: fixedClock{},
+		Domain: testDomain,
+		Self:   peer.ID{1}, Clock: fixedClock{},
 		Store: storeFunc(func([]byte) error {
 			return a.Merge(encode([]Entry{lost}, 0, epoch)[0]) // makes a tombstone
 		}),

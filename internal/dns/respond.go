@@ -28,10 +28,10 @@ func (s *Server) respond(q *query) *message {
 		reply.Answer = a.records
 		s.counts.answered.Add(1)
 	case a.exists:
-		reply.Ns = []dns.RR{soa(a.zone)}
+		reply.Ns = []dns.RR{s.soa(a.zone)}
 		s.counts.nodata.Add(1)
 	default:
-		reply.Ns = []dns.RR{soa(a.zone)}
+		reply.Ns = []dns.RR{s.soa(a.zone)}
 		reply.Rcode = dns.RcodeNameError
 		s.counts.nxdomain.Add(1)
 	}

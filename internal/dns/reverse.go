@@ -90,7 +90,7 @@ func (s *Server) reverseName(q dns.Question) (answer, bool) {
 	switch {
 	case r.rest: // there are no names below an address
 	case strings.EqualFold(a.zone, q.Name) && !r.prefix.IsSingleIP():
-		a.exists, a.records = true, apex(q, a.zone)
+		a.exists, a.records = true, s.apex(q, a.zone)
 	case !r.prefix.IsSingleIP():
 		a.exists = true // it has addresses below it
 	default:
@@ -98,7 +98,7 @@ func (s *Server) reverseName(q dns.Question) (answer, bool) {
 		a.exists = len(names) > 0
 		if q.Qtype == dns.TypePTR || q.Qtype == dns.TypeANY {
 			for _, name := range names[:min(len(names), maxRecords)] {
-				a.records = append(a.records, &dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: name + "." + Zone})
+				a.records = append(a.records, &dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: name + "." + s.zone})
 			}
 		}
 	}

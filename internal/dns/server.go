@@ -77,6 +77,7 @@ func (c *Config) setDefaults() {
 type Server struct {
 	// Constant after New.
 	cfg       Config
+	zone      string // the domain of the names, fully qualified
 	retry     time.Duration
 	forwarder forwarder
 	rebind    signal.Chan // set when the wanted addresses have changed or an endpoint has ended
@@ -98,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.setDefaults()
 	s := &Server{
-		cfg: cfg, retry: retryBind, rebind: signal.New(),
+		cfg: cfg, zone: cfg.Names.cfg.Domain + ".", retry: retryBind, rebind: signal.New(),
 		forwards: newShares(maxForwards), conns: newShares(maxConns),
 		problems: make(map[netip.Addr]error),
 	}

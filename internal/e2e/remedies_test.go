@@ -218,6 +218,33 @@ func TestRemedyOfAnotherRange(t *testing.T) {
 	ms[1].sh("weft wait --for ipam")
 }
 
+// TestRemedyOfAnotherDomain: both nodes name the other one and both domains, until they have one. Names outlast the change.
+func TestRemedyOfAnotherDomain(t *testing.T) {
+	t.Parallel()
+	ms := newMachines(t, 2)
+	ms[0].up("--dns-domain", "pods.example.org")
+	ms[1].up("host1")
+	ms[1].sh("weft wait --for peers=2")
+	for i, m := range ms {
+		c := m.shows(health.DNSDomainMismatch)
+		for _, want := range []string{ms[1-i].Label(), "pods.example.org", "weft.local"} {
+			if !strings.Contains(c.Text, want) {
+				t.Errorf("%s: %q does not contain %q", m.Label(), c.Text, want)
+			}
+		}
+	}
+	ms[1].sh("weft wait --for ipam")
+	ms[1].sh("weft dns add db.weft.local 10.32.0.9")
+	ms[1].stop()
+	ms[1].up("--dns-domain", "pods.example.org", "host1")
+	for _, m := range ms {
+		m.ends(health.DNSDomainMismatch)
+		if got := strings.TrimSpace(m.sh("weft dns lookup db.pods.example.org")); got != "10.32.0.9" {
+			t.Errorf("%s: the name is at %q", m.Label(), got)
+		}
+	}
+}
+
 // TestRemedyOfAnotherVersion: nodes of two versions name one another, until the upgrade is done.
 func TestRemedyOfAnotherVersion(t *testing.T) {
 	t.Parallel()

@@ -20,6 +20,7 @@ const (
 	GossipRejected            Code = "gossip_rejected"
 	RangeMismatch             Code = "range_mismatch"
 	VersionMismatch           Code = "version_mismatch"
+	DNSDomainMismatch         Code = "dns_domain_mismatch"
 	RangeNotReady             Code = "range_not_ready"
 	RangeFull                 Code = "range_full"
 	RangeDividedTwice         Code = "range_divided_twice"
@@ -95,6 +96,7 @@ var definitions = []Definition{
 	{GossipRejected, Warning, "Gossip from another node was ignored"},
 	{RangeMismatch, Error, "A node has another address range"},
 	{VersionMismatch, Info, "Nodes run different versions of weft"},
+	{DNSDomainMismatch, Warning, "A node has another DNS domain"},
 	{RangeNotReady, Warning, "No addresses can be allocated yet"},
 	{RangeFull, Warning, "An address range is nearly full"},
 	{RangeDividedTwice, Error, "An address range was divided twice"},

@@ -44,7 +44,7 @@ func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ ap
 	if len(ips) == 0 {
 		ips = []string{api.Auto}
 	}
-	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.Host.MTU()}
+	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.Host.MTU(), DNSDomain: m.cfg.DNSDomain, DNS: m.cfg.DNS}
 	for _, ip := range ips {
 		addrs, err := m.lease(ctx, h, ip)
 		if err != nil {

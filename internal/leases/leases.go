@@ -87,6 +87,8 @@ type Config struct {
 	Links     podlink.Linker
 	Probes    bool // lease addresses for the probes of direct routing
 	Deletions deletions.Queue
+	DNSDomain string // of names
+	DNS       bool   // the gateways answer queries for names
 	Guards    Guards
 	Guard     api.GuardMode // what pods may send unless a request says otherwise; never empty
 	// GuardByRequest says that another program knows which containers are bound, and requests it: weft-kube, which reads annotations.

@@ -197,7 +197,7 @@ func (n *node) closeListeners() error {
 
 func (n *node) buildMesh(st *state, creds credentials, tunnel mesh.Tunnel) (err error) {
 	n.mesh, err = mesh.New(mesh.Config{
-		Identity: n.identity, Name: n.cfg.Name, Ranges: n.cfg.Ranges, Version: n.cfg.Version,
+		Identity: n.identity, Name: n.cfg.Name, Ranges: n.cfg.Ranges, Version: n.cfg.Version, DNSDomain: publishedDomain(n.cfg.Domain()),
 		Transport: n.transport, Targets: st.targets, Peers: n.cfg.Targets(),
 		Advertise: netip.AddrPortFrom(n.advertise, uint16(n.cfg.Port)), DataPort: n.cfg.DataPort(), Cluster: clusterName,
 		Capabilities: uint32(n.cfg.Offer()), Keys: gossipKeys(creds.secrets), Signed: creds.signed,
@@ -233,7 +233,7 @@ func (n *node) buildNames() (err error) {
 		return hint.Refuse(path, "Make it readable, or remove it and add the names again.", "%w", err)
 	}
 	if n.registry, err = dns.NewRegistry(dns.RegistryConfig{
-		Self: n.identity.ID, Initial: bytes.TrimSpace(initial), Logger: n.log,
+		Self: n.identity.ID, Domain: n.cfg.Domain(), Initial: bytes.TrimSpace(initial), Logger: n.log,
 		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log},
 		Membership: dnsMembership{n.members, n.mesh},
 	}); err != nil {
@@ -295,7 +295,8 @@ func (n *node) buildLeases() {
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
 		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
-		Probes: n.cfg.DirectRouting == settings.DirectRoutingAuto,
+		Probes:    n.cfg.DirectRouting == settings.DirectRoutingAuto,
+		DNSDomain: n.cfg.Domain(), DNS: n.dns != nil,
 		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), GuardByRequest: inKubernetes(), Logger: n.log,
 	})
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/health"
+	"weft/internal/settings"
 	"weft/ipam/ring"
 	"weft/mesh"
 )
@@ -85,6 +87,32 @@ func (c clusterFindings) versionFindings(members []mesh.Member) []health.Finding
 		Text:   fmt.Sprintf("Nodes run different versions of weft: this one has %s, %s.", c.cfg.Version, health.List(others)),
 		Remedy: "Finish the upgrade; versions that follow one another work together meanwhile.",
 	}}
+}
+
+// publishedDomain is a domain as nodes publish it: nothing for the default, the domain of all nodes before it could be chosen.
+func publishedDomain(domain string) string {
+	if domain == settings.DefaultDNSDomain {
+		return ""
+	}
+	return domain
+}
+
+// domainFindings reports nodes that answer the names of pods below another domain.
+func (c clusterFindings) domainFindings(members []mesh.Member) []health.Finding {
+	var findings []health.Finding
+	for _, m := range members {
+		theirs := cmp.Or(m.DNSDomain, settings.DefaultDNSDomain)
+		if !isLivePeer(m) || theirs == c.cfg.Domain() {
+			continue
+		}
+		findings = append(findings, health.Finding{
+			Code: health.DNSDomainMismatch, Key: m.ID.String(),
+			Text: fmt.Sprintf("Node %s (%s at %s) has --dns-domain %s, and this node %s: pods on one do not find the names that pods on the "+
+				"other use.", m.Name, m.ID, m.Addr, theirs, c.cfg.Domain()),
+			Remedy: "Start the one that is wrong with the --dns-domain of the other nodes.",
+		})
+	}
+	return findings
 }
 
 // nodeAt names the node at an address for people, as far as it is known.

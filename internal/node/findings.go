@@ -57,6 +57,7 @@ func (c clusterFindings) Findings() []health.Finding {
 	findings = append(findings, c.mismatchFindings()...)
 	findings = append(findings, c.rangeFindings(members)...)
 	findings = append(findings, c.versionFindings(members)...)
+	findings = append(findings, c.domainFindings(members)...)
 	findings = append(findings, c.rejectedFindings(members)...)
 	findings = append(findings, clockFindings(members)...)
 	keptOut := c.keptOut()

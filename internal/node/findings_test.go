@@ -60,6 +60,24 @@ func TestTargetFindings(t *testing.T) {
 		health.TargetClusterMismatch, "another cluster")
 }
 
+// TestDomainFindings: a node with another domain is named, and one of a version that knows no domain has the default.
+func TestDomainFindings(t *testing.T) {
+	other := mesh.Member{Name: "b", ID: peer.ID{2}, Addr: netip.MustParseAddr("192.0.2.2"), State: mesh.StateAlive, DNSDomain: "pods.example.org"}
+	older := mesh.Member{Name: "c", ID: peer.ID{3}, State: mesh.StateAlive}
+	dead := other
+	dead.State = mesh.StateDead
+	c := clusterFindings{}
+	healthtest.Want(t, "all alike", c.domainFindings([]mesh.Member{older, dead}), "")
+	healthtest.Want(t, "another one", c.domainFindings([]mesh.Member{older, other}), health.DNSDomainMismatch,
+		"Node b ("+other.ID.String()+" at 192.0.2.2) has --dns-domain pods.example.org, and this node weft.local")
+	c.cfg.DNSDomain = "pods.example.org"
+	healthtest.Want(t, "an older one", c.domainFindings([]mesh.Member{older, other}), health.DNSDomainMismatch,
+		"Node c", "has --dns-domain weft.local, and this node pods.example.org")
+	if publishedDomain("weft.local") != "" || publishedDomain("pods.example.org") != "pods.example.org" {
+		t.Error("the default is published, or another domain is not")
+	}
+}
+
 func TestDeadFindings(t *testing.T) {
 	dead := mesh.Member{Name: "a", ID: peer.ID{1}, Addr: netip.MustParseAddr("192.0.2.1"), State: mesh.StateDead}
 	owner := ipam.Status{Ranges: []ipam.RangeStatus{{Owners: []ipam.Owner{{ID: dead.ID, Addresses: 128}}}}}

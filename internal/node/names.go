@@ -22,7 +22,7 @@ type names struct {
 
 // Canonical implements leases.Names.
 func (n names) Canonical(name string) (string, error) {
-	name, err := dns.ParseName(name)
+	name, err := dns.ParseName(name, n.cfg.Domain())
 	return name, explainName(err)
 }
 
@@ -57,7 +57,7 @@ func (n names) AllNames() []api.Name {
 
 // NamesOf implements apiserver.Names.
 func (n names) NamesOf(text string) ([]api.Name, error) {
-	name, err := dns.ParseName(text)
+	name, err := dns.ParseName(text, n.cfg.Domain())
 	if err != nil {
 		return nil, explainName(err)
 	}

@@ -71,6 +71,7 @@ var restartSettings = []setting{
 	{"--no-arp-proxy", func(c *settings.Config) any { return c.NoARPProxy }},
 	{"--source-check", func(c *settings.Config) any { return c.SourceCheck }},
 	{"--no-dns", func(c *settings.Config) any { return c.NoDNS }},
+	{"--dns-domain", func(c *settings.Config) any { return c.Domain() }},
 	{"--take-over", func(c *settings.Config) any { return c.TakeOver }},
 	{"--log-format", func(c *settings.Config) any { return c.LogFormat }},
 }

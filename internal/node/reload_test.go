@@ -107,7 +107,7 @@ func TestReloadAppliesWhatCanChange(t *testing.T) {
 	reload(api.Reload{Applied: []string{}, Restart: []string{}, Secrets: 1, Encrypted: true})
 
 	next.cfg.LogLevel, next.cfg.TrustedSubnets = slog.LevelDebug, []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
-	next.cfg.MTU, next.cfg.Name = 1300, "b"
+	next.cfg.MTU, next.cfg.Name, next.cfg.DNSDomain = 1300, "b", settings.DefaultDNSDomain
 	next.cfg.SecretFile = writeSecret(t, secret.Generate()+"\n"+secret.Generate())
 	reload(api.Reload{
 		Applied: []string{"--secret-file", "--trusted-subnets", "--log-level"}, Restart: []string{"--name", "--mtu"}, Secrets: 2, Encrypted: true,
@@ -117,8 +117,10 @@ func TestReloadAppliesWhatCanChange(t *testing.T) {
 	}
 	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--mtu"}, Secrets: 2, Encrypted: true})
 
-	next.cfg.SecretFile, next.cfg.Plain = "", true
-	reload(api.Reload{Applied: []string{}, Restart: []string{"--name", "--secret-file", "--plain", "--mtu"}, Secrets: 2, Encrypted: true})
+	next.cfg.SecretFile, next.cfg.Plain, next.cfg.DNSDomain = "", true, "pods.example.org"
+	reload(api.Reload{
+		Applied: []string{}, Restart: []string{"--name", "--secret-file", "--plain", "--mtu", "--dns-domain"}, Secrets: 2, Encrypted: true,
+	})
 }
 
 func TestFirstSecretNeedsARestart(t *testing.T) {

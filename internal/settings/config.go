@@ -33,6 +33,7 @@ const (
 	DefaultRange      = "10.32.0.0/12"
 	DefaultHTTPAddr   = "127.0.0.1:6782"
 	DefaultSocket     = api.DefaultSocket
+	DefaultDNSDomain  = api.DefaultDNSDomain
 	DefaultLeaseGrace = 5 * time.Minute
 )
 
@@ -106,6 +107,7 @@ type Config struct {
 	SourceCheck  string        // empty: SourceCheckLog
 	Guard        api.GuardMode // what pods may send; empty: api.GuardHost
 	NoDNS        bool
+	DNSDomain    string        // of names; empty: DefaultDNSDomain
 	TakeOver     bool          // waits while another daemon with this flag runs on the host
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace
 	AllowOverlap bool
@@ -114,6 +116,9 @@ type Config struct {
 	LogLevel  slog.Level // of the logger, which exists before the node
 	LogFormat string
 }
+
+// Domain returns the domain of names.
+func (c *Config) Domain() string { return cmp.Or(c.DNSDomain, DefaultDNSDomain) }
 
 // manyQueues is the number of queues from which SourcePortsAuto is SourcePortsFlow: with two, measured, several flows cost more CPU time.
 const manyQueues = 4

@@ -27,6 +27,8 @@ const (
 	minMTU6       = 1280
 	maxRanges     = 16
 	maxNameLen    = 255   // bytes, of a node's name
+	maxDomainLen  = 52    // bytes: with a name of 200 and the dot between them it has the 253 of DNS (RFC 1035, 2.3.4)
+	maxLabelLen   = 63    // bytes (RFC 1035, 2.3.4)
 	maxSocketLen  = 107   // bytes: sun_path of unix(7) less its terminating zero
 	maxPort       = 65531 // four more ports follow the gossip port
 	ifnameLen     = 15    // IFNAMSIZ - 1
@@ -38,7 +40,7 @@ const (
 // Validate returns a *hint.Error that names the wrong flag and how to fix it, or nil. It does not look at the host.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateNames, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes,
+		c.validateNames, c.validateDomain, c.validatePorts, c.validateRanges, c.validateTrusted, c.validateModes,
 		c.validateProtection, c.validateSizes, c.validatePeers,
 	}
 	for _, check := range checks {
@@ -96,6 +98,42 @@ func nameLike(s string) string {
 		return name
 	}
 	return "host1"
+}
+
+// validateDomain refuses a domain below which no name could be resolved: hosts resolve .local itself by mDNS (RFC 6762), addresses are no
+// names, and .arpa has the names of addresses.
+func (c *Config) validateDomain() error {
+	domain := c.Domain()
+	fixed := strings.Trim(strings.ToLower(domain), ".")
+	switch {
+	case fixed == "local":
+		return hint.Refuse("--dns-domain", "Write a domain below it, such as "+DefaultDNSDomain+", or one that your organization owns.",
+			"the domain local belongs to mDNS (RFC 6762)")
+	case fixed == "arpa" || strings.HasSuffix(fixed, ".arpa"):
+		return hint.Refuse("--dns-domain", "Write a domain such as "+DefaultDNSDomain+".", "the domain arpa has the names of addresses")
+	case !validDomain(fixed):
+		return hint.Refuse("--dns-domain", "Write labels of letters, digits and hyphens with dots between them, at most 52 bytes, such as "+
+			DefaultDNSDomain+".", "%s is not a domain", usage.Quote(domain))
+	case fixed != domain:
+		return hint.Refuse("--dns-domain", "Write "+fixed+".", "%s has capitals, or a dot at an end", usage.Quote(domain))
+	}
+	return nil
+}
+
+// validDomain reports whether s is a domain in lower case (RFC 1123, 2.1). Its last label is no number, as those of addresses are.
+func validDomain(s string) bool {
+	if s == "" || len(s) > maxDomainLen {
+		return false
+	}
+	last := ""
+	for last = range strings.SplitSeq(s, ".") {
+		valid := func(b byte) bool { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' }
+		if last == "" || len(last) > maxLabelLen || strings.HasPrefix(last, "-") || strings.HasSuffix(last, "-") ||
+			slices.ContainsFunc([]byte(last), func(b byte) bool { return !valid(b) }) {
+			return false
+		}
+	}
+	return strings.Trim(last, "0123456789") != ""
 }
 
 func validIfname(s string) bool {

@@ -20,6 +20,8 @@ type podsView struct {
 	Rows  []podRow
 	More  int // number of rows that are not shown
 	Names int // number of names in the overlay, of all nodes
+
+	Domain string // of the names
 }
 
 // podRow is an address on this node with what it is leased for.
@@ -32,7 +34,7 @@ type podRow struct {
 }
 
 func newPodsView(s Snapshot, now time.Time) podsView {
-	v := podsView{Names: len(s.Names)}
+	v := podsView{Names: len(s.Names), Domain: s.Status.DNSDomain}
 	names, leases := ownNames(s, s.Status.ID), map[netip.Addr]api.Lease{}
 	for _, l := range s.Leases {
 		leases[l.IP.Addr()] = l

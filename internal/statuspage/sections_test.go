@@ -73,6 +73,7 @@ func TestPods(t *testing.T) {
 	s.Names = []api.Name{
 		{Name: "web", IP: addr(2), Node: id(0)}, {Name: "printer", IP: addr(9), Node: id(0)}, {Name: "db", IP: addr(8), Node: id(1)},
 	}
+	s.Status.DNSDomain = "pods.example.org"
 	v := newPodsView(s, now)
 	var rows []string
 	for _, r := range v.Rows {
@@ -84,7 +85,7 @@ func TestPods(t *testing.T) {
 	if got := strings.Join(rows, "; "); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	if v.Names != 3 || v.Rows[0].Since.Distance != "1 h ago" || v.Rows[7].Since != nil {
+	if v.Names != 3 || v.Domain != "pods.example.org" || v.Rows[0].Since.Distance != "1 h ago" || v.Rows[7].Since != nil {
 		t.Errorf("%d names, %+v", v.Names, v.Rows)
 	}
 }

@@ -47,8 +47,9 @@ var ErrMalformed = errors.New("mesh: node metadata")
 //	type 3: address ranges: the prefix length and the length of the address, a byte each, and the address, for each range
 //	type 4: version of the program, text
 //	type 5: what direct routing to the node needs, see package direct
+//	type 7: domain of the node's names, text; without it: weft.local
 //
-// Ranges and version are for people only. They and type 5 are left out where the metadata would be too long with them.
+// Ranges, version and domain are for people only. They and type 5 are left out where the metadata would be too long with them.
 type Node struct {
 	Leaving      bool
 	DataPort     uint16
@@ -66,13 +67,14 @@ type Node struct {
 	Direct       []byte      // see package direct, at most 255 bytes; empty: the node takes no part
 	Ranges       []netip.Prefix
 	Version      string // at most 64 bytes
+	DNSDomain    string // of names, at most 64 bytes; empty: the default
 }
 
 // maxLen is the length of the longest metadata that memberlist accepts.
 const maxLen = 512
 
-// maxVersion is the length in bytes of the longest version that is published.
-const maxVersion = 64
+// maxText is the length in bytes of the longest version and of the longest domain that are published.
+const maxText = 64
 
 const (
 	format      = 1
@@ -87,6 +89,7 @@ const (
 	extensionRanges      = 3
 	extensionVersion     = 4
 	extensionDirect      = 5
+	extensionDomain      = 7
 )
 
 // MaxClusterIDs is how many cluster IDs, one a range, fit.
@@ -129,6 +132,7 @@ func (m Node) Encode() []byte {
 		b = append(b, extensionCertificate, byte(len(m.Certificate)))
 		b = append(b, m.Certificate...)
 	}
+	b = appendIfShort(b, extensionDomain, []byte(m.DNSDomain[:min(len(m.DNSDomain), maxText)]))
 	b = appendIfShort(b, extensionDirect, m.Direct)
 	var ranges []byte
 	for _, r := range m.Ranges {
@@ -136,7 +140,7 @@ func (m Node) Encode() []byte {
 		ranges = append(ranges, r.Addr().AsSlice()...)
 	}
 	b = appendIfShort(b, extensionRanges, ranges)
-	return appendIfShort(b, extensionVersion, []byte(m.Version[:min(len(m.Version), maxVersion)]))
+	return appendIfShort(b, extensionVersion, []byte(m.Version[:min(len(m.Version), maxText)]))
 }
 
 // AppendClusterIDs appends the wire form of cluster IDs: 8 bytes each.
@@ -238,11 +242,18 @@ func (m *Node) parseExtensions(b []byte) error {
 			}
 			m.Ranges = ranges
 		case extensionVersion:
-			m.Version = printable.Text(strings.ToValidUTF8(string(value[:min(len(value), maxVersion)]), ""))
+			m.Version = textOf(value)
+		case extensionDomain:
+			m.DNSDomain = textOf(value)
 		default: // of a later build
 		}
 	}
 	return nil
+}
+
+// textOf returns the text in a value, for people.
+func textOf(value []byte) string {
+	return printable.Text(strings.ToValidUTF8(string(value[:min(len(value), maxText)]), ""))
 }
 
 // parseRanges parses the value of the extension with the ranges.

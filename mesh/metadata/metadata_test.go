@@ -21,7 +21,7 @@ func TestRoundTrip(t *testing.T) {
 		Leaving: true, DataPort: 6784, ProtoMin: 1, ProtoMax: 3, Started: time.Unix(1, 2), Instance: 1 << 63,
 		Capabilities: 7, Public: [peer.KeySize]byte{1, 31: 2}, Name: "knot", Accepts: []uint32{1, 1 << 31},
 		ClusterIDs: []ClusterID{{1, 2}, {3, 1 << 31}}, VNI: 0xabcdef,
-		Direct: []byte{1, 2, 3},
+		Direct: []byte{1, 2, 3}, DNSDomain: "pods.example.org",
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12"), netip.MustParsePrefix("fd00::/64")}, Version: "v1.2",
 	}
 	b := want.Encode()
@@ -35,12 +35,14 @@ func TestRoundTrip(t *testing.T) {
 	withoutVersion := len(b) - 2 - len(want.Version)
 	withoutRanges := withoutVersion - 2 - 2 - 4 - 2 - 16
 	withoutDirect := withoutRanges - 2 - len(want.Direct)
-	withoutExtensions := withoutDirect - 2 - vniLen
+	withoutDomain := withoutDirect - 2 - len(want.DNSDomain)
+	withoutExtensions := withoutDomain - 2 - vniLen
 	withoutClusterIDs := withoutExtensions - 1 - 8*len(want.ClusterIDs)
 	withoutAccepts := withoutClusterIDs - 1 - 4*len(want.Accepts)
 	older := want
 	older.Version = ""
-	for _, end := range []int{withoutVersion, withoutRanges, withoutDirect, withoutExtensions, withoutClusterIDs, withoutAccepts} {
+	ends := []int{withoutVersion, withoutRanges, withoutDirect, withoutDomain, withoutExtensions, withoutClusterIDs, withoutAccepts}
+	for _, end := range ends {
 		if end < withoutVersion {
 			older.Ranges = nil
 		}
@@ -48,6 +50,9 @@ func TestRoundTrip(t *testing.T) {
 			older.Direct = nil
 		}
 		if end < withoutDirect {
+			older.DNSDomain = ""
+		}
+		if end < withoutDomain {
 			older.VNI = 0
 		}
 		if end < withoutExtensions {
@@ -64,7 +69,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	for n := range len(b) {
-		if slices.Contains([]int{withoutAccepts, withoutClusterIDs, withoutExtensions, withoutDirect, withoutRanges, withoutVersion}, n) {
+		if slices.Contains(ends, n) {
 			continue
 		}
 		if _, err := Parse(b[:n]); !errors.Is(err, ErrMalformed) {
@@ -81,7 +86,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	long := Node{
 		Name: string(make([]byte, 1000)), Accepts: make([]uint32, 8), ClusterIDs: make([]ClusterID, MaxClusterIDs), VNI: 1,
-		Ranges: want.Ranges, Version: string(make([]byte, 1000)),
+		Ranges: want.Ranges, Version: string(make([]byte, 1000)), DNSDomain: string(make([]byte, 1000)),
 	}
 	if n := len(long.Encode()); n > 512 {
 		t.Errorf("metadata of %d bytes, memberlist accepts 512", n)
