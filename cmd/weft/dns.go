@@ -24,23 +24,32 @@ func newDNSCommand(e *env) *cobra.Command {
 			"forwards all other queries to the host's resolvers. \"weft attach --hostname\" adds a name for the addresses that\n" +
 			"it attaches.",
 	}
-	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e))
+	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e),
+		newDNSResolvedCommand(e))
 	return cmd
 }
 
 func newDNSAddCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	external := false
+	cmd := &cobra.Command{
 		Use:   "add NAME IP...",
-		Short: "Add a name for addresses of the overlay; answers rotate several addresses",
-		Args:  usage.Arguments(2, -1),
+		Short: "Add a name for addresses of the overlay, or of other hosts; answers rotate several addresses",
+		Long: "Add a name for addresses of the overlay, which this node answers until \"weft dns remove\". With --external, the\n" +
+			"addresses may be of any host that pods reach, such as a database beside the overlay. Reverse lookups of such an\n" +
+			"address are left to the host's resolvers.",
+		Example: "  weft dns add db 10.32.5.1 10.40.0.7\n  weft dns add --external billing 192.0.2.7",
+		Args:    usage.Arguments(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := nameRequest(args)
 			if err != nil {
 				return err
 			}
+			r.External = external
 			return e.client().AddName(cmd.Context(), r)
 		},
 	}
+	cmd.Flags().BoolVar(&external, "external", false, "allow addresses outside the ranges of the overlay")
+	return cmd
 }
 
 func newDNSRemoveCommand(e *env) *cobra.Command {
@@ -120,12 +129,62 @@ func newDNSListCommand(e *env) *cobra.Command {
 			return e.show(names, func(w io.Writer) {
 				rows := make([][]string, 0, len(names))
 				for _, n := range names {
-					rows = append(rows, []string{n.Name, n.IP.String(), n.NodeName, yesNo(n.Answered), orDash(n.Owner)})
+					rows = append(rows, []string{n.Name, n.IP.String(), n.NodeName, nameSource(n), yesNo(n.Answered), orDash(n.Owner)})
 				}
-				table(w, []string{"NAME", "ADDRESS", "NODE", "ANSWERED", "OWNER"}, rows)
+				table(w, []string{"NAME", "ADDRESS", "NODE", "SOURCE", "ANSWERED", "OWNER"}, rows)
 			})
 		},
 	})
+}
+
+func newDNSResolvedCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "resolved",
+		Short: "Print the command that makes systemd-resolved of this host ask this node for names",
+		Long: "Print the command that makes systemd-resolved of this host ask this node for the names of the overlay, and for no\n" +
+			"others. It lasts until the bridge is removed, as by a reboot. The bridge needs an address: see \"weft expose\".",
+		Example: "  weft dns resolved | sh",
+		Args:    usage.Arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := e.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch {
+			case !s.DNS:
+				return hint.New(hint.Refused, "Start it without --no-dns.", "this node does not answer queries")
+			case len(s.Exposed) == 0:
+				return hint.New(hint.Refused, "Run \"weft expose\", which adds one.", "the bridge %s has no address, at which the node would answer",
+					s.Bridge)
+			}
+			addrs := make([]string, 0, len(s.Exposed))
+			for _, p := range s.Exposed {
+				addrs = append(addrs, p.Addr().String())
+			}
+			_, err = fmt.Fprintf(e.stdout, "resolvectl dns %[1]s %[2]s && resolvectl domain %[1]s '~%[3]s'\n", s.Bridge, strings.Join(addrs, " "), s.DNSDomain)
+			return err
+		},
+	}
+}
+
+// nameSource returns where a name comes from, for people.
+func nameSource(n api.Name) string {
+	switch n.Source {
+	case api.NameFromAttach:
+		return "weft attach"
+	case api.NameFromContainer:
+		return "container (CNI)"
+	case api.NameFromDocker:
+		return "Docker"
+	case api.NameFromOwner:
+		return "lease"
+	case api.NameFromAdd:
+		return "weft dns add"
+	case api.NameFromNode:
+		return "node " + n.NodeName
+	default: // of a daemon of another version
+		return orDash(string(n.Source))
+	}
 }
 
 // noName is the error about a name or address that no query is answered for. A name of a node that is not alive is one of them.

@@ -27,3 +27,41 @@ func TestLookupSaysWhyThereIsNoAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestListShowsSources: the list of names says where each comes from, also that of a daemon of a later or an older version.
+func TestListShowsSources(t *testing.T) {
+	for _, tt := range []struct {
+		name api.Name
+		want string
+	}{
+		{api.Name{Source: api.NameFromAttach}, "weft attach"}, {api.Name{Source: api.NameFromContainer}, "container (CNI)"},
+		{api.Name{Source: api.NameFromDocker}, "Docker"}, {api.Name{Source: api.NameFromAdd}, "weft dns add"},
+		{api.Name{Source: api.NameFromOwner}, "lease"}, {api.Name{Source: api.NameFromNode, NodeName: "host2"}, "node host2"},
+		{api.Name{Source: "later"}, "later"}, {api.Name{}, "-"},
+	} {
+		if got := nameSource(tt.name); got != tt.want {
+			t.Errorf("%q is %q, want %q", tt.name.Source, got, tt.want)
+		}
+	}
+}
+
+// TestResolvedCommand: the command for systemd-resolved has the bridge of the node with its addresses, and the domain.
+func TestResolvedCommand(t *testing.T) {
+	status := api.Status{
+		Bridge: "weave", DNSDomain: "pods.example.org", DNS: true,
+		Exposed: []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12"), netip.MustParsePrefix("fd32::1/64")},
+	}
+	silent, hidden := status, status
+	silent.DNS, hidden.Exposed = false, nil
+	for want, s := range map[string]api.Status{
+		"resolvectl dns weave 10.32.0.1 fd32::1 && resolvectl domain weave '~pods.example.org'\n":                             status,
+		"weft: this node does not answer queries\nhint: Start it without --no-dns.\n":                                         silent,
+		"weft: the bridge weave has no address, at which the node would answer\nhint: Run \"weft expose\", which adds one.\n": hidden,
+	} {
+		var out, errs bytes.Buffer
+		run(t.Context(), []string{"dns", "resolved", "--socket", daemon(t, map[string]any{"/v1/status": s})}, &out, &errs)
+		if got := out.String() + errs.String(); got != want {
+			t.Errorf("printed %q, want %q", got, want)
+		}
+	}
+}

@@ -357,6 +357,7 @@ type Name struct {
 	IP       netip.Addr `json:"ip"`
 	Node     peer.ID    `json:"node"` // that added the name
 	NodeName string     `json:"node_name"`
+	Source   NameSource `json:"source"`
 	Owner    string     `json:"owner,omitempty"` // of the lease that the name belongs to, if this node added it
 	Answered bool       `json:"answered"`        // false if Node is not alive
 }
@@ -368,6 +369,8 @@ type NameRequest struct {
 	// Owner is the holder of the leases of IPs on this node: the name ends with them, and DELETE removes names of that owner only. Empty:
 	// the name stays until DELETE, which removes names of every owner.
 	Owner string `json:"owner,omitempty"`
+	// External allows PUT for addresses outside the ranges of the overlay.
+	External bool `json:"external,omitempty"`
 }
 
 // CaptureRequest is the query of GET /v1/capture. The answer is a stream in pcapng.

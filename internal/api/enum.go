@@ -57,6 +57,19 @@ func (c Carrier) Datapath() Datapath {
 	}
 }
 
+// NameSource is where a name comes from.
+type NameSource string
+
+// Sources of names.
+const (
+	NameFromAttach    NameSource = "attach" // "weft attach --hostname" on this node
+	NameFromContainer NameSource = "cni"    // a container that a runtime added through CNI on this node
+	NameFromDocker    NameSource = "docker" // a container of Docker on this node
+	NameFromOwner     NameSource = "owner"  // another owner of a lease on this node
+	NameFromAdd       NameSource = "add"    // "weft dns add" on this node
+	NameFromNode      NameSource = "node"   // another node, which knows more
+)
+
 // Cipher is the cipher of the session with a peer. It is empty where datagrams are not encrypted, or where no cipher has been
 // chosen yet.
 type Cipher string

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -85,6 +86,25 @@ func TestNames(t *testing.T) {
 	if list := query[[]api.Name](t, nodes[2], "dns", "list"); len(list) != 3 {
 		t.Errorf("list: %+v", list)
 	}
+	// An address outside the ranges is named if that is meant, and its reverse lookup is none of this server's.
+	do(t, nodes[1], "dns", "add", "--external", "billing", "192.0.2.7", "2001:db8::7")
+	asker.answers(t, "billing.weft.local", "192.0.2.7")
+	asker.answers(t, "billing.weft.local AAAA", "2001:db8::7")
+	if out, err := asker.Run(testContext(t), "dig", "@"+asker.gateway(t).String(), "+norecurse", "-x", "192.0.2.7"); err != nil ||
+		!strings.Contains(out, "status: REFUSED") {
+		t.Errorf("the reverse lookup of an external address: %v, %s", err, out)
+	}
+	do(t, nodes[1], "dns", "remove", "billing")
+	asker.answers(t, "billing.weft.local")
+	sources := map[string]api.NameSource{}
+	for _, n := range query[[]api.Name](t, nodes[0], "dns", "list") {
+		sources[n.Name+" of "+n.NodeName] = n.Source
+	}
+	if want := map[string]api.NameSource{
+		"web.shop of a": api.NameFromAttach, "web.shop of b": api.NameFromNode, "db of c": api.NameFromNode,
+	}; !maps.Equal(sources, want) {
+		t.Errorf("sources %v, want %v", sources, want)
+	}
 	for command, says := range map[string]string{
 		"dns add bad_name 10.32.0.1": "not a name", "dns add x 192.0.2.1": "in none of the overlay's ranges",
 		"dns remove web.shop": "no such name on this node", "dns lookup none": "no node has added the name",
@@ -109,6 +129,40 @@ func TestNames(t *testing.T) {
 	asker.answers(t, "web.shop.weft.local")
 	do(t, nodes[2], "dns", "remove", "db")
 	asker.answers(t, "db.weft.local")
+}
+
+// TestNamesOfAnOwner: a program names the addresses of a lease that it holds, and the name ends with the lease. The names of others are
+// out of its reach.
+func TestNamesOfAnOwner(t *testing.T) {
+	t.Parallel()
+	labtest.Needs(t, "dig")
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes)
+	asker := attach(t, nodes[1], "asker", "--hostname", "asker")
+	const owner = "docker/net/one"
+	addr := netip.MustParsePrefix(do(t, nodes[0], "ip", "allocate", owner)).Addr()
+	client := api.NewClient(nodes[0].Socket())
+	request := api.NameRequest{Name: "web", IPs: []netip.Addr{addr}, Owner: owner}
+	if err := client.AddName(testContext(t), request); err != nil {
+		t.Fatal(err)
+	}
+	asker.answers(t, "web.weft.local", addr.String())
+	for _, n := range query[[]api.Name](t, nodes[0], "dns", "list") {
+		if n.Name == "web" && (n.Source != api.NameFromDocker || n.Owner != owner) {
+			t.Errorf("%+v", n)
+		}
+	}
+	wrong := request
+	wrong.IPs = []netip.Addr{asker.addr}
+	if err := client.AddName(testContext(t), wrong); err == nil || !strings.Contains(err.Error(), "not leased to") {
+		t.Errorf("naming the address of another owner: %v", err)
+	}
+	wrong.IPs, wrong.Owner = nil, "docker/net/two"
+	if err := client.RemoveName(testContext(t), wrong); err == nil {
+		t.Error("removed the name of another owner")
+	}
+	do(t, nodes[0], "ip", "release", owner)
+	asker.answers(t, "web.weft.local")
 }
 
 // TestForwardedNames: the node forwards queries of pods for other names to the resolvers of the host.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"net/netip"
+	"strings"
 
 	"weft/internal/api"
 	"weft/internal/dns"
@@ -75,11 +76,35 @@ func (n names) documents(match func(dns.Entry) bool) []api.Name {
 	for _, e := range n.registry.List() {
 		if match(e) {
 			docs = append(docs, api.Name{
-				Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: n.members.NodeName(e.Node), Owner: e.Holder, Answered: n.answered(e),
+				Name: e.Name, IP: e.Addr, Node: e.Node, NodeName: n.members.NodeName(e.Node), Source: n.source(e), Owner: e.Holder,
+				Answered: n.answered(e),
 			})
 		}
 	}
 	return docs
+}
+
+// dockerPrefix begins the owners of the containers of Docker.
+const dockerPrefix = "docker/"
+
+// source returns where a name comes from.
+func (n names) source(e dns.Entry) api.NameSource {
+	if e.Node != n.members.self {
+		return api.NameFromNode
+	}
+	if strings.HasPrefix(e.Holder, dockerPrefix) {
+		return api.NameFromDocker
+	}
+	switch holder.Parse(e.Holder).Kind {
+	case holder.Namespace, holder.Process:
+		return api.NameFromAttach
+	case holder.Container:
+		return api.NameFromContainer
+	case holder.Names:
+		return api.NameFromAdd
+	default:
+		return api.NameFromOwner
+	}
 }
 
 // answered reports whether queries for an entry are answered: names of nodes that are not alive are not.
@@ -94,8 +119,13 @@ type requestedNames struct {
 // AddName implements apiserver.Names.
 func (n requestedNames) AddName(in api.NameRequest) error {
 	for _, ip := range in.IPs {
-		if !n.cfg.InRanges(ip.Unmap()) {
-			return hint.New(hint.Invalid, "\"weft ipam\" shows the ranges of the overlay.", "%s is in none of the overlay's ranges", ip)
+		switch ip := ip.Unmap(); {
+		case n.cfg.InRanges(ip):
+		case !in.External:
+			return hint.New(hint.Invalid, "\"weft ipam\" shows the ranges; \"weft dns add --external\" names an address outside them.",
+				"%s is in none of the overlay's ranges", ip)
+		case ip.IsLoopback() || ip.IsLinkLocalUnicast():
+			return hint.New(hint.Invalid, "Give the address at which other hosts reach it.", "%s is another host on each host that asks", ip)
 		}
 	}
 	if in.Owner == "" {
@@ -136,7 +166,7 @@ func explainName(err error) error {
 	case errors.Is(err, dns.ErrFull):
 		return hint.New(hint.Exhausted, "Remove unused names: \"weft dns list\" shows them.", "%w", err)
 	case errors.Is(err, dns.ErrAddress):
-		return hint.New(hint.Invalid, "Give at least one address of the overlay.", "%w", err)
+		return hint.New(hint.Invalid, "Give at least one address of a host.", "%w", err)
 	}
 	return hint.New(hint.Internal, "The daemon's log has more.", "%w", err)
 }
