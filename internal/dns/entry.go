@@ -16,7 +16,10 @@ type Entry struct {
 	Holder  string     // holder of the lease or attachment that the name is for; known on the node itself only
 	Version uint64     // of two versions of one entry the higher one counts; made from the node's clock, in nanoseconds
 	Removed bool
-	At      time.Time // when it was removed, by this node's clock; for other entries, when this node received this version
+	// Withdrawn is set in a tombstone of this node with which its entry can come back: see Registry.Withdraw. It has its Holder. Other
+	// nodes do not know it.
+	Withdrawn bool
+	At        time.Time // when it was removed, by this node's clock; for other entries, when this node received this version
 }
 
 // maxVersion bounds versions, so that one bad version cannot use up the numbers.

@@ -92,12 +92,12 @@ func (r *Registry) applyReceived(e Entry, now time.Time) (update Entry, changed 
 
 // correctOwn compares an entry of this node that came from gossip with this node's own state, which is authoritative. When
 // they differ, e is of an earlier run of this node, before its state or clock was lost; correctOwn makes a version above e with the correct
-// state, and returns it as the update. mu is held.
+// state, and returns it as the update. So it does if e was withdrawn so long ago that the tombstone is not sent any more. mu is held.
 func (r *Registry) correctOwn(e Entry, now time.Time) (update Entry, changed bool, err error) {
 	r.last = max(r.last, e.Version)
 	own, known := r.table.find(e.Node, e.key())
 	switch {
-	case known && !e.supersedes(own):
+	case known && !e.supersedes(own) && (e.Removed || !own.Withdrawn || now.Sub(own.At) < tombstoneTTL):
 		return Entry{}, false, nil
 	case known && own.Removed == e.Removed:
 		own.Version = e.Version // the same state under another version

@@ -3,6 +3,7 @@ package dns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -25,7 +26,7 @@ func (r *Registry) Add(name, holder string, addrs ...netip.Addr) error {
 	return r.change(func() ([]Entry, error) {
 		var added []Entry
 		seen := make(map[netip.Addr]bool, len(addrs))
-		newEntries := 0
+		newEntries := 0 // those that are withdrawn are counted already
 		for _, a := range addrs {
 			e := Entry{Node: r.cfg.Self, Name: name, Addr: a.Unmap(), Holder: holder}
 			old, known := r.table.find(e.Node, e.key())
@@ -34,7 +35,7 @@ func (r *Registry) Add(name, holder string, addrs ...netip.Addr) error {
 			}
 			seen[e.Addr] = true
 			added = append(added, e)
-			if !known || old.Removed {
+			if !known || old.Removed && !old.Withdrawn {
 				newEntries++
 			}
 		}
@@ -76,13 +77,57 @@ func (r *Registry) Release(holder string, addr netip.Addr) {
 	}
 }
 
-// tombstones returns tombstones for this node's entries that match; mu is held.
-func (r *Registry) tombstones(match func(Entry) bool) (removed []Entry) {
-	for _, e := range r.table.nodes[r.cfg.Self] {
-		if !e.Removed && match(e) {
-			e.Removed, e.Holder = true, ""
-			removed = append(removed, e)
+// Withdraw ends the names of a holder on this node until Restore: no node answers them meanwhile. They outlast restarts, and Remove and
+// Release end them as other names.
+func (r *Registry) Withdraw(holder string) {
+	err := r.change(func() ([]Entry, error) {
+		withdrawn := r.own(func(e Entry) bool { return !e.Removed && e.Holder == holder })
+		for i := range withdrawn {
+			withdrawn[i].Removed, withdrawn[i].Withdrawn = true, true
 		}
+		return withdrawn, nil
+	})
+	if err != nil {
+		r.cfg.Logger.Error("names withdrawn, but not on disk", "err", err)
+	}
+}
+
+// Restore brings back the names of a holder that were withdrawn. It is no error when there are none. An error is that of Store.Save, and
+// nothing has changed then.
+func (r *Registry) Restore(holder string) error {
+	return r.change(func() ([]Entry, error) {
+		restored := r.own(func(e Entry) bool { return e.Withdrawn && e.Holder == holder })
+		for i := range restored {
+			restored[i].Removed, restored[i].Withdrawn = false, false
+		}
+		return restored, nil
+	})
+}
+
+// Own returns the names of this node, those that are withdrawn included, ordered by name and address.
+func (r *Registry) Own() []Entry {
+	r.mu.Lock()
+	list := r.own(func(e Entry) bool { return !e.Removed || e.Withdrawn })
+	r.mu.Unlock()
+	slices.SortFunc(list, compareEntries)
+	return list
+}
+
+// own returns this node's entries that match; mu is held.
+func (r *Registry) own(match func(Entry) bool) (list []Entry) {
+	for _, e := range r.table.nodes[r.cfg.Self] {
+		if match(e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// tombstones returns tombstones for this node's names that match, also for those that are withdrawn; mu is held.
+func (r *Registry) tombstones(match func(Entry) bool) []Entry {
+	removed := r.own(func(e Entry) bool { return (!e.Removed || e.Withdrawn) && match(e) })
+	for i := range removed {
+		removed[i].Removed, removed[i].Withdrawn, removed[i].Holder = true, false, ""
 	}
 	return removed
 }

@@ -103,8 +103,8 @@ func entriesIn(r *Registry) map[id]string {
 // cluster is some nodes and the messages between them, with a naive model: the set of names of each node.
 type cluster struct {
 	nodes []*node
-	model []map[key]bool
-	sent  [][]byte // messages that may still arrive
+	model []map[key]bool // false: withdrawn
+	sent  [][]byte       // messages that may still arrive
 	clock time.Time
 }
 
@@ -144,7 +144,7 @@ func (c *cluster) add(t *rapid.T) {
 func (c *cluster) remove(t *rapid.T) {
 	i, k := c.pick(t), anyKey(t)
 	err := c.nodes[i].Remove(k.name, k.addr)
-	if (err == nil) != c.model[i][k] {
+	if _, has := c.model[i][k]; (err == nil) != has {
 		t.Fatalf("Remove: %v, of %v", err, c.model[i])
 	}
 	delete(c.model[i], k)
@@ -155,6 +155,28 @@ func (c *cluster) release(t *rapid.T) {
 	i, k := c.pick(t), anyKey(t)
 	c.nodes[i].Release("owner of "+k.addr.String(), netip.Addr{})
 	maps.DeleteFunc(c.model[i], func(other key, _ bool) bool { return other.addr == k.addr })
+	c.collectSent()
+}
+
+// withdraw and restore change whether the names of a holder are answered.
+func (c *cluster) withdraw(t *rapid.T) {
+	i, k := c.pick(t), anyKey(t)
+	c.nodes[i].Withdraw("owner of " + k.addr.String())
+	c.setAnswered(i, k.addr, false)
+}
+
+func (c *cluster) restore(t *rapid.T) {
+	i, k := c.pick(t), anyKey(t)
+	must(t, c.nodes[i].Restore("owner of "+k.addr.String()))
+	c.setAnswered(i, k.addr, true)
+}
+
+func (c *cluster) setAnswered(i int, a netip.Addr, answered bool) {
+	for k := range c.model[i] {
+		if k.addr == a {
+			c.model[i][k] = answered
+		}
+	}
 	c.collectSent()
 }
 
@@ -219,7 +241,10 @@ func (c *cluster) converge(t *rapid.T) {
 func (c *cluster) check(t *rapid.T) {
 	want := make(map[string]map[netip.Addr]bool)
 	for _, m := range c.model {
-		for k := range m {
+		for k, answered := range m {
+			if !answered {
+				continue
+			}
 			if want[k.name] == nil {
 				want[k.name] = make(map[netip.Addr]bool)
 			}
@@ -243,7 +268,7 @@ func TestClusterConverges(t *testing.T) {
 		c := newCluster(rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"add": c.add, "remove": c.remove, "release": c.release, "deliver": c.deliver, "exchange": c.exchange, "tick": c.tick,
-			"restart": c.restart,
+			"restart": c.restart, "withdraw": c.withdraw, "restore": c.restore,
 		})
 		c.converge(rt)
 		c.check(rt)

@@ -15,6 +15,8 @@ var errInvalidSaved = errors.New("invalid entry")
 type saved struct {
 	Last  uint64       `json:"last"` // the highest version used, from which versions continue even when the clock was set back
 	Names []savedEntry `json:"names"`
+	// Withdrawn are names that come back when their holder does.
+	Withdrawn []savedEntry `json:"withdrawn,omitempty"`
 }
 
 type savedEntry struct {
@@ -24,7 +26,7 @@ type savedEntry struct {
 	Version uint64     `json:"version"`
 }
 
-// snapshot returns this node's names as they will be after changes; mu is held. It leaves out tombstones: after a restart
+// snapshot returns this node's names as they will be after changes; mu is held. It leaves out other tombstones: after a restart
 // gossip brings them back, or brings the entries that this node then lacks and removes again.
 func (r *Registry) snapshot(changes []Entry) []byte {
 	after := make(map[key]Entry)
@@ -37,13 +39,17 @@ func (r *Registry) snapshot(changes []Entry) []byte {
 	s := saved{Last: r.last, Names: []savedEntry{}}
 	list := make([]Entry, 0, len(after))
 	for _, e := range after {
-		if !e.Removed {
+		if !e.Removed || e.Withdrawn {
 			list = append(list, e)
 		}
 	}
 	slices.SortFunc(list, compareEntries)
 	for _, e := range list {
-		s.Names = append(s.Names, savedEntry{e.Name, e.Addr, e.Holder, e.Version})
+		to := &s.Names
+		if e.Withdrawn {
+			to = &s.Withdrawn
+		}
+		*to = append(*to, savedEntry{e.Name, e.Addr, e.Holder, e.Version})
 	}
 	b, err := json.Marshal(s)
 	if err != nil { // unreachable: strings and numbers can always be encoded
@@ -62,8 +68,10 @@ func (r *Registry) load(b []byte) error {
 		return err
 	}
 	r.last = min(s.Last, maxVersion)
-	for _, n := range s.Names {
+	for i, n := range slices.Concat(s.Names, s.Withdrawn) {
 		e := Entry{Node: r.cfg.Self, Name: n.Name, Addr: n.Addr, Holder: n.Holder, Version: n.Version, At: r.cfg.Clock.Now()}
+		e.Withdrawn = i >= len(s.Names)
+		e.Removed = e.Withdrawn
 		if !e.valid() || !r.makeRoom(e) {
 			return fmt.Errorf("%w: %q at %s", errInvalidSaved, n.Name, n.Addr)
 		}

@@ -75,7 +75,7 @@ func (t *table) drop(e Entry) {
 func (t *table) dropOldestTombstone(node peer.ID) bool {
 	var oldest Entry
 	for _, e := range t.nodes[node] {
-		if e.Removed && (!oldest.Removed || e.At.Before(oldest.At)) {
+		if e.Removed && !e.Withdrawn && (!oldest.Removed || e.At.Before(oldest.At)) {
 			oldest = e
 		}
 	}
@@ -89,17 +89,17 @@ func (t *table) dropOldestTombstone(node peer.ID) bool {
 func (t *table) expire(before time.Time) {
 	for _, entries := range t.nodes {
 		for _, e := range entries {
-			if e.Removed && !e.At.After(before) {
+			if e.Removed && !e.Withdrawn && !e.At.After(before) {
 				t.drop(e)
 			}
 		}
 	}
 }
 
-// living returns how many entries of a node are not removed.
+// living returns how many entries of a node are not removed, or can come back.
 func (t *table) living(node peer.ID) (n int) {
 	for _, e := range t.nodes[node] {
-		if !e.Removed {
+		if !e.Removed || e.Withdrawn {
 			n++
 		}
 	}
