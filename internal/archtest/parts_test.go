@@ -34,7 +34,7 @@ var parts = map[string][]string{
 	},
 	"internal/leases": {
 		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions",
-		"internal/guard", "internal/leases/holder",
+		"internal/guard", "internal/hostwatch", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
 	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage", "internal/unixsocket"},

@@ -49,6 +49,14 @@ var mistakesWithoutNode = []mistake{
 	{"", "attach --pid abc", 2, `--pid: "abc" is not a whole number`, "Write a number in digits, without a unit."},
 	{"", "attach --pid -3", 2, "--pid: -3 is not a process ID", "Use the ID of a running process."},
 	{"", "attach --netns p --guard most", 2, `--guard: "most" is unknown`, "Choose pods, host or off."},
+	{
+		"", "up --dns-domain local", 2, "--dns-domain: the domain local belongs to mDNS (RFC 6762)",
+		"Write a domain below it, such as weft.local, or one that your organization owns.",
+	},
+	{
+		"", "up --dns-domain Pods.example.", 2, `--dns-domain: "Pods.example." has capitals, or a dot at an end`,
+		"Write pods.example.",
+	},
 	{"", "up --mtu abc", 2, `--mtu: "abc" is not a whole number`, "Write a number in digits, without a unit."},
 	{"", "up --mtu 100", 2, "--mtu: 100 is out of range", "Choose 576 to 65521, or 0 to derive it from the underlay."},
 	{
@@ -210,7 +218,10 @@ var mistakesWithNode = []mistake{
 		"", "dns remove wep", 1, `no such name on this node: "wep"`,
 		`Each node removes its own names: "weft dns list" shows which node has it.`,
 	},
-	{"", "dns add x 192.0.2.1", 2, "192.0.2.1 is in none of the overlay's ranges", `"weft ipam" shows the ranges of the overlay.`},
+	{
+		"", "dns add x 192.0.2.1", 2, "192.0.2.1 is in none of the overlay's ranges",
+		`"weft ipam" shows the ranges; "weft dns add --external" names an address outside them.`,
+	},
 	{"", "reclaim neverthere", 1, `no node has the name "neverthere"`, `Give the ID; "weft ipam" shows which nodes own addresses.`},
 	{"", "capture --peer neverthere", 1, `no live peer has the name or the ID "neverthere"`, `"weft peers" lists the peers.`},
 	{

@@ -56,7 +56,9 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 		return api.Attachment{}, errors.Join(err, m.releaseNew(h, before), guarded.restore(ctx))
 	}
 	m.hardenPort(spec.HostName)
-	if err := m.name(in.Hostname, h, spec.Addresses); err != nil {
+	if err := m.renamed(in.Hostname, h, spec.Addresses); err != nil && in.Hostname == "" {
+		m.log.Warn("cannot restore the names of an attachment", "holder", h, "err", err)
+	} else if err != nil {
 		undo := errors.Join(m.cfg.Links.Detach(ctx, in.Netns, in.Ifname, spec.HostName), m.releaseNew(h, before), guarded.restore(ctx))
 		if undo != nil {
 			m.log.Warn("undoing an attachment failed", "holder", h, "err", undo)

@@ -3,8 +3,8 @@
 // to the datapath.
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
-// protects the addresses of pods that lost their leases; gateways.go looks after the gateways of running pods, and names.go after names
-// without a lease; guard.go and running.go say what pods may send; probes.go leases the addresses of direct routing.
+// protects the addresses of pods that lost their leases; gateways.go looks after the gateways of running pods, names.go after names
+// without a lease, and pairnames.go after names of pods that are gone; guard.go and running.go say what pods may send; probes.go leases the addresses of direct routing.
 package leases
 
 import (
@@ -53,8 +53,12 @@ type Names interface {
 	Add(name string, h holder.Holder, addrs ...netip.Addr) error
 	// Release removes the names of a holder at addr, or all of them where addr is not valid.
 	Release(h holder.Holder, addr netip.Addr)
-	// Held returns the names of this node that go with leases, in any order.
+	// Held returns the names of this node that go with leases, in any order, those that are withdrawn included.
 	Held() []HeldName
+	// Withdraw ends the names of a holder until Restore, or until Add adds them again.
+	Withdraw(h holder.Holder)
+	// Restore brings back the names of a holder that are withdrawn.
+	Restore(h holder.Holder) error
 	// Remove removes a name of this node from addresses.
 	Remove(name string, addrs ...netip.Addr) error
 }
@@ -64,6 +68,8 @@ type HeldName struct {
 	Name   string
 	Holder holder.Holder
 	Addr   netip.Addr
+
+	Withdrawn bool // it is not answered
 }
 
 // Nodes names nodes for people. NodeName returns an empty string for an unknown node; it must not wait.
@@ -131,6 +137,7 @@ func (m *Manager) Run(ctx context.Context) {
 	group.Go(func() error { m.collectGarbage(ctx); return nil })
 	group.Go(func() error { m.watchOrphans(ctx); return nil })
 	group.Go(func() error { m.guardRunning(ctx); return nil })
+	group.Go(func() error { m.followPairs(ctx); return nil })
 	group.Go(func() error { m.leaseProbes(ctx); return nil })
 	_ = group.Wait()
 }

@@ -51,7 +51,9 @@ func (b *bridge) RemoveBridgeAddress(p netip.Prefix) error {
 type registry struct {
 	names map[string]holder.Holder
 	addrs map[string][]netip.Addr // of each name
-	onBad func()                  // called when "bad" is added
+	// withdrawn are the names that are not answered.
+	withdrawn map[string]bool
+	onBad     func() // called when "bad" is added
 	// onHeld is called by Held before it returns; nil: nothing is.
 	onHeld func()
 }
@@ -72,6 +74,7 @@ func (r *registry) Add(name string, h holder.Holder, addrs ...netip.Addr) error 
 		return hint.New(hint.Exhausted, "Remove some.", "full")
 	}
 	r.names[name] = h
+	delete(r.withdrawn, name)
 	for _, a := range addrs {
 		if !slices.Contains(r.addrs[name], a) {
 			r.addrs[name] = append(r.addrs[name], a)
@@ -99,16 +102,32 @@ func (r *registry) Held() (held []leases.HeldName) {
 	}
 	for name, h := range r.names {
 		for _, a := range r.addrs[name] {
-			held = append(held, leases.HeldName{Name: name, Holder: h, Addr: a})
+			held = append(held, leases.HeldName{Name: name, Holder: h, Addr: a, Withdrawn: r.withdrawn[name]})
 		}
 	}
 	return held
+}
+
+func (r *registry) Withdraw(h holder.Holder) { r.setWithdrawn(h, true) }
+
+func (r *registry) Restore(h holder.Holder) error {
+	r.setWithdrawn(h, false)
+	return nil
+}
+
+func (r *registry) setWithdrawn(h holder.Holder, withdrawn bool) {
+	for name, of := range r.names {
+		if of == h {
+			r.withdrawn[name] = withdrawn
+		}
+	}
 }
 
 func (r *registry) Remove(name string, addrs ...netip.Addr) error {
 	r.addrs[name] = slices.DeleteFunc(r.addrs[name], func(a netip.Addr) bool { return slices.Contains(addrs, a) })
 	if len(r.addrs[name]) == 0 {
 		delete(r.names, name)
+		delete(r.withdrawn, name)
 	}
 	return nil
 }
@@ -175,7 +194,7 @@ func newBench(t *testing.T, onBridge ...netip.Prefix) *bench {
 func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Prefix) *bench {
 	t.Helper()
 	b := &bench{bridge: &bridge{addrs: onBridge}, links: linktest.NewRecorder("weave")}
-	b.names = &registry{names: map[string]holder.Holder{}, addrs: map[string][]netip.Addr{}}
+	b.names = &registry{names: map[string]holder.Holder{}, addrs: map[string][]netip.Addr{}, withdrawn: map[string]bool{}}
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.32.0.0/24")}
 	var err error
 	if b.ipam, err = ipam.New(ipam.Config{Self: peer.ID{1}, Ranges: ranges, InitPeers: 1, Store: storetest.NewMemory(),

@@ -38,13 +38,19 @@ func (n names) Release(h holder.Holder, addr netip.Addr) { n.registry.Release(h.
 // Held implements leases.Names.
 func (n names) Held() []leases.HeldName {
 	var held []leases.HeldName
-	for _, e := range n.registry.List() {
-		if h := holder.Parse(e.Holder); e.Node == n.members.self && h.Kind != holder.Names {
-			held = append(held, leases.HeldName{Name: e.Name, Holder: h, Addr: e.Addr})
+	for _, e := range n.registry.Own() {
+		if h := holder.Parse(e.Holder); h.Kind != holder.Names {
+			held = append(held, leases.HeldName{Name: e.Name, Holder: h, Addr: e.Addr, Withdrawn: e.Withdrawn})
 		}
 	}
 	return held
 }
+
+// Withdraw implements leases.Names.
+func (n names) Withdraw(h holder.Holder) { n.registry.Withdraw(h.String()) }
+
+// Restore implements leases.Names.
+func (n names) Restore(h holder.Holder) error { return explainName(n.registry.Restore(h.String())) }
 
 // Remove implements leases.Names.
 func (n names) Remove(name string, addrs ...netip.Addr) error {
