@@ -68,6 +68,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		return c.undo(ctx, linkError(err))
 	}
 	c.harden()
+	c.addName(ctx, plan)
 	if err := c.print(plan.result(prev, made)); err != nil {
 		return c.undo(ctx, err)
 	}

@@ -6,6 +6,7 @@
 //	                     +--- Admit --> weft-kube     (in Kubernetes: returns once the pod's policies are in force)
 //	                     +--- Guard --> daemon        (returns once the container's port is bound to its addresses)
 //	                     +---- Attach --> podlink.Linker (veth pair, addresses, routes)
+//	                     +--- AddName --> daemon      (if the configuration says so)
 //
 // The plugin is stateless, apart from a queue of deletions while the daemon does not run. It finds a lease by its holder, and a
 // host link by the name that is derived from the holder. It implements the CNI specification 1.1.0
@@ -59,6 +60,8 @@ type Daemon interface {
 	// Guard and Unguard set and end what the port of a container may send.
 	Guard(ctx context.Context, r api.GuardRequest) error
 	Unguard(ctx context.Context, owner string) error
+	// AddName gives addresses a name that ends with their leases.
+	AddName(ctx context.Context, r api.NameRequest) error
 	// Admit and Admits are requests to weft-kube, which has a socket of its own.
 	Admit(ctx context.Context, a api.Admission) (api.Admitted, error)
 	Admits(ctx context.Context) error

@@ -27,6 +27,8 @@ type config struct {
 	// container may use which is bound to its addresses.
 	Guard string   `json:"guard"`
 	Allow []string `json:"allow"`
+	// Names gives each container a name in the overlay, and the name server of its node; default: false.
+	Names bool `json:"names"`
 
 	// RuntimeConfig has the values of the runtime for the capabilities "ips" and "mac".
 	RuntimeConfig requested `json:"runtimeConfig"`

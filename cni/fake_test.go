@@ -51,6 +51,11 @@ type fakeDaemon struct {
 	guarded   []api.GuardRequest
 	unguarded []string
 	guardErr  error // returned by Guard
+
+	domain  string // of names; empty: of a daemon of an older version
+	silent  bool   // it answers no queries
+	named   []api.NameRequest
+	nameErr error // returned by AddName
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -77,7 +82,7 @@ func (d *fakeDaemon) Join(_ context.Context, r api.JoinRequest) (api.Join, error
 	if d.leases[r.Owner] == nil {
 		d.leases[r.Owner] = d.lease(r.IPs)
 	}
-	j := api.Join{Bridge: "weave", MTU: 1422}
+	j := api.Join{Bridge: "weave", MTU: 1422, DNSDomain: d.domain, DNS: d.domain != "" && !d.silent}
 	for _, p := range d.leases[r.Owner] {
 		gw := netip.MustParseAddr("10.32.0.1")
 		if p.Addr().Is6() {
@@ -163,6 +168,13 @@ func (d *fakeDaemon) Unguard(_ context.Context, owner string) error {
 	defer d.mu.Unlock()
 	d.unguarded = append(d.unguarded, owner)
 	return nil
+}
+
+func (d *fakeDaemon) AddName(_ context.Context, r api.NameRequest) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.named = append(d.named, r)
+	return d.nameErr
 }
 
 func (d *fakeDaemon) Admits(context.Context) error { return d.admitErr }

@@ -22,6 +22,7 @@ type plan struct {
 	spec     podlink.Spec
 	gateways []netip.Addr // for each address of spec; invalid: none
 	dns      types.DNS
+	domain   string // of names; empty: not known
 }
 
 // newPlan leases addresses and returns the plan for them. On an error, leases may remain: the caller ends them.
@@ -64,6 +65,9 @@ func (c *call) planJoin(ctx context.Context, p *plan) error {
 	}
 	if p.spec.MAC.IsZero() {
 		p.spec.MAC = join.Addresses[0].MAC
+	}
+	if c.conf.Names {
+		p.setNames(join)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 // installOptions are the flags of "weft-kube install".
 type installOptions struct {
 	plugin, binDir, confDir, socket string
+	names                           bool
 	timeout                         time.Duration
 }
 
@@ -34,6 +35,7 @@ func newInstallCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	cmd.Flags().StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	cmd.Flags().StringVar(&o.socket, "socket", api.DefaultSocket, "the daemon's API socket")
+	cmd.Flags().BoolVar(&o.names, "names", false, "give containers a name in the overlay, and the name server of their node")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "maximum time to wait for the daemon")
 	return cmd
 }
@@ -48,7 +50,7 @@ func runInstall(cmd *cobra.Command, o installOptions) error {
 			return err
 		}
 	}
-	install := &kube.Install{Plugin: plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket}
+	install := &kube.Install{Plugin: plugin, BinDir: o.binDir, ConfDir: o.confDir, Socket: o.socket, Names: o.names}
 	if _, err := install.Plugins(); err != nil {
 		return err
 	}

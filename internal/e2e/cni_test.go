@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netns"
 
 	"weft/internal/api"
 	"weft/internal/nettest/cluster"
@@ -32,6 +34,62 @@ func newRuntime(t *testing.T, n *cluster.Node) *cnitest.Runtime {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// TestNamesOfContainers: a container has the name that its runtime passes, on all nodes until its runtime deletes it, or its namespace is
+// gone. Its resolver is its node.
+func TestNamesOfContainers(t *testing.T) {
+	t.Parallel()
+	labtest.Needs(t, "dig")
+	nodes := newNodes(t, "a", "b")
+	for i, n := range nodes {
+		up(t, n, append([]string{"--dns-domain", "pods.example.org"}, others(nodes, nodes[i])...)...)
+	}
+	waitReady(t, nodes)
+	r := newRuntime(t, nodes[0])
+	if err := r.Configure("named", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "named", "plugins": [
+		{"type": "weft", "socket": %q, "names": true}]}`, nodes[0].Socket())); err != nil {
+		t.Fatal(err)
+	}
+	asker := attach(t, nodes[1], "asker")
+	p := labtest.AddPod(t, nodes[0].Host, "web")
+	options := cnitest.Options{Args: "IgnoreUnknown=1;K8S_POD_NAME=My_Web"}
+	add := func() *pod {
+		t.Helper()
+		result, err := r.Add(testContext(t), "named", p.Path(), options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := &pod{Pod: p, node: nodes[0]}
+		addr, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+		web.addr = addr.Unmap()
+		gateway := result.IPs[0].Gateway.String()
+		if diff := cmp.Diff(types.DNS{Nameservers: []string{gateway}, Search: []string{"pods.example.org"}}, result.DNS); diff != "" {
+			t.Errorf("DNS of the result: %s", diff)
+		}
+		asker.answers(t, "my-web.pods.example.org", web.addr.String())
+		web.answers(t, "my-web.pods.example.org", web.addr.String())
+		return web
+	}
+	add()
+	list := query[[]api.Name](t, nodes[0], "dns", "list")
+	if len(list) != 1 || list[0].Source != api.NameFromContainer || !strings.HasPrefix(list[0].Owner, "cni/named/") {
+		t.Errorf("names %+v", list)
+	}
+	if err := r.Del(testContext(t), "named", p.Path(), options); err != nil {
+		t.Error(err)
+	}
+	asker.answers(t, "my-web.pods.example.org")
+
+	options.Args = "IgnoreUnknown=1;K8S_POD_NAME=My_Web;K8S_POD_NAMESPACE=My_Web" // as older versions of podman do
+	add()
+	if err := netns.DeleteNamed(p.Name()); err != nil {
+		t.Fatal(err)
+	}
+	asker.answers(t, "my-web.pods.example.org")
+	if err := r.Del(testContext(t), "named", p.Path(), options); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestContainersOfTwoNodes creates a container on each of two nodes, with cnitool as the runtime and the reference portmap

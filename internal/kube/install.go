@@ -56,6 +56,8 @@ type Install struct {
 	Socket, Policy string
 	// Guard is what pods may send; empty: as the daemon's --guard says.
 	Guard api.GuardMode
+	// Names gives containers names in the overlay, and the name server of their node.
+	Names bool
 
 	portmap portmapProbe
 	mu      sync.Mutex
@@ -76,6 +78,9 @@ func (i *Install) Conflist() ([]byte, error) {
 	}
 	if i.Guard != "" {
 		weft["guard"] = i.Guard
+	}
+	if i.Names {
+		weft["names"] = true
 	}
 	list := conflist{
 		CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", newestVersion}, Name: "weft",

@@ -51,6 +51,12 @@ func TestConflistLoads(t *testing.T) {
 	if changed, err := (&Install{ConfDir: dir, Socket: "/run/weft/weft.sock"}).Configuration(); err != nil || changed {
 		t.Errorf("the second time: changed %v, %v", changed, err)
 	}
+	for _, names := range []bool{false, true} {
+		text, err := (&Install{Socket: "/run/weft/weft.sock", Names: names}).Conflist()
+		if err != nil || bytes.Contains(text, []byte(`"names": true`)) != names {
+			t.Errorf("names %v: %s, %v", names, text, err)
+		}
+	}
 }
 
 func TestInstallNamesThePath(t *testing.T) {
