@@ -197,16 +197,20 @@ func (e *env) noName(ctx context.Context, text string) error {
 	if ip, err := parseIP(text); err == nil {
 		return hint.New(hint.NotFound, list, "no name has the address %s", ip)
 	}
+	name := strings.ToLower(strings.TrimSuffix(text, "."))
+	if s, err := e.client().Status(ctx); err == nil {
+		name = strings.TrimSuffix(name, "."+s.DNSDomain)
+	}
 	var known []string
 	for _, n := range all {
-		if strings.EqualFold(n.Name, strings.TrimSuffix(text, ".")) {
+		if n.Name == name {
 			return hint.New(hint.NotFound, "Queries are answered again when that node is back: \"weft peers\" shows it.",
 				"%q is a name of node %s, which is not alive", text, n.NodeName)
 		}
 		known = append(known, n.Name)
 	}
 	advice := list
-	if near, ok := suggest.Nearest(text, known); ok {
+	if near, ok := suggest.Nearest(name, known); ok {
 		advice = fmt.Sprintf("Did you mean %s? ", near) + list
 	}
 	return hint.New(hint.NotFound, advice, "no node has added the name %q", text)

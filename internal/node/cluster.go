@@ -229,7 +229,7 @@ func (c *cluster) Leave(ctx context.Context) (api.LeaveResult, error) {
 		failure string
 		run     func() error
 	}{
-		{"cannot remove this node's names", func() error { return c.names.removeOwn(c.self) }},
+		{"cannot remove this node's names", func() error { return c.names.removeOwn() }},
 		{"cannot remove the addresses of the bridge", c.leases.HideAlways},
 		{"cannot remove the ports of containers", func() error { return c.hostCheck.Clear(ctx) }},
 		{"cannot take the host off the overlay", func() error { return c.datapath.Clear(ctx) }},

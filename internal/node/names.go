@@ -10,7 +10,6 @@ import (
 	"weft/internal/hint"
 	"weft/internal/leases"
 	"weft/internal/leases/holder"
-	"weft/internal/peer"
 	"weft/internal/settings"
 )
 
@@ -149,12 +148,10 @@ func (n requestedNames) RemoveName(in api.NameRequest) error {
 }
 
 // removeOwn removes all names of this node, for one that leaves.
-func (n names) removeOwn(self peer.ID) error {
+func (n names) removeOwn() error {
 	var errs []error
-	for _, e := range n.registry.List() {
-		if e.Node == self {
-			errs = append(errs, n.registry.Remove(e.Name, e.Addr))
-		}
+	for _, e := range n.registry.Own() {
+		errs = append(errs, n.registry.Remove(e.Name, e.Addr))
 	}
 	return errors.Join(errs...)
 }

@@ -86,3 +86,16 @@ func TestNameSources(t *testing.T) {
 		t.Errorf("not listed: %v", want)
 	}
 }
+
+// TestLeavingNodeHasNoNames: a node that leaves removes all its names, those that are withdrawn included.
+func TestLeavingNodeHasNoNames(t *testing.T) {
+	n := namesOf(t)
+	addr, pod := netip.MustParseAddr("10.32.0.9"), holder.ForNamespace("/run/netns/p", "eth0")
+	if err := errors.Join(n.Add("web", pod, addr), n.Add("db", holder.ForNames(), addr)); err != nil {
+		t.Fatal(err)
+	}
+	n.Withdraw(pod)
+	if err := n.removeOwn(); err != nil || len(n.registry.Own()) > 0 {
+		t.Errorf("%v; left: %v", err, n.registry.Own())
+	}
+}
