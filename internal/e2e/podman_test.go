@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/api"
 	"weft/internal/health"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/critest"
@@ -48,6 +49,7 @@ func newPodman(t *testing.T, n *cluster.Node) *podman {
 		t.Skip("podman is not installed (make e2e installs it)")
 	}
 	install := installOn(t, n)
+	install.Names = true
 	if _, err := install.Configuration(); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func (p *podman) run(ctx context.Context, name string, options ...string) (*crit
 	return &critest.Pod{ID: id, IPs: []string{s.Networks["weft"].IPAddress, s.Networks["weft"].MacAddress}, Netns: s.SandboxKey}, nil
 }
 
-// TestPodman: podman with its CNI backend creates and removes fifty containers, with published ports, a requested IP and
+// TestPodman: podman with its CNI backend creates and removes fifty containers, with published ports, names, a requested IP and
 // MAC address, and a restart. Nothing is left of them at the end.
 func TestPodman(t *testing.T) {
 	const count = 50
@@ -155,12 +157,24 @@ func TestPodman(t *testing.T) {
 		t.Error(err)
 	}
 	client.reaches(t, netip.MustParseAddr("10.32.7.7"))
+	client.answers(t, fmt.Sprintf("c%d.weft.local", count-1), last.IPs[0])
+	client.answers(t, "static.weft.local", "10.32.7.7")
+	path, err := p.do(testContext(t), "inspect", "--format", "{{.ResolvConfPath}}", static.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolvers, err := os.ReadFile(path)
+	if gateway := query[api.Status](t, a, "status").Exposed[0].Addr(); err != nil ||
+		!strings.Contains(string(resolvers), "nameserver "+gateway.String()+"\n") || !strings.Contains(string(resolvers), "search weft.local\n") {
+		t.Errorf("the container asks others for names than %s: %s, %v", gateway, resolvers, err)
+	}
 	for _, c := range append(containers, static) {
 		group.Go(func() error { return remove(c) })
 	}
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	client.answers(t, "static.weft.local")
 	if diff := cmp.Diff(before, leftovers(t, a)); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
