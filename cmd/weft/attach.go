@@ -100,7 +100,8 @@ func newAttachCommand(e *env) *cobra.Command {
 	})
 	n.add(cmd)
 	completeFlag(cmd, "netns", e.complete(namespaces))
-	cmd.Flags().StringVar(&hostname, "hostname", "", "DNS `name` of the addresses below --dns-domain of the node (default weft.local), until detach")
+	cmd.Flags().StringVar(&hostname, "hostname", "",
+		"DNS `name` of the addresses below --dns-domain of the node (default weft.local), until detach")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
 	g.add(cmd)

@@ -161,7 +161,8 @@ func newDNSResolvedCommand(e *env) *cobra.Command {
 			for _, p := range s.Exposed {
 				addrs = append(addrs, p.Addr().String())
 			}
-			_, err = fmt.Fprintf(e.stdout, "resolvectl dns %[1]s %[2]s && resolvectl domain %[1]s '~%[3]s'\n", s.Bridge, strings.Join(addrs, " "), s.DNSDomain)
+			_, err = fmt.Fprintf(e.stdout, "resolvectl dns %[1]s %[2]s && resolvectl domain %[1]s '~%[3]s'\n",
+				s.Bridge, strings.Join(addrs, " "), s.DNSDomain)
 			return err
 		},
 	}

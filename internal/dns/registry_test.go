@@ -75,7 +75,9 @@ func (fixedClock) Now() time.Time { return epoch }
 func newNode(t failer, id byte, initial []byte) *node {
 	t.Helper()
 	n := &node{now: epoch, dead: make(map[peer.ID]bool), saved: initial}
-	r, err := NewRegistry(RegistryConfig{Self: peer.ID{id}, Domain: testDomain, Initial: initial, Store: n, Gossip: n, Membership: n, Clock: n})
+	r, err := NewRegistry(RegistryConfig{
+		Self: peer.ID{id}, Domain: testDomain, Initial: initial, Store: n, Gossip: n, Membership: n, Clock: n,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,8 @@
 //
 // join.go, attach.go and expose.go serve requests; garbage.go ends the leases of attachments that vanished; orphans.go
 // protects the addresses of pods that lost their leases; gateways.go looks after the gateways of running pods, names.go after names
-// without a lease, and pairnames.go after names of pods that are gone; guard.go and running.go say what pods may send; probes.go leases the addresses of direct routing.
+// without a lease, and pairnames.go after names of pods that are gone; guard.go and running.go say what pods may send; probes.go
+// leases the addresses of direct routing.
 package leases
 
 import (

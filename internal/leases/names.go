@@ -59,7 +59,8 @@ func (m *Manager) RemoveName(in api.NameRequest) error {
 		}
 	}
 	if len(of) == 0 {
-		return hint.New(hint.NotFound, "\"weft dns list\" shows the names and their owners.", "%q has no such name on this node: %q", in.Owner, in.Name)
+		return hint.New(hint.NotFound, "\"weft dns list\" shows the names and their owners.", "%q has no such name on this node: %q",
+			in.Owner, in.Name)
 	}
 	return m.cfg.Names.Remove(name, of...)
 }

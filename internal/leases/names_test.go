@@ -24,7 +24,8 @@ func TestNamesOfAnOwner(t *testing.T) {
 	}
 	one, two := addrs["docker/net/one"], addrs["two"]
 	for _, in := range []api.NameRequest{
-		{Name: "Web", IPs: []netip.Addr{netip.AddrFrom16(one.As16())}, Owner: "docker/net/one"}, {Name: "db", IPs: []netip.Addr{two}, Owner: "two"},
+		{Name: "Web", IPs: []netip.Addr{netip.AddrFrom16(one.As16())}, Owner: "docker/net/one"},
+		{Name: "db", IPs: []netip.Addr{two}, Owner: "two"},
 	} {
 		if err := b.AddName(in); err != nil {
 			t.Fatal(err)

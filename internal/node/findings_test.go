@@ -62,7 +62,9 @@ func TestTargetFindings(t *testing.T) {
 
 // TestDomainFindings: a node with another domain is named, and one of a version that knows no domain has the default.
 func TestDomainFindings(t *testing.T) {
-	other := mesh.Member{Name: "b", ID: peer.ID{2}, Addr: netip.MustParseAddr("192.0.2.2"), State: mesh.StateAlive, DNSDomain: "pods.example.org"}
+	other := mesh.Member{
+		Name: "b", ID: peer.ID{2}, Addr: netip.MustParseAddr("192.0.2.2"), State: mesh.StateAlive, DNSDomain: "pods.example.org",
+	}
 	older := mesh.Member{Name: "c", ID: peer.ID{3}, State: mesh.StateAlive}
 	dead := other
 	dead.State = mesh.StateDead

@@ -63,7 +63,8 @@ func TestNameSources(t *testing.T) {
 	}
 	want := map[string]api.NameSource{"far": api.NameFromNode}
 	for owner, source := range map[string]api.NameSource{
-		"netns:/run/netns/p/eth0": api.NameFromAttach, "netns:/proc/7/ns/net/eth0": api.NameFromAttach, "cni/weft/abc/eth0": api.NameFromContainer,
+		"netns:/run/netns/p/eth0": api.NameFromAttach, "netns:/proc/7/ns/net/eth0": api.NameFromAttach,
+		"cni/weft/abc/eth0": api.NameFromContainer,
 		"docker/net/abc": api.NameFromDocker, "vm1": api.NameFromOwner, "weft:dns": api.NameFromAdd,
 	} {
 		name := string(source) + "-" + strings.Trim(strings.Map(func(r rune) rune {
