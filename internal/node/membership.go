@@ -103,7 +103,7 @@ type ipamMembership struct {
 func (m ipamMembership) Members() []peer.ID { return m.mesh.Known() }
 
 // Awaited implements ipam.Membership.
-func (m ipamMembership) Awaited(id peer.ID) bool { return m.members.awaited(id, time.Now()) }
+func (m ipamMembership) Awaited(id peer.ID) bool { return m.awaited(id, time.Now()) }
 
 // Name implements ipam.Membership.
 func (m ipamMembership) Name(id peer.ID) string { return m.NodeName(id) }
