@@ -20,8 +20,8 @@ const MaxDomain = 253 - 1 - maxName
 var ErrName = errors.New("dns: not a name")
 
 // ParseName returns the name in s in lower case and without the domain, with which s may end: domain is as RegistryConfig has it.
-// A name has at most 200 bytes and consists of 1 to 8 labels, separated by dots. A label consists of 1 to 63 ASCII letters, digits and hyphens, and does
-// not begin or end with a hyphen (RFC 1123, 2.1). Errors wrap ErrName.
+// A name has at most 200 bytes and consists of 1 to 8 labels, separated by dots. A label consists of 1 to 63 ASCII letters, digits
+// and hyphens, and does not begin or end with a hyphen (RFC 1123, 2.1). Errors wrap ErrName.
 func ParseName(s, domain string) (string, error) {
 	name := strings.TrimSuffix(strings.ToLower(strings.TrimSuffix(s, ".")), "."+domain)
 	if name == domain || !validName(name) {
