@@ -86,6 +86,11 @@ func TestNames(t *testing.T) {
 	if list := query[[]api.Name](t, nodes[2], "dns", "list"); len(list) != 3 {
 		t.Errorf("list: %+v", list)
 	}
+	resolved := "resolvectl dns weave " + asker.gateway(t).String() + " && resolvectl domain weave '~weft.local'"
+	if out := do(t, nodes[2], "dns", "resolved"); out != resolved {
+		t.Errorf("the command for systemd-resolved is %q, want %q", out, resolved)
+	}
+
 	// An address outside the ranges is named if that is meant, and its reverse lookup is none of this server's.
 	do(t, nodes[1], "dns", "add", "--external", "billing", "192.0.2.7", "2001:db8::7")
 	asker.answers(t, "billing.weft.local", "192.0.2.7")

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/ether"
 	"weft/internal/leases"
 	"weft/internal/leases/holder"
 )
@@ -13,10 +14,11 @@ import (
 // TestNamesFollowPairs: names end while the pair of their holder is gone. Holders that never had a pair keep theirs.
 func TestNamesFollowPairs(t *testing.T) {
 	container, namespace := holder.ForContainer("weft", "abc", "eth0"), holder.ForNamespace("/run/netns/p", "eth0")
-	process, named, docker := holder.ForNamespace("/proc/7/ns/net", "eth0"), holder.Parse("vm1"), holder.Parse("docker/net/one")
+	process, docker := holder.ForNamespace("/proc/7/ns/net", "eth0"), holder.ForDocker(ether.Addr{2, 5: 1})
+	named, without := holder.Parse("vm1"), holder.Parse("vm2")
 	withdrawn := map[holder.Holder]bool{}
 	links := map[string]bool{named.AttachLink(): true}
-	for _, h := range []holder.Holder{container, namespace, process} {
+	for _, h := range []holder.Holder{container, namespace, process, docker} {
 		link, _ := h.HostLink()
 		links[link] = true
 	}
@@ -24,7 +26,7 @@ func TestNamesFollowPairs(t *testing.T) {
 	want := func(what string, gone, back []holder.Holder) {
 		t.Helper()
 		var held []leases.HeldName
-		for _, h := range []holder.Holder{container, namespace, process, named, docker} {
+		for _, h := range []holder.Holder{container, namespace, process, docker, named, without} {
 			for _, name := range []string{"one", "two"} {
 				held = append(held, leases.HeldName{Name: name, Holder: h, Withdrawn: withdrawn[h]})
 			}
@@ -43,13 +45,13 @@ func TestNamesFollowPairs(t *testing.T) {
 	want("all there", nil, nil)
 	present := links
 	links = map[string]bool{container.AttachLink(): true} // of the container, made by "weft attach"
-	want("all but one gone", []holder.Holder{namespace, process, named}, nil)
+	want("all but one gone", []holder.Holder{namespace, process, docker, named}, nil)
 	want("still", nil, nil)
 	links = present
-	want("back", nil, []holder.Holder{namespace, process, named})
+	want("back", nil, []holder.Holder{namespace, process, docker, named})
 	links = nil
 	look = leases.NewPairNames() // a restart
-	want("gone while the daemon was away", []holder.Holder{container, namespace, process}, nil)
+	want("gone while the daemon was away", []holder.Holder{container, namespace, process, docker}, nil)
 }
 
 // TestNamesComeBack: a namespace that is attached again has the names that were withdrawn, unless it is given another one. One that is
