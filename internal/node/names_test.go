@@ -65,7 +65,8 @@ func TestNameSources(t *testing.T) {
 	for owner, source := range map[string]api.NameSource{
 		"netns:/run/netns/p/eth0": api.NameFromAttach, "netns:/proc/7/ns/net/eth0": api.NameFromAttach,
 		"cni/weft/abc/eth0": api.NameFromContainer,
-		"docker/net/abc":    api.NameFromDocker, "vm1": api.NameFromOwner, "weft:dns": api.NameFromAdd,
+		"docker/net/abc":    api.NameFromDocker, "docker/02:00:00:00:00:01": api.NameFromDocker,
+		"vm1": api.NameFromOwner, "weft:dns": api.NameFromAdd,
 	} {
 		name := string(source) + "-" + strings.Trim(strings.Map(func(r rune) rune {
 			if r == '/' || r == ':' {
