@@ -15,7 +15,7 @@ TEST_TOOLS   := dockerd containerd runc conntrack iptables-legacy gcc chromium d
 # Linters have a separate module, so that their dependencies do not mix with those of weft.
 TOOLS := $(CURDIR)/$(BIN)/tools
 
-.PHONY: all build install help image release demo test e2e sim monkey test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz fuzz-smoke clean system-packages test-packages
+.PHONY: all build install help image docker-plugin release demo test e2e sim monkey test-unit check fmt vet lint tidy layering subjects cross vuln bench microbench fuzz fuzz-smoke clean system-packages test-packages
 
 all: build
 
@@ -33,7 +33,7 @@ PREFIX ?= /usr/local
 install:
 	@test -x $(BIN)/weft || $(MAKE) build
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 $(BIN)/weft $(BIN)/weft-cni $(BIN)/weft-kube $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(BIN)/weft $(BIN)/weft-cni $(BIN)/weft-kube $(BIN)/weft-docker $(DESTDIR)$(PREFIX)/bin/
 
 ## image: bin/weft-image.tar for containerd and podman, named IMAGE, and its digest; needs umoci (Debian: umoci) and no registry. No
 ##        registry has the default name, so that nothing else can be pulled under it
@@ -41,6 +41,14 @@ IMAGE ?= localhost/weft:latest
 image: system-packages build
 	@command -v umoci >/dev/null || { echo "umoci is missing (Debian: apt-get install umoci)"; exit 1; }
 	deploy/image.sh $(BIN) $(IMAGE) $(BIN)/weft-image.tar
+
+## docker-plugin: bin/docker-plugin, for "docker plugin create weft bin/docker-plugin" on each host: the managed form of weft-docker, which
+##                swarms need
+docker-plugin: build
+	rm -rf $(BIN)/docker-plugin
+	install -d $(BIN)/docker-plugin/rootfs
+	install -m 0755 $(BIN)/weft-docker $(BIN)/docker-plugin/rootfs/
+	install -m 0644 deploy/docker/config.json $(BIN)/docker-plugin/
 
 ## release: archives, .deb and .rpm for amd64 and arm64, an SBOM, SHA256SUMS and its signature in bin/release; builds are reproducible.
 ##          ARCH=amd64 builds for that architecture alone. WEFT_SIGN_KEY is the key of the signature (minisign), WEFT_RELEASE_IMAGE an image to add (bin/weft-image.tar)

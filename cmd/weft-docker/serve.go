@@ -31,6 +31,7 @@ type serveOptions struct {
 	dockerSocket string
 	stateDir     string
 	driver       string
+	hostRun      string
 	logLevel     string
 }
 
@@ -64,6 +65,7 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&o.dockerSocket, "docker-socket", dockerapi.DefaultSocket, "socket of Docker's API; empty: container names are not published")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "folder for docker.json, which has the networks of this host")
 	f.StringVar(&o.driver, "driver", docker.DriverName, "name of the drivers in Docker")
+	f.StringVar(&o.hostRun, "host-run", "/run", "folder where the plugin sees /run of the host")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -112,7 +114,7 @@ func (o *serveOptions) plugin(log *slog.Logger) (*docker.Plugin, error) {
 	cfg := docker.Config{
 		Driver: o.driver, StateFile: filepath.Join(o.stateDir, "docker.json"),
 		Daemon: api.NewClient(o.socket).WithPatience(docker.Patience), Deletions: deletions.Open(o.socket),
-		Links: docker.Kernel{}, Logger: log,
+		Links: docker.Kernel{HostRun: o.hostRun}, Logger: log,
 	}
 	if o.dockerSocket != "" {
 		cfg.Engine = dockerapi.NewClient(o.dockerSocket)

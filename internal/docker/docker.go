@@ -77,8 +77,6 @@ type Links interface {
 	Remove(ctx context.Context, hostName string) error
 	// Exists reports whether this host has an interface.
 	Exists(name string) bool
-	// HasMulticastRoute reports whether the namespace at a path has a route for all groups of IPv4. False where it cannot be entered.
-	HasMulticastRoute(netns string) bool
 	// Announce announces the addresses of the interface with a MAC in the namespace at a path, once it has some.
 	Announce(ctx context.Context, netns string, mac ether.Addr) error
 }

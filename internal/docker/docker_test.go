@@ -84,9 +84,18 @@ func TestLife(t *testing.T) {
 	}, joined); diff != "" {
 		t.Errorf("Join (-want +got):\n%s", diff)
 	}
-	if again := b.must(t, "NetworkDriver.Join", `{"EndpointID": "end1", "SandboxKey": "/run/docker/netns/second"}`); again["StaticRoutes"] != nil {
+	if err := b.state.putEndpoint(endpoint{ID: "end2", Network: "net1", MAC: ether.Addr{2, 2}, Addrs: []netip.Addr{netip.MustParseAddr("10.32.1.3")}}); err != nil {
+		t.Fatal(err)
+	}
+	join2 := `{"EndpointID": "end2", "SandboxKey": "/run/docker/netns/first"}`
+	if again := b.must(t, "NetworkDriver.Join", join2); again["StaticRoutes"] != nil {
 		t.Errorf("two routes for multicast: %v", again)
 	}
+	b.must(t, "NetworkDriver.Leave", `{"EndpointID": "end1"}`)
+	if again := b.must(t, "NetworkDriver.Join", join2); again["StaticRoutes"] == nil {
+		t.Error("no route for multicast after the first network was left")
+	}
+	b.must(t, "NetworkDriver.DeleteEndpoint", `{"EndpointID": "end2"}`)
 	// While its interface exists, an address stays leased, and a MAC is taken.
 	b.must(t, "IpamDriver.ReleaseAddress", `{"PoolID": "10.32.1.0/24", "Address": "10.32.1.2"}`)
 	if _, failure := b.call(t, "IpamDriver.RequestAddress", `{"PoolID": "10.32.1.0/24", `+macOption+`}`); !strings.Contains(failure, mac) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/internal/api"
@@ -178,11 +179,31 @@ func (p *Plugin) join(ctx context.Context, in endpointRequest) (out joinResponse
 	}
 	out.InterfaceName = interfaceName{SrcName: temporaryName(e.MAC), DstPrefix: containerPrefix}
 	n, _ := p.state.network(e.Network)
-	if e.Addrs[0].Is4() && !n.NoMulticast && !p.cfg.Links.HasMulticastRoute(in.SandboxKey) {
+	e.Sandbox = in.SandboxKey
+	e.Groups = e.Addrs[0].Is4() && !n.NoMulticast && !p.hasGroups(e)
+	if err := p.state.putEndpoint(e); err != nil {
+		return out, err
+	}
+	if e.Groups {
 		out.StaticRoutes = []staticRoute{{Destination: allGroups, RouteType: onLink}}
 	}
 	go p.announce(context.WithoutCancel(ctx), in.SandboxKey, e)
 	return out, nil
+}
+
+// hasGroups reports whether another interface of the container of e has the route for groups: Docker refuses a second one.
+func (p *Plugin) hasGroups(e endpoint) bool {
+	return slices.ContainsFunc(p.state.endpoints(), func(o endpoint) bool { return o.ID != e.ID && o.Sandbox == e.Sandbox && o.Groups })
+}
+
+// leave notes that an interface has left its container.
+func (p *Plugin) leave(_ context.Context, in endpointRequest) (none, error) {
+	e, known := p.state.endpoint(in.EndpointID)
+	if !known {
+		return none{}, nil
+	}
+	e.Sandbox, e.Groups = "", false
+	return none{}, p.state.putEndpoint(e)
 }
 
 // announceTimeout bounds how long Docker may take to configure an interface after Join.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -214,8 +213,6 @@ func (l *fakeLinks) Exists(name string) bool {
 	return false
 }
 
-func (l *fakeLinks) HasMulticastRoute(netns string) bool { return strings.HasSuffix(netns, "/second") }
-
 func (l *fakeLinks) Announce(context.Context, string, ether.Addr) error { return nil }
 
 // fakeEngine is a Docker Engine that knows what a test says.
@@ -225,8 +222,13 @@ type fakeEngine struct {
 	started    []string
 }
 
-func (e *fakeEngine) Networks(context.Context, string) ([]dockerapi.Network, error) {
-	return e.networks, nil
+func (e *fakeEngine) Networks(_ context.Context, driver string) (list []dockerapi.Network, err error) {
+	for _, n := range e.networks {
+		if n.Driver == driver {
+			list = append(list, n)
+		}
+	}
+	return list, nil
 }
 
 func (e *fakeEngine) ContainersOn(context.Context, []string) (ids []string, err error) {

@@ -41,7 +41,7 @@ func (p *Plugin) Handler() http.Handler {
 		return operInfoResponse{Value: map[string]string{}}, nil
 	})
 	serve(p, mux, "NetworkDriver.Join", p.join)
-	serve(p, mux, "NetworkDriver.Leave", ignore)
+	serve(p, mux, "NetworkDriver.Leave", p.leave)
 	serve(p, mux, "NetworkDriver.DiscoverNew", ignore)
 	serve(p, mux, "NetworkDriver.DiscoverDelete", ignore)
 	serve(p, mux, "NetworkDriver.ProgramExternalConnectivity", ignore)

@@ -4,20 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
-
-	"github.com/containernetworking/plugins/pkg/ns"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"weft/internal/ether"
 	"weft/internal/hostnet"
-	"weft/internal/netdump"
 	"weft/internal/podlink"
 )
 
 // Kernel makes the interfaces of containers in the network namespace of the calling thread.
-type Kernel struct{}
+type Kernel struct {
+	// HostRun is where this process sees the folder /run of the host.
+	HostRun string
+}
 
 var _ Links = Kernel{}
 
@@ -32,21 +32,6 @@ func (Kernel) Remove(ctx context.Context, hostName string) error {
 // Exists implements Links.
 func (Kernel) Exists(name string) bool { return hostnet.LinkExists(name) }
 
-// HasMulticastRoute implements Links.
-func (Kernel) HasMulticastRoute(netns string) bool {
-	found := false
-	err := ns.WithNetNSPath(netns, func(ns.NetNS) error {
-		routes, err := netdump.Repeat(func() ([]netlink.Route, error) {
-			return netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		})
-		for _, r := range routes {
-			found = found || r.Dst != nil && r.Dst.String() == allGroups
-		}
-		return err
-	})
-	return err == nil && found
-}
-
 // announcePause is the time between two looks at an interface that Docker configures.
 const announcePause = 20 * time.Millisecond
 
@@ -54,7 +39,8 @@ const announcePause = 20 * time.Millisecond
 var errNoInterface = errors.New("docker: no interface with the MAC and an address")
 
 // Announce implements Links.
-func (Kernel) Announce(ctx context.Context, netns string, mac ether.Addr) error {
+func (k Kernel) Announce(ctx context.Context, netns string, mac ether.Addr) error {
+	netns = filepath.Join(k.HostRun, strings.TrimPrefix(strings.TrimPrefix(netns, "/var"), "/run"))
 	for {
 		sent, err := podlink.Announce(netns, mac)
 		if sent && err == nil {

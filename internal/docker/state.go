@@ -38,6 +38,9 @@ type endpoint struct {
 	MAC     ether.Addr   `json:"mac"`
 	Addrs   []netip.Addr `json:"addrs"`
 	Created time.Time    `json:"created"`
+	// Sandbox is the path of the network namespace of the container, since Join. Groups says that the interface has the route for groups.
+	Sandbox string `json:"sandbox,omitempty"`
+	Groups  bool   `json:"groups,omitempty"`
 }
 
 // content is what the state file contains.

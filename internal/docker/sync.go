@@ -75,7 +75,7 @@ func (p *Plugin) watch(ctx context.Context) {
 
 // sync compares the engine with this plugin and with the daemon once.
 func (p *Plugin) sync(ctx context.Context) error {
-	networks, err := p.cfg.Engine.Networks(ctx, p.cfg.Driver)
+	networks, err := p.networks(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,6 +92,19 @@ func (p *Plugin) sync(ctx context.Context) error {
 	}
 	return errors.Join(
 		p.syncNames(ctx, containers, status), p.endUnused(ctx), p.forgetEndpoints(ctx, containers), p.startFailed(ctx, containers))
+}
+
+// managedTag is what Docker adds to the name of a managed plugin.
+const managedTag = ":latest"
+
+// networks returns the engine's networks of this driver, under both names that it may have.
+func (p *Plugin) networks(ctx context.Context) ([]dockerapi.Network, error) {
+	list, err := p.cfg.Engine.Networks(ctx, p.cfg.Driver)
+	if err != nil {
+		return nil, err
+	}
+	managed, err := p.cfg.Engine.Networks(ctx, p.cfg.Driver+managedTag)
+	return append(list, managed...), err
 }
 
 // containers returns the containers of networks, whether they run or not.
@@ -314,7 +327,7 @@ func wantedNames(containers []dockerapi.Container, ours func(networkID string) b
 				continue
 			}
 			names := map[string][]netip.Addr{}
-			for _, name := range append([]string{c.Name}, e.Aliases...) {
+			for _, name := range append([]string{c.Name, c.Service}, e.Aliases...) {
 				if l := label(name); l != "" && !strings.HasPrefix(c.ID, name) { // Docker adds the beginning of the ID as an alias
 					names[l] = e.Addrs
 				}

@@ -63,8 +63,13 @@ type Container struct {
 	Failure string
 	// RestartPolicy is "always", "unless-stopped", "on-failure", "no", or empty.
 	RestartPolicy string
-	Endpoints     []Endpoint
+	// Service is the name of the service of a swarm that it is a replica of; empty: none.
+	Service   string
+	Endpoints []Endpoint
 }
+
+// serviceLabel is the label that a swarm gives to replicas.
+const serviceLabel = "com.docker.swarm.service.name"
 
 // Endpoint is the attachment of a container to a network.
 type Endpoint struct {
@@ -94,6 +99,7 @@ func (c *Client) Container(ctx context.Context, name string) (Container, error) 
 			Error   string
 		}
 		HostConfig      struct{ RestartPolicy struct{ Name string } }
+		Config          struct{ Labels map[string]string }
 		NetworkSettings struct {
 			Networks map[string]struct {
 				NetworkID, EndpointID, MacAddress, IPAddress, GlobalIPv6Address string
@@ -106,7 +112,7 @@ func (c *Client) Container(ctx context.Context, name string) (Container, error) 
 	}
 	out := Container{
 		ID: doc.ID, Name: strings.TrimPrefix(doc.Name, "/"), Running: doc.State.Running, Pid: doc.State.Pid,
-		Failure: doc.State.Error, RestartPolicy: doc.HostConfig.RestartPolicy.Name,
+		Failure: doc.State.Error, RestartPolicy: doc.HostConfig.RestartPolicy.Name, Service: doc.Config.Labels[serviceLabel],
 	}
 	for name, n := range doc.NetworkSettings.Networks {
 		e := Endpoint{Network: name, NetworkID: n.NetworkID, ID: n.EndpointID, Aliases: n.Aliases}

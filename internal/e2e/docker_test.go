@@ -27,8 +27,38 @@ func newDockerHosts(t *testing.T, n int, args ...string) []*dockerHost {
 	return newDockerHostsOn(t, newMachines(t, n), args...)
 }
 
+// newManagedHosts is newDockerHosts with the plugin in its managed form, which Docker runs itself.
+func newManagedHosts(t *testing.T, n int) []*dockerHost {
+	t.Helper()
+	hosts := newEngines(t, newMachines(t, n))
+	dir := filepath.Join(t.TempDir(), "plugin")
+	for _, argv := range [][]string{
+		{"install", "-D", "-m", "0755", filepath.Join(bin, "weft-docker"), filepath.Join(dir, "rootfs", "weft-docker")},
+		{"install", "-m", "0644", "../../deploy/docker/config.json", filepath.Join(dir, "config.json")}, // as "make docker-plugin"
+	} {
+		if out, err := exec.CommandContext(testContext(t), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	for _, h := range hosts {
+		h.docker("plugin", "create", "weft", dir)
+		h.docker("plugin", "enable", "weft")
+	}
+	return hosts
+}
+
 // newDockerHostsOn is newDockerHosts on existing machines.
-func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) (hosts []*dockerHost) {
+func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) []*dockerHost {
+	t.Helper()
+	hosts := newEngines(t, machines, args...)
+	for _, h := range hosts {
+		h.servePlugin()
+	}
+	return hosts
+}
+
+// newEngines returns machines with Docker and weft, without the plugin.
+func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*dockerHost) {
 	t.Helper()
 	if _, err := exec.LookPath(dockertest.Program); err != nil {
 		labtest.Missing(t, "dockerd (Debian: docker.io)")
@@ -43,7 +73,6 @@ func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) (hosts 
 			}
 		}
 		m.up(append(args, peers...)...)
-		h.servePlugin()
 		e, err := dockertest.Start(testContext(t), m.Machine)
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +80,7 @@ func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) (hosts 
 		h.Engine = e
 		t.Cleanup(func() {
 			if t.Failed() {
-				t.Logf("dockerd on %s logged:\n%s\nthe plugin:\n%s", m.Label(), e.Logs(), h.plugin.Logs())
+				t.Logf("dockerd on %s logged:\n%s", m.Label(), e.Logs())
 			}
 			if err := e.Close(context.Background()); err != nil {
 				t.Logf("closing dockerd on %s: %v", m.Label(), err)
@@ -68,6 +97,13 @@ func (h *dockerHost) servePlugin() {
 	p, err := h.machine.Start(nettest.ProcessConfig{Name: "plugin", Argv: []string{"weft-docker", "serve", "--log-level", "debug"}})
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if h.plugin == nil {
+		h.t.Cleanup(func() {
+			if h.t.Failed() {
+				h.t.Logf("the plugin on %s logged:\n%s", h.Label(), h.plugin.Logs())
+			}
+		})
 	}
 	h.plugin = p
 	labtest.Until(h.t, patience, func() error {

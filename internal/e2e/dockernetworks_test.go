@@ -198,5 +198,4 @@ func TestDockerMistakes(t *testing.T) {
 	// Without the daemon.
 	a.stop()
 	refused(a, []string{"run", "--detach", "--network", "mynet", dockertest.Image}, "no weft daemon answers", "weft up")
-	refused(a, append(slices.Clone(weft), "later"), "no weft daemon answers")
 }
