@@ -79,7 +79,7 @@ gzip -9n "$work"/common/man/*
 "$work/man" completion bash >"$work/common/completions/weft.bash"
 "$work/man" completion zsh >"$work/common/completions/_weft"
 "$work/man" completion fish >"$work/common/completions/weft.fish"
-cp deploy/systemd/weft.service deploy/systemd/weft.yaml "$work/common/systemd/"
+cp deploy/systemd/weft.service deploy/systemd/weft-docker.service deploy/systemd/weft.yaml "$work/common/systemd/"
 cp deploy/package/* "$work/common/package/"
 # The documents with everything that they link to, at the same places.
 git ls-files -z LICENSE ':(glob)*.md' docs deploy go.mod ':!:*.go' ':!:deploy/package' ':!:deploy/nfpm.yaml' | tar --null -T - -cf - | tar -C "$work/common" -xf -
@@ -90,7 +90,7 @@ for arch; do
 	mkdir -p "$stage/bin"
 	cp -R "$work"/common/. "$stage/"
 	GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$stage/bin/" \
-		./cmd/weft ./cmd/weft-cni ./cmd/weft-kube ./cmd/weft-bench
+		./cmd/weft ./cmd/weft-cni ./cmd/weft-kube ./cmd/weft-docker ./cmd/weft-bench
 	normalize "$stage"
 	for format in deb rpm; do
 		has $format || continue

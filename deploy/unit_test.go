@@ -29,40 +29,50 @@ func analyze(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// unit returns the path of a copy of the unit that starts /bin/true instead of weft: verify needs an existing program.
-func unit(t *testing.T) string {
+// units are the units of systemd.
+var units = []string{"weft.service", "weft-docker.service"}
+
+// programs are the programs that they start.
+var programs = regexp.MustCompile(`/usr/bin/weft(-docker)? `)
+
+// unit returns the path of a copy of a unit that starts /bin/true instead of weft: verify needs an existing program.
+func unit(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("systemd/weft.service")
+	text, err := os.ReadFile(filepath.Join("systemd", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "weft.service")
-	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "/usr/bin/weft ", "/bin/true ")), 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, programs.ReplaceAll(text, []byte("/bin/true ")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
 func TestUnitIsValid(t *testing.T) {
-	for line := range strings.Lines(analyze(t, "verify", "--man=no", "--recursive-errors=no", unit(t))) {
-		if strings.Contains(line, "weft.service") { // other lines are about units of this machine
-			t.Error(line)
+	for _, name := range units {
+		for line := range strings.Lines(analyze(t, "verify", "--man=no", "--recursive-errors=no", unit(t, name))) {
+			if strings.Contains(line, name) { // other lines are about units of this machine
+				t.Error(line)
+			}
 		}
 	}
 }
 
 func TestUnitIsClosed(t *testing.T) {
-	out := analyze(t, "security", "--offline=true", unit(t))
-	m := regexp.MustCompile(`exposure level for weft\.service: ([0-9.]+)`).FindStringSubmatch(out)
-	if m == nil {
-		t.Fatalf("no exposure level in\n%s", out)
+	for _, name := range units {
+		out := analyze(t, "security", "--offline=true", unit(t, name))
+		m := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(name) + `: ([0-9.]+)`).FindStringSubmatch(out)
+		if m == nil {
+			t.Fatalf("no exposure level in\n%s", out)
+		}
+		level, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if level > mostExposed {
+			t.Errorf("%s: exposure %.1f, want at most %.1f:\n%s", name, level, mostExposed, out)
+		}
+		t.Logf("%s: exposure %.1f", name, level)
 	}
-	level, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if level > mostExposed {
-		t.Errorf("exposure %.1f, want at most %.1f:\n%s", level, mostExposed, out)
-	}
-	t.Logf("exposure %.1f", level)
 }

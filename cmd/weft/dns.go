@@ -25,7 +25,7 @@ func newDNSCommand(e *env) *cobra.Command {
 			"it attaches.",
 	}
 	cmd.AddCommand(newDNSAddCommand(e), newDNSRemoveCommand(e), newDNSLookupCommand(e), newDNSListCommand(e),
-		newDNSResolvedCommand(e))
+		newDNSResolvedCommand(e), newDNSAddressCommand(e))
 	return cmd
 }
 
@@ -146,26 +146,56 @@ func newDNSResolvedCommand(e *env) *cobra.Command {
 		Example: "  weft dns resolved | sh",
 		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := e.client().Status(cmd.Context())
+			s, addrs, err := e.nameServers(cmd.Context())
 			if err != nil {
 				return err
-			}
-			switch {
-			case !s.DNS:
-				return hint.New(hint.Refused, "Start it without --no-dns.", "this node does not answer queries")
-			case len(s.Exposed) == 0:
-				return hint.New(hint.Refused, "Run \"weft expose\", which adds one.", "the bridge %s has no address, at which the node would answer",
-					s.Bridge)
-			}
-			addrs := make([]string, 0, len(s.Exposed))
-			for _, p := range s.Exposed {
-				addrs = append(addrs, p.Addr().String())
 			}
 			_, err = fmt.Fprintf(e.stdout, "resolvectl dns %[1]s %[2]s && resolvectl domain %[1]s '~%[3]s'\n",
 				s.Bridge, strings.Join(addrs, " "), s.DNSDomain)
 			return err
 		},
 	}
+}
+
+func newDNSAddressCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "address",
+		Short: "Print the address at which this node answers queries, such as for \"docker run --dns\"",
+		Long: "Print the address at which this node answers queries for names, of IPv4 if it has one. The bridge needs an address:\n" +
+			"see \"weft expose\".",
+		Example: "  docker run --dns $(weft dns address) --dns-search weft.local ...",
+		Args:    usage.Arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, addrs, err := e.nameServers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(e.stdout, addrs[0])
+			return err
+		},
+	}
+}
+
+// nameServers returns the addresses at which the node answers queries for names, at least one, those of IPv4 first.
+func (e *env) nameServers(ctx context.Context) (s api.Status, addrs []string, err error) {
+	if s, err = e.client().Status(ctx); err != nil {
+		return s, nil, err
+	}
+	switch {
+	case !s.DNS:
+		return s, nil, hint.New(hint.Refused, "Start it without --no-dns.", "this node does not answer queries")
+	case len(s.Exposed) == 0:
+		return s, nil, hint.New(hint.Refused, "Run \"weft expose\", which adds one.", "the bridge %s has no address, at which the node would answer",
+			s.Bridge)
+	}
+	for _, four := range []bool{true, false} {
+		for _, p := range s.Exposed {
+			if p.Addr().Is4() == four {
+				addrs = append(addrs, p.Addr().String())
+			}
+		}
+	}
+	return s, addrs, nil
 }
 
 // nameSource returns where a name comes from, for people.

@@ -34,6 +34,7 @@ var layers = []struct {
 	{"internal/dns", 3},
 	{"ipam", 3},
 	{"cni", 3},
+	{"internal/containers", 3},
 	{"internal/docker", 3},
 	{"internal/kube", 3},
 	{"internal/kube/signer", 3},

@@ -304,7 +304,7 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// TestConflict: a network that disagrees with another node's is refused, with the command that mends it; the one that was there first works.
+// TestConflict: a network that disagrees with another node's is refused, with the command that helps; the one that was there first works.
 func TestConflict(t *testing.T) {
 	for name, c := range map[string]struct{ other, subnet, want string }{
 		"another subnet": {"mynet", "10.32.2.0/24", "--subnet 10.32.2.0/24"},

@@ -144,7 +144,7 @@ func TestDockerMistakes(t *testing.T) {
 		{[]string{"--subnet", "192.168.5.0/24", "n"}, []string{"192.168.5.0/24 is outside of the overlay's range 10.32.0.0/12", "such as 10.47.255.0/24"}},
 		{[]string{"--subnet", "10.32.1.128/25", "n"}, []string{"overlaps the network mynet"}},
 		{[]string{"--subnet", "10.32.9.0/31", "n"}, []string{"no room"}},
-		{[]string{"-o", "colour=red", "n"}, []string{"unknown option -o colour", "weft.guard"}},
+		{[]string{"-o", "color=red", "n"}, []string{"unknown option -o color", "weft.guard"}},
 		{[]string{"-o", "weft.guard=maybe", "n"}, []string{"weft.guard=maybe", "pods, host or off"}},
 		{[]string{"-o", "com.docker.network.driver.mtu=many", "n"}, []string{"number of bytes"}},
 		{[]string{"--ipam-opt", "a=b", "n"}, []string{"--ipam-opt a"}},
