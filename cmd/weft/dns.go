@@ -185,8 +185,8 @@ func (e *env) nameServers(ctx context.Context) (s api.Status, addrs []string, er
 	case !s.DNS:
 		return s, nil, hint.New(hint.Refused, "Start it without --no-dns.", "this node does not answer queries")
 	case len(s.Exposed) == 0:
-		return s, nil, hint.New(hint.Refused, "Run \"weft expose\", which adds one.", "the bridge %s has no address, at which the node would answer",
-			s.Bridge)
+		return s, nil, hint.New(hint.Refused, "Run \"weft expose\", which adds one.",
+			"the bridge %s has no address, at which the node would answer", s.Bridge)
 	}
 	for _, four := range []bool{true, false} {
 		for _, p := range s.Exposed {

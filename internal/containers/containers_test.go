@@ -40,7 +40,8 @@ func engine(t *testing.T) (socket string) {
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	for path, pid := range map[string]string{"k8s.io/abcd1": "11\n", "k8s.io/abcd2": "12", "moby/abcd": "13", "moby/broken": "x"} {
-		if err := errors.Join(os.MkdirAll(filepath.Join(dir, path), 0o700), os.WriteFile(filepath.Join(dir, path, "init.pid"), []byte(pid), 0o600)); err != nil {
+		task := filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(task, 0o700), os.WriteFile(filepath.Join(task, "init.pid"), []byte(pid), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -80,7 +80,8 @@ func requestedAddress(text string, subnet netip.Prefix) (netip.Addr, error) {
 		return a, hint.New(hint.Invalid, "Choose an address of the subnet.", "%s is outside of the subnet %s", a, subnet)
 	}
 	if a == subnet.Masked().Addr() || a.Is4() && !subnet.Contains(a.Next()) {
-		return a, hint.New(hint.Invalid, "Choose another one.", "%s is the first or the last address of the subnet %s, which no container has", a, subnet)
+		return a, hint.New(hint.Invalid, "Choose another one.", "%s is the first or the last address of the subnet %s, which no container has",
+			a, subnet)
 	}
 	return a, nil
 }
@@ -94,7 +95,8 @@ func (p *Plugin) endpointOwner(text string) (string, error) {
 	}
 	h := holder.ForDocker(mac)
 	if p.cfg.Links.Exists(h.AttachLink()) {
-		return "", hint.New(hint.Refused, "Choose another --mac-address: all networks of weft are one Ethernet.", "a container on this host has the MAC %s", mac)
+		return "", hint.New(hint.Refused, "Choose another --mac-address: all networks of weft are one Ethernet.",
+			"a container on this host has the MAC %s", mac)
 	}
 	return h.String(), nil
 }

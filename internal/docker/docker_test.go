@@ -84,7 +84,8 @@ func TestLife(t *testing.T) {
 	}, joined); diff != "" {
 		t.Errorf("Join (-want +got):\n%s", diff)
 	}
-	if err := b.state.putEndpoint(endpoint{ID: "end2", Network: "net1", MAC: ether.Addr{2, 2}, Addrs: []netip.Addr{netip.MustParseAddr("10.32.1.3")}}); err != nil {
+	second := endpoint{ID: "end2", Network: "net1", MAC: ether.Addr{2, 2}, Addrs: []netip.Addr{netip.MustParseAddr("10.32.1.3")}}
+	if err := b.state.putEndpoint(second); err != nil {
 		t.Fatal(err)
 	}
 	join2 := `{"EndpointID": "end2", "SandboxKey": "/run/docker/netns/first"}`
@@ -156,7 +157,10 @@ func TestDaemonAway(t *testing.T) {
 		{"NetworkDriver.CreateNetwork", `{"NetworkID": "net2", "IPv4Data": [{"AddressSpace": "weft", "Pool": "10.32.2.0/24"}]}`},
 		{"NetworkDriver.CreateEndpoint", strings.ReplaceAll(endpoint1, "end1", "end2")},
 	} {
-		if _, failure := b.call(t, request[0], request[1]); !strings.Contains(failure, "no weft daemon answers at /run/weft/weft.sock. Start it.") {
+		if _, failure := b.call(t, request[0], request[1]); !strings.Contains(
+			failure,
+			"no weft daemon answers at /run/weft/weft.sock. Start it.",
+		) {
 			t.Errorf("%s: %q", request[0], failure)
 		}
 	}
@@ -217,12 +221,16 @@ func TestChoosePool(t *testing.T) {
 		"two of others": {func(b *bench) {
 			b.daemon.elsewhere("x", "10.47.255.0/24", "b")
 			b.daemon.elsewhere("y", "10.33.0.0/24", "c")
-		}, `{}`, "10.47.255.0/24 (x on b), 10.33.0.0/24 (y on c). Name the one of your network with --subnet, or a new one such as 10.47.254.0/24"},
+		}, `{}`,
+			"10.47.255.0/24 (x on b), 10.33.0.0/24 (y on c). Name the one of your network with --subnet, or a new one such as 10.47.254.0/24"},
 		"one on two": {func(b *bench) {
 			b.daemon.elsewhere("x", "10.47.255.0/24", "b")
 			b.daemon.elsewhere("x", "10.47.255.0/24", "c")
 		}, `{}`, "10.47.255.0/24"},
-		"an own one":      {func(b *bench) { b.own(t, "10.47.255.0/24"); b.daemon.elsewhere("mynet", "10.47.255.0/24", "b") }, `{}`, "10.47.254.0/24"},
+		"an own one": {func(b *bench) {
+			b.own(t, "10.47.255.0/24")
+			b.daemon.elsewhere("mynet", "10.47.255.0/24", "b")
+		}, `{}`, "10.47.254.0/24"},
 		"a large own one": {func(b *bench) { b.own(t, "10.47.0.0/16") }, `{}`, "10.46.255.0/24"},
 		"no room":         {func(b *bench) { b.own(t, "10.32.0.0/12") }, `{}`, "no part of 10.32.0.0/12 is free"},
 		"of another kind": {func(b *bench) { b.daemon.elsewhere("mynet", "192.168.0.0/24", "b") }, `{}`, "10.47.255.0/24"},
@@ -364,13 +372,16 @@ func TestLabel(t *testing.T) {
 // FuzzHandler: no request makes the plugin panic, or answer with anything but JSON.
 func FuzzHandler(f *testing.F) {
 	names := []string{
-		"Plugin.Activate", "NetworkDriver.GetCapabilities", "NetworkDriver.CreateNetwork", "NetworkDriver.DeleteNetwork", "NetworkDriver.CreateEndpoint",
+		"Plugin.Activate", "NetworkDriver.GetCapabilities", "NetworkDriver.CreateNetwork", "NetworkDriver.DeleteNetwork",
+		"NetworkDriver.CreateEndpoint",
 		"NetworkDriver.DeleteEndpoint", "NetworkDriver.Join", "NetworkDriver.Leave", "IpamDriver.RequestPool", "IpamDriver.RequestAddress",
 		"IpamDriver.ReleaseAddress", "IpamDriver.GetCapabilities",
 	}
 	for _, seed := range []string{
-		ownNet, endpoint1, `null`, ``, `{`, `{"PoolID": "10.32.1.0/24,10.0.0.0/0", ` + macOption + `}`, `{"AddressSpace": "weft", "Pool": "::/0", "V6": true}`,
-		`{"AddressSpace": "weft", "Pool": "10.32.1.0/24", "SubPool": "10.32.1.0/33"}`, `{"NetworkID": "net1", "EndpointID": "e", "Interface": {}}`,
+		ownNet, endpoint1, `null`, ``, `{`, `{"PoolID": "10.32.1.0/24,10.0.0.0/0", ` + macOption + `}`,
+		`{"AddressSpace": "weft", "Pool": "::/0", "V6": true}`,
+		`{"AddressSpace": "weft", "Pool": "10.32.1.0/24", "SubPool": "10.32.1.0/33"}`,
+		`{"NetworkID": "net1", "EndpointID": "e", "Interface": {}}`,
 		`{"NetworkID": "x", "Options": {"com.docker.network.generic": {"weft.guard": 1, "com.docker.network.driver.mtu": null}}}`,
 		`{"NetworkID": "x", "IPv4Data": [{"AddressSpace": "weft", "Pool": "10.32.0.0/12"}, {"Pool": "fd32::/80"}]}`,
 		`{"PoolID": "fd32::/64", "Address": "fd32::1"}`, `{"PoolID": "0.0.0.0/0", "Address": "255.255.255.255"}`,

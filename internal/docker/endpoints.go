@@ -102,8 +102,9 @@ func (p *Plugin) claimAll(ctx context.Context, n network, h holder.Holder, addrs
 	for _, a := range addrs {
 		_, err := p.lease(ctx, api.AddressRequest{Owner: h.String(), IP: a})
 		if problem, ok := errors.AsType[*api.Problem](err); ok && problem.Kind == api.KindRefused && n.Claim {
-			return hint.New(hint.Refused, "Start the container again for another address, or create the network with --ipam-driver weft, which knows "+
-				"the other hosts.", "Docker's own IPAM has chosen an address that is in use: %w", err)
+			return hint.New(hint.Refused,
+				"Start the container again for another address, or create the network with --ipam-driver weft, which knows "+"the other hosts.",
+				"Docker's own IPAM has chosen an address that is in use: %w", err)
 		}
 		if err != nil {
 			return err
@@ -175,7 +176,8 @@ func (p *Plugin) deleteEndpoint(ctx context.Context, in endpointRequest) (none, 
 func (p *Plugin) join(ctx context.Context, in endpointRequest) (out joinResponse, err error) {
 	e, known := p.state.endpoint(in.EndpointID)
 	if !known {
-		return out, hint.New(hint.NotFound, "Start the container again.", "the endpoint %.12s is not known to the plugin on this host", in.EndpointID)
+		return out, hint.New(hint.NotFound, "Start the container again.", "the endpoint %.12s is not known to the plugin on this host",
+			in.EndpointID)
 	}
 	out.InterfaceName = interfaceName{SrcName: temporaryName(e.MAC), DstPrefix: containerPrefix}
 	n, _ := p.state.network(e.Network)

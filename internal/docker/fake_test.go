@@ -46,7 +46,14 @@ var self = peer.ID{1}
 func (d *fakeDaemon) Status(context.Context) (api.Status, error) {
 	end, err := d.begin("Status")
 	defer end()
-	return api.Status{ID: self, Name: "self", Bridge: "weave", MTU: 1400, Range: slices.Clone(d.ranges), Guard: api.GuardStatus{Mode: api.GuardHost}}, err
+	return api.Status{
+		ID:     self,
+		Name:   "self",
+		Bridge: "weave",
+		MTU:    1400,
+		Range:  slices.Clone(d.ranges),
+		Guard:  api.GuardStatus{Mode: api.GuardHost},
+	}, err
 }
 
 func (d *fakeDaemon) Leases(_ context.Context, owner string) (list []api.Lease, err error) {
@@ -163,7 +170,10 @@ func (d *fakeDaemon) AddName(_ context.Context, r api.NameRequest) error {
 func (d *fakeDaemon) RemoveName(_ context.Context, r api.NameRequest) error {
 	end, err := d.begin("RemoveName")
 	defer end()
-	d.names = slices.DeleteFunc(d.names, func(n api.Name) bool { return n.Name == r.Name && n.Owner == r.Owner && slices.Contains(r.IPs, n.IP) })
+	d.names = slices.DeleteFunc(
+		d.names,
+		func(n api.Name) bool { return n.Name == r.Name && n.Owner == r.Owner && slices.Contains(r.IPs, n.IP) },
+	)
 	return err
 }
 

@@ -85,7 +85,13 @@ func serve[In, Out any](p *Plugin, mux *http.ServeMux, name string, f func(conte
 }
 
 // safely calls f. A fault of one request must not end the plugin, and with it all networks of the host.
-func safely[In, Out any](ctx context.Context, p *Plugin, name string, in In, f func(context.Context, In) (Out, error)) (out Out, err error) {
+func safely[In, Out any](
+	ctx context.Context,
+	p *Plugin,
+	name string,
+	in In,
+	f func(context.Context, In) (Out, error),
+) (out Out, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			p.log.Error("a fault in the plugin", "request", name, "fault", fault, "stack", string(debug.Stack()))

@@ -51,7 +51,8 @@ func (p *Plugin) requestPool(ctx context.Context, in requestPoolRequest) (reques
 		return requestPoolResponse{}, hint.New(hint.Invalid, "Leave it out.", "unknown address space %q", in.AddressSpace)
 	}
 	for name := range in.Options {
-		return requestPoolResponse{}, hint.New(hint.Invalid, "Leave it out: the IPAM driver has no options.", "unknown option --ipam-opt %s", name)
+		return requestPoolResponse{}, hint.New(hint.Invalid, "Leave it out: the IPAM driver has no options.", "unknown option --ipam-opt %s",
+			name)
 	}
 	ranges, err := p.ranges(ctx, in.V6)
 	if err != nil {
@@ -94,7 +95,8 @@ func (p *Plugin) ranges(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
 		if v6 {
 			family, example = "IPv6", "fd32::/64"
 		}
-		return nil, hint.New(hint.Invalid, "Start all nodes with a further --range "+example+", or create the network without "+family+".", "the overlay has no range of %s, but %s", family, join(s.Range))
+		return nil, hint.New(hint.Invalid, "Start all nodes with a further --range "+example+", or create the network without "+family+".",
+			"the overlay has no range of %s, but %s", family, join(s.Range))
 	}
 	for i, r := range ranges {
 		ranges[i] = divided(r)
@@ -159,8 +161,8 @@ func checkInside(subnet netip.Prefix, ranges []netip.Prefix) error {
 
 // overlapError is the error about a subnet that overlaps a network of this host.
 func (p *Plugin) overlapError(subnet netip.Prefix, n network) error {
-	return hint.New(hint.Refused, "Choose another --subnet, or remove that network.", "the subnet %s overlaps the network %s of this host (%s)",
-		subnet, p.known.name(n.ID), join(n.Subnets))
+	return hint.New(hint.Refused, "Choose another --subnet, or remove that network.",
+		"the subnet %s overlaps the network %s of this host (%s)", subnet, p.known.name(n.ID), join(n.Subnets))
 }
 
 // choosePool returns the subnet of a network for which the user has named none. Docker does not say which network it is for: where other
@@ -200,7 +202,8 @@ func (p *Plugin) choosePool(ctx context.Context, within netip.Prefix) (netip.Pre
 			"other nodes have the networks %s", strings.Join(texts, ", "))
 	}
 	if !free.IsValid() {
-		return netip.Prefix{}, hint.New(hint.Exhausted, "Remove a network, or name a smaller --subnet.", "no part of %s is free for a network", within)
+		return netip.Prefix{}, hint.New(hint.Exhausted, "Remove a network, or name a smaller --subnet.", "no part of %s is free for a network",
+			within)
 	}
 	return free, nil
 }

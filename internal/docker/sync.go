@@ -184,11 +184,11 @@ func (k *knownNetworks) name(id string) string {
 }
 
 // conflict returns whether a network disagrees with those of other nodes; not known before it has been compared.
-func (k *knownNetworks) conflict(id string) (err error, known bool) { //nolint:revive,staticcheck // the error is a value here
+func (k *knownNetworks) conflict(id string) (known bool, disagreement error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	err, known = k.conflicts[id]
-	return err, known
+	disagreement, known = k.conflicts[id]
+	return known, disagreement
 }
 
 // agreePatience is how long a new network waits to be compared with those of other nodes.
@@ -201,7 +201,7 @@ func (p *Plugin) agreed(ctx context.Context, n network) error {
 	}
 	deadline := time.Now().Add(agreePatience)
 	for {
-		err, known := p.known.conflict(n.ID)
+		known, err := p.known.conflict(n.ID)
 		if known || time.Now().After(deadline) {
 			return err
 		}

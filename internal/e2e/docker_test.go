@@ -17,7 +17,7 @@ import (
 // dockerHost is a machine with Docker and the plugin.
 type dockerHost struct {
 	*machine
-	*dockertest.Engine
+	engine *dockertest.Engine
 	plugin *nettest.Process
 }
 
@@ -77,7 +77,7 @@ func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*doc
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.Engine = e
+		h.engine = e
 		t.Cleanup(func() {
 			if t.Failed() {
 				t.Logf("dockerd on %s logged:\n%s", m.Label(), e.Logs())
@@ -94,7 +94,7 @@ func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*doc
 // servePlugin starts the plugin.
 func (h *dockerHost) servePlugin() {
 	h.t.Helper()
-	p, err := h.machine.Start(nettest.ProcessConfig{Name: "plugin", Argv: []string{"weft-docker", "serve", "--log-level", "debug"}})
+	p, err := h.Start(nettest.ProcessConfig{Name: "plugin", Argv: []string{"weft-docker", "serve", "--log-level", "debug"}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func (h *dockerHost) servePlugin() {
 // docker runs a docker command that must succeed.
 func (h *dockerHost) docker(args ...string) string {
 	h.t.Helper()
-	out, err := h.Docker(testContext(h.t), args...)
+	out, err := h.engine.Docker(testContext(h.t), args...)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func (h *dockerHost) run(name string, args ...string) dockertest.Container {
 
 func (h *dockerHost) inspect(name string) dockertest.Container {
 	h.t.Helper()
-	c, err := h.Inspect(testContext(h.t), name)
+	c, err := h.engine.Inspect(testContext(h.t), name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func (h *dockerHost) inspect(name string) dockertest.Container {
 func (h *dockerHost) in(c dockertest.Container, argv ...string) (out string) {
 	h.t.Helper()
 	labtest.Until(h.t, patience, func() (err error) {
-		out, err = h.In(testContext(h.t), c, argv...)
+		out, err = h.engine.In(testContext(h.t), c, argv...)
 		return err
 	})
 	return strings.TrimSpace(out)
@@ -168,7 +168,7 @@ func (h *dockerHost) answersAt() string {
 func (h *dockerHost) resolves(c dockertest.Container, name, addr string) {
 	h.t.Helper()
 	labtest.Until(h.t, patience, func() error {
-		out, err := h.In(testContext(h.t), c, "dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", name)
+		out, err := h.engine.In(testContext(h.t), c, "dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", name)
 		if err == nil && strings.TrimSpace(out) != addr {
 			err = fmt.Errorf("%s is %q in the container, want %s", name, out, addr)
 		}
@@ -179,7 +179,7 @@ func (h *dockerHost) resolves(c dockertest.Container, name, addr string) {
 // blocked checks that nothing listens to an address from a container.
 func (h *dockerHost) blocked(c dockertest.Container, addr string) {
 	h.t.Helper()
-	if out, err := h.In(testContext(h.t), c, "curl", "--silent", "--max-time", "1", "http://"+addr); err == nil {
+	if out, err := h.engine.In(testContext(h.t), c, "curl", "--silent", "--max-time", "1", "http://"+addr); err == nil {
 		h.t.Errorf("a container of another network reaches %s: %s", addr, out)
 	}
 }

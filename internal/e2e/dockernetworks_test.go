@@ -123,12 +123,12 @@ func TestDockerMistakes(t *testing.T) {
 	weft := []string{"network", "create", "-d", "weft", "--ipam-driver", "weft"}
 	refused := func(h *dockerHost, args []string, want ...string) {
 		t.Helper()
-		out, err := h.Docker(testContext(t), args...)
+		_, err := h.engine.Docker(testContext(t), args...)
 		if err == nil {
 			t.Errorf("docker %s succeeded", strings.Join(args, " "))
 			return
 		}
-		out = err.Error()
+		out := err.Error()
 		for _, w := range append(want, "weft: ") {
 			if !strings.Contains(out, w) {
 				t.Errorf("docker %s: %s, without %q", strings.Join(args, " "), out, w)
@@ -141,7 +141,9 @@ func TestDockerMistakes(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--subnet", "192.168.5.0/24", "n"}, []string{"192.168.5.0/24 is outside of the overlay's range 10.32.0.0/12", "such as 10.47.255.0/24"}},
+		{[]string{"--subnet", "192.168.5.0/24", "n"}, []string{
+			"192.168.5.0/24 is outside of the overlay's range 10.32.0.0/12", "such as 10.47.255.0/24",
+		}},
 		{[]string{"--subnet", "10.32.1.128/25", "n"}, []string{"overlaps the network mynet"}},
 		{[]string{"--subnet", "10.32.9.0/31", "n"}, []string{"no room"}},
 		{[]string{"-o", "color=red", "n"}, []string{"unknown option -o color", "weft.guard"}},
@@ -186,7 +188,8 @@ func TestDockerMistakes(t *testing.T) {
 	refused(b, []string{"run", "--detach", "--network", "mynet", "--ip", "10.32.1.255", dockertest.Image}, "first or the last address")
 	mac := b.inspect("first").MACs["mynet"]
 	refused(b, []string{"run", "--detach", "--network", "mynet", "--mac-address", mac, dockertest.Image}, "MAC "+mac)
-	if out, err := b.Docker(testContext(t), "network", "rm", "mynet"); err == nil || !strings.Contains(err.Error(), "active endpoints") {
+	if out, err := b.engine.Docker(testContext(t), "network", "rm", "mynet"); err == nil ||
+		!strings.Contains(err.Error(), "active endpoints") {
 		t.Errorf("a network with containers is removed: %s, %v", out, err)
 	}
 

@@ -61,7 +61,7 @@ func TestDockerFifty(t *testing.T) {
 	group.SetLimit(10)
 	for i := range count {
 		group.Go(func() error {
-			_, err := a.Docker(testContext(t), "run", "--detach", "--name", fmt.Sprint("c", i), "--network", "mynet",
+			_, err := a.engine.Docker(testContext(t), "run", "--detach", "--name", fmt.Sprint("c", i), "--network", "mynet",
 				"--publish", fmt.Sprintf("%d:80", 20000+i), dockertest.Image)
 			return err
 		})
@@ -89,7 +89,7 @@ func TestDockerFifty(t *testing.T) {
 	})
 	for i := range count {
 		group.Go(func() error {
-			_, err := a.Docker(testContext(t), "rm", "--force", fmt.Sprint("c", i))
+			_, err := a.engine.Docker(testContext(t), "rm", "--force", fmt.Sprint("c", i))
 			return err
 		})
 	}
@@ -109,7 +109,7 @@ func (h *dockerHost) restartPlugin() {
 // restartEngine starts dockerd again after it was stopped or killed.
 func (h *dockerHost) restartEngine() {
 	h.t.Helper()
-	if err := h.Engine.Run(testContext(h.t)); err != nil {
+	if err := h.engine.Run(testContext(h.t)); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -128,7 +128,7 @@ func TestDockerRestarts(t *testing.T) {
 	works := func(what string) {
 		t.Helper()
 		labtest.Until(t, 2*patience, func() error {
-			_, err := b.In(testContext(t), client, "ping", "-n", "-c", "1", "-W", "1", "10.32.1.80")
+			_, err := b.engine.In(testContext(t), client, "ping", "-n", "-c", "1", "-W", "1", "10.32.1.80")
 			if err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
@@ -151,16 +151,16 @@ func TestDockerRestarts(t *testing.T) {
 	works("after a restart of weft")
 	a.restartPlugin()
 	works("after a restart of the plugin")
-	if err := a.Engine.Stop(); err != nil {
+	if err := a.engine.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	a.restartEngine()
 	works("after a restart of dockerd")
-	a.Engine.Kill()
+	a.engine.Kill()
 	a.restartEngine()
 	works("after dockerd was killed")
 	a.daemon.Kill()
-	a.Engine.Kill()
+	a.engine.Kill()
 	a.plugin.Kill()
 	a.up("host2")
 	a.servePlugin()
@@ -168,7 +168,7 @@ func TestDockerRestarts(t *testing.T) {
 	works("after all three were killed")
 
 	// dockerd starts while weft is away: the container cannot start, and does so once weft is back.
-	if err := a.Engine.Stop(); err != nil {
+	if err := a.engine.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	a.stop()
@@ -186,7 +186,7 @@ func TestDockerRestarts(t *testing.T) {
 		kill    func()
 		restart func()
 	}{
-		{"dockerd", a.Engine.Kill, a.restartEngine},
+		{"dockerd", a.engine.Kill, a.restartEngine},
 		{"the plugin", a.plugin.Kill, a.servePlugin},
 		{"weft", a.daemon.Kill, func() { a.up("host2") }},
 	} {
@@ -194,7 +194,18 @@ func TestDockerRestarts(t *testing.T) {
 			started := make(chan struct{})
 			go func() {
 				defer close(started)
-				_, _ = a.Docker(testContext(t), "run", "--detach", "--name", "half", "--network", "mynet", "--ip", "10.32.1.90", dockertest.Image)
+				_, _ = a.engine.Docker(
+					testContext(t),
+					"run",
+					"--detach",
+					"--name",
+					"half",
+					"--network",
+					"mynet",
+					"--ip",
+					"10.32.1.90",
+					dockertest.Image,
+				)
 			}()
 			labtest.Until(t, patience, func() error { // until the address is leased, and a moment more
 				if out, err := a.try("weft ip list"); err != nil || !strings.Contains(out, "10.32.1.90/") {
@@ -206,7 +217,8 @@ func TestDockerRestarts(t *testing.T) {
 			kill.kill()
 			kill.restart()
 			<-started
-			if _, err := a.Docker(testContext(t), "rm", "--force", "half"); err != nil && !strings.Contains(err.Error(), "No such container") {
+			if _, err := a.engine.Docker(testContext(t), "rm", "--force", "half"); err != nil &&
+				!strings.Contains(err.Error(), "No such container") {
 				t.Errorf("after %s was killed: %v", kill.name, err)
 			}
 			a.settles(before)

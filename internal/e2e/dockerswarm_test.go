@@ -33,11 +33,14 @@ func TestDockerSwarm(t *testing.T) {
 	seen := map[string]bool{}
 	for i, h := range hosts {
 		labtest.Until(t, 2*patience, func() error {
-			id, err := h.Docker(testContext(t), "ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=web")
-			if err != nil || id == "" {
-				return fmt.Errorf("no replica on %s: %v, %s", h.Label(), err, first.docker("service", "ps", "--no-trunc", "web"))
+			id, err := h.engine.Docker(testContext(t), "ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=web")
+			if err != nil {
+				return err
 			}
-			replicas[i], err = h.Inspect(testContext(t), id)
+			if id == "" {
+				return fmt.Errorf("no replica on %s: %s", h.Label(), first.docker("service", "ps", "--no-trunc", "web"))
+			}
+			replicas[i], err = h.engine.Inspect(testContext(t), id)
 			return err
 		})
 		addr := replicas[i].IPs["mynet"]

@@ -36,7 +36,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "weft/cmd/weft", "weft/cmd/weft-docker") // as make build does, which fills the build cache
+	build := exec.Command(
+		"go",
+		"build",
+		"-trimpath",
+		"-o",
+		dir+"/",
+		"weft/cmd/weft",
+		"weft/cmd/weft-docker",
+	) // as make build does, which fills the build cache
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the programs under test: %v\n%s", err, out)

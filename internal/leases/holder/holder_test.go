@@ -49,7 +49,10 @@ func TestTextForms(t *testing.T) {
 // TestAnyTextSurvives: a text that any version or operator has written comes back as it was.
 func TestAnyTextSurvives(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.SampledFrom([]string{"", "cni/", "docker/", "netns:", "weft:", "weft:orphan/"}).Draw(t, "prefix") + rapid.String().Draw(t, "rest")
+		text := rapid.SampledFrom([]string{"", "cni/", "docker/", "netns:", "weft:", "weft:orphan/"}).
+			Draw(t, "prefix") +
+			rapid.String().
+				Draw(t, "rest")
 		if got := holder.Parse(text).String(); got != text {
 			t.Errorf("%q came back as %q", text, got)
 		}
