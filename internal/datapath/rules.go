@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/hairpin"
 	"weft/internal/hoststate"
 	"weft/internal/masq"
 	"weft/internal/nftsum"
+	"weft/internal/podlink"
 	"weft/router/carrier"
 )
 
@@ -46,7 +48,7 @@ func (d *Datapath) hostRules() (list []*ruleState) {
 	if !d.settings.NoMasquerade {
 		list = append(list, &ruleState{hostRules: &masqueradeRules{d: d}})
 	}
-	return append(list, &ruleState{hostRules: &hairpinRules{d: d}})
+	return append(list, &ruleState{hostRules: hairpin.NewKeeper(podlink.HostPrefix, d.log)})
 }
 
 // lookAtRules restores rules that are not intact. A full look sets all rules again, whether they seem intact or not.
