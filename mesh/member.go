@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"weft/internal/ether"
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/mesh/topology"
@@ -66,6 +67,8 @@ type Member struct {
 	// Direct is what direct routing to the member needs, see package direct; empty: it takes no part. The slice is shared and must not be
 	// modified.
 	Direct []byte
+	// Gateway is the MAC of the member's bridge, if answers to clients outside of the overlay go back to it; zero otherwise.
+	Gateway ether.Addr
 	// Certificate is the certificate that admitted the member; zero if it needed none.
 	Certificate identity.Certificate
 	// Refused is why the member, which is not alive for this node, is not admitted any more; 0 otherwise.

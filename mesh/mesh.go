@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/signal"
 	"weft/mesh/admission"
@@ -84,6 +85,7 @@ type Mesh struct {
 	contested    atomic.Int64 // when an address was last queued in contests: Unix time in nanoseconds
 	vni          atomic.Uint32
 	direct       atomic.Pointer[[]byte]                     // nil: none
+	gateway      atomic.Pointer[ether.Addr]                 // nil: none
 	routes       atomic.Pointer[map[peer.ID]topology.Route] // nil before the first computation
 	keyContested atomic.Bool                                // gossip has this node's ID at another address
 	drops        drops
@@ -249,6 +251,22 @@ func (m *Mesh) SetDirect(b []byte) {
 	}
 }
 
+// SetGateway publishes the MAC of this node's bridge, to which answers to clients outside of the overlay go back; zero: they do not. It
+// does not wait until other nodes have received it.
+func (m *Mesh) SetGateway(mac ether.Addr) {
+	if old := m.gateway.Swap(&mac); old == nil && !mac.IsZero() || old != nil && *old != mac {
+		m.metaChanged.Set()
+	}
+}
+
+// ownGateway returns what the last SetGateway published.
+func (m *Mesh) ownGateway() ether.Addr {
+	if mac := m.gateway.Load(); mac != nil {
+		return *mac
+	}
+	return ether.Addr{}
+}
+
 // publishMeta publishes new metadata of this node until ctx ends.
 func (m *Mesh) publishMeta(ctx context.Context) {
 	for {
@@ -290,7 +308,7 @@ func (m *Mesh) meta() metadata.Node {
 		Leaving: m.leaving.Load(), DataPort: m.cfg.DataPort, ProtoMin: metadata.ProtocolMin, ProtoMax: metadata.ProtocolMax,
 		Started: m.at.Load().since, Instance: m.instance, Public: m.cfg.Identity.Public, Name: m.cfg.Name,
 		Capabilities: m.cfg.Capabilities, Accepts: m.keys.Fingerprints(), ClusterIDs: m.clusterIDs.list(),
-		VNI: m.vni.Load(), Direct: m.ownDirect(),
+		VNI: m.vni.Load(), Direct: m.ownDirect(), Gateway: m.ownGateway(),
 		Ranges: m.cfg.Ranges, Version: m.cfg.Version, DNSDomain: m.cfg.DNSDomain,
 		Certificate: m.identities.Show(),
 	}

@@ -396,8 +396,8 @@ func recordOf(n *memberlist.Node) (record, error) {
 	}
 	m := Member{
 		ID: peer.FromPublicKey(md.Public), Name: md.Name, Addr: addr.Unmap(), Gossip: n.Port, Data: md.DataPort, Public: md.Public,
-		Capabilities: md.Capabilities, Accepts: md.Accepts, VNI: md.VNI, Direct: md.Direct, Ranges: md.Ranges, Version: md.Version,
-		DNSDomain: md.DNSDomain,
+		Capabilities: md.Capabilities, Accepts: md.Accepts, VNI: md.VNI, Direct: md.Direct, Gateway: md.Gateway,
+		Ranges: md.Ranges, Version: md.Version, DNSDomain: md.DNSDomain,
 	}
 	if name := nodeName(m.ID, m.GossipAddr()); name != n.Name {
 		return record{}, fmt.Errorf("%w: its name is %q, but by its key and address it would be %q", errMember, n.Name, name)

@@ -160,22 +160,36 @@ func newDetachCommand(e *env) *cobra.Command {
 	return cmd
 }
 
+// inwardModes are the values of --inward.
+var inwardModes = []string{string(api.InwardNAT), string(api.InwardKeep), string(api.InwardOff)}
+
 func newExposeCommand(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "expose [CIDR|auto]",
-		Short: "Assign an overlay address to the host",
+	inward := ""
+	cmd := &cobra.Command{
+		Use:   "expose [CIDR|auto] [flags]",
+		Short: "Assign an overlay address to the host, and let clients outside reach pods through it",
 		Long: "Assign an overlay address to the host, on the bridge, and print it. The address is CIDR, or the next free\n" +
 			"address of each range. The first pod on the node does the same, because pods use this address as their\n" +
-			"gateway. The address is kept over restarts and reboots. A CIDR is added to the addresses that the host has;\n" +
-			"\"weft hide\" removes all of them.",
-		Example: "  weft expose\n  weft expose 10.32.5.1/12",
+			"gateway. The address is kept over restarts and reboots, with its prefix length. A CIDR is added to the\n" +
+			"addresses that the host has; \"weft hide\" removes all of them.\n\n" +
+			"With --inward, hosts outside of the overlay reach pods of any node through this one: by a route to the range\n" +
+			"of the overlay, or by DNAT. Answers come back the same way. Pods see the address of this host, or with\n" +
+			"--inward=keep that of the client. It lasts over restarts, until --inward=off or \"weft hide\".",
+		Example: "  weft expose\n  weft expose 10.32.5.1/12\n  weft expose --inward=keep",
 		Args:    usage.Arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cidr := api.Auto
-			if len(args) == 1 {
-				cidr = args[0]
+			mode, err := api.ParseInwardMode(inward)
+			if err != nil {
+				return hint.Refuse("--inward", "Choose nat, keep or off.", "%s is unknown", usage.Quote(inward))
 			}
-			exposed, err := e.client().Expose(cmd.Context(), cidr)
+			r := api.ExposeRequest{CIDR: api.Auto, Inward: mode}
+			switch {
+			case len(args) == 1:
+				r.CIDR = args[0]
+			case mode == api.InwardOff:
+				r.CIDR = "" // the host need not get an address
+			}
+			exposed, err := e.client().Expose(cmd.Context(), r)
 			leases := make([]api.Lease, 0, len(exposed))
 			for _, l := range exposed {
 				leases = append(leases, l.Lease)
@@ -187,6 +201,11 @@ func newExposeCommand(e *env) *cobra.Command {
 			return e.printLeases(leases, err)
 		},
 	}
+	cmd.Flags().StringVar(&inward, "inward", "", "what hosts outside reach through this one: nat (pods, which see this host's address), keep "+
+		"(pods, which see the client's address) or off; nat without a `mode`")
+	cmd.Flags().Lookup("inward").NoOptDefVal = string(api.InwardNAT)
+	completeFlag(cmd, "inward", cobra.FixedCompletions(inwardModes, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
 }
 
 func newHideCommand(e *env) *cobra.Command {

@@ -65,7 +65,7 @@ func writeStatus(w io.Writer, s api.Status, d display) {
 	writeIdentity(line, s)
 	line("Addresses", "%s, %s", s.IPAM, join(s.Range))
 	if len(s.Exposed) > 0 {
-		line("Exposed", "%s", join(s.Exposed))
+		line("Exposed", "%s%s", join(s.Exposed), inward[s.Inward])
 	}
 	switch {
 	case s.DNSDomain == "": // a daemon of an older version
@@ -163,6 +163,11 @@ func writeIdentity(line func(name, format string, args ...any), s api.Status) {
 		}
 		line("CA", "%s, %s", ca.CA, revoked)
 	}
+}
+
+// inward are the modes for packets from outside the overlay in words.
+var inward = map[api.InwardMode]string{
+	api.InwardNAT: ", inward with this host's address", api.InwardKeep: ", inward with the clients' addresses",
 }
 
 // encryption describes whether traffic is encrypted, and the progress of a change of secrets.

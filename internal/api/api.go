@@ -55,10 +55,12 @@ type Status struct {
 	Targets []Target          `json:"targets"`
 	IPAM    IPAMState         `json:"ipam"`
 	// GarbageFreed counts leases that ended because their attachment did not exist any more.
-	GarbageFreed uint64            `json:"garbage_freed"`
-	Exposed      []netip.Prefix    `json:"exposed"`
-	FDB          int               `json:"fdb"`
-	Drops        map[string]uint64 `json:"drops"`
+	GarbageFreed uint64         `json:"garbage_freed"`
+	Exposed      []netip.Prefix `json:"exposed"`
+	// Inward is what happens to packets from outside the overlay.
+	Inward InwardMode        `json:"inward"`
+	FDB    int               `json:"fdb"`
+	Drops  map[string]uint64 `json:"drops"`
 	// Relayed counts datagrams that this node relayed between other nodes.
 	Relayed   uint64      `json:"relayed"`
 	Neighbors Neighbors   `json:"neighbors"`
@@ -317,9 +319,30 @@ type Attachment struct {
 	Addresses []Address `json:"addresses"`
 }
 
-// ExposeRequest is the body of PUT /v1/expose: CIDR is Auto or an address with a prefix length.
+// ExposeRequest is the body of PUT /v1/expose: CIDR is Auto, an address with or without a prefix length, or empty for no address.
 type ExposeRequest struct {
 	CIDR string `json:"cidr"`
+	// Inward is what happens from now on to packets from outside the overlay; empty: as before.
+	Inward InwardMode `json:"inward,omitempty"`
+}
+
+// InwardMode is what a node does with packets that it forwards from outside the overlay to pods.
+type InwardMode string
+
+// Modes of packets from outside the overlay.
+const (
+	InwardOff  InwardMode = "off"  // nothing: answers of pods leave by the nodes of the pods
+	InwardNAT  InwardMode = "nat"  // pods see the address of this node on the overlay, and answer to it
+	InwardKeep InwardMode = "keep" // pods see the address of the client, and their nodes send the answers back to this node
+)
+
+// ParseInwardMode reads a mode, which may be empty.
+func ParseInwardMode(text string) (InwardMode, error) {
+	switch m := InwardMode(text); m {
+	case "", InwardOff, InwardNAT, InwardKeep:
+		return m, nil
+	}
+	return "", fmt.Errorf("%q is none of %s, %s and %s", text, InwardNAT, InwardKeep, InwardOff)
 }
 
 // TargetsRequest is the body of PUT /v1/targets, which adds targets or replaces all of them, and of DELETE /v1/targets.

@@ -165,9 +165,9 @@ func (c *Client) Detach(ctx context.Context, r AttachRequest) error {
 	return c.do(ctx, http.MethodDelete, "attachments", nil, r, nil)
 }
 
-// Expose adds an address to the bridge and returns all addresses of the bridge.
-func (c *Client) Expose(ctx context.Context, cidr string) (l []Exposed, err error) {
-	return l, c.do(ctx, http.MethodPut, "expose", nil, ExposeRequest{CIDR: cidr}, &l)
+// Expose adds an address to the bridge, sets what happens to packets from outside the overlay, and returns the leases of the address.
+func (c *Client) Expose(ctx context.Context, r ExposeRequest) (l []Exposed, err error) {
+	return l, c.do(ctx, http.MethodPut, "expose", nil, r, &l)
 }
 
 // Hide removes the addresses of the bridge.

@@ -59,7 +59,7 @@ func TestDocuments(t *testing.T) {
 			`{"version":"","id":"","name":"","ready":false,"range":null,"bridge":"","tap":"","mtu":0,"advertise":"","encrypted":false,` +
 				`"secrets":0,"secrets_droppable":false,"network":"","datapath":"mixed","offload":null,` +
 				`"queues":0,"peers":{"alive":2,"dead":1},"targets":null,` +
-				`"ipam":"ready","garbage_freed":0,"exposed":null,"fdb":0,"drops":null,"relayed":0,` +
+				`"ipam":"ready","garbage_freed":0,"exposed":null,"inward":"","fdb":0,"drops":null,"relayed":0,` +
 				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"guard":{"bound":0,"open":0,"dropped":null},` +
 				`"since":"0001-01-01T00:00:00Z","conditions":null,"warnings":null}`},
 		{"address space", api.IPAM{State: api.IPAMWaiting}, `{"state":"waiting","waiting_for":"","ranges":null}`},

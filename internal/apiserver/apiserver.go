@@ -39,7 +39,7 @@ type Leases interface {
 	Detach(context.Context, api.AttachRequest) error
 	Guard(context.Context, api.GuardRequest) error
 	Unguard(ctx context.Context, owner string) error
-	Expose(ctx context.Context, cidr string) ([]api.Exposed, error)
+	Expose(context.Context, api.ExposeRequest) ([]api.Exposed, error)
 	Hide() (api.Hidden, error)
 }
 

@@ -43,7 +43,7 @@ func (s *Server) socketHandler(ctx context.Context) http.Handler {
 		return leases.Unguard(r.Context(), r.URL.Query().Get("owner"))
 	}))
 	mux.HandleFunc("PUT /v1/expose", handle(log, func(r *http.Request, in api.ExposeRequest) ([]api.Exposed, error) {
-		return leases.Expose(r.Context(), in.CIDR)
+		return leases.Expose(r.Context(), in)
 	}))
 	mux.HandleFunc("DELETE /v1/expose", handle(log, func(*http.Request, none) (api.Hidden, error) { return leases.Hide() }))
 

@@ -50,6 +50,7 @@ var layers = []struct {
 	{"router/carrier/carriertest", 4}, // for tests only
 	{"internal/tunnels", 3},
 	{"internal/pairs", 3},
+	{"internal/inward", 3},
 	{"internal/reach", 3},
 	{"router/carrier/...", 2},
 	{"router/relay", 2},
@@ -57,6 +58,7 @@ var layers = []struct {
 	{"internal/podlink/...", 2},
 	{"internal/cpulatency", 2},
 	{"internal/masq", 2},
+	{"internal/exposure", 2},
 	{"internal/hairpin", 2},
 	{"internal/guard/...", 2},
 	{"internal/nodefilter", 2},

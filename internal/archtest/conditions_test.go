@@ -46,6 +46,7 @@ var conditionTests = map[health.Code]string{
 	health.GatewayAddressNotOwned:    "TestRemediesOfAReclaimedNode",
 	health.PodGatewayMissing:         "TestRemedyOfAHiddenGateway",
 	health.MasqueradeFailed:          "internal/datapath:TestRuleFindings",
+	health.InwardFailed:              "internal/inward:TestNoNFT",
 	health.GuardFailed:               "internal/datapath:TestGuardFindings",
 	health.HostGuardFailed:           "internal/datapath:TestGuardFindings",
 	health.NodePortsOpen:             "internal/datapath:TestNodePortFindings",

@@ -17,7 +17,7 @@ var parts = map[string][]string{
 	},
 	"internal/datapath": {
 		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/cpulatency", "internal/ether", "internal/health",
-		"internal/hint", "internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate",
+		"internal/exposure", "internal/hint", "internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate", "internal/inward",
 		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum",
 		"internal/nodefilter", "internal/peer", "internal/plural",
 		"internal/podlink",
@@ -33,8 +33,8 @@ var parts = map[string][]string{
 		"internal/podprobe", "internal/settings",
 	},
 	"internal/leases": {
-		"internal/api", "internal/ether", "internal/health", "internal/hint", "internal/hostnet", "internal/leases/deletions",
-		"internal/guard", "internal/hostwatch", "internal/leases/holder",
+		"internal/api", "internal/ether", "internal/exposure", "internal/health", "internal/hint", "internal/hostnet",
+		"internal/leases/deletions", "internal/guard", "internal/hostwatch", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
 	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage", "internal/unixsocket"},

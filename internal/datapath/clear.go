@@ -26,7 +26,7 @@ func (d *Datapath) Clear(ctx context.Context) error {
 	if !d.settings.NoMasquerade {
 		errs = append(errs, removeRules(ctx))
 	}
-	errs = append(errs, hairpin.Remove(ctx), d.clearBridge())
+	errs = append(errs, hairpin.Remove(ctx), d.inward.Remove(ctx), d.clearBridge())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("datapath: taking the host off the overlay: %w", err)
 	}

@@ -9,7 +9,7 @@
 //	address.go   addresses of the bridge
 //	underlay.go  the address of this node and its changes
 //	mtu.go       the MTU of pods, bridge and TAP, and its changes
-//	guard.go     what ports of the bridge may send
+//	guard.go     what ports of the bridge may send; inward.go: packets from outside the overlay
 //	nodeports.go the ports of nodes, which are closed to pods
 //	kernel.go    the kernel path: its devices, their controllers, and which peers they may carry; kernelpaths.go: all of them together
 //	carriers.go  the kinds of carriers; tunnels.go, direct.go: WireGuard and direct routing
@@ -35,10 +35,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/cpulatency"
+	"weft/internal/ether"
+	"weft/internal/exposure"
 	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/hostnet"
+	"weft/internal/inward"
 	"weft/internal/pairs"
 	"weft/internal/peer"
 	"weft/internal/reach"
@@ -65,6 +68,8 @@ type Member struct {
 	VNI   uint32        // of the VXLAN frames that it accepts; 0: it accepts none
 	// Direct is what it publishes for direct routing (package direct); empty: it takes no part. The slice is shared and must not be modified.
 	Direct []byte
+	// Gateway is the MAC of its bridge, if answers to clients outside of the overlay go back to it (package inward); zero otherwise.
+	Gateway ether.Addr
 }
 
 // Membership is the cluster as the datapath sees it. Methods may be called from any goroutine and must not call the Datapath.
@@ -89,6 +94,8 @@ type Gossip interface {
 	SetVNI(uint32)
 	// SetDirect publishes what direct routing to this node needs (package direct); empty: it takes no part.
 	SetDirect([]byte)
+	// SetGateway publishes the MAC of the bridge as Member.Gateway; zero: none.
+	SetGateway(ether.Addr)
 	FromTunnel(from peer.ID, message []byte)
 }
 
@@ -137,6 +144,7 @@ type Config struct {
 	Addresses  Leases
 	Shares     Shares
 	Guards     *guard.Store    // which ports are bound to pods
+	Exposure   *exposure.Store // what was asked for packets from outside the overlay
 	Observer   AddressObserver // nil: none
 	Logger     *slog.Logger    // nil: nothing is logged
 }
@@ -155,6 +163,7 @@ type Datapath struct {
 	resize       signal.Chan // set when the MTU of pods has changed
 	guards       *guards
 	ports        *nodePorts
+	inward       *inward.Keeper
 	peers        signal.Chan   // set when the other nodes may have changed
 	started      chan struct{} // closed once the datapath is up
 
@@ -216,6 +225,10 @@ func New(cfg Config) (*Datapath, error) {
 	})
 	d.guards = &guards{store: cfg.Guards, d: d}
 	d.ports = &nodePorts{d: d}
+	d.inward = inward.New(inward.Config{
+		Ranges: d.settings.Ranges, Bridge: d.settings.Bridge, Uplinks: d.uplinks(), Modes: cfg.Exposure, Nodes: inwardNodes{cfg.Gossip, d},
+		Logger: d.log,
+	})
 	d.secrets.Store(&cfg.Secrets)
 	d.trusted.Store(&cfg.Trusted)
 	d.keepVNI()

@@ -37,6 +37,7 @@ func (d *Datapath) Findings() []health.Finding {
 	findings = append(findings, d.ruleFindings()...)
 	findings = append(findings, d.guardFindings()...)
 	findings = append(findings, d.ports.findings()...)
+	findings = append(findings, d.inward.Findings()...)
 	findings = append(findings, d.kernelFindings(e.kernel)...)
 	findings = append(findings, d.handshakeFindings(stats)...)
 	findings = append(findings, d.pathFindings(e, stats)...)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/api"
 	"weft/internal/hoststate"
 	"weft/internal/hoststate/live"
 	"weft/internal/hostwatch"
@@ -113,7 +114,7 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 		case <-links.C():
 			host = true
 		case <-r.d.peers.C():
-			r.applyNodePorts(ctx)
+			r.followNodes(ctx)
 		case <-settings.C:
 			r.d.repairs.SetContested(r.pace.Contested(time.Now()))
 			host = r.settingsWrong()
@@ -128,12 +129,13 @@ func (r *reconciler) run(ctx context.Context, links, filters signal.Chan) error 
 	}
 }
 
-// applyNodePorts sets the rules for the nodes of now; a failure is a condition.
-func (r *reconciler) applyNodePorts(ctx context.Context) {
+// followNodes sets the rules for the nodes of now; failures are conditions.
+func (r *reconciler) followNodes(ctx context.Context) {
 	r.d.hostMu.Lock()
 	defer r.d.hostMu.Unlock()
 	if !r.d.cleared {
 		_ = r.d.ports.Apply(ctx)
+		_ = r.d.inward.Apply(ctx)
 	}
 }
 
@@ -361,7 +363,8 @@ func (r *reconciler) settings() []hoststate.Setting {
 // settingsOf returns the settings of the kernel that the overlay needs.
 func (d *Datapath) settingsOf() []hoststate.Setting {
 	s := d.settings
-	return hoststate.SettingsFor(s.Bridge, s.HasIPv4(), s.HasIPv6(), !s.NoMasquerade || s.DirectRouting == settings.DirectRoutingAuto)
+	forward := !s.NoMasquerade || s.DirectRouting == settings.DirectRoutingAuto || d.cfg.Exposure.Inward() != api.InwardOff
+	return hoststate.SettingsFor(s.Bridge, s.HasIPv4(), s.HasIPv6(), forward)
 }
 
 // apply applies an action.

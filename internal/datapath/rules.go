@@ -48,7 +48,7 @@ func (d *Datapath) hostRules() (list []*ruleState) {
 	if !d.settings.NoMasquerade {
 		list = append(list, &ruleState{hostRules: &masqueradeRules{d: d}})
 	}
-	return append(list, &ruleState{hostRules: hairpin.NewKeeper(podlink.HostPrefix, d.log)})
+	return append(list, &ruleState{hostRules: hairpin.NewKeeper(podlink.HostPrefix, d.log)}, &ruleState{hostRules: d.inward})
 }
 
 // lookAtRules restores rules that are not intact. A full look sets all rules again, whether they seem intact or not.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/mesh/topology"
 	"weft/router/carrier/vxlan"
@@ -17,8 +18,9 @@ type publisher struct{ vnis []uint32 }
 func (*publisher) SetLinks(topology.Links)    {}
 func (*publisher) FromTunnel(peer.ID, []byte) {}
 
-func (p *publisher) SetVNI(vni uint32) { p.vnis = append(p.vnis, vni) }
-func (p *publisher) SetDirect([]byte)  {}
+func (p *publisher) SetVNI(vni uint32)     { p.vnis = append(p.vnis, vni) }
+func (p *publisher) SetDirect([]byte)      {}
+func (p *publisher) SetGateway(ether.Addr) {}
 
 // TestVNIOfHostileMembers: members that agree on another VNI each second make this node follow a few times at once, and then seldom. It
 // still follows the last of them, without a further change of the membership.

@@ -271,6 +271,43 @@ func TestExposeAndHide(t *testing.T) {
 	}
 }
 
+// TestExposedPrefixLength: "weft expose CIDR" keeps its prefix length when the bridge is made anew, and over a restart without the bridge.
+func TestExposedPrefixLength(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a")
+	n := nodes[0]
+	start(t, nodes)
+	if got := do(t, n, "expose", "10.32.5.1"); got != "10.32.5.1/12" {
+		t.Errorf("exposed as %s", got)
+	}
+	const want = "10.32.5.1/24"
+	if got := do(t, n, "expose", want); got != want {
+		t.Errorf("exposed as %s, want %s", got, want)
+	}
+	has := func() error {
+		out, err := n.Run(testContext(t), "ip", "-4", "-brief", "addr", "show", "weave")
+		if fields := strings.Fields(out); err == nil && (len(fields) != 3 || fields[2] != want) { // empty without an address
+			err = fmt.Errorf("the bridge has %s, want %s", out, want)
+		}
+		return err
+	}
+	if err := has(); err != nil {
+		t.Error(err)
+	}
+	labtest.Run(t, n.Space, "ip", "link", "del", "weave")
+	labtest.Until(t, patience, has)
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Run(t, n.Space, "ip", "link", "del", "weave")
+	up(t, n)
+	waitReady(t, nodes)
+	labtest.Until(t, patience, has)
+	if list := do(t, n, "ip", "list"); !strings.Contains(list, want) {
+		t.Errorf("weft ip list:\n%s", list)
+	}
+}
+
 // TestLeaveHandsTheAddressesOver: after "weft leave", the other node owns all addresses, and nothing is left on the host.
 func TestLeaveHandsTheAddressesOver(t *testing.T) {
 	t.Parallel()

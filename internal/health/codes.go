@@ -38,6 +38,7 @@ const (
 	GatewayAddressNotOwned    Code = "gateway_address_not_owned"
 	PodGatewayMissing         Code = "pod_gateway_missing"
 	MasqueradeFailed          Code = "masquerade_failed"
+	InwardFailed              Code = "inward_failed"
 	GuardFailed               Code = "guard_failed"
 	HostGuardFailed           Code = "host_guard_failed"
 	NodePortsOpen             Code = "node_ports_open"
@@ -114,6 +115,7 @@ var definitions = []Definition{
 	{GatewayAddressNotOwned, Error, "The bridge has an address that another node allocates"},
 	{PodGatewayMissing, Error, "Pods have lost their gateway"},
 	{MasqueradeFailed, Error, "Pods cannot reach addresses outside the overlay"},
+	{InwardFailed, Error, "Answers to clients outside the overlay do not arrive"},
 	{GuardFailed, Error, "What pods send is not checked"},
 	{HostGuardFailed, Warning, "The host is not protected from frames of pods"},
 	{NodePortsOpen, Warning, "Pods may reach the ports of nodes"},

@@ -7,27 +7,58 @@ import (
 	"slices"
 
 	"weft/internal/api"
+	"weft/internal/hint"
 	"weft/internal/leases/holder"
 	"weft/ipam"
 )
 
-// Expose gives the bridge an address, so that the host itself is on the overlay: cidr is api.Auto, or an address with or
-// without a prefix length. It returns the leases. Running pods keep their gateway: an address that Hide has reserved for them comes back.
-// Where it cannot, they get the new one.
-func (m *Manager) Expose(ctx context.Context, cidr string) ([]api.Exposed, error) {
+// Expose gives the bridge an address, so that the host itself is on the overlay, and sets what happens to packets from outside the
+// overlay, as the request says. It returns the leases. Running pods keep their gateway: an address that Hide has reserved for them comes
+// back. Where it cannot, they get the new one.
+func (m *Manager) Expose(ctx context.Context, in api.ExposeRequest) ([]api.Exposed, error) {
 	if !m.cfg.Host.Up() {
 		return nil, errStarting()
 	}
-	leases, err := m.expose(ctx, cidr)
+	mode, err := api.ParseInwardMode(string(in.Inward))
 	if err != nil {
-		return nil, err
+		return nil, hint.New(hint.Invalid, "Write nat, keep or off.", "%w", err)
 	}
-	moved := m.followGateways()
-	docs := make([]api.Exposed, 0, len(leases))
-	for _, l := range documents(leases) {
-		docs = append(docs, api.Exposed{Lease: l, Moved: moved[l.IP.Addr()]})
+	docs := []api.Exposed{}
+	if in.CIDR != "" {
+		leases, err := m.expose(ctx, in.CIDR)
+		if err != nil {
+			return nil, err
+		}
+		moved := m.followGateways()
+		for _, l := range m.documents(leases) {
+			docs = append(docs, api.Exposed{Lease: l, Moved: moved[l.IP.Addr()]})
+		}
 	}
-	return docs, nil
+	return docs, m.setInward(ctx, mode)
+}
+
+// setInward stores a mode for packets from outside the overlay and puts it in force; an empty one changes nothing. If it fails, the mode
+// before stays.
+func (m *Manager) setInward(ctx context.Context, mode api.InwardMode) error {
+	if mode == "" {
+		return nil
+	}
+	before := m.cfg.Exposure.Inward()
+	if err := m.cfg.Exposure.SetInward(mode); err != nil {
+		return err
+	}
+	err := m.cfg.Host.ApplyInward(ctx)
+	if err == nil || mode == api.InwardOff {
+		return err
+	}
+	undo := m.cfg.Exposure.SetInward(before)
+	if undo == nil {
+		undo = m.cfg.Host.ApplyInward(context.WithoutCancel(ctx))
+	}
+	if undo != nil {
+		m.log.Warn("undoing a change of the mode for packets from outside failed", "err", undo)
+	}
+	return err
 }
 
 func (m *Manager) expose(ctx context.Context, cidr string) ([]ipam.Lease, error) {
@@ -48,11 +79,31 @@ func (m *Manager) expose(ctx context.Context, cidr string) ([]ipam.Lease, error)
 	if err != nil {
 		return nil, Explain(err)
 	}
-	lease.Bits = addr.Bits()
-	if err := m.cfg.Host.AddBridgeAddress(addr); err != nil {
+	if err := m.setPrefix(addr); err != nil {
 		return nil, errors.Join(err, m.releaseNew(holder.ForHost(), before))
 	}
 	return []ipam.Lease{lease}, nil
+}
+
+// setPrefix gives the bridge an address with the prefix length that was asked for, which it gets again whenever it is made anew. The
+// address has one length: another one is removed.
+func (m *Manager) setPrefix(addr netip.Prefix) error {
+	if err := m.cfg.Exposure.SetPrefix(addr); err != nil {
+		return err
+	}
+	have, err := m.cfg.Host.BridgeAddresses()
+	if err != nil {
+		return err
+	}
+	if err := m.cfg.Host.AddBridgeAddress(addr); err != nil {
+		return err
+	}
+	for _, h := range have {
+		if h.Addr() == addr.Addr() && h != addr {
+			err = errors.Join(err, m.cfg.Host.RemoveBridgeAddress(h))
+		}
+	}
+	return err
 }
 
 // exposeAuto gives the bridge an address of each range: the one that it has, if it has one. Pods of this node use it as gateway.
@@ -72,14 +123,14 @@ func (m *Manager) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 		if slices.ContainsFunc(have, func(h netip.Prefix) bool { return h.Addr() == l.Addr }) {
 			continue // with any prefix length
 		}
-		if err := m.cfg.Host.AddBridgeAddress(l.Prefix()); err != nil {
+		if err := m.cfg.Host.AddBridgeAddress(m.prefixOf(l)); err != nil {
 			return nil, err
 		}
 	}
 	return leases, nil
 }
 
-// Hide removes the bridge's addresses and ends their leases. A bridge without any is success. Addresses that running pods use as their
+// Hide removes the bridge's addresses, ends their leases, and what was asked for packets from outside the overlay. A bridge without any is success. Addresses that running pods use as their
 // gateway stay reserved for the bridge, so that the next Expose can give them back, and no pod gets one meanwhile; the answer names the
 // pods.
 func (m *Manager) Hide() (api.Hidden, error) {
@@ -108,5 +159,10 @@ func (m *Manager) hide() (api.Hidden, error) {
 		errs = append(errs, m.cfg.Host.RemoveBridgeAddress(a))
 	}
 	m.followGateways()
+	var reserved []netip.Addr
+	for _, l := range m.lookup(holder.ForGateway()) {
+		reserved = append(reserved, l.Addr)
+	}
+	errs = append(errs, m.cfg.Exposure.KeepOnly(reserved), m.setInward(context.Background(), api.InwardOff))
 	return api.Hidden{Removed: have, Pods: pods}, errors.Join(errs...)
 }

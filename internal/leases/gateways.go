@@ -86,7 +86,7 @@ func (m *Manager) restoreGateways() error {
 		return err
 	}
 	for _, l := range reserved {
-		if err := m.cfg.Host.AddBridgeAddress(l.Prefix()); err != nil {
+		if err := m.cfg.Host.AddBridgeAddress(m.prefixOf(l)); err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/api"
+	"weft/internal/exposure"
 	"weft/internal/hint"
 	"weft/internal/leases/deletions"
 	"weft/internal/leases/holder"
@@ -44,6 +45,8 @@ type Host interface {
 	AddBridgeAddress(netip.Prefix) error
 	// RemoveBridgeAddress removes an address from the bridge.
 	RemoveBridgeAddress(netip.Prefix) error
+	// ApplyInward puts the mode of Exposure for packets from outside the overlay in force. An error means that it is not.
+	ApplyInward(context.Context) error
 }
 
 // Names is the registry of names that go with leases. Errors are *hint.Error. Methods may be called from any goroutine.
@@ -89,6 +92,7 @@ type Config struct {
 
 	Allocator *ipam.Allocator
 	Host      Host
+	Exposure  *exposure.Store
 	Names     Names
 	Nodes     Nodes
 	Links     podlink.Linker
@@ -158,9 +162,9 @@ func errStarting() error {
 // node where owner is empty. The result is never nil.
 func (m *Manager) Leases(owner string) []api.Lease {
 	if owner == "" {
-		return documents(m.cfg.Allocator.Leases())
+		return m.documents(m.cfg.Allocator.Leases())
 	}
-	return documents(append(m.lookup(holder.Parse(owner)), m.heldFor(holder.Parse(owner))...))
+	return m.documents(append(m.lookup(holder.Parse(owner)), m.heldFor(holder.Parse(owner))...))
 }
 
 // Allocate leases an address to a holder: the one of the request, else one in the requested prefix, else one of each range.
@@ -184,7 +188,7 @@ func (m *Manager) Allocate(ctx context.Context, in api.AddressRequest) ([]api.Le
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return documents(leases), nil
+	return m.documents(leases), nil
 }
 
 func one(l ipam.Lease, err error) ([]ipam.Lease, error) { return []ipam.Lease{l}, err }
@@ -227,6 +231,14 @@ func (m *Manager) releaseIfLeased(h holder.Holder, addr netip.Addr) error {
 // lookup returns the leases of a holder.
 func (m *Manager) lookup(h holder.Holder) []ipam.Lease { return m.cfg.Allocator.Lookup(h.String()) }
 
+// prefixOf returns the address of a lease as it is configured: an address of the bridge may have another length than its range.
+func (m *Manager) prefixOf(l ipam.Lease) netip.Prefix {
+	if h := holder.Parse(l.Holder); h == holder.ForHost() || h == holder.ForGateway() {
+		return m.cfg.Exposure.Prefix(l.Prefix())
+	}
+	return l.Prefix()
+}
+
 // inRanges reports whether a range of the overlay contains an address.
 func (m *Manager) inRanges(a netip.Addr) bool { return m.rangeOf(a).IsValid() }
 
@@ -240,10 +252,10 @@ func (m *Manager) rangeOf(a netip.Addr) netip.Prefix {
 }
 
 // documents returns leases as documents; never nil, so that JSON has a list.
-func documents(leases []ipam.Lease) []api.Lease {
+func (m *Manager) documents(leases []ipam.Lease) []api.Lease {
 	docs := make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
-		docs = append(docs, api.Lease{Owner: l.Holder, IP: l.Prefix(), Since: l.Since})
+		docs = append(docs, api.Lease{Owner: l.Holder, IP: m.prefixOf(l), Since: l.Since})
 	}
 	return docs
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/exposure"
 	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
@@ -29,6 +30,8 @@ type bridge struct {
 	down  bool
 	addrs []netip.Prefix
 	err   error // of BridgeAddresses
+
+	inwardErr error // of ApplyInward
 }
 
 func (b *bridge) Up() bool                                 { return !b.down }
@@ -46,6 +49,8 @@ func (b *bridge) RemoveBridgeAddress(p netip.Prefix) error {
 	b.addrs = slices.DeleteFunc(b.addrs, func(a netip.Prefix) bool { return a == p })
 	return nil
 }
+
+func (b *bridge) ApplyInward(context.Context) error { return b.inwardErr }
 
 // registry is a leases.Names in memory that refuses the name "bad" when it is added.
 type registry struct {
@@ -151,6 +156,8 @@ type bench struct {
 	links  *linktest.Recorder
 	ipam   *ipam.Allocator
 	guards *guards
+
+	exposure *exposure.Store
 }
 
 // guards is a leases.Guards in memory.
@@ -203,8 +210,12 @@ func newGuardedBench(t *testing.T, guarded api.GuardMode, onBridge ...netip.Pref
 	}
 	b.links.AddNetns("/run/netns/p")
 	b.guards = &guards{entries: map[string]guard.Entry{}, links: b.links}
+	if b.exposure, err = exposure.Open(""); err != nil {
+		t.Fatal(err)
+	}
 	b.Manager = leases.New(leases.Config{
-		Self: peer.ID{1}, Ranges: ranges, Bridge: "weave", Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
+		Exposure: b.exposure,
+		Self:     peer.ID{1}, Ranges: ranges, Bridge: "weave", Grace: time.Minute, Allocator: b.ipam, Host: b.bridge, Names: b.names,
 		Nodes: noNames{}, Links: b.links, Deletions: deletions.Open(t.TempDir() + "/weft.sock"),
 		Guards: b.guards, Guard: guarded,
 	})
@@ -226,7 +237,7 @@ func TestNothingJoinsBeforeTheBridgeIsUp(t *testing.T) {
 	wantKind(t, "Join", err, hint.Starting)
 	_, err = b.Attach(t.Context(), api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0"})
 	wantKind(t, "Attach", err, hint.Starting)
-	_, err = b.Expose(t.Context(), api.Auto)
+	_, err = b.Expose(t.Context(), api.ExposeRequest{CIDR: api.Auto})
 	wantKind(t, "Expose", err, hint.Starting)
 	_, err = b.Hide()
 	wantKind(t, "Hide", err, hint.Starting)
@@ -269,7 +280,7 @@ func TestReservedHoldersAreRefused(t *testing.T) {
 
 func TestExposeAndHide(t *testing.T) {
 	b := newBench(t)
-	leased, err := b.Expose(t.Context(), "10.32.0.9/24")
+	leased, err := b.Expose(t.Context(), api.ExposeRequest{CIDR: "10.32.0.9/24"})
 	if err != nil || len(leased) != 1 || leased[0].IP != netip.MustParsePrefix("10.32.0.9/24") {
 		t.Fatalf("%v, %v", leased, err)
 	}
@@ -281,6 +292,74 @@ func TestExposeAndHide(t *testing.T) {
 	}
 	if _, err := b.Hide(); err != nil {
 		t.Errorf("Hide twice: %v", err)
+	}
+}
+
+// TestExposedPrefix: an address has the prefix length that was asked for last, also when the bridge gets it again, until Hide.
+func TestExposedPrefix(t *testing.T) {
+	b := newBench(t)
+	for _, cidr := range []string{"10.32.0.9", "10.32.0.9/28"} {
+		if _, err := b.Expose(t.Context(), api.ExposeRequest{CIDR: cidr}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []netip.Prefix{netip.MustParsePrefix("10.32.0.9/28")}
+	expect := func(when string) {
+		t.Helper()
+		if !slices.Equal(b.bridge.addrs, want) {
+			t.Errorf("%s the bridge has %v, want %v", when, b.bridge.addrs, want)
+		}
+		if l := b.Leases("weft:expose"); len(l) != 1 || l[0].IP != want[0] {
+			t.Errorf("%s the leases are %v, want %v", when, l, want)
+		}
+	}
+	expect("with another length")
+	b.bridge.addrs = nil
+	if _, err := b.Join(t.Context(), api.JoinRequest{Owner: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	expect("made anew,")
+	if _, err := b.Hide(); err != nil {
+		t.Fatal(err)
+	}
+	if whole := netip.MustParsePrefix("10.32.0.9/24"); b.exposure.Prefix(whole) != whole {
+		t.Error("Hide keeps the length")
+	}
+}
+
+// TestInward: a mode that cannot be put in force is not kept, off can always be stored, and Hide ends it.
+func TestInward(t *testing.T) {
+	b := newBench(t)
+	set := func(mode api.InwardMode) error {
+		_, err := b.Expose(t.Context(), api.ExposeRequest{Inward: mode})
+		return err
+	}
+	for _, mode := range []api.InwardMode{api.InwardKeep, "", api.InwardOff, api.InwardNAT} {
+		before := b.exposure.Inward()
+		if err := set(mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.exposure.Inward(); got != mode && (mode != "" || got != before) {
+			t.Errorf("%q became %q", mode, got)
+		}
+	}
+	if len(b.bridge.addrs) > 0 {
+		t.Errorf("a mode alone exposes %v", b.bridge.addrs)
+	}
+	wantKind(t, "an unknown mode", set("always"), hint.Invalid)
+	b.bridge.inwardErr = errors.New("no nft")
+	if err := set(api.InwardKeep); err == nil || b.exposure.Inward() != api.InwardNAT {
+		t.Errorf("a mode that fails: %v, and the mode is %q", err, b.exposure.Inward())
+	}
+	if err := set(api.InwardOff); err == nil || b.exposure.Inward() != api.InwardOff {
+		t.Errorf("off: %v, and the mode is %q", err, b.exposure.Inward())
+	}
+	b.bridge.inwardErr = nil
+	if err := set(api.InwardKeep); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Hide(); err != nil || b.exposure.Inward() != api.InwardOff {
+		t.Errorf("Hide: %v, and the mode is %q", err, b.exposure.Inward())
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"weft/internal/apiserver"
 	"weft/internal/datapath"
 	"weft/internal/dns"
+	"weft/internal/exposure"
 	"weft/internal/guard"
 	"weft/internal/health"
 	"weft/internal/hint"
@@ -63,6 +64,7 @@ type node struct {
 	ipam      *ipam.Allocator
 	registry  *dns.Registry
 	dns       *dns.Server // nil: turned off
+	exposure  *exposure.Store
 	datapath  *datapath.Datapath
 	leases    *leases.Manager
 	hostCheck *hostcheck.Checker
@@ -270,10 +272,15 @@ func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) 
 	cfg := datapath.Config{
 		Self: n.identity.ID, Private: n.identity.Private(), Cluster: clusterName, Settings: n.cfg, Advertise: n.advertise, MTU: n.mtu,
 		Secrets: secrets, Trusted: n.cfg.TrustedSubnets,
-		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Addresses: ownLeases{n.ipam}, Shares: n.ipam, Logger: n.log,
+		Membership: view{n.mesh, n.members}, Gossip: n.mesh, Tunnel: tunnel, Shares: n.ipam, Logger: n.log,
 	}
 	cfg.Sources = n.ipam
-	path := filepath.Join(n.cfg.StateDir, statedir.GuardFile)
+	path := filepath.Join(n.cfg.StateDir, statedir.ExposedFile)
+	if n.exposure, err = exposure.Open(path); err != nil {
+		return hint.Refuse(path, "Restore the file, or remove it and run \"weft expose\" again.", "%w", err)
+	}
+	cfg.Exposure, cfg.Addresses = n.exposure, ownLeases{n.ipam, n.exposure}
+	path = filepath.Join(n.cfg.StateDir, statedir.GuardFile)
 	if cfg.Guards, err = guard.OpenStore(path); err != nil {
 		return hint.Refuse(path, "Restore the file, or remove it and attach the pods again.", "%w", err)
 	}
@@ -294,7 +301,8 @@ func (n *node) buildLeases() {
 	}
 	n.leases = leases.New(leases.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, Bridge: n.cfg.Bridge, Grace: grace, Allocator: n.ipam, Host: n.datapath,
-		Names: names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
+		Exposure: n.exposure,
+		Names:    names{n.registry, n.cfg, n.members}, Nodes: n.members, Links: podlink.New(), Deletions: deletions.Open(n.cfg.Socket),
 		Probes:    n.cfg.DirectRouting == settings.DirectRoutingAuto,
 		DNSDomain: n.cfg.Domain(), DNS: n.dns != nil,
 		Guards: n.datapath, Guard: cmp.Or(n.cfg.Guard, api.GuardHost), GuardByRequest: inKubernetes(), Logger: n.log,
@@ -324,7 +332,10 @@ func (n *node) buildServer() (err error) {
 }
 
 // ownLeases are the leases of this node. It implements datapath.Leases.
-type ownLeases struct{ ipam *ipam.Allocator }
+type ownLeases struct {
+	ipam     *ipam.Allocator
+	exposure *exposure.Store
+}
 
 // ProbeAddresses implements datapath.Leases.
 func (o ownLeases) ProbeAddresses() (addrs []netip.Addr) {
@@ -347,7 +358,7 @@ func (o ownLeases) PodLinks() (names []string) {
 // HostAddresses implements datapath.Leases.
 func (o ownLeases) HostAddresses() (addrs []netip.Prefix) {
 	for _, l := range o.ipam.Lookup(holder.ForHost().String()) {
-		addrs = append(addrs, l.Prefix())
+		addrs = append(addrs, o.exposure.Prefix(l.Prefix()))
 	}
 	return addrs
 }

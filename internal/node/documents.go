@@ -37,8 +37,9 @@ func (d documents) Status() api.Status {
 		Advertise: netip.AddrPortFrom(n.underlay.addr(), uint16(n.cfg.Port)),
 		DNSDomain: n.cfg.Domain(), DNS: n.dns != nil,
 		Datapath: d.datapath(members), Offload: n.datapath.Offloads(), Since: n.started,
-		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Drops: map[string]uint64{},
-		IPAM: api.IPAMState(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
+		Peers: map[api.PeerState]int{}, Targets: []api.Target{}, Exposed: []netip.Prefix{}, Inward: n.exposure.Inward(),
+		Drops: map[string]uint64{},
+		IPAM:  api.IPAMState(n.ipam.Status().State), GarbageFreed: n.leases.Freed(),
 		Secrets: len(inUse.secrets), Encrypted: inUse.sealed(), Network: inUse.network(), Identity: identityDoc(n.mesh.IdentityStatus()),
 	}
 	s.Conditions, s.Warnings = conditionDocs(n.health.Conditions())

@@ -164,6 +164,7 @@ func datapathMember(m mesh.Member) datapath.Member {
 	d := datapath.Member{
 		Peer: router.Peer{ID: m.ID, Public: m.Public, Accepts: m.Accepts, Addr: m.DataAddr(), DialOut: m.DialOut},
 		Name: m.Name, Hops: m.Route.Hops, RTT: m.RTT, Offer: session.Offer(m.Capabilities), VNI: m.VNI, Direct: m.Direct,
+		Gateway: m.Gateway,
 	}
 	if m.Route.Hops > 1 { // a node without any route is tried directly
 		d.Via = m.Route.Via

@@ -19,6 +19,7 @@ const (
 	TargetsFile = "targets.json" // what the node dials, see package addressbook
 	StoreFile   = "ipam.db"      // address ring and leases, see package ipam/store
 	GuardFile   = "guard.json"   // which ports are bound to pods, see package guard
+	ExposedFile = "exposed.json" // what was asked for the bridge's addresses, see package exposure
 	NamesFile   = "names.json"   // names that this node publishes, see package dns
 	RevokedFile = "revocations"  // lists of revoked nodes, see package identity
 )
@@ -86,7 +87,7 @@ func check(dir string) (open bool, err error) {
 
 // holdsOnlyState reports whether dir is empty or contains nothing but a node's state.
 func holdsOnlyState(dir string) bool {
-	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, SealedFile, RevokedFile, "lost+found"}
+	known := []string{KeyFile, TargetsFile, StoreFile, NamesFile, GuardFile, ExposedFile, SealedFile, RevokedFile, "lost+found"}
 	entries, err := os.ReadDir(dir)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !slices.Contains(known, e.Name()) })
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"weft/internal/ether"
 	"weft/internal/peer"
 	"weft/internal/printable"
 )
@@ -47,9 +48,10 @@ var ErrMalformed = errors.New("mesh: node metadata")
 //	type 3: address ranges: the prefix length and the length of the address, a byte each, and the address, for each range
 //	type 4: version of the program, text
 //	type 5: what direct routing to the node needs, see package direct
+//	type 6: MAC of the node's bridge, 6 bytes: answers to clients outside of the overlay go back to it, see package inward
 //	type 7: domain of the node's names, text; without it: weft.local
 //
-// Ranges, version and domain are for people only. They and type 5 are left out where the metadata would be too long with them.
+// Ranges, version and domain are for people only. They and types 5 and 6 are left out where the metadata would be too long with them.
 type Node struct {
 	Leaving      bool
 	DataPort     uint16
@@ -65,6 +67,7 @@ type Node struct {
 	Certificate  []byte      // see package identity; empty: none
 	VNI          uint32      // of the VXLAN frames that the node accepts, 24 bits; 0: it accepts none
 	Direct       []byte      // see package direct, at most 255 bytes; empty: the node takes no part
+	Gateway      ether.Addr  // see package inward; zero: the node is none
 	Ranges       []netip.Prefix
 	Version      string // at most 64 bytes
 	DNSDomain    string // of names, at most 64 bytes; empty: the default
@@ -89,6 +92,7 @@ const (
 	extensionRanges      = 3
 	extensionVersion     = 4
 	extensionDirect      = 5
+	extensionGateway     = 6
 	extensionDomain      = 7
 )
 
@@ -134,6 +138,9 @@ func (m Node) Encode() []byte {
 	}
 	b = appendIfShort(b, extensionDomain, []byte(m.DNSDomain[:min(len(m.DNSDomain), maxText)]))
 	b = appendIfShort(b, extensionDirect, m.Direct)
+	if !m.Gateway.IsZero() {
+		b = appendIfShort(b, extensionGateway, m.Gateway[:])
+	}
 	var ranges []byte
 	for _, r := range m.Ranges {
 		ranges = append(ranges, byte(r.Bits()), byte(r.Addr().BitLen()/8))
@@ -235,6 +242,11 @@ func (m *Node) parseExtensions(b []byte) error {
 			m.Certificate = append([]byte(nil), value...) // nil of an empty one, which stands for none
 		case extensionDirect:
 			m.Direct = append([]byte(nil), value...)
+		case extensionGateway:
+			if len(value) != len(m.Gateway) {
+				return fmt.Errorf("%w: MAC of %d bytes", ErrMalformed, len(value))
+			}
+			m.Gateway = ether.Addr(value)
 		case extensionRanges:
 			ranges, err := parseRanges(value)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/ether"
 	"weft/internal/peer"
 )
 
@@ -21,7 +22,7 @@ func TestRoundTrip(t *testing.T) {
 		Leaving: true, DataPort: 6784, ProtoMin: 1, ProtoMax: 3, Started: time.Unix(1, 2), Instance: 1 << 63,
 		Capabilities: 7, Public: [peer.KeySize]byte{1, 31: 2}, Name: "knot", Accepts: []uint32{1, 1 << 31},
 		ClusterIDs: []ClusterID{{1, 2}, {3, 1 << 31}}, VNI: 0xabcdef,
-		Direct: []byte{1, 2, 3}, DNSDomain: "pods.example.org",
+		Direct: []byte{1, 2, 3}, Gateway: ether.Addr{6, 1, 2, 3, 4, 5}, DNSDomain: "pods.example.org",
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12"), netip.MustParsePrefix("fd00::/64")}, Version: "v1.2",
 	}
 	b := want.Encode()
@@ -34,19 +35,25 @@ func TestRoundTrip(t *testing.T) {
 	}
 	withoutVersion := len(b) - 2 - len(want.Version)
 	withoutRanges := withoutVersion - 2 - 2 - 4 - 2 - 16
-	withoutDirect := withoutRanges - 2 - len(want.Direct)
+	withoutGateway := withoutRanges - 2 - len(want.Gateway)
+	withoutDirect := withoutGateway - 2 - len(want.Direct)
 	withoutDomain := withoutDirect - 2 - len(want.DNSDomain)
 	withoutExtensions := withoutDomain - 2 - vniLen
 	withoutClusterIDs := withoutExtensions - 1 - 8*len(want.ClusterIDs)
 	withoutAccepts := withoutClusterIDs - 1 - 4*len(want.Accepts)
 	older := want
 	older.Version = ""
-	ends := []int{withoutVersion, withoutRanges, withoutDirect, withoutDomain, withoutExtensions, withoutClusterIDs, withoutAccepts}
+	ends := []int{
+		withoutVersion, withoutRanges, withoutGateway, withoutDirect, withoutDomain, withoutExtensions, withoutClusterIDs, withoutAccepts,
+	}
 	for _, end := range ends {
 		if end < withoutVersion {
 			older.Ranges = nil
 		}
 		if end < withoutRanges {
+			older.Gateway = ether.Addr{}
+		}
+		if end < withoutGateway {
 			older.Direct = nil
 		}
 		if end < withoutDirect {
@@ -78,7 +85,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, extension := range [][]byte{
 		{extensionVNI, 2, 1, 2}, {extensionVNI, 4, 0, 1, 2, 3}, {200}, {200, 1},
-		{extensionDirect, 3, 4, 10}, {extensionRanges, 3, 12, 4, 10}, {extensionRanges, 2, 12, 5}, {extensionRanges, 6, 33, 4, 10, 0, 0, 0},
+		{extensionDirect, 3, 4, 10}, {extensionGateway, 5, 1, 2, 3, 4, 5}, {extensionRanges, 3, 12, 4, 10}, {extensionRanges, 2, 12, 5}, {extensionRanges, 6, 33, 4, 10, 0, 0, 0},
 	} {
 		if _, err := Parse(append(want.Encode(), extension...)); !errors.Is(err, ErrMalformed) {
 			t.Errorf("Parse with the extension %x: %v", extension, err)
