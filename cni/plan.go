@@ -33,7 +33,7 @@ func (c *call) newPlan(ctx context.Context) (plan, error) {
 	}
 	p := plan{dns: c.conf.DNS, spec: podlink.Spec{
 		Netns: c.args.Netns, Ifname: c.args.IfName, HostName: c.host,
-		MTU: c.conf.MTU, MAC: mac, Hairpin: c.conf.hairpin(), DefaultRoute: true,
+		MTU: c.conf.MTU, MAC: mac, Hairpin: c.conf.hairpin(), DefaultRoute: true, MulticastRoute: true,
 		Origin: podlink.Origin{Pending: true, Runtime: c.Runtime},
 	}}
 	if c.delegated() {

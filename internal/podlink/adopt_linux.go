@@ -191,6 +191,11 @@ func (e *ends) adoptRoutes(pod netlink.Link, s Spec) error {
 	if err != nil {
 		return err
 	}
+	multicast, err := e.missingMulticast(pod, s)
+	if err != nil {
+		return err
+	}
+	missing = append(missing, multicast...)
 	for _, r := range s.Routes {
 		present, err := e.routes(family(r.Dst.Addr()))
 		if err != nil {

@@ -50,6 +50,13 @@ func (e *ends) checkNetwork(s Spec, pod netlink.Link) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("podlink: no default route via %s", missing[0].Gateway)
 	}
+	multicast, err := e.missingMulticast(pod, s)
+	if err != nil {
+		return err
+	}
+	if len(multicast) > 0 {
+		return fmt.Errorf("podlink: no route to %s", multicast[0].Dst)
+	}
 	for _, r := range s.Routes {
 		present, err := e.routes(family(r.Dst.Addr()))
 		if err != nil {

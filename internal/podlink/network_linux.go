@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -33,7 +34,11 @@ func (e *ends) configure(pod netlink.Link, s Spec) ([]Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes := append(defaults, s.Routes...)
+	multicast, err := e.missingMulticast(pod, s)
+	if err != nil {
+		return nil, err
+	}
+	routes := slices.Concat(defaults, multicast, s.Routes)
 	for _, r := range routes {
 		if err := e.addRoute(pod, s, r); err != nil {
 			return nil, err
@@ -81,6 +86,24 @@ func (e *ends) missingDefaults(s Spec) ([]Route, error) {
 		}
 	}
 	return missing, nil
+}
+
+// missingMulticast returns the route for multicast of s if it is needed: the default route of the namespace leads through another
+// interface, and it has no such route.
+func (e *ends) missingMulticast(pod netlink.Link, s Spec) ([]Route, error) {
+	r, ok := s.Multicast()
+	if !ok {
+		return nil, nil
+	}
+	present, err := e.routes(netlink.FAMILY_V4)
+	if err != nil {
+		return nil, err
+	}
+	known := slices.ContainsFunc(present, func(k netlink.Route) bool { return dstOf(k) == r.Dst })
+	if known || !hasDefault(present) || len(defaultsThrough(present, pod.Attrs().Index)) > 0 {
+		return nil, nil
+	}
+	return []Route{r}, nil
 }
 
 func hasDefault(routes []netlink.Route) bool {

@@ -41,6 +41,9 @@ type Spec struct {
 	// DefaultRoute adds a default route through the first gateway of each family, unless the namespace has a default route of
 	// that family already.
 	DefaultRoute bool
+	// MulticastRoute adds a route for multicast of IPv4, if the default route of the namespace leads through another interface: multicast
+	// would leave there. A route to all groups that the namespace has stays. Multicast of IPv6 has a route of each interface.
+	MulticastRoute bool
 	// Routes are further routes.
 	Routes []Route
 	// Origin is recorded in the alias of the host end. Its NoHairpin is ignored.
@@ -151,6 +154,15 @@ func (s Spec) Defaults() []Route {
 	}
 	return routes
 }
+
+// Multicast is the route that MulticastRoute adds; ok is false where s has no address of IPv4, or does not want it.
+func (s Spec) Multicast() (r Route, ok bool) {
+	ok = s.MulticastRoute && slices.ContainsFunc(s.Addresses, func(a Address) bool { return a.Prefix.Addr().Is4() })
+	return Route{Dst: groups}, ok
+}
+
+// groups are all groups of IPv4 (RFC 5771).
+var groups = netip.MustParsePrefix("224.0.0.0/4")
 
 // prefixes returns the addresses without their gateways.
 func (s Spec) prefixes() []netip.Prefix {

@@ -132,7 +132,7 @@ func (r *Recorder) Attach(ctx context.Context, s podlink.Spec) (podlink.Result, 
 	s.Origin.NoHairpin = !s.Hairpin
 	p := &pair{spec: s, result: podlink.Result{
 		HostName: s.HostName, HostMAC: podlink.HostLinkMAC(s.HostName), MAC: s.PodMAC(), MTU: s.MTU,
-		Routes: append(s.Defaults(), s.Routes...),
+		Routes: r.routes(s),
 	}}
 	if p.result.MTU == 0 {
 		p.result.MTU = defaultMTU
@@ -142,6 +142,28 @@ func (r *Recorder) Attach(ctx context.Context, s podlink.Spec) (podlink.Result, 
 	}
 	r.spaces[s.Netns][s.Ifname], r.hosts[s.HostName] = p, p
 	return p.result, nil
+}
+
+// routes returns the routes of a pair. Other pairs of the namespace may have default routes already. The caller holds mu.
+func (r *Recorder) routes(s podlink.Spec) (routes []podlink.Route) {
+	others := map[bool]bool{} // by whether it is of IPv4
+	for name, p := range r.spaces[s.Netns] {
+		if name == s.Ifname || p == nil {
+			continue
+		}
+		for _, route := range p.result.Routes {
+			others[route.Dst.Addr().Is4()] = others[route.Dst.Addr().Is4()] || route.Dst.Bits() == 0
+		}
+	}
+	for _, route := range s.Defaults() {
+		if !others[route.Dst.Addr().Is4()] {
+			routes = append(routes, route)
+		}
+	}
+	if route, ok := s.Multicast(); ok && others[true] {
+		routes = append(routes, route)
+	}
+	return append(routes, s.Routes...)
 }
 
 // refuse returns the error of Attach for s, nil if it succeeds. The caller holds mu.
@@ -192,7 +214,7 @@ func (r *Recorder) Adopt(ctx context.Context, s podlink.Spec, drop []netip.Addr)
 			p.result.Addresses = slices.Insert(p.result.Addresses, min(i, len(p.result.Addresses)), a.Prefix)
 		}
 	}
-	routes := append(s.Defaults(), s.Routes...)
+	routes := r.routes(s)
 	for _, old := range p.result.Routes {
 		if !slices.ContainsFunc(routes, func(route podlink.Route) bool { return route.Dst == old.Dst }) {
 			routes = append(routes, old)
@@ -249,7 +271,7 @@ func (r *Recorder) Check(s podlink.Spec) error {
 			return fmt.Errorf("podlink: %s lacks the address %s", s.Ifname, a.Prefix)
 		}
 	}
-	for _, route := range append(s.Defaults(), s.Routes...) {
+	for _, route := range r.routes(s) {
 		if !slices.Contains(p.result.Routes, route) {
 			return fmt.Errorf("podlink: no route to %s via %s", route.Dst, route.Gateway)
 		}

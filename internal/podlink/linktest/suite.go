@@ -39,6 +39,7 @@ func TestLinker(t *testing.T, open func(t *testing.T) Fixture) {
 		"Bare":            testBare,
 		"Adopt":           testAdopt,
 		"Second":          testSecond,
+		"Multicast":       testMulticast,
 		"Exists":          testExists,
 		"Refused":         testRefused,
 		"DetachGone":      testDetachGone,
@@ -190,6 +191,42 @@ func testSecond(t *testing.T, f Fixture) {
 	if err := f.Linker.Check(second); err != nil {
 		t.Errorf("Check of the other interface: %v", err)
 	}
+}
+
+// testMulticast: the route for multicast is added where another interface has the default route, by Adopt as by Attach, and nowhere else.
+func testMulticast(t *testing.T, f Fixture) {
+	first := spec(f, f.NewNetns())
+	first.MulticastRoute = true
+	if res := attach(t, f, first); slices.ContainsFunc(res.Routes, isMulticast) {
+		t.Errorf("the interface with the default route got the routes %v", res.Routes)
+	}
+	second := podlink.Spec{
+		Netns: first.Netns, Ifname: "net1", HostName: podlink.HostLinkName(first.Netns, "net1"), Bridge: f.Bridge, DefaultRoute: true,
+		Addresses: []podlink.Address{{Prefix: netip.MustParsePrefix("10.33.0.3/16"), Gateway: netip.MustParseAddr("10.33.0.1")}},
+	}
+	if res := attach(t, f, second); len(res.Routes) > 0 {
+		t.Errorf("the second interface got the routes %v", res.Routes)
+	}
+	second.MulticastRoute = true
+	if err := f.Linker.Check(second); err == nil || !strings.Contains(err.Error(), "224.0.0.0/4") {
+		t.Errorf("Check without the route: %v", err)
+	}
+	for range 2 {
+		if err := f.Linker.Adopt(t.Context(), second, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Linker.Check(second); err != nil {
+			t.Errorf("Check after Adopt: %v", err)
+		}
+	}
+	detach(t, f, second.Netns, second.Ifname, second.HostName)
+	if res := attach(t, f, second); len(res.Routes) != 1 || !isMulticast(res.Routes[0]) {
+		t.Errorf("the second interface got the routes %v", res.Routes)
+	}
+}
+
+func isMulticast(r podlink.Route) bool {
+	return r.Dst == netip.MustParsePrefix("224.0.0.0/4") && !r.Gateway.IsValid()
 }
 
 func testExists(t *testing.T, f Fixture) {
