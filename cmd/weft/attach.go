@@ -68,22 +68,30 @@ func (n *namespaceFlags) request() (api.AttachRequest, error) {
 }
 
 func newAttachCommand(e *env) *cobra.Command {
-	n, ips, hostname, g := &namespaceFlags{}, []string(nil), "", &guardFlags{}
+	n, g := &namespaceFlags{}, &guardFlags{}
+	var ips, add, remove []string
+	hostname, noMulticast := "", false
 	cmd := e.addJSONFlag(&cobra.Command{
 		Use:   "attach (--netns PATH | --pid N) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
 		Long: "Join a network namespace to the overlay and print its addresses, one per line. The namespace gets an\n" +
 			"interface with an address of each range and a default route through this host. A second call with the same\n" +
-			"flags changes nothing and prints the same addresses; with others it changes the attachment. The JSON has the\n" +
-			"gateway and the names, too.",
-		Example: "  weft attach --netns p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12",
-		Args:    usage.None(namespaceFix),
+			"flags changes nothing and prints the same addresses; with others it changes the attachment: --ip replaces all\n" +
+			"its addresses, --add-ip and --remove-ip change single ones. If the namespace has a default route by another\n" +
+			"interface, it keeps that, and multicast of IPv4 goes to the overlay. The JSON has the gateway and the names, too.",
+		Example: "  weft attach --netns p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12\n" +
+			"  weft attach --netns p --add-ip 10.32.5.2 --remove-ip 10.32.5.1",
+		Args: usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := n.request()
 			if err != nil {
 				return err
 			}
-			r.IPs, r.Hostname = ips, hostname
+			r.IPs, r.AddIPs, r.RemoveIPs, r.Hostname, r.NoMulticastRoute = ips, add, remove, hostname, noMulticast
+			if len(ips) > 0 && len(add)+len(remove) > 0 {
+				return hint.Refuse("--ip", "Name all addresses with --ip, or changes with --add-ip and --remove-ip.",
+					"it replaces all addresses of the attachment")
+			}
 			if r.Guard, r.Allow, err = g.values(); err != nil {
 				return err
 			}
@@ -104,6 +112,11 @@ func newAttachCommand(e *env) *cobra.Command {
 		"DNS `name` of the addresses below --dns-domain of the node (default weft.local), until detach")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
+	cmd.Flags().StringSliceVar(&add, "add-ip", nil,
+		"add an `address` as IP or IP/LEN to those of an attachment; repeat the flag for several")
+	cmd.Flags().StringSliceVar(&remove, "remove-ip", nil, "remove an `address` from those of an attachment; repeat the flag for several")
+	cmd.Flags().BoolVar(&noMulticast, "no-multicast-route", false,
+		"leave multicast to the interface that has the default route of the namespace")
 	g.add(cmd)
 	completeFlag(cmd, "guard", cobra.FixedCompletions(settings.Modes()["guard"], cobra.ShellCompDirectiveNoFileComp))
 	return cmd

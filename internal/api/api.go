@@ -303,7 +303,13 @@ type AttachRequest struct {
 	Netns  string   `json:"netns"`  // path, as the daemon sees it
 	Ifname string   `json:"ifname"` // inside the namespace
 	IPs    []string `json:"ips,omitempty"`
-	Owner  string   `json:"owner,omitempty"` // default: made from Netns and Ifname
+	// AddIPs and RemoveIPs change the addresses of an attachment that exists, in place of IPs: "IP" or "IP/LEN". The others stay.
+	AddIPs    []string `json:"add_ips,omitempty"`
+	RemoveIPs []string `json:"remove_ips,omitempty"`
+
+	Owner string `json:"owner,omitempty"` // default: made from Netns and Ifname
+	// NoMulticastRoute leaves multicast to the interface that has the default route of the namespace.
+	NoMulticastRoute bool `json:"no_multicast_route,omitempty"`
 	// Hostname is a name below the DNS domain for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
 	// Guard and Allow are those of a GuardRequest.

@@ -27,6 +27,10 @@ const maxBody = 64 << 20
 // daemonPoll is the time between two attempts while no daemon answers, or while the node is starting.
 const daemonPoll = 100 * time.Millisecond
 
+// absencePatience is how long requests for a new attachment or exposure wait for a daemon that does not listen yet: scripts start it in the
+// background and go on.
+const absencePatience = 2 * time.Second
+
 // ErrNoDaemon means that nothing listens at the socket. Errors of a Client wrap it.
 var ErrNoDaemon = errors.New("no weft daemon answers")
 
@@ -58,7 +62,8 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// WithPatience returns a client that waits for a node that is still starting, at most for d a request.
+// WithPatience returns a client that waits for a node that is still starting, at most for d a request. Attach and Expose also wait for a
+// daemon that does not listen yet, for two seconds of it at most.
 func (c *Client) WithPatience(d time.Duration) *Client {
 	patient := *c
 	patient.patience = d
@@ -157,7 +162,7 @@ func (c *Client) Admits(ctx context.Context) error {
 
 // Attach makes the daemon attach a namespace to the overlay.
 func (c *Client) Attach(ctx context.Context, r AttachRequest) (a Attachment, err error) {
-	return a, c.do(ctx, http.MethodPut, "attachments", nil, r, &a)
+	return a, c.awaitDaemon(ctx, func() error { return c.do(ctx, http.MethodPut, "attachments", nil, r, &a) })
 }
 
 // Detach makes the daemon detach a namespace from the overlay.
@@ -167,7 +172,23 @@ func (c *Client) Detach(ctx context.Context, r AttachRequest) error {
 
 // Expose adds an address to the bridge, sets what happens to packets from outside the overlay, and returns the leases of the address.
 func (c *Client) Expose(ctx context.Context, r ExposeRequest) (l []Exposed, err error) {
-	return l, c.do(ctx, http.MethodPut, "expose", nil, r, &l)
+	return l, c.awaitDaemon(ctx, func() error { return c.do(ctx, http.MethodPut, "expose", nil, r, &l) })
+}
+
+// awaitDaemon makes a request, and makes it again while no daemon listens and the patience of the client lasts.
+func (c *Client) awaitDaemon(ctx context.Context, request func() error) error {
+	deadline := time.Now().Add(min(c.patience, absencePatience))
+	for {
+		err := request()
+		if !errors.Is(err, ErrNoDaemon) || !time.Now().Before(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(daemonPoll):
+		}
+	}
 }
 
 // Hide removes the addresses of the bridge.

@@ -48,3 +48,35 @@ func TestClientWaitsForTheStart(t *testing.T) {
 		}
 	}
 }
+
+// TestClientWaitsForTheDaemon: a request for an attachment waits for a daemon that is about to listen, other requests do not.
+func TestClientWaitsForTheDaemon(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "weft.sock")
+	client := NewClient(socket).WithPatience(time.Hour)
+	for name, request := range map[string]func() error{
+		"hide":             func() error { _, err := client.Hide(t.Context()); return err },
+		"without patience": func() error { _, err := NewClient(socket).Attach(t.Context(), AttachRequest{}); return err },
+		"an absent daemon": func() error {
+			_, err := client.WithPatience(10*time.Millisecond).Attach(t.Context(), AttachRequest{})
+			return err
+		},
+	} {
+		if err := request(); !errors.Is(err, ErrNoDaemon) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	done := make(chan error)
+	go func() { _, err := client.Attach(t.Context(), AttachRequest{}); done <- err }()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	})}} //nolint:gosec // a test
+	server.Start()
+	defer server.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -48,7 +48,7 @@ type Daemon interface {
 	Leases(ctx context.Context, owner string) ([]api.Lease, error)
 	Allocate(ctx context.Context, r api.AddressRequest) ([]api.Lease, error)
 	Release(ctx context.Context, owner, ip string) error
-	Expose(ctx context.Context, cidr string) ([]api.Exposed, error)
+	Expose(ctx context.Context, r api.ExposeRequest) ([]api.Exposed, error)
 	Guard(ctx context.Context, r api.GuardRequest) error
 	Unguard(ctx context.Context, owner string) error
 	Names(ctx context.Context, name string, ip netip.Addr) ([]api.Name, error)

@@ -121,7 +121,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 		mtu = min(mtu, n.MTU)
 	}
 	if len(s.Exposed) == 0 { // names are answered at the address of the bridge, which the first pod of a node gives it
-		if _, err := p.cfg.Daemon.Expose(ctx, api.Auto); err != nil {
+		if _, err := p.cfg.Daemon.Expose(ctx, api.ExposeRequest{CIDR: api.Auto}); err != nil {
 			return err
 		}
 	}

@@ -128,7 +128,7 @@ func (d *fakeDaemon) Release(_ context.Context, owner, ip string) error {
 	return nil
 }
 
-func (d *fakeDaemon) Expose(context.Context, string) ([]api.Exposed, error) {
+func (d *fakeDaemon) Expose(context.Context, api.ExposeRequest) ([]api.Exposed, error) {
 	end, err := d.begin("Expose")
 	defer end()
 	return nil, err

@@ -37,7 +37,16 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 	if err := m.adopt(h); err != nil {
 		return api.Attachment{}, err
 	}
+	if isChange(in) {
+		m.changing.Lock() // each change begins with the addresses that the last one has left
+		defer m.changing.Unlock()
+	}
 	before := m.lookup(h)
+	if isChange(in) {
+		if in, err = m.changed(in, h, before); err != nil {
+			return api.Attachment{}, err
+		}
+	}
 	join, err := m.join(ctx, h, in.IPs)
 	if err != nil {
 		return api.Attachment{}, err
@@ -169,7 +178,7 @@ func attachHolder(in api.AttachRequest) (holder.Holder, error) {
 func specOf(in api.AttachRequest, h holder.Holder, join api.Join) podlink.Spec {
 	spec := podlink.Spec{
 		Netns: in.Netns, Ifname: in.Ifname, HostName: h.AttachLink(), Bridge: join.Bridge, MTU: join.MTU,
-		MAC: macOf(join.Addresses), DefaultRoute: true,
+		MAC: macOf(join.Addresses), DefaultRoute: true, MulticastRoute: !in.NoMulticastRoute,
 	}
 	for _, a := range join.Addresses {
 		spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})

@@ -121,6 +121,7 @@ type Manager struct {
 	gateways  gateways
 	former    formerNames
 
+	changing sync.Mutex                   // serializes requests that add or remove addresses
 	surveyMu sync.Mutex                   // serializes searches, and Hide
 	claims   map[netip.Addr]claimedBefore // guarded by surveyMu: recent requests for addresses of orphans
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/ether"
 	"weft/internal/exposure"
 	"weft/internal/guard"
 	"weft/internal/health"
@@ -360,6 +361,77 @@ func TestInward(t *testing.T) {
 	}
 	if _, err := b.Hide(); err != nil || b.exposure.Inward() != api.InwardOff {
 		t.Errorf("Hide: %v, and the mode is %q", err, b.exposure.Inward())
+	}
+}
+
+// TestChangeAddresses: single addresses are added to an attachment and removed from it, with lease, guard and name; the others stay.
+func TestChangeAddresses(t *testing.T) {
+	b := newGuardedBench(t, api.GuardPods)
+	const owner = "netns:/run/netns/p/eth0"
+	request := func(add, remove []string) error {
+		_, err := b.Attach(t.Context(), api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", AddIPs: add, RemoveIPs: remove})
+		return err
+	}
+	wantKind(t, "a change of nothing", request([]string{"10.32.0.50"}, nil), hint.NotFound)
+	in := api.AttachRequest{Netns: "/run/netns/p", Ifname: "eth0", Hostname: "web", IPs: []string{"10.32.0.40", "10.32.0.41/28"}}
+	if _, err := b.Attach(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		add, remove []string
+		want        []string // on the interface
+	}{
+		{[]string{"10.32.0.50"}, nil, []string{"10.32.0.40/24", "10.32.0.41/28", "10.32.0.50/24"}},
+		{[]string{"10.32.0.50"}, nil, []string{"10.32.0.40/24", "10.32.0.41/28", "10.32.0.50/24"}}, // again
+		{[]string{"10.32.0.50/28"}, nil, []string{"10.32.0.40/24", "10.32.0.41/28", "10.32.0.50/28"}},
+		{nil, []string{"10.32.0.41"}, []string{"10.32.0.40/24", "10.32.0.50/28"}},
+		{nil, []string{"10.32.0.41"}, []string{"10.32.0.40/24", "10.32.0.50/28"}}, // again
+		{[]string{"10.32.0.60"}, []string{"10.32.0.40"}, []string{"10.32.0.50/28", "10.32.0.60/24"}},
+	} {
+		if err := request(step.add, step.remove); err != nil {
+			t.Fatal(err)
+		}
+		have, mac, err := b.links.Addresses("/run/netns/p", "eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, addrs, leased []string
+		for _, p := range have {
+			got, addrs = append(got, p.String()), append(addrs, p.Addr().String())
+		}
+		for _, l := range b.Leases(owner) {
+			leased = append(leased, l.IP.Addr().String())
+		}
+		entry := b.guards.entries[holder.Parse(owner).AttachLink()]
+		var guarded, named []string
+		for _, a := range entry.Addrs {
+			guarded = append(guarded, a.String())
+		}
+		for _, a := range b.names.addrs["web"] {
+			named = append(named, a.String())
+		}
+		for _, list := range [][]string{got, addrs, leased, guarded, named} {
+			slices.Sort(list)
+		}
+		if !slices.Equal(got, step.want) || !slices.Equal(leased, addrs) || !slices.Equal(guarded, addrs) || !slices.Equal(named, addrs) {
+			t.Errorf("after +%v -%v: has %v, leases %v, guard %v, name %v; want %v", step.add, step.remove, got, leased, guarded, named, step.want)
+		}
+		// Its MAC is that of one of its addresses, so that no other pod gets it.
+		if entry.MAC != mac || !slices.ContainsFunc(have, func(p netip.Prefix) bool { return ether.FromIP(p.Addr()) == mac }) {
+			t.Errorf("after +%v -%v: MAC %s, guard %s", step.add, step.remove, mac, entry.MAC)
+		}
+	}
+	wantKind(t, "a removal of all", request(nil, []string{"10.32.0.50", "10.32.0.60"}), hint.Refused)
+	wantKind(t, "an address outside", request([]string{"192.0.2.1"}, nil), hint.Invalid)
+	in.AddIPs = []string{"10.32.0.70"}
+	_, err := b.Attach(t.Context(), in)
+	wantKind(t, "all and a change", err, hint.Invalid)
+	if _, err := b.Allocate(t.Context(), api.AddressRequest{Owner: "other", IP: netip.MustParseAddr("10.32.0.80")}); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, "an address of another", request([]string{"10.32.0.80"}, nil), hint.Refused)
+	if n := len(b.Leases(owner)); n != 2 {
+		t.Errorf("after refusals %d leases, want 2", n)
 	}
 }
 

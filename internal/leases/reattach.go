@@ -20,7 +20,7 @@ import (
 func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holder.Holder, spec podlink.Spec, before []ipam.Lease,
 	guarded *guardedBefore) (api.Attachment, error) {
 	have, mac, err := m.cfg.Links.Addresses(in.Netns, in.Ifname)
-	drop := m.droppedAddresses(h, spec, have, before, slices.Concat(in.Allow, guarded.entry.Allow), len(in.IPs) > 0)
+	drop := m.droppedAddresses(h, spec, have, before, slices.Concat(in.Allow, guarded.entry.Allow), len(in.IPs) > 0 && !isChange(in))
 	changed := false
 	if err == nil && (len(drop) > 0 || m.cfg.Links.Check(exactly(spec)) != nil) {
 		err = m.cfg.Links.Adopt(ctx, spec, drop)
@@ -41,6 +41,7 @@ func (m *Manager) attachAgain(ctx context.Context, in api.AttachRequest, h holde
 	for _, addr := range drop {
 		err = errors.Join(err, m.releaseIfLeased(h, addr))
 	}
+	err = errors.Join(err, m.releaseRemoved(in, h, spec))
 	m.hardenPort(spec.HostName)
 	m.followGateways()
 	return m.attachment(h, spec), err
@@ -88,6 +89,9 @@ func exactly(spec podlink.Spec) podlink.Spec {
 // asBefore returns spec with what a request without certain addresses leaves as it was: all addresses that were requested before, with
 // their prefix lengths, and the MAC that belongs to one of them.
 func (m *Manager) asBefore(in api.AttachRequest, spec podlink.Spec, before []ipam.Lease) podlink.Spec {
+	if isChange(in) {
+		return m.keepMAC(in, spec)
+	}
 	if len(in.IPs) > 0 || len(before) == 0 {
 		return spec
 	}
