@@ -135,7 +135,9 @@ func TestIdentities(t *testing.T) {
 	}
 
 	// Its addresses go to another node, although it still runs.
-	do(t, nodes[0], "reclaim", "c")
+	if list := query[[]api.Reclaimed](t, nodes[0], "reclaim", "c"); len(list) != 1 || list[0].Name != "c" { // with --json
+		t.Errorf("weft reclaim: %+v", list)
+	}
 	labtest.Until(t, patience, func() error { return sameOwners(t, rest, len(rest)) })
 
 	// Certificates are renewed by reload.

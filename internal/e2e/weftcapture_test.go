@@ -79,7 +79,7 @@ func TestWeftCapture(t *testing.T) {
 			}
 
 			path := filepath.Join(t.TempDir(), "x.pcapng")
-			captureWhile(t, nodes[1], ping, "-w", path, "-c", "4", "icmp")
+			captureWhile(t, nodes[1], ping, "--write", path, "--count", "4", "--snaplen", "60", "icmp")
 			file, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
@@ -94,7 +94,8 @@ func TestWeftCapture(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f.Path.Peer != "a" || !strings.HasPrefix(f.Path.Session, want) || !strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
+				if f.Path.Peer != "a" || len(f.Data) != 60 || f.Length <= 60 || !strings.HasPrefix(f.Path.Session, want) ||
+					!strings.Contains(pcapng.Text(f.Data, f.Length), "ICMP Echo") {
 					t.Errorf("%+v: %s", f.Path, pcapng.Text(f.Data, f.Length))
 				}
 			}
