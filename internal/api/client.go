@@ -27,8 +27,8 @@ const maxBody = 64 << 20
 // daemonPoll is the time between two attempts while no daemon answers, or while the node is starting.
 const daemonPoll = 100 * time.Millisecond
 
-// absencePatience is how long requests for a new attachment or exposure wait for a daemon that does not listen yet: scripts start it in the
-// background and go on.
+// absencePatience is how long requests that add something wait for a daemon that does not listen yet: scripts start it in the background
+// and go on.
 const absencePatience = 2 * time.Second
 
 // ErrNoDaemon means that nothing listens at the socket. Errors of a Client wrap it.
@@ -62,8 +62,8 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// WithPatience returns a client that waits for a node that is still starting, at most for d a request. Attach and Expose also wait for a
-// daemon that does not listen yet, for two seconds of it at most.
+// WithPatience returns a client that waits for a node that is still starting, at most for d a request. Requests that add an attachment,
+// an address, a name or a target also wait for a daemon that does not listen yet, for two seconds of it at most.
 func (c *Client) WithPatience(d time.Duration) *Client {
 	patient := *c
 	patient.patience = d
@@ -109,7 +109,7 @@ func (c *Client) Leases(ctx context.Context, owner string) (l []Lease, err error
 
 // Allocate leases addresses to a holder.
 func (c *Client) Allocate(ctx context.Context, r AddressRequest) (l []Lease, err error) {
-	return l, c.do(ctx, http.MethodPut, "ip", nil, r, &l)
+	return l, c.awaitDaemon(ctx, func() error { return c.do(ctx, http.MethodPut, "ip", nil, r, &l) })
 }
 
 // Release ends the lease of ip to owner, or all leases of owner if ip is empty.
@@ -210,7 +210,7 @@ func (c *Client) Names(ctx context.Context, name string, ip netip.Addr) (n []Nam
 
 // AddName adds a name to addresses.
 func (c *Client) AddName(ctx context.Context, r NameRequest) error {
-	return c.do(ctx, http.MethodPut, "names", nil, r, nil)
+	return c.awaitDaemon(ctx, func() error { return c.do(ctx, http.MethodPut, "names", nil, r, nil) })
 }
 
 // RemoveName removes a name from addresses.
@@ -220,7 +220,9 @@ func (c *Client) RemoveName(ctx context.Context, r NameRequest) error {
 
 // Connect adds persistent targets, or replaces all of them.
 func (c *Client) Connect(ctx context.Context, targets []string, replace bool) error {
-	return c.do(ctx, http.MethodPut, "targets", nil, TargetsRequest{Targets: targets, Replace: replace}, nil)
+	return c.awaitDaemon(ctx, func() error {
+		return c.do(ctx, http.MethodPut, "targets", nil, TargetsRequest{Targets: targets, Replace: replace}, nil)
+	})
 }
 
 // Forget removes persistent targets.
