@@ -74,6 +74,7 @@ var conditionTests = map[health.Code]string{
 	health.UnauthenticatedHandshakes: "internal/datapath:TestHandshakeFindings",
 	health.PodTrafficFiltered:        "TestFiltersThatDropPods",
 	health.OutsideTrafficFiltered:    "TestFiltersOfOtherTraffic",
+	health.ClientTrafficFiltered:     "TestInward",
 	health.HostTrafficFiltered:       "TestFiltersOfOtherTraffic",
 	health.NodePortFiltered:          "TestFiltersOfOtherTraffic",
 	health.RangeRoutedElsewhere:      "TestRoutesOfTheHost",

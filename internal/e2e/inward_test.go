@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/health"
 	"weft/internal/nettest"
 	"weft/internal/nettest/cluster"
 	"weft/internal/nettest/labtest"
@@ -160,14 +163,24 @@ func (o outside) comesFrom(t *testing.T, want4, want6 netip.Addr) {
 		}
 	}
 	for _, addr := range o.pod.addrs {
-		labtest.Until(t, patience, func() error { return cluster.Ping(testContext(t), o.Space, addr) })
+		for _, size := range []string{"56", "4000"} { // the second in fragments
+			labtest.Until(t, patience, func() error {
+				_, err := o.Run(testContext(t), "ping", "-n", "-c", "1", "-W", "1", "-s", size, addr.String())
+				return err
+			})
+		}
 	}
 }
 
 // TestInward: a host outside of the overlay reaches a pod of node b through node a, over routes and by DNAT.
 func TestInward(t *testing.T) {
 	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(newSecret(t)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, args := range map[string][]string{
+		"sealed":    {"--secret-file", secret},
 		"kernel":    {"--datapath", "kernel"},
 		"userspace": {"--datapath", "userspace"},
 		"guarded":   {"--guard", "pods", "--source-check", "enforce", "--direct-routing", "auto"},
@@ -228,6 +241,13 @@ func testInward(t *testing.T, o outside) {
 	if s := query[api.Status](t, o.a, "status"); s.Inward != api.InwardKeep {
 		t.Errorf("after the restart the mode is %q", s.Inward)
 	}
+	o.comesFrom(t, o.Addr(), o.Addr6())
+
+	// A firewall that drops by default, as Docker makes one, is a condition with a remedy.
+	runLines(t, o.a, "nft 'table inet strict { chain f { type filter hook forward priority 0; policy drop; ct state established accept; }; }'")
+	waitCondition(t, o.a, "a firewall", health.ClientTrafficFiltered, "of clients outside the overlay to pods", "nft insert rule inet strict f")
+	runLines(t, o.a, strings.Split(conditions(t, o.a, health.ClientTrafficFiltered)[0].Remedy, `"`)[1])
+	waitCondition(t, o.a, "after its remedy", health.ClientTrafficFiltered)
 	o.comesFrom(t, o.Addr(), o.Addr6())
 
 	// Other programs remove the rules.

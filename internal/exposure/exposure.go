@@ -62,6 +62,9 @@ func (s *Store) Inward() api.InwardMode {
 	return s.state.Inward
 }
 
+// LetsIn reports whether packets from outside the overlay are forwarded to pods.
+func (s *Store) LetsIn() bool { return s.Inward() != api.InwardOff }
+
 // SetInward stores what happens to packets from outside the overlay. On an error the mode before stays.
 func (s *Store) SetInward(mode api.InwardMode) error {
 	return s.change(func(st *state) { st.Inward = mode })

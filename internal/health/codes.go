@@ -66,6 +66,7 @@ const (
 	UnauthenticatedHandshakes Code = "unauthenticated_handshakes"
 	PodTrafficFiltered        Code = "pod_traffic_filtered"
 	OutsideTrafficFiltered    Code = "outside_traffic_filtered"
+	ClientTrafficFiltered     Code = "client_traffic_filtered"
 	HostTrafficFiltered       Code = "host_traffic_filtered"
 	NodePortFiltered          Code = "node_port_filtered"
 	RangeRoutedElsewhere      Code = "range_routed_elsewhere"
@@ -142,6 +143,7 @@ var definitions = []Definition{
 	{DuplicateMAC, Error, "Two interfaces use the same MAC address"},
 	{UnauthenticatedHandshakes, Warning, "Handshakes arrive without a common secret"},
 	{PodTrafficFiltered, Error, "A packet filter of the host drops frames between pods"},
+	{ClientTrafficFiltered, Warning, "A packet filter keeps clients outside from pods"},
 	{OutsideTrafficFiltered, Warning, "A packet filter keeps pods inside the overlay"},
 	{HostTrafficFiltered, Warning, "A packet filter keeps this host from its pods"},
 	{NodePortFiltered, Warning, "A packet filter drops packets of other nodes"},

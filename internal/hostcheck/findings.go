@@ -43,6 +43,10 @@ func (s *state) findings(bridge string) (findings []health.Finding) {
 			findings = append(findings, health.Finding{
 				Code: health.HostTrafficFiltered, Text: fmt.Sprintf("The packet filters of this host drop %s.", l), Remedy: l.Remedy,
 			})
+		case hostfilter.ClientsToPods:
+			findings = append(findings, health.Finding{
+				Code: health.ClientTrafficFiltered, Text: fmt.Sprintf("The packet filters of this host drop %s.", l), Remedy: l.Remedy,
+			})
 		case hostfilter.NodesToNode:
 			findings = append(findings, health.Finding{
 				Code: health.NodePortFiltered, Text: fmt.Sprintf("The packet filters of this host drop %s.", l), Remedy: l.Remedy,

@@ -53,6 +53,7 @@ func TestFindings(t *testing.T) {
 		"no culprit":                {state{probes: probes(false, true)}, health.PodTrafficFiltered, "the rule is not known"},
 		"no probes":                 {state{losses: pods}, health.PodTrafficFiltered, "iptables-legacy"},
 		"unclear, no probes":        {lost(hostfilter.PodsToPods, hostfilter.Unclear), "", ""},
+		"clients":                   {lost(hostfilter.ClientsToPods, hostfilter.Drops), health.ClientTrafficFiltered, "drop IPv4 of pods"},
 		"outside":                   {lost(hostfilter.PodsToOutside, hostfilter.Drops), health.OutsideTrafficFiltered, "drop IPv4 of pods"},
 		"outside, unclear":          {lost(hostfilter.PodsToOutside, hostfilter.Unclear), "", ""},
 		"a port of the node":        {lost(hostfilter.NodesToNode, hostfilter.Drops), health.NodePortFiltered, "Accept it."},

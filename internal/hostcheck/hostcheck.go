@@ -54,6 +54,12 @@ type Containers interface {
 	Attached(network, containerID, ifname string) bool
 }
 
+// Exposure knows what was asked for packets from outside the overlay. The method may be called from any goroutine and must not wait.
+type Exposure interface {
+	// LetsIn reports whether clients outside the overlay may reach pods through this host.
+	LetsIn() bool
+}
+
 // Config is what a Checker is made of. All fields are required.
 type Config struct {
 	Settings   settings.Config
@@ -62,6 +68,7 @@ type Config struct {
 	CNICache   string // see hostports.CacheDir
 	Underlay   Underlay
 	Containers Containers
+	Exposure   Exposure
 	Logger     *slog.Logger
 }
 

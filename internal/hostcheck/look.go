@@ -81,7 +81,8 @@ func (c *Checker) host() hostfilter.Host {
 	s := &c.cfg.Settings
 	self := c.cfg.Underlay.SelfAddr()
 	h := hostfilter.Host{
-		Bridge: s.Bridge, Ranges: s.Ranges, Outside: !s.NoMasquerade, Self: self, Uplink: hostnet.LinkOf(self),
+		Bridge: s.Bridge, Ranges: s.Ranges, Outside: !s.NoMasquerade, Inward: c.cfg.Exposure.LetsIn(), Self: self,
+		Uplink: hostnet.LinkOf(self),
 	}
 	h.TCP, h.UDP = s.OpenPorts(c.cfg.Sealed)
 	h.Filtered4, h.Filtered6 = hostfilter.Filtered(s.Bridge)

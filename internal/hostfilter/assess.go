@@ -14,6 +14,7 @@ const (
 	PodsToOutside                    // connections of pods to addresses outside the overlay, and the answers
 	HostToPods                       // connections of this host to pods, and the answers
 	NodesToNode                      // gossip and datagrams of other nodes to this one
+	ClientsToPods                    // connections from outside the overlay to pods through this host, and the answers
 )
 
 // Host is what Assess needs to know about a node and its host.
@@ -24,6 +25,7 @@ type Host struct {
 	Filtered4, Filtered6 bool
 	Exposed              bool       // the host has an address in the ranges
 	Outside              bool       // pods may connect to addresses outside the overlay
+	Inward               bool       // clients outside the overlay may connect to pods through this host
 	Self                 netip.Addr // of the node on the underlay; invalid: not known
 	Uplink               string     // the interface with that address; empty: not known
 	TCP, UDP             []uint16   // ports of the node
@@ -63,7 +65,7 @@ func Assess(rules Ruleset, h Host) (losses []Loss) {
 		}
 		worst[w.traffic] = Loss{w.traffic, w.what, r, remedy}
 	}
-	for _, t := range []Traffic{PodsToPods, HostToPods, PodsToOutside, NodesToNode} {
+	for _, t := range []Traffic{PodsToPods, HostToPods, PodsToOutside, ClientsToPods, NodesToNode} {
 		if l, lost := worst[t]; lost {
 			losses = append(losses, l)
 		}
@@ -88,6 +90,11 @@ func (h *Host) ways() (list []way) {
 			list = append(list,
 				way{PodsToOutside, family + " of pods to addresses outside the overlay", FromPods(h.Bridge, r, h.Uplink)},
 				way{PodsToOutside, family + " answers to pods from outside the overlay", ToPods(h.Bridge, r, h.Uplink)})
+		}
+		if h.Inward {
+			list = append(list,
+				way{ClientsToPods, family + " of clients outside the overlay to pods", FromClients(h.Bridge, r, h.Uplink)},
+				way{ClientsToPods, family + " answers of pods to clients outside the overlay", ToClients(h.Bridge, r, h.Uplink)})
 		}
 	}
 	if !h.Self.IsValid() {

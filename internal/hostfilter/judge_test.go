@@ -153,20 +153,20 @@ func TestBridgedFramesPassIPFiltersOnlyIfTheKernelPassesThem(t *testing.T) {
 // TestChainsOfTheWay: a chain that drops everything is judged for the packets that pass its hook, in its family; the remedy names only
 // interfaces that packets have there.
 func TestChainsOfTheWay(t *testing.T) {
-	host := Host{Bridge: "weave", Ranges: []netip.Prefix{pods4}, Filtered4: true, Outside: true, Exposed: true}
+	host := Host{Bridge: "weave", Ranges: []netip.Prefix{pods4}, Filtered4: true, Outside: true, Exposed: true, Inward: true}
 	for _, tt := range []struct {
 		family, hook string
 		want         []Traffic
 		in, out      bool // of the remedy
 	}{
-		{"bridge", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, false, false},
-		{"bridge", "input", []Traffic{HostToPods, PodsToOutside}, false, false},
+		{"bridge", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside, ClientsToPods}, false, false},
+		{"bridge", "input", []Traffic{HostToPods, PodsToOutside, ClientsToPods}, false, false},
 		{"bridge", "forward", []Traffic{PodsToPods}, false, false},
-		{"bridge", "output", []Traffic{HostToPods, PodsToOutside}, false, false},
-		{"bridge", "postrouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, false, false},
-		{"ip", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside}, true, false},
+		{"bridge", "output", []Traffic{HostToPods, PodsToOutside, ClientsToPods}, false, false},
+		{"bridge", "postrouting", []Traffic{PodsToPods, HostToPods, PodsToOutside, ClientsToPods}, false, false},
+		{"ip", "prerouting", []Traffic{PodsToPods, HostToPods, PodsToOutside, ClientsToPods}, true, false},
 		{"ip", "input", []Traffic{HostToPods}, true, false},
-		{"ip", "forward", []Traffic{PodsToPods, PodsToOutside}, true, true},
+		{"ip", "forward", []Traffic{PodsToPods, PodsToOutside, ClientsToPods}, true, true},
 		{"ip", "output", []Traffic{HostToPods}, false, true},
 		{"ip6", "output", nil, false, false},
 	} {

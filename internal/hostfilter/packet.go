@@ -56,6 +56,20 @@ func ToPods(bridge string, pods netip.Prefix, uplink string) Packet {
 	}
 }
 
+// FromClients is a connection from outside the overlay to a pod, which arrives on the interface uplink; empty: any.
+func FromClients(bridge string, pods netip.Prefix, uplink string) Packet {
+	p := ToPods(bridge, pods, uplink)
+	p.Established = false
+	return p
+}
+
+// ToClients is the answers to FromClients.
+func ToClients(bridge string, pods netip.Prefix, uplink string) Packet {
+	p := FromPods(bridge, pods, uplink)
+	p.Established = true
+	return p
+}
+
 // FromHost is a connection of this host to a pod.
 func FromHost(bridge string, pods netip.Prefix) Packet {
 	return Packet{

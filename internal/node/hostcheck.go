@@ -15,7 +15,7 @@ func (n *node) buildHostCheck(sealed bool) {
 	n.hostCheck = hostcheck.New(hostcheck.Config{
 		Settings: n.cfg, Sealed: sealed, MTU: n.mtu, CNICache: hostports.CacheDir,
 		Underlay: underlayAddrs{n.underlay, view{n.mesh, n.members}}, Containers: containers{n.ipam},
-		Logger: n.log.With("component", "hostcheck"),
+		Exposure: n.exposure, Logger: n.log.With("component", "hostcheck"),
 	})
 }
 
