@@ -169,7 +169,7 @@ var sharedFlags = []struct {
 	covers  func(flag string) bool
 	reason  string
 }{
-	{"doctor", func(flag string) bool { return flagTests["up --"+flag] != "" }, "doctor has the flags of up, and evaluates them in the same way"},
+	{"doctor", func(flag string) bool { return flagTests["up --"+flag] != "" }, "doctor evaluates the flags of up as up does"},
 	{"", func(flag string) bool { return flag == "help" || flag == "version" }, "the library has them"},
 }
 

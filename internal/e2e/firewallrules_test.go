@@ -72,8 +72,8 @@ func getsNothing(t *testing.T, what string, from *nettest.Space, to netip.Addr, 
 	}
 }
 
-// TestPrintedFirewallRules: hosts with the rules of OPERATIONS.md, and no others, carry everything that weft needs, by each carrier, and drop
-// everything else.
+// TestPrintedFirewallRules: hosts with the rules of OPERATIONS.md, and no others, carry everything that weft needs, by each carrier, and
+// drop everything else.
 func TestPrintedFirewallRules(t *testing.T) {
 	t.Parallel()
 	labtest.Needs(t, "iptables")

@@ -245,7 +245,8 @@ func testInward(t *testing.T, o outside) {
 
 	// A firewall that drops by default, as Docker makes one, is a condition with a remedy.
 	runLines(t, o.a, "nft 'table inet strict { chain f { type filter hook forward priority 0; policy drop; ct state established accept; }; }'")
-	waitCondition(t, o.a, "a firewall", health.ClientTrafficFiltered, "of clients outside the overlay to pods", "nft insert rule inet strict f")
+	waitCondition(t, o.a, "a firewall", health.ClientTrafficFiltered, "of clients outside the overlay to pods",
+		"nft insert rule inet strict f")
 	runLines(t, o.a, strings.Split(conditions(t, o.a, health.ClientTrafficFiltered)[0].Remedy, `"`)[1])
 	waitCondition(t, o.a, "after its remedy", health.ClientTrafficFiltered)
 	o.comesFrom(t, o.Addr(), o.Addr6())

@@ -19,13 +19,18 @@
 //	    set pairs4-0657… { type ipv4_addr . ipv4_addr; flags dynamic,timeout }
 //	    chain prerouting {
 //	        type filter hook prerouting priority -240
-//	        iifname "weft*" ether type ip ip saddr != { 10.32.0.0/12 } ip daddr { 10.32.0.0/12 } ether saddr vmap { 06:57:… : goto learn4-0657… }
+//	        iifname "weft*" ether type ip ip saddr != { 10.32.0.0/12 } ip daddr { 10.32.0.0/12 }
+//	            ether saddr vmap { 06:57:… : goto learn4-0657… }
 //	        iifname "weft*" accept
 //	        ether daddr 06:57:… ether type ip ip saddr { 10.32.0.0/12 } ip daddr != { 10.32.0.0/12 } jump answers4
 //	    }
 //	    chain answers4 { jump back4-0657… }
 //	    chain learn4-0657… { update @pairs4-0657… { ip saddr . ip daddr timeout 2h } … }
-//	    chain back4-0657… { ip daddr . ip saddr . meta l4proto . th dport . th sport != @flows4-0657… return … ether daddr set 06:57:… accept }
+//	    chain back4-0657… {
+//	        ip daddr . ip saddr . meta l4proto . th dport . th sport != @flows4-0657… return
+//	        …
+//	        ether daddr set 06:57:… accept
+//	    }
 //	}
 //
 // The sets fill themselves. They belong to a gateway, because nft 1.0.6 cannot put a MAC into a map. rules.go has the rules, keeper.go

@@ -130,9 +130,9 @@ func (m *Manager) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 	return leases, nil
 }
 
-// Hide removes the bridge's addresses, ends their leases, and what was asked for packets from outside the overlay. A bridge without any is success. Addresses that running pods use as their
-// gateway stay reserved for the bridge, so that the next Expose can give them back, and no pod gets one meanwhile; the answer names the
-// pods.
+// Hide removes the bridge's addresses and ends their leases, and what was asked for packets from outside the overlay. A bridge without any
+// is success. Addresses that running pods use as their gateway stay reserved for the bridge, so that the next Expose can give them back,
+// and no pod gets one meanwhile; the answer names the pods.
 func (m *Manager) Hide() (api.Hidden, error) {
 	if !m.cfg.Host.Up() {
 		return api.Hidden{}, errStarting()

@@ -85,7 +85,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, extension := range [][]byte{
 		{extensionVNI, 2, 1, 2}, {extensionVNI, 4, 0, 1, 2, 3}, {200}, {200, 1},
-		{extensionDirect, 3, 4, 10}, {extensionGateway, 5, 1, 2, 3, 4, 5}, {extensionRanges, 3, 12, 4, 10}, {extensionRanges, 2, 12, 5}, {extensionRanges, 6, 33, 4, 10, 0, 0, 0},
+		{extensionDirect, 3, 4, 10}, {extensionGateway, 5, 1, 2, 3, 4, 5},
+		{extensionRanges, 3, 12, 4, 10}, {extensionRanges, 2, 12, 5}, {extensionRanges, 6, 33, 4, 10, 0, 0, 0},
 	} {
 		if _, err := Parse(append(want.Encode(), extension...)); !errors.Is(err, ErrMalformed) {
 			t.Errorf("Parse with the extension %x: %v", extension, err)
