@@ -102,19 +102,27 @@ func (k *Keeper) Apply(ctx context.Context) error {
 
 // apply is Apply for callers that hold mu.
 func (k *Keeper) apply(ctx context.Context) error {
+	mode, needed := k.cfg.Modes.Inward(), len(k.cfg.Nodes.Gateways()) > 0
+	needed = needed || mode != api.InwardOff
+	rules := Ruleset{Ranges: k.cfg.Ranges, Bridge: k.cfg.Bridge, Uplinks: k.cfg.Uplinks, Masquerade: mode == api.InwardNAT}
+	if k.nft == nil && !needed && absent() { // as on most nodes
+		k.noRules(rules)
+		return nil
+	}
 	info, err := bridge.Inspect(k.cfg.Bridge)
-	if err != nil || info.State != bridge.Found {
-		return err // without the bridge nothing is forwarded to it
+	if err == nil && info.State != bridge.Found {
+		return k.err // it is about to be made again, and its rules stay meanwhile
 	}
-	mode := k.cfg.Modes.Inward()
-	rules := Ruleset{
-		Ranges: k.cfg.Ranges, Bridge: k.cfg.Bridge, Uplinks: k.cfg.Uplinks, MAC: info.MAC, Masquerade: mode == api.InwardNAT,
+	rules.MAC = info.MAC
+	if err == nil {
+		err = k.open(ctx)
 	}
-	if err := k.open(ctx); err != nil {
-		if rules.Masquerade || len(k.cfg.Nodes.Gateways()) > 0 {
-			return err
+	if err != nil {
+		if !needed {
+			k.noRules(rules) // without nft there were none
+			return nil
 		}
-		return nil // there were no rules without nft
+		return err
 	}
 	rules.Gateways = k.gateways(time.Now(), info.MAC)
 	if k.applied == nil || !reflect.DeepEqual(*k.applied, rules) {
@@ -135,6 +143,12 @@ func (k *Keeper) apply(ctx context.Context) error {
 		k.cfg.Nodes.SetGateway(ether.Addr{})
 	}
 	return nil
+}
+
+// noRules records that there are none, which are those of r.
+func (k *Keeper) noRules(r Ruleset) {
+	k.applied, k.sums = &r, nil
+	k.cfg.Nodes.SetGateway(ether.Addr{})
 }
 
 // set makes the rules those of r.

@@ -87,6 +87,9 @@ func (n *nft) apply(ctx context.Context, r Ruleset) error {
 		return err
 	}
 	for i, f := range families {
+		if len(r.ranges(f)) == 0 {
+			continue // the kernel may lack the family
+		}
 		if err := n.nat[i].Run(ctx, natTransaction(n.nat[i], f, r)); err != nil {
 			return fmt.Errorf("inward: set rules: %w", err)
 		}
@@ -129,6 +132,16 @@ func (n *nft) gateways(ctx context.Context) (list []ether.Addr, err error) {
 		}
 	}
 	return list, nil
+}
+
+// absent reports whether the host has none of the tables. It starts no program.
+func absent() bool {
+	for _, f := range []nftsum.Family{nftsum.Bridge, nftsum.IPv4, nftsum.IPv6} {
+		if _, err := nftsum.Of(f, Table); !errors.Is(err, nftsum.ErrNoTable) {
+			return false
+		}
+	}
+	return true
 }
 
 // sums returns the checksums of the tables that r needs.
