@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/api"
+	"weft/internal/containers"
 	"weft/internal/hint"
 	"weft/internal/settings"
 	"weft/internal/usage"
@@ -18,15 +20,17 @@ import (
 
 // namespaceFlags are the flags that select a network namespace, an interface in it and the holder of its addresses.
 type namespaceFlags struct {
-	netns  string
-	pid    int
-	ifname string
-	owner  string
+	netns     string
+	pid       int
+	container string
+	ifname    string
+	owner     string
 }
 
 func (n *namespaceFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&n.netns, "netns", "", "network namespace: its `path`, or its name in /run/netns")
 	cmd.Flags().IntVar(&n.pid, "pid", 0, "ID of a `process` in the network namespace")
+	cmd.Flags().StringVar(&n.container, "container", "", "`name` or ID of a running container of Docker or podman, or its ID in containerd")
 	cmd.Flags().StringVar(&n.ifname, "ifname", "eth0", "`interface` inside the namespace")
 	cmd.Flags().StringVar(&n.owner, "owner", "", "`owner` of the addresses (default: derived from the namespace and the interface)")
 }
@@ -45,34 +49,54 @@ func namespaceFix(arg string) string {
 	return "Did you mean --netns " + arg + "?"
 }
 
-// request returns the request that the flags describe, with the namespace as an absolute path. Its errors are usage
-// errors.
-func (n *namespaceFlags) request() (api.AttachRequest, error) {
-	path := n.netns
+// request returns the request that the flags describe, with the namespace as an absolute path, and the name of the container, if they name
+// one that has a name.
+func (n *namespaceFlags) request(ctx context.Context) (r api.AttachRequest, container string, err error) {
+	r = api.AttachRequest{Ifname: n.ifname, Owner: n.owner}
+	named := 0
+	for _, is := range []bool{n.netns != "", n.pid != 0, n.container != ""} {
+		if is {
+			named++
+		}
+	}
 	switch {
-	case (n.netns == "") == (n.pid == 0):
-		return api.AttachRequest{}, hint.New(hint.Usage, "Name the namespace with --netns, or a process in it with --pid.",
-			"exactly one of --netns and --pid is required")
+	case named != 1:
+		return r, "", hint.New(hint.Usage, "Name the namespace with --netns, a process in it with --pid, or a container with --container.",
+			"exactly one of --netns, --pid and --container is required")
+	case n.container != "":
+		c, err := containers.Default().Find(ctx, n.container)
+		if err != nil {
+			return r, "", err
+		}
+		r.Netns = c.Netns()
+		return r, c.Name, nil
 	case n.pid < 0:
-		return api.AttachRequest{}, hint.Refuse("--pid", "Use the ID of a running process.", "%d is not a process ID", n.pid)
+		return r, "", hint.Refuse("--pid", "Use the ID of a running process.", "%d is not a process ID", n.pid)
 	case n.pid > 0:
-		path = fmt.Sprintf("/proc/%d/ns/net", n.pid)
-	case !strings.Contains(n.netns, "/"):
-		path = filepath.Join(netnsDir, n.netns) // as "ip netns" names it
+		r.Netns = fmt.Sprintf("/proc/%d/ns/net", n.pid)
+		return r, "", nil
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return api.AttachRequest{}, hint.Refuse("--netns", "Use an absolute path.", "%w", err)
+	r.Netns = n.netns
+	if !strings.Contains(n.netns, "/") {
+		r.Netns = filepath.Join(netnsDir, n.netns) // as "ip netns" names it
 	}
-	return api.AttachRequest{Netns: abs, Ifname: n.ifname, Owner: n.owner}, nil
+	if r.Netns, err = filepath.Abs(r.Netns); err != nil {
+		return r, "", hint.Refuse("--netns", "Use an absolute path.", "%w", err)
+	}
+	return r, "", nil
+}
+
+// containerName returns the name of a container as one of DNS, as far as that is possible; the daemon refuses others.
+func containerName(name string) string {
+	return strings.Trim(strings.ReplaceAll(strings.ToLower(name), "_", "-"), "-")
 }
 
 func newAttachCommand(e *env) *cobra.Command {
 	n, g := &namespaceFlags{}, &guardFlags{}
-	var ips, add, remove []string
+	var ips, in, add, remove []string
 	hostname, noMulticast := "", false
 	cmd := e.addJSONFlag(&cobra.Command{
-		Use:   "attach (--netns PATH | --pid N) [flags]",
+		Use:   "attach (--netns PATH | --pid N | --container NAME) [flags]",
 		Short: "Join a network namespace to the overlay and print its addresses",
 		Long: "Join a network namespace to the overlay and print its addresses, one per line. The namespace gets an\n" +
 			"interface with an address of each range and a default route through this host. A second call with the same\n" +
@@ -80,14 +104,25 @@ func newAttachCommand(e *env) *cobra.Command {
 			"its addresses, --add-ip and --remove-ip change single ones. If the namespace has a default route by another\n" +
 			"interface, it keeps that, and multicast of IPv4 goes to the overlay. The JSON has the gateway and the names, too.",
 		Example: "  weft attach --netns p --hostname web\n  weft attach --pid 4711 --ip 10.32.5.1/12\n" +
+			"  weft attach --container web --in 10.32.1.0/24\n" +
 			"  weft attach --netns p --add-ip 10.32.5.2 --remove-ip 10.32.5.1",
 		Args: usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := n.request()
+			r, container, err := n.request(cmd.Context())
 			if err != nil {
 				return err
 			}
+			if hostname == "" {
+				hostname = containerName(container)
+			}
+			if r.In, err = parseSubnets(in); err != nil {
+				return err
+			}
 			r.IPs, r.AddIPs, r.RemoveIPs, r.Hostname, r.NoMulticastRoute = ips, add, remove, hostname, noMulticast
+			if len(in) > 0 && len(ips)+len(add)+len(remove) > 0 {
+				return hint.Refuse("--in", "Name subnets with --in, or addresses with --ip, --add-ip and --remove-ip.",
+					"weft chooses the addresses in subnets")
+			}
 			if len(ips) > 0 && len(add)+len(remove) > 0 {
 				return hint.Refuse("--ip", "Name all addresses with --ip, or changes with --add-ip and --remove-ip.",
 					"it replaces all addresses of the attachment")
@@ -109,9 +144,11 @@ func newAttachCommand(e *env) *cobra.Command {
 	n.add(cmd)
 	completeFlag(cmd, "netns", e.complete(namespaces))
 	cmd.Flags().StringVar(&hostname, "hostname", "",
-		"DNS `name` of the addresses below --dns-domain of the node (default weft.local), until detach")
+		"DNS `name` of the addresses below --dns-domain of the node (default weft.local), until detach (default with --container: its name)")
 	cmd.Flags().StringSliceVar(&ips, "ip", nil,
 		"auto (an `address` of each range), or an address as IP or IP/LEN; repeat the flag for several (default auto)")
+	cmd.Flags().StringSliceVar(&in, "in", nil,
+		"address in this `subnet` of a range, kept apart from what is outside of it; repeat the flag for IPv4 and IPv6")
 	cmd.Flags().StringSliceVar(&add, "add-ip", nil,
 		"add an `address` as IP or IP/LEN to those of an attachment; repeat the flag for several")
 	cmd.Flags().StringSliceVar(&remove, "remove-ip", nil, "remove an `address` from those of an attachment; repeat the flag for several")
@@ -120,6 +157,18 @@ func newAttachCommand(e *env) *cobra.Command {
 	g.add(cmd)
 	completeFlag(cmd, "guard", cobra.FixedCompletions(settings.Modes()["guard"], cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// parseSubnets reads the values of --in.
+func parseSubnets(texts []string) (subnets []netip.Prefix, err error) {
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, hint.Refuse("--in", "Write a subnet such as 10.32.1.0/24.", "%s is not a subnet", usage.Quote(text))
+		}
+		subnets = append(subnets, p.Masked())
+	}
+	return subnets, nil
 }
 
 // guardFlags are the flags about what a namespace may send.
@@ -154,14 +203,14 @@ func (g *guardFlags) values() (mode api.GuardMode, allow []netip.Prefix, err err
 func newDetachCommand(e *env) *cobra.Command {
 	n := &namespaceFlags{}
 	cmd := &cobra.Command{
-		Use:                   "detach (--netns PATH | --pid N)",
+		Use:                   "detach (--netns PATH | --pid N | --container NAME)",
 		DisableFlagsInUseLine: true,
 		Short:                 "Remove a network namespace from the overlay and release its leases",
 		Long: "Remove a network namespace from the overlay and release its leases. This works also when the namespace no\n" +
-			"longer exists. Use the same --netns or --pid, --ifname and --owner as for \"weft attach\".",
+			"longer exists. Use the same --netns, --pid or --container, --ifname and --owner as for \"weft attach\".",
 		Args: usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := n.request()
+			r, _, err := n.request(cmd.Context())
 			if err != nil {
 				return err
 			}

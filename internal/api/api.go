@@ -303,6 +303,8 @@ type AttachRequest struct {
 	Netns  string   `json:"netns"`  // path, as the daemon sees it
 	Ifname string   `json:"ifname"` // inside the namespace
 	IPs    []string `json:"ips,omitempty"`
+	// In are subnets of the ranges, instead of IPs: the attachment gets an address in each, and exchanges packets with these alone.
+	In []netip.Prefix `json:"in,omitempty"`
 	// AddIPs and RemoveIPs change the addresses of an attachment that exists, in place of IPs: "IP" or "IP/LEN". The others stay.
 	AddIPs    []string `json:"add_ips,omitempty"`
 	RemoveIPs []string `json:"remove_ips,omitempty"`

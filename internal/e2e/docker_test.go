@@ -157,11 +157,7 @@ func (h *dockerHost) in(c dockertest.Container, argv ...string) (out string) {
 // answersAt returns the address at which the node answers queries for names.
 func (h *dockerHost) answersAt() string {
 	h.t.Helper()
-	exposed := h.status().Exposed
-	if len(exposed) == 0 {
-		h.t.Fatalf("the bridge of %s has no address", h.Label())
-	}
-	return exposed[0].Addr().String()
+	return h.sh("weft dns address")
 }
 
 // resolves waits until a name leads to an address at Docker's own name server in a container.

@@ -47,7 +47,10 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 			return api.Attachment{}, err
 		}
 	}
-	join, err := m.join(ctx, h, in.IPs)
+	if in.In, err = m.subnetsOf(in, before); err != nil {
+		return api.Attachment{}, err
+	}
+	join, err := m.join(ctx, h, in.IPs, in.In)
 	if err != nil {
 		return api.Attachment{}, err
 	}

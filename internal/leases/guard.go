@@ -86,7 +86,7 @@ func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port
 
 // attachGuard sets what the pair of an attachment may send, before it is made.
 func (m *Manager) attachGuard(ctx context.Context, h holder.Holder, in api.AttachRequest, spec podlink.Spec) error {
-	port := guard.Port{Link: spec.HostName, MAC: spec.PodMAC(), Allow: in.Allow}
+	port := guard.Port{Link: spec.HostName, MAC: spec.PodMAC(), Allow: in.Allow, Subnets: m.separated(in.In)}
 	for _, a := range spec.Addresses {
 		port.Addrs = append(port.Addrs, a.Prefix.Addr())
 	}

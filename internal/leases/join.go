@@ -25,12 +25,12 @@ func (m *Manager) Join(ctx context.Context, in api.JoinRequest) (api.Join, error
 	if err := m.adopt(h); err != nil {
 		return api.Join{}, err
 	}
-	return m.join(ctx, h, in.IPs)
+	return m.join(ctx, h, in.IPs, nil)
 }
 
-// join leases addresses to h: each of ips is an address with or without a prefix length, or api.Auto; none means Auto. If it
-// fails, it releases what it leased.
-func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ api.Join, err error) {
+// join leases addresses to h: one in each of subnets, if there are some; else each of ips is an address with or without a prefix length,
+// or api.Auto; none means Auto. If it fails, it releases what it leased.
+func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string, subnets []netip.Prefix) (_ api.Join, err error) {
 	before := m.lookup(h)
 	defer func() {
 		if err != nil {
@@ -41,26 +41,53 @@ func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string) (_ ap
 	if err != nil {
 		return api.Join{}, Explain(err)
 	}
+	addrs, err := m.leaseAll(ctx, h, ips, subnets)
+	if err != nil {
+		return api.Join{}, err
+	}
+	exposed, err := m.cfg.Host.BridgeAddresses()
+	if err != nil {
+		return api.Join{}, err
+	}
+	for _, p := range exposed { // last: an address of a subnet, for pods in it
+		gateways = append(gateways, ipam.Lease{Addr: p.Addr()})
+	}
+	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.Host.MTU(), DNSDomain: m.cfg.DNSDomain, DNS: m.cfg.DNS}
+	for _, a := range addrs {
+		doc := api.Address{Address: a, MAC: ether.FromIP(a.Addr())}
+		for _, g := range gateways {
+			if a.Contains(g.Addr) && !doc.Gateway.IsValid() {
+				doc.Gateway = g.Addr
+			}
+		}
+		answer.Addresses = append(answer.Addresses, doc)
+	}
+	return answer, nil
+}
+
+// leaseAll leases the addresses that join is for.
+func (m *Manager) leaseAll(ctx context.Context, h holder.Holder, ips []string, subnets []netip.Prefix) (all []netip.Prefix, err error) {
+	for _, s := range subnets {
+		l, err := m.cfg.Allocator.Allocate(ctx, h.String(), s)
+		if err != nil {
+			return nil, Explain(err)
+		}
+		all = append(all, l.Prefix())
+	}
+	if len(subnets) > 0 {
+		return all, nil
+	}
 	if len(ips) == 0 {
 		ips = []string{api.Auto}
 	}
-	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.Host.MTU(), DNSDomain: m.cfg.DNSDomain, DNS: m.cfg.DNS}
 	for _, ip := range ips {
 		addrs, err := m.lease(ctx, h, ip)
 		if err != nil {
-			return api.Join{}, err
+			return nil, err
 		}
-		for _, a := range addrs {
-			doc := api.Address{Address: a, MAC: ether.FromIP(a.Addr())}
-			for _, g := range gateways {
-				if a.Contains(g.Addr) {
-					doc.Gateway = g.Addr
-				}
-			}
-			answer.Addresses = append(answer.Addresses, doc)
-		}
+		all = append(all, addrs...)
 	}
-	return answer, nil
+	return all, nil
 }
 
 // releaseNew ends the leases of h that are not among those before.
