@@ -306,6 +306,15 @@ func TestExposedPrefixLength(t *testing.T) {
 	if list := do(t, n, "ip", "list"); !strings.Contains(list, want) {
 		t.Errorf("weft ip list:\n%s", list)
 	}
+	// As the gateway of a pod it comes back after "weft hide". A pod of the whole range gets another gateway.
+	near := attach(t, n, "near", "--ip", "10.32.5.2/24")
+	near.reaches(t, netip.MustParsePrefix(want).Addr())
+	do(t, n, "hide")
+	do(t, n, "expose")
+	labtest.Until(t, patience, has)
+	far := attach(t, n, "far")
+	far.reaches(t, far.gateway(t), n.Addr())
+	near.reaches(t, netip.MustParsePrefix(want).Addr())
 }
 
 // TestLeaveHandsTheAddressesOver: after "weft leave", the other node owns all addresses, and nothing is left on the host.

@@ -130,6 +130,30 @@ func (m *Manager) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 	return leases, nil
 }
 
+// gatewayOf returns the address of the bridge that is the gateway of a pod with an address: each is in the subnet of the other; invalid:
+// there is none. A pod in the subnet of a whole range always gets one, even if the operator has given the bridge only addresses of
+// smaller subnets: this host would have no route to the pod.
+func (m *Manager) gatewayOf(ctx context.Context, pod netip.Prefix) (netip.Addr, error) {
+	for _, l := range m.lookup(holder.ForHost()) {
+		if p := m.prefixOf(l); p.Contains(pod.Addr()) && pod.Contains(p.Addr()) {
+			return p.Addr(), nil
+		}
+	}
+	whole := m.rangeOf(pod.Addr())
+	if pod.Bits() != whole.Bits() {
+		return netip.Addr{}, nil
+	}
+	// The allocator has one address a holder and range, so it takes a second holder for a moment.
+	l, err := m.cfg.Allocator.Allocate(ctx, holder.ForSecond().String(), whole)
+	if err == nil {
+		err = m.reassign(holder.ForSecond(), holder.ForHost())
+	}
+	if err == nil {
+		err = m.cfg.Host.AddBridgeAddress(l.Prefix())
+	}
+	return l.Addr, err
+}
+
 // Hide removes the bridge's addresses and ends their leases, and what was asked for packets from outside the overlay. A bridge without any
 // is success. Addresses that running pods use as their gateway stay reserved for the bridge, so that the next Expose can give them back,
 // and no pod gets one meanwhile; the answer names the pods.

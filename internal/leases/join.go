@@ -37,28 +37,18 @@ func (m *Manager) join(ctx context.Context, h holder.Holder, ips []string, subne
 			err = errors.Join(err, m.releaseNew(h, before))
 		}
 	}()
-	gateways, err := m.exposeAuto(ctx)
-	if err != nil {
+	if _, err := m.exposeAuto(ctx); err != nil {
 		return api.Join{}, Explain(err)
 	}
 	addrs, err := m.leaseAll(ctx, h, ips, subnets)
 	if err != nil {
 		return api.Join{}, err
 	}
-	exposed, err := m.cfg.Host.BridgeAddresses()
-	if err != nil {
-		return api.Join{}, err
-	}
-	for _, p := range exposed { // last: an address of a subnet, for pods in it
-		gateways = append(gateways, ipam.Lease{Addr: p.Addr()})
-	}
 	answer := api.Join{Bridge: m.cfg.Bridge, MTU: m.cfg.Host.MTU(), DNSDomain: m.cfg.DNSDomain, DNS: m.cfg.DNS}
 	for _, a := range addrs {
 		doc := api.Address{Address: a, MAC: ether.FromIP(a.Addr())}
-		for _, g := range gateways {
-			if a.Contains(g.Addr) && !doc.Gateway.IsValid() {
-				doc.Gateway = g.Addr
-			}
+		if doc.Gateway, err = m.gatewayOf(ctx, a); err != nil {
+			return api.Join{}, Explain(err)
 		}
 		answer.Addresses = append(answer.Addresses, doc)
 	}

@@ -328,6 +328,41 @@ func TestExposedPrefix(t *testing.T) {
 	}
 }
 
+// TestGatewayOfTheWholeRange: pods get a gateway that they reach and that reaches them, also beside an exposed address of a smaller subnet.
+func TestGatewayOfTheWholeRange(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.Expose(t.Context(), api.ExposeRequest{CIDR: "10.32.0.65/28"}); err != nil {
+		t.Fatal(err)
+	}
+	join := func(owner, ip string) netip.Addr {
+		t.Helper()
+		j, err := b.Join(t.Context(), api.JoinRequest{Owner: owner, IPs: []string{ip}})
+		if err != nil || len(j.Addresses) != 1 {
+			t.Fatalf("%+v, %v", j, err)
+		}
+		return j.Addresses[0].Gateway
+	}
+	if got := join("near", "10.32.0.70/28"); got != netip.MustParseAddr("10.32.0.65") || len(b.bridge.addrs) != 1 {
+		t.Errorf("a pod in the subnet has the gateway %s; the bridge has %v", got, b.bridge.addrs)
+	}
+	if got := join("apart", "10.32.0.100/28"); got.IsValid() || len(b.bridge.addrs) != 1 {
+		t.Errorf("a pod in another subnet has the gateway %s; the bridge has %v", got, b.bridge.addrs)
+	}
+	first := join("web", api.Auto)
+	if again := join("mail", api.Auto); again != first || !first.IsValid() || first == netip.MustParseAddr("10.32.0.65") {
+		t.Errorf("pods in the whole range have the gateways %s and %s", first, again)
+	}
+	if want := netip.PrefixFrom(first, 24); len(b.bridge.addrs) != 2 || !slices.Contains(b.bridge.addrs, want) {
+		t.Errorf("the bridge has %v, want also %s", b.bridge.addrs, want)
+	}
+	if n := len(b.Leases("weft:expose")); n != 2 {
+		t.Errorf("%d leases of the bridge, want 2", n)
+	}
+	if _, err := b.Hide(); err != nil || len(b.bridge.addrs) > 0 || len(b.Leases("weft:expose")) > 0 {
+		t.Errorf("Hide: %v; the bridge has %v", err, b.bridge.addrs)
+	}
+}
+
 // TestInward: a mode that cannot be put in force is not kept, off can always be stored, and Hide ends it.
 func TestInward(t *testing.T) {
 	b := newBench(t)

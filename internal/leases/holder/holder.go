@@ -37,6 +37,7 @@ const (
 	hostText        = reservedPrefix + "expose"
 	gatewayText     = reservedPrefix + "gateway"
 	probesText      = reservedPrefix + "direct"
+	secondText      = reservedPrefix + "second"
 	namesText       = reservedPrefix + "dns"
 	orphanPrefix    = reservedPrefix + "orphan/"
 )
@@ -79,6 +80,9 @@ func ForHost() Holder { return Holder{Kind: Host} }
 
 // ForGateway returns the holder of the addresses that are reserved because pods use them as their gateway, while the bridge lacks them.
 func ForGateway() Holder { return Holder{Kind: Gateway} }
+
+// ForSecond returns the holder of a second address of the bridge in a range, until it is that of ForHost.
+func ForSecond() Holder { return Holder{Kind: Reserved, Name: secondText} }
 
 // ForProbes returns the holder of the addresses of this node's probes for direct routing.
 func ForProbes() Holder { return Holder{Kind: Probes} }
