@@ -67,13 +67,31 @@ func (a *Allocator) tryAllocate(holder string, in netip.Prefix, s *search) (Leas
 	if w, err := a.ready(p); w != nil || err != nil {
 		return Lease{}, w, err
 	}
-	offset, ok := p.space.Allocate(space.Span(span))
+	offset, ok := a.take(p, in, span)
 	if !ok {
 		w, err := a.requestSpace(p, in, span, s)
 		return Lease{}, w, err
 	}
 	lease, err := a.lease(p, offset, holder, in)
 	return lease, nil, err
+}
+
+// take takes the lowest free address of this node within span, the offsets of in. An address of the whole range is in none of the parts for
+// which this node has leases: its holder would be a member of that subnet. The caller holds mu.
+func (a *Allocator) take(p *pool, in netip.Prefix, span ring.Span) (offset uint64, ok bool) {
+	if in == p.prefix {
+		for _, part := range a.leases.parts(p.prefix) { // in order, and none begins within another one that is shorter
+			inside, known := p.ring.Span(part)
+			if !known || inside.End <= span.Start {
+				continue
+			}
+			if offset, ok = p.space.Allocate(space.Span(ring.Span{Start: span.Start, End: min(inside.Start, span.End)})); ok {
+				return offset, true
+			}
+			span.Start = inside.End
+		}
+	}
+	return p.space.Allocate(space.Span(span))
 }
 
 // resolve returns the pool that in belongs to, in as it is recorded in leases, and the offsets that may be allocated

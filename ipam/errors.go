@@ -10,6 +10,7 @@ import (
 	"weft/internal/peer"
 	"weft/internal/plural"
 	"weft/ipam/ring"
+	"weft/ipam/space"
 )
 
 // Errors that callers branch on. Some are wrapped by a type with fields and a method Hint, which returns the remedy as
@@ -41,6 +42,7 @@ type ExhaustedError struct {
 	Leased, Size uint64   // how many of the addresses that may be allocated are leased, as far as is known
 	Unreachable  []string // names of owners of a part of it that cannot be reached, sorted
 	Silent       []string // names of owners that did not answer, sorted
+	Apart        uint64   // how many free addresses of this node are in subnets of their own, and for holders in these alone
 }
 
 // Error implements error.
@@ -49,6 +51,9 @@ func (e *ExhaustedError) Error() string {
 	if e.Leased < e.Size {
 		text = fmt.Sprintf("%v: no node that can be reached has a free address of %s, of which %d of %d are leased", ErrExhausted, e.Prefix,
 			e.Leased, e.Size)
+	}
+	if e.Apart > 0 {
+		text += fmt.Sprintf("; %s for holders in subnets of their own alone", plural.Count(int(e.Apart), "address"))
 	}
 	if len(e.Unreachable) > 0 {
 		text += fmt.Sprintf("; %s unreachable (%s)", plural.Count(len(e.Unreachable), "owner"), list(e.Unreachable))
@@ -203,6 +208,8 @@ func (a *Allocator) exhausted(p *pool, in netip.Prefix, span ring.Span, s *searc
 	for _, total := range p.ring.TotalsWithin(span) {
 		switch {
 		case total.Owner == a.cfg.Self:
+			e.Apart += p.space.FreeIn(space.Span(span)) // any others would have been allocated
+			e.Leased -= min(e.Apart, e.Leased)
 			continue
 		case !a.cfg.Membership.Reachable(total.Owner):
 			e.Unreachable = append(e.Unreachable, a.name(total.Owner))

@@ -37,6 +37,10 @@ func TestHintsNameTheCommand(t *testing.T) {
 			[]string{"`weft ip list`", "`weft reclaim NODE`", "Try again"},
 		},
 		{
+			&ExhaustedError{Prefix: cidr, Leased: 200, Size: 254, Apart: 54}, ErrExhausted,
+			[]string{"54 addresses for holders in subnets of their own alone"}, []string{"`weft ip list`"},
+		},
+		{
 			&UnreachableError{Addr: cidr.Addr(), Owner: nodeID(2), Name: "nc"}, ErrUnreachable,
 			[]string{"10.32.0.0 belongs to node nc"}, []string{"Wait for node nc", "`weft reclaim nc`"},
 		},

@@ -34,14 +34,17 @@ func (l Lease) stored() store.Lease {
 type leaseTable struct {
 	byAddr   map[netip.Addr]Lease
 	byHolder map[string][]netip.Addr // sorted
+	byIn     map[netip.Prefix]int    // number of leases by the prefix that was requested
 }
 
 func (t *leaseTable) put(l Lease) {
 	if t.byAddr == nil {
 		t.byAddr = make(map[netip.Addr]Lease)
 		t.byHolder = make(map[string][]netip.Addr)
+		t.byIn = make(map[netip.Prefix]int)
 	}
 	t.byAddr[l.Addr] = l
+	t.byIn[l.In]++
 	addrs := append(t.byHolder[l.Holder], l.Addr)
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	t.byHolder[l.Holder] = addrs
@@ -53,12 +56,27 @@ func (t *leaseTable) remove(addr netip.Addr) {
 		return
 	}
 	delete(t.byAddr, addr)
+	if t.byIn[l.In]--; t.byIn[l.In] == 0 {
+		delete(t.byIn, l.In)
+	}
 	rest := slices.DeleteFunc(t.byHolder[l.Holder], func(a netip.Addr) bool { return a == addr })
 	if len(rest) == 0 {
 		delete(t.byHolder, l.Holder)
 		return
 	}
 	t.byHolder[l.Holder] = rest
+}
+
+// parts returns the parts of a range for which there are leases, in order: subnets of their own.
+func (t *leaseTable) parts(whole netip.Prefix) []netip.Prefix {
+	var parts []netip.Prefix
+	for in := range t.byIn {
+		if in != whole && whole.Contains(in.Addr()) {
+			parts = append(parts, in)
+		}
+	}
+	slices.SortFunc(parts, netip.Prefix.Compare)
+	return parts
 }
 
 // of returns the leases of holder, sorted by address.

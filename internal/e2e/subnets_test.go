@@ -86,7 +86,7 @@ func TestSubnets(t *testing.T) {
 
 	for _, c := range [][2]string{
 		{"--in 10.99.0.0/24", "10.99.0.0/24 is not a part of a range"}, {"--in x", `"x" is not a subnet`},
-		{"--in 10.32.1.0/24 --ip 10.32.1.7", "chooses the addresses"}, {"--in 10.32.1.0/32", "no address"},
+		{"--in 10.32.1.0/24 --ip 10.32.1.7", "chooses the addresses"},
 	} {
 		a.sh("ip netns add n")
 		if out, err := a.try("weft attach --netns n " + c[0]); err == nil || !strings.Contains(err.Error(), c[1]) {

@@ -55,15 +55,24 @@ func (r *Ring) Addr(offset uint64) netip.Addr {
 // the rules of Usable. It returns false where in starts outside of the part that r divides, or reaches out of the
 // range.
 func (r *Ring) Hosts(in netip.Prefix) (Span, bool) {
-	if !in.IsValid() || in.Bits() < r.prefix.Bits() {
+	if !in.IsValid() {
 		return Span{}, false
 	}
-	start, ok := r.Offset(in.Masked().Addr())
+	all, ok := r.Span(in)
 	if !ok {
 		return Span{}, false
 	}
-	span := trim(in, Span{start, min(start+sizeOf(in), r.Size())})
+	span := trim(in, all)
 	return span.Intersect(trim(r.prefix, Span{0, r.Size()})), true
+}
+
+// Span returns the offsets of all addresses of a part of r's range, as far as r divides them; false where r divides none of them.
+func (r *Ring) Span(part netip.Prefix) (Span, bool) {
+	start, ok := r.Offset(part.Masked().Addr())
+	if !ok || part.Bits() < r.prefix.Bits() {
+		return Span{}, false
+	}
+	return Span{start, min(start+sizeOf(part), r.Size())}, true
 }
 
 // trim removes the addresses that p reserves from span, which is the span of p.
