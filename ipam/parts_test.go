@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestAddressesOutsideOfSubnets: a holder without a subnet gets no address of one that this node has leases in, as long as it has others, and
-// again once there are none.
+// TestAddressesOutsideOfSubnets: a holder without a subnet gets no address of one that this node has leases in, and gets them once there
+// are none.
 func TestAddressesOutsideOfSubnets(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, b *bus) {
 		b.startAll("10.32.0.0/27")
