@@ -101,24 +101,20 @@ func (p *Plugin) endpointOwner(text string) (string, error) {
 	return h.String(), nil
 }
 
-// lease leases an address, and waits for a daemon that is away. What Docker has forgotten does not keep a container from its address.
+// lease leases an address. What Docker has forgotten does not keep a container from its address.
 func (p *Plugin) lease(ctx context.Context, r api.AddressRequest) (addr netip.Addr, err error) {
-	err = p.wait(ctx, func() error {
-		leases, err := p.cfg.Daemon.Allocate(ctx, r)
-		if err == nil && len(leases) > 0 {
-			addr = leases[0].IP.Addr()
-		}
-		return err
-	})
-	if err == nil && !addr.IsValid() {
+	leases, err := p.daemon.Allocate(ctx, r)
+	if err == nil && len(leases) == 0 {
 		return addr, errors.New("the daemon returned no lease")
+	}
+	if err == nil {
+		return leases[0].IP.Addr(), nil
 	}
 	problem, refused := errors.AsType[*api.Problem](err)
 	if !refused || problem.Kind != api.KindRefused || !r.IP.IsValid() || !p.forget(ctx, r.IP) {
 		return addr, err
 	}
-	leases, err := p.cfg.Daemon.Allocate(ctx, r)
-	if err != nil {
+	if leases, err = p.daemon.Allocate(ctx, r); err != nil || len(leases) == 0 {
 		return addr, err
 	}
 	return leases[0].IP.Addr(), nil
@@ -126,13 +122,13 @@ func (p *Plugin) lease(ctx context.Context, r api.AddressRequest) (addr netip.Ad
 
 // forget ends the lease of an address if it is that of an endpoint that is gone, and reports whether it did.
 func (p *Plugin) forget(ctx context.Context, addr netip.Addr) bool {
-	leases, err := p.cfg.Daemon.Leases(ctx, "")
+	leases, err := p.daemon.Leases(ctx, "")
 	if err != nil {
 		return false
 	}
 	for _, l := range leases {
 		if l.IP.Addr() == addr && p.isUnused(l, time.Now()) {
-			return p.cfg.Daemon.Release(ctx, l.Owner, addr.String()) == nil
+			return p.daemon.Release(ctx, l.Owner, addr.String()) == nil
 		}
 	}
 	return false
@@ -150,11 +146,7 @@ func (p *Plugin) releaseAddress(ctx context.Context, in addressRequest) (none, e
 	if err != nil {
 		return none{}, fmt.Errorf("%q is not an address: %w", in.Address, err)
 	}
-	var leases []api.Lease
-	err = p.wait(ctx, func() (err error) {
-		leases, err = p.cfg.Daemon.Leases(ctx, "")
-		return err
-	})
+	leases, err := p.daemon.Leases(ctx, "")
 	if err != nil {
 		return none{}, err
 	}
@@ -166,7 +158,7 @@ func (p *Plugin) releaseAddress(ctx context.Context, in addressRequest) (none, e
 			p.log.Warn("an address is not released, because its interface exists", "addr", addr, "owner", l.Owner)
 			return none{}, nil
 		}
-		return none{}, ignoreNotFound(p.cfg.Daemon.Release(ctx, l.Owner, addr.String()))
+		return none{}, ignoreNotFound(p.daemon.Release(ctx, l.Owner, addr.String()))
 	}
 	return none{}, nil
 }

@@ -14,7 +14,6 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -35,7 +34,6 @@ const Patience = 10 * time.Second
 
 // Pauses between attempts.
 const (
-	daemonPause = 100 * time.Millisecond
 	enginePause = time.Second
 	// syncPause is the shortest time between two comparisons with the engine, and syncPeriod the longest.
 	syncPause  = 200 * time.Millisecond
@@ -95,9 +93,10 @@ type Config struct {
 
 // Plugin serves the requests of one Docker Engine. Its methods may be called concurrently.
 type Plugin struct {
-	cfg   Config // constant after New
-	log   *slog.Logger
-	state *state
+	cfg    Config // constant after New
+	log    *slog.Logger
+	state  *state
+	daemon Daemon // cfg.Daemon with patience, for requests of Docker
 	// changed makes Run compare with the engine.
 	changed signal.Chan
 	// known is what the last comparison has found out about networks.
@@ -118,30 +117,5 @@ func New(cfg Config) (*Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plugin{cfg: cfg, log: cfg.Logger, state: s, changed: signal.New(), started: map[string]time.Time{}}, nil
-}
-
-// wait calls f until the daemon answers, or the patience has ended. It returns the last error of f.
-func (p *Plugin) wait(ctx context.Context, f func() error) error {
-	deadline := time.Now().Add(p.cfg.Patience)
-	for {
-		err := f()
-		if !errors.Is(err, api.ErrNoDaemon) || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(daemonPause):
-		}
-	}
-}
-
-// status returns the daemon's status, and waits for a daemon that is away.
-func (p *Plugin) status(ctx context.Context) (s api.Status, err error) {
-	err = p.wait(ctx, func() (err error) {
-		s, err = p.cfg.Daemon.Status(ctx)
-		return err
-	})
-	return s, err
+	return &Plugin{cfg: cfg, log: cfg.Logger, state: s, daemon: patient{cfg.Daemon, cfg.Patience}, changed: signal.New(), started: map[string]time.Time{}}, nil
 }

@@ -50,7 +50,7 @@ func (p *Plugin) createEndpoint(ctx context.Context, in createEndpointRequest) (
 		e.MAC = ether.FromIP(e.Addrs[0])
 		out.Interface.MacAddress = e.MAC.String()
 	}
-	s, err := p.status(ctx)
+	s, err := p.daemon.Status(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -121,7 +121,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 		mtu = min(mtu, n.MTU)
 	}
 	if len(s.Exposed) == 0 { // names are answered at the address of the bridge, which the first pod of a node gives it
-		if _, err := p.cfg.Daemon.Expose(ctx, api.ExposeRequest{CIDR: api.Auto}); err != nil {
+		if _, err := p.daemon.Expose(ctx, api.ExposeRequest{CIDR: api.Auto}); err != nil {
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 	if s.Guard.Mode == api.GuardOff { // the operator has turned it off for the whole node
 		guard.Guard = api.GuardOff
 	}
-	if err := p.cfg.Daemon.Guard(ctx, guard); err != nil {
+	if err := p.daemon.Guard(ctx, guard); err != nil {
 		return err
 	}
 	spec := podlink.Spec{
@@ -152,11 +152,11 @@ func (p *Plugin) disconnect(ctx context.Context, n network, e endpoint) error {
 	if errs[0] == nil {
 		errs = append(errs, p.state.deleteEndpoint(e.ID))
 	}
-	err := p.cfg.Daemon.Unguard(ctx, h.String())
+	err := p.daemon.Unguard(ctx, h.String())
 	if n.Claim && err == nil {
-		err = ignoreNotFound(p.cfg.Daemon.Release(ctx, h.String(), ""))
+		err = ignoreNotFound(p.daemon.Release(ctx, h.String(), ""))
 	}
-	if errors.Is(err, api.ErrNoDaemon) { // it ends the guard and the leases when it is back
+	if isAway(err) { // it ends the guard and the leases when it is back
 		err = p.cfg.Deletions.Add(h)
 	}
 	return errors.Join(append(errs, err)...)

@@ -55,7 +55,7 @@ func (p *Plugin) createNetwork(ctx context.Context, in createNetworkRequest) (no
 
 // allRanges returns the ranges of the overlay.
 func (p *Plugin) allRanges(ctx context.Context) ([]netip.Prefix, error) {
-	s, err := p.status(ctx)
+	s, err := p.daemon.Status(ctx)
 	if err == nil && len(s.Range) == 0 {
 		err = errors.New("the daemon reports no range")
 	}

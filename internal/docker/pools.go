@@ -85,7 +85,7 @@ func divided(r netip.Prefix) netip.Prefix {
 
 // ranges returns the divided parts of the ranges of the overlay in one family, at least one.
 func (p *Plugin) ranges(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
-	s, err := p.status(ctx)
+	s, err := p.daemon.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (p *Plugin) overlapError(subnet netip.Prefix, n network) error {
 // choosePool returns the subnet of a network for which the user has named none. Docker does not say which network it is for: where other
 // nodes have one that this host lacks, it is taken to be that one; sync.go finds out when it was not.
 func (p *Plugin) choosePool(ctx context.Context, within netip.Prefix) (netip.Prefix, error) {
-	published, err := p.published(ctx)
+	published, err := published(ctx, p.daemon)
 	if err != nil {
 		return netip.Prefix{}, err
 	}

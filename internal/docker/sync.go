@@ -137,7 +137,7 @@ func (p *Plugin) syncNetworks(ctx context.Context, list []dockerapi.Network) err
 	for _, n := range list {
 		names[n.ID] = n.Name
 	}
-	published, err := p.published(ctx)
+	published, err := published(ctx, p.cfg.Daemon)
 	if err != nil {
 		return err
 	}
@@ -226,12 +226,12 @@ type publishedNetwork struct {
 }
 
 // published returns the networks of all nodes, also of those that are not alive.
-func (p *Plugin) published(ctx context.Context) (list []publishedNetwork, err error) {
-	s, err := p.status(ctx)
+func published(ctx context.Context, d Daemon) (list []publishedNetwork, err error) {
+	s, err := d.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names, err := p.cfg.Daemon.Names(ctx, "", netip.Addr{})
+	names, err := d.Names(ctx, "", netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
