@@ -136,6 +136,16 @@ func TestDockerMistakes(t *testing.T) {
 		}
 	}
 	a.network("--subnet", "10.32.1.0/24", "mynet")
+	waitName := func(h *dockerHost, name string) {
+		t.Helper()
+		labtest.Until(t, patience, func() error {
+			if out := h.sh("weft dns list"); !strings.Contains(out, name) {
+				return fmt.Errorf("%s is not in %s", name, out)
+			}
+			return nil
+		})
+	}
+	waitName(a, "mynet.24.networks") // errors name the network from now on
 	clean := a.sh("weft ip list")
 	for _, c := range []struct {
 		args []string
@@ -160,15 +170,6 @@ func TestDockerMistakes(t *testing.T) {
 	}
 
 	// The same name with another subnet, and another name with the same subnet, on the other host.
-	waitName := func(h *dockerHost, name string) {
-		t.Helper()
-		labtest.Until(t, patience, func() error {
-			if out := h.sh("weft dns list"); !strings.Contains(out, name) {
-				return fmt.Errorf("%s is not in %s", name, out)
-			}
-			return nil
-		})
-	}
 	waitName(b, "mynet.24.networks")
 	b.network("--subnet", "10.32.2.0/24", "mynet")
 	refused(b, []string{"run", "--detach", "--network", "mynet", dockertest.Image}, "10.32.2.0/24 here, and 10.32.1.0/24 on node host1",
