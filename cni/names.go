@@ -3,10 +3,10 @@ package cni
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/dnsname"
 )
 
 // argHostname is the key of CNI_ARGS in which nerdctl passes the host name of a container; podman passes its name as argName.
@@ -56,17 +56,7 @@ func (c *call) name(p plan) (string, error) {
 	case namespace != "" && namespace != name: // podman passes the name of the container for both
 		name += "." + namespace // two pods of Kubernetes may have one name
 	}
-	return dnsName(name), nil
-}
-
-// dnsName makes a DNS name of the name of a container, as far as that is possible: in lower case, with hyphens in place of underscores, and
-// without hyphens at the ends of labels. The daemon refuses others.
-func dnsName(text string) string {
-	labels := strings.Split(strings.ReplaceAll(strings.ToLower(text), "_", "-"), ".")
-	for i, l := range labels {
-		labels[i] = strings.Trim(l, "-")
-	}
-	return strings.Join(labels, ".")
+	return dnsname.Of(name), nil
 }
 
 // setNames puts into the plan what the result says about names: the container asks the node, unless the configuration has other

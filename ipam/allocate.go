@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/ipam/ring"
@@ -77,21 +78,19 @@ func (a *Allocator) tryAllocate(holder string, in netip.Prefix, s *search) (Leas
 }
 
 // take takes the lowest free address of this node within span, the offsets of in. An address of the whole range is in none of the parts for
-// which this node has leases: its holder would be a member of that subnet. The caller holds mu.
+// which this node has leases: its holder would be a member of that subnet. As long as there are others, it is in none of cfg.Apart either.
+// The caller holds mu.
 func (a *Allocator) take(p *pool, in netip.Prefix, span ring.Span) (offset uint64, ok bool) {
-	if in == p.prefix {
-		for _, part := range a.leases.parts(p.prefix) { // in order, and none begins within another one that is shorter
-			inside, known := p.ring.Span(part)
-			if !known || inside.End <= span.Start {
-				continue
-			}
-			if offset, ok = p.space.Allocate(space.Span(ring.Span{Start: span.Start, End: min(inside.Start, span.End)})); ok {
-				return offset, true
-			}
-			span.Start = inside.End
+	if in != p.prefix {
+		return p.space.Allocate(space.Span(span))
+	}
+	own := a.leases.parts(p.prefix)
+	for _, parts := range [][]netip.Prefix{append(slices.Clone(own), a.cfg.Apart.Subnets()...), own} {
+		if offset, ok = p.space.AllocateOutside(p.spans(parts), space.Span(span)); ok {
+			return offset, true
 		}
 	}
-	return p.space.Allocate(space.Span(span))
+	return 0, false
 }
 
 // resolve returns the pool that in belongs to, in as it is recorded in leases, and the offsets that may be allocated

@@ -51,7 +51,7 @@ func TestAwaitedOwner(t *testing.T) {
 				b.awaited = map[peer.ID]bool{owner.id: true}
 				b.mu.Unlock()
 				begun := time.Now()
-				if err := test.operation(other.alloc, 0); !errors.Is(err, test.failure) || time.Since(begun) < 5*time.Second {
+				if err := test.operation(other.alloc, 0); !errors.Is(err, test.failure) || time.Since(begun) < membershipPatience {
 					t.Errorf("an owner that stays away, after %v: %v", time.Since(begun), err)
 				}
 				time.AfterFunc(3*time.Second, func() { b.isolate() })

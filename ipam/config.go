@@ -50,6 +50,12 @@ type Membership interface {
 	Name(id peer.ID) string
 }
 
+// Apart knows subnets for holders in them alone, besides those for which the node has leases. It is called as Membership is.
+type Apart interface {
+	// Subnets returns them, in any order. Other holders get addresses in them only where this node has no others.
+	Subnets() []netip.Prefix
+}
+
 // Events is notified of changes of the ranges. Its methods are called with nothing locked, from the goroutine that made
 // the change, and may call the Allocator.
 type Events interface {
@@ -79,6 +85,7 @@ type Config struct {
 
 	Membership Membership   // nil: all nodes are reachable, the owners are the only members, and nodes have no names
 	Events     Events       // nil: none
+	Apart      Apart        // nil: no further subnets
 	Logger     *slog.Logger // nil: nothing is logged
 	Rand       rand.Source  // used by the Allocator only; nil: as math/rand/v2
 }
@@ -117,6 +124,9 @@ func (c *Config) setDefaults() {
 	if c.Events == nil {
 		c.Events = noEvents{}
 	}
+	if c.Apart == nil {
+		c.Apart = noneApart{}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,6 +142,11 @@ func (noMembership) Reachable(peer.ID) bool { return true }
 func (noMembership) Awaited(peer.ID) bool   { return false }
 func (noMembership) Members() []peer.ID     { return nil }
 func (noMembership) Name(peer.ID) string    { return "" }
+
+// noneApart is the Apart of a network without such subnets.
+type noneApart struct{}
+
+func (noneApart) Subnets() []netip.Prefix { return nil }
 
 // noEvents ignores all events.
 type noEvents struct{}

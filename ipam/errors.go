@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"weft/internal/peer"
 	"weft/internal/plural"
@@ -56,10 +55,10 @@ func (e *ExhaustedError) Error() string {
 		text += fmt.Sprintf("; %s for holders in subnets of their own alone", plural.Count(int(e.Apart), "address"))
 	}
 	if len(e.Unreachable) > 0 {
-		text += fmt.Sprintf("; %s unreachable (%s)", plural.Count(len(e.Unreachable), "owner"), list(e.Unreachable))
+		text += fmt.Sprintf("; %s unreachable (%s)", plural.Count(len(e.Unreachable), "owner"), plural.List(e.Unreachable))
 	}
 	if len(e.Silent) > 0 {
-		text += fmt.Sprintf("; %s gave no answer (%s)", plural.Count(len(e.Silent), "owner"), list(e.Silent))
+		text += fmt.Sprintf("; %s gave no answer (%s)", plural.Count(len(e.Silent), "owner"), plural.List(e.Silent))
 	}
 	return text
 }
@@ -223,14 +222,4 @@ func (a *Allocator) exhausted(p *pool, in netip.Prefix, span ring.Span, s *searc
 	slices.Sort(e.Unreachable)
 	slices.Sort(e.Silent)
 	return e
-}
-
-// list returns the first few of names as a text.
-func list(names []string) string {
-	const most = 8
-	slices.Sort(names)
-	if n := len(names); n > most {
-		names = append(names[:most:most], fmt.Sprintf("and %d more", n-most))
-	}
-	return strings.Join(names, ", ")
 }

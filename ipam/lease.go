@@ -67,7 +67,7 @@ func (t *leaseTable) remove(addr netip.Addr) {
 	t.byHolder[l.Holder] = rest
 }
 
-// parts returns the parts of a range for which there are leases, in order: subnets of their own.
+// parts returns the parts of a range for which there are leases, in any order: subnets of their own.
 func (t *leaseTable) parts(whole netip.Prefix) []netip.Prefix {
 	var parts []netip.Prefix
 	for in := range t.byIn {
@@ -75,7 +75,6 @@ func (t *leaseTable) parts(whole netip.Prefix) []netip.Prefix {
 			parts = append(parts, in)
 		}
 	}
-	slices.SortFunc(parts, netip.Prefix.Compare)
 	return parts
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/peer"
+	"weft/internal/plural"
 	"weft/ipam/ring"
 	"weft/ipam/store"
 )
@@ -78,7 +79,7 @@ func (a *Allocator) chooseNewOwner() (newOwner peer.ID, err error) {
 		for id := range owners {
 			names = append(names, a.name(id))
 		}
-		return peer.ID{}, fmt.Errorf("%w: none of %s can be reached", ErrNoNewOwner, list(names))
+		return peer.ID{}, fmt.Errorf("%w: none of %s can be reached", ErrNoNewOwner, plural.List(names))
 	}
 	return newOwner, nil
 }

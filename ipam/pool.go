@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -154,4 +155,15 @@ func (a *Allocator) check() error {
 		}
 	}
 	return nil
+}
+
+// spans returns the offsets of parts of the range, in order. Those that are no parts of it, or all of it, are left out.
+func (p *pool) spans(parts []netip.Prefix) (spans []space.Span) {
+	for _, part := range parts {
+		if s, ok := p.ring.Span(part); ok && part.Bits() > p.prefix.Bits() {
+			spans = append(spans, space.Span(s))
+		}
+	}
+	slices.SortFunc(spans, func(a, b space.Span) int { return cmp.Compare(a.Start, b.Start) })
+	return spans
 }

@@ -14,8 +14,11 @@ import (
 // answerPatience is how long a node waits for the reply of one other before it requests from the next.
 const answerPatience = 1500 * time.Millisecond
 
-// membershipPause is how often an operation looks whether a node that it waits for can be reached.
-const membershipPause = 100 * time.Millisecond
+// How often an operation looks whether a node that it waits for can be reached, and how long: it may stay alive without a route.
+const (
+	membershipPause    = 100 * time.Millisecond
+	membershipPatience = 5 * time.Second
+)
 
 // search is what one operation has learned so far about where to find a free address.
 type search struct {
@@ -24,6 +27,8 @@ type search struct {
 	tried map[peer.ID]outcome // by node
 	// informed are the nodes that have already sent this node the tokens that it owns in their view.
 	informed map[peer.ID]bool
+	// awaiting is when it began to wait for a node that may become reachable; zero: it did not.
+	awaiting time.Time
 }
 
 // wait is what an operation waits for: requests in flight, or any change where there are none.
@@ -31,8 +36,7 @@ type wait struct {
 	reason   string // for errors
 	changed  <-chan struct{}
 	requests []*request
-	// failure is what the operation returns where no node that it waits for becomes reachable in time; nil for other waits.
-	failure error
+	failure  error // of the operation, where no node that it waits for becomes reachable in time; nil for other waits
 }
 
 // requestKey identifies a request in flight; operations that need the same share one request.
@@ -98,23 +102,22 @@ func (a *Allocator) requestSpace(p *pool, in netip.Prefix, span ring.Span, s *se
 	}
 	err := a.exhausted(p, in, span, s)
 	for _, total := range p.ring.TotalsWithin(span) {
-		if total.Owner != a.cfg.Self && a.awaited(total.Owner) {
-			return a.waitForNode(total.Owner, err), nil
+		if total.Owner != a.cfg.Self && a.awaited(total.Owner, s) {
+			return &wait{failure: err}, nil
 		}
 	}
 	return nil, err
 }
 
-// awaited reports whether a node is not reachable, and may be so within seconds.
-func (a *Allocator) awaited(id peer.ID) bool {
-	return !a.cfg.Membership.Reachable(id) && a.cfg.Membership.Awaited(id)
-}
-
-// waitForNode returns a wait until a node may be reachable. Err is what it ends with when the operation has no time left.
-func (a *Allocator) waitForNode(id peer.ID, err error) *wait {
-	w := a.waitForChange(fmt.Sprintf("node %s to be reachable", a.name(id)))
-	w.failure = err
-	return w
+// awaited reports whether a node is not reachable, and may be so within seconds, for which s has not waited yet.
+func (a *Allocator) awaited(id peer.ID, s *search) bool {
+	if a.cfg.Membership.Reachable(id) || !a.cfg.Membership.Awaited(id) {
+		return false
+	}
+	if s.awaiting.IsZero() {
+		s.awaiting = time.Now()
+	}
+	return time.Since(s.awaiting) < membershipPatience
 }
 
 // requestAddr requests the address at offset from its owner, another node. The caller holds mu.
@@ -132,8 +135,8 @@ func (a *Allocator) requestAddr(p *pool, offset uint64, s *search) (*wait, error
 		return nil, fmt.Errorf("%w: node %s does not grant %s", ErrExhausted, a.name(owner), addr)
 	case tried, !a.cfg.Membership.Reachable(owner):
 		err := &UnreachableError{Addr: addr, Owner: owner, Name: a.name(owner)}
-		if a.awaited(owner) {
-			return a.waitForNode(owner, err), nil
+		if a.awaited(owner, s) {
+			return &wait{failure: err}, nil
 		}
 		return nil, err
 	}
@@ -217,7 +220,7 @@ func (a *Allocator) await(ctx context.Context, w *wait, s *search) error {
 			again = time.After(membershipPause)
 		}
 		select {
-		case <-w.changed:
+		case <-w.changed: // never for nodes
 			return nil
 		case <-again:
 			return nil

@@ -121,7 +121,7 @@ func (o *serveOptions) plugin(log *slog.Logger) (*docker.Plugin, error) {
 		Links: docker.Kernel{HostRun: o.hostRun}, Logger: log,
 	}
 	if o.dockerSocket != "" {
-		cfg.Engine = dockerapi.NewClient(o.dockerSocket)
+		cfg.Engine = dockerapi.NewClient(o.dockerSocket).WithPidFile(filepath.Join(o.hostRun, "docker.pid"))
 	}
 	plugin, err := docker.New(cfg)
 	if err != nil {

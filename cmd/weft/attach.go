@@ -86,11 +86,6 @@ func (n *namespaceFlags) request(ctx context.Context) (r api.AttachRequest, cont
 	return r, "", nil
 }
 
-// containerName returns the name of a container as one of DNS, as far as that is possible; the daemon refuses others.
-func containerName(name string) string {
-	return strings.Trim(strings.ReplaceAll(strings.ToLower(name), "_", "-"), "-")
-}
-
 func newAttachCommand(e *env) *cobra.Command {
 	n, g := &namespaceFlags{}, &guardFlags{}
 	var ips, in, add, remove []string
@@ -112,9 +107,7 @@ func newAttachCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if hostname == "" {
-				hostname = containerName(container)
-			}
+			r.ContainerName = container
 			if r.In, err = parseSubnets(in); err != nil {
 				return err
 			}
@@ -206,8 +199,9 @@ func newDetachCommand(e *env) *cobra.Command {
 		Use:                   "detach (--netns PATH | --pid N | --container NAME)",
 		DisableFlagsInUseLine: true,
 		Short:                 "Remove a network namespace from the overlay and release its leases",
-		Long: "Remove a network namespace from the overlay and release its leases. This works also when the namespace no\n" +
-			"longer exists. Use the same --netns, --pid or --container, --ifname and --owner as for \"weft attach\".",
+		Long: "Remove a network namespace from the overlay and release its leases. Use the same --netns, --pid or --container,\n" +
+			"--ifname and --owner as for \"weft attach\". With --netns and --pid this works also when the namespace no longer\n" +
+			"exists; the leases of a container that has stopped end by themselves.",
 		Args: usage.None(namespaceFix),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, _, err := n.request(cmd.Context())

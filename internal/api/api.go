@@ -286,6 +286,8 @@ type GuardRequest struct {
 	Allow []netip.Prefix `json:"allow,omitempty"`
 	// Subnets are the only subnets that the port of a new interface exchanges packets with; none: all.
 	Subnets []netip.Prefix `json:"subnets,omitempty"`
+	// HostOnly limits what a port in subnets sends to the host to the host's own addresses.
+	HostOnly bool `json:"host_only,omitempty"`
 }
 
 // GuardStatus counts the ports that are bound to the addresses of their pods, those that a request has opened, and the frames that
@@ -314,6 +316,9 @@ type AttachRequest struct {
 	NoMulticastRoute bool `json:"no_multicast_route,omitempty"`
 	// Hostname is a name below the DNS domain for the addresses until the attachment ends; empty: none.
 	Hostname string `json:"hostname,omitempty"`
+	// ContainerName is the name of the container in its runtime: its Hostname, where that is empty, the attachment has no name yet and
+	// DNS allows it.
+	ContainerName string `json:"container_name,omitempty"`
 	// Guard and Allow are those of a GuardRequest.
 	Guard GuardMode      `json:"guard,omitempty"`
 	Allow []netip.Prefix `json:"allow,omitempty"`

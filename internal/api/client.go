@@ -185,7 +185,7 @@ func (c *Client) awaitDaemon(ctx context.Context, request func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return err
 		case <-time.After(daemonPoll):
 		}
 	}

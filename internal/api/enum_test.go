@@ -56,11 +56,12 @@ func TestDocuments(t *testing.T) {
 			`{"id":"","name":"","addr":"","state":"dead","self":false,"link":"direct","via":"","datapath":"kernel","carrier":"vxlan",` +
 				`"encrypted":false,"cipher":"chacha20-poly1305","mtu":0,"rtt_ms":0,"tx_bytes":0,"rx_bytes":0,"tx_frames":0,"rx_frames":0,` + noKernel},
 		{"status", api.Status{Datapath: api.DatapathMixed, Peers: map[api.PeerState]int{api.PeerDead: 1, api.PeerAlive: 2}, IPAM: api.IPAMReady},
-			`{"version":"","id":"","name":"","ready":false,"range":null,"bridge":"","tap":"","mtu":0,"advertise":"","encrypted":false,` +
+			`{"version":"","id":"","name":"","ready":false,"range":null,"bridge":"","tap":"","mtu":0,"advertise":"",` +
+				`"dns_domain":"","dns":false,"encrypted":false,` +
 				`"secrets":0,"secrets_droppable":false,"network":"","datapath":"mixed","offload":null,` +
 				`"queues":0,"peers":{"alive":2,"dead":1},"targets":null,` +
 				`"ipam":"ready","garbage_freed":0,"exposed":null,"inward":"","fdb":0,"drops":null,"relayed":0,` +
-				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"guard":{"bound":0,"open":0,"dropped":null},` +
+				`"neighbors":{"answered":0,"directed":0,"own":0,"flooded":0},"guard":{"mode":"","bound":0,"open":0,"dropped":null},` +
 				`"since":"0001-01-01T00:00:00Z","conditions":null,"warnings":null}`},
 		{"address space", api.IPAM{State: api.IPAMWaiting}, `{"state":"waiting","waiting_for":"","ranges":null}`},
 		{"idle address space", api.IPAM{State: api.IPAMIdle}, `{"state":"idle","waiting_for":"","ranges":null}`},

@@ -115,6 +115,7 @@ var layers = []struct {
 	{"internal/usage", 1},
 
 	{"internal/bytesreader", 0},
+	{"internal/dnsname", 0},
 	{"internal/health", 0},
 	{"internal/hint", 0},
 	{"internal/suggest", 0},

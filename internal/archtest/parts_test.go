@@ -33,7 +33,7 @@ var parts = map[string][]string{
 		"internal/podprobe", "internal/settings",
 	},
 	"internal/leases": {
-		"internal/api", "internal/ether", "internal/exposure", "internal/health", "internal/hint", "internal/hostnet",
+		"internal/api", "internal/dnsname", "internal/ether", "internal/exposure", "internal/health", "internal/hint", "internal/hostnet",
 		"internal/leases/deletions", "internal/guard", "internal/hostwatch", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},

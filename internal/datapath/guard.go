@@ -211,6 +211,10 @@ func (d *Datapath) SetGuard(ctx context.Context, e guard.Entry) error {
 		return hint.New(hint.Refused, "Start the node with --guard host or --guard pods, or attach the pod with --guard off.",
 			"the node runs with --guard off: no port is bound to its addresses")
 	}
+	if d.settings.Guard == api.GuardOff && len(e.Subnets) > 0 {
+		return hint.New(hint.Refused, "Start the node with --guard host or --guard pods.",
+			"the node runs with --guard off: no port is kept in its subnets")
+	}
 	before, known := d.guards.store.Of(e.Link)
 	if known && reflect.DeepEqual(before, e) {
 		return d.guardError(d.guards.Apply(ctx), e)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,8 +55,8 @@ func (p *Plugin) requestAddress(ctx context.Context, in addressRequest) (address
 		r.Owner = auxPrefix + from.subnet.String()
 	}
 	addr, err := p.lease(ctx, r)
-	if gateway && r.IP.IsValid() && isHeldBy(err, r.Owner) {
-		// Another node reserves the same gateway for this network. No interface has it on any node.
+	if reserved := gateway || strings.HasPrefix(r.Owner, auxPrefix); reserved && r.IP.IsValid() && isHeldBy(err, r.Owner) {
+		// Another node reserves the same address for this network. No interface has it on any node.
 		addr, err = r.IP, nil
 	}
 	if err != nil {
@@ -94,6 +95,10 @@ func (p *Plugin) endpointOwner(text string) (string, error) {
 		return "", hint.New(hint.Invalid, "Write one such as 02:42:0a:20:01:05.", "%q is not the MAC of a container", text)
 	}
 	h := holder.ForDocker(mac)
+	p.busy.touch(mac)
+	if err := p.cfg.Deletions.Forget(h); err != nil {
+		return "", err
+	}
 	if p.cfg.Links.Exists(h.AttachLink()) {
 		return "", hint.New(hint.Refused, "Choose another --mac-address: all networks of weft are one Ethernet.",
 			"a container on this host has the MAC %s", mac)
@@ -137,7 +142,7 @@ func (p *Plugin) forget(ctx context.Context, addr netip.Addr) bool {
 // isUnused reports whether a lease is that of an endpoint that is gone.
 func (p *Plugin) isUnused(l api.Lease, now time.Time) bool {
 	h := holder.Parse(l.Owner)
-	return h.Kind == holder.Docker && now.Sub(l.Since) > unusedAge && !p.cfg.Links.Exists(h.AttachLink())
+	return h.Kind == holder.Docker && now.Sub(l.Since) > unusedAge && !p.busy.has(h.MAC) && !p.cfg.Links.Exists(h.AttachLink())
 }
 
 // releaseAddress ends a lease. An address that an interface still has keeps it: the daemon ends it once that is gone.
@@ -154,13 +159,21 @@ func (p *Plugin) releaseAddress(ctx context.Context, in addressRequest) (none, e
 		if l.IP.Addr() != addr || !strings.HasPrefix(l.Owner, ownPrefix) {
 			continue
 		}
-		if h := holder.Parse(l.Owner); h.Kind == holder.Docker && p.cfg.Links.Exists(h.AttachLink()) {
-			p.log.Warn("an address is not released, because its interface exists", "addr", addr, "owner", l.Owner)
+		h := holder.Parse(l.Owner)
+		if h.Kind == holder.Docker && (p.busy.isCreating(h.MAC) || p.cfg.Links.Exists(h.AttachLink())) || p.isGateway(l) {
+			p.log.Warn("an address is not released, because it is in use", "addr", addr, "owner", l.Owner)
 			return none{}, nil
 		}
 		return none{}, ignoreNotFound(p.daemon.Release(ctx, l.Owner, addr.String()))
 	}
 	return none{}, nil
+}
+
+// isGateway reports whether a lease is the gateway of a network that exists: Docker releases it after it has deleted the network.
+func (p *Plugin) isGateway(l api.Lease) bool {
+	return slices.ContainsFunc(p.state.networks(), func(n network) bool {
+		return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return gatewayOwner(s) == l.Owner })
+	})
 }
 
 // ignoreNotFound returns nil for an error that says that something is not there.

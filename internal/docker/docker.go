@@ -58,7 +58,7 @@ var _ Daemon = (*api.Client)(nil)
 
 // Engine is the part of Docker's own API that the plugin uses. *dockerapi.Client is one.
 type Engine interface {
-	Networks(ctx context.Context, driver string) ([]dockerapi.Network, error)
+	Networks(ctx context.Context) ([]dockerapi.Network, error)
 	ContainersOn(ctx context.Context, networks []string) ([]string, error)
 	Container(ctx context.Context, name string) (dockerapi.Container, error)
 	Start(ctx context.Context, id string) error
@@ -101,8 +101,13 @@ type Plugin struct {
 	changed signal.Chan
 	// known is what the last comparison has found out about networks.
 	known knownNetworks
-	// started remembers which containers Run has started. Only the goroutine of Run uses it.
-	started map[string]time.Time
+	// starts has the containers that Run has started, and absent how often in a row the engine did not list a network. Only the goroutine of
+	// Run uses them.
+	starts map[string]startOf
+	absent map[string]int
+	// busy are the endpoints that are being made, and reserved the subnets of networks that are.
+	busy     busyMACs
+	reserved reservedPools
 }
 
 // New returns a Plugin with the networks and endpoints of its state file.
@@ -117,5 +122,8 @@ func New(cfg Config) (*Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plugin{cfg: cfg, log: cfg.Logger, state: s, daemon: patient{cfg.Daemon, cfg.Patience}, changed: signal.New(), started: map[string]time.Time{}}, nil
+	return &Plugin{
+		cfg: cfg, log: cfg.Logger, state: s, daemon: patient{cfg.Daemon, cfg.Patience}, changed: signal.New(),
+		starts: map[string]startOf{}, absent: map[string]int{},
+	}, nil
 }

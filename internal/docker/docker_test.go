@@ -3,10 +3,12 @@ package docker
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"weft/internal/dockerapi"
 	"weft/internal/ether"
 	"weft/internal/leases/holder"
+	"weft/internal/nettest/labtest"
 )
 
 // call sends a request to the plugin as Docker does, and returns the answer.
@@ -70,7 +73,7 @@ func TestLife(t *testing.T) {
 	h := holder.ForDocker(ether.Addr{2, 0x42, 10, 32, 1, 5})
 	want := api.GuardRequest{
 		Owner: h.String(), MAC: h.MAC, IPs: []netip.Addr{netip.MustParseAddr("10.32.1.2")}, Guard: api.GuardPods,
-		Subnets: []netip.Prefix{netip.MustParsePrefix("10.32.1.0/24")},
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.32.1.0/24")}, HostOnly: true,
 	}
 	if diff := cmp.Diff(want, b.daemon.guards[h.String()], cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
@@ -146,6 +149,47 @@ func TestFailedEndpoint(t *testing.T) {
 	}
 }
 
+// TestSameMAC: a second endpoint with the MAC of a container is refused, and the container keeps its interface, guard and lease.
+func TestSameMAC(t *testing.T) {
+	b := newBench(t)
+	b.start(t)
+	leases, guards := len(b.daemon.leases), b.daemon.guards["docker/"+mac]
+	again := `{"NetworkID": "net1", "EndpointID": "end2", "Interface": {"Address": "10.32.1.3/24", "MacAddress": "` + mac + `"}}`
+	if _, failure := b.call(t, "NetworkDriver.CreateEndpoint", again); !strings.Contains(failure, "has the MAC "+mac) {
+		t.Errorf("%q", failure)
+	}
+	b.must(t, "NetworkDriver.CreateEndpoint", endpoint1) // Docker repeats a request without an answer
+	if len(b.links.exist) != 1 || len(b.daemon.leases) != leases || !slices.Equal(b.daemon.guards["docker/"+mac].IPs, guards.IPs) {
+		t.Errorf("links %v, leases %v, guard %v", b.links.exist, b.daemon.leases, b.daemon.guards)
+	}
+	end, free := b.busy.begin(ether.Addr{2, 7})
+	if _, twice := b.busy.begin(ether.Addr{2, 7}); !free || twice {
+		t.Error("two endpoints with one MAC are made at once")
+	}
+	end()
+}
+
+// TestReservedPools: a subnet is reserved from the request for it until its network is there, or is given up.
+func TestReservedPools(t *testing.T) {
+	b := newBench(t)
+	request := `{"AddressSpace": "weft", "Pool": "10.32.1.0/24"}`
+	b.must(t, "IpamDriver.RequestPool", request)
+	if _, failure := b.call(t, "IpamDriver.RequestPool", request); !strings.Contains(failure, "is being created") {
+		t.Errorf("%q", failure)
+	}
+	one := b.must(t, "IpamDriver.RequestPool", `{"AddressSpace": "weft"}`)
+	two := b.must(t, "IpamDriver.RequestPool", `{"AddressSpace": "weft"}`)
+	if one["Pool"] == two["Pool"] {
+		t.Errorf("two networks get %v", one["Pool"])
+	}
+	b.must(t, "IpamDriver.ReleasePool", `{"PoolID": "10.32.1.0/24"}`)
+	b.must(t, "IpamDriver.RequestPool", request)
+	b.must(t, "NetworkDriver.CreateNetwork", ownNet)
+	if _, failure := b.call(t, "IpamDriver.RequestPool", request); !strings.Contains(failure, "overlaps the network") {
+		t.Errorf("%q", failure)
+	}
+}
+
 // TestDaemonAway: without the daemon requests say so, an interface is removed all the same, and its lease ends when the daemon is back.
 func TestDaemonAway(t *testing.T) {
 	b := newBench(t)
@@ -155,7 +199,7 @@ func TestDaemonAway(t *testing.T) {
 		{"IpamDriver.RequestPool", `{"AddressSpace": "weft"}`},
 		{"IpamDriver.RequestAddress", `{"PoolID": "10.32.1.0/24", "Options": {"com.docker.network.endpoint.macaddress": "02:42:0a:20:01:06"}}`},
 		{"NetworkDriver.CreateNetwork", `{"NetworkID": "net2", "IPv4Data": [{"AddressSpace": "weft", "Pool": "10.32.2.0/24"}]}`},
-		{"NetworkDriver.CreateEndpoint", strings.ReplaceAll(endpoint1, "end1", "end2")},
+		{"NetworkDriver.CreateEndpoint", strings.NewReplacer("end1", "end2", mac, "02:42:0a:20:01:06").Replace(endpoint1)},
 	} {
 		if _, failure := b.call(t, request[0], request[1]); !strings.Contains(
 			failure,
@@ -271,6 +315,7 @@ func TestSync(t *testing.T) {
 		{ID: "f1", RestartPolicy: "always", Failure: "NetworkDriver.CreateEndpoint: weft: no weft daemon answers"},
 		{ID: "f2", RestartPolicy: "no", Failure: "NetworkDriver.CreateEndpoint: weft: no weft daemon answers"},
 		{ID: "f3", RestartPolicy: "always", Failure: "exec: not found"},
+		{ID: "f5", RestartPolicy: "always", Failure: "IpamDriver.RequestAddress: weft: address in use: 10.32.1.9"},
 		{ID: "f4", RestartPolicy: "unless-stopped", Failure: `plugin "weft" not found`},
 	}
 	b.daemon.leases = append(b.daemon.leases, // of a crash
@@ -292,9 +337,14 @@ func TestSync(t *testing.T) {
 	if diff := cmp.Diff([]string{"my-net.24.networks 10.32.1.1", "shop 10.32.1.2", "web-1 10.32.1.2"}, names()); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"f1", "f4"}, b.engine.started); diff != "" {
-		t.Errorf("started (-want +got):\n%s", diff)
-	}
+	labtest.Until(t, 10*time.Second, func() error {
+		b.engine.mu.Lock()
+		defer b.engine.mu.Unlock()
+		if diff := cmp.Diff([]string{"f1", "f4"}, b.engine.started); diff != "" {
+			return fmt.Errorf("started (-want +got):\n%s", diff)
+		}
+		return nil
+	})
 	var owners []string
 	for _, l := range b.daemon.leases {
 		owners = append(owners, l.Owner)
@@ -334,6 +384,25 @@ func TestConflict(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, failure, c.want)
 		}
 	}
+	// Both were published before they knew of each other: that of the node with the lower ID counts.
+	for node, want := range map[string]string{"\x00": "--subnet 10.32.2.0/24", "b": ""} {
+		both := newBench(t)
+		both.start(t)
+		both.must(t, "NetworkDriver.DeleteEndpoint", `{"EndpointID": "end1"}`)
+		both.cfg.Engine = both.engine
+		both.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+		if err := both.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		both.daemon.elsewhere("mynet", "10.32.2.0/24", node)
+		if err := both.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, failure := both.call(t, "NetworkDriver.CreateEndpoint", endpoint1)
+		if (want == "") != (failure == "") || !strings.Contains(failure, want) {
+			t.Errorf("beside node %q: %q, want %q", node, failure, want)
+		}
+	}
 	first := newBench(t)
 	first.start(t)
 	first.must(t, "NetworkDriver.DeleteEndpoint", `{"EndpointID": "end1"}`)
@@ -356,16 +425,6 @@ func TestBadState(t *testing.T) {
 	}
 	if _, err := openState(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a broken file: %v", err)
-	}
-}
-
-func TestLabel(t *testing.T) {
-	for name, want := range map[string]string{
-		"web": "web", "Shop_1": "shop-1", "_x_": "x", "a.b": "a-b", "___": "", "ü": "", strings.Repeat("a", 80): strings.Repeat("a", 63),
-	} {
-		if got := label(name); got != want {
-			t.Errorf("label(%q) = %q, want %q", name, got, want)
-		}
 	}
 }
 

@@ -50,11 +50,25 @@ func (p *Plugin) createEndpoint(ctx context.Context, in createEndpointRequest) (
 		e.MAC = ether.FromIP(e.Addrs[0])
 		out.Interface.MacAddress = e.MAC.String()
 	}
+	h := holder.ForDocker(e.MAC)
+	end, free := p.busy.begin(e.MAC)
+	if free {
+		defer end()
+	}
+	if exists := p.cfg.Links.Exists(h.AttachLink()); exists || !free {
+		if before, known := p.state.endpoint(e.ID); exists && known && before.MAC == e.MAC {
+			return out, nil // Docker repeats the request
+		}
+		return out, hint.New(hint.Refused, "Choose another --mac-address: all networks of weft are one Ethernet.",
+			"a container on this host has the MAC %s", e.MAC)
+	}
+	if err := p.cfg.Deletions.Forget(h); err != nil {
+		return out, err
+	}
 	s, err := p.daemon.Status(ctx)
 	if err != nil {
 		return out, err
 	}
-	h := holder.ForDocker(e.MAC)
 	if err := p.claimAll(ctx, n, h, e.Addrs); err != nil {
 		return out, err
 	}
@@ -126,9 +140,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 		}
 	}
 	guard := api.GuardRequest{Owner: h.String(), MAC: e.MAC, IPs: e.Addrs, Guard: n.Guard, Subnets: n.separated(s.Range)}
-	if s.Guard.Mode == api.GuardOff { // the operator has turned it off for the whole node
-		guard.Guard = api.GuardOff
-	}
+	guard.HostOnly = len(guard.Subnets) > 0 // the way out is Docker's bridge
 	if err := p.daemon.Guard(ctx, guard); err != nil {
 		return err
 	}
@@ -136,9 +148,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 		Ifname: temporaryName(e.MAC), HostName: h.AttachLink(), Bridge: s.Bridge, MTU: mtu, MAC: e.MAC,
 		Origin: podlink.Origin{Runtime: "docker"},
 	}
-	if err := p.cfg.Links.Offer(ctx, spec); errors.Is(err, podlink.ErrExists) {
-		return hint.New(hint.Refused, "Remove it: \"ip link del "+spec.HostName+"\".", "an interface for the MAC %s exists: %w", e.MAC, err)
-	} else if err != nil {
+	if err := p.cfg.Links.Offer(ctx, spec); err != nil {
 		return err
 	}
 	return p.state.putEndpoint(e)

@@ -181,7 +181,7 @@ func (d *fakeDaemon) RemoveName(_ context.Context, r api.NameRequest) error {
 func (d *fakeDaemon) elsewhere(name, subnet, node string) {
 	p := netip.MustParsePrefix(subnet)
 	d.names = append(d.names, api.Name{
-		Name: fmt.Sprintf("%s.%d.networks", name, p.Bits()), IP: p.Addr().Next(), Node: peer.ID{2}, NodeName: node,
+		Name: fmt.Sprintf("%s.%d.networks", name, p.Bits()), IP: p.Addr().Next(), Node: peer.ID{node[0]}, NodeName: node,
 	})
 }
 
@@ -229,17 +229,11 @@ func (l *fakeLinks) Announce(context.Context, string, ether.Addr) error { return
 type fakeEngine struct {
 	networks   []dockerapi.Network
 	containers []dockerapi.Container
-	started    []string
+	mu         sync.Mutex
+	started    []string // guarded by mu
 }
 
-func (e *fakeEngine) Networks(_ context.Context, driver string) (list []dockerapi.Network, err error) {
-	for _, n := range e.networks {
-		if n.Driver == driver {
-			list = append(list, n)
-		}
-	}
-	return list, nil
-}
+func (e *fakeEngine) Networks(context.Context) ([]dockerapi.Network, error) { return e.networks, nil }
 
 func (e *fakeEngine) ContainersOn(context.Context, []string) (ids []string, err error) {
 	for _, c := range e.containers {
@@ -258,7 +252,10 @@ func (e *fakeEngine) Container(_ context.Context, name string) (dockerapi.Contai
 }
 
 func (e *fakeEngine) Start(_ context.Context, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.started = append(e.started, id)
+	slices.Sort(e.started)
 	return nil
 }
 

@@ -54,7 +54,7 @@ func (p *Plugin) Handler() http.Handler {
 		return addressSpaces{LocalDefaultAddressSpace: addressSpace, GlobalDefaultAddressSpace: addressSpace}, nil
 	})
 	serve(p, mux, "IpamDriver.RequestPool", p.requestPool)
-	serve(p, mux, "IpamDriver.ReleasePool", func(context.Context, releasePoolRequest) (none, error) { return none{}, nil })
+	serve(p, mux, "IpamDriver.ReleasePool", p.releasePool)
 	serve(p, mux, "IpamDriver.RequestAddress", p.requestAddress)
 	serve(p, mux, "IpamDriver.ReleaseAddress", p.releaseAddress)
 	return mux
@@ -132,5 +132,5 @@ func explain(err error) string {
 	return failurePrefix + strings.Join(strings.Fields(text), " ")
 }
 
-// failurePrefix begins all errors of the plugin, so that they are recognized in what Docker remembers of a container.
+// failurePrefix begins all errors of the plugin.
 const failurePrefix = "weft: "

@@ -49,6 +49,7 @@ func (p *Plugin) createNetwork(ctx context.Context, in createNetworkRequest) (no
 	} else if err != nil {
 		return none{}, err
 	}
+	p.reserved.remove(n.Subnets...)
 	p.changed.Set()
 	return none{}, nil
 }
@@ -84,6 +85,9 @@ func (n *network) addSubnet(data ipamData, ranges []netip.Prefix) error {
 		return err
 	}
 	n.Subnets = append(n.Subnets, subnet)
+	if gateway, err := netip.ParsePrefix(data.Gateway); err == nil {
+		n.Gateways = append(n.Gateways, gateway.Addr())
+	}
 	return nil
 }
 
@@ -139,8 +143,11 @@ func (p *Plugin) deleteNetwork(_ context.Context, in networkRequest) (none, erro
 }
 
 // separated returns the subnets that a network's ports exchange packets with; none for a network that is a whole range, which it shares
-// with all pods.
+// with all pods, and for one with open ports.
 func (n *network) separated(ranges []netip.Prefix) []netip.Prefix {
+	if n.Guard == api.GuardOff {
+		return nil
+	}
 	whole := func(s netip.Prefix) bool {
 		return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r == s || divided(r) == s })
 	}

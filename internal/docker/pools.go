@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -60,13 +61,17 @@ func (p *Plugin) requestPool(ctx context.Context, in requestPoolRequest) (reques
 	}
 	var chosen pool
 	if in.Pool == "" {
-		chosen.subnet, err = p.choosePool(ctx, ranges[0])
+		chosen.subnet, err = p.chooseOf(ctx, ranges)
 		chosen.within = chosen.subnet
 	} else {
 		chosen, err = p.requestedPool(in, ranges)
 	}
 	if err != nil {
 		return requestPoolResponse{}, err
+	}
+	if !p.reserved.add(chosen.subnet) {
+		return requestPoolResponse{}, hint.New(hint.Refused, "Try again in a moment.", "another network with the subnet %s is being created",
+			chosen.subnet)
 	}
 	return requestPoolResponse{PoolID: chosen.id(), Pool: chosen.subnet.String()}, nil
 }
@@ -81,6 +86,25 @@ func divided(r netip.Prefix) netip.Prefix {
 		return netip.PrefixFrom(r.Addr(), dividedBits)
 	}
 	return r
+}
+
+// releasePool ends the reservation of a subnet.
+func (p *Plugin) releasePool(_ context.Context, in releasePoolRequest) (none, error) {
+	if from, err := parsePool(in.PoolID); err == nil {
+		p.reserved.remove(from.subnet)
+	}
+	return none{}, nil
+}
+
+// chooseOf is choosePool in the first of some ranges that has a free subnet.
+func (p *Plugin) chooseOf(ctx context.Context, ranges []netip.Prefix) (subnet netip.Prefix, err error) {
+	for _, r := range ranges {
+		subnet, err = p.choosePool(ctx, r)
+		if e, full := errors.AsType[*hint.Error](err); !full || e.Kind != hint.Exhausted {
+			return subnet, err
+		}
+	}
+	return subnet, err
 }
 
 // ranges returns the divided parts of the ranges of the overlay in one family, at least one.
@@ -155,7 +179,10 @@ func checkInside(subnet netip.Prefix, ranges []netip.Prefix) error {
 			example = r
 		}
 	}
-	return hint.New(hint.Invalid, "Choose a part of it, such as "+freeSubnet(example, nil).String()+".",
+	if free := freeSubnet(example, nil); free.IsValid() {
+		example = free
+	}
+	return hint.New(hint.Invalid, "Choose a part of it, such as "+example.String()+".",
 		"the subnet %s is outside of the overlay's range %s", subnet, join(ranges))
 }
 
@@ -172,13 +199,13 @@ func (p *Plugin) choosePool(ctx context.Context, within netip.Prefix) (netip.Pre
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	taken := []netip.Prefix{}
+	taken := p.reserved.all()
 	for _, n := range p.state.networks() {
 		taken = append(taken, n.Subnets...)
 	}
 	var missing []publishedNetwork
 	for _, n := range published {
-		if !within.Contains(n.subnet.Addr()) {
+		if !contains(within, n.subnet) || n.subnet.Addr().BitLen()-n.subnet.Bits() < 2 {
 			continue
 		}
 		if !n.own && !overlap(taken, []netip.Prefix{n.subnet}) &&
@@ -198,7 +225,11 @@ func (p *Plugin) choosePool(ctx context.Context, within netip.Prefix) (netip.Pre
 		for _, n := range missing {
 			texts = append(texts, fmt.Sprintf("%s (%s on %s)", n.subnet, n.name, n.node))
 		}
-		return netip.Prefix{}, hint.New(hint.Refused, "Name the one of your network with --subnet, or a new one such as "+free.String()+".",
+		advice := "Name the one of your network with --subnet."
+		if free.IsValid() {
+			advice = "Name the one of your network with --subnet, or a new one such as " + free.String() + "."
+		}
+		return netip.Prefix{}, hint.New(hint.Refused, advice,
 			"other nodes have the networks %s", strings.Join(texts, ", "))
 	}
 	if !free.IsValid() {

@@ -23,6 +23,8 @@ import (
 type network struct {
 	ID      string         `json:"id"`
 	Subnets []netip.Prefix `json:"subnets"`
+	// Gateways are the addresses that Docker has reserved as gateways.
+	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Claim says that Docker's own IPAM chooses the addresses, so that each has to be claimed.
 	Claim       bool          `json:"claim,omitempty"`
 	Guard       api.GuardMode `json:"guard"`

@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/dnsname"
 	"weft/internal/dockerapi"
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
+	"weft/internal/peer"
 )
 
 // Run follows the engine until ctx ends: it publishes names of containers and networks, ends what is left of those that are gone, and
@@ -50,8 +52,11 @@ func (p *Plugin) Run(ctx context.Context) {
 		}
 		pause := syncPause
 		if err != nil {
+			pause = syncPeriod
+			if isAway(err) || errors.Is(err, dockerapi.ErrNoEngine) {
+				pause = enginePause
+			}
 			p.changed.Set()
-			pause = enginePause
 		}
 		select {
 		case <-ctx.Done():
@@ -75,7 +80,7 @@ func (p *Plugin) watch(ctx context.Context) {
 
 // sync compares the engine with this plugin and with the daemon once.
 func (p *Plugin) sync(ctx context.Context) error {
-	networks, err := p.networks(ctx)
+	networks, err := p.cfg.Engine.Networks(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,46 +95,52 @@ func (p *Plugin) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		p.syncNames(ctx, containers, status), p.endUnused(ctx), p.forgetEndpoints(ctx, containers), p.startFailed(ctx, containers))
+	p.startFailed(ctx, containers)
+	return errors.Join(p.syncNames(ctx, containers, status), p.endUnused(ctx), p.forgetEndpoints(ctx, containers))
 }
 
-// managedTag is what Docker adds to the name of a managed plugin.
-const managedTag = ":latest"
+// inspectTime bounds a look at one container: Docker does not answer while it starts it, which may wait for weft.
+const inspectTime = 2 * time.Second
 
-// networks returns the engine's networks of this driver, under both names that it may have.
-func (p *Plugin) networks(ctx context.Context) ([]dockerapi.Network, error) {
-	list, err := p.cfg.Engine.Networks(ctx, p.cfg.Driver)
-	if err != nil {
-		return nil, err
-	}
-	managed, err := p.cfg.Engine.Networks(ctx, p.cfg.Driver+managedTag)
-	return append(list, managed...), err
-}
-
-// containers returns the containers of networks, whether they run or not.
+// containers returns the containers of the networks of this host, whether they run or not.
 func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (list []dockerapi.Container, err error) {
 	var ids []string
 	for _, n := range networks {
-		ids = append(ids, n.ID)
+		if _, ours := p.state.network(n.ID); ours {
+			ids = append(ids, n.ID)
+		}
 	}
 	if ids, err = p.cfg.Engine.ContainersOn(ctx, ids); err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
-		c, err := p.cfg.Engine.Container(ctx, id)
-		if errors.Is(err, dockerapi.ErrNotFound) {
-			continue // it was removed meanwhile
-		} else if err != nil {
+		c, err := p.inspect(ctx, id)
+		switch {
+		case errors.Is(err, dockerapi.ErrNotFound): // it was removed meanwhile
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			p.changed.Set() // the next comparison has it
+		case err != nil:
 			return nil, err
+		default:
+			list = append(list, c)
 		}
-		list = append(list, c)
 	}
 	return list, nil
 }
 
-// newNetwork is how old a network may be that the engine does not list yet: it lists one after it has been created.
-const newNetwork = 30 * time.Second
+// inspect returns a container, within inspectTime.
+func (p *Plugin) inspect(ctx context.Context, id string) (dockerapi.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTime)
+	defer cancel()
+	return p.cfg.Engine.Container(ctx, id)
+}
+
+// newNetwork is how old a network may be that the engine does not list yet: it lists one after it has been created. An older one is
+// forgotten after it was absent some times in a row.
+const (
+	newNetwork  = 30 * time.Second
+	mostAbsence = 3
+)
 
 // syncNetworks publishes the networks of this host, so that other nodes know their names and subnets, and forgets those that are gone.
 func (p *Plugin) syncNetworks(ctx context.Context, list []dockerapi.Network) error {
@@ -146,10 +157,14 @@ func (p *Plugin) syncNetworks(ctx context.Context, list []dockerapi.Network) err
 	for _, n := range p.state.networks() {
 		name, exists := names[n.ID]
 		switch {
-		case !exists && time.Since(n.Created) > newNetwork:
-			p.log.Info("forgot a network that Docker does not have any more", "network", n.ID)
-			errs = append(errs, p.state.deleteNetwork(n.ID))
+		case !exists && time.Since(n.Created) > newNetwork && !p.hasEndpoints(n):
+			if p.absent[n.ID]++; p.absent[n.ID] >= mostAbsence {
+				p.log.Info("forgot a network that Docker does not have any more", "network", n.ID)
+				errs = append(errs, p.state.deleteNetwork(n.ID))
+				delete(p.absent, n.ID)
+			}
 		case exists:
+			delete(p.absent, n.ID)
 			if conflicts[n.ID] = conflict(name, n, published); conflicts[n.ID] == nil {
 				errs = append(errs, p.publish(ctx, name, n, published))
 			}
@@ -157,6 +172,11 @@ func (p *Plugin) syncNetworks(ctx context.Context, list []dockerapi.Network) err
 	}
 	p.known.set(names, conflicts)
 	return errors.Join(errs...)
+}
+
+// hasEndpoints reports whether a network has interfaces on this host.
+func (p *Plugin) hasEndpoints(n network) bool {
+	return slices.ContainsFunc(p.state.endpoints(), func(e endpoint) bool { return e.Network == n.ID })
 }
 
 // knownNetworks is what the last comparison has found out about the networks of this host. The zero value is empty. Its methods may be
@@ -223,6 +243,7 @@ type publishedNetwork struct {
 	subnet netip.Prefix
 	node   string
 	own    bool // of this node
+	id     peer.ID
 }
 
 // published returns the networks of all nodes, also of those that are not alive.
@@ -245,23 +266,25 @@ func published(ctx context.Context, d Daemon) (list []publishedNetwork, err erro
 			continue
 		}
 		list = append(list, publishedNetwork{
-			name: labels[0], subnet: netip.PrefixFrom(n.IP, bits).Masked(), node: n.NodeName, own: n.Node == s.ID,
+			name: labels[0], subnet: netip.PrefixFrom(n.IP, bits).Masked(), node: n.NodeName, own: n.Node == s.ID, id: n.Node,
 		})
 	}
 	return list, nil
 }
 
-// conflict returns how a network of this host disagrees with those of other nodes; nil where it does not, or where it was there first.
+// conflict returns how a network of this host disagrees with those of other nodes; nil where it does not, or where it was there first. Of
+// two that were published at the same time, that of the node with the lower ID counts as the first.
 func conflict(name string, n network, published []publishedNetwork) error {
-	own := label(name)
+	own := dnsname.Label(name)
+	var self peer.ID // set where the network was published before
 	for _, o := range published {
 		if o.own && o.name == own && slices.Contains(n.Subnets, o.subnet) {
-			return nil // published before: the others have to agree with it
+			self = o.id
 		}
 	}
 	for _, o := range published {
 		same := slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == o.subnet.Addr().Is4() })
-		if o.own || !same {
+		if o.own || !same || !self.IsZero() && self.Compare(o.id) < 0 {
 			continue
 		}
 		fix := fmt.Sprintf("Remove it with \"docker network rm %s\", and create it with ", name)
@@ -281,7 +304,7 @@ func conflict(name string, n network, published []publishedNetwork) error {
 func (p *Plugin) publish(ctx context.Context, name string, n network, published []publishedNetwork) error {
 	var errs []error
 	for _, s := range n.Subnets {
-		if slices.ContainsFunc(published, func(o publishedNetwork) bool { return o.own && o.name == label(name) && o.subnet == s }) {
+		if slices.ContainsFunc(published, func(o publishedNetwork) bool { return o.own && o.name == dnsname.Label(name) && o.subnet == s }) {
 			continue
 		}
 		leases, err := p.cfg.Daemon.Leases(ctx, gatewayOwner(s))
@@ -289,33 +312,37 @@ func (p *Plugin) publish(ctx context.Context, name string, n network, published 
 			errs = append(errs, err)
 			continue
 		}
-		if len(leases) == 0 { // Docker's own IPAM, or a gateway that another node reserves as well
-			leases, err = p.cfg.Daemon.Allocate(ctx, api.AddressRequest{Owner: gatewayOwner(s), In: s})
-			if err != nil {
+		if len(leases) == 0 {
+			if leases, err = p.leaseGateway(ctx, n, s); err != nil || len(leases) == 0 {
 				errs = append(errs, err)
 				continue
 			}
 		}
 		errs = append(errs, p.cfg.Daemon.AddName(ctx, api.NameRequest{
-			Name: fmt.Sprintf("%s.%d.%s", label(name), s.Bits(), networksLabel), IPs: []netip.Addr{leases[0].IP.Addr()}, Owner: gatewayOwner(s),
+			Name: fmt.Sprintf("%s.%d.%s", dnsname.Label(name), s.Bits(), networksLabel),
+			IPs:  []netip.Addr{leases[0].IP.Addr()}, Owner: gatewayOwner(s),
 		}))
 	}
 	return errors.Join(errs...)
 }
 
-// label converts a name of Docker to a label of DNS: lower case, with hyphens in place of what DNS does not allow. It may be empty.
-func label(name string) string {
-	const most = 63 // RFC 1035, 2.3.4
-	text := strings.Map(func(c rune) rune {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-':
-			return c
-		case c >= 'A' && c <= 'Z':
-			return c - 'A' + 'a'
+// leaseGateway leases the address by which a network is published: Docker's gateway, or any where another node reserves the same one. None,
+// without an error, where Docker's own IPAM gives out the addresses: any other may be that of a container.
+func (p *Plugin) leaseGateway(ctx context.Context, n network, subnet netip.Prefix) (leases []api.Lease, err error) {
+	owner := gatewayOwner(subnet)
+	for _, g := range n.Gateways {
+		if !subnet.Contains(g) {
+			continue
 		}
-		return '-'
-	}, name)
-	return strings.Trim(text[:min(len(text), most)], "-")
+		leases, err = p.cfg.Daemon.Allocate(ctx, api.AddressRequest{Owner: owner, IP: g})
+		if !isHeldBy(err, owner) {
+			return leases, err
+		}
+	}
+	if n.Claim {
+		return nil, nil
+	}
+	return p.cfg.Daemon.Allocate(ctx, api.AddressRequest{Owner: owner, In: subnet})
 }
 
 // wantedNames returns the names of the running containers, by owner and name.
@@ -328,7 +355,7 @@ func wantedNames(containers []dockerapi.Container, ours func(networkID string) b
 			}
 			names := map[string][]netip.Addr{}
 			for _, name := range append([]string{c.Name, c.Service}, e.Aliases...) {
-				if l := label(name); l != "" && !strings.HasPrefix(c.ID, name) { // Docker adds the beginning of the ID as an alias
+				if l := dnsname.Label(name); l != "" && !strings.HasPrefix(c.ID, name) { // Docker adds the beginning of the ID as an alias
 					names[l] = e.Addrs
 				}
 			}
@@ -432,25 +459,58 @@ func (p *Plugin) forgetEndpoints(ctx context.Context, containers []dockerapi.Con
 // Restart policies with which Docker starts a container when it starts itself.
 var restarted = []string{"always", "unless-stopped"}
 
-// startAgain is how long a container that Run has started is left alone.
-const startAgain = 10 * time.Second
+// Pauses before a container that could not start is started again: the first, which doubles, and the longest.
+const (
+	startPause     = 5 * time.Second
+	startPauseMost = 5 * time.Minute
+	startTime      = time.Minute
+)
+
+// startOf is what Run knows about a container that it has started.
+type startOf struct {
+	at    time.Time
+	pause time.Duration // before the next attempt
+}
+
+// failedWithoutWeft reports whether a container could not be started because weft was away, and for no other reason.
+func (p *Plugin) failedWithoutWeft(failure string) bool {
+	for _, part := range []string{
+		api.ErrNoDaemon.Error(), p.cfg.Driver + ".sock",
+		fmt.Sprintf("plugin %q not found", p.cfg.Driver), fmt.Sprintf("plugin %q not found", p.cfg.Driver+":latest"),
+	} {
+		if strings.Contains(failure, part) {
+			return true
+		}
+	}
+	return false
+}
 
 // startFailed starts containers that Docker could not start because weft was away. Docker itself does not try again.
-func (p *Plugin) startFailed(ctx context.Context, containers []dockerapi.Container) error {
-	var errs []error
+func (p *Plugin) startFailed(ctx context.Context, containers []dockerapi.Container) {
+	now := time.Now()
+	waiting := map[string]startOf{}
 	for _, c := range containers {
-		failed := strings.Contains(c.Failure, failurePrefix) || strings.Contains(c.Failure, p.cfg.Driver+".sock") ||
-			strings.Contains(c.Failure, fmt.Sprintf("plugin %q not found", p.cfg.Driver))
-		if c.Running || !failed || !slices.Contains(restarted, c.RestartPolicy) || time.Since(p.started[c.ID]) < startAgain {
+		if c.Running || !p.failedWithoutWeft(c.Failure) || !slices.Contains(restarted, c.RestartPolicy) {
 			continue
 		}
-		p.started[c.ID] = time.Now()
-		if err := p.cfg.Engine.Start(ctx, c.ID); err != nil {
-			errs = append(errs, fmt.Errorf("starting %s: %w", c.Name, err))
+		last, again := p.starts[c.ID]
+		if again && now.Sub(last.at) < last.pause {
+			waiting[c.ID] = last
 			continue
 		}
-		p.log.Info("started a container that could not start while weft was away", "container", c.Name)
+		waiting[c.ID] = startOf{at: now, pause: min(max(startPause, 2*last.pause), startPauseMost)}
+		go p.start(context.WithoutCancel(ctx), c)
 	}
-	maps.DeleteFunc(p.started, func(_ string, at time.Time) bool { return time.Since(at) > startAgain })
-	return errors.Join(errs...)
+	p.starts = waiting
+}
+
+// start starts a container, which may wait for weft.
+func (p *Plugin) start(ctx context.Context, c dockerapi.Container) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := p.cfg.Engine.Start(ctx, c.ID); err != nil {
+		p.log.Warn("cannot start a container that could not start while weft was away", "container", c.Name, "err", err)
+		return
+	}
+	p.log.Info("started a container that could not start while weft was away", "container", c.Name)
 }

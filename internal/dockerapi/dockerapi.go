@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"weft/internal/ether"
@@ -37,6 +39,28 @@ var (
 type Client struct {
 	socket string
 	http   *http.Client
+	// pidFile exists while the engine runs, if it ever did: sawPid.
+	pidFile string
+	sawPid  atomic.Bool
+}
+
+// WithPidFile makes the client send nothing after the engine has ended, which it knows by this file, until there is one again: a service
+// manager that listens in place of the engine would start it.
+func (c *Client) WithPidFile(path string) *Client {
+	c.pidFile = path
+	return c
+}
+
+// ended reports whether the engine is known to have ended.
+func (c *Client) ended() bool {
+	if c.pidFile == "" {
+		return false
+	}
+	_, err := os.Stat(c.pidFile)
+	if err == nil {
+		c.sawPid.Store(true)
+	}
+	return errors.Is(err, fs.ErrNotExist) && c.sawPid.Load()
 }
 
 // NewClient returns a client of the engine at a socket.
@@ -149,25 +173,18 @@ func (c *Client) ContainersOn(ctx context.Context, networks []string) ([]string,
 	return ids, nil
 }
 
-// Networks returns the networks of a driver.
-func (c *Client) Networks(ctx context.Context, driver string) (list []Network, err error) {
-	filters, err := json.Marshal(map[string][]string{"driver": {driver}})
-	if err != nil {
-		return nil, fmt.Errorf("dockerapi: %w", err)
-	}
+// Networks returns all networks.
+func (c *Client) Networks(ctx context.Context) (list []Network, err error) {
 	var docs []struct {
-		ID   string `json:"Id"`
-		Name string
-		// Driver is compared as well: the filter of old engines also returns others.
+		ID     string `json:"Id"`
+		Name   string
 		Driver string
 	}
-	if err := c.get(ctx, "/networks", url.Values{"filters": {string(filters)}}, &docs); err != nil {
+	if err := c.get(ctx, "/networks", nil, &docs); err != nil {
 		return nil, err
 	}
 	for _, d := range docs {
-		if d.Driver == driver {
-			list = append(list, Network{ID: d.ID, Name: d.Name, Driver: d.Driver})
-		}
+		list = append(list, Network{ID: d.ID, Name: d.Name, Driver: d.Driver})
 	}
 	return list, nil
 }
@@ -218,6 +235,9 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, out any
 
 // send sends a request and returns its answer, with a body that the caller closes.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
+	if c.ended() {
+		return nil, fmt.Errorf("%w at %s", ErrNoEngine, c.socket)
+	}
 	u, err := url.Parse("http://docker" + path)
 	if err != nil {
 		return nil, fmt.Errorf("dockerapi: %w", err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -89,8 +90,9 @@ func TestLists(t *testing.T) {
 		"POST /containers/0123/start": ``,
 		"GET /events":                 `{"Action": "start"}{"Action": "exec_create: true"}{"Action": "die"}`,
 	})
-	networks, err := c.Networks(t.Context(), "weft")
-	if diff := cmp.Diff([]Network{{ID: "n1", Name: "mynet", Driver: "weft"}}, networks); diff != "" || err != nil {
+	networks, err := c.Networks(t.Context())
+	want := []Network{{ID: "n1", Name: "mynet", Driver: "weft"}, {ID: "n2", Name: "bridge", Driver: "bridge"}}
+	if diff := cmp.Diff(want, networks); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	ids, err := c.ContainersOn(t.Context(), []string{"n1"})
@@ -113,4 +115,32 @@ func TestLists(t *testing.T) {
 	if err := c.Watch(ctx, func() {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %v", err)
 	}
+}
+
+// TestPidFile: after the engine has ended, the client leaves its socket alone until there is a new one.
+func TestPidFile(t *testing.T) {
+	c, queries := serve(t, map[string]string{"GET /networks": `[]`})
+	pid := filepath.Join(t.TempDir(), "docker.pid")
+	c.WithPidFile(pid)
+	asks := func(what string, want bool) {
+		t.Helper()
+		clear(queries)
+		_, err := c.Networks(t.Context())
+		if _, asked := queries["GET /networks"]; asked != want || errors.Is(err, ErrNoEngine) == want {
+			t.Errorf("%s: asked %v, %v", what, asked, err)
+		}
+	}
+	asks("without a file, as of an engine that has another one", true)
+	if err := os.WriteFile(pid, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asks("while it runs", true)
+	if err := os.Remove(pid); err != nil {
+		t.Fatal(err)
+	}
+	asks("after it has ended", false)
+	if err := os.WriteFile(pid, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asks("again", true)
 }

@@ -80,7 +80,8 @@ func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*doc
 		h.engine = e
 		t.Cleanup(func() {
 			if t.Failed() {
-				t.Logf("dockerd on %s logged:\n%s", m.Label(), e.Logs())
+				out, _ := m.try("bridge fdb show br weave; weft fdb; weft peers; nft list counters; ip neigh")
+				t.Logf("dockerd on %s logged:\n%s\nfrom there:\n%s", m.Label(), e.Logs(), out)
 			}
 			if err := e.Close(context.Background()); err != nil {
 				t.Logf("closing dockerd on %s: %v", m.Label(), err)

@@ -4,7 +4,7 @@
 // redirects from the overlay, and no port sends as the bridge. The second binds a port to a pod: the pod sends only with its MAC
 // and its addresses, in ARP, neighbor discovery, IPv4 and IPv6; without VLAN tags, router advertisements, redirects and answers of
 // a DHCP server. A bound pod without an IPv6 address neither sends nor receives IPv6. The third separates subnets: a port that is in some
-// exchanges packets with these and with its host alone (subnets.go).
+// exchanges packets with these and with its host alone, and other ports of pods get nothing from them (subnets.go).
 //
 // The table is in the bridge family of nftables, called weft-guard. Its chains are before those of br_netfilter:
 //
@@ -79,6 +79,8 @@ type Port struct {
 	Allow []netip.Prefix `json:"allow,omitempty"`
 	// Subnets are the only subnets that the port exchanges packets with, besides this host; none: it is in no subnet of its own.
 	Subnets []netip.Prefix `json:"subnets,omitempty"`
+	// HostOnly limits what a port in subnets sends to this host to the host's own addresses: it does not use the host as a router.
+	HostOnly bool `json:"host_only,omitempty"`
 }
 
 // hasIPv6 reports whether the pod may use IPv6.

@@ -16,7 +16,7 @@ import (
 // checked by nothing, neither by the guard nor by policies nor by rules about the bridge. No other packet has a port as its interface.
 //
 //	input     packets to this host             -> dropped if they come from a port
-//	forward   packets that the host forwards   -> dropped if they would enter or leave a subnet (subnets.go); only where there are some
+//	forward   packets that the host forwards   -> dropped if they would enter a subnet (subnets.go); only where there are some
 type hostTable struct {
 	nft knftables.Interface
 	// sum returns the checksum of the table.

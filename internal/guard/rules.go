@@ -17,12 +17,14 @@ const (
 	setMACs   = "macs"    // port . MAC
 	setBind4  = "bind4"   // port . MAC . IPv4 address
 	setBind6  = "bind6"   // port . MAC . IPv6 address
-	setOwn4   = "own4"    // addresses of the bridge
-	setOwn6   = "own6"
-	mapMore   = "more"        // port : chain that accepts the sources in its prefixes
-	mapTarget = "targets"     // port : chain that accepts the targets of neighbor discovery
-	mapFrom   = "subnet-from" // port : chain for what it sends out of its subnets
-	mapTo     = "subnet-to"   // port : chain for what it gets from elsewhere
+	// setSeparated are the names of ports in subnets.
+	setSeparated = "separated"
+	setOwn4      = "own4" // addresses of the bridge
+	setOwn6      = "own6"
+	mapMore      = "more"        // port : chain that accepts the sources in its prefixes
+	mapTarget    = "targets"     // port : chain that accepts the targets of neighbor discovery
+	mapFrom      = "subnet-from" // port : chain for what it sends out of its subnets
+	mapTo        = "subnet-to"   // port : chain for what it gets from elsewhere
 
 	chainOwn    = "own-targets" // drops neighbor discovery for addresses of the bridge
 	chainUplink = "uplink"      // frames of other nodes
@@ -43,6 +45,7 @@ var sets = []struct {
 	{setMACs, "ifname . ether_addr", false},
 	{setBind4, "ifname . ether_addr . ipv4_addr", false},
 	{setBind6, "ifname . ether_addr . ipv6_addr", false},
+	{setSeparated, "ifname", false},
 	{setOwn4, "ipv4_addr", false},
 	{setOwn6, "ipv6_addr", false},
 	{mapMore, "ifname : verdict", true},
@@ -152,7 +155,7 @@ func postrouting(r Ruleset) (rules []string) {
 		if !r.BridgeMAC.IsZero() {
 			rules = append(rules, "ether saddr "+r.BridgeMAC.String()+" jump "+chainRouted)
 		}
-		rules = append(rules, "oifname vmap @"+mapTo)
+		rules = append(append(rules, "oifname vmap @"+mapTo), outsideRules(r)...)
 	}
 	if r.needsDelivery() {
 		rules = append(rules,

@@ -10,11 +10,8 @@ import (
 // Subnets of the overlay share one Ethernet. A port that is in some of them sends to addresses in these alone, and receives from
 // addresses in these alone. Its host is exempt, but not what the host forwards.
 
-// Multicast and broadcast addresses, which a port may send to; receivers look at the source.
-const (
-	groups4 = "224.0.0.0/4, 255.255.255.255"
-	groups6 = "ff00::/8"
-)
+// Multicast and broadcast addresses, which a port may send to: the rules for receivers look at the source.
+var groups4, groups6 = []string{"224.0.0.0/4", "255.255.255.255"}, "ff00::/8"
 
 // neighbors are the messages by which IPv6 finds its neighbors; their addresses may be link-local.
 const neighbors = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
@@ -26,32 +23,55 @@ func (t *table) separate(r Ruleset, p Port) {
 	}
 	four, six := families(p.Subnets)
 	name := subnetsName(p.Subnets)
-	for m, rules := range map[string][]string{mapFrom: fromRules(r, four, six), mapTo: toRules(r, four, six)} {
-		chain := m + "-" + name
-		t.chains[chain] = append(rules, drop(ReasonSubnet))
-		t.elements[m][quote(p.Link)] = "jump " + chain
-	}
+	from := fromRules(r, p, four, six)
+	to := toRules(r, four, six)
+	t.elements[setSeparated][quote(p.Link)] = ""
+	t.jumpTo(mapFrom, p.Link, name+map[bool]string{true: "-host"}[p.HostOnly], append(from, drop(ReasonSubnet)))
+	t.jumpTo(mapTo, p.Link, name, append(to, drop(ReasonSubnet)))
 }
 
-// fromRules are the rules for what a port in subnets sends.
-func fromRules(r Ruleset, four, six []string) (rules []string) {
+// jumpTo adds a port to a map, with a jump to a chain that other ports may share.
+func (t *table) jumpTo(m, link, name string, rules []string) {
+	chain := m + "-" + name
+	t.chains[chain] = rules
+	t.elements[m][quote(link)] = "jump " + chain
+}
+
+// fromRules are the rules for what a port in subnets sends: from addresses in these, to addresses in these and to the host.
+func fromRules(r Ruleset, p Port, four, six []string) (rules []string) {
+	if len(four) > 0 {
+		rules = append(rules, "ether type ip ip saddr != "+set(four, "0.0.0.0")+" "+drop(ReasonSubnet))
+	}
+	if len(six) > 0 {
+		rules = append(rules, "ether type ip6 ip6 saddr != "+set(six, "::", "fe80::/10")+" "+drop(ReasonSubnet))
+	}
 	if !r.BridgeMAC.IsZero() {
-		rules = append(rules, "ether daddr "+r.BridgeMAC.String()+" return")
+		host := "ether daddr " + r.BridgeMAC.String()
+		if p.HostOnly {
+			rules = append(rules, host+" ether type ip ip daddr @"+setOwn4+" return", host+" ether type ip6 ip6 daddr @"+setOwn6+" return")
+		} else {
+			rules = append(rules, host+" return")
+		}
 	}
 	if len(four) > 0 {
 		rules = append(rules,
-			"ether type ip ip daddr { "+strings.Join(append(slices.Clone(four), groups4), ", ")+" } return",
-			"ether type arp arp daddr ip { "+strings.Join(four, ", ")+" } return",
+			"ether type ip ip daddr "+set(four, groups4...)+" return",
+			"ether type arp arp daddr ip "+set(four)+" return",
 			"ether type arp arp daddr ip @"+setOwn4+" return",
 		)
 	}
 	if len(six) > 0 {
 		rules = append(rules,
-			"ether type ip6 ip6 daddr { "+strings.Join(append(slices.Clone(six), groups6), ", ")+" } return",
+			"ether type ip6 ip6 daddr "+set(six, groups6)+" return",
 			"ether type ip6 ip6 daddr fe80::/10 "+neighbors+" return",
 		)
 	}
 	return rules
+}
+
+// set returns an anonymous set of nft.
+func set(elements []string, more ...string) string {
+	return "{ " + strings.Join(slices.Concat(elements, more), ", ") + " }"
 }
 
 // toRules are the rules for what a port in subnets gets.
@@ -61,13 +81,13 @@ func toRules(r Ruleset, four, six []string) (rules []string) {
 	}
 	if len(four) > 0 {
 		rules = append(rules,
-			"ether type ip ip saddr { "+strings.Join(four, ", ")+" } return",
-			"ether type arp arp saddr ip { "+strings.Join(append(slices.Clone(four), "0.0.0.0"), ", ")+" } return",
+			"ether type ip ip saddr "+set(four)+" return",
+			"ether type arp arp saddr ip "+set(four, "0.0.0.0")+" return",
 		)
 	}
 	if len(six) > 0 {
 		rules = append(rules,
-			"ether type ip6 ip6 saddr { "+strings.Join(six, ", ")+" } return",
+			"ether type ip6 ip6 saddr "+set(six)+" return",
 			"ether type ip6 ip6 saddr { ::, fe80::/10 } "+neighbors+" return",
 		)
 	}
@@ -81,6 +101,19 @@ func (r Ruleset) allSubnets() (all []netip.Prefix) {
 	}
 	slices.SortFunc(all, netip.Prefix.Compare)
 	return slices.Compact(all)
+}
+
+// outsideRules are the rules for frames to pods that are in no subnet: nothing from addresses in subnets, groups included.
+func outsideRules(r Ruleset) (rules []string) {
+	four, six := families(r.allSubnets())
+	for ip, subnets := range map[string][]string{"ip": four, "ip6": six} {
+		if len(subnets) > 0 {
+			rules = append(rules, fmt.Sprintf("oifname %s oifname != @%s ether type %s %s saddr %s %s", quote(r.PodPrefix+"*"), setSeparated,
+				ip, ip, set(subnets), drop(ReasonSubnet)))
+		}
+	}
+	slices.Sort(rules)
+	return rules
 }
 
 // routedRules are the rules for frames of the host to its pods: what it forwards from a subnet to other pods. Its own addresses may be in

@@ -86,26 +86,34 @@ func IsLocal(a netip.Addr) (bool, error) {
 	return false, nil
 }
 
-// IsBehindBridge reports whether a is in a subnet that a bridge of this host has an address in, as the containers of Docker are.
-func IsBehindBridge(a netip.Addr) (bool, error) {
+// ContainerSubnets returns the subnets of bridges that only have virtual ports, such as those of Docker: what is in them is on this host. A
+// bridge with a port of hardware leads elsewhere, and so may a link-local address.
+func ContainerSubnets() ([]netip.Prefix, error) {
 	links, err := netdump.Repeat(netlink.LinkList)
 	if err != nil {
-		return false, fmt.Errorf("hostnet: list links: %w", err)
+		return nil, fmt.Errorf("hostnet: list links: %w", err)
 	}
-	bridges := map[int]bool{}
+	closed := map[int]bool{}
 	for _, l := range links {
-		bridges[l.Attrs().Index] = l.Type() == "bridge"
+		closed[l.Attrs().Index] = l.Type() == "bridge"
+	}
+	for _, l := range links {
+		if !virtual(l.Type()) {
+			closed[l.Attrs().MasterIndex] = false
+		}
 	}
 	addrs, err := netdump.Repeat(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return false, fmt.Errorf("hostnet: list addresses: %w", err)
+		return nil, fmt.Errorf("hostnet: list addresses: %w", err)
 	}
-	for _, own := range addrs {
-		if bridges[own.LinkIndex] && own.Contains(a.Unmap().AsSlice()) {
-			return true, nil
+	var list []netip.Prefix
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if bits, _ := a.Mask.Size(); ok && closed[a.LinkIndex] && !ip.Unmap().IsLinkLocalUnicast() {
+			list = append(list, netip.PrefixFrom(ip.Unmap(), bits).Masked())
 		}
 	}
-	return false, nil
+	return list, nil
 }
 
 // UnderlayMTU returns the MTU in bytes of the interface that has the address self; 1500 where no interface has it, as behind a

@@ -62,6 +62,8 @@ type Ruleset struct {
 	Uplinks []string
 	// Masquerade masks the addresses of clients that reach pods through this node.
 	Masquerade bool
+	// ShowsInput says that rules see the input interface of packets that are forwarded when they leave: since Linux 5.7.
+	ShowsInput bool
 	// MAC is that of the bridge.
 	MAC ether.Addr
 	// Gateways are the MACs of the nodes that keep the addresses of clients, without this one, sorted.

@@ -14,6 +14,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/ether"
 	"weft/internal/health"
+	"weft/internal/hostnet"
 	"weft/internal/masq"
 	"weft/internal/nftsum"
 	"weft/tap/bridge"
@@ -104,7 +105,9 @@ func (k *Keeper) Apply(ctx context.Context) error {
 func (k *Keeper) apply(ctx context.Context) error {
 	mode, needed := k.cfg.Modes.Inward(), len(k.cfg.Nodes.Gateways()) > 0
 	needed = needed || mode != api.InwardOff
-	rules := Ruleset{Ranges: k.cfg.Ranges, Bridge: k.cfg.Bridge, Uplinks: k.cfg.Uplinks, Masquerade: mode == api.InwardNAT}
+	rules := Ruleset{
+		Ranges: k.cfg.Ranges, Bridge: k.cfg.Bridge, Uplinks: k.cfg.Uplinks, Masquerade: mode == api.InwardNAT, ShowsInput: showsInput(),
+	}
 	if k.nft == nil && !needed && absent() { // as on most nodes
 		k.noRules(rules)
 		return nil
@@ -118,7 +121,7 @@ func (k *Keeper) apply(ctx context.Context) error {
 		err = k.open(ctx)
 	}
 	if err != nil {
-		if !needed {
+		if !needed && errors.Is(err, ErrNoNFT) {
 			k.noRules(rules) // without nft there were none
 			return nil
 		}
@@ -143,6 +146,16 @@ func (k *Keeper) apply(ctx context.Context) error {
 		k.cfg.Nodes.SetGateway(ether.Addr{})
 	}
 	return nil
+}
+
+// showsInput reports whether the running kernel shows the input interface of packets that are forwarded when they leave (5.7, commit
+// 28f8bfd1ac94).
+func showsInput() bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(hostnet.KernelRelease(), "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 5 || major == 5 && minor >= 7
 }
 
 // noRules records that there are none, which are those of r.

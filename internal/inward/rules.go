@@ -18,13 +18,14 @@ import (
 // without a gateway.
 const maxFlows = 1 << 16
 
-// How long a flow is remembered after its last packet, as connection tracking does it. A connection of TCP is established by its first
-// data, and closed by either end. Most systems look after two hours whether an idle connection is alive.
+// How long a flow is remembered after its last packet, as connection tracking does it. A connection of TCP is established by the first
+// answer of the pod after the handshake, whatever the client sends: a client outside cannot fill the sets for long. It is closed by either
+// end. Most systems look after two hours whether an idle connection is alive. Pairs of addresses are for packets without ports.
 const (
 	ageOpen        = "3m"
 	ageEstablished = "130m"
 	ageClosed      = "1m"
-	agePair        = "130m"
+	agePair        = "3m"
 )
 
 // Priorities of the chains: package guard drops before (-300), direct routing takes what is for its peers (-250), and br_netfilter comes
@@ -50,12 +51,14 @@ type family struct {
 	table        knftables.Family
 	sum          nftsum.Family
 	unfragmented string // matches packets with ports
+	fragment     string // matches parts of packets, which may lack them
 }
 
 var families = []family{
 	{is4: true, number: "4", word: "ip", key: "ipv4_addr", table: knftables.IPv4Family, sum: nftsum.IPv4,
-		unfragmented: "ip frag-off & 0x1fff == 0"},
-	{number: "6", word: "ip6", key: "ipv6_addr", table: knftables.IPv6Family, sum: nftsum.IPv6, unfragmented: "exthdr frag missing"},
+		unfragmented: "ip frag-off & 0x1fff == 0", fragment: "ip frag-off & 0x1fff != 0"},
+	{number: "6", word: "ip6", key: "ipv6_addr", table: knftables.IPv6Family, sum: nftsum.IPv6, unfragmented: "exthdr frag missing",
+		fragment: "exthdr frag exists"},
 }
 
 // nft runs the nft program in the network namespace of the calling thread.
@@ -183,8 +186,12 @@ func natTransaction(table knftables.Interface, f family, r Ruleset) *knftables.T
 		Priority: knftables.PtrTo(knftables.SNATPriority),
 	})
 	inside := braces(ranges)
+	routed := "" // where the kernel cannot show it, what br_netfilter makes of bridged packets is masked as well
+	if r.ShowsInput {
+		routed = "iifname != " + quote(r.Bridge)
+	}
 	tx.Add(&knftables.Rule{Chain: chainPost, Rule: knftables.Concat(
-		"oifname", quote(r.Bridge), f.word, "saddr !=", inside, f.word, "daddr", inside, "masquerade fully-random",
+		routed, "oifname", quote(r.Bridge), f.word, "saddr !=", inside, f.word, "daddr", inside, "masquerade fully-random",
 	)})
 	return tx
 }
@@ -257,25 +264,25 @@ func addGateway(tx *knftables.Transaction, f family, g ether.Addr) {
 	// A client first, then a pod: from a client as the packet has it, from a pod reversed.
 	forth := f.word + " saddr . " + f.word + " daddr"
 	back := f.word + " daddr . " + f.word + " saddr"
-	setChain(tx, nameOf(chainLearn, f, g), append([]string{
+	key := forth + " . meta l4proto . th sport . th dport"
+	setChain(tx, nameOf(chainLearn, f, g),
 		remember("update", pairs, forth, agePair),
-		"meta l4proto 6 " + remember("add", flows, forth+" . meta l4proto . th sport . th dport", ageOpen),
-	}, refreshRules(flows, forth+" . meta l4proto . th sport . th dport")...)...)
+		"meta l4proto 6 "+remember("add", flows, key, ageOpen),
+		"meta l4proto 17 "+remember("update", flows, key, ageOpen),
+		"tcp flags & (fin | rst) != 0 "+remember("update", flows, key, ageClosed),
+	)
 	flow := back + " . meta l4proto . th dport . th sport"
-	setChain(tx, nameOf(chainBack, f, g), append(append([]string{
+	setChain(tx, nameOf(chainBack, f, g),
 		knftables.Concat("meta l4proto { 6, 17 }", f.unfragmented, flow, "!= @"+flows, "return"),
 		// Answers without ports: other protocols, errors of ICMP, and further fragments.
-		back + " != @" + pairs + " return",
-	}, refreshRules(flows, flow)...), "ether daddr set "+g.String()+" accept")...)
-}
-
-// refreshRules returns the rules that remember a flow for longer, or less long.
-func refreshRules(flows, key string) []string {
-	return []string{
-		"meta l4proto 17 " + remember("update", flows, key, ageOpen),
-		"tcp flags & psh != 0 " + remember("update", flows, key, ageEstablished),
-		"tcp flags & (fin | rst) != 0 " + remember("update", flows, key, ageClosed),
-	}
+		"meta l4proto != { 6, 17 } "+back+" != @"+pairs+" return",
+		f.fragment+" "+back+" != @"+pairs+" return",
+		remember("update", pairs, back, agePair),
+		"meta l4proto 17 "+f.unfragmented+" "+remember("update", flows, flow, ageOpen),
+		"tcp flags & (syn | ack) == ack "+remember("update", flows, flow, ageEstablished),
+		"tcp flags & (fin | rst) != 0 "+remember("update", flows, flow, ageClosed),
+		"ether daddr set "+g.String()+" accept",
+	)
 }
 
 // removeGateway removes the sets and chains of a gateway, which no chain uses any more.

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/api"
+	"weft/internal/dnsname"
 	"weft/internal/ether"
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
@@ -37,20 +38,28 @@ func (m *Manager) Attach(ctx context.Context, in api.AttachRequest) (api.Attachm
 	if err := m.adopt(h); err != nil {
 		return api.Attachment{}, err
 	}
+	if in.Hostname == "" && in.ContainerName != "" && len(m.namesOf(h)) == 0 {
+		if in.Hostname, err = m.cfg.Names.Canonical(dnsname.Of(in.ContainerName)); err != nil {
+			m.log.Warn("a container has no name in the overlay", "container", in.ContainerName, "err", err)
+			in.Hostname = ""
+		}
+	}
 	if isChange(in) {
 		m.changing.Lock() // each change begins with the addresses that the last one has left
 		defer m.changing.Unlock()
 	}
 	before := m.lookup(h)
+	if in.In, err = m.subnetsOf(in, before); err != nil {
+		return api.Attachment{}, err
+	}
+	allocate := in.In
 	if isChange(in) {
 		if in, err = m.changed(in, h, before); err != nil {
 			return api.Attachment{}, err
 		}
+		allocate = nil // its addresses are chosen
 	}
-	if in.In, err = m.subnetsOf(in, before); err != nil {
-		return api.Attachment{}, err
-	}
-	join, err := m.join(ctx, h, in.IPs, in.In)
+	join, err := m.join(ctx, h, in.IPs, allocate)
 	if err != nil {
 		return api.Attachment{}, err
 	}
@@ -181,7 +190,7 @@ func attachHolder(in api.AttachRequest) (holder.Holder, error) {
 func specOf(in api.AttachRequest, h holder.Holder, join api.Join) podlink.Spec {
 	spec := podlink.Spec{
 		Netns: in.Netns, Ifname: in.Ifname, HostName: h.AttachLink(), Bridge: join.Bridge, MTU: join.MTU,
-		MAC: macOf(join.Addresses), DefaultRoute: true, MulticastRoute: !in.NoMulticastRoute,
+		MAC: macOf(join.Addresses), DefaultRoute: true, MulticastRoute: !in.NoMulticastRoute && !isChange(in),
 	}
 	for _, a := range join.Addresses {
 		spec.Addresses = append(spec.Addresses, podlink.Address{Prefix: a.Address, Gateway: a.Gateway})

@@ -46,6 +46,9 @@ func (m *Manager) changed(in api.AttachRequest, h holder.Holder, before []ipam.L
 		if err != nil {
 			return in, err
 		}
+		if p, err = inSubnets(p, in.In); err != nil {
+			return in, err
+		}
 		i := slices.IndexFunc(all, func(a netip.Prefix) bool { return a.Addr() == p.Addr() })
 		if i < 0 {
 			all = append(all, p)

@@ -43,6 +43,13 @@ func (m *Manager) setInward(ctx context.Context, mode api.InwardMode) error {
 	if mode == "" {
 		return nil
 	}
+	m.inwardMu.Lock()
+	defer m.inwardMu.Unlock()
+	if mode != api.InwardOff && len(m.lookup(holder.ForHost())) > 0 {
+		if err := m.ensureRoutes(ctx); err != nil {
+			return Explain(err)
+		}
+	}
 	before := m.cfg.Exposure.Inward()
 	if err := m.cfg.Exposure.SetInward(mode); err != nil {
 		return err
@@ -82,6 +89,11 @@ func (m *Manager) expose(ctx context.Context, cidr string) ([]ipam.Lease, error)
 	if err := m.setPrefix(addr); err != nil {
 		return nil, errors.Join(err, m.releaseNew(holder.ForHost(), before))
 	}
+	if m.hasPods(addr) { // they may use this address with the length of the range
+		if err := m.ensureRoutes(ctx); err != nil {
+			return nil, Explain(err)
+		}
+	}
 	return []ipam.Lease{lease}, nil
 }
 
@@ -95,15 +107,33 @@ func (m *Manager) setPrefix(addr netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if err := m.cfg.Host.AddBridgeAddress(addr); err != nil {
-		return err
-	}
-	for _, h := range have {
+	var errs []error
+	for _, h := range have { // first: the kernel has an address of IPv6 once only, with whatever length
 		if h.Addr() == addr.Addr() && h != addr {
-			err = errors.Join(err, m.cfg.Host.RemoveBridgeAddress(h))
+			errs = append(errs, m.cfg.Host.RemoveBridgeAddress(h))
 		}
 	}
-	return err
+	return errors.Join(append(errs, m.cfg.Host.AddBridgeAddress(addr))...)
+}
+
+// hasPods reports whether there are attachments with an address of the whole range that another one is in.
+func (m *Manager) hasPods(addr netip.Prefix) bool {
+	whole := m.rangeOf(addr.Addr())
+	return slices.ContainsFunc(m.cfg.Allocator.Leases(), func(l ipam.Lease) bool {
+		_, attached := holder.Parse(l.Holder).HostLink()
+		return attached && l.In == whole
+	})
+}
+
+// ensureRoutes gives the bridge an address with the length of each range, if it has none: by it the host has a route to the pods of all
+// nodes.
+func (m *Manager) ensureRoutes(ctx context.Context) error {
+	for _, r := range m.cfg.Ranges {
+		if _, err := m.gatewayOf(ctx, netip.PrefixFrom(r.Masked().Addr().Next(), r.Bits())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exposeAuto gives the bridge an address of each range: the one that it has, if it has one. Pods of this node use it as gateway.
@@ -134,6 +164,8 @@ func (m *Manager) exposeAuto(ctx context.Context) ([]ipam.Lease, error) {
 // there is none. A pod in the subnet of a whole range always gets one, even if the operator has given the bridge only addresses of
 // smaller subnets: this host would have no route to the pod.
 func (m *Manager) gatewayOf(ctx context.Context, pod netip.Prefix) (netip.Addr, error) {
+	m.gatewayMu.Lock()
+	defer m.gatewayMu.Unlock()
 	for _, l := range m.lookup(holder.ForHost()) {
 		if p := m.prefixOf(l); p.Contains(pod.Addr()) && pod.Contains(p.Addr()) {
 			return p.Addr(), nil
@@ -187,6 +219,7 @@ func (m *Manager) hide() (api.Hidden, error) {
 	for _, l := range m.lookup(holder.ForGateway()) {
 		reserved = append(reserved, l.Addr)
 	}
+	errs = append(errs, m.releaseIfLeased(holder.ForSecond(), netip.Addr{})) // of a daemon that was killed in gatewayOf
 	errs = append(errs, m.cfg.Exposure.KeepOnly(reserved), m.setInward(context.Background(), api.InwardOff))
 	return api.Hidden{Removed: have, Pods: pods}, errors.Join(errs...)
 }

@@ -46,7 +46,7 @@ func (m *Manager) Guard(ctx context.Context, in api.GuardRequest) error {
 		e.Allow = in.Allow
 		return m.cfg.Guards.SetGuard(ctx, e)
 	}
-	port := guard.Port{Link: link, MAC: in.MAC, Addrs: in.IPs, Allow: in.Allow, Subnets: in.Subnets}
+	port := guard.Port{Link: link, MAC: in.MAC, Addrs: in.IPs, Allow: in.Allow, Subnets: in.Subnets, HostOnly: in.HostOnly}
 	return m.setGuard(ctx, h, port, in.Guard)
 }
 
@@ -73,9 +73,6 @@ func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port
 		if len(e.Allow) == 0 {
 			e.Allow = before.Allow
 		}
-		if len(e.Subnets) == 0 {
-			e.Subnets = before.Subnets
-		}
 	case e.Mode != api.GuardPods && len(e.Subnets) == 0 && !known:
 		return nil // nothing has to be known about it
 	case !known && len(e.Allow)+len(e.Subnets) == 0 && hostnet.LinkExists(port.Link):
@@ -86,7 +83,7 @@ func (m *Manager) setGuard(ctx context.Context, h holder.Holder, port guard.Port
 
 // attachGuard sets what the pair of an attachment may send, before it is made.
 func (m *Manager) attachGuard(ctx context.Context, h holder.Holder, in api.AttachRequest, spec podlink.Spec) error {
-	port := guard.Port{Link: spec.HostName, MAC: spec.PodMAC(), Allow: in.Allow, Subnets: m.separated(in.In)}
+	port := guard.Port{Link: spec.HostName, MAC: spec.PodMAC(), Allow: in.Allow, Subnets: m.separated(in)}
 	for _, a := range spec.Addresses {
 		port.Addrs = append(port.Addrs, a.Prefix.Addr())
 	}

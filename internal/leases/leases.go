@@ -117,6 +117,9 @@ type Manager struct {
 	freed  atomic.Uint64          // leases that ended because their attachment was gone
 	survey atomic.Pointer[survey] // result of the last search for orphans; never nil after New
 
+	gatewayMu sync.Mutex // held while gatewayOf looks for an address, and makes one
+	inwardMu  sync.Mutex // held while the mode for packets from outside changes
+
 	unguarded unguarded
 	gateways  gateways
 	former    formerNames

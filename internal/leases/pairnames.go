@@ -91,6 +91,10 @@ func (m *Manager) followPairsOnce(p *pairNames, exists func(name string) bool) {
 	gone, back := p.changes(m.cfg.Names.Held(), exists)
 	for _, h := range gone {
 		m.cfg.Names.Withdraw(h)
+		if slices.ContainsFunc(h.PossibleLinks(), exists) { // made meanwhile
+			back = append(back, h)
+			continue
+		}
 		m.log.Info("the names of an attachment are not answered, because its interfaces are gone", "holder", h)
 	}
 	for _, h := range back {

@@ -14,7 +14,7 @@ import (
 
 // subnetsOf returns the subnets that an attachment is to be in: those of a request, or those of before where it requests no addresses.
 func (m *Manager) subnetsOf(in api.AttachRequest, before []ipam.Lease) (subnets []netip.Prefix, err error) {
-	if len(in.In) > 0 && len(in.IPs)+len(in.AddIPs)+len(in.RemoveIPs) > 0 {
+	if len(in.In) > 0 && (len(in.IPs) > 0 || isChange(in)) {
 		return nil, hint.New(hint.Invalid, "Give either subnets or addresses.", "the request has both")
 	}
 	for _, s := range in.In {
@@ -26,7 +26,7 @@ func (m *Manager) subnetsOf(in api.AttachRequest, before []ipam.Lease) (subnets 
 			subnets = append(subnets, s)
 		}
 	}
-	if len(in.In) > 0 || len(in.IPs) > 0 {
+	if len(in.In) > 0 || len(in.IPs) > 0 && !isChange(in) {
 		return subnets, nil
 	}
 	for _, l := range before {
@@ -37,10 +37,24 @@ func (m *Manager) subnetsOf(in api.AttachRequest, before []ipam.Lease) (subnets 
 	return subnets, nil
 }
 
-// separated returns those of subnets that are no whole range: a port in a whole range is not kept apart.
-func (m *Manager) separated(subnets []netip.Prefix) []netip.Prefix {
-	if slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return slices.Contains(m.cfg.Ranges, s) }) {
+// separated returns the subnets that the port of an attachment is kept in: none where one is a whole range, or where the port is open.
+func (m *Manager) separated(in api.AttachRequest) []netip.Prefix {
+	if in.Guard == api.GuardOff || slices.ContainsFunc(in.In, func(s netip.Prefix) bool { return slices.Contains(m.cfg.Ranges, s) }) {
 		return nil
 	}
-	return subnets
+	return in.In
+}
+
+// inSubnets returns an address that is to be added to an attachment in subnets, with the prefix length of its subnet, and an error where
+// it is outside of them. Without subnets it returns the address as it is.
+func inSubnets(a netip.Prefix, subnets []netip.Prefix) (netip.Prefix, error) {
+	if len(subnets) == 0 {
+		return a, nil
+	}
+	i := slices.IndexFunc(subnets, func(s netip.Prefix) bool { return s.Contains(a.Addr()) })
+	if i < 0 {
+		return a, hint.New(hint.Invalid, "Choose an address in them, or attach the namespace anew without --in.",
+			"%s is outside of the subnets %s of the attachment", a.Addr(), joinPrefixes(subnets))
+	}
+	return netip.PrefixFrom(a.Addr(), max(a.Bits(), subnets[i].Bits())), nil
 }

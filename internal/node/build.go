@@ -58,6 +58,7 @@ type node struct {
 
 	// The parts, each below those that follow.
 	transport memberlist.Transport
+	networks  networks
 	members   *members
 	underlay  *underlayFollower
 	mesh      *mesh.Mesh
@@ -214,7 +215,7 @@ func (n *node) buildIPAM(st *state) (err error) {
 	n.ipam, err = ipam.New(ipam.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
 		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log.With("component", "ipam"),
-		Membership: ipamMembership{n.members, n.mesh}, Events: n.events,
+		Membership: ipamMembership{n.members, n.mesh}, Events: n.events, Apart: &n.networks,
 	})
 	if err != nil {
 		if e, ok := errors.AsType[*ipam.StoredRangeError](err); ok {
@@ -241,11 +242,12 @@ func (n *node) buildNames() (err error) {
 	}); err != nil {
 		return hint.Refuse(path, "Restore the file, or remove it and add the names again.", "%w", err)
 	}
+	n.networks.use(n.registry)
 	n.mesh.Register(mesh.ChannelDNS, n.registry)
 	if n.cfg.NoDNS {
 		return nil
 	}
-	n.dns, err = dns.New(dns.Config{Names: n.registry, Ranges: n.cfg.Ranges, Host: localHost{}, Logger: n.log})
+	n.dns, err = dns.New(dns.Config{Names: n.registry, Ranges: n.cfg.Ranges, Host: &localHost{}, Logger: n.log})
 	return err
 }
 
@@ -254,19 +256,6 @@ type namesFile string
 
 // Save implements dns.Store.
 func (f namesFile) Save(state []byte) error { return renameio.WriteFile(string(f), state, 0o600) }
-
-// localHost implements dns.Host.
-type localHost struct{}
-
-// IsLocal implements dns.Host.
-func (localHost) IsLocal(addr netip.Addr) bool {
-	for _, on := range []func(netip.Addr) (bool, error){hostnet.IsLocal, hostnet.IsBehindBridge} {
-		if local, err := on(addr); err == nil && local {
-			return true
-		}
-	}
-	return false // a client that is not known to be on this host is refused
-}
 
 func (n *node) buildDatapath(secrets []session.Secret, tunnel *datapath.Tunnel) (err error) {
 	cfg := datapath.Config{

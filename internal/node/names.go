@@ -23,7 +23,18 @@ type names struct {
 // Canonical implements leases.Names.
 func (n names) Canonical(name string) (string, error) {
 	name, err := dns.ParseName(name, n.cfg.Domain())
+	if err == nil {
+		err = checkUnreserved(name)
+	}
 	return name, explainName(err)
+}
+
+// checkUnreserved refuses the names of Docker networks, which say what subnets are taken.
+func checkUnreserved(name string) error {
+	if strings.HasSuffix(strings.TrimSuffix(strings.ToLower(name), "."), "."+networksLabel) {
+		return hint.New(hint.Invalid, "Choose a name that does not end with ."+networksLabel+".", "the name %q is that of a Docker network", name)
+	}
+	return nil
 }
 
 // Add implements leases.Names.
@@ -92,6 +103,9 @@ func (n names) documents(match func(dns.Entry) bool) []api.Name {
 // dockerPrefix begins the owners of the containers of Docker.
 const dockerPrefix = "docker/"
 
+// gatewayPrefix begins the owners of the gateways of Docker networks.
+const gatewayPrefix = dockerPrefix + "gateway/"
+
 // source returns where a name comes from.
 func (n names) source(e dns.Entry) api.NameSource {
 	if e.Node != n.members.self {
@@ -133,6 +147,11 @@ func (n requestedNames) AddName(in api.NameRequest) error {
 			return hint.New(hint.Invalid, "Give the address at which other hosts reach it.", "%s is another host on each host that asks", ip)
 		}
 	}
+	if !strings.HasPrefix(in.Owner, gatewayPrefix) {
+		if err := checkUnreserved(strings.TrimSuffix(strings.TrimSuffix(in.Name, "."), "."+n.cfg.Domain())); err != nil {
+			return err
+		}
+	}
 	if in.Owner == "" {
 		return n.Add(in.Name, holder.ForNames(), in.IPs...)
 	}
@@ -158,6 +177,9 @@ func (n names) removeOwn() error {
 
 // explainName returns an error of the registry with its kind and a hint; nil for nil.
 func explainName(err error) error {
+	if _, explained := errors.AsType[*hint.Error](err); explained {
+		return err
+	}
 	switch {
 	case err == nil:
 		return nil

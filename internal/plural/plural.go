@@ -1,7 +1,12 @@
 // Package plural writes numbers of things in English.
 package plural
 
-import "strconv"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // Integer is any type of integers.
 type Integer interface {
@@ -47,3 +52,15 @@ func of(noun string) string {
 }
 
 func isVowel(c byte) bool { return c == 'a' || c == 'e' || c == 'i' || c == 'o' || c == 'u' }
+
+// most is how many names List returns.
+const most = 8
+
+// List returns names as a text, sorted, and of many only the first few with the number of the others. It changes their order.
+func List(names []string) string {
+	slices.Sort(names)
+	if n := len(names); n > most {
+		names = append(names[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return strings.Join(names, ", ")
+}

@@ -78,6 +78,21 @@ func (s *Space) Allocate(within Span) (offset uint64, ok bool) {
 	return part.Start, true
 }
 
+// AllocateOutside takes the lowest free offset within that is in none of parts, which are sorted by their starts, and returns it; false
+// where none is free.
+func (s *Space) AllocateOutside(parts []Span, within Span) (offset uint64, ok bool) {
+	for _, p := range parts {
+		if p.End <= within.Start {
+			continue
+		}
+		if offset, ok = s.Allocate(Span{within.Start, min(p.Start, within.End)}); ok {
+			return offset, true
+		}
+		within.Start = p.End
+	}
+	return s.Allocate(within)
+}
+
 // Claim takes offset. It returns ErrNotOwned or ErrTaken, wrapped.
 func (s *Space) Claim(offset uint64) error {
 	i := after(s.free, offset)

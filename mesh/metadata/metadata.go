@@ -136,11 +136,11 @@ func (m Node) Encode() []byte {
 		b = append(b, extensionCertificate, byte(len(m.Certificate)))
 		b = append(b, m.Certificate...)
 	}
-	b = appendIfShort(b, extensionDomain, []byte(m.DNSDomain[:min(len(m.DNSDomain), maxText)]))
 	b = appendIfShort(b, extensionDirect, m.Direct)
 	if !m.Gateway.IsZero() {
 		b = appendIfShort(b, extensionGateway, m.Gateway[:])
 	}
+	b = appendIfShort(b, extensionDomain, []byte(m.DNSDomain[:min(len(m.DNSDomain), maxText)]))
 	var ranges []byte
 	for _, r := range m.Ranges {
 		ranges = append(ranges, byte(r.Bits()), byte(r.Addr().BitLen()/8))

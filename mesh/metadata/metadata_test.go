@@ -35,31 +35,31 @@ func TestRoundTrip(t *testing.T) {
 	}
 	withoutVersion := len(b) - 2 - len(want.Version)
 	withoutRanges := withoutVersion - 2 - 2 - 4 - 2 - 16
-	withoutGateway := withoutRanges - 2 - len(want.Gateway)
+	withoutDomain := withoutRanges - 2 - len(want.DNSDomain)
+	withoutGateway := withoutDomain - 2 - len(want.Gateway)
 	withoutDirect := withoutGateway - 2 - len(want.Direct)
-	withoutDomain := withoutDirect - 2 - len(want.DNSDomain)
-	withoutExtensions := withoutDomain - 2 - vniLen
+	withoutExtensions := withoutDirect - 2 - vniLen
 	withoutClusterIDs := withoutExtensions - 1 - 8*len(want.ClusterIDs)
 	withoutAccepts := withoutClusterIDs - 1 - 4*len(want.Accepts)
 	older := want
 	older.Version = ""
 	ends := []int{
-		withoutVersion, withoutRanges, withoutGateway, withoutDirect, withoutDomain, withoutExtensions, withoutClusterIDs, withoutAccepts,
+		withoutVersion, withoutRanges, withoutDomain, withoutGateway, withoutDirect, withoutExtensions, withoutClusterIDs, withoutAccepts,
 	}
 	for _, end := range ends {
 		if end < withoutVersion {
 			older.Ranges = nil
 		}
 		if end < withoutRanges {
+			older.DNSDomain = ""
+		}
+		if end < withoutDomain {
 			older.Gateway = ether.Addr{}
 		}
 		if end < withoutGateway {
 			older.Direct = nil
 		}
 		if end < withoutDirect {
-			older.DNSDomain = ""
-		}
-		if end < withoutDomain {
 			older.VNI = 0
 		}
 		if end < withoutExtensions {
