@@ -41,6 +41,11 @@ var hour = []step{
 	{on: "host2", command: "mkdir -p /etc/netns/p", want: `^$`},
 	{on: "host2", command: `ip -n p route show default | awk '{print "nameserver " $3; print "search weft.local"}' > /etc/netns/p/resolv.conf`,
 		want: `^$`},
+	{on: "host1", command: "weft-docker serve &", elsewhere: "TestDocker"},
+	{on: "host1", command: "docker network create -d weft --ipam-driver weft mynet", elsewhere: "TestDocker"},
+	{on: "host1", command: "docker run -d --network mynet --name web -p 8080:80 nginx", elsewhere: "TestDocker"},
+	{on: "host2", command: "docker run --rm --network mynet --dns $(weft dns address) --dns-search weft.local alpine wget -qO- http://web",
+		elsewhere: "TestDocker"},
 	{on: "host1", command: "apt install ./weft_*_amd64.deb && systemctl enable --now weft", elsewhere: "TestPackage"},
 	{on: "host2", command: "apt install ./weft_*_amd64.deb && systemctl enable --now weft && weft connect host1", elsewhere: "TestPackage"},
 }
@@ -151,7 +156,7 @@ func secondDay(t *testing.T, ms []*machine) {
 	web := strings.Fields(one.sh("weft dns lookup web"))[0]
 	two.pings("p", web)
 	expect(one, "weft peers", `host2 .* alive .* direct .* aes-256-gcm|host2 .*alive.*direct`)
-	expect(one, "weft dns list", `web +`+regexp.QuoteMeta(web)+` +host3 +yes`)
+	expect(one, "weft dns list", `web +`+regexp.QuoteMeta(web)+` +host3 +node host3 +yes`)
 	expect(one, "weft ipam", `10\.32\.0\.0/12`)
 	expect(one, "weft doctor", `ok +`)
 	expect(one, "weft report | grep -c '\"version\"'", `^[1-9]`)
