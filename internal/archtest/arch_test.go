@@ -75,6 +75,7 @@ var layers = []struct {
 	{"internal/repairs", 3},
 	{"internal/health/healthtest", 1}, // for tests only
 	{"internal/dockerapi", 2},
+	{"internal/dockerfilter", 2},
 	{"internal/hostcheck", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},

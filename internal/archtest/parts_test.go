@@ -16,7 +16,8 @@ var parts = map[string][]string{
 		"internal/statedir", "ipam/store", "router/carrier/vxlan", "router/carrier/wireguard", "router/wire", "tap/bridge",
 	},
 	"internal/datapath": {
-		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/cpulatency", "internal/ether", "internal/health",
+		"internal/api", "internal/capture/filter", "internal/capture/pcapng", "internal/cpulatency", "internal/dockerfilter",
+		"internal/ether", "internal/health",
 		"internal/exposure", "internal/hint", "internal/guard", "internal/hairpin", "internal/hostnet", "internal/hoststate", "internal/inward",
 		"internal/hoststate/live", "internal/hostwatch", "internal/masq", "internal/metricdef", "internal/netdump", "internal/nftsum",
 		"internal/nodefilter", "internal/peer", "internal/plural",

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"weft/internal/dockerfilter"
 	"weft/internal/hairpin"
 	"weft/internal/netdump"
 	"weft/internal/podlink"
@@ -26,7 +27,7 @@ func (d *Datapath) Clear(ctx context.Context) error {
 	if !d.settings.NoMasquerade {
 		errs = append(errs, removeRules(ctx))
 	}
-	errs = append(errs, hairpin.Remove(ctx), d.inward.Remove(ctx), d.clearBridge())
+	errs = append(errs, hairpin.Remove(ctx), d.inward.Remove(ctx), dockerfilter.Remove(d.settings.Bridge), d.clearBridge())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("datapath: taking the host off the overlay: %w", err)
 	}

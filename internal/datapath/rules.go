@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/dockerfilter"
 	"weft/internal/hairpin"
 	"weft/internal/hoststate"
 	"weft/internal/masq"
@@ -48,7 +49,8 @@ func (d *Datapath) hostRules() (list []*ruleState) {
 	if !d.settings.NoMasquerade {
 		list = append(list, &ruleState{hostRules: &masqueradeRules{d: d}})
 	}
-	return append(list, &ruleState{hostRules: hairpin.NewKeeper(podlink.HostPrefix, d.log)}, &ruleState{hostRules: d.inward})
+	return append(list, &ruleState{hostRules: hairpin.NewKeeper(podlink.HostPrefix, d.log)}, &ruleState{hostRules: d.inward},
+		&ruleState{hostRules: dockerfilter.NewKeeper(d.settings.Bridge, d.log)})
 }
 
 // lookAtRules restores rules that are not intact. A full look sets all rules again, whether they seem intact or not.

@@ -57,12 +57,31 @@ func newDockerHostsOn(t *testing.T, machines []*machine, args ...string) []*dock
 	return hosts
 }
 
-// newEngines returns machines with Docker and weft, without the plugin.
-func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*dockerHost) {
+// startEngine starts Docker on a machine.
+func startEngine(t *testing.T, m *machine) *dockertest.Engine {
 	t.Helper()
 	if _, err := exec.LookPath(dockertest.Program); err != nil {
 		labtest.Missing(t, "dockerd (Debian: docker.io)")
 	}
+	e, err := dockertest.Start(testContext(t), m.Machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := m.Run(context.Background(), "sh", "-c", "bridge fdb show br weave; weft fdb; weft peers; weft status; nft list ruleset")
+			t.Logf("dockerd on %s logged:\n%s\nfrom there:\n%s", m.Label(), e.Logs(), out)
+		}
+		if err := e.Close(context.Background()); err != nil {
+			t.Logf("closing dockerd on %s: %v", m.Label(), err)
+		}
+	})
+	return e
+}
+
+// newEngines returns machines with Docker and weft, without the plugin.
+func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*dockerHost) {
+	t.Helper()
 	for i, m := range machines {
 		h := &dockerHost{machine: m}
 		m.sh("cp " + filepath.Join(bin, "weft-docker") + " /usr/local/bin/")
@@ -73,20 +92,7 @@ func newEngines(t *testing.T, machines []*machine, args ...string) (hosts []*doc
 			}
 		}
 		m.up(append(args, peers...)...)
-		e, err := dockertest.Start(testContext(t), m.Machine)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.engine = e
-		t.Cleanup(func() {
-			if t.Failed() {
-				out, _ := m.try("bridge fdb show br weave; weft fdb; weft peers; nft list counters; ip neigh")
-				t.Logf("dockerd on %s logged:\n%s\nfrom there:\n%s", m.Label(), e.Logs(), out)
-			}
-			if err := e.Close(context.Background()); err != nil {
-				t.Logf("closing dockerd on %s: %v", m.Label(), err)
-			}
-		})
+		h.engine = startEngine(t, m)
 		hosts = append(hosts, h)
 	}
 	return hosts

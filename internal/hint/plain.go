@@ -9,8 +9,8 @@ import (
 // operator. internal/archtest checks that the list is complete.
 var packages = []string{
 	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "containers", "cpulatency", "csr",
-	"daemon", "datapath", "deletions", "demo", "direct", "dns", "docker", "dockerapi", "doctor", "driver", "epoch", "ether", "exposure",
-	"filelock", "filter", "firewall", "fragment", "framewatch", "gate", "guard", "hairpin", "harness", "hostfilter", "hostnet",
+	"daemon", "datapath", "deletions", "demo", "direct", "dns", "docker", "dockerapi", "dockerfilter", "doctor", "driver", "epoch", "ether",
+	"exposure", "filelock", "filter", "firewall", "fragment", "framewatch", "gate", "guard", "hairpin", "harness", "hostfilter", "hostnet",
 	"hostports", "hostroutes", "hoststate", "hostwatch", "identity", "inward", "ipam", "keyring", "kube", "lab", "leases", "live",
 	"load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "node", "nodefilter", "nodekey", "pairs", "paxos", "pcapng", "peer",
 	"podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale", "seal", "secret", "session",

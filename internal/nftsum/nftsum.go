@@ -64,6 +64,25 @@ func Of(family Family, table string) (Sum, error) {
 	return Sum{}, fmt.Errorf("nftsum: read the table %s: %w, in each of %d attempts", table, errInterrupted, attempts)
 }
 
+// HasChain reports whether a table has a chain, in the network namespace of the calling thread. A missing table, and a kernel without
+// the family, have none.
+func HasChain(family Family, table, chain string) (bool, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return false, fmt.Errorf("nftsum: netlink: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	_, err = reader{c, family, table}.request(unix.NFT_MSG_GETCHAIN, 0, attribute{unix.NFTA_CHAIN_TABLE, table},
+		attribute{unix.NFTA_CHAIN_NAME, chain})
+	if errors.Is(err, ErrNoTable) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("nftsum: look for the chain %s: %w", chain, err)
+	}
+	return true, nil
+}
+
 // Unchanged reports whether the checksum that read returns is want. A table that is gone is changed: that is no error.
 func Unchanged(want Sum, read func() (Sum, error)) (bool, error) {
 	now, err := read()
