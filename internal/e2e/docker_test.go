@@ -203,7 +203,8 @@ func (h *dockerHost) fetch(c dockertest.Container, addr string, options ...strin
 // names end with them.
 func TestDocker(t *testing.T) {
 	t.Parallel()
-	hosts := newDockerHosts(t, 2)
+	machines := newMachines(t, 3)
+	hosts, stranger := newDockerHostsOn(t, machines[:2]), machines[2]
 	a, b := hosts[0], hosts[1]
 	for _, h := range hosts {
 		h.network("mynet")
@@ -228,12 +229,13 @@ func TestDocker(t *testing.T) {
 	}
 	b.fetch(named, "web.weft.local", "--connect-to", "web.weft.local::"+addr)
 
-	// Published ports, from another host, from the host itself and from the container itself; and the way out.
+	// Published ports, from a host without weft, from another node, from the host itself and from the container itself; and the way out.
 	outside := fmt.Sprintf("%s:8080", a.Addr())
-	b.sh("curl --silent --fail --max-time 3 http://" + outside)
-	a.sh("curl --silent --fail --max-time 3 http://" + outside)
+	for _, m := range []*machine{stranger, b.machine, a.machine} {
+		m.sh("curl --silent --fail --max-time 3 http://" + outside)
+	}
 	a.fetch(web, outside)
-	b.in(client, "ping", "-n", "-c", "1", "-W", "1", a.Addr().String())
+	b.in(client, "ping", "-n", "-c", "1", "-W", "1", stranger.Addr().String())
 
 	a.docker("rm", "--force", "web")
 	for _, h := range hosts {
