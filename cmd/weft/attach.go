@@ -245,15 +245,7 @@ func newExposeCommand(e *env) *cobra.Command {
 			case mode == api.InwardOff:
 				r.CIDR = "" // the host need not get an address
 			}
-			exposed, err := e.client().Expose(cmd.Context(), r)
-			leases := make([]api.Lease, 0, len(exposed))
-			for _, l := range exposed {
-				leases = append(leases, l.Lease)
-				if len(l.Moved) > 0 {
-					cmd.PrintErrf("%s is now the gateway of %s. Change the name server in their resolv.conf, too.\n", l.IP.Addr(),
-						strings.Join(l.Moved, ", "))
-				}
-			}
+			leases, err := e.expose(cmd.Context(), r)
 			return e.printLeases(leases, err)
 		},
 	}
@@ -262,6 +254,20 @@ func newExposeCommand(e *env) *cobra.Command {
 	cmd.Flags().Lookup("inward").NoOptDefVal = string(api.InwardNAT)
 	completeFlag(cmd, "inward", cobra.FixedCompletions(inwardModes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// expose gives the bridge an address, and names the pods that have another gateway from now on.
+func (e *env) expose(ctx context.Context, r api.ExposeRequest) ([]api.Lease, error) {
+	exposed, err := e.client().Expose(ctx, r)
+	leases := make([]api.Lease, 0, len(exposed))
+	for _, l := range exposed {
+		leases = append(leases, l.Lease)
+		if len(l.Moved) > 0 {
+			_, _ = fmt.Fprintf(e.stderr, "%s is now the gateway of %s. Change the name server in their resolv.conf, too.\n", l.IP.Addr(),
+				strings.Join(l.Moved, ", "))
+		}
+	}
+	return leases, err
 }
 
 func newHideCommand(e *env) *cobra.Command {

@@ -142,7 +142,8 @@ func newDNSResolvedCommand(e *env) *cobra.Command {
 		Use:   "resolved",
 		Short: "Print the command that makes systemd-resolved of this host ask this node for names",
 		Long: "Print the command that makes systemd-resolved of this host ask this node for the names of the overlay, and for no\n" +
-			"others. It lasts until the bridge is removed, as by a reboot. The bridge needs an address: see \"weft expose\".",
+			"others. It lasts until the bridge is removed, as by a reboot. A host that has no address on the overlay gets one, as by\n" +
+			"\"weft expose\".",
 		Example: "  weft dns resolved | sh",
 		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -161,8 +162,8 @@ func newDNSAddressCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "address",
 		Short: "Print the address at which this node answers queries, such as for \"docker run --dns\"",
-		Long: "Print the address at which this node answers queries for names, of IPv4 if it has one. The bridge needs an address:\n" +
-			"see \"weft expose\".",
+		Long: "Print the address at which this node answers queries for names, of IPv4 if it has one. A host that has no address on\n" +
+			"the overlay gets one, as by \"weft expose\".",
 		Example: "  docker run --dns $(weft dns address) --dns-search weft.local ...",
 		Args:    usage.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -176,17 +177,23 @@ func newDNSAddressCommand(e *env) *cobra.Command {
 	}
 }
 
-// nameServers returns the addresses at which the node answers queries for names, at least one, those of IPv4 first.
+// nameServers returns the addresses at which the node answers queries for names, at least one, those of IPv4 first. A host without an
+// address gets one: its first container needs it on its command line, and the address otherwise comes with the first container.
 func (e *env) nameServers(ctx context.Context) (s api.Status, addrs []string, err error) {
 	if s, err = e.client().Status(ctx); err != nil {
 		return s, nil, err
 	}
-	switch {
-	case !s.DNS:
+	if !s.DNS {
 		return s, nil, hint.New(hint.Refused, "Start it without --no-dns.", "this node does not answer queries")
-	case len(s.Exposed) == 0:
-		return s, nil, hint.New(hint.Refused, "Run \"weft expose\", which adds one.",
-			"the bridge %s has no address, at which the node would answer", s.Bridge)
+	}
+	if len(s.Exposed) == 0 {
+		leases, err := e.expose(ctx, api.ExposeRequest{CIDR: api.Auto})
+		if err != nil {
+			return s, nil, err
+		}
+		for _, l := range leases {
+			s.Exposed = append(s.Exposed, l.IP)
+		}
 	}
 	for _, four := range []bool{true, false} {
 		for _, p := range s.Exposed {

@@ -48,7 +48,8 @@ func TestListShowsSources(t *testing.T) {
 	}
 }
 
-// TestResolvedCommand: the command for systemd-resolved has the bridge of the node with its addresses, and the domain.
+// TestResolvedCommand: the command for systemd-resolved has the bridge of the node with its addresses, and the domain. A host that has no
+// address on the overlay gets one.
 func TestResolvedCommand(t *testing.T) {
 	status := api.Status{
 		Bridge: "weave", DNSDomain: "pods.example.org", DNS: true,
@@ -57,12 +58,14 @@ func TestResolvedCommand(t *testing.T) {
 	silent, hidden := status, status
 	silent.DNS, hidden.Exposed = false, nil
 	for want, s := range map[string]api.Status{
-		"resolvectl dns weave 10.32.0.1 fd32::1 && resolvectl domain weave '~pods.example.org'\n":                             status,
-		"weft: this node does not answer queries\nhint: Start it without --no-dns.\n":                                         silent,
-		"weft: the bridge weave has no address, at which the node would answer\nhint: Run \"weft expose\", which adds one.\n": hidden,
+		"resolvectl dns weave 10.32.0.1 fd32::1 && resolvectl domain weave '~pods.example.org'\n": status,
+		"weft: this node does not answer queries\nhint: Start it without --no-dns.\n":             silent,
+		"resolvectl dns weave 10.32.0.7 && resolvectl domain weave '~pods.example.org'\n":         hidden,
 	} {
 		var out, errs bytes.Buffer
-		run(t.Context(), []string{"dns", "resolved", "--socket", daemon(t, map[string]any{"/v1/status": s})}, &out, &errs)
+		run(t.Context(), []string{"dns", "resolved", "--socket", daemon(t, map[string]any{
+			"/v1/status": s, "/v1/expose": []api.Exposed{{Lease: api.Lease{IP: netip.MustParsePrefix("10.32.0.7/12")}}},
+		})}, &out, &errs)
 		if got := out.String() + errs.String(); got != want {
 			t.Errorf("printed %q, want %q", got, want)
 		}

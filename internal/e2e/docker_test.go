@@ -204,14 +204,14 @@ func (h *dockerHost) fetch(c dockertest.Container, addr string, options ...strin
 func TestDocker(t *testing.T) {
 	t.Parallel()
 	machines := newMachines(t, 3)
-	hosts, stranger := newDockerHostsOn(t, machines[:2]), machines[2]
+	hosts, third := newDockerHostsOn(t, machines[:2]), machines[2]
 	a, b := hosts[0], hosts[1]
 	for _, h := range hosts {
 		h.network("mynet")
 	}
 	web := a.run("web", "--network", "mynet", "--network-alias", "Shop_1", "--publish", "8080:80")
 	a.serves(web)
-	client := b.run("client", "--network", "mynet")
+	client := b.run("client", "--network", "mynet", "--dns", b.answersAt()) // the first container of its host
 	addr := web.IPs["mynet"]
 	b.in(client, "ping", "-n", "-c", "1", "-W", "1", addr)
 	b.fetch(client, addr)
@@ -220,6 +220,7 @@ func TestDocker(t *testing.T) {
 
 	// By name: of the same network on the same host by Docker itself, of other hosts by weft.
 	named := b.run("named", "--network", "mynet", "--dns", b.answersAt(), "--dns-search", "weft.local")
+	b.resolves(client, "web.weft.local", addr)
 	b.resolves(named, "client", client.IPs["mynet"])
 	b.resolves(named, "client.weft.local", client.IPs["mynet"])
 	b.resolves(named, "web.weft.local", addr)
@@ -231,11 +232,11 @@ func TestDocker(t *testing.T) {
 
 	// Published ports, from a host without weft, from another node, from the host itself and from the container itself; and the way out.
 	outside := fmt.Sprintf("%s:8080", a.Addr())
-	for _, m := range []*machine{stranger, b.machine, a.machine} {
+	for _, m := range []*machine{third, b.machine, a.machine} {
 		m.sh("curl --silent --fail --max-time 3 http://" + outside)
 	}
 	a.fetch(web, outside)
-	b.in(client, "ping", "-n", "-c", "1", "-W", "1", stranger.Addr().String())
+	b.in(client, "ping", "-n", "-c", "1", "-W", "1", third.Addr().String())
 
 	a.docker("rm", "--force", "web")
 	for _, h := range hosts {
