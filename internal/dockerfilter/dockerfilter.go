@@ -71,16 +71,12 @@ func (*Keeper) Postponed() {}
 func (k *Keeper) Intact(context.Context) (intact bool, err error) {
 	intact = true
 	for _, f := range families {
-		exists, e := nftsum.HasChain(f.sum, table, chain)
-		if e != nil || !exists {
-			delete(k.set, f)
-			err = errors.Join(err, e)
-			continue
-		}
 		at, e := find(f, k.bridge)
 		switch {
 		case e != nil:
 			err = errors.Join(err, e)
+		case !at.exists:
+			delete(k.set, f)
 		case at.ours == nil:
 			intact = false
 			if !k.set[f] {
@@ -113,9 +109,6 @@ func (k *Keeper) Apply(context.Context) error {
 func Remove(bridge string) error {
 	var errs []error
 	for _, f := range families {
-		if exists, err := nftsum.HasChain(f.sum, table, chain); err != nil || !exists {
-			continue
-		}
 		at, err := find(f, bridge)
 		if err == nil && at.ours != nil {
 			if err = at.conn.DelRule(at.ours); err == nil {
@@ -131,13 +124,17 @@ func Remove(bridge string) error {
 
 // place is where the rule is in a chain, or belongs.
 type place struct {
-	conn *nftables.Conn
-	ours *nftables.Rule // nil: the chain does not have it
-	end  *nftables.Rule // the RETURN at the end of the chain; nil: there is none
+	conn   *nftables.Conn
+	exists bool           // the chain does
+	ours   *nftables.Rule // nil: the chain does not have it
+	end    *nftables.Rule // the RETURN at the end of the chain; nil: there is none
 }
 
-// find looks for the rule in a chain.
+// find looks for the rule in the chain of a family, which need not exist.
 func find(f family, bridge string) (place, error) {
+	if exists, err := nftsum.HasChain(f.sum, table, chain); err != nil || !exists {
+		return place{}, err
+	}
 	conn, err := nftables.New()
 	if err != nil {
 		return place{}, err
@@ -146,7 +143,7 @@ func find(f family, bridge string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	p, want := place{conn: conn}, body(rule(bridge))
+	p, want := place{conn: conn, exists: true}, body(rule(bridge))
 	for i, r := range rules {
 		switch got := body(r.Exprs); {
 		case reflect.DeepEqual(got, want):
@@ -158,13 +155,10 @@ func find(f family, bridge string) (place, error) {
 	return p, nil
 }
 
-// add adds the rule to a chain that exists and does not have it.
+// add adds the rule to the chain of a family, if the chain exists and does not have it.
 func add(f family, bridge string) error {
-	if exists, err := nftsum.HasChain(f.sum, table, chain); err != nil || !exists {
-		return err
-	}
 	p, err := find(f, bridge)
-	if err != nil || p.ours != nil {
+	if err != nil || !p.exists || p.ours != nil {
 		return err
 	}
 	r := &nftables.Rule{
