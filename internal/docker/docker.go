@@ -9,7 +9,8 @@
 // docs/adr/0056-docker.md.
 //
 // protocol.go has the requests, handler.go serves them. pools.go and addresses.go are the IPAM driver, networks.go and endpoints.go the
-// network driver. sync.go follows the engine: names, and what is left of containers and networks that are gone.
+// network driver. sync.go follows the engine, and ends what is left of containers and networks that are gone: names.go has the names of
+// containers, published.go the networks that nodes know of one another, starts.go the containers that could not start.
 package docker
 
 import (

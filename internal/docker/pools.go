@@ -193,9 +193,13 @@ func (p *Plugin) overlapError(subnet netip.Prefix, n network) error {
 }
 
 // choosePool returns the subnet of a network for which the user has named none. Docker does not say which network it is for: where other
-// nodes have one that this host lacks, it is taken to be that one; sync.go finds out when it was not.
+// nodes have one that this host lacks, it is taken to be that one; published.go finds out when it was not.
 func (p *Plugin) choosePool(ctx context.Context, within netip.Prefix) (netip.Prefix, error) {
-	published, err := published(ctx, p.daemon)
+	status, err := p.daemon.Status(ctx)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	published, err := published(ctx, p.daemon, status.ID)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
