@@ -77,9 +77,12 @@ func (m *Manager) keepMAC(in api.AttachRequest, spec podlink.Spec) podlink.Spec 
 
 // releaseRemoved ends the leases of addresses that a change has removed, which the interface may have lacked.
 func (m *Manager) releaseRemoved(in api.AttachRequest, h holder.Holder, spec podlink.Spec) (err error) {
+	if !isChange(in) {
+		return nil
+	}
 	for _, l := range m.lookup(h) {
 		stays := slices.ContainsFunc(spec.Addresses, func(a podlink.Address) bool { return a.Prefix.Addr() == l.Addr })
-		if isChange(in) && !stays && err == nil {
+		if !stays && err == nil {
 			err = m.releaseIfLeased(h, l.Addr)
 		}
 	}
