@@ -66,6 +66,12 @@ func readStat(pid int) (stat, error) {
 	return parseStat(b)
 }
 
+// CPUWithChildren returns the user and system time of a process so far, with that of the children that it has waited for.
+func CPUWithChildren(pid int) (time.Duration, error) {
+	s, err := readStat(pid)
+	return s.own + s.reaped, err
+}
+
 // CPU returns the sum of user and system time of the processes so far, including all threads. It includes the kernel's
 // work on packets inside their system calls, but not in interrupts.
 func CPU(pids []int) (time.Duration, error) {

@@ -25,7 +25,8 @@ func newRootCommand() *cobra.Command {
 		Use:   "weft-bench",
 		Short: "Show and measure weft on one machine",
 	}
-	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand(), newScaleCommand())
+	root.AddCommand(newDemoCommand(), newRunCommand(), newListCommand(), newReportCommand(), newScaleCommand(),
+		newKubernetesCommand())
 	usage.Prepare(root)
 	return root
 }

@@ -13,7 +13,6 @@ import (
 	"weft/internal/api"
 	"weft/internal/filelock"
 	"weft/internal/hint"
-	"weft/internal/hostwatch"
 	"weft/internal/kube"
 	"weft/internal/kube/bridgenf"
 	"weft/internal/kube/firewall"
@@ -74,6 +73,7 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = filter.Close() }()
 	release, err := filelock.Acquire(ctx, filepath.Join(o.runDir, "kube.lock"))
 	if err != nil {
 		return fmt.Errorf("--run-dir: %w", err)
@@ -89,14 +89,10 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("--http-addr: %w", err), admission.Close())
 	}
-	changes, err := hostwatch.Open(hostwatch.Filters)
-	if err != nil {
-		return errors.Join(err, admission.Close(), health.Close())
-	}
 	agent, err := kube.New(kube.Config{
 		Node: o.node, StateDir: o.kubeDir(), RunDir: o.runDir, Install: &o.install,
 		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
-		Filter: filter, FilterChanges: changes, Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
+		Filter: filter, FilterChanges: filter.Changed(), Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
 		DropLog: firewall.NFLog{}, Log: log,
 		Identities: &kube.Identities{API: client, Node: o.node, File: kube.IdentityFile(o.stateDir), CAFile: o.caFile, Log: log},
 	})

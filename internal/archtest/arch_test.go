@@ -80,7 +80,9 @@ var layers = []struct {
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/traffic", 2},
+	{"internal/kube/cluster", 2},
 	{"internal/kube/firewall", 2},
+	{"internal/nftwatch", 2},
 	{"internal/kube/bridgenf", 2},
 	{"internal/kube/csr", 2},
 	{"internal/simnet", 2},
@@ -170,15 +172,21 @@ var steps = map[string]int{
 	"weft/internal/hostroutes": 1,
 	"weft/internal/hostnet":    0,
 
+	"weft/internal/kube/firewall": 1,
+	"weft/internal/nftwatch":      0,
+
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,
 	"weft/bench/driver":  1,
 	"weft/bench/report":  1,
 	"weft/bench/gate":    1,
-	"weft/bench/probe":   1,
-	"weft/bench/lab":     0,
-	"weft/bench/meter":   0,
-	"weft/bench/sample":  0,
+
+	"weft/bench/kubernetes": 1,
+
+	"weft/bench/probe":  1,
+	"weft/bench/lab":    0,
+	"weft/bench/meter":  0,
+	"weft/bench/sample": 0,
 
 	"weft/mesh/epoch":        1,
 	"weft/internal/identity": 0,

@@ -179,12 +179,13 @@ func TestDirectPolicies(t *testing.T) {
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
 		PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "p0"}},
 	}}}}
-	c.Policies = []*networkingv1.NetworkPolicy{np}
+	c.Network = []*networkingv1.NetworkPolicy{np}
 	if err := nodes[1].Host.Do(func() error {
 		fw, err := firewall.New(t.Context())
 		if err != nil {
 			return err
 		}
+		defer func() { _ = fw.Close() }()
 		return fw.Apply(t.Context(), policy.Compile(c))
 	}); err != nil {
 		t.Fatal(err)

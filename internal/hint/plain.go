@@ -11,9 +11,9 @@ var packages = []string{
 	"addressbook", "admission", "api", "apiserver", "bench", "bridge", "bridgenf", "cadir", "carrier", "containers", "cpulatency", "csr",
 	"daemon", "datapath", "deletions", "demo", "direct", "dns", "docker", "dockerapi", "dockerfilter", "doctor", "driver", "epoch", "ether",
 	"exposure", "filelock", "filter", "firewall", "fragment", "framewatch", "gate", "guard", "hairpin", "harness", "hostfilter", "hostnet",
-	"hostports", "hostroutes", "hoststate", "hostwatch", "identity", "inward", "ipam", "keyring", "kube", "lab", "leases", "live",
-	"load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "node", "nodefilter", "nodekey", "pairs", "paxos", "pcapng", "peer",
-	"podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale", "seal", "secret", "session",
+	"hostports", "hostroutes", "hoststate", "hostwatch", "identity", "inward", "ipam", "keyring", "kube", "kubernetes", "lab", "leases",
+	"live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "nftwatch", "node", "nodefilter", "nodekey", "pairs", "paxos",
+	"pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "report", "ring", "router", "sample", "scale", "seal", "secret", "session",
 	"settings", "sieve", "signer", "space", "statuspage", "store", "tap", "toobig", "underlay", "unixsocket", "virtio", "vxlan", "wire",
 	"wireguard",
 }

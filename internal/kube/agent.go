@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 	"weft/internal/kube/firewall"
 )
 
@@ -34,21 +37,13 @@ type Config struct {
 	Filter  firewall.Firewall
 	// Bridged keeps bridged packets visible to Filter; nil: nothing does.
 	Bridged Visibility
-	// FilterChanges reports changes of packet filters, so that Filter is restored at once; nil: it is checked periodically only.
-	FilterChanges Changes
+	// FilterChanges signals changes of the tables of Filter, so that it is restored at once; nil: it is checked periodically only.
+	FilterChanges <-chan struct{}
 	// Identities renews the identity of the node; nil: nothing does.
 	Identities *Identities
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
 	DropLog DropLog
 	Log     *slog.Logger
-}
-
-// Changes reports changes of the host. hostwatch.Watcher is one.
-type Changes interface {
-	// Changed returns the channel of wake-ups, which is never closed.
-	Changed() <-chan struct{}
-	// Run delivers wake-ups until ctx ends or an error occurs. It is called once.
-	Run(ctx context.Context) error
 }
 
 // DropLog reports samples of dropped packets. firewall.NFLog is one.
@@ -72,7 +67,7 @@ var _ Daemon = (*api.Client)(nil)
 // Agent connects one Kubernetes node with its daemon; see the package comment.
 type Agent struct {
 	cfg      Config
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	enforcer *enforcer
 	bridged  *bridged
 	nodes    *nodes
@@ -96,6 +91,25 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
+// newCluster returns the cache of the cluster.
+func newCluster(cfg Config) (*cluster.Cluster, error) {
+	return cluster.New(cluster.Config{
+		API: cfg.API, Dynamic: cfg.Dynamic,
+		Annotations: []string{corev1.MirrorPodAnnotationKey, GuardAnnotation, AllowAnnotation, PeerAnnotation},
+	})
+}
+
+// Pauses before the first lists of a start, so that the nodes of a large cluster do not read it at once after an outage of power.
+const (
+	startPausePerNode = time.Millisecond
+	maxStartPause     = 10 * time.Second
+)
+
+// startPause returns a random pause for a cluster of the given number of nodes. Rules in force stay meanwhile.
+func startPause(nodes int) time.Duration {
+	return rand.N(min(time.Duration(nodes)*startPausePerNode, maxStartPause) + 1)
+}
+
 // Run runs the agent until ctx ends, and joins all its goroutines. While the API server does not answer, the rules in force
 // and the known nodes stay.
 func (a *Agent) Run(ctx context.Context) error {
@@ -108,7 +122,12 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	run("watching the cluster", a.cluster.run)
+	run("watching the cluster", func(ctx context.Context) error {
+		if err := pause(ctx, startPause(len(a.nodes.departed.seen))); err != nil {
+			return err
+		}
+		return a.cluster.Run(ctx)
+	})
 	run("policies", a.enforcer.run)
 	run("bridged packets", a.bridged.run)
 	run("nodes", a.nodes.run)
@@ -118,9 +137,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
 	if a.cfg.Identities != nil {
 		run("identity", a.cfg.Identities.run)
-	}
-	if a.cfg.FilterChanges != nil {
-		run("changes of packet filters", a.cfg.FilterChanges.Run)
 	}
 	if a.cfg.DropLog != nil {
 		run("samples of drops", func(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -54,6 +55,8 @@ func RESTConfig(kubeconfig, server, stateDir string) (*rest.Config, error) {
 	}
 	config.Dial = e.dial
 	config.UserAgent = "weft-kube"
+	// Objects are half as large in protobuf, and are read in a tenth of the time. Clients for kinds of extensions use JSON all the same.
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	return config, nil
 }
 

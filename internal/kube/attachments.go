@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/ether"
+	"weft/internal/kube/cluster"
 	"weft/internal/leases/holder"
 )
 
@@ -21,7 +22,7 @@ import (
 const attachmentsFile = "attachments.json"
 
 // podKey names a pod.
-type podKey struct{ Namespace, Name string }
+type podKey = cluster.Key
 
 // attachment has the addresses of a pod, as the plugin announced them before the API server knows them.
 type attachment struct {
@@ -52,36 +53,49 @@ func openAttachments(dir string) (*attachments, error) {
 	var list []attachment
 	if json.Unmarshal(text, &list) == nil { // else it was damaged by a crash
 		for _, p := range list {
-			a.pods[podKey{p.Namespace, p.Name}] = p
+			a.pods[podKey{Namespace: p.Namespace, Name: p.Name}] = p
 		}
 	}
 	return a, nil
 }
 
-// add stores a pod in place of all pods that have one of its addresses.
-func (a *attachments) add(in api.Admission) error {
+// add stores a pod in place of all pods that have one of its addresses, and returns the pods that changed.
+func (a *attachments) add(in api.Admission) (changed []podKey, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.pods, func(_ podKey, p attachment) bool {
-		return slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return slices.Contains(in.IPs, ip) })
+	maps.DeleteFunc(a.pods, func(key podKey, p attachment) bool {
+		same := slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return slices.Contains(in.IPs, ip) })
+		if same {
+			changed = append(changed, key)
+		}
+		return same
 	})
 	link, _ := holder.Parse(in.Owner).HostLink()
-	a.pods[podKey{in.Namespace, in.Name}] = attachment{
+	key := podKey{Namespace: in.Namespace, Name: in.Name}
+	a.pods[key] = attachment{
 		Namespace: in.Namespace, Name: in.Name, UID: in.UID, Owner: in.Owner, IPs: in.IPs, Link: link, MAC: in.MAC,
+	}
+	return append(changed, key), a.save()
+}
+
+// remove removes pods.
+func (a *attachments) remove(pods []podKey) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range pods {
+		delete(a.pods, key)
 	}
 	return a.save()
 }
 
-// retain removes the pods that do not exist.
-func (a *attachments) retain(exists func(attachment) bool) error {
+// get returns the attachment of a pod, nil if it has none.
+func (a *attachments) get(pod podKey) *attachment {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := len(a.pods)
-	maps.DeleteFunc(a.pods, func(_ podKey, p attachment) bool { return !exists(p) })
-	if len(a.pods) == before {
-		return nil
+	if p, ok := a.pods[pod]; ok {
+		return &p
 	}
-	return a.save()
+	return nil
 }
 
 // all returns a copy of the attachments.

@@ -7,15 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 )
 
 // nodesFile holds the nodes that have been in the cluster, in the state directory.
@@ -70,7 +68,7 @@ func openDeparted(cfg Config) (*departed, error) {
 }
 
 // update records the present nodes and reclaims the address space of deleted ones.
-func (d *departed) update(ctx context.Context, list []*corev1.Node) {
+func (d *departed) update(ctx context.Context, list []*cluster.Node) {
 	if err := d.record(list); err != nil {
 		d.log.Warn("writing the list of nodes failed", "err", err)
 	}
@@ -84,15 +82,20 @@ func (d *departed) update(ctx context.Context, list []*corev1.Node) {
 	}
 }
 
+// pending reports whether a deleted node was found that is not dealt with.
+func (d *departed) pending() bool { return len(d.since) > 0 }
+
 // record adds the present nodes to seen, and writes the file if that changed anything.
-func (d *departed) record(list []*corev1.Node) error {
-	before := maps.Clone(d.seen)
+func (d *departed) record(list []*cluster.Node) error {
+	changed := false
 	for _, n := range list {
 		if id := n.Annotations[PeerAnnotation]; id != "" {
-			d.seen[string(n.UID)] = seenNode{Name: n.Name, Peer: id}
+			now := seenNode{Name: n.Name, Peer: id}
+			changed = changed || d.seen[n.UID] != now
+			d.seen[n.UID] = now
 		}
 	}
-	if maps.Equal(before, d.seen) {
+	if !changed {
 		return nil
 	}
 	return d.save()
@@ -102,10 +105,10 @@ func (d *departed) save() error { return replaceJSON(d.path, d.seen) }
 
 // deleted returns the nodes that are not in list, by UID, and records when each was found deleted. A node is not deleted if a
 // present node has the same daemon: then its object was created again.
-func (d *departed) deleted(list []*corev1.Node, now time.Time) map[string]seenNode {
+func (d *departed) deleted(list []*cluster.Node, now time.Time) map[string]seenNode {
 	present, peers := map[string]bool{}, map[string]bool{}
 	for _, n := range list {
-		present[string(n.UID)] = true
+		present[n.UID] = true
 		peers[n.Annotations[PeerAnnotation]] = true
 	}
 	deleted := map[string]seenNode{}

@@ -8,20 +8,19 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 	"weft/internal/kube/firewall"
 	"weft/internal/kube/policy"
 )
@@ -30,15 +29,15 @@ import (
 const (
 	// intactPeriod is the time between two checks of the rules without a notification of a change.
 	intactPeriod = 2 * time.Second
-	// intactPause is the time from a notification to the check, so that many changes need one check. After a check that took
-	// long, because the tables are large, it is intactShare times as long as that check, but at most maxIntactPause.
-	intactPause, intactShare, maxIntactPause = 100 * time.Millisecond, 5, 500 * time.Millisecond
-	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction.
-	debounce = 50 * time.Millisecond
+	// intactPause is the time from a notification to the check, so that many changes need one check.
+	intactPause = 100 * time.Millisecond
+	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction. An admission does
+	// not wait for it.
+	debounce = 100 * time.Millisecond
 	// admitTimeout bounds how long a pod waits until its policies are in force.
 	admitTimeout = 20 * time.Second
 	// admitPoll is the time between two checks whether the API server has announced a pod.
-	admitPoll = 10 * time.Millisecond
+	admitPoll = 2 * time.Millisecond
 )
 
 // maxAdmission bounds the body of an admission request, in bytes.
@@ -46,9 +45,10 @@ const maxAdmission = 1 << 16
 
 // enforcer keeps the rules of the packet filter equal to the policies of the cluster.
 type enforcer struct {
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	filter   firewall.Firewall
 	attached *attachments
+	claims   *claims
 	guards   *guards
 	health   *health
 	log      *slog.Logger
@@ -63,34 +63,32 @@ type enforcer struct {
 	requested uint64                  // guarded by mu; counts requests to enforce the current state
 	done      uint64                  // guarded by mu; the last request that is in force
 	waiting   chan struct{}           // guarded by mu; closed when done changes
-	names     map[netip.Addr]string   // guarded by mu; of pods, for the log
 	reported  map[policy.Problem]bool // guarded by mu
 
 	restored atomic.Uint64 // how often the rules were set again
 
 	// owned by run
-	applied  *policy.Ruleset
-	ports    ports
-	portless bool          // the port of a local pod is unknown
-	pause    time.Duration // from a notification to the check
+	state   *policy.State
+	applied bool // the rules in force are those of state
+	started bool // attachments of the last run were compared with the cluster
+	unread  []policy.Problem
+	ports   ports
 }
 
-func newEnforcer(cfg Config, c *cluster, h *health) (*enforcer, error) {
+func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
 	attached, err := openAttachments(cfg.RunDir)
 	if err != nil {
 		return nil, err
 	}
 	e := &enforcer{
 		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
-		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{},
-		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, pause: intactPause,
+		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{}, state: policy.NewState(),
+		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, filtersChanged: cfg.FilterChanges,
 	}
-	if cfg.FilterChanges != nil {
-		e.filtersChanged = cfg.FilterChanges.Changed()
-	}
+	e.claims = newClaims(cfg.Node, e.state, func(ip netip.Addr) string { return e.ports.byAddr[ip] })
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
-	e.guards = newGuards(cfg, c, e.recorder)
+	e.guards = newGuards(cfg, c, e.claims, e.recorder)
 	return e, nil
 }
 
@@ -99,38 +97,37 @@ func (e *enforcer) run(ctx context.Context) error {
 	defer e.events.Shutdown()
 	check := time.NewTimer(e.period)
 	defer check.Stop()
-	soon := false // the check follows a notification
+	soon := false                // the check follows a notification
+	var collect <-chan time.Time // ends the collection of changes; nil: there are none
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-e.cluster.changed:
-			if err := pause(ctx, debounce); err != nil {
-				return err
+		case <-e.cluster.Changed():
+			if collect == nil {
+				collect = time.After(debounce)
 			}
-			e.drain()
+		case <-collect:
+			collect = nil
+			e.enforce(ctx)
 		case <-e.urgent:
+			e.enforce(ctx)
 		case <-e.filtersChanged:
 			if !soon {
 				soon = true
-				check.Reset(e.pause)
+				check.Reset(intactPause)
 			}
-			continue
 		case <-check.C:
 			e.check(ctx)
 			soon = false
 			check.Reset(e.period)
-			continue
 		}
-		e.enforce(ctx)
 	}
 }
 
 // check sets the rules again if another program has changed them, or if they are behind.
 func (e *enforcer) check(ctx context.Context) {
-	start := time.Now()
 	intact, err := e.filter.Intact(ctx)
-	e.pause = min(max(intactPause, intactShare*time.Since(start)), maxIntactPause)
 	switch {
 	case err != nil:
 		e.log.Warn("checking the rules of policies failed", "err", err)
@@ -138,11 +135,11 @@ func (e *enforcer) check(ctx context.Context) {
 	case intact:
 		e.enforceIfBehind(ctx)
 		return
-	case e.applied != nil:
+	case e.applied:
 		e.log.Warn("the rules of policies were changed by another program: setting them again")
 		e.restored.Add(1)
 	}
-	e.applied = nil
+	e.applied = false
 	e.enforce(ctx)
 }
 
@@ -156,83 +153,120 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// drain removes a pending signal: the enforcement that follows covers all changes so far.
-func (e *enforcer) drain() {
-	select {
-	case <-e.cluster.changed:
-	default:
-	}
-}
-
 // enforceIfBehind enforces again if a request is not in force, for example because the last attempt failed.
 func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	e.mu.Lock()
 	behind := e.done != e.requested
 	e.mu.Unlock()
-	if behind || e.applied == nil || e.portless && e.ports.search(ctx) {
+	if portless := e.claims.portless(); len(portless) > 0 && e.ports.search(ctx) {
+		e.cluster.Touch(portless...)
+		behind = true
+	}
+	if behind || !e.applied {
 		e.enforce(ctx)
 	}
 	e.guards.sync(ctx, e.attached.all()) // again, where the daemon did not answer
 }
 
-// enforce compiles the policies of the cluster as it is now and applies the rules.
+// enforce brings the rules up to the policies of the cluster as it is now.
 func (e *enforcer) enforce(ctx context.Context) {
-	if !e.cluster.ready() {
+	if !e.cluster.Ready() {
 		return // an incomplete cache would allow too much or too little: the present rules stay
 	}
 	e.mu.Lock()
 	requested := e.requested
 	e.mu.Unlock()
-	if err := e.attached.retain(e.exists); err != nil {
-		e.log.Warn("removing deleted pods from the attachments failed", "err", err)
-	}
-	snapshot, unread, err := e.cluster.snapshot(e.attached.all(), e.ports.byAddr)
-	if e.portless = err == nil && portless(snapshot); e.portless && e.ports.search(ctx) {
-		snapshot, unread, err = e.cluster.snapshot(e.attached.all(), e.ports.byAddr)
-	}
-	if err != nil {
-		e.log.Warn("reading the cluster failed", "err", err)
+	local := e.follow(ctx)
+	change := e.state.Update()
+	if err := e.apply(ctx, change); err != nil {
+		e.log.Error("policies cannot be enforced", "err", err)
+		e.health.set(checkPolicies, err)
 		return
 	}
-	rules := policy.Compile(snapshot)
-	if e.applied == nil || !equal(e.applied, rules) {
-		if err := e.filter.Apply(ctx, rules); err != nil {
-			e.log.Error("policies cannot be enforced", "err", err)
-			e.health.set(checkPolicies, err)
-			e.applied = nil // retried at the next check
-			return
-		}
-		e.applied = rules
-	}
 	e.health.set(checkPolicies, nil)
-	e.guards.sync(ctx, e.attached.all())
-	e.report(append(rules.Problems, unread...))
-	names := map[netip.Addr]string{}
-	for _, p := range snapshot.Pods {
-		for _, ip := range p.IPs {
-			names[ip] = p.Namespace + "/" + p.Name
-		}
+	if local {
+		e.guards.sync(ctx, e.attached.all())
+	}
+	if change.Rules != nil || len(e.unread) > 0 || len(e.reported) > 0 {
+		e.report(append(slices.Clone(e.state.Problems()), e.unread...))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.names, e.done = names, requested
+	e.done = requested
 	close(e.waiting)
 	e.waiting = make(chan struct{})
 }
 
-// equal reports whether two rulesets enforce the same decisions.
-func equal(a, b *policy.Ruleset) bool {
-	return reflect.DeepEqual(a.Pods, b.Pods) && reflect.DeepEqual(a.Sets, b.Sets) && reflect.DeepEqual(a.Chains, b.Chains) &&
-		reflect.DeepEqual(a.Links, b.Links) && slices.Equal(a.Addrs, b.Addrs)
+// apply makes the packet filter enforce a change, or all rules if those in force are not known.
+func (e *enforcer) apply(ctx context.Context, change policy.Change) error {
+	if e.applied {
+		if change.Empty() {
+			return nil
+		}
+		err := e.filter.Change(ctx, change)
+		if err == nil {
+			return nil
+		}
+		e.log.Warn("changing the rules of policies failed: setting all of them", "err", err)
+	}
+	e.applied = false
+	if err := e.filter.Apply(ctx, e.state.Ruleset()); err != nil {
+		return err // retried at the next check
+	}
+	e.applied = true
+	return nil
 }
 
-// exists reports whether the API server still has the pod of an attachment.
-func (e *enforcer) exists(a attachment) bool {
-	p, err := e.cluster.pods.Pods(a.Namespace).Get(a.Name)
-	if apierrors.IsNotFound(err) {
-		return false
+// follow brings the state up to the cluster, and reports whether pods of this node have changed.
+func (e *enforcer) follow(ctx context.Context) (local bool) {
+	changes := e.cluster.Take()
+	if !e.started {
+		e.started = true
+		for key := range e.attached.all() { // the pod may have been deleted while no agent ran
+			changes.Pods[key] = true
+		}
 	}
-	return err != nil || is(p, a.UID)
+	if changes.Namespaces {
+		e.state.SetNamespaces(e.cluster.Namespaces())
+	}
+	if changes.Nodes {
+		e.state.SetNodes(policyNodes(e.cluster.Nodes()))
+	}
+	if changes.Policies {
+		var policies policy.Policies
+		policies, e.unread = e.cluster.Policies()
+		e.state.SetPolicies(policies)
+	}
+	var gone []podKey
+	for key := range changes.Pods {
+		pod, attached := e.cluster.Pod(key), e.attached.get(key)
+		if attached != nil && (pod == nil || !pod.Is(attached.UID)) {
+			gone, attached = append(gone, key), nil
+		}
+		_, before := e.claims.local[key]
+		e.claims.update(key, pod, attached)
+		_, after := e.claims.local[key]
+		local = local || before || after
+	}
+	if len(gone) > 0 {
+		if err := e.attached.remove(gone); err != nil {
+			e.log.Warn("removing deleted pods from the attachments failed", "err", err)
+		}
+	}
+	if portless := e.claims.portless(); len(portless) > 0 && e.ports.search(ctx) {
+		for _, key := range portless {
+			e.claims.update(key, e.cluster.Pod(key), e.attached.get(key))
+		}
+	}
+	return local
+}
+
+func policyNodes(list []*cluster.Node) []policy.Node {
+	out := make([]policy.Node, len(list))
+	for i, n := range list {
+		out[i] = policy.Node{Labels: n.Labels, IPs: n.Addresses}
+	}
+	return out
 }
 
 // report publishes each new problem once, as an event of the policy and in the log.
@@ -246,12 +280,8 @@ func (e *enforcer) report(problems []policy.Problem) {
 			continue
 		}
 		e.log.Warn("a policy cannot be enforced as written", "kind", p.Kind, "namespace", p.Namespace, "name", p.Name, "problem", p.Message)
-		version := "networking.k8s.io/v1"
-		if p.Kind != "NetworkPolicy" {
-			version = adminPolicies.GroupVersion().String()
-		}
 		e.recorder.Event(&corev1.ObjectReference{
-			Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID), APIVersion: version,
+			Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID), APIVersion: cluster.VersionOf(p.Kind),
 		}, corev1.EventTypeWarning, "PolicyProblem", p.Message)
 	}
 	e.reported = now
@@ -259,9 +289,7 @@ func (e *enforcer) report(problems []policy.Problem) {
 
 // logDrop logs a dropped packet, with the names of the pods at both ends where they are known.
 func (e *enforcer) logDrop(d firewall.Drop) {
-	e.mu.Lock()
-	src, dst := e.names[d.Src], e.names[d.Dst]
-	e.mu.Unlock()
+	src, dst := e.claims.name(d.Src), e.claims.name(d.Dst)
 	e.log.Info("dropped by policy", "direction", d.Direction.String(), "from", d.Src, "from_pod", src, "to", d.Dst, "to_pod", dst,
 		"protocol", d.Protocol, "port", d.DstPort)
 }
@@ -314,7 +342,8 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 				"the API server.",
 		}
 	}
-	if err := e.attached.add(in); err != nil {
+	changed, err := e.attached.add(in)
+	if err != nil {
 		return err
 	}
 	for !e.known(in) {
@@ -322,11 +351,15 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 			return late("the API server has not announced the pod")
 		}
 	}
+	e.cluster.Touch(changed...)
 	e.mu.Lock()
 	e.requested++
 	want := e.requested
 	e.mu.Unlock()
-	notify(e.urgent)
+	select {
+	case e.urgent <- struct{}{}:
+	default: // it will see this request as well
+	}
 	for {
 		e.mu.Lock()
 		done, waiting := e.done, e.waiting
@@ -344,9 +377,9 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 
 // known reports whether the cache of the cluster is complete and contains the pod.
 func (e *enforcer) known(in api.Admission) bool {
-	if !e.cluster.ready() {
+	if !e.cluster.Ready() {
 		return false
 	}
-	p, err := e.cluster.pods.Pods(in.Namespace).Get(in.Name)
-	return err == nil && is(p, in.UID)
+	p := e.cluster.Pod(podKey{Namespace: in.Namespace, Name: in.Name})
+	return p != nil && p.Is(in.UID)
 }

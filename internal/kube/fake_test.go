@@ -42,6 +42,22 @@ func (f *fakeFilter) Apply(_ context.Context, r *policy.Ruleset) error {
 	return nil
 }
 
+func (f *fakeFilter) Change(_ context.Context, c policy.Change) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	if f.rules == nil {
+		return errors.New("the rules are unknown")
+	}
+	if c.Rules != nil {
+		f.rules = c.Rules
+	}
+	f.applied++
+	return nil
+}
+
 func (f *fakeFilter) Intact(context.Context) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

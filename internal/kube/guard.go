@@ -10,11 +10,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
 
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 )
 
 // Annotations of pods about their guard.
@@ -25,14 +24,8 @@ const (
 	AllowAnnotation = "weft.network/allowed-addresses"
 )
 
-// sameGuard reports whether the annotations of two versions of a pod say the same about its guard.
-func sameGuard(a, b *corev1.Pod) bool {
-	return a.Annotations[GuardAnnotation] == b.Annotations[GuardAnnotation] &&
-		a.Annotations[AllowAnnotation] == b.Annotations[AllowAnnotation]
-}
-
 // guardOf returns what the annotations of a pod say. Of wrong ones it returns what is right, and an error: a typing error binds a pod.
-func guardOf(p *corev1.Pod) (out api.Admitted, err error) {
+func guardOf(p *cluster.Pod) (out api.Admitted, err error) {
 	if out.Guard, err = api.ParseGuardMode(p.Annotations[GuardAnnotation]); err != nil {
 		err = fmt.Errorf("annotation %s: %w", GuardAnnotation, err)
 	}
@@ -50,7 +43,8 @@ func guardOf(p *corev1.Pod) (out api.Admitted, err error) {
 // guards passes changes of the annotations of running pods to the daemon.
 type guards struct {
 	daemon   Daemon
-	cluster  *cluster
+	cluster  *cluster.Cluster
+	claims   *claims
 	byRule   api.GuardMode // of pods without annotation
 	log      *slog.Logger
 	recorder record.EventRecorder
@@ -60,10 +54,10 @@ type guards struct {
 	reported map[podKey]string // problems of annotations
 }
 
-func newGuards(cfg Config, c *cluster, recorder record.EventRecorder) *guards {
+func newGuards(cfg Config, c *cluster.Cluster, claims *claims, recorder record.EventRecorder) *guards {
 	g := &guards{
-		daemon: cfg.Daemon, cluster: c, log: cfg.Log, recorder: recorder, sent: map[string]string{}, reported: map[podKey]string{},
-		byRule: api.GuardHost,
+		daemon: cfg.Daemon, cluster: c, claims: claims, log: cfg.Log, recorder: recorder, sent: map[string]string{},
+		reported: map[podKey]string{}, byRule: api.GuardHost,
 	}
 	if cfg.Install != nil {
 		g.byRule = cmp.Or(cfg.Install.Guard, g.byRule)
@@ -73,8 +67,8 @@ func newGuards(cfg Config, c *cluster, recorder record.EventRecorder) *guards {
 
 // admitted returns what the annotations of an admitted pod say.
 func (g *guards) admitted(in api.Admission) api.Admitted {
-	p, err := g.cluster.pods.Pods(in.Namespace).Get(in.Name)
-	if err != nil {
+	p := g.cluster.Pod(podKey{Namespace: in.Namespace, Name: in.Name})
+	if p == nil {
 		return api.Admitted{} // it was deleted meanwhile
 	}
 	out, _ := guardOf(p) // sync reports what is wrong
@@ -87,23 +81,17 @@ func (g *guards) admitted(in api.Admission) api.Admitted {
 func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
 	seen := map[string]bool{}
 	for name, a := range attached {
-		p, err := g.cluster.pods.Pods(a.Namespace).Get(a.Name)
-		if err != nil || !is(p, a.UID) {
-			if err == nil || !apierrors.IsNotFound(err) {
-				seen[subject(a.request())] = true
-			}
-			continue
+		switch p := g.cluster.Pod(name); {
+		case p == nil:
+		case !p.Is(a.UID):
+			seen[subject(a.request())] = true
+		default:
+			g.guard(ctx, name, p, a.request(), seen)
 		}
-		g.guard(ctx, name, p, a.request(), seen)
 	}
-	pods, _ := g.cluster.pods.List(labels.Everything()) // a cache returns no error
-	for _, p := range pods {
-		name := podKey{p.Namespace, p.Name}
-		if _, known := attached[name]; known || p.Spec.NodeName != g.cluster.node {
-			continue
-		}
-		if pod := g.cluster.podOf(p, nil); pod != nil {
-			g.guard(ctx, name, p, api.GuardRequest{IPs: pod.IPs}, seen)
+	for name, ips := range g.claims.unattached() {
+		if p := g.claims.local[name]; p != nil {
+			g.guard(ctx, name, p, api.GuardRequest{IPs: ips}, seen)
 		}
 	}
 	for name := range g.sent {
@@ -125,7 +113,7 @@ func (a attachment) request() api.GuardRequest {
 func subject(r api.GuardRequest) string { return r.Owner + fmt.Sprint(r.IPs) }
 
 // guard sends what the annotations of a pod say, in a request that names its attachment.
-func (g *guards) guard(ctx context.Context, name podKey, p *corev1.Pod, r api.GuardRequest, seen map[string]bool) {
+func (g *guards) guard(ctx context.Context, name podKey, p *cluster.Pod, r api.GuardRequest, seen map[string]bool) {
 	seen[subject(r)] = true
 	says, err := guardOf(p)
 	g.report(name, p, err)
@@ -153,7 +141,7 @@ func (g *guards) send(ctx context.Context, r api.GuardRequest) {
 }
 
 // report publishes a problem of annotations once, as an event of the pod and in the log.
-func (g *guards) report(name podKey, p *corev1.Pod, err error) {
+func (g *guards) report(name podKey, p *cluster.Pod, err error) {
 	if err == nil {
 		delete(g.reported, name)
 		return
@@ -163,5 +151,5 @@ func (g *guards) report(name podKey, p *corev1.Pod, err error) {
 	}
 	g.reported[name] = err.Error()
 	g.log.Warn("an annotation of a pod is wrong and has no effect", "namespace", p.Namespace, "name", p.Name, "err", err)
-	g.recorder.Event(p, corev1.EventTypeWarning, "GuardProblem", err.Error())
+	g.recorder.Event(p.Reference(), corev1.EventTypeWarning, "GuardProblem", err.Error())
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 )
 
 var samePrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -34,9 +35,7 @@ func TestGuardOf(t *testing.T) {
 		{"", "10.32.0.100,all", api.Admitted{Allow: []netip.Prefix{netip.MustParsePrefix("10.32.0.100/32")}}, true},
 		{"off", "224.0.0.1", api.Admitted{Guard: api.GuardOff}, true},
 	} {
-		p := newPod("p", "node1", nil)
-		p.Annotations = map[string]string{GuardAnnotation: c.guard, AllowAnnotation: c.allow}
-		got, err := guardOf(p)
+		got, err := guardOf(&cluster.Pod{Annotations: map[string]string{GuardAnnotation: c.guard, AllowAnnotation: c.allow}})
 		if diff := cmp.Diff(c.want, got, samePrefixes); diff != "" || (err != nil) != c.wrong {
 			t.Errorf("%q, %q: %v (-want +got):\n%s", c.guard, c.allow, err, diff)
 		}

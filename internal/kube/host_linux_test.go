@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/internal/api"
-	"weft/internal/hostwatch"
 	"weft/internal/kube/bridgenf"
 	"weft/internal/kube/firewall"
 	"weft/internal/leases/holder"
@@ -40,17 +39,12 @@ func TestRestoredOnHost(t *testing.T) {
 		newPod("old", "node1", map[string]string{"app": "web"}, "10.32.0.1"), newPod("new", "node1", map[string]string{"app": "web"}))
 	b.daemon.status.Bridge = "weave"
 	b.cfg.Bridged = bridgenf.Keeper{PortPrefix: "vweft", Dir: bridgenf.Settings}
-	var watcher *hostwatch.Watcher
-	if err := h.Do(func() (err error) {
-		if b.cfg.Filter, err = firewall.New(t.Context()); err != nil {
-			return err
-		}
-		watcher, err = hostwatch.Open(hostwatch.Filters)
-		return err
-	}); err != nil {
+	var filter *firewall.NFT
+	if err := h.Do(func() (err error) { filter, err = firewall.New(t.Context()); return err }); err != nil {
 		t.Fatal(err)
 	}
-	b.cfg.FilterChanges = watcher
+	defer func() { _ = filter.Close() }()
+	b.cfg.Filter, b.cfg.FilterChanges = filter, filter.Changed()
 	c, err := newCluster(b.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -63,8 +57,7 @@ func TestRestoredOnHost(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	settings := &bridged{settings: b.cfg.Bridged, health: &health{}, log: b.cfg.Log}
 	parts := []func() error{
-		func() error { return c.run(ctx) },
-		func() error { return watcher.Run(ctx) },
+		func() error { return c.Run(ctx) },
 		func() error { return h.Do(func() error { return e.run(ctx) }) },
 		func() error { return h.Do(func() error { return settings.run(ctx) }) },
 	}

@@ -11,9 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"weft/internal/api"
+	"weft/internal/kube/cluster"
 )
 
 // PeerAnnotation is the annotation of a node's object that contains the ID of its daemon.
@@ -26,7 +26,7 @@ const nodesPeriod = 2 * time.Second
 // address space of deleted nodes.
 type nodes struct {
 	cfg      Config
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	departed *departed
 	log      *slog.Logger
 
@@ -35,7 +35,7 @@ type nodes struct {
 	since   time.Time // when the daemon that received them started
 }
 
-func newNodes(cfg Config, c *cluster) (*nodes, error) {
+func newNodes(cfg Config, c *cluster.Cluster) (*nodes, error) {
 	d, err := openDeparted(cfg)
 	if err != nil {
 		return nil, err
@@ -46,47 +46,62 @@ func newNodes(cfg Config, c *cluster) (*nodes, error) {
 func (n *nodes) run(ctx context.Context) error {
 	tick := time.NewTicker(nodesPeriod)
 	defer tick.Stop()
+	var last time.Time // of an update after a change
+	changed := true
 	for {
-		if n.cluster.ready() {
-			n.update(ctx)
+		// A cluster that grows changes all the time: each change of its nodes costs work for all of them.
+		if n.cluster.Ready() && (!changed || time.Since(last) >= nodesPeriod) {
+			if changed {
+				last = time.Now()
+			}
+			changed = !n.update(ctx, changed)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-		case <-n.cluster.nodesChanged:
+		case <-n.cluster.NodesChanged():
+			changed = true
 		}
 	}
 }
 
-// update compares daemon and API server with the present nodes and corrects both. Failures are retried at the next tick.
-func (n *nodes) update(ctx context.Context) {
-	list, err := n.cluster.nodes.List(labels.Everything())
-	if err != nil {
-		return
-	}
+// update compares daemon and API server with the present nodes and corrects both. Without a change of the nodes, it does only what a
+// restart of the daemon needs, and what deleted nodes wait for. It reports whether nothing has failed.
+func (n *nodes) update(ctx context.Context, changed bool) (ok bool) {
 	status, err := n.cfg.Daemon.Status(ctx)
 	if err != nil {
 		n.log.Debug("the daemon does not answer", "err", err)
-		return
+		return !changed
 	}
-	if err := n.connect(ctx, list, status); err != nil {
-		n.log.Warn("sending the addresses of the nodes to the daemon failed", "err", err)
+	ok = true
+	var list []*cluster.Node
+	if changed || !status.Since.Equal(n.since) || n.departed.pending() {
+		list = n.cluster.Nodes()
 	}
-	if err := n.announce(ctx, list, status); err != nil {
+	if changed || !status.Since.Equal(n.since) {
+		if err := n.connect(ctx, list, status); err != nil {
+			n.log.Warn("sending the addresses of the nodes to the daemon failed", "err", err)
+			ok = false
+		}
+	}
+	if err := n.announce(ctx, status); err != nil {
 		n.log.Warn("updating the object of this node failed", "err", err)
 	}
-	n.departed.update(ctx, list)
+	if list != nil {
+		n.departed.update(ctx, list)
+	}
+	return ok
 }
 
 // connect makes the other nodes the persistent targets of the daemon. It does nothing if this daemon has them already.
-func (n *nodes) connect(ctx context.Context, list []*corev1.Node, status api.Status) error {
+func (n *nodes) connect(ctx context.Context, list []*cluster.Node, status api.Status) error {
 	var targets []string
 	for _, node := range list {
-		if node.Name == n.cfg.Node || !runsWeft(node) {
+		if node.Name == n.cfg.Node || !runsWeft(node.Labels) {
 			continue
 		}
-		for _, addr := range addressesOf(node) {
+		for _, addr := range node.Addresses {
 			if addr.Is4() == status.Advertise.Addr().Is4() || !status.Advertise.IsValid() {
 				targets = append(targets, targetOf(addr))
 				break
@@ -112,23 +127,23 @@ func targetOf(addr netip.Addr) string {
 }
 
 // runsWeft reports whether the DaemonSet has a pod on a node: weft runs on Linux only.
-func runsWeft(node *corev1.Node) bool {
-	system := node.Labels[corev1.LabelOSStable]
+func runsWeft(labels map[string]string) bool {
+	system := labels[corev1.LabelOSStable]
 	return system == "" || system == "linux"
 }
 
 // announce writes the ID of the daemon to the node's object, and sets NodeNetworkUnavailable to false once the daemon is
 // ready.
-func (n *nodes) announce(ctx context.Context, list []*corev1.Node, status api.Status) error {
-	i := slices.IndexFunc(list, func(node *corev1.Node) bool { return node.Name == n.cfg.Node })
-	if i < 0 {
+func (n *nodes) announce(ctx context.Context, status api.Status) error {
+	node := n.cluster.Node(n.cfg.Node)
+	if node == nil {
 		return nil // not registered yet
 	}
 	patch := map[string]any{}
-	if list[i].Annotations[PeerAnnotation] != status.ID.String() {
+	if node.Annotations[PeerAnnotation] != status.ID.String() {
 		patch["metadata"] = map[string]any{"annotations": map[string]string{PeerAnnotation: status.ID.String()}}
 	}
-	if status.Ready && networkUnavailable(list[i]) != corev1.ConditionFalse {
+	if status.Ready && node.Unavailable != corev1.ConditionFalse {
 		now := metav1.Now()
 		patch["status"] = map[string]any{"conditions": []corev1.NodeCondition{{
 			Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: "WeftIsUp",
@@ -144,14 +159,4 @@ func (n *nodes) announce(ctx context.Context, list []*corev1.Node, status api.St
 	}
 	_, err = n.cfg.API.CoreV1().Nodes().PatchStatus(ctx, n.cfg.Node, text)
 	return err
-}
-
-// networkUnavailable returns the status of a node's condition NodeNetworkUnavailable, empty if it has none.
-func networkUnavailable(node *corev1.Node) corev1.ConditionStatus {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeNetworkUnavailable {
-			return c.Status
-		}
-	}
-	return ""
 }

@@ -34,7 +34,7 @@ func (b *bench) watching(t *testing.T) func() {
 		t.Fatal(err)
 	}
 	done := make(chan error, 2)
-	go func() { done <- c.run(ctx) }()
+	go func() { done <- c.Run(ctx) }()
 	go func() { done <- n.run(ctx) }()
 	time.Sleep(10 * time.Second) // of the bubble
 	return func() { cancel(); _, _ = <-done, <-done }
@@ -223,4 +223,14 @@ func TestBridgeNetfilter(t *testing.T) {
 	if err := bridgeNetfilter(filepath.Join(dir, "missing")); !errors.Is(err, bridgenf.ErrMissing) {
 		t.Errorf("without the module: %v", err)
 	}
+}
+
+// networkUnavailable returns the status of a node's condition NetworkUnavailable, empty if it has none.
+func networkUnavailable(node *corev1.Node) corev1.ConditionStatus {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeNetworkUnavailable {
+			return c.Status
+		}
+	}
+	return ""
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"weft/internal/kube/policy"
 	"weft/internal/podlink"
 )
 
@@ -18,16 +17,6 @@ type ports struct {
 	daemon Daemon
 	byAddr map[netip.Addr]string // found names of ports by the address of their pod
 	next   time.Time             // of the next search
-}
-
-// portless reports whether a local pod has no known port.
-func portless(c *policy.Cluster) bool {
-	for _, p := range c.Pods {
-		if p.Local && p.Link == "" {
-			return true
-		}
-	}
-	return false
 }
 
 // search looks for ports on the bridge, unless it did so a moment ago, and reports whether it found others than before. Pods without

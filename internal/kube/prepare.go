@@ -167,25 +167,40 @@ func (p Prepare) bootstrapNodes(ctx context.Context) (int, error) {
 	return before.InitPeers, nil
 }
 
-// countNodes returns how many nodes of the cluster run weft and have a reachable kubelet: at least 1, this node. It asks the
-// API server until it answers or ctx ends.
+// nodesPage is the number of nodes in one answer of the API server. Without pages, the list of all nodes takes 50 MB in a large cluster.
+const nodesPage = 500
+
+// countNodes returns how many nodes of the cluster run weft and have a reachable kubelet: at least 1, this node, and at most
+// api.MaxInitPeers. It asks the API server until it answers or ctx ends.
 func (p Prepare) countNodes(ctx context.Context) (n int, err error) {
-	var list *corev1.NodeList
 	for {
-		if list, err = p.API.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
-			break
+		if n, err = p.countPages(ctx); err == nil {
+			return max(n, 1), nil
 		}
 		p.Log.Info("listing the nodes failed, trying again", "err", err)
 		if pause(ctx, installPeriod) != nil {
 			return 0, err
 		}
 	}
-	for i := range list.Items {
-		if node := &list.Items[i]; node.Name == p.Node || runsWeft(node) && !silent(node) {
-			n++
+}
+
+// countPages reads the nodes page by page, until there are enough.
+func (p Prepare) countPages(ctx context.Context) (n int, err error) {
+	options := metav1.ListOptions{Limit: nodesPage}
+	for {
+		list, err := p.API.CoreV1().Nodes().List(ctx, options)
+		if err != nil {
+			return 0, err
+		}
+		for i := range list.Items {
+			if node := &list.Items[i]; node.Name == p.Node || runsWeft(node.Labels) && !silent(node) {
+				n++
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" || n >= api.MaxInitPeers {
+			return min(n, api.MaxInitPeers), nil
 		}
 	}
-	return max(n, 1), nil
 }
 
 // silent reports whether a node's kubelet has stopped reporting to the API server.
@@ -200,7 +215,6 @@ func silent(node *corev1.Node) bool {
 
 // configure writes the daemon's configuration, and makes the state directory remember that the node is protected.
 func (p Prepare) configure(cfg configuration) error {
-	cfg.InitPeers = min(cfg.InitPeers, api.MaxInitPeers) // the daemon does not start with a larger number
 	text, err := yaml.Marshal(cfg)
 	if err != nil {
 		return fmt.Errorf("kube: %w", err)

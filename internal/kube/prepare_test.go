@@ -157,8 +157,8 @@ func TestPrepareLargeCluster(t *testing.T) {
 		server.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, list, nil })
 		p := Prepare{API: server, Node: "node1", ConfigFile: filepath.Join(t.TempDir(), "kube.yaml"), Log: newBench(t).cfg.Log}
 		n, err := p.countNodes(t.Context())
-		if err != nil || n != nodes {
-			t.Fatalf("counted %d of %d nodes, %v", n, nodes, err)
+		if err != nil || n != want {
+			t.Fatalf("counted %d of %d nodes, want %d: %v", n, nodes, want, err)
 		}
 		if err := p.configure(configuration{InitPeers: n}); err != nil {
 			t.Fatal(err)

@@ -1,16 +1,60 @@
 package firewall
 
-import "sigs.k8s.io/knftables"
+import (
+	"net/netip"
+	"slices"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/kube/policy"
+)
 
 // batch adds operations on objects of one family's table to a transaction, which may have batches of both families.
 type batch struct {
-	tx     *knftables.Transaction
+	*transaction
 	family knftables.Family
 }
 
-func (b batch) add(o knftables.Object)   { b.tx.Add(b.within(o)) }
-func (b batch) del(o knftables.Object)   { b.tx.Delete(b.within(o)) }
-func (b batch) flush(o knftables.Object) { b.tx.Flush(b.within(o)) }
+// transaction has all operations for the nft program, and the same for the kernel as long as they change only elements.
+type transaction struct {
+	*knftables.Transaction
+	direct     []element
+	structural bool // it changes more than elements that direct can have
+}
+
+func (b batch) add(o knftables.Object) {
+	b.structural = true
+	b.Add(b.within(o))
+}
+
+func (b batch) del(o knftables.Object) {
+	b.structural = true
+	b.Delete(b.within(o))
+}
+
+func (b batch) flush(o knftables.Object) {
+	b.structural = true
+	b.Flush(b.within(o))
+}
+
+// element adds or removes an element.
+func (b batch) element(e element) {
+	e.family = b.family
+	b.structural = b.structural || e.prefix.IsValid() && !e.prefix.IsSingleIP()
+	b.direct = append(b.direct, e)
+	o := &knftables.Element{Family: b.family, Table: Table, Key: e.key()}
+	if e.verdict != "" {
+		o.Map, o.Value = e.set, []string{e.verdict}
+	} else {
+		o.Set = e.set
+	}
+	if e.remove {
+		o.Value = nil
+		b.Delete(o)
+	} else {
+		b.Add(o)
+	}
+}
 
 // within sets the table of an object, and returns it.
 func (b batch) within(o knftables.Object) knftables.Object {
@@ -24,8 +68,6 @@ func (b batch) within(o knftables.Object) knftables.Object {
 	case *knftables.Set:
 		o.Family, o.Table = b.family, Table
 	case *knftables.Map:
-		o.Family, o.Table = b.family, Table
-	case *knftables.Element:
 		o.Family, o.Table = b.family, Table
 	case *knftables.Counter:
 		o.Family, o.Table = b.family, Table
@@ -80,37 +122,50 @@ func (b batch) changeChains(old, t map[string][]string) (remove func()) {
 	}
 }
 
-// changeMap changes the elements of a map.
+// changeMap changes the elements of a map from keys to verdicts.
 func (b batch) changeMap(name string, old, t map[string]string) {
-	for _, key := range sortedKeys(old) {
-		if old[key] != t[key] {
-			b.del(&knftables.Element{Map: name, Key: []string{key}})
+	var removed, added []string
+	for key, verdict := range old {
+		if verdict != t[key] {
+			removed = append(removed, key)
 		}
 	}
-	for _, key := range sortedKeys(t) {
-		if old[key] != t[key] {
-			b.add(&knftables.Element{Map: name, Key: []string{key}, Value: []string{t[key]}})
+	for key, verdict := range t {
+		if verdict != old[key] {
+			added = append(added, key)
 		}
+	}
+	slices.Sort(removed)
+	slices.Sort(added)
+	for _, key := range removed {
+		b.element(element{set: name, parts: []string{key}, verdict: old[key], remove: true})
+	}
+	for _, key := range added {
+		b.element(element{set: name, parts: []string{key}, verdict: t[key]})
 	}
 }
 
 // changeKeys changes the elements of a set. Each key may have several parts.
 func (b batch) changeKeys(name string, old, t map[string][]string) {
 	for _, key := range missing(old, t) {
-		b.del(&knftables.Element{Set: name, Key: old[key]})
+		b.element(element{set: name, parts: old[key], remove: true})
 	}
 	for _, key := range missing(t, old) {
-		b.add(&knftables.Element{Set: name, Key: t[key]})
+		b.element(element{set: name, parts: t[key]})
 	}
 }
 
-// changeSet changes the elements of a set of addresses.
-func (b batch) changeSet(name string, old, t set) {
-	removed, added := differences(old.keys, t.keys)
-	for _, p := range removed {
-		b.del(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
-	}
-	for _, p := range added {
-		b.add(&knftables.Element{Set: name, Key: []string{keyOf(p)}})
+// changeSet changes the elements of a set of addresses of one family. Intervals are left to the nft program.
+func (b batch) changeSet(f family, name string, interval bool, e policy.Elements) {
+	b.changePrefixes(f, name, interval, e.Removed, true)
+	b.changePrefixes(f, name, interval, e.Added, false)
+}
+
+func (b batch) changePrefixes(f family, name string, interval bool, prefixes []netip.Prefix, remove bool) {
+	for _, p := range prefixes {
+		if f.of(p.Addr()) {
+			b.structural = b.structural || interval
+			b.element(element{set: name, prefix: p, remove: remove})
+		}
 	}
 }

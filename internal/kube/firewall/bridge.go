@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"sigs.k8s.io/knftables"
@@ -103,7 +102,6 @@ func sides(d policy.Direction) (port, end string) {
 // links is the bridge table: the objects that its constant rules refer to.
 type links struct {
 	own    map[string]map[string][]string // elements of the sets with the ports' addresses, by set and element
-	every  map[string]set                 // addresses of all pods, by set
 	chains map[string][]string            // rules by chain
 	maps   map[string]map[string]string   // verdicts by map and port
 }
@@ -111,18 +109,11 @@ type links struct {
 // newLinks returns the bridge table for a ruleset. numbers are those of the chains in the mark.
 func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int) links {
 	l := links{
-		own: map[string]map[string][]string{}, every: map[string]set{}, chains: map[string][]string{},
+		own: map[string]map[string][]string{}, chains: map[string][]string{},
 		maps: map[string]map[string]string{fromMap: {}, toMap: {}, closedMap: {}},
 	}
 	for _, f := range families {
 		l.own[f.own()] = map[string][]string{}
-		s := set{addr: f.addr}
-		for _, ip := range r.Addrs {
-			if f.of(ip) {
-				s.keys = append(s.keys, netip.PrefixFrom(ip, ip.BitLen()))
-			}
-		}
-		l.every[f.everyPod()] = s
 	}
 	for name, link := range r.Links {
 		for _, ip := range link.Addrs {
@@ -210,7 +201,6 @@ func selected(d policy.Direction, number int, has string) (rules []string) {
 func changeBridge(b batch, old, l links) {
 	for _, f := range families {
 		b.changeKeys(f.own(), old.own[f.own()], l.own[f.own()])
-		b.changeSet(f.everyPod(), old.every[f.everyPod()], l.every[f.everyPod()])
 	}
 	if old.hooked() && !l.hooked() {
 		for _, h := range bridgeHooks {

@@ -48,6 +48,7 @@ func newNetwork(t *testing.T) *network {
 	labtest.Run(t, n.pods.Space, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
 	n.addPort(t, uplink)
 	n.do(t, func() (err error) { n.fw, err = firewall.New(t.Context()); return err })
+	t.Cleanup(func() { _ = n.fw.Close() })
 	return n
 }
 
@@ -248,7 +249,7 @@ func (n *network) onOneCPU(t *testing.T, f func() error) {
 
 // TestModelOfFrames: each port of a real bridge gets the frames that the model says, in random clusters that follow each other.
 func TestModelOfFrames(t *testing.T) {
-	n := newNetwork(t)
+	n, follow := newNetwork(t), newFollow()
 	const seeds, each = 60, 150
 	delivered, dropped := 0, 0
 	for seed := range uint64(seeds) {
@@ -260,7 +261,7 @@ func TestModelOfFrames(t *testing.T) {
 				n.addPort(t, p.Link)
 			}
 		}
-		n.apply(t, c)
+		n.do(t, func() error { return follow.enforce(t.Context(), n.fw, c) })
 		frames := make([]policytest.Frame, each)
 		for i := range frames {
 			frames[i] = random.Frame(c)

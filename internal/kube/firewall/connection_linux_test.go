@@ -56,7 +56,7 @@ func strict() *policy.Cluster {
 	server := deny.DeepCopy()
 	server.Name, server.Spec.PodSelector.MatchLabels = "server", map[string]string{"app": "b"}
 	server.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peer("a"), Ports: ports}}
-	c.Policies = []*networkingv1.NetworkPolicy{deny, client, server}
+	c.Network = []*networkingv1.NetworkPolicy{deny, client, server}
 	return c
 }
 
@@ -115,7 +115,7 @@ func TestConntrackFlushed(t *testing.T) {
 		}
 		n.do(t, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	}
-	c.Policies = c.Policies[:2] // without that of the server
+	c.Network = c.Network[:2] // without that of the server
 	n.apply(t, c)
 	if err := says("denied"); err == nil {
 		t.Error("the connection goes on although no policy of the server allows it")

@@ -64,7 +64,7 @@ func TestEvasions(t *testing.T) {
 			c.Pods = append(c.Pods, p)
 			n.addPort(t, p.Link)
 		}
-		c.Policies = []*networkingv1.NetworkPolicy{{
+		c.Network = []*networkingv1.NetworkPolicy{{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "deny"},
 			Spec: networkingv1.NetworkPolicySpec{
 				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"name": "alone"}},

@@ -74,7 +74,10 @@ var ErrNoNFT = errors.New("firewall: the nft program is missing, or the kernel l
 type Firewall interface {
 	// Apply replaces the enforced rules by r, in one transaction. On an error the previous rules stay.
 	Apply(ctx context.Context, r *policy.Ruleset) error
-	// Intact reports whether the tables are exactly as Apply left them; false before the first Apply.
+	// Change changes the enforced rules, which must be those before c, in one transaction. After an error they may be those before c or
+	// those of another program, and only Apply sets them.
+	Change(ctx context.Context, c policy.Change) error
+	// Intact reports whether the tables are exactly as Apply and Change left them; false before the first Apply.
 	Intact(ctx context.Context) (bool, error)
 	// Dropped returns how many packets have been dropped, by the direction of the policies that dropped them.
 	Dropped(ctx context.Context) (map[policy.Direction]uint64, error)

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -9,37 +10,59 @@ import (
 
 	"weft/internal/kube/policy"
 	"weft/internal/nftsum"
+	"weft/internal/nftwatch"
 )
 
-// applyAttempts bounds how often Apply sets the rules while other programs change tables at the same time.
+// applyAttempts bounds how often Apply sets the rules while other programs change the tables at the same time.
 const applyAttempts = 4
 
-// NFT is a Firewall that runs the nft program in the network namespace of the process.
+// NFT is a Firewall for the network namespace that New was called in. Rules are changed by the nft program, elements by the kernel's
+// interface.
 type NFT struct {
 	nft    knftables.Interface   // of both tables
 	tables []knftables.Interface // of one table each, to read counters
-	// sum returns the checksums of the tables. generation returns a number that changes whenever any table changes.
-	sum        func() (sums, error)
+	watch  watcher
+	// generation returns a number that changes whenever any table changes, direct changes elements of sets.
 	generation func() (uint32, error)
+	direct     func([]element) error
 
 	mu      sync.Mutex
 	applied *table // guarded by mu; nil: unknown
-	digest  sums   // guarded by mu; of the tables after Apply
-	seen    uint32 // guarded by mu; the latest generation with these tables
 }
 
-// sums are the checksums of the tables.
-type sums [len(tableFamilies)]nftsum.Sum
+// watcher counts transactions that change the tables. *nftwatch.Watcher is one.
+type watcher interface {
+	Count(ctx context.Context, generation uint32) (int, error)
+	Forget(generation uint32)
+	Reset()
+	Changed() <-chan struct{}
+	Close() error
+}
 
 var _ Firewall = (*NFT)(nil)
 
-// New returns the host's Firewall. It changes no rules. Its error wraps ErrNoNFT.
+// New returns the Firewall of the host, which the caller must close. It changes no rules. Its error wraps ErrNoNFT.
 func New(ctx context.Context) (*NFT, error) {
+	n, err := newNFT()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}, &table{}), &policy.Ruleset{}).Transaction); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
+	}
+	if n.watch, err = nftwatch.Open(Table, nftsum.Inet, nftsum.Bridge); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
+	}
+	return n, nil
+}
+
+// newNFT returns an NFT without watcher.
+func newNFT() (*NFT, error) {
 	nft, err := knftables.New("", "")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	n := &NFT{nft: nft, sum: sumTables, generation: generation}
+	n := &NFT{nft: nft, generation: nftwatch.Generation, direct: runDirect}
 	for _, f := range tableFamilies {
 		table, err := knftables.New(f, Table)
 		if err != nil {
@@ -47,24 +70,17 @@ func New(ctx context.Context) (*NFT, error) {
 		}
 		n.tables = append(n.tables, table)
 	}
-	if err := nft.Check(ctx, n.whole(newTable(&policy.Ruleset{}, &table{}))); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
-	}
 	return n, nil
 }
 
+// Close releases the resources of n. The rules stay.
+func (n *NFT) Close() error { return n.watch.Close() }
+
+// Changed returns the channel of wake-ups at changes of the tables, also those by n. It is never closed.
+func (n *NFT) Changed() <-chan struct{} { return n.watch.Changed() }
+
 // tableFamilies are the families that have the table.
 var tableFamilies = [...]knftables.Family{knftables.InetFamily, knftables.BridgeFamily}
-
-// sumTables returns the checksums of the tables.
-func sumTables() (s sums, err error) {
-	for i, f := range [...]nftsum.Family{nftsum.Inet, nftsum.Bridge} {
-		if s[i], err = nftsum.Of(f, Table); err != nil {
-			return sums{}, fmt.Errorf("firewall: read table: %w", err)
-		}
-	}
-	return s, nil
-}
 
 // Apply implements Firewall.
 func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
@@ -75,30 +91,83 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 		old = &table{}
 	}
 	t := newTable(r, old)
-	known := n.applied != nil
 	n.applied = nil // until the tables are known to be t
 	for range applyAttempts {
-		before, err := n.generation()
-		if err != nil {
+		n.watch.Reset()
+		if err := n.nft.Run(ctx, n.whole(t, r).Transaction); err != nil {
+			return fmt.Errorf("firewall: set rules: %w", err)
+		}
+		err := n.alone(ctx)
+		if err == nil {
+			n.applied = t
+			return nil
+		}
+		if !errors.Is(err, errNotAlone) {
 			return err
 		}
-		if !known || n.nft.Run(ctx, n.change(old, t)) != nil {
-			// The state of the tables is unknown, or another program has changed them.
-			if err := n.nft.Run(ctx, n.whole(t)); err != nil {
-				return fmt.Errorf("firewall: set rules: %w", err)
-			}
-		}
-		alone, err := n.remember(before)
-		if err != nil {
-			return err
-		}
-		if alone {
-			break
-		}
-		known = false
+	}
+	return nil // another program changes the tables all the time: they are not intact
+}
+
+// Change implements Firewall.
+func (n *NFT) Change(ctx context.Context, c policy.Change) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.applied
+	if old == nil {
+		return errors.New("firewall: the tables are not known")
+	}
+	t := old
+	if c.Rules != nil {
+		t = newTable(c.Rules, old)
+	}
+	tx := n.change(old, t, c)
+	n.applied = nil // until the tables are known to be t
+	var err error
+	switch {
+	case tx.structural:
+		err = n.nft.Run(ctx, tx.Transaction)
+	case len(tx.direct) > 0:
+		err = n.direct(tx.direct)
+	}
+	if err != nil {
+		return fmt.Errorf("firewall: change rules: %w", err)
+	}
+	if err := n.alone(ctx); err != nil {
+		return err
 	}
 	n.applied = t
 	return nil
+}
+
+// errNotAlone means that another program has changed the tables.
+var errNotAlone = errors.New("firewall: another program has changed the tables")
+
+// alone returns nil if one transaction at most has changed the tables since the rules were known. The error is errNotAlone if there were
+// more, or if that is unknown. The caller holds mu.
+func (n *NFT) alone(ctx context.Context) error {
+	now, changes, err := n.changes(ctx)
+	if err != nil {
+		return err
+	}
+	if changes > 1 {
+		return errNotAlone
+	}
+	n.watch.Forget(now)
+	return nil
+}
+
+// changes returns the present generation, and how many transactions up to it changed the tables since the last Forget.
+func (n *NFT) changes(ctx context.Context) (generation uint32, count int, err error) {
+	generation, err = n.generation()
+	if err != nil {
+		return 0, 0, err
+	}
+	count, err = n.watch.Count(ctx, generation)
+	if errors.Is(err, nftwatch.ErrLost) {
+		return generation, 2, nil // as if another program had changed them
+	}
+	return generation, count, err
 }
 
 // Remove removes the table, so that everything is allowed. It succeeds if there is no table.
@@ -108,7 +177,7 @@ func (n *NFT) Remove(ctx context.Context) error {
 	n.applied = nil
 	tx := n.nft.NewTransaction()
 	for _, f := range tableFamilies {
-		b := batch{tx, f}
+		b := batch{&transaction{Transaction: tx}, f}
 		b.add(&knftables.Table{}) // Delete fails if there is no table
 		b.del(&knftables.Table{})
 	}
@@ -118,40 +187,21 @@ func (n *NFT) Remove(ctx context.Context) error {
 	return nil
 }
 
-// remember stores the generation and the digest of the tables. It reports false if the generation is not that of the first change
-// since before: another program has changed a table in the meantime, possibly this one, and the digest is not that of the rules.
-// The caller holds mu.
-func (n *NFT) remember(before uint32) (alone bool, err error) {
-	digest, err := n.sum()
-	if err != nil {
-		return false, err
-	}
-	seen, err := n.generation()
-	if err != nil {
-		return false, err
-	}
-	n.seen, n.digest = seen, digest
-	return seen-before <= 1, nil // an empty change makes no generation
-}
-
-// Intact implements Firewall. It reads the tables only if the generation has changed since the last call.
-func (n *NFT) Intact(context.Context) (bool, error) {
+// Intact implements Firewall.
+func (n *NFT) Intact(ctx context.Context) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.applied == nil {
 		return false, nil
 	}
-	seen, err := n.generation()
-	if err != nil || seen == n.seen {
-		return err == nil, err
+	_, changes, err := n.changes(ctx)
+	if err != nil {
+		return false, err
 	}
-	digest, err := n.sum()
-	if err != nil || digest != n.digest { // a missing table is an error, too
+	if changes > 0 {
 		n.applied = nil
-		return false, nil
 	}
-	n.seen = seen
-	return true, nil
+	return changes == 0, nil
 }
 
 // Dropped implements Firewall.

@@ -35,9 +35,9 @@ const neighbors = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbo
 // (chunk type 1, which is never bundled: RFC 9260, section 6.10).
 var notFirst = [...]string{"tcp flags & (syn | ack) == ack", "meta l4proto 132 @th,96,8 != 1"}
 
-// whole returns the transaction that replaces both tables by t.
-func (n *NFT) whole(t *table) *knftables.Transaction {
-	tx := n.nft.NewTransaction()
+// whole returns the transaction that replaces both tables by t, with the elements of r.
+func (n *NFT) whole(t *table, r *policy.Ruleset) *transaction {
+	tx := &transaction{Transaction: n.nft.NewTransaction()}
 	b := batch{tx, knftables.InetFamily}
 	b.replaceTable("weft: network policies; written by weft-kube, which undoes other changes")
 	for _, f := range families {
@@ -72,7 +72,14 @@ func (n *NFT) whole(t *table) *knftables.Transaction {
 	}
 	b.hook("forward", knftables.ForwardHook, knftables.FilterPriority, append(forward, "goto "+judge)...)
 	wholeBridge(batch{tx, knftables.BridgeFamily})
-	addChange(tx, &table{}, t)
+	c := policy.Change{Sets: map[string]policy.Elements{}}
+	for name, set := range r.Sets {
+		c.Sets[name] = policy.Elements{Added: set.Prefixes}
+	}
+	for _, ip := range r.Addrs {
+		c.Addrs.Added = append(c.Addrs.Added, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	addChange(tx, &table{}, t, c)
 	return tx
 }
 
@@ -125,35 +132,48 @@ func addJudge(b batch) {
 	b.chain(judge, append(rules, knftables.Concat(`meta oifkind "bridge"`, setMark(0, routed)))...)
 }
 
-// change returns the transaction that changes the tables from old to t.
-func (n *NFT) change(old, t *table) *knftables.Transaction {
-	tx := n.nft.NewTransaction()
-	addChange(tx, old, t)
+// change returns the transaction that changes the tables from old to t, and elements by c.
+func (n *NFT) change(old, t *table, c policy.Change) *transaction {
+	tx := &transaction{Transaction: n.nft.NewTransaction()}
+	addChange(tx, old, t, c)
 	return tx
 }
 
 // addChange adds new sets and chains, then points pods to them, and last removes unreferenced chains and sets.
-func addChange(tx *knftables.Transaction, old, t *table) {
+func addChange(tx *transaction, old, t *table, c policy.Change) {
 	b := batch{tx, knftables.InetFamily}
-	for _, name := range sortedKeys(t.sets) {
-		before, known := old.sets[name]
-		if !known {
+	if old != t {
+		for _, name := range missing(t.sets, old.sets) {
 			b.addSet(name, t.sets[name])
 		}
-		b.changeSet(name, before, t.sets[name])
 	}
-	remove := b.changeChains(old.chains, t.chains)
-	for _, name := range sortedKeys(t.maps) {
-		b.changeMap(name, old.maps[name], t.maps[name])
+	for _, name := range sortedKeys(c.Sets) {
+		for _, f := range families {
+			if set, ok := t.sets[f.set(name)]; ok {
+				b.changeSet(f, f.set(name), set.interval, c.Sets[name])
+			}
+		}
 	}
+	if old != t {
+		remove := b.changeChains(old.chains, t.chains)
+		for _, name := range sortedKeys(t.maps) {
+			b.changeMap(name, old.maps[name], t.maps[name])
+		}
+		for _, f := range families {
+			b.changeKeys(f.self(), old.self[f.self()], t.self[f.self()])
+		}
+		remove()
+		for _, name := range missing(old.sets, t.sets) {
+			b.del(&knftables.Set{Name: name})
+		}
+	}
+	bridge := batch{tx, knftables.BridgeFamily}
 	for _, f := range families {
-		b.changeKeys(f.self(), old.self[f.self()], t.self[f.self()])
+		bridge.changeSet(f, f.everyPod(), false, c.Addrs)
 	}
-	remove()
-	for _, name := range missing(old.sets, t.sets) {
-		b.del(&knftables.Set{Name: name})
+	if old != t {
+		changeBridge(bridge, old.links, t.links)
 	}
-	changeBridge(batch{tx, knftables.BridgeFamily}, old.links, t.links)
 }
 
 // missing returns the keys of a that b lacks, sorted.
@@ -176,26 +196,4 @@ func (b batch) addSet(name string, s set) {
 		add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
 	}
 	b.add(add)
-}
-
-func keyOf(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}
-
-// differences returns the elements that only one of two sorted lists contains.
-func differences(a, b []netip.Prefix) (onlyA, onlyB []netip.Prefix) {
-	for len(a) > 0 && len(b) > 0 {
-		switch c := a[0].Compare(b[0]); {
-		case c == 0:
-			a, b = a[1:], b[1:]
-		case c < 0:
-			onlyA, a = append(onlyA, a[0]), a[1:]
-		default:
-			onlyB, b = append(onlyB, b[0]), b[1:]
-		}
-	}
-	return append(onlyA, a...), append(onlyB, b...)
 }

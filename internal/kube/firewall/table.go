@@ -11,8 +11,8 @@ import (
 	"weft/internal/kube/policy"
 )
 
-// family holds the differences between IPv4 and IPv6. A set or chain belongs to one family, and exists only if a pod of this
-// node needs it.
+// family holds the differences between IPv4 and IPv6. A chain exists in a family only if a pod of this node needs it there; a set
+// exists in both, so that elements alone change when a pod of the other family comes.
 type family struct {
 	is4    bool
 	word   string // in rules
@@ -55,7 +55,7 @@ func (f family) marksOf(d policy.Direction) string  { return f.podsOf(d) + "m" }
 
 func (f family) of(ip netip.Addr) bool { return ip.Is4() == f.is4 }
 
-// table is a ruleset in the form of nftables: the objects that the constant rules refer to.
+// table is a ruleset in the form of nftables: the objects that the constant rules refer to. It lacks the elements of sets of addresses.
 type table struct {
 	sets    map[string]set
 	chains  map[string][]string            // rules by chain
@@ -63,23 +63,27 @@ type table struct {
 	self    map[string]map[string][]string // elements of the sets of pods that may connect to themselves, by set and pod
 	numbers map[policy.Direction]map[string]int
 	links   links
+	old     map[string][]string // chains of the table before, which have the same rules under the same name
 }
 
-// set is a set of addresses of one family.
+// set is a set of addresses of one family, without its elements.
 type set struct {
 	addr     string // type of its elements
 	interval bool
-	keys     []netip.Prefix // sorted
 }
 
 // newTable returns the table for a ruleset. It keeps the numbers of chains in old.
 func newTable(r *policy.Ruleset, old *table) *table {
 	t := &table{
 		sets: map[string]set{}, chains: map[string][]string{}, maps: map[string]map[string]string{}, self: map[string]map[string][]string{},
-		numbers: numbersOf(r, old),
+		numbers: numbersOf(r, old), old: old.chains,
 	}
+	defer func() { t.old = nil }()
 	t.links = newLinks(r, t.numbers)
 	for _, f := range families {
+		for name, s := range r.Sets {
+			t.sets[f.set(name)] = set{addr: f.addr, interval: s.Blocks}
+		}
 		t.self[f.self()] = map[string][]string{}
 		for _, d := range directions {
 			t.maps[f.podsOf(d)], t.maps[f.reversed(d)], t.maps[f.marksOf(d)] = map[string]string{}, map[string]string{}, map[string]string{}
@@ -141,36 +145,24 @@ func (t *table) addMarks(link policy.Link) {
 	}
 }
 
-// addChain adds a chain and all chains and sets that it refers to.
+// addChain adds a chain and all chains that it refers to.
 func (t *table) addChain(r *policy.Ruleset, f family, name string) {
 	if _, done := t.chains[f.name(name)]; done || name == "" {
 		return
 	}
 	c := r.Chains[name]
-	t.chains[f.name(name)] = f.rules(c)
+	rules, known := t.old[f.name(name)]
+	if !known {
+		rules = f.rules(c)
+	}
+	t.chains[f.name(name)] = rules
 	for _, p := range c.Ports {
 		t.addChain(r, f, p.Chain)
 	}
 	for _, rule := range c.Rules {
 		t.addChain(r, f, rule.Target.Chain)
-		if rule.Set != "" {
-			t.addSet(r, f, rule.Set)
-		}
 	}
 	t.addChain(r, f, c.End.Chain)
-}
-
-func (t *table) addSet(r *policy.Ruleset, f family, name string) {
-	if _, done := t.sets[f.set(name)]; done {
-		return
-	}
-	s := set{addr: f.addr, interval: r.Sets[name].Blocks}
-	for _, p := range r.Sets[name].Prefixes {
-		if f.of(p.Addr()) {
-			s.keys = append(s.keys, p)
-		}
-	}
-	t.sets[f.set(name)] = s
 }
 
 // rules returns the rules of a chain in the syntax of nft.

@@ -17,7 +17,7 @@ type adminRule struct {
 }
 
 // readAdmin reads an AdminNetworkPolicy.
-func (c *compiler) readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
+func readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
 	rules := map[Direction][]adminRule{}
 	for _, r := range p.Spec.Ingress {
 		rules[Ingress] = append(rules[Ingress], adminRule{string(r.Action), adminIngress(r.From), r.Ports})
@@ -29,11 +29,11 @@ func (c *compiler) readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
 		}
 		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
-	return c.newAdmin("AdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject, rules)
+	return newAdmin(newSource("AdminNetworkPolicy", &p.ObjectMeta, pass, p.Spec.Priority), p.Spec.Subject, rules)
 }
 
 // readBaseline reads a BaselineAdminNetworkPolicy.
-func (c *compiler) readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source {
+func readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source {
 	rules := map[Direction][]adminRule{}
 	for _, r := range p.Spec.Ingress {
 		rules[Ingress] = append(rules[Ingress], adminRule{string(r.Action), adminIngress(r.From), r.Ports})
@@ -45,7 +45,7 @@ func (c *compiler) readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source 
 		}
 		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
-	return c.newAdmin("BaselineAdminNetworkPolicy", &p.ObjectMeta, p.Spec.Subject, rules)
+	return newAdmin(newSource("BaselineAdminNetworkPolicy", &p.ObjectMeta, allow, baselinePriority), p.Spec.Subject, rules)
 }
 
 // adminPeer is a peer in a rule of either administrator kind. Exactly one field is set.
@@ -65,15 +65,13 @@ func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
 	return peers
 }
 
-// newAdmin returns the source of an administrator policy.
-func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alpha1.AdminNetworkPolicySubject,
-	rules map[Direction][]adminRule) *source {
-	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf(kind, meta)}
+// newAdmin completes the source of an administrator policy.
+func newAdmin(s *source, subject v1alpha1.AdminNetworkPolicySubject, rules map[Direction][]adminRule) *source {
 	var err error
 	if s.subject, err = namespacedPods(subject.Namespaces, subject.Pods); err != nil {
 		// The subject is unknown: a policy that denies something to all pods would be worse than a reported problem.
 		s.problem("spec.subject: %v; the policy is ignored", err)
-		s.subject = podTerm{spaces: everything, pods: nothing}
+		s.subject = newSpaces(everything, nothing)
 		return s.seal()
 	}
 	for _, d := range []Direction{Ingress, Egress} {
@@ -84,19 +82,27 @@ func (c *compiler) newAdmin(kind string, meta *metav1.ObjectMeta, subject v1alph
 	return s.seal()
 }
 
-func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod) (t podTerm, err error) {
-	t = podTerm{pods: everything}
+func namespacedPods(namespaces *metav1.LabelSelector, pods *v1alpha1.NamespacedPod) (podTerm, error) {
 	switch {
 	case namespaces != nil && pods == nil:
-		t.spaces, err = metav1.LabelSelectorAsSelector(namespaces)
+		return spacesAndPods(namespaces, &metav1.LabelSelector{})
 	case pods != nil && namespaces == nil:
-		if t.spaces, err = metav1.LabelSelectorAsSelector(&pods.NamespaceSelector); err == nil {
-			t.pods, err = metav1.LabelSelectorAsSelector(&pods.PodSelector)
-		}
-	default:
-		err = fmt.Errorf("exactly one of namespaces and pods must be set")
+		return spacesAndPods(&pods.NamespaceSelector, &pods.PodSelector)
 	}
-	return t, err
+	return podTerm{}, fmt.Errorf("exactly one of namespaces and pods must be set")
+}
+
+// spacesAndPods returns the term for the pods that a selector matches, in the namespaces that another one matches.
+func spacesAndPods(spaces, pods *metav1.LabelSelector) (podTerm, error) {
+	s, err := metav1.LabelSelectorAsSelector(spaces)
+	if err != nil {
+		return podTerm{}, err
+	}
+	p, err := metav1.LabelSelectorAsSelector(pods)
+	if err != nil {
+		return podTerm{}, err
+	}
+	return newSpaces(s, p), nil
 }
 
 // addRule reads one rule. An invalid peer or port in a rule that denies matches everything, in other rules nothing.

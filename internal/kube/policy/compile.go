@@ -1,160 +1,33 @@
 package policy
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
-
-	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
-
-// compiler is the state of one call of Compile.
-type compiler struct {
-	*index
-	out    *Ruleset
-	chains map[string]string // names of finished chains, by the key of selecting and portNames
-	byPeer map[string][]rule // egress rules with port numbers in place of names, by key of their source
-}
-
-// sources are the policies of a cluster in the common form, in their order of precedence.
-type sources struct {
-	admin, baseline []*source
-	policies        map[string][]*source // by namespace
-}
 
 // Compile returns the decisions for all local pods of a cluster. It never fails: invalid parts of policies deny, and are listed
 // in Problems.
 // See docs/adr/0019-policies.md.
-func Compile(cluster *Cluster) *Ruleset {
-	c := &compiler{
-		index: newIndex(cluster),
-		out: &Ruleset{
-			Sets: map[string]Set{}, Chains: map[string]Chain{}, Pods: map[netip.Addr]PodChains{}, Links: map[string]Link{},
-		},
-		chains: map[string]string{},
-		byPeer: map[string][]rule{},
+func Compile(c *Cluster) *Ruleset {
+	s := NewState()
+	s.SetNamespaces(c.Namespaces)
+	s.SetNodes(c.Nodes)
+	s.SetPolicies(c.Policies)
+	for _, p := range c.Pods {
+		s.SetPod(p)
 	}
-	from := c.read()
-	for _, p := range cluster.Pods {
-		if !p.Local {
-			continue
-		}
-		c.addPod(p, PodChains{Ingress: c.podChain(from, p, Ingress), Egress: c.podChain(from, p, Egress)})
-	}
-	if len(cluster.Policies)+len(cluster.Admin)+len(cluster.Baseline) > 0 {
-		c.addLinks()
-	}
-	c.out.prune()
-	slices.SortFunc(c.out.Problems, func(a, b Problem) int {
-		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace),
-			strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
-	})
-	c.out.Problems = slices.Compact(c.out.Problems)
-	return c.out
-}
-
-// addPod adds the chains of a local pod.
-func (c *compiler) addPod(p *Pod, chains PodChains) {
-	if chains == (PodChains{}) {
-		return
-	}
-	for _, ip := range p.addresses() {
-		c.out.Pods[ip] = chains
-	}
-	if p.LinkLocal.IsValid() && !p.hasIPv6() { // its policies name no IPv6 address, so no rule of theirs can allow this one
-		c.out.Pods[p.LinkLocal] = PodChains{Ingress: c.denied(chains.Ingress, Ingress), Egress: c.denied(chains.Egress, Egress)}
-	}
+	s.Update()
+	return s.Ruleset()
 }
 
 // denied returns the chain that denies everything in a direction, in place of a chain of a pod; empty in place of none.
-func (c *compiler) denied(chain string, d Direction) string {
+func (s *State) denied(chain string, d Direction) string {
 	if chain == "" {
 		return ""
 	}
-	return c.add(Chain{Direction: d, End: Target{Action: Deny}})
-}
-
-// addLinks adds the ports of local pods, and the addresses of all pods.
-func (c *compiler) addLinks() {
-	for _, p := range c.Pods {
-		addrs := p.addresses()
-		c.out.Addrs = append(c.out.Addrs, addrs...)
-		if p.Local && p.Link != "" && len(addrs) > 0 {
-			c.out.Links[p.Link] = Link{Addrs: slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare), Chains: c.out.Pods[addrs[0]]}
-		}
-	}
-	slices.SortFunc(c.out.Addrs, netip.Addr.Compare)
-	c.out.Addrs = slices.Compact(c.out.Addrs)
-}
-
-// prune removes chains and sets that no pod reaches.
-func (r *Ruleset) prune() {
-	chains, sets := map[string]Chain{}, map[string]Set{}
-	var keep func(name string)
-	keep = func(name string) {
-		if _, done := chains[name]; done || name == "" {
-			return
-		}
-		chain := r.Chains[name]
-		chains[name] = chain
-		for _, p := range chain.Ports {
-			keep(p.Chain)
-		}
-		for _, rule := range chain.Rules {
-			keep(rule.Target.Chain)
-			if rule.Set != "" {
-				sets[rule.Set] = r.Sets[rule.Set]
-			}
-		}
-		keep(chain.End.Chain)
-	}
-	for _, p := range r.Pods {
-		keep(p.Ingress)
-		keep(p.Egress)
-	}
-	r.Chains, r.Sets = chains, sets
-}
-
-func (c *compiler) problemOf(kind string, meta *metav1.ObjectMeta) func(string, ...any) {
-	return func(format string, args ...any) {
-		c.out.Problems = append(c.out.Problems, Problem{
-			Kind: kind, Namespace: meta.Namespace, Name: meta.Name, UID: string(meta.UID), Message: fmt.Sprintf(format, args...),
-		})
-	}
-}
-
-// read converts all policies to the common form.
-func (c *compiler) read() sources {
-	s := sources{policies: map[string][]*source{}}
-	for _, np := range slices.SortedFunc(slices.Values(c.Policies), func(a, b *networkingv1.NetworkPolicy) int {
-		return strings.Compare(a.Name, b.Name)
-	}) {
-		read := c.readPolicy(np)
-		c.checkPortNames(read)
-		s.policies[np.Namespace] = append(s.policies[np.Namespace], read)
-	}
-	for _, p := range slices.SortedFunc(slices.Values(c.Admin), func(a, b *v1alpha1.AdminNetworkPolicy) int {
-		return cmp.Or(cmp.Compare(a.Spec.Priority, b.Spec.Priority), strings.Compare(a.Name, b.Name))
-	}) {
-		s.admin = append(s.admin, c.readAdmin(p))
-	}
-	baseline := slices.SortedFunc(slices.Values(c.Baseline), func(a, b *v1alpha1.BaselineAdminNetworkPolicy) int {
-		return strings.Compare(a.Name, b.Name)
-	})
-	for i, p := range baseline {
-		if i > 0 {
-			c.problemOf("BaselineAdminNetworkPolicy", &p.ObjectMeta)("only one can be in force, and that is %s", baseline[0].Name)
-			continue
-		}
-		s.baseline = append(s.baseline, c.readBaseline(p))
-	}
-	return s
+	return s.addChain(Chain{Direction: d, End: Target{Action: Deny}})
 }
 
 // tier is a list of rules, of which the first match decides; end is the verdict if none matches.
@@ -164,40 +37,40 @@ type tier struct {
 }
 
 // podChain returns the name of the chain for connections of a pod in a direction, empty if no policy restricts them.
-func (c *compiler) podChain(from sources, p *Pod, d Direction) string {
-	selected, key := c.selecting(from, p, d)
+func (s *State) podChain(p *Pod, d Direction) string {
+	selected, key := s.selecting(p, d)
 	if len(selected) == 0 {
 		return ""
 	}
-	if d == Ingress {
-		key += c.portNames(selected, p)
-	}
-	if name, ok := c.chains[key]; ok {
+	if name, ok := s.built[key]; ok {
 		return name
 	}
 	var tiers []tier
 	for _, t := range selected {
 		rules := []rule{}
-		for _, s := range t.sources {
-			rules = append(rules, c.rules(s, p, d)...)
+		for _, from := range t.sources {
+			rules = append(rules, s.rulesOf(from, p, d)...)
 		}
 		tiers = append(tiers, tier{rules, t.end})
 	}
-	name := c.build(tiers, d)
-	c.chains[key] = name
+	name := s.build(tiers, d)
+	s.built[key] = name
 	return name
 }
 
-// rules returns a source's rules with port numbers in place of names.
-func (c *compiler) rules(s *source, p *Pod, d Direction) []rule {
+// rulesOf returns a source's rules with port numbers in place of names.
+func (s *State) rulesOf(from *source, p *Pod, d Direction) []rule {
 	if d == Ingress {
-		return forPod(s.rules[d], p)
+		return forPod(from.rules[d], p)
 	}
-	key := s.keys[d]
-	if _, ok := c.byPeer[key]; !ok {
-		c.byPeer[key] = c.forPeers(s.rules[d])
+	if !from.named[d] {
+		return from.rules[d]
 	}
-	return c.byPeer[key]
+	key := from.keys[d]
+	if _, ok := s.byPeer[key]; !ok {
+		s.byPeer[key] = s.forPeers(from.rules[d])
+	}
+	return s.byPeer[key]
 }
 
 // selectedTier has the policies of a tier that select a pod.
@@ -206,19 +79,22 @@ type selectedTier struct {
 	end     verdict
 }
 
-// selecting returns the tiers with policies for a pod in a direction, and a key that is equal for equal tiers.
-func (c *compiler) selecting(from sources, p *Pod, d Direction) (tiers []selectedTier, key string) {
+// selecting returns the tiers with policies for a pod in a direction, and a key that is equal for equal chains.
+func (s *State) selecting(p *Pod, d Direction) (tiers []selectedTier, key string) {
 	var text strings.Builder
 	text.WriteString(d.String())
 	for _, t := range []struct {
 		all []*source
 		end verdict
-	}{{from.admin, pass}, {from.policies[p.Namespace], deny}, {from.baseline, allow}} {
+	}{{s.admin, pass}, {s.policies[p.Namespace], deny}, {s.baseline, allow}} {
 		var found []*source
-		for _, s := range t.all {
-			if rules, ok := s.rules[d]; ok && (t.end == deny || len(rules) > 0) && c.holds(s.subject, p) {
-				found = append(found, s)
-				fmt.Fprintf(&text, "\x00%d %s", t.end, s.keys[d])
+		for _, from := range t.all {
+			if rules, ok := from.rules[d]; ok && (t.end == deny || len(rules) > 0) && s.holds(&from.subject, p) {
+				found = append(found, from)
+				fmt.Fprintf(&text, "\x00%d %s", t.end, from.keys[d])
+				if from.named[d] {
+					s.writePorts(&text, from, p, d)
+				}
 			}
 		}
 		if len(found) > 0 {
@@ -228,58 +104,34 @@ func (c *compiler) selecting(from sources, p *Pod, d Direction) (tiers []selecte
 	return tiers, text.String()
 }
 
-// portNames returns the numbers that a pod uses for the port names in the tiers, as a part of a key.
-func (c *compiler) portNames(tiers []selectedTier, p *Pod) string {
-	text := ""
-	for _, t := range tiers {
-		for _, s := range t.sources {
-			for _, r := range s.rules[Ingress] {
-				for _, port := range r.ports {
-					if port.name == "" {
-						continue
-					}
-					numbers := p.numbers(port.name, port.protocol)
-					text += fmt.Sprintf("\x00%s %s %d", port.protocol, port.name, numbers)
+// writePorts writes the numbers that the port names in a source stand for, as a part of a key: those of the pod for ingress, those of
+// the peers for egress.
+func (s *State) writePorts(text *strings.Builder, from *source, p *Pod, d Direction) {
+	for _, r := range from.rules[d] {
+		for _, port := range r.ports {
+			switch {
+			case port.name == "":
+			case d == Ingress:
+				fmt.Fprintf(text, "\x00%s %s %d", port.protocol, port.name, p.numbers(port.name, port.protocol))
+			default:
+				for _, t := range namedPeers(r) {
+					fmt.Fprintf(text, "\x00%d", s.use(t, port.name, string(port.protocol)).numbers())
 				}
-			}
-		}
-	}
-	return text
-}
-
-// checkPortNames reports port names in a policy that none of the pods in question has. It checks only policies that select pods
-// of this node.
-func (c *compiler) checkPortNames(s *source) {
-	named := slices.ContainsFunc(s.rules[Ingress], rule.named) || slices.ContainsFunc(s.rules[Egress], rule.named)
-	if !named || !slices.ContainsFunc(c.pods(s.subject), func(p *Pod) bool { return p.Local }) {
-		return
-	}
-	for i, r := range s.rules[Ingress] {
-		for _, p := range r.ports {
-			if p.name != "" && len(c.numbers(s.subject, p.name, p.protocol)) == 0 {
-				s.problem("spec.ingress[%d]: no pod that the policy selects has a port named %q (%s); it allows nothing", i, p.name, p.protocol)
-			}
-		}
-	}
-	for i, r := range s.rules[Egress] {
-		for _, p := range r.ports {
-			if p.name != "" && len(c.byNumber(r, p)) == 0 {
-				s.problem("spec.egress[%d]: no pod that the rule allows has a port named %q (%s); it allows nothing", i, p.name, p.protocol)
 			}
 		}
 	}
 }
 
 // build adds the chain for the tiers, and the chains that it refers to, and returns its name.
-func (c *compiler) build(tiers []tier, d Direction) string {
+func (s *State) build(tiers []tier, d Direction) string {
 	lists := make([][]rule, len(tiers))
 	for i, t := range tiers {
 		lists[i] = t.rules
 	}
-	chain := c.decide(tiers, class{}, d) // protocols without ports
-	rest := c.add(chain)
+	chain := s.decide(tiers, class{}, d) // protocols without ports
+	rest := s.addChain(chain)
 	for _, cl := range classes(lists...) {
-		name := c.add(c.decide(tiers, cl, d))
+		name := s.addChain(s.decide(tiers, cl, d))
 		last := len(chain.Ports) - 1
 		switch {
 		case name == rest:
@@ -292,11 +144,11 @@ func (c *compiler) build(tiers []tier, d Direction) string {
 	if len(chain.Ports) == 0 {
 		return rest
 	}
-	return c.add(chain)
+	return s.addChain(chain)
 }
 
 // decide returns the chain for one class of connections: the first tier decides, or passes them to the next.
-func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
+func (s *State) decide(tiers []tier, cl class, d Direction) Chain {
 	chain := Chain{Direction: d, End: Target{Action: Allow}}
 	if len(tiers) == 0 {
 		return chain
@@ -309,7 +161,7 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 		case deny:
 			return Target{Action: Deny}
 		default:
-			return c.next(tiers[1:], cl, d)
+			return s.next(tiers[1:], cl, d)
 		}
 	}
 	chain.End = target(t.end)
@@ -318,7 +170,7 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 			chain.End = target(run.verdict)
 			break
 		}
-		for _, set := range c.sets(run.peers) {
+		for _, set := range s.setsOf(run.peers) {
 			chain.Rules = append(chain.Rules, Rule{Set: set, Target: target(run.verdict)})
 		}
 	}
@@ -332,12 +184,12 @@ func (c *compiler) decide(tiers []tier, cl class, d Direction) Chain {
 }
 
 // next returns the target for connections that a tier passes to the following tiers.
-func (c *compiler) next(tiers []tier, cl class, d Direction) Target {
-	chain := c.decide(tiers, cl, d)
+func (s *State) next(tiers []tier, cl class, d Direction) Target {
+	chain := s.decide(tiers, cl, d)
 	if len(chain.Rules) == 0 {
 		return chain.End
 	}
-	return Target{Action: Goto, Chain: c.add(chain)}
+	return Target{Action: Goto, Chain: s.addChain(chain)}
 }
 
 // run combines consecutive rules with one verdict.
@@ -369,30 +221,22 @@ func runs(rules []rule, cl class) (out []run) {
 // chains share, so a term that many policies use is in memory once. For more terms, one set holds the addresses of all.
 const maxSets = 8
 
-// sets returns the names of sets that together hold the addresses of the terms.
-func (c *compiler) sets(terms []term) (names []string) {
+// setsOf returns the names of sets that together hold the addresses of the terms.
+func (s *State) setsOf(terms []term) (names []string) {
 	text, terms := definition(terms)
 	if len(terms) > maxSets {
-		return []string{c.set(text, terms)}
+		return []string{s.addSet(text, terms)}
 	}
 	for _, t := range terms {
-		names = append(names, c.set(t.key, []term{t}))
+		names = append(names, s.addSet(t.key, []term{t}))
 	}
 	return names
 }
 
-func (c *compiler) set(definition string, terms []term) string {
-	name := digest("s", definition)
-	if _, ok := c.out.Sets[name]; !ok {
-		c.out.Sets[name] = c.union(terms)
-	}
-	return name
-}
-
-// add adds a chain to the ruleset and returns its name.
-func (c *compiler) add(chain Chain) string {
+// addChain adds a chain and returns its name.
+func (s *State) addChain(chain Chain) string {
 	name := digest("c", fmt.Sprint(chain))
-	c.out.Chains[name] = chain
+	s.chains[name] = chain
 	return name
 }
 

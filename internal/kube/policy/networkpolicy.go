@@ -8,40 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// everything matches all labels.
-var everything = labels.Everything()
-
-// nothing matches no labels.
-var nothing = labels.Nothing()
-
-// source is a policy in the common form: the pods that it selects, and its rules.
-type source struct {
-	subject podTerm
-	rules   map[Direction][]rule // a NetworkPolicy isolates pods in the directions that are present, even without rules
-	keys    map[Direction]string // equal for equal rules
-	problem func(format string, args ...any)
-}
-
-// seal computes the keys once the rules are complete.
-func (s *source) seal() *source {
-	s.keys = map[Direction]string{}
-	for d, rules := range s.rules {
-		text := ""
-		for _, r := range rules {
-			text += r.key() + "\n"
-		}
-		s.keys[d] = text
-	}
-	return s
-}
-
 // readPolicy reads a NetworkPolicy. Invalid parts allow nothing, and are problems.
-func (c *compiler) readPolicy(np *networkingv1.NetworkPolicy) *source {
-	s := &source{rules: map[Direction][]rule{}, problem: c.problemOf("NetworkPolicy", &np.ObjectMeta)}
+func readPolicy(np *networkingv1.NetworkPolicy) *source {
+	s := newSource("NetworkPolicy", &np.ObjectMeta, deny, 0)
 	pods, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
 	if err != nil {
 		s.problem("spec.podSelector: %v; the policy denies its directions for all pods of the namespace", err)
@@ -117,19 +89,21 @@ func policyPeer(namespace string, p networkingv1.NetworkPolicyPeer) (term, error
 	if p.PodSelector == nil && p.NamespaceSelector == nil {
 		return term{}, fmt.Errorf("neither pods nor an ipBlock are set")
 	}
-	t := podTerm{namespace: namespace, pods: everything}
+	pods := everything
 	var err error
 	if p.PodSelector != nil {
-		if t.pods, err = metav1.LabelSelectorAsSelector(p.PodSelector); err != nil {
+		if pods, err = metav1.LabelSelectorAsSelector(p.PodSelector); err != nil {
 			return term{}, fmt.Errorf("podSelector: %w", err)
 		}
 	}
-	if p.NamespaceSelector != nil {
-		if t.spaces, err = metav1.LabelSelectorAsSelector(p.NamespaceSelector); err != nil {
-			return term{}, fmt.Errorf("namespaceSelector: %w", err)
-		}
+	if p.NamespaceSelector == nil {
+		return newPodTerm(podTerm{namespace: namespace, pods: pods}), nil
 	}
-	return newPodTerm(t), nil
+	spaces, err := metav1.LabelSelectorAsSelector(p.NamespaceSelector)
+	if err != nil {
+		return term{}, fmt.Errorf("namespaceSelector: %w", err)
+	}
+	return newPodTerm(newSpaces(spaces, pods)), nil
 }
 
 func ipBlock(cidr string, except []string) (term, error) {

@@ -27,16 +27,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	"sigs.k8s.io/network-policy-api/apis/v1beta1"
 )
 
 // Cluster is the complete input of Compile, which does not change it.
 type Cluster struct {
 	Namespaces map[string]Labels
 	// Pods are the pods with addresses of the overlay, without finished pods and those of the host network.
-	Pods     []*Pod
-	Nodes    []Node
-	Policies []*networkingv1.NetworkPolicy
-	Admin    []*v1alpha1.AdminNetworkPolicy
+	Pods  []*Pod
+	Nodes []Node
+	Policies
+}
+
+// Policies are all policies of a cluster.
+type Policies struct {
+	Network []*networkingv1.NetworkPolicy
+	Cluster []*v1beta1.ClusterNetworkPolicy
+	Admin   []*v1alpha1.AdminNetworkPolicy
 	// Baseline applies where no other policy decides. Kubernetes allows one; of several, the first by name counts.
 	Baseline []*v1alpha1.BaselineAdminNetworkPolicy
 }

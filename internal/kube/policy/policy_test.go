@@ -97,7 +97,7 @@ func TestSameTwice(t *testing.T) {
 		c := random.ClusterWithPolicies(5)
 		first := policy.Compile(c)
 		random.Shuffle(len(c.Pods), func(i, j int) { c.Pods[i], c.Pods[j] = c.Pods[j], c.Pods[i] })
-		random.Shuffle(len(c.Policies), func(i, j int) { c.Policies[i], c.Policies[j] = c.Policies[j], c.Policies[i] })
+		random.Shuffle(len(c.Network), func(i, j int) { c.Network[i], c.Network[j] = c.Network[j], c.Network[i] })
 		prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 		addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 		if diff := cmp.Diff(first, policy.Compile(c), prefixes, addrs); diff != "" {
@@ -124,7 +124,7 @@ func denyAll(name string) *networkingv1.NetworkPolicy {
 func TestPodsShareChains(t *testing.T) {
 	np := denyAll("np")
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}
-	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Policies: []*networkingv1.NetworkPolicy{np}}
+	c := &policy.Cluster{Namespaces: map[string]policy.Labels{"x": {}}, Policies: policy.Policies{Network: []*networkingv1.NetworkPolicy{np}}}
 	for i := range 3 {
 		c.Pods = append(c.Pods, web(true, i+1))
 	}
@@ -159,7 +159,7 @@ func TestLinks(t *testing.T) {
 	np := denyAll("np")
 	peers := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}, {From: peers}}
-	c.Policies = []*networkingv1.NetworkPolicy{np}
+	c.Network = []*networkingv1.NetworkPolicy{np}
 	r := policy.Compile(c)
 	chain := r.Pods[c.Pods[0].IPs[0]]
 	if chain.Ingress == "" || chain.Egress != "" {
@@ -192,7 +192,7 @@ func TestConstantDepth(t *testing.T) {
 			From:  []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("10.1.%d.%d/32", i/256, i%256)}}},
 			Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
 		}, {From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("10.2.%d.0/24", i%256)}}}}}
-		c.Policies = append(c.Policies, np)
+		c.Network = append(c.Network, np)
 	}
 	rules := policy.Compile(c)
 	for name, chain := range rules.Chains {
@@ -237,7 +237,7 @@ func TestProblems(t *testing.T) {
 		change(&np.Spec)
 		c := &policy.Cluster{
 			Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1), web(true, 2)},
-			Policies: []*networkingv1.NetworkPolicy{np},
+			Policies: policy.Policies{Network: []*networkingv1.NetworkPolicy{np}},
 		}
 		rules := policy.Compile(c)
 		if len(rules.Problems) != 1 || !strings.Contains(rules.Problems[0].Message, want) || rules.Problems[0].UID != "u" {
@@ -250,13 +250,33 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// BenchmarkCompile compiles 1,000 policies for 10,000 pods, on a node with 250 or all of the pods.
-func BenchmarkCompile(b *testing.B) {
-	for name, local := range map[string]int{"node": 250, "all": 10_000} {
-		c := policytest.Large(10_000, 1_000, local)
+// BenchmarkState: a State of a node with 250 of 50,000 pods and 2,000 policies. "start" reads the whole cluster, "remote" replaces a pod
+// of another node, "local" one of this node.
+func BenchmarkState(b *testing.B) {
+	c := policytest.Large(50_000, 2_000, 250)
+	start := func() *policy.State {
+		s := policy.NewState()
+		s.SetNamespaces(c.Namespaces)
+		s.SetPolicies(c.Policies)
+		for _, p := range c.Pods {
+			s.SetPod(p)
+		}
+		s.Update()
+		return s
+	}
+	b.Run("start", func(b *testing.B) {
+		for b.Loop() {
+			start()
+		}
+	})
+	s := start()
+	for name, pod := range map[string]*policy.Pod{"remote": c.Pods[40_000], "local": c.Pods[7]} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				policy.Compile(c)
+				s.DeletePod(pod.Namespace, pod.Name)
+				s.Update()
+				s.SetPod(pod)
+				s.Update()
 			}
 		})
 	}

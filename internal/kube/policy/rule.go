@@ -88,7 +88,7 @@ func forPod(rules []rule, p *Pod) []rule {
 
 // forPeers returns the rules for connections from a pod. A port name is replaced by the numbers that the peers use for it, with
 // one rule for each number. Such a rule matches pods only.
-func (x *index) forPeers(rules []rule) []rule {
+func (s *State) forPeers(rules []rule) []rule {
 	out := make([]rule, 0, len(rules))
 	for _, r := range rules {
 		if !r.named() || r.never {
@@ -101,7 +101,7 @@ func (x *index) forPeers(rules []rule) []rule {
 				plain = append(plain, port)
 				continue
 			}
-			out = append(out, x.byNumber(r, port)...)
+			out = append(out, s.byNumber(r, port)...)
 		}
 		if len(plain) > 0 {
 			r.ports = plain
@@ -111,23 +111,40 @@ func (x *index) forPeers(rules []rule) []rule {
 	return out
 }
 
-// byNumber returns a rule for each number that r's peers use for a port name.
-func (x *index) byNumber(r rule, port portMatch) (out []rule) {
-	peers := r.peers
-	if len(peers) == 0 {
-		peers = []term{newPodTerm(podTerm{spaces: everything, pods: everything})}
+// namedPeers returns the terms for the pods that a rule with a port name may match.
+func namedPeers(r rule) (out []*podTerm) {
+	if len(r.peers) == 0 {
+		all := newSpaces(everything, everything)
+		return []*podTerm{&all}
 	}
-	for _, t := range peers {
-		if t.pods == nil {
-			continue
+	for _, t := range r.peers {
+		if t.pods != nil {
+			out = append(out, t.pods)
 		}
-		for _, n := range x.numbers(*t.pods, port.name, port.protocol) {
-			only := *t.pods
+	}
+	return out
+}
+
+// byNumber returns a rule for each number that r's peers use for a port name.
+func (s *State) byNumber(r rule, port portMatch) (out []rule) {
+	for _, t := range namedPeers(r) {
+		for _, n := range s.use(t, port.name, string(port.protocol)).numbers() {
+			only := *t
 			only.port = Port{Name: port.name, Protocol: port.protocol, Number: n}
 			out = append(out, rule{
 				peers: []term{newPodTerm(only)}, verdict: r.verdict,
 				ports: []portMatch{{protocol: port.protocol, first: n, last: n}},
 			})
+		}
+	}
+	return out
+}
+
+// numbers returns the numbers of the pod's ports of that name and protocol.
+func (p *Pod) numbers(name string, protocol corev1.Protocol) (out []uint16) {
+	for _, port := range p.Ports {
+		if port.Name == name && port.Protocol == protocol {
+			out = append(out, port.Number)
 		}
 	}
 	return out

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"go4.org/netipx"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -22,11 +21,17 @@ type term struct {
 
 // podTerm selects pods by labels, in one namespace by name or, where spaces is not nil, in all namespaces that it matches.
 type podTerm struct {
-	namespace string
-	spaces    labels.Selector
-	pods      labels.Selector
+	namespace  string
+	spaces     labels.Selector
+	spacesText string // of spaces
+	pods       labels.Selector
 	// port, where its name is not empty, selects only pods that use this number for this port name.
 	port Port
+}
+
+// newSpaces returns a term for the pods that a selector matches, in all namespaces that another one matches.
+func newSpaces(spaces, pods labels.Selector) podTerm {
+	return podTerm{spaces: spaces, spacesText: spaces.String(), pods: pods}
 }
 
 // block is a prefix without some prefixes inside it.
@@ -38,7 +43,7 @@ type block struct {
 func newPodTerm(t podTerm) term {
 	spaces := "=" + t.namespace
 	if t.spaces != nil {
-		spaces = "~" + t.spaces.String()
+		spaces = "~" + t.spacesText
 	}
 	key := fmt.Sprintf("pods %s %s", spaces, t.pods)
 	if t.port.Name != "" {
@@ -53,33 +58,6 @@ func newBlock(b block) term {
 }
 
 func newNodes(s labels.Selector) term { return term{key: "nodes " + s.String(), nodes: s} }
-
-// resolve returns the addresses that t selects, sorted, without overlaps. The caller must not change them.
-func (x *index) resolve(t term) []netip.Prefix {
-	if found, ok := x.terms[t.key]; ok {
-		return found
-	}
-	var out []netip.Prefix
-	switch {
-	case t.pods != nil:
-		for _, p := range x.pods(*t.pods) {
-			if t.pods.port.Name == "" || slices.Contains(p.Ports, t.pods.port) {
-				out = appendHosts(out, p.addresses())
-			}
-		}
-	case t.nodes != nil:
-		for _, n := range x.Nodes {
-			if t.nodes.Matches(labels.Set(n.Labels)) {
-				out = appendHosts(out, n.IPs)
-			}
-		}
-	case t.block != nil:
-		out = t.block.prefixes()
-	}
-	out = sortPrefixes(out)
-	x.terms[t.key] = out
-	return out
-}
 
 // prefixes returns the block without its exceptions.
 func (b block) prefixes() []netip.Prefix {
@@ -98,19 +76,7 @@ func (b block) prefixes() []netip.Prefix {
 	return set.Prefixes()
 }
 
-// union returns the set of all addresses that the terms select.
-func (x *index) union(terms []term) Set {
-	set := Set{}
-	for _, t := range terms {
-		set.Blocks = set.Blocks || t.block != nil
-	}
-	for _, t := range terms {
-		set.Prefixes = append(set.Prefixes, x.resolve(t)...)
-	}
-	set.Prefixes = sortPrefixes(set.Prefixes)
-	return set
-}
-
+// appendHosts appends the prefixes of single addresses.
 func appendHosts(out []netip.Prefix, ips []netip.Addr) []netip.Prefix {
 	for _, ip := range ips {
 		out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
@@ -140,36 +106,4 @@ func definition(terms []term) (string, []term) {
 		keys[i] = t.key
 	}
 	return strings.Join(keys, "\n"), terms
-}
-
-// numbers returns the numbers that the pods of t use for a port name and protocol, sorted and without duplicates.
-func (x *index) numbers(t podTerm, name string, protocol corev1.Protocol) []uint16 {
-	var out []uint16
-	for _, p := range x.pods(t) {
-		out = append(out, p.numbers(name, protocol)...)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// addresses returns the addresses that stand for the pod, for its own policies and for those that select it as a peer. They are at
-// least its IPs. The link-local address counts for a pod that has IPv6. The caller must not change them.
-func (p *Pod) addresses() []netip.Addr {
-	if !p.LinkLocal.IsValid() || !p.hasIPv6() {
-		return p.IPs
-	}
-	return append(slices.Clone(p.IPs), p.LinkLocal)
-}
-
-// hasIPv6 reports whether the pod has an IPv6 address besides the link-local one.
-func (p *Pod) hasIPv6() bool { return slices.ContainsFunc(p.IPs, netip.Addr.Is6) }
-
-// numbers returns the numbers of the pod's ports of that name and protocol.
-func (p *Pod) numbers(name string, protocol corev1.Protocol) (out []uint16) {
-	for _, port := range p.Ports {
-		if port.Name == name && port.Protocol == protocol {
-			out = append(out, port.Number)
-		}
-	}
-	return out
 }

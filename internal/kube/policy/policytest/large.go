@@ -27,7 +27,7 @@ func Large(pods, policies, local int) *policy.Cluster {
 		p := &policy.Pod{
 			Namespace: fmt.Sprint("ns", i%spaces), Name: fmt.Sprint("p", i), Local: i < local,
 			Labels: policy.Labels{"app": fmt.Sprint("a", i/spaces%20), "pod-template-hash": fmt.Sprint(i)},
-			IPs:    []netip.Addr{netip.AddrFrom4([4]byte{10, 32, byte(i >> 8), byte(i)})},
+			IPs:    []netip.Addr{netip.AddrFrom4([4]byte{10, 32 + byte(i>>16), byte(i >> 8), byte(i)})},
 		}
 		p.LinkLocal = ether.FromIP(p.IPs[0]).LinkLocal()
 		if p.Local {
@@ -48,7 +48,7 @@ func Large(pods, policies, local int) *policy.Cluster {
 			},
 			Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
 		}}
-		c.Policies = append(c.Policies, np)
+		c.Network = append(c.Network, np)
 	}
 	return c
 }

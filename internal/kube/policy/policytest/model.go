@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
+	"sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"weft/internal/kube/policy"
 )
@@ -81,12 +82,14 @@ func selected(c *policy.Cluster, pod *policy.Pod, egress bool) bool {
 		direction = networkingv1.PolicyTypeEgress
 	}
 	rules := func(in, out int) bool { return egress && out > 0 || !egress && in > 0 }
-	return slices.ContainsFunc(c.Policies, func(np *networkingv1.NetworkPolicy) bool {
+	return slices.ContainsFunc(c.Network, func(np *networkingv1.NetworkPolicy) bool {
 		return np.Namespace == pod.Namespace && matches(&np.Spec.PodSelector, pod.Labels) && slices.Contains(np.Spec.PolicyTypes, direction)
 	}) || slices.ContainsFunc(c.Admin, func(a *v1alpha1.AdminNetworkPolicy) bool {
 		return subject(c, a.Spec.Subject, pod) && rules(len(a.Spec.Ingress), len(a.Spec.Egress))
 	}) || slices.ContainsFunc(c.Baseline, func(b *v1alpha1.BaselineAdminNetworkPolicy) bool {
 		return subject(c, b.Spec.Subject, pod) && rules(len(b.Spec.Ingress), len(b.Spec.Egress))
+	}) || slices.ContainsFunc(c.Policies.Cluster, func(k *v1beta1.ClusterNetworkPolicy) bool {
+		return clusterSubject(c, k, pod) && rules(len(k.Spec.Ingress), len(k.Spec.Egress))
 	})
 }
 
@@ -95,21 +98,11 @@ func decide(c *policy.Cluster, pod *policy.Pod, egress bool, p Packet) bool {
 	if egress {
 		other = p.Dst
 	}
-	admin := slices.SortedFunc(slices.Values(c.Admin), func(a, b *v1alpha1.AdminNetworkPolicy) int {
-		return cmp.Compare(a.Spec.Priority, b.Spec.Priority)
-	})
-	for _, a := range admin {
-		if !subject(c, a.Spec.Subject, pod) {
-			continue
-		}
-		if action := adminAction(c, a, egress, other, p); action == "Pass" {
-			break
-		} else if action != "" {
-			return action == "Allow"
-		}
+	if action := adminTier(c, pod, egress, other, p); action != "" && action != "Pass" {
+		return action == "Allow"
 	}
 	isolated := false
-	for _, np := range c.Policies {
+	for _, np := range c.Network {
 		if np.Namespace != pod.Namespace || !matches(&np.Spec.PodSelector, pod.Labels) {
 			continue
 		}
@@ -128,14 +121,46 @@ func decide(c *policy.Cluster, pod *policy.Pod, egress bool, p Packet) bool {
 	if isolated {
 		return false
 	}
-	for _, b := range c.Baseline {
-		if subject(c, b.Spec.Subject, pod) {
-			if action := baselineAction(c, b, egress, other, p); action != "" {
-				return action == "Allow"
-			}
+	return baselineTier(c, pod, egress, other, p) != "Deny"
+}
+
+// decision is what a policy says about a packet, with its precedence.
+type decision struct {
+	priority int32
+	action   string // Allow, Deny or Pass; empty: nothing
+}
+
+// first returns the action of the decision with the highest precedence that says something.
+func first(decisions []decision) string {
+	slices.SortStableFunc(decisions, func(a, b decision) int { return cmp.Compare(a.priority, b.priority) })
+	for _, d := range decisions {
+		if d.action != "" {
+			return d.action
 		}
 	}
-	return true
+	return ""
+}
+
+// adminTier returns what the policies before NetworkPolicies say.
+func adminTier(c *policy.Cluster, pod *policy.Pod, egress bool, other netip.Addr, p Packet) string {
+	var all []decision
+	for _, a := range c.Admin {
+		if subject(c, a.Spec.Subject, pod) {
+			all = append(all, decision{a.Spec.Priority, string(adminAction(c, a, egress, other, p))})
+		}
+	}
+	return first(append(all, clusterDecisions(c, v1beta1.AdminTier, pod, egress, other, p)...))
+}
+
+// baselineTier returns what the policies behind NetworkPolicies say.
+func baselineTier(c *policy.Cluster, pod *policy.Pod, egress bool, other netip.Addr, p Packet) string {
+	all := clusterDecisions(c, v1beta1.BaselineTier, pod, egress, other, p)
+	for _, b := range c.Baseline {
+		if subject(c, b.Spec.Subject, pod) {
+			all = append(all, decision{1001, string(baselineAction(c, b, egress, other, p))})
+		}
+	}
+	return first(all)
 }
 
 func policyAllows(c *policy.Cluster, np *networkingv1.NetworkPolicy, egress bool, other netip.Addr, p Packet) bool {

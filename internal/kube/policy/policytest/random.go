@@ -274,15 +274,20 @@ func (r Random) Baseline() *v1alpha1.BaselineAdminNetworkPolicy {
 func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 	c := r.Cluster()
 	for i := range r.IntN(some + 1) {
-		c.Policies = append(c.Policies, r.Policy(fmt.Sprint("np", i)))
+		c.Network = append(c.Network, r.Policy(fmt.Sprint("np", i)))
 	}
 	if r.chance(2) {
 		for i := range r.IntN(some + 1) {
-			c.Admin = append(c.Admin, r.Admin(fmt.Sprint("anp", i), i))
+			c.Admin = append(c.Admin, r.Admin(fmt.Sprint("anp", i), 2*i))
 		}
 	}
 	if r.chance(2) {
 		c.Baseline = append(c.Baseline, r.Baseline())
+	}
+	if r.chance(2) {
+		for i := range r.IntN(some + 1) {
+			c.Policies.Cluster = append(c.Policies.Cluster, r.ClusterPolicy(fmt.Sprint("cnp", i), 2*i+1))
+		}
 	}
 	return c
 }
@@ -367,4 +372,19 @@ func (r Random) Frame(c *policy.Cluster) Frame {
 		f.EtherType = pick(r, []uint16{ether.TypeARP, 0x88cc, 0x8847, 0x88b5})
 	}
 	return f
+}
+
+// Move makes a State that has one cluster have another, by the changes between them.
+func Move(s *policy.State, from, to *policy.Cluster) {
+	s.SetNamespaces(to.Namespaces)
+	s.SetNodes(to.Nodes)
+	s.SetPolicies(to.Policies)
+	for _, p := range from.Pods {
+		if !slices.ContainsFunc(to.Pods, func(q *policy.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {
+			s.DeletePod(p.Namespace, p.Name)
+		}
+	}
+	for _, p := range to.Pods {
+		s.SetPod(p)
+	}
 }
