@@ -66,12 +66,13 @@ var _ Daemon = (*api.Client)(nil)
 
 // Agent connects one Kubernetes node with its daemon; see the package comment.
 type Agent struct {
-	cfg      Config
-	cluster  *cluster.Cluster
-	enforcer *enforcer
-	bridged  *bridged
-	nodes    *nodes
-	health   *health
+	cfg        Config
+	cluster    *cluster.Cluster
+	enforcer   *enforcer
+	bridged    *bridged
+	nodes      *nodes
+	conditions *conditions
+	health     *health
 }
 
 // New returns an idle agent. It reads the state of an earlier agent from the folders of cfg.
@@ -86,6 +87,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.bridged = &bridged{settings: cfg.Bridged, health: a.health, log: cfg.Log}
 	if a.nodes, err = newNodes(cfg, a.cluster); err != nil {
+		return nil, err
+	}
+	if a.conditions, err = newConditions(cfg, a.enforcer.recorder); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -6,6 +6,7 @@
 //	                  |           ^ admission of new pods by the plugin
 //	                  +------> nodes --> daemon                targets, reclaim; the node's condition back to the API server
 //	daemon, policies in force --> install --> /etc/cni/net.d  last, when a pod can be added
+//	daemon --> conditions --> API server                      events of the Node
 //
 // While the API server does not answer, rules, targets and pods stay as they are.
 package kube

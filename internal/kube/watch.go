@@ -17,18 +17,29 @@ func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), callTimeout)
 }
 
-// install keeps the plugin installed and, once a pod can be added, the configuration that makes runtimes use it.
+// install keeps the plugin installed and, once a pod can be added, the configuration that makes runtimes use it. It also publishes
+// the conditions of the daemon.
 func (a *Agent) install(ctx context.Context) error {
 	return every(ctx, installPeriod, func() {
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		status, err := a.cfg.Daemon.Status(call)
-		if err == nil && !status.Ready {
-			err = errors.New("not ready: address space " + string(status.IPAM))
-		}
+		err := a.lookAtDaemon(ctx)
 		a.health.set(checkDaemon, err)
 		a.health.set(checkPlugin, a.installPlugin(errors.Join(err, a.health.get(checkPolicies)) == nil))
 	})
+}
+
+// lookAtDaemon publishes the conditions of the daemon, and returns nil if the daemon is ready for pods.
+func (a *Agent) lookAtDaemon(ctx context.Context) error {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	status, err := a.cfg.Daemon.Status(call)
+	if err != nil {
+		return err
+	}
+	a.conditions.observe(time.Now(), status.Conditions)
+	if !status.Ready {
+		return errors.New("not ready: address space " + string(status.IPAM))
+	}
+	return nil
 }
 
 // installPlugin installs missing and outdated files; the configuration only if ready.
