@@ -39,6 +39,7 @@ var layers = []struct {
 	{"internal/kube", 3},
 	{"internal/kube/signer", 3},
 	{"internal/cadir", 3},
+	{"internal/teardown", 3},
 	{"internal/nettest/wireguardtest", 4},
 	{"internal/nettest/dockertest", 4},
 	{"internal/nettest/...", 3}, // for tests, the demo and the bench only

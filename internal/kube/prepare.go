@@ -73,10 +73,12 @@ func (p Prepare) Run(ctx context.Context) error {
 	}
 	is4 := func(r netip.Prefix) bool { return r.Addr().Is4() }
 	is6 := func(r netip.Prefix) bool { return r.Addr().Is6() }
-	if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
-		return err
-	}
-	if err := bridgeNetfilter(bridgenf.Settings); err != nil {
+	if err := hostSysctls.recordChanges(filepath.Join(filepath.Dir(p.ConfigFile), "kube"), p.Log, func() error {
+		if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
+			return err
+		}
+		return bridgeNetfilter(bridgenf.Settings)
+	}); err != nil {
 		return err
 	}
 	list, cancel := context.WithTimeout(ctx, p.Timeout)
