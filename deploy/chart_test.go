@@ -216,6 +216,72 @@ func TestChartMetrics(t *testing.T) {
 	}
 }
 
+// TestChartRemoval: the removal equals its manifest, runs when the chart is deleted and never else, and can be turned off.
+func TestChartRemoval(t *testing.T) {
+	c := newChart(t)
+	want := map[string]any{
+		"helm.sh/hook": "pre-delete", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+	}
+	docs := documents(t, c.file("removal.yaml"))
+	for _, d := range docs {
+		metadata := d["metadata"].(map[string]any)
+		annotations := metadata["annotations"].(map[string]any)
+		weight := "-5" // before the Job
+		if d["kind"] == "Job" {
+			weight = "0"
+		}
+		want["helm.sh/hook-weight"] = weight
+		if diff := cmp.Diff(want, annotations); diff != "" {
+			t.Errorf("%v %v: annotations (-want +chart):\n%s", d["kind"], metadata["name"], diff)
+		}
+		delete(metadata, "annotations")
+	}
+	if diff := cmp.Diff(documents(t, read(t, "kubernetes-remove.yaml")), docs); diff != "" {
+		t.Errorf("kubernetes-remove.yaml and the chart differ (-manifest +chart):\n%s", diff)
+	}
+	c.set("stateDir", "/data/weft").set("image", map[string]any{"name": "r/weft", "tag": "x", "digest": "", "pullPolicy": "Always"})
+	wantCounts(t, c.file("removal.yaml"), map[string]int{
+		"r/weft:x": 2, "--state-dir, /data/weft,": 1, "--image-pull-policy, Always,": 1, "imagePullPolicy: Always": 1,
+	})
+	if got := documents(t, c.set("removal.enabled", false).file("removal.yaml")); len(got) > 0 {
+		t.Errorf("a removal that is not enabled: %v", got)
+	}
+	for _, name := range []string{"weft.yaml", "identities.yaml", "metrics.yaml"} {
+		if strings.Contains(c.set("identities.enabled", true).set("metrics.enabled", true).file(name), "helm.sh/hook") {
+			t.Errorf("%s has a hook", name)
+		}
+	}
+}
+
+// TestRemovalIsClosed: the removal has no privileges itself, and its account may delete only weft's DaemonSet. The label of its pod is not
+// that of the pods that it makes and deletes.
+func TestRemovalIsClosed(t *testing.T) {
+	jobs := 0
+	for _, o := range objectsOf(t, "kubernetes-remove.yaml") {
+		for _, r := range o.Rules {
+			if slices.Equal(r.Resources, []string{"daemonsets"}) && !slices.Equal(r.ResourceNames, []string{"weft"}) {
+				t.Errorf("%+v", r)
+			}
+		}
+		if o.Kind != "Job" {
+			continue
+		}
+		jobs++
+		p := o.Spec.Template.Spec
+		c := p.Containers[0]
+		s := c.SecurityContext
+		if !p.SecurityContext.RunAsNonRoot || s.Privileged || !s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil ||
+			*s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) || len(s.Capabilities.Add) > 0 ||
+			c.Resources.Limits["memory"] == "" || c.ImagePullPolicy != "Never" || !strings.HasPrefix(c.Image, "localhost/") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if text := read(t, "kubernetes-remove.yaml"); jobs != 1 || strings.Count(text, "{app: weft-remove-job}") != 1 ||
+		strings.Contains(text, "{app: weft-remove}") {
+		t.Errorf("%d jobs:\n%s", jobs, text)
+	}
+}
+
 // TestRulesOfRoles: no role of the manifests and of the chart reads Secrets, has wildcards, or lets its account become another.
 // Secrets are mounted: the kubelet reads them for the pod.
 func TestRulesOfRoles(t *testing.T) {

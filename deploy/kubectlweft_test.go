@@ -54,7 +54,8 @@ func (p *plugin) run(args ...string) (calls []string, out string, code int) {
 
 func newPlugin(t *testing.T) *plugin {
 	t.Helper()
-	p := &plugin{t: t, dir: t.TempDir(), pods: `node1\tpod-a\tfalse\t\nnode2\tpod-b\ttrue\t\nnode3\tpod-old\ttrue\t2026-01-01\nnode3\tpod-c\ttrue\t\n`}
+	p := &plugin{t: t, dir: t.TempDir(), pods: `node1\tpod-a\tfalse\t\nnode2\tpod-b\ttrue\t\n` +
+		`node3\tpod-old\ttrue\t2026-01-01\nnode3\tpod-c\ttrue\t\n`}
 	if err := os.WriteFile(filepath.Join(p.dir, "kubectl"), []byte(fakeKubectl), 0o700); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func TestDebianPackage(t *testing.T) {
 	}
 	for path, mode := range map[string]os.FileMode{
 		"usr/bin/weft": 0o755, "usr/bin/weft-cni": 0o755, "usr/bin/weft-kube": 0o755, "usr/bin/weft-bench": 0o755,
-		"usr/bin/kubectl-weft": 0o755,
+		"usr/bin/kubectl-weft":                0o755,
 		"usr/lib/systemd/system/weft.service": 0o644, "etc/weft/weft.yaml": 0o644,
 		"usr/share/man/man8/weft.8.gz": 0o644, "usr/share/man/man8/weft-up.8.gz": 0o644,
 		"usr/share/bash-completion/completions/weft": 0o644, "usr/share/zsh/vendor-completions/_weft": 0o644,

@@ -24,7 +24,7 @@ func newRootCommand() *cobra.Command {
 		Use:   "weft-kube",
 		Short: "Connect the weft daemon of a node to Kubernetes",
 	}
-	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRunCommand(), newSignerCommand(), newUninstallCommand())
+	root.AddCommand(newInstallCommand(), newPrepareCommand(), newRemoveCommand(), newRunCommand(), newSignerCommand(), newUninstallCommand())
 	usage.Prepare(root)
 	return root
 }

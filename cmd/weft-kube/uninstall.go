@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/kube"
 	"weft/internal/kube/firewall"
+	"weft/internal/plural"
 	"weft/internal/teardown"
 	"weft/internal/usage"
 )
@@ -52,7 +53,7 @@ func newUninstallCommand() *cobra.Command {
 	f.BoolVar(&o.host, "host", false, "remove everything of weft from this host, for good")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/weft", "with --host: the daemon's state directory, which is removed")
 	f.StringVar(&o.runDir, "run-dir", "/run/weft", "with --host: the folder of the sockets, which is removed")
-	f.StringVar(&o.messageFile, "message-file", "", "with --host: file for what an operator should know, such as /dev/termination-log of a pod")
+	f.StringVar(&o.messageFile, "message-file", "", "with --host: file for notes to an operator, such as /dev/termination-log of a pod")
 	return cmd
 }
 
@@ -70,7 +71,7 @@ func uninstallHost(ctx context.Context, o *uninstallOptions) error {
 	}
 	var message []string
 	if report.Pods > 0 {
-		message = append(message, fmt.Sprintf("%d pods have lost their network: delete them", report.Pods))
+		message = append(message, plural.Count(report.Pods, "pod")+" lost the network, and must be deleted")
 	}
 	for _, name := range report.Kept {
 		message = append(message, fmt.Sprintf("the bridge %s stays, because another program has ports on it", name))

@@ -38,6 +38,7 @@ var layers = []struct {
 	{"internal/docker", 3},
 	{"internal/kube", 3},
 	{"internal/kube/signer", 3},
+	{"internal/kube/removal", 3},
 	{"internal/cadir", 3},
 	{"internal/teardown", 3},
 	{"internal/nettest/wireguardtest", 4},

@@ -37,7 +37,8 @@ type formerSetting struct {
 // changeable are the patterns of the settings that masq.EnableForwarding and bridgeNetfilter change, below /proc/sys/net, in the order in
 // which they are restored: the kernel resets others when forwarding changes.
 var changeable = []string{
-	"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/*/accept_ra", "bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables",
+	"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/*/accept_ra",
+	"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables",
 }
 
 // values returns the settings as they are. Settings that the kernel does not have, or not any more, are missing.
@@ -62,8 +63,8 @@ func (s sysctls) bootID() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// recordChanges calls change, and adds the settings that it changed to the file in dir. Those that are in the file since the boot keep their
-// first value. Errors are those of change: what cannot be recorded is not restored.
+// recordChanges calls change, and adds the settings that it changed to the file in dir. Those that are in the file since the boot keep
+// their first value. Errors are those of change: what cannot be recorded is not restored.
 func (s sysctls) recordChanges(dir string, log *slog.Logger, change func() error) error {
 	before := s.values()
 	err := change()

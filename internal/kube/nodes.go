@@ -19,6 +19,9 @@ import (
 // PeerAnnotation is the annotation of a node's object that contains the ID of its daemon.
 const PeerAnnotation = "weft.network/peer-id"
 
+// ConditionReason is the reason of the condition NetworkUnavailable that weft sets.
+const ConditionReason = "WeftIsUp"
+
 // nodesPeriod is the time between two queries of the daemon's status, to detect a restart and readiness.
 const nodesPeriod = 2 * time.Second
 
@@ -146,7 +149,7 @@ func (n *nodes) announce(ctx context.Context, status api.Status) error {
 	if status.Ready && node.Unavailable != corev1.ConditionFalse {
 		now := metav1.Now()
 		patch["status"] = map[string]any{"conditions": []corev1.NodeCondition{{
-			Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: "WeftIsUp",
+			Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: ConditionReason,
 			Message: "weft is running on this node", LastHeartbeatTime: now, LastTransitionTime: now,
 		}}}
 	}
