@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"weft/internal/api"
+	"weft/internal/printable"
 )
 
 // conditionsFile holds the conditions that have an event, in the state directory, so that a restart does not publish them again.
@@ -157,11 +158,11 @@ func messageOf(c api.Condition) string {
 		return bound(c.Text)
 	}
 	remedy := bound(" " + c.Remedy)
-	return cut(c.Text, max(maxEventMessage-len(remedy), 0)) + remedy
+	return cut(printable.Text(c.Text), max(maxEventMessage-len(remedy), 0)) + remedy
 }
 
-// bound cuts a message to what an event may have.
-func bound(text string) string { return cut(text, maxEventMessage) }
+// bound cuts a message to what an event may have. Texts contain names that other nodes chose, and kubectl prints them to a terminal.
+func bound(text string) string { return cut(printable.Text(text), maxEventMessage) }
 
 // cut shortens a text to a number of bytes, at the border of a rune, and marks that with an ellipsis.
 func cut(text string, size int) string {

@@ -101,6 +101,9 @@ func TestLongConditions(t *testing.T) {
 	if got := messageOf(api.Condition{Text: "Text.", Remedy: strings.Repeat("x", 2000)}); len(got) > maxEventMessage {
 		t.Errorf("%d bytes", len(got))
 	}
+	if got := messageOf(api.Condition{Text: "Node \x1b[2J.\n", Remedy: "\u202eRun it."}); got != "Node .[2J.. .Run it." {
+		t.Errorf("characters that change a terminal: %q", got)
+	}
 	if got := messageOf(api.Condition{Text: "Text."}); got != "Text." {
 		t.Errorf("%q", got)
 	}
