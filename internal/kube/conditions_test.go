@@ -123,8 +123,11 @@ func TestAgentPublishesConditions(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer a.enforcer.events.Shutdown()
-		a.lookAtDaemon(t.Context())
-		a.lookAtDaemon(t.Context())
+		for range 2 {
+			if err := a.lookAtDaemon(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
 		synctest.Wait()
 		list, err := b.api.CoreV1().Events("").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 1 {

@@ -30,12 +30,11 @@ func RestoreSettings(stateDir string, log *slog.Logger) error {
 // RefuseRunning returns an error if a program accepts connections on the daemon's socket: a daemon that runs would make again what is
 // removed. The error is a *hint.Error.
 func RefuseRunning(socket string) error {
-	conn, err := net.DialTimeout("unix", socket, callTimeout)
-	if err != nil {
-		return nil
+	if conn, err := net.DialTimeout("unix", socket, callTimeout); err == nil {
+		_ = conn.Close()
+		return hint.Refuse("--host", "Run \"weft leave\", or stop the daemon.", "the daemon at %s still runs", socket)
 	}
-	_ = conn.Close()
-	return hint.Refuse("--host", "Run \"weft leave\", or stop the daemon.", "the daemon at %s still runs", socket)
+	return nil
 }
 
 // stateNames are entries that a state directory has one of.
