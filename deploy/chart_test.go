@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // documents returns the YAML documents in a text, without those that have only comments.
@@ -354,5 +356,31 @@ func TestDisruptions(t *testing.T) {
 	}
 	if daemonSets != 1 || budgets != 1 {
 		t.Errorf("%d DaemonSets, %d budgets", daemonSets, budgets)
+	}
+}
+
+// TestFieldsOfObjects: all objects of the manifests and of the chart have only fields that their kinds have. The API server ignores others
+// with a warning at most.
+func TestFieldsOfObjects(t *testing.T) {
+	c := newChart(t).set("identities.enabled", true).set("metrics.enabled", true)
+	texts := []string{c.file("weft.yaml"), c.file("identities.yaml"), c.file("metrics.yaml"), c.file("removal.yaml")}
+	paths, err := filepath.Glob("kubernetes*.yaml")
+	if err != nil || len(paths) != 3 {
+		t.Fatalf("manifests %v, %v", paths, err)
+	}
+	for _, path := range paths {
+		texts = append(texts, read(t, path))
+	}
+	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	for _, text := range texts {
+		for _, d := range documents(t, text) {
+			object, err := yaml.Marshal(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := decoder.Decode(object, nil, nil); err != nil {
+				t.Errorf("%v %v: %v", d["kind"], d["metadata"], err)
+			}
+		}
 	}
 }
