@@ -41,7 +41,7 @@ func newUninstallCommand() *cobra.Command {
 			}
 			filter, err := firewall.New(cmd.Context())
 			if err == nil {
-				err = filter.Remove(cmd.Context())
+				err = errors.Join(filter.Remove(cmd.Context()), filter.Close())
 			}
 			return errors.Join(err, o.install.Remove())
 		},

@@ -13,9 +13,9 @@ var packages = []string{
 	"exposure", "filelock", "filter", "firewall", "fragment", "framewatch", "gate", "guard", "hairpin", "harness", "hostfilter", "hostnet",
 	"hostports", "hostroutes", "hoststate", "hostwatch", "identity", "inward", "ipam", "keyring", "kube", "kubernetes", "lab", "leases",
 	"live", "load", "masq", "mesh", "meter", "netspace", "nflog", "nftsum", "nftwatch", "node", "nodefilter", "nodekey", "pairs", "paxos",
-	"pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "removal", "report", "ring", "router", "sample", "scale", "seal", "secret",
-	"session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "teardown", "toobig", "underlay", "unixsocket", "virtio",
-	"vxlan", "wire", "wireguard",
+	"pcapng", "peer", "podlink", "podprobe", "policy", "poll", "probe", "removal", "report", "ring", "router", "sample", "scale", "seal",
+	"secret", "session", "settings", "sieve", "signer", "space", "statuspage", "store", "tap", "teardown", "toobig", "underlay", "unixsocket",
+	"virtio", "vxlan", "wire", "wireguard",
 }
 
 // Plain returns the text of an error for people: without the names of packages in its chain, such as "mesh: " in
