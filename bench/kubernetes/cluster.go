@@ -3,6 +3,8 @@ package kubernetes
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,8 +36,9 @@ type madeUp struct {
 	make func() runtime.Object
 }
 
-// objects returns the objects of a resource.
+// objects returns the objects of a resource, by namespace and name as an API server does.
 func (c *cluster) objects(name string) (out []madeUp) {
+	defer func() { slices.SortFunc(out, func(a, b madeUp) int { return strings.Compare(a.key, b.key) }) }()
 	switch name {
 	case "pods":
 		for i := range c.pods {

@@ -99,7 +99,7 @@ func New(cfg Config) (*Agent, error) {
 func newCluster(cfg Config) (*cluster.Cluster, error) {
 	return cluster.New(cluster.Config{
 		API: cfg.API, Dynamic: cfg.Dynamic,
-		Annotations: []string{corev1.MirrorPodAnnotationKey, GuardAnnotation, AllowAnnotation, PeerAnnotation},
+		Annotations: []string{corev1.MirrorPodAnnotationKey, GuardAnnotation, AllowAnnotation, PeerAnnotation, AddressesAnnotation},
 	})
 }
 

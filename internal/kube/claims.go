@@ -22,16 +22,17 @@ type claims struct {
 
 	pods  map[podKey]*claim
 	local map[podKey]*cluster.Pod // pods of this node, also those without addresses
+	// portless are pods of this node with addresses and without a known port.
+	portless map[podKey]bool
 
 	mu      sync.Mutex
 	holders map[netip.Addr]*claim   // guarded by mu; the claim that counts
 	others  map[netip.Addr][]*claim // guarded by mu; further claims to an address
 }
 
-// claim is what a pod claims: its addresses, which are those that the plugin announced, if it did.
+// claim is what a pod claims: its addresses, which are those that the plugin announced, if it did. It does not change.
 type claim struct {
 	pod      policy.Pod
-	ips      []netip.Addr
 	attached bool // by the plugin on this node
 	deleting bool
 	created  int64
@@ -40,7 +41,8 @@ type claim struct {
 func newClaims(node string, state *policy.State, portOf func(netip.Addr) string) *claims {
 	return &claims{
 		node: node, state: state, portOf: portOf, pods: map[podKey]*claim{}, local: map[podKey]*cluster.Pod{},
-		holders: map[netip.Addr]*claim{}, others: map[netip.Addr][]*claim{},
+		portless: map[podKey]bool{},
+		holders:  map[netip.Addr]*claim{}, others: map[netip.Addr][]*claim{},
 	}
 }
 
@@ -52,6 +54,10 @@ func (c *claims) update(key podKey, pod *cluster.Pod, a *attachment) {
 		delete(c.local, key)
 	}
 	before, now := c.pods[key], c.claimOf(pod, a)
+	delete(c.portless, key)
+	if now != nil && now.pod.Local && now.pod.Link == "" {
+		c.portless[key] = true
+	}
 	if before == nil && now == nil {
 		return
 	}
@@ -75,19 +81,19 @@ func (c *claims) claimOf(p *cluster.Pod, a *attachment) *claim {
 	if p == nil || p.HostNetwork || p.Finished {
 		return nil
 	}
-	out := &claim{ips: p.IPs, deleting: p.Deleting, created: p.Created}
-	out.pod = policy.Pod{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Ports: p.Ports, Local: p.Node == c.node}
+	out := &claim{deleting: p.Deleting, created: p.Created}
+	out.pod = policy.Pod{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Ports: p.Ports, IPs: p.IPs, Local: p.Node == c.node}
 	if a != nil && out.pod.Local && p.Is(a.UID) {
-		out.ips, out.attached, out.pod.Link, out.pod.LinkLocal = a.IPs, true, a.Link, linkLocal(a.MAC)
+		out.attached, out.pod.IPs, out.pod.Link, out.pod.LinkLocal = true, a.IPs, a.Link, linkLocal(a.MAC)
 	}
-	if len(out.ips) == 0 {
+	if len(out.pod.IPs) == 0 {
 		return nil
 	}
 	if out.pod.Local && out.pod.Link == "" {
-		out.pod.Link = c.portOf(out.ips[0])
+		out.pod.Link = c.portOf(out.pod.IPs[0])
 	}
 	if !out.pod.LinkLocal.IsValid() {
-		out.pod.LinkLocal = linkLocal(ether.FromIP(out.ips[0]))
+		out.pod.LinkLocal = linkLocal(ether.FromIP(out.pod.IPs[0]))
 	}
 	return out
 }
@@ -120,12 +126,12 @@ func (c *claims) replace(before, now *claim) map[*claim]bool {
 		}
 	}
 	if before != nil {
-		for _, ip := range before.ips {
+		for _, ip := range before.pod.IPs {
 			change(ip, func() { c.release(ip, before) })
 		}
 	}
 	if now != nil {
-		for _, ip := range now.ips {
+		for _, ip := range now.pod.IPs {
 			change(ip, func() { c.take(ip, now) })
 		}
 	}
@@ -188,26 +194,20 @@ func compareBool(a, b bool) int {
 
 // settle gives the state a pod with the addresses that are its own.
 func (c *claims) settle(x *claim) {
+	lost := func(ip netip.Addr) bool { return c.holders[ip] != x }
 	c.mu.Lock()
-	own := slices.DeleteFunc(slices.Clone(x.ips), func(ip netip.Addr) bool { return c.holders[ip] != x })
+	p := &x.pod
+	if slices.ContainsFunc(x.pod.IPs, lost) {
+		part := x.pod
+		part.IPs = slices.DeleteFunc(slices.Clone(x.pod.IPs), lost)
+		p = &part
+	}
 	c.mu.Unlock()
-	if len(own) == 0 {
-		c.state.DeletePod(x.pod.Namespace, x.pod.Name)
+	if len(p.IPs) == 0 {
+		c.state.DeletePod(p.Namespace, p.Name)
 		return
 	}
-	p := x.pod
-	p.IPs = own
-	c.state.SetPod(&p)
-}
-
-// portless returns the pods of this node with addresses and without a known port.
-func (c *claims) portless() (out []podKey) {
-	for key := range c.local {
-		if x := c.pods[key]; x != nil && x.pod.Link == "" {
-			out = append(out, key)
-		}
-	}
-	return out
+	c.state.SetPod(p)
 }
 
 // unattached returns the addresses of the pods of this node that the plugin has not announced.
@@ -215,7 +215,7 @@ func (c *claims) unattached() map[podKey][]netip.Addr {
 	out := map[podKey][]netip.Addr{}
 	for key := range c.local {
 		if x := c.pods[key]; x != nil && !x.attached {
-			out[key] = x.ips
+			out[key] = x.pod.IPs
 		}
 	}
 	return out

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -158,14 +160,16 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	e.mu.Lock()
 	behind := e.done != e.requested
 	e.mu.Unlock()
-	if portless := e.claims.portless(); len(portless) > 0 && e.ports.search(ctx) {
-		e.cluster.Touch(portless...)
+	if len(e.claims.portless) > 0 && e.ports.search(ctx) {
+		e.cluster.Touch(slices.Collect(maps.Keys(e.claims.portless))...)
 		behind = true
 	}
 	if behind || !e.applied {
 		e.enforce(ctx)
 	}
-	e.guards.sync(ctx, e.attached.all()) // again, where the daemon did not answer
+	if e.guards.behind {
+		e.guards.sync(ctx, e.attached.all())
+	}
 }
 
 // enforce brings the rules up to the policies of the cluster as it is now.
@@ -214,6 +218,7 @@ func (e *enforcer) apply(ctx context.Context, change policy.Change) error {
 		return err // retried at the next check
 	}
 	e.applied = true
+	debug.FreeOSMemory() // all rules as a text took several times the memory that remains in use
 	return nil
 }
 
@@ -253,8 +258,8 @@ func (e *enforcer) follow(ctx context.Context) (local bool) {
 			e.log.Warn("removing deleted pods from the attachments failed", "err", err)
 		}
 	}
-	if portless := e.claims.portless(); len(portless) > 0 && e.ports.search(ctx) {
-		for _, key := range portless {
+	if len(e.claims.portless) > 0 && e.ports.search(ctx) {
+		for _, key := range slices.Collect(maps.Keys(e.claims.portless)) {
 			e.claims.update(key, e.cluster.Pod(key), e.attached.get(key))
 		}
 	}
@@ -264,7 +269,7 @@ func (e *enforcer) follow(ctx context.Context) (local bool) {
 func policyNodes(list []*cluster.Node) []policy.Node {
 	out := make([]policy.Node, len(list))
 	for i, n := range list {
-		out[i] = policy.Node{Labels: n.Labels, IPs: n.Addresses}
+		out[i] = policy.Node{Labels: n.Labels, IPs: n.Addresses, Aliases: aliases(n)}
 	}
 	return out
 }

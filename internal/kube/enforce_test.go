@@ -250,6 +250,34 @@ func TestAddressGivenAgain(t *testing.T) {
 	})
 }
 
+// TestHostNetworkOfANode: a policy that allows an address of a node also allows the address of its bridge, from which its host network
+// comes.
+func TestHostNetworkOfANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		np := isolate("np", "web")
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
+			IPBlock: &networkingv1.IPBlock{CIDR: "172.30.0.12/32"},
+		}}}}
+		node := newNode("node2", "172.30.0.12", 2)
+		node.Annotations[AddressesAnnotation] = "10.32.128.1,wrong"
+		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, np, node,
+			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"))
+		_, stop := b.enforcing(t)
+		defer stop()
+		b.filter.mu.Lock()
+		defer b.filter.mu.Unlock()
+		want := []netip.Prefix{netip.MustParsePrefix("10.32.128.1/32"), netip.MustParsePrefix("172.30.0.12/32")}
+		for name, set := range b.filter.rules.Sets {
+			if !slices.Equal(set.Prefixes, want) {
+				t.Errorf("set %s: %v, want %v", name, set.Prefixes, want)
+			}
+		}
+		if len(b.filter.rules.Sets) != 1 {
+			t.Errorf("sets %v", b.filter.rules.Sets)
+		}
+	})
+}
+
 // TestAdminPolicies: administrator policies are enforced once the cluster has the kind, except those of another release.
 func TestAdminPolicies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

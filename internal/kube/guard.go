@@ -52,6 +52,7 @@ type guards struct {
 	// owned by the enforcer's run
 	sent     map[string]string // by attachment: the last request that the daemon has accepted
 	reported map[podKey]string // problems of annotations
+	behind   bool              // the daemon has not accepted all requests of the last sync
 }
 
 func newGuards(cfg Config, c *cluster.Cluster, claims *claims, recorder record.EventRecorder) *guards {
@@ -80,6 +81,7 @@ func (g *guards) admitted(in api.Admission) api.Admitted {
 // by an older version: the daemon knows its owner by its addresses.
 func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
 	seen := map[string]bool{}
+	g.behind = false
 	for name, a := range attached {
 		switch p := g.cluster.Pod(name); {
 		case p == nil:
@@ -130,6 +132,7 @@ func (g *guards) send(ctx context.Context, r api.GuardRequest) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err = g.daemon.Guard(ctx, r)
+	g.behind = g.behind || err != nil
 	if p, ok := errors.AsType[*api.Problem](err); ok && p.Kind == api.KindNotFound {
 		return // the plugin has not come to it yet, or the daemon has a condition
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,10 @@ import (
 
 // PeerAnnotation is the annotation of a node's object that contains the ID of its daemon.
 const PeerAnnotation = "weft.network/peer-id"
+
+// AddressesAnnotation is the annotation of a node's object that contains the addresses of its bridge, separated by commas: those from which
+// its host network reaches pods of other nodes. Policies count them as addresses of the node.
+const AddressesAnnotation = "weft.network/addresses"
 
 // ConditionReason is the reason of the condition NetworkUnavailable that weft sets.
 const ConditionReason = "WeftIsUp"
@@ -143,8 +148,15 @@ func (n *nodes) announce(ctx context.Context, status api.Status) error {
 		return nil // not registered yet
 	}
 	patch := map[string]any{}
-	if node.Annotations[PeerAnnotation] != status.ID.String() {
-		patch["metadata"] = map[string]any{"annotations": map[string]string{PeerAnnotation: status.ID.String()}}
+	annotations := map[string]string{}
+	if id := status.ID.String(); node.Annotations[PeerAnnotation] != id {
+		annotations[PeerAnnotation] = id
+	}
+	if addrs := addressesOf(status.Exposed); addrs != "" && node.Annotations[AddressesAnnotation] != addrs {
+		annotations[AddressesAnnotation] = addrs
+	}
+	if len(annotations) > 0 {
+		patch["metadata"] = map[string]any{"annotations": annotations}
 	}
 	if status.Ready && node.Unavailable != corev1.ConditionFalse {
 		now := metav1.Now()
@@ -162,4 +174,24 @@ func (n *nodes) announce(ctx context.Context, status api.Status) error {
 	}
 	_, err = n.cfg.API.CoreV1().Nodes().PatchStatus(ctx, n.cfg.Node, text)
 	return err
+}
+
+// addressesOf returns the addresses of a bridge as the annotation has them.
+func addressesOf(exposed []netip.Prefix) string {
+	text := make([]string, len(exposed))
+	for i, p := range exposed {
+		text[i] = p.Addr().String()
+	}
+	slices.Sort(text)
+	return strings.Join(text, ",")
+}
+
+// aliases returns the addresses of the bridge of a node.
+func aliases(n *cluster.Node) (out []netip.Addr) {
+	for text := range strings.SplitSeq(n.Annotations[AddressesAnnotation], ",") {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			out = append(out, addr)
+		}
+	}
+	return out
 }

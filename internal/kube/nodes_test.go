@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,10 +83,13 @@ func TestAnnounce(t *testing.T) {
 		if n := state(); n.Annotations[PeerAnnotation] != idOf(1).String() || networkUnavailable(n) != corev1.ConditionTrue {
 			t.Errorf("before the daemon is ready: %v %v", n.Annotations, n.Status.Conditions)
 		}
-		b.daemon.with(func(d *fakeDaemon) { d.status.Ready = true })
+		b.daemon.with(func(d *fakeDaemon) {
+			d.status.Ready = true
+			d.status.Exposed = []netip.Prefix{netip.MustParsePrefix("fd32::1/64"), netip.MustParsePrefix("10.32.0.1/12")}
+		})
 		time.Sleep(time.Minute)
-		if n := state(); networkUnavailable(n) != corev1.ConditionFalse {
-			t.Errorf("conditions %v", n.Status.Conditions)
+		if n := state(); networkUnavailable(n) != corev1.ConditionFalse || n.Annotations[AddressesAnnotation] != "10.32.0.1,fd32::1" {
+			t.Errorf("conditions %v, annotations %v", n.Status.Conditions, n.Annotations)
 		}
 		patches := slices.DeleteFunc(b.api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() != "patch" })
 		if len(patches) != 2 {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"hash/maphash"
 	"maps"
 	"net/netip"
 	"slices"
@@ -55,7 +56,7 @@ func (p *Pod) same(q *Pod) bool {
 func newPod(o *corev1.Pod, annotations []string) *Pod {
 	p := &Pod{
 		Namespace: intern(o.Namespace), Name: o.Name, UID: string(o.UID), Node: intern(o.Spec.NodeName), version: o.ResourceVersion,
-		Labels: internMap(o.Labels), Created: o.CreationTimestamp.Unix(), Deleting: o.DeletionTimestamp != nil,
+		Created: o.CreationTimestamp.Unix(), Deleting: o.DeletionTimestamp != nil,
 		Finished:    o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
 		HostNetwork: o.Spec.HostNetwork,
 	}
@@ -117,7 +118,7 @@ func (n *Node) same(m *Node) bool {
 }
 
 func newNode(o *corev1.Node, annotations []string) *Node {
-	n := &Node{Name: o.Name, UID: string(o.UID), Labels: internMap(o.Labels), version: o.ResourceVersion}
+	n := &Node{Name: o.Name, UID: string(o.UID), version: o.ResourceVersion}
 	for _, key := range annotations {
 		if value, ok := o.Annotations[key]; ok {
 			if n.Annotations == nil {
@@ -151,16 +152,21 @@ func (n *namespace) GetObjectMeta() metav1.Object {
 }
 
 // strip returns the transformation that keeps of an object only what a node needs, because thousands may be in memory. It implements
-// cache.TransformFunc, which may get an object that it has transformed already.
+// cache.TransformFunc, which may get an object that it has transformed already, and must not be called concurrently.
 func strip(annotations []string) func(any) (any, error) {
+	shared := &sharedLabels{}
 	return func(object any) (any, error) {
 		switch o := object.(type) {
 		case *corev1.Pod:
-			return newPod(o, annotations), nil
+			p := newPod(o, annotations)
+			p.Labels = shared.of(o.Labels)
+			return p, nil
 		case *corev1.Node:
-			return newNode(o, annotations), nil
+			n := newNode(o, annotations)
+			n.Labels = shared.of(o.Labels)
+			return n, nil
 		case *corev1.Namespace:
-			return &namespace{name: intern(o.Name), version: o.ResourceVersion, labels: internMap(o.Labels)}, nil
+			return &namespace{name: intern(o.Name), version: o.ResourceVersion, labels: shared.of(o.Labels)}, nil
 		case *networkingv1.NetworkPolicy:
 			o.ManagedFields, o.Annotations = nil, nil
 		}
@@ -168,13 +174,34 @@ func strip(annotations []string) func(any) (any, error) {
 	}
 }
 
+// sharedLabels lets objects with equal labels share a map, such as the pods of a ReplicaSet. The API server lists them one after
+// another, so it need not remember many.
+type sharedLabels struct {
+	recent [256]policy.Labels // by hash
+}
+
+var seed = maphash.MakeSeed()
+
+// of returns a map that is equal to labels. The caller must not change it.
+func (s *sharedLabels) of(labels map[string]string) policy.Labels {
+	if len(labels) == 0 {
+		return nil
+	}
+	var hash uint64
+	for k, v := range labels { // in any order
+		hash += maphash.String(seed, k) ^ 3*maphash.String(seed, v)
+	}
+	slot := &s.recent[hash%uint64(len(s.recent))]
+	if !maps.Equal(*slot, labels) {
+		*slot = internMap(labels)
+	}
+	return *slot
+}
+
 // intern returns a string that is equal to s, and the same for all equal strings.
 func intern(s string) string { return unique.Make(s).Value() }
 
 func internMap(m map[string]string) map[string]string {
-	if len(m) == 0 {
-		return nil
-	}
 	out := make(map[string]string, len(m))
 	for k, v := range m {
 		out[intern(k)] = intern(v)

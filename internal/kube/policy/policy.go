@@ -76,6 +76,9 @@ type Port struct {
 type Node struct {
 	Labels Labels
 	IPs    []netip.Addr
+	// Aliases are further addresses of the node, from which its host network reaches pods of other nodes: those of its bridge. What a
+	// policy says about an address of the node counts for them, too.
+	Aliases []netip.Addr
 }
 
 // Direction is that of a connection, as the selected pod sees it. The zero Direction is invalid.

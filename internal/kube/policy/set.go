@@ -32,15 +32,27 @@ func (x *index) newSet(terms []term) *liveSet {
 		case t.block != nil:
 			s.interval = true
 			s.blocks = append(s.blocks, t.block.prefixes()...)
+			s.addAliases(t.block, x.nodes, 1)
 		}
 	}
 	return s
 }
 
+// addNodes adds the addresses of the nodes that a selector matches n times.
 func (s *liveSet) addNodes(selector labels.Selector, nodes []Node, n int) {
 	for _, node := range nodes {
 		if selector.Matches(labels.Set(node.Labels)) {
 			s.hosts.add(node.IPs, n)
+			s.hosts.add(node.Aliases, n)
+		}
+	}
+}
+
+// addAliases adds the aliases of the nodes with an address in a block n times.
+func (s *liveSet) addAliases(b *block, nodes []Node, n int) {
+	for _, node := range nodes {
+		if len(node.Aliases) > 0 && slices.ContainsFunc(node.IPs, b.contains) {
+			s.hosts.add(node.Aliases, n)
 		}
 	}
 }

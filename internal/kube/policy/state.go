@@ -156,9 +156,13 @@ func (s *State) SetNodes(nodes []Node) {
 	s.nodes = nodes
 	for _, set := range s.sets {
 		for _, t := range set.terms {
-			if t.nodes != nil {
+			switch {
+			case t.nodes != nil:
 				set.addNodes(t.nodes, before, -1)
 				set.addNodes(t.nodes, nodes, 1)
+			case t.block != nil:
+				set.addAliases(t.block, before, -1)
+				set.addAliases(t.block, nodes, 1)
 			}
 		}
 	}

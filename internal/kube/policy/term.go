@@ -59,6 +59,11 @@ func newBlock(b block) term {
 
 func newNodes(s labels.Selector) term { return term{key: "nodes " + s.String(), nodes: s} }
 
+// contains reports whether an address is in the block, and not in an exception.
+func (b *block) contains(ip netip.Addr) bool {
+	return b.prefix.Contains(ip) && !slices.ContainsFunc(b.except, func(e netip.Prefix) bool { return e.Contains(ip) })
+}
+
 // prefixes returns the block without its exceptions.
 func (b block) prefixes() []netip.Prefix {
 	if len(b.except) == 0 {

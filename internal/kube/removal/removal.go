@@ -194,7 +194,7 @@ func (r *Removal) forget(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("removal: node %s: %w", name, err)
 	}
-	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]any{kube.PeerAnnotation: nil}}}
+	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]any{kube.PeerAnnotation: nil, kube.AddressesAnnotation: nil}}}
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeNetworkUnavailable && c.Reason == kube.ConditionReason {
 			patch["status"] = map[string]any{"conditions": []map[string]string{{"$patch": "delete", "type": string(c.Type)}}}

@@ -223,10 +223,7 @@ func namedPort(c *policy.Cluster, name string, p Packet) bool {
 
 func peerMatches(c *policy.Cluster, namespace string, x networkingv1.NetworkPolicyPeer, ip netip.Addr) bool {
 	if x.IPBlock != nil {
-		if !netip.MustParsePrefix(x.IPBlock.CIDR).Contains(ip) {
-			return false
-		}
-		return !slices.ContainsFunc(x.IPBlock.Except, func(e string) bool { return netip.MustParsePrefix(e).Contains(ip) })
+		return inBlock(c, ip, x.IPBlock.CIDR, x.IPBlock.Except)
 	}
 	pod := podOf(c, ip)
 	if pod == nil || !hasFamily(pod, ip) {
@@ -239,6 +236,17 @@ func peerMatches(c *policy.Cluster, namespace string, x networkingv1.NetworkPoli
 		return false
 	}
 	return x.PodSelector == nil || matches(x.PodSelector, pod.Labels)
+}
+
+// inBlock reports whether an address, or one of the node that it stands for, is in a block.
+func inBlock(c *policy.Cluster, ip netip.Addr, cidr string, except []string) bool {
+	in := func(ip netip.Addr) bool {
+		return netip.MustParsePrefix(cidr).Contains(ip) &&
+			!slices.ContainsFunc(except, func(e string) bool { return netip.MustParsePrefix(e).Contains(ip) })
+	}
+	return in(ip) || slices.ContainsFunc(c.Nodes, func(n policy.Node) bool {
+		return slices.Contains(n.Aliases, ip) && slices.ContainsFunc(n.IPs, in)
+	})
 }
 
 func matches(s *metav1.LabelSelector, l policy.Labels) bool {
@@ -308,9 +316,11 @@ func to(c *policy.Cluster, namespaces *metav1.LabelSelector, pods *v1alpha1.Name
 	nodes *metav1.LabelSelector, networks []v1alpha1.CIDR, ip netip.Addr) bool {
 	switch {
 	case nodes != nil:
-		return slices.ContainsFunc(c.Nodes, func(n policy.Node) bool { return matches(nodes, n.Labels) && slices.Contains(n.IPs, ip) })
+		return slices.ContainsFunc(c.Nodes, func(n policy.Node) bool {
+			return matches(nodes, n.Labels) && (slices.Contains(n.IPs, ip) || slices.Contains(n.Aliases, ip))
+		})
 	case len(networks) > 0:
-		return slices.ContainsFunc(networks, func(n v1alpha1.CIDR) bool { return netip.MustParsePrefix(string(n)).Contains(ip) })
+		return slices.ContainsFunc(networks, func(n v1alpha1.CIDR) bool { return inBlock(c, ip, string(n), nil) })
 	}
 	pod := podOf(c, ip)
 	return pod != nil && hasFamily(pod, ip) && among(c, namespaces, pods, pod)

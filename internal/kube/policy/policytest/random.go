@@ -70,7 +70,10 @@ func (r Random) Cluster() *policy.Cluster {
 		c.Pods = append(c.Pods, p)
 	}
 	for i := range 2 {
-		c.Nodes = append(c.Nodes, policy.Node{Labels: r.labels(), IPs: []netip.Addr{netip.AddrFrom4([4]byte{172, 30, 0, byte(11 + i)})}})
+		c.Nodes = append(c.Nodes, policy.Node{
+			Labels: r.labels(), IPs: []netip.Addr{netip.AddrFrom4([4]byte{172, 30, 0, byte(11 + i)})},
+			Aliases: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 1, byte(200 + i)})},
+		})
 	}
 	return c
 }
