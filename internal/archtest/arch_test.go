@@ -175,6 +175,7 @@ var steps = map[string]int{
 	"weft/internal/hostnet":    0,
 
 	"weft/internal/kube/firewall": 1,
+	"weft/internal/hostwatch":     1,
 	"weft/internal/nftwatch":      0,
 
 	"weft/bench/harness": 3,

@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/nftwatch"
 	"weft/internal/signal"
 )
 
@@ -41,6 +43,10 @@ var groups = []struct {
 
 // filterGroup is the multicast group of nf_tables (NFNLGRP_NFTABLES in linux/netfilter/nfnetlink.h).
 const filterGroup = 7
+
+// policyTable is the name of the tables that weft-kube writes and watches. In a large cluster they change many times a second, so changes
+// of them alone wake no other part of weft.
+const policyTable = "weft-policy"
 
 // Watcher receives notifications of one network namespace. Open makes it; it must run, or be closed.
 type Watcher struct {
@@ -103,15 +109,26 @@ func (w *Watcher) Run(ctx context.Context) error {
 // receive sets the wake-up for each notification.
 func (w *Watcher) receive(ctx context.Context, c *netlink.Conn) error {
 	for {
-		_, err := c.Receive()
+		messages, err := c.Receive()
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx closed the socket
 		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) { // with ENOBUFS the kernel has dropped notifications: there were changes
 			return fmt.Errorf("hostwatch: %w", err)
 		}
-		w.changed.Set()
+		if err != nil || slices.ContainsFunc(messages, matters) {
+			w.changed.Set()
+		}
 	}
+}
+
+// matters reports whether a message must wake. The end of a transaction does not: reports of what it changed precede it.
+func matters(m netlink.Message) bool {
+	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES {
+		return true
+	}
+	table, ok := nftwatch.TableOf(m)
+	return ok && table.Name != policyTable
 }
 
 // Close closes the sockets of a Watcher that was not run.

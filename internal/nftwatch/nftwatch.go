@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -193,29 +194,8 @@ func (w *Watcher) update(f func()) {
 	w.news = make(chan struct{})
 }
 
-// tableOf is the attribute with the name of the table. It has this number in reports of all kinds of objects.
-const tableOf = unix.NFTA_TABLE_NAME
-
 // concerns reports whether a message is about an object of the tables.
 func (w *Watcher) concerns(m netlink.Message) bool {
-	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < headerLen {
-		return false
-	}
-	found := false
-	for _, f := range w.families {
-		found = found || m.Data[0] == byte(f)
-	}
-	if !found {
-		return false
-	}
-	attrs, err := netlink.NewAttributeDecoder(m.Data[headerLen:])
-	if err != nil {
-		return true // it may be
-	}
-	for attrs.Next() {
-		if attrs.Type() == tableOf {
-			return attrs.String() == w.table
-		}
-	}
-	return false
+	table, ok := TableOf(m)
+	return ok && table.Name == w.table && slices.Contains(w.families, table.Family)
 }
