@@ -22,7 +22,7 @@ const (
 	// keeps a dead node for 30 s or more, so a shorter time would let it hold more of them than the roster.
 	placePause = time.Minute
 	// maxExpected bounds the addresses of targets.
-	maxExpected = 1024
+	maxExpected = maxMembers
 )
 
 // makeRoom returns why there is no room for a node at the address of rec; nil when there is.

@@ -104,7 +104,11 @@ func do[In any](log *slog.Logger, f func(r *http.Request, in In) error) http.Han
 
 func decode(w http.ResponseWriter, r *http.Request, in any) error {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
-	if err := d.Decode(in); err != nil {
+	err := d.Decode(in)
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return hint.New(hint.Invalid, "", "the request is larger than %d bytes", maxRequest)
+	}
+	if err != nil {
 		return hint.New(hint.Invalid, "", "the request is not JSON of the expected form: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {

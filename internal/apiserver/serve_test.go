@@ -73,6 +73,31 @@ func TestBadRequestsAreInvalid(t *testing.T) {
 	}
 }
 
+// TestLargeRequests: requests up to the limit are read, such as the targets of a cluster with thousands of nodes; larger ones are refused
+// with the limit.
+func TestLargeRequests(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	var got int
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /v1/targets", do(log, func(_ *http.Request, in api.TargetsRequest) error { got = len(in.Targets); return nil }))
+	client := serveTest(t, mux)
+	const target = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]"
+	most := maxRequest/(len(target)+len(`"",`)) - 1
+	for n, ok := range map[int]bool{1: true, 1001: true, 5000: true, most: true, most + 2: false} {
+		targets := make([]string, n)
+		for i := range targets {
+			targets[i] = target
+		}
+		err := client.Connect(t.Context(), targets, true)
+		if ok && (err != nil || got != n) {
+			t.Errorf("%d targets: %d arrived, %v", n, got, err)
+		}
+		if p, problem := errors.AsType[*api.Problem](err); !ok && (!problem || !strings.Contains(p.Detail, fmt.Sprint(maxRequest))) {
+			t.Errorf("%d targets: %v", n, err)
+		}
+	}
+}
+
 func TestClientWithoutADaemon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.sock")
 	_, err := api.NewClient(path).Status(t.Context())

@@ -25,8 +25,8 @@ const FileName = "targets.json"
 // fileMode is the mode of that file.
 const fileMode = 0o600
 
-// maxSeen bounds how many members of earlier runs are kept.
-const maxSeen = 1024
+// maxSeen bounds how many members of earlier runs are kept: as many as a mesh may have.
+const maxSeen = 10000
 
 // ErrMalformed is wrapped by Load's error for a file that is not a list of targets.
 var ErrMalformed = errors.New("addressbook: not a list of targets")

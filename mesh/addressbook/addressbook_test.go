@@ -215,3 +215,27 @@ func TestNicknames(t *testing.T) {
 		t.Errorf("%q, %v after it has left", b.Name(id), err)
 	}
 }
+
+// TestMaxSeen: members are kept up to the limit, and those that are known stay when there are more.
+func TestMaxSeen(t *testing.T) {
+	for _, n := range []int{1001, maxSeen, maxSeen + 1} {
+		dir := t.TempDir()
+		b, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := peer.ID{0xff}
+		all := map[peer.ID]Place{}
+		for i := range n - 1 {
+			all[peer.ID{byte(i >> 8), byte(i), 1}] = Place{Addr: "10.0.0.1:6783"}
+		}
+		for _, at := range []map[peer.ID]Place{{first: {Addr: "10.0.0.9:6783"}}, all} {
+			if err := b.RecordSeen(at, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err = Load(dir); err != nil || len(b.Seen()) != min(n, maxSeen) || !b.HasSeen(first) {
+			t.Errorf("%d members: %d are kept, %v", n, len(b.Seen()), err)
+		}
+	}
+}
