@@ -88,6 +88,7 @@ type run struct {
 	web     *http.Server
 	daemon  *daemon
 	process *nettest.Process
+	runDir  string
 	socket  string // of weft-kube, for admissions
 	serial  int
 }
@@ -177,12 +178,15 @@ contexts: [{name: c, context: {cluster: c}}], current-context: c}`
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return r, err
 	}
-	for _, sub := range []string{"bin", "conf", "run"} {
+	for _, sub := range []string{"bin", "conf"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return r, err
 		}
 	}
-	r.socket = filepath.Join(dir, "run", "kube.sock")
+	if r.runDir, err = os.MkdirTemp("/dev/shm", "weft-bench-"); err != nil { // in memory, as /run is
+		return r, err
+	}
+	r.socket = filepath.Join(r.runDir, "kube.sock")
 	plugin, err := filepath.Abs(o.Plugin)
 	if err != nil {
 		return r, err
@@ -192,7 +196,7 @@ contexts: [{name: c, context: {cluster: c}}], current-context: c}`
 	}
 	r.process, err = r.host.Start(nettest.ProcessConfig{Argv: []string{
 		program, "run", "--node-name", nodeName(0), "--kubeconfig", config, "--state-dir", filepath.Join(dir, "state"),
-		"--run-dir", filepath.Join(dir, "run"), "--socket", r.host.Socket(), "--plugin", plugin,
+		"--run-dir", r.runDir, "--socket", r.host.Socket(), "--plugin", plugin,
 		"--bin-dir", filepath.Join(dir, "bin"), "--conf-dir", filepath.Join(dir, "conf"),
 	}})
 	return r, err
@@ -211,6 +215,9 @@ func (r *run) stop() error {
 	}
 	if r.lab != nil {
 		errs = append(errs, r.lab.Close())
+	}
+	if r.runDir != "" {
+		errs = append(errs, os.RemoveAll(r.runDir))
 	}
 	return errors.Join(errs...)
 }

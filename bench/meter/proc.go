@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -66,10 +67,30 @@ func readStat(pid int) (stat, error) {
 	return parseStat(b)
 }
 
-// CPUWithChildren returns the user and system time of a process so far, with that of the children that it has waited for.
+// CPUWithChildren returns the CPU time of the threads of a process, as the scheduler counts it, in nanoseconds, and that of the children
+// that it has waited for. Threads that have ended are not part of it.
 func CPUWithChildren(pid int) (time.Duration, error) {
 	s, err := readStat(pid)
-	return s.own + s.reaped, err
+	if err != nil {
+		return 0, err
+	}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("meter: %w", err)
+	}
+	sum := s.reaped
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		var own int64
+		if _, err := fmt.Sscan(string(text), &own); err != nil {
+			return 0, fmt.Errorf("meter: %s: %w", path, err)
+		}
+		sum += time.Duration(own)
+	}
+	return sum, nil
 }
 
 // CPU returns the sum of user and system time of the processes so far, including all threads. It includes the kernel's

@@ -91,6 +91,7 @@ func (s *State) selecting(p *Pod, d Direction) (tiers []selectedTier, key string
 		for _, from := range t.all {
 			if rules, ok := from.rules[d]; ok && (t.end == deny || len(rules) > 0) && s.holds(&from.subject, p) {
 				found = append(found, from)
+				s.noteNamed(p, from)
 				fmt.Fprintf(&text, "\x00%d %s", t.end, from.keys[d])
 				if from.named[d] {
 					s.writePorts(&text, from, p, d)
@@ -102,6 +103,17 @@ func (s *State) selecting(p *Pod, d Direction) (tiers []selectedTier, key string
 		}
 	}
 	return tiers, text.String()
+}
+
+// noteNamed notes a policy that selects a local pod, if it has ports by name.
+func (s *State) noteNamed(p *Pod, from *source) {
+	if !from.named[Ingress] && !from.named[Egress] {
+		return
+	}
+	if s.named[p.key()] == nil {
+		s.named[p.key()] = map[*source]bool{}
+	}
+	s.named[p.key()][from] = true
 }
 
 // writePorts writes the numbers that the port names in a source stand for, as a part of a key: those of the pod for ingress, those of

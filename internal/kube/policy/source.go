@@ -74,7 +74,7 @@ type sources struct {
 	admin, baseline []*source
 	policies        map[string][]*source // by namespace
 	known           map[any]*source      // by object, to read each once
-	extra           []Problem            // of policies that count for nothing
+	extra           []Problem            // of the policies as they are, whatever pods there are
 }
 
 func newSources() sources { return sources{policies: map[string][]*source{}, known: map[any]*source{}} }
@@ -134,6 +134,9 @@ func (x *sources) set(p Policies) (changed bool) {
 	if !changed && len(next.known) == len(before) {
 		return false
 	}
+	for _, s := range next.known {
+		next.extra = append(next.extra, s.problems...)
+	}
 	slices.SortFunc(next.admin, (*source).compare)
 	slices.SortFunc(next.baseline, (*source).compare)
 	for _, list := range next.policies {
@@ -146,10 +149,13 @@ func (x *sources) set(p Policies) (changed bool) {
 // problems returns all problems of the policies.
 func (s *State) problems() []Problem {
 	out := slices.Clone(s.extra)
-	for _, from := range s.known {
-		out = append(out, from.problems...)
-		if (from.named[Ingress] || from.named[Egress]) && s.selectsLocal(&from.subject) {
-			out = append(out, s.portNames(from)...)
+	done := map[*source]bool{}
+	for _, named := range s.named {
+		for from := range named {
+			if !done[from] {
+				done[from] = true
+				out = append(out, s.portNames(from)...)
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b Problem) int {
@@ -157,16 +163,6 @@ func (s *State) problems() []Problem {
 			strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(out)
-}
-
-// selectsLocal reports whether a term selects a pod of this node.
-func (s *State) selectsLocal(t *podTerm) bool {
-	for _, p := range s.local {
-		if s.holds(t, p) {
-			return true
-		}
-	}
-	return false
 }
 
 // portNames returns the problems of port names that none of the pods in question has.

@@ -31,6 +31,7 @@ type State struct {
 	all   bool            // the chains of all local pods are to be chosen
 	rules *Ruleset        // the last one, without elements
 	own   map[podKey]PodChains
+	named map[podKey]map[*source]bool // policies with ports by name that select a local pod
 }
 
 // Change is the difference between two rulesets of a State.
@@ -58,6 +59,7 @@ func NewState() *State {
 		index: newIndex(), sources: newSources(), sets: map[string]*liveSet{}, bySpace: map[string][]*liveSet{}, ports: map[string]*portUse{},
 		chains: map[string]Chain{}, built: map[string]string{}, byPeer: map[string][]rule{},
 		dirty: map[podKey]bool{}, own: map[podKey]PodChains{}, rules: newRuleset(),
+		named: map[podKey]map[*source]bool{},
 	}
 }
 
@@ -243,6 +245,7 @@ func (s *State) choose() *Ruleset {
 			u.used = false
 		}
 		clear(s.own)
+		clear(s.named)
 		clear(s.byPeer)
 		for key := range s.local {
 			s.dirty[key] = true
@@ -250,6 +253,7 @@ func (s *State) choose() *Ruleset {
 	}
 	for key := range s.dirty {
 		p := s.local[key]
+		delete(s.named, key)
 		if p == nil {
 			delete(s.own, key)
 			continue
