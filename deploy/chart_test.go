@@ -11,6 +11,8 @@ import (
 	"testing"
 	"text/template"
 
+	"weft/internal/kube/cluster"
+
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -281,6 +283,27 @@ func TestRemovalIsClosed(t *testing.T) {
 	if text := read(t, "kubernetes-remove.yaml"); jobs != 1 || strings.Count(text, "{app: weft-remove-job}") != 1 ||
 		strings.Contains(text, "{app: weft-remove}") {
 		t.Errorf("%d jobs:\n%s", jobs, text)
+	}
+}
+
+// TestAdminResources: the role of nodes may read all kinds of policies that weft-kube reads: one that it may not read stops it.
+func TestAdminResources(t *testing.T) {
+	for path, text := range map[string]string{"kubernetes.yaml": read(t, "kubernetes.yaml"), "weft.yaml": newChart(t).file("weft.yaml")} {
+		var got []string
+		for _, d := range documents(t, text) {
+			rules, _ := d["rules"].([]any)
+			for _, r := range rules {
+				rule := r.(map[string]any)
+				if groups := rule["apiGroups"].([]any); len(groups) == 1 && groups[0] == "policy.networking.k8s.io" {
+					for _, v := range rule["resources"].([]any) {
+						got = append(got, v.(string))
+					}
+				}
+			}
+		}
+		if !slices.Equal(got, cluster.AdminResources()) {
+			t.Errorf("%s: %v, want %v", path, got, cluster.AdminResources())
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -39,6 +40,10 @@ type Config struct {
 	Bridged Visibility
 	// FilterChanges signals changes of the tables of Filter, so that it is restored at once; nil: it is checked periodically only.
 	FilterChanges <-chan struct{}
+	// FilterWatch returns an error once FilterChanges cannot go on, which ends the agent; nil: it always can.
+	FilterWatch func(ctx context.Context) error
+	// LinkExists reports whether the host has a network interface; nil: it asks the kernel.
+	LinkExists func(name string) bool
 	// Identities renews the identity of the node; nil: nothing does.
 	Identities *Identities
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
@@ -77,6 +82,9 @@ type Agent struct {
 
 // New returns an idle agent. It reads the state of an earlier agent from the folders of cfg.
 func New(cfg Config) (*Agent, error) {
+	if cfg.LinkExists == nil {
+		cfg.LinkExists = func(name string) bool { _, err := net.InterfaceByName(name); return name != "" && err == nil }
+	}
 	a := &Agent{cfg: cfg, health: &health{}}
 	var err error
 	if a.cluster, err = newCluster(cfg); err != nil {
@@ -98,7 +106,7 @@ func New(cfg Config) (*Agent, error) {
 // newCluster returns the cache of the cluster.
 func newCluster(cfg Config) (*cluster.Cluster, error) {
 	return cluster.New(cluster.Config{
-		API: cfg.API, Dynamic: cfg.Dynamic,
+		API: cfg.API, Dynamic: cfg.Dynamic, Log: cfg.Log,
 		Annotations: []string{corev1.MirrorPodAnnotationKey, GuardAnnotation, AllowAnnotation, PeerAnnotation, AddressesAnnotation},
 	})
 }
@@ -107,10 +115,15 @@ func newCluster(cfg Config) (*cluster.Cluster, error) {
 const (
 	startPausePerNode = time.Millisecond
 	maxStartPause     = 10 * time.Second
+	soonAfterBoot     = 10 * time.Minute
 )
 
-// startPause returns a random pause for a cluster of the given number of nodes. Rules in force stay meanwhile.
+// startPause returns a random pause for a cluster of the given number of nodes, if the host has just booted. Rules in force stay meanwhile.
 func startPause(nodes int) time.Duration {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil || time.Duration(info.Uptime)*time.Second > soonAfterBoot {
+		return 0
+	}
 	return rand.N(min(time.Duration(nodes)*startPausePerNode, maxStartPause) + 1)
 }
 
@@ -141,6 +154,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("health", func(ctx context.Context) error { return serve(ctx, a.cfg.Health, a.healthHandler()) })
 	if a.cfg.Identities != nil {
 		run("identity", a.cfg.Identities.run)
+	}
+	if a.cfg.FilterWatch != nil {
+		run("changes of packet filters", a.cfg.FilterWatch)
 	}
 	if a.cfg.DropLog != nil {
 		run("samples of drops", func(ctx context.Context) error {

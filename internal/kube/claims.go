@@ -76,6 +76,9 @@ func (c *claims) update(key podKey, pod *cluster.Pod, a *attachment) {
 	}
 }
 
+// last returns the last version of a pod of this node that was seen; nil if there is none.
+func (c *claims) last(key podKey) *cluster.Pod { return c.local[key] }
+
 // claimOf returns the claim of a pod; nil if it has no addresses of its own.
 func (c *claims) claimOf(p *cluster.Pod, a *attachment) *claim {
 	if p == nil || p.HostNetwork || p.Finished {

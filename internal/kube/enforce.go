@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,12 +61,14 @@ type enforcer struct {
 	period   time.Duration // between checks without a notification
 	// filtersChanged signals changes of packet filters, also those that filter makes; nil: never.
 	filtersChanged <-chan struct{}
+	linkExists     func(name string) bool
 
 	mu        sync.Mutex
 	requested uint64                  // guarded by mu; counts requests to enforce the current state
 	done      uint64                  // guarded by mu; the last request that is in force
 	waiting   chan struct{}           // guarded by mu; closed when done changes
 	reported  map[policy.Problem]bool // guarded by mu
+	admitting map[podKey]int          // guarded by mu; admissions that are not answered
 
 	restored atomic.Uint64 // how often the rules were set again
 
@@ -75,6 +78,10 @@ type enforcer struct {
 	started bool // attachments of the last run were compared with the cluster
 	unread  []policy.Problem
 	ports   ports
+	// lingering are pods that the API server has deleted while their port is there: their sandbox still runs.
+	lingering map[podKey]bool
+	// What follows an enforcement, and has not been done for all changes.
+	guardsBehind, reportBehind bool
 }
 
 func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
@@ -85,6 +92,7 @@ func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
 	e := &enforcer{
 		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
 		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{}, state: policy.NewState(),
+		admitting: map[podKey]int{}, lingering: map[podKey]bool{}, linkExists: cfg.LinkExists,
 		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, filtersChanged: cfg.FilterChanges,
 	}
 	e.claims = newClaims(cfg.Node, e.state, func(ip netip.Addr) string { return e.ports.byAddr[ip] })
@@ -164,6 +172,12 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 		e.cluster.Touch(slices.Collect(maps.Keys(e.claims.portless))...)
 		behind = true
 	}
+	for key := range e.lingering {
+		if a := e.attached.get(key); a == nil || !e.linkExists(a.Link) {
+			e.cluster.Touch(key)
+			behind = true
+		}
+	}
 	if behind || !e.applied {
 		e.enforce(ctx)
 	}
@@ -174,13 +188,15 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 
 // enforce brings the rules up to the policies of the cluster as it is now.
 func (e *enforcer) enforce(ctx context.Context) {
-	if !e.cluster.Ready() {
-		return // an incomplete cache would allow too much or too little: the present rules stay
+	if missing := e.cluster.Missing(); len(missing) > 0 {
+		// An incomplete cache would allow too much or too little: the present rules stay.
+		e.health.set(checkPolicies, fmt.Errorf("the API server has not listed: %s", strings.Join(missing, ", ")))
+		return
 	}
 	e.mu.Lock()
 	requested := e.requested
 	e.mu.Unlock()
-	local := e.follow(ctx)
+	e.follow(ctx)
 	change := e.state.Update()
 	if err := e.apply(ctx, change); err != nil {
 		e.log.Error("policies cannot be enforced", "err", err)
@@ -188,10 +204,12 @@ func (e *enforcer) enforce(ctx context.Context) {
 		return
 	}
 	e.health.set(checkPolicies, nil)
-	if local {
+	if e.guardsBehind {
+		e.guardsBehind = false
 		e.guards.sync(ctx, e.attached.all())
 	}
-	if change.Rules != nil || len(e.unread) > 0 || len(e.reported) > 0 {
+	if e.reportBehind {
+		e.reportBehind = false
 		e.report(append(slices.Clone(e.state.Problems()), e.unread...))
 	}
 	e.mu.Lock()
@@ -222,8 +240,8 @@ func (e *enforcer) apply(ctx context.Context, change policy.Change) error {
 	return nil
 }
 
-// follow brings the state up to the cluster, and reports whether pods of this node have changed.
-func (e *enforcer) follow(ctx context.Context) (local bool) {
+// follow brings the state up to the cluster.
+func (e *enforcer) follow(ctx context.Context) {
 	changes := e.cluster.Take()
 	if !e.started {
 		e.started = true
@@ -235,23 +253,19 @@ func (e *enforcer) follow(ctx context.Context) (local bool) {
 		e.state.SetNamespaces(e.cluster.Namespaces())
 	}
 	if changes.Nodes {
-		e.state.SetNodes(policyNodes(e.cluster.Nodes()))
+		e.state.SetNodes(e.policyNodes(e.cluster.Nodes()))
 	}
 	if changes.Policies {
 		var policies policy.Policies
 		policies, e.unread = e.cluster.Policies()
 		e.state.SetPolicies(policies)
+		e.reportBehind = true
 	}
 	var gone []podKey
 	for key := range changes.Pods {
-		pod, attached := e.cluster.Pod(key), e.attached.get(key)
-		if attached != nil && (pod == nil || !pod.Is(attached.UID)) {
-			gone, attached = append(gone, key), nil
+		if e.followPod(key) {
+			gone = append(gone, key)
 		}
-		_, before := e.claims.local[key]
-		e.claims.update(key, pod, attached)
-		_, after := e.claims.local[key]
-		local = local || before || after
 	}
 	if len(gone) > 0 {
 		if err := e.attached.remove(gone); err != nil {
@@ -260,16 +274,49 @@ func (e *enforcer) follow(ctx context.Context) (local bool) {
 	}
 	if len(e.claims.portless) > 0 && e.ports.search(ctx) {
 		for _, key := range slices.Collect(maps.Keys(e.claims.portless)) {
-			e.claims.update(key, e.cluster.Pod(key), e.attached.get(key))
+			e.followPod(key)
 		}
 	}
-	return local
 }
 
-func policyNodes(list []*cluster.Node) []policy.Node {
+// followPod brings the claim of a pod up to the cluster and the attachments, and reports whether its attachment has ended.
+func (e *enforcer) followPod(key podKey) (ended bool) {
+	pod, attached, last := e.cluster.Pod(key), e.attached.get(key), e.claims.last(key)
+	local := last != nil
+	delete(e.lingering, key)
+	if attached != nil && (pod == nil || !pod.Is(attached.UID)) {
+		switch {
+		case e.isAdmitting(key):
+			attached = nil // of a pod that the API server has not announced yet: it stays
+		case pod == nil && last != nil && last.Is(attached.UID) && e.linkExists(attached.Link):
+			// The object is gone before the containers: by force, or because the pod has ended.
+			deleting := *last
+			deleting.Deleting, pod = true, &deleting
+			e.lingering[key] = true
+		default:
+			attached, ended = nil, true
+		}
+	}
+	e.claims.update(key, pod, attached)
+	if local || e.claims.last(key) != nil {
+		e.guardsBehind, e.reportBehind = true, true // port names in policies are those of pods
+	}
+	return ended
+}
+
+// isAdmitting reports whether an admission of a pod is not answered.
+func (e *enforcer) isAdmitting(key podKey) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.admitting[key] > 0
+}
+
+// policyNodes returns nodes as policies see them. An alias that is the address of a pod is none.
+func (e *enforcer) policyNodes(list []*cluster.Node) []policy.Node {
 	out := make([]policy.Node, len(list))
 	for i, n := range list {
-		out[i] = policy.Node{Labels: n.Labels, IPs: n.Addresses, Aliases: aliases(n)}
+		out[i] = policy.Node{Name: n.Name, Labels: n.Labels, IPs: n.Addresses}
+		out[i].Aliases = slices.DeleteFunc(aliases(n), func(ip netip.Addr) bool { return e.claims.name(ip) != "" })
 	}
 	return out
 }
@@ -347,16 +394,44 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 				"the API server.",
 		}
 	}
-	changed, err := e.attached.add(in)
-	if err != nil {
-		return err
-	}
-	for !e.known(in) {
-		if pause(ctx, admitPoll) != nil {
-			return late("the API server has not announced the pod")
+	key := podKey{Namespace: in.Namespace, Name: in.Name}
+	e.mu.Lock()
+	e.admitting[key]++ // until the answer, the attachment of a pod that the API server has not announced stays
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		if e.admitting[key]--; e.admitting[key] == 0 {
+			delete(e.admitting, key)
+		}
+		e.mu.Unlock()
+		e.cluster.Touch(key) // an attachment of a pod that does not come ends now
+	}()
+	for {
+		changed, err := e.attached.add(in)
+		e.cluster.Touch(changed...)
+		if err != nil {
+			return err
+		}
+		for !e.known(in) {
+			if pause(ctx, admitPoll) != nil {
+				return late("the API server has not announced the pod")
+			}
+		}
+		e.cluster.Touch(key)
+		if !e.enforced(ctx) {
+			return late("setting the rules takes too long")
+		}
+		if a := e.attached.get(key); a != nil && a.UID == in.UID && slices.Equal(a.IPs, in.IPs) && e.known(in) {
+			return nil
+		}
+		if pause(ctx, admitPoll) != nil { // another pod, or another version of it, came between
+			return late("another pod has its addresses")
 		}
 	}
-	e.cluster.Touch(changed...)
+}
+
+// enforced makes the run goroutine enforce the present state, and reports whether that is done; not if ctx has ended first.
+func (e *enforcer) enforced(ctx context.Context) bool {
 	e.mu.Lock()
 	e.requested++
 	want := e.requested
@@ -370,21 +445,21 @@ func (e *enforcer) admit(ctx context.Context, in api.Admission) error {
 		done, waiting := e.done, e.waiting
 		e.mu.Unlock()
 		if done >= want {
-			return nil
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return late("setting the rules takes too long")
+			return false
 		case <-waiting:
 		}
 	}
 }
 
-// known reports whether the cache of the cluster is complete and contains the pod.
+// known reports whether the cache of the cluster is complete and contains the pod and its namespace.
 func (e *enforcer) known(in api.Admission) bool {
 	if !e.cluster.Ready() {
 		return false
 	}
 	p := e.cluster.Pod(podKey{Namespace: in.Namespace, Name: in.Name})
-	return p != nil && p.Is(in.UID)
+	return p != nil && p.Is(in.UID) && e.cluster.HasNamespace(in.Namespace)
 }

@@ -278,6 +278,20 @@ func TestHostNetworkOfANode(t *testing.T) {
 	})
 }
 
+// serve makes the API server of a bench have kinds of administrator policies, and returns the resource of the first.
+func (b *bench) serve(version string, resources ...string) schema.GroupVersionResource {
+	group := schema.GroupVersion{Group: "policy.networking.k8s.io", Version: version}
+	list := &metav1.APIResourceList{GroupVersion: group.String()}
+	kinds := map[schema.GroupVersionResource]string{}
+	for _, r := range resources {
+		list.APIResources = append(list.APIResources, metav1.APIResource{Name: r})
+		kinds[group.WithResource(r)] = r + "List"
+	}
+	b.api.Resources = append(b.api.Resources, list)
+	b.cfg.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
+	return group.WithResource(resources[0])
+}
+
 // TestAdminPolicies: administrator policies are enforced once the cluster has the kind, except those of another release.
 func TestAdminPolicies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -295,13 +309,7 @@ func TestAdminPolicies(t *testing.T) {
 			},
 		}
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("web", "node1", nil, "10.32.0.1"))
-		group := schema.GroupVersion{Group: "policy.networking.k8s.io", Version: "v1alpha1"}
-		adminPolicies := group.WithResource("adminnetworkpolicies")
-		kinds := map[schema.GroupVersionResource]string{
-			adminPolicies: "AdminNetworkPolicyList", group.WithResource("baselineadminnetworkpolicies"): "BaselineAdminNetworkPolicyList",
-			{Group: group.Group, Version: "v1beta1", Resource: "clusternetworkpolicies"}: "ClusterNetworkPolicyList",
-		}
-		b.cfg.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
+		adminPolicies := b.serve("v1alpha1", "adminnetworkpolicies", "baselineadminnetworkpolicies")
 		e, stop := b.enforcing(t)
 		defer stop()
 		b.want(t, "without policies", "10.32.0.1", false)

@@ -200,8 +200,8 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 	b.daemon.status = api.Status{ID: idOf(1), Ready: true, Advertise: netip.MustParseAddrPort("172.30.0.11:6784")}
 	b.cfg = Config{
 		Node: "node1", StateDir: t.TempDir(), RunDir: t.TempDir(), API: b.api, Daemon: b.daemon, Filter: b.filter,
-		Install: &Install{Guard: api.GuardPods},
-		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Install: &Install{Guard: api.GuardPods}, LinkExists: func(string) bool { return false },
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	return b
 }

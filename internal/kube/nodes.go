@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/internal/api"
@@ -30,6 +31,9 @@ const ConditionReason = "WeftIsUp"
 // nodesPeriod is the time between two queries of the daemon's status, to detect a restart and readiness.
 const nodesPeriod = 2 * time.Second
 
+// announcePause is how long a change of the node's object may take to come back from the API server.
+const announcePause = 10 * time.Second
+
 // nodes sends the addresses of the other nodes to the daemon and the daemon's state to the API server, and reclaims the
 // address space of deleted nodes.
 type nodes struct {
@@ -39,8 +43,11 @@ type nodes struct {
 	log      *slog.Logger
 
 	// owned by run
-	targets []string  // last sent to the daemon
-	since   time.Time // when the daemon that received them started
+	targets   []string       // last sent to the daemon
+	since     time.Time      // when the daemon that received them started
+	advertise netip.AddrPort // its own address at that time: targets are of the same family
+	refused   string         // the addresses that the API server refused last
+	announced time.Time      // when addresses were last written to the node's object, which comes back later
 }
 
 func newNodes(cfg Config, c *cluster.Cluster) (*nodes, error) {
@@ -84,10 +91,11 @@ func (n *nodes) update(ctx context.Context, changed bool) (ok bool) {
 	}
 	ok = true
 	var list []*cluster.Node
-	if changed || !status.Since.Equal(n.since) || n.departed.pending() {
+	other := !status.Since.Equal(n.since) || status.Advertise != n.advertise
+	if changed || other || n.departed.pending() {
 		list = n.cluster.Nodes()
 	}
-	if changed || !status.Since.Equal(n.since) {
+	if changed || other {
 		if err := n.connect(ctx, list, status); err != nil {
 			n.log.Warn("sending the addresses of the nodes to the daemon failed", "err", err)
 			ok = false
@@ -109,7 +117,7 @@ func (n *nodes) connect(ctx context.Context, list []*cluster.Node, status api.St
 		if node.Name == n.cfg.Node || !runsWeft(node.Labels) {
 			continue
 		}
-		for _, addr := range node.Addresses {
+		for _, addr := range node.Internal {
 			if addr.Is4() == status.Advertise.Addr().Is4() || !status.Advertise.IsValid() {
 				targets = append(targets, targetOf(addr))
 				break
@@ -118,12 +126,13 @@ func (n *nodes) connect(ctx context.Context, list []*cluster.Node, status api.St
 	}
 	slices.Sort(targets)
 	if slices.Equal(targets, n.targets) && status.Since.Equal(n.since) {
+		n.advertise = status.Advertise
 		return nil
 	}
 	if err := n.cfg.Daemon.Connect(ctx, targets, true); err != nil {
 		return err
 	}
-	n.targets, n.since = targets, status.Since
+	n.targets, n.since, n.advertise = targets, status.Since, status.Advertise
 	return nil
 }
 
@@ -148,15 +157,8 @@ func (n *nodes) announce(ctx context.Context, status api.Status) error {
 		return nil // not registered yet
 	}
 	patch := map[string]any{}
-	annotations := map[string]string{}
 	if id := status.ID.String(); node.Annotations[PeerAnnotation] != id {
-		annotations[PeerAnnotation] = id
-	}
-	if addrs := addressesOf(status.Exposed); addrs != "" && node.Annotations[AddressesAnnotation] != addrs {
-		annotations[AddressesAnnotation] = addrs
-	}
-	if len(annotations) > 0 {
-		patch["metadata"] = map[string]any{"annotations": annotations}
+		patch["metadata"] = map[string]any{"annotations": map[string]string{PeerAnnotation: id}}
 	}
 	if status.Ready && node.Unavailable != corev1.ConditionFalse {
 		now := metav1.Now()
@@ -165,6 +167,33 @@ func (n *nodes) announce(ctx context.Context, status api.Status) error {
 			Message: "weft is running on this node", LastHeartbeatTime: now, LastTransitionTime: now,
 		}}}
 	}
+	if err := n.patch(ctx, patch); err != nil {
+		return err
+	}
+	return n.announceAddresses(ctx, node, status)
+}
+
+// announceAddresses writes the addresses of the bridge to the node's object. An API server with an older admission policy refuses them:
+// then it does so once.
+func (n *nodes) announceAddresses(ctx context.Context, node *cluster.Node, status api.Status) error {
+	addrs := addressesOf(status.Exposed)
+	if node.Annotations[AddressesAnnotation] == addrs || n.refused == addrs && addrs != "" || time.Since(n.announced) < announcePause {
+		return nil
+	}
+	var value any = addrs
+	if addrs == "" {
+		value = nil
+	}
+	err := n.patch(ctx, map[string]any{"metadata": map[string]any{"annotations": map[string]any{AddressesAnnotation: value}}})
+	n.announced = time.Now()
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+		n.refused = addrs
+	}
+	return err
+}
+
+// patch changes the status of this node's object; nothing if the patch is empty.
+func (n *nodes) patch(ctx context.Context, patch map[string]any) error {
 	if len(patch) == 0 {
 		return nil
 	}

@@ -92,7 +92,7 @@ func TestAnnounce(t *testing.T) {
 			t.Errorf("conditions %v, annotations %v", n.Status.Conditions, n.Annotations)
 		}
 		patches := slices.DeleteFunc(b.api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() != "patch" })
-		if len(patches) != 2 {
+		if len(patches) != 3 {
 			t.Errorf("%d patches: %v", len(patches), patches)
 		}
 	})

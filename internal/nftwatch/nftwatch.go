@@ -83,6 +83,18 @@ func (w *Watcher) Close() error {
 	return err
 }
 
+// Wait waits until ctx ends, or until the Watcher cannot go on: then it returns why.
+func (w *Watcher) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.ended:
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
 // Changed returns the channel of wake-ups: one for each transaction that changed a table, also for those of this program, and one when
 // reports were lost. Wake-ups that precede a receive are merged. It is never closed.
 func (w *Watcher) Changed() <-chan struct{} { return w.changed.C() }
@@ -146,6 +158,7 @@ func (w *Watcher) run() {
 	for {
 		messages, err := w.conn.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
+			touched = false
 			w.update(func() { w.lost = true })
 			w.changed.Set()
 			continue
@@ -180,9 +193,20 @@ func (w *Watcher) add(generation uint32, touched bool) {
 	if len(w.changes) > maxChanges {
 		w.changes, w.lost = nil, true
 	}
-	if after(generation, w.seen) {
-		w.seen = generation
+	if !after(generation, w.seen) {
+		return // from before Open
 	}
+	// After the kernel has dropped a report, it drops further ones until the socket is empty, without another error.
+	w.lost = w.lost || generation != successor(w.seen)
+	w.seen = generation
+}
+
+// successor returns the generation after another: numbers wrap around, and none is 0.
+func successor(generation uint32) uint32 {
+	if generation++; generation == 0 {
+		generation++
+	}
+	return generation
 }
 
 // update changes guarded fields, and wakes Count.

@@ -8,12 +8,16 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	coreinformers "k8s.io/client-go/informers/core/v1"
@@ -31,18 +35,22 @@ type Config struct {
 	Dynamic dynamic.Interface // for kinds that a cluster may not have; nil: none of them
 	// Annotations are those of pods and nodes that are kept.
 	Annotations []string
+	Log         *slog.Logger
 }
 
 // Cluster is a cache of the cluster's objects. Its methods may be called concurrently. Callers must not change objects.
 type Cluster struct {
 	cfg                               Config
 	pods, nodes, namespaces, policies cache.SharedIndexInformer
+	synced                            map[string]cache.InformerSynced // by kind: its first list has passed the handler
 	nodesChanged                      signal.Chan
 	changed                           signal.Chan
 
 	mu      sync.Mutex
-	changes Changes              // guarded by mu
-	admin   map[kind]cache.Store // guarded by mu; of the kinds that the cluster has
+	changes Changes // guarded by mu
+	// guarded by mu; the kinds of administrator policies that the cluster has. They are known once adminKnown is true.
+	admin      map[kind]*adminWatch
+	adminKnown bool
 }
 
 // Key names a pod.
@@ -59,7 +67,8 @@ type Changes struct {
 // New returns a Cluster without objects, which Run fills.
 func New(cfg Config) (*Cluster, error) {
 	c := &Cluster{
-		cfg: cfg, changed: signal.New(), nodesChanged: signal.New(), admin: map[kind]cache.Store{},
+		cfg: cfg, changed: signal.New(), nodesChanged: signal.New(), admin: map[kind]*adminWatch{}, adminKnown: cfg.Dynamic == nil,
+		synced:  map[string]cache.InformerSynced{},
 		changes: Changes{Pods: map[Key]bool{}},
 	}
 	// A pod that has ended has no address, and one without a node has none yet.
@@ -70,22 +79,35 @@ func New(cfg Config) (*Cluster, error) {
 	c.namespaces = coreinformers.NewNamespaceInformer(cfg.API, 0, cache.Indexers{})
 	c.policies = networkinformers.NewNetworkPolicyInformer(cfg.API, metav1.NamespaceAll, 0, cache.Indexers{})
 	for _, w := range []struct {
+		kind     string
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
 	}{
-		{c.pods, handler(func(p *Pod) { c.note(func(x *Changes) { x.Pods[Key{p.Namespace, p.Name}] = true }) }, (*Pod).same)},
-		{c.nodes, handler(func(*Node) { c.note(func(x *Changes) { x.Nodes = true }); c.nodesChanged.Set() }, (*Node).same)},
-		{c.namespaces, handler(func(*namespace) { c.note(func(x *Changes) { x.Namespaces = true }) }, nil)},
-		{c.policies, handler(func(*networkingv1.NetworkPolicy) { c.notePolicies() }, nil)},
+		{"pods", c.pods, handler(func(p *Pod) { c.note(func(x *Changes) { x.Pods[Key{p.Namespace, p.Name}] = true }) }, (*Pod).same)},
+		{"nodes", c.nodes, handler(func(*Node) { c.note(func(x *Changes) { x.Nodes = true }); c.nodesChanged.Set() }, (*Node).same)},
+		{"namespaces", c.namespaces, handler(func(*namespace) { c.note(func(x *Changes) { x.Namespaces = true }) }, nil)},
+		{"networkpolicies", c.policies, handler(func(*networkingv1.NetworkPolicy) { c.notePolicies() }, nil)},
 	} {
-		if err := w.informer.SetTransform(strip(cfg.Annotations)); err != nil {
+		if err := errors.Join(w.informer.SetTransform(strip(cfg.Annotations)), c.logErrors(w.kind, w.informer)); err != nil {
 			return nil, fmt.Errorf("kube: watching: %w", err)
 		}
-		if _, err := w.informer.AddEventHandler(w.handler); err != nil {
+		registration, err := w.informer.AddEventHandler(w.handler)
+		if err != nil {
 			return nil, fmt.Errorf("kube: watching: %w", err)
 		}
+		c.synced[w.kind] = registration.HasSynced
 	}
 	return c, nil
+}
+
+// logErrors makes an informer log why it cannot list or watch; it tries again, after longer and longer pauses.
+func (c *Cluster) logErrors(kind string, informer cache.SharedIndexInformer) error {
+	return informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		if errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			return // watches end now and then, and versions expire
+		}
+		c.cfg.Log.Warn("the API server does not list or watch", "kind", kind, "err", err)
+	})
 }
 
 // handler returns a handler that calls changed for each object that is added, deleted or updated, unless same says that an update changed
@@ -146,9 +168,6 @@ func (c *Cluster) Take() Changes {
 	return out
 }
 
-// adminKindsPeriod is the time between two queries whether the cluster has the kinds of administrator policies, while it lacks one.
-const adminKindsPeriod = time.Minute
-
 // Run watches until ctx ends, and joins the watches.
 func (c *Cluster) Run(ctx context.Context) error {
 	var watches sync.WaitGroup
@@ -156,27 +175,41 @@ func (c *Cluster) Run(ctx context.Context) error {
 	for _, informer := range []cache.SharedIndexInformer{c.pods, c.nodes, c.namespaces, c.policies} {
 		watches.Go(func() { informer.RunWithContext(ctx) })
 	}
-	tick := time.NewTicker(adminKindsPeriod)
-	defer tick.Stop()
-	for {
-		c.watchAdmin(ctx, &watches)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+	watches.Go(func() { // the last kind may have no event that wakes
+		all := slices.Collect(maps.Values(c.synced))
+		if cache.WaitForCacheSync(ctx.Done(), all...) {
+			c.changed.Set()
 		}
-	}
+	})
+	watches.Go(func() { _ = c.followAdmin(ctx) })
+	<-ctx.Done()
+	return ctx.Err()
 }
 
-// Ready reports whether the first list of each kind is complete.
-func (c *Cluster) Ready() bool {
-	for _, informer := range []cache.SharedIndexInformer{c.pods, c.nodes, c.namespaces, c.policies} {
-		if !informer.HasSynced() {
-			return false
+// Missing returns the kinds that are not complete: their first list has not come, or has not been noted in Changes. With none, the
+// cache is as the cluster was at some moment.
+func (c *Cluster) Missing() (kinds []string) {
+	for kind, synced := range c.synced {
+		if !synced() {
+			kinds = append(kinds, kind)
 		}
 	}
-	return true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.adminKnown {
+		kinds = append(kinds, "kinds of "+group)
+	}
+	for kind, w := range c.admin {
+		if !w.synced() {
+			kinds = append(kinds, string(kind))
+		}
+	}
+	slices.Sort(kinds)
+	return kinds
 }
+
+// Ready reports whether all kinds are complete.
+func (c *Cluster) Ready() bool { return len(c.Missing()) == 0 }
 
 // Pod returns a pod, nil if there is none.
 func (c *Cluster) Pod(k Key) *Pod {
@@ -202,6 +235,12 @@ func (c *Cluster) Node(name string) *Node {
 	}
 	n, _ := o.(*Node)
 	return n
+}
+
+// HasNamespace reports whether there is a namespace.
+func (c *Cluster) HasNamespace(name string) bool {
+	_, ok, _ := c.namespaces.GetStore().GetByKey(name)
+	return ok
 }
 
 // Namespaces returns the labels of all namespaces, by name.

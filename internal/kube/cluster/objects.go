@@ -101,7 +101,8 @@ type Node struct {
 	Name, UID   string
 	Labels      policy.Labels
 	Annotations map[string]string // those of Config.Annotations; nil: none
-	Addresses   []netip.Addr      // internal ones
+	Internal    []netip.Addr      // internal addresses
+	Addresses   []netip.Addr      // all addresses
 	// Unavailable is the status of the condition NetworkUnavailable, empty if the node has none.
 	Unavailable corev1.ConditionStatus
 	version     string
@@ -113,8 +114,8 @@ func (n *Node) GetObjectMeta() metav1.Object {
 }
 
 func (n *Node) same(m *Node) bool {
-	return n.UID == m.UID && n.Unavailable == m.Unavailable && slices.Equal(n.Addresses, m.Addresses) && maps.Equal(n.Labels, m.Labels) &&
-		maps.Equal(n.Annotations, m.Annotations)
+	return n.UID == m.UID && n.Unavailable == m.Unavailable && slices.Equal(n.Addresses, m.Addresses) &&
+		slices.Equal(n.Internal, m.Internal) && maps.Equal(n.Labels, m.Labels) && maps.Equal(n.Annotations, m.Annotations)
 }
 
 func newNode(o *corev1.Node, annotations []string) *Node {
@@ -128,8 +129,13 @@ func newNode(o *corev1.Node, annotations []string) *Node {
 		}
 	}
 	for _, a := range o.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
-			n.Addresses = append(n.Addresses, addr)
+		addr, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			continue // a name
+		}
+		n.Addresses = append(n.Addresses, addr)
+		if a.Type == corev1.NodeInternalIP {
+			n.Internal = append(n.Internal, addr)
 		}
 	}
 	for _, c := range o.Status.Conditions {

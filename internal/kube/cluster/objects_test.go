@@ -6,7 +6,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 
 	"weft/internal/kube/policy"
 )
@@ -92,5 +94,24 @@ func TestSame(t *testing.T) {
 		if got := pod(c.change).same(before); got != c.same {
 			t.Errorf("%s: same %v, want %v", name, got, c.same)
 		}
+	}
+}
+
+// TestForeignPolicy: of a ClusterNetworkPolicy with unknown fields the rest counts, with a problem; other kinds are left out.
+func TestForeignPolicy(t *testing.T) {
+	spec := map[string]any{
+		"tier": "Admin", "priority": int64(1), "subject": map[string]any{"namespaces": map[string]any{}},
+		"egress": []any{map[string]any{"action": "Deny", "to": []any{map[string]any{"planets": map[string]any{}}}}},
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"kind": "ClusterNetworkPolicy", "metadata": map[string]any{"name": "p"}, "spec": spec,
+	}}
+	f, ok := readCluster(u).(*foreign)
+	if !ok || f.err == nil || f.policy == nil || len(f.policy.Spec.Egress) != 1 || len(f.policy.Spec.Egress[0].To) != 1 {
+		t.Errorf("%+v", f)
+	}
+	u.SetKind("AdminNetworkPolicy")
+	if f, ok := read[v1alpha1.AdminNetworkPolicy](u).(*foreign); !ok || f.policy != nil {
+		t.Errorf("%+v", f)
 	}
 }

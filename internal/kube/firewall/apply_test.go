@@ -38,10 +38,11 @@ func (s *scripted) Count(context.Context, uint32) (int, error) {
 	return n, nil
 }
 
-func (*scripted) Forget(uint32)            {}
-func (*scripted) Reset()                   {}
-func (*scripted) Changed() <-chan struct{} { return nil }
-func (*scripted) Close() error             { return nil }
+func (*scripted) Forget(uint32)              {}
+func (*scripted) Reset()                     {}
+func (*scripted) Changed() <-chan struct{}   { return nil }
+func (*scripted) Close() error               { return nil }
+func (*scripted) Wait(context.Context) error { return nil }
 
 func newScripted(counts ...int) (n *NFT, runs, direct *int, w *scripted) {
 	runs, direct, w = new(int), new(int), &scripted{counts: counts}
@@ -104,6 +105,9 @@ func TestChangePaths(t *testing.T) {
 	rules := policy.Change{Rules: &policy.Ruleset{Chains: map[string]policy.Chain{}, Sets: map[string]policy.Set{"s1": {}}}}
 	if err := n.Change(t.Context(), rules); err != nil || *runs != 2 || *direct != 1 {
 		t.Errorf("a new set: %v, %d runs of nft, %d direct", err, *runs, *direct)
+	}
+	if err := n.Change(t.Context(), policy.Change{}); err != nil { // counts no transaction
+		t.Errorf("no change: %v", err)
 	}
 	if err := n.Change(t.Context(), addrs); !errors.Is(err, errNotAlone) {
 		t.Errorf("beside another program: %v", err)

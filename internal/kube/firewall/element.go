@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"sigs.k8s.io/knftables"
 )
 
@@ -33,13 +35,19 @@ func (e element) key() []string {
 	return []string{e.prefix.String()}
 }
 
+// maxDirect is the number of elements up to which they are sent directly. The messages of one transaction are one datagram, which must fit
+// into the buffer of a socket.
+const maxDirect = 5000
+
 // maxElements is the number of elements in one message to the kernel, in which a list must be shorter than 64 KiB.
 const maxElements = 500
 
 // runDirect changes elements in one transaction, without the nft program, which takes ten milliseconds to start. It fails, and changes
 // nothing, if a set is missing, or an element that it removes.
 func runDirect(elements []element) error {
-	conn, err := nftables.New()
+	conn, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return c.SetDeadline(time.Now().Add(runTimeout)) // the kernel answers some errors once for all messages
+	}))
 	if err != nil {
 		return fmt.Errorf("firewall: netlink: %w", err)
 	}

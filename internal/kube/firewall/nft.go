@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sigs.k8s.io/knftables"
 
@@ -12,6 +13,9 @@ import (
 	"weft/internal/nftsum"
 	"weft/internal/nftwatch"
 )
+
+// runTimeout bounds one transaction. All rules of a large node take some seconds.
+const runTimeout = time.Minute
 
 // applyAttempts bounds how often Apply sets the rules while other programs change the tables at the same time.
 const applyAttempts = 4
@@ -36,6 +40,7 @@ type watcher interface {
 	Forget(generation uint32)
 	Reset()
 	Changed() <-chan struct{}
+	Wait(ctx context.Context) error
 	Close() error
 }
 
@@ -79,6 +84,9 @@ func (n *NFT) Close() error { return n.watch.Close() }
 // Changed returns the channel of wake-ups at changes of the tables, also those by n. It is never closed.
 func (n *NFT) Changed() <-chan struct{} { return n.watch.Changed() }
 
+// Wait waits until ctx ends, or until changes of the tables can no longer be followed: then it returns why, and n must be made anew.
+func (n *NFT) Wait(ctx context.Context) error { return n.watch.Wait(ctx) }
+
 // tableFamilies are the families that have the table.
 var tableFamilies = [...]knftables.Family{knftables.InetFamily, knftables.BridgeFamily}
 
@@ -94,7 +102,7 @@ func (n *NFT) Apply(ctx context.Context, r *policy.Ruleset) error {
 	n.applied = nil // until the tables are known to be t
 	for range applyAttempts {
 		n.watch.Reset()
-		if err := n.nft.Run(ctx, n.whole(t, r).Transaction); err != nil {
+		if err := n.run(ctx, n.whole(t, r)); err != nil {
 			return fmt.Errorf("firewall: set rules: %w", err)
 		}
 		err := n.alone(ctx)
@@ -122,15 +130,12 @@ func (n *NFT) Change(ctx context.Context, c policy.Change) error {
 		t = newTable(c.Rules, old)
 	}
 	tx := n.change(old, t, c)
-	n.applied = nil // until the tables are known to be t
-	var err error
-	switch {
-	case tx.structural:
-		err = n.nft.Run(ctx, tx.Transaction)
-	case len(tx.direct) > 0:
-		err = n.direct(tx.direct)
+	if tx.NumOperations() == 0 {
+		n.applied = t
+		return nil
 	}
-	if err != nil {
+	n.applied = nil // until the tables are known to be t
+	if err := n.run(ctx, tx); err != nil {
 		return fmt.Errorf("firewall: change rules: %w", err)
 	}
 	if err := n.alone(ctx); err != nil {
@@ -143,14 +148,24 @@ func (n *NFT) Change(ctx context.Context, c policy.Change) error {
 // errNotAlone means that another program has changed the tables.
 var errNotAlone = errors.New("firewall: another program has changed the tables")
 
-// alone returns nil if one transaction at most has changed the tables since the rules were known. The error is errNotAlone if there were
-// more, or if that is unknown. The caller holds mu.
+// run runs a transaction that changes something.
+func (n *NFT) run(ctx context.Context, tx *transaction) error {
+	if !tx.structural && len(tx.direct) <= maxDirect {
+		return n.direct(tx.direct)
+	}
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	return n.nft.Run(ctx, tx.Transaction)
+}
+
+// alone returns nil if exactly one transaction has changed the tables since the rules were known. The error is errNotAlone if there were
+// others, or if that is unknown. The caller holds mu.
 func (n *NFT) alone(ctx context.Context) error {
 	now, changes, err := n.changes(ctx)
 	if err != nil {
 		return err
 	}
-	if changes > 1 {
+	if changes != 1 {
 		return errNotAlone
 	}
 	n.watch.Forget(now)

@@ -235,12 +235,32 @@ const maxSets = 8
 
 // setsOf returns the names of sets that together hold the addresses of the terms.
 func (s *State) setsOf(terms []term) (names []string) {
-	text, terms := definition(terms)
+	_, terms = definition(terms)
 	if len(terms) > maxSets {
-		return []string{s.addSet(text, terms)}
+		return s.unions(terms)
 	}
 	for _, t := range terms {
 		names = append(names, s.addSet(t.key, []term{t}))
+	}
+	return names
+}
+
+// unions returns the names of a set with the addresses of all terms but blocks, and of one with those of the blocks. A set with intervals
+// costs more at each change, and pods change most often.
+func (s *State) unions(terms []term) (names []string) {
+	var hosts, blocks []term
+	for _, t := range terms {
+		if t.block != nil {
+			blocks = append(blocks, t)
+		} else {
+			hosts = append(hosts, t)
+		}
+	}
+	for _, part := range [][]term{hosts, blocks} {
+		if len(part) > 0 {
+			text, part := definition(part)
+			names = append(names, s.addSet(text, part))
+		}
 	}
 	return names
 }

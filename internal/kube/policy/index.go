@@ -27,7 +27,7 @@ type label struct{ key, value string }
 // index finds pods by labels without a search of all pods.
 type index struct {
 	namespaces  map[string]Labels
-	nodes       []Node
+	nodes       map[string]Node // by name
 	pods        map[podKey]*Pod
 	local       map[podKey]*Pod // those of this node
 	byNamespace map[string][]*Pod
@@ -37,7 +37,7 @@ type index struct {
 
 func newIndex() index {
 	return index{
-		namespaces: map[string]Labels{}, pods: map[podKey]*Pod{}, local: map[podKey]*Pod{},
+		namespaces: map[string]Labels{}, nodes: map[string]Node{}, pods: map[podKey]*Pod{}, local: map[podKey]*Pod{},
 		byNamespace: map[string][]*Pod{}, byLabel: map[label][]*Pod{}, spaces: map[string]map[string]bool{},
 	}
 }

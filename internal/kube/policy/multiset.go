@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -11,7 +10,7 @@ import (
 type multiset struct {
 	sorted  []netip.Addr       // without duplicates
 	more    map[netip.Addr]int // how often an address was added beyond the first time; nil: none
-	pending map[netip.Addr]int // changes that were not flushed: how often each address is to be added
+	pending map[netip.Addr]int // changes that were not flushed: how often each address is to be added, never 0
 }
 
 // fewChanges is the number of changes up to which each is made in place; more are merged in one pass.
@@ -23,16 +22,15 @@ func (m *multiset) add(addrs []netip.Addr, n int) {
 		m.pending = map[netip.Addr]int{}
 	}
 	for _, a := range addrs {
-		m.pending[a] += n
+		if m.pending[a] += n; m.pending[a] == 0 {
+			delete(m.pending, a)
+		}
 	}
 }
 
 // flush makes the pending changes, and returns the addresses that became elements and that ceased to be, sorted.
 func (m *multiset) flush() (added, removed []netip.Addr) {
 	for a, n := range m.pending {
-		if n == 0 {
-			continue
-		}
 		before := m.count(a)
 		now := before + n
 		switch {
@@ -100,11 +98,4 @@ func (m *multiset) merge(added, removed []netip.Addr) {
 func (m *multiset) clone() []netip.Addr { return slices.Clone(m.sorted) }
 
 // settled reports whether nothing is pending.
-func (m *multiset) settled() bool {
-	for n := range maps.Values(m.pending) {
-		if n != 0 {
-			return false
-		}
-	}
-	return true
-}
+func (m *multiset) settled() bool { return len(m.pending) == 0 }

@@ -74,6 +74,7 @@ type Port struct {
 
 // Node has the properties of a node that policies depend on.
 type Node struct {
+	Name   string // unique
 	Labels Labels
 	IPs    []netip.Addr
 	// Aliases are further addresses of the node, from which its host network reaches pods of other nodes: those of its bridge. What a

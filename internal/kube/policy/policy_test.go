@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"weft/internal/kube/policy"
 	"weft/internal/kube/policy/policytest"
@@ -246,6 +247,50 @@ func TestProblems(t *testing.T) {
 		p := policytest.Packet{Src: c.Pods[0].IPs[0], Dst: c.Pods[1].IPs[0], Protocol: corev1.ProtocolTCP, Port: 80}
 		if allowed(rules, p) {
 			t.Errorf("%s: allows %+v", want, p)
+		}
+	}
+}
+
+// TestClusterPolicyFailsClosed: a rule of a ClusterNetworkPolicy with a part that is not understood accepts nothing, or denies everything.
+func TestClusterPolicyFailsClosed(t *testing.T) {
+	type (
+		rule     = v1beta1.ClusterNetworkPolicyEgressRule
+		peer     = v1beta1.ClusterNetworkPolicyEgressPeer
+		protocol = v1beta1.ClusterNetworkPolicyProtocol
+	)
+	everywhere := peer{Namespaces: &metav1.LabelSelector{}}
+	tcp := v1beta1.ClusterNetworkPolicyProtocol{TCP: &v1beta1.ClusterNetworkPolicyProtocolTCP{}}
+	for name, c := range map[string]struct {
+		rule    rule
+		allowed bool
+		problem bool
+	}{
+		"accept":                     {rule{Action: "Accept"}, true, false},
+		"deny":                       {rule{Action: "Deny"}, false, false},
+		"accept to an unknown peer":  {rule{Action: "Accept", To: make([]peer, 1)}, false, true},
+		"pass to an unknown peer":    {rule{Action: "Pass", To: make([]peer, 1)}, false, true},
+		"deny an unknown protocol":   {rule{Action: "Deny", Protocols: make([]protocol, 1)}, false, true},
+		"accept an unknown protocol": {rule{Action: "Accept", Protocols: []protocol{tcp, {}}}, false, true},
+		"an unknown action":          {rule{Action: "Log"}, false, true},
+	} {
+		if len(c.rule.To) == 0 {
+			c.rule.To = []v1beta1.ClusterNetworkPolicyEgressPeer{everywhere}
+		}
+		rest := v1beta1.ClusterNetworkPolicyEgressRule{Action: "Deny", To: []v1beta1.ClusterNetworkPolicyEgressPeer{everywhere}}
+		np := &v1beta1.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}}
+		np.Spec.Tier, np.Spec.Subject.Namespaces = v1beta1.AdminTier, &metav1.LabelSelector{}
+		np.Spec.Egress = []v1beta1.ClusterNetworkPolicyEgressRule{c.rule, rest}
+		cluster := &policy.Cluster{
+			Namespaces: map[string]policy.Labels{"x": {}}, Pods: []*policy.Pod{web(true, 1), web(false, 2)},
+			Policies: policy.Policies{Cluster: []*v1beta1.ClusterNetworkPolicy{np}},
+		}
+		rules := policy.Compile(cluster)
+		p := policytest.Packet{Src: cluster.Pods[0].IPs[0], Dst: cluster.Pods[1].IPs[0], Protocol: corev1.ProtocolTCP, Port: 80}
+		if got := allowed(rules, p); got != c.allowed {
+			t.Errorf("%s: allowed %v, want %v", name, got, c.allowed)
+		}
+		if (len(rules.Problems) > 0) != c.problem {
+			t.Errorf("%s: problems %v", name, rules.Problems)
 		}
 	}
 }

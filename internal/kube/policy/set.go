@@ -27,34 +27,34 @@ func (x *index) newSet(terms []term) *liveSet {
 			for _, p := range x.podsOf(t.pods) {
 				s.hosts.add(p.addresses(), 1)
 			}
-		case t.nodes != nil:
-			s.addNodes(t.nodes, x.nodes, 1)
 		case t.block != nil:
 			s.interval = true
 			s.blocks = append(s.blocks, t.block.prefixes()...)
-			s.addAliases(t.block, x.nodes, 1)
 		}
+	}
+	for _, node := range x.nodes {
+		s.addNode(node, 1)
 	}
 	return s
 }
 
-// addNodes adds the addresses of the nodes that a selector matches n times.
-func (s *liveSet) addNodes(selector labels.Selector, nodes []Node, n int) {
-	for _, node := range nodes {
-		if selector.Matches(labels.Set(node.Labels)) {
+// addNode adds what its terms select of a node n times: all addresses of a node by its labels, and the aliases of one with an address in a
+// block.
+func (s *liveSet) addNode(node Node, n int) {
+	for _, t := range s.terms {
+		switch {
+		case t.nodes != nil && t.nodes.Matches(labels.Set(node.Labels)):
 			s.hosts.add(node.IPs, n)
+			s.hosts.add(node.Aliases, n)
+		case t.block != nil && len(node.Aliases) > 0 && slices.ContainsFunc(node.IPs, t.block.contains):
 			s.hosts.add(node.Aliases, n)
 		}
 	}
 }
 
-// addAliases adds the aliases of the nodes with an address in a block n times.
-func (s *liveSet) addAliases(b *block, nodes []Node, n int) {
-	for _, node := range nodes {
-		if len(node.Aliases) > 0 && slices.ContainsFunc(node.IPs, b.contains) {
-			s.hosts.add(node.Aliases, n)
-		}
-	}
+// hasNodes reports whether nodes may contribute.
+func (s *liveSet) hasNodes() bool {
+	return slices.ContainsFunc(s.terms, func(t term) bool { return t.nodes != nil || t.block != nil })
 }
 
 // spaces returns the namespaces that its pods are in; all is true if they may be in any.

@@ -48,7 +48,7 @@ type Change struct {
 // Elements are changes to the elements of a set. Both lists are sorted.
 type Elements struct{ Added, Removed []netip.Prefix }
 
-// Empty reports whether nothing has changed.
+// Empty reports whether no rule and no element has changed. Problems may have.
 func (c Change) Empty() bool {
 	return c.Rules == nil && len(c.Sets) == 0 && len(c.Addrs.Added)+len(c.Addrs.Removed) == 0
 }
@@ -152,28 +152,53 @@ func (s *State) SetNamespaces(namespaces map[string]Labels) {
 	move(1)
 }
 
-// SetNodes replaces the nodes. The State keeps the list, which must not change.
+// SetNodes replaces the nodes. The State keeps them, and they must not change.
 func (s *State) SetNodes(nodes []Node) {
 	before := s.nodes
-	s.nodes = nodes
-	for _, set := range s.sets {
-		for _, t := range set.terms {
-			switch {
-			case t.nodes != nil:
-				set.addNodes(t.nodes, before, -1)
-				set.addNodes(t.nodes, nodes, 1)
-			case t.block != nil:
-				set.addAliases(t.block, before, -1)
-				set.addAliases(t.block, nodes, 1)
-			}
+	s.nodes = make(map[string]Node, len(nodes))
+	var removed, added []Node
+	for _, n := range nodes {
+		s.nodes[n.Name] = n
+		old, known := before[n.Name]
+		if known && old.equal(n) {
+			continue
+		}
+		if known {
+			removed = append(removed, old)
+		}
+		added = append(added, n)
+	}
+	for name, n := range before {
+		if _, ok := s.nodes[name]; !ok {
+			removed = append(removed, n)
 		}
 	}
+	if len(removed)+len(added) == 0 {
+		return
+	}
+	for _, set := range s.sets {
+		if !set.hasNodes() {
+			continue
+		}
+		for _, n := range removed {
+			set.addNode(n, -1)
+		}
+		for _, n := range added {
+			set.addNode(n, 1)
+		}
+	}
+}
+
+// equal reports whether two nodes have the same properties.
+func (n Node) equal(m Node) bool {
+	return maps.Equal(n.Labels, m.Labels) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.Aliases, m.Aliases)
 }
 
 // SetPolicies replaces the policies. An object that was in the previous call as well has not changed.
 func (s *State) SetPolicies(p Policies) {
 	if s.set(p) {
 		s.all = true
+		clear(s.spaces) // it may have selectors of policies that are gone
 	}
 }
 
@@ -269,8 +294,8 @@ func (s *State) choose() *Ruleset {
 	clear(s.dirty)
 	s.all = false
 	s.sweep(rules)
-	if maps.Equal(rules.Pods, s.rules.Pods) && maps.EqualFunc(rules.Links, s.rules.Links, Link.equal) &&
-		slices.Equal(rules.Problems, s.rules.Problems) {
+	if maps.Equal(rules.Pods, s.rules.Pods) && maps.EqualFunc(rules.Links, s.rules.Links, Link.equal) {
+		s.rules.Problems = rules.Problems
 		return nil
 	}
 	return rules

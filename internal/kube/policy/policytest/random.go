@@ -71,7 +71,7 @@ func (r Random) Cluster() *policy.Cluster {
 	}
 	for i := range 2 {
 		c.Nodes = append(c.Nodes, policy.Node{
-			Labels: r.labels(), IPs: []netip.Addr{netip.AddrFrom4([4]byte{172, 30, 0, byte(11 + i)})},
+			Name: fmt.Sprint("node", i), Labels: r.labels(), IPs: []netip.Addr{netip.AddrFrom4([4]byte{172, 30, 0, byte(11 + i)})},
 			Aliases: []netip.Addr{netip.AddrFrom4([4]byte{10, 32, 1, byte(200 + i)})},
 		})
 	}
