@@ -147,9 +147,10 @@ func TestAdminPoliciesFirst(t *testing.T) {
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, newPod("web", "node1", nil, "10.32.0.1"))
 		b.serve("v1beta1", "clusternetworkpolicies")
 		dynamic, _ := b.cfg.Dynamic.(*dynamicfake.FakeDynamicClient)
-		refuse := true
+		var refuse atomic.Bool
+		refuse.Store(true)
 		dynamic.PrependReactor("list", "clusternetworkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return refuse, nil, errors.New("forbidden")
+			return refuse.Load(), nil, errors.New("forbidden")
 		})
 		e, stop := b.enforcing(t)
 		defer stop()
@@ -160,7 +161,7 @@ func TestAdminPoliciesFirst(t *testing.T) {
 		if err := e.health.get(checkPolicies); err == nil || err.Error() != "policies: the API server has not listed: clusternetworkpolicies" {
 			t.Errorf("health: %v", err)
 		}
-		refuse = false
+		refuse.Store(false)
 		time.Sleep(2 * time.Minute)
 		b.want(t, "once they can be read", "10.32.0.1", false)
 		if err := e.health.get(checkPolicies); err != nil {

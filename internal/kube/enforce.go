@@ -98,13 +98,16 @@ func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
 	e.claims = newClaims(cfg.Node, e.state, func(ip netip.Addr) string { return e.ports.byAddr[ip] })
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
-	e.guards = newGuards(cfg, c, e.claims, e.recorder)
+	e.guards = newGuards(cfg, c, e.recorder)
 	return e, nil
 }
 
 // run enforces the policies of the cluster until ctx ends. The rules stay after that.
 func (e *enforcer) run(ctx context.Context) error {
 	defer e.events.Shutdown()
+	var beside sync.WaitGroup
+	beside.Go(func() { e.guards.run(ctx) })
+	defer beside.Wait()
 	check := time.NewTimer(e.period)
 	defer check.Stop()
 	soon := false                // the check follows a notification
@@ -181,9 +184,6 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	if behind || !e.applied {
 		e.enforce(ctx)
 	}
-	if e.guards.behind {
-		e.guards.sync(ctx, e.attached.all())
-	}
 }
 
 // enforce brings the rules up to the policies of the cluster as it is now.
@@ -206,7 +206,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 	e.health.set(checkPolicies, nil)
 	if e.guardsBehind {
 		e.guardsBehind = false
-		e.guards.sync(ctx, e.attached.all())
+		e.guards.want(e.attached.all(), e.claims)
 	}
 	if e.reportBehind {
 		e.reportBehind = false

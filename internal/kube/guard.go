@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 
 	"weft/internal/api"
 	"weft/internal/kube/cluster"
+	"weft/internal/signal"
 )
 
 // Annotations of pods about their guard.
@@ -40,30 +44,95 @@ func guardOf(p *cluster.Pod) (out api.Admitted, err error) {
 	return out, err
 }
 
-// guards passes changes of the annotations of running pods to the daemon.
+// guards passes changes of the annotations of running pods to the daemon. It does so beside the enforcement of policies: the daemon may
+// take long where hundreds of pods start at once.
 type guards struct {
 	daemon   Daemon
 	cluster  *cluster.Cluster
-	claims   *claims
 	byRule   api.GuardMode // of pods without annotation
 	log      *slog.Logger
 	recorder record.EventRecorder
+	wake     signal.Chan
 
-	// owned by the enforcer's run
+	mu     sync.Mutex
+	wanted guardWork // guarded by mu; the latest
+
+	// owned by run
 	sent     map[string]string // by attachment: the last request that the daemon has accepted
 	reported map[podKey]string // problems of annotations
 	behind   bool              // the daemon has not accepted all requests of the last sync
 }
 
-func newGuards(cfg Config, c *cluster.Cluster, claims *claims, recorder record.EventRecorder) *guards {
+// guardWork are the attachments of this node's pods.
+type guardWork struct {
+	pods []guardedPod
+	keep map[string]bool // attachments of pods that are not known now
+}
+
+// guardedPod is a pod with a request that names its attachment.
+type guardedPod struct {
+	name    podKey
+	pod     *cluster.Pod
+	request api.GuardRequest
+}
+
+func newGuards(cfg Config, c *cluster.Cluster, recorder record.EventRecorder) *guards {
 	g := &guards{
-		daemon: cfg.Daemon, cluster: c, claims: claims, log: cfg.Log, recorder: recorder, sent: map[string]string{},
+		daemon: cfg.Daemon, cluster: c, log: cfg.Log, recorder: recorder, wake: signal.New(), sent: map[string]string{},
 		reported: map[podKey]string{}, byRule: api.GuardHost,
 	}
 	if cfg.Install != nil {
 		g.byRule = cmp.Or(cfg.Install.Guard, g.byRule)
 	}
 	return g
+}
+
+// guardPeriod is the time between two attempts for attachments that the daemon has not accepted.
+const guardPeriod = 2 * time.Second
+
+// run guards pods until ctx ends.
+func (g *guards) run(ctx context.Context) {
+	tick := time.NewTicker(guardPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.wake.C():
+		case <-tick.C:
+			if !g.behind {
+				continue
+			}
+		}
+		g.mu.Lock()
+		wanted := g.wanted
+		g.mu.Unlock()
+		g.sync(ctx, wanted)
+	}
+}
+
+// want makes the daemon guard the pods of this node as their annotations say now. A pod that the plugin announced without its owner, or
+// not at all, was attached by an older version: the daemon knows its owner by its addresses.
+func (g *guards) want(attached map[podKey]attachment, c *claims) {
+	work := guardWork{keep: map[string]bool{}}
+	for name, a := range attached {
+		switch p := g.cluster.Pod(name); {
+		case p == nil:
+		case !p.Is(a.UID):
+			work.keep[subject(a.request())] = true
+		default:
+			work.pods = append(work.pods, guardedPod{name, p, a.request()})
+		}
+	}
+	for name, ips := range c.unattached() {
+		if p := c.last(name); p != nil {
+			work.pods = append(work.pods, guardedPod{name, p, api.GuardRequest{IPs: ips}})
+		}
+	}
+	g.mu.Lock()
+	g.wanted = work
+	g.mu.Unlock()
+	g.wake.Set()
 }
 
 // admitted returns what the annotations of an admitted pod say.
@@ -76,25 +145,21 @@ func (g *guards) admitted(in api.Admission) api.Admitted {
 	return out
 }
 
-// sync makes the daemon guard the pods of this node as their annotations say now. A pod that the plugin has not guarded yet, and one that
-// a guard would cut off, is tried again at the next call. A pod that the plugin announced without its owner, or not at all, was attached
-// by an older version: the daemon knows its owner by its addresses.
-func (g *guards) sync(ctx context.Context, attached map[podKey]attachment) {
-	seen := map[string]bool{}
+// sync sends what has changed. A pod that the plugin has not guarded yet, and one that a guard would cut off, is tried again at the next
+// call.
+func (g *guards) sync(ctx context.Context, work guardWork) {
+	seen := maps.Clone(work.keep)
 	g.behind = false
-	for name, a := range attached {
-		switch p := g.cluster.Pod(name); {
-		case p == nil:
-		case !p.Is(a.UID):
-			seen[subject(a.request())] = true
-		default:
-			g.guard(ctx, name, p, a.request(), seen)
+	for _, p := range work.pods {
+		if ctx.Err() != nil {
+			return
 		}
-	}
-	for name, ips := range g.claims.unattached() {
-		if p := g.claims.local[name]; p != nil {
-			g.guard(ctx, name, p, api.GuardRequest{IPs: ips}, seen)
-		}
+		seen[subject(p.request)] = true
+		says, err := guardOf(p.pod)
+		g.report(p.name, p.pod, err)
+		r := p.request
+		r.Guard, r.Allow = cmp.Or(says.Guard, g.byRule), says.Allow
+		g.send(ctx, r)
 	}
 	for name := range g.sent {
 		if !seen[name] {
@@ -113,15 +178,6 @@ func (a attachment) request() api.GuardRequest {
 
 // subject names the attachment that a request is for.
 func subject(r api.GuardRequest) string { return r.Owner + fmt.Sprint(r.IPs) }
-
-// guard sends what the annotations of a pod say, in a request that names its attachment.
-func (g *guards) guard(ctx context.Context, name podKey, p *cluster.Pod, r api.GuardRequest, seen map[string]bool) {
-	seen[subject(r)] = true
-	says, err := guardOf(p)
-	g.report(name, p, err)
-	r.Guard, r.Allow = cmp.Or(says.Guard, g.byRule), says.Allow
-	g.send(ctx, r)
-}
 
 // send passes a request to the daemon unless it was the last one for its attachment.
 func (g *guards) send(ctx context.Context, r api.GuardRequest) {
