@@ -1,0 +1,3 @@
+module weftlab/pause
+
+go 1.26.0
