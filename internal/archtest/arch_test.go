@@ -23,6 +23,8 @@ var layers = []struct {
 	{"internal/apiserver", 4},
 	{"internal/datapath", 4},
 	{"internal/doctor", 4},
+	{"internal/e2e/kubernetes/outcome", 0},
+	{"internal/e2e/kubernetes/page", 1},
 	{"internal/e2e/...", 4},
 	{"internal/archtest", 4},
 	{"internal/leases/deletions", 2},
