@@ -1,14 +1,9 @@
-// Package kubernetes installs weft on a real Kubernetes cluster of two nodes as a user does, runs the upstream tests of the
-// network, and crashes, deletes and upgrades nodes. It is not part of the ordinary tests: "make e2e" runs it. It needs a
-// script that creates such a cluster on one machine ($WEFT_LAB), with these commands:
+// Package kubernetes installs weft on real Kubernetes clusters of two nodes as a user does, runs the upstream tests of the network, and
+// crashes, deletes and upgrades nodes. It is not part of the ordinary tests: "make e2e" and "make e2e-smoke" run it.
 //
-//	deps, build, build-e2e, build-ctd2   install and build the requirements, once
-//	up, down                             start and stop the cluster, without a network plugin
-//	k ARGS…                              run kubectl
-//	nx I CMD…                            run a command on node I
-//	e2e FOCUS SKIP                       run the upstream tests; writes a JUnit report to $K8SLAB/cl/report
-//	reboot I                             crash node I and start it again
+// The folder lab has the scripts that create a cluster on one machine. setting_test.go lists the kinds of clusters, with the steps and the
+// upstream tests that run on each. Results are kept in a folder for each version and setting (package outcome), so that a run that breaks
+// off goes on later, and docs/CONFORMANCE.md is made from them (package page).
 //
-// The host of the API server is in the network namespace kcp. It joins the overlay as a host without Kubernetes, because the
-// tests reach pods from it.
+// The host of the API server joins the overlay as a host without Kubernetes, because the upstream tests reach pods from it.
 package kubernetes

@@ -1,38 +1,14 @@
 package kubernetes
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
-
-	"weft/internal/api"
 )
 
-// status returns what "weft status" shows on a node.
-func (l *lab) status(t *testing.T, node int) (s api.Status) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(l.weft(t, node, "status", "--json")), &s); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// local runs a weft command that needs no node, and returns its output.
-func (l *lab) local(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), filepath.Join(l.root, "bin", "weft"), args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("weft %s: %v: %s", args[0], err, out)
-	}
-	return string(out)
-}
-
 // identities gives each node a signed identity beside the secret, under a ping. A request that is not of weft's pod is denied.
-func (l *lab) identities(t *testing.T) string {
+func (l *lab) identities(t *recorder) string {
 	ca := filepath.Join(l.dir, "ca")
 	l.local(t, "ca", "init", "--dir", ca)
 	l.kubectl(t, "-n", "kube-system", "create", "secret", "generic", "weft-ca", "--from-file=ca.key="+filepath.Join(ca, "ca.key"))
@@ -42,7 +18,7 @@ func (l *lab) identities(t *testing.T) string {
 	l.kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/weft-signer", "--timeout=120s")
 	gap := l.pinging(t, func() {
 		l.kubectl(t, "-n", "kube-system", "set", "env", "ds/weft", "-c", "prepare", "WEFT_IDENTITIES=true")
-		l.kubectl(t, "-n", "kube-system", "rollout", "status", "ds/weft", "--timeout=180s")
+		l.rolledOut(t)
 	})
 	if gap > maxLoss {
 		t.Errorf("pods were unreachable for %v", gap)
@@ -56,14 +32,10 @@ func (l *lab) identities(t *testing.T) string {
 	}
 
 	// The administrator may create requests, but the signer signs only those of a node for itself.
-	path := filepath.Join(l.dir, "csr.yaml")
 	first := l.kubectl(t, "get", "csr", "-o", `jsonpath={.items[?(@.spec.signerName=="weft.network/node")].spec.request}`)
 	text := fmt.Sprintf(`{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: forged},
   spec: {signerName: weft.network/node, usages: [client auth], request: %s}}`, strings.Fields(first)[0])
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l.kubectl(t, "create", "-f", path)
+	l.kubectl(t, "create", "-f", l.file(t, "csr.yaml", text))
 	l.kubectl(t, "wait", "--for=condition=Denied", "csr/forged", "--timeout=60s")
 	warnings := l.kubectl(t, "get", "validatingadmissionpolicy", "weft-identities", "-o", "jsonpath={.status.typeChecking.expressionWarnings}")
 	if warnings != "" {
@@ -73,7 +45,7 @@ func (l *lab) identities(t *testing.T) string {
 }
 
 // shutOut revokes node 2 as docs/KUBERNETES.md says.
-func (l *lab) shutOut(t *testing.T) string {
+func (l *lab) shutOut(t *recorder) string {
 	id := l.status(t, 2).ID.String()
 	l.kubectl(t, "-n", "kube-system", "patch", "configmap", "weft-ca", "--type", "merge", "-p", `{"data":{"denied":"node2\n"}}`)
 	l.kubectl(t, "-n", "kube-system", "rollout", "restart", "deployment/weft-signer")
@@ -84,14 +56,14 @@ func (l *lab) shutOut(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = lines.Close() }()
-	give := exec.CommandContext(t.Context(), l.script, "k", "-n", "kube-system", "exec", "-i", l.weftPod(t, 1), "-c", "weft", "--",
+	send := l.command(t.Context(), "k", "-n", "kube-system", "exec", "-i", l.weftPod(t, 1), "-c", "weft", "--",
 		"weft", "revoke", "--list", "/dev/stdin")
-	give.Env, give.Stdin = l.env, lines
-	if out, err := give.CombinedOutput(); err != nil {
+	send.Stdin = lines
+	if out, err := send.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	until(t, func() error {
-		if _, err := l.run(t.Context(), "k", "exec", "p1", "--", "ping", "-c1", "-W1", l.ip(t, "p2")); err == nil {
+		if l.reach(t, "p1", "p2") == nil {
 			return fmt.Errorf("a pod of the node answers")
 		}
 		return nil

@@ -1,131 +1,165 @@
 package kubernetes
 
 import (
-	"encoding/xml"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"weft/internal/e2e/kubernetes/outcome"
+	"weft/internal/e2e/kubernetes/page"
 )
 
-// suite is a selection of the upstream tests.
+// suite is a selection of the upstream tests, by expressions for their names.
 type suite struct {
 	name, focus, skip string
-	why               string // the skipped tests, and the reason
+	leftOut           string // which tests of the focus are left out, and why
 }
 
-var suites = []suite{
-	{"sig-network conformance", `\[sig-network\].*\[Conformance\]`, `\[Disruptive\]`, "nothing"},
-	{
-		"NetworkPolicy (Netpol)", `Netpol|NetworkPolicy`, `SCTPConnectivity`,
-		"`[Feature:SCTPConnectivity]`: the kernel of the machine has no SCTP sockets",
-	},
-}
+// noSCTP is why tests are left out that open SCTP connections.
+const noSCTP = "tests with `[Feature:SCTPConnectivity]`, because kernels often have no SCTP sockets"
 
-// report is the content of docs/CONFORMANCE.md.
-type report struct {
-	steps  [][2]string
-	suites []result
-}
+var (
+	conformance = suite{name: "sig-network conformance", focus: `\[sig-network\].*\[Conformance\]`}
+	netpol      = suite{name: "NetworkPolicy (Netpol)", focus: `Netpol`, skip: `SCTPConnectivity`, leftOut: noSCTP}
+	dualStack   = suite{name: "Dual stack", focus: `\[Feature:IPv6DualStack\]`, skip: `SCTPConnectivity`, leftOut: noSCTP}
 
-// result is the result of a suite.
-type result struct {
-	suite
-	passed, failed []string
-	took           time.Duration
-}
-
-func (r *report) add(step, outcome string) { r.steps = append(r.steps, [2]string{step, outcome}) }
-
-// junit has the used fields of the upstream report.
-type junit struct {
-	Suites []struct {
-		Cases []struct {
-			Name    string    `xml:"name,attr"`
-			Status  string    `xml:"status,attr"`
-			Skipped *struct{} `xml:"skipped"`
-			Failure *struct{} `xml:"failure"`
-			Error   *struct{} `xml:"error"`
-		} `xml:"testcase"`
-	} `xml:"testsuite"`
-}
-
-// suite runs a suite of the upstream tests. Each failed test is an error of this test.
-func (r *report) suite(t *testing.T, l *lab, s suite) {
-	start := time.Now()
-	_, runErr := l.run(t.Context(), "e2e", s.focus, s.skip)
-	text, err := os.ReadFile(filepath.Join(l.home, "cl", "report", "junit_01.xml"))
-	if err != nil {
-		t.Fatalf("no report: %v, %v", err, runErr)
+	smokeConformance = suite{
+		name: "sig-network conformance, a part", focus: `\[sig-network\].*(DNS should provide DNS for services|` +
+			`HostPort validates|should be able to create a functioning NodePort|` +
+			`Pods should function for (intra-pod|node-pod) communication: http|should serve multiport endpoints|` +
+			`session affinity work for service with type clusterIP).*\[Conformance\]`,
 	}
-	var doc junit
-	if err := xml.Unmarshal(text, &doc); err != nil {
-		t.Fatal(err)
+	smokeNetpol = suite{
+		name: "NetworkPolicy (Netpol), a part", focus: `Netpol NetworkPolicy between server and client should (` +
+			`support a 'default-deny-all'|enforce policy based on Ports|allow ingress access on one named port|enforce updated policy|` +
+			`enforce except clause|allow ingress access from updated namespace|deny egress from pods based on PodSelector|` +
+			`stop enforcing policies after they are deleted)`,
 	}
-	out := result{suite: s, took: time.Since(start)}
-	for _, group := range doc.Suites {
-		for _, c := range group.Cases {
-			name := strings.TrimPrefix(c.Name, "[It] ")
-			switch {
-			case !strings.HasPrefix(c.Name, "[It]") || c.Skipped != nil:
-			case c.Failure != nil || c.Error != nil:
-				out.failed = append(out.failed, name)
-				t.Errorf("failed: %s", name)
-			default:
-				out.passed = append(out.passed, name)
-			}
-		}
-	}
-	slices.Sort(out.failed)
-	r.suites = append(r.suites, out)
-}
+)
 
-// write writes docs/CONFORMANCE.md.
-func (r *report) write(t *testing.T, l *lab) {
+// names returns the names of the tests of a suite.
+func (s suite) names(t *testing.T, l *lab) (names []string) {
 	t.Helper()
-	var text strings.Builder
-	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&text, format+"\n", args...) }
-	p("# Conformance\n\nThis page is the output of `make e2e`.\n"+
-		"The cluster has two nodes, installed from `deploy/kubernetes.yaml` with a secret.\n"+
-		"All traffic between nodes is encrypted.\n"+
-		"kube-proxy runs in mode %s.\nThe upstream tests are those of the Kubernetes version below.\n", mode())
-	p("| | |\n|---|---|")
-	p("| date | %s |", time.Now().UTC().Format(time.DateOnly))
-	p("| weft | %s |", strings.TrimPrefix(l.weft(t, 1, "version"), "weft "))
-	p("| Kubernetes | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"))
-	p("| runtime | %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.containerRuntimeVersion}"))
-	p("| kernel | %s, %s |", l.kubectl(t, "get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.kernelVersion}"), runtime.GOARCH)
-	p("\n## Suites\n\n| suite | passed | failed | duration | not run |\n|---|---|---|---|---|")
-	for _, s := range r.suites {
-		p("| %s | %d | %d | %d min | %s |", s.name, len(s.passed), len(s.failed), int(s.took.Minutes()), s.why)
+	// The list needs no cluster.
+	cmd := l.command(t.Context())
+	cmd.Path = filepath.Join(l.home, "bin", "net-e2e.test")
+	cmd.Args = []string{cmd.Path, "-list", s.focus, "-skip-names", s.skip}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, s := range r.suites {
-		if len(s.failed) > 0 {
-			p("\nFailed tests of %s:\n", s.name)
-			for _, name := range s.failed {
-				p("- %s", name)
-			}
+	for line := range strings.Lines(string(out)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "test: "); ok {
+			names = append(names, name)
 		}
 	}
-	p("\n## What happens to nodes\n\n| operation | result |\n|---|---|")
-	for _, s := range r.steps {
-		p("| %s | %s |", s[0], s[1])
+	if len(names) == 0 {
+		t.Fatalf("no test matches %s", s.focus)
 	}
-	fmt.Println(text.String())
-	page := filepath.Join(l.root, "docs", "CONFORMANCE.md")
-	if err := os.WriteFile(page, []byte(text.String()), 0o644); err != nil { //nolint:gosec // documentation
-		t.Fatal(err)
+	slices.Sort(names)
+	return names
+}
+
+// batchSize is the number of tests that one process runs. The start of a process takes a second.
+const batchSize = 4
+
+// parallel returns how many upstream tests run at the same time.
+func parallel(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("WEFT_E2E_PARALLEL")
+	if text == "" {
+		return 2
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("WEFT_E2E_PARALLEL is %q", text)
+	}
+	return n
+}
+
+// upstream runs those of the tests that have no result yet, then those again that failed. A test that failed is an error also if it passes
+// then.
+func (l *lab) upstream(t *testing.T, folder string, names []string) {
+	record := filepath.Join(folder, page.TestsFile)
+	read := func() []outcome.Test {
+		t.Helper()
+		tests, err := outcome.Read(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tests
+	}
+	start := time.Now()
+	// A process that ends in the middle leaves tests without a result: they run once more.
+	for range 2 {
+		beside, alone := outcome.Batches(outcome.Waiting(names, read()), batchSize)
+		l.batches(t, folder, beside, parallel(t))
+		l.batches(t, folder, alone, 1)
+	}
+	t.Logf("%d tests in %v", len(names), time.Since(start).Round(time.Second))
+	_, again := outcome.Batches(nil, batchSize)
+	for _, name := range outcome.FailedOnce(names, read()) {
+		again = append(again, outcome.Batch{name})
+	}
+	l.batches(t, folder, again, 1)
+	done := read()
+	for _, name := range outcome.Waiting(names, done) {
+		t.Errorf("no result: %s", name)
+	}
+	for _, test := range done {
+		if slices.Contains(names, test.Name) && test.First().State == outcome.Failed {
+			t.Errorf("failed, then %s: %s: %s", test.Last().State, test.Name, test.First().Message)
+		}
 	}
 }
 
-// mode returns the mode of kube-proxy.
-func mode() string {
-	if m := os.Getenv("PROXYMODE"); m != "" {
-		return m
+// batches runs groups of tests, several groups at the same time. Their results are in the record; what they print is in files.
+func (l *lab) batches(t *testing.T, folder string, batches []outcome.Batch, atOnce int) {
+	t.Helper()
+	logs := filepath.Join(folder, "logs")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	return "iptables"
+	queue := make(chan outcome.Batch, len(batches))
+	for _, b := range batches {
+		queue <- b
+	}
+	close(queue)
+	var workers sync.WaitGroup
+	for i := range atOnce {
+		workers.Go(func() {
+			for batch := range queue {
+				if t.Context().Err() != nil {
+					return
+				}
+				l.batch(t, filepath.Join(folder, page.TestsFile), filepath.Join(logs, fmt.Sprint(time.Now().UnixNano(), "-", i)), batch)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// batch runs one group of tests. It writes their names and their output to files. That tests fail is no error of it: the record has it.
+func (l *lab) batch(t *testing.T, record, log string, names outcome.Batch) {
+	if err := os.WriteFile(log+".names", []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
+		t.Error(err)
+		return
+	}
+	output, err := os.Create(log + ".log")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = output.Close() }()
+	cmd := l.command(t.Context(), "e2e", "--ginkgo.v", "-names", log+".names", "-results", record)
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := cmd.Run(); err != nil {
+		t.Logf("%v, see %s.log", err, log)
+	}
 }
