@@ -35,7 +35,8 @@ func listen(t testing.TB, ns netns.NsHandle, groups []netip.Addr) *listener {
 		if err != nil {
 			return err
 		}
-		any, err := net.ListenUDP("udp", &net.UDPAddr{Port: datagramPort})
+		config := net.ListenConfig{Control: socketOptions}
+		any, err := config.ListenPacket(t.Context(), "udp", fmt.Sprint(":", datagramPort))
 		if err != nil {
 			return err
 		}
@@ -90,7 +91,7 @@ func (l *listener) received(text string, within time.Duration) bool {
 // sendDatagram sends a text from the network namespace of a pod. The zone of link-local addresses and groups is eth0.
 func sendDatagram(ns netns.NsHandle, to netip.Addr, text string) error {
 	return netspace.Do(ns, func() error {
-		conn, err := (&net.Dialer{Control: broadcasts}).Dial("udp", netip.AddrPortFrom(to, datagramPort).String())
+		conn, err := (&net.Dialer{Control: socketOptions}).Dial("udp", netip.AddrPortFrom(to, datagramPort).String())
 		if err != nil {
 			return err
 		}

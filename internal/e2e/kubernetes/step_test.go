@@ -103,6 +103,9 @@ func (l *lab) step(t *testing.T, s step) outcome.Result {
 	})
 	switch {
 	case !passed:
+		if result.Message != "" {
+			r.failures = append(r.failures, result.Message)
+		}
 		result.Message = strings.Join(r.failures, "; ")
 	case r.skipped != "":
 		result.State, result.Message = outcome.Skipped, r.skipped
