@@ -28,7 +28,7 @@ func (l *lab) manyPods(t *recorder) string {
 	const pods = 300
 	before := len(l.podLeases(t, 1))
 	weft, kube := l.memory(t, "weft up"), l.memory(t, "weft-kube run")
-	added := l.cniTimes(t, "SetUpPod")
+	added := l.cniTimes(t, "set_up_pod")
 	start := time.Now()
 	l.apply(t, fmt.Sprintf(manyPodsText, pods))
 	defer func() { _, _ = l.run(l.all.Context(), "k", "delete", "deployment", "many", "--ignore-not-found") }()
@@ -47,7 +47,7 @@ func (l *lab) manyPods(t *recorder) string {
 		t.Errorf("%d pods have %d addresses, %d of them different", pods+2, len(addresses), different)
 	}
 	weftAfter, kubeAfter := l.memory(t, "weft up"), l.memory(t, "weft-kube run")
-	times := l.cniTimes(t, "SetUpPod").since(added)
+	times := l.cniTimes(t, "set_up_pod").since(added)
 
 	start = time.Now()
 	l.kubectl(t, "delete", "deployment", "many", "--wait=true")
@@ -155,12 +155,12 @@ func (h histogram) quantile(share float64) float64 {
 
 // TestQuantile needs no cluster.
 func TestQuantile(t *testing.T) {
-	const text = `x_network_plugin_operations_duration_seconds_bucket{operation_type="SetUpPod",le="0.1"} 5
-x_network_plugin_operations_duration_seconds_bucket{operation_type="TearDownPod",le="0.1"} 7
-x_network_plugin_operations_duration_seconds_bucket{operation_type="SetUpPod",le="0.2"} 15
-x_network_plugin_operations_duration_seconds_bucket{operation_type="SetUpPod",le="+Inf"} 15
+	const text = `x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="0.1"} 5
+x_network_plugin_operations_duration_seconds_bucket{operation_type="tear_down_pod",le="0.1"} 7
+x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="0.2"} 15
+x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="+Inf"} 15
 `
-	h := parseHistogram(text, "SetUpPod").since(histogram{0.1: 5, 0.2: 5, math.Inf(1): 5})
+	h := parseHistogram(text, "set_up_pod").since(histogram{0.1: 5, 0.2: 5, math.Inf(1): 5})
 	if got := h.quantile(0.5); math.Abs(got-0.15) > 1e-9 {
 		t.Errorf("median %v, want 0.15", got)
 	}
