@@ -1,5 +1,11 @@
 package kubernetes
 
+import (
+	"regexp"
+	"slices"
+	"testing"
+)
+
 // setting is a kind of cluster, with what happens on it.
 type setting struct {
 	name, description string
@@ -116,4 +122,24 @@ var smoke = setting{
 		{name: "from the manifest to Helm", run: (*lab).manifestToHelm},
 		{name: "helm uninstall", run: (*lab).helmUninstall},
 	},
+}
+
+// TestSettings needs no cluster: the results of steps are found by their names.
+func TestSettings(t *testing.T) {
+	for _, s := range append(slices.Clone(settings), smoke) {
+		names := map[string]bool{}
+		for _, step := range slices.Concat(s.before, s.after) {
+			if step.run == nil || names[step.name] {
+				t.Errorf("%s: the step %q is there twice, or does nothing", s.name, step.name)
+			}
+			names[step.name] = true
+		}
+		for _, suite := range s.suites {
+			for _, expression := range []string{suite.focus, suite.skip} {
+				if _, err := regexp.Compile(expression); err != nil {
+					t.Errorf("%s: %s: %v", s.name, suite.name, err)
+				}
+			}
+		}
+	}
 }

@@ -66,9 +66,6 @@ func (s suite) names(t *testing.T, l *lab) (names []string) {
 	return names
 }
 
-// batchSize is the number of tests that one process runs. The start of a process takes a second.
-const batchSize = 4
-
 // parallel returns how many upstream tests run at the same time.
 func parallel(t *testing.T) int {
 	t.Helper()
@@ -98,16 +95,12 @@ func (l *lab) upstream(t *testing.T, folder string, names []string) {
 	start := time.Now()
 	// A process that ends in the middle leaves tests without a result: they run once more.
 	for range 2 {
-		beside, alone := outcome.Batches(outcome.Waiting(names, read()), batchSize)
-		l.batches(t, folder, beside, parallel(t))
-		l.batches(t, folder, alone, 1)
+		beside, alone := outcome.Split(outcome.Waiting(names, read()))
+		l.runTests(t, folder, beside, parallel(t))
+		l.runTests(t, folder, alone, 1)
 	}
 	t.Logf("%d tests in %v", len(names), time.Since(start).Round(time.Second))
-	_, again := outcome.Batches(nil, batchSize)
-	for _, name := range outcome.FailedOnce(names, read()) {
-		again = append(again, outcome.Batch{name})
-	}
-	l.batches(t, folder, again, 1)
+	l.runTests(t, folder, outcome.FailedOnce(names, read()), 1)
 	done := read()
 	for _, name := range outcome.Waiting(names, done) {
 		t.Errorf("no result: %s", name)
@@ -119,35 +112,37 @@ func (l *lab) upstream(t *testing.T, folder string, names []string) {
 	}
 }
 
-// batches runs groups of tests, several groups at the same time. Their results are in the record; what they print is in files.
-func (l *lab) batches(t *testing.T, folder string, batches []outcome.Batch, atOnce int) {
+// runTests runs tests, several at the same time, each in a process of its own: that takes half a second longer, and no test waits behind
+// one that hangs. Results are in the record; what the tests print is in files.
+func (l *lab) runTests(t *testing.T, folder string, names []string, atOnce int) {
 	t.Helper()
 	logs := filepath.Join(folder, "logs")
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	queue := make(chan outcome.Batch, len(batches))
-	for _, b := range batches {
-		queue <- b
+	queue := make(chan string, len(names))
+	for _, name := range names {
+		queue <- name
 	}
 	close(queue)
 	var workers sync.WaitGroup
 	for i := range atOnce {
 		workers.Go(func() {
-			for batch := range queue {
+			for name := range queue {
 				if t.Context().Err() != nil {
 					return
 				}
-				l.batch(t, filepath.Join(folder, page.TestsFile), filepath.Join(logs, fmt.Sprint(time.Now().UnixNano(), "-", i)), batch)
+				log := filepath.Join(logs, fmt.Sprintf("%s-%d", time.Now().Format("20060102T150405.000"), i))
+				l.runTest(t, filepath.Join(folder, page.TestsFile), log, name)
 			}
 		})
 	}
 	workers.Wait()
 }
 
-// batch runs one group of tests. It writes their names and their output to files. That tests fail is no error of it: the record has it.
-func (l *lab) batch(t *testing.T, record, log string, names outcome.Batch) {
-	if err := os.WriteFile(log+".names", []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
+// runTest runs one test. It writes its name and its output to files. A test that fails is no error of it: the record has it.
+func (l *lab) runTest(t *testing.T, record, log, name string) {
+	if err := os.WriteFile(log+".name", []byte(name+"\n"), 0o644); err != nil {
 		t.Error(err)
 		return
 	}
@@ -157,7 +152,7 @@ func (l *lab) batch(t *testing.T, record, log string, names outcome.Batch) {
 		return
 	}
 	defer func() { _ = output.Close() }()
-	cmd := l.command(t.Context(), "e2e", "--ginkgo.v", "-names", log+".names", "-results", record)
+	cmd := l.command(t.Context(), "e2e", "--ginkgo.v", "-names", log+".name", "-results", record)
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Run(); err != nil {
 		t.Logf("%v, see %s.log", err, log)

@@ -145,26 +145,14 @@ func FailedOnce(names []string, done []Test) (failed []string) {
 	return failed
 }
 
-// Batch is a group of tests that one process runs.
-type Batch []string
-
-// Batches divides tests into groups of at most size tests. Tests that must not run beside others are in groups of their own, which come
-// second.
-func Batches(names []string, size int) (beside, alone []Batch) {
-	var rest, serial []string
+// Split divides names of upstream tests into those that may run beside others, and those that must run alone.
+func Split(names []string) (beside, alone []string) {
 	for _, name := range names {
 		if strings.Contains(name, "[Serial]") || strings.Contains(name, "[Disruptive]") {
-			serial = append(serial, name)
+			alone = append(alone, name)
 		} else {
-			rest = append(rest, name)
+			beside = append(beside, name)
 		}
 	}
-	slices.Sort(rest) // neighbors are of one kind, so a run that breaks off has whole kinds
-	divide := func(names []string) (all []Batch) {
-		for group := range slices.Chunk(names, size) {
-			all = append(all, group)
-		}
-		return all
-	}
-	return divide(rest), divide(serial)
+	return beside, alone
 }

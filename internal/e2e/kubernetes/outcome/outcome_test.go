@@ -88,12 +88,9 @@ func TestResume(t *testing.T) {
 	}
 }
 
-func TestBatches(t *testing.T) {
-	beside, alone := outcome.Batches([]string{"e", "b", "x [Serial]", "a", "d", "y [Disruptive]", "c"}, 2)
-	if len(beside) != 3 || !slices.Equal(beside[0], outcome.Batch{"a", "b"}) || !slices.Equal(beside[2], outcome.Batch{"e"}) {
-		t.Errorf("beside others: %q", beside)
-	}
-	if len(alone) != 1 || !slices.Equal(alone[0], outcome.Batch{"x [Serial]", "y [Disruptive]"}) {
-		t.Errorf("alone: %q", alone)
+func TestSplit(t *testing.T) {
+	beside, alone := outcome.Split([]string{"b", "x [Serial]", "a", "y [Disruptive]"})
+	if !slices.Equal(beside, []string{"b", "a"}) || !slices.Equal(alone, []string{"x [Serial]", "y [Disruptive]"}) {
+		t.Errorf("%q, %q", beside, alone)
 	}
 }
