@@ -71,7 +71,7 @@ func parallel(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("WEFT_E2E_PARALLEL")
 	if text == "" {
-		return 2
+		return 4
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
