@@ -168,7 +168,14 @@ func (l *lab) join(t testing.TB) {
 	if !l.setting.plain {
 		args = append(args, "--secret-file", l.secretFile())
 	}
-	l.host = inside(append(args, l.nodeAddress(1, 0), l.nodeAddress(2, 0))...)
+	for node := 1; node <= 2; node++ {
+		peer := l.nodeAddress(node, 0)
+		if strings.Contains(peer, ":") {
+			peer = "[" + peer + "]"
+		}
+		args = append(args, peer)
+	}
+	l.host = inside(args...)
 	log, err := os.Create(filepath.Join(l.home, "cluster", "log", "weft-api.log"))
 	if err != nil {
 		t.Fatal(err)
