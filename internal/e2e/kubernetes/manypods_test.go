@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -60,9 +61,11 @@ func (l *lab) manyPods(t *recorder) string {
 	})
 	deleted := time.Since(start)
 	until(t, func() error { return errors.Join(l.onlyLivingLeases(t, 1), l.reach(t, "p1", "p2")) })
-	return fmt.Sprintf("%d pods ready after %.0f s, no address twice; CNI ADD: median %.2f s, p99 %.1f s; memory of weft %d → %d MiB, "+
-		"of weft-kube %d → %d MiB; deleted after %.0f s, no lease is left", pods, took.Seconds(), times.quantile(0.5), times.quantile(0.99),
-		weft, weftAfter, kube, kubeAfter, deleted.Seconds())
+	repeated := len(strings.Fields(l.kubectl(t, "get", "events", "-n", "default", "--field-selector", "reason=FailedCreatePodSandBox",
+		"-o", "jsonpath={.items[*].metadata.name}")))
+	return fmt.Sprintf("%d pods ready after %.0f s, no address twice; CNI ADD: median %s, p99 %s, failed at first for %d pods; "+
+		"memory of weft %d → %d MiB, of weft-kube %d → %d MiB; deleted after %.0f s, no lease is left", pods, took.Seconds(),
+		times.quantile(0.5), times.quantile(0.99), repeated, weft, weftAfter, kube, kubeAfter, deleted.Seconds())
 }
 
 // memory returns the resident memory of a program of weft on node 1, in MiB.
@@ -128,29 +131,41 @@ func (h histogram) since(earlier histogram) histogram {
 	return out
 }
 
-// quantile returns the duration below which a share of the durations is, interpolated within its bucket; the highest finite bound if it is
-// above that; NaN without any.
-func (h histogram) quantile(share float64) float64 {
+// quantile is a duration below which a share of the durations is, in seconds.
+type quantile struct {
+	value float64 // interpolated within a bucket of the histogram; NaN without any duration
+	above bool    // value is the highest finite bound, and the quantile is above it
+}
+
+func (q quantile) String() string {
+	switch {
+	case math.IsNaN(q.value):
+		return "unknown"
+	case q.above:
+		return fmt.Sprintf("above %g s", q.value)
+	default:
+		return fmt.Sprintf("%.2f s", q.value)
+	}
+}
+
+// quantile returns the duration below which a share of the durations is.
+func (h histogram) quantile(share float64) quantile {
 	total := h[math.Inf(1)]
 	if total == 0 {
-		return math.NaN()
+		return quantile{value: math.NaN()}
 	}
-	var bounds []float64
-	for b := range h {
-		bounds = append(bounds, b)
-	}
-	slices.Sort(bounds)
 	below, low := 0.0, 0.0
-	for _, b := range bounds {
-		if h[b] >= share*total {
-			if math.IsInf(b, 1) {
-				return low
-			}
-			return low + (b-low)*(share*total-below)/(h[b]-below)
+	for _, bound := range slices.Sorted(maps.Keys(h)) {
+		switch {
+		case h[bound] < share*total:
+			below, low = h[bound], bound
+		case math.IsInf(bound, 1):
+			return quantile{low, true}
+		default:
+			return quantile{value: low + (bound-low)*(share*total-below)/(h[bound]-below)}
 		}
-		below, low = h[b], b
 	}
-	return low
+	return quantile{low, true}
 }
 
 // TestQuantile needs no cluster.
@@ -158,13 +173,15 @@ func TestQuantile(t *testing.T) {
 	const text = `x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="0.1"} 5
 x_network_plugin_operations_duration_seconds_bucket{operation_type="tear_down_pod",le="0.1"} 7
 x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="0.2"} 15
-x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="+Inf"} 15
+x_network_plugin_operations_duration_seconds_bucket{operation_type="set_up_pod",le="+Inf"} 16
 `
 	h := parseHistogram(text, "set_up_pod").since(histogram{0.1: 5, 0.2: 5, math.Inf(1): 5})
-	if got := h.quantile(0.5); math.Abs(got-0.15) > 1e-9 {
-		t.Errorf("median %v, want 0.15", got)
+	for share, want := range map[float64]string{0.5: "0.16 s", 0.99: "above 0.2 s"} {
+		if got := h.quantile(share).String(); got != want {
+			t.Errorf("quantile %v is %s, want %s", share, got, want)
+		}
 	}
-	if got := (histogram{}).quantile(0.5); !math.IsNaN(got) {
+	if got := (histogram{}).quantile(0.5).String(); got != "unknown" {
 		t.Errorf("median of none %v", got)
 	}
 }
