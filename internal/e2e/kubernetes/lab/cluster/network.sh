@@ -24,6 +24,11 @@ api)
 	in_namespace api ip link add ul0 type bridge
 	in_namespace api ip link set ul0 up
 	add_addresses api ul0 1
+	# The API host is the router of the nodes, and refuses packets to the rest of the world at once. Without that, the pull of an image that
+	# the lab does not have would wait for DNS, and hold up the pulls of other pods.
+	in_namespace api sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+	in_namespace api ip route add unreachable default
+	in_namespace api ip -6 route add unreachable default
 	;;
 node)
 	i=$2
@@ -33,7 +38,7 @@ node)
 	in_namespace api ip link set "n$i" master ul0 up
 	in_namespace "node$i" ip link set eth0 up
 	add_addresses "node$i" eth0 "1$i"
-	# The API host is the router, so that nodes have default routes, as programs expect. It leads nowhere.
+	# Programs expect a default route.
 	if [ "$LAB_FAMILY" != ipv6 ]; then
 		in_namespace "node$i" ip route add default via "${UNDERLAY4}1"
 		in_namespace "node$i" sysctl -qw net.ipv4.ip_forward=1
