@@ -22,11 +22,15 @@ import (
 // maxLoss is the maximum time without a reply while weft is replaced, on a machine of two cores that runs the whole cluster.
 const maxLoss = 2 * time.Second
 
+// requestTimeout is how long a client waits for an answer. TCP repeats the first packet after 1 and 3 seconds, and both nodes are replaced,
+// one after the other: a shorter time would count a client that only waits as one that failed.
+const requestTimeout = 4 * time.Second
+
 // load is how traffic from p1 to p2, on another node, has fared during a change.
 type load struct {
 	ping     time.Duration // longest time between replies to pings
 	requests int           // HTTP requests to the Service, each over a connection of its own
-	failed   int           // those without an answer within two seconds
+	failed   int           // those without an answer within requestTimeout
 	gap      time.Duration // longest time between answers
 	broken   int           // how often a connection that was open broke
 }
@@ -68,13 +72,13 @@ func client(ns netns.NsHandle, keepOpen bool, opened func()) *http.Client {
 	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		opened()
 		err = netspace.Do(ns, func() (err error) {
-			conn, err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, address)
+			conn, err = (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, network, address)
 			return err
 		})
 		return conn, err
 	}
 	transport := &http.Transport{DialContext: dial, DisableKeepAlives: !keepOpen, MaxConnsPerHost: 1}
-	return &http.Client{Timeout: 2 * time.Second, Transport: transport}
+	return &http.Client{Timeout: requestTimeout, Transport: transport}
 }
 
 // fetch sends one request, and reads the answer.
