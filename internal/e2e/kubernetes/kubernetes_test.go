@@ -75,6 +75,15 @@ func runSetting(t *testing.T, s setting, folder string) {
 	}
 	if l.complete(t, folder, facts.Suites) {
 		t.Log("all steps and tests have results of an earlier run")
+		loaded, err := page.Load(folder, s.name, s.description)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range slices.Concat(loaded.Steps, loaded.Tests) {
+			if test.Last().State == outcome.Failed {
+				t.Errorf("failed in an earlier run: %s: %s", test.Name, test.Last().Message)
+			}
+		}
 		return
 	}
 	save := func() {
