@@ -117,29 +117,36 @@ func (l *lab) helmUpgrade(t *recorder) string {
 	return load.String()
 }
 
-// helmUninstall removes weft as docs/KUBERNETES.md says, and checks that nothing of it is left on the nodes.
+// helmUninstall removes weft as docs/KUBERNETES.md says, and checks that nothing of it is left in the cluster and on the nodes.
 func (l *lab) helmUninstall(t *recorder) string {
 	l.kubectl(t, "delete", "deployment,service,pods", "--all", "-n", "default", "--wait=true")
 	l.kubectl(t, "-n", "kube-system", "delete", "deployment", "coredns")
 	l.kubectl(t, "-n", "kube-system", "wait", "--for=delete", "pod", "-l", "k8s-app=kube-dns", "--timeout=60s")
-	for node := 2; node >= 1; node-- {
-		l.weft(t, node, "leave")
-	}
-	l.helm(t, "uninstall", "--wait")
-	l.kubectl(t, "-n", "kube-system", "wait", "--for=delete", "pod", "-l", "app=weft", "--timeout=60s")
-	const kinds = "all,serviceaccounts,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
-	if left := l.kubectl(t, "get", kinds, "-A", "-o", "name"); strings.Contains(left, "weft") {
-		t.Errorf("the cluster has\n%s", left)
+	start := time.Now()
+	l.helm(t, "uninstall", "--wait", "--timeout=5m")
+	took := time.Since(start)
+	until(t, func() error {
+		const kinds = "all,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps," +
+			"validatingadmissionpolicies,validatingadmissionpolicybindings"
+		if left := l.kubectl(t, "get", kinds, "-A", "-o", "name"); strings.Contains(left, "weft") {
+			return fmt.Errorf("the cluster has\n%s", left)
+		}
+		return nil
+	})
+	if left := l.kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.annotations}"); strings.Contains(left, "weft") {
+		t.Errorf("nodes have the annotations %s", left)
 	}
 	for node := 1; node <= 2; node++ {
-		l.onNode(t, node, filepath.Join(l.root, "bin", "weft-kube"), "uninstall")
-		for _, c := range [][]string{{"ls", "/etc/cni/net.d"}, {"ip", "-o", "link"}, {"nft", "list", "tables"}} {
+		for _, c := range [][]string{
+			{"ls", "/etc/cni/net.d"}, {"ls", "/opt/cni/bin"}, {"ls", "/var/lib", "/run"}, {"ip", "-o", "link"}, {"ip", "rule"},
+			{"nft", "list", "tables"},
+		} {
 			if left := l.onNode(t, node, c...); strings.Contains(left, "weft") || strings.Contains(left, "weave") {
 				t.Errorf("node %d: %v prints\n%s", node, c, left)
 			}
 		}
 	}
-	return "no object, interface, rule or configuration is left"
+	return fmt.Sprintf("after %.0f s no object, interface, rule, file or configuration is left", took.Seconds())
 }
 
 // manifestToHelm replaces an installation by the manifest by one with Helm. Pods stay and lose their network while none runs.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -230,12 +232,52 @@ func (l *lab) hostNetworkSources(t *recorder) string {
 	l.applyTemporary(t, "target.yaml", isolate("target", "{from: [{podSelector: {matchLabels: {name: host1}}}]}"))
 	l.refusedSteadily(t, "host1", "target", 8080)
 	address := source.Addr().Unmap()
-	block := netip.PrefixFrom(address, address.BitLen())
-	l.applyTemporary(t, "target.yaml", isolate("target", fmt.Sprintf("{from: [{ipBlock: {cidr: %q}}]}", block)))
-	until(t, func() error { return l.served(t, "host1", "target", 8080) })
+	node := netip.MustParseAddr(l.nodeAddress(1, 0))
+	for _, ip := range []netip.Addr{address, node} {
+		block := netip.PrefixFrom(ip, ip.BitLen())
+		l.applyTemporary(t, "target.yaml", isolate("target", fmt.Sprintf("{from: [{ipBlock: {cidr: %q}}]}", block)))
+		until(t, func() error { return l.served(t, "host1", "target", 8080) })
+		l.refusedSteadily(t, "p1", "target", 8080)
+	}
+	return fmt.Sprintf("a pod on the host network of another node is seen as %v, is denied, and passes by an ipBlock of that address or of "+
+		"its node (%v); one of the same node always passes", address, node)
+}
+
+// clusterPolicy: a ClusterNetworkPolicy decides before NetworkPolicies once the cluster has the kind, and is gone with it.
+func (l *lab) clusterPolicy(t *recorder) string {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/network-policy-api").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "standard", "policy.networking.k8s.io_clusternetworkpolicies.yaml")
+	l.createTemporary(t, pod{name: "target", node: 2, container: ", ports: [{containerPort: 8080}]"})
+	until(t, func() error { return l.served(t, "p1", "target", 8080) })
+	l.kubectl(t, "apply", "-f", kind)
+	l.kubectl(t, "wait", "--for=condition=Established", "crd/clusternetworkpolicies.policy.networking.k8s.io", "--timeout=60s")
+	policy := l.file(t, "cluster.yaml", `apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: deny}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {name: target}}}}
+  ingress:
+  - {action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 8080}}}]}
+`)
+	start := time.Now()
+	l.kubectl(t, "apply", "-f", policy)
+	until(t, func() error {
+		if l.served(t, "p1", "target", 8080) == nil {
+			return errors.New("the connection is not denied")
+		}
+		return nil
+	})
+	took := time.Since(start)
 	l.refusedSteadily(t, "p1", "target", 8080)
-	return fmt.Sprintf("a pod on the host network of another node is seen as %v, is denied, and passes by an ipBlock of that address; "+
-		"one of the same node always passes", address)
+	l.kubectl(t, "delete", "-f", kind)
+	until(t, func() error { return l.served(t, "p1", "target", 8080) })
+	return fmt.Sprintf("denied %.0f s after the first policy of the kind, which was new in the cluster; allowed without the kind",
+		took.Seconds())
 }
 
 // sidecarPort: a policy allows a port by the name that a native sidecar gives it.

@@ -37,6 +37,7 @@ var settings = []setting{
 			{name: "policies for multicast, broadcast and link-local", run: (*lab).policiesByPort},
 			{name: "pods on the host network and policies", run: (*lab).hostNetworkSources},
 			{name: "named port of a native sidecar", run: (*lab).sidecarPort},
+			{name: "ClusterNetworkPolicy", run: (*lab).clusterPolicy},
 			{name: "an address is used again at once", run: (*lab).addressReused},
 			{name: "300 pods on one node", run: (*lab).manyPods},
 			{name: "rotation of the secret by the Secret object", run: (*lab).rotate},
@@ -102,6 +103,7 @@ var everywhere = []step{
 	{name: "policies for multicast, broadcast and link-local", run: (*lab).policiesByPort},
 	{name: "pods on the host network and policies", run: (*lab).hostNetworkSources},
 	{name: "named port of a native sidecar", run: (*lab).sidecarPort},
+	{name: "ClusterNetworkPolicy", run: (*lab).clusterPolicy},
 	{name: "an address is used again at once", run: (*lab).addressReused},
 	{name: "crash and reboot of a node", run: (*lab).reboot},
 }

@@ -43,6 +43,9 @@ func (l *lab) tokens(t *recorder) string {
 	for _, c := range []struct{ name, token, node, patch, want string }{
 		{"own condition", bound, "node2", up, ""},
 		{"own annotation", bound, "node2", strings.ReplaceAll(key, "0123456789abcdef", id), ""},
+		{"own addresses", bound, "node2", `{"metadata":{"annotations":{"weft.network/addresses":"10.244.0.1,fd00:244::1"}}}`, ""},
+		{"no addresses", bound, "node2", `{"metadata":{"annotations":{"weft.network/addresses":null}}}`, ""},
+		{"not addresses", bound, "node2", `{"metadata":{"annotations":{"weft.network/addresses":"all pods"}}}`, "only its own annotations"},
 		{"condition of another node", bound, "node1", up, "only the node that it runs on"},
 		{"annotation of another node", bound, "node1", key, "only the node that it runs on"},
 		{"a token without a node", unbound, "node2", up, "only the node that it runs on"},
@@ -52,10 +55,10 @@ func (l *lab) tokens(t *recorder) string {
 		{"addresses", bound, "node2", `{"status":{"addresses":[{"type":"InternalIP","address":"172.30.0.99"}]}}`, "only the conditions"},
 		{"capacity", bound, "node2", `{"status":{"capacity":{"example.com/x":"1"}}}`, "only the conditions"},
 		{"a label", bound, "node2", `{"metadata":{"labels":{"x":"y"}}}`, "no labels"},
-		{"another annotation", bound, "node2", `{"metadata":{"annotations":{"x":"y"}}}`, "only the annotation"},
-		{"an empty annotation", bound, "node2", `{"metadata":{"annotations":{"x":""}}}`, "only the annotation"},
-		{"no annotations", bound, "node2", `{"metadata":{"annotations":null}}`, "only the annotation"},
-		{"not an ID", bound, "node2", `{"metadata":{"annotations":{"weft.network/peer-id":"x"}}}`, "only the annotation"},
+		{"another annotation", bound, "node2", `{"metadata":{"annotations":{"x":"y"}}}`, "only its own annotations"},
+		{"an empty annotation", bound, "node2", `{"metadata":{"annotations":{"x":""}}}`, "only its own annotations"},
+		{"no annotations", bound, "node2", `{"metadata":{"annotations":null}}`, "only its own annotations"},
+		{"not an ID", bound, "node2", `{"metadata":{"annotations":{"weft.network/peer-id":"x"}}}`, "only its own annotations"},
 	} {
 		err := l.patchStatus(t, c.token, c.node, c.patch)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
