@@ -25,7 +25,7 @@ func readAdmin(p *v1alpha1.AdminNetworkPolicy) *source {
 	for _, r := range p.Spec.Egress {
 		peers := make([]adminPeer, len(r.To))
 		for i, t := range r.To {
-			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, len(t.DomainNames) > 0}
+			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, t.DomainNames}
 		}
 		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
@@ -41,7 +41,7 @@ func readBaseline(p *v1alpha1.BaselineAdminNetworkPolicy) *source {
 	for _, r := range p.Spec.Egress {
 		peers := make([]adminPeer, len(r.To))
 		for i, t := range r.To {
-			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, false}
+			peers[i] = adminPeer{t.Namespaces, t.Pods, t.Nodes, t.Networks, nil}
 		}
 		rules[Egress] = append(rules[Egress], adminRule{string(r.Action), peers, r.Ports})
 	}
@@ -54,7 +54,7 @@ type adminPeer struct {
 	pods       *v1alpha1.NamespacedPod
 	nodes      *metav1.LabelSelector
 	networks   []v1alpha1.CIDR
-	domains    bool
+	domains    []v1alpha1.DomainName
 }
 
 func adminIngress(from []v1alpha1.AdminNetworkPolicyIngressPeer) []adminPeer {
@@ -121,7 +121,7 @@ func (s *source) addRule(d Direction, path string, from adminRule) {
 	}
 	all := false
 	for i, p := range from.peers {
-		terms, err := p.terms()
+		terms, err := p.terms(r.verdict)
 		if err != nil {
 			s.problem("%s: peer %d: %v; it matches %s", path, i, err, fallback(r.verdict))
 			all = all || r.verdict == deny
@@ -162,9 +162,9 @@ func fallback(v verdict) string {
 	return "nothing"
 }
 
-func (p adminPeer) terms() (terms []term, err error) {
-	if p.domains {
-		return nil, fmt.Errorf("domainNames are not supported")
+func (p adminPeer) terms(v verdict) (terms []term, err error) {
+	if len(p.domains) > 0 {
+		return domainTerms(p.domains, v)
 	}
 	if p.nodes != nil {
 		nodes, err := metav1.LabelSelectorAsSelector(p.nodes)

@@ -87,7 +87,7 @@ func (s *source) addClusterRule(d Direction, path string, from clusterRule) {
 		field = "to"
 	}
 	for i, p := range from.peers {
-		terms, err := clusterPeer(p)
+		terms, err := clusterPeer(p, r.verdict)
 		if err != nil {
 			fail(field, i, err)
 		}
@@ -110,10 +110,10 @@ func (s *source) addClusterRule(d Direction, path string, from clusterRule) {
 	s.rules[d] = append(s.rules[d], r)
 }
 
-func clusterPeer(p v1beta1.ClusterNetworkPolicyEgressPeer) (terms []term, err error) {
+func clusterPeer(p v1beta1.ClusterNetworkPolicyEgressPeer, v verdict) (terms []term, err error) {
 	switch {
 	case len(p.DomainNames) > 0:
-		return nil, fmt.Errorf("domainNames are not supported")
+		return domainTerms(p.DomainNames, v)
 	case p.Nodes != nil:
 		nodes, err := metav1.LabelSelectorAsSelector(p.Nodes)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -17,6 +18,16 @@ func Compile(c *Cluster) *Ruleset {
 	s.SetPolicies(c.Policies)
 	for _, p := range c.Pods {
 		s.SetPod(p)
+	}
+	s.Update()
+	for _, d := range s.Domains() {
+		var addrs []netip.Addr
+		for name, resolved := range c.Names {
+			if d.Matches(name) {
+				addrs = append(addrs, resolved...)
+			}
+		}
+		s.SetDomain(d, addrs)
 	}
 	s.Update()
 	return s.Ruleset()
@@ -246,7 +257,7 @@ func (s *State) setsOf(terms []term) (names []string) {
 }
 
 // unions returns the names of a set with the addresses of all terms but blocks, and of one with those of the blocks. A set with intervals
-// costs more at each change, and pods change most often.
+// costs more at each change, and pods and domains change most often.
 func (s *State) unions(terms []term) (names []string) {
 	var hosts, blocks []term
 	for _, t := range terms {

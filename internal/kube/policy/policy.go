@@ -14,6 +14,9 @@
 // a new or deleted pod only adds or removes elements. The name of a chain is a digest of its content, so a chain never
 // changes: a changed policy is another chain, and pods with the same policies share their chains.
 //
+// A rule by domain name allows the addresses that the name has resolved to. The caller learns them from DNS answers and sets them: see
+// State.SetDomain.
+//
 // Packets need not have the address of a pod: broadcasts, multicasts, and packets to or from an address that a pod has given
 // itself. The ruleset names the bridge port of each local pod, with the chains that decide these.
 //
@@ -36,6 +39,8 @@ type Cluster struct {
 	// Pods are the pods with addresses of the overlay, without finished pods and those of the host network.
 	Pods  []*Pod
 	Nodes []Node
+	// Names are the addresses that DNS names have resolved to, for rules by domain name. Names are in lower case, without a dot at the end.
+	Names map[string][]netip.Addr
 	Policies
 }
 
@@ -114,6 +119,10 @@ type Ruleset struct {
 	Addrs []netip.Addr
 	// Problems are policies that cannot be enforced as written, sorted by kind, namespace and name.
 	Problems []Problem
+	// Askers are the addresses of this node's pods that rules by domain name apply to, sorted: the DNS answers that they get are of
+	// interest. Resolvers is the name of the set with the pods of the cluster's DNS; empty while there are no Askers.
+	Askers    []netip.Addr
+	Resolvers string
 }
 
 // PodChains has the name of the chain that decides the connections of a pod in each direction; empty: all are allowed.

@@ -7,11 +7,11 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// liveSet is a set of addresses that follows the pods and nodes which its terms select.
+// liveSet is a set of addresses that follows the pods, nodes and domains which its terms select.
 type liveSet struct {
 	terms  []term
 	blocks []netip.Prefix // of its terms
-	hosts  multiset       // addresses of pods and nodes
+	hosts  multiset       // addresses of pods, nodes and domains
 	// interval is true for a set with blocks; elements are its elements at the last flush.
 	interval bool
 	elements []netip.Prefix
@@ -19,23 +19,25 @@ type liveSet struct {
 }
 
 // newSet returns the set of all addresses that the terms select.
-func (x *index) newSet(terms []term) *liveSet {
-	s := &liveSet{terms: terms, fresh: true}
+func (s *State) newSet(terms []term) *liveSet {
+	set := &liveSet{terms: terms, fresh: true}
 	for _, t := range terms {
 		switch {
 		case t.pods != nil:
-			for _, p := range x.podsOf(t.pods) {
-				s.hosts.add(p.addresses(), 1)
+			for _, p := range s.podsOf(t.pods) {
+				set.hosts.add(p.addresses(), 1)
 			}
+		case t.domain != "":
+			set.hosts.add(s.domains[t.domain], 1)
 		case t.block != nil:
-			s.interval = true
-			s.blocks = append(s.blocks, t.block.prefixes()...)
+			set.interval = true
+			set.blocks = append(set.blocks, t.block.prefixes()...)
 		}
 	}
-	for _, node := range x.nodes {
-		s.addNode(node, 1)
+	for _, node := range s.nodes {
+		set.addNode(node, 1)
 	}
-	return s
+	return set
 }
 
 // addNode adds what its terms select of a node n times: all addresses of a node by its labels, and the aliases of one with an address in a

@@ -21,7 +21,8 @@ type State struct {
 	bySpace  map[string][]*liveSet // other sets by the namespaces of their pods
 	ports    map[string]*portUse   // by term, name and protocol
 	addrs    multiset              // of all pods
-	enforced bool                  // the addresses of all pods were part of the last Change
+	domains  map[Domain][]netip.Addr
+	enforced bool // the addresses of all pods were part of the last Change
 
 	chains map[string]Chain
 	built  map[string]string // names of chains, by the key of selecting
@@ -59,7 +60,7 @@ func NewState() *State {
 		index: newIndex(), sources: newSources(), sets: map[string]*liveSet{}, bySpace: map[string][]*liveSet{}, ports: map[string]*portUse{},
 		chains: map[string]Chain{}, built: map[string]string{}, byPeer: map[string][]rule{},
 		dirty: map[podKey]bool{}, own: map[podKey]PodChains{}, rules: newRuleset(),
-		named: map[podKey]map[*source]bool{},
+		named: map[podKey]map[*source]bool{}, domains: map[Domain][]netip.Addr{},
 	}
 }
 
@@ -250,6 +251,7 @@ func (s *State) flushAddrs() Elements {
 func (s *State) Ruleset() *Ruleset {
 	out := &Ruleset{
 		Sets: make(map[string]Set, len(s.sets)), Chains: s.rules.Chains, Pods: s.rules.Pods, Links: s.rules.Links, Problems: s.rules.Problems,
+		Askers: s.rules.Askers, Resolvers: s.rules.Resolvers,
 	}
 	for name, set := range s.sets {
 		out.Sets[name] = set.set()
@@ -355,6 +357,7 @@ func (s *State) sweep(rules *Ruleset) {
 		keep(p.Ingress)
 		keep(p.Egress)
 	}
+	s.addAskers(rules)
 	maps.DeleteFunc(s.chains, func(name string, _ Chain) bool { _, used := rules.Chains[name]; return !used })
 	maps.DeleteFunc(s.built, func(_, name string) bool { _, used := rules.Chains[name]; return !used })
 	gone := map[*liveSet]bool{}

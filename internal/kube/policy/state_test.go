@@ -31,6 +31,7 @@ func (f *follower) apply(t *testing.T, c policy.Change) {
 		}
 		f.rules = &policy.Ruleset{
 			Sets: sets, Chains: c.Rules.Chains, Pods: c.Rules.Pods, Links: c.Rules.Links, Problems: c.Rules.Problems, Addrs: f.rules.Addrs,
+			Askers: c.Rules.Askers, Resolvers: c.Rules.Resolvers,
 		}
 	}
 	for name, e := range c.Sets {
@@ -84,7 +85,7 @@ type history struct {
 // step makes one change.
 func (h *history) step() {
 	other := h.ClusterWithPolicies(4) // to take parts from
-	switch h.IntN(10) {
+	switch h.IntN(12) {
 	case 0:
 		h.c.Policies = other.Policies
 		h.s.SetPolicies(h.c.Policies)
@@ -106,6 +107,8 @@ func (h *history) step() {
 			h.c.Pods = slices.Delete(slices.Clone(h.c.Pods), i, i+1)
 			h.s.DeletePod(gone.Namespace, gone.Name)
 		}
+	case 10, 11:
+		h.c.Names = h.Names(h.c)
 	case 6:
 		h.serial++
 		p := other.Pods[0]
@@ -147,6 +150,7 @@ func TestHistory(t *testing.T) {
 			for range 1 + h.IntN(3) {
 				h.step()
 			}
+			policytest.Resolve(h.s, h.c)
 			f.apply(t, h.s.Update())
 			want := policy.Compile(h.c)
 			if diff := cmp.Diff(want, h.s.Ruleset(), equalAddrs); diff != "" {

@@ -10,13 +10,14 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// term selects addresses of the other end of a connection. Exactly one of pods, block and nodes is set. The key is equal for
+// term selects addresses of the other end of a connection. Exactly one of pods, block, nodes and domain is set. The key is equal for
 // equal terms.
 type term struct {
-	key   string
-	pods  *podTerm
-	block *block
-	nodes labels.Selector
+	key    string
+	pods   *podTerm
+	block  *block
+	nodes  labels.Selector
+	domain Domain
 }
 
 // podTerm selects pods by labels, in one namespace by name or, where spaces is not nil, in all namespaces that it matches.

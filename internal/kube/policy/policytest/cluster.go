@@ -58,6 +58,9 @@ func clusterAction(c *policy.Cluster, k *v1beta1.ClusterNetworkPolicy, egress bo
 }
 
 func clusterTo(c *policy.Cluster, t v1beta1.ClusterNetworkPolicyEgressPeer, ip netip.Addr) bool {
+	if len(t.DomainNames) > 0 {
+		return resolves(c, t.DomainNames, ip)
+	}
 	networks := make([]v1alpha1.CIDR, len(t.Networks))
 	for i, n := range t.Networks {
 		networks[i] = v1alpha1.CIDR(n)
@@ -106,9 +109,15 @@ func (r Random) ClusterPolicy(name string, priority int) *v1beta1.ClusterNetwork
 		return v1beta1.ClusterNetworkPolicyIngressRule{Action: action(), From: append(several(r, 2, from), from()), Protocols: r.protocols(true)}
 	})
 	k.Spec.Egress = several(r, 3, func() v1beta1.ClusterNetworkPolicyEgressRule {
-		to := append(several(r, 2, r.clusterTo), r.clusterTo())
-		pods := !slices.ContainsFunc(to, func(p v1beta1.ClusterNetworkPolicyEgressPeer) bool { return p.Nodes != nil || len(p.Networks) > 0 })
-		return v1beta1.ClusterNetworkPolicyEgressRule{Action: action(), To: to, Protocols: r.protocols(pods)}
+		a := action()
+		peer := func() v1beta1.ClusterNetworkPolicyEgressPeer {
+			return r.clusterTo(a == v1beta1.ClusterNetworkPolicyRuleActionAccept)
+		}
+		to := append(several(r, 2, peer), peer())
+		pods := !slices.ContainsFunc(to, func(p v1beta1.ClusterNetworkPolicyEgressPeer) bool {
+			return p.Nodes != nil || len(p.Networks)+len(p.DomainNames) > 0
+		})
+		return v1beta1.ClusterNetworkPolicyEgressRule{Action: a, To: to, Protocols: r.protocols(pods)}
 	})
 	return k
 }
@@ -118,7 +127,12 @@ func (r Random) clusterPods() (*metav1.LabelSelector, *v1beta1.NamespacedPod) {
 	return spaces, (*v1beta1.NamespacedPod)(pods)
 }
 
-func (r Random) clusterTo() (p v1beta1.ClusterNetworkPolicyEgressPeer) {
+// clusterTo returns a peer; one by domain name, which only rules that accept may have, if domains.
+func (r Random) clusterTo(domains bool) (p v1beta1.ClusterNetworkPolicyEgressPeer) {
+	if domains && r.chance(3) {
+		p.DomainNames = as[v1beta1.DomainName](r.domainNames())
+		return p
+	}
 	switch r.IntN(4) {
 	case 0:
 		p.Nodes = r.selector()

@@ -270,7 +270,7 @@ func adminAction(c *policy.Cluster, a *v1alpha1.AdminNetworkPolicy, egress bool,
 	if egress {
 		for _, r := range a.Spec.Egress {
 			if adminPorts(c, r.Ports, p) && slices.ContainsFunc(r.To, func(t v1alpha1.AdminNetworkPolicyEgressPeer) bool {
-				return to(c, t.Namespaces, t.Pods, t.Nodes, t.Networks, other)
+				return byDomain(t) && resolves(c, t.DomainNames, other) || !byDomain(t) && to(c, t.Namespaces, t.Pods, t.Nodes, t.Networks, other)
 			}) {
 				return r.Action
 			}

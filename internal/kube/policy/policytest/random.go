@@ -187,7 +187,12 @@ func (r Random) adminFrom() (p v1alpha1.AdminNetworkPolicyIngressPeer) {
 	return p
 }
 
-func (r Random) adminTo() (p v1alpha1.AdminNetworkPolicyEgressPeer) {
+// adminTo returns a peer; one by domain name, which only rules that allow may have, if domains.
+func (r Random) adminTo(domains bool) (p v1alpha1.AdminNetworkPolicyEgressPeer) {
+	if domains && r.chance(3) {
+		p.DomainNames = as[v1alpha1.DomainName](r.domainNames())
+		return p
+	}
 	switch r.IntN(4) {
 	case 0:
 		p.Nodes = r.selector()
@@ -220,10 +225,13 @@ func (r Random) adminPorts() *[]v1alpha1.AdminNetworkPolicyPort {
 }
 
 // adminTargets returns the peers and ports of an egress rule. The API allows ports by name for pods only.
-func (r Random) adminTargets() (to []v1alpha1.AdminNetworkPolicyEgressPeer, ports *[]v1alpha1.AdminNetworkPolicyPort) {
-	to, ports = append(several(r, 2, r.adminTo), r.adminTo()), r.adminPorts()
+func (r Random) adminTargets(domains bool) (to []v1alpha1.AdminNetworkPolicyEgressPeer, ports *[]v1alpha1.AdminNetworkPolicyPort) {
+	peer := func() v1alpha1.AdminNetworkPolicyEgressPeer { return r.adminTo(domains) }
+	to, ports = append(several(r, 2, peer), peer()), r.adminPorts()
 	named := ports != nil && slices.ContainsFunc(*ports, func(p v1alpha1.AdminNetworkPolicyPort) bool { return p.NamedPort != nil })
-	if named && slices.ContainsFunc(to, func(p v1alpha1.AdminNetworkPolicyEgressPeer) bool { return p.Nodes != nil || len(p.Networks) > 0 }) {
+	if named && slices.ContainsFunc(to, func(p v1alpha1.AdminNetworkPolicyEgressPeer) bool {
+		return p.Nodes != nil || len(p.Networks)+len(p.DomainNames) > 0
+	}) {
 		return to, nil
 	}
 	return to, ports
@@ -242,8 +250,9 @@ func (r Random) Admin(name string, priority int) *v1alpha1.AdminNetworkPolicy {
 		}
 	})
 	a.Spec.Egress = several(r, 3, func() v1alpha1.AdminNetworkPolicyEgressRule {
-		to, ports := r.adminTargets()
-		return v1alpha1.AdminNetworkPolicyEgressRule{Action: action(), To: to, Ports: ports}
+		a := action()
+		to, ports := r.adminTargets(a == v1alpha1.AdminNetworkPolicyRuleActionAllow)
+		return v1alpha1.AdminNetworkPolicyEgressRule{Action: a, To: to, Ports: ports}
 	})
 	return a
 }
@@ -261,7 +270,7 @@ func (r Random) Baseline() *v1alpha1.BaselineAdminNetworkPolicy {
 		}
 	})
 	b.Spec.Egress = several(r, 2, func() v1alpha1.BaselineAdminNetworkPolicyEgressRule {
-		to, ports := r.adminTargets()
+		to, ports := r.adminTargets(false)
 		rule := v1alpha1.BaselineAdminNetworkPolicyEgressRule{Action: action(), Ports: ports}
 		for _, t := range to {
 			rule.To = append(rule.To, v1alpha1.BaselineAdminNetworkPolicyEgressPeer{
@@ -292,15 +301,13 @@ func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 			c.Policies.Cluster = append(c.Policies.Cluster, r.ClusterPolicy(fmt.Sprint("cnp", i), 2*i+1))
 		}
 	}
+	c.Names = r.Names(c)
 	return c
 }
 
 // Packet returns a packet between pods, or between a pod and another address.
 func (r Random) Packet(c *policy.Cluster) Packet {
-	others := []netip.Addr{
-		netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("8.8.8.8"),
-		netip.MustParseAddr("10.32.1.200"), netip.MustParseAddr("2001:db8::1"),
-	}
+	others := append([]netip.Addr{netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("10.32.1.200")}, external...)
 	return r.packet(func() netip.Addr {
 		if r.chance(5) {
 			return pick(r, others)
@@ -382,6 +389,7 @@ func Move(s *policy.State, from, to *policy.Cluster) {
 	s.SetNamespaces(to.Namespaces)
 	s.SetNodes(to.Nodes)
 	s.SetPolicies(to.Policies)
+	Resolve(s, to)
 	for _, p := range from.Pods {
 		if !slices.ContainsFunc(to.Pods, func(q *policy.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {
 			s.DeletePod(p.Namespace, p.Name)
