@@ -112,6 +112,7 @@ var layers = []struct {
 	{"mesh/metadata", 1},
 	{"ipam/...", 1},
 	{"internal/kube/policy/...", 1},
+	{"internal/kube/domains", 1},
 	{"internal/api", 1},
 	{"internal/hoststate", 1},
 	{"internal/capture/...", 1},
@@ -179,6 +180,9 @@ var steps = map[string]int{
 	"weft/internal/kube/firewall": 1,
 	"weft/internal/hostwatch":     1,
 	"weft/internal/nftwatch":      0,
+
+	"weft/internal/kube/domains": 1,
+	"weft/internal/kube/policy":  0,
 
 	"weft/bench/harness": 3,
 	"weft/bench/load":    2,

@@ -48,7 +48,10 @@ type Config struct {
 	Identities *Identities
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
 	DropLog DropLog
-	Log     *slog.Logger
+	// Answers reports DNS answers, for rules by domain name, and Connections the connections that keep their addresses open; nil: none.
+	Answers     AnswerLog
+	Connections ConnectionTable
+	Log         *slog.Logger
 }
 
 // DropLog reports samples of dropped packets. firewall.NFLog is one.
@@ -157,6 +160,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.cfg.FilterWatch != nil {
 		run("changes of packet filters", a.cfg.FilterWatch)
+	}
+	if a.cfg.Answers != nil {
+		run("DNS answers", a.enforcer.domains.run)
 	}
 	if a.cfg.DropLog != nil {
 		run("samples of drops", func(ctx context.Context) error {

@@ -72,11 +72,14 @@ type enforcer struct {
 
 	restored atomic.Uint64 // how often the rules were set again
 
+	domains *domainNames
+
 	// owned by run
 	state   *policy.State
 	applied bool // the rules in force are those of state
 	started bool // attachments of the last run were compared with the cluster
 	unread  []policy.Problem
+	full    []policy.Problem // that domains have too many addresses, as last reported
 	ports   ports
 	// lingering are pods that the API server has deleted while their port is there: their sandbox still runs.
 	lingering map[podKey]bool
@@ -95,6 +98,9 @@ func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
 		admitting: map[podKey]int{}, lingering: map[podKey]bool{}, linkExists: cfg.LinkExists,
 		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, filtersChanged: cfg.FilterChanges,
 	}
+	if e.domains, err = newDomainNames(cfg, e.state, time.Now()); err != nil {
+		return nil, err
+	}
 	e.claims = newClaims(cfg.Node, e.state, func(ip netip.Addr) string { return e.ports.byAddr[ip] })
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
@@ -108,6 +114,7 @@ func (e *enforcer) run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { e.guards.run(ctx) })
 	defer beside.Wait()
+	defer func() { e.domains.save(time.Now()) }()
 	check := time.NewTimer(e.period)
 	defer check.Stop()
 	soon := false                // the check follows a notification
@@ -125,6 +132,10 @@ func (e *enforcer) run(ctx context.Context) error {
 			e.enforce(ctx)
 		case <-e.urgent:
 			e.enforce(ctx)
+		case answer := <-e.domains.answers:
+			if e.domains.learn(answer, time.Now()) {
+				e.enforce(ctx) // a pod is about to connect to the address
+			}
 		case <-e.filtersChanged:
 			if !soon {
 				soon = true
@@ -132,6 +143,7 @@ func (e *enforcer) run(ctx context.Context) error {
 			}
 		case <-check.C:
 			e.check(ctx)
+			e.expire(ctx, time.Now())
 			soon = false
 			check.Reset(e.period)
 		}
@@ -154,6 +166,14 @@ func (e *enforcer) check(ctx context.Context) {
 	}
 	e.applied = false
 	e.enforce(ctx)
+}
+
+// expire closes the addresses of domains that are not in use any more.
+func (e *enforcer) expire(ctx context.Context, now time.Time) {
+	if e.applied && e.domains.expire(e.state.Askers(), now) { // else the pods, so their connections, may not be known yet
+		e.enforce(ctx)
+	}
+	e.domains.save(now)
 }
 
 // pause waits for d, or returns the error of ctx when it ends first.
@@ -198,6 +218,9 @@ func (e *enforcer) enforce(ctx context.Context) {
 	e.mu.Unlock()
 	e.follow(ctx)
 	change := e.state.Update()
+	if change.Rules != nil {
+		e.domains.need(e.state.Domains())
+	}
 	if err := e.apply(ctx, change); err != nil {
 		e.log.Error("policies cannot be enforced", "err", err)
 		e.health.set(checkPolicies, err)
@@ -208,9 +231,9 @@ func (e *enforcer) enforce(ctx context.Context) {
 		e.guardsBehind = false
 		e.guards.want(e.attached.all(), e.claims)
 	}
-	if e.reportBehind {
-		e.reportBehind = false
-		e.report(append(slices.Clone(e.state.Problems()), e.unread...))
+	if full := e.domains.problems(); e.reportBehind || !slices.Equal(full, e.full) {
+		e.reportBehind, e.full = false, full
+		e.report(slices.Concat(e.state.Problems(), e.unread, full))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

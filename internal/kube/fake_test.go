@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
@@ -51,9 +52,18 @@ func (f *fakeFilter) Change(_ context.Context, c policy.Change) error {
 	if f.rules == nil {
 		return errors.New("the rules are unknown")
 	}
+	next := *f.rules
 	if c.Rules != nil {
-		f.rules = c.Rules
+		next = *c.Rules
 	}
+	sets := map[string]policy.Set{}
+	for name, set := range next.Sets {
+		set.Prefixes = slices.DeleteFunc(slices.Concat(f.rules.Sets[name].Prefixes, c.Sets[name].Added), func(p netip.Prefix) bool {
+			return slices.Contains(c.Sets[name].Removed, p)
+		})
+		sets[name] = set
+	}
+	next.Sets, f.rules = sets, &next
 	f.applied++
 	return nil
 }
@@ -70,6 +80,18 @@ func (f *fakeFilter) checks() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.looked
+}
+
+// has reports whether a set of the rules has an address.
+func (f *fakeFilter) has(ip string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, set := range f.rules.Sets {
+		if slices.ContainsFunc(set.Prefixes, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Addr().String() == ip }) {
+			return true
+		}
+	}
+	return false
 }
 
 // link returns the port of that name in the rules.

@@ -73,14 +73,15 @@ func (a *Agent) healthHandler() http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{a.cfg.Filter, a.restored})
+	registry.MustRegister(collector{a.cfg.Filter, a.enforcer.domains, a.restored})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-// collector collects the number of packets that policies have dropped, and of restored settings.
+// collector collects the number of packets that policies have dropped, of addresses of domains, and of restored settings.
 type collector struct {
 	filter   firewall.Firewall
+	domains  *domainNames
 	restored func() map[string]uint64 // by what was restored
 }
 
@@ -95,6 +96,8 @@ var (
 	droppedPackets = metrics.Counter("policy_dropped_packets_total", "Packets that network policies have dropped.", "direction")
 	restoredTotal  = metrics.Counter("policy_restored_total",
 		"How often rules of policies, or settings that they need, were restored after another program had changed them.", "what")
+	domainAddresses = metrics.Gauge("policy_domain_addresses", "Addresses that DNS answers gave the domain names of policies.")
+	domainAnswers   = metrics.Counter("policy_domain_answers_total", "DNS answers with addresses for domain names of policies.")
 )
 
 // Describe implements prometheus.Collector.
@@ -107,6 +110,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for what, n := range c.restored() {
 		restoredTotal.Send(ch, float64(n), what)
 	}
+	domainAddresses.Send(ch, float64(c.domains.known.Load()))
+	domainAnswers.Send(ch, float64(c.domains.received.Load()))
 	dropped, err := c.filter.Dropped(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)

@@ -25,8 +25,10 @@ func (f droppingFilter) Dropped(context.Context) (map[policy.Direction]uint64, e
 // TestMetrics: dropped packets are published by direction, and an unreadable counter fails the scrape.
 func TestMetrics(t *testing.T) {
 	scrape := func(f droppingFilter) (code int, text string) {
-		a := &Agent{cfg: Config{Filter: f}, health: &health{}, enforcer: &enforcer{}, bridged: &bridged{}}
+		a := &Agent{cfg: Config{Filter: f}, health: &health{}, enforcer: &enforcer{domains: &domainNames{}}, bridged: &bridged{}}
 		a.enforcer.restored.Store(2)
+		a.enforcer.domains.known.Store(3)
+		a.enforcer.domains.received.Store(4)
 		w := httptest.NewRecorder()
 		a.healthHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		body, err := io.ReadAll(w.Body)
@@ -42,6 +44,8 @@ func TestMetrics(t *testing.T) {
 		`weft_policy_dropped_packets_total{direction="egress"} 0`,
 		`weft_policy_restored_total{what="rules"} 2`,
 		`weft_policy_restored_total{what="bridged_packets"} 0`,
+		"weft_policy_domain_addresses 3",
+		"weft_policy_domain_answers_total 4",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

@@ -47,6 +47,8 @@ type Config struct {
 	Group uint16
 	// Length is how many bytes of each packet are copied.
 	Length uint32
+	// Buffer is the size of the buffer for packets that wait to be received, in bytes; 0: the default of the kernel.
+	Buffer int
 	// AtOnce has the kernel send each packet at once. Otherwise it may wait for others, for a second.
 	AtOnce bool
 	// NetNS is a descriptor of the network namespace; 0: that of the calling thread.
@@ -58,6 +60,11 @@ func Open(cfg Config) (*Conn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: cfg.NetNS})
 	if err != nil {
 		return nil, fmt.Errorf("nflog: netlink: %w", err)
+	}
+	if cfg.Buffer > 0 {
+		if err := setBuffer(conn, cfg.Buffer); err != nil {
+			return nil, errors.Join(fmt.Errorf("nflog: receive buffer: %w", err), conn.Close())
+		}
 	}
 	attributes := []netlink.Attribute{
 		{Type: configCommand, Data: []byte{commandBind}},
@@ -79,6 +86,22 @@ func Open(cfg Config) (*Conn, error) {
 		}
 	}
 	return &Conn{conn: conn}, nil
+}
+
+// setBuffer sets the size of the receive buffer: beyond the limit of the host if the process may.
+func setBuffer(conn *netlink.Conn, size int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	if err := raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) }); err != nil {
+		return err
+	}
+	if forced == nil {
+		return nil
+	}
+	return conn.SetReadBuffer(size)
 }
 
 // header returns struct nfgenmsg.

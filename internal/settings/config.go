@@ -241,9 +241,9 @@ func (c *Config) DirectPort() string { return direct.PortName(c.DirectTable()) }
 // DirectTable returns the number of the routing table of direct routing.
 func (c *Config) DirectTable() uint16 { return uint16(c.Port) }
 
-// DirectGroup returns the log group of netfilter for its probes. Policies in Kubernetes have the group 6783.
+// DirectGroup returns the log group of netfilter for its probes. Policies in Kubernetes have the groups 6781 and 6783.
 func (c *Config) DirectGroup() uint16 {
-	if group := uint16(c.Port + 1); group != policiesGroup {
+	if group := uint16(c.Port + 1); !slices.Contains(policiesGroups, group) {
 		return group
 	}
 	return uint16(c.Port)
@@ -251,14 +251,14 @@ func (c *Config) DirectGroup() uint16 {
 
 // PairGroup returns the log group of netfilter for the beginnings of pairs of the kernel path.
 func (c *Config) PairGroup() uint16 {
-	if group := uint16(c.Port) ^ 1<<15; group != policiesGroup {
+	if group := uint16(c.Port) ^ 1<<15; !slices.Contains(policiesGroups, group) {
 		return group
 	}
 	return uint16(c.Port) ^ 1<<14
 }
 
-// policiesGroup is the log group of package kube/firewall.
-const policiesGroup = 6783
+// policiesGroups are the log groups of package kube/firewall.
+var policiesGroups = []uint16{6781, 6783}
 
 // WantsTunnels reports whether WireGuard could carry frames of any peer.
 func (c *Config) WantsTunnels(sealed bool) bool { return c.HasWireGuard && c.AllowsTunnels(sealed) }

@@ -18,6 +18,8 @@
 //	        ip saddr . ip daddr @self4 accept
 //	        goto judge
 //	    }
+//	    set askers4, askers6                         pods with rules by domain name
+//	    chain answers-forward, answers-output        copy the DNS answers that they get to a log group, while there are any
 //	    chain judge {
 //	        ip saddr vmap @egress4
 //	        ip daddr vmap @ingress4

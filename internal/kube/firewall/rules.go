@@ -42,6 +42,7 @@ func (n *NFT) whole(t *table, r *policy.Ruleset) *transaction {
 	b.replaceTable("weft: network policies; written by weft-kube, which undoes other changes")
 	for _, f := range families {
 		b.add(&knftables.Set{Name: f.self(), Type: f.addr + " . " + f.addr})
+		b.add(&knftables.Set{Name: f.askers(), Type: f.addr})
 		for _, d := range directions {
 			b.add(&knftables.Map{Name: f.podsOf(d), Type: f.addr + " : verdict"})
 			b.add(&knftables.Map{Name: f.reversed(d), Type: f.addr + " : verdict"})
@@ -161,7 +162,9 @@ func addChange(tx *transaction, old, t *table, c policy.Change) {
 		}
 		for _, f := range families {
 			b.changeKeys(f.self(), old.self[f.self()], t.self[f.self()])
+			b.changeKeys(f.askers(), old.askers[f.askers()], t.askers[f.askers()])
 		}
+		changeAnswers(b, old.resolvers, t.resolvers)
 		remove()
 		for _, name := range missing(old.sets, t.sets) {
 			b.del(&knftables.Set{Name: name})

@@ -62,8 +62,11 @@ type table struct {
 	maps    map[string]map[string]string   // verdicts by map and key
 	self    map[string]map[string][]string // elements of the sets of pods that may connect to themselves, by set and pod
 	numbers map[policy.Direction]map[string]int
-	links   links
-	old     map[string][]string // chains of the table before, which have the same rules under the same name
+	askers  map[string]map[string][]string // elements of the sets of askers, by set and address
+	// resolvers is the name of the set of DNS servers; empty: no answers are copied.
+	resolvers string
+	links     links
+	old       map[string][]string // chains of the table before, which have the same rules under the same name
 }
 
 // set is a set of addresses of one family, without its elements.
@@ -76,7 +79,7 @@ type set struct {
 func newTable(r *policy.Ruleset, old *table) *table {
 	t := &table{
 		sets: map[string]set{}, chains: map[string][]string{}, maps: map[string]map[string]string{}, self: map[string]map[string][]string{},
-		numbers: numbersOf(r, old), old: old.chains,
+		numbers: numbersOf(r, old), old: old.chains, askers: askersOf(r), resolvers: r.Resolvers,
 	}
 	defer func() { t.old = nil }()
 	t.links = newLinks(r, t.numbers)

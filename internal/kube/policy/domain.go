@@ -101,6 +101,24 @@ func (s *State) Domains() (out []Domain) {
 	return slices.Compact(out)
 }
 
+// DomainProblems returns a problem for each policy with a rule by one of the domains, which have too many addresses; sorted.
+func (s *State) DomainProblems(full []Domain) (out []Problem) {
+	if len(full) == 0 {
+		return nil
+	}
+	for _, from := range s.known {
+		for _, r := range from.rules[Egress] {
+			for _, t := range r.peers {
+				if slices.Contains(full, t.domain) {
+					out = append(out, from.newProblem("domainNames: %q has too many addresses; the oldest of them are closed", t.domain))
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, Problem.compare)
+	return slices.Compact(out)
+}
+
 // Askers returns Ruleset.Askers as of the last Update. The caller must not change them.
 func (s *State) Askers() []netip.Addr { return s.rules.Askers }
 

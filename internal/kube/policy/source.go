@@ -158,11 +158,14 @@ func (s *State) problems() []Problem {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Problem) int {
-		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace),
-			strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(out, Problem.compare)
 	return slices.Compact(out)
+}
+
+// compare orders problems by kind, namespace and name.
+func (p Problem) compare(q Problem) int {
+	return cmp.Or(strings.Compare(p.Kind, q.Kind), strings.Compare(p.Namespace, q.Namespace),
+		strings.Compare(p.Name, q.Name), strings.Compare(p.Message, q.Message))
 }
 
 // portNames returns the problems of port names that none of the pods in question has.
