@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/kube/domains"
 	"weft/internal/kube/policy"
+	"weft/internal/signal"
 )
 
 // domainsFile has the addresses of domains. It is in the run directory, because a reboot ends the connections to them.
@@ -59,6 +60,7 @@ type domainNames struct {
 	log         *slog.Logger
 	answers     chan domains.Answer // to names that a rule matches
 	needed      atomic.Pointer[[]policy.Domain]
+	use         signal.Chan   // set when a domain is needed
 	received    atomic.Uint64 // answers
 	known       atomic.Int64  // addresses
 
@@ -73,7 +75,7 @@ type domainNames struct {
 func newDomainNames(cfg Config, state *policy.State, now time.Time) (*domainNames, error) {
 	d := &domainNames{
 		packets: cfg.Answers, connections: cfg.Connections, state: state, path: filepath.Join(cfg.RunDir, domainsFile), log: cfg.Log,
-		answers: make(chan domains.Answer, maxAnswers), saved: now,
+		answers: make(chan domains.Answer, maxAnswers), use: signal.New(), saved: now,
 	}
 	d.needed.Store(&[]policy.Domain{})
 	text, err := os.ReadFile(d.path)
@@ -102,16 +104,29 @@ func (d *domainNames) set(changed []policy.Domain) {
 }
 
 // need replaces the domains that rules of this node's pods have.
-func (d *domainNames) need(list []policy.Domain) { d.needed.Store(&list) }
+func (d *domainNames) need(list []policy.Domain) {
+	d.needed.Store(&list)
+	if len(list) > 0 {
+		d.use.Set()
+	}
+}
 
-// run reads answers until ctx ends.
+// run reads answers until ctx ends, once a domain is needed.
 func (d *domainNames) run(ctx context.Context) error {
-	for {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.use.C():
+	}
+	for last := ""; ; {
 		err := d.packets.Answers(ctx, func(packet []byte) { d.receive(ctx, packet) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.log.Warn("DNS answers cannot be read: rules by domain name open no new addresses", "err", err)
+		if text := fmt.Sprint(err); text != last {
+			last = text
+			d.log.Warn("DNS answers cannot be read: rules by domain name open no new addresses", "err", err)
+		}
 		if err := pause(ctx, answersPause); err != nil {
 			return err
 		}
@@ -154,8 +169,12 @@ func (d *domainNames) learn(a domains.Answer, now time.Time) (changed bool) {
 	}
 }
 
-// expire removes the addresses that no answer and no open connection of these pods keeps, and reports whether there were any.
+// expire removes the addresses that no answer and no open connection of these pods keeps, and reports whether there were any. Without
+// pods it keeps them for some time: after a restart, policies may be unknown for a moment.
 func (d *domainNames) expire(pods []netip.Addr, now time.Time) bool {
+	if len(pods) == 0 {
+		now = now.Add(-domains.MinKeep)
+	}
 	if now.Sub(d.looked) < lookPause || !d.table.Due(now) {
 		return false
 	}

@@ -66,6 +66,9 @@ func newNamesLab(t *testing.T) *namesLab {
 		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
 		"ip link add out0 type veth peer name eth0 netns "+n.outside.Name(), "ip addr add 192.0.2.1/24 dev out0",
 		"ip addr add 2001:db8::1/64 dev out0 nodad", "ip link set out0 up",
+		// As NodeLocal DNSCache exempts its packets.
+		"nft add table ip cache", "nft add chain ip cache output { type filter hook output priority raw; }",
+		"nft add rule ip cache output ip saddr "+hostIP+" udp sport 53 notrack",
 		"nft add table ip service", "nft add chain ip service prerouting { type nat hook prerouting priority dstnat; }",
 		"nft add rule ip service prerouting ip daddr "+serviceIP+" udp dport 53 dnat to "+resolverIP+":5353")
 	run(n.outside.Space, "ip addr add "+outsideIP+"/24 dev eth0", "ip addr add 192.0.2.7/24 dev eth0", "ip addr add 192.0.2.8/24 dev eth0",
@@ -92,7 +95,7 @@ func newNamesLab(t *testing.T) *namesLab {
 		n.pods[p.Name] = pod
 		n.cluster.Pods = append(n.cluster.Pods, p)
 	}
-	n.cluster.Policies.Cluster = []*v1beta1.ClusterNetworkPolicy{namesPolicy()}
+	n.cluster.Cluster = []*v1beta1.ClusterNetworkPolicy{namesPolicy()}
 	n.do(t, func() (err error) { n.fw, err = firewall.New(t.Context()); return err })
 	t.Cleanup(func() { _ = n.fw.Close() })
 	b := newBench(t)
@@ -153,7 +156,9 @@ func (n *namesLab) start(t *testing.T) {
 	go func() { done <- n.Do(func() error { return names.run(ctx) }) }()
 	n.stop = func() {
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 		names.save(n.now)
 		n.stop = func() {}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,13 +17,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weft/internal/kube/domains"
+	"weft/internal/kube/policy"
 )
 
 // fakeAnswers is an AnswerLog and a ConnectionTable.
 type fakeAnswers struct {
 	packets chan []byte
-	fails   int // how often Answers fails at once
-	open    []netip.Addr
+	fails   int          // how often Answers fails at once
+	open    atomic.Bool  // a pod has a connection to 192.0.2.7
 	looked  atomic.Int64 // calls of Connections
 }
 
@@ -43,8 +47,8 @@ func (f *fakeAnswers) Answers(ctx context.Context, report func([]byte)) error {
 
 func (f *fakeAnswers) Connections(visit func(client, server netip.Addr)) error {
 	f.looked.Add(1)
-	for _, server := range f.open {
-		visit(netip.MustParseAddr("10.32.0.1"), server)
+	if f.open.Load() {
+		visit(netip.MustParseAddr("10.32.0.1"), netip.MustParseAddr("192.0.2.7"))
 	}
 	visit(netip.MustParseAddr("10.32.0.77"), netip.MustParseAddr("192.0.2.7")) // of a pod without such rules
 	return nil
@@ -106,7 +110,13 @@ func (b *bench) resolving(t *testing.T) (*enforcer, func()) {
 	done := make(chan error, 1)
 	go func() { done <- e.domains.run(ctx) }()
 	time.Sleep(answersPause + time.Second) // of the bubble
-	return e, func() { cancel(); <-done; stop() }
+	return e, func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		stop()
+	}
 }
 
 // TestNames: an address of a name that a policy accepts is open at once, for ten minutes after the last answer, and longer while a
@@ -133,17 +143,21 @@ func TestNames(t *testing.T) {
 		if n := e.domains.received.Load(); n != 1 {
 			t.Errorf("%d answers", n)
 		}
+		b.filter.mu.Lock()
 		applied := b.filter.applied
+		b.filter.mu.Unlock()
 		time.Sleep(5 * time.Minute)
 		f.packets <- answer(t, "WWW.example.com.", "192.0.2.7")
 		time.Sleep(9 * time.Minute)
 		want("after a further answer", "192.0.2.7", true)
+		b.filter.mu.Lock()
 		if b.filter.applied != applied {
 			t.Error("rules were set for a known address")
 		}
+		b.filter.mu.Unlock()
 		stop()
 
-		f.open = []netip.Addr{netip.MustParseAddr("192.0.2.7")}
+		f.open.Store(true)
 		_, stop = b.resolving(t)
 		want("after a restart", "192.0.2.7", true)
 		time.Sleep(30 * time.Minute)
@@ -151,7 +165,7 @@ func TestNames(t *testing.T) {
 		if n := f.looked.Load(); n == 0 || n > 31 {
 			t.Errorf("looked %d times at the connections in half an hour", n)
 		}
-		f.open = nil
+		f.open.Store(false)
 		time.Sleep(3 * lookPause)
 		want("when it is closed", "192.0.2.7", false)
 		looked := f.looked.Load()
@@ -164,6 +178,31 @@ func TestNames(t *testing.T) {
 		defer stop()
 		want("after another restart", "192.0.2.7", false)
 	})
+}
+
+// TestNoPods: while no pod has a rule by domain name, addresses stay longer, and no connection is looked at.
+func TestNoPods(t *testing.T) {
+	b, f := newNamesBench(t)
+	start := time.Now()
+	d, err := newDomainNames(b.cfg, policy.NewState(), start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.need([]policy.Domain{"*.example.com"})
+	a := domains.Answer{Name: "www.example.com", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.7")}}
+	if !d.learn(a, start) {
+		t.Fatal("no new address")
+	}
+	if d.expire(nil, start.Add(domains.MinKeep+lookPause)) || !d.expire(nil, start.Add(2*domains.MinKeep)) {
+		t.Error("the address did not stay for twice the time")
+	}
+	if n := f.looked.Load(); n > 1 {
+		t.Errorf("looked %d times at the connections", n)
+	}
+	b.cfg.RunDir = filepath.Join(b.cfg.RunDir, "missing")
+	if d, err = newDomainNames(b.cfg, policy.NewState(), start); err != nil || d.table.Len() != 0 {
+		t.Errorf("without a file: %v", err)
+	}
 }
 
 // TestManyAddresses: a domain with too many addresses is an event of the policy.

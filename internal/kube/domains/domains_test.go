@@ -125,7 +125,8 @@ func packetOf(t testing.TB, src string, transport gopacket.SerializableLayer, pa
 		network = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: ip.AsSlice(), DstIP: ip.AsSlice()}
 	}
 	buf := gopacket.NewSerializeBuffer()
-	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true}, network, transport, gopacket.Payload(payload)); err != nil {
+	all := []gopacket.SerializableLayer{network, transport, gopacket.Payload(payload)}
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true}, all...); err != nil {
 		t.Fatal(err)
 	}
 	return buf.Bytes()

@@ -69,8 +69,8 @@ const (
 // Conntrack reads the kernel's table of connections, in the network namespace of the calling thread.
 type Conntrack struct{}
 
-// Connections calls visit for each connection that the kernel tracks and that is not closed: with the address of the client, and that of the server, which is the
-// one behind a translated address. It holds one batch of the table in memory at a time.
+// Connections calls visit for each connection that the kernel tracks and that is not closed: with the address of the client, and that of
+// the server, which is the one behind a translated address. It holds one batch of the table in memory at a time.
 func (Conntrack) Connections(visit func(client, server netip.Addr)) error {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)

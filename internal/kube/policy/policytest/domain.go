@@ -97,7 +97,7 @@ func Resolve(s *policy.State, c *policy.Cluster) {
 			}
 		}
 	}
-	for _, k := range c.Policies.Cluster {
+	for _, k := range c.Cluster {
 		for _, r := range k.Spec.Egress {
 			for _, t := range r.To {
 				for _, d := range t.DomainNames {
