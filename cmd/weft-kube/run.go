@@ -100,7 +100,8 @@ func runAgent(ctx context.Context, o *runOptions) error {
 	agent, err := kube.New(kube.Config{
 		Node: o.node, StateDir: o.kubeDir(), RunDir: o.runDir, Install: &o.install,
 		Admission: admission, Health: health, API: client, Dynamic: dyn, Daemon: api.NewClient(o.install.Socket),
-		Filter: filter, FilterChanges: filter.Changed(), FilterWatch: filter.Wait, Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
+		Filter: filter, FilterChanges: filter, Links: kube.HostLinks{},
+		Bridged: bridgenf.Keeper{PortPrefix: podlink.HostPrefix, Dir: bridgenf.Settings},
 		DropLog: firewall.NFLog{}, Answers: firewall.NFLog{}, Connections: firewall.Conntrack{}, Log: log,
 		Identities: &kube.Identities{API: client, Node: o.node, File: kube.IdentityFile(o.stateDir), CAFile: o.caFile, Log: log},
 	})

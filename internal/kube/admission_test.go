@@ -93,7 +93,7 @@ func TestForcedDeletion(t *testing.T) {
 		port.Store(true)
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, isolate("np", "web"),
 			newPod("web", "node1", map[string]string{"app": "web"}))
-		b.cfg.LinkExists = func(string) bool { return port.Load() }
+		b.cfg.Links = fakeLinks(func(string) bool { return port.Load() })
 		e, stop := b.enforcing(t)
 		defer stop()
 		admitted(e, admission("web", "uid-web"))

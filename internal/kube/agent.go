@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"weft/internal/api"
+	"weft/internal/hostnet"
 	"weft/internal/kube/cluster"
 	"weft/internal/kube/firewall"
 )
@@ -38,12 +39,10 @@ type Config struct {
 	Filter  firewall.Firewall
 	// Bridged keeps bridged packets visible to Filter; nil: nothing does.
 	Bridged Visibility
-	// FilterChanges signals changes of the tables of Filter, so that it is restored at once; nil: it is checked periodically only.
-	FilterChanges <-chan struct{}
-	// FilterWatch returns an error once FilterChanges cannot go on, which ends the agent; nil: it always can.
-	FilterWatch func(ctx context.Context) error
-	// LinkExists reports whether the host has a network interface; nil: it asks the kernel.
-	LinkExists func(name string) bool
+	// FilterChanges reports changes of the tables of Filter, so that it is restored at once; nil: it is checked periodically only.
+	FilterChanges FilterChanges
+	// Links are the network interfaces of the host.
+	Links Links
 	// Identities renews the identity of the node; nil: nothing does.
 	Identities *Identities
 	// DropLog reports packets that Filter has dropped; nil: they are not logged.
@@ -53,6 +52,26 @@ type Config struct {
 	Connections ConnectionTable
 	Log         *slog.Logger
 }
+
+// FilterChanges reports changes of a packet filter. *firewall.NFT is one.
+type FilterChanges interface {
+	// Changed returns the channel of wake-ups, which is never closed.
+	Changed() <-chan struct{}
+	// Wait waits until ctx ends, or until changes can no longer be reported: then it returns why, which ends the agent.
+	Wait(ctx context.Context) error
+}
+
+// Links are the network interfaces of a host. Its methods may be called concurrently.
+type Links interface {
+	// Exists reports whether there is an interface of that name, or whether that is unknown.
+	Exists(name string) bool
+}
+
+// HostLinks are the interfaces in the network namespace of the calling thread.
+type HostLinks struct{}
+
+// Exists implements Links.
+func (HostLinks) Exists(name string) bool { return name != "" && hostnet.LinkExists(name) }
 
 // DropLog reports samples of dropped packets. firewall.NFLog is one.
 type DropLog interface {
@@ -85,9 +104,6 @@ type Agent struct {
 
 // New returns an idle agent. It reads the state of an earlier agent from the folders of cfg.
 func New(cfg Config) (*Agent, error) {
-	if cfg.LinkExists == nil {
-		cfg.LinkExists = func(name string) bool { _, err := net.InterfaceByName(name); return name != "" && err == nil }
-	}
 	a := &Agent{cfg: cfg, health: &health{}}
 	var err error
 	if a.cluster, err = newCluster(cfg); err != nil {
@@ -158,8 +174,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.cfg.Identities != nil {
 		run("identity", a.cfg.Identities.run)
 	}
-	if a.cfg.FilterWatch != nil {
-		run("changes of packet filters", a.cfg.FilterWatch)
+	if a.cfg.FilterChanges != nil {
+		run("changes of packet filters", a.cfg.FilterChanges.Wait)
 	}
 	if a.cfg.Answers != nil {
 		run("DNS answers", a.enforcer.domains.run)

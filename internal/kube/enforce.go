@@ -61,7 +61,7 @@ type enforcer struct {
 	period   time.Duration // between checks without a notification
 	// filtersChanged signals changes of packet filters, also those that filter makes; nil: never.
 	filtersChanged <-chan struct{}
-	linkExists     func(name string) bool
+	links          Links
 
 	mu        sync.Mutex
 	requested uint64                  // guarded by mu; counts requests to enforce the current state
@@ -95,13 +95,16 @@ func newEnforcer(cfg Config, c *cluster.Cluster, h *health) (*enforcer, error) {
 	e := &enforcer{
 		cluster: c, filter: cfg.Filter, attached: attached, health: h, log: cfg.Log, events: record.NewBroadcaster(),
 		urgent: make(chan struct{}, 1), waiting: make(chan struct{}), reported: map[policy.Problem]bool{}, state: policy.NewState(),
-		admitting: map[podKey]int{}, lingering: map[podKey]bool{}, linkExists: cfg.LinkExists,
-		ports: ports{daemon: cfg.Daemon}, period: intactPeriod, filtersChanged: cfg.FilterChanges,
+		admitting: map[podKey]int{}, lingering: map[podKey]bool{}, links: cfg.Links,
+		ports: ports{daemon: cfg.Daemon}, period: intactPeriod,
 	}
 	if e.domains, err = newDomainNames(cfg, e.state, time.Now()); err != nil {
 		return nil, err
 	}
 	e.claims = newClaims(cfg.Node, e.state, func(ip netip.Addr) string { return e.ports.byAddr[ip] })
+	if cfg.FilterChanges != nil {
+		e.filtersChanged = cfg.FilterChanges.Changed()
+	}
 	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: cfg.API.CoreV1().Events("")})
 	e.recorder = e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "weft", Host: cfg.Node})
 	e.guards = newGuards(cfg, c, e.recorder)
@@ -196,7 +199,7 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 		behind = true
 	}
 	for key := range e.lingering {
-		if a := e.attached.get(key); a == nil || !e.linkExists(a.Link) {
+		if a := e.attached.get(key); a == nil || !e.links.Exists(a.Link) {
 			e.cluster.Touch(key)
 			behind = true
 		}
@@ -311,7 +314,7 @@ func (e *enforcer) followPod(key podKey) (ended bool) {
 		switch {
 		case e.isAdmitting(key):
 			attached = nil // of a pod that the API server has not announced yet: it stays
-		case pod == nil && last != nil && last.Is(attached.UID) && e.linkExists(attached.Link):
+		case pod == nil && last != nil && last.Is(attached.UID) && e.links.Exists(attached.Link):
 			// The object is gone before the containers: by force, or because the pod has ended.
 			deleting := *last
 			deleting.Deleting, pod = true, &deleting

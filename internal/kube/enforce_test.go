@@ -143,7 +143,7 @@ func TestNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, isolate("np", "web"),
 			newPod("web", "node1", map[string]string{"app": "web"}, "10.32.0.1"))
-		notifications := make(chan struct{}, 1)
+		notifications := make(fakeChanges, 1)
 		b.cfg.FilterChanges = notifications
 		e, stop := b.enforcing(t)
 		defer stop()

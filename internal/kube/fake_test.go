@@ -208,6 +208,18 @@ func newPod(name, node string, labels map[string]string, ips ...string) *corev1.
 	return p
 }
 
+// fakeLinks are links that a function says.
+type fakeLinks func(name string) bool
+
+func (f fakeLinks) Exists(name string) bool { return f(name) }
+
+// fakeChanges are notifications of a test.
+type fakeChanges chan struct{}
+
+func (c fakeChanges) Changed() <-chan struct{} { return c }
+
+func (c fakeChanges) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
 // bench is the configuration of an agent, with fakes around it.
 type bench struct {
 	cfg    Config
@@ -222,7 +234,7 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 	b.daemon.status = api.Status{ID: idOf(1), Ready: true, Advertise: netip.MustParseAddrPort("172.30.0.11:6784")}
 	b.cfg = Config{
 		Node: "node1", StateDir: t.TempDir(), RunDir: t.TempDir(), API: b.api, Daemon: b.daemon, Filter: b.filter,
-		Install: &Install{Guard: api.GuardPods}, LinkExists: func(string) bool { return false },
+		Install: &Install{Guard: api.GuardPods}, Links: fakeLinks(func(string) bool { return false }),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	return b

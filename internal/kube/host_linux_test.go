@@ -44,7 +44,7 @@ func TestRestoredOnHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = filter.Close() }()
-	b.cfg.Filter, b.cfg.FilterChanges = filter, filter.Changed()
+	b.cfg.Filter, b.cfg.FilterChanges, b.cfg.Links = filter, filter, HostLinks{}
 	c, err := newCluster(b.cfg)
 	if err != nil {
 		t.Fatal(err)

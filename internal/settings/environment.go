@@ -40,7 +40,7 @@ func isServiceLink(name, value string) bool {
 // otherVariables are the variables with weft's prefix, without it, that are for other programs than the node: weft-kube, tests, and the
 // scripts of a release.
 var otherVariables = []string{
-	"APISERVER", "IDENTITIES", "PLAIN", // weft-kube
+	"APISERVER", "IDENTITIES", "IMAGE", "PLAIN", // weft-kube
 	"LAB", "MONKEY", "REPLAY", "SCREENSHOTS", "SEED", "SIM", "TEST", "WIREGUARD", // tests
 	"RELEASE_IMAGE", "RELEASE_PARTS", "SIGN_KEY", "SIGN_PGP_KEY", "SIGN_PUB", // releases
 	"WAIT", // reserved for "--wait" of commands, which is not a flag of a node

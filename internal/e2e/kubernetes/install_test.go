@@ -138,12 +138,15 @@ func (l *lab) helmUninstall(t *recorder) string {
 	}
 	for node := 1; node <= 2; node++ {
 		for _, c := range [][]string{
-			{"ls", "/etc/cni/net.d"}, {"ls", "/opt/cni/bin"}, {"ls", "/var/lib", "/run"}, {"ip", "-o", "link"}, {"ip", "rule"},
+			{"ls", "/etc/cni/net.d"}, {"ls", "/opt/cni/bin"}, {"ls", "/run"}, {"ip", "-o", "link"}, {"ip", "rule"},
 			{"nft", "list", "tables"},
 		} {
 			if left := l.onNode(t, node, c...); strings.Contains(left, "weft") || strings.Contains(left, "weave") {
 				t.Errorf("node %d: %v prints\n%s", node, c, left)
 			}
+		}
+		if left := l.onNode(t, node, "ls", "-A", "/var/lib/weft"); left != "" { // the folder is a mount of the lab
+			t.Errorf("node %d: its state folder has\n%s", node, left)
 		}
 	}
 	return fmt.Sprintf("after %.0f s no object, interface, rule, file or configuration is left", took.Seconds())
