@@ -108,9 +108,6 @@ func measure(ctx context.Context, o Options, program string) (values map[string]
 	values["start, s"] = time.Since(began).Seconds()
 	requests = sortedCounts(r.server.counts())
 	values["received at the start, MiB"] = float64(r.server.bytes.Load()) / (1 << 20)
-	if err := r.attachLocal(ctx); err != nil {
-		return nil, "", err
-	}
 	if err := wait(ctx, 10*time.Second); err != nil {
 		return nil, "", err
 	}
@@ -187,6 +184,9 @@ contexts: [{name: c, context: {cluster: c}}], current-context: c}`
 		return r, err
 	}
 	r.socket = filepath.Join(r.runDir, "kube.sock")
+	if err := r.writeAttachments(); err != nil {
+		return r, err
+	}
 	plugin, err := filepath.Abs(o.Plugin)
 	if err != nil {
 		return r, err
@@ -283,14 +283,21 @@ func admission(p *corev1.Pod, ip netip.Addr) api.Admission {
 	}
 }
 
-// attachLocal announces the pods of this node, as their plugin did when they started.
-func (r *run) attachLocal(ctx context.Context) error {
+// writeAttachments writes the file with the pods of this node that the plugin has announced to an earlier weft-kube.
+func (r *run) writeAttachments() error {
+	var list []map[string]any
 	for i := range r.o.Local {
-		if err := r.call(ctx, http.MethodPut, "/v1/pods", admission(r.server.cluster.pod(i), podAddr(i))); err != nil {
-			return fmt.Errorf("a pod that runs already: %w", err)
-		}
+		in := admission(r.server.cluster.pod(i), podAddr(i))
+		link, _ := holder.Parse(in.Owner).HostLink()
+		list = append(list, map[string]any{
+			"Namespace": in.Namespace, "Name": in.Name, "UID": in.UID, "Owner": in.Owner, "IPs": in.IPs, "MAC": in.MAC, "Link": link,
+		})
 	}
-	return nil
+	text, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.runDir, "attachments.json"), text, 0o600)
 }
 
 // cpu returns the CPU time that the program and its children use while pods change at a rate, in percent of a core.
@@ -348,8 +355,11 @@ func (r *run) change(ctx context.Context, rate int) error {
 	}
 }
 
-// admitted is the number of pods that start in turn, and are timed.
-const admitted = 300
+// admitted is the number of pods that start in turn, and are timed; fewer where that takes longer than admissionTime.
+const (
+	admitted      = 300
+	admissionTime = 40 * time.Second
+)
 
 // admissions starts pods on the node while the cluster changes, and measures the time until their rules are in force.
 func (r *run) admissions(ctx context.Context, values map[string]float64) error {
@@ -361,7 +371,8 @@ func (r *run) admissions(ctx context.Context, values map[string]float64) error {
 		}
 	}()
 	var times []float64
-	for n := range admitted {
+	end := time.Now().Add(admissionTime)
+	for n := 0; n < admitted && time.Now().Before(end); n++ {
 		p := r.server.cluster.pod((n * 31) % r.o.Pods)
 		p.Name, p.UID = fmt.Sprint("new-", n), uid(9, n)
 		p.Spec.NodeName, p.Status = nodeName(0), corev1.PodStatus{Phase: corev1.PodPending}

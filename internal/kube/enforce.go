@@ -36,7 +36,7 @@ const (
 	intactPause = 100 * time.Millisecond
 	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction. An admission does
 	// not wait for it.
-	debounce = 100 * time.Millisecond
+	debounce = 250 * time.Millisecond
 	// admitTimeout bounds how long a pod waits until its policies are in force.
 	admitTimeout = 20 * time.Second
 	// admitPoll is the time between two checks whether the API server has announced a pod.
