@@ -34,12 +34,14 @@ func Markdown(results []Result, o Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, Heading+`
 
-`+"`weft-kube`"+` on one node of a cluster of %d nodes, with %d pods, %d of them on the node, and %d network policies.
+`+"`weft-kube`"+` on one node of a cluster of %d nodes, with %d pods, %d of them on the node,
+and %d network policies.
 The API server and the daemon are made up; nftables is that of the kernel.
-"With changes" means %d changes of pods each second in the cluster; in both cases each node reports its status every five minutes.
+"With changes" means %d changes of pods each second in the cluster.
+In both cases each node reports its status every five minutes.
 CPU includes the nft programs that weft-kube runs, and is in percent of one core.
 "Rules of a pod" is the time until the rules of a new pod of the node are in force, while the cluster changes.
-Figures are medians of %d rounds with their range, and ratios to the first program of the same round.
+Figures are medians with their range (rounds: %d), and ratios to the first program of the same round.
 To repeat the measurement:
 
     bin/weft-bench kubernetes OLD-WEFT-KUBE bin/weft-kube --doc docs/BENCHMARKS.md

@@ -155,8 +155,10 @@ func (c *Cluster) Touch(pods ...Key) {
 	})
 }
 
-// Changed returns the channel of wake-ups at changes, NodesChanged that at changes of nodes. They are never closed.
-func (c *Cluster) Changed() <-chan struct{}      { return c.changed.C() }
+// Changed returns the channel of wake-ups at changes. It is never closed.
+func (c *Cluster) Changed() <-chan struct{} { return c.changed.C() }
+
+// NodesChanged returns the channel of wake-ups at changes of nodes. It is never closed.
 func (c *Cluster) NodesChanged() <-chan struct{} { return c.nodesChanged.C() }
 
 // Take returns the changes since the last call.

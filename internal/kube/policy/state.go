@@ -73,7 +73,7 @@ func (s *State) SetPod(p *Pod) {
 	if old := s.pods[p.key()]; old != nil {
 		s.removePod(old)
 	}
-	s.index.add(p)
+	s.add(p)
 	s.count(p, 1)
 	s.touch(p)
 }
@@ -87,7 +87,7 @@ func (s *State) DeletePod(namespace, name string) {
 
 func (s *State) removePod(p *Pod) {
 	s.count(p, -1)
-	s.index.remove(p)
+	s.remove(p)
 	s.touch(p)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // clusterDecisions returns what the ClusterNetworkPolicies of a tier say about a packet of a pod.
 func clusterDecisions(c *policy.Cluster, tier v1beta1.Tier, pod *policy.Pod, egress bool, other netip.Addr, p Packet) (out []decision) {
-	for _, k := range c.Policies.Cluster {
+	for _, k := range c.Cluster {
 		if k.Spec.Tier != tier || !clusterSubject(c, k, pod) {
 			continue
 		}

@@ -29,7 +29,7 @@ func Delivered(c *policy.Cluster, f Frame, to *policy.Pod) bool {
 	if f.From == to {
 		return false // without hairpin
 	}
-	if len(c.Network)+len(c.Policies.Cluster)+len(c.Admin)+len(c.Baseline) == 0 {
+	if len(c.Network)+len(c.Cluster)+len(c.Admin)+len(c.Baseline) == 0 {
 		return true
 	}
 	isolatedFrom, isolatedTo := f.From != nil && selected(c, f.From, true), selected(c, to, false)

@@ -88,7 +88,7 @@ func selected(c *policy.Cluster, pod *policy.Pod, egress bool) bool {
 		return subject(c, a.Spec.Subject, pod) && rules(len(a.Spec.Ingress), len(a.Spec.Egress))
 	}) || slices.ContainsFunc(c.Baseline, func(b *v1alpha1.BaselineAdminNetworkPolicy) bool {
 		return subject(c, b.Spec.Subject, pod) && rules(len(b.Spec.Ingress), len(b.Spec.Egress))
-	}) || slices.ContainsFunc(c.Policies.Cluster, func(k *v1beta1.ClusterNetworkPolicy) bool {
+	}) || slices.ContainsFunc(c.Cluster, func(k *v1beta1.ClusterNetworkPolicy) bool {
 		return clusterSubject(c, k, pod) && rules(len(k.Spec.Ingress), len(k.Spec.Egress))
 	})
 }

@@ -298,7 +298,7 @@ func (r Random) ClusterWithPolicies(some int) *policy.Cluster {
 	}
 	if r.chance(2) {
 		for i := range r.IntN(some + 1) {
-			c.Policies.Cluster = append(c.Policies.Cluster, r.ClusterPolicy(fmt.Sprint("cnp", i), 2*i+1))
+			c.Cluster = append(c.Cluster, r.ClusterPolicy(fmt.Sprint("cnp", i), 2*i+1))
 		}
 	}
 	c.Names = r.Names(c)
