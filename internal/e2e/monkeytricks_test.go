@@ -106,12 +106,14 @@ var monkeyTricks = []trick{
 	{name: "kill the daemon and start it", do: func(m *victim) {
 		m.node.Process().Kill()
 		m.troop.start(m.t, m.node)
+		waitReady(m.t, []*cluster.Node{m.node}) // the kernel carries traffic before the daemon has its devices
 	}},
 	{name: "stop the daemon and start it", do: func(m *victim) {
 		if err := m.node.Stop(); err != nil {
 			m.t.Error(err)
 		}
 		m.troop.start(m.t, m.node)
+		waitReady(m.t, []*cluster.Node{m.node}) // the kernel carries traffic before the daemon has its devices
 	}},
 	{name: "give the host another address on the underlay", do: func(m *victim) {
 		m.troop.moved++
