@@ -71,13 +71,11 @@ func New(cfg Config) (*Removal, error) {
 func (r *Removal) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	if err := r.find(ctx); err != nil {
+	if err := r.again(ctx, r.find); err != nil {
 		return err
 	}
-	background := metav1.DeletePropagationBackground
-	err := r.cfg.API.AppsV1().DaemonSets(r.cfg.Namespace).Delete(ctx, daemonSet, metav1.DeleteOptions{PropagationPolicy: &background})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("removal: delete the DaemonSet: %w", err)
+	if err := r.again(ctx, r.deleteDaemonSet); err != nil {
+		return err
 	}
 	defer r.tidy(ctx)
 	tick := time.NewTicker(period)
@@ -94,6 +92,34 @@ func (r *Removal) Run(ctx context.Context) error {
 			return r.unfinished()
 		case <-tick.C:
 		}
+	}
+	return nil
+}
+
+// again calls f until it returns nil or ctx ends, and then returns its last error: roles that Helm has just made hold a moment later.
+func (r *Removal) again(ctx context.Context, f func(context.Context) error) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		r.cfg.Log.Warn("the API server refuses, trying again", "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// deleteDaemonSet deletes the DaemonSet, if it is there.
+func (r *Removal) deleteDaemonSet(ctx context.Context) error {
+	background := metav1.DeletePropagationBackground
+	err := r.cfg.API.AppsV1().DaemonSets(r.cfg.Namespace).Delete(ctx, daemonSet, metav1.DeleteOptions{PropagationPolicy: &background})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("removal: delete the DaemonSet: %w", err)
 	}
 	return nil
 }
