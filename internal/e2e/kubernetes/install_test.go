@@ -123,7 +123,10 @@ func (l *lab) helmUninstall(t *recorder) string {
 	l.kubectl(t, "-n", "kube-system", "delete", "deployment", "coredns")
 	l.kubectl(t, "-n", "kube-system", "wait", "--for=delete", "pod", "-l", "k8s-app=kube-dns", "--timeout=60s")
 	start := time.Now()
-	l.helm(t, "uninstall", "--wait", "--timeout=5m")
+	if _, err := l.run(t.Context(), "helm", "-n", "kube-system", "uninstall", "weft", "--wait", "--timeout=5m"); err != nil {
+		reason, _ := l.run(t.Context(), "k", "-n", "kube-system", "logs", "job/weft-remove", "--tail=20")
+		t.Fatalf("%v\nThe Job logged:\n%s", err, reason)
+	}
 	took := time.Since(start)
 	until(t, func() error {
 		const kinds = "all,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps," +
