@@ -119,7 +119,9 @@ func (l *lab) helmUpgrade(t *recorder) string {
 
 // helmUninstall removes weft as docs/KUBERNETES.md says, and checks that nothing of it is left in the cluster and on the nodes.
 func (l *lab) helmUninstall(t *recorder) string {
-	l.kubectl(t, "delete", "deployment,service,pods", "--all", "-n", "default", "--wait=true")
+	l.kubectl(t, "delete", "deployment,pods", "--all", "-n", "default", "--wait=true")
+	// Without the Service of the API server, pods that start have no address of it.
+	l.kubectl(t, "delete", "service", "-n", "default", "--field-selector=metadata.name!=kubernetes", "--wait=true")
 	l.kubectl(t, "-n", "kube-system", "delete", "deployment", "coredns")
 	l.kubectl(t, "-n", "kube-system", "wait", "--for=delete", "pod", "-l", "k8s-app=kube-dns", "--timeout=60s")
 	start := time.Now()
