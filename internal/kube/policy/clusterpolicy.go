@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 	"sigs.k8s.io/network-policy-api/apis/v1beta1"
 )
 
@@ -49,14 +50,9 @@ func clusterSources(from []v1beta1.ClusterNetworkPolicyIngressPeer) []v1beta1.Cl
 	return peers
 }
 
+// clusterPods returns the term for the pods that a policy names; its pods are those of the predecessors of the kind.
 func clusterPods(namespaces *metav1.LabelSelector, pods *v1beta1.NamespacedPod) (podTerm, error) {
-	switch {
-	case namespaces != nil && pods == nil:
-		return spacesAndPods(namespaces, &metav1.LabelSelector{})
-	case pods != nil && namespaces == nil:
-		return spacesAndPods(&pods.NamespaceSelector, &pods.PodSelector)
-	}
-	return podTerm{}, fmt.Errorf("exactly one of namespaces and pods must be set")
+	return namespacedPods(namespaces, (*v1alpha1.NamespacedPod)(pods))
 }
 
 // addClusterRule reads one rule.
@@ -110,31 +106,16 @@ func (s *source) addClusterRule(d Direction, path string, from clusterRule) {
 	s.rules[d] = append(s.rules[d], r)
 }
 
-func clusterPeer(p v1beta1.ClusterNetworkPolicyEgressPeer, v verdict) (terms []term, err error) {
-	switch {
-	case len(p.DomainNames) > 0:
-		return domainTerms(p.DomainNames, v)
-	case p.Nodes != nil:
-		nodes, err := metav1.LabelSelectorAsSelector(p.Nodes)
-		if err != nil {
-			return nil, fmt.Errorf("nodes: %w", err)
-		}
-		return []term{newNodes(nodes)}, nil
-	case len(p.Networks) > 0:
-		for _, n := range p.Networks {
-			t, err := ipBlock(string(n), nil)
-			if err != nil {
-				return nil, fmt.Errorf("networks: %w", err)
-			}
-			terms = append(terms, t)
-		}
-		return terms, nil
+// clusterPeer returns the terms of a peer. It has the fields of a peer of the predecessors of the kind.
+func clusterPeer(p v1beta1.ClusterNetworkPolicyEgressPeer, v verdict) ([]term, error) {
+	peer := adminPeer{namespaces: p.Namespaces, pods: (*v1alpha1.NamespacedPod)(p.Pods), nodes: p.Nodes}
+	for _, n := range p.Networks {
+		peer.networks = append(peer.networks, v1alpha1.CIDR(n))
 	}
-	t, err := clusterPods(p.Namespaces, p.Pods)
-	if err != nil {
-		return nil, err
+	for _, d := range p.DomainNames {
+		peer.domains = append(peer.domains, v1alpha1.DomainName(d))
 	}
-	return []term{newPodTerm(t)}, nil
+	return peer.terms(v)
 }
 
 // clusterPorts returns the ports that p selects: all of a protocol without a destination port; a port by name in each protocol.

@@ -9,6 +9,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"sigs.k8s.io/network-policy-api/apis/v1alpha1"
 )
 
 // Domain is a pattern of DNS names: a name in lower case without a dot at its end, or "*." and such a name. The star stands for one or
@@ -49,7 +51,7 @@ func (d Domain) Matches(name string) bool {
 
 // domainTerms returns the terms of the domain names of an egress rule, up to the first invalid one. The API allows them only in rules
 // that allow.
-func domainTerms[T ~string](names []T, v verdict) (terms []term, err error) {
+func domainTerms(names []v1alpha1.DomainName, v verdict) (terms []term, err error) {
 	if v != allow {
 		return nil, fmt.Errorf("domainNames: only rules that allow may have them")
 	}
