@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -26,26 +24,8 @@ const (
 // error occurs, in the network namespace of the calling thread. It calls report from its own goroutine; the packet is borrowed until
 // report returns. Packets that the kernel has no room for are lost. Only one process of a network namespace can read the group.
 func (NFLog) Answers(ctx context.Context, report func(packet []byte)) error {
-	conn, err := nflog.Open(nflog.Config{Group: AnswerGroup, Length: wholePacket, Buffer: answerBuffer, AtOnce: true})
-	if err != nil {
-		return fmt.Errorf("firewall: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	for ctx.Err() == nil {
-		if err := conn.SetReadDeadline(time.Now().Add(readDeadline)); err != nil {
-			return fmt.Errorf("firewall: %w", err)
-		}
-		packets, err := conn.Receive()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("firewall: %w", err)
-		}
-		for _, p := range packets {
-			report(p.Data)
-		}
-	}
-	return ctx.Err()
+	c := nflog.Config{Group: AnswerGroup, Length: wholePacket, Buffer: answerBuffer, AtOnce: true}
+	return readLog(ctx, c, func(p nflog.Packet) { report(p.Data) })
 }
 
 // Attributes of connections (linux/netfilter/nfnetlink_conntrack.h).

@@ -19,7 +19,7 @@ import (
 // copyBytes is how many bytes of a packet are read.
 const copyBytes = 128
 
-// readDeadline is how often Samples looks at its context, at least.
+// readDeadline is how often readLog looks at its context, at least.
 const readDeadline = time.Second
 
 // Drop describes one dropped packet.
@@ -37,7 +37,16 @@ type NFLog struct{}
 // Samples calls report for each sample, at most some a second, until ctx ends or an error occurs. It calls report from its own
 // goroutine, and misses samples while report blocks.
 func (NFLog) Samples(ctx context.Context, report func(Drop)) error {
-	conn, err := nflog.Open(nflog.Config{Group: LogGroup, Length: copyBytes})
+	return readLog(ctx, nflog.Config{Group: LogGroup, Length: copyBytes}, func(p nflog.Packet) {
+		if d, ok := parseDrop(p); ok {
+			report(d)
+		}
+	})
+}
+
+// readLog calls visit for each packet of a log group until ctx ends or an error occurs.
+func readLog(ctx context.Context, c nflog.Config, visit func(nflog.Packet)) error {
+	conn, err := nflog.Open(c)
 	if err != nil {
 		return fmt.Errorf("firewall: %w", err)
 	}
@@ -53,9 +62,7 @@ func (NFLog) Samples(ctx context.Context, report func(Drop)) error {
 			return fmt.Errorf("firewall: %w", err)
 		}
 		for _, p := range packets {
-			if d, ok := parseDrop(p); ok {
-				report(d)
-			}
+			visit(p)
 		}
 	}
 	return ctx.Err()
