@@ -28,19 +28,13 @@ type server struct {
 	cluster *cluster
 
 	mu       sync.Mutex
-	version  int                            // guarded by mu
-	watchers map[string]map[*watcher]bool   // guarded by mu; by resource
-	changed  map[string]map[string]metaItem // guarded by mu; later versions of objects, by resource and key; a nil object is deleted
-	log      map[string][]logged            // guarded by mu; all events, by resource, for watches that go on
+	version  int                                  // guarded by mu
+	watchers map[string]map[*watcher]bool         // guarded by mu; by resource
+	changed  map[string]map[string]runtime.Object // guarded by mu; later versions of objects, by resource and key; a nil object is deleted
+	log      map[string][]logged                  // guarded by mu; all events, by resource, for watches that go on
 
 	requests sync.Map // number of requests (*atomic.Int64), by verb and resource
 	bytes    atomic.Int64
-}
-
-// metaItem is a version of an object.
-type metaItem struct {
-	object runtime.Object
-	key    string
 }
 
 // logged is an event with its version.
@@ -67,7 +61,7 @@ var resources = map[string]struct {
 
 func newServer(c *cluster) *server {
 	return &server{
-		cluster: c, version: 1000, watchers: map[string]map[*watcher]bool{}, changed: map[string]map[string]metaItem{},
+		cluster: c, version: 1000, watchers: map[string]map[*watcher]bool{}, changed: map[string]map[string]runtime.Object{},
 		log: map[string][]logged{},
 	}
 }
@@ -148,29 +142,26 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, resource string, g
 	if limit > 0 && from+limit < len(objects) {
 		more.Continue, objects = strconv.Itoa(from+limit), objects[:from+limit]
 	}
+	objects = objects[from:]
 	switch l := list.(type) {
 	case *corev1.PodList:
-		l.ListMeta = more
-		for _, o := range objects[from:] {
-			l.Items = append(l.Items, *o().(*corev1.Pod)) //nolint:forcetypeassert // pods
-		}
+		l.ListMeta, l.Items = more, items[corev1.Pod](objects)
 	case *corev1.NodeList:
-		l.ListMeta = more
-		for _, o := range objects[from:] {
-			l.Items = append(l.Items, *o().(*corev1.Node)) //nolint:forcetypeassert // nodes
-		}
+		l.ListMeta, l.Items = more, items[corev1.Node](objects)
 	case *corev1.NamespaceList:
-		l.ListMeta = more
-		for _, o := range objects[from:] {
-			l.Items = append(l.Items, *o().(*corev1.Namespace)) //nolint:forcetypeassert // namespaces
-		}
+		l.ListMeta, l.Items = more, items[corev1.Namespace](objects)
 	case *networkingv1.NetworkPolicyList:
-		l.ListMeta = more
-		for _, o := range objects[from:] {
-			l.Items = append(l.Items, *o().(*networkingv1.NetworkPolicy)) //nolint:forcetypeassert // policies
-		}
+		l.ListMeta, l.Items = more, items[networkingv1.NetworkPolicy](objects)
 	}
 	s.write(w, r, group, list)
+}
+
+// items makes objects, which must be of type *T.
+func items[T any](objects []func() runtime.Object) (out []T) {
+	for _, o := range objects {
+		out = append(out, *any(o()).(*T)) //nolint:forcetypeassert // a resource has one type
+	}
+	return out
 }
 
 func (s *server) now() string {
@@ -182,7 +173,7 @@ func (s *server) now() string {
 // objects returns functions that make the present objects of a resource.
 func (s *server) objects(resource string) []func() runtime.Object {
 	s.mu.Lock()
-	changed := map[string]metaItem{}
+	changed := map[string]runtime.Object{}
 	for k, v := range s.changed[resource] {
 		changed[k] = v
 	}
@@ -194,13 +185,13 @@ func (s *server) objects(resource string) []func() runtime.Object {
 		switch {
 		case !ok:
 			out = append(out, o.make)
-		case later.object != nil:
-			out = append(out, func() runtime.Object { return later.object })
+		case later != nil:
+			out = append(out, func() runtime.Object { return later })
 		}
 	}
 	for _, later := range changed {
-		if later.object != nil {
-			out = append(out, func() runtime.Object { return later.object })
+		if later != nil {
+			out = append(out, func() runtime.Object { return later })
 		}
 	}
 	return out
@@ -215,11 +206,11 @@ func (s *server) send(resource, key string, kind watch.EventType, o runtime.Obje
 		m.SetResourceVersion(strconv.Itoa(s.version))
 	}
 	if s.changed[resource] == nil {
-		s.changed[resource] = map[string]metaItem{}
+		s.changed[resource] = map[string]runtime.Object{}
 	}
-	s.changed[resource][key] = metaItem{o, key}
+	s.changed[resource][key] = o
 	if kind == watch.Deleted {
-		s.changed[resource][key] = metaItem{nil, key}
+		s.changed[resource][key] = nil
 	}
 	e := watch.Event{Type: kind, Object: o}
 	s.log[resource] = append(s.log[resource], logged{s.version, e})

@@ -223,9 +223,6 @@ func (c *Cluster) Pod(k Key) *Pod {
 	return p
 }
 
-// Pods returns all pods.
-func (c *Cluster) Pods() []*Pod { return all[*Pod](c.pods) }
-
 // Nodes returns all nodes.
 func (c *Cluster) Nodes() []*Node { return all[*Node](c.nodes) }
 
