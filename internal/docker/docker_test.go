@@ -362,6 +362,41 @@ func TestSync(t *testing.T) {
 	}
 }
 
+// TestSlowContainer: while Docker does not answer for a container, because it starts, its interface and the names of all stay.
+func TestSlowContainer(t *testing.T) {
+	b := newBench(t)
+	b.start(t)
+	b.cfg.Engine = b.engine
+	e, _ := b.state.endpoint("end1")
+	e.Created = time.Now().Add(-time.Hour)
+	if err := b.state.putEndpoint(e); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	b.engine.containers = []dockerapi.Container{{ID: "slow", Name: "web", Running: true, Endpoints: []dockerapi.Endpoint{
+		{NetworkID: "net1", ID: "end1", MAC: e.MAC, Addrs: e.Addrs},
+	}}}
+	state := func() string { return fmt.Sprint(b.links.exist, len(b.daemon.names), len(b.state.endpoints())) }
+	sync := func() {
+		t.Helper()
+		if err := b.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync()
+	before := state()
+	b.engine.busy = "slow"
+	sync()
+	if got := state(); got != before {
+		t.Errorf("while Docker does not answer: %s, before %s", got, before)
+	}
+	b.engine.busy, b.engine.containers = "", nil // a crash of Docker: the container was never started
+	sync()
+	if len(b.links.exist)+len(b.state.endpoints()) > 0 {
+		t.Errorf("left behind: %s", state())
+	}
+}
+
 // TestConflict: a network that disagrees with another node's is refused, with the command that helps; the one that was there first works.
 func TestConflict(t *testing.T) {
 	for name, c := range map[string]struct{ other, subnet, want string }{

@@ -229,6 +229,7 @@ func (l *fakeLinks) Announce(context.Context, string, ether.Addr) error { return
 type fakeEngine struct {
 	networks   []dockerapi.Network
 	containers []dockerapi.Container
+	busy       string // ID of the container that it does not answer for, as while it starts
 	mu         sync.Mutex
 	started    []string // guarded by mu
 }
@@ -243,6 +244,9 @@ func (e *fakeEngine) ContainersOn(context.Context, []string) (ids []string, err 
 }
 
 func (e *fakeEngine) Container(_ context.Context, name string) (dockerapi.Container, error) {
+	if name == e.busy {
+		return dockerapi.Container{}, context.DeadlineExceeded
+	}
 	for _, c := range e.containers {
 		if c.ID == name {
 			return c, nil

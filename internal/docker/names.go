@@ -36,12 +36,17 @@ func wantedNames(containers []dockerapi.Container, ours func(networkID string) b
 	return wanted
 }
 
-// syncNames gives the addresses of running containers their names, and takes away those that they have not any more.
-func (p *Plugin) syncNames(ctx context.Context, containers []dockerapi.Container, self peer.ID) error {
-	wanted := wantedNames(containers, func(id string) bool { _, ok := p.state.network(id); return ok })
+// ours reports whether a network of Docker belongs to this plugin.
+func (p *Plugin) ours(networkID string) bool {
+	_, ok := p.state.network(networkID)
+	return ok
+}
+
+// presentNames returns the names that the daemon of this node has for containers, by owner and name.
+func (p *Plugin) presentNames(ctx context.Context, self peer.ID) (map[string]map[string][]netip.Addr, error) {
 	present, err := p.cfg.Daemon.Names(ctx, "", netip.Addr{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	have := map[string]map[string][]netip.Addr{}
 	for _, n := range present {
@@ -52,8 +57,17 @@ func (p *Plugin) syncNames(ctx context.Context, containers []dockerapi.Container
 			have[n.Owner][n.Name] = append(have[n.Owner][n.Name], n.IP)
 		}
 	}
+	return have, nil
+}
+
+// addNames gives the addresses of running containers their names.
+func (p *Plugin) addNames(ctx context.Context, containers []dockerapi.Container, self peer.ID) error {
+	have, err := p.presentNames(ctx, self)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for owner, names := range wanted {
+	for owner, names := range wantedNames(containers, p.ours) {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			missing := slices.DeleteFunc(slices.Clone(names[name]), func(a netip.Addr) bool { return slices.Contains(have[owner][name], a) })
 			if len(missing) == 0 {
@@ -64,6 +78,17 @@ func (p *Plugin) syncNames(ctx context.Context, containers []dockerapi.Container
 			}
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// removeNames takes away the names that no running container has. The list of containers is complete.
+func (p *Plugin) removeNames(ctx context.Context, containers []dockerapi.Container, self peer.ID) error {
+	have, err := p.presentNames(ctx, self)
+	if err != nil {
+		return err
+	}
+	wanted := wantedNames(containers, p.ours)
+	var errs []error
 	for owner, names := range have {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			if _, stays := wanted[owner][name]; !stays {

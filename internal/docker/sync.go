@@ -81,19 +81,26 @@ func (p *Plugin) sync(ctx context.Context) error {
 	if err := p.syncNetworks(ctx, networks, status.ID); err != nil {
 		return err
 	}
-	containers, err := p.containers(ctx, networks)
+	endpoints := p.state.endpoints() // before the containers: an endpoint that is new since then may belong to none of them
+	containers, complete, err := p.containers(ctx, networks)
 	if err != nil {
 		return err
 	}
 	p.startFailed(ctx, containers)
-	return errors.Join(p.syncNames(ctx, containers, status.ID), p.endUnused(ctx), p.forgetEndpoints(ctx, containers))
+	errs := []error{p.addNames(ctx, containers, status.ID), p.endUnused(ctx)}
+	if complete {
+		errs = append(errs, p.removeNames(ctx, containers, status.ID), p.forgetEndpoints(ctx, endpoints, containers))
+	}
+	return errors.Join(errs...)
 }
 
 // inspectTime bounds a look at one container: Docker does not answer while it starts it, which may wait for weft.
 const inspectTime = 2 * time.Second
 
-// containers returns the containers of the networks of this host, whether they run or not.
-func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (list []dockerapi.Container, err error) {
+// containers returns the containers of the networks of this host, whether they run or not. Not complete: Docker does not say anything about
+// some of them now, and what they have must stay.
+func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (list []dockerapi.Container, complete bool, err error) {
+	complete = true
 	var ids []string
 	for _, n := range networks {
 		if _, ours := p.state.network(n.ID); ours {
@@ -101,21 +108,22 @@ func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (
 		}
 	}
 	if ids, err = p.cfg.Engine.ContainersOn(ctx, ids); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, id := range ids {
 		c, err := p.inspect(ctx, id)
 		switch {
 		case errors.Is(err, dockerapi.ErrNotFound): // it was removed meanwhile
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			complete = false
 			p.changed.Set() // the next comparison has it
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		default:
 			list = append(list, c)
 		}
 	}
-	return list, nil
+	return list, complete, nil
 }
 
 // inspect returns a container, within inspectTime.
@@ -157,9 +165,9 @@ func (p *Plugin) endUnused(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// forgetEndpoints forgets endpoints that the engine does not have any more: those without an interface, and those with one that never
-// reached a container, as after a crash of Docker between two requests.
-func (p *Plugin) forgetEndpoints(ctx context.Context, containers []dockerapi.Container) error {
+// forgetEndpoints forgets those endpoints that no container has: those without an interface, and those with one that never reached a
+// container, as after a crash of Docker between two requests.
+func (p *Plugin) forgetEndpoints(ctx context.Context, endpoints []endpoint, containers []dockerapi.Container) error {
 	known := map[string]bool{}
 	for _, c := range containers {
 		for _, e := range c.Endpoints {
@@ -167,7 +175,7 @@ func (p *Plugin) forgetEndpoints(ctx context.Context, containers []dockerapi.Con
 		}
 	}
 	var errs []error
-	for _, e := range p.state.endpoints() {
+	for _, e := range endpoints {
 		inContainer := p.cfg.Links.Exists(holder.ForDocker(e.MAC).AttachLink()) && !p.cfg.Links.Exists(temporaryName(e.MAC))
 		if known[e.ID] || time.Since(e.Created) < unusedAge || inContainer {
 			continue
