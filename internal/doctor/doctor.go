@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -174,13 +175,26 @@ func ReplacePeers(found []api.Check, targets []Target, port int) {
 	}
 }
 
-// answers reports whether a daemon listens at the socket.
+// Bounds of the question whether a daemon listens.
+const (
+	connectTime = time.Second
+	answerTime  = 3 * time.Second
+)
+
+// answers reports whether a daemon listens at the socket. For a moment, a connection also succeeds after the daemon has been killed: a
+// program that it was starting just then has its sockets until it runs. So answers waits for the end of the connection, or for an answer. A
+// daemon that accepts and does not answer in time counts as one.
 func answers(ctx context.Context, socket string) bool {
-	d := net.Dialer{Timeout: time.Second}
+	d := net.Dialer{Timeout: connectTime}
 	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return false
 	}
-	_ = conn.Close()
-	return true
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(answerTime))
+	if _, err := conn.Write([]byte("HEAD / HTTP/1.0\r\n\r\n")); err != nil {
+		return os.IsTimeout(err)
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil || os.IsTimeout(err)
 }

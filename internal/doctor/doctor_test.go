@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -85,7 +86,9 @@ func TestBesideARunningNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	server := http.Server{Handler: http.NotFoundHandler()}
+	defer server.Close()
+	go func() { _ = server.Serve(l) }()
 	for _, c := range Run(t.Context(), cfg) {
 		exclusive := c.Name == "socket" || c.Name == "tap" || c.Name == "ports"
 		if exclusive != strings.HasPrefix(c.Detail, "held by the node") {
@@ -94,6 +97,25 @@ func TestBesideARunningNode(t *testing.T) {
 	}
 	if f := checkSocket(t.Context(), &cfg); f.fatal == nil || f.remedy == "" {
 		t.Errorf("a second daemon at the socket would start: %+v", f)
+	}
+}
+
+// TestSocketOfAKilledNode: a connection that ends without an answer is none to a daemon.
+func TestSocketOfAKilledNode(t *testing.T) {
+	cfg := goodConfig(t)
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "unix", cfg.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			_ = c.Close()
+		}
+		_ = l.Close()
+	}()
+	if f := checkSocket(t.Context(), &cfg); f.fatal != nil {
+		t.Errorf("%+v", f)
 	}
 }
 
