@@ -249,10 +249,12 @@ func (l *lab) clusterPolicy(t *recorder) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind := filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "standard", "policy.networking.k8s.io_clusternetworkpolicies.yaml")
-	l.createTemporary(t, pod{name: "target", node: 2, container: ", ports: [{containerPort: 8080}]"})
+	// The experimental channel has domain names as well.
+	kind := filepath.Join(strings.TrimSpace(string(out)), "config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml")
+	l.createTemporary(t, pod{name: "target", node: 2, container: ", ports: [{containerPort: 8080}]"}, pod{name: "asker", node: 1})
 	until(t, func() error { return l.served(t, "p1", "target", 8080) })
 	l.kubectl(t, "apply", "-f", kind)
+	t.Cleanup(func() { _, _ = l.run(l.all.Context(), "k", "delete", "--ignore-not-found", "-f", kind) })
 	l.kubectl(t, "wait", "--for=condition=Established", "crd/clusternetworkpolicies.policy.networking.k8s.io", "--timeout=60s")
 	policy := l.file(t, "cluster.yaml", `apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
@@ -274,10 +276,74 @@ spec:
 	})
 	took := time.Since(start)
 	l.refusedSteadily(t, "p1", "target", 8080)
+	l.domainNames(t)
 	l.kubectl(t, "delete", "-f", kind)
 	until(t, func() error { return l.served(t, "p1", "target", 8080) })
-	return fmt.Sprintf("denied %.0f s after the first policy of the kind, which was new in the cluster; allowed without the kind",
-		took.Seconds())
+	until(t, func() error { return l.connects(t, "asker", l.nodeAddress(2, l.families()[0]), kubeletPort) })
+	return fmt.Sprintf("denied %.0f s after the first policy of the kind, which was new in the cluster; a host outside the cluster passes by "+
+		"the name that cluster DNS has for it, another host does not; all is allowed without the kind", took.Seconds())
+}
+
+// Ports of hosts that answer to HTTPS.
+const (
+	apiPort     = 6443
+	kubeletPort = 10250
+)
+
+// connects returns an error if a pod gets no HTTPS response from a host, which has an address or a name.
+func (l *lab) connects(t testing.TB, from, host string, port uint16) error {
+	t.Helper()
+	_, err := l.exec(t, from, "curl", "-sSgk", "-m2", "-o", "/dev/null", "https://"+net.JoinHostPort(host, fmt.Sprint(port))+"/healthz")
+	return err
+}
+
+// domainNames: of the hosts outside the cluster, a pod reaches the one whose domain name a ClusterNetworkPolicy allows, once the pod has
+// asked for the name.
+func (l *lab) domainNames(t *recorder) {
+	family := l.families()[0]
+	api, everything := "172.30.0.1", "0.0.0.0/0"
+	if family == 6 {
+		api, everything = "fd00:172:30::1", "::/0"
+	}
+	hosts := map[string]string{"outside": api, "other": l.nodeAddress(2, family)}
+	for name, address := range hosts {
+		l.applyTemporary(t, name+".yaml", fmt.Sprintf(`{apiVersion: v1, kind: Service, metadata: {name: %[1]s},
+  spec: {clusterIP: None, ports: [{port: 443}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: %[1]s, labels: {kubernetes.io/service-name: %[1]s}},
+  addressType: IPv%[3]d, ports: [{port: 443}], endpoints: [{addresses: ["%[2]s"]}]}
+`, name, address, family))
+	}
+	const domain = ".default.svc.cluster.local"
+	byName := func(name string, port uint16) error { return l.connects(t, "asker", name+domain, port) }
+	until(t, func() error { return errors.Join(byName("outside", apiPort), byName("other", kubeletPort)) })
+	l.applyTemporary(t, "domains.yaml", fmt.Sprintf(`apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: domains}
+spec:
+  tier: Admin
+  priority: 20
+  subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {name: asker}}}}
+  egress:
+  - {action: Accept, to: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}}]}
+  - {action: Accept, to: [{domainNames: [outside%s]}]}
+  - {action: Deny, to: [{networks: ["%s"]}]}
+`, domain, everything))
+	until(t, func() error {
+		if byName("other", kubeletPort) == nil {
+			return errors.New("a host is not denied")
+		}
+		return nil
+	})
+	until(t, func() error { return byName("outside", apiPort) })
+	for range 3 {
+		if err := byName("outside", apiPort); err != nil {
+			t.Errorf("the host that the policy allows by its name: %v", err)
+		}
+		if byName("other", kubeletPort) == nil {
+			t.Error("a host passes that the policy does not name")
+		}
+	}
 }
 
 // sidecarPort: a policy allows a port by the name that a native sidecar gives it.

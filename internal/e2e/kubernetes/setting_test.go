@@ -22,7 +22,7 @@ var settings = []setting{
 	{
 		name: "iptables", description: "IPv4, kube-proxy with iptables, encrypted, installed by the manifest",
 		family: "ipv4", proxy: "iptables",
-		before: []step{
+		before: slices.Concat([]step{
 			{name: "no Secret", run: (*lab).withoutSecret},
 			{name: "install the previous release", run: (*lab).installPrevious, setUp: true},
 			{name: "DNS and two pods", run: (*lab).workload, setUp: true},
@@ -31,21 +31,14 @@ var settings = []setting{
 			{name: "what the token may read", run: (*lab).tokenReads},
 			{name: "what the containers may do", run: (*lab).containers},
 			{name: "the Secret is deleted", run: (*lab).secretGone},
-			{name: "addresses of clients", run: (*lab).clientAddresses},
-			{name: "rules of a host port are flushed", run: (*lab).hostPortFlushed},
-			{name: "a pod sends as another", run: (*lab).guard},
-			{name: "policies for multicast, broadcast and link-local", run: (*lab).policiesByPort},
-			{name: "pods on the host network and policies", run: (*lab).hostNetworkSources},
-			{name: "named port of a native sidecar", run: (*lab).sidecarPort},
-			{name: "ClusterNetworkPolicy", run: (*lab).clusterPolicy},
-			{name: "an address is used again at once", run: (*lab).addressReused},
+		}, everywhere, []step{
 			{name: "300 pods on one node", run: (*lab).manyPods},
 			{name: "rotation of the secret by the Secret object", run: (*lab).rotate},
 			{name: "restart of weft under load", run: (*lab).restart},
 			{name: "signed identities beside the secret", run: (*lab).identities, setUp: true},
 			{name: "crash and reboot of a node", run: (*lab).reboot},
 			{name: "API server stopped for a while", run: (*lab).apiAway},
-		},
+		}),
 		suites: []suite{conformance, netpol},
 		after: []step{
 			{name: "a node is shut out", run: (*lab).shutOut},
@@ -54,11 +47,13 @@ var settings = []setting{
 	},
 	{
 		name: "nftables", description: "IPv4, kube-proxy with nftables, encrypted, installed by Helm", family: "ipv4", proxy: "nftables",
-		before: append([]step{
+		before: slices.Concat([]step{
 			{name: "helm install", run: (*lab).helmInstall, setUp: true},
 			{name: "DNS and two pods", run: (*lab).workload, setUp: true},
 			{name: "helm upgrade under load", run: (*lab).helmUpgrade},
-		}, everywhere...),
+		}, everywhere, []step{
+			{name: "crash and reboot of a node", run: (*lab).reboot},
+		}),
 		suites: []suite{conformance, netpol},
 		after:  []step{{name: "helm uninstall", run: (*lab).helmUninstall}},
 	},
@@ -74,22 +69,26 @@ var settings = []setting{
 	},
 	{
 		name: "dual", description: "IPv4 and IPv6, kube-proxy with nftables, encrypted, installed by Helm", family: "dual", proxy: "nftables",
-		before: append([]step{
+		before: slices.Concat([]step{
 			{name: "helm install", run: (*lab).helmInstall, setUp: true},
 			{name: "DNS and two pods", run: (*lab).workload, setUp: true},
 			{name: "helm upgrade under load", run: (*lab).helmUpgrade},
-		}, everywhere...),
+		}, everywhere, []step{
+			{name: "crash and reboot of a node", run: (*lab).reboot},
+		}),
 		suites: []suite{conformance, dualStack, netpol},
 		after:  []step{{name: "helm uninstall", run: (*lab).helmUninstall}},
 	},
 	{
 		name: "ipv6", description: "IPv6 alone, kube-proxy with iptables, encrypted, installed by the manifest",
 		family: "ipv6", proxy: "iptables",
-		before: append([]step{
+		before: slices.Concat([]step{
 			{name: "install", run: (*lab).install, setUp: true},
 			{name: "DNS and two pods", run: (*lab).workload, setUp: true},
 			{name: "restart of weft under load", run: (*lab).restart},
-		}, everywhere...),
+		}, everywhere, []step{
+			{name: "crash and reboot of a node", run: (*lab).reboot},
+		}),
 		suites: []suite{conformance, netpol},
 		after:  []step{{name: "a node is deleted", run: (*lab).deleteNode}},
 	},
@@ -103,9 +102,8 @@ var everywhere = []step{
 	{name: "policies for multicast, broadcast and link-local", run: (*lab).policiesByPort},
 	{name: "pods on the host network and policies", run: (*lab).hostNetworkSources},
 	{name: "named port of a native sidecar", run: (*lab).sidecarPort},
-	{name: "ClusterNetworkPolicy", run: (*lab).clusterPolicy},
+	{name: "ClusterNetworkPolicy and domain names", run: (*lab).clusterPolicy},
 	{name: "an address is used again at once", run: (*lab).addressReused},
-	{name: "crash and reboot of a node", run: (*lab).reboot},
 }
 
 // smoke is the cluster of "make e2e-smoke": what a release needs, in a quarter of an hour.
