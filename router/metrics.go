@@ -8,32 +8,11 @@ import (
 	"weft/router/drop"
 )
 
-// metrics declares the metrics of the engine. Names and labels are an interface: dashboards and alerts depend on them.
+// metrics declares the metrics of the engine as a whole; those of peers are in package peermetrics. Names and labels are an interface:
+// dashboards and alerts depend on them.
 var metrics metricdef.Table
 
 var (
-	metricTxBytes = metrics.Counter("peer_transmit_bytes_total",
-		"Bytes of frames sent to a peer, without the headers on the wire.", "peer")
-	metricTxFrames = metrics.Counter("peer_transmit_frames_total", "Frames sent to a peer.", "peer")
-	metricRxBytes  = metrics.Counter("peer_receive_bytes_total", "Bytes of frames received from a peer.", "peer")
-	metricRxFrames = metrics.Counter("peer_receive_frames_total", "Frames received from a peer.", "peer")
-	metricPeerMTU  = metrics.Gauge("peer_mtu_bytes", "Largest packet of a pod that the path to a peer takes.", "peer")
-	metricPeerRTT  = metrics.Gauge("peer_rtt_seconds",
-		"Round-trip time to a peer, as measured by the probes of its path; 0 if unknown.", "peer")
-	metricSession = metrics.Gauge("peer_session_age_seconds",
-		"Age of the session with a peer; no series if there is none.", "peer")
-	metricHandshakes = metrics.Counter("peer_handshakes_total",
-		"Handshakes that this node has begun with a peer, answered or not.", "peer")
-	metricSessions = metrics.Counter("peer_sessions_total",
-		"Sessions that were made with a peer, by handshakes that either node began.", "peer")
-	metricRekeys    = metrics.Counter("peer_rekeys_total", "Sessions with a peer that replaced another one.", "peer")
-	metricPeerRelay = metrics.Gauge("peer_relayed", "1 if frames for a peer are sent over another node, else 0.", "peer")
-	metricPeerPorts = metrics.Gauge("peer_entropy_ports",
-		"Ports besides the data port from which frames to a peer leave, so that network paths and the cores of the peer share the work.", "peer")
-	metricPeerDrops = metrics.Counter("peer_drops_total",
-		"Frames and datagrams from or to a peer that were dropped.", "peer", "reason")
-	metricForeign = metrics.Counter("peer_foreign_source_frames_total",
-		"Sealed frames received from a peer with a source address that another node gives out, dropped or not.", "peer")
 	metricDrops = metrics.Counter("drops_total",
 		"Frames and datagrams that were dropped, including those of known peers.", "reason").Values("reason", dropNames()...)
 	metricFloods = metrics.Counter("floods_total",
@@ -71,9 +50,6 @@ func (collector) Describe(ch chan<- *prometheus.Desc) { metrics.Describe(ch) }
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.engine.Stats()
-	for _, p := range s.Peers {
-		p.collect(ch)
-	}
 	// All reasons, including those at 0: a rate over a series that begins with its first event misses that event.
 	for _, reason := range drop.All() {
 		metricDrops.Send(ch, float64(s.Drops[reason]), reason.String())
@@ -94,29 +70,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	metricFDBMoves.Send(ch, float64(s.FDBMoves))
 	collectBatches(ch, s.Transmit, "transmit")
 	collectBatches(ch, s.Receive, "receive")
-}
-
-// collect sends the samples of one peer.
-func (p *PeerStats) collect(ch chan<- prometheus.Metric) {
-	id := p.ID.String()
-	metricTxBytes.Send(ch, float64(p.TxBytes), id)
-	metricTxFrames.Send(ch, float64(p.TxFrames), id)
-	metricRxBytes.Send(ch, float64(p.RxBytes), id)
-	metricRxFrames.Send(ch, float64(p.RxFrames), id)
-	metricPeerMTU.Send(ch, float64(p.MTU), id)
-	metricPeerRTT.Send(ch, p.RTT.Seconds(), id)
-	if p.Session > 0 {
-		metricSession.Send(ch, p.Session.Seconds(), id)
-	}
-	metricHandshakes.Send(ch, float64(p.Sessions.Initiations), id)
-	metricSessions.Send(ch, float64(p.Sessions.Sessions), id)
-	metricRekeys.Send(ch, float64(p.Sessions.Rekeys), id)
-	metricPeerRelay.SendBool(ch, p.Relayed, id)
-	metricPeerPorts.Send(ch, float64(p.EntropyPorts), id)
-	metricForeign.Send(ch, float64(p.Foreign.Frames), id)
-	for reason, n := range p.Drops {
-		metricPeerDrops.Send(ch, float64(n), id, reason.String())
-	}
 }
 
 // collectBatches sends the histogram of the batches of a direction.

@@ -223,6 +223,11 @@ func (e *Engine) SetPeers(peers []Peer) {
 	defer e.mu.Unlock()
 	before := e.peers.Load()
 	after := e.buildSnapshot(before, peers)
+	for id, v := range before.byID {
+		if after.byID[id] == nil {
+			e.left.add(v, e.handshakes.info(id).Counts)
+		}
+	}
 	e.peers.Store(after)
 	for id, v := range after.byID { // after Store, so that installSession finds the new home, or is corrected here
 		was := before.byID[id]

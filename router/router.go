@@ -55,7 +55,7 @@ const vlanTag = 4
 // Locks, in the order in which they are taken. A goroutine that holds one takes only locks below it:
 //
 //	lock             guards                                       taken by
-//	Engine.mu        SetPeers, SetTrusted, SetKernel              callers of these
+//	Engine.mu        SetPeers, SetTrusted, SetKernel, Stats       callers of these
 //	handshakes.mu    the session.Node                             callers of SetPeers, SetTrusted, SetSecrets and Stats;
 //	                                                              the handshake and liveness goroutines
 //	remotePeer.mu    staged frames, path prober and link of one   any goroutine, briefly; never two at a time, and
@@ -128,6 +128,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	onKernel map[peer.ID]bool // the IDs of SetKernel(id, true), peers or not
+	left     PeerTotals       // of the peers that have left
 }
 
 // New returns an idle engine without peers. The error wraps ErrConfig, or is the device's; device and sockets then

@@ -16,6 +16,8 @@ import (
 type Stats struct {
 	// Peers are the peers of the last SetPeers, sorted by ID.
 	Peers []PeerStats
+	// Total has the sums over them and all peers that have left.
+	Total PeerTotals
 	// Drops counts by reason, with and without a peer, including peers that have left. Reasons at 0 are left out.
 	Drops map[drop.Reason]uint64
 	// FDBEntries is the number of known addresses, FDBRefused how often one was not learned or had to go because the table was full,
@@ -61,6 +63,26 @@ type PeerStats struct {
 	Err        error
 }
 
+// PeerTotals are sums over peers.
+type PeerTotals struct {
+	TxFrames, TxBytes uint64
+	RxFrames, RxBytes uint64
+	Foreign           uint64 // sealed frames with a source address that another node gives out
+	Sessions          session.Counts
+}
+
+// add adds what was counted for one peer.
+func (t *PeerTotals) add(v *peerView, s session.Counts) {
+	t.TxFrames += v.transmit.Frames.Load()
+	t.TxBytes += v.transmit.Bytes.Load()
+	t.RxFrames += v.receive.Frames.Load()
+	t.RxBytes += v.receive.Bytes.Load()
+	t.Foreign += v.foreign.stats().Frames
+	t.Sessions.Initiations += s.Initiations
+	t.Sessions.Sessions += s.Sessions
+	t.Sessions.Rekeys += s.Rekeys
+}
+
 // BatchStats is that of package counters.
 type BatchStats = counters.BatchStats
 
@@ -83,8 +105,12 @@ func (e *Engine) Stats() Stats {
 		Transmit:   e.transmit.Stats(),
 		Receive:    e.receive.Stats(),
 	}
+	e.mu.Lock() // no peer leaves meanwhile, and is counted twice or not at all
+	defer e.mu.Unlock()
+	s.Total = e.left
 	for _, v := range e.peers.Load().sorted {
 		out, info := v.egress.Load(), e.handshakes.info(v.ID)
+		s.Total.add(v, info.Counts)
 		p := PeerStats{
 			ID: v.ID, Addr: out.addr, Sessions: info.Counts, Relayed: out.relayed, Plain: out.plain, Handshakes: info.Attempts, Err: info.Err,
 			TxFrames: v.transmit.Frames.Load(), TxBytes: v.transmit.Bytes.Load(),

@@ -149,6 +149,7 @@ var flagTests = map[string]string{
 	"up --no-dns":                      "TestForwardedNames",
 	"up --no-masquerade":               "TestNoMasquerade",
 	"up --offload":                     "TestMixedModes",
+	"up --peer-metrics":                "TestNamesAndPorts",
 	"up --plain":                       "TestSecretTakenOut",
 	"up --port":                        "TestNamesAndPorts",
 	"up --queues":                      "TestOrder",

@@ -138,6 +138,8 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 		"wait while another daemon with this flag runs on this host, and replace it when it stops")
 	f.StringVar(&o.HTTPAddr, "http-addr", settings.DefaultHTTPAddr,
 		"`IP:PORT` of metrics, health checks and the status page; empty disables them")
+	f.IntVar(&o.PeerMetrics, "peer-metrics", settings.DefaultPeerMetrics,
+		"up to this `number` of live peers, each has metrics of its own; with more, there are only sums over all")
 	f.StringVar(&o.configFile, "config", "", "YAML `file` with the flags as keys")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", logText, "text or json")

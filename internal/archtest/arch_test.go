@@ -81,6 +81,7 @@ var layers = []struct {
 	{"internal/dockerapi", 2},
 	{"internal/dockerfilter", 2},
 	{"internal/hostcheck", 4},
+	{"internal/peermetrics", 4},
 	{"internal/settings", 2},
 	{"internal/statuspage", 2},
 	{"internal/traffic", 2},
@@ -159,12 +160,13 @@ var acrossSeam = map[string]string{
 // steps order packages of one layer among themselves: those of the bench, of a session and of frames; imports go
 // down here too.
 var steps = map[string]int{
-	"weft/internal/node":      2,
-	"weft/internal/apiserver": 1,
-	"weft/internal/datapath":  1,
-	"weft/internal/doctor":    1,
-	"weft/internal/hostcheck": 1,
-	"weft/internal/leases":    1,
+	"weft/internal/node":        2,
+	"weft/internal/apiserver":   1,
+	"weft/internal/datapath":    1,
+	"weft/internal/doctor":      1,
+	"weft/internal/hostcheck":   1,
+	"weft/internal/leases":      1,
+	"weft/internal/peermetrics": 1,
 
 	"weft/internal/leases/deletions": 2,
 	"weft/internal/statuspage":       2,

@@ -38,7 +38,8 @@ var parts = map[string][]string{
 		"internal/leases/deletions", "internal/guard", "internal/hostwatch", "internal/leases/holder",
 		"internal/peer", "internal/podlink", "internal/signal", "ipam",
 	},
-	"internal/apiserver": {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage", "internal/unixsocket"},
+	"internal/peermetrics": {"internal/api", "internal/metricdef", "internal/peer", "router", "router/carrier"},
+	"internal/apiserver":   {"internal/api", "internal/hint", "internal/hostnet", "internal/statuspage", "internal/unixsocket"},
 }
 
 // TestParts: a part of the node imports nothing that the table does not have, and the table has nothing that is not needed.

@@ -23,11 +23,6 @@ var (
 		"direction").Values("direction", "receive", "transmit")
 	kernelBytes = metrics.Counter("kernel_bytes_total", "Bytes of the frames that the kernel carried by itself.",
 		"direction").Values("direction", "receive", "transmit")
-	peerKernelFrames = metrics.Counter("peer_kernel_frames_total",
-		"Frames that the kernel carried to a peer (transmit) or from it (receive), including probes of that path. A superframe counts as one.",
-		"peer", "direction").Values("direction", "receive", "transmit")
-	peerKernelBytes = metrics.Counter("peer_kernel_bytes_total", "Bytes of the frames that the kernel carried to a peer or from it.",
-		"peer", "direction").Values("direction", "receive", "transmit")
 	kernelDrops = metrics.Counter("kernel_drops_total", "Frames that the kernel's device could not send.")
 
 	kernelRefused = metrics.Counter("kernel_refused_total",
@@ -83,12 +78,6 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	sample, ok := c.d.KernelSample()
 	collectKernel(ch, sample, ok)
-	for id, k := range c.d.KernelCounts() {
-		peerKernelFrames.Send(ch, float64(k.TxFrames), id.String(), "transmit")
-		peerKernelFrames.Send(ch, float64(k.RxFrames), id.String(), "receive")
-		peerKernelBytes.Send(ch, float64(k.TxBytes), id.String(), "transmit")
-		peerKernelBytes.Send(ch, float64(k.RxBytes), id.String(), "receive")
-	}
 	counts := c.d.repairs.Counts()
 	for _, kind := range repairsTotal.ValuesOf("kind") {
 		repairsTotal.Send(ch, float64(counts[kind]), kind)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -81,11 +82,15 @@ func TestNamesAndPorts(t *testing.T) {
 	nodes := newNodes(t, "a", "b")
 	for i, n := range nodes {
 		up(t, n, "--bridge", "br9", "--tap", "tap9", "--port", "7783", "--http-addr", "127.0.0.1:7782", "--log-format", "json",
-			"--log-level", "debug", nodes[1-i].Addr().String()+":7783")
+			"--log-level", "debug", "--peer-metrics", strconv.Itoa(i), nodes[1-i].Addr().String()+":7783")
 	}
 	waitReady(t, nodes)
 	attach(t, nodes[0], "p").reaches(t, attach(t, nodes[1], "p").addr)
-	for _, n := range nodes {
+	for i, n := range nodes {
+		metrics := labtest.Run(t, n.Space, "curl", "-sf", "http://127.0.0.1:7782/metrics")
+		if each := strings.Contains(metrics, "weft_peer_info{"); each != (i > 0) || !strings.Contains(metrics, "weft_peers{") {
+			t.Errorf("with one peer and --peer-metrics %d, there are metrics of each peer: %t", i, each)
+		}
 		have := links(t, n.Host)
 		if !slices.Contains(have, "br9") || !slices.Contains(have, "tap9") || slices.Contains(have, "weave") {
 			t.Errorf("links %v", have)

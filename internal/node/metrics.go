@@ -6,12 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"weft/internal/api"
 	"weft/internal/datapath"
 	"weft/internal/dns"
 	"weft/internal/health"
 	"weft/internal/metricdef"
 	"weft/internal/peer"
+	"weft/internal/peermetrics"
 	"weft/ipam"
 	"weft/mesh"
 	"weft/router"
@@ -29,11 +29,6 @@ var (
 	condition = metrics.Gauge("condition", "1 while a condition of this code holds, else 0; docs/OPERATIONS.md has a section for "+
 		"each code.", "code", "severity").
 		Values("severity", string(health.Info), string(health.Warning), string(health.Error)).Values("code", codes()...)
-	peerInfo = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
-	peerLink = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer",
-		"link").
-		Values("link", string(api.LinkDirect), string(api.LinkRelay), string(api.LinkNone))
-	peerKernel = metrics.Gauge("peer_kernel", "1 if the kernel carries the frames to a live peer, 0 if userspace does.", "peer")
 )
 
 // codes returns the codes of all conditions.
@@ -47,7 +42,7 @@ func codes() (list []string) {
 // metricTables returns the tables of all metrics of a node, for documentation.
 func metricTables() []*metricdef.Table {
 	return []*metricdef.Table{&metrics, mesh.Metrics(), ipam.Metrics(), dns.Metrics(), router.Metrics(), underlay.Metrics(),
-		datapath.Metrics()}
+		datapath.Metrics(), peermetrics.Metrics()}
 }
 
 // metrics returns all metrics of the node, which are read when they are scraped.
@@ -56,7 +51,7 @@ func (n *node) metrics() *prometheus.Registry {
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		n.mesh.Collector(), n.ipam.Collector(), underlay.Collector(n.datapath.Sockets()), n.datapath.Collector(),
-		nodeCollector{n.cfg.Version, n.health, n.mesh, n.datapath},
+		nodeCollector{n.cfg.Version, n.health}, peermetrics.New(peers{n.mesh, n.datapath}, n.cfg.PeerMetrics),
 	)
 	if n.dns != nil {
 		registry.MustRegister(n.dns.Collector())
@@ -66,10 +61,8 @@ func (n *node) metrics() *prometheus.Registry {
 
 // nodeCollector collects the metrics of the node as a whole.
 type nodeCollector struct {
-	version  string
-	health   *health.Registry
-	mesh     interface{ Members() []mesh.Member }
-	datapath interface{ Carrier(peer.ID) carrier.Kind }
+	version string
+	health  *health.Registry
 }
 
 // Describe implements prometheus.Collector.
@@ -88,16 +81,33 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, d := range health.Definitions() {
 		condition.SendBool(ch, holds[d.Code], string(d.Code), string(d.Severity))
 	}
-	for _, m := range c.mesh.Members() {
-		if !isLivePeer(m) {
-			continue
-		}
-		id := m.ID.String()
-		peerInfo.Send(ch, 1, id, m.Name, m.DataAddr().String())
-		link, _ := linkOf(m)
-		for _, l := range api.Links() {
-			peerLink.SendBool(ch, l == link, id, string(l))
-		}
-		peerKernel.SendBool(ch, c.datapath.Carrier(m.ID) != carrier.Userspace, id)
+}
+
+// peers are the other nodes as their metrics see them. It implements peermetrics.Source.
+type peers struct {
+	mesh     interface{ Members() []mesh.Member }
+	datapath interface {
+		Carrier(peer.ID) carrier.Kind
+		Stats() (router.Stats, bool)
+		KernelCounts() map[peer.ID]carrier.Counts
 	}
 }
+
+// Live implements peermetrics.Source.
+func (p peers) Live() (list []peermetrics.Peer) {
+	for _, m := range p.mesh.Members() {
+		if isLivePeer(m) {
+			link, _ := linkOf(m)
+			list = append(list, peermetrics.Peer{
+				ID: m.ID, Name: m.Name, Addr: m.DataAddr(), Link: link, Kernel: p.datapath.Carrier(m.ID) != carrier.Userspace,
+			})
+		}
+	}
+	return list
+}
+
+// Stats implements peermetrics.Source.
+func (p peers) Stats() (router.Stats, bool) { return p.datapath.Stats() }
+
+// KernelCounts implements peermetrics.Source.
+func (p peers) KernelCounts() map[peer.ID]carrier.Counts { return p.datapath.KernelCounts() }

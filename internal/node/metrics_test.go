@@ -10,8 +10,10 @@ import (
 
 	"weft/internal/health"
 	"weft/internal/peer"
+	"weft/internal/peermetrics"
 	"weft/mesh"
 	"weft/mesh/topology"
+	"weft/router"
 	"weft/router/carrier"
 )
 
@@ -29,6 +31,12 @@ func (k kernelPeer) Carrier(id peer.ID) carrier.Kind {
 	}
 	return carrier.Userspace
 }
+
+// Stats returns none: the datapath is not up.
+func (kernelPeer) Stats() (router.Stats, bool) { return router.Stats{}, false }
+
+// KernelCounts returns none.
+func (kernelPeer) KernelCounts() map[peer.ID]carrier.Counts { return nil }
 
 // fixed is a health.Source of constant findings.
 type fixed []health.Finding
@@ -53,7 +61,7 @@ func TestNodeMetrics(t *testing.T) {
 	c := nodeCollector{"v1", health.New(health.Config{
 		Sources:      []health.Source{fixed{{Code: health.NoSecret}, {Code: health.PeerDead, Key: "1"}, {Code: health.PeerDead, Key: "2"}}},
 		Requirements: []health.Requirement{unmet{}},
-	}), members, kernelPeer{2}}
+	})}
 	id := func(n byte) string { return peer.ID{n}.String() }
 	want := `
 # HELP weft_build_info Always 1: the version of weft, and of Go that built it.
@@ -65,6 +73,11 @@ weft_ready 0
 # HELP weft_warnings Number of conditions; "weft status" shows each with its remedy.
 # TYPE weft_warnings gauge
 weft_warnings 3
+`
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "weft_build_info", "weft_ready", "weft_warnings"); err != nil {
+		t.Error(err)
+	}
+	want = `
 # HELP weft_peer_info Always 1: the name and the data address of a live peer.
 # TYPE weft_peer_info gauge
 weft_peer_info{addr="192.0.2.2:6784",name="b",peer="` + id(2) + `"} 1
@@ -87,15 +100,15 @@ weft_peer_link{link="direct",peer="` + id(4) + `"} 0
 weft_peer_link{link="relay",peer="` + id(4) + `"} 0
 weft_peer_link{link="none",peer="` + id(4) + `"} 1
 `
-	names := []string{"weft_build_info", "weft_ready", "weft_warnings", "weft_peer_info", "weft_peer_link", "weft_peer_kernel"}
-	if err := testutil.CollectAndCompare(c, strings.NewReader(want), names...); err != nil {
+	live := peermetrics.New(peers{members, kernelPeer{2}}, 3)
+	if err := testutil.CollectAndCompare(live, strings.NewReader(want), "weft_peer_info", "weft_peer_link", "weft_peer_kernel"); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestConditionMetric: there is a series for each code, and 1 for those that hold.
 func TestConditionMetric(t *testing.T) {
-	c := nodeCollector{"v1", health.New(health.Config{Sources: []health.Source{fixed{{Code: health.NoSecret}}}}), memberList{}, kernelPeer{}}
+	c := nodeCollector{"v1", health.New(health.Config{Sources: []health.Source{fixed{{Code: health.NoSecret}}}})}
 	if n, want := testutil.CollectAndCount(c, "weft_condition"), len(health.Definitions()); n != want {
 		t.Errorf("%d series of weft_condition, want %d", n, want)
 	}

@@ -26,15 +26,17 @@ import (
 
 // Default values of a Config that are not its zero values.
 const (
-	DefaultStateDir   = "/var/lib/weft"
-	DefaultBridge     = "weave"
-	DefaultTap        = "weft0"
-	DefaultPort       = 6783
-	DefaultRange      = "10.32.0.0/12"
-	DefaultHTTPAddr   = "127.0.0.1:6782"
-	DefaultSocket     = api.DefaultSocket
-	DefaultDNSDomain  = api.DefaultDNSDomain
-	DefaultLeaseGrace = 5 * time.Minute
+	DefaultStateDir = "/var/lib/weft"
+	DefaultBridge   = "weave"
+	DefaultTap      = "weft0"
+	DefaultPort     = 6783
+	DefaultRange    = "10.32.0.0/12"
+	DefaultHTTPAddr = "127.0.0.1:6782"
+	// DefaultPeerMetrics keeps the metrics of a network below a quarter of a million series.
+	DefaultPeerMetrics = 100
+	DefaultSocket      = api.DefaultSocket
+	DefaultDNSDomain   = api.DefaultDNSDomain
+	DefaultLeaseGrace  = 5 * time.Minute
 )
 
 // BootstrapFromPeers as Config.InitPeers means one node more than there are PEERs.
@@ -112,6 +114,7 @@ type Config struct {
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace
 	AllowOverlap bool
 	HTTPAddr     string // empty: no HTTP
+	PeerMetrics  int    // the highest number of live peers that have metrics of their own
 
 	LogLevel  slog.Level // of the logger, which exists before the node
 	LogFormat string

@@ -297,8 +297,8 @@ func (l *lab) connects(t testing.TB, from, host string, port uint16) error {
 	return err
 }
 
-// domainNames: of the hosts outside the cluster, a pod reaches the one whose domain name a ClusterNetworkPolicy allows, once the pod has
-// asked for the name.
+// domainNames: of the hosts outside the cluster, a pod reaches the one that a ClusterNetworkPolicy allows by its domain name, once the pod
+// has asked for the name.
 func (l *lab) domainNames(t *recorder) {
 	family := l.families()[0]
 	api, everything := "172.30.0.1", "0.0.0.0/0"
