@@ -98,6 +98,7 @@ var flagTests = map[string]string{
 	"leave":                            "TestLeaveHandsTheAddressesOver",
 	"peers":                            "TestNodeDiesAndReturns",
 	"peers --json":                     "TestOutput",
+	"peers --problems":                 "TestConditions",
 	"reclaim":                          "TestIdentities",
 	"reclaim --json":                   "TestIdentities",
 	"reload":                           "TestIdentities",

@@ -15,7 +15,8 @@ import (
 )
 
 func newPeersCommand(e *env) *cobra.Command {
-	return e.addJSONFlag(&cobra.Command{
+	var problems bool
+	cmd := e.addJSONFlag(&cobra.Command{
 		Use:   "peers",
 		Short: "Show the nodes of the network",
 		Long: "Show the nodes of the network, one per row, including this node. STATE is alive, dead (it stopped without\n" +
@@ -31,9 +32,32 @@ func newPeersCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.show(peers, func(w io.Writer) { writePeers(w, peers) })
+			all := len(peers)
+			if problems {
+				peers = slices.DeleteFunc(peers, isWell)
+			}
+			return e.show(peers, func(w io.Writer) {
+				writePeers(w, peers)
+				if problems {
+					_, _ = fmt.Fprintf(w, "%d of %s\n", len(peers), plural.Count(all, "node"))
+				}
+			})
 		},
 	})
+	cmd.Flags().BoolVar(&problems, "problems", false, "show only nodes that are dead, shut out, not reached, or reached through a relay")
+	return cmd
+}
+
+// isWell reports whether a node is alive and reached directly. One that has left is well, too.
+func isWell(p api.Peer) bool {
+	switch p.State {
+	case api.PeerLeft:
+		return true
+	case api.PeerAlive:
+		return p.Refused == "" && (p.Self || p.Link == api.LinkDirect)
+	default:
+		return false
+	}
 }
 
 func writePeers(w io.Writer, peers []api.Peer) {

@@ -52,13 +52,7 @@ func writeStatus(w io.Writer, s api.Status, d display) {
 	}
 	line("Gossip", "%s", s.Advertise)
 	line("Peers", "%s", counts(s.Peers))
-	for _, t := range s.Targets {
-		state := "reached"
-		if t.Error != "" {
-			state = "not reached: " + strings.Join(strings.Fields(t.Error), " ") // memberlist's errors have several lines
-		}
-		line("Target", "%s %s", t.Addr, state)
-	}
+	writeTargets(line, s.Targets)
 	line("Datapath", "%s, %s, offload %s", s.Datapath, plural.Count(s.Queues, "queue"), orDash(strings.Join(s.Offload, " ")))
 	line("Bridge", "%s with %s, MTU %d, %s learned", s.Bridge, s.Tap, s.MTU, plural.Count(s.FDB, "MAC"))
 	line("Encryption", "%s", encryption(s))
@@ -83,6 +77,29 @@ func writeStatus(w io.Writer, s api.Status, d display) {
 	writeConditions(w, s.Conditions, d)
 }
 
+// fewTargets is the number of targets up to which each has a line, and the most that have one because they are not reached.
+const fewTargets = 8
+
+// writeTargets writes a line for each of few targets. Of many, such as all nodes of a large cluster, it writes those that are not reached.
+func writeTargets(line func(name, format string, args ...any), targets []api.Target) {
+	reached, shown := 0, 0
+	for _, t := range targets {
+		state := "reached"
+		if t.Error == "" {
+			reached++
+		} else {
+			state = "not reached: " + strings.Join(strings.Fields(t.Error), " ") // memberlist's errors have several lines
+		}
+		if len(targets) <= fewTargets || t.Error != "" && shown < fewTargets {
+			line("Target", "%s %s", t.Addr, state)
+			shown++
+		}
+	}
+	if shown < len(targets) {
+		line("Targets", "%d of %d reached", reached, len(targets))
+	}
+}
+
 // fieldIndent is the column of the text of a field of a status.
 const fieldIndent = 14
 
@@ -97,13 +114,27 @@ func writeField(w io.Writer, d display, name string, s style, text string) {
 	}
 }
 
+// mostAlike is the number of conditions of one code that are shown. In a large network, many nodes may be dead.
+const mostAlike = 5
+
 // writeConditions writes conditions, the most severe first. Each has a text, a remedy, and the commands of the remedy on lines of
-// their own, which are not wrapped. Without a terminal, text and remedy are one line.
+// their own, which are not wrapped. Without a terminal, text and remedy are one line. Of many conditions with one code, the first are
+// written.
 func writeConditions(w io.Writer, list []api.Condition, d display) {
 	list = slices.Clone(list)
 	slices.SortStableFunc(list, func(a, b api.Condition) int { return severityRank(b.Severity) - severityRank(a.Severity) })
+	alike, shown := map[string]int{}, map[string]int{}
+	for _, c := range list {
+		alike[c.Code]++
+	}
 	for _, c := range list {
 		name, s := severityName(c.Severity)
+		shown[c.Code]++
+		if n := alike[c.Code]; n > mostAlike && shown[c.Code] == n {
+			c.Text, c.Remedy = fmt.Sprintf("%d more conditions are of this kind (%s). \"weft status --json\" shows all.", n-mostAlike, c.Code), ""
+		} else if n > mostAlike && shown[c.Code] > mostAlike {
+			continue
+		}
 		text, remedy := printable.Text(c.Text), printable.Text(c.Remedy)
 		if d.width == 0 {
 			text, remedy = strings.TrimSpace(text+" "+remedy), ""

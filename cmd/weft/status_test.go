@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,54 @@ func TestStatusText(t *testing.T) {
 		var b strings.Builder
 		writeStatus(&b, s, d)
 		checkGolden(t, name, b.String())
+	}
+}
+
+// TestLargeStatus: a status of a thousand nodes, of which many are dead, fits on a screen.
+func TestLargeStatus(t *testing.T) {
+	s := api.Status{Peers: map[api.PeerState]int{api.PeerAlive: 900, api.PeerDead: 100}}
+	for i := range 1000 {
+		target := api.Target{Addr: fmt.Sprintf("192.0.2.%d:6783", i)}
+		if i%10 == 0 {
+			target.Error = "connection refused"
+			s.Conditions = append(s.Conditions, api.Condition{Code: "peer_dead", Severity: api.SeverityWarning, Text: fmt.Sprintf("Node %d is dead.", i)})
+		}
+		s.Targets = append(s.Targets, target)
+	}
+	s.Conditions = append(s.Conditions, api.Condition{Code: "no_secret", Severity: api.SeverityInfo, Text: "Plain."})
+	var b strings.Builder
+	writeStatus(&b, s, display{})
+	out := b.String()
+	if lines := strings.Count(out, "\n"); lines > 40 {
+		t.Errorf("%d lines", lines)
+	}
+	for _, want := range []string{
+		"Target  192.0.2.0:6783 not reached: connection refused", "Targets  900 of 1000 reached", "Node 40 is dead.",
+		"95 more conditions are of this kind (peer_dead)", "Plain.",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "Node 50 ") || strings.Contains(out, "192.0.2.990") {
+		t.Errorf("too much in\n%s", out)
+	}
+}
+
+// TestProblems: nodes that are well are left out.
+func TestProblems(t *testing.T) {
+	for want, list := range map[bool][]api.Peer{
+		true: {{State: api.PeerAlive, Self: true}, {State: api.PeerAlive, Link: api.LinkDirect}, {State: api.PeerLeft}},
+		false: {
+			{State: api.PeerDead}, {State: api.PeerAlive, Link: api.LinkRelay}, {State: api.PeerAlive, Link: api.LinkNone},
+			{State: api.PeerAlive, Link: api.LinkDirect, Refused: "revoked"}, {State: api.PeerDead, Link: api.LinkDirect},
+		},
+	} {
+		for _, p := range list {
+			if isWell(p) != want {
+				t.Errorf("%+v is well: %t", p, !want)
+			}
+		}
 	}
 }
 

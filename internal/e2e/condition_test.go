@@ -50,6 +50,9 @@ func TestConditions(t *testing.T) {
 		}
 		return metric(health.PeerDead, api.SeverityWarning, 1)
 	})
+	if out := do(t, nodes[0], "peers", "--problems"); !strings.Contains(out, " dead ") || !strings.Contains(out, "1 of 2 nodes") {
+		t.Errorf("the nodes with problems:\n%s", out)
+	}
 	up(t, nodes[1], others(nodes, nodes[1])...)
 	labtest.Until(t, patience, func() error {
 		if found := conditions(t, nodes[0], health.PeerDead); len(found) != 0 {

@@ -61,7 +61,18 @@ func orDash(text string) string {
 	return text
 }
 
+// fewTargets is the number of targets up to which all are shown, and the most that are shown because they are not reached.
+const fewTargets = 8
+
 func targetValues(targets []api.Target) (values []value) {
+	if len(targets) > fewTargets {
+		missing := slices.DeleteFunc(slices.Clone(targets), func(t api.Target) bool { return t.Error == "" })
+		reached := fmt.Sprintf("%s of %s reached", countText(len(targets)-len(missing)), countText(len(targets)))
+		if missing = missing[:min(len(missing), fewTargets)]; len(missing) == 0 {
+			return plain(reached)
+		}
+		return append(targetValues(missing), value{Text: reached})
+	}
 	for _, t := range targets {
 		v := value{Text: t.Addr, Class: "code", Tail: "reached", Tone: "good"}
 		if t.Error != "" { // a condition describes it

@@ -10,11 +10,15 @@ import (
 	"weft/internal/peer"
 )
 
+// maxPeers bounds the tables of nodes.
+const maxPeers = 100
+
 // peersView is the table of nodes.
 type peersView struct {
 	Counts string    // such as "3 alive, 1 dead"
 	Rows   []peerRow // nodes that are alive or dead: those that need attention first, this node last, otherwise by name
-	Left   []peerRow // nodes that have left: they are folded away
+	More   int       // number of rows that are not shown
+	Left   []peerRow // nodes that have left: they are folded away, at most maxPeers
 }
 
 // peerRow is a row of the table of peers.
@@ -56,6 +60,10 @@ func newPeersView(s Snapshot, r map[peer.ID]rate) peersView {
 	slices.SortStableFunc(v.Rows, func(a, b peerRow) int {
 		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Name, b.Name))
 	})
+	if n := len(v.Rows); n > maxPeers { // the last is this node
+		v.Rows, v.More = slices.Delete(v.Rows, maxPeers-1, n-1), n-maxPeers
+	}
+	v.Left = v.Left[:min(len(v.Left), maxPeers)]
 	var words []string
 	for _, state := range []api.PeerState{api.PeerAlive, api.PeerDead, api.PeerLeft} {
 		if counts[state] > 0 {

@@ -15,6 +15,8 @@ const (
 	ringInner  = 60
 	ringColors = 12 // of the owners; further owners use the same colors again
 	ringOwners = 12 // further rows of the table are folded away
+	maxOwners  = 100
+	ringArcs   = 256 // with more parts, neighbors are drawn as one
 )
 
 // rangeView is an address range: a ring of its parts in the colors of their owners, and a table of the owners.
@@ -23,10 +25,11 @@ type rangeView struct {
 	Size        int
 	Arcs        []arc
 	Owners      []ownerRow // at most ringOwners
-	More        []ownerRow
-	Used, Total string // numbers of addresses
-	Words       string // a description for screen readers
-	Scattered   bool   // some owners have several parts
+	More        []ownerRow // at most maxOwners
+	Others      int        // number of owners that are in neither
+	Used, Total string     // numbers of addresses
+	Words       string     // a description for screen readers
+	Scattered   bool       // some owners have several parts
 }
 
 // arc is a part of the ring.
@@ -61,6 +64,10 @@ func newRangeView(r Range) rangeView {
 	v.Used, v.Total = countText(used), countText(all)
 	for i, o := range r.Owners {
 		colors[o.ID], names[o.ID] = i%ringColors, o.Name
+		if i >= ringOwners+maxOwners {
+			v.Others++
+			continue
+		}
 		row := ownerRow{
 			IPAMOwner: o, Color: i % ringColors, Share: shareText(o.Addresses, all), UsedText: countText(inUse(o)),
 			AllText: countText(o.Addresses), Bar: round(100 * float64(inUse(o)) / float64(max(o.Addresses, 1))), Parts: parts[o.ID],
@@ -78,13 +85,46 @@ func newRangeView(r Range) rangeView {
 	if len(r.Owners) == 0 {
 		v.Words = "not divided yet"
 	}
-	for _, p := range r.Parts {
+	if v.Others > 0 {
+		v.Words += fmt.Sprintf("; %s more", plural(v.Others, "owner"))
+	}
+	for _, d := range drawnParts(r.Parts) {
+		of := names[d.Owner]
+		if d.parts > 1 {
+			of = plural(d.parts, "part")
+		}
 		v.Arcs = append(v.Arcs, arc{
-			Path: arcPath(p.Start, p.Length, ringInner, ringOuter), Color: colors[p.Owner],
-			Title: fmt.Sprintf("%s: %.2f %% of the range, %.0f %% of it in use", names[p.Owner], 100*p.Length, 100*p.Used),
+			Path: arcPath(d.Start, d.Length, ringInner, ringOuter), Color: colors[d.Owner],
+			Title: fmt.Sprintf("%s: %.2f %% of the range, %.0f %% of it in use", of, 100*d.Length, 100*d.Used),
 		})
 	}
 	return v
+}
+
+// drawnPart is a number of neighboring parts that are drawn as one, in the color of the longest of them.
+type drawnPart struct {
+	Part
+	parts   int
+	longest float64
+}
+
+// drawnParts returns the parts to draw. Of more than ringArcs, so many neighbors are drawn as one that each can be seen.
+func drawnParts(parts []Part) (list []drawnPart) {
+	for _, p := range parts {
+		last := len(list) - 1
+		if len(parts) <= ringArcs || last < 0 || list[last].Length >= 1.0/ringArcs {
+			list = append(list, drawnPart{p, 1, p.Length})
+			continue
+		}
+		d := &list[last]
+		d.Used = (d.Used*d.Length + p.Used*p.Length) / (d.Length + p.Length)
+		d.Length += p.Length
+		d.parts++
+		if p.Length > d.longest {
+			d.Owner, d.longest = p.Owner, p.Length
+		}
+	}
+	return list
 }
 
 // inUse returns how many addresses of an owner are in use.

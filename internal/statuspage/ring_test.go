@@ -1,6 +1,7 @@
 package statuspage
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -40,5 +41,33 @@ func TestManyOwners(t *testing.T) {
 	v := newRangeView(network(ringOwners + 3).Ranges[0])
 	if len(v.Owners) != ringOwners || len(v.More) != 3 || !strings.Contains(v.Words, "n14 owns 7 %") {
 		t.Errorf("%d owners, %d more, %s", len(v.Owners), len(v.More), v.Words)
+	}
+}
+
+// TestThousandNodes: the page stays small, and shows what needs attention.
+func TestThousandNodes(t *testing.T) {
+	s := network(1000)
+	for i := range s.Peers {
+		s.Peers[i].State = api.PeerAlive
+		if i == 990 {
+			s.Peers[i].State = api.PeerDead
+		}
+	}
+	v := newPeersView(s, nil)
+	if len(v.Rows) != maxPeers || v.More != 900 || v.Rows[0].Name != "n990" || !v.Rows[maxPeers-1].Self {
+		t.Errorf("%d rows from %s, %d more", len(v.Rows), v.Rows[0].Name, v.More)
+	}
+	r := newRangeView(s.Ranges[0])
+	var length float64
+	parts := 0
+	for _, d := range drawnParts(s.Ranges[0].Parts) {
+		length += d.Length
+		parts += d.parts
+	}
+	if len(r.Arcs) > ringArcs || parts != 1000 || math.Abs(length-1) > 1e-6 {
+		t.Errorf("%d arcs for %d parts of the length %f", len(r.Arcs), parts, length)
+	}
+	if len(r.Owners)+len(r.More)+r.Others != 1000 || len(r.More) != maxOwners || !strings.HasSuffix(r.Words, "888 owners more") {
+		t.Errorf("%d and %d owners, %d others, %s", len(r.Owners), len(r.More), r.Others, r.Words[len(r.Words)-40:])
 	}
 }

@@ -111,8 +111,12 @@ func TestPageIsBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	p.now = func() time.Time { return now }
 	for range 100 {
-		if _, err := p.render(); err != nil {
+		r, err := p.render()
+		if err != nil {
 			t.Fatal(err)
+		}
+		if len(r.whole) > 256<<10 {
+			t.Fatalf("a page of %d bytes", len(r.whole))
 		}
 	}
 	if n := rendered.Load(); n != 1 {
