@@ -56,17 +56,13 @@ func changeAnswers(b batch, old, now string) {
 	}
 }
 
-// askersOf returns the elements of the sets of askers, by set and address.
-func askersOf(r *policy.Ruleset) map[string]map[string][]string {
-	out := map[string]map[string][]string{}
-	for _, f := range families {
-		keys := map[string][]string{}
-		for _, ip := range r.Askers {
-			if f.of(ip) {
-				keys[ip.String()] = []string{ip.String()}
-			}
+// askersOf returns the elements of the set of askers.
+func (f family) askersOf(r *policy.Ruleset) elements {
+	out := elements{}
+	for _, ip := range r.Askers {
+		if f.of(ip) {
+			out[keyOf(ip)] = verdict{}
 		}
-		out[f.askers()] = keys
 	}
 	return out
 }

@@ -15,44 +15,62 @@ type batch struct {
 	family knftables.Family
 }
 
-// transaction has all operations for the nft program, and the same for the kernel as long as they change only elements.
+// transaction has its operations in two forms: for the nft program, and, unless only the program can make one of them, for the kernel.
 type transaction struct {
 	*knftables.Transaction
-	direct     []element
-	structural bool // it changes more than elements that direct can have
+	direct  []step
+	size    int  // of direct, in elements and objects
+	program bool // it has operations that only the nft program makes
 }
 
-func (b batch) add(o knftables.Object) {
-	b.structural = true
-	b.Add(b.within(o))
-}
+// add, del and flush add operations that only the nft program makes.
+func (b batch) add(o knftables.Object)   { b.program = true; b.Add(b.within(o)) }
+func (b batch) del(o knftables.Object)   { b.program = true; b.Delete(b.within(o)) }
+func (b batch) flush(o knftables.Object) { b.program = true; b.Flush(b.within(o)) }
 
-func (b batch) del(o knftables.Object) {
-	b.structural = true
-	b.Delete(b.within(o))
-}
-
-func (b batch) flush(o knftables.Object) {
-	b.structural = true
-	b.Flush(b.within(o))
-}
-
-// element adds or removes an element.
-func (b batch) element(e element) {
-	e.family = b.family
-	b.structural = b.structural || e.prefix.IsValid() && !e.prefix.IsSingleIP()
-	b.direct = append(b.direct, e)
-	o := &knftables.Element{Family: b.family, Table: Table, Key: e.key()}
-	if e.verdict != "" {
-		o.Map, o.Value = e.set, []string{e.verdict}
-	} else {
-		o.Set = e.set
+// step adds the form for the kernel of an operation.
+func (b batch) step(size int, s step) {
+	if b.size += size; !b.program {
+		b.direct = append(b.direct, s)
 	}
-	if e.remove {
-		o.Value = nil
-		b.Delete(o)
-	} else {
-		b.Add(o)
+}
+
+// addSet adds an empty set of addresses.
+func (b batch) addSet(name string, s set) {
+	add := &knftables.Set{Name: name, Type: s.addr}
+	if s.interval {
+		add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
+	}
+	b.Add(b.within(add))
+	b.step(1, func(k *sender) error { return k.addSet(b.family, name, s) })
+}
+
+// delSet removes a set.
+func (b batch) delSet(name string) {
+	b.Delete(b.within(&knftables.Set{Name: name}))
+	b.step(1, func(k *sender) error { k.DelSet(setOf(b.family, name)); return nil })
+}
+
+// change adds or removes elements of a set or map. interval is true for a set with blocks of addresses.
+func (b batch) change(set string, interval bool, list []element, remove bool) {
+	for _, e := range list {
+		o := &knftables.Element{Family: b.family, Table: Table, Key: e.key.text()}
+		switch {
+		case e.verdict == (verdict{}):
+			o.Set = set
+		case remove:
+			o.Map = set
+		default:
+			o.Map, o.Value = set, []string{e.verdict.text()}
+		}
+		if remove {
+			b.Delete(o)
+		} else {
+			b.Add(o)
+		}
+	}
+	for part := range slices.Chunk(list, maxElements) {
+		b.step(len(part), func(k *sender) error { return k.change(b.family, set, interval, part, remove) })
 	}
 }
 
@@ -103,69 +121,63 @@ func (b batch) rules(chain string, rules []string) {
 
 // changeChains adds the chains that only t has. The returned function removes those that only old has: nothing may refer to them
 // when it is called.
-func (b batch) changeChains(old, t map[string][]string) (remove func()) {
+func (b batch) changeChains(old, t map[string][]rule) (remove func()) {
 	added := missing(t, old)
 	for _, name := range added {
-		b.add(&knftables.Chain{Name: name})
+		b.Add(b.within(&knftables.Chain{Name: name}))
+		b.step(1, func(k *sender) error { k.AddChain(chainOf(b.family, name)); return nil })
 	}
 	for _, name := range added {
-		b.rules(name, t[name])
+		for _, r := range t[name] {
+			b.Add(b.within(&knftables.Rule{Chain: name, Rule: r.text()}))
+			b.step(1+len(r.ports), func(k *sender) error { return k.addRule(b.family, name, r) })
+			b.program = b.program || len(r.ports) > maxElements
+		}
 	}
 	return func() {
 		removed := missing(old, t)
-		for _, name := range removed {
-			b.flush(&knftables.Chain{Name: name}) // they may refer to each other
+		for _, name := range removed { // they may refer to each other
+			b.Flush(b.within(&knftables.Chain{Name: name}))
+			b.step(1, func(k *sender) error { k.FlushChain(chainOf(b.family, name)); return nil })
 		}
 		for _, name := range removed {
-			b.del(&knftables.Chain{Name: name})
+			b.Delete(b.within(&knftables.Chain{Name: name}))
+			b.step(1, func(k *sender) error { k.DelChain(chainOf(b.family, name)); return nil })
 		}
 	}
 }
 
-// changeMap changes the elements of a map from keys to verdicts.
-func (b batch) changeMap(name string, old, t map[string]string) {
-	var removed, added []string
-	for key, verdict := range old {
-		if verdict != t[key] {
-			removed = append(removed, key)
-		}
-	}
-	for key, verdict := range t {
-		if verdict != old[key] {
-			added = append(added, key)
-		}
-	}
-	slices.Sort(removed)
-	slices.Sort(added)
-	for _, key := range removed {
-		b.element(element{set: name, parts: []string{key}, verdict: old[key], remove: true})
-	}
-	for _, key := range added {
-		b.element(element{set: name, parts: []string{key}, verdict: t[key]})
+// changeElements changes the elements of sets and maps, all of which t has.
+func (b batch) changeElements(old, t map[string]elements) {
+	for _, name := range sortedKeys(t) {
+		b.change(name, false, without(old[name], t[name]), true)
+		b.change(name, false, without(t[name], old[name]), false)
 	}
 }
 
-// changeKeys changes the elements of a set. Each key may have several parts.
-func (b batch) changeKeys(name string, old, t map[string][]string) {
-	for _, key := range missing(old, t) {
-		b.element(element{set: name, parts: old[key], remove: true})
+// without returns the elements of a that b lacks, sorted.
+func without(a, b elements) (out []element) {
+	for k, v := range a {
+		if w, ok := b[k]; !ok || v != w {
+			out = append(out, element{k, v})
+		}
 	}
-	for _, key := range missing(t, old) {
-		b.element(element{set: name, parts: t[key]})
-	}
+	slices.SortFunc(out, element.compare)
+	return out
 }
 
-// changeSet changes the elements of a set of addresses of one family. Intervals are left to the nft program.
+// changeSet changes the elements of a set of addresses of one family.
 func (b batch) changeSet(f family, name string, interval bool, e policy.Elements) {
-	b.changePrefixes(f, name, interval, e.Removed, true)
-	b.changePrefixes(f, name, interval, e.Added, false)
+	b.change(name, interval, f.elements(e.Removed), true)
+	b.change(name, interval, f.elements(e.Added), false)
 }
 
-func (b batch) changePrefixes(f family, name string, interval bool, prefixes []netip.Prefix, remove bool) {
+// elements returns the addresses of the family as elements of a set.
+func (f family) elements(prefixes []netip.Prefix) (out []element) {
 	for _, p := range prefixes {
 		if f.of(p.Addr()) {
-			b.structural = b.structural || interval
-			b.element(element{set: name, prefix: p, remove: remove})
+			out = append(out, element{key: key{addr: p}})
 		}
 	}
+	return out
 }

@@ -69,26 +69,27 @@ var bridgeHooks = [...]struct {
 	}},
 	{"output", knftables.OutputHook, beforeInet, []string{
 		fmt.Sprintf("meta mark & %#x == 0 accept", routed),
-		families[0].ownAddress(policy.Ingress) + " accept", families[1].ownAddress(policy.Ingress) + " accept",
+		families[0].owned(policy.Ingress, marking{}, accept).text(), families[1].owned(policy.Ingress, marking{}, accept).text(),
 		"oifname vmap @" + closedMap, setMark(allMarks, 0),
 	}},
 }
 
-// ownAddress returns the condition that a frame has one of the port's addresses as its source (egress) or destination. Frames with
-// a tag never match: their type is that of the tag.
-func (f family) ownAddress(d policy.Direction) string {
+// owned returns the rule for frames with one of the port's addresses as their source (egress) or destination. Frames with a tag never
+// match: their type is that of the tag.
+func (f family) owned(d policy.Direction, m marking, v verdict) rule {
 	port, end := sides(d)
-	return fmt.Sprintf("ether type %s %s . %s %s @%s", f.word, port, f.word, end, f.own())
+	return rule{family: f, types: types{any: []string{f.word}}, sets: []lookup{{port: port, end: end, set: f.own()}}, mark: m, verdict: v}
 }
 
-// strayed returns the condition that a frame to an address of its sender would reach another port (egress), or that one from an address
-// of its receiver comes from another port. The inet table accepts what a pod sends to itself, as through a Service.
-func (f family) strayed(d policy.Direction) string {
+// strayed returns the rule for frames to an address of their sender that would reach another port (egress), or from an address of their
+// receiver that come from another port. The inet table accepts what a pod sends to itself, as through a Service.
+func (f family) strayed(d policy.Direction, v verdict) rule {
 	port, end, other := "iifname", "daddr", "oifname"
 	if d == policy.Ingress {
 		port, end, other = "oifname", "saddr", "iifname"
 	}
-	return fmt.Sprintf("ether type %[1]s %[2]s . %[1]s %[3]s @%[4]s %[5]s . %[1]s %[3]s != @%[4]s", f.word, port, end, f.own(), other)
+	sets := []lookup{{port: port, end: end, set: f.own()}, {port: other, end: end, set: f.own(), not: true}}
+	return rule{family: f, types: types{any: []string{f.word}}, sets: sets, verdict: v}
 }
 
 // sides returns the port and the address of the pod that the policies of a direction protect.
@@ -101,34 +102,35 @@ func sides(d policy.Direction) (port, end string) {
 
 // links is the bridge table: the objects that its constant rules refer to.
 type links struct {
-	own    map[string]map[string][]string // elements of the sets with the ports' addresses, by set and element
-	chains map[string][]string            // rules by chain
-	maps   map[string]map[string]string   // verdicts by map and port
+	chains   map[string][]rule   // rules by chain
+	elements map[string]elements // of the maps of ports, and of the sets of their addresses
+	old      map[string][]rule   // chains of the table before, which have the same rules under the same name
 }
 
 // newLinks returns the bridge table for a ruleset. numbers are those of the chains in the mark.
-func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int) links {
-	l := links{
-		own: map[string]map[string][]string{}, chains: map[string][]string{},
-		maps: map[string]map[string]string{fromMap: {}, toMap: {}, closedMap: {}},
-	}
+func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int, old links) links {
+	l := links{chains: map[string][]rule{}, elements: map[string]elements{fromMap: {}, toMap: {}, closedMap: {}}, old: old.chains}
 	for _, f := range families {
-		l.own[f.own()] = map[string][]string{}
+		l.elements[f.own()] = elements{}
 	}
 	for name, link := range r.Links {
 		for _, ip := range link.Addrs {
 			for _, f := range families {
 				if f.of(ip) {
-					l.own[f.own()][name+" . "+ip.String()] = []string{name, ip.String()}
+					k := keyOf(ip)
+					k.port = name
+					l.elements[f.own()][k] = verdict{}
 				}
 			}
 		}
-		l.maps[fromMap][name] = "jump " + l.chain(policy.Egress, link, numbers)
+		port := key{port: name}
+		l.elements[fromMap][port] = jump(l.chain(policy.Egress, link, numbers))
 		if link.Chains.Ingress != "" {
-			l.maps[toMap][name] = "jump " + l.chain(policy.Ingress, link, numbers)
-			l.maps[closedMap][name] = "goto " + dropOf(policy.Ingress)
+			l.elements[toMap][port] = jump(l.chain(policy.Ingress, link, numbers))
+			l.elements[closedMap][port] = goTo(dropOf(policy.Ingress))
 		}
 	}
+	l.old = nil
 	return l
 }
 
@@ -139,9 +141,7 @@ func (l links) chain(d policy.Direction, link policy.Link, numbers map[policy.Di
 		chain = link.Chains.Egress
 	}
 	if chain == "" {
-		const name = "unselected"
-		l.chains[name] = unselected()
-		return name
+		return l.addChain("unselected", unselected)
 	}
 	number, has := numbers[d][chain], ""
 	for _, f := range families {
@@ -152,56 +152,67 @@ func (l links) chain(d policy.Direction, link policy.Link, numbers map[policy.Di
 			}
 		}
 	}
-	name := fmt.Sprintf("%s-%d-ip%s", d, number, has)
+	return l.addChain(fmt.Sprintf("%s-%d-ip%s", d, number, has), func() []rule { return selected(d, number, has) })
+}
+
+// addChain adds a chain unless it is there, and returns its name.
+func (l links) addChain(name string, rules func() []rule) string {
 	if _, done := l.chains[name]; !done {
-		l.chains[name] = selected(d, number, has)
+		known, ok := l.old[name]
+		if !ok {
+			known = rules()
+		}
+		l.chains[name] = known
 	}
 	return name
 }
 
 // unselected returns the rules for frames from pods that no egress policy selects: no pod sends with the address of another pod.
-func unselected() (rules []string) {
+func unselected() (rules []rule) {
 	for _, f := range families {
-		rules = append(rules, f.ownAddress(policy.Egress)+" return")
+		rules = append(rules, f.owned(policy.Egress, marking{}, back))
 	}
-	return append(rules, "ether type { ip, ip6 } goto "+forged)
+	return append(rules, rule{types: anyIP, verdict: goTo(forged)})
 }
+
+// anyIP is the condition that a frame has an IP packet, and notIP that it has none.
+var (
+	anyIP = types{any: []string{"ip", "ip6"}}
+	notIP = types{any: anyIP.any, not: true}
+)
 
 // selected returns the rules for frames of pods that policies select in a direction. number is the number of their chain; 0: none
 // was left. has has the suffixes of the families in which the pods have addresses.
-func selected(d policy.Direction, number int, has string) (rules []string) {
-	verdict := "return"
+func selected(d policy.Direction, number int, has string) (rules []rule) {
+	pass := back
 	if d == policy.Ingress {
-		verdict = "accept" // the last chain
+		pass = accept // the last chain
 	}
-	drop := "goto " + dropOf(d)
+	drop := goTo(dropOf(d))
 	for _, f := range families {
-		rules = append(rules, f.strayed(d)+" "+drop)
+		rules = append(rules, f.strayed(d, drop))
 	}
 	for _, f := range families {
-		rules = append(rules, knftables.Concat(f.ownAddress(d), setMark(0, unjudged), verdict))
+		rules = append(rules, f.owned(d, marking{set: unjudged}, pass))
 	}
-	rules = append(rules, "ether type arp "+verdict, "ether type != { ip, ip6 } "+drop)
+	rules = append(rules, rule{types: types{any: []string{"arp"}}, verdict: pass}, rule{types: notIP, verdict: drop})
 	if d == policy.Egress {
-		rules = append(rules, "jump "+forged)
+		rules = append(rules, rule{verdict: jump(forged)})
 	}
 	for _, f := range families {
 		if !strings.Contains(has, f.suffix) {
-			rules = append(rules, "ether type "+f.word+" "+drop)
+			rules = append(rules, rule{types: types{any: []string{f.word}}, verdict: drop})
 		}
 	}
 	if number == 0 {
-		return append(rules, drop)
+		return append(rules, rule{verdict: drop})
 	}
 	mark := fieldOf(d)
-	return append(rules, setMark(mark.mask, mark.value(number)|unjudged))
+	return append(rules, rule{mark: marking{clear: mark.mask, set: mark.value(number) | unjudged}})
 }
 
 // changeBridge changes the bridge table from old to l.
 func changeBridge(b batch, old, l links) {
-	for _, f := range families {
-		b.changeKeys(f.own(), old.own[f.own()], l.own[f.own()])
-	}
 	if old.hooked() && !l.hooked() {
 		for _, h := range bridgeHooks {
 			b.flush(&knftables.Chain{Name: h.name})
@@ -209,9 +220,7 @@ func changeBridge(b batch, old, l links) {
 		}
 	}
 	remove := b.changeChains(old.chains, l.chains)
-	for _, m := range []string{fromMap, toMap, closedMap} {
-		b.changeMap(m, old.maps[m], l.maps[m])
-	}
+	b.changeElements(old.elements, l.elements)
 	remove()
 	if l.hooked() && !old.hooked() {
 		for _, h := range bridgeHooks {
@@ -221,4 +230,4 @@ func changeBridge(b batch, old, l links) {
 }
 
 // hooked reports whether the table has base chains: whether a pod has a chain.
-func (l links) hooked() bool { return len(l.maps[fromMap]) > 0 }
+func (l links) hooked() bool { return len(l.elements[fromMap]) > 0 }

@@ -20,15 +20,15 @@ const runTimeout = time.Minute
 // applyAttempts bounds how often Apply sets the rules while other programs change the tables at the same time.
 const applyAttempts = 4
 
-// NFT is a Firewall for the network namespace that New was called in. Rules are changed by the nft program, elements by the kernel's
-// interface.
+// NFT is a Firewall for the network namespace that New was called in. The nft program sets all rules; changes go to the kernel directly,
+// except those that are large, or that have blocks of addresses or base chains.
 type NFT struct {
 	nft    knftables.Interface   // of both tables
 	tables []knftables.Interface // of one table each, to read counters
 	watch  watcher
-	// generation returns a number that changes whenever any table changes, direct changes elements of sets.
+	// generation returns a number that changes whenever any table changes, direct makes a transaction without the nft program.
 	generation func() (uint32, error)
-	direct     func([]element) error
+	direct     func([]step) error
 
 	mu      sync.Mutex
 	applied *table // guarded by mu; nil: unknown
@@ -150,7 +150,7 @@ var errNotAlone = errors.New("firewall: another program has changed the tables")
 
 // run runs a transaction that changes something.
 func (n *NFT) run(ctx context.Context, tx *transaction) error {
-	if !tx.structural && len(tx.direct) <= maxDirect {
+	if !tx.program && tx.size <= maxDirect {
 		return n.direct(tx.direct)
 	}
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)

@@ -37,7 +37,7 @@ var notFirst = [...]string{"tcp flags & (syn | ack) == ack", "meta l4proto 132 @
 
 // whole returns the transaction that replaces both tables by t, with the elements of r.
 func (n *NFT) whole(t *table, r *policy.Ruleset) *transaction {
-	tx := &transaction{Transaction: n.nft.NewTransaction()}
+	tx := &transaction{Transaction: n.nft.NewTransaction(), program: true}
 	b := batch{tx, knftables.InetFamily}
 	b.replaceTable("weft: network policies; written by weft-kube, which undoes other changes")
 	for _, f := range families {
@@ -157,17 +157,11 @@ func addChange(tx *transaction, old, t *table, c policy.Change) {
 	}
 	if old != t {
 		remove := b.changeChains(old.chains, t.chains)
-		for _, name := range sortedKeys(t.maps) {
-			b.changeMap(name, old.maps[name], t.maps[name])
-		}
-		for _, f := range families {
-			b.changeKeys(f.self(), old.self[f.self()], t.self[f.self()])
-			b.changeKeys(f.askers(), old.askers[f.askers()], t.askers[f.askers()])
-		}
+		b.changeElements(old.elements, t.elements)
 		changeAnswers(b, old.resolvers, t.resolvers)
 		remove()
 		for _, name := range missing(old.sets, t.sets) {
-			b.del(&knftables.Set{Name: name})
+			b.delSet(name)
 		}
 	}
 	bridge := batch{tx, knftables.BridgeFamily}
@@ -191,12 +185,3 @@ func missing[A, B any](a map[string]A, b map[string]B) (out []string) {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// addSet adds an empty set of addresses.
-func (b batch) addSet(name string, s set) {
-	add := &knftables.Set{Name: name, Type: s.addr}
-	if s.interval {
-		add.Flags = []knftables.SetFlag{knftables.IntervalFlag}
-	}
-	b.add(add)
-}

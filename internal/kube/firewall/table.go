@@ -1,12 +1,8 @@
 package firewall
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-
-	"sigs.k8s.io/knftables"
 
 	"weft/internal/kube/policy"
 )
@@ -57,16 +53,14 @@ func (f family) of(ip netip.Addr) bool { return ip.Is4() == f.is4 }
 
 // table is a ruleset in the form of nftables: the objects that the constant rules refer to. It lacks the elements of sets of addresses.
 type table struct {
-	sets    map[string]set
-	chains  map[string][]string            // rules by chain
-	maps    map[string]map[string]string   // verdicts by map and key
-	self    map[string]map[string][]string // elements of the sets of pods that may connect to themselves, by set and pod
-	numbers map[policy.Direction]map[string]int
-	askers  map[string]map[string][]string // elements of the sets of askers, by set and address
+	sets     map[string]set
+	chains   map[string][]rule   // rules by chain
+	elements map[string]elements // of the maps of pods and marks, and of the sets of askers and of pods that may connect to themselves
+	numbers  map[policy.Direction]map[string]int
 	// resolvers is the name of the set of DNS servers; empty: no answers are copied.
 	resolvers string
 	links     links
-	old       map[string][]string // chains of the table before, which have the same rules under the same name
+	old       map[string][]rule // chains of the table before, which have the same rules under the same name
 }
 
 // set is a set of addresses of one family, without its elements.
@@ -78,24 +72,24 @@ type set struct {
 // newTable returns the table for a ruleset. It keeps the numbers of chains in old.
 func newTable(r *policy.Ruleset, old *table) *table {
 	t := &table{
-		sets: map[string]set{}, chains: map[string][]string{}, maps: map[string]map[string]string{}, self: map[string]map[string][]string{},
-		numbers: numbersOf(r, old), old: old.chains, askers: askersOf(r), resolvers: r.Resolvers,
+		sets: map[string]set{}, chains: map[string][]rule{}, elements: map[string]elements{},
+		numbers: numbersOf(r, old), old: old.chains, resolvers: r.Resolvers,
 	}
 	defer func() { t.old = nil }()
-	t.links = newLinks(r, t.numbers)
+	t.links = newLinks(r, t.numbers, old.links)
 	for _, f := range families {
 		for name, s := range r.Sets {
 			t.sets[f.set(name)] = set{addr: f.addr, interval: s.Blocks}
 		}
-		t.self[f.self()] = map[string][]string{}
+		t.elements[f.self()], t.elements[f.askers()] = elements{}, f.askersOf(r)
 		for _, d := range directions {
-			t.maps[f.podsOf(d)], t.maps[f.reversed(d)], t.maps[f.marksOf(d)] = map[string]string{}, map[string]string{}, map[string]string{}
+			t.elements[f.podsOf(d)], t.elements[f.reversed(d)], t.elements[f.marksOf(d)] = elements{}, elements{}, elements{}
 		}
 	}
 	for ip, chains := range r.Pods {
 		for _, f := range families {
 			if f.of(ip) {
-				t.addPod(r, f, ip.String(), chains)
+				t.addPod(r, f, ip, chains)
 			}
 		}
 	}
@@ -121,12 +115,15 @@ func numbersOf(r *policy.Ruleset, old *table) map[policy.Direction]map[string]in
 }
 
 // addPod adds the chains of a pod's address.
-func (t *table) addPod(r *policy.Ruleset, f family, ip string, chains policy.PodChains) {
-	t.self[f.self()][ip] = []string{ip, ip}
+func (t *table) addPod(r *policy.Ruleset, f family, ip netip.Addr, chains policy.PodChains) {
+	pod := keyOf(ip)
+	self := pod
+	self.again = true
+	t.elements[f.self()][self] = verdict{}
 	for d, chain := range map[policy.Direction]string{policy.Ingress: chains.Ingress, policy.Egress: chains.Egress} {
 		if chain != "" {
-			t.maps[f.podsOf(d)][ip] = "jump " + f.name(chain)
-			t.maps[f.reversed(d)][ip] = "jump " + f.reverse().name(chain)
+			t.elements[f.podsOf(d)][pod] = jump(f.name(chain))
+			t.elements[f.reversed(d)][pod] = jump(f.reverse().name(chain))
 			t.addChain(r, f, chain)
 			t.addChain(r, f.reverse(), chain)
 		}
@@ -142,7 +139,7 @@ func (t *table) addMarks(link policy.Link) {
 		}
 		for _, f := range families {
 			if slices.ContainsFunc(link.Addrs, f.of) {
-				t.maps[f.marksOf(d)][fmt.Sprintf("%#x", fieldOf(d).value(number))] = "jump " + f.name(chain)
+				t.elements[f.marksOf(d)][key{mark: fieldOf(d).value(number)}] = jump(f.name(chain))
 			}
 		}
 	}
@@ -168,48 +165,34 @@ func (t *table) addChain(r *policy.Ruleset, f family, name string) {
 	t.addChain(r, f, c.End.Chain)
 }
 
-// rules returns the rules of a chain in the syntax of nft.
-func (f family) rules(c policy.Chain) (rules []string) {
-	port, end := "dport", "saddr"
-	if f.backward {
-		port = "sport"
-	}
+// rules returns the rules of a chain.
+func (f family) rules(c policy.Chain) (rules []rule) {
+	end := "saddr"
 	if (c.Direction == policy.Egress) != f.backward {
 		end = "daddr"
 	}
 	if len(c.Ports) > 0 {
-		jumps := make([]string, len(c.Ports))
-		for i, p := range c.Ports {
-			jumps[i] = fmt.Sprintf("%s . %s : goto %s", strings.ToLower(string(p.Protocol)), portsOf(p.First, p.Last), f.name(p.Chain))
-		}
-		rules = append(rules, "meta l4proto . th "+port+" vmap { "+strings.Join(jumps, ", ")+" }")
+		rules = append(rules, rule{family: f, ports: c.Ports})
 	}
 	for _, r := range c.Rules {
-		verdict := f.verdict(r.Target, c.Direction)
+		out := rule{family: f, verdict: f.verdict(r.Target, c.Direction)}
 		if r.Set != "" {
-			verdict = knftables.Concat(f.word, end, "@", f.set(r.Set), verdict)
+			out.sets = []lookup{{end: end, set: f.set(r.Set)}}
 		}
-		rules = append(rules, verdict)
+		rules = append(rules, out)
 	}
-	return append(rules, f.verdict(c.End, c.Direction))
+	return append(rules, rule{verdict: f.verdict(c.End, c.Direction)})
 }
 
-func portsOf(first, last uint16) string {
-	if first == last {
-		return fmt.Sprint(first)
-	}
-	return fmt.Sprintf("%d-%d", first, last)
-}
-
-func (f family) verdict(t policy.Target, d policy.Direction) string {
+func (f family) verdict(t policy.Target, d policy.Direction) verdict {
 	switch {
 	case t.Action == policy.Allow:
-		return "return"
+		return back
 	case t.Action == policy.Goto:
-		return "goto " + f.name(t.Chain)
+		return goTo(f.name(t.Chain))
 	case f.backward:
-		return "goto " + dropOf(d)
+		return goTo(dropOf(d))
 	default:
-		return "goto " + denyOf(d)
+		return goTo(denyOf(d))
 	}
 }
