@@ -18,12 +18,34 @@ const (
 
 // Generation returns the number of the last change to any table in the network namespace of the calling thread.
 func Generation() (uint32, error) {
+	g, err := OpenGenerations()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = g.Close() }()
+	return g.Get()
+}
+
+// Generations reads generations over one socket. When a socket of netfilter is closed, the kernel first frees what transactions have
+// deleted, for which it waits some milliseconds, and no other transaction runs meanwhile (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c). Its methods may be called concurrently.
+type Generations struct{ conn *netlink.Conn }
+
+// OpenGenerations opens the socket in the network namespace of the calling thread. The caller must close it.
+func OpenGenerations() (*Generations, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return 0, fmt.Errorf("nftwatch: netlink: %w", err)
+		return nil, fmt.Errorf("nftwatch: netlink: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
-	replies, err := conn.Execute(netlink.Message{
+	return &Generations{conn}, nil
+}
+
+// Close closes the socket.
+func (g *Generations) Close() error { return g.conn.Close() }
+
+// Get returns the number of the last change to any table.
+func (g *Generations) Get() (uint32, error) {
+	replies, err := g.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: getGeneration, Flags: netlink.Request},
 		Data:   make([]byte, headerLen),
 	})

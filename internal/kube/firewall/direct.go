@@ -32,38 +32,68 @@ const (
 // step adds the messages for one operation of a transaction.
 type step func(*sender) error
 
-// sender collects the messages of one transaction for the kernel. Expressions are those that the nft program makes of the same text:
+// sender collects the messages of one transaction. Expressions are those that the nft program makes of the same text:
 // nft --debug=netlink shows them. TestDirect and its siblings compare what the kernel has of both.
 type sender struct {
 	*nftables.Conn
 	sets uint32 // anonymous sets so far
 }
 
-// runDirect makes one transaction, without the nft program, which takes ten milliseconds to start. It changes nothing if a step fails, as
-// one does for a missing set, or for an element that it removes in vain.
-func runDirect(steps []step) error {
-	conn, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+// kernel makes transactions without the nft program, which takes ten milliseconds to start. Its socket stays open from the first transaction
+// on: when one is closed, the kernel first frees what transactions have deleted, for which it waits, and lets no other transaction run
+// meanwhile (see nftwatch.Generations). The zero kernel has no socket. Its methods must not be called concurrently.
+type kernel struct {
+	conn   *nftables.Conn // nil: none
+	socket *netlink.Conn  // of conn
+}
+
+// open opens the socket in the network namespace of the calling thread.
+func (k *kernel) open() (err error) {
+	k.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		k.socket = c
 		if err := c.SetWriteBuffer(sendBuffer); err != nil {
 			return err
 		}
-		if err := c.SetReadBuffer(receiveBuffer); err != nil {
-			return err
-		}
-		return c.SetDeadline(time.Now().Add(runTimeout)) // the kernel answers some errors once for all messages
+		return c.SetReadBuffer(receiveBuffer)
 	}))
-	if err != nil {
-		return fmt.Errorf("firewall: netlink: %w", err)
+	return err
+}
+
+// close closes the socket, if there is one.
+func (k *kernel) close() error {
+	if k.conn == nil {
+		return nil
 	}
-	k := &sender{Conn: conn}
-	for _, add := range steps {
-		if err := add(k); err != nil {
-			return err
+	err := k.conn.CloseLasting()
+	k.conn, k.socket = nil, nil
+	return err
+}
+
+// run makes one transaction. It changes nothing if a step fails, as one does for a missing set, or for an element that it removes in vain.
+func (k *kernel) run(steps []step) error {
+	if k.conn == nil {
+		if err := k.open(); err != nil {
+			return fmt.Errorf("firewall: netlink: %w", err)
 		}
 	}
-	if err := conn.Flush(); err != nil {
+	if err := k.send(steps); err != nil {
+		_ = k.close() // it may have messages, or answers, of the failed transaction
 		return fmt.Errorf("firewall: send rules: %w", err)
 	}
 	return nil
+}
+
+func (k *kernel) send(steps []step) error {
+	if err := k.socket.SetDeadline(time.Now().Add(runTimeout)); err != nil { // the kernel answers some errors once for all messages
+		return err
+	}
+	s := &sender{Conn: k.conn}
+	for _, add := range steps {
+		if err := add(s); err != nil {
+			return err
+		}
+	}
+	return k.conn.Flush()
 }
 
 // tableOf returns the table of a family.

@@ -34,7 +34,7 @@ func newSpace(t testing.TB, l *nettest.Lab, name string) *space {
 	s := &space{Host: labtest.AddHost(t, l, name)}
 	s.do(t, func() (err error) { s.fw, err = New(t.Context()); return err })
 	t.Cleanup(func() { _ = s.fw.Close() })
-	s.fw.direct = func(steps []step) error { s.direct++; return runDirect(steps) }
+	s.fw.direct = func(steps []step) error { s.direct++; return s.fw.kernel.run(steps) }
 	s.fw.nft = counting{s.fw.nft, &s.programs}
 	return s
 }
@@ -200,7 +200,7 @@ func TestDirectForms(t *testing.T) {
 		if tx.program {
 			t.Fatalf("%s: not direct", what)
 		}
-		direct.do(t, func() error { return runDirect(tx.direct) })
+		direct.do(t, func() error { return direct.fw.kernel.run(tx.direct) })
 		program.do(t, func() error { return program.fw.nft.Run(t.Context(), tx.Transaction) })
 		equalListings(t, what, direct, program)
 	}
@@ -298,7 +298,7 @@ func TestDirectFails(t *testing.T) {
 		if tx.program || tx.size > maxDirect {
 			t.Fatalf("not direct: size %d", tx.size)
 		}
-		return s.Do(func() error { return runDirect(tx.direct) })
+		return s.Do(func() error { return s.fw.kernel.run(tx.direct) })
 	}
 	large.links.chains["zz"] = []rule{{verdict: goTo("missing")}}
 	start := time.Now()

@@ -27,10 +27,12 @@ type NFT struct {
 	tables []knftables.Interface // of one table each, to read counters
 	watch  watcher
 	// generation returns a number that changes whenever any table changes, direct makes a transaction without the nft program.
-	generation func() (uint32, error)
-	direct     func([]step) error
+	generation  func() (uint32, error)
+	direct      func([]step) error
+	generations *nftwatch.Generations
 
 	mu      sync.Mutex
+	kernel  kernel // guarded by mu
 	applied *table // guarded by mu; nil: unknown
 }
 
@@ -58,16 +60,21 @@ func New(ctx context.Context) (*NFT, error) {
 	if n.watch, err = nftwatch.Open(Table, nftsum.Inet, nftsum.Bridge); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
+	if n.generations, err = nftwatch.OpenGenerations(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoNFT, err), n.watch.Close())
+	}
+	n.generation = n.generations.Get
 	return n, nil
 }
 
-// newNFT returns an NFT without watcher.
+// newNFT returns an NFT that cannot know whether it is alone.
 func newNFT() (*NFT, error) {
 	nft, err := knftables.New("", "")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoNFT, err)
 	}
-	n := &NFT{nft: nft, generation: nftwatch.Generation, direct: runDirect}
+	n := &NFT{nft: nft}
+	n.direct = n.kernel.run
 	for _, f := range tableFamilies {
 		table, err := knftables.New(f, Table)
 		if err != nil {
@@ -79,7 +86,11 @@ func newNFT() (*NFT, error) {
 }
 
 // Close releases the resources of n. The rules stay.
-func (n *NFT) Close() error { return n.watch.Close() }
+func (n *NFT) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return errors.Join(n.watch.Close(), n.generations.Close(), n.kernel.close())
+}
 
 // Changed returns the channel of wake-ups at changes of the tables, also those by n. It is never closed.
 func (n *NFT) Changed() <-chan struct{} { return n.watch.Changed() }
