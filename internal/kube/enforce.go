@@ -37,6 +37,8 @@ const (
 	// debounce is how long changes are collected before they are enforced, so that many changes need one transaction. An admission does
 	// not wait for it.
 	debounce = 250 * time.Millisecond
+	// tidyPeriod is the time between two removals of rules that no pod needs any more. They take longer than what pods wait for.
+	tidyPeriod = 5 * time.Second
 	// admitTimeout bounds how long a pod waits until its policies are in force.
 	admitTimeout = 20 * time.Second
 	// admitPoll is the time between two checks whether the API server has announced a pod.
@@ -120,6 +122,8 @@ func (e *enforcer) run(ctx context.Context) error {
 	defer func() { e.domains.save(time.Now()) }()
 	check := time.NewTimer(e.period)
 	defer check.Stop()
+	tidy := time.NewTicker(tidyPeriod)
+	defer tidy.Stop()
 	soon := false                // the check follows a notification
 	var collect <-chan time.Time // ends the collection of changes; nil: there are none
 	for {
@@ -143,6 +147,10 @@ func (e *enforcer) run(ctx context.Context) error {
 			if !soon {
 				soon = true
 				check.Reset(intactPause)
+			}
+		case <-tidy.C:
+			if e.state.Stale() {
+				e.enforceBy(ctx, e.state.Update)
 			}
 		case <-check.C:
 			e.check(ctx)
@@ -209,8 +217,11 @@ func (e *enforcer) enforceIfBehind(ctx context.Context) {
 	}
 }
 
-// enforce brings the rules up to the policies of the cluster as it is now.
-func (e *enforcer) enforce(ctx context.Context) {
+// enforce brings the rules up to the policies of the cluster as it is now. Those that no pod needs any more may stay.
+func (e *enforcer) enforce(ctx context.Context) { e.enforceBy(ctx, e.state.Extend) }
+
+// enforceBy is enforce with a choice of how the state is brought up.
+func (e *enforcer) enforceBy(ctx context.Context, update func() policy.Change) {
 	if missing := e.cluster.Missing(); len(missing) > 0 {
 		// An incomplete cache would allow too much or too little: the present rules stay.
 		e.health.set(checkPolicies, fmt.Errorf("the API server has not listed: %s", strings.Join(missing, ", ")))
@@ -220,7 +231,7 @@ func (e *enforcer) enforce(ctx context.Context) {
 	requested := e.requested
 	e.mu.Unlock()
 	e.follow(ctx)
-	change := e.state.Update()
+	change := update()
 	if change.Rules != nil {
 		e.domains.need(e.state.Domains())
 	}

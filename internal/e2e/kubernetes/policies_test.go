@@ -255,7 +255,11 @@ func (l *lab) clusterPolicy(t *recorder) string {
 	until(t, func() error { return l.served(t, "p1", "target", 8080) })
 	l.kubectl(t, "apply", "-f", kind)
 	t.Cleanup(func() { _, _ = l.run(l.all.Context(), "k", "delete", "--ignore-not-found", "-f", kind) })
-	l.kubectl(t, "wait", "--for=condition=Established", "crd/clusternetworkpolicies.policy.networking.k8s.io", "--timeout=60s")
+	until(t, func() error { // at first it has no conditions, at which kubectl ends
+		_, err := l.run(t.Context(), "k", "wait", "--for=condition=Established", "crd/clusternetworkpolicies.policy.networking.k8s.io",
+			"--timeout=60s")
+		return err
+	})
 	policy := l.file(t, "cluster.yaml", `apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
 metadata: {name: deny}

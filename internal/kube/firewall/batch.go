@@ -122,18 +122,7 @@ func (b batch) rules(chain string, rules []string) {
 // changeChains adds the chains that only t has. The returned function removes those that only old has: nothing may refer to them
 // when it is called.
 func (b batch) changeChains(old, t map[string][]rule) (remove func()) {
-	added := missing(t, old)
-	for _, name := range added {
-		b.Add(b.within(&knftables.Chain{Name: name}))
-		b.step(1, func(k *sender) error { k.AddChain(chainOf(b.family, name)); return nil })
-	}
-	for _, name := range added {
-		for _, r := range t[name] {
-			b.Add(b.within(&knftables.Rule{Chain: name, Rule: r.text()}))
-			b.step(1+len(r.ports), func(k *sender) error { return k.addRule(b.family, name, r) })
-			b.program = b.program || len(r.ports) > maxElements
-		}
-	}
+	b.addChains(t, missing(t, old))
 	return func() {
 		removed := missing(old, t)
 		for _, name := range removed { // they may refer to each other
@@ -143,6 +132,21 @@ func (b batch) changeChains(old, t map[string][]rule) (remove func()) {
 		for _, name := range removed {
 			b.Delete(b.within(&knftables.Chain{Name: name}))
 			b.step(1, func(k *sender) error { k.DelChain(chainOf(b.family, name)); return nil })
+		}
+	}
+}
+
+// addChains adds some of the chains of t, which may refer to each other.
+func (b batch) addChains(t map[string][]rule, names []string) {
+	for _, name := range names {
+		b.Add(b.within(&knftables.Chain{Name: name}))
+		b.step(1, func(k *sender) error { k.AddChain(chainOf(b.family, name)); return nil })
+	}
+	for _, name := range names {
+		for _, r := range t[name] {
+			b.Add(b.within(&knftables.Rule{Chain: name, Rule: r.text()}))
+			b.step(1+len(r.ports), func(k *sender) error { return k.addRule(b.family, name, r) })
+			b.program = b.program || len(r.ports) > maxElements
 		}
 	}
 }

@@ -105,6 +105,7 @@ type links struct {
 	chains   map[string][]rule   // rules by chain
 	elements map[string]elements // of the maps of ports, and of the sets of their addresses
 	old      map[string][]rule   // chains of the table before, which have the same rules under the same name
+	fresh    []string            // chains that were added last
 }
 
 // newLinks returns the bridge table for a ruleset. numbers are those of the chains in the mark.
@@ -114,32 +115,37 @@ func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int, ol
 		l.elements[f.own()] = elements{}
 	}
 	for name, link := range r.Links {
-		for _, ip := range link.Addrs {
-			for _, f := range families {
-				if f.of(ip) {
-					k := keyOf(ip)
-					k.port = name
-					l.elements[f.own()][k] = verdict{}
-				}
-			}
-		}
-		port := key{port: name}
-		l.elements[fromMap][port] = jump(l.chain(policy.Egress, link, numbers))
-		if link.Chains.Ingress != "" {
-			l.elements[toMap][port] = jump(l.chain(policy.Ingress, link, numbers))
-			l.elements[closedMap][port] = goTo(dropOf(policy.Ingress))
+		for _, e := range l.entries(name, link, numbers) {
+			l.elements[e.set][e.key] = e.verdict
 		}
 	}
 	l.old = nil
 	return l
 }
 
-// chain adds the chain for a direction of a link, and returns its name. Its content depends on the name only.
-func (l links) chain(d policy.Direction, link policy.Link, numbers map[policy.Direction]map[string]int) string {
-	chain := link.Chains.Ingress
-	if d == policy.Egress {
-		chain = link.Chains.Egress
+// entries returns the elements for a link, and adds the chains that they lead to.
+func (l *links) entries(name string, link policy.Link, numbers map[policy.Direction]map[string]int) (list []entry) {
+	for _, ip := range link.Addrs {
+		for _, f := range families {
+			if f.of(ip) {
+				k := keyOf(ip)
+				k.port = name
+				list = append(list, entry{f.own(), element{key: k}})
+			}
+		}
 	}
+	port := key{port: name}
+	list = append(list, entry{fromMap, element{port, jump(l.chain(policy.Egress, link, numbers))}})
+	if link.Chains.Ingress != "" {
+		list = append(list, entry{toMap, element{port, jump(l.chain(policy.Ingress, link, numbers))}},
+			entry{closedMap, element{port, goTo(dropOf(policy.Ingress))}})
+	}
+	return list
+}
+
+// chain adds the chain for a direction of a link, and returns its name. Its content depends on the name only.
+func (l *links) chain(d policy.Direction, link policy.Link, numbers map[policy.Direction]map[string]int) string {
+	chain := link.Chains.In(d)
 	if chain == "" {
 		return l.addChain("unselected", unselected)
 	}
@@ -156,13 +162,14 @@ func (l links) chain(d policy.Direction, link policy.Link, numbers map[policy.Di
 }
 
 // addChain adds a chain unless it is there, and returns its name.
-func (l links) addChain(name string, rules func() []rule) string {
+func (l *links) addChain(name string, rules func() []rule) string {
 	if _, done := l.chains[name]; !done {
 		known, ok := l.old[name]
 		if !ok {
 			known = rules()
 		}
 		l.chains[name] = known
+		l.fresh = append(l.fresh, name)
 	}
 	return name
 }

@@ -180,12 +180,58 @@ func TestDirectHistory(t *testing.T) {
 		policytest.Move(state, last, c)
 		last = c
 		change := state.Update()
-		program.fw.applied = direct.fw.applied // numbers in marks stay
 		direct.do(t, func() error { return direct.fw.Change(t.Context(), change) })
+		program.fw.applied = direct.fw.applied // numbers in marks stay
 		program.apply(t, state.Ruleset())
 		equalListings(t, fmt.Sprint("step ", seed), direct, program)
 	}
 	t.Logf("%d direct changes, %d runs of nft", direct.direct, direct.programs-1)
+}
+
+// TestExtensions: an extension of the rules adds what new rules for the same pods would have, and what it leaves behind goes at the next
+// update.
+func TestExtensions(t *testing.T) {
+	lab := labtest.New(t, nettest.Config{})
+	direct, program := newSpace(t, lab, "direct"), newSpace(t, lab, "program")
+	marks := regexp.MustCompile(`^inet\s+map (in|e)gress[46]m `) // they keep what leads to chains that stay
+	extensions := 0
+	for seed := range uint64(10) {
+		random := policytest.NewRandom(2000 + seed)
+		c, state := random.ClusterWithPolicies(5), policy.NewState()
+		policytest.Move(state, &policy.Cluster{}, c)
+		state.Update()
+		direct.apply(t, state.Ruleset())
+		for step := range 4 {
+			for range 1 + random.IntN(2) { // a pod ends, another one changes, a third one may come back
+				p, from := *c.Pods[random.IntN(len(c.Pods))], c.Pods[random.IntN(len(c.Pods))]
+				state.DeletePod(from.Namespace, from.Name)
+				p.Labels, p.Ports = from.Labels, from.Ports
+				state.SetPod(&p)
+			}
+			change := state.Extend()
+			if change.Extension != nil {
+				extensions++
+			}
+			direct.do(t, func() error { return direct.fw.Change(t.Context(), change) })
+			what := fmt.Sprintf("cluster %d, step %d", seed, step)
+			program.fw.applied = direct.fw.applied // numbers in marks stay
+			program.apply(t, state.Ruleset())
+			got := direct.listing(t)
+			for object, want := range program.listing(t) {
+				if diff := cmp.Diff(want, got[object]); diff != "" && !marks.MatchString(object) {
+					t.Fatalf("%s: %s after an extension, and as it would be (-):\n%s", what, object, diff)
+				}
+			}
+			change = state.Update()
+			direct.do(t, func() error { return direct.fw.Change(t.Context(), change) })
+			program.fw.applied = direct.fw.applied
+			program.apply(t, state.Ruleset())
+			equalListings(t, what, direct, program)
+		}
+	}
+	if extensions < 5 {
+		t.Errorf("%d extensions", extensions)
+	}
 }
 
 // TestDirectForms: each form of a rule and of a set is the same from both writers when it is added, changed and removed.

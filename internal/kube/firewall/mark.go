@@ -81,3 +81,17 @@ func assign(chains []string, old map[string]int, highest int) map[string]int {
 	}
 	return out
 }
+
+// number gives a chain a number, unless it has one or none is left.
+func number(chain string, numbers map[string]int, highest int) {
+	if numbers[chain] != 0 || chain == "" {
+		return
+	}
+	taken := make([]bool, highest+1)
+	for _, n := range numbers {
+		taken[n] = true
+	}
+	if free := slices.Index(taken[1:], false); free >= 0 {
+		numbers[chain] = 1 + free
+	}
+}

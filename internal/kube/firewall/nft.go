@@ -137,10 +137,15 @@ func (n *NFT) Change(ctx context.Context, c policy.Change) error {
 		return errors.New("firewall: the tables are not known")
 	}
 	t := old
-	if c.Rules != nil {
-		t = newTable(c.Rules, old)
+	var tx *transaction
+	if old.extends(c) {
+		tx = n.extend(t, c)
+	} else {
+		if c.Rules != nil {
+			t = newTable(c.Rules, old)
+		}
+		tx = n.change(old, t, c)
 	}
-	tx := n.change(old, t, c)
 	if tx.NumOperations() == 0 {
 		n.applied = t
 		return nil

@@ -148,13 +148,7 @@ func addChange(tx *transaction, old, t *table, c policy.Change) {
 			b.addSet(name, t.sets[name])
 		}
 	}
-	for _, name := range sortedKeys(c.Sets) {
-		for _, f := range families {
-			if set, ok := t.sets[f.set(name)]; ok {
-				b.changeSet(f, f.set(name), set.interval, c.Sets[name])
-			}
-		}
-	}
+	b.changeSets(t, c.Sets)
 	if old != t {
 		remove := b.changeChains(old.chains, t.chains)
 		b.changeElements(old.elements, t.elements)
@@ -170,6 +164,17 @@ func addChange(tx *transaction, old, t *table, c policy.Change) {
 	}
 	if old != t {
 		changeBridge(bridge, old.links, t.links)
+	}
+}
+
+// changeSets changes the elements of sets of addresses that t has.
+func (b batch) changeSets(t *table, sets map[string]policy.Elements) {
+	for _, name := range sortedKeys(sets) {
+		for _, f := range families {
+			if set, ok := t.sets[f.set(name)]; ok {
+				b.changeSet(f, f.set(name), set.interval, sets[name])
+			}
+		}
 	}
 }
 

@@ -61,6 +61,16 @@ type table struct {
 	resolvers string
 	links     links
 	old       map[string][]rule // chains of the table before, which have the same rules under the same name
+	fresh     []string          // chains that were added last
+	// What the table was made for; constant maps.
+	pods  map[netip.Addr]policy.PodChains
+	ports map[string]policy.Link
+}
+
+// entry is an element of one of the sets and maps of a table.
+type entry struct {
+	set string
+	element
 }
 
 // set is a set of addresses of one family, without its elements.
@@ -73,9 +83,9 @@ type set struct {
 func newTable(r *policy.Ruleset, old *table) *table {
 	t := &table{
 		sets: map[string]set{}, chains: map[string][]rule{}, elements: map[string]elements{},
-		numbers: numbersOf(r, old), old: old.chains, resolvers: r.Resolvers,
+		numbers: numbersOf(r, old), old: old.chains, resolvers: r.Resolvers, pods: r.Pods, ports: r.Links,
 	}
-	defer func() { t.old = nil }()
+	defer func() { t.old, t.fresh, t.links.fresh = nil, nil, nil }()
 	t.links = newLinks(r, t.numbers, old.links)
 	for _, f := range families {
 		for name, s := range r.Sets {
@@ -89,14 +99,22 @@ func newTable(r *policy.Ruleset, old *table) *table {
 	for ip, chains := range r.Pods {
 		for _, f := range families {
 			if f.of(ip) {
-				t.addPod(r, f, ip, chains)
+				t.addPod(r, f, chains)
+				t.put(f.podEntries(ip, chains))
 			}
 		}
 	}
 	for _, link := range r.Links {
-		t.addMarks(link)
+		t.put(t.markEntries(link))
 	}
 	return t
+}
+
+// put adds elements.
+func (t *table) put(list []entry) {
+	for _, e := range list {
+		t.elements[e.set][e.key] = e.verdict
+	}
 }
 
 // numbersOf returns the number in the mark of each chain of a link, by direction.
@@ -114,35 +132,45 @@ func numbersOf(r *policy.Ruleset, old *table) map[policy.Direction]map[string]in
 	return numbers
 }
 
-// addPod adds the chains of a pod's address.
-func (t *table) addPod(r *policy.Ruleset, f family, ip netip.Addr, chains policy.PodChains) {
+// podEntries returns the elements for a pod's address.
+func (f family) podEntries(ip netip.Addr, chains policy.PodChains) (list []entry) {
 	pod := keyOf(ip)
 	self := pod
 	self.again = true
-	t.elements[f.self()][self] = verdict{}
-	for d, chain := range map[policy.Direction]string{policy.Ingress: chains.Ingress, policy.Egress: chains.Egress} {
-		if chain != "" {
-			t.elements[f.podsOf(d)][pod] = jump(f.name(chain))
-			t.elements[f.reversed(d)][pod] = jump(f.reverse().name(chain))
-			t.addChain(r, f, chain)
-			t.addChain(r, f.reverse(), chain)
+	list = append(list, entry{f.self(), element{key: self}})
+	for _, d := range directions {
+		if chain := chains.In(d); chain != "" {
+			list = append(list, entry{f.podsOf(d), element{pod, jump(f.name(chain))}},
+				entry{f.reversed(d), element{pod, jump(f.reverse().name(chain))}})
 		}
+	}
+	return list
+}
+
+// addPod adds the chains for an address of a pod.
+func (t *table) addPod(r *policy.Ruleset, f family, chains policy.PodChains) {
+	for _, d := range directions {
+		t.addChain(r, f, chains.In(d))
+		t.addChain(r, f.reverse(), chains.In(d))
 	}
 }
 
-// addMarks adds the chains of a link by their marks. The chains exist in a family because the link has an address of it.
-func (t *table) addMarks(link policy.Link) {
-	for d, chain := range map[policy.Direction]string{policy.Ingress: link.Chains.Ingress, policy.Egress: link.Chains.Egress} {
+// markEntries returns the elements that lead from marks to the chains of a link. The chains exist in a family because the link has an
+// address of it.
+func (t *table) markEntries(link policy.Link) (list []entry) {
+	for _, d := range directions {
+		chain := link.Chains.In(d)
 		number := t.numbers[d][chain]
 		if number == 0 {
 			continue
 		}
 		for _, f := range families {
 			if slices.ContainsFunc(link.Addrs, f.of) {
-				t.elements[f.marksOf(d)][key{mark: fieldOf(d).value(number)}] = jump(f.name(chain))
+				list = append(list, entry{f.marksOf(d), element{key{mark: fieldOf(d).value(number)}, jump(f.name(chain))}})
 			}
 		}
 	}
+	return list
 }
 
 // addChain adds a chain and all chains that it refers to.
@@ -156,6 +184,7 @@ func (t *table) addChain(r *policy.Ruleset, f family, name string) {
 		rules = f.rules(c)
 	}
 	t.chains[f.name(name)] = rules
+	t.fresh = append(t.fresh, f.name(name))
 	for _, p := range c.Ports {
 		t.addChain(r, f, p.Chain)
 	}

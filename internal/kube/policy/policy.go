@@ -128,6 +128,14 @@ type Ruleset struct {
 // PodChains has the name of the chain that decides the connections of a pod in each direction; empty: all are allowed.
 type PodChains struct{ Ingress, Egress string }
 
+// In returns the name of the chain for a direction.
+func (c PodChains) In(d Direction) string {
+	if d == Egress {
+		return c.Egress
+	}
+	return c.Ingress
+}
+
 // Link is the bridge port of a pod. Its chains decide packets to the pod (from the pod) with a destination (source) that is not in
 // Addrs. If Addrs has no address of a family, a pod that a policy selects in a direction has no packets of that family in it.
 type Link struct {

@@ -296,7 +296,7 @@ func TestClusterPolicyFailsClosed(t *testing.T) {
 }
 
 // BenchmarkState: a State of a node with 250 of 50,000 pods and 2,000 policies. "start" reads the whole cluster, "remote" replaces a pod
-// of another node, "local" one of this node.
+// of another node, "local" one of this node, "extend" as well, as when the pod waits.
 func BenchmarkState(b *testing.B) {
 	c := policytest.Large(50_000, 2_000, 250)
 	start := func() *policy.State {
@@ -325,4 +325,12 @@ func BenchmarkState(b *testing.B) {
 			}
 		})
 	}
+	b.Run("extend", func(b *testing.B) {
+		for b.Loop() {
+			s.DeletePod(c.Pods[7].Namespace, c.Pods[7].Name)
+			s.Extend()
+			s.SetPod(c.Pods[7])
+			s.Extend()
+		}
+	})
 }

@@ -120,12 +120,14 @@ type portUse struct {
 	counts   map[uint16]int
 	seen     []uint16 // the numbers when chains were last built
 	used     bool     // by the chains
+	changed  bool     // counts may have other numbers than when this was last asked
 }
 
 // add counts the ports of a pod n times.
 func (u *portUse) add(p *Pod, n int) {
 	for _, port := range p.Ports {
 		if port.Name == u.name && string(port.Protocol) == u.protocol {
+			u.changed = true
 			if u.counts[port.Number] += n; u.counts[port.Number] == 0 {
 				delete(u.counts, port.Number)
 			}

@@ -19,7 +19,6 @@ type State struct {
 	sets     map[string]*liveSet
 	global   []*liveSet            // sets with pods in any namespace
 	bySpace  map[string][]*liveSet // other sets by the namespaces of their pods
-	ports    map[string]*portUse   // by term, name and protocol
 	addrs    multiset              // of all pods
 	domains  map[Domain][]netip.Addr
 	enforced bool // the addresses of all pods were part of the last Change
@@ -31,7 +30,10 @@ type State struct {
 	dirty map[podKey]bool // local pods with chains to choose
 	all   bool            // the chains of all local pods are to be chosen
 	rules *Ruleset        // the last one, without elements
+	stale bool            // rules may have chains and sets that no pod needs
 	own   map[podKey]PodChains
+	held  map[podKey]held             // what local pods have in rules
+	ports map[string]*portUse         // by term, name and protocol
 	named map[podKey]map[*source]bool // policies with ports by name that select a local pod
 }
 
@@ -44,6 +46,21 @@ type Change struct {
 	Sets map[string]Elements
 	// Addrs has the changes of Ruleset.Addrs.
 	Addrs Elements
+	// Extension is set if Rules differs from the rules before only in what it lists, and all chains and sets from before are still there.
+	Extension *Extension
+}
+
+// Extension lists the pods, links and sets that a Change adds, changes or, but for sets, removes.
+type Extension struct {
+	Pods  []netip.Addr
+	Links []string
+	Sets  []string // new ones
+}
+
+// held is what a local pod has in the rules.
+type held struct {
+	pods []netip.Addr
+	link string // empty: none
 }
 
 // Elements are changes to the elements of a set. Both lists are sorted.
@@ -59,7 +76,7 @@ func NewState() *State {
 	return &State{
 		index: newIndex(), sources: newSources(), sets: map[string]*liveSet{}, bySpace: map[string][]*liveSet{}, ports: map[string]*portUse{},
 		chains: map[string]Chain{}, built: map[string]string{}, byPeer: map[string][]rule{},
-		dirty: map[podKey]bool{}, own: map[podKey]PodChains{}, rules: newRuleset(),
+		dirty: map[podKey]bool{}, own: map[podKey]PodChains{}, held: map[podKey]held{}, rules: newRuleset(),
 		named: map[podKey]map[*source]bool{}, domains: map[Domain][]netip.Addr{},
 	}
 }
@@ -204,18 +221,46 @@ func (s *State) SetPolicies(p Policies) {
 }
 
 // Update returns what has changed since the last call. Problems are in Ruleset.
-func (s *State) Update() Change {
-	c := Change{Sets: map[string]Elements{}}
-	for _, u := range s.ports {
-		s.all = s.all || !slices.Equal(u.numbers(), u.seen)
-	}
-	if s.all || len(s.dirty) > 0 {
+func (s *State) Update() (c Change) {
+	s.notePorts()
+	if s.all || s.stale || len(s.dirty) > 0 {
 		if rules := s.choose(); rules != nil {
 			s.rules, c.Rules = rules, rules
 		}
 	}
+	s.flush(&c)
+	return c
+}
+
+// Extend is Update for a caller in a hurry: it takes less time if only few local pods have changed. Chains and sets that no pod needs any
+// more stay until the next Update.
+func (s *State) Extend() (c Change) {
+	s.notePorts()
+	if !s.extend(&c) {
+		return s.Update()
+	}
+	s.flush(&c)
+	return c
+}
+
+// Stale reports whether the rules may have chains and sets that no pod needs, which the next Update removes.
+func (s *State) Stale() bool { return s.stale }
+
+// notePorts notes whether the numbers that pods use for ports by name have changed.
+func (s *State) notePorts() {
+	for _, u := range s.ports {
+		if u.changed {
+			s.all = s.all || !slices.Equal(u.numbers(), u.seen)
+			u.changed = false
+		}
+	}
+}
+
+// flush adds the changes of elements.
+func (s *State) flush(c *Change) {
+	c.Sets = map[string]Elements{}
 	for name, set := range s.sets {
-		if !set.changed() {
+		if _, used := s.rules.Sets[name]; !used || !set.changed() {
 			continue
 		}
 		if e := set.flush(); len(e.Added)+len(e.Removed) > 0 {
@@ -223,7 +268,6 @@ func (s *State) Update() Change {
 		}
 	}
 	c.Addrs = s.flushAddrs()
-	return c
 }
 
 // flushAddrs returns the changes of the addresses of all pods, which count only while there are policies.
@@ -250,11 +294,11 @@ func (s *State) flushAddrs() Elements {
 // Ruleset returns all decisions, as they were at the last Update. The caller must not change it.
 func (s *State) Ruleset() *Ruleset {
 	out := &Ruleset{
-		Sets: make(map[string]Set, len(s.sets)), Chains: s.rules.Chains, Pods: s.rules.Pods, Links: s.rules.Links, Problems: s.rules.Problems,
+		Sets: make(map[string]Set, len(s.rules.Sets)), Chains: s.rules.Chains, Pods: s.rules.Pods, Links: s.rules.Links, Problems: s.rules.Problems,
 		Askers: s.rules.Askers, Resolvers: s.rules.Resolvers,
 	}
-	for name, set := range s.sets {
-		out.Sets[name] = set.set()
+	for name := range s.rules.Sets {
+		out.Sets[name] = s.sets[name].set()
 	}
 	if s.enforced {
 		out.Addrs = s.addrs.clone()
@@ -279,38 +323,45 @@ func (s *State) choose() *Ruleset {
 		}
 	}
 	for key := range s.dirty {
-		p := s.local[key]
-		delete(s.named, key)
-		if p == nil {
-			delete(s.own, key)
-			continue
-		}
-		s.own[key] = PodChains{Ingress: s.podChain(p, Ingress), Egress: s.podChain(p, Egress)}
+		s.chooseFor(key)
 	}
 	rules := newRuleset()
+	clear(s.held)
 	for _, key := range slices.SortedFunc(maps.Keys(s.local), podKey.compare) {
 		s.addPod(rules, s.local[key], s.own[key])
 	}
 	rules.Problems = s.problems()
 	s.settlePorts()
 	clear(s.dirty)
-	s.all = false
+	stale := s.stale
+	s.all, s.stale = false, false
 	s.sweep(rules)
-	if maps.Equal(rules.Pods, s.rules.Pods) && maps.EqualFunc(rules.Links, s.rules.Links, Link.equal) {
+	if !stale && maps.Equal(rules.Pods, s.rules.Pods) && maps.EqualFunc(rules.Links, s.rules.Links, Link.equal) {
 		s.rules.Problems = rules.Problems
 		return nil
 	}
 	return rules
 }
 
-// settlePorts remembers the numbers of ports that chains depend on, and forgets the others.
+// chooseFor chooses the chains of a local pod, if it is there.
+func (s *State) chooseFor(key podKey) {
+	delete(s.named, key)
+	p := s.local[key]
+	if p == nil {
+		delete(s.own, key)
+		return
+	}
+	s.own[key] = PodChains{Ingress: s.podChain(p, Ingress), Egress: s.podChain(p, Egress)}
+}
+
+// settlePorts remembers the numbers of ports that chains depend on. If all chains were chosen, it forgets the ports of none.
 func (s *State) settlePorts() {
 	for key, u := range s.ports {
 		if !u.used && s.all {
 			delete(s.ports, key)
-			continue
+		} else if s.all || u.seen == nil {
+			u.seen = u.numbers()
 		}
-		u.seen = u.numbers()
 	}
 }
 
@@ -320,42 +371,50 @@ func (l Link) equal(m Link) bool { return l.Chains == m.Chains && slices.Equal(l
 // addPod adds the chains and the port of a local pod.
 func (s *State) addPod(rules *Ruleset, p *Pod, chains PodChains) {
 	addrs := p.addresses()
+	var h held
 	if chains != (PodChains{}) {
+		h.pods = slices.Clone(addrs)
 		for _, ip := range addrs {
 			rules.Pods[ip] = chains
 		}
 		if p.LinkLocal.IsValid() && !p.hasIPv6() { // its policies name no IPv6 address, so no rule of theirs can allow this one
 			rules.Pods[p.LinkLocal] = PodChains{Ingress: s.denied(chains.Ingress, Ingress), Egress: s.denied(chains.Egress, Egress)}
+			h.pods = append(h.pods, p.LinkLocal)
 		}
 	}
 	if s.any() && p.Link != "" && len(addrs) > 0 {
 		rules.Links[p.Link] = Link{Addrs: slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare), Chains: chains}
+		h.link = p.Link
 	}
+	s.held[p.key()] = h
+}
+
+// keep adds a chain, and the chains and sets that it leads to, to rules. It adds the names of sets to newSets.
+func (s *State) keep(rules *Ruleset, name string, newSets *[]string) {
+	if _, done := rules.Chains[name]; done || name == "" {
+		return
+	}
+	chain := s.chains[name]
+	rules.Chains[name] = chain
+	for _, p := range chain.Ports {
+		s.keep(rules, p.Chain, newSets)
+	}
+	for _, rule := range chain.Rules {
+		s.keep(rules, rule.Target.Chain, newSets)
+		if _, done := rules.Sets[rule.Set]; !done && rule.Set != "" {
+			rules.Sets[rule.Set] = Set{Blocks: s.sets[rule.Set].interval}
+			*newSets = append(*newSets, rule.Set)
+		}
+	}
+	s.keep(rules, chain.End.Chain, newSets)
 }
 
 // sweep adds the chains and sets that pods reach to rules, and forgets the others.
 func (s *State) sweep(rules *Ruleset) {
-	var keep func(name string)
-	keep = func(name string) {
-		if _, done := rules.Chains[name]; done || name == "" {
-			return
-		}
-		chain := s.chains[name]
-		rules.Chains[name] = chain
-		for _, p := range chain.Ports {
-			keep(p.Chain)
-		}
-		for _, rule := range chain.Rules {
-			keep(rule.Target.Chain)
-			if rule.Set != "" {
-				rules.Sets[rule.Set] = Set{Blocks: s.sets[rule.Set].interval}
-			}
-		}
-		keep(chain.End.Chain)
-	}
+	var sets []string
 	for _, p := range rules.Pods {
-		keep(p.Ingress)
-		keep(p.Egress)
+		s.keep(rules, p.Ingress, &sets)
+		s.keep(rules, p.Egress, &sets)
 	}
 	s.addAskers(rules)
 	maps.DeleteFunc(s.chains, func(name string, _ Chain) bool { _, used := rules.Chains[name]; return !used })
@@ -404,7 +463,7 @@ func (s *State) use(t *podTerm, name, protocol string) *portUse {
 	key := strings.Join([]string{newPodTerm(*t).key, name, protocol}, "\x00")
 	u := s.ports[key]
 	if u == nil {
-		u = &portUse{term: *t, name: name, protocol: protocol, counts: map[uint16]int{}}
+		u = &portUse{term: *t, name: name, protocol: protocol, counts: map[uint16]int{}, changed: true}
 		for _, p := range s.podsOf(t) {
 			u.add(p, 1)
 		}

@@ -23,7 +23,9 @@ type follower struct{ rules *policy.Ruleset }
 
 func (f *follower) apply(t *testing.T, c policy.Change) {
 	t.Helper()
-	if c.Rules != nil {
+	if x := c.Extension; x != nil {
+		f.extend(c.Rules, x)
+	} else if c.Rules != nil {
 		sets := map[string]policy.Set{}
 		for name, set := range c.Rules.Sets {
 			set.Prefixes = f.rules.Sets[name].Prefixes
@@ -50,6 +52,28 @@ func (f *follower) apply(t *testing.T, c policy.Change) {
 	for _, p := range change(t, addrs, c.Addrs) {
 		f.rules.Addrs = append(f.rules.Addrs, p.Addr())
 	}
+}
+
+// extend takes over what an extension lists.
+func (f *follower) extend(r *policy.Ruleset, x *policy.Extension) {
+	next := *f.rules
+	next.Pods, next.Links, next.Sets, next.Chains = maps.Clone(next.Pods), maps.Clone(next.Links), maps.Clone(next.Sets), r.Chains
+	for _, ip := range x.Pods {
+		delete(next.Pods, ip)
+		if chains, ok := r.Pods[ip]; ok {
+			next.Pods[ip] = chains
+		}
+	}
+	for _, name := range x.Links {
+		delete(next.Links, name)
+		if link, ok := r.Links[name]; ok {
+			next.Links[name] = link
+		}
+	}
+	for _, name := range x.Sets {
+		next.Sets[name] = policy.Set{Blocks: r.Sets[name].Blocks}
+	}
+	f.rules = &next
 }
 
 // change returns the elements of a set after a change, which must remove only elements and add none twice.
@@ -137,6 +161,7 @@ func TestHistory(t *testing.T) {
 	if testing.Short() {
 		seeds = 15
 	}
+	extended := 0
 	for seed := range uint64(seeds) {
 		h := history{Random: policytest.NewRandom(seed), c: &policy.Cluster{Namespaces: map[string]policy.Labels{}}, s: policy.NewState()}
 		start := h.ClusterWithPolicies(4)
@@ -151,8 +176,29 @@ func TestHistory(t *testing.T) {
 				h.step()
 			}
 			policytest.Resolve(h.s, h.c)
-			f.apply(t, h.s.Update())
 			want := policy.Compile(h.c)
+			if h.IntN(2) == 0 {
+				c := h.s.Extend()
+				if c.Extension != nil {
+					extended++
+				}
+				f.apply(t, c)
+				for _, got := range []*policy.Ruleset{h.s.Ruleset(), f.rules} {
+					if diff := cmp.Diff(normal(want), normal(needed(t, want, got)), equalAddrs); diff != "" {
+						t.Fatalf("seed %d, step %d: extended: %s", seed, i, diff)
+					}
+				}
+				if diff := cmp.Diff(want.Problems, h.s.Problems()); diff != "" {
+					t.Fatalf("seed %d, step %d: extended: problems: %s", seed, i, diff)
+				}
+				if c := h.s.Extend(); !c.Empty() {
+					t.Fatalf("seed %d, step %d: an extension without a change: %+v", seed, i, c)
+				}
+				if h.IntN(2) == 0 {
+					continue
+				}
+			}
+			f.apply(t, h.s.Update())
 			if diff := cmp.Diff(want, h.s.Ruleset(), equalAddrs); diff != "" {
 				t.Fatalf("seed %d, step %d: %s", seed, i, diff)
 			}
@@ -164,6 +210,19 @@ func TestHistory(t *testing.T) {
 			}
 		}
 	}
+	if extended < seeds {
+		t.Errorf("%d extensions in %d histories", extended, seeds)
+	}
+}
+
+// needed returns got without the chains and sets that want does not have: those that no pod needs any more.
+func needed(t *testing.T, want, got *policy.Ruleset) *policy.Ruleset {
+	t.Helper()
+	out := *got
+	out.Chains, out.Sets = maps.Clone(got.Chains), maps.Clone(got.Sets)
+	maps.DeleteFunc(out.Chains, func(name string, _ policy.Chain) bool { _, ok := want.Chains[name]; return !ok })
+	maps.DeleteFunc(out.Sets, func(name string, _ policy.Set) bool { _, ok := want.Sets[name]; return !ok })
+	return &out
 }
 
 // normal returns what a change has of a ruleset, with empty lists in place of nil.
