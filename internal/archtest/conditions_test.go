@@ -80,6 +80,7 @@ var conditionTests = map[health.Code]string{
 	health.RangeRoutedElsewhere:      "TestRoutesOfTheHost",
 	health.RangeHidesHosts:           "internal/hostcheck:TestFindings",
 	health.HostPortsFlushed:          "TestFlushedHostPorts",
+	health.NeighborTableFull:         "internal/hostcheck:TestNeighbors",
 	health.ForeignSource:             "TestSourceCheck",
 	health.DNSNotListening:           "TestRemedyOfABusyPort53",
 	health.PeerDead:                  "TestConditions",

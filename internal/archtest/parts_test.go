@@ -31,7 +31,7 @@ var parts = map[string][]string{
 	},
 	"internal/hostcheck": {
 		"internal/health", "internal/hostfilter", "internal/hostnet", "internal/hostports", "internal/hostroutes", "internal/hostwatch",
-		"internal/podprobe", "internal/settings",
+		"internal/plural", "internal/podprobe", "internal/settings",
 	},
 	"internal/leases": {
 		"internal/api", "internal/dnsname", "internal/ether", "internal/exposure", "internal/health", "internal/hint", "internal/hostnet",

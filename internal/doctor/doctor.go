@@ -52,6 +52,7 @@ var checks = []check{
 	{name: "bridge-nf", run: checkBridgeNF},
 	{name: "firewall", run: checkFirewall},
 	{name: "rp_filter", run: checkReversePath},
+	{name: "neighbors", run: checkNeighbors},
 	{name: "range", run: checkOverlap, preflight: true},
 	{name: "address", run: checkAddress},
 	{name: "mtu", run: checkMTU, preflight: true},

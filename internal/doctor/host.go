@@ -237,6 +237,26 @@ func checkForwarding(_ context.Context, c *settings.Config) finding {
 	return ok("on")
 }
 
+// checkNeighbors checks for room in the kernel's tables of neighbors.
+func checkNeighbors(context.Context, *settings.Config) finding {
+	tables, err := hostnet.NeighborTables("/proc")
+	switch {
+	case err != nil:
+		return warn("", "cannot be read: %v", err)
+	case len(tables) == 0:
+		return ok("not visible in this network namespace")
+	}
+	var found []string
+	for _, t := range tables {
+		if t.Entries > t.Limit*4/5 {
+			return warn(fmt.Sprintf("Raise the limit, for the host and all its pods together: sysctl -w %s=%d", t.Setting(), 4*t.Limit),
+				"%d of at most %d neighbors (%s): with more, pods do not reach new addresses", t.Entries, t.Limit, t.Setting())
+		}
+		found = append(found, fmt.Sprintf("%d of at most %d (%s)", t.Entries, t.Limit, t.Family))
+	}
+	return ok("%s", strings.Join(found, ", "))
+}
+
 // checkReversePath checks for strict reverse path filtering (RFC 3704): where several interfaces lead to a peer, it drops
 // datagrams that arrive on another interface than the one that the answer would leave by.
 func checkReversePath(context.Context, *settings.Config) finding {

@@ -72,6 +72,7 @@ const (
 	RangeRoutedElsewhere      Code = "range_routed_elsewhere"
 	RangeHidesHosts           Code = "range_hides_hosts"
 	HostPortsFlushed          Code = "host_ports_flushed"
+	NeighborTableFull         Code = "neighbor_table_full"
 	ForeignSource             Code = "foreign_source"
 	DNSNotListening           Code = "dns_not_listening"
 	PeerDead                  Code = "peer_dead"
@@ -150,6 +151,7 @@ var definitions = []Definition{
 	{RangeRoutedElsewhere, Error, "A route of the host leads away from the pods"},
 	{RangeHidesHosts, Error, "The address range hides hosts of the underlay"},
 	{HostPortsFlushed, Warning, "Another program removed ports of containers"},
+	{NeighborTableFull, Error, "The kernel has no room for neighbors"},
 	{ForeignSource, Warning, "A peer sends with addresses of another node"},
 	{DNSNotListening, Warning, "The name server does not listen"},
 	{PeerDead, Warning, "A node is dead"},

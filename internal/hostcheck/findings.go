@@ -3,10 +3,12 @@ package hostcheck
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"weft/internal/health"
 	"weft/internal/hostfilter"
 	"weft/internal/hostports"
+	"weft/internal/plural"
 	"weft/internal/podprobe"
 )
 
@@ -55,7 +57,33 @@ func (s *state) findings(bridge string) (findings []health.Finding) {
 		}
 	}
 	findings = append(findings, s.routeFindings()...)
+	findings = append(findings, s.neighborFindings()...)
 	return append(findings, s.portFindings()...)
+}
+
+// neighborFindings reports tables of neighbors that are too small for this host and its pods.
+func (s *state) neighborFindings() (findings []health.Finding) {
+	for _, t := range s.full {
+		limit := max(4*t.Limit, recommendedNeighbors)
+		findings = append(findings, health.Finding{
+			Code: health.NeighborTableFull, Key: t.Family,
+			Text: fmt.Sprintf("The kernel had no room for %s in the last minutes: it keeps at most %d of %s for the host and all its pods together, "+
+				"and has %d now. Pods do not reach new addresses.", plural.Count(t.Overflows, "neighbor"), t.Limit, familyName(t.Family), t.Entries),
+			Remedy: fmt.Sprintf("Run \"sysctl -w %[1]s=%[2]d %[3]s=%[4]d\", and write both to /etc/sysctl.d. If no pod talks to so many others, look "+
+				"for one that scans the range.", t.Setting(), limit, strings.Replace(t.Setting(), "thresh3", "thresh2", 1), limit/2),
+		})
+	}
+	return findings
+}
+
+// recommendedNeighbors is the least limit that a remedy names.
+const recommendedNeighbors = 16384
+
+func familyName(family string) string {
+	if family == "ipv6" {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // podFindings reports frames between pods that are dropped: as a probe has found, or, without probes, as the rules say.

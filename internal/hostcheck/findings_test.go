@@ -2,7 +2,11 @@ package hostcheck
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +14,7 @@ import (
 
 	"weft/internal/health"
 	"weft/internal/hostfilter"
+	"weft/internal/hostnet"
 	"weft/internal/hostports"
 	"weft/internal/hostroutes"
 	"weft/internal/podprobe"
@@ -44,21 +49,25 @@ func TestFindings(t *testing.T) {
 		code  health.Code // empty: no finding
 		says  string
 	}{
-		"nothing":                   {state{}, "", ""},
-		"probes pass":               {state{probes: probes(true, true)}, "", ""},
-		"probes know better":        {state{probes: probes(true, true), losses: pods}, "", ""},
-		"dropped":                   {state{probes: probes(false, false), losses: pods}, health.PodTrafficFiltered, "by IPv4 and IPv6"},
-		"the culprit":               {state{probes: probes(false, true), losses: pods}, health.PodTrafficFiltered, "by default. Accept it."},
-		"IPv6 alone":                {state{probes: probes(true, false)}, health.PodTrafficFiltered, "by IPv6"},
-		"no culprit":                {state{probes: probes(false, true)}, health.PodTrafficFiltered, "the rule is not known"},
-		"no probes":                 {state{losses: pods}, health.PodTrafficFiltered, "iptables-legacy"},
-		"unclear, no probes":        {lost(hostfilter.PodsToPods, hostfilter.Unclear), "", ""},
-		"clients":                   {lost(hostfilter.ClientsToPods, hostfilter.Drops), health.ClientTrafficFiltered, "drop IPv4 of pods"},
-		"outside":                   {lost(hostfilter.PodsToOutside, hostfilter.Drops), health.OutsideTrafficFiltered, "drop IPv4 of pods"},
-		"outside, unclear":          {lost(hostfilter.PodsToOutside, hostfilter.Unclear), "", ""},
-		"a port of the node":        {lost(hostfilter.NodesToNode, hostfilter.Drops), health.NodePortFiltered, "Accept it."},
-		"a route":                   {state{conflicts: conflicts}, health.RangeRoutedElsewhere, "10.40.0.0/16 dev tun0"},
-		"a hidden host":             {state{hidden: []netip.Addr{netip.MustParseAddr("10.33.0.1")}}, health.RangeHidesHosts, "10.33.0.1"},
+		"nothing":            {state{}, "", ""},
+		"probes pass":        {state{probes: probes(true, true)}, "", ""},
+		"probes know better": {state{probes: probes(true, true), losses: pods}, "", ""},
+		"dropped":            {state{probes: probes(false, false), losses: pods}, health.PodTrafficFiltered, "by IPv4 and IPv6"},
+		"the culprit":        {state{probes: probes(false, true), losses: pods}, health.PodTrafficFiltered, "by default. Accept it."},
+		"IPv6 alone":         {state{probes: probes(true, false)}, health.PodTrafficFiltered, "by IPv6"},
+		"no culprit":         {state{probes: probes(false, true)}, health.PodTrafficFiltered, "the rule is not known"},
+		"no probes":          {state{losses: pods}, health.PodTrafficFiltered, "iptables-legacy"},
+		"unclear, no probes": {lost(hostfilter.PodsToPods, hostfilter.Unclear), "", ""},
+		"clients":            {lost(hostfilter.ClientsToPods, hostfilter.Drops), health.ClientTrafficFiltered, "drop IPv4 of pods"},
+		"outside":            {lost(hostfilter.PodsToOutside, hostfilter.Drops), health.OutsideTrafficFiltered, "drop IPv4 of pods"},
+		"outside, unclear":   {lost(hostfilter.PodsToOutside, hostfilter.Unclear), "", ""},
+		"a port of the node": {lost(hostfilter.NodesToNode, hostfilter.Drops), health.NodePortFiltered, "Accept it."},
+		"a route":            {state{conflicts: conflicts}, health.RangeRoutedElsewhere, "10.40.0.0/16 dev tun0"},
+		"a hidden host":      {state{hidden: []netip.Addr{netip.MustParseAddr("10.33.0.1")}}, health.RangeHidesHosts, "10.33.0.1"},
+		"too many neighbors": {
+			state{full: []hostnet.NeighborTable{{Family: "ipv4", Limit: 1024, Entries: 1023, Overflows: 3}}}, health.NeighborTableFull,
+			"sysctl -w net.ipv4.neigh.default.gc_thresh3=16384 net.ipv4.neigh.default.gc_thresh2=8192",
+		},
 		"flushed ports":             {state{flushed: ports}, health.HostPortsFlushed, "8080/tcp of default/web"},
 		"ports that cannot be back": {state{flushed: ports, portsErr: failed}, health.HostPortsFlushed, "(no nft): 8080/tcp"},
 	} {
@@ -110,5 +119,36 @@ func TestPace(t *testing.T) {
 	at(13 * time.Second)
 	if want := []bool{true, false, false, true, false, true}; !slices.Equal(due, want) {
 		t.Errorf("%v, want %v", due, want)
+	}
+}
+
+// TestNeighbors: only overflows since the first look count, and the condition ends some time after the last one.
+func TestNeighbors(t *testing.T) {
+	proc, c, now := t.TempDir(), New(Config{Logger: slog.New(slog.DiscardHandler)}), time.Unix(1_800_000_000, 0)
+	look := func(overflows int, after time.Duration) int {
+		t.Helper()
+		for name, text := range map[string]string{
+			"sys/net/ipv4/neigh/default/gc_thresh3": "1024\n", "net/stat/arp_cache": fmt.Sprintf("entries table_fulls\n10 %x\n", overflows),
+		} {
+			path := filepath.Join(proc, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now = now.Add(after)
+		c.lookAtNeighbors(proc, now)
+		return len(c.Findings())
+	}
+	for _, step := range []struct {
+		overflows int
+		after     time.Duration
+		want      int
+	}{{500, 0, 0}, {500, time.Minute, 0}, {501, time.Minute, 1}, {501, time.Minute, 1}, {501, time.Hour, 0}, {3, time.Minute, 0}} {
+		if got := look(step.overflows, step.after); got != step.want {
+			t.Errorf("%d overflows after %s: %d findings, want %d", step.overflows, step.after, got, step.want)
+		}
 	}
 }

@@ -20,7 +20,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/health"
 	"weft/internal/hostfilter"
+	"weft/internal/hostnet"
 	"weft/internal/hostports"
 	"weft/internal/hostwatch"
 	"weft/internal/podprobe"
@@ -34,6 +36,8 @@ const (
 	filtersPeriod = time.Minute     // of nftables, which reports changes
 	legacyPeriod  = 3 * time.Second // of iptables-legacy, which does not; it is read without a program
 	routesPeriod  = 30 * time.Second
+	// neighborsPeriod is that of looks at the counters of the tables of neighbors.
+	neighborsPeriod = 10 * time.Second
 )
 
 // share bounds the CPU time that looks need: the next one waits so many times as long as the last one took. Hosts have rulesets of
@@ -83,11 +87,14 @@ type Checker struct {
 	prober *podprobe.Prober   // nil: could not be opened
 	nft    hostfilter.Ruleset // as it was read last
 	nftErr error              // why it could not be read
+	// neighbors are the tables at the first look, by family, and overflows how often they have overflowed since.
+	neighbors map[string]hostnet.NeighborTable
+	overflows map[string]*health.Lately
 }
 
 // New returns a Checker that is idle.
 func New(cfg Config) *Checker {
-	c := &Checker{cfg: cfg, log: cfg.Logger}
+	c := &Checker{cfg: cfg, log: cfg.Logger, neighbors: map[string]hostnet.NeighborTable{}, overflows: map[string]*health.Lately{}}
 	c.state.Store(&state{})
 	return c
 }
@@ -125,6 +132,7 @@ func (c *Checker) watch(ctx context.Context, group *errgroup.Group, kinds hostwa
 // loop takes the looks that are due, at most one of each kind a second.
 func (c *Checker) loop(ctx context.Context, filters, routes <-chan struct{}) {
 	probe, table := pace{period: probePeriod}, pace{period: routesPeriod, share: share}
+	neighbors := pace{period: neighborsPeriod, share: share}
 	rules, legacy := pace{period: filtersPeriod, share: share}, pace{period: legacyPeriod, share: share}
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
@@ -151,6 +159,11 @@ func (c *Checker) loop(ctx context.Context, filters, routes <-chan struct{}) {
 			start := time.Now()
 			c.lookAtRoutes()
 			table.took(start, time.Now())
+		}
+		if neighbors.due(time.Now()) {
+			start := time.Now()
+			c.lookAtNeighbors("/proc", start)
+			neighbors.took(start, time.Now())
 		}
 		for waiting := true; waiting; {
 			select {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/health"
 	"weft/internal/hostfilter"
 	"weft/internal/hostnet"
 	"weft/internal/hostports"
@@ -21,6 +22,7 @@ type state struct {
 	losses    []hostfilter.Loss
 	conflicts []hostroutes.Conflict
 	hidden    []netip.Addr
+	full      []hostnet.NeighborTable // that have overflowed lately, and how often
 	// flushed are the ports of containers that another program has removed; portsErr is why they are not published again.
 	flushed  []hostports.Port
 	portsErr error
@@ -156,4 +158,25 @@ func (c *Checker) lookAtRoutes() {
 		}
 	}
 	c.update(func(st *state) { st.conflicts, st.hidden = conflicts, hidden })
+}
+
+// lookAtNeighbors finds out which tables of neighbors have overflowed lately. Their counters are as old as the host: only growth counts.
+func (c *Checker) lookAtNeighbors(proc string, now time.Time) {
+	tables, err := hostnet.NeighborTables(proc)
+	if err != nil {
+		c.log.Debug("cannot read the tables of neighbors", "err", err)
+		return
+	}
+	var full []hostnet.NeighborTable
+	for _, t := range tables {
+		first, known := c.neighbors[t.Family]
+		if !known || t.Overflows < first.Overflows {
+			first = t
+			c.neighbors[t.Family], c.overflows[t.Family] = t, &health.Lately{}
+		}
+		if t.Overflows = c.overflows[t.Family].Growth(t.Overflows-first.Overflows, now); t.Overflows > 0 {
+			full = append(full, t)
+		}
+	}
+	c.update(func(s *state) { s.full = full })
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,6 +77,9 @@ func (p Prepare) Run(ctx context.Context) error {
 	if err := hostSysctls.recordChanges(filepath.Join(filepath.Dir(p.ConfigFile), "kube"), p.Log, func() error {
 		if err := masq.EnableForwarding(slices.ContainsFunc(p.Ranges, is4), slices.ContainsFunc(p.Ranges, is6)); err != nil {
 			return err
+		}
+		if err := raiseNeighbors(hostSysctls.net); err != nil {
+			p.Log.Warn("the kernel's limits of neighbors stay as they are", "err", err)
 		}
 		return bridgeNetfilter(bridgenf.Settings)
 	}); err != nil {
@@ -263,4 +267,36 @@ func bridgeNetfilter(dir string) error {
 		}
 	}
 	return nil
+}
+
+// neighborLimits are the least limits of the kernel's tables of neighbors on a node, in the order in which they are raised. The tables hold
+// the neighbors of the host and of all its pods together: with the default, 1,024, a node of 250 pods that know some neighbors each is full.
+// A neighbor takes half a kilobyte.
+var neighborLimits = []struct {
+	name  string
+	least int
+}{{"gc_thresh3", 65536}, {"gc_thresh2", 32768}, {"gc_thresh1", 8192}}
+
+// raiseNeighbors raises the limits of neighbors that are lower. net is /proc/sys/net. Only the network namespace of the host has them.
+func raiseNeighbors(net string) error {
+	var errs []error
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for _, limit := range neighborLimits {
+			path := filepath.Join(net, family, "neigh/default", limit.name)
+			text, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				var now int
+				if now, err = strconv.Atoi(strings.TrimSpace(string(text))); err == nil && now < limit.least {
+					err = os.WriteFile(path, []byte(strconv.Itoa(limit.least)), 0)
+				}
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("kube: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

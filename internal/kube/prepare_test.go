@@ -168,3 +168,42 @@ func TestPrepareLargeCluster(t *testing.T) {
 		}
 	}
 }
+
+// TestRaiseNeighbors: limits that are too low are raised, others stay, and a namespace without them is no error. A removal of weft restores
+// them.
+func TestRaiseNeighbors(t *testing.T) {
+	dir := t.TempDir()
+	s := sysctls{net: filepath.Join(dir, "net"), boot: filepath.Join(dir, "boot_id")}
+	if err := os.WriteFile(s.boot, []byte("boot"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := raiseNeighbors(s.net); err != nil {
+		t.Errorf("in a namespace without the settings: %v", err)
+	}
+	folder := filepath.Join(s.net, "ipv4/neigh/default")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]string{"gc_thresh1": "128", "gc_thresh2": "100000", "gc_thresh3": "1024"}
+	for name, value := range before {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string, want map[string]string) {
+		t.Helper()
+		for name, value := range want {
+			if text, err := os.ReadFile(filepath.Join(folder, name)); err != nil || strings.TrimSpace(string(text)) != value {
+				t.Errorf("%s: %s is %q, want %s, %v", what, name, text, value, err)
+			}
+		}
+	}
+	if err := s.recordChanges(dir, slog.New(slog.DiscardHandler), func() error { return raiseNeighbors(s.net) }); err != nil {
+		t.Fatal(err)
+	}
+	check("raised", map[string]string{"gc_thresh1": "8192", "gc_thresh2": "100000", "gc_thresh3": "65536"})
+	if restored, err := s.restore(dir); err != nil || len(restored) != 2 {
+		t.Errorf("restored %v, %v", restored, err)
+	}
+	check("restored", before)
+}
