@@ -126,6 +126,7 @@ var flagTests = map[string]string{
 	"up --advertise":                   "TestDualStack",
 	"up --aes":                         "TestStandardAES",
 	"up --allow-overlap":               "TestAllowOverlap",
+	"up --broadcast-limit":             "TestBroadcastLimit",
 	"up --bridge":                      "TestNamesAndPorts",
 	"up --busy-poll":                   "TestBusyPoll",
 	"up --carriers":                    "TestWireGuardWithOneSide",

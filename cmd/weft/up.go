@@ -125,6 +125,8 @@ func (o *upOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar((*string)(&o.Guard), "guard", string(api.GuardHost),
 		"what pods may send: pods (only with their own MAC and addresses, without VLAN tags), host (no router advertisements, redirects "+
 			"and DHCP servers), or off; pods and host also protect this host from pods and peers")
+	f.IntVar(&o.BroadcastLimit, "broadcast-limit", settings.DefaultBroadcastLimit,
+		"drop broadcasts and neighbor solicitations of a pod beyond this `number` a second; 0 is no limit, and so is --guard off")
 	f.BoolVar(&o.NoARPProxy, "no-arp-proxy", false,
 		"send ARP requests and neighbor solicitations of pods to all nodes, not only to the owner of the address")
 	f.StringVar(&o.SourceCheck, "source-check", settings.SourceCheckLog,

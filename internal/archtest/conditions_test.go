@@ -81,6 +81,7 @@ var conditionTests = map[health.Code]string{
 	health.RangeHidesHosts:           "internal/hostcheck:TestFindings",
 	health.HostPortsFlushed:          "TestFlushedHostPorts",
 	health.NeighborTableFull:         "internal/hostcheck:TestNeighbors",
+	health.PodBroadcasts:             "TestBroadcastLimit",
 	health.ForeignSource:             "TestSourceCheck",
 	health.DNSNotListening:           "TestRemedyOfABusyPort53",
 	health.PeerDead:                  "TestConditions",

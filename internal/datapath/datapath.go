@@ -172,6 +172,7 @@ type Datapath struct {
 	secrets         atomic.Pointer[[]session.Secret] // never nil
 	trusted         atomic.Pointer[[]netip.Prefix]   // never nil
 	unauthenticated health.Lately                    // handshakes without a common secret
+	broadcasts      health.Lately                    // frames of pods that were dropped
 	rulesErr        atomic.Pointer[error]            // why pods cannot leave the overlay; nil: not tried yet, pointer to nil: they can
 	underlay        atomic.Pointer[Underlay]         // never nil
 	mtus            mtuState

@@ -52,6 +52,10 @@ func TestGuardFindings(t *testing.T) {
 	d := &Datapath{settings: &settings.Config{}}
 	d.guards = &guards{store: store, d: d}
 	healthtest.Want(t, "in force", d.guardFindings(), "")
+	now := time.Unix(1_800_000_000, 0)
+	healthtest.Want(t, "no broadcasts", d.broadcastFindings(0, now), "")
+	healthtest.Want(t, "broadcasts", d.broadcastFindings(70, now), health.PodBroadcasts, "70 frames dropped", "--broadcast-limit")
+	healthtest.Want(t, "broadcasts of long ago", d.broadcastFindings(70, now.Add(time.Hour)), "")
 	d.guards.err = guard.ErrNoNFT
 	healthtest.Want(t, "not requested", d.guardFindings(), health.HostGuardFailed, "nft", "nftables")
 	e := guard.Entry{Port: guard.Port{Link: "vwefta", MAC: ether.Addr{2}}, Mode: api.GuardOff}

@@ -18,6 +18,7 @@ import (
 	"weft/internal/health"
 	"weft/internal/hint"
 	"weft/internal/netdump"
+	"weft/internal/plural"
 	"weft/internal/podlink"
 	"weft/router/carrier/vxlan"
 	"weft/tap/bridge"
@@ -154,7 +155,7 @@ func (g *guards) ruleset() guard.Ruleset {
 	r := guard.Ruleset{
 		Uplinks:   []string{s.Tap, s.KernelDevice(), vxlan.PairNames(s.KernelDevice()), s.TunneledDevice()},
 		PodPrefix: podlink.HostPrefix, Strict: s.Guard == api.GuardPods,
-		BridgeMAC: bridgeMAC(g.d.cfg.Self), Bridge: s.Bridge,
+		BridgeMAC: bridgeMAC(g.d.cfg.Self), Bridge: s.Bridge, Broadcasts: s.BroadcastLimit,
 	}
 	bound := map[string]bool{}
 	for _, e := range g.store.All() {
@@ -300,7 +301,7 @@ func (d *Datapath) guardFindings() []health.Finding {
 	err := d.guards.err
 	d.guards.mu.Unlock()
 	if err == nil {
-		return nil
+		return d.broadcastFindings(d.guards.dropped()[guard.ReasonBroadcast], time.Now())
 	}
 	bound := slices.ContainsFunc(d.guards.store.All(), func(e guard.Entry) bool { return e.Mode == api.GuardPods })
 	if d.settings.Guard == api.GuardPods || bound {
@@ -313,5 +314,19 @@ func (d *Datapath) guardFindings() []health.Finding {
 		Code:   health.HostGuardFailed,
 		Text:   fmt.Sprintf("Frames of pods and peers to this host are not checked: %v.", err),
 		Remedy: guard.Hint,
+	}}
+}
+
+// broadcastFindings reports pods that have sent more broadcasts than the limit, of which total were dropped.
+func (d *Datapath) broadcastFindings(total uint64, now time.Time) []health.Finding {
+	n := d.broadcasts.Growth(total, now)
+	if n == 0 {
+		return nil
+	}
+	return []health.Finding{{
+		Code: health.PodBroadcasts,
+		Text: fmt.Sprintf("Pods of this host sent more broadcasts than the limit of %d a second each: %s dropped in the last minutes. Each "+
+			"broadcast goes to all nodes.", d.settings.BroadcastLimit, plural.Count(n, "frame")),
+		Remedy: "Find the pod with \"weft top\", or \"tcpdump -eni weave ether broadcast\" on this host. If it needs so many, raise --broadcast-limit.",
 	}}
 }

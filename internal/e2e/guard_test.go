@@ -376,3 +376,29 @@ func TestGuardWithoutNFT(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBroadcastLimit: a pod that scans the range reaches no other node with what is beyond the limit, and a condition says so. Other pods
+// of its node go on.
+func TestBroadcastLimit(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, "a", "b")
+	start(t, nodes, "--broadcast-limit", "20")
+	scanner, near, far := newStation(t, attach(t, nodes[0], "scanner")), attach(t, nodes[0], "near"), attach(t, nodes[1], "far")
+	near.reaches(t, far.addr)
+	if found := conditions(t, nodes[0], health.PodBroadcasts); len(found) != 0 {
+		t.Errorf("before the scan: %+v", found)
+	}
+	if err := scanner.socket.Send(guardtest.Scan(scanner.Station, 1000)...); err != nil {
+		t.Fatal(err)
+	}
+	labtest.Until(t, patience, func() error {
+		if found := conditions(t, nodes[0], health.PodBroadcasts); len(found) != 1 || !strings.Contains(found[0].Text, "20 a second") {
+			return fmt.Errorf("conditions %+v", found)
+		}
+		return nil
+	})
+	if n := query[api.Status](t, nodes[0], "status").Guard.Dropped[string(guard.ReasonBroadcast)]; n < 500 {
+		t.Errorf("%d of 1000 broadcasts were dropped", n)
+	}
+	near.reaches(t, far.addr)
+}

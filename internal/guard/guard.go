@@ -8,7 +8,7 @@
 //
 // The table is in the bridge family of nftables, called weft-guard. Its chains are before those of br_netfilter:
 //
-//	prerouting   every frame from a port      -> from-SUBNETS, uplink, bound, shared
+//	prerouting   every frame from a port      -> broadcasts, from-SUBNETS, uplink, bound, shared
 //	input        frames that reach the host   -> host
 //	postrouting  frames that reach a port     -> to-SUBNETS, deliver
 //
@@ -57,13 +57,14 @@ const (
 	ReasonMalformed     Reason = "malformed"     // the headers cannot be checked
 	ReasonSubnet        Reason = "subnet"        // between a subnet and what is outside of it
 	ReasonGroup         Reason = "group"         // to the host, for a group address that no bridge forwards (01:80:c2:00:00:0x)
+	ReasonBroadcast     Reason = "broadcast"     // a pod sends more broadcasts than the limit
 )
 
 // Reasons returns all reasons. The caller owns the slice.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonMAC, ReasonAddress, ReasonARP, ReasonND, ReasonAdvertisement, ReasonRedirect, ReasonDHCP, ReasonTag, ReasonEthertype,
-		ReasonIPv6, ReasonMalformed, ReasonSubnet, ReasonGroup,
+		ReasonIPv6, ReasonMalformed, ReasonSubnet, ReasonGroup, ReasonBroadcast,
 	}
 }
 
@@ -135,6 +136,8 @@ type Ruleset struct {
 	// Bound are the ports that are bound to pods. All other ports of pods send no router advertisements, redirects and answers of DHCP
 	// servers.
 	Bound []Port
+	// Broadcasts is how many broadcasts and neighbor solicitations a pod sends a second; 0: any number. Each goes to all nodes.
+	Broadcasts int
 	// Bridge is the name of the bridge. Separated are the ports with subnets, whether they are bound or not.
 	Bridge    string
 	Separated []Port

@@ -49,7 +49,7 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 func example() Ruleset {
 	return Ruleset{
 		Uplinks: []string{"weft0", "weftvx6785"}, Others: []string{"veth1"}, PodPrefix: "vweft", Strict: true,
-		Unbound:   true,
+		Unbound: true, Broadcasts: 500,
 		BridgeMAC: ether.Addr{6, 0x57, 1, 2, 3, 4}, BridgeAddrs: addrs("10.32.0.1", "fd32::1", "fe80::457:1ff:fe02:304"),
 		Bound: []Port{
 			{Link: "vwefta", MAC: macA, Addrs: addrs("10.32.0.2")},

@@ -431,3 +431,39 @@ func TestSubnets(t *testing.T) {
 	b.apply(t)
 	b.check(t, "open", "bound", guardtest.Allowed(b.stations["open"], b.stations["bound"]))
 }
+
+// TestBroadcastLimit: a pod that sends more broadcasts than the limit loses those beyond it, bound or not. Its other frames pass, and so do
+// the broadcasts of other pods.
+func TestBroadcastLimit(t *testing.T) {
+	b := newBench(t)
+	b.rules.Broadcasts = 10
+	b.apply(t)
+	send := func(from string, n int) (dropped uint64) {
+		t.Helper()
+		before := b.dropped(t)[guard.ReasonBroadcast]
+		if err := b.sockets[from].Send(guardtest.Scan(b.stations[from], n)...); err != nil {
+			t.Fatal(err)
+		}
+		b.check(t, from, "peer", pass(guardtest.Allowed(b.stations[from], b.stations["peer"])))
+		return b.dropped(t)[guard.ReasonBroadcast] - before
+	}
+	for _, from := range []string{"bound4", "open"} {
+		if n := send(from, 10); n != 0 {
+			t.Errorf("from %s: %d broadcasts below the limit were dropped", from, n)
+		}
+		if n := send(from, 500); n < 400 { // of a slow machine, some are within the limit
+			t.Errorf("from %s: %d of 500 broadcasts were dropped", from, n)
+		}
+	}
+	if intact, err := func() (ok bool, err error) {
+		b.do(t, func() error { ok, err = b.fw.Intact(); return nil })
+		return ok, err
+	}(); !intact || err != nil {
+		t.Errorf("the count of broadcasts looks like a change of the rules: %v", err)
+	}
+	b.rules.Broadcasts = 0
+	b.apply(t)
+	if n := send("open", 100); n != 0 { // more do not fit into the buffer of the receiver
+		t.Errorf("without a limit, %d broadcasts were dropped", n)
+	}
+}

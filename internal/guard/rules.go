@@ -32,6 +32,8 @@ const (
 	chainShared = "shared"      // frames of all ports that are not bound
 	chainPost   = "postrouting" // frames that leave
 	chainRouted = "own-routed"  // those that the host sends, where ports are in subnets
+	// broadcasts is a chain for frames of pods to a group, and the set of the ports of which it counts broadcasts.
+	broadcasts = "broadcasts"
 )
 
 // sets are the sets and maps of the table, with their types.
@@ -85,6 +87,9 @@ func quote(name string) string { return `"` + name + `"` }
 // nft adds one of both to rules about IP and ARP that have none, so rules that must see behind a tag have "meta protocol".
 func constant(r Ruleset) []chain {
 	chains := dropChains()
+	if r.Broadcasts > 0 {
+		chains = append(chains, limitChain(r.Broadcasts))
+	}
 	chains = append(chains, hooks(r)...)
 	chains = append(chains, shared()...)
 	chains = append(chains, bound()...)
@@ -96,6 +101,17 @@ func dropChains() (chains []chain) {
 		chains = append(chains, chain{name: dropChain(reason), rules: []string{"counter name " + quote(dropChain(reason)), "drop"}})
 	}
 	return chains
+}
+
+// limitChain returns the chain that drops what a port sends beyond a number a second: broadcasts, as ARP requests are, and the groups of
+// neighbor solicitations (RFC 4291, section 2.7.1). Other groups have no limit: they carry data.
+func limitChain(second int) chain {
+	limit := fmt.Sprintf("update @%s { iifname limit rate over %d/second burst %d packets } %s", broadcasts, second, 2*second,
+		drop(ReasonBroadcast))
+	return chain{name: broadcasts, rules: []string{
+		"ether daddr ff:ff:ff:ff:ff:ff " + limit,
+		"ether daddr & ff:ff:ff:00:00:00 == 33:33:ff:00:00:00 " + limit,
+	}}
 }
 
 // ordinary matches IPv4 that is neither ICMP nor DHCP. The ports are a range because nft 1.0.6 merges two comparisons of neighboring
@@ -116,6 +132,9 @@ var advertisements4 = fmt.Sprintf("icmp type vmap { redirect : %s , router-adver
 func hooks(r Ruleset) []chain {
 	pre := chain{name: "prerouting", hook: knftables.PreroutingHook}
 	in := chain{name: "input", hook: knftables.InputHook}
+	if r.Broadcasts > 0 {
+		pre.rules = append(pre.rules, "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 iifname "+quote(r.PodPrefix+"*")+" jump "+broadcasts)
+	}
 	if len(r.Separated) > 0 {
 		pre.rules = append(pre.rules, "iifname vmap @"+mapFrom)
 	}

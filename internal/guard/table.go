@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/knftables"
 
@@ -147,6 +148,11 @@ func whole(nft knftables.Interface, r Ruleset, t *table) *knftables.Transaction 
 		} else {
 			tx.Add(&knftables.Set{Name: s.name, Type: s.elements})
 		}
+	}
+	if r.Broadcasts > 0 {
+		tx.Add(&knftables.Set{
+			Name: broadcasts, Type: "ifname", Flags: []knftables.SetFlag{knftables.DynamicFlag}, Timeout: knftables.PtrTo(time.Minute),
+		})
 	}
 	chains := constant(r)
 	for _, c := range chains {

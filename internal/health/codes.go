@@ -73,6 +73,7 @@ const (
 	RangeHidesHosts           Code = "range_hides_hosts"
 	HostPortsFlushed          Code = "host_ports_flushed"
 	NeighborTableFull         Code = "neighbor_table_full"
+	PodBroadcasts             Code = "pod_broadcasts"
 	ForeignSource             Code = "foreign_source"
 	DNSNotListening           Code = "dns_not_listening"
 	PeerDead                  Code = "peer_dead"
@@ -152,6 +153,7 @@ var definitions = []Definition{
 	{RangeHidesHosts, Error, "The address range hides hosts of the underlay"},
 	{HostPortsFlushed, Warning, "Another program removed ports of containers"},
 	{NeighborTableFull, Error, "The kernel has no room for neighbors"},
+	{PodBroadcasts, Warning, "Pods send too many broadcasts"},
 	{ForeignSource, Warning, "A peer sends with addresses of another node"},
 	{DNSNotListening, Warning, "The name server does not listen"},
 	{PeerDead, Warning, "A node is dead"},

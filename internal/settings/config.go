@@ -32,6 +32,8 @@ const (
 	DefaultPort     = 6783
 	DefaultRange    = "10.32.0.0/12"
 	DefaultHTTPAddr = "127.0.0.1:6782"
+	// DefaultBroadcastLimit is far above what hosts send that look for a hundred others at once.
+	DefaultBroadcastLimit = 500
 	// DefaultPeerMetrics keeps the metrics of a network below a quarter of a million series.
 	DefaultPeerMetrics = 100
 	DefaultSocket      = api.DefaultSocket
@@ -114,7 +116,9 @@ type Config struct {
 	LeaseGrace   time.Duration // how long the interfaces of an attachment may be missing before its lease ends; 0: DefaultLeaseGrace
 	AllowOverlap bool
 	HTTPAddr     string // empty: no HTTP
-	PeerMetrics  int    // the highest number of live peers that have metrics of their own
+	// BroadcastLimit is how many broadcasts each pod sends a second; 0: any number.
+	BroadcastLimit int
+	PeerMetrics    int // the highest number of live peers that have metrics of their own
 
 	LogLevel  slog.Level // of the logger, which exists before the node
 	LogFormat string

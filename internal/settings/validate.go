@@ -259,6 +259,8 @@ func (c *Config) validateSizes() error {
 		return hint.Refuse("--mtu", "Choose 576 to 65521, or 0 to derive it from the underlay.", "%d is out of range", c.MTU)
 	case c.MTU != 0 && c.MTU < c.MinOverlayMTU():
 		return hint.Refuse("--mtu", "Choose 1280 or more: IPv6 needs it (RFC 8200).", "%d is too small for an IPv6 range", c.MTU)
+	case c.BroadcastLimit < 0:
+		return hint.Refuse("--broadcast-limit", "Choose a number, or 0 for no limit.", "%d is negative", c.BroadcastLimit)
 	case c.PeerMetrics < 0:
 		return hint.Refuse("--peer-metrics", "Choose a number, or 0 for sums over all peers only.", "%d is negative", c.PeerMetrics)
 	case c.Queues < 0 || c.Queues > MaxQueues:

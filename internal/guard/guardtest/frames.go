@@ -4,10 +4,12 @@
 package guardtest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -371,6 +373,17 @@ func Probe(own Station, n byte) Frame {
 	f := &frames{first: 0x80 + n}
 	f.add("marker", "", own.MAC, arp(layers.ARPRequest, own.MAC, unspecified4, own.IP4))
 	return f.list[0]
+}
+
+// Scan returns ARP requests of a station for n addresses, as broadcasts.
+func Scan(own Station, n int) (list []Frame) {
+	target := own.IP4
+	for range n {
+		target = target.Next()
+		data := slices.Concat(bytes.Repeat([]byte{0xff}, 6), own.MAC[:], arp(layers.ARPRequest, own.MAC, own.IP4, target))
+		list = append(list, Frame{Name: "ARP request", Data: data})
+	}
+	return list
 }
 
 // VIP returns a gratuitous ARP and a datagram from an address that is not the station's own.
