@@ -21,6 +21,7 @@ var layers = []struct {
 	{"bench/...", 4},
 	{"internal/node", 4},
 	{"internal/apiserver", 4},
+	{"internal/controlplane", 4},
 	{"internal/datapath", 4},
 	{"internal/doctor", 4},
 	{"internal/e2e/kubernetes/outcome", 0},
@@ -160,13 +161,14 @@ var acrossSeam = map[string]string{
 // steps order packages of one layer among themselves: those of the bench, of a session and of frames; imports go
 // down here too.
 var steps = map[string]int{
-	"weft/internal/node":        2,
-	"weft/internal/apiserver":   1,
-	"weft/internal/datapath":    1,
-	"weft/internal/doctor":      1,
-	"weft/internal/hostcheck":   1,
-	"weft/internal/leases":      1,
-	"weft/internal/peermetrics": 1,
+	"weft/internal/node":         2,
+	"weft/internal/apiserver":    1,
+	"weft/internal/controlplane": 1,
+	"weft/internal/datapath":     1,
+	"weft/internal/doctor":       1,
+	"weft/internal/hostcheck":    1,
+	"weft/internal/leases":       1,
+	"weft/internal/peermetrics":  1,
 
 	"weft/internal/leases/deletions": 2,
 	"weft/internal/statuspage":       2,
@@ -187,6 +189,7 @@ var steps = map[string]int{
 	"weft/internal/kube/policy":  0,
 
 	"weft/bench/harness": 3,
+	"weft/bench/scale":   2,
 	"weft/bench/load":    2,
 	"weft/bench/driver":  1,
 	"weft/bench/report":  1,

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +21,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/apiserver"
+	"weft/internal/controlplane"
 	"weft/internal/datapath"
 	"weft/internal/dns"
 	"weft/internal/exposure"
@@ -40,7 +38,6 @@ import (
 	"weft/internal/statedir"
 	"weft/internal/statuspage"
 	"weft/ipam"
-	"weft/ipam/ring"
 	"weft/mesh"
 	"weft/router/carrier/wireguard"
 	"weft/router/session"
@@ -59,7 +56,7 @@ type node struct {
 	// The parts, each below those that follow.
 	transport memberlist.Transport
 	networks  networks
-	members   *members
+	members   *controlplane.Members
 	underlay  *underlayFollower
 	mesh      *mesh.Mesh
 	ipam      *ipam.Allocator
@@ -74,7 +71,7 @@ type node struct {
 	server    *apiserver.Server
 
 	socket, http net.Listener // http is nil where it is turned off
-	events       *ipamEvents
+	events       *controlplane.IPAMEvents
 	left         chan struct{} // closed when the node has left the network
 	leftOnce     sync.Once
 }
@@ -135,7 +132,7 @@ func build(given settings.Config, process Process, creds credentials, advertise 
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
-	n.members = newMembers(n.identity.ID, cfg.Name)
+	n.members = controlplane.NewMembers(n.identity.ID, cfg.Name)
 	tunnel := &datapath.Tunnel{}
 	if err := n.buildMesh(st, creds, tunnel); err != nil {
 		return nil, err
@@ -211,11 +208,11 @@ func (n *node) buildMesh(st *state, creds credentials, tunnel mesh.Tunnel) (err 
 }
 
 func (n *node) buildIPAM(st *state) (err error) {
-	n.events = newIPAMEvents(n.mesh)
+	n.events = controlplane.NewIPAMEvents(n.mesh)
 	n.ipam, err = ipam.New(ipam.Config{
 		Self: n.identity.ID, Ranges: n.cfg.Ranges, InitPeers: n.cfg.BootstrapNodes(), Lazy: n.cfg.LazyBootstrap(),
-		Store: st.addresses, Gossip: gossip{n.mesh, mesh.ChannelIPAM, n.log}, Logger: n.log.With("component", "ipam"),
-		Membership: ipamMembership{n.members, n.mesh}, Events: n.events, Apart: &n.networks,
+		Store: st.addresses, Gossip: controlplane.GossipOn(n.mesh, mesh.ChannelIPAM, n.log), Logger: n.log.With("component", "ipam"),
+		Membership: controlplane.ForIPAM(n.members, n.mesh), Events: n.events, Apart: &n.networks,
 	})
 	if err != nil {
 		if e, ok := errors.AsType[*ipam.StoredRangeError](err); ok {
@@ -224,7 +221,7 @@ func (n *node) buildIPAM(st *state) (err error) {
 		return hint.Refuse(filepath.Join(n.cfg.StateDir, statedir.StoreFile), "Fix the error, or start with another --state-dir.", "%w", err)
 	}
 	n.mesh.Register(mesh.ChannelIPAM, n.ipam)
-	publishClusterIDs(n.ipam.ClusterIDs(), n.mesh)
+	controlplane.PublishClusterIDs(n.ipam.ClusterIDs(), n.mesh)
 	return nil
 }
 
@@ -237,8 +234,8 @@ func (n *node) buildNames() (err error) {
 	}
 	if n.registry, err = dns.NewRegistry(dns.RegistryConfig{
 		Self: n.identity.ID, Domain: n.cfg.Domain(), Initial: bytes.TrimSpace(initial), Logger: n.log,
-		Store: namesFile(path), Gossip: gossip{n.mesh, mesh.ChannelDNS, n.log},
-		Membership: dnsMembership{n.members, n.mesh},
+		Store: namesFile(path), Gossip: controlplane.GossipOn(n.mesh, mesh.ChannelDNS, n.log),
+		Membership: controlplane.ForDNS(n.members, n.mesh),
 	}); err != nil {
 		return hint.Refuse(path, "Restore the file, or remove it and add the names again.", "%w", err)
 	}
@@ -350,17 +347,4 @@ func (o ownLeases) HostAddresses() (addrs []netip.Prefix) {
 		addrs = append(addrs, o.exposure.Prefix(l.Prefix()))
 	}
 	return addrs
-}
-
-// publishClusterIDs publishes by what bootstrap each range was divided, so that nodes of another cluster are recognized.
-func publishClusterIDs(ids map[netip.Prefix]ring.ClusterID, m *mesh.Mesh) {
-	var list []mesh.ClusterID
-	for cidr, id := range ids {
-		sum := sha256.Sum256([]byte(cidr.String()))
-		list = append(list, mesh.ClusterID{Range: binary.BigEndian.Uint32(sum[:]), By: binary.BigEndian.Uint32(id[:])})
-	}
-	slices.SortFunc(list, func(a, b mesh.ClusterID) int {
-		return bytes.Compare(binary.BigEndian.AppendUint32(nil, a.Range), binary.BigEndian.AppendUint32(nil, b.Range))
-	})
-	m.SetClusterIDs(list)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/controlplane"
 	"weft/internal/datapath"
 	"weft/internal/health"
 	"weft/internal/hint"
@@ -30,7 +31,7 @@ type cluster struct {
 	self     peer.ID
 	port     uint16 // default of targets
 	mesh     *mesh.Mesh
-	members  *members
+	members  *controlplane.Members
 	ipam     *ipam.Allocator
 	names    names
 	leases   *leases.Manager
@@ -164,7 +165,7 @@ func (c *cluster) forgetNode(id peer.ID) {
 // node have the same name, the dead one is meant.
 func (c *cluster) deadNode(name string) (peer.ID, error) {
 	if id, err := peer.ParseID(name); err == nil {
-		if m, known := c.members.member(id); known && m.State == mesh.StateAlive {
+		if m, known := c.members.Member(id); known && m.State == mesh.StateAlive {
 			return peer.ID{}, errAlive(m)
 		}
 		return id, nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/controlplane"
 	"weft/internal/dns"
 	"weft/internal/health"
 	"weft/internal/settings"
@@ -28,7 +29,7 @@ const (
 type clusterFindings struct {
 	cfg     settings.Config
 	mesh    *mesh.Mesh
-	members *members
+	members *controlplane.Members
 	ipam    *ipam.Allocator
 	dns     *dns.Server // nil: turned off
 	inUse   interface{ inUse() credentials }

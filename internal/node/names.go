@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"weft/internal/api"
+	"weft/internal/controlplane"
 	"weft/internal/dns"
 	"weft/internal/hint"
 	"weft/internal/leases"
@@ -17,7 +18,7 @@ import (
 type names struct {
 	registry *dns.Registry
 	cfg      settings.Config
-	members  *members
+	members  *controlplane.Members
 }
 
 // Canonical implements leases.Names.
@@ -108,7 +109,7 @@ const gatewayPrefix = dockerPrefix + "gateway/"
 
 // source returns where a name comes from.
 func (n names) source(e dns.Entry) api.NameSource {
-	if e.Node != n.members.self {
+	if e.Node != n.members.Self() {
 		return api.NameFromNode
 	}
 	if strings.HasPrefix(e.Holder, dockerPrefix) {
@@ -127,7 +128,9 @@ func (n names) source(e dns.Entry) api.NameSource {
 }
 
 // answered reports whether queries for an entry are answered: names of nodes that are not alive are not.
-func (n names) answered(e dns.Entry) bool { return e.Node == n.members.self || n.members.Alive(e.Node) }
+func (n names) answered(e dns.Entry) bool {
+	return e.Node == n.members.Self() || n.members.Alive(e.Node)
+}
 
 // requestedNames are the names with the requests of clients. It implements apiserver.Names.
 type requestedNames struct {

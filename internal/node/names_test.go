@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"weft/internal/api"
+	"weft/internal/controlplane"
 	"weft/internal/dns"
 	"weft/internal/hint"
 	"weft/internal/leases/holder"
@@ -21,7 +22,7 @@ func namesOf(t *testing.T) requestedNames {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return requestedNames{names: names{r, goodConfig(), newMembers(peer.ID{1}, "self")}}
+	return requestedNames{names: names{r, goodConfig(), controlplane.NewMembers(peer.ID{1}, "self")}}
 }
 
 // TestExternalNames: an address outside the ranges is named only if that is meant, and only one that means the same host everywhere.
