@@ -14,10 +14,10 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Heading is the heading of the section that WriteDoc writes. The section must be the last one of its page.
+// Heading is the heading of the section that WriteDoc writes.
 const Heading = "## Scale"
 
-// WriteDoc writes results as the last section of the page at path and replaces an earlier one. It writes the plot into
+// WriteDoc writes results as a section of the page at path, in the place of an earlier one. It writes the plot into
 // a folder beside the page, named like the page in lower case.
 func WriteDoc(results []Result, path string) error {
 	page, err := os.ReadFile(path)
@@ -41,29 +41,75 @@ func Markdown(results []Result, folder string) string {
 	var b strings.Builder
 	b.WriteString(Heading + `
 
-The cost of mesh and allocator per node.
-All nodes run in one process on a network in memory.
-They share the machine's cores, so the times are longer than on separate machines.
-The nodes are started one after another, every quarter of a second, or every half second in the largest network.
-Each node gets the addresses of two others.
-The times count from the start of the last node.
-20 nodes are bootstrap nodes.
-More than 500 nodes are too many for two cores: each join costs every other node half a millisecond or more.
-The numbers in parentheses are ratios to the smallest network of the same run.
-To repeat the measurement:
+The cost of the control plane per node: mesh, allocator and registry of names, with a secret.
+All nodes run in one process, on a network in memory with a latency of a millisecond or two, in virtual time.
+So the times are those of nodes that have all the CPU that they need, on any machine.
+CPU is that of the process, divided by the nodes and by the virtual time.
+It includes the network in memory and the clock, and no disk.
+All nodes are started within a minute.
+Each of them gets the addresses of two of the 20 bootstrap nodes, requests two addresses for pods, and names them.
+Then follow:
+
+- idle: a minute without any change
+- churn: each minute one node in a hundred is restarted, at least one, and as many report a broken link, for three minutes;
+  every second restart takes half a minute
+- rolling restart: all nodes are restarted within a minute, with their state
+- partition: two halves without a connection for a minute, in which each node requests another address
+- heal: the end of the partition
+
+At the end no address is leased twice, and no lease is lost; otherwise the measurement fails.
+To repeat it:
 
     bin/weft-bench scale --doc docs/BENCHMARKS.md
 
-| nodes | all know all | all have addresses | same ring on all | gossip sent per node, idle | memory per node | CPU per node, idle |
-|---|---|---|---|---|---|---|
+Seconds from the last change until it lasted for ten seconds that every node knew all nodes alive,
+that all pods had their addresses, and that all nodes had the same ring:
+
+| nodes | start: all known | addresses | same ring | churn: all known | rolling restart: all known | same ring | heal: all known | same ring |
+|---|---|---|---|---|---|---|---|---|
 `)
 	for _, r := range results {
-		first := results[0]
-		fmt.Fprintf(&b, "| %d | %.1f s | %.1f s | %.1f s | %.0f B/s (%.2f x) | %.2f MiB (%.2f x) | %.3f %% of a core |\n",
-			r.Nodes, r.Known, r.Ready, r.Agreed, r.Bytes, r.Bytes/first.Bytes, r.Heap/(1<<20), r.Heap/first.Heap, 100*r.CPU)
+		start, churn, rolling, heal := r.Phase(PhaseStart), r.Phase(PhaseChurn), r.Phase(PhaseRolling), r.Phase(PhaseHeal)
+		fmt.Fprintf(&b, "| %d | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f |\n", r.Nodes, start.Known, start.Leased, start.Agreed,
+			churn.Known, rolling.Known, rolling.Agreed, heal.Known, heal.Agreed)
 	}
+	b.WriteString(`
+What a node sends, in bytes per second, with the share of streams in parentheses (exchanges of whole states; the rest is packets),
+and its memory when idle:
+
+`)
+	writeTable(&b, results, func(p Phase) string {
+		return fmt.Sprintf("%.0f (%.0f %%)", p.Bytes(), 100*p.StreamBytes/p.Bytes())
+	})
+	b.WriteString(`
+CPU per node, in percent of a core:
+
+`)
+	writeTable(&b, results, func(p Phase) string { return fmt.Sprintf("%.3f", 100*p.CPU) })
+	b.WriteString(`
+Packets that a node sends per second:
+
+`)
+	writeTable(&b, results, func(p Phase) string { return fmt.Sprintf("%.1f", p.Packets) })
 	fmt.Fprintf(&b, "\n![Cost per node by the number of nodes](%sscale.svg)\n", folder)
 	return b.String()
+}
+
+// writeTable writes a table with a figure for each network and phase.
+func writeTable(b *strings.Builder, results []Result, figure func(Phase) string) {
+	b.WriteString("| nodes |")
+	names := []string{PhaseStart, PhaseIdle, PhaseChurn, PhaseRolling, PhasePartition, PhaseHeal}
+	for _, name := range names {
+		fmt.Fprintf(b, " %s |", name)
+	}
+	b.WriteString(" memory |\n|---|" + strings.Repeat("---|", len(names)+1) + "\n")
+	for _, r := range results {
+		fmt.Fprintf(b, "| %d |", r.Nodes)
+		for _, name := range names {
+			fmt.Fprintf(b, " %s |", figure(r.Phase(name)))
+		}
+		fmt.Fprintf(b, " %.2f MiB |\n", r.Heap/(1<<20))
+	}
 }
 
 // curve is one line of the plot. Each curve has its own panel.
@@ -73,14 +119,15 @@ type curve struct {
 }
 
 var curves = []curve{
-	{"time to one network, s", func(r Result) float64 { return r.Agreed }},
-	{"idle gossip per node, B/s", func(r Result) float64 { return r.Bytes }},
+	{"time to one network, s", func(r Result) float64 { return r.Phase(PhaseStart).Agreed }},
+	{"idle gossip per node, B/s", func(r Result) float64 { return r.Phase(PhaseIdle).Bytes() }},
+	{"idle CPU per node, % of a core", func(r Result) float64 { return 100 * r.Phase(PhaseIdle).CPU }},
 	{"memory per node, MiB", func(r Result) float64 { return r.Heap / (1 << 20) }},
 }
 
 // plotResults draws the curves side by side, over the number of nodes on a logarithmic scale, into an SVG file.
 func plotResults(results []Result, path string) error {
-	canvas := vgsvg.New(11*vg.Inch, 3.2*vg.Inch)
+	canvas := vgsvg.New(14*vg.Inch, 3.2*vg.Inch)
 	panels := draw.Tiles{Rows: 1, Cols: len(curves), PadX: 16, PadTop: 4, PadBottom: 4, PadLeft: 4, PadRight: 8}
 	for i, c := range curves {
 		p := plot.New()

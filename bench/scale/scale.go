@@ -1,299 +1,240 @@
-// Package scale measures the cost of a node in a large network. The meshes and allocators of all nodes run in this
-// process, with real clocks and files, on a network in memory. The datapath is not part of it: its cost depends on the
-// number of peers with traffic, not on the size of the network.
+// Package scale measures the cost of a node in a large network. The control planes of all nodes run in this process: mesh, allocator
+// and registry of names, on a network in memory, with state in memory, in virtual time. Times are those of a network in which every node
+// has enough CPU; CPU time is measured beside them. The datapath is not part of it: its cost depends on the number of peers with
+// traffic, not on the size of the network.
 package scale
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"runtime"
+	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
-	"strconv"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"weft/internal/peer"
-	"weft/internal/target"
-	"weft/ipam"
-	"weft/ipam/store"
+	"weft/internal/secret"
 	"weft/mesh"
-	"weft/mesh/addressbook"
 )
 
 // bootstrapNodes is the number of nodes that must be connected before the range is divided, in networks of that size or
 // larger. In smaller ones it is all nodes.
 const bootstrapNodes = 20
 
-// restTime is the time between the forming of a network and the first measurement.
-const restTime = 10 * time.Second
+// The course of a measurement, in virtual time.
+const (
+	startTime     = time.Minute      // within which all nodes are started
+	restTime      = 30 * time.Second // between the forming of a network and the idle phase
+	churnTime     = 3 * time.Minute
+	churnShare    = 100 // each minute one of so many nodes is restarted, and another reports a broken link
+	brokenTime    = 30 * time.Second
+	restartTime   = time.Second      // between two processes of a node
+	rebootTime    = 30 * time.Second // the same, for every second restart of the churn
+	rollingTime   = time.Minute      // within which all nodes are restarted
+	partitionTime = time.Minute
+	steadyTime    = 10 * time.Second // for which a view must last to count
+)
 
-// pollInterval is the time between two checks of a stage.
+// podsPerNode is how many addresses each node requests at its start.
+const podsPerNode = 2
+
+// pollInterval is the time between two looks at the nodes.
 const pollInterval = 100 * time.Millisecond
 
 // Options configure Run.
 type Options struct {
-	Nodes []int         // the number of nodes of each network to measure
-	Idle  time.Duration // how long to count the gossip of an idle network
-	Every time.Duration // time between the starts of two nodes; longer in networks of more than 250 nodes
-	Limit time.Duration // maximum time for a network to form, from the start of its last node
+	Nodes           []int         // the number of nodes of each network to measure
+	Idle            time.Duration // how long to measure an idle network
+	Limit           time.Duration // maximum time until a network has one view after a change
+	Latency, Jitter time.Duration // of messages, in one direction; Jitter is the most that is added at random
+	Loss            float64       // of packets, and of segments of streams
+	Seed            uint64        // of the random decisions of the network and of the measurement, not of those of the nodes
+	Profiles        string        // folder for a CPU profile of each phase and the heap profile of each network; empty: none
+	Logger          *slog.Logger  // of the nodes; nil: nothing is logged
 }
 
 // Result is the cost of one network.
 type Result struct {
-	Nodes int `json:"nodes"`
-	// Known, Ready and Agreed are times in seconds from the start of the last node: until every node knew every other,
-	// until every node owned a part of the range, and until all nodes had the same view of the whole ring. All nodes share
-	// the cores of this machine.
-	Known  float64 `json:"known_s"`
-	Ready  float64 `json:"ready_s"`
-	Agreed float64 `json:"agreed_s"`
-	// Bytes is the gossip that a node of an idle network sends, in bytes per second.
-	Bytes float64 `json:"idle_bytes_per_s"`
-	// Heap is the memory in use per node in bytes, including goroutine stacks.
-	Heap float64 `json:"memory_bytes"`
-	// CPU is the share of a core that a node of an idle network uses.
-	CPU float64 `json:"idle_cpu"`
+	Nodes  int     `json:"nodes"`
+	Phases []Phase `json:"phases"`
+	Heap   float64 `json:"memory_bytes"` // per node, when idle, with goroutine stacks
+	Leases int     `json:"leases"`       // at the end; no address has two
 }
 
-// node is one node without its datapath.
-type node struct {
-	mesh *mesh.Mesh
-	ipam *ipam.Allocator
-	db   store.Store
+// Phase returns the phase with a name; zero if there is none.
+func (r Result) Phase(name string) Phase {
+	for _, p := range r.Phases {
+		if p.Name == name {
+			return p
+		}
+	}
+	return Phase{}
 }
 
-// gossip implements ipam's gossip interface with the mesh.
-type gossip struct{ mesh *mesh.Mesh }
+// Names of the phases, in their order.
+const (
+	PhaseStart     = "start"
+	PhaseIdle      = "idle"
+	PhaseChurn     = "churn"
+	PhaseRolling   = "rolling restart"
+	PhasePartition = "partition"
+	PhaseHeal      = "heal"
+)
 
-func (g gossip) Broadcast(delta []byte) { _ = g.mesh.Sender(mesh.ChannelIPAM).Broadcast(delta) }
-
-func (g gossip) Unicast(to peer.ID, msg []byte) error {
-	return g.mesh.Sender(mesh.ChannelIPAM).Unicast(to, msg)
-}
-
-// Run measures a network of each size, one after another, and prints a line per network to progress. After an error it
+// Run measures a network of each size, one after another, and prints a line per phase to progress. After an error it
 // returns the results so far.
 func Run(ctx context.Context, o Options, progress io.Writer) ([]Result, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	// All nodes share one garbage collector: let it run less often, because its cost is not part of the measurement.
+	defer debug.SetGCPercent(debug.SetGCPercent(200))
 	var results []Result
 	for _, n := range o.Nodes {
-		r, err := measure(ctx, n, o)
+		if n < 2 || n > 1<<16 {
+			return results, fmt.Errorf("scale: %d nodes: not within 2 and %d", n, 1<<16)
+		}
+		var r Result
+		before := memory()
+		err := inVirtualTime(func() (err error) {
+			r, err = measure(ctx, n, o, before, progress)
+			return err
+		})
 		if err != nil {
 			return results, fmt.Errorf("scale: %d nodes: %w", n, err)
 		}
-		_, _ = fmt.Fprintf(progress,
-			"%5d nodes: known after %.1f s, ready %.1f s, agreed %.1f s; idle per node %.0f B/s, %.2f MiB, %.3f %% of a core\n",
-			n, r.Known, r.Ready, r.Agreed, r.Bytes, r.Heap/(1<<20), 100*r.CPU)
 		results = append(results, r)
 	}
 	return results, nil
 }
 
-// measure starts a network of n nodes, measures it and stops it.
-func measure(ctx context.Context, n int, o Options) (r Result, err error) {
-	dir, err := os.MkdirTemp("", "weft-scale-")
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	before := memory()
-	// All nodes share one garbage collector: let it run less often, because its cost is not part of the measurement.
-	defer debug.SetGCPercent(debug.SetGCPercent(200))
-	s, err := startNetwork(ctx, n, o.Every, dir)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	r.Nodes = n
-	for _, stage := range []struct {
-		at   *float64
-		done func(nodes []*node) bool
-	}{{&r.Known, known}, {&r.Ready, ready}, {&r.Agreed, agreed}} {
-		if *stage.at, err = s.waitUntil(stage.done, o.Limit); err != nil {
-			return r, err
-		}
-	}
-	if err := pause(s.ctx, restTime); err != nil {
-		return r, err
-	}
-	r.Heap = float64(memory()-before) / float64(n)
-	r.Bytes, r.CPU, err = s.idleCost(o.Idle)
-	return r, err
-}
+// bootstrapNodesOf returns the number of bootstrap nodes of a network.
+func bootstrapNodesOf(nodes int) int { return min(nodes, bootstrapNodes) }
 
 // simulation is a running network.
 type simulation struct {
-	network *network
-	nodes   []*node
-	begin   time.Time       // when all nodes were started
-	ctx     context.Context // of all nodes; ends with stop, or when a node fails
-	cancel  context.CancelFunc
-	group   *errgroup.Group
+	ctx      context.Context // of outside the bubble: only to be asked
+	o        Options
+	dice     *rand.Rand
+	hosts    []*host
+	nodes    []*node
+	progress io.Writer
+	result   Result
+	errs     chan error // of nodes that did not start or run, the first ones
 }
 
-// startNetwork creates n nodes with their state in dir and starts them, one every interval. A large network is started
-// more slowly, because each join has a cost on every other node, and all of them share this machine.
-func startNetwork(ctx context.Context, n int, interval time.Duration, dir string) (_ *simulation, err error) {
-	s := &simulation{network: &network{}, nodes: make([]*node, n)}
-	for i := range s.nodes {
-		if s.nodes[i], err = s.network.node(i, n, filepath.Join(dir, strconv.Itoa(i))); err != nil {
-			return nil, err
+// measure starts a network of n nodes, takes it through all phases and stops it. before is the memory in use without it.
+func measure(ctx context.Context, n int, o Options, before uint64, progress io.Writer) (_ Result, err error) {
+	s := &simulation{
+		ctx: ctx, o: o, dice: rand.New(rand.NewPCG(o.Seed, 0)), progress: progress, result: Result{Nodes: n}, errs: make(chan error, 10),
+	}
+	if err := s.build(n); err != nil {
+		return s.result, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	if err := s.phase(PhaseStart, s.startAll); err != nil {
+		return s.result, err
+	}
+	if err := sleepUntil(ctx, time.Now().Add(restTime)); err != nil {
+		return s.result, err
+	}
+	if err := s.phase(PhaseIdle, func(*run) error { return sleepUntil(ctx, time.Now().Add(o.Idle)) }); err != nil {
+		return s.result, err
+	}
+	s.result.Heap = float64(memory()-before) / float64(n)
+	if err := s.writeHeap(); err != nil {
+		return s.result, err
+	}
+	for _, p := range []struct {
+		name string
+		do   func(*run) error
+	}{{PhaseChurn, s.churn}, {PhaseRolling, s.restartAll}, {PhasePartition, s.divide}, {PhaseHeal, s.heal}} {
+		if err := s.phase(p.name, p.do); err != nil {
+			return s.result, err
 		}
 	}
-	ctx, s.cancel = context.WithCancel(ctx)
-	s.group, s.ctx = errgroup.WithContext(ctx)
-	interval = max(interval, time.Duration(n)*time.Millisecond)
-	for i, node := range s.nodes {
-		if i > 0 {
-			_ = pause(s.ctx, interval) // waitUntil returns the error of a context that ended
-		}
-		s.group.Go(func() error { return node.mesh.Run(s.ctx) })
-		s.group.Go(func() error { return node.ipam.Run(s.ctx) })
-	}
-	s.begin = time.Now()
-	return s, nil
+	s.result.Leases, err = checkLeases(s.nodes)
+	_, _ = fmt.Fprintf(progress, "%5d nodes: %.2f MiB per node, %d leases\n", n, s.result.Heap/(1<<20), s.result.Leases)
+	return s.result, err
 }
 
-// stop stops all nodes, waits for them and closes their stores.
+// build makes the network and its nodes, which do not run yet.
+func (s *simulation) build(n int) error {
+	_, s.hosts = newNetwork(n, s.o)
+	list, err := secret.Parse([]byte(secret.Generate()))
+	if err != nil {
+		return err
+	}
+	key := mesh.GossipKey{Key: list[0].GossipKey(), Fingerprint: list[0].Fingerprint()}
+	first := bootstrapNodesOf(n)
+	for i, h := range s.hosts {
+		// The first target makes a circle of the bootstrap nodes, so that all of them are connected.
+		node, err := newNode(h, key, s.hosts, [2]int{(i + 1) % first, s.dice.IntN(first)}, s.o.Logger)
+		if err != nil {
+			return err
+		}
+		s.nodes = append(s.nodes, node)
+	}
+	return nil
+}
+
+// stop stops all nodes and waits until nothing of them runs any more.
 func (s *simulation) stop() error {
-	s.cancel()
-	err := s.group.Wait()
-	for _, node := range s.nodes {
-		err = errors.Join(err, node.db.Close())
+	for _, n := range s.nodes {
+		if p := n.process.Load(); p != nil {
+			p.cancel()
+		}
 	}
-	return err
+	var errs []error
+	for _, n := range s.nodes {
+		errs = append(errs, n.stop())
+	}
+	time.Sleep(time.Minute) // streams that nothing waits for end, and messages in flight arrive at no node
+	return errors.Join(errs...)
 }
 
-// waitUntil waits until done returns true, and returns the time since the start of the last node in seconds. It fails
-// when that exceeds limit.
-func (s *simulation) waitUntil(done func(nodes []*node) bool, limit time.Duration) (float64, error) {
-	for !done(s.nodes) {
-		if time.Since(s.begin) > limit {
-			return 0, fmt.Errorf("the nodes did not form one network within %s", limit)
-		}
-		if err := pause(s.ctx, pollInterval); err != nil {
-			return 0, err
-		}
+// report records an error of a node.
+func (s *simulation) report(n *node, err error) {
+	if err == nil {
+		return
 	}
-	return time.Since(s.begin).Seconds(), nil
-}
-
-// idleCost returns what a node uses on average over the given time: bytes of gossip per second, and the share of a core.
-func (s *simulation) idleCost(over time.Duration) (bytes, share float64, err error) {
-	sent, used, since := s.network.bytes.Load(), cpu(), time.Now()
-	if err := pause(s.ctx, over); err != nil {
-		return 0, 0, err
-	}
-	nodeSeconds := time.Since(since).Seconds() * float64(len(s.nodes))
-	return float64(s.network.bytes.Load()-sent) / nodeSeconds, (cpu() - used).Seconds() / nodeSeconds, nil
-}
-
-// node creates the ith of size nodes, with its state in dir. Its peers are the first node and node i/2.
-func (n *network) node(i, size int, dir string) (*node, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	id, err := mesh.NewIdentity()
-	if err != nil {
-		return nil, err
-	}
-	targets, err := addressbook.Load(dir)
-	if err != nil {
-		return nil, err
-	}
-	t := n.transport(i)
-	node := &node{}
-	var peers []target.Target
-	for _, k := range []int{0, i / 2} {
-		if k != i {
-			peers = append(peers, target.Target{Host: netip.AddrFrom4([4]byte{127, 1, byte(k >> 8), byte(k)}).String(), Port: 6783})
-		}
-	}
-	node.mesh, err = mesh.New(mesh.Config{
-		Identity: id, Name: fmt.Sprintf("node-%d", i), Transport: t, Advertise: t.addr, DataPort: 6784, Targets: targets,
-		Peers: peers, Discovery: true,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if node.db, err = store.Open(dir); err != nil {
-		return nil, err
-	}
-	node.ipam, err = ipam.New(ipam.Config{
-		Self: id.ID, Ranges: []netip.Prefix{netip.MustParsePrefix("10.32.0.0/12")}, InitPeers: min(size, bootstrapNodes),
-		Store: node.db, Gossip: gossip{node.mesh},
-	})
-	if err != nil {
-		return nil, errors.Join(err, node.db.Close())
-	}
-	node.mesh.Register(mesh.ChannelIPAM, node.ipam)
-	return node, nil
-}
-
-// known reports whether all nodes see all nodes alive.
-func known(nodes []*node) bool {
-	for _, n := range nodes {
-		alive := 0
-		for _, m := range n.mesh.Members() {
-			if m.State == mesh.StateAlive {
-				alive++
-			}
-		}
-		if alive < len(nodes) {
-			return false
-		}
-	}
-	return true
-}
-
-// ready reports whether all nodes own a part of the range.
-func ready(nodes []*node) bool {
-	for _, n := range nodes {
-		if !n.ipam.Ready() {
-			return false
-		}
-	}
-	return true
-}
-
-// agreed reports whether all nodes report the same owners with the same number of addresses.
-func agreed(nodes []*node) bool {
-	first := nodes[0].ipam.Status().Ranges[0].Owners
-	for _, n := range nodes[1:] {
-		owners := n.ipam.Status().Ranges[0].Owners
-		if len(owners) != len(first) || len(owners) != len(nodes) {
-			return false
-		}
-		for i, o := range owners {
-			if !bytes.Equal(o.ID[:], first[i].ID[:]) || o.Addresses != first[i].Addresses {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// pause sleeps, and returns the error of ctx if that ends first.
-func pause(ctx context.Context, d time.Duration) error {
 	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
+	case s.errs <- fmt.Errorf("%s: %w", n.name, err):
+	default: // the first ones suffice
 	}
 }
 
-// memory returns the bytes of heap and stacks in use, after garbage collection.
-func memory() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
+// failed returns the first error of a node, or that of the context.
+func (s *simulation) failed() error {
+	select {
+	case err := <-s.errs:
+		return err
+	default:
+		return s.ctx.Err()
+	}
+}
+
+// phase measures what do does.
+func (s *simulation) phase(name string, do func(*run) error) error {
+	stopProfile, err := s.profile(name)
+	if err != nil {
+		return err
+	}
+	r := &run{simulation: s, meter: newMeter(s.hosts), Phase: Phase{Name: name}}
+	err = do(r)
+	r.end(&r.Phase)
+	if err := errors.Join(err, stopProfile(), s.failed()); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	s.result.Phases = append(s.result.Phases, r.Phase)
+	_, _ = fmt.Fprintf(s.progress, "%5d nodes: %s\n", s.result.Nodes, r.Phase)
+	return nil
+}
+
+// String returns the figures for one line of text.
+func (p Phase) String() string {
+	return fmt.Sprintf("%-15s %4.0f s; known %5.1f s, agreed %5.1f s, leased %5.1f s; per node %6.0f B/s in packets (%.1f/s), "+
+		"%6.0f B/s in streams (%.2f/s), busiest %.0f B/s, CPU %.3f %%",
+		p.Name, p.Seconds, p.Known, p.Agreed, p.Leased, p.PacketBytes, p.Packets, p.StreamBytes, p.Streams, p.Busiest, 100*p.CPU)
 }

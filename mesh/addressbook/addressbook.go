@@ -79,6 +79,13 @@ func Load(dir string) (*Book, error) {
 	return b, nil
 }
 
+// InMemory returns an empty list that is not on any disk, for simulations.
+func InMemory() *Book {
+	b := &Book{write: func(string, []byte) error { return nil }}
+	b.saved.Store(&content{Seen: make(map[peer.ID]string), Names: make(map[peer.ID]string)})
+	return b
+}
+
 // replaceFile writes data to a new file, flushes it to disk, and renames it to path.
 func replaceFile(path string, data []byte) error { return renameio.WriteFile(path, data, fileMode) }
 
