@@ -147,6 +147,9 @@ func plotResults(results []Result, path string) error {
 		p.Y.Min = 0
 		p.Draw(panels.At(draw.New(canvas), i, 0))
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("scale: %w", err)
+	}
 	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("scale: %w", err)

@@ -18,11 +18,11 @@ func (s *simulation) profile(phase string) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
+	if s.outside.do(func() { err = pprof.StartCPUProfile(f) }); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() error {
-		pprof.StopCPUProfile()
+		s.outside.do(pprof.StopCPUProfile)
 		return f.Close()
 	}, nil
 }

@@ -97,8 +97,8 @@ func Run(ctx context.Context, o Options, progress io.Writer) ([]Result, error) {
 		}
 		var r Result
 		before := memory()
-		err := inVirtualTime(func() (err error) {
-			r, err = measure(ctx, n, o, before, progress)
+		err := inVirtualTime(func(outside worker) (err error) {
+			r, err = measure(ctx, n, o, outside, before, progress)
 			return err
 		})
 		if err != nil {
@@ -116,6 +116,7 @@ func bootstrapNodesOf(nodes int) int { return min(nodes, bootstrapNodes) }
 type simulation struct {
 	ctx      context.Context // of outside the bubble: only to be asked
 	o        Options
+	outside  worker
 	dice     *rand.Rand
 	hosts    []*host
 	nodes    []*node
@@ -125,9 +126,10 @@ type simulation struct {
 }
 
 // measure starts a network of n nodes, takes it through all phases and stops it. before is the memory in use without it.
-func measure(ctx context.Context, n int, o Options, before uint64, progress io.Writer) (_ Result, err error) {
+func measure(ctx context.Context, n int, o Options, outside worker, before uint64, progress io.Writer) (_ Result, err error) {
 	s := &simulation{
-		ctx: ctx, o: o, dice: rand.New(rand.NewPCG(o.Seed, 0)), progress: progress, result: Result{Nodes: n}, errs: make(chan error, 10),
+		ctx: ctx, o: o, outside: outside, dice: rand.New(rand.NewPCG(o.Seed, 0)), progress: progress, result: Result{Nodes: n},
+		errs: make(chan error, 10),
 	}
 	if err := s.build(n); err != nil {
 		return s.result, err
