@@ -24,14 +24,7 @@ type otherMembers struct{ mesh *Mesh }
 var _ keyring.Members = otherMembers{}
 
 // Others implements keyring.Members.
-func (o otherMembers) Others() (others []keyring.Member) {
-	for _, m := range o.mesh.roster.snapshot(time.Now()) {
-		if m.State == StateAlive && !m.Self {
-			others = append(others, keyring.Member{ID: m.ID, Accepts: m.Accepts})
-		}
-	}
-	return others
-}
+func (o otherMembers) Others() []keyring.Member { return o.mesh.roster.others() }
 
 // publishKeys seals with a key that all members have, and publishes which ones this node has.
 func (m *Mesh) publishKeys() error {

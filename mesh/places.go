@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/internal/peer"
@@ -87,6 +88,13 @@ func (r *roster) expireSilent(now time.Time) {
 // setPlaces replaces the places of a node; mu is held.
 func (r *roster) setPlaces(id peer.ID, places []record) {
 	r.count += len(places) - len(r.records[id])
+	at, known := slices.BinarySearchFunc(r.order, id, peer.ID.Compare)
+	switch {
+	case len(places) == 0 && known:
+		r.order = slices.Delete(r.order, at, at+1)
+	case len(places) > 0 && !known:
+		r.order = slices.Insert(r.order, at, id)
+	}
 	if r.records[id] = places; len(places) == 0 {
 		delete(r.records, id)
 	}

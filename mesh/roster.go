@@ -14,6 +14,7 @@ import (
 	"weft/internal/identity"
 	"weft/internal/peer"
 	"weft/internal/signal"
+	"weft/mesh/keyring"
 	"weft/mesh/metadata"
 )
 
@@ -61,6 +62,7 @@ type roster struct {
 	mu      sync.Mutex
 	name    string               // guarded by mu: this node's, in memberlist
 	records map[peer.ID][]record // guarded by mu: the places of each node, at least one and at most maxPlaces
+	order   []peer.ID            // guarded by mu: the nodes in records, sorted
 	count   int                  // guarded by mu: of all places
 	expired time.Time            // guarded by mu: when expireSilent last searched
 
@@ -96,29 +98,53 @@ func newRoster(self peer.ID, at netip.AddrPort, instance uint64, a admitter) *ro
 func (r *roster) snapshot(now time.Time) []Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]Member, 0, len(r.records))
-	for id, places := range r.records {
+	all := make([]Member, 0, len(r.order))
+	var outdated []peer.ID // nodes with places that have expired
+	for _, id := range r.order {
+		places := r.records[id]
 		best := bestOf(places)
-		kept := places[:0]
-		for _, rec := range places {
-			superseded := rec.GossipAddr() != best.GossipAddr()
-			if rec.State == StateAlive || rec.State == StateDead && !superseded || now.Sub(rec.Since) <= leftTTL {
-				kept = append(kept, rec)
-			}
-		}
-		r.setPlaces(id, kept)
 		if !best.foreign && (best.State != StateLeft || now.Sub(best.Since) <= leftTTL) {
 			all = append(all, best.Member)
 		}
+		for i := range places {
+			if places[i].hasExpired(best, now) {
+				outdated = append(outdated, id)
+				break
+			}
+		}
 	}
-	slices.SortFunc(all, func(a, b Member) int { return a.ID.Compare(b.ID) })
+	for _, id := range outdated {
+		places := r.records[id]
+		best := *bestOf(places) // the places move
+		r.setPlaces(id, slices.DeleteFunc(places, func(rec record) bool { return rec.hasExpired(&best, now) }))
+	}
 	return all
 }
 
-// bestOf returns the record of the address at which a node is, of all its records.
-func bestOf(places []record) (best record) {
-	for i, rec := range places {
-		if i == 0 || rec.beats(best) {
+// hasExpired reports whether the place of a node is not kept any more at now. best is the place where the node is.
+func (rec *record) hasExpired(best *record, now time.Time) bool {
+	superseded := rec.GossipAddr() != best.GossipAddr()
+	return rec.State != StateAlive && (rec.State != StateDead || superseded) && now.Sub(rec.Since) > leftTTL
+}
+
+// others returns the other members that are alive, as the keyring sees them.
+func (r *roster) others() []keyring.Member {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others := make([]keyring.Member, 0, len(r.order))
+	for _, id := range r.order {
+		if m := bestOf(r.records[id]); m.State == StateAlive && !m.Self && !m.foreign {
+			others = append(others, keyring.Member{ID: m.ID, Accepts: m.Accepts})
+		}
+	}
+	return others
+}
+
+// bestOf returns the record of the address at which a node is, of all its records: at least one.
+func bestOf(places []record) *record {
+	best := &places[0]
+	for i := range places[1:] {
+		if rec := &places[1+i]; rec.beats(best) {
 			best = rec
 		}
 	}
@@ -127,7 +153,7 @@ func bestOf(places []record) (best record) {
 
 // beats reports whether a node is at the address of rec rather than at that of other: this process itself comes first,
 // then an address that is alive, then the one of the later start.
-func (rec record) beats(other record) bool {
+func (rec *record) beats(other *record) bool {
 	switch {
 	case rec.Self != other.Self:
 		return rec.Self
@@ -143,13 +169,18 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	places := r.records[id]
-	return bestOf(places).Member, len(places) > 0
+	if len(places) == 0 {
+		return Member{}, false
+	}
+	return bestOf(places).Member, true
 }
 
 // isAlive reports whether a node is a member that is alive.
 func (r *roster) isAlive(id peer.ID) bool {
-	m, known := r.lookup(id)
-	return known && m.State == StateAlive
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	places := r.records[id]
+	return len(places) > 0 && bestOf(places).State == StateAlive
 }
 
 // markLeft marks a dead node as one that has left. It reports false, and changes nothing, when the node is alive.
@@ -169,22 +200,22 @@ func (r *roster) markLeft(id peer.ID) bool {
 
 // memberAt returns the ID of another member that is alive at the gossip address addr.
 func (r *roster) memberAt(addr netip.AddrPort) (id peer.ID, alive bool) {
-	return r.findAlive(func(rec record) bool { return rec.GossipAddr() == addr })
+	return r.findAlive(func(rec *record) bool { return rec.GossipAddr() == addr })
 }
 
 // aliveAtHost reports whether another member is alive at addr, on any port.
 func (r *roster) aliveAtHost(addr netip.Addr) bool {
-	_, alive := r.findAlive(func(rec record) bool { return rec.Addr == addr })
+	_, alive := r.findAlive(func(rec *record) bool { return rec.Addr == addr })
 	return alive
 }
 
 // findAlive returns another member that is alive and matches.
-func (r *roster) findAlive(matches func(record) bool) (id peer.ID, found bool) {
+func (r *roster) findAlive(matches func(*record) bool) (id peer.ID, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, places := range r.records {
-		for _, rec := range places {
-			if rec.State == StateAlive && !rec.Self && !rec.unconfirmed && matches(rec) {
+		for i := range places {
+			if rec := &places[i]; rec.State == StateAlive && !rec.Self && !rec.unconfirmed && matches(rec) {
 				return id, true
 			}
 		}

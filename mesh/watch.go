@@ -68,7 +68,7 @@ func (m *Mesh) observe() {
 	}
 	m.chooseKey()
 	if m.cfg.Observer != nil {
-		m.cfg.Observer.MembersChanged(slices.Clone(members))
+		m.cfg.Observer.MembersChanged(members)
 	}
 }
 

@@ -166,7 +166,7 @@ func (p *process) handleEvents(events *controlplane.IPAMEvents) error {
 		case <-p.ctx.Done():
 			return nil
 		case <-p.members.Updates():
-			controlplane.ForgetLeft(p.mesh, p.registry)
+			p.members.ForgetLeft(p.registry)
 		case <-events.Updates():
 			events.Drain()
 		}

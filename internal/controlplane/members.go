@@ -23,8 +23,8 @@ type Members struct {
 	name    string // of this node
 	started time.Time
 
-	byID   atomic.Pointer[map[peer.ID]mesh.Member] // nil until the first report; the map is never changed
-	update signal.Chan                             // set after each report
+	byID   atomic.Pointer[map[peer.ID]*mesh.Member] // nil until the first report; the map and the members are never changed
+	update signal.Chan                              // set after each report
 }
 
 var _ mesh.Observer = (*Members)(nil)
@@ -36,9 +36,9 @@ func NewMembers(self peer.ID, name string) *Members {
 
 // MembersChanged implements mesh.Observer: it records a new membership.
 func (m *Members) MembersChanged(list []mesh.Member) {
-	byID := make(map[peer.ID]mesh.Member, len(list))
-	for _, member := range list {
-		byID[member.ID] = member
+	byID := make(map[peer.ID]*mesh.Member, len(list))
+	for i := range list {
+		byID[list[i].ID] = &list[i]
 	}
 	m.byID.Store(&byID)
 	m.update.Set()
@@ -52,25 +52,31 @@ func (m *Members) Self() peer.ID { return m.self }
 
 // Member returns what the mesh last reported about a node.
 func (m *Members) Member(id peer.ID) (mesh.Member, bool) {
-	byID := m.byID.Load()
-	if byID == nil {
-		return mesh.Member{}, false
+	if member := m.find(id); member != nil {
+		return *member, true
 	}
-	member, ok := (*byID)[id]
-	return member, ok
+	return mesh.Member{}, false
+}
+
+// find returns what the mesh last reported about a node; nil: nothing.
+func (m *Members) find(id peer.ID) *mesh.Member {
+	if byID := m.byID.Load(); byID != nil {
+		return (*byID)[id]
+	}
+	return nil
 }
 
 // Reachable reports whether a node is alive and messages reach it.
 func (m *Members) Reachable(id peer.ID) bool {
-	member, ok := m.Member(id)
-	return ok && member.State == mesh.StateAlive && member.Route.Hops > 0
+	member := m.find(id)
+	return member != nil && member.State == mesh.StateAlive && member.Route.Hops > 0
 }
 
 // awaited reports whether a node that is not reachable may be so within seconds: it is alive without a route, as after a restart of
 // either end, or it has not been met since this node was started a moment ago.
 func (m *Members) awaited(id peer.ID, now time.Time) bool {
-	member, ok := m.Member(id)
-	if !ok {
+	member := m.find(id)
+	if member == nil {
 		return now.Sub(m.started) < meetPatience
 	}
 	return member.State == mesh.StateAlive && member.Route.Hops == 0
@@ -78,8 +84,8 @@ func (m *Members) awaited(id peer.ID, now time.Time) bool {
 
 // Alive reports whether a node is alive.
 func (m *Members) Alive(id peer.ID) bool {
-	member, ok := m.Member(id)
-	return ok && member.State == mesh.StateAlive
+	member := m.find(id)
+	return member != nil && member.State == mesh.StateAlive
 }
 
 // NodeName returns the name of a node; empty where it is not known.
@@ -87,15 +93,21 @@ func (m *Members) NodeName(id peer.ID) string {
 	if id == m.self {
 		return m.name
 	}
-	member, _ := m.Member(id)
-	return member.Name
+	if member := m.find(id); member != nil {
+		return member.Name
+	}
+	return ""
 }
 
 // ForgetLeft drops the names of the nodes that have left the network.
-func ForgetLeft(m *mesh.Mesh, registry *dns.Registry) {
-	for _, member := range m.Members() {
+func (m *Members) ForgetLeft(registry *dns.Registry) {
+	byID := m.byID.Load()
+	if byID == nil {
+		return
+	}
+	for id, member := range *byID {
 		if member.State == mesh.StateLeft {
-			registry.Forget(member.ID)
+			registry.Forget(id)
 		}
 	}
 }

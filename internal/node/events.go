@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"weft/internal/controlplane"
 	"weft/internal/peer"
 	"weft/ipam"
 )
@@ -31,7 +30,7 @@ func (n *node) handleEvents(ctx context.Context) {
 
 // membersChanged drops the names of nodes that left, and passes the membership to the datapath.
 func (n *node) membersChanged() {
-	controlplane.ForgetLeft(n.mesh, n.registry)
+	n.members.ForgetLeft(n.registry)
 	n.datapath.SyncPeers()
 }
 
