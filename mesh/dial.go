@@ -103,6 +103,7 @@ func (d *dialer) run(ctx context.Context) {
 		close(d.triedAll)
 	}
 	d.wg.Go(func() { d.catchUp(ctx) })
+	d.wg.Go(func() { d.repair(ctx) })
 	<-ctx.Done()
 	d.mu.Lock()
 	d.ctx = nil // no target is started from here on

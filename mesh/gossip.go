@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
+	"weft/internal/signal"
 )
 
 // MaxBroadcast is the length in bytes of the longest broadcast: it must fit a UDP packet of memberlist's with its headers.
@@ -65,8 +66,11 @@ func (s Sender) Broadcast(msg []byte) error {
 	if s.mesh.numMembers() <= 1 {
 		return nil // there is no receiver, and a node that joins later gets the full state
 	}
-	s.mesh.queue.QueueBroadcast(&broadcast{append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now()})
-	s.mesh.queue.Prune(maxQueued)
+	s.mesh.queue.QueueBroadcast(&broadcast{append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now(), s.mesh.dropped})
+	if s.mesh.queue.NumQueued() > maxQueued {
+		s.mesh.queue.Prune(maxQueued)
+		s.mesh.dropped.Set()
+	}
 	return nil
 }
 
@@ -94,8 +98,9 @@ const (
 
 // broadcast is a message in memberlist's queue.
 type broadcast struct {
-	msg    []byte
-	queued time.Time
+	msg     []byte
+	queued  time.Time
+	dropped signal.Chan // set when it removes another one
 }
 
 var _ memberlist.Broadcast = (*broadcast)(nil)
@@ -103,7 +108,11 @@ var _ memberlist.Broadcast = (*broadcast)(nil)
 // Invalidates implements memberlist.Broadcast: a broadcast does not replace another one, but removes stale ones.
 func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
 	o, ok := other.(*broadcast)
-	return ok && b.queued.Sub(o.queued) > staleAfter
+	stale := ok && b.queued.Sub(o.queued) > staleAfter
+	if stale {
+		b.dropped.Set()
+	}
+	return stale
 }
 
 // Message implements memberlist.Broadcast.

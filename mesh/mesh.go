@@ -71,6 +71,7 @@ type Mesh struct {
 	metaChanged   signal.Chan   // set while this node's new metadata is not published yet
 	publishing    chan struct{} // full while metadata of this node is waited for to reach another node
 	moved         signal.Chan   // set while this node is not known at its new address yet
+	dropped       signal.Chan   // set when a broadcast was dropped before it was sent often enough
 
 	// constant in Run
 	seenBefore map[peer.ID]string // the members of earlier runs, as Targets.Seen
@@ -125,6 +126,7 @@ func New(cfg Config) (*Mesh, error) {
 		metaChanged:   signal.New(),
 		publishing:    make(chan struct{}, 1),
 		moved:         signal.New(),
+		dropped:       signal.New(),
 	}
 	m.at.Store(&place{cfg.Advertise, m.started})
 	m.roster = newRoster(cfg.Identity.ID, cfg.Advertise, m.instance, m)

@@ -20,6 +20,10 @@ const (
 	rejoinPause = 2 * time.Second
 	// rejoinBatch is how many members are dialed in one attempt.
 	rejoinBatch = 3
+	// repairPause is how long no broadcast must have been dropped before repair exchanges states. It does so after repairWaits pauses
+	// at the latest.
+	repairPause = 4 * time.Second
+	repairWaits = 15
 )
 
 // catchUpPauses are the pauses before the exchanges of catchUp.
@@ -81,12 +85,44 @@ func (d *dialer) catchUp(ctx context.Context) {
 			return
 		case <-time.After(jittered(pause)):
 		}
-		members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
-		if len(members) == 0 {
-			continue
+		d.exchangeWithAny(ctx)
+	}
+}
+
+// repair exchanges states with a random member after a burst of changes for which gossip had no room: there, broadcasts are dropped
+// before all nodes have them. A node passes on what is new to it, so an exchange by each node that dropped some repairs all. Without
+// repair the others would learn of the changes at the next push/pull, minutes later in a large network.
+func (d *dialer) repair(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.mesh.dropped.C():
 		}
-		if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
-			d.mesh.log.Debug("exchange of states after the start failed", "err", err)
+		for range repairWaits {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(jittered(repairPause)):
+			}
+			select {
+			case <-d.mesh.dropped.C():
+				continue // the burst is not over
+			default:
+			}
+			break
 		}
+		d.exchangeWithAny(ctx)
+	}
+}
+
+// exchangeWithAny exchanges states with a random member that is alive and can be dialed.
+func (d *dialer) exchangeWithAny(ctx context.Context) {
+	members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
+	if len(members) == 0 {
+		return
+	}
+	if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
+		d.mesh.log.Debug("exchange of states with a random member failed", "err", err)
 	}
 }
