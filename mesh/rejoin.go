@@ -62,15 +62,13 @@ func (d *dialer) rejoin(ctx context.Context) {
 // lost returns the gossip addresses of members that were seen, have not left, and are not alive.
 func (d *dialer) lost() []netip.AddrPort {
 	var lost []netip.AddrPort
-	for id, text := range d.mesh.cfg.Targets.Seen() {
-		addr, err := netip.ParseAddrPort(text)
-		if err != nil || id == d.mesh.cfg.Identity.ID || addr == d.mesh.at.Load().addr {
+	for id, text := range d.mesh.cfg.Targets.AllSeen() {
+		if state, known := d.mesh.roster.state(id); known && state != StateDead || id == d.mesh.cfg.Identity.ID {
 			continue
 		}
-		if m, known := d.mesh.roster.lookup(id); known && m.State != StateDead {
-			continue
+		if addr, err := netip.ParseAddrPort(text); err == nil && addr != d.mesh.at.Load().addr {
+			lost = append(lost, addr)
 		}
-		lost = append(lost, addr)
 	}
 	return lost
 }

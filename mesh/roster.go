@@ -175,12 +175,20 @@ func (r *roster) lookup(id peer.ID) (Member, bool) {
 	return bestOf(places).Member, true
 }
 
-// isAlive reports whether a node is a member that is alive.
-func (r *roster) isAlive(id peer.ID) bool {
+// state returns the state of a member.
+func (r *roster) state(id peer.ID) (state State, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	places := r.records[id]
-	return len(places) > 0 && bestOf(places).State == StateAlive
+	if places := r.records[id]; len(places) > 0 {
+		return bestOf(places).State, true
+	}
+	return state, false
+}
+
+// isAlive reports whether a node is a member that is alive.
+func (r *roster) isAlive(id peer.ID) bool {
+	state, known := r.state(id)
+	return known && state == StateAlive
 }
 
 // markLeft marks a dead node as one that has left. It reports false, and changes nothing, when the node is alive.

@@ -136,8 +136,8 @@ func (m *Mesh) Known() (ids []peer.ID) {
 
 // Knows reports whether a node is one of Known. It waits for nothing, and knows a node that joins at once.
 func (m *Mesh) Knows(id peer.ID) bool {
-	if member, known := m.roster.lookup(id); known {
-		return member.State != StateLeft
+	if state, known := m.roster.state(id); known {
+		return state != StateLeft
 	}
 	return m.cfg.Targets.HasSeen(id)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -94,6 +95,9 @@ func (b *Book) List() []string { return slices.Clone(b.saved.Load().Targets) }
 
 // Seen returns the gossip addresses of the members of this run and of earlier ones, by ID.
 func (b *Book) Seen() map[peer.ID]string { return maps.Clone(b.saved.Load().Seen) }
+
+// AllSeen iterates over Seen, in any order.
+func (b *Book) AllSeen() iter.Seq2[peer.ID, string] { return maps.All(b.saved.Load().Seen) }
 
 // HasSeen reports whether a node is in Seen.
 func (b *Book) HasSeen(id peer.ID) bool {
