@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -60,22 +61,22 @@ Then follow:
 At the end no address is leased twice, and no lease is lost; otherwise the measurement fails.
 To repeat it:
 
-    bin/weft-bench scale --doc docs/BENCHMARKS.md
+    bin/weft-bench scale --nodes ` + sizes(results) + ` --doc docs/BENCHMARKS.md
 
 Seconds from the last change until it lasted for ten seconds that every node knew all nodes alive,
-that all pods had their addresses, and that all nodes had the same ring:
+that all pods had their addresses, and that all nodes had the same ring; and the memory of a node when idle:
 
-| nodes | start: all known | addresses | same ring | churn: all known | rolling restart: all known | same ring | heal: all known | same ring |
-|---|---|---|---|---|---|---|---|---|
+| nodes | start: all known | addresses | same ring | churn: all known | rolling restart: all known | same ring | heal: all known | same ring | memory |
+|---|---|---|---|---|---|---|---|---|---|
 `)
 	for _, r := range results {
 		start, churn, rolling, heal := r.Phase(PhaseStart), r.Phase(PhaseChurn), r.Phase(PhaseRolling), r.Phase(PhaseHeal)
-		fmt.Fprintf(&b, "| %d | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f |\n", r.Nodes, start.Known, start.Leased, start.Agreed,
-			churn.Known, rolling.Known, rolling.Agreed, heal.Known, heal.Agreed)
+		fmt.Fprintf(&b, "| %d | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.2f MiB |\n", r.Nodes, start.Known, start.Leased,
+			start.Agreed, churn.Known, rolling.Known, rolling.Agreed, heal.Known, heal.Agreed, r.Heap/(1<<20))
 	}
 	b.WriteString(`
-What a node sends, in bytes per second, with the share of streams in parentheses (exchanges of whole states; the rest is packets),
-and its memory when idle:
+What a node sends, in bytes per second, with the share of streams in parentheses.
+Streams are exchanges of whole states, and messages to one node; the rest is packets.
 
 `)
 	writeTable(&b, results, func(p Phase) string {
@@ -95,6 +96,15 @@ Packets that a node sends per second:
 	return b.String()
 }
 
+// sizes returns the numbers of nodes as the flag of weft-bench takes them.
+func sizes(results []Result) string {
+	var list []string
+	for _, r := range results {
+		list = append(list, strconv.Itoa(r.Nodes))
+	}
+	return strings.Join(list, ",")
+}
+
 // writeTable writes a table with a figure for each network and phase.
 func writeTable(b *strings.Builder, results []Result, figure func(Phase) string) {
 	b.WriteString("| nodes |")
@@ -102,13 +112,13 @@ func writeTable(b *strings.Builder, results []Result, figure func(Phase) string)
 	for _, name := range names {
 		fmt.Fprintf(b, " %s |", name)
 	}
-	b.WriteString(" memory |\n|---|" + strings.Repeat("---|", len(names)+1) + "\n")
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(names)) + "\n")
 	for _, r := range results {
 		fmt.Fprintf(b, "| %d |", r.Nodes)
 		for _, name := range names {
 			fmt.Fprintf(b, " %s |", figure(r.Phase(name)))
 		}
-		fmt.Fprintf(b, " %.2f MiB |\n", r.Heap/(1<<20))
+		b.WriteString("\n")
 	}
 }
 
