@@ -52,8 +52,8 @@ Each of them gets the addresses of two of the 20 bootstrap nodes, requests two a
 Then follow:
 
 - idle: a minute without any change
-- churn: each minute one node in a hundred is restarted, at least one, and as many report a broken link, for three minutes;
-  every second restart takes half a minute
+- churn: for three minutes, one node in a hundred is restarted each minute, at least one, and as many report a broken
+  link; every second restart takes half a minute
 - rolling restart: all nodes are restarted within a minute, with their state
 - partition: two halves without a connection for a minute, in which each node requests another address
 - heal: the end of the partition
@@ -66,7 +66,7 @@ To repeat it:
 Seconds from the last change until it lasted for ten seconds that every node knew all nodes alive,
 that all pods had their addresses, and that all nodes had the same ring; and the memory of a node when idle:
 
-| nodes | start: all known | addresses | same ring | churn: all known | rolling restart: all known | same ring | heal: all known | same ring | memory |
+| nodes | start: known | addresses | ring | churn: known | rolling restart: known | ring | heal: known | ring | memory |
 |---|---|---|---|---|---|---|---|---|---|
 `)
 	for _, r := range results {

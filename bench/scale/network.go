@@ -72,15 +72,15 @@ type host struct {
 	packets, packetBytes, streams, streamBytes atomic.Uint64
 }
 
-// newNetwork returns a network of n hosts.
-func newNetwork(n int, o Options) (*network, []*host) {
+// newHosts returns the n hosts of a new network.
+func newHosts(n int, o Options) []*host {
 	net := &network{seed: o.Seed, latency: o.Latency, jitter: o.Jitter, loss: o.Loss, hosts: make(map[string]*host, n)}
 	all := make([]*host, n)
 	for i := range all {
 		all[i] = net.host(i)
 		net.hosts[all[i].addr.String()] = all[i]
 	}
-	return net, all
+	return all
 }
 
 func (n *network) host(i int) *host {

@@ -163,7 +163,7 @@ func measure(ctx context.Context, n int, o Options, outside worker, before uint6
 
 // build makes the network and its nodes, which do not run yet.
 func (s *simulation) build(n int) error {
-	_, s.hosts = newNetwork(n, s.o)
+	s.hosts = newHosts(n, s.o)
 	list, err := secret.Parse([]byte(secret.Generate()))
 	if err != nil {
 		return err
