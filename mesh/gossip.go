@@ -9,18 +9,10 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"weft/internal/peer"
-	"weft/internal/signal"
 )
 
 // MaxBroadcast is the length in bytes of the longest broadcast: it must fit a UDP packet of memberlist's with its headers.
 const MaxBroadcast = 1024
-
-// maxQueued is how many broadcasts may wait. Beyond it the ones that were sent most often are dropped.
-const maxQueued = 4096
-
-// staleAfter is how long a broadcast may wait in the queue. memberlist sends first what it has sent least often: while
-// there are more new broadcasts than packets, old ones would wait, and be sent when they are of no use any more.
-const staleAfter = 10 * time.Second
 
 // Errors of a Sender.
 var (
@@ -66,9 +58,7 @@ func (s Sender) Broadcast(msg []byte) error {
 	if s.mesh.numMembers() <= 1 {
 		return nil // there is no receiver, and a node that joins later gets the full state
 	}
-	s.mesh.queue.QueueBroadcast(&broadcast{append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now(), s.mesh.dropped})
-	if s.mesh.queue.NumQueued() > maxQueued {
-		s.mesh.queue.Prune(maxQueued)
+	if s.mesh.queue.Add(append([]byte{byte(kindBroadcast), byte(s.channel)}, msg...), time.Now()) > 0 {
 		s.mesh.dropped.Set()
 	}
 	return nil
@@ -95,31 +85,6 @@ const (
 	kindBroadcast kind = 1 // channel, payload
 	kindUnicast   kind = 2 // channel, from (8), to (8), payload; only in streams and in the tunnel
 )
-
-// broadcast is a message in memberlist's queue.
-type broadcast struct {
-	msg     []byte
-	queued  time.Time
-	dropped signal.Chan // set when it removes another one
-}
-
-var _ memberlist.Broadcast = (*broadcast)(nil)
-
-// Invalidates implements memberlist.Broadcast: a broadcast does not replace another one, but removes stale ones.
-func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
-	o, ok := other.(*broadcast)
-	stale := ok && b.queued.Sub(o.queued) > staleAfter
-	if stale {
-		b.dropped.Set()
-	}
-	return stale
-}
-
-// Message implements memberlist.Broadcast.
-func (b *broadcast) Message() []byte { return b.msg }
-
-// Finished implements memberlist.Broadcast.
-func (b *broadcast) Finished() {}
 
 // delegate is the mesh as memberlist sees it.
 type delegate struct{ mesh *Mesh }
@@ -168,7 +133,7 @@ func (m *Mesh) countUnknown(from peer.ID, what string, kind byte) {
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.mesh.queue.GetBroadcasts(overhead, limit)
+	return d.mesh.queue.Take(overhead, limit, d.mesh.numMembers())
 }
 
 // stateHeader is the length in bytes of what precedes each channel's state in a push/pull.

@@ -23,6 +23,7 @@ import (
 	"weft/mesh/memberlog"
 	"weft/mesh/metadata"
 	"weft/mesh/mismatch"
+	"weft/mesh/outqueue"
 	"weft/mesh/seal"
 	"weft/mesh/topology"
 )
@@ -33,9 +34,6 @@ const (
 	maxPacket = 1200
 	udpBuffer = maxPacket - seal.Overhead
 )
-
-// retransmitMult makes memberlist send each broadcast this many times the logarithm of the number of members.
-const retransmitMult = 4
 
 // streamTimeout bounds one exchange over a stream.
 const streamTimeout = 5 * time.Second
@@ -60,7 +58,7 @@ type Mesh struct {
 	transport     *sealedTransport
 	credentials   Credentials
 	identities    *admission.Admission
-	queue         *memberlist.TransmitLimitedQueue
+	queue         outqueue.Queue
 	channels      map[ChannelID]Channel // filled by Register before Run
 	dialer        *dialer
 	started       time.Time
@@ -149,7 +147,6 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.channels[channelLinks], m.channels[channelIdentity] = m.links, m.identities
-	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.numMembers, RetransmitMult: retransmitMult}
 	m.dialer = newDialer(m)
 	return m, nil
 }

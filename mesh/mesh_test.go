@@ -395,10 +395,10 @@ func TestMergeForwardsNothing(t *testing.T) {
 		a := start(t, &net, "a", nodeIdentity(t))
 		b := start(t, &net, "b", nodeIdentity(t), a)
 		eventually(t, "both know each other", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
-		eventually(t, "nothing is queued", func() bool { return a.queue.NumQueued() == 0 })
+		eventually(t, "nothing is queued", func() bool { return a.queue.Len() == 0 })
 		for _, msg := range []string{"new", "new", "bad"} {
 			a.merge(ChannelIPAM, []byte(msg))
-			if n := a.queue.NumQueued(); n != 1 {
+			if n := a.queue.Len(); n != 1 {
 				t.Errorf("after %q: %d broadcasts are queued, want 1", msg, n)
 			}
 		}

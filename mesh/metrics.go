@@ -72,7 +72,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		membersMetric.Send(ch, float64(n), state.String())
 	}
 	healthMetric.Send(ch, float64(c.mesh.HealthScore()))
-	queuedBroadcastsMetric.Send(ch, float64(c.mesh.queue.NumQueued()))
+	queuedBroadcastsMetric.Send(ch, float64(c.mesh.queue.Len()))
 	queuedMessagesMetric.Send(ch, float64(len(c.mesh.unicasts)))
 	for reason, n := range c.mesh.drops.byReason() {
 		dropsMetric.Send(ch, float64(n.Load()), reason)

@@ -20,10 +20,8 @@ const (
 	rejoinPause = 2 * time.Second
 	// rejoinBatch is how many members are dialed in one attempt.
 	rejoinBatch = 3
-	// repairPause is how long no broadcast must have been dropped before repair exchanges states. It does so after repairWaits pauses
-	// at the latest.
+	// repairPause is how long no broadcast must have been dropped before repair exchanges states.
 	repairPause = 4 * time.Second
-	repairWaits = 15
 )
 
 // catchUpPauses are the pauses before the exchanges of catchUp.
@@ -91,26 +89,17 @@ func (d *dialer) catchUp(ctx context.Context) {
 // before all nodes have them. A node passes on what is new to it, so an exchange by each node that dropped some repairs all. Without
 // repair the others would learn of the changes at the next push/pull, minutes later in a large network.
 func (d *dialer) repair(ctx context.Context) {
+	var due <-chan time.Time // nil: nothing was dropped
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.mesh.dropped.C():
+		case <-d.mesh.dropped.C(): // the burst is not over
+			due = time.After(jittered(repairPause))
+		case <-due:
+			due = nil
+			d.exchangeWithAny(ctx)
 		}
-		for range repairWaits {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(jittered(repairPause)):
-			}
-			select {
-			case <-d.mesh.dropped.C():
-				continue // the burst is not over
-			default:
-			}
-			break
-		}
-		d.exchangeWithAny(ctx)
 	}
 }
 

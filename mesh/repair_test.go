@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weft/mesh/outqueue"
 )
 
 // TestRepair: a node that dropped a broadcast exchanges states soon after, long before the next push/pull.
@@ -16,8 +18,7 @@ func TestRepair(t *testing.T) {
 		eventually(t, "the nodes meet", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
 		time.Sleep(time.Minute)    // the exchanges after the start are over
 		for i := range uint8(10) { // a push/pull may come at the same time as one of them, not as all
-			old := &broadcast{[]byte{byte(kindBroadcast), byte(ChannelIPAM)}, time.Now().Add(-2 * staleAfter), a.dropped}
-			a.queue.QueueBroadcast(old)
+			a.queue.Add([]byte{byte(kindBroadcast), byte(ChannelIPAM)}, time.Now().Add(-2*outqueue.StaleAfter))
 			if err := a.Sender(ChannelIPAM).Broadcast([]byte("new")); err != nil {
 				t.Fatal(err)
 			}

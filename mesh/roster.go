@@ -303,11 +303,16 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, ack [
 }
 
 // foreign returns the nodes that have turned out to be of another cluster.
-func (r *roster) foreign() (ids []peer.ID) {
+func (r *roster) foreign() []peer.ID {
+	return r.matching(func(rec *record) bool { return rec.foreign })
+}
+
+// matching returns the nodes of which the best place matches, in order.
+func (r *roster) matching(matches func(best *record) bool) (ids []peer.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, places := range r.records {
-		if bestOf(places).foreign {
+	for _, id := range r.order {
+		if matches(bestOf(r.records[id])) {
 			ids = append(ids, id)
 		}
 	}
@@ -392,17 +397,8 @@ func (r *roster) isCertified(id peer.ID) bool {
 }
 
 // certified returns the other members that are alive and were admitted by a certificate.
-func (r *roster) certified() (ids []peer.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id, places := range r.records {
-		if slices.ContainsFunc(places, func(rec record) bool {
-			return rec.State == StateAlive && !rec.Self && !rec.Certificate.IsZero()
-		}) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+func (r *roster) certified() []peer.ID {
+	return r.matching(func(rec *record) bool { return rec.State == StateAlive && !rec.Self && !rec.Certificate.IsZero() })
 }
 
 // place returns the record of a node at a gossip address, nil if there is none; mu is held.

@@ -98,6 +98,7 @@ var layers = []struct {
 	{"router/...", 1},
 	{"tap/fairqueue", 1},
 	{"tap/virtio", 1},
+	{"mesh/outqueue", 1},
 	{"mesh/sieve", 1},
 	{"mesh/topology", 1},
 	{"mesh/seal", 1},
