@@ -97,14 +97,12 @@ func (q *Queue) Take(overhead, limit, members int) (msgs [][]byte) {
 	}
 	var again []taken
 	for round, items := range q.rounds {
-		var kept []item
-		for i, it := range items {
-			if overhead >= limit || len(kept) == maxMisfits {
-				kept = append(kept, items[i:]...)
-				break
-			}
+		var misfits []item
+		next := 0 // what follows was not looked at
+		for ; next < len(items) && overhead < limit && len(misfits) < maxMisfits; next++ {
+			it := items[next]
 			if overhead+len(it.msg) > limit {
-				kept = append(kept, it)
+				misfits = append(misfits, it)
 				continue
 			}
 			limit -= overhead + len(it.msg)
@@ -113,11 +111,11 @@ func (q *Queue) Take(overhead, limit, members int) (msgs [][]byte) {
 				again = append(again, taken{it, round + 1})
 			}
 		}
-		q.count -= len(items) - len(kept)
-		q.rounds[round] = kept
-		if overhead >= limit {
-			break
-		}
+		removed := next - len(misfits)
+		copy(items[removed:next], misfits)
+		clear(items[:removed])
+		q.rounds[round] = items[removed:]
+		q.count -= removed
 	}
 	for _, t := range again {
 		q.put(t.sent, t.item)
