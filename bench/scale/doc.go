@@ -18,7 +18,7 @@ import (
 // Heading is the heading of the section that WriteDoc writes.
 const Heading = "## Scale"
 
-// WriteDoc writes results as a section of the page at path, in the place of an earlier one. It writes the plot into
+// WriteDoc writes results, at least one, as a section of the page at path, in the place of an earlier one. It writes the plot into
 // a folder beside the page, named like the page in lower case.
 func WriteDoc(results []Result, path string) error {
 	page, err := os.ReadFile(path)
@@ -59,9 +59,12 @@ Then follow:
 - heal: the end of the partition
 
 At the end no address is leased twice, and no lease is lost; otherwise the measurement fails.
+The figures are those of one run.
+The nodes draw random numbers of their own, so the times differ between runs, also with the same seed.
+They are longer where gossip has missed a node: then an exchange of whole states repairs that.
 To repeat it:
 
-    bin/weft-bench scale --nodes ` + sizes(results) + ` --doc docs/BENCHMARKS.md
+    bin/weft-bench scale --nodes ` + flags(results) + ` --doc docs/BENCHMARKS.md
 
 Seconds from the last change until it lasted for ten seconds that every node knew all nodes alive,
 that all pods had their addresses, and that all nodes had the same ring; and the memory of a node when idle:
@@ -96,13 +99,13 @@ Packets that a node sends per second:
 	return b.String()
 }
 
-// sizes returns the numbers of nodes as the flag of weft-bench takes them.
-func sizes(results []Result) string {
+// flags returns the numbers of nodes and the seed as weft-bench takes them.
+func flags(results []Result) string {
 	var list []string
 	for _, r := range results {
 		list = append(list, strconv.Itoa(r.Nodes))
 	}
-	return strings.Join(list, ",")
+	return fmt.Sprintf("%s --seed %d", strings.Join(list, ","), results[0].Seed)
 }
 
 // writeTable writes a table with a figure for each network and phase.

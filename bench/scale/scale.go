@@ -57,6 +57,7 @@ type Options struct {
 // Result is the cost of one network.
 type Result struct {
 	Nodes  int     `json:"nodes"`
+	Seed   uint64  `json:"seed"`
 	Phases []Phase `json:"phases"`
 	Heap   float64 `json:"memory_bytes"` // per node, when idle, with goroutine stacks
 	Leases int     `json:"leases"`       // at the end; no address has two
@@ -128,7 +129,7 @@ type simulation struct {
 // measure starts a network of n nodes, takes it through all phases and stops it. before is the memory in use without it.
 func measure(ctx context.Context, n int, o Options, outside worker, before uint64, progress io.Writer) (_ Result, err error) {
 	s := &simulation{
-		ctx: ctx, o: o, outside: outside, dice: rand.New(rand.NewPCG(o.Seed, 0)), progress: progress, result: Result{Nodes: n},
+		ctx: ctx, o: o, outside: outside, dice: rand.New(rand.NewPCG(o.Seed, 0)), progress: progress, result: Result{Nodes: n, Seed: o.Seed},
 		errs: make(chan error, 10),
 	}
 	if err := s.build(n); err != nil {
