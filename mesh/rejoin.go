@@ -20,8 +20,9 @@ const (
 	rejoinPause = 2 * time.Second
 	// rejoinBatch is how many members are dialed in one attempt.
 	rejoinBatch = 3
-	// repairPause is how long no broadcast must have been dropped before repair exchanges states.
+	// repairPause is how long no broadcast must have been dropped before repair exchanges states. It does so after repairWait in any case.
 	repairPause = 4 * time.Second
+	repairWait  = 20 * time.Second
 )
 
 // catchUpPauses are the pauses before the exchanges of catchUp.
@@ -90,26 +91,33 @@ func (d *dialer) catchUp(ctx context.Context) {
 // repair the others would learn of the changes at the next push/pull, minutes later in a large network.
 func (d *dialer) repair(ctx context.Context) {
 	var due <-chan time.Time // nil: nothing was dropped
+	var latest time.Time     // when due is at the latest, however long the burst is
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.mesh.dropped.C(): // the burst is not over
-			due = time.After(jittered(repairPause))
+		case <-d.mesh.dropped.C():
+			if due == nil {
+				latest = time.Now().Add(repairWait)
+			}
+			due = time.After(min(jittered(repairPause), time.Until(latest)))
 		case <-due:
-			due = nil
-			d.exchangeWithAny(ctx)
+			if due = nil; !d.exchangeWithAny(ctx) {
+				d.mesh.dropped.Set() // with another member
+			}
 		}
 	}
 }
 
-// exchangeWithAny exchanges states with a random member that is alive and can be dialed.
-func (d *dialer) exchangeWithAny(ctx context.Context) {
+// exchangeWithAny exchanges states with a random member that is alive and can be dialed, if there is one. It reports false if that fails.
+func (d *dialer) exchangeWithAny(ctx context.Context) bool {
 	members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
 	if len(members) == 0 {
-		return
+		return true
 	}
-	if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
+	err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr())
+	if err != nil {
 		d.mesh.log.Debug("exchange of states with a random member failed", "err", err)
 	}
+	return err == nil
 }

@@ -34,3 +34,25 @@ func TestRepair(t *testing.T) {
 		}
 	})
 }
+
+// TestRepairInABurst: states are exchanged also while broadcasts are dropped all the time.
+func TestRepairInABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		a := start(t, &net, "a", nodeIdentity(t))
+		b := start(t, &net, "b", nodeIdentity(t), a)
+		eventually(t, "the nodes meet", func() bool { return a.sees(b, StateAlive) && b.sees(a, StateAlive) })
+		time.Sleep(time.Minute)
+		for i := range 5 { // a push/pull may come in time for one of them
+			what := strings.Repeat("x", i+1)
+			a.mu.Lock()
+			a.heard[what] = true
+			a.mu.Unlock()
+			began := time.Now()
+			eventually(t, "the state arrives", func() bool { a.dropped.Set(); return b.knows(what) })
+			if took := time.Since(began); took > 2*repairWait {
+				t.Fatalf("b has the state after %s", took)
+			}
+		}
+	})
+}

@@ -130,9 +130,9 @@ func writeConditions(w io.Writer, list []api.Condition, d display) {
 	for _, c := range list {
 		name, s := severityName(c.Severity)
 		shown[c.Code]++
-		if n := alike[c.Code]; n > mostAlike && shown[c.Code] == n {
+		if n := alike[c.Code]; n > mostAlike+1 && shown[c.Code] == n { // one more takes no more room than this line
 			c.Text, c.Remedy = fmt.Sprintf("%d more conditions are of this kind (%s). \"weft status --json\" shows all.", n-mostAlike, c.Code), ""
-		} else if n > mostAlike && shown[c.Code] > mostAlike {
+		} else if n > mostAlike+1 && shown[c.Code] > mostAlike {
 			continue
 		}
 		text, remedy := printable.Text(c.Text), printable.Text(c.Remedy)

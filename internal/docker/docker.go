@@ -102,10 +102,12 @@ type Plugin struct {
 	changed signal.Chan
 	// known is what the last comparison has found out about networks.
 	known knownNetworks
-	// starts has the containers that Run has started, and absent how often in a row the engine did not list a network. Only the goroutine of
-	// Run uses them.
-	starts map[string]startOf
-	absent map[string]int
+	// starts has the containers that Run has started, absent how often in a row the engine did not list a network, and silentSince since when
+	// it does not answer for a container. Only the goroutine of Run uses them.
+	starts       map[string]startOf
+	absent       map[string]int
+	silentSince  time.Time // zero: it answers
+	silentLogged bool
 	// busy are the endpoints that are being made, and reserved the subnets of networks that are.
 	busy     busyMACs
 	reserved reservedPools

@@ -397,6 +397,43 @@ func TestSlowContainer(t *testing.T) {
 	}
 }
 
+// TestRestartedContainer: a container that Docker starts again during a comparison, with the same MAC, keeps its new interface and guard.
+func TestRestartedContainer(t *testing.T) {
+	b := newBench(t)
+	b.start(t)
+	b.cfg.Engine = b.engine
+	e, _ := b.state.endpoint("end1")
+	e.Created = time.Now().Add(-time.Hour)
+	if err := b.state.putEndpoint(e); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	b.engine.containers = []dockerapi.Container{{ID: "web", Name: "web"}}
+	b.engine.meanwhile = func() {
+		b.must(t, "NetworkDriver.DeleteEndpoint", `{"NetworkID": "net1", "EndpointID": "end1"}`)
+		b.must(t, "NetworkDriver.CreateEndpoint", strings.ReplaceAll(endpoint1, "end1", "end2"))
+		b.engine.meanwhile = nil
+	}
+	if err := b.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := b.state.endpoint("end2"); !there || len(b.links.exist) != 1 || len(b.daemon.guards) != 1 {
+		t.Errorf("the new endpoint is there: %t, links %v, guards %v", there, b.links.exist, b.daemon.guards)
+	}
+
+	// Both endpoints are in the state: only the old one goes.
+	e.ID = "end0"
+	if err := b.state.putEndpoint(e); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list := b.state.endpoints(); len(list) != 1 || list[0].ID != "end2" || len(b.links.exist) != 1 {
+		t.Errorf("endpoints %v, links %v", list, b.links.exist)
+	}
+}
+
 // TestConflict: a network that disagrees with another node's is refused, with the command that helps; the one that was there first works.
 func TestConflict(t *testing.T) {
 	for name, c := range map[string]struct{ other, subnet, want string }{

@@ -230,8 +230,10 @@ type fakeEngine struct {
 	networks   []dockerapi.Network
 	containers []dockerapi.Container
 	busy       string // ID of the container that it does not answer for, as while it starts
-	mu         sync.Mutex
-	started    []string // guarded by mu
+	// meanwhile is called while it answers for a container; nil: nothing.
+	meanwhile func()
+	mu        sync.Mutex
+	started   []string // guarded by mu
 }
 
 func (e *fakeEngine) Networks(context.Context) ([]dockerapi.Network, error) { return e.networks, nil }
@@ -244,6 +246,9 @@ func (e *fakeEngine) ContainersOn(context.Context, []string) (ids []string, err 
 }
 
 func (e *fakeEngine) Container(_ context.Context, name string) (dockerapi.Container, error) {
+	if e.meanwhile != nil {
+		e.meanwhile()
+	}
 	if name == e.busy {
 		return dockerapi.Container{}, context.DeadlineExceeded
 	}

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +89,28 @@ func (p *Plugin) sync(ctx context.Context) error {
 	}
 	p.startFailed(ctx, containers)
 	errs := []error{p.addNames(ctx, containers, status.ID), p.endUnused(ctx)}
-	if complete {
+	if p.noteComplete(complete, time.Now()); complete {
 		errs = append(errs, p.removeNames(ctx, containers, status.ID), p.forgetEndpoints(ctx, endpoints, containers))
 	}
 	return errors.Join(errs...)
+}
+
+// longSilence is how long Docker may not answer for a container before the log says so.
+const longSilence = 5 * time.Minute
+
+// noteComplete logs once that Docker has not answered for a container for a long time: what containers leave behind stays meanwhile.
+func (p *Plugin) noteComplete(complete bool, now time.Time) {
+	switch {
+	case complete:
+		p.silentSince = time.Time{}
+	case p.silentSince.IsZero():
+		p.silentSince = now
+	case now.Sub(p.silentSince) >= longSilence && !p.silentLogged:
+		p.silentLogged = true
+		p.log.Warn("Docker has not answered for a container for minutes, as \"docker inspect\" does not: names and interfaces that other "+
+			"containers leave behind stay until it does", "since", p.silentSince)
+	}
+	p.silentLogged = p.silentLogged && !complete
 }
 
 // inspectTime bounds a look at one container: Docker does not answer while it starts it, which may wait for weft.
@@ -116,6 +135,7 @@ func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (
 		case errors.Is(err, dockerapi.ErrNotFound): // it was removed meanwhile
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			complete = false
+			p.log.Debug("Docker does not answer for a container", "container", id)
 			p.changed.Set() // the next comparison has it
 		case err != nil:
 			return nil, false, err
@@ -176,12 +196,33 @@ func (p *Plugin) forgetEndpoints(ctx context.Context, endpoints []endpoint, cont
 	}
 	var errs []error
 	for _, e := range endpoints {
-		inContainer := p.cfg.Links.Exists(holder.ForDocker(e.MAC).AttachLink()) && !p.cfg.Links.Exists(temporaryName(e.MAC))
-		if known[e.ID] || time.Since(e.Created) < unusedAge || inContainer {
-			continue
+		if !known[e.ID] && time.Since(e.Created) >= unusedAge {
+			errs = append(errs, p.forgetEndpoint(ctx, e))
 		}
-		n, _ := p.state.network(e.Network)
-		errs = append(errs, p.disconnect(ctx, n, e))
 	}
 	return errors.Join(errs...)
+}
+
+// forgetEndpoint forgets an endpoint that no container has, unless it has reached a container. Meanwhile Docker may have replaced it by
+// another one with its MAC, which has its interface and its leases then.
+func (p *Plugin) forgetEndpoint(ctx context.Context, e endpoint) error {
+	if p.busy.has(e.MAC) {
+		return nil // the next comparison sees what becomes of it
+	}
+	end, free := p.busy.begin(e.MAC)
+	if !free {
+		return nil
+	}
+	defer end()
+	if now, there := p.state.endpoint(e.ID); !there || !now.Created.Equal(e.Created) {
+		return nil
+	}
+	if slices.ContainsFunc(p.state.endpoints(), func(o endpoint) bool { return o.ID != e.ID && o.MAC == e.MAC }) {
+		return p.state.deleteEndpoint(e.ID)
+	}
+	if p.cfg.Links.Exists(holder.ForDocker(e.MAC).AttachLink()) && !p.cfg.Links.Exists(temporaryName(e.MAC)) {
+		return nil // it is in a container
+	}
+	n, _ := p.state.network(e.Network)
+	return p.disconnect(ctx, n, e)
 }

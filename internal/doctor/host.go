@@ -250,7 +250,8 @@ func checkNeighbors(context.Context, *settings.Config) finding {
 	for _, t := range tables {
 		if t.Entries > t.Limit*4/5 {
 			return warn(fmt.Sprintf("Raise the limit, for the host and all its pods together: sysctl -w %s=%d", t.Setting(), 4*t.Limit),
-				"%d of at most %d neighbors (%s): with more, pods do not reach new addresses", t.Entries, t.Limit, t.Setting())
+				"%d neighbors, and room for %d (%s), not counting permanent ones: with more, pods do not reach new addresses", t.Entries, t.Limit,
+				t.Setting())
 		}
 		found = append(found, fmt.Sprintf("%d of at most %d (%s)", t.Entries, t.Limit, t.Family))
 	}

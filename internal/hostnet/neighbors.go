@@ -12,7 +12,7 @@ import (
 // namespaces: of the host and of all its pods together.
 type NeighborTable struct {
 	Family string // "ipv4" or "ipv6", as in the names of settings
-	// Entries is how many neighbors it has, Limit the most that it takes.
+	// Entries is how many neighbors it has. Limit is the most that it takes, without permanent ones.
 	Entries, Limit int
 	// Overflows counts the neighbors for which it had no room, since the boot.
 	Overflows uint64

@@ -19,6 +19,7 @@ type peersView struct {
 	Rows   []peerRow // nodes that are alive or dead: those that need attention first, this node last, otherwise by name
 	More   int       // number of rows that are not shown
 	Left   []peerRow // nodes that have left: they are folded away, at most maxPeers
+	Gone   int       // number of all that have left
 }
 
 // peerRow is a row of the table of peers.
@@ -63,7 +64,8 @@ func newPeersView(s Snapshot, r map[peer.ID]rate) peersView {
 	if n := len(v.Rows); n > maxPeers { // the last is this node
 		v.Rows, v.More = slices.Delete(v.Rows, maxPeers-1, n-1), n-maxPeers
 	}
-	v.Left = v.Left[:min(len(v.Left), maxPeers)]
+	v.Gone = len(v.Left)
+	v.Left = v.Left[:min(v.Gone, maxPeers)]
 	var words []string
 	for _, state := range []api.PeerState{api.PeerAlive, api.PeerDead, api.PeerLeft} {
 		if counts[state] > 0 {

@@ -57,6 +57,12 @@ func TestThousandNodes(t *testing.T) {
 	if len(v.Rows) != maxPeers || v.More != 900 || v.Rows[0].Name != "n990" || !v.Rows[maxPeers-1].Self {
 		t.Errorf("%d rows from %s, %d more", len(v.Rows), v.Rows[0].Name, v.More)
 	}
+	for i := range s.Peers {
+		s.Peers[i].State = api.PeerLeft
+	}
+	if v := newPeersView(s, nil); v.Gone != 1000 || len(v.Left) != maxPeers {
+		t.Errorf("%d left, %d are shown", v.Gone, len(v.Left))
+	}
 	r := newRangeView(s.Ranges[0])
 	var length float64
 	parts := 0

@@ -20,8 +20,8 @@ const runTimeout = time.Minute
 // applyAttempts bounds how often Apply sets the rules while other programs change the tables at the same time.
 const applyAttempts = 4
 
-// NFT is a Firewall for the network namespace that New was called in. The nft program sets all rules; changes go to the kernel directly,
-// except those that are large, or that have blocks of addresses or base chains.
+// NFT is a Firewall for the network namespace that New is called in, and all other methods as well. The nft program sets all rules; changes
+// go to the kernel directly, except those that are large or have base chains.
 type NFT struct {
 	nft    knftables.Interface   // of both tables
 	tables []knftables.Interface // of one table each, to read counters
