@@ -86,9 +86,8 @@ func (d *dialer) catchUp(ctx context.Context) {
 	}
 }
 
-// repair exchanges states with a random member after a burst of changes for which gossip had no room: there, broadcasts are dropped
-// before all nodes have them. A node passes on what is new to it, so an exchange by each node that dropped some repairs all. Without
-// repair the others would learn of the changes at the next push/pull, minutes later in a large network.
+// repair exchanges states with a random member after broadcasts were dropped before all nodes had them. A node passes on what is new to it,
+// so an exchange by each node that dropped some repairs all. The next push/pull would do so minutes later in a large network.
 func (d *dialer) repair(ctx context.Context) {
 	var due <-chan time.Time // nil: nothing was dropped
 	var latest time.Time     // when due is at the latest, however long the burst is
@@ -102,22 +101,20 @@ func (d *dialer) repair(ctx context.Context) {
 			}
 			due = time.After(min(jittered(repairPause), time.Until(latest)))
 		case <-due:
-			if due = nil; !d.exchangeWithAny(ctx) {
-				d.mesh.dropped.Set() // with another member
-			}
+			due = nil
+			d.exchangeWithAny(ctx)
 		}
 	}
 }
 
-// exchangeWithAny exchanges states with a random member that is alive and can be dialed, if there is one. It reports false if that fails.
-func (d *dialer) exchangeWithAny(ctx context.Context) bool {
+// exchangeWithAny exchanges states with a random member that is alive and can be dialed. If that fails, repair tries another one.
+func (d *dialer) exchangeWithAny(ctx context.Context) {
 	members := slices.DeleteFunc(d.mesh.Members(), func(m Member) bool { return m.Self || m.State != StateAlive || m.DialOut })
 	if len(members) == 0 {
-		return true
+		return
 	}
-	err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr())
-	if err != nil {
+	if err := d.exchange(ctx, members[rand.N(len(members))].GossipAddr()); err != nil {
 		d.mesh.log.Debug("exchange of states with a random member failed", "err", err)
+		d.mesh.dropped.Set()
 	}
-	return err == nil
 }
