@@ -41,7 +41,8 @@ func TestLargeStatus(t *testing.T) {
 		target := api.Target{Addr: fmt.Sprintf("192.0.2.%d:6783", i)}
 		if i%10 == 0 {
 			target.Error = "connection refused"
-			s.Conditions = append(s.Conditions, api.Condition{Code: "peer_dead", Severity: api.SeverityWarning, Text: fmt.Sprintf("Node %d is dead.", i)})
+			dead := api.Condition{Code: "peer_dead", Severity: api.SeverityWarning, Text: fmt.Sprintf("Node %d is dead.", i)}
+			s.Conditions = append(s.Conditions, dead)
 		}
 		s.Targets = append(s.Targets, target)
 	}

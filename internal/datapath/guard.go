@@ -327,6 +327,6 @@ func (d *Datapath) broadcastFindings(total uint64, now time.Time) []health.Findi
 		Code: health.PodBroadcasts,
 		Text: fmt.Sprintf("Pods of this host sent more broadcasts than the limit of %d a second each: %s dropped in the last minutes. Each "+
 			"broadcast goes to all nodes.", d.settings.BroadcastLimit, plural.Count(n, "frame")),
-		Remedy: "Find the pod with \"weft top\", or \"tcpdump -eni weave ether broadcast\" on this host. If it needs so many, raise --broadcast-limit.",
+		Remedy: "Find the pod with \"tcpdump -eni weave ether broadcast\" on this host. If it needs so many, raise --broadcast-limit.",
 	}}
 }

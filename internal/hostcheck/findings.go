@@ -67,10 +67,11 @@ func (s *state) neighborFindings() (findings []health.Finding) {
 		limit := max(4*t.Limit, recommendedNeighbors)
 		findings = append(findings, health.Finding{
 			Code: health.NeighborTableFull, Key: t.Family,
-			Text: fmt.Sprintf("The kernel had no room for %s in the last minutes: it keeps at most %d of %s for the host and all its pods together, "+
-				"and has %d now. Pods do not reach new addresses.", plural.Count(t.Overflows, "neighbor"), t.Limit, familyName(t.Family), t.Entries),
-			Remedy: fmt.Sprintf("Run \"sysctl -w %[1]s=%[2]d %[3]s=%[4]d\", and write both to /etc/sysctl.d. If no pod talks to so many others, look "+
-				"for one that scans the range.", t.Setting(), limit, strings.Replace(t.Setting(), "thresh3", "thresh2", 1), limit/2),
+			Text: fmt.Sprintf("The kernel had no room for %s in the last minutes: it keeps at most %d of %s for the host and all its pods "+
+				"together, and has %d now. Pods do not reach new addresses.", plural.Count(t.Overflows, "neighbor"), t.Limit,
+				familyName(t.Family), t.Entries),
+			Remedy: fmt.Sprintf("Run \"sysctl -w %[1]s=%[2]d %[3]s=%[4]d\", and write both to /etc/sysctl.d. If no pod talks to so many others, "+
+				"look for one that scans the range.", t.Setting(), limit, strings.Replace(t.Setting(), "thresh3", "thresh2", 1), limit/2),
 		})
 	}
 	return findings

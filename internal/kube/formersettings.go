@@ -34,8 +34,8 @@ type formerSetting struct {
 	After  string `json:"after"`
 }
 
-// changeable are the patterns of the settings that masq.EnableForwarding, bridgeNetfilter and raiseNeighbors change, below /proc/sys/net, in
-// the order in which they are restored: the kernel resets others when forwarding changes.
+// changeable are the patterns of the settings that masq.EnableForwarding, bridgeNetfilter and raiseNeighbors change, below /proc/sys/net,
+// in the order in which they are restored: the kernel resets others when forwarding changes.
 var changeable = []string{
 	"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/*/accept_ra",
 	"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables",

@@ -270,8 +270,8 @@ func bridgeNetfilter(dir string) error {
 }
 
 // neighborLimits are the least limits of the kernel's tables of neighbors on a node, in the order in which they are raised. The tables hold
-// the neighbors of the host and of all its pods together: with the default, 1,024, a node of 250 pods that know some neighbors each is full.
-// A neighbor takes half a kilobyte.
+// the neighbors of the host and of all its pods together: with the default, 1,024, a node of 250 pods that know some neighbors each is
+// full. A neighbor takes half a kilobyte.
 var neighborLimits = []struct {
 	name  string
 	least int

@@ -37,8 +37,9 @@ var (
 
 // Metrics of each peer.
 var (
-	peerInfo   = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
-	peerLink   = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.", "peer", "link").Values("link", linkNames()...)
+	peerInfo = metrics.Gauge("peer_info", "Always 1: the name and the data address of a live peer.", "peer", "name", "addr")
+	peerLink = metrics.Gauge("peer_link", "Whether a live peer is reached by this kind of link (direct, relay, none): 1 or 0.",
+		"peer", "link").Values("link", linkNames()...)
 	peerKernel = metrics.Gauge("peer_kernel", "1 if the kernel carries the frames to a live peer, 0 if userspace does.", "peer")
 
 	txBytes  = metrics.Counter("peer_transmit_bytes_total", "Bytes of frames sent to a peer, without the headers on the wire.", "peer")

@@ -39,9 +39,9 @@ type sender struct {
 	sets uint32 // anonymous sets so far
 }
 
-// kernel makes transactions without the nft program, which takes ten milliseconds to start. Its socket stays open from the first transaction
-// on: when one is closed, the kernel first frees what transactions have deleted, for which it waits, and lets no other transaction run
-// meanwhile (see nftwatch.Generations). The zero kernel has no socket. Its methods must not be called concurrently.
+// kernel makes transactions without the nft program, which takes ten milliseconds to start. Its socket stays open from the first
+// transaction on: when one is closed, the kernel first frees what transactions have deleted, for which it waits, and lets no other
+// transaction run meanwhile (see nftwatch.Generations). The zero kernel has no socket. Its methods must not be called concurrently.
 type kernel struct {
 	conn   *nftables.Conn // nil: none
 	socket *netlink.Conn  // of conn

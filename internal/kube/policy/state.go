@@ -294,8 +294,9 @@ func (s *State) flushAddrs() Elements {
 // Ruleset returns all decisions, as they were at the last Update. The caller must not change it.
 func (s *State) Ruleset() *Ruleset {
 	out := &Ruleset{
-		Sets: make(map[string]Set, len(s.rules.Sets)), Chains: s.rules.Chains, Pods: s.rules.Pods, Links: s.rules.Links, Problems: s.rules.Problems,
-		Askers: s.rules.Askers, Resolvers: s.rules.Resolvers,
+		Sets: make(map[string]Set, len(s.rules.Sets)), Chains: s.rules.Chains, Pods: s.rules.Pods, Links: s.rules.Links,
+		Problems: s.rules.Problems,
+		Askers:   s.rules.Askers, Resolvers: s.rules.Resolvers,
 	}
 	for name := range s.rules.Sets {
 		out.Sets[name] = s.sets[name].set()
