@@ -434,6 +434,31 @@ func TestRestartedContainer(t *testing.T) {
 	}
 }
 
+// TestCrashInAStart: what a plugin has set up that ends before it has made the interface is removed by the next one.
+func TestCrashInAStart(t *testing.T) {
+	b := newBench(t)
+	b.start(t)
+	b.must(t, "NetworkDriver.DeleteEndpoint", `{"NetworkID": "net1", "EndpointID": "end1"}`)
+	b.links.crash = true
+	if _, failure := b.call(t, "NetworkDriver.CreateEndpoint", endpoint1); failure == "" || len(b.daemon.guards) != 1 {
+		t.Fatalf("the plugin did not end: %q, guards %v", failure, b.daemon.guards)
+	}
+	b.links.crash = false
+	b.open(t)
+	b.cfg.Engine = b.engine
+	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	e, known := b.state.endpoint("end1")
+	if e.Created = time.Now().Add(-time.Hour); !known || b.state.putEndpoint(e) != nil {
+		t.Fatal("the next plugin does not know the endpoint")
+	}
+	if err := b.sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.daemon.guards)+len(b.state.endpoints()) > 0 {
+		t.Errorf("guards %v, endpoints %v", b.daemon.guards, b.state.endpoints())
+	}
+}
+
 // TestConflict: a network that disagrees with another node's is refused, with the command that helps; the one that was there first works.
 func TestConflict(t *testing.T) {
 	for name, c := range map[string]struct{ other, subnet, want string }{

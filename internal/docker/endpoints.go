@@ -127,8 +127,12 @@ func (p *Plugin) claimAll(ctx context.Context, n network, h holder.Holder, addrs
 	return nil
 }
 
-// connect sets the guard of an endpoint and makes its interface.
+// connect sets the guard of an endpoint and makes its interface. The endpoint is in the state before, so that a crash in between leaves
+// nothing that no one knows.
 func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Status) error {
+	if err := p.state.putEndpoint(e); err != nil {
+		return err
+	}
 	h := holder.ForDocker(e.MAC)
 	mtu := s.MTU
 	if n.MTU > 0 {
@@ -148,10 +152,7 @@ func (p *Plugin) connect(ctx context.Context, n network, e endpoint, s api.Statu
 		Ifname: temporaryName(e.MAC), HostName: h.AttachLink(), Bridge: s.Bridge, MTU: mtu, MAC: e.MAC,
 		Origin: podlink.Origin{Runtime: "docker"},
 	}
-	if err := p.cfg.Links.Offer(ctx, spec); err != nil {
-		return err
-	}
-	return p.state.putEndpoint(e)
+	return p.cfg.Links.Offer(ctx, spec)
 }
 
 // disconnect removes the interface of an endpoint and what was set up for it. Docker releases the addresses, except those that this

@@ -190,11 +190,15 @@ type fakeLinks struct {
 	mu    sync.Mutex
 	exist map[string]string // temporary name by host end; empty: it is in a container
 	fail  error
+	crash bool // Offer ends the plugin
 }
 
 func (l *fakeLinks) Offer(_ context.Context, s podlink.Spec) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.crash {
+		panic("killed")
+	}
 	if l.fail != nil {
 		return l.fail
 	}
