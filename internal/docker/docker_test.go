@@ -362,17 +362,23 @@ func TestSync(t *testing.T) {
 	}
 }
 
+// follow connects the plugin to an engine that has its network. It returns the endpoint of start, which was created long ago.
+func (b *bench) follow(t *testing.T) endpoint {
+	t.Helper()
+	b.cfg.Engine = b.engine
+	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	e, known := b.state.endpoint("end1")
+	if e.Created = time.Now().Add(-time.Hour); !known || b.state.putEndpoint(e) != nil {
+		t.Fatal("the plugin does not know the endpoint")
+	}
+	return e
+}
+
 // TestSlowContainer: while Docker does not answer for a container, because it starts, its interface and the names of all stay.
 func TestSlowContainer(t *testing.T) {
 	b := newBench(t)
 	b.start(t)
-	b.cfg.Engine = b.engine
-	e, _ := b.state.endpoint("end1")
-	e.Created = time.Now().Add(-time.Hour)
-	if err := b.state.putEndpoint(e); err != nil {
-		t.Fatal(err)
-	}
-	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	e := b.follow(t)
 	b.engine.containers = []dockerapi.Container{{ID: "slow", Name: "web", Running: true, Endpoints: []dockerapi.Endpoint{
 		{NetworkID: "net1", ID: "end1", MAC: e.MAC, Addrs: e.Addrs},
 	}}}
@@ -401,13 +407,7 @@ func TestSlowContainer(t *testing.T) {
 func TestRestartedContainer(t *testing.T) {
 	b := newBench(t)
 	b.start(t)
-	b.cfg.Engine = b.engine
-	e, _ := b.state.endpoint("end1")
-	e.Created = time.Now().Add(-time.Hour)
-	if err := b.state.putEndpoint(e); err != nil {
-		t.Fatal(err)
-	}
-	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
+	e := b.follow(t)
 	b.engine.containers = []dockerapi.Container{{ID: "web", Name: "web"}}
 	b.engine.meanwhile = func() {
 		b.must(t, "NetworkDriver.DeleteEndpoint", `{"NetworkID": "net1", "EndpointID": "end1"}`)
@@ -445,12 +445,7 @@ func TestCrashInAStart(t *testing.T) {
 	}
 	b.links.crash = false
 	b.open(t)
-	b.cfg.Engine = b.engine
-	b.engine.networks = []dockerapi.Network{{ID: "net1", Name: "mynet", Driver: "weft"}}
-	e, known := b.state.endpoint("end1")
-	if e.Created = time.Now().Add(-time.Hour); !known || b.state.putEndpoint(e) != nil {
-		t.Fatal("the next plugin does not know the endpoint")
-	}
+	b.follow(t)
 	if err := b.sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}

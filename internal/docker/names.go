@@ -60,14 +60,16 @@ func (p *Plugin) presentNames(ctx context.Context, self peer.ID) (map[string]map
 	return have, nil
 }
 
-// addNames gives the addresses of running containers their names.
-func (p *Plugin) addNames(ctx context.Context, containers []dockerapi.Container, self peer.ID) error {
+// syncNames gives the addresses of running containers their names. If the list of containers is complete, it takes away the names that none
+// of them has.
+func (p *Plugin) syncNames(ctx context.Context, containers []dockerapi.Container, complete bool, self peer.ID) error {
 	have, err := p.presentNames(ctx, self)
 	if err != nil {
 		return err
 	}
+	wanted := wantedNames(containers, p.ours)
 	var errs []error
-	for owner, names := range wantedNames(containers, p.ours) {
+	for owner, names := range wanted {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			missing := slices.DeleteFunc(slices.Clone(names[name]), func(a netip.Addr) bool { return slices.Contains(have[owner][name], a) })
 			if len(missing) == 0 {
@@ -78,17 +80,9 @@ func (p *Plugin) addNames(ctx context.Context, containers []dockerapi.Container,
 			}
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// removeNames takes away the names that no running container has. The list of containers is complete.
-func (p *Plugin) removeNames(ctx context.Context, containers []dockerapi.Container, self peer.ID) error {
-	have, err := p.presentNames(ctx, self)
-	if err != nil {
-		return err
+	if !complete {
+		return errors.Join(errs...)
 	}
-	wanted := wantedNames(containers, p.ours)
-	var errs []error
 	for owner, names := range have {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			if _, stays := wanted[owner][name]; !stays {

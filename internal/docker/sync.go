@@ -88,9 +88,9 @@ func (p *Plugin) sync(ctx context.Context) error {
 		return err
 	}
 	p.startFailed(ctx, containers)
-	errs := []error{p.addNames(ctx, containers, status.ID), p.endUnused(ctx)}
+	errs := []error{p.syncNames(ctx, containers, complete, status.ID), p.endUnused(ctx)}
 	if p.noteComplete(complete, time.Now()); complete {
-		errs = append(errs, p.removeNames(ctx, containers, status.ID), p.forgetEndpoints(ctx, endpoints, containers))
+		errs = append(errs, p.forgetEndpoints(ctx, endpoints, containers))
 	}
 	return errors.Join(errs...)
 }
@@ -102,7 +102,7 @@ const longSilence = 5 * time.Minute
 func (p *Plugin) noteComplete(complete bool, now time.Time) {
 	switch {
 	case complete:
-		p.silentSince = time.Time{}
+		p.silentSince, p.silentLogged = time.Time{}, false
 	case p.silentSince.IsZero():
 		p.silentSince = now
 	case now.Sub(p.silentSince) >= longSilence && !p.silentLogged:
@@ -110,7 +110,6 @@ func (p *Plugin) noteComplete(complete bool, now time.Time) {
 		p.log.Warn("Docker has not answered for a container for minutes, as \"docker inspect\" does not: names and interfaces that other "+
 			"containers leave behind stay until it does", "since", p.silentSince)
 	}
-	p.silentLogged = p.silentLogged && !complete
 }
 
 // inspectTime bounds a look at one container: Docker does not answer while it starts it, which may wait for weft.
@@ -122,7 +121,7 @@ func (p *Plugin) containers(ctx context.Context, networks []dockerapi.Network) (
 	complete = true
 	var ids []string
 	for _, n := range networks {
-		if _, ours := p.state.network(n.ID); ours {
+		if p.ours(n.ID) {
 			ids = append(ids, n.ID)
 		}
 	}
