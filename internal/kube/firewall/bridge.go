@@ -115,9 +115,7 @@ func newLinks(r *policy.Ruleset, numbers map[policy.Direction]map[string]int, ol
 		l.elements[f.own()] = elements{}
 	}
 	for name, link := range r.Links {
-		for _, e := range l.entries(name, link, numbers) {
-			l.elements[e.set][e.key] = e.verdict
-		}
+		put(l.elements, l.entries(name, link, numbers))
 	}
 	l.old = nil
 	return l

@@ -51,7 +51,9 @@ func (n *NFT) extend(t *table, c policy.Change) *transaction {
 		}
 		if link, has := r.Links[name]; has {
 			for _, d := range directions {
-				number(link.Chains.In(d), t.numbers[d], fieldOf(d).highest)
+				if chain := link.Chains.In(d); chain != "" && t.numbers[d][chain] == 0 {
+					number([]string{chain}, t.numbers[d], fieldOf(d).highest)
+				}
 			}
 			now = append(now, t.markEntries(link)...)
 			nowLinks = append(nowLinks, t.links.entries(name, link, t.numbers)...)

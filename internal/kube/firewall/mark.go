@@ -61,37 +61,31 @@ func setMark(clear, set int) string {
 // is left have none. The chains are sorted and have no duplicates.
 func assign(chains []string, old map[string]int, highest int) map[string]int {
 	out := make(map[string]int, len(chains))
-	taken := make([]bool, highest+1)
 	for _, c := range chains {
 		if n := old[c]; n != 0 {
-			out[c], taken[n] = n, true
+			out[c] = n
 		}
 	}
-	next := 1
-	for _, c := range chains {
-		if out[c] != 0 {
-			continue
-		}
-		free := slices.Index(taken[next:], false)
-		if free < 0 {
-			break
-		}
-		next += free
-		out[c], taken[next] = next, true
-	}
+	number(chains, out, highest)
 	return out
 }
 
-// number gives a chain a number, unless it has one or none is left.
-func number(chain string, numbers map[string]int, highest int) {
-	if numbers[chain] != 0 || chain == "" {
-		return
-	}
+// number adds a free number for each of the chains that has none, as long as there are some.
+func number(chains []string, numbers map[string]int, highest int) {
 	taken := make([]bool, highest+1)
 	for _, n := range numbers {
 		taken[n] = true
 	}
-	if free := slices.Index(taken[1:], false); free >= 0 {
-		numbers[chain] = 1 + free
+	next := 1
+	for _, c := range chains {
+		if numbers[c] != 0 {
+			continue
+		}
+		free := slices.Index(taken[next:], false)
+		if free < 0 {
+			return
+		}
+		next += free
+		numbers[c], taken[next] = next, true
 	}
 }

@@ -100,20 +100,20 @@ func newTable(r *policy.Ruleset, old *table) *table {
 		for _, f := range families {
 			if f.of(ip) {
 				t.addPod(r, f, chains)
-				t.put(f.podEntries(ip, chains))
+				put(t.elements, f.podEntries(ip, chains))
 			}
 		}
 	}
 	for _, link := range r.Links {
-		t.put(t.markEntries(link))
+		put(t.elements, t.markEntries(link))
 	}
 	return t
 }
 
-// put adds elements.
-func (t *table) put(list []entry) {
+// put adds elements to sets and maps.
+func put(sets map[string]elements, list []entry) {
 	for _, e := range list {
-		t.elements[e.set][e.key] = e.verdict
+		sets[e.set][e.key] = e.verdict
 	}
 }
 
