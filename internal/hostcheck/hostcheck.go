@@ -20,9 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"weft/internal/health"
 	"weft/internal/hostfilter"
-	"weft/internal/hostnet"
 	"weft/internal/hostports"
 	"weft/internal/hostwatch"
 	"weft/internal/podprobe"
@@ -84,17 +82,15 @@ type Checker struct {
 	state atomic.Pointer[state] // never nil; replaced as a whole by Run
 
 	// owned by Run
-	prober *podprobe.Prober   // nil: could not be opened
-	nft    hostfilter.Ruleset // as it was read last
-	nftErr error              // why it could not be read
-	// neighbors are the tables at the first look, by family, and overflows how often they have overflowed since.
-	neighbors map[string]hostnet.NeighborTable
-	overflows map[string]*health.Lately
+	prober    *podprobe.Prober      // nil: could not be opened
+	nft       hostfilter.Ruleset    // as it was read last
+	nftErr    error                 // why it could not be read
+	overflows map[string]*overflows // of the tables of neighbors, by family
 }
 
 // New returns a Checker that is idle.
 func New(cfg Config) *Checker {
-	c := &Checker{cfg: cfg, log: cfg.Logger, neighbors: map[string]hostnet.NeighborTable{}, overflows: map[string]*health.Lately{}}
+	c := &Checker{cfg: cfg, log: cfg.Logger, overflows: map[string]*overflows{}}
 	c.state.Store(&state{})
 	return c
 }

@@ -160,6 +160,12 @@ func (c *Checker) lookAtRoutes() {
 	c.update(func(st *state) { st.conflicts, st.hidden = conflicts, hidden })
 }
 
+// overflows is how often a table was full: before the first look, and since then.
+type overflows struct {
+	first uint64
+	since health.Lately
+}
+
 // lookAtNeighbors finds out which tables of neighbors have overflowed lately. Their counters are as old as the host: only growth counts.
 func (c *Checker) lookAtNeighbors(proc string, now time.Time) {
 	tables, err := hostnet.NeighborTables(proc)
@@ -169,12 +175,12 @@ func (c *Checker) lookAtNeighbors(proc string, now time.Time) {
 	}
 	var full []hostnet.NeighborTable
 	for _, t := range tables {
-		first, known := c.neighbors[t.Family]
-		if !known || t.Overflows < first.Overflows {
-			first = t
-			c.neighbors[t.Family], c.overflows[t.Family] = t, &health.Lately{}
+		o := c.overflows[t.Family]
+		if o == nil || t.Overflows < o.first {
+			o = &overflows{first: t.Overflows}
+			c.overflows[t.Family] = o
 		}
-		if t.Overflows = c.overflows[t.Family].Growth(t.Overflows-first.Overflows, now); t.Overflows > 0 {
+		if t.Overflows = o.since.Growth(t.Overflows-o.first, now); t.Overflows > 0 {
 			full = append(full, t)
 		}
 	}
